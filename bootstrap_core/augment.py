@@ -1,0 +1,122 @@
+"""Random affine augmentation: another small rotation, shift, zoom and shear for each image, a batch at a time.
+
+The conventions are those of `torchvision.transforms.RandomAffine`: about the image centre, a point at offset p moves to
+
+    scale * R(angle) @ K(shear) @ p + translation,    R = [[cos, -sin], [sin, cos]],    K = [[1, -tan(shear)], [0, 1]]
+
+with x to the right and y down, so that a positive angle turns clockwise. Images are resampled, so the code works with
+the inverse: where in the input does each output pixel come from?
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from specs.errors import DataError, SpecError
+
+__all__ = ["RandomAffine", "inverse_affine", "warp_affine"]
+
+
+@dataclass(frozen=True)
+class RandomAffine:
+    """A random affine transform, drawn anew for each image.
+
+    Parameters mean what they mean to `torchvision.transforms.RandomAffine`: angles in degrees from [-degrees, degrees],
+    shifts from [-translate, translate] times the width and the height, a factor from the interval `scale`, a shear
+    along x in degrees from [-shear, shear]; all uniform. One difference: shifts are not rounded to whole pixels.
+
+    Raises `SpecError` for a parameter outside its range.
+
+    >>> augment = RandomAffine(degrees=10.0, translate=0.05)
+    >>> augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0)).shape
+    torch.Size([8, 1, 28, 28])
+    """
+
+    degrees: float = 10.0
+    translate: float = 0.05
+    scale: tuple[float, float] = (0.95, 1.05)
+    shear: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, value, bound in (
+            ("degrees", self.degrees, 180),
+            ("translate", self.translate, 1),
+            ("shear", self.shear, 89),
+        ):
+            if not 0 <= value <= bound:
+                raise SpecError(f"RandomAffine: {name} = {value} must be in [0, {bound}]")
+        low, high = self.scale
+        if not 0 < low <= high < float("inf"):
+            raise SpecError(f"RandomAffine: scale = {self.scale} must be (low, high) with 0 < low <= high")
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether no draw can change an image."""
+        return self.degrees == self.translate == self.shear == 0 and self.scale == (1, 1)
+
+    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        """Transform float images [N, C, H, W]; bilinear, zero outside. Same shape, dtype and device.
+
+        All randomness comes from `generator`, on whichever device it lives. An identity returns `images` itself and
+        draws nothing. Raises `DataError` for another rank or an integer dtype.
+        """
+        _check_images(images)
+        if self.is_identity:
+            return images
+        n_images, _, height, width = images.shape
+        return warp_affine(images, self.draw(n_images, height, width, generator).to(images))
+
+    def draw(self, n_images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """Draw the inverse matrices [N, 2, 3] of `n_images` transforms, for images of `height` x `width` pixels."""
+        uniform = torch.rand(5, n_images, generator=generator, device=generator.device)
+        angle, shift_x, shift_y, shear = 2 * uniform[:4] - 1  # each in [-1, 1)
+        low, high = self.scale
+        return inverse_affine(
+            angle=angle * self.degrees,
+            translation=torch.stack([shift_x * width, shift_y * height], dim=-1) * self.translate,
+            scale=low + (high - low) * uniform[4],
+            shear=shear * self.shear,
+        )
+
+
+def inverse_affine(*, angle: Tensor, translation: Tensor, scale: Tensor, shear: Tensor) -> Tensor:
+    """Invert affine transforms: matrices [N, 2, 3] from an output pixel's (x, y, 1) to its place in the input.
+
+    Coordinates are pixels from the image centre. `angle` and `shear` [N] are in degrees, `scale` [N] is a factor,
+    `translation` [N, 2] is (x, y) in pixels. With the module's formula, p = K^-1 @ R^-1 @ (q - translation) / scale.
+
+    Source: torchvision, `transforms.functional._get_inverse_affine_matrix`, with shear along x only.
+    """
+    cos, sin = torch.cos(torch.deg2rad(angle)), torch.sin(torch.deg2rad(angle))
+    tan = torch.tan(torch.deg2rad(shear))
+    linear = torch.stack([cos - tan * sin, sin + tan * cos, -sin, cos], dim=-1) / scale[:, None]
+    linear = linear.view(-1, 2, 2)  # [N, 4] -> [N, 2, 2]
+    return torch.cat([linear, -linear @ translation[:, :, None]], dim=-1)
+
+
+def warp_affine(images: Tensor, inverse: Tensor) -> Tensor:
+    """Resample float images [N, C, H, W] by the matrices [N, 2, 3] of `inverse_affine`; bilinear, zero outside.
+
+    Raises `DataError` for images of another rank or an integer dtype.
+    """
+    _check_images(images)
+    height, width = images.shape[-2:]
+    x = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2
+    # grid_sample counts from -1 to 1 over the whole image, edge to edge
+    inverse = inverse * inverse.new_tensor([[2 / width], [2 / height]])
+    from_x, from_y, offset = inverse[..., None, None].unbind(dim=2)  # each [N, 2, 1, 1]
+    # A column part plus a row part, x and y in a plane each: many times faster than F.affine_grid's matrix products
+    grid = from_x * x + (from_y * y[:, None] + offset)  # [N, 2, 1, W] + [N, 2, H, 1] -> [N, 2, H, W]
+    grid = grid.permute(0, 2, 3, 1)  # [N, 2, H, W] -> [N, H, W, 2]
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4 or not images.is_floating_point():
+        raise DataError(
+            f"augmentation takes float images [N, C, H, W], not {images.dtype} {list(images.shape)}; "
+            "convert with images.float() / 255"
+        )

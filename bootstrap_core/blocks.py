@@ -1,0 +1,240 @@
+"""Bootstrap blocks: the same weights run as spikes through time, or as rates through the fitted activation."""
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bootstrap_core.functional.quantize import quantize_bias, quantize_weight, truncate_current
+from bootstrap_core.mode import Mode
+from bootstrap_core.neuron import CubaNeuron
+from bootstrap_core.normalization import MeanOnly, WeightScale
+from bootstrap_core.sampler import RateSampler
+from bootstrap_core.synapse import Synapse
+from specs.block import InputSpec
+
+__all__ = ["AffineBlock", "Block", "FlattenBlock", "GradedInputBlock", "InputBlock", "SpikingBlock"]
+
+
+class Block(nn.Module):
+    """Base of all blocks.
+
+    `forward(x, mode, time_steps)` takes and gives spikes `[T, N, ...]` in spiking modes, rates `[N, ...]` otherwise.
+    A tensor with one step where `time_steps` is more stands for that step repeated.
+    """
+
+    if TYPE_CHECKING:  # nn.Module leaves it untyped
+
+        def __call__(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor: ...
+
+
+def _fire(
+    neuron: CubaNeuron,
+    sampler: RateSampler,
+    z: Tensor,
+    drive: Tensor,
+    mode: Mode,
+    shift: bool,
+    **options: Tensor | None,
+) -> Tensor:
+    """Spikes of `z` `[T, N, ...]`; in SAMPLE mode their rates are recorded against `drive` `[N, ...]`."""
+    spikes: Tensor = neuron(z, **options).spikes
+    if shift:
+        spikes = torch.cat([torch.zeros_like(spikes[:1]), spikes[:-1]])
+    if mode is Mode.SAMPLE:
+        sampler.add(drive, spikes.mean(0))
+    return spikes
+
+
+def _activate(sampler: RateSampler, drive: Tensor, mode: Mode) -> Tensor:
+    """Rates of `drive` `[N, ...]`; in FIT mode the activation is fitted first."""
+    if mode is Mode.FIT:
+        sampler.fit()
+        sampler.clear()
+    rates: Tensor = sampler(drive)
+    return rates
+
+
+class InputBlock(Block):
+    """Pixels as currents: `weight * (x - mean) / std + bias` drives a neuron for each, the same each step.
+
+    With `exact_input` the current is truncated to 1/64 and enters the voltage, where the hardware's bias does.
+    Without it, as in lava-dl, the pixel is rounded to the grid of the weights and its current enters the current state.
+
+    Args:
+        spec: the input.
+        neuron: a neuron for each pixel.
+        delay_shift: whether an empty step comes first, inside the T steps.
+    """
+
+    def __init__(self, spec: InputSpec, neuron: CubaNeuron, *, delay_shift: bool) -> None:
+        super().__init__()
+        self.spec, self.neuron, self.delay_shift = spec, neuron, delay_shift
+        self.weight = nn.Parameter(torch.tensor([spec.weight]))
+        self.bias = nn.Parameter(torch.tensor([spec.bias]))
+        self.sampler = RateSampler()
+
+    def current(self, images: Tensor) -> Tensor:
+        """Current of each pixel, `[N, *shape]`, for images in 0..1; float64 inside, so that truncation is exact."""
+        x = (images.double() - self.spec.mean) / self.spec.std
+        weight, bias = quantize_weight(self.weight), quantize_weight(self.bias)
+        if self.spec.exact_input:
+            return truncate_current(weight * x + bias).float()
+        return (weight * quantize_weight(x) + bias).float()
+
+    def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
+        """See `Block`."""
+        current = self.current(x)
+        if not mode.spiking:
+            return _activate(self.sampler, current, mode)
+        z = current.expand(time_steps, *current.shape)
+        # Entering the voltage is what a current state that forgets everything at once does.
+        decay = torch.ones_like(self.neuron.current_decay) if self.spec.exact_input else None
+        return _fire(self.neuron, self.sampler, z, current, mode, self.delay_shift, current_decay=decay)
+
+
+class GradedInputBlock(Block):
+    """Pixels as integers of `bits` bits, the same each step: one step `[1, N, *shape]` that stands for all."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
+        """See `Block`."""
+        pixels = torch.round(x.double().clamp(0, 1) * self.spec.levels)
+        # float64: a sum of many large pixels times weights must stay an exact integer.
+        return pixels.unsqueeze(0) if mode.spiking else pixels.float()
+
+
+class FlattenBlock(Block):
+    """`[..., C, H, W]` to `[..., C * H * W]`."""
+
+    def __init__(self, n_axes: int) -> None:
+        super().__init__()
+        self.n_axes = n_axes
+
+    def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
+        """See `Block`."""
+        return x.flatten(-self.n_axes)
+
+
+class _SynapticBlock(Block):
+    """What blocks with synapses share: dropout of inputs, weighted input, bias.
+
+    Args:
+        synapse: gives the weighted input.
+        channels: of the output.
+        bias: whether there is one to learn; in units of an input of 1.
+        dropout: part of the inputs silenced in training, for all of an image's steps.
+        levels: largest value of the input: above 1 only for a block that takes graded input.
+    """
+
+    bias: Tensor | None
+
+    def __init__(self, synapse: Synapse, *, channels: int, bias: bool, dropout: float, levels: int) -> None:
+        super().__init__()
+        self.synapse, self.dropout, self.levels = synapse, dropout, levels
+        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if bias else None)
+
+    def dropped(self, x: Tensor, mode: Mode) -> Tensor:
+        """Inputs after dropout: one mask for all steps, survivors scaled up."""
+        if not self.training or self.dropout == 0:
+            return x
+        mask = nn.functional.dropout(torch.ones_like(x[0] if mode.spiking else x), self.dropout)
+        return x * mask
+
+
+class SpikingBlock(_SynapticBlock):
+    """Dense, convolutional or pooling synapses, then CUBA neurons.
+
+    The bias, and a mean-only norm, enter the voltage as the hardware's bias does; as ANN they count for
+    `current_decay` times as much, since a steady weighted input z gives the current z / current_decay.
+
+    Args:
+        synapse, channels, bias, dropout, levels: see `_SynapticBlock`.
+        neuron: the neurons.
+        norm: a norm of the weighted input, or None.
+        delay_shift: whether an empty step comes first, inside the T steps.
+    """
+
+    def __init__(
+        self,
+        synapse: Synapse,
+        neuron: CubaNeuron,
+        *,
+        channels: int,
+        bias: bool = False,
+        dropout: float = 0.0,
+        norm: MeanOnly | WeightScale | None = None,
+        delay_shift: bool = False,
+        levels: int = 1,
+    ) -> None:
+        super().__init__(synapse, channels=channels, bias=bias, dropout=dropout, levels=levels)
+        self.neuron, self.norm, self.delay_shift = neuron, norm, delay_shift
+        self.sampler = RateSampler()
+
+    def quantized_weight(self) -> Tensor:
+        """The weights that the hardware holds: normed, scaled, on their grid."""
+        return self.synapse.quantized_weight(self._scale())
+
+    def quantized_bias(self) -> Tensor | None:
+        """The bias that the hardware holds, `[channels]` on the grid of 1/64, in units of the input's levels."""
+        total = None
+        if self.bias is not None:
+            total = quantize_bias(self.bias * self.levels)
+        if isinstance(self.norm, MeanOnly):
+            current_decay, _ = self.neuron.quantized_decays()
+            mean = quantize_weight(self.norm.running_mean / current_decay)
+            total = -mean if total is None else quantize_bias(total - mean)
+        return total
+
+    def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
+        """See `Block`."""
+        z = self.synapse(self.dropped(x, mode), self._scale())
+        if self.training and self.norm is not None:
+            self.norm.update(z, channel_axis=2 if mode.spiking else 1)
+        bias = self.quantized_bias()
+        if not mode.spiking:
+            return _activate(self.sampler, self._drive(z, bias), mode)
+        z = z.expand(time_steps, *z.shape[1:])
+        drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
+        return _fire(self.neuron, self.sampler, z, drive, mode, self.delay_shift, bias=bias)
+
+    def _scale(self) -> Tensor | float:
+        return self.norm.scale() if isinstance(self.norm, WeightScale) else 1.0
+
+    def _drive(self, z: Tensor, bias: Tensor | None) -> Tensor:
+        """What the activation is a function of: `z + current_decay * bias` `[N, C, ...]`, in units of an input of 1."""
+        if bias is not None:
+            current_decay, _ = self.neuron.quantized_decays()
+            z = z + (current_decay * bias).reshape(-1, *[1] * (z.dim() - 2))
+        return z / self.levels if self.levels != 1 else z
+
+
+class AffineBlock(_SynapticBlock):
+    """The readout: weighted input plus bias, no spikes; its mean over time is the logits.
+
+    `neuron` only says how the readout neuron of an exported network integrates.
+    """
+
+    def __init__(
+        self, synapse: Synapse, neuron: CubaNeuron, *, channels: int, bias: bool, dropout: float, levels: int
+    ) -> None:
+        super().__init__(synapse, channels=channels, bias=bias, dropout=dropout, levels=levels)
+        self.neuron = neuron
+
+    def quantized_weight(self) -> Tensor:
+        """The weights that the hardware holds."""
+        return self.synapse.quantized_weight()
+
+    def quantized_bias(self) -> Tensor | None:
+        """The bias that the hardware holds, `[channels]` on the grid of 1/64."""
+        return None if self.bias is None else quantize_bias(self.bias * self.levels)
+
+    def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
+        """See `Block`."""
+        z: Tensor = self.synapse(self.dropped(x, mode))
+        bias = self.quantized_bias()
+        z = z if bias is None else z + bias
+        return (z / self.levels if self.levels != 1 else z).float()

@@ -1,0 +1,74 @@
+"""A spec compiled into a network: the only place that makes blocks."""
+
+import torch
+
+from bootstrap_core.blocks import AffineBlock, Block, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.network import Network
+from bootstrap_core.neuron import CubaNeuron
+from bootstrap_core.normalization import build_norm
+from bootstrap_core.synapse import ConvSynapse, DenseSynapse, PoolSynapse
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, InputSpec, LayerSpec
+from specs.fields import Shape
+from specs.network import NetworkSpec
+from specs.shapes import pool_as_conv
+
+__all__ = ["build_network"]
+
+
+def build_network(spec: NetworkSpec, *, seed: int | None = None) -> Network:
+    """Blocks with fresh weights, in eval mode.
+
+    Args:
+        spec: what to build.
+        seed: of the weights, leaving torch's global generator alone; None draws from the global generator.
+
+    >>> from specs import load_spec
+    >>> net = build_network(load_spec("mnist-dense"), seed=0)
+    >>> net(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 10])
+    """
+    if seed is not None:
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            return build_network(spec)
+    shapes = (spec.input.shape, *spec.shapes)
+    return Network(spec, [_build_block(spec, i, shapes[i], shapes[i + 1]) for i in range(len(spec.layers))]).eval()
+
+
+def _build_block(spec: NetworkSpec, index: int, before: Shape, after: Shape) -> Block:
+    layer = spec.layers[index]
+    levels = spec.input.levels if index == 1 else 1
+    channels = after[0]
+    shift = spec.delay_shift_of(layer)
+
+    def neuron(layer: LayerSpec) -> CubaNeuron:
+        return CubaNeuron(spec.neuron_of(layer), channels=channels, levels=levels)
+
+    match layer:
+        case InputSpec(encoding=Encoding.GRADED):
+            return GradedInputBlock(layer)
+        case InputSpec():
+            return InputBlock(layer, neuron(layer), delay_shift=shift)
+        case FlattenSpec():
+            return FlattenBlock(len(before))
+        case AvgPoolSpec():
+            pool = PoolSynapse(pool_as_conv(layer, channels), spec.pool_weight(layer))
+            return SpikingBlock(pool, neuron(layer), channels=channels, delay_shift=shift)
+        case AffineSpec():
+            synapse = DenseSynapse(before[0], channels, normalize=layer.weight_norm)
+            return AffineBlock(
+                synapse, neuron(layer), channels=channels, bias=layer.bias, dropout=layer.dropout, levels=levels
+            )
+        case DenseSpec() | ConvSpec():
+            return SpikingBlock(
+                DenseSynapse(before[0], channels, normalize=layer.weight_norm)
+                if isinstance(layer, DenseSpec)
+                else ConvSynapse(layer, before[0], normalize=layer.weight_norm),
+                neuron(layer),
+                channels=channels,
+                bias=layer.bias,
+                dropout=layer.dropout,
+                norm=build_norm(layer.norm, channels),
+                delay_shift=shift,
+                levels=levels,
+            )

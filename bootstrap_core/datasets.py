@@ -1,0 +1,472 @@
+"""MNIST and Fashion-MNIST: found on disk or downloaded, verified by sha256, parsed strictly; and a sample that ships.
+
+A dataset is four idx files (http://yann.lecun.com/exdb/mnist, "file formats"), plain or gzipped. Digests are of the
+plain bytes, so both forms check alike. `load_dataset` looks in the folder it is given, then in $ZOO_DATA_DIR, then in
+the cache, and downloads into the cache if it may.
+"""
+
+import hashlib
+import http.client
+import math
+import os
+import urllib.request
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specs.errors import DataError, IntegrityError
+from specs.whole_file import write_whole
+
+__all__ = [
+    "SAMPLE_NAME",
+    "SOURCES",
+    "Dataset",
+    "DatasetSource",
+    "Split",
+    "cache_folder",
+    "dataset_names",
+    "find_dataset",
+    "load_dataset",
+    "parse_idx",
+    "pull_dataset",
+    "read_idx",
+    "train_validation_split",
+]
+
+SAMPLE_NAME = "mnist-sample"
+MAX_FILE_BYTES = 64 * 2**20  # the largest file, plain or gzipped, is the 47 MB of training images
+DOWNLOAD_TIMEOUT_S = 30.0  # without a byte
+IMAGE_SHAPE = (28, 28)
+
+TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+@dataclass(frozen=True)
+class DatasetSource:
+    """Where a dataset's files come from and what they must be.
+
+    `sha256` maps each file's name, without .gz, to the digest of its plain bytes. `mirrors` are URLs of folders that
+    hold the gzipped files. `torchvision_folder` is torchvision's name for it (`<root>/<name>/raw`).
+    """
+
+    name: str
+    torchvision_folder: str
+    classes: tuple[str, ...]
+    mirrors: tuple[str, ...]
+    sha256: Mapping[str, str]
+
+
+SOURCES: Mapping[str, DatasetSource] = {
+    "fashion-mnist": DatasetSource(
+        name="fashion-mnist",
+        torchvision_folder="FashionMNIST",
+        classes=(
+            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+        ),
+        mirrors=(
+            "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
+            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # torchvision's; has no HTTPS
+        ),
+        sha256={
+            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+        },
+    ),
+    "mnist": DatasetSource(
+        name="mnist",
+        torchvision_folder="MNIST",
+        classes=tuple("0123456789"),
+        mirrors=(
+            "https://ossci-datasets.s3.amazonaws.com/mnist",
+            "https://storage.googleapis.com/cvdf-datasets/mnist",
+        ),
+        sha256={
+            "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+            "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+            "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+            "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+        },
+    ),
+}
+
+
+# --- What a dataset is
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images uint8 [N, 1, 28, 28], 0 black to 255 white, and their class numbers, int64 [N].
+
+    Raises `DataError` for other shapes or dtypes.
+    """
+
+    images: Tensor
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        shape = (len(self.labels), 1, *IMAGE_SHAPE)
+        if self.images.dtype != torch.uint8 or self.images.shape != shape:
+            raise DataError(f"images must be uint8 {list(shape)}, not {self.images.dtype} {list(self.images.shape)}")
+        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
+            raise DataError(f"labels must be int64 [N], not {self.labels.dtype} {list(self.labels.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def take(self, indices: Tensor | list[int] | slice) -> "Split":
+        """Select images and labels by index, in the order given. A slice shares memory, indices copy.
+
+        >>> len(load_dataset("mnist-sample").test.take(slice(0, 10)))
+        10
+        """
+        return Split(self.images[indices], self.labels[indices])
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A named training and test split.
+
+    `source` says in words where the data came from. Whatever is scored on a dataset with `is_sample` must say so: it is
+    a small part of the real one.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    source: str
+    is_sample: bool = False
+
+
+def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tuple[Split, Split]:
+    """Set aside `n_validation` images for validation: (train, validation), each in the original order.
+
+    Stratified: each class gives its share of `n_validation`, rounded so that the total is exact (largest remainders).
+    Which of its images it gives depends on `seed` alone. Raises `DataError` unless 0 < n_validation < len(split).
+
+    >>> train, validation = train_validation_split(load_dataset("mnist-sample").train, n_validation=200, seed=0)
+    >>> len(train), validation.labels.bincount().unique().tolist()
+    (1800, [20])
+    """
+    if not 0 < n_validation < len(split):
+        raise DataError(
+            f"n_validation = {n_validation} must be between 1 and {len(split) - 1}, one less than the images"
+        )
+    class_sizes = split.labels.bincount()
+    whole, remainders = (n_validation * class_sizes) // len(split), (n_validation * class_sizes) % len(split)
+    by_remainder = remainders.argsort(descending=True, stable=True)
+    whole[by_remainder[: n_validation - int(whole.sum())]] += 1
+
+    generator = torch.Generator().manual_seed(seed)
+    is_validation = torch.zeros(len(split), dtype=torch.bool)
+    for label, n_taken in enumerate(whole.tolist()):
+        members = (split.labels == label).nonzero().flatten()
+        is_validation[members[torch.randperm(len(members), generator=generator)[:n_taken]]] = True
+    return split.take(~is_validation), split.take(is_validation)
+
+
+# --- Finding and loading
+
+
+def dataset_names() -> tuple[str, ...]:
+    """Name the datasets that `load_dataset` knows.
+
+    >>> dataset_names()
+    ('fashion-mnist', 'mnist', 'mnist-sample')
+    """
+    return tuple(sorted([*SOURCES, SAMPLE_NAME]))
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    offline: bool = False,
+    mirrors: Sequence[str] | None = None,
+    registry: Mapping[str, DatasetSource] = SOURCES,
+) -> Dataset:
+    """Load a dataset from the first place that has it: `data_dir`, $ZOO_DATA_DIR, the cache, a download into the cache.
+
+    In `data_dir` and $ZOO_DATA_DIR the files, plain or gzipped, may lie in `<dir>/<name>`, in `<dir>/MNIST/raw`
+    (`FashionMNIST`), as torchvision leaves them, or in `<dir>`. `offline` forbids the download; `mirrors` replaces the
+    URLs of the download; `registry` replaces the table of known datasets. "mnist-sample" needs none of this.
+
+    Raises `DataError` for an unknown name, or when no place has the data: it lists each place and why. Raises
+    `IntegrityError` when a file is found and its bytes are not what they should be.
+
+    >>> dataset = load_dataset("mnist-sample")
+    >>> dataset.test.images.shape, dataset.is_sample
+    (torch.Size([1000, 1, 28, 28]), True)
+    """
+    if name == SAMPLE_NAME:
+        return _load_sample()
+    source = _get_source(name, registry)
+    folder = find_dataset(name, data_dir=data_dir, cache_dir=cache_dir, registry=registry)
+    if folder is None:
+        folder = _pull_or_explain(source, data_dir, cache_dir, offline, mirrors, registry)
+    return Dataset(
+        name=name,
+        train=_load_split(folder, TRAIN_FILES, source),
+        test=_load_split(folder, TEST_FILES, source),
+        classes=source.classes,
+        source=f"{name} from {folder}",
+    )
+
+
+def find_dataset(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    registry: Mapping[str, DatasetSource] = SOURCES,
+) -> Path | None:
+    """Find the folder that `load_dataset` would read without a download, or None. Files are not opened.
+
+    For "mnist-sample" it is the embedded file. Raises `DataError` for an unknown name.
+    """
+    if name == SAMPLE_NAME:
+        return Path(str(_sample_file()))
+    source = _get_source(name, registry)
+    places = _places(source, data_dir, cache_dir)
+    return next((folder for folder in places if not _missing_files(folder, source)), None)
+
+
+def pull_dataset(
+    name: str,
+    *,
+    cache_dir: Path | None = None,
+    mirrors: Sequence[str] | None = None,
+    registry: Mapping[str, DatasetSource] = SOURCES,
+) -> Path:
+    """Download a dataset's files into the cache and return their folder. Files that are there and intact stay.
+
+    Each file is verified before it appears under its name, and comes from the first of `mirrors` (default: the
+    dataset's own) that has it intact. Raises `DataError` when no mirror has, with the error of each, or when the cache
+    can't be written. "mnist-sample" ships with the package and needs no download.
+    """
+    if name == SAMPLE_NAME:
+        return Path(str(_sample_file()))
+    source = _get_source(name, registry)
+    folder = _cached(source, cache_dir)
+    urls = source.mirrors if mirrors is None else mirrors
+    for file, sha256 in source.sha256.items():
+        if not _is_intact(_find_file(folder, file), sha256):
+            write_whole(folder / f"{file}.gz", _download(f"{file}.gz", sha256, urls))
+            (folder / file).unlink(missing_ok=True)  # a damaged plain copy would come first
+    return folder
+
+
+def cache_folder(cache_dir: Path | None = None) -> Path:
+    """Resolve the cache: `cache_dir`, else $ZOO_CACHE_DIR, else snnzoo in $XDG_CACHE_HOME, else ~/.cache/snnzoo."""
+    if cache_dir is not None:
+        return cache_dir
+    if from_environment := os.environ.get("ZOO_CACHE_DIR"):
+        return Path(from_environment).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "snnzoo"
+
+
+def _get_source(name: str, registry: Mapping[str, DatasetSource]) -> DatasetSource:
+    if name not in registry:
+        raise DataError(f"unknown dataset {name!r}; known: {', '.join(sorted([*registry, SAMPLE_NAME]))}")
+    return registry[name]
+
+
+def _cached(source: DatasetSource, cache_dir: Path | None) -> Path:
+    return cache_folder(cache_dir) / "data" / source.name
+
+
+def _places(source: DatasetSource, data_dir: Path | None, cache_dir: Path | None) -> Iterator[Path]:
+    """Every folder where the files may lie, in the order of the search."""
+    roots = [] if data_dir is None else [Path(data_dir)]
+    if from_environment := os.environ.get("ZOO_DATA_DIR"):
+        roots.append(Path(from_environment).expanduser())
+    for root in roots:
+        yield from (root / source.name, root / source.torchvision_folder / "raw", root)
+    yield _cached(source, cache_dir)
+
+
+def _find_file(folder: Path, file: str) -> Path | None:
+    return next((path for path in (folder / file, folder / f"{file}.gz") if path.is_file()), None)
+
+
+def _missing_files(folder: Path, source: DatasetSource) -> list[str]:
+    return [file for file in source.sha256 if _find_file(folder, file) is None]
+
+
+def _pull_or_explain(
+    source: DatasetSource,
+    data_dir: Path | None,
+    cache_dir: Path | None,
+    offline: bool,
+    mirrors: Sequence[str] | None,
+    registry: Mapping[str, DatasetSource],
+) -> Path:
+    failure = "no download: offline"
+    if not offline:
+        try:
+            return pull_dataset(source.name, cache_dir=cache_dir, mirrors=mirrors, registry=registry)
+        except DataError as error:
+            failure = str(error)
+    tried = [f"{f}: lacks {', '.join(_missing_files(f, source))}" for f in _places(source, data_dir, cache_dir)]
+    raise DataError(
+        f"dataset {source.name!r} not found. Tried:\n"
+        + "".join(f"  {line}\n" for line in [*tried, *failure.splitlines()])
+        + "Put its four idx files (plain or .gz) in a folder and name it with data_dir or $ZOO_DATA_DIR, "
+        f"or load {SAMPLE_NAME!r}, which ships with the package."
+    )
+
+
+def _load_split(folder: Path, files: tuple[str, str], source: DatasetSource) -> Split:
+    images, labels = (_read_known(folder, file, source) for file in files)
+    if images.shape != (len(labels), *IMAGE_SHAPE) or labels.ndim != 1 or labels.max() >= len(source.classes):
+        raise IntegrityError(
+            f"{folder}: {files[0]} {list(images.shape)} and {files[1]} {list(labels.shape)} are not N images of "
+            f"{IMAGE_SHAPE} with N labels below {len(source.classes)}"
+        )
+    return Split(images[:, None], labels.long())  # [N, 28, 28] -> [N, 1, 28, 28]
+
+
+def _read_known(folder: Path, file: str, source: DatasetSource) -> Tensor:
+    path = _find_file(folder, file)
+    if path is None:
+        raise DataError(f"{folder / file}: the file has gone")
+    return read_idx(path, sha256=source.sha256[file])
+
+
+def _sample_file() -> Traversable:
+    return resources.files("bootstrap_core.data") / "mnist-sample.npz"
+
+
+def _load_sample() -> Dataset:
+    with _sample_file().open("rb") as file, np.load(file) as arrays:
+        train, test = (
+            Split(
+                torch.from_numpy(arrays[f"{part}_images"])[:, None],  # [N, 28, 28] -> [N, 1, 28, 28]
+                torch.from_numpy(arrays[f"{part}_labels"]).long(),
+            )
+            for part in ("train", "test")
+        )
+    return Dataset(
+        name=SAMPLE_NAME,
+        train=train,
+        test=test,
+        classes=SOURCES["mnist"].classes,
+        source=f"embedded sample of MNIST: {len(train)} training and {len(test)} test digits, balanced, at random",
+        is_sample=True,
+    )
+
+
+# --- Files
+
+
+def read_idx(path: Path, *, sha256: str | None = None) -> Tensor:
+    """Read an idx file of unsigned bytes, plain or gzipped, into a uint8 tensor of the shape that its header states.
+
+    `sha256` is the expected digest of the plain bytes. Raises `IntegrityError` for other bytes or a malformed file,
+    `DataError` for one that can't be read.
+    """
+    return parse_idx(_read_plain(path, sha256), what=str(path))
+
+
+def parse_idx(data: bytes, *, what: str = "idx data") -> Tensor:
+    """Parse the plain bytes of an idx file of unsigned bytes; `what` names it in errors.
+
+    The format: 00 00, 08 for unsigned bytes, the number of dimensions, each dimension as a big-endian uint32, the data.
+    Raises `IntegrityError` unless the data is exactly as long as the header says.
+
+    >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+    tensor([7, 8, 9], dtype=torch.uint8)
+    """
+    if data[:3] != b"\0\0\x08" or len(data) < 4:
+        raise IntegrityError(f"{what}: not an idx file of unsigned bytes: starts with {data[:4].hex(' ') or 'nothing'}")
+    n_dims = data[3]
+    header_size = 4 + 4 * n_dims
+    if not 1 <= n_dims <= 3 or len(data) < header_size:
+        raise IntegrityError(f"{what}: {n_dims} dimensions (1 to 3 expected) in {len(data)} bytes: damaged idx header")
+    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, header_size, 4)]
+    expected_size = header_size + math.prod(shape)  # Python integers: a hostile header can't overflow
+    if len(data) != expected_size or 0 in shape:
+        raise IntegrityError(f"{what}: shape {shape} takes {expected_size} bytes, the file has {len(data)}")
+    values = np.frombuffer(data, dtype=np.uint8, offset=header_size).reshape(shape)
+    return torch.from_numpy(values.copy())
+
+
+def _read_plain(path: Path, sha256: str | None) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_FILE_BYTES:
+            raise IntegrityError(f"{path}: {size} bytes, more than the limit of {MAX_FILE_BYTES}")
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error}") from error
+    return _verify(_gunzip(data, str(path)), sha256, str(path))
+
+
+def _gunzip(data: bytes, what: str) -> bytes:
+    """Decompress, to at most MAX_FILE_BYTES; data that isn't gzipped comes back as it is."""
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    decompressor = zlib.decompressobj(wbits=31)  # 31: gzip, with its checksum
+    try:
+        plain = decompressor.decompress(data, MAX_FILE_BYTES + 1)
+    except zlib.error as error:
+        raise IntegrityError(f"{what}: damaged gzip file: {error}") from error
+    if len(plain) > MAX_FILE_BYTES:
+        raise IntegrityError(f"{what}: decompresses to more than the limit of {MAX_FILE_BYTES} bytes")
+    if not decompressor.eof:
+        raise IntegrityError(f"{what}: truncated gzip file, {len(data)} bytes")
+    if decompressor.unused_data:
+        raise IntegrityError(f"{what}: {len(decompressor.unused_data)} bytes follow the end of the gzip file")
+    return plain
+
+
+def _verify(plain: bytes, sha256: str | None, what: str) -> bytes:
+    found = hashlib.sha256(plain).hexdigest()
+    if sha256 not in (None, found):
+        raise IntegrityError(
+            f"{what}: sha256 of its plain bytes is {found}, expected {sha256}: "
+            "the file is damaged or belongs to another dataset; replace or remove it"
+        )
+    return plain
+
+
+def _is_intact(path: Path | None, sha256: str) -> bool:
+    if path is None:
+        return False
+    try:
+        _read_plain(path, sha256)
+    except (IntegrityError, DataError):
+        return False
+    return True
+
+
+def _download(file: str, sha256: str, mirrors: Sequence[str]) -> bytes:
+    """Fetch one gzipped file, verified, from the first mirror that has it."""
+    failures = []
+    for mirror in mirrors:
+        url = f"{mirror.rstrip('/')}/{file}"
+        try:
+            with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as response:
+                data: bytes = response.read(MAX_FILE_BYTES + 1)
+            if len(data) > MAX_FILE_BYTES:
+                raise IntegrityError(f"{url}: more than the limit of {MAX_FILE_BYTES} bytes")
+            _verify(_gunzip(data, url), sha256, url)
+            return data
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            failures.append(f"{url}: {error}")
+        except IntegrityError as error:
+            failures.append(str(error))
+    raise DataError("\n".join([f"{file}: no mirror has it intact", *failures]))

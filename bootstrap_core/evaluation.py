@@ -1,0 +1,160 @@
+"""Scoring a network: accuracy, loss, rates, synaptic operations, speed."""
+
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.datasets import Split
+from bootstrap_core.mode import Mode
+from bootstrap_core.network import Trace
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, LayerSpec
+from specs.fields import Shape
+from specs.network import NetworkSpec
+from specs.shapes import pool_as_conv
+from specs.summary import conv_fanout
+
+__all__ = ["Evaluation", "Runnable", "batches", "count_synops", "evaluate"]
+
+
+class Runnable(Protocol):
+    """What `evaluate` scores: a `Network` or an `IntegerNetwork`."""
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """What the network is."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        ...
+
+    def run(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Trace]:
+        """Logits `[N, classes]` and what each layer gave."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    `rates` has the mean rate of each spiking layer (None for others), `synops` the mean synaptic operations of one
+    image in each layer, None in ANN mode; both input first. `seconds` covers the network alone.
+    """
+
+    mode: Mode
+    time_steps: int
+    n_images: int
+    n_correct: int
+    loss: float
+    rates: tuple[float | None, ...]
+    synops: tuple[float, ...] | None
+    seconds: float
+
+    @property
+    def accuracy(self) -> float:
+        """Part of the images classified correctly, 0 to 1."""
+        return self.n_correct / self.n_images
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput of the network, without loading."""
+        return self.n_images / self.seconds
+
+
+def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (uint8) and labels of the split, in order, `size` at a time."""
+    for start in range(0, len(split), size):
+        yield split.images[start : start + size], split.labels[start : start + size]
+
+
+@torch.no_grad()
+def evaluate(
+    network: Runnable,
+    split: Split,
+    *,
+    mode: Mode = Mode.SNN,
+    time_steps: int | None = None,
+    batch_size: int = 250,
+    progress: Callable[[int], object] = lambda n: None,
+) -> Evaluation:
+    """Score `network` on all images of `split`, in eval mode; a network in training is put back.
+
+    Args:
+        network: a `Network`, or an `IntegerNetwork` (SNN only).
+        split: images and labels.
+        mode: SNN or ANN.
+        time_steps: T, by default the spec's.
+        batch_size: images run at once; changes speed only.
+        progress: called with the number of images done since the last call.
+    """
+    spec = network.spec
+    n_correct, loss, seconds = 0, 0.0, 0.0
+    rates = torch.zeros(len(spec.layers), dtype=torch.float64)
+    synops = torch.zeros(len(spec.layers), dtype=torch.float64)
+    training = getattr(network, "training", False)
+    if training:
+        network.eval()  # type: ignore[attr-defined]
+    try:
+        for images, labels in batches(split, batch_size):
+            images, labels = images.to(network.device), labels.to(network.device)
+            start = time.perf_counter()
+            logits, trace = network.run(images, mode, time_steps=time_steps)
+            n_correct += int((logits.argmax(1) == labels).sum())  # also waits for the device
+            seconds += time.perf_counter() - start
+            loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+            rates += torch.tensor([float(rate.mean()) for rate in trace.rates], dtype=torch.float64) * len(images)
+            if mode.spiking:
+                synops += torch.tensor(count_synops(spec, trace), dtype=torch.float64)
+            progress(len(images))
+    finally:
+        if training:
+            network.train()  # type: ignore[attr-defined]
+    n_images = len(split)
+    return Evaluation(
+        mode=mode,
+        time_steps=time_steps or spec.time_steps,
+        n_images=n_images,
+        n_correct=n_correct,
+        loss=loss / n_images,
+        rates=tuple(
+            None if isinstance(layer, AffineSpec) else float(rate) / n_images
+            for layer, rate in zip(spec.layers, rates, strict=True)
+        ),
+        synops=tuple((synops / n_images).tolist()) if mode.spiking else None,
+        seconds=seconds,
+    )
+
+
+def count_synops(spec: NetworkSpec, trace: Trace) -> list[float]:
+    """Synaptic operations of each layer in an SNN run, all images and steps: spikes that arrive, times their fan-out.
+
+    Graded input counts each pixel that is not 0, at every step.
+    """
+    counts = [0.0]
+    for i, shape in enumerate(spec.shapes[:-1]):
+        spikes = trace.spikes[i]
+        assert spikes is not None
+        repeats = spikes.stride(0) == 0  # one step that stands for all
+        arrived = (spikes[:1] if repeats else spikes).count_nonzero(dim=(0, 1)).double() * (
+            len(spikes) if repeats else 1
+        )
+        counts.append(float((arrived * _fanout(spec.layers[i + 1], shape).to(arrived)).sum()))
+    return counts
+
+
+def _fanout(layer: LayerSpec, shape: Shape) -> Tensor:
+    """Weights that each input of `shape` reaches in `layer`; broadcasts against `shape`."""
+    match layer:
+        case DenseSpec() | AffineSpec():
+            return torch.tensor(float(layer.features))
+        case ConvSpec() | AvgPoolSpec():
+            conv = layer if isinstance(layer, ConvSpec) else pool_as_conv(layer, shape[0])
+            height, width = (torch.tensor(axis, dtype=torch.float64) for axis in conv_fanout(conv, shape))
+            return height[:, None] * width * (conv.channels // conv.groups)
+        case _:
+            return torch.tensor(0.0)

@@ -1,0 +1,305 @@
+"""Spikes as events, and as an animation.
+
+A spike tensor names every neuron at every step; its events name only those that spiked. Both hold the same: the round
+trip is exact, payloads of graded spikes included.
+"""
+
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from specs.errors import SnnZooError
+from specs.whole_file import write_whole
+
+__all__ = ["Events", "animate", "to_events", "to_tensor"]
+
+
+@dataclass(frozen=True, eq=False)
+class Events:
+    """E spikes of one sample, by rising time, then by rising place.
+
+    Attributes:
+        t: time step of each event, int64 `[E]`.
+        place: which neuron, int64 `[E, 1]` with column (c), or `[E, 3]` with columns (c, y, x).
+        payload: what the spike carries, `[E]`, in the type of the tensor: 1 or True unless spikes are graded.
+
+    Raises:
+        SnnZooError: the three do not fit together.
+    """
+
+    t: torch.Tensor
+    place: torch.Tensor
+    payload: torch.Tensor
+
+    def __post_init__(self) -> None:
+        shapes = [list(self.t.shape), list(self.place.shape), list(self.payload.shape)]
+        n_events = self.t.numel()
+        if shapes[0] != [n_events] or shapes[1] not in ([n_events, 1], [n_events, 3]) or shapes[2] != [n_events]:
+            raise SnnZooError(f"events need t [E], place [E, 1] or [E, 3], payload [E]; got {shapes}")
+
+    def __len__(self) -> int:
+        return self.t.numel()
+
+    @property
+    def c(self) -> torch.Tensor:
+        """Channel of each event, `[E]`; in a dense layer, the neuron."""
+        return self.place[:, 0]
+
+    @property
+    def y(self) -> torch.Tensor:
+        """Row of each event, `[E]`; zero in a dense layer."""
+        return self.place[:, 1] if self.place.shape[1] == 3 else torch.zeros_like(self.c)
+
+    @property
+    def x(self) -> torch.Tensor:
+        """Column of each event, `[E]`; zero in a dense layer."""
+        return self.place[:, 2] if self.place.shape[1] == 3 else torch.zeros_like(self.c)
+
+
+def to_events(spikes: torch.Tensor) -> Events:
+    """The events of a spike tensor: one for each entry that is not zero.
+
+    Args:
+        spikes: `[T, C]` or `[T, C, H, W]`, one sample.
+
+    Raises:
+        SnnZooError: the shape is neither.
+
+    Example:
+        >>> events = to_events(torch.tensor([[0, 0, 0], [0, 5, 0]]))
+        >>> events.t.tolist(), events.c.tolist(), events.payload.tolist()
+        ([1], [1], [5])
+    """
+    _check_shape(spikes.shape)
+    spikes = spikes.detach()
+    where = spikes.nonzero()  # [E, 2] or [E, 4], in row-major order, so by rising time
+    return Events(t=where[:, 0], place=where[:, 1:], payload=spikes[tuple(where.T)])
+
+
+def to_tensor(events: Events, shape: Sequence[int]) -> torch.Tensor:
+    """The spike tensor of some events: the inverse of `to_events`.
+
+    Args:
+        events: in any order.
+        shape: `[T, C]` or `[T, C, H, W]`.
+
+    Returns:
+        The payload of each event at its place and zero elsewhere, in the type and on the device of the payload.
+
+    Raises:
+        SnnZooError: an event lies outside the shape, two lie at the same place, or the shape does not fit the events.
+    """
+    _check_shape(shape)
+    where = torch.cat((events.t.unsqueeze(1), events.place), dim=1)  # [E, 2] or [E, 4]
+    if where.shape[1] != len(shape):
+        raise SnnZooError(f"events with {where.shape[1]} coordinates do not fit the shape {list(shape)}")
+    outside = ((where < 0) | (where >= where.new_tensor(list(shape)))).any(dim=1)
+    if outside.any():
+        first = int(outside.nonzero()[0])
+        raise SnnZooError(f"event {first} at {where[first].tolist()} lies outside the shape {list(shape)}")
+    places, counts = torch.unique(where, dim=0, return_counts=True)
+    if len(places) < len(where):
+        place = places[counts > 1][0].tolist()
+        raise SnnZooError(f"several events at {place}: a neuron spikes once a step; add their payloads up first")
+    spikes = events.payload.new_zeros(tuple(shape))
+    spikes[tuple(where.T)] = events.payload
+    return spikes
+
+
+# The palette of an animation. A GIF holds 256 colours: here a page, a silent neuron, the time line, and three ramps.
+_PAGE, _SILENT, _ELAPSED = 0, 1, 2
+_LEVELS = 64
+_POSITIVE, _NEGATIVE, _IMAGE = 3, 3 + _LEVELS, 3 + 2 * _LEVELS  # first index of each ramp
+_CANVAS = 256  # pixels, the least size that a layer is scaled up to
+_MARGIN = 12  # pixels
+
+
+def animate(
+    spikes: torch.Tensor,
+    path: str | Path,
+    *,
+    image: torch.Tensor | None = None,
+    frames_per_second: float = 5.0,
+    width: int | None = None,
+    height: int | None = None,
+) -> Path:
+    """Write the spikes of one sample as an animated GIF: a frame for each time step, a square for each neuron.
+
+    A spike lights its square: amber, or blue where its payload is negative, the brighter the larger it is. The bar
+    below shows the time that has passed. The same input gives the same bytes, with the same Pillow.
+
+    Args:
+        spikes: `[T, C]`, a dense layer, laid out row by row; or `[T, C, H, W]`, whose C maps are laid out side by side.
+        path: where the GIF goes, ending in .gif; it appears whole or not at all.
+        image: what the network saw, in 0..1, `[H, W]` or `[1, H, W]`; stands to the left, in grey.
+        frames_per_second: above 0 and at most 50; GIF rounds the time of a frame to 1/100 s.
+        width: squares in a row of a dense layer; by default close to a square, without an empty place if that can be.
+        height: rows of a dense layer; by default as many as it takes.
+
+    Returns:
+        The path.
+
+    Raises:
+        SnnZooError: a shape or option does not fit, a payload is not finite, or Pillow is not installed.
+    """
+    try:
+        from PIL import Image
+    except ImportError as error:
+        raise SnnZooError("an animation needs Pillow: pip install 'snnzoo[plot]'") from error
+    if Path(path).suffix.lower() != ".gif":
+        raise SnnZooError(f"cannot animate to {path}: animations are GIF, so the name must end in .gif")
+    if not 0 < frames_per_second <= 50:
+        raise SnnZooError(f"frames_per_second = {frames_per_second} must be above 0 and at most 50")
+
+    cells = _lay_out(_colours(spikes), width=width, height=height)  # [T, rows, columns] of palette indices
+    layer = _enlarge(cells)
+    if image is not None:
+        picture = _picture(image, layer.shape[1])
+        layer = _side_by_side(np.broadcast_to(picture, (len(layer), *picture.shape)), layer)
+    frames = _add_time_line(layer)
+
+    palette = _palette()
+    pictures = []
+    for frame in frames:
+        picture_of_step = Image.frombytes("P", (frame.shape[1], frame.shape[0]), frame.tobytes())
+        picture_of_step.putpalette(palette)
+        pictures.append(picture_of_step)
+    milliseconds = 10 * round(100 / frames_per_second)
+    buffer = io.BytesIO()
+    pictures[0].save(
+        buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=False
+    )
+    return write_whole(path, buffer.getvalue())
+
+
+_Pixels = npt.NDArray[np.uint8]
+
+
+def _check_shape(shape: Sequence[int]) -> None:
+    if len(shape) not in (2, 4):
+        raise SnnZooError(f"spikes {list(shape)} must be one sample, [T, C] or [T, C, H, W]")
+
+
+def _colours(spikes: torch.Tensor) -> _Pixels:
+    """Palette index of each neuron at each step, in the shape of the spikes."""
+    _check_shape(spikes.shape)
+    if 0 in spikes.shape:
+        raise SnnZooError(f"spikes {list(spikes.shape)} are empty: nothing to animate")
+    payload = spikes.detach().cpu().double().numpy()
+    if not np.isfinite(payload).all():
+        raise SnnZooError("spikes hold a payload that is not finite")
+    largest = np.abs(payload).max() or 1.0
+    level = np.ceil(np.abs(payload) / largest * (_LEVELS - 1))
+    ramp = np.where(payload > 0, _POSITIVE, _NEGATIVE)
+    return np.where(payload == 0, _SILENT, ramp + level).astype(np.uint8)
+
+
+def _lay_out(colours: _Pixels, *, width: int | None, height: int | None) -> _Pixels:
+    """[T, C] or [T, C, H, W] -> [T, rows, columns]; places without a neuron show the page."""
+    time_steps, channels = colours.shape[:2]
+    if colours.ndim == 4:
+        if width is not None or height is not None:
+            raise SnnZooError("width and height lay out a dense layer [T, C]; maps [T, C, H, W] have their own")
+        colours = np.pad(colours, ((0, 0), (0, 0), (0, 1), (0, 1)), constant_values=_PAGE)  # a gap between maps
+    else:
+        colours = colours[:, :, None, None]
+    columns, rows = _grid(channels, width, height)
+    empty = np.full((time_steps, rows * columns - channels, *colours.shape[2:]), _PAGE, np.uint8)
+    tiles = np.concatenate((colours, empty), axis=1)
+    tiles = tiles.reshape(time_steps, rows, columns, *tiles.shape[2:])  # [T, rows, columns, h, w]
+    _, _, _, tile_height, tile_width = tiles.shape
+    # [T, rows, h, columns, w] -> [T, rows * h, columns * w]
+    return tiles.transpose(0, 1, 3, 2, 4).reshape(time_steps, rows * tile_height, columns * tile_width)
+
+
+def _grid(channels: int, width: int | None, height: int | None) -> tuple[int, int]:
+    """(columns, rows) with a place for every channel."""
+    for name, value in (("width", width), ("height", height)):
+        if value is not None and value < 1:
+            raise SnnZooError(f"{name} = {value} must be at least 1")
+    if width is None and height is None:
+        side = math.isqrt(channels - 1) + 1
+        width = next((columns for columns in range(side, 2 * side + 1) if channels % columns == 0), side)
+    columns = width or -(-channels // (height or 1))
+    rows = height or -(-channels // columns)
+    if columns * rows < channels:
+        raise SnnZooError(
+            f"width = {columns} and height = {rows} hold {columns * rows} neurons, the layer has {channels}"
+        )
+    return columns, rows
+
+
+def _enlarge(cells: _Pixels) -> _Pixels:
+    """Each cell becomes a square of pixels, with a hairline between squares where they are large enough."""
+    scale = max(1, _CANVAS // max(cells.shape[1:]))
+    pixels = cells.repeat(scale, axis=1).repeat(scale, axis=2)
+    if scale >= 4:
+        pixels[:, scale - 1 :: scale] = _PAGE
+        pixels[:, :, scale - 1 :: scale] = _PAGE
+    return pixels
+
+
+def _picture(image: torch.Tensor, height: int) -> _Pixels:
+    """An image in 0..1 as palette indices, scaled up to the height of the layer."""
+    grey = image.detach().cpu().double().numpy()
+    if grey.ndim == 3 and grey.shape[0] == 1:
+        grey = grey[0]
+    if grey.ndim != 2 or not grey.size:
+        raise SnnZooError(f"image {list(image.shape)} must be [H, W] or [1, H, W]")
+    if not ((grey >= 0) & (grey <= 1)).all():
+        raise SnnZooError(f"image values from {grey.min():g} to {grey.max():g} must lie in 0..1")
+    scale = max(1, height // max(grey.shape))
+    indices: _Pixels = (_IMAGE + np.rint(grey * (_LEVELS - 1))).astype(np.uint8)
+    return indices.repeat(scale, axis=0).repeat(scale, axis=1)
+
+
+def _side_by_side(left: _Pixels, right: _Pixels) -> _Pixels:
+    """Two films [T, h, w] as one, each in the middle of the common height."""
+    height = max(left.shape[1], right.shape[1])
+    padded = []
+    for film in (left, right):
+        above = (height - film.shape[1]) // 2
+        below = height - film.shape[1] - above
+        padded.append(np.pad(film, ((0, 0), (above, below), (0, 0)), constant_values=_PAGE))
+    gap = np.full((len(left), height, _MARGIN), _PAGE, np.uint8)
+    return np.concatenate((padded[0], gap, padded[1]), axis=2)
+
+
+def _add_time_line(film: _Pixels) -> _Pixels:
+    """A margin all round, and below a bar of T parts, in rows if one is too short, of which those up to now are light.
+
+    It also makes every frame differ from the one before: Pillow would merge equal ones.
+    """
+    time_steps, _, width = film.shape
+    per_row = min(time_steps, max(1, width // 2))
+    part = width // per_row
+    rows = -(-time_steps // per_row)
+    bar = np.full((time_steps, 6 * rows, width), _PAGE, np.uint8)
+    for step in range(time_steps):
+        top, left = 6 * (step // per_row), part * (step % per_row)
+        gap = 1 if part > 2 else 0
+        bar[:, top : top + 4, left : left + part - gap] = _SILENT
+        bar[step:, top : top + 4, left : left + part - gap] = _ELAPSED
+    gap_above = np.full((time_steps, _MARGIN, width), _PAGE, np.uint8)
+    whole = np.concatenate((film, gap_above, bar), axis=1)
+    return np.pad(whole, ((0, 0), (_MARGIN, _MARGIN), (_MARGIN, _MARGIN)), constant_values=_PAGE)
+
+
+def _palette() -> list[int]:
+    """256 colours as 768 numbers."""
+    page, silent, elapsed = (18, 20, 26), (38, 42, 52), (205, 210, 220)
+    ramps = (((110, 74, 20), (255, 206, 84)), ((24, 66, 120), (96, 190, 255)), ((0, 0, 0), (255, 255, 255)))
+    colours = [page, silent, elapsed]
+    for dark, bright in ramps:
+        for level in range(_LEVELS):
+            share = level / (_LEVELS - 1)
+            red, green, blue = (round(d + share * (b - d)) for d, b in zip(dark, bright, strict=True))
+            colours.append((red, green, blue))
+    colours += [page] * (256 - len(colours))
+    return [value for colour in colours for value in colour]

@@ -1,0 +1,54 @@
+"""The grids of the hardware: every constant named once, and the way from floats to mantissas and back.
+
+Source: DESIGN of Loihi's CUBA neuron as lava-dl (slayer) and Lava (`fixed_pt`) compute it.
+"""
+
+import math
+
+__all__ = [
+    "BIAS_MANT_MAX",
+    "BIAS_MANT_MIN",
+    "DECAY_ONE",
+    "MANT",
+    "READOUT_THRESHOLD_MANT",
+    "STATE",
+    "STATE_MAX",
+    "STATE_MIN",
+    "WEIGHT_INT_MAX",
+    "WEIGHT_INT_MIN",
+    "WEIGHT_STEP",
+    "threshold_mant",
+]
+
+MANT = 64
+"""Mantissas of weights, biases and thresholds are in units of 1/64."""
+
+STATE = MANT * 64
+"""Current and voltage are integers in units of 1/4096."""
+
+DECAY_ONE = 1 << 12
+"""The decay mantissa that forgets everything: 12 bits after the point."""
+
+WEIGHT_STEP = 2 / MANT
+"""Weights are multiples of 2/64: signed 8-bit integers, stored doubled."""
+
+WEIGHT_INT_MIN, WEIGHT_INT_MAX = -128, 127
+"""Range of a weight in steps of `WEIGHT_STEP`."""
+
+BIAS_MANT_MIN, BIAS_MANT_MAX = -(1 << 12), (1 << 12) - 1
+"""Range of a 13-bit signed bias mantissa, in units of 1/64."""
+
+STATE_MIN, STATE_MAX = -(1 << 23), (1 << 23) - 1
+"""Range of the hardware's 24-bit current and voltage."""
+
+READOUT_THRESHOLD_MANT = (1 << 18) - 1
+"""Threshold that netx files give to a readout neuron, so that it never fires."""
+
+
+def threshold_mant(threshold: float, levels: int = 1) -> int:
+    """Threshold as a mantissa, `trunc(64 threshold levels)`; `levels` is the largest value of a graded input.
+
+    >>> threshold_mant(1.25), threshold_mant(0.1)
+    (80, 6)
+    """
+    return math.trunc(MANT * threshold * levels)

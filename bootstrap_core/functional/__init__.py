@@ -1,0 +1,18 @@
+"""Pure tensor functions: the definitions that everything else runs on, in plain torch."""
+
+from bootstrap_core.functional.cuba import CubaOutput, cuba, cuba_forward
+from bootstrap_core.functional.piecewise import piecewise
+from bootstrap_core.functional.quantize import quantize_bias, quantize_decay, quantize_weight, truncate_current
+from bootstrap_core.functional.surrogate import exponential_surrogate
+
+__all__ = [
+    "CubaOutput",
+    "cuba",
+    "cuba_forward",
+    "exponential_surrogate",
+    "piecewise",
+    "quantize_bias",
+    "quantize_decay",
+    "quantize_weight",
+    "truncate_current",
+]

@@ -1,0 +1,144 @@
+"""The CUBA neuron: exact fixed-point dynamics forward, a surrogate gradient backward. This is its definition."""
+
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import STATE
+from bootstrap_core.functional.surrogate import exponential_surrogate
+
+__all__ = ["CubaOutput", "cuba", "cuba_forward"]
+
+
+class CubaOutput(NamedTuple):
+    """All `[T, N, C, ...]`, float32: spikes 0 or 1, and current and voltage (before reset) in float units."""
+
+    spikes: Tensor
+    current: Tensor
+    voltage: Tensor
+
+
+def cuba(
+    z: Tensor,
+    *,
+    current_decay: Tensor,
+    voltage_decay: Tensor,
+    threshold: float,
+    bias: Tensor | None = None,
+    tau_grad: float = 1.0,
+    scale_grad: float = 1.0,
+    subtract: bool = False,
+) -> CubaOutput:
+    """Run CUBA neurons over time, from rest.
+
+    ::
+
+        u[t] = (1 - current_decay) u[t-1] + z[t]
+        v[t] = (1 - voltage_decay) v[t-1] + u[t] + bias
+        s[t] = v[t] > threshold;  v[t] = 0 where s[t]   (`subtract`: v[t] - threshold)
+
+    States are integers in units of 1/4096 and every product is truncated toward zero, as on the chip. Backward, the
+    spike has the gradient of `exponential_surrogate`, the leaks are differentiated and the reset is not.
+
+    Args:
+        z: weighted input `[T, N, C, ...]`; truncated to 1/4096.
+        current_decay, voltage_decay: `[1]` or `[C]`, on the grid of 1/4096.
+        threshold: on the grid of 1/64.
+        bias: `[C]`, on the grid of 1/64.
+        tau_grad, scale_grad: width and height of the surrogate gradient.
+        subtract: whether a spike subtracts the threshold instead of setting the voltage to zero.
+
+    >>> one = torch.ones(1)
+    >>> out = cuba(torch.full((4, 1, 1), 0.75), current_decay=one, voltage_decay=0 * one, threshold=1.0)
+    >>> out.spikes.flatten().tolist(), out.voltage.flatten().tolist()
+    ([0.0, 1.0, 0.0, 1.0], [0.75, 1.5, 0.75, 1.5])
+    """
+    decays = _per_channel(current_decay, z), _per_channel(voltage_decay, z)
+    offset = None if bias is None else _per_channel(bias, z)
+    return CubaOutput(*_Cuba.apply(z, *decays, offset, threshold, tau_grad, scale_grad, subtract))  # type: ignore[no-untyped-call]
+
+
+def cuba_forward(
+    z: Tensor, current_decay: Tensor, voltage_decay: Tensor, bias: Tensor | None, threshold: float, subtract: bool
+) -> CubaOutput:
+    """The recurrence of `cuba` alone; decays and bias broadcast against one step `[N, C, ...]`.
+
+    Works in float64, in which integers below 2**53 and their truncated products are exact.
+    """
+    keep_u, keep_v = (1 - decay.double() for decay in (current_decay, voltage_decay))
+    drive = z.mul(STATE).trunc_()
+    offset = 0.0 if bias is None else bias.double() * STATE
+    limit = threshold * STATE
+
+    spikes, current, voltage = (torch.empty_like(drive, dtype=torch.float32) for _ in range(3))
+    u, v = (torch.zeros_like(drive[0], dtype=torch.float64) for _ in range(2))
+    for t in range(len(drive)):
+        u = _leak(u, keep_u).add_(drive[t])
+        v = _leak(v, keep_v).add_(u).add_(offset)
+        fired = v > limit
+        spikes[t], current[t], voltage[t] = fired, u, v
+        v = v.sub_(fired * limit) if subtract else v.masked_fill_(fired, 0.0)
+    return CubaOutput(spikes, current.div_(STATE), voltage.div_(STATE))
+
+
+def _leak(x: Tensor, keep: Tensor) -> Tensor:
+    """Scale an integer state by `keep`, a multiple of 1/4096, toward zero."""
+    return (x * keep).trunc_()
+
+
+def _per_channel(x: Tensor, z: Tensor) -> Tensor:
+    """`[1]` or `[C]` to a shape that broadcasts against a step `[N, C, ...]`."""
+    return x.reshape(-1, *[1] * (z.dim() - 3))
+
+
+def _filter_back(grad: Tensor, keep: Tensor) -> Tensor:
+    """`g[t] = grad[t] + keep g[t+1]`: the gradient through a leaky state, `[T, N, C, ...]`."""
+    out = grad.clone()
+    for t in range(len(out) - 2, -1, -1):
+        out[t].addcmul_(out[t + 1], keep.expand_as(out[t]))
+    return out
+
+
+def _sum_to(grad: Tensor, like: Tensor) -> Tensor:
+    return grad.sum_to_size(like.shape) if grad.shape != like.shape else grad
+
+
+class _Cuba(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        z: Tensor,
+        current_decay: Tensor,
+        voltage_decay: Tensor,
+        bias: Tensor | None,
+        threshold: float,
+        tau_grad: float,
+        scale_grad: float,
+        subtract: bool,
+    ) -> CubaOutput:
+        out = cuba_forward(z, current_decay, voltage_decay, bias, threshold, subtract)
+        ctx.mark_non_differentiable(out.current, out.voltage)
+        learns = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
+        state = (out.current, out.spikes) if learns else (None, None)
+        ctx.save_for_backward(current_decay, voltage_decay, bias, out.voltage, *state)
+        ctx.constants = threshold, tau_grad, scale_grad, subtract
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        current_decay, voltage_decay, bias, voltage, current, spikes = ctx.saved_tensors
+        threshold, tau_grad, scale_grad, subtract = ctx.constants
+        surrogate = exponential_surrogate(voltage, threshold=threshold, tau_grad=tau_grad, scale_grad=scale_grad)
+        grad_v = _filter_back(surrogate.mul_(grads[0]), 1 - voltage_decay)
+        grad_u = grad_v if bool((current_decay == 1).all()) else _filter_back(grad_v, 1 - current_decay)
+
+        grad_current_decay = grad_voltage_decay = grad_bias = None
+        if ctx.needs_input_grad[1]:
+            grad_current_decay = _sum_to((-grad_u[1:] * current[:-1]).sum(0), current_decay)
+        if ctx.needs_input_grad[2]:
+            kept = voltage - threshold * spikes if subtract else voltage * (1 - spikes)
+            grad_voltage_decay = _sum_to((-grad_v[1:] * kept[:-1]).sum(0), voltage_decay)
+        if ctx.needs_input_grad[3]:
+            grad_bias = _sum_to(grad_v.sum(0), bias)
+        return grad_u, grad_current_decay, grad_voltage_decay, grad_bias, None, None, None, None

@@ -1,0 +1,59 @@
+"""Rounding to the hardware's grids, with gradients straight through."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import (
+    BIAS_MANT_MAX,
+    BIAS_MANT_MIN,
+    DECAY_ONE,
+    MANT,
+    WEIGHT_INT_MAX,
+    WEIGHT_INT_MIN,
+    WEIGHT_STEP,
+)
+
+__all__ = ["quantize_bias", "quantize_decay", "quantize_weight", "straight_through", "truncate_current"]
+
+
+class _StraightThrough(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, value: Tensor) -> Tensor:
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0], None
+
+
+def straight_through(x: Tensor, value: Tensor) -> Tensor:
+    """`value` going forward, the gradient of `x` coming back; same shapes."""
+    return _StraightThrough.apply(x, value.detach())  # type: ignore[no-any-return, no-untyped-call]
+
+
+def quantize_weight(weight: Tensor) -> Tensor:
+    """Weight on the grid of 2/64 in [-256, 254]/64; rounds half to even.
+
+    >>> quantize_weight(torch.tensor([0.017, 1 / 64, 3 / 64, 9.0]))
+    tensor([0.0312, 0.0000, 0.0625, 3.9688])
+    """
+    steps = torch.round(weight.detach() / WEIGHT_STEP).clamp_(WEIGHT_INT_MIN, WEIGHT_INT_MAX)
+    return straight_through(weight, steps * WEIGHT_STEP)
+
+
+def quantize_bias(bias: Tensor) -> Tensor:
+    """Bias on the grid of 1/64, kept within a 13-bit signed mantissa; rounds half to even."""
+    mant = torch.round(bias.detach() * MANT).clamp_(BIAS_MANT_MIN, BIAS_MANT_MAX)
+    return straight_through(bias, mant / MANT)
+
+
+def quantize_decay(decay: Tensor) -> Tensor:
+    """Decay on the grid of 1/4096 in [0, 1]; rounds half to even."""
+    return straight_through(decay, torch.round(decay.detach() * DECAY_ONE).clamp_(0, DECAY_ONE) / DECAY_ONE)
+
+
+def truncate_current(current: Tensor) -> Tensor:
+    """Input current truncated toward zero to 1/64, as a bias mantissa takes it."""
+    return straight_through(current, torch.trunc(current.detach() * MANT) / MANT)

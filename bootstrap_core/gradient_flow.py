@@ -1,0 +1,121 @@
+"""How much gradient reaches each layer.
+
+Surrogate gradients shrink from layer to layer when `tau_grad` or `scale_grad` do not fit the threshold: the early
+layers then stop learning while the loss still falls. A `GradientFlow` shows it as one number per layer.
+
+Source: `grad_flow` of the lava-dl tutorials, which reads a norm that the synapses keep by themselves; here nothing is
+hooked, and the norms are read when they are asked for.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+
+import torch
+from torch import nn
+
+from specs.errors import SnnZooError
+
+__all__ = ["GradientFlow"]
+
+Norms = dict[str, float | None]
+
+
+class GradientFlow:
+    """The gradient norm of each layer, as mean over the steps of an epoch.
+
+    The norm of a layer is the Euclidean norm of the gradients of all its parameters together; those of a parametrized
+    weight (`torch.nn.utils.parametrize`, weight norm among them) are its originals. Layers without parameters, such as
+    a flatten, are left out.
+
+    Args:
+        modules: a module, whose children are the layers (a network, `Sequential`, `ModuleList`); or the layers
+            themselves, as a mapping from name to module or as a sequence, named by position.
+
+    Attributes:
+        names: the layers that are watched, first to last.
+        history: for each closed epoch, the mean norm by layer; None for a layer that never had a gradient.
+        steps: steps recorded in the open epoch.
+
+    Raises:
+        SnnZooError: no layer has a parameter.
+
+    Example:
+        >>> layers = nn.Sequential(nn.Linear(1, 1, bias=False), nn.ReLU())
+        >>> flow = GradientFlow(layers)
+        >>> layers(torch.tensor([[0.0]])).sum().backward()
+        >>> flow.record()
+        >>> flow.norms, flow.vanished()
+        ({'0': 0.0}, ['0'])
+    """
+
+    def __init__(self, modules: nn.Module | Mapping[str, nn.Module] | Sequence[nn.Module]) -> None:
+        if isinstance(modules, nn.Module):
+            named = dict(modules.named_children())
+        elif isinstance(modules, Mapping):
+            named = dict(modules)
+        else:
+            named = {str(place): module for place, module in enumerate(modules)}
+        self._layers = {name: module for name, module in named.items() if any(True for _ in module.parameters())}
+        if not self._layers:
+            raise SnnZooError(f"no gradient to watch: none of the layers {list(named)} has a parameter")
+        self.names = list(self._layers)
+        self.history: list[Norms] = []
+        self._open_epoch()
+
+    def record(self) -> None:
+        """Add the gradients as they stand; call it after `backward()` and before the optimiser clears them.
+
+        A layer whose gradients are all None in this step does not count in its mean.
+        """
+        for name, module in self._layers.items():
+            norm = _gradient_norm(module)
+            if norm is not None:
+                self._sums[name] += norm
+                self._counts[name] += 1
+        self.steps += 1
+
+    @property
+    def norms(self) -> Norms:
+        """Mean norm by layer: of the open epoch, or of the one closed last if no step is recorded since; {} before any.
+
+        None stands for a layer that had no gradient in any step.
+        """
+        if self.steps:
+            return {name: self._sums[name] / n if (n := self._counts[name]) else None for name in self.names}
+        return dict(self.history[-1]) if self.history else {}
+
+    def update(self) -> None:
+        """Close the epoch: its mean norms join the history. An epoch without a step leaves no trace."""
+        if self.steps:
+            self.history.append(self.norms)
+            self._open_epoch()
+
+    def vanished(self) -> list[str]:
+        """The layers that no gradient reaches: their norm is zero, or they had none."""
+        return [name for name, norm in self.norms.items() if not norm]
+
+    def summary(self) -> str:
+        """A table: layer, mean gradient norm, and a word where it vanished or is not finite."""
+        if not self.norms:
+            return "no gradient recorded"
+        width = max(len("layer"), *(len(name) for name in self.names))
+        rows = [f"{'layer':{width}}  gradient norm"]
+        for name, norm in self.norms.items():
+            figure = "-" if norm is None else f"{norm:.3e}"
+            remark = "vanished" if not norm else "" if math.isfinite(norm) else "not finite"
+            rows.append(f"{name:{width}}  {figure:>13}  {remark}".rstrip())
+        return "\n".join(rows)
+
+    def _open_epoch(self) -> None:
+        self.steps = 0
+        self._sums = dict.fromkeys(self.names, 0.0)
+        self._counts = dict.fromkeys(self.names, 0)
+
+
+def _gradient_norm(module: nn.Module) -> float | None:
+    gradients = [parameter.grad.detach() for parameter in module.parameters() if parameter.grad is not None]
+    if not gradients:
+        return None
+    # float32 at least: the squares of half-precision gradients leave its range
+    norms = [torch.linalg.vector_norm(gradient.float()).cpu() for gradient in gradients]
+    return float(torch.linalg.vector_norm(torch.stack(norms)))

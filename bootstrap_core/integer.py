@@ -1,0 +1,275 @@
+"""Exact integer inference: the hardware's arithmetic, with no float after the input."""
+
+from collections.abc import Callable
+from copy import deepcopy
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.fixed_point import DECAY_ONE, MANT, STATE, STATE_MAX, STATE_MIN, WEIGHT_STEP
+from bootstrap_core.mode import Mode
+from bootstrap_core.network import Network, Trace, as_input
+from bootstrap_core.neuron import CubaNeuron
+from bootstrap_core.synapse import DenseSynapse, PoolSynapse, Synapse
+from specs.block import ConvSpec
+from specs.errors import SnnZooError, StateOverflowError
+from specs.network import NetworkSpec
+from specs.neuron import Reset
+
+__all__ = ["IntegerNetwork", "IntegerTrace"]
+
+STATE_PER_WEIGHT = round(STATE * WEIGHT_STEP)
+"""What a weight of one step adds to the current, in state units."""
+
+STATE_PER_MANT = STATE // MANT
+"""What a mantissa of one (bias, threshold, input current) is in state units."""
+
+Weighted = Callable[[Tensor], Tensor]
+"""Spikes `[T, N, ...]`, int8 (or graded, int32), to weighted input, int64, in steps of `WEIGHT_STEP`."""
+
+
+@dataclass(frozen=True)
+class IntegerTrace(Trace):
+    """A `Trace` with the voltage of the readout neuron, `[T, N, classes]` in state units of 1/4096.
+
+    The readout neuron of an exported network never fires; its voltage is what the chip reads.
+    """
+
+    readout_voltage: Tensor
+
+
+class IntegerNetwork:
+    """Inference in integers alone, on the CPU; the same spikes as the float network and as Lava's `fixed_pt` models.
+
+    Weights are 8-bit integers, states 32-bit ones checked against the hardware's 24 bits. A snapshot: training the
+    network further does not change it.
+
+    Args:
+        network: the float network.
+
+    >>> from bootstrap_core import build_network
+    >>> from specs import load_spec
+    >>> net = build_network(load_spec("mnist-dense"), seed=0)
+    >>> images = torch.rand(2, 1, 28, 28)
+    >>> torch.equal(IntegerNetwork(net)(images), net(images))
+    True
+    """
+
+    device = torch.device("cpu")
+
+    def __init__(self, network: Network) -> None:
+        self.spec: NetworkSpec = network.spec
+        with torch.no_grad():
+            self._input = _integer_input(network.blocks[0])
+            self._hidden = [_integer_layer(block, i + 1) for i, block in enumerate(network.blocks[1:-1])]
+            self._readout = _Readout(network.readout, len(network.blocks) - 1)
+
+    def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
+        """Logits `[N, classes]`, float32, for images `[N, ...]` in 0..1."""
+        return self.run(images, time_steps=time_steps)[0]
+
+    @torch.no_grad()
+    def run(
+        self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None
+    ) -> tuple[Tensor, IntegerTrace]:
+        """Logits and what each layer gave; the last entry of `trace.spikes` is the readout's weighted input.
+
+        Raises:
+            StateOverflowError: a current or voltage leaves the hardware's 24 bits; says where.
+        """
+        if mode not in (None, Mode.SNN):
+            raise SnnZooError(f"the integer engine runs spikes: Mode.SNN, not {mode}")
+        steps = time_steps or self.spec.time_steps
+        x = self._input(as_input(images.cpu(), self.spec), steps)
+        outputs = [x]
+        for layer in self._hidden:
+            x = layer(x)
+            outputs.append(x)
+        z, voltage = self._readout.weigh(x)
+        outputs.append(z)
+        return z.sum(0) / len(z), IntegerTrace(
+            spikes=tuple(outputs),
+            rates=tuple(output.mean(0, dtype=torch.float32) for output in outputs),
+            readout_voltage=voltage,
+        )
+
+
+class _Neurons:
+    """Integer CUBA neurons of one layer."""
+
+    def __init__(self, neuron: CubaNeuron, index: int, *, shift: bool, direct: bool = False) -> None:
+        current_decay, voltage_decay = ((decay * DECAY_ONE).long() for decay in neuron.quantized_decays())
+        self.keep_current = torch.zeros(1, dtype=torch.int64) if direct else DECAY_ONE - current_decay
+        self.keep_voltage = DECAY_ONE - voltage_decay
+        self.threshold = neuron.threshold_mant * STATE_PER_MANT
+        self.subtract = neuron.spec.reset is Reset.SUBTRACT
+        self.index, self.shift = index, shift
+
+    def voltages(self, z: Tensor, bias: Tensor | None, *, fire: bool = True) -> tuple[Tensor, Tensor]:
+        """Voltage before reset (int32) and spikes (int8) `[T, N, C, ...]`, for z in state units, int64."""
+        axes = [1] * (z.dim() - 3)
+        keep_current, keep_voltage = (keep.reshape(-1, *axes) for keep in (self.keep_current, self.keep_voltage))
+        offset = 0 if bias is None else bias.reshape(-1, *axes)
+        voltage, spikes = torch.empty_like(z, dtype=torch.int32), torch.zeros_like(z, dtype=torch.int8)
+        u, v = torch.zeros_like(z[0]), torch.zeros_like(z[0])
+        for t in range(len(z)):
+            u = _leak(u, keep_current) + z[t]
+            v = _leak(v, keep_voltage) + u + offset
+            self._check("current", u, t)
+            self._check("voltage", v, t)
+            voltage[t] = v
+            if fire:
+                fired = v > self.threshold
+                spikes[t] = fired
+                v = v - self.threshold * fired if self.subtract else v.masked_fill_(fired, 0)
+        return voltage, spikes
+
+    def fire(self, z: Tensor, bias: Tensor | None = None) -> Tensor:
+        """Spikes, after the layer's empty step if it has one."""
+        _, spikes = self.voltages(z, bias)
+        return torch.cat([torch.zeros_like(spikes[:1]), spikes[:-1]]) if self.shift else spikes
+
+    def _check(self, name: str, state: Tensor, step: int) -> None:
+        low, high = (int(bound) for bound in torch.aminmax(state)) if state.numel() else (0, 0)
+        if low < STATE_MIN or high > STATE_MAX:
+            worst = low if -low > high else high
+            raise StateOverflowError(
+                f"the {name} of block {self.index} reaches {worst} at step {step}; the hardware holds "
+                f"{STATE_MIN} to {STATE_MAX} (24 bits): lower the weights, the threshold or input.bits"
+            )
+
+
+def _leak(x: Tensor, keep: Tensor) -> Tensor:
+    """`x * keep / 4096` toward zero."""
+    return (x.abs() * keep >> 12) * x.sign()
+
+
+class _Layer:
+    """Integer synapses and neurons."""
+
+    def __init__(self, block: SpikingBlock, index: int) -> None:
+        self.weigh = _integer_synapse(block.synapse, block.quantized_weight())
+        self.bias = _integer_bias(block.quantized_bias())
+        self.neurons = _Neurons(block.neuron, index, shift=block.delay_shift)
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return self.neurons.fire(_over_time(self.weigh, x) * STATE_PER_WEIGHT, self.bias)
+
+
+class _Readout:
+    """Integer affine readout."""
+
+    def __init__(self, block: AffineBlock, index: int) -> None:
+        self.synapse = _integer_synapse(block.synapse, block.quantized_weight())
+        self.bias = _integer_bias(block.quantized_bias())
+        self.levels = block.levels
+        self.neurons = _Neurons(block.neuron, index, shift=False)
+
+    def weigh(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Weighted input plus bias, float32 in units of an input of 1, and the voltage; `[T, N, C]`."""
+        z = _over_time(self.synapse, x) * STATE_PER_WEIGHT
+        voltage, _ = self.neurons.voltages(z, self.bias, fire=False)
+        total = z if self.bias is None else z + self.bias
+        return total.float() / STATE / self.levels, voltage
+
+
+class _Flatten:
+    def __init__(self, n_axes: int) -> None:
+        self.n_axes = n_axes
+
+    def __call__(self, x: Tensor) -> Tensor:
+        return x.flatten(-self.n_axes)
+
+
+def _integer_input(block: object) -> Callable[[Tensor, int], Tensor]:
+    """From images `[N, ...]` and T to spikes `[T, N, ...]`: int8, or graded int32."""
+    if isinstance(block, GradedInputBlock):
+        graded = block
+
+        def pixels(images: Tensor, steps: int) -> Tensor:
+            x: Tensor = graded(images, Mode.SNN, steps)
+            return x.int().expand(steps, *x.shape[1:])
+
+        return pixels
+    assert isinstance(block, InputBlock)
+    neurons = _Neurons(block.neuron, 0, shift=block.delay_shift, direct=block.spec.exact_input)
+    snapshot = deepcopy(block)
+
+    def spikes(images: Tensor, steps: int) -> Tensor:
+        current = (snapshot.current(images) * STATE).long()
+        return neurons.fire(current.expand(steps, *current.shape))
+
+    return spikes
+
+
+def _integer_layer(block: object, index: int) -> "_Layer | _Flatten":
+    match block:
+        case SpikingBlock():
+            return _Layer(block, index)
+        case FlattenBlock():
+            return _Flatten(block.n_axes)
+        case _:
+            raise SnnZooError(f"block {index} ({type(block).__name__}) has no integer form")
+
+
+def _integer_bias(bias: Tensor | None) -> Tensor | None:
+    """Bias in state units, int64."""
+    return None if bias is None else (bias * MANT).round().long() * STATE_PER_MANT
+
+
+def _integer_synapse(synapse: Synapse, weight: Tensor) -> Weighted:
+    integers = (weight / WEIGHT_STEP).round().to(torch.int8)
+    if isinstance(synapse, DenseSynapse):
+        matrix = integers.t().contiguous()
+        return lambda x: _multiply(x, matrix)
+    if isinstance(synapse, PoolSynapse):
+        spec, one = synapse.spec, int(integers[0, 0, 0, 0])
+        return lambda x: _windows(x, spec).sum((-1, -2), dtype=torch.int64) * one
+    spec = synapse.spec
+    matrices = [group.flatten(1).t().contiguous() for group in integers.chunk(spec.groups)]
+    return lambda x: _convolve(x, spec, matrices)
+
+
+def _over_time(weigh: Weighted, x: Tensor) -> Tensor:
+    """Weigh every step `[T, N, ...]`; a step that stands for all is weighed once."""
+    if x.stride(0) == 0:
+        z = weigh(x[0])
+        return z.expand(len(x), *z.shape)
+    return torch.stack([weigh(step) for step in x])
+
+
+def _multiply(x: Tensor, matrix: Tensor) -> Tensor:
+    """`x @ matrix`, int64, of int8 `[M, K]` (or nonnegative int32, in 7-bit digits) and int8 `[K, N]`."""
+    if x.dtype == torch.int8:
+        return torch._int_mm(x.contiguous(), matrix).long()
+    total, digit = torch.zeros(len(x), matrix.shape[1], dtype=torch.int64), 0
+    while bool((x >> 7 * digit).any()):
+        total += torch._int_mm((x >> 7 * digit & 127).to(torch.int8), matrix).long() << 7 * digit
+        digit += 1
+    return total
+
+
+def _windows(x: Tensor, spec: ConvSpec) -> Tensor:
+    """What each kernel position sees: a view `[N, C, out height, out width, kernel height, kernel width]`."""
+    (top, left), (down, right), dilation = spec.padding, spec.stride, spec.dilation
+    x = F.pad(x, (left, left, top, top)).contiguous()
+    reach = [d * (k - 1) for d, k in zip(dilation, spec.kernel, strict=True)]
+    height, width = ((x.shape[2 + i] - reach[i] - 1) // spec.stride[i] + 1 for i in range(2))
+    n, c, h, w = x.stride()
+    return x.as_strided(
+        (*x.shape[:2], height, width, *spec.kernel), (n, c, h * down, w * right, h * dilation[0], w * dilation[1])
+    )
+
+
+def _convolve(x: Tensor, spec: ConvSpec, matrices: list[Tensor]) -> Tensor:
+    """Convolution `[N, C, H, W]` to int64 `[N, channels, out height, out width]`, a matrix product for each group."""
+    outputs = []
+    for group, matrix in zip(x.chunk(spec.groups, dim=1), matrices, strict=True):
+        windows = _windows(group, spec).permute(0, 2, 3, 1, 4, 5)  # [N, oh, ow, C / groups, kh, kw]
+        n, height, width = windows.shape[:3]
+        product = _multiply(windows.reshape(n * height * width, -1), matrix)
+        outputs.append(product.reshape(n, height, width, -1).permute(0, 3, 1, 2))  # [N, channels / groups, oh, ow]
+    return torch.cat(outputs, dim=1)

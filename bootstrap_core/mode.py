@@ -1,0 +1,26 @@
+"""How a block runs."""
+
+from enum import Enum
+
+__all__ = ["Mode"]
+
+
+class Mode(Enum):
+    """The four modes of bootstrap training."""
+
+    SAMPLE = "sample"
+    """Run as SNN and record pairs (mean weighted input, mean output rate)."""
+
+    FIT = "fit"
+    """Fit the activation to the recorded pairs, then run as ANN."""
+
+    ANN = "ann"
+    """Run on rates through the fitted activation; no time axis."""
+
+    SNN = "snn"
+    """Run T steps of spikes."""
+
+    @property
+    def spiking(self) -> bool:
+        """Whether tensors have a time axis in this mode."""
+        return self in (Mode.SAMPLE, Mode.SNN)

@@ -1,0 +1,112 @@
+"""A network of bootstrap blocks."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from bootstrap_core.blocks import AffineBlock, Block
+from bootstrap_core.mode import Mode
+from bootstrap_core.sampler import RateSampler
+from bootstrap_core.schedule import LayerModes
+from specs.errors import DataError
+from specs.network import NetworkSpec
+
+__all__ = ["Network", "Trace", "as_input"]
+
+
+@dataclass(frozen=True)
+class Trace:
+    """What every block gave in one run, input first.
+
+    `spikes[i]` is `[T, N, ...]` where block i ran as SNN (for the readout: its weighted input of each step), and None
+    where it ran as ANN; `rates[i]` is `[N, ...]`, the mean over time, or the ANN rates.
+    """
+
+    spikes: tuple[Tensor | None, ...]
+    rates: tuple[Tensor, ...]
+
+
+class Network(nn.Module):
+    """Bootstrap blocks in a row. Made by `build_network`; `spec` says what it is.
+
+    Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255); it gives logits `[N, classes]`.
+    """
+
+    def __init__(self, spec: NetworkSpec, blocks: list[Block]) -> None:
+        super().__init__()
+        self.spec = spec
+        self.blocks = nn.ModuleList(blocks)
+
+    def forward(
+        self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
+    ) -> Tensor:
+        """Logits `[N, classes]`: the readout's mean over time.
+
+        Args:
+            images: `[N, ...]` of the spec's input size, in 0..1.
+            mode: one mode, or one for each block; by default SNN in eval, ANN in training.
+            time_steps: T, by default the spec's.
+        """
+        return self._run(images, mode, time_steps, None)
+
+    def run(
+        self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
+    ) -> tuple[Tensor, Trace]:
+        """Like `forward`, with a `Trace` of what every block gave."""
+        outputs: list[tuple[Tensor, bool]] = []
+        logits = self._run(images, mode, time_steps, outputs)
+        return logits, Trace(
+            spikes=tuple(x if spiking else None for x, spiking in outputs),
+            rates=tuple(x.mean(0, dtype=torch.float32) if spiking else x for x, spiking in outputs),
+        )
+
+    def _run(
+        self,
+        images: Tensor,
+        mode: Mode | LayerModes | None,
+        time_steps: int | None,
+        outputs: list[tuple[Tensor, bool]] | None,
+    ) -> Tensor:
+        modes = self._layer_modes(mode)
+        steps = self.spec.time_steps if time_steps is None else time_steps
+        x, spiking = as_input(images, self.spec), False
+        for i, block in enumerate(self.blocks):
+            if spiking and not modes[i].spiking:  # the crossover: spikes become their mean rate
+                x = x.mean(0, dtype=torch.float32)
+            x, spiking = block(x, modes[i], steps), modes[i].spiking
+            if outputs is not None:  # a step that stands for all is shown as all of them
+                outputs.append((x.expand(steps, *x.shape[1:]) if spiking else x, spiking))
+        return x.sum(0) / len(x) if spiking else x
+
+    def _layer_modes(self, mode: Mode | LayerModes | None) -> LayerModes:
+        if isinstance(mode, LayerModes):
+            return mode
+        return LayerModes(mode or (Mode.ANN if self.training else Mode.SNN))
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return next(self.parameters()).device
+
+    @property
+    def fitted(self) -> bool:
+        """Whether every activation has been fitted, so that ANN mode is defined."""
+        return all(module.fitted for module in self.modules() if isinstance(module, RateSampler))
+
+    @property
+    def readout(self) -> AffineBlock:
+        """The last block."""
+        block = self.blocks[-1]
+        assert isinstance(block, AffineBlock)
+        return block
+
+
+def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
+    """Images `[N, ...]` in the input's shape, uint8 scaled to 0..1. Raises `DataError` if they cannot fit."""
+    shape = spec.input.shape
+    n_values = images[0].numel() if images.dim() and len(images) else 0
+    if len(images) and n_values != torch.Size(shape).numel():
+        raise DataError(f"images of {list(images.shape[1:])} do not fit the input {list(shape)} of {spec.name}")
+    x = images.reshape(len(images), *shape)
+    return x.float() / 255 if x.dtype == torch.uint8 else x

@@ -1,0 +1,57 @@
+"""The CUBA neuron as a module: its decays, perhaps learnable, and its constants."""
+
+import torch
+from torch import Tensor, nn
+
+from bootstrap_core.fixed_point import MANT, threshold_mant
+from bootstrap_core.functional.cuba import CubaOutput, cuba
+from bootstrap_core.functional.quantize import quantize_decay
+from specs.neuron import CubaSpec, LearnDecays, Reset
+
+__all__ = ["CubaNeuron"]
+
+
+class CubaNeuron(nn.Module):
+    """CUBA neurons of one layer; see `functional.cuba` for the dynamics.
+
+    `current_decay` and `voltage_decay` are in the state dict, `[1]` or, learnt per channel, `[channels]`; they are
+    parameters if the spec learns them and buffers if not.
+
+    Args:
+        spec: the neuron.
+        channels: of the layer.
+        levels: largest value of a graded input; the threshold is in its units.
+    """
+
+    current_decay: Tensor
+    voltage_decay: Tensor
+
+    def __init__(self, spec: CubaSpec, *, channels: int, levels: int = 1) -> None:
+        super().__init__()
+        self.spec = spec
+        self.threshold_mant = threshold_mant(spec.threshold, levels)
+        size = channels if spec.learn_decays is LearnDecays.PER_CHANNEL else 1
+        for name in ("current_decay", "voltage_decay"):
+            decay = torch.full((size,), getattr(spec, name))
+            if spec.learn_decays is LearnDecays.NONE:
+                self.register_buffer(name, decay)
+            else:
+                self.register_parameter(name, nn.Parameter(decay))
+
+    def quantized_decays(self) -> tuple[Tensor, Tensor]:
+        """Current and voltage decay on the grid of 1/4096."""
+        return quantize_decay(self.current_decay), quantize_decay(self.voltage_decay)
+
+    def forward(self, z: Tensor, bias: Tensor | None = None, *, current_decay: Tensor | None = None) -> CubaOutput:
+        """Run over time: `z` `[T, N, C, ...]`, `bias` `[C]` on the grid of 1/64; `current_decay` overrules the own."""
+        own_current_decay, voltage_decay = self.quantized_decays()
+        return cuba(
+            z,
+            current_decay=own_current_decay if current_decay is None else current_decay,
+            voltage_decay=voltage_decay,
+            threshold=self.threshold_mant / MANT,
+            bias=bias,
+            tau_grad=self.spec.tau_grad,
+            scale_grad=self.spec.scale_grad,
+            subtract=self.spec.reset is Reset.SUBTRACT,
+        )

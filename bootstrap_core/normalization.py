@@ -1,0 +1,64 @@
+"""Batch norms that the hardware can hold: a bias, or a power of two in the weights."""
+
+import torch
+from torch import Tensor, nn
+
+from specs.block import Norm
+
+__all__ = ["MeanOnly", "WeightScale", "build_norm"]
+
+MOMENTUM = 0.1
+MAX_SHIFT = 3
+"""A weight scale is at most 2**3 either way."""
+
+
+class MeanOnly(nn.Module):
+    """Subtracts the running mean of each channel's weighted input; it leaves through the bias of the neuron.
+
+    The running mean, not the batch's, is subtracted in training too, so ANN, SNN and hardware see one network.
+    """
+
+    running_mean: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.register_buffer("running_mean", torch.zeros(channels))
+
+    def update(self, z: Tensor, channel_axis: int) -> None:
+        """Move the running mean toward the mean of `z` over all axes but the channel's."""
+        axes = [axis for axis in range(z.dim()) if axis != channel_axis]
+        self.running_mean.lerp_(z.detach().mean(axes).to(self.running_mean.dtype), MOMENTUM)
+
+
+class WeightScale(nn.Module):
+    """Divides the weights by `2**ceil(log2(deviation))`, at most 2**3 either way, before they are quantised.
+
+    One scale for the layer, from the running variance of the weighted input of the unscaled weights.
+    """
+
+    running_variance: Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("running_variance", torch.ones(()))
+
+    def scale(self) -> Tensor:
+        """The power of two that multiplies the weights."""
+        shift = torch.ceil(0.5 * torch.log2(self.running_variance.clamp_min(1e-12))).clamp_(-MAX_SHIFT, MAX_SHIFT)
+        return torch.exp2(-shift)
+
+    def update(self, z: Tensor, channel_axis: int) -> None:
+        """Move the running variance toward that of `z`, measured in the scale of the unscaled weights."""
+        variance = z.detach().float().var() / self.scale().square()
+        self.running_variance.lerp_(variance, MOMENTUM)
+
+
+def build_norm(norm: Norm, channels: int) -> MeanOnly | WeightScale | None:
+    """The module of a norm, or None."""
+    match norm:
+        case Norm.MEAN_ONLY:
+            return MeanOnly(channels)
+        case Norm.WEIGHT_SCALE:
+            return WeightScale()
+        case Norm.NONE:
+            return None

@@ -1,0 +1,145 @@
+"""Measuring a layer's activation: sampled pairs (weighted input, rate), and the curve fitted to them."""
+
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+
+from bootstrap_core.functional.piecewise import piecewise
+from specs.errors import SnnZooError
+
+__all__ = ["RateSampler"]
+
+CAPACITY = 1 << 15
+BINS = 5
+NOVELTY = 0.1
+"""Weight of a new fit's centre; the rest is that of the fits before."""
+
+
+class RateSampler(nn.Module):
+    """Samples pairs (z, a) of a spiking layer and fits its activation `a = f(z)`, piecewise linear.
+
+    Of all pairs added it keeps a uniform sample of at most `capacity`, those with the smallest random keys, so memory
+    is bounded and samplers of several processes merge. The fitted curve lives in buffers, hence in the state dict:
+
+    - `centers` `[BINS + 2, 2]`: rows (z, a), rising in z; the first and last are extrapolated to a = 0 and the maximum.
+    - `slopes` `[BINS + 1]`: of the segments between them.
+    - `n_centers`: how many rows are in use; 0 until the first fit.
+
+    Args:
+        seed: of the sample; samplers that will merge need different seeds.
+        capacity: most pairs kept.
+    """
+
+    centers: Tensor
+    slopes: Tensor
+    n_centers: Tensor
+
+    def __init__(self, *, seed: int = 0, capacity: int = CAPACITY) -> None:
+        super().__init__()
+        self.register_buffer("centers", torch.zeros(BINS + 2, 2, dtype=torch.float64))
+        self.register_buffer("slopes", torch.zeros(BINS + 1, dtype=torch.float64))
+        self.register_buffer("n_centers", torch.zeros((), dtype=torch.int64))
+        self.seed, self.capacity = seed, capacity
+        self.clear()
+
+    def clear(self) -> None:
+        """Forget the pairs; the fitted curve stays."""
+        self.n_seen = 0
+        self._pairs = torch.zeros(0, 2)
+        self._keys = torch.zeros(0, dtype=torch.float64)
+
+    @property
+    def pairs(self) -> Tensor:
+        """The sample, `[n, 2]` float32 on the CPU, rows (z, a)."""
+        return self._pairs
+
+    @property
+    def fitted(self) -> bool:
+        """Whether there is a curve to run on."""
+        return bool(self.n_centers > 0)
+
+    def add(self, z: Tensor, a: Tensor) -> None:
+        """Add pairs: mean weighted inputs `z` and mean rates `a`, of one shape."""
+        pairs = torch.stack([z.detach().flatten(), a.detach().flatten()], dim=1).to("cpu", torch.float32)
+        generator = torch.Generator().manual_seed((self.seed << 40) + self.n_seen)
+        self._keep(pairs, torch.rand(len(pairs), dtype=torch.float64, generator=generator))
+        self.n_seen += len(pairs)
+
+    def merge(self, other: "RateSampler") -> None:
+        """Add the pairs of another sampler, as if this one had seen them too."""
+        self._keep(other._pairs, other._keys)
+        self.n_seen += other.n_seen
+
+    def _keep(self, pairs: Tensor, keys: Tensor) -> None:
+        pairs, keys = torch.cat([self._pairs, pairs]), torch.cat([self._keys, keys])
+        if len(keys) > self.capacity:
+            keys, order = torch.topk(keys, self.capacity, largest=False, sorted=False)
+            pairs = pairs[order]
+        self._pairs, self._keys = pairs, keys
+
+    def fit(self) -> None:
+        """Fit the activation to the pairs, by lava-dl's rule; without pairs nothing changes.
+
+        The maximum rate is the mean of all rates above 0.9 of the largest, at least 0.8. Bins of equal width lie
+        between 0.1 and 0.9 of it; each gives the median z and a of its pairs, weighed 0.1 to 0.9 with the mean of those
+        centres of the previous fit that lie in it, or those centres alone if it has no pairs.
+        """
+        if len(self._pairs) == 0:
+            return
+        z, a = self._pairs.double().T
+        maximum = max(a[a > 0.9 * a.max()].mean().item(), 0.8) if a.max() > 0 else 0.8
+        edges = torch.linspace(0.1 * maximum, 0.9 * maximum, BINS + 1, dtype=torch.float64)
+        previous = self.centers[: int(self.n_centers)].cpu()
+
+        found = []
+        for low, high in pairwise(edges):
+            here = (a > low) & (a <= high)
+            before = previous[(previous[:, 1] > low) & (previous[:, 1] <= high)]
+            if here.any():
+                center = torch.stack([_median(z[here]), _median(a[here])])
+                found.append(torch.lerp(before.mean(0), center, NOVELTY) if len(before) else center)
+            elif len(before):
+                found.append(before.mean(0))
+        self._store(*_curve(_rising(found), maximum))
+
+    def _store(self, centers: Tensor, slopes: Tensor) -> None:
+        self.centers.zero_()[: len(centers)] = centers
+        self.slopes.zero_()[: len(slopes)] = slopes
+        self.n_centers.fill_(len(centers))
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Rate `f(z)`, any shape. Raises `SnnZooError` before the first fit."""
+        n = int(self.n_centers)
+        if n == 0:
+            raise SnnZooError("ANN mode has no activation yet: run batches in Mode.SAMPLE, then one in Mode.FIT")
+        return piecewise(z, self.centers[:n], self.slopes[: n - 1])
+
+
+def _median(x: Tensor) -> Tensor:
+    """Median, the mean of the middle two for an even count."""
+    return torch.quantile(x, 0.5)
+
+
+def _rising(found: list[Tensor]) -> list[Tensor]:
+    """Centres without those whose z does not rise: a curve must be a function."""
+    rising: list[Tensor] = []
+    for center in found:
+        if not rising or center[0] > rising[-1][0]:
+            rising.append(center)
+    return rising
+
+
+def _curve(found: list[Tensor], maximum: float) -> tuple[Tensor, Tensor]:
+    """Centres with both ends extrapolated to rate 0 and `maximum`, and the slope of each segment."""
+    if not found:
+        found = [torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
+    elif len(found) == 1:
+        found = [torch.zeros(2, dtype=torch.float64), found[0]]
+    inner = torch.stack(found)
+    z, a = inner.T
+    slopes = (a.diff() / z.diff()).abs().clamp_min(1e-6)
+    slopes = torch.cat([slopes[:1], slopes, slopes[-1:]])
+    first = torch.stack([z[0] - a[0] / slopes[0], torch.zeros_like(a[0])])
+    last = torch.stack([z[-1] + (maximum - a[-1]) / slopes[-1], torch.full_like(a[-1], maximum)])
+    return torch.cat([first[None], inner, last[None]]), slopes

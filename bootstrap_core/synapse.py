@@ -1,0 +1,80 @@
+"""Synapses: quantised weights, dense, convolutional and pooling. Rates and spikes go through the same code."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.parametrizations import weight_norm
+
+from bootstrap_core.functional.quantize import quantize_weight
+from specs.block import ConvSpec
+
+__all__ = ["ConvSynapse", "DenseSynapse", "PoolSynapse", "Synapse"]
+
+
+class DenseSynapse(nn.Module):
+    """`z = x W^T`, `[..., inputs]` to `[..., outputs]`; `weight` is `[outputs, inputs]`."""
+
+    def __init__(self, inputs: int, outputs: int, *, normalize: bool) -> None:
+        super().__init__()
+        self.weight = nn.Linear(inputs, outputs, bias=False).weight
+        if normalize:
+            weight_norm(self)
+
+    def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
+        """The weight on its grid, `[outputs, inputs]`, after multiplication by `scale`."""
+        return quantize_weight(self.weight * scale)
+
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """Weighted input, in the dtype of `x`."""
+        return F.linear(x, self.quantized_weight(scale).to(x.dtype))
+
+
+class ConvSynapse(nn.Module):
+    """2-D cross-correlation, `[..., C, H, W]`; `weight` is `[channels, C / groups, kernel height, kernel width]`."""
+
+    def __init__(self, spec: ConvSpec, in_channels: int, *, normalize: bool) -> None:
+        super().__init__()
+        self.spec = spec
+        self.weight = nn.Conv2d(in_channels, spec.channels, spec.kernel, groups=spec.groups, bias=False).weight
+        if normalize:
+            weight_norm(self)
+
+    def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
+        """The weight on its grid, `[channels, C / groups, kernel height, kernel width]`."""
+        return quantize_weight(self.weight * scale)
+
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """Weighted input, in the dtype of `x`."""
+        spec, weight = self.spec, self.quantized_weight(scale).to(x.dtype)
+        flat = x.flatten(0, -4)  # [T, N, C, H, W] -> [T * N, C, H, W]
+        z = F.conv2d(flat, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
+        return z.reshape(*x.shape[:-3], *z.shape[1:])
+
+
+class PoolSynapse(nn.Module):
+    """The grouped convolution of one weight that is an average pool, `[..., C, H, W]`. Nothing to learn.
+
+    `weight` is `[C, 1, kernel height, kernel width]`, every entry the same: the export of the pool.
+    """
+
+    weight: Tensor
+
+    def __init__(self, spec: ConvSpec, weight: float) -> None:
+        super().__init__()
+        self.spec = spec
+        value = quantize_weight(torch.tensor(weight)).expand(spec.channels, 1, *spec.kernel)
+        self.register_buffer("weight", value, persistent=False)
+
+    def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
+        """The weight, `[C, 1, kernel height, kernel width]`."""
+        return self.weight
+
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """Weighted input: the sum under the kernel times the weight."""
+        flat = x.flatten(0, -4)  # [T, N, C, H, W] -> [T * N, C, H, W]
+        total = F.avg_pool2d(flat, self.spec.kernel, self.spec.stride, self.spec.padding, divisor_override=1)
+        z = total * self.weight[0, 0, 0, 0].to(x.dtype)
+        return z.reshape(*x.shape[:-3], *z.shape[1:])
+
+
+Synapse = DenseSynapse | ConvSynapse | PoolSynapse

@@ -1,0 +1,207 @@
+"""The bootstrap training loop."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.augment import RandomAffine
+from bootstrap_core.datasets import Split, train_validation_split
+from bootstrap_core.evaluation import evaluate
+from bootstrap_core.mode import Mode
+from bootstrap_core.network import Network
+from bootstrap_core.schedule import LayerModes, Scheduler
+from bootstrap_core.stats import LearningStats
+from specs.errors import DataError, SnnZooError
+from specs.training import AugmentSpec, LearningRateSchedule, TrainingSpec
+
+__all__ = ["EpochReport", "Trainer", "fit"]
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One line of `metrics.jsonl`: losses are means, accuracies 0 to 1, of the training or the validation images.
+
+    `training_*` are running figures of the epoch, of augmented images in the modes the schedule gave;
+    `validation_snn_accuracy` is what the best epoch is chosen by.
+    """
+
+    epoch: int
+    seconds: float
+    learning_rate: float
+    training_loss: float
+    training_accuracy: float
+    validation_ann_loss: float
+    validation_ann_accuracy: float
+    validation_snn_loss: float
+    validation_snn_accuracy: float
+    best: bool
+
+
+class Trainer:
+    """Trains a network by bootstrap, an epoch at a time.
+
+    Everything random in an epoch is drawn from generators seeded with (seed, epoch), so a run resumed from
+    `state_dict` goes on exactly as if it had not stopped.
+
+    Args:
+        network: trained in place.
+        split: the training images; the validation images are cut from them, balanced, by the seed.
+        recipe: how; by default the spec's `training`.
+
+    Raises:
+        DataError: the split has no images left after the validation images, or labels beyond the classes.
+    """
+
+    def __init__(self, network: Network, split: Split, recipe: TrainingSpec | None = None) -> None:
+        recipe = recipe or network.spec.training or TrainingSpec()
+        if recipe.validation >= len(split):
+            raise DataError(f"validation takes {recipe.validation} of {len(split)} training images: none are left")
+        if int(split.labels.max()) >= network.spec.n_classes:
+            raise DataError(
+                f"label {int(split.labels.max())} in data of a network with {network.spec.n_classes} classes"
+            )
+        self.network, self.recipe = network, recipe
+        self.training, self.validation = train_validation_split(split, n_validation=recipe.validation, seed=recipe.seed)
+        self.n_batches = math.ceil(len(self.training) / recipe.batch_size)
+        self.scheduler = Scheduler(
+            recipe.sample_period, min(recipe.sample_iterations, self.n_batches - 1), recipe.crossover_epochs
+        )
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
+        )
+        self.augment = _augmentation(recipe.augment)
+        self.stats = LearningStats()
+        self.epoch = 0
+
+    def run_epoch(self, on_batch: Callable[[int, int], object] = lambda done, total: None) -> EpochReport:
+        """Train one epoch and score the validation images as ANN and as SNN.
+
+        Args:
+            on_batch: called after each batch with batches done and batches in all.
+        """
+        start = time.perf_counter()
+        epoch, rate = self.epoch, self.recipe.learning_rate
+        with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+            torch.manual_seed((self.recipe.seed << 20) + epoch)
+            self._train(epoch, on_batch)
+        for stat, mode in ((self.stats.testing, Mode.ANN), (self.stats.snn, Mode.SNN)):
+            score = evaluate(self.network, self.validation, mode=mode)
+            stat.add(score.loss, score.n_correct, score.n_images)
+        self.stats.update()
+        self.epoch += 1
+        training, testing, snn = self.stats.training, self.stats.testing, self.stats.snn
+        return EpochReport(
+            epoch=epoch,
+            seconds=time.perf_counter() - start,
+            learning_rate=rate * self._rate_factor(epoch * self.n_batches),
+            training_loss=_last(training.loss_log),
+            training_accuracy=_last(training.accuracy_log),
+            validation_ann_loss=_last(testing.loss_log),
+            validation_ann_accuracy=_last(testing.accuracy_log),
+            validation_snn_loss=_last(snn.loss_log),
+            validation_snn_accuracy=_last(snn.accuracy_log),
+            best=snn.improved,
+        )
+
+    def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:
+        network, recipe, device = self.network.train(), self.recipe, self.network.device
+        generator = torch.Generator().manual_seed((recipe.seed << 20) + epoch)
+        order = torch.randperm(len(self.training), generator=generator)
+        for iteration, indices in enumerate(order.split(recipe.batch_size)):
+            images = self.training.images[indices].float() / 255
+            if self.augment is not None:
+                images = self.augment(images, generator)
+            labels = self.training.labels[indices].to(device)
+            logits: Tensor = network(images.to(device), self._modes(epoch, iteration))
+            loss = F.cross_entropy(logits * recipe.logit_scale, labels, label_smoothing=recipe.label_smoothing)
+            if not torch.isfinite(loss):
+                raise SnnZooError(f"loss is {loss.item()} in epoch {epoch}, batch {iteration}: lower the learning rate")
+            for group in self.optimizer.param_groups:
+                group["lr"] = recipe.learning_rate * self._rate_factor(epoch * self.n_batches + iteration)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
+            self.stats.training.add(loss.item(), int((logits.argmax(1) == labels).sum()), len(labels))
+            on_batch(iteration + 1, self.n_batches)
+        network.eval()
+
+    def _modes(self, epoch: int, iteration: int) -> LayerModes:
+        if epoch >= self.recipe.epochs - self.recipe.snn_epochs:
+            return LayerModes(Mode.SNN)
+        return self.scheduler.mode(epoch, iteration, training=True)
+
+    def _rate_factor(self, step: int) -> float:
+        if self.recipe.learning_rate_schedule is LearningRateSchedule.CONSTANT:
+            return 1.0
+        return 0.5 * (1 + math.cos(math.pi * step / (self.recipe.epochs * self.n_batches)))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later `load_state_dict` needs to go on; tensors and plain values only."""
+        return {
+            "epoch": self.epoch,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stats": self.stats.state_dict(),
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; the recipe may differ in its number of epochs only."""
+        ours, theirs = self.recipe.model_dump(mode="json"), dict(state["recipe"])
+        changed = sorted(key for key in ours if key != "epochs" and ours[key] != theirs.get(key))
+        if changed:
+            raise SnnZooError(f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)})")
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(state["optimizer"])
+        self.stats.load_state_dict(state["stats"])
+        self.epoch = state["epoch"]
+
+
+def fit(
+    network: Network,
+    split: Split,
+    recipe: TrainingSpec | None = None,
+    *,
+    on_epoch: Callable[[EpochReport], object] = lambda report: None,
+) -> LearningStats:
+    """Train `network` by bootstrap and leave it with the weights of the best epoch by SNN validation accuracy.
+
+    Args:
+        network: trained in place.
+        split: training images; see `Trainer`.
+        recipe: by default the spec's `training`.
+        on_epoch: called with the report of each epoch.
+
+    >>> from bootstrap_core import build_network, load_dataset
+    >>> from specs import load_spec
+    >>> net = build_network(load_spec("mnist-dense-shallow"), seed=0)
+    >>> recipe = TrainingSpec(epochs=1, validation=500, batch_size=50)
+    >>> stats = fit(net, load_dataset("mnist-sample").train, recipe)
+    >>> stats.snn.max_accuracy > 0.5
+    True
+    """
+    trainer = Trainer(network, split, recipe)
+    best: dict[str, Tensor] = {}
+    while trainer.epoch < trainer.recipe.epochs:
+        report = trainer.run_epoch()
+        if report.best:
+            best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        on_epoch(report)
+    network.load_state_dict(best)
+    return trainer.stats
+
+
+def _augmentation(spec: AugmentSpec | None) -> RandomAffine | None:
+    return None if spec is None else RandomAffine(**spec.model_dump())
+
+
+def _last(log: list[float | None]) -> float:
+    value = log[-1]
+    assert value is not None
+    return value

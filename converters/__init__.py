@@ -1,0 +1,1 @@
+"""Formats: files of every kind, read and written."""

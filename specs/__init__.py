@@ -1,0 +1,62 @@
+"""What a network is: typed specs in YAML. No torch here."""
+
+from specs.block import (
+    AffineSpec,
+    AvgPoolSpec,
+    BlockSpec,
+    ConvSpec,
+    DenseSpec,
+    Encoding,
+    FlattenSpec,
+    InputSpec,
+    LayerSpec,
+    Norm,
+)
+from specs.errors import (
+    ConversionError,
+    DataError,
+    IntegrityError,
+    SnnZooError,
+    SpecError,
+    StateOverflowError,
+    UnsupportedError,
+)
+from specs.io import dump_spec, json_schema, load_spec, network_names, parse_spec
+from specs.network import NetworkSpec
+from specs.neuron import CubaSpec, LearnDecays, Reset
+from specs.summary import LayerSummary, summarize
+from specs.training import AugmentSpec, LearningRateSchedule, TrainingSpec
+
+__all__ = [
+    "AffineSpec",
+    "AugmentSpec",
+    "AvgPoolSpec",
+    "BlockSpec",
+    "ConvSpec",
+    "ConversionError",
+    "CubaSpec",
+    "DataError",
+    "DenseSpec",
+    "Encoding",
+    "FlattenSpec",
+    "InputSpec",
+    "IntegrityError",
+    "LayerSpec",
+    "LayerSummary",
+    "LearnDecays",
+    "LearningRateSchedule",
+    "NetworkSpec",
+    "Norm",
+    "Reset",
+    "SnnZooError",
+    "SpecError",
+    "StateOverflowError",
+    "TrainingSpec",
+    "UnsupportedError",
+    "dump_spec",
+    "json_schema",
+    "load_spec",
+    "network_names",
+    "parse_spec",
+    "summarize",
+]

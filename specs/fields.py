@@ -1,0 +1,53 @@
+"""Field types shared by all specs: every bound and unit is written here once."""
+
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+
+__all__ = [
+    "VTH_MANT_MAX",
+    "Decay",
+    "Name",
+    "Pair",
+    "Positive",
+    "PositivePair",
+    "Shape",
+    "StrictModel",
+    "Threshold",
+    "TimeSteps",
+]
+
+VTH_MANT_MAX = (1 << 17) - 1
+"""Largest threshold mantissa of the hardware: 17 bits, in units of 1/64."""
+
+
+class StrictModel(BaseModel):
+    """Base of all specs: immutable, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+
+def _as_pair(value: object) -> object:
+    """One number stands for both axes: `3` is `[3, 3]`."""
+    if isinstance(value, list | tuple):
+        if len(value) != 2:
+            raise ValueError(f"takes one number or two, [height, width]; this has {len(value)}")
+        return value
+    return (value, value)
+
+
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="lower case, digits, . _ -")]
+TimeSteps = Annotated[int, Field(ge=1, le=4096, description="time steps T of one presentation")]
+Decay = Annotated[float, Field(ge=0, le=1, description="part of the state lost each step, 0 to 1")]
+Threshold = Annotated[
+    float, Field(ge=1 / 64, le=VTH_MANT_MAX / 64, description="voltage above which a neuron fires; truncated to 1/64")
+]
+Positive = Annotated[int, Field(ge=1, le=1 << 24)]
+Pair = Annotated[
+    tuple[Annotated[int, Field(ge=0, le=4096)], Annotated[int, Field(ge=0, le=4096)]], BeforeValidator(_as_pair)
+]
+PositivePair = Annotated[
+    tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]], BeforeValidator(_as_pair)
+]
+Shape = tuple[int, ...]
+"""`(features,)` or `(channels, height, width)`."""

@@ -1,0 +1,1 @@
+"""One architecture and its training recipe each, as YAML."""

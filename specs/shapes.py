@@ -1,0 +1,94 @@
+"""The only shape arithmetic: convolution, pooling, flattening, and how far each input reaches."""
+
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, LayerSpec
+from specs.fields import Shape
+
+__all__ = ["ShapeError", "axis_fanout", "axis_output", "output_shape", "pool_as_conv"]
+
+
+class ShapeError(ValueError):
+    """A block that cannot take its input shape. `field` is the block's field to blame, or the empty string."""
+
+    def __init__(self, field: str, message: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+def axis_output(size: int, *, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """Positions a kernel takes along one axis, `floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`.
+
+    >>> axis_output(28, kernel=3, stride=2, padding=1, dilation=1)
+    14
+    """
+    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+
+
+def axis_fanout(size: int, *, kernel: int, stride: int, padding: int, dilation: int) -> list[int]:
+    """For each input position along one axis, how many output positions read it.
+
+    >>> axis_fanout(4, kernel=3, stride=1, padding=0, dilation=1)
+    [1, 2, 2, 1]
+    """
+    fanout = [0] * size
+    for output in range(axis_output(size, kernel=kernel, stride=stride, padding=padding, dilation=dilation)):
+        for tap in range(kernel):
+            position = output * stride - padding + tap * dilation
+            if 0 <= position < size:
+                fanout[position] += 1
+    return fanout
+
+
+def pool_as_conv(pool: AvgPoolSpec, channels: int) -> ConvSpec:
+    """The grouped convolution that a pool over `channels` maps is."""
+    return ConvSpec(
+        channels=channels,
+        kernel=pool.kernel,
+        stride=pool.stride or pool.kernel,
+        padding=pool.padding,
+        groups=channels,
+        neuron=pool.neuron,
+        delay_shift=pool.delay_shift,
+    )
+
+
+def _conv_shape(conv: ConvSpec, shape: Shape) -> Shape:
+    channels, *size = shape
+    if channels % conv.groups or conv.channels % conv.groups:
+        raise ShapeError("groups", f"{conv.groups} groups must divide {channels} input and {conv.channels} channels")
+    outputs = []
+    for axis in range(2):
+        kernel, padding, dilation = conv.kernel[axis], conv.padding[axis], conv.dilation[axis]
+        n = axis_output(size[axis], kernel=kernel, stride=conv.stride[axis], padding=padding, dilation=dilation)
+        if n < 1:
+            reach = dilation * (kernel - 1) + 1
+            raise ShapeError(
+                "kernel",
+                f"reaches {reach} along {('height', 'width')[axis]}, where the padded input has "
+                f"{size[axis] + 2 * padding}: nothing is left",
+            )
+        outputs.append(n)
+    return (conv.channels, *outputs)
+
+
+def output_shape(layer: LayerSpec, shape: Shape) -> Shape:
+    """Shape that `layer` gives for inputs of `shape`; raises `ShapeError`.
+
+    >>> output_shape(ConvSpec(channels=8, kernel=3, stride=2), (1, 28, 28))
+    (8, 13, 13)
+    """
+    match layer:
+        case DenseSpec() | AffineSpec():
+            if len(shape) != 1:
+                raise ShapeError("", f"{layer.kind} needs a flat input, gets {list(shape)}: put a flatten before it")
+            return (layer.features,)
+        case ConvSpec() | AvgPoolSpec():
+            if len(shape) != 3:
+                raise ShapeError("", f"{layer.kind} needs [channels, height, width], and gets {list(shape)}")
+            return _conv_shape(layer if isinstance(layer, ConvSpec) else pool_as_conv(layer, shape[0]), shape)
+        case FlattenSpec():
+            size = 1
+            for n in shape:
+                size *= n
+            return (size,)
+        case _:
+            return layer.shape

@@ -1,0 +1,27 @@
+import pytest
+
+from specs import SnnZooError
+from specs.whole_file import write_whole
+
+
+def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path, monkeypatch) -> None:
+    path = write_whole(tmp_path / "a.bin", b"old")
+
+    def full_disk(descriptor: int) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full_disk)
+    with pytest.raises(SnnZooError, match=r"cannot write .*a\.bin: No space left"):
+        write_whole(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_missing_folders_are_made(tmp_path) -> None:
+    assert write_whole(tmp_path / "new" / "a.bin", b"x").read_bytes() == b"x"
+
+
+def test_a_file_in_the_way_of_a_folder_is_told(tmp_path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    with pytest.raises(SnnZooError, match=r"cannot write .*file/a\.bin"):
+        write_whole(tmp_path / "file" / "a.bin", b"")
