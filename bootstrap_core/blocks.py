@@ -25,7 +25,8 @@ class Block(nn.Module):
 
     if TYPE_CHECKING:  # nn.Module leaves it untyped
 
-        def __call__(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor: ...
+        def __call__(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
+            """`forward`."""
 
 
 def _fire(
