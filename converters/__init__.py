@@ -1,1 +1,27 @@
-"""Formats: files of every kind, read and written."""
+"""Formats: files of every kind, read and written.
+
+Names load when they are first used, so that importing the package costs nothing.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from converters.formats import read_model, write_model
+    from converters.model import Model
+    from converters.netx_hdf5 import write_netx
+
+__all__ = ["Model", "read_model", "write_model", "write_netx"]
+
+_HOMES = {
+    "Model": "converters.model",
+    "read_model": "converters.formats",
+    "write_model": "converters.formats",
+    "write_netx": "converters.netx_hdf5",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

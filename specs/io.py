@@ -10,6 +10,7 @@ from pydantic import ValidationError
 
 from specs.errors import SpecError
 from specs.network import SCHEMA_VERSION, NetworkSpec
+from specs.whole_file import write_whole
 
 __all__ = ["dump_spec", "json_schema", "load_spec", "network_names", "parse_spec"]
 
@@ -59,7 +60,7 @@ def dump_spec(spec: NetworkSpec, path: Path | None = None) -> str:
     """The spec as YAML text, defaults written out; also written to `path` if given."""
     text: str = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, width=110, default_flow_style=None)
     if path is not None:
-        path.write_text(text, "utf-8")
+        write_whole(path, text.encode())
     return text
 
 

@@ -1,1 +1,3 @@
 """What exists and how to get it."""
+
+__all__: list[str] = []

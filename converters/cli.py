@@ -1,0 +1,110 @@
+"""The commands of this package, and what all commands share."""
+
+import hashlib
+import json
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from specs.errors import SnnZooError
+
+__all__ = [
+    "CONTEXT_SETTINGS",
+    "Command",
+    "command",
+    "convert",
+    "force_option",
+    "json_option",
+    "print_table",
+    "refuse_existing",
+]
+
+CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Command(click.Command):
+    """A command that fails with `Error: what, where, what to do` and code 1; a bug keeps its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command."""
+        try:
+            return super().invoke(ctx)
+        except SnnZooError as error:
+            raise click.ClickException(str(error)) from error
+
+
+command = partial(click.command, cls=Command, context_settings=CONTEXT_SETTINGS)
+"""Decorator that makes a `Command`."""
+
+
+def json_option(command: F) -> F:
+    """Give a command `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")(command)
+
+
+def force_option(command: F) -> F:
+    """Give a command `--force`."""
+    return click.option("--force", is_flag=True, help="Overwrite files that exist.")(command)
+
+
+def refuse_existing(path: Path, force: bool) -> None:
+    """Raise unless `path` may be written."""
+    if path.exists() and not force:
+        raise SnnZooError(f"{path} exists; choose another place, or overwrite it with --force")
+
+
+def print_table(header: list[str], rows: list[list[str]]) -> None:
+    """Columns to stdout: the first to the left, the others to the right."""
+    lines = [header, *rows]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
+    for line in lines:
+        first, *others = (
+            cell.ljust(width) if i == 0 else cell.rjust(width)
+            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+        )
+        click.echo("  ".join([first, *others]).rstrip())
+
+
+@command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--output",
+    "outputs",
+    multiple=True,
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Where to write; the suffix names the format: .safetensors, .net, .hdf5. May be repeated.",
+)
+@force_option
+@json_option
+def convert(source: Path, outputs: tuple[Path, ...], force: bool, as_json: bool) -> None:
+    """Write a model in other formats.
+
+    Example: convert run/model.safetensors -o model.net
+    """
+    from converters.formats import check_writable_format, read_model, write_model
+
+    for output in outputs:
+        check_writable_format(output)
+        refuse_existing(output, force)
+    model = read_model(source)
+    written = []
+    for output in outputs:
+        write_model(model, output)
+        digest = hashlib.sha256(output.read_bytes()).hexdigest()
+        written.append({"path": str(output), "format": output.suffix[1:], "sha256": digest})
+    if as_json:
+        click.echo(json.dumps({"source": str(source), "outputs": written}))
+    else:
+        for entry in written:
+            click.echo(entry["path"])
+
+
+def main() -> None:
+    """Run `convert` as a program of its own."""
+    convert(prog_name="convert")

@@ -1,0 +1,55 @@
+"""A network as data: what every format reads and writes."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from torch import Tensor
+
+from bootstrap_core.build import build_network
+from bootstrap_core.network import Network
+from specs.errors import IntegrityError
+from specs.network import NetworkSpec
+
+__all__ = ["Model"]
+
+
+@dataclass(frozen=True)
+class Model:
+    """A spec and its tensors, apart from any module.
+
+    Attributes:
+        spec: what the network is.
+        tensors: the state dict of the network that `build_network(spec)` makes, on the CPU.
+        card: what is known about the network: how it was trained, what it scores. JSON values only.
+    """
+
+    spec: NetworkSpec
+    tensors: Mapping[str, Tensor]
+    card: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, network: Network, card: Mapping[str, Any] | None = None) -> "Model":
+        """A copy of what `network` holds now; the network is left as it is."""
+        tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
+        return cls(network.spec, tensors, card or {})
+
+    def build(self) -> Network:
+        """The network, in eval mode with these tensors.
+
+        Raises:
+            IntegrityError: a tensor is missing, left over, or of another shape than the spec's.
+        """
+        network = build_network(self.spec, seed=0)
+        wanted = network.state_dict()
+        problems = [f"{name} is missing" for name in wanted.keys() - self.tensors.keys()]
+        problems += [f"{name} belongs to no block" for name in self.tensors.keys() - wanted.keys()]
+        problems += [
+            f"{name} is {list(self.tensors[name].shape)}, the spec wants {list(tensor.shape)}"
+            for name, tensor in wanted.items()
+            if name in self.tensors and self.tensors[name].shape != tensor.shape
+        ]
+        if problems:
+            raise IntegrityError(f"the tensors do not fit the spec of {self.spec.name}: {'; '.join(sorted(problems))}")
+        network.load_state_dict(dict(self.tensors))
+        return network

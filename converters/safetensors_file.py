@@ -1,0 +1,80 @@
+"""Model files: one self-describing safetensors, with the spec and the card in its metadata."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError, safe_open
+
+from converters.model import Model
+from specs.errors import IntegrityError, SnnZooError, SpecError
+from specs.io import parse_spec
+from specs.whole_file import write_whole
+
+__all__ = ["METADATA_KEY", "read_metadata", "read_safetensors", "write_safetensors"]
+
+METADATA_KEY = "snnzoo"
+"""The one metadata key; its value is JSON. More keys would come in random order, and the bytes would not repeat."""
+
+FORMAT = 1
+
+
+def write_safetensors(model: Model, path: Path) -> Path:
+    """Write a model file; the same model gives the same bytes."""
+    metadata = {
+        "format": FORMAT,
+        "spec": model.spec.model_dump(mode="json"),
+        "sampler": "blocks.*.sampler.{centers,slopes,n_centers}",
+        "card": dict(model.card),
+    }
+    text = json.dumps(metadata, sort_keys=True, allow_nan=False)
+    tensors = {name: tensor.contiguous() for name, tensor in model.tensors.items()}
+    return write_whole(path, safetensors.torch.save(tensors, {METADATA_KEY: text}))
+
+
+def read_safetensors(path: Path) -> Model:
+    """Read a model file.
+
+    Raises:
+        SnnZooError: the file cannot be read.
+        IntegrityError: it is no model file, or is damaged.
+    """
+    metadata = read_metadata(path)
+    try:
+        with safe_open(path, framework="pt") as file:
+            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise IntegrityError(f"{path}: damaged safetensors: {error}") from None
+    try:
+        spec = parse_spec(json.dumps(metadata["spec"]), origin=f"{path} (spec inside)")
+    except SpecError as error:
+        raise IntegrityError(str(error)) from None
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise IntegrityError(f"{path}: tensor {name} holds values that are not finite")
+    return Model(spec, tensors, metadata.get("card", {}))
+
+
+def read_metadata(path: Path) -> Mapping[str, Any]:
+    """What a model file says of itself: `spec` and `card`, without reading its tensors."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            raw = (file.metadata() or {}).get(METADATA_KEY)
+    except SafetensorError as error:
+        raise IntegrityError(f"{path}: not a safetensors file: {error}") from None
+    except OSError as error:
+        raise SnnZooError(f"cannot read {path}: {error.strerror or error}") from None
+    if raw is None:
+        raise IntegrityError(f"{path}: a safetensors file, but not a model of snnzoo (no {METADATA_KEY!r} metadata)")
+    try:
+        metadata = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path}: metadata is not JSON: {error}") from None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("spec"), dict):
+        raise IntegrityError(f"{path}: metadata has no spec")
+    if metadata.get("format") != FORMAT:
+        raise IntegrityError(f"{path}: model format {metadata.get('format')!r}; this snnzoo reads {FORMAT}")
+    return metadata

@@ -1,0 +1,52 @@
+"""The `zoo` command. Each command parses, calls the library once, and prints; torch is imported inside."""
+
+from importlib.metadata import version
+from pathlib import Path
+
+import click
+
+from converters.cli import CONTEXT_SETTINGS, convert
+from specs.errors import SnnZooError
+from zoo.cli.data import data
+from zoo.cli.describe import build, check, schema, show
+from zoo.cli.score import evaluate_model, predict
+from zoo.cli.train import demo, train
+
+__all__ = ["main", "zoo"]
+
+
+@click.group(context_settings=CONTEXT_SETTINGS)
+@click.version_option(version("snnzoo"), prog_name="zoo")
+def zoo() -> None:
+    """Spiking networks from spec to chip: train by bootstrap, score, deploy.
+
+    Example: zoo demo
+    """
+
+
+for member in (demo, check, schema, build, train, evaluate_model, predict, show, data, convert):
+    zoo.add_command(member)
+
+
+def main() -> None:
+    """Run the `zoo` command."""
+    try:
+        _check_clash()
+    except SnnZooError as error:
+        click.echo(f"Error: {error}", err=True)
+        raise SystemExit(1) from None
+    zoo(prog_name="zoo")
+
+
+def _check_clash() -> None:
+    """Refuse to run where another distribution owns one of our import names."""
+    import converters
+    import specs
+
+    ours = Path(__file__).parents[2]
+    for package in (converters, specs):
+        if package.__file__ is None or Path(package.__file__).parents[1] != ours:
+            raise SnnZooError(
+                f"the package {package.__name__!r} here is another distribution's ({package.__file__}): "
+                "install snnzoo in an environment of its own"
+            )

@@ -1,0 +1,46 @@
+"""Commands for datasets: data list, data pull."""
+
+import json
+from pathlib import Path
+
+import click
+
+from converters.cli import CONTEXT_SETTINGS, Command, json_option
+from zoo.cli.shared import data_options
+
+__all__ = ["data"]
+
+
+@click.group(context_settings=CONTEXT_SETTINGS)
+def data() -> None:
+    """Datasets: what there is, where it lies, and getting it."""
+
+
+@data.command("list", cls=Command)
+@data_options
+@json_option
+def data_list(data_dir: Path | None, offline: bool, as_json: bool) -> None:
+    """List the datasets and where each was found.
+
+    Example: zoo data list
+    """
+    from bootstrap_core.datasets import dataset_names, find_dataset
+
+    found = {name: find_dataset(name, data_dir=data_dir) for name in dataset_names()}
+    if as_json:
+        click.echo(json.dumps({name: None if path is None else str(path) for name, path in found.items()}))
+        return
+    for name, path in found.items():
+        click.echo(f"{name:<16}{path or 'not here (zoo data pull ' + name + ')'}")
+
+
+@data.command("pull", cls=Command)
+@click.argument("name")
+def data_pull(name: str) -> None:
+    """Download a dataset into the cache, with its digests checked; prints the folder.
+
+    Example: zoo data pull mnist
+    """
+    from bootstrap_core.datasets import pull_dataset
+
+    click.echo(pull_dataset(name))

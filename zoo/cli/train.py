@@ -1,0 +1,176 @@
+"""Commands that train: train, demo."""
+
+import json
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from converters.cli import command, force_option, json_option, print_table, refuse_existing
+from specs.errors import SnnZooError
+from specs.io import load_spec
+from zoo.cli.shared import PathArgument, data_options, percent, run_options, say_sample, use_threads
+
+if TYPE_CHECKING:
+    from bootstrap_core.training import EpochReport
+    from zoo.training_run import TrainingRun
+
+__all__ = ["demo", "train"]
+
+
+@command()
+@click.argument("spec")
+@click.option("-o", "--output", "folder", required=True, type=PathArgument, help="Folder of the run.")
+@click.option("--epochs", type=click.IntRange(1), help="Same as --set training.epochs=N.")
+@click.option("--seed", type=click.IntRange(0), help="Same as --set training.seed=N.")
+@click.option("--data", help="Same as --set training.data=NAME.")
+@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Replace a field of the spec.")
+@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the folder.")
+@data_options
+@run_options
+@force_option
+@json_option
+@click.option("-q", "--quiet", is_flag=True, help="No progress.")
+def train(
+    spec: str,
+    folder: Path,
+    epochs: int | None,
+    seed: int | None,
+    data: str | None,
+    assignments: tuple[str, ...],
+    resume: bool,
+    data_dir: Path | None,
+    offline: bool,
+    device: str,
+    threads: int | None,
+    force: bool,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    """Train SPEC, a YAML file or a name, by bootstrap.
+
+    Leaves in the folder model.safetensors (the best epoch by SNN accuracy on validation images cut from the training
+    set), checkpoint.pt, metrics.jsonl and curves.png; then scores the test set once. Ctrl-C leaves a checkpoint.
+
+    Example: zoo train mnist-dense -o run --epochs 5
+    """
+    shortcuts = {"epochs": epochs, "seed": seed, "data": data}
+    assignments += tuple(f"training.{key}={value}" for key, value in shortcuts.items() if value is not None)
+    run = _start_run(spec, folder, assignments, data_dir, offline, device, threads, resume, force)
+    _train(run, quiet)
+    _report_run(run, as_json, quiet)
+
+
+@command()
+@click.option("-o", "--output", "folder", type=PathArgument, default=Path("demo"), show_default=True, help="Folder.")
+@force_option
+def demo(folder: Path, force: bool) -> None:
+    """The whole path in under a minute, with no network: train on embedded digits, score, export.
+
+    Example: zoo demo -o demo
+    """
+    from converters.formats import read_model, write_model
+
+    click.echo("Training 784-256-10 on the 2,000 embedded digits, as ANN; scoring as SNN.", err=True)
+    run = _start_run("mnist-demo", folder, (), None, True, "cpu", None, False, force)
+    _train(run, quiet=False)
+    _report_run(run, as_json=False, quiet=False)
+    click.echo("Writing it for Lava's netx.", err=True)
+    click.echo(write_model(read_model(run.model_path), folder / "model.net"))
+
+
+def _start_run(
+    spec: str,
+    folder: Path,
+    assignments: tuple[str, ...],
+    data_dir: Path | None,
+    offline: bool,
+    device: str,
+    threads: int | None,
+    resume: bool,
+    force: bool,
+) -> "TrainingRun":
+    from bootstrap_core.datasets import load_dataset
+    from specs.training import TrainingSpec
+    from zoo.sources import override_spec, resolve_device
+    from zoo.training_run import TrainingRun
+
+    if not resume:
+        refuse_existing(folder / "model.safetensors", force)
+    network = override_spec(load_spec(spec), assignments)
+    use_threads(threads)
+    recipe = network.training or TrainingSpec()
+    dataset = load_dataset(recipe.data, data_dir=data_dir, offline=offline)
+    return TrainingRun(network, dataset, folder, device=resolve_device(device), resume=resume)
+
+
+def _train(run: "TrainingRun", quiet: bool) -> None:
+    """Train to the end, showing a bar on a terminal and a line for each epoch."""
+    bar = not quiet and sys.stderr.isatty()
+    try:
+        while not run.finished:
+            report = run.run_epoch(_EpochBar(run.trainer.epoch) if bar else lambda done, total: None)
+            if not quiet:
+                click.echo(_epoch_line(report, run.recipe.epochs), err=True)
+    except KeyboardInterrupt:
+        click.echo(f"\nStopped; the best model so far is {run.model_path}", err=True)
+        if (run.folder / "checkpoint.pt").exists():
+            click.echo("Go on with the same command and --resume", err=True)
+        raise SystemExit(130) from None
+
+
+class _EpochBar:
+    """Progress of one epoch on the terminal's last line: batches, rate, time left."""
+
+    def __init__(self, epoch: int) -> None:
+        self.epoch, self.start = epoch, time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        seconds = time.perf_counter() - self.start
+        filled = "#" * (30 * done // total)
+        rate, left = done / seconds, seconds / done * (total - done)
+        line = f"epoch {self.epoch + 1}  [{filled:<30}] {done}/{total}  {rate:.0f} batches/s  {left:.0f} s left"
+        click.echo(f"\r{line:<90}", err=True, nl=False)
+        if done == total:
+            click.echo("\r" + " " * 90 + "\r", err=True, nl=False)
+
+
+def _epoch_line(report: "EpochReport", epochs: int) -> str:
+    return (
+        f"epoch {report.epoch + 1:>{len(str(epochs))}}/{epochs}  training loss {report.training_loss:.4f} "
+        f"accuracy {percent(report.training_accuracy)}  validation ANN {percent(report.validation_ann_accuracy)} "
+        f"SNN {percent(report.validation_snn_accuracy)}{' *' if report.best else '  '} {report.seconds:.1f} s"
+    )
+
+
+def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
+    from bootstrap_core.mode import Mode
+
+    scores = run.score()
+    try:
+        run.plot()
+    except SnnZooError as error:
+        if not quiet:
+            click.echo(f"no curves.png: {error}", err=True)
+    if as_json:
+        click.echo(json.dumps({
+            "model": str(run.model_path),
+            "epoch": run.trainer.stats.snn.best_epoch,
+            "validation": {"snn": run.trainer.stats.snn.max_accuracy},
+            "test": {mode.value: score.accuracy for mode, score in scores.items()},
+            "data": run.dataset.name,
+        }))  # fmt: skip
+        return
+    say_sample(run.dataset)
+    print_table(
+        ["", "accuracy", "images"],
+        [
+            [f"validation, SNN, epoch {run.trainer.stats.snn.best_epoch}", percent(run.trainer.stats.snn.max_accuracy),
+             str(len(run.trainer.validation))],
+            [f"test, SNN, T={run.spec.time_steps}", percent(scores[Mode.SNN].accuracy), str(scores[Mode.SNN].n_images)],
+            ["test, ANN", percent(scores[Mode.ANN].accuracy), str(scores[Mode.ANN].n_images)],
+        ],
+    )  # fmt: skip
+    click.echo(run.model_path)

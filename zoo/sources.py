@@ -1,0 +1,75 @@
+"""From what a user names to a network: a model file, a spec file, or a spec in the package."""
+
+from pathlib import Path
+
+import torch
+import yaml
+
+from bootstrap_core.build import build_network
+from converters.formats import READERS, read_model
+from converters.model import Model
+from specs.errors import SnnZooError, SpecError
+from specs.io import dump_spec, load_spec, parse_spec
+from specs.network import NetworkSpec
+
+__all__ = ["override_spec", "read_source", "resolve_device"]
+
+
+def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
+    """The model that `source` names, and whether it is trained.
+
+    Args:
+        source: a model file; or a spec, by file or name, which gives fresh weights.
+        seed: of fresh weights.
+    """
+    path = Path(source)
+    if path.suffix in READERS:
+        if not path.exists():
+            raise SnnZooError(f"no such file: {path}")
+        return read_model(path), True
+    return Model.of(build_network(load_spec(source), seed=seed)), False
+
+
+def override_spec(spec: NetworkSpec, assignments: tuple[str, ...]) -> NetworkSpec:
+    """The spec with fields replaced by `key=value`: dotted paths, values in YAML.
+
+    >>> spec = override_spec(load_spec("mnist-dense"), ("training.epochs=3", "blocks.0.features=64"))
+    >>> spec.training.epochs, spec.shapes[1]
+    (3, (64,))
+    """
+    if not assignments:
+        return spec
+    document = yaml.safe_load(dump_spec(spec))
+    for assignment in assignments:
+        key, equals, value = assignment.partition("=")
+        if not equals:
+            raise SpecError(f"--set takes key=value, as in training.epochs=5; this is {assignment!r}")
+        _assign(document, key, value)
+    return parse_spec(yaml.safe_dump(document, sort_keys=False), origin="--set")
+
+
+def _assign(document: object, key: str, value: str) -> None:
+    *parents, last = key.split(".")
+    for depth, part in enumerate(parents):
+        try:
+            child = document[int(part)] if isinstance(document, list) else document[part]  # type: ignore[index]
+        except (KeyError, IndexError, ValueError, TypeError):
+            raise SpecError(f"--set {key}: the spec has no {'.'.join(parents[: depth + 1])}") from None
+        if child is None and isinstance(document, dict):
+            child = document[part] = {}
+        document = child
+    if isinstance(document, list) and last.isdigit() and int(last) < len(document):
+        document[int(last)] = yaml.safe_load(value)
+    elif isinstance(document, dict):
+        document[last] = yaml.safe_load(value)
+    else:
+        raise SpecError(f"--set {key}: the spec has no {key}")
+
+
+def resolve_device(device: str) -> str:
+    """`auto` is CUDA where there is one; raises `SnnZooError` for a CUDA that is not there."""
+    if device == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and not torch.cuda.is_available():
+        raise SnnZooError("no CUDA device here; use --device cpu or auto")
+    return device

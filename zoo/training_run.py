@@ -1,0 +1,149 @@
+"""A training run on disk: what `zoo train` leaves in its folder, and how it goes on from there.
+
+- `spec.yaml`: the network and its recipe, as trained
+- `checkpoint.pt`: all that `--resume` needs, after each epoch
+- `metrics.jsonl`: one `EpochReport` a line
+- `model.safetensors`: the best epoch by SNN validation accuracy
+- `curves.png`: loss and accuracy, if matplotlib is installed
+"""
+
+import io
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from bootstrap_core.build import build_network
+from bootstrap_core.datasets import Dataset
+from bootstrap_core.evaluation import Evaluation, evaluate
+from bootstrap_core.mode import Mode
+from bootstrap_core.training import EpochReport, Trainer
+from converters.formats import write_model
+from converters.model import Model
+from converters.safetensors_file import read_safetensors
+from specs.errors import IntegrityError, SnnZooError
+from specs.io import dump_spec
+from specs.network import NetworkSpec
+from specs.training import TrainingSpec
+from specs.whole_file import write_whole
+
+__all__ = ["TrainingRun"]
+
+
+class TrainingRun:
+    """Trains a spec into a folder.
+
+    Args:
+        spec: what to train, and how.
+        dataset: its training images; its test images are scored once, at the end.
+        folder: made if missing.
+        device: where to train.
+        resume: go on from the folder's checkpoint.
+
+    Raises:
+        SnnZooError: nothing to resume, or a checkpoint of another spec.
+    """
+
+    def __init__(
+        self, spec: NetworkSpec, dataset: Dataset, folder: Path, *, device: str = "cpu", resume: bool = False
+    ) -> None:
+        self.recipe = spec.training or TrainingSpec()
+        self.spec, self.dataset, self.folder = spec.model_copy(update={"training": self.recipe}), dataset, folder
+        self.network = build_network(self.spec, seed=self.recipe.seed).to(device)
+        self.trainer = Trainer(self.network, dataset.train, self.recipe)
+        self.reports: list[dict[str, Any]] = []
+        if resume:
+            self._resume()
+        dump_spec(self.spec, folder / "spec.yaml")
+
+    @property
+    def model_path(self) -> Path:
+        """Where the best model is."""
+        return self.folder / "model.safetensors"
+
+    def run_epoch(self, on_batch: Callable[[int, int], object] = lambda done, total: None) -> EpochReport:
+        """Train one epoch and leave the folder ready to resume after it.
+
+        If the epoch is interrupted, a model is left in the folder even if no epoch has finished.
+        """
+        try:
+            report = self.trainer.run_epoch(on_batch)
+        except KeyboardInterrupt:
+            if not self.model_path.exists():
+                write_model(Model.of(self.network, self._card(None)), self.model_path)
+            raise
+        self.reports.append(asdict(report))
+        if report.best:
+            write_model(Model.of(self.network, self._card(report)), self.model_path)
+        buffer = io.BytesIO()
+        torch.save({"spec": self._identity(), "reports": self.reports, **self.trainer.state_dict()}, buffer)
+        write_whole(self.folder / "checkpoint.pt", buffer.getvalue())
+        write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.reports).encode())
+        return report
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs of the recipe are done."""
+        return self.trainer.epoch >= self.recipe.epochs
+
+    def score(self, progress: Callable[[int], object] = lambda n: None) -> dict[Mode, Evaluation]:
+        """Score the best model on the test images, once, as SNN and as ANN, and write the figures into its card."""
+        model = read_safetensors(self.model_path)
+        network = model.build().to(self.network.device)
+        scores = {
+            mode: evaluate(network, self.dataset.test, mode=mode, progress=progress) for mode in (Mode.SNN, Mode.ANN)
+        }
+        card = {**model.card, "test": {mode.value: _score_card(self.dataset, score) for mode, score in scores.items()}}
+        write_model(Model(model.spec, model.tensors, card), self.model_path)
+        return scores
+
+    def plot(self) -> Path:
+        """Draw `curves.png`. Raises `SnnZooError` without matplotlib."""
+        from bootstrap_core.plots import plot_curves
+
+        return plot_curves(self.trainer.stats, self.folder / "curves.png")
+
+    def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
+        validation = None if report is None else report.validation_snn_accuracy
+        return {
+            "training": {
+                "data": self.dataset.name,
+                "seed": self.recipe.seed,
+                "epoch": None if report is None else report.epoch,
+                "epochs": self.recipe.epochs,
+                "validation_images": self.recipe.validation,
+                "validation_snn_accuracy": validation,
+            }
+        }
+
+    def _identity(self) -> str:
+        """The spec but for its number of epochs, which a resumed run may change."""
+        recipe = self.recipe.model_copy(update={"epochs": 1, "snn_epochs": 0})
+        return self.spec.model_copy(update={"training": recipe}).model_dump_json()
+
+    def _resume(self) -> None:
+        path = self.folder / "checkpoint.pt"
+        if not path.exists():
+            raise SnnZooError(f"nothing to resume: {path} does not exist")
+        try:
+            state = torch.load(path, map_location="cpu", weights_only=True)
+            spec, self.reports = state["spec"], state["reports"]
+        except Exception as error:  # torch.load raises whatever a damaged pickle makes it
+            raise IntegrityError(f"{path} is no checkpoint of snnzoo: {error}") from None
+        if spec != self._identity():
+            raise SnnZooError(f"{path} is of another spec; resume with the spec.yaml beside it")
+        self.trainer.load_state_dict(state)
+
+
+def _score_card(dataset: Dataset, score: Evaluation) -> dict[str, Any]:
+    return {
+        "data": dataset.name,
+        "images": score.n_images,
+        "accuracy": score.accuracy,
+        "time_steps": score.time_steps if score.mode.spiking else None,
+        "engine": "torch",
+        "synops": None if score.synops is None else sum(score.synops),
+    }
