@@ -76,6 +76,7 @@ class Trainer:
             network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
         )
         self.augment = _augmentation(recipe.augment)
+        self.n_ann_epochs = recipe.epochs - recipe.snn_epochs
         self.stats = LearningStats()
         self.epoch = 0
 
@@ -86,7 +87,7 @@ class Trainer:
             on_batch: called after each batch with batches done and batches in all.
         """
         start = time.perf_counter()
-        epoch, rate = self.epoch, self.recipe.learning_rate
+        epoch = self.epoch
         with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
             torch.manual_seed((self.recipe.seed << 20) + epoch)
             self._train(epoch, on_batch)
@@ -99,7 +100,7 @@ class Trainer:
         return EpochReport(
             epoch=epoch,
             seconds=time.perf_counter() - start,
-            learning_rate=rate * self._rate_factor(epoch * self.n_batches),
+            learning_rate=self._learning_rate(epoch * self.n_batches),
             training_loss=_last(training.loss_log),
             training_accuracy=_last(training.accuracy_log),
             validation_ann_loss=_last(testing.loss_log),
@@ -123,7 +124,7 @@ class Trainer:
             if not torch.isfinite(loss):
                 raise SnnZooError(f"loss is {loss.item()} in epoch {epoch}, batch {iteration}: lower the learning rate")
             for group in self.optimizer.param_groups:
-                group["lr"] = recipe.learning_rate * self._rate_factor(epoch * self.n_batches + iteration)
+                group["lr"] = self._learning_rate(epoch * self.n_batches + iteration)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
@@ -132,14 +133,20 @@ class Trainer:
         network.eval()
 
     def _modes(self, epoch: int, iteration: int) -> LayerModes:
-        if epoch >= self.recipe.epochs - self.recipe.snn_epochs:
+        if epoch >= self.n_ann_epochs:
             return LayerModes(Mode.SNN)
         return self.scheduler.mode(epoch, iteration, training=True)
 
-    def _rate_factor(self, step: int) -> float:
-        if self.recipe.learning_rate_schedule is LearningRateSchedule.CONSTANT:
-            return 1.0
-        return 0.5 * (1 + math.cos(math.pi * step / (self.recipe.epochs * self.n_batches)))
+    def _learning_rate(self, step: int) -> float:
+        """Learning rate of batch `step`, counted over all epochs; the SNN epochs at the end start a schedule anew."""
+        recipe, n_ann_steps = self.recipe, self.n_ann_epochs * self.n_batches
+        if step < n_ann_steps:
+            peak, part = recipe.learning_rate, step / n_ann_steps
+        else:
+            peak, part = recipe.snn_learning_rate, (step - n_ann_steps) / (recipe.snn_epochs * self.n_batches)
+        if recipe.learning_rate_schedule is LearningRateSchedule.CONSTANT:
+            return peak
+        return peak * 0.5 * (1 + math.cos(math.pi * part))
 
     def state_dict(self) -> dict[str, Any]:
         """All that a later `load_state_dict` needs to go on; tensors and plain values only."""

@@ -14,7 +14,7 @@ Amount = Annotated[float, Field(ge=0)]
 
 
 class LearningRateSchedule(StrEnum):
-    """Constant, or a cosine from the learning rate to zero over all epochs."""
+    """Constant, or a cosine from the learning rate to zero."""
 
     CONSTANT = "constant"
     COSINE = "cosine"
@@ -40,7 +40,8 @@ class TrainingSpec(StrictModel):
 
     Every `sample_period` epochs the first `sample_iterations` batches run as SNN to sample, one fits the activations,
     and the rest train as ANN; `crossover_epochs` moves one more block to SNN mode at each epoch named, `snn_epochs`
-    trains the last epochs wholly as SNN. `validation` images are cut from the training set to choose the best epoch.
+    trains the last epochs wholly as SNN, at `snn_learning_rate`; each of the two phases has its own learning-rate
+    schedule. `validation` images are cut from the training set to choose the best epoch.
     """
 
     data: str = "mnist"
@@ -57,6 +58,7 @@ class TrainingSpec(StrictModel):
     sample_iterations: Positive = 10
     crossover_epochs: tuple[NonNegative, ...] = ()
     snn_epochs: NonNegative = 0
+    snn_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
     seed: NonNegative = 0
 
     @model_validator(mode="after")

@@ -1,4 +1,4 @@
-"""From what a user names to a network: a model file, a spec file, or a spec in the package."""
+"""From what a user names to a network: a model file, a model or a spec in the package, or a spec file."""
 
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from converters.model import Model
 from specs.errors import SnnZooError, SpecError
 from specs.io import dump_spec, load_spec, parse_spec
 from specs.network import NetworkSpec
+from zoo.factory import model_names, packaged_model
 
 __all__ = ["override_spec", "read_source", "resolve_device"]
 
@@ -19,7 +20,7 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
     """The model that `source` names, and whether it is trained.
 
     Args:
-        source: a model file; or a spec, by file or name, which gives fresh weights.
+        source: a model file, or the name of a trained model; or a spec, by file or name, which gives fresh weights.
         seed: of fresh weights.
     """
     path = Path(source)
@@ -27,6 +28,8 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
         if not path.exists():
             raise SnnZooError(f"no such file: {path}")
         return read_model(path), True
+    if source in model_names():
+        return packaged_model(source), True
     return Model.of(build_network(load_spec(source), seed=seed)), False
 
 

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli import command, force_option, json_option, print_table, refuse_existing
-from specs.errors import SnnZooError
 from specs.io import json_schema, load_spec
 from specs.summary import summarize
 from zoo.cli.shared import PathArgument
@@ -78,14 +77,13 @@ def build(spec: str, output: Path, seed: int, force: bool) -> None:
 
     Example: zoo build mnist-dense -o fresh.safetensors
     """
+    from bootstrap_core.build import build_network
     from converters.formats import check_writable_format, write_model
-    from zoo.sources import read_source
+    from converters.model import Model
 
     check_writable_format(output)
     refuse_existing(output, force)
-    model, trained = read_source(spec, seed=seed)
-    if trained:
-        raise SnnZooError(f"{spec} is a model already; build takes a spec (convert writes models in other formats)")
+    model = Model.of(build_network(load_spec(spec), seed=seed))
     click.echo(write_model(model, output))
 
 

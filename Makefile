@@ -1,0 +1,57 @@
+# Every target makes the virtual environment first, so that each works from a bare clone.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+RUN ?= run
+LAVA_PYTHON ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lint format types bench check-netx train docs clean
+
+help:  ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(BIN)/.installed: pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snnzoo needs Python 3.11 or newer: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --upgrade pip
+	$(BIN)/pip install --quiet --editable '.[test]'
+	touch $@
+
+install: $(BIN)/.installed  ## Make the virtual environment and install into it
+
+demo: install  ## Train on embedded digits, score as SNN, export for netx; no network but the installation
+	$(BIN)/zoo demo --force -o demo
+
+test: install  ## Lint, types, layers, and all tests
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/python -m pytest
+
+lint: install  ## Lint and check the layers
+	$(BIN)/ruff check .
+	$(BIN)/lint-imports
+
+format: install  ## Format the code
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: install  ## Check the types
+	$(BIN)/mypy
+
+train: install  ## Train the shipped MNIST networks into RUN (default run), an hour or two
+	for name in mnist-dense mnist-dense-shallow mnist-conv; do $(BIN)/zoo train $$name -o $(RUN)/$$name || exit 1; done
+
+bench: install  ## Time an ANN epoch and an SNN test run beside lava-dl: make bench LAVA_PYTHON=...
+	$(BIN)/python tests/benchmarks/bench_lava_dl.py --lava-python "$(LAVA_PYTHON)"
+
+check-netx: install  ## Run an exported network in Lava and compare every spike: make check-netx LAVA_PYTHON=...
+	$(BIN)/python tests/benchmarks/check_netx.py --lava-python "$(LAVA_PYTHON)"
+
+docs: install  ## Write the tables of the README from what was measured
+	$(BIN)/python tests/make_readme_tables.py
+
+clean:  ## Remove what the targets made
+	rm -rf $(VENV) demo

@@ -1,0 +1,150 @@
+"""Run a netx file in Lava's bit-accurate CPU simulation and record what every layer did.
+
+Runs under a Python that has lava-nc and lava-dl, not under snnzoo's: `check_netx.py` starts it.
+
+    python netx_worker.py FILE.net IMAGES.npy OUT.npz --steps S [--style spike|graded] [--reset-interval T]
+
+IMAGES is an integer array `[n, ...]`, each image in netx's axis order (`[C]`, or `[W, H, C]`):
+
+- `spike`: the file begins with an input layer that has neurons; the integers are their bias mantissas.
+- `graded`: the file begins with dense or conv; the integers are injected at every step, unsigned, of `--message-bits`.
+
+OUT has, for image n, `n/spikes/k` of layer k, int8, time last; `n/readout_voltage`, the last layer's voltage after
+the last step, and `n/voltage`, the same after every step. What the steps are depends on the reset:
+
+- without `--reset-interval`, each image runs from rest for S steps in a simulation of its own. The arrays hold all S
+  steps, so layer k lags by k steps (`graded`: k + 1, the way from the source is a synapse too).
+- with it, the images follow each other in one simulation, S = T = the interval, and netx clears each layer as its
+  window opens. The arrays hold each layer's own window of T steps: no lag.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+
+import numpy as np
+
+
+def load_network(path, style, message_bits, reset_interval):
+    """The netx process, checked against `style`."""
+    from lava.lib.dl.netx import hdf5
+
+    graded = style == "graded"
+    network = hdf5.Network(
+        net_config=path,
+        input_message_bits=message_bits if graded else 0,
+        reset_interval=reset_interval,
+        # A source's spike crosses a synapse before it counts: every window opens a step later than netx assumes.
+        reset_offset=int(graded and reset_interval is not None),
+    )
+    begins_with_neurons = type(network.in_layer).__name__ == "Input"
+    if begins_with_neurons == graded:
+        found = "an input layer with neurons" if begins_with_neurons else type(network.in_layer).__name__
+        raise SystemExit(f"{path} begins with {found}: not a file for style {style!r}")
+    return network
+
+
+def simulate(network, images, style, steps_each, n_steps):
+    """Run `n_steps`, each image for `steps_each` of them (the last until the end).
+
+    Returns spikes of each layer but the last, and the last one's voltage, all `[..., n_steps]`.
+    """
+    from lava.magma.core.run_conditions import RunSteps
+    from lava.magma.core.run_configs import Loihi2SimCfg
+    from lava.proc.io import sink, source
+    from lava.proc.monitor.process import Monitor
+
+    sinks = []
+    for layer in network.layers[:-1]:
+        recorder = sink.RingBuffer(shape=layer.out.shape, buffer=n_steps)
+        layer.out.connect(recorder.a_in)
+        sinks.append(recorder)
+    readout = network.out_layer.neuron
+    monitor = Monitor()
+    monitor.probe(readout.v, n_steps)
+    bias = network.in_layer.neuron.bias_mant if style == "spike" else None
+    if bias is None:
+        repeated = np.repeat(images, steps_each, axis=0)  # [n * steps_each, ...]
+        missing = n_steps - len(repeated)
+        repeated = np.concatenate([repeated, np.repeat(repeated[-1:], missing, axis=0)])
+        injector = source.RingBuffer(data=np.moveaxis(repeated, 0, -1).astype(np.int32))
+        injector.s_out.connect(network.inp)
+    else:
+        bias.init = images[0].astype(np.int32)
+
+    config = Loihi2SimCfg(select_tag="fixed_pt")
+    try:
+        if bias is None:
+            network.run(condition=RunSteps(num_steps=n_steps), run_cfg=config)
+        else:
+            for i, image in enumerate(images):
+                last = i == len(images) - 1
+                if i > 0:
+                    bias.set(image.astype(np.int32))
+                count = n_steps - i * steps_each if last else steps_each
+                network.run(condition=RunSteps(num_steps=count), run_cfg=config)
+        spikes = [recorder.data.get().astype(np.int8) for recorder in sinks]
+        voltage = monitor.get_data()[readout.name]["v"]  # [n_steps, C]
+    finally:
+        network.stop()
+    return spikes, np.moveaxis(voltage, 0, -1)
+
+
+def record(path, images, *, steps, style, message_bits, reset_interval):
+    """What OUT holds, see the module's text."""
+    if reset_interval is None:
+        runs = []
+        for image in images:
+            network = load_network(path, style, message_bits, None)
+            runs.append(simulate(network, image[None], style, steps, steps))
+    else:
+        network = load_network(path, style, message_bits, reset_interval)
+        lag, n_layers = int(style == "graded"), len(network.layers)
+        n_steps = len(images) * steps + n_layers - 1 + lag
+        spikes, voltage = simulate(network, images, style, steps, n_steps)
+        runs = []
+        for first in range(lag, len(images) * steps + lag, steps):
+            windows = [s[..., first + k : first + k + steps] for k, s in enumerate(spikes)]
+            last = first + n_layers - 1
+            runs.append((windows, voltage[..., last : last + steps]))
+
+    arrays = {}
+    for n, (spikes, voltage) in enumerate(runs):
+        arrays.update({f"{n}/spikes/{k}": array for k, array in enumerate(spikes)})
+        arrays[f"{n}/voltage"] = voltage
+        arrays[f"{n}/readout_voltage"] = voltage[..., -1]
+    return arrays
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("net")
+    parser.add_argument("images")
+    parser.add_argument("out")
+    parser.add_argument("--steps", type=int, required=True)
+    parser.add_argument("--style", choices=("spike", "graded"), default="spike")
+    parser.add_argument("--reset-interval", type=int)
+    parser.add_argument("--message-bits", type=int, default=8)
+    options = parser.parse_args()
+    if options.reset_interval not in (None, options.steps):
+        parser.error("--reset-interval must be --steps: an image is shown for one window")
+
+    images = np.load(options.images)
+    if not np.issubdtype(images.dtype, np.integer):
+        parser.error(f"{options.images} holds {images.dtype}, not integers")
+    with contextlib.redirect_stdout(sys.stderr):  # lava prints
+        arrays = record(
+            options.net,
+            images,
+            steps=options.steps,
+            style=options.style,
+            message_bits=options.message_bits,
+            reset_interval=options.reset_interval,
+        )
+    np.savez_compressed(options.out, **arrays)
+    print(json.dumps({"images": len(images), "steps": options.steps, "arrays": len(arrays)}))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,57 @@
+"""Write the README's tables from what was measured: `python tests/make_readme_tables.py`.
+
+`models` comes from the cards inside the packaged weights, `lava-dl` from the last `make bench`.
+"""
+
+import json
+import re
+from pathlib import Path
+
+from specs import summarize
+from zoo.factory import model_names, packaged_model
+
+ROOT = Path(__file__).parents[1]
+README = ROOT / "README.md"
+BENCHMARK = ROOT / "tests" / "benchmarks" / "results" / "lava_dl.json"
+
+
+def models_table() -> str:
+    """One row for each packaged model."""
+    rows = [
+        "| model | layers | T | SNN test accuracy | ANN test accuracy | synops/image | parameters | chosen |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for name in model_names():
+        model = packaged_model(name)
+        training, snn, ann = model.card["training"], model.card["test"]["snn"], model.card["test"]["ann"]
+        shapes = "-".join("x".join(map(str, shape)) for shape in model.spec.shapes)
+        parameters = sum(row.parameters for row in summarize(model.spec))
+        rows.append(
+            f"| `{name}` | {shapes} | {snn['time_steps']} | {100 * snn['accuracy']:.2f} % | {100 * ann['accuracy']:.2f} % "
+            f"| {snn['synops']:,.0f} | {parameters:,} | epoch {training['epoch'] + 1} of {training['epochs']}, "
+            f"seed {training['seed']} |"
+        )
+    return "\n".join(rows)
+
+
+def benchmark_table() -> str:
+    """Medians beside lava-dl's."""
+    result = json.loads(BENCHMARK.read_text("utf-8"))
+    rows = ["| work | snnzoo | lava-dl | ratio |", "|---|---|---|---|"]
+    rows += [
+        f"| {row['work']} | {row['snnzoo_s']:.2f} s | {row['lava_dl_s']:.2f} s | {row['ratio']:.1f} |"
+        for row in result["rows"]
+    ]
+    return "\n".join([*rows, "", result["note"]])
+
+
+def render(text: str) -> str:
+    """The README with fresh tables between its markers."""
+    for name, table in (("models", models_table), ("lava-dl", benchmark_table)):
+        pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
+        text = pattern.sub(lambda found, table=table: f"{found[1]}{table()}\n{found[2]}", text)
+    return text
+
+
+if __name__ == "__main__":
+    README.write_text(render(README.read_text("utf-8")), "utf-8")

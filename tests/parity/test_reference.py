@@ -1,0 +1,97 @@
+"""The CUBA recurrence once more, from the equations of the design, in int64 NumPy: both engines must agree with it."""
+
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from bootstrap_core.functional import cuba_forward
+from bootstrap_core.integer import _Neurons
+from bootstrap_core.neuron import CubaNeuron
+from specs.neuron import CubaSpec, LearnDecays, Reset
+
+CHANNELS = 6
+
+
+class Case(NamedTuple):
+    """Mantissas, all int64: z `[T, N, C]` (in units of 1/64), decays and bias `[C]`, threshold."""
+
+    z: np.ndarray
+    current_decay: np.ndarray
+    voltage_decay: np.ndarray
+    bias: np.ndarray
+    threshold: int
+    subtract: bool
+
+
+def random_case(seed: int, *, subtract: bool) -> Case:
+    random = np.random.default_rng(seed)
+    decays = random.integers(0, 4097, (2, CHANNELS))
+    decays[:, 0], decays[:, 1] = 0, 4096
+    threshold = int(random.integers(1, 200))
+    z = random.integers(-threshold, 2 * threshold, (25, 3, CHANNELS))
+    bias = random.integers(-20, 40, CHANNELS)
+    return Case(z, *decays, bias, threshold, subtract)
+
+
+def leak(x: np.ndarray, decay: np.ndarray) -> np.ndarray:
+    """Multiply by (4096 - decay), shift the magnitude right by 12, restore the sign."""
+    return np.sign(x) * (np.abs(x) * (4096 - decay) >> 12)
+
+
+def reference(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Spikes, current and voltage before reset, `[T, N, C]`, states in units of 1/4096."""
+    u = v = np.zeros(case.z.shape[1:], dtype=np.int64)
+    spikes, current, voltage = [], [], []
+    for z in case.z:
+        u = leak(u, case.current_decay) + 64 * z
+        v = leak(v, case.voltage_decay) + u + 64 * case.bias
+        s = v > 64 * case.threshold
+        spikes.append(s)
+        current.append(u)
+        voltage.append(v)
+        v = v - 64 * case.threshold * s if case.subtract else np.where(s, 0, v)
+    return np.stack(spikes), np.stack(current), np.stack(voltage)
+
+
+@pytest.fixture(params=[(seed, subtract) for seed in range(8) for subtract in (False, True)])
+def case(request) -> Case:
+    seed, subtract = request.param
+    case = random_case(seed, subtract=subtract)
+    spikes, current, _ = reference(case)
+    assert spikes.any()
+    assert (current < 0).any()
+    return case
+
+
+def test_the_float_engine_equals_the_reference(case: Case) -> None:
+    ours = cuba_forward(
+        torch.from_numpy(case.z) / 64,
+        *(torch.from_numpy(decay) / 4096 for decay in (case.current_decay, case.voltage_decay)),
+        torch.from_numpy(case.bias) / 64,
+        case.threshold / 64,
+        case.subtract,
+    )
+    spikes, current, voltage = reference(case)
+    assert np.array_equal(ours.spikes.numpy(), spikes)
+    assert np.array_equal(ours.current.double().numpy() * 4096, current)
+    assert np.array_equal(ours.voltage.double().numpy() * 4096, voltage)
+
+
+def test_the_integer_engine_equals_the_reference(case: Case) -> None:
+    spec = CubaSpec(
+        threshold=case.threshold / 64,
+        reset=Reset.SUBTRACT if case.subtract else Reset.ZERO,
+        learn_decays=LearnDecays.PER_CHANNEL,
+    )
+    neuron = CubaNeuron(spec, channels=CHANNELS)
+    neuron.load_state_dict(
+        {name: torch.from_numpy(getattr(case, name)) / 4096 for name in ("current_decay", "voltage_decay")}
+    )
+    with torch.no_grad():
+        neurons = _Neurons(neuron, 1, shift=False)
+    voltage, spikes = neurons.voltages(torch.from_numpy(64 * case.z), torch.from_numpy(64 * case.bias))
+    expected_spikes, _, expected_voltage = reference(case)
+    assert np.array_equal(spikes.numpy(), expected_spikes)
+    assert np.array_equal(voltage.numpy(), expected_voltage)

@@ -1,0 +1,176 @@
+"""Networks drawn at random: specs that use every option, and weights under which their neurons fire."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from hypothesis import strategies as st
+from hypothesis.strategies import SearchStrategy
+
+from bootstrap_core.blocks import AffineBlock, SpikingBlock
+from bootstrap_core.build import build_network
+from bootstrap_core.network import Network
+from bootstrap_core.neuron import CubaNeuron
+from bootstrap_core.normalization import MeanOnly, WeightScale
+from specs.network import NetworkSpec
+
+POSITIVE_DECAYS = st.sampled_from([0.1, 0.25, 0.37, 0.5, 1.0])
+"""Current decays; a current that never decays soon leaves the 24 bits of the hardware."""
+
+
+@st.composite
+def neurons(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "threshold": draw(st.floats(0.2, 2.0)),
+        "current_decay": draw(POSITIVE_DECAYS),
+        "voltage_decay": draw(st.floats(0.0, 1.0)),
+        "tau_grad": draw(st.floats(1e-3, 10)),
+        "scale_grad": draw(st.floats(1e-3, 10)),
+        "reset": draw(st.sampled_from(["zero", "subtract"])),
+        "learn_decays": draw(st.sampled_from(["none", "shared", "per_channel"])),
+    }
+
+
+def synapse_options() -> dict[str, SearchStrategy[Any]]:
+    return {
+        "weight_norm": st.booleans(),
+        "bias": st.booleans(),
+        "dropout": st.sampled_from([0.0, 0.2]),
+        "neuron": st.none() | neurons(),
+    }
+
+
+def hidden_options() -> dict[str, SearchStrategy[Any]]:
+    return synapse_options() | {
+        "norm": st.sampled_from(["none", "mean_only", "weight_scale"]),
+        "delay_shift": st.sampled_from([None, False, True]),
+    }
+
+
+def pairs(low: int, high: int) -> SearchStrategy[list[int]]:
+    return st.lists(st.integers(low, high), min_size=2, max_size=2)
+
+
+@st.composite
+def convolutions(draw: st.DrawFn, channels: int) -> dict[str, Any]:
+    groups = draw(st.sampled_from([n for n in (1, 2) if channels % n == 0]))
+    options = {name: draw(strategy) for name, strategy in hidden_options().items()}
+    return {
+        "kind": "conv",
+        "channels": groups * draw(st.integers(1, 3)),
+        "kernel": draw(pairs(1, 3)),
+        "stride": draw(pairs(1, 2)),
+        "padding": draw(pairs(1, 2)),
+        "dilation": draw(pairs(1, 2)),
+        "groups": groups,
+        **options,
+    }
+
+
+@st.composite
+def pools(draw: st.DrawFn) -> dict[str, Any]:
+    return {
+        "kind": "avg_pool",
+        "kernel": draw(pairs(1, 2)),
+        "stride": draw(st.none() | pairs(1, 2)),
+        "padding": [0, 0],
+        "gain": draw(st.floats(0.5, 3.0)),
+        "neuron": draw(st.none() | neurons()),
+        "delay_shift": draw(st.sampled_from([None, False, True])),
+    }
+
+
+@st.composite
+def dense_layers(draw: st.DrawFn) -> dict[str, Any]:
+    options = {name: draw(strategy) for name, strategy in hidden_options().items()}
+    return {"kind": "dense", "features": draw(st.integers(1, 12)), **options}
+
+
+@st.composite
+def specs(draw: st.DrawFn, *, flat: bool | None = None, graded: bool | None = None) -> NetworkSpec:
+    flat = draw(st.booleans()) if flat is None else flat
+    graded = draw(st.booleans()) if graded is None else graded
+    channels = draw(st.integers(1, 2))
+    shape = [draw(st.integers(2, 20))] if flat else [channels, *draw(pairs(7, 9))]
+    blocks: list[dict[str, Any]] = []
+    if not flat:
+        blocks.append(draw(convolutions(channels)))
+        extra = draw(st.sampled_from(["", "pool", "conv", "conv pool"]))
+        if "conv" in extra:
+            blocks.append(draw(convolutions(blocks[-1]["channels"])))
+        if "pool" in extra:
+            blocks.append(draw(pools()))
+        blocks.append({"kind": "flatten"})
+    blocks += draw(st.lists(dense_layers(), min_size=1 if flat else 0, max_size=2))
+    readout = {name: draw(strategy) for name, strategy in synapse_options().items()}
+    blocks.append({"kind": "affine", "features": draw(st.integers(1, 5)), **readout})
+    entering = (
+        {"encoding": "graded", "bits": draw(st.integers(1, 4))}
+        if graded
+        else {
+            "mean": draw(st.floats(-0.5, 0.5)),
+            "std": draw(st.floats(0.5, 2.0)),
+            "weight": draw(st.floats(1.0, 3.0)),
+            "bias": draw(st.floats(-0.5, 1.5)),
+            "exact_input": draw(st.booleans()),
+            "neuron": draw(st.none() | neurons()),
+        }
+    )
+    return NetworkSpec.model_validate(
+        {
+            "name": draw(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)),
+            "description": draw(st.text(max_size=20)),
+            "time_steps": draw(st.integers(3, 8)),
+            "neuron": draw(neurons()),
+            "delay_shift": draw(st.booleans()),
+            "input": {"shape": shape, **entering},
+            "blocks": blocks,
+        }
+    )
+
+
+def draw_weight(block: SpikingBlock | AffineBlock, generator: torch.Generator) -> None:
+    """Weights of either sign, more of them positive, with which a few spikes reach the threshold."""
+    synapse, threshold = block.synapse, block.neuron.spec.threshold
+    if hasattr(synapse, "parametrizations"):
+        magnitude, direction = synapse.parametrizations.weight.original0, synapse.parametrizations.weight.original1
+        magnitude.copy_(2 * threshold * torch.empty_like(magnitude).uniform_(1, 3, generator=generator))
+        direction.uniform_(-0.4, 1, generator=generator)
+    elif isinstance(synapse.weight, torch.nn.Parameter):
+        spread = 4 * threshold / math.sqrt(synapse.weight[0].numel())
+        synapse.weight.uniform_(-0.4 * spread, spread, generator=generator)
+
+
+@torch.no_grad()
+def trained(spec: NetworkSpec, seed: int) -> Network:
+    """A network whose tensors are as far from their first values as training might move them, and that fires."""
+    network = build_network(spec, seed=seed)
+    generator = torch.Generator().manual_seed(seed)
+    for block in network.blocks:
+        if isinstance(block, SpikingBlock | AffineBlock):
+            draw_weight(block, generator)
+        if getattr(block, "bias", None) is not None:
+            block.bias.add_(torch.empty_like(block.bias).uniform_(-0.3, 0.5, generator=generator))
+        for module in block.modules():
+            if isinstance(module, MeanOnly):
+                module.running_mean.uniform_(-0.3, 0.2, generator=generator)
+            if isinstance(module, WeightScale):
+                module.running_variance.fill_(4.0 ** int(torch.randint(-1, 2, (), generator=generator)))
+            if isinstance(module, CubaNeuron):
+                for decay in (module.current_decay, module.voltage_decay):
+                    decay.add_(torch.empty_like(decay).uniform_(-0.05, 0.05, generator=generator)).clamp_(0.05, 1)
+    return network
+
+
+@pytest.fixture(scope="session")
+def network_specs() -> Callable[..., SearchStrategy[NetworkSpec]]:
+    """`network_specs(flat=..., graded=...)`: a strategy; what is left out is drawn."""
+    return specs
+
+
+@pytest.fixture(scope="session")
+def make_trained() -> Callable[[NetworkSpec, int], Network]:
+    """`make_trained(spec, seed)`: a network that fires."""
+    return trained

@@ -1,0 +1,111 @@
+"""The float engine and the integer engine are one network; neither cares how images are batched or neurons ordered."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from torch import Tensor
+
+from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.mode import Mode
+from bootstrap_core.network import Network
+from specs.errors import StateOverflowError
+
+SEEDS = st.integers(0, 2**16)
+few = settings(derandomize=True, max_examples=25, deadline=None)
+
+
+def draw_images(network: Network, seed: int, n: int = 3) -> Tensor:
+    return torch.rand(n, *network.spec.input.shape, generator=torch.Generator().manual_seed(seed))
+
+
+def n_hidden_spikes(network: Network, spikes: tuple[Tensor, ...]) -> int:
+    """Spikes of the blocks with neurons that are neither the input nor the readout."""
+    return sum(
+        int(x.count_nonzero())
+        for x, layer in zip(spikes[1:-1], network.spec.blocks[:-1], strict=True)
+        if layer.kind != "flatten"
+    )
+
+
+@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("flat", [False, True])
+@torch.no_grad()
+def test_both_engines_give_the_same_spikes_and_logits(
+    flat: bool, graded: bool, network_specs: Callable, make_trained: Callable
+) -> None:
+    n_fired: list[bool] = []
+
+    @settings(derandomize=True, max_examples=50, deadline=None)
+    @given(spec=network_specs(flat=flat, graded=graded), seed=SEEDS)
+    def check(spec, seed: int) -> None:
+        network = make_trained(spec, seed)
+        images = draw_images(network, seed)
+        try:
+            logits, trace = IntegerNetwork(network).run(images)
+        except StateOverflowError:
+            assume(False)
+        float_logits, float_trace = network.run(images, Mode.SNN)
+        for i, (ours, theirs) in enumerate(zip(float_trace.spikes, trace.spikes, strict=True)):
+            assert torch.equal(ours.double(), theirs.double()), f"block {i}, {spec.layers[i].kind}"
+        assert torch.equal(float_logits, logits)
+        n_fired.append(n_hidden_spikes(network, trace.spikes) > 0)
+
+    check()
+    assert len(n_fired) >= 45
+    assert sum(n_fired) > 0.7 * len(n_fired)
+
+
+@few
+@given(data=st.data(), seed=SEEDS)
+@torch.no_grad()
+def test_an_image_gives_the_same_spikes_alone_and_in_a_batch(data, seed: int, network_specs, make_trained) -> None:
+    network = make_trained(data.draw(network_specs()), seed)
+    images = draw_images(network, seed)
+    logits, trace = network.run(images, Mode.SNN)
+    for n in range(len(images)):
+        alone, alone_trace = network.run(images[n : n + 1], Mode.SNN)
+        assert torch.equal(alone[0], logits[n])
+        for spikes, alone_spikes in zip(trace.spikes, alone_trace.spikes, strict=True):
+            assert torch.equal(alone_spikes[:, 0], spikes[:, n])
+
+
+@few
+@given(data=st.data(), seed=SEEDS)
+@torch.no_grad()
+def test_fewer_steps_give_the_first_spikes_of_more(data, seed: int, network_specs, make_trained) -> None:
+    network = make_trained(data.draw(network_specs()), seed)
+    images = draw_images(network, seed)
+    _, trace = network.run(images, Mode.SNN, time_steps=6)
+    _, short = network.run(images, Mode.SNN, time_steps=4)
+    for spikes, short_spikes in zip(trace.spikes, short.spikes, strict=True):
+        assert torch.equal(short_spikes, spikes[:4])
+
+
+@few
+@given(data=st.data(), seed=SEEDS)
+@torch.no_grad()
+def test_reordering_hidden_neurons_reorders_their_spikes_and_nothing_else(
+    data, seed: int, network_specs, make_trained
+) -> None:
+    network = make_trained(data.draw(network_specs(flat=True)), seed)
+    images = draw_images(network, seed)
+    logits, trace = network.run(images, Mode.SNN)
+
+    order = torch.randperm(network.spec.shapes[1][0], generator=torch.Generator().manual_seed(seed))
+    state = network.state_dict()
+    for name, tensor in state.items():
+        if name.startswith("blocks.1.") and "sampler" not in name and tensor.dim() and len(tensor) == len(order):
+            state[name] = tensor[order]
+    columns = "blocks.2.synapse.weight"
+    columns = columns if columns in state else "blocks.2.synapse.parametrizations.weight.original1"
+    state[columns] = state[columns][:, order]
+    network.load_state_dict(state)
+
+    reordered_logits, reordered = network.run(images, Mode.SNN)
+    assert torch.equal(reordered.spikes[1], trace.spikes[1][:, :, order])
+    for ours, theirs in zip(reordered.spikes[2:], trace.spikes[2:], strict=True):
+        assert torch.equal(ours, theirs)
+    assert torch.equal(reordered_logits, logits)

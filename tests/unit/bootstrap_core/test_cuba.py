@@ -1,0 +1,131 @@
+"""The CUBA neuron on paper: each rule on the smallest case that shows it. Parity and gradients: tests/parity."""
+
+import math
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bootstrap_core.functional import CubaOutput, cuba
+
+STATE = 1 / 4096
+
+
+def run(z: list[float], *, current_decay: float = 1.0, voltage_decay: float = 0.0, **options: Any) -> CubaOutput:
+    """One neuron over time."""
+    decays = {"current_decay": torch.tensor([current_decay]), "voltage_decay": torch.tensor([voltage_decay])}
+    return cuba(torch.tensor(z).reshape(-1, 1, 1), **decays, **{"threshold": 1.0, **options})
+
+
+def values(x: Tensor) -> list[float]:
+    return x.flatten().tolist()
+
+
+def test_current_loses_its_decay_each_step() -> None:
+    assert values(run([1, 0, 0], current_decay=0.25).current) == [1.0, 0.75, 0.5625]
+
+
+def test_voltage_loses_its_decay_each_step() -> None:
+    assert values(run([0.5, 0, 0], voltage_decay=0.5).voltage) == [0.5, 0.25, 0.125]
+
+
+def test_current_of_this_step_enters_the_voltage_of_this_step() -> None:
+    assert values(run([0.25, 0.25], threshold=9.0, current_decay=0.5).voltage) == [0.25, 0.25 + 0.375]
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_leaks_truncate_toward_zero(sign: int) -> None:
+    out = run([3 * sign * STATE, 0, 0], current_decay=0.5, voltage_decay=1.0)
+    assert values(out.current) == [3 * sign * STATE, sign * STATE, 0]
+
+
+@pytest.mark.parametrize(("z", "taken"), [(1.9, 1), (-1.9, -1)])
+def test_weighted_input_is_truncated_toward_zero(z: float, taken: int) -> None:
+    assert values(run([z * STATE]).current) == [taken * STATE]
+
+
+def test_a_voltage_at_the_threshold_does_not_fire() -> None:
+    assert values(run([1.0]).spikes) == [0]
+
+
+def test_the_least_voltage_above_the_threshold_fires() -> None:
+    assert values(run([1.0 + STATE]).spikes) == [1]
+
+
+def test_a_spike_sets_the_voltage_to_zero_and_leaves_the_current() -> None:
+    out = run([1.5, 0, 0], current_decay=0.5)
+    assert values(out.voltage) == [1.5, 0.75, 0.75 + 0.375]
+    assert values(out.spikes) == [1, 0, 1]
+
+
+def test_subtracting_reset_keeps_what_is_above_the_threshold() -> None:
+    out = run([2.5, 0, 0], subtract=True)
+    assert values(out.voltage) == [2.5, 1.5, 0.5]
+    assert values(out.spikes) == [1, 1, 0]
+
+
+def test_bias_enters_the_voltage_and_not_the_current() -> None:
+    out = run([0, 0], current_decay=0.5, bias=torch.tensor([0.25]))
+    assert values(out.current) == [0, 0]
+    assert values(out.voltage) == [0.25, 0.5]
+
+
+def test_neurons_start_at_rest_in_each_call() -> None:
+    assert torch.equal(run([0.75]).voltage, run([0.75]).voltage)
+
+
+@pytest.mark.parametrize("space", [(), (3, 4)])
+def test_decays_and_bias_are_those_of_the_channel(space: tuple[int, ...]) -> None:
+    z = torch.zeros(2, 5, 2, *space)
+    z[0] = 0.5
+    out = cuba(
+        z,
+        current_decay=torch.tensor([1.0, 0.0]),
+        voltage_decay=torch.tensor([0.0, 1.0]),
+        bias=torch.tensor([0.0, 0.125]),
+        threshold=9.0,
+    )
+    assert out.current.shape == out.voltage.shape == out.spikes.shape == z.shape
+    assert out.current[1, :, 0].unique().tolist() == [0]
+    assert out.current[1, :, 1].unique().tolist() == [0.5]
+    assert out.voltage[1, :, 0].unique().tolist() == [0.5]
+    assert out.voltage[1, :, 1].unique().tolist() == [0.625]
+
+
+def test_a_step_that_stands_for_all_is_as_good_as_its_copies() -> None:
+    step = torch.tensor([[0.4, 0.7]])
+    decay = {"current_decay": torch.tensor([0.5]), "voltage_decay": torch.tensor([0.25]), "threshold": 1.0}
+    assert torch.equal(cuba(step.expand(6, 1, 2), **decay).spikes, cuba(step.repeat(6, 1, 1), **decay).spikes)
+
+
+def test_outputs_are_float32_whatever_the_input() -> None:
+    out = cuba(
+        torch.ones(2, 1, 1, dtype=torch.float64),
+        current_decay=torch.ones(1),
+        voltage_decay=torch.ones(1),
+        threshold=0.5,
+    )
+    assert {x.dtype for x in out} == {torch.float32}
+
+
+def test_only_spikes_have_a_gradient() -> None:
+    z = torch.ones(2, 1, 1, requires_grad=True)
+    out = cuba(z, current_decay=torch.ones(1), voltage_decay=torch.ones(1), threshold=0.5)
+    assert [x.requires_grad for x in out] == [True, False, False]
+
+
+def test_tau_and_scale_reach_the_surrogate_gradient() -> None:
+    z = torch.full((1, 1, 1), 3.0, requires_grad=True)
+    one = torch.ones(1)
+    cuba(z, current_decay=one, voltage_decay=one, threshold=2.0, tau_grad=0.5, scale_grad=4.0).spikes.sum().backward()
+    assert z.grad.item() == pytest.approx(0.4 / 200 * math.exp(-0.01), rel=1e-6)
+
+
+def test_gradient_flows_back_in_time_through_both_leaks_and_not_forward() -> None:
+    z = torch.zeros(3, 1, 1, requires_grad=True)
+    decays = {"current_decay": torch.tensor([0.5]), "voltage_decay": torch.tensor([0.25])}
+    cuba(z, **decays, threshold=1.0).spikes[1].sum().backward()
+    earlier, now, later = values(z.grad)
+    assert later == 0
+    assert earlier / now == pytest.approx(0.75 + 0.5)

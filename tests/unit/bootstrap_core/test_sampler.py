@@ -1,0 +1,243 @@
+import pytest
+import torch
+from torch import Tensor
+
+from bootstrap_core.sampler import RateSampler
+from specs.errors import SnnZooError
+
+
+def line(n: int = 1000) -> tuple[Tensor, Tensor]:
+    """Pairs on the line a = z / 2 for z in 0..2."""
+    z = torch.linspace(0, 2, n)
+    return z, z / 2
+
+
+def fitted() -> RateSampler:
+    sampler = RateSampler()
+    sampler.add(*line())
+    sampler.fit()
+    return sampler
+
+
+def curve(sampler: RateSampler) -> Tensor:
+    return sampler.centers[: int(sampler.n_centers)].clone()
+
+
+def as_set(sampler: RateSampler) -> set[tuple[float, ...]]:
+    return {tuple(pair) for pair in sampler.pairs.tolist()}
+
+
+def test_an_unfitted_activation_says_what_to_run_first() -> None:
+    sampler = RateSampler()
+    assert not sampler.fitted
+    with pytest.raises(SnnZooError, match=r"no activation yet: run batches in Mode\.SAMPLE, then one in Mode\.FIT"):
+        sampler(torch.zeros(1))
+
+
+def test_the_curve_of_a_line_is_the_line() -> None:
+    z = torch.linspace(0, 1.9, 50)
+    torch.testing.assert_close(fitted()(z), z / 2, atol=3e-3, rtol=0)
+
+
+def test_the_maximum_is_the_mean_of_the_rates_above_nine_tenths_of_the_largest() -> None:
+    assert curve(fitted())[-1, 1].item() == pytest.approx(0.95, abs=1e-3)
+
+
+def test_the_maximum_is_at_least_eight_tenths() -> None:
+    sampler = RateSampler()
+    sampler.add(torch.linspace(0, 1, 100), torch.linspace(0, 0.5, 100))
+    sampler.fit()
+    assert curve(sampler)[-1, 1].item() == 0.8
+
+
+def test_five_bins_lie_between_a_tenth_and_nine_tenths_of_the_maximum() -> None:
+    rates = curve(fitted())[:, 1]
+    middles = 0.95 * torch.tensor([0.18, 0.34, 0.50, 0.66, 0.82], dtype=torch.float64)
+    torch.testing.assert_close(rates[1:-1], middles, atol=3e-3, rtol=0)
+
+
+def test_centers_are_medians_of_their_bin() -> None:
+    sampler = RateSampler()
+    z = torch.tensor([1.0, 2.0, 60.0, 5.0])
+    sampler.add(z, torch.tensor([0.2, 0.2, 0.2, 1.0]))
+    sampler.fit()
+    assert curve(sampler)[1].tolist() == [2.0, pytest.approx(0.2)]
+
+
+def test_the_median_of_an_even_count_is_the_mean_of_the_middle_two() -> None:
+    sampler = RateSampler()
+    sampler.add(torch.tensor([1.0, 2.0, 4.0, 60.0, 5.0]), torch.tensor([0.2, 0.2, 0.2, 0.2, 1.0]))
+    sampler.fit()
+    assert curve(sampler)[1, 0].item() == 3.0
+
+
+def test_a_new_fit_counts_a_tenth_and_the_fits_before_the_rest() -> None:
+    sampler = fitted()
+    before = curve(sampler)
+    sampler.clear()
+    z, a = line()
+    sampler.add(z + 1, a)
+    sampler.fit()
+    torch.testing.assert_close(curve(sampler)[1:-1, 0], before[1:-1, 0] + 0.1)
+
+
+def test_a_bin_without_new_pairs_keeps_its_old_center() -> None:
+    sampler = fitted()
+    before = curve(sampler)
+    sampler.clear()
+    z, a = line()
+    high = a > 0.5 * before[-1, 1]
+    sampler.add(z[high] + 1, a[high])
+    sampler.fit()
+    assert torch.equal(curve(sampler)[1], before[1])
+    assert curve(sampler)[5, 0] > before[5, 0]
+
+
+def test_without_pairs_a_fit_changes_nothing() -> None:
+    sampler = fitted()
+    before = curve(sampler)
+    sampler.clear()
+    sampler.fit()
+    assert torch.equal(curve(sampler), before)
+
+
+def test_without_any_pairs_a_fit_leaves_it_unfitted() -> None:
+    sampler = RateSampler()
+    sampler.fit()
+    assert not sampler.fitted
+
+
+def test_pairs_of_a_silent_layer_still_give_a_curve() -> None:
+    sampler = RateSampler()
+    sampler.add(torch.linspace(-1, 0, 10), torch.zeros(10))
+    sampler.fit()
+    assert sampler(torch.tensor([-1.0, 0.5, 9.0])).tolist() == pytest.approx([0, 0.5, 0.8])
+
+
+def test_centers_rise_in_z_even_where_the_pairs_do_not() -> None:
+    sampler = RateSampler()
+    z, a = line()
+    sampler.add(2 - z, a)
+    sampler.fit()
+    assert bool((curve(sampler)[:, 0].diff() > 0).all())
+
+
+def test_a_second_shorter_fit_leaves_nothing_of_the_first_behind_it() -> None:
+    sampler = fitted()
+    n_before = int(sampler.n_centers)
+    sampler.n_centers.zero_()  # forget the old centres, not their storage
+    sampler.clear()
+    sampler.add(torch.tensor([1.0, 2.0]), torch.tensor([0.2, 1.0]))
+    sampler.fit()
+    n = int(sampler.n_centers)
+    assert n < n_before
+    assert not sampler.centers[n:].any()
+    assert not sampler.slopes[n - 1 :].any()
+
+
+def test_clear_forgets_the_pairs_and_keeps_the_curve() -> None:
+    sampler = fitted()
+    before = curve(sampler)
+    sampler.clear()
+    assert (len(sampler.pairs), sampler.n_seen) == (0, 0)
+    assert sampler.fitted
+    assert torch.equal(curve(sampler), before)
+
+
+def test_pairs_of_any_shape_are_recorded_in_order_as_z_and_rate() -> None:
+    sampler = RateSampler()
+    z = torch.arange(6.0).reshape(2, 3).requires_grad_()
+    sampler.add(z, z / 10)
+    assert sampler.pairs.dtype == torch.float32
+    assert not sampler.pairs.requires_grad
+    torch.testing.assert_close(sampler.pairs, torch.stack([torch.arange(6.0), torch.arange(6.0) / 10], dim=1))
+
+
+def test_memory_is_bounded_by_the_capacity() -> None:
+    sampler = RateSampler(capacity=100)
+    for _ in range(20):
+        sampler.add(torch.rand(70), torch.rand(70))
+    assert sampler.pairs.shape == (100, 2)
+    assert sampler.n_seen == 1400
+
+
+def test_the_default_capacity_is_32768_pairs() -> None:
+    sampler = RateSampler()
+    sampler.add(torch.rand(40_000), torch.rand(40_000))
+    assert len(sampler.pairs) == 32_768
+
+
+def test_all_pairs_are_kept_up_to_the_capacity() -> None:
+    sampler = RateSampler(capacity=100)
+    sampler.add(torch.arange(100.0), torch.zeros(100))
+    assert torch.equal(sampler.pairs[:, 0], torch.arange(100.0))
+
+
+def test_the_sample_is_uniform_over_all_that_was_added() -> None:
+    sampler = RateSampler(capacity=2000)
+    for start in range(0, 20_000, 1000):
+        sampler.add(torch.arange(start, start + 1000.0), torch.zeros(1000))
+    counts = torch.histc(sampler.pairs[:, 0], bins=20, min=0, max=20_000)
+    assert 60 <= counts.min() <= counts.max() <= 140  # 100 expected; standard deviation 9.5
+
+
+def two_samplers() -> tuple[RateSampler, RateSampler]:
+    samplers = RateSampler(seed=1, capacity=200), RateSampler(seed=2, capacity=200)
+    for i, sampler in enumerate(samplers):
+        for start in range(0, 600, 150):
+            z = torch.arange(start, start + 150.0) + 1000 * i
+            sampler.add(z, z / 2000)
+    return samplers
+
+
+def test_merged_samplers_hold_one_sample_in_whichever_order() -> None:
+    ours, theirs = two_samplers()
+    ours.merge(theirs)
+    again, base = two_samplers()
+    base.merge(again)
+    assert as_set(ours) == as_set(base)
+    assert len(ours.pairs) == 200
+    assert ours.n_seen == base.n_seen == 1200
+
+
+def test_a_merged_sample_has_its_share_of_each() -> None:
+    ours, theirs = two_samplers()
+    ours.merge(theirs)
+    share = int((ours.pairs[:, 0] >= 1000).sum())
+    assert 70 <= share <= 130
+
+
+def test_merging_leaves_the_other_sampler_as_it_was() -> None:
+    ours, theirs = two_samplers()
+    before = theirs.pairs.clone()
+    ours.merge(theirs)
+    assert torch.equal(theirs.pairs, before)
+
+
+def test_samplers_of_one_seed_take_the_same_sample_and_of_another_seed_another() -> None:
+    samplers = [RateSampler(seed=seed, capacity=10) for seed in (1, 1, 2)]
+    for sampler in samplers:
+        sampler.add(torch.arange(100.0), torch.zeros(100))
+    first, same, other = map(as_set, samplers)
+    assert first == same != other
+
+
+def test_sampling_leaves_the_global_generator_alone() -> None:
+    torch.manual_seed(0)
+    expected = torch.rand(1)
+    torch.manual_seed(0)
+    RateSampler(capacity=5).add(torch.zeros(10), torch.zeros(10))
+    assert torch.equal(torch.rand(1), expected)
+
+
+def test_the_curve_comes_back_from_the_state_dict() -> None:
+    sampler, other = fitted(), RateSampler()
+    other.load_state_dict(sampler.state_dict())
+    assert other.fitted
+    z = torch.linspace(-1, 4, 100)
+    assert torch.equal(other(z), sampler(z))
+
+
+def test_the_state_dict_holds_the_curve_and_no_pairs() -> None:
+    shapes = {name: tuple(tensor.shape) for name, tensor in fitted().state_dict().items()}
+    assert shapes == {"centers": (7, 2), "slopes": (6,), "n_centers": ()}

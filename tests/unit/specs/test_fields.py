@@ -1,0 +1,278 @@
+"""Every bound of every field: one step outside is refused by file, line, path, bound and value; the bound is in."""
+
+import copy
+import re
+from typing import Any
+
+import pytest
+import yaml
+
+from specs import parse_spec
+
+DOCUMENT: dict[str, Any] = {
+    "name": "every-field",
+    "time_steps": 4,
+    "neuron": {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 0.0, "tau_grad": 1.0, "scale_grad": 1.0},
+    "input": {"shape": [1, 16, 16], "bits": 8, "mean": 0.0, "std": 1.0, "weight": 1.0, "bias": 0.0},
+    "blocks": [
+        {
+            "kind": "conv",
+            "channels": 4,
+            "kernel": [3, 3],
+            "stride": [1, 1],
+            "padding": [1, 1],
+            "dilation": [1, 1],
+            "groups": 1,
+            "dropout": 0.1,
+        },
+        {"kind": "avg_pool", "kernel": [2, 2], "stride": [2, 2], "padding": [0, 0], "gain": 1.0},
+        {"kind": "flatten"},
+        {"kind": "dense", "features": 5, "dropout": 0.1},
+        {"kind": "affine", "features": 2, "dropout": 0.1},
+    ],
+    "training": {
+        "epochs": 8,
+        "batch_size": 4,
+        "learning_rate": 0.1,
+        "weight_decay": 0.1,
+        "label_smoothing": 0.1,
+        "logit_scale": 1.0,
+        "augment": {"degrees": 1.0, "translate": 0.1, "scale": [0.9, 1.1], "shear": 1.0},
+        "validation": 4,
+        "sample_period": 2,
+        "sample_iterations": 2,
+        "crossover_epochs": [1, 2],
+        "snn_epochs": 1,
+        "seed": 1,
+    },
+}
+MOST = 1 << 24
+
+AT_LEAST, ABOVE, AT_MOST, BELOW = (
+    f"Input should be {words}" for words in ("greater than or equal to", "greater than", "less than or equal to", "less than")
+)
+OUTSIDE = [
+    ("time_steps", 0, AT_LEAST, 1),
+    ("time_steps", 4097, AT_MOST, 4096),
+    ("neuron.threshold", 0, AT_LEAST, 1 / 64),
+    ("neuron.threshold", 0.0156, AT_LEAST, 1 / 64),
+    ("neuron.threshold", 2048, AT_MOST, 2047.984375),
+    ("neuron.current_decay", -0.1, AT_LEAST, 0),
+    ("neuron.current_decay", 1.2, AT_MOST, 1),
+    ("neuron.voltage_decay", -0.1, AT_LEAST, 0),
+    ("neuron.voltage_decay", 1.2, AT_MOST, 1),
+    ("neuron.tau_grad", 0, ABOVE, 0),
+    ("neuron.scale_grad", 0, ABOVE, 0),
+    ("input.shape[0]", 0, AT_LEAST, 1),
+    ("input.shape[2]", MOST + 1, AT_MOST, MOST),
+    ("input.bits", 0, AT_LEAST, 1),
+    ("input.bits", 17, AT_MOST, 16),
+    ("input.std", 0, ABOVE, 0),
+    ("blocks[0].channels", 0, AT_LEAST, 1),
+    ("blocks[0].channels", MOST + 1, AT_MOST, MOST),
+    ("blocks[0].kernel[0]", 0, AT_LEAST, 1),
+    ("blocks[0].kernel[1]", 4097, AT_MOST, 4096),
+    ("blocks[0].stride[0]", 0, AT_LEAST, 1),
+    ("blocks[0].stride[1]", 4097, AT_MOST, 4096),
+    ("blocks[0].padding[0]", -1, AT_LEAST, 0),
+    ("blocks[0].padding[1]", 4097, AT_MOST, 4096),
+    ("blocks[0].dilation[0]", 0, AT_LEAST, 1),
+    ("blocks[0].dilation[1]", 4097, AT_MOST, 4096),
+    ("blocks[0].groups", 0, AT_LEAST, 1),
+    ("blocks[0].dropout", -0.1, AT_LEAST, 0),
+    ("blocks[0].dropout", 1, BELOW, 1),
+    ("blocks[1].kernel[1]", 0, AT_LEAST, 1),
+    ("blocks[1].stride[0]", 0, AT_LEAST, 1),
+    ("blocks[1].padding[1]", -1, AT_LEAST, 0),
+    ("blocks[1].gain", 0, ABOVE, 0),
+    ("blocks[3].features", 0, AT_LEAST, 1),
+    ("blocks[3].dropout", 1, BELOW, 1),
+    ("blocks[4].features", 0, AT_LEAST, 1),
+    ("blocks[4].features", MOST + 1, AT_MOST, MOST),
+    ("blocks[4].dropout", -0.1, AT_LEAST, 0),
+    ("training.epochs", 0, AT_LEAST, 1),
+    ("training.batch_size", 0, AT_LEAST, 1),
+    ("training.learning_rate", 0, ABOVE, 0),
+    ("training.weight_decay", -0.1, AT_LEAST, 0),
+    ("training.label_smoothing", -0.1, AT_LEAST, 0),
+    ("training.label_smoothing", 1, BELOW, 1),
+    ("training.logit_scale", 0, ABOVE, 0),
+    ("training.augment.degrees", -1, AT_LEAST, 0),
+    ("training.augment.degrees", 181, AT_MOST, 180),
+    ("training.augment.translate", -0.1, AT_LEAST, 0),
+    ("training.augment.translate", 1.1, AT_MOST, 1),
+    ("training.augment.scale[0]", 0, ABOVE, 0),
+    ("training.augment.scale[1]", 0, ABOVE, 0),
+    ("training.augment.shear", -1, AT_LEAST, 0),
+    ("training.augment.shear", 90, BELOW, 90),
+    ("training.validation", 0, AT_LEAST, 1),
+    ("training.sample_period", 0, AT_LEAST, 1),
+    ("training.sample_iterations", 0, AT_LEAST, 1),
+    ("training.crossover_epochs[1]", -1, AT_LEAST, 0),
+    ("training.snn_epochs", -1, AT_LEAST, 0),
+    ("training.seed", -1, AT_LEAST, 0),
+]
+INSIDE = [
+    ("time_steps", 1),
+    ("time_steps", 4096),
+    ("neuron.threshold", 1 / 64),
+    ("neuron.threshold", 2047.984375),
+    ("neuron.current_decay", 0),
+    ("neuron.current_decay", 1),
+    ("neuron.voltage_decay", 0),
+    ("neuron.voltage_decay", 1),
+    ("neuron.tau_grad", 1e-9),
+    ("neuron.scale_grad", 1e-9),
+    ("input.shape[0]", 1),
+    ("input.bits", 1),
+    ("input.bits", 16),
+    ("input.mean", -3.5),
+    ("input.std", 1e-9),
+    ("blocks[0].channels", 1),
+    ("blocks[0].kernel[0]", 1),
+    ("blocks[0].stride[0]", 1),
+    ("blocks[0].stride[0]", 4096),
+    ("blocks[0].padding[0]", 0),
+    ("blocks[0].dilation[0]", 1),
+    ("blocks[0].dropout", 0),
+    ("blocks[0].dropout", 0.999),
+    ("blocks[1].kernel[0]", 1),
+    ("blocks[3].features", 1),
+    ("blocks[4].features", 1),
+    ("training.epochs", 1),
+    ("training.weight_decay", 0),
+    ("training.label_smoothing", 0),
+    ("training.augment.degrees", 0),
+    ("training.augment.degrees", 180),
+    ("training.augment.translate", 0),
+    ("training.augment.translate", 1),
+    ("training.augment.shear", 0),
+    ("training.augment.shear", 89.9),
+    ("training.crossover_epochs[0]", 0),
+    ("training.snn_epochs", 0),
+    ("training.snn_epochs", 8),
+    ("training.seed", 0),
+]
+
+
+def _with(path: str, value: object) -> str:
+    """YAML text of the document with `value` at `path`, each field on a line of its own."""
+    document: Any = copy.deepcopy(DOCUMENT)
+    *parents, last = (int(part) if part.isdigit() else part for part in re.findall(r"\w+", path))
+    parent = document
+    for part in parents:
+        parent = parent[part]
+    assert parent[last] != "marker"  # the path exists
+    parent[last] = value
+    text: str = yaml.safe_dump(document, sort_keys=False, default_flow_style=False)
+    return text
+
+
+def _line(path: str) -> int:
+    return 1 + next(i for i, line in enumerate(_with(path, "marker").splitlines()) if "marker" in line)
+
+
+def test_the_document_of_these_tests_is_valid() -> None:
+    assert parse_spec(yaml.safe_dump(DOCUMENT)).name == "every-field"
+
+
+@pytest.mark.parametrize(("path", "value", "words", "bound"), OUTSIDE)
+def test_a_value_out_of_bounds_is_refused_by_file_line_path_bound_and_value(
+    path: str, value: float, words: str, bound: float, refusal
+) -> None:
+    expected = f"net.yaml:{_line(path)}: {path}: {words} {bound} (got {value})"
+    assert expected in refusal(_with(path, value)).splitlines()
+
+
+@pytest.mark.parametrize(("path", "value"), INSIDE)
+def test_a_bound_itself_is_allowed(path: str, value: float) -> None:
+    parse_spec(_with(path, value))
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
+@pytest.mark.parametrize(
+    "path", ["neuron.threshold", "input.mean", "input.weight", "input.bias", "blocks[1].gain", "training.learning_rate"]
+)
+def test_no_number_may_be_infinite_or_nan(path: str, value: float, refusal) -> None:
+    assert refusal(_with(path, value)) == (
+        f"net.yaml:{_line(path)}: {path}: Input should be a finite number (got {value})"
+    )
+
+
+def test_a_fraction_is_no_integer(refusal) -> None:
+    assert "net.yaml:2: time_steps:" in (message := refusal(_with("time_steps", 4.5)))
+    assert message.endswith("fractional part (got 4.5)")
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("time_steps", True), ("neuron.threshold", True), ("blocks[0].kernel[0]", True), ("training.seed", False)],
+)
+@pytest.mark.xfail(strict=True, reason="a bool counts as 0 or 1")
+def test_a_bool_is_no_number(path: str, value: bool, refusal) -> None:
+    assert f"net.yaml:{_line(path)}: {path}:" in refusal(_with(path, value))
+
+
+@pytest.mark.parametrize("path", ["time_steps", "input.shape[0]", "blocks[0].kernel[0]", "blocks[3].features"])
+@pytest.mark.xfail(strict=True, reason="a quoted number counts as a number")
+def test_a_quoted_number_is_no_integer(path: str, refusal) -> None:
+    assert f"net.yaml:{_line(path)}: {path}:" in refusal(_with(path, "1"))
+
+
+def test_an_exponent_without_a_point_is_a_number() -> None:
+    """YAML 1.1 reads `1e-3` as a string; whoever makes numbers strict must keep this."""
+    text = _with("training.learning_rate", 0.125).replace("0.125", "1e-3")
+    assert parse_spec(text).training.learning_rate == 1e-3
+
+
+@pytest.mark.parametrize("path", ["neuron.threshold", "input.std", "blocks[3].features"])
+def test_a_value_left_out_after_its_key_is_refused(path: str, refusal) -> None:
+    assert f"net.yaml:{_line(path)}: {path}:" in refusal(_with(path, None))
+
+
+@pytest.mark.parametrize("name", ["mnist", "a", "0.9-b_c", "a" * 64])
+def test_a_name_is_lower_case_digits_and_some_signs(name: str) -> None:
+    assert parse_spec(_with("name", name)).name == name
+
+
+@pytest.mark.parametrize("name", ["", "Mnist", "a b", "-a", "..", "a/b", "a" * 65, "a\n", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
+def test_a_name_that_could_not_be_a_file_name_everywhere_is_refused(name: str, refusal) -> None:
+    assert refusal(_with("name", name)).startswith("net.yaml:1: name:")
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_one_number_stands_for_both_axes(block: int) -> None:
+    spec = parse_spec(_with(f"blocks[{block}].kernel", 2))
+    assert spec.blocks[block].kernel == (2, 2)
+
+
+def test_two_numbers_are_height_and_width() -> None:
+    assert parse_spec(_with("blocks[0].kernel", [1, 3])).shapes[1] == (4, 18, 16)
+
+
+@pytest.mark.parametrize("field", ["kernel", "stride", "padding", "dilation"])
+@pytest.mark.parametrize("value", [[1, 1, 1], [1], []])
+def test_an_axis_too_many_or_too_few_is_refused(field: str, value: list[int], refusal) -> None:
+    """Three numbers are what a 5-D kernel of lava-dl has."""
+    text = _with(f"blocks[0].{field}", value)
+    line = _line(f"blocks[0].{field}")
+    assert refusal(text) == (
+        f"net.yaml:{line}: blocks[0].{field}: takes one number or two, [height, width]; "
+        f"this has {len(value)} (got {value})"
+    )
+
+
+@pytest.mark.parametrize("path", ["neuron.reset", "neuron.learn_decays", "input.encoding", "blocks[0].norm"])
+def test_an_unknown_option_is_refused_with_those_there_are(path: str, refusal) -> None:
+    *parents, last = path.split(".")
+    message = refusal(_with(".".join(parents), {**_at(".".join(parents)), last: "other"}))
+    assert f"{path}: Input should be '" in message
+    assert message.endswith("(got 'other')")
+
+
+def _at(path: str) -> dict[str, Any]:
+    part: Any = DOCUMENT
+    for name in re.findall(r"\w+", path):
+        part = part[int(name) if name.isdigit() else name]
+    found: dict[str, Any] = part
+    return found
