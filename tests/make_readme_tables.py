@@ -26,11 +26,17 @@ def models_table() -> str:
         training, snn, ann = model.card["training"], model.card["test"]["snn"], model.card["test"]["ann"]
         shapes = "-".join("x".join(map(str, shape)) for shape in model.spec.shapes)
         parameters = sum(row.parameters for row in summarize(model.spec))
-        rows.append(
-            f"| `{name}` | {shapes} | {snn['time_steps']} | {100 * snn['accuracy']:.2f} % | {100 * ann['accuracy']:.2f} % "
-            f"| {snn['synops']:,.0f} | {parameters:,} | epoch {training['epoch'] + 1} of {training['epochs']}, "
-            f"seed {training['seed']} |"
-        )
+        cells = [
+            f"`{name}`",
+            shapes,
+            str(snn["time_steps"]),
+            f"{100 * snn['accuracy']:.2f} %",
+            f"{100 * ann['accuracy']:.2f} %",
+            f"{snn['synops']:,.0f}",
+            f"{parameters:,}",
+            f"epoch {training['epoch'] + 1} of {training['epochs']}, seed {training['seed']}",
+        ]
+        rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
 
 

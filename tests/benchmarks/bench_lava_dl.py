@@ -122,9 +122,7 @@ def print_table(report: dict[str, Any]) -> None:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"), help="default: $LAVA_PYTHON")
-    parser.add_argument(
-        "--data-dir", type=Path, help="folder with MNIST's idx files; default: $ZOO_DATA_DIR, the cache"
-    )
+    parser.add_argument("--data-dir", type=Path, help="has MNIST's idx files; default: $ZOO_DATA_DIR, the cache")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batches", type=int, help="time only the first N batches of the epoch")

@@ -130,9 +130,8 @@ def main() -> int:
         spikes = f", {np.count_nonzero(reference[name][..., :steps])} spikes" if "/spikes/" in name else ""
         print(f"{name}: {n_different} of {size} differ{spikes}")
     n_different = sum(row[1] for row in rows)
-    print(
-        f"{n_images} images, {len(rows)} arrays, {steps} of {n_columns} steps: {'all alike' if n_different == 0 else f'{n_different} DIFFER'}"
-    )
+    verdict = "all alike" if n_different == 0 else f"{n_different} DIFFER"
+    print(f"{n_images} images, {len(rows)} arrays, {steps} of {n_columns} steps: {verdict}")
     return int(n_different > 0)
 
 

@@ -23,7 +23,7 @@ N_WARM_UP = 5
 
 
 def load_images(data):
-    """{"train" or "test": (images uint8 [N, 784], labels int64 [N])} from a folder of idx files, or the sample's npz."""
+    """{"train" or "test": (images uint8 [N, 784], labels int64 [N])}, from idx files in a folder or the sample's npz."""
     path = Path(data)
     if path.is_file():
         with np.load(path) as arrays:
@@ -41,10 +41,7 @@ def load_images(data):
 
 def _read_idx(path):
     """Bytes of an idx file, plain or gzipped, in the shape of its header."""
-    if path.is_file():
-        data = path.read_bytes()
-    else:
-        data = gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
+    data = path.read_bytes() if path.is_file() else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
     n_axes = data[3]
     shape = np.frombuffer(data, ">i4", n_axes, offset=4)
     return np.frombuffer(data, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
@@ -98,7 +95,7 @@ def time_test(run, images, labels, request):
     size = request["test_batch_size"]
     run(images[:size].float() / 255)
     clock, n_correct = Clock(), 0
-    for x, y in zip(images.split(size), labels.split(size)):
+    for x, y in zip(images.split(size), labels.split(size), strict=True):
         n_correct += int((run(x.float() / 255).argmax(1) == y).sum())
     return {**clock.read(), "images": len(labels), "accuracy": n_correct / len(labels)}
 

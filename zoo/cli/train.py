@@ -74,7 +74,7 @@ def demo(folder: Path, force: bool) -> None:
     from converters.formats import read_model, write_model
 
     click.echo("Training 784-256-10 on the 2,000 embedded digits, as ANN; scoring as SNN.", err=True)
-    run = _start_run("mnist-demo", folder, (), None, True, "cpu", None, False, force)
+    run = _start_run("mnist-demo", folder, (), None, True, "cpu", 1, False, force)
     _train(run, quiet=False)
     _report_run(run, as_json=False, quiet=False)
     click.echo("Writing it for Lava's netx.", err=True)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from specs import parse_spec
+from specs import json_schema, parse_spec
 
 DOCUMENT: dict[str, Any] = {
     "name": "every-field",
@@ -43,13 +43,15 @@ DOCUMENT: dict[str, Any] = {
         "sample_iterations": 2,
         "crossover_epochs": [1, 2],
         "snn_epochs": 1,
+        "snn_learning_rate": 0.1,
         "seed": 1,
     },
 }
 MOST = 1 << 24
 
 AT_LEAST, ABOVE, AT_MOST, BELOW = (
-    f"Input should be {words}" for words in ("greater than or equal to", "greater than", "less than or equal to", "less than")
+    f"Input should be {words}"
+    for words in ("greater than or equal to", "greater than", "less than or equal to", "less than")
 )
 OUTSIDE = [
     ("time_steps", 0, AT_LEAST, 1),
@@ -110,6 +112,7 @@ OUTSIDE = [
     ("training.sample_iterations", 0, AT_LEAST, 1),
     ("training.crossover_epochs[1]", -1, AT_LEAST, 0),
     ("training.snn_epochs", -1, AT_LEAST, 0),
+    ("training.snn_learning_rate", 0, ABOVE, 0),
     ("training.seed", -1, AT_LEAST, 0),
 ]
 INSIDE = [
@@ -131,7 +134,6 @@ INSIDE = [
     ("blocks[0].channels", 1),
     ("blocks[0].kernel[0]", 1),
     ("blocks[0].stride[0]", 1),
-    ("blocks[0].stride[0]", 4096),
     ("blocks[0].padding[0]", 0),
     ("blocks[0].dilation[0]", 1),
     ("blocks[0].dropout", 0),
@@ -174,6 +176,17 @@ def _line(path: str) -> int:
 
 def test_the_document_of_these_tests_is_valid() -> None:
     assert parse_spec(yaml.safe_dump(DOCUMENT)).name == "every-field"
+
+
+def test_every_bounded_field_is_in_the_table() -> None:
+    schema = json_schema()
+    bounded = {
+        name
+        for model in [schema, *schema["$defs"].values()]
+        for name, field in model.get("properties", {}).items()
+        if "imum" in str(field)  # minimum, exclusiveMaximum, ...
+    }
+    assert bounded == {re.findall(r"[a-z_]+", path)[-1] for path, *_ in OUTSIDE}
 
 
 @pytest.mark.parametrize(("path", "value", "words", "bound"), OUTSIDE)
@@ -235,7 +248,9 @@ def test_a_name_is_lower_case_digits_and_some_signs(name: str) -> None:
     assert parse_spec(_with("name", name)).name == name
 
 
-@pytest.mark.parametrize("name", ["", "Mnist", "a b", "-a", "..", "a/b", "a" * 65, "a\n", "\N{LATIN SMALL LETTER E WITH ACUTE}"])
+@pytest.mark.parametrize(
+    "name", ["", "Mnist", "a b", "-a", "..", "a/b", "a" * 65, "a\n", "\N{LATIN SMALL LETTER E WITH ACUTE}"]
+)
 def test_a_name_that_could_not_be_a_file_name_everywhere_is_refused(name: str, refusal) -> None:
     assert refusal(_with("name", name)).startswith("net.yaml:1: name:")
 

@@ -1,0 +1,58 @@
+from collections.abc import Callable
+
+import click.testing
+import pytest
+
+from zoo.cli import zoo
+
+
+@pytest.fixture(autouse=True)
+def _no_data(monkeypatch, tmp_path) -> None:
+    """No dataset on this machine, and none to download."""
+    monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture
+def run() -> Callable[..., click.testing.Result]:
+    """Run a `zoo` command line; fails the test on a traceback."""
+
+    def run(*arguments: object, code: int = 0) -> click.testing.Result:
+        result = click.testing.CliRunner().invoke(zoo, [str(argument) for argument in arguments])
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        assert result.exit_code == code, result.output
+        return result
+
+    return run
+
+
+TINY = """
+name: tiny
+time_steps: 4
+neuron: {threshold: 1.0, voltage_decay: 0.03, tau_grad: 0.1}
+input: {shape: [784], mean: 0.5, std: 0.5}
+blocks:
+  - {kind: dense, features: 16, weight_norm: true}
+  - {kind: affine, features: 10, weight_norm: true}
+training: {data: mnist-sample, epochs: 2, batch_size: 100, validation: 500, learning_rate: 0.01, sample_iterations: 3}
+"""
+
+
+@pytest.fixture
+def spec_file(tmp_path):
+    path = tmp_path / "tiny.yaml"
+    path.write_text(TINY)
+    return path
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A folder with a trained tiny model."""
+    folder = tmp_path_factory.mktemp("trained")
+    (folder / "tiny.yaml").write_text(TINY)
+    result = click.testing.CliRunner().invoke(
+        zoo, ["train", str(folder / "tiny.yaml"), "-o", str(folder / "run"), "--json"]
+    )
+    assert result.exit_code == 0, result.output
+    return folder / "run"

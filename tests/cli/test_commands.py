@@ -1,0 +1,144 @@
+import hashlib
+import json
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from bootstrap_core import load_dataset
+from converters import read_model
+
+
+def test_help_imports_neither_torch_nor_h5py() -> None:
+    code = "import sys, zoo.cli; sys.exit(bool({'torch', 'h5py', 'onnx'} & set(sys.modules)))"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+def test_every_command_has_help_with_an_example(run) -> None:
+    from zoo.cli import zoo
+
+    for name, command in zoo.commands.items():
+        for line in [[name], *([name, sub] for sub in getattr(command, "commands", {}))]:
+            text = run(*line, "-h").output
+            assert (hasattr(command, "commands") and len(line) == 1) or "Example:" in text, line
+
+
+def test_check_prints_the_layer_table(run, spec_file) -> None:
+    lines = run("check", spec_file).stdout.splitlines()
+    assert lines[2].split() == ["1", "dense", "16", "12,560", "12,544", "12,544"]
+    assert lines[-1].split() == ["total", "12,732", "12,704", "12,704"]
+
+
+def test_check_names_line_field_and_value(run, tmp_path) -> None:
+    (tmp_path / "bad.yaml").write_text("name: bad\ntime_steps: 0\ninput: {shape: [4]}\n"
+                                       "blocks: [{kind: affine, features: 2}]\n")  # fmt: skip
+    error = run("check", tmp_path / "bad.yaml", code=1).stderr
+    assert error.startswith("Error: ")
+    assert "bad.yaml:2: time_steps" in error
+    assert "got 0" in error
+
+
+def test_schema_is_json_schema(run) -> None:
+    schema = json.loads(run("schema").stdout)
+    assert "time_steps" in schema["properties"]
+
+
+def test_build_writes_fresh_weights_that_repeat(run, spec_file, tmp_path) -> None:
+    for name in ("a", "b"):
+        run("build", spec_file, "-o", tmp_path / f"{name}.safetensors", "--seed", 5)
+    assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
+    run("build", spec_file, "-o", tmp_path / "a.safetensors", code=1)
+
+
+def test_eval_scores_both_engines_alike(run, trained) -> None:
+    results = {
+        engine: json.loads(
+            run("eval", trained / "model.safetensors", "--engine", engine, "--time-steps", "2,4", "--json").stdout
+        )
+        for engine in ("torch", "integer")
+    }
+    drop = {"images_per_second"}
+    torch_rows, integer_rows = (
+        [{key: value for key, value in row.items() if key not in drop} for row in result["results"]]
+        for result in results.values()
+    )
+    assert torch_rows == integer_rows
+    assert [row["time_steps"] for row in torch_rows] == [2, 4]
+    assert results["torch"]["sample"] is True
+
+
+def test_eval_agrees_with_the_card(run, trained) -> None:
+    rows = json.loads(run("eval", trained / "model.safetensors", "--json").stdout)["results"]
+    assert rows[0]["accuracy"] == read_model(trained / "model.safetensors").card["test"]["snn"]["accuracy"]
+
+
+def test_eval_says_when_it_scores_the_sample(run, trained) -> None:
+    assert "embedded sample" in run("eval", trained / "model.safetensors", "--limit", 20).stderr
+
+
+def test_eval_of_a_missing_file_is_told(run, tmp_path) -> None:
+    assert "no such file" in run("eval", tmp_path / "none.safetensors", code=1).stderr
+
+
+def test_eval_of_an_unknown_name_lists_the_known(run) -> None:
+    assert "mnist-dense" in run("eval", "mnist-dens", code=1).stderr
+
+
+@pytest.mark.parametrize("steps", ["0", "a", "4,,8", "9999"])
+def test_bad_time_steps_are_wrong_usage(run, trained, steps) -> None:
+    run("eval", trained / "model.safetensors", "--time-steps", steps, code=2)
+
+
+def test_convert_writes_netx_with_its_digest(run, trained, tmp_path) -> None:
+    target = tmp_path / "model.net"
+    result = json.loads(run("convert", trained / "model.safetensors", "-o", target, "--json").stdout)
+    assert result["outputs"][0]["sha256"] == hashlib.sha256(target.read_bytes()).hexdigest()
+    with h5py.File(target) as file:
+        assert file["simulation/tSample"][()] == 4
+
+
+def test_convert_refuses_an_unknown_format_before_it_reads(run, tmp_path) -> None:
+    assert "no writer for .xyz" in run("convert", tmp_path / "none.safetensors", "-o", "a.xyz", code=1).stderr
+
+
+def test_show_prints_card_and_layers(run, trained) -> None:
+    text = run("show", trained / "model.safetensors").stdout
+    assert "1 dense" in text
+    assert "validation_snn_accuracy" in text
+
+
+def test_predict_classifies_files_and_animates(run, trained, tmp_path) -> None:
+    digits = load_dataset("mnist-sample").test
+    model = read_model(trained / "model.safetensors").build()
+    expected = model(digits.images[:3]).argmax(1).tolist()
+    paths = []
+    for i in range(3):
+        paths.append(tmp_path / f"{i}.png")
+        Image.fromarray(digits.images[i, 0].numpy()).save(paths[-1])
+    result = run("predict", trained / "model.safetensors", *paths, "--animate", tmp_path / "a.gif", "--json")
+    assert [p["class"] for p in json.loads(result.stdout)["predictions"]] == expected
+    with Image.open(tmp_path / "a.gif") as gif:
+        assert gif.n_frames == 4
+
+
+def test_predict_inverts_dark_digits(run, trained, tmp_path) -> None:
+    image = load_dataset("mnist-sample").test.images[0, 0].numpy()
+    Image.fromarray(image).save(tmp_path / "light.png")
+    Image.fromarray(np.uint8(255) - image).save(tmp_path / "dark.png")
+    light = json.loads(run("predict", trained / "model.safetensors", tmp_path / "light.png", "--json").stdout)
+    dark = json.loads(run("predict", trained / "model.safetensors", tmp_path / "dark.png", "--invert", "--json").stdout)
+    assert dark["predictions"][0]["scores"] == pytest.approx(light["predictions"][0]["scores"])
+
+
+def test_predict_of_no_image_is_told(run, trained, tmp_path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    assert "as an image" in run("predict", trained / "model.safetensors", tmp_path / "a.png", code=1).stderr
+
+
+def test_data_list_shows_the_sample(run) -> None:
+    found = json.loads(run("data", "list", "--json").stdout)
+    assert found["mnist"] is None
+    assert found["mnist-sample"].endswith(".npz")

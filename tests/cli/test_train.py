@@ -1,0 +1,111 @@
+import json
+
+import pytest
+
+from bootstrap_core.training import Trainer
+from converters import read_model
+
+
+def test_a_run_leaves_what_the_readme_says(trained) -> None:
+    assert {path.name for path in trained.iterdir()} == {
+        "spec.yaml", "checkpoint.pt", "metrics.jsonl", "model.safetensors", "curves.png"
+    }  # fmt: skip
+
+
+def test_the_model_is_the_best_epoch_on_validation(trained) -> None:
+    reports = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert [report["epoch"] for report in reports] == [0, 1]
+    best = max(reports, key=lambda report: report["validation_snn_accuracy"])
+    assert read_model(trained / "model.safetensors").card["training"]["epoch"] == best["epoch"]
+
+
+def test_the_card_has_the_test_figures(trained) -> None:
+    test = read_model(trained / "model.safetensors").card["test"]
+    assert test["snn"]["images"] == 1000
+    assert test["snn"]["accuracy"] > 0.5
+
+
+def test_the_same_seed_gives_the_same_bytes(trained, run, tmp_path) -> None:
+    run("train", trained / "spec.yaml", "-o", tmp_path / "again", "-q")
+    assert (tmp_path / "again/model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def test_another_seed_gives_another_model(trained, run, tmp_path) -> None:
+    run("train", trained / "spec.yaml", "-o", tmp_path / "other", "--seed", 1, "--epochs", 1, "-q")
+    assert read_model(tmp_path / "other/model.safetensors").card["training"]["seed"] == 1
+    assert (tmp_path / "other/model.safetensors").read_bytes() != (trained / "model.safetensors").read_bytes()
+
+
+def test_an_interrupted_run_resumes_to_the_same_bytes(trained, run, tmp_path, monkeypatch) -> None:
+    original = Trainer.run_epoch
+
+    def interrupted(self, *arguments):
+        if self.epoch == 1:
+            raise KeyboardInterrupt
+        return original(self, *arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Trainer, "run_epoch", interrupted)
+        result = run("train", trained / "spec.yaml", "-o", tmp_path / "run", code=130)
+    assert "--resume" in result.stderr
+    read_model(tmp_path / "run/model.safetensors").build()
+    run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", "-q")
+    for name in ("model.safetensors", "metrics.jsonl"):
+        ours, theirs = (folder / name for folder in (tmp_path / "run", trained))
+        if name == "metrics.jsonl":  # seconds differ
+            ours, theirs = ([{**json.loads(line), "seconds": 0} for line in path.read_text().splitlines()]
+                            for path in (ours, theirs))  # fmt: skip
+            assert ours == theirs
+        else:
+            assert ours.read_bytes() == theirs.read_bytes()
+
+
+def test_an_interrupt_before_the_first_epoch_ends_leaves_a_model(spec_file, run, tmp_path, monkeypatch) -> None:
+    def interrupted(self, *arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
+    run("train", spec_file, "-o", tmp_path / "run", code=130)
+    assert read_model(tmp_path / "run/model.safetensors").card["training"]["epoch"] is None
+
+
+def test_resume_refuses_another_spec(trained, run) -> None:
+    result = run("train", trained / "spec.yaml", "-o", trained, "--resume", "--set", "neuron.threshold=2.0", code=1)
+    assert "another spec" in result.stderr
+
+
+def test_resume_without_a_checkpoint_is_told(spec_file, run, tmp_path) -> None:
+    result = run("train", spec_file, "-o", tmp_path / "none", "--resume", code=1)
+    assert "nothing to resume" in result.stderr
+
+
+def test_a_damaged_checkpoint_is_told(spec_file, run, tmp_path) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run/checkpoint.pt").write_bytes(b"no checkpoint")
+    assert "is no checkpoint" in run("train", spec_file, "-o", tmp_path / "run", "--resume", code=1).stderr
+
+
+def test_a_finished_run_is_not_overwritten(trained, run) -> None:
+    before = (trained / "model.safetensors").read_bytes()
+    result = run("train", trained / "spec.yaml", "-o", trained, code=1)
+    assert "--force" in result.stderr
+    assert (trained / "model.safetensors").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("assignment", "message"),
+    [
+        ("training.epochz=3", "training.epochz"),
+        ("blocks.7.features=3", "no blocks.7"),
+        ("epochs", "key=value"),
+        ("neuron.threshold=0", "neuron.threshold"),
+    ],
+)
+def test_a_bad_assignment_is_told(spec_file, run, tmp_path, assignment, message) -> None:
+    assert message in run("train", spec_file, "-o", tmp_path / "run", "--set", assignment, code=1).stderr
+
+
+def test_data_that_is_nowhere_is_told_with_every_place_tried(spec_file, run, tmp_path) -> None:
+    result = run("train", spec_file, "-o", tmp_path / "run", "--data", "mnist", "--offline", code=1)
+    assert "cache" in result.stderr
+    assert "ZOO_DATA_DIR" in result.stderr

@@ -1,0 +1,221 @@
+"""What an import does, and which imports there are: downward, light, silent; and what each package exports."""
+
+import ast
+import importlib
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+PACKAGES = ["specs", "bootstrap_core", "converters", "zoo"]
+FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+HEAVY = {"torch", "numpy", "h5py", "onnx", "click", "safetensors", "matplotlib", "tqdm", "nir"}
+
+
+def name_of(path: Path) -> str:
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+
+
+MODULES = [name_of(path) for path in FILES]
+COMMANDS = [name for name in MODULES if "cli" in name.split(".")]
+
+
+def run(program: str, *arguments: str) -> str:
+    """What a fresh Python, in the root of the repository, prints."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done.stdout
+
+
+def imported(path: Path) -> ModuleType:
+    return importlib.import_module(name_of(path))
+
+
+def tree(path: Path) -> ast.Module:
+    return ast.parse(path.read_text("utf-8"))
+
+
+def public_definitions(path: Path) -> set[str]:
+    """Functions and classes without an underscore, but for the commands that a click group holds."""
+    return {
+        node.name
+        for node in tree(path).body
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef)
+        and not node.name.startswith("_")
+        and not any(
+            ".command(" in ast.unparse(line) for line in node.decorator_list if "click." not in ast.unparse(line)
+        )
+    }
+
+
+# --- which imports there are
+
+
+def test_dependencies_point_down() -> None:
+    """The contracts of `[tool.importlinter]` in pyproject.toml."""
+    run("import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(cache_dir=None, no_cache=True))")
+
+
+def test_specs_imports_neither_torch_nor_numpy() -> None:
+    program = "import sys, specs, specs.whole_file; print(*sorted({m.split('.')[0] for m in sys.modules}))"
+    assert set(run(program).split()) & HEAVY == set()
+
+
+def test_only_command_lines_import_click() -> None:
+    users = [
+        name_of(path)
+        for path in FILES
+        for node in ast.walk(tree(path))
+        if (isinstance(node, ast.Import) and any(alias.name.split(".")[0] == "click" for alias in node.names))
+        or (isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "click")
+    ]
+    assert set(users) <= set(COMMANDS)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_line_answers_without_torch(name: str) -> None:
+    loaded = run(f"import sys, {name}; print(*sorted({{m.split('.')[0] for m in sys.modules}}))").split()
+    assert "torch" not in loaded
+
+
+# --- what an import does
+
+WATCH = '''
+import os, sys
+root, names = sys.argv[1], sys.argv[2:]
+ours = tuple(f"{root}/{name}/" for name in ("specs", "bootstrap_core", "converters", "zoo"))
+
+def by_us():
+    """Whether the nearest caller outside the standard library is a file of ours, other than by an import."""
+    frame = sys._getframe(2)
+    while frame:
+        name = frame.f_code.co_filename
+        if name.startswith(ours):
+            return f"{name}:{frame.f_lineno}"
+        if name.startswith("<frozen importlib") or "site-packages" in name:
+            return None
+        frame = frame.f_back
+
+class Watched(type(os.environ)):
+    def __getitem__(self, key):
+        if where := by_us():
+            print("reads environment", key, where)
+        return super().__getitem__(key)
+    def __iter__(self):
+        if where := by_us():
+            print("reads environment", where)
+        return super().__iter__()
+
+os.environ.__class__ = Watched
+IO = {"open", "os.listdir", "os.scandir", "os.mkdir", "os.remove", "os.rename", "socket.connect", "socket.getaddrinfo",
+      "subprocess.Popen", "os.system", "os.putenv"}
+
+def hook(event, arguments):
+    if event in IO and (where := by_us()):
+        print(event, arguments[:1], where)
+
+sys.addaudithook(hook)
+for name in names:
+    __import__(name)
+'''
+
+
+def test_importing_the_library_reads_no_environment_and_opens_no_file() -> None:
+    assert run(WATCH, str(ROOT), *[name for name in MODULES if name not in COMMANDS]) == ""
+
+
+@pytest.mark.xfail(strict=True, reason="zoo.cli asks for its version: click's version_option(package_name=) would wait")
+def test_importing_the_commands_reads_no_environment_and_opens_no_file() -> None:
+    assert run(WATCH, str(ROOT), *COMMANDS) == ""
+
+
+def test_the_watch_on_imports_sees_what_it_should(tmp_path) -> None:
+    """So that the test above can fail."""
+    package = tmp_path / "specs"
+    package.mkdir()
+    (package / "__init__.py").write_text(
+        "import os\nos.environ.get('HOME')\nos.getenv('HOME')\nlist(os.environ)\nopen(__file__).close()\n"
+    )
+    (tmp_path / "main.py").write_text(WATCH)
+    done = subprocess.run(
+        [sys.executable, "main.py", str(tmp_path), "specs"], cwd=tmp_path, capture_output=True, text=True, check=True
+    )
+    seen = [line.rsplit(":", 1)[1] for line in done.stdout.splitlines()]
+    assert sorted(set(seen)) == ["2", "3", "4", "5"]
+
+
+def test_importing_says_nothing() -> None:
+    program = "import sys, importlib\nfor name in sys.argv[1:]: importlib.import_module(name)"
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-c", program, *MODULES], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_importing_leaves_torchs_generator_alone() -> None:
+    program = (
+        "import sys, importlib, torch\nbefore = torch.get_rng_state()\n"
+        "for name in sys.argv[1:]: importlib.import_module(name)\n"
+        "print(torch.equal(before, torch.get_rng_state()), torch.get_default_dtype())"
+    )
+    assert run(program, *MODULES) == "True torch.float32\n"
+
+
+# --- what a module exports
+
+EXPORTING = [path for path in FILES if public_definitions(path)]
+WITH_ALL = [path for path in FILES if hasattr(imported(path), "__all__")]
+
+
+LACKS_MAIN = pytest.mark.xfail(strict=True, reason="`main` is not in __all__, as it is in zoo.cli")
+
+
+@pytest.mark.parametrize(
+    "path",
+    [pytest.param(path, marks=LACKS_MAIN if name_of(path) == "converters.cli" else ()) for path in EXPORTING],
+    ids=name_of,
+)
+def test_a_module_lists_each_public_definition(path: Path) -> None:
+    assert public_definitions(path) - set(getattr(imported(path), "__all__", [])) == set()
+
+
+@pytest.mark.parametrize("path", WITH_ALL, ids=name_of)
+def test_what_a_module_lists_is_there(path: Path) -> None:
+    module = imported(path)
+    assert [name for name in module.__all__ if not hasattr(module, name)] == []
+
+
+@pytest.mark.parametrize("path", WITH_ALL, ids=name_of)
+def test_a_module_lists_nothing_twice_and_nothing_private(path: Path) -> None:
+    names = imported(path).__all__
+    assert len(names) == len(set(names))
+    assert [name for name in names if name.startswith("_")] == []
+
+
+@pytest.mark.parametrize("package", PACKAGES)
+def test_a_package_lists_what_it_imports_from_itself_and_no_more(package: str) -> None:
+    """Those behind `if TYPE_CHECKING` too, which load when first used."""
+    path = ROOT / package / "__init__.py"
+    taken = {
+        alias.asname or alias.name
+        for node in ast.walk(tree(path))
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in PACKAGES
+        for alias in node.names
+    }
+    assert set(getattr(imported(path), "__all__", [])) == taken
+
+
+def test_lists_are_sorted_as_ruff_sorts_them() -> None:
+    command = [sys.executable, "-m", "ruff", "check", "--isolated", "--no-cache", "--select", "RUF022", *PACKAGES]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout
+
+
+def test_every_error_is_of_the_one_tree() -> None:
+    errors = importlib.import_module("specs.errors")
+    assert [name for name in errors.__all__ if not issubclass(getattr(errors, name), errors.SnnZooError)] == []

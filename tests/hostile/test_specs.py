@@ -1,0 +1,202 @@
+"""Spec files that mean harm, or are no spec at all: a `SpecError` in little time, never anything else."""
+
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+import specs.io
+from specs import SpecError, load_spec, parse_spec
+
+ROOT = Path(__file__).parents[2]
+TINY = "name: tiny\ntime_steps: 4\ninput: {shape: [9]}\nblocks:\n  - {kind: affine, features: 2}\n"
+
+
+def bug(*parts: str, reason: str):
+    return pytest.param(*parts, marks=pytest.mark.xfail(strict=True, reason=reason))
+
+
+def test_a_huge_file_is_refused_by_its_size(tmp_path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(TINY + "#" * (1 << 20))
+    with pytest.raises(SpecError, match=r"net\.yaml: \d{7} bytes is no network spec; the limit is 1048576"):
+        load_spec(path)
+
+
+def test_a_file_of_the_largest_size_is_read(tmp_path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_text(TINY + "#" * ((1 << 20) - len(TINY)))
+    assert load_spec(path) == parse_spec(TINY)
+
+
+@pytest.mark.xfail(strict=True, reason="the file is read whole before its size is looked at: MemoryError")
+def test_a_huge_file_is_not_read(tmp_path) -> None:
+    path = tmp_path / "net.yaml"
+    path.touch()
+    os.truncate(path, 4 << 30)  # sparse: it takes no room on the disk
+    program = (
+        "import resource, sys\n"
+        "from specs import SpecError, load_spec\n"
+        "resource.setrlimit(resource.RLIMIT_AS, (1 << 30, 1 << 30))\n"
+        "try:\n    load_spec(sys.argv[1])\nexcept SpecError:\n    print('refused')\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program, path], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.stdout == "refused\n", done.stderr[-200:]
+
+
+@pytest.mark.xfail(strict=True, reason="only files are measured; a megabyte of '{},' takes 10 s to refuse")
+def test_a_huge_text_is_refused_by_its_size(monkeypatch) -> None:
+    monkeypatch.setattr(specs.io, "SIZE_LIMIT", len(TINY) - 1)
+    with pytest.raises(SpecError, match="the limit is"):
+        parse_spec(TINY)
+
+
+def test_what_is_not_utf_8_is_refused_at_its_byte(tmp_path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_bytes(TINY.encode() + b"description: caf\xe9\n")
+    with pytest.raises(SpecError, match=rf"net\.yaml: not UTF-8 text \(byte {len(TINY) + 16}\)"):
+        load_spec(path)
+
+
+@pytest.mark.parametrize("raw", [b"\x89HDF\r\n\x1a\n" + bytes(100), b"PK\x03\x04" + bytes(100), bytes(100)])
+def test_a_binary_file_is_refused(raw: bytes, tmp_path) -> None:
+    path = tmp_path / "net.yaml"
+    path.write_bytes(raw)
+    with pytest.raises(SpecError, match=r"net\.yaml: not "):
+        load_spec(path)
+
+
+def test_a_folder_is_refused(tmp_path) -> None:
+    with pytest.raises(SpecError, match=r"cannot read spec .*: Is a directory"):
+        load_spec(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["../networks/mnist-dense", "mnist-dense.yaml\0", "a\0b", "/mnist-dense", "__init__"])
+def test_a_name_does_not_lead_out_of_the_package(name: str) -> None:
+    with pytest.raises(SpecError, match="no spec"):
+        load_spec(name)
+
+
+@pytest.mark.xfail(strict=True, reason="Path.exists raises OSError: File name too long")
+def test_a_name_too_long_for_a_file_is_refused() -> None:
+    with pytest.raises(SpecError, match="no spec"):
+        load_spec("a" * 5000)
+
+
+@pytest.mark.parametrize(
+    "text", ["[" * 2000, "a: " + "{a: " * 2000, "- " * 2000, "? " * 2000, TINY + "x: " + "[" * 2000]
+)
+def test_deep_nesting_is_refused(text: str) -> None:
+    with pytest.raises(SpecError, match="nested too deeply"):
+        parse_spec(text)
+
+
+@pytest.mark.parametrize("depth", [10, 100, 300])
+def test_nesting_that_yaml_can_read_is_refused_as_a_spec(depth: int) -> None:
+    with pytest.raises(SpecError, match="neuron"):
+        parse_spec(TINY + "neuron: " + "[" * depth + "]" * depth)
+
+
+@pytest.mark.xfail(
+    strict=True, reason="PyYAML's scanner takes quadratic time: 40 s for 100,000 brackets, hours for a MB"
+)
+def test_deep_nesting_is_refused_in_little_time() -> None:
+    start = time.perf_counter()
+    with pytest.raises(SpecError, match="nested too deeply"):
+        parse_spec("[" * 6000)
+    assert time.perf_counter() - start < 0.5
+
+
+def test_a_billion_laughs_are_refused_before_they_are_told() -> None:
+    laughs = "a: &a [x, x, x, x, x, x, x, x, x]\n" + "".join(
+        f"{new}: &{new} [{', '.join([f'*{old}'] * 9)}]\n" for old, new in zip("abcdefgh", "bcdefghi", strict=True)
+    )
+    with pytest.raises(SpecError, match=r"spec:2: YAML aliases \(\*a\) are not allowed"):
+        parse_spec(laughs)
+
+
+def test_an_alias_to_itself_is_refused() -> None:
+    with pytest.raises(SpecError, match="aliases"):
+        parse_spec("a: &a [*a]")
+
+
+CONSTRUCTOR = "yaml.constructor.ConstructorError escapes construct_document"
+VALUE = "ValueError escapes construct_document"
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        bug("neuron: !!python/object/apply:os.system [echo]", reason=CONSTRUCTOR),
+        bug("neuron: !!python/name:os.system", reason=CONSTRUCTOR),
+        bug("neuron: !cuba {threshold: 1}", reason=CONSTRUCTOR),
+        bug("neuron: =", reason=CONSTRUCTOR),
+        bug("neuron: !!omap 1", reason=CONSTRUCTOR),
+        bug("neuron: !!binary \N{LATIN SMALL LETTER E WITH ACUTE}", reason=CONSTRUCTOR),
+        bug("? [a, b]\n: 1", reason="TypeError: unhashable type: 'list', in _refuse_duplicates"),
+        bug("? {a: b}\n: 1", reason="TypeError: unhashable type: 'list', in _refuse_duplicates"),
+        bug("neuron: 2020-13-45", reason=VALUE),
+        bug("neuron: {threshold: !!int one}", reason=VALUE),
+        bug("neuron: {threshold: !!float one}", reason=VALUE),
+        bug("neuron: {threshold: 0x_}", reason=VALUE),
+        bug("neuron: {threshold: " + "9" * 5000 + "}", reason=VALUE),
+        bug("neuron: {threshold: 0x" + "f" * 5000 + "}", reason="ValueError in _describe: repr of the integer"),
+        "neuron: !!set {a, b}",
+        "neuron: !!omap [a: 1]",
+        "5: five",
+        "~: nothing",
+        "yes: no",
+        "=: 1",
+        "neuron: 2020-01-01",
+        "neuron: {threshold: " + "9" * 4000 + "}",
+    ],
+    ids=lambda line: line[:24],
+)
+def test_odd_yaml_is_refused_as_a_spec_error(line: str) -> None:
+    with pytest.raises(SpecError):
+        parse_spec(TINY + line + "\n")
+
+
+@pytest.mark.xfail(strict=True, reason="the value is repeated whole")
+def test_a_message_does_not_repeat_a_long_value() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(TINY.replace("time_steps: 4", f"time_steps: {'a' * 5000}"))
+    assert len(str(caught.value)) < 500
+
+
+@pytest.mark.xfail(strict=True, reason="each is told, and each makes the JSON Schema anew: 13 ms a problem")
+def test_a_message_does_not_tell_hundreds_of_problems() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(TINY + "".join(f"key{i}: 1\n" for i in range(200)))
+    assert len(str(caught.value).splitlines()) < 100
+
+
+@pytest.mark.xfail(strict=True, reason="the path of the field is printed as it is")
+def test_a_key_cannot_write_to_the_terminal() -> None:
+    with pytest.raises(SpecError) as caught:
+        parse_spec(TINY + '"\\e[31mred\\nnet.yaml: fine": 1\n')
+    assert str(caught.value).isprintable()
+
+
+def test_a_layer_of_any_size_is_checked_without_being_made() -> None:
+    """The check of a shape is arithmetic: it takes no memory."""
+    start = time.perf_counter()
+    spec = parse_spec(
+        "name: big\ntime_steps: 4\ninput: {shape: [16777216, 4096, 4096]}\nblocks:\n"
+        "  - {kind: conv, channels: 16777216, kernel: 4096, padding: 4096}\n"
+        "  - {kind: flatten}\n  - {kind: affine, features: 2}\n"
+    )
+    assert spec.shapes[1] == (16777216, 8193, 8193)
+    assert time.perf_counter() - start < 1
+
+
+@pytest.mark.xfail(strict=True, reason="each size is bounded, their product is not: 2**48 weights")
+def test_a_layer_that_no_machine_holds_is_refused() -> None:
+    with pytest.raises(SpecError, match=r"blocks\[0\]"):
+        parse_spec(
+            "name: big\ntime_steps: 4\ninput: {shape: [16777216]}\nblocks:\n"
+            "  - {kind: dense, features: 16777216}\n  - {kind: affine, features: 2}\n"
+        )

@@ -1,0 +1,185 @@
+"""Integer inference; that it equals the float engine on all kinds of networks is for tests/property."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from bootstrap_core.build import build_network
+from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.mode import Mode
+from bootstrap_core.network import Network
+from specs.errors import SnnZooError, StateOverflowError
+from specs.network import NetworkSpec
+
+T = 5
+
+
+def make(*blocks: dict[str, Any], **options: Any) -> Network:
+    spec: dict[str, Any] = {"name": "test", "time_steps": T, "input": {"shape": [1], "weight": 2.0}, **options}
+    network = build_network(NetworkSpec.model_validate(spec | {"blocks": blocks}), seed=0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("synapse.weight"):
+                parameter.fill_(1.0)
+    return network
+
+
+DENSE = {"kind": "dense", "features": 1}
+AFFINE = {"kind": "affine", "features": 1}
+GRADED = {"shape": [1], "encoding": "graded", "bits": 12}
+
+
+def test_the_readout_voltage_integrates_the_weighted_input_with_its_decays_and_never_fires() -> None:
+    neuron = {"threshold": 0.5, "current_decay": 0.5, "voltage_decay": 0.75}
+    network = make({**AFFINE, "neuron": neuron}, neuron={"threshold": 0.5})
+    _, trace = IntegerNetwork(network).run(torch.ones(1, 1))
+    u = v = 0
+    expected = []
+    for _ in range(T):
+        u = u // 2 + 4096
+        v = v // 4 + u
+        expected.append(v)
+    assert trace.readout_voltage.flatten().tolist() == expected
+
+
+def test_the_bias_of_the_readout_is_in_its_voltage_and_its_logits() -> None:
+    network = make({**AFFINE, "bias": True}, neuron={"voltage_decay": 1.0})
+    with torch.no_grad():
+        network.readout.bias.fill_(0.25)
+    logits, trace = IntegerNetwork(network).run(torch.ones(1, 1))
+    assert logits.item() == 1.25
+    assert trace.readout_voltage.flatten().tolist() == [4096 + 1024] * T
+
+
+def test_logits_are_those_of_the_float_network() -> None:
+    network = make(DENSE, AFFINE)
+    images = torch.linspace(0, 1, 20)[:, None]
+    assert torch.equal(IntegerNetwork(network)(images), network(images))
+
+
+def test_spikes_are_small_integers() -> None:
+    _, trace = IntegerNetwork(make(DENSE, AFFINE)).run(torch.ones(1, 1))
+    assert [spikes.dtype for spikes in trace.spikes] == [torch.int8, torch.int8, torch.float32]
+
+
+def test_rates_are_the_mean_over_time() -> None:
+    _, trace = IntegerNetwork(make(DENSE, AFFINE)).run(torch.full((1, 1), 0.3))
+    for spikes, rates in zip(trace.spikes, trace.rates, strict=True):
+        assert torch.equal(spikes.float().mean(0), rates)
+
+
+def test_time_steps_overrule_those_of_the_spec() -> None:
+    _, trace = IntegerNetwork(make(DENSE, AFFINE)).run(torch.ones(1, 1), time_steps=3)
+    assert [len(spikes) for spikes in (*trace.spikes, trace.readout_voltage)] == [3] * 4
+
+
+@pytest.mark.parametrize("mode", [Mode.ANN, Mode.SAMPLE, Mode.FIT])
+def test_other_modes_than_snn_are_refused(mode: Mode) -> None:
+    with pytest.raises(SnnZooError, match=rf"runs spikes: Mode\.SNN, not {mode}"):
+        IntegerNetwork(make(AFFINE)).run(torch.ones(1, 1), mode)
+
+
+def test_snn_mode_may_be_named() -> None:
+    integer = IntegerNetwork(make(AFFINE))
+    assert torch.equal(integer.run(torch.ones(1, 1), Mode.SNN)[0], integer(torch.ones(1, 1)))
+
+
+@pytest.mark.parametrize(
+    "name", ["blocks.0.weight", "blocks.1.synapse.weight", "blocks.1.bias", "blocks.2.synapse.weight"]
+)
+def test_training_further_does_not_change_the_snapshot(name: str) -> None:
+    network = make({**DENSE, "bias": True}, AFFINE)
+    integer, images = IntegerNetwork(network), torch.ones(1, 1)
+    before = integer(images)
+    with torch.no_grad():
+        network.get_parameter(name).fill_(-1.0)
+    assert torch.equal(integer(images), before)
+    assert not torch.equal(network(images), before)
+
+
+def test_the_float_network_is_left_as_it_was() -> None:
+    network = make({**DENSE, "weight_norm": True}, AFFINE)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    IntegerNetwork(network)(torch.ones(1, 1))
+    after = network.state_dict()
+    assert set(after) == set(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+# --- Graded input
+
+
+def test_graded_pixels_are_integers_at_every_step() -> None:
+    network = make(AFFINE, input={**GRADED, "bits": 4})
+    logits, trace = IntegerNetwork(network).run(torch.tensor([[0.2]]))
+    assert trace.spikes[0].flatten().tolist() == [3] * T
+    assert trace.spikes[0].dtype == torch.int32
+    assert logits.item() == pytest.approx(0.2)
+
+
+def test_pixels_of_many_bits_are_weighted_exactly() -> None:
+    network = make(
+        {"kind": "dense", "features": 7},
+        AFFINE,
+        input={**GRADED, "shape": [9]},
+        neuron={"threshold": 0.25, "voltage_decay": 0.5},
+    )
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.uniform_(-0.07, 0.13, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(20, 9, generator=torch.Generator().manual_seed(0))
+    logits, trace = IntegerNetwork(network).run(images)
+    assert 0 < trace.rates[1].mean() < 1
+    assert trace.spikes[0].max() > 1 << 11
+    assert torch.equal(network.run(images)[1].spikes[1], trace.spikes[1].float())
+    assert torch.equal(logits, network(images))
+
+
+# --- The 24 bits of the hardware
+
+
+def integer_neuron(neuron: dict[str, Any]) -> IntegerNetwork:
+    """One neuron of weight 1 on a 12-bit pixel: its current is 4096 times the pixel."""
+    return IntegerNetwork(make(DENSE, AFFINE, input=GRADED, neuron={"threshold": 0.5, **neuron}))
+
+
+def pixel(value: int) -> torch.Tensor:
+    return torch.full((1, 1), value / 4095)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_current_that_leaves_24_bits_names_state_block_value_and_step(sign: int) -> None:
+    network = make(DENSE, AFFINE, input=GRADED, neuron={"threshold": 0.5, "current_decay": 0.0, "voltage_decay": 1.0})
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(sign)
+    # 1000 x 4096 at step 0, 2000 x 4096 at step 1, 3000 x 4096 > 2**23 at step 2
+    with pytest.raises(StateOverflowError) as caught:
+        IntegerNetwork(network).run(pixel(1000))
+    message = str(caught.value)
+    assert message.startswith(f"the current of block 1 reaches {sign * 3000 * 4096} at step 2;")
+    assert "-8388608 to 8388607 (24 bits)" in message
+
+
+def test_a_voltage_that_leaves_24_bits_names_state_block_and_step() -> None:
+    network = make(DENSE, AFFINE, input=GRADED, neuron={"threshold": 0.5, "current_decay": 1.0, "voltage_decay": 0.0})
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(-1)
+    with pytest.raises(StateOverflowError, match=r"the voltage of block 1 reaches -12288000 at step 2;"):
+        IntegerNetwork(network).run(pixel(1000))
+
+
+def test_an_overflow_of_the_readout_names_its_block() -> None:
+    network = make(AFFINE, input=GRADED, neuron={"threshold": 0.5, "voltage_decay": 0.0})
+    with pytest.raises(StateOverflowError, match=r"the voltage of block 1 reaches 12288000 at step 2;"):
+        IntegerNetwork(network).run(pixel(1000))
+
+
+def test_states_up_to_24_bits_are_held() -> None:
+    neuron = {"current_decay": 1.0, "voltage_decay": 1.0}
+    integer_neuron(neuron).run(pixel(2047))
+    with pytest.raises(StateOverflowError, match="reaches 8388608 at step 0"):
+        integer_neuron(neuron).run(pixel(2048))
+
+
+def test_no_images_give_no_logits() -> None:
+    assert IntegerNetwork(make(AFFINE))(torch.zeros(0, 1)).shape == (0, 1)

@@ -1,0 +1,110 @@
+"""Shape arithmetic against torch, and fan-out against counting."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from specs import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, InputSpec
+from specs.shapes import ShapeError, axis_fanout, axis_output, output_shape, pool_as_conv
+
+axis = st.fixed_dictionaries(
+    {
+        "kernel": st.integers(1, 5),
+        "stride": st.integers(1, 4),
+        "padding": st.integers(0, 4),
+        "dilation": st.integers(1, 3),
+    }
+)
+size = st.integers(1, 12)
+
+
+@settings(deadline=None, max_examples=200)
+@given(height=axis, width=axis, image=st.tuples(size, size), groups=st.integers(1, 3))
+def test_a_conv_has_the_shape_of_torchs_or_neither_exists(height, width, image, groups) -> None:
+    geometry = {key: (height[key], width[key]) for key in height}
+    conv = ConvSpec(channels=2 * groups, groups=groups, **geometry)
+    x = torch.zeros(1, 3 * groups, *image)
+    weight = torch.zeros(2 * groups, 3, *conv.kernel)
+    try:
+        expected = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, groups).shape[1:]
+    except RuntimeError:
+        with pytest.raises(ShapeError, match="nothing is left"):
+            output_shape(conv, tuple(x.shape[1:]))
+    else:
+        assert output_shape(conv, tuple(x.shape[1:])) == tuple(expected)
+
+
+@settings(deadline=None, max_examples=200)
+@given(
+    kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
+    stride=st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4)),
+    part=st.tuples(st.integers(0, 2), st.integers(0, 2)),
+    image=st.tuples(size, size),
+)
+def test_a_pool_has_the_shape_of_torchs_or_neither_exists(kernel, stride, part, image) -> None:
+    padding = tuple(min(wanted, k // 2) for wanted, k in zip(part, kernel, strict=True))  # torch takes no more
+    pool = AvgPoolSpec(kernel=kernel, stride=stride, padding=padding)
+    x = torch.zeros(1, 3, *image)
+    try:
+        expected = F.avg_pool2d(x, kernel, stride, padding).shape[1:]
+    except RuntimeError:
+        with pytest.raises(ShapeError, match="nothing is left"):
+            output_shape(pool, tuple(x.shape[1:]))
+    else:
+        assert output_shape(pool, tuple(x.shape[1:])) == tuple(expected)
+
+
+@settings(deadline=None, max_examples=200)
+@given(size=size, axis=axis)
+def test_fanout_is_the_number_of_outputs_that_an_input_changes(size, axis) -> None:
+    outputs = axis_output(size, **axis)
+    if outputs < 1:
+        assert axis_fanout(size, **axis) == [0] * size
+        return
+    one_hot = torch.eye(size)[:, None]  # [N, 1, L]: one input position lit in each row
+    kernel = torch.ones(1, 1, axis["kernel"])
+    lit = F.conv1d(one_hot, kernel, None, axis["stride"], axis["padding"], axis["dilation"])
+    assert lit.shape[-1] == outputs
+    assert axis_fanout(size, **axis) == lit.sum((1, 2)).int().tolist()
+
+
+def test_a_last_step_that_does_not_fit_is_dropped() -> None:
+    assert axis_output(8, kernel=3, stride=2, padding=0, dilation=1) == 3
+
+
+def test_height_and_width_are_not_mixed_up() -> None:
+    conv = ConvSpec(channels=1, kernel=(1, 3), stride=(2, 1), padding=(0, 2), dilation=(1, 2))
+    assert output_shape(conv, (1, 6, 10)) == (1, 3, 10)
+
+
+@pytest.mark.parametrize(("shape", "flat"), [((2, 3, 4), 24), ((5,), 5)])
+def test_flatten_keeps_every_number(shape: tuple[int, ...], flat: int) -> None:
+    assert output_shape(FlattenSpec(), shape) == (flat,)
+
+
+@pytest.mark.parametrize("layer", [DenseSpec(features=7), AffineSpec(features=7)])
+def test_dense_and_affine_give_their_features(layer) -> None:
+    assert output_shape(layer, (3,)) == (7,)
+
+
+def test_the_input_has_its_own_shape() -> None:
+    assert output_shape(InputSpec(shape=(1, 2, 3)), ()) == (1, 2, 3)
+
+
+def test_a_shape_error_names_the_field_to_blame() -> None:
+    with pytest.raises(ShapeError) as caught:
+        output_shape(ConvSpec(channels=4, kernel=1, groups=3), (3, 2, 2))
+    assert caught.value.field == "groups"
+
+
+def test_a_pool_is_a_conv_of_one_group_a_channel() -> None:
+    pool = AvgPoolSpec(kernel=(2, 3), stride=(1, 2), padding=(1, 0), delay_shift=True)
+    assert pool_as_conv(pool, 5) == ConvSpec(
+        channels=5, kernel=(2, 3), stride=(1, 2), padding=(1, 0), groups=5, delay_shift=True
+    )
+
+
+def test_a_pool_strides_by_its_kernel_by_default() -> None:
+    assert pool_as_conv(AvgPoolSpec(kernel=(2, 3)), 5).stride == (2, 3)

@@ -1,0 +1,119 @@
+"""The table of `zoo check` against the modules that a spec builds, and against counting."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from bootstrap_core import build_network
+from specs import ConvSpec, NetworkSpec, load_spec, network_names, summarize
+from specs.shapes import pool_as_conv
+from specs.summary import conv_fanout
+
+
+def network(*blocks: dict, shape: tuple[int, ...] = (2, 9, 8), **more) -> NetworkSpec:
+    whole = {"name": "net", "time_steps": 4, "input": {"shape": shape}, "blocks": blocks, **more}
+    return NetworkSpec.model_validate(whole)
+
+
+def of_all_kinds(*, flag: bool = False, **more) -> NetworkSpec:
+    return network(
+        {"kind": "conv", "channels": 4, "kernel": [3, 2], "groups": 2, "bias": flag, "weight_norm": flag},
+        {"kind": "avg_pool", "kernel": 2},
+        {"kind": "flatten"},
+        {"kind": "dense", "features": 7, "bias": flag, "weight_norm": not flag, "norm": "mean_only"},
+        {"kind": "affine", "features": 3, "bias": not flag, "weight_norm": flag},
+        **more,
+    )
+
+
+def parameters(spec: NetworkSpec) -> list[int]:
+    return [sum(p.numel() for p in block.parameters()) for block in build_network(spec, seed=0).blocks]
+
+
+@pytest.mark.parametrize("encoding", ["spike", "graded"])
+@pytest.mark.parametrize("flag", [False, True])
+def test_parameters_are_those_of_the_modules(encoding: str, flag: bool) -> None:
+    spec = of_all_kinds(flag=flag, input={"shape": (2, 9, 8), "encoding": encoding})
+    assert [layer.parameters for layer in summarize(spec)] == parameters(spec)
+
+
+@pytest.mark.parametrize("name", network_names())
+def test_parameters_of_the_shipped_networks_are_those_of_the_modules(name: str) -> None:
+    spec = load_spec(name)
+    assert [layer.parameters for layer in summarize(spec)] == parameters(spec)
+
+
+@pytest.mark.parametrize("learn", ["shared", "per_channel"])
+def test_learnt_decays_of_spiking_layers_are_parameters(learn: str) -> None:
+    spec = of_all_kinds(neuron={"learn_decays": learn})
+    assert [layer.parameters for layer in summarize(spec)][:-1] == parameters(spec)[:-1]
+
+
+@pytest.mark.parametrize("learn", ["shared", "per_channel"])
+@pytest.mark.xfail(strict=True, reason="the module of the readout has decays to learn, which no gradient reaches")
+def test_a_readout_learns_no_decays(learn: str) -> None:
+    spec = of_all_kinds(neuron={"learn_decays": learn})
+    assert [layer.parameters for layer in summarize(spec)][-1] == parameters(spec)[-1]
+
+
+GEOMETRIES = [
+    {"kernel": 3},
+    {"kernel": 3, "padding": 1},
+    {"kernel": [3, 2], "stride": [2, 3], "padding": [2, 1]},
+    {"kernel": [2, 3], "dilation": [3, 2], "padding": [0, 4]},
+    {"kernel": 1, "stride": 3},
+    {"kernel": 3, "groups": 2},
+]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+def test_synops_of_a_conv_are_its_connections(geometry: dict) -> None:
+    """All ones through all ones: each output counts the weights that reach it, and padding adds nothing."""
+    spec = network({"kind": "conv", "channels": 4, **geometry}, {"kind": "flatten"}, {"kind": "affine", "features": 2})
+    assert summarize(spec)[1].synops == _connections(spec.blocks[0], (2, 9, 8))
+
+
+@pytest.mark.parametrize("geometry", [{"kernel": 2}, {"kernel": 3, "stride": 2, "padding": 1}, {"kernel": [2, 4]}])
+def test_synops_of_a_pool_are_its_connections(geometry: dict) -> None:
+    spec = network({"kind": "avg_pool", **geometry}, {"kind": "flatten"}, {"kind": "affine", "features": 2})
+    assert summarize(spec)[1].synops == _connections(pool_as_conv(spec.blocks[0], 2), (2, 9, 8))
+
+
+def test_synops_of_dense_and_affine_are_their_weights() -> None:
+    spec = network({"kind": "dense", "features": 7}, {"kind": "affine", "features": 3}, shape=(5,))
+    assert [layer.synops for layer in summarize(spec)] == [0, 35, 21]
+
+
+def test_input_and_flatten_cost_no_synops_and_no_weights() -> None:
+    rows = {row.kind: row for row in summarize(of_all_kinds())}
+    assert [(rows[kind].synops, rows[kind].weight_bytes) for kind in ("input", "flatten")] == [(0, 0), (0, 0)]
+
+
+def test_a_weight_is_a_byte_and_a_bias_is_none() -> None:
+    """Those of a pool are stored too, though none is a parameter."""
+    spec = of_all_kinds(flag=True)
+    weights = [0, 4 * 1 * 3 * 2, 4 * 2 * 2, 0, 7 * 4 * 3 * 3, 3 * 7]
+    assert spec.shapes[2] == (4, 3, 3)
+    assert [layer.weight_bytes for layer in summarize(spec)] == weights
+
+
+def test_a_pool_has_nothing_to_learn() -> None:
+    assert summarize(of_all_kinds())[2].parameters == 0
+
+
+def test_rows_are_the_layers_with_their_shapes() -> None:
+    spec = of_all_kinds()
+    assert [(row.kind, row.shape) for row in summarize(spec)] == [
+        (layer.kind, shape) for layer, shape in zip(spec.layers, spec.shapes, strict=True)
+    ]
+
+
+def test_fanout_of_a_conv_is_height_then_width() -> None:
+    conv = ConvSpec(channels=1, kernel=(1, 3), padding=(0, 1))
+    assert conv_fanout(conv, (1, 2, 4)) == ([1, 1], [2, 3, 3, 2])
+
+
+def _connections(conv: ConvSpec, shape: tuple[int, int, int]) -> int:
+    weight = torch.ones(conv.channels, shape[0] // conv.groups, *conv.kernel)
+    total = F.conv2d(torch.ones(1, *shape), weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return int(total.sum())

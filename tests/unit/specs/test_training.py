@@ -1,0 +1,85 @@
+import pytest
+from pydantic import ValidationError
+
+from specs import AugmentSpec, TrainingSpec, parse_spec
+
+NETWORK = "name: a\ntime_steps: 4\ninput: {shape: [9]}\nblocks:\n  - {kind: affine, features: 2}\n"
+
+
+def test_the_snn_epochs_are_among_the_epochs(refusal) -> None:
+    assert refusal(NETWORK + "training: {epochs: 2, snn_epochs: 3}\n") == (
+        "net.yaml:6: training: snn_epochs (3) are the last of epochs (2): too many"
+    )
+
+
+def test_all_epochs_may_be_snn_epochs() -> None:
+    assert TrainingSpec(epochs=2, snn_epochs=2).snn_epochs == 2
+
+
+def test_crossover_epochs_rise(refusal) -> None:
+    assert refusal(NETWORK + "training: {crossover_epochs: [1, 3, 2]}\n") == (
+        "net.yaml:6: training: crossover_epochs must rise: [1, 3, 2]"
+    )
+
+
+def test_two_blocks_may_cross_over_in_one_epoch() -> None:
+    assert TrainingSpec(crossover_epochs=(3, 3)).crossover_epochs == (3, 3)
+
+
+def test_the_scale_of_augmentation_runs_from_smallest_to_largest(refusal) -> None:
+    assert refusal(NETWORK + "training:\n  augment:\n    scale: [1.1, 0.9]\n") == (
+        "net.yaml:7: training.augment: scale is [smallest, largest]; [1.1, 0.9] falls"
+    )
+
+
+def test_the_scale_of_augmentation_may_be_one_number_twice() -> None:
+    assert AugmentSpec(scale=(1, 1)).scale == (1, 1)
+
+
+def test_a_network_may_come_without_a_recipe() -> None:
+    assert parse_spec(NETWORK).training is None
+
+
+def test_augmentation_is_off_unless_asked_for() -> None:
+    assert parse_spec(NETWORK + "training: {}\n").training.augment is None
+
+
+def test_an_empty_augmentation_is_the_default_one() -> None:
+    assert parse_spec(NETWORK + "training: {augment: {}}\n").training.augment == AugmentSpec(
+        degrees=10, translate=0.05, scale=(0.95, 1.05), shear=5
+    )
+
+
+def test_a_recipe_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        TrainingSpec().epochs = 3
+
+
+def test_a_misspelt_key_of_the_recipe_is_refused_with_a_hint(refusal) -> None:
+    assert refusal(NETWORK + "training:\n  epochs: 2\n  learning_rte: 0.1\n") == (
+        "net.yaml:8: training.learning_rte: no such key; did you mean learning_rate? (got 0.1)"
+    )
+
+
+@pytest.mark.xfail(strict=True, reason="the check of TrainingSpec and AugmentSpec names the whole mapping")
+@pytest.mark.parametrize(
+    ("fields", "where"),
+    [
+        ("  epochs: 2\n  snn_epochs: 3\n", "net.yaml:8: training.snn_epochs:"),
+        ("  epochs: 2\n  crossover_epochs: [2, 1]\n", "net.yaml:8: training.crossover_epochs:"),
+        ("  augment:\n    degrees: 1\n    scale: [2, 1]\n", "net.yaml:9: training.augment.scale:"),
+    ],
+    ids=["snn_epochs", "crossover_epochs", "scale"],
+)
+def test_a_problem_within_the_recipe_names_its_own_line(fields: str, where: str, refusal) -> None:
+    assert where in refusal(NETWORK + "training:\n" + fields)
+
+
+@pytest.mark.xfail(strict=True, reason="torch raises 'Overflow when unpacking long long' instead")
+def test_a_seed_that_no_generator_takes_is_refused(refusal) -> None:
+    assert "training.seed" in refusal(NETWORK + f"training: {{seed: {1 << 64}}}\n")
+
+
+@pytest.mark.xfail(strict=True, reason="a crossover that never comes is no error yet")
+def test_a_crossover_after_the_last_epoch_is_refused(refusal) -> None:
+    assert "crossover_epochs" in refusal(NETWORK + "training: {epochs: 2, crossover_epochs: [2]}\n")
