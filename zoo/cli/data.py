@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from converters.cli import CONTEXT_SETTINGS, Command, json_option
-from zoo.cli.shared import data_options
+from zoo.cli.shared import DataPlaces, cache_option, data_options
 
 __all__ = ["data"]
 
@@ -19,14 +19,14 @@ def data() -> None:
 @data.command("list", cls=Command)
 @data_options
 @json_option
-def data_list(data_dir: Path | None, offline: bool, as_json: bool) -> None:
+def data_list(places: DataPlaces, as_json: bool) -> None:
     """List the datasets and where each was found.
 
     Example: zoo data list
     """
     from bootstrap_core.datasets import dataset_names, find_dataset
 
-    found = {name: find_dataset(name, data_dir=data_dir) for name in dataset_names()}
+    found = {name: find_dataset(name, data_dir=places.data_dir, cache_dir=places.cache_dir) for name in dataset_names()}
     if as_json:
         click.echo(json.dumps({name: None if path is None else str(path) for name, path in found.items()}))
         return
@@ -36,11 +36,12 @@ def data_list(data_dir: Path | None, offline: bool, as_json: bool) -> None:
 
 @data.command("pull", cls=Command)
 @click.argument("name")
-def data_pull(name: str) -> None:
+@cache_option
+def data_pull(name: str, cache_dir: Path | None) -> None:
     """Download a dataset into the cache, with its digests checked; prints the folder.
 
     Example: zoo data pull mnist
     """
     from bootstrap_core.datasets import pull_dataset
 
-    click.echo(pull_dataset(name))
+    click.echo(pull_dataset(name, cache_dir=cache_dir))

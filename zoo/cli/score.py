@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converters.cli import command, force_option, json_option, print_table, refuse_existing
-from zoo.cli.shared import PathArgument, data_options, percent, run_options, say_sample, use_threads
+from zoo.cli.shared import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
@@ -37,8 +37,7 @@ def evaluate_model(
     mode: str,
     time_steps: str,
     limit: int | None,
-    data_dir: Path | None,
-    offline: bool,
+    places: DataPlaces,
     device: str,
     threads: int | None,
     as_json: bool,
@@ -47,7 +46,7 @@ def evaluate_model(
 
     Example: zoo eval run/model.safetensors --time-steps 4,8,16
     """
-    from bootstrap_core import IntegerNetwork, Mode, evaluate, load_dataset
+    from bootstrap_core import IntegerNetwork, Mode, evaluate
     from zoo.sources import read_source, resolve_device
 
     steps = _parse_steps(time_steps)
@@ -55,7 +54,7 @@ def evaluate_model(
         raise click.UsageError("the integer engine runs spikes on the CPU: no --mode ann, no --device cuda")
     model, trained = read_source(source)
     use_threads(threads)
-    dataset = load_dataset(data or _trained_on(model.card, model.spec), data_dir=data_dir, offline=offline)
+    dataset = places.load(data or _trained_on(model.card, model.spec))
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
     network = model.build().to(resolve_device(device))
     runnable = IntegerNetwork(network) if engine == "integer" else network

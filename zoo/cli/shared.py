@@ -1,28 +1,66 @@
 """What several commands share: options, and the way figures are printed."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import click
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
 
-__all__ = ["PathArgument", "data_options", "percent", "run_options", "say_sample", "use_threads"]
+__all__ = [
+    "DataPlaces",
+    "PathArgument",
+    "cache_option",
+    "data_options",
+    "percent",
+    "run_options",
+    "say_sample",
+    "use_threads",
+]
 
-F = TypeVar("F", bound=Callable[..., Any])
 PathArgument = click.Path(path_type=Path)
 
 
-def data_options(command: F) -> F:
-    """Give a command `--data-dir` and `--offline`."""
-    command = click.option("--offline", is_flag=True, help="Never download.")(command)
-    return click.option("--data-dir", type=PathArgument, envvar="ZOO_DATA_DIR", show_envvar=True,
-                        help="Folder with the datasets' idx files.")(command)  # fmt: skip
+@dataclass(frozen=True)
+class DataPlaces:
+    """Where the user wants datasets looked for."""
+
+    data_dir: Path | None = None
+    cache_dir: Path | None = None
+    offline: bool = False
+
+    def load(self, name: str) -> "Dataset":
+        """The dataset `name`, downloaded if it is nowhere and that is allowed."""
+        from bootstrap_core.datasets import load_dataset
+
+        return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
 
 
-def run_options(command: F) -> F:
+def cache_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--cache-dir`."""
+    return click.option("--cache-dir", type=PathArgument, help="Folder of downloads. [default: $ZOO_CACHE_DIR]")(
+        command
+    )
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--data-dir`, `--cache-dir` and `--offline`; it takes them as `places`."""
+
+    @click.option("--data-dir", type=PathArgument, help="Folder with the datasets' idx files. [default: $ZOO_DATA_DIR]")
+    @cache_option
+    @click.option("--offline", is_flag=True, help="Never download.")
+    @wraps(command)
+    def with_places(data_dir: Path | None, cache_dir: Path | None, offline: bool, **others: Any) -> Any:
+        return command(places=DataPlaces(data_dir, cache_dir, offline), **others)
+
+    return with_places
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `--device` and `--threads`."""
     command = click.option("--threads", type=click.IntRange(1), help="CPU threads.")(command)
     return click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), default="cpu", show_default=True)(

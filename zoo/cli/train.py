@@ -11,7 +11,7 @@ import click
 from converters.cli import command, force_option, json_option, print_table, refuse_existing
 from specs.errors import SnnZooError
 from specs.io import load_spec
-from zoo.cli.shared import PathArgument, data_options, percent, run_options, say_sample, use_threads
+from zoo.cli.shared import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
 
 if TYPE_CHECKING:
     from bootstrap_core.training import EpochReport
@@ -41,8 +41,7 @@ def train(
     data: str | None,
     assignments: tuple[str, ...],
     resume: bool,
-    data_dir: Path | None,
-    offline: bool,
+    places: DataPlaces,
     device: str,
     threads: int | None,
     force: bool,
@@ -58,7 +57,7 @@ def train(
     """
     shortcuts = {"epochs": epochs, "seed": seed, "data": data}
     assignments += tuple(f"training.{key}={value}" for key, value in shortcuts.items() if value is not None)
-    run = _start_run(spec, folder, assignments, data_dir, offline, device, threads, resume, force)
+    run = _start_run(spec, folder, assignments, places, device, threads, resume, force)
     _train(run, quiet)
     _report_run(run, as_json, quiet)
 
@@ -74,7 +73,7 @@ def demo(folder: Path, force: bool) -> None:
     from converters.formats import read_model, write_model
 
     click.echo("Training 784-256-10 on the 2,000 embedded digits, as ANN; scoring as SNN.", err=True)
-    run = _start_run("mnist-demo", folder, (), None, True, "cpu", 1, False, force)
+    run = _start_run("mnist-demo", folder, (), DataPlaces(offline=True), "cpu", 1, False, force)
     _train(run, quiet=False)
     _report_run(run, as_json=False, quiet=False)
     click.echo("Writing it for Lava's netx.", err=True)
@@ -85,14 +84,12 @@ def _start_run(
     spec: str,
     folder: Path,
     assignments: tuple[str, ...],
-    data_dir: Path | None,
-    offline: bool,
+    places: DataPlaces,
     device: str,
     threads: int | None,
     resume: bool,
     force: bool,
 ) -> "TrainingRun":
-    from bootstrap_core.datasets import load_dataset
     from specs.training import TrainingSpec
     from zoo.sources import override_spec, resolve_device
     from zoo.training_run import TrainingRun
@@ -102,7 +99,7 @@ def _start_run(
     network = override_spec(load_spec(spec), assignments)
     use_threads(threads)
     recipe = network.training or TrainingSpec()
-    dataset = load_dataset(recipe.data, data_dir=data_dir, offline=offline)
+    dataset = places.load(recipe.data)
     return TrainingRun(network, dataset, folder, device=resolve_device(device), resume=resume)
 
 

@@ -75,7 +75,7 @@ def test_weight_and_bias_of_the_input_are_on_the_weight_grid() -> None:
     assert block.current(torch.ones(1, 1)).item() == (35 + 6) / 32
 
 
-@pytest.mark.parametrize(("exact", "expected"), [(True, [0, 0, 1, 0, 0]), (False, [0, 1, 0, 1, 1])])
+@pytest.mark.parametrize(("exact", "expected"), [(True, [0, 0, 1, 0, 0]), (False, [0, 1, 1, 1, 1])])
 def test_only_an_inexact_input_piles_up_in_the_current(exact: bool, expected: list[int]) -> None:
     block = input_block(exact_input=exact, neuron={"current_decay": 0.25, "voltage_decay": 0.0})
     assert block(torch.full((1, 6), 0.5), Mode.SNN, T)[:, 0, 0].tolist() == expected
@@ -254,7 +254,6 @@ def test_spikes_of_a_mean_only_norm_are_those_of_its_bias() -> None:
         plain.bias.copy_(normed.quantized_bias())
     x = spikes(T, 8, 6)
     assert torch.equal(normed(x, Mode.SNN, T), plain(x, Mode.SNN, T))
-    assert torch.equal(normed(x, Mode.SNN, T), normed.train()(x, Mode.SNN, T)) is False  # the mean has moved
 
 
 def test_rates_of_a_mean_only_norm_are_those_of_the_weighted_input_less_the_mean() -> None:
