@@ -67,24 +67,26 @@ def cuba_forward(
     Works in float64, in which integers below 2**53 and their truncated products are exact.
     """
     keep_u, keep_v = (1 - decay.double() for decay in (current_decay, voltage_decay))
-    drive = z.mul(STATE).trunc_()
     offset = 0.0 if bias is None else bias.double() * STATE
     limit = threshold * STATE
 
-    spikes, current, voltage = (torch.empty_like(drive, dtype=torch.float32) for _ in range(3))
-    u, v = (torch.zeros_like(drive[0], dtype=torch.float64) for _ in range(2))
-    for t in range(len(drive)):
-        u = _leak(u, keep_u).add_(drive[t])
+    spikes, current, voltage = (torch.empty(z.shape, dtype=torch.float32, device=z.device) for _ in range(3))
+    u, v = (torch.zeros(z.shape[1:], dtype=torch.float64, device=z.device) for _ in range(2))
+    for t in range(len(z)):
+        drive = z[t].mul(STATE).double().trunc_()
+        u = _leak(u, keep_u).add_(drive) if bool(keep_u.any()) else drive
         v = _leak(v, keep_v).add_(u).add_(offset)
         fired = v > limit
-        spikes[t], current[t], voltage[t] = fired, u, v
+        spikes[t] = fired
+        torch.div(u, STATE, out=current[t])
+        torch.div(v, STATE, out=voltage[t])
         v = v.sub_(fired * limit) if subtract else v.masked_fill_(fired, 0.0)
-    return CubaOutput(spikes, current.div_(STATE), voltage.div_(STATE))
+    return CubaOutput(spikes, current, voltage)
 
 
 def _leak(x: Tensor, keep: Tensor) -> Tensor:
-    """Scale an integer state by `keep`, a multiple of 1/4096, toward zero."""
-    return (x * keep).trunc_()
+    """Scale an integer state in place by `keep`, a multiple of 1/4096, toward zero."""
+    return x.mul_(keep).trunc_()
 
 
 def _per_channel(x: Tensor, z: Tensor) -> Tensor:

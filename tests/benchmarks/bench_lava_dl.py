@@ -10,7 +10,8 @@ ANN mode, untimed. Then it times
 - an epoch in ANN mode (`--batches N` times the first N batches and scales the seconds up);
 - classifying all test images as SNN with T steps: snnzoo's float and integer engines, and lava-dl.
 
-Each repeat is a fresh process; ours and lava-dl's alternate, and the table has medians. PY is a Python with lava-dl
+Each repeat is a fresh process; ours and lava-dl's alternate, and the table has medians, by the wall clock and by the
+CPU time of the process: on a busy machine only the second tells the work. PY is a Python with lava-dl
 0.6; $LAVA_PYTHON does as well. Data: D, $ZOO_DATA_DIR or the cache; else the embedded sample, scaled up.
 """
 
@@ -37,6 +38,10 @@ ROWS = {
 }
 """What is compared: our measurement, and lava-dl's."""
 
+CLOCKS = ("seconds", "cpu_seconds")
+DISTURBED = 1.1
+"""With one thread, wall seconds beyond this many CPU seconds mean that other programs took the processor."""
+
 
 class WorkerError(Exception):
     """A worker failed; says why."""
@@ -58,29 +63,39 @@ def run_worker(python: str, script: str, request: dict[str, Any]) -> dict[str, A
     return times
 
 
-def whole_seconds(times: dict[str, Any]) -> dict[str, float]:
-    """Seconds of each measurement, for the whole of MNIST."""
-    seconds = {name: run["seconds"] * N_TEST / run["images"] for name, run in times["test"].items()}
-    return {"epoch": times["epoch"]["seconds"] * N_TRAIN / times["epoch"]["images"], **seconds}
+def whole_seconds(times: dict[str, Any], clock: str) -> dict[str, float]:
+    """Seconds of each measurement by `clock` ("seconds" or "cpu_seconds"), for the whole of MNIST."""
+    seconds = {name: run[clock] * N_TEST / run["images"] for name, run in times["test"].items()}
+    return {"epoch": times["epoch"][clock] * N_TRAIN / times["epoch"]["images"], **seconds}
 
 
 def summarize(ours: list[dict[str, Any]], theirs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Medians, all values, and the ratio lava-dl / ours, for each of `ROWS`."""
+    """Medians, all values, and the ratio lava-dl / snnzoo, by both clocks, for each of `ROWS`."""
     rows = []
     for what, (our_name, their_name) in ROWS.items():
-        our_seconds = [whole_seconds(times)[our_name] for times in ours]
-        their_seconds = [whole_seconds(times)[their_name] for times in theirs]
-        rows.append(
-            {
-                "what": what,
-                "snnzoo_s": median(our_seconds),
-                "lava_dl_s": median(their_seconds),
+        row: dict[str, Any] = {"what": what}
+        for clock in CLOCKS:
+            our_seconds = [whole_seconds(times, clock)[our_name] for times in ours]
+            their_seconds = [whole_seconds(times, clock)[their_name] for times in theirs]
+            row[clock] = {
+                "snnzoo": median(our_seconds),
+                "lava_dl": median(their_seconds),
                 "ratio": median(their_seconds) / median(our_seconds),
-                "snnzoo_all_s": our_seconds,
-                "lava_dl_all_s": their_seconds,
+                "snnzoo_all": our_seconds,
+                "lava_dl_all": their_seconds,
             }
-        )
+        rows.append(row)
     return rows
+
+
+def is_disturbed(rows: list[dict[str, Any]]) -> bool:
+    """Whether any run waited for the processor, so that its wall clock says more than its work."""
+    return any(
+        wall > DISTURBED * cpu
+        for row in rows
+        for side in ("snnzoo_all", "lava_dl_all")
+        for wall, cpu in zip(row["seconds"][side], row["cpu_seconds"][side], strict=True)
+    )
 
 
 def notes(report: dict[str, Any]) -> Iterator[str]:
@@ -93,6 +108,8 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
     )
     if report["sample"]:
         yield "MNIST was not found (--data-dir): measured on the embedded sample"
+    if request["threads"] == 1 and is_disturbed(report["rows"]):
+        yield "the machine was busy: some runs waited for the processor, so trust the CPU seconds, not the wall clock"
     epoch, test = ours["epoch"]["images"], next(iter(ours["test"].values()))["images"]
     if epoch != N_TRAIN:
         yield f"epoch: measured on {epoch} images, scaled to {N_TRAIN}"
@@ -104,16 +121,20 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
 
 
 def print_table(report: dict[str, Any]) -> None:
-    """The table, seconds as `median (smallest-largest)`."""
+    """The table, wall seconds as `median (smallest-largest)`."""
 
-    def cell(row: dict[str, Any], side: str) -> str:
-        seconds = row[f"{side}_all_s"]
-        return f"{row[f'{side}_s']:.2f} ({min(seconds):.2f}-{max(seconds):.2f})"
+    def cell(seconds: dict[str, Any], side: str) -> str:
+        every = seconds[f"{side}_all"]
+        return f"{seconds[side]:.2f} ({min(every):.2f}-{max(every):.2f})"
 
-    print("| seconds for the whole of MNIST | snnzoo | lava-dl | lava-dl / snnzoo |")
-    print("|---|---|---|---|")
+    print("| seconds for the whole of MNIST | snnzoo | lava-dl | ratio | CPU: snnzoo | lava-dl | ratio |")
+    print("|---|---|---|---|---|---|---|")
     for row in report["rows"]:
-        print(f"| {row['what']} | {cell(row, 'snnzoo')} | {cell(row, 'lava_dl')} | {row['ratio']:.2f} |")
+        cells = [row["what"]]
+        for clock in CLOCKS:
+            seconds = row[clock]
+            cells += [cell(seconds, "snnzoo"), cell(seconds, "lava_dl"), f"{seconds['ratio']:.2f}"]
+        print(f"| {' | '.join(cells)} |")
     print()
     for note in report["notes"]:
         print(f"- {note}")

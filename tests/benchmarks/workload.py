@@ -23,7 +23,7 @@ N_WARM_UP = 5
 
 
 def load_images(data):
-    """{"train" or "test": (images uint8 [N, 784], labels int64 [N])}, from idx files in a folder or the sample's npz."""
+    """{"train" or "test": (images uint8 [N, 784], labels int64 [N])}, of idx files in a folder or the sample's npz."""
     path = Path(data)
     if path.is_file():
         with np.load(path) as arrays:

@@ -1,6 +1,5 @@
 import io
 import math
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -10,7 +9,7 @@ from torch import Tensor
 
 from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Split, load_dataset
-from bootstrap_core.evaluation import evaluate
+from bootstrap_core.evaluation import Evaluation, evaluate
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.schedule import LayerModes
@@ -178,6 +177,12 @@ def test_the_cosine_falls_with_every_batch_to_almost_nothing(split: Split) -> No
     assert rates == pytest.approx(expected)
 
 
+def test_the_snn_epochs_have_a_rate_and_a_schedule_of_their_own(split: Split) -> None:
+    trainer = Trainer(network(), split, recipe(epochs=4, snn_epochs=2, snn_learning_rate=0.003))
+    rates = [trainer.run_epoch().learning_rate for _ in range(4)]
+    assert rates == pytest.approx([0.01, 0.005, 0.003, 0.0015])
+
+
 # --- The loss
 
 
@@ -196,7 +201,7 @@ def test_each_epoch_sees_every_training_image_once_in_another_order(split: Split
 
 
 def test_the_loss_is_cross_entropy_of_scaled_logits_with_smoothed_labels(split: Split) -> None:
-    options = {"logit_scale": 2.5, "label_smoothing": 0.2, "learning_rate": 1e-12}
+    options = {"logit_scale": 2.5, "label_smoothing": 0.2, "snn_learning_rate": 1e-12}
     trainer = Trainer(network(), split, recipe(epochs=2, snn_epochs=1, **options))
     trainer.run_epoch()
     trainer.network.blocks[1].norm.update = lambda z, channel_axis: None
@@ -212,7 +217,7 @@ def test_the_loss_is_cross_entropy_of_scaled_logits_with_smoothed_labels(split: 
 def test_training_lowers_the_loss(split: Split) -> None:
     trainer = Trainer(network(), split, recipe(epochs=6))
     losses = [trainer.run_epoch().training_loss for _ in range(6)]
-    assert losses[-1] < 0.7 * losses[0]
+    assert losses[-1] < 0.9 * losses[0]
 
 
 def test_augmented_images_are_what_the_network_sees(split: Split) -> None:
@@ -365,31 +370,43 @@ def test_a_run_may_go_on_for_more_epochs(split: Split) -> None:
 
 
 @pytest.fixture
-def snapshots_of_fit(split: Split) -> Callable[..., tuple[Network, list[dict[str, Tensor]], Any]]:
-    def run(**options: Any) -> tuple[Network, list[dict[str, Tensor]], Any]:
-        snapshots: list[dict[str, Tensor]] = []
-        trained = network()
+def scripted_scores(monkeypatch) -> None:
+    """Of 10 validation images, right in each epoch: best as SNN in epoch 1, and again in 3; best as ANN in epoch 2."""
+    script = {Mode.ANN: iter([1, 2, 9, 4]), Mode.SNN: iter([3, 6, 5, 6])}
 
-        def on_epoch(report: EpochReport) -> None:
-            assert report.epoch == len(snapshots)
-            snapshots.append({name: tensor.clone() for name, tensor in trained.state_dict().items()})
+    def score(network: Network, split: Split, *, mode: Mode) -> Evaluation:
+        return Evaluation(
+            mode=mode,
+            time_steps=4,
+            n_images=10,
+            n_correct=next(script[mode]),
+            loss=1.0,
+            rates=(),
+            synops=None,
+            seconds=1.0,
+        )
 
-        stats = fit(trained, split, recipe(**options), on_epoch=on_epoch)
-        return trained, snapshots, stats
-
-    return run
+    monkeypatch.setattr("bootstrap_core.training.evaluate", score)
 
 
-def test_fit_leaves_the_weights_of_the_best_epoch_by_snn_accuracy(snapshots_of_fit) -> None:
-    trained, snapshots, stats = snapshots_of_fit(epochs=6, learning_rate=0.3, learning_rate_schedule="constant")
-    best = stats.snn.best_epoch
-    assert best < 5
-    assert best != stats.testing.best_epoch
+@pytest.mark.usefixtures("scripted_scores")
+def test_fit_leaves_the_weights_of_the_first_best_epoch_by_snn_accuracy(split: Split) -> None:
+    trained, snapshots, best = network(), [], []
+
+    def on_epoch(report: EpochReport) -> None:
+        best.append(report.best)
+        snapshots.append({name: tensor.clone() for name, tensor in trained.state_dict().items()})
+
+    stats = fit(trained, split, recipe(), on_epoch=on_epoch)
+    assert best == [True, True, False, False]
+    assert stats.snn.best_epoch == 1
     for name, tensor in trained.state_dict().items():
-        assert torch.equal(tensor, snapshots[best][name]), name
+        assert torch.equal(tensor, snapshots[1][name]), name
+    assert not torch.equal(trained.readout.synapse.weight, snapshots[3]["blocks.2.synapse.weight"])
 
 
-def test_fit_runs_all_epochs_and_gives_their_statistics(snapshots_of_fit) -> None:
-    _, snapshots, stats = snapshots_of_fit(epochs=3)
-    assert len(snapshots) == 3
+def test_fit_runs_all_epochs_and_gives_their_statistics(split: Split) -> None:
+    epochs: list[int] = []
+    stats = fit(network(), split, recipe(epochs=3), on_epoch=lambda report: epochs.append(report.epoch))
+    assert epochs == [0, 1, 2]
     assert [len(stat.accuracy_log) for stat in (stats.training, stats.testing, stats.snn)] == [3, 3, 3]
