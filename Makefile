@@ -6,7 +6,7 @@ RUN ?= run
 LAVA_PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types bench check-netx train docs clean
+.PHONY: help install demo test lint format types bench check-engines check-netx train docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -46,6 +46,9 @@ train: install  ## Train the shipped MNIST networks into RUN (default run), an h
 
 bench: install  ## Time an ANN epoch and an SNN test run beside lava-dl: make bench LAVA_PYTHON=...
 	$(BIN)/python tests/benchmarks/bench_lava_dl.py --lava-python "$(LAVA_PYTHON)"
+
+check-engines: install  ## Compare every spike of both engines on the full MNIST test set, for each packaged model
+	$(BIN)/python tests/benchmarks/check_engines.py $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')
 
 check-netx: install  ## Run an exported network in Lava and compare every spike: make check-netx LAVA_PYTHON=...
 	$(BIN)/python tests/benchmarks/check_netx.py --lava-python "$(LAVA_PYTHON)"

@@ -223,13 +223,13 @@ def _integer_bias(bias: Tensor | None) -> Tensor | None:
 def _integer_synapse(synapse: Synapse, weight: Tensor) -> Weighted:
     integers = (weight / WEIGHT_STEP).round().to(torch.int8)
     if isinstance(synapse, DenseSynapse):
-        matrix = integers.t().contiguous()
+        matrix = _row_major(integers.t())
         return lambda x: _multiply(x, matrix)
     if isinstance(synapse, PoolSynapse):
         spec, one = synapse.spec, int(integers[0, 0, 0, 0])
         return lambda x: _windows(x, spec).sum((-1, -2), dtype=torch.int64) * one
     spec = synapse.spec
-    matrices = [group.flatten(1).t().contiguous() for group in integers.chunk(spec.groups)]
+    matrices = [_row_major(group.flatten(1).t()) for group in integers.chunk(spec.groups)]
     return lambda x: _convolve(x, spec, matrices)
 
 
@@ -244,12 +244,17 @@ def _over_time(weigh: Weighted, x: Tensor) -> Tensor:
 def _multiply(x: Tensor, matrix: Tensor) -> Tensor:
     """`x @ matrix`, int64, of int8 `[M, K]` (or nonnegative int32, in 7-bit digits) and int8 `[K, N]`."""
     if x.dtype == torch.int8:
-        return torch._int_mm(x.contiguous(), matrix).long()
+        return torch._int_mm(_row_major(x), matrix).long()
     total, digit = torch.zeros(len(x), matrix.shape[1], dtype=torch.int64), 0
     while bool((x >> 7 * digit).any()):
-        total += torch._int_mm((x >> 7 * digit & 127).to(torch.int8), matrix).long() << 7 * digit
+        total += torch._int_mm(_row_major((x >> 7 * digit & 127).to(torch.int8)), matrix).long() << 7 * digit
         digit += 1
     return total
+
+
+def _row_major(x: Tensor) -> Tensor:
+    """`x` `[M, K]` with strides `(K, 1)`; with one row or column others pass as contiguous, and _int_mm misreads them."""
+    return x if x.stride() == (x.shape[1], 1) else x.clone(memory_format=torch.contiguous_format)
 
 
 def _windows(x: Tensor, spec: ConvSpec) -> Tensor:

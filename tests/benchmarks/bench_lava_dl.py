@@ -168,7 +168,7 @@ def main() -> int:
     data = find_dataset("mnist", data_dir=options.data_dir)
     names = ("threads", "batches", "batch_size", "test_batch_size", "sample_batches", "time_steps", "seed")
     request = {name: getattr(options, name) for name in names}
-    request["data"] = str((data or find_dataset(SAMPLE_NAME)).absolute())
+    request["data"] = str(Path(data or str(find_dataset(SAMPLE_NAME))).absolute())
 
     sides: dict[str, list[dict[str, Any]]] = {"snnzoo": [], "lava_dl": []}
     workers = {"snnzoo": (sys.executable, "snnzoo_worker.py"), "lava_dl": (options.lava_python, "lava_dl_worker.py")}

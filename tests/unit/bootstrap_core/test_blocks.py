@@ -240,7 +240,7 @@ def test_a_mean_only_norm_leaves_as_a_bias_of_the_mean_over_the_current_decay_on
 
 def test_a_mean_only_norm_adds_up_with_a_bias() -> None:
     block = block_of(norm="mean_only", bias=True, neuron={"current_decay": 0.5})
-    block.norm.running_mean.copy_(torch.tensor([0.3, -0.3, 0.0, 0.0]))
+    block.norm.running_mean.copy_(torch.tensor([0.3, -0.3, 0.0, -0.3]))
     with torch.no_grad():
         block.bias.copy_(torch.tensor([0.25, 0.25, 0.25, 70.0]))
     assert (64 * block.quantized_bias()).tolist() == [16 - 38, 16 + 38, 16, 4095]
@@ -361,6 +361,7 @@ def test_the_drive_of_a_pool_is_the_average_times_its_gain() -> None:
 
 def test_the_gain_of_a_pool_defaults_to_the_threshold_of_its_neurons() -> None:
     assert pool_network().blocks[1].quantized_weight().unique().tolist() == [1.5 / 4]
+    assert pool_network(kernel=[1, 4]).blocks[1].quantized_weight().unique().tolist() == [1.5 / 4]
     own = pool_network(neuron={"threshold": 0.5}).blocks[1]
     assert own.quantized_weight().unique().tolist() == [0.125]
 

@@ -122,6 +122,17 @@ def test_tau_and_scale_reach_the_surrogate_gradient() -> None:
     assert z.grad.item() == pytest.approx(0.4 / 200 * math.exp(-0.01), rel=1e-6)
 
 
+def test_the_surrogate_is_as_wide_and_high_as_lava_dl_s_by_default() -> None:
+    gradients = []
+    for options in ({}, {"tau_grad": 1.0, "scale_grad": 1.0}):
+        z = torch.full((1, 1, 1), 3.0, requires_grad=True)
+        cuba(z, current_decay=torch.ones(1), voltage_decay=torch.ones(1), threshold=2.0, **options).spikes.backward(
+            torch.ones(1, 1, 1)
+        )
+        gradients.append(z.grad.item())
+    assert gradients[0] == gradients[1]
+
+
 def test_gradient_flows_back_in_time_through_both_leaks_and_not_forward() -> None:
     z = torch.zeros(3, 1, 1, requires_grad=True)
     decays = {"current_decay": torch.tensor([0.5]), "voltage_decay": torch.tensor([0.25])}

@@ -160,6 +160,14 @@ def test_a_current_that_leaves_24_bits_names_state_block_value_and_step(sign: in
     assert "-8388608 to 8388607 (24 bits)" in message
 
 
+def test_an_overflow_tells_the_worst_value_of_either_sign() -> None:
+    network = make({**DENSE, "features": 2}, AFFINE, input=GRADED, neuron={"threshold": 0.5, "current_decay": 0.0})
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.copy_(torch.tensor([[-3.0], [0.5]]))
+    with pytest.raises(StateOverflowError, match=rf"reaches {-3 * 1000 * 4096} at step 0"):
+        IntegerNetwork(network).run(pixel(1000))
+
+
 def test_a_voltage_that_leaves_24_bits_names_state_block_and_step() -> None:
     network = make(DENSE, AFFINE, input=GRADED, neuron={"threshold": 0.5, "current_decay": 1.0, "voltage_decay": 0.0})
     with torch.no_grad():

@@ -156,6 +156,13 @@ def test_sampling_and_fitting_make_ann_mode_defined() -> None:
     assert network.fitted
 
 
+def test_a_network_is_fitted_when_every_activation_is() -> None:
+    network = make()
+    network.blocks[0].sampler.add(torch.rand(50), torch.rand(50))
+    network.blocks[0].sampler.fit()
+    assert not network.fitted
+
+
 def test_ann_mode_before_a_fit_raises() -> None:
     with pytest.raises(SnnZooError, match="no activation yet"):
         make()(images(), Mode.ANN)

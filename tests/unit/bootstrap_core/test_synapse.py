@@ -75,9 +75,14 @@ def test_the_scale_multiplies_weights_before_they_are_quantized(make) -> None:
 
 
 def test_the_scale_reaches_the_weighted_input() -> None:
-    synapse = DenseSynapse(6, 4, normalize=False)
-    x = rand(5, 6)
-    assert torch.equal(synapse(x, 4.0), F.linear(x, synapse.quantized_weight(4.0)))
+    for synapse, x in (
+        (DenseSynapse(6, 4, normalize=False), rand(5, 6)),
+        (ConvSynapse(CONV, 6, normalize=False), rand(5, 6, 8, 9)),
+    ):
+        scaled = synapse(x, 4.0)
+        with torch.no_grad():
+            synapse.weight.mul_(4.0)
+        assert torch.equal(scaled, synapse(x))
 
 
 @pytest.mark.parametrize("normalize", [False, True])

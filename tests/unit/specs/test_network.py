@@ -319,6 +319,15 @@ def test_defaults_are_those_of_the_docs() -> None:
     )
 
 
+def test_a_synapse_is_plain_unless_told_otherwise() -> None:
+    plain = {"weight_norm": False, "bias": False, "dropout": 0.0, "neuron": None}
+    hidden = {**plain, "norm": "none", "delay_shift": None}
+    geometry = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
+    conv = {"kind": "conv", "channels": 4, "kernel": [3, 3]}
+    blocks = parse_spec(text(conv, FLATTEN, DENSE, READOUT, shape=(1, 8, 8))).model_dump(mode="json")["blocks"]
+    assert blocks == [{**conv, **geometry, **hidden}, FLATTEN, {**DENSE, **hidden}, {**READOUT, **plain}]
+
+
 def _members(spec: NetworkSpec) -> list[tuple[pydantic.BaseModel | LayerSpec, str]]:
     return [(spec, "time_steps"), (spec.neuron, "threshold"), (spec.input, "shape"), (spec.blocks[0], "kernel")]
 
