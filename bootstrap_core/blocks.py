@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from bootstrap_core.functional.quantize import quantize_bias, quantize_weight, truncate_current
+from bootstrap_core.fixed_point import DECAY_ONE, WEIGHT_STEP
+from bootstrap_core.functional.quantize import quantize_bias, quantize_weight, straight_through, truncate_current
 from bootstrap_core.mode import Mode
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.normalization import MeanOnly, WeightScale
@@ -186,15 +187,16 @@ class SpikingBlock(_SynapticBlock):
             total = quantize_bias(self.bias * self.levels)
         if isinstance(self.norm, MeanOnly):
             current_decay, _ = self.neuron.quantized_decays()
-            mean = quantize_weight(self.norm.running_mean / current_decay)
-            total = -mean if total is None else quantize_bias(total - mean)
+            mean = self.norm.running_mean * self.levels / current_decay.clamp_min(1 / DECAY_ONE)
+            mean = straight_through(mean, torch.round(mean / WEIGHT_STEP) * WEIGHT_STEP)
+            total = quantize_bias(-mean if total is None else total - mean)
         return total
 
     def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
         """See `Block`."""
         z = self.synapse(self.dropped(x, mode), self._scale())
         if self.training and self.norm is not None:
-            self.norm.update(z, channel_axis=2 if mode.spiking else 1)
+            self.norm.update(z / self.levels, channel_axis=2 if mode.spiking else 1)
         bias = self.quantized_bias()
         if not mode.spiking:
             return _activate(self.sampler, self._drive(z, bias), mode)

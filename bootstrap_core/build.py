@@ -10,6 +10,7 @@ from bootstrap_core.synapse import ConvSynapse, DenseSynapse, PoolSynapse
 from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, InputSpec, LayerSpec
 from specs.fields import Shape
 from specs.network import NetworkSpec
+from specs.neuron import LearnDecays
 from specs.shapes import pool_as_conv
 
 __all__ = ["build_network"]
@@ -44,6 +45,10 @@ def _build_block(spec: NetworkSpec, index: int, before: Shape, after: Shape) -> 
     def neuron(layer: LayerSpec) -> CubaNeuron:
         return CubaNeuron(spec.neuron_of(layer), channels=channels, levels=levels)
 
+    def readout_neuron(layer: LayerSpec) -> CubaNeuron:
+        fixed = spec.neuron_of(layer).model_copy(update={"learn_decays": LearnDecays.NONE})  # no gradient reaches them
+        return CubaNeuron(fixed, channels=channels, levels=levels)
+
     match layer:
         case InputSpec(encoding=Encoding.GRADED):
             return GradedInputBlock(layer)
@@ -57,7 +62,7 @@ def _build_block(spec: NetworkSpec, index: int, before: Shape, after: Shape) -> 
         case AffineSpec():
             synapse = DenseSynapse(before[0], channels, normalize=layer.weight_norm)
             return AffineBlock(
-                synapse, neuron(layer), channels=channels, bias=layer.bias, dropout=layer.dropout, levels=levels
+                synapse, readout_neuron(layer), channels=channels, bias=layer.bias, dropout=layer.dropout, levels=levels
             )
         case DenseSpec() | ConvSpec():
             return SpikingBlock(

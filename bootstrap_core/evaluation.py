@@ -11,7 +11,7 @@ from torch import Tensor
 from bootstrap_core.datasets import Split
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Trace
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, LayerSpec
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, InputSpec, LayerSpec
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.shapes import pool_as_conv
@@ -122,7 +122,7 @@ def evaluate(
         n_correct=n_correct,
         loss=loss / n_images,
         rates=tuple(
-            None if isinstance(layer, AffineSpec) else float(rate) / n_images
+            float(rate) / n_images if _has_neurons(layer) else None
             for layer, rate in zip(spec.layers, rates, strict=True)
         ),
         synops=tuple((synops / n_images).tolist()) if mode.spiking else None,
@@ -145,6 +145,12 @@ def count_synops(spec: NetworkSpec, trace: Trace) -> list[float]:
         )
         counts.append(float((arrived * _fanout(spec.layers[i + 1], shape).to(arrived)).sum()))
     return counts
+
+
+def _has_neurons(layer: LayerSpec) -> bool:
+    if isinstance(layer, InputSpec):
+        return layer.encoding is Encoding.SPIKE
+    return not isinstance(layer, FlattenSpec | AffineSpec)
 
 
 def _fanout(layer: LayerSpec, shape: Shape) -> Tensor:

@@ -105,8 +105,7 @@ class Network(nn.Module):
 def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     """Images `[N, ...]` in the input's shape, uint8 scaled to 0..1. Raises `DataError` if they cannot fit."""
     shape = spec.input.shape
-    n_values = images[0].numel() if images.dim() and len(images) else 0
-    if len(images) and n_values != torch.Size(shape).numel():
+    if images.dim() == 0 or (len(images) and images[0].numel() != torch.Size(shape).numel()):
         raise DataError(f"images of {list(images.shape[1:])} do not fit the input {list(shape)} of {spec.name}")
     x = images.reshape(len(images), *shape)
     return x.float() / 255 if x.dtype == torch.uint8 else x

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from bootstrap_core.functional.piecewise import piecewise
 from specs.errors import SnnZooError
 
-__all__ = ["RateSampler"]
+__all__ = ["RateSampler", "mix_seed"]
 
 CAPACITY = 1 << 15
 BINS = 5
@@ -62,7 +62,7 @@ class RateSampler(nn.Module):
     def add(self, z: Tensor, a: Tensor) -> None:
         """Add pairs: mean weighted inputs `z` and mean rates `a`, of one shape."""
         pairs = torch.stack([z.detach().flatten(), a.detach().flatten()], dim=1).to("cpu", torch.float32)
-        generator = torch.Generator().manual_seed((self.seed << 40) + self.n_seen)
+        generator = torch.Generator().manual_seed(mix_seed(self.seed, self.n_seen))
         self._keep(pairs, torch.rand(len(pairs), dtype=torch.float64, generator=generator))
         self.n_seen += len(pairs)
 
@@ -116,6 +116,11 @@ class RateSampler(nn.Module):
         return piecewise(z, self.centers[:n], self.slopes[: n - 1])
 
 
+def mix_seed(seed: int, counter: int) -> int:
+    """One seed for a generator from a seed and a counter; torch's CPU generator takes 32 bits."""
+    return (seed * 0x9E3779B1 + counter) % (1 << 32)
+
+
 def _median(x: Tensor) -> Tensor:
     """Median, the mean of the middle two for an even count."""
     return torch.quantile(x, 0.5)
@@ -135,7 +140,9 @@ def _curve(found: list[Tensor], maximum: float) -> tuple[Tensor, Tensor]:
     if not found:
         found = [torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
     elif len(found) == 1:
-        found = [torch.zeros(2, dtype=torch.float64), found[0]]
+        z, a = found[0]
+        start = torch.zeros_like(z) if z > 0 else z - a  # a bias can fire a neuron that its input inhibits
+        found = [torch.stack([start, torch.zeros_like(a)]), found[0]]
     inner = torch.stack(found)
     z, a = inner.T
     slopes = (a.diff() / z.diff()).abs().clamp_min(1e-6)

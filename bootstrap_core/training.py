@@ -4,6 +4,7 @@ import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any
 
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor
 
 from bootstrap_core.augment import RandomAffine
 from bootstrap_core.datasets import Split, train_validation_split
-from bootstrap_core.evaluation import evaluate
+from bootstrap_core.evaluation import batches, evaluate
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
+from bootstrap_core.sampler import RateSampler, mix_seed
 from bootstrap_core.schedule import LayerModes, Scheduler
 from bootstrap_core.stats import LearningStats
 from specs.errors import DataError, SnnZooError
@@ -70,7 +72,7 @@ class Trainer:
         self.training, self.validation = train_validation_split(split, n_validation=recipe.validation, seed=recipe.seed)
         self.n_batches = math.ceil(len(self.training) / recipe.batch_size)
         self.scheduler = Scheduler(
-            recipe.sample_period, min(recipe.sample_iterations, self.n_batches - 1), recipe.crossover_epochs
+            recipe.sample_period, max(1, min(recipe.sample_iterations, self.n_batches - 1)), recipe.crossover_epochs
         )
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
@@ -89,8 +91,9 @@ class Trainer:
         start = time.perf_counter()
         epoch = self.epoch
         with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
-            torch.manual_seed((self.recipe.seed << 20) + epoch)
+            torch.manual_seed(mix_seed(self.recipe.seed, epoch))
             self._train(epoch, on_batch)
+        self._fit_what_is_left(epoch)
         for stat, mode in ((self.stats.testing, Mode.ANN), (self.stats.snn, Mode.SNN)):
             score = evaluate(self.network, self.validation, mode=mode)
             stat.add(score.loss, score.n_correct, score.n_images)
@@ -112,7 +115,7 @@ class Trainer:
 
     def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:
         network, recipe, device = self.network.train(), self.recipe, self.network.device
-        generator = torch.Generator().manual_seed((recipe.seed << 20) + epoch)
+        generator = torch.Generator().manual_seed(mix_seed(recipe.seed, epoch))
         order = torch.randperm(len(self.training), generator=generator)
         for iteration, indices in enumerate(order.split(recipe.batch_size)):
             images = self.training.images[indices].float() / 255
@@ -131,6 +134,17 @@ class Trainer:
             self.stats.training.add(loss.item(), int((logits.argmax(1) == labels).sum()), len(labels))
             on_batch(iteration + 1, self.n_batches)
         network.eval()
+
+    @torch.no_grad()
+    def _fit_what_is_left(self, epoch: int) -> None:
+        """Fit blocks that sampled but did not meet FIT as ANN; after an SNN epoch, sample and fit all of them."""
+        samplers = [module for module in self.network.modules() if isinstance(module, RateSampler)]
+        if epoch >= self.n_ann_epochs:
+            for images, _ in islice(batches(self.training, self.recipe.batch_size), self.recipe.sample_iterations):
+                self.network(images.to(self.network.device), Mode.SAMPLE)
+        for sampler in samplers:
+            sampler.fit()
+            sampler.clear()
 
     def _modes(self, epoch: int, iteration: int) -> LayerModes:
         if epoch >= self.n_ann_epochs:

@@ -28,7 +28,7 @@ class _Piecewise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
         z_centers, a_centers = centers.T.contiguous()
-        segment = torch.bucketize(z, z_centers, right=False) - 1  # -1 below all, K - 1 above all
+        segment = torch.bucketize(z.contiguous(), z_centers, right=False) - 1  # -1 below all, K - 1 above all
         inside = (segment >= 0) & (segment < len(slopes))
         segment = segment.clamp_(0, len(slopes) - 1)
         slope = torch.where(inside, slopes[segment], 0.0)

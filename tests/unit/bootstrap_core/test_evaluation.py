@@ -149,7 +149,6 @@ def test_the_training_flag_comes_back_after_an_error() -> None:
     assert network.training
 
 
-@pytest.mark.xfail(strict=True, reason="BUG: documented None for layers that do not spike, given as a rate")
 def test_layers_without_neurons_have_no_rate() -> None:
     conv = {"kind": "conv", "channels": 1, "kernel": 3, "stride": 3}
     entering = {"shape": [1, 28, 28], "encoding": "graded"}

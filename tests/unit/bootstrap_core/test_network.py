@@ -200,7 +200,6 @@ def test_no_images_give_no_logits() -> None:
     assert make()(torch.zeros(0, 1, 4, 4)).shape == (0, 2)
 
 
-@pytest.mark.xfail(strict=True, raises=TypeError, reason="BUG: as_input takes len() of a tensor without axes")
 def test_a_number_is_no_image() -> None:
     with pytest.raises(DataError):
         make()(torch.tensor(0.5))

@@ -130,7 +130,6 @@ def test_an_epoch_with_fewer_batches_than_sampling_takes_still_fits(split: Split
     assert trainer.network.fitted
 
 
-@pytest.mark.xfail(strict=True, raises=SnnZooError, reason="BUG: one batch an epoch goes to FIT, with nothing sampled")
 def test_an_epoch_of_one_batch_trains_too(split: Split) -> None:
     Trainer(network(), split, recipe(batch_size=1000)).run_epoch()
 
@@ -144,7 +143,6 @@ def test_crossover_epochs_move_blocks_to_snn(split: Split, monkeypatch) -> None:
     assert [modes.crossover for modes in seen] == [1] * 4 + [2] * 4
 
 
-@pytest.mark.xfail(strict=True, raises=SnnZooError, reason="BUG: blocks before a crossover at epoch 0 are never fitted")
 def test_a_crossover_from_the_first_epoch_on_can_be_scored_as_ann(split: Split) -> None:
     Trainer(network(), split, recipe(crossover_epochs=(0,))).run_epoch()
 
@@ -158,7 +156,6 @@ def test_the_last_snn_epochs_run_wholly_as_snn(split: Split, monkeypatch) -> Non
     assert [modes.base for modes in seen[N_BATCHES:]] == [Mode.SNN] * 2 * N_BATCHES
 
 
-@pytest.mark.xfail(strict=True, raises=SnnZooError, reason="BUG: nothing is fitted when all epochs are SNN epochs")
 def test_all_epochs_may_be_snn_epochs(split: Split) -> None:
     Trainer(network(), split, recipe(epochs=1, snn_epochs=1)).run_epoch()
 
