@@ -42,7 +42,7 @@ types: install  ## Check the types
 	$(BIN)/mypy
 
 train: install  ## Train the shipped MNIST networks into RUN (default run), an hour or two
-	for name in mnist-dense mnist-dense-shallow mnist-conv; do $(BIN)/zoo train $$name -o $(RUN)/$$name || exit 1; done
+	for name in mnist-dense mnist-dense-shallow mnist-conv; do $(BIN)/zoo train $$name -o $(RUN)/$$name --threads 1 || exit 1; done
 
 bench: install  ## Time an ANN epoch and an SNN test run beside lava-dl: make bench LAVA_PYTHON=...
 	$(BIN)/python tests/benchmarks/bench_lava_dl.py --lava-python "$(LAVA_PYTHON)"

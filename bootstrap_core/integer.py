@@ -253,7 +253,7 @@ def _multiply(x: Tensor, matrix: Tensor) -> Tensor:
 
 
 def _row_major(x: Tensor) -> Tensor:
-    """`x` `[M, K]` with strides `(K, 1)`: one row or column passes as contiguous with others, which _int_mm misreads."""
+    """`x` `[M, K]` with strides `(K, 1)`; a single row or column may have others, which _int_mm misreads."""
     return x if x.stride() == (x.shape[1], 1) else x.clone(memory_format=torch.contiguous_format)
 
 
