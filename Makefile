@@ -45,13 +45,15 @@ train: install  ## Train the shipped MNIST networks into RUN (default run), an h
 	for name in mnist-dense mnist-dense-shallow mnist-conv; do $(BIN)/zoo train $$name -o $(RUN)/$$name --threads 1 || exit 1; done
 
 bench: install  ## Time an ANN epoch and an SNN test run beside lava-dl: make bench LAVA_PYTHON=...
-	$(BIN)/python tests/benchmarks/bench_lava_dl.py --lava-python "$(LAVA_PYTHON)"
+	mkdir -p tests/benchmarks/results
+	$(BIN)/python tests/benchmarks/bench_lava_dl.py --lava-python "$(LAVA_PYTHON)" --json > tests/benchmarks/results/lava_dl.json
+	$(BIN)/python tests/make_readme_tables.py --print lava-dl
 
 check-engines: install  ## Compare every spike of both engines on the full MNIST test set, for each packaged model
 	$(BIN)/python tests/benchmarks/check_engines.py $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')
 
-check-netx: install  ## Run an exported network in Lava and compare every spike: make check-netx LAVA_PYTHON=...
-	$(BIN)/python tests/benchmarks/check_netx.py --lava-python "$(LAVA_PYTHON)"
+check-netx: install  ## Export the packaged models, run them in Lava, compare every spike: make check-netx LAVA_PYTHON=...
+	$(BIN)/python tests/benchmarks/check_export.py --lava-python "$(LAVA_PYTHON)" $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')
 
 docs: install  ## Write the tables of the README from what was measured
 	$(BIN)/python tests/make_readme_tables.py

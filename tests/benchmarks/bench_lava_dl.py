@@ -181,6 +181,7 @@ def main() -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
 
+    request["data"] = Path(request["data"]).name
     report = {"request": request, "sample": data is None, "rows": summarize(sides["snnzoo"], sides["lava_dl"]), **sides}
     report["notes"] = list(notes(report))
     if options.json:

@@ -1,0 +1,80 @@
+"""Export models with `write_netx`, run the files in Lava, and compare every spike with the integer engine.
+
+    python tests/benchmarks/check_export.py --lava-python PY MODEL... [--images N]
+
+MODEL is what `zoo eval` takes, with spike input. The images are the first of the embedded sample, one window of T steps
+after another with `reset_interval=T`. Exits with 1 if anything differs.
+"""
+
+import argparse
+import os
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+from check_netx import LavaError, run_netx
+
+from bootstrap_core import IntegerNetwork, Network, load_dataset
+from bootstrap_core.blocks import FlattenBlock
+from bootstrap_core.fixed_point import MANT
+from converters import write_netx
+from zoo.sources import read_source
+
+
+def to_netx(array: np.ndarray) -> np.ndarray:
+    """`[N, C, H, W]` or `[T, N, C, H, W]` in netx's order, `[..., W, H, C]`; flat arrays as they are."""
+    return array.swapaxes(-1, -3) if array.ndim >= 4 else array
+
+
+def compare(network: Network, n_images: int, lava_python: str) -> tuple[int, int]:
+    """Spikes (and final readout voltages) that were compared, and how many differ."""
+    images, steps = load_dataset("mnist-sample").test.images[:n_images].float() / 255, network.spec.time_steps
+    shape = network.spec.input.shape
+    current = network.blocks[0].current(images.reshape(n_images, *shape)).detach()
+    mants = to_netx((current * MANT).round().int().numpy())
+    _, trace = IntegerNetwork(network).run(images)
+    with tempfile.TemporaryDirectory() as folder:
+        path = write_netx(network, Path(folder) / "model.net")
+        found = run_netx(lava_python, path, mants, steps, reset_interval=steps)
+    expected = [
+        to_netx(spikes.numpy())
+        for spikes, block in zip(trace.spikes[:-1], network.blocks[:-1], strict=True)
+        if not isinstance(block, FlattenBlock)
+    ]
+    n, different = 0, 0
+    for image in range(n_images):
+        for layer, spikes in enumerate(expected):
+            ours = np.moveaxis(spikes[:, image], 0, -1)  # time last
+            theirs = found[f"{image}/spikes/{layer}"]
+            n += ours.size
+            different += int((ours != theirs).sum()) if ours.shape == theirs.shape else ours.size
+        voltage = trace.readout_voltage[-1, image].numpy()
+        n += voltage.size
+        different += int((voltage != found[f"{image}/readout_voltage"]).sum())
+    return n, different
+
+
+def main() -> int:
+    """Compare each model given."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"), help="default: $LAVA_PYTHON")
+    parser.add_argument("--images", type=int, default=5)
+    parser.add_argument("models", nargs="+")
+    options = parser.parse_args()
+    if not options.lava_python:
+        parser.error("name a Python that has lava-dl with --lava-python or $LAVA_PYTHON")
+    failed = False
+    for name in options.models:
+        try:
+            n, different = compare(read_source(name)[0].build(), options.images, options.lava_python)
+        except LavaError as error:
+            print(f"Error: {error}", file=sys.stderr)
+            return 1
+        print(f"{name}: {options.images} images, {n:,} spike places and readout voltages, {different} differ from Lava")
+        failed |= different > 0
+    return int(failed)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,30 @@
+import pytest
+
+import zoo
+from bootstrap_core import IntegerNetwork, evaluate, load_dataset
+from specs import SnnZooError, load_spec
+from zoo.factory import packaged_model
+
+
+def test_the_packaged_models_are_named() -> None:
+    assert {"mnist-conv", "mnist-dense", "mnist-dense-shallow"} <= set(zoo.model_names())
+
+
+@pytest.mark.parametrize("name", zoo.model_names())
+def test_a_packaged_model_was_made_by_its_spec_in_the_package(name: str) -> None:
+    model, spec = packaged_model(name), load_spec(name)
+    assert model.spec == spec
+    assert model.card["training"]["seed"] == spec.training.seed
+
+
+@pytest.mark.parametrize("name", zoo.model_names())
+def test_a_packaged_model_is_as_good_as_its_card_on_the_sample(name: str) -> None:
+    """1,000 of its 10,000 test images: three standard errors of the card's accuracy."""
+    accuracy = packaged_model(name).card["test"]["snn"]["accuracy"]
+    found = evaluate(IntegerNetwork(zoo.create_model(name)), load_dataset("mnist-sample").test).accuracy
+    assert found >= accuracy - 3 * (accuracy * (1 - accuracy) / 1000) ** 0.5
+
+
+def test_an_unknown_model_lists_the_known() -> None:
+    with pytest.raises(SnnZooError, match="mnist-dense"):
+        zoo.create_model("none")
