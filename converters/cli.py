@@ -18,6 +18,7 @@ __all__ = [
     "convert",
     "force_option",
     "json_option",
+    "main",
     "print_table",
     "refuse_existing",
 ]

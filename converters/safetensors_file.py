@@ -11,7 +11,7 @@ from safetensors import SafetensorError, safe_open
 
 from converters.model import Model
 from specs.errors import IntegrityError, SnnZooError, SpecError
-from specs.io import parse_spec
+from specs.io import spec_from_document
 from specs.whole_file import write_whole
 
 __all__ = ["METADATA_KEY", "read_metadata", "read_safetensors", "write_safetensors"]
@@ -49,7 +49,7 @@ def read_safetensors(path: Path) -> Model:
     except SafetensorError as error:
         raise IntegrityError(f"{path}: damaged safetensors: {error}") from None
     try:
-        spec = parse_spec(json.dumps(metadata["spec"]), origin=f"{path} (spec inside)")
+        spec = spec_from_document(metadata["spec"], origin=f"{path} (spec inside)")
     except SpecError as error:
         raise IntegrityError(str(error)) from None
     for name, tensor in tensors.items():

@@ -1,11 +1,11 @@
 """What a block is: one model for each kind, told apart by `kind`."""
 
 from enum import StrEnum
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from specs.fields import Pair, Positive, PositivePair, StrictModel
+from specs.fields import Integer, Number, Pair, Positive, PositivePair, Shape, StrictModel
 from specs.neuron import CubaSpec
 
 __all__ = [
@@ -49,23 +49,32 @@ class InputSpec(StrictModel):
     """
 
     kind: Literal["input"] = "input"
-    shape: Annotated[tuple[Positive, ...], Field(min_length=1, max_length=3)]
+    shape: Annotated[tuple[Positive, ...], Field(json_schema_extra={"minItems": 1, "maxItems": 3})]
     encoding: Encoding = Encoding.SPIKE
-    bits: Annotated[int, Field(ge=1, le=16)] = 8
-    mean: float = 0.0
-    std: Annotated[float, Field(gt=0)] = 1.0
-    weight: float = 1.0
-    bias: float = 0.0
+    bits: Annotated[Integer, Field(ge=1, le=16)] = 8
+    mean: Number = 0.0
+    std: Annotated[Number, Field(gt=0)] = 1.0
+    weight: Number = 1.0
+    bias: Number = 0.0
     exact_input: bool = True
     neuron: CubaSpec | None = None
 
-    @model_validator(mode="after")
-    def _check(self) -> "InputSpec":
-        if len(self.shape) == 2:
-            raise ValueError(f"shape is [features] or [channels, height, width]; {list(self.shape)} has two numbers")
-        if self.encoding is Encoding.GRADED and (self.mean != 0 or self.std != 1):
-            raise ValueError("graded input is the pixel itself: mean must be 0 and std 1 (fold them into the weights)")
-        return self
+    @field_validator("shape")
+    @classmethod
+    def _check_shape(cls, shape: Shape) -> Shape:
+        if len(shape) not in {1, 3}:
+            raise ValueError(f"is [features] or [channels, height, width]; this has {len(shape)} numbers")
+        return shape
+
+    @field_validator("mean", "std", "weight", "bias", "exact_input", "neuron")
+    @classmethod
+    def _check_graded(cls, value: Any, info: ValidationInfo) -> Any:
+        graded = info.data.get("encoding") is Encoding.GRADED
+        if graded and value != cls.model_fields[str(info.field_name)].default:
+            raise ValueError(
+                "graded input is the pixel itself, with no neuron: leave this out (mean and std fold into the weights)"
+            )
+        return value
 
     @property
     def levels(self) -> int:
@@ -76,7 +85,7 @@ class InputSpec(StrictModel):
 class _Synapse(StrictModel):
     weight_norm: bool = False
     bias: bool = False
-    dropout: Annotated[float, Field(ge=0, lt=1)] = 0.0
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     neuron: CubaSpec | None = None
 
 
@@ -107,16 +116,24 @@ class ConvSpec(_Hidden):
 class AvgPoolSpec(StrictModel):
     """Average pooling with neurons of its own: a grouped convolution of the one weight `gain / (kernel area)`.
 
-    `gain` defaults to the threshold of its neurons, so that a pool whose inputs all fire fires too.
+    Without `gain` that is the smallest weight of the grid with which a pool whose inputs all fire fires too.
     """
 
     kind: Literal["avg_pool"] = "avg_pool"
     kernel: PositivePair
     stride: PositivePair | None = None
     padding: Pair = (0, 0)
-    gain: Annotated[float, Field(gt=0)] | None = None
+    gain: Annotated[Number, Field(gt=0)] | None = None
     neuron: CubaSpec | None = None
     delay_shift: bool | None = None
+
+    @field_validator("padding")
+    @classmethod
+    def _check_padding(cls, padding: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
+        most = tuple(side // 2 for side in info.data.get("kernel", ()))
+        if any(side > half for side, half in zip(padding, most, strict=False)):
+            raise ValueError(f"at most half the kernel, {list(most)}")
+        return padding
 
 
 class FlattenSpec(StrictModel):

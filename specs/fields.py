@@ -2,12 +2,14 @@
 
 from typing import Annotated
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 __all__ = [
     "VTH_MANT_MAX",
     "Decay",
+    "Integer",
     "Name",
+    "Number",
     "Pair",
     "Positive",
     "PositivePair",
@@ -36,18 +38,23 @@ def _as_pair(value: object) -> object:
     return (value, value)
 
 
+Integer = Annotated[int, Strict()]
+"""A whole number: neither `true` nor `"1"`."""
+Number = Annotated[float, Strict()]
+"""A number: neither `true` nor `"1"`."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="lower case, digits, . _ -")]
-TimeSteps = Annotated[int, Field(ge=1, le=4096, description="time steps T of one presentation")]
-Decay = Annotated[float, Field(ge=0, le=1, description="part of the state lost each step, 0 to 1")]
+TimeSteps = Annotated[Integer, Field(ge=1, le=4096, description="time steps T of one presentation")]
+Decay = Annotated[Number, Field(ge=0, le=1, description="part of the state lost each step, 0 to 1")]
 Threshold = Annotated[
-    float, Field(ge=1 / 64, le=VTH_MANT_MAX / 64, description="voltage above which a neuron fires; truncated to 1/64")
+    Number, Field(ge=1 / 64, le=VTH_MANT_MAX / 64, description="voltage above which a neuron fires; truncated to 1/64")
 ]
-Positive = Annotated[int, Field(ge=1, le=1 << 24)]
-Pair = Annotated[
-    tuple[Annotated[int, Field(ge=0, le=4096)], Annotated[int, Field(ge=0, le=4096)]], BeforeValidator(_as_pair)
-]
+Positive = Annotated[Integer, Field(ge=1, le=1 << 24)]
+_Side = Annotated[Integer, Field(ge=0, le=4096)]
+_PositiveSide = Annotated[Integer, Field(ge=1, le=4096)]
+Pair = Annotated[tuple[_Side, _Side], BeforeValidator(_as_pair, json_schema_input_type=_Side | tuple[_Side, _Side])]
 PositivePair = Annotated[
-    tuple[Annotated[int, Field(ge=1, le=4096)], Annotated[int, Field(ge=1, le=4096)]], BeforeValidator(_as_pair)
+    tuple[_PositiveSide, _PositiveSide],
+    BeforeValidator(_as_pair, json_schema_input_type=_PositiveSide | tuple[_PositiveSide, _PositiveSide]),
 ]
 Shape = tuple[int, ...]
 """`(features,)` or `(channels, height, width)`."""

@@ -1,24 +1,69 @@
 """Specs in and out of YAML. An error names the file, the line, the field, the value and the bound."""
 
+import difflib
+import re
+import reprlib
 from collections.abc import Callable
+from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import yaml
 from pydantic import ValidationError
 
+from specs.block import BlockSpec
 from specs.errors import SpecError
 from specs.network import SCHEMA_VERSION, NetworkSpec
 from specs.whole_file import write_whole
 
-__all__ = ["dump_spec", "json_schema", "load_spec", "network_names", "parse_spec"]
+__all__ = [
+    "dump_spec",
+    "json_schema",
+    "load_spec",
+    "network_names",
+    "parse_spec",
+    "parse_value",
+    "spec_from_document",
+]
 
-SIZE_LIMIT = 1 << 20
+SIZE_LIMIT = 1 << 16
+"""Bytes of a file, or characters of a text; PyYAML takes a second or two for so many."""
+DEPTH_LIMIT = 32
+"""Mappings and lists within each other; a spec has half a dozen."""
+TOLD_LIMIT = 20
+"""Problems of one spec that are told."""
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From each old schema version, the function that gives the next one's document."""
 
-Path_ = tuple[str | int, ...]
+FieldPath = tuple[str | int, ...]
+KINDS = [model.model_fields["kind"].default for model in get_args(get_args(BlockSpec)[0])]
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML as specs are written in it."""
+
+    def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
+        """What a node stands for; a value that Python has no place for, as 2020-13-45, is an error with a line."""
+        try:
+            return super().construct_object(node, deep)
+        except ValueError as error:
+            raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that `_Loader` reads back as it was."""
+
+
+def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
+    """A string. JSON escapes a character beyond 16 bits as two surrogates: they are joined here."""
+    return loader.construct_scalar(node).encode("utf-16", "surrogatepass").decode("utf-16")
+
+
+_Loader.add_constructor("tag:yaml.org,2002:str", _text)
+for _class in (_Loader, _Dumper):
+    # PyYAML, of YAML 1.1, takes 1e-3 for a string.
+    _class.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), "-+0123456789")
 
 
 def load_spec(source: str | Path) -> NetworkSpec:
@@ -30,35 +75,49 @@ def load_spec(source: str | Path) -> NetworkSpec:
     10
     """
     path = Path(source)
-    if path.suffix in {".yaml", ".yml", ".json"} or path.exists():
-        try:
-            raw = path.read_bytes()
-        except OSError as error:
-            raise SpecError(f"cannot read spec {path}: {error.strerror or error}") from None
-        return parse_spec(_decode(raw, str(path)), origin=str(path))
-    if str(source) not in network_names():
+    if str(source) in network_names() and not path.is_file():
+        return parse_spec((resources.files("specs.networks") / f"{source}.yaml").read_text("utf-8"), origin=str(source))
+    if path.suffix not in {".yaml", ".yml", ".json"} and not _exists(path):
         known = ", ".join(network_names())
-        raise SpecError(f"no spec {str(source)!r}: not a file, and not one of the networks in the package ({known})")
-    return parse_spec((resources.files("specs.networks") / f"{source}.yaml").read_text("utf-8"), origin=str(source))
+        raise SpecError(
+            f"no spec {_brief(str(source))}: not a file, and not one of the networks in the package ({known})"
+        )
+    try:
+        with path.open("rb") as file:
+            raw = file.read(SIZE_LIMIT + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise SpecError(f"cannot read spec {path}: {getattr(error, 'strerror', None) or error}") from None
+    _refuse_size(raw, str(path))
+    try:
+        return parse_spec(raw.decode("utf-8"), origin=str(path))
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8 text (byte {error.start})") from None
 
 
 def parse_spec(text: str, *, origin: str = "spec") -> NetworkSpec:
     """A network spec from YAML (or JSON) text; `origin` stands in error messages. Raises `SpecError`."""
-    node = _compose(text, origin)
-    document = yaml.SafeLoader("").construct_document(node) if node is not None else None
-    if not isinstance(document, dict):
-        raise SpecError(f"{origin}: a spec is a mapping with name, time_steps, input and blocks")
-    document = _upgrade(document, origin)
-    try:
-        return NetworkSpec.model_validate(document)
-    except ValidationError as error:
-        lines = _lines(node)
-        raise SpecError("\n".join(_describe(problem, lines, origin) for problem in error.errors())) from None
+    node, document = _parse(text, origin)
+    return _validate(document, _lines(node), origin)
+
+
+def spec_from_document(document: object, *, origin: str = "spec") -> NetworkSpec:
+    """A network spec from what `json.loads` gives; `origin` stands in error messages. Raises `SpecError`."""
+    return _validate(document, {}, origin)
+
+
+def parse_value(text: str, *, origin: str) -> Any:
+    """What a piece of YAML stands for, as in a spec. Raises `SpecError`.
+
+    >>> parse_value("1e-3", origin="--set")
+    0.001
+    """
+    return _parse(text, origin)[1]
 
 
 def dump_spec(spec: NetworkSpec, path: Path | None = None) -> str:
     """The spec as YAML text, defaults written out; also written to `path` if given."""
-    text: str = yaml.safe_dump(spec.model_dump(mode="json"), sort_keys=False, width=110, default_flow_style=None)
+    document = spec.model_dump(mode="json")
+    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=110, default_flow_style=None)
     if path is not None:
         write_whole(path, text.encode())
     return text
@@ -76,46 +135,73 @@ def network_names() -> list[str]:
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
-def _decode(raw: bytes, origin: str) -> str:
-    if len(raw) > SIZE_LIMIT:
-        raise SpecError(f"{origin}: {len(raw)} bytes is no network spec; the limit is {SIZE_LIMIT}")
+def _exists(path: Path) -> bool:
     try:
-        return raw.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{origin}: not UTF-8 text (byte {error.start})") from None
+        return path.exists()
+    except OSError:  # a name too long for a file
+        return False
 
 
-def _compose(text: str, origin: str) -> yaml.Node | None:
-    """The YAML node tree, refusing what YAML allows and a spec must not: duplicate keys, and aliases."""
+def _refuse_size(text: str | bytes, origin: str) -> None:
+    if len(text) > SIZE_LIMIT:
+        raise SpecError(f"{origin}: too long to be a network spec; the limit is {SIZE_LIMIT} bytes")
+
+
+def _parse(text: str, origin: str) -> tuple[yaml.Node | None, Any]:
+    """The YAML node tree, for its lines, and what it stands for."""
+    _refuse_size(text, origin)
     try:
-        for token in yaml.scan(text, Loader=yaml.SafeLoader):
-            if isinstance(token, yaml.AliasToken):
-                raise SpecError(f"{origin}:{token.start_mark.line + 1}: YAML aliases (*{token.value}) are not allowed")
-        node = yaml.compose(text, Loader=yaml.SafeLoader)
+        _refuse_tokens(text, origin)
+        node = yaml.compose(text, Loader=_Loader)
+        _refuse_keys(node, origin)
+        return node, None if node is None else _Loader("").construct_document(node)
     except yaml.YAMLError as error:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}:{mark.line + 1}" if mark else origin
         raise SpecError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
-    except RecursionError:
-        raise SpecError(f"{origin}: nested too deeply to be a spec") from None
-    _refuse_duplicates(node, origin)
-    return node
 
 
-def _refuse_duplicates(node: yaml.Node | None, origin: str) -> None:
+def _refuse_tokens(text: str, origin: str) -> None:
+    """Refuse what YAML allows and a spec must not: aliases, tags, deep nesting."""
+    depth = 0
+    for token in yaml.scan(text, Loader=_Loader):
+        where = f"{origin}:{token.start_mark.line + 1}"
+        match token:
+            case yaml.AliasToken():
+                raise SpecError(f"{where}: YAML aliases (*{token.value}) are not allowed")
+            case yaml.TagToken():
+                raise SpecError(f"{where}: YAML tags ({''.join(filter(None, token.value))}) are not allowed")
+            case (
+                yaml.BlockMappingStartToken()
+                | yaml.BlockSequenceStartToken()
+                | yaml.FlowMappingStartToken()
+                | yaml.FlowSequenceStartToken()
+            ):
+                depth += 1
+            case yaml.BlockEndToken() | yaml.FlowMappingEndToken() | yaml.FlowSequenceEndToken():
+                depth -= 1
+        if depth > DEPTH_LIMIT:
+            raise SpecError(f"{where}: nested too deeply to be a spec")
+
+
+def _refuse_keys(node: yaml.Node | None, origin: str) -> None:
+    """Refuse keys that are no words, or are given twice."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
+            where = f"{origin}:{key.start_mark.line + 1}"
+            if not isinstance(key, yaml.ScalarNode):
+                raise SpecError(f"{where}: a key must be a word")
             if key.value in seen:
-                raise SpecError(f"{origin}:{key.start_mark.line + 1}: {key.value!r} is given twice")
+                raise SpecError(f"{where}: {_brief(key.value)} is given twice")
             seen.add(key.value)
-            _refuse_duplicates(value, origin)
+            _refuse_keys(value, origin)
     elif isinstance(node, yaml.SequenceNode):
         for value in node.value:
-            _refuse_duplicates(value, origin)
+            _refuse_keys(value, origin)
 
 
-def _lines(node: yaml.Node | None, path: Path_ = ()) -> dict[Path_, int]:
+def _lines(node: yaml.Node | None, path: FieldPath = ()) -> dict[FieldPath, int]:
     """Line number of every field path in the document."""
     if node is None:
         return {}
@@ -129,51 +215,80 @@ def _lines(node: yaml.Node | None, path: Path_ = ()) -> dict[Path_, int]:
     return lines
 
 
+def _validate(document: object, lines: dict[FieldPath, int], origin: str) -> NetworkSpec:
+    if not isinstance(document, dict):
+        raise SpecError(f"{origin}: a spec is a mapping with name, time_steps, input and blocks")
+    document = _upgrade(document, origin)
+    try:
+        return NetworkSpec.model_validate(document)
+    except ValidationError as error:
+        problems = [_describe(problem, lines, origin) for problem in error.errors()[:TOLD_LIMIT]]
+        if error.error_count() > TOLD_LIMIT:
+            problems.append(f"{origin}: and {error.error_count() - TOLD_LIMIT} more")
+        raise SpecError("\n".join(problems)) from None
+
+
 def _upgrade(document: dict[str, Any], origin: str) -> dict[str, Any]:
     version = document.get("schema_version", SCHEMA_VERSION)
-    if not isinstance(version, int) or version > SCHEMA_VERSION:
+    if type(version) is not int or version > SCHEMA_VERSION:
         raise SpecError(
-            f"{origin}: schema_version {version!r} is not known here (newest: {SCHEMA_VERSION}); "
+            f"{origin}: schema_version {_brief(version)} is not known here (newest: {SCHEMA_VERSION}); "
             "update snnzoo to read it"
         )
     while version < SCHEMA_VERSION:
         if version not in UPGRADES:
-            raise SpecError(f"{origin}: schema_version {version} has no upgrade path to {SCHEMA_VERSION}")
+            raise SpecError(f"{origin}: schema_version {_brief(version)} has no upgrade path to {SCHEMA_VERSION}")
         document = {**UPGRADES[version](document), "schema_version": version + 1}
         version += 1
     return document
 
 
-def _describe(problem: Any, lines: dict[Path_, int], origin: str) -> str:
+def _describe(problem: Any, lines: dict[FieldPath, int], origin: str) -> str:
     """`file:line: field: message (got value)` for one of pydantic's problems."""
-    context = problem.get("ctx", {})
-    # Pydantic puts the union's tag into the path of a block; the document has no such level.
-    path: Path_ = tuple(context.get("path", ())) or _without_tags(problem["loc"])
+    path, message, value = _without_kind(problem["loc"]), problem["msg"].removeprefix("Value error, "), problem["input"]
+    match problem["type"]:
+        case "extra_forbidden":
+            message = f"no such key{_suggest(path[-1], _field_names())}"
+        case "missing":
+            value = None
+        case "union_tag_not_found" | "union_tag_invalid":
+            path, value = (*path, "kind"), value.get("kind")
+            message = f"must be one of {', '.join(KINDS)}{_suggest(value, KINDS)}"
     known = path
     while known and known not in lines:
         known = known[:-1]
     where = f"{origin}:{lines[known]}" if known in lines else origin
     field = "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).lstrip(".")
-    message = problem["msg"].removeprefix("Value error, ")
-    if problem["type"] == "extra_forbidden":
-        message = "no such key" + _suggest(path)
-    value = problem["input"]
-    got = f" (got {value!r})" if isinstance(value, str | int | float | list) and problem["type"] != "missing" else ""
+    if len(field) > 100 or not field.isprintable():
+        field = _brief(field)
+    got = f" (got {_brief(value)})" if isinstance(value, str | int | float | list) else ""
     return f"{where}: {field or 'spec'}: {message}{got}"
 
 
-def _without_tags(loc: Path_) -> Path_:
-    if len(loc) > 2 and loc[0] == "blocks" and isinstance(loc[1], int):
+def _without_kind(loc: FieldPath) -> FieldPath:
+    """Pydantic puts the kind of a block into its path; the document has no such level."""
+    if len(loc) > 2 and loc[0] == "blocks" and loc[2] in KINDS:
         return (*loc[:2], *loc[3:])
     return loc
 
 
-def _suggest(path: Path_) -> str:
-    """A hint with the nearest known field name anywhere in the schema."""
-    import difflib
+def _suggest(word: object, known: list[str]) -> str:
+    """A hint with the nearest of the words known, if `word` is not one of them, out of place."""
+    close = difflib.get_close_matches(word[:64], known, n=1) if isinstance(word, str) else []
+    return f"; did you mean {close[0]}?" if close and close[0] != word else ""
 
-    known: set[str] = set()
-    for model in json_schema()["$defs"].values():
-        known |= set(model.get("properties", ()))
-    close = difflib.get_close_matches(str(path[-1]), sorted(known | set(NetworkSpec.model_fields)), n=1)
-    return f"; did you mean {close[0]}?" if close else ""
+
+@lru_cache
+def _field_names() -> list[str]:
+    schema = json_schema()
+    return sorted({name for model in [schema, *schema["$defs"].values()] for name in model.get("properties", ())})
+
+
+def _brief(value: object) -> str:
+    """`repr`, cut where it is long."""
+    short = reprlib.Repr()
+    short.maxstring = 80
+    try:
+        return short.repr(value)
+    except ValueError:  # more digits than Python writes
+        return "a huge integer"

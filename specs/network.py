@@ -1,24 +1,26 @@
 """What a network is: an input, blocks, defaults, and the checks that take more than one block to make."""
 
+from collections.abc import Iterator
+from itertools import chain
 from typing import Final, Literal
 
-from pydantic import model_validator
-from pydantic_core import PydanticCustomError
+from pydantic import ValidationError, model_validator
+from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from specs.block import AffineSpec, AvgPoolSpec, BlockSpec, Encoding, FlattenSpec, InputSpec, LayerSpec, Norm
 from specs.fields import VTH_MANT_MAX, Name, Shape, StrictModel, TimeSteps
 from specs.neuron import CubaSpec
-from specs.shapes import ShapeError, output_shape
+from specs.shapes import ShapeError, n_weights, output_shape
 from specs.training import TrainingSpec
 
 __all__ = ["SCHEMA_VERSION", "NetworkSpec"]
 
 SCHEMA_VERSION: Final = 1
+MAX_WEIGHTS = 1 << 31
+"""Of a whole network: beyond it, no machine holds what a short text asks for."""
 
-
-def _problem(path: tuple[str | int, ...], message: str) -> PydanticCustomError:
-    """An error that carries the path of the field to blame; `specs.io` prints it."""
-    return PydanticCustomError("network", "{message}", {"message": message, "path": path})
+Problem = tuple[tuple[str | int, ...], str]
+"""The path of the field to blame, and what is wrong."""
 
 
 class NetworkSpec(StrictModel):
@@ -74,67 +76,87 @@ class NetworkSpec(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> "NetworkSpec":
-        self._check_order()
-        self._check_shapes()
-        self._check_arithmetic()
+        problems = list(chain(self._order_problems(), self._shape_problems(), self._arithmetic_problems()))
+        if problems:
+            details: list[InitErrorDetails] = [
+                {"type": PydanticCustomError("network", "{message}", {"message": message}), "loc": path, "input": None}
+                for path, message in problems
+            ]
+            raise ValidationError.from_exception_data("NetworkSpec", details)
         return self
 
-    def _check_order(self) -> None:
+    def _order_problems(self) -> Iterator[Problem]:
         if not self.blocks:
-            raise _problem(("blocks",), "a network needs at least its readout, {kind: affine, features: N}")
-        for i, block in enumerate(self.blocks[:-1]):
+            yield ("blocks",), "a network needs at least its readout, {kind: affine, features: N}"
+            return
+        *hidden, last = self.blocks
+        for i, block in enumerate(hidden):
             if isinstance(block, AffineSpec):
-                raise _problem(
+                yield (
                     ("blocks", i, "kind"),
                     f"affine is a readout and comes last; this is block {i} of {len(self.blocks)} (use dense here)",
                 )
-        if not isinstance(self.blocks[-1], AffineSpec):
-            last = len(self.blocks) - 1
-            raise _problem(
-                ("blocks", last, "kind"),
-                f"the last block is the readout and must be affine, not {self.blocks[-1].kind}",
+        if not isinstance(last, AffineSpec):
+            yield (
+                ("blocks", len(hidden), "kind"),
+                f"the last block is the readout and must be affine, not {last.kind}",
             )
         if self.input.encoding is Encoding.GRADED and isinstance(self.blocks[0], FlattenSpec | AvgPoolSpec):
-            raise _problem(
+            yield (
                 ("blocks", 0, "kind"),
                 f"graded input enters a dense or conv block, not {self.blocks[0].kind} "
                 "(give input.shape as one number to flatten images)",
             )
 
-    def _check_shapes(self) -> None:
-        shape: Shape = self.input.shape
+    def _shape_problems(self) -> Iterator[Problem]:
+        before, total = self.input.shape, 0
         for i, block in enumerate(self.blocks):
             try:
-                shape = output_shape(block, shape)
+                after = output_shape(block, before)
             except ShapeError as error:
-                raise _problem(("blocks", i, *([error.field] if error.field else [])), str(error)) from None
+                yield ("blocks", i, *([error.field] if error.field else [])), str(error)
+                return
+            total += n_weights(block, before, after)
+            if total > MAX_WEIGHTS:
+                yield ("blocks", i), f"with this block the network has {total:,} weights; at most {MAX_WEIGHTS:,}"
+                return
+            before = after
 
-    def _check_arithmetic(self) -> None:
-        if self.input.encoding is Encoding.GRADED:
+    def _arithmetic_problems(self) -> Iterator[Problem]:
+        if self.blocks and self.input.encoding is Encoding.GRADED and not isinstance(self.blocks[0], AffineSpec):
             mant = int(64 * self.neuron_of(self.blocks[0]).threshold * self.input.levels)
-            if mant > VTH_MANT_MAX and not isinstance(self.blocks[0], AffineSpec):
-                raise _problem(
+            if mant > VTH_MANT_MAX:
+                yield (
                     ("input", "bits"),
                     f"{self.input.bits} bits scale the first threshold to a mantissa of "
                     f"{mant}; the hardware's limit is {VTH_MANT_MAX}",
                 )
         for i, block in enumerate(self.blocks):
             norm = getattr(block, "norm", Norm.NONE)
-            if norm is Norm.MEAN_ONLY and self.neuron_of(block).current_decay == 0:
-                raise _problem(
+            # Decays are on a grid of 1/4096.
+            if norm is Norm.MEAN_ONLY and round(4096 * self.neuron_of(block).current_decay) == 0:
+                yield (
                     ("blocks", i, "norm"),
-                    "mean_only needs a current_decay above 0: it leaves as the bias mean / current_decay",
+                    "mean_only needs a current_decay above 0, in steps of 1/4096: it leaves as the bias "
+                    "mean / current_decay",
                 )
             if isinstance(block, AvgPoolSpec):
                 weight = self.pool_weight(block)
                 if not 1 / 64 < weight <= 254 / 64:
-                    raise _problem(
+                    yield (
                         ("blocks", i, "kernel"),
                         f"a pool of {block.kernel[0]}x{block.kernel[1]} has weight "
                         f"{weight:.4g}, outside the weight grid (1/64, 254/64]: set gain",
                     )
 
     def pool_weight(self, pool: AvgPoolSpec) -> float:
-        """The one weight of an average pool, `gain / (kernel area)`, before it is rounded to the weight grid."""
-        gain = self.neuron_of(pool).threshold if pool.gain is None else pool.gain
-        return gain / (pool.kernel[0] * pool.kernel[1])
+        """The one weight of an average pool, before it is rounded to the weight grid.
+
+        That is `gain / (kernel area)`; without a gain, the smallest multiple of 2/64 of which the kernel's sum is above
+        the threshold.
+        """
+        area = pool.kernel[0] * pool.kernel[1]
+        if pool.gain is not None:
+            return pool.gain / area
+        threshold_mant = int(64 * self.neuron_of(pool).threshold)
+        return 2 * (threshold_mant // (2 * area) + 1) / 64

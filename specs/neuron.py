@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from specs.fields import Decay, StrictModel, Threshold
+from specs.fields import Decay, Number, StrictModel, Threshold
 
 __all__ = ["CubaSpec", "LearnDecays", "Reset"]
 
@@ -35,7 +35,7 @@ class CubaSpec(StrictModel):
     threshold: Threshold = 1.0
     current_decay: Decay = 1.0
     voltage_decay: Decay = 0.0
-    tau_grad: Annotated[float, Field(gt=0)] = 1.0
-    scale_grad: Annotated[float, Field(gt=0)] = 1.0
+    tau_grad: Annotated[Number, Field(gt=0)] = 1.0
+    scale_grad: Annotated[Number, Field(gt=0)] = 1.0
     reset: Reset = Reset.ZERO
     learn_decays: LearnDecays = LearnDecays.NONE

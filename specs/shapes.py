@@ -1,9 +1,11 @@
 """The only shape arithmetic: convolution, pooling, flattening, and how far each input reaches."""
 
+import math
+
 from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, LayerSpec
 from specs.fields import Shape
 
-__all__ = ["ShapeError", "axis_fanout", "axis_output", "output_shape", "pool_as_conv"]
+__all__ = ["ShapeError", "axis_fanout", "axis_output", "n_weights", "output_shape", "pool_as_conv"]
 
 
 class ShapeError(ValueError):
@@ -86,9 +88,23 @@ def output_shape(layer: LayerSpec, shape: Shape) -> Shape:
                 raise ShapeError("", f"{layer.kind} needs [channels, height, width], and gets {list(shape)}")
             return _conv_shape(layer if isinstance(layer, ConvSpec) else pool_as_conv(layer, shape[0]), shape)
         case FlattenSpec():
-            size = 1
-            for n in shape:
-                size *= n
-            return (size,)
+            return (math.prod(shape),)
         case _:
             return layer.shape
+
+
+def n_weights(layer: LayerSpec, before: Shape, after: Shape) -> int:
+    """Weights between the shapes `before` and `after` a layer.
+
+    >>> n_weights(ConvSpec(channels=8, kernel=3, groups=2), (4, 28, 28), (8, 26, 26))
+    144
+    """
+    match layer:
+        case DenseSpec() | AffineSpec():
+            return before[0] * after[0]
+        case ConvSpec():
+            return math.prod(layer.kernel) * after[0] * (before[0] // layer.groups)
+        case AvgPoolSpec():
+            return math.prod(layer.kernel) * after[0]
+        case _:
+            return 0

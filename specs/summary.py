@@ -1,13 +1,12 @@
 """What a network costs, from its spec alone: one row a layer."""
 
-import math
 from dataclasses import dataclass
 
 from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, InputSpec, LayerSpec
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.neuron import LearnDecays
-from specs.shapes import axis_fanout, pool_as_conv
+from specs.shapes import axis_fanout, n_weights, pool_as_conv
 
 __all__ = ["LayerSummary", "conv_fanout", "summarize"]
 
@@ -50,15 +49,11 @@ def conv_fanout(conv: ConvSpec, shape: Shape) -> tuple[list[int], list[int]]:
 
 
 def _summary(spec: NetworkSpec, layer: LayerSpec, before: Shape, after: Shape) -> LayerSummary:
-    weights, synops = 0, 0
-    match layer:
-        case DenseSpec() | AffineSpec():
-            weights = synops = before[0] * after[0]
-        case ConvSpec() | AvgPoolSpec():
-            conv = layer if isinstance(layer, ConvSpec) else pool_as_conv(layer, before[0])
-            height, width = conv_fanout(conv, before)
-            weights = math.prod(conv.kernel) * after[0] * (before[0] // conv.groups)
-            synops = sum(height) * sum(width) * after[0] * (before[0] // conv.groups)
+    weights = synops = n_weights(layer, before, after)
+    if isinstance(layer, ConvSpec | AvgPoolSpec):
+        conv = layer if isinstance(layer, ConvSpec) else pool_as_conv(layer, before[0])
+        height, width = conv_fanout(conv, before)
+        synops = sum(height) * sum(width) * after[0] * (before[0] // conv.groups)
     parameters = 0 if isinstance(layer, AvgPoolSpec) else weights
     if isinstance(layer, InputSpec) and layer.encoding is Encoding.SPIKE:
         parameters += 2

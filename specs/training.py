@@ -3,14 +3,14 @@
 from enum import StrEnum
 from typing import Annotated
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator
 
-from specs.fields import Positive, StrictModel
+from specs.fields import Integer, Number, Positive, StrictModel
 
 __all__ = ["AugmentSpec", "LearningRateSchedule", "TrainingSpec"]
 
-NonNegative = Annotated[int, Field(ge=0)]
-Amount = Annotated[float, Field(ge=0)]
+NonNegative = Annotated[Integer, Field(ge=0)]
+Amount = Annotated[Number, Field(ge=0)]
 
 
 class LearningRateSchedule(StrEnum):
@@ -23,16 +23,17 @@ class LearningRateSchedule(StrEnum):
 class AugmentSpec(StrictModel):
     """Random affine maps of each image: rotation and shear in degrees, translation as a part of the size."""
 
-    degrees: Annotated[float, Field(ge=0, le=180)] = 10.0
-    translate: Annotated[float, Field(ge=0, le=1)] = 0.05
-    scale: tuple[Annotated[float, Field(gt=0)], Annotated[float, Field(gt=0)]] = (0.95, 1.05)
-    shear: Annotated[float, Field(ge=0, lt=90)] = 5.0
+    degrees: Annotated[Number, Field(ge=0, le=180)] = 10.0
+    translate: Annotated[Number, Field(ge=0, le=1)] = 0.05
+    scale: tuple[Annotated[Number, Field(gt=0)], Annotated[Number, Field(gt=0)]] = (0.95, 1.05)
+    shear: Annotated[Number, Field(ge=0, lt=90)] = 5.0
 
-    @model_validator(mode="after")
-    def _check(self) -> "AugmentSpec":
-        if self.scale[0] > self.scale[1]:
-            raise ValueError(f"scale is [smallest, largest]; {list(self.scale)} falls")
-        return self
+    @field_validator("scale")
+    @classmethod
+    def _check_scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
+        if scale[0] > scale[1]:
+            raise ValueError("is [smallest, largest], and falls")
+        return scale
 
 
 class TrainingSpec(StrictModel):
@@ -47,24 +48,31 @@ class TrainingSpec(StrictModel):
     data: str = "mnist"
     epochs: Positive = 50
     batch_size: Positive = 128
-    learning_rate: Annotated[float, Field(gt=0)] = 1e-3
+    learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
     learning_rate_schedule: LearningRateSchedule = LearningRateSchedule.COSINE
     weight_decay: Amount = 0.0
-    label_smoothing: Annotated[float, Field(ge=0, lt=1)] = 0.0
-    logit_scale: Annotated[float, Field(gt=0)] = 1.0
+    label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    logit_scale: Annotated[Number, Field(gt=0)] = 1.0
     augment: AugmentSpec | None = None
     validation: Positive = 5000
     sample_period: Positive = 10
     sample_iterations: Positive = 10
     crossover_epochs: tuple[NonNegative, ...] = ()
     snn_epochs: NonNegative = 0
-    snn_learning_rate: Annotated[float, Field(gt=0)] = 2e-4
-    seed: NonNegative = 0
+    snn_learning_rate: Annotated[Number, Field(gt=0)] = 2e-4
+    seed: Annotated[Integer, Field(ge=0, lt=1 << 63)] = 0
 
-    @model_validator(mode="after")
-    def _check(self) -> "TrainingSpec":
-        if self.snn_epochs > self.epochs:
-            raise ValueError(f"snn_epochs ({self.snn_epochs}) are the last of epochs ({self.epochs}): too many")
-        if list(self.crossover_epochs) != sorted(self.crossover_epochs):
-            raise ValueError(f"crossover_epochs must rise: {list(self.crossover_epochs)}")
-        return self
+    @field_validator("snn_epochs")
+    @classmethod
+    def _check_snn_epochs(cls, snn_epochs: int, info: ValidationInfo) -> int:
+        epochs = info.data.get("epochs", snn_epochs)
+        if snn_epochs > epochs:
+            raise ValueError(f"these are the last of {epochs} epochs: too many")
+        return snn_epochs
+
+    @field_validator("crossover_epochs")
+    @classmethod
+    def _check_crossover_epochs(cls, crossover_epochs: tuple[int, ...]) -> tuple[int, ...]:
+        if list(crossover_epochs) != sorted(crossover_epochs):
+            raise ValueError("must rise")
+        return crossover_epochs

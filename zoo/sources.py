@@ -3,13 +3,12 @@
 from pathlib import Path
 
 import torch
-import yaml
 
 from bootstrap_core.build import build_network
 from converters.formats import READERS, read_model
 from converters.model import Model
 from specs.errors import SnnZooError, SpecError
-from specs.io import dump_spec, load_spec, parse_spec
+from specs.io import load_spec, parse_value, spec_from_document
 from specs.network import NetworkSpec
 from zoo.factory import model_names, packaged_model
 
@@ -42,16 +41,16 @@ def override_spec(spec: NetworkSpec, assignments: tuple[str, ...]) -> NetworkSpe
     """
     if not assignments:
         return spec
-    document = yaml.safe_load(dump_spec(spec))
+    document = spec.model_dump(mode="json")
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals:
             raise SpecError(f"--set takes key=value, as in training.epochs=5; this is {assignment!r}")
-        _assign(document, key, value)
-    return parse_spec(yaml.safe_dump(document, sort_keys=False), origin="--set")
+        _assign(document, key, parse_value(value, origin=f"--set {key}"))
+    return spec_from_document(document, origin="--set")
 
 
-def _assign(document: object, key: str, value: str) -> None:
+def _assign(document: object, key: str, value: object) -> None:
     *parents, last = key.split(".")
     for depth, part in enumerate(parents):
         try:
@@ -62,9 +61,9 @@ def _assign(document: object, key: str, value: str) -> None:
             child = document[part] = {}
         document = child
     if isinstance(document, list) and last.isdigit() and int(last) < len(document):
-        document[int(last)] = yaml.safe_load(value)
+        document[int(last)] = value
     elif isinstance(document, dict):
-        document[last] = yaml.safe_load(value)
+        document[last] = value
     else:
         raise SpecError(f"--set {key}: the spec has no {key}")
 

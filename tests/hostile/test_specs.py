@@ -15,24 +15,19 @@ ROOT = Path(__file__).parents[2]
 TINY = "name: tiny\ntime_steps: 4\ninput: {shape: [9]}\nblocks:\n  - {kind: affine, features: 2}\n"
 
 
-def bug(*parts: str, reason: str):
-    return pytest.param(*parts, marks=pytest.mark.xfail(strict=True, reason=reason))
-
-
 def test_a_huge_file_is_refused_by_its_size(tmp_path) -> None:
     path = tmp_path / "net.yaml"
-    path.write_text(TINY + "#" * (1 << 20))
-    with pytest.raises(SpecError, match=r"net\.yaml: \d{7} bytes is no network spec; the limit is 1048576"):
+    path.write_text(TINY + "#" * (1 << 16))
+    with pytest.raises(SpecError, match=r"net\.yaml: too long to be a network spec; the limit is 65536 bytes"):
         load_spec(path)
 
 
 def test_a_file_of_the_largest_size_is_read(tmp_path) -> None:
     path = tmp_path / "net.yaml"
-    path.write_text(TINY + "#" * ((1 << 20) - len(TINY)))
+    path.write_text(TINY + "#" * ((1 << 16) - len(TINY)))
     assert load_spec(path) == parse_spec(TINY)
 
 
-@pytest.mark.xfail(strict=True, reason="the file is read whole before its size is looked at: MemoryError")
 def test_a_huge_file_is_not_read(tmp_path) -> None:
     path = tmp_path / "net.yaml"
     path.touch()
@@ -47,7 +42,6 @@ def test_a_huge_file_is_not_read(tmp_path) -> None:
     assert done.stdout == "refused\n", done.stderr[-200:]
 
 
-@pytest.mark.xfail(strict=True, reason="only files are measured; a megabyte of '{},' takes 10 s to refuse")
 def test_a_huge_text_is_refused_by_its_size(monkeypatch) -> None:
     monkeypatch.setattr(specs.io, "SIZE_LIMIT", len(TINY) - 1)
     with pytest.raises(SpecError, match="the limit is"):
@@ -80,7 +74,6 @@ def test_a_name_does_not_lead_out_of_the_package(name: str) -> None:
         load_spec(name)
 
 
-@pytest.mark.xfail(strict=True, reason="Path.exists raises OSError: File name too long")
 def test_a_name_too_long_for_a_file_is_refused() -> None:
     with pytest.raises(SpecError, match="no spec"):
         load_spec("a" * 5000)
@@ -94,20 +87,24 @@ def test_deep_nesting_is_refused(text: str) -> None:
         parse_spec(text)
 
 
-@pytest.mark.parametrize("depth", [10, 100, 300])
+@pytest.mark.parametrize("depth", [1, 10, 30])
 def test_nesting_that_yaml_can_read_is_refused_as_a_spec(depth: int) -> None:
     with pytest.raises(SpecError, match="neuron"):
         parse_spec(TINY + "neuron: " + "[" * depth + "]" * depth)
 
 
-@pytest.mark.xfail(
-    strict=True, reason="PyYAML's scanner takes quadratic time: 40 s for 100,000 brackets, hours for a MB"
-)
 def test_deep_nesting_is_refused_in_little_time() -> None:
     start = time.perf_counter()
     with pytest.raises(SpecError, match="nested too deeply"):
-        parse_spec("[" * 6000)
-    assert time.perf_counter() - start < 0.5
+        parse_spec("[" * (1 << 16))
+    assert time.perf_counter() - start < 5
+
+
+def test_the_longest_text_is_refused_in_little_time() -> None:
+    start = time.perf_counter()
+    with pytest.raises(SpecError):
+        parse_spec("a: [" + "{}," * (((1 << 16) - 5) // 3) + "]")
+    assert time.perf_counter() - start < 10
 
 
 def test_a_billion_laughs_are_refused_before_they_are_told() -> None:
@@ -123,27 +120,30 @@ def test_an_alias_to_itself_is_refused() -> None:
         parse_spec("a: &a [*a]")
 
 
-CONSTRUCTOR = "yaml.constructor.ConstructorError escapes construct_document"
-VALUE = "ValueError escapes construct_document"
-
-
 @pytest.mark.parametrize(
     "line",
     [
-        bug("neuron: !!python/object/apply:os.system [echo]", reason=CONSTRUCTOR),
-        bug("neuron: !!python/name:os.system", reason=CONSTRUCTOR),
-        bug("neuron: !cuba {threshold: 1}", reason=CONSTRUCTOR),
-        bug("neuron: =", reason=CONSTRUCTOR),
-        bug("neuron: !!omap 1", reason=CONSTRUCTOR),
-        bug("neuron: !!binary \N{LATIN SMALL LETTER E WITH ACUTE}", reason=CONSTRUCTOR),
-        bug("? [a, b]\n: 1", reason="TypeError: unhashable type: 'list', in _refuse_duplicates"),
-        bug("? {a: b}\n: 1", reason="TypeError: unhashable type: 'list', in _refuse_duplicates"),
-        bug("neuron: 2020-13-45", reason=VALUE),
-        bug("neuron: {threshold: !!int one}", reason=VALUE),
-        bug("neuron: {threshold: !!float one}", reason=VALUE),
-        bug("neuron: {threshold: 0x_}", reason=VALUE),
-        bug("neuron: {threshold: " + "9" * 5000 + "}", reason=VALUE),
-        bug("neuron: {threshold: 0x" + "f" * 5000 + "}", reason="ValueError in _describe: repr of the integer"),
+        "neuron: !!python/object/apply:os.system [echo]",
+        "neuron: !!python/name:os.system",
+        "neuron: !cuba {threshold: 1}",
+        "neuron: =",
+        "neuron: !!omap 1",
+        "neuron: !!binary \N{LATIN SMALL LETTER E WITH ACUTE}",
+        "? [a, b]\n: 1",
+        "? {a: b}\n: 1",
+        "neuron: 2020-13-45",
+        "neuron: {threshold: !!int one}",
+        "neuron: {threshold: !!float one}",
+        "neuron: {threshold: 0x_}",
+        "neuron: {threshold: " + "9" * 5000 + "}",
+        "neuron: {threshold: 0x" + "f" * 5000 + "}",
+        "neuron: !!bool maybe",
+        "neuron: !!timestamp soon",
+        "neuron: !!int ''",
+        'description: "\\ud800"',
+        "schema_version: 0x" + "f" * 5000,
+        "schema_version: -0x" + "f" * 5000,
+        "blocks[0]: {kind: [a]}",
         "neuron: !!set {a, b}",
         "neuron: !!omap [a: 1]",
         "5: five",
@@ -160,43 +160,47 @@ def test_odd_yaml_is_refused_as_a_spec_error(line: str) -> None:
         parse_spec(TINY + line + "\n")
 
 
-@pytest.mark.xfail(strict=True, reason="the value is repeated whole")
 def test_a_message_does_not_repeat_a_long_value() -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec(TINY.replace("time_steps: 4", f"time_steps: {'a' * 5000}"))
     assert len(str(caught.value)) < 500
 
 
-@pytest.mark.xfail(strict=True, reason="each is told, and each makes the JSON Schema anew: 13 ms a problem")
 def test_a_message_does_not_tell_hundreds_of_problems() -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec(TINY + "".join(f"key{i}: 1\n" for i in range(200)))
     assert len(str(caught.value).splitlines()) < 100
 
 
-@pytest.mark.xfail(strict=True, reason="the path of the field is printed as it is")
 def test_a_key_cannot_write_to_the_terminal() -> None:
     with pytest.raises(SpecError) as caught:
         parse_spec(TINY + '"\\e[31mred\\nnet.yaml: fine": 1\n')
     assert str(caught.value).isprintable()
 
 
-def test_a_layer_of_any_size_is_checked_without_being_made() -> None:
-    """The check of a shape is arithmetic: it takes no memory."""
+@pytest.mark.parametrize(
+    ("shape", "block"),
+    [
+        ([1 << 24], "{kind: dense, features: 16777216}"),
+        ([1 << 24, 4096, 4096], "{kind: conv, channels: 16777216, kernel: 4096, padding: 4096}"),
+    ],
+)
+def test_a_layer_that_no_machine_holds_is_refused_without_being_made(shape: list[int], block: str) -> None:
+    """Each size is bounded, but not their product. The check is arithmetic: it takes no memory."""
     start = time.perf_counter()
-    spec = parse_spec(
-        "name: big\ntime_steps: 4\ninput: {shape: [16777216, 4096, 4096]}\nblocks:\n"
-        "  - {kind: conv, channels: 16777216, kernel: 4096, padding: 4096}\n"
-        "  - {kind: flatten}\n  - {kind: affine, features: 2}\n"
-    )
-    assert spec.shapes[1] == (16777216, 8193, 8193)
+    with pytest.raises(
+        SpecError, match=r"blocks\[0\]: with this block the network has .* weights; at most 2,147,483,648"
+    ):
+        parse_spec(
+            f"name: big\ntime_steps: 4\ninput: {{shape: {shape}}}\nblocks:\n"
+            f"  - {block}\n  - {{kind: flatten}}\n  - {{kind: affine, features: 2}}\n"
+        )
     assert time.perf_counter() - start < 1
 
 
-@pytest.mark.xfail(strict=True, reason="each size is bounded, their product is not: 2**48 weights")
-def test_a_layer_that_no_machine_holds_is_refused() -> None:
-    with pytest.raises(SpecError, match=r"blocks\[0\]"):
-        parse_spec(
-            "name: big\ntime_steps: 4\ninput: {shape: [16777216]}\nblocks:\n"
-            "  - {kind: dense, features: 16777216}\n  - {kind: affine, features: 2}\n"
-        )
+def test_the_weights_of_all_layers_count_together() -> None:
+    dense = "  - {kind: dense, features: 32768}\n"
+    text = "name: big\ntime_steps: 4\ninput: {shape: [32768]}\nblocks:\n" + dense
+    assert parse_spec(text + "  - {kind: affine, features: 32768}\n").n_classes == 1 << 15
+    with pytest.raises(SpecError, match=r"blocks\[2\]"):
+        parse_spec(text + dense + "  - {kind: affine, features: 2}\n")

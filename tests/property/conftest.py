@@ -93,7 +93,9 @@ def specs(draw: st.DrawFn, *, flat: bool | None = None, graded: bool | None = No
     flat = draw(st.booleans()) if flat is None else flat
     graded = draw(st.booleans()) if graded is None else graded
     channels = draw(st.integers(1, 2))
-    shape = [draw(st.integers(2, 20))] if flat else [channels, *draw(pairs(7, 9))]
+    shape = (
+        [draw(st.integers(2, 20))] if flat else [channels, *draw(pairs(11, 13))]
+    )  # enough for every conv and pool below
     blocks: list[dict[str, Any]] = []
     if not flat:
         blocks.append(draw(convolutions(channels)))

@@ -1,6 +1,5 @@
 """The `zoo` command. Each command parses, calls the library once, and prints; torch is imported inside."""
 
-from importlib.metadata import version
 from pathlib import Path
 
 import click
@@ -16,7 +15,7 @@ __all__ = ["main", "zoo"]
 
 
 @click.group(context_settings=CONTEXT_SETTINGS)
-@click.version_option(version("snnzoo"), prog_name="zoo")
+@click.version_option(package_name="snnzoo", prog_name="zoo")
 def zoo() -> None:
     """Spiking networks from spec to chip: train by bootstrap, score, deploy.
 

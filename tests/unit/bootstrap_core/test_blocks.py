@@ -358,16 +358,13 @@ def test_the_drive_of_a_pool_is_the_average_times_its_gain() -> None:
     torch.testing.assert_close(pool(x, Mode.ANN, T), pool.sampler(2 * F.avg_pool2d(x, 2)))
 
 
-def test_the_gain_of_a_pool_defaults_to_the_threshold_of_its_neurons() -> None:
-    assert pool_network().blocks[1].quantized_weight().unique().tolist() == [1.5 / 4]
-    assert pool_network(kernel=[1, 4]).blocks[1].quantized_weight().unique().tolist() == [1.5 / 4]
+def test_without_a_gain_four_weights_of_a_pool_just_pass_the_threshold_of_its_neurons() -> None:
+    assert pool_network().blocks[1].quantized_weight().unique().tolist() == [13 / 32]
+    assert pool_network(kernel=[1, 4]).blocks[1].quantized_weight().unique().tolist() == [13 / 32]
     own = pool_network(neuron={"threshold": 0.5}).blocks[1]
-    assert own.quantized_weight().unique().tolist() == [0.125]
+    assert own.quantized_weight().unique().tolist() == [5 / 32]
 
 
-@pytest.mark.xfail(
-    strict=True, reason="BUG: gain = threshold reaches the threshold and does not pass it; half the rate"
-)
 def test_a_pool_whose_inputs_all_fire_fires_too() -> None:
     assert pool_network().blocks[1](torch.ones(T, 1, 3, 4, 4), Mode.SNN, T).all()
 

@@ -107,6 +107,33 @@ def test_the_float_network_is_left_as_it_was() -> None:
     assert all(torch.equal(after[name], before[name]) for name in before)
 
 
+ONE_ROW_OR_COLUMN = {
+    "one input": [{"kind": "dense", "features": 4}, AFFINE],
+    "one output": [{"kind": "dense", "features": 1}, {"kind": "affine", "features": 3}],
+    "one tap": [{"kind": "conv", "channels": 3, "kernel": 1}, {"kind": "flatten"}, AFFINE],
+}
+
+
+@pytest.mark.parametrize("name", ONE_ROW_OR_COLUMN)
+@pytest.mark.parametrize("encoding", ["spike", "graded"])
+def test_products_of_one_row_or_column_are_right(name: str, encoding: str) -> None:
+    """torch gives such matrices ambiguous strides, which its integer product misreads."""
+    shape = [1, 1, 1] if name == "one tap" else [1]
+    network = make(
+        *ONE_ROW_OR_COLUMN[name],
+        input={"shape": shape, "encoding": encoding, **({"weight": 2.0} if encoding == "spike" else {})},
+        neuron={"threshold": 0.25},
+    )
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.uniform_(-0.5, 1.5, generator=torch.Generator().manual_seed(0))
+    for n in (1, 5):
+        images = torch.linspace(0.2, 1, n).reshape(n, *shape)
+        logits, trace = IntegerNetwork(network).run(images)
+        assert trace.spikes[1].any()
+        assert torch.equal(network.run(images)[1].spikes[1], trace.spikes[1].float())
+        assert torch.equal(logits, network(images))
+
+
 # --- Graded input
 
 

@@ -213,27 +213,24 @@ def test_no_number_may_be_infinite_or_nan(path: str, value: float, refusal) -> N
 
 
 def test_a_fraction_is_no_integer(refusal) -> None:
-    assert "net.yaml:2: time_steps:" in (message := refusal(_with("time_steps", 4.5)))
-    assert message.endswith("fractional part (got 4.5)")
+    assert refusal(_with("time_steps", 4.5)) == "net.yaml:2: time_steps: Input should be a valid integer (got 4.5)"
 
 
 @pytest.mark.parametrize(
     ("path", "value"),
     [("time_steps", True), ("neuron.threshold", True), ("blocks[0].kernel[0]", True), ("training.seed", False)],
 )
-@pytest.mark.xfail(strict=True, reason="a bool counts as 0 or 1")
 def test_a_bool_is_no_number(path: str, value: bool, refusal) -> None:
     assert f"net.yaml:{_line(path)}: {path}:" in refusal(_with(path, value))
 
 
 @pytest.mark.parametrize("path", ["time_steps", "input.shape[0]", "blocks[0].kernel[0]", "blocks[3].features"])
-@pytest.mark.xfail(strict=True, reason="a quoted number counts as a number")
 def test_a_quoted_number_is_no_integer(path: str, refusal) -> None:
     assert f"net.yaml:{_line(path)}: {path}:" in refusal(_with(path, "1"))
 
 
 def test_an_exponent_without_a_point_is_a_number() -> None:
-    """YAML 1.1 reads `1e-3` as a string; whoever makes numbers strict must keep this."""
+    """YAML 1.1 reads `1e-3` as a string."""
     text = _with("training.learning_rate", 0.125).replace("0.125", "1e-3")
     assert parse_spec(text).training.learning_rate == 1e-3
 

@@ -82,22 +82,11 @@ def problems(value: Any, schema: dict[str, Any], path: str = "") -> list[str]:
     return found
 
 
-ONE_NUMBER = pytest.mark.xfail(strict=True, reason="the schema knows only two numbers for two axes, not `kernel: 3`")
-
-
 def shipped(name: str) -> str:
     return (resources.files("specs.networks") / f"{name}.yaml").read_text("utf-8")
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        pytest.param(
-            name, marks=ONE_NUMBER if re.search(r"(kernel|stride|padding|dilation): \d", shipped(name)) else ()
-        )
-        for name in network_names()
-    ],
-)
+@pytest.mark.parametrize("name", network_names())
 def test_the_shipped_networks_are_of_the_schema(name: str) -> None:
     assert problems(yaml.safe_load(shipped(name)), SCHEMA) == []
 
@@ -112,7 +101,6 @@ def test_a_network_of_maps_is_of_the_schema() -> None:
 
 
 @pytest.mark.parametrize("field", ["kernel", "stride", "padding", "dilation"])
-@ONE_NUMBER
 def test_one_number_for_both_axes_is_of_the_schema(field: str) -> None:
     conv = {**TINY["blocks"][0], field: 1}
     assert problems({**TINY, "blocks": [conv, *TINY["blocks"][1:]]}, SCHEMA) == []

@@ -117,7 +117,8 @@ def test_spike_input_enters_any_block(block: dict[str, Any]) -> None:
 def test_graded_input_takes_no_mean_or_std(field: dict[str, float], refusal) -> None:
     message = refusal(text(DENSE, READOUT, input={"shape": [9], "encoding": "graded", **field}))
     assert message == (
-        "net.yaml:3: input: graded input is the pixel itself: mean must be 0 and std 1 (fold them into the weights)"
+        f"net.yaml:3: input.{next(iter(field))}: graded input is the pixel itself, with no neuron: "
+        "leave this out (mean and std fold into the weights) (got 0.5)"
     )
 
 
@@ -126,7 +127,6 @@ def test_graded_input_takes_no_mean_or_std(field: dict[str, float], refusal) -> 
     [{"weight": 2.0}, {"bias": 0.5}, {"exact_input": False}, {"neuron": {"threshold": 2.0}}],
     ids=["weight", "bias", "exact_input", "neuron"],
 )
-@pytest.mark.xfail(strict=True, reason="graded input has no input neuron, and drops what is said of one in silence")
 def test_graded_input_refuses_what_only_an_input_neuron_has(field: dict[str, Any], refusal) -> None:
     message = refusal(text(DENSE, READOUT, input={"shape": [9], "encoding": "graded", **field}))
     assert next(iter(field)) in message
@@ -199,10 +199,10 @@ def test_a_pool_weight_is_gain_over_area() -> None:
     assert spec.pool_weight(spec.blocks[0]) == 3 / 8
 
 
-def test_the_default_gain_is_the_pools_own_threshold() -> None:
+def test_without_a_gain_the_weight_is_the_smallest_that_fires_the_pools_own_neurons() -> None:
     pools = [POOL, {**POOL, "neuron": {"threshold": 3.0}}]
     spec = parse_spec(text(*pools, FLATTEN, READOUT, shape=(1, 8, 8), neuron={"threshold": 2.0}))
-    assert [spec.pool_weight(pool) for pool in spec.blocks[:2]] == [2 / 4, 3 / 4]
+    assert [spec.pool_weight(pool) for pool in spec.blocks[:2]] == [17 / 32, 25 / 32]
 
 
 def test_the_default_stride_of_a_pool_is_its_kernel() -> None:
@@ -210,10 +210,9 @@ def test_the_default_stride_of_a_pool_is_its_kernel() -> None:
     assert spec.shapes[1] == (3, 4, 2)
 
 
-@pytest.mark.xfail(strict=True, reason="the sum of the weights meets the threshold, and a neuron fires above it")
 @pytest.mark.parametrize(("threshold", "kernel"), [(1.0, 2), (1.25, 3)])
 def test_a_pool_whose_inputs_all_fire_fires(threshold: float, kernel: int) -> None:
-    """What `AvgPoolSpec` promises of the default gain."""
+    """What `AvgPoolSpec` promises of a pool without a gain."""
     import torch
 
     from bootstrap_core import Mode, build_network
@@ -224,7 +223,6 @@ def test_a_pool_whose_inputs_all_fire_fires(threshold: float, kernel: int) -> No
     assert spikes.mean() == 1
 
 
-@pytest.mark.xfail(strict=True, reason="torch's avg_pool2d refuses it, in the first forward")
 def test_a_pool_with_more_padding_than_half_its_kernel_is_refused(refusal) -> None:
     assert "blocks[0].padding" in refusal(text({**POOL, "padding": 2}, FLATTEN, READOUT, shape=(1, 8, 8)))
 
@@ -249,19 +247,11 @@ def test_other_norms_do_without_a_current_decay(norm: str) -> None:
     parse_spec(text({**DENSE, "norm": norm}, READOUT, neuron={"current_decay": 0}))
 
 
-@pytest.mark.xfail(strict=True, reason="0.0001 is 0 on the decay grid of 1/4096, and the mean is divided by it")
 def test_mean_only_needs_a_current_decay_above_0_on_the_grid(refusal) -> None:
     dense = {**DENSE, "norm": "mean_only", "neuron": {"current_decay": 0.0001}}
     assert "blocks[0].norm" in refusal(text(dense, READOUT))
 
 
-@pytest.mark.xfail(strict=True, reason="nothing reaches the readout, and nothing says so")
-def test_delay_shifts_must_leave_a_step_for_the_readout(refusal) -> None:
-    """An input and two dense blocks hold three empty steps, of two."""
-    assert "delay_shift" in refusal(text(DENSE, DENSE, READOUT, delay_shift=True, time_steps=2))
-
-
-@pytest.mark.xfail(strict=True, reason="the first problem between blocks hides the others")
 def test_every_problem_between_blocks_is_told(refusal) -> None:
     dense = {**DENSE, "norm": "mean_only", "neuron": {"current_decay": 0}}
     message = refusal(text(dense, dense, READOUT))
@@ -347,19 +337,18 @@ def test_a_spec_is_hashable_all_through() -> None:
 # --- input shapes
 
 
-@pytest.mark.parametrize(
-    ("shape", "refused"), [([2, 3], "two numbers"), ([], "at least 1"), ([1, 2, 3, 4], "at most 3")]
-)
-def test_an_input_has_one_axis_or_three(shape: list[int], refused: str, refusal) -> None:
-    assert refused in refusal(text(READOUT, input={"shape": shape}))
+@pytest.mark.parametrize("shape", [[], [2, 3], [1, 2, 3, 4]])
+def test_an_input_has_one_axis_or_three(shape: list[int], refusal) -> None:
+    assert refusal(text(READOUT, input={"shape": shape})) == (
+        f"net.yaml:3: input.shape: is [features] or [channels, height, width]; this has {len(shape)} numbers "
+        f"(got {shape})"
+    )
 
 
-@pytest.mark.xfail(strict=True, reason="pydantic adds 'Tuple should have at least 1 item, not 0 (got [0])'")
 def test_an_input_of_size_0_is_one_problem(refusal) -> None:
     assert refusal(text(READOUT, input={"shape": [0]})).count("\n") == 0
 
 
-@pytest.mark.xfail(strict=True, reason="the check of InputSpec names the whole input")
 @pytest.mark.parametrize(("field", "value"), [("mean", 0.5), ("std", 0.5), ("shape", [2, 3])])
 def test_a_problem_within_the_input_names_its_own_line(field: str, value: Any, refusal) -> None:
     fields = {"encoding": "graded", "bits": 8, "shape": [9]}
