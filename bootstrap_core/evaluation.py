@@ -12,6 +12,7 @@ from bootstrap_core.datasets import Split
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Trace
 from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, InputSpec, LayerSpec
+from specs.errors import DataError
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.shapes import pool_as_conv
@@ -92,6 +93,8 @@ def evaluate(
         batch_size: images run at once; changes speed only.
         progress: called with the number of images done since the last call.
     """
+    if len(split) == 0:
+        raise DataError("no images to score")
     spec = network.spec
     n_correct, loss, seconds = 0, 0.0, 0.0
     rates = torch.zeros(len(spec.layers), dtype=torch.float64)

@@ -11,7 +11,7 @@ from torch import Tensor
 from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, STATE, STATE_MAX, STATE_MIN, WEIGHT_STEP
 from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network, Trace, as_input
+from bootstrap_core.network import Network, Trace, as_input, count_steps
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import DenseSynapse, PoolSynapse, Synapse
 from specs.block import ConvSpec
@@ -82,7 +82,7 @@ class IntegerNetwork:
         """
         if mode not in (None, Mode.SNN):
             raise SnnZooError(f"the integer engine runs spikes: Mode.SNN, not {mode}")
-        steps = time_steps or self.spec.time_steps
+        steps = count_steps(self.spec, time_steps)
         x = self._input(as_input(images.cpu(), self.spec), steps)
         outputs = [x]
         for layer in self._hidden:

@@ -9,10 +9,10 @@ from bootstrap_core.blocks import AffineBlock, Block
 from bootstrap_core.mode import Mode
 from bootstrap_core.sampler import RateSampler
 from bootstrap_core.schedule import LayerModes
-from specs.errors import DataError
+from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 
-__all__ = ["Network", "Trace", "as_input"]
+__all__ = ["Network", "Trace", "as_input", "count_steps"]
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Network(nn.Module):
         outputs: list[tuple[Tensor, bool]] | None,
     ) -> Tensor:
         modes = self._layer_modes(mode)
-        steps = self.spec.time_steps if time_steps is None else time_steps
+        steps = count_steps(self.spec, time_steps)
         x, spiking = as_input(images, self.spec), False
         for i, block in enumerate(self.blocks):
             if spiking and not modes[i].spiking:  # the crossover: spikes become their mean rate
@@ -100,6 +100,14 @@ class Network(nn.Module):
         block = self.blocks[-1]
         assert isinstance(block, AffineBlock)
         return block
+
+
+def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:
+    """T of a run: `time_steps`, or by default the spec's. Raises `SnnZooError` below 1."""
+    steps = spec.time_steps if time_steps is None else time_steps
+    if steps < 1:
+        raise SnnZooError(f"time_steps must be at least 1, not {steps}")
+    return steps
 
 
 def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:

@@ -63,7 +63,9 @@ class Trainer:
     def __init__(self, network: Network, split: Split, recipe: TrainingSpec | None = None) -> None:
         recipe = recipe or network.spec.training or TrainingSpec()
         if recipe.validation >= len(split):
-            raise DataError(f"validation takes {recipe.validation} of {len(split)} training images: none are left")
+            raise DataError(
+                f"training.validation takes {recipe.validation} of {len(split)} training images: none are left; lower it"
+            )
         if int(split.labels.max()) >= network.spec.n_classes:
             raise DataError(
                 f"label {int(split.labels.max())} in data of a network with {network.spec.n_classes} classes"

@@ -86,7 +86,7 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
 def convert(source: Path, outputs: tuple[Path, ...], force: bool, as_json: bool) -> None:
     """Write a model in other formats.
 
-    Example: convert run/model.safetensors -o model.net
+    Example: zoo convert run/model.safetensors -o model.net
     """
     from converters.formats import check_writable_format, read_model, write_model
 

@@ -72,5 +72,5 @@ def _read_image(path: Path, shape: Shape) -> Tensor:
         with Image.open(path) as image:
             grey = np.asarray(image.convert("L").resize((width, height)))
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read {path} as an image: {error}") from None
+        raise DataError(f"cannot read {path} as an image: {getattr(error, 'strerror', None) or error}") from None
     return torch.from_numpy(grey.copy()).float()[None] / 255

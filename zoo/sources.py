@@ -5,7 +5,7 @@ from pathlib import Path
 import torch
 
 from bootstrap_core.build import build_network
-from converters.formats import READERS, read_model
+from converters.formats import READERS, WRITERS, read_model
 from converters.model import Model
 from specs.errors import SnnZooError, SpecError
 from specs.io import load_spec, parse_value, spec_from_document
@@ -23,7 +23,7 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
         seed: of fresh weights.
     """
     path = Path(source)
-    if path.suffix in READERS:
+    if path.suffix in READERS or path.suffix in WRITERS:
         if not path.exists():
             raise SnnZooError(f"no such file: {path}")
         return read_model(path), True

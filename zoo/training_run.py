@@ -1,7 +1,7 @@
 """A training run on disk: what `zoo train` leaves in its folder, and how it goes on from there.
 
 - `spec.yaml`: the network and its recipe, as trained
-- `checkpoint.pt`: all that `--resume` needs, after each epoch
+- `checkpoint.pt`: all that `--resume` needs, from the start and after each epoch
 - `metrics.jsonl`: one `EpochReport` a line
 - `model.safetensors`: the best epoch by SNN validation accuracy
 - `curves.png`: loss and accuracy, if matplotlib is installed
@@ -57,6 +57,8 @@ class TrainingRun:
         self.reports: list[dict[str, Any]] = []
         if resume:
             self._resume()
+        else:
+            self._save_checkpoint()
         dump_spec(self.spec, folder / "spec.yaml")
 
     @property
@@ -78,9 +80,7 @@ class TrainingRun:
         self.reports.append(asdict(report))
         if report.best:
             write_model(Model.of(self.network, self._card(report)), self.model_path)
-        buffer = io.BytesIO()
-        torch.save({"spec": self._identity(), "reports": self.reports, **self.trainer.state_dict()}, buffer)
-        write_whole(self.folder / "checkpoint.pt", buffer.getvalue())
+        self._save_checkpoint()
         write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.reports).encode())
         return report
 
@@ -105,6 +105,11 @@ class TrainingRun:
         from bootstrap_core.plots import plot_curves
 
         return plot_curves(self.trainer.stats, self.folder / "curves.png")
+
+    def _save_checkpoint(self) -> None:
+        buffer = io.BytesIO()
+        torch.save({"spec": self._identity(), "reports": self.reports, **self.trainer.state_dict()}, buffer)
+        write_whole(self.folder / "checkpoint.pt", buffer.getvalue())
 
     def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
         validation = None if report is None else report.validation_snn_accuracy

@@ -55,5 +55,6 @@ def quantize_decay(decay: Tensor) -> Tensor:
 
 
 def truncate_current(current: Tensor) -> Tensor:
-    """Input current truncated toward zero to 1/64, as a bias mantissa takes it."""
-    return straight_through(current, torch.trunc(current.detach() * MANT) / MANT)
+    """Input current truncated toward zero to 1/64 and kept within 13 bits, as a bias mantissa takes it."""
+    mant = torch.trunc(current.detach() * MANT).clamp_(BIAS_MANT_MIN, BIAS_MANT_MAX)
+    return straight_through(current, mant / MANT)

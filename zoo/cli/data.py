@@ -13,7 +13,10 @@ __all__ = ["data"]
 
 @click.group(context_settings=CONTEXT_SETTINGS)
 def data() -> None:
-    """Datasets: what there is, where it lies, and getting it."""
+    """Datasets: what there is, where it lies, and getting it.
+
+    Example: zoo data list
+    """
 
 
 @data.command("list", cls=Command)

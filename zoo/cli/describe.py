@@ -64,7 +64,12 @@ def show(source: str, as_json: bool) -> None:
     for topic, facts in model.card.items():
         click.echo(f"\n{topic}")
         for key, value in facts.items():
-            click.echo(f"  {key}: {value}")
+            shown = value
+            if key == "epoch" and value is not None:
+                shown = f"{value + 1} (of {facts['epochs']})"
+            elif isinstance(value, dict):
+                shown = ", ".join(f"{name} {fact}" for name, fact in value.items() if fact is not None)
+            click.echo(f"  {key}: {shown}")
 
 
 @command()

@@ -112,9 +112,9 @@ def _train(run: "TrainingRun", quiet: bool) -> None:
             if not quiet:
                 click.echo(_epoch_line(report, run.recipe.epochs), err=True)
     except KeyboardInterrupt:
-        click.echo(f"\nStopped; the best model so far is {run.model_path}", err=True)
-        if (run.folder / "checkpoint.pt").exists():
-            click.echo("Go on with the same command and --resume", err=True)
+        what = "best model so far is" if run.trainer.epoch else "first epoch has not ended; its weights so far are"
+        click.echo(f"\nStopped; the {what} {run.model_path}", err=True)
+        click.echo("Go on with the same command and --resume", err=True)
         raise SystemExit(130) from None
 
 
@@ -161,13 +161,15 @@ def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
         }))  # fmt: skip
         return
     say_sample(run.dataset)
+    best, validation = run.trainer.stats.snn, len(run.trainer.validation)
+    epoch = "" if best.best_epoch is None else f", epoch {best.best_epoch + 1}"
+    snn, ann = scores[Mode.SNN], scores[Mode.ANN]
     print_table(
         ["", "accuracy", "images"],
         [
-            [f"validation, SNN, epoch {run.trainer.stats.snn.best_epoch}", percent(run.trainer.stats.snn.max_accuracy),
-             str(len(run.trainer.validation))],
-            [f"test, SNN, T={run.spec.time_steps}", percent(scores[Mode.SNN].accuracy), str(scores[Mode.SNN].n_images)],
-            ["test, ANN", percent(scores[Mode.ANN].accuracy), str(scores[Mode.ANN].n_images)],
+            [f"validation, SNN{epoch}", percent(best.max_accuracy), str(validation)],
+            [f"test, SNN, T={snn.time_steps}", percent(snn.accuracy), str(snn.n_images)],
+            ["test, ANN", percent(ann.accuracy), str(ann.n_images)],
         ],
-    )  # fmt: skip
+    )
     click.echo(run.model_path)

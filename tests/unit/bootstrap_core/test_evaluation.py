@@ -11,7 +11,7 @@ from bootstrap_core.evaluation import batches, count_synops, evaluate
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network, Trace
-from specs.errors import SnnZooError
+from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 
 
@@ -224,3 +224,9 @@ def test_graded_input_counts_each_pixel_that_is_not_zero_at_every_step() -> None
     pixels = torch.tensor([[0.0, 7.0, 255.0, 0.0]])
     assert synops(spec, pixels.expand(5, 1, 4)) == [0, 5 * 2 * 3]
     assert synops(spec, pixels.repeat(5, 1, 1)) == [0, 5 * 2 * 3]
+
+
+def test_nothing_to_score_is_told() -> None:
+    network, split = real()
+    with pytest.raises(DataError, match="no images"):
+        evaluate(network, split.take(slice(0, 0)))

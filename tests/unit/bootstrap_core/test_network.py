@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.build import build_network
+from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network, as_input
 from bootstrap_core.schedule import LayerModes
@@ -213,3 +214,11 @@ def test_the_readout_is_the_last_block() -> None:
 def test_the_device_is_that_of_the_weights() -> None:
     assert make().device == torch.device("cpu")
     assert make().to("meta").device == torch.device("meta")
+
+
+@pytest.mark.parametrize("steps", [0, -1])
+def test_a_run_of_no_steps_is_refused_by_both_engines(steps: int) -> None:
+    network = make()
+    for runnable in (network, IntegerNetwork(network)):
+        with pytest.raises(SnnZooError, match="at least 1"):
+            runnable.run(torch.zeros(1, 1, 4, 4), time_steps=steps)

@@ -65,3 +65,7 @@ def test_the_input_is_left_as_it_was(quantize) -> None:
     x = torch.tensor([0.3, 77.7])
     quantize(x)
     assert torch.equal(x, torch.tensor([0.3, 77.7]))
+
+
+def test_an_input_current_stays_within_a_bias_mantissa() -> None:
+    assert (64 * truncate_current(torch.tensor([100.0, -100.0]))).tolist() == [4095, -4096]

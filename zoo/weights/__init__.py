@@ -1,0 +1,1 @@
+"""Trained weights, one model file for each name."""
