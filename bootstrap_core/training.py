@@ -64,7 +64,7 @@ class Trainer:
         recipe = recipe or network.spec.training or TrainingSpec()
         if recipe.validation >= len(split):
             raise DataError(
-                f"training.validation takes {recipe.validation} of {len(split)} training images: none are left; lower it"
+                f"training.validation takes {recipe.validation} of {len(split)} training images, all of them: lower it"
             )
         if int(split.labels.max()) >= network.spec.n_classes:
             raise DataError(
