@@ -39,9 +39,9 @@ __all__ = [
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#007A58", "#C0392B", "#8A8F98"
 _STATE_STYLES: dict[str, dict[str, Any]] = {
     "training": {"label": "training", "color": _GREY, "linewidth": 1.5, "marker": ".", "markersize": 5},
-    "testing": {"label": "testing, ANN", "color": _BLUE, "linewidth": 1.8, "marker": ".", "markersize": 6},
+    "testing": {"label": "held out, ANN", "color": _BLUE, "linewidth": 1.8, "marker": ".", "markersize": 6},
     "snn": {
-        "label": "testing, SNN",
+        "label": "held out, SNN",
         "color": _ORANGE,
         "linewidth": 1.8,
         "linestyle": (0, (4, 1.5)),
@@ -92,7 +92,7 @@ def draw_curves(
     for axes, title, unit in ((loss_axes, "Loss", "mean loss"), (accuracy_axes, "Accuracy", "accuracy (%)")):
         _dress(axes, title, "epoch", unit)
         _count_in_whole_numbers(axes.xaxis)
-        axes.set_xlim(min(-0.5, axes.get_xlim()[0]), max(0.5, axes.get_xlim()[1]))
+        axes.set_xlim(min(0.5, axes.get_xlim()[0]), max(1.5, axes.get_xlim()[1]))
         if axes.lines:
             axes.legend(frameon=False, fontsize=9)
     return figure
@@ -269,8 +269,8 @@ def save_png(figure: "Figure", path: str | Path, *, dpi: int = 150) -> Path:
 
 
 def _measured(records: Iterable[EpochRecord], state: str, key: str) -> list[tuple[int, float]]:
-    """(epoch, value) wherever the state was evaluated."""
-    cells = [(record["epoch"], (record.get(state) or {}).get(key)) for record in records]  # type: ignore[attr-defined]
+    """(epoch, value) wherever the state was evaluated; epochs count from 1, as people do."""
+    cells = [(record["epoch"] + 1, (record.get(state) or {}).get(key)) for record in records]  # type: ignore[attr-defined]
     return [(epoch, value) for epoch, value in cells if value is not None]
 
 

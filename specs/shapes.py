@@ -1,11 +1,12 @@
 """The only shape arithmetic: convolution, pooling, flattening, and how far each input reaches."""
 
 import math
+from collections.abc import Iterator
 
 from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, LayerSpec
 from specs.fields import Shape
 
-__all__ = ["ShapeError", "axis_fanout", "axis_output", "n_weights", "output_shape", "pool_as_conv"]
+__all__ = ["ShapeError", "axis_connections", "axis_fanout", "axis_output", "n_weights", "output_shape", "pool_as_conv"]
 
 
 class ShapeError(ValueError):
@@ -32,12 +33,28 @@ def axis_fanout(size: int, *, kernel: int, stride: int, padding: int, dilation: 
     [1, 2, 2, 1]
     """
     fanout = [0] * size
-    for output in range(axis_output(size, kernel=kernel, stride=stride, padding=padding, dilation=dilation)):
-        for tap in range(kernel):
-            position = output * stride - padding + tap * dilation
-            if 0 <= position < size:
-                fanout[position] += 1
+    for positions in _positions_read(size, kernel, stride, padding, dilation):
+        for position in positions:
+            fanout[position] += 1
     return fanout
+
+
+def axis_connections(size: int, *, kernel: int, stride: int, padding: int, dilation: int) -> int:
+    """The sum of `axis_fanout`, without making it.
+
+    >>> axis_connections(4, kernel=3, stride=1, padding=0, dilation=1)
+    6
+    """
+    return sum(map(len, _positions_read(size, kernel, stride, padding, dilation)))
+
+
+def _positions_read(size: int, kernel: int, stride: int, padding: int, dilation: int) -> Iterator[range]:
+    """For each tap of the kernel, the input positions it reads; what lies in the padding is left out."""
+    n_outputs = axis_output(size, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+    for tap in range(kernel):
+        first = tap * dilation - padding  # of output 0; below 0 in the padding
+        start = first if first >= 0 else first % stride
+        yield range(start, min(size, first + n_outputs * stride), stride)
 
 
 def pool_as_conv(pool: AvgPoolSpec, channels: int) -> ConvSpec:
@@ -56,7 +73,9 @@ def pool_as_conv(pool: AvgPoolSpec, channels: int) -> ConvSpec:
 def _conv_shape(conv: ConvSpec, shape: Shape) -> Shape:
     channels, *size = shape
     if channels % conv.groups or conv.channels % conv.groups:
-        raise ShapeError("groups", f"{conv.groups} groups must divide {channels} input and {conv.channels} channels")
+        raise ShapeError(
+            "groups", f"{conv.groups} groups must divide {channels} input and {conv.channels} output channels"
+        )
     outputs = []
     for axis in range(2):
         kernel, padding, dilation = conv.kernel[axis], conv.padding[axis], conv.dilation[axis]

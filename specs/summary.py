@@ -6,7 +6,7 @@ from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, 
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.neuron import LearnDecays
-from specs.shapes import axis_fanout, n_weights, pool_as_conv
+from specs.shapes import axis_connections, axis_fanout, n_weights, pool_as_conv
 
 __all__ = ["LayerSummary", "conv_fanout", "summarize"]
 
@@ -35,25 +35,20 @@ def summarize(spec: NetworkSpec) -> list[LayerSummary]:
 
 def conv_fanout(conv: ConvSpec, shape: Shape) -> tuple[list[int], list[int]]:
     """Along height and width, how many output positions read each input position of `shape` `[C, H, W]`."""
-    height, width = (
-        axis_fanout(
-            shape[1 + axis],
-            kernel=conv.kernel[axis],
-            stride=conv.stride[axis],
-            padding=conv.padding[axis],
-            dilation=conv.dilation[axis],
-        )
-        for axis in range(2)
-    )
+    height, width = (axis_fanout(shape[1 + axis], **_geometry(conv, axis)) for axis in range(2))
     return height, width
+
+
+def _geometry(conv: ConvSpec, axis: int) -> dict[str, int]:
+    return {name: getattr(conv, name)[axis] for name in ("kernel", "stride", "padding", "dilation")}
 
 
 def _summary(spec: NetworkSpec, layer: LayerSpec, before: Shape, after: Shape) -> LayerSummary:
     weights = synops = n_weights(layer, before, after)
     if isinstance(layer, ConvSpec | AvgPoolSpec):
         conv = layer if isinstance(layer, ConvSpec) else pool_as_conv(layer, before[0])
-        height, width = conv_fanout(conv, before)
-        synops = sum(height) * sum(width) * after[0] * (before[0] // conv.groups)
+        height, width = (axis_connections(before[1 + axis], **_geometry(conv, axis)) for axis in range(2))
+        synops = height * width * after[0] * (before[0] // conv.groups)
     parameters = 0 if isinstance(layer, AvgPoolSpec) else weights
     if isinstance(layer, InputSpec) and layer.encoding is Encoding.SPIKE:
         parameters += 2

@@ -46,19 +46,19 @@ def some_stats() -> LearningStats:
 def test_curves_show_each_state_at_its_own_epochs() -> None:
     loss_axes, accuracy_axes = plots.draw_curves(some_stats()).axes
     loss, accuracy = lines(loss_axes), lines(accuracy_axes)
-    assert loss["training"] == ([0, 1, 2], [0.5, 0.25, 0.5 / 3])
-    assert loss["testing, ANN"] == ([0, 1, 2], [1.0, 0.5, 1.0 / 3])
-    assert loss["testing, SNN"] == ([0, 2], [2.0, 2.0 / 3])
-    assert accuracy["testing, ANN"] == ([0, 1, 2], [50, 90, 80])
-    assert accuracy["testing, SNN"] == ([0, 2], [40, 70])
-    assert accuracy["best SNN 70.00%, epoch 2"] == ([2], [70])
+    assert loss["training"] == ([1, 2, 3], [0.5, 0.25, 0.5 / 3])
+    assert loss["held out, ANN"] == ([1, 2, 3], [1.0, 0.5, 1.0 / 3])
+    assert loss["held out, SNN"] == ([1, 3], [2.0, 2.0 / 3])
+    assert accuracy["held out, ANN"] == ([1, 2, 3], [50, 90, 80])
+    assert accuracy["held out, SNN"] == ([1, 3], [40, 70])
+    assert accuracy["best SNN 70.00%, epoch 3"] == ([3], [70])
     assert (loss_axes.get_yscale(), accuracy_axes.get_yscale()) == ("log", "linear")
     assert (loss_axes.get_ylabel(), accuracy_axes.get_ylabel()) == ("mean loss", "accuracy (%)")
 
 
 def test_the_snn_differs_from_the_ann_by_more_than_its_colour() -> None:
     by_label = {line.get_label(): line for line in plots.draw_curves(some_stats()).axes[0].lines}
-    ann, snn = by_label["testing, ANN"], by_label["testing, SNN"]
+    ann, snn = by_label["held out, ANN"], by_label["held out, SNN"]
     assert ann.get_marker() != snn.get_marker()
     assert ann.get_linestyle() != snn.get_linestyle()
 
@@ -66,8 +66,8 @@ def test_the_snn_differs_from_the_ann_by_more_than_its_colour() -> None:
 def test_curves_from_records_are_the_same() -> None:
     stats = some_stats()
     by_stats, by_records = plots.draw_curves(stats), plots.draw_curves(stats.records()[1:])
-    assert lines(by_records.axes[0])["training"] == ([1, 2], [0.25, 0.5 / 3])
-    assert lines(by_stats.axes[1])["training"][0] == [0, 1, 2]
+    assert lines(by_records.axes[0])["training"] == ([2, 3], [0.25, 0.5 / 3])
+    assert lines(by_stats.axes[1])["training"][0] == [1, 2, 3]
 
 
 def test_a_diverged_loss_leaves_a_gap_and_a_loss_below_zero_a_linear_scale() -> None:
