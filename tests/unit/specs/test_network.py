@@ -88,7 +88,8 @@ def test_blocks_that_shrink_to_nothing_are_refused_at_the_block_that_does(refusa
 def test_groups_divide_input_and_output_channels(groups: int, channels: int, refusal) -> None:
     conv = {"kind": "conv", "channels": channels, "kernel": 1, "groups": groups}
     message = refusal(text(conv, FLATTEN, READOUT, shape=(3, 8, 8)))
-    assert message == f"net.yaml:5: blocks[0].groups: {groups} groups must divide 3 input and {channels} output channels"
+    wanted = f"{groups} groups must divide 3 input and {channels} output channels"
+    assert message == f"net.yaml:5: blocks[0].groups: {wanted}"
 
 
 def test_groups_that_divide_are_allowed() -> None:
