@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from bootstrap_core.datasets import Split
 from bootstrap_core.mode import Mode
@@ -99,9 +99,9 @@ def evaluate(
     n_correct, loss, seconds = 0, 0.0, 0.0
     rates = torch.zeros(len(spec.layers), dtype=torch.float64)
     synops = torch.zeros(len(spec.layers), dtype=torch.float64)
-    training = getattr(network, "training", False)
-    if training:
-        network.eval()  # type: ignore[attr-defined]
+    trained = network if isinstance(network, nn.Module) and network.training else None
+    if trained is not None:
+        trained.eval()
     try:
         for images, labels in batches(split, batch_size):
             images, labels = images.to(network.device), labels.to(network.device)
@@ -115,8 +115,8 @@ def evaluate(
                 synops += torch.tensor(count_synops(spec, trace), dtype=torch.float64)
             progress(len(images))
     finally:
-        if training:
-            network.train()  # type: ignore[attr-defined]
+        if trained is not None:
+            trained.train()
     n_images = len(split)
     return Evaluation(
         mode=mode,

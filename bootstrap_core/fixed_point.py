@@ -3,8 +3,6 @@
 Source: DESIGN of Loihi's CUBA neuron as lava-dl (slayer) and Lava (`fixed_pt`) compute it.
 """
 
-import math
-
 __all__ = [
     "BIAS_MANT_MAX",
     "BIAS_MANT_MIN",
@@ -17,7 +15,6 @@ __all__ = [
     "WEIGHT_INT_MAX",
     "WEIGHT_INT_MIN",
     "WEIGHT_STEP",
-    "threshold_mant",
 ]
 
 MANT = 64
@@ -43,12 +40,3 @@ STATE_MIN, STATE_MAX = -(1 << 23), (1 << 23) - 1
 
 READOUT_THRESHOLD_MANT = (1 << 18) - 1
 """Threshold that netx files give to a readout neuron, so that it never fires."""
-
-
-def threshold_mant(threshold: float, levels: int = 1) -> int:
-    """Threshold as a mantissa, `trunc(64 threshold levels)`; `levels` is the largest value of a graded input.
-
-    >>> threshold_mant(1.25), threshold_mant(0.1)
-    (80, 6)
-    """
-    return math.trunc(MANT * threshold * levels)

@@ -3,9 +3,10 @@
 import torch
 from torch import Tensor, nn
 
-from bootstrap_core.fixed_point import MANT, threshold_mant
+from bootstrap_core.fixed_point import MANT
 from bootstrap_core.functional.cuba import CubaOutput, cuba
 from bootstrap_core.functional.quantize import quantize_decay
+from specs.fields import threshold_mant
 from specs.neuron import CubaSpec, LearnDecays, Reset
 
 __all__ = ["CubaNeuron"]

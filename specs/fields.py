@@ -1,5 +1,6 @@
 """Field types shared by all specs: every bound and unit is written here once."""
 
+import math
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
@@ -17,6 +18,7 @@ __all__ = [
     "StrictModel",
     "Threshold",
     "TimeSteps",
+    "threshold_mant",
 ]
 
 VTH_MANT_MAX = (1 << 17) - 1
@@ -58,3 +60,12 @@ PositivePair = Annotated[
 ]
 Shape = tuple[int, ...]
 """`(features,)` or `(channels, height, width)`."""
+
+
+def threshold_mant(threshold: float, levels: int = 1) -> int:
+    """Threshold as the hardware's mantissa, `trunc(64 threshold levels)`; `levels` is a graded input's largest value.
+
+    >>> threshold_mant(1.25), threshold_mant(0.1)
+    (80, 6)
+    """
+    return math.trunc(64 * threshold * levels)

@@ -8,7 +8,7 @@ from pydantic import ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from specs.block import AffineSpec, AvgPoolSpec, BlockSpec, Encoding, FlattenSpec, InputSpec, LayerSpec, Norm
-from specs.fields import VTH_MANT_MAX, Name, Shape, StrictModel, TimeSteps
+from specs.fields import VTH_MANT_MAX, Name, Shape, StrictModel, TimeSteps, threshold_mant
 from specs.neuron import CubaSpec
 from specs.shapes import ShapeError, n_weights, output_shape
 from specs.training import TrainingSpec
@@ -124,7 +124,7 @@ class NetworkSpec(StrictModel):
 
     def _arithmetic_problems(self) -> Iterator[Problem]:
         if self.blocks and self.input.encoding is Encoding.GRADED and not isinstance(self.blocks[0], AffineSpec):
-            mant = int(64 * self.neuron_of(self.blocks[0]).threshold * self.input.levels)
+            mant = threshold_mant(self.neuron_of(self.blocks[0]).threshold, self.input.levels)
             if mant > VTH_MANT_MAX:
                 yield (
                     ("input", "bits"),
