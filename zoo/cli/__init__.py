@@ -4,7 +4,8 @@ from pathlib import Path
 
 import click
 
-from converters.cli import CONTEXT_SETTINGS, convert
+from converters.cli.convert import convert
+from converters.cli.shared import CONTEXT_SETTINGS
 from specs.errors import SnnZooError
 from zoo.cli.data import data
 from zoo.cli.describe import build, check, schema, show

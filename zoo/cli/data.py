@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from converters.cli import CONTEXT_SETTINGS, Command, json_option
+from converters.cli.shared import CONTEXT_SETTINGS, Command, json_option
 from zoo.cli.shared import DataPlaces, cache_option, data_options
 
 __all__ = ["data"]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli import command, force_option, json_option, print_table, refuse_existing
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
 from specs.io import json_schema, load_spec
 from specs.summary import summarize
 from zoo.cli.shared import PathArgument

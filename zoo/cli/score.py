@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from converters.cli import command, force_option, json_option, print_table, refuse_existing
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
 from zoo.cli.shared import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
 
 if TYPE_CHECKING:

@@ -1,7 +1,5 @@
-"""The commands of this package, and what all commands share."""
+"""What all commands share: errors as exit codes, options, tables."""
 
-import hashlib
-import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,10 +13,8 @@ __all__ = [
     "CONTEXT_SETTINGS",
     "Command",
     "command",
-    "convert",
     "force_option",
     "json_option",
-    "main",
     "print_table",
     "refuse_existing",
 ]
@@ -68,44 +64,3 @@ def print_table(header: list[str], rows: list[list[str]]) -> None:
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         click.echo("  ".join([first, *others]).rstrip())
-
-
-@command()
-@click.argument("source", type=click.Path(path_type=Path))
-@click.option(
-    "-o",
-    "--output",
-    "outputs",
-    multiple=True,
-    required=True,
-    type=click.Path(path_type=Path),
-    help="Where to write; the suffix names the format: .safetensors, .net, .hdf5. May be repeated.",
-)
-@force_option
-@json_option
-def convert(source: Path, outputs: tuple[Path, ...], force: bool, as_json: bool) -> None:
-    """Write a model in other formats.
-
-    Example: zoo convert run/model.safetensors -o model.net
-    """
-    from converters.formats import check_writable_format, read_model, write_model
-
-    for output in outputs:
-        check_writable_format(output)
-        refuse_existing(output, force)
-    model = read_model(source)
-    written = []
-    for output in outputs:
-        write_model(model, output)
-        digest = hashlib.sha256(output.read_bytes()).hexdigest()
-        written.append({"path": str(output), "format": output.suffix[1:], "sha256": digest})
-    if as_json:
-        click.echo(json.dumps({"source": str(source), "outputs": written}))
-    else:
-        for entry in written:
-            click.echo(entry["path"])
-
-
-def main() -> None:
-    """Run `convert` as a program of its own."""
-    convert(prog_name="convert")
