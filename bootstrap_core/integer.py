@@ -33,9 +33,9 @@ Weighted = Callable[[Tensor], Tensor]
 
 @dataclass(frozen=True)
 class IntegerTrace(Trace):
-    """A `Trace` with the voltage of the readout neuron, `[T, N, classes]` in state units of 1/4096.
+    """A `Trace` with the voltage of the readout's neurons before reset, `[T, N, ...]` in state units of 1/4096.
 
-    The readout neuron of an exported network never fires; its voltage is what the chip reads.
+    The neurons that an affine readout is exported with never fire; their voltage is what the chip reads.
     """
 
     readout_voltage: Tensor
@@ -65,7 +65,7 @@ class IntegerNetwork:
         with torch.no_grad():
             self._input = _integer_input(network.blocks[0])
             self._hidden = [_integer_layer(block, i + 1) for i, block in enumerate(network.blocks[1:-1])]
-            self._readout = _Readout(network.readout, len(network.blocks) - 1)
+            self._readout = _integer_readout(network.readout, len(network.blocks) - 1)
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
         """Logits `[N, classes]`, float32, for images `[N, ...]` in 0..1."""
@@ -75,7 +75,7 @@ class IntegerNetwork:
     def run(
         self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None
     ) -> tuple[Tensor, IntegerTrace]:
-        """Logits and what each layer gave; the last entry of `trace.spikes` is the readout's weighted input.
+        """Logits and what each layer gave; in `trace.spikes` an affine readout has its weighted input.
 
         Raises:
             StateOverflowError: a current or voltage leaves the hardware's 24 bits; says where.
@@ -88,9 +88,9 @@ class IntegerNetwork:
         for layer in self._hidden:
             x = layer(x)
             outputs.append(x)
-        z, voltage = self._readout.weigh(x)
-        outputs.append(z)
-        return z.sum(0) / len(z), IntegerTrace(
+        x, voltage = self._readout.read(x)
+        outputs.append(x)
+        return (x.sum(0) / len(x)).flatten(1), IntegerTrace(
             spikes=tuple(outputs),
             rates=tuple(output.mean(0, dtype=torch.float32) for output in outputs),
             readout_voltage=voltage,
@@ -127,10 +127,10 @@ class _Neurons:
                 v = v - self.threshold * fired if self.subtract else v.masked_fill_(fired, 0)
         return voltage, spikes
 
-    def fire(self, z: Tensor, bias: Tensor | None = None) -> Tensor:
-        """Spikes, after the layer's empty step if it has one."""
-        _, spikes = self.voltages(z, bias)
-        return torch.cat([torch.zeros_like(spikes[:1]), spikes[:-1]]) if self.shift else spikes
+    def fire(self, z: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Spikes, after the layer's empty step if it has one, and the voltage before reset."""
+        voltage, spikes = self.voltages(z, bias)
+        return torch.cat([torch.zeros_like(spikes[:1]), spikes[:-1]]) if self.shift else spikes, voltage
 
     def _check(self, name: str, state: Tensor, step: int) -> None:
         low, high = (int(bound) for bound in torch.aminmax(state)) if state.numel() else (0, 0)
@@ -156,6 +156,10 @@ class _Layer:
         self.neurons = _Neurons(block.neuron, index, shift=block.delay_shift)
 
     def __call__(self, x: Tensor) -> Tensor:
+        return self.read(x)[0]
+
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Spikes, and the voltage before reset; `[T, N, C, ...]`."""
         return self.neurons.fire(_over_time(self.weigh, x) * STATE_PER_WEIGHT, self.bias)
 
 
@@ -168,7 +172,7 @@ class _Readout:
         self.levels = block.levels
         self.neurons = _Neurons(block.neuron, index, shift=False)
 
-    def weigh(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted input plus bias, float32 in units of an input of 1, and the voltage; `[T, N, C]`."""
         z = _over_time(self.synapse, x) * STATE_PER_WEIGHT
         voltage, _ = self.neurons.voltages(z, self.bias, fire=False)
@@ -200,7 +204,7 @@ def _integer_input(block: object) -> Callable[[Tensor, int], Tensor]:
 
     def spikes(images: Tensor, steps: int) -> Tensor:
         current = (snapshot.current(images) * STATE).long()
-        return neurons.fire(current.expand(steps, *current.shape))
+        return neurons.fire(current.expand(steps, *current.shape))[0]
 
     return spikes
 
@@ -213,6 +217,16 @@ def _integer_layer(block: object, index: int) -> "_Layer | _Flatten":
             return _Flatten(block.n_axes)
         case _:
             raise SnnZooError(f"block {index} ({type(block).__name__}) has no integer form")
+
+
+def _integer_readout(block: object, index: int) -> "_Readout | _Layer":
+    match block:
+        case AffineBlock():
+            return _Readout(block, index)
+        case SpikingBlock():
+            return _Layer(block, index)
+        case _:
+            raise SnnZooError(f"block {index} ({type(block).__name__}) is no readout")
 
 
 def _integer_bias(bias: Tensor | None) -> Tensor | None:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bootstrap_core.blocks import AffineBlock, Block
+from bootstrap_core.blocks import Block
 from bootstrap_core.mode import Mode
 from bootstrap_core.sampler import RateSampler
 from bootstrap_core.schedule import LayerModes
@@ -41,7 +41,7 @@ class Network(nn.Module):
     def forward(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
     ) -> Tensor:
-        """Logits `[N, classes]`: the readout's mean over time.
+        """Logits `[N, classes]`: the mean over time of the readout, which for a spiking one is its rates.
 
         Args:
             images: `[N, ...]` of the spec's input size, in 0..1.
@@ -77,7 +77,7 @@ class Network(nn.Module):
             x, spiking = block(x, modes[i], steps), modes[i].spiking
             if outputs is not None:  # a step that stands for all is shown as all of them
                 outputs.append((x.expand(steps, *x.shape[1:]) if spiking else x, spiking))
-        return x.sum(0) / len(x) if spiking else x
+        return (x.sum(0) / len(x) if spiking else x).flatten(1)
 
     def _layer_modes(self, mode: Mode | LayerModes | None) -> LayerModes:
         if isinstance(mode, LayerModes):
@@ -90,16 +90,16 @@ class Network(nn.Module):
         return next(self.parameters()).device
 
     @property
+    def readout(self) -> Block:
+        """The last block: an `AffineBlock`, or a `SpikingBlock` whose rates are the logits."""
+        block = self.blocks[-1]
+        assert isinstance(block, Block)
+        return block
+
+    @property
     def fitted(self) -> bool:
         """Whether every activation has been fitted, so that ANN mode is defined."""
         return all(module.fitted for module in self.modules() if isinstance(module, RateSampler))
-
-    @property
-    def readout(self) -> AffineBlock:
-        """The last block."""
-        block = self.blocks[-1]
-        assert isinstance(block, AffineBlock)
-        return block
 
 
 def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:

@@ -1,5 +1,6 @@
 """What a network is: an input, blocks, defaults, and the checks that take more than one block to make."""
 
+import math
 from collections.abc import Iterator
 from itertools import chain
 from typing import Final, Literal
@@ -24,7 +25,7 @@ Problem = tuple[tuple[str | int, ...], str]
 
 
 class NetworkSpec(StrictModel):
-    """A whole network: `input`, then `blocks`, the last of them an affine readout.
+    """A whole network: `input`, then `blocks`. The last is the readout: affine, or neurons whose rates are the logits.
 
     `neuron` and `delay_shift` are the defaults of every block that has none of its own. `delay_shift` inserts one
     empty step after each spiking block, inside the T steps, as lava-dl's blocks do.
@@ -61,7 +62,7 @@ class NetworkSpec(StrictModel):
     @property
     def n_classes(self) -> int:
         """Number of logits."""
-        return self.shapes[-1][0]
+        return math.prod(self.shapes[-1])
 
     def neuron_of(self, layer: LayerSpec) -> CubaSpec:
         """The layer's own neuron, or the network's."""
@@ -96,10 +97,10 @@ class NetworkSpec(StrictModel):
                     ("blocks", i, "kind"),
                     f"affine is a readout and comes last; this is block {i} of {len(self.blocks)} (use dense here)",
                 )
-        if not isinstance(last, AffineSpec):
+        if isinstance(last, FlattenSpec):
             yield (
                 ("blocks", len(hidden), "kind"),
-                f"the last block is the readout and must be affine, not {last.kind}",
+                "the last block is the readout: affine, or dense, conv or avg_pool to read their rates",
             )
         if self.input.encoding is Encoding.GRADED and isinstance(self.blocks[0], FlattenSpec | AvgPoolSpec):
             yield (

@@ -106,8 +106,10 @@ def specs(draw: st.DrawFn, *, flat: bool | None = None, graded: bool | None = No
             blocks.append(draw(pools()))
         blocks.append({"kind": "flatten"})
     blocks += draw(st.lists(dense_layers(), min_size=1 if flat else 0, max_size=2))
-    readout = {name: draw(strategy) for name, strategy in synapse_options().items()}
-    blocks.append({"kind": "affine", "features": draw(st.integers(1, 5)), **readout})
+    kind = draw(st.sampled_from(["affine", "dense"]))
+    options = synapse_options() if kind == "affine" else hidden_options()
+    readout = {name: draw(strategy) for name, strategy in options.items()}
+    blocks.append({"kind": kind, "features": draw(st.integers(1, 5)), **readout})
     entering = (
         {"encoding": "graded", "bits": draw(st.integers(1, 4))}
         if graded

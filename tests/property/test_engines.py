@@ -9,6 +9,7 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from bootstrap_core.blocks import AffineBlock
 from bootstrap_core.functional import CubaOutput, cuba_forward
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
@@ -45,12 +46,13 @@ def leaves_24_bits(network: Network, images: Tensor) -> bool:
     for hook in hooks:
         hook.remove()
     readout = network.readout
-    z = readout.synapse(trace.spikes[-2])
-    outputs.append(
-        cuba_forward(
-            z, *readout.neuron.quantized_decays(), readout.quantized_bias(), threshold=math.inf, subtract=False
+    if isinstance(readout, AffineBlock):
+        z = readout.synapse(trace.spikes[-2])
+        outputs.append(
+            cuba_forward(
+                z, *readout.neuron.quantized_decays(), readout.quantized_bias(), threshold=math.inf, subtract=False
+            )
         )
-    )
     states = [state * 4096 for output in outputs for state in (output.current, output.voltage)]
     return any(bool((state < -(2**23)).any() or (state > 2**23 - 1).any()) for state in states)
 

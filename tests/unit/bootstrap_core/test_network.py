@@ -222,3 +222,21 @@ def test_a_run_of_no_steps_is_refused_by_both_engines(steps: int) -> None:
     for runnable in (network, IntegerNetwork(network)):
         with pytest.raises(SnnZooError, match="at least 1"):
             runnable.run(torch.zeros(1, 1, 4, 4), time_steps=steps)
+
+
+@pytest.mark.parametrize("last", [{"kind": "dense", "features": 5}, {"kind": "conv", "channels": 2, "kernel": 2}])
+def test_a_spiking_readout_gives_its_rates_as_logits(last) -> None:
+    shape = [6] if last["kind"] == "dense" else [1, 3, 3]
+    spec = {"name": "n", "time_steps": 8, "neuron": {"threshold": 0.5}, "input": {"shape": shape}, "blocks": [last]}
+    network = build_network(NetworkSpec.model_validate(spec), seed=0)
+    with torch.no_grad():
+        network.readout.synapse.weight.uniform_(-0.2, 1)
+    images = torch.rand(3, *shape)
+    logits, trace = network.run(images)
+    assert 0 < trace.spikes[-1].sum() < trace.spikes[-1].numel()
+    assert torch.equal(logits, trace.spikes[-1].mean(0).flatten(1))
+    assert logits.shape == (3, network.spec.n_classes)
+    exact, integer_trace = IntegerNetwork(network).run(images)
+    assert torch.equal(exact, logits)
+    fired = integer_trace.readout_voltage > 0.5 * 4096
+    assert torch.equal(fired.to(torch.int8), integer_trace.spikes[-1])
