@@ -1,7 +1,7 @@
 """A network as data: what every format reads and writes."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from bootstrap_core.build import build_network
 from bootstrap_core.network import Network
 from specs.errors import IntegrityError
+from specs.io import spec_from_document
 from specs.network import NetworkSpec
 
 __all__ = ["Model"]
@@ -22,17 +23,33 @@ class Model:
         spec: what the network is.
         tensors: the state dict of the network that `build_network(spec)` makes, on the CPU.
         card: what is known about the network: how it was trained, what it scores. JSON values only.
+        notes: what a reader had to assume, for people; not part of the model.
     """
 
     spec: NetworkSpec
     tensors: Mapping[str, Tensor]
     card: Mapping[str, Any] = field(default_factory=dict)
+    notes: tuple[str, ...] = field(default=(), compare=False)
 
     @classmethod
     def of(cls, network: Network, card: Mapping[str, Any] | None = None) -> "Model":
         """A copy of what `network` holds now; the network is left as it is."""
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
         return cls(network.spec, tensors, card or {})
+
+    def normalizing(self, mean: float | None, std: float | None) -> "Model":
+        """The model with `(x - mean) / std` before its input; without either, a note that images enter as they are.
+
+        Raises:
+            SpecError: an input that normalises nothing (graded), or a bad value.
+        """
+        given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
+        if not given:
+            note = "images enter as they are: if training normalised them, say by which mean and std (--mean, --std)"
+            return replace(self, notes=(*self.notes, note))
+        document = self.spec.model_dump(mode="json")
+        document["input"] |= given
+        return replace(self, spec=spec_from_document(document, origin=self.spec.name))
 
     def build(self) -> Network:
         """The network, in eval mode with these tensors.

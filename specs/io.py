@@ -21,6 +21,7 @@ __all__ = [
     "dump_spec",
     "json_schema",
     "load_spec",
+    "name_from",
     "network_names",
     "parse_spec",
     "parse_value",
@@ -133,6 +134,15 @@ def network_names() -> list[str]:
     """Names of the specs in the package, sorted."""
     files = resources.files("specs.networks").iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
+
+
+def name_from(text: str) -> str:
+    """A network's name made from any text.
+
+    >>> name_from("My Network (2)")
+    'my-network-2'
+    """
+    return re.sub(r"[^a-z0-9._-]+", "-", text.lower()).strip("-._")[:64] or "network"
 
 
 def _exists(path: Path) -> bool:

@@ -121,14 +121,21 @@ def test_the_spec_travels_in_an_attribute(tmp_path) -> None:
 
 
 def test_all_that_netx_cannot_express_is_told_at_once(tmp_path) -> None:
-    net = network(CONV, neuron={"reset": "subtract", "learn_decays": "per_channel"})
-    with torch.no_grad():
-        net.blocks[1].neuron.voltage_decay[0] = 0.7
+    net = network(CONV, neuron={"reset": "subtract"})
     with pytest.raises(UnsupportedError) as error:
         write_netx(net, tmp_path / "a.net")
+    assert "block 0: reset by subtraction" in str(error.value)
     assert "block 1: reset by subtraction" in str(error.value)
-    assert "block 1: a voltage_decay for each channel" in str(error.value)
     assert not (tmp_path / "a.net").exists()
+
+
+def test_decays_of_each_channel_are_written_as_lava_dl_writes_them(tmp_path) -> None:
+    net = network(CONV, neuron={"threshold": 0.5, "learn_decays": "per_channel"})
+    with torch.no_grad():
+        net.blocks[1].neuron.voltage_decay.copy_(torch.tensor([0.0, 0.25, 0.5, 1.0]))
+    with h5py.File(write_netx(net, tmp_path / "a.net")) as file:
+        assert file["layer/1/neuron/vDecay"][()].tolist() == [0, 1024, 2048, 4096]
+        assert file["layer/3/neuron/vDecay"][()] == 0
 
 
 def test_weights_are_those_of_the_integer_engine(tmp_path) -> None:
