@@ -6,10 +6,10 @@ RUN ?= run
 LAVA_PYTHON ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types bench check-engines check-netx train docs clean
+.PHONY: help install demo test lint format types bench bench-migrate check-engines check-migrate check-netx train docs clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snnzoo needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -48,6 +48,12 @@ bench: install  ## Time an ANN epoch and an SNN test run beside lava-dl: make be
 	mkdir -p tests/benchmarks/results
 	$(BIN)/python tests/benchmarks/bench_lava_dl.py --lava-python "$(LAVA_PYTHON)" --json > tests/benchmarks/results/lava_dl.json
 	$(BIN)/python tests/make_readme_tables.py --print lava-dl
+
+bench-migrate: install  ## Time and memory of migrating 4 GiB of safetensors
+	$(BIN)/python tests/benchmarks/bench_migrate.py
+
+check-migrate: install  ## Migrate 10,000 random torch modules there and back
+	SNNZOO_THOROUGH=1 $(BIN)/python -m pytest tests/property/test_weight_norm.py
 
 check-engines: install  ## Compare every spike of both engines on the full MNIST test set, for each packaged model
 	$(BIN)/python tests/benchmarks/check_engines.py $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')

@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from converters.formats import read_model, write_model
+    from converters.migration_plan import migrate_state_dict
     from converters.model import Model
-    from converters.netx_hdf5 import write_netx
+    from converters.netx.model import write_netx
 
-__all__ = ["Model", "read_model", "write_model", "write_netx"]
+__all__ = ["Model", "migrate_state_dict", "read_model", "write_model", "write_netx"]
 
 _HOMES = {
     "Model": "converters.model",
+    "migrate_state_dict": "converters.migration_plan",
     "read_model": "converters.formats",
     "write_model": "converters.formats",
-    "write_netx": "converters.netx_hdf5",
+    "write_netx": "converters.netx.model",
 }
 
 

@@ -1,40 +1,89 @@
-"""Formats by file suffix."""
+"""Models in files of every format: read by what the file is, written by its suffix."""
 
 from collections.abc import Callable
+from dataclasses import dataclass, fields, replace
+from inspect import signature
 from pathlib import Path
+from typing import Any
 
+from converters.file_kind import FileKind, kind_of_file
+from converters.lava_checkpoint import read_checkpoint
 from converters.model import Model
-from converters.netx_hdf5 import write_netx
+from converters.netx.model import read_netx, write_netx
 from converters.safetensors_file import read_safetensors, write_safetensors
-from specs.errors import UnsupportedError
+from specs.errors import ConversionError, UnsupportedError
+from specs.network import NetworkSpec
 
-__all__ = ["check_writable_format", "read_model", "write_model"]
+__all__ = ["MODEL_SUFFIXES", "Hints", "check_writable_format", "read_model", "write_model"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Hints:
+    """What a file may not say, for the readers that have a use for it; None where the caller does not say either.
+
+    Attributes:
+        spec: of a lava-dl checkpoint.
+        time_steps: T; of a netx file or a checkpoint.
+        threshold: of all neurons of a dense checkpoint.
+        input_bits: bits of a pixel, of a network without input neurons.
+        mean, std: of the images in training, where the file does not say.
+    """
+
+    spec: NetworkSpec | None = None
+    time_steps: int | None = None
+    threshold: float | None = None
+    input_bits: int | None = None
+    mean: float | None = None
+    std: float | None = None
+
+    def given(self) -> dict[str, Any]:
+        """Those that are not None, by name."""
+        return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
+
+
+READERS: dict[FileKind, Callable[..., Model]] = {
+    FileKind.SAFETENSORS: read_safetensors,
+    FileKind.NETX: read_netx,
+    FileKind.TORCH: read_checkpoint,
+}
+"""Each takes the path, and as keywords those hints that it has a use for."""
 
 
 def _write_netx(model: Model, path: Path) -> Path:
     return write_netx(model.build(), path)
 
 
-READERS: dict[str, Callable[[Path], Model]] = {".safetensors": read_safetensors}
 WRITERS: dict[str, Callable[[Model, Path], Path]] = {
     ".safetensors": write_safetensors,
     ".net": _write_netx,
     ".hdf5": _write_netx,
 }
 
+MODEL_SUFFIXES = {*FileKind, *WRITERS, ".pth", ".h5"}
+"""Suffixes by which a name is taken for a model file."""
 
-def read_model(path: str | Path) -> Model:
-    """Read a model from a file whose suffix names its format.
+
+def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
+    """Read a model, whatever the format; the content tells it, not the suffix.
 
     Raises:
-        UnsupportedError: no reader for that suffix.
-        IntegrityError: the file is damaged.
+        UnsupportedError: no reader for such a file, or it holds what no network of ours can be.
+        ConversionError: a hint that this kind of file has no use for, or one that is missing.
+        IntegrityError: the file is damaged, or no model; says what it is.
     """
     path = Path(path)
-    if path.suffix not in READERS:
-        raise UnsupportedError(f"cannot read {path}: no reader for {path.suffix or 'a file with no suffix'} "
-                               f"(known: {', '.join(READERS)})")  # fmt: skip
-    return READERS[path.suffix](path)
+    kind = kind_of_file(path)
+    if kind not in READERS:
+        raise UnsupportedError(f"cannot read {path}: no reader for {kind} (known: {', '.join(READERS)})")
+    given = hints.given()
+    if useless := given.keys() - signature(READERS[kind]).parameters.keys():
+        raise ConversionError(
+            f"{path}: a {kind} file has no use for {' and '.join(sorted(useless))}, or says that itself: leave it out"
+        )
+    model = READERS[kind](path, **given)
+    if path.suffix in set(FileKind) - {kind}:
+        model = replace(model, notes=(f"by its content this is a {kind} file, and read as such", *model.notes))
+    return model
 
 
 def write_model(model: Model, path: str | Path) -> Path:

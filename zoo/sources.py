@@ -5,14 +5,18 @@ from pathlib import Path
 import torch
 
 from bootstrap_core.build import build_network
-from converters.formats import READERS, WRITERS, read_model
+from converters.file_kind import FileKind, kind_of_file
+from converters.formats import MODEL_SUFFIXES, read_model
 from converters.model import Model
+from converters.netx.layers import NetxFile
+from converters.netx.load import load_netx
+from converters.netx.model import netx_of
 from specs.errors import SnnZooError, SpecError
 from specs.io import load_spec, parse_value, spec_from_document
 from specs.network import NetworkSpec
 from zoo.factory import model_names, packaged_model
 
-__all__ = ["override_spec", "read_source", "resolve_device"]
+__all__ = ["is_netx", "layers_of", "override_spec", "read_source", "resolve_device"]
 
 
 def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
@@ -23,13 +27,24 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
         seed: of fresh weights.
     """
     path = Path(source)
-    if path.suffix in READERS or path.suffix in WRITERS:
+    if path.suffix in MODEL_SUFFIXES:
         if not path.exists():
             raise SnnZooError(f"no such file: {path}")
         return read_model(path), True
     if source in model_names():
         return packaged_model(source), True
     return Model.of(build_network(load_spec(source), seed=seed)), False
+
+
+def is_netx(source: str) -> bool:
+    """Whether `source` is a netx file."""
+    path = Path(source)
+    return path.suffix in MODEL_SUFFIXES and path.is_file() and kind_of_file(path) is FileKind.NETX
+
+
+def layers_of(source: str) -> NetxFile:
+    """The layers of any model as netx holds them: those of a netx file as they are, of others as they are exported."""
+    return load_netx(Path(source)) if is_netx(source) else netx_of(read_source(source)[0].build())
 
 
 def override_spec(spec: NetworkSpec, assignments: tuple[str, ...]) -> NetworkSpec:

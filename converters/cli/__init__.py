@@ -1,10 +1,16 @@
 """The commands `convert` and `migrate`."""
 
 from converters.cli.convert import convert
+from converters.cli.migrate import migrate
 
-__all__ = ["main_convert"]
+__all__ = ["main_convert", "main_migrate"]
 
 
 def main_convert() -> None:
     """Run `convert` as a program of its own."""
     convert(prog_name="convert")
+
+
+def main_migrate() -> None:
+    """Run `migrate` as a program of its own."""
+    migrate(prog_name="migrate")

@@ -3,11 +3,14 @@
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from specs.errors import SnnZooError
+
+if TYPE_CHECKING:
+    from converters.model import Model
 
 __all__ = [
     "CONTEXT_SETTINGS",
@@ -17,6 +20,7 @@ __all__ = [
     "json_option",
     "print_table",
     "refuse_existing",
+    "say_notes",
 ]
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
@@ -54,13 +58,19 @@ def refuse_existing(path: Path, force: bool) -> None:
         raise SnnZooError(f"{path} exists; choose another place, or overwrite it with --force")
 
 
-def print_table(header: list[str], rows: list[list[str]]) -> None:
-    """Columns to stdout: the first to the left, the others to the right."""
+def say_notes(model: "Model") -> None:
+    """What a reader had to assume, on stderr."""
+    for note in model.notes:
+        click.echo(f"note: {note}", err=True)
+
+
+def print_table(header: list[str], rows: list[list[str]], *, words: bool = False) -> None:
+    """Columns to stdout: the first to the left; the others to the right, or to the left if they are words."""
     lines = [header, *rows]
     widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
     for line in lines:
         first, *others = (
-            cell.ljust(width) if i == 0 else cell.rjust(width)
+            cell.ljust(width) if i == 0 or words else cell.rjust(width)
             for i, (cell, width) in enumerate(zip(line, widths, strict=True))
         )
         click.echo("  ".join([first, *others]).rstrip())

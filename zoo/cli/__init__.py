@@ -5,11 +5,13 @@ from pathlib import Path
 import click
 
 from converters.cli.convert import convert
+from converters.cli.migrate import migrate
 from converters.cli.shared import CONTEXT_SETTINGS
 from specs.errors import SnnZooError
 from zoo.cli.data import data
-from zoo.cli.describe import build, check, schema, show
+from zoo.cli.describe import build, check, schema
 from zoo.cli.score import evaluate_model, predict
+from zoo.cli.show import show, verify
 from zoo.cli.train import demo, train
 
 __all__ = ["main", "zoo"]
@@ -24,7 +26,7 @@ def zoo() -> None:
     """
 
 
-for member in (demo, check, schema, build, train, evaluate_model, predict, show, data, convert):
+for member in (demo, check, schema, build, train, evaluate_model, predict, show, verify, data, convert, migrate):
     zoo.add_command(member)
 
 

@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
-from zoo.cli.shared import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
+from zoo.cli.shared import (
+    DataPlaces,
+    PathArgument,
+    data_options,
+    percent,
+    read_and_say,
+    run_options,
+    say_sample,
+    use_threads,
+)
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
@@ -47,12 +56,12 @@ def evaluate_model(
     Example: zoo eval run/model.safetensors --time-steps 4,8,16
     """
     from bootstrap_core import IntegerNetwork, Mode, evaluate
-    from zoo.sources import read_source, resolve_device
+    from zoo.sources import resolve_device
 
     steps = _parse_steps(time_steps)
     if engine == "integer" and (mode == "ann" or device == "cuda"):
         raise click.UsageError("the integer engine runs spikes on the CPU: no --mode ann, no --device cuda")
-    model, trained = read_source(source)
+    model, trained = read_and_say(source)
     use_threads(threads)
     dataset = places.load(data or _trained_on(model.card, model.spec))
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
@@ -86,11 +95,10 @@ def predict(
     Example: zoo predict run/model.safetensors seven.png --animate seven.gif
     """
     from zoo.prediction import animate_prediction, predict_files
-    from zoo.sources import read_source
 
     if animate is not None:
         refuse_existing(animate, force)
-    network = read_source(source)[0].build()
+    network = read_and_say(source)[0].build()
     predictions = predict_files(network, images, invert=invert)
     if animate is not None:
         click.echo(animate_prediction(network, predictions[0], animate), err=True)

@@ -8,8 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from converters.cli.shared import print_table, say_notes
+from specs.summary import summarize
+
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
+    from converters.model import Model
+    from specs.network import NetworkSpec
 
 __all__ = [
     "DataPlaces",
@@ -17,6 +22,8 @@ __all__ = [
     "cache_option",
     "data_options",
     "percent",
+    "print_layers",
+    "read_and_say",
     "run_options",
     "say_sample",
     "use_threads",
@@ -66,6 +73,39 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), default="cpu", show_default=True)(
         command
     )
+
+
+def print_layers(network: "NetworkSpec") -> None:
+    """The layer table of a spec."""
+    rows = summarize(network)
+    total = [
+        "total",
+        "",
+        *(f"{sum(getattr(row, key) for row in rows):,}" for key in ("parameters", "weight_bytes", "synops")),
+    ]
+    print_table(
+        ["layer", "shape", "parameters", "weight bytes", "synops/step"],
+        [
+            [
+                f"{i} {row.kind}",
+                "x".join(map(str, row.shape)),
+                f"{row.parameters:,}",
+                f"{row.weight_bytes:,}",
+                f"{row.synops:,}",
+            ]
+            for i, row in enumerate(rows)
+        ]
+        + [total],
+    )
+
+
+def read_and_say(source: str) -> "tuple[Model, bool]":
+    """`read_source`, with the notes of the reader on stderr."""
+    from zoo.sources import read_source
+
+    model, trained = read_source(source)
+    say_notes(model)
+    return model, trained
 
 
 def say_sample(dataset: "Dataset") -> None:

@@ -1,7 +1,7 @@
 import pytest
 
 from specs import SnnZooError
-from specs.whole_file import write_whole
+from specs.whole_file import whole_file, write_whole
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path, monkeypatch) -> None:
@@ -25,3 +25,18 @@ def test_a_file_in_the_way_of_a_folder_is_told(tmp_path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SnnZooError, match=r"cannot write .*file/a\.bin"):
         write_whole(tmp_path / "file" / "a.bin", b"")
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt])
+def test_any_error_while_it_is_written_keeps_the_old_file(tmp_path, error) -> None:
+    path = write_whole(tmp_path / "a.bin", b"old")
+
+    def fail() -> None:
+        with whole_file(path) as file:
+            file.write(b"new")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]

@@ -1,0 +1,149 @@
+"""The command `migrate`: weight norm in a state dict file, in another style."""
+
+import json
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
+
+if TYPE_CHECKING:
+    from converters.migrate import MigrationReport
+
+__all__ = ["migrate"]
+
+STYLES = ["plain", "legacy", "parametrized"]
+DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
+N_ROWS = 12
+"""Renamed tensors shown, but by --dry-run, which shows all."""
+
+
+@command()
+@click.argument("source", type=click.Path(path_type=Path))
+@click.option("--to", required=True, type=click.Choice(STYLES), help="Style of the output.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write: .safetensors, .pt, .pth, .bin.")
+@click.option(
+    "--strip-prefix", default="", metavar="P", help="Take off names; module. and _orig_mod. go by themselves."
+)
+@click.option("--key", metavar="K", help="Where in a checkpoint the state dict is, as in model.generator.")
+@click.option(
+    "--only",
+    multiple=True,
+    metavar="GLOB",
+    help="Plain weights that get a norm. May be repeated. [default: every `weight`, if none has a norm]",
+)
+@click.option("--dim", default="0", metavar="N|none", show_default=True, help="Axis that such a new norm keeps.")
+@click.option("--dtype", type=click.Choice([*DTYPES, *DTYPES.values()]), help="Cast floating tensors, after all else.")
+@click.option("--dry-run", is_flag=True, help="Show what would be renamed, and write nothing.")
+@force_option
+@json_option
+def migrate(
+    source: Path,
+    to: str,
+    output: Path | None,
+    strip_prefix: str,
+    key: str | None,
+    only: tuple[str, ...],
+    dim: str,
+    dtype: str | None,
+    dry_run: bool,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Move weight norm in a state dict to another style.
+
+    \b
+    plain         weight
+    legacy        weight_g, weight_v (torch.nn.utils.weight_norm)
+    parametrized  parametrizations.weight.original0, .original1 (torch.nn.utils.parametrizations.weight_norm)
+
+    Example: zoo migrate old.pt --to parametrized -o new.safetensors
+    """
+    import torch
+
+    from converters.migrate import migrate_file
+
+    if output is None and not dry_run:
+        raise click.UsageError("where to? -o FILE, or --dry-run to look first")
+    if only and to == "plain":
+        raise click.UsageError("--only chooses weights that get a norm; with --to plain none does")
+    if dim != "none" and not dim.isdecimal():
+        raise click.BadParameter(f"takes an axis, as 0 or 1, or none; this is {dim!r}", param_hint="--dim")
+    if output is not None and not dry_run:
+        refuse_existing(output, force)
+    with _byte_bar() as progress:
+        report = migrate_file(
+            source,
+            None if dry_run else output,
+            to=to,
+            only=only,
+            dim=None if dim == "none" else int(dim),
+            dtype=None if dtype is None else getattr(torch, DTYPES.get(dtype, dtype)),
+            key=key,
+            strip_prefix=strip_prefix,
+            progress=progress,
+        )
+    written = None if dry_run else output
+    if as_json:
+        click.echo(json.dumps(_as_json(report, to, written)))
+    else:
+        _print_report(report, to, written)
+
+
+@contextmanager
+def _byte_bar() -> Iterator[Callable[[int, int], object]]:
+    """A progress bar on stderr if that is a terminal; gives the function to call with bytes done and all bytes."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with click.progressbar(length=1, label="migrate", file=sys.stderr) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.length = total
+            bar.update(done - bar.pos)
+
+        yield progress
+        progress(1, 1)
+
+
+def _as_json(report: "MigrationReport", to: str, output: Path | None) -> dict[str, object]:
+    return {
+        "from": report.plan.found,
+        "to": to,
+        "tensors": len(report.plan.outputs),
+        "renamed": [[old.name, new.name] for old, new, _ in report.plan.renamed],
+        "max_abs_diff": report.max_abs_diff,
+        "output": None if output is None else str(output),
+        "key": report.key,
+        "stripped_prefix": report.stripped_prefix,
+        "notes": report.notes,
+        "warnings": report.warnings,
+    }
+
+
+def _print_report(report: "MigrationReport", to: str, output: Path | None) -> None:
+    if report.key:
+        click.echo(f"note: the state dict is at {report.key!r}", err=True)
+    if report.stripped_prefix:
+        click.echo(f"note: took {report.stripped_prefix!r} off the names", err=True)
+    for kind, lines in (("note", report.notes), ("warning", report.warnings)):
+        for line in lines:
+            click.echo(f"{kind}: {line}", err=True)
+    renamed = report.plan.renamed
+    shown = renamed if output is None else renamed[:N_ROWS]
+    if shown:
+        print_table(
+            ["old", "new", "what", "shape"],
+            [[old.name, new.name, what, str(list(new.shape))] for old, new, what in shown],
+        )
+    if len(shown) < len(renamed):
+        click.echo(f"... and {len(renamed) - len(shown)} more")
+    click.echo(
+        f"{report.plan.found} -> {to}: {len(report.plan.outputs)} tensors, {len(renamed)} renamed, "
+        f"weights differ by at most {report.max_abs_diff:.3g}; "
+        + ("nothing written" if output is None else f"wrote {output}")
+    )

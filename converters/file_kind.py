@@ -1,0 +1,108 @@
+"""What a file is, told from its content: suffixes lie."""
+
+import zipfile
+from enum import StrEnum
+from pathlib import Path
+
+from converters.hdf5_node import open_hdf5
+from specs.errors import IntegrityError, SnnZooError
+
+__all__ = ["FileKind", "kind_of_file", "refuse_imposter"]
+
+HEAD_BYTES = 512
+HDF5 = b"\x89HDF\r\n\x1a\n"
+PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
+SAFETENSORS = b"\0\0\0{"
+"""The end of the header's length, in eight bytes, and the start of the header."""
+ZIP = b"PK\x03\x04"
+ONNX_FIELDS = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42}
+"""Tags that follow the first field of an ONNX model, its `ir_version` (source: onnx.proto)."""
+
+IMPOSTERS = {
+    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: fetch that with git lfs pull",
+    b"<!doctype": "a web page, not a model: download the file itself",
+    b"<html": "a web page, not a model: download the file itself",
+    b"<?xml": "an XML document, often the error of a download, not a model",
+    b'{"error': "the error message of a server, not a model",
+    b"\x1f\x8b": "compressed by gzip: unpack it first",
+    b"7z\xbc\xaf": "a 7z archive: unpack it first",
+    b"GGUF": "a GGUF language model",
+    b"\x93NUMPY": "a NumPy array, not a model",
+}
+"""How files begin that are often saved in place of a model."""
+
+
+class FileKind(StrEnum):
+    """Kinds of files that hold models; the value is the suffix they usually have."""
+
+    SAFETENSORS = ".safetensors"
+    NETX = ".net"
+    NIR = ".nir"
+    TORCH = ".pt"
+    ONNX = ".onnx"
+
+
+def kind_of_file(path: Path) -> FileKind:
+    """The kind of a model file.
+
+    Raises:
+        SnnZooError: the file cannot be read.
+        IntegrityError: it is no model; says what it is, if that can be told.
+    """
+    try:
+        with path.open("rb") as file:
+            head = file.read(HEAD_BYTES)
+    except (OSError, ValueError) as error:
+        raise SnnZooError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    refuse_imposter(head, path)
+    if head.startswith(HDF5):
+        return _kind_of_hdf5(path)
+    if head.startswith(ZIP):
+        return _kind_of_zip(path)
+    if path.suffix == FileKind.SAFETENSORS or head[5:9] == SAFETENSORS:
+        return FileKind.SAFETENSORS
+    if head.startswith(PICKLES):
+        return FileKind.TORCH
+    if len(head) > 2 and head[0] == 0x08 and head[2] in ONNX_FIELDS:
+        return FileKind.ONNX
+    what = "text" if head.isascii() and b"\0" not in head else "of no known kind"
+    raise IntegrityError(f"{path} is {what}, not a model ({', '.join(FileKind)})")
+
+
+def refuse_imposter(head: bytes, path: Path) -> None:
+    """Raise `IntegrityError` for a file that begins like what is often saved in place of a model."""
+    if not head:
+        raise IntegrityError(f"{path} is empty")
+    start = head.lstrip().lower()
+    for magic, what in IMPOSTERS.items():
+        if start.startswith(magic.lower()):
+            raise IntegrityError(f"{path} is {what}")
+
+
+def _kind_of_hdf5(path: Path) -> FileKind:
+    with open_hdf5(path) as root:
+        names = set(root.group)
+    if "layer" in names:
+        return FileKind.NETX
+    if "node" in names:
+        return FileKind.NIR
+    what = "of Keras (write it as ONNX)" if "model_weights" in names else "of neither netx nor NIR"
+    raise IntegrityError(f"{path} is an HDF5 file {what}; it holds {', '.join(sorted(names)[:8]) or 'nothing'}")
+
+
+def _kind_of_zip(path: Path) -> FileKind:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            names = archive.namelist()
+    except (zipfile.BadZipFile, OSError, ValueError) as error:
+        raise IntegrityError(f"{path} is a damaged zip archive: {error}") from None
+    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        return FileKind.TORCH
+    inside = [name for name in names if Path(name).suffix in {*FileKind, ".pth"}]
+    if any(name.endswith(".npy") for name in names):
+        what = "a NumPy archive, not a model"
+    elif inside:
+        what = f"a zip archive with {inside[0]} in it: unpack it first"
+    else:
+        what = f"a zip archive, not a model; it holds {', '.join(names[:4]) or 'nothing'}"
+    raise IntegrityError(f"{path} is {what}")

@@ -1,0 +1,149 @@
+"""The blocks in a lava-dl state dict, and the spec that their tensors give away."""
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import yaml
+from torch import Tensor
+
+from bootstrap_core.fixed_point import DECAY_ONE
+from specs.errors import ConversionError, UnsupportedError
+
+__all__ = ["DECAYS", "DIRECTION", "MAGNITUDE", "MEAN", "PLAIN", "LavaBlock", "infer_document", "lava_blocks"]
+
+DECAYS = ("neuron.current_decay", "neuron.voltage_decay")
+MEAN = "neuron.norm.running_mean"
+PLAIN, MAGNITUDE, DIRECTION = "synapse.weight", "synapse.weight_g", "synapse.weight_v"
+OTHER_NAMES = {
+    "synapse.parametrizations.weight.original0": MAGNITUDE,
+    "synapse.parametrizations.weight.original1": DIRECTION,
+}
+KNOWN = {"weight", "bias", *DECAYS, MEAN, PLAIN, MAGNITUDE, DIRECTION}
+FOREIGN = {
+    "neuron.norm.running_var": "a batch norm that scales what its rounded weights gave",
+    "delay.delay": "axonal delays",
+    "input_synapse": "recurrent synapses",
+    "recurrent_synapse": "recurrent synapses",
+    "synapse.real": "complex synapses",
+    "synapse.imag": "complex synapses",
+}
+KEY = re.compile(r"(?P<blocks>[A-Za-z_][\w.]*?)\.(?P<index>\d+)\.(?P<name>.+)")
+UNKNOWN = "?"
+
+
+@dataclass(frozen=True)
+class LavaBlock:
+    """A block: its place in the network, and its tensors by their names within it."""
+
+    index: int
+    tensors: Mapping[str, Tensor]
+
+    @property
+    def weight(self) -> Tensor | None:
+        """The tensor of the weight's shape, `[out, in / groups, kernel height, kernel width, 1]`; None for an input."""
+        return self.tensors.get(DIRECTION, self.tensors.get(PLAIN))
+
+    @property
+    def is_conv(self) -> bool:
+        """Whether it has a kernel of more than one tap."""
+        return self.weight is not None and prod(self.weight.shape[2:]) > 1
+
+
+def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
+    """The blocks that have tensors, in order; flatten has none.
+
+    Raises:
+        ConversionError: this is no state dict of lava-dl blocks.
+        UnsupportedError: it is, with what our blocks cannot be; names all of it.
+    """
+    lists: set[str] = set()
+    found: dict[int, dict[str, Tensor]] = {}
+    problems: dict[int, str] = {}
+    for key, tensor in state.items():
+        match = KEY.fullmatch(key)
+        if match is None:
+            raise ConversionError(
+                f"{origin} is no lava-dl checkpoint: it has a tensor {key} (for other networks: migrate)"
+            )
+        lists.add(match["blocks"])
+        index, name = int(match["index"]), OTHER_NAMES.get(match["name"], match["name"])
+        foreign = next((what for start, what in FOREIGN.items() if name.startswith(start)), None)
+        if foreign or name not in KNOWN:
+            problems.setdefault(index, foreign or f"a tensor {match['name']}, which no block of CUBA neurons has")
+        found.setdefault(index, {})[name] = tensor
+    if len(lists) != 1 or not any(name in tensors for tensors in found.values() for name in DECAYS):
+        raise ConversionError(
+            f"{origin} is no lava-dl checkpoint: no list of blocks with neurons (for others: migrate)"
+        )
+    if problems:
+        told = "; ".join(f"block {index}: {problem}" for index, problem in sorted(problems.items()))
+        raise UnsupportedError(f"{origin} is no network of CUBA blocks: {told}")
+    return [LavaBlock(index, tensors) for index, tensors in sorted(found.items())]
+
+
+def infer_document(
+    blocks: list[LavaBlock], origin: str, *, name: str, time_steps: int | None, threshold: float | None
+) -> dict[str, Any]:
+    """The spec of a checkpoint of bootstrap blocks, as far as tensors give it away.
+
+    Raises:
+        ConversionError: something cannot be known; names it, with a draft of the spec to fill in.
+    """
+    missing = [
+        f"{what} ({option})"
+        for what, option, value in (
+            ("the time steps", "--time-steps", time_steps),
+            ("the threshold", "--threshold", threshold),
+        )
+        if value is None
+    ]
+    first = blocks[0]
+    if first.weight is not None:
+        missing.append("what the input is (there is no input block)")
+    convs = [block for block in blocks if block.is_conv]
+    if convs:
+        missing.append(
+            f"stride, padding and dilation of block{'s' * (len(convs) > 1)} "
+            f"{', '.join(str(block.index) for block in convs)}, and the size of the images"
+        )
+    document = _draft(blocks, name, time_steps, threshold)
+    if missing:
+        raise ConversionError(
+            f"{origin}: a lava-dl state dict does not hold {'; '.join(missing)}. "
+            "Put the .net that lava-dl exported beside it under the same name, or fill in this draft and give it "
+            f"as --spec:\n\n{yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110)}"
+        )
+    return document
+
+
+def _draft(blocks: list[LavaBlock], name: str, time_steps: int | None, threshold: float | None) -> dict[str, Any]:
+    """A spec with question marks."""
+    synaptic = [block for block in blocks if block.weight is not None]
+    widths = [block.weight.shape[:2] for block in synaptic if block.weight is not None]
+    decays = [round(float(synaptic[0].tensors[key].flatten()[0]) / DECAY_ONE, 6) for key in DECAYS]
+    layers: list[dict[str, Any]] = []
+    for block, (outputs, inputs) in zip(synaptic, widths, strict=True):
+        if block.is_conv:
+            assert block.weight is not None
+            groups = widths[len(layers) - 1][0] // inputs if layers else 1
+            unknown = dict.fromkeys(("stride", "padding", "dilation"), UNKNOWN)
+            kernel = list(block.weight.shape[2:4])
+            layers.append({"kind": "conv", "channels": outputs, "kernel": kernel, **unknown, "groups": groups})
+            continue
+        if layers and layers[-1]["kind"] == "conv":
+            layers.append({"kind": "flatten"})
+        layers.append({"kind": "affine" if block is synaptic[-1] else "dense", "features": outputs})
+    return {
+        "name": name,
+        "time_steps": time_steps or UNKNOWN,
+        "delay_shift": True,
+        "neuron": {"threshold": threshold or UNKNOWN, "current_decay": decays[0], "voltage_decay": decays[1]},
+        "input": {
+            "shape": [widths[0][1], UNKNOWN, UNKNOWN] if synaptic[0].is_conv else [widths[0][1]],
+            "exact_input": False,
+        },
+        "blocks": layers,
+    }

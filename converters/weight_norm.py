@@ -1,0 +1,136 @@
+"""Weight norm of one weight: its names in three styles, and its arithmetic as torch has it.
+
+A weight-normed weight is `w = g * v / |v|`, the norm taken over all axes but one, or over all (Salimans and Kingma
+2016; torch.nn.utils.weight_norm).
+"""
+
+from collections.abc import Sequence
+from enum import StrEnum
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "COMPUTED",
+    "WHOLE",
+    "Style",
+    "all_finite",
+    "kept_axis",
+    "magnitude_shape",
+    "multiply_out",
+    "names_of",
+    "parts",
+    "split",
+    "zero_rows",
+]
+
+WHOLE = -1
+"""The `dim` of one norm over all axes, as torch writes `dim=None` inside."""
+
+COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
+"""Dtypes that torch._weight_norm takes."""
+
+PIECE = 2**21
+"""Elements looked at in one go."""
+
+
+class Style(StrEnum):
+    """How a weight is stored."""
+
+    PLAIN = "plain"
+    LEGACY = "legacy"
+    PARAMETRIZED = "parametrized"
+
+
+def names_of(base: str, style: Style) -> tuple[str, ...]:
+    """Names of a weight's tensors: the weight itself, or magnitude g and direction v.
+
+    >>> names_of("conv.weight", Style.LEGACY)
+    ('conv.weight_g', 'conv.weight_v')
+    >>> names_of("conv.weight", Style.PARAMETRIZED)
+    ('conv.parametrizations.weight.original0', 'conv.parametrizations.weight.original1')
+    """
+    if style is Style.LEGACY:
+        return f"{base}_g", f"{base}_v"
+    if style is Style.PARAMETRIZED:
+        module, dot, name = base.rpartition(".")
+        return tuple(f"{module}{dot}parametrizations.{name}.original{i}" for i in (0, 1))
+    return (base,)
+
+
+def multiply_out(values: Sequence[Tensor], dim: int | None) -> Tensor:
+    """The plain weight of (g, v), bit by bit what torch's module computes in its forward; of a plain one, itself.
+
+    Rows where v and g are zero are zero; torch gives NaN.
+    """
+    if len(values) == 1 or dim is None:
+        return values[-1]
+    g, v = values
+    if not v.numel():  # torch's kernel divides by the number of rows, and the process dies
+        return v
+    dtype = torch.promote_types(g.dtype, v.dtype)
+    weight = torch._weight_norm(v.to(dtype), g.to(dtype), dim).to(v.dtype)
+    return weight if all_finite(weight) else weight.masked_fill(zero_rows(v, dim) & (g == 0), 0)
+
+
+def split(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
+    """g and v of a plain weight; multiplied out they give it back, within one rounding of the dtype.
+
+    v is the weight, but for rows with a norm of 0: there v is ones if they are zero, and the weight at a larger scale
+    if only their squares are.
+    """
+    g = _norm(weight, dim)
+    if not weight.numel() or not bool((g == 0).any()):
+        return g, weight
+    largest = _largest(weight, dim)
+    # A power of two, so that dividing by it is exact.
+    scale = (largest.double() / torch.frexp(largest.double()).mantissa).to(weight.dtype)
+    direction = torch.where(largest == 0, torch.ones_like(weight), weight / scale)
+    vanished = g == 0
+    v = torch.where(vanished.reshape(scale.shape), direction, weight)
+    return torch.where(vanished, _norm(v, dim) * torch.where(largest == 0, 0, scale).reshape(g.shape), g), v
+
+
+def kept_axis(g: Tensor, v: Tensor) -> int | None:
+    """The axis that the norm keeps, by the shapes of g and v, or `WHOLE`; None if they are no weight norm."""
+    if not (g.is_floating_point() and v.is_floating_point() and v.ndim and v.layout is g.layout is torch.strided):
+        return None
+    fitting = (axis for axis in range(v.ndim) if g.shape == magnitude_shape(v.shape, axis))
+    return next(fitting, WHOLE if g.shape in ((), (1,)) else None)
+
+
+def magnitude_shape(shape: Sequence[int], dim: int) -> tuple[int, ...]:
+    """Shape of g to a v of some shape."""
+    return () if dim == WHOLE else tuple(n if axis == dim else 1 for axis, n in enumerate(shape))
+
+
+def zero_rows(v: Tensor, dim: int) -> Tensor:
+    """Where v is zero along all axes that the norm goes over; a shape that goes with g."""
+    return _largest(v, dim) == 0
+
+
+def parts(tensor: Tensor) -> Sequence[Tensor]:
+    """A tensor in flat parts, for what would need several times its size."""
+    pieces: Sequence[Tensor] = tensor.reshape(-1).split(PIECE)
+    return pieces
+
+
+def all_finite(tensor: Tensor) -> bool:
+    """Whether a tensor has neither NaN nor infinity."""
+    return not tensor.numel() or all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor))
+
+
+def _largest(weight: Tensor, dim: int) -> Tensor:
+    """Largest absolute value along the axes that the norm goes over."""
+    axes = [axis for axis in range(weight.ndim) if axis != dim]
+    return torch.linalg.vector_norm(weight, torch.inf, axes, keepdim=True) if axes else weight.abs()
+
+
+def _norm(weight: Tensor, dim: int) -> Tensor:
+    if not weight.numel():
+        return weight.new_zeros(magnitude_shape(weight.shape, dim))
+    if dim in (0, weight.ndim - 1) and weight.dtype in (torch.float32, torch.float64):
+        # Summed in the order of the forward: then g / |v| is 1, not 1 give or take two roundings.
+        ones = weight.new_ones(magnitude_shape(weight.shape, dim))
+        return torch._weight_norm_interface(weight.contiguous(), ones, dim)[1]
+    return torch.norm_except_dim(weight, 2, dim)

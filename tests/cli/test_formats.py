@@ -1,0 +1,108 @@
+"""`convert`, `show` and `verify` on files of every format."""
+
+import json
+import shutil
+from pathlib import Path
+
+import h5py
+import pytest
+
+GOLDEN = Path(__file__).parents[1] / "golden"
+
+
+@pytest.fixture
+def folder(tmp_path) -> Path:
+    """A copy of a folder as lava-dl leaves it: network.pt and network.net."""
+    for name in ("network.pt", "network.net"):
+        shutil.copy(GOLDEN / "dense" / name, tmp_path / name)
+    return tmp_path
+
+
+def change_readout(path: Path) -> None:
+    with h5py.File(path, "a") as file:
+        file["layer/3/weight"][...] += 2
+
+
+def test_a_checkpoint_becomes_a_model_and_a_net_in_one_go(folder, run) -> None:
+    outputs = [folder / "x.safetensors", folder / "x.net"]
+    result = run("convert", folder / "network.pt", "-o", outputs[0], "-o", outputs[1], "--mean", 0.5, "--json")
+    document = json.loads(result.stdout)
+    assert [entry["format"] for entry in document["outputs"]] == ["safetensors", "net"]
+    assert any("network.net beside it" in note for note in document["notes"])
+    assert run("show", folder / "network.net", "--diff", outputs[1]).stdout == "the same in every layer\n"
+
+
+def test_a_lone_checkpoint_is_asked_for_what_is_missing(folder, run) -> None:
+    (folder / "network.net").unlink()
+    out = folder / "x.safetensors"
+    error = run("convert", folder / "network.pt", "-o", out, code=1).stderr
+    assert "--time-steps" in error
+    assert "{kind: dense, features: 32}" in error
+    run("convert", folder / "network.pt", "-o", out, "--time-steps", 16, "--threshold", 1.25)
+    assert "affine" in run("show", out).stdout
+
+
+def test_a_spec_that_does_not_fit_is_told(folder, run) -> None:
+    error = run("convert", folder / "network.pt", "-o", folder / "x.net", "--spec", "mnist-dense", code=1).stderr
+    assert "does not fit the spec of mnist-dense" in error
+    assert not (folder / "x.net").exists()
+
+
+def test_show_prints_the_integers_of_a_netx_file(folder, run) -> None:
+    table = run("show", folder / "network.net").stdout
+    assert "80 (1.25)" in table
+    assert "123 (0.03003)" in table
+    facts = json.loads(run("show", folder / "network.net", "--json").stdout)
+    assert facts["time_steps"] == 16
+    assert facts["layers"][1]["weight"]["shape"] == [32, 49]
+    assert facts["layers"][1]["neuron"]["vDecay"] == [123]
+
+
+def test_show_describes_what_it_cannot_run(folder, run) -> None:
+    with h5py.File(folder / "network.net", "a") as file:
+        del file["layer/1/neuron/type"]
+        file["layer/1/neuron/type"] = b"SDNN"
+    assert "no network of CUBA blocks: layer 1: SDNN neurons" in run("show", folder / "network.net").stdout
+    error = run("convert", folder / "network.net", "-o", folder / "x.safetensors", code=1).stderr
+    assert "layer 1: SDNN neurons" in error
+
+
+def test_a_stale_readout_is_visible_at_once(folder, run) -> None:
+    """lava-dl exports its readout with weights from before load_state_dict."""
+    stale = folder / "stale.net"
+    shutil.copy(folder / "network.net", stale)
+    change_readout(stale)
+    assert (
+        "3 dense  weight  240 of 240 differ (100.0 %), by up to 2"
+        in run("show", folder / "network.net", "--diff", stale).stdout
+    )
+    differences = json.loads(run("show", folder / "network.net", "--diff", stale, "--json").stdout)
+    assert differences["same"] is False
+    assert differences["differences"][0]["layer"] == 3
+
+
+def test_verify_compares_a_net_with_the_checkpoint_beside_it(folder, run) -> None:
+    assert "integers of network.pt" in run("verify", folder / "network.net").stdout
+    change_readout(folder / "network.net")
+    for name in ("network.net", "network.pt"):
+        failed = run("verify", folder / name, code=1).stdout
+        assert "FAILED" in failed
+        assert "layer 3 weight: 240 of 240 differ" in failed
+    checks = json.loads(run("verify", folder / "network.pt", "--json", code=1).stdout)
+    assert (checks["passed"], [check["passed"] for check in checks["checks"]]) == (False, [True, True, False])
+
+
+def test_verify_against_a_file_of_another_name(folder, run) -> None:
+    (folder / "network.pt").rename(folder / "old.pt")
+    run("verify", folder / "network.net", "--against", GOLDEN / "dense" / "network.pt")
+    run("verify", folder / "network.net", "--against", GOLDEN / "conv" / "network.pt", code=1)
+
+
+def test_verify_takes_models_of_the_package(run) -> None:
+    assert "0 of" in run("verify", "mnist-dense-shallow").stdout
+
+
+def test_netx_files_are_scored(folder, run) -> None:
+    run("convert", GOLDEN / "dense" / "network.net", "-o", folder / "x.hdf5")
+    error = run("eval", folder / "x.hdf5", "--data", "mnist-sample", code=1).stderr
+    assert "do not fit the input [49]" in error
