@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from bootstrap_core.datasets import Split
 from bootstrap_core.mode import Mode
-from bootstrap_core.network import Trace
+from bootstrap_core.network import Tally
 from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, InputSpec, LayerSpec
 from specs.errors import DataError
 from specs.fields import Shape
@@ -34,8 +34,8 @@ class Runnable(Protocol):
         """Where it runs."""
         ...
 
-    def run(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Trace]:
-        """Logits `[N, classes]` and what each layer gave."""
+    def tally(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Tally]:
+        """Logits `[N, classes]` and what each layer gave, counted."""
         ...
 
 
@@ -106,13 +106,13 @@ def evaluate(
         for images, labels in batches(split, batch_size):
             images, labels = images.to(network.device), labels.to(network.device)
             start = time.perf_counter()
-            logits, trace = network.run(images, mode, time_steps=time_steps)
+            logits, tally = network.tally(images, mode, time_steps=time_steps)
             n_correct += int((logits.argmax(1) == labels).sum())  # also waits for the device
             seconds += time.perf_counter() - start
             loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
-            rates += torch.tensor([float(rate.mean()) for rate in trace.rates], dtype=torch.float64) * len(images)
+            rates += torch.tensor(tally.rates, dtype=torch.float64) * len(images)
             if mode.spiking:
-                synops += torch.tensor(count_synops(spec, trace), dtype=torch.float64)
+                synops += torch.tensor(count_synops(spec, tally), dtype=torch.float64)
             progress(len(images))
     finally:
         if trained is not None:
@@ -133,20 +133,16 @@ def evaluate(
     )
 
 
-def count_synops(spec: NetworkSpec, trace: Trace) -> list[float]:
+def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
     """Synaptic operations of each layer in an SNN run, all images and steps: spikes that arrive, times their fan-out.
 
     Graded input counts each pixel that is not 0, at every step.
     """
     counts = [0.0]
     for i, shape in enumerate(spec.shapes[:-1]):
-        spikes = trace.spikes[i]
-        assert spikes is not None
-        repeats = spikes.stride(0) == 0  # one step that stands for all
-        arrived = (spikes[:1] if repeats else spikes).count_nonzero(dim=(0, 1)).double() * (
-            len(spikes) if repeats else 1
-        )
-        counts.append(float((arrived * _fanout(spec.layers[i + 1], shape).to(arrived)).sum()))
+        arrived = tally.counts[i]
+        assert arrived is not None
+        counts.append(float((arrived.double() * _fanout(spec.layers[i + 1], shape).to(arrived.device)).sum()))
     return counts
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
@@ -10,14 +11,18 @@ from torch import Tensor
 
 from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, STATE, STATE_MAX, STATE_MIN, WEIGHT_STEP
+from bootstrap_core.kernels import have_numba
 from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network, Trace, as_input, count_steps
+from bootstrap_core.network import Network, Tally, Trace, as_input, count_steps
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import DenseSynapse, PoolSynapse, Synapse
 from specs.block import ConvSpec
 from specs.errors import SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 from specs.neuron import Reset
+
+if TYPE_CHECKING:
+    from bootstrap_core.integer_events import EventEngine
 
 __all__ = ["IntegerNetwork", "IntegerTrace"]
 
@@ -62,13 +67,18 @@ class IntegerNetwork:
 
     def __init__(self, network: Network) -> None:
         self.spec: NetworkSpec = network.spec
+        self._events = _event_engine(network)
         with torch.no_grad():
             self._input = _integer_input(network.blocks[0])
             self._hidden = [_integer_layer(block, i + 1) for i, block in enumerate(network.blocks[1:-1])]
             self._readout = _integer_readout(network.readout, len(network.blocks) - 1)
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
-        """Logits `[N, classes]`, float32, for images `[N, ...]` in 0..1."""
+        """Logits `[N, classes]`, float32, for images `[N, ...]` in 0..1. Raises `StateOverflowError` like `run`."""
+        if self._events is not None:
+            done = self._events.run(as_input(images.cpu(), self.spec), count_steps(self.spec, time_steps))
+            if done is not None:
+                return done.logits
         return self.run(images, time_steps=time_steps)[0]
 
     @torch.no_grad()
@@ -83,18 +93,45 @@ class IntegerNetwork:
         if mode not in (None, Mode.SNN):
             raise SnnZooError(f"the integer engine runs spikes: Mode.SNN, not {mode}")
         steps = count_steps(self.spec, time_steps)
-        x = self._input(as_input(images.cpu(), self.spec), steps)
-        outputs = [x]
-        for layer in self._hidden:
-            x = layer(x)
-            outputs.append(x)
-        x, voltage = self._readout.read(x)
+        images = as_input(images.cpu(), self.spec)
+        done = None if self._events is None else self._events.run(images, steps, spikes=True)
+        outputs = self._matrices(images, steps) if done is None else list(done.spikes[: len(self._hidden) + 1])
+        x, voltage = self._readout.read(outputs[-1])
         outputs.append(x)
-        return (x.sum(0) / len(x)).flatten(1), IntegerTrace(
+        return (x.sum(0, dtype=torch.float64) / len(x)).float().flatten(1), IntegerTrace(
             spikes=tuple(outputs),
             rates=tuple(output.mean(0, dtype=torch.float32) for output in outputs),
             readout_voltage=voltage,
         )
+
+    @torch.no_grad()
+    def tally(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Tally]:
+        """Like `run`, with the trace only counted; faster, and in memory that T does not matter for."""
+        steps = count_steps(self.spec, time_steps)
+        done = None
+        if self._events is not None and mode in (None, Mode.SNN) and len(images):
+            done = self._events.run(as_input(images.cpu(), self.spec), steps, counts=True)
+        if done is None:
+            logits, trace = self.run(images, mode, time_steps=steps)
+            return logits, trace.tally()
+        rates = tuple(float(count.sum()) / (count.numel() * len(images) * steps) for count in done.counts)
+        missing = len(self.spec.layers) - len(rates)  # an affine readout
+        return done.logits, Tally((*done.counts, *[None] * missing), (*rates, *[0.0] * missing))
+
+    def _matrices(self, images: Tensor, steps: int) -> list[Tensor]:
+        """Spikes of each block but the last, by matrix products."""
+        outputs = [self._input(images, steps)]
+        for layer in self._hidden:
+            outputs.append(layer(outputs[-1]))
+        return outputs
+
+
+def _event_engine(network: Network) -> "EventEngine | None":
+    if not have_numba():
+        return None
+    from bootstrap_core.integer_events import EventEngine
+
+    return EventEngine(network) if EventEngine.takes(network) else None
 
 
 class _Neurons:

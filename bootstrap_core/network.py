@@ -12,7 +12,7 @@ from bootstrap_core.schedule import LayerModes
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 
-__all__ = ["Network", "Trace", "as_input", "count_steps"]
+__all__ = ["Network", "Tally", "Trace", "as_input", "count_steps"]
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,29 @@ class Trace:
 
     spikes: tuple[Tensor | None, ...]
     rates: tuple[Tensor, ...]
+
+    def tally(self) -> "Tally":
+        """The trace, counted."""
+        counts = tuple(None if spikes is None else _count(spikes) for spikes in self.spikes)
+        return Tally(counts, tuple(float(rate.mean()) for rate in self.rates))
+
+
+@dataclass(frozen=True)
+class Tally:
+    """A run in numbers, input first.
+
+    `counts[i]` `[...]` has for each neuron of block i how often it gave something else than 0, over all images and
+    steps; None where nothing was counted. `rates[i]` is the mean output of the block.
+    """
+
+    counts: tuple[Tensor | None, ...]
+    rates: tuple[float, ...]
+
+
+def _count(spikes: Tensor) -> Tensor:
+    if spikes.stride(0) == 0:  # one step that stands for all
+        return spikes[0].count_nonzero(0) * len(spikes)
+    return spikes.count_nonzero(dim=(0, 1))
 
 
 class Network(nn.Module):
@@ -60,6 +83,13 @@ class Network(nn.Module):
             spikes=tuple(x if spiking else None for x, spiking in outputs),
             rates=tuple(x.mean(0, dtype=torch.float32) if spiking else x for x, spiking in outputs),
         )
+
+    def tally(
+        self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
+    ) -> tuple[Tensor, Tally]:
+        """Like `run`, with the trace only counted."""
+        logits, trace = self.run(images, mode, time_steps=time_steps)
+        return logits, trace.tally()
 
     def _run(
         self,

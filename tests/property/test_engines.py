@@ -80,6 +80,15 @@ def test_both_engines_give_the_same_spikes_and_logits(
         for i, (ours, theirs) in enumerate(zip(float_trace.spikes, trace.spikes, strict=True)):
             assert torch.equal(ours.double(), theirs.double()), f"block {i}, {spec.layers[i].kind}"
         assert torch.equal(float_logits, logits)
+        exact = IntegerNetwork(network)
+        assert torch.equal(exact(images), logits)
+        _, tally = exact.tally(images)
+        exact._events = None  # the other engine: matrices instead of spikes
+        matrix_logits, matrix_trace = exact.run(images)
+        assert torch.equal(matrix_logits, logits)
+        assert all(torch.equal(a.double(), b.double()) for a, b in zip(matrix_trace.spikes, trace.spikes, strict=True))
+        for ours, theirs in zip(tally.counts, matrix_trace.tally().counts, strict=True):
+            assert ours is None or torch.equal(ours, theirs)
         n_fired.append(n_hidden_spikes(network, trace.spikes) > 0)
 
     check()

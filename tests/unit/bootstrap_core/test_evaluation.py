@@ -10,7 +10,7 @@ from bootstrap_core.datasets import Split, load_dataset
 from bootstrap_core.evaluation import batches, count_synops, evaluate
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network, Trace
+from bootstrap_core.network import Network, Tally, Trace
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 
@@ -38,12 +38,13 @@ class Oracle:
     def __init__(self) -> None:
         self.calls: list[tuple[int, Mode | None, int | None]] = []
 
-    def run(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Trace]:
+    def tally(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Tally]:
         self.calls.append((len(images), mode, time_steps))
         assert not torch.is_grad_enabled()
         logits = torch.nn.functional.one_hot(images[:, 0, 0, 0].long(), 3).float()
         spikes = (images.flatten(1) > 0).float().expand(4, -1, -1)
-        return logits, Trace(spikes=(spikes, logits.expand(4, -1, -1)), rates=(spikes.mean(0), logits))
+        trace = Trace(spikes=(spikes, logits.expand(4, -1, -1)), rates=(spikes.mean(0), logits))
+        return logits, trace.tally()
 
 
 SPLIT = marked_split([0, 1, 2, 1, 0], [0, 1, 2, 2, 1])
@@ -164,7 +165,7 @@ def synops(spec: NetworkSpec, *spikes: Tensor) -> list[float]:
     """Of a run in which each layer but the readout gave `spikes` `[T, N, ...]`."""
     readout = torch.zeros(len(spikes[0]), spikes[0].shape[1], spec.n_classes)
     outputs = (*spikes, readout)
-    return count_synops(spec, Trace(spikes=outputs, rates=tuple(x.mean(0) for x in outputs)))
+    return count_synops(spec, Trace(spikes=outputs, rates=tuple(x.mean(0) for x in outputs)).tally())
 
 
 def test_a_spike_into_a_dense_block_reaches_all_of_its_neurons() -> None:

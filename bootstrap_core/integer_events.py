@@ -1,0 +1,490 @@
+"""Exact inference that follows the spikes instead of multiplying matrices: the integers of `integer`, much faster.
+
+Needs numba. Spikes travel as trains, words of up to 32 steps (see `kernels.integer_trains`), channels last.
+"""
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.fixed_point import (
+    BIAS_MANT_MAX,
+    BIAS_MANT_MIN,
+    DECAY_ONE,
+    MANT,
+    STATE,
+    STATE_MAX,
+    WEIGHT_INT_MIN,
+    WEIGHT_STEP,
+)
+from bootstrap_core.functional.quantize import quantize_weight
+from bootstrap_core.kernels import integer_trains as kernels
+from bootstrap_core.mode import Mode
+from bootstrap_core.network import Network
+from bootstrap_core.neuron import CubaNeuron
+from bootstrap_core.synapse import DenseSynapse
+from specs.block import ConvSpec
+from specs.fields import Shape
+from specs.neuron import Reset
+
+__all__ = ["EventEngine", "EventRun"]
+
+BLOCK = 64
+"""Images that run through the whole network at a time, in one thread, so that their trains stay in its cache."""
+EXACT_IN_FLOAT = 1 << 24
+"""Below it, float32 holds every whole number, so that a sum of floats is the sum of integers."""
+FAN_IN_OF_INT16 = 256
+"""From so many inputs on, a sum of int8 weights may leave 16 bits."""
+MAX_INPUTS = 1 << 16
+"""Of one neuron: the sum of so many weights, in state units, stays within 32 bits."""
+STATE_PER_MANT, STATE_PER_WEIGHT = STATE // MANT, round(STATE * WEIGHT_STEP)
+
+Words = npt.NDArray[np.uint32]
+Ints = npt.NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class EventRun:
+    """What `EventEngine.run` gives.
+
+    Attributes:
+        logits: `[N, classes]`, float32.
+        spikes: of each block but an affine readout, int8 `[T, N, ...]` (graded input: int32), if asked for.
+        counts: of each block but an affine readout, spikes of all images and steps, int64 `[...]`, if asked for.
+    """
+
+    logits: Tensor
+    spikes: tuple[Tensor, ...] = ()
+    counts: tuple[Tensor, ...] = ()
+
+
+class _OutsideError(Exception):
+    """A state left 24 bits, or a sum the range in which floats are exact."""
+
+
+@dataclass(frozen=True)
+class _Neurons:
+    """Constants of a layer's neurons, arrays with an entry for each neuron of an image."""
+
+    bias: Ints
+    forgets: np.bool_
+    keep_current: Ints
+    keep_voltage: Ints
+    limit: np.int32
+    kept_by_spike: np.int32
+    shift: bool
+
+    @classmethod
+    def of(
+        cls, neuron: CubaNeuron, n: int, *, bias: Tensor | None = None, shift: bool = False, direct: bool = False
+    ) -> "_Neurons":
+        current_decay, voltage_decay = neuron.quantized_decays()
+        keeps = [1 - decay for decay in (torch.ones(1) if direct else current_decay, voltage_decay)]
+        keep_current, keep_voltage = (_of_all(_ints(keep * DECAY_ONE), n) for keep in keeps)
+        mants = _of_all(_ints(torch.zeros(1) if bias is None else bias * MANT), n)
+        return cls(
+            bias=mants * np.int32(STATE_PER_MANT),
+            forgets=np.bool_(not keep_current.any()),
+            keep_current=keep_current,
+            keep_voltage=keep_voltage,
+            limit=np.int32(neuron.threshold_mant * STATE_PER_MANT),
+            kept_by_spike=np.int32(-(neuron.spec.reset is Reset.SUBTRACT)),  # a mask
+            shift=shift,
+        )
+
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        """In the order in which kernels take them."""
+        return self.bias, self.forgets, self.keep_current, self.keep_voltage, self.limit, self.kept_by_spike
+
+
+@dataclass
+class _State:
+    """Of a stage's neurons `[N, n]`: current, voltage, spikes held back by a delay shift; and the steps done."""
+
+    current: Ints
+    voltage: Ints
+    held: Words
+    steps_done: int = 0
+
+
+class _Stage:
+    """A layer: what drives its neurons, and they. `shape` is that of one image's trains, channels last."""
+
+    def __init__(self, neurons: _Neurons, shape: Shape) -> None:
+        self.neurons, self.shape = neurons, shape
+
+    def rest(self, n_images: int) -> _State:
+        """The state before the first step."""
+        size = n_images, prod(self.shape)
+        return _State(np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, np.uint32))
+
+    def advance(self, x: Any, steps: int, state: _State) -> Words:
+        """Trains `[N, *shape]` of the next steps."""
+        trains: Words = np.empty_like(state.held)
+        if self._fire(x, steps, state, trains):
+            raise _OutsideError
+        state.steps_done += steps
+        if self.neurons.shift:
+            delayed = (trains << np.uint32(1) | state.held) & _mask(steps)
+            trains, state.held = delayed, trains >> np.uint32(steps - 1)
+        return trains.reshape(len(trains), *self.shape)
+
+    def _fire(self, x: Any, steps: int, state: _State, trains: Words) -> int:
+        raise NotImplementedError
+
+
+class _Constant(_Stage):
+    """Neurons with the same weighted input at each step, int32 `[N, n]` in state units."""
+
+    def _fire(self, x: Ints, steps: int, state: _State, trains: Words) -> int:
+        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
+        return int(kernels.constant_trains(x, *arguments))
+
+
+class _Table(_Stage):
+    """Input neurons, all alike: the train of each of the 8,192 mantissas of a current is in a table.
+
+    Takes pixels, float32 `[N, n]`.
+    """
+
+    def __init__(self, block: InputBlock, neurons: _Neurons, shape: Shape) -> None:
+        super().__init__(neurons, shape)
+        mants = np.arange(BIAS_MANT_MIN, BIAS_MANT_MAX + 1, dtype=np.int32)[None]
+        self.currents = mants * np.int32(STATE_PER_MANT)
+        self.source = _Constant(_Neurons.of(block.neuron, mants.size, direct=True), (mants.size,))
+        self.source_state, self.tables = self.source.rest(1), list[Words]()
+        weight, bias = (float(quantize_weight(x)) for x in (block.weight, block.bias))
+        self.transform = block.spec.mean, block.spec.std, weight, bias, float(BIAS_MANT_MIN), float(BIAS_MANT_MAX)
+
+    def _fire(self, x: npt.NDArray[np.float32], steps: int, state: _State, trains: Words) -> int:
+        part = state.steps_done // kernels.WORD_STEPS
+        while len(self.tables) <= part:
+            self.tables.append(self.source.advance(self.currents, kernels.WORD_STEPS, self.source_state)[0])
+        kernels.input_trains(x, *self.transform, self.tables[part] & _mask(steps), trains)
+        return 0
+
+
+class _Dense(_Stage):
+    def __init__(self, neurons: _Neurons, weight: Tensor, *, grouped: bool) -> None:
+        super().__init__(neurons, (len(weight),))
+        self.weight, self.grouped = _int8(weight.t()), grouped
+
+    def _fire(self, x: Words, steps: int, state: _State, trains: Words) -> int:
+        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
+        return int(kernels.dense_trains(x, self.weight, self.grouped, *arguments))
+
+
+class _Conv(_Stage):
+    def __init__(self, neurons: _Neurons, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
+        super().__init__(neurons, (*after[1:], after[0]))
+        rows, columns = (_reached(spec, axis, before[1 + axis], after[1 + axis]) for axis in range(2))
+        self.boxes = _boxes(_int8(_ungrouped(weight, spec.groups).permute(2, 3, 1, 0)), rows, columns, after[2])
+        fan_in = weight[0].numel()
+        self.sum_dtype = np.int16 if fan_in < FAN_IN_OF_INT16 else np.int32
+
+    def _fire(self, x: Words, steps: int, state: _State, trains: Words) -> int:
+        height, width, channels = self.shape
+        z = np.empty((steps, height, width * channels), self.sum_dtype)
+        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
+        return int(kernels.conv_trains(x, *self.boxes, z, *arguments))
+
+
+class _Flatten(_Stage):
+    """From channels last to the order of a flattened `[C, H, W]`; no neurons."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+
+    def rest(self, n_images: int) -> _State:
+        empty = np.empty((n_images, 0), np.int32)
+        return _State(empty, empty, empty.astype(np.uint32))
+
+    def advance(self, x: Words, steps: int, state: _State) -> Words:
+        return np.ascontiguousarray(_channels_first(x)).reshape(len(x), *self.shape)
+
+
+class _Readout:
+    """An affine readout: sums of its weighted input over time; its neurons never fire."""
+
+    def __init__(self, block: AffineBlock) -> None:
+        weight = block.quantized_weight()
+        self.neurons = _Neurons.of(block.neuron, len(weight), bias=block.quantized_bias())
+        self.weight = _int8(weight.t())
+        self.both = np.concatenate([self.weight, np.abs(self.weight.astype(np.int16))], axis=1)
+
+    def totals(self, trains: list[Words], parts: list[int]) -> npt.NDArray[np.int64]:
+        """Weighted input of all steps, `[N, classes]` in state units, for the trains `[N, inputs]` of all parts."""
+        steps, n_inputs = sum(parts), len(self.weight)
+        exact = np.float32 if -WEIGHT_INT_MIN * n_inputs * steps < EXACT_IN_FLOAT else np.float64
+        counts = np.zeros(trains[0].shape, exact)
+        for words in trains:
+            kernels.count_trains(words, counts)
+        totals, reach = np.split((counts @ self.both.astype(exact)).astype(np.float64) * STATE_PER_WEIGHT, 2, axis=1)
+        bias = self.neurons.bias.astype(np.float64) * steps
+        # No state goes further than all its input in one direction: mostly that is within bounds by far. Where the
+        # current is kept, the voltage takes it again at each step.
+        reach *= 1 if self.neurons.forgets else steps
+        if (reach + np.abs(bias)).max(initial=0) >= STATE_MAX and self._leaves(trains, parts):
+            raise _OutsideError
+        return (totals + bias).astype(np.int64)
+
+    def _leaves(self, trains: list[Words], parts: list[int]) -> bool:
+        state = _Constant(self.neurons, (len(self.neurons.bias),)).rest(len(trains[0]))
+        return any(
+            kernels.never_fires(words, self.weight, *self.neurons.constants, part, state.current, state.voltage)
+            for words, part in zip(trains, parts, strict=True)
+        )
+
+
+class EventEngine:
+    """A network compiled for `run`; a snapshot of its weights.
+
+    Args:
+        network: one that the engine `takes`.
+    """
+
+    def __init__(self, network: Network) -> None:
+        self.spec = network.spec
+        with torch.no_grad():
+            self._pixels, self._drive, stages = _entry(network)
+            last = network.blocks[-1]
+            self._readout = _Readout(last) if isinstance(last, AffineBlock) else None
+            for i in range(len(stages) + (self._pixels is not None), len(network.blocks) - (self._readout is not None)):
+                stages.append(_stage(network, i, grouped=i == 1))
+            self._stages = stages
+
+    @staticmethod
+    def takes(network: Network) -> bool:
+        """Whether a neuron has fewer than 65,536 inputs, and no readout stands straight on graded input."""
+        graded = isinstance(network.blocks[0], GradedInputBlock)
+        fan_in = [
+            block.quantized_weight()[0].numel()
+            for block in network.blocks
+            if isinstance(block, SpikingBlock | AffineBlock)
+        ]
+        return max(fan_in) < MAX_INPUTS and not (graded and isinstance(network.blocks[1], AffineBlock))
+
+    @torch.no_grad()
+    def run(self, images: Tensor, steps: int, *, spikes: bool = False, counts: bool = False) -> EventRun | None:
+        """Logits, and what else is asked for; None where a state leaves 24 bits, for the caller to find out which.
+
+        Args:
+            images: `[N, *shape of the input]`, float32 in 0..1, on the CPU.
+            steps: T.
+            spikes: whether to give all spikes.
+            counts: whether to count them.
+        """
+        threads = torch.get_num_threads()
+        parts = images.split(max(1, min(BLOCK, -(-len(images) // threads))))
+
+        def run_part(part: Tensor) -> tuple[Tensor, list[list[Words]]]:
+            return self._run(part, steps, keep=spikes or counts)
+
+        try:
+            parallel = len(parts) > 1 and threads > 1
+            done = list(_pool(threads, os.getpid()).map(run_part, parts) if parallel else map(run_part, parts))
+        except _OutsideError:
+            return None
+        trains = [
+            [np.concatenate(part) for part in zip(*stage, strict=True)]
+            for stage in zip(*(kept for _, kept in done), strict=True)
+        ]
+        return EventRun(
+            logits=torch.cat([logits for logits, _ in done]),
+            spikes=self._spikes(images, trains, steps) if spikes else (),
+            counts=self._counts(images, trains, steps) if counts else (),
+        )
+
+    def _run(self, images: Tensor, steps: int, *, keep: bool) -> tuple[Tensor, list[list[Words]]]:
+        """Logits of a few images; and the trains of each stage, in parts of the time."""
+        driven, n_images = self._drive(images), len(images)
+        states = [stage.rest(n_images) for stage in self._stages]
+        kept: list[list[Words]] = [[] for _ in self._stages]
+        parts = _parts(steps)
+        for part in parts:
+            x = driven
+            for stage, state, trains in zip(self._stages, states, kept, strict=True):
+                x = stage.advance(x, part, state)
+                if keep or stage is self._stages[-1]:
+                    trains.append(x)
+        last = [
+            np.ascontiguousarray(_channels_first(words)).reshape(n_images, prod(words.shape[1:])) for words in kept[-1]
+        ]
+        if self._readout is None:
+            counts = np.zeros(last[0].shape, np.int64)
+            for words in last:
+                kernels.count_trains(words, counts)
+            return torch.from_numpy(counts).float() / steps, kept
+        totals = self._readout.totals(last, parts)
+        if np.abs(totals).max(initial=0) >= EXACT_IN_FLOAT:
+            raise _OutsideError
+        return torch.from_numpy(totals).float() / STATE / steps, kept
+
+    def _spikes(self, images: Tensor, trains: list[list[Words]], steps: int) -> tuple[Tensor, ...]:
+        spikes = []
+        if self._pixels is not None:
+            pixels = self._pixels(images, Mode.SNN, steps).int()
+            spikes.append(pixels.expand(steps, *pixels.shape[1:]))
+        for stage in trains:
+            parts = []
+            for words, part in zip(stage, _parts(steps), strict=True):
+                shifts = np.arange(part, dtype=np.uint32).reshape(-1, *[1] * words.ndim)
+                parts.append((_channels_first(words) >> shifts & np.uint32(1)).astype(np.int8))
+            spikes.append(torch.from_numpy(np.concatenate(parts)))
+        return tuple(spikes)
+
+    def _counts(self, images: Tensor, trains: list[list[Words]], steps: int) -> tuple[Tensor, ...]:
+        counts = []
+        if self._pixels is not None:
+            counts.append(self._pixels(images, Mode.SNN, steps)[0].count_nonzero(0) * steps)
+        for stage in trains:
+            total = np.zeros((1, prod(stage[0].shape[1:])), np.int64)
+            for words in stage:
+                kernels.count_trains(_channels_first(words).reshape(len(words), total.shape[1]), total)
+            counts.append(torch.from_numpy(total.reshape(_channels_first(stage[0][:1]).shape[1:])))
+        return tuple(counts)
+
+
+def _entry(network: Network) -> tuple[GradedInputBlock | None, Callable[[Tensor], Any], list[_Stage]]:
+    """The block of graded pixels if there is one, what the first stage takes for images, and that stage."""
+    block, spec = network.blocks[0], network.spec
+    if isinstance(block, GradedInputBlock):
+        first = network.blocks[1]
+        assert isinstance(first, SpikingBlock)
+        shape = spec.shapes[1]
+        neurons = _Neurons.of(first.neuron, prod(shape), bias=first.quantized_bias(), shift=first.delay_shift)
+        graded = block
+
+        def weighted(images: Tensor) -> Ints:
+            pixels = graded(images, Mode.SNN, 1)
+            z = first.synapse(pixels, first._scale())[0] * STATE
+            if float(z.abs().max()) >= 1 << 31:
+                raise _OutsideError
+            return _flat(_ints(z))
+
+        return block, weighted, [_Constant(neurons, _last(shape))]
+
+    assert isinstance(block, InputBlock)
+    shape, exact = spec.input.shape, block.spec.exact_input
+    neurons = _Neurons.of(block.neuron, prod(shape), shift=block.delay_shift, direct=exact)
+    if exact and len(block.neuron.current_decay) == 1:
+        return None, lambda images: _flat(images.numpy()), [_Table(block, neurons, _last(shape))]
+    return None, lambda images: _flat(_ints(block.current(images) * STATE)), [_Constant(neurons, _last(shape))]
+
+
+def _stage(network: Network, index: int, *, grouped: bool) -> _Stage:
+    block, shapes = network.blocks[index], network.spec.shapes
+    before, after = shapes[index - 1], shapes[index]
+    if isinstance(block, FlattenBlock):
+        return _Flatten(after)
+    assert isinstance(block, SpikingBlock)
+    weight = block.quantized_weight()
+    neurons = _Neurons.of(block.neuron, prod(after), bias=block.quantized_bias(), shift=block.delay_shift)
+    if isinstance(block.synapse, DenseSynapse):
+        return _Dense(neurons, weight, grouped=grouped)
+    return _Conv(neurons, weight, block.synapse.spec, before, after)
+
+
+def _ungrouped(weight: Tensor, groups: int) -> Tensor:
+    """The weight `[channels, C, kh, kw]` of one group that does what `groups` do: zeros between them."""
+    channels, inputs = weight.shape[:2]
+    whole = weight.new_zeros(channels, groups * inputs, *weight.shape[2:])
+    for group in range(groups):
+        members = slice(group * channels // groups, (group + 1) * channels // groups)
+        whole[members, group * inputs : (group + 1) * inputs] = weight[members]
+    return whole
+
+
+def _reached(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> list[list[tuple[int, int]]]:
+    """For each input position the pairs (tap of the kernel, output position) that read it."""
+    kernel, stride, padding, dilation = (
+        getattr(spec, name)[axis] for name in ("kernel", "stride", "padding", "dilation")
+    )
+    taps = [[(tap, at + padding - tap * dilation) for tap in range(kernel)] for at in range(n_inputs)]
+    return [
+        [(tap, at // stride) for tap, at in pairs if at % stride == 0 and 0 <= at // stride < n_outputs]
+        for pairs in taps
+    ]
+
+
+def _boxes(
+    weight: npt.NDArray[np.int8], rows: list[list[tuple[int, int]]], columns: list[list[tuple[int, int]]], width: int
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """What `conv_trains` takes for a weight `[kernel height, kernel width, C, channels]`: slabs, rows, columns."""
+    kernel_height, _, inputs, channels = weight.shape
+    row_table = np.full((len(rows), max(map(len, rows)) + 1, 2), -1, np.int64)
+    for y, pairs in enumerate(rows):
+        row_table[y, : len(pairs)] = np.array(pairs, np.int64).reshape(-1, 2)
+
+    column_table = np.zeros((len(columns), 4), np.int64)
+    patterns: dict[tuple[tuple[int, int], ...], int] = {}
+    longest = 1
+    for x, pairs in enumerate(columns):
+        outputs = [at for _, at in pairs]
+        first = min(outputs, default=0)
+        length = max(outputs, default=-1) - first + 1
+        pattern = tuple((tap, at - first) for tap, at in pairs)
+        column_table[x] = patterns.setdefault(pattern, len(patterns)), first, length, width
+        longest = max(longest, length)
+    slabs = np.zeros((len(patterns), kernel_height, inputs, longest, channels), np.int8)
+    for pattern, index in patterns.items():
+        for tap, place in pattern:
+            slabs[index, :, :, place] = weight[:, tap]
+    return slabs.reshape(len(patterns), kernel_height, inputs, -1), row_table, column_table
+
+
+def _parts(steps: int) -> list[int]:
+    """T in words."""
+    whole, rest = divmod(steps, kernels.WORD_STEPS)
+    return [kernels.WORD_STEPS] * whole + [rest] * (rest > 0)
+
+
+def _mask(steps: int) -> np.uint32:
+    return np.uint32((1 << steps) - 1)
+
+
+def _last(shape: Shape) -> Shape:
+    """`(C, H, W)` to `(H, W, C)`."""
+    return (*shape[1:], shape[0])
+
+
+def _flat(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`[N, C, H, W]` to `[N, H * W * C]`, or `[N, C]` as it is."""
+    last = x if x.ndim == 2 else x.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(last).reshape(len(x), prod(x.shape[1:]))
+
+
+def _channels_first(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`[N, H, W, C]` to `[N, C, H, W]`, or `[N, C]` as it is."""
+    return x if x.ndim == 2 else x.transpose(0, 3, 1, 2)
+
+
+def _of_all(x: Ints, n: int) -> Ints:
+    """A value for each channel, or one, as one for each of n neurons, channels last."""
+    return np.tile(x, n // len(x))
+
+
+def _ints(x: Tensor) -> Ints:
+    return x.round().to(torch.int32).numpy()
+
+
+def _int8(weight: Tensor) -> npt.NDArray[np.int8]:
+    integers: npt.NDArray[np.int8] = (weight / WEIGHT_STEP).round().to(torch.int8).contiguous().numpy()
+    return integers
+
+
+@lru_cache(maxsize=2)
+def _pool(threads: int, process: int) -> ThreadPoolExecutor:
+    """Threads for the parts of a batch; of this process, since a fork leaves them behind."""
+    return ThreadPoolExecutor(threads, thread_name_prefix=f"snnzoo-{process}")

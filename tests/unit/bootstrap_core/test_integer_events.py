@@ -1,0 +1,211 @@
+"""The engine that follows spikes, against the one that multiplies matrices."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bootstrap_core import integer, integer_events
+from bootstrap_core.build import build_network
+from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.integer_events import EventEngine
+from bootstrap_core.kernels import integer_trains
+from bootstrap_core.network import Network
+from specs.errors import StateOverflowError
+from specs.network import NetworkSpec
+
+CONV = {"kind": "conv", "channels": 3, "kernel": 3, "padding": 1}
+
+
+def make(*blocks: dict[str, Any], shape: list[int], seed: int = 0, **fields: Any) -> Network:
+    document = {
+        "name": "tiny", "time_steps": 6, "neuron": {"threshold": 0.6, "current_decay": 0.7, "voltage_decay": 0.1},
+        "input": {"shape": shape, "weight": 1.3, "bias": 0.1}, "blocks": list(blocks), **fields,
+    }  # fmt: skip
+    network = build_network(NetworkSpec.model_validate(document), seed=seed)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("synapse.weight"):
+                parameter.uniform_(-0.3, 0.6, generator=torch.Generator().manual_seed(seed))
+    return network
+
+
+def matrices(network: Network) -> IntegerNetwork:
+    """The engine of matrix products."""
+    exact = IntegerNetwork(network)
+    exact._events = None
+    return exact
+
+
+def hold_equal(network: Network, images: torch.Tensor, steps: int) -> None:
+    engine = EventEngine(network)
+    done = engine.run(images, steps, spikes=True, counts=True)
+    assert done is not None
+    logits, trace = matrices(network).run(images, time_steps=steps)
+    assert torch.equal(done.logits, logits)
+    for spikes, count, wanted in zip(done.spikes, done.counts, trace.spikes, strict=False):
+        assert spikes.dtype == wanted.dtype
+        assert torch.equal(spikes, wanted)
+        assert torch.equal(count, wanted.count_nonzero(dim=(0, 1)))
+    assert trace.spikes[-2].any()
+
+
+DENSE = ({"kind": "dense", "features": 20}, {"kind": "dense", "features": 9}, {"kind": "affine", "features": 4})
+
+
+@pytest.mark.parametrize("steps", [6, 31, 32, 33, 64, 75])
+@pytest.mark.parametrize("shift", [False, True])
+def test_words_join_over_time(steps, shift) -> None:
+    hold_equal(make(*DENSE, shape=[30], delay_shift=shift), torch.rand(5, 30), steps)
+
+
+@pytest.mark.parametrize(
+    "geometry",
+    [
+        {},
+        {"stride": 2},
+        {"stride": [1, 3], "padding": [2, 0]},
+        {"dilation": 2},
+        {"dilation": [1, 2], "stride": [2, 1], "padding": [0, 2]},
+        {"kernel": [1, 4], "stride": [1, 2]},
+        {"kernel": [2, 1], "stride": 3, "padding": 0},
+        {"groups": 2, "channels": 4},
+        {"groups": 4, "channels": 8, "stride": 2},
+    ],
+)
+def test_convolutions_of_every_geometry(geometry) -> None:
+    channels = geometry.get("groups", 1)
+    first = {**CONV, "channels": max(channels, 2)}
+    network = make(
+        first, {**CONV, **geometry}, {"kind": "flatten"}, {"kind": "affine", "features": 4}, shape=[2, 7, 9]
+    )  # fmt: skip
+    hold_equal(network, torch.rand(4, 2, 7, 9), 9)
+
+
+def test_pools_and_a_spiking_readout() -> None:
+    network = make(CONV, {"kind": "avg_pool", "kernel": 2, "gain": 2.0}, CONV, shape=[2, 8, 6])
+    hold_equal(network, torch.rand(4, 2, 8, 6), 9)
+
+
+def test_wide_convolutions_are_added_in_more_than_sixteen_bits() -> None:
+    network = make({**CONV, "channels": 14}, {**CONV, "kernel": 5}, CONV, shape=[2, 8, 8], neuron={"threshold": 0.1})
+    with torch.no_grad():
+        network.blocks[2].synapse.weight.fill_(3.9)  # 350 inputs of 125 steps each
+    hold_equal(network, torch.ones(2, 2, 8, 8), 6)
+
+
+def test_wide_dense_layers_are_added_in_more_than_sixteen_bits() -> None:
+    network = make({"kind": "dense", "features": 3}, {"kind": "affine", "features": 2}, shape=[340])
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(3.9)
+    hold_equal(network, torch.ones(3, 340), 6)
+
+
+def test_neurons_that_forget_their_current_and_neurons_that_do_not() -> None:
+    for decay in (1.0, 0.5):
+        neuron = {"threshold": 0.6, "current_decay": decay, "voltage_decay": 0.1}
+        hold_equal(make(*DENSE, shape=[30], neuron=neuron), torch.rand(4, 30), 9)
+
+
+def test_more_trains_than_groups() -> None:
+    """What a spike leaves of the voltage makes each rate a train of its own."""
+    neuron = {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 0.0, "reset": "subtract"}
+    entering = {"shape": [800], "weight": 1.1, "neuron": neuron}
+    network = make(*DENSE, shape=[800], input=entering)
+    images = torch.rand(3, 800)
+    done = EventEngine(network).run(images, 31, spikes=True)
+    trains = {tuple(train) for train in done.spikes[0][:, 0].T.tolist()}
+    assert len(trains) > integer_trains.MAX_GROUPS
+    hold_equal(network, images, 31)
+
+
+def test_graded_input_of_every_kind_of_first_block() -> None:
+    graded = {"encoding": "graded", "bits": 5}
+    hold_equal(make(*DENSE, shape=[30], input={"shape": [30], **graded}), torch.rand(4, 30), 9)
+    blocks = [CONV, {"kind": "flatten"}, {"kind": "affine", "features": 4}]
+    hold_equal(make(*blocks, shape=[2, 6, 6], input={"shape": [2, 6, 6], **graded}), torch.rand(4, 2, 6, 6), 9)
+
+
+def test_a_readout_straight_on_graded_input_is_left_to_the_matrices() -> None:
+    network = make(DENSE[-1], shape=[30], input={"shape": [30], "encoding": "graded", "bits": 3})
+    assert not EventEngine.takes(network)
+    images = torch.rand(4, 30)
+    assert torch.equal(IntegerNetwork(network)(images), network(images))
+
+
+def test_input_currents_are_those_of_the_block_to_the_last_bit() -> None:
+    """The kernel does its own arithmetic, in the same order."""
+    entering = {"shape": [2000], "mean": 0.1307, "std": 0.3081, "weight": 1.7, "bias": -0.35}
+    network = make(*DENSE, shape=[2000], input=entering)
+    images = torch.cat([torch.rand(40, 2000), torch.arange(2000).repeat(1, 1) % 256 / 255, 40 * torch.randn(9, 2000)])
+    with torch.no_grad():
+        stage = integer_events._entry(network)[2][0]
+    assert isinstance(stage, integer_events._Table)
+    state = stage.rest(len(images))
+    stage.tables = [np.arange(8192, dtype=np.uint32)]
+    mants = stage.advance(images.numpy(), 32, state).astype(np.int64) - 4096
+    assert torch.equal(torch.from_numpy(mants), (network.blocks[0].current(images) * 64).long())
+
+
+@pytest.mark.parametrize("n_images", [0, 1, 2, 63, 64, 65, 200])
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_are_split_between_threads(n_images, threads) -> None:
+    network, images = make(*DENSE, shape=[30]), torch.rand(n_images, 30)
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        assert torch.equal(IntegerNetwork(network)(images), matrices(network)(images))
+    finally:
+        torch.set_num_threads(before)
+
+
+@pytest.mark.parametrize("block", [1, 3])
+def test_a_state_that_leaves_24_bits_is_told_as_by_the_matrices(block) -> None:
+    """A hidden neuron that its input only holds down, and a readout that does not leak."""
+    neuron = {"threshold": 0.6, "current_decay": 0.0, "voltage_decay": 0.0}
+    blocks = [dict(layer) for layer in DENSE]
+    blocks[block - 1]["neuron"] = neuron
+    network = make(*blocks, shape=[30])
+    with torch.no_grad():
+        network.blocks[block].synapse.weight.fill_(-3.0)
+    images = torch.ones(2, 30)
+    with pytest.raises(StateOverflowError) as told:
+        IntegerNetwork(network)(images, time_steps=60)
+    with pytest.raises(StateOverflowError) as wanted:
+        matrices(network)(images, time_steps=60)
+    assert str(told.value) == str(wanted.value)
+    assert f"block {block}" in str(told.value)
+
+
+def test_a_readout_whose_input_could_leave_24_bits_but_does_not() -> None:
+    """What reaches it in all is too much; but it leaks, so that its state never holds it all."""
+    network = make(*DENSE, shape=[30], neuron={"threshold": 0.2, "current_decay": 1.0, "voltage_decay": 1.0})
+    with torch.no_grad():
+        network.blocks[3].synapse.weight.fill_(3.9)
+    images = torch.ones(2, 30)
+    hold_equal(network, images, 70)
+    assert 2**23 <= network(images, time_steps=70).max() * 70 * 4096 < 2**24
+
+
+def test_without_numba_the_matrices_run(monkeypatch) -> None:
+    monkeypatch.setattr(integer, "have_numba", lambda: False)
+    network, images = make(*DENSE, shape=[30]), torch.rand(5, 30)
+    exact = IntegerNetwork(network)
+    assert exact._events is None
+    assert torch.equal(exact(images), network(images))
+    _, tally = exact.tally(images)
+    monkeypatch.undo()
+    _, counted = IntegerNetwork(network).tally(images)
+    assert all(a is None or torch.equal(a, b) for a, b in zip(counted.counts, tally.counts, strict=True))
+    assert counted.rates[:-1] == pytest.approx(tally.rates[:-1])
+
+
+def test_training_on_does_not_change_a_snapshot() -> None:
+    network, images = make(*DENSE, shape=[30]), torch.rand(5, 30)
+    exact = IntegerNetwork(network)
+    before = exact(images)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(1.0)
+    assert torch.equal(exact(images), before)
