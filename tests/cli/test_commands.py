@@ -142,3 +142,15 @@ def test_data_list_shows_the_sample(run) -> None:
     found = json.loads(run("data", "list", "--json").stdout)
     assert found["mnist"] is None
     assert found["mnist-sample"].endswith(".npz")
+
+
+def test_the_version_and_what_it_runs_on(run) -> None:
+    assert "kernels" not in run("--version").stdout
+    told = run("--version", "-v").stdout
+    assert told.startswith(run("--version").stdout)
+    assert "torch" in told
+    assert "kernels: numba" in told
+
+
+def test_no_command_is_wrong_usage(run) -> None:
+    assert "Commands:" in run(code=2).stderr

@@ -1,5 +1,7 @@
 """The `zoo` command. Each command parses, calls the library once, and prints; torch is imported inside."""
 
+import platform
+from importlib.metadata import version as distribution_version
 from pathlib import Path
 
 import click
@@ -17,13 +19,32 @@ from zoo.cli.train import demo, train
 __all__ = ["main", "zoo"]
 
 
-@click.group(context_settings=CONTEXT_SETTINGS)
-@click.version_option(package_name="snnzoo", prog_name="zoo")
-def zoo() -> None:
+@click.group(context_settings=CONTEXT_SETTINGS, invoke_without_command=True)
+@click.option("--version", is_flag=True, help="Show the version; with -v also what it runs on.")
+@click.option("-v", "--verbose", is_flag=True, help="With --version: Python, torch, kernels, threads.")
+@click.pass_context
+def zoo(context: click.Context, version: bool, verbose: bool) -> None:
     """Spiking networks from spec to chip: train by bootstrap, score, deploy.
 
     Example: zoo demo
     """
+    if version:
+        click.echo(f"zoo, version {distribution_version('snnzoo')}")
+        if verbose:
+            _show_platform()
+        context.exit()
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help(), err=True)
+        context.exit(2)
+
+
+def _show_platform() -> None:
+    import torch
+
+    from bootstrap_core.kernels import describe
+
+    click.echo(f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
+    click.echo(f"kernels: {describe()}")
 
 
 for member in (demo, check, schema, build, train, evaluate_model, predict, show, verify, data, convert, migrate):
