@@ -4,9 +4,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 RUN ?= run
 LAVA_PYTHON ?=
+PEER_PYTHON ?=
+SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types bench bench-migrate check-engines check-migrate check-netx train docs clean
+.PHONY: help install demo test lint format types bench bench-migrate check-engines check-migrate check-netx check-nir train docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -60,6 +62,9 @@ check-engines: install  ## Compare every spike of both engines on the full MNIST
 
 check-netx: install  ## Export the packaged models, run them in Lava, compare every spike: make check-netx LAVA_PYTHON=...
 	$(BIN)/python tests/benchmarks/check_export.py --lava-python "$(LAVA_PYTHON)" $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')
+
+check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHON=(sinabs, norse) SNNTORCH_PYTHON=...
+	$(BIN)/python tests/benchmarks/check_nir.py --peer-python "$(PEER_PYTHON)" --snntorch-python "$(SNNTORCH_PYTHON)"
 
 docs: install  ## Write the tables of the README from what was measured
 	$(BIN)/python tests/make_readme_tables.py

@@ -29,7 +29,11 @@ class Trace:
     def tally(self) -> "Tally":
         """The trace, counted."""
         counts = tuple(None if spikes is None else _count(spikes) for spikes in self.spikes)
-        return Tally(counts, tuple(float(rate.mean()) for rate in self.rates))
+        rates = (
+            float(rate.mean()) if spikes is None or count is None else float(count.sum()) / max(1, spikes.numel())
+            for spikes, count, rate in zip(self.spikes, counts, self.rates, strict=True)
+        )
+        return Tally(counts, tuple(rates))
 
 
 @dataclass(frozen=True)
@@ -37,7 +41,7 @@ class Tally:
     """A run in numbers, input first.
 
     `counts[i]` `[...]` has for each neuron of block i how often it gave something else than 0, over all images and
-    steps; None where nothing was counted. `rates[i]` is the mean output of the block.
+    steps; None where nothing was counted. `rates[i]` is the part of all outputs that were not 0, or as ANN their mean.
     """
 
     counts: tuple[Tensor | None, ...]

@@ -11,15 +11,19 @@ if TYPE_CHECKING:
     from converters.migration_plan import migrate_state_dict
     from converters.model import Model
     from converters.netx.model import write_netx
+    from converters.nir.load import read_nir
+    from converters.nir.save import write_nir
 
-__all__ = ["Model", "migrate_state_dict", "read_model", "write_model", "write_netx"]
+__all__ = ["Model", "migrate_state_dict", "read_model", "read_nir", "write_model", "write_netx", "write_nir"]
 
 _HOMES = {
     "Model": "converters.model",
     "migrate_state_dict": "converters.migration_plan",
     "read_model": "converters.formats",
     "write_model": "converters.formats",
+    "read_nir": "converters.nir.load",
     "write_netx": "converters.netx.model",
+    "write_nir": "converters.nir.save",
 }
 
 

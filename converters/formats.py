@@ -10,9 +10,13 @@ from converters.file_kind import FileKind, kind_of_file
 from converters.lava_checkpoint import read_checkpoint
 from converters.model import Model
 from converters.netx.model import read_netx, write_netx
+from converters.nir.load import read_nir
+from converters.nir.neurons import TimeConstants
+from converters.nir.save import write_nir
 from converters.safetensors_file import read_safetensors, write_safetensors
 from specs.errors import ConversionError, UnsupportedError
 from specs.network import NetworkSpec
+from specs.neuron import Reset
 
 __all__ = ["MODEL_SUFFIXES", "Hints", "check_writable_format", "read_model", "write_model"]
 
@@ -27,6 +31,10 @@ class Hints:
         threshold: of all neurons of a dense checkpoint.
         input_bits: bits of a pixel, of a network without input neurons.
         mean, std: of the images in training, where the file does not say.
+        dt: seconds of a time step of a NIR graph.
+        time_constants: how those of a NIR graph become decays.
+        reset: what a spike does in a NIR graph, which cannot say it.
+        nodes_only: read a NIR graph of our own by its nodes, which someone changed.
     """
 
     spec: NetworkSpec | None = None
@@ -35,6 +43,10 @@ class Hints:
     input_bits: int | None = None
     mean: float | None = None
     std: float | None = None
+    dt: float | None = None
+    time_constants: TimeConstants | None = None
+    reset: Reset | None = None
+    nodes_only: bool | None = None
 
     def given(self) -> dict[str, Any]:
         """Those that are not None, by name."""
@@ -44,6 +56,7 @@ class Hints:
 READERS: dict[FileKind, Callable[..., Model]] = {
     FileKind.SAFETENSORS: read_safetensors,
     FileKind.NETX: read_netx,
+    FileKind.NIR: read_nir,
     FileKind.TORCH: read_checkpoint,
 }
 """Each takes the path, and as keywords those hints that it has a use for."""
@@ -57,6 +70,7 @@ WRITERS: dict[str, Callable[[Model, Path], Path]] = {
     ".safetensors": write_safetensors,
     ".net": _write_netx,
     ".hdf5": _write_netx,
+    ".nir": write_nir,
 }
 
 MODEL_SUFFIXES = {*FileKind, *WRITERS, ".pth", ".h5"}

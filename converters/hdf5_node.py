@@ -1,10 +1,11 @@
 """Reading HDF5 files of strangers: only what lies in the file, of a size that a network may have."""
 
+import io
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import h5py
 import numpy as np
@@ -17,6 +18,7 @@ __all__ = ["Hdf5Node", "IntArray", "open_hdf5"]
 SIZE_LIMIT = 1 << 28
 """Numbers of one dataset: beyond it, a short file asks for more memory than any network of this kind takes."""
 EXACT_IN_FLOAT = 2.0**53
+MAX_TEXTS = 100_000
 
 IntArray = npt.NDArray[np.int64]
 
@@ -50,12 +52,9 @@ class Hdf5Node:
         if not isinstance(found, h5py.Dataset):
             return None
         where = f"{self.where}/{name}"
-        if found.external or found.is_virtual:
-            raise IntegrityError(f"{where}: keeps its numbers outside the file; they are not read")
         if found.dtype.kind not in "iufb":
             raise IntegrityError(f"{where}: holds {found.dtype}, not numbers")
-        if found.size is None or found.size > SIZE_LIMIT:
-            raise IntegrityError(f"{where}: {found.size} numbers; at most {SIZE_LIMIT} are read")
+        self._refuse_elsewhere(found, name)
         value = np.asarray(found[()])
         if not bool(np.isfinite(value).all()):
             raise IntegrityError(f"{where}: holds values that are not finite")
@@ -77,13 +76,28 @@ class Hdf5Node:
             raise IntegrityError(f"{self.where}/{name}: holds {value.size} numbers, not one")
         return None if value is None else int(value[0])
 
-    def text(self, name: str) -> str:
-        """A string, or the first of several; empty if there is none."""
+    def texts(self, name: str) -> str | npt.NDArray[Any] | None:
+        """A string, or an array of strings; None if there is no such dataset of them."""
         found = self.find(name)
-        if not isinstance(found, h5py.Dataset) or found.dtype.kind not in "SO" or found.size != 1:
-            return ""
-        value = np.asarray(found[()]).flat[0]
-        return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+        if not isinstance(found, h5py.Dataset) or h5py.check_string_dtype(found.dtype) is None or found.shape is None:
+            return None
+        self._refuse_elsewhere(found, name)
+        _refuse_damaged_texts(found, f"{self.where}/{name}")
+        texts = found.asstr(errors="replace")[()]
+        return texts if isinstance(texts, str) else np.asarray(texts, dtype=object)
+
+    def text(self, name: str) -> str:
+        """A string, or the only one of an array; empty if there is none."""
+        texts = self.texts(name)
+        if isinstance(texts, np.ndarray):
+            return str(texts.flat[0]) if texts.size == 1 else ""
+        return texts or ""
+
+    def _refuse_elsewhere(self, dataset: h5py.Dataset, name: str) -> None:
+        if dataset.external or dataset.is_virtual:
+            raise IntegrityError(f"{self.where}/{name}: keeps its values outside the file; they are not read")
+        if dataset.size is None or dataset.size > SIZE_LIMIT:
+            raise IntegrityError(f"{self.where}/{name}: {dataset.size} values; at most {SIZE_LIMIT} are read")
 
 
 @contextmanager
@@ -104,3 +118,40 @@ def open_hdf5(path: Path) -> Iterator[Hdf5Node]:
             yield Hdf5Node(file, str(path))
     except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
         raise IntegrityError(f"{path}: not an HDF5 file, or a damaged one: {error}") from None
+
+
+def _refuse_damaged_texts(dataset: h5py.Dataset, where: str) -> None:
+    """Refuse texts whose lengths cannot be: with those HDF5 sets gigabytes aside, or searches its heap for ever.
+
+    A text of any length is 16 bytes in its dataset: its length, 4 bytes; the address of a heap, 8; its index there, 4.
+    Source: the HDF5 file format specification, III.E, "Global Heap".
+    """
+    start, is_long = dataset.id.get_offset(), h5py.check_string_dtype(dataset.dtype).length is None
+    if start is None or not is_long:
+        return
+    with Path(dataset.file.filename).open("rb") as raw:
+        end = raw.seek(0, io.SEEK_END)
+        raw.seek(start)
+        entries = np.frombuffer(
+            raw.read(16 * min(dataset.size, MAX_TEXTS)), [("n", "<u4"), ("heap", "<u8"), ("i", "<u4")]
+        )
+        sound = all(_is_sound_heap(raw, int(heap), end) for heap in np.unique(entries["heap"][entries["n"] > 0]))
+    if not sound or int(entries["n"].max(initial=0)) > end:
+        raise IntegrityError(f"{where}: a damaged text")
+
+
+def _is_sound_heap(raw: BinaryIO, address: int, end: int) -> bool:
+    """Whether the objects of a global heap follow each other inside the file."""
+    if address + 16 > end:
+        return False
+    raw.seek(address)
+    signature, last = raw.read(8)[:4], address + int.from_bytes(raw.read(8), "little")
+    place = address + 16
+    while signature == b"GCOL" and place + 16 <= last <= end:
+        raw.seek(place)
+        head = raw.read(16)
+        size = int.from_bytes(head[8:], "little")
+        if head[:2] == b"\0\0":  # what is free takes the rest
+            return place + size == last
+        place += 16 + -(-size // 8) * 8
+    return signature == b"GCOL" and place <= last <= end

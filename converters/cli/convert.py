@@ -19,6 +19,12 @@ def _hint_options(command: Any) -> Any:
         click.option("--time-steps", type=click.IntRange(1, 4096), help="T, of a file that does not say its own."),
         click.option("--threshold", type=click.FloatRange(0, min_open=True), help="Of the neurons of a checkpoint."),
         click.option("--input-bits", type=click.IntRange(1, 16), help="Bits of a pixel, without input neurons."),
+        click.option("--dt", type=click.FloatRange(0, min_open=True), help="Seconds of a step of a NIR graph."),
+        click.option(
+            "--time-constants", type=click.Choice(["euler", "exact"]), help="How a NIR graph's become decays."
+        ),
+        click.option("--reset", type=click.Choice(["zero", "subtract"]), help="What a spike does in a NIR graph."),
+        click.option("--nodes-only", is_flag=True, default=None, help="Believe the nodes of a NIR graph of ours."),
         click.option("--mean", type=float, help="Mean that was subtracted from images in training."),
         click.option("--std", type=click.FloatRange(0, min_open=True), help="Deviation that they were divided by."),
     ):
@@ -35,7 +41,7 @@ def _hint_options(command: Any) -> Any:
     multiple=True,
     required=True,
     type=click.Path(path_type=Path),
-    help="Where to write; the suffix names the format: .safetensors, .net, .hdf5. May be repeated.",
+    help="Where to write; the suffix names the format: .safetensors, .net, .hdf5, .nir. May be repeated.",
 )
 @_hint_options
 @force_option
@@ -50,17 +56,23 @@ def convert(
 ) -> None:
     """Write a model in other formats.
 
-    SOURCE is a model of snnzoo (.safetensors), a netx file (.net, .hdf5), or a lava-dl checkpoint (.pt); its content
-    tells which. The .net that lava-dl exported, beside a checkpoint, saves its --spec.
+    SOURCE is a model of snnzoo (.safetensors), a netx file (.net, .hdf5), a NIR graph (.nir), or a lava-dl checkpoint
+    (.pt); its content tells which. The .net that lava-dl exported, beside a checkpoint, saves its --spec. NIR keeps
+    neither the time step nor the reset: snnTorch's graphs want --dt 1e-4, norse's --dt 1e-6, sinabs' --dt 1
+    --time-constants exact.
 
     Example: zoo convert network.pt -o network.safetensors -o network.net
     """
     from converters.formats import Hints, check_writable_format, read_model, write_model
+    from converters.nir.neurons import TimeConstants
     from specs.io import load_spec
+    from specs.neuron import Reset
 
     for output in outputs:
         check_writable_format(output)
         refuse_existing(output, force)
+    for name, kind in (("time_constants", TimeConstants), ("reset", Reset)):
+        hints[name] = hints[name] and kind(hints[name])
     model = read_model(source, Hints(spec=load_spec(spec) if spec else None, **hints))
     say_notes(model)
     written = []

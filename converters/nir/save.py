@@ -1,0 +1,202 @@
+"""Models to NIR: the nodes that anybody can run, and beside them all that NIR has no place for."""
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.fixed_point import MANT
+from bootstrap_core.functional.quantize import quantize_weight
+from bootstrap_core.network import Network
+from bootstrap_core.synapse import DenseSynapse, PoolSynapse
+from converters.model import Model
+from converters.nir.file import Graph, Node, graph_bytes, node_digest
+from converters.nir.neurons import neuron_node
+from specs.block import AffineSpec, ConvSpec, FlattenSpec
+from specs.errors import ConversionError
+from specs.fields import Shape
+from specs.neuron import Reset
+from specs.whole_file import write_whole
+
+__all__ = ["DEFAULT_DT", "METADATA_FORMAT", "METADATA_KEY", "TENSORS_KEY", "nodes_of", "write_nir"]
+
+DEFAULT_DT: Final = 1e-4
+"""Seconds: the time step that snnTorch, which cannot be told another, reads and writes."""
+
+MIN_DT, MAX_DT = 1e-15, 1e9
+
+METADATA_KEY = "snnzoo"
+"""In the metadata of the graph: JSON with the spec, the card, and a digest of each node as it was written."""
+TENSORS_KEY = "snnzoo_tensors"
+"""Beside it: the state dict. The nodes hold what the hardware does, and not the floats that training goes on from."""
+METADATA_FORMAT = 1
+
+RESETS = {
+    Reset.ZERO: "the voltage becomes 0",
+    Reset.SUBTRACT: "the threshold is subtracted from the voltage (NIR cannot say so)",
+}
+
+
+def write_nir(model: Model, path: Path, *, dt: float = DEFAULT_DT) -> Path:
+    """Write a model as a NIR file; the same model gives the same bytes.
+
+    The nodes are a chain. They hold quantised weights and biases in float units, and neurons that in Euler steps of
+    `dt`, with every gain 1, do what ours do, but for our states' truncation to 1/4096:
+
+    - Input: for `spike` encoding, the current of each pixel, `weight (x - mean) / std + bias` truncated as the network
+      does it; for `graded`, the pixel rounded to its bits, in 0..1. The metadata say it in words.
+    - `dense` and `affine` are Affine, `conv` is Conv2d, `avg_pool` is SumPool2d and Scale, `flatten` is Flatten.
+    - Neurons are IF, LIF or CubaLIF (see `neuron_node`). A bias is the synapse's where currents are gone at once, else
+      `v_leak`: it must enter the voltage.
+    - An empty step (`delay_shift`) is a Delay of `dt`.
+    - Output: the readout's spikes or weighted input in each step; logits are the mean over time.
+
+    NIR cannot say that a spike subtracts the threshold. Other programs decide that for themselves (snnTorch: to zero;
+    norse and sinabs: by an option); the metadata say it in words, and `read_nir` reads it.
+
+    Raises:
+        ConversionError: dt is not a time.
+    """
+    if not MIN_DT <= dt <= MAX_DT:
+        raise ConversionError(f"dt is the seconds of a time step, {MIN_DT} to {MAX_DT}, not {dt}")
+    network = model.build()
+    with torch.no_grad():
+        nodes = nodes_of(network, dt=dt)
+        words = _in_words(network)
+    edges = tuple(pairwise(nodes))
+    document = {
+        "format": METADATA_FORMAT,
+        "spec": model.spec.model_dump(mode="json"),
+        "card": dict(model.card),
+        "digests": {name: node_digest(node) for name, node in nodes.items()},
+    }
+    metadata = {
+        "dt": np.float64(dt),
+        "time_steps": np.int64(model.spec.time_steps),
+        **words,
+        METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False),
+        TENSORS_KEY: {name: tensor.numpy() for name, tensor in sorted(model.tensors.items())},
+    }
+    return write_whole(path, graph_bytes(Graph(nodes, edges, metadata)))
+
+
+def nodes_of(network: Network, *, dt: float) -> dict[str, Node]:
+    """The chain of nodes, in order, by name.
+
+    Names sort as the chain goes: HDF5 gives them back sorted, and nirtorch 2.0.2, with which snnTorch reads, gives up
+    on nodes that come long before what they need.
+    """
+    nodes = dict(_labelled_nodes(network, dt))
+    width = len(str(len(nodes)))
+    return {f"n{i:0{width}}_{label}": node for i, (label, node) in enumerate(nodes.items())}
+
+
+def _labelled_nodes(network: Network, dt: float) -> Iterator[tuple[str, Node]]:
+    shapes = network.spec.shapes
+    yield "input", Node("Input", {"shape": np.array(shapes[0])})
+    for i, block in enumerate(network.blocks):
+        before, after = shapes[max(i - 1, 0)], shapes[i]
+        name = f"block{i}"
+        match block:
+            case InputBlock():
+                direct = torch.ones(1) if block.spec.exact_input else None
+                yield f"{name}_neuron", _neuron(block, after, dt, current_decay=direct)
+            case FlattenBlock() if len(before) > 1:
+                yield f"{name}_flatten", _flatten(before)
+            case SpikingBlock() if isinstance(block.synapse, PoolSynapse):
+                yield f"{name}_pool", _pool(block.synapse.spec)
+                yield f"{name}_scale", Node("Scale", {"scale": _full(after, block.synapse.weight[0, 0, 0, 0])})
+                yield f"{name}_neuron", _neuron(block, after, dt)
+            case SpikingBlock():
+                yield f"{name}_synapse", _synapse(block, before, after, _has_direct_current(block))
+                yield f"{name}_neuron", _neuron(block, after, dt)
+            case AffineBlock():
+                yield f"{name}_synapse", _synapse(block, before, after, True)
+        if getattr(block, "delay_shift", False):
+            yield f"{name}_delay", Node("Delay", {"delay": _full(after, dt)})
+    yield "output", Node("Output", {"shape": np.array(shapes[-1])})
+
+
+def _has_direct_current(block: SpikingBlock) -> bool:
+    """Whether a bias of the current is one of the voltage."""
+    current_decay, _ = block.neuron.quantized_decays()
+    return bool((current_decay == 1).all())
+
+
+def _neuron(block: InputBlock | SpikingBlock, shape: Shape, dt: float, *, current_decay: Tensor | None = None) -> Node:
+    own_current_decay, voltage_decay = block.neuron.quantized_decays()
+    bias, levels = None, 1
+    if isinstance(block, SpikingBlock):
+        levels = block.levels
+        bias = None if _has_direct_current(block) else block.quantized_bias()
+    return neuron_node(
+        own_current_decay if current_decay is None else current_decay,
+        voltage_decay,
+        None if bias is None else bias.double() / levels,
+        block.neuron.threshold_mant / MANT / levels,
+        shape,
+        dt=dt,
+    )
+
+
+def _synapse(block: SpikingBlock | AffineBlock, before: Shape, after: Shape, with_bias: bool) -> Node:
+    bias = block.quantized_bias() if with_bias else None
+    in_units = torch.zeros(after[0]) if bias is None else (bias.double() / block.levels).float()
+    arrays = {"weight": _array(block.quantized_weight()), "bias": _array(in_units)}
+    if isinstance(block.synapse, DenseSynapse):
+        return Node("Affine", arrays)
+    spec = block.synapse.spec
+    geometry = {"stride": spec.stride, "padding": spec.padding, "dilation": spec.dilation, "input_shape": before[1:]}
+    return Node(
+        "Conv2d",
+        {**arrays, **{name: np.array(pair) for name, pair in geometry.items()}, "groups": np.array(spec.groups)},
+    )
+
+
+def _pool(spec: ConvSpec) -> Node:
+    geometry = {"kernel_size": spec.kernel, "stride": spec.stride, "padding": spec.padding}
+    return Node("SumPool2d", {name: np.array(pair) for name, pair in geometry.items()})
+
+
+def _flatten(before: Shape) -> Node:
+    # NIR counts axes without the batch.
+    return Node("Flatten", {"start_dim": np.array(0), "end_dim": np.array(-1), "input_type": np.array(before)})
+
+
+def _full(shape: Shape, value: Tensor | float) -> npt.NDArray[np.float32]:
+    return np.full(shape, float(value), np.float32)
+
+
+def _array(x: Tensor) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(x.cpu().numpy())
+
+
+def _in_words(network: Network) -> Mapping[str, str]:
+    """What a stranger has to know."""
+    spec = network.spec
+    resets = {spec.neuron_of(layer).reset for layer in spec.layers if not isinstance(layer, FlattenSpec | AffineSpec)}
+    reset = "some subtract it (see neuron.reset in the spec)" if len(resets) > 1 else RESETS[resets.pop()]
+    return {
+        "name": spec.name,
+        "feed": f"in each time step {_feed(network.blocks[0])}, for pixels x in 0..1",
+        "read": "the logits are the mean of the output over all time steps, from states of 0",
+        "reset": f"where a spike is above the threshold, {reset}",
+    }
+
+
+def _feed(block: torch.nn.Module) -> str:
+    if isinstance(block, GradedInputBlock):
+        return f"round({block.spec.levels} x) / {block.spec.levels}"
+    assert isinstance(block, InputBlock)
+    weight, bias = (quantize_weight(parameter).item() for parameter in (block.weight, block.bias))
+    x = f"(x - {block.spec.mean}) / {block.spec.std}"
+    if block.spec.exact_input:
+        return f"trunc(64 ({weight} {x} + {bias})) / 64"
+    return f"{weight} round(32 {x}) / 32 + {bias}"

@@ -1,0 +1,314 @@
+"""Let another program write NIR files, and read and run ours.
+
+Runs under a Python that has that program, not under snnzoo's: `check_nir.py` starts it.
+
+    python nir_worker.py snntorch|sinabs|norse FOLDER
+
+Writes `FOLDER/theirs/CASE.nir`, with `CASE.npz` beside it: `x` `[N, ...]`, zeros and ones that enter alike in each of T
+steps, the `spikes` `[T, N, ...]` that come out, and `options`, JSON of what `read_nir` has to be told.
+
+For each `FOLDER/ours/CASE.nir`, with `CASE.npy` of its input `[N, ...]`, writes `CASE.TOOL.npy`, the output
+`[T, N, ...]` of the program that read it, or `CASE.TOOL.txt`, why it could not. `FOLDER/TOOL.json` has the versions.
+
+Weights are multiples of 2/64 and decays 1/2, with which eight steps are exact in float32 and on our grid of 1/4096.
+What is set below so that programs agree:
+
+- snntorch `reset_delay=False`: else a spike is subtracted a step later, and Synaptic's voltage stays 0 for one. Its
+  subtraction takes the threshold off again if what is left is still above it: thresholds are high, so that none is.
+  The exporter drops `reset_mechanism`. Parameters are vectors: nir 1.0.8 refuses scalars, of all three programs.
+- sinabs `SingleSpike`: else a neuron gives several spikes at once; `min_v_mem=None`, which its importer sets to minus
+  the threshold. It fires at `v >= threshold`: thresholds that no sum of weights hits make that `v > threshold`.
+- norse `LIFBoxCell`, `IAFCell`: its LIFCell takes input one step late and is exported as if it did not. The exporter
+  writes `dt / tau_mem_inv`, dt times the time constant.
+"""
+
+import json
+import math
+import sys
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+
+import nir
+import numpy as np
+import torch
+from torch import nn
+
+TOOL = sys.argv[1] if len(sys.argv) > 1 else ""
+if TOOL == "snntorch":
+    import snntorch as snn
+    from snntorch.export_nir import export_to_nir
+    from snntorch.import_nir import import_from_nir
+elif TOOL == "sinabs":
+    import sinabs.activation as sina
+    import sinabs.layers as sinl
+    import sinabs.nir as sinn
+elif TOOL == "norse":
+    import norse.torch as norse
+
+STEPS, IMAGES = 8, 16
+
+
+def on_grid(module, generator, most=0.5, least=-0.25):
+    """Weights and biases on the grid of 2/64, by default more of them positive."""
+    with torch.no_grad():
+        for parameter in (module.weight, module.bias):
+            if parameter is not None:
+                drawn = least + (most - least) * torch.rand(parameter.shape, generator=generator)
+                parameter.copy_((drawn * 32).round() / 32)
+    return module
+
+
+def leaky(shape, beta=0.5, threshold=1.0, **options):
+    """Leaky neurons with a parameter for each."""
+    return snn.Leaky(
+        beta=beta * torch.ones(shape),
+        threshold=threshold * torch.ones(shape),
+        init_hidden=True,
+        reset_delay=False,
+        **{"reset_mechanism": "zero", **options},
+    )
+
+
+def snntorch_cases(generator):
+    """Names, networks, input shapes, and what to tell `read_nir`."""
+
+    def weights(layer, **options):
+        return on_grid(layer, generator, **options)
+
+    yield "snntorch_dense", (weights(nn.Linear(12, 10)), leaky(10), weights(nn.Linear(10, 5, bias=False)), leaky(5)), 12
+    subtract = {"reset_mechanism": "subtract", "threshold": 2.0}
+    yield (
+        "snntorch_subtract",
+        (
+            weights(nn.Linear(12, 10), least=-0.1),
+            leaky(10, **subtract),
+            weights(nn.Linear(10, 5), least=0.0),
+            leaky(5, **subtract),
+        ),
+        12,
+    )
+    synaptic = {"alpha": 0.5 * torch.ones(10), "beta": 0.5 * torch.ones(10), "threshold": 1.5 * torch.ones(10)}
+    yield (
+        "snntorch_synaptic",
+        (
+            weights(nn.Linear(12, 10, bias=False)),
+            snn.Synaptic(**synaptic, init_hidden=True, reset_delay=False, reset_mechanism="zero"),
+            weights(nn.Linear(10, 5)),
+            leaky(5),
+        ),
+        12,
+    )
+    channels = torch.tensor([0.5, 1.0, 2.0]).reshape(3, 1, 1)
+    yield (
+        "snntorch_channels",
+        (
+            weights(nn.Conv2d(1, 3, 3), least=-0.4),
+            leaky((3, 6, 6), beta=torch.tensor([0.5, 0.75, 0.0]).reshape(3, 1, 1), threshold=channels),
+            nn.Flatten(),
+            weights(nn.Linear(108, 4), least=-0.4),
+            leaky(4),
+        ),
+        (1, 8, 8),
+    )
+    yield (
+        "snntorch_cnn",
+        (
+            weights(nn.Conv2d(2, 4, 3, padding=1), least=-0.4),
+            leaky((4, 8, 8)),
+            nn.AvgPool2d(2),
+            weights(nn.Conv2d(4, 4, 3, padding=1), least=-0.3),
+            leaky((4, 4, 4)),
+            nn.AvgPool2d(2),
+            nn.Flatten(),
+            weights(nn.Linear(16, 5)),
+            leaky(5),
+        ),
+        (2, 8, 8),
+    )
+
+
+def run_snntorch(net, x):
+    """Spikes `[T, N, ...]`."""
+    with torch.no_grad():
+        return np.stack([np.asarray(first(net(x))) for _ in range(STEPS)])
+
+
+def first(output):
+    """The output of a step, without the state that some executors give with it."""
+    return output[0] if isinstance(output, tuple) else output
+
+
+def iaf(threshold=33 / 64, **options):
+    """Integrate-and-fire neurons as snnzoo has them."""
+    return sinl.IAFSqueeze(
+        num_timesteps=STEPS,
+        spike_threshold=torch.tensor(threshold),
+        spike_fn=sina.SingleSpike,
+        min_v_mem=None,
+        **{"reset_fn": sina.MembraneReset(), **options},
+    )
+
+
+def lif(n):
+    """Leaky neurons whose decay in a step is 1/2."""
+    return sinl.LIFSqueeze(
+        tau_mem=torch.full((n,), 1 / math.log(2)),
+        num_timesteps=STEPS,
+        spike_threshold=torch.full((n,), 0.3),
+        spike_fn=sina.SingleSpike,
+        reset_fn=sina.MembraneReset(),
+        norm_input=True,
+    )
+
+
+def sinabs_cases(generator):
+    """Names, networks, input shapes."""
+
+    def weights(layer, **options):
+        return on_grid(layer, generator, **options)
+
+    yield (
+        "sinabs_cnn",
+        (
+            weights(nn.Conv2d(2, 4, 3, bias=False), least=-0.4),
+            iaf(),
+            sinl.SumPool2d(2),
+            weights(nn.Conv2d(4, 4, 2, stride=1), least=-0.6),
+            iaf(),
+            nn.Flatten(),
+            weights(nn.Linear(16, 5), least=-0.5),
+            iaf(),
+        ),
+        (2, 8, 8),
+    )
+    subtract = {"reset_fn": sina.MembraneSubtract(), "threshold": 265 / 512}
+    yield (
+        "sinabs_subtract",
+        (
+            weights(nn.Linear(12, 10), most=0.4, least=-0.3),
+            iaf(**subtract),
+            weights(nn.Linear(10, 5), most=0.4, least=-0.3),
+            iaf(**subtract),
+        ),
+        12,
+    )
+    yield "sinabs_lif", (weights(nn.Linear(12, 10)), lif(10), weights(nn.Linear(10, 5)), lif(5)), 12
+
+
+def run_sinabs(net, x):
+    """Spikes `[T, N, ...]`; sinabs has time inside the batch, `[N * T, ...]`."""
+    with torch.no_grad():
+        out = first(net(x.repeat_interleave(STEPS, 0)))
+    return out.reshape(len(x), STEPS, *out.shape[1:]).movedim(0, 1).numpy()
+
+
+def norse_cases(generator):
+    """Names, networks, input shapes."""
+
+    def weights(layer):
+        return on_grid(layer, generator)
+
+    def box(n):
+        constants = {"tau_mem_inv": torch.full((n,), 500.0), "v_leak": torch.zeros(n), "v_th": torch.full((n,), 0.5)}
+        return norse.LIFBoxCell(norse.LIFBoxParameters(**constants))
+
+    def free(n):
+        return norse.IAFCell(norse.IAFParameters(v_th=torch.ones(n)))
+
+    yield "norse_lif", (weights(nn.Linear(12, 10)), box(10), weights(nn.Linear(10, 5)), box(5)), 12
+    yield "norse_if", (weights(nn.Linear(12, 10)), free(10), weights(nn.Linear(10, 5)), free(5)), 12
+
+
+def run_norse(net, x):
+    """Spikes `[T, N, ...]`."""
+    spikes, state = [], None
+    with torch.no_grad():
+        for _ in range(STEPS):
+            out, state = net(x, state)
+            spikes.append(out.numpy())
+    return np.stack(spikes)
+
+
+def with_types(graph):
+    """Sinabs leaves the types of Flatten out, without which nir cannot write it."""
+    if any(isinstance(node, nir.Flatten) for node in graph.nodes.values()):
+        graph.infer_types()
+    return graph
+
+
+def export(net, x):
+    """The graph that the program makes of its network; NIR has no batch, norse takes the sample's for one."""
+    if TOOL == "snntorch":
+        return export_to_nir(net, x[:1], ignore_dims=[0])
+    if TOOL == "sinabs":
+        return with_types(sinn.to_nir(net, x[:1].repeat_interleave(STEPS, 0)))
+    return norse.to_nir(net, x[0])
+
+
+def write_theirs(folder, cases, run, options):
+    """All cases of the program."""
+    generator = torch.Generator().manual_seed(1)
+    for name, layers, shape in cases(generator):
+        x = (torch.rand(IMAGES, *([shape] if isinstance(shape, int) else shape), generator=generator) < 0.5).float()
+        net = (norse.SequentialState if TOOL == "norse" else nn.Sequential)(*layers)
+        spikes = run(net, x)
+        for module in net.modules():  # no state of the run may reach the export
+            for reset in ("reset_states", "reset_mem"):
+                getattr(module, reset, lambda: None)()
+        graph = export(net, x)
+        uncompressed = {} if TOOL != "snntorch" else {"compression": None}  # smaller, for small arrays
+        nir.write(folder / f"{name}.nir", graph, **uncompressed)
+        told = {**options, **({"reset": "subtract"} if "subtract" in name else {})}
+        np.savez_compressed(
+            folder / f"{name}.npz",
+            x=x.numpy().astype(np.uint8),
+            spikes=spikes.astype(np.uint8),
+            options=json.dumps({**told, "time_steps": STEPS, "input_bits": 1}),
+        )
+
+
+def read(path):
+    """The network that the program makes of a file of ours, with the settings named above."""
+    graph = nir.read(path)
+    if TOOL == "snntorch":
+        return import_from_nir(graph)
+    if TOOL == "norse":
+        return norse.from_nir(graph, dt=1e-4)
+    net = sinn.from_nir(graph, num_timesteps=STEPS)
+    for module in net.modules():
+        if isinstance(module, sinl.StatefulLayer):
+            module.spike_fn, module.reset_fn, module.min_v_mem = sina.SingleSpike, sina.MembraneReset(), None
+    return net
+
+
+def run_ours(folder, run):
+    """Every file of ours."""
+    for path in sorted(folder.glob("*.nir")):
+        x = torch.from_numpy(np.load(path.with_suffix(".npy")))
+        try:
+            # One image at a time: snntorch and norse flatten the batch too, as they take NIR's axes for torch's.
+            outputs = [run(read(path), image[None]).reshape(STEPS, -1) for image in x]
+        except Exception as error:  # whatever another program makes of our file is the result
+            path.with_suffix(f".{TOOL}.txt").write_text(f"{type(error).__name__}: {error}".splitlines()[0])
+        else:
+            np.save(path.with_suffix(f".{TOOL}.npy"), np.stack(outputs, 1))
+
+
+def main():
+    """Both ways."""
+    warnings.simplefilter("ignore")
+    folder = Path(sys.argv[2])
+    cases, run, options = {
+        "snntorch": (snntorch_cases, run_snntorch, {"dt": 1e-4}),
+        "sinabs": (sinabs_cases, run_sinabs, {"dt": 1.0, "time_constants": "exact"}),
+        "norse": (norse_cases, run_norse, {"dt": 1e-6}),
+    }[TOOL]
+    write_theirs(folder / "theirs", cases, run, options)
+    run_ours(folder / "ours", run)
+    versions = {name: version(name) for name in (TOOL, "nir", "nirtorch", "torch")}
+    (folder / f"{TOOL}.json").write_text(json.dumps(versions))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,94 @@
+"""A model through NIR and back: exactly, by its metadata; and in every spike, by the nodes alone."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import h5py
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from bootstrap_core import Mode, Network
+from converters import Model
+from converters.nir.load import read_nir
+from converters.nir.save import write_nir
+from specs import NetworkSpec
+
+SEEDS = st.integers(0, 2**16)
+few = settings(derandomize=True, max_examples=25, deadline=None)
+
+
+def forget_metadata(path: Path) -> None:
+    with h5py.File(path, "r+") as file:
+        del file["node/metadata"]
+
+
+def sayable(spec: NetworkSpec, reset: str) -> NetworkSpec:
+    """The spec, with what nodes alone can say: no reset of a layer's own, and input currents on the grid of 1/64."""
+    document = spec.model_dump(mode="json", exclude_none=True)
+    for part in [document, document["input"], *document["blocks"]]:
+        if "neuron" in part:
+            part["neuron"]["reset"] = reset
+    if spec.input.encoding == "spike":
+        document["input"]["exact_input"] = True
+    return NetworkSpec.model_validate(document)
+
+
+def what_the_nodes_are_fed(network: Network, images: torch.Tensor) -> torch.Tensor:
+    block, x = network.blocks[0], images.reshape(len(images), *network.spec.input.shape)
+    return block.current(x).detach() if hasattr(block, "current") else x
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_a_model_comes_back_as_it_was(
+    graded: bool, network_specs: Callable[..., Any], make_trained: Callable[..., Network], tmp_path: Path
+) -> None:
+    @few
+    @given(network_specs(graded=graded), SEEDS)
+    def check(spec: NetworkSpec, seed: int) -> None:
+        network = make_trained(spec, seed)
+        images = torch.rand(4, *spec.input.shape, generator=torch.Generator().manual_seed(seed))
+        with torch.no_grad():
+            network(images, Mode.SAMPLE)
+            network(images, Mode.FIT)
+        model = Model.of(network, {"seed": seed})
+        again = read_nir(write_nir(model, tmp_path / "a.nir"))
+        assert again.spec == spec
+        assert again.card == model.card
+        assert again.tensors.keys() == model.tensors.keys()
+        for name, tensor in model.tensors.items():
+            assert tensor.dtype == again.tensors[name].dtype
+            assert torch.equal(tensor, again.tensors[name])
+        for mode in (Mode.SNN, Mode.ANN):
+            assert torch.equal(network(images, mode), again.build()(images, mode))
+
+    check()
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_the_nodes_alone_give_the_same_spikes(
+    graded: bool, network_specs: Callable[..., Any], make_trained: Callable[..., Network], tmp_path: Path
+) -> None:
+    n_spikes = 0
+
+    @few
+    @given(network_specs(graded=graded), SEEDS, st.sampled_from(["zero", "subtract"]))
+    def check(spec: NetworkSpec, seed: int, reset: str) -> None:
+        nonlocal n_spikes
+        network = make_trained(sayable(spec, reset), seed)
+        path = write_nir(Model.of(network), tmp_path / "a.nir", dt=1e-3)
+        forget_metadata(path)
+        read = read_nir(path, dt=1e-3, reset=reset, time_steps=spec.time_steps, input_bits=spec.input.bits)
+        images = torch.rand(3, *spec.input.shape, generator=torch.Generator().manual_seed(seed))
+        expected, trace = network.run(images)
+        found, again = read.build().run(what_the_nodes_are_fed(network, images))
+        assert torch.equal(expected, found)
+        theirs = [x for x in again.spikes if x is not None]
+        # One block may be missing or more: a flatten of what is flat, a flatten of images.
+        assert torch.equal(trace.spikes[-1], theirs[-1])
+        n_spikes += sum(int((x > 0).sum()) for x in trace.spikes[:-1])
+
+    check()
+    assert n_spikes > 1000
