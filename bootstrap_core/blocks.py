@@ -11,10 +11,29 @@ from bootstrap_core.mode import Mode
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.normalization import MeanOnly, WeightScale
 from bootstrap_core.sampler import RateSampler
-from bootstrap_core.synapse import Synapse
+from bootstrap_core.spikes import Spikes, SteadyInput
+from bootstrap_core.synapse import ConvSynapse, DenseSynapse, Synapse
 from specs.block import InputSpec
 
-__all__ = ["AffineBlock", "Block", "FlattenBlock", "GradedInputBlock", "InputBlock", "SpikingBlock"]
+__all__ = [
+    "AffineBlock",
+    "Block",
+    "Carried",
+    "FlattenBlock",
+    "GradedInputBlock",
+    "InputBlock",
+    "SpikingBlock",
+    "packed",
+]
+
+
+Carried = Tensor | Spikes | SteadyInput
+"""What goes from block to block in a network."""
+
+
+def packed(x: Carried) -> Tensor | Spikes:
+    """Input neurons that have not run, run."""
+    return x.spikes() if isinstance(x, SteadyInput) else x
 
 
 class Block(nn.Module):
@@ -28,6 +47,11 @@ class Block(nn.Module):
 
         def __call__(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
             """`forward`."""
+
+    def carry(self, x: Carried, mode: Mode, time_steps: int) -> Carried:
+        """The same as `forward`, bit for bit, with spikes packed where a kernel takes or gives them so."""
+        x = packed(x)
+        return self(x.tensor() if isinstance(x, Spikes) else x, mode, time_steps)
 
 
 def _fire(
@@ -45,6 +69,16 @@ def _fire(
         spikes = torch.cat([torch.zeros_like(spikes[:1]), spikes[:-1]])
     if mode is Mode.SAMPLE:
         sampler.add(drive, spikes.mean(0))
+    return spikes
+
+
+def _fire_packed(
+    neuron: CubaNeuron, sampler: RateSampler, z: Tensor, drive: Tensor, mode: Mode, **options: Tensor | None
+) -> Spikes:
+    """`_fire` without an empty step, in packed spikes."""
+    spikes = neuron.fire(z, **options)
+    if mode is Mode.SAMPLE:
+        sampler.add(drive, spikes.totals() / len(z))
     return spikes
 
 
@@ -90,9 +124,23 @@ class InputBlock(Block):
         if not mode.spiking:
             return _activate(self.sampler, current, mode)
         z = current.expand(time_steps, *current.shape)
-        # Entering the voltage is what a current state that forgets everything at once does.
-        decay = torch.ones_like(self.neuron.current_decay) if self.spec.exact_input else None
-        return _fire(self.neuron, self.sampler, z, current, mode, self.delay_shift, current_decay=decay)
+        return _fire(self.neuron, self.sampler, z, current, mode, self.delay_shift, current_decay=self._current_decay())
+
+    def carry(self, x: Carried, mode: Mode, time_steps: int) -> Carried:
+        """See `Block`."""
+        assert isinstance(x, Tensor)
+        if not mode.spiking or self.delay_shift or not len(x) or not self.neuron.runs_compiled(x, steps=time_steps):
+            return self(x, mode, time_steps)
+        current = self.current(x)
+        if mode is Mode.SNN and self.spec.exact_input and x.dim() == 2 and not self.neuron.learns:
+            _, voltage_decay = self.neuron.quantized_decays()
+            return SteadyInput(current, time_steps, voltage_decay, self.neuron.constants)
+        z = current.expand(time_steps, *current.shape)
+        return _fire_packed(self.neuron, self.sampler, z, current, mode, current_decay=self._current_decay())
+
+    def _current_decay(self) -> Tensor | None:
+        """Entering the voltage is what a current state that forgets everything at once does."""
+        return torch.ones_like(self.neuron.current_decay) if self.spec.exact_input else None
 
 
 class GradedInputBlock(Block):
@@ -120,6 +168,10 @@ class FlattenBlock(Block):
         """See `Block`."""
         return x.flatten(-self.n_axes)
 
+    def carry(self, x: Carried, mode: Mode, time_steps: int) -> Carried:
+        """See `Block`."""
+        return packed(x).flatten(-self.n_axes)
+
 
 class _SynapticBlock(Block):
     """What blocks with synapses share: dropout of inputs, weighted input, bias.
@@ -141,10 +193,14 @@ class _SynapticBlock(Block):
 
     def dropped(self, x: Tensor, mode: Mode) -> Tensor:
         """Inputs after dropout: one mask for all steps, survivors scaled up."""
+        mask = self.mask(x[0] if mode.spiking else x)
+        return x if mask is None else x * mask
+
+    def mask(self, like: Tensor) -> Tensor | None:
+        """What dropout multiplies inputs `[N, ...]` by, or None."""
         if not self.training or self.dropout == 0:
-            return x
-        mask = nn.functional.dropout(torch.ones_like(x[0] if mode.spiking else x), self.dropout)
-        return x * mask
+            return None
+        return nn.functional.dropout(torch.ones(like.shape, device=like.device), self.dropout)
 
 
 class SpikingBlock(_SynapticBlock):
@@ -204,6 +260,32 @@ class SpikingBlock(_SynapticBlock):
         drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
         return _fire(self.neuron, self.sampler, z, drive, mode, self.delay_shift, bias=bias)
 
+    def carry(self, x: Carried, mode: Mode, time_steps: int) -> Carried:
+        """See `Block`."""
+        if not mode.spiking or isinstance(x, Tensor) or self.delay_shift or self.norm is not None:
+            return super().carry(x, mode, time_steps)
+        bias = self.quantized_bias()
+        dense = isinstance(self.synapse, DenseSynapse) and not self.neuron.learns
+        if isinstance(x, SteadyInput) and dense and mode is Mode.SNN and not (self.training and self.dropout):
+            return self.neuron.weigh_steady(x, self.synapse.quantized_weight(), bias)
+        x = packed(x)
+        assert isinstance(x, Spikes)
+        if not isinstance(self.synapse, DenseSynapse) or self.neuron.learns:
+            plain = not (self.training and self.dropout)
+            if plain and isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1:
+                z = self.synapse.follow(x)
+            else:
+                z = self.synapse(self.dropped(x.tensor(), mode))
+            drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
+            return _fire_packed(self.neuron, self.sampler, z, drive, mode, bias=bias)
+        spikes, z = self.neuron.weigh_and_fire(
+            x, self.synapse.quantized_weight(), bias, self.mask(x.values[0]), 1 / (1 - self.dropout)
+        )
+        if mode is Mode.SAMPLE:
+            mean = z.sum(0).float().mul_(WEIGHT_STEP).div_(time_steps)
+            self.sampler.add(self._drive(mean, bias), spikes.totals() / time_steps)
+        return spikes
+
     def _scale(self) -> Tensor | float:
         return self.norm.scale() if isinstance(self.norm, WeightScale) else 1.0
 
@@ -241,3 +323,14 @@ class AffineBlock(_SynapticBlock):
         bias = self.quantized_bias()
         z = z if bias is None else z + bias
         return (z / self.levels if self.levels != 1 else z).float()
+
+    def carry(self, x: Carried, mode: Mode, time_steps: int) -> Carried:
+        """See `Block`; for packed spikes the sum over all steps `[1, N, C]`, weighed at once, over their number."""
+        x = packed(x)
+        if not mode.spiking or not isinstance(x, Spikes):
+            return super().carry(x, mode, time_steps)
+        counts = x.totals()
+        mask = self.mask(counts)
+        z: Tensor = self.synapse(counts if mask is None else counts * mask)
+        bias = self.quantized_bias()
+        return ((z if bias is None else z + bias * time_steps) / time_steps).unsqueeze(0)

@@ -5,10 +5,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from bootstrap_core.blocks import Block
+from bootstrap_core.blocks import Block, Carried, packed
 from bootstrap_core.mode import Mode
 from bootstrap_core.sampler import RateSampler
 from bootstrap_core.schedule import LayerModes
+from bootstrap_core.spikes import Spikes
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 
@@ -104,13 +105,30 @@ class Network(nn.Module):
     ) -> Tensor:
         modes = self._layer_modes(mode)
         steps = count_steps(self.spec, time_steps)
+        if outputs is None:
+            return self._carry(images, modes, steps)
         x, spiking = as_input(images, self.spec), False
         for i, block in enumerate(self.blocks):
             if spiking and not modes[i].spiking:  # the crossover: spikes become their mean rate
                 x = x.mean(0, dtype=torch.float32)
             x, spiking = block(x, modes[i], steps), modes[i].spiking
-            if outputs is not None:  # a step that stands for all is shown as all of them
-                outputs.append((x.expand(steps, *x.shape[1:]) if spiking else x, spiking))
+            # a step that stands for all is shown as all of them
+            outputs.append((x.expand(steps, *x.shape[1:]) if spiking else x, spiking))
+        return (x.sum(0) / len(x) if spiking else x).flatten(1)
+
+    def _carry(self, images: Tensor, modes: LayerModes, steps: int) -> Tensor:
+        """Logits, where nobody wants to see what each block gave: spikes stay packed."""
+        x: Carried = as_input(images, self.spec)
+        spiking = False
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            if spiking and not modes[i].spiking:
+                x = packed(x)
+                x = x.totals() / steps if isinstance(x, Spikes) else x.mean(0, dtype=torch.float32)
+            x, spiking = block.carry(x, modes[i], steps), modes[i].spiking
+        x = packed(x)
+        if isinstance(x, Spikes):
+            return (x.totals() / steps).flatten(1)
         return (x.sum(0) / len(x) if spiking else x).flatten(1)
 
     def _layer_modes(self, mode: Mode | LayerModes | None) -> LayerModes:

@@ -6,10 +6,15 @@ from torch import Tensor, nn
 from bootstrap_core.fixed_point import MANT
 from bootstrap_core.functional.cuba import CubaOutput, cuba
 from bootstrap_core.functional.quantize import quantize_decay
+from bootstrap_core.kernels import by_size, is_worthwhile
+from bootstrap_core.spikes import Spikes, SteadyInput
 from specs.fields import threshold_mant
 from specs.neuron import CubaSpec, LearnDecays, Reset
 
 __all__ = ["CubaNeuron"]
+
+STEPS_FOR_ONE = 16
+"""Steps of neurons that are as much work as one number of a rate."""
 
 
 class CubaNeuron(nn.Module):
@@ -30,6 +35,8 @@ class CubaNeuron(nn.Module):
     def __init__(self, spec: CubaSpec, *, channels: int, levels: int = 1) -> None:
         super().__init__()
         self.spec = spec
+        self.compiled = by_size()
+        """Whether kernels run; None: where it is worthwhile."""
         self.threshold_mant = threshold_mant(spec.threshold, levels)
         size = channels if spec.learn_decays is LearnDecays.PER_CHANNEL else 1
         for name in ("current_decay", "voltage_decay"):
@@ -46,13 +53,63 @@ class CubaNeuron(nn.Module):
     def forward(self, z: Tensor, bias: Tensor | None = None, *, current_decay: Tensor | None = None) -> CubaOutput:
         """Run over time: `z` `[T, N, C, ...]`, `bias` `[C]` on the grid of 1/64; `current_decay` overrules the own."""
         own_current_decay, voltage_decay = self.quantized_decays()
+        decays = (own_current_decay if current_decay is None else current_decay, voltage_decay)
+        threshold, tau_grad, scale_grad, subtract = self.constants
+        if self.runs_compiled(z):
+            from bootstrap_core.kernels import spiking_ops
+
+            return CubaOutput(*spiking_ops.cuba(z, *decays, bias, threshold, tau_grad, scale_grad, subtract))
         return cuba(
             z,
-            current_decay=own_current_decay if current_decay is None else current_decay,
-            voltage_decay=voltage_decay,
-            threshold=self.threshold_mant / MANT,
+            current_decay=decays[0],
+            voltage_decay=decays[1],
+            threshold=threshold,
             bias=bias,
-            tau_grad=self.spec.tau_grad,
-            scale_grad=self.spec.scale_grad,
-            subtract=self.spec.reset is Reset.SUBTRACT,
+            tau_grad=tau_grad,
+            scale_grad=scale_grad,
+            subtract=subtract,
         )
+
+    def fire(self, z: Tensor, bias: Tensor | None = None, *, current_decay: Tensor | None = None) -> Spikes:
+        """The spikes of `forward`, packed; by compiled kernels only."""
+        from bootstrap_core.kernels import spiking_ops
+
+        own_current_decay, voltage_decay = self.quantized_decays()
+        current_decay = own_current_decay if current_decay is None else current_decay
+        return Spikes(*spiking_ops.fire(z, current_decay, voltage_decay, bias, *self.constants))
+
+    def weigh_and_fire(
+        self, x: Spikes, weight: Tensor, bias: Tensor | None, mask: Tensor | None, survivor: float
+    ) -> tuple[Spikes, Tensor]:
+        """Spikes behind dense synapses, and the weighted input in steps of a weight; see `spiking_dense`."""
+        from bootstrap_core.kernels import spiking_ops
+
+        kept, scale = (None, 1.0) if mask is None else ((mask != 0).to(torch.int8), survivor)
+        *spikes, z = spiking_ops.spiking_dense(*x, weight, *self.quantized_decays(), bias, kept, *self.constants, scale)
+        return Spikes(*spikes), z
+
+    def weigh_steady(self, x: SteadyInput, weight: Tensor, bias: Tensor | None) -> Spikes:
+        """Spikes behind dense synapses from input neurons; see `steady_op.steady_dense`."""
+        from bootstrap_core.kernels.steady_op import steady_dense
+
+        current, steps, voltage_decay, constants = x
+        fired, link, _ = steady_dense(
+            current, weight, steps, voltage_decay, *constants, *self.quantized_decays(), bias, *self.constants
+        )
+        return Spikes(fired, link)
+
+    @property
+    def constants(self) -> tuple[float, float, float, bool]:
+        """Threshold, width and height of the surrogate gradient, and whether a spike subtracts the threshold."""
+        spec = self.spec
+        return self.threshold_mant / MANT, spec.tau_grad, spec.scale_grad, spec.reset is Reset.SUBTRACT
+
+    @property
+    def learns(self) -> bool:
+        """Whether training moves the decays."""
+        return self.spec.learn_decays is not LearnDecays.NONE
+
+    def runs_compiled(self, x: Tensor, *, steps: int = 1) -> bool:
+        """Whether compiled kernels run on input like this, or on so many steps of it."""
+        fits = x.device.type == "cpu" and x.dtype in (torch.float32, torch.float64, torch.int8)
+        return fits and is_worthwhile(x.numel() * steps // STEPS_FOR_ONE, self.compiled)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrap_core.functional.piecewise import piecewise
+from bootstrap_core.kernels import by_size, is_worthwhile
 from specs.errors import SnnZooError
 
 __all__ = ["RateSampler", "mix_seed"]
@@ -41,6 +42,7 @@ class RateSampler(nn.Module):
         self.register_buffer("slopes", torch.zeros(BINS + 1, dtype=torch.float64))
         self.register_buffer("n_centers", torch.zeros((), dtype=torch.int64))
         self.seed, self.capacity = seed, capacity
+        self.compiled = by_size()
         self.clear()
 
     def clear(self) -> None:
@@ -61,10 +63,19 @@ class RateSampler(nn.Module):
 
     def add(self, z: Tensor, a: Tensor) -> None:
         """Add pairs: mean weighted inputs `z` and mean rates `a`, of one shape."""
-        pairs = torch.stack([z.detach().flatten(), a.detach().flatten()], dim=1).to("cpu", torch.float32)
+        z, a = (x.detach().flatten() for x in (z, a))
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.n_seen))
-        self._keep(pairs, torch.rand(len(pairs), dtype=torch.float64, generator=generator))
-        self.n_seen += len(pairs)
+        keys = torch.rand(len(z), dtype=torch.float64, generator=generator)
+        self.n_seen += len(z)
+        if len(self._keys) == self.capacity:  # only smaller keys than the largest kept can matter
+            chosen = (keys < self._keys.max()).nonzero().squeeze(1)
+        elif len(keys) > self.capacity:
+            chosen = torch.topk(keys, self.capacity, largest=False, sorted=False).indices
+        else:
+            chosen = torch.arange(len(keys))
+        place = chosen.to(z.device)
+        pairs = torch.stack([z[place], a[place]], dim=1).to("cpu", torch.float32)
+        self._keep(pairs, keys[chosen])
 
     def merge(self, other: "RateSampler") -> None:
         """Add the pairs of another sampler, as if this one had seen them too."""
@@ -113,7 +124,12 @@ class RateSampler(nn.Module):
         n = int(self.n_centers)
         if n == 0:
             raise SnnZooError("ANN mode has no activation yet: run batches in Mode.SAMPLE, then one in Mode.FIT")
-        return piecewise(z, self.centers[:n], self.slopes[: n - 1])
+        centers, slopes = self.centers[:n], self.slopes[: n - 1]
+        if z.device.type == "cpu" and z.dtype == torch.float32 and is_worthwhile(z.numel(), self.compiled):
+            from bootstrap_core.kernels import curve_op
+
+            return curve_op.piecewise(z, centers, slopes)
+        return piecewise(z, centers, slopes)
 
 
 def mix_seed(seed: int, counter: int) -> int:

@@ -6,9 +6,14 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from bootstrap_core.functional.quantize import quantize_weight
+from bootstrap_core.spikes import Spikes
 from specs.block import ConvSpec
 
 __all__ = ["ConvSynapse", "DenseSynapse", "PoolSynapse", "Synapse"]
+
+
+def _scaled(weight: Tensor, scale: Tensor | float) -> Tensor:
+    return weight if isinstance(scale, float) and scale == 1 else weight * scale
 
 
 class DenseSynapse(nn.Module):
@@ -22,7 +27,7 @@ class DenseSynapse(nn.Module):
 
     def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
         """The weight on its grid, `[outputs, inputs]`, after multiplication by `scale`."""
-        return quantize_weight(self.weight * scale)
+        return quantize_weight(_scaled(self.weight, scale))
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input, in the dtype of `x`."""
@@ -41,7 +46,7 @@ class ConvSynapse(nn.Module):
 
     def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
         """The weight on its grid, `[channels, C / groups, kernel height, kernel width]`."""
-        return quantize_weight(self.weight * scale)
+        return quantize_weight(_scaled(self.weight, scale))
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input, in the dtype of `x`."""
@@ -49,6 +54,15 @@ class ConvSynapse(nn.Module):
         flat = x.flatten(0, -4)  # [T, N, C, H, W] -> [T * N, C, H, W]
         z = F.conv2d(flat, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
         return z.reshape(*x.shape[:-3], *z.shape[1:])
+
+    def follow(self, x: Spikes) -> Tensor:
+        """Weighted input of packed spikes, float32; for one group."""
+        from bootstrap_core.kernels.conv_op import spike_conv
+
+        spec = self.spec
+        axes = zip(spec.kernel, spec.stride, spec.padding, spec.dilation, strict=True)
+        z: Tensor = spike_conv(*x, self.quantized_weight(), [number for axis in axes for number in axis])
+        return z
 
 
 class PoolSynapse(nn.Module):

@@ -77,7 +77,7 @@ class Trainer:
             recipe.sample_period, max(1, min(recipe.sample_iterations, self.n_batches - 1)), recipe.crossover_epochs
         )
         self.optimizer = torch.optim.AdamW(
-            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, foreach=True
+            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         self.augment = _augmentation(recipe.augment)
         self.n_ann_epochs = recipe.epochs - recipe.snn_epochs

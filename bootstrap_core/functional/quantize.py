@@ -39,8 +39,8 @@ def quantize_weight(weight: Tensor) -> Tensor:
     >>> quantize_weight(torch.tensor([0.017, 1 / 64, 3 / 64, 9.0]))
     tensor([0.0312, 0.0000, 0.0625, 3.9688])
     """
-    steps = torch.round(weight.detach() / WEIGHT_STEP).clamp_(WEIGHT_INT_MIN, WEIGHT_INT_MAX)
-    return straight_through(weight, steps * WEIGHT_STEP)
+    steps = (weight.detach() / WEIGHT_STEP).round_().clamp_(WEIGHT_INT_MIN, WEIGHT_INT_MAX)
+    return straight_through(weight, steps.mul_(WEIGHT_STEP))
 
 
 def quantize_bias(bias: Tensor) -> Tensor:

@@ -3,13 +3,26 @@
 from functools import cache
 from importlib.util import find_spec
 
-__all__ = ["describe", "have_numba"]
+__all__ = ["by_size", "describe", "have_numba", "is_worthwhile"]
+
+WORTHWHILE = 1 << 16
+"""Numbers from which on a kernel saves more than its first call costs: small networks never wait for a compiler."""
 
 
 @cache
 def have_numba() -> bool:
     """Whether the kernels that numba compiles can be used: it is installed, with `snnzoo[fast]`."""
     return find_spec("numba") is not None
+
+
+def by_size() -> bool | None:
+    """What a module's `compiled` starts as: None, for where it is worthwhile; False without numba."""
+    return None if have_numba() else False
+
+
+def is_worthwhile(n_numbers: int, compiled: bool | None) -> bool:
+    """Whether to run a kernel on so many numbers; `compiled` decides if it is not None."""
+    return n_numbers >= WORTHWHILE if compiled is None else compiled
 
 
 def describe() -> str:

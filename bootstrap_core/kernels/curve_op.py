@@ -1,0 +1,60 @@
+"""The piecewise-linear activation as an operator that torch can compile and export; see `curve_loop`."""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bootstrap_core.functional.piecewise import GRADIENT_FLOOR
+from bootstrap_core.kernels import curve_loop
+from bootstrap_core.kernels.threads import split
+
+__all__ = ["piecewise"]
+
+_NOTHING = np.empty(0, np.float32)
+
+
+@torch.library.custom_op("snnzoo::piecewise", mutates_args=())
+def _piecewise(z: Tensor, centers: Tensor, slopes: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
+    """Rates and, with `differentiate`, the gradient at each; all float32."""
+    z = z.contiguous()
+    rates = torch.empty_like(z)
+    gradients = torch.empty_like(z) if differentiate else z.new_empty(0)
+    z_centers, a_centers = (np.ascontiguousarray(column) for column in centers.numpy().T)
+    x, r = z.view(-1).numpy(), rates.view(-1).numpy()
+    g = gradients.view(-1).numpy() if differentiate else _NOTHING
+    gain, floor = z_centers[-1] / a_centers[-1], np.float32(GRADIENT_FLOOR)
+    flat = np.ascontiguousarray(slopes.numpy())
+    split(
+        lambda start, stop: curve_loop.piecewise(x, z_centers, a_centers, flat, gain, floor, start, stop, r, g),
+        z.numel(),
+        work=z.numel(),
+        align=curve_loop.BLOCK,
+    )
+    return rates, gradients
+
+
+@_piecewise.register_fake
+def _(z: Tensor, centers: Tensor, slopes: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
+    return torch.empty(z.shape, device=z.device), torch.empty(z.shape if differentiate else 0, device=z.device)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, None, None, None]:
+    return None if grad is None else grad * ctx.saved_tensors[0], None, None, None
+
+
+_piecewise.register_autograd(_backward, setup_context=_setup)
+
+
+def piecewise(z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
+    """`functional.piecewise` of float32 on the CPU."""
+    needs = z.requires_grad and torch.is_grad_enabled()
+    rates: Tensor = _piecewise(z, centers.to(z.dtype), slopes.to(z.dtype), needs)[0]
+    return rates

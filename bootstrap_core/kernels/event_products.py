@@ -1,0 +1,116 @@
+"""Products with matrices of spikes that follow the spikes: their time is that of the spikes, not of the matrix.
+
+Compiled by numba. Importing this imports numba; see `spiking_ops`, which calls it.
+"""
+
+import numpy as np
+from llvmlite import ir
+from numba import njit, types
+from numba.extending import intrinsic
+
+__all__ = ["add_columns", "add_rows"]
+
+ROWS = 256
+"""Rows at a time: their gradient stays in the second-level cache."""
+
+f32, i32 = np.float32, np.int32
+_compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+
+
+@intrinsic
+def _as_float(typing_context, bits):
+    """The float32 with these bits."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@_compiled
+def _find(row, places):
+    """Where `row` is not 0; how many."""
+    n = 0
+    for i in range(len(row)):
+        places[n] = i
+        n += row[i] != 0
+    return n
+
+
+@_compiled
+def add_rows(spikes, weight, start, stop, out):
+    """`out[r] = spikes[r] @ weight`, int32, for rows `start` to `stop` of `spikes` `[R, I]`, int8 `[I, O]`."""
+    places = np.empty(spikes.shape[1] + 1, np.int64)
+    for r in range(start, stop):
+        n, total = _find(spikes[r], places), out[r]
+        total[:] = 0
+        k = 0
+        while k + 4 <= n:
+            a, b, c, d = weight[places[k]], weight[places[k + 1]], weight[places[k + 2]], weight[places[k + 3]]
+            for j in range(len(total)):
+                total[j] = i32(total[j] + i32(i32(i32(a[j]) + i32(b[j])) + i32(i32(c[j]) + i32(d[j]))))
+            k += 4
+        while k < n:
+            row = weight[places[k]]
+            for j in range(len(total)):
+                total[j] = i32(total[j] + i32(row[j]))
+            k += 1
+
+
+@_compiled
+def _take_four(a, b, c, d, half, total):
+    """Add four rows to `total`."""
+    if half:
+        for j in range(len(total)):
+            left = f32(_as_float(i32(i32(a[j]) << i32(16))) + _as_float(i32(i32(b[j]) << i32(16))))
+            right = f32(_as_float(i32(i32(c[j]) << i32(16))) + _as_float(i32(i32(d[j]) << i32(16))))
+            total[j] = f32(total[j] + f32(left + right))
+    else:
+        for j in range(len(total)):
+            total[j] = f32(total[j] + f32(f32(f32(a[j]) + f32(b[j])) + f32(f32(c[j]) + f32(d[j]))))
+
+
+@_compiled
+def _take(a, half, total):
+    """Add a row to `total`."""
+    if half:
+        for j in range(len(total)):
+            total[j] = f32(total[j] + _as_float(i32(i32(a[j]) << i32(16))))
+    else:
+        for j in range(len(total)):
+            total[j] = f32(total[j] + f32(a[j]))
+
+
+@_compiled
+def add_columns(spikes, grad, half, start, stop, out):
+    """`out[start:stop] = spikes.T[start:stop] @ grad`, `[I, O]` float32, of `[R, I]`, int8, and `[R, O]`.
+
+    `half`: `grad` is bfloat16, as uint16. Each sum is made in the order of the rows, however many threads.
+    """
+    members = np.empty((stop - start, ROWS + 1), np.int64)
+    counts = np.empty(stop - start, np.int64)
+    out[start:stop] = f32(0.0)
+    for first in range(0, len(spikes), ROWS):
+        counts[:] = 0
+        for r in range(first, min(len(spikes), first + ROWS)):
+            row = spikes[r, start:stop]
+            i = 0
+            while i < len(row):
+                end = min(len(row), i + 16)
+                some = 0
+                for k in range(i, end):
+                    some |= row[k]
+                if some:
+                    for k in range(i, end):
+                        members[k, counts[k]] = r
+                        counts[k] += row[k] != 0
+                i = end
+        for i in range(stop - start):
+            rows, total = members[i], out[start + i]
+            k = 0
+            while k + 4 <= counts[i]:
+                _take_four(grad[rows[k]], grad[rows[k + 1]], grad[rows[k + 2]], grad[rows[k + 3]], half, total)
+                k += 4
+            while k < counts[i]:
+                _take(grad[rows[k]], half, total)
+                k += 1

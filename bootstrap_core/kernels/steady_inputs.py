@@ -1,0 +1,117 @@
+"""Dense synapses behind input neurons, whose current is the same at each step, compiled by numba.
+
+The spikes of such a neuron depend on its current alone, and few different trains come up: inputs with the same train
+are added up once for all its steps. Currents are small integers `[N, I]` here, indices of the tables' rows. Importing
+this imports numba; see `steady_op`, which calls it.
+"""
+
+import numpy as np
+from numba import njit
+
+__all__ = ["input_grad", "weigh", "weight_grad"]
+
+f32, i32 = np.float32, np.int32
+_compiled = njit(nogil=True, cache=True, error_model="numpy")
+_contracted = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+
+
+@_compiled
+def weigh(currents, train_of, trains, weight, start, stop, z):
+    """Weighted input `z` `[T, N, O]`, int32, of images `start` to `stop`, for `weight` `[I, O]`, int8.
+
+    `train_of[current]` is a row of `trains` `[K, T]`, int8; row 0 is silent.
+    """
+    n_trains, steps = trains.shape
+    inputs, outputs = weight.shape
+    members = np.empty((n_trains, inputs), np.int64)
+    counts = np.empty(n_trains, np.int64)
+    total = np.empty(outputs, np.int32)
+    for image in range(start, stop):
+        counts[:] = 0
+        for i in range(inputs):
+            k = train_of[currents[image, i]]
+            members[k, counts[k]] = i
+            counts[k] += 1
+        for t in range(steps):
+            z[t, image] = 0
+        for k in range(1, n_trains):
+            if counts[k] == 0:
+                continue
+            total[:] = 0
+            for m in range(counts[k]):
+                row = weight[members[k, m]]
+                for j in range(outputs):
+                    total[j] = i32(total[j] + i32(row[j]))
+            for t in range(steps):
+                if trains[k, t]:
+                    sums = z[t, image]
+                    for j in range(outputs):
+                        sums[j] = i32(sums[j] + total[j])
+
+
+@_compiled
+def weight_grad(currents, train_of, trains, grad, start, stop, out):
+    """Columns `start` to `stop` of the weight's gradient, `out` `[I, O]`, from that of `z`, `grad` `[T, N, O]`."""
+    n_trains, steps = trains.shape
+    n = stop - start
+    by_train = np.empty((n_trains, n), f32)
+    out[:, start:stop] = f32(0.0)
+    for image in range(len(currents)):
+        for k in range(1, n_trains):
+            total = by_train[k]
+            total[:] = f32(0.0)
+            for t in range(steps):
+                if trains[k, t]:
+                    row = grad[t, image, start:stop]
+                    for j in range(n):
+                        total[j] = f32(total[j] + row[j])
+        for i in range(currents.shape[1]):
+            k = train_of[currents[image, i]]
+            if k:
+                row, total = by_train[k], out[i, start:stop]
+                for j in range(n):
+                    total[j] = f32(total[j] + row[j])
+
+
+@_contracted
+def _dot(a, b):
+    total = f32(0.0)
+    for j in range(len(a)):
+        total += a[j] * b[j]
+    return total
+
+
+@_contracted
+def _mix(rows, factors, n, total):
+    """Sum of the rows times factors, four at a time; both are padded with zeros."""
+    total[:] = f32(0.0)
+    for t in range(0, n, 4):
+        a, b, c, d = rows[t], rows[t + 1], rows[t + 2], rows[t + 3]
+        p, q, r, s = factors[t], factors[t + 1], factors[t + 2], factors[t + 3]
+        for j in range(len(total)):
+            total[j] += (p * a[j] + q * b[j]) + (r * c[j] + s * d[j])
+
+
+@_contracted
+def input_grad(currents, slopes, weight, grad, start, stop, out):
+    """Gradient of the currents, `out` `[N, I]`, of images `start` to `stop`, for `weight` `[I, O]` float32.
+
+    `slopes[current, t]` is what a gradient of the spike at step t is worth to the current.
+    """
+    n_currents, steps = slopes.shape
+    inputs, outputs = weight.shape
+    seen = np.full(n_currents, -1, np.int64)
+    mixed = np.empty((n_currents, outputs), f32)
+    # side by side: in `grad`, steps are a power of two apart and would push each other out of the cache
+    local = np.zeros((steps + 3, outputs), f32)
+    padded = np.zeros(steps + 3, f32)
+    for image in range(start, stop):
+        for t in range(steps):
+            local[t] = grad[t, image]
+        for i in range(inputs):
+            current = currents[image, i]
+            if seen[current] != image:
+                seen[current] = image
+                padded[:steps] = slopes[current]
+                _mix(local, padded, steps, mixed[current])
+            out[image, i] = _dot(mixed[current], weight[i])

@@ -1,0 +1,202 @@
+"""Input neurons and the dense layer behind them as one operator; see `steady_inputs`.
+
+The spikes of the input, which most of a first layer's work is about, never exist.
+"""
+
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import MANT, STATE
+from bootstrap_core.functional.surrogate import exponential_surrogate
+from bootstrap_core.kernels import steady_inputs
+from bootstrap_core.kernels.spiking_ops import (
+    ALIGN,
+    STATE_PER_WEIGHT,
+    _integers,
+    _Neurons,
+    _over_channels,
+    _rows,
+    _surrogate,
+    link,
+)
+from bootstrap_core.kernels.threads import split
+
+__all__ = ["steady_dense", "steady_dense_backward"]
+
+
+class _Tables:
+    """What follows from an input neuron's current, for each mantissa between the lowest and the highest."""
+
+    def __init__(self, current: Tensor, steps: int, voltage_decay: Tensor, threshold: float, subtract: bool) -> None:
+        mantissas = (current.detach() * MANT).to(torch.int32).flatten(1)
+        lowest, highest = (int(bound) for bound in torch.aminmax(mantissas))
+        self.indices = (mantissas - lowest).numpy()
+        currents = torch.arange(lowest, highest + 1) / MANT
+        z = currents.expand(steps, 1, len(currents))
+        spikes, entered, voltage = (torch.empty(z.shape) for _ in range(3))
+        _Neurons(z, STATE, torch.ones(1), voltage_decay, None, threshold, subtract).forward(spikes, entered, voltage)
+        fired = spikes[:, 0].T.to(torch.int8).contiguous().numpy()  # [currents, T]
+        words = np.packbits(np.concatenate([np.zeros_like(fired[:1]), fired]).astype(bool), axis=1)
+        # one opaque value a train, compared as bytes: the silent one sorts first
+        _, first, train_of = np.unique(words.view(f"V{words.shape[1]}").ravel(), return_index=True, return_inverse=True)
+        self.trains = np.concatenate([np.zeros_like(fired[:1]), fired])[first]
+        self.train_of = train_of.ravel()[1:]
+        self.voltage = voltage[:, 0]
+
+    def slopes(self, voltage_decay: Tensor, threshold: float, tau_grad: float, scale_grad: float) -> Any:
+        """What a gradient of the spike at each step is worth to the current, `[currents, T]`."""
+        surrogate = exponential_surrogate(self.voltage, threshold=threshold, tau_grad=tau_grad, scale_grad=scale_grad)
+        # d voltage[t] / d current = 1 + keep + ... + keep^t: the leak is differentiated, the reset is not
+        keep = (1 - voltage_decay.detach().double()).expand(len(surrogate))
+        response = torch.cumsum(torch.cumprod(torch.cat([torch.ones_like(keep[:1]), keep[1:]]), 0), 0)
+        return (surrogate * response[:, None].float()).T.contiguous().numpy()
+
+
+@torch.library.custom_op("snnzoo::steady_dense", mutates_args=())
+def steady_dense(
+    current: Tensor,
+    weight: Tensor,
+    steps: int,
+    input_voltage_decay: Tensor,
+    input_threshold: float,
+    input_tau_grad: float,
+    input_scale_grad: float,
+    input_subtract: bool,
+    current_decay: Tensor,
+    voltage_decay: Tensor,
+    bias: Tensor | None,
+    threshold: float,
+    tau_grad: float,
+    scale_grad: float,
+    subtract: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes (int8) and their link `[T, N, O]`, and the weighted input in steps of a weight, int32.
+
+    Args:
+        current: of the input neurons `[N, I]`, on the grid of 1/64, entering their voltage at each step.
+        weight: `[O, I]`, on its grid.
+        steps: T.
+        input_voltage_decay, input_threshold, input_tau_grad, input_scale_grad, input_subtract: of the input neurons.
+        current_decay, voltage_decay, bias, threshold, tau_grad, scale_grad, subtract: see `functional.cuba`.
+    """
+    tables = _Tables(current, steps, input_voltage_decay, input_threshold, input_subtract)
+    n, columns = len(current), _rows(_integers(weight).t()).numpy()
+    z = torch.empty(steps, n, len(weight), dtype=torch.int32)
+    total = z.numpy()
+    split(
+        lambda start, stop: steady_inputs.weigh(
+            tables.indices, tables.train_of, tables.trains, columns, start, stop, total
+        ),
+        n,
+        work=z.numel(),
+    )
+    fired = torch.empty(z.shape, dtype=torch.int8)
+    _Neurons(z, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
+    return fired, link(z.shape, z), z
+
+
+@steady_dense.register_fake
+def _(current: Tensor, weight: Tensor, steps: int, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (steps, len(current), len(weight))
+    fired = torch.empty(shape, dtype=torch.int8, device=weight.device)
+    z = torch.empty(shape, dtype=torch.int32, device=weight.device)
+    return fired, torch.zeros(1, device=weight.device).expand(shape), z
+
+
+@torch.library.custom_op("snnzoo::steady_dense_backward", mutates_args=())
+def steady_dense_backward(
+    grad: Tensor,
+    z: Tensor,
+    current: Tensor,
+    weight: Tensor,
+    input_voltage_decay: Tensor,
+    input_threshold: float,
+    input_tau_grad: float,
+    input_scale_grad: float,
+    input_subtract: bool,
+    current_decay: Tensor,
+    voltage_decay: Tensor,
+    bias: Tensor | None,
+    threshold: float,
+    tau_grad: float,
+    scale_grad: float,
+    subtract: bool,
+    inputs: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the current (empty without `inputs`), the weight, and the bias (empty without one), all float32."""
+    steps, n, outputs = z.shape
+    tables = _Tables(current, steps, input_voltage_decay, input_threshold, input_subtract)
+    grad_z = torch.empty(z.shape)
+    neurons = _Neurons(z, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract)
+    surrogate = _surrogate(threshold, tau_grad, scale_grad)
+    sums = neurons.backward(grad, surrogate, grad_z, decays=False, bias=bias is not None)
+    rows, work = grad_z.numpy(), z.numel()
+
+    columns = torch.empty(weight.shape[1], outputs)
+    out = columns.numpy()
+    split(
+        lambda start, stop: steady_inputs.weight_grad(
+            tables.indices, tables.train_of, tables.trains, rows, start, stop, out
+        ),
+        outputs,
+        work=work,
+        align=min(ALIGN, outputs),
+    )
+    grad_current = torch.empty(current.shape if inputs else 0)
+    if inputs:
+        slopes = tables.slopes(input_voltage_decay, input_threshold, input_tau_grad, input_scale_grad)
+        fan_in, of_current = _rows(weight.detach().t()).numpy(), grad_current.numpy()
+        split(
+            lambda start, stop: steady_inputs.input_grad(tables.indices, slopes, fan_in, rows, start, stop, of_current),
+            n,
+            work=work,
+        )
+    return (
+        grad_current,
+        columns.t(),
+        torch.empty(0) if bias is None else _over_channels(sums[2].reshape(n, outputs), bias),
+    )
+
+
+@steady_dense_backward.register_fake
+def _(grad: Tensor, z: Tensor, current: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    bias = rest[7]
+    return (
+        torch.empty(current.shape if rest[-1] else 0, device=z.device),
+        torch.empty(weight.shape[::-1], device=z.device).t(),
+        torch.empty(0 if bias is None else bias.shape, device=z.device),
+    )
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    current, weight, _, input_voltage_decay, *input_constants = inputs[:8]
+    current_decay, voltage_decay, bias, *constants = inputs[8:]
+    fired, _, z = output
+    ctx.save_for_backward(z, current, weight, input_voltage_decay, current_decay, voltage_decay, bias)
+    ctx.constants = input_constants, constants
+    ctx.mark_non_differentiable(fired, z)
+    ctx.set_materialize_grads(False)
+
+
+def _backward(ctx: Any, _: Tensor | None, grad: Tensor | None, __: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 15
+    z, current, weight, input_voltage_decay, *neuron = ctx.saved_tensors
+    input_constants, constants = ctx.constants
+    needs = ctx.needs_input_grad
+    grad_current, grad_weight, grad_bias = steady_dense_backward(
+        grad, z, current, weight, input_voltage_decay, *input_constants, *neuron, *constants, needs[0]
+    )
+    return (
+        grad_current if needs[0] else None,
+        grad_weight if needs[1] else None,
+        *[None] * 8,
+        grad_bias if needs[10] else None,
+        *[None] * 4,
+    )
+
+
+steady_dense.register_autograd(_backward, setup_context=_setup)

@@ -1,0 +1,211 @@
+"""The compiled kernels of training against the definitions: forward to the last bit, gradients closely."""
+
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+pytest.importorskip("numba")
+
+from bootstrap_core.build import build_network
+from bootstrap_core.functional import cuba, piecewise
+from bootstrap_core.kernels import curve_op, spiking_ops
+from bootstrap_core.mode import Mode
+from bootstrap_core.network import Network
+from bootstrap_core.neuron import CubaNeuron
+from bootstrap_core.sampler import RateSampler
+from specs.network import NetworkSpec
+
+
+def random_z(seed: int, *shape: int) -> Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(shape, generator=generator).mul(40).round().div(32).add(0.3)
+
+
+def random_case(seed: int, z: Tensor) -> dict[str, Any]:
+    generator = torch.Generator().manual_seed(seed)
+    channels = z.shape[2]
+
+    def decay() -> Tensor:
+        size = 1 if torch.rand((), generator=generator) < 0.5 else channels
+        return torch.randint(0, 4097, (size,), generator=generator) / 4096
+
+    return {
+        "current_decay": torch.ones(1) if seed % 3 == 0 else decay(),
+        "voltage_decay": decay(),
+        "bias": torch.randint(-20, 40, (channels,), generator=generator) / 64 if seed % 2 else None,
+        "threshold": 1.25,
+        "tau_grad": 0.05,
+        "scale_grad": 2.0,
+        "subtract": seed % 4 > 1,
+    }
+
+
+SHAPES = [(16, 3, 700), (7, 2, 5, 4, 3), (1, 4, 6), (5, 1, 1), (3, 0, 4), (4, 2, 3, 1, 1)]
+
+
+def leaf(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.clone().requires_grad_()
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(8))
+def test_neurons_equal_the_definition(seed: int, shape: tuple[int, ...]) -> None:
+    z = random_z(seed, *shape)
+    case = random_case(seed, z)
+    grad = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
+    results = []
+    for run in (lambda z, **k: spiking_ops.cuba(z, *k.values()), cuba):
+        leaves = {name: leaf(case[name]) for name in ("current_decay", "voltage_decay", "bias")}
+        x = leaf(z)
+        rest = {name: case[name] for name in ("threshold", "tau_grad", "scale_grad", "subtract")}
+        outputs = run(x, **leaves, **rest)
+        assert [output.requires_grad for output in outputs] == [True, False, False]
+        outputs[0].backward(grad)
+        results.append((outputs, [x.grad, *(y.grad for y in leaves.values() if y is not None)]))
+    for ours, expected in zip(results[0][0], results[1][0], strict=True):
+        assert torch.equal(ours, expected)
+    for ours, expected in zip(results[0][1], results[1][1], strict=True):
+        assert ours.shape == expected.shape
+        torch.testing.assert_close(
+            ours, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max() if len(z[0]) else 0)
+        )
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_neurons_take_steps_that_stand_for_all_and_any_order_in_memory(dtype: torch.dtype) -> None:
+    case = random_case(1, random_z(0, 6, 4, 8))
+    for z in (random_z(0, 4, 8).to(dtype).expand(6, 4, 8), random_z(0, 4, 6, 8).to(dtype).transpose(0, 1)):
+        ours = spiking_ops.cuba(z, *case.values())
+        for a, b in zip(ours, cuba(z, **case), strict=True):
+            assert torch.equal(a, b)
+        packed, _ = spiking_ops.fire(z, *case.values())
+        assert torch.equal(packed.float(), ours[0])
+
+
+def make(*blocks: dict[str, Any], shape: tuple[int, ...] = (40,), **options: Any) -> Network:
+    spec = {
+        "name": "test",
+        "time_steps": 9,
+        "input": {"shape": shape, "mean": 0.5, "std": 0.25},
+        "blocks": [*blocks, {"kind": "affine", "features": 3, **options.pop("readout", {})}],
+        "neuron": {"threshold": 0.6, "voltage_decay": 0.03, "tau_grad": 0.1, **options.pop("neuron", {})},
+        **options,
+    }
+    return build_network(NetworkSpec.model_validate(spec), seed=0).train()
+
+
+def train_once(network: Network, images: Tensor, mode: Mode, *, compiled: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    for module in network.modules():
+        if isinstance(module, CubaNeuron | RateSampler):
+            module.compiled = compiled
+    network.zero_grad()
+    torch.manual_seed(5)
+    logits = network(images, mode)
+    labels = torch.arange(len(images)) % 3
+    F.cross_entropy(logits, labels).backward()
+    return logits.detach(), {name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None}
+
+
+DENSE = {"kind": "dense", "features": 70, "weight_norm": True}
+NETWORKS = {
+    "dense": lambda: make(DENSE, DENSE),
+    "biased": lambda: make({**DENSE, "bias": True}, {**DENSE, "bias": True}, readout={"bias": True}),
+    "subtract": lambda: make(DENSE, DENSE, neuron={"reset": "subtract"}),
+    "leaky": lambda: make(DENSE, DENSE, neuron={"current_decay": 0.5}),
+    "shift": lambda: make(DENSE, DENSE, delay_shift=True),
+    "learnt": lambda: make(DENSE, DENSE, neuron={"learn_decays": "per_channel"}),
+    "inexact": lambda: make(DENSE, input={"shape": (40,), "mean": 0.5, "std": 0.25, "exact_input": False}),
+    "norm": lambda: make({**DENSE, "norm": "mean_only"}, DENSE),
+    "conv": lambda: make({"kind": "conv", "channels": 6, "kernel": 3}, {"kind": "flatten"}, DENSE, shape=(1, 7, 7)),
+    "conv of channels": lambda: make(
+        {"kind": "conv", "channels": 6, "kernel": [3, 2], "stride": [2, 1], "padding": [1, 2], "dilation": [1, 2]},
+        {"kind": "conv", "channels": 4, "kernel": 2, "groups": 2},
+        {"kind": "flatten"},
+        shape=(3, 8, 6),
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", [Mode.SNN, Mode.SAMPLE])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_networks_train_as_the_definition_does(name: str, mode: Mode) -> None:
+    images = torch.rand(5, *NETWORKS[name]().spec.input.shape, generator=torch.Generator().manual_seed(1))
+    logits, gradients = train_once(NETWORKS[name](), images, mode, compiled=True)
+    expected_logits, expected = train_once(NETWORKS[name](), images, mode, compiled=False)
+    assert expected_logits.abs().max() > 0
+    assert torch.equal(logits, expected_logits)
+    assert set(gradients) == set(expected)
+    for key, gradient in expected.items():
+        assert (gradients[key] - gradient).abs().max() < 1e-4 * gradient.abs().max(), key
+
+
+def test_dropout_drops_the_same_inputs() -> None:
+    blocks = [{**DENSE, "dropout": 0.5}, {**DENSE, "dropout": 0.5}]  # survivors count twice: exactly
+    images = torch.rand(5, 40, generator=torch.Generator().manual_seed(1))
+    results = [train_once(make(*blocks), images, Mode.SNN, compiled=compiled) for compiled in (True, False)]
+    assert torch.equal(results[0][0], results[1][0])
+    for name, gradient in results[1][1].items():
+        assert (results[0][1][name] - gradient).abs().max() < 1e-4 * gradient.abs().max(), name
+
+
+def test_sampled_pairs_are_those_of_the_definition() -> None:
+    images = torch.rand(5, 40, generator=torch.Generator().manual_seed(1))
+    networks = [make(DENSE, DENSE) for _ in range(2)]
+    for network, compiled in zip(networks, (True, False), strict=True):
+        train_once(network, images, Mode.SAMPLE, compiled=compiled)
+    for ours, expected in zip(*(network.blocks[:-1] for network in networks), strict=True):
+        assert torch.equal(ours.sampler.pairs, expected.sampler.pairs)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.5])
+@pytest.mark.parametrize("half", [False, True])
+def test_products_that_follow_spikes_are_the_matrix_products(rate: float, half: bool) -> None:
+    generator = torch.Generator().manual_seed(0)
+    spikes = (torch.rand(600, 45, generator=generator) < rate).to(torch.int8)
+    weight = torch.randint(-128, 128, (45, 70), generator=generator, dtype=torch.int8)
+    assert torch.equal(spiking_ops._weigh(spikes, weight).long(), spikes.long() @ weight.long())
+    grad = torch.randn(600, 70, generator=generator).to(torch.bfloat16 if half else torch.float32)
+    ours = spiking_ops._correlate(spikes, grad)
+    tolerance = 1e-2 if half and rate > spiking_ops.DENSE_GRADIENT_FROM else 1e-5
+    torch.testing.assert_close(ours, grad.float().T @ spikes.float(), rtol=tolerance, atol=10 * tolerance)
+
+
+def test_large_products_round_the_gradient_to_bfloat16_and_lose_little(monkeypatch) -> None:
+    images = torch.rand(64, 40, generator=torch.Generator().manual_seed(1))
+    _, exact = train_once(make(DENSE, DENSE), images, Mode.SNN, compiled=True)
+    monkeypatch.setattr(spiking_ops, "HALF_FROM", 1)
+    _, rounded = train_once(make(DENSE, DENSE), images, Mode.SNN, compiled=True)
+    assert any(not torch.equal(rounded[name], exact[name]) for name in exact)
+    for name, gradient in exact.items():
+        assert (rounded[name] - gradient).norm() < 5e-3 * gradient.norm(), name
+
+
+def test_the_activation_equals_the_definition() -> None:
+    centers = torch.tensor([[-0.2, 0.0], [0.1, 0.2], [0.5, 0.5], [1.3, 0.9]], dtype=torch.float64)
+    slopes = (centers[:, 1].diff() / centers[:, 0].diff()).double()
+    z = torch.cat([torch.linspace(-1, 2, 4001), centers[:, 0].float()])
+    results = []
+    for run in (curve_op.piecewise, piecewise):
+        x = leaf(z)
+        rates = run(x, centers, slopes)
+        rates.backward(torch.linspace(1, 2, len(z)))
+        results.append((rates.detach(), x.grad))
+    torch.testing.assert_close(results[0][0], results[1][0], rtol=0, atol=1e-7)
+    torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-6, atol=0)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own, of autograd functions
+def test_torch_compiles_and_checks_the_operators() -> None:
+    network = make(DENSE, DENSE)
+    network.blocks[1].neuron.compiled = True
+    images = torch.rand(4, 40, generator=torch.Generator().manual_seed(1))
+    block = network.blocks[1]
+    x = network.blocks[0](images, Mode.SNN, 9).detach()
+    compiled = torch.compile(lambda x: block(x, Mode.SNN, 9), fullgraph=True, backend="aot_eager")
+    assert torch.equal(compiled(x), block(x, Mode.SNN, 9))
+    z = torch.randn(3, 2, 4, requires_grad=True)
+    constants = (torch.ones(1), torch.zeros(1), None, 1.0, 1.0, 1.0, False)
+    torch.library.opcheck(spiking_ops.cuba, (z, *constants), test_utils=("test_schema", "test_faketensor"))
