@@ -107,7 +107,7 @@ SOURCES: Mapping[str, DatasetSource] = {
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 [N, 1, 28, 28], 0 black to 255 white, and their class numbers, int64 [N].
+    """Images uint8 [N, C, H, W], 0 black to 255 white, and their class numbers, int64 [N].
 
     Raises `DataError` for other shapes or dtypes.
     """
@@ -116,9 +116,9 @@ class Split:
     labels: Tensor
 
     def __post_init__(self) -> None:
-        shape = (len(self.labels), 1, *IMAGE_SHAPE)
-        if self.images.dtype != torch.uint8 or self.images.shape != shape:
-            raise DataError(f"images must be uint8 {list(shape)}, not {self.images.dtype} {list(self.images.shape)}")
+        found = f"{self.images.dtype} {list(self.images.shape)}"
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
+            raise DataError(f"images must be uint8 [{len(self.labels)}, C, H, W], not {found}")
         if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
             raise DataError(f"labels must be int64 [N], not {self.labels.dtype} {list(self.labels.shape)}")
 

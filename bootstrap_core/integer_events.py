@@ -289,7 +289,8 @@ class EventEngine:
         parts = images.split(max(1, min(BLOCK, -(-len(images) // threads))))
 
         def run_part(part: Tensor) -> tuple[Tensor, list[list[Words]]]:
-            return self._run(part, steps, keep=spikes or counts)
+            with torch.no_grad():  # each thread has its own mode
+                return self._run(part, steps, keep=spikes or counts)
 
         try:
             parallel = len(parts) > 1 and threads > 1

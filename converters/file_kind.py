@@ -95,7 +95,7 @@ def _kind_of_zip(path: Path) -> FileKind:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
     except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise IntegrityError(f"{path} is a damaged zip archive: {error}") from None
+        raise IntegrityError(f"{path} is a damaged zip archive, perhaps cut short: {error}") from None
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return FileKind.TORCH
     inside = [name for name in names if Path(name).suffix in {*FileKind, ".pth"}]

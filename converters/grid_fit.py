@@ -25,6 +25,8 @@ TOLERANCE, NOISE = 1e-3, 4e-6
 Float32 files are off by less; and numbers so small that the grid would make zeros of them are not on it.
 """
 
+KEPT_LEVELS = 8
+"""Of the 128 levels that a weight has either way, one in so many at least is left."""
 WHOLE_FACTORS = range(1, 65)
 POWERS = range(-12, 13)
 
@@ -48,7 +50,9 @@ class GridFit:
     weight_error: float
 
 
-def fit_to_grid(weight: Tensor, bias: Tensor | None, threshold: float | None, *, levels: int = 1) -> GridFit:
+def fit_to_grid(
+    weight: Tensor, bias: Tensor | None, threshold: float | None, *, levels: int = 1, most: float = math.inf
+) -> GridFit:
     """Scale a layer into the hardware's ranges.
 
     What lies on the grids already stays as it is. Else the factor nearest to 1, a whole number or a power of two, that
@@ -60,6 +64,7 @@ def fit_to_grid(weight: Tensor, bias: Tensor | None, threshold: float | None, *,
         bias: of any shape, on a grid of 1/(64 levels) with 13 bits, or None.
         threshold: truncated to 1/(64 levels), at most 17 bits; None for a readout that never fires.
         levels: largest value of a graded input.
+        most: the largest factor where rounding cannot be helped, so that states have room; but weights keep 5 bits.
 
     Raises:
         UnsupportedError: the weights are so large beside the threshold that in range it falls below 1/64, or so small
@@ -78,6 +83,8 @@ def fit_to_grid(weight: Tensor, bias: Tensor | None, threshold: float | None, *,
             f"be {largest * (threshold or 0):.2g}, below 1/64"
         )
     factor, exact = _choose_factor(weight, bias, threshold, levels, smallest, largest)
+    if not exact:
+        factor = max(min(factor, most), factor / KEPT_LEVELS, smallest)
     scaled, scaled_bias = weight * factor, None if bias is None else bias * factor
     if exact:
         scaled = torch.round(scaled / WEIGHT_STEP) * WEIGHT_STEP

@@ -51,7 +51,8 @@ def read_checkpoint(
     notes: tuple[str, ...] = ()
     known = spec
     if spec is None and beside.is_file():
-        notes = (f"threshold, time steps and geometry are those of {beside.name} beside it",)
+        taken = "threshold and geometry" if time_steps else "threshold, time steps and geometry"
+        notes = (f"{taken} are those of {beside.name} beside it",)
         known = _as_lava_runs(read_netx(beside).spec)
     model = model_of_checkpoint(state, origin=str(path), spec=known, time_steps=time_steps, threshold=threshold)
     model = replace(model, notes=notes)
@@ -78,6 +79,8 @@ def model_of_checkpoint(
         IntegrityError: the tensors do not fit the spec.
     """
     blocks = lava_blocks(state, origin)
+    if spec is not None and threshold is not None:
+        raise ConversionError(f"{origin}: the spec, or the .net beside it, says the thresholds; leave out --threshold")
     if spec is None:
         name = name_from(Path(origin).stem)
         document = infer_document(blocks, origin, name=name, time_steps=time_steps, threshold=threshold)

@@ -379,16 +379,19 @@ def _choose_plain(
         raise ConversionError("`only` chooses plain weights that get a norm; to plain, none does")
     if to is Style.PLAIN or (normed and not only):
         return []
+    halves = {half for base in normed for style in Style for half in names_of(base, style)}
     possible = [
         name
         for name, tensor in state.items()
-        if name not in normed
+        if name not in halves
         and not PARAMETRIZED_NAME.fullmatch(name)
         and tensor.dtype in COMPUTED
         and tensor.layout is torch.strided
         and tensor.ndim >= 2
     ]
     for pattern in only or ():
+        if any(fnmatchcase(name, pattern) for name in halves & {*state, *normed}):
+            raise ConversionError(f"what is like {pattern!r} has a norm already, or is half of one; leave out --only")
         if not any(fnmatchcase(name, pattern) for name in possible):
             raise ConversionError(f"no plain weight is like {pattern!r}; there are {_listed(possible) or 'none'}")
     return [

@@ -8,7 +8,7 @@ from converters.model import Model
 from converters.safetensors_file import read_safetensors
 from specs.errors import SnnZooError
 
-__all__ = ["create_model", "model_names", "packaged_model"]
+__all__ = ["create_model", "model_file", "model_names", "packaged_model"]
 
 SUFFIX = ".safetensors"
 
@@ -30,8 +30,13 @@ def packaged_model(name: str) -> Model:
     """The model `name` with its spec and card. Raises `SnnZooError` if the package has none of that name."""
     if name not in model_names():
         raise SnnZooError(f"no trained model {name!r} in the package; there are {', '.join(model_names()) or 'none'}")
+    return read_safetensors(model_file(name))
+
+
+def model_file(name: str) -> Path:
+    """Where the weights of a model of the package lie."""
     with resources.as_file(resources.files("zoo") / "weights" / f"{name}{SUFFIX}") as path:
-        return read_safetensors(Path(path))
+        return Path(path)
 
 
 def model_names() -> list[str]:

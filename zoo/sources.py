@@ -11,7 +11,7 @@ from converters.model import Model
 from converters.netx.layers import NetxFile
 from converters.netx.load import load_netx
 from converters.netx.model import netx_of
-from specs.errors import SnnZooError, SpecError
+from specs.errors import ConversionError, SnnZooError, SpecError, UnsupportedError
 from specs.io import load_spec, parse_value, spec_from_document
 from specs.network import NetworkSpec
 from zoo.factory import model_names, packaged_model
@@ -27,19 +27,44 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
         seed: of fresh weights.
     """
     path = Path(source)
-    if path.suffix in MODEL_SUFFIXES:
+    if _is_model_file(path):
         if not path.exists():
             raise SnnZooError(f"no such file: {path}")
-        return read_model(path), True
+        return _read(path), True
     if source in model_names():
         return packaged_model(source), True
     return Model.of(build_network(load_spec(source), seed=seed)), False
 
 
+def _is_model_file(path: Path) -> bool:
+    """By its suffix, or, if that is no spec's, by its content."""
+    if path.suffix in MODEL_SUFFIXES:
+        return True
+    if path.suffix in {".yaml", ".yml", ".json"} or not path.is_file():
+        return False
+    try:
+        kind_of_file(path)
+    except SnnZooError:
+        return False
+    return True
+
+
+def _read(path: Path) -> Model:
+    """A file that says too little about itself must be converted first, where it can be told."""
+    try:
+        return read_model(path)
+    except UnsupportedError:
+        raise
+    except ConversionError as error:
+        raise ConversionError(
+            f"{error}\n(these are options of: zoo convert {path} -o {path.with_suffix('.safetensors').name})"
+        ) from None
+
+
 def is_netx(source: str) -> bool:
     """Whether `source` is a netx file."""
     path = Path(source)
-    return path.suffix in MODEL_SUFFIXES and path.is_file() and kind_of_file(path) is FileKind.NETX
+    return path.is_file() and _is_model_file(path) and kind_of_file(path) is FileKind.NETX
 
 
 def layers_of(source: str) -> NetxFile:

@@ -7,9 +7,13 @@ import torch
 
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.network import Network
-from converters.formats import MODEL_SUFFIXES
+from converters.file_kind import FileKind, kind_of_file
+from converters.formats import MODEL_SUFFIXES, Hints, read_model
+from converters.netx.layers import NetxFile
+from converters.netx.model import netx_of
 from converters.netx.report import differences
-from specs.errors import SnnZooError, StateOverflowError
+from specs.errors import IntegrityError, SnnZooError, StateOverflowError
+from specs.network import NetworkSpec
 from zoo.sources import layers_of, read_source
 
 __all__ = ["Check", "verify_model"]
@@ -48,7 +52,7 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
     path = Path(source)
     beside = sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix in MODEL_SUFFIXES else []
     others = [against] if against else [other for other in beside if other.suffix in MODEL_SUFFIXES and other != path]
-    return checks + [_check_same(source, other) for other in others]
+    return checks + [_check_same(source, other, network.spec, asked=against is not None) for other in others]
 
 
 def _check_engines(network: Network) -> Check:
@@ -69,10 +73,25 @@ def _check_engines(network: Network) -> Check:
     return Check(name, n_differing == 0, f"{n_differing} of {n_places:,} places differ, on {N_IMAGES} random images")
 
 
-def _check_same(source: str, other: Path) -> Check:
+def _check_same(source: str, other: Path, spec: NetworkSpec, *, asked: bool) -> Check:
+    """`asked`: whether someone wants them compared; else a file that cannot be is no failure."""
     name = f"the integers of {other.name}"
     try:
-        found = list(differences(layers_of(source), layers_of(str(other))))
+        ours, theirs = layers_of(source), _layers_beside(other, spec)
+    except IntegrityError as error:
+        return Check(name, False, _first_line(error))
     except SnnZooError as error:
-        return Check(name, False, str(error))
-    return Check(name, not found, "; ".join(f"layer {d.layer} {d.what}: {d.text}" for d in found) or "the same")
+        return Check(name, not asked, f"not compared: {_first_line(error)}")
+    found = [f"{d.place} {d.what}: {d.text}".strip() for d in differences(ours, theirs)]
+    return Check(name, not found, "; ".join(found) or "the same")
+
+
+def _layers_beside(other: Path, spec: NetworkSpec) -> NetxFile:
+    """A checkpoint does not say what the model's spec does."""
+    if kind_of_file(other) is FileKind.TORCH:
+        return netx_of(read_model(other, Hints(spec=spec)).build())
+    return layers_of(str(other))
+
+
+def _first_line(error: SnnZooError) -> str:
+    return str(error).partition("\n")[0]

@@ -54,7 +54,11 @@ def force_option(command: F) -> F:
 
 def refuse_existing(path: Path, force: bool) -> None:
     """Raise unless `path` may be written."""
-    if path.exists() and not force:
+    try:
+        exists = path.exists()
+    except OSError as error:
+        raise SnnZooError(f"cannot write {path}: {error.strerror or error}") from None
+    if exists and not force:
         raise SnnZooError(f"{path} exists; choose another place, or overwrite it with --force")
 
 

@@ -12,7 +12,15 @@ from converters.hdf5_node import IntArray
 from converters.netx.layers import INTEGRATOR, NetxFile, NetxLayer, NetxNeuron
 from specs.fields import VTH_MANT_MAX
 
-__all__ = ["LayerDifference", "describe_layer", "differences", "layer_header", "layer_row"]
+__all__ = [
+    "LayerDifference",
+    "describe_layer",
+    "differences",
+    "layer_header",
+    "layer_row",
+    "neuron_header",
+    "neuron_rows",
+]
 
 MANT_STEP = round(WEIGHT_STEP * MANT)
 BARS = " ▁▂▃▄▅▆▇█"
@@ -24,12 +32,17 @@ MOST_BINS = 16
 class LayerDifference:
     """One thing in which a layer of two networks differs; `n_differing` of `n` numbers if it is numbers."""
 
-    layer: int
+    layer: int | None
     what: str
     text: str
     n: int = 0
     n_differing: int = 0
     largest: int = 0
+
+    @property
+    def place(self) -> str:
+        """Which layer, in words; empty for the network as a whole."""
+        return "" if self.layer is None else f"layer {self.layer}"
 
 
 def describe_layer(layer: NetxLayer) -> dict[str, Any]:
@@ -71,37 +84,39 @@ def _numbers(mants: IntArray) -> dict[str, Any]:
 
 def layer_header() -> list[str]:
     """Titles of `layer_row`."""
-    return [
-        "layer",
-        "shape",
-        "kernel",
-        "weights",
-        "range",
-        "levels",
-        "histogram",
-        "bias",
-        "threshold",
-        "iDecay",
-        "vDecay",
-    ]
+    return ["layer", "shape", "kernel", "weights", "range", "levels", "histogram", "bias"]
 
 
 def layer_row(index: int, layer: NetxLayer) -> list[str]:
     """One line of the layer table."""
-    weight, bias, neuron = layer.weight, layer.bias, layer.neuron
+    weight, bias = layer.weight, layer.bias
     return [
         f"{index} {layer.kind}",
         "x".join(map(str, layer.shape)),
         _geometry(layer),
-        "" if weight is None else f"{weight.size:,}",
-        "" if weight is None else f"{weight.min()}..{weight.max()}",
-        "" if weight is None else str(len(np.unique(weight))),
-        "" if weight is None else _sparkline(weight),
+        *(["", "", "", ""] if weight is None else _weight_cells(weight)),
         "" if bias is None else f"{bias.min()}..{bias.max()}",
-        "" if neuron is None else _threshold(neuron),
-        "" if neuron is None else _decay(neuron.current_decay),
-        "" if neuron is None else _decay(neuron.voltage_decay),
     ]
+
+
+def neuron_header() -> list[str]:
+    """Titles of `neuron_rows`."""
+    return ["neurons of layers", "threshold", "current decay", "voltage decay"]
+
+
+def neuron_rows(file: NetxFile) -> list[list[str]]:
+    """One line for all layers of equal neurons: integers, and what they stand for."""
+    layers_with: dict[tuple[str, ...], list[str]] = {}
+    for i, layer in enumerate(file.layers):
+        if layer.neuron is not None:
+            neuron = layer.neuron
+            key = _threshold(neuron), _decay(neuron.current_decay), _decay(neuron.voltage_decay)
+            layers_with.setdefault(key, []).append(str(i))
+    return [[", ".join(layers), *key] for key, layers in layers_with.items()]
+
+
+def _weight_cells(weight: IntArray) -> list[str]:
+    return [f"{weight.size:,}", f"{weight.min()}..{weight.max()}", str(len(np.unique(weight))), _sparkline(weight)]
 
 
 def _geometry(layer: NetxLayer) -> str:
@@ -119,13 +134,13 @@ def _geometry(layer: NetxLayer) -> str:
 
 
 def _threshold(neuron: NetxNeuron) -> str:
-    return f"{neuron.threshold_mant} ({neuron.threshold_mant / MANT:g})"
+    return f"{neuron.threshold_mant} = {neuron.threshold_mant / MANT:g}"
 
 
 def _decay(mants: IntArray) -> str:
     if len(mants) > 1:
-        return f"{mants.min()}..{mants.max()} for each"
-    return f"{mants[0]} ({mants[0] / DECAY_ONE:.4g})"
+        return f"{mants.min()}..{mants.max()}, for each channel"
+    return f"{mants[0]} = {mants[0] / DECAY_ONE:.4g}"
 
 
 def _sparkline(weight: IntArray) -> str:
@@ -147,7 +162,7 @@ def differences(a: NetxFile, b: NetxFile) -> Iterator[LayerDifference]:
     []
     """
     if a.time_steps != b.time_steps:
-        yield LayerDifference(-1, "time steps", f"{a.time_steps} and {b.time_steps}")
+        yield LayerDifference(None, "time steps", f"{a.time_steps} and {b.time_steps}")
     for i, (left, right) in enumerate(zip_longest(a.layers, b.layers)):
         if left is None or right is None:
             yield LayerDifference(

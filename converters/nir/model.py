@@ -1,6 +1,7 @@
 """Layers of a foreign graph as a model: scaled into the hardware's ranges, as spec and tensors."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -59,7 +60,7 @@ def model_of(
     Raises:
         UnsupportedError: layers that the hardware's ranges or a spec cannot hold, all of them.
     """
-    blocks, problems = _blocks(layers, reset, input_bits)
+    blocks, problems = _blocks(layers, reset, input_bits, time_steps)
     if problems:
         raise UnsupportedError(f"{origin} is no network of snnzoo: {'; '.join(problems)}")
     document = {
@@ -95,12 +96,12 @@ def _told(index: int, names: Sequence[str], fit: GridFit) -> str:
     return f"block {index} ({', '.join(names)}): scaled by {fit.factor:.6g}{rounding}"
 
 
-def _blocks(layers: Sequence[Layer], reset: Reset, input_bits: int) -> tuple[list[_Block], list[str]]:
+def _blocks(layers: Sequence[Layer], reset: Reset, input_bits: int, time_steps: int) -> tuple[list[_Block], list[str]]:
     """The input, the blocks, and what cannot be one."""
     problems: list[str] = []
     entering, *rest = layers
     if isinstance(entering.synapse, float):
-        blocks, levels = [_try(_neuron_input, entering, reset, 1, problems)], 1
+        blocks, levels = [_try(_neuron_input, problems, entering, reset)], 1
     else:
         shape = list(entering.before)
         blocks = [_Block({"kind": "input", "shape": shape, "encoding": "graded", "bits": input_bits})]
@@ -109,21 +110,21 @@ def _blocks(layers: Sequence[Layer], reset: Reset, input_bits: int) -> tuple[lis
     for layer in rest:
         if layer.before != before:
             blocks.append(_Block({"kind": "flatten"}))
-        blocks.append(_try(_weighted_block, layer, reset, levels, problems))
+        blocks.append(_try(_weighted_block, problems, layer, reset, levels, time_steps))
         before, levels = layer.after, 1
     return blocks, problems
 
 
-def _try(make: Any, layer: Layer, reset: Reset, levels: int, problems: list[str]) -> _Block:
+def _try(make: Callable[..., _Block], problems: list[str], layer: Layer, *arguments: Any) -> _Block:
     """A block, or an empty one and a problem."""
     try:
-        return make(layer, reset, levels)  # type: ignore[no-any-return]
+        return make(layer, *arguments)
     except UnsupportedError as error:
         problems.append(f"{', '.join(layer.names)}: {error}")
         return _Block({})
 
 
-def _neuron_input(layer: Layer, reset: Reset, levels: int) -> _Block:
+def _neuron_input(layer: Layer, reset: Reset) -> _Block:
     """Neurons that take what comes in as their current; its weight and bias share the grid of weights."""
     assert isinstance(layer.synapse, float)
     assert layer.neurons is not None
@@ -138,12 +139,13 @@ def _neuron_input(layer: Layer, reset: Reset, levels: int) -> _Block:
     return _Block({**document, "neuron": _neuron(layer, fit, reset)}, layer, fit)
 
 
-def _weighted_block(layer: Layer, reset: Reset, levels: int) -> _Block:
+def _weighted_block(layer: Layer, reset: Reset, levels: int, time_steps: int) -> _Block:
     synapse = layer.synapse
     assert not isinstance(synapse, float)
     threshold = None if layer.neurons is None or layer.neurons.threshold is None else float(layer.neurons.threshold)
     bias = layer.bias.expand(len(synapse.weight)) if bool(layer.bias.any()) else None
-    fit = fit_to_grid(synapse.weight, bias, threshold, levels=levels)
+    most = math.inf if levels == 1 else _roomy_factor(layer, levels, time_steps)
+    fit = fit_to_grid(synapse.weight, bias, threshold, levels=levels, most=most)
     neuron = {"neuron": _neuron(layer, fit, reset)}
     spiking = {**neuron, "delay_shift": layer.delayed}
     if isinstance(synapse, Conv):
@@ -159,6 +161,17 @@ def _weighted_block(layer: Layer, reset: Reset, levels: int) -> _Block:
     if threshold is None:
         return _Block({"kind": "affine", **features, **neuron}, layer, fit)
     return _Block({"kind": "dense", **features, **spiking}, layer, fit)
+
+
+def _roomy_factor(layer: Layer, levels: int, time_steps: int) -> float:
+    """The factor with which no state leaves 24 bits whatever the image: graded pixels come at each step."""
+    assert not isinstance(layer.synapse, float)
+    weight = layer.synapse.weight.double().flatten(1)
+    worst = max(_largest(weight.clamp_min(0)), _largest((-weight).clamp_min(0))) * levels
+    if layer.neurons is not None:
+        for decay in (layer.neurons.current_decay, layer.neurons.voltage_decay):
+            worst *= min(time_steps, 1 / max(float(decay.min()), 1 / time_steps))
+    return STATE_MAX / STATE / max(worst, 1e-12)
 
 
 def _pool_gain(synapse: Conv, fit: GridFit) -> float | None:

@@ -50,8 +50,8 @@ def test_a_spec_that_does_not_fit_is_told(folder, run) -> None:
 
 def test_show_prints_the_integers_of_a_netx_file(folder, run) -> None:
     table = run("show", folder / "network.net").stdout
-    assert "80 (1.25)" in table
-    assert "123 (0.03003)" in table
+    assert "80 = 1.25" in table
+    assert "123 = 0.03003" in table
     facts = json.loads(run("show", folder / "network.net", "--json").stdout)
     assert facts["time_steps"] == 16
     assert facts["layers"][1]["weight"]["shape"] == [32, 49]
@@ -106,3 +106,33 @@ def test_netx_files_are_scored(folder, run) -> None:
     run("convert", GOLDEN / "dense" / "network.net", "-o", folder / "x.hdf5")
     error = run("eval", folder / "x.hdf5", "--data", "mnist-sample", code=1).stderr
     assert "do not fit the input [49]" in error
+
+
+def test_a_models_name_is_converted(folder, run) -> None:
+    run("convert", "mnist-dense-shallow", "-o", folder / "x.net")
+    assert "ok" in run("verify", folder / "x.net").stdout
+    assert "No such file" in run("convert", "no-such-model", "-o", folder / "y.net", code=1).stderr
+
+
+def test_a_threshold_beside_a_net_that_says_it_is_refused(folder, run) -> None:
+    error = run("convert", folder / "network.pt", "-o", folder / "x.net", "--threshold", 0.5, code=1).stderr
+    assert "leave out --threshold" in error
+
+
+def test_a_neighbour_that_says_too_little_is_judged_by_the_models_spec(folder, run) -> None:
+    (folder / "network.net").unlink()
+    run("convert", folder / "network.pt", "-o", folder / "network.safetensors", "--time-steps", 9, "--threshold", 1.25)
+    assert "the same" in run("verify", folder / "network.safetensors").stdout
+    shutil.copy(GOLDEN / "nir" / "snntorch_dense.nir", folder / "graph.nir")
+    run("convert", folder / "graph.nir", "-o", folder / "graph.safetensors", "--dt", 1e-4)
+    assert "not compared" in run("verify", folder / "graph.safetensors").stdout
+
+
+def test_a_file_without_suffix_is_a_model_by_its_content(folder, run) -> None:
+    shutil.copy(folder / "network.net", folder / "nosuffix")
+    assert "80 = 1.25" in run("show", folder / "nosuffix").stdout
+
+
+def test_a_file_that_says_too_little_points_to_convert(folder, run) -> None:
+    (folder / "network.net").unlink()
+    assert "options of: zoo convert" in run("show", folder / "network.pt", code=1).stderr

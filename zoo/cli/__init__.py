@@ -28,6 +28,7 @@ def zoo(context: click.Context, version: bool, verbose: bool) -> None:
 
     Example: zoo demo
     """
+    context.obj = _packaged_file
     if version:
         click.echo(f"zoo, version {distribution_version('snnzoo')}")
         if verbose:
@@ -36,6 +37,13 @@ def zoo(context: click.Context, version: bool, verbose: bool) -> None:
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(2)
+
+
+def _packaged_file(name: str) -> Path | None:
+    """The weights of a model of the package, or None."""
+    from zoo.factory import model_file, model_names
+
+    return model_file(name) if name in model_names() else None
 
 
 def _show_platform() -> None:

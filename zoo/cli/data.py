@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from converters.cli.options import DataPlaces, cache_option, data_options
 from converters.cli.shared import CONTEXT_SETTINGS, Command, json_option
-from zoo.cli.shared import DataPlaces, cache_option, data_options
 
 __all__ = ["data"]
 

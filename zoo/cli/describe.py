@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING
 
 import click
 
+from converters.cli.options import PathArgument
 from converters.cli.shared import command, force_option, json_option, refuse_existing
 from specs.io import json_schema, load_spec
 from specs.summary import summarize
-from zoo.cli.shared import PathArgument, print_layers
+from zoo.cli.shared import print_layers
 
 if TYPE_CHECKING:
     pass

@@ -9,17 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from converters.cli.options import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
-from zoo.cli.shared import (
-    DataPlaces,
-    PathArgument,
-    data_options,
-    percent,
-    read_and_say,
-    run_options,
-    say_sample,
-    use_threads,
-)
+from zoo.cli.shared import read_and_say
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset

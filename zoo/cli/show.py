@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from converters.cli.options import PathArgument
 from converters.cli.shared import command, json_option, print_table
-from zoo.cli.shared import PathArgument, print_layers, read_and_say
+from zoo.cli.shared import print_layers, read_and_say
 
 if TYPE_CHECKING:
     from converters.model import Model
@@ -43,7 +44,7 @@ def show(source: str, other: str | None, as_json: bool) -> None:
 @click.option("--against", type=PathArgument, help="The file to compare with; by default those of its name beside it.")
 @json_option
 def verify(source: str, against: Path | None, as_json: bool) -> None:
-    """Check a model: that it is whole, that both engines run it alike, and that files beside it hold the same weights.
+    """Check a model: that it reads and builds, that both engines run it alike, and files of its name hold the same.
 
     A checkpoint network.pt beside network.net, say, or a model.net beside model.safetensors.
 
@@ -81,7 +82,7 @@ def _show_model(model: "Model", as_json: bool) -> None:
 
 
 def _show_netx(file: "NetxFile", as_json: bool) -> None:
-    from converters.netx.report import describe_layer, layer_header, layer_row
+    from converters.netx.report import describe_layer, layer_header, layer_row, neuron_header, neuron_rows
 
     if as_json:
         layers = [describe_layer(layer) for layer in file.layers]
@@ -89,6 +90,8 @@ def _show_netx(file: "NetxFile", as_json: bool) -> None:
         click.echo(json.dumps({"time_steps": file.time_steps, "spec": spec, "layers": layers}))
         return
     print_table(layer_header(), [layer_row(i, layer) for i, layer in enumerate(file.layers)])
+    click.echo()
+    print_table(neuron_header(), neuron_rows(file), words=True)
     click.echo(f"\ntime steps: {file.time_steps or 'not said'}")
     if file.problems:
         click.echo(f"no network of CUBA blocks: {'; '.join(file.problems)}")
@@ -103,7 +106,7 @@ def _show_difference(a: "NetxFile", b: "NetxFile", as_json: bool) -> None:
     elif found:
         print_table(
             ["layer", "what", "difference"],
-            [["" if d.layer < 0 else f"{d.layer} {_kind(a, b, d.layer)}", d.what, d.text] for d in found],
+            [["" if d.layer is None else f"{d.layer} {_kind(a, b, d.layer)}", d.what, d.text] for d in found],
             words=True,
         )
     else:

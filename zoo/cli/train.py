@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 
 import click
 
+from converters.cli.options import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
 from specs.errors import SnnZooError
 from specs.io import load_spec
-from zoo.cli.shared import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
 
 if TYPE_CHECKING:
     from bootstrap_core.training import EpochReport

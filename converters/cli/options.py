@@ -1,0 +1,91 @@
+"""Options that several commands share: where data lies, what it runs on; and how figures are printed."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from bootstrap_core.datasets import Dataset
+
+__all__ = [
+    "DataPlaces",
+    "PathArgument",
+    "cache_option",
+    "data_options",
+    "percent",
+    "run_options",
+    "say_sample",
+    "use_threads",
+]
+
+PathArgument = click.Path(path_type=Path)
+
+
+@dataclass(frozen=True)
+class DataPlaces:
+    """Where the user wants datasets looked for."""
+
+    data_dir: Path | None = None
+    cache_dir: Path | None = None
+    offline: bool = False
+
+    def load(self, name: str) -> "Dataset":
+        """The dataset `name`, downloaded if it is nowhere and that is allowed; or a user's .npz or folder."""
+        from bootstrap_core.datasets import dataset_names, load_dataset
+
+        if name not in dataset_names() and (Path(name).suffix == ".npz" or Path(name).is_dir()):
+            from bootstrap_core.image_files import load_images
+
+            return load_images(Path(name))
+        return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
+
+
+def cache_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--cache-dir`."""
+    return click.option("--cache-dir", type=PathArgument, help="Folder of downloads. [default: $ZOO_CACHE_DIR]")(
+        command
+    )
+
+
+def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--data-dir`, `--cache-dir` and `--offline`; it takes them as `places`."""
+
+    @click.option("--data-dir", type=PathArgument, help="Folder with the datasets' idx files. [default: $ZOO_DATA_DIR]")
+    @cache_option
+    @click.option("--offline", is_flag=True, help="Never download.")
+    @wraps(command)
+    def with_places(data_dir: Path | None, cache_dir: Path | None, offline: bool, **others: Any) -> Any:
+        return command(places=DataPlaces(data_dir, cache_dir, offline), **others)
+
+    return with_places
+
+
+def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--device` and `--threads`."""
+    command = click.option("--threads", type=click.IntRange(1), help="CPU threads.")(command)
+    return click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), default="cpu", show_default=True)(
+        command
+    )
+
+
+def say_sample(dataset: "Dataset") -> None:
+    """Say so on stderr if figures are of the embedded sample."""
+    if dataset.is_sample:
+        click.echo(f"note: scored on {dataset.source}", err=True)
+
+
+def percent(part: float | None) -> str:
+    """0.9876 as `98.76 %`; a dash for None."""
+    return "-" if part is None else f"{100 * part:.2f} %"
+
+
+def use_threads(threads: int | None) -> None:
+    """Tell torch how many CPU threads to use."""
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)

@@ -1,0 +1,119 @@
+"""A user's own images as datasets."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bootstrap_core.image_files import UNLABELLED, load_images
+from specs.errors import DataError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 1, 6, 5), dtype=np.uint8)
+LABELS = np.arange(20) % 4
+
+
+def save(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("x", "shape"),
+    [
+        (PIXELS, (1, 6, 5)),
+        (PIXELS[:, 0], (1, 6, 5)),
+        (PIXELS.transpose(0, 2, 3, 1), (1, 6, 5)),
+        (PIXELS.reshape(20, -1), (1, 1, 30)),
+        (PIXELS / 255, (1, 6, 5)),
+        ((PIXELS / 255).astype(np.float32), (1, 6, 5)),
+    ],
+)
+def test_arrays_of_every_layout_are_the_same_images(x, shape, tmp_path) -> None:
+    dataset = load_images(save(tmp_path / "mine.npz", x=x, y=LABELS))
+    assert (len(dataset.train), len(dataset.test)) == (16, 4)
+    assert dataset.train.images.shape[1:] == shape
+    found = {tuple(image.flatten().tolist()): int(label) for split in (dataset.train, dataset.test)
+             for image, label in zip(split.images, split.labels, strict=True)}  # fmt: skip
+    assert found == {tuple(image.ravel().tolist()): label for image, label in zip(PIXELS, LABELS.tolist(), strict=True)}
+    assert dataset.classes == ("0", "1", "2", "3")
+
+
+def test_the_test_images_are_drawn_by_the_seed(tmp_path) -> None:
+    path = save(tmp_path / "a.npz", x=PIXELS, y=LABELS)
+    again, other = load_images(path), load_images(path, seed=1)
+    assert torch.equal(load_images(path).test.images, again.test.images)
+    assert not torch.equal(other.test.images, again.test.images)
+
+
+def test_train_and_test_of_the_file_are_kept(tmp_path) -> None:
+    path = save(tmp_path / "a.npz", x_train=PIXELS[:15], y_train=LABELS[:15], x_test=PIXELS[15:], y_test=LABELS[15:])
+    dataset = load_images(path)
+    assert torch.equal(dataset.test.images, torch.from_numpy(PIXELS[15:]))
+    assert dataset.train.labels.tolist() == LABELS[:15].tolist()
+
+
+def test_labels_may_be_one_hot_or_missing(tmp_path) -> None:
+    hot = load_images(save(tmp_path / "a.npz", x=PIXELS, y=np.eye(4)[LABELS]))
+    plain = load_images(save(tmp_path / "b.npz", x=PIXELS, y=LABELS))
+    assert torch.equal(hot.train.labels, plain.train.labels)
+    assert load_images(save(tmp_path / "c.npz", x=PIXELS)).classes == (UNLABELLED,)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"z": PIXELS}, "has no array x"),
+        ({"x": PIXELS.astype(np.float32), "y": LABELS}, "floats in 0..1"),
+        ({"x": PIXELS, "y": LABELS[:7]}, "20 images and 7 labels"),
+        ({"x": PIXELS, "y": LABELS - 1}, "class numbers from 0"),
+        ({"x": PIXELS[:1], "y": LABELS[:1]}, "fewer than two"),
+        ({"x": np.array([{}], dtype=object)}, "no .npz of plain arrays"),
+        ({"x": PIXELS[..., None], "y": LABELS}, r"images of shape \[1, 6, 5, 1\]"),
+    ],
+)
+def test_what_is_no_dataset_is_told(arrays, message, tmp_path) -> None:
+    with pytest.raises(DataError, match=message):
+        load_images(save(tmp_path / "a.npz", **arrays))
+
+
+def test_other_files_are_told(tmp_path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"no \.npz"):
+        load_images(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="cannot read"):
+        load_images(tmp_path / "none.npz")
+
+
+def folder(path: Path) -> Path:
+    for name, shade in (("dark", 10), ("light", 240)):
+        (path / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("L", (8 + i, 6), shade + i).save(path / name / f"{i}.png")
+    return path
+
+
+def test_a_folder_of_class_folders(tmp_path) -> None:
+    dataset = load_images(folder(tmp_path / "own"))
+    assert dataset.classes == ("dark", "light")
+    assert dataset.train.images.shape == (8, 1, 6, 8)
+    for split in (dataset.train, dataset.test):
+        assert torch.equal(split.labels, (split.images.float().mean((1, 2, 3)) > 128).long())
+
+
+def test_a_folder_with_train_and_test(tmp_path) -> None:
+    folder(tmp_path / "own" / "train")
+    folder(tmp_path / "own" / "test")
+    dataset = load_images(tmp_path / "own", size=(3, 4, 4))
+    assert (len(dataset.train), dataset.test.images.shape) == (10, (10, 3, 4, 4))
+
+
+def test_folders_that_are_none_are_told(tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no folder of class folders"):
+        load_images(tmp_path / "empty")
+    broken = folder(tmp_path / "own")
+    (broken / "dark" / "0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"0\.png as an image"):
+        load_images(broken)
