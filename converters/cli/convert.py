@@ -1,32 +1,58 @@
-"""The command `convert`: any readable format to any writable one."""
+"""The command `convert`: any readable format to any writable one, and an ANN in ONNX to a spiking network."""
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from converters.cli.shared import command, force_option, json_option, refuse_existing, say_notes
+from converters.cli.options import DataPlaces, data_options, percent, use_threads
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say_notes
+
+if TYPE_CHECKING:
+    from bootstrap_core.training import EpochReport
+    from converters.model import Model
+    from converters.onnx_conversion import OnnxConversion
 
 __all__ = ["convert"]
 
+EPOCHS = 2
 
-def _hint_options(command: Any) -> Any:
+
+def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say what a file may not; it takes them as `hints`."""
     for option in (
         click.option("--spec", help="Spec of a lava-dl checkpoint: a YAML file, or a name."),
-        click.option("--time-steps", type=click.IntRange(1, 4096), help="T, of a file that does not say its own."),
+        click.option("--time-steps", type=click.IntRange(1, 4096), help="T. [ONNX: 16; else what the file says]"),
         click.option("--threshold", type=click.FloatRange(0, min_open=True), help="Of the neurons of a checkpoint."),
         click.option("--input-bits", type=click.IntRange(1, 16), help="Bits of a pixel, without input neurons."),
+        click.option("--mean", type=float, help="Mean that was subtracted from images in training."),
+        click.option("--std", type=click.FloatRange(0, min_open=True), help="Deviation that they were divided by."),
         click.option("--dt", type=click.FloatRange(0, min_open=True), help="Seconds of a step of a NIR graph."),
         click.option(
             "--time-constants", type=click.Choice(["euler", "exact"]), help="How a NIR graph's become decays."
         ),
         click.option("--reset", type=click.Choice(["zero", "subtract"]), help="What a spike does in a NIR graph."),
         click.option("--nodes-only", is_flag=True, default=None, help="Believe the nodes of a NIR graph of ours."),
-        click.option("--mean", type=float, help="Mean that was subtracted from images in training."),
-        click.option("--std", type=click.FloatRange(0, min_open=True), help="Deviation that they were divided by."),
+    ):
+        command = option(command)
+    return command
+
+
+def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command the options of ONNX files; it takes them as `tuning`."""
+    for option in (
+        click.option(
+            "--data", help="ONNX: mnist, fashion-mnist, an .npz with x (and y), or a folder of class folders."
+        ),
+        click.option("--raw", is_flag=True, help="ONNX: the ANN takes pixels of 0..255."),
+        click.option("--epochs", type=click.IntRange(0), default=EPOCHS, show_default=True, help="ONNX: of tuning."),
+        click.option("--input", "entering", type=click.Choice(["auto", "spike", "graded"]), default="auto"),
+        click.option("--max-pool", type=click.Choice(["auto", "any", "average", "error"]), default="auto"),
+        click.option("--seed", default=0, show_default=True, help="ONNX: of everything random."),
+        click.option("--threads", type=click.IntRange(1), help="CPU threads."),
     ):
         command = option(command)
     return command
@@ -44,36 +70,58 @@ def _hint_options(command: Any) -> Any:
     help="Where to write; the suffix names the format: .safetensors, .net, .hdf5, .nir. May be repeated.",
 )
 @_hint_options
+@_onnx_options
+@data_options
 @force_option
 @json_option
 def convert(
     source: Path,
     outputs: tuple[Path, ...],
-    spec: str | None,
+    data: str | None,
+    raw: bool,
+    epochs: int,
+    entering: str,
+    max_pool: str,
+    seed: int,
+    threads: int | None,
+    places: DataPlaces,
     force: bool,
     as_json: bool,
     **hints: Any,
 ) -> None:
-    """Write a model in other formats.
+    """Write a model in other formats; make a spiking network of an ANN.
 
-    SOURCE is a model of snnzoo (.safetensors), a netx file (.net, .hdf5), a NIR graph (.nir), or a lava-dl checkpoint
-    (.pt); its content tells which. The .net that lava-dl exported, beside a checkpoint, saves its --spec. NIR keeps
-    neither the time step nor the reset: snnTorch's graphs want --dt 1e-4, norse's --dt 1e-6, sinabs' --dt 1
+    SOURCE is an ANN in ONNX, a model of snnzoo (.safetensors), a netx file (.net, .hdf5), a NIR graph (.nir), or a
+    lava-dl checkpoint (.pt); its content tells which. Or the name of a model of the zoo.
+
+    ONNX: the ANN is imported and checked against the ONNX reference, calibrated on images of --data, tuned by
+    bootstrap, and scored. --input and --max-pool (neurons that fire when any of a window does, or averages) are chosen
+    by measure. --mean and --std are those of its images, or --raw.
+
+    lava-dl: the .net that it exported, beside a checkpoint, saves its --spec.
+
+    NIR keeps neither the time step nor the reset: snnTorch's graphs want --dt 1e-4, norse's --dt 1e-6, sinabs' --dt 1
     --time-constants exact.
 
     Example: zoo convert network.pt -o network.safetensors -o network.net
     """
-    from converters.formats import Hints, check_writable_format, read_model, write_model
-    from converters.nir.neurons import TimeConstants
-    from specs.io import load_spec
-    from specs.neuron import Reset
+    from converters.file_kind import FileKind, kind_of_file
+    from converters.formats import check_writable_format, write_model
 
     for output in outputs:
         check_writable_format(output)
         refuse_existing(output, force)
-    for name, kind in (("time_constants", TimeConstants), ("reset", Reset)):
-        hints[name] = hints[name] and kind(hints[name])
-    model = read_model(source, Hints(spec=load_spec(spec) if spec else None, **hints))
+    report: dict[str, Any] = {"source": str(source)}
+    named = click.get_current_context().obj  # `zoo convert` knows models by name
+    if callable(named) and not source.exists():
+        source = named(str(source)) or source
+    if kind_of_file(source) is FileKind.ONNX:
+        use_threads(threads)
+        conversion = _convert_onnx(source, data, raw, epochs, entering, max_pool, seed, places, hints)
+        model, figures = conversion.model, conversion.as_json()
+    else:
+        model = _read(source, hints)
+        conversion, figures = None, {"notes": model.notes}
     say_notes(model)
     written = []
     for output in outputs:
@@ -81,7 +129,86 @@ def convert(
         digest = hashlib.sha256(output.read_bytes()).hexdigest()
         written.append({"path": str(output), "format": output.suffix[1:], "sha256": digest})
     if as_json:
-        click.echo(json.dumps({"source": str(source), "notes": model.notes, "outputs": written}))
-    else:
-        for entry in written:
-            click.echo(entry["path"])
+        click.echo(json.dumps({**report, **figures, "outputs": written}))
+        return
+    if conversion is not None:
+        _print_conversion(conversion)
+    for entry in written:
+        click.echo(entry["path"])
+
+
+def _read(source: Path, hints: dict[str, Any]) -> "Model":
+    from converters.formats import Hints, read_model
+    from converters.nir.neurons import TimeConstants
+    from specs.io import load_spec
+    from specs.neuron import Reset
+
+    for name, kind in (("time_constants", TimeConstants), ("reset", Reset), ("spec", load_spec)):
+        if hints[name] is not None:
+            hints[name] = kind(hints[name])
+    return read_model(source, Hints(**hints))
+
+
+def _convert_onnx(
+    source: Path,
+    data: str | None,
+    raw: bool,
+    epochs: int,
+    entering: str,
+    max_pool: str,
+    seed: int,
+    places: DataPlaces,
+    hints: dict[str, Any],
+) -> "OnnxConversion":
+    from bootstrap_core.image_files import UNLABELLED
+    from converters.onnx_conversion import convert_onnx
+    from converters.spiking_layers import MaxPooling
+    from specs.block import Encoding
+
+    mean, std, time_steps = (hints.pop(name) for name in ("mean", "std", "time_steps"))
+    useless = [f"--{name.replace('_', '-')}" for name, value in hints.items() if value is not None]
+    if useless:
+        raise click.UsageError(f"an ONNX file has no use for {', '.join(useless)}")
+    if raw and (mean is not None or std is not None):
+        raise click.UsageError("--raw is --mean 0 --std 0.00392 (1/255): give one or the other")
+    dataset = places.load(data) if data else None
+    return convert_onnx(
+        source,
+        dataset=dataset,
+        labelled=dataset is None or dataset.classes != (UNLABELLED,),
+        mean=mean or 0.0,
+        std=1 / 255 if raw else (std or 1.0),
+        time_steps=time_steps or 16,
+        epochs=epochs,
+        encodings=tuple(Encoding) if entering == "auto" else (Encoding(entering),),
+        max_pooling=(MaxPooling.ANY, MaxPooling.AVERAGE) if max_pool == "auto" else (MaxPooling(max_pool),),
+        seed=seed,
+        on_epoch=_say_epoch,
+    )
+
+
+def _say_epoch(report: "EpochReport") -> None:
+    click.echo(
+        f"tuning, epoch {report.epoch + 1}: SNN {percent(report.validation_snn_accuracy)} of the held-out images, "
+        f"{report.seconds:.0f} s",
+        err=True,
+    )
+
+
+def _print_conversion(conversion: "OnnxConversion") -> None:
+    print_table(
+        ["node", "op", "became", "reason"],
+        [[node["name"], node["op"], node["became"], node["reason"]] for node in conversion.imported.nodes],
+        words=True,
+    )
+    click.echo(f"\nimport: off the ONNX reference by {conversion.imported.max_abs_error:.2g} at most")
+    click.echo(
+        f"input: {conversion.candidate.input_form}; agrees with the ANN in {percent(conversion.candidate.agreement)}"
+    )
+    if conversion.ann is not None:
+        rows = [["ANN", "", percent(conversion.ann)]]
+        for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):
+            rows += [[stage, f"T={t}", "overflows" if a is None else percent(a)] for t, a in accuracies.items()]
+        click.echo()
+        print_table(["", "", "accuracy"], rows)
+    click.echo(f"{conversion.seconds:.0f} s")

@@ -1,0 +1,184 @@
+"""An ordinary ANN as data: what an importer makes of a file, and a spiking network is made from. Runs in torch."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from specs.fields import Shape
+
+__all__ = [
+    "Add",
+    "Ann",
+    "AvgPool",
+    "Clip",
+    "Conv",
+    "Dense",
+    "Flatten",
+    "LeakyRelu",
+    "MaxPool",
+    "Node",
+    "Operation",
+    "PRelu",
+    "Relu",
+    "apply_operation",
+    "run_ann",
+]
+
+Pair = tuple[int, int]
+"""`(height, width)`."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """`x W^T + b`: weight `[outputs, inputs]`, bias `[outputs]`."""
+
+    weight: Tensor
+    bias: Tensor
+
+
+@dataclass(frozen=True)
+class Conv:
+    """2-D cross-correlation: weight `[channels, C / groups, kh, kw]`, bias `[channels]`; zeros around."""
+
+    weight: Tensor
+    bias: Tensor
+    stride: Pair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: Pair = (1, 1)
+    groups: int = 1
+
+
+@dataclass(frozen=True)
+class AvgPool:
+    """Mean over windows; padding, if any, counts as zeros in the mean."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+
+
+@dataclass(frozen=True)
+class MaxPool:
+    """Maximum over windows; padding never is the maximum. `extra`: how much more is padded below and on the right."""
+
+    kernel: Pair
+    stride: Pair
+    padding: Pair = (0, 0)
+    extra: Pair = (0, 0)
+
+
+@dataclass(frozen=True)
+class Relu:
+    """`max(x, 0)`."""
+
+
+@dataclass(frozen=True)
+class Clip:
+    """`min(max(x, 0), high)`: ReLU6 and its kind."""
+
+    high: float
+
+
+@dataclass(frozen=True)
+class LeakyRelu:
+    """`x` above 0, `slope * x` below."""
+
+    slope: float
+
+
+@dataclass(frozen=True)
+class PRelu:
+    """`x` above 0, `slope * x` below, with a slope for each channel: `[channels]`."""
+
+    slope: Tensor
+
+
+@dataclass(frozen=True)
+class Flatten:
+    """`[C, H, W]` to `[C * H * W]`, C order."""
+
+
+@dataclass(frozen=True)
+class Add:
+    """The sum of two outputs of one shape."""
+
+
+Operation = Dense | Conv | AvgPool | MaxPool | Relu | Clip | LeakyRelu | PRelu | Flatten | Add
+
+
+@dataclass(frozen=True)
+class Node:
+    """One operation: its output's name, those of its inputs, the output's shape without the batch."""
+
+    name: str
+    operation: Operation
+    inputs: tuple[str, ...]
+    shape: Shape
+
+
+@dataclass(frozen=True)
+class Ann:
+    """A classifier: images `[N, *shape]` in 0..1, normalised by `(x - mean) / std`, then nodes in order; the last gives
+    the logits.
+
+    Attributes:
+        shape: of one image, `(C, H, W)` or `(features,)`.
+        nodes: in an order in which each comes after its inputs; the first reads `input_name`.
+        mean, std: what the file itself does to its input before the first node.
+    """
+
+    shape: Shape
+    nodes: tuple[Node, ...]
+    mean: float = 0.0
+    std: float = 1.0
+    input_name: str = "input"
+
+
+def run_ann(ann: Ann, images: Tensor, *, keep: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
+    """Logits `[N, classes]`, and with `keep` the output of every node by name.
+
+    Args:
+        ann: the network.
+        images: `[N, *shape]`, as the file itself takes them.
+        keep: whether to give all outputs.
+    """
+    values = {ann.input_name: (images - ann.mean) / ann.std}
+    last_use = {name: i for i, node in enumerate(ann.nodes) for name in node.inputs}
+    for i, node in enumerate(ann.nodes):
+        values[node.name] = apply_operation(node.operation, *(values[name] for name in node.inputs))
+        if not keep:
+            for name in node.inputs:
+                if last_use[name] == i:
+                    values.pop(name, None)
+    return values[ann.nodes[-1].name], values if keep else {}
+
+
+def apply_operation(operation: Operation, *inputs: Tensor) -> Tensor:
+    """One operation on `[N, ...]`."""
+    x = inputs[0]
+    match operation:
+        case Dense(weight, bias):
+            return F.linear(x, weight, bias)
+        case Conv():
+            o = operation
+            return F.conv2d(x, o.weight, o.bias, o.stride, o.padding, o.dilation, o.groups)
+        case AvgPool(kernel, stride, padding):
+            return F.avg_pool2d(x, kernel, stride, padding)
+        case MaxPool(kernel, stride, padding, extra):
+            top, left, bottom, right = *padding, padding[0] + extra[0], padding[1] + extra[1]
+            return F.max_pool2d(F.pad(x, (left, right, top, bottom), value=-math.inf), kernel, stride)
+        case Relu():
+            return torch.relu(x)
+        case Clip(high):
+            return x.clamp(0, high)
+        case LeakyRelu(slope):
+            return F.leaky_relu(x, slope)
+        case PRelu(slope):
+            return F.prelu(x, slope)
+        case Flatten():
+            return x.flatten(1)
+        case Add():
+            return x + inputs[1]

@@ -1,0 +1,121 @@
+"""An ANN becomes a spiking network: the form of input and of pooling that answers most as the ANN does."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.integer import IntegerNetwork
+from converters.ann import Ann, run_ann
+from converters.calibrate import Calibration, InputForm, calibrate
+from converters.model import Model
+from converters.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
+from specs.block import Encoding
+from specs.errors import StateOverflowError, UnsupportedError
+
+__all__ = ["Candidate", "best_candidate"]
+
+N_CALIBRATION, N_JUDGING, BATCH = 256, 1000, 250
+GRADED_BITS = (8, 7, 6, 5, 4, 3)
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A calibrated network, and the part of images to which it gives the answer of the ANN."""
+
+    model: Model
+    calibrations: list[Calibration]
+    input_form: InputForm
+    max_pooling: MaxPooling
+    agreement: float
+
+
+@dataclass(frozen=True)
+class _Source:
+    ann: Ann
+    seen: Tensor
+    judged: Tensor
+    answers: Tensor
+    name: str
+    time_steps: int
+    mean: float
+    std: float
+
+    def calibrate(self, layers: Sequence[SpikingLayer], form: InputForm) -> tuple[Model, list[Calibration]]:
+        return calibrate(
+            self.ann,
+            layers,
+            self.seen,
+            name=self.name,
+            time_steps=self.time_steps,
+            input_form=form,
+            mean=self.mean,
+            std=self.std,
+        )
+
+
+def best_candidate(
+    ann: Ann,
+    images: Tensor,
+    *,
+    name: str,
+    time_steps: int,
+    encodings: Sequence[Encoding] = tuple(Encoding),
+    max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE),
+    mean: float = 0.0,
+    std: float = 1.0,
+) -> Candidate:
+    """Calibrate every form on the first 256 images, judge each on up to 1,000 others, and give the best.
+
+    No labels are needed: what counts is that the answer is the ANN's.
+
+    Args:
+        ann: the ANN.
+        images: `[N, ...]` in 0..1.
+        name: of the network.
+        time_steps: T.
+        encodings: of the input, to choose from; of graded input, the bits with which the first layer errs least.
+        max_pooling: what maxima may become.
+        mean, std: of the ANN's images.
+
+    Raises:
+        UnsupportedError: no form gives a network; says why.
+    """
+    ann = activations_first(ann)
+    images = images.reshape(len(images), *ann.shape)
+    judged = images[N_CALIBRATION:][:N_JUDGING] if len(images) > N_CALIBRATION else images
+    with torch.no_grad():
+        answers = torch.cat([run_ann(ann, (part - mean) / std)[0].argmax(1) for part in judged.split(BATCH)])
+    source = _Source(ann, images[:N_CALIBRATION], judged, answers, name, time_steps, mean, std)
+    found, problems = [], []
+    for pooling in max_pooling if _has_maxima(ann) else max_pooling[:1]:
+        layers = spiking_layers(ann, pooling)
+        for encoding in encodings:
+            try:
+                found.append(_judge(source, layers, _form(source, layers, encoding), pooling))
+            except (UnsupportedError, StateOverflowError) as error:
+                problems.append(f"{encoding} input: {error}")
+    if not found:
+        raise UnsupportedError(f"{name}: no spiking form: {'; '.join(problems)}")
+    return max(found, key=lambda candidate: candidate.agreement)
+
+
+def _has_maxima(ann: Ann) -> bool:
+    return any(type(node.operation).__name__ == "MaxPool" for node in ann.nodes)
+
+
+def _form(source: _Source, layers: Sequence[SpikingLayer], encoding: Encoding) -> InputForm:
+    """The form of an encoding; of graded input with the bits whose first layer errs least."""
+    if encoding is Encoding.SPIKE:
+        return InputForm(encoding)
+    forms = [InputForm(encoding, bits) for bits in GRADED_BITS]
+    errors = [source.calibrate(layers[:1], form)[1][0].error for form in forms]
+    return forms[errors.index(min(errors))]
+
+
+def _judge(source: _Source, layers: Sequence[SpikingLayer], form: InputForm, pooling: MaxPooling) -> Candidate:
+    model, calibrations = source.calibrate(layers, form)
+    exact = IntegerNetwork(model.build())
+    found = torch.cat([exact(part).argmax(1) for part in source.judged.split(BATCH)])
+    return Candidate(model, calibrations, form, pooling, float((found == source.answers).double().mean()))

@@ -1,0 +1,266 @@
+"""From an ANN's layers to a spiking network: thresholds and scales measured on images."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.build import build_network
+from bootstrap_core.fixed_point import MANT, STATE, STATE_MAX, WEIGHT_STEP
+from bootstrap_core.functional.cuba import cuba_forward
+from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
+from converters.ann import Ann, run_ann
+from converters.grid_fit import fit_to_grid
+from converters.linear_fold import Conv, Dense
+from converters.model import Model
+from converters.spiking_layers import SpikingLayer
+from specs.block import Encoding
+from specs.io import name_from, spec_from_document
+
+__all__ = ["Calibration", "InputForm", "calibrate"]
+
+CANDIDATES = 24
+"""Thresholds tried for a layer, from a twentieth of its largest activation up to it."""
+N_SAMPLED = 1 << 16
+"""Neurons of images that thresholds are tried on; a layer has many more."""
+TAU_GRAD = 0.1
+"""Width of the surrogate gradient, for tuning."""
+ONE = torch.ones(1)
+STATE_FLOATS, MARGIN = (STATE_MAX + 1) / STATE, 0.7
+"""Largest voltage of the hardware, in float units, and how much of it may be used on the images of the calibration."""
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """How pixels enter: as spikes of input neurons, or as integers of some bits straight into the first synapse."""
+
+    encoding: Encoding
+    bits: int = 8
+
+    def __str__(self) -> str:
+        return f"graded, {self.bits} bits" if self.encoding is Encoding.GRADED else "spikes"
+
+    @property
+    def levels(self) -> int:
+        """Largest value of the input."""
+        return 2**self.bits - 1 if self.encoding is Encoding.GRADED else 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Block `block` of the network: what a rate of 1 stands for, its threshold, and what is left of error.
+
+    `error` is the root mean square of what the rates say less what the ANN gives, as a part of the latter's;
+    `saturated` is the part of activations above what the rates can say.
+    """
+
+    block: int
+    target: str
+    scale: float
+    threshold: float
+    error: float
+    saturated: float
+
+
+def calibrate(
+    ann: Ann,
+    layers: Sequence[SpikingLayer],
+    images: Tensor,
+    *,
+    name: str,
+    time_steps: int,
+    input_form: InputForm,
+    mean: float = 0.0,
+    std: float = 1.0,
+    seed: int = 0,
+) -> tuple[Model, list[Calibration]]:
+    """A spiking network of the layers. Each threshold is the one whose rates come nearest to what the ANN gives.
+
+    Layer by layer, on the spikes that the layers before really give, so that a layer mends what those before it lost.
+
+    Args:
+        ann: what the layers were made of.
+        layers: with the readout last.
+        images: `[N, *shape]` in 0..1, some hundreds.
+        name: of the network.
+        time_steps: T.
+        input_form: how pixels enter.
+        mean, std: of the images that the ANN was trained on; folded into the first layer.
+        seed: of the neurons sampled.
+    """
+    return _Calibrator(ann, images, time_steps, input_form, mean, std, seed).network(layers, name)
+
+
+class _Calibrator:
+    def __init__(
+        self, ann: Ann, images: Tensor, time_steps: int, form: InputForm, mean: float, std: float, seed: int
+    ) -> None:
+        self.images, self.time_steps, self.form = images, time_steps, form
+        self.mean, self.std = mean + std * ann.mean, std * ann.std  # of both normalisations, one after the other
+        self.generator = torch.Generator().manual_seed(seed)
+        with torch.no_grad():
+            _, self.wanted = run_ann(ann, (images - mean) / std, keep=True)
+
+    @torch.no_grad()
+    def network(self, layers: Sequence[SpikingLayer], name: str) -> tuple[Model, list[Calibration]]:
+        document: dict[str, Any] = {
+            "name": name_from(name),
+            "time_steps": self.time_steps,
+            "neuron": {"current_decay": 1.0, "voltage_decay": 0.0, "tau_grad": TAU_GRAD},
+            "input": {"shape": list(layers[0].before), "encoding": self.form.encoding.value},
+            "blocks": [],
+        }
+        spikes, scale, found = self._enter(document["input"], layers[0])
+        tensors: dict[str, Tensor] = {}
+        for i, layer in enumerate(layers):
+            linear = _normalized(layer.linear, self.mean, self.std) if i == 0 else layer.linear
+            levels = self.form.levels if i == 0 else 1
+            if layer.flattens:
+                if i == 0 and self.form.encoding is Encoding.GRADED:
+                    document["input"]["shape"] = [prod(layer.before)]
+                else:
+                    document["blocks"].append({"kind": "flatten"})
+                spikes = spikes.flatten(2)
+            if layer.is_any:
+                block, spikes = self._any(layer, spikes)
+            else:
+                index = len(document["blocks"]) + 1
+                block, weights, spikes, scale = self._weighted(layer, linear, spikes, scale, levels, index, found)
+                tensors |= {f"blocks.{index}.{key}": value.float() for key, value in weights.items()}
+            document["blocks"].append(block)
+        spec = spec_from_document(document, origin=name)
+        state = build_network(spec, seed=0).state_dict()
+        return Model(spec, state | tensors), found
+
+    def _enter(self, entering: dict[str, Any], first: SpikingLayer) -> tuple[Tensor, float, list[Calibration]]:
+        """What the first synapse sees, `[T or 1, N, ...]`, and what a 1 of it stands for, in pixels of 0..1."""
+        pixels = self.images.reshape(len(self.images), *first.before)
+        if self.form.encoding is Encoding.GRADED:
+            entering["bits"] = self.form.bits
+            return torch.round(pixels.double() * self.form.levels)[None], 1.0, []
+        current = torch.trunc(pixels.double() * MANT) / MANT
+        z = current.expand(self.time_steps, *current.shape)
+        chosen = self._choose(z, None, pixels, 1.0, 1, block=0, target="input")
+        entering["neuron"] = {"threshold": chosen.threshold, "current_decay": 1.0, "voltage_decay": 0.0}
+        spikes = cuba_forward(z, ONE, 0 * ONE, None, chosen.threshold, False).spikes
+        return spikes, chosen.scale, [chosen]
+
+    def _weighted(
+        self,
+        layer: SpikingLayer,
+        linear: Dense | Conv,
+        spikes: Tensor,
+        scale: float,
+        levels: int,
+        index: int,
+        found: list[Calibration],
+    ) -> tuple[dict[str, Any], dict[str, Tensor], Tensor, float]:
+        """Block, its tensors, its spikes, and what a rate of 1 stands for."""
+        wanted = self.wanted[layer.target].reshape(len(self.images), *layer.after)
+        largest = None if layer.activation is None else float(wanted.max().clamp_min(1e-6))
+        fit = fit_to_grid(linear.weight * scale, linear.bias, largest, levels=levels)
+        block: dict[str, Any] = {"bias": True}
+        if isinstance(linear, Dense):
+            block |= {"kind": "dense" if layer.activation else "affine", "features": len(linear.weight)}
+        else:
+            geometry = {key: list(getattr(linear, key)) for key in ("kernel", "stride", "padding", "dilation")}
+            block |= {"kind": "conv", "channels": len(linear.weight), "groups": linear.groups, **geometry}
+        assert fit.bias is not None
+        z, bias = (
+            _weigh(linear, quantize_weight(fit.weight.float()).double(), spikes),
+            quantize_bias(fit.bias.float() * levels),
+        )
+        shrink = min(1.0, STATE_FLOATS * MARGIN / self._reach(z, bias))
+        weight, offset, factor = fit.weight * shrink, fit.bias * shrink, fit.factor * shrink
+        if shrink < 1:
+            z, bias = (
+                _weigh(linear, quantize_weight(weight.float()).double(), spikes),
+                quantize_bias(offset.float() * levels),
+            )
+        tensors = {"synapse.weight": weight, "bias": offset}
+        if layer.activation is None:
+            return block, tensors, z, scale
+        z = z.expand(self.time_steps, *z.shape[1:])
+        chosen = self._choose(z, bias, wanted.clamp_min(0), factor, levels, block=index, target=layer.target)
+        found.append(chosen)
+        block["neuron"] = {
+            "threshold": chosen.threshold,
+            "current_decay": 1.0,
+            "voltage_decay": 0.0,
+            "tau_grad": TAU_GRAD,
+        }
+        offset = bias.reshape(-1, *[1] * (z.dim() - 3))
+        threshold = int(MANT * chosen.threshold * levels) / MANT
+        return block, tensors, cuba_forward(z, ONE, 0 * ONE, offset, threshold, False).spikes, chosen.scale
+
+    def _reach(self, z: Tensor, bias: Tensor) -> float:
+        """How far from zero the voltage of an inhibited neuron goes in T steps, or of any neuron in one."""
+        total = self.time_steps * (z.mean(0) + bias.reshape(-1, *[1] * (z.dim() - 3)))
+        return max(float(-total.min()), float(z.abs().max()), 1e-9)
+
+    def _choose(
+        self, z: Tensor, bias: Tensor | None, wanted: Tensor, factor: float, levels: int, *, block: int, target: str
+    ) -> Calibration:
+        """The threshold, in units of an input of 1, and the scale whose rates come nearest to `wanted`, on a sample.
+
+        Args:
+            z: `[T, N, C, ...]` in units of the input's levels.
+            bias: `[C]`, likewise, or None.
+            wanted: `[N, C, ...]` in units of the ANN.
+            factor: what a 1 of `wanted` is in units of an input of 1.
+        """
+        n = wanted.numel()
+        picked = torch.randint(n, (min(n, N_SAMPLED),), generator=self.generator)
+        sampled, goal = z.flatten(1)[:, picked], wanted.flatten()[picked].double()
+        offset = (
+            torch.zeros(())
+            if bias is None
+            else bias.reshape(-1, *[1] * (z.dim() - 3)).expand(wanted.shape).flatten()[picked]
+        )
+        largest = float(goal.max()) * factor
+        best: Calibration | None = None
+        for part in torch.linspace(0.05, 1.0, CANDIDATES).tolist():
+            mant = max(int(MANT * part * largest * levels), levels)
+            rates = cuba_forward(sampled[:, None], ONE, 0 * ONE, offset, mant / MANT, False).spikes.mean(0)[0].double()
+            scale = float(goal @ rates / (rates @ rates).clamp_min(1e-12))
+            error = float((goal - scale * rates).square().mean().sqrt() / goal.square().mean().sqrt().clamp_min(1e-12))
+            if best is None or error < best.error:
+                threshold = (mant + (0.5 if levels > 1 else 0)) / MANT / levels
+                best = Calibration(block, target, scale, threshold, error, float((goal > scale).double().mean()))
+        assert best is not None
+        return best
+
+    def _any(self, layer: SpikingLayer, spikes: Tensor) -> tuple[dict[str, Any], Tensor]:
+        linear = layer.linear
+        assert isinstance(linear, Conv)
+        one = 1 + WEIGHT_STEP
+        block = {
+            "kind": "avg_pool", "kernel": list(linear.kernel), "stride": list(linear.stride),
+            "padding": list(linear.padding), "gain": one * prod(linear.kernel),
+            "neuron": {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0, "tau_grad": TAU_GRAD},
+        }  # fmt: skip
+        fired = F.max_pool2d(spikes.flatten(0, 1), linear.kernel, linear.stride, linear.padding)
+        return block, fired.reshape(*spikes.shape[:2], *fired.shape[1:])
+
+
+def _normalized(linear: Dense | Conv, mean: float, std: float) -> Dense | Conv:
+    """The first layer for pixels in 0..1, instead of `(x - mean) / std`; exact but where a convolution pads."""
+    weight = linear.weight / std
+    bias = linear.bias - mean * weight.flatten(1).sum(1)
+    if isinstance(linear, Dense):
+        return Dense(weight, bias)
+    return Conv(weight, bias, linear.stride, linear.padding, linear.dilation, linear.groups)
+
+
+def _weigh(linear: Dense | Conv, weight: Tensor, x: Tensor) -> Tensor:
+    """Weighted input of every step, `[T, N, ...]`."""
+    x = x.double()
+    if isinstance(linear, Dense):
+        return F.linear(x, weight)
+    flat = x.flatten(0, 1)
+    z = F.conv2d(flat, weight, None, linear.stride, linear.padding, linear.dilation, linear.groups)
+    return z.reshape(*x.shape[:2], *z.shape[1:])

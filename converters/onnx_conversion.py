@@ -1,0 +1,219 @@
+"""From an ONNX file to a tuned spiking network, with every figure on the way."""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.datasets import Dataset, Split, train_validation_split
+from bootstrap_core.evaluation import Evaluation, batches, evaluate
+from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.network import Network
+from bootstrap_core.training import EpochReport, fit
+from converters.ann import Ann, run_ann
+from converters.ann_conversion import Candidate, best_candidate
+from converters.model import Model
+from converters.onnx_model.import_onnx import OnnxImport, import_onnx
+from converters.spiking_layers import MaxPooling
+from specs.block import Encoding
+from specs.errors import StateOverflowError
+from specs.training import TrainingSpec
+
+__all__ = ["OnnxConversion", "convert_onnx"]
+
+BATCH = 250
+N_IMAGES = 1256
+"""Training images for calibration; what it does with them is in `ann_conversion`."""
+LEARNING_RATE = 3e-4
+VALIDATION_PART = 12
+"""One training image in so many is held out of tuning, to choose the best epoch by."""
+
+
+@dataclass(frozen=True)
+class OnnxConversion:
+    """What came of an ONNX file. Accuracies are of the test images, by labels; without those, by the ANN's answers.
+
+    Attributes:
+        model: the spiking network.
+        imported: nodes, and the largest difference from the ONNX reference.
+        candidate: what calibration chose.
+        ann: accuracy of the ANN; None without data.
+        converted, tuned: accuracy by time steps, before and after tuning; None where a state leaves 24 bits.
+        score: of the final network at its own T, with rates and synops; None without data.
+        notes: what was assumed.
+        seconds: all of it.
+    """
+
+    model: Model
+    imported: OnnxImport
+    candidate: Candidate
+    ann: float | None
+    converted: dict[int, float | None]
+    tuned: dict[int, float | None]
+    score: Evaluation | None
+    notes: tuple[str, ...]
+    seconds: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The figures as JSON values."""
+        score = self.score
+        saturated = {found.block: found.saturated for found in self.candidate.calibrations}
+        return {
+            "nodes": self.imported.nodes,
+            "import_max_abs_error": self.imported.max_abs_error,
+            "input": str(self.candidate.input_form.encoding),
+            "accuracy": {
+                "ann": self.ann,
+                "converted": {str(t): accuracy for t, accuracy in self.converted.items()},
+                "tuned": {str(t): accuracy for t, accuracy in self.tuned.items()},
+            },
+            "samples": 0 if score is None else score.n_images,
+            "layers": [
+                {
+                    "block": f"{i} {layer.kind}",
+                    "rate": None if score is None else score.rates[i],
+                    "saturated": saturated.get(i),
+                    "synops": None if score is None or score.synops is None else score.synops[i],
+                }
+                for i, layer in enumerate(self.model.spec.layers)
+            ],
+            "notes": list(self.notes),
+            "seconds": self.seconds,
+        }
+
+
+def convert_onnx(
+    path: Path,
+    *,
+    dataset: Dataset | None = None,
+    labelled: bool = True,
+    mean: float = 0.0,
+    std: float = 1.0,
+    time_steps: int = 16,
+    epochs: int = 2,
+    encodings: Sequence[Encoding] = tuple(Encoding),
+    max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE),
+    seed: int = 0,
+    on_epoch: Callable[[EpochReport], object] = lambda report: None,
+) -> OnnxConversion:
+    """Import an ANN, calibrate its spiking form, tune that by bootstrap, and score every stage.
+
+    Args:
+        path: of the ONNX file.
+        dataset: images to calibrate, tune and score on; without, images of noise calibrate, and nothing is tuned.
+        labelled: whether its labels mean something; if not, the ANN's answers stand for them.
+        mean, std: what the ANN's images were normalised by.
+        time_steps: T.
+        epochs: of tuning; 0 for none.
+        encodings, max_pooling: what to choose from, by measure.
+        seed: of everything random.
+        on_epoch: called with the report of each epoch.
+
+    Raises:
+        UnsupportedError: nodes without a spiking form; names all of them.
+        ConversionError: the import does not agree with the ONNX reference.
+    """
+    start = time.perf_counter()
+    imported = import_onnx(path)
+    ann, notes = imported.ann, list(imported.notes)
+    if dataset is None:
+        notes.append("no data: calibrated on noise, and not tuned; with --data it would be better, and its score known")
+    elif not labelled:
+        dataset = _answered(ann, dataset, mean, std)
+        notes.append("no labels: the ANN's answers stand for them, in tuning and in every accuracy")
+    candidate = best_candidate(
+        ann,
+        _calibration_images(ann, dataset, seed),
+        name=path.stem,
+        time_steps=time_steps,
+        encodings=encodings,
+        max_pooling=max_pooling,
+        mean=mean,
+        std=std,
+    )
+    network = candidate.model.build()
+    steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
+    ann_accuracy, score = None, None
+    converted, tuned = dict[int, float | None](), dict[int, float | None]()
+    if dataset is not None:
+        ann_accuracy = float((_answers(ann, dataset.test, mean, std) == dataset.test.labels).double().mean())
+        converted = _accuracies(network, dataset.test, steps)
+        if epochs:
+            _tune(network, dataset.train, epochs, seed, on_epoch)
+            tuned = _accuracies(network, dataset.test, steps)
+        score = evaluate(IntegerNetwork(network), dataset.test)
+    card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, "mean": mean, "std": std}}
+    return OnnxConversion(
+        model=replace(Model.of(network, card), notes=tuple(notes)),
+        imported=imported,
+        candidate=candidate,
+        ann=ann_accuracy,
+        converted=converted,
+        tuned=tuned,
+        score=score,
+        notes=tuple(notes),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def _answers(ann: Ann, split: Split, mean: float, std: float) -> Tensor:
+    """The ANN's classes, int64 `[N]`."""
+    with torch.no_grad():
+        parts = (images.float().reshape(len(images), *ann.shape) / 255 for images, _ in batches(split, BATCH))
+        return torch.cat([run_ann(ann, (x - mean) / std)[0].argmax(1) for x in parts])
+
+
+def _answered(ann: Ann, dataset: Dataset, mean: float, std: float) -> Dataset:
+    """The dataset with the ANN's answers as labels."""
+    train, test = (Split(split.images, _answers(ann, split, mean, std)) for split in (dataset.train, dataset.test))
+    return replace(dataset, train=train, test=test)
+
+
+def _calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
+    """Images `[N, ...]` in 0..1, drawn from the training set, or blurred noise."""
+    generator = torch.Generator().manual_seed(seed)
+    if dataset is not None:
+        order = torch.randperm(len(dataset.train), generator=generator)[:N_IMAGES]
+        return dataset.train.images[order].float() / 255
+    noise = torch.rand(N_IMAGES, *ann.shape, generator=generator)
+    if noise.ndim < 4:
+        return noise
+    blurred = F.avg_pool2d(noise, 3, 1, 1)
+    low, high = blurred.amin((1, 2, 3), keepdim=True), blurred.amax((1, 2, 3), keepdim=True)
+    return (blurred - low) / (high - low).clamp_min(1e-6)
+
+
+def _accuracies(network: Network, split: Split, steps: Sequence[int]) -> dict[int, float | None]:
+    """In the integer engine, by T; a state that leaves 24 bits gives None."""
+    exact = IntegerNetwork(network)
+    found: dict[int, float | None] = {}
+    for t in steps:
+        try:
+            found[t] = evaluate(exact, split, time_steps=t).accuracy
+        except StateOverflowError:
+            found[t] = None
+    return found
+
+
+def _tune(network: Network, split: Split, epochs: int, seed: int, on_epoch: Callable[[EpochReport], object]) -> None:
+    """Train on, and keep the best epoch by held-out images; or the network as it was, if a state then leaves 24 bits.
+
+    That the ANN itself has seen those images makes no difference between epochs.
+    """
+    recipe = TrainingSpec(
+        epochs=epochs,
+        learning_rate=LEARNING_RATE,
+        validation=max(1, len(split) // VALIDATION_PART),
+        sample_iterations=10,
+        seed=seed,
+    )
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    fit(network, split, recipe, on_epoch=on_epoch)
+    held_out = train_validation_split(split, n_validation=recipe.validation, seed=seed)[1]
+    if None in _accuracies(network, held_out, [network.spec.time_steps]).values():
+        network.load_state_dict(before)
