@@ -107,7 +107,7 @@ def _has_maxima(ann: Ann) -> bool:
 
 def _form(source: _Source, layers: Sequence[SpikingLayer], encoding: Encoding) -> InputForm:
     """The form of an encoding; of graded input with the bits whose first layer errs least."""
-    if encoding is Encoding.SPIKE:
+    if encoding is Encoding.SPIKE or layers[0].activation is None:
         return InputForm(encoding)
     forms = [InputForm(encoding, bits) for bits in GRADED_BITS]
     errors = [source.calibrate(layers[:1], form)[1][0].error for form in forms]

@@ -5,7 +5,10 @@ import shutil
 from pathlib import Path
 
 import h5py
+import numpy as np
+import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -136,3 +139,27 @@ def test_a_file_without_suffix_is_a_model_by_its_content(folder, run) -> None:
 def test_a_file_that_says_too_little_points_to_convert(folder, run) -> None:
     (folder / "network.net").unlink()
     assert "options of: zoo convert" in run("show", folder / "network.pt", code=1).stderr
+
+
+def test_an_ann_in_onnx_becomes_a_spiking_network(tmp_path, run) -> None:
+    path = tmp_path / "net.onnx"
+    weight = np.zeros((10, 784), np.float32)
+    weight[np.arange(10), np.arange(10) * 40 + 300] = 1.0
+    graph = helper.make_graph(
+        [helper.make_node("Flatten", ["x"], ["f"]), helper.make_node("Gemm", ["f", "w"], ["y"], transB=1)],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1, 28, 28])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 10])],
+        [numpy_helper.from_array(weight, "w")],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    out = tmp_path / "net.safetensors"
+    found = json.loads(
+        run("convert", path, "--data", "mnist-sample", "--epochs", 0, "--input", "spike", "-o", out, "--json").stdout
+    )
+    assert found["accuracy"]["ann"] == pytest.approx(found["accuracy"]["converted"]["16"], abs=0.1)
+    assert found["outputs"][0]["path"] == str(out)
+    assert "affine" in run("show", out).stdout
+    assert run("convert", path, "-o", tmp_path / "b.net", "--dt", 1, code=2).stderr.count("no use for --dt") == 1
+    assert "0.00392" in run("convert", path, "-o", tmp_path / "b.net", "--raw", "--std", 1, code=2).stderr
+    assert "no data: calibrated on noise" in run("convert", path, "-o", tmp_path / "b.net").stderr

@@ -1,0 +1,207 @@
+"""ANNs trained on the embedded digits, from ONNX to spikes."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from bootstrap_core import IntegerNetwork, evaluate, load_dataset
+from bootstrap_core.datasets import Dataset, Split
+from converters import read_model, write_model
+from converters.ann import run_ann
+from converters.ann_conversion import best_candidate
+from converters.calibrate import InputForm, calibrate
+from converters.onnx_conversion import convert_onnx
+from converters.onnx_model.import_onnx import import_onnx
+from converters.spiking_layers import MaxPooling, activations_first, spiking_layers
+from specs import UnsupportedError
+from specs.block import Encoding
+
+MEAN, STD = 0.13, 0.31
+
+
+def write_onnx(path: Path, network: nn.Sequential) -> Path:
+    """The network's layers as ONNX nodes."""
+    nodes, weights, name = [], [], "image"
+    for i, layer in enumerate(network):
+        inputs, attributes = [name], {}
+        match layer:
+            case nn.Flatten():
+                op = "Flatten"
+            case nn.ReLU():
+                op = "Relu"
+            case nn.MaxPool2d():
+                op, attributes = "MaxPool", {"kernel_shape": [2, 2], "strides": [2, 2]}
+            case nn.Conv2d():
+                op, attributes = "Conv", {"strides": list(layer.stride)}
+            case nn.Linear():
+                op, attributes = "Gemm", {"transB": 1}
+        if isinstance(layer, nn.Conv2d | nn.Linear):
+            for part in ("weight", "bias"):
+                weights.append(numpy_helper.from_array(getattr(layer, part).detach().numpy(), f"{part}{i}"))
+                inputs.append(f"{part}{i}")
+        nodes.append(helper.make_node(op, inputs, [f"out{i}"], f"{op}{i}", **attributes))
+        name = f"out{i}"
+    entering = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 1, 28, 28])
+    leaving = helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 10])
+    graph = helper.make_graph(nodes, "digits", [entering], [leaving], weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def train(network: nn.Sequential, split: Split, epochs: int) -> None:
+    optimizer = torch.optim.Adam(network.parameters(), lr=3e-3)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(epochs):
+        for indices in torch.randperm(len(split), generator=generator).split(100):
+            images = (split.images[indices].float() / 255 - MEAN) / STD
+            loss = nn.functional.cross_entropy(network(images), split.labels[indices])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("mnist-sample")
+
+
+@pytest.fixture(scope="module")
+def mlp(tmp_path_factory, digits) -> Path:
+    torch.manual_seed(0)
+    hidden = nn.Linear(784, 64), nn.ReLU(), nn.Linear(64, 32), nn.ReLU()
+    network = nn.Sequential(nn.Flatten(), *hidden, nn.Linear(32, 10))
+    train(network, digits.train, 6)
+    return write_onnx(tmp_path_factory.mktemp("mlp") / "digits mlp.onnx", network)
+
+
+@pytest.fixture(scope="module")
+def cnn(tmp_path_factory, digits) -> Path:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(1, 6, 5, stride=2), nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(216, 32), nn.ReLU(),
+        nn.Linear(32, 10),
+    )  # fmt: skip
+    train(network, digits.train, 6)
+    return write_onnx(tmp_path_factory.mktemp("cnn") / "cnn.onnx", network)
+
+
+@pytest.mark.parametrize("entering", list(Encoding))
+@pytest.mark.parametrize("which", ["mlp", "cnn"])
+def test_untuned_accuracy_stays_near_the_anns(which, entering, digits, request) -> None:
+    path = request.getfixturevalue(which)
+    found = convert_onnx(path, dataset=digits, mean=MEAN, std=STD, epochs=0, encodings=[entering])
+    assert found.ann is not None
+    assert found.ann > 0.85
+    assert found.converted[16] > found.ann - 0.03
+    assert found.tuned == {}
+    assert found.candidate.input_form.encoding is entering
+
+
+def test_tuning_at_few_steps_wins_accuracy_back(mlp, digits) -> None:
+    found = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=2, encodings=[Encoding.SPIKE])
+    assert found.tuned[4] > found.converted[4]
+    assert found.tuned[4] > found.ann - 0.03
+    assert list(found.tuned) == [4, 2, 1]
+
+
+def test_the_model_runs_exactly_as_scored_in_every_format(cnn, digits, tmp_path) -> None:
+    found = convert_onnx(cnn, dataset=digits, mean=MEAN, std=STD, epochs=0)
+    network = found.model.build()
+    assert found.score.accuracy == found.converted[16]
+    for suffix in (".safetensors", ".net", ".nir"):
+        again = read_model(write_model(found.model, tmp_path / f"a{suffix}")).build()
+        assert torch.equal(again(digits.test.images[:50]), network(digits.test.images[:50]))
+    assert evaluate(IntegerNetwork(network), digits.test).accuracy == found.score.accuracy
+
+
+def test_the_figures_are_those_of_the_contract(mlp, digits) -> None:
+    figures = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=0).as_json()
+    assert [node["op"] for node in figures["nodes"]] == ["Flatten", "Gemm", "Relu", "Gemm", "Relu", "Gemm"]
+    assert figures["import_max_abs_error"] < 1e-4
+    assert set(figures["accuracy"]) == {"ann", "converted", "tuned"}
+    assert figures["samples"] == 1000
+    assert {"block", "rate", "saturated", "synops"} == set(figures["layers"][0])
+    assert sum(layer["synops"] for layer in figures["layers"]) > 1000
+
+
+def test_without_labels_the_anns_answers_stand_for_them(mlp, digits) -> None:
+    blind = replace(digits, train=_without_labels(digits.train), test=_without_labels(digits.test))
+    found = convert_onnx(mlp, dataset=blind, labelled=False, mean=MEAN, std=STD, epochs=1)
+    assert found.ann == 1.0
+    assert found.tuned[16] > 0.93
+    assert any("no labels" in note for note in found.notes)
+
+
+def _without_labels(split: Split) -> Split:
+    return Split(split.images, torch.zeros_like(split.labels))
+
+
+def test_without_data_noise_calibrates_and_that_is_said(mlp, digits) -> None:
+    found = convert_onnx(mlp, mean=MEAN, std=STD)
+    assert (found.ann, found.tuned, found.score) == (None, {}, None)
+    assert any("no data" in note for note in found.notes)
+    assert evaluate(IntegerNetwork(found.model.build()), digits.test).accuracy > 0.6
+
+
+def test_the_same_seed_gives_the_same_bytes(mlp, digits, tmp_path) -> None:
+    models = [convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=1).model for _ in range(2)]
+    first, second = (write_model(model, tmp_path / f"{i}.safetensors") for i, model in enumerate(models))
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_rates_times_their_scale_are_the_activations(mlp, digits) -> None:
+    ann = import_onnx(mlp).ann
+    images = digits.train.images[:200].float().reshape(-1, *ann.shape) / 255
+    layers = spiking_layers(activations_first(ann), MaxPooling.ANY)
+    model, found = calibrate(
+        ann, layers, images, name="x", time_steps=64, input_form=InputForm(Encoding.SPIKE), mean=MEAN, std=STD
+    )
+    _, wanted = run_ann(ann, (images - MEAN) / STD, keep=True)
+    with torch.no_grad():
+        _, trace = model.build().run(images)
+    for calibration in found[1:]:
+        rates = trace.rates[calibration.block]
+        goal = wanted[calibration.target]
+        error = (rates * calibration.scale - goal).square().mean().sqrt() / goal.square().mean().sqrt()
+        assert float(error) == pytest.approx(calibration.error, rel=0.15)
+        assert float(error) < 0.15
+    logits = trace.spikes[-1].mean(0)
+    assert (logits.argmax(1) == wanted[layers[-1].target].argmax(1)).float().mean() > 0.97
+
+
+def test_more_steps_leave_less_error(mlp, digits) -> None:
+    ann = import_onnx(mlp).ann
+    images = digits.train.images[:200].float().reshape(-1, *ann.shape) / 255
+    layers = spiking_layers(activations_first(ann), MaxPooling.ANY)
+    options = {"name": "x", "input_form": InputForm(Encoding.SPIKE), "mean": MEAN, "std": STD}
+    errors = [calibrate(ann, layers, images, time_steps=t, **options)[1][-1].error for t in (4, 16, 64)]
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_the_pooling_that_keeps_most_answers_is_chosen(cnn, digits) -> None:
+    ann = import_onnx(cnn).ann
+    images = digits.train.images[:800].float() / 255
+    options = {"name": "x", "time_steps": 8, "encodings": [Encoding.SPIKE], "mean": MEAN, "std": STD}
+    each = [best_candidate(ann, images, max_pooling=[pooling], **options).agreement
+            for pooling in (MaxPooling.ANY, MaxPooling.AVERAGE)]  # fmt: skip
+    assert best_candidate(ann, images, **options).agreement == max(each)
+    with pytest.raises(UnsupportedError, match="a maximum"):
+        best_candidate(ann, images, max_pooling=[MaxPooling.ERROR], **options)
+
+
+def test_states_have_room_on_the_images_of_the_calibration(cnn, digits) -> None:
+    for bits in (8, 5):
+        ann = activations_first(import_onnx(cnn).ann)
+        images = digits.train.images[:100].float() / 255
+        layers = spiking_layers(ann, MaxPooling.ANY)
+        form = InputForm(Encoding.GRADED, bits)
+        model, _ = calibrate(ann, layers, images, name="x", time_steps=16, input_form=form, mean=MEAN, std=STD)
+        IntegerNetwork(model.build()).run(images)  # would raise
+        assert model.spec.input.bits == bits
+        assert np.isfinite(float(model.tensors["blocks.1.synapse.weight"].abs().max()))
