@@ -282,7 +282,7 @@ class SpikingBlock(_SynapticBlock):
             x, self.synapse.quantized_weight(), bias, self.mask(x.values[0]), 1 / (1 - self.dropout)
         )
         if mode is Mode.SAMPLE:
-            mean = z.sum(0).float().mul_(WEIGHT_STEP).div_(time_steps)
+            mean = z.sum(0, dtype=torch.int32).float().mul_(WEIGHT_STEP).div_(time_steps)
             self.sampler.add(self._drive(mean, bias), spikes.totals() / time_steps)
         return spikes
 

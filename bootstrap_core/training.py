@@ -2,7 +2,8 @@
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -119,11 +120,8 @@ class Trainer:
         network, recipe, device = self.network.train(), self.recipe, self.network.device
         generator = torch.Generator().manual_seed(mix_seed(recipe.seed, epoch))
         order = torch.randperm(len(self.training), generator=generator)
-        for iteration, indices in enumerate(order.split(recipe.batch_size)):
-            images = self.training.images[indices].float() / 255
-            if self.augment is not None:
-                images = self.augment(images, generator)
-            labels = self.training.labels[indices].to(device)
+        for iteration, (images, labels) in enumerate(self._batches(order, generator)):
+            labels = labels.to(device)
             logits: Tensor = network(images.to(device), self._modes(epoch, iteration))
             loss = F.cross_entropy(logits * recipe.logit_scale, labels, label_smoothing=recipe.label_smoothing)
             if not torch.isfinite(loss):
@@ -136,6 +134,24 @@ class Trainer:
             self.stats.training.add(loss.item(), int((logits.argmax(1) == labels).sum()), len(labels))
             on_batch(iteration + 1, self.n_batches)
         network.eval()
+
+    def _batches(self, order: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
+        """Images and labels of each batch; while one is trained on, the next is made."""
+
+        def make(indices: Tensor) -> tuple[Tensor, Tensor]:
+            images = self.training.images[indices].float() / 255
+            if self.augment is not None:
+                images = self.augment(images, generator)
+            return images, self.training.labels[indices]
+
+        with ThreadPoolExecutor(1) as maker:
+            coming = None
+            for indices in order.split(self.recipe.batch_size):
+                ready, coming = coming, maker.submit(make, indices)
+                if ready is not None:
+                    yield ready.result()
+            if coming is not None:
+                yield coming.result()
 
     @torch.no_grad()
     def _fit_what_is_left(self, epoch: int) -> None:
