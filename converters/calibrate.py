@@ -160,7 +160,7 @@ class _Calibrator:
         found: list[Calibration],
     ) -> tuple[dict[str, Any], dict[str, Tensor], Tensor, float]:
         """Block, its tensors, its spikes, and what a rate of 1 stands for."""
-        wanted = self.wanted[layer.target].reshape(len(self.images), *layer.after)
+        wanted = layer.wanted(self.wanted[layer.target])
         largest = None if layer.activation is None else float(wanted.max().clamp_min(1e-6))
         fit = fit_to_grid(linear.weight * scale, linear.bias, largest, levels=levels)
         block: dict[str, Any] = {"bias": True}
@@ -185,7 +185,7 @@ class _Calibrator:
         if layer.activation is None:
             return block, tensors, z, scale
         z = z.expand(self.time_steps, *z.shape[1:])
-        chosen = self._choose(z, bias, wanted.clamp_min(0), factor, levels, block=index, target=layer.target)
+        chosen = self._choose(z, bias, wanted, factor, levels, block=index, target=layer.target)
         found.append(chosen)
         block["neuron"] = {
             "threshold": chosen.threshold,

@@ -6,6 +6,7 @@ from enum import StrEnum
 from math import prod
 
 import torch
+from torch import Tensor
 
 from converters import ann as nets
 from converters.ann import Ann, Node
@@ -43,6 +44,8 @@ class SpikingLayer:
         activation: what the neurons stand for; None for a readout without neurons.
         flattens: whether its input is flattened first.
         is_any: whether it is an `any` pool.
+        slopes: of a leaky activation, `[channels]` above 0: the first half of the channels stands for what is above
+            0, the second for what is below, divided by the slope and turned positive; None for others.
     """
 
     target: str
@@ -52,6 +55,14 @@ class SpikingLayer:
     activation: nets.Operation | None
     flattens: bool = False
     is_any: bool = False
+    slopes: Tensor | None = None
+
+    def wanted(self, output: Tensor) -> Tensor:
+        """What the rates stand for, `[N, *after]` and never negative, for the node's output `[N, ...]`."""
+        if self.slopes is None:
+            return output.reshape(len(output), *self.after).clamp_min(0)
+        slopes = self.slopes.to(output.dtype).reshape(-1, *[1] * (output.dim() - 2))
+        return torch.cat([output.clamp_min(0), (-output / slopes).clamp_min(0)], dim=1)
 
 
 def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
@@ -95,6 +106,7 @@ class _Lowering:
     def __init__(self, shape: Shape, max_pooling: MaxPooling) -> None:
         self.before, self.max_pooling = shape, max_pooling
         self.average: Conv | None = None
+        self.slopes: Tensor | None = None  # of the layer before
         self.linear: Dense | Conv | None = None
         self.flattens = False
 
@@ -115,8 +127,8 @@ class _Lowering:
                 case nets.MaxPool(kernel, stride, padding) if self.max_pooling is MaxPooling.AVERAGE:
                     self._take_average(kernel, stride, padding)
                 case nets.MaxPool(kernel, stride, padding):
-                    if self.average is not None or self.linear is not None:
-                        raise UnsupportedError(f"{node.name}: a maximum with no activation before it")
+                    if self.average is not None or self.linear is not None or self.slopes is not None:
+                        raise UnsupportedError(f"{node.name}: a maximum with no activation, or a leaky one, before it")
                     self.linear = pool(torch.ones(self.before[0]), kernel, stride, padding)
                     yield self._close(node, nets.Relu(), is_any=True)
                 case _:
@@ -129,9 +141,21 @@ class _Lowering:
 
     def _close(self, node: Node, activation: nets.Operation | None, *, is_any: bool = False) -> SpikingLayer:
         assert self.linear is not None
-        layer = SpikingLayer(node.name, self.linear, self.before, node.shape, activation, self.flattens, is_any)
-        self.before, self.linear, self.average, self.flattens = node.shape, None, None, False
+        slopes, after = _slopes_of(activation, node.shape[0]), node.shape
+        linear = self.linear
+        if slopes is not None:  # leaky(x) = relu(x) - slope relu(-x)
+            linear, after = _both_signs(linear), (2 * after[0], *after[1:])
+        layer = SpikingLayer(node.name, linear, self.before, after, activation, self.flattens, is_any, slopes)
+        self.before, self.linear, self.average, self.flattens, self.slopes = after, None, None, False, slopes
         return layer
+
+    def _joined(self, weight: Tensor, channels: int) -> Tensor:
+        """The weight `[outputs, inputs, ...]` for both halves of a leaky layer before it."""
+        if self.slopes is None or self.linear is not None:
+            return weight
+        places = weight.shape[1] // channels  # of each channel, flattened
+        slopes = self.slopes.repeat_interleave(places).reshape(1, -1, *[1] * (weight.dim() - 2))
+        return torch.cat([weight, -slopes * weight], dim=1)
 
     def _readout(self, last: Node) -> SpikingLayer:
         n_classes = prod(last.shape)
@@ -143,6 +167,9 @@ class _Lowering:
         return self._close(replace(last, shape=(n_classes,)), None)
 
     def _take_conv(self, node: Node, conv: Conv) -> None:
+        if self.slopes is not None and conv.groups > 1:
+            raise UnsupportedError(f"{node.name}: a grouped convolution of a leaky activation")
+        conv = replace(conv, weight=self._joined(conv.weight, conv.weight.shape[1]))
         first = self.linear or self.average
         if isinstance(first, Dense) or (isinstance(first, Conv) and not (first.depthwise or conv.depthwise)):
             raise UnsupportedError(f"{node.name}: weights behind weights with no activation between them")
@@ -150,6 +177,7 @@ class _Lowering:
         self.average = None
 
     def _take_dense(self, node: Node, dense: Dense) -> None:
+        dense = replace(dense, weight=self._joined(dense.weight, 0 if self.slopes is None else len(self.slopes)))
         match self.linear:
             case Dense() as first:
                 self.linear = Dense(dense.weight @ first.weight, dense.weight @ first.bias + dense.bias)
@@ -172,6 +200,30 @@ class _Lowering:
             self.linear = fold_conv(self.linear, mean, self.before)
         else:
             self.average = fold_conv(self.average, mean, self.before) if self.average else mean
+
+
+def _slopes_of(activation: nets.Operation | None, channels: int) -> Tensor | None:
+    """Slopes below zero, `[channels]`, of an activation that has any above 0."""
+    match activation:
+        case nets.LeakyRelu(slope):
+            slopes = torch.full((channels,), slope, dtype=torch.float64)
+        case nets.PRelu(slope):
+            slopes = slope.double().reshape(-1).expand(channels).clone()
+        case _:
+            return None
+    if bool((slopes <= 0).all()):
+        return None
+    return slopes.clamp_min(1e-6)
+
+
+def _both_signs(linear: Dense | Conv) -> Dense | Conv:
+    """The map and its negative, one after the other."""
+    weight, bias = torch.cat([linear.weight, -linear.weight]), torch.cat([linear.bias, -linear.bias])
+    if isinstance(linear, Dense):
+        return Dense(weight, bias)
+    if linear.groups > 1:
+        raise UnsupportedError("a leaky activation of a grouped convolution")
+    return replace(linear, weight=weight, bias=bias)
 
 
 def _as_dense(conv: Conv, shape: Shape) -> Dense:

@@ -48,7 +48,8 @@ def forward(layers: list[SpikingLayer], x: Tensor) -> Tensor:
             geometry = linear.stride, linear.padding, linear.dilation, linear.groups
             x = F.conv2d(x, linear.weight, linear.bias, *geometry)
         if layer.activation is not None:
-            x = nets.apply_operation(layer.activation, x)
+            activation = nets.Relu() if layer.slopes is not None else layer.activation
+            x = nets.apply_operation(activation, x)
         assert tuple(x.shape[1:]) == layer.after
     return x
 
@@ -67,6 +68,11 @@ AVERAGED = {
                                       nets.Flatten(), dense(4, 18)),
     "global average as logits": ((1, 6, 6), conv(4, 1), nets.Relu(), nets.AvgPool((4, 4), (4, 4)), nets.Flatten()),
     "conv as logits": ((1, 6, 6), conv(2, 1), nets.Relu(), conv(4, 2), nets.AvgPool((2, 2), (2, 2)), nets.Flatten()),
+    "leaky dense": ((6,), dense(5, 6), nets.LeakyRelu(0.3), dense(4, 5), nets.LeakyRelu(0.1), dense(3, 4)),
+    "leaky conv": ((1, 8, 8), conv(2, 1), nets.LeakyRelu(0.3), nets.AvgPool((2, 2), (2, 2)), conv(3, 2),
+                   nets.PRelu(torch.tensor([0.1, 0.2, 0.5])), nets.Flatten(), dense(4, 3)),
+    "leaky into dense": ((1, 6, 6), conv(2, 1), nets.LeakyRelu(0.2), nets.AvgPool((2, 2), (2, 2)), nets.Flatten(),
+                         dense(4, 8)),
     "dense after dense": ((6,), dense(5, 6), dense(4, 5), nets.Relu(), dense(3, 4)),
     "depthwise scale": ((2, 5, 5), conv(2, 1, 1, groups=2), conv(3, 2), nets.LeakyRelu(0.1), nets.Flatten(),
                         dense(4, 27)),
