@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bootstrap_core.augment import RandomAffine
 from bootstrap_core.datasets import Dataset, Split, train_validation_split
 from bootstrap_core.evaluation import Evaluation, batches, evaluate
 from bootstrap_core.integer import IntegerNetwork
@@ -22,7 +23,7 @@ from converters.onnx_model.import_onnx import OnnxImport, import_onnx
 from converters.spiking_layers import MaxPooling
 from specs.block import Encoding
 from specs.errors import StateOverflowError
-from specs.training import TrainingSpec
+from specs.training import AugmentSpec, TrainingSpec
 
 __all__ = ["OnnxConversion", "convert_onnx"]
 
@@ -201,9 +202,9 @@ def _accuracies(network: Network, split: Split, steps: Sequence[int]) -> dict[in
 
 
 def _tune(network: Network, split: Split, epochs: int, seed: int, on_epoch: Callable[[EpochReport], object]) -> None:
-    """Train on, and keep the best epoch by held-out images; or the network as it was, if a state then leaves 24 bits.
+    """Train on, and keep the best epoch; or the network as it was, if that answers better on held-out images.
 
-    That the ANN itself has seen those images makes no difference between epochs.
+    The ANN has seen those as they are, so it is judged, and what tuning made of it, on images moved a little.
     """
     recipe = TrainingSpec(
         epochs=epochs,
@@ -212,8 +213,14 @@ def _tune(network: Network, split: Split, epochs: int, seed: int, on_epoch: Call
         sample_iterations=10,
         seed=seed,
     )
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    fit(network, split, recipe, on_epoch=on_epoch)
     held_out = train_validation_split(split, n_validation=recipe.validation, seed=seed)[1]
-    if None in _accuracies(network, held_out, [network.spec.time_steps]).values():
+    generator = torch.Generator().manual_seed(seed)
+    moved = RandomAffine(**AugmentSpec().model_dump())(held_out.images.float() / 255, generator)
+    judging = Split((moved * 255).round().to(torch.uint8), held_out.labels)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    steps = network.spec.time_steps
+    untuned = _accuracies(network, judging, [steps])[steps] or 0.0
+    fit(network, split, recipe, on_epoch=on_epoch)
+    tuned = _accuracies(network, judging, [steps])[steps]
+    if tuned is None or tuned < untuned:
         network.load_state_dict(before)

@@ -1,20 +1,24 @@
 """Write the README's tables from what was measured: `python tests/make_readme_tables.py`.
 
-`models` comes from the cards inside the packaged weights, `lava-dl` from the last `make bench`. `--print NAME` only
-prints one.
+`models` comes from the cards inside the packaged weights, `bench` from the last `make bench` and `make bench-accuracy`.
+`--print NAME` only prints one.
 """
 
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from specs import summarize
 from zoo.factory import model_names, packaged_model
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-BENCHMARK = ROOT / "tests" / "benchmarks" / "results" / "lava_dl.json"
+BENCHMARKS = [ROOT / "tests" / "benchmarks" / "results" / f"{name}.json" for name in ("bench", "accuracy")]
+BUSY = 0.2
+"""Cores busy with other work before the benchmarks, above which the table says so."""
 
 
 def models_table() -> str:
@@ -43,16 +47,117 @@ def models_table() -> str:
 
 
 def benchmark_table() -> str:
-    """Medians beside lava-dl's, by CPU time, which a busy machine disturbs least."""
-    report = json.loads(BENCHMARK.read_text("utf-8"))
-    rows = ["| CPU seconds for the whole of MNIST | snnzoo | lava-dl | ratio |", "|---|---|---|---|"]
-    for row in report["rows"]:
-        seconds = row["cpu_seconds"]
-        rows.append(f"| {row['what']} | {seconds['snnzoo']:.1f} | {seconds['lava_dl']:.1f} | {seconds['ratio']:.2f} |")
-    return "\n".join([*rows, "", *(f"- {note}" for note in report["notes"])])
+    """Each row of the benchmarks: medians, ratios to lava-dl and the fastest other program, target, and whether met."""
+    reports = [json.loads(path.read_text("utf-8")) for path in BENCHMARKS if path.exists()]
+    return render_benchmark(reports) if reports else "Not measured yet: `make bench`."
 
 
-TABLES = {"models": models_table, "lava-dl": benchmark_table}
+PROGRAMS = ("snnzoo", "lava-dl", "snntorch", "norse", "spikingjelly", "sinabs")
+COLUMNS = ("work", *PROGRAMS, "reference", "vs lava-dl", "vs best peer", "target", "met")
+
+
+def render_benchmark(reports: list[dict[str, Any]]) -> str:
+    """The table of what `bench.py` and `bench_accuracy.py` wrote; the first report's machine is the header."""
+    lines = [machine(reports[0]), "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    lines += [f"| {' | '.join(cells(row))} |" for report in reports for row in report["rows"]]
+    return "\n".join([*lines, "", *(f"- {note}" for report in reports for note in notes(report))])
+
+
+def machine(report: dict[str, Any]) -> str:
+    """Where and with what it was measured."""
+    under = report["under"]
+    alike = len(set(under.values())) == 1
+    versions = [f"{name} {v}" + ("" if alike else f" ({under[name]})") for name, v in report["versions"].items()]
+    return (
+        f"{report['cpu']}, {report['cores']} cores, {report['threads']} threads; snnzoo's kernels: {report['kernel']}; "
+        f"{report['date']}. {', '.join(versions)}" + (f"; all under {under['snnzoo']}." if alike else ".")
+    )
+
+
+def ratios(row: dict[str, Any], clock: str = "wall") -> dict[str, float]:
+    """What a target may be about: "lava-dl" and "peer" over ours, ours over the "reference", our "seconds"."""
+    values = row[clock]
+    ours = values["snnzoo"]
+    peers = [values[name] for name in PROGRAMS[2:] if name in values]
+    found = {"seconds": ours}
+    if "lava-dl" in values:
+        found["lava-dl"] = values["lava-dl"] / ours
+    if peers:
+        found["peer"] = min(peers) / ours
+    if "reference" in values:
+        found["reference"] = ours / values["reference"]
+    return found
+
+
+def met(row: dict[str, Any]) -> str:
+    """Yes or no, or a question mark for a target about a program that did not take part."""
+    found = ratios(row)
+    kept = [
+        found[key] <= bound if key in ("reference", "seconds") else found[key] >= bound
+        for key, bound in row["target"].items()
+        if key in found
+    ]
+    if not all(kept):
+        return "no"
+    return "yes" if len(kept) == len(row["target"]) else "?"
+
+
+def cells(row: dict[str, Any]) -> list[str]:
+    """The row of the table."""
+    values, found, unit, scale = row["wall"], ratios(row), row["unit"], 1.0
+    if unit == "s" and values["snnzoo"] < 1:
+        unit, scale = "ms", 1e3
+    reference = "-"
+    if "reference" in values:
+        reference = f"{row['reference']} {number(values['reference'] * scale)}: {found['reference']:.2f}x"
+    texts = {
+        "lava-dl": "{:g}x lava-dl",
+        "peer": "{:g}x best peer",
+        "reference": "at most {:g}x " + str(row["reference"]),
+        "seconds": "at most {:g} s",
+    }
+    return [
+        f"{row['what']}, {unit}",
+        *(number(values[name] * scale) if name in values else "-" for name in PROGRAMS),
+        reference,
+        *(f"{found[key]:.1f}x" if key in found else "-" for key in ("lava-dl", "peer")),
+        ", ".join(texts[key].format(bound) for key, bound in row["target"].items()) or "-",
+        met(row),
+    ]
+
+
+def number(value: float) -> str:
+    """Three digits."""
+    return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
+
+
+def notes(report: dict[str, Any]) -> Iterator[str]:
+    """What a reader of the table must know."""
+    yield from report.get("notes", [])
+    for network, programs in report.get("agreement", {}).items():
+        if programs:
+            told = ", ".join(f"{name} {part}" for name, part in programs.items())
+            yield f"digits of the batch classified as by snnzoo, {network} network: {told}"
+    for network, rates in report.get("rates", {}).items():
+        yield f"mean spike rates of the {network} network's blocks, input first: {', '.join(map(str, rates))}"
+    first = [(row["what"], row["first_call"]["snnzoo"]) for row in report["rows"] if "first_call" in row]
+    slow = [f"{what} {seconds:.2g} s" for what, seconds in first if seconds > 0.1 and "epoch" not in what]
+    if slow:
+        yield f"first call in a process, with whatever is compiled or loaded then: {', '.join(slow)}"
+    if report["busy_cores"] > BUSY:
+        told = []
+        for row in report["rows"]:
+            found = ratios(row, "cpu") if "cpu" in row else {}
+            names = {"lava-dl": "lava-dl", "peer": "best peer", "reference": row["reference"]}
+            parts = [f"{found[key]:.2g}x {names[key]}" for key in row["target"] if key in names and key in found]
+            told += [f"{row['what']} {', '.join(parts)}"] if parts else []
+        yield (
+            f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so wall times are too long, "
+            f"and unevenly so; ratios by CPU time: {'; '.join(told)}"
+        )
+
+
+TABLES = {"models": models_table, "bench": benchmark_table}
 
 
 def render(text: str) -> str:

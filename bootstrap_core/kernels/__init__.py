@@ -5,7 +5,7 @@ from importlib.util import find_spec
 
 __all__ = ["by_size", "describe", "have_numba", "is_worthwhile"]
 
-WORTHWHILE = 1 << 16
+WORTHWHILE = 1 << 13
 """Numbers from which on a kernel saves more than its first call costs: small networks never wait for a compiler."""
 
 

@@ -1,43 +1,141 @@
-"""lava-dl's side of `bench_lava_dl.py`, which starts it under a Python that has lava-dl."""
+"""lava-dl's side of the benchmarks, under a Python that has it: bootstrap blocks as in its tutorial.
 
-from workload import work
+Time is last, ANN mode has one step of time. Its blocks delay their spikes by a step each, so its outputs differ a
+little from the other programs'; the work is the same. `Tutorial` is its notebook's training, for
+`bench_accuracy.py`.
+"""
 
-NEURON = {"threshold": 1.25, "current_decay": 1, "voltage_decay": 0.03, "tau_grad": 0.1, "scale_grad": 1}
-"""As in specs/networks/mnist-dense.yaml."""
+import time
+import warnings
+from importlib.metadata import version
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from workload import THRESHOLD, VOLTAGE_DECAY, dense, load_weights, make_synapses, serve
+
+NEURON = {"threshold": THRESHOLD, "current_decay": 1, "voltage_decay": VOLTAGE_DECAY, "tau_grad": 0.1, "scale_grad": 1}
+SYNAPSE = {"weight_norm": True, "weight_scale": 2}
 
 
-class Side:
-    """The tutorial's network, by lava-dl's bootstrap blocks: time last, one step of time in ANN mode."""
+class Program:
+    """The network, with the weights of the request's file."""
+
+    bootstrap = True
 
     def __init__(self, request):
         import lava.lib.dl.bootstrap as bootstrap
-        import torch
 
-        blocks = bootstrap.block.cuba
-        weights = {"weight_norm": True, "weight_scale": 2}
+        weights, (gain, offset) = load_weights(request)
         self.modes, self.steps = bootstrap.Mode, request["time_steps"]
-        self.blocks = torch.nn.ModuleList(
-            [
-                blocks.Input(NEURON, weight=1, bias=0),
-                blocks.Dense(NEURON, 784, 512, **weights),
-                blocks.Dense(NEURON, 512, 512, **weights),
-                blocks.Affine(NEURON, 512, 10, **weights),
-            ]
-        )
+        self.blocks = torch.nn.ModuleList(make_blocks(request["layers"], bootstrap.block.cuba, gain, offset))
         self.parameters, self.train = self.blocks.parameters, self.blocks.train
+        synaptic = [block for block in self.blocks if getattr(block, "synapse", None) is not None]
+        with torch.no_grad():
+            for weight, block in zip(weights or [], synaptic, strict=bool(weights)):
+                held = block.synapse.weight_v
+                held.copy_(weight.reshape(held.shape))
+                block.synapse.weight_g.copy_(held.flatten(1).norm(dim=1).reshape(block.synapse.weight_g.shape))
 
     def logits(self, images, mode):
         mode = self.modes[mode.upper()]
         steps = self.steps if mode in (self.modes.SAMPLE, self.modes.SNN) else 1
-        x = ((images - 0.5) / 0.5).unsqueeze(-1).repeat(1, 1, steps)  # [N, 784, T]
+        x = ((images - 0.5) / 0.5).unsqueeze(-1)
+        x = x.repeat(*[1] * images.dim(), steps)  # [N, ..., T]
         for block in self.blocks:
             x = block(x, mode=mode)
         return x.mean(-1).flatten(1)  # [N, 10, 1, 1, T] -> [N, 10]
 
-    def engines(self):
+    def work(self, name, images):
+        """FIT alone; the points stay, so that every call fits as many."""
+        assert name == "fit"
+        for _ in range(5):
+            self.logits(images, "sample")
+        samplers = [block.f for block in self.blocks[:-1] if getattr(block, "f", None) is not None and len(block.f.z)]
+        return lambda: [sampler.fit() for sampler in samplers], len(samplers)
+
+
+def make_blocks(layers, blocks, gain, offset, neuron=NEURON):
+    """Input, layers, and a flatten where a dense layer follows a convolution."""
+    yield blocks.Input(neuron, weight=gain, bias=offset)
+    before, sizes = None, [next(s.parameters()).shape[1] for s in make_synapses(layers)]
+    for (kind, features, *options), inputs in zip(layers, sizes, strict=True):
+        if kind == "conv":
+            kernel, stride = options
+            yield blocks.Conv(neuron, inputs, features, kernel, stride=stride, **SYNAPSE)
+        else:
+            if before == "conv":
+                yield blocks.Flatten()
+            block = blocks.Dense if kind == "dense" else blocks.Affine
+            yield block(neuron, inputs, features, **SYNAPSE)
+        before = kind
+
+
+class Tutorial:
+    """lava-dl's notebook `tutorials/lava/lib/dl/bootstrap/mnist/train.ipynb`, an epoch at a time."""
+
+    def __init__(self, request):
+        import lava.lib.dl.bootstrap as bootstrap
+        from torchvision import transforms
+
+        torch.manual_seed(request["seed"])
+        neuron = {**NEURON, "tau_grad": 1}
+        blocks = make_blocks(dense(), bootstrap.block.cuba, 1, 0, neuron)
+        self.blocks, self.modes = torch.nn.ModuleList(blocks), bootstrap.Mode
+        self.scheduler = bootstrap.routine.Scheduler()
+        self.optimizer = torch.optim.Adam(self.blocks.parameters(), lr=0.001)
+        scale = [transforms.ToTensor(), transforms.Normalize(0.5, 0.5)]
+        augment = transforms.RandomAffine(degrees=10, translate=(0.05, 0.05), scale=(0.95, 1.05), shear=5)
+        with np.load(request["path"]) as arrays:
+            parts = [(arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "validation")]
+        self.loaders = [
+            torch.utils.data.DataLoader(Images(*part, transforms.Compose(steps)), batch_size=32, shuffle=True)
+            for part, steps in zip(parts, ([augment, *scale], scale), strict=True)
+        ]
+        self.epoch, self.wall, self.cpu = 0, 0.0, 0.0
+
+    def forward(self, images, mode):
+        x = images.flatten(1).unsqueeze(-1).repeat(1, 1, 1 if mode.base_mode == self.modes.ANN else 16)
+        for block, block_mode in zip(self.blocks, mode, strict=False):  # the modes go on for ever
+            x = block(x, mode=block_mode)
+        return x.mean(-1).reshape(len(images), -1)
+
+    def run_epoch(self):
+        """Seconds since the start, and the accuracy as SNN."""
+        wall, cpu = time.perf_counter(), time.process_time()
+        self.blocks.train()
+        for i, (images, labels) in enumerate(self.loaders[0]):
+            loss = F.cross_entropy(self.forward(images, self.scheduler.mode(self.epoch, i, True)), labels)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.optimizer.step()
         self.blocks.eval()
-        return {"float": lambda images: self.logits(images, "snn")}
+        n_correct = 0
+        with torch.no_grad():
+            for images, labels in self.loaders[1]:
+                logits = self.forward(images, self.scheduler.mode(0, 0, False))  # epoch 0: as SNN
+                n_correct += int((logits.argmax(1) == labels).sum())
+        self.epoch += 1
+        self.wall += time.perf_counter() - wall
+        self.cpu += time.process_time() - cpu
+        return {"wall": self.wall, "cpu": self.cpu, "accuracy": n_correct / len(self.loaders[1].dataset)}
+
+
+class Images(torch.utils.data.Dataset):
+    """As torchvision's MNIST: an image of PIL, transformed, and its label."""
+
+    def __init__(self, images, labels, transform):
+        self.images, self.labels, self.transform = images, labels, transform
+
+    def __len__(self):
+        return len(self.labels)
+
+    def __getitem__(self, index):
+        from PIL import Image
+
+        return self.transform(Image.fromarray(self.images[index])), int(self.labels[index])
 
 
 if __name__ == "__main__":
-    work(Side)
+    warnings.simplefilter("ignore")
+    serve(Program, tutorial=Tutorial, version=version("lava-dl"))

@@ -1,29 +1,159 @@
-"""snnzoo's side of `bench_lava_dl.py`, which starts it."""
+"""snnzoo's side of the benchmarks, which start it."""
 
-from workload import work
+from importlib.metadata import version
+from itertools import islice
 
-from bootstrap_core import IntegerNetwork, Mode, build_network
-from specs import load_spec
+import numpy as np
+import torch
+import torch.nn.functional as F
+from workload import THRESHOLD, VOLTAGE_DECAY, input_shape, load_images, load_weights, serve
+
+from bootstrap_core import IntegerNetwork, Mode, build_network, fit
+from bootstrap_core.blocks import AffineBlock, InputBlock, SpikingBlock
+from bootstrap_core.datasets import SAMPLE_NAME, Split, load_dataset
+from bootstrap_core.sampler import RateSampler
+from bootstrap_core.training import Trainer
+from specs import NetworkSpec
+from specs.training import TrainingSpec
+
+KINDS = {"conv": ("channels", "kernel", "stride"), "dense": ("features",), "affine": ("features",)}
 
 
-class Side:
-    """The tutorial's network, by snnzoo."""
+def make_spec(request):
+    """The spec of the request's layers: weight norm as in the tutorial, no dropout, which the others lack."""
+    blocks = []
+    for kind, *values in request["layers"]:
+        if kind == "dense" and blocks and blocks[-1]["kind"] == "conv":
+            blocks.append({"kind": "flatten"})
+        blocks.append({"kind": kind, "weight_norm": True, **dict(zip(KINDS[kind], values, strict=True))})
+    neuron = {"threshold": THRESHOLD, "current_decay": 1.0, "voltage_decay": VOLTAGE_DECAY, "tau_grad": 0.1}
+    return {
+        "name": "bench",
+        "time_steps": request["time_steps"],
+        "neuron": neuron,
+        "input": {"shape": input_shape(request["layers"]), "mean": 0.5, "std": 0.5},
+        "blocks": blocks,
+    }
+
+
+class Program:
+    """A network, with the weights of the request's file."""
+
+    bootstrap = True
 
     def __init__(self, request):
-        self.network = build_network(load_spec("mnist-dense"), seed=request["seed"])
-        self.steps = request["time_steps"]
+        self.network = build_network(NetworkSpec.model_validate(make_spec(request)), seed=0)
         self.parameters, self.train = self.network.parameters, self.network.train
+        weights, (gain, offset) = load_weights(request)
+        blocks = synaptic(self.network)
+        with torch.no_grad():
+            first = self.network.blocks[0]
+            assert isinstance(first, InputBlock)
+            first.weight.fill_(gain)
+            first.bias.fill_(offset)
+            for weight, block in zip(weights or [], blocks, strict=bool(weights)):
+                block.synapse.weight = weight
 
     def logits(self, images, mode):
-        return self.network(images, Mode(mode), time_steps=self.steps)
+        return self.network(images, Mode(mode))
 
-    def engines(self):
-        network, integer = self.network.eval(), IntegerNetwork(self.network)
-        return {
-            "float": lambda images: network(images, Mode.SNN, time_steps=self.steps),
-            "integer": lambda images: integer(images, time_steps=self.steps),
-        }
+    def inference(self):
+        return IntegerNetwork(self.network)
+
+    def optimizer(self):
+        return Trainer(self.network, some_images(10), TrainingSpec(validation=1)).optimizer
+
+    def work(self, name, images):
+        samplers = [module for module in self.network.modules() if isinstance(module, RateSampler)]
+        if name == "fit":
+            for _ in range(5):
+                self.logits(images, "sample")
+            return lambda: [sampler.fit() for sampler in samplers], len(samplers)
+        return {"epoch": epoch, "epoch_steps": epoch_steps}[name]()
+
+
+def synaptic(network):
+    """Blocks with weights."""
+    return [block for block in network.blocks if isinstance(block, SpikingBlock | AffineBlock)]
+
+
+def some_images(n):
+    """`n` training images: digits of the sample, repeated."""
+    split = load_dataset(SAMPLE_NAME).train
+    chosen = torch.arange(n) % len(split)
+    return Split(split.images[chosen], split.labels[chosen])
+
+
+def epoch_trainer():
+    """A trainer of mnist-dense by its own recipe, on as many images as MNIST has, sampled and fitted."""
+    from specs import load_spec
+
+    trainer = Trainer(build_network(load_spec("mnist-dense"), seed=0), some_images(60_000))
+    with torch.no_grad():
+        for images in islice(trainer.training.images.split(trainer.recipe.batch_size), 10):
+            trainer.network(images, Mode.SAMPLE)
+        trainer.network(images, Mode.FIT)
+    return trainer
+
+
+def epoch():
+    """An epoch without SAMPLE batches, nine in ten: augmentation, training, and scoring as ANN and as SNN."""
+    trainer = epoch_trainer()
+
+    def run():
+        trainer.epoch = 1
+        trainer.run_epoch()
+
+    return run, 1
+
+
+def epoch_steps():
+    """As many training steps as the epoch has, on a batch that is ready."""
+    trainer = epoch_trainer()
+    size = trainer.recipe.batch_size
+    images, labels = trainer.training.images[:size].float() / 255, trainer.training.labels[:size]
+    trainer.network.train()
+
+    def run():
+        for _ in range(trainer.n_batches):
+            loss = F.cross_entropy(trainer.network(images, Mode.ANN), labels)
+            trainer.optimizer.zero_grad()
+            loss.backward()
+            trainer.optimizer.step()
+
+    return run, 1
+
+
+def train(request):
+    """Train the network of a request a little, write what the hardware would hold to `path`; tells its mean rates."""
+    network = build_network(NetworkSpec.model_validate(make_spec(request)), seed=0)
+    recipe = TrainingSpec(epochs=8, batch_size=100, validation=200, learning_rate=3e-3, sample_period=2)
+    fit(network, load_dataset(SAMPLE_NAME).train, recipe)
+    save_weights(network, request["path"])
+    images, _ = load_images(request)
+    with torch.no_grad():
+        _, trace = network.eval().run(images, Mode.SNN)
+    return {"rates": [round(float(rate.mean()), 3) for rate in trace.rates[:-1]]}
+
+
+def save_weights(network, path):
+    """Write the weights that the hardware would hold, and the input's gain and offset."""
+    first = network.blocks[0]
+    assert isinstance(first, InputBlock)
+    with torch.no_grad():
+        weights = {f"weight{i}": block.quantized_weight().numpy() for i, block in enumerate(synaptic(network))}
+        gain, offset = (torch.round(x * 32) / 32 for x in (first.weight, first.bias))  # the grid of 2/64
+        np.savez(path, gain=gain.item(), offset=offset.item(), **weights)
+
+
+def kernel():
+    """What the package says that it runs on."""
+    try:
+        from bootstrap_core.kernels import describe
+    except ImportError:
+        return "torch"
+    return str(describe())
 
 
 if __name__ == "__main__":
-    work(Side)
+    serve(Program, train=train, version=version("snnzoo"), kernel=kernel())

@@ -1,15 +1,28 @@
-"""The work that `bench_lava_dl.py` times: one text for both sides, which differ only in the network they bring.
+"""The work that the benchmarks time: one text for all programs, which differ only in the network they bring.
 
-Needs torch and numpy alone, so that it runs under lava-dl's Python as well as ours. A side is an object with
+Needs torch and numpy alone, so that it runs under any program's Python. A worker calls `serve(make)`; `make(request)`
+gives a program, an object with
 
-- `parameters()`: what the optimiser moves;
-- `train(mode)`: enter training; `logits(images, mode)`: `[N, 10]`, mode "sample", "fit" or "ann";
-- `engines()`: {name: function from images `[N, 784]` in 0..1 to logits}, for SNN runs in eval mode.
+- `parameters()`: what the optimiser moves, and perhaps `optimizer()`;
+- `train(on)`: enter or leave training;
+- `logits(images, mode)`: `[N, 10]` for images in 0..1, mode "snn", and perhaps "ann", "sample", "fit";
+- perhaps `inference()`: a function from images to logits for SNN runs, faster than `logits`;
+- perhaps `work(name)`: a function that does other work, and how many units of it.
+
+The driver writes requests to the worker's stdin, one JSON object a line, and reads an answer to each:
+
+    {"work": "infer", "layers": [["dense", 512], ...], "time_steps": 16, "batch": 256, "seconds": 0.5, ...}
+    {"wall": [0.012, ...], "cpu": [0.024, ...]}     seconds of each call
+
+A program is made at the first request for it, warmed up, and kept until {"work": "forget"}.
 """
 
 import contextlib
-import gzip
+import ctypes
 import json
+import os
+import platform
+import resource
 import sys
 import time
 from pathlib import Path
@@ -17,105 +30,217 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
+from torch import nn
 
-N_WARM_UP = 5
-"""Batches in ANN mode before the clock starts."""
+THRESHOLD, VOLTAGE_DECAY = 1.25, 0.03
+"""Of the tutorial's neuron, a leaky integrator: its current decays at once."""
 
+CONV = [["conv", 16, 5, 2], ["conv", 32, 3, 2], ["dense", 128], ["affine", 10]]
+"""Kind, and features or channels, kernel, stride."""
 
-def load_images(data):
-    """{"train" or "test": (images uint8 [N, 784], labels int64 [N])}, of idx files in a folder or the sample's npz."""
-    path = Path(data)
-    if path.is_file():
-        with np.load(path) as arrays:
-            parts = {part: (arrays[f"{part}_images"], arrays[f"{part}_labels"]) for part in ("train", "test")}
-    else:
-        parts = {
-            part: (_read_idx(path / f"{prefix}-images-idx3-ubyte"), _read_idx(path / f"{prefix}-labels-idx1-ubyte"))
-            for part, prefix in (("train", "train"), ("test", "t10k"))
-        }
-    return {
-        part: (torch.from_numpy(images.reshape(len(images), -1).copy()), torch.from_numpy(labels.astype(np.int64)))
-        for part, (images, labels) in parts.items()
-    }
+WARM_UP = 3
+"""Calls before the clock starts."""
 
 
-def _read_idx(path):
-    """Bytes of an idx file, plain or gzipped, in the shape of its header."""
-    data = path.read_bytes() if path.is_file() else gzip.decompress(path.with_name(f"{path.name}.gz").read_bytes())
-    n_axes = data[3]
-    shape = np.frombuffer(data, ">i4", n_axes, offset=4)
-    return np.frombuffer(data, np.uint8, offset=4 + 4 * n_axes).reshape(shape)
+def dense(width=512):
+    """Layers of the tutorial's network."""
+    return [["dense", width], ["dense", width], ["affine", 10]]
 
 
-def measure(side, request):
-    """Times of one epoch and of each engine's test run; see `bench_lava_dl.py` for the request."""
-    parts = load_images(request["data"])
-    return {
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "epoch": time_epoch(side, *parts["train"], request),
-        "test": {name: time_test(run, *parts["test"], request) for name, run in side.engines().items()},
-    }
+NETWORKS = {"dense": dense(), "conv": CONV}
 
 
-def time_epoch(side, images, labels, request):
-    """Sample, fit and warm up; then time an epoch, or its first batches, in ANN mode."""
-    generator = torch.Generator().manual_seed(request["seed"])
-    order = torch.randperm(len(labels), generator=generator).split(request["batch_size"])
-    optimizer = torch.optim.Adam(side.parameters(), lr=1e-3)
-
-    def step(indices, mode):
-        logits = side.logits(images[indices].float() / 255, mode)
-        loss = F.cross_entropy(logits, labels[indices])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        return loss.item()
-
-    side.train(True)
-    warm_up = ["sample"] * request["sample_batches"] + ["fit"] + ["ann"] * N_WARM_UP
-    for i, mode in enumerate(warm_up):
-        step(order[i % len(order)], mode)
-
-    batches = order[: request["batches"]]
-    clock = Clock()
-    losses = [step(indices, "ann") for indices in batches]
-    return {
-        **clock.read(),
-        "batches": len(batches),
-        "images": sum(len(indices) for indices in batches),
-        "loss_first": losses[0],
-        "loss_last": losses[-1],
-    }
+def input_shape(layers):
+    """Shape of one image."""
+    return [1, 28, 28] if layers[0][0] == "conv" else [784]
 
 
-@torch.no_grad()
-def time_test(run, images, labels, request):
-    """Time classifying all test images."""
-    size = request["test_batch_size"]
-    run(images[:size].float() / 255)
-    clock, n_correct = Clock(), 0
-    for x, y in zip(images.split(size), labels.split(size), strict=True):
-        n_correct += int((run(x.float() / 255).argmax(1) == y).sum())
-    return {**clock.read(), "images": len(labels), "accuracy": n_correct / len(labels)}
+def make_synapses(layers):
+    """Torch modules without bias, one for each layer; a dense one flattens what a convolution gave."""
+    shape, synapses = input_shape(layers), []
+    for kind, features, *options in layers:
+        if kind == "conv":
+            kernel, stride = options
+            synapses.append(nn.Conv2d(shape[0], features, kernel, stride, bias=False))
+            shape = [features, *((size - kernel) // stride + 1 for size in shape[1:])]
+        else:
+            linear = nn.Linear(int(np.prod(shape)), features, bias=False)
+            synapses.append(nn.Sequential(nn.Flatten(), linear) if len(shape) > 1 else linear)
+            shape = [features]
+    return synapses
 
 
-class Clock:
-    """Starts when made; wall seconds, and those of this process's CPU time."""
+RANDOM = "random"
+"""As a request's weights: random ones under which the layers spike at rates of 0.1 to 0.3, as trained ones do.
 
-    def __init__(self):
-        self.wall, self.cpu = time.perf_counter(), time.process_time()
-
-    def read(self):
-        return {"seconds": time.perf_counter() - self.wall, "cpu_seconds": time.process_time() - self.cpu}
+With torch's initial weights the deeper layers are silent, which programs that skip zeros would gain by."""
 
 
-def work(make_side):
-    """The main program of a worker: a request as JSON in argv, the times as the last line of stdout."""
-    request = json.loads(sys.argv[1])
-    torch.set_num_threads(request["threads"])
+def load_weights(request):
+    """Weights of each layer, and gain and offset of the input, of the file that the request names; or None."""
+    if not request.get("weights"):
+        return None, (1.0, 0.0)
+    if request["weights"] == RANDOM:
+        generator, weights = np.random.default_rng(0), []
+        for i, synapse in enumerate(make_synapses(request["layers"])):
+            shape = tuple(next(synapse.parameters()).shape)
+            scale = (4.0 if i == 0 else 3.0) / np.sqrt(np.prod(shape[1:]))
+            drawn = generator.standard_normal(shape, np.float32) * np.float32(scale)
+            weights.append(torch.from_numpy((drawn * 32).round() / 32))  # on snnzoo's grid of 2/64
+        return weights, (2.0, 0.0)
+    with np.load(request["weights"]) as arrays:
+        weights = [torch.from_numpy(arrays[f"weight{i}"]) for i in range(len(request["layers"]))]
+        return weights, (float(arrays["gain"]), float(arrays["offset"]))
+
+
+def load_images(request):
+    """Digits of the sample, `[N, ...]` in 0..1, repeated as often as needed, and their labels."""
+    with np.load(request["data"]) as arrays:
+        images, labels = arrays["test_images"], arrays["test_labels"]
+    chosen = np.arange(request["batch"]) % len(images)
+    x = torch.from_numpy(images[chosen]).float() / 255
+    return x.reshape(len(x), *input_shape(request["layers"])), torch.from_numpy(labels[chosen].astype(np.int64))
+
+
+def adam(parameters):
+    """The same optimiser for all, fused where this torch can."""
+    parameters = list(parameters)
+    try:
+        return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0, fused=True)
+    except RuntimeError:
+        return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0)
+
+
+def prepare(program, request):
+    """A function that does the work once, and how many units of work that is."""
+    work = request["work"]
+    images, labels = load_images(request)
+    if work in ("infer", "one", "classes"):
+        program.train(False)
+        run = getattr(program, "inference", lambda: lambda x: program.logits(x, "snn"))()
+        if work == "one":  # from call to class
+            return torch.inference_mode()(lambda: int(run(images[:1]).argmax())), 1
+        return torch.inference_mode()(lambda: run(images)), 1
+    program.train(True)
+    if work in ("snn_step", "ann_step"):
+        mode = work[:3]
+        if mode == "ann" and getattr(program, "bootstrap", False):
+            for first in ["sample"] * 5 + ["fit"]:
+                program.logits(images, first)
+        optimizer = program.optimizer() if hasattr(program, "optimizer") else adam(program.parameters())
+
+        def step():
+            loss = F.cross_entropy(program.logits(images, mode), labels)
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            return loss.item()
+
+        return step, 1
+    if work in ("forward", "sample_forward"):
+        mode = "sample" if work == "sample_forward" else "snn"
+        return torch.no_grad()(lambda: program.logits(images, mode)), 1
+    return program.work(work, images)
+
+
+def measure(call, units, seconds):
+    """Wall and CPU seconds of each unit of work, for about `seconds` and at least one call."""
+    wall, cpu = [], []
+    end = time.perf_counter() + seconds
+    while not wall or time.perf_counter() < end:
+        start, cpu_start = time.perf_counter(), time.process_time()
+        call()
+        cpu.append((time.process_time() - cpu_start) / units)
+        wall.append((time.perf_counter() - start) / units)
+    return {"wall": wall, "cpu": cpu}
+
+
+def peak_memory(make, request):
+    """MiB that batches of work add at most to what the process holds after one of one image and one step.
+
+    A list: after each number of batches, counted from the start, that the request names.
+    """
+    small = {**request, "time_steps": 1, "batch": 1}
+    prepare(make(small), small)[0]()
+    call, _ = prepare(make(request), request)
+    with contextlib.suppress(OSError, AttributeError):  # give back what is free, so that it is counted when taken
+        ctypes.CDLL(None).malloc_trim(0)
+    before, done, peaks = reset_peak(), 0, []
+    for batches in request["batches"]:
+        for _ in range(batches - done):
+            call()
+        done = batches
+        peaks.append(read_peak() - before)
+    return {"mib": peaks}
+
+
+def reset_peak():
+    """Forget the peak of this process's memory; gives what it holds now, in MiB. Linux; elsewhere, the peak so far."""
+    with contextlib.suppress(OSError):
+        Path("/proc/self/clear_refs").write_text("5")
+    return read_peak()
+
+
+def read_peak():
+    """Peak of this process's memory, in MiB."""
+    try:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
+    except OSError:
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def describe():
+    """Versions of what every worker has."""
+    return {"python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}
+
+
+def serve(make, *, train=None, tutorial=None, **versions):
+    """The main program of a worker: answer requests until stdin ends.
+
+    `train(request)` writes the weights that all programs load, `tutorial(request)` gives an object that can
+    `run_epoch()`; `versions` are told when asked for.
+    """
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.set_num_interop_threads(1)
-    torch.manual_seed(request["seed"])
-    with contextlib.redirect_stdout(sys.stderr):  # what libraries print
-        times = measure(make_side(request), request)
-    print(json.dumps(times))
+    kept, answers, course = {}, sys.stdout, None
+    for line in sys.stdin:
+        request = json.loads(line)
+        with contextlib.redirect_stdout(sys.stderr):  # what libraries print
+            torch.manual_seed(0)
+            if request["work"] == "make_weights":
+                answer = train(request)
+            elif request["work"] == "tutorial_start":
+                course = tutorial(request)
+                answer = {}
+            elif request["work"] == "tutorial_epoch":
+                answer = course.run_epoch()
+            else:
+                answer = _answer(make, request, kept, versions)
+        print(json.dumps(answer), file=answers, flush=True)
+
+
+def _answer(make, request, kept, versions):
+    seconds, work = request.pop("seconds", 0), request["work"]
+    if work == "describe":
+        return {**describe(), **versions}
+    if work == "forget":
+        kept.clear()
+        return {}
+    if "batches" in request:
+        return peak_memory(make, request)
+    key = json.dumps(request)
+    first = key not in kept
+    if first:
+        kept[key] = prepare(make(request), request)
+    call, units = kept[key]
+    if work == "classes":
+        return {"classes": call().argmax(1).tolist()}
+    answer = {}
+    if first:
+        start = time.perf_counter()
+        call()
+        answer["first"] = time.perf_counter() - start
+        for _ in range(request.get("warm_up", WARM_UP) - 1):
+            call()
+    return {**measure(call, units, seconds), **answer}

@@ -1,0 +1,231 @@
+"""snnzoo beside lava-dl, snntorch, norse, spikingjelly and sinabs, on one machine, in turn.
+
+    python tests/benchmarks/bench.py [--peer-python PY] [--lava-python PY] [--threads 2] [--repeats 7] [--only WORD]
+
+Writes `results/bench.json`; `python tests/make_readme_tables.py --print bench` makes the table of it. PY are Pythons
+that have the other programs (`pip install '.[bench]'` and lava-dl); without the first, those that this one has take
+part, and without the second lava-dl does not. $PEER_PYTHON and $LAVA_PYTHON do as well.
+
+All programs run the same network with the same weights, which snnzoo trained a little on the embedded digits, on the
+same 256 digits; `peer_worker.py` and `lava_dl_worker.py` say how. The report has how many digits each classifies as
+snnzoo does. Each program is a process, which warms up and then waits; they are measured in turn, A B C A B C, for some
+tenths of a second each, and the table has the median of all calls. Optimiser: AdamW, fused, for all.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from programs import (
+    PEERS,
+    RESULTS,
+    Program,
+    WorkerError,
+    base_request,
+    busy_cores,
+    commands,
+    header,
+    make_weights,
+    running,
+)
+from workload import NETWORKS
+
+SPIKING = ("snnzoo", "lava-dl", *PEERS)
+BOOTSTRAP = ("snnzoo", "lava-dl")
+SHAPES = {"dense": "784-512-512-10", "conv": "conv"}
+
+
+@dataclass(frozen=True)
+class Row:
+    """A measurement of some programs, and of a reference: (program, work, name).
+
+    `target` has the least ratio of their time to ours, for "lava-dl" and "peer" (the fastest other program), the
+    greatest of ours to the "reference", or most "seconds".
+    """
+
+    what: str
+    work: str
+    network: str
+    programs: tuple[str, ...]
+    target: dict[str, float]
+    reference: tuple[str, str, str] | None = None
+    seconds: float = 0.4
+    rounds: int | None = None
+    options: dict[str, Any] = field(default_factory=dict)
+
+
+def network_rows(network: str, lava: float, infer: float, peer: float, relu: float) -> list[Row]:
+    """Inference and both training steps, with their targets."""
+    name = SHAPES[network]
+    products = ("products", "infer", "fp32 products"), ("products", "train_step", "fp32 products")
+    train = {"lava-dl": 12.0 if network == "dense" else lava, "peer": 4.0}
+    inference = {"lava-dl": lava, "peer": infer, **({"reference": 1.0} if network == "dense" else {})}
+    return [
+        Row(f"{name}: exact inference", "infer", network, SPIKING, inference, products[0]),
+        Row(f"{name}: SNN training step", "snn_step", network, SPIKING, train, products[1]),
+        Row(
+            f"{name}: ANN training step",
+            "ann_step",
+            network,
+            BOOTSTRAP,
+            {"reference": relu, **({"lava-dl": lava} if network == "conv" else {})},
+            ("relu", "ann_step", "ReLU net"),
+        ),
+    ]
+
+
+ROWS = [
+    *network_rows("dense", 35.0, 8.0, 4.0, 1.3),
+    *network_rows("conv", 10.0, 4.0, 4.0, 1.5),
+    Row("SAMPLE pass", "sample_forward", "dense", BOOTSTRAP, {"reference": 1.3}, ("snnzoo", "forward", "SNN forward")),
+    Row("FIT, a layer", "fit", "dense", BOOTSTRAP, {"seconds": 0.05}),
+    Row("one image, from call to class", "one", "dense", SPIKING, {"lava-dl": 10.0}),
+    Row(
+        "epoch of `zoo train mnist-dense`",
+        "epoch",
+        "dense",
+        ("snnzoo",),
+        {"reference": 1.25},
+        ("snnzoo", "epoch_steps", "its training steps"),
+        rounds=3,
+        options={"warm_up": 1},
+    ),
+]
+"""What is timed."""
+
+
+def measure_row(row: Row, programs: dict[str, Program], weights: dict[str, str], rounds: int) -> dict[str, Any]:
+    """Medians of all calls, in seconds, each program's and the reference's; measured in turn."""
+    request = {**base_request(), "layers": NETWORKS[row.network], "weights": weights[row.network], **row.options}
+    jobs = {name: (name, row.work) for name in row.programs if name in programs}
+    if row.reference is not None:
+        jobs["reference"] = row.reference[:2]
+    calls: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in jobs}
+    first: dict[str, float] = {}
+    for _ in range(row.rounds or rounds):
+        for column, (name, work) in jobs.items():
+            answer = programs[name].ask(**request, work=work, seconds=row.seconds)
+            first.setdefault(column, answer.get("first", 0.0))
+            for clock, found in calls[column].items():
+                found += answer[clock]
+    return {
+        "what": row.what,
+        "unit": "s",
+        "target": row.target,
+        "reference": row.reference and row.reference[2],
+        **{clock: {column: median(found[clock]) for column, found in calls.items()} for clock in ("wall", "cpu")},
+        "quartiles": {column: quartiles(found["wall"]) for column, found in calls.items()},
+        "n_calls": {column: len(found["wall"]) for column, found in calls.items()},
+        "first_call": first,
+    }
+
+
+def quartiles(values: list[float]) -> list[float]:
+    """Where a quarter and three quarters of the values lie."""
+    ordered = sorted(values)
+    return [ordered[len(ordered) // 4], ordered[3 * (len(ordered) - 1) // 4]]
+
+
+def measure_memory(
+    chosen: dict[str, list[str]], weights: dict[str, str], threads: int, request: dict[str, Any]
+) -> list[dict[str, Any]]:
+    """Rows of memory, in MiB above that of one image and one step, from fresh processes; others' after 5 batches."""
+    base = {**request, "layers": NETWORKS["dense"], "weights": weights["dense"]}
+
+    def peaks(name: str, work: str, batches: list[int], steps: int = 16) -> list[float]:
+        with running({name: chosen[name]}, threads) as programs:
+            answer = programs[name].ask(**{**base, "time_steps": steps}, work=work, batches=batches)
+        return list(answer["mib"])
+
+    rows = []
+    for work, what in (("infer", "exact inference"), ("snn_step", "SNN training")):
+        others = {name: peaks(name, work, [5])[0] for name in SPIKING[1:] if name in chosen}
+        (few, many), (long,) = peaks("snnzoo", work, [5, 50]), peaks("snnzoo", work, [5], 64)
+        if work == "infer":
+            block = 48 * base["batch"] * 784 / 2**20  # the widest block's spikes of the 48 steps more, a byte each
+            limit, name = few + block, "T = 16 and a block's spikes"
+        else:
+            limit, name = 4 * few, "4 times T = 16"
+        rows += [
+            memory_row(f"memory, {what}, 50 batches", {"snnzoo": many, **others}, few, "5 batches"),
+            memory_row(f"memory, {what}, T = 64", {"snnzoo": long}, limit, name),
+        ]
+    return rows
+
+
+def memory_row(what: str, found: dict[str, float], reference: float, name: str) -> dict[str, Any]:
+    return {
+        "what": what,
+        "unit": "MiB",
+        "target": {"reference": 1.1},
+        "reference": name,
+        "wall": {**found, "reference": reference},
+    }
+
+
+def agreement(programs: dict[str, Program], weights: dict[str, str]) -> dict[str, dict[str, str]]:
+    """For each network and program, how many digits of the batch it classifies as snnzoo does."""
+    found: dict[str, dict[str, str]] = {}
+    for network, path in weights.items():
+        request = {**base_request(), "work": "classes", "layers": NETWORKS[network], "weights": path}
+        classes = {name: programs[name].ask(**request)["classes"] for name in SPIKING if name in programs}
+        ours = classes.pop("snnzoo")
+        found[network] = {
+            name: f"{sum(a == b for a, b in zip(ours, theirs, strict=True))}/{len(ours)}"
+            for name, theirs in classes.items()
+        }
+    return found
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"))
+    parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=7, help="rounds in turn")
+    parser.add_argument("--only", default="", help="only rows with this word; the others stay as they were measured")
+    parser.add_argument("--output", type=Path, default=RESULTS / "bench.json")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parse_arguments()
+    chosen = commands(options.peer_python, options.lava_python)
+    try:
+        busy = busy_cores()
+        with tempfile.TemporaryDirectory() as folder, running(chosen, options.threads) as programs:
+            report = header(programs, options.threads, busy)
+            weights = {network: str(Path(folder) / f"{network}.npz") for network in NETWORKS}
+            report["rates"] = {
+                network: make_weights(programs["snnzoo"], network, Path(path)) for network, path in weights.items()
+            }
+            report["agreement"] = agreement(programs, weights)
+            rows = []
+            for row in ROWS:
+                if options.only in row.what:
+                    print(row.what, file=sys.stderr)
+                    rows.append(measure_row(row, programs, weights, options.repeats))
+            if options.only in "memory":
+                print("memory", file=sys.stderr)
+                rows += measure_memory(chosen, weights, options.threads, base_request())
+    except WorkerError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    report["busy_cores"] = round(max(busy, busy_cores()), 2)  # before and after
+    if options.only:
+        measured = {row["what"]: row for row in rows}
+        before = json.loads(options.output.read_text("utf-8"))["rows"] if options.output.exists() else []
+        rows = [measured.pop(row["what"], row) for row in before] + list(measured.values())
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(json.dumps({**report, "rows": rows}, indent=1) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

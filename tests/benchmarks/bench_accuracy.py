@@ -1,0 +1,121 @@
+"""Time to 98.7 % SNN validation accuracy of the tutorial's network: snnzoo's recipe, and lava-dl running its tutorial.
+
+    python tests/benchmarks/bench_accuracy.py [--lava-python PY] [--data-dir D] [--threads 2] [--accuracy 0.987]
+
+Both train on the same 55,000 MNIST images, with the same random affine maps, and are scored as SNN on the other 5,000
+after each epoch. snnzoo follows `specs/networks/mnist-dense.yaml`; the clock runs through augmentation, training, and
+scoring as ANN and as SNN. lava-dl follows its notebook: batches of 32, Adam at 0.001, torchvision's transforms of each
+image, SAMPLE and FIT every ten epochs. The notebook scores as SNN in every tenth epoch only; here each epoch is, so
+that it can stop earlier, and what the notebook does besides, scoring 10,000 test images and writing files, is left out.
+
+Needs MNIST: D, $ZOO_DATA_DIR or the cache. Takes minutes for snnzoo and an hour, perhaps, for lava-dl. Writes
+`results/accuracy.json`, which `make_readme_tables.py` adds to the table.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from programs import RESULTS, WorkerError, busy_cores, commands, header, running
+
+from bootstrap_core import build_network
+from bootstrap_core.datasets import load_dataset, train_validation_split
+from bootstrap_core.training import Trainer
+from specs import load_spec
+
+
+def time_ours(options: argparse.Namespace) -> dict[str, Any]:
+    """Seconds and accuracy of each epoch, up to the one that reaches the accuracy."""
+    torch.set_num_threads(options.threads)
+    split = load_dataset("mnist", data_dir=options.data_dir).train
+    epochs = []
+    wall, cpu = time.perf_counter(), time.process_time()
+    trainer = Trainer(build_network(load_spec("mnist-dense"), seed=options.seed), split)
+    while len(epochs) < options.epochs:
+        report = trainer.run_epoch()
+        times = {"wall": time.perf_counter() - wall, "cpu": time.process_time() - cpu}
+        epochs.append({**times, "accuracy": report.validation_snn_accuracy})
+        print(f"snnzoo: {epochs[-1]}", file=sys.stderr)
+        if report.validation_snn_accuracy >= options.accuracy:
+            break
+    return {"epochs": epochs}
+
+
+def time_lava(options: argparse.Namespace) -> dict[str, Any]:
+    """The same of lava-dl, on the images that our split gives."""
+    split = load_dataset("mnist", data_dir=options.data_dir).train
+    recipe = load_spec("mnist-dense").training
+    assert recipe is not None
+    parts = train_validation_split(split, n_validation=recipe.validation, seed=recipe.seed)
+    chosen = {"lava-dl": commands(None, options.lava_python)["lava-dl"]}
+    with tempfile.TemporaryDirectory() as folder, running(chosen, options.threads) as programs:
+        path = str(Path(folder) / "images.npz")
+        arrays = {}
+        for name, part in zip(("train", "validation"), parts, strict=True):
+            arrays |= {f"{name}_images": part.images[:, 0].numpy(), f"{name}_labels": part.labels.numpy()}
+        np.savez(path, **arrays)
+        request = {"path": path, "accuracy": options.accuracy, "epochs": options.epochs, "seed": options.seed}
+        programs["lava-dl"].ask(work="tutorial_start", **request)
+        epochs: list[dict[str, float]] = []
+        while len(epochs) < options.epochs:
+            epochs.append(programs["lava-dl"].ask(work="tutorial_epoch"))
+            print(f"lava-dl: {epochs[-1]}", file=sys.stderr)
+            if epochs[-1]["accuracy"] >= options.accuracy:
+                break
+    return {"epochs": epochs}
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"))
+    parser.add_argument("--data-dir", type=Path, help="has MNIST's idx files; default: $ZOO_DATA_DIR, the cache")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--accuracy", type=float, default=0.987)
+    parser.add_argument("--epochs", type=int, default=100, help="most epochs")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--output", type=Path, default=RESULTS / "accuracy.json")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parse_arguments()
+    try:
+        busy = busy_cores()
+        with running(commands(None, options.lava_python), options.threads) as programs:
+            report = header(programs, options.threads, busy)
+        found = {"snnzoo": time_ours(options)}
+        if options.lava_python:
+            found["lava-dl"] = time_lava(options)
+    except WorkerError as error:
+        print(f"Error: {error}", file=sys.stderr)
+        return 1
+    reached = {name: run for name, run in found.items() if run["epochs"][-1]["accuracy"] >= options.accuracy}
+    notes = [
+        f"time to {options.accuracy:.1%} SNN validation accuracy: {name} "
+        + (f"reached {last['accuracy']:.2%}" if name in reached else f"stayed below ({last['accuracy']:.2%})")
+        + f" in epoch {len(run['epochs'])}, {last['wall']:.0f} s ({last['cpu']:.0f} s of CPU)"
+        for name, run in found.items()
+        for last in [run["epochs"][-1]]
+    ]
+    row = {
+        "what": f"training to {options.accuracy:.1%} SNN accuracy",
+        "unit": "s",
+        "target": {"lava-dl": 8.0},
+        "reference": None,
+        **{clock: {name: run["epochs"][-1][clock] for name, run in reached.items()} for clock in ("wall", "cpu")},
+    }
+    report |= {"rows": [row] if "snnzoo" in reached else [], "notes": notes, "epochs": found}
+    options.output.parent.mkdir(exist_ok=True)
+    options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

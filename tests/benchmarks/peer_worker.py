@@ -1,0 +1,206 @@
+"""Another program's side of the benchmarks, under a Python that has it: `bench.py` starts it.
+
+    python peer_worker.py snntorch|norse|spikingjelly|sinabs|relu|products
+
+All spiking ones run the same network: leaky neurons for the input, whose constant current is an affine map of the
+pixel with two learnable numbers, then synapses without bias and leaky neurons, then a linear readout, whose mean over
+time is the logits. Neurons fire above 1.25, keep 0.97 of their voltage and are reset to zero. Each is used as its
+documentation recommends for speed, and all steps' inputs of a layer are multiplied at once where that is faster:
+
+- snntorch: `Leaky`, its default arctan surrogate, in a loop over time. Its reset comes a step late, before the leak,
+  which for a reset to zero gives the same spikes.
+- norse: `LIFBoxCell`, its default SuperSpike surrogate, in a loop over time. It multiplies its input by the decay
+  (0.03), so the threshold is 0.03 times ours.
+- spikingjelly: `LIFNode` in multi-step mode, arctan surrogate, reset detached; its CPU code is chosen by itself.
+- sinabs: `LIF`, `SingleSpike`, `MembraneReset`, a step at a time: 10 % faster in training than its [N, T] layout.
+
+`relu` is the network of the same shape with ReLU for neurons and no time; `products` has only the synapses, on
+T * N inputs of zeros and ones: what a float program cannot do without.
+"""
+
+import math
+import sys
+import warnings
+from importlib.metadata import version
+
+import torch
+from torch import nn
+from workload import THRESHOLD, VOLTAGE_DECAY, input_shape, load_weights, make_synapses, serve
+
+TOOL = sys.argv[1] if len(sys.argv) > 1 else ""
+
+
+class SpikingNetwork(nn.Module):
+    """The network, for neurons `[T, N, ...]` to `[T, N, ...]`; `a step at a time` or a layer at a time."""
+
+    stepwise = False
+
+    def __init__(self, request):
+        super().__init__()
+        self.steps = request["time_steps"]
+        self.synapses = nn.ModuleList(make_synapses(request["layers"]))
+        weights, (gain, offset) = load_weights(request)
+        for weight, synapse in zip(weights or [], self.synapses, strict=bool(weights)):
+            next(synapse.parameters()).data = weight
+        self.gain, self.offset = nn.Parameter(torch.tensor(gain)), nn.Parameter(torch.tensor(offset))
+        self.neurons = nn.ModuleList([self.make_neuron() for _ in self.synapses])
+
+    def logits(self, images, mode):
+        current = self.gain * ((images - 0.5) / 0.5) + self.offset
+        self.forget()
+        if self.stepwise:
+            return sum(self.layers(current[None]) for _ in range(self.steps)) / self.steps
+        return self.layers(current.expand(self.steps, *current.shape))
+
+    def layers(self, z):
+        """Mean over time of the readout, for currents `[T, N, ...]`."""
+        for neuron, synapse in zip(self.neurons, self.synapses, strict=True):
+            spikes = self.fire(neuron, z)
+            z = synapse(spikes.flatten(0, 1))  # [T * N, ...]
+            z = z.reshape(*spikes.shape[:2], *z.shape[1:])
+        return z.mean(0)
+
+    def forget(self):
+        """Before each batch."""
+
+
+def snntorch_network():
+    import snntorch
+
+    class Network(SpikingNetwork):
+        def make_neuron(self):
+            return snntorch.Leaky(beta=1 - VOLTAGE_DECAY, threshold=THRESHOLD, reset_mechanism="zero")
+
+        def fire(self, neuron, z):
+            spikes, voltage = [], neuron.reset_mem()
+            for step in z:
+                spike, voltage = neuron(step, voltage)
+                spikes.append(spike)
+            return torch.stack(spikes)
+
+    return Network
+
+
+def norse_network():
+    import norse.torch as norse
+
+    decay = torch.tensor(VOLTAGE_DECAY)
+
+    class Network(SpikingNetwork):
+        def make_neuron(self):
+            return norse.LIFBoxCell(norse.LIFBoxParameters(tau_mem_inv=decay, v_th=THRESHOLD * decay), dt=1.0)
+
+        def fire(self, neuron, z):
+            spikes, state = [], None
+            for step in z:
+                spike, state = neuron(step, state)
+                spikes.append(spike)
+            return torch.stack(spikes)
+
+    return Network
+
+
+def spikingjelly_network():
+    from spikingjelly.activation_based import functional, neuron, surrogate
+
+    class Network(SpikingNetwork):
+        def make_neuron(self):
+            return neuron.LIFNode(
+                tau=1 / VOLTAGE_DECAY,
+                decay_input=False,
+                v_threshold=THRESHOLD,
+                v_reset=0.0,
+                surrogate_function=surrogate.ATan(),
+                detach_reset=True,
+                step_mode="m",
+            )
+
+        def fire(self, neuron, z):
+            return neuron(z)
+
+        def forget(self):
+            functional.reset_net(self)
+
+    return Network
+
+
+def sinabs_network():
+    import sinabs.activation as activation
+    from sinabs.layers import LIF
+
+    class Network(SpikingNetwork):
+        stepwise = True
+
+        def make_neuron(self):
+            return LIF(
+                tau_mem=-1 / math.log(1 - VOLTAGE_DECAY),
+                spike_threshold=torch.tensor(THRESHOLD),
+                spike_fn=activation.SingleSpike,
+                reset_fn=activation.MembraneReset(),
+                norm_input=False,
+            )
+
+        def fire(self, neuron, z):
+            return neuron(z.transpose(0, 1)).transpose(0, 1)  # [1, N, ...] as its [N, 1, ...]
+
+        def forget(self):
+            for neuron in self.neurons:
+                neuron.reset_states()
+
+    return Network
+
+
+class ReluNetwork(nn.Sequential):
+    """The plain network of the same shape."""
+
+    def __init__(self, request):
+        *hidden, readout = make_synapses(request["layers"])
+        super().__init__(*(module for synapse in hidden for module in (synapse, nn.ReLU())), readout)
+
+    def logits(self, images, mode):
+        return self(images)
+
+
+class Products(nn.Module):
+    """The matrix products or convolutions of T steps alone, each layer's apart from the others'."""
+
+    def __init__(self, request):
+        super().__init__()
+        self.synapses, x = make_synapses(request["layers"]), torch.zeros(1, *input_shape(request["layers"]))
+        self.inputs = []
+        for synapse in self.synapses:
+            self.inputs.append((torch.rand(request["time_steps"] * request["batch"], *x.shape[1:]) < 0.25).float())
+            x = synapse(x)
+
+    def inference(self):
+        return lambda images: [synapse(x) for synapse, x in zip(self.synapses, self.inputs, strict=True)][-1]
+
+    def work(self, name, images):
+        """The products of a training step: forward, and the gradients of weights and of inputs."""
+        inputs = [x.requires_grad_() for x in self.inputs]
+        with torch.no_grad():
+            grads = [torch.rand_like(synapse(x)) for synapse, x in zip(self.synapses, inputs, strict=True)]
+
+        def step():
+            for synapse, x, grad in zip(self.synapses, inputs, grads, strict=True):
+                torch.autograd.grad(synapse(x), [x, *synapse.parameters()], grad)
+
+        return step, 1
+
+
+def main():
+    warnings.simplefilter("ignore")
+    if TOOL in ("relu", "products"):
+        serve({"relu": ReluNetwork, "products": Products}[TOOL])
+    else:
+        makers = {
+            "snntorch": snntorch_network,
+            "norse": norse_network,
+            "spikingjelly": spikingjelly_network,
+            "sinabs": sinabs_network,
+        }
+        serve(makers[TOOL](), version=version(TOOL))
+
+
+if __name__ == "__main__":
+    main()

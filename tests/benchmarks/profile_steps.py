@@ -1,0 +1,140 @@
+"""Where the time of a step goes: SNN training, ANN training, exact inference; tables in Markdown.
+
+    python tests/benchmarks/profile_steps.py [--network dense|conv] [--threads 1] [--batch 256] [--repeats 20] [--ops]
+
+Random weights under which all layers spike. Training: own time of torch's operators under its profiler, each added to
+our kernel around it, or to the first group in `GROUPS` whose pattern its name, or that of an operator around it, has.
+Inference: own time of functions under Python's profiler, as compiled kernels are no operators there; a kernel's time is
+that of the function that calls it. Beside each, the same step's median without a profiler. `--ops` lists operators.
+"""
+
+import argparse
+import cProfile
+import pstats
+import re
+import time
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from programs import base_request
+from snnzoo_worker import Program
+from snnzoo_worker import kernel as kernels
+from torch.profiler import ProfilerActivity, profile
+from workload import NETWORKS, RANDOM, prepare
+
+GROUPS = {
+    "optimiser": r"Optimizer|adam",
+    "matrix products, convolutions": r"aten::(mm|addmm|bmm|linear|matmul|_int_mm|.*convolution.*|conv2d|mkldnn.*)$|"
+    r"product|int_linear|int_conv|im2col",
+    "neurons over time": r"[Cc]uba|neuron|train",
+    "input": r"input",
+    "activation": r"[Pp]iecewise",
+    "weights: norm and grid": r"weight_norm|WeightNorm|quantize|Quantize|StraightThrough|aten::norm|round",
+    "loss": r"cross_entropy|nll_loss|log_softmax|NllLoss|LogSoftmax",
+    "memory: copies, fills": r"aten::(copy_|_to_copy|to|clone|contiguous|zeros.*|zero_|fill_|empty.*|cat|stack)$",
+}
+KERNEL = re.compile(r"snnzoo(?:::|_)(\w+?)(?:_default\w*)?$")
+"""An operator of ours, or what torch generates for its backward pass: a group by itself."""
+
+WORKS = {"snn_step": "SNN training step", "ann_step": "ANN training step", "infer": "exact inference"}
+
+
+def group(event: Any) -> str:
+    """Group of an operator: its own name first, then the names around it; else, its own name."""
+    node = event
+    while node is not None:
+        if kernel := KERNEL.search(node.name):
+            return f"kernel {kernel[1]}"
+        for name, pattern in GROUPS.items():
+            if re.search(pattern, node.name):
+                return name
+        node = node.cpu_parent
+    return "other operators"
+
+
+Found = tuple[Counter[str], dict[str, Counter[str]]]
+"""Seconds of each group, and of the operators in each."""
+
+
+def time_calls(call: Callable[[], object], repeats: int) -> float:
+    """Median seconds."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        call()
+        seconds.append(time.perf_counter() - start)
+    return median(seconds)
+
+
+def by_operator(call: Callable[[], object], repeats: int) -> Found:
+    """By torch's profiler."""
+    with profile(activities=[ProfilerActivity.CPU]) as profiler:
+        start = time.perf_counter()
+        for _ in range(repeats):
+            call()
+        whole = (time.perf_counter() - start) / repeats
+    groups: Counter[str] = Counter()
+    operators: dict[str, Counter[str]] = defaultdict(Counter)
+    for event in profiler.events():
+        part = event.self_cpu_time_total / 1e6 / repeats
+        groups[group(event)] += part
+        operators[group(event)][event.name] += part
+    groups["Python, between operators"] = max(0.0, whole - sum(groups.values()))
+    return groups, operators
+
+
+def by_function(call: Callable[[], object], repeats: int) -> Found:
+    """By Python's profiler: functions of ours by file and name, others by name."""
+    profiler = cProfile.Profile()
+    profiler.enable()
+    for _ in range(repeats):
+        call()
+    profiler.disable()
+    groups: Counter[str] = Counter()
+    for (file, _, name), (_, _, own, _, _) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
+        place = f"{Path(file).stem}: {name}" if "bootstrap_core" in file else name.strip("<>")
+        groups[place] += own / repeats
+    return groups, {}
+
+
+def table(what: str, seconds: float, found: Found, *, ops: bool) -> Iterator[str]:
+    """Lines of Markdown, largest first."""
+    groups, operators = found
+    whole = sum(groups.values())
+    yield f"| {what}: {1e3 * seconds:.2f} ms ({1e3 * whole:.2f} under the profiler) | ms | part |"
+    yield "|---|---|---|"
+    for name, part in groups.most_common():
+        if part >= 0.01 * whole:
+            yield f"| {name} | {1e3 * part:.2f} | {part / whole:.0%} |"
+            for operator, own in operators.get(name, Counter()).most_common(6) if ops else ():
+                yield f"| - `{operator}` | {1e3 * own:.2f} | {own / whole:.0%} |"
+    yield ""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--network", choices=list(NETWORKS), default="dense")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--batch", type=int, default=256)
+    parser.add_argument("--repeats", type=int, default=20)
+    parser.add_argument("--ops", action="store_true")
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    print(f"{options.network}, batch {options.batch}, T = 16, {options.threads} threads, kernels: {kernels()}\n")
+    for work, what in WORKS.items():
+        request = {**base_request(), "batch": options.batch, "layers": NETWORKS[options.network]}
+        request |= {"work": work, "weights": RANDOM}
+        call, _ = prepare(Program(request), request)
+        for _ in range(3):
+            call()
+        seconds = time_calls(call, options.repeats)
+        found = (by_function if work == "infer" else by_operator)(call, options.repeats)
+        print("\n".join(table(what, seconds, found, ops=options.ops)))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,154 @@
+"""The programs that the benchmarks compare, each a process of its own that `workload.serve`s one request at a time."""
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from datetime import date
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+from workload import NETWORKS
+
+from bootstrap_core.datasets import SAMPLE_NAME, find_dataset
+
+HERE = Path(__file__).parent
+RESULTS = HERE / "results"
+PEERS = ("snntorch", "norse", "spikingjelly", "sinabs")
+REFERENCES = ("relu", "products")
+
+
+class WorkerError(Exception):
+    """A worker failed; says why."""
+
+
+class Program:
+    """A running worker."""
+
+    def __init__(self, name: str, command: list[str], threads: int) -> None:
+        self.name = name
+        variables = ("OMP", "MKL", "OPENBLAS", "NUMBA")
+        environment = {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in variables}}
+        self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed by `close`
+        try:
+            self.process = subprocess.Popen(
+                [command[0], "-W", "ignore", str(HERE / command[1]), *command[2:]],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=self.errors,
+                text=True,
+                env=environment,
+            )
+        except OSError as error:
+            raise WorkerError(f"cannot start {command[0]}: {error.strerror}") from error
+
+    def ask(self, **request: Any) -> dict[str, Any]:
+        """The worker's answer."""
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:
+            answer = ""
+        if not answer:
+            self.errors.seek(0)
+            end = "\n".join(f"  {line}" for line in self.errors.read().strip().splitlines()[-8:])
+            raise WorkerError(f"{self.name} failed at {request.get('work')}:\n{end}")
+        return dict(json.loads(answer))
+
+    def close(self) -> None:
+        """Let it end."""
+        assert self.process.stdin is not None
+        self.process.stdin.close()
+        self.process.wait()
+        self.errors.close()
+
+
+def commands(peer_python: str | None, lava_python: str | None) -> dict[str, list[str]]:
+    """How to start each program that is there, by name."""
+    found = {"snnzoo": [sys.executable, "snnzoo_worker.py"]}
+    if lava_python:
+        found["lava-dl"] = [lava_python, "lava_dl_worker.py"]
+    for peer in PEERS:
+        if _has(peer_python, peer):
+            found[peer] = [peer_python or sys.executable, "peer_worker.py", peer]
+    return found | {name: [sys.executable, "peer_worker.py", name] for name in REFERENCES}
+
+
+def _has(python: str | None, module: str) -> bool:
+    if not python:
+        return find_spec(module) is not None
+    code = f"import sys, importlib.util as u; sys.exit(u.find_spec({module!r}) is None)"
+    return subprocess.run([python, "-c", code]).returncode == 0
+
+
+def busy_cores(seconds: float = 2.0) -> float:
+    """Cores that other work keeps busy, watched for some seconds before ours starts; without /proc, the load."""
+
+    def busy() -> float:
+        user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
+        return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+
+    try:
+        before = busy()
+        time.sleep(seconds)
+        return (busy() - before) / seconds
+    except OSError:
+        return os.getloadavg()[0]
+
+
+@contextmanager
+def running(chosen: dict[str, list[str]], threads: int) -> Iterator[dict[str, Program]]:
+    """The programs, started; they end with the block."""
+    with ExitStack() as stack:
+        programs = {}
+        for name, command in chosen.items():
+            programs[name] = Program(name, command, threads)
+            stack.callback(programs[name].close)
+        yield programs
+
+
+def base_request() -> dict[str, Any]:
+    """What all requests have in common."""
+    return {"time_steps": 16, "batch": 256, "data": str(find_dataset(SAMPLE_NAME))}
+
+
+def make_weights(program: Program, network: str, path: Path) -> list[float]:
+    """Write weights of a network that snnzoo trained a little, for all programs to load; gives its blocks' rates."""
+    request = {**base_request(), "layers": NETWORKS[network], "path": str(path)}
+    return list(program.ask(work="make_weights", **request)["rates"])
+
+
+def header(programs: dict[str, Program], threads: int, busy: float) -> dict[str, Any]:
+    """Where, when and with what versions something was measured."""
+    told = {name: program.ask(work="describe") for name, program in programs.items()}
+    told = {name: answer for name, answer in told.items() if name not in REFERENCES}
+    return {
+        "date": date.today().isoformat(),
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": threads,
+        "kernel": told["snnzoo"]["kernel"],
+        "versions": {name: answer["version"] for name, answer in told.items()},
+        "under": {name: f"Python {answer['python']}, torch {answer['torch']}" for name, answer in told.items()},
+        "busy_cores": round(busy, 2),
+    }
+
+
+def cpu_model() -> str:
+    """What the system calls the processor, with its instructions for integers, if it has any."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    fields = {name.strip(): value.strip() for name, _, value in (line.partition(":") for line in lines)}
+    extensions = [name for name in ("avx512_vnni", "avx_vnni", "amx_int8") if name in fields.get("flags", "").split()]
+    return " ".join([fields.get("model name", platform.machine()), *(f"({name})" for name in extensions)])
