@@ -30,7 +30,8 @@ __all__ = ["OnnxConversion", "convert_onnx"]
 BATCH = 250
 N_IMAGES = 1256
 """Training images for calibration; what it does with them is in `ann_conversion`."""
-LEARNING_RATE = 3e-4
+LEARNING_RATE = 3e-3
+"""Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid."""
 VALIDATION_PART = 12
 """One training image in so many is held out of tuning, to choose the best epoch by."""
 
