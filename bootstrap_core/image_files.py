@@ -1,8 +1,10 @@
 """A user's own images as a dataset: an `.npz` of arrays, or a folder of class folders."""
 
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +14,10 @@ from torch import Tensor
 from bootstrap_core.datasets import Dataset, Split
 from specs.errors import DataError, SnnZooError
 
-__all__ = ["UNLABELLED", "load_images"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["UNLABELLED", "load_images", "open_image"]
 
 UNLABELLED = "unlabelled"
 """The one class of a dataset whose images have no labels."""
@@ -139,7 +144,7 @@ def _classes(path: Path) -> dict[str, list[Path]]:
 
 
 def _size_of(classes: Mapping[str, list[Path]]) -> tuple[int, int, int]:
-    with _open(next(iter(classes.values()))[0]) as image:
+    with open_image(next(iter(classes.values()))[0]) as image:
         return (1 if image.mode in {"1", "L", "I", "F", "I;16"} else 3, image.height, image.width)
 
 
@@ -148,19 +153,27 @@ def _read_classes(classes: Mapping[str, list[Path]], size: tuple[int, int, int])
     images, labels = [], []
     for number, files in enumerate(classes.values()):
         for file in files:
-            with _open(file) as image:
+            with open_image(file) as image:
                 pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)))
             images.append(torch.from_numpy(pixels.copy()).reshape(height, width, channels).permute(2, 0, 1))
             labels.append(number)
     return Split(torch.stack(images), torch.tensor(labels))
 
 
-def _open(path: Path):  # type: ignore[no-untyped-def]
+@contextmanager
+def open_image(path: Path) -> Iterator["Image"]:
+    """An image file, open in Pillow.
+
+    Raises:
+        DataError: it cannot be read as an image, here or in the body of the `with`.
+        SnnZooError: Pillow is missing.
+    """
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise SnnZooError("reading images needs Pillow: pip install 'snnzoo[plot]'") from None
     try:
-        return Image.open(path)
+        with Image.open(path) as image:
+            yield image
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read {path} as an image: {error}") from None
+        raise DataError(f"cannot read {path} as an image: {getattr(error, 'strerror', None) or error}") from None

@@ -9,9 +9,10 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.events import animate
+from bootstrap_core.image_files import open_image
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
-from specs.errors import DataError, SnnZooError
+from specs.errors import SnnZooError
 from specs.fields import Shape
 
 __all__ = ["Prediction", "animate_prediction", "predict_files"]
@@ -60,17 +61,10 @@ def animate_prediction(network: Network, prediction: Prediction, path: Path) -> 
 
 def _read_image(path: Path, shape: Shape) -> Tensor:
     """Grey image `[1, H, W]` in 0..1, resized to the input; a flat input is taken as a square."""
-    try:
-        from PIL import Image, UnidentifiedImageError
-    except ImportError:
-        raise SnnZooError("reading images needs Pillow: pip install 'snnzoo[plot]'") from None
     side = round(shape[0] ** 0.5)
     height, width = shape[1:] if len(shape) == 3 else (side, side)
     if height * width != torch.Size(shape).numel():
         raise SnnZooError(f"the input {list(shape)} is no grey image")
-    try:
-        with Image.open(path) as image:
-            grey = np.asarray(image.convert("L").resize((width, height)))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read {path} as an image: {getattr(error, 'strerror', None) or error}") from None
+    with open_image(path) as image:
+        grey = np.asarray(image.convert("L").resize((width, height)))
     return torch.from_numpy(grey.copy()).float()[None] / 255
