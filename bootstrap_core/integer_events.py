@@ -3,11 +3,9 @@
 Needs numba. Spikes travel as trains, words of up to 32 steps (see `kernels.integer_trains`), channels last.
 """
 
-import os
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from math import prod
 from typing import Any
 
@@ -29,6 +27,7 @@ from bootstrap_core.fixed_point import (
 )
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import integer_trains as kernels
+from bootstrap_core.kernels.threads import workers
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.neuron import CubaNeuron
@@ -118,19 +117,29 @@ class _State:
     steps_done: int = 0
 
 
-class _Stage:
-    """A layer: what drives its neurons, and they. `shape` is that of one image's trains, channels last."""
+class _Stage(ABC):
+    """What trains pass through on their way to the readout."""
+
+    @abstractmethod
+    def rest(self, n_images: int) -> _State:
+        """The state before the first step."""
+
+    @abstractmethod
+    def advance(self, x: Any, steps: int, state: _State) -> Words:
+        """Trains `[N, *shape]` of the next steps."""
+
+
+class _Layer(_Stage):
+    """What drives neurons, and they. `shape` is that of one image's trains, channels last."""
 
     def __init__(self, neurons: _Neurons, shape: Shape) -> None:
         self.neurons, self.shape = neurons, shape
 
     def rest(self, n_images: int) -> _State:
-        """The state before the first step."""
         size = n_images, prod(self.shape)
         return _State(np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, np.uint32))
 
     def advance(self, x: Any, steps: int, state: _State) -> Words:
-        """Trains `[N, *shape]` of the next steps."""
         trains: Words = np.empty_like(state.held)
         if self._fire(x, steps, state, trains):
             raise _OutsideError
@@ -140,11 +149,12 @@ class _Stage:
             trains, state.held = delayed, trains >> np.uint32(steps - 1)
         return trains.reshape(len(trains), *self.shape)
 
+    @abstractmethod
     def _fire(self, x: Any, steps: int, state: _State, trains: Words) -> int:
-        raise NotImplementedError
+        """Fill `trains`, and move the state on; not 0 where a state leaves its range."""
 
 
-class _Constant(_Stage):
+class _Constant(_Layer):
     """Neurons with the same weighted input at each step, int32 `[N, n]` in state units."""
 
     def _fire(self, x: Ints, steps: int, state: _State, trains: Words) -> int:
@@ -152,7 +162,7 @@ class _Constant(_Stage):
         return int(kernels.constant_trains(x, *arguments))
 
 
-class _Table(_Stage):
+class _Table(_Layer):
     """Input neurons, all alike: the train of each of the 8,192 mantissas of a current is in a table.
 
     Takes pixels, float32 `[N, n]`.
@@ -175,7 +185,7 @@ class _Table(_Stage):
         return 0
 
 
-class _Dense(_Stage):
+class _Dense(_Layer):
     def __init__(self, neurons: _Neurons, weight: Tensor, *, grouped: bool) -> None:
         super().__init__(neurons, (len(weight),))
         self.weight, self.grouped = _int8(weight.t()), grouped
@@ -185,7 +195,7 @@ class _Dense(_Stage):
         return int(kernels.dense_trains(x, self.weight, self.grouped, *arguments))
 
 
-class _Conv(_Stage):
+class _Conv(_Layer):
     def __init__(self, neurons: _Neurons, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
         super().__init__(neurons, (*after[1:], after[0]))
         rows, columns = (_reached(spec, axis, before[1 + axis], after[1 + axis]) for axis in range(2))
@@ -294,7 +304,7 @@ class EventEngine:
 
         try:
             parallel = len(parts) > 1 and threads > 1
-            done = list(_pool(threads, os.getpid()).map(run_part, parts) if parallel else map(run_part, parts))
+            done = list(workers().map(run_part, parts) if parallel else map(run_part, parts))
         except _OutsideError:
             return None
         trains = [
@@ -483,9 +493,3 @@ def _ints(x: Tensor) -> Ints:
 def _int8(weight: Tensor) -> npt.NDArray[np.int8]:
     integers: npt.NDArray[np.int8] = (weight / WEIGHT_STEP).round().to(torch.int8).contiguous().numpy()
     return integers
-
-
-@lru_cache(maxsize=2)
-def _pool(threads: int, process: int) -> ThreadPoolExecutor:
-    """Threads for the parts of a batch; of this process, since a fork leaves them behind."""
-    return ThreadPoolExecutor(threads, thread_name_prefix=f"snnzoo-{process}")
