@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.integer import IntegerNetwork
-from converters.ann import Ann, run_ann
+from converters.ann import Ann, MaxPool, run_ann
 from converters.calibrate import Calibration, InputForm, calibrate
 from converters.model import Model
 from converters.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
@@ -102,7 +102,7 @@ def best_candidate(
 
 
 def _has_maxima(ann: Ann) -> bool:
-    return any(type(node.operation).__name__ == "MaxPool" for node in ann.nodes)
+    return any(isinstance(node.operation, MaxPool) for node in ann.nodes)
 
 
 def _form(source: _Source, layers: Sequence[SpikingLayer], encoding: Encoding) -> InputForm:
