@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from converters.cli.options import DataPlaces, data_options, percent, use_threads
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say_notes
@@ -19,23 +20,28 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 EPOCHS = 2
+ONNX_OPTIONS = {"data", "raw", "epochs", "entering", "max_pool", "seed", "threads"}
 
 
 def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options that say what a file may not; it takes them as `hints`."""
-    for option in (
-        click.option("--spec", help="Spec of a lava-dl checkpoint: a YAML file, or a name."),
-        click.option("--time-steps", type=click.IntRange(1, 4096), help="T. [ONNX: 16; else what the file says]"),
-        click.option("--threshold", type=click.FloatRange(0, min_open=True), help="Of the neurons of a checkpoint."),
-        click.option("--input-bits", type=click.IntRange(1, 16), help="Bits of a pixel, without input neurons."),
-        click.option("--mean", type=float, help="Mean that was subtracted from images in training."),
-        click.option("--std", type=click.FloatRange(0, min_open=True), help="Deviation that they were divided by."),
-        click.option("--dt", type=click.FloatRange(0, min_open=True), help="Seconds of a step of a NIR graph."),
-        click.option(
-            "--time-constants", type=click.Choice(["euler", "exact"]), help="How a NIR graph's become decays."
-        ),
-        click.option("--reset", type=click.Choice(["zero", "subtract"]), help="What a spike does in a NIR graph."),
-        click.option("--nodes-only", is_flag=True, default=None, help="Believe the nodes of a NIR graph of ours."),
+    for option in reversed(
+        (
+            click.option("--spec", help="Spec of a lava-dl checkpoint: a YAML file, or a name."),
+            click.option("--time-steps", type=click.IntRange(1, 4096), help="T. [ONNX: 16; else what the file says]"),
+            click.option(
+                "--threshold", type=click.FloatRange(0, min_open=True), help="Of the neurons of a checkpoint."
+            ),
+            click.option("--input-bits", type=click.IntRange(1, 16), help="Bits of a pixel, without input neurons."),
+            click.option("--mean", type=float, help="Mean that was subtracted from images in training."),
+            click.option("--std", type=click.FloatRange(0, min_open=True), help="Deviation that they were divided by."),
+            click.option("--dt", type=click.FloatRange(0, min_open=True), help="Seconds of a step of a NIR graph."),
+            click.option(
+                "--time-constants", type=click.Choice(["euler", "exact"]), help="How a NIR graph's become decays."
+            ),
+            click.option("--reset", type=click.Choice(["zero", "subtract"]), help="What a spike does in a NIR graph."),
+            click.option("--nodes-only", is_flag=True, default=None, help="Believe the nodes of a NIR graph of ours."),
+        )
     ):
         command = option(command)
     return command
@@ -43,16 +49,31 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command the options of ONNX files; it takes them as `tuning`."""
-    for option in (
-        click.option(
-            "--data", help="ONNX: mnist, fashion-mnist, an .npz with x (and y), or a folder of class folders."
-        ),
-        click.option("--raw", is_flag=True, help="ONNX: the ANN takes pixels of 0..255."),
-        click.option("--epochs", type=click.IntRange(0), default=EPOCHS, show_default=True, help="ONNX: of tuning."),
-        click.option("--input", "entering", type=click.Choice(["auto", "spike", "graded"]), default="auto"),
-        click.option("--max-pool", type=click.Choice(["auto", "any", "average", "error"]), default="auto"),
-        click.option("--seed", default=0, show_default=True, help="ONNX: of everything random."),
-        click.option("--threads", type=click.IntRange(1), help="CPU threads."),
+    for option in reversed(
+        (
+            click.option(
+                "--data", help="ONNX: mnist, fashion-mnist, an .npz with x (and y), or a folder of class folders."
+            ),
+            click.option("--raw", is_flag=True, help="ONNX: the ANN takes pixels of 0..255."),
+            click.option(
+                "--epochs", type=click.IntRange(0), default=EPOCHS, show_default=True, help="ONNX: of tuning."
+            ),
+            click.option(
+                "--input",
+                "entering",
+                type=click.Choice(["auto", "spike", "graded"]),
+                default="auto",
+                help="ONNX: of images.",
+            ),
+            click.option(
+                "--max-pool",
+                type=click.Choice(["auto", "any", "average", "error"]),
+                default="auto",
+                help="ONNX: of maxima.",
+            ),
+            click.option("--seed", default=0, show_default=True, help="ONNX: of everything random."),
+            click.option("--threads", type=click.IntRange(1), help="ONNX: CPU threads."),
+        )
     ):
         command = option(command)
     return command
@@ -120,6 +141,7 @@ def convert(
         conversion = _convert_onnx(source, data, raw, epochs, entering, max_pool, seed, places, hints)
         model, figures = conversion.model, conversion.as_json()
     else:
+        _refuse_onnx_options(source)
         model = _read(source, hints)
         conversion, figures = None, {"notes": model.notes}
     say_notes(model)
@@ -135,6 +157,17 @@ def convert(
         _print_conversion(conversion)
     for entry in written:
         click.echo(entry["path"])
+
+
+def _refuse_onnx_options(source: Path) -> None:
+    context = click.get_current_context()
+    useless = [
+        option.opts[0]
+        for option in context.command.params
+        if option.name in ONNX_OPTIONS and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
+    ]
+    if useless:
+        raise click.UsageError(f"{source} is no ONNX file: it has no use for {', '.join(useless)}")
 
 
 def _read(source: Path, hints: dict[str, Any]) -> "Model":

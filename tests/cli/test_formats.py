@@ -161,5 +161,7 @@ def test_an_ann_in_onnx_becomes_a_spiking_network(tmp_path, run) -> None:
     assert found["outputs"][0]["path"] == str(out)
     assert "affine" in run("show", out).stdout
     assert run("convert", path, "-o", tmp_path / "b.net", "--dt", 1, code=2).stderr.count("no use for --dt") == 1
+    refused = run("convert", out, "-o", tmp_path / "b.net", "--epochs", 3, "--input", "spike", code=2).stderr
+    assert "no use for --epochs, --input" in " ".join(refused.split())
     assert "0.00392" in run("convert", path, "-o", tmp_path / "b.net", "--raw", "--std", 1, code=2).stderr
     assert "no data: calibrated on noise" in run("convert", path, "-o", tmp_path / "b.net").stderr
