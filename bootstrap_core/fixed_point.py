@@ -8,10 +8,13 @@ __all__ = [
     "BIAS_MANT_MIN",
     "DECAY_ONE",
     "MANT",
+    "MANT_PER_WEIGHT",
     "READOUT_THRESHOLD_MANT",
     "STATE",
     "STATE_MAX",
     "STATE_MIN",
+    "STATE_PER_MANT",
+    "STATE_PER_WEIGHT",
     "WEIGHT_INT_MAX",
     "WEIGHT_INT_MIN",
     "WEIGHT_STEP",
@@ -28,6 +31,11 @@ DECAY_ONE = 1 << 12
 
 WEIGHT_STEP = 2 / MANT
 """Weights are multiples of 2/64: signed 8-bit integers, stored doubled."""
+
+MANT_PER_WEIGHT = round(MANT * WEIGHT_STEP)
+STATE_PER_MANT = STATE // MANT
+STATE_PER_WEIGHT = STATE_PER_MANT * MANT_PER_WEIGHT
+"""What a weight of one step, and a mantissa of one (bias, threshold, input current), are in finer units."""
 
 WEIGHT_INT_MIN, WEIGHT_INT_MAX = -128, 127
 """Range of a weight in steps of `WEIGHT_STEP`."""

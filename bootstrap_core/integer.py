@@ -10,7 +10,16 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
-from bootstrap_core.fixed_point import DECAY_ONE, MANT, STATE, STATE_MAX, STATE_MIN, WEIGHT_STEP
+from bootstrap_core.fixed_point import (
+    DECAY_ONE,
+    MANT,
+    STATE,
+    STATE_MAX,
+    STATE_MIN,
+    STATE_PER_MANT,
+    STATE_PER_WEIGHT,
+    WEIGHT_STEP,
+)
 from bootstrap_core.kernels import have_numba
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network, Tally, Trace, as_input, count_steps
@@ -25,12 +34,6 @@ if TYPE_CHECKING:
     from bootstrap_core.integer_events import EventEngine
 
 __all__ = ["IntegerNetwork", "IntegerTrace"]
-
-STATE_PER_WEIGHT = round(STATE * WEIGHT_STEP)
-"""What a weight of one step adds to the current, in state units."""
-
-STATE_PER_MANT = STATE // MANT
-"""What a mantissa of one (bias, threshold, input current) is in state units."""
 
 Weighted = Callable[[Tensor], Tensor]
 """Spikes `[T, N, ...]`, int8 (or graded, int32), to weighted input, int64, in steps of `WEIGHT_STEP`."""

@@ -22,6 +22,8 @@ from bootstrap_core.fixed_point import (
     MANT,
     STATE,
     STATE_MAX,
+    STATE_PER_MANT,
+    STATE_PER_WEIGHT,
     WEIGHT_INT_MIN,
     WEIGHT_STEP,
 )
@@ -46,7 +48,6 @@ FAN_IN_OF_INT16 = 256
 """From so many inputs on, a sum of int8 weights may leave 16 bits."""
 MAX_INPUTS = 1 << 16
 """Of one neuron: the sum of so many weights, in state units, stays within 32 bits."""
-STATE_PER_MANT, STATE_PER_WEIGHT = STATE // MANT, round(STATE * WEIGHT_STEP)
 
 Words = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int32]

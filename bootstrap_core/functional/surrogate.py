@@ -3,13 +3,16 @@
 import torch
 from torch import Tensor
 
-__all__ = ["exponential_surrogate"]
+__all__ = ["exponential_surrogate", "surrogate_shape"]
 
 
 def exponential_surrogate(voltage: Tensor, *, threshold: float, tau_grad: float, scale_grad: float) -> Tensor:
-    """d spike / d voltage, `scale / (2 tau) exp(-|v - threshold| / tau)`, elementwise.
+    """d spike / d voltage, `height exp(-|v - threshold| / tau)`, elementwise."""
+    tau, height = surrogate_shape(threshold, tau_grad, scale_grad)
+    return torch.exp((voltage - threshold).abs_().div_(-tau)).mul_(height)
 
-    `tau = 100 threshold tau_grad` and `scale = 0.1 scale_grad`, as in lava-dl's slayer neurons.
-    """
-    tau, scale = 100 * threshold * tau_grad, 0.1 * scale_grad
-    return torch.exp((voltage - threshold).abs_().div_(-tau)).mul_(scale / (2 * tau))
+
+def surrogate_shape(threshold: float, tau_grad: float, scale_grad: float) -> tuple[float, float]:
+    """Width `tau = 100 threshold tau_grad` and height `0.1 scale_grad / (2 tau)`, as of lava-dl's slayer neurons."""
+    tau = 100 * threshold * tau_grad
+    return tau, 0.1 * scale_grad / (2 * tau)

@@ -13,6 +13,8 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
+from bootstrap_core.fixed_point import STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
+
 __all__ = [
     "WORD_STEPS",
     "constant_trains",
@@ -24,9 +26,8 @@ __all__ = [
 ]
 
 WORD_STEPS = 32
-UNIT = np.int32(128)
-"""State units of a weight of one step."""
-HALF, OUTSIDE = np.int32(1 << 23), np.int32(-(1 << 24))
+UNIT = np.int32(STATE_PER_WEIGHT)
+HALF, OUTSIDE = np.int32(STATE_MAX + 1), np.int32(2 * STATE_MIN)
 FLUSH = 255
 """Rows of int8 that int16 holds the sum of, whatever they are."""
 MAX_GROUPS = 24

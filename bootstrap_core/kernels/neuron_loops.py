@@ -2,7 +2,7 @@
 
 Neurons are taken in blocks whose state stays in the cache while time runs; each block is independent, so the work is
 split between threads anywhere. Arrays are flat and contiguous; `step` is the distance from one time step to the next in
-`z` and in `grad`, and 0 where one step stands for all. Importing this imports numba; see `cuba_op`, which calls it.
+`z` and in `grad`, and 0 where one step stands for all. Importing this imports numba; see `spiking_ops`, which calls it.
 """
 
 import numpy as np

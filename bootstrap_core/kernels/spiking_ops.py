@@ -14,7 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import STATE, WEIGHT_STEP
+from bootstrap_core.fixed_point import STATE, STATE_PER_WEIGHT, WEIGHT_STEP
+from bootstrap_core.functional.surrogate import surrogate_shape
 from bootstrap_core.kernels import event_products, neuron_loops
 from bootstrap_core.kernels.threads import split
 
@@ -38,8 +39,6 @@ DENSE_FROM, DENSE_GRADIENT_FROM = 0.12, 0.1
 
 ALIGN = 64
 """Neurons of one thread: whole cache lines of int8."""
-
-STATE_PER_WEIGHT = STATE * WEIGHT_STEP
 
 _NOTHING = np.empty(0, np.float32)
 
@@ -117,9 +116,8 @@ class _Neurons:
 
 
 def _surrogate(threshold: float, tau_grad: float, scale_grad: float) -> tuple[float, float, float]:
-    """Centre, width and height, as in `functional.surrogate`."""
-    tau, scale = 100 * threshold * tau_grad, 0.1 * scale_grad
-    return threshold, tau, scale / (2 * tau)
+    """Centre, width and height."""
+    return threshold, *surrogate_shape(threshold, tau_grad, scale_grad)
 
 
 # --- Neurons alone: z float, spikes float

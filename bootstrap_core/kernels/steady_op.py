@@ -9,12 +9,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import MANT, STATE
+from bootstrap_core.fixed_point import MANT, STATE, STATE_PER_WEIGHT
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
 from bootstrap_core.kernels.spiking_ops import (
     ALIGN,
-    STATE_PER_WEIGHT,
     _integers,
     _Neurons,
     _over_channels,

@@ -10,9 +10,9 @@ from bootstrap_core.fixed_point import (
     BIAS_MANT_MIN,
     DECAY_ONE,
     MANT,
+    MANT_PER_WEIGHT,
     WEIGHT_INT_MAX,
     WEIGHT_INT_MIN,
-    WEIGHT_STEP,
 )
 from converters.hdf5_node import Hdf5Node, IntArray, open_hdf5
 from converters.netx.layers import CUBA_NAMES, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
@@ -25,8 +25,7 @@ SPEC_ATTRIBUTE = "snnzoo_spec"
 """Attribute of the root with the spec as JSON: netx has no place for names, means and surrogate gradients."""
 
 LAYER_LIMIT = 4096
-MANT_STEP = round(WEIGHT_STEP * MANT)
-WEIGHT_GRID = range(WEIGHT_INT_MIN * MANT_STEP, WEIGHT_INT_MAX * MANT_STEP + 1, MANT_STEP)
+WEIGHT_GRID = range(WEIGHT_INT_MIN * MANT_PER_WEIGHT, WEIGHT_INT_MAX * MANT_PER_WEIGHT + 1, MANT_PER_WEIGHT)
 BIAS_GRID = range(BIAS_MANT_MIN, BIAS_MANT_MAX + 1)
 
 FOREIGN_KINDS = {

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from bootstrap_core.fixed_point import DECAY_ONE, MANT, WEIGHT_STEP
+from bootstrap_core.fixed_point import DECAY_ONE, MANT, MANT_PER_WEIGHT
 from converters.hdf5_node import IntArray
 from converters.netx.layers import INTEGRATOR, NetxFile, NetxLayer, NetxNeuron
 from specs.fields import VTH_MANT_MAX
@@ -22,7 +22,6 @@ __all__ = [
     "neuron_rows",
 ]
 
-MANT_STEP = round(WEIGHT_STEP * MANT)
 BARS = " ▁▂▃▄▅▆▇█"
 MOST_BINS = 16
 """Of a histogram, which reaches from the smallest weight to the largest in bins of the same number of levels."""
@@ -150,7 +149,7 @@ def _sparkline(weight: IntArray) -> str:
 
 
 def _histogram(mants: IntArray) -> IntArray:
-    levels = (mants - mants.min()) // MANT_STEP
+    levels = (mants - mants.min()) // MANT_PER_WEIGHT
     counts: IntArray = np.bincount(levels.ravel() // (levels.max() // MOST_BINS + 1))
     return counts
 
