@@ -15,6 +15,7 @@ from torch import Tensor
 from bootstrap_core.augment import RandomAffine
 from bootstrap_core.datasets import Split, train_validation_split
 from bootstrap_core.evaluation import batches, evaluate
+from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.sampler import RateSampler, mix_seed
@@ -71,6 +72,7 @@ class Trainer:
             raise DataError(
                 f"label {int(split.labels.max())} in data of a network with {network.spec.n_classes} classes"
             )
+        keep_freed_memory()
         self.network, self.recipe = network, recipe
         self.training, self.validation = train_validation_split(split, n_validation=recipe.validation, seed=recipe.seed)
         self.n_batches = math.ceil(len(self.training) / recipe.batch_size)

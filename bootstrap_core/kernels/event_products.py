@@ -4,9 +4,9 @@ Compiled by numba. Importing this imports numba; see `spiking_ops`, which calls 
 """
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
+
+from bootstrap_core.kernels.bits import widened
 
 __all__ = ["add_columns", "add_rows"]
 
@@ -15,16 +15,6 @@ ROWS = 256
 
 f32, i32 = np.float32, np.int32
 _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-
-
-@intrinsic
-def _as_float(typing_context, bits):
-    """The float32 with these bits."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
 
 
 @_compiled
@@ -58,34 +48,25 @@ def add_rows(spikes, weight, start, stop, out):
 
 
 @_compiled
-def _take_four(a, b, c, d, half, total):
+def _take_four(a, b, c, d, total):
     """Add four rows to `total`."""
-    if half:
-        for j in range(len(total)):
-            left = f32(_as_float(i32(i32(a[j]) << i32(16))) + _as_float(i32(i32(b[j]) << i32(16))))
-            right = f32(_as_float(i32(i32(c[j]) << i32(16))) + _as_float(i32(i32(d[j]) << i32(16))))
-            total[j] = f32(total[j] + f32(left + right))
-    else:
-        for j in range(len(total)):
-            total[j] = f32(total[j] + f32(f32(f32(a[j]) + f32(b[j])) + f32(f32(c[j]) + f32(d[j]))))
+    for j in range(len(total)):
+        pairs = f32(widened(a[j]) + widened(b[j])) + f32(widened(c[j]) + widened(d[j]))
+        total[j] = f32(total[j] + f32(pairs))
 
 
 @_compiled
-def _take(a, half, total):
+def _take(a, total):
     """Add a row to `total`."""
-    if half:
-        for j in range(len(total)):
-            total[j] = f32(total[j] + _as_float(i32(i32(a[j]) << i32(16))))
-    else:
-        for j in range(len(total)):
-            total[j] = f32(total[j] + f32(a[j]))
+    for j in range(len(total)):
+        total[j] = f32(total[j] + widened(a[j]))
 
 
 @_compiled
-def add_columns(spikes, grad, half, start, stop, out):
+def add_columns(spikes, grad, start, stop, out):
     """`out[start:stop] = spikes.T[start:stop] @ grad`, `[I, O]` float32, of `[R, I]`, int8, and `[R, O]`.
 
-    `half`: `grad` is bfloat16, as uint16. Each sum is made in the order of the rows, however many threads.
+    `grad` is float32, or bfloat16 as uint16. Each sum is made in the order of the rows, however many threads.
     """
     members = np.empty((stop - start, ROWS + 1), np.int64)
     counts = np.empty(stop - start, np.int64)
@@ -109,8 +90,8 @@ def add_columns(spikes, grad, half, start, stop, out):
             rows, total = members[i], out[start + i]
             k = 0
             while k + 4 <= counts[i]:
-                _take_four(grad[rows[k]], grad[rows[k + 1]], grad[rows[k + 2]], grad[rows[k + 3]], half, total)
+                _take_four(grad[rows[k]], grad[rows[k + 1]], grad[rows[k + 2]], grad[rows[k + 3]], total)
                 k += 4
             while k < counts[i]:
-                _take(grad[rows[k]], half, total)
+                _take(grad[rows[k]], total)
                 k += 1

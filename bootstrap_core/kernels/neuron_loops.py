@@ -2,71 +2,31 @@
 
 Neurons are taken in blocks whose state stays in the cache while time runs; each block is independent, so the work is
 split between threads anywhere. Arrays are flat and contiguous; `step` is the distance from one time step to the next in
-`z` and in `grad`, and 0 where one step stands for all. Importing this imports numba; see `spiking_ops`, which calls it.
+`z` and in `grad`, and 0 where one step stands for all. Loops over a block are functions of their own with few arrays,
+or the compiler could not tell that these do not overlap, and would not make vectors of them. Importing this imports
+numba; see `spiking_ops`, which calls it.
 """
 
 import numpy as np
-from llvmlite import ir
-from numba import njit, types
-from numba.extending import intrinsic
+from numba import njit
+
+from bootstrap_core.kernels.bits import as_float, narrowed, widened
 
 __all__ = ["backward", "forward"]
 
-BLOCK = 512
-"""Neurons at a time: their states and a few steps fit the first-level cache."""
+BLOCK = 1024
+"""Neurons at a time: their states and a few steps fit the caches of a core."""
 
 LOG2_E, LN2_HIGH, LN2_LOW = np.float32(1.4426950408889634), np.float32(0.693359375), np.float32(-2.12194440e-4)
 """ln 2 in two parts, of which the first has so few bits that its multiples are exact (Cephes, expf)."""
 LOWEST_EXPONENT = np.float32(-87.0)
 
-f32, i32, u32 = np.float32, np.int32, np.uint32
+f32, i32 = np.float32, np.int32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
+_inlined = njit(nogil=True, cache=True, inline="always")
 
 
-@intrinsic
-def _as_float(typing_context, bits):
-    """The float32 with these bits."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
-
-    return types.float32(types.int32), generate
-
-
-@intrinsic
-def _as_bits(typing_context, number):
-    """The bits of a float32."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.IntType(32))
-
-    return types.uint32(types.float32), generate
-
-
-@_compiled
-def _read(source, half, out, n):
-    """float32 of float32, or of the upper halves that bfloat16 is, as uint16."""
-    if half:
-        for j in range(n):
-            out[j] = _as_float(i32(i32(source[j]) << i32(16)))
-    else:
-        for j in range(n):
-            out[j] = source[j]
-
-
-@_compiled
-def _write(values, half, out, n):
-    """The inverse of `_read`; rounds to nearest, half to even."""
-    if half:
-        for j in range(n):
-            bits = _as_bits(values[j])
-            out[j] = u32(u32(bits + u32(0x7FFF)) + u32(u32(bits >> u32(16)) & u32(1))) >> u32(16)
-    else:
-        for j in range(n):
-            out[j] = values[j]
-
-
-@njit(nogil=True, cache=True, inline="always")
+@_inlined
 def _exp(x):
     """e**x for x <= 0, to 1e-7, in arithmetic that runs on whole vectors (Cephes, expf)."""
     x = x if x > LOWEST_EXPONENT else LOWEST_EXPONENT
@@ -80,10 +40,10 @@ def _exp(x):
     p = f32(p * r) + f32(1.6666665459e-1)
     p = f32(p * r) + f32(5.0000001201e-1)
     p = f32(f32(p * f32(r * r)) + r) + f32(1.0)
-    return f32(p * _as_float(i32(i32(whole + i32(127)) << i32(23))))
+    return f32(p * as_float(i32(i32(whole + i32(127)) << i32(23))))
 
 
-@njit(nogil=True, cache=True, inline="always")
+@_inlined
 def _spread(values, first, inner, out, n):
     """Values of the channels `[C]` (or of all, `[1]`) for the `n` neurons from `first` on."""
     if len(values) == 1:
@@ -101,17 +61,55 @@ def _spread(values, first, inner, out, n):
 
 
 @_compiled
-def _leak_back(slope, incoming, keep, grad, n):
-    """One step back through the spike and the leak of the voltage."""
+def _advance(z, unit, forgets, keep_u, keep_v, offset, u, v, n):
+    """One step of current and voltage, before any spike."""
+    if forgets:
+        for j in range(n):
+            u[j] = np.trunc(z[j] * unit)
+            v[j] = np.trunc(v[j] * keep_v[j]) + u[j] + offset[j]
+    else:
+        for j in range(n):
+            u[j] = np.trunc(u[j] * keep_u[j]) + np.trunc(z[j] * unit)
+            v[j] = np.trunc(v[j] * keep_v[j]) + u[j] + offset[j]
+
+
+@_compiled
+def _fired(v, limit, spikes, n):
     for j in range(n):
-        grad[j] = f32(slope[j] * incoming[j]) + f32(keep[j] * grad[j])
+        spikes[j] = v[j] > limit
+
+
+@_compiled
+def _reset(v, limit, subtract, n):
+    if subtract:
+        for j in range(n):
+            v[j] -= limit if v[j] > limit else 0.0
+    else:
+        for j in range(n):
+            v[j] = 0.0 if v[j] > limit else v[j]
+
+
+@_compiled
+def _float(state, out, n):
+    """A state in float units."""
+    for j in range(n):
+        out[j] = state[j] * (1 / 4096)
 
 
 @_compiled
 def _slopes(v, center, rate, scale, out, n):
-    """Surrogate gradient at voltages in state units."""
+    """Surrogate gradient at voltages in float units."""
     for j in range(n):
-        out[j] = f32(scale * _exp(f32(abs(f32(f32(v[j] * (1 / 4096)) - center)) * rate)))
+        out[j] = f32(scale * _exp(f32(abs(f32(v[j] - center)) * rate)))
+
+
+@_compiled
+def _step_back(grad, slope, keep_u, keep_v, gu, gv, out, n):
+    """One step back through the spike and the leaks; writes the gradient of the weighted input."""
+    for j in range(n):
+        gv[j] = f32(slope[j] * widened(grad[j])) + f32(keep_v[j] * gv[j])
+        gu[j] = f32(gv[j] + f32(keep_u[j] * gu[j]))
+        out[j] = narrowed(gu[j], out)
 
 
 @_compiled
@@ -134,52 +132,33 @@ def forward(
         u[:n] = 0.0
         v[:n] = 0.0
         for t in range(steps):
-            drive = z[t * step + first : t * step + first + n]
-            out = spikes[t * size + first : t * size + first + n]
-            if forgets:
-                for j in range(n):
-                    u[j] = np.trunc(drive[j] * unit)
-                    v[j] = np.trunc(v[j] * kv[j]) + u[j] + b[j]
-            else:
-                for j in range(n):
-                    u[j] = np.trunc(u[j] * ku[j]) + np.trunc(drive[j] * unit)
-                    v[j] = np.trunc(v[j] * kv[j]) + u[j] + b[j]
+            at = t * size + first
+            _advance(z[t * step + first : t * step + first + n], unit, forgets, ku, kv, b, u, v, n)
             if states:
-                u_out = us[t * size + first : t * size + first + n]
-                v_out = vs[t * size + first : t * size + first + n]
-                for j in range(n):
-                    u_out[j] = u[j] * (1 / 4096)
-                    v_out[j] = v[j] * (1 / 4096)
-            if subtract:
-                for j in range(n):
-                    fired = v[j] > limit
-                    out[j] = fired
-                    v[j] -= limit if fired else 0.0
-            else:
-                for j in range(n):
-                    fired = v[j] > limit
-                    out[j] = fired
-                    v[j] = 0.0 if fired else v[j]
+                _float(u, us[at : at + n], n)
+                _float(v, vs[at : at + n], n)
+            _fired(v, limit, spikes[at : at + n], n)
+            _reset(v, limit, subtract, n)
 
 
 @_compiled
 def backward(
     z, step, unit, steps, size, inner, keep_u, keep_v, offset, limit, subtract, start, stop,
-    grad, grad_step, grad_half, threshold, tau, height, out, out_half, sums, decays, bias,
+    grad, grad_step, threshold, tau, height, out, sums, decays, bias,
 ):  # fmt: skip
     """Gradient of the weighted input, `out` `[steps, size]`, from that of the spikes; the states are run again.
 
     `sums` `[3, size]`: with `decays` the gradients of the current and the voltage decay, with `bias` that of the bias,
-    summed over time. `grad_half` and `out_half`: bfloat16, as uint16.
+    summed over time. `grad` and `out` are float32, or bfloat16 as uint16.
     """
     forgets = not np.any(keep_u)
     u, v = np.empty(BLOCK), np.empty(BLOCK)
     ku, kv, b = np.empty(BLOCK), np.empty(BLOCK), np.empty(BLOCK)
-    ku32, kv32 = np.empty(BLOCK, f32), np.empty(BLOCK, f32)
+    ku32, kv32, voltage = np.empty(BLOCK, f32), np.empty(BLOCK, f32), np.empty(BLOCK, f32)
     slope = np.empty((steps, BLOCK), f32)
     current = np.empty((steps if decays else 1, BLOCK), f32)
     kept = np.empty((steps if decays else 1, BLOCK), f32)
-    gu, gv, incoming = np.empty(BLOCK, f32), np.empty(BLOCK, f32), np.empty(BLOCK, f32)
+    gu, gv = np.empty(BLOCK, f32), np.empty(BLOCK, f32)
     rate, scale, center = f32(-1.0 / tau), f32(height), f32(threshold)
     for first in range(start, stop, BLOCK):
         n = min(BLOCK, stop - first)
@@ -191,32 +170,16 @@ def backward(
             ku32[j], kv32[j] = ku[j], kv[j]
             gu[j] = gv[j] = f32(0.0)
         for t in range(steps):
-            drive = z[t * step + first : t * step + first + n]
-            if forgets:
-                for j in range(n):
-                    u[j] = np.trunc(drive[j] * unit)
-                    v[j] = np.trunc(v[j] * kv[j]) + u[j] + b[j]
-            else:
-                for j in range(n):
-                    u[j] = np.trunc(u[j] * ku[j]) + np.trunc(drive[j] * unit)
-                    v[j] = np.trunc(v[j] * kv[j]) + u[j] + b[j]
-            _slopes(v, center, rate, scale, slope[t], n)
-            if subtract:
-                for j in range(n):
-                    v[j] -= limit if v[j] > limit else 0.0
-            else:
-                for j in range(n):
-                    v[j] = 0.0 if v[j] > limit else v[j]
+            _advance(z[t * step + first : t * step + first + n], unit, forgets, ku, kv, b, u, v, n)
+            _float(v, voltage, n)
+            _slopes(voltage, center, rate, scale, slope[t], n)
+            _reset(v, limit, subtract, n)
             if decays:
-                for j in range(n):
-                    current[t, j] = u[j] * (1 / 4096)
-                    kept[t, j] = v[j] * (1 / 4096)
+                _float(u, current[t], n)
+                _float(v, kept[t], n)
         for t in range(steps - 1, -1, -1):
-            _read(grad[t * grad_step + first : t * grad_step + first + n], grad_half, incoming, n)
-            _leak_back(slope[t], incoming, kv32, gv, n)
-            for j in range(n):
-                gu[j] = f32(gv[j] + f32(ku32[j] * gu[j]))
-            _write(gu, out_half, out[t * size + first : t * size + first + n], n)
+            incoming = grad[t * grad_step + first : t * grad_step + first + n]
+            _step_back(incoming, slope[t], ku32, kv32, gu, gv, out[t * size + first : t * size + first + n], n)
             if decays and t > 0:
                 for j in range(n):
                     sums[0, first + j] -= gu[j] * current[t - 1, j]

@@ -101,12 +101,11 @@ class _Neurons:
         """Writes the gradient of the weighted input; returns those of decays and bias, `[3, size]`."""
         sums = torch.zeros(3, self.size if decays or bias else 0)
         g, g_step = _flat(grad)
-        o, halves = _array(out), (grad.dtype == torch.bfloat16, out.dtype == torch.bfloat16)
-        total = sums.numpy()
+        o, total = _array(out), sums.numpy()
         if self.size:
             split(
                 lambda start, stop: neuron_loops.backward(
-                    *self.common, start, stop, g, g_step, halves[0], *surrogate, o, halves[1], total, decays, bias
+                    *self.common, start, stop, g, g_step, *surrogate, o, total, decays, bias
                 ),
                 self.size,
                 work=self.steps * self.size,
@@ -274,12 +273,11 @@ def _correlate(spikes: Tensor, grad: Tensor) -> Tensor:
     """`grad.T @ spikes`, float32, of int8 `[R, I]` and `[R, O]`."""
     if not spikes.numel() or _density(spikes) >= DENSE_GRADIENT_FROM:
         return (grad.t() @ spikes.to(grad.dtype)).float()
-    half = grad.dtype == torch.bfloat16
     out = torch.empty(spikes.shape[1], grad.shape[1])
     x, total = spikes.numpy(), out.numpy()
-    g = grad.view(torch.uint16).numpy() if half else grad.numpy()
+    g = grad.view(torch.uint16).numpy() if grad.dtype == torch.bfloat16 else grad.numpy()
     split(
-        lambda start, stop: event_products.add_columns(x, g, half, start, stop, total),
+        lambda start, stop: event_products.add_columns(x, g, start, stop, total),
         spikes.shape[1],
         work=grad.numel(),
         align=16,

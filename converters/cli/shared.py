@@ -1,5 +1,6 @@
 """What all commands share: errors as exit codes, options, tables."""
 
+import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTEXT_SETTINGS",
+    "ENVIRONMENT",
     "Command",
     "command",
     "force_option",
@@ -24,6 +26,9 @@ __all__ = [
 ]
 
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
+"""Of a command, unless the user says otherwise, and before torch is loaded: its threads must not spin for long while
+they wait, since our kernels have threads of their own for the same cores."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -32,6 +37,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         try:
             return super().invoke(ctx)
         except SnnZooError as error:

@@ -17,6 +17,7 @@ from typing import Any
 from workload import NETWORKS
 
 from bootstrap_core.datasets import SAMPLE_NAME, find_dataset
+from converters.cli.shared import ENVIRONMENT
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -35,6 +36,8 @@ class Program:
         self.name = name
         variables = ("OMP", "MKL", "OPENBLAS", "NUMBA")
         environment = {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in variables}}
+        if name == "snnzoo":
+            environment |= ENVIRONMENT  # as its commands run; torch's programs are faster without
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed by `close`
         try:
             self.process = subprocess.Popen(

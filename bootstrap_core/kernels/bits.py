@@ -1,0 +1,48 @@
+"""float32 and bfloat16 in compiled loops, by their bits. Importing this imports numba."""
+
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
+
+__all__ = ["as_float", "narrowed", "widened"]
+
+INT = ir.IntType(32)
+
+
+@intrinsic
+def as_float(typing_context, bits):
+    """The float32 with these 32 bits."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], ir.FloatType())
+
+    return types.float32(types.int32), generate
+
+
+@intrinsic
+def widened(typing_context, number):
+    """float32 of a float32, or of a bfloat16, which is the upper half of one, as uint16."""
+
+    def widen(context, builder, signature, arguments):
+        return builder.bitcast(builder.shl(builder.zext(arguments[0], INT), INT(16)), ir.FloatType())
+
+    def keep(context, builder, signature, arguments):
+        return arguments[0]
+
+    return types.float32(number), widen if number == types.uint16 else keep
+
+
+@intrinsic
+def narrowed(typing_context, number, array):
+    """A float32 in the type of the elements of `array`: float32, or bfloat16 as uint16, to nearest, half to even."""
+
+    def narrow(context, builder, signature, arguments):
+        bits = builder.bitcast(arguments[0], INT)
+        odd = builder.and_(builder.lshr(bits, INT(16)), INT(1))
+        rounded = builder.add(builder.add(bits, INT(0x7FFF)), odd)
+        return builder.trunc(builder.lshr(rounded, INT(16)), ir.IntType(16))
+
+    def keep(context, builder, signature, arguments):
+        return arguments[0]
+
+    return array.dtype(types.float32, array), narrow if array.dtype == types.uint16 else keep
