@@ -264,25 +264,27 @@ class SpikingBlock(_SynapticBlock):
         """See `Block`."""
         if not mode.spiking or isinstance(x, Tensor) or self.delay_shift or self.norm is not None:
             return super().carry(x, mode, time_steps)
-        bias = self.quantized_bias()
-        dense = isinstance(self.synapse, DenseSynapse) and not self.neuron.learns
-        if isinstance(x, SteadyInput) and dense and mode is Mode.SNN and not (self.training and self.dropout):
+        bias, silences = self.quantized_bias(), self.training and self.dropout > 0
+        dense = isinstance(self.synapse, DenseSynapse)
+        if isinstance(x, SteadyInput) and dense and mode is Mode.SNN and not silences and not self.neuron.learns:
             return self.neuron.weigh_steady(x, self.synapse.quantized_weight(), bias)
         x = packed(x)
         assert isinstance(x, Spikes)
-        if not isinstance(self.synapse, DenseSynapse) or self.neuron.learns:
-            plain = not (self.training and self.dropout)
-            if plain and isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1:
-                z = self.synapse.follow(x)
-            else:
-                z = self.synapse(self.dropped(x.tensor(), mode))
+        conv = isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1 and not silences
+        if self.neuron.learns or not (dense or conv):
+            z = self.synapse(self.dropped(x.tensor(), mode))
             drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
             return _fire_packed(self.neuron, self.sampler, z, drive, mode, bias=bias)
-        spikes, z = self.neuron.weigh_and_fire(
-            x, self.synapse.quantized_weight(), bias, self.mask(x.values[0]), 1 / (1 - self.dropout)
-        )
+        weight = self.synapse.quantized_weight()
+        if isinstance(self.synapse, ConvSynapse):
+            spikes, z = self.neuron.convolve_and_fire(x, weight, self.synapse.geometry, bias)
+        else:
+            mask = self.mask(x.values[0])
+            spikes, z = self.neuron.weigh_and_fire(x, weight, bias, mask, 1 / (1 - self.dropout))
         if mode is Mode.SAMPLE:
             mean = z.sum(0, dtype=torch.int32).float().mul_(WEIGHT_STEP).div_(time_steps)
+            if conv:
+                mean = mean.transpose(1, 2).reshape(spikes.values.shape[1:])  # [N, P, O] -> [N, O, OH, OW]
             self.sampler.add(self._drive(mean, bias), spikes.totals() / time_steps)
         return spikes
 

@@ -88,6 +88,15 @@ class CubaNeuron(nn.Module):
         *spikes, z = spiking_ops.spiking_dense(*x, weight, *self.quantized_decays(), bias, kept, *self.constants, scale)
         return Spikes(*spikes), z
 
+    def convolve_and_fire(
+        self, x: Spikes, weight: Tensor, geometry: list[int], bias: Tensor | None
+    ) -> tuple[Spikes, Tensor]:
+        """Spikes behind a convolution, and the weighted input in steps of a weight; see `conv_op.spiking_conv`."""
+        from bootstrap_core.kernels.conv_op import spiking_conv
+
+        *spikes, z = spiking_conv(*x, weight, geometry, *self.quantized_decays(), bias, *self.constants)
+        return Spikes(*spikes), z
+
     def weigh_steady(self, x: SteadyInput, weight: Tensor, bias: Tensor | None) -> Spikes:
         """Spikes behind dense synapses from input neurons; see `steady_op.steady_dense`."""
         from bootstrap_core.kernels.steady_op import steady_dense

@@ -6,7 +6,6 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from bootstrap_core.functional.quantize import quantize_weight
-from bootstrap_core.spikes import Spikes
 from specs.block import ConvSpec
 
 __all__ = ["ConvSynapse", "DenseSynapse", "PoolSynapse", "Synapse"]
@@ -55,14 +54,12 @@ class ConvSynapse(nn.Module):
         z = F.conv2d(flat, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
         return z.reshape(*x.shape[:-3], *z.shape[1:])
 
-    def follow(self, x: Spikes) -> Tensor:
-        """Weighted input of packed spikes, float32; for one group."""
-        from bootstrap_core.kernels.conv_op import spike_conv
-
+    @property
+    def geometry(self) -> list[int]:
+        """Kernel, stride, padding and dilation of the rows, then of the columns."""
         spec = self.spec
         axes = zip(spec.kernel, spec.stride, spec.padding, spec.dilation, strict=True)
-        z: Tensor = spike_conv(*x, self.quantized_weight(), [number for axis in axes for number in axis])
-        return z
+        return [number for axis in axes for number in axis]
 
 
 class PoolSynapse(nn.Module):

@@ -1,120 +1,233 @@
-"""Convolutions of spikes as an operator that torch can compile and export; see `conv_loops`."""
+"""Convolutions of spikes and their neurons as an operator that torch can compile and export; see `conv_loops`.
 
+Inside, channels come last: spikes have the shape `[T, N, C, H, W]` but lie as `[T, N, H, W, C]`.
+"""
+
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import WEIGHT_STEP
+from bootstrap_core.fixed_point import STATE_PER_WEIGHT, WEIGHT_STEP
 from bootstrap_core.kernels import conv_loops
+from bootstrap_core.kernels.spiking_ops import HALF_FROM, _Neurons, _over_channels, _surrogate, link
 from bootstrap_core.kernels.threads import split
+from specs.shapes import axis_output
 
-__all__ = ["spike_conv", "spike_conv_backward"]
+__all__ = ["spiking_conv", "spiking_conv_backward"]
 
-IMAGES = 128
-"""Images and steps at a time in the backward pass: their products stay in the cache."""
-
-
-def _images(x: Tensor) -> Any:
-    return x.detach().flatten(0, 1).contiguous().numpy()
+LARGEST_WEIGHT, LARGEST_SHORT = 1 << 7, (1 << 15) - 1
+AXIS = ("kernel", "stride", "padding", "dilation")
 
 
-def _taps(weight: Tensor) -> Tensor:
-    """`[O, C, KH, KW]` to `[KH * KW, C, O]`."""
-    return weight.detach().flatten(2).permute(2, 1, 0)
+def _axes(geometry: list[int]) -> list[dict[str, int]]:
+    return [dict(zip(AXIS, part, strict=True)) for part in (geometry[:4], geometry[4:])]
 
 
 def _out_shape(spikes: Tensor, weight: Tensor, geometry: list[int]) -> tuple[int, ...]:
-    size = [
-        (extent + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
-        for extent, (kernel, stride, padding, dilation) in zip(spikes.shape[-2:], _axes(geometry), strict=True)
-    ]
-    return (*spikes.shape[:2], weight.shape[0], *size)
+    places = [axis_output(size, **axis) for size, axis in zip(spikes.shape[3:], _axes(geometry), strict=True)]
+    return (*spikes.shape[:2], len(weight), *places)
 
 
-def _axes(geometry: list[int]) -> list[list[int]]:
-    return [geometry[:4], geometry[4:]]
+class _Reach:
+    """Which places of the input an output sees by each tap, and the other way round; see `conv_loops`."""
+
+    def __init__(self, size: tuple[int, int], geometry: tuple[int, ...]) -> None:
+        seen_by: list[Any] = []
+        for extent, axis in zip(size, _axes(list(geometry)), strict=True):
+            outputs, taps = np.arange(axis_output(extent, **axis)), np.arange(axis["kernel"])
+            seen = outputs[:, None] * axis["stride"] - axis["padding"] + taps * axis["dilation"]
+            seen_by.append(np.where((seen >= 0) & (seen < extent), seen, -1))
+        rows, columns = seen_by[0][:, None, :, None], seen_by[1][None, :, None, :]
+        places = np.where((rows >= 0) & (columns >= 0), rows * size[1] + columns, -1)
+        self.sources = places.reshape(places.shape[0] * places.shape[1], -1)  # [P, K]
+        counts = np.zeros(size[0] * size[1], np.int64)
+        hits = np.zeros((2, len(counts), self.sources.shape[1]), np.int64)
+        for output, tap in np.argwhere(self.sources >= 0):
+            source = self.sources[output, tap]
+            hits[:, source, counts[source]] = output, tap
+            counts[source] += 1
+        self.onward = counts, hits[0], hits[1]
 
 
-@torch.library.custom_op("snnzoo::spike_conv", mutates_args=())
-def spike_conv(spikes: Tensor, arrives: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
-    """Weighted input `[T, N, O, OH, OW]`, float32, of spikes `[T, N, C, H, W]`, int8, and their link.
+_reach = lru_cache(maxsize=64)(_Reach)
+
+
+def _reach_of(spikes: Tensor, geometry: list[int]) -> _Reach:
+    height, width = spikes.shape[3:]
+    return _reach((height, width), tuple(geometry))
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    """`[T, N, C, H, W]` as `[T * N, H * W * C]`; no copy of what lies so."""
+    return x.detach().permute(0, 1, 3, 4, 2).reshape(x.shape[0] * x.shape[1], -1)
+
+
+def _channels_second(x: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
+    """The inverse: a view of the shape `[T, N, C, H, W]`."""
+    steps, n, channels, height, width = shape
+    return x.view(steps, n, height, width, channels).permute(0, 1, 4, 2, 3)
+
+
+def _taps(weight: Tensor) -> Tensor:
+    """`[O, C, KH, KW]` to `[K, C, O]`."""
+    return weight.detach().flatten(2).permute(2, 1, 0)
+
+
+def _sums(weight: Tensor) -> torch.dtype:
+    """The shortest integers that hold the weighted input in steps of a weight."""
+    return torch.int16 if weight[0].numel() * LARGEST_WEIGHT <= LARGEST_SHORT else torch.int32
+
+
+@torch.library.custom_op("snnzoo::spiking_conv", mutates_args=())
+def spiking_conv(
+    spikes: Tensor,
+    arrives: Tensor,
+    weight: Tensor,
+    geometry: list[int],
+    current_decay: Tensor,
+    voltage_decay: Tensor,
+    bias: Tensor | None,
+    threshold: float,
+    tau_grad: float,
+    scale_grad: float,
+    subtract: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Spikes (int8) and their link `[T, N, O, OH, OW]`, and the weighted input in steps of a weight `[T, N, P, O]`.
 
     Args:
-        spikes, arrives: see `spiking_ops`.
+        spikes, arrives: spikes `[T, N, C, H, W]`, int8, and their link.
         weight: `[O, C, KH, KW]`, on its grid.
         geometry: kernel, stride, padding and dilation of the rows, then of the columns.
+        current_decay, voltage_decay, bias: see `functional.cuba`; without gradients for the decays.
+        threshold, tau_grad, scale_grad, subtract: see `functional.cuba`.
     """
-    z = torch.empty(_out_shape(spikes, weight, geometry))
-    x, total, taps = _images(spikes), z.flatten(0, 1).numpy(), _taps(weight * (1 / WEIGHT_STEP)).round().int()
-    w, axes = taps.contiguous().numpy(), np.array(_axes(geometry))
-    split(lambda start, stop: conv_loops.weigh(x, w, axes, start, stop, total), len(x), work=z.numel())
-    return z.mul_(WEIGHT_STEP)
+    shape, reach = _out_shape(spikes, weight, geometry), _reach_of(spikes, geometry)
+    z = torch.empty(shape[0] * shape[1], len(reach.sources), len(weight), dtype=_sums(weight))
+    taps = (_taps(weight) * (1 / WEIGHT_STEP)).round().to(z.dtype).contiguous().numpy()
+    x, total = _channels_last(spikes).numpy(), z.numpy()
+    split(
+        lambda start, stop: conv_loops.weigh(x, taps, reach.onward, start, stop, total),
+        len(x),
+        work=z.numel(),
+    )
+    fired, layered = torch.empty(z.shape, dtype=torch.int8), z.view(shape[0], -1, len(weight))
+    _Neurons(layered, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
+    return _channels_second(fired, shape), link(shape, weight), z.view(*shape[:2], -1, len(weight))
 
 
-@spike_conv.register_fake
-def _(spikes: Tensor, arrives: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
-    return torch.empty(_out_shape(spikes, weight, geometry), device=spikes.device)
+@spiking_conv.register_fake
+def _(
+    spikes: Tensor, arrives: Tensor, weight: Tensor, geometry: list[int], *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape, device = _out_shape(spikes, weight, geometry), spikes.device
+    fired = torch.empty(*shape[:2], *shape[3:], shape[2], dtype=torch.int8, device=device).permute(0, 1, 4, 2, 3)
+    z = torch.empty(*shape[:2], shape[3] * shape[4], shape[2], dtype=_sums(weight), device=device)
+    return fired, torch.zeros(1, device=device).expand(shape), z
 
 
-@torch.library.custom_op("snnzoo::spike_conv_backward", mutates_args=())
-def spike_conv_backward(
-    grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], arrives: bool
-) -> tuple[Tensor, Tensor]:
-    """Gradients of the spikes (empty without `arrives`) and the weight."""
-    x, g, axes = _images(spikes), _images(grad), np.array(_axes(geometry))
+@torch.library.custom_op("snnzoo::spiking_conv_backward", mutates_args=())
+def spiking_conv_backward(
+    grad: Tensor,
+    spikes: Tensor,
+    weight: Tensor,
+    z: Tensor,
+    geometry: list[int],
+    current_decay: Tensor,
+    voltage_decay: Tensor,
+    bias: Tensor | None,
+    threshold: float,
+    tau_grad: float,
+    scale_grad: float,
+    subtract: bool,
+    arrives: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Gradients of the arriving spikes (empty without `arrives`), the weight, and the bias (empty without one)."""
+    steps, n, places, outputs = z.shape
+    half = z.numel() * weight[0].numel() >= HALF_FROM
+    grad_z = torch.empty(steps * n, places, outputs, dtype=torch.bfloat16 if half else torch.float32)
+    layered = z.view(steps, n * places, outputs)
+    neurons = _Neurons(layered, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract)
+    surrogate = _surrogate(threshold, tau_grad, scale_grad)
+    incoming = _channels_last(grad).view(steps, -1)
+    sums = neurons.backward(incoming, surrogate, grad_z, decays=False, bias=bias is not None)
+    g = grad_z.view(torch.uint16).numpy() if half else grad_z.numpy()
+    reach = _reach_of(spikes, geometry)
+    return (
+        _input_grad(g, weight, reach, spikes.shape) if arrives else torch.empty(0),
+        _weight_grad(g, spikes, weight, reach),
+        torch.empty(0) if bias is None else _over_channels(sums[2].reshape(n * places, outputs), bias),
+    )
+
+
+def _weight_grad(g: Any, spikes: Tensor, weight: Tensor, reach: _Reach) -> Tensor:
+    x, taps = _channels_last(spikes).numpy(), _taps(weight)
     n_parts = min(max(1, torch.get_num_threads()), max(1, len(x)))
-    sums = torch.zeros(n_parts, *_taps(weight).shape)
+    sums = torch.zeros(n_parts, *taps.shape)
     parts = sums.numpy()
     bounds = [len(x) * i // n_parts for i in range(n_parts + 1)]
 
     def add(first: int, last: int) -> None:
         for part in range(first, last):
-            conv_loops.weight_grad(x, g, axes, bounds[part], bounds[part + 1], parts[part])
+            conv_loops.weight_grad(x, g, reach.onward, bounds[part], bounds[part + 1], parts[part])
 
-    split(add, n_parts, work=grad.numel())
-    grad_weight = sums.sum(0).permute(2, 1, 0).reshape(weight.shape)  # [taps, C, O] -> [O, C, KH, KW]
-    grad_spikes = torch.empty(spikes.shape if arrives else 0)
-    if arrives:
-        _input_grad(grad.flatten(0, 1), weight, axes, grad_spikes.flatten(0, 1))
-    return grad_spikes, grad_weight
+    split(add, n_parts, work=g.size)
+    return sums.sum(0).permute(2, 1, 0).reshape(weight.shape)  # [K, C, O] -> [O, C, KH, KW]
 
 
-def _input_grad(grad: Tensor, weight: Tensor, axes: Any, out: Tensor) -> None:
-    """Writes the gradient of spikes `[M, C, H, W]`: a matrix product for all taps, then each to its place."""
-    outputs, rows, columns = grad.shape[1:]
-    channels, n_taps = weight.shape[1], weight[0, 0].numel()
-    matrix = _taps(weight).permute(2, 0, 1).reshape(outputs, n_taps * channels)
-    for g, part in zip(grad.split(IMAGES), out.split(IMAGES), strict=True):
-        positions = g.flatten(2).transpose(1, 2).reshape(-1, outputs)  # [M, O, OH, OW] -> [M * OH * OW, O]
-        products = (positions @ matrix).reshape(len(g), rows * columns, n_taps, channels).numpy()
-        _scatter(products, axes, rows, columns, part.numpy())
-
-
-def _scatter(products: Any, axes: Any, rows: int, columns: int, out: Any) -> None:
+def _input_grad(g: Any, weight: Tensor, reach: _Reach, shape: torch.Size) -> Tensor:
+    """Float32, `[T, N, C, H, W]`."""
+    matrix = _taps(weight).permute(2, 0, 1).flatten(1)  # [O, K * C]
+    padded = torch.nn.functional.pad(matrix, (0, 0, 0, -len(matrix) % 4)).contiguous().numpy()
+    out = torch.empty(shape[0] * shape[1], shape[3] * shape[4], shape[2])
+    rows = out.numpy()
     split(
-        lambda start, stop: conv_loops.scatter(products, axes, rows, columns, start, stop, out),
-        len(out),
-        work=products.size,
+        lambda start, stop: conv_loops.input_grad(g, padded, reach.sources, start, stop, rows), len(rows), work=g.size
+    )
+    return _channels_second(out, shape)
+
+
+@spiking_conv_backward.register_fake
+def _(
+    grad: Tensor, spikes: Tensor, weight: Tensor, z: Tensor, geometry: list[int], *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    steps, n, channels, height, width = spikes.shape
+    bias, arrives, device = rest[2], rest[-1], z.device
+    grad_spikes = torch.empty(steps, n, height, width, channels, device=device).permute(0, 1, 4, 2, 3)
+    return (
+        grad_spikes if arrives else torch.empty(0, device=device),
+        torch.empty(weight.shape, device=device),
+        torch.empty(0 if bias is None else bias.shape, device=device),
     )
 
 
-@spike_conv_backward.register_fake
-def _(grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], arrives: bool) -> tuple[Tensor, Tensor]:
-    return torch.empty(spikes.shape if arrives else 0, device=grad.device), torch.empty_like(weight)
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    spikes, _, weight, geometry, current_decay, voltage_decay, bias, *constants = inputs
+    fired, _, z = output
+    ctx.save_for_backward(spikes, weight, z, current_decay, voltage_decay, bias)
+    ctx.geometry, ctx.constants = geometry, constants
+    ctx.mark_non_differentiable(fired, z)
+    ctx.set_materialize_grads(False)
 
 
-def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    spikes, _, weight, geometry = inputs
-    ctx.save_for_backward(spikes, weight)
-    ctx.geometry = geometry
-
-
-def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+def _backward(ctx: Any, _: Tensor | None, grad: Tensor | None, __: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 11
+    spikes, weight, z, *neuron = ctx.saved_tensors
     needs = ctx.needs_input_grad
-    grad_spikes, grad_weight = spike_conv_backward(grad, *ctx.saved_tensors, ctx.geometry, needs[1])
-    return None, grad_spikes if needs[1] else None, grad_weight if needs[2] else None, None
+    grad_spikes, grad_weight, grad_bias = spiking_conv_backward(
+        grad, spikes, weight, z, ctx.geometry, *neuron, *ctx.constants, needs[1]
+    )
+    return (
+        None,
+        grad_spikes if needs[1] else None,
+        grad_weight if needs[2] else None,
+        *[None] * 3,
+        grad_bias if needs[6] else None,
+        *[None] * 4,
+    )
 
 
-spike_conv.register_autograd(_backward, setup_context=_setup)
+spiking_conv.register_autograd(_backward, setup_context=_setup)

@@ -8,7 +8,7 @@ from numba import njit
 
 from bootstrap_core.kernels.bits import widened
 
-__all__ = ["add_columns", "add_rows"]
+__all__ = ["add_columns", "add_rows", "find"]
 
 ROWS = 256
 """Rows at a time: their gradient stays in the second-level cache."""
@@ -18,7 +18,7 @@ _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contrac
 
 
 @_compiled
-def _find(row, places):
+def find(row, places):
     """Where `row` is not 0; how many."""
     n = 0
     for i in range(len(row)):
@@ -32,7 +32,7 @@ def add_rows(spikes, weight, start, stop, out):
     """`out[r] = spikes[r] @ weight`, int32, for rows `start` to `stop` of `spikes` `[R, I]`, int8 `[I, O]`."""
     places = np.empty(spikes.shape[1] + 1, np.int64)
     for r in range(start, stop):
-        n, total = _find(spikes[r], places), out[r]
+        n, total = find(spikes[r], places), out[r]
         total[:] = 0
         k = 0
         while k + 4 <= n:
