@@ -112,8 +112,13 @@ class InputBlock(Block):
 
     def current(self, images: Tensor) -> Tensor:
         """Current of each pixel, `[N, *shape]`, for images in 0..1; float64 inside, so that truncation is exact."""
-        x = (images.double() - self.spec.mean) / self.spec.std
         weight, bias = quantize_weight(self.weight), quantize_weight(self.bias)
+        if self.spec.exact_input and images.dtype == torch.float32 and self.neuron.runs_compiled(images):
+            from bootstrap_core.kernels.input_op import input_current
+
+            current: Tensor = input_current(images, weight, bias, self.spec.mean, self.spec.std)
+            return current
+        x = (images.double() - self.spec.mean) / self.spec.std
         if self.spec.exact_input:
             return truncate_current(weight * x + bias).float()
         return (weight * quantize_weight(x) + bias).float()
@@ -131,10 +136,13 @@ class InputBlock(Block):
         assert isinstance(x, Tensor)
         if not mode.spiking or self.delay_shift or not len(x) or not self.neuron.runs_compiled(x, steps=time_steps):
             return self(x, mode, time_steps)
-        current = self.current(x)
-        if mode is Mode.SNN and self.spec.exact_input and x.dim() == 2 and not self.neuron.learns:
+        plain = x.dim() == 2 and x.dtype == torch.float32 and not x.requires_grad
+        if mode is Mode.SNN and self.spec.exact_input and plain and not self.neuron.learns:
             _, voltage_decay = self.neuron.quantized_decays()
-            return SteadyInput(current, time_steps, voltage_decay, self.neuron.constants)
+            weight, bias = quantize_weight(self.weight), quantize_weight(self.bias)
+            scaling = self.spec.mean, self.spec.std
+            return SteadyInput(x, weight, bias, *scaling, time_steps, voltage_decay, self.neuron.constants)
+        current = self.current(x)
         z = current.expand(time_steps, *current.shape)
         return _fire_packed(self.neuron, self.sampler, z, current, mode, current_decay=self._current_decay())
 

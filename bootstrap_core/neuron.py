@@ -101,9 +101,9 @@ class CubaNeuron(nn.Module):
         """Spikes behind dense synapses from input neurons; see `steady_op.steady_dense`."""
         from bootstrap_core.kernels.steady_op import steady_dense
 
-        current, steps, voltage_decay, constants = x
+        *current, steps, voltage_decay, constants = x
         fired, link, _ = steady_dense(
-            current, weight, steps, voltage_decay, *constants, *self.quantized_decays(), bias, *self.constants
+            *current, weight, steps, voltage_decay, *constants, *self.quantized_decays(), bias, *self.constants
         )
         return Spikes(fired, link)
 

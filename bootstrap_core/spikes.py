@@ -38,18 +38,25 @@ class Spikes(NamedTuple):
 class SteadyInput(NamedTuple):
     """Input neurons that have not run: whoever wants their spikes makes them, and a dense layer needs none.
 
-    `current` `[N, I]`, on the grid of 1/64, enters the voltage at each of `steps` steps; `voltage_decay` is `[1]`.
-    `constants` are those of `CubaNeuron`.
+    The current of `images` `[N, I]` in 0..1, `weight * (images - mean) / std + bias` truncated to 1/64, enters the
+    voltage at each of `steps` steps; `voltage_decay` is `[1]`. `constants` are those of `CubaNeuron`. The images get
+    no gradient.
     """
 
-    current: Tensor
+    images: Tensor
+    weight: Tensor
+    bias: Tensor
+    mean: float
+    std: float
     steps: int
     voltage_decay: Tensor
     constants: tuple[float, float, float, bool]
 
     def spikes(self) -> Spikes:
         """Run the neurons."""
+        from bootstrap_core.kernels.input_op import input_current
         from bootstrap_core.kernels.spiking_ops import fire
 
-        z = self.current.expand(self.steps, *self.current.shape)
-        return Spikes(*fire(z, self.current.new_ones(1), self.voltage_decay, None, *self.constants))
+        current = input_current(self.images, self.weight, self.bias, self.mean, self.std)
+        z = current.expand(self.steps, *current.shape)
+        return Spikes(*fire(z, current.new_ones(1), self.voltage_decay, None, *self.constants))

@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from bootstrap_core.functional.quantize import quantize_weight
+from bootstrap_core.kernels.linear_op import linear
 from specs.block import ConvSpec
 
 __all__ = ["ConvSynapse", "DenseSynapse", "PoolSynapse", "Synapse"]
@@ -30,7 +31,7 @@ class DenseSynapse(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input, in the dtype of `x`."""
-        return F.linear(x, self.quantized_weight(scale).to(x.dtype))
+        return linear(x, self.quantized_weight(scale).to(x.dtype))
 
 
 class ConvSynapse(nn.Module):

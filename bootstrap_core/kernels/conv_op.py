@@ -12,8 +12,9 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE_PER_WEIGHT, WEIGHT_STEP
 from bootstrap_core.kernels import conv_loops
-from bootstrap_core.kernels.spiking_ops import HALF_FROM, _Neurons, _over_channels, _surrogate, link
-from bootstrap_core.kernels.threads import split
+from bootstrap_core.kernels.half import gradient_dtype
+from bootstrap_core.kernels.spiking_ops import _Neurons, _over_channels, _surrogate, link
+from bootstrap_core.kernels.threads import split, split_sum
 from specs.shapes import axis_output
 
 __all__ = ["spiking_conv", "spiking_conv_backward"]
@@ -125,7 +126,7 @@ def _(
     shape, device = _out_shape(spikes, weight, geometry), spikes.device
     fired = torch.empty(*shape[:2], *shape[3:], shape[2], dtype=torch.int8, device=device).permute(0, 1, 4, 2, 3)
     z = torch.empty(*shape[:2], shape[3] * shape[4], shape[2], dtype=_sums(weight), device=device)
-    return fired, torch.zeros(1, device=device).expand(shape), z
+    return fired, link(shape, weight), z
 
 
 @torch.library.custom_op("snnzoo::spiking_conv_backward", mutates_args=())
@@ -146,14 +147,13 @@ def spiking_conv_backward(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Gradients of the arriving spikes (empty without `arrives`), the weight, and the bias (empty without one)."""
     steps, n, places, outputs = z.shape
-    half = z.numel() * weight[0].numel() >= HALF_FROM
-    grad_z = torch.empty(steps * n, places, outputs, dtype=torch.bfloat16 if half else torch.float32)
+    grad_z = torch.empty(steps * n, places, outputs, dtype=gradient_dtype(z.numel() * weight[0].numel()))
     layered = z.view(steps, n * places, outputs)
     neurons = _Neurons(layered, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract)
     surrogate = _surrogate(threshold, tau_grad, scale_grad)
     incoming = _channels_last(grad).view(steps, -1)
     sums = neurons.backward(incoming, surrogate, grad_z, decays=False, bias=bias is not None)
-    g = grad_z.view(torch.uint16).numpy() if half else grad_z.numpy()
+    g = grad_z.view(torch.uint16).numpy() if grad_z.dtype == torch.bfloat16 else grad_z.numpy()
     reach = _reach_of(spikes, geometry)
     return (
         _input_grad(g, weight, reach, spikes.shape) if arrives else torch.empty(0),
@@ -164,17 +164,14 @@ def spiking_conv_backward(
 
 def _weight_grad(g: Any, spikes: Tensor, weight: Tensor, reach: _Reach) -> Tensor:
     x, taps = _channels_last(spikes).numpy(), _taps(weight)
-    n_parts = min(max(1, torch.get_num_threads()), max(1, len(x)))
-    sums = torch.zeros(n_parts, *taps.shape)
-    parts = sums.numpy()
-    bounds = [len(x) * i // n_parts for i in range(n_parts + 1)]
-
-    def add(first: int, last: int) -> None:
-        for part in range(first, last):
-            conv_loops.weight_grad(x, g, reach.onward, bounds[part], bounds[part + 1], parts[part])
-
-    split(add, n_parts, work=g.size)
-    return sums.sum(0).permute(2, 1, 0).reshape(weight.shape)  # [K, C, O] -> [O, C, KH, KW]
+    sums = split_sum(
+        lambda start, stop, out: conv_loops.weight_grad(x, g, reach.onward, start, stop, out),
+        len(x),
+        taps.shape,
+        work=g.size,
+        dtype=np.float32,
+    )
+    return torch.from_numpy(sums).permute(2, 1, 0).reshape(weight.shape)  # [K, C, O] -> [O, C, KH, KW]
 
 
 def _input_grad(g: Any, weight: Tensor, reach: _Reach, shape: torch.Size) -> Tensor:

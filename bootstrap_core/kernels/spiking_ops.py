@@ -1,13 +1,12 @@
 """Spiking layers as operators that torch can compile and export, over the compiled loops of `neuron_loops`.
 
 Spikes travel as int8. Since torch gives integers no gradient, a float tensor of the same shape that holds nothing (one
-element, seen through strides of 0) goes beside them, the *link*: their gradient is its gradient.
+element, seen through strides of 0) goes beside them, the *link*: their gradient is its gradient, and of its type.
 
-Weights are multiples of `WEIGHT_STEP`, so products with spikes are sums of 8-bit integers, and exact. Backward,
-products of at least `HALF_FROM` multiplications take the gradient as bfloat16 (spikes and weights are exact in it): a
-gradient element is then off by 2**-9 of itself at most, at random, which sums average away.
+Weights are multiples of `WEIGHT_STEP`, so products with spikes are sums of 8-bit integers, and exact.
 """
 
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -17,10 +16,10 @@ from torch import Tensor
 from bootstrap_core.fixed_point import STATE, STATE_PER_WEIGHT, WEIGHT_STEP
 from bootstrap_core.functional.surrogate import surrogate_shape
 from bootstrap_core.kernels import event_products, neuron_loops
+from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.threads import split
 
 __all__ = [
-    "HALF_FROM",
     "count",
     "cuba",
     "cuba_backward",
@@ -31,9 +30,6 @@ __all__ = [
     "unpack",
 ]
 
-HALF_FROM = 1 << 28
-"""Multiplications from which a product of the backward pass is made in bfloat16."""
-
 DENSE_FROM, DENSE_GRADIENT_FROM = 0.12, 0.1
 """Rates of spikes from which a matrix product is faster than following them, forward and backward."""
 
@@ -43,9 +39,10 @@ ALIGN = 64
 _NOTHING = np.empty(0, np.float32)
 
 
-def link(shape: tuple[int, ...] | torch.Size, like: Tensor) -> Tensor:
-    """A float32 tensor of a shape that holds nothing, to carry the gradient of spikes."""
-    return torch.zeros(1, device=like.device).expand(shape)
+def link(shape: tuple[int, ...] | torch.Size, weight: Tensor) -> Tensor:
+    """A tensor of a shape that holds nothing, to carry the gradient of spikes behind a weight `[O, I, ...]`."""
+    dtype = gradient_dtype(prod(shape) * weight[0].numel())
+    return torch.zeros(1, device=weight.device, dtype=dtype).expand(shape)
 
 
 def _flat(x: Tensor) -> tuple[Any, int]:
@@ -252,11 +249,13 @@ def spiking_dense(
     z = _weigh(_rows(taken.reshape(steps * n, inputs)), _rows(_integers(weight).t())).reshape(steps, n, len(weight))
     fired = torch.empty(z.shape, dtype=torch.int8)
     _Neurons(z, STATE_PER_WEIGHT * survivor, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
-    return fired, link(z.shape, z), z
+    return fired, link(z.shape, weight), z
 
 
 def _density(spikes: Tensor) -> float:
-    return float(spikes.sum(dtype=torch.int32)) / max(1, spikes.numel())
+    """The part of `[R, I]` that is 1, told by some hundred rows."""
+    some = spikes[:: max(1, len(spikes) // 256)]
+    return float(some.sum(dtype=torch.int32)) / max(1, some.numel())
 
 
 def _weigh(spikes: Tensor, weight: Tensor) -> Tensor:
@@ -299,7 +298,7 @@ def _(spikes: Tensor, arrives: Tensor, weight: Tensor, *rest: Any) -> tuple[Tens
     shape = (*spikes.shape[:-1], weight.shape[0])
     fired = torch.empty(shape, dtype=torch.int8, device=spikes.device)
     z = torch.empty(shape, dtype=torch.int32, device=spikes.device)
-    return fired, torch.zeros(1, device=spikes.device).expand(shape), z
+    return fired, link(shape, weight), z
 
 
 @torch.library.custom_op("snnzoo::spiking_dense_backward", mutates_args=())
@@ -319,10 +318,12 @@ def spiking_dense_backward(
     survivor: float,
     arrives: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the arriving spikes (empty without `arrives`), the weight, and the bias (empty without one)."""
+    """Gradients of the arriving spikes (empty without `arrives`), the weight, and the bias (empty without one).
+
+    That of the spikes has the type of the products, the others are float32.
+    """
     (steps, n, outputs), inputs = z.shape, spikes.shape[-1]
-    half = z.numel() * weight.shape[1] >= HALF_FROM
-    grad_z = torch.empty(z.shape, dtype=torch.bfloat16 if half else torch.float32)
+    grad_z = torch.empty(z.shape, dtype=gradient_dtype(z.numel() * weight.shape[1]))
     neurons = _Neurons(z, STATE_PER_WEIGHT * survivor, current_decay, voltage_decay, bias, threshold, subtract)
     surrogate = _surrogate(threshold, tau_grad, scale_grad)
     sums = neurons.backward(grad, surrogate, grad_z, decays=False, bias=bias is not None)
@@ -333,7 +334,6 @@ def spiking_dense_backward(
         grad_spikes = (rows @ weight.to(rows.dtype)).reshape(spikes.shape)
         if mask is not None:
             grad_spikes.mul_(mask).mul_(survivor)
-        grad_spikes = grad_spikes.float()
     return (
         grad_spikes,
         grad_weight if survivor == 1 else grad_weight.mul_(survivor),
@@ -345,8 +345,9 @@ def spiking_dense_backward(
 def _(
     grad: Tensor, spikes: Tensor, weight: Tensor, z: Tensor, cd: Tensor, vd: Tensor, bias: Tensor | None, *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
+    dtype = gradient_dtype(z.numel() * weight.shape[1]) if rest[-1] else torch.float32
     return (
-        torch.empty(spikes.shape if rest[-1] else 0, device=z.device),
+        torch.empty(spikes.shape if rest[-1] else 0, device=z.device, dtype=dtype),
         torch.empty(weight.shape, device=z.device),
         torch.empty(0 if bias is None else bias.shape, device=z.device),
     )
@@ -397,7 +398,7 @@ def fire(
     """`functional.cuba` without its states: spikes (int8) and their link, like `z` `[T, N, C, ...]`."""
     fired = torch.empty(z.shape, dtype=torch.int8)
     _Neurons(z, STATE, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
-    return fired, link(z.shape, z)
+    return fired, link(z.shape, z.new_empty(1, 1))
 
 
 @fire.register_fake
@@ -446,11 +447,11 @@ def _(spikes: Tensor, arrives: Tensor) -> Tensor:
 
 
 def _count_setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.shape = inputs[0].shape
+    ctx.shape, ctx.dtype = inputs[0].shape, inputs[1].dtype
 
 
 def _count_backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-    return None, grad.expand(ctx.shape)
+    return None, grad.to(ctx.dtype).expand(ctx.shape)
 
 
 count.register_autograd(_count_backward, setup_context=_count_setup)

@@ -8,7 +8,9 @@ this imports numba; see `steady_op`, which calls it.
 import numpy as np
 from numba import njit
 
-__all__ = ["input_grad", "weigh", "weight_grad"]
+from bootstrap_core.kernels.bits import widened
+
+__all__ = ["input_sums", "weigh", "weight_grad"]
 
 f32, i32 = np.float32, np.int32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -50,19 +52,32 @@ def weigh(currents, train_of, trains, weight, start, stop, z):
 
 
 @_compiled
+def _take_image(grad, image, start, stop, out):
+    """Steps of an image side by side: in `grad` they are a power of two apart and push each other out of the cache."""
+    for t in range(len(grad)):
+        row, local = grad[t, image, start:stop], out[t]
+        for j in range(len(row)):
+            local[j] = widened(row[j])
+
+
+@_compiled
 def weight_grad(currents, train_of, trains, grad, start, stop, out):
-    """Columns `start` to `stop` of the weight's gradient, `out` `[I, O]`, from that of `z`, `grad` `[T, N, O]`."""
+    """Columns `start` to `stop` of the weight's gradient, `out` `[I, O]` float32, from that of `z`.
+
+    `grad` `[T, N, O]` is float32, or bfloat16 as uint16.
+    """
     n_trains, steps = trains.shape
     n = stop - start
-    by_train = np.empty((n_trains, n), f32)
+    local, by_train = np.empty((steps, n), f32), np.empty((n_trains, n), f32)
     out[:, start:stop] = f32(0.0)
     for image in range(len(currents)):
+        _take_image(grad, image, start, stop, local)
         for k in range(1, n_trains):
             total = by_train[k]
             total[:] = f32(0.0)
             for t in range(steps):
                 if trains[k, t]:
-                    row = grad[t, image, start:stop]
+                    row = local[t]
                     for j in range(n):
                         total[j] = f32(total[j] + row[j])
         for i in range(currents.shape[1]):
@@ -82,6 +97,16 @@ def _dot(a, b):
 
 
 @_contracted
+def _dot_and_leave(a, b, rest):
+    """`a @ b`, and `b` is taken from `rest`."""
+    total = f32(0.0)
+    for j in range(len(a)):
+        total += a[j] * b[j]
+        rest[j] -= b[j]
+    return total
+
+
+@_contracted
 def _mix(rows, factors, n, total):
     """Sum of the rows times factors, four at a time; both are padded with zeros."""
     total[:] = f32(0.0)
@@ -92,26 +117,39 @@ def _mix(rows, factors, n, total):
             total[j] += (p * a[j] + q * b[j]) + (r * c[j] + s * d[j])
 
 
-@_contracted
-def input_grad(currents, slopes, weight, grad, start, stop, out):
-    """Gradient of the currents, `out` `[N, I]`, of images `start` to `stop`, for `weight` `[I, O]` float32.
+@_compiled
+def input_sums(currents, images, common, slopes, weight, grad, start, stop, out):
+    """Adds to `out` `[2]` the sums of (gradient of a current) * pixel and of the gradient, of images `start` to `stop`.
 
-    `slopes[current, t]` is what a gradient of the spike at step t is worth to the current.
+    `slopes[current, t]` is what a gradient of the spike at step t is worth to the current. Pixels of the value `common`
+    have one current and are taken together: their weights are what those of the others leave of the sum. `weight` is
+    `[I, O]`, `grad` `[T, N, O]` float32, or bfloat16 as uint16.
     """
     n_currents, steps = slopes.shape
-    inputs, outputs = weight.shape
-    seen = np.full(n_currents, -1, np.int64)
-    mixed = np.empty((n_currents, outputs), f32)
-    # side by side: in `grad`, steps are a power of two apart and would push each other out of the cache
-    local = np.zeros((steps + 3, outputs), f32)
-    padded = np.zeros(steps + 3, f32)
+    outputs = weight.shape[1]
+    whole, rest = weight.sum(0), np.empty(outputs, f32)
+    seen, mixed = np.full(n_currents, -1, np.int64), np.empty((n_currents, outputs), f32)
+    local, padded = np.zeros((steps + 3, outputs), f32), np.zeros(steps + 3, f32)
     for image in range(start, stop):
-        for t in range(steps):
-            local[t] = grad[t, image]
-        for i in range(inputs):
-            current = currents[image, i]
+        _take_image(grad, image, 0, outputs, local)
+        rest[:] = whole
+        of_common = -1
+        for i in range(len(weight)):
+            current, pixel = currents[image, i], images[image, i]
+            if pixel == common:
+                of_common = current
+                continue
             if seen[current] != image:
                 seen[current] = image
                 padded[:steps] = slopes[current]
                 _mix(local, padded, steps, mixed[current])
-            out[image, i] = _dot(mixed[current], weight[i])
+            worth = _dot_and_leave(mixed[current], weight[i], rest)
+            out[0] += worth * pixel
+            out[1] += worth
+        if of_common >= 0:
+            padded[:steps] = slopes[of_common]
+            _mix(local, padded, steps, mixed[of_common])
+            seen[of_common] = image
+            worth = _dot(mixed[of_common], rest)
+            out[0] += worth * common
+            out[1] += worth

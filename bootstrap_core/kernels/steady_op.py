@@ -12,8 +12,11 @@ from torch import Tensor
 from bootstrap_core.fixed_point import MANT, STATE, STATE_PER_WEIGHT
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
+from bootstrap_core.kernels.half import gradient_dtype
+from bootstrap_core.kernels.input_op import input_current
 from bootstrap_core.kernels.spiking_ops import (
     ALIGN,
+    _array,
     _integers,
     _Neurons,
     _over_channels,
@@ -21,7 +24,7 @@ from bootstrap_core.kernels.spiking_ops import (
     _surrogate,
     link,
 )
-from bootstrap_core.kernels.threads import split
+from bootstrap_core.kernels.threads import split, split_sum
 
 __all__ = ["steady_dense", "steady_dense_backward"]
 
@@ -56,7 +59,11 @@ class _Tables:
 
 @torch.library.custom_op("snnzoo::steady_dense", mutates_args=())
 def steady_dense(
-    current: Tensor,
+    images: Tensor,
+    input_weight: Tensor,
+    input_bias: Tensor,
+    mean: float,
+    std: float,
     weight: Tensor,
     steps: int,
     input_voltage_decay: Tensor,
@@ -75,14 +82,16 @@ def steady_dense(
     """Spikes (int8) and their link `[T, N, O]`, and the weighted input in steps of a weight, int32.
 
     Args:
-        current: of the input neurons `[N, I]`, on the grid of 1/64, entering their voltage at each step.
+        images, input_weight, input_bias, mean, std: of the current of the input neurons, see `input_current`; without
+            a gradient for the images `[N, I]`.
         weight: `[O, I]`, on its grid.
         steps: T.
         input_voltage_decay, input_threshold, input_tau_grad, input_scale_grad, input_subtract: of the input neurons.
         current_decay, voltage_decay, bias, threshold, tau_grad, scale_grad, subtract: see `functional.cuba`.
     """
+    current = input_current(images, input_weight, input_bias, mean, std)
     tables = _Tables(current, steps, input_voltage_decay, input_threshold, input_subtract)
-    n, columns = len(current), _rows(_integers(weight).t()).numpy()
+    n, columns = len(images), _rows(_integers(weight).t()).numpy()
     z = torch.empty(steps, n, len(weight), dtype=torch.int32)
     total = z.numpy()
     split(
@@ -94,22 +103,28 @@ def steady_dense(
     )
     fired = torch.empty(z.shape, dtype=torch.int8)
     _Neurons(z, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
-    return fired, link(z.shape, z), z
+    return fired, link(z.shape, weight), z
 
 
 @steady_dense.register_fake
-def _(current: Tensor, weight: Tensor, steps: int, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
-    shape = (steps, len(current), len(weight))
+def _(
+    images: Tensor, iw: Tensor, ib: Tensor, mean: float, std: float, weight: Tensor, steps: int, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
+    shape = (steps, len(images), len(weight))
     fired = torch.empty(shape, dtype=torch.int8, device=weight.device)
     z = torch.empty(shape, dtype=torch.int32, device=weight.device)
-    return fired, torch.zeros(1, device=weight.device).expand(shape), z
+    return fired, link(shape, weight), z
 
 
 @torch.library.custom_op("snnzoo::steady_dense_backward", mutates_args=())
 def steady_dense_backward(
     grad: Tensor,
     z: Tensor,
-    current: Tensor,
+    images: Tensor,
+    input_weight: Tensor,
+    input_bias: Tensor,
+    mean: float,
+    std: float,
     weight: Tensor,
     input_voltage_decay: Tensor,
     input_threshold: float,
@@ -125,14 +140,16 @@ def steady_dense_backward(
     subtract: bool,
     inputs: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the current (empty without `inputs`), the weight, and the bias (empty without one), all float32."""
+    """Gradients of the input's weight and bias `[2]` (zeros without `inputs`), the weight, and the bias (empty without
+    one), all float32."""
     steps, n, outputs = z.shape
+    current = input_current(images, input_weight, input_bias, mean, std)
     tables = _Tables(current, steps, input_voltage_decay, input_threshold, input_subtract)
-    grad_z = torch.empty(z.shape)
+    grad_z = torch.empty(z.shape, dtype=gradient_dtype(z.numel() * weight.shape[1]))
     neurons = _Neurons(z, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract)
     surrogate = _surrogate(threshold, tau_grad, scale_grad)
     sums = neurons.backward(grad, surrogate, grad_z, decays=False, bias=bias is not None)
-    rows, work = grad_z.numpy(), z.numel()
+    rows, work = _array(grad_z).reshape(z.shape), z.numel()
 
     columns = torch.empty(weight.shape[1], outputs)
     out = columns.numpy()
@@ -144,56 +161,79 @@ def steady_dense_backward(
         work=work,
         align=min(ALIGN, outputs),
     )
-    grad_current = torch.empty(current.shape if inputs else 0)
+    of_input = torch.zeros(2)
     if inputs:
         slopes = tables.slopes(input_voltage_decay, input_threshold, input_tau_grad, input_scale_grad)
-        fan_in, of_current = _rows(weight.detach().t()).numpy(), grad_current.numpy()
-        split(
-            lambda start, stop: steady_inputs.input_grad(tables.indices, slopes, fan_in, rows, start, stop, of_current),
+        fan_in, pixels, common = _rows(weight.detach().t()).numpy(), images.numpy(), np.float32(images.min().item())
+        by_pixel, whole = split_sum(
+            lambda start, stop, out: steady_inputs.input_sums(
+                tables.indices, pixels, common, slopes, fan_in, rows, start, stop, out
+            ),
             n,
+            (2,),
             work=work,
         )
+        of_input = torch.tensor([(by_pixel - mean * whole) / std, whole], dtype=torch.float32)
     return (
-        grad_current,
+        of_input,
         columns.t(),
         torch.empty(0) if bias is None else _over_channels(sums[2].reshape(n, outputs), bias),
     )
 
 
 @steady_dense_backward.register_fake
-def _(grad: Tensor, z: Tensor, current: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+def _(
+    grad: Tensor, z: Tensor, images: Tensor, iw: Tensor, ib: Tensor, mean: float, std: float, weight: Tensor, *rest: Any
+) -> tuple[Tensor, Tensor, Tensor]:
     bias = rest[7]
     return (
-        torch.empty(current.shape if rest[-1] else 0, device=z.device),
+        torch.empty(2, device=z.device),
         torch.empty(weight.shape[::-1], device=z.device).t(),
         torch.empty(0 if bias is None else bias.shape, device=z.device),
     )
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    current, weight, _, input_voltage_decay, *input_constants = inputs[:8]
-    current_decay, voltage_decay, bias, *constants = inputs[8:]
+    images, input_weight, input_bias, mean, std, weight, _, input_voltage_decay, *input_constants = inputs[:12]
+    current_decay, voltage_decay, bias, *constants = inputs[12:]
     fired, _, z = output
-    ctx.save_for_backward(z, current, weight, input_voltage_decay, current_decay, voltage_decay, bias)
-    ctx.constants = input_constants, constants
+    ctx.save_for_backward(
+        z, images, input_weight, input_bias, weight, input_voltage_decay, current_decay, voltage_decay, bias
+    )
+    ctx.constants = (mean, std), input_constants, constants
     ctx.mark_non_differentiable(fired, z)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, _: Tensor | None, grad: Tensor | None, __: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 15
-    z, current, weight, input_voltage_decay, *neuron = ctx.saved_tensors
-    input_constants, constants = ctx.constants
+        return (None,) * 19
+    z, images, input_weight, input_bias, weight, input_voltage_decay, *neuron = ctx.saved_tensors
+    scaling, input_constants, constants = ctx.constants
     needs = ctx.needs_input_grad
-    grad_current, grad_weight, grad_bias = steady_dense_backward(
-        grad, z, current, weight, input_voltage_decay, *input_constants, *neuron, *constants, needs[0]
+    of_input, grad_weight, grad_bias = steady_dense_backward(
+        grad,
+        z,
+        images,
+        input_weight,
+        input_bias,
+        *scaling,
+        weight,
+        input_voltage_decay,
+        *input_constants,
+        *neuron,
+        *constants,
+        needs[1] or needs[2],
     )
     return (
-        grad_current if needs[0] else None,
-        grad_weight if needs[1] else None,
+        None,
+        of_input[:1] if needs[1] else None,
+        of_input[1:] if needs[2] else None,
+        None,
+        None,
+        grad_weight if needs[5] else None,
         *[None] * 8,
-        grad_bias if needs[10] else None,
+        grad_bias if needs[14] else None,
         *[None] * 4,
     )
 

@@ -4,10 +4,12 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from typing import Any
 
+import numpy as np
 import torch
 
-__all__ = ["split", "workers"]
+__all__ = ["split", "split_sum", "workers"]
 
 LEAST = 1 << 15
 """Work below this much is not worth waking a thread."""
@@ -35,3 +37,19 @@ def split(run: Callable[[int, int], object], size: int, *, work: int, align: int
     run(bounds[0], bounds[1])
     for part in waiting:
         part.result()
+
+
+def split_sum(
+    run: Callable[[int, int, Any], object], size: int, shape: tuple[int, ...], *, work: int, dtype: Any = np.float64
+) -> Any:
+    """The sum of arrays of `shape`, one for each thread: `run(start, stop, out)` adds its part to `out`."""
+    n_parts = max(1, min(torch.get_num_threads(), size)) if work >= LEAST else 1
+    parts = np.zeros((n_parts, *shape), dtype)
+    bounds = [size * i // n_parts for i in range(n_parts + 1)]
+
+    def add(first: int, last: int) -> None:
+        for part in range(first, last):
+            run(bounds[part], bounds[part + 1], parts[part])
+
+    split(add, n_parts, work=work)
+    return parts.sum(0)

@@ -11,7 +11,7 @@ pytest.importorskip("numba")
 
 from bootstrap_core.build import build_network
 from bootstrap_core.functional import cuba, piecewise
-from bootstrap_core.kernels import curve_op, spiking_ops
+from bootstrap_core.kernels import curve_op, half, linear_op, spiking_ops
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.neuron import CubaNeuron
@@ -133,6 +133,7 @@ NETWORKS = {
 @pytest.mark.parametrize("name", NETWORKS)
 def test_networks_train_as_the_definition_does(name: str, mode: Mode) -> None:
     images = torch.rand(5, *NETWORKS[name]().spec.input.shape, generator=torch.Generator().manual_seed(1))
+    images = images.sub(0.5).mul(2).clamp_min(0)  # half of the pixels are background
     logits, gradients = train_once(NETWORKS[name](), images, mode, compiled=True)
     expected_logits, expected = train_once(NETWORKS[name](), images, mode, compiled=False)
     assert expected_logits.abs().max() > 0
@@ -176,11 +177,29 @@ def test_products_that_follow_spikes_are_the_matrix_products(rate: float, half: 
 def test_large_products_round_the_gradient_to_bfloat16_and_lose_little(monkeypatch) -> None:
     images = torch.rand(64, 40, generator=torch.Generator().manual_seed(1))
     _, exact = train_once(make(DENSE, DENSE), images, Mode.SNN, compiled=True)
-    monkeypatch.setattr(spiking_ops, "HALF_FROM", 1)
+    monkeypatch.setattr(half, "HALF_FROM", 1)
+    monkeypatch.setattr(half, "_multiplies_half", lambda: True)
     _, rounded = train_once(make(DENSE, DENSE), images, Mode.SNN, compiled=True)
     assert any(not torch.equal(rounded[name], exact[name]) for name in exact)
     for name, gradient in exact.items():
         assert (rounded[name] - gradient).norm() < 5e-3 * gradient.norm(), name
+
+
+def test_large_products_of_rates_round_their_gradients_alone(monkeypatch) -> None:
+    monkeypatch.setattr(half, "HALF_FROM", 1)
+    monkeypatch.setattr(half, "_multiplies_half", lambda: True)
+    generator = torch.Generator().manual_seed(0)
+    x, weight, grad = (torch.randn(shape, generator=generator) for shape in ((9, 70), (50, 70), (9, 50)))
+    results = []
+    for run in (linear_op.linear, F.linear):
+        leaves = [leaf(x), leaf(weight)]
+        out = run(*leaves)
+        out.backward(grad)
+        results.append((out.detach(), *(tensor.grad for tensor in leaves)))
+    assert torch.equal(results[0][0], results[1][0])
+    for ours, expected in zip(results[0][1:], results[1][1:], strict=True):
+        assert not torch.equal(ours, expected)
+        assert (ours - expected).norm() < 5e-3 * expected.norm()
 
 
 def test_the_activation_equals_the_definition() -> None:
