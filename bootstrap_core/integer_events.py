@@ -69,7 +69,7 @@ class EventRun:
 
 
 class _OutsideError(Exception):
-    """A state left 24 bits, or a sum the range in which floats are exact."""
+    """A state left 24 bits, or a weighted input 32."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +166,7 @@ class _Constant(_Layer):
 class _Table(_Layer):
     """Input neurons, all alike: the train of each of the 8,192 mantissas of a current is in a table.
 
-    Takes pixels, float32 `[N, n]`.
+    Takes pixels, float32 `[N, n]`. After so many steps that a current leaves its range, only pixels in 0..1.
     """
 
     def __init__(self, block: InputBlock, neurons: _Neurons, shape: Shape) -> None:
@@ -174,16 +174,33 @@ class _Table(_Layer):
         mants = np.arange(BIAS_MANT_MIN, BIAS_MANT_MAX + 1, dtype=np.int32)[None]
         self.currents = mants * np.int32(STATE_PER_MANT)
         self.source = _Constant(_Neurons.of(block.neuron, mants.size, direct=True), (mants.size,))
-        self.source_state, self.tables = self.source.rest(1), list[Words]()
+        self.tables, self.is_narrow = dict[int, Words](), False
         weight, bias = (float(quantize_weight(x)) for x in (block.weight, block.bias))
         self.transform = block.spec.mean, block.spec.std, weight, bias, float(BIAS_MANT_MIN), float(BIAS_MANT_MAX)
+        self.ends = np.sort(_ints(block.current(torch.tensor([0.0, 1.0])) * STATE))
 
     def _fire(self, x: npt.NDArray[np.float32], steps: int, state: _State, trains: Words) -> int:
         part = state.steps_done // kernels.WORD_STEPS
-        while len(self.tables) <= part:
-            self.tables.append(self.source.advance(self.currents, kernels.WORD_STEPS, self.source_state)[0])
+        if part not in self.tables:
+            self.tables[part] = self._table(part)
+        if self.is_narrow and x.size and (x.min() < 0 or x.max() > 1):
+            return 1
         kernels.input_trains(x, *self.transform, self.tables[part] & _mask(steps), trains)
         return 0
+
+    def _table(self, part: int) -> Words:
+        """Trains of one word of the time, whichever thread asks."""
+        try:
+            return self._run(self.currents, part)
+        except _OutsideError:
+            self.is_narrow = True
+            return self._run(self.currents.clip(*self.ends), part)
+
+    def _run(self, currents: Ints, part: int) -> Words:
+        state = self.source.rest(1)
+        for _ in range(part + 1):
+            words: Words = self.source.advance(currents, kernels.WORD_STEPS, state)[0]
+        return words
 
 
 class _Dense(_Layer):
@@ -339,9 +356,7 @@ class EventEngine:
                 kernels.count_trains(words, counts)
             return torch.from_numpy(counts).float() / steps, kept
         totals = self._readout.totals(last, parts)
-        if np.abs(totals).max(initial=0) >= EXACT_IN_FLOAT:
-            raise _OutsideError
-        return torch.from_numpy(totals).float() / STATE / steps, kept
+        return (torch.from_numpy(totals).double() / STATE / steps).float(), kept
 
     def _spikes(self, images: Tensor, trains: list[list[Words]], steps: int) -> tuple[Tensor, ...]:
         spikes = []

@@ -143,7 +143,7 @@ def test_input_currents_are_those_of_the_block_to_the_last_bit() -> None:
         stage = integer_events._entry(network)[2][0]
     assert isinstance(stage, integer_events._Table)
     state = stage.rest(len(images))
-    stage.tables = [np.arange(8192, dtype=np.uint32)]
+    stage.tables = {0: np.arange(8192, dtype=np.uint32)}
     mants = stage.advance(images.numpy(), 32, state).astype(np.int64) - 4096
     assert torch.equal(torch.from_numpy(mants), (network.blocks[0].current(images) * 64).long())
 
@@ -186,6 +186,32 @@ def test_a_readout_whose_input_could_leave_24_bits_but_does_not() -> None:
     images = torch.ones(2, 30)
     hold_equal(network, images, 70)
     assert 2**23 <= network(images, time_steps=70).max() * 70 * 4096 < 2**24
+
+
+def test_a_current_that_no_pixel_gives_leaves_24_bits() -> None:
+    """Long runs are followed all the same; only with pixels outside 0..1 it is left to the matrices."""
+    neuron = {"threshold": 0.6, "current_decay": 1.0, "voltage_decay": 0.0}
+    entering = {"shape": [30], "mean": 0.4, "weight": -1.1, "bias": 0.3, "neuron": neuron}
+    network = make(*DENSE, shape=[30], input=entering)
+    images = torch.cat([torch.rand(4, 30), torch.zeros(1, 30), torch.ones(1, 30)])
+    for steps in (16, 100, 16, 33):
+        hold_equal(network, images, steps)
+    engine = EventEngine(network)
+    assert engine.run(1.01 * images, 16) is not None
+    assert engine.run(images, 64) is not None
+    assert engine.run(1.01 * images, 16) is None
+    assert torch.equal(IntegerNetwork(network)(-images, time_steps=64), matrices(network)(-images, time_steps=64))
+
+
+def test_a_readout_whose_total_floats_would_round() -> None:
+    """Inputs that no power of two divides, over more steps than 24 bits hold the sum of."""
+    network = make(*DENSE, shape=[30], neuron={"threshold": 0.2, "current_decay": 1.0, "voltage_decay": 1.0})
+    with torch.no_grad():
+        network.blocks[3].synapse.weight.fill_(3.9)
+    images = torch.rand(5, 30)
+    assert EventEngine(network).run(images, 333) is not None
+    hold_equal(network, images, 333)
+    assert matrices(network)(images, time_steps=333).max() * 333 * 4096 > 2**24
 
 
 def test_without_numba_the_matrices_run(monkeypatch) -> None:
