@@ -1,7 +1,7 @@
 """Scoring a network: accuracy, loss, rates, synaptic operations, speed."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -12,13 +12,13 @@ from bootstrap_core.datasets import Split
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Tally
 from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, InputSpec, LayerSpec
-from specs.errors import DataError
+from specs.errors import DataError, StateOverflowError
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.shapes import pool_as_conv
 from specs.summary import conv_fanout
 
-__all__ = ["Evaluation", "Runnable", "batches", "count_synops", "evaluate"]
+__all__ = ["Evaluation", "Runnable", "accuracy_by_steps", "batches", "count_synops", "evaluate", "has_neurons"]
 
 
 class Runnable(Protocol):
@@ -125,12 +125,29 @@ def evaluate(
         n_correct=n_correct,
         loss=loss / n_images,
         rates=tuple(
-            float(rate) / n_images if _has_neurons(layer) else None
+            float(rate) / n_images if has_neurons(layer) else None
             for layer, rate in zip(spec.layers, rates, strict=True)
         ),
         synops=tuple((synops / n_images).tolist()) if mode.spiking else None,
         seconds=seconds,
     )
+
+
+def accuracy_by_steps(
+    network: Runnable, split: Split, steps: Iterable[int], *, batch_size: int = 250
+) -> dict[int, float | None]:
+    """Accuracy as SNN by T, the least first; None where a state leaves the hardware's 24 bits, and for all T above.
+
+    A batch in which one does is run twice, the second time slowly, to find out where.
+    """
+    found: dict[int, float | None] = {}
+    overflown = False
+    for t in sorted(steps):
+        try:
+            found[t] = None if overflown else evaluate(network, split, time_steps=t, batch_size=batch_size).accuracy
+        except StateOverflowError:
+            found[t], overflown = None, True
+    return found
 
 
 def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
@@ -146,7 +163,8 @@ def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
     return counts
 
 
-def _has_neurons(layer: LayerSpec) -> bool:
+def has_neurons(layer: LayerSpec) -> bool:
+    """Whether a layer's outputs are spikes: not those of a graded input, a flatten, or an affine readout."""
     if isinstance(layer, InputSpec):
         return layer.encoding is Encoding.SPIKE
     return not isinstance(layer, FlattenSpec | AffineSpec)

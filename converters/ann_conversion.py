@@ -22,10 +22,20 @@ GRADED_BITS = (8, 7, 6, 5, 4, 3)
 
 @dataclass(frozen=True)
 class Candidate:
-    """A calibrated network, and the part of images to which it gives the answer of the ANN."""
+    """A calibrated network, and the part of images to which it gives the answer of the ANN.
+
+    Attributes:
+        model: the network.
+        calibrations: of its layers of neurons.
+        layers: what it was made of, each a block of its own, beside flattens and the input.
+        input_form: how pixels enter.
+        max_pooling: what maxima became.
+        agreement: part of the judged images.
+    """
 
     model: Model
     calibrations: list[Calibration]
+    layers: Sequence[SpikingLayer]
     input_form: InputForm
     max_pooling: MaxPooling
     agreement: float
@@ -118,4 +128,4 @@ def _judge(source: _Source, layers: Sequence[SpikingLayer], form: InputForm, poo
     model, calibrations = source.calibrate(layers, form)
     exact = IntegerNetwork(model.build())
     found = torch.cat([exact(part).argmax(1) for part in source.judged.split(BATCH)])
-    return Candidate(model, calibrations, form, pooling, float((found == source.answers).double().mean()))
+    return Candidate(model, calibrations, layers, form, pooling, float((found == source.answers).double().mean()))

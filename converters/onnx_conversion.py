@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bootstrap_core.augment import RandomAffine
 from bootstrap_core.datasets import Dataset, Split, train_validation_split
-from bootstrap_core.evaluation import Evaluation, batches, evaluate
+from bootstrap_core.evaluation import Evaluation, accuracy_by_steps, batches, evaluate
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.network import Network
 from bootstrap_core.training import EpochReport, fit
@@ -22,10 +22,9 @@ from converters.model import Model
 from converters.onnx_model.import_onnx import OnnxImport, import_onnx
 from converters.spiking_layers import MaxPooling
 from specs.block import Encoding
-from specs.errors import StateOverflowError
 from specs.training import AugmentSpec, TrainingSpec
 
-__all__ = ["OnnxConversion", "convert_onnx"]
+__all__ = ["OnnxConversion", "ann_input", "convert_onnx"]
 
 BATCH = 250
 N_IMAGES = 1256
@@ -44,6 +43,8 @@ class OnnxConversion:
         model: the spiking network.
         imported: nodes, and the largest difference from the ONNX reference.
         candidate: what calibration chose.
+        dataset: what it was tuned and scored on, with the labels that it was scored by; None without data.
+        mean, std: what the ANN's images are normalised by.
         ann: accuracy of the ANN; None without data.
         converted, tuned: accuracy by time steps, before and after tuning; None where a state leaves 24 bits.
         score: of the final network at its own T, with rates and synops; None without data.
@@ -54,6 +55,9 @@ class OnnxConversion:
     model: Model
     imported: OnnxImport
     candidate: Candidate
+    dataset: Dataset | None
+    mean: float
+    std: float
     ann: float | None
     converted: dict[int, float | None]
     tuned: dict[int, float | None]
@@ -154,6 +158,9 @@ def convert_onnx(
         model=replace(Model.of(network, card), notes=tuple(notes)),
         imported=imported,
         candidate=candidate,
+        dataset=dataset,
+        mean=mean,
+        std=std,
         ann=ann_accuracy,
         converted=converted,
         tuned=tuned,
@@ -163,11 +170,16 @@ def convert_onnx(
     )
 
 
+def ann_input(ann: Ann, images: Tensor, mean: float, std: float) -> Tensor:
+    """What the ANN takes, float32 `[N, *shape]`, of uint8 images `[N, C, H, W]`."""
+    return (images.float().reshape(len(images), *ann.shape) / 255 - mean) / std
+
+
 def _answers(ann: Ann, split: Split, mean: float, std: float) -> Tensor:
     """The ANN's classes, int64 `[N]`."""
     with torch.no_grad():
-        parts = (images.float().reshape(len(images), *ann.shape) / 255 for images, _ in batches(split, BATCH))
-        return torch.cat([run_ann(ann, (x - mean) / std)[0].argmax(1) for x in parts])
+        parts = (images for images, _ in batches(split, BATCH))
+        return torch.cat([run_ann(ann, ann_input(ann, x, mean, std))[0].argmax(1) for x in parts])
 
 
 def _answered(ann: Ann, dataset: Dataset, mean: float, std: float) -> Dataset:
@@ -191,15 +203,9 @@ def _calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
 
 
 def _accuracies(network: Network, split: Split, steps: Sequence[int]) -> dict[int, float | None]:
-    """In the integer engine, by T; a state that leaves 24 bits gives None."""
-    exact = IntegerNetwork(network)
-    found: dict[int, float | None] = {}
-    for t in steps:
-        try:
-            found[t] = evaluate(exact, split, time_steps=t).accuracy
-        except StateOverflowError:
-            found[t] = None
-    return found
+    """In the integer engine."""
+    found = accuracy_by_steps(IntegerNetwork(network), split, steps)
+    return {t: found[t] for t in steps}
 
 
 def _tune(network: Network, split: Split, epochs: int, seed: int, on_epoch: Callable[[EpochReport], object]) -> None:

@@ -7,11 +7,11 @@ from torch import Tensor
 
 from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Split, load_dataset
-from bootstrap_core.evaluation import batches, count_synops, evaluate
+from bootstrap_core.evaluation import accuracy_by_steps, batches, count_synops, evaluate
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network, Tally, Trace
-from specs.errors import DataError, SnnZooError
+from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 
 
@@ -54,6 +54,23 @@ RIGHT, WRONG = (math.log(math.e + 2) - logit for logit in (1, 0))
 def test_accuracy_counts_the_images_whose_largest_logit_is_their_label() -> None:
     score = evaluate(Oracle(), SPLIT)
     assert (score.n_correct, score.n_images, score.accuracy) == (3, 5, 0.6)
+
+
+class Overflowing(Oracle):
+    """From T = 8 on."""
+
+    def tally(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Tally]:
+        found = super().tally(images, mode, time_steps=time_steps)
+        if time_steps is not None and time_steps >= 8:
+            raise StateOverflowError("24 bits")
+        return found
+
+
+def test_accuracy_by_steps_ends_where_a_state_overflows() -> None:
+    network = Overflowing()
+    found = accuracy_by_steps(network, SPLIT, [16, 2, 8, 4], batch_size=3)
+    assert list(found.items()) == [(2, 0.6), (4, 0.6), (8, None), (16, None)]
+    assert [(n, t) for n, _, t in network.calls] == [(3, 2), (2, 2), (3, 4), (2, 4), (3, 8)]
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
