@@ -9,8 +9,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from converters.cli.options import DataPlaces, data_options, percent, use_threads
-from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say_notes
+from converters.cli.options import DataPlaces, PathArgument, data_options, percent, use_threads
+from converters.cli.shared import (
+    command,
+    command_line,
+    force_option,
+    json_option,
+    print_table,
+    refuse_existing,
+    say_notes,
+)
 
 if TYPE_CHECKING:
     from bootstrap_core.training import EpochReport
@@ -20,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 EPOCHS = 2
-ONNX_OPTIONS = {"data", "raw", "epochs", "entering", "max_pool", "seed", "threads"}
+ONNX_OPTIONS = {"data", "raw", "epochs", "entering", "max_pool", "seed", "threads", "report"}
 
 
 def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -73,6 +81,7 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option("--seed", default=0, show_default=True, help="ONNX: of everything random."),
             click.option("--threads", type=click.IntRange(1), help="ONNX: CPU threads."),
+            click.option("--report", type=PathArgument, help="ONNX: write all figures as one HTML page, FILE.html."),
         )
     ):
         command = option(command)
@@ -105,6 +114,7 @@ def convert(
     max_pool: str,
     seed: int,
     threads: int | None,
+    report: Path | None,
     places: DataPlaces,
     force: bool,
     as_json: bool,
@@ -117,7 +127,7 @@ def convert(
 
     ONNX: the ANN is imported and checked against the ONNX reference, calibrated on images of --data, tuned by
     bootstrap, and scored. --input and --max-pool (neurons that fire when any of a window does, or averages) are chosen
-    by measure. --mean and --std are those of its images, or --raw.
+    by measure. --mean and --std are those of its images, or --raw. --report draws all figures as a page.
 
     lava-dl: the .net that it exported, beside a checkpoint, saves its --spec.
 
@@ -132,7 +142,11 @@ def convert(
     for output in outputs:
         check_writable_format(output)
         refuse_existing(output, force)
-    report: dict[str, Any] = {"source": str(source)}
+    if report is not None:
+        if report.suffix != ".html":
+            raise click.UsageError(f"--report {report}: it is a page, so the name must end in .html")
+        refuse_existing(report, force)
+    given = str(source)
     named = click.get_current_context().obj  # `zoo convert` knows models by name
     if callable(named) and not source.exists():
         source = named(str(source)) or source
@@ -145,18 +159,42 @@ def convert(
         model = _read(source, hints)
         conversion, figures = None, {"notes": model.notes}
     say_notes(model)
-    written = []
-    for output in outputs:
-        write_model(model, output)
-        digest = hashlib.sha256(output.read_bytes()).hexdigest()
-        written.append({"path": str(output), "format": output.suffix[1:], "sha256": digest})
+    written = [_entry(write_model(model, output)) for output in outputs]
+    if report is not None and conversion is not None:
+        _write_report(report, conversion, source.name, written, figures["layers"])
+        written.append(_entry(report))
     if as_json:
-        click.echo(json.dumps({**report, **figures, "outputs": written}))
+        click.echo(json.dumps({"source": given, **figures, "outputs": written}))
         return
     if conversion is not None:
         _print_conversion(conversion)
     for entry in written:
         click.echo(entry["path"])
+
+
+def _entry(output: Path) -> dict[str, str]:
+    digest = hashlib.sha256(output.read_bytes()).hexdigest()
+    return {"path": str(output), "format": output.suffix[1:], "sha256": digest}
+
+
+def _write_report(
+    path: Path,
+    conversion: "OnnxConversion",
+    source: str,
+    outputs: list[dict[str, str]],
+    layers: list[dict[str, Any]],
+) -> None:
+    """The page; what it measures of each layer joins `layers`."""
+    from converters.report.comparison import measure_conversion
+    from converters.report.page import conversion_page
+    from specs.whole_file import write_whole
+
+    measured = measure_conversion(conversion)
+    if measured is not None:
+        for layer, more in zip(layers, measured.layers_as_json(), strict=True):
+            layer.update(more)
+    page = conversion_page(conversion, measured, source=source, command=command_line(), outputs=outputs)
+    write_whole(path, page.encode())
 
 
 def _refuse_onnx_options(source: Path) -> None:

@@ -1,6 +1,7 @@
 """What all commands share: errors as exit codes, options, tables."""
 
 import os
+import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -18,6 +19,7 @@ __all__ = [
     "ENVIRONMENT",
     "Command",
     "command",
+    "command_line",
     "force_option",
     "json_option",
     "print_table",
@@ -25,6 +27,7 @@ __all__ = [
     "say_notes",
 ]
 
+TYPED = f"{__name__}.typed"
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
 """Of a command, unless the user says otherwise, and before torch is loaded: its threads must not spin for long while
@@ -34,6 +37,11 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 class Command(click.Command):
     """A command that fails with `Error: what, where, what to do` and code 1; a bug keeps its traceback."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Parse, and remember what was typed."""
+        ctx.meta[TYPED] = tuple(args)
+        return super().parse_args(ctx, args)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
@@ -47,6 +55,12 @@ class Command(click.Command):
 
 command = partial(click.command, cls=Command, context_settings=CONTEXT_SETTINGS)
 """Decorator that makes a `Command`."""
+
+
+def command_line() -> str:
+    """The command that runs, as typed."""
+    context = click.get_current_context()
+    return shlex.join([*context.command_path.split(), *context.meta[TYPED]])
 
 
 def json_option(command: F) -> F:

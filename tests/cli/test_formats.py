@@ -1,5 +1,6 @@
 """`convert`, `show` and `verify` on files of every format."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -141,7 +142,9 @@ def test_a_file_that_says_too_little_points_to_convert(folder, run) -> None:
     assert "options of: zoo convert" in run("show", folder / "network.pt", code=1).stderr
 
 
-def test_an_ann_in_onnx_becomes_a_spiking_network(tmp_path, run) -> None:
+@pytest.fixture
+def ann(tmp_path) -> Path:
+    """An ANN that looks at ten pixels."""
     path = tmp_path / "net.onnx"
     weight = np.zeros((10, 784), np.float32)
     weight[np.arange(10), np.arange(10) * 40 + 300] = 1.0
@@ -153,6 +156,11 @@ def test_an_ann_in_onnx_becomes_a_spiking_network(tmp_path, run) -> None:
         [numpy_helper.from_array(weight, "w")],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_an_ann_in_onnx_becomes_a_spiking_network(ann, tmp_path, run) -> None:
+    path = ann
     out = tmp_path / "net.safetensors"
     found = json.loads(
         run("convert", path, "--data", "mnist-sample", "--epochs", 0, "--input", "spike", "-o", out, "--json").stdout
@@ -165,3 +173,35 @@ def test_an_ann_in_onnx_becomes_a_spiking_network(tmp_path, run) -> None:
     assert "no use for --epochs, --input" in " ".join(refused.split())
     assert "0.00392" in run("convert", path, "-o", tmp_path / "b.net", "--raw", "--std", 1, code=2).stderr
     assert "no data: calibrated on noise" in run("convert", path, "-o", tmp_path / "b.net").stderr
+
+
+def test_a_conversion_is_reported_as_a_page(ann, tmp_path, run) -> None:
+    out, page = tmp_path / "x.net", tmp_path / "pages" / "x.html"
+    command = ["convert", ann, "--data", "mnist-sample", "--epochs", 0, "-o", out, "--report", page]
+    found = json.loads(run(*command, "--json").stdout)
+    assert [(entry["path"], entry["format"]) for entry in found["outputs"]] == [(str(out), "net"), (str(page), "html")]
+    assert found["outputs"][1]["sha256"] == hashlib.sha256(page.read_bytes()).hexdigest()
+    assert found["layers"][-1]["correlation"] > 0.9
+    assert found["layers"][-1]["dead"] is None
+    html = page.read_text("utf-8")
+    assert found["outputs"][0]["sha256"] in html
+    assert f"zoo convert {ann} --data mnist-sample --epochs 0 -o {out} --report {page} --json" in html
+    assert f"{100 * found['accuracy']['converted']['8']:.2f}" in html
+
+    out.unlink()
+    refused = run(*command, code=1).stderr
+    assert f"{page} exists" in refused
+    assert not out.exists()
+    page.write_text("old")
+    assert run(*command, "--force").stdout.splitlines()[-2:] == [str(out), str(page)]
+    assert page.read_text("utf-8").startswith("<!DOCTYPE html>")
+
+
+def test_a_report_is_a_page_of_an_onnx_file(ann, folder, run) -> None:
+    wrong = run("convert", ann, "-o", folder / "x.net", "--report", folder / "x.pdf", code=2).stderr
+    assert "must end in .html" in " ".join(wrong.split())
+    refused = run(
+        "convert", folder / "network.pt", "-o", folder / "x.net", "--report", folder / "x.html", code=2
+    ).stderr
+    assert "no use for --report" in " ".join(refused.split())
+    assert not (folder / "x.html").exists()

@@ -1,0 +1,131 @@
+"""Charts as numbers: where lines, ticks and labels stand in a drawing. The templates draw them as SVG."""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["HEIGHT", "WIDTH", "Axis", "Line", "LineChart", "accuracy_chart", "output_chart", "ticks"]
+
+WIDTH, HEIGHT = 400.0, 250.0
+"""Of the drawing, in its own units."""
+LEFT, RIGHT, TOP, BOTTOM = 54.0, 388.0, 12.0, 206.0
+"""Of the area between the axes."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """From values to places; `labels` are `(place, text)`."""
+
+    low: float
+    high: float
+    start: float
+    end: float
+    label: str
+    labels: tuple[tuple[float, str], ...] = ()
+
+    def at(self, value: float) -> float:
+        """Where a value stands."""
+        return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 2)
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line in pieces, each some points `(x, y)`; its class in the style sheet, a mark at each point if `dotted`."""
+
+    name: str
+    style: str
+    pieces: tuple[tuple[tuple[float, float], ...], ...]
+    dotted: bool = False
+
+
+@dataclass(frozen=True)
+class LineChart:
+    """Axes and lines, the last on top; `title` and `description` are what it says in words."""
+
+    title: str
+    description: str
+    x: Axis
+    y: Axis
+    lines: tuple[Line, ...]
+
+
+def ticks(low: float, high: float, n: int = 5) -> list[float]:
+    """Round numbers in steps of 1, 2 or 5 times a power of ten that reach from `low` or below to `high` or above.
+
+    >>> ticks(0.13, 0.97)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    if high <= low:
+        low, high = low - 0.5, high + 0.5
+    power = 10.0 ** math.floor(math.log10((high - low) / n))
+    step = next(power * part for part in (1, 2, 5, 10) if power * part * n >= (high - low) * (1 - 1e-9))
+    first, last = math.floor(low / step + 1e-9), math.ceil(high / step - 1e-9)
+    return [round(i * step, 12) for i in range(first, last + 1)]
+
+
+def accuracy_chart(by_steps: dict[int, float | None], ann: float | None = None) -> LineChart:
+    """Accuracy against T on a scale of powers of two, with gaps where there is none; the ANN's as a level line."""
+    known = {t: accuracy for t, accuracy in by_steps.items() if accuracy is not None}
+    levels = ticks(min([*known.values(), *([] if ann is None else [ann])], default=0.0), 1.0)
+    y = Axis(levels[0], 1.0, BOTTOM, TOP, "accuracy")
+    x = Axis(0.0, math.log2(max(by_steps)), LEFT + 8, RIGHT - 8, "time steps T")
+    pieces: list[list[tuple[float, float]]] = [[]]
+    for t, accuracy in by_steps.items():
+        if accuracy is None:
+            pieces.append([])
+        else:
+            pieces[-1].append((x.at(math.log2(t)), y.at(accuracy)))
+    said = "SNN: " + ", ".join(f"{_percent(accuracy)} at T={t}" for t, accuracy in known.items())
+    lines = [Line("SNN", "snn", tuple(tuple(piece) for piece in pieces if piece), dotted=True)]
+    if ann is not None:
+        said = f"ANN: {_percent(ann)}. {said}"
+        lines.insert(0, Line("ANN", "ann", (((LEFT, y.at(ann)), (RIGHT, y.at(ann))),)))
+    powers = [t for t in by_steps if t & (t - 1) == 0]
+    return LineChart(
+        "Accuracy against time steps",
+        f"{said}.",
+        _labelled(x, [(math.log2(t), str(t)) for t in powers]),
+        _labelled(y, [(level, f"{100 * level:g} %") for level in levels]),
+        tuple(lines),
+    )
+
+
+def output_chart(over_time: Tensor, classes: Sequence[str], label: int) -> LineChart:
+    """The mean output of each class up to each step, `[T, classes]`; that of the answer and of the label stand out."""
+    rows = over_time.tolist()
+    answer = int(over_time[-1].argmax())
+    levels = ticks(float(over_time.min()), float(over_time.max()), 4)
+    y = Axis(levels[0], levels[-1], BOTTOM, TOP, "mean output")
+    x = Axis(1.0, max(2.0, len(rows)), LEFT + 8, RIGHT - 8, "time step")
+    marked = {label: ("label", classes[label])} | {answer: ("snn", classes[answer])}
+    order = [c for c in range(len(classes)) if c not in marked] + list(marked)
+    lines = tuple(
+        Line(
+            marked.get(c, ("other", classes[c]))[1],
+            marked.get(c, ("other", ""))[0],
+            (tuple((x.at(t + 1), y.at(row[c])) for t, row in enumerate(rows)),),
+            dotted=c in marked,
+        )
+        for c in order
+    )
+    leaders = [max(range(len(row)), key=row.__getitem__) for row in rows]
+    settled = max((t + 1 for t, leader in enumerate(leaders) if leader != answer), default=0) + 1
+    marks = [t for t in range(1, len(rows) + 1) if t == 1 or t % max(1, -(-len(rows) // 8)) == 0]
+    return LineChart(
+        "Output over time",
+        f"{classes[answer]} leads from step {settled} of {len(rows)} on.",
+        _labelled(x, [(t, str(t)) for t in marks]),
+        _labelled(y, [(level, f"{level:g}") for level in levels]),
+        lines,
+    )
+
+
+def _labelled(axis: Axis, marks: Sequence[tuple[float, str]]) -> Axis:
+    labels = tuple((axis.at(value), text) for value, text in marks)
+    return Axis(axis.low, axis.high, axis.start, axis.end, axis.label, labels)
+
+
+def _percent(part: float) -> str:
+    return f"{100 * part:.2f} %"

@@ -1,0 +1,71 @@
+"""Energy of an image, estimated from its operations: what each costs is published, how many there are is counted."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from specs.block import Encoding
+from specs.network import NetworkSpec
+
+__all__ = ["CAVEAT", "COSTS", "EnergyCost", "EnergyEstimate", "estimate_energy"]
+
+HOROWITZ = "M. Horowitz, Computing's energy problem (and what we can do about it), ISSCC 2014, 45 nm, 0.9 V"
+DAVIES = "M. Davies et al., Loihi: a neuromorphic manycore processor with on-chip learning, IEEE Micro 38(1), 2018"
+
+CAVEAT = (
+    "An estimate of operations alone: no memory, no leakage, no traffic between cores, no neuron updates, and not "
+    "measured on hardware. Memory often costs more than arithmetic. The figure of Loihi is of a whole synaptic "
+    "operation of its first generation, memory included, and so cannot be compared with the lines above it."
+)
+
+
+@dataclass(frozen=True)
+class EnergyCost:
+    """What one operation costs, and who says so."""
+
+    operation: str
+    picojoules: float
+    source: str
+
+
+FLOAT_ADD = EnergyCost("32-bit float add", 0.9, HOROWITZ)
+FLOAT_MULTIPLY = EnergyCost("32-bit float multiply", 3.7, HOROWITZ)
+INTEGER_ADD = EnergyCost("32-bit integer add", 0.1, HOROWITZ)
+BYTE_MULTIPLY = EnergyCost("8-bit integer multiply", 0.2, HOROWITZ)
+LOIHI_SYNOP = EnergyCost("synaptic operation of Loihi, at the least", 23.6, DAVIES)
+COSTS = (FLOAT_ADD, FLOAT_MULTIPLY, INTEGER_ADD, BYTE_MULTIPLY, LOIHI_SYNOP)
+
+
+@dataclass(frozen=True)
+class EnergyEstimate:
+    """Energy of one image in some arithmetic: how often each operation."""
+
+    program: str
+    terms: tuple[tuple[float, EnergyCost], ...]
+
+    @property
+    def nanojoules(self) -> float:
+        """Their sum."""
+        return sum(count * cost.picojoules for count, cost in self.terms) / 1000
+
+
+def estimate_energy(spec: NetworkSpec, synops: Sequence[float], macs: int | None = None) -> list[EnergyEstimate]:
+    """The spiking network in floats, in 8-bit weights, and on Loihi; before it, if given, the ANN likewise.
+
+    A synop adds a weight. Where graded pixels arrive it multiplies first, as each step of the ANN does.
+
+    Args:
+        spec: of the network.
+        synops: of an image, by layer, input first.
+        macs: multiplications and additions of the ANN for an image.
+    """
+    adds = sum(synops)
+    multiplies = synops[1] if spec.input.encoding is Encoding.GRADED else 0
+    estimates = [
+        EnergyEstimate("SNN, 32-bit floats", ((adds, FLOAT_ADD), (multiplies, FLOAT_MULTIPLY))),
+        EnergyEstimate("SNN, 8-bit weights", ((adds, INTEGER_ADD), (multiplies, BYTE_MULTIPLY))),
+        EnergyEstimate("SNN, Loihi", ((adds, LOIHI_SYNOP),)),
+    ]
+    if macs is not None:
+        estimates[:0] = [EnergyEstimate("ANN, 32-bit floats", ((macs, FLOAT_ADD), (macs, FLOAT_MULTIPLY)))]
+        estimates[2:2] = [EnergyEstimate("ANN, were it in 8 bits", ((macs, INTEGER_ADD), (macs, BYTE_MULTIPLY)))]
+    return estimates

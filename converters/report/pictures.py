@@ -1,0 +1,47 @@
+"""Images as PNG inside a page."""
+
+import struct
+import zlib
+from base64 import b64encode
+from math import isqrt
+
+from torch import Tensor
+
+__all__ = ["image_uri", "png", "raster_uri"]
+
+SIGNATURE = b"\x89PNG\r\n\x1a\n"
+GREY, RGB = 0, 2
+"""Colour types of PNG."""
+
+
+def png(pixels: Tensor) -> bytes:
+    """A PNG file of uint8 `[H, W]`, grey, or `[H, W, 3]`, RGB (W3C, Portable Network Graphics, 8 bits a sample)."""
+    height, width = pixels.shape[:2]
+    rows = pixels.contiguous().reshape(height, -1).numpy()
+    lines = b"".join(b"\0" + row.tobytes() for row in rows)  # 0: no filter
+    header = struct.pack(">IIBBBBB", width, height, 8, RGB if pixels.dim() == 3 else GREY, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(lines, 9)), (b"IEND", b""))
+    return SIGNATURE + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+
+
+def image_uri(image: Tensor) -> str:
+    """A `data:` URI of an image uint8 `[C, H, W]`: RGB of three channels, else grey of the first.
+
+    A single row of a square number of pixels is taken for a square.
+    """
+    if image.shape[0] == 3:
+        return _uri(image.permute(1, 2, 0))  # [H, W, 3]
+    grey = image[0]
+    side = isqrt(grey.numel())
+    return _uri(grey.reshape(side, side) if len(grey) == 1 and side * side == grey.numel() else grey)
+
+
+def raster_uri(spikes: Tensor) -> str:
+    """A `data:` URI of spikes `[T, neurons]`: time to the right, a row a neuron, black where one spikes."""
+    return _uri(255 * (spikes.t() == 0).byte())
+
+
+def _uri(pixels: Tensor) -> str:
+    return f"data:image/png;base64,{b64encode(png(pixels)).decode()}"

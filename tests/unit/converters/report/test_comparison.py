@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from bootstrap_core import IntegerNetwork
+from converters.ann import Ann, Conv, Dense, Node, run_ann
+from converters.report.comparison import correlation, count_macs, layer_correlations, measure_conversion
+
+
+def moments(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    return torch.tensor([len(x), x.sum(), y.sum(), x @ x, y @ y, x @ y], dtype=torch.float64)
+
+
+def test_the_correlation_is_pearsons_and_none_of_a_constant() -> None:
+    x, y = torch.tensor([1.0, 2.0, 4.0, 4.0]).double(), torch.tensor([3.0, 2.0, 1.0, 0.5]).double()
+    assert correlation(moments(x, y)) == pytest.approx(np.corrcoef(x, y)[0, 1])
+    assert correlation(moments(x, 3 * x + 5)) == pytest.approx(1)
+    assert correlation(moments(x, 0 * x + 0.1)) is None
+    assert correlation(torch.zeros(6).double()) is None
+
+
+def test_macs_are_weights_times_places() -> None:
+    nodes = (
+        Node("c", Conv(torch.zeros(6, 2, 3, 3), torch.zeros(6), groups=2), ("input",), (6, 5, 4)),
+        Node("d", Dense(torch.zeros(7, 120), torch.zeros(7)), ("c",), (7,)),
+    )
+    assert count_macs(Ann((4, 7, 6), nodes)) == 6 * 2 * 9 * 20 + 7 * 120
+
+
+def test_correlations_are_those_of_activations_and_rates(conversion) -> None:
+    exact, split = IntegerNetwork(conversion.model.build()), conversion.dataset.test
+    found = layer_correlations(conversion, exact, split)
+    pixels = split.images.reshape(-1, 16) / 255
+    logits, values = run_ann(conversion.imported.ann, pixels.reshape(-1, 1, 4, 4), keep=True)
+    hidden = next(value for name, value in values.items() if name.startswith("relu"))
+    rates = exact.run(split.images)[1].rates
+    kinds = [layer.kind for layer in exact.spec.layers]
+    assert kinds == ["input", "flatten", "dense", "affine"]
+    wanted = [np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in zip(
+        (pixels, hidden, logits), (rates[0], rates[2], rates[3]), strict=True
+    )]  # fmt: skip
+    assert [found[0], *found[2:]] == pytest.approx(wanted)
+    assert found[1] is None
+    assert min(wanted) > 0.8
+
+
+def test_both_programs_run_on_the_same_images(conversion) -> None:
+    figures = measure_conversion(conversion)
+    assert figures.ann_accuracy == 1.0  # the labels are its answers
+    assert figures.agreement == figures.network.confusion.accuracy == figures.network.by_steps[16]
+    assert figures.network.by_steps[16] == conversion.converted[16]
+    assert figures.macs == 16 * 12 + 12 * 4
+    for example, ann in figures.examples:
+        assert ann.argmax() == example.label
+    differ = [int(example.scores.argmax()) != example.label for example, _ in figures.examples]
+    assert differ == sorted(differ, reverse=True)
+    assert any(differ) == (figures.agreement < 1)
+    added = figures.layers_as_json()
+    assert [row["dead"] for row in added][1::2] == [None, None]
+    assert added[2]["dead"] >= 1  # the neuron that is always 0
+    assert added[2]["correlation"] == figures.correlations[2]
+
+
+def test_without_data_there_is_nothing_to_compare(onnx_file) -> None:
+    from converters.onnx_conversion import convert_onnx
+
+    assert measure_conversion(convert_onnx(onnx_file)) is None
