@@ -7,6 +7,7 @@ __all__ = [
     "BIAS_MANT_MAX",
     "BIAS_MANT_MIN",
     "DECAY_ONE",
+    "EXACT_IN_FLOAT",
     "MANT",
     "MANT_PER_WEIGHT",
     "READOUT_THRESHOLD_MANT",
@@ -48,3 +49,6 @@ STATE_MIN, STATE_MAX = -(1 << 23), (1 << 23) - 1
 
 READOUT_THRESHOLD_MANT = (1 << 18) - 1
 """Threshold that netx files give to a readout neuron, so that it never fires."""
+
+EXACT_IN_FLOAT = 1 << 24
+"""Below it, float32 holds every whole number, so that a sum of floats is the sum of integers."""

@@ -19,6 +19,7 @@ from bootstrap_core.fixed_point import (
     BIAS_MANT_MAX,
     BIAS_MANT_MIN,
     DECAY_ONE,
+    EXACT_IN_FLOAT,
     MANT,
     STATE,
     STATE_MAX,
@@ -42,8 +43,6 @@ __all__ = ["EventEngine", "EventRun"]
 
 BLOCK = 64
 """Images that run through the whole network at a time, in one thread, so that their trains stay in its cache."""
-EXACT_IN_FLOAT = 1 << 24
-"""Below it, float32 holds every whole number, so that a sum of floats is the sum of integers."""
 FAN_IN_OF_INT16 = 256
 """From so many inputs on, a sum of int8 weights may leave 16 bits."""
 MAX_INPUTS = 1 << 16

@@ -10,16 +10,18 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.build import build_network
-from bootstrap_core.fixed_point import MANT, STATE, STATE_MAX, WEIGHT_STEP
-from bootstrap_core.functional.cuba import cuba_forward
+from bootstrap_core.fixed_point import EXACT_IN_FLOAT, MANT, STATE, STATE_MAX, WEIGHT_INT_MIN, WEIGHT_STEP
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
+from bootstrap_core.neuron import CubaNeuron
 from converters.ann import Ann, run_ann
 from converters.grid_fit import fit_to_grid
 from converters.linear_fold import Conv, Dense
 from converters.model import Model
 from converters.spiking_layers import SpikingLayer
 from specs.block import Encoding
+from specs.fields import threshold_mant
 from specs.io import name_from, spec_from_document
+from specs.neuron import CubaSpec
 
 __all__ = ["Calibration", "InputForm", "calibrate"]
 
@@ -29,7 +31,6 @@ N_SAMPLED = 1 << 16
 """Neurons of images that thresholds are tried on; a layer has many more."""
 TAU_GRAD = 0.1
 """Width of the surrogate gradient, for tuning."""
-ONE = torch.ones(1)
 STATE_FLOATS, MARGIN = (STATE_MAX + 1) / STATE, 0.7
 """Largest voltage of the hardware, in float units, and how much of it may be used on the images of the calibration."""
 
@@ -143,11 +144,10 @@ class _Calibrator:
             entering["bits"] = self.form.bits
             return torch.round(pixels.double() * self.form.levels)[None], 1.0, []
         current = torch.trunc(pixels.double() * MANT) / MANT
-        z = current.expand(self.time_steps, *current.shape)
+        z = current.float().expand(self.time_steps, *current.shape)
         chosen = self._choose(z, None, pixels, 1.0, 1, block=0, target="input")
         entering["neuron"] = {"threshold": chosen.threshold, "current_decay": 1.0, "voltage_decay": 0.0}
-        spikes = cuba_forward(z, ONE, 0 * ONE, None, chosen.threshold, False).spikes
-        return spikes, chosen.scale, [chosen]
+        return _fire(z, None, int(MANT * chosen.threshold)), chosen.scale, [chosen]
 
     def _weighted(
         self,
@@ -193,9 +193,7 @@ class _Calibrator:
             "voltage_decay": 0.0,
             "tau_grad": TAU_GRAD,
         }
-        offset = bias.reshape(-1, *[1] * (z.dim() - 3))
-        threshold = int(MANT * chosen.threshold * levels) / MANT
-        return block, tensors, cuba_forward(z, ONE, 0 * ONE, offset, threshold, False).spikes, chosen.scale
+        return block, tensors, _fire(z, bias, threshold_mant(chosen.threshold, levels)), chosen.scale
 
     def _reach(self, z: Tensor, bias: Tensor) -> float:
         """How far from zero the voltage of an inhibited neuron goes in T steps, or of any neuron in one."""
@@ -216,16 +214,13 @@ class _Calibrator:
         n = wanted.numel()
         picked = torch.randint(n, (min(n, N_SAMPLED),), generator=self.generator)
         sampled, goal = z.flatten(1)[:, picked], wanted.flatten()[picked].double()
-        offset = (
-            torch.zeros(())
-            if bias is None
-            else bias.reshape(-1, *[1] * (z.dim() - 3)).expand(wanted.shape).flatten()[picked]
-        )
+        if bias is not None:
+            sampled = sampled + bias.reshape(-1, *[1] * (z.dim() - 3)).expand(wanted.shape).flatten()[picked]
         largest = float(goal.max()) * factor
         best: Calibration | None = None
         for part in torch.linspace(0.05, 1.0, CANDIDATES).tolist():
             mant = max(int(MANT * part * largest * levels), levels)
-            rates = cuba_forward(sampled[:, None], ONE, 0 * ONE, offset, mant / MANT, False).spikes.mean(0)[0].double()
+            rates = _fire(sampled[:, None], None, mant)[:, 0].sum(0).double() / self.time_steps
             scale = float(goal @ rates / (rates @ rates).clamp_min(1e-12))
             error = float((goal - scale * rates).square().mean().sqrt() / goal.square().mean().sqrt().clamp_min(1e-12))
             if best is None or error < best.error:
@@ -256,9 +251,16 @@ def _normalized(linear: Dense | Conv, mean: float, std: float) -> Dense | Conv:
     return Conv(weight, bias, linear.stride, linear.padding, linear.dilation, linear.groups)
 
 
+def _fire(z: Tensor, bias: Tensor | None, mant: int) -> Tensor:
+    """Spikes of neurons that neither current nor voltage of leaks away, like `z` `[T, N, C, ...]`."""
+    neuron = CubaNeuron(CubaSpec(threshold=mant / MANT, current_decay=1.0, voltage_decay=0.0), channels=1)
+    return neuron.fire(z, bias).values if neuron.runs_compiled(z) else neuron(z, bias).spikes
+
+
 def _weigh(linear: Dense | Conv, weight: Tensor, x: Tensor) -> Tensor:
-    """Weighted input of every step, `[T, N, ...]`."""
-    x = x.double()
+    """Weighted input of every step, `[T, N, ...]`, exact: float32 if its sums of whole numbers are short enough."""
+    largest = int(x.max()) * (weight[0].numel() * -WEIGHT_INT_MIN)
+    weight, x = (part.float() if largest < EXACT_IN_FLOAT else part.double() for part in (weight, x))
     if isinstance(linear, Dense):
         return F.linear(x, weight)
     flat = x.flatten(0, 1)
