@@ -1,5 +1,6 @@
 """Bootstrap blocks: the same weights run as spikes through time, or as rates through the fitted activation."""
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -12,7 +13,7 @@ from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.normalization import MeanOnly, WeightScale
 from bootstrap_core.sampler import RateSampler
 from bootstrap_core.spikes import Spikes, SteadyInput
-from bootstrap_core.synapse import ConvSynapse, DenseSynapse, Synapse
+from bootstrap_core.synapse import ConvSynapse, DenseSynapse, SkipSynapse, Synapse
 from specs.block import InputSpec
 
 __all__ = [
@@ -36,22 +37,27 @@ def packed(x: Carried) -> Tensor | Spikes:
     return x.spikes() if isinstance(x, SteadyInput) else x
 
 
+def _floats(x: Carried) -> Tensor:
+    x = packed(x)
+    return x.tensor() if isinstance(x, Spikes) else x
+
+
 class Block(nn.Module):
     """Base of all blocks.
 
-    `forward(x, mode, time_steps)` takes and gives spikes `[T, N, ...]` in spiking modes, rates `[N, ...]` otherwise.
-    A tensor with one step where `time_steps` is more stands for that step repeated.
+    `forward(x, mode, time_steps, *skipped)` takes and gives spikes `[T, N, ...]` in spiking modes, rates `[N, ...]`
+    otherwise. A tensor with one step where `time_steps` is more stands for that step repeated. `skipped` are what the
+    sources of the block's skips gave.
     """
 
     if TYPE_CHECKING:  # nn.Module leaves it untyped
 
-        def __call__(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
+        def __call__(self, x: Tensor, mode: Mode, time_steps: int, *skipped: Tensor) -> Tensor:
             """`forward`."""
 
-    def carry(self, x: Carried, mode: Mode, time_steps: int) -> Carried:
+    def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """The same as `forward`, bit for bit, with spikes packed where a kernel takes or gives them so."""
-        x = packed(x)
-        return self(x.tensor() if isinstance(x, Spikes) else x, mode, time_steps)
+        return self(_floats(x), mode, time_steps, *map(_floats, skipped))
 
 
 def _fire(
@@ -131,7 +137,7 @@ class InputBlock(Block):
         z = current.expand(time_steps, *current.shape)
         return _fire(self.neuron, self.sampler, z, current, mode, self.delay_shift, current_decay=self._current_decay())
 
-    def carry(self, x: Carried, mode: Mode, time_steps: int) -> Carried:
+    def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """See `Block`."""
         assert isinstance(x, Tensor)
         if not mode.spiking or self.delay_shift or not len(x) or not self.neuron.runs_compiled(x, steps=time_steps):
@@ -176,7 +182,7 @@ class FlattenBlock(Block):
         """See `Block`."""
         return x.flatten(-self.n_axes)
 
-    def carry(self, x: Carried, mode: Mode, time_steps: int) -> Carried:
+    def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """See `Block`."""
         return packed(x).flatten(-self.n_axes)
 
@@ -186,18 +192,42 @@ class _SynapticBlock(Block):
 
     Args:
         synapse: gives the weighted input.
+        skips: give what is added to it, from the outputs of earlier blocks.
         channels: of the output.
         bias: whether there is one to learn; in units of an input of 1.
-        dropout: part of the inputs silenced in training, for all of an image's steps.
+        dropout: part of the inputs of `synapse` silenced in training, for all of an image's steps.
         levels: largest value of the input: above 1 only for a block that takes graded input.
     """
 
     bias: Tensor | None
 
-    def __init__(self, synapse: Synapse, *, channels: int, bias: bool, dropout: float, levels: int) -> None:
+    def __init__(
+        self, synapse: Synapse, *, skips: Sequence[SkipSynapse], channels: int, bias: bool, dropout: float, levels: int
+    ) -> None:
         super().__init__()
         self.synapse, self.dropout, self.levels = synapse, dropout, levels
+        self.skips = nn.ModuleList(skips)
         self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if bias else None)
+
+    def synapses(self) -> list[tuple[Synapse | SkipSynapse, Tensor]]:
+        """The block's own synapses, then those of its skips, each with the weights that the hardware holds."""
+        return [(synapse, synapse.quantized_weight(self._scale())) for synapse in (self.synapse, *self.skips)]
+
+    def quantized_weight(self) -> Tensor:
+        """The weights of the block's own synapses that the hardware holds: normed, scaled, on their grid."""
+        return self.synapse.quantized_weight(self._scale())
+
+    def weigh(self, x: Tensor, skipped: Sequence[Tensor], mode: Mode) -> Tensor:
+        """Weighted input of all synapses."""
+        scale = self._scale()
+        z: Tensor = self.synapse(self.dropped(x, mode), scale)
+        for skip, source in zip(self.skips, skipped, strict=True):
+            z = z + skip(source, scale)
+        return z
+
+    def _scale(self) -> Tensor | float:
+        """What multiplies the weights before they are quantised."""
+        return 1.0
 
     def dropped(self, x: Tensor, mode: Mode) -> Tensor:
         """Inputs after dropout: one mask for all steps, survivors scaled up."""
@@ -218,7 +248,7 @@ class SpikingBlock(_SynapticBlock):
     `current_decay` times as much, since a steady weighted input z gives the current z / current_decay.
 
     Args:
-        synapse, channels, bias, dropout, levels: see `_SynapticBlock`.
+        synapse, skips, channels, bias, dropout, levels: see `_SynapticBlock`.
         neuron: the neurons.
         norm: a norm of the weighted input, or None.
         delay_shift: whether an empty step comes first, inside the T steps.
@@ -230,19 +260,16 @@ class SpikingBlock(_SynapticBlock):
         neuron: CubaNeuron,
         *,
         channels: int,
+        skips: Sequence[SkipSynapse] = (),
         bias: bool = False,
         dropout: float = 0.0,
         norm: MeanOnly | WeightScale | None = None,
         delay_shift: bool = False,
         levels: int = 1,
     ) -> None:
-        super().__init__(synapse, channels=channels, bias=bias, dropout=dropout, levels=levels)
+        super().__init__(synapse, skips=skips, channels=channels, bias=bias, dropout=dropout, levels=levels)
         self.neuron, self.norm, self.delay_shift = neuron, norm, delay_shift
         self.sampler = RateSampler()
-
-    def quantized_weight(self) -> Tensor:
-        """The weights that the hardware holds: normed, scaled, on their grid."""
-        return self.synapse.quantized_weight(self._scale())
 
     def quantized_bias(self) -> Tensor | None:
         """The bias that the hardware holds, `[channels]` on the grid of 1/64, in units of the input's levels."""
@@ -256,9 +283,9 @@ class SpikingBlock(_SynapticBlock):
             total = quantize_bias(-mean if total is None else total - mean)
         return total
 
-    def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
+    def forward(self, x: Tensor, mode: Mode, time_steps: int, *skipped: Tensor) -> Tensor:
         """See `Block`."""
-        z = self.synapse(self.dropped(x, mode), self._scale())
+        z = self.weigh(x, skipped, mode)
         if self.training and self.norm is not None:
             self.norm.update(z / self.levels, channel_axis=2 if mode.spiking else 1)
         bias = self.quantized_bias()
@@ -268,19 +295,21 @@ class SpikingBlock(_SynapticBlock):
         drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
         return _fire(self.neuron, self.sampler, z, drive, mode, self.delay_shift, bias=bias)
 
-    def carry(self, x: Carried, mode: Mode, time_steps: int) -> Carried:
+    def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """See `Block`."""
-        if not mode.spiking or isinstance(x, Tensor) or self.delay_shift or self.norm is not None:
-            return super().carry(x, mode, time_steps)
+        unpacked = any(isinstance(arriving, Tensor) for arriving in (x, *skipped))
+        if not mode.spiking or unpacked or self.delay_shift or self.norm is not None:
+            return super().carry(x, mode, time_steps, *skipped)
         bias, silences = self.quantized_bias(), self.training and self.dropout > 0
-        dense = isinstance(self.synapse, DenseSynapse)
-        if isinstance(x, SteadyInput) and dense and mode is Mode.SNN and not silences and not self.neuron.learns:
+        alone = not self.neuron.learns and not skipped
+        dense = isinstance(self.synapse, DenseSynapse) and alone
+        if isinstance(x, SteadyInput) and dense and mode is Mode.SNN and not silences:
             return self.neuron.weigh_steady(x, self.synapse.quantized_weight(), bias)
         x = packed(x)
         assert isinstance(x, Spikes)
-        conv = isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1 and not silences
-        if self.neuron.learns or not (dense or conv):
-            z = self.synapse(self.dropped(x.tensor(), mode))
+        conv = isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1 and not silences and alone
+        if not (dense or conv):
+            z = self.weigh(x.tensor(), [_floats(source) for source in skipped], mode)
             drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
             return _fire_packed(self.neuron, self.sampler, z, drive, mode, bias=bias)
         weight = self.synapse.quantized_weight()
@@ -314,31 +343,35 @@ class AffineBlock(_SynapticBlock):
     """
 
     def __init__(
-        self, synapse: Synapse, neuron: CubaNeuron, *, channels: int, bias: bool, dropout: float, levels: int
+        self,
+        synapse: Synapse,
+        neuron: CubaNeuron,
+        *,
+        channels: int,
+        skips: Sequence[SkipSynapse] = (),
+        bias: bool,
+        dropout: float,
+        levels: int,
     ) -> None:
-        super().__init__(synapse, channels=channels, bias=bias, dropout=dropout, levels=levels)
+        super().__init__(synapse, skips=skips, channels=channels, bias=bias, dropout=dropout, levels=levels)
         self.neuron = neuron
-
-    def quantized_weight(self) -> Tensor:
-        """The weights that the hardware holds."""
-        return self.synapse.quantized_weight()
 
     def quantized_bias(self) -> Tensor | None:
         """The bias that the hardware holds, `[channels]` on the grid of 1/64."""
         return None if self.bias is None else quantize_bias(self.bias * self.levels)
 
-    def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
+    def forward(self, x: Tensor, mode: Mode, time_steps: int, *skipped: Tensor) -> Tensor:
         """See `Block`."""
-        z: Tensor = self.synapse(self.dropped(x, mode))
+        z = self.weigh(x, skipped, mode)
         bias = self.quantized_bias()
         z = z if bias is None else z + bias
         return (z / self.levels if self.levels != 1 else z).float()
 
-    def carry(self, x: Carried, mode: Mode, time_steps: int) -> Carried:
+    def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """See `Block`; for packed spikes the sum over all steps `[1, N, C]`, weighed at once, over their number."""
         x = packed(x)
-        if not mode.spiking or not isinstance(x, Spikes):
-            return super().carry(x, mode, time_steps)
+        if not mode.spiking or not isinstance(x, Spikes) or skipped:
+            return super().carry(x, mode, time_steps, *skipped)
         counts = x.totals()
         mask = self.mask(counts)
         z: Tensor = self.synapse(counts if mask is None else counts * mask)

@@ -6,12 +6,24 @@ from bootstrap_core.blocks import AffineBlock, Block, FlattenBlock, GradedInputB
 from bootstrap_core.network import Network
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.normalization import build_norm
-from bootstrap_core.synapse import ConvSynapse, DenseSynapse, PoolSynapse
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, InputSpec, LayerSpec
+from bootstrap_core.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, PoolSynapse, SkipSynapse
+from specs.block import (
+    AffineSpec,
+    AvgPoolSpec,
+    ConvSpec,
+    DenseSpec,
+    Encoding,
+    FlattenSpec,
+    IdentitySkip,
+    InputSpec,
+    LayerSpec,
+    SkipSpec,
+    skips_of,
+)
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.neuron import LearnDecays
-from specs.shapes import pool_as_conv
+from specs.shapes import pool_as_conv, skip_as_layer
 
 __all__ = ["build_network"]
 
@@ -41,6 +53,7 @@ def _build_block(spec: NetworkSpec, index: int, before: Shape, after: Shape) -> 
     levels = spec.input.levels if index == 1 else 1
     channels = after[0]
     shift = spec.delay_shift_of(layer)
+    skips = [_build_skip(skip, spec.shapes[skip.source], after) for skip in skips_of(layer)]
 
     def neuron(layer: LayerSpec) -> CubaNeuron:
         return CubaNeuron(spec.neuron_of(layer), channels=channels, levels=levels)
@@ -62,7 +75,13 @@ def _build_block(spec: NetworkSpec, index: int, before: Shape, after: Shape) -> 
         case AffineSpec():
             synapse = DenseSynapse(before[0], channels, normalize=layer.weight_norm)
             return AffineBlock(
-                synapse, readout_neuron(layer), channels=channels, bias=layer.bias, dropout=layer.dropout, levels=levels
+                synapse,
+                readout_neuron(layer),
+                channels=channels,
+                skips=skips,
+                bias=layer.bias,
+                dropout=layer.dropout,
+                levels=levels,
             )
         case DenseSpec() | ConvSpec():
             return SpikingBlock(
@@ -71,9 +90,19 @@ def _build_block(spec: NetworkSpec, index: int, before: Shape, after: Shape) -> 
                 else ConvSynapse(layer, before[0], normalize=layer.weight_norm),
                 neuron(layer),
                 channels=channels,
+                skips=skips,
                 bias=layer.bias,
                 dropout=layer.dropout,
                 norm=build_norm(layer.norm, channels),
                 delay_shift=shift,
                 levels=levels,
             )
+
+
+def _build_skip(skip: SkipSpec, before: Shape, after: Shape) -> SkipSynapse:
+    if isinstance(skip, IdentitySkip):
+        return IdentitySynapse(before)
+    layer, seen = skip_as_layer(skip, before, after)
+    if isinstance(layer, ConvSpec):
+        return ConvSynapse(layer, seen[0], normalize=False)
+    return DenseSynapse(seen[0], layer.features, normalize=False, n_axes=len(before))

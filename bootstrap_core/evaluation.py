@@ -11,11 +11,21 @@ from torch import Tensor, nn
 from bootstrap_core.datasets import Split
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Tally
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, InputSpec, LayerSpec
+from specs.block import (
+    AffineSpec,
+    AvgPoolSpec,
+    ConvSpec,
+    DenseSpec,
+    Encoding,
+    FlattenSpec,
+    InputSpec,
+    LayerSpec,
+    skips_of,
+)
 from specs.errors import DataError, StateOverflowError
 from specs.fields import Shape
 from specs.network import NetworkSpec
-from specs.shapes import pool_as_conv
+from specs.shapes import pool_as_conv, skip_as_layer
 from specs.summary import conv_fanout
 
 __all__ = ["Evaluation", "Runnable", "accuracy_by_steps", "batches", "count_synops", "evaluate", "has_neurons"]
@@ -155,11 +165,21 @@ def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
 
     Graded input counts each pixel that is not 0, at every step.
     """
-    counts = [0.0]
-    for i, shape in enumerate(spec.shapes[:-1]):
-        arrived = tally.counts[i]
+    shapes = spec.shapes
+
+    def reached(layer: LayerSpec, source: int, seen: Shape) -> float:
+        """Weights of `layer`, which sees what the source gives in the shape `seen`, that its spikes reach."""
+        arrived = tally.counts[source]
         assert arrived is not None
-        counts.append(float((arrived.double() * _fanout(spec.layers[i + 1], shape).to(arrived.device)).sum()))
+        return float((arrived.double().reshape(seen) * _fanout(layer, seen).to(arrived.device)).sum())
+
+    counts = [0.0]
+    for i, layer in enumerate(spec.layers[1:], 1):
+        count = reached(layer, i - 1, shapes[i - 1])
+        for skip in skips_of(layer):
+            as_layer, seen = skip_as_layer(skip, shapes[skip.source], shapes[i])
+            count += reached(as_layer, skip.source, seen)
+        counts.append(count)
     return counts
 
 

@@ -1,6 +1,6 @@
 """Exact integer inference: the hardware's arithmetic, with no float after the input."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -24,8 +24,8 @@ from bootstrap_core.kernels import have_numba
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network, Tally, Trace, as_input, count_steps
 from bootstrap_core.neuron import CubaNeuron
-from bootstrap_core.synapse import DenseSynapse, PoolSynapse, Synapse
-from specs.block import ConvSpec
+from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, PoolSynapse, SkipSynapse, Synapse
+from specs.block import ConvSpec, skips_of
 from specs.errors import SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 from specs.neuron import Reset
@@ -74,6 +74,7 @@ class IntegerNetwork:
         with torch.no_grad():
             self._input = _integer_input(network.blocks[0])
             self._hidden = [_integer_layer(block, i + 1) for i, block in enumerate(network.blocks[1:-1])]
+            self._sources = [[skip.source for skip in skips_of(layer)] for layer in self.spec.layers]
             self._readout = _integer_readout(network.readout, len(network.blocks) - 1)
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
@@ -99,7 +100,7 @@ class IntegerNetwork:
         images = as_input(images.cpu(), self.spec)
         done = None if self._events is None else self._events.run(images, steps, spikes=True)
         outputs = self._matrices(images, steps) if done is None else list(done.spikes[: len(self._hidden) + 1])
-        x, voltage = self._readout.read(outputs[-1])
+        x, voltage = self._readout.read(*self._arriving(outputs))
         outputs.append(x)
         return (x.sum(0, dtype=torch.float64) / len(x)).float().flatten(1), IntegerTrace(
             spikes=tuple(outputs),
@@ -125,8 +126,12 @@ class IntegerNetwork:
         """Spikes of each block but the last, by matrix products."""
         outputs = [self._input(images, steps)]
         for layer in self._hidden:
-            outputs.append(layer(outputs[-1]))
+            outputs.append(layer(*self._arriving(outputs)))
         return outputs
+
+    def _arriving(self, outputs: list[Tensor]) -> list[Tensor]:
+        """What the next layer reads: the output before it, and those of its skips' sources."""
+        return [outputs[-1], *(outputs[source] for source in self._sources[len(outputs)])]
 
 
 def _event_engine(network: Network) -> "EventEngine | None":
@@ -191,30 +196,30 @@ class _Layer:
     """Integer synapses and neurons."""
 
     def __init__(self, block: SpikingBlock, index: int) -> None:
-        self.weigh = _integer_synapse(block.synapse, block.quantized_weight())
+        self.synapses = _integer_synapses(block)
         self.bias = _integer_bias(block.quantized_bias())
         self.neurons = _Neurons(block.neuron, index, shift=block.delay_shift)
 
-    def __call__(self, x: Tensor) -> Tensor:
-        return self.read(x)[0]
+    def __call__(self, *arriving: Tensor) -> Tensor:
+        return self.read(*arriving)[0]
 
-    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, *arriving: Tensor) -> tuple[Tensor, Tensor]:
         """Spikes, and the voltage before reset; `[T, N, C, ...]`."""
-        return self.neurons.fire(_over_time(self.weigh, x) * STATE_PER_WEIGHT, self.bias)
+        return self.neurons.fire(_weigh(self.synapses, arriving) * STATE_PER_WEIGHT, self.bias)
 
 
 class _Readout:
     """Integer affine readout."""
 
     def __init__(self, block: AffineBlock, index: int) -> None:
-        self.synapse = _integer_synapse(block.synapse, block.quantized_weight())
+        self.synapses = _integer_synapses(block)
         self.bias = _integer_bias(block.quantized_bias())
         self.levels = block.levels
         self.neurons = _Neurons(block.neuron, index, shift=False)
 
-    def read(self, x: Tensor) -> tuple[Tensor, Tensor]:
+    def read(self, *arriving: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted input plus bias, float32 in units of an input of 1, and the voltage; `[T, N, C]`."""
-        z = _over_time(self.synapse, x) * STATE_PER_WEIGHT
+        z = _weigh(self.synapses, arriving) * STATE_PER_WEIGHT
         voltage, _ = self.neurons.voltages(z, self.bias, fire=False)
         total = z if self.bias is None else z + self.bias
         return total.float() / STATE / self.levels, voltage
@@ -274,17 +279,31 @@ def _integer_bias(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else (bias * MANT).round().long() * STATE_PER_MANT
 
 
-def _integer_synapse(synapse: Synapse, weight: Tensor) -> Weighted:
+def _integer_synapses(block: SpikingBlock | AffineBlock) -> list[Weighted]:
+    """The block's own synapses, then those of its skips."""
+    return [_integer_synapse(synapse, weight) for synapse, weight in block.synapses()]
+
+
+def _integer_synapse(synapse: Synapse | SkipSynapse, weight: Tensor) -> Weighted:
     integers = (weight / WEIGHT_STEP).round().to(torch.int8)
     if isinstance(synapse, DenseSynapse):
         matrix = _row_major(integers.t())
-        return lambda x: _multiply(x, matrix)
+        return lambda x: _multiply(x.flatten(1), matrix)
+    if isinstance(synapse, IdentitySynapse):
+        factors = integers.long().reshape(synapse.broadcast)
+        return lambda x: x * factors
     if isinstance(synapse, PoolSynapse):
         spec, one = synapse.spec, int(integers[0, 0, 0, 0])
         return lambda x: _windows(x, spec).sum((-1, -2), dtype=torch.int64) * one
     spec = synapse.spec
     matrices = [_row_major(group.flatten(1).t()) for group in integers.chunk(spec.groups)]
     return lambda x: _convolve(x, spec, matrices)
+
+
+def _weigh(synapses: list[Weighted], arriving: Sequence[Tensor]) -> Tensor:
+    """The weighted input of all synapses at each step, `[T, N, ...]`, for what each of them reads."""
+    own, *skipped = (_over_time(weigh, x) for weigh, x in zip(synapses, arriving, strict=True))
+    return sum(skipped, own)
 
 
 def _over_time(weigh: Weighted, x: Tensor) -> Tensor:

@@ -35,7 +35,7 @@ from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import DenseSynapse
-from specs.block import ConvSpec
+from specs.block import ConvSpec, skips_of
 from specs.fields import Shape
 from specs.neuron import Reset
 
@@ -293,14 +293,15 @@ class EventEngine:
 
     @staticmethod
     def takes(network: Network) -> bool:
-        """Whether a neuron has fewer than 65,536 inputs, and no readout stands straight on graded input."""
+        """Whether no block has skips, no neuron 65,536 inputs, and no readout stands straight on graded input."""
         graded = isinstance(network.blocks[0], GradedInputBlock)
         fan_in = [
             block.quantized_weight()[0].numel()
             for block in network.blocks
             if isinstance(block, SpikingBlock | AffineBlock)
         ]
-        return max(fan_in) < MAX_INPUTS and not (graded and isinstance(network.blocks[1], AffineBlock))
+        skips = any(skips_of(layer) for layer in network.spec.layers)
+        return not skips and max(fan_in) < MAX_INPUTS and not (graded and isinstance(network.blocks[1], AffineBlock))
 
     @torch.no_grad()
     def run(self, images: Tensor, steps: int, *, spikes: bool = False, counts: bool = False) -> EventRun | None:

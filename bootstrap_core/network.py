@@ -1,6 +1,7 @@
 """A network of bootstrap blocks."""
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -10,6 +11,7 @@ from bootstrap_core.mode import Mode
 from bootstrap_core.sampler import RateSampler
 from bootstrap_core.schedule import LayerModes
 from bootstrap_core.spikes import Spikes
+from specs.block import skips_of
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 
@@ -56,7 +58,7 @@ def _count(spikes: Tensor) -> Tensor:
 
 
 class Network(nn.Module):
-    """Bootstrap blocks in a row. Made by `build_network`; `spec` says what it is.
+    """Bootstrap blocks in a row, with skips. Made by `build_network`; `spec` says what it is.
 
     Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255); it gives logits `[N, classes]`.
     """
@@ -65,6 +67,8 @@ class Network(nn.Module):
         super().__init__()
         self.spec = spec
         self.blocks = nn.ModuleList(blocks)
+        self._sources = [[skip.source for skip in skips_of(layer)] for layer in spec.layers]
+        self._last_reader = {source: i for i, sources in enumerate(self._sources) for source in sources}
 
     def forward(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
@@ -109,9 +113,9 @@ class Network(nn.Module):
             return self._carry(images, modes, steps)
         x, spiking = as_input(images, self.spec), False
         for i, block in enumerate(self.blocks):
-            if spiking and not modes[i].spiking:  # the crossover: spikes become their mean rate
-                x = x.mean(0, dtype=torch.float32)
-            x, spiking = block(x, modes[i], steps), modes[i].spiking
+            arriving = [(x, spiking), *(outputs[source] for source in self._sources[i])]
+            x, *skipped = (_seen_by(modes[i], steps, *output) for output in arriving)
+            x, spiking = block(x, modes[i], steps, *skipped), modes[i].spiking
             # a step that stands for all is shown as all of them
             outputs.append((x.expand(steps, *x.shape[1:]) if spiking else x, spiking))
         return (x.sum(0) / len(x) if spiking else x).flatten(1)
@@ -120,12 +124,16 @@ class Network(nn.Module):
         """Logits, where nobody wants to see what each block gave: spikes stay packed."""
         x: Carried = as_input(images, self.spec)
         spiking = False
+        kept: dict[int, tuple[Carried, bool]] = {}
         for i, block in enumerate(self.blocks):
             assert isinstance(block, Block)
-            if spiking and not modes[i].spiking:
+            arriving = [(x, spiking), *(kept[source] for source in self._sources[i])]
+            x, *skipped = (_seen_by(modes[i], steps, *output) for output in arriving)
+            x, spiking = block.carry(x, modes[i], steps, *skipped), modes[i].spiking
+            if i in self._last_reader:
                 x = packed(x)
-                x = x.totals() / steps if isinstance(x, Spikes) else x.mean(0, dtype=torch.float32)
-            x, spiking = block.carry(x, modes[i], steps), modes[i].spiking
+                kept[i] = x, spiking
+            kept = {source: output for source, output in kept.items() if self._last_reader[source] > i}
         x = packed(x)
         if isinstance(x, Spikes):
             return (x.totals() / steps).flatten(1)
@@ -152,6 +160,14 @@ class Network(nn.Module):
     def fitted(self) -> bool:
         """Whether every activation has been fitted, so that ANN mode is defined."""
         return all(module.fitted for module in self.modules() if isinstance(module, RateSampler))
+
+
+def _seen_by(mode: Mode, steps: int, x: Any, spiking: bool) -> Any:
+    """What a block in `mode` gets of an output: at the crossover, where spikes meet rates, their mean rate."""
+    if mode.spiking or not spiking:
+        return x
+    x = packed(x)
+    return x.totals() / steps if isinstance(x, Spikes) else x.mean(0, dtype=torch.float32)
 
 
 def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:

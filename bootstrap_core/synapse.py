@@ -8,8 +8,9 @@ from torch.nn.utils.parametrizations import weight_norm
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels.linear_op import linear
 from specs.block import ConvSpec
+from specs.fields import Shape
 
-__all__ = ["ConvSynapse", "DenseSynapse", "PoolSynapse", "Synapse"]
+__all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "SkipSynapse", "Synapse"]
 
 
 def _scaled(weight: Tensor, scale: Tensor | float) -> Tensor:
@@ -17,10 +18,14 @@ def _scaled(weight: Tensor, scale: Tensor | float) -> Tensor:
 
 
 class DenseSynapse(nn.Module):
-    """`z = x W^T`, `[..., inputs]` to `[..., outputs]`; `weight` is `[outputs, inputs]`."""
+    """`z = x W^T`, `[..., inputs]` to `[..., outputs]`; `weight` is `[outputs, inputs]`.
 
-    def __init__(self, inputs: int, outputs: int, *, normalize: bool) -> None:
+    The last `n_axes` of its input are flattened.
+    """
+
+    def __init__(self, inputs: int, outputs: int, *, normalize: bool, n_axes: int = 1) -> None:
         super().__init__()
+        self.n_axes = n_axes
         self.weight = nn.Linear(inputs, outputs, bias=False).weight
         if normalize:
             weight_norm(self)
@@ -31,7 +36,7 @@ class DenseSynapse(nn.Module):
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input, in the dtype of `x`."""
-        return linear(x, self.quantized_weight(scale).to(x.dtype))
+        return linear(x.flatten(-self.n_axes), self.quantized_weight(scale).to(x.dtype))
 
 
 class ConvSynapse(nn.Module):
@@ -89,4 +94,22 @@ class PoolSynapse(nn.Module):
         return z.reshape(*x.shape[:-3], *z.shape[1:])
 
 
+class IdentitySynapse(nn.Module):
+    """Each neuron to the one in its place, `[..., C]` or `[..., C, H, W]`; `weight` is `[C]`."""
+
+    def __init__(self, shape: Shape) -> None:
+        super().__init__()
+        self.broadcast = (shape[0], *[1] * (len(shape) - 1))
+        self.weight = nn.Parameter(torch.ones(shape[0]))
+
+    def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
+        """The weight on its grid, `[C]`."""
+        return quantize_weight(_scaled(self.weight, scale))
+
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """Weighted input, in the dtype of `x`."""
+        return x * self.quantized_weight(scale).to(x.dtype).reshape(self.broadcast)
+
+
 Synapse = DenseSynapse | ConvSynapse | PoolSynapse
+SkipSynapse = IdentitySynapse | DenseSynapse | ConvSynapse

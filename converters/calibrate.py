@@ -1,9 +1,10 @@
 """From an ANN's layers to a spiking network: thresholds and scales measured on images."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import prod
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,8 +18,9 @@ from converters.ann import Ann, run_ann
 from converters.grid_fit import fit_to_grid
 from converters.linear_fold import Conv, Dense
 from converters.model import Model
-from converters.spiking_layers import SpikingLayer
+from converters.spiking_layers import SpikingLayer, SpikingSkip
 from specs.block import Encoding
+from specs.errors import UnsupportedError
 from specs.fields import threshold_mant
 from specs.io import name_from, spec_from_document
 from specs.neuron import CubaSpec
@@ -65,6 +67,15 @@ class Calibration:
     threshold: float
     error: float
     saturated: float
+
+
+class _Synapses(NamedTuple):
+    """A linear map, the spikes that it reads, what a 1 of those stands for, and of a skip its spec."""
+
+    linear: Dense | Conv
+    spikes: Tensor
+    scale: float
+    document: Mapping[str, Any] = MappingProxyType({})
 
 
 def calibrate(
@@ -117,7 +128,13 @@ class _Calibrator:
         }
         spikes, scale, found = self._enter(document["input"], layers[0])
         tensors: dict[str, Tensor] = {}
+        last_reader = {skip.source: i for i, layer in enumerate(layers) for skip in layer.skips}
+        kept: dict[int, tuple[int, Tensor, float]] = {}  # by layer: its block, spikes and scale
         for i, layer in enumerate(layers):
+            if i in last_reader:
+                kept[i] = len(document["blocks"]), spikes, scale
+            skips = [self._skip(layer, skip, *kept[skip.source]) for skip in layer.skips]
+            kept = {source: output for source, output in kept.items() if last_reader[source] > i}
             linear = _normalized(layer.linear, self.mean, self.std) if i == 0 else layer.linear
             levels = self.form.levels if i == 0 else 1
             if layer.flattens:
@@ -130,7 +147,8 @@ class _Calibrator:
                 block, spikes = self._any(layer, spikes)
             else:
                 index = len(document["blocks"]) + 1
-                block, weights, spikes, scale = self._weighted(layer, linear, spikes, scale, levels, index, found)
+                synapses = [_Synapses(linear, spikes, scale), *skips]
+                block, weights, spikes, scale = self._weighted(layer, synapses, levels, index, found)
                 tensors |= {f"blocks.{index}.{key}": value.float() for key, value in weights.items()}
             document["blocks"].append(block)
         spec = spec_from_document(document, origin=name)
@@ -149,39 +167,58 @@ class _Calibrator:
         entering["neuron"] = {"threshold": chosen.threshold, "current_decay": 1.0, "voltage_decay": 0.0}
         return _fire(z, None, int(MANT * chosen.threshold)), chosen.scale, [chosen]
 
+    def _skip(self, layer: SpikingLayer, skip: SpikingSkip, block: int, spikes: Tensor, scale: float) -> _Synapses:
+        """A skip from `block`, which gave `spikes`."""
+        linear = skip.linear
+        if skip.source == 0:
+            if self.form.encoding is Encoding.GRADED:
+                raise UnsupportedError(f"{layer.target} adds the image to spikes, and graded pixels have other units")
+            linear = _normalized(linear, self.mean, self.std)
+        document: dict[str, Any] = {"source": block, "kind": "dense"}
+        if skip.diagonal is not None:
+            document["kind"] = "identity"
+        elif isinstance(linear, Conv):
+            document |= {"kind": "conv", "groups": linear.groups, **_geometry(linear)}
+        return _Synapses(linear, spikes, scale, document)
+
     def _weighted(
         self,
         layer: SpikingLayer,
-        linear: Dense | Conv,
-        spikes: Tensor,
-        scale: float,
+        synapses: Sequence[_Synapses],
         levels: int,
         index: int,
         found: list[Calibration],
     ) -> tuple[dict[str, Any], dict[str, Tensor], Tensor, float]:
-        """Block, its tensors, its spikes, and what a rate of 1 stands for."""
+        """Block, its tensors, its spikes, and what a rate of 1 stands for; its own synapses come first."""
+        linear, scale = synapses[0].linear, synapses[0].scale
         wanted = layer.wanted(self.wanted[layer.target])
         largest = None if layer.activation is None else float(wanted.max().clamp_min(1e-6))
-        fit = fit_to_grid(linear.weight * scale, linear.bias, largest, levels=levels)
+        fit = fit_to_grid(
+            torch.cat([(each.linear.weight * each.scale).flatten() for each in synapses]),
+            sum((each.linear.bias for each in synapses[1:]), linear.bias),
+            largest,
+            levels=levels,
+        )
         block: dict[str, Any] = {"bias": True}
         if isinstance(linear, Dense):
             block |= {"kind": "dense" if layer.activation else "affine", "features": len(linear.weight)}
         else:
-            geometry = {key: list(getattr(linear, key)) for key in ("kernel", "stride", "padding", "dilation")}
-            block |= {"kind": "conv", "channels": len(linear.weight), "groups": linear.groups, **geometry}
+            block |= {"kind": "conv", "channels": len(linear.weight), "groups": linear.groups, **_geometry(linear)}
+        if len(synapses) > 1:
+            block["skips"] = [each.document for each in synapses[1:]]
         assert fit.bias is not None
         z, bias = (
-            _weigh(linear, quantize_weight(fit.weight.float()).double(), spikes),
+            _weigh(synapses, quantize_weight(fit.weight.float()).double()),
             quantize_bias(fit.bias.float() * levels),
         )
         shrink = min(1.0, STATE_FLOATS * MARGIN / self._reach(z, bias))
         weight, offset, factor = fit.weight * shrink, fit.bias * shrink, fit.factor * shrink
         if shrink < 1:
             z, bias = (
-                _weigh(linear, quantize_weight(weight.float()).double(), spikes),
+                _weigh(synapses, quantize_weight(weight.float()).double()),
                 quantize_bias(offset.float() * levels),
             )
-        tensors = {"synapse.weight": weight, "bias": offset}
+        tensors = {"bias": offset, **_named(synapses, weight)}
         if layer.activation is None:
             return block, tensors, z, scale
         z = z.expand(self.time_steps, *z.shape[1:])
@@ -257,12 +294,45 @@ def _fire(z: Tensor, bias: Tensor | None, mant: int) -> Tensor:
     return neuron.fire(z, bias).values if neuron.runs_compiled(z) else neuron(z, bias).spikes
 
 
-def _weigh(linear: Dense | Conv, weight: Tensor, x: Tensor) -> Tensor:
-    """Weighted input of every step, `[T, N, ...]`, exact: float32 if its sums of whole numbers are short enough."""
-    largest = int(x.max()) * (weight[0].numel() * -WEIGHT_INT_MIN)
-    weight, x = (part.float() if largest < EXACT_IN_FLOAT else part.double() for part in (weight, x))
+def _geometry(conv: Conv) -> dict[str, list[int]]:
+    return {key: list(getattr(conv, key)) for key in ("kernel", "stride", "padding", "dilation")}
+
+
+def _weights(synapses: Sequence[_Synapses], weight: Tensor) -> list[Tensor]:
+    """The weight of each, of all of them in a row."""
+    shapes = [each.linear.weight.shape for each in synapses]
+    parts = weight.split([shape.numel() for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _named(synapses: Sequence[_Synapses], weight: Tensor) -> dict[str, Tensor]:
+    """The weights under their names within the block."""
+    own, *others = _weights(synapses, weight)
+    tensors = {"synapse.weight": own}
+    for k, (skip, each) in enumerate(zip(synapses[1:], others, strict=True)):
+        if skip.document["kind"] == "identity":
+            each = each.diagonal() if each.dim() == 2 else each.flatten()
+        tensors[f"skips.{k}.weight"] = each
+    return tensors
+
+
+def _weigh(synapses: Sequence[_Synapses], weight: Tensor) -> Tensor:
+    """Weighted input of every step, `[T, N, ...]`, with the weights of all synapses in a row.
+
+    Exact: in float32 if the sums of whole numbers are short enough.
+    """
+    largest = sum(int(each.spikes.max()) * each.linear.weight[0].numel() * -WEIGHT_INT_MIN for each in synapses)
+    dtype = torch.float32 if largest < EXACT_IN_FLOAT else torch.float64
+    first, *others = (
+        _weigh_one(each.linear, part.to(dtype), each.spikes.to(dtype))
+        for each, part in zip(synapses, _weights(synapses, weight), strict=True)
+    )
+    return sum(others, first)
+
+
+def _weigh_one(linear: Dense | Conv, weight: Tensor, x: Tensor) -> Tensor:
     if isinstance(linear, Dense):
-        return F.linear(x, weight)
+        return F.linear(x.flatten(2), weight)
     flat = x.flatten(0, 1)
     z = F.conv2d(flat, weight, None, linear.stride, linear.padding, linear.dilation, linear.groups)
     return z.reshape(*x.shape[:2], *z.shape[1:])

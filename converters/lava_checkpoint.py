@@ -15,6 +15,7 @@ from converters.lava_blocks import DECAYS, DIRECTION, MAGNITUDE, MEAN, PLAIN, La
 from converters.model import Model
 from converters.netx.model import read_netx
 from converters.state_dict_file import open_state_dict
+from specs.block import skips_of
 from specs.errors import ConversionError, IntegrityError, SpecError
 from specs.io import name_from, spec_from_document
 from specs.network import NetworkSpec
@@ -79,6 +80,8 @@ def model_of_checkpoint(
         IntegrityError: the tensors do not fit the spec.
     """
     blocks = lava_blocks(state, origin)
+    if spec is not None and any(map(skips_of, spec.layers)):
+        raise ConversionError(f"{origin}: lava-dl's blocks are a chain, and the spec of {spec.name} has skips")
     if spec is not None and threshold is not None:
         raise ConversionError(f"{origin}: the spec, or the .net beside it, says the thresholds; leave out --threshold")
     if spec is None:

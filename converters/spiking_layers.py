@@ -1,6 +1,6 @@
 """An ANN as layers that can spike: each a linear map, and the activation that its neurons will stand for."""
 
-from collections.abc import Iterator
+from collections import Counter
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from math import prod
@@ -14,7 +14,7 @@ from converters.linear_fold import Conv, Dense, fold_conv, pool, spread
 from specs.errors import UnsupportedError
 from specs.fields import Shape
 
-__all__ = ["MaxPooling", "SpikingLayer", "activations_first", "spiking_layers"]
+__all__ = ["MaxPooling", "SpikingLayer", "SpikingSkip", "activations_first", "spiking_layers"]
 
 ACTIVATIONS = (nets.Relu, nets.Clip, nets.LeakyRelu, nets.PRelu)
 LARGEST_READOUT = 1 << 26
@@ -34,6 +34,28 @@ class MaxPooling(StrEnum):
 
 
 @dataclass(frozen=True)
+class SpikingSkip:
+    """Further synapses of a layer: `linear`, without a bias, of the output of layer `source`, of shape `before`.
+
+    Layers count from 1 here; 0 is the image. A dense map reads it flattened.
+    """
+
+    source: int
+    linear: Dense | Conv
+    before: Shape
+
+    @property
+    def diagonal(self) -> Tensor | None:
+        """If each neuron reads the one in its place alone: the weight of each channel."""
+        linear, weight = self.linear, self.linear.weight
+        if isinstance(linear, Conv):
+            straight = (linear.kernel, linear.stride, linear.padding) == ((1, 1), (1, 1), (0, 0))
+            return weight.flatten() if linear.depthwise and straight else None
+        square = len(self.before) == 1 and weight.shape[0] == weight.shape[1]
+        return weight.diagonal() if square and torch.equal(weight, weight.diagonal().diag()) else None
+
+
+@dataclass(frozen=True)
 class SpikingLayer:
     """A layer of neurons, or the readout.
 
@@ -46,6 +68,7 @@ class SpikingLayer:
         is_any: whether it is an `any` pool.
         slopes: of a leaky activation, `[channels]` above 0: the first half of the channels stands for what is above
             0, the second for what is below, divided by the slope and turned positive; None for others.
+        skips: further synapses, from layers before.
     """
 
     target: str
@@ -56,6 +79,7 @@ class SpikingLayer:
     flattens: bool = False
     is_any: bool = False
     slopes: Tensor | None = None
+    skips: tuple[SpikingSkip, ...] = ()
 
     def wanted(self, output: Tensor) -> Tensor:
         """What the rates stand for, `[N, *after]` and never negative, for the node's output `[N, ...]`."""
@@ -66,23 +90,24 @@ class SpikingLayer:
 
 
 def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
-    """The layers in order, of an ANN with its `activations_first`. Averages fold into the weights beside them, exactly.
+    """The layers in order, of an ANN with its `activations_first`.
+
+    Averages fold into the weights beside them, exactly. Of a sum of branches, one that comes from the layer before is
+    the layer's own, and the others are its skips; what follows the sum before an activation goes into all of them.
 
     Raises:
-        UnsupportedError: what has no spiking form; names all of it that can be told at once.
+        UnsupportedError: what has no spiking form.
     """
-    nodes = ann.nodes
-    problems = [f"{node.name}: a sum of two branches" for node in nodes if isinstance(node.operation, nets.Add)]
-    if max_pooling is MaxPooling.ERROR:
-        problems += [f"{node.name}: a maximum" for node in nodes if isinstance(node.operation, nets.MaxPool)]
-    if problems:
-        raise UnsupportedError("no spiking layers for " + "; ".join(problems))
-    return list(_Lowering(ann.shape, max_pooling).layers(list(nodes)))
+    maxima = [f"{node.name}: a maximum" for node in ann.nodes if isinstance(node.operation, nets.MaxPool)]
+    if maxima and max_pooling is MaxPooling.ERROR:
+        raise UnsupportedError("no spiking layers for " + "; ".join(maxima))
+    return _Lowering(ann, max_pooling).layers
 
 
 def activations_first(ann: Ann) -> Ann:
     """The same ANN with maxima behind activations instead of before them: both only rise."""
     ordered = list(ann.nodes)
+    n_readers = Counter(name for node in ann.nodes for name in node.inputs)
     i = 0
     while i + 1 < len(ordered):
         first, second = ordered[i], ordered[i + 1]
@@ -90,6 +115,7 @@ def activations_first(ann: Ann) -> Ann:
             isinstance(first.operation, nets.MaxPool)
             and isinstance(second.operation, ACTIVATIONS)
             and second.inputs == (first.name,)
+            and n_readers[first.name] == 1
         ):
             before = next((node.shape for node in ordered if node.name == first.inputs[0]), ())
             early = replace(second, name=f"{second.name} before {first.name}", inputs=first.inputs, shape=before)
@@ -100,54 +126,73 @@ def activations_first(ann: Ann) -> Ann:
     return replace(ann, nodes=tuple(ordered))
 
 
-class _Lowering:
-    """Walks along the chain, with the linear map that waits for its activation and the averages before it."""
+@dataclass(frozen=True)
+class _Branch:
+    """A linear map of the output of a layer that waits for an activation. A value is a sum of branches.
 
-    def __init__(self, shape: Shape, max_pooling: MaxPooling) -> None:
-        self.before, self.max_pooling = shape, max_pooling
-        self.average: Conv | None = None
-        self.slopes: Tensor | None = None  # of the layer before
-        self.linear: Dense | Conv | None = None
-        self.flattens = False
+    Attributes:
+        source: of which layer; 0 is the image, 1 the first layer.
+        before: the shape of that output.
+        slopes: of that layer, if it is leaky: the output has both its halves.
+        average, linear: the map, averages and then weights; without either, it is the output itself.
+    """
 
-    def layers(self, nodes: list[Node]) -> Iterator[SpikingLayer]:
-        for node in nodes:
-            match node.operation:
-                case nets.Flatten():
-                    self.flattens = self.flattens or len(self.before) > 1
-                case nets.Conv() as conv:
-                    weight, bias = conv.weight.double(), conv.bias.double()
-                    self._take_conv(node, Conv(weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups))
-                case nets.Dense(weight, bias):
-                    self._take_dense(node, Dense(weight.double(), bias.double()))
-                case nets.AvgPool(kernel, stride, padding):
-                    self._take_average(kernel, stride, padding)
-                case nets.MaxPool(extra=extra) if any(extra):
-                    raise UnsupportedError(f"{node.name}: a maximum over windows padded by {extra} at one end only")
-                case nets.MaxPool(kernel, stride, padding) if self.max_pooling is MaxPooling.AVERAGE:
-                    self._take_average(kernel, stride, padding)
-                case nets.MaxPool(kernel, stride, padding):
-                    if self.average is not None or self.linear is not None or self.slopes is not None:
-                        raise UnsupportedError(f"{node.name}: a maximum with no activation, or a leaky one, before it")
-                    self.linear = pool(torch.ones(self.before[0]), kernel, stride, padding)
-                    yield self._close(node, nets.Relu(), is_any=True)
-                case _:
-                    if self.linear is None:
-                        raise UnsupportedError(f"{node.name}: an activation with no weights before it")
-                    yield self._close(node, node.operation)
-        if self.linear is None and self.average is None:
-            return
-        yield self._readout(nodes[-1])
+    source: int
+    before: Shape
+    slopes: Tensor | None = None
+    average: Conv | None = None
+    linear: Dense | Conv | None = None
 
-    def _close(self, node: Node, activation: nets.Operation | None, *, is_any: bool = False) -> SpikingLayer:
-        assert self.linear is not None
-        slopes, after = _slopes_of(activation, node.shape[0]), node.shape
-        linear = self.linear
-        if slopes is not None:  # leaky(x) = relu(x) - slope relu(-x)
-            linear, after = _both_signs(linear), (2 * after[0], *after[1:])
-        layer = SpikingLayer(node.name, linear, self.before, after, activation, self.flattens, is_any, slopes)
-        self.before, self.linear, self.average, self.flattens, self.slopes = after, None, None, False, slopes
-        return layer
+    @property
+    def is_output(self) -> bool:
+        """Whether nothing was done to the output yet."""
+        return self.linear is None and self.average is None
+
+    def convolved(self, node: str, conv: Conv) -> "_Branch":
+        """With a convolution behind it."""
+        if self.slopes is not None and conv.groups > 1:
+            raise UnsupportedError(f"{node}: a grouped convolution of a leaky activation")
+        conv = replace(conv, weight=self._joined(conv.weight, conv.weight.shape[1]))
+        first = self.linear or self.average
+        if isinstance(first, Dense) or (isinstance(first, Conv) and not (first.depthwise or conv.depthwise)):
+            raise UnsupportedError(f"{node}: weights behind weights with no activation between them")
+        return replace(self, linear=fold_conv(first, conv, self.before) if first else conv, average=None)
+
+    def weighed(self, dense: Dense) -> "_Branch":
+        """With a dense layer behind it."""
+        dense = replace(dense, weight=self._joined(dense.weight, 0 if self.slopes is None else len(self.slopes)))
+        match self.linear:
+            case Conv() as first if first.depthwise:
+                linear = spread(first, dense, self.before)
+            case Dense() | Conv() as first:
+                whole = first if isinstance(first, Dense) else _as_dense(first, self.before)
+                linear = Dense(dense.weight @ whole.weight, dense.weight @ whole.bias + dense.bias)
+            case None:
+                linear = spread(self.average, dense, self.before) if self.average else dense
+        return replace(self, linear=linear, average=None)
+
+    def averaged(self, node: str, kernel: nets.Pair, stride: nets.Pair, padding: nets.Pair) -> "_Branch":
+        """With a mean over windows behind it."""
+        if isinstance(self.linear, Dense):
+            raise UnsupportedError(f"{node}: an average over the outputs of a dense layer")
+        channels = self.before[0] if self.linear is None else len(self.linear.bias)
+        mean = pool(torch.full((channels,), 1 / prod(kernel)), kernel, stride, padding)
+        if self.linear is not None:
+            return replace(self, linear=fold_conv(self.linear, mean, self.before))
+        return replace(self, average=fold_conv(self.average, mean, self.before) if self.average else mean)
+
+    def synapses(self, node: str, after: Shape) -> Dense | Conv:
+        """The map to neurons of shape `after`."""
+        branch = self
+        if self.linear is None:
+            channels = self.before[0] if self.slopes is None else len(self.slopes)
+            if len(self.before) == 1:
+                branch = self.weighed(Dense(torch.eye(channels).double(), torch.zeros(channels).double()))
+            elif self.slopes is not None:
+                eye = torch.eye(channels).double().reshape(channels, channels, 1, 1)
+                branch = self.convolved(node, Conv(eye, torch.zeros(channels).double()))
+        linear = branch.linear or branch.average or pool(torch.ones(self.before[0]), (1, 1), (1, 1), (0, 0))
+        return _as_dense(linear, self.before) if isinstance(linear, Conv) and len(after) == 1 else linear
 
     def _joined(self, weight: Tensor, channels: int) -> Tensor:
         """The weight `[outputs, inputs, ...]` for both halves of a leaky layer before it."""
@@ -157,49 +202,85 @@ class _Lowering:
         slopes = self.slopes.repeat_interleave(places).reshape(1, -1, *[1] * (weight.dim() - 2))
         return torch.cat([weight, -slopes * weight], dim=1)
 
-    def _readout(self, last: Node) -> SpikingLayer:
-        n_classes = prod(last.shape)
-        if self.linear is None:  # averages alone
-            self._take_dense(last, Dense(torch.eye(n_classes, dtype=torch.float64), torch.zeros(n_classes).double()))
-        elif isinstance(self.linear, Conv):
-            self.linear = _as_dense(self.linear, self.before)
-        self.flattens = len(self.before) > 1
-        return self._close(replace(last, shape=(n_classes,)), None)
 
-    def _take_conv(self, node: Node, conv: Conv) -> None:
-        if self.slopes is not None and conv.groups > 1:
-            raise UnsupportedError(f"{node.name}: a grouped convolution of a leaky activation")
-        conv = replace(conv, weight=self._joined(conv.weight, conv.weight.shape[1]))
-        first = self.linear or self.average
-        if isinstance(first, Dense) or (isinstance(first, Conv) and not (first.depthwise or conv.depthwise)):
-            raise UnsupportedError(f"{node.name}: weights behind weights with no activation between them")
-        self.linear = fold_conv(first, conv, self.before) if first else conv
-        self.average = None
+_Value = tuple[_Branch, ...]
 
-    def _take_dense(self, node: Node, dense: Dense) -> None:
-        dense = replace(dense, weight=self._joined(dense.weight, 0 if self.slopes is None else len(self.slopes)))
-        match self.linear:
-            case Dense() as first:
-                self.linear = Dense(dense.weight @ first.weight, dense.weight @ first.bias + dense.bias)
-            case Conv() as first if first.depthwise:
-                self.linear = spread(first, dense, self.before)
-            case Conv() as first:
-                whole = _as_dense(first, self.before)
-                self.linear = Dense(dense.weight @ whole.weight, dense.weight @ whole.bias + dense.bias)
-            case None:
-                self.linear = spread(self.average, dense, self.before) if self.average else dense
-        self.flattens = len(self.before) > 1
-        self.average = None
 
-    def _take_average(self, kernel: nets.Pair, stride: nets.Pair, padding: nets.Pair) -> None:
-        if isinstance(self.linear, Dense):
-            raise UnsupportedError("an average over the outputs of a dense layer")
-        channels = self.before[0] if self.linear is None else len(self.linear.bias)
-        mean = pool(torch.full((channels,), 1 / prod(kernel)), kernel, stride, padding)
-        if self.linear is not None:
-            self.linear = fold_conv(self.linear, mean, self.before)
-        else:
-            self.average = fold_conv(self.average, mean, self.before) if self.average else mean
+class _Lowering:
+    """Walks along the nodes, whose values are sums of branches; each activation makes a layer of such a sum."""
+
+    def __init__(self, ann: Ann, max_pooling: MaxPooling) -> None:
+        self.max_pooling = max_pooling
+        self.layers: list[SpikingLayer] = []
+        self.targets = [ann.input_name]
+        values: dict[str, _Value] = {ann.input_name: (_Branch(0, ann.shape),)}
+        for node in ann.nodes:
+            values[node.name] = self._value(node, *(values[name] for name in node.inputs))
+        logits, last = values[ann.nodes[-1].name], ann.nodes[-1]
+        if not (self._from_last(logits[0]) and logits[0].is_output and len(logits) == 1):
+            self._close(replace(last, shape=(prod(last.shape),)), logits, None)
+
+    def _value(self, node: Node, value: _Value, *others: _Value) -> _Value:
+        match node.operation:
+            case nets.Flatten():  # a dense layer flattens what it reads
+                return value
+            case nets.Add():
+                return value + others[0]
+            case nets.Conv(weight, bias, stride, padding, dilation, groups):
+                convs = (Conv(weight.double(), b, stride, padding, dilation, groups) for b in _once(bias, value))
+                return tuple(branch.convolved(node.name, conv) for branch, conv in zip(value, convs, strict=True))
+            case nets.Dense(weight, bias):
+                layers = (Dense(weight.double(), b) for b in _once(bias, value))
+                return tuple(branch.weighed(dense) for branch, dense in zip(value, layers, strict=True))
+            case nets.AvgPool(kernel, stride, padding):
+                return tuple(branch.averaged(node.name, kernel, stride, padding) for branch in value)
+            case nets.MaxPool(extra=extra) if any(extra):
+                raise UnsupportedError(f"{node.name}: a maximum over windows padded by {extra} at one end only")
+            case nets.MaxPool(kernel, stride, padding) if self.max_pooling is MaxPooling.AVERAGE:
+                return tuple(branch.averaged(node.name, kernel, stride, padding) for branch in value)
+            case nets.MaxPool(kernel, stride, padding):
+                branch = value[0]
+                if len(value) > 1 or not branch.is_output or branch.slopes is not None:
+                    raise UnsupportedError(f"{node.name}: a maximum with no activation, or a leaky one, before it")
+                windows = pool(torch.ones(branch.before[0]), kernel, stride, padding)
+                return self._close(node, (replace(branch, linear=windows),), nets.Relu(), is_any=True)
+            case activation:
+                if len(value) == 1 and value[0].linear is None:
+                    raise UnsupportedError(f"{node.name}: an activation with no weights before it")
+                return self._close(node, value, activation)
+
+    def _close(self, node: Node, value: _Value, activation: nets.Operation | None, *, is_any: bool = False) -> _Value:
+        """Make the layer whose neurons stand for an activation of `value`, or the readout; give its output."""
+        place = max(range(len(value)), key=lambda i: (self._from_last(value[i]), value[i].linear is not None))
+        own, *others = branches = (value[place], *value[:place], *value[place + 1 :])
+        if not self._from_last(own):
+            read = ", ".join(sorted({self.targets[branch.source] for branch in value}))
+            raise UnsupportedError(
+                f"{node.name}: its weights read {read}, and none of them {self.targets[-1]}, the layer before it: "
+                "of branches that part, all but one must be without activations"
+            )
+        slopes, after = _slopes_of(activation, node.shape[0]), node.shape
+        maps = [branch.synapses(node.name, after) for branch in branches]
+        bias = sum((linear.bias for linear in maps[1:]), maps[0].bias)
+        maps = [replace(linear, bias=torch.zeros_like(bias) if i else bias) for i, linear in enumerate(maps)]
+        if slopes is not None:  # leaky(x) = relu(x) - slope relu(-x)
+            maps, after = [_both_signs(linear) for linear in maps], (2 * after[0], *after[1:])
+        skips = tuple(
+            SpikingSkip(branch.source, linear, branch.before) for branch, linear in zip(others, maps[1:], strict=True)
+        )
+        flattens = isinstance(maps[0], Dense) and len(own.before) > 1
+        layer = SpikingLayer(node.name, maps[0], own.before, after, activation, flattens, is_any, slopes, skips)
+        self.layers.append(layer)
+        self.targets.append(node.name)
+        return (_Branch(len(self.layers), after, slopes),)
+
+    def _from_last(self, branch: _Branch) -> bool:
+        return branch.source == len(self.layers)
+
+
+def _once(bias: Tensor, value: _Value) -> list[Tensor]:
+    """The bias for the first of the branches, and zeros for others: of a sum it counts once."""
+    return [bias.double(), *[torch.zeros_like(bias).double()] * (len(value) - 1)]
 
 
 def _slopes_of(activation: nets.Operation | None, channels: int) -> Tensor | None:

@@ -12,13 +12,18 @@ __all__ = [
     "AffineSpec",
     "AvgPoolSpec",
     "BlockSpec",
+    "ConvSkip",
     "ConvSpec",
+    "DenseSkip",
     "DenseSpec",
     "Encoding",
     "FlattenSpec",
+    "IdentitySkip",
     "InputSpec",
     "LayerSpec",
     "Norm",
+    "SkipSpec",
+    "skips_of",
 ]
 
 
@@ -82,11 +87,45 @@ class InputSpec(StrictModel):
         return (1 << self.bits) - 1 if self.encoding is Encoding.GRADED else 1
 
 
+class _Skip(StrictModel):
+    source: Annotated[Integer, Field(ge=0, description="an earlier block: the input is 0, the first of blocks is 1")]
+
+
+class IdentitySkip(_Skip):
+    """Each neuron of the source to the one in its place, with one weight for each channel."""
+
+    kind: Literal["identity"] = "identity"
+
+
+class DenseSkip(_Skip):
+    """Every neuron of the source, flattened in C order, to every one of the block's."""
+
+    kind: Literal["dense"] = "dense"
+
+
+class ConvSkip(_Skip):
+    """2-D cross-correlation to the block's channels; geometry as in `ConvSpec`."""
+
+    kind: Literal["conv"] = "conv"
+    kernel: PositivePair = (1, 1)
+    stride: PositivePair = (1, 1)
+    padding: Pair = (0, 0)
+    dilation: PositivePair = (1, 1)
+    groups: Positive = 1
+
+
+SkipSpec = Annotated[IdentitySkip | DenseSkip | ConvSkip, Field(discriminator="kind")]
+"""Further synapses of a block, from any earlier block."""
+
+
 class _Synapse(StrictModel):
+    """`skips` add their weighted inputs to that of the block's own synapses; bias, norm and neurons are of the sum."""
+
     weight_norm: bool = False
     bias: bool = False
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     neuron: CubaSpec | None = None
+    skips: tuple[SkipSpec, ...] = ()
 
 
 class _Hidden(_Synapse):
@@ -154,3 +193,8 @@ class AffineSpec(_Synapse):
 
 BlockSpec = Annotated[DenseSpec | ConvSpec | AvgPoolSpec | FlattenSpec | AffineSpec, Field(discriminator="kind")]
 LayerSpec = InputSpec | DenseSpec | ConvSpec | AvgPoolSpec | FlattenSpec | AffineSpec
+
+
+def skips_of(layer: LayerSpec) -> tuple[SkipSpec, ...]:
+    """The layer's synapses from other layers than the one before it."""
+    return layer.skips if isinstance(layer, _Synapse) else ()

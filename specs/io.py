@@ -12,7 +12,7 @@ from typing import Any, get_args
 import yaml
 from pydantic import ValidationError
 
-from specs.block import BlockSpec
+from specs.block import BlockSpec, SkipSpec
 from specs.errors import SpecError
 from specs.network import SCHEMA_VERSION, NetworkSpec
 from specs.whole_file import write_whole
@@ -38,7 +38,9 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From each old schema version, the function that gives the next one's document."""
 
 FieldPath = tuple[str | int, ...]
-KINDS = [model.model_fields["kind"].default for model in get_args(get_args(BlockSpec)[0])]
+KINDS, SKIP_KINDS = (
+    [model.model_fields["kind"].default for model in get_args(get_args(union)[0])] for union in (BlockSpec, SkipSpec)
+)
 
 
 class _Loader(yaml.SafeLoader):
@@ -262,8 +264,9 @@ def _describe(problem: Any, lines: dict[FieldPath, int], origin: str) -> str:
         case "missing":
             value = None
         case "union_tag_not_found" | "union_tag_invalid":
+            kinds = SKIP_KINDS if "skips" in path else KINDS
             path, value = (*path, "kind"), value.get("kind")
-            message = f"must be one of {', '.join(KINDS)}{_suggest(value, KINDS)}"
+            message = f"must be one of {', '.join(kinds)}{_suggest(value, kinds)}"
     known = path
     while known and known not in lines:
         known = known[:-1]
@@ -276,9 +279,11 @@ def _describe(problem: Any, lines: dict[FieldPath, int], origin: str) -> str:
 
 
 def _without_kind(loc: FieldPath) -> FieldPath:
-    """Pydantic puts the kind of a block into its path; the document has no such level."""
+    """Pydantic puts the kind of a block, and of a skip, into its path; the document has no such level."""
     if len(loc) > 2 and loc[0] == "blocks" and loc[2] in KINDS:
-        return (*loc[:2], *loc[3:])
+        loc = (*loc[:2], *loc[3:])
+    if len(loc) > 4 and loc[2] == "skips" and loc[4] in SKIP_KINDS:
+        loc = (*loc[:4], *loc[5:])
     return loc
 
 

@@ -8,10 +8,21 @@ from typing import Final, Literal
 from pydantic import ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from specs.block import AffineSpec, AvgPoolSpec, BlockSpec, Encoding, FlattenSpec, InputSpec, LayerSpec, Norm
+from specs.block import (
+    AffineSpec,
+    AvgPoolSpec,
+    BlockSpec,
+    Encoding,
+    FlattenSpec,
+    InputSpec,
+    LayerSpec,
+    Norm,
+    SkipSpec,
+    skips_of,
+)
 from specs.fields import VTH_MANT_MAX, Name, Shape, StrictModel, TimeSteps, threshold_mant
 from specs.neuron import CubaSpec
-from specs.shapes import ShapeError, n_weights, output_shape
+from specs.shapes import ShapeError, n_weights, output_shape, skip_as_layer, skip_shape
 from specs.training import TrainingSpec
 
 __all__ = ["SCHEMA_VERSION", "NetworkSpec"]
@@ -110,18 +121,47 @@ class NetworkSpec(StrictModel):
             )
 
     def _shape_problems(self) -> Iterator[Problem]:
-        before, total = self.input.shape, 0
+        shapes, total = [self.input.shape], 0
         for i, block in enumerate(self.blocks):
+            before = shapes[-1]
             try:
                 after = output_shape(block, before)
             except ShapeError as error:
                 yield ("blocks", i, *([error.field] if error.field else [])), str(error)
                 return
             total += n_weights(block, before, after)
+            for k, skip in enumerate(skips_of(block)):
+                problem = self._skip_problem(skip, shapes, after)
+                if problem:
+                    field, message = problem
+                    yield ("blocks", i, "skips", k, *([field] if field else [])), message
+                else:
+                    layer, seen = skip_as_layer(skip, shapes[skip.source], after)
+                    total += n_weights(layer, seen, output_shape(layer, seen))
             if total > MAX_WEIGHTS:
                 yield ("blocks", i), f"with this block the network has {total:,} weights; at most {MAX_WEIGHTS:,}"
                 return
-            before = after
+            shapes.append(after)
+
+    def _skip_problem(self, skip: SkipSpec, shapes: list[Shape], after: Shape) -> tuple[str, str] | None:
+        """The field to blame and what is wrong with a skip to the block that follows `shapes`."""
+        own = len(shapes)
+        if skip.source >= own:
+            which = "this block itself" if skip.source == own else "a later block, or none"
+            return "source", (
+                f"{skip.source} is {which}; a skip comes from an earlier one, 0 (the input) to {own - 1} "
+                "(the first of blocks is 1)"
+            )
+        if skip.source == 0 and self.input.encoding is Encoding.GRADED:
+            return "source", "0 is graded input, whose units are not those of spikes: skip from a block of neurons"
+        before = shapes[skip.source]
+        try:
+            shape = skip_shape(skip, before, after)
+        except ShapeError as error:
+            return error.field, str(error)
+        if shape != after:
+            return "", f"from block {skip.source} {list(before)} gives {list(shape)}, and the block has {list(after)}"
+        return None
 
     def _arithmetic_problems(self) -> Iterator[Problem]:
         if self.blocks and self.input.encoding is Encoding.GRADED and not isinstance(self.blocks[0], AffineSpec):

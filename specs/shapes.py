@@ -3,10 +3,31 @@
 import math
 from collections.abc import Iterator
 
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, LayerSpec
+from specs.block import (
+    AffineSpec,
+    AvgPoolSpec,
+    ConvSkip,
+    ConvSpec,
+    DenseSkip,
+    DenseSpec,
+    FlattenSpec,
+    IdentitySkip,
+    LayerSpec,
+    SkipSpec,
+)
 from specs.fields import Shape
 
-__all__ = ["ShapeError", "axis_connections", "axis_fanout", "axis_output", "n_weights", "output_shape", "pool_as_conv"]
+__all__ = [
+    "ShapeError",
+    "axis_connections",
+    "axis_fanout",
+    "axis_output",
+    "n_weights",
+    "output_shape",
+    "pool_as_conv",
+    "skip_as_layer",
+    "skip_shape",
+]
 
 
 class ShapeError(ValueError):
@@ -68,6 +89,27 @@ def pool_as_conv(pool: AvgPoolSpec, channels: int) -> ConvSpec:
         neuron=pool.neuron,
         delay_shift=pool.delay_shift,
     )
+
+
+def skip_as_layer(skip: SkipSpec, before: Shape, after: Shape) -> tuple[ConvSpec | DenseSpec, Shape]:
+    """The layer that a skip from `before` to `after` is, and its input's shape as that layer sees it.
+
+    >>> conv, seen = skip_as_layer(IdentitySkip(source=1), (7,), (7,))
+    >>> conv.groups, seen
+    (7, (7, 1, 1))
+    """
+    match skip:
+        case DenseSkip():
+            return DenseSpec(features=after[0]), (math.prod(before),)
+        case ConvSkip():
+            return ConvSpec(channels=after[0], **skip.model_dump(exclude={"kind", "source"})), before
+        case IdentitySkip():
+            return ConvSpec(channels=before[0], kernel=(1, 1), groups=before[0]), (*before, 1, 1)[:3]
+
+
+def skip_shape(skip: SkipSpec, before: Shape, after: Shape) -> Shape:
+    """Shape of what a skip adds to a block of shape `after`, from a source of shape `before`; raises `ShapeError`."""
+    return before if isinstance(skip, IdentitySkip) else output_shape(*skip_as_layer(skip, before, after))
 
 
 def _conv_shape(conv: ConvSpec, shape: Shape) -> Shape:

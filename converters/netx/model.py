@@ -21,7 +21,7 @@ from converters.netx.layers import INTEGRATOR, ConvGeometry, NetxFile, NetxLayer
 from converters.netx.load import SPEC_ATTRIBUTE, load_netx
 from converters.netx.save import save_netx
 from converters.netx.spec import spec_of_netx
-from specs.block import AffineSpec, ConvSpec, Encoding, FlattenSpec
+from specs.block import AffineSpec, ConvSpec, Encoding, FlattenSpec, skips_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
 from specs.network import NetworkSpec
@@ -58,6 +58,9 @@ def netx_of(network: Network) -> NetxFile:
 def _refuse(network: Network) -> None:
     problems = []
     for i, block in enumerate(network.blocks):
+        if skips := skips_of(network.spec.layers[i]):
+            sources = ", ".join(str(skip.source) for skip in skips)
+            problems.append(f"block {i}: skips from block {sources} (a .net is a chain of layers)")
         neuron = getattr(block, "neuron", None)
         if isinstance(neuron, CubaNeuron) and neuron.spec.reset is Reset.SUBTRACT:
             problems.append(f"block {i}: reset by subtraction (train with neuron.reset: zero)")
@@ -179,6 +182,8 @@ def _tensors(layer: NetxLayer, block: torch.nn.Module) -> dict[str, Tensor]:
 def _disagreements(spec: NetworkSpec, index: int, block: torch.nn.Module, layer: NetxLayer) -> Iterator[str]:
     """Where the numbers of a layer are not those that the spec fixes: an edited file."""
     own, neuron = spec.layers[index], layer.neuron or INTEGRATOR
+    if skips_of(own):
+        yield "the spec has skips, which no .net holds"
     assert isinstance(block, InputBlock | SpikingBlock | AffineBlock)
     if not isinstance(own, AffineSpec) and neuron.threshold_mant != block.neuron.threshold_mant:
         yield f"threshold {neuron.threshold_mant}, the spec says {block.neuron.threshold_mant}"

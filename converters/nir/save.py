@@ -15,17 +15,17 @@ from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, I
 from bootstrap_core.fixed_point import MANT
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.network import Network
-from bootstrap_core.synapse import DenseSynapse, PoolSynapse
+from bootstrap_core.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, PoolSynapse
 from converters.model import Model
 from converters.nir.file import Graph, Node, graph_bytes, node_digest
 from converters.nir.neurons import neuron_node
-from specs.block import AffineSpec, ConvSpec, FlattenSpec
+from specs.block import AffineSpec, ConvSpec, FlattenSpec, skips_of
 from specs.errors import ConversionError
 from specs.fields import Shape
 from specs.neuron import Reset
 from specs.whole_file import write_whole
 
-__all__ = ["DEFAULT_DT", "METADATA_FORMAT", "METADATA_KEY", "TENSORS_KEY", "nodes_of", "write_nir"]
+__all__ = ["DEFAULT_DT", "METADATA_FORMAT", "METADATA_KEY", "TENSORS_KEY", "graph_of", "write_nir"]
 
 DEFAULT_DT: Final = 1e-4
 """Seconds: the time step that snnTorch, which cannot be told another, reads and writes."""
@@ -38,6 +38,9 @@ TENSORS_KEY = "snnzoo_tensors"
 """Beside it: the state dict. The nodes hold what the hardware does, and not the floats that training goes on from."""
 METADATA_FORMAT = 1
 
+SKIP = "skip"
+"""In the labels of nodes that are not on the chain."""
+
 RESETS = {
     Reset.ZERO: "the voltage becomes 0",
     Reset.SUBTRACT: "the threshold is subtracted from the voltage (NIR cannot say so)",
@@ -47,12 +50,14 @@ RESETS = {
 def write_nir(model: Model, path: Path, *, dt: float = DEFAULT_DT) -> Path:
     """Write a model as a NIR file; the same model gives the same bytes.
 
-    The nodes are a chain. They hold quantised weights and biases in float units, and neurons that in Euler steps of
-    `dt`, with every gain 1, do what ours do, but for our states' truncation to 1/4096:
+    The nodes are a chain, but for skips, whose synapses join in at their block's neurons. They hold quantised weights
+    and biases in float units, and neurons that in Euler steps of `dt`, with every gain 1, do what ours do, but for our
+    states' truncation to 1/4096:
 
     - Input: for `spike` encoding, the current of each pixel, `weight (x - mean) / std + bias` truncated as the network
       does it; for `graded`, the pixel rounded to its bits, in 0..1. The metadata say it in words.
-    - `dense` and `affine` are Affine, `conv` is Conv2d, `avg_pool` is SumPool2d and Scale, `flatten` is Flatten.
+    - `dense` and `affine` are Affine, `conv` is Conv2d, `avg_pool` is SumPool2d and Scale, `flatten` is Flatten;
+      of skips, `identity` is Scale, `conv` is Conv2d, `dense` is Flatten, where its source has maps, and Linear.
     - Neurons are IF, LIF or CubaLIF (see `neuron_node`). A bias is the synapse's where currents are gone at once, else
       `v_leak`: it must enter the voltage.
     - An empty step (`delay_shift`) is a Delay of `dt`.
@@ -68,9 +73,8 @@ def write_nir(model: Model, path: Path, *, dt: float = DEFAULT_DT) -> Path:
         raise ConversionError(f"dt is the seconds of a time step, {MIN_DT} to {MAX_DT}, not {dt}")
     network = model.build()
     with torch.no_grad():
-        nodes = nodes_of(network, dt=dt)
+        nodes, edges = graph_of(network, dt=dt)
         words = _in_words(network)
-    edges = tuple(pairwise(nodes))
     document = {
         "format": METADATA_FORMAT,
         "spec": model.spec.model_dump(mode="json"),
@@ -87,15 +91,31 @@ def write_nir(model: Model, path: Path, *, dt: float = DEFAULT_DT) -> Path:
     return write_whole(path, graph_bytes(Graph(nodes, edges, metadata)))
 
 
-def nodes_of(network: Network, *, dt: float) -> dict[str, Node]:
-    """The chain of nodes, in order, by name.
+def graph_of(network: Network, *, dt: float) -> tuple[dict[str, Node], tuple[tuple[str, str], ...]]:
+    """The nodes by name, each after those before it, and the edges.
 
-    Names sort as the chain goes: HDF5 gives them back sorted, and nirtorch 2.0.2, with which snnTorch reads, gives up
+    Names sort as the nodes go: HDF5 gives them back sorted, and nirtorch 2.0.2, with which snnTorch reads, gives up
     on nodes that come long before what they need.
     """
     nodes = dict(_labelled_nodes(network, dt))
     width = len(str(len(nodes)))
-    return {f"n{i:0{width}}_{label}": node for i, (label, node) in enumerate(nodes.items())}
+    names = {label: f"n{i:0{width}}_{label}" for i, label in enumerate(nodes)}
+    edges = tuple((names[before], names[after]) for before, after in _edges(network, list(nodes)))
+    return {names[label]: node for label, node in nodes.items()}, edges
+
+
+def _edges(network: Network, labels: list[str]) -> Iterator[tuple[str, str]]:
+    """The chain; and for each skip, from the last node of its source through its own to where the chain's meet them."""
+    chain = [label for label in labels if SKIP not in label]
+    yield from pairwise(chain)
+    ends = {label.partition("_")[0]: label for label in chain}  # the last of each block
+    for i, layer in enumerate(network.spec.layers):
+        for k, skip in enumerate(skips_of(layer)):
+            # A flatten of what is flat has no node.
+            source = next(ends[f"block{j}"] for j in range(skip.source, -1, -1) if f"block{j}" in ends)
+            own = [label for label in labels if label.startswith(f"block{i}_{SKIP}{k}_")]
+            meeting = chain[chain.index(f"block{i}_synapse") + 1]
+            yield from pairwise([source, *own, meeting])
 
 
 def _labelled_nodes(network: Network, dt: float) -> Iterator[tuple[str, Node]]:
@@ -116,12 +136,31 @@ def _labelled_nodes(network: Network, dt: float) -> Iterator[tuple[str, Node]]:
                 yield f"{name}_neuron", _neuron(block, after, dt)
             case SpikingBlock():
                 yield f"{name}_synapse", _synapse(block, before, after, _has_direct_current(block))
+                yield from _skip_nodes(network, i, block)
                 yield f"{name}_neuron", _neuron(block, after, dt)
             case AffineBlock():
                 yield f"{name}_synapse", _synapse(block, before, after, True)
+                yield from _skip_nodes(network, i, block)
         if getattr(block, "delay_shift", False):
             yield f"{name}_delay", Node("Delay", {"delay": _full(after, dt)})
     yield "output", Node("Output", {"shape": np.array(shapes[-1])})
+
+
+def _skip_nodes(network: Network, index: int, block: SpikingBlock | AffineBlock) -> Iterator[tuple[str, Node]]:
+    spec = network.spec
+    skips = zip(skips_of(spec.layers[index]), block.synapses()[1:], strict=True)
+    for k, (skip, (synapse, weight)) in enumerate(skips):
+        name, before = f"block{index}_{SKIP}{k}", spec.shapes[skip.source]
+        match synapse:
+            case IdentitySynapse():
+                scale = weight.reshape(synapse.broadcast).expand(before)
+                yield f"{name}_scale", Node("Scale", {"scale": _array(scale)})
+            case DenseSynapse():
+                if len(before) > 1:
+                    yield f"{name}_flatten", _flatten(before)
+                yield f"{name}_synapse", Node("Linear", {"weight": _array(weight)})
+            case ConvSynapse():
+                yield f"{name}_synapse", _conv(synapse.spec, weight, torch.zeros(len(weight)), before)
 
 
 def _has_direct_current(block: SpikingBlock) -> bool:
@@ -149,10 +188,14 @@ def _neuron(block: InputBlock | SpikingBlock, shape: Shape, dt: float, *, curren
 def _synapse(block: SpikingBlock | AffineBlock, before: Shape, after: Shape, with_bias: bool) -> Node:
     bias = block.quantized_bias() if with_bias else None
     in_units = torch.zeros(after[0]) if bias is None else (bias.double() / block.levels).float()
-    arrays = {"weight": _array(block.quantized_weight()), "bias": _array(in_units)}
+    weight = block.quantized_weight()
     if isinstance(block.synapse, DenseSynapse):
-        return Node("Affine", arrays)
-    spec = block.synapse.spec
+        return Node("Affine", {"weight": _array(weight), "bias": _array(in_units)})
+    return _conv(block.synapse.spec, weight, in_units, before)
+
+
+def _conv(spec: ConvSpec, weight: Tensor, bias: Tensor, before: Shape) -> Node:
+    arrays = {"weight": _array(weight), "bias": _array(bias)}
     geometry = {"stride": spec.stride, "padding": spec.padding, "dilation": spec.dilation, "input_shape": before[1:]}
     return Node(
         "Conv2d",

@@ -89,7 +89,30 @@ def dense_layers(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
-def specs(draw: st.DrawFn, *, flat: bool | None = None, graded: bool | None = None) -> NetworkSpec:
+def skips(draw: st.DrawFn, spec: NetworkSpec, index: int) -> list[dict[str, Any]]:
+    """Skips to layer `index` from any earlier one that spikes, of every kind that fits."""
+    after, found = spec.shapes[index], []
+    for source in range(spec.input.encoding == "graded", index):
+        before, kinds = spec.shapes[source], []
+        if before == after:
+            kinds.append({"kind": "identity"})
+        if len(after) == 1:
+            kinds.append({"kind": "dense"})
+        elif len(before) == 3:
+            sides = list(zip(before[1:], after[1:], strict=True))
+            if all(b >= a for b, a in sides):
+                kinds.append({"kind": "conv", "kernel": [b - a + 1 for b, a in sides]})
+            if all(b <= 2 * a for b, a in sides):
+                kinds.append({"kind": "conv", "stride": 2, "padding": [(2 * a - b) // 2 for b, a in sides]})
+        if kinds and draw(st.booleans()):
+            found.append({"source": source, **draw(st.sampled_from(kinds))})
+    return found
+
+
+@st.composite
+def specs(
+    draw: st.DrawFn, *, flat: bool | None = None, graded: bool | None = None, skipping: bool | None = None
+) -> NetworkSpec:
     flat = draw(st.booleans()) if flat is None else flat
     graded = draw(st.booleans()) if graded is None else graded
     channels = draw(st.integers(1, 2))
@@ -122,7 +145,7 @@ def specs(draw: st.DrawFn, *, flat: bool | None = None, graded: bool | None = No
             "neuron": draw(st.none() | neurons()),
         }
     )
-    return NetworkSpec.model_validate(
+    chain = NetworkSpec.model_validate(
         {
             "name": draw(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)),
             "description": draw(st.text(max_size=20)),
@@ -133,6 +156,13 @@ def specs(draw: st.DrawFn, *, flat: bool | None = None, graded: bool | None = No
             "blocks": blocks,
         }
     )
+    if not (draw(st.booleans()) if skipping is None else skipping):
+        return chain
+    document = chain.model_dump(mode="json")
+    for i, block in enumerate(document["blocks"], 1):
+        if "skips" in block:
+            block["skips"] = draw(skips(chain, i))
+    return NetworkSpec.model_validate(document)
 
 
 def draw_weight(block: SpikingBlock | AffineBlock, generator: torch.Generator) -> None:
@@ -145,6 +175,9 @@ def draw_weight(block: SpikingBlock | AffineBlock, generator: torch.Generator) -
     elif isinstance(synapse.weight, torch.nn.Parameter):
         spread = 4 * threshold / math.sqrt(synapse.weight[0].numel())
         synapse.weight.uniform_(-0.4 * spread, spread, generator=generator)
+    for skip in block.skips:
+        spread = threshold / math.sqrt(skip.weight[0].numel())
+        skip.weight.uniform_(-spread, spread, generator=generator)
 
 
 @torch.no_grad()
@@ -170,7 +203,7 @@ def trained(spec: NetworkSpec, seed: int) -> Network:
 
 @pytest.fixture(scope="session")
 def network_specs() -> Callable[..., SearchStrategy[NetworkSpec]]:
-    """`network_specs(flat=..., graded=...)`: a strategy; what is left out is drawn."""
+    """`network_specs(flat=..., graded=..., skipping=...)`: a strategy; what is left out is drawn."""
     return specs
 
 

@@ -6,6 +6,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from specs.block import skips_of
 from specs.io import dump_spec, parse_spec
 from specs.network import NetworkSpec
 
@@ -47,8 +48,10 @@ def test_json_with_escaped_characters_beyond_16_bits_is_read_as_json() -> None:
 
 def kinds(spec: NetworkSpec) -> dict[str, list[dict[str, object]]]:
     """The blocks without their defaults, but with the kind that tells them apart."""
-    return {
-        "blocks": [
-            {**block.model_dump(mode="json", exclude_defaults=True), "kind": block.kind} for block in spec.blocks
-        ]
-    }
+    blocks = []
+    for block in spec.blocks:
+        document = {**block.model_dump(mode="json", exclude_defaults=True), "kind": block.kind}
+        if skips := skips_of(block):
+            document["skips"] = [{**skip.model_dump(exclude_defaults=True), "kind": skip.kind} for skip in skips]
+        blocks.append(document)
+    return {"blocks": blocks}

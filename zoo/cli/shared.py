@@ -13,7 +13,7 @@ __all__ = ["print_layers", "read_and_say"]
 
 
 def print_layers(network: "NetworkSpec") -> None:
-    """The layer table of a spec."""
+    """The layer table of a spec; `5 conv + 2` has a skip from layer 2."""
     rows = summarize(network)
     total = [
         "total",
@@ -24,7 +24,7 @@ def print_layers(network: "NetworkSpec") -> None:
         ["layer", "shape", "parameters", "weight bytes", "synops/step"],
         [
             [
-                f"{i} {row.kind}",
+                " + ".join([f"{i} {row.kind}", *map(str, row.skips)]),
                 "x".join(map(str, row.shape)),
                 f"{row.parameters:,}",
                 f"{row.weight_bytes:,}",

@@ -248,3 +248,14 @@ def test_nothing_to_score_is_told() -> None:
     network, split = real()
     with pytest.raises(DataError, match="no images"):
         evaluate(network, split.take(slice(0, 0)))
+
+
+def test_a_spike_reaches_the_weights_of_skips_too() -> None:
+    conv = {"kind": "conv", "channels": 2, "kernel": 1}
+    skips = [{"source": 0, "kind": "conv", "kernel": 3, "padding": 1}, {"source": 1, "kind": "identity"}]
+    readout = {**AFFINE, "skips": [{"source": 1, "kind": "dense"}]}
+    spec = spec_of(conv, {**conv, "skips": skips}, {"kind": "flatten"}, readout, input={"shape": [1, 3, 3]})
+    entering, hidden = torch.zeros(4, 1, 1, 3, 3), torch.zeros(4, 1, 2, 3, 3)
+    entering[2, 0, 0, 0, 1] = hidden[1, 0, 1, 2, 2] = hidden[3, 0, 0, 0, 0] = 1
+    found = synops(spec, entering, hidden, torch.zeros(4, 1, 2, 3, 3), torch.zeros(4, 1, 18))
+    assert found == [0, 2, 2 * 2 + 6 * 2 + 2, 0, 2 * 3]

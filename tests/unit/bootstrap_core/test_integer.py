@@ -7,6 +7,7 @@ import torch
 
 from bootstrap_core.build import build_network
 from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.kernels import have_numba
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from specs.errors import SnnZooError, StateOverflowError
@@ -218,3 +219,15 @@ def test_states_up_to_24_bits_are_held() -> None:
 
 def test_no_images_give_no_logits() -> None:
     assert IntegerNetwork(make(AFFINE))(torch.zeros(0, 1)).shape == (0, 1)
+
+
+def test_skips_run_by_matrices_in_any_case() -> None:
+    chain = make(DENSE, DENSE, AFFINE)
+    skipping = make(DENSE, {**DENSE, "skips": [{"source": 0, "kind": "dense"}]}, AFFINE)
+    assert IntegerNetwork(skipping)._events is None
+    assert (IntegerNetwork(chain)._events is None) == (not have_numba())
+    with torch.no_grad():
+        skipping.blocks[2].skips[0].weight.fill_(-3.0)
+    images = torch.ones(1, 1)
+    assert chain(images).item() > 0
+    assert IntegerNetwork(skipping)(images).item() == skipping(images).item() == 0

@@ -1,13 +1,18 @@
+import gc
+import weakref
 from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.build import build_network
+from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network, as_input
+from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.schedule import LayerModes
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
@@ -240,3 +245,139 @@ def test_a_spiking_readout_gives_its_rates_as_logits(last) -> None:
     assert torch.equal(exact, logits)
     fired = integer_trace.readout_voltage > 0.5 * 4096
     assert torch.equal(fired.to(torch.int8), integer_trace.spikes[-1])
+
+
+# --- skips
+
+
+def residual(**options: Any) -> Network:
+    """conv 1, conv 2 with skips from 0 and 1, flatten 3, dense 4 with a skip from 1, affine 5 with one from 4."""
+    network = make(
+        blocks=[
+            {"kind": "conv", "channels": 3, "kernel": 3, "padding": 1},
+            {
+                "kind": "conv", "channels": 3, "kernel": 1, "bias": True, **options,
+                "skips": [{"source": 1, "kind": "identity"}, {"source": 0, "kind": "conv", "kernel": 3, "padding": 1}],
+            },
+            {"kind": "flatten"},
+            {"kind": "dense", "features": 2, "neuron": {"threshold": 7.0}, "skips": [{"source": 1, "kind": "dense"}]},
+            {"kind": "affine", "features": 2, "bias": True, "skips": [{"source": 4, "kind": "identity"}]},
+        ]
+    )  # fmt: skip
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if "skips" in name:
+                parameter.uniform_(-0.2, 0.5, generator=generator)
+        network.blocks[2].bias.fill_(0.125)
+    return network
+
+
+def weighted_by_hand(network: Network, i: int, outputs: list[Tensor]) -> Tensor:
+    """z of block i, written out, from what every block gave, `[M, ...]` each."""
+    own, skips = network.blocks[i].quantized_weight(), [skip.quantized_weight() for skip in network.blocks[i].skips]
+    match i:
+        case 2:
+            z = F.conv2d(outputs[1], own) + outputs[1] * skips[0].reshape(3, 1, 1)
+            return z + F.conv2d(outputs[0], skips[1], padding=1)
+        case 4:
+            return outputs[3] @ own.T + outputs[1].flatten(1) @ skips[0].T
+        case _:
+            return outputs[4] @ own.T + outputs[4] * skips[0] + network.readout.quantized_bias()
+
+
+def test_a_block_weighs_its_skips_as_torch_does_and_takes_its_bias_once() -> None:
+    network = residual()
+    logits, trace = network.run(images(), Mode.SNN)
+    steps = [[x[t] for x in trace.spikes] for t in range(T)]
+    for i in (2, 4):
+        block = network.blocks[i]
+        z = torch.stack([weighted_by_hand(network, i, step) for step in steps])
+        assert torch.equal(block.neuron(z, bias=block.quantized_bias()).spikes, trace.spikes[i])
+        assert 0 < trace.rates[i].mean() < 1
+    expected = sum(weighted_by_hand(network, 5, step) for step in steps) / T
+    torch.testing.assert_close(logits, expected)
+
+
+def test_in_ann_mode_rates_are_weighed_likewise() -> None:
+    network = residual()
+    network(images(50), Mode.SAMPLE)
+    network(images(50), Mode.FIT)
+    logits, trace = network.run(images(), Mode.ANN)
+    rates = list(trace.rates)
+    decay, bias = network.blocks[2].neuron.quantized_decays()[0], network.blocks[2].quantized_bias()
+    drive = weighted_by_hand(network, 2, rates) + (decay * bias).reshape(3, 1, 1)
+    assert torch.equal(network.blocks[2].sampler(drive), rates[2])
+    torch.testing.assert_close(logits, weighted_by_hand(network, 5, rates))
+    assert torch.equal(network(images(), Mode.ANN), logits)
+
+
+@pytest.mark.parametrize("crossover", range(1, 6))
+def test_a_skip_over_the_crossover_takes_the_mean_rate(crossover: int) -> None:
+    network = residual()
+    network(images(50), Mode.SAMPLE)
+    network(images(50), Mode.FIT)
+    modes = LayerModes(Mode.ANN, crossover)
+    logits, trace = network.run(images(), modes)
+    outputs: list[Tensor] = []
+    for i, block in enumerate(network.blocks):
+        sources = [i - 1, *(skip.source for skip in getattr(network.spec.layers[i], "skips", ()))]
+        seen = [trace.spikes[s] if modes[i].spiking else trace.rates[s] for s in sources if s >= 0] or [images()]
+        outputs.append(block(seen[0], modes[i], T, *seen[1:]))
+        torch.testing.assert_close(outputs[i], trace.spikes[i] if modes[i].spiking else trace.rates[i])
+    assert torch.equal(network(images(), modes), logits)
+
+
+def test_skips_are_in_the_state_dict_by_number() -> None:
+    names = [name for name in residual().state_dict() if "skips" in name]
+    assert names == [
+        "blocks.2.skips.0.weight", "blocks.2.skips.1.weight", "blocks.4.skips.0.weight", "blocks.5.skips.0.weight",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("options", [{}, {"norm": "weight_scale"}, {"delay_shift": True}, {"dropout": 0.2}])
+def test_packed_spikes_with_skips_give_the_same_logits_and_gradients(options: dict[str, Any]) -> None:
+    network, gradients = residual(**options).train(), []
+    for module in network.modules():
+        if isinstance(module, CubaNeuron):
+            module.compiled = True
+    for run in (network, network.run):
+        torch.manual_seed(0)
+        network.zero_grad()
+        found = run(images(), Mode.SNN)
+        logits = found if isinstance(found, Tensor) else found[0]
+        logits.square().sum().backward()
+        gradients.append([logits, *(parameter.grad for parameter in network.parameters())])
+        if "norm" in options:
+            network.blocks[2].norm.running_variance.fill_(1.0)
+    for packed, plain in zip(*gradients, strict=True):
+        torch.testing.assert_close(packed, plain, rtol=1e-4, atol=1e-5)
+    assert all(network.blocks[2].skips[k].weight.grad.abs().sum() > 0 for k in range(2))
+
+
+def test_a_weight_scale_is_of_all_synapses() -> None:
+    network = residual(norm="weight_scale")
+    block = network.blocks[2]
+    block.norm.running_variance.fill_(4.0)
+    for synapse, weight in block.synapses():
+        assert torch.equal(weight, quantize_weight(synapse.weight / 2))
+    _, trace = network.run(images(), Mode.SNN)
+    _, exact = IntegerNetwork(network).run(images())
+    assert torch.equal(exact.spikes[2].float(), trace.spikes[2])
+
+
+def test_outputs_are_kept_until_their_last_reader_and_no_longer() -> None:
+    network, alive = residual(), []
+    kept: dict[int, weakref.ref[Tensor]] = {}
+    for i, block in enumerate(network.blocks):
+
+        def note(module: torch.nn.Module, args: tuple, output: Tensor, i: int = i) -> None:
+            gc.collect()
+            alive.append([j for j, output in kept.items() if output() is not None])
+            kept[i] = weakref.ref(output)
+
+        block.register_forward_hook(note)
+    with torch.no_grad():
+        network(images(), Mode.SNN)
+    # While blocks 0, 1, 2, 4, 5 run: the output before, and what they or later ones skip from. 2 lives on in its view.
+    assert [[j for j in now if j != 2] for now in alive] == [[], [0], [0, 1], [1], [4]]

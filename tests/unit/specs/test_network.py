@@ -311,7 +311,7 @@ def test_defaults_are_those_of_the_docs() -> None:
 
 
 def test_a_synapse_is_plain_unless_told_otherwise() -> None:
-    plain = {"weight_norm": False, "bias": False, "dropout": 0.0, "neuron": None}
+    plain = {"weight_norm": False, "bias": False, "dropout": 0.0, "neuron": None, "skips": []}
     hidden = {**plain, "norm": "none", "delay_shift": None}
     geometry = {"stride": [1, 1], "padding": [0, 0], "dilation": [1, 1], "groups": 1}
     conv = {"kind": "conv", "channels": 4, "kernel": [3, 3]}
@@ -357,3 +357,100 @@ def test_a_problem_within_the_input_names_its_own_line(field: str, value: Any, r
     line = 4 + next(i for i, item in enumerate(lines) if item.startswith(f"  {field}:"))
     whole = "\n".join(["name: a", "time_steps: 4", "input:", *lines, "blocks:", "  - {kind: affine, features: 2}"])
     assert f"net.yaml:{line}: input.{field}:" in refusal(whole)
+
+
+# --- skips
+
+CONV = {"kind": "conv", "channels": 4, "kernel": 3, "padding": 1}
+
+
+def skipping(*skips: dict[str, Any], **more: Any) -> str:
+    """Maps of 1x8x8, 4x8x8, and the block with skips, 4x8x8, on line 6."""
+    return text(CONV, {**CONV, "skips": list(skips)}, FLATTEN, READOUT, shape=(1, 8, 8), **more)
+
+
+@pytest.mark.parametrize(
+    "skip",
+    [
+        {"source": 1, "kind": "identity"},
+        {"source": 0, "kind": "conv"},
+        {"source": 1, "kind": "conv", "kernel": 5, "padding": 2, "groups": 2},
+        {"source": 0, "kind": "conv", "kernel": [3, 1], "padding": [1, 0]},
+    ],
+)
+def test_a_skip_that_fits_is_taken(skip: dict[str, Any]) -> None:
+    spec = parse_spec(skipping(skip))
+    assert spec.blocks[1].skips[0].source == skip["source"]
+    assert spec.blocks[1].skips[0].kind == skip["kind"]
+
+
+def test_a_conv_skip_is_a_projection_unless_told_otherwise() -> None:
+    skip = parse_spec(skipping({"source": 0, "kind": "conv"})).blocks[1].skips[0]
+    assert skip.model_dump() == {
+        "source": 0, "kind": "conv", "kernel": (1, 1), "stride": (1, 1), "padding": (0, 0), "dilation": (1, 1),
+        "groups": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("skip", "message"),
+    [
+        (
+            {"source": 2, "kind": "identity"},
+            ".source: 2 is this block itself; a skip comes from an earlier one, 0 (the input) to 1 "
+            "(the first of blocks is 1)",
+        ),
+        (
+            {"source": 3, "kind": "identity"},
+            ".source: 3 is a later block, or none; a skip comes from an earlier one, 0 (the input) to 1 "
+            "(the first of blocks is 1)",
+        ),
+        ({"source": 0, "kind": "identity"}, ": from block 0 [1, 8, 8] gives [1, 8, 8], and the block has [4, 8, 8]"),
+        (
+            {"source": 1, "kind": "conv", "stride": 2},
+            ": from block 1 [4, 8, 8] gives [4, 4, 4], and the block has [4, 8, 8]",
+        ),
+        ({"source": 1, "kind": "dense"}, ": from block 1 [4, 8, 8] gives [4], and the block has [4, 8, 8]"),
+        ({"source": 0, "kind": "conv", "groups": 2}, ".groups: 2 groups must divide 1 input and 4 output channels"),
+        (
+            {"source": 1, "kind": "conv", "kernel": 9},
+            ".kernel: reaches 9 along height, where the padded input has 8: nothing is left",
+        ),
+        ({"source": 1, "kind": "dens"}, ".kind: must be one of identity, dense, conv; did you mean dense? (got dens)"),
+        ({"source": 1, "kind": "identity", "stride": 2}, ".stride: no such key (got 2)"),
+        ({"kind": "identity"}, ".source: Field required"),
+    ],
+)
+def test_a_skip_that_does_not_fit_is_refused_by_its_own_path(skip: dict[str, Any], message: str, refusal) -> None:
+    line = 7 if message.startswith(".stride") else 6  # that of the key, where it is the key's fault
+    assert refusal(skipping(skip)).replace("'", "") == f"net.yaml:{line}: blocks[1].skips[0]{message}"
+
+
+def test_every_skip_that_does_not_fit_is_told(refusal) -> None:
+    bad = {"source": 7, "kind": "identity"}
+    message = refusal(skipping({"source": 1, "kind": "identity"}, bad, dict(bad)))
+    assert [line.split(": ")[1] for line in message.splitlines()] == [
+        "blocks[1].skips[1].source", "blocks[1].skips[2].source",
+    ]  # fmt: skip
+
+
+def test_graded_input_is_no_source(refusal) -> None:
+    entering = {"shape": [1, 8, 8], "encoding": "graded"}
+    assert refusal(skipping({"source": 0, "kind": "conv"}, input=entering)) == (
+        "net.yaml:6: blocks[1].skips[0].source: 0 is graded input, whose units are not those of spikes: skip from a "
+        "block of neurons"
+    )
+
+
+@pytest.mark.parametrize("kind", ["flatten", "avg_pool"])
+def test_only_blocks_with_synapses_of_their_own_have_skips(kind: str, refusal) -> None:
+    block = {**{"flatten": FLATTEN, "avg_pool": POOL}[kind], "skips": []}
+    assert "blocks[1].skips: no such key" in refusal(text(CONV, block, READOUT, shape=(1, 8, 8)))
+
+
+def test_weights_of_skips_count_in_the_largest_network(refusal) -> None:
+    wide = {"kind": "dense", "features": 30_000}
+    blocks = [wide, {**wide, "skips": [{"source": 1, "kind": "dense"}, {"source": 1, "kind": "dense"}]}]
+    assert refusal(text(*blocks, READOUT)) == (
+        "net.yaml:6: blocks[1]: with this block the network has 2,700,270,000 weights; at most 2,147,483,648"
+    )

@@ -77,6 +77,34 @@ def test_synops_of_dense_and_affine_are_their_weights() -> None:
     assert [layer.synops for layer in summarize(spec)] == [0, 35, 21]
 
 
+SKIPPING = [
+    {"kind": "conv", "channels": 4, "kernel": 3, "padding": 1},
+    {
+        "kind": "conv",
+        "channels": 4,
+        "kernel": 1,
+        "weight_norm": True,
+        "skips": [{"source": 1, "kind": "identity"}, {"source": 0, "kind": "conv", "kernel": 3, "padding": 1}],
+    },
+    {"kind": "flatten"},
+    {"kind": "dense", "features": 7, "skips": [{"source": 1, "kind": "dense"}]},
+    {"kind": "affine", "features": 7, "skips": [{"source": 4, "kind": "identity"}]},
+]
+
+
+def test_skips_count_in_the_figures_of_their_block() -> None:
+    spec = network(*SKIPPING)
+    plain = network(*({key: value for key, value in block.items() if key != "skips"} for block in SKIPPING))
+    rows, without = summarize(spec), summarize(plain)
+    assert [row.parameters for row in rows] == parameters(spec)
+    projection = 4 * 2 * 3 * 3
+    added = [row.weight_bytes - other.weight_bytes for row, other in zip(rows, without, strict=True)]
+    assert added == [0, 0, 4 + projection, 0, 7 * 4 * 9 * 8, 7]
+    added = [row.synops - other.synops for row, other in zip(rows, without, strict=True)]
+    assert added == [0, 0, 4 * 9 * 8 + _connections(spec.blocks[0], (2, 9, 8)), 0, 7 * 4 * 9 * 8, 7]
+    assert [row.skips for row in rows] == [(), (), (1, 0), (), (1,), (4,)]
+
+
 def test_input_and_flatten_cost_no_synops_and_no_weights() -> None:
     rows = {row.kind: row for row in summarize(of_all_kinds())}
     assert [(rows[kind].synops, rows[kind].weight_bytes) for kind in ("input", "flatten")] == [(0, 0), (0, 0)]

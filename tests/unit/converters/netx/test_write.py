@@ -8,7 +8,8 @@ from torch import nn
 
 from bootstrap_core import IntegerNetwork, Mode, build_network
 from converters import write_netx
-from specs import NetworkSpec, UnsupportedError, parse_spec
+from converters.netx.model import read_netx
+from specs import IntegrityError, NetworkSpec, UnsupportedError, parse_spec
 
 
 def network(*blocks, neuron=None, **fields):
@@ -127,6 +128,24 @@ def test_all_that_netx_cannot_express_is_told_at_once(tmp_path) -> None:
     assert "block 0: reset by subtraction" in str(error.value)
     assert "block 1: reset by subtraction" in str(error.value)
     assert not (tmp_path / "a.net").exists()
+
+
+def test_skips_are_refused_by_block_and_source(tmp_path) -> None:
+    skips = [{"source": 1, "kind": "identity"}, {"source": 0, "kind": "conv", "kernel": 3}]
+    net = network(CONV, {"kind": "conv", "channels": 4, "kernel": 1, "skips": skips})
+    with pytest.raises(UnsupportedError, match=r"block 2: skips from block 1, 0 \(a .net is a chain of layers\)"):
+        write_netx(net, tmp_path / "a.net")
+    assert not (tmp_path / "a.net").exists()
+
+
+def test_a_file_whose_spec_has_skips_is_refused(tmp_path) -> None:
+    path = write_netx(network(CONV), tmp_path / "a.net")
+    with h5py.File(path, "r+") as file:
+        spec = json.loads(file.attrs["snnzoo_spec"])
+        spec["blocks"][-1]["skips"] = [{"source": 1, "kind": "dense"}]
+        file.attrs["snnzoo_spec"] = json.dumps(spec)
+    with pytest.raises(IntegrityError, match="layer of block 3: the spec has skips"):
+        read_netx(path)
 
 
 def test_decays_of_each_channel_are_written_as_lava_dl_writes_them(tmp_path) -> None:
