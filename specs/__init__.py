@@ -15,6 +15,7 @@ from specs.block import (
     LayerSpec,
     Norm,
     SkipSpec,
+    skips_of,
 )
 from specs.errors import (
     ConversionError,
@@ -66,5 +67,6 @@ __all__ = [
     "load_spec",
     "network_names",
     "parse_spec",
+    "skips_of",
     "summarize",
 ]

@@ -218,6 +218,13 @@ def test_a_spec_of_another_shape_is_told() -> None:
     )
 
 
+def test_a_spec_with_skips_is_told() -> None:
+    document = parse_spec(CONV_SPEC).model_dump()
+    document["blocks"][3]["skips"] = [{"source": 1, "kind": "dense"}]
+    with pytest.raises(ConversionError, match=r"a.pt: lava-dl's blocks are a chain, and the spec of .* has skips"):
+        model_of_checkpoint(checkpoint("conv"), origin="a.pt", spec=NetworkSpec.model_validate(document))
+
+
 def test_a_spec_with_more_blocks_is_told() -> None:
     document = parse_spec(CONV_SPEC).model_dump()
     document["blocks"] += ({"kind": "affine", "features": 5},)

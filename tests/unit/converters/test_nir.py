@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from bootstrap_core import IntegerNetwork, build_network
 from bootstrap_core.blocks import AffineBlock, SpikingBlock
 from converters import Model
-from converters.nir.file import Graph, Node, graph_bytes
+from converters.nir.file import Graph, Node, graph_bytes, read_graph
 from converters.nir.load import read_nir
 from converters.nir.neurons import TimeConstants
 from converters.nir.save import write_nir
@@ -91,6 +91,83 @@ def test_names_sort_as_the_chain_goes(tmp_path) -> None:
     with h5py.File(path) as file:
         edges = [(a.decode(), b.decode()) for a, b in file["node/edges"][()]]
         assert sorted(file["node/nodes"]) == [edges[0][0], *(b for _, b in edges)]
+
+
+RESIDUAL = (
+    CONV,
+    {
+        **CONV,
+        "padding": 1,
+        "delay_shift": True,
+        "skips": [
+            {"source": 1, "kind": "identity"},
+            {"source": 0, "kind": "conv", "kernel": 3, "stride": 1},
+            {"source": 1, "kind": "conv", "kernel": 3, "padding": 1},
+        ],
+    },
+)
+RESIDUAL_READOUT = {
+    "kind": "affine", "features": 3, "bias": True,
+    "skips": [{"source": 2, "kind": "dense"}, {"source": 3, "kind": "dense"}],
+}  # fmt: skip
+
+
+def residual_file(tmp_path):
+    net = network(*RESIDUAL, last=RESIDUAL_READOUT)
+    with torch.no_grad():
+        for i, block in enumerate(net.blocks):
+            for k, skip in enumerate(getattr(block, "skips", ())):
+                skip.weight.uniform_(-0.2, 0.3, generator=torch.Generator().manual_seed(10 * i + k))
+    return net, write_nir(Model.of(net), tmp_path / "a.nir", dt=DT)
+
+
+def test_skips_join_in_at_the_neurons_of_their_block(tmp_path) -> None:
+    _, path = residual_file(tmp_path)
+    graph = nir.read(path)
+    edges = sorted((a.split("_", 1)[1], b.split("_", 1)[1]) for a, b in graph.edges)
+    assert [edge for edge in edges if "skip" in edge[0] + edge[1]] == [
+        ("block0_neuron", "block2_skip1_synapse"),
+        ("block1_neuron", "block2_skip0_scale"),
+        ("block1_neuron", "block2_skip2_synapse"),
+        ("block2_delay", "block4_skip0_flatten"),
+        ("block2_skip0_scale", "block2_neuron"),
+        ("block2_skip1_synapse", "block2_neuron"),
+        ("block2_skip2_synapse", "block2_neuron"),
+        ("block3_flatten", "block4_skip1_synapse"),
+        ("block4_skip0_flatten", "block4_skip0_synapse"),
+        ("block4_skip0_synapse", "output"),
+        ("block4_skip1_synapse", "output"),
+    ]
+    places = {name: place for place, name in enumerate(sorted(graph.nodes))}
+    assert all(places[a] < places[b] for a, b in graph.edges)
+
+
+def test_edges_into_one_node_add_up_to_the_networks_spikes(tmp_path) -> None:
+    """The equations of NIR, node by node in the order of the names, signals added where edges meet."""
+    net, path = residual_file(tmp_path)
+    graph = read_graph(path)
+    images = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(1))
+    logits, trace = net.run(images)
+    signals = {sorted(graph.nodes)[0]: net.blocks[0].current(images).detach().double().expand(6, *images.shape)}
+    for name in sorted(graph.nodes)[1:]:
+        node, arriving = graph.nodes[name], sum(signals[a] for a, b in graph.edges if b == name)
+        signals[name] = arriving if node.type == "Output" else simulate_steps([node], arriving)
+    by_label = {name.split("_", 1)[1]: signal for name, signal in signals.items()}
+    assert torch.equal(by_label["block1_neuron"].float(), trace.spikes[1])
+    assert torch.equal(by_label["block2_delay"].float(), trace.spikes[2])
+    assert 0.05 < trace.rates[2].mean() < 0.95
+    torch.testing.assert_close(by_label["output"].mean(0).float(), logits)
+
+
+def test_a_model_with_skips_comes_back_and_is_no_chain_for_its_nodes(tmp_path) -> None:
+    net, path = residual_file(tmp_path)
+    model = read_nir(path)
+    assert model.spec == net.spec
+    assert all(torch.equal(tensor, model.tensors[name]) for name, tensor in net.state_dict().items())
+    with pytest.raises(UnsupportedError) as error:
+        read_nir(path, nodes_only=True)
+    assert "block2_neuron (LIF): merges (" in str(error.value)
+    assert "block1_neuron (LIF): branches (" in str(error.value)
 
 
 def test_no_node_has_a_v_reset_which_old_releases_of_nir_refuse(tmp_path) -> None:
@@ -266,8 +343,13 @@ def conv(outputs, inputs, kernel=(3, 3), *, groups=1, bias=0.0, seed=0, **fields
 
 def simulate(nodes, x, steps, subtract=False):
     """The equations of NIR in Euler steps of DT, in float64, written out; `x` `[N, ...]` to `[T, N, ...]`."""
+    return simulate_steps(nodes, [x] * steps, subtract)
+
+
+def simulate_steps(nodes, xs, subtract=False):
+    """The same for inputs that differ from step to step."""
     states, outputs = [{} for _ in nodes], []
-    for _ in range(steps):
+    for x in xs:
         signal = torch.as_tensor(x).double()
         for entry, state in zip(nodes, states, strict=True):
             f = {

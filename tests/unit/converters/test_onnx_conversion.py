@@ -1,5 +1,6 @@
 """ANNs trained on the embedded digits, from ONNX to spikes."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -8,7 +9,7 @@ import onnx
 import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import nn
+from torch import Tensor, nn
 
 from bootstrap_core import IntegerNetwork, evaluate, load_dataset
 from bootstrap_core.datasets import Dataset, Split
@@ -20,7 +21,7 @@ from converters.onnx_conversion import convert_onnx
 from converters.onnx_model.import_onnx import import_onnx
 from converters.spiking_layers import MaxPooling, activations_first, spiking_layers
 from specs import UnsupportedError
-from specs.block import Encoding
+from specs.block import Encoding, skips_of
 
 MEAN, STD = 0.13, 0.31
 
@@ -66,6 +67,48 @@ def train(network: nn.Sequential, split: Split, epochs: int) -> None:
             optimizer.step()
 
 
+class Residual(nn.Module):
+    """A sum with an identity, one with a strided projection and norms, and one that goes into weights as it is."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.w0, self.w1, self.w2 = nn.Conv2d(1, 6, 5, 2, 2), nn.Conv2d(6, 6, 3, 1, 1), nn.Conv2d(6, 6, 3, 1, 1)
+        self.w3, self.w4, self.wp = nn.Conv2d(6, 8, 3, 2, 1), nn.Conv2d(8, 8, 3, 1, 1), nn.Conv2d(6, 8, 1, 2)
+        self.n4, self.np = nn.BatchNorm2d(8), nn.BatchNorm2d(8)
+        self.w5, self.w6 = nn.Conv2d(8, 8, 3, 1, 1), nn.Linear(392, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        r0 = self.w0(x).relu()
+        r2 = (self.w2(self.w1(r0).relu()) + r0).relu()
+        r4 = (self.n4(self.w4(self.w3(r2).relu())) + self.np(self.wp(r2))).relu()
+        return self.w6((self.w5(r4).relu() + r4).flatten(1))
+
+
+RESIDUAL_NODES = """
+c0 = Conv <strides=[2, 2], pads=[2, 2, 2, 2]> (x, w0.weight, w0.bias)                r0 = Relu(c0)
+c1 = Conv <pads=[1, 1, 1, 1]> (r0, w1.weight, w1.bias)                               r1 = Relu(c1)
+c2 = Conv <pads=[1, 1, 1, 1]> (r1, w2.weight, w2.bias)              s2 = Add(c2, r0) r2 = Relu(s2)
+c3 = Conv <strides=[2, 2], pads=[1, 1, 1, 1]> (r2, w3.weight, w3.bias)               r3 = Relu(c3)
+c4 = Conv <pads=[1, 1, 1, 1]> (r3, w4.weight, w4.bias)
+n4 = BatchNormalization(c4, n4.weight, n4.bias, n4.running_mean, n4.running_var)
+p4 = Conv <strides=[2, 2]> (r2, wp.weight, wp.bias)
+m4 = BatchNormalization(p4, np.weight, np.bias, np.running_mean, np.running_var)     s4 = Add(m4, n4) r4 = Relu(s4)
+c5 = Conv <pads=[1, 1, 1, 1]> (r4, w5.weight, w5.bias)              r5 = Relu(c5)    s5 = Add(r5, r4)
+f = Flatten(s5)
+y = Gemm <transB=1> (f, w6.weight, w6.bias)
+"""
+
+
+def write_residual(path: Path, network: Residual) -> Path:
+    nodes = re.sub(r"(\w+)\.(\w+)", r"\1_\2", RESIDUAL_NODES)
+    graph = onnx.parser.parse_graph(f"digits (float[n, 1, 28, 28] x) => (float[n, 10] y) {{ {nodes} }}")
+    tensors = {name.replace(".", "_"): tensor.detach().numpy() for name, tensor in network.state_dict().items()}
+    used = {name for node in graph.node for name in node.input}
+    graph.initializer.extend(numpy_helper.from_array(tensors[name], name) for name in sorted(used & tensors.keys()))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
 @pytest.fixture(scope="module")
 def digits() -> Dataset:
     return load_dataset("mnist-sample")
@@ -89,6 +132,37 @@ def cnn(tmp_path_factory, digits) -> Path:
     )  # fmt: skip
     train(network, digits.train, 6)
     return write_onnx(tmp_path_factory.mktemp("cnn") / "cnn.onnx", network)
+
+
+@pytest.fixture(scope="module")
+def residual(tmp_path_factory, digits) -> Path:
+    torch.manual_seed(0)
+    network = Residual().eval()
+    for norm in (network.n4, network.np):
+        norm.running_mean.normal_(0, 0.3)
+        norm.running_var.uniform_(0.2, 0.6)
+    train(network, digits.train, 3)
+    return write_residual(tmp_path_factory.mktemp("residual") / "residual.onnx", network)
+
+
+def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits) -> None:
+    ann = import_onnx(residual).ann
+    images = digits.train.images[:360].float() / 255
+    found = best_candidate(ann, images, name="residual", time_steps=16, encodings=[Encoding.SPIKE], mean=MEAN, std=STD)
+    spec = found.model.spec
+    assert [[(skip.source, skip.kind) for skip in skips_of(layer)] for layer in spec.layers] == [
+        [], [], [], [(1, "identity")], [], [(3, "conv")], [], [], [(5, "dense")],
+    ]  # fmt: skip
+    assert spec.blocks[4].skips[0].stride == (2, 2)
+    assert spec.blocks[-2].kind == "flatten"
+    assert found.agreement > 0.85
+    network = found.model.build()
+    with torch.no_grad():
+        logits, trace = network.run(images[:8])
+        exact_logits, exact = IntegerNetwork(network).run(images[:8])
+        assert torch.equal(network(images[:8]), logits)
+    assert torch.equal(logits, exact_logits)
+    assert all(torch.equal(a.double(), b.double()) for a, b in zip(trace.spikes, exact.spikes, strict=True))
 
 
 @pytest.mark.parametrize("entering", list(Encoding))

@@ -7,7 +7,7 @@ from torch import Tensor
 
 from converters import ann as nets
 from converters.ann import Ann, Node, run_ann
-from converters.linear_fold import Dense
+from converters.linear_fold import Conv, Dense
 from converters.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
 from specs import UnsupportedError
 
@@ -33,24 +33,44 @@ def chain(shape: tuple[int, ...], *operations: nets.Operation) -> Ann:
     return Ann(shape, tuple(nodes))
 
 
+def graph(shape: tuple[int, ...], *nodes: tuple[str, nets.Operation, str]) -> Ann:
+    """An ANN of nodes `(name, operation, names of its inputs)`, with their shapes; `x` is the image."""
+    made, outputs = [], {"x": torch.zeros(1, *shape)}
+    for name, operation, inputs in nodes:
+        outputs[name] = nets.apply_operation(operation, *(outputs[i] for i in inputs.split()))
+        made.append(Node(name, operation, tuple(inputs.split()), tuple(outputs[name].shape[1:])))
+    return Ann(shape, tuple(made), input_name="x")
+
+
+def weigh(linear: Dense | Conv, x: Tensor) -> Tensor:
+    if isinstance(linear, Dense):
+        return F.linear(x.flatten(1), linear.weight, linear.bias)
+    return F.conv2d(
+        x, linear.weight, linear.bias, linear.stride, linear.padding, linear.dilation, linear.groups
+    )  # fmt: skip
+
+
 def forward(layers: list[SpikingLayer], x: Tensor) -> Tensor:
     """The layers with ideal neurons."""
-    x = x.double()
+    outputs = [x := x.double()]
     for layer in layers:
         assert tuple(x.shape[1:]) == layer.before
-        x = x.flatten(1) if layer.flattens else x
+        assert layer.flattens == (isinstance(layer.linear, Dense) and len(layer.before) > 1)
         linear = layer.linear
-        if layer.is_any:
-            x = F.max_pool2d(x, linear.kernel, linear.stride, linear.padding)
-        elif isinstance(linear, Dense):
-            x = F.linear(x, linear.weight, linear.bias)
-        else:
-            geometry = linear.stride, linear.padding, linear.dilation, linear.groups
-            x = F.conv2d(x, linear.weight, linear.bias, *geometry)
+        x = F.max_pool2d(x, linear.kernel, linear.stride, linear.padding) if layer.is_any else weigh(linear, x)
+        for skip in layer.skips:
+            source = outputs[skip.source]
+            assert tuple(source.shape[1:]) == skip.before
+            assert not skip.linear.bias.any()
+            added = weigh(skip.linear, source)
+            if skip.diagonal is not None:
+                assert torch.equal(added, source * skip.diagonal.reshape(-1, *[1] * (source.dim() - 2)))
+            x = x + added
         if layer.activation is not None:
             activation = nets.Relu() if layer.slopes is not None else layer.activation
             x = nets.apply_operation(activation, x)
         assert tuple(x.shape[1:]) == layer.after
+        outputs.append(x)
     return x
 
 
@@ -120,7 +140,150 @@ def test_what_has_no_spiking_layers_is_refused() -> None:
     twice = chain((1, 9, 9), conv(2, 1), conv(2, 2), nets.Relu(), nets.Flatten(), dense(4, 50))
     with pytest.raises(UnsupportedError, match="Conv1: weights behind weights"):
         spiking_layers(twice, MaxPooling.ANY)
-    branch = Node("sum", nets.Add(), ("Relu1", "Relu1"), (5,))
-    ann = chain((6,), dense(5, 6), nets.Relu())
-    with pytest.raises(UnsupportedError, match="sum: a sum of two branches"):
-        spiking_layers(Ann((6,), (*ann.nodes, branch)), MaxPooling.ANY)
+
+
+# --- sums of branches
+
+RELU, ADD, MEAN, FLATTEN = nets.Relu(), nets.Add(), nets.AvgPool((2, 2), (2, 2)), nets.Flatten()
+
+
+def same(channels: int, inputs: int, **options) -> nets.Conv:
+    """A convolution that keeps the size."""
+    return conv(channels, inputs, padding=(1, 1), **options)
+
+
+def half(channels: int, inputs: int) -> nets.Conv:
+    return conv(channels, inputs, padding=(1, 1), stride=(2, 2))
+
+
+def head(inputs: int, before: str) -> tuple[tuple[str, nets.Operation, str], ...]:
+    return ("flat", FLATTEN, before), ("logits", dense(3, inputs), "flat")
+
+
+STEM = (("c0", same(2, 1), "x"), ("r0", RELU, "c0"))
+IDENTITY = (("c1", same(2, 2), "r0"), ("r1", RELU, "c1"), ("c2", same(2, 2), "r1"), ("s2", ADD, "c2 r0"),
+            ("r2", RELU, "s2"))  # fmt: skip
+SUMS = {
+    "identity": ((1, 6, 6), [[], [], [(1, "diagonal")], []], *STEM, *IDENTITY, *head(72, "r2")),
+    "identity first": ((1, 6, 6), [[], [], [(1, "diagonal")], []], *STEM, *IDENTITY[:3], ("s2", ADD, "r0 c2"),
+                       ("r2", RELU, "s2"), *head(72, "r2")),
+    "strided projection": (
+        (1, 6, 6), [[], [], [(1, "Conv")], []], *STEM, ("c1", half(4, 2), "r0"), ("r1", RELU, "c1"),
+        ("c2", same(4, 4), "r1"), ("p", conv(4, 2, 1, stride=(2, 2)), "r0"), ("s2", ADD, "c2 p"), ("r2", RELU, "s2"),
+        *head(36, "r2"),
+    ),
+    "two in a row": (
+        (1, 6, 6), [[], [], [(1, "diagonal")], [], [(3, "diagonal")], []], *STEM, *IDENTITY,
+        ("c3", same(2, 2), "r2"), ("r3", RELU, "c3"), ("c4", same(2, 2), "r3"), ("s4", ADD, "c4 r2"),
+        ("r4", RELU, "s4"), *head(72, "r4"),
+    ),
+    "nested": (
+        (1, 6, 6), [[], [], [(1, "diagonal")], [(1, "diagonal")], []], *STEM, *IDENTITY, ("c3", same(2, 2), "r2"),
+        ("s3", ADD, "c3 r0"), ("r3", RELU, "s3"), *head(72, "r3"),
+    ),
+    "scaled after the sum": (
+        (1, 6, 6), [[], [], [(1, "diagonal")], []], *STEM, *IDENTITY[:4], ("n", conv(2, 1, 1, groups=2), "s2"),
+        ("r2", RELU, "n"), *head(72, "r2"),
+    ),
+    "averages on either branch": (
+        (1, 8, 8), [[], [], [(1, "Conv")], []], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+        ("c2", same(2, 2), "r1"), ("a2", MEAN, "c2"), ("a0", MEAN, "r0"), ("s2", ADD, "a2 a0"), ("r2", RELU, "s2"),
+        *head(32, "r2"),
+    ),
+    "an average and weights after the sum": (
+        (1, 6, 6), [[], [], [(1, "Conv")], []], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+        ("s1", ADD, "r1 r0"), ("a1", MEAN, "s1"), ("c2", same(3, 2), "a1"), ("r2", RELU, "c2"), *head(27, "r2"),
+    ),
+    "no activation before a dense layer": (
+        (1, 6, 6), [[], [], [(1, "Dense")]], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+        ("s1", ADD, "r1 r0"), *head(72, "s1"),
+    ),
+    "no activation before flattened neurons": (
+        (1, 6, 6), [[], [], [(1, "Dense")], []], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+        ("s1", ADD, "r1 r0"), ("f", FLATTEN, "s1"), ("d", dense(5, 72), "f"), ("r2", RELU, "d"),
+        ("logits", dense(3, 5), "r2"),
+    ),
+    "logits": ((4,), [[], [(1, "diagonal")]], ("d0", dense(4, 4), "x"), ("r0", RELU, "d0"), ("d1", dense(4, 4), "r0"),
+               ("s", ADD, "d1 r0")),
+    "logits of maps": ((1, 4, 4), [[], [], [(1, "Dense")]], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+                       ("s", ADD, "r1 r0"), ("a", nets.AvgPool((4, 4), (4, 4)), "s"), ("f", FLATTEN, "a")),
+    "sum of activations, active": (
+        (1, 6, 6), [[], [], [(1, "diagonal")], []], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+        ("s1", ADD, "r1 r0"), ("r2", RELU, "s1"), *head(72, "r2"),
+    ),
+    "flat": ((4,), [[], [], [(1, "diagonal")], []], ("d0", dense(5, 4), "x"), ("r0", RELU, "d0"),
+             ("d1", dense(6, 5), "r0"), ("r1", RELU, "d1"), ("d2", dense(5, 6), "r1"), ("s", ADD, "d2 r0"),
+             ("r2", RELU, "s"), ("logits", dense(3, 5), "r2")),
+    "twice itself": ((4,), [[], [(1, "Dense")], []], ("d0", dense(5, 4), "x"), ("r0", RELU, "d0"),
+                     ("s", ADD, "r0 r0"), ("d1", dense(6, 5), "s"), ("r1", RELU, "d1"), ("logits", dense(3, 6), "r1")),
+    "from the image": ((1, 6, 6), [[], [(0, "Conv")], []], *STEM, ("c1", same(2, 2), "r0"), ("p", conv(2, 1, 1), "x"),
+                       ("s1", ADD, "c1 p"), ("r1", RELU, "s1"), *head(72, "r1")),
+    "weights before their activation": (
+        (1, 6, 6), [[], [], [(0, "Conv")], [], [(0, "Conv"), (2, "Conv")]], *STEM, ("c1", same(2, 2), "r0"),
+        ("r1", RELU, "c1"), ("c2", same(2, 2), "r1"), ("s2", ADD, "c0 c2"), ("r2", RELU, "s2"),
+        ("c3", same(2, 2), "r2"), ("r3", RELU, "c3"), ("c4", same(2, 2), "r3"), ("s4", ADD, "s2 c4"),
+        ("r4", RELU, "s4"),
+    ),
+    "leaky": (
+        (1, 6, 6), [[], [], [(1, "Conv")], []], ("c0", same(2, 1), "x"), ("r0", nets.LeakyRelu(0.3), "c0"),
+        ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"), ("c2", same(2, 2), "r1"), ("s2", ADD, "c2 r0"),
+        ("r2", nets.PRelu(torch.tensor([0.1, 0.4])), "s2"), *head(72, "r2"),
+    ),
+    "leaky and flat": (
+        (4,), [[], [], [(1, "Dense")]], ("d0", dense(5, 4), "x"), ("r0", nets.LeakyRelu(0.3), "d0"),
+        ("d1", dense(5, 5), "r0"), ("r1", RELU, "d1"), ("s", ADD, "r1 r0"), ("logits", dense(3, 5), "s"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_become_skips_that_are_the_ann(name) -> None:
+    shape, skips, *nodes = SUMS[name]
+    ann = graph(shape, *nodes)
+    layers = spiking_layers(activations_first(ann), MaxPooling.ERROR)
+    x = torch.randn(7, *shape, generator=GENERATOR)
+    wanted, _ = run_ann(ann, x)
+    torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
+    kinds = [[(s.source, type(s.linear).__name__ if s.diagonal is None else "diagonal") for s in layer.skips]
+             for layer in layers]  # fmt: skip
+    assert kinds == skips
+
+
+def test_a_maximum_that_others_read_too_stays_before_its_activation() -> None:
+    nodes = (*STEM[:1], ("m", nets.MaxPool((2, 2), (2, 2)), "c0"), ("r", RELU, "m"), ("s", ADD, "m r"))
+    ann = graph((1, 6, 6), *nodes, *head(18, "s"))
+    moved = activations_first(ann)
+    assert moved == ann
+
+
+def test_a_maximum_of_an_activation_may_be_skipped_from() -> None:
+    nodes = (*STEM, ("m", nets.MaxPool((2, 2), (2, 2)), "r0"), ("c1", same(2, 2), "m"), ("s", ADD, "c1 m"))
+    ann = graph((1, 6, 6), *nodes, ("r1", RELU, "s"), *head(18, "r1"))
+    layers = spiking_layers(ann, MaxPooling.ANY)
+    assert [[skip.source for skip in layer.skips] for layer in layers] == [[], [], [2], []]
+    x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
+    torch.testing.assert_close(forward(layers, x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-4)
+
+
+REFUSED = {
+    "parallel activations": (
+        (("c1", same(2, 2), "r0"), ("r1", RELU, "c1"), ("c2", same(2, 2), "r0"), ("r2", RELU, "c2"),
+         ("s", ADD, "r1 r2")),
+        r"r2: its weights read r0, and none of them r1, the layer before it: of branches that part, all but one",
+    ),
+    "weights behind a sum with weights": (
+        (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("c2", same(2, 2), "s"), ("r1", RELU, "c2")),
+        "c2: weights behind weights with no activation between them",
+    ),
+    "maximum of a sum": (
+        (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("m", nets.MaxPool((2, 2), (2, 2)), "s")),
+        "m: a maximum with no activation, or a leaky one, before it",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_sums_without_spiking_layers_are_refused_by_name(name) -> None:
+    nodes, message = REFUSED[name]
+    with pytest.raises(UnsupportedError, match=message):
+        spiking_layers(graph((1, 6, 6), *STEM, *nodes), MaxPooling.ANY)

@@ -1,0 +1,127 @@
+"""Calibration of layers with skips: every source in its own units, on one grid."""
+
+import pytest
+import torch
+
+from bootstrap_core import IntegerNetwork
+from converters import ann as nets
+from converters.ann import Ann, Node, run_ann
+from converters.calibrate import InputForm, calibrate
+from converters.spiking_layers import MaxPooling, spiking_layers
+from specs import UnsupportedError, skips_of
+from specs.block import Encoding
+
+GENERATOR = torch.Generator().manual_seed(0)
+RELU, ADD = nets.Relu(), nets.Add()
+T = 32
+STD = 0.5
+
+
+def conv(channels: int, inputs: int, kernel: int = 3, **options) -> nets.Conv:
+    spread = 1.5 / (inputs * kernel**2) ** 0.5
+    return nets.Conv(
+        torch.randn(channels, inputs, kernel, kernel, generator=GENERATOR) * spread,
+        torch.randn(channels, generator=GENERATOR) * 0.2,
+        padding=(kernel // 2, kernel // 2),
+        **options,
+    )
+
+
+def dense(outputs: int, inputs: int) -> nets.Dense:
+    weight = torch.randn(outputs, inputs, generator=GENERATOR) * 1.5 / inputs**0.5
+    return nets.Dense(weight, torch.randn(outputs, generator=GENERATOR) * 0.2)
+
+
+def graph(*nodes: tuple[str, nets.Operation, str]) -> Ann:
+    """Nodes `(name, operation, names of its inputs)` on images `x` of 1x8x8."""
+    made, outputs = [], {"x": torch.zeros(1, 1, 8, 8)}
+    for name, operation, inputs in nodes:
+        outputs[name] = nets.apply_operation(operation, *(outputs[i] for i in inputs.split()))
+        made.append(Node(name, operation, tuple(inputs.split()), tuple(outputs[name].shape[1:])))
+    return Ann((1, 8, 8), tuple(made), input_name="x")
+
+
+STEM = (("c0", conv(4, 1), "x"), ("r0", RELU, "c0"), ("c1", conv(4, 4), "r0"), ("r1", RELU, "c1"))
+SUMS = graph(
+    *STEM, ("c2", conv(4, 4), "r1"), ("s2", ADD, "c2 r0"), ("r2", RELU, "s2"),
+    ("c3", conv(6, 4, stride=(2, 2)), "r2"), ("r3", RELU, "c3"),
+    ("c4", conv(6, 6), "r3"), ("p4", conv(6, 4, 1, stride=(2, 2)), "r2"), ("s4", ADD, "c4 p4"), ("r4", RELU, "s4"),
+    ("c5", conv(6, 6), "r4"), ("r5", RELU, "c5"), ("s5", ADD, "r5 r4"),
+    ("f", nets.Flatten(), "s5"), ("d6", dense(12, 96), "f"), ("r6", RELU, "d6"),
+    ("d7", dense(12, 12), "r6"), ("r7", RELU, "d7"), ("d8", dense(12, 12), "r7"), ("s8", ADD, "d8 r6"),
+    ("r8", RELU, "s8"), ("logits", dense(5, 12), "r8"),
+)  # fmt: skip
+FROM_IMAGE = graph(
+    ("c0", conv(4, 1, 1), "x"), *STEM[1:3], ("p", conv(4, 1, 1), "x"), ("s", ADD, "c1 p"), ("r1", RELU, "s"),
+    ("f", nets.Flatten(), "r1"), ("logits", dense(5, 256), "f"),
+)  # fmt: skip
+
+
+def in_pixels(weight: torch.Tensor, source: int) -> torch.Tensor:
+    return weight / STD if source == 0 else weight
+
+
+@pytest.mark.parametrize(
+    ("ann", "form", "mean"),  # where convolutions pad the image, only a mean of 0 folds exactly
+    [
+        (SUMS, InputForm(Encoding.GRADED, 4), 0.0),
+        (SUMS, InputForm(Encoding.SPIKE), 0.0),
+        (FROM_IMAGE, InputForm(Encoding.SPIKE), 0.3),
+    ],
+    ids=["graded", "spikes", "from the image"],
+)
+@torch.no_grad()
+def test_every_source_has_its_own_scale_and_the_block_one_factor(ann: Ann, form: InputForm, mean: float) -> None:
+    images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    layers = spiking_layers(ann, MaxPooling.ERROR)
+    model, found = calibrate(ann, layers, images, name="a", time_steps=T, input_form=form, mean=mean, std=STD)
+    scales = {each.block: each.scale for each in found}
+    blocks = [i for i, layer in enumerate(model.spec.layers) if i and layer.kind != "flatten"]
+    for layer, i, source in zip(layers, blocks, [0, *blocks[:-1]], strict=True):
+        own = model.tensors[f"blocks.{i}.synapse.weight"].double()
+        factor = float((own / in_pixels(layer.linear.weight, source) / scales.get(source, 1.0)).median())
+        for k, (spec, skip) in enumerate(zip(skips_of(model.spec.layers[i]), layer.skips, strict=True)):
+            weight = skip.linear.weight if skip.diagonal is None else skip.diagonal
+            found_weight = model.tensors[f"blocks.{i}.skips.{k}.weight"].double()
+            torch.testing.assert_close(found_weight, factor * scales[spec.source] * in_pixels(weight, spec.source))
+
+
+@pytest.mark.parametrize(
+    ("ann", "form"),
+    [(SUMS, InputForm(Encoding.GRADED, 4)), (SUMS, InputForm(Encoding.SPIKE)), (FROM_IMAGE, InputForm(Encoding.SPIKE))],
+    ids=["graded", "spikes", "from the image"],
+)
+@torch.no_grad()
+def test_the_network_runs_as_it_was_calibrated_in_both_engines(ann: Ann, form: InputForm) -> None:
+    images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    layers = spiking_layers(ann, MaxPooling.ERROR)
+    model, found = calibrate(ann, layers, images, name="a", time_steps=T, input_form=form, std=STD)
+    wanted = run_ann(ann, images / STD, keep=True)[1]
+    network = model.build()
+    logits, trace = network.run(images)
+    for each in found:
+        goal = images if each.target == "input" else wanted[each.target]
+        error = (trace.rates[each.block] * each.scale - goal).square().mean().sqrt() / goal.square().mean().sqrt()
+        assert float(error) == pytest.approx(each.error, rel=0.25), each  # that was on a sample
+    assert torch.corrcoef(torch.stack([logits.flatten(), wanted["logits"].flatten()]))[0, 1] > 0.6
+    exact_logits, exact = IntegerNetwork(network).run(images)
+    assert torch.equal(exact_logits, logits)
+    assert all(torch.equal(a.double(), b.double()) for a, b in zip(trace.spikes, exact.spikes, strict=True))
+
+
+def test_sources_are_blocks_and_flattens_count() -> None:
+    images = torch.rand(4, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    layers = spiking_layers(SUMS, MaxPooling.ERROR)
+    model, _ = calibrate(SUMS, layers, images, name="a", time_steps=4, input_form=InputForm(Encoding.SPIKE))
+    skips = {i: [(s.source, s.kind) for s in skips_of(layer)] for i, layer in enumerate(model.spec.layers)}
+    assert {i: found for i, found in skips.items() if found} == {
+        3: [(1, "identity")], 5: [(3, "conv")], 8: [(5, "dense")], 10: [(8, "identity")],
+    }  # fmt: skip
+    assert model.spec.layers[7].kind == "flatten"
+    assert model.spec.layers[5].skips[0].stride == (2, 2)
+
+
+def test_a_graded_image_is_not_added_to_spikes() -> None:
+    layers, images = spiking_layers(FROM_IMAGE, MaxPooling.ERROR), torch.rand(4, 1, 8, 8)
+    with pytest.raises(UnsupportedError, match="r1 adds the image to spikes"):
+        calibrate(FROM_IMAGE, layers, images, name="a", time_steps=4, input_form=InputForm(Encoding.GRADED, 4))
