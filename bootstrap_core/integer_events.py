@@ -4,7 +4,7 @@ Needs numba. Spikes travel as trains, words of up to 32 steps (see `kernels.inte
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -34,7 +34,7 @@ from bootstrap_core.kernels.threads import workers
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.neuron import CubaNeuron
-from bootstrap_core.synapse import DenseSynapse
+from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, SkipSynapse, Synapse
 from specs.block import ConvSpec, skips_of
 from specs.fields import Shape
 from specs.neuron import Reset
@@ -214,9 +214,8 @@ class _Dense(_Layer):
 
 class _Conv(_Layer):
     def __init__(self, neurons: _Neurons, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
-        super().__init__(neurons, (*after[1:], after[0]))
-        rows, columns = (_reached(spec, axis, before[1 + axis], after[1 + axis]) for axis in range(2))
-        self.boxes = _boxes(_int8(_ungrouped(weight, spec.groups).permute(2, 3, 1, 0)), rows, columns, after[2])
+        super().__init__(neurons, _last(after))
+        self.boxes = _boxes(weight, spec, before, after)
         fan_in = weight[0].numel()
         self.sum_dtype = np.int16 if fan_in < FAN_IN_OF_INT16 else np.int32
 
@@ -225,6 +224,60 @@ class _Conv(_Layer):
         z = np.empty((steps, height, width * channels), self.sum_dtype)
         arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
         return int(kernels.conv_trains(x, *self.boxes, z, *arguments))
+
+
+class _Sum(_Layer):
+    """Neurons that several blocks reach, one synapse each: image by image, so that the sums stay in the cache."""
+
+    def __init__(self, neurons: _Neurons, shape: Shape, synapses: Sequence["_Synapse"]) -> None:
+        super().__init__(neurons, shape)
+        self.synapses = synapses
+
+    def _fire(self, x: Sequence[Words], steps: int, state: _State, trains: Words) -> int:
+        z = np.empty((steps, trains.shape[1]), np.int32)
+        arriving = [synapse.seen(source) for synapse, source in zip(self.synapses, x, strict=True)]
+        outside = 0
+        for image in range(len(trains)):
+            z[:] = 0
+            for synapse, source in zip(self.synapses, arriving, strict=True):
+                synapse.add(source[image], steps, z)
+            states = state.current[image], state.voltage[image], trains[image]
+            outside |= int(kernels.weighed_trains(z, *self.neurons.constants, steps, *states))
+        return outside
+
+
+class _Synapse(ABC):
+    """One of the synapses behind which a `_Sum` stands."""
+
+    @abstractmethod
+    def seen(self, x: Words) -> Words:
+        """Trains of a source as the synapse reads them."""
+
+    @abstractmethod
+    def add(self, x: Words, steps: int, z: Ints) -> None:
+        """Add its weighted input of one image to `z` `[steps, n]`."""
+
+
+class _DenseSynapse(_Synapse):
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = _int8(weight.t())
+
+    def seen(self, x: Words) -> Words:
+        return _rows(x)
+
+    def add(self, x: Words, steps: int, z: Ints) -> None:
+        kernels.add_dense(x, self.weight, steps, z)
+
+
+class _ConvSynapse(_Synapse):
+    def __init__(self, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
+        self.boxes, self.n_rows = _boxes(weight, spec, before, after), after[1]
+
+    def seen(self, x: Words) -> Words:
+        return x
+
+    def add(self, x: Words, steps: int, z: Ints) -> None:
+        kernels.add_conv(x, *self.boxes, z.reshape(steps, self.n_rows, -1))
 
 
 class _Flatten(_Stage):
@@ -238,14 +291,14 @@ class _Flatten(_Stage):
         return _State(empty, empty, empty.astype(np.uint32))
 
     def advance(self, x: Words, steps: int, state: _State) -> Words:
-        return np.ascontiguousarray(_channels_first(x)).reshape(len(x), *self.shape)
+        return _rows(x)
 
 
 class _Readout:
-    """An affine readout: sums of its weighted input over time; its neurons never fire."""
+    """An affine readout: sums of its weighted input over time; its neurons never fire. Reads all sources in a row."""
 
     def __init__(self, block: AffineBlock) -> None:
-        weight = block.quantized_weight()
+        weight = torch.cat([_as_matrix(synapse, weight) for synapse, weight in block.synapses()], dim=1)
         self.neurons = _Neurons.of(block.neuron, len(weight), bias=block.quantized_bias())
         self.weight = _int8(weight.t())
         self.both = np.concatenate([self.weight, np.abs(self.weight.astype(np.int16))], axis=1)
@@ -290,18 +343,19 @@ class EventEngine:
             for i in range(len(stages) + (self._pixels is not None), len(network.blocks) - (self._readout is not None)):
                 stages.append(_stage(network, i, grouped=i == 1))
             self._stages = stages
+        first = len(self.spec.layers) - len(stages) - (self._readout is not None)  # the block of the first stage
+        self._sources = [[skip.source - first for skip in skips_of(layer)] for layer in self.spec.layers[first:]]
 
     @staticmethod
     def takes(network: Network) -> bool:
-        """Whether no block has skips, no neuron 65,536 inputs, and no readout stands straight on graded input."""
+        """Whether a neuron has fewer than 65,536 inputs, and no readout stands straight on graded input."""
         graded = isinstance(network.blocks[0], GradedInputBlock)
         fan_in = [
-            block.quantized_weight()[0].numel()
+            sum(weight[0].numel() for _, weight in block.synapses())
             for block in network.blocks
             if isinstance(block, SpikingBlock | AffineBlock)
         ]
-        skips = any(skips_of(layer) for layer in network.spec.layers)
-        return not skips and max(fan_in) < MAX_INPUTS and not (graded and isinstance(network.blocks[1], AffineBlock))
+        return max(fan_in) < MAX_INPUTS and not (graded and isinstance(network.blocks[1], AffineBlock))
 
     @torch.no_grad()
     def run(self, images: Tensor, steps: int, *, spikes: bool = False, counts: bool = False) -> EventRun | None:
@@ -340,16 +394,16 @@ class EventEngine:
         driven, n_images = self._drive(images), len(images)
         states = [stage.rest(n_images) for stage in self._stages]
         kept: list[list[Words]] = [[] for _ in self._stages]
-        parts = _parts(steps)
+        parts, last = _parts(steps), list[Words]()
         for part in parts:
-            x = driven
-            for stage, state, trains in zip(self._stages, states, kept, strict=True):
-                x = stage.advance(x, part, state)
-                if keep or stage is self._stages[-1]:
+            x, outputs = driven, list[Words]()
+            for stage, state, sources, trains in zip(self._stages, states, self._sources, kept, strict=False):
+                x = stage.advance([x, *(outputs[source] for source in sources)] if sources else x, part, state)
+                outputs.append(x)
+                if keep:
                     trains.append(x)
-        last = [
-            np.ascontiguousarray(_channels_first(words)).reshape(n_images, prod(words.shape[1:])) for words in kept[-1]
-        ]
+            read = [x] if self._readout is None else [x, *(outputs[source] for source in self._sources[-1])]
+            last.append(np.concatenate([_rows(words) for words in read], axis=1))
         if self._readout is None:
             counts = np.zeros(last[0].shape, np.int64)
             for words in last:
@@ -418,9 +472,28 @@ def _stage(network: Network, index: int, *, grouped: bool) -> _Stage:
     assert isinstance(block, SpikingBlock)
     weight = block.quantized_weight()
     neurons = _Neurons.of(block.neuron, prod(after), bias=block.quantized_bias(), shift=block.delay_shift)
+    if skips := skips_of(network.spec.layers[index]):
+        sources = [before, *(shapes[skip.source] for skip in skips)]
+        synapses = [_synapse(*pair, source, after) for pair, source in zip(block.synapses(), sources, strict=True)]
+        return _Sum(neurons, _last(after), synapses)
     if isinstance(block.synapse, DenseSynapse):
         return _Dense(neurons, weight, grouped=grouped)
     return _Conv(neurons, weight, block.synapse.spec, before, after)
+
+
+def _synapse(synapse: Synapse | SkipSynapse, weight: Tensor, before: Shape, after: Shape) -> _Synapse:
+    if len(after) == 1:
+        return _DenseSynapse(_as_matrix(synapse, weight))
+    if isinstance(synapse, IdentitySynapse):
+        one = ConvSpec(channels=len(weight), kernel=(1, 1), groups=len(weight))
+        return _ConvSynapse(weight.reshape(-1, 1, 1, 1), one, before, after)
+    assert not isinstance(synapse, DenseSynapse)
+    return _ConvSynapse(weight, synapse.spec, before, after)
+
+
+def _as_matrix(synapse: Synapse | SkipSynapse, weight: Tensor) -> Tensor:
+    """The weight `[outputs, inputs]` of synapses between flat layers."""
+    return weight.diag() if isinstance(synapse, IdentitySynapse) else weight
 
 
 def _ungrouped(weight: Tensor, groups: int) -> Tensor:
@@ -446,10 +519,12 @@ def _reached(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> list[l
 
 
 def _boxes(
-    weight: npt.NDArray[np.int8], rows: list[list[tuple[int, int]]], columns: list[list[tuple[int, int]]], width: int
+    weight: Tensor, spec: ConvSpec, before: Shape, after: Shape
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """What `conv_trains` takes for a weight `[kernel height, kernel width, C, channels]`: slabs, rows, columns."""
-    kernel_height, _, inputs, channels = weight.shape
+    """What `add_conv` takes for a convolution of weight `[channels, C / groups, kh, kw]`: slabs, rows, columns."""
+    rows, columns = (_reached(spec, axis, before[1 + axis], after[1 + axis]) for axis in range(2))
+    taps, width = _int8(_ungrouped(weight, spec.groups).permute(2, 3, 1, 0)), after[2]
+    kernel_height, _, inputs, channels = taps.shape
     row_table = np.full((len(rows), max(map(len, rows)) + 1, 2), -1, np.int64)
     for y, pairs in enumerate(rows):
         row_table[y, : len(pairs)] = np.array(pairs, np.int64).reshape(-1, 2)
@@ -467,7 +542,7 @@ def _boxes(
     slabs = np.zeros((len(patterns), kernel_height, inputs, longest, channels), np.int8)
     for pattern, index in patterns.items():
         for tap, place in pattern:
-            slabs[index, :, :, place] = weight[:, tap]
+            slabs[index, :, :, place] = taps[:, tap]
     return slabs.reshape(len(patterns), kernel_height, inputs, -1), row_table, column_table
 
 
@@ -490,6 +565,11 @@ def _flat(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """`[N, C, H, W]` to `[N, H * W * C]`, or `[N, C]` as it is."""
     last = x if x.ndim == 2 else x.transpose(0, 2, 3, 1)
     return np.ascontiguousarray(last).reshape(len(x), prod(x.shape[1:]))
+
+
+def _rows(x: Words) -> Words:
+    """`[N, n]`, in the order of a flattened `[C, H, W]`."""
+    return np.ascontiguousarray(_channels_first(x)).reshape(len(x), prod(x.shape[1:]))
 
 
 def _channels_first(x: npt.NDArray[Any]) -> npt.NDArray[Any]:

@@ -17,12 +17,15 @@ from bootstrap_core.fixed_point import STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
 
 __all__ = [
     "WORD_STEPS",
+    "add_conv",
+    "add_dense",
     "constant_trains",
     "conv_trains",
     "count_trains",
     "dense_trains",
     "input_trains",
     "never_fires",
+    "weighed_trains",
 ]
 
 WORD_STEPS = 32
@@ -231,41 +234,66 @@ def never_fires(trains, weight, bias, forgets, keep_u, keep_v, limit, subtract, 
 
 
 @_compiled
-def conv_trains(trains, slabs, rows, columns, z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
-    """Trains `[N, n]` behind a convolution of trains `[N, H, W, C]`, all channels last.
+def add_conv(trains, slabs, rows, columns, z):
+    """Add to `z`, in steps of a weight, a convolution of one image's trains `[H, W, C]`, all channels last.
 
     An input position reaches a box of outputs. `columns[x]` is (class of x, first output column, how many), and
     `rows[y, a]` is (tap of the kernel, output row), ended by a row of -1. `slabs[class, tap, c]` has the weights to all
     channels of the columns reached, side by side: one run of memory. `z` `[steps, output rows, width * channels]`.
     """
-    _, height, width, inputs = trains.shape
+    height, width, inputs = trains.shape
     channels = z.shape[2] // columns[0, 3]
+    for y in range(height):
+        for x in range(width):
+            low, high = columns[x, 1] * channels, (columns[x, 1] + columns[x, 2]) * channels
+            for c in range(inputs):
+                word = trains[y, x, c]
+                if word == 0:
+                    continue
+                for a in range(rows.shape[1]):
+                    if rows[y, a, 0] < 0:
+                        break
+                    slab = slabs[columns[x, 0], rows[y, a, 0], c, : high - low]
+                    rest = word
+                    while rest != 0:
+                        reached = z[_lowest_bit(rest), rows[y, a, 1], low:high]
+                        rest = u32(rest & u32(rest - u32(1)))
+                        for j in range(len(slab)):
+                            reached[j] += slab[j]
+
+
+@_compiled
+def conv_trains(trains, slabs, rows, columns, z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
+    """Trains `[N, n]` behind a convolution of trains `[N, H, W, C]`; see `add_conv`."""
     flat = z.reshape(len(z), -1)
     outside = i32(0)
     out[:] = 0
     for image in range(len(trains)):
         flat[:steps] = 0
-        for y in range(height):
-            for x in range(width):
-                low, high = columns[x, 1] * channels, (columns[x, 1] + columns[x, 2]) * channels
-                for c in range(inputs):
-                    word = trains[image, y, x, c]
-                    if word == 0:
-                        continue
-                    for a in range(rows.shape[1]):
-                        if rows[y, a, 0] < 0:
-                            break
-                        slab = slabs[columns[x, 0], rows[y, a, 0], c, : high - low]
-                        rest = word
-                        while rest != 0:
-                            reached = z[_lowest_bit(rest), rows[y, a, 1], low:high]
-                            rest = u32(rest & u32(rest - u32(1)))
-                            for j in range(len(slab)):
-                                reached[j] += slab[j]
+        add_conv(trains[image], slabs, rows, columns, z)
         for t in range(steps):
             outside |= _step(
                 u[image], v[image], flat[t], UNIT, bias, forgets, keep_u, keep_v, limit, subtract, u32(t), out[image]
             )  # fmt: skip
+    return outside
+
+
+@_compiled
+def add_dense(trains, weight, steps, z):
+    """Add to `z` `[steps, n]`, in steps of a weight, dense synapses `[inputs, n]` of one image's trains `[inputs]`."""
+    members, counts = np.empty((steps, len(weight)), np.int32), np.empty(steps, np.int64)
+    _spread(trains, steps, members, counts)
+    for t in range(steps):
+        _add_rows(weight, members[t], 0, counts[t], z[t])
+
+
+@_compiled
+def weighed_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
+    """Trains `[n]` of one image's neurons with the weighted input `z` `[steps, n]`, in steps of a weight."""
+    outside = i32(0)
+    out[:] = 0
+    for t in range(steps):
+        outside |= _step(u, v, z[t], UNIT, bias, forgets, keep_u, keep_v, limit, subtract, u32(t), out)
     return outside
 
 

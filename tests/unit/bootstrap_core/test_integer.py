@@ -7,7 +7,6 @@ import torch
 
 from bootstrap_core.build import build_network
 from bootstrap_core.integer import IntegerNetwork
-from bootstrap_core.kernels import have_numba
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from specs.errors import SnnZooError, StateOverflowError
@@ -221,13 +220,24 @@ def test_no_images_give_no_logits() -> None:
     assert IntegerNetwork(make(AFFINE))(torch.zeros(0, 1)).shape == (0, 1)
 
 
-def test_skips_run_by_matrices_in_any_case() -> None:
-    chain = make(DENSE, DENSE, AFFINE)
+def test_skips_reach_the_neurons_in_every_engine() -> None:
     skipping = make(DENSE, {**DENSE, "skips": [{"source": 0, "kind": "dense"}]}, AFFINE)
-    assert IntegerNetwork(skipping)._events is None
-    assert (IntegerNetwork(chain)._events is None) == (not have_numba())
-    with torch.no_grad():
-        skipping.blocks[2].skips[0].weight.fill_(-3.0)
-    images = torch.ones(1, 1)
-    assert chain(images).item() > 0
-    assert IntegerNetwork(skipping)(images).item() == skipping(images).item() == 0
+    images, skip = torch.ones(1, 1), skipping.blocks[2].skips[0].weight
+    for weight, fires in ((0.0, True), (-3.0, False)):
+        with torch.no_grad():
+            skip.fill_(weight)
+        exact = IntegerNetwork(skipping)
+        logits = [exact(images).item(), skipping(images).item()]
+        exact._events = None
+        logits.append(exact(images).item())
+        assert len(set(logits)) == 1
+        assert (logits[0] > 0) == fires
+
+
+def test_the_fan_in_of_skips_counts_in_what_the_event_engine_takes() -> None:
+    pytest.importorskip("numba")
+    from bootstrap_core.integer_events import EventEngine
+
+    wide = {"kind": "dense", "features": 22_000}
+    ends = [{"kind": "dense", "features": 1, "skips": [{"source": 1, "kind": "dense"}] * n} for n in (1, 2)]
+    assert [EventEngine.takes(make(wide, end)) for end in ends] == [True, False]
