@@ -100,14 +100,18 @@ def best_candidate(
     source = _Source(ann, images[:N_CALIBRATION], judged, answers, name, time_steps, mean, std)
     found, problems = [], []
     for pooling in max_pooling if _has_maxima(ann) else max_pooling[:1]:
-        layers = spiking_layers(ann, pooling)
+        try:
+            layers = spiking_layers(ann, pooling)
+        except UnsupportedError as error:
+            problems.append(str(error))
+            continue
         for encoding in encodings:
             try:
                 found.append(_judge(source, layers, _form(source, layers, encoding), pooling))
             except (UnsupportedError, StateOverflowError) as error:
                 problems.append(f"{encoding} input: {error}")
     if not found:
-        raise UnsupportedError(f"{name}: no spiking form: {'; '.join(problems)}")
+        raise UnsupportedError(f"{name}: no spiking form: {'; '.join(dict.fromkeys(problems))}")
     return max(found, key=lambda candidate: candidate.agreement)
 
 

@@ -32,6 +32,39 @@ def test_check_prints_the_layer_table(run, spec_file) -> None:
     assert lines[-1].split() == ["total", "12,732", "12,704", "12,704"]
 
 
+RESIDUAL = """name: residual
+time_steps: 4
+neuron: {threshold: 0.5}
+input: {shape: [1, 28, 28]}
+blocks:
+  - {kind: conv, channels: 2, kernel: 3, stride: 2, padding: 1}
+  - {kind: conv, channels: 2, kernel: 3, padding: 1, skips: [{source: 1, kind: identity}]}
+  - {kind: flatten}
+  - {kind: affine, features: 10, skips: [{source: 1, kind: dense}]}
+training: {data: mnist-sample, epochs: 1, validation: 100, sample_iterations: 2}
+"""
+
+
+def test_a_network_with_skips_from_spec_to_score(run, tmp_path) -> None:
+    (tmp_path / "residual.yaml").write_text(RESIDUAL)
+    assert "2 conv + 1 " in run("check", tmp_path / "residual.yaml").stdout
+    run("build", tmp_path / "residual.yaml", "-o", tmp_path / "a.safetensors")
+    names = {name for name in read_model(tmp_path / "a.safetensors").tensors if "skips" in name}
+    assert names == {"blocks.2.skips.0.weight", "blocks.4.skips.0.weight"}
+    scores = []
+    for engine in ("torch", "integer"):
+        options = "--data", "mnist-sample", "--engine", engine, "--limit", 40, "--json"
+        score = json.loads(run("eval", tmp_path / "a.safetensors", *options).stdout)["results"][0]
+        scores.append({name: score[name] for name in ("loss", "rates", "synops")})
+    assert scores[0]["loss"] == scores[1]["loss"]
+    assert scores[0]["rates"][1:3] == pytest.approx(scores[1]["rates"][1:3])
+    assert scores[0]["synops"] == pytest.approx(scores[1]["synops"])
+    assert 0 < scores[0]["rates"][2] < 1
+    assert "FAILED" not in run("verify", tmp_path / "a.safetensors").stdout
+    error = run("convert", tmp_path / "a.safetensors", "-o", tmp_path / "a.net", code=1).stderr
+    assert "block 2: skips from block 1 (a .net is a chain of layers)" in error
+
+
 def test_check_names_line_field_and_value(run, tmp_path) -> None:
     (tmp_path / "bad.yaml").write_text("name: bad\ntime_steps: 0\ninput: {shape: [4]}\n"
                                        "blocks: [{kind: affine, features: 2}]\n")  # fmt: skip

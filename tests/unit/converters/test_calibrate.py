@@ -6,6 +6,7 @@ import torch
 from bootstrap_core import IntegerNetwork
 from converters import ann as nets
 from converters.ann import Ann, Node, run_ann
+from converters.ann_conversion import best_candidate
 from converters.calibrate import InputForm, calibrate
 from converters.spiking_layers import MaxPooling, spiking_layers
 from specs import UnsupportedError, skips_of
@@ -125,3 +126,15 @@ def test_a_graded_image_is_not_added_to_spikes() -> None:
     layers, images = spiking_layers(FROM_IMAGE, MaxPooling.ERROR), torch.rand(4, 1, 8, 8)
     with pytest.raises(UnsupportedError, match="r1 adds the image to spikes"):
         calibrate(FROM_IMAGE, layers, images, name="a", time_steps=4, input_form=InputForm(Encoding.GRADED, 4))
+
+
+def test_a_maximum_of_a_sum_is_averaged_where_it_cannot_be_by_any_neuron() -> None:
+    ann = graph(
+        *STEM, ("s", ADD, "r1 r0"), ("m", nets.MaxPool((2, 2), (2, 2)), "s"), ("f", nets.Flatten(), "m"),
+        ("logits", dense(5, 64), "f"),
+    )  # fmt: skip
+    images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    found = best_candidate(ann, images, name="a", time_steps=8, encodings=[Encoding.SPIKE])
+    assert found.max_pooling is MaxPooling.AVERAGE
+    with pytest.raises(UnsupportedError, match=r"^a: no spiking form: m: a maximum with no activation.*before it$"):
+        best_candidate(ann, images, name="a", time_steps=8, max_pooling=[MaxPooling.ANY])

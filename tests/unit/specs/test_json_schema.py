@@ -135,3 +135,11 @@ def test_the_schema_names_its_dialect() -> None:
 
 def test_the_schema_is_json() -> None:
     assert json.loads(json.dumps(SCHEMA)) == SCHEMA
+
+
+@pytest.mark.parametrize("kind", ["identity", "dense", "conv"])
+def test_skips_are_of_the_schema(kind: str) -> None:
+    readout = {**TINY["blocks"][-1], "skips": [{"source": 1, "kind": kind}]}
+    assert problems({**TINY, "blocks": [*TINY["blocks"][:-1], readout]}, SCHEMA) == []
+    readout["skips"][0]["source"] = -1
+    assert problems({**TINY, "blocks": [*TINY["blocks"][:-1], readout]}, SCHEMA)
