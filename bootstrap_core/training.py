@@ -2,8 +2,7 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -119,41 +118,36 @@ class Trainer:
         )
 
     def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:
-        network, recipe, device = self.network.train(), self.recipe, self.network.device
+        network, recipe = self.network.train(), self.recipe
         generator = torch.Generator().manual_seed(mix_seed(recipe.seed, epoch))
         order = torch.randperm(len(self.training), generator=generator)
-        for iteration, (images, labels) in enumerate(self._batches(order, generator)):
-            labels = labels.to(device)
-            logits: Tensor = network(images.to(device), self._modes(epoch, iteration))
+        for iteration, indices in enumerate(order.split(recipe.batch_size)):
+            images, labels = self._batch(indices, generator)
+            logits: Tensor = network(images, self._modes(epoch, iteration))
             loss = F.cross_entropy(logits * recipe.logit_scale, labels, label_smoothing=recipe.label_smoothing)
-            if not torch.isfinite(loss):
-                raise SnnZooError(f"loss is {loss.item()} in epoch {epoch}, batch {iteration}: lower the learning rate")
+            value = loss.item()
+            if not math.isfinite(value):
+                raise SnnZooError(f"loss is {value} in epoch {epoch}, batch {iteration}: lower the learning rate")
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate(epoch * self.n_batches + iteration)
             self.optimizer.zero_grad()
             loss.backward()
             self.optimizer.step()
-            self.stats.training.add(loss.item(), int((logits.argmax(1) == labels).sum()), len(labels))
+            self.stats.training.add(value, int((logits.argmax(1) == labels).sum()), len(labels))
             on_batch(iteration + 1, self.n_batches)
         network.eval()
 
-    def _batches(self, order: Tensor, generator: torch.Generator) -> Iterator[tuple[Tensor, Tensor]]:
-        """Images and labels of each batch; while one is trained on, the next is made."""
+    def _batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Images, augmented on the network's device, and labels.
 
-        def make(indices: Tensor) -> tuple[Tensor, Tensor]:
-            images = self.training.images[indices].float() / 255
-            if self.augment is not None:
-                images = self.augment(images, generator)
-            return images, self.training.labels[indices]
-
-        with ThreadPoolExecutor(1) as maker:
-            coming = None
-            for indices in order.split(self.recipe.batch_size):
-                ready, coming = coming, maker.submit(make, indices)
-                if ready is not None:
-                    yield ready.result()
-            if coming is not None:
-                yield coming.result()
+        Made between the steps, not beside them: torch would start a second team of threads, whose waiting takes more
+        from the steps than the work is.
+        """
+        device = self.network.device
+        images = self.training.images[indices].to(device).float() / 255
+        if self.augment is not None:
+            images = self.augment(images, generator)
+        return images, self.training.labels[indices].to(device)
 
     @torch.no_grad()
     def _fit_what_is_left(self, epoch: int) -> None:
