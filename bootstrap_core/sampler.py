@@ -65,17 +65,16 @@ class RateSampler(nn.Module):
         """Add pairs: mean weighted inputs `z` and mean rates `a`, of one shape."""
         z, a = (x.detach().flatten() for x in (z, a))
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.n_seen))
-        keys = torch.rand(len(z), dtype=torch.float64, generator=generator)
         self.n_seen += len(z)
         if len(self._keys) == self.capacity:  # only smaller keys than the largest kept can matter
-            chosen = (keys < self._keys.max()).nonzero().squeeze(1)
-        elif len(keys) > self.capacity:
-            chosen = torch.topk(keys, self.capacity, largest=False, sorted=False).indices
+            chosen, keys = _keys_below(float(self._keys.max()), len(z), generator)
         else:
-            chosen = torch.arange(len(keys))
+            keys, chosen = torch.rand(len(z), dtype=torch.float64, generator=generator), torch.arange(len(z))
+            if len(keys) > self.capacity:
+                keys, chosen = torch.topk(keys, self.capacity, largest=False, sorted=False)
         place = chosen.to(z.device)
         pairs = torch.stack([z[place], a[place]], dim=1).to("cpu", torch.float32)
-        self._keep(pairs, keys[chosen])
+        self._keep(pairs, keys)
 
     def merge(self, other: "RateSampler") -> None:
         """Add the pairs of another sampler, as if this one had seen them too."""
@@ -86,7 +85,7 @@ class RateSampler(nn.Module):
         pairs, keys = torch.cat([self._pairs, pairs]), torch.cat([self._keys, keys])
         if len(keys) > self.capacity:
             keys, order = torch.topk(keys, self.capacity, largest=False, sorted=False)
-            pairs = pairs[order]
+            pairs = pairs.index_select(0, order)
         self._pairs, self._keys = pairs, keys
 
     def fit(self) -> None:
@@ -130,6 +129,19 @@ class RateSampler(nn.Module):
 
             return curve_op.piecewise(z, centers, slopes)
         return piecewise(z, centers, slopes)
+
+
+def _keys_below(limit: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Of `n` uniform keys, the places of those below `limit`, rising, and these keys; the others are never drawn.
+
+    From one such place to the next it is a number of places that is geometrically distributed.
+    """
+    places = torch.full((1,), -1.0, dtype=torch.float64)
+    while (rest := n - float(places[-1])) > 0:
+        ways = torch.empty(int(limit * rest) + 1, dtype=torch.float64).geometric_(limit, generator=generator)
+        places = torch.cat([places, places[-1] + ways.cumsum(0)])
+    chosen = places[1 : int(torch.searchsorted(places, n))].long()
+    return chosen, limit * torch.rand(len(chosen), dtype=torch.float64, generator=generator)
 
 
 def mix_seed(seed: int, counter: int) -> int:

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.sampler import RateSampler
+from bootstrap_core.sampler import RateSampler, _keys_below
 from specs.errors import SnnZooError
 
 
@@ -202,6 +202,36 @@ def test_the_sample_is_uniform_over_all_that_was_added() -> None:
         sampler.add(torch.arange(start, start + 1000.0), torch.zeros(1000))
     counts = torch.histc(sampler.pairs[:, 0], bins=20, min=0, max=20_000)
     assert 60 <= counts.min() <= counts.max() <= 140  # 100 expected; standard deviation 9.5
+
+
+@pytest.mark.parametrize("limit", [0.002, 0.3, 0.9])
+def test_keys_below_a_limit_are_as_if_all_had_been_drawn(limit: float) -> None:
+    n, rounds, generator = 500, 400, torch.Generator().manual_seed(0)
+    drawn = [_keys_below(limit, n, generator) for _ in range(rounds)]
+    assert all(bool((places.diff() > 0).all()) for places, _ in drawn)
+    numbers = torch.tensor([float(len(places)) for places, _ in drawn], dtype=torch.float64)
+    deviation = (n * limit * (1 - limit)) ** 0.5  # of a binomial number
+    assert numbers.mean().item() == pytest.approx(n * limit, abs=4 * deviation / rounds**0.5)
+    assert numbers.std().item() == pytest.approx(deviation, rel=0.2)
+    places, keys = (torch.cat(column) for column in zip(*drawn, strict=True))
+    share = torch.histc(places.double(), bins=5, min=0, max=n) / len(places)
+    assert (share - 0.2).abs().max() < 4 * (0.16 / len(places)) ** 0.5
+    assert 0 <= keys.min() <= keys.max() < limit
+    assert keys.mean().item() == pytest.approx(limit / 2, abs=4 * limit / (12 * len(keys)) ** 0.5)
+
+
+def test_first_and_last_places_are_drawn_like_others() -> None:
+    generator = torch.Generator().manual_seed(0)
+    drawn = torch.cat([_keys_below(0.5, 3, generator)[0] for _ in range(1000)])
+    assert all(430 <= int((drawn == place).sum()) <= 570 for place in range(3))
+
+
+def test_a_full_sampler_takes_no_pairs_too() -> None:
+    sampler = RateSampler(capacity=10)
+    sampler.add(torch.arange(20.0), torch.zeros(20))
+    before = as_set(sampler)
+    sampler.add(torch.zeros(0), torch.zeros(0))
+    assert as_set(sampler) == before
 
 
 def two_samplers() -> tuple[RateSampler, RateSampler]:
