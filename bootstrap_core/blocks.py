@@ -143,11 +143,15 @@ class InputBlock(Block):
         if not mode.spiking or self.delay_shift or not len(x) or not self.neuron.runs_compiled(x, steps=time_steps):
             return self(x, mode, time_steps)
         plain = x.dim() == 2 and x.dtype == torch.float32 and not x.requires_grad
-        if mode is Mode.SNN and self.spec.exact_input and plain and not self.neuron.learns:
+        if self.spec.exact_input and plain and not self.neuron.learns:
             _, voltage_decay = self.neuron.quantized_decays()
             weight, bias = quantize_weight(self.weight), quantize_weight(self.bias)
             scaling = self.spec.mean, self.spec.std
-            return SteadyInput(x, weight, bias, *scaling, time_steps, voltage_decay, self.neuron.constants)
+            steady = SteadyInput(x, weight, bias, *scaling, time_steps, voltage_decay, self.neuron.constants)
+            if mode is Mode.SAMPLE:
+                current = steady.current()
+                self.sampler.add(current, steady.totals(current) / time_steps)
+            return steady
         current = self.current(x)
         z = current.expand(time_steps, *current.shape)
         return _fire_packed(self.neuron, self.sampler, z, current, mode, current_decay=self._current_decay())
@@ -303,8 +307,8 @@ class SpikingBlock(_SynapticBlock):
         bias, silences = self.quantized_bias(), self.training and self.dropout > 0
         alone = not self.neuron.learns and not skipped
         dense = isinstance(self.synapse, DenseSynapse) and alone
-        if isinstance(x, SteadyInput) and dense and mode is Mode.SNN and not silences:
-            return self.neuron.weigh_steady(x, self.synapse.quantized_weight(), bias)
+        if isinstance(x, SteadyInput) and dense and not silences:
+            return self._sampled(*self.neuron.weigh_steady(x, self.synapse.quantized_weight(), bias), bias, mode)
         x = packed(x)
         assert isinstance(x, Spikes)
         conv = isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1 and not silences and alone
@@ -318,11 +322,20 @@ class SpikingBlock(_SynapticBlock):
         else:
             mask = self.mask(x.values[0])
             spikes, z = self.neuron.weigh_and_fire(x, weight, bias, mask, 1 / (1 - self.dropout))
+        return self._sampled(spikes, z, bias, mode)
+
+    def _sampled(self, spikes: Spikes, z: Tensor, bias: Tensor | None, mode: Mode) -> Spikes:
+        """`spikes`, recorded in SAMPLE mode; `z` is the weighted input in steps of a weight, whole numbers.
+
+        It is `[T, N, C]`, or `[T, N, P, C]` of the places of a convolution.
+        """
         if mode is Mode.SAMPLE:
-            mean = z.sum(0, dtype=torch.int32).float().mul_(WEIGHT_STEP).div_(time_steps)
-            if conv:
-                mean = mean.transpose(1, 2).reshape(spikes.values.shape[1:])  # [N, P, O] -> [N, O, OH, OW]
-            self.sampler.add(self._drive(mean, bias), spikes.totals() / time_steps)
+            from bootstrap_core.kernels.count_op import add_up
+
+            mean = add_up(z).float().mul_(WEIGHT_STEP).div_(len(z))
+            if mean.dim() == 3:
+                mean = mean.transpose(1, 2).reshape(spikes.values.shape[1:])  # [N, P, C] -> [N, C, H, W]
+            self.sampler.add(self._drive(mean, bias), spikes.totals() / len(z))
         return spikes
 
     def _scale(self) -> Tensor | float:

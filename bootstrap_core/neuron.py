@@ -97,15 +97,15 @@ class CubaNeuron(nn.Module):
         *spikes, z = spiking_conv(*x, weight, geometry, *self.quantized_decays(), bias, *self.constants)
         return Spikes(*spikes), z
 
-    def weigh_steady(self, x: SteadyInput, weight: Tensor, bias: Tensor | None) -> Spikes:
-        """Spikes behind dense synapses from input neurons; see `steady_op.steady_dense`."""
+    def weigh_steady(self, x: SteadyInput, weight: Tensor, bias: Tensor | None) -> tuple[Spikes, Tensor]:
+        """The same behind dense synapses from input neurons; see `steady_op.steady_dense`."""
         from bootstrap_core.kernels.steady_op import steady_dense
 
         *current, steps, voltage_decay, constants = x
-        fired, link, _ = steady_dense(
+        fired, link, z = steady_dense(
             *current, weight, steps, voltage_decay, *constants, *self.quantized_decays(), bias, *self.constants
         )
-        return Spikes(fired, link)
+        return Spikes(fired, link), z
 
     @property
     def constants(self) -> tuple[float, float, float, bool]:

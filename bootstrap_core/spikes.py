@@ -2,7 +2,10 @@
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
+
+from bootstrap_core.fixed_point import MANT
 
 __all__ = ["Spikes", "SteadyInput"]
 
@@ -25,10 +28,16 @@ class Spikes(NamedTuple):
 
     def totals(self) -> Tensor:
         """How many over time, `[N, C, ...]` float32."""
-        from bootstrap_core.kernels.spiking_ops import count
+        from bootstrap_core.kernels.count_op import count
 
         totals: Tensor = count(self.values, self.link)
         return totals
+
+    def counts(self) -> Tensor:
+        """How many of each neuron, over time and images, `[C, ...]` int64."""
+        from bootstrap_core.kernels.count_op import add_up
+
+        return add_up(self.values.flatten(0, 1)).long()
 
     def flatten(self, first: int) -> "Spikes":
         """The axes from `first` on as one."""
@@ -54,9 +63,30 @@ class SteadyInput(NamedTuple):
 
     def spikes(self) -> Spikes:
         """Run the neurons."""
+        return self._run(self.current())
+
+    def current(self) -> Tensor:
+        """The current of each pixel, `[N, I]`."""
         from bootstrap_core.kernels.input_op import input_current
+
+        return input_current(self.images, self.weight, self.bias, self.mean, self.std)  # type: ignore[no-any-return]
+
+    def totals(self, current: Tensor) -> Tensor:
+        """How many spikes the neurons of a current `[N, I]` give, `[N, I]` float32, without a gradient.
+
+        Neurons of one current spike alike, so one runs for each of the 1/64 from the lowest current to the highest.
+        """
+        mantissas = (current.detach() * MANT).int()
+        lowest, highest = (int(bound) for bound in torch.aminmax(mantissas))
+        each = self._run(torch.arange(lowest, highest + 1)[None] / MANT).totals()[0]
+        return each.index_select(0, (mantissas - lowest).flatten()).reshape(mantissas.shape)
+
+    def counts(self) -> Tensor:
+        """How many spikes each neuron gives over time and images, `[I]` int64."""
+        return self.totals(self.current()).long().sum(0)
+
+    def _run(self, current: Tensor) -> Spikes:
         from bootstrap_core.kernels.spiking_ops import fire
 
-        current = input_current(self.images, self.weight, self.bias, self.mean, self.std)
         z = current.expand(self.steps, *current.shape)
         return Spikes(*fire(z, current.new_ones(1), self.voltage_decay, None, *self.constants))

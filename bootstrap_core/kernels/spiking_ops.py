@@ -20,7 +20,6 @@ from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.threads import split
 
 __all__ = [
-    "count",
     "cuba",
     "cuba_backward",
     "fire",
@@ -433,25 +432,3 @@ def _(spikes: Tensor, arrives: Tensor) -> Tensor:
 
 
 unpack.register_autograd(lambda ctx, grad: (None, grad))
-
-
-@torch.library.custom_op("snnzoo::count", mutates_args=())
-def count(spikes: Tensor, arrives: Tensor) -> Tensor:
-    """Spikes of each neuron over time, `[N, ...]` float32; the gradient is that of every step, made once."""
-    return spikes.sum(0, dtype=torch.int32).float()
-
-
-@count.register_fake
-def _(spikes: Tensor, arrives: Tensor) -> Tensor:
-    return torch.empty(spikes.shape[1:], device=spikes.device)
-
-
-def _count_setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
-    ctx.shape, ctx.dtype = inputs[0].shape, inputs[1].dtype
-
-
-def _count_backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-    return None, grad.to(ctx.dtype).expand(ctx.shape)
-
-
-count.register_autograd(_count_backward, setup_context=_count_setup)

@@ -126,6 +126,29 @@ def test_graded_pixels_enter_ann_mode_as_they_are() -> None:
     assert torch.equal(network(images(), LayerModes(Mode.ANN, 1)), network(images(), Mode.ANN))
 
 
+def test_a_tally_counts_graded_input_at_every_step() -> None:
+    network = make(input={"shape": [1, 4, 4], "encoding": "graded"})
+    x = images().where(images() > 0.5, 0)
+    logits, tally = network.tally(x)
+    assert torch.equal(logits, network(x))
+    assert torch.equal(tally.counts[0], T * (x > 0).sum(0))
+    assert tally.rates[0] == pytest.approx((x > 0).float().mean().item())
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("crossover", range(5))
+def test_a_tally_of_a_hybrid_counts_spikes_and_has_the_means_of_rates(crossover: int, fitted: Network) -> None:
+    modes = LayerModes(Mode.ANN, crossover)
+    logits, trace = fitted.run(images(), modes)
+    ours, tally = fitted.tally(images(), modes)
+    expected = trace.tally()
+    assert torch.equal(ours, logits)
+    assert tally.rates == expected.rates
+    assert [count is not None for count in tally.counts] == [i < crossover for i in range(5)]
+    for i in range(crossover):
+        assert torch.equal(tally.counts[i], expected.counts[i])
+
+
 def test_a_trace_shows_graded_input_at_every_step() -> None:
     _, trace = make(input={"shape": [1, 4, 4], "encoding": "graded"}).run(images(), Mode.SNN)
     assert trace.spikes[0].shape == (T, 5, 1, 4, 4)
@@ -243,6 +266,7 @@ def test_a_spiking_readout_gives_its_rates_as_logits(last) -> None:
     assert logits.shape == (3, network.spec.n_classes)
     exact, integer_trace = IntegerNetwork(network).run(images)
     assert torch.equal(exact, logits)
+    assert torch.equal(network.tally(images)[1].counts[-1], trace.spikes[-1].count_nonzero((0, 1)))
     fired = integer_trace.readout_voltage > 0.5 * 4096
     assert torch.equal(fired.to(torch.int8), integer_trace.spikes[-1])
 

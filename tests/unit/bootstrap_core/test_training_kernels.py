@@ -11,11 +11,12 @@ pytest.importorskip("numba")
 
 from bootstrap_core.build import build_network
 from bootstrap_core.functional import cuba, piecewise
-from bootstrap_core.kernels import curve_op, half, linear_op, spiking_ops
+from bootstrap_core.kernels import count_op, curve_op, half, linear_op, spiking_ops
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.sampler import RateSampler
+from bootstrap_core.spikes import Spikes, SteadyInput
 from specs.network import NetworkSpec
 
 
@@ -97,10 +98,14 @@ def make(*blocks: dict[str, Any], shape: tuple[int, ...] = (40,), **options: Any
     return build_network(NetworkSpec.model_validate(spec), seed=0).train()
 
 
-def train_once(network: Network, images: Tensor, mode: Mode, *, compiled: bool) -> tuple[Tensor, dict[str, Tensor]]:
+def choose_kernels(network: Network, compiled: bool) -> None:
     for module in network.modules():
         if isinstance(module, CubaNeuron | RateSampler):
             module.compiled = compiled
+
+
+def train_once(network: Network, images: Tensor, mode: Mode, *, compiled: bool) -> tuple[Tensor, dict[str, Tensor]]:
+    choose_kernels(network, compiled)
     network.zero_grad()
     torch.manual_seed(5)
     logits = network(images, mode)
@@ -159,6 +164,55 @@ def test_sampled_pairs_are_those_of_the_definition() -> None:
         train_once(network, images, Mode.SAMPLE, compiled=compiled)
     for ours, expected in zip(*(network.blocks[:-1] for network in networks), strict=True):
         assert torch.equal(ours.sampler.pairs, expected.sampler.pairs)
+
+
+@pytest.mark.parametrize("shape", [(5, 3, 700), (1, 4), (600, 2, 130), (0, 3), (4, 0, 2), (40, 1)])
+@pytest.mark.parametrize("dtype", [torch.int8, torch.int32])
+def test_sums_along_the_first_axis(dtype: torch.dtype, shape: tuple[int, ...]) -> None:
+    bound = 128 if dtype == torch.int8 else 1 << 20
+    x = torch.randint(-bound, bound, shape, generator=torch.Generator().manual_seed(0), dtype=dtype)
+    for numbers in (x, x.transpose(0, -1)):
+        total = count_op.add_up(numbers)
+        assert total.dtype == torch.int32
+        assert torch.equal(total, numbers.sum(0, dtype=torch.int32))
+
+
+def test_spikes_are_counted_over_time_and_each_step_gets_the_gradient_of_their_number() -> None:
+    values = (torch.rand(6, 3, 50, generator=torch.Generator().manual_seed(0)) < 0.3).to(torch.int8)
+    link = torch.zeros(values.shape, requires_grad=True)
+    spikes, grad = Spikes(values, link), torch.randn(3, 50)
+    totals = spikes.totals()
+    totals.backward(grad)
+    assert torch.equal(totals, values.float().sum(0))
+    assert torch.equal(link.grad, grad.expand(6, 3, 50))
+    assert torch.equal(spikes.counts(), values.long().sum((0, 1)))
+
+
+@pytest.mark.parametrize("subtract", [False, True])
+def test_input_neurons_are_counted_without_running_each(subtract: bool) -> None:
+    current = torch.randint(-70, 200, (5, 60), generator=torch.Generator().manual_seed(0)) / 64
+    steady = SteadyInput(current.requires_grad_(), 11, torch.tensor([0.125]), (1.25, 0.1, 1.0, subtract))
+    expected = steady.spikes().values.float().sum(0)
+    assert len(expected.unique()) > 5
+    assert torch.equal(steady.totals(), expected)
+    assert torch.equal(steady.counts(), expected.long().sum(0))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+@pytest.mark.parametrize("name", NETWORKS)
+def test_a_tally_counts_what_a_run_shows(name: str, compiled: bool) -> None:
+    network = NETWORKS[name]().eval()
+    choose_kernels(network, compiled)
+    images = torch.rand(5, *network.spec.input.shape, generator=torch.Generator().manual_seed(1))
+    logits, trace = network.run(images)
+    ours, tally = network.tally(images)
+    expected = trace.tally()
+    assert torch.equal(ours, logits)
+    assert tally.rates == (*expected.rates[:-1], 0.0)
+    assert tally.rates[-2] > 0
+    assert tally.counts[-1] is None
+    for count, shown in zip(tally.counts[:-1], expected.counts[:-1], strict=True):
+        assert torch.equal(count, shown)
 
 
 @pytest.mark.parametrize("rate", [0.02, 0.5])

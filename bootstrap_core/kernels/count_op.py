@@ -1,0 +1,56 @@
+"""Sums over time, and that of spikes as an operator that torch can compile and export; see `count_loop`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.kernels import count_loop
+from bootstrap_core.kernels.threads import split
+
+__all__ = ["add_up", "count"]
+
+
+ALIGN = 64
+"""Columns of one thread: whole cache lines of int8."""
+
+
+def add_up(x: Tensor) -> Tensor:
+    """`x.sum(0)` as int32, of integers `[R, ...]` of up to 32 bits; `torch.sum` copies all of it to int32 first."""
+    order = sorted(range(1, x.dim()), key=x.stride, reverse=True)  # as it lies in memory
+    lying = x.permute(0, *order)
+    total = torch.empty(lying.shape[1:], dtype=torch.int32)
+    rows, out = lying.contiguous().reshape(len(x), total.numel()).numpy(), total.view(-1).numpy()
+    split(
+        lambda start, stop: count_loop.add_up(rows, start, stop, out),
+        len(out),
+        work=x.numel(),
+        align=ALIGN,
+    )
+    return total.permute([order.index(axis) for axis in range(1, x.dim())])
+
+
+@torch.library.custom_op("snnzoo::count_spikes", mutates_args=())
+def count(spikes: Tensor, arrives: Tensor) -> Tensor:
+    """Spikes of each neuron over time, `[N, ...]` float32; the gradient is that of every step, made once.
+
+    Args:
+        spikes, arrives: spikes `[T, N, ...]`, int8, and their link; see `spiking_ops`.
+    """
+    return add_up(spikes).float()
+
+
+@count.register_fake
+def _(spikes: Tensor, arrives: Tensor) -> Tensor:
+    return torch.empty(spikes.shape[1:], device=spikes.device)
+
+
+def _setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:
+    ctx.shape, ctx.dtype = inputs[0].shape, inputs[1].dtype
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
+    return None, grad.to(ctx.dtype).expand(ctx.shape)
+
+
+count.register_autograd(_backward, setup_context=_setup)
