@@ -191,10 +191,11 @@ def test_spikes_are_counted_over_time_and_each_step_gets_the_gradient_of_their_n
 @pytest.mark.parametrize("subtract", [False, True])
 def test_input_neurons_are_counted_without_running_each(subtract: bool) -> None:
     current = torch.randint(-70, 200, (5, 60), generator=torch.Generator().manual_seed(0)) / 64
-    steady = SteadyInput(current.requires_grad_(), 11, torch.tensor([0.125]), (1.25, 0.1, 1.0, subtract))
+    gain = torch.ones(1, requires_grad=True)
+    steady = SteadyInput(current, gain, torch.zeros(1), 0.0, 1.0, 11, torch.tensor([0.125]), (1.25, 0.1, 1.0, subtract))
     expected = steady.spikes().values.float().sum(0)
     assert len(expected.unique()) > 5
-    assert torch.equal(steady.totals(), expected)
+    assert torch.equal(steady.totals(steady.current()), expected)
     assert torch.equal(steady.counts(), expected.long().sum(0))
 
 
