@@ -23,7 +23,10 @@ from bootstrap_core.stats import LearningStats
 from specs.errors import DataError, SnnZooError
 from specs.training import AugmentSpec, LearningRateSchedule, TrainingSpec
 
-__all__ = ["EpochReport", "Trainer", "fit"]
+__all__ = ["EpochReport", "Teacher", "Trainer", "fit"]
+
+Teacher = Callable[[Tensor], Tensor]
+"""From images `[N, C, H, W]` in 0..1 to logits `[N, classes]`."""
 
 
 @dataclass(frozen=True)
@@ -56,12 +59,15 @@ class Trainer:
         network: trained in place.
         split: the training images; the validation images are cut from them, balanced, by the seed.
         recipe: how; by default the spec's `training`.
+        teacher: gives logits `[N, classes]` for images `[N, C, H, W]` in 0..1, to learn from beside the labels.
 
     Raises:
         DataError: the split has no images left after the validation images, or labels beyond the classes.
     """
 
-    def __init__(self, network: Network, split: Split, recipe: TrainingSpec | None = None) -> None:
+    def __init__(
+        self, network: Network, split: Split, recipe: TrainingSpec | None = None, *, teacher: Teacher | None = None
+    ) -> None:
         recipe = recipe or network.spec.training or TrainingSpec()
         if recipe.validation >= len(split):
             raise DataError(
@@ -72,9 +78,10 @@ class Trainer:
                 f"label {int(split.labels.max())} in data of a network with {network.spec.n_classes} classes"
             )
         keep_freed_memory()
-        self.network, self.recipe = network, recipe
+        self.network, self.recipe, self.teacher = network, recipe, teacher
         self.training, self.validation = train_validation_split(split, n_validation=recipe.validation, seed=recipe.seed)
-        self.n_batches = math.ceil(len(self.training) / recipe.batch_size)
+        self.n_images = min(len(self.training), recipe.images_per_epoch or len(self.training))
+        self.n_batches = math.ceil(self.n_images / recipe.batch_size)
         self.scheduler = Scheduler(
             recipe.sample_period, max(1, min(recipe.sample_iterations, self.n_batches - 1)), recipe.crossover_epochs
         )
@@ -120,11 +127,11 @@ class Trainer:
     def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:
         network, recipe = self.network.train(), self.recipe
         generator = torch.Generator().manual_seed(mix_seed(recipe.seed, epoch))
-        order = torch.randperm(len(self.training), generator=generator)
+        order = torch.randperm(len(self.training), generator=generator)[: self.n_images]
         for iteration, indices in enumerate(order.split(recipe.batch_size)):
             images, labels = self._batch(indices, generator)
             logits: Tensor = network(images, self._modes(epoch, iteration))
-            loss = F.cross_entropy(logits * recipe.logit_scale, labels, label_smoothing=recipe.label_smoothing)
+            loss = self._loss(logits * recipe.logit_scale, images, labels)
             value = loss.item()
             if not math.isfinite(value):
                 raise SnnZooError(f"loss is {value} in epoch {epoch}, batch {iteration}: lower the learning rate")
@@ -136,6 +143,15 @@ class Trainer:
             self.stats.training.add(value, int((logits.argmax(1) == labels).sum()), len(labels))
             on_batch(iteration + 1, self.n_batches)
         network.eval()
+
+    def _loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+        part = self.recipe.distillation if self.teacher is not None else 0.0
+        loss = (1 - part) * F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        if self.teacher is None:
+            return loss
+        with torch.no_grad():
+            wanted = self.teacher(images).log_softmax(1)
+        return loss + part * F.kl_div(logits.log_softmax(1), wanted, log_target=True, reduction="batchmean")
 
     def _batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Images, augmented on the network's device, and labels.
@@ -188,8 +204,8 @@ class Trainer:
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`; the recipe may differ in its number of epochs only."""
-        ours, theirs = self.recipe.model_dump(mode="json"), dict(state["recipe"])
-        changed = sorted(key for key in ours if key != "epochs" and ours[key] != theirs.get(key))
+        ours, theirs = (dict(recipe) for recipe in (self.recipe, TrainingSpec.model_validate(state["recipe"])))
+        changed = sorted(key for key in ours if key != "epochs" and ours[key] != theirs[key])
         if changed:
             raise SnnZooError(f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)})")
         self.network.load_state_dict(state["network"])
@@ -203,13 +219,14 @@ def fit(
     split: Split,
     recipe: TrainingSpec | None = None,
     *,
+    teacher: Teacher | None = None,
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
 ) -> LearningStats:
     """Train `network` by bootstrap and leave it with the weights of the best epoch by SNN validation accuracy.
 
     Args:
         network: trained in place.
-        split: training images; see `Trainer`.
+        split, teacher: see `Trainer`.
         recipe: by default the spec's `training`.
         on_epoch: called with the report of each epoch.
 
@@ -221,7 +238,7 @@ def fit(
     >>> stats.snn.max_accuracy > 0.5
     True
     """
-    trainer = Trainer(network, split, recipe)
+    trainer = Trainer(network, split, recipe, teacher=teacher)
     best: dict[str, Tensor] = {}
     while trainer.epoch < trainer.recipe.epochs:
         report = trainer.run_epoch()

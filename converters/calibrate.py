@@ -31,10 +31,10 @@ CANDIDATES = 24
 """Thresholds tried for a layer, from a twentieth of its largest activation up to it."""
 N_SAMPLED = 1 << 16
 """Neurons of images that thresholds are tried on; a layer has many more."""
-TAU_GRAD = 0.1
-"""Width of the surrogate gradient, for tuning."""
-STATE_FLOATS, MARGIN = (STATE_MAX + 1) / STATE, 0.7
-"""Largest voltage of the hardware, in float units, and how much of it may be used on the images of the calibration."""
+TAU_GRAD = 0.005
+"""Width of the surrogate gradient, for tuning: half a threshold. Much wider or narrower ones tune worse."""
+STATE_FLOATS, MARGIN = (STATE_MAX + 1) / STATE, 0.35
+"""Largest voltage of the hardware, in float units, and the part of it that calibration may use: tuning takes more."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +112,8 @@ class _Calibrator:
         self, ann: Ann, images: Tensor, time_steps: int, form: InputForm, mean: float, std: float, seed: int
     ) -> None:
         self.images, self.time_steps, self.form = images, time_steps, form
+        # of this height the gradient of a rate is 1 / threshold, that of a neuron that keeps all it gets
+        self.surrogate = {"tau_grad": TAU_GRAD, "scale_grad": 4000 * TAU_GRAD / (time_steps + 1)}
         self.mean, self.std = mean + std * ann.mean, std * ann.std  # of both normalisations, one after the other
         self.generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
@@ -122,7 +124,7 @@ class _Calibrator:
         document: dict[str, Any] = {
             "name": name_from(name),
             "time_steps": self.time_steps,
-            "neuron": {"current_decay": 1.0, "voltage_decay": 0.0, "tau_grad": TAU_GRAD},
+            "neuron": {"current_decay": 1.0, "voltage_decay": 0.0, **self.surrogate},
             "input": {"shape": list(layers[0].before), "encoding": self.form.encoding.value},
             "blocks": [],
         }
@@ -228,7 +230,7 @@ class _Calibrator:
             "threshold": chosen.threshold,
             "current_decay": 1.0,
             "voltage_decay": 0.0,
-            "tau_grad": TAU_GRAD,
+            **self.surrogate,
         }
         return block, tensors, _fire(z, bias, threshold_mant(chosen.threshold, levels)), chosen.scale
 
@@ -273,7 +275,7 @@ class _Calibrator:
         block = {
             "kind": "avg_pool", "kernel": list(linear.kernel), "stride": list(linear.stride),
             "padding": list(linear.padding), "gain": one * prod(linear.kernel),
-            "neuron": {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0, "tau_grad": TAU_GRAD},
+            "neuron": {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0, **self.surrogate},
         }  # fmt: skip
         fired = F.max_pool2d(spikes.flatten(0, 1), linear.kernel, linear.stride, linear.padding)
         return block, fired.reshape(*spikes.shape[:2], *fired.shape[1:])

@@ -10,29 +10,24 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.augment import RandomAffine
-from bootstrap_core.datasets import Dataset, Split, train_validation_split
+from bootstrap_core.datasets import Dataset, Split
 from bootstrap_core.evaluation import Evaluation, accuracy_by_steps, batches, evaluate
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.network import Network
-from bootstrap_core.training import EpochReport, fit
+from bootstrap_core.training import EpochReport
 from converters.ann import Ann, run_ann
 from converters.ann_conversion import Candidate, best_candidate
 from converters.model import Model
 from converters.onnx_model.import_onnx import OnnxImport, import_onnx
 from converters.spiking_layers import MaxPooling
+from converters.tuning import tune
 from specs.block import Encoding
-from specs.training import AugmentSpec, TrainingSpec
 
 __all__ = ["OnnxConversion", "ann_input", "convert_onnx"]
 
 BATCH = 250
 N_IMAGES = 1256
 """Training images for calibration; what it does with them is in `ann_conversion`."""
-LEARNING_RATE = 3e-3
-"""Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid."""
-VALIDATION_PART = 12
-"""One training image in so many is held out of tuning, to choose the best epoch by."""
 
 
 @dataclass(frozen=True)
@@ -150,7 +145,7 @@ def convert_onnx(
         ann_accuracy = float((_answers(ann, dataset.test, mean, std) == dataset.test.labels).double().mean())
         converted = _accuracies(network, dataset.test, steps)
         if epochs:
-            _tune(network, dataset.train, epochs, seed, on_epoch)
+            tune(network, dataset.train, lambda x: _logits(ann, x, mean, std), epochs, seed=seed, on_epoch=on_epoch)
             tuned = _accuracies(network, dataset.test, steps)
         score = evaluate(IntegerNetwork(network), dataset.test)
     card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, "mean": mean, "std": std}}
@@ -173,6 +168,11 @@ def convert_onnx(
 def ann_input(ann: Ann, images: Tensor, mean: float, std: float) -> Tensor:
     """What the ANN takes, float32 `[N, *shape]`, of uint8 images `[N, C, H, W]`."""
     return (images.float().reshape(len(images), *ann.shape) / 255 - mean) / std
+
+
+def _logits(ann: Ann, images: Tensor, mean: float, std: float) -> Tensor:
+    """Of images in 0..1."""
+    return run_ann(ann, (images.reshape(len(images), *ann.shape) - mean) / std)[0]
 
 
 def _answers(ann: Ann, split: Split, mean: float, std: float) -> Tensor:
@@ -206,28 +206,3 @@ def _accuracies(network: Network, split: Split, steps: Sequence[int]) -> dict[in
     """In the integer engine."""
     found = accuracy_by_steps(IntegerNetwork(network), split, steps)
     return {t: found[t] for t in steps}
-
-
-def _tune(network: Network, split: Split, epochs: int, seed: int, on_epoch: Callable[[EpochReport], object]) -> None:
-    """Train on, and keep the best epoch; or the network as it was, if that answers better on held-out images.
-
-    The ANN has seen those as they are, so it is judged, and what tuning made of it, on images moved a little.
-    """
-    recipe = TrainingSpec(
-        epochs=epochs,
-        learning_rate=LEARNING_RATE,
-        validation=max(1, len(split) // VALIDATION_PART),
-        sample_iterations=10,
-        seed=seed,
-    )
-    held_out = train_validation_split(split, n_validation=recipe.validation, seed=seed)[1]
-    generator = torch.Generator().manual_seed(seed)
-    moved = RandomAffine(**AugmentSpec().model_dump())(held_out.images.float() / 255, generator)
-    judging = Split((moved * 255).round().to(torch.uint8), held_out.labels)
-    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    steps = network.spec.time_steps
-    untuned = _accuracies(network, judging, [steps])[steps] or 0.0
-    fit(network, split, recipe, on_epoch=on_epoch)
-    tuned = _accuracies(network, judging, [steps])[steps]
-    if tuned is None or tuned < untuned:
-        network.load_state_dict(before)

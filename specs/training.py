@@ -42,7 +42,9 @@ class TrainingSpec(StrictModel):
     Every `sample_period` epochs the first `sample_iterations` batches run as SNN to sample, one fits the activations,
     and the rest train as ANN; `crossover_epochs` moves one more block to SNN mode at each epoch named, `snn_epochs`
     trains the last epochs wholly as SNN, at `snn_learning_rate`; each of the two phases has its own learning-rate
-    schedule. `validation` images are cut from the training set to choose the best epoch.
+    schedule. `validation` images are cut from the training set to choose the best epoch. An epoch is one pass over the
+    training images, or over `images_per_epoch` of them, others each time. With a teacher, `distillation` is the part of
+    the loss that is the distance from its answers.
     """
 
     data: str = "mnist"
@@ -53,7 +55,9 @@ class TrainingSpec(StrictModel):
     weight_decay: Amount = 0.0
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     logit_scale: Annotated[Number, Field(gt=0)] = 1.0
+    distillation: Annotated[Number, Field(ge=0, le=1)] = 0.5
     augment: AugmentSpec | None = None
+    images_per_epoch: Positive | None = None
     validation: Positive = 5000
     sample_period: Positive = 10
     sample_iterations: Positive = 10

@@ -227,6 +227,40 @@ def test_the_loss_is_cross_entropy_of_scaled_logits_with_smoothed_labels(split: 
     assert report.training_accuracy == pytest.approx(accuracy)
 
 
+def test_a_teacher_s_part_of_the_loss_is_the_distance_from_its_answers(split: Split) -> None:
+    options = {"logit_scale": 2.5, "distillation": 0.3, "snn_learning_rate": 1e-12}
+    matrix = torch.randn(784, 10, generator=torch.Generator().manual_seed(0))
+
+    def teacher(images: Tensor) -> Tensor:
+        return images.flatten(1) @ matrix / 10
+
+    trainer = Trainer(network(), split, recipe(epochs=2, snn_epochs=1, **options), teacher=teacher)
+    trainer.run_epoch()
+    trainer.network.blocks[1].norm.update = lambda z, channel_axis: None
+    images = trainer.training.images.float() / 255
+    with torch.no_grad():
+        ours = (2.5 * trainer.network(images, Mode.SNN)).softmax(1)
+    theirs = teacher(images).softmax(1)
+    distance = (theirs * (theirs / ours).log()).sum(1).mean().item()
+    entropy = -ours.log()[torch.arange(N_TRAINING), trainer.training.labels].mean().item()
+    assert distance > 0.05
+    assert trainer.run_epoch().training_loss == pytest.approx(0.7 * entropy + 0.3 * distance, rel=1e-4)
+
+
+def test_an_epoch_may_be_some_of_the_images_others_each_time(split: Split, monkeypatch) -> None:
+    trainer = Trainer(network(), split, recipe(images_per_epoch=70))
+    seen: list[Tensor] = []
+    forward = trainer.network.forward
+    monkeypatch.setattr(trainer.network, "forward", lambda x, mode: seen.append(x.sum((1, 2, 3))) or forward(x, mode))
+    for epoch in range(2):
+        trainer._train(epoch, lambda done, total: None)
+    assert trainer.n_batches == 2
+    first, second = (set(part.tolist()) for part in torch.cat(seen).split(70))
+    assert len(first) > 65
+    assert len(second) > 65
+    assert first != second
+
+
 def test_training_lowers_the_loss(split: Split) -> None:
     trainer = Trainer(network(), split, recipe(epochs=6))
     losses = [trainer.run_epoch().training_loss for _ in range(6)]

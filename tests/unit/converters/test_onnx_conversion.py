@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from bootstrap_core import IntegerNetwork, evaluate, load_dataset
 from bootstrap_core.datasets import Dataset, Split
-from converters import onnx_conversion, read_model, write_model
+from converters import read_model, write_model
 from converters.ann import run_ann
 from converters.ann_conversion import best_candidate
 from converters.calibrate import InputForm, calibrate
@@ -182,19 +182,6 @@ def test_tuning_never_loses_what_it_is_judged_by(mlp, digits) -> None:
     assert found.tuned[4] > found.converted[4] - 0.02
     assert found.tuned[4] > found.ann - 0.05
     assert list(found.tuned) == [4, 2, 1]
-
-
-def test_tuning_mends_a_damaged_network(mlp, digits) -> None:
-    network = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=0, encodings=[Encoding.SPIKE]).model.build()
-    generator = torch.Generator().manual_seed(0)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            if parameter.dim() > 1:
-                parameter.add_(0.5 * torch.randn(parameter.shape, generator=generator) * parameter.std())
-    damaged = evaluate(IntegerNetwork(network), digits.test).accuracy
-    onnx_conversion._tune(network, digits.train, epochs=4, seed=0, on_epoch=lambda report: None)
-    mended = evaluate(IntegerNetwork(network), digits.test).accuracy
-    assert mended > damaged + 0.05
 
 
 def test_the_model_runs_exactly_as_scored_in_every_format(cnn, digits, tmp_path) -> None:

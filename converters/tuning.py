@@ -1,0 +1,104 @@
+"""Tuning of a calibrated network, as spikes, by labels and by the answers of the ANN that it was made of."""
+
+from collections.abc import Callable
+from math import prod
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.augment import RandomAffine
+from bootstrap_core.datasets import Split, train_validation_split
+from bootstrap_core.evaluation import evaluate
+from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.mode import Mode
+from bootstrap_core.network import Network
+from bootstrap_core.training import EpochReport, Teacher, fit
+from specs.errors import StateOverflowError
+from specs.network import NetworkSpec
+from specs.training import AugmentSpec, TrainingSpec
+
+__all__ = ["logit_scale", "neuron_steps", "tune"]
+
+LEARNING_RATE, BATCH = 3e-3, 50
+"""Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid.
+
+Small batches, since a step of spikes costs what its images cost.
+"""
+LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
+"""Images held out, to choose the best epoch by: one in so many, and no more than so many."""
+NEURON_STEPS = 6 << 30
+"""Work of all epochs at most, in neurons of all images and time steps: a minute or two."""
+N_SCALING = 1000
+"""Images on which logits are compared."""
+
+
+def tune(
+    network: Network,
+    split: Split,
+    teacher: Teacher,
+    epochs: int,
+    *,
+    seed: int = 0,
+    on_epoch: Callable[[EpochReport], object] = lambda report: None,
+) -> None:
+    """Train on, and keep the best epoch; or the network as it was, if that answers better on held-out images.
+
+    All epochs run as spikes: the rates of a few steps with a hard reset stray from any curve by more, layer after
+    layer, than tuning has to mend. The ANN has seen the held-out images as they are, so it is judged, and what tuning
+    made of it, on images moved a little.
+
+    Args:
+        network: tuned in place.
+        split: training images.
+        teacher: the ANN.
+        epochs: passes over the training images, or over as many as `NEURON_STEPS` allows.
+        seed: of everything random.
+        on_epoch: called with the report of each epoch.
+    """
+    n_validation = min(LARGEST_VALIDATION, max(1, len(split) // VALIDATION_PART))
+    recipe = TrainingSpec(
+        epochs=epochs,
+        snn_epochs=epochs,
+        snn_learning_rate=LEARNING_RATE,
+        batch_size=BATCH,
+        logit_scale=logit_scale(network, split, teacher),
+        images_per_epoch=max(BATCH, NEURON_STEPS // (epochs * neuron_steps(network.spec))),
+        validation=n_validation,
+        seed=seed,
+    )
+    held_out = train_validation_split(split, n_validation=n_validation, seed=seed)[1]
+    generator = torch.Generator().manual_seed(seed)
+    moved = RandomAffine(**AugmentSpec().model_dump())(held_out.images.float() / 255, generator)
+    judging = Split((moved * 255).round().to(torch.uint8), held_out.labels)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    untuned = _accuracy(network, judging)
+    fit(network, split, recipe, teacher=teacher, on_epoch=on_epoch)
+    if _accuracy(network, judging) < untuned:
+        network.load_state_dict(before)
+
+
+def neuron_steps(spec: NetworkSpec) -> int:
+    """Neurons of all layers times T: what one image costs."""
+    return spec.time_steps * sum(prod(shape) for shape in spec.shapes)
+
+
+@torch.no_grad()
+def logit_scale(network: Network, split: Split, teacher: Teacher) -> float:
+    """What the network's logits must be multiplied by to be of the size of the teacher's; a shift means nothing."""
+    images = split.images[:N_SCALING].float() / 255
+    ours, theirs = (
+        logits - logits.mean(1, keepdim=True) for logits in (_logits(network, images), teacher(images).float())
+    )
+    return max(1e-3, float((ours * theirs).sum() / ours.square().sum().clamp_min(1e-12)))
+
+
+def _logits(network: Network, images: Tensor) -> Tensor:
+    return torch.cat([network(part, Mode.SNN) for part in images.split(BATCH)])
+
+
+def _accuracy(network: Network, split: Split) -> float:
+    """In the integer engine; 0 if a state leaves 24 bits."""
+    try:
+        return evaluate(IntegerNetwork(network), split).accuracy
+    except StateOverflowError:
+        return 0.0

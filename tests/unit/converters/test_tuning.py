@@ -1,0 +1,86 @@
+"""Tuning, of a network whose teacher knows the answer."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from bootstrap_core import IntegerNetwork, build_network, evaluate, fit, load_dataset
+from bootstrap_core.datasets import Dataset
+from bootstrap_core.mode import Mode
+from bootstrap_core.network import Network
+from converters import tuning
+from converters.tuning import logit_scale, neuron_steps, tune
+from specs.network import NetworkSpec
+from specs.training import TrainingSpec
+
+
+@pytest.fixture(scope="module")
+def digits() -> Dataset:
+    return load_dataset("mnist-sample")
+
+
+@pytest.fixture(scope="module")
+def trained(digits: Dataset) -> Network:
+    neuron = {"threshold": 1.25, "current_decay": 1.0, "voltage_decay": 0.03, "tau_grad": 0.1}
+    document = {
+        "name": "tuned",
+        "time_steps": 8,
+        "neuron": neuron,
+        "input": {"shape": [784], "mean": 0.5, "std": 0.5},
+        "blocks": [{"kind": "dense", "features": 40}, {"kind": "affine", "features": 10}],
+    }
+    network = build_network(NetworkSpec.model_validate(document), seed=0)
+    fit(network, digits.train, TrainingSpec(epochs=6, validation=200, batch_size=50, learning_rate=3e-3))
+    return network
+
+
+def copied(network: Network) -> Network:
+    again = build_network(network.spec, seed=1)
+    again.load_state_dict(network.state_dict())
+    return again
+
+
+def by(network: Network, factor: float = 1.0):
+    """A teacher: the network's logits times a factor, off by 3."""
+
+    def answer(images: Tensor) -> Tensor:
+        with torch.no_grad():
+            return factor * network(images, Mode.SNN) + 3
+
+    return answer
+
+
+def test_logits_are_brought_to_the_size_of_the_teacher_s(trained: Network, digits: Dataset) -> None:
+    assert logit_scale(trained, digits.train, by(trained, 7.0)) == pytest.approx(7, rel=1e-3)
+
+
+def test_an_image_costs_its_neurons_times_the_steps(trained: Network) -> None:
+    assert neuron_steps(trained.spec) == 8 * (784 + 40 + 10)
+
+
+def test_a_damaged_network_is_mended(trained: Network, digits: Dataset) -> None:
+    damaged = copied(trained)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in damaged.parameters():
+            if parameter.dim() > 1:
+                parameter.add_(0.7 * torch.randn(parameter.shape, generator=generator) * parameter.std())
+    before = evaluate(IntegerNetwork(damaged), digits.test).accuracy
+    tune(damaged, digits.train, by(trained, 5.0), 2)
+    assert evaluate(IntegerNetwork(damaged), digits.test).accuracy > before + 0.05
+
+
+def test_what_answers_worse_is_taken_back(trained: Network, digits: Dataset, monkeypatch) -> None:
+    monkeypatch.setattr(tuning, "LEARNING_RATE", 5.0)
+    network = copied(trained)
+    tune(network, digits.train, by(trained), 1)
+    for name, tensor in network.state_dict().items():
+        assert torch.equal(tensor, trained.state_dict()[name]), name
+
+
+def test_an_epoch_is_as_long_as_the_work_allows(trained: Network, digits: Dataset, monkeypatch) -> None:
+    found: list[TrainingSpec] = []
+    monkeypatch.setattr(tuning, "fit", lambda network, split, recipe, **options: found.append(recipe))
+    monkeypatch.setattr(tuning, "NEURON_STEPS", 600 * neuron_steps(trained.spec))
+    tune(copied(trained), digits.train, by(trained), 3)
+    assert (found[0].epochs, found[0].snn_epochs, found[0].images_per_epoch) == (3, 3, 200)
