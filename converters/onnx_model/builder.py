@@ -28,7 +28,7 @@ from converters.ann import (
     PRelu,
     Relu,
 )
-from converters.onnx_model.data import Data, Floats, Maps, Refused, maps_of, rows_of
+from converters.onnx_model.data import Data, Floats, Maps, Refused, is_upright, maps_of, rows_of, turned
 from converters.onnx_model.folding import (
     add_channel_of_ones,
     channel_wise,
@@ -110,6 +110,8 @@ class AnnBuilder:
 
     def conv(self, data: Data, weight: Floats, windows: Windows, groups: int) -> Data:
         """Cross-correlation with weight `[channels, C / groups, kh, kw]`."""
+        if is_upright(data):
+            return turned(self.conv(turned(data), weight.swapaxes(2, 3), windows.turned, groups))
         maps = self._maps(data)
         data = self._settled(data)
         pads = _sum(windows.pads, maps.pads)
@@ -157,6 +159,8 @@ class AnnBuilder:
 
     def average_pool(self, data: Data, windows: Windows) -> Data:
         """The mean over windows, in which padding counts as zeros."""
+        if is_upright(data):
+            return turned(self.average_pool(turned(data), windows.turned))
         maps = self._maps(data)
         pads = _sum(windows.pads, maps.pads)
         if data.scale is not None and channel_wise(data.scale) is None:
@@ -178,6 +182,8 @@ class AnnBuilder:
 
     def max_pool(self, data: Data, windows: Windows) -> Data:
         """The maximum over windows, in which padding does not count."""
+        if is_upright(data):
+            return turned(self.max_pool(turned(data), windows.turned))
         maps = self._maps(data)
         factor = channel_wise(data.scale)
         per_channel = data.shift is None or channel_wise(data.shift) is not None

@@ -10,7 +10,19 @@ from converters.onnx_model.load import MAX_ELEMENTS, Array
 from specs.errors import UnsupportedError
 from specs.fields import Shape
 
-__all__ = ["Data", "Floats", "Index", "Maps", "Refused", "Relayout", "maps_of", "rows_of", "spread_over"]
+__all__ = [
+    "Data",
+    "Floats",
+    "Index",
+    "Maps",
+    "Refused",
+    "Relayout",
+    "is_upright",
+    "maps_of",
+    "rows_of",
+    "spread_over",
+    "turned",
+]
 
 Index = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
@@ -164,6 +176,17 @@ def maps_of(data: Data, *, movable: bool) -> Maps:
         f"reads {list(data.index.shape)} laid out otherwise than {data.source}, {list(data.shape)}, gives it: "
         "no weights can absorb that"
     )
+
+
+def is_upright(data: Data) -> bool:
+    """Whether maps of height 1 stand upright in the tensor, `[N, C, L, 1]`, as tf2onnx writes pools of one axis."""
+    shape = data.index.shape
+    return len(shape) == 4 and len(data.shape) == 3 and data.shape[1] == 1 == shape[3] < shape[2]
+
+
+def turned(data: Data) -> Data:
+    """Maps with height and width exchanged."""
+    return replace(data, index=data.index.swapaxes(2, 3))
 
 
 def _check_batch(data: Data, rows: Index, shape: list[int]) -> None:

@@ -358,7 +358,7 @@ def quantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Dat
     builder.quantised[node.row] = None
     low, high = _bounds_of(zero.dtype.name)
     place = int(zero.flat[0])
-    if place != low or data.source == INPUT:
+    if place != low or data.source == INPUT or data.ending is not None:
         return builder.unchanged(data, "rounding is left out, and the bounds of its type")
     bound = (high - place) * float(scale.flat[0])
     builder.quantised[node.row] = bound

@@ -8,6 +8,7 @@ import onnx
 import torch
 from onnx import NodeProto, TensorProto
 from onnx.reference import ReferenceEvaluator
+from onnx.reference.op_run import OpRun
 from torch import Tensor
 
 from converters.ann import Ann, run_ann
@@ -19,7 +20,7 @@ from converters.onnx_model.windows import Windows
 from specs.errors import ConversionError
 from specs.fields import Shape
 
-__all__ = ["Layout", "Reference", "largest_errors", "make_reference"]
+__all__ = ["GlobalMaxPool", "Layout", "Reference", "largest_errors", "make_reference"]
 
 WIDER: dict[int, int] = {TensorProto.FLOAT16: TensorProto.FLOAT, TensorProto.BFLOAT16: TensorProto.FLOAT}
 LEAST = float(np.finfo(np.float32).min)
@@ -46,7 +47,7 @@ class Reference:
     It is the file's but for this: what is constant is given; half precision is computed in single; quantised
     activations are not rounded, as in the import. And what the evaluator of onnx 1.23 gets wrong is written in other
     nodes: BatchNormalization before opset 14, and padding of pools, or by `auto_pad` (MaxPool with
-    SAME_LOWER and strides, or with pads [0, 1, 0, 1]).
+    SAME_LOWER and strides, or with pads [0, 1, 0, 1]); or computed here: `GlobalMaxPool`.
     """
 
     evaluator: ReferenceEvaluator = field(repr=False)
@@ -79,6 +80,15 @@ class Reference:
                 text = str(error).strip()[:300] or type(error).__name__
                 raise ConversionError(f"onnx's evaluator cannot run the model: {text}") from None
         return np.concatenate(chunks)[: len(images)]
+
+
+class GlobalMaxPool(OpRun):
+    """The maximum of each map; that of onnx 1.23 takes the axes of maps with height and width, whatever they have."""
+
+    op_domain = ""
+
+    def _run(self, x: Array) -> tuple[Array]:
+        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
 def make_reference(
@@ -117,7 +127,7 @@ def make_reference(
         opset_imports=[onnx.helper.make_opsetid("", graph.opset)],
     )
     try:
-        evaluator = ReferenceEvaluator(model)
+        evaluator = ReferenceEvaluator(model, new_ops=[GlobalMaxPool])
     except Exception as error:  # of operators that it lacks in some version
         raise ConversionError(f"onnx's evaluator cannot run the model: {str(error).strip()[:300]}") from None
     return Reference(evaluator, values, graph, layout)

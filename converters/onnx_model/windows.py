@@ -29,6 +29,12 @@ class Windows:
     pads: Pads
     n_axes: int = 2
 
+    @property
+    def turned(self) -> "Windows":
+        """Those over maps with height and width exchanged."""
+        top, left, bottom, right = self.pads
+        return Windows(self.kernel[::-1], self.stride[::-1], self.dilation[::-1], (left, top, right, bottom))
+
     def output(self, height: int, width: int) -> Pair:
         """How many windows there are, downwards and across; 0 or less where none fits."""
         sides = []

@@ -132,6 +132,30 @@ def test_channels_in_another_order_through_a_pool(classify) -> None:
     classify("r = Relu(x) g = Gather<axis=1>(r, at) h = MaxPool<kernel_shape=[2,2]>(g)", {"at": np.array([1, 0])})
 
 
+@pytest.mark.parametrize(
+    ("nodes", "operation"),
+    [
+        ("h = MaxPool<kernel_shape=[3,1], strides=[2,1], pads=[1,0,0,0]>(r)", MaxPool((1, 3), (1, 2), (0, 1), (0, -1))),
+        ("p = AveragePool<kernel_shape=[2,1], strides=[3,1]>(r) h = Squeeze(p, last)", AvgPool((1, 2), (1, 3))),
+        ("h = Conv<group=2, strides=[2,1], pads=[4,0,2,0], dilations=[2,1]>(r, second)", None),
+    ],
+)
+def test_maps_of_one_axis_that_stand_upright(classify, nodes, operation) -> None:
+    weights = {
+        "first": numbers(4, 2, 3),
+        "second": numbers(4, 2, 3, 1, seed=4),
+        "upright": np.array([0, 0, 0, 1]),
+        "last": np.array([3]),
+    }
+    found = classify(f"c = Conv(x, first) r = Reshape(c, upright) {nodes}", weights, shape="1,2,16")
+    made = found.ann.nodes[1].operation
+    if operation is not None:
+        assert made == operation
+    else:
+        assert (made.stride, made.dilation, made.padding, made.groups) == ((1, 2), (1, 2), (0, 4), 2)
+        assert np.allclose(made.weight[:, :, 0, :3], weights["second"][..., 0])
+
+
 def test_maps_turned_over_are_refused(classify) -> None:
     nodes = "c = Conv(x, k) t = Transpose<perm=[0,1,3,2]>(c) h = Conv(t, l)"
     with pytest.raises(UnsupportedError, match="no weights can absorb that"):

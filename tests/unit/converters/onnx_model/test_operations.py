@@ -286,6 +286,12 @@ def test_largest_of_maps(write, nodes, opset) -> None:
     assert operations(import_onnx(write(nodes, opset=opset)), MaxPool) == [MaxPool((6, 6), (1, 1))]
 
 
+def test_the_largest_of_one_axis(classify) -> None:
+    nodes, weights = "c = Conv(x, k) g = GlobalMaxPool(c) h = Squeeze(g, last)", {"k": K1, "last": np.array([2])}
+    found = classify(nodes, weights, shape="1,2,9", features=4)
+    assert operations(found, MaxPool) == [MaxPool((1, 7), (1, 1))]
+
+
 def test_means_over_channels_are_refused(classify) -> None:
     with pytest.raises(UnsupportedError, match="not over height and width"):
         classify("h = ReduceMean<axes=[1]>(x)", features=36)
@@ -377,6 +383,15 @@ def test_endings_are_left_out(write, ending, opset) -> None:
     found = import_onnx(write(f"l = MatMul(x, w) {ending}", {"w": numbers(6, 4)}, shape="1,6", opset=opset))
     assert kinds(found) == ["Dense"]
     assert found.nodes[-1]["became"] == "removed"
+
+
+@pytest.mark.parametrize(("kind", "zero"), [("Softmax", -128), ("LogSoftmax", 127)])
+def test_an_ending_may_be_quantised(write, kind, zero) -> None:
+    nodes = f"l = MatMul(x, w) s = {kind}(l) q = QuantizeLinear(s, step, zero) y = DequantizeLinear(q, step, zero)"
+    weights = {"w": numbers(6, 4), "step": np.array(1 / 256, np.float32), "zero": np.array(zero, np.int8)}
+    found = import_onnx(write(nodes, weights, shape="1,6"))
+    assert kinds(found) == ["Dense"]
+    assert [row["became"] for row in found.nodes[1:]] == ["removed"] * 3
 
 
 def test_a_softmax_over_other_axes_is_refused(write) -> None:
