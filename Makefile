@@ -12,7 +12,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types bench bench-accuracy bench-scaling bench-migrate profile check-engines check-migrate check-netx check-nir check-onnx train docs clean
+.PHONY: help install demo test lint format types bench bench-accuracy bench-convert bench-scaling bench-migrate profile check-engines check-migrate check-netx check-nir check-onnx train docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -57,7 +57,7 @@ $(PEERS)/.installed: pyproject.toml
 	touch $@
 
 OTHERS := $(if $(PEER_PYTHON),,$(PEERS)/.installed)
-bench bench-scaling: export PEER_PYTHON := $(or $(PEER_PYTHON),$(PEERS)/bin/python)
+bench bench-convert bench-scaling: export PEER_PYTHON := $(or $(PEER_PYTHON),$(PEERS)/bin/python)
 bench bench-accuracy: export LAVA_PYTHON := $(LAVA_PYTHON)
 
 bench: install $(OTHERS)  ## Time inference and training beside the other programs: make bench LAVA_PYTHON=...
@@ -67,6 +67,10 @@ bench: install $(OTHERS)  ## Time inference and training beside the other progra
 bench-accuracy: install  ## Time to 98.7 % on MNIST beside lava-dl's tutorial, an hour: make bench-accuracy LAVA_PYTHON=...
 	$(BIN)/python tests/benchmarks/bench_accuracy.py $(BENCH_OPTIONS)
 	$(BIN)/python tests/make_readme_tables.py --print bench
+
+bench-convert: install $(OTHERS)  ## Convert a folder of ONNX files beside SpikingJelly, hours: ONNX_FOLDER=... DATA_DIR=... BENCH_OPTIONS=
+	$(BIN)/python tests/benchmarks/bench_convert.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)") $(BENCH_OPTIONS)
+	$(BIN)/python tests/make_readme_tables.py --print convert
 
 bench-scaling: install $(OTHERS)  ## Plot time against T, width and batch, ten minutes
 	$(BIN)/python tests/benchmarks/bench_scaling.py $(BENCH_OPTIONS)

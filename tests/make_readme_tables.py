@@ -1,6 +1,7 @@
 """Write the README's tables from what was measured: `python tests/make_readme_tables.py`.
 
-`models` comes from the cards inside the packaged weights, `bench` from the last `make bench` and `make bench-accuracy`.
+`models` comes from the cards inside the packaged weights, `bench` from the last `make bench` and `make bench-accuracy`,
+`convert` from the last `make bench-convert`.
 `--print NAME` only prints one.
 """
 
@@ -16,7 +17,9 @@ from zoo.factory import model_names, packaged_model
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
-BENCHMARKS = [ROOT / "tests" / "benchmarks" / "results" / f"{name}.json" for name in ("bench", "accuracy")]
+RESULTS = ROOT / "tests" / "benchmarks" / "results"
+BENCHMARKS = [RESULTS / f"{name}.json" for name in ("bench", "accuracy")]
+CONVERSIONS = RESULTS / "convert.json"
 BUSY = 0.2
 """Cores busy with other work before the benchmarks, above which the table says so."""
 
@@ -157,7 +160,98 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
         )
 
 
-TABLES = {"models": models_table, "bench": benchmark_table}
+def conversion_table() -> str:
+    """Each ONNX file's accuracy as ANN, as our SNN, and as SpikingJelly's."""
+    if not CONVERSIONS.exists():
+        return "Not measured yet: `make bench-convert`."
+    return render_conversions(json.loads(CONVERSIONS.read_text("utf-8")))
+
+
+STEPS = ("16", "8", "4")
+EACH = f"T = {' / '.join(STEPS)}"
+CONVERSION_COLUMNS = ("file", "ANN", "untuned, T = 16", f"tuned, {EACH}", "met", f"SpikingJelly, {EACH}", "`.net`", "s")
+
+
+def render_conversions(report: dict[str, Any]) -> str:
+    """The table of what `bench_convert.py` wrote: accuracies in percent, and below it what could not be done."""
+    versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
+    head = f"{report['cpu']}, {report['cores']} cores, {report['threads']} threads; {report['date']}. {versions}."
+    lines = [head, "", f"| {' | '.join(CONVERSION_COLUMNS)} |", "|---" * len(CONVERSION_COLUMNS) + "|"]
+    lines += [f"| {' | '.join(conversion_cells(row, report['targets']))} |" for row in report["rows"]]
+    return "\n".join([*lines, "", *(f"- {note}" for note in conversion_notes(report))])
+
+
+def conversion_cells(row: dict[str, Any], targets: dict[str, dict[str, float]]) -> list[str]:
+    """The row of the table."""
+    ours, theirs = row["snnzoo"], list(row["spikingjelly"].values())
+    peers = [found for found in theirs if "accuracy" in found]
+    best = {t: max((found["accuracy"][t] for found in peers), default=None) for t in STEPS}
+    spiking = percents(best) if peers else NOT_CONVERTED if theirs else "-"
+    if "error" in ours:
+        ann = peers[0]["ann"] if peers else None
+        return [f"`{row['file']}`", percent(ann), NOT_CONVERTED, "-", "-", spiking, "-", "-"]
+    netx = ours["netx"]
+    return [
+        f"`{row['file']}`",
+        percent(ours["ann"]),
+        percent(ours["untuned"].get("16")),
+        percents(ours["tuned"]),
+        targets_met(ours, targets),
+        spiking,
+        "-" if "error" in netx else "same" if netx["different"] == 0 else f"{netx['different']} images differ",
+        f"{ours['seconds']:.0f}",
+    ]
+
+
+NOT_CONVERTED = "not converted"
+
+
+def percents(accuracies: dict[str, float | None]) -> str:
+    """Accuracies at each T, as the tables have them."""
+    return " / ".join(percent(accuracies.get(t)) for t in STEPS) if accuracies else "-"
+
+
+def percent(part: float | None) -> str:
+    """A part of 1, as the tables have it."""
+    return "-" if part is None else f"{100 * part:.2f}"
+
+
+def targets_met(found: dict[str, Any], targets: dict[str, dict[str, float]]) -> str:
+    """Yes or no, or a question mark where something was not measured."""
+    wanted = [(found[stage].get(t), points) for stage, limits in targets.items() for t, points in limits.items()]
+    lost = [(100 * (found["ann"] - accuracy), points) for accuracy, points in wanted if accuracy is not None]
+    if any(loss > points + 1e-9 for loss, points in lost):
+        return "no"
+    return "yes" if len(lost) == len(wanted) else "?"
+
+
+def conversion_notes(report: dict[str, Any]) -> Iterator[str]:
+    """What a reader of the table must know."""
+    limits = {
+        stage: ", ".join(f"{points:g} at T = {t}" for t, points in targets.items())
+        for stage, targets in report["targets"].items()
+    }
+    told = "; ".join(f"{stage}: {limit}" for stage, limit in limits.items())
+    yield f"met: points of accuracy that the SNN may lose against the ANN, at most. {told[0].upper()}{told[1:]}."
+    recipes = list(dict.fromkeys(recipe for row in report["rows"] for recipe in row["spikingjelly"]))
+    if recipes:
+        yield (
+            "SpikingJelly: analog input, float weights, reset by subtraction, calibrated on the same images; at each T "
+            f"the recipe of its ({', '.join(recipes)}) that is best on the test set."
+        )
+    for row in report["rows"]:
+        errors = [found["error"] for found in row["spikingjelly"].values() if "error" in found]
+        if "error" in row["snnzoo"]:
+            yield f"`{row['file']}`, snnzoo: {row['snnzoo']['error']}"
+        elif "error" in row["snnzoo"]["netx"]:
+            yield f"`{row['file']}`, `.net`: {row['snnzoo']['netx']['error']}"
+        if errors and len(errors) == len(row["spikingjelly"]):
+            yield f"`{row['file']}`, {errors[0]}"
+    if report["busy_cores"] > BUSY:
+        yield f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so it took longer"
+
+
+TABLES = {"models": models_table, "bench": benchmark_table, "convert": conversion_table}
 
 
 def render(text: str) -> str:

@@ -56,6 +56,11 @@ def said_of(folder: Path) -> dict[str, dict[str, str]]:
     return {row[0]: dict(zip(table[0], row, strict=False)) for row in table[2:]}
 
 
+def normalisation(said: dict[str, str]) -> tuple[float, float]:
+    """Mean and std of the images that a file's ANN was trained on, by its line of the table."""
+    return (0.1307, 0.3081) if said.get("preprocessing") == NORMALISED else (0.0, 1.0)
+
+
 @torch.no_grad()
 def score(path: Path, said: dict[str, str], images: Tensor, labels: Tensor) -> Row:
     """Import a file and run it on all images."""
@@ -64,8 +69,8 @@ def score(path: Path, said: dict[str, str], images: Tensor, labels: Tensor) -> R
         found = import_onnx(path)
     except SnnZooError as error:
         return Row(path.name, f"{type(error).__name__}: {str(error).removeprefix(f'{path} ')}", said=told)
-    if said.get("preprocessing") == NORMALISED:
-        images = (images - 0.1307) / 0.3081
+    mean, std = normalisation(said)
+    images = (images - mean) / std
     images = images.reshape(len(images), *found.ann.shape)
     error, largest = largest_errors(found.ann, found.reference, images[:REAL_IMAGES])
     right = sum(

@@ -34,10 +34,6 @@ class Program:
 
     def __init__(self, name: str, command: list[str], threads: int) -> None:
         self.name = name
-        variables = ("OMP", "MKL", "OPENBLAS", "NUMBA")
-        environment = {**os.environ, **{f"{name}_NUM_THREADS": str(threads) for name in variables}}
-        if name == "snnzoo":
-            environment |= ENVIRONMENT  # as its commands run; torch's programs are faster without
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed by `close`
         try:
             self.process = subprocess.Popen(
@@ -46,7 +42,7 @@ class Program:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 text=True,
-                env=environment,
+                env=environment(name, threads),
             )
         except OSError as error:
             raise WorkerError(f"cannot start {command[0]}: {error.strerror}") from error
@@ -63,8 +59,7 @@ class Program:
             answer = ""
         if not answer:
             self.errors.seek(0)
-            end = "\n".join(f"  {line}" for line in self.errors.read().strip().splitlines()[-8:])
-            raise WorkerError(f"{self.name} failed at {request.get('work')}:\n{end}")
+            raise WorkerError(f"{self.name} failed at {request.get('work')}:\n{last_lines(self.errors.read())}")
         return dict(json.loads(answer))
 
     def close(self) -> None:
@@ -75,18 +70,55 @@ class Program:
         self.errors.close()
 
 
+def environment(name: str, threads: int) -> dict[str, str]:
+    """The environment of a program's process."""
+    variables = ("OMP", "MKL", "OPENBLAS", "NUMBA")
+    found = {**os.environ, **{f"{variable}_NUM_THREADS": str(threads) for variable in variables}}
+    return found | ENVIRONMENT if name == "snnzoo" else found  # as its commands run; others are faster without
+
+
+def last_lines(text: str, n: int = 8) -> str:
+    """The end of what a program said."""
+    return "\n".join(f"  {line}" for line in text.strip().splitlines()[-n:])
+
+
+def run_once(name: str, command: list[str], request: dict[str, Any], *, threads: int, seconds: float) -> dict[str, Any]:
+    """The answer of a worker that takes one request, as its last argument, prints JSON as its last line, and ends.
+
+    Raises:
+        WorkerError: it failed, or was not done in time and was stopped.
+    """
+    try:
+        done = subprocess.run(
+            [command[0], "-W", "ignore", str(HERE / command[1]), *command[2:], json.dumps(request)],
+            capture_output=True,
+            text=True,
+            env=environment(name, threads),
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        raise WorkerError(f"not done after {seconds:g} s") from error
+    except OSError as error:
+        raise WorkerError(f"cannot start {command[0]}: {error.strerror}") from error
+    if done.returncode:
+        raise WorkerError(f"{name} failed:\n{last_lines(done.stderr)}")
+    return dict(json.loads(done.stdout.splitlines()[-1]))
+
+
 def commands(peer_python: str | None, lava_python: str | None) -> dict[str, list[str]]:
     """How to start each program that is there, by name."""
     found = {"snnzoo": [sys.executable, "snnzoo_worker.py"]}
     if lava_python:
         found["lava-dl"] = [lava_python, "lava_dl_worker.py"]
     for peer in PEERS:
-        if _has(peer_python, peer):
+        if has_module(peer_python, peer):
             found[peer] = [peer_python or sys.executable, "peer_worker.py", peer]
     return found | {name: [sys.executable, "peer_worker.py", name] for name in REFERENCES}
 
 
-def _has(python: str | None, module: str) -> bool:
+def has_module(python: str | None, module: str) -> bool:
+    """Whether a Python, or this one, can import a module."""
     if not python:
         return find_spec(module) is not None
     code = f"import sys, importlib.util as u; sys.exit(u.find_spec({module!r}) is None)"

@@ -1,9 +1,12 @@
 """The benchmarks' code runs, and their table says what was measured. Nothing here is timed."""
 
 import importlib.util
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from bootstrap_core.datasets import SAMPLE_NAME, find_dataset
@@ -113,3 +116,176 @@ def test_programs_load_the_same_weights(workload, monkeypatch, tmp_path) -> None
     second = ours.Program({**request, "weights": str(path)}).network
     for one, other in zip(ours.synaptic(first), ours.synaptic(second), strict=True):
         assert torch.equal(one.quantized_weight(), other.quantized_weight())
+
+
+# --- conversions beside SpikingJelly
+
+
+TARGETS = {"untuned": {"16": 1.0}, "tuned": {"16": 0.2, "8": 0.5, "4": 1.0}}
+OURS = {
+    "ann": 0.99,
+    "untuned": {"16": 0.98, "8": 0.9},
+    "tuned": {"16": 0.988, "8": 0.985, "4": 0.98},
+    "netx": {"different": 0},
+    "seconds": 12.3,
+}
+PEER = {
+    "max": {"ann": 0.99, "accuracy": {"16": 0.95, "8": 0.9, "4": 0.5}},
+    "local": {"ann": 0.99, "accuracy": {"16": 0.94, "8": 0.91, "4": 0.6}},
+}
+
+
+def conversions(*rows):
+    names = ("cpu", "cores", "threads", "date", "busy_cores")
+    return {
+        **{name: report()[name] for name in names},
+        "targets": TARGETS,
+        "versions": {"onnx2torch": "2"},
+        "rows": rows,
+    }
+
+
+def conversion(ours=OURS, theirs=PEER, file="a.onnx"):
+    return {"file": file, "epochs": 2, "snnzoo": ours, "spikingjelly": theirs}
+
+
+def test_a_conversion_has_the_best_of_each_recipe(tables) -> None:
+    text = tables.render_conversions(conversions(conversion()))
+    assert "a processor, 2 cores, 2 threads; 2026-01-01. onnx2torch 2." in text
+    cells = "| `a.onnx` | 99.00 | 98.00 | 98.80 / 98.50 / 98.00 | yes | 95.00 / 91.00 / 60.00 | same | 12 |"
+    assert cells in text
+    assert "Untuned: 1 at T = 16; tuned: 0.2 at T = 16, 0.5 at T = 8, 1 at T = 4." in text
+    assert "(max, local)" in text
+
+
+def test_what_could_not_be_converted_is_told_below(tables) -> None:
+    refused = conversion({"error": "UnsupportedError: an LSTM"})
+    failed = conversion({**OURS, "netx": {"error": "skips"}}, {"max": {"error": "onnx2torch: why"}}, "b.onnx")
+    text = tables.render_conversions(conversions(refused, failed, conversion(theirs={}, file="c.onnx")))
+    assert "| `a.onnx` | 99.00 | not converted | - | - | 95.00 / 91.00 / 60.00 | - | - |" in text
+    assert "- `a.onnx`, snnzoo: UnsupportedError: an LSTM" in text
+    assert "| yes | not converted | - | 12 |" in text
+    assert "- `b.onnx`, `.net`: skips\n- `b.onnx`, onnx2torch: why" in text
+    assert "| yes | - | same | 12 |" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "answer"),
+    [
+        ({}, "yes"),
+        ({"ann": 0.9901}, "no"),
+        ({"untuned": {"16": 0.9799}}, "no"),
+        ({"tuned": {"16": 0.988, "8": 0.985, "4": 0.9799}}, "no"),
+        ({"tuned": {"16": 0.988, "8": 0.985, "4": None}}, "?"),
+        ({"tuned": {}}, "?"),
+    ],
+)
+def test_points_that_a_conversion_may_lose(tables, changes, answer) -> None:
+    assert tables.targets_met({**OURS, **changes}, TARGETS) == answer
+
+
+@pytest.fixture
+def programs(workload, monkeypatch):
+    return load("programs", TESTS / "benchmarks", monkeypatch)
+
+
+@pytest.fixture
+def bench_convert(programs, monkeypatch):
+    load("check_onnx", TESTS / "benchmarks", monkeypatch)
+    module = load("bench_convert", TESTS / "benchmarks", monkeypatch)
+    monkeypatch.setattr(module, "DATASET", SAMPLE_NAME)
+    monkeypatch.setattr(module, "busy_cores", lambda: 0.0)
+    monkeypatch.setattr(module, "has_module", lambda python, name: True)
+    return module
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("import sys, json; print('noise'); print(json.dumps({'got': json.loads(sys.argv[1])}))", None),
+        ("import time; time.sleep(60)", "not done after 2 s"),
+        ("raise ValueError('why not')", "peer failed:.*why not"),
+    ],
+)
+def test_a_worker_answers_in_time_or_says_why_not(programs, tmp_path, text, told) -> None:
+    worker = tmp_path / "worker.py"
+    worker.write_text(text)
+    command = [sys.executable, str(worker)]
+    if told is None:
+        assert programs.run_once("peer", command, {"n": 1}, threads=1, seconds=60) == {"got": {"n": 1}}
+    else:
+        with pytest.raises(programs.WorkerError, match=f"(?s){told}"):
+            programs.run_once("peer", command, {"n": 1}, threads=1, seconds=2)
+
+
+def test_rows_are_written_as_they_come_and_redone_by_name(bench_convert, monkeypatch, tmp_path) -> None:
+    for name in ("a.onnx", "b.onnx"):
+        (tmp_path / name).touch()
+    (tmp_path / "README.md").write_text(
+        "| file | preprocessing |\n|---|---|\n| b.onnx | (x/255-.1307)/.3081 |\n", "utf-8"
+    )
+    output, asked = tmp_path / "convert.json", []
+
+    def answer(name, command, request, *, threads, seconds):
+        asked.append((name, Path(request["path"]).name, request.get("recipe"), request["mean"]))
+        if (name, asked[-1][1]) == ("snnzoo", "b.onnx") and len(asked) < 8:
+            raise KeyboardInterrupt
+        if request.get("recipe") == "max":
+            raise bench_convert.WorkerError("not done")
+        return {"call": len(asked), "versions": {name: "1"}}
+
+    def rows():
+        return {row["file"]: row for row in json.loads(output.read_text("utf-8"))["rows"]}
+
+    monkeypatch.setattr(bench_convert, "run_once", answer)
+    arguments = ["bench_convert.py", "--folder", str(tmp_path), "--output", str(output)]
+    monkeypatch.setattr(sys, "argv", arguments)
+    with pytest.raises(KeyboardInterrupt):
+        bench_convert.main()
+    first = rows()
+    assert list(first) == ["a.onnx"]
+    assert first["a.onnx"]["spikingjelly"]["max"] == {"error": "not done"}
+    asked += [("",) * 4] * 8
+    monkeypatch.setattr(sys, "argv", [*arguments, "--only", "b."])
+    assert bench_convert.main() == 0
+    assert asked[-4:] == [("snnzoo", "b.onnx", None, 0.1307)] + [
+        ("spikingjelly", "b.onnx", recipe, 0.1307) for recipe in bench_convert.RECIPES
+    ]
+    assert rows()["a.onnx"] == first["a.onnx"]
+    assert json.loads(output.read_text("utf-8"))["versions"] == {"snnzoo": "1", "spikingjelly": "1"}
+    assert list(rows()) == ["a.onnx", "b.onnx"]
+
+
+def test_spikingjelly_calibrates_on_images_of_the_training_set(bench_convert, tmp_path) -> None:
+    from bootstrap_core.datasets import load_dataset
+    from converters.onnx_conversion import N_IMAGES
+
+    dataset = load_dataset(SAMPLE_NAME)
+    bench_convert.save_images(dataset, tmp_path / "images.npz")
+    with np.load(tmp_path / "images.npz") as arrays:
+        seen, test = arrays["calibration"], arrays["test"]
+    assert len(seen) == N_IMAGES
+    assert {image.tobytes() for image in seen} <= {image.tobytes() for image in dataset.train.images.numpy()}
+    assert (test == dataset.test.images.numpy()).all()
+
+
+def test_a_file_is_converted_scored_and_run_again_from_its_export(workload, monkeypatch, tmp_path) -> None:
+    worker = load("convert_worker", TESTS / "benchmarks", monkeypatch)
+    path = tmp_path / "tiny.onnx"
+    text = "(float[N,784] x) => (float[N,10] y) { h = MatMul(x, v) r = ACTIVATION(h) y = MatMul(r, w) }"
+    generator = np.random.default_rng(0)
+    request = {"path": str(path), "dataset": SAMPLE_NAME, "data": None, "mean": 0.0, "std": 1.0}
+    answers = {}
+    for activation in ("Relu", "Tanh"):
+        graph = onnx.parser.parse_graph(f"tiny {text.replace('ACTIVATION', activation)}")
+        for name, shape in (("v", (784, 12)), ("w", (12, 10))):
+            weight = generator.normal(0, 0.1, shape).astype(np.float32)
+            graph.initializer.append(onnx.numpy_helper.from_array(weight, name))
+        onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)]), path)
+        answers[activation] = worker.convert({**request, "time_steps": 4, "epochs": 0})
+    found = answers["Relu"]
+    assert sorted(found["untuned"]) == [1, 2, 4]
+    assert found["tuned"] == {}
+    assert found["netx"] == {"different": 0, "accuracy": found["untuned"][4], "images": 1000}
+    assert answers["Tanh"]["error"].startswith("UnsupportedError: tiny.onnx has")
+    assert "Tanh" in answers["Tanh"]["error"]

@@ -1,0 +1,125 @@
+"""`convert` beside SpikingJelly's converter, on the full MNIST test set, for each ONNX file of a folder.
+
+    python tests/benchmarks/bench_convert.py --folder FOLDER [--data DIR] [--peer-python PY] [--epochs 2] [--only NAME]
+
+Ours runs with its default settings, in integers: 8-bit weights, hard reset; T = 16, before and after tuning, and the
+tuned network at fewer steps; the exported `.net` is read back and run on all images too. SpikingJelly gets the same ANN
+through onnx2torch, calibrated on the same images, each of its recipes: `ann2snn_worker.py`. Images are normalised as
+the folder's README.md says, see `check_onnx.py`.
+
+Each conversion is a process of its own that may take `--limit` seconds. `results/convert.json` is written after each
+file; `--only NAME` measures the files with that in their names, and leaves the other rows as they were.
+`python tests/make_readme_tables.py --print convert` makes the table of it.
+"""
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from check_onnx import normalisation, said_of
+from programs import RESULTS, WorkerError, busy_cores, cpu_model, has_module, run_once
+
+from bootstrap_core.datasets import Dataset, load_dataset
+from converters.onnx_conversion import _calibration_images
+
+DATASET = "mnist"
+TIME_STEPS = [16, 8, 4]
+TARGETS = {"untuned": {"16": 1.0}, "tuned": {"16": 0.2, "8": 0.5, "4": 1.0}}
+"""Points that the SNN may lose against its ANN, by time steps."""
+RECIPES = ("99.9%", "max", "local")
+"""Of `ann2snn_worker.py`."""
+
+
+def save_images(dataset: Dataset, path: Path) -> None:
+    """Write the images that SpikingJelly calibrates on, those that `convert_onnx` draws, and the test set, as uint8."""
+    seen = (_calibration_images(None, dataset, seed=0) * 255).round().byte()
+    np.savez(path, calibration=seen, test=dataset.test.images, labels=dataset.test.labels)
+
+
+def parse_arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--folder", type=Path, required=True, help="of .onnx files, and perhaps a README.md")
+    parser.add_argument("--data", type=Path, help="folder with MNIST; default: as `zoo` finds it")
+    parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"))
+    parser.add_argument("--epochs", type=int, default=2, help="of tuning")
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--limit", type=float, default=1800.0, help="seconds that a conversion may take")
+    parser.add_argument("--only", default="", help="only files with this in their names")
+    parser.add_argument("--output", type=Path, default=RESULTS / "convert.json")
+    return parser.parse_args()
+
+
+def main() -> int:
+    options = parse_arguments()
+    paths = [path for path in sorted(options.folder.glob("*.onnx")) if options.only in path.name]
+    if not paths:
+        print(f"Error: no .onnx file in {options.folder} with {options.only!r} in its name", file=sys.stderr)
+        return 1
+    with_peer = all(has_module(options.peer_python, name) for name in ("spikingjelly", "onnx2torch"))
+    if not with_peer:
+        print("SpikingJelly does not take part: no Python with spikingjelly and onnx2torch", file=sys.stderr)
+    said = said_of(options.folder)
+    before = json.loads(options.output.read_text("utf-8")) if options.output.exists() else {"rows": [], "versions": {}}
+    rows = {row["file"]: row for row in before["rows"]}
+    report = {
+        "date": date.today().isoformat(),
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": options.threads,
+        "busy_cores": round(busy_cores(), 2),
+        "targets": TARGETS,
+        "versions": before["versions"],
+    }
+    options.output.parent.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder:
+        images = Path(folder) / "images.npz"
+        save_images(load_dataset(DATASET, data_dir=options.data), images)
+        for path in paths:
+            print(path.name, file=sys.stderr)
+            row = measure(path, said.get(path.name, {}), images, options, with_peer=with_peer)
+            for part in (row["snnzoo"], *row["spikingjelly"].values()):
+                report["versions"] |= part.pop("versions", {})
+            rows[path.name] = row
+            ordered = [rows[name] for name in sorted(rows)]
+            options.output.write_text(json.dumps({**report, "rows": ordered}, indent=1) + "\n", "utf-8")
+    return 0
+
+
+def measure(
+    path: Path, said: dict[str, str], images: Path, options: argparse.Namespace, *, with_peer: bool
+) -> dict[str, Any]:
+    """The row of a file: answers of `convert_worker.py`, and of `ann2snn_worker.py` by recipe."""
+    mean, std = normalisation(said)
+    common = {"path": str(path), "mean": mean, "std": std}
+    data = None if options.data is None else str(options.data)
+    ours = {"dataset": DATASET, "data": data, "time_steps": TIME_STEPS[0], "epochs": options.epochs}
+    theirs = {"images": str(images), "time_steps": TIME_STEPS}
+    peer = [options.peer_python or sys.executable, "ann2snn_worker.py"]
+    return {
+        "file": path.name,
+        "epochs": options.epochs,
+        "snnzoo": attempt("snnzoo", [sys.executable, "convert_worker.py"], {**common, **ours}, options),
+        "spikingjelly": {
+            recipe: attempt("spikingjelly", peer, {**common, **theirs, "recipe": recipe}, options)
+            for recipe in RECIPES
+            if with_peer
+        },
+    }
+
+
+def attempt(name: str, command: list[str], request: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """What a worker answers, or why there is no answer."""
+    try:
+        return run_once(name, command, request, threads=options.threads, seconds=options.limit)
+    except WorkerError as error:
+        return {"error": str(error)}
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,83 @@
+"""snnzoo's side of `bench_convert.py`: one ONNX file converted, scored, and run again from the exported `.net`.
+
+    python convert_worker.py '{"path": "model.onnx", "dataset": "mnist", "data": DIR or null, "mean": 0, "std": 1, ...}'
+
+Prints a line of JSON: accuracies, seconds of the whole conversion, and how many test images the integer engine
+classifies otherwise when the network comes from its `.net`; or why the file is refused.
+"""
+
+import contextlib
+import json
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import torch
+
+from bootstrap_core import IntegerNetwork
+from bootstrap_core.datasets import load_dataset
+from bootstrap_core.evaluation import batches
+from converters import read_model, write_model
+from converters.onnx_conversion import convert_onnx
+from specs import SnnZooError
+
+BATCH = 250
+
+
+def convert(request):
+    """The answer to a request."""
+    dataset, path = load_dataset(request["dataset"], data_dir=request["data"]), Path(request["path"])
+    try:
+        found = convert_onnx(
+            path,
+            dataset=dataset,
+            mean=request["mean"],
+            std=request["std"],
+            time_steps=request["time_steps"],
+            epochs=request["epochs"],
+        )
+    except SnnZooError as error:
+        return {"error": f"{type(error).__name__}: {error}".replace(str(path), path.name)}
+    return {
+        "ann": found.ann,
+        "untuned": found.converted,
+        "tuned": found.tuned,
+        "seconds": round(found.seconds, 1),
+        "notes": found.notes,
+        "netx": from_netx(found.model, dataset.test),
+    }
+
+
+def from_netx(model, split):
+    """Test images that the exported file's network classifies otherwise, or why there is no such file."""
+    with TemporaryDirectory() as folder:
+        try:
+            again = read_model(write_model(model, Path(folder) / "model.net"))
+        except SnnZooError as error:
+            return {"error": str(error)}
+    classes, classes_again = (classify(one, split) for one in (model, again))
+    right = classes == split.labels
+    return {
+        "different": int((classes != classes_again).sum()),
+        "accuracy": float(right.double().mean()),
+        "images": len(split),
+    }
+
+
+def classify(model, split):
+    """Classes of all images in the integer engine, int64 `[N]`."""
+    exact = IntegerNetwork(model.build())
+    return torch.cat([exact(images).argmax(1) for images, _ in batches(split, BATCH)])
+
+
+def main():
+    torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
+    with contextlib.redirect_stdout(sys.stderr):  # what libraries print
+        answer = convert(json.loads(sys.argv[1]))
+    print(json.dumps({**answer, "versions": {"snnzoo": version("snnzoo")}}))
+
+
+if __name__ == "__main__":
+    main()
