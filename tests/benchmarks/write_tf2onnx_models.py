@@ -7,7 +7,7 @@ normalisation too, of every sign. `CASE-ROUTE-OPSET.onnx` came by one of the way
 
 - `keras2`: `from_keras`, which knows Keras 2; `nchw` with images channels first, `fixed` with a batch of one.
 - `keras3`: `from_function`, the way of Keras 3.
-- `tflite`: `from_tflite`.
+- `tflite`: `from_tflite`; `int8` from a file with weights and activations in 8 bits.
 
 `CASE.npz` has images `x`, channels last, and what TensorFlow gives for them before a Softmax, `logits` `[N, classes]`.
 """
@@ -145,9 +145,20 @@ def routes(name, old, new):
         tf2onnx.convert.from_function(tf.function(lambda x: new(x, training=False)), entering, **named)
 
     def as_tflite(**named):
+        from_lite(tf.lite.TFLiteConverter.from_keras_model(old), **named)
+
+    def as_int8(**named):
+        converter = tf.lite.TFLiteConverter.from_keras_model(old)
+        converter.optimizations = [tf.lite.Optimize.DEFAULT]
+        generator = np.random.default_rng(1)
+        images = generator.uniform(0, 1, (50, 1, *old.input_shape[1:])).astype(np.float32)
+        converter.representative_dataset = lambda: ([image] for image in images)
+        from_lite(converter, **named)
+
+    def from_lite(converter, **named):
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.tflite"
-            path.write_bytes(tf.lite.TFLiteConverter.from_keras_model(old).convert())
+            path.write_bytes(converter.convert())
             tf2onnx.convert.from_tflite(str(path), **named)
 
     for opset in (9, 13, 18):
@@ -158,6 +169,7 @@ def routes(name, old, new):
         yield "nchw", 11, as_keras2(None, inputs_as_nchw=["x"])
     if name not in DILATED:  # which it writes as convolutions of a batch of pieces
         yield "tflite", 13, as_tflite
+        yield "int8", 13, as_int8
 
 
 def main():

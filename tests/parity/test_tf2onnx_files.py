@@ -27,7 +27,7 @@ def recorded(path):
 
 def test_there_is_every_network_by_every_route() -> None:
     assert {path.name.split("-")[0] for path in FILES} == set(SHAPES)
-    assert {path.name.split("-")[1] for path in FILES} == {"keras2", "keras3", "fixed", "nchw", "tflite"}
+    assert {path.name.split("-")[1] for path in FILES} == {"keras2", "keras3", "fixed", "nchw", "tflite", "int8"}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
@@ -35,7 +35,8 @@ def test_logits_are_those_of_tensorflow(path) -> None:
     images, wanted = recorded(path)
     found = import_onnx(path)
     assert found.ann.shape == images.shape[1:]
-    assert torch.allclose(run_ann(found.ann, images)[0], wanted, atol=1e-4 * float(wanted.abs().max()), rtol=0)
+    allowed = 2e-2 if "-int8-" in path.name else 1e-4  # which rounds weights
+    assert torch.allclose(run_ann(found.ann, images)[0], wanted, atol=allowed * float(wanted.abs().max()), rtol=0)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
