@@ -2,13 +2,14 @@
 
     python tests/benchmarks/bench_convert.py --folder FOLDER [--data DIR] [--peer-python PY] [--epochs 2] [--only NAME]
 
-Ours runs with its default settings, in integers: 8-bit weights, hard reset; T = 16, before and after tuning, and the
-tuned network at fewer steps; the exported `.net` is read back and run on all images too. SpikingJelly gets the same ANN
+Ours runs with its default settings, in integers: 8-bit weights, hard reset; a conversion of its own for each T, before
+and after tuning; the `.net` of T = 16 is read back and run on all images too. SpikingJelly gets the same ANN
 through onnx2torch, calibrated on the same images, each of its recipes: `ann2snn_worker.py`. Images are normalised as
 the folder's README.md says, see `check_onnx.py`.
 
 Each conversion is a process of its own that may take `--limit` seconds. `results/convert.json` is written after each
-file; `--only NAME` measures the files with that in their names, and leaves the other rows as they were.
+file; `--only NAME` measures the files with that in their names, and leaves the other rows as they were; `--ours` leaves
+SpikingJelly's figures as they were.
 `python tests/make_readme_tables.py --print convert` makes the table of it.
 """
 
@@ -51,6 +52,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--limit", type=float, default=1800.0, help="seconds that a conversion may take")
     parser.add_argument("--only", default="", help="only files with this in their names")
+    parser.add_argument("--ours", action="store_true", help="only snnzoo; the other figures stay as they were")
     parser.add_argument("--output", type=Path, default=RESULTS / "convert.json")
     return parser.parse_args()
 
@@ -61,8 +63,10 @@ def main() -> int:
     if not paths:
         print(f"Error: no .onnx file in {options.folder} with {options.only!r} in its name", file=sys.stderr)
         return 1
-    with_peer = all(has_module(options.peer_python, name) for name in ("spikingjelly", "onnx2torch"))
-    if not with_peer:
+    with_peer = not options.ours and all(
+        has_module(options.peer_python, name) for name in ("spikingjelly", "onnx2torch")
+    )
+    if not (with_peer or options.ours):
         print("SpikingJelly does not take part: no Python with spikingjelly and onnx2torch", file=sys.stderr)
     said = said_of(options.folder)
     before = json.loads(options.output.read_text("utf-8")) if options.output.exists() else {"rows": [], "versions": {}}
@@ -83,6 +87,8 @@ def main() -> int:
         for path in paths:
             print(path.name, file=sys.stderr)
             row = measure(path, said.get(path.name, {}), images, options, with_peer=with_peer)
+            if options.ours and path.name in rows:
+                row["spikingjelly"] = rows[path.name]["spikingjelly"]
             for part in (row["snnzoo"], *row["spikingjelly"].values()):
                 report["versions"] |= part.pop("versions", {})
             rows[path.name] = row
@@ -98,19 +104,31 @@ def measure(
     mean, std = normalisation(said)
     common = {"path": str(path), "mean": mean, "std": std}
     data = None if options.data is None else str(options.data)
-    ours = {"dataset": DATASET, "data": data, "time_steps": TIME_STEPS[0], "epochs": options.epochs}
+    ours = {**common, "dataset": DATASET, "data": data, "epochs": options.epochs}
     theirs = {"images": str(images), "time_steps": TIME_STEPS}
     peer = [options.peer_python or sys.executable, "ann2snn_worker.py"]
     return {
         "file": path.name,
         "epochs": options.epochs,
-        "snnzoo": attempt("snnzoo", [sys.executable, "convert_worker.py"], {**common, **ours}, options),
+        "snnzoo": each_time_steps(ours, options),
         "spikingjelly": {
             recipe: attempt("spikingjelly", peer, {**common, **theirs, "recipe": recipe}, options)
             for recipe in RECIPES
             if with_peer
         },
     }
+
+
+def each_time_steps(request: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
+    """The answer for the first T, with the accuracies of all conversions, each at the T that it was made for."""
+    command = [sys.executable, "convert_worker.py"]
+    answers = {str(t): attempt("snnzoo", command, {**request, "time_steps": t}, options) for t in TIME_STEPS}
+    first = answers[str(TIME_STEPS[0])]
+    if "error" in first:
+        return first
+    made = {t: answer for t, answer in answers.items() if "error" not in answer}
+    stages = {stage: {t: answer[stage][t] for t, answer in made.items() if t in answer[stage]} for stage in TARGETS}
+    return {**first, **stages}
 
 
 def attempt(name: str, command: list[str], request: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:

@@ -228,11 +228,13 @@ def test_rows_are_written_as_they_come_and_redone_by_name(bench_convert, monkeyp
 
     def answer(name, command, request, *, threads, seconds):
         asked.append((name, Path(request["path"]).name, request.get("recipe"), request["mean"]))
-        if (name, asked[-1][1]) == ("snnzoo", "b.onnx") and len(asked) < 8:
+        if (name, asked[-1][1]) == ("snnzoo", "b.onnx") and len(asked) < 10:
             raise KeyboardInterrupt
         if request.get("recipe") == "max":
             raise bench_convert.WorkerError("not done")
-        return {"call": len(asked), "versions": {name: "1"}}
+        steps = request["time_steps"]
+        stages = {} if name != "snnzoo" else {"untuned": {str(steps): steps / 20, "1": 0.0}, "tuned": {}}
+        return {"call": len(asked), "versions": {name: "1"}, **stages}
 
     def rows():
         return {row["file"]: row for row in json.loads(output.read_text("utf-8"))["rows"]}
@@ -245,15 +247,21 @@ def test_rows_are_written_as_they_come_and_redone_by_name(bench_convert, monkeyp
     first = rows()
     assert list(first) == ["a.onnx"]
     assert first["a.onnx"]["spikingjelly"]["max"] == {"error": "not done"}
-    asked += [("",) * 4] * 8
+    assert first["a.onnx"]["snnzoo"]["untuned"] == {"16": 0.8, "8": 0.4, "4": 0.2}  # each from its own conversion
+    asked += [("",) * 4] * 10
     monkeypatch.setattr(sys, "argv", [*arguments, "--only", "b."])
     assert bench_convert.main() == 0
-    assert asked[-4:] == [("snnzoo", "b.onnx", None, 0.1307)] + [
+    assert asked[-6:] == [("snnzoo", "b.onnx", None, 0.1307)] * 3 + [
         ("spikingjelly", "b.onnx", recipe, 0.1307) for recipe in bench_convert.RECIPES
     ]
     assert rows()["a.onnx"] == first["a.onnx"]
     assert json.loads(output.read_text("utf-8"))["versions"] == {"snnzoo": "1", "spikingjelly": "1"}
     assert list(rows()) == ["a.onnx", "b.onnx"]
+    peers, n_asked = rows()["b.onnx"]["spikingjelly"], len(asked)
+    monkeypatch.setattr(sys, "argv", [*arguments, "--only", "b.", "--ours"])
+    assert bench_convert.main() == 0
+    assert len(asked) == n_asked + 3
+    assert rows()["b.onnx"]["spikingjelly"] == peers
 
 
 def test_spikingjelly_calibrates_on_images_of_the_training_set(bench_convert, tmp_path) -> None:
