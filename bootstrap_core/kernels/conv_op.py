@@ -13,7 +13,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import STATE_PER_WEIGHT, WEIGHT_STEP
 from bootstrap_core.kernels import conv_loops
 from bootstrap_core.kernels.half import gradient_dtype
-from bootstrap_core.kernels.spiking_ops import _Neurons, _over_channels, _surrogate, link
+from bootstrap_core.kernels.neuron_run import NeuronRun, as_array, link, over_channels
 from bootstrap_core.kernels.threads import split, split_sum
 from specs.shapes import axis_output
 
@@ -115,7 +115,7 @@ def spiking_conv(
         work=z.numel(),
     )
     fired, layered = torch.empty(z.shape, dtype=torch.int8), z.view(shape[0], -1, len(weight))
-    _Neurons(layered, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
+    NeuronRun(layered, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
     return _channels_second(fired, shape), link(shape, weight), z.view(*shape[:2], -1, len(weight))
 
 
@@ -149,16 +149,15 @@ def spiking_conv_backward(
     steps, n, places, outputs = z.shape
     grad_z = torch.empty(steps * n, places, outputs, dtype=gradient_dtype(z.numel() * weight[0].numel()))
     layered = z.view(steps, n * places, outputs)
-    neurons = _Neurons(layered, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract)
-    surrogate = _surrogate(threshold, tau_grad, scale_grad)
+    neurons = NeuronRun(layered, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract)
     incoming = _channels_last(grad).view(steps, -1)
-    sums = neurons.backward(incoming, surrogate, grad_z, decays=False, bias=bias is not None)
-    g = grad_z.view(torch.uint16).numpy() if grad_z.dtype == torch.bfloat16 else grad_z.numpy()
+    sums = neurons.backward(incoming, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
+    g = as_array(grad_z).reshape(grad_z.shape)
     reach = _reach_of(spikes, geometry)
     return (
         _input_grad(g, weight, reach, spikes.shape) if arrives else torch.empty(0),
         _weight_grad(g, spikes, weight, reach),
-        torch.empty(0) if bias is None else _over_channels(sums[2].reshape(n * places, outputs), bias),
+        torch.empty(0) if bias is None else over_channels(sums[2].reshape(n * places, outputs), bias),
     )
 
 

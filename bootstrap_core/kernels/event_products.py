@@ -1,6 +1,6 @@
 """Products with matrices of spikes that follow the spikes: their time is that of the spikes, not of the matrix.
 
-Compiled by numba. Importing this imports numba; see `spiking_ops`, which calls it.
+Compiled by numba. Importing this imports numba; see `dense_products`, which calls it.
 """
 
 import numpy as np

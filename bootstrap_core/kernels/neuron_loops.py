@@ -4,7 +4,7 @@ Neurons are taken in blocks whose state stays in the cache while time runs; each
 split between threads anywhere. Arrays are flat and contiguous; `step` is the distance from one time step to the next in
 `z` and in `grad`, and 0 where one step stands for all. Loops over a block are functions of their own with few arrays,
 or the compiler could not tell that these do not overlap, and would not make vectors of them. Importing this imports
-numba; see `spiking_ops`, which calls it.
+numba; see `neuron_run`, which calls it.
 """
 
 import numpy as np

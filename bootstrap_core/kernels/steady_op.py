@@ -12,18 +12,10 @@ from torch import Tensor
 from bootstrap_core.fixed_point import MANT, STATE, STATE_PER_WEIGHT
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
+from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.input_op import input_current
-from bootstrap_core.kernels.spiking_ops import (
-    ALIGN,
-    _array,
-    _integers,
-    _Neurons,
-    _over_channels,
-    _rows,
-    _surrogate,
-    link,
-)
+from bootstrap_core.kernels.neuron_run import ALIGN, NeuronRun, as_array, link, over_channels
 from bootstrap_core.kernels.threads import split, split_sum
 
 __all__ = ["steady_dense", "steady_dense_backward"]
@@ -39,7 +31,7 @@ class _Tables:
         currents = torch.arange(lowest, highest + 1) / MANT
         z = currents.expand(steps, 1, len(currents))
         spikes, entered, voltage = (torch.empty(z.shape) for _ in range(3))
-        _Neurons(z, STATE, torch.ones(1), voltage_decay, None, threshold, subtract).forward(spikes, entered, voltage)
+        NeuronRun(z, STATE, torch.ones(1), voltage_decay, None, threshold, subtract).forward(spikes, entered, voltage)
         fired = spikes[:, 0].T.to(torch.int8).contiguous().numpy()  # [currents, T]
         words = np.packbits(np.concatenate([np.zeros_like(fired[:1]), fired]).astype(bool), axis=1)
         # one opaque value a train, compared as bytes: the silent one sorts first
@@ -91,7 +83,7 @@ def steady_dense(
     """
     current = input_current(images, input_weight, input_bias, mean, std)
     tables = _Tables(current, steps, input_voltage_decay, input_threshold, input_subtract)
-    n, columns = len(images), _rows(_integers(weight).t()).numpy()
+    n, columns = len(images), contiguous_rows(as_integers(weight).t()).numpy()
     z = torch.empty(steps, n, len(weight), dtype=torch.int32)
     total = z.numpy()
     split(
@@ -102,7 +94,7 @@ def steady_dense(
         work=z.numel(),
     )
     fired = torch.empty(z.shape, dtype=torch.int8)
-    _Neurons(z, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
+    NeuronRun(z, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
     return fired, link(z.shape, weight), z
 
 
@@ -146,10 +138,9 @@ def steady_dense_backward(
     current = input_current(images, input_weight, input_bias, mean, std)
     tables = _Tables(current, steps, input_voltage_decay, input_threshold, input_subtract)
     grad_z = torch.empty(z.shape, dtype=gradient_dtype(z.numel() * weight.shape[1]))
-    neurons = _Neurons(z, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract)
-    surrogate = _surrogate(threshold, tau_grad, scale_grad)
-    sums = neurons.backward(grad, surrogate, grad_z, decays=False, bias=bias is not None)
-    rows, work = _array(grad_z).reshape(z.shape), z.numel()
+    neurons = NeuronRun(z, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract)
+    sums = neurons.backward(grad, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
+    rows, work = as_array(grad_z).reshape(z.shape), z.numel()
 
     columns = torch.empty(weight.shape[1], outputs)
     out = columns.numpy()
@@ -164,7 +155,11 @@ def steady_dense_backward(
     of_input = torch.zeros(2)
     if inputs:
         slopes = tables.slopes(input_voltage_decay, input_threshold, input_tau_grad, input_scale_grad)
-        fan_in, pixels, common = _rows(weight.detach().t()).numpy(), images.numpy(), np.float32(images.min().item())
+        fan_in, pixels, common = (
+            contiguous_rows(weight.detach().t()).numpy(),
+            images.numpy(),
+            np.float32(images.min().item()),
+        )
         by_pixel, whole = split_sum(
             lambda start, stop, out: steady_inputs.input_sums(
                 tables.indices, pixels, common, slopes, fan_in, rows, start, stop, out
@@ -177,7 +172,7 @@ def steady_dense_backward(
     return (
         of_input,
         columns.t(),
-        torch.empty(0) if bias is None else _over_channels(sums[2].reshape(n, outputs), bias),
+        torch.empty(0) if bias is None else over_channels(sums[2].reshape(n, outputs), bias),
     )
 
 

@@ -1,0 +1,57 @@
+"""Products of spikes with weights and gradients: by matrices, or, where few neurons spike, by following them."""
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import WEIGHT_STEP
+from bootstrap_core.kernels import event_products
+from bootstrap_core.kernels.neuron_run import as_array
+from bootstrap_core.kernels.threads import split
+
+__all__ = ["as_integers", "contiguous_rows", "correlate", "weigh"]
+
+DENSE_FROM, DENSE_GRADIENT_FROM = 0.12, 0.1
+"""Rates of spikes from which a matrix product is faster than following them, forward and backward."""
+
+
+def _density(spikes: Tensor) -> float:
+    """The part of `[R, I]` that is 1, told by some hundred rows."""
+    some = spikes[:: max(1, len(spikes) // 256)]
+    return float(some.sum(dtype=torch.int32)) / max(1, some.numel())
+
+
+def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
+    """`spikes @ weight`, int32, of int8 `[R, I]` and `[I, O]`."""
+    spikes, weight = contiguous_rows(spikes), contiguous_rows(weight)
+    if not spikes.numel() or _density(spikes) >= DENSE_FROM:
+        return torch._int_mm(spikes, weight)
+    out = torch.empty(len(spikes), weight.shape[1], dtype=torch.int32)
+    x, w, z = spikes.numpy(), weight.numpy(), out.numpy()
+    split(lambda start, stop: event_products.add_rows(x, w, start, stop, z), len(x), work=out.numel())
+    return out
+
+
+def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
+    """`grad.T @ spikes`, float32, of int8 `[R, I]` and `[R, O]`."""
+    spikes = contiguous_rows(spikes)
+    if not spikes.numel() or _density(spikes) >= DENSE_GRADIENT_FROM:
+        return (grad.t() @ spikes.to(grad.dtype)).float()
+    out = torch.empty(spikes.shape[1], grad.shape[1])
+    x, g, total = spikes.numpy(), as_array(grad).reshape(grad.shape), out.numpy()
+    split(
+        lambda start, stop: event_products.add_columns(x, g, start, stop, total),
+        spikes.shape[1],
+        work=grad.numel(),
+        align=16,
+    )
+    return out.t()
+
+
+def contiguous_rows(x: Tensor) -> Tensor:
+    """`x` with strides `(columns, 1)`: a single row or column may have others, which _int_mm misreads."""
+    return x if x.stride() == (x.shape[1], 1) else x.clone(memory_format=torch.contiguous_format)
+
+
+def as_integers(weight: Tensor) -> Tensor:
+    """Weights in steps of `WEIGHT_STEP`, int8."""
+    return (weight.detach() * (1 / WEIGHT_STEP)).round_().to(torch.int8)

@@ -1,0 +1,114 @@
+"""Neurons over time on tensors, by the compiled loops of `neuron_loops`: what all spiking operators share."""
+
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import STATE
+from bootstrap_core.functional.surrogate import surrogate_shape
+from bootstrap_core.kernels import neuron_loops
+from bootstrap_core.kernels.half import gradient_dtype
+from bootstrap_core.kernels.threads import split
+
+__all__ = ["ALIGN", "NeuronRun", "as_array", "link", "over_channels"]
+
+ALIGN = 64
+"""Neurons of one thread: whole cache lines of int8."""
+
+
+_NOTHING = np.empty(0, np.float32)
+
+
+def link(shape: tuple[int, ...] | torch.Size, weight: Tensor) -> Tensor:
+    """A tensor of a shape that holds nothing, to carry the gradient of spikes behind a weight `[O, I, ...]`."""
+    dtype = gradient_dtype(prod(shape) * weight[0].numel())
+    return torch.zeros(1, device=weight.device, dtype=dtype).expand(shape)
+
+
+def _flat(x: Tensor) -> tuple[Any, int]:
+    """Elements of `[T, ...]` in order, and the distance of steps: 0 where one stands for all."""
+    if x.stride(0) == 0 or len(x) == 1:
+        return as_array(x[0]), 0
+    return as_array(x), x[0].numel()
+
+
+def as_array(x: Tensor) -> Any:
+    """Elements in order, flat; bfloat16 as uint16."""
+    x = x.detach().contiguous().reshape(-1)
+    return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
+
+
+class NeuronRun:
+    """Neurons and their weighted input, ready to run forward, and back, from rest.
+
+    Args:
+        z: weighted input `[T, N, C, ...]`; with a stride of 0, one step stands for all.
+        unit: what 1 of `z` is in units of the state.
+        current_decay, voltage_decay: `[1]` or `[C]`.
+        bias: `[C]`, or None.
+        threshold, subtract: see `functional.cuba`.
+    """
+
+    def __init__(
+        self,
+        z: Tensor,
+        unit: float,
+        current_decay: Tensor,
+        voltage_decay: Tensor,
+        bias: Tensor | None,
+        threshold: float,
+        subtract: bool,
+    ) -> None:
+        self.steps, self.size, self.threshold = len(z), z.shape[1:].numel(), threshold
+        inner = z.shape[3:].numel()
+        offset = np.zeros(1) if bias is None else bias.detach().double().reshape(-1).numpy() * STATE
+        keeps = ((1 - decay.detach().double().reshape(-1)).numpy() for decay in (current_decay, voltage_decay))
+        flat, step = _flat(z)
+        self.common = (
+            flat, step, float(unit), self.steps, self.size, inner, *keeps, offset, threshold * STATE, subtract
+        )  # fmt: skip
+
+    def forward(self, spikes: Tensor, current: Tensor | None = None, voltage: Tensor | None = None) -> None:
+        """Writes spikes, and perhaps current and voltage before the reset, in float units; all contiguous, like `z`."""
+        states = current is not None
+        s = spikes.view(-1).numpy()
+        u = _NOTHING if current is None else current.view(-1).numpy()
+        v = _NOTHING if voltage is None else voltage.view(-1).numpy()
+        if self.size:
+            split(
+                lambda start, stop: neuron_loops.forward(*self.common, start, stop, s, states, u, v),
+                self.size,
+                work=self.steps * self.size,
+                align=ALIGN,
+            )
+
+    def backward(
+        self, grad: Tensor, tau_grad: float, scale_grad: float, out: Tensor, *, decays: bool, bias: bool
+    ) -> Tensor:
+        """Writes to `out` the gradient of the weighted input; returns those of decays and bias, `[3, size]`."""
+        shape = surrogate_shape(self.threshold, tau_grad, scale_grad)
+        sums = torch.zeros(3, self.size if decays or bias else 0)
+        g, g_step = _flat(grad)
+        o, total = as_array(out), sums.numpy()
+        if self.size:
+            split(
+                lambda start, stop: neuron_loops.backward(
+                    *self.common, start, stop, g, g_step, self.threshold, *shape, o, total, decays, bias
+                ),
+                self.size,
+                work=self.steps * self.size,
+                align=ALIGN,
+            )
+        return sums
+
+
+def over_channels(x: Tensor, like: Tensor) -> Tensor:
+    """`[N, C, ...]` summed to one value a channel, or to one in all, in the shape of `like`."""
+    if not x.numel():
+        return torch.zeros(like.shape)
+    if like.numel() == 1 and (x.dim() < 2 or x.shape[1] != 1):
+        return x.sum().reshape(like.shape)
+    return x.sum([axis for axis in range(x.dim()) if axis != 1]).reshape(like.shape)
