@@ -26,7 +26,7 @@ Small batches, since a step of spikes costs what its images cost.
 """
 LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
 """Images held out, to choose the best epoch by: one in so many, and no more than so many."""
-NEURON_STEPS = 6 << 30
+NEURON_STEPS = 4 << 30
 """Work of all epochs at most, in neurons of all images and time steps: a minute or two."""
 N_SCALING = 1000
 """Images on which logits are compared."""
