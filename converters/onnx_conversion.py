@@ -3,6 +3,7 @@
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -139,18 +140,23 @@ def convert_onnx(
     )
     network = candidate.model.build()
     steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
-    ann_accuracy, score = None, None
+    ann_accuracy, score, recipe = None, None, None
     converted, tuned = dict[int, float | None](), dict[int, float | None]()
     if dataset is not None:
         ann_accuracy = float((_answers(ann, dataset.test, mean, std) == dataset.test.labels).double().mean())
         converted = _accuracies(network, dataset.test, steps)
         if epochs:
-            tune(network, dataset.train, lambda x: _logits(ann, x, mean, std), epochs, seed=seed, on_epoch=on_epoch)
+            teacher = partial(_logits, ann, mean=mean, std=std)
+            recipe = tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)
             tuned = _accuracies(network, dataset.test, steps)
         score = evaluate(IntegerNetwork(network), dataset.test)
     card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, "mean": mean, "std": std}}
+    model = Model.of(network, card)
+    if recipe is not None and dataset is not None:
+        recipe = recipe.model_copy(update={"data": dataset.name})
+    spec = model.spec.model_copy(update={"training": recipe})
     return OnnxConversion(
-        model=replace(Model.of(network, card), notes=tuple(notes)),
+        model=replace(model, spec=spec, notes=tuple(notes)),
         imported=imported,
         candidate=candidate,
         dataset=dataset,
@@ -170,7 +176,7 @@ def ann_input(ann: Ann, images: Tensor, mean: float, std: float) -> Tensor:
     return (images.float().reshape(len(images), *ann.shape) / 255 - mean) / std
 
 
-def _logits(ann: Ann, images: Tensor, mean: float, std: float) -> Tensor:
+def _logits(ann: Ann, images: Tensor, *, mean: float, std: float) -> Tensor:
     """Of images in 0..1."""
     return run_ann(ann, (images.reshape(len(images), *ann.shape) - mean) / std)[0]
 

@@ -1,8 +1,10 @@
 """From what a user names to a network: a model file, a model or a spec in the package, or a spec file."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bootstrap_core.build import build_network
 from converters.file_kind import FileKind, kind_of_file
@@ -16,7 +18,7 @@ from specs.io import load_spec, parse_value, spec_from_document
 from specs.network import NetworkSpec
 from zoo.factory import model_names, packaged_model
 
-__all__ = ["is_netx", "layers_of", "override_spec", "read_source", "resolve_device"]
+__all__ = ["is_netx", "layers_of", "override_spec", "read_source", "read_start", "resolve_device"]
 
 
 def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
@@ -34,6 +36,14 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
     if source in model_names():
         return packaged_model(source), True
     return Model.of(build_network(load_spec(source), seed=seed)), False
+
+
+def read_start(source: str) -> tuple[NetworkSpec, Mapping[str, Tensor] | None]:
+    """What training starts from: the spec and weights of a model file, or a spec, by file or name, alone."""
+    if not _is_model_file(Path(source)):
+        return load_spec(source), None
+    model, _ = read_source(source)
+    return model.spec, model.build().state_dict()
 
 
 def _is_model_file(path: Path) -> bool:

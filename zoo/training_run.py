@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Dataset
@@ -40,19 +41,32 @@ class TrainingRun:
         spec: what to train, and how.
         dataset: its training images; its test images are scored once, at the end.
         folder: made if missing.
+        weights: a state dict to start from; by default fresh weights of the recipe's seed.
         device: where to train.
         resume: go on from the folder's checkpoint.
 
     Raises:
         SnnZooError: nothing to resume, or a checkpoint of another spec.
+        IntegrityError: weights of another spec.
     """
 
     def __init__(
-        self, spec: NetworkSpec, dataset: Dataset, folder: Path, *, device: str = "cpu", resume: bool = False
+        self,
+        spec: NetworkSpec,
+        dataset: Dataset,
+        folder: Path,
+        *,
+        weights: Mapping[str, Tensor] | None = None,
+        device: str = "cpu",
+        resume: bool = False,
     ) -> None:
         self.recipe = spec.training or TrainingSpec()
         self.spec, self.dataset, self.folder = spec.model_copy(update={"training": self.recipe}), dataset, folder
-        self.network = build_network(self.spec, seed=self.recipe.seed).to(device)
+        if weights is None:
+            network = build_network(self.spec, seed=self.recipe.seed)
+        else:
+            network = Model(self.spec, weights).build()
+        self.network = network.to(device)
         self.trainer = Trainer(self.network, dataset.train, self.recipe)
         self.reports: list[dict[str, Any]] = []
         if resume:

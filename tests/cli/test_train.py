@@ -69,6 +69,19 @@ def test_an_interrupt_before_the_first_epoch_ends_leaves_a_model(spec_file, run,
     assert read_model(tmp_path / "run/model.safetensors").card["training"]["epoch"] is None
 
 
+def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
+    model = trained / "model.safetensors"
+    still = ("--epochs", 1, "--set", "training.learning_rate=1e-12")
+    run("train", model, "-o", tmp_path / "on", *still, "-q")
+    before, after = (read_model(path) for path in (model, tmp_path / "on/model.safetensors"))
+    assert after.spec.training.epochs == 1
+    for name, tensor in before.tensors.items():
+        if name.endswith(("weight", "bias", "original0", "original1")):
+            assert (tensor - after.tensors[name]).abs().max() < 1e-6, name
+    result = run("train", model, "-o", tmp_path / "other", "--set", "blocks.0.features=7", code=1)
+    assert "the spec wants" in result.stderr
+
+
 def test_resume_refuses_another_spec(trained, run) -> None:
     result = run("train", trained / "spec.yaml", "-o", trained, "--resume", "--set", "neuron.threshold=2.0", code=1)
     assert "another spec" in result.stderr

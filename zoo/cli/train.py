@@ -11,7 +11,6 @@ import click
 from converters.cli.options import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
 from specs.errors import SnnZooError
-from specs.io import load_spec
 
 if TYPE_CHECKING:
     from bootstrap_core.training import EpochReport
@@ -48,7 +47,7 @@ def train(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Train SPEC, a YAML file or a name, by bootstrap.
+    """Train SPEC, a YAML file or a name, by bootstrap; or train a model file on, by the recipe in it.
 
     Leaves in the folder model.safetensors (the best epoch by SNN accuracy on validation images cut from the training
     set), checkpoint.pt, metrics.jsonl and curves.png; then scores the test set once. Ctrl-C leaves a checkpoint.
@@ -91,16 +90,17 @@ def _start_run(
     force: bool,
 ) -> "TrainingRun":
     from specs.training import TrainingSpec
-    from zoo.sources import override_spec, resolve_device
+    from zoo.sources import override_spec, read_start, resolve_device
     from zoo.training_run import TrainingRun
 
     if not resume:
         refuse_existing(folder / "model.safetensors", force)
-    network = override_spec(load_spec(spec), assignments)
+    start, weights = read_start(spec)
+    network = override_spec(start, assignments)
     use_threads(threads)
     recipe = network.training or TrainingSpec()
     dataset = places.load(recipe.data)
-    return TrainingRun(network, dataset, folder, device=resolve_device(device), resume=resume)
+    return TrainingRun(network, dataset, folder, weights=weights, device=resolve_device(device), resume=resume)
 
 
 def _train(run: "TrainingRun", quiet: bool) -> None:

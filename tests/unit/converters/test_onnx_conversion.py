@@ -182,6 +182,8 @@ def test_tuning_never_loses_what_it_is_judged_by(mlp, digits) -> None:
     assert found.tuned[4] > found.converted[4] - 0.02
     assert found.tuned[4] > found.ann - 0.05
     assert list(found.tuned) == [4, 2, 1]
+    recipe = found.model.spec.training  # to train on by
+    assert (recipe.data, recipe.epochs, recipe.snn_epochs) == (digits.name, 2, 2)
 
 
 def test_the_model_runs_exactly_as_scored_in_every_format(cnn, digits, tmp_path) -> None:
