@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from converters.onnx_model.import_onnx import OnnxImport, import_onnx
 from converters.spiking_layers import MaxPooling
 from converters.tuning import tune
 from specs.block import Encoding
+from specs.errors import DataError
 
 __all__ = ["OnnxConversion", "ann_input", "convert_onnx"]
 
@@ -118,11 +120,14 @@ def convert_onnx(
 
     Raises:
         UnsupportedError: nodes without a spiking form; names all of them.
+        DataError: images or labels that the ANN has no use for.
         ConversionError: the import does not agree with the ONNX reference.
     """
     start = time.perf_counter()
     imported = import_onnx(path)
     ann, notes = imported.ann, list(imported.notes)
+    if dataset is not None:
+        _check(ann, dataset, labelled)
     if dataset is None:
         notes.append("no data: calibrated on noise, and not tuned; with --data it would be better, and its score known")
     elif not labelled:
@@ -148,6 +153,8 @@ def convert_onnx(
         if epochs:
             teacher = partial(_logits, ann, mean=mean, std=std)
             recipe = tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)
+            if recipe is None:
+                notes.append("tuning answered worse on held-out images, moved a little, and was taken back")
             tuned = _accuracies(network, dataset.test, steps)
         score = evaluate(IntegerNetwork(network), dataset.test)
     card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, "mean": mean, "std": std}}
@@ -169,6 +176,15 @@ def convert_onnx(
         notes=tuple(notes),
         seconds=time.perf_counter() - start,
     )
+
+
+def _check(ann: Ann, dataset: Dataset, labelled: bool) -> None:
+    shape, n_classes = tuple(dataset.test.images.shape[1:]), prod(ann.nodes[-1].shape)
+    if prod(shape) != prod(ann.shape):
+        raise DataError(f"{dataset.name} has images of {list(shape)}, the ANN takes {list(ann.shape)}: resize them")
+    highest = max(int(split.labels.max()) for split in (dataset.train, dataset.test))
+    if labelled and highest >= n_classes:
+        raise DataError(f"{dataset.name} has the label {highest}, and the ANN {n_classes} classes, from 0 on")
 
 
 def ann_input(ann: Ann, images: Tensor, mean: float, std: float) -> Tensor:

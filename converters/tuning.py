@@ -40,12 +40,12 @@ def tune(
     *,
     seed: int = 0,
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
-) -> TrainingSpec:
+) -> TrainingSpec | None:
     """Train on, and keep the best epoch; or the network as it was, if that answers better on held-out images.
 
     All epochs run as spikes: the rates of a few steps with a hard reset stray from any curve by more, layer after
     layer, than tuning has to mend. The ANN has seen the held-out images as they are, so it is judged, and what tuning
-    made of it, on images moved a little. Returns the recipe.
+    made of it, on images moved a little. Returns the recipe, or None if it was in vain.
 
     Args:
         network: tuned in place.
@@ -75,6 +75,7 @@ def tune(
     fit(network, split, recipe, teacher=teacher, on_epoch=on_epoch)
     if _accuracy(network, judging) < untuned:
         network.load_state_dict(before)
+        return None
     return recipe
 
 

@@ -20,7 +20,7 @@ from converters.calibrate import InputForm, calibrate
 from converters.onnx_conversion import convert_onnx
 from converters.onnx_model.import_onnx import import_onnx
 from converters.spiking_layers import MaxPooling, activations_first, spiking_layers
-from specs import UnsupportedError
+from specs import DataError, UnsupportedError
 from specs.block import Encoding, skips_of
 
 MEAN, STD = 0.13, 0.31
@@ -184,6 +184,23 @@ def test_tuning_never_loses_what_it_is_judged_by(mlp, digits) -> None:
     assert list(found.tuned) == [4, 2, 1]
     recipe = found.model.spec.training  # to train on by
     assert (recipe.data, recipe.epochs, recipe.snn_epochs) == (digits.name, 2, 2)
+
+
+def test_images_and_labels_that_the_ann_cannot_take_are_told(mlp, digits) -> None:
+    cut = (Split(split.images[:, :, 2:-2, 2:-2], split.labels) for split in (digits.train, digits.test))
+    small = replace(digits, **dict(zip(("train", "test"), cut, strict=True)), name="small")
+    with pytest.raises(DataError, match=r"small has images of \[1, 24, 24\], the ANN takes \[1, 28, 28\]"):
+        convert_onnx(mlp, dataset=small)
+    beyond = replace(digits, test=Split(digits.test.images, digits.test.labels + 5))
+    with pytest.raises(DataError, match="the label 14, and the ANN 10 classes"):
+        convert_onnx(mlp, dataset=beyond)
+
+
+def test_tuning_in_vain_is_said(mlp, digits, monkeypatch) -> None:
+    monkeypatch.setattr("converters.tuning.LEARNING_RATE", 9.0)
+    found = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, encodings=[Encoding.SPIKE])
+    assert found.tuned == found.converted
+    assert "taken back" in found.notes[-1]
 
 
 def test_the_model_runs_exactly_as_scored_in_every_format(cnn, digits, tmp_path) -> None:
