@@ -29,6 +29,8 @@ from specs.errors import DataError
 __all__ = ["OnnxConversion", "ann_input", "convert_onnx"]
 
 BATCH = 250
+DOUBTFUL = 0.5
+"""Accuracy of an ANN below which its images are probably normalised otherwise."""
 N_IMAGES = 1256
 """Training images for calibration; what it does with them is in `ann_conversion`."""
 
@@ -149,6 +151,9 @@ def convert_onnx(
     converted, tuned = dict[int, float | None](), dict[int, float | None]()
     if dataset is not None:
         ann_accuracy = float((_answers(ann, dataset.test, mean, std) == dataset.test.labels).double().mean())
+        if ann_accuracy < DOUBTFUL:
+            right = f"{100 * ann_accuracy:.1f} %"
+            notes.append(f"the ANN itself is right in {right} only: does it take other images (--mean, --std, --raw)?")
         converted = _accuracies(network, dataset.test, steps)
         if epochs:
             teacher = partial(_logits, ann, mean=mean, std=std)

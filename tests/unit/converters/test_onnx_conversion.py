@@ -196,6 +196,14 @@ def test_images_and_labels_that_the_ann_cannot_take_are_told(mlp, digits) -> Non
         convert_onnx(mlp, dataset=beyond)
 
 
+def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> None:
+    options = {"dataset": digits, "time_steps": 4, "epochs": 0, "encodings": [Encoding.SPIKE]}
+    found = convert_onnx(mlp, mean=33.0, std=79.0, **options)
+    assert found.ann < 0.5
+    assert "other images" in found.notes[-1]
+    assert convert_onnx(mlp, mean=MEAN, std=STD, **options).notes == ()
+
+
 def test_tuning_in_vain_is_said(mlp, digits, monkeypatch) -> None:
     monkeypatch.setattr("converters.tuning.LEARNING_RATE", 9.0)
     found = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, encodings=[Encoding.SPIKE])
