@@ -69,7 +69,8 @@ class SteadyInput(NamedTuple):
         """The current of each pixel, `[N, I]`."""
         from bootstrap_core.kernels.input_op import input_current
 
-        return input_current(self.images, self.weight, self.bias, self.mean, self.std)  # type: ignore[no-any-return]
+        current: Tensor = input_current(self.images, self.weight, self.bias, self.mean, self.std)
+        return current
 
     def totals(self, current: Tensor) -> Tensor:
         """How many spikes the neurons of a current `[N, I]` give, `[N, I]` float32, without a gradient.

@@ -26,7 +26,7 @@ from converters.tuning import tune
 from specs.block import Encoding
 from specs.errors import DataError
 
-__all__ = ["OnnxConversion", "ann_input", "convert_onnx"]
+__all__ = ["OnnxConversion", "ann_input", "calibration_images", "convert_onnx"]
 
 BATCH = 250
 DOUBTFUL = 0.5
@@ -137,7 +137,7 @@ def convert_onnx(
         notes.append("no labels: the ANN's answers stand for them, in tuning and in every accuracy")
     candidate = best_candidate(
         ann,
-        _calibration_images(ann, dataset, seed),
+        calibration_images(ann, dataset, seed),
         name=path.stem,
         time_steps=time_steps,
         encodings=encodings,
@@ -215,7 +215,7 @@ def _answered(ann: Ann, dataset: Dataset, mean: float, std: float) -> Dataset:
     return replace(dataset, train=train, test=test)
 
 
-def _calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
+def calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
     """Images `[N, ...]` in 0..1, drawn from the training set, or blurred noise."""
     generator = torch.Generator().manual_seed(seed)
     if dataset is not None:
