@@ -1,4 +1,4 @@
-"""Random affine augmentation: another small rotation, shift, zoom and shear for each image, a batch at a time.
+"""Random augmentation: another small rotation, shift, zoom, shear, bending and blot for each image, a batch at a time.
 
 The conventions are those of `torchvision.transforms.RandomAffine`: about the image centre, a point at offset p moves to
 
@@ -8,6 +8,7 @@ with x to the right and y down, so that a positive angle turns clockwise. Images
 the inverse: where in the input does each output pixel come from?
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -15,8 +16,37 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specs.errors import DataError, SpecError
+from specs.training import AugmentSpec
 
-__all__ = ["RandomAffine", "inverse_affine", "warp_affine"]
+__all__ = ["Augmentation", "RandomAffine", "augmentation", "bend", "erase", "flip", "inverse_affine", "warp_affine"]
+
+ELASTIC_POINTS = 5
+"""Places along each axis whose displacement is drawn; between them it is bicubic."""
+
+Augmentation = Callable[[Tensor, torch.Generator], Tensor]
+"""From float images `[N, C, H, W]` to others of the same shape."""
+
+
+def augmentation(spec: AugmentSpec) -> Augmentation:
+    """All that `spec` asks for, one after the other.
+
+    >>> augment = augmentation(AugmentSpec(flip=True, elastic=0.05, erase=0.25))
+    >>> augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0)).shape
+    torch.Size([8, 1, 28, 28])
+    """
+    affine = RandomAffine(spec.degrees, spec.translate, spec.scale, spec.shear)
+
+    def augment(images: Tensor, generator: torch.Generator) -> Tensor:
+        images = affine(images, generator)
+        if spec.flip:
+            images = flip(images, generator)
+        if spec.elastic:
+            images = bend(images, spec.elastic, generator)
+        if spec.erase:
+            images = erase(images, spec.erase, generator)
+        return images
+
+    return augment
 
 
 @dataclass(frozen=True)
@@ -103,13 +133,57 @@ def warp_affine(images: Tensor, inverse: Tensor) -> Tensor:
     """
     _check_images(images)
     height, width = images.shape[-2:]
-    x = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2
-    y = torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2
+    x, y = _pixel_offsets(images)
     # grid_sample counts from -1 to 1 over the whole image, edge to edge
     inverse = inverse * inverse.new_tensor([[2 / width], [2 / height]])
     from_x, from_y, offset = inverse[..., None, None].unbind(dim=2)  # each [N, 2, 1, 1]
     # A column part plus a row part, x and y in a plane each: many times faster than F.affine_grid's matrix products
-    grid = from_x * x + (from_y * y[:, None] + offset)  # [N, 2, 1, W] + [N, 2, H, 1] -> [N, 2, H, W]
+    return _resample(images, from_x * x + (from_y * y[:, None] + offset))  # [N, 2, 1, W] + [N, 2, H, 1]
+
+
+def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+    """Mirror half of the float images [N, C, H, W], left to right."""
+    chosen = torch.rand(len(images), generator=generator, device=generator.device).to(images.device) < 0.5
+    return torch.where(chosen[:, None, None, None], images.flip(-1), images)
+
+
+def bend(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+    """Displace the pixels of float images [N, C, H, W] smoothly; bilinear, zero outside.
+
+    Args:
+        images: `[N, C, H, W]`.
+        amount: standard deviation, at the points where it is drawn, as a part of the height and the width.
+        generator: of all randomness.
+    """
+    size = (len(images), 2, ELASTIC_POINTS, ELASTIC_POINTS)
+    points = torch.randn(size, generator=generator, device=generator.device).to(images) * (2 * amount)
+    field = F.interpolate(points, images.shape[-2:], mode="bicubic", align_corners=True)  # [N, 2, H, W]
+    x, y = _pixel_offsets(images)
+    still = torch.stack(torch.broadcast_tensors(x * (2 / len(x)), (y * (2 / len(y)))[:, None]))  # [2, H, W]
+    return _resample(images, field + still)
+
+
+def erase(images: Tensor, side: float, generator: torch.Generator) -> Tensor:
+    """Black out a square, centred at random, of each float image [N, C, H, W]; `side` is a part of its width."""
+    height, width = images.shape[-2:]
+    centre = torch.rand(2, len(images), 1, 1, 1, generator=generator, device=generator.device).to(images)
+    x, y = _pixel_offsets(images)
+    left, top = (centre - 0.5) * images.new_tensor([width, height]).view(2, 1, 1, 1, 1)
+    half = side * width / 2
+    hit = ((x - left).abs() < half) & ((y[:, None] - top).abs() < half)  # [N, 1, H, W]
+    return images.masked_fill(hit, 0)
+
+
+def _pixel_offsets(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of the columns `[W]` and rows `[H]` in pixels from the centre."""
+    height, width = images.shape[-2:]
+    x = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2
+    return x, y
+
+
+def _resample(images: Tensor, grid: Tensor) -> Tensor:
+    """Images where each pixel comes from the place that `grid` [N, 2, H, W] names, from -1 to 1 over the image."""
     grid = grid.permute(0, 2, 3, 1)  # [N, 2, H, W] -> [N, H, W, 2]
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.augment import RandomAffine
+from bootstrap_core.augment import augmentation
 from bootstrap_core.datasets import Split, train_validation_split
 from bootstrap_core.evaluation import batches, evaluate
+from bootstrap_core.initialization import initialize
 from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
@@ -21,9 +22,12 @@ from bootstrap_core.sampler import RateSampler, mix_seed
 from bootstrap_core.schedule import LayerModes, Scheduler
 from bootstrap_core.stats import LearningStats
 from specs.errors import DataError, SnnZooError
-from specs.training import AugmentSpec, LearningRateSchedule, TrainingSpec
+from specs.training import LearningRateSchedule, Precision, TrainingSpec
 
 __all__ = ["EpochReport", "Teacher", "Trainer", "fit"]
+
+N_INITIALIZING = 256
+"""Images to which fresh weights are scaled."""
 
 Teacher = Callable[[Tensor], Tensor]
 """From images `[N, C, H, W]` in 0..1 to logits `[N, classes]`."""
@@ -63,6 +67,7 @@ class Trainer:
 
     Raises:
         DataError: the split has no images left after the validation images, or labels beyond the classes.
+        SnnZooError: the recipe names a teacher, and none is given.
     """
 
     def __init__(
@@ -77,6 +82,10 @@ class Trainer:
             raise DataError(
                 f"label {int(split.labels.max())} in data of a network with {network.spec.n_classes} classes"
             )
+        if recipe.teacher is not None and teacher is None:
+            raise SnnZooError(
+                f"the recipe learns from {recipe.teacher!r}: pass its answers as teacher=, or set it to null"
+            )
         keep_freed_memory()
         self.network, self.recipe, self.teacher = network, recipe, teacher
         self.training, self.validation = train_validation_split(split, n_validation=recipe.validation, seed=recipe.seed)
@@ -88,7 +97,9 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        self.augment = _augmentation(recipe.augment)
+        if recipe.initialize:
+            initialize(network, self.training.images[:N_INITIALIZING].to(network.device))
+        self.augment = None if recipe.augment is None else augmentation(recipe.augment)
         self.n_ann_epochs = recipe.epochs - recipe.snn_epochs
         self.stats = LearningStats()
         self.epoch = 0
@@ -130,8 +141,10 @@ class Trainer:
         order = torch.randperm(len(self.training), generator=generator)[: self.n_images]
         for iteration, indices in enumerate(order.split(recipe.batch_size)):
             images, labels = self._batch(indices, generator)
-            logits: Tensor = network(images, self._modes(epoch, iteration))
-            loss = self._loss(logits * recipe.logit_scale, images, labels)
+            modes = self._modes(epoch, iteration)
+            with torch.autocast(network.device.type, torch.bfloat16, enabled=self._rounds(modes)):
+                logits: Tensor = network(images, modes)
+            loss = self._loss(logits.float() * recipe.logit_scale, images, labels)
             value = loss.item()
             if not math.isfinite(value):
                 raise SnnZooError(f"loss is {value} in epoch {epoch}, batch {iteration}: lower the learning rate")
@@ -149,8 +162,9 @@ class Trainer:
         loss = (1 - part) * F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         if self.teacher is None:
             return loss
-        with torch.no_grad():
-            wanted = self.teacher(images).log_softmax(1)
+        rounded = self.recipe.precision is Precision.BFLOAT16
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=rounded):
+            wanted = self.teacher(images).float().log_softmax(1)
         return loss + part * F.kl_div(logits.log_softmax(1), wanted, log_target=True, reduction="batchmean")
 
     def _batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
@@ -180,6 +194,10 @@ class Trainer:
         if epoch >= self.n_ann_epochs:
             return LayerModes(Mode.SNN)
         return self.scheduler.mode(epoch, iteration, training=True)
+
+    def _rounds(self, modes: LayerModes) -> bool:
+        """Whether a batch may be computed in bfloat16: spikes are exact, and activations are fitted to exact rates."""
+        return self.recipe.precision is Precision.BFLOAT16 and modes == LayerModes(Mode.ANN)
 
     def _learning_rate(self, step: int) -> float:
         """Learning rate of batch `step`, counted over all epochs; the SNN epochs at the end start a schedule anew."""
@@ -247,10 +265,6 @@ def fit(
         on_epoch(report)
     network.load_state_dict(best)
     return trainer.stats
-
-
-def _augmentation(spec: AugmentSpec | None) -> RandomAffine | None:
-    return None if spec is None else RandomAffine(**spec.model_dump())
 
 
 def _last(log: list[float | None]) -> float:

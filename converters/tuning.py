@@ -6,7 +6,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from bootstrap_core.augment import RandomAffine
+from bootstrap_core.augment import augmentation
 from bootstrap_core.datasets import Split, train_validation_split
 from bootstrap_core.evaluation import evaluate
 from bootstrap_core.integer import IntegerNetwork
@@ -68,7 +68,7 @@ def tune(
     )
     held_out = train_validation_split(split, n_validation=n_validation, seed=seed)[1]
     generator = torch.Generator().manual_seed(seed)
-    moved = RandomAffine(**AugmentSpec().model_dump())(held_out.images.float() / 255, generator)
+    moved = augmentation(AugmentSpec())(held_out.images.float() / 255, generator)
     judging = Split((moved * 255).round().to(torch.uint8), held_out.labels)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     untuned = _accuracy(network, judging)

@@ -7,7 +7,7 @@ from pydantic import Field, ValidationInfo, field_validator
 
 from specs.fields import Integer, Number, Positive, StrictModel
 
-__all__ = ["AugmentSpec", "LearningRateSchedule", "TrainingSpec"]
+__all__ = ["AugmentSpec", "LearningRateSchedule", "Precision", "TrainingSpec"]
 
 NonNegative = Annotated[Integer, Field(ge=0)]
 Amount = Annotated[Number, Field(ge=0)]
@@ -20,13 +20,28 @@ class LearningRateSchedule(StrEnum):
     COSINE = "cosine"
 
 
+class Precision(StrEnum):
+    """What ANN batches compute with: float32, or bfloat16 where torch's autocast does; weights stay float32."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
 class AugmentSpec(StrictModel):
-    """Random affine maps of each image: rotation and shear in degrees, translation as a part of the size."""
+    """What is done to each image at random.
+
+    An affine map: rotation and shear in degrees, translation as a part of the size, and `flip`, left to right, of half
+    of the images. `elastic` is the standard deviation of a smooth displacement, `erase` the side of a square blacked
+    out, both as a part of the size.
+    """
 
     degrees: Annotated[Number, Field(ge=0, le=180)] = 10.0
     translate: Annotated[Number, Field(ge=0, le=1)] = 0.05
     scale: tuple[Annotated[Number, Field(gt=0)], Annotated[Number, Field(gt=0)]] = (0.95, 1.05)
     shear: Annotated[Number, Field(ge=0, lt=90)] = 5.0
+    flip: bool = False
+    elastic: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    erase: Annotated[Number, Field(ge=0, le=1)] = 0.0
 
     @field_validator("scale")
     @classmethod
@@ -39,6 +54,8 @@ class AugmentSpec(StrictModel):
 class TrainingSpec(StrictModel):
     """The recipe. Its defaults train the tutorial's networks on MNIST.
 
+    `initialize` scales fresh weights to the images, which deep networks need before they fire at all.
+
     Every `sample_period` epochs the first `sample_iterations` batches run as SNN to sample, one fits the activations,
     and the rest train as ANN; `crossover_epochs` moves one more block to SNN mode at each epoch named, `snn_epochs`
     trains the last epochs wholly as SNN, at `snn_learning_rate`; each of the two phases has its own learning-rate
@@ -48,6 +65,7 @@ class TrainingSpec(StrictModel):
     """
 
     data: str = "mnist"
+    initialize: bool = False
     epochs: Positive = 50
     batch_size: Positive = 128
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
@@ -55,8 +73,10 @@ class TrainingSpec(StrictModel):
     weight_decay: Amount = 0.0
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     logit_scale: Annotated[Number, Field(gt=0)] = 1.0
+    teacher: str | None = None
     distillation: Annotated[Number, Field(ge=0, le=1)] = 0.5
     augment: AugmentSpec | None = None
+    precision: Precision = Precision.FLOAT32
     images_per_epoch: Positive | None = None
     validation: Positive = 5000
     sample_period: Positive = 10

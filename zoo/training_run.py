@@ -11,6 +11,7 @@ import io
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Dataset
 from bootstrap_core.evaluation import Evaluation, evaluate
 from bootstrap_core.mode import Mode
-from bootstrap_core.training import EpochReport, Trainer
+from bootstrap_core.training import EpochReport, Teacher, Trainer
 from converters.formats import write_model
 from converters.model import Model
 from converters.safetensors_file import read_safetensors
@@ -30,6 +31,7 @@ from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from specs.whole_file import write_whole
+from zoo.sources import read_source
 
 __all__ = ["TrainingRun"]
 
@@ -61,13 +63,16 @@ class TrainingRun:
         resume: bool = False,
     ) -> None:
         self.recipe = spec.training or TrainingSpec()
+        if weights is not None:
+            self.recipe = self.recipe.model_copy(update={"initialize": False})
         self.spec, self.dataset, self.folder = spec.model_copy(update={"training": self.recipe}), dataset, folder
         if weights is None:
             network = build_network(self.spec, seed=self.recipe.seed)
         else:
             network = Model(self.spec, weights).build()
         self.network = network.to(device)
-        self.trainer = Trainer(self.network, dataset.train, self.recipe)
+        teacher = None if self.recipe.teacher is None else _teacher(self.recipe.teacher, device)
+        self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher)
         self.reports: list[dict[str, Any]] = []
         if resume:
             self._resume()
@@ -155,6 +160,17 @@ class TrainingRun:
         if spec != self._identity():
             raise SnnZooError(f"{path} is of another spec; resume with the spec.yaml beside it")
         self.trainer.load_state_dict(state)
+
+
+def _teacher(source: str, device: str) -> Teacher:
+    """What the trained model `source` answers as ANN."""
+    model, trained = read_source(source)
+    if not trained:
+        raise SnnZooError(f"training.teacher {source!r} is a spec, and has learnt nothing: name a trained model")
+    network = model.build().eval().to(device)
+    if not network.fitted:
+        raise SnnZooError(f"training.teacher {source!r} has no fitted activations, so it cannot answer as ANN")
+    return partial(network, mode=Mode.ANN)
 
 
 def _score_card(dataset: Dataset, score: Evaluation) -> dict[str, Any]:

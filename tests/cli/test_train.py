@@ -71,7 +71,7 @@ def test_an_interrupt_before_the_first_epoch_ends_leaves_a_model(spec_file, run,
 
 def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
     model = trained / "model.safetensors"
-    still = ("--epochs", 1, "--set", "training.learning_rate=1e-12")
+    still = ("--epochs", 1, "--set", "training.learning_rate=1e-12", "--set", "training.initialize=true")
     run("train", model, "-o", tmp_path / "on", *still, "-q")
     before, after = (read_model(path) for path in (model, tmp_path / "on/model.safetensors"))
     assert after.spec.training.epochs == 1
@@ -80,6 +80,27 @@ def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
             assert (tensor - after.tensors[name]).abs().max() < 1e-6, name
     result = run("train", model, "-o", tmp_path / "other", "--set", "blocks.0.features=7", code=1)
     assert "the spec wants" in result.stderr
+
+
+def test_a_trained_model_teaches(trained, run, tmp_path) -> None:
+    taught = (
+        "--epochs",
+        1,
+        "--set",
+        "training.distillation=1.0",
+        "--set",
+        f"training.teacher={trained}/model.safetensors",
+    )
+    run("train", trained / "spec.yaml", "-o", tmp_path / "run", *taught, "-q")
+    report = json.loads((tmp_path / "run/metrics.jsonl").read_text())
+    assert report["validation_snn_accuracy"] > 0.5  # from its answers alone: the labels are no part of the loss
+
+
+@pytest.mark.parametrize(("teacher", "message"), [("mnist-dense", "name a trained model"), ("nobody", "nobody")])
+def test_a_teacher_that_knows_nothing_is_told(spec_file, run, tmp_path, monkeypatch, teacher, message) -> None:
+    monkeypatch.setattr("zoo.sources.model_names", list)
+    result = run("train", spec_file, "-o", tmp_path / "run", "--set", f"training.teacher={teacher}", code=1)
+    assert message in result.stderr
 
 
 def test_resume_refuses_another_spec(trained, run) -> None:

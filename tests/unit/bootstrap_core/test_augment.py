@@ -8,8 +8,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from bootstrap_core.augment import RandomAffine, inverse_affine, warp_affine
+from bootstrap_core.augment import RandomAffine, augmentation, bend, erase, flip, inverse_affine, warp_affine
 from specs.errors import DataError, SpecError
+from specs.training import AugmentSpec
 
 
 def one(angle: float = 0, x: float = 0, y: float = 0, scale: float = 1, shear: float = 0) -> Tensor:
@@ -186,3 +187,55 @@ def test_a_parameter_outside_its_range_names_itself(name: str, value: object) ->
 def test_integer_or_unbatched_images_are_refused(images: Tensor) -> None:
     with pytest.raises(DataError, match="float images"):
         RandomAffine()(images, torch.Generator())
+
+
+def seeded(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_half_of_the_images_are_flipped_left_to_right() -> None:
+    images = torch.rand(1000, 2, 3, 4)
+    found = flip(images, seeded())
+    flipped = (found == images.flip(-1)).flatten(1).all(1)
+    assert ((found == images).flatten(1).all(1) ^ flipped).all()
+    assert 450 < flipped.sum() < 550
+
+
+@pytest.mark.parametrize(("height", "width"), [(21, 41), (41, 21)])  # whose centre is a point that is drawn
+def test_bending_displaces_by_the_amount_asked_along_each_axis(height: int, width: int) -> None:
+    y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
+    ramps = torch.stack([x, y]).double().expand(4000, 2, height, width)
+    moved = (bend(ramps, 0.02, seeded()) - ramps)[:, :, height // 2, width // 2]
+    assert moved.std(0).tolist() == pytest.approx([0.02 * width, 0.02 * height], rel=0.05)
+    assert moved.mean(0).abs().max() < 0.1
+    assert abs(torch.corrcoef(moved.T)[0, 1]) < 0.1
+
+
+def test_bending_is_smooth_and_another_for_each_image() -> None:
+    ramp = torch.arange(28.0).expand(2, 1, 28, 28)
+    moved = (bend(ramp, 0.02, seeded()) - ramp)[..., 4:-4, 4:-4]
+    assert moved.abs().max() > 0.1
+    assert moved.diff(dim=-1).abs().max() < moved.abs().max() / 2
+    assert (moved[0] - moved[1]).abs().max() > 0.1
+
+
+def test_a_square_is_erased_wherever_its_centre_falls() -> None:
+    found = erase(torch.ones(2000, 2, 20, 10), 0.4, seeded())
+    assert torch.equal(found[:, 0], found[:, 1])
+    gone = found[:, 0] == 0
+    assert gone.any(2).sum(1).max() == gone.any(1).sum(1).max() == 4  # 0.4 of the width, along both axes
+    assert torch.equal(gone, gone.any(2)[:, :, None] & gone.any(1)[:, None])
+    assert gone.float().mean(0).min() > 0.01  # each pixel's turn comes
+
+
+def test_all_that_is_asked_for_is_done_and_nothing_else() -> None:
+    images = torch.rand(64, 1, 28, 28)
+    plain = {"degrees": 0, "translate": 0, "scale": (1, 1), "shear": 0}
+    assert augmentation(AugmentSpec(**plain))(images, seeded()) is images
+    for one, function in (
+        ({"degrees": 10}, lambda x, g: RandomAffine(10, 0, (1, 1), 0)(x, g)),
+        ({"flip": True}, flip),
+        ({"elastic": 0.05}, lambda x, g: bend(x, 0.05, g)),
+        ({"erase": 0.25}, lambda x, g: erase(x, 0.25, g)),
+    ):
+        assert torch.equal(augmentation(AugmentSpec(**plain | one))(images, seeded()), function(images, seeded()))

@@ -247,6 +247,26 @@ def test_a_teacher_s_part_of_the_loss_is_the_distance_from_its_answers(split: Sp
     assert trainer.run_epoch().training_loss == pytest.approx(0.7 * entropy + 0.3 * distance, rel=1e-4)
 
 
+def test_a_recipe_that_names_a_teacher_wants_its_answers(split: Split) -> None:
+    with pytest.raises(SnnZooError, match="learns from 'somebody'"):
+        Trainer(network(), split, recipe(teacher="somebody"))
+
+
+def test_ann_batches_may_be_rounded_and_spikes_and_samples_are_not(split: Split) -> None:
+    def losses(precision: str, **options: Any) -> list[float]:
+        trainer = Trainer(network(), split, recipe(epochs=1, precision=precision, **options))
+        found: list[float] = []
+        trainer.stats.training.add = lambda value, *counts: found.append(value)
+        trainer._train(0, lambda done, total: None)
+        return found
+
+    exact, rounded = losses("float32"), losses("bfloat16")
+    assert rounded[:2] == exact[:2]  # two batches sample, the others run as ANN
+    assert rounded[3] != exact[3]
+    assert rounded == pytest.approx(exact, rel=0.02)
+    assert losses("bfloat16", snn_epochs=1) == losses("float32", snn_epochs=1)
+
+
 def test_an_epoch_may_be_some_of_the_images_others_each_time(split: Split, monkeypatch) -> None:
     trainer = Trainer(network(), split, recipe(images_per_epoch=70))
     seen: list[Tensor] = []
