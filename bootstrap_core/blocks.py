@@ -142,7 +142,7 @@ class InputBlock(Block):
         assert isinstance(x, Tensor)
         if not mode.spiking or self.delay_shift or not len(x) or not self.neuron.runs_compiled(x, steps=time_steps):
             return self(x, mode, time_steps)
-        plain = x.dim() == 2 and x.dtype == torch.float32 and not x.requires_grad
+        plain = x.dtype == torch.float32 and not x.requires_grad
         if self.spec.exact_input and plain and not self.neuron.learns:
             _, voltage_decay = self.neuron.quantized_decays()
             weight, bias = quantize_weight(self.weight), quantize_weight(self.bias)
@@ -188,7 +188,7 @@ class FlattenBlock(Block):
 
     def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """See `Block`."""
-        return packed(x).flatten(-self.n_axes)
+        return x.flatten(-self.n_axes)
 
 
 class _SynapticBlock(Block):
@@ -307,11 +307,13 @@ class SpikingBlock(_SynapticBlock):
         bias, silences = self.quantized_bias(), self.training and self.dropout > 0
         alone = not self.neuron.learns and not skipped
         dense = isinstance(self.synapse, DenseSynapse) and alone
-        if isinstance(x, SteadyInput) and dense and not silences:
-            return self._sampled(*self.neuron.weigh_steady(x, self.synapse.quantized_weight(), bias), bias, mode)
+        conv = isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1 and not silences and alone
+        if isinstance(x, SteadyInput) and not silences and (conv or (dense and x.images.dim() == 2)):
+            geometry = self.synapse.geometry if isinstance(self.synapse, ConvSynapse) else []
+            weight = self.synapse.quantized_weight()
+            return self._sampled(*self.neuron.weigh_steady(x, weight, geometry, bias), bias, mode)
         x = packed(x)
         assert isinstance(x, Spikes)
-        conv = isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1 and not silences and alone
         if not (dense or conv):
             z = self.weigh(x.tensor(), [_floats(source) for source in skipped], mode)
             drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]

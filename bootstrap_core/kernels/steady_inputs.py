@@ -1,8 +1,8 @@
-"""Dense synapses behind input neurons, whose current is the same at each step, compiled by numba.
+"""Synapses behind input neurons, whose current is the same at each step, compiled by numba.
 
 The spikes of such a neuron depend on its current alone, and few different trains come up: inputs with the same train
 are added up once for all its steps. Currents are small integers `[N, I]` here, indices of the tables' rows. Importing
-this imports numba; see `steady_op`, which calls it.
+this imports numba; see `steady_synapses`, which calls it.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numba import njit
 
 from bootstrap_core.kernels.bits import widened
 
-__all__ = ["input_sums", "weigh", "weight_grad"]
+__all__ = ["input_sums", "patch_sums", "weigh", "weight_grad"]
 
 f32, i32 = np.float32, np.int32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -52,12 +52,16 @@ def weigh(currents, train_of, trains, weight, start, stop, z):
 
 
 @_compiled
+def _widen(row, out):
+    for j in range(len(row)):
+        out[j] = widened(row[j])
+
+
+@_compiled
 def _take_image(grad, image, start, stop, out):
     """Steps of an image side by side: in `grad` they are a power of two apart and push each other out of the cache."""
     for t in range(len(grad)):
-        row, local = grad[t, image, start:stop], out[t]
-        for j in range(len(row)):
-            local[j] = widened(row[j])
+        _widen(grad[t, image, start:stop], out[t])
 
 
 @_compiled
@@ -153,3 +157,51 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
             worth = _dot(mixed[of_common], rest)
             out[0] += worth * common
             out[1] += worth
+
+
+ROWS = 8
+"""Patches at a time: their steps, side by side, fit the first-level cache."""
+
+
+@_contracted
+def _worth(taps, j, slopes, usual):
+    """Sum over the steps of column j of `taps` `[T, J]`, times either row of slopes."""
+    a, b = f32(0.0), f32(0.0)
+    for t in range(len(taps)):
+        a += taps[t, j] * slopes[t]
+        b += taps[t, j] * usual[t]
+    return a, b
+
+
+@_contracted
+def _sum(a):
+    total = f32(0.0)
+    for j in range(len(a)):
+        total += a[j]
+    return total
+
+
+@_compiled
+def patch_sums(currents, pixels, usual, common, slopes, grad, start, stop, out):
+    """Adds to `out` `[2]` what `input_sums` does, of patches `start` to `stop`.
+
+    `currents` and `pixels` are `[R, K]`, `grad` `[T, R * K]` is the gradient of their spikes, float32, or bfloat16 as
+    uint16. Pixels of the value `common` have the current `usual`: all taps are taken for such, then the others mended.
+    """
+    steps, taps = len(grad), currents.shape[1]
+    local = np.empty((steps, ROWS * taps), f32)
+    for first in range(start, stop, ROWS):
+        n = min(ROWS, stop - first)
+        whole = 0.0
+        for t in range(steps):
+            _widen(grad[t, first * taps : (first + n) * taps], local[t])
+            whole += slopes[usual, t] * _sum(local[t, : n * taps])
+        out[0] += whole * common
+        out[1] += whole
+        for row in range(n):
+            for tap in range(taps):
+                current, pixel = currents[first + row, tap], pixels[first + row, tap]
+                if current != usual or pixel != common:
+                    worth, as_usual = _worth(local, row * taps + tap, slopes[current], slopes[usual])
+                    out[0] += worth * pixel - as_usual * common
+                    out[1] += worth - as_usual
