@@ -45,7 +45,7 @@ class Spikes(NamedTuple):
 
 
 class SteadyInput(NamedTuple):
-    """Input neurons that have not run: whoever wants their spikes makes them, and a dense layer or a convolution needs none.
+    """Input neurons that have not run: whoever wants their spikes makes them; dense layers and convolutions do not.
 
     The current of `images` `[N, ...]` in 0..1, `weight * (images - mean) / std + bias` truncated to 1/64, enters the
     voltage at each of `steps` steps; `voltage_decay` is `[1]`. `constants` are those of `CubaNeuron`. The images get

@@ -10,12 +10,13 @@ numba; see `neuron_run`, which calls it.
 import numpy as np
 from numba import njit
 
-from bootstrap_core.kernels.bits import as_float, narrowed, widened
+from bootstrap_core.kernels.bits import as_float, narrowed, prefetch, widened
 
 __all__ = ["backward", "forward"]
 
-BLOCK = 1024
+BLOCK = 512
 """Neurons at a time: their states and a few steps fit the caches of a core."""
+CACHE_LINE = 64
 
 LOG2_E = np.float32(1.4426950408889634)
 LOWEST_EXPONENT = np.float32(-125.0)
@@ -111,6 +112,13 @@ def _step_back(grad, slope, keep_u, keep_v, gu, gv, out, n):
 
 
 @_compiled
+def _fetch(x, first, n):
+    """What the next step needs of `x`: steps lie so far apart that the machine does not foresee it."""
+    for j in range(first, first + n, CACHE_LINE // x.itemsize):
+        prefetch(x, j)
+
+
+@_compiled
 def forward(
     z, step, unit, steps, size, inner, keep_u, keep_v, offset, limit, subtract, start, stop, spikes, states, us, vs
 ):
@@ -131,6 +139,9 @@ def forward(
         v[:n] = 0.0
         for t in range(steps):
             at = t * size + first
+            if t + 1 < steps:
+                _fetch(z, (t + 1) * step + first, n)
+                _fetch(spikes, at + size, n)
             _advance(z[t * step + first : t * step + first + n], unit, forgets, ku, kv, b, u, v, n)
             if states:
                 _float(u, us[at : at + n], n)
@@ -168,6 +179,10 @@ def backward(
             ku32[j], kv32[j] = ku[j], kv[j]
             gu[j] = gv[j] = f32(0.0)
         for t in range(steps):
+            if t + 1 < steps:
+                _fetch(z, (t + 1) * step + first, n)
+            else:
+                _fetch(grad, t * grad_step + first, n)
             _advance(z[t * step + first : t * step + first + n], unit, forgets, ku, kv, b, u, v, n)
             _float(v, voltage, n)
             _slopes(voltage, center, rate, scale, slope[t], n)
@@ -176,6 +191,9 @@ def backward(
                 _float(u, current[t], n)
                 _float(v, kept[t], n)
         for t in range(steps - 1, -1, -1):
+            if t > 0:
+                _fetch(grad, (t - 1) * grad_step + first, n)
+                _fetch(out, (t - 1) * size + first, n)
             incoming = grad[t * grad_step + first : t * grad_step + first + n]
             _step_back(incoming, slope[t], ku32, kv32, gu, gv, out[t * size + first : t * size + first + n], n)
             if decays and t > 0:

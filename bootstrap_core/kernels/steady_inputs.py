@@ -10,7 +10,7 @@ from numba import njit
 
 from bootstrap_core.kernels.bits import widened
 
-__all__ = ["input_sums", "patch_sums", "weigh", "weight_grad"]
+__all__ = ["input_sums", "patch_sums", "unpack_steps", "weigh", "weight_grad"]
 
 f32, i32 = np.float32, np.int32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -159,7 +159,7 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
             out[1] += worth
 
 
-ROWS = 8
+PLACES = 8
 """Patches at a time: their steps, side by side, fit the first-level cache."""
 
 
@@ -182,26 +182,45 @@ def _sum(a):
 
 
 @_compiled
-def patch_sums(currents, pixels, usual, common, slopes, grad, start, stop, out):
-    """Adds to `out` `[2]` what `input_sums` does, of patches `start` to `stop`.
+def unpack_steps(words, start, stop, one, out):
+    """`out[t, j]` is `one` where bit t % 8 of `words[t // 8, j]` is set, and else 0, for j from `start` to `stop`."""
+    zero = out.dtype.type(0)
+    for t in range(len(out)):
+        row, word = out[t, start:stop], words[t // 8, start:stop]
+        bit = np.uint8(1 << (t % 8))
+        for j in range(len(row)):
+            row[j] = one if word[j] & bit else zero
 
-    `currents` and `pixels` are `[R, K]`, `grad` `[T, R * K]` is the gradient of their spikes, float32, or bfloat16 as
-    uint16. Pixels of the value `common` have the current `usual`: all taps are taken for such, then the others mended.
+
+@_compiled
+def patch_sums(currents, images, common, usual, sources, slopes, grad, start, stop, out):
+    """What `input_sums` does, of images `start` to `stop` `[N, Q]`, from the gradient of patches of their spikes.
+
+    `sources` `[P, K]` is the pixel that a place sees by a tap, or below 0; `grad` `[T, N * P * K]` is float32, or
+    bfloat16 as uint16. All taps are taken for pixels of the value `common`, of the current
+    `usual`, then the others mended.
     """
-    steps, taps = len(grad), currents.shape[1]
-    local = np.empty((steps, ROWS * taps), f32)
-    for first in range(start, stop, ROWS):
-        n = min(ROWS, stop - first)
-        whole = 0.0
-        for t in range(steps):
-            _widen(grad[t, first * taps : (first + n) * taps], local[t])
-            whole += slopes[usual, t] * _sum(local[t, : n * taps])
-        out[0] += whole * common
-        out[1] += whole
-        for row in range(n):
-            for tap in range(taps):
-                current, pixel = currents[first + row, tap], pixels[first + row, tap]
-                if current != usual or pixel != common:
-                    worth, as_usual = _worth(local, row * taps + tap, slopes[current], slopes[usual])
-                    out[0] += worth * pixel - as_usual * common
-                    out[1] += worth - as_usual
+    steps, taps, n_places = len(grad), sources.shape[1], len(sources)
+    local = np.empty((steps, PLACES * taps), f32)
+    for image in range(start, stop):
+        for first in range(0, n_places, PLACES):
+            n = min(PLACES, n_places - first)
+            whole = 0.0
+            for t in range(steps):
+                at = (image * n_places + first) * taps
+                _widen(grad[t, at : at + n * taps], local[t])
+                whole += slopes[usual, t] * _sum(local[t, : n * taps])
+            out[0] += whole * common
+            out[1] += whole
+            for place in range(n):
+                for tap in range(taps):
+                    source = sources[first + place, tap]
+                    if source >= 0 and images[image, source] == common:
+                        continue
+                    current = currents[image, source] if source >= 0 else usual
+                    worth, as_usual = _worth(local, place * taps + tap, slopes[current], slopes[usual])
+                    out[0] -= as_usual * common
+                    out[1] -= as_usual
+                    if source >= 0:
+                        out[0] += worth * images[image, source]
+                        out[1] += worth

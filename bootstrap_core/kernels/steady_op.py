@@ -49,7 +49,7 @@ def steady(
     scale_grad: float,
     subtract: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes (int8) and their link `[T, N, O, ...]`, and the weighted input in steps of a weight, int32 `[T, N, ..., O]`.
+    """Spikes (int8) and their link `[T, N, O, ...]`, and the weighted input in steps of a weight `[T, N, ..., O]`.
 
     Args:
         images, input_weight, input_bias, mean, std: of the current of the input neurons, see `input_current`; without

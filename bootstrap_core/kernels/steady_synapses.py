@@ -15,7 +15,7 @@ from bootstrap_core.kernels import steady_inputs
 from bootstrap_core.kernels.conv_op import matrix_grad, weigh_patches
 from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
 from bootstrap_core.kernels.neuron_run import ALIGN, NeuronRun, as_array
-from bootstrap_core.kernels.patches import as_matrix, patches
+from bootstrap_core.kernels.patches import as_matrix, patches, sources_of
 from bootstrap_core.kernels.threads import split, split_sum
 
 __all__ = ["InputTables", "SteadyConv", "SteadyDense", "SteadySynapse"]
@@ -117,45 +117,53 @@ class SteadyDense:
 
 
 class SteadyConv:
-    """Convolutions of `[N, C, H, W]`, as products of `patches`; their current 0 is that of padding, which has none."""
+    """Convolutions of `[N, C, H, W]`, as products of `patches`."""
 
     def __init__(self, tables: InputTables, geometry: list[int]) -> None:
         self.geometry = geometry
-        self.currents = 1 + tables.indices.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
-        self.fired = np.pad(tables.fired, ((1, 0), (0, 0)))
+        self.currents = tables.indices.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
+        self.fired = tables.fired
 
     def weigh(self, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
-        return weigh_patches(self._spikes(), weight).view(self.fired.shape[1], -1, len(weight))
+        z = weigh_patches(self._spikes(torch.int8), weight)
+        return z.view(self.fired.shape[1], -1, len(weight))
 
     def weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
-        return matrix_grad(self._spikes(), grad, weight)
+        return matrix_grad(self._spikes(grad.dtype), grad, weight)
 
     def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
         """See `SteadySynapse`."""
-        seen = grad @ as_matrix(weight).to(grad.dtype)  # [T, R, K * C]
-        rows, currents = as_array(seen).reshape(len(grad), -1), patches(self.currents, self.geometry).numpy()
-        pixels = patches(images.permute(0, 2, 3, 1), self.geometry).numpy()
-        first = images.permute(0, 2, 3, 1).argmin()
-        usual, common = (int(self.currents.flatten()[first]), np.float32(images.min().item()))
-        padded = np.pad(slopes, ((1, 0), (0, 0)))
+        seen = as_array(grad @ as_matrix(weight).to(grad.dtype)).reshape(len(grad), -1)  # [T, N * P * K * C]
+        n, *size = self.currents.shape
+        sources = sources_of(tuple(size), tuple(self.geometry))
+        currents = self.currents.view(n, -1).numpy()
+        pixels = images.permute(0, 2, 3, 1).reshape(n, -1).numpy()
+        common = np.unravel_index(pixels.argmin(), pixels.shape)
         by_pixel, whole = split_sum(
             lambda start, stop, out: steady_inputs.patch_sums(
-                currents, pixels, usual, common, padded, rows, start, stop, out
+                currents, pixels, pixels[common], currents[common], sources, slopes, seen, start, stop, out
             ),
-            len(currents),
+            n,
             (2,),
-            work=seen.numel(),
+            work=seen.size,
         )
         return by_pixel, whole
 
-    def _spikes(self) -> Tensor:
-        """Patches of the spikes, int8 `[T * R, K * C]`: of bytes of eight steps, taken apart."""
-        steps = self.fired.shape[1]
-        words = torch.from_numpy(np.packbits(self.fired, axis=1, bitorder="little").T.copy())  # [T / 8, currents]
-        images = words[:, self.currents].flatten(0, 1)  # [T / 8 * N, H, W, C]
-        seen = patches(images, self.geometry)
-        eight = seen.view(len(words), 1, -1)
-        spikes = (eight >> torch.arange(8, dtype=torch.uint8)[:, None]) & 1
-        return spikes.flatten(0, 1)[:steps].view(torch.int8).view(-1, seen.shape[1])
+    def _spikes(self, dtype: torch.dtype) -> Tensor:
+        """Patches of the spikes, `[T * R, K * C]`."""
+        bits = np.packbits(self.fired.astype(bool), axis=1, bitorder="little")
+        words = np.take(np.ascontiguousarray(bits.T), self.currents.numpy(), axis=1)  # [T / 8, N, H, W, C]
+        seen = patches(torch.from_numpy(words).flatten(0, 1), self.geometry)
+        words = seen.view(len(words), -1).numpy()  # eight steps a byte
+        spikes = torch.empty(self.fired.shape[1], words.shape[1], dtype=dtype)
+        out = as_array(spikes).reshape(spikes.shape)
+        one = as_array(torch.ones(1, dtype=dtype))[0]
+        split(
+            lambda start, stop: steady_inputs.unpack_steps(words, start, stop, one, out),
+            words.shape[1],
+            work=out.size,
+            align=ALIGN,
+        )
+        return spikes.view(-1, seen.shape[1])
