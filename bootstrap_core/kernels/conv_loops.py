@@ -8,7 +8,7 @@ from numba import njit
 
 from bootstrap_core.kernels.bits import narrowed, widened
 
-__all__ = ["scatter"]
+__all__ = ["scatter", "scatter_places"]
 
 f32 = np.float32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -40,3 +40,19 @@ def scatter(patches, runs, start, stop, out):
             at, to, n = runs[r]
             _add(given[at : at + n], total[to : to + n])
         _narrow(total, out[image])
+
+
+@_compiled
+def scatter_places(patches, sources, start, stop, out):
+    """The same with channels and taps first: `[N, C, K * P]` to `out` `[N, C, H * W]`, float32.
+
+    `sources` `[K, P]` is the place that a tap sees for an output, or below 0.
+    """
+    flat = sources.copy().ravel()
+    for image in range(start, stop):
+        for channel in range(out.shape[1]):
+            given, total = patches[image, channel], out[image, channel]
+            total[:] = f32(0.0)
+            for k in range(len(flat)):
+                if flat[k] >= 0:
+                    total[flat[k]] += widened(given[k])
