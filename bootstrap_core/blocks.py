@@ -149,8 +149,7 @@ class InputBlock(Block):
             scaling = self.spec.mean, self.spec.std
             steady = SteadyInput(x, weight, bias, *scaling, time_steps, voltage_decay, self.neuron.constants)
             if mode is Mode.SAMPLE:
-                current = steady.current()
-                self.sampler.add(current, steady.totals(current) / time_steps)
+                self.sampler.add_some(x.numel(), steady.pairs_at)
             return steady
         current = self.current(x)
         z = current.expand(time_steps, *current.shape)
@@ -332,12 +331,18 @@ class SpikingBlock(_SynapticBlock):
         It is `[T, N, C]`, or `[T, N, P, C]` of the places of a convolution.
         """
         if mode is Mode.SAMPLE:
-            from bootstrap_core.kernels.count_op import add_up
+            steps, n, channels, n_places = len(z), z.shape[1], z.shape[-1], z[0, 0, ..., 0].numel()
+            fired = spikes.values.flatten(3).movedim(2, -1) if z.dim() == 4 else spikes.values  # in the order of z
 
-            mean = add_up(z).float().mul_(WEIGHT_STEP).div_(len(z))
-            if mean.dim() == 3:
-                mean = mean.transpose(1, 2).reshape(spikes.values.shape[1:])  # [N, P, C] -> [N, C, H, W]
-            self.sampler.add(self._drive(mean, bias), spikes.totals() / len(z))
+            def pairs_at(places: Tensor) -> tuple[Tensor, Tensor]:
+                image, rest = places // (channels * n_places), places % (channels * n_places)
+                channel, place = rest // n_places, rest % n_places  # of [N, C, P], where z is [N, P, C]
+                at = (image * n_places + place) * channels + channel
+                mean = z.flatten(1)[:, at].sum(0, dtype=torch.int32).float().mul_(WEIGHT_STEP).div_(steps)
+                drive = self._drive(mean, None if bias is None else bias[channel])
+                return drive, fired.flatten(1)[:, at].sum(0).float() / steps
+
+            self.sampler.add_some(n * channels * n_places, pairs_at)
         return spikes
 
     def _scale(self) -> Tensor | float:

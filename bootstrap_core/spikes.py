@@ -76,6 +76,12 @@ class SteadyInput(NamedTuple):
         current: Tensor = input_current(self.images, self.weight, self.bias, self.mean, self.std)
         return current
 
+    def pairs_at(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Current and rate of the pixels at `places` in `[N, ...]`."""
+        some = self._replace(images=self.images.flatten()[places])
+        current = some.current()
+        return current, some.totals(current) / self.steps
+
     def totals(self, current: Tensor) -> Tensor:
         """How many spikes the neurons of a current `[N, ...]` give, float32, without a gradient.
 
