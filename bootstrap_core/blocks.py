@@ -142,15 +142,14 @@ class InputBlock(Block):
         assert isinstance(x, Tensor)
         if not mode.spiking or self.delay_shift or not len(x) or not self.neuron.runs_compiled(x, steps=time_steps):
             return self(x, mode, time_steps)
-        plain = x.dim() == 2 and x.dtype == torch.float32 and not x.requires_grad
+        plain = x.dtype == torch.float32 and not x.requires_grad
         if self.spec.exact_input and plain and not self.neuron.learns:
             _, voltage_decay = self.neuron.quantized_decays()
             weight, bias = quantize_weight(self.weight), quantize_weight(self.bias)
             scaling = self.spec.mean, self.spec.std
             steady = SteadyInput(x, weight, bias, *scaling, time_steps, voltage_decay, self.neuron.constants)
             if mode is Mode.SAMPLE:
-                current = steady.current()
-                self.sampler.add(current, steady.totals(current) / time_steps)
+                self.sampler.add_some(x.numel(), steady.pairs_at)
             return steady
         current = self.current(x)
         z = current.expand(time_steps, *current.shape)
@@ -188,7 +187,7 @@ class FlattenBlock(Block):
 
     def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """See `Block`."""
-        return packed(x).flatten(-self.n_axes)
+        return x.flatten(-self.n_axes)
 
 
 class _SynapticBlock(Block):
@@ -307,11 +306,13 @@ class SpikingBlock(_SynapticBlock):
         bias, silences = self.quantized_bias(), self.training and self.dropout > 0
         alone = not self.neuron.learns and not skipped
         dense = isinstance(self.synapse, DenseSynapse) and alone
-        if isinstance(x, SteadyInput) and dense and not silences:
-            return self._sampled(*self.neuron.weigh_steady(x, self.synapse.quantized_weight(), bias), bias, mode)
+        conv = isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1 and not silences and alone
+        if isinstance(x, SteadyInput) and not silences and (conv or (dense and x.images.dim() == 2)):
+            geometry = self.synapse.geometry if isinstance(self.synapse, ConvSynapse) else []
+            weight = self.synapse.quantized_weight()
+            return self._sampled(*self.neuron.weigh_steady(x, weight, geometry, bias), bias, mode)
         x = packed(x)
         assert isinstance(x, Spikes)
-        conv = isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1 and not silences and alone
         if not (dense or conv):
             z = self.weigh(x.tensor(), [_floats(source) for source in skipped], mode)
             drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
@@ -330,12 +331,18 @@ class SpikingBlock(_SynapticBlock):
         It is `[T, N, C]`, or `[T, N, P, C]` of the places of a convolution.
         """
         if mode is Mode.SAMPLE:
-            from bootstrap_core.kernels.count_op import add_up
+            steps, n, channels, n_places = len(z), z.shape[1], z.shape[-1], z[0, 0, ..., 0].numel()
+            fired = spikes.values.flatten(3).movedim(2, -1) if z.dim() == 4 else spikes.values  # in the order of z
 
-            mean = add_up(z).float().mul_(WEIGHT_STEP).div_(len(z))
-            if mean.dim() == 3:
-                mean = mean.transpose(1, 2).reshape(spikes.values.shape[1:])  # [N, P, C] -> [N, C, H, W]
-            self.sampler.add(self._drive(mean, bias), spikes.totals() / len(z))
+            def pairs_at(places: Tensor) -> tuple[Tensor, Tensor]:
+                image, rest = places // (channels * n_places), places % (channels * n_places)
+                channel, place = rest // n_places, rest % n_places  # of [N, C, P], where z is [N, P, C]
+                at = (image * n_places + place) * channels + channel
+                mean = z.flatten(1)[:, at].sum(0, dtype=torch.int32).float().mul_(WEIGHT_STEP).div_(steps)
+                drive = self._drive(mean, None if bias is None else bias[channel])
+                return drive, fired.flatten(1)[:, at].sum(0).float() / steps
+
+            self.sampler.add_some(n * channels * n_places, pairs_at)
         return spikes
 
     def _scale(self) -> Tensor | float:

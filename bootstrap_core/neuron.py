@@ -97,13 +97,16 @@ class CubaNeuron(nn.Module):
         *spikes, z = spiking_conv(*x, weight, geometry, *self.quantized_decays(), bias, *self.constants)
         return Spikes(*spikes), z
 
-    def weigh_steady(self, x: SteadyInput, weight: Tensor, bias: Tensor | None) -> tuple[Spikes, Tensor]:
-        """The same behind dense synapses from input neurons; see `steady_op.steady_dense`."""
-        from bootstrap_core.kernels.steady_op import steady_dense
+    def weigh_steady(
+        self, x: SteadyInput, weight: Tensor, geometry: list[int], bias: Tensor | None
+    ) -> tuple[Spikes, Tensor]:
+        """The same behind dense synapses or a convolution from input neurons; see `steady_op.steady`."""
+        from bootstrap_core.kernels.steady_op import steady
 
         *current, steps, voltage_decay, constants = x
-        fired, link, z = steady_dense(
-            *current, weight, steps, voltage_decay, *constants, *self.quantized_decays(), bias, *self.constants
+        decays = self.quantized_decays()
+        fired, link, z = steady(
+            *current, weight, geometry, steps, voltage_decay, *constants, *decays, bias, *self.constants
         )
         return Spikes(fired, link), z
 

@@ -1,7 +1,9 @@
 """Measuring a layer's activation: sampled pairs (weighted input, rate), and the curve fitted to them."""
 
+from collections.abc import Callable
 from itertools import pairwise
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -64,17 +66,22 @@ class RateSampler(nn.Module):
     def add(self, z: Tensor, a: Tensor) -> None:
         """Add pairs: mean weighted inputs `z` and mean rates `a`, of one shape."""
         z, a = (x.detach().flatten() for x in (z, a))
+        self.add_some(len(z), lambda places: (z[places.to(z.device)], a[places.to(a.device)]))
+
+    def add_some(self, n: int, pairs_at: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
+        """Add `n` pairs, of which only those that are kept are asked for: `pairs_at(places)` gives their z and a."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.n_seen))
-        self.n_seen += len(z)
+        self.n_seen += n
         if len(self._keys) == self.capacity:  # only smaller keys than the largest kept can matter
-            chosen, keys = _keys_below(float(self._keys.max()), len(z), generator)
+            places, keys = _keys_below(float(self._keys.max()), n, generator)
         else:
-            keys, chosen = torch.rand(len(z), dtype=torch.float64, generator=generator), torch.arange(len(z))
-            if len(keys) > self.capacity:
-                keys, chosen = torch.topk(keys, self.capacity, largest=False, sorted=False)
-        place = chosen.to(z.device)
-        pairs = torch.stack([z[place], a[place]], dim=1).to("cpu", torch.float32)
-        self._keep(pairs, keys)
+            keys, places = torch.rand(n, dtype=torch.float64, generator=generator), torch.arange(n)
+            if n > self.capacity:
+                keys, places = torch.topk(keys, self.capacity, largest=False, sorted=False)
+        if len(places):
+            with torch.no_grad():
+                pairs = torch.stack(pairs_at(places), dim=1).to("cpu", torch.float32)
+            self._keep(pairs, keys)
 
     def merge(self, other: "RateSampler") -> None:
         """Add the pairs of another sampler, as if this one had seen them too."""
@@ -83,10 +90,13 @@ class RateSampler(nn.Module):
 
     def _keep(self, pairs: Tensor, keys: Tensor) -> None:
         pairs, keys = torch.cat([self._pairs, pairs]), torch.cat([self._keys, keys])
-        if len(keys) > self.capacity:
-            keys, order = torch.topk(keys, self.capacity, largest=False, sorted=False)
-            pairs = pairs.index_select(0, order)
-        self._pairs, self._keys = pairs, keys
+        if len(keys) > self.capacity:  # what comes after the capacity and stays takes the places of what goes
+            goes = keys >= float(np.partition(keys.numpy(), self.capacity)[self.capacity])
+            into = goes[: self.capacity].nonzero().flatten()
+            source = self.capacity + (~goes[self.capacity :]).nonzero().flatten()
+            into = into[: len(source)]  # more go only where keys are equal
+            pairs[into], keys[into] = pairs[source], keys[source]
+        self._pairs, self._keys = pairs[: self.capacity], keys[: self.capacity]
 
     def fit(self) -> None:
         """Fit the activation to the pairs, by lava-dl's rule; without pairs nothing changes.

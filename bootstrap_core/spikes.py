@@ -45,9 +45,9 @@ class Spikes(NamedTuple):
 
 
 class SteadyInput(NamedTuple):
-    """Input neurons that have not run: whoever wants their spikes makes them, and a dense layer needs none.
+    """Input neurons that have not run: whoever wants their spikes makes them; dense layers and convolutions do not.
 
-    The current of `images` `[N, I]` in 0..1, `weight * (images - mean) / std + bias` truncated to 1/64, enters the
+    The current of `images` `[N, ...]` in 0..1, `weight * (images - mean) / std + bias` truncated to 1/64, enters the
     voltage at each of `steps` steps; `voltage_decay` is `[1]`. `constants` are those of `CubaNeuron`. The images get
     no gradient.
     """
@@ -65,15 +65,25 @@ class SteadyInput(NamedTuple):
         """Run the neurons."""
         return self._run(self.current())
 
+    def flatten(self, first: int) -> "SteadyInput":
+        """The axes from `first` on as one."""
+        return self._replace(images=self.images.flatten(first))
+
     def current(self) -> Tensor:
-        """The current of each pixel, `[N, I]`."""
+        """The current of each pixel, `[N, ...]`."""
         from bootstrap_core.kernels.input_op import input_current
 
         current: Tensor = input_current(self.images, self.weight, self.bias, self.mean, self.std)
         return current
 
+    def pairs_at(self, places: Tensor) -> tuple[Tensor, Tensor]:
+        """Current and rate of the pixels at `places` in `[N, ...]`."""
+        some = self._replace(images=self.images.flatten()[places])
+        current = some.current()
+        return current, some.totals(current) / self.steps
+
     def totals(self, current: Tensor) -> Tensor:
-        """How many spikes the neurons of a current `[N, I]` give, `[N, I]` float32, without a gradient.
+        """How many spikes the neurons of a current `[N, ...]` give, float32, without a gradient.
 
         Neurons of one current spike alike, so one runs for each of the 1/64 from the lowest current to the highest.
         """
@@ -83,7 +93,7 @@ class SteadyInput(NamedTuple):
         return each.index_select(0, (mantissas - lowest).flatten()).reshape(mantissas.shape)
 
     def counts(self) -> Tensor:
-        """How many spikes each neuron gives over time and images, `[I]` int64."""
+        """How many spikes each neuron gives over time and images, `[...]` int64."""
         return self.totals(self.current()).long().sum(0)
 
     def _run(self, current: Tensor) -> Spikes:

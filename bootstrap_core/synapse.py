@@ -6,6 +6,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from bootstrap_core.functional.quantize import quantize_weight
+from bootstrap_core.kernels.convolution_op import convolve
 from bootstrap_core.kernels.linear_op import linear
 from specs.block import ConvSpec
 from specs.fields import Shape
@@ -56,6 +57,8 @@ class ConvSynapse(nn.Module):
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input, in the dtype of `x`."""
         spec, weight = self.spec, self.quantized_weight(scale).to(x.dtype)
+        if x.dim() == 4 and spec.groups == 1:
+            return convolve(x, weight, self.geometry)
         flat = x.flatten(0, -4)  # [T, N, C, H, W] -> [T * N, C, H, W]
         z = F.conv2d(flat, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
         return z.reshape(*x.shape[:-3], *z.shape[1:])

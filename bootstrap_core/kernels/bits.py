@@ -1,10 +1,11 @@
-"""float32 and bfloat16 in compiled loops, by their bits. Importing this imports numba."""
+"""What compiled loops ask of the machine: numbers by their bits, memory ahead of time. Importing this imports numba."""
 
 from llvmlite import ir
 from numba import types
+from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["as_float", "narrowed", "widened"]
+__all__ = ["as_float", "narrowed", "prefetch", "widened"]
 
 INT = ir.IntType(32)
 
@@ -46,3 +47,18 @@ def narrowed(typing_context, number, array):
         return arguments[0]
 
     return array.dtype(types.float32, array), narrow if array.dtype == types.uint16 else keep
+
+
+@intrinsic
+def prefetch(typing_context, array, index):
+    """Fetch the cache line of `array[index]`, of a flat contiguous array, while others are worked on."""
+
+    def generate(context, builder, signature, arguments):
+        data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
+        place = builder.bitcast(builder.gep(data, [arguments[1]]), ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(ir.VoidType(), [ir.IntType(8).as_pointer(), INT, INT, INT])
+        function = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0i8")
+        builder.call(function, [place, INT(0), INT(3), INT(1)])
+        return context.get_dummy_value()
+
+    return types.void(array, index), generate

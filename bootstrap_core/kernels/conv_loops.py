@@ -1,102 +1,58 @@
-"""Convolutions of spikes that follow the spikes, image by image, compiled by numba.
+"""Gradients of convolutions from those of their patches, image by image, compiled by numba.
 
-Channels come last, so that the innermost loop runs over memory in order, and places are flat: `P` of the output, `Q` of
-the input, `K` taps of the kernel. `reach` says which outputs an input place reaches, and by which taps:
-`counts` `[Q]`, `targets` and `taps` `[Q, K]`. Importing this imports numba; see `conv_op`, which calls it.
+Importing this imports numba; see `conv_op`, which calls it, and `patches`.
 """
 
 import numpy as np
 from numba import njit
 
-from bootstrap_core.kernels.bits import widened
-from bootstrap_core.kernels.event_products import find
+from bootstrap_core.kernels.bits import narrowed, widened
 
-__all__ = ["input_grad", "weigh", "weight_grad"]
+__all__ = ["scatter", "scatter_places"]
 
-f32, u32 = np.float32, np.uint32
+f32 = np.float32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
-_contracted = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 
 
 @_compiled
-def weigh(spikes, weight, reach, start, stop, z):
-    """`z` `[M, P, O]`, whole numbers, of images `start` to `stop` of `spikes` `[M, Q * C]`, int8.
-
-    `weight` is `[K, C, O]`, of the type of `z`, which must hold the sums.
-    """
-    counts, targets, taps = reach
-    channels, outputs = weight.shape[1:]
-    places = np.empty(spikes.shape[1] + 1, np.int64)
-    for image in range(start, stop):
-        z[image] = 0
-        for k in range(find(spikes[image], places)):
-            place = u32(places[k]) // u32(channels)
-            channel = places[k] - place * channels
-            for hit in range(counts[place]):
-                total, added = z[image, targets[place, hit]], weight[taps[place, hit], channel]
-                for o in range(outputs):
-                    total[o] += added[o]
-
-
-@_compiled
-def weight_grad(spikes, grad, reach, start, stop, out):
-    """Adds to `out` `[K, C, O]` the weight's gradient from images `start` to `stop`.
-
-    `grad` `[M, P, O]` is that of `z`, float32, or bfloat16 as uint16.
-    """
-    counts, targets, taps = reach
-    channels, outputs = out.shape[1:]
-    places = np.empty(spikes.shape[1] + 1, np.int64)
-    for image in range(start, stop):
-        for k in range(find(spikes[image], places)):
-            place = u32(places[k]) // u32(channels)
-            channel = places[k] - place * channels
-            for hit in range(counts[place]):
-                total, added = out[taps[place, hit], channel], grad[image, targets[place, hit]]
-                for o in range(outputs):
-                    total[o] = f32(total[o] + widened(added[o]))
-
-
-@_contracted
-def _mix(a, b, c, d, p, q, r, s, total):
-    """Adds to `total` four rows times a, b, c, d."""
+def _add(added, total):
     for k in range(len(total)):
-        total[k] += (a * p[k] + b * q[k]) + (c * r[k] + d * s[k])
+        total[k] = f32(total[k] + widened(added[k]))
 
 
 @_compiled
-def _add(total, added):
+def _narrow(total, out):
     for k in range(len(total)):
-        total[k] += added[k]
+        out[k] = narrowed(total[k], out)
 
 
 @_compiled
-def input_grad(grad, weight, sources, start, stop, out):
-    """Gradient of the spikes, `out` `[M, Q, C]` float32, of images `start` to `stop`.
+def scatter(patches, runs, start, stop, out):
+    """Adds up patches `[M, P * K * C]` where they came from, `out` `[M, H * W * C]`, for images `start` to `stop`.
 
-    `sources` `[P, K]` is the input place that an output sees by a tap, or -1; `weight` `[O, K * C]` float32, with rows
-    of zeros up to a multiple of 4; `grad` `[M, P, O]` float32, or bfloat16 as uint16.
+    `runs` as of `patches.runs_of`; float32, or bfloat16 as uint16.
     """
-    channels, outputs = out.shape[2], grad.shape[2]
-    given, seen = np.zeros(len(weight), f32), np.empty(weight.shape[1], f32)
-    by_tap = seen.reshape(sources.shape[1], channels)
+    total = np.empty(out.shape[1], f32)
     for image in range(start, stop):
-        out[image] = f32(0.0)
-        for place in range(len(sources)):
-            row = grad[image, place]
-            for o in range(outputs):
-                given[o] = widened(row[o])
-            seen[:] = f32(0.0)
-            for o in range(0, len(weight), 4):
-                _mix(
-                    given[o], given[o + 1], given[o + 2], given[o + 3],
-                    weight[o], weight[o + 1], weight[o + 2], weight[o + 3], seen,
-                )  # fmt: skip
-            for tap in range(sources.shape[1]):
-                source = sources[place, tap]
-                if source < 0:
-                    continue
-                if channels == 1:
-                    out[image, source, 0] += seen[tap]
-                else:
-                    _add(out[image, source], by_tap[tap])
+        total[:] = f32(0.0)
+        given = patches[image]
+        for r in range(len(runs)):
+            at, to, n = runs[r]
+            _add(given[at : at + n], total[to : to + n])
+        _narrow(total, out[image])
+
+
+@_compiled
+def scatter_places(patches, sources, start, stop, out):
+    """The same with channels and taps first: `[N, C, K * P]` to `out` `[N, C, H * W]`, float32.
+
+    `sources` `[K, P]` is the place that a tap sees for an output, or below 0.
+    """
+    flat = sources.copy().ravel()
+    for image in range(start, stop):
+        for channel in range(out.shape[1]):
+            given, total = patches[image, channel], out[image, channel]
+            total[:] = f32(0.0)
+            for k in range(len(flat)):
+                if flat[k] >= 0:
+                    total[flat[k]] += widened(given[k])

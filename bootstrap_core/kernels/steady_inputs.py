@@ -1,8 +1,8 @@
-"""Dense synapses behind input neurons, whose current is the same at each step, compiled by numba.
+"""Synapses behind input neurons, whose current is the same at each step, compiled by numba.
 
 The spikes of such a neuron depend on its current alone, and few different trains come up: inputs with the same train
 are added up once for all its steps. Currents are small integers `[N, I]` here, indices of the tables' rows. Importing
-this imports numba; see `steady_op`, which calls it.
+this imports numba; see `steady_synapses`, which calls it.
 """
 
 import numpy as np
@@ -10,7 +10,7 @@ from numba import njit
 
 from bootstrap_core.kernels.bits import widened
 
-__all__ = ["input_sums", "weigh", "weight_grad"]
+__all__ = ["input_sums", "patch_sums", "unpack_steps", "weigh", "weight_grad"]
 
 f32, i32 = np.float32, np.int32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -52,12 +52,16 @@ def weigh(currents, train_of, trains, weight, start, stop, z):
 
 
 @_compiled
+def _widen(row, out):
+    for j in range(len(row)):
+        out[j] = widened(row[j])
+
+
+@_compiled
 def _take_image(grad, image, start, stop, out):
     """Steps of an image side by side: in `grad` they are a power of two apart and push each other out of the cache."""
     for t in range(len(grad)):
-        row, local = grad[t, image, start:stop], out[t]
-        for j in range(len(row)):
-            local[j] = widened(row[j])
+        _widen(grad[t, image, start:stop], out[t])
 
 
 @_compiled
@@ -153,3 +157,70 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
             worth = _dot(mixed[of_common], rest)
             out[0] += worth * common
             out[1] += worth
+
+
+PLACES = 8
+"""Patches at a time: their steps, side by side, fit the first-level cache."""
+
+
+@_contracted
+def _worth(taps, j, slopes, usual):
+    """Sum over the steps of column j of `taps` `[T, J]`, times either row of slopes."""
+    a, b = f32(0.0), f32(0.0)
+    for t in range(len(taps)):
+        a += taps[t, j] * slopes[t]
+        b += taps[t, j] * usual[t]
+    return a, b
+
+
+@_contracted
+def _sum(a):
+    total = f32(0.0)
+    for j in range(len(a)):
+        total += a[j]
+    return total
+
+
+@_compiled
+def unpack_steps(words, start, stop, one, out):
+    """`out[t, j]` is `one` where bit t % 8 of `words[t // 8, j]` is set, and else 0, for j from `start` to `stop`."""
+    zero = out.dtype.type(0)
+    for t in range(len(out)):
+        row, word = out[t, start:stop], words[t // 8, start:stop]
+        bit = np.uint8(1 << (t % 8))
+        for j in range(len(row)):
+            row[j] = one if word[j] & bit else zero
+
+
+@_compiled
+def patch_sums(currents, images, common, usual, sources, slopes, grad, start, stop, out):
+    """What `input_sums` does, of images `start` to `stop` `[N, Q]`, from the gradient of patches of their spikes.
+
+    `sources` `[P, K]` is the pixel that a place sees by a tap, or below 0; `grad` `[T, N * P * K]` is float32, or
+    bfloat16 as uint16. All taps are taken for pixels of the value `common`, of the current
+    `usual`, then the others mended.
+    """
+    steps, taps, n_places = len(grad), sources.shape[1], len(sources)
+    local = np.empty((steps, PLACES * taps), f32)
+    for image in range(start, stop):
+        for first in range(0, n_places, PLACES):
+            n = min(PLACES, n_places - first)
+            whole = 0.0
+            for t in range(steps):
+                at = (image * n_places + first) * taps
+                _widen(grad[t, at : at + n * taps], local[t])
+                whole += slopes[usual, t] * _sum(local[t, : n * taps])
+            out[0] += whole * common
+            out[1] += whole
+            for place in range(n):
+                for tap in range(taps):
+                    source = sources[first + place, tap]
+                    if source >= 0 and images[image, source] == common:
+                        continue
+                    current = currents[image, source] if source >= 0 else usual
+                    worth, as_usual = _worth(local, place * taps + tap, slopes[current], slopes[usual])
+                    out[0] -= as_usual * common
+                    out[1] -= as_usual
+                    if source >= 0:
+                        out[0] += worth * images[image, source]
+                        out[1] += worth

@@ -308,3 +308,20 @@ def test_the_curve_comes_back_from_the_state_dict() -> None:
 def test_the_state_dict_holds_the_curve_and_no_pairs() -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in fitted().state_dict().items()}
     assert shapes == {"centers": (7, 2), "slopes": (6,), "n_centers": ()}
+
+
+def test_only_pairs_that_are_kept_are_asked_for() -> None:
+    asked, z = [], torch.arange(5000.0)
+    lazy, eager = RateSampler(seed=3, capacity=50), RateSampler(seed=3, capacity=50)
+
+    def pairs_at(places: Tensor) -> tuple[Tensor, Tensor]:
+        asked.append(len(places))
+        return z[places], z[places] / 5000
+
+    for _ in range(4):
+        lazy.add_some(len(z), pairs_at)
+        eager.add(z, z / 5000)
+    assert asked[0] == 50
+    assert max(asked[1:]) < 100
+    assert torch.equal(lazy.pairs, eager.pairs)
+    assert len(lazy.pairs) == 50

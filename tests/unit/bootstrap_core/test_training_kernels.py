@@ -11,7 +11,7 @@ pytest.importorskip("numba")
 
 from bootstrap_core.build import build_network
 from bootstrap_core.functional import cuba, piecewise
-from bootstrap_core.kernels import count_op, curve_op, dense_products, half, linear_op, spiking_ops
+from bootstrap_core.kernels import convolution_op, count_op, curve_op, dense_products, half, linear_op, spiking_ops
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.neuron import CubaNeuron
@@ -125,6 +125,15 @@ NETWORKS = {
     "inexact": lambda: make(DENSE, input={"shape": (40,), "mean": 0.5, "std": 0.25, "exact_input": False}),
     "norm": lambda: make({**DENSE, "norm": "mean_only"}, DENSE),
     "conv": lambda: make({"kind": "conv", "channels": 6, "kernel": 3}, {"kind": "flatten"}, DENSE, shape=(1, 7, 7)),
+    "convs": lambda: make(
+        {"kind": "conv", "channels": 6, "kernel": 3, "padding": 1},
+        {"kind": "conv", "channels": 5, "kernel": 2, "stride": 2, "padding": 1},
+        {"kind": "flatten"},
+        DENSE,
+        shape=(2, 7, 6),
+        neuron={"threshold": 0.2},
+    ),
+    "flat": lambda: make({"kind": "flatten"}, DENSE, shape=(2, 4, 5)),
     "conv of channels": lambda: make(
         {"kind": "conv", "channels": 6, "kernel": [3, 2], "stride": [2, 1], "padding": [1, 2], "dilation": [1, 2]},
         {"kind": "conv", "channels": 4, "kernel": 2, "groups": 2},
@@ -229,15 +238,18 @@ def test_products_that_follow_spikes_are_the_matrix_products(rate: float, half: 
     torch.testing.assert_close(ours, grad.float().T @ spikes.float(), rtol=tolerance, atol=10 * tolerance)
 
 
-def test_large_products_round_the_gradient_to_bfloat16_and_lose_little(monkeypatch) -> None:
-    images = torch.rand(64, 40, generator=torch.Generator().manual_seed(1))
-    _, exact = train_once(make(DENSE, DENSE), images, Mode.SNN, compiled=True)
+@pytest.mark.parametrize(("name", "tolerance"), [("dense", 5e-3), ("conv", 1e-2), ("convs", 1e-2)])
+def test_large_products_round_the_gradient_to_bfloat16_and_lose_little(
+    name: str, tolerance: float, monkeypatch
+) -> None:
+    images = torch.rand(64, *NETWORKS[name]().spec.input.shape, generator=torch.Generator().manual_seed(1))
+    _, exact = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
     monkeypatch.setattr(half, "HALF_FROM", 1)
     monkeypatch.setattr(half, "_multiplies_half", lambda: True)
-    _, rounded = train_once(make(DENSE, DENSE), images, Mode.SNN, compiled=True)
-    assert any(not torch.equal(rounded[name], exact[name]) for name in exact)
-    for name, gradient in exact.items():
-        assert (rounded[name] - gradient).norm() < 5e-3 * gradient.norm(), name
+    _, rounded = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
+    assert any(not torch.equal(rounded[key], exact[key]) for key in exact)
+    for key, gradient in exact.items():
+        assert (rounded[key] - gradient).norm() < tolerance * gradient.norm(), key
 
 
 def test_large_products_of_rates_round_their_gradients_alone(monkeypatch) -> None:
@@ -255,6 +267,27 @@ def test_large_products_of_rates_round_their_gradients_alone(monkeypatch) -> Non
     for ours, expected in zip(results[0][1:], results[1][1:], strict=True):
         assert not torch.equal(ours, expected)
         assert (ours - expected).norm() < 5e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("geometry", [[3, 1, 0, 1, 3, 1, 0, 1], [5, 2, 2, 1, 3, 1, 1, 2], [2, 3, 1, 2, 4, 2, 0, 1]])
+def test_convolutions_of_rates_have_the_gradients_of_torch(geometry: list[int], monkeypatch) -> None:
+    monkeypatch.setattr(convolution_op, "compiled", True)
+    generator = torch.Generator().manual_seed(0)
+    stride, padding, dilation = (geometry[i::4] for i in (1, 2, 3))
+    x = torch.randn(3, 2, 11, 9, generator=generator)
+    weight = torch.randn(5, 2, geometry[0], geometry[4], generator=generator)
+    results = []
+    for run in (
+        lambda x, w: convolution_op.convolve(x, w, geometry),
+        lambda x, w: F.conv2d(x, w, None, stride, padding, dilation),
+    ):
+        leaves = [leaf(x), leaf(weight)]
+        out = run(*leaves)
+        out.backward(torch.linspace(-1, 2, out.numel()).reshape(out.shape))
+        results.append((out.detach(), *(tensor.grad for tensor in leaves)))
+    assert torch.equal(results[0][0], results[1][0])
+    for ours, expected in zip(results[0][1:], results[1][1:], strict=True):
+        torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
 def test_the_activation_equals_the_definition() -> None:

@@ -1,0 +1,84 @@
+"""A convolution of rates whose input's gradient is a matrix product, as an operator that torch can compile and export.
+
+With a stride, it is several times faster than that of `F.conv2d`.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.grad import conv2d_weight
+
+from bootstrap_core.kernels import by_size, is_worthwhile
+from bootstrap_core.kernels.half import gradient_dtype
+from bootstrap_core.kernels.patches import sources_of
+from bootstrap_core.kernels.threads import split
+
+__all__ = ["convolve"]
+
+compiled = by_size()
+
+
+def _options(geometry: list[int]) -> tuple[list[int], list[int], list[int]]:
+    """Stride, padding and dilation."""
+    stride, padding, dilation = (geometry[i::4] for i in (1, 2, 3))
+    return stride, padding, dilation
+
+
+def _convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
+    return F.conv2d(x, weight, None, *_options(geometry))
+
+
+_convolution = torch.library.custom_op("snnzoo::convolution", _convolve, mutates_args=())
+_convolution.register_fake(_convolve)
+
+
+@torch.library.custom_op("snnzoo::convolution_input_grad", mutates_args=())
+def _input_grad(grad: Tensor, weight: Tensor, size: list[int], geometry: list[int]) -> Tensor:
+    """Float32 `[N, C, H, W]`, from that of the output, `[N, O, OH, OW]`."""
+    from bootstrap_core.kernels.conv_loops import scatter_places
+    from bootstrap_core.kernels.neuron_run import as_array
+
+    channels, height, width = size
+    sources = sources_of((height, width, 1), tuple(geometry))
+    dtype = gradient_dtype(grad.numel() * weight[0].numel())
+    by_tap = weight.detach().flatten(1).t().to(dtype).expand(len(grad), -1, -1)  # [N, C * K, O]
+    seen = torch.bmm(by_tap, grad.flatten(2).to(dtype))  # [N, C * K, P]
+    out = torch.empty(len(grad), channels, height, width)
+    rows, total = as_array(seen).reshape(len(grad), channels, -1), out.flatten(2).numpy()
+    split(lambda start, stop: scatter_places(rows, sources.T, start, stop, total), len(out), work=seen.numel())
+    return out
+
+
+@_input_grad.register_fake
+def _(grad: Tensor, weight: Tensor, size: list[int], geometry: list[int]) -> Tensor:
+    return torch.empty(len(grad), *size, device=grad.device)
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    *saved, ctx.geometry = inputs
+    ctx.save_for_backward(*saved)
+
+
+def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    x, weight = ctx.saved_tensors
+    of_x, of_weight, _ = ctx.needs_input_grad
+    return (
+        _input_grad(grad, weight, x.shape[1:], ctx.geometry) if of_x else None,
+        conv2d_weight(x, weight.shape, grad, *_options(ctx.geometry)) if of_weight else None,
+        None,
+    )
+
+
+_convolution.register_autograd(_backward, setup_context=_setup)
+
+
+def convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
+    """`F.conv2d` of rates `[N, C, H, W]`; `geometry` as of `patches`, `weight` in one group."""
+    differentiates = x.requires_grad and torch.is_grad_enabled()
+    fits = x.dtype == torch.float32 and x.device.type == "cpu"
+    if not differentiates or not fits or not is_worthwhile(x.numel(), compiled):
+        return _convolve(x, weight, geometry)
+    product: Tensor = _convolution(x, weight, geometry)
+    return product

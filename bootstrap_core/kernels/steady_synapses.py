@@ -1,0 +1,169 @@
+"""Synapses behind input neurons, whose current is the same at each step, dense or convolutional; see `steady_inputs`.
+
+Both give the weighted input `[T, R, O]` of `R` rows, which are images, or for a convolution the places of all images.
+"""
+
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import MANT, STATE
+from bootstrap_core.functional.surrogate import exponential_surrogate
+from bootstrap_core.kernels import steady_inputs
+from bootstrap_core.kernels.conv_op import matrix_grad, weigh_patches
+from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
+from bootstrap_core.kernels.neuron_run import ALIGN, NeuronRun, as_array
+from bootstrap_core.kernels.patches import as_matrix, patches, sources_of
+from bootstrap_core.kernels.threads import split, split_sum
+
+__all__ = ["InputTables", "SteadyConv", "SteadyDense", "SteadySynapse"]
+
+
+class InputTables:
+    """What follows from an input neuron's current, for each mantissa between the lowest and the highest."""
+
+    def __init__(self, current: Tensor, steps: int, voltage_decay: Tensor, threshold: float, subtract: bool) -> None:
+        mantissas = (current.detach() * MANT).to(torch.int32)
+        lowest, highest = (int(bound) for bound in torch.aminmax(mantissas))
+        self.indices = mantissas - lowest
+        currents = torch.arange(lowest, highest + 1) / MANT
+        z = currents.expand(steps, 1, len(currents))
+        spikes, entered, voltage = (torch.empty(z.shape) for _ in range(3))
+        NeuronRun(z, STATE, torch.ones(1), voltage_decay, None, threshold, subtract).forward(spikes, entered, voltage)
+        self.fired = spikes[:, 0].T.to(torch.int8).contiguous().numpy()  # [currents, T]
+        self.voltage = voltage[:, 0]
+
+    def trains(self) -> tuple[Any, Any]:
+        """The different rows of `fired`, the first of them silent, and which of them each current has."""
+        silent = np.zeros_like(self.fired[:1])
+        fired = np.concatenate([silent, self.fired])
+        words = np.packbits(fired.astype(bool), axis=1)
+        # one opaque value a train, compared as bytes: the silent one sorts first
+        _, first, train_of = np.unique(words.view(f"V{words.shape[1]}").ravel(), return_index=True, return_inverse=True)
+        return fired[first], train_of.ravel()[1:]
+
+    def slopes(self, voltage_decay: Tensor, threshold: float, tau_grad: float, scale_grad: float) -> Any:
+        """What a gradient of the spike at each step is worth to the current, `[currents, T]`."""
+        surrogate = exponential_surrogate(self.voltage, threshold=threshold, tau_grad=tau_grad, scale_grad=scale_grad)
+        # d voltage[t] / d current = 1 + keep + ... + keep^t: the leak is differentiated, the reset is not
+        keep = (1 - voltage_decay.detach().double()).expand(len(surrogate))
+        response = torch.cumsum(torch.cumprod(torch.cat([torch.ones_like(keep[:1]), keep[1:]]), 0), 0)
+        return (surrogate * response[:, None].float()).T.contiguous().numpy()
+
+
+class SteadySynapse(Protocol):
+    """What both kinds do, for a weight `[O, I, ...]` and the gradient of the weighted input, `[T, R, O]`."""
+
+    def weigh(self, weight: Tensor) -> Tensor:
+        """Weighted input in steps of a weight, int32 `[T, R, O]`."""
+
+    def weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
+        """Gradient of `weight`, float32."""
+
+    def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
+        """Sums of (gradient of a current) * pixel and of the gradient; `slopes` as of `InputTables`."""
+
+
+class SteadyDense:
+    """Dense synapses from `[N, I]`."""
+
+    def __init__(self, tables: InputTables) -> None:
+        self.currents = tables.indices.numpy()
+        self.trains, self.train_of = tables.trains()
+
+    def weigh(self, weight: Tensor) -> Tensor:
+        """See `SteadySynapse`."""
+        columns = contiguous_rows(as_integers(weight).t()).numpy()
+        z = torch.empty(self.trains.shape[1], len(self.currents), len(weight), dtype=torch.int32)
+        total = z.numpy()
+        split(
+            lambda start, stop: steady_inputs.weigh(
+                self.currents, self.train_of, self.trains, columns, start, stop, total
+            ),
+            len(self.currents),
+            work=z.numel(),
+        )
+        return z
+
+    def weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
+        """See `SteadySynapse`."""
+        columns, rows = torch.empty(weight.shape[::-1]), as_array(grad).reshape(grad.shape)
+        out = columns.numpy()
+        split(
+            lambda start, stop: steady_inputs.weight_grad(
+                self.currents, self.train_of, self.trains, rows, start, stop, out
+            ),
+            len(weight),
+            work=grad.numel(),
+            align=min(ALIGN, len(weight)),
+        )
+        return columns.t()
+
+    def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
+        """See `SteadySynapse`."""
+        fan_in, rows = contiguous_rows(weight.detach().t()).numpy(), as_array(grad).reshape(grad.shape)
+        pixels, common = images.numpy(), np.float32(images.min().item())
+        by_pixel, whole = split_sum(
+            lambda start, stop, out: steady_inputs.input_sums(
+                self.currents, pixels, common, slopes, fan_in, rows, start, stop, out
+            ),
+            len(images),
+            (2,),
+            work=grad.numel(),
+        )
+        return by_pixel, whole
+
+
+class SteadyConv:
+    """Convolutions of `[N, C, H, W]`, as products of `patches`."""
+
+    def __init__(self, tables: InputTables, geometry: list[int]) -> None:
+        self.geometry = geometry
+        self.currents = tables.indices.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
+        self.fired = tables.fired
+
+    def weigh(self, weight: Tensor) -> Tensor:
+        """See `SteadySynapse`."""
+        z = weigh_patches(self._spikes(torch.int8), weight)
+        return z.view(self.fired.shape[1], -1, len(weight))
+
+    def weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
+        """See `SteadySynapse`."""
+        return matrix_grad(self._spikes(grad.dtype), grad, weight)
+
+    def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
+        """See `SteadySynapse`."""
+        seen = as_array(grad @ as_matrix(weight).to(grad.dtype)).reshape(len(grad), -1)  # [T, N * P * K * C]
+        n, *size = self.currents.shape
+        sources = sources_of(tuple(size), tuple(self.geometry))
+        currents = self.currents.view(n, -1).numpy()
+        pixels = images.permute(0, 2, 3, 1).reshape(n, -1).numpy()
+        common = np.unravel_index(pixels.argmin(), pixels.shape)
+        by_pixel, whole = split_sum(
+            lambda start, stop, out: steady_inputs.patch_sums(
+                currents, pixels, pixels[common], currents[common], sources, slopes, seen, start, stop, out
+            ),
+            n,
+            (2,),
+            work=seen.size,
+        )
+        return by_pixel, whole
+
+    def _spikes(self, dtype: torch.dtype) -> Tensor:
+        """Patches of the spikes, `[T * R, K * C]`."""
+        bits = np.packbits(self.fired.astype(bool), axis=1, bitorder="little")
+        words = np.take(np.ascontiguousarray(bits.T), self.currents.numpy(), axis=1)  # [T / 8, N, H, W, C]
+        seen = patches(torch.from_numpy(words).flatten(0, 1), self.geometry)
+        words = seen.view(len(words), -1).numpy()  # eight steps a byte
+        spikes = torch.empty(self.fired.shape[1], words.shape[1], dtype=dtype)
+        out = as_array(spikes).reshape(spikes.shape)
+        one = as_array(torch.ones(1, dtype=dtype))[0]
+        split(
+            lambda start, stop: steady_inputs.unpack_steps(words, start, stop, one, out),
+            words.shape[1],
+            work=out.size,
+            align=ALIGN,
+        )
+        return spikes.view(-1, seen.shape[1])
