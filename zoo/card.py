@@ -109,8 +109,9 @@ class Data(StrictModel):
 
 
 class Curves(StrictModel):
-    """Of a training, by epoch."""
+    """Of a training, by epoch; `seconds` is what each took on the machine that trained."""
 
+    seconds: tuple[Amount, ...]
     training_loss: tuple[Amount, ...]
     training_accuracy: tuple[Part, ...]
     validation_ann_accuracy: tuple[Part, ...]

@@ -36,6 +36,7 @@ def sections(card: Card) -> list[Section]:
         "split": f"{data.validation_rule} {data.validation_seed}",
         "chosen": f"{epoch}{percent(training.validation_accuracy)} of the validation images",
         "recipe": recipe_words(card),
+        "took": "not recorded" if training.curves is None else f"{sum(training.curves.seconds) / 60:.0f} minutes",
         "by": "not recorded" if training.versions is None else _versions(training.versions),
     }
     return [

@@ -88,6 +88,29 @@ def test_show_as_markdown_of_what_has_no_card_is_told(run, measured, trained) ->
     assert "has no card" in run("show", trained / "model.safetensors", "--markdown", code=1).stderr
 
 
+def test_show_draws_the_curves_of_a_card(run, measured, tmp_path) -> None:
+    run("show", measured / "tiny.safetensors", "--curves", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "PNG"
+    card = load_card(measured / "tiny.yaml")
+    without = card.model_copy(update={"training": card.training.model_copy(update={"curves": None})})
+    shutil.copy(measured / "tiny.safetensors", tmp_path / "b.safetensors")
+    dump_card(without, tmp_path / "b.yaml")
+    error = run("show", tmp_path / "b.safetensors", "--curves", tmp_path / "b.png", code=1).stderr
+    assert "no learning curves" in error
+
+
+def test_verify_takes_all_models_of_the_package(run, monkeypatch) -> None:
+    names = ["mnist-dense", "mnist-dense-shallow"]
+    monkeypatch.setattr("zoo.factory.model_names", lambda: names)
+    document = json.loads(run("verify", "--json").stdout)
+    assert [(one["model"], one["passed"], len(one["checks"])) for one in document["models"]] == [
+        (name, True, 5) for name in names
+    ]
+    assert document["passed"] is True
+    run("verify", "--against", card_file("mnist-dense"), code=2)
+
+
 def test_verify_holds_a_model_to_its_card(run, tmp_path) -> None:
     document = json.loads(run("verify", "mnist-dense-shallow", "--json").stdout)
     checks = {check["name"]: check for check in document["checks"]}

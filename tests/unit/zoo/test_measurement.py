@@ -117,11 +117,12 @@ def test_folding_weight_norm_leaves_a_network_the_same() -> None:
 
 
 def test_curves_are_the_columns_of_the_metrics(tmp_path) -> None:
-    line = {"epoch": 0, "training_loss": 1.23456789, "training_accuracy": 0.5, "validation_ann_accuracy": 0.6,
-            "validation_snn_accuracy": 0.7}  # fmt: skip
+    line = {"epoch": 0, "seconds": 2.5, "training_loss": 1.23456789, "training_accuracy": 0.5,
+            "validation_ann_accuracy": 0.6, "validation_snn_accuracy": 0.7}  # fmt: skip
     (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, 'training_loss': 1})}\n")
     curves = read_curves(tmp_path)
     assert curves.training_loss == (1.23457, 1.0)
+    assert curves.seconds == (2.5, 2.5)
     assert curves.validation_snn_accuracy == (0.7, 0.7)
 
 
