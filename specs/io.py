@@ -1,4 +1,4 @@
-"""Specs in and out of YAML. An error names the file, the line, the field, the value and the bound."""
+"""Specs, and other typed documents, in and out of YAML. An error names file, line, field, value and bound."""
 
 import difflib
 import re
@@ -7,22 +7,26 @@ from collections.abc import Callable
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
 
 from specs.block import BlockSpec, SkipSpec
 from specs.errors import SpecError
+from specs.fields import StrictModel
 from specs.network import SCHEMA_VERSION, NetworkSpec
 from specs.whole_file import write_whole
 
 __all__ = [
+    "dump_document",
     "dump_spec",
     "json_schema",
+    "load_document",
     "load_spec",
     "name_from",
     "network_names",
+    "parse_document",
     "parse_spec",
     "parse_value",
     "spec_from_document",
@@ -38,6 +42,7 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From each old schema version, the function that gives the next one's document."""
 
 FieldPath = tuple[str | int, ...]
+Typed = TypeVar("Typed", bound=StrictModel)
 KINDS, SKIP_KINDS = (
     [model.model_fields["kind"].default for model in get_args(get_args(union)[0])] for union in (BlockSpec, SkipSpec)
 )
@@ -85,27 +90,38 @@ def load_spec(source: str | Path) -> NetworkSpec:
         raise SpecError(
             f"no spec {_brief(str(source))}: not a file, and not one of the networks in the package ({known})"
         )
-    try:
-        with path.open("rb") as file:
-            raw = file.read(SIZE_LIMIT + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise SpecError(f"cannot read spec {path}: {getattr(error, 'strerror', None) or error}") from None
-    _refuse_size(raw, str(path))
-    try:
-        return parse_spec(raw.decode("utf-8"), origin=str(path))
-    except UnicodeDecodeError as error:
-        raise SpecError(f"{path}: not UTF-8 text (byte {error.start})") from None
+    return load_document(path, NetworkSpec)
 
 
 def parse_spec(text: str, *, origin: str = "spec") -> NetworkSpec:
     """A network spec from YAML (or JSON) text; `origin` stands in error messages. Raises `SpecError`."""
-    node, document = _parse(text, origin)
-    return _validate(document, _lines(node), origin)
+    return parse_document(text, NetworkSpec, origin=origin)
 
 
 def spec_from_document(document: object, *, origin: str = "spec") -> NetworkSpec:
     """A network spec from what `json.loads` gives; `origin` stands in error messages. Raises `SpecError`."""
-    return _validate(document, {}, origin)
+    return _validate(document, NetworkSpec, {}, origin)
+
+
+def load_document(path: Path, model: type[Typed]) -> Typed:
+    """Read a YAML file as what `model` describes. Raises `SpecError` with every problem found, its line and field."""
+    what = _name_of(model)
+    try:
+        with path.open("rb") as file:
+            raw = file.read(SIZE_LIMIT + 1)
+    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
+        raise SpecError(f"cannot read {what} {path}: {getattr(error, 'strerror', None) or error}") from None
+    _refuse_size(raw, str(path), what)
+    try:
+        return parse_document(raw.decode("utf-8"), model, origin=str(path))
+    except UnicodeDecodeError as error:
+        raise SpecError(f"{path}: not UTF-8 text (byte {error.start})") from None
+
+
+def parse_document(text: str, model: type[Typed], *, origin: str) -> Typed:
+    """What `model` describes, from YAML (or JSON) text; `origin` stands in error messages. Raises `SpecError`."""
+    node, document = _parse(text, origin, _name_of(model))
+    return _validate(document, model, _lines(node), origin)
 
 
 def parse_value(text: str, *, origin: str) -> Any:
@@ -114,13 +130,18 @@ def parse_value(text: str, *, origin: str) -> Any:
     >>> parse_value("1e-3", origin="--set")
     0.001
     """
-    return _parse(text, origin)[1]
+    return _parse(text, origin, "value")[1]
 
 
 def dump_spec(spec: NetworkSpec, path: Path | None = None) -> str:
     """The spec as YAML text, defaults written out; also written to `path` if given."""
-    document = spec.model_dump(mode="json")
-    text: str = yaml.dump(document, Dumper=_Dumper, sort_keys=False, width=110, default_flow_style=None)
+    return dump_document(spec, path)
+
+
+def dump_document(document: StrictModel, path: Path | None = None) -> str:
+    """As YAML text, defaults written out; also written to `path` if given."""
+    tree = document.model_dump(mode="json")
+    text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=110, default_flow_style=None)
     if path is not None:
         write_whole(path, text.encode())
     return text
@@ -154,14 +175,23 @@ def _exists(path: Path) -> bool:
         return False
 
 
-def _refuse_size(text: str | bytes, origin: str) -> None:
+def _name_of(model: type[StrictModel]) -> str:
+    """How messages call what `model` describes.
+
+    >>> _name_of(NetworkSpec)
+    'network spec'
+    """
+    return re.sub(r"(?<!^)(?=[A-Z])", " ", model.__name__).lower()
+
+
+def _refuse_size(text: str | bytes, origin: str, what: str) -> None:
     if len(text) > SIZE_LIMIT:
-        raise SpecError(f"{origin}: too long to be a network spec; the limit is {SIZE_LIMIT} bytes")
+        raise SpecError(f"{origin}: too long to be a {what}; the limit is {SIZE_LIMIT} bytes")
 
 
-def _parse(text: str, origin: str) -> tuple[yaml.Node | None, Any]:
+def _parse(text: str, origin: str, what: str) -> tuple[yaml.Node | None, Any]:
     """The YAML node tree, for its lines, and what it stands for."""
-    _refuse_size(text, origin)
+    _refuse_size(text, origin, what)
     try:
         _refuse_tokens(text, origin)
         node = yaml.compose(text, Loader=_Loader)
@@ -227,14 +257,16 @@ def _lines(node: yaml.Node | None, path: FieldPath = ()) -> dict[FieldPath, int]
     return lines
 
 
-def _validate(document: object, lines: dict[FieldPath, int], origin: str) -> NetworkSpec:
+def _validate(document: object, model: type[Typed], lines: dict[FieldPath, int], origin: str) -> Typed:
     if not isinstance(document, dict):
-        raise SpecError(f"{origin}: a spec is a mapping with name, time_steps, input and blocks")
-    document = _upgrade(document, origin)
+        needed = [name for name, field in model.model_fields.items() if field.is_required()]
+        raise SpecError(f"{origin}: a {_name_of(model)} is a mapping with {', '.join(needed[:-1])} and {needed[-1]}")
+    if model is NetworkSpec:
+        document = _upgrade(document, origin)
     try:
-        return NetworkSpec.model_validate(document)
+        return model.model_validate(document)
     except ValidationError as error:
-        problems = [_describe(problem, lines, origin) for problem in error.errors()[:TOLD_LIMIT]]
+        problems = [_describe(problem, model, lines, origin) for problem in error.errors()[:TOLD_LIMIT]]
         if error.error_count() > TOLD_LIMIT:
             problems.append(f"{origin}: and {error.error_count() - TOLD_LIMIT} more")
         raise SpecError("\n".join(problems)) from None
@@ -255,12 +287,12 @@ def _upgrade(document: dict[str, Any], origin: str) -> dict[str, Any]:
     return document
 
 
-def _describe(problem: Any, lines: dict[FieldPath, int], origin: str) -> str:
+def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int], origin: str) -> str:
     """`file:line: field: message (got value)` for one of pydantic's problems."""
     path, message, value = _without_kind(problem["loc"]), problem["msg"].removeprefix("Value error, "), problem["input"]
     match problem["type"]:
         case "extra_forbidden":
-            message = f"no such key{_suggest(path[-1], _field_names())}"
+            message = f"no such key{_suggest(path[-1], _field_names(model))}"
         case "missing":
             value = None
         case "union_tag_not_found" | "union_tag_invalid":
@@ -275,7 +307,7 @@ def _describe(problem: Any, lines: dict[FieldPath, int], origin: str) -> str:
     if len(field) > 100 or not field.isprintable():
         field = _brief(field)
     got = f" (got {_brief(value)})" if isinstance(value, str | int | float | list) else ""
-    return f"{where}: {field or 'spec'}: {message}{got}"
+    return f"{where}: {field or _name_of(model)}: {message}{got}"
 
 
 def _without_kind(loc: FieldPath) -> FieldPath:
@@ -294,9 +326,9 @@ def _suggest(word: object, known: list[str]) -> str:
 
 
 @lru_cache
-def _field_names() -> list[str]:
-    schema = json_schema()
-    return sorted({name for model in [schema, *schema["$defs"].values()] for name in model.get("properties", ())})
+def _field_names(model: type[StrictModel]) -> list[str]:
+    schema = model.model_json_schema()
+    return sorted({name for part in [schema, *schema["$defs"].values()] for name in part.get("properties", ())})
 
 
 def _brief(value: object) -> str:

@@ -16,9 +16,9 @@ from converters.netx.model import netx_of
 from specs.errors import ConversionError, SnnZooError, SpecError, UnsupportedError
 from specs.io import load_spec, parse_value, spec_from_document
 from specs.network import NetworkSpec
-from zoo.factory import model_names, packaged_model
+from zoo.factory import model_file, model_names, packaged_model
 
-__all__ = ["is_netx", "layers_of", "override_spec", "read_source", "read_start", "resolve_device"]
+__all__ = ["is_netx", "layers_of", "model_path", "override_spec", "read_source", "read_start", "resolve_device"]
 
 
 def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
@@ -36,6 +36,11 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
     if source in model_names():
         return packaged_model(source), True
     return Model.of(build_network(load_spec(source), seed=seed)), False
+
+
+def model_path(source: str) -> Path:
+    """The file of the model that `source` names: a file, or a trained model."""
+    return model_file(source) if source in model_names() and not _is_model_file(Path(source)) else Path(source)
 
 
 def read_start(source: str) -> tuple[NetworkSpec, Mapping[str, Tensor] | None]:

@@ -77,7 +77,8 @@ _convolution.register_autograd(_backward, setup_context=_setup)
 def convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
     """`F.conv2d` of rates `[N, C, H, W]`; `geometry` as of `patches`, `weight` in one group."""
     differentiates = x.requires_grad and torch.is_grad_enabled()
-    fits = x.dtype == torch.float32 and x.device.type == "cpu"
+    rounds = torch.is_autocast_enabled(x.device.type)  # then torch chooses what to compute with, operator by operator
+    fits = x.dtype == torch.float32 and x.device.type == "cpu" and not rounds
     if not differentiates or not fits or not is_worthwhile(x.numel(), compiled):
         return _convolve(x, weight, geometry)
     product: Tensor = _convolution(x, weight, geometry)

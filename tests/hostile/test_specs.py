@@ -64,7 +64,7 @@ def test_a_binary_file_is_refused(raw: bytes, tmp_path) -> None:
 
 
 def test_a_folder_is_refused(tmp_path) -> None:
-    with pytest.raises(SpecError, match=r"cannot read spec .*: Is a directory"):
+    with pytest.raises(SpecError, match=r"cannot read network spec .*: Is a directory"):
         load_spec(tmp_path)
 
 

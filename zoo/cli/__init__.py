@@ -10,6 +10,7 @@ from converters.cli.convert import convert
 from converters.cli.migrate import migrate
 from converters.cli.shared import CONTEXT_SETTINGS
 from specs.errors import SnnZooError
+from zoo.cli.card import card
 from zoo.cli.data import data
 from zoo.cli.describe import build, check, schema
 from zoo.cli.score import evaluate_model, predict
@@ -55,7 +56,7 @@ def _show_platform() -> None:
     click.echo(f"kernels: {describe()}")
 
 
-for member in (demo, check, schema, build, train, evaluate_model, predict, show, verify, data, convert, migrate):
+for member in (demo, check, schema, build, train, evaluate_model, predict, show, verify, card, data, convert, migrate):
     zoo.add_command(member)
 
 

@@ -267,6 +267,22 @@ def test_ann_batches_may_be_rounded_and_spikes_and_samples_are_not(split: Split)
     assert losses("bfloat16", snn_epochs=1) == losses("float32", snn_epochs=1)
 
 
+def test_convolutions_may_be_rounded_too(split: Split) -> None:
+    spec = NetworkSpec.model_validate({
+        "name": "conv", "time_steps": 4, "neuron": {"threshold": 1.0, "voltage_decay": 0.1, "tau_grad": 0.1},
+        "input": {"shape": [1, 28, 28]},
+        "blocks": [{"kind": "conv", "channels": 8, "kernel": 3, "stride": 2},
+                   {"kind": "conv", "channels": 8, "kernel": 3, "stride": 2},
+                   {"kind": "flatten"}, {"kind": "affine", "features": 10}],
+    })  # fmt: skip
+    losses = [
+        Trainer(build_network(spec, seed=0), split, recipe(precision=precision)).run_epoch().training_loss
+        for precision in ("float32", "bfloat16")
+    ]
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=0.02)
+
+
 def test_an_epoch_may_be_some_of_the_images_others_each_time(split: Split, monkeypatch) -> None:
     trainer = Trainer(network(), split, recipe(images_per_epoch=70))
     seen: list[Tensor] = []

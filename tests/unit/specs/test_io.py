@@ -71,7 +71,7 @@ def test_json_is_yaml(tmp_path) -> None:
 
 
 def test_a_missing_file_is_told_by_its_path(tmp_path) -> None:
-    with pytest.raises(SpecError, match=r"cannot read spec .*gone\.yaml: No such file"):
+    with pytest.raises(SpecError, match=r"cannot read network spec .*gone\.yaml: No such file"):
         load_spec(tmp_path / "gone.yaml")
 
 
@@ -167,7 +167,7 @@ def test_aliases_are_refused(refusal) -> None:
 
 @pytest.mark.parametrize("text", ["", "# only words\n", "tiny", "[1, 2]", "4"])
 def test_what_is_no_mapping_is_told_what_a_spec_is(text: str, refusal) -> None:
-    assert refusal(text) == "net.yaml: a spec is a mapping with name, time_steps, input and blocks"
+    assert refusal(text) == "net.yaml: a network spec is a mapping with name, time_steps, input and blocks"
 
 
 @pytest.mark.parametrize(

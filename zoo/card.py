@@ -1,0 +1,293 @@
+"""What a card says of a trained model: what it is, where it came from, what it does, and how to make it again.
+
+`zoo card` writes a card from measurements, never a person. Its parts that are cheap to compute are computed again by
+the tests, the others by `make cards`.
+"""
+
+import hashlib
+import json
+import platform
+from datetime import date
+from enum import StrEnum
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Final, Literal
+
+from pydantic import Field, model_validator
+
+from specs.block import InputSpec
+from specs.fields import Integer, Name, Number, StrictModel, TimeSteps
+from specs.io import dump_document, load_document
+from specs.network import NetworkSpec
+from specs.training import TrainingSpec
+
+__all__ = [
+    "CARD_VERSION",
+    "REVISION_DIGITS",
+    "Card",
+    "Commands",
+    "Curves",
+    "Data",
+    "Energy",
+    "EnergyConstant",
+    "FileFacts",
+    "Golden",
+    "Layer",
+    "ModelFormat",
+    "Operations",
+    "OperationsOf",
+    "Scores",
+    "Training",
+    "Versions",
+    "dump_card",
+    "load_card",
+    "revision_of",
+    "spec_digest",
+]
+
+CARD_VERSION: Final = 1
+REVISION_DIGITS: Final = 12
+"""Of the model file's sha256, which make its revision."""
+
+Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256, in hexadecimal digits")]
+Count = Annotated[Integer, Field(ge=0)]
+Amount = Annotated[Number, Field(ge=0)]
+Part = Annotated[Number, Field(ge=0, le=1, description="a part of all, 0 to 1")]
+Steps = Annotated[int, Field(ge=1, le=4096)]
+
+
+class ModelFormat(StrEnum):
+    """Formats of model files, as `zoo pull --format` names them."""
+
+    SAFETENSORS = "safetensors"
+    NETX = "netx"
+    NIR = "nir"
+
+    @property
+    def suffix(self) -> str:
+        """Of its files.
+
+        >>> ModelFormat.NETX.suffix
+        '.net'
+        """
+        return {"safetensors": ".safetensors", "netx": ".net", "nir": ".nir"}[self]
+
+
+class FileFacts(StrictModel):
+    """What the bytes of a file must be."""
+
+    sha256: Digest
+    bytes: Annotated[Integer, Field(ge=1)]
+
+
+class Versions(StrictModel):
+    """Of the programs that made something."""
+
+    snnzoo: str
+    torch: str
+    numpy: str
+    python: str
+
+    @classmethod
+    def here(cls) -> "Versions":
+        """Those that run now."""
+        return cls(
+            snnzoo=version("snnzoo"), torch=version("torch"), numpy=version("numpy"), python=platform.python_version()
+        )
+
+
+class Data(StrictModel):
+    """Images, and how they were split: for training, for choosing the epoch, for the scores."""
+
+    name: str
+    classes: tuple[str, ...]
+    training_images: Count
+    validation_images: Count
+    validation_seed: Count
+    validation_rule: str
+    test_images: Count
+
+
+class Curves(StrictModel):
+    """Of a training, by epoch; `seconds` is what each took on the machine that trained."""
+
+    seconds: tuple[Amount, ...]
+    training_loss: tuple[Amount, ...]
+    training_accuracy: tuple[Part, ...]
+    validation_ann_accuracy: tuple[Part, ...]
+    validation_snn_accuracy: tuple[Part, ...]
+
+
+class Training(StrictModel):
+    """How the weights came to be.
+
+    `epoch`, counted from 0, is that of the best `validation_accuracy` as SNN; None if no epoch ended. `versions` and
+    `curves` are None where the model file, or its run, did not keep them.
+    """
+
+    recipe: TrainingSpec
+    epoch: Count | None
+    validation_accuracy: Part | None
+    versions: Versions | None = None
+    curves: Curves | None = None
+
+
+class Layer(StrictModel):
+    """A layer, input first: what it costs, and what it does on the test images at the network's own T.
+
+    `rate` is spikes of a neuron and step, None without neurons; `synops` are the weights that arriving spikes reach, of
+    an image.
+    """
+
+    kind: str
+    shape: tuple[Count, ...]
+    parameters: Count
+    weight_bytes: Count
+    rate: Part | None
+    synops: Amount
+
+
+class Scores(StrictModel):
+    """Accuracy on all test images, of the integer engine as SNN.
+
+    Attributes:
+        accuracy: at the network's own T.
+        loss: cross-entropy there.
+        by_steps: accuracy of T steps; None where a state leaves the 24 bits of the hardware.
+        ann: accuracy as ANN, in floats; None without fitted activations.
+    """
+
+    engine: Literal["integer"] = "integer"
+    accuracy: Part
+    loss: Amount
+    by_steps: dict[Steps, Part | None]
+    ann: Part | None
+
+
+class OperationsOf(StrictModel):
+    """Synaptic operations of an inference as NeuroBench defines them: no bias, no neuron, no padding.
+
+    `dense` counts every synapse, at each step; the effective ones only where neither weight nor input is 0. They are
+    accumulations (`acs`) of spikes, and multiplications with accumulation (`macs`) of any other input.
+    """
+
+    dense: Count
+    effective_macs: Amount
+    effective_acs: Amount
+
+
+class Operations(StrictModel):
+    """Of the spiking network at its own T, and of the same weights as ANN, if its activations are fitted."""
+
+    snn: OperationsOf
+    ann: OperationsOf | None
+
+
+class EnergyConstant(StrictModel):
+    """What one operation costs, and who says so."""
+
+    operation: str
+    picojoules: Amount
+    source: str
+
+
+class Energy(StrictModel):
+    """Of an image, estimated from its operations."""
+
+    nanojoules: dict[str, Amount]
+    constants: tuple[EnergyConstant, ...]
+    caveat: str
+
+
+class Golden(StrictModel):
+    """Test images and what the integer engine makes of them, at the network's own T.
+
+    Attributes:
+        images: uint8 `shape`, compressed by zlib, in base64.
+        shape: `[N, C, H, W]`.
+        labels: the classes of the images.
+        logits: `[N, classes]`, exact.
+        spikes: `[N, layers]`, of the layers that have neurons, input first.
+    """
+
+    images: Annotated[str, Field(max_length=1 << 15)]
+    shape: tuple[Count, Count, Count, Count]
+    labels: tuple[Count, ...]
+    logits: tuple[tuple[Number, ...], ...]
+    spikes: tuple[tuple[Count, ...], ...]
+
+
+class Commands(StrictModel):
+    """That make the model, its scores and this card again."""
+
+    train: str
+    eval: str
+    card: str
+
+
+class Card(StrictModel):
+    """A trained model.
+
+    Attributes:
+        revision: the first digits of the safetensors file's sha256.
+        date: when it was measured.
+        spec_sha256: of the spec in the model file, as `spec_digest` computes it.
+        files: by format; always the safetensors file.
+        weight_bytes: of all weights, 8 bits each.
+        input: shape and preprocessing.
+        versions: of what measured.
+    """
+
+    card_version: Literal[1] = CARD_VERSION
+    name: Name
+    revision: Annotated[str, Field(pattern=rf"^[0-9a-f]{{{REVISION_DIGITS}}}$")]
+    description: str
+    licence: str
+    date: date
+    time_steps: TimeSteps
+    spec_sha256: Digest
+    files: dict[ModelFormat, FileFacts]
+    parameters: Count
+    weight_bytes: Count
+    input: InputSpec
+    data: Data
+    training: Training
+    layers: tuple[Layer, ...]
+    test: Scores
+    operations: Operations
+    energy: Energy
+    commands: Commands
+    versions: Versions
+    golden: Golden
+
+    @model_validator(mode="after")
+    def _check(self) -> "Card":
+        if ModelFormat.SAFETENSORS not in self.files:
+            raise ValueError("files has no safetensors, from which all other formats are made")
+        own = revision_of(self.files[ModelFormat.SAFETENSORS].sha256)
+        if self.revision != own:
+            raise ValueError(f"revision {self.revision} is not {own}, as the sha256 of its safetensors file begins")
+        if self.time_steps not in self.test.by_steps:
+            raise ValueError(f"test.by_steps lacks the network's own time_steps, {self.time_steps}")
+        return self
+
+
+def load_card(path: Path) -> Card:
+    """Read a card. Raises `SpecError` with every problem found, each with its line and field."""
+    return load_document(path, Card)
+
+
+def dump_card(card: Card, path: Path | None = None) -> str:
+    """The card as YAML text; also written to `path` if given."""
+    return dump_document(card, path)
+
+
+def revision_of(sha256: str) -> str:
+    """The revision of a model file with that digest."""
+    return sha256[:REVISION_DIGITS]
+
+
+def spec_digest(spec: NetworkSpec) -> str:
+    """Sha256 of the spec's canonical JSON: defaults written out, keys sorted, no spaces, ASCII."""
+    text = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()
