@@ -96,7 +96,8 @@ check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHO
 check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make check-onnx ONNX_FOLDER=... DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_onnx.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)")
 
-docs: install  ## Write the tables of the README from what was measured
+docs: install  ## Write the tables of the README and the index of the package from what was measured
+	$(BIN)/python tests/make_package_index.py
 	$(BIN)/python tests/make_readme_tables.py
 
 clean:  ## Remove what the targets made

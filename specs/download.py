@@ -119,7 +119,7 @@ def download(
 
 
 def copy_rest(
-    source: IO[bytes],
+    read: Callable[[int], bytes],
     file: BinaryIO,
     *,
     limit: int | None,
@@ -127,14 +127,14 @@ def copy_rest(
     what: str,
     progress: Progress = lambda done, total: None,
 ) -> int:
-    """Append the rest of `source` to `file`; the bytes of the file then.
+    """Append what `read` gives, until it gives nothing, to `file`; the bytes of the file then.
 
     Raises:
-        IntegrityError: the file grows beyond `limit`; it is empty then, as `source` is something else.
+        IntegrityError: the file grows beyond `limit`; it is empty then, as that is something else.
         SnnZooError: the file cannot be written; it is empty then, to give its room back.
     """
     done = file.seek(0, os.SEEK_END)
-    while chunk := source.read(CHUNK_BYTES):
+    while chunk := read(CHUNK_BYTES):
         done += len(chunk)
         if limit is not None and done > limit:
             file.truncate(0)
@@ -206,8 +206,9 @@ def _receive(
             raise IntegrityError(f"{url}: {announced} bytes, more than the limit of {limit}")
         total = announced if size is None else size
         try:
+            # read1, which keeps what has come: read would wait for a whole chunk
             done = copy_rest(
-                response, file, limit=limit if size is None else size, total=total, what=url, progress=progress
+                response.read1, file, limit=limit if size is None else size, total=total, what=url, progress=progress
             )
         except (OSError, ValueError, HTTPException) as error:
             raise _BrokenOffError(_reason(error)) from None

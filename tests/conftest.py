@@ -1,11 +1,13 @@
 """What tests of several packages share: a web server on loopback that misbehaves as told, and cards."""
 
+import hashlib
 import re
 import socket
 import struct
 import threading
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -53,10 +55,10 @@ def reset(handler: BaseHTTPRequestHandler, data: bytes) -> None:
 
 
 def stall(handler: BaseHTTPRequestHandler, data: bytes) -> None:
-    """Half of it, then nothing for longer than the client waits."""
+    """Half of it, then nothing for some seconds."""
     half(handler, data)
     handler.wfile.flush()
-    time.sleep(2 * download.TIMEOUT_S)
+    time.sleep(3)
 
 
 def status(code: int, **headers: str) -> Answer:
@@ -125,10 +127,60 @@ class WebServer:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Transfers that are tried again at once, and no proxy between."""
+    """Transfers that are tried again at once, no proxy between, no index of the user's."""
     monkeypatch.setattr(download, "BACKOFF_S", 0.001)
-    monkeypatch.setattr(download, "TIMEOUT_S", 0.3)
+    monkeypatch.setattr(download, "TIMEOUT_S", 5.0)
     monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("ZOO_INDEX", raising=False)
+
+
+@dataclass(frozen=True)
+class Carded:
+    """A tiny model file with a card that is true of its bytes."""
+
+    file: Path
+    card_file: Path
+    reference: str
+    sha256: str
+
+
+@pytest.fixture
+def carded(tmp_path: Path) -> Callable[..., Carded]:
+    """Make a model and its card."""
+    from bootstrap_core import build_network
+    from converters import Model, write_model
+    from specs import parse_spec
+    from zoo.card import FileFacts, ModelFormat, dump_card, load_card, revision_of, spec_digest
+
+    spec = parse_spec(TINY)
+    template = load_card(next(Path(__file__).parents[1].glob("zoo/cards/*.yaml")))
+
+    def make(name: str = "tiny", *, seed: int = 0, **facts: object) -> Carded:
+        folder = tmp_path / f"made-{name}-{seed}"
+        file = write_model(Model.of(build_network(spec, seed=seed)), folder / "model.safetensors")
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        known = {
+            "name": name,
+            "revision": revision_of(sha256),
+            "files": {ModelFormat.SAFETENSORS: FileFacts(sha256=sha256, bytes=file.stat().st_size)},
+            "spec_sha256": spec_digest(spec),
+            **facts,
+        }
+        dump_card(template.model_copy(update=known), folder / "card.yaml")
+        return Carded(file, folder / "card.yaml", f"{name}@{revision_of(sha256)}", sha256)
+
+    return make
+
+
+TINY = """
+name: tiny
+time_steps: 16
+neuron: {threshold: 0.5}
+input: {shape: [4]}
+blocks:
+  - {kind: dense, features: 3}
+  - {kind: affine, features: 2}
+"""
 
 
 @pytest.fixture

@@ -12,6 +12,7 @@ from converters.cli.shared import CONTEXT_SETTINGS
 from specs.errors import SnnZooError
 from zoo.cli.data import data
 from zoo.cli.describe import build, check, schema
+from zoo.cli.models import list_models, publish_model, pull
 from zoo.cli.score import evaluate_model, predict
 from zoo.cli.show import show, verify
 from zoo.cli.train import demo, train
@@ -28,7 +29,7 @@ def zoo(context: click.Context, version: bool, verbose: bool) -> None:
 
     Example: zoo demo
     """
-    context.obj = _packaged_file
+    context.obj = _local_model
     if version:
         click.echo(f"zoo, version {distribution_version('snnzoo')}")
         if verbose:
@@ -39,11 +40,11 @@ def zoo(context: click.Context, version: bool, verbose: bool) -> None:
         context.exit(2)
 
 
-def _packaged_file(name: str) -> Path | None:
-    """The weights of a model of the package, or None."""
-    from zoo.factory import model_file, model_names
+def _local_model(name: str) -> Path | None:
+    """The weights of a model of the package, or of one that was pulled; or None."""
+    from zoo.factory import local_model
 
-    return model_file(name) if name in model_names() else None
+    return local_model(name)
 
 
 def _show_platform() -> None:
@@ -55,7 +56,10 @@ def _show_platform() -> None:
     click.echo(f"kernels: {describe()}")
 
 
-for member in (demo, check, schema, build, train, evaluate_model, predict, show, verify, data, convert, migrate):
+for member in (
+    *(demo, check, schema, build, train, evaluate_model, predict, show, verify),
+    *(list_models, pull, publish_model, data, convert, migrate),
+):
     zoo.add_command(member)
 
 
