@@ -12,7 +12,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types bench bench-accuracy bench-convert bench-scaling bench-migrate profile check-engines check-migrate check-netx check-nir check-onnx train docs clean
+.PHONY: help install demo test lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate profile check-engines check-migrate check-netx check-nir check-onnx train docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -49,6 +49,11 @@ types: install  ## Check the types
 
 train: install  ## Train the shipped MNIST networks into RUN (default run), an hour or two
 	for name in mnist-dense mnist-dense-shallow mnist-conv; do $(BIN)/zoo train $$name -o $(RUN)/$$name --threads 1 || exit 1; done
+
+cards: install  ## Measure the packaged models on their full test sets; say where their cards differ: DATA_DIR=...
+	failed=; for name in $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())'); do \
+	    $(BIN)/zoo card $$name --check $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") || failed="$$failed $$name"; \
+	done; test -z "$$failed" || { echo "not as their cards say:$$failed"; exit 1; }
 
 # Apart from ours, as some of them ask for older versions of what we use.
 $(PEERS)/.installed: pyproject.toml

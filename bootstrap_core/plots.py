@@ -24,10 +24,12 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 __all__ = [
+    "draw_accuracy",
     "draw_activation",
     "draw_curves",
     "draw_gradient_flow",
     "draw_raster",
+    "plot_accuracy",
     "plot_activation",
     "plot_curves",
     "plot_gradient_flow",
@@ -101,6 +103,50 @@ def draw_curves(
 def plot_curves(stats_or_records: LearningStats | Iterable[EpochRecord], path: str | Path) -> Path:
     """Write `draw_curves` as PNG; returns the path."""
     return save_png(draw_curves(stats_or_records), path)
+
+
+def draw_accuracy(by_steps: Mapping[int, float], *, ann: float | None = None, title: str = "") -> "Figure":
+    """Accuracy (per cent) as SNN against time steps T (powers of two), and, as a level line, as ANN.
+
+    Args:
+        by_steps: accuracy, 0 to 1, by T.
+        ann: accuracy as ANN.
+        title: what the picture shows.
+
+    Raises:
+        SnnZooError: nothing to draw, or matplotlib is not installed.
+    """
+    if not by_steps:
+        raise SnnZooError("no accuracy to draw: score at least one number of time steps")
+    steps = sorted(by_steps)
+    figure = _new_figure((5.6, 3.6))
+    axes = figure.subplots()
+    if ann is not None:
+        label = f"ANN {ann:.2%}"
+        axes.axhline(100 * ann, **{**_STATE_STYLES["testing"], "marker": "", "label": label})
+    style = {**_STATE_STYLES["snn"], "linestyle": "-", "label": "SNN"}
+    axes.plot(steps, [100 * by_steps[t] for t in steps], **style)
+    for t in steps:
+        axes.annotate(
+            f"{by_steps[t]:.2%}",
+            (t, 100 * by_steps[t]),
+            (0, -13),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7.5,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(steps, [str(t) for t in steps])
+    _dress(axes, title or "Accuracy against time steps", "time steps T", "accuracy (%)")
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    return figure
+
+
+def plot_accuracy(
+    by_steps: Mapping[int, float], path: str | Path, *, ann: float | None = None, title: str = ""
+) -> Path:
+    """Write `draw_accuracy` as PNG; returns the path."""
+    return save_png(draw_accuracy(by_steps, ann=ann, title=title), path)
 
 
 def draw_raster(spikes: torch.Tensor, *, index: int = 0, title: str = "") -> "Figure":

@@ -1,6 +1,6 @@
 """Write the README's tables from what was measured: `python tests/make_readme_tables.py`.
 
-`models` comes from the cards inside the packaged weights, `bench` from the last `make bench` and `make bench-accuracy`,
+`models` comes from the cards of the packaged models, `bench` from the last `make bench` and `make bench-accuracy`,
 `convert` from the last `make bench-convert`.
 `--print NAME` only prints one.
 """
@@ -12,8 +12,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from specs import summarize
-from zoo.factory import model_names, packaged_model
+from zoo.card import Card, ModelFormat
+from zoo.card_files import card_names, packaged_card
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -24,29 +24,42 @@ BUSY = 0.2
 """Cores busy with other work before the benchmarks, above which the table says so."""
 
 
+MODEL_COLUMNS = (
+    "model",
+    "layers",
+    "T",
+    "test accuracy",
+    "as ANN",
+    "rates",
+    "synops/image",
+    "parameters",
+    "size",
+    "chosen",
+)
+
+
 def models_table() -> str:
-    """One row for each packaged model."""
-    rows = [
-        "| model | layers | T | SNN test accuracy | ANN test accuracy | synops/image | parameters | chosen |",
-        "|---|---|---|---|---|---|---|---|",
-    ]
-    for name in model_names():
-        model = packaged_model(name)
-        training, snn, ann = model.card["training"], model.card["test"]["snn"], model.card["test"]["ann"]
-        shapes = "-".join("x".join(map(str, shape)) for shape in model.spec.shapes)
-        parameters = sum(row.parameters for row in summarize(model.spec))
-        cells = [
-            f"`{name}`",
-            shapes,
-            str(snn["time_steps"]),
-            f"{100 * snn['accuracy']:.2f} %",
-            f"{100 * ann['accuracy']:.2f} %",
-            f"{snn['synops']:,.0f}",
-            f"{parameters:,}",
-            f"epoch {training['epoch'] + 1} of {training['epochs']}, seed {training['seed']}",
-        ]
-        rows.append(f"| {' | '.join(cells)} |")
+    """One row for each packaged model, from its card."""
+    rows = [f"| {' | '.join(MODEL_COLUMNS)} |", "|---" * len(MODEL_COLUMNS) + "|"]
+    rows += [f"| {' | '.join(model_cells(packaged_card(name)))} |" for name in card_names()]
     return "\n".join(rows)
+
+
+def model_cells(card: Card) -> list[str]:
+    """The row of the table."""
+    training = card.training
+    return [
+        f"`{card.name}`",
+        "-".join("x".join(map(str, layer.shape)) for layer in card.layers),
+        str(card.time_steps),
+        f"{percent(card.test.accuracy)} %",
+        f"{percent(card.test.ann)} %",
+        " ".join(f"{layer.rate:.2f}" for layer in card.layers if layer.rate is not None),
+        f"{sum(layer.synops for layer in card.layers):,.0f}",
+        f"{card.parameters:,}",
+        f"{card.files[ModelFormat.SAFETENSORS].bytes / 1e6:.1f} MB",
+        "-" if training.epoch is None else f"epoch {training.epoch + 1} of {training.recipe.epochs}",
+    ]
 
 
 def benchmark_table() -> str:

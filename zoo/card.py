@@ -6,8 +6,10 @@ the tests, the others by `make cards`.
 
 import hashlib
 import json
+import platform
 from datetime import date
 from enum import StrEnum
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
@@ -61,6 +63,15 @@ class ModelFormat(StrEnum):
     NETX = "netx"
     NIR = "nir"
 
+    @property
+    def suffix(self) -> str:
+        """Of its files.
+
+        >>> ModelFormat.NETX.suffix
+        '.net'
+        """
+        return {"safetensors": ".safetensors", "netx": ".net", "nir": ".nir"}[self]
+
 
 class FileFacts(StrictModel):
     """What the bytes of a file must be."""
@@ -77,6 +88,13 @@ class Versions(StrictModel):
     numpy: str
     python: str
 
+    @classmethod
+    def here(cls) -> "Versions":
+        """Those that run now."""
+        return cls(
+            snnzoo=version("snnzoo"), torch=version("torch"), numpy=version("numpy"), python=platform.python_version()
+        )
+
 
 class Data(StrictModel):
     """Images, and how they were split: for training, for choosing the epoch, for the scores."""
@@ -91,8 +109,9 @@ class Data(StrictModel):
 
 
 class Curves(StrictModel):
-    """Of a training, by epoch."""
+    """Of a training, by epoch; `seconds` is what each took on the machine that trained."""
 
+    seconds: tuple[Amount, ...]
     training_loss: tuple[Amount, ...]
     training_accuracy: tuple[Part, ...]
     validation_ann_accuracy: tuple[Part, ...]
@@ -158,10 +177,10 @@ class OperationsOf(StrictModel):
 
 
 class Operations(StrictModel):
-    """Of the spiking network at its own T, and of the same weights as ANN."""
+    """Of the spiking network at its own T, and of the same weights as ANN, if its activations are fitted."""
 
     snn: OperationsOf
-    ann: OperationsOf
+    ann: OperationsOf | None
 
 
 class EnergyConstant(StrictModel):

@@ -23,6 +23,7 @@ __all__ = [
     "cached_models",
     "find_model",
     "find_models",
+    "local_catalogs",
     "model_cache",
     "no_model",
     "open_catalogs",
@@ -70,6 +71,11 @@ def cached_models(cache_dir: Path | None = None) -> Catalog:
     """The models that were pulled before; the revision pulled last stands for the name."""
     folder = model_cache(cache_dir)
     return Catalog(CACHE, FolderTransport(folder), read_index(folder))
+
+
+def local_catalogs(cache_dir: Path | None = None) -> list[Catalog]:
+    """What is on this machine: the package, then the cache."""
+    return [packaged_models(), cached_models(cache_dir)]
 
 
 def open_catalogs(urls: Sequence[str] = (), *, cache_dir: Path | None = None, offline: bool = False) -> list[Catalog]:

@@ -8,10 +8,10 @@ from converters.model import Model
 from converters.safetensors_file import read_safetensors
 from specs.errors import SnnZooError
 from zoo.card import ModelFormat
-from zoo.catalog import cached_models, find_model, no_model, packaged_models
+from zoo.catalog import find_model, local_catalogs, no_model
 from zoo.fetch import local_file
 
-__all__ = ["create_model", "local_model", "model_names", "packaged_model", "unknown_model"]
+__all__ = ["create_model", "local_model", "model_file", "model_names", "packaged_model", "unknown_model"]
 
 SUFFIX = ".safetensors"
 
@@ -35,14 +35,14 @@ def create_model(reference: str) -> Network:
 def local_model(reference: str) -> Path | None:
     """The file of the model `NAME` or `NAME@REVISION` in the package, else in the cache, checked; None without one."""
     if reference in model_names():
-        return _packaged_file(reference)
-    found = find_model(reference, [packaged_models(), cached_models()])
+        return model_file(reference)
+    found = find_model(reference, local_catalogs())
     return None if found is None else local_file(found, ModelFormat.SAFETENSORS)
 
 
 def unknown_model(reference: str) -> SnnZooError:
     """The error for a model that is not on this machine."""
-    missing = no_model(reference, [packaged_models(), cached_models()])
+    missing = no_model(reference, local_catalogs())
     return SnnZooError(f"{missing}. If an index has it: zoo pull {reference}")
 
 
@@ -50,7 +50,7 @@ def packaged_model(name: str) -> Model:
     """The model `name` with its spec and card. Raises `SnnZooError` if the package has none of that name."""
     if name not in model_names():
         raise SnnZooError(f"no trained model {name!r} in the package; there are {', '.join(model_names()) or 'none'}")
-    return read_safetensors(_packaged_file(name))
+    return read_safetensors(model_file(name))
 
 
 def model_names() -> list[str]:
@@ -59,6 +59,7 @@ def model_names() -> list[str]:
     return sorted(file.name.removesuffix(SUFFIX) for file in folder.iterdir() if file.name.endswith(SUFFIX))
 
 
-def _packaged_file(name: str) -> Path:
+def model_file(name: str) -> Path:
+    """Where the weights of a model of the package lie."""
     with resources.as_file(resources.files("zoo") / "weights" / f"{name}{SUFFIX}") as path:
         return Path(path)

@@ -91,12 +91,16 @@ def _facts(model: IndexedModel, format: ModelFormat | None) -> IndexedFile:
 
 
 def _cached(found: Found, format: ModelFormat | None, cache_dir: Path | None) -> Path:
-    """Below the digest, so that other bytes have another place; nothing of it is the index's to choose but the name."""
-    return model_cache(cache_dir) / _cached_path(found.name, _facts(found.model, format), format)
+    return model_cache(cache_dir) / _cached_path(found, format)
 
 
-def _cached_path(name: str, file: IndexedFile, format: ModelFormat | None) -> str:
-    return f"{file.sha256}/{name}{CARD_SUFFIX if format is None else SUFFIXES[format]}"
+def _cached_path(found: Found, format: ModelFormat | None) -> str:
+    """Below the digest, so that other bytes have another place; the card beside the model.
+
+    Nothing of it is the index's to choose but the name.
+    """
+    digest = found.model.files[format or ModelFormat.SAFETENSORS].sha256
+    return f"{digest}/{found.name}{CARD_SUFFIX if format is None else SUFFIXES[format]}"
 
 
 def _remember(found: Found, cache_dir: Path | None) -> None:
@@ -104,7 +108,7 @@ def _remember(found: Found, cache_dir: Path | None) -> None:
     folder = model_cache(cache_dir)
 
     def moved(file: IndexedFile, format: ModelFormat | None) -> IndexedFile:
-        return file.model_copy(update={"path": _cached_path(found.name, file, format)})
+        return file.model_copy(update={"path": _cached_path(found, format)})
 
     files = {format: moved(found.model.files[format], format) for format in ModelFormat if format in found.model.files}
     here = {format.value: file for format, file in files.items() if (folder / file.path).exists()}

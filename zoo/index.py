@@ -30,7 +30,7 @@ __all__ = [
 INDEX_VERSION: Final = 1
 INDEX_NAME = "index.json"
 SUFFIXES = {ModelFormat.SAFETENSORS: ".safetensors", ModelFormat.NETX: ".net", ModelFormat.NIR: ".nir"}
-CARD_SUFFIX = ".card.yaml"
+CARD_SUFFIX = ".yaml"
 
 SEGMENT = "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 RelativePath = Annotated[

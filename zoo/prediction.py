@@ -1,11 +1,13 @@
-"""Classifying image files."""
+"""Classifying image files: of any size, brought to what the network was trained on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.events import animate
@@ -15,38 +17,77 @@ from bootstrap_core.network import Network
 from specs.errors import SnnZooError
 from specs.fields import Shape
 
-__all__ = ["Prediction", "animate_prediction", "predict_files"]
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = ["FRAMINGS", "Framing", "Prediction", "animate_prediction", "predict_files"]
+
+CONTENT = 0.2
+"""Brighter than this part of the range between background and brightest pixel is content."""
+
+
+@dataclass(frozen=True)
+class Framing:
+    """How a dataset's makers put what an image shows into its frame.
+
+    Attributes:
+        part: of the frame's height and width that the longer side fills.
+        by_mass: whether the centre of mass is in the middle of the frame, or that of the box around it.
+    """
+
+    part: float
+    by_mass: bool
+
+
+FRAMINGS = {
+    # Y. LeCun et al., the MNIST database: 20x20 in 28x28, by the centre of mass
+    "mnist": Framing(20 / 28, by_mass=True),
+    # H. Xiao et al., Fashion-MNIST, 2017, section 2: longest edge 28, box in the middle
+    "fashion-mnist": Framing(1.0, by_mass=False),
+}
+FRAMINGS["mnist-sample"] = FRAMINGS["mnist"]
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image file, as the network saw it `[C, H, W]`, its class, and the softmax of its logits."""
+    """One image file, as the network saw it `[C, H, W]`, its class, and the softmax of its logits.
+
+    `done` says what was done to the image.
+    """
 
     path: Path
     image: Tensor
     label: int
     scores: list[float]
+    done: str
 
 
-def predict_files(network: Network, paths: Sequence[Path], *, invert: bool = False) -> list[Prediction]:
-    """Classify image files, made grey and resized to the network's input.
+def predict_files(
+    network: Network, paths: Sequence[Path], *, data: str | None = None, invert: bool | None = None
+) -> list[Prediction]:
+    """Classify image files, made grey and brought to the network's input.
+
+    A file of just that size is taken for one of the data. Others are turned as their camera says, and framed as the
+    data, if it is one of `FRAMINGS`: what they show is cut out, made as large, and centred; else they are resized.
 
     Args:
         network: classifies as SNN.
         paths: of files that Pillow reads.
-        invert: for dark strokes on light paper; networks of MNIST expect light on dark.
+        data: the dataset that the network was trained on.
+        invert: whether light becomes dark; by default if the edge of the image is lighter than the middle grey, as
+            paper is, while the data is light on dark.
 
     Raises:
         DataError: a file cannot be read as an image.
         SnnZooError: Pillow is missing, or the network takes no images.
     """
-    images = torch.stack([_read_image(path, network.spec.input.shape) for path in paths])
-    images = 1 - images if invert else images
+    seen = [_read_image(path, network.spec.input.shape, FRAMINGS.get(data or ""), invert) for path in paths]
+    images = torch.stack([image for image, _ in seen])
     with torch.no_grad():
         scores = network(images, Mode.SNN).softmax(1)
     return [
-        Prediction(path, image, int(score.argmax()), score.tolist())
-        for path, image, score in zip(paths, images, scores, strict=True)
+        Prediction(path, image, int(score.argmax()), score.tolist(), done)
+        for path, (image, done), score in zip(paths, seen, scores, strict=True)
     ]
 
 
@@ -59,12 +100,73 @@ def animate_prediction(network: Network, prediction: Prediction, path: Path) -> 
     return animate(spikes[:, 0], path, image=prediction.image[0])
 
 
-def _read_image(path: Path, shape: Shape) -> Tensor:
-    """Grey image `[1, H, W]` in 0..1, resized to the input; a flat input is taken as a square."""
+def _read_image(path: Path, shape: Shape, framing: Framing | None, invert: bool | None) -> tuple[Tensor, str]:
+    """Grey image `[1, H, W]` in 0..1, and what was done to it; a flat input is taken as a square."""
     side = round(shape[0] ** 0.5)
     height, width = shape[1:] if len(shape) == 3 else (side, side)
     if height * width != torch.Size(shape).numel():
         raise SnnZooError(f"the input {list(shape)} is no grey image")
     with open_image(path) as image:
-        grey = np.asarray(image.convert("L").resize((width, height)))
-    return torch.from_numpy(grey.copy()).float()[None] / 255
+        grey = _as_grey(image)
+    done = [f"{grey.shape[1]}x{grey.shape[0]}"]
+    if invert or (invert is None and framing is not None and float(_edge(grey).median()) > 0.5):
+        grey = 1 - grey
+        done.append("inverted")
+    if grey.shape != (height, width):
+        if framing is None:
+            grey = _resize(grey, height, width)
+            done.append(f"resized to {width}x{height}")
+        else:
+            grey = _frame(grey, framing, height, width)
+            done.append(f"cut out and centred in {width}x{height}, as in its data")
+    return grey[None], ", ".join(done)
+
+
+def _as_grey(image: "Image") -> Tensor:
+    """`[H, W]` in 0..1, upright; what is transparent becomes white paper."""
+    from PIL import Image, ImageOps
+
+    upright = ImageOps.exif_transpose(image)
+    if upright.mode.startswith("I;16") or upright.mode == "I":
+        return torch.from_numpy(np.asarray(upright).astype(np.float32) / 65535).clamp(0, 1)
+    if upright.has_transparency_data:
+        opaque = upright.convert("RGBA")
+        upright = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+    return torch.from_numpy(np.asarray(upright.convert("L")).astype(np.float32) / 255)
+
+
+def _edge(grey: Tensor) -> Tensor:
+    return torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+
+
+def _frame(grey: Tensor, framing: Framing, height: int, width: int) -> Tensor:
+    """What stands out of the background, on black, as large and as central as `framing` says."""
+    background = _edge(grey).median()
+    spread = (grey.max() - background).clamp_min(1 / 255)
+    light = ((grey - background) / spread).clamp(0, 1)
+    rows, columns = ((light > CONTENT).any(axis).nonzero().flatten() for axis in (1, 0))
+    if len(rows) == 0:
+        return torch.zeros(height, width)
+    light = light[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
+    scale = framing.part * min(height / light.shape[0], width / light.shape[1])
+    light = _resize(light, *(max(1, round(side * scale)) for side in light.shape))
+    # from the corner to the middle, in pixels: of the content, and of the frame
+    content = [(side - 1) / 2 for side in light.shape]
+    middle = [(side - 1) / 2 for side in (height, width)]
+    if framing.by_mass:
+        mass = (light.sum(1), light.sum(0))
+        content = [float(part @ torch.arange(float(len(part))) / part.sum()) for part in mass]
+        middle = [height / 2, width / 2]  # 14, 14: so do the images of MNIST lie, to half a pixel
+    top, left = (
+        min(max(round(wanted - found), 0), side - size)  # nothing leaves the frame
+        for wanted, found, side, size in zip(middle, content, (height, width), light.shape, strict=True)
+    )
+    frame = torch.zeros(height, width)
+    frame[top : top + light.shape[0], left : left + light.shape[1]] = light
+    return frame
+
+
+def _resize(grey: Tensor, height: int, width: int) -> Tensor:
+    """Bilinear; averaging where it shrinks."""
+    sized = F.interpolate(grey[None, None], (height, width), mode="bilinear", align_corners=False, antialias=True)
+    return sized[0, 0].clamp(0, 1)

@@ -18,7 +18,7 @@ from specs.io import load_spec, network_names, parse_value, spec_from_document
 from specs.network import NetworkSpec
 from zoo.factory import local_model, unknown_model
 
-__all__ = ["is_netx", "layers_of", "override_spec", "read_source", "read_start", "resolve_device"]
+__all__ = ["is_netx", "layers_of", "model_path", "override_spec", "read_source", "read_start", "resolve_device"]
 
 SPEC_SUFFIXES = {".yaml", ".yml", ".json"}
 
@@ -42,6 +42,12 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
         if source not in network_names():
             raise unknown_model(source)
     return Model.of(build_network(load_spec(source), seed=seed)), False
+
+
+def model_path(source: str) -> Path:
+    """The file of the model that `source` names: a file, or a trained model."""
+    path = Path(source)
+    return path if _is_model_file(path) else local_model(source) or path
 
 
 def read_start(source: str) -> tuple[NetworkSpec, Mapping[str, Tensor] | None]:

@@ -30,6 +30,7 @@ from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from specs.whole_file import write_whole
+from zoo.card import Versions
 
 __all__ = ["TrainingRun"]
 
@@ -135,6 +136,7 @@ class TrainingRun:
                 "epochs": self.recipe.epochs,
                 "validation_images": self.recipe.validation,
                 "validation_snn_accuracy": validation,
+                "versions": Versions.here().model_dump(),
             }
         }
 

@@ -14,7 +14,11 @@ from converters.netx.model import netx_of
 from converters.netx.report import differences
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
-from zoo.sources import layers_of, read_source
+from zoo.card import Card, ModelFormat, spec_digest
+from zoo.card_files import card_of
+from zoo.golden import golden_differences
+from zoo.measurement import file_facts
+from zoo.sources import layers_of, model_path, read_source
 
 __all__ = ["Check", "verify_model"]
 
@@ -31,7 +35,7 @@ class Check:
 
 
 def verify_model(source: str, against: Path | None = None) -> list[Check]:
-    """Check the model `source`, a file or a name.
+    """Check the model `source`, a file or a name, by its card too if it has one: see `card_of`.
 
     Args:
         source: the model.
@@ -41,6 +45,7 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
         SnnZooError: `source` cannot be read at all.
     """
     network = read_source(source)[0].build()
+    card = card_of(source)
     checks = [
         Check(
             "spec and tensors",
@@ -48,6 +53,7 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
             f"{network.spec.name}, {len(network.blocks)} blocks, T = {network.spec.time_steps}",
         ),
         _check_engines(network),
+        *([] if card is None else _check_card(card, model_path(source), network)),
     ]
     path = Path(source)
     beside = sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix in MODEL_SUFFIXES else []
@@ -71,6 +77,25 @@ def _check_engines(network: Network) -> Check:
         assert b is not None
         n_places, n_differing = n_places + a.numel(), n_differing + int((a != b).sum())
     return Check(name, n_differing == 0, f"{n_differing} of {n_places:,} places differ, on {N_IMAGES} random images")
+
+
+def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
+    """That the file has the bytes that the card names, if it does, and its spec, and gives the golden output."""
+    checks = []
+    wanted = [file for kind, file in card.files.items() if kind.suffix == path.suffix]
+    if wanted:
+        facts = file_facts(path)
+        found = f"revision {card.revision}" if facts in wanted else f"others: {facts.bytes:,}, sha256 {facts.sha256}"
+        checks.append(Check("bytes, by the card", facts in wanted, found))
+    if path.suffix == ModelFormat.SAFETENSORS.suffix:
+        same = spec_digest(network.spec) == card.spec_sha256
+        checks.append(Check("spec, by the card", same, "the same" if same else "another"))
+    try:
+        differing = golden_differences(IntegerNetwork(network), card.golden)
+    except SnnZooError as error:
+        differing = [_first_line(error)]
+    found = "; ".join(differing) or f"the same on {len(card.golden.labels)} images"
+    return [*checks, Check("golden output, integer engine", not differing, found)]
 
 
 def _check_same(source: str, other: Path, spec: NetworkSpec, *, asked: bool) -> Check:

@@ -10,6 +10,7 @@ from converters.cli.convert import convert
 from converters.cli.migrate import migrate
 from converters.cli.shared import CONTEXT_SETTINGS
 from specs.errors import SnnZooError
+from zoo.cli.card import card
 from zoo.cli.data import data
 from zoo.cli.describe import build, check, schema
 from zoo.cli.models import list_models, publish_model, pull
@@ -57,7 +58,7 @@ def _show_platform() -> None:
 
 
 for member in (
-    *(demo, check, schema, build, train, evaluate_model, predict, show, verify),
+    *(demo, check, schema, build, train, evaluate_model, predict, show, verify, card),
     *(list_models, pull, publish_model, data, convert, migrate),
 ):
     zoo.add_command(member)

@@ -152,7 +152,7 @@ def publish_model(file: Path, card: Path, url: str, as_json: bool) -> None:
     Files come first and index.json last, so readers find the old or the new. What a revision holds never changes. A
     folder can be pulled from as it is, or from any web server that shows it.
 
-    Example: zoo publish run/model.safetensors run/card.yaml --to /srv/models
+    Example: zoo publish run/model.safetensors run/model.yaml --to /srv/models
     """
     from zoo.publish import publish
 

@@ -11,7 +11,7 @@ import click
 
 from converters.cli.options import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
-from zoo.cli.shared import read_and_say
+from zoo.cli.shared import read_and_say, trained_on
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
@@ -28,8 +28,10 @@ __all__ = ["evaluate_model", "predict"]
 @click.option("--mode", type=click.Choice(["snn", "ann"]), default="snn", show_default=True)
 @click.option("--time-steps", default="", metavar="T[,T...]", help="Time steps; by default the spec's.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
+@click.option("--plot", type=PathArgument, help="Draw accuracy against T, and the ANN's, as a .png.")
 @data_options
 @run_options
+@force_option
 @json_option
 def evaluate_model(
     source: str,
@@ -38,14 +40,16 @@ def evaluate_model(
     mode: str,
     time_steps: str,
     limit: int | None,
+    plot: Path | None,
     places: DataPlaces,
     device: str,
     threads: int | None,
+    force: bool,
     as_json: bool,
 ) -> None:
     """Score a model on the test images: accuracy, rates, synaptic operations of an image, images a second.
 
-    Example: zoo eval run/model.safetensors --time-steps 4,8,16
+    Example: zoo eval mnist-dense --engine integer --time-steps 1,2,4,8,16,32
     """
     from bootstrap_core import IntegerNetwork, Mode, evaluate
     from zoo.sources import resolve_device
@@ -53,9 +57,13 @@ def evaluate_model(
     steps = _parse_steps(time_steps)
     if engine == "integer" and (mode == "ann" or device == "cuda"):
         raise click.UsageError("the integer engine runs spikes on the CPU: no --mode ann, no --device cuda")
+    if plot is not None:
+        if mode == "ann":
+            raise click.UsageError("--plot draws spiking accuracy: no --mode ann")
+        refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)
-    dataset = places.load(data or _trained_on(model.card, model.spec))
+    dataset = places.load(data or trained_on(model))
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
     network = model.build().to(resolve_device(device))
     runnable = IntegerNetwork(network) if engine == "integer" else network
@@ -63,6 +71,8 @@ def evaluate_model(
     for t in steps if mode == "snn" else [None]:
         with _image_bar(len(test)) as progress:
             scores.append(evaluate(runnable, test, mode=Mode(mode), time_steps=t, progress=progress))
+    if plot is not None:
+        _plot_scores(plot, scores, evaluate(network, test, mode=Mode.ANN) if network.fitted else None)
     if as_json:
         click.echo(json.dumps(_scores_as_json(source, model.card, dataset, engine, scores)))
         return
@@ -75,39 +85,39 @@ def evaluate_model(
 @command()
 @click.argument("source")
 @click.argument("images", nargs=-1, required=True, type=PathArgument)
-@click.option("--invert", is_flag=True, help="Dark digits on light paper.")
+@click.option("--invert/--no-invert", default=None, help="Light for dark; by default if its edge is light.")
 @click.option("--animate", type=PathArgument, help="Write the output spikes of the first image as a GIF.")
 @force_option
 @json_option
 def predict(
-    source: str, images: tuple[Path, ...], invert: bool, animate: Path | None, force: bool, as_json: bool
+    source: str, images: tuple[Path, ...], invert: bool | None, animate: Path | None, force: bool, as_json: bool
 ) -> None:
-    """Classify image files: class and scores.
+    """Classify image files of any size: class and scores.
 
-    Example: zoo predict run/model.safetensors seven.png --animate seven.gif
+    Images of another size than the network's are framed as those that it was trained on: what they show is cut out,
+    made light on dark, and centred. stderr tells what was done.
+
+    Example: zoo predict mnist-dense seven.png --animate seven.gif
     """
     from zoo.prediction import animate_prediction, predict_files
 
     if animate is not None:
         refuse_existing(animate, force)
-    network = read_and_say(source)[0].build()
-    predictions = predict_files(network, images, invert=invert)
+    model = read_and_say(source)[0]
+    network = model.build()
+    predictions = predict_files(network, images, data=trained_on(model), invert=invert)
+    for p in predictions:
+        click.echo(f"{p.path}: {p.done}", err=True)
     if animate is not None:
         click.echo(animate_prediction(network, predictions[0], animate), err=True)
     if as_json:
-        click.echo(json.dumps({
-            "predictions": [{"image": str(p.path), "class": p.label, "scores": p.scores} for p in predictions]
-        }))  # fmt: skip
+        rows = [{"image": str(p.path), "class": p.label, "scores": p.scores, "done": p.done} for p in predictions]
+        click.echo(json.dumps({"predictions": rows}))
         return
     print_table(
         ["image", "class", "probability"],
         [[str(p.path), str(p.label), percent(p.scores[p.label])] for p in predictions],
     )
-
-
-def _trained_on(card: Any, spec: "NetworkSpec") -> str:
-    recipe = spec.training.data if spec.training else "mnist"
-    return str(card.get("training", {}).get("data", recipe))
 
 
 def _parse_steps(text: str) -> list[int | None]:
@@ -128,6 +138,13 @@ def _image_bar(n_images: int) -> Iterator[Callable[[int], object]]:
         return
     with click.progressbar(length=n_images, label="images", file=sys.stderr, show_pos=True) as bar:
         yield bar.update
+
+
+def _plot_scores(path: Path, scores: "list[Evaluation]", ann: "Evaluation | None") -> None:
+    from bootstrap_core.plots import plot_accuracy
+
+    by_steps = {score.time_steps: score.accuracy for score in scores}
+    click.echo(plot_accuracy(by_steps, path, ann=None if ann is None else ann.accuracy), err=True)
 
 
 def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) -> None:

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from converters.model import Model
     from specs.network import NetworkSpec
 
-__all__ = ["print_layers", "read_and_say"]
+__all__ = ["print_layers", "read_and_say", "trained_on"]
 
 
 def print_layers(network: "NetworkSpec") -> None:
@@ -43,3 +43,9 @@ def read_and_say(source: str) -> "tuple[Model, bool]":
     model, trained = read_source(source)
     say_notes(model)
     return model, trained
+
+
+def trained_on(model: "Model") -> str:
+    """The dataset that a model was trained on, by its card, or else by its recipe."""
+    recipe = model.spec.training.data if model.spec.training else "mnist"
+    return str(model.card.get("training", {}).get("data", recipe))

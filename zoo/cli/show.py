@@ -8,65 +8,93 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli.options import PathArgument
-from converters.cli.shared import command, json_option, print_table
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
+from specs.errors import SnnZooError
 from zoo.cli.shared import print_layers, read_and_say
 
 if TYPE_CHECKING:
     from converters.model import Model
     from converters.netx.layers import NetxFile
+    from zoo.card import Card
 
 __all__ = ["show", "verify"]
+
+WIDTH = 80
 
 
 @command()
 @click.argument("source")
 @click.option("--diff", "other", help="Another model: tell where its layers differ, in the integers of the hardware.")
+@click.option("--markdown", is_flag=True, help="The card as a page of Markdown.")
+@click.option("--curves", type=PathArgument, help="Draw the learning curves of the card, as a .png.")
+@force_option
 @json_option
-def show(source: str, other: str | None, as_json: bool) -> None:
-    """Show a model file, or a spec: its layers, how it was trained, what it scores.
+def show(source: str, other: str | None, markdown: bool, curves: Path | None, force: bool, as_json: bool) -> None:
+    """Show a model of the package, a model file, or a spec: what it is, how it was trained, what it scores.
 
-    Of a netx file: the integers that it holds, whatever its neurons are.
+    The card tells, if there is one: of a model of the package, or beside the file, as model.yaml. Of a netx file: the
+    integers that it holds, whatever its neurons are.
 
-    Example: zoo show run/model.safetensors
+    Example: zoo show mnist-dense
     """
+    from zoo.card_files import card_of
     from zoo.sources import is_netx, layers_of
 
-    if other is not None:
+    card = card_of(source) if other is None else None
+    if curves is not None:
+        refuse_existing(curves, force)
+        click.echo(_plot_curves(_needed(card, source), curves), err=True)
+    if markdown:
+        from zoo.card_text import as_markdown
+
+        click.echo(as_markdown(_needed(card, source)), nl=False)
+    elif other is not None:
         _show_difference(layers_of(source), layers_of(other), as_json)
     elif is_netx(source):
         _show_netx(layers_of(source), as_json)
     else:
-        _show_model(read_and_say(source)[0], as_json)
+        _show_model(read_and_say(source)[0], card, as_json)
 
 
 @command()
-@click.argument("source")
+@click.argument("source", required=False)
 @click.option("--against", type=PathArgument, help="The file to compare with; by default those of its name beside it.")
 @json_option
-def verify(source: str, against: Path | None, as_json: bool) -> None:
-    """Check a model: that it reads and builds, that both engines run it alike, and files of its name hold the same.
+def verify(source: str | None, against: Path | None, as_json: bool) -> None:
+    """Check a model, or all of the package: by its card, that both engines agree, that files of its name hold the same.
 
-    A checkpoint network.pt beside network.net, say, or a model.net beside model.safetensors.
+    By the card: its bytes, its spec, and its output on the golden images, to the last bit. Files of its name: a
+    checkpoint network.pt beside network.net, say, or a model.net beside model.safetensors.
 
-    Example: zoo verify network.net
+    Example: zoo verify mnist-dense
     """
+    from zoo.factory import model_names
     from zoo.verification import verify_model
 
-    checks = verify_model(source, against)
-    failed = [check for check in checks if not check.passed]
+    if source is None and against is not None:
+        raise click.UsageError("--against compares one model: name it")
+    reports = []
+    for name in model_names() if source is None else [source]:
+        checks = verify_model(name, against)
+        passed = all(check.passed for check in checks)
+        reports.append({"model": name, "passed": passed, "checks": [asdict(check) for check in checks]})
+        if not as_json:
+            rows = [[c.name, "ok" if c.passed else "FAILED", c.found] for c in checks]
+            print_table(["check" if source else name, "", "found"], rows, words=True)
+    passed = all(report["passed"] for report in reports)
     if as_json:
-        click.echo(json.dumps({"model": source, "passed": not failed, "checks": [asdict(check) for check in checks]}))
-    else:
-        print_table(
-            ["check", "", "found"], [[c.name, "ok" if c.passed else "FAILED", c.found] for c in checks], words=True
-        )
-    if failed:
+        click.echo(json.dumps({"passed": passed, "models": reports} if source is None else reports[0]))
+    if not passed:
         raise click.exceptions.Exit(1)
 
 
-def _show_model(model: "Model", as_json: bool) -> None:
+def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
     if as_json:
-        click.echo(json.dumps({"spec": model.spec.model_dump(mode="json"), "card": model.card}))
+        measured = None if card is None else card.model_dump(mode="json")
+        click.echo(json.dumps({"spec": model.spec.model_dump(mode="json"), "card": model.card, "measured": measured}))
+        return
+    if card is not None:
+        _show_card(card)
         return
     click.echo(f"{model.spec.name}: {model.spec.description}".rstrip(": "))
     print_layers(model.spec)
@@ -79,6 +107,56 @@ def _show_model(model: "Model", as_json: bool) -> None:
             elif isinstance(value, dict):
                 shown = ", ".join(f"{name} {fact}" for name, fact in value.items() if fact is not None)
             click.echo(f"  {key}: {shown}")
+
+
+def _needed(card: "Card | None", source: str) -> "Card":
+    if card is None:
+        raise SnnZooError(f"{source} has no card; zoo card writes one")
+    return card
+
+
+def _show_card(card: "Card") -> None:
+    from zoo.card_text import sections
+
+    click.echo(click.wrap_text(f"{card.name}: {card.description}", WIDTH))
+    for section in sections(card):
+        click.echo(f"\n{section.title}")
+        if section.words:
+            width = 2 + max(len(name) for name, _ in section.rows)
+            for name, text in section.rows:
+                click.echo(click.wrap_text(text, WIDTH, f"  {name:<{width}}", " " * (width + 2)))
+        else:
+            print_table(list(section.header), [list(row) for row in section.rows])
+        if section.note:
+            click.echo(click.wrap_text(section.note, WIDTH))
+
+
+def _plot_curves(card: "Card", path: Path) -> Path:
+    from bootstrap_core.plots import plot_curves
+    from bootstrap_core.stats import EpochRecord, Measured
+
+    curves = card.training.curves
+    if curves is None:
+        raise SnnZooError(f"the card of {card.name} has no learning curves: its run did not keep them")
+    columns = zip(
+        curves.training_loss,
+        curves.training_accuracy,
+        curves.validation_ann_accuracy,
+        curves.validation_snn_accuracy,
+        strict=True,
+    )
+    return plot_curves(
+        [
+            EpochRecord(
+                epoch=epoch,
+                training=Measured(loss=loss, accuracy=accuracy),
+                testing=Measured(loss=None, accuracy=ann),
+                snn=Measured(loss=None, accuracy=snn),
+            )
+            for epoch, (loss, accuracy, ann, snn) in enumerate(columns)
+        ],
+        path,
+    )
 
 
 def _show_netx(file: "NetxFile", as_json: bool) -> None:

@@ -143,6 +143,22 @@ def test_what_has_no_raster_is_refused(shape, index, message) -> None:
         plots.draw_raster(torch.zeros(shape), index=index)
 
 
+def test_accuracy_is_drawn_by_rising_t_in_powers_of_two_with_the_anns_as_a_level() -> None:
+    axes = plots.draw_accuracy({16: 0.99, 1: 0.5, 4: 0.9}, ann=0.985).axes[0]
+    drawn = lines(axes)
+    assert drawn["SNN"] == ([1, 4, 16], [50, 90, 99])
+    assert drawn["ANN 98.50%"][1] == [98.5, 98.5]
+    assert axes.get_xscale() == "log"
+    assert [label.get_text() for label in axes.get_xticklabels()] == ["1", "4", "16"]
+    assert [text.get_text() for text in axes.texts] == ["50.00%", "90.00%", "99.00%"]
+    assert "ANN" not in "".join(lines(plots.draw_accuracy({4: 0.5}).axes[0]))
+
+
+def test_accuracy_of_nothing_is_refused() -> None:
+    with pytest.raises(SnnZooError, match="at least one number of time steps"):
+        plots.draw_accuracy({})
+
+
 def test_gradient_flow_shows_the_latest_epoch_and_marks_vanished_layers() -> None:
     history = [{"a": 1.0, "b": 2.0, "c": 3.0}, {"a": 0.5, "b": 0.0, "c": None}]
     axes = plots.draw_gradient_flow(history).axes[0]

@@ -59,13 +59,13 @@ def test_a_pulled_model_lies_below_its_digest(web, made, cache) -> None:
 def test_a_model_that_is_there_is_not_fetched_again(web, made) -> None:
     pull_from(web.url)
     pull_from(web.url)
-    assert web.paths().count(path_of(made)) == web.paths().count(path_of(made, ".card.yaml")) == 1
+    assert web.paths().count(path_of(made)) == web.paths().count(path_of(made, ".yaml")) == 1
 
 
 def test_all_formats_into_a_folder_with_the_card(web, made, tmp_path) -> None:
     paths = pull_from(web.url, formats=ALL, folder=tmp_path / "out")
     assert [path.name for path in paths] == ["tiny.safetensors", "tiny.net", "tiny.nir"]
-    assert files(tmp_path / "out") == {*(path.name for path in paths), "tiny.card.yaml"}
+    assert files(tmp_path / "out") == {*(path.name for path in paths), "tiny.yaml"}
     first = [path.read_bytes() for path in paths]
     assert first[0] == made.file.read_bytes()
     integers = [read_model(path).build().blocks[1].synapse.quantized_weight() for path in paths]
@@ -225,7 +225,7 @@ def test_ten_processes_download_once(web, made) -> None:
     outputs = {process.communicate() for process in processes}
     assert [process.returncode for process in processes] == [0] * 10
     assert outputs == {(f"{model_cache()}/{made.sha256}/tiny.safetensors\n", "")}
-    assert web.paths().count(path_of(made)) == web.paths().count(path_of(made, ".card.yaml")) == 1
+    assert web.paths().count(path_of(made)) == web.paths().count(path_of(made, ".yaml")) == 1
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")

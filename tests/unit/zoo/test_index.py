@@ -14,7 +14,7 @@ def document(carded) -> dict:
     model = IndexedModel.of(
         load_card(made.card_file),
         {"safetensors": IndexedFile.of(made.file, "tiny/1/tiny.safetensors")},
-        IndexedFile.of(made.card_file, "tiny/1/tiny.card.yaml"),
+        IndexedFile.of(made.card_file, "tiny/1/tiny.yaml"),
     )
     return json.loads(dump_index(ZooIndex.empty().adding("tiny", model)))
 

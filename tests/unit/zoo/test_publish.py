@@ -75,7 +75,7 @@ def test_a_revision_never_changes(carded, tmp_path) -> None:
     publish(made.file, made.card_file, str(tmp_path / "index"))
     before = (tmp_path / "index" / "index.json").read_bytes()
     made = carded(description="another card")
-    with pytest.raises(IntegrityError, match=rf"{made.reference} with another .*card.yaml; a revision never changes"):
+    with pytest.raises(IntegrityError, match=rf"{made.reference} with another .*tiny.yaml; a revision never changes"):
         publish(made.file, made.card_file, str(tmp_path / "index"))
     assert (tmp_path / "index" / "index.json").read_bytes() == before
 

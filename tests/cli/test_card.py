@@ -1,0 +1,148 @@
+import json
+import shutil
+
+import click.testing
+import pytest
+from PIL import Image
+
+from bootstrap_core import load_dataset
+from zoo.card import dump_card, load_card
+from zoo.card_files import card_file
+from zoo.cli import zoo
+from zoo.factory import model_file
+
+
+@pytest.fixture(scope="module")
+def measured(trained, tmp_path_factory):
+    """The trained tiny model and its card, side by side."""
+    folder = tmp_path_factory.mktemp("measured")
+    shutil.copy(trained / "model.safetensors", folder / "tiny.safetensors")
+    result = click.testing.CliRunner().invoke(zoo, ["card", str(trained), "-o", str(folder / "tiny.yaml")])
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{folder / 'tiny.yaml'}\n"
+    assert "embedded sample" in result.stderr
+    assert "T = 32" in result.stderr
+    return folder
+
+
+def test_a_card_agrees_with_eval_and_the_run(measured, trained, run) -> None:
+    card = load_card(measured / "tiny.yaml")
+    options = "--engine", "integer", "--time-steps", "4,32", "--json"
+    rows = json.loads(run("eval", trained / "model.safetensors", *options).stdout)["results"]
+    assert [card.test.by_steps[4], card.test.by_steps[32]] == [row["accuracy"] for row in rows]
+    assert (
+        card.test.ann
+        == json.loads(run("eval", trained / "model.safetensors", "--mode", "ann", "--json").stdout)["results"][0][
+            "accuracy"
+        ]
+    )
+    reports = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
+    assert card.training.curves.validation_snn_accuracy == tuple(r["validation_snn_accuracy"] for r in reports)
+    assert card.training.versions == card.versions
+    assert card.commands.train == "zoo train tiny.yaml -o run/tiny"
+
+
+def test_check_passes_on_a_true_card_and_names_what_is_not(measured, run, tmp_path) -> None:
+    assert run("card", measured / "tiny.safetensors", "--check").stdout == "tiny: as its card says\n"
+    card = load_card(measured / "tiny.yaml")
+    for name in ("tiny.safetensors", "tiny.yaml"):
+        shutil.copy(measured / name, tmp_path / name)
+    dump_card(card.model_copy(update={"licence": "MIT", "parameters": 1}), tmp_path / "tiny.yaml")
+    result = run("card", tmp_path / "tiny.safetensors", "--check", code=1)
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["field", "licence", "parameters"]
+    assert "in 2 fields" in result.stderr
+    (tmp_path / "tiny.yaml").unlink()
+    assert "no card of tiny to check" in run("card", tmp_path / "tiny.safetensors", "--check", code=1).stderr
+
+
+def test_a_card_is_not_overwritten_and_anew_keeps_its_curves(measured, run) -> None:
+    command = "card", measured / "tiny.safetensors", "-o", measured / "tiny.yaml"
+    before = load_card(measured / "tiny.yaml")
+    assert "--force" in run(*command, code=1).stderr
+    run(*command, "--force")
+    assert load_card(measured / "tiny.yaml").training.curves == before.training.curves is not None
+
+
+def test_without_a_place_the_card_is_printed(measured, run, tmp_path) -> None:
+    (tmp_path / "a.yaml").write_text(run("card", measured / "tiny.safetensors", "--name", "other").stdout)
+    assert load_card(tmp_path / "a.yaml").name == "other"
+
+
+def test_show_prints_the_card_in_80_columns(run) -> None:
+    card = load_card(card_file("mnist-dense"))
+    text = run("show", "mnist-dense").stdout
+    assert max(map(len, text.splitlines())) <= 80
+    figures = [f"{100 * card.test.by_steps[2]:.2f}", f"{card.operations.snn.effective_acs:,.0f}"]
+    figures += [f"{card.layers[1].rate:.4f}", card.files["safetensors"].sha256, *card.commands.model_dump().values()]
+    assert [figure for figure in figures if figure not in text] == []
+
+
+def test_show_as_json_has_all_of_the_card(run) -> None:
+    shown = json.loads(run("show", "mnist-dense", "--json").stdout)
+    assert shown["measured"] == load_card(card_file("mnist-dense")).model_dump(mode="json")
+    assert shown["card"]["training"]["epoch"] == shown["measured"]["training"]["epoch"]
+
+
+def test_show_as_markdown_of_what_has_no_card_is_told(run, measured, trained) -> None:
+    assert run("show", measured / "tiny.safetensors", "--markdown").stdout.startswith("# tiny\n")
+    assert "has no card" in run("show", trained / "model.safetensors", "--markdown", code=1).stderr
+
+
+def test_show_draws_the_curves_of_a_card(run, measured, tmp_path) -> None:
+    run("show", measured / "tiny.safetensors", "--curves", tmp_path / "a.png")
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "PNG"
+    card = load_card(measured / "tiny.yaml")
+    without = card.model_copy(update={"training": card.training.model_copy(update={"curves": None})})
+    shutil.copy(measured / "tiny.safetensors", tmp_path / "b.safetensors")
+    dump_card(without, tmp_path / "b.yaml")
+    error = run("show", tmp_path / "b.safetensors", "--curves", tmp_path / "b.png", code=1).stderr
+    assert "no learning curves" in error
+
+
+def test_verify_takes_all_models_of_the_package(run, monkeypatch) -> None:
+    names = ["mnist-dense", "mnist-dense-shallow"]
+    monkeypatch.setattr("zoo.factory.model_names", lambda: names)
+    document = json.loads(run("verify", "--json").stdout)
+    assert [(one["model"], one["passed"], len(one["checks"])) for one in document["models"]] == [
+        (name, True, 5) for name in names
+    ]
+    assert document["passed"] is True
+    run("verify", "--against", card_file("mnist-dense"), code=2)
+
+
+def test_verify_holds_a_model_to_its_card(run, tmp_path) -> None:
+    document = json.loads(run("verify", "mnist-dense-shallow", "--json").stdout)
+    checks = {check["name"]: check for check in document["checks"]}
+    assert checks["bytes, by the card"]["passed"]
+    assert checks["golden output, integer engine"]["found"] == "the same on 8 images"
+    shutil.copy(model_file("mnist-dense-shallow"), tmp_path / "a.safetensors")
+    shutil.copy(card_file("mnist-dense"), tmp_path / "a.yaml")
+    failed = run("verify", tmp_path / "a.safetensors", code=1).stdout.splitlines()
+    assert sum("FAILED" in line for line in failed) == 3
+
+
+def test_verify_holds_an_exported_file_to_the_golden_output(run, tmp_path) -> None:
+    shutil.copy(card_file("mnist-dense-shallow"), tmp_path / "a.yaml")
+    run("convert", model_file("mnist-dense-shallow"), "-o", tmp_path / "a.net")
+    text = run("verify", tmp_path / "a.net").stdout
+    assert "the same on 8 images" in text
+    assert "bytes" not in text
+
+
+def test_eval_draws_accuracy_against_steps(run, trained, tmp_path) -> None:
+    options = "--time-steps", "1,4", "--limit", 50, "--plot", tmp_path / "a.png"
+    assert str(tmp_path / "a.png") in run("eval", trained / "model.safetensors", *options).stderr
+    with Image.open(tmp_path / "a.png") as picture:
+        assert picture.format == "PNG"
+    assert "--force" in run("eval", trained / "model.safetensors", *options, code=1).stderr
+    run("eval", trained / "model.safetensors", *options[:-1], tmp_path / "b.png", "--mode", "ann", code=2)
+
+
+def test_predict_says_on_stderr_what_it_did(run, trained, tmp_path) -> None:
+    image = Image.fromarray(255 - load_dataset("mnist-sample").test.images[0, 0].numpy()).resize((280, 280))
+    image.save(tmp_path / "a.jpg")
+    result = run("predict", trained / "model.safetensors", tmp_path / "a.jpg", "--json")
+    done = "280x280, inverted, cut out and centred in 28x28, as in its data"
+    assert result.stderr == f"{tmp_path / 'a.jpg'}: {done}\n"
+    assert json.loads(result.stdout)["predictions"][0]["done"] == done

@@ -1,0 +1,116 @@
+"""Every packaged model has a card, and whatever of it is cheap to compute is so. `make cards` measures the rest."""
+
+import shlex
+from dataclasses import asdict
+
+import pytest
+
+import zoo
+from bootstrap_core import IntegerNetwork, evaluate, load_dataset
+from converters.report.energy import CAVEAT, COSTS, estimate_energy
+from specs import load_spec, summarize
+from zoo.card import Card, EnergyConstant, ModelFormat, spec_digest
+from zoo.card_files import card_names, packaged_card
+from zoo.card_text import as_markdown
+from zoo.cli import zoo as command
+from zoo.factory import model_file, packaged_model
+from zoo.golden import golden_differences
+from zoo.measurement import STEPS, file_facts, same_network
+
+
+@pytest.fixture(params=card_names())
+def card(request) -> Card:
+    return packaged_card(request.param)
+
+
+def test_every_packaged_model_has_a_card_and_every_card_a_model() -> None:
+    assert card_names() == zoo.model_names() != []
+
+
+def test_it_is_of_this_file(card: Card) -> None:
+    assert file_facts(model_file(card.name)) == card.files[ModelFormat.SAFETENSORS]
+
+
+def test_it_is_of_this_spec_and_zoo_train_makes_that_again(card: Card) -> None:
+    spec = packaged_model(card.name).spec
+    assert (spec.name, spec.description, spec.time_steps) == (card.name, card.description, card.time_steps)
+    assert (spec_digest(spec), spec.input, spec.training) == (card.spec_sha256, card.input, card.training.recipe)
+    assert same_network(spec, load_spec(card.name))
+
+
+def test_its_layers_cost_what_the_spec_says(card: Card) -> None:
+    rows = summarize(packaged_model(card.name).spec)
+    told = [(layer.kind, layer.shape, layer.parameters, layer.weight_bytes) for layer in card.layers]
+    assert told == [(row.kind, row.shape, row.parameters, row.weight_bytes) for row in rows]
+    assert card.parameters == sum(row.parameters for row in rows)
+    assert card.weight_bytes == sum(row.weight_bytes for row in rows)
+
+
+def test_its_training_is_that_of_the_file(card: Card) -> None:
+    told = packaged_model(card.name).card["training"]
+    assert (card.training.epoch, card.training.validation_accuracy) == (told["epoch"], told["validation_snn_accuracy"])
+    assert card.data.name == told["data"]
+    assert card.data.validation_images == card.training.recipe.validation
+    assert card.data.validation_seed == card.training.recipe.seed
+    if card.training.curves is not None:
+        curves = card.training.curves.model_dump()
+        assert {len(curve) for curve in curves.values()} == {card.training.recipe.epochs}
+        best = card.training.curves.validation_snn_accuracy[card.training.epoch]
+        assert best == max(card.training.curves.validation_snn_accuracy) == card.training.validation_accuracy
+
+
+def test_it_has_every_number_of_steps_and_is_of_whole_images(card: Card) -> None:
+    assert set(card.test.by_steps) == {*STEPS, card.time_steps}
+    assert card.test.accuracy == card.test.by_steps[card.time_steps]
+    n = card.data.test_images
+    for accuracy in (*card.test.by_steps.values(), card.test.ann):
+        assert accuracy is not None
+        assert n * accuracy == pytest.approx(round(n * accuracy), abs=1e-6)
+
+
+def test_the_golden_output_comes_out_again(card: Card) -> None:
+    assert golden_differences(IntegerNetwork(zoo.create_model(card.name)), card.golden) == []
+
+
+def test_its_rates_are_those_of_the_sample_within_a_tenth(card: Card) -> None:
+    if card.data.name != "mnist":
+        pytest.skip("no sample of its data in the package")
+    score = evaluate(IntegerNetwork(zoo.create_model(card.name)), load_dataset("mnist-sample").test)
+    for layer, rate, synops in zip(card.layers, score.rates, score.synops, strict=True):
+        assert layer.rate is rate is None or layer.rate == pytest.approx(rate, rel=0.1)
+        assert layer.synops == pytest.approx(synops, rel=0.1)
+
+
+def test_its_operations_are_no_more_than_there_can_be(card: Card) -> None:
+    dense = sum(row.synops for row in summarize(packaged_model(card.name).spec))
+    snn, ann = card.operations.snn, card.operations.ann
+    assert ann is not None
+    assert (snn.dense, ann.dense, ann.effective_acs) == (card.time_steps * dense, dense, 0)
+    assert 0 < snn.effective_macs + snn.effective_acs <= sum(layer.synops for layer in card.layers)
+    assert 0 < ann.effective_macs < dense
+
+
+def test_its_energy_follows_from_its_synops(card: Card) -> None:
+    macs = sum(row.synops for row in summarize(packaged_model(card.name).spec))
+    wanted = estimate_energy(packaged_model(card.name).spec, [layer.synops for layer in card.layers], macs)
+    assert card.energy.nanojoules == pytest.approx({one.program: one.nanojoules for one in wanted})
+    assert card.energy.constants == tuple(EnergyConstant(**asdict(cost)) for cost in COSTS)
+    assert card.energy.caveat == CAVEAT
+
+
+def test_its_commands_can_be_run(card: Card) -> None:
+    """They parse, and name the model."""
+    for line in card.commands.model_dump().values():
+        program, name, *arguments = shlex.split(line)
+        assert program == "zoo"
+        assert arguments[0] == card.name
+        command.commands[name].make_context(name, arguments)
+
+
+def test_its_markdown_is_whole_tables(card: Card) -> None:
+    lines = as_markdown(card).splitlines()
+    assert lines[0] == f"# {card.name}"
+    tables = "\n".join(lines).split("\n\n")
+    rows = [[line.count("|") for line in part.splitlines()] for part in tables if part.startswith("|")]
+    assert len(rows) == 7
+    assert all(len(set(counts)) == 1 for counts in rows)

@@ -1,0 +1,57 @@
+"""Golden images: stored whole, compared to the last bit."""
+
+import base64
+import zlib
+
+import pytest
+import torch
+
+from bootstrap_core import IntegerNetwork
+from converters import read_model
+from specs import IntegrityError
+from zoo.golden import golden_differences, golden_images, golden_of
+
+
+@pytest.fixture(scope="module")
+def exact(model_file) -> IntegerNetwork:
+    return IntegerNetwork(read_model(model_file).build())
+
+
+def test_images_come_back_as_they_were(exact, dataset) -> None:
+    split = dataset.test.take([3, 5])
+    golden = golden_of(exact, split)
+    assert torch.equal(golden_images(golden), split.images)
+    assert golden.labels == tuple(split.labels.tolist())
+
+
+def test_the_output_is_that_of_the_integer_engine(exact, dataset) -> None:
+    split = dataset.test.take([3, 5, 7])
+    golden = golden_of(exact, split)
+    logits, trace = exact.run(split.images)
+    assert torch.tensor(golden.logits).equal(logits)
+    assert [row[1] for row in golden.spikes] == trace.spikes[1].sum((0, 2)).tolist()
+    assert [len(row) for row in golden.spikes] == [2, 2, 2]  # the readout has no neurons
+    assert golden_differences(exact, golden) == []
+
+
+def test_a_logit_by_a_bit_and_a_spike_are_told(exact, card) -> None:
+    logits = [list(row) for row in card.golden.logits]
+    logits[2][0] += 2**-20
+    changed = card.golden.model_copy(update={"logits": tuple(map(tuple, logits))})
+    assert golden_differences(exact, changed) == ["logits of 1 of 8 images differ"]
+    spikes = ((card.golden.spikes[0][0] + 1, card.golden.spikes[0][1]), *card.golden.spikes[1:])
+    changed = card.golden.model_copy(update={"spikes": spikes})
+    assert golden_differences(exact, changed) == ["spikes of 1 of 8 images differ"]
+    changed = card.golden.model_copy(update={"logits": card.golden.logits[1:]})
+    assert golden_differences(exact, changed) == ["logits of 8 of 8 images differ"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["no base64!", base64.b64encode(b"no zlib").decode(), base64.b64encode(zlib.compress(bytes(5))).decode(),
+     base64.b64encode(zlib.compress(bytes(1 << 22), 9)).decode()],
+    ids=["text", "bytes", "short", "long"],
+)  # fmt: skip
+def test_damaged_images_are_told(card, text: str) -> None:
+    with pytest.raises(IntegrityError, match="golden"):
+        golden_images(card.golden.model_copy(update={"images": text}))

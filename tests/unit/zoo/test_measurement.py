@@ -1,0 +1,134 @@
+"""What is measured for a card, held against the functions that measure one thing each."""
+
+import datetime
+import hashlib
+import json
+
+import pytest
+
+from bootstrap_core import IntegerNetwork, build_network, evaluate
+from converters import Model, read_model, write_model
+from specs import IntegrityError, SnnZooError, load_spec, summarize
+from specs.io import spec_from_document
+from zoo.card import Versions
+from zoo.measurement import STEPS, differences, measure_card, read_curves, same_network
+
+
+def test_the_file_and_the_spec_are_told(card, model_file, spec) -> None:
+    digest = hashlib.sha256(model_file.read_bytes()).hexdigest()
+    assert (card.files["safetensors"].sha256, card.revision) == (digest, digest[:12])
+    assert card.files["safetensors"].bytes == model_file.stat().st_size
+    rows = summarize(spec)
+    assert card.parameters == sum(row.parameters for row in rows)
+    assert card.weight_bytes == sum(row.weight_bytes for row in rows) == 784 * 6 + 6 * 10
+    assert (card.time_steps, card.input, card.training.recipe) == (3, spec.input, spec.training)
+
+
+def test_what_the_file_knows_of_its_training_is_told(card) -> None:
+    training = card.training
+    assert (training.epoch, training.validation_accuracy, training.curves) == (1, 0.25, None)
+    assert training.versions == Versions(snnzoo="0", torch="1", numpy="2", python="3")
+    assert (card.data.training_images, card.data.validation_images, card.data.validation_seed) == (1500, 500, 7)
+    assert card.data.test_images == 40
+
+
+def test_scores_are_those_of_the_integer_engine_at_each_t(card, model_file, dataset) -> None:
+    exact = IntegerNetwork(read_model(model_file).build())
+    assert list(card.test.by_steps) == sorted({*STEPS, 3})
+    for t, accuracy in card.test.by_steps.items():
+        assert accuracy == evaluate(exact, dataset.test, time_steps=t).accuracy
+    own = evaluate(exact, dataset.test)
+    assert (card.test.accuracy, card.test.loss) == (own.accuracy, own.loss)
+    assert tuple(layer.rate for layer in card.layers) == own.rates
+    assert tuple(layer.synops for layer in card.layers) == own.synops
+
+
+def test_without_fitted_activations_there_is_no_ann(card) -> None:
+    assert card.test.ann is None
+    assert card.operations.ann is None
+
+
+def test_operations_and_energy_follow_from_synops(card) -> None:
+    dense = 784 * 6 + 6 * 10
+    synops = sum(layer.synops for layer in card.layers)
+    assert card.operations.snn.dense == 3 * dense
+    assert card.operations.snn.effective_macs == 0
+    assert 0.5 * synops < card.operations.snn.effective_acs <= synops  # some weights are 0
+    costs = {one.operation: one.picojoules for one in card.energy.constants}
+    assert card.energy.nanojoules["SNN, 32-bit floats"] == pytest.approx(synops * costs["32-bit float add"] / 1000)
+    assert card.energy.nanojoules["ANN, were it in 8 bits"] == pytest.approx(dense * 0.3 / 1000)
+
+
+def test_graded_pixels_are_multiplied(spec, dataset, tmp_path) -> None:
+    document = spec.model_dump(mode="json")
+    document["input"] = {"shape": [784], "encoding": "graded", "bits": 4}
+    net = build_network(spec_from_document(document), seed=1)
+    found = measure_card(write_model(Model.of(net), tmp_path / "a.safetensors"), dataset).operations.snn
+    assert found.effective_macs > found.effective_acs > 0
+
+
+def test_measured_again_a_card_is_the_same(card, model_file, dataset) -> None:
+    again = measure_card(model_file, dataset)
+    assert differences(card, again) == []
+
+
+def test_a_difference_is_told_by_its_field(card) -> None:
+    worse = card.model_copy(update={"test": card.test.model_copy(update={"by_steps": {**card.test.by_steps, 3: 1.0}})})
+    (one,) = differences(card, worse)
+    assert (one.field, one.stored, one.found) == ("test.by_steps.3", card.test.accuracy, 1.0)
+
+
+def test_rounding_dates_and_versions_are_no_difference(card) -> None:
+    other = card.model_copy(
+        update={
+            "date": datetime.date(2000, 1, 1),
+            "versions": card.training.versions,
+            "test": card.test.model_copy(update={"loss": card.test.loss * (1 + 1e-9)}),
+        }
+    )
+    assert differences(card, other) == []
+    other = card.model_copy(update={"test": card.test.model_copy(update={"loss": card.test.loss * (1 + 1e-3)})})
+    assert [one.field for one in differences(card, other)] == ["test.loss"]
+
+
+def test_golden_images_are_of_the_test_set_and_many_classes(card, dataset) -> None:
+    assert card.golden.shape == (8, 1, 28, 28)
+    assert len(set(card.golden.labels)) > 4
+    assert set(card.golden.labels) <= set(dataset.test.labels.tolist())
+
+
+def test_a_name_of_the_package_must_have_the_packages_spec(model_file, dataset) -> None:
+    with pytest.raises(SnnZooError, match="not made by the spec 'mnist-dense' of the package"):
+        measure_card(model_file, dataset, name="mnist-dense")
+
+
+def test_a_model_without_a_recipe_has_no_card(spec, dataset, tmp_path) -> None:
+    net = build_network(spec.model_copy(update={"training": None}), seed=0)
+    with pytest.raises(SnnZooError, match="tells no recipe"):
+        measure_card(write_model(Model.of(net), tmp_path / "a.safetensors"), dataset)
+
+
+def test_folding_weight_norm_leaves_a_network_the_same() -> None:
+    spec = load_spec("mnist-dense")
+    folded = tuple(block.model_copy(update={"weight_norm": False}) for block in spec.blocks)
+    assert same_network(spec, spec.model_copy(update={"blocks": folded}))
+    assert not same_network(spec, spec.model_copy(update={"time_steps": 4}))
+    assert not same_network(spec, spec.model_copy(update={"training": spec.training.model_copy(update={"epochs": 81})}))
+
+
+def test_curves_are_the_columns_of_the_metrics(tmp_path) -> None:
+    line = {"epoch": 0, "seconds": 2.5, "training_loss": 1.23456789, "training_accuracy": 0.5,
+            "validation_ann_accuracy": 0.6, "validation_snn_accuracy": 0.7}  # fmt: skip
+    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, 'training_loss': 1})}\n")
+    curves = read_curves(tmp_path)
+    assert curves.training_loss == (1.23457, 1.0)
+    assert curves.seconds == (2.5, 2.5)
+    assert curves.validation_snn_accuracy == (0.7, 0.7)
+
+
+def test_curves_that_are_none_are_told(tmp_path) -> None:
+    with pytest.raises(SnnZooError, match="no learning curves"):
+        read_curves(tmp_path)
+    (tmp_path / "metrics.jsonl").write_text('{"epoch": 0}\n')
+    with pytest.raises(IntegrityError, match=r"metrics\.jsonl"):
+        read_curves(tmp_path)

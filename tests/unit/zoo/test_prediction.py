@@ -1,0 +1,127 @@
+"""Image files as networks see them."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import zoo
+from bootstrap_core import Network, load_dataset
+from specs import DataError
+from zoo.prediction import predict_files
+
+DIGITS = load_dataset("mnist-sample").test
+
+
+@pytest.fixture(scope="module")
+def network() -> Network:
+    return zoo.create_model("mnist-dense-shallow")
+
+
+@pytest.fixture
+def saved(tmp_path):
+    """Write pixels `[H, W]` or `[H, W, C]`, uint8 or uint16, as an image file."""
+
+    def saved(pixels: np.ndarray, name: str = "a.png", **options):
+        Image.fromarray(pixels).save(tmp_path / name, **options)
+        return tmp_path / name
+
+    return saved
+
+
+def photo(digit: torch.Tensor, *, margins: tuple[int, int, int, int] = (130, 10, 40, 90)) -> np.ndarray:
+    """A digit in dark ink on light paper, six times as large, out of the middle: left, right, top, bottom."""
+    large = Image.fromarray(digit.numpy()).resize((168, 168), Image.Resampling.BICUBIC)
+    left, right, top, bottom = margins
+    ink = np.pad(np.asarray(large), ((top, bottom), (left, right)))
+    return (230 - ink * 0.7).astype(np.uint8)
+
+
+def test_a_file_of_the_networks_size_is_taken_as_it_is(network, saved) -> None:
+    (one,) = predict_files(network, [saved(DIGITS.images[0, 0].numpy())], data="mnist")
+    assert torch.equal(one.image, DIGITS.images[0].float() / 255)
+    assert one.done == "28x28"
+
+
+def test_light_edges_are_inverted_unless_told_otherwise(network, saved) -> None:
+    digit = DIGITS.images[0, 0].numpy()
+    path = saved(255 - digit)
+    (one,) = predict_files(network, [path], data="mnist")
+    assert torch.allclose(one.image[0], torch.from_numpy(digit) / 255)
+    assert one.done == "28x28, inverted"
+    (kept,) = predict_files(network, [path], data="mnist", invert=False)
+    assert torch.allclose(kept.image, 1 - one.image)
+    (forced,) = predict_files(network, [saved(digit, "b.png")], data="mnist", invert=True)
+    assert torch.allclose(forced.image, kept.image)
+
+
+@pytest.mark.parametrize("suffix", ["png", "jpg"])
+def test_photos_are_read_nearly_as_the_digits_themselves(network, saved, suffix: str) -> None:
+    paths = [saved(photo(DIGITS.images[i, 0]), f"{i}.{suffix}") for i in range(40)]
+    predictions = predict_files(network, paths, data="mnist")
+    right = [p.label == label for p, label in zip(predictions, DIGITS.labels.tolist(), strict=False)]
+    assert sum(right) >= 39
+    assert predictions[0].done == "308x298, inverted, cut out and centred in 28x28, as in its data"
+
+
+def test_a_framed_digit_is_20_pixels_long_with_its_mass_in_the_middle(network, saved) -> None:
+    (one,) = predict_files(network, [saved(photo(DIGITS.images[2, 0]))], data="mnist")
+    grey = one.image[0]
+    rows, columns = ((grey > 0).any(axis).nonzero().flatten() for axis in (1, 0))
+    assert max(int(found[-1] - found[0]) + 1 for found in (rows, columns)) == 20
+    for axis in (0, 1):
+        mass = grey.sum(1 - axis)
+        assert abs(float(mass @ torch.arange(28.0) / mass.sum()) - 14) <= 0.5
+    assert float((grey - DIGITS.images[2, 0] / 255).abs().mean()) < 0.06
+
+
+def test_fashion_fills_the_frame_and_its_box_is_in_the_middle(network, saved) -> None:
+    pixels = np.full((200, 300), 255, np.uint8)
+    pixels[20:120, 200:250] = 40  # 100 high, 50 wide
+    (one,) = predict_files(network, [saved(pixels)], data="fashion-mnist")
+    rows, columns = ((one.image[0] > 0.5).any(axis).nonzero().flatten() for axis in (1, 0))
+    assert (int(rows[0]), int(rows[-1])) == (0, 27)
+    assert (int(columns[0]), int(columns[-1])) == (7, 20)
+
+
+def test_other_data_is_only_resized(network, saved) -> None:
+    pixels = np.full((56, 56), 255, np.uint8)
+    pixels[:28] = 51
+    (one,) = predict_files(network, [saved(pixels)], data="letters")
+    assert one.done == "56x56, resized to 28x28"
+    assert torch.allclose(one.image[0, [0, 27], 5], torch.tensor([0.2, 1.0]))
+
+
+def test_what_is_transparent_is_paper(network, saved) -> None:
+    ink = DIGITS.images[0, 0].numpy()
+    black = np.zeros((28, 28, 4), np.uint8)
+    black[..., 3] = ink
+    (one,) = predict_files(network, [saved(black)], data="mnist")
+    assert torch.allclose(one.image[0], torch.from_numpy(ink) / 255, atol=1 / 255)
+
+
+def test_a_camera_held_sideways_is_turned_back(network, saved) -> None:
+    upright = photo(DIGITS.images[2, 0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise to see it upright
+    paths = [saved(upright), saved(np.ascontiguousarray(np.rot90(upright)), "b.png", exif=exif)]
+    straight, turned = predict_files(network, paths, data="mnist")
+    assert torch.equal(straight.image, turned.image)
+
+
+def test_16_bits_are_not_cut_off(network, saved) -> None:
+    digit = DIGITS.images[0, 0].numpy()
+    (one,) = predict_files(network, [saved(digit.astype(np.uint16) * 257)], data="mnist")
+    assert torch.allclose(one.image[0], torch.from_numpy(digit) / 255)
+
+
+@pytest.mark.parametrize("level", [0, 128, 255])
+def test_an_empty_page_is_black(network, saved, level: int) -> None:
+    (one,) = predict_files(network, [saved(np.full((50, 40), level, np.uint8))], data="mnist")
+    assert not one.image.any()
+
+
+def test_what_is_no_image_is_told(network, tmp_path) -> None:
+    (tmp_path / "a.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match="as an image"):
+        predict_files(network, [tmp_path / "a.png"])

@@ -1,0 +1,54 @@
+"""Where cards lie: in the package, or beside a model file."""
+
+from importlib import resources
+from pathlib import Path
+
+from specs.errors import SnnZooError
+from zoo.card import Card, load_card
+from zoo.catalog import find_model, local_catalogs
+from zoo.fetch import local_file
+
+__all__ = ["card_beside", "card_file", "card_names", "card_of", "packaged_card"]
+
+SUFFIX = ".yaml"
+FIRST_KEY = b"card_version:"
+
+
+def card_names() -> list[str]:
+    """Names of the models of which the package has a card, sorted."""
+    folder = resources.files("zoo") / "cards"
+    return sorted(file.name.removesuffix(SUFFIX) for file in folder.iterdir() if file.name.endswith(SUFFIX))
+
+
+def card_file(name: str) -> Path:
+    """Where the card of a model of the package lies."""
+    with resources.as_file(resources.files("zoo") / "cards" / f"{name}{SUFFIX}") as path:
+        return Path(path)
+
+
+def packaged_card(name: str) -> Card:
+    """The card of a model of the package. Raises `SnnZooError` if there is none."""
+    if name not in card_names():
+        raise SnnZooError(f"no card of {name!r} in the package; there are {', '.join(card_names()) or 'none'}")
+    return load_card(card_file(name))
+
+
+def card_of(source: str) -> Card | None:
+    """The card of a model: beside its file; by name or `NAME@REVISION`, of the package or pulled; None without."""
+    path = Path(source)
+    if path.is_file():
+        beside = card_beside(path)
+        return None if beside is None else load_card(beside)
+    if source in card_names():
+        return packaged_card(source)
+    found = find_model(source, local_catalogs())
+    return None if found is None else load_card(local_file(found, None))
+
+
+def card_beside(path: Path) -> Path | None:
+    """The card of a model file that lies beside it under its name, as `model.yaml`; a spec there is no card."""
+    card = path.with_suffix(SUFFIX)
+    if not card.is_file():
+        return None
+    with card.open("rb") as file:
+        return card if file.read(len(FIRST_KEY)) == FIRST_KEY else None

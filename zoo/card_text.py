@@ -1,0 +1,135 @@
+"""A card for people: its sections as rows of words, and as Markdown."""
+
+from dataclasses import dataclass
+
+from zoo.card import Card, ModelFormat, OperationsOf, Versions
+
+__all__ = ["Section", "as_markdown", "percent", "recipe_words", "sections"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A title, a table, whose first column names its rows, and perhaps a note below it."""
+
+    title: str
+    header: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+    note: str = ""
+    words: bool = False
+
+
+def sections(card: Card) -> list[Section]:
+    """All that a person wants to know of a model, the most wanted first; learning curves and golden images aside."""
+    file = card.files[ModelFormat.SAFETENSORS]
+    facts = {
+        "revision": card.revision,
+        "sha256": file.sha256,
+        "size": f"{file.bytes:,} bytes; {card.parameters:,} parameters, {card.weight_bytes:,} bytes of 8-bit weights",
+        "input": _input_words(card),
+        "licence": card.licence,
+        "measured": f"{card.date}; {_versions(card.versions)}",
+    }
+    data, training = card.data, card.training
+    epoch = "" if training.epoch is None else f"epoch {training.epoch + 1} of {training.recipe.epochs}, "
+    how = {
+        "data": f"{data.name}: {data.training_images:,} images to train, {data.validation_images:,} to choose by",
+        "split": f"{data.validation_rule} {data.validation_seed}",
+        "chosen": f"{epoch}{percent(training.validation_accuracy)} of the validation images",
+        "recipe": recipe_words(card),
+        "took": "not recorded" if training.curves is None else f"{sum(training.curves.seconds) / 60:.0f} minutes",
+        "by": "not recorded" if training.versions is None else _versions(training.versions),
+    }
+    return [
+        Section("Model", ("", ""), tuple(facts.items()), words=True),
+        Section(
+            f"Accuracy on the {data.test_images:,} test images, {card.test.engine} engine",
+            ("T", *map(str, card.test.by_steps), "as ANN"),
+            (("%", *(_number(accuracy) for accuracy in (*card.test.by_steps.values(), card.test.ann))),),
+        ),
+        Section(
+            f"Layers, at T = {card.time_steps}",
+            ("layer", "shape", "parameters", "rate", "synops/image"),
+            tuple(
+                (
+                    f"{i} {layer.kind}",
+                    "x".join(map(str, layer.shape)),
+                    f"{layer.parameters:,}",
+                    "-" if layer.rate is None else f"{layer.rate:.4f}",
+                    f"{layer.synops:,.0f}",
+                )
+                for i, layer in enumerate(card.layers)
+            ),
+        ),
+        Section(
+            "Synaptic operations of an image, as NeuroBench counts them",
+            ("", "dense", "effective MACs", "effective ACs"),
+            tuple(
+                (name, *_operations(found))
+                for name, found in ((f"SNN, T = {card.time_steps}", card.operations.snn), ("ANN", card.operations.ann))
+                if found is not None
+            ),
+        ),
+        Section(
+            "Energy of an image, estimated",
+            ("", "nJ"),
+            tuple((program, f"{value:,.0f}") for program, value in card.energy.nanojoules.items()),
+            note=card.energy.caveat,
+        ),
+        Section("Training", ("", ""), tuple(how.items()), words=True),
+        Section("Again", ("", ""), tuple(card.commands.model_dump().items()), words=True),
+    ]
+
+
+def as_markdown(card: Card) -> str:
+    """The card as a page of Markdown."""
+    lines = [f"# {card.name}", "", card.description]
+    for section in sections(card):
+        lines += ["", f"## {section.title}", ""]
+        lines += [
+            _row(section.header),
+            _row(("---", *("---" if section.words else "--:",) * (len(section.header) - 1))),
+        ]
+        command = section.title == "Again"
+        lines += [_row((name, *(f"`{cell}`" if command else cell for cell in cells))) for name, *cells in section.rows]
+        if section.note:
+            lines += ["", section.note]
+    constants = [f"{one.operation}: {one.picojoules:g} pJ ({one.source})" for one in card.energy.constants]
+    lines += ["", "Constants of the energy:", "", *(f"- {line}" for line in constants)]
+    return "\n".join(lines) + "\n"
+
+
+def recipe_words(card: Card) -> str:
+    """What the recipe says that its defaults do not."""
+    told = card.training.recipe.model_dump(mode="json", exclude_defaults=True)
+    if card.training.recipe.augment is not None:
+        told["augment"] = " ".join(f"{key} {value}" for key, value in told["augment"].items()) or "default"
+    return ", ".join(f"{key} {value}" for key, value in told.items()) or "the defaults"
+
+
+def percent(part: float | None) -> str:
+    """0.9876 as `98.76 %`; a dash for None."""
+    return "-" if part is None else f"{_number(part)} %"
+
+
+def _number(part: float | None) -> str:
+    return "-" if part is None else f"{100 * part:.2f}"
+
+
+def _operations(found: OperationsOf) -> tuple[str, str, str]:
+    return f"{found.dense:,}", f"{found.effective_macs:,.0f}", f"{found.effective_acs:,.0f}"
+
+
+def _versions(versions: Versions) -> str:
+    return ", ".join(f"{name} {number}" for name, number in versions.model_dump().items())
+
+
+def _input_words(card: Card) -> str:
+    spec = card.input
+    shape = "x".join(map(str, spec.shape))
+    if spec.levels > 1:
+        return f"{shape}, pixels in 0..1 as integers of {spec.bits} bits"
+    return f"{shape}, pixels in 0..1, (x - {spec.mean:g}) / {spec.std:g}, as spikes"
+
+
+def _row(cells: tuple[str, ...]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,1 @@
+"""Cards of the trained models, as `zoo card` measured them."""

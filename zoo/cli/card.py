@@ -1,0 +1,119 @@
+"""The command that measures a trained model and writes its card."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from converters.cli.options import DataPlaces, PathArgument, data_options, say_sample, use_threads
+from converters.cli.shared import command, force_option, print_table, refuse_existing
+from specs.errors import SnnZooError
+
+if TYPE_CHECKING:
+    from zoo.card import Card
+
+__all__ = ["card"]
+
+
+@command()
+@click.argument("source")
+@click.option("-o", "--output", type=PathArgument, help="The card, a .yaml; by default it is printed.")
+@click.option("--check", is_flag=True, help="Write nothing; say where the card there is differs from what is measured.")
+@click.option("--run", type=PathArgument, help="Folder of the training, for its curves; by default SOURCE.")
+@click.option("--name", help="Of the model; by default that of its spec.")
+@click.option("--licence", default="Apache-2.0", show_default=True, help="Of the weights.")
+@data_options
+@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@force_option
+def card(
+    source: str,
+    output: Path | None,
+    check: bool,
+    run: Path | None,
+    name: str | None,
+    licence: str,
+    places: DataPlaces,
+    threads: int | None,
+    force: bool,
+) -> None:
+    """Measure a trained model on its full test set and write its card.
+
+    SOURCE is the folder of a training run, a safetensors file, or the name of a model of the package. A card that is
+    written anew keeps the learning curves of the one before, if that is of the same file.
+
+    Example: zoo card run/mnist-dense -o mnist-dense.yaml
+    """
+    from zoo.card import dump_card
+    from zoo.card_files import card_beside, card_file, card_names
+    from zoo.factory import model_file, model_names
+
+    path, known = Path(source), source in model_names() and not Path(source).exists()
+    if path.is_dir():
+        path, run = path / "model.safetensors", run or path
+    elif known:
+        path, name = model_file(source), name or source
+    if output is not None and not check:
+        refuse_existing(output, force)
+    before = card_file(source) if known and source in card_names() else card_beside(path)
+    if output is not None and output.exists():
+        before = output
+    use_threads(threads)
+    found = _measure(path, before, run, name, licence, places)
+    if check:
+        _compare(before, found)
+    elif output is None:
+        click.echo(dump_card(found), nl=False)
+    else:
+        dump_card(found, output)
+        click.echo(output)
+
+
+def _measure(
+    path: Path, before: Path | None, run: Path | None, name: str | None, licence: str, places: DataPlaces
+) -> "Card":
+    from converters.safetensors_file import read_safetensors
+    from zoo.card import load_card
+    from zoo.cli.shared import trained_on
+    from zoo.measurement import file_facts, measure_card, read_curves
+
+    model = read_safetensors(path)
+    dataset = places.load(trained_on(model))
+    say_sample(dataset)
+    curves = read_curves(run) if run else None
+    if curves is None and before is not None:
+        old = load_card(before)
+        if file_facts(path) in old.files.values():
+            curves = old.training.curves
+    click.echo(f"{name or model.spec.name}: {len(dataset.test):,} test images of {dataset.name}", err=True)
+    return measure_card(
+        path,
+        dataset,
+        name=name,
+        licence=licence,
+        curves=curves,
+        progress=lambda what: click.echo(f"  {what}", err=True),
+    )
+
+
+def _compare(before: Path | None, found: "Card") -> None:
+    """Say where the card differs, and fail if it does."""
+    from zoo.card import load_card
+    from zoo.measurement import differences
+
+    if before is None:
+        raise SnnZooError(f"there is no card of {found.name} to check: write it with -o")
+    different = differences(load_card(before), found)
+    if not different:
+        click.echo(f"{found.name}: as its card says")
+        return
+    print_table(
+        ["field", "card", "measured"],
+        [[one.field, _short(one.stored), _short(one.found)] for one in different],
+        words=True,
+    )
+    raise SnnZooError(f"{before} is not what was measured, in {len(different)} fields; write it anew with -o --force")
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."

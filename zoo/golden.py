@@ -1,0 +1,73 @@
+"""Golden images: a few of the test set, and what the integer engine made of them when the card was written."""
+
+import base64
+import binascii
+import zlib
+from math import prod
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.datasets import Split
+from bootstrap_core.evaluation import has_neurons
+from bootstrap_core.integer import IntegerNetwork
+from specs.errors import IntegrityError
+from zoo.card import Golden
+
+__all__ = ["golden_differences", "golden_images", "golden_of"]
+
+
+def golden_of(exact: IntegerNetwork, split: Split) -> Golden:
+    """What the network makes of all images of the split, at its own T. Raises `StateOverflowError`."""
+    logits, spikes = _run(exact, split.images)
+    packed = zlib.compress(split.images.contiguous().numpy().tobytes(), 9)
+    return Golden(
+        images=base64.b64encode(packed).decode(),
+        shape=_four(split.images),
+        labels=tuple(split.labels.tolist()),
+        logits=_rows(logits),
+        spikes=_rows(spikes),
+    )
+
+
+def golden_images(golden: Golden) -> Tensor:
+    """The images, uint8 `[N, C, H, W]`. Raises `IntegrityError` if the text is not those."""
+    size = prod(golden.shape)
+    try:
+        unpacked = zlib.decompressobj().decompress(base64.b64decode(golden.images, validate=True), size + 1)
+    except (binascii.Error, zlib.error) as error:
+        raise IntegrityError(f"golden.images of the card is not base64 of zlib: {error}") from None
+    if len(unpacked) != size:
+        raise IntegrityError(f"golden.images of the card unpacks to other than the {size} bytes of {golden.shape}")
+    return torch.frombuffer(bytearray(unpacked), dtype=torch.uint8).reshape(golden.shape)
+
+
+def golden_differences(exact: IntegerNetwork, golden: Golden) -> list[str]:
+    """Where the network's output is not that of the card; empty if it is, to the last bit. Raises `IntegrityError`."""
+    logits, spikes = _run(exact, golden_images(golden))
+    found = []
+    for what, ours, theirs in (("logits", _rows(logits), golden.logits), ("spikes", _rows(spikes), golden.spikes)):
+        differing = sum(a != b for a, b in zip(ours, theirs, strict=True)) if len(ours) == len(theirs) else len(ours)
+        if differing:
+            found.append(f"{what} of {differing} of {len(ours)} images differ")
+    return found
+
+
+def _run(exact: IntegerNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Logits `[N, classes]`, and the spikes of each layer that has neurons `[N, layers]`."""
+    logits, trace = exact.run(images)
+    counts = [
+        spikes.flatten(2).sum((0, 2), dtype=torch.int64)  # [T, N, ...] -> [N]
+        for layer, spikes in zip(exact.spec.layers, trace.spikes, strict=True)
+        if spikes is not None and has_neurons(layer)
+    ]
+    return logits, torch.stack(counts, 1) if counts else torch.zeros(len(images), 0, dtype=torch.int64)
+
+
+def _rows(table: Tensor) -> tuple[tuple[float, ...], ...]:
+    return tuple(tuple(row) for row in table.tolist())
+
+
+def _four(images: Tensor) -> tuple[int, int, int, int]:
+    n, channels, height, width = images.shape
+    return n, channels, height, width

@@ -1,0 +1,267 @@
+"""Measuring a trained model for its card."""
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+from bootstrap_core.datasets import Dataset
+from bootstrap_core.evaluation import accuracy_by_steps, evaluate
+from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.mode import Mode
+from bootstrap_core.network import Network
+from bootstrap_core.operations import ActivityCounter, effective_operations
+from converters.model import Model
+from converters.report.energy import CAVEAT, COSTS, estimate_energy
+from converters.report.measure import spread_out
+from converters.safetensors_file import read_safetensors
+from specs.block import Encoding
+from specs.errors import IntegrityError, SnnZooError
+from specs.io import load_spec, network_names
+from specs.network import NetworkSpec
+from specs.summary import summarize
+from specs.training import TrainingSpec
+from zoo.card import (
+    Card,
+    Commands,
+    Curves,
+    Data,
+    Energy,
+    EnergyConstant,
+    FileFacts,
+    Layer,
+    ModelFormat,
+    Operations,
+    OperationsOf,
+    Scores,
+    Training,
+    Versions,
+    revision_of,
+    spec_digest,
+)
+from zoo.golden import golden_of
+
+__all__ = ["STEPS", "Difference", "differences", "file_facts", "measure_card", "read_curves", "same_network"]
+
+STEPS = (1, 2, 4, 8, 16, 32)
+"""Every card tells the accuracy of so many steps, and of the network's own number."""
+N_GOLDEN = 8
+CURVE_DIGITS = 5
+"""Of losses and accuracies after the point."""
+VALIDATION_RULE = "of each class its share, taken out of the training images at random, by the seed"
+FLOAT_TOLERANCE = 1e-6
+"""Relative; of figures that floats were added up for."""
+UNMEASURED: dict[str, Any] = {"date": True, "versions": True, "training": {"versions", "curves"}}
+"""Parts of a card that measuring again does not find."""
+
+
+def measure_card(
+    path: Path,
+    dataset: Dataset,
+    *,
+    name: str | None = None,
+    licence: str = "Apache-2.0",
+    curves: Curves | None = None,
+    progress: Callable[[str], object] = lambda what: None,
+) -> Card:
+    """Measure the model in a safetensors file on all test images of `dataset`.
+
+    Args:
+        path: the model file; tells its spec, its recipe and how it was trained.
+        dataset: what it was trained on.
+        name: of the model; by default the spec's.
+        licence: of the weights.
+        curves: of its training.
+        progress: called with what is scored next.
+
+    Raises:
+        SnnZooError: the file tells no recipe, or the spec of this name in the package is another.
+        StateOverflowError: the network leaves the hardware's 24 bits at its own T.
+    """
+    model = read_safetensors(path)
+    spec, name = model.spec, name or model.spec.name
+    if spec.training is None:
+        raise SnnZooError(f"{path} tells no recipe, so a card cannot say how to train it: its spec has no training")
+    if name in network_names() and not same_network(spec, load_spec(name)):
+        raise SnnZooError(
+            f"{path} was not made by the spec {name!r} of the package, so `zoo train {name}` would not make it again: "
+            "give it another name, or bring the spec up to date"
+        )
+    network = model.build()
+    exact = IntegerNetwork(network)
+
+    by_steps: dict[int, float | None] = {}
+    as_snn, as_ann = ActivityCounter(exact), ActivityCounter(network)
+    for t in sorted({*STEPS, spec.time_steps}):
+        progress(f"T = {t}")
+        if t == spec.time_steps:
+            own = evaluate(as_snn, dataset.test)
+            by_steps[t] = own.accuracy
+        else:
+            by_steps |= accuracy_by_steps(exact, dataset.test, [t])
+    progress("ANN")
+    ann = evaluate(as_ann, dataset.test, mode=Mode.ANN) if network.fitted else None
+
+    rows, facts = summarize(spec), file_facts(path)
+    assert own.synops is not None
+    return Card(
+        name=name,
+        revision=revision_of(facts.sha256),
+        description=spec.description,
+        licence=licence,
+        date=date.today(),
+        time_steps=spec.time_steps,
+        spec_sha256=spec_digest(spec),
+        files={ModelFormat.SAFETENSORS: facts},
+        parameters=sum(row.parameters for row in rows),
+        weight_bytes=sum(row.weight_bytes for row in rows),
+        input=spec.input,
+        data=Data(
+            name=dataset.name,
+            classes=dataset.classes,
+            training_images=len(dataset.train) - spec.training.validation,
+            validation_images=spec.training.validation,
+            validation_seed=spec.training.seed,
+            validation_rule=VALIDATION_RULE,
+            test_images=len(dataset.test),
+        ),
+        training=_training(model, spec.training, curves),
+        layers=tuple(
+            Layer(
+                kind=row.kind,
+                shape=row.shape,
+                parameters=row.parameters,
+                weight_bytes=row.weight_bytes,
+                rate=rate,
+                synops=synops,
+            )
+            for row, rate, synops in zip(rows, own.rates, own.synops, strict=True)
+        ),
+        test=Scores(accuracy=own.accuracy, loss=own.loss, by_steps=by_steps, ann=None if ann is None else ann.accuracy),
+        operations=Operations(
+            snn=_operations(network, as_snn, len(dataset.test), steps=spec.time_steps),
+            ann=None if ann is None else _operations(network, as_ann, len(dataset.test)),
+        ),
+        energy=_energy(spec, own.synops),
+        commands=_commands(name, by_steps),
+        versions=Versions.here(),
+        golden=golden_of(exact, spread_out(dataset.test, N_GOLDEN)),
+    )
+
+
+def same_network(spec: NetworkSpec, other: NetworkSpec) -> bool:
+    """Whether two specs are of one network and recipe: weight norm, which folds into the weights, aside."""
+    return _folded(spec) == _folded(other)
+
+
+def file_facts(path: Path) -> FileFacts:
+    """Size and digest of a file. Raises `SnnZooError` if it cannot be read."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise SnnZooError(f"cannot read {path}: {error.strerror or error}") from None
+    return FileFacts(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
+
+
+def read_curves(run: Path) -> Curves:
+    """The learning curves of a training run, from its `metrics.jsonl`. Raises `IntegrityError`."""
+    path = run / "metrics.jsonl"
+    try:
+        epochs = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
+        return Curves(
+            **{key: tuple(round(epoch[key], CURVE_DIGITS) for epoch in epochs) for key in Curves.model_fields}
+        )
+    except OSError as error:
+        raise SnnZooError(f"no learning curves: cannot read {path}: {error.strerror or error}") from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise IntegrityError(f"{path} has not the metrics of a training run: {error!r}") from None
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A field of a card, by its path, and its two values."""
+
+    field: str
+    stored: object
+    found: object
+
+
+def differences(stored: Card, found: Card) -> list[Difference]:
+    """Where two cards of one model differ, but for what measuring again does not find; floats may by rounding."""
+    a, b = (dict(_leaves(card.model_dump(mode="json", exclude=UNMEASURED))) for card in (stored, found))
+    return [
+        Difference(field, a.get(field), b.get(field))
+        for field in sorted({*a, *b})
+        if not _same(a.get(field), b.get(field))
+    ]
+
+
+def _folded(spec: NetworkSpec) -> NetworkSpec:
+    blocks = (
+        block.model_copy(update={"weight_norm": False}) if hasattr(block, "weight_norm") else block
+        for block in spec.blocks
+    )
+    return spec.model_copy(update={"blocks": tuple(blocks)})
+
+
+def _training(model: Model, recipe: TrainingSpec, curves: Curves | None) -> Training:
+    facts: Mapping[str, Any] = model.card.get("training", {})
+    return Training(
+        recipe=recipe,
+        epoch=facts.get("epoch"),
+        validation_accuracy=facts.get("validation_snn_accuracy"),
+        versions=None if "versions" not in facts else Versions(**facts["versions"]),
+        curves=curves,
+    )
+
+
+def _operations(network: Network, counter: ActivityCounter, n_images: int, *, steps: int | None = None) -> OperationsOf:
+    """Of an image, as SNN of so many steps, or as ANN."""
+    found = effective_operations(network, counter.counts)
+    graded = network.spec.input.encoding is Encoding.GRADED
+    macs = sum(found) if steps is None else found[1] if graded else 0.0
+    return OperationsOf(
+        dense=(steps or 1) * sum(row.synops for row in summarize(network.spec)),
+        effective_macs=macs / n_images,
+        effective_acs=(sum(found) - macs) / n_images,
+    )
+
+
+def _energy(spec: NetworkSpec, synops: Sequence[float]) -> Energy:
+    macs = sum(row.synops for row in summarize(spec))
+    return Energy(
+        nanojoules={one.program: one.nanojoules for one in estimate_energy(spec, synops, macs)},
+        constants=tuple(EnergyConstant(**asdict(cost)) for cost in COSTS),
+        caveat=CAVEAT,
+    )
+
+
+def _commands(name: str, by_steps: Iterable[int]) -> Commands:
+    spec = name if name in network_names() else f"{name}.yaml"
+    return Commands(
+        train=f"zoo train {spec} -o run/{name}",
+        eval=f"zoo eval {name} --engine integer --time-steps {','.join(map(str, by_steps))}",
+        card=f"zoo card {name} --check",
+    )
+
+
+def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
+    """Every value of a JSON document with its path; lists of numbers are one value."""
+    if isinstance(tree, dict):
+        for key, value in tree.items():
+            yield from _leaves(value, f"{path}.{key}" if path else str(key))
+    elif isinstance(tree, list) and any(isinstance(value, dict) for value in tree):
+        for i, value in enumerate(tree):
+            yield from _leaves(value, f"{path}[{i}]")
+    else:
+        yield path, tree
+
+
+def _same(a: object, b: object) -> bool:
+    if isinstance(a, float) and isinstance(b, float):
+        return math.isclose(a, b, rel_tol=FLOAT_TOLERANCE)
+    return a == b
