@@ -128,11 +128,14 @@ def _convert(source: Path, target: Path, *, force: bool) -> Path:
 
 
 def _copy(source: Path, target: Path, *, force: bool) -> Path:
-    if target.exists():
-        if filecmp.cmp(source, target, shallow=False):
+    try:
+        exists = target.exists()
+        if exists and filecmp.cmp(source, target, shallow=False):
             return target
-        if not force:
-            raise SnnZooError(f"{target} exists, with other bytes; choose another place, or overwrite it with --force")
+    except OSError as error:
+        raise SnnZooError(f"cannot write {target}: {error.strerror or error}") from None
+    if exists and not force:
+        raise SnnZooError(f"{target} exists, with other bytes; choose another place, or overwrite it with --force")
     with source.open("rb") as opened, whole_file(target) as file:
         shutil.copyfileobj(opened, file)
     return target
