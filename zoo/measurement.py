@@ -64,7 +64,7 @@ def measure_card(
     dataset: Dataset,
     *,
     name: str | None = None,
-    licence: str = "Apache-2.0",
+    licence: str,
     curves: Curves | None = None,
     progress: Callable[[str], object] = lambda what: None,
 ) -> Card:

@@ -47,9 +47,9 @@ def test_check_passes_on_a_true_card_and_names_what_is_not(measured, run, tmp_pa
     card = load_card(measured / "tiny.yaml")
     for name in ("tiny.safetensors", "tiny.yaml"):
         shutil.copy(measured / name, tmp_path / name)
-    dump_card(card.model_copy(update={"licence": "MIT", "parameters": 1}), tmp_path / "tiny.yaml")
+    dump_card(card.model_copy(update={"description": "else", "parameters": 1}), tmp_path / "tiny.yaml")
     result = run("card", tmp_path / "tiny.safetensors", "--check", code=1)
-    assert [line.split()[0] for line in result.stdout.splitlines()] == ["field", "licence", "parameters"]
+    assert [line.split()[0] for line in result.stdout.splitlines()] == ["field", "description", "parameters"]
     assert "in 2 fields" in result.stderr
     (tmp_path / "tiny.yaml").unlink()
     assert "no card of tiny to check" in run("card", tmp_path / "tiny.safetensors", "--check", code=1).stderr
@@ -59,8 +59,12 @@ def test_a_card_is_not_overwritten_and_anew_keeps_its_curves(measured, run) -> N
     command = "card", measured / "tiny.safetensors", "-o", measured / "tiny.yaml"
     before = load_card(measured / "tiny.yaml")
     assert "--force" in run(*command, code=1).stderr
+    assert before.licence == "Apache-2.0"
+    run(*command, "--force", "--licence", "MIT")
     run(*command, "--force")
-    assert load_card(measured / "tiny.yaml").training.curves == before.training.curves is not None
+    after = load_card(measured / "tiny.yaml")
+    assert after.training.curves == before.training.curves is not None
+    assert after.licence == "MIT"
 
 
 def test_without_a_place_the_card_is_printed(measured, run, tmp_path) -> None:

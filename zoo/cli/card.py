@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 
 __all__ = ["card"]
 
+LICENCE = "Apache-2.0"
+"""Of weights, where nobody says another."""
+
 
 @command()
 @click.argument("source")
@@ -21,7 +24,7 @@ __all__ = ["card"]
 @click.option("--check", is_flag=True, help="Write nothing; say where the card there is differs from what is measured.")
 @click.option("--run", type=PathArgument, help="Folder of the training, for its curves; by default SOURCE.")
 @click.option("--name", help="Of the model; by default that of its spec.")
-@click.option("--licence", default="Apache-2.0", show_default=True, help="Of the weights.")
+@click.option("--licence", help="Of the weights; by default as in the card before, else Apache-2.0.")
 @data_options
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 @force_option
@@ -31,7 +34,7 @@ def card(
     check: bool,
     run: Path | None,
     name: str | None,
-    licence: str,
+    licence: str | None,
     places: DataPlaces,
     threads: int | None,
     force: bool,
@@ -39,7 +42,7 @@ def card(
     """Measure a trained model on its full test set and write its card.
 
     SOURCE is the folder of a training run, a safetensors file, or the name of a model of the package. A card that is
-    written anew keeps the learning curves of the one before, if that is of the same file.
+    written anew keeps the licence and the learning curves of the one before, if that is of the same file.
 
     Example: zoo card run/mnist-dense -o mnist-dense.yaml
     """
@@ -69,7 +72,7 @@ def card(
 
 
 def _measure(
-    path: Path, before: Path | None, run: Path | None, name: str | None, licence: str, places: DataPlaces
+    path: Path, before: Path | None, run: Path | None, name: str | None, licence: str | None, places: DataPlaces
 ) -> "Card":
     from converters.safetensors_file import read_safetensors
     from zoo.card import load_card
@@ -79,17 +82,18 @@ def _measure(
     model = read_safetensors(path)
     dataset = places.load(trained_on(model))
     say_sample(dataset)
-    curves = read_curves(run) if run else None
-    if curves is None and before is not None:
-        old = load_card(before)
-        if file_facts(path) in old.files.values():
-            curves = old.training.curves
+    old = None if before is None else load_card(before)
+    if old is not None and file_facts(path) not in old.files.values():
+        old = None
+    curves = None if old is None else old.training.curves
+    if run is not None:
+        curves = read_curves(run)
     click.echo(f"{name or model.spec.name}: {len(dataset.test):,} test images of {dataset.name}", err=True)
     return measure_card(
         path,
         dataset,
         name=name,
-        licence=licence,
+        licence=licence or (LICENCE if old is None else old.licence),
         curves=curves,
         progress=lambda what: click.echo(f"  {what}", err=True),
     )

@@ -44,4 +44,4 @@ def model_file(spec, tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def card(model_file, dataset) -> Card:
-    return measure_card(model_file, dataset)
+    return measure_card(model_file, dataset, licence="MIT")

@@ -63,12 +63,12 @@ def test_graded_pixels_are_multiplied(spec, dataset, tmp_path) -> None:
     document = spec.model_dump(mode="json")
     document["input"] = {"shape": [784], "encoding": "graded", "bits": 4}
     net = build_network(spec_from_document(document), seed=1)
-    found = measure_card(write_model(Model.of(net), tmp_path / "a.safetensors"), dataset).operations.snn
+    found = measure_card(write_model(Model.of(net), tmp_path / "a.safetensors"), dataset, licence="MIT").operations.snn
     assert found.effective_macs > found.effective_acs > 0
 
 
 def test_measured_again_a_card_is_the_same(card, model_file, dataset) -> None:
-    again = measure_card(model_file, dataset)
+    again = measure_card(model_file, dataset, licence="MIT")
     assert differences(card, again) == []
 
 
@@ -99,13 +99,13 @@ def test_golden_images_are_of_the_test_set_and_many_classes(card, dataset) -> No
 
 def test_a_name_of_the_package_must_have_the_packages_spec(model_file, dataset) -> None:
     with pytest.raises(SnnZooError, match="not made by the spec 'mnist-dense' of the package"):
-        measure_card(model_file, dataset, name="mnist-dense")
+        measure_card(model_file, dataset, name="mnist-dense", licence="MIT")
 
 
 def test_a_model_without_a_recipe_has_no_card(spec, dataset, tmp_path) -> None:
     net = build_network(spec.model_copy(update={"training": None}), seed=0)
     with pytest.raises(SnnZooError, match="tells no recipe"):
-        measure_card(write_model(Model.of(net), tmp_path / "a.safetensors"), dataset)
+        measure_card(write_model(Model.of(net), tmp_path / "a.safetensors"), dataset, licence="MIT")
 
 
 def test_folding_weight_norm_leaves_a_network_the_same() -> None:
