@@ -6,13 +6,12 @@ the cache, and downloads into the cache if it may.
 """
 
 import hashlib
-import http.client
 import math
 import os
-import urllib.request
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -21,8 +20,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from specs.errors import DataError, IntegrityError
-from specs.whole_file import write_whole
+from specs.download import cache_folder, download, fetch_whole
+from specs.errors import DataError, IntegrityError, TransferError
 
 __all__ = [
     "SAMPLE_NAME",
@@ -30,7 +29,6 @@ __all__ = [
     "Dataset",
     "DatasetSource",
     "Split",
-    "cache_folder",
     "dataset_names",
     "find_dataset",
     "load_dataset",
@@ -42,7 +40,6 @@ __all__ = [
 
 SAMPLE_NAME = "mnist-sample"
 MAX_FILE_BYTES = 64 * 2**20  # the largest file, plain or gzipped, is the 47 MB of training images
-DOWNLOAD_TIMEOUT_S = 30.0  # without a byte
 IMAGE_SHAPE = (28, 28)
 
 TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -264,18 +261,9 @@ def pull_dataset(
     urls = source.mirrors if mirrors is None else mirrors
     for file, sha256 in source.sha256.items():
         if not _is_intact(_find_file(folder, file), sha256):
-            write_whole(folder / f"{file}.gz", _download(f"{file}.gz", sha256, urls))
+            _download(folder / f"{file}.gz", sha256, urls)
             (folder / file).unlink(missing_ok=True)  # a damaged plain copy would come first
     return folder
-
-
-def cache_folder(cache_dir: Path | None = None) -> Path:
-    """Resolve the cache: `cache_dir`, else $ZOO_CACHE_DIR, else snnzoo in $XDG_CACHE_HOME, else ~/.cache/snnzoo."""
-    if cache_dir is not None:
-        return cache_dir
-    if from_environment := os.environ.get("ZOO_CACHE_DIR"):
-        return Path(from_environment).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "snnzoo"
 
 
 def _get_source(name: str, registry: Mapping[str, DatasetSource]) -> DatasetSource:
@@ -404,15 +392,16 @@ def parse_idx(data: bytes, *, what: str = "idx data") -> Tensor:
     return torch.from_numpy(values.copy())
 
 
-def _read_plain(path: Path, sha256: str | None) -> bytes:
+def _read_plain(path: Path, sha256: str | None, *, what: str = "") -> bytes:
+    what = what or str(path)
     try:
         size = path.stat().st_size
         if size > MAX_FILE_BYTES:
-            raise IntegrityError(f"{path}: {size} bytes, more than the limit of {MAX_FILE_BYTES}")
+            raise IntegrityError(f"{what}: {size} bytes, more than the limit of {MAX_FILE_BYTES}")
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
-    return _verify(_gunzip(data, str(path)), sha256, str(path))
+        raise DataError(f"{what}: cannot be read: {error}") from error
+    return _verify(_gunzip(data, what), sha256, what)
 
 
 def _gunzip(data: bytes, what: str) -> bytes:
@@ -453,20 +442,18 @@ def _is_intact(path: Path | None, sha256: str) -> bool:
     return True
 
 
-def _download(file: str, sha256: str, mirrors: Sequence[str]) -> bytes:
+def _download(target: Path, sha256: str, mirrors: Sequence[str]) -> None:
     """Fetch one gzipped file, verified, from the first mirror that has it."""
     failures = []
     for mirror in mirrors:
-        url = f"{mirror.rstrip('/')}/{file}"
+        url = f"{mirror.rstrip('/')}/{target.name}"
         try:
-            with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as response:
-                data: bytes = response.read(MAX_FILE_BYTES + 1)
-            if len(data) > MAX_FILE_BYTES:
-                raise IntegrityError(f"{url}: more than the limit of {MAX_FILE_BYTES} bytes")
-            _verify(_gunzip(data, url), sha256, url)
-            return data
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            failures.append(f"{url}: {error}")
-        except IntegrityError as error:
+            fetch_whole(
+                target,
+                partial(download, url, limit=MAX_FILE_BYTES),
+                lambda path, url=url: _read_plain(path, sha256, what=url),  # type: ignore[misc]
+            )
+            return
+        except (TransferError, IntegrityError) as error:
             failures.append(str(error))
-    raise DataError("\n".join([f"{file}: no mirror has it intact", *failures]))
+    raise DataError("\n".join([f"{target.name}: no mirror has it intact", *failures]))

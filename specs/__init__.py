@@ -24,6 +24,7 @@ from specs.errors import (
     SnnZooError,
     SpecError,
     StateOverflowError,
+    TransferError,
     UnsupportedError,
 )
 from specs.io import dump_spec, json_schema, load_spec, network_names, parse_spec
@@ -61,6 +62,7 @@ __all__ = [
     "SpecError",
     "StateOverflowError",
     "TrainingSpec",
+    "TransferError",
     "UnsupportedError",
     "dump_spec",
     "json_schema",

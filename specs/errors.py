@@ -7,6 +7,7 @@ __all__ = [
     "SnnZooError",
     "SpecError",
     "StateOverflowError",
+    "TransferError",
     "UnsupportedError",
 ]
 
@@ -33,6 +34,10 @@ class IntegrityError(SnnZooError):
 
 class DataError(SnnZooError):
     """A dataset or image that is missing or unreadable."""
+
+
+class TransferError(SnnZooError):
+    """A server or a network that does not give what is asked of it."""
 
 
 class StateOverflowError(SnnZooError):

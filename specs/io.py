@@ -3,7 +3,7 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -19,6 +19,7 @@ from specs.network import SCHEMA_VERSION, NetworkSpec
 from specs.whole_file import write_whole
 
 __all__ = [
+    "document_as",
     "dump_document",
     "dump_spec",
     "json_schema",
@@ -30,6 +31,7 @@ __all__ = [
     "parse_spec",
     "parse_value",
     "spec_from_document",
+    "suggest",
 ]
 
 SIZE_LIMIT = 1 << 16
@@ -100,7 +102,12 @@ def parse_spec(text: str, *, origin: str = "spec") -> NetworkSpec:
 
 def spec_from_document(document: object, *, origin: str = "spec") -> NetworkSpec:
     """A network spec from what `json.loads` gives; `origin` stands in error messages. Raises `SpecError`."""
-    return _validate(document, NetworkSpec, {}, origin)
+    return document_as(document, NetworkSpec, origin=origin)
+
+
+def document_as(document: object, model: type[Typed], *, origin: str) -> Typed:
+    """What `model` describes, from what `json.loads` gives; `origin` stands in error messages. Raises `SpecError`."""
+    return _validate(document, model, {}, origin)
 
 
 def load_document(path: Path, model: type[Typed]) -> Typed:
@@ -292,13 +299,13 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
     path, message, value = _without_kind(problem["loc"]), problem["msg"].removeprefix("Value error, "), problem["input"]
     match problem["type"]:
         case "extra_forbidden":
-            message = f"no such key{_suggest(path[-1], _field_names(model))}"
+            message = f"no such key{suggest(path[-1], _field_names(model))}"
         case "missing":
             value = None
         case "union_tag_not_found" | "union_tag_invalid":
             kinds = SKIP_KINDS if "skips" in path else KINDS
             path, value = (*path, "kind"), value.get("kind")
-            message = f"must be one of {', '.join(kinds)}{_suggest(value, kinds)}"
+            message = f"must be one of {', '.join(kinds)}{suggest(value, kinds)}"
     known = path
     while known and known not in lines:
         known = known[:-1]
@@ -319,9 +326,13 @@ def _without_kind(loc: FieldPath) -> FieldPath:
     return loc
 
 
-def _suggest(word: object, known: list[str]) -> str:
-    """A hint with the nearest of the words known, if `word` is not one of them, out of place."""
-    close = difflib.get_close_matches(word[:64], known, n=1) if isinstance(word, str) else []
+def suggest(word: object, known: Iterable[str]) -> str:
+    """A hint with the nearest of the words known, if `word` is not one of them, out of place.
+
+    >>> suggest("mnist-dens", ["mnist-conv", "mnist-dense"])
+    '; did you mean mnist-dense?'
+    """
+    close = difflib.get_close_matches(word[:64], list(known), n=1) if isinstance(word, str) else []
     return f"; did you mean {close[0]}?" if close and close[0] != word else ""
 
 

@@ -1,4 +1,191 @@
-import torch
+"""What tests of several packages share: a web server on loopback that misbehaves as told, and cards."""
 
-torch.set_num_threads(1)
-"""Small tensors and busy machines: threads that wait for each other cost more than they give."""
+import hashlib
+import re
+import socket
+import struct
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from specs import download
+
+Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
+
+
+def give(
+    handler: BaseHTTPRequestHandler,
+    data: bytes,
+    *,
+    ranges: bool = True,
+    sent: int | None = None,
+    length: int | None = None,
+    kind: str = "application/octet-stream",
+) -> None:
+    """Answer with `data` from where the client wants it, but only `sent` bytes of that, as if they were `length`."""
+    start = 0
+    if ranges and (found := re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "")):
+        start = int(found[1])
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes {start}-{len(data) - 1}/{len(data)}")
+    else:
+        handler.send_response(200)
+    handler.send_header("Content-Type", kind)
+    if length != -1:
+        handler.send_header("Content-Length", str(len(data) - start if length is None else length))
+    handler.end_headers()
+    handler.wfile.write(data[start:][:sent])
+
+
+def half(handler: BaseHTTPRequestHandler, data: bytes) -> None:
+    give(handler, data, sent=len(data) // 2)
+
+
+def reset(handler: BaseHTTPRequestHandler, data: bytes) -> None:
+    """Half of it, then a connection reset."""
+    half(handler, data)
+    handler.wfile.flush()
+    handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    handler.connection.close()
+
+
+def stall(handler: BaseHTTPRequestHandler, data: bytes) -> None:
+    """Half of it, then nothing for some seconds."""
+    half(handler, data)
+    handler.wfile.flush()
+    time.sleep(3)
+
+
+def status(code: int, **headers: str) -> Answer:
+    def answer(handler: BaseHTTPRequestHandler, data: bytes) -> None:
+        handler.send_response(code)
+        for name, value in headers.items():
+            handler.send_header(name.replace("_", "-"), value)
+        handler.end_headers()
+
+    return answer
+
+
+class WebServer:
+    """Shows a folder, with ranges.
+
+    Attributes:
+        requests: path and Range header (or None) of each request; `headers` has all headers.
+        script: for a path, what to do wrong: one answer a request, in turn; then as it should be.
+    """
+
+    give, half, reset, stall, status = map(staticmethod, (give, half, reset, stall, status))
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.requests: list[tuple[str, str | None]] = []
+        self.headers: list[dict[str, str]] = []
+        self.script: dict[str, list[Answer]] = {}
+        server = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: object) -> None:
+                """Keep the test's output clean."""
+
+            def do_GET(self) -> None:
+                server.requests.append((self.path, self.headers["Range"]))
+                server.headers.append(dict(self.headers))
+                file = server.folder / self.path.lstrip("/")
+                data = file.read_bytes() if file.is_file() else b""
+                if script := server.script.get(self.path):
+                    script.pop(0)(self, data)
+                elif file.is_file():
+                    give(self, data)
+                else:
+                    status(404)(self, b"")
+
+        class Quiet(ThreadingHTTPServer):
+            def handle_error(self, request: object, client_address: object) -> None:
+                """Clients that go away are expected here."""
+
+        self.httpd = Quiet(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.httpd.server_port}"
+        self.thread = threading.Thread(target=self.httpd.serve_forever, kwargs={"poll_interval": 0.01})
+
+    def paths(self) -> list[str]:
+        return [path for path, _ in self.requests]
+
+    def __enter__(self) -> "WebServer":
+        self.thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.httpd.shutdown()
+        self.thread.join()
+        self.httpd.server_close()
+
+
+@pytest.fixture(autouse=True)
+def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Transfers that are tried again at once, no proxy between, no index of the user's."""
+    monkeypatch.setattr(download, "BACKOFF_S", 0.001)
+    monkeypatch.setattr(download, "TIMEOUT_S", 5.0)
+    monkeypatch.setenv("no_proxy", "*")
+    monkeypatch.delenv("ZOO_INDEX", raising=False)
+
+
+@dataclass(frozen=True)
+class Carded:
+    """A tiny model file with a card that is true of its bytes."""
+
+    file: Path
+    card_file: Path
+    reference: str
+    sha256: str
+
+
+@pytest.fixture
+def carded(tmp_path: Path) -> Callable[..., Carded]:
+    """Make a model and its card."""
+    from bootstrap_core import build_network
+    from converters import Model, write_model
+    from specs import parse_spec
+    from zoo.card import FileFacts, ModelFormat, dump_card, load_card, revision_of, spec_digest
+
+    spec = parse_spec(TINY)
+    template = load_card(next(Path(__file__).parents[1].glob("zoo/cards/*.yaml")))
+
+    def make(name: str = "tiny", *, seed: int = 0, **facts: object) -> Carded:
+        folder = tmp_path / f"made-{name}-{seed}"
+        file = write_model(Model.of(build_network(spec, seed=seed)), folder / "model.safetensors")
+        sha256 = hashlib.sha256(file.read_bytes()).hexdigest()
+        known = {
+            "name": name,
+            "revision": revision_of(sha256),
+            "files": {ModelFormat.SAFETENSORS: FileFacts(sha256=sha256, bytes=file.stat().st_size)},
+            "spec_sha256": spec_digest(spec),
+            **facts,
+        }
+        dump_card(template.model_copy(update=known), folder / "card.yaml")
+        return Carded(file, folder / "card.yaml", f"{name}@{revision_of(sha256)}", sha256)
+
+    return make
+
+
+TINY = """
+name: tiny
+time_steps: 16
+neuron: {threshold: 0.5}
+input: {shape: [4]}
+blocks:
+  - {kind: dense, features: 3}
+  - {kind: affine, features: 2}
+"""
+
+
+@pytest.fixture
+def web(tmp_path: Path) -> Iterator[WebServer]:
+    """A web server of the folder `tmp_path / "web"`."""
+    (tmp_path / "web").mkdir()
+    with WebServer(tmp_path / "web") as server:
+        yield server

@@ -5,6 +5,8 @@ from pathlib import Path
 
 from specs.errors import SnnZooError
 from zoo.card import Card, load_card
+from zoo.catalog import find_model, local_catalogs
+from zoo.fetch import local_file
 
 __all__ = ["card_beside", "card_file", "card_names", "card_of", "packaged_card"]
 
@@ -32,12 +34,15 @@ def packaged_card(name: str) -> Card:
 
 
 def card_of(source: str) -> Card | None:
-    """The card of a model, a file or a name: the one beside the file, or the package's of that name; None without."""
+    """The card of a model: beside its file; by name or `NAME@REVISION`, of the package or pulled; None without."""
     path = Path(source)
     if path.is_file():
         beside = card_beside(path)
         return None if beside is None else load_card(beside)
-    return packaged_card(source) if source in card_names() else None
+    if source in card_names():
+        return packaged_card(source)
+    found = find_model(source, local_catalogs())
+    return None if found is None else load_card(local_file(found, None))
 
 
 def card_beside(path: Path) -> Path | None:

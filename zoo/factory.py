@@ -1,4 +1,4 @@
-"""Trained networks by name: those whose weights come with the package."""
+"""Trained networks by name: those whose weights come with the package, and those that were pulled."""
 
 from importlib import resources
 from pathlib import Path
@@ -7,23 +7,43 @@ from bootstrap_core.network import Network
 from converters.model import Model
 from converters.safetensors_file import read_safetensors
 from specs.errors import SnnZooError
+from zoo.card import ModelFormat
+from zoo.catalog import find_model, local_catalogs, no_model
+from zoo.fetch import local_file
 
-__all__ = ["create_model", "model_file", "model_names", "packaged_model"]
+__all__ = ["create_model", "local_model", "model_file", "model_names", "packaged_model", "unknown_model"]
 
 SUFFIX = ".safetensors"
 
 
-def create_model(name: str) -> Network:
-    """The trained network `name`, in eval mode.
+def create_model(reference: str) -> Network:
+    """The trained network `NAME` or `NAME@REVISION`, in eval mode: of the package, else pulled before.
 
     Raises:
-        SnnZooError: no such model; names those there are.
+        SnnZooError: no such model on this machine; says how to get it.
 
     >>> import torch
     >>> create_model("mnist-dense")(torch.zeros(1, 1, 28, 28)).shape
     torch.Size([1, 10])
     """
-    return packaged_model(name).build()
+    path = local_model(reference)
+    if path is None:
+        raise unknown_model(reference)
+    return read_safetensors(path).build()
+
+
+def local_model(reference: str) -> Path | None:
+    """The file of the model `NAME` or `NAME@REVISION` in the package, else in the cache, checked; None without one."""
+    if reference in model_names():
+        return model_file(reference)
+    found = find_model(reference, local_catalogs())
+    return None if found is None else local_file(found, ModelFormat.SAFETENSORS)
+
+
+def unknown_model(reference: str) -> SnnZooError:
+    """The error for a model that is not on this machine."""
+    missing = no_model(reference, local_catalogs())
+    return SnnZooError(f"{missing}. If an index has it: zoo pull {reference}")
 
 
 def packaged_model(name: str) -> Model:
@@ -33,13 +53,13 @@ def packaged_model(name: str) -> Model:
     return read_safetensors(model_file(name))
 
 
-def model_file(name: str) -> Path:
-    """Where the weights of a model of the package lie."""
-    with resources.as_file(resources.files("zoo") / "weights" / f"{name}{SUFFIX}") as path:
-        return Path(path)
-
-
 def model_names() -> list[str]:
     """Names of the trained models in the package, sorted."""
     folder = resources.files("zoo") / "weights"
     return sorted(file.name.removesuffix(SUFFIX) for file in folder.iterdir() if file.name.endswith(SUFFIX))
+
+
+def model_file(name: str) -> Path:
+    """Where the weights of a model of the package lie."""
+    with resources.as_file(resources.files("zoo") / "weights" / f"{name}{SUFFIX}") as path:
+        return Path(path)

@@ -1,4 +1,4 @@
-"""From what a user names to a network: a model file, a model or a spec in the package, or a spec file."""
+"""From what a user names to a network: a model file, a model or a spec by name, or a spec file."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,18 +14,21 @@ from converters.netx.layers import NetxFile
 from converters.netx.load import load_netx
 from converters.netx.model import netx_of
 from specs.errors import ConversionError, SnnZooError, SpecError, UnsupportedError
-from specs.io import load_spec, parse_value, spec_from_document
+from specs.io import load_spec, network_names, parse_value, spec_from_document
 from specs.network import NetworkSpec
-from zoo.factory import model_file, model_names, packaged_model
+from zoo.factory import local_model, unknown_model
 
 __all__ = ["is_netx", "layers_of", "model_path", "override_spec", "read_source", "read_start", "resolve_device"]
+
+SPEC_SUFFIXES = {".yaml", ".yml", ".json"}
 
 
 def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
     """The model that `source` names, and whether it is trained.
 
     Args:
-        source: a model file, or the name of a trained model; or a spec, by file or name, which gives fresh weights.
+        source: a model file, or a trained model as `NAME` or `NAME@REVISION`, of the package or pulled; or a spec, by
+            file or name, which gives fresh weights.
         seed: of fresh weights.
     """
     path = Path(source)
@@ -33,14 +36,18 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
         if not path.exists():
             raise SnnZooError(f"no such file: {path}")
         return _read(path), True
-    if source in model_names():
-        return packaged_model(source), True
+    if not (path.suffix in SPEC_SUFFIXES or path.exists()):
+        if file := local_model(source):
+            return _read(file), True
+        if source not in network_names():
+            raise unknown_model(source)
     return Model.of(build_network(load_spec(source), seed=seed)), False
 
 
 def model_path(source: str) -> Path:
     """The file of the model that `source` names: a file, or a trained model."""
-    return model_file(source) if source in model_names() and not _is_model_file(Path(source)) else Path(source)
+    path = Path(source)
+    return path if _is_model_file(path) else local_model(source) or path
 
 
 def read_start(source: str) -> tuple[NetworkSpec, Mapping[str, Tensor] | None]:
@@ -55,7 +62,7 @@ def _is_model_file(path: Path) -> bool:
     """By its suffix, or, if that is no spec's, by its content."""
     if path.suffix in MODEL_SUFFIXES:
         return True
-    if path.suffix in {".yaml", ".yml", ".json"} or not path.is_file():
+    if path.suffix in SPEC_SUFFIXES or not path.is_file():
         return False
     try:
         kind_of_file(path)

@@ -1,15 +1,12 @@
 """The command `migrate`: weight norm in a state dict file, in another style."""
 
 import json
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
+from converters.cli.shared import byte_bar, command, force_option, json_option, print_table, refuse_existing
 
 if TYPE_CHECKING:
     from converters.migrate import MigrationReport
@@ -75,7 +72,7 @@ def migrate(
         raise click.BadParameter(f"takes an axis, as 0 or 1, or none; this is {dim!r}", param_hint="--dim")
     if output is not None and not dry_run:
         refuse_existing(output, force)
-    with _byte_bar() as progress:
+    with byte_bar("migrate") as progress:
         report = migrate_file(
             source,
             None if dry_run else output,
@@ -92,22 +89,6 @@ def migrate(
         click.echo(json.dumps(_as_json(report, to, written)))
     else:
         _print_report(report, to, written)
-
-
-@contextmanager
-def _byte_bar() -> Iterator[Callable[[int, int], object]]:
-    """A progress bar on stderr if that is a terminal; gives the function to call with bytes done and all bytes."""
-    if not sys.stderr.isatty():
-        yield lambda done, total: None
-        return
-    with click.progressbar(length=1, label="migrate", file=sys.stderr) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.length = total
-            bar.update(done - bar.pos)
-
-        yield progress
-        progress(1, 1)
 
 
 def _as_json(report: "MigrationReport", to: str, output: Path | None) -> dict[str, object]:

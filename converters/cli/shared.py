@@ -2,7 +2,9 @@
 
 import os
 import shlex
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -18,6 +20,7 @@ __all__ = [
     "CONTEXT_SETTINGS",
     "ENVIRONMENT",
     "Command",
+    "byte_bar",
     "command",
     "command_line",
     "force_option",
@@ -87,6 +90,24 @@ def say_notes(model: "Model") -> None:
     """What a reader had to assume, on stderr."""
     for note in model.notes:
         click.echo(f"note: {note}", err=True)
+
+
+@contextmanager
+def byte_bar(label: str) -> Iterator[Callable[[int, int | None], object]]:
+    """A progress bar on stderr if that is a terminal; gives the function to call with bytes done and all bytes."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
+
+        def progress(done: int, total: int | None) -> None:
+            bar.length = total or done
+            if done < bar.pos:  # another file, or the same from the start
+                bar.pos = 0
+            bar.update(done - bar.pos)
+
+        yield progress
+        progress(1, 1)
 
 
 def print_table(header: list[str], rows: list[list[str]], *, words: bool = False) -> None:

@@ -1,7 +1,10 @@
 """What pyproject.toml puts into the wheel."""
 
+import importlib.util
 import tomllib
 from pathlib import Path
+
+from zoo.publish import read_index
 
 ROOT = Path(__file__).parents[2]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
@@ -26,3 +29,20 @@ def test_it_holds_every_file_that_is_no_module() -> None:
         )
     ]
     assert left_out == []
+
+
+def test_its_index_is_that_of_its_cards() -> None:
+    """If not: `make docs`."""
+    path = ROOT / "tests" / "make_package_index.py"
+    spec = importlib.util.spec_from_file_location("make_package_index", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert module.package_index() == (ROOT / "zoo" / "index.json").read_bytes()
+
+
+def test_its_index_has_every_model_with_the_digests_of_its_files() -> None:
+    index = read_index(ROOT / "zoo")
+    assert set(index.models) == {path.stem for path in (ROOT / "zoo" / "weights").glob("*.safetensors")}
+    for models in index.models.values():
+        for file in (*models[-1].files.values(), models[-1].card):
+            file.check(ROOT / "zoo" / file.path)

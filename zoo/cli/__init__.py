@@ -13,6 +13,7 @@ from specs.errors import SnnZooError
 from zoo.cli.card import card
 from zoo.cli.data import data
 from zoo.cli.describe import build, check, schema
+from zoo.cli.models import list_models, publish_model, pull
 from zoo.cli.score import evaluate_model, predict
 from zoo.cli.show import show, verify
 from zoo.cli.train import demo, train
@@ -29,7 +30,7 @@ def zoo(context: click.Context, version: bool, verbose: bool) -> None:
 
     Example: zoo demo
     """
-    context.obj = _packaged_file
+    context.obj = _local_model
     if version:
         click.echo(f"zoo, version {distribution_version('snnzoo')}")
         if verbose:
@@ -40,11 +41,11 @@ def zoo(context: click.Context, version: bool, verbose: bool) -> None:
         context.exit(2)
 
 
-def _packaged_file(name: str) -> Path | None:
-    """The weights of a model of the package, or None."""
-    from zoo.factory import model_file, model_names
+def _local_model(name: str) -> Path | None:
+    """The weights of a model of the package, or of one that was pulled; or None."""
+    from zoo.factory import local_model
 
-    return model_file(name) if name in model_names() else None
+    return local_model(name)
 
 
 def _show_platform() -> None:
@@ -56,7 +57,10 @@ def _show_platform() -> None:
     click.echo(f"kernels: {describe()}")
 
 
-for member in (demo, check, schema, build, train, evaluate_model, predict, show, verify, card, data, convert, migrate):
+for member in (
+    *(demo, check, schema, build, train, evaluate_model, predict, show, verify, card),
+    *(list_models, pull, publish_model, data, convert, migrate),
+):
     zoo.add_command(member)
 
 

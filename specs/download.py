@@ -1,0 +1,286 @@
+"""Files over a network: resumed where they broke off, checked, and under their name whole or not at all."""
+
+import os
+import random
+import re
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from http.client import HTTPException, HTTPResponse
+from pathlib import Path
+from typing import IO, BinaryIO
+from urllib.parse import urlsplit
+
+from specs.errors import IntegrityError, SnnZooError, TransferError
+
+__all__ = ["Progress", "cache_folder", "copy_rest", "download", "fetch_whole"]
+
+TIMEOUT_S = 30.0
+"""Without a byte."""
+ATTEMPTS = 4
+"""In a row that bring nothing new."""
+BACKOFF_S = 0.5
+"""Longest pause after the first failure; it doubles with each."""
+CHUNK_BYTES = 1 << 18
+TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
+"""Answers that may be others a moment later."""
+
+Progress = Callable[[int, int | None], object]
+"""Called with the bytes that are there and all bytes, if that is known."""
+
+
+class _BrokenOffError(Exception):
+    """A transfer that may succeed when tried again."""
+
+
+def cache_folder(cache_dir: Path | None = None) -> Path:
+    """Resolve the cache: `cache_dir`, else $ZOO_CACHE_DIR, else snnzoo in $XDG_CACHE_HOME, else ~/.cache/snnzoo."""
+    if cache_dir is not None:
+        return cache_dir
+    if from_environment := os.environ.get("ZOO_CACHE_DIR"):
+        return Path(from_environment).expanduser()
+    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "snnzoo"
+
+
+def fetch_whole(target: Path, fetch: Callable[[BinaryIO], object], check: Callable[[Path], object]) -> Path:
+    """The file `target`, fetched unless it is there and in order; then nothing is written, nor need it be possible.
+
+    Of several processes one fetches, the others wait. What a killed or failed one leaves beside the target, the next
+    goes on with; if the whole then fails its check, it is fetched once more from the start.
+
+    Args:
+        target: its folder is made.
+        fetch: appends what is missing to the file it is given.
+        check: raises `IntegrityError` unless the file at the path is as it must be.
+
+    Raises:
+        SnnZooError: the file cannot be written, or whatever `fetch` and `check` raise.
+    """
+    if _is_in_order(target, check):
+        return target
+    from filelock import FileLock
+
+    part, lock = (target.with_name(f".{target.name}.{suffix}") for suffix in ("part", "lock"))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(lock):
+            if not _is_in_order(target, check):
+                _fetch_checked(part, fetch, check)
+                part.replace(target)
+            with suppress(OSError):  # whoever waits for it finds the target
+                lock.unlink()
+    except OSError as error:
+        raise SnnZooError(
+            f"cannot write {target}: {error.strerror or error}; --cache-dir or ZOO_CACHE_DIR name another place"
+        ) from error
+    return target
+
+
+def download(
+    url: str,
+    file: BinaryIO,
+    *,
+    size: int | None = None,
+    limit: int | None = None,
+    headers: Mapping[str, str] | None = None,
+    progress: Progress = lambda done, total: None,
+) -> None:
+    """Append to `file` what it lacks of `url`, which is `http://` or `https://`.
+
+    A transfer that breaks off is resumed, from the start if the server knows no ranges, after pauses that grow. Headers
+    called Authorization go to the named host alone.
+
+    Args:
+        url: must not lead, by redirection, to another scheme, but to https.
+        file: open for appending, or in memory.
+        size: of the whole, where it is known.
+        limit: of the size, where it is not.
+        headers: of the requests.
+        progress: is told how far it is.
+
+    Raises:
+        TransferError: the server refuses, or the transfer broke off `ATTEMPTS` times without bringing anything new.
+        IntegrityError: the server has something else: a web page, or a file of another size.
+        SnnZooError: the file cannot be written; it is empty then.
+    """
+    furthest, failures = file.seek(0, os.SEEK_END), 0
+    while True:
+        try:
+            return _receive(url, file, size, limit, headers or {}, progress)
+        except _BrokenOffError as error:
+            end = file.seek(0, os.SEEK_END)
+            failures = 1 if end >= furthest + CHUNK_BYTES else failures + 1
+            furthest = max(furthest, end)
+            if failures >= ATTEMPTS:
+                raise TransferError(f"{url}: {error}; tried {ATTEMPTS} times") from None
+            time.sleep(BACKOFF_S * 2 ** (failures - 1) * random.uniform(0.5, 1))
+
+
+def copy_rest(
+    read: Callable[[int], bytes],
+    file: BinaryIO,
+    *,
+    limit: int | None,
+    total: int | None,
+    what: str,
+    progress: Progress = lambda done, total: None,
+) -> int:
+    """Append what `read` gives, until it gives nothing, to `file`; the bytes of the file then.
+
+    Raises:
+        IntegrityError: the file grows beyond `limit`; it is empty then, as that is something else.
+        SnnZooError: the file cannot be written; it is empty then, to give its room back.
+    """
+    done = file.seek(0, os.SEEK_END)
+    while chunk := read(CHUNK_BYTES):
+        done += len(chunk)
+        if limit is not None and done > limit:
+            file.truncate(0)
+            raise IntegrityError(f"{what}: more than the limit of {limit} bytes")
+        _write(file, chunk)
+        progress(done, total)
+    return done
+
+
+def _write(file: BinaryIO, chunk: bytes) -> None:
+    rest = memoryview(chunk)
+    try:
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        file.truncate(0)
+        raise SnnZooError(f"cannot write {file.name}: {error.strerror or error}") from error
+
+
+def _is_in_order(path: Path, check: Callable[[Path], object]) -> bool:
+    try:
+        if not path.is_file():
+            return False
+        check(path)
+    except (OSError, IntegrityError):
+        return False
+    return True
+
+
+def _fetch_checked(part: Path, fetch: Callable[[BinaryIO], object], check: Callable[[Path], object]) -> None:
+    """Complete `part`; if it began with another's bytes and fails its check, once more from the start."""
+    for resumed in (part.exists(), False):
+        try:
+            with part.open("a+b", buffering=0) as file:
+                fetch(file)
+                os.fsync(file.fileno())
+            check(part)
+            return
+        except IntegrityError:
+            part.unlink()
+            if not resumed:
+                raise
+        except SnnZooError:
+            if part.stat().st_size == 0:
+                part.unlink()
+            raise
+
+
+def _receive(
+    url: str, file: BinaryIO, size: int | None, limit: int | None, headers: Mapping[str, str], progress: Progress
+) -> None:
+    """One request for what `file` lacks, and its answer. Raises `_BrokenOffError` if another may help."""
+    start = file.seek(0, os.SEEK_END)
+    if size is not None and start > size:
+        start = file.truncate(0)
+    if start == size:
+        return
+    with _request(url, headers, start) as response:
+        if response.headers.get_content_type() == "text/html":
+            raise IntegrityError(f"{url}: the server sends a web page, not the file")
+        first, announced = _extent(response)
+        if first != start:  # the server knows no ranges, or gives another
+            file.truncate(0)
+        if first not in (start, 0):
+            raise _BrokenOffError(f"the server sends from byte {first} on, not from {start}")
+        if None not in (size, announced) and size != announced:
+            raise IntegrityError(f"{url}: {announced} bytes, as the server says; it must be {size}")
+        if limit is not None and announced is not None and announced > limit:
+            raise IntegrityError(f"{url}: {announced} bytes, more than the limit of {limit}")
+        total = announced if size is None else size
+        try:
+            # read1, which keeps what has come: read would wait for a whole chunk
+            done = copy_rest(
+                response.read1, file, limit=limit if size is None else size, total=total, what=url, progress=progress
+            )
+        except (OSError, ValueError, HTTPException) as error:
+            raise _BrokenOffError(_reason(error)) from None
+    if total is not None and done < total:
+        raise _BrokenOffError(f"the server sent {done} of {total} bytes")
+
+
+def _request(url: str, headers: Mapping[str, str], start: int) -> HTTPResponse:
+    headers = {"User-Agent": "snnzoo", "Accept-Encoding": "identity", **headers}
+    if start:
+        headers["Range"] = f"bytes={start}-"
+    try:
+        answer: HTTPResponse = _opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
+    except urllib.error.HTTPError as error:
+        with error:
+            if error.code in TRANSIENT:
+                raise _BrokenOffError(str(error)) from None
+            if error.code == 416 and start:  # there are no bytes from there on
+                raise IntegrityError(f"{url}: shorter than the {start} bytes that were fetched before") from None
+            raise TransferError(f"{url}: {error}") from None
+    except ValueError as error:
+        raise TransferError(f"{url}: {error}") from None
+    except (OSError, HTTPException) as error:
+        raise _BrokenOffError(_reason(error)) from None
+    return answer
+
+
+def _extent(response: HTTPResponse) -> tuple[int, int | None]:
+    """The place of the first byte that comes, and the bytes of the whole as far as the server says."""
+    if response.status == 206:
+        found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
+        if found is None:
+            raise _BrokenOffError("the server does not say which range it sends")
+        first, total = found.groups()
+        return int(first), None if total == "*" else int(total)
+    length = response.headers.get("Content-Length", "")
+    return 0, int(length) if re.fullmatch(r"\d{1,18}", length) else None
+
+
+def _reason(error: Exception) -> str:
+    """Of a URLError, what it wraps; the names of exceptions that say nothing."""
+    inner = getattr(error, "reason", error)
+    return str(inner) or type(inner).__name__
+
+
+def _opener() -> urllib.request.OpenerDirector:
+    """Opens http and https, through the proxies of the environment, and nothing else: no files, no ftp, no data."""
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        urllib.request.UnknownHandler(),
+        _SafeRedirect(),
+    ):
+        opener.add_handler(handler)
+    return opener
+
+
+class _SafeRedirect(urllib.request.HTTPRedirectHandler):
+    """Follows to the same scheme or to https, and keeps secrets from other hosts."""
+
+    def redirect_request(
+        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: object, newurl: str
+    ) -> urllib.request.Request | None:
+        """The request to go on with."""
+        old, new = urlsplit(req.full_url), urlsplit(newurl)
+        if new.scheme not in (old.scheme, "https"):
+            raise urllib.error.HTTPError(req.full_url, code, f"leads to {newurl}, which is not followed", headers, fp)  # type: ignore[arg-type]
+        request = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
+        if request is not None and new.netloc != old.netloc:
+            request.remove_header("Authorization")
+        return request

@@ -1,0 +1,127 @@
+"""list, pull and publish; and models by reference in the other commands."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+import zoo
+from zoo.publish import publish
+
+
+@pytest.fixture
+def index(carded, tmp_path) -> tuple[str, list]:
+    """An index in a folder with two revisions of `tiny`, and those."""
+    models = [carded(seed=seed) for seed in range(2)]
+    for made in models:
+        publish(made.file, made.card_file, str(tmp_path / "index"))
+    return str(tmp_path / "index"), models
+
+
+def rows(run, *arguments: object) -> dict[str, dict]:
+    return {row["name"]: row for row in json.loads(run("list", *arguments, "--json").stdout)["models"]}
+
+
+def test_list_shows_the_package_s_models(run) -> None:
+    assert set(rows(run)) == set(zoo.model_names())
+    assert set(rows(run, "mnist-dense*")) == {"mnist-dense", "mnist-dense-shallow"}
+    lines = run("list", "mnist-conv").stdout.splitlines()
+    assert lines[0].split() == ["name", "revision", "data", "T", "accuracy", "bytes", "index"]
+    assert lines[1].split()[0] == "mnist-conv"
+    assert lines[1].split()[-1] == "package"
+
+
+def test_list_of_a_mistyped_name_suggests_one(run) -> None:
+    error = run("list", "mnist-dens", code=1).stderr
+    assert error.startswith("Error: no model 'mnist-dens' in package, cache; did you mean mnist-dense?")
+
+
+def test_list_says_what_was_pulled(run, index) -> None:
+    url, (older, newer) = index
+    assert rows(run, "--from", url)["tiny"]["pulled"] is False
+    assert "tiny" not in rows(run)
+    run("pull", older.reference, "--from", url)
+    assert (rows(run)["tiny"]["index"], rows(run)["tiny"]["revision"]) == ("cache", older.reference[5:])
+    row = rows(run, "--from", url)["tiny"]
+    assert (row["revision"], row["pulled"], row["formats"]) == (newer.reference[5:], False, ["safetensors"])
+    assert (row["sha256"], row["bytes"]) == (newer.sha256, newer.file.stat().st_size)
+    run("pull", "tiny", "--from", url)
+    assert rows(run, "--from", url)["tiny"]["pulled"] is True
+    assert run("list", "tiny", "--from", url).stdout.rstrip().endswith(f"{url} (pulled)")
+
+
+def test_pull_prints_paths_and_nothing_else(run, index, tmp_path) -> None:
+    url, (_, newer) = index
+    result = run("pull", "tiny", "--from", url, "-o", tmp_path / "out", "--format", "netx", "--format", "safetensors")
+    assert result.stdout == f"{tmp_path}/out/tiny.net\n{tmp_path}/out/tiny.safetensors\n"
+    assert result.stderr == ""
+    assert (tmp_path / "out" / "tiny.safetensors").read_bytes() == newer.file.read_bytes()
+    document = json.loads(run("pull", newer.reference, "--from", url, "--json").stdout)
+    (model,) = document["models"]
+    assert (model["name"], model["revision"], model["index"]) == ("tiny", newer.reference[5:], url)
+    assert Path(model["paths"]["safetensors"]).read_bytes() == newer.file.read_bytes()
+
+
+def test_pull_of_several_fetches_none_if_one_is_unknown(run, index, tmp_path) -> None:
+    url, _ = index
+    error = run("pull", "tiny", "tinny", "--from", url, code=1).stderr
+    assert "did you mean tiny?" in error
+    assert "cache" not in {path.name for path in tmp_path.iterdir()}
+
+
+def test_pull_overwrites_only_with_force(run, index, tmp_path) -> None:
+    url, (older, newer) = index
+    run("pull", older.reference, "--from", url, "-o", tmp_path)
+    assert "--force" in run("pull", newer.reference, "--from", url, "-o", tmp_path, code=1).stderr
+    assert (tmp_path / "tiny.safetensors").read_bytes() == older.file.read_bytes()
+    run("pull", newer.reference, "--from", url, "-o", tmp_path, "--force")
+    assert (tmp_path / "tiny.safetensors").read_bytes() == newer.file.read_bytes()
+
+
+def test_published_models_can_be_pulled(run, carded, tmp_path) -> None:
+    made = carded()
+    assert run("publish", made.file, made.card_file, "--to", tmp_path / "new").stdout == f"{made.reference}\n"
+    (path,) = run("pull", made.reference, "--from", tmp_path / "new").stdout.split()
+    assert Path(path).read_bytes() == made.file.read_bytes()
+
+
+def test_publish_of_a_wrong_card_is_an_error(run, carded, tmp_path) -> None:
+    error = run("publish", carded().file, carded(seed=1).card_file, "--to", tmp_path / "new", code=1).stderr
+    assert "is the card of another file" in error
+
+
+def test_what_was_pulled_is_known_by_name_and_revision(run, index) -> None:
+    url, (older, newer) = index
+    for reference in ("tiny", older.reference):
+        assert f"zoo pull {reference}" in run("show", reference, code=1).stderr
+    for made in (newer, older):
+        run("pull", made.reference, "--from", url)
+        shown = json.loads(run("show", made.reference, "--json").stdout)
+        assert (shown["measured"]["revision"], shown["spec"]["name"]) == (made.reference[5:], "tiny")
+    assert json.loads(run("show", "tiny", "--json").stdout)["measured"]["revision"] == older.reference[5:]
+    weights = [zoo.create_model(which).state_dict()["blocks.1.synapse.weight"] for which in (newer.reference, "tiny")]
+    assert not (weights[0] == weights[1]).all()
+
+
+def test_the_package_comes_before_the_cache(run, carded, tmp_path) -> None:
+    made = carded("mnist-dense")
+    publish(made.file, made.card_file, str(tmp_path / "index"))
+    run("pull", "mnist-dense", "--from", tmp_path / "index")
+    assert zoo.create_model("mnist-dense").spec.input.shape == (784,)
+    assert zoo.create_model(made.reference).spec.input.shape == (4,)
+    packaged = rows(run)["mnist-dense"]
+    assert zoo.create_model(f"mnist-dense@{packaged['revision']}").spec.input.shape == (784,)
+
+
+def test_a_damaged_model_of_the_cache_is_not_loaded(run, index, tmp_path) -> None:
+    url, _ = index
+    (path,) = run("pull", "tiny", "--from", url).stdout.split()
+    Path(path).write_bytes(b"damaged")
+    assert "index says" in run("show", "tiny", code=1).stderr
+
+
+def test_convert_knows_what_was_pulled(run, index, tmp_path) -> None:
+    url, (_, newer) = index
+    run("pull", "tiny", "--from", url)
+    run("convert", newer.reference, "-o", tmp_path / "tiny.net")
+    assert (tmp_path / "tiny.net").exists()

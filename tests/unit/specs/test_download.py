@@ -1,0 +1,292 @@
+"""Downloads from a server that misbehaves; files that are whole or not there; one fetch for many."""
+
+import errno
+import io
+import os
+import subprocess
+import sys
+import threading
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from specs.download import ATTEMPTS, CHUNK_BYTES, download, fetch_whole
+from specs.errors import IntegrityError, SnnZooError, TransferError
+
+DATA = bytes(range(256)) * 4096  # 1 MiB
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture
+def url(web) -> str:
+    (web.folder / "file").write_bytes(DATA)
+    return f"{web.url}/file"
+
+
+def fetch(url: str, start: bytes = b"", **options) -> bytes:
+    file = io.BytesIO(start)
+    download(url, file, **options)
+    return file.getvalue()
+
+
+def check(path: Path) -> None:
+    if path.read_bytes() != DATA:
+        raise IntegrityError(f"{path} is another")
+
+
+def test_it_fetches_the_file_and_tells_how_far_it_is(url) -> None:
+    told = []
+    assert fetch(url, size=len(DATA), progress=lambda *far: told.append(far)) == DATA
+    assert told == sorted(set(told))
+    assert told[-1] == (len(DATA), len(DATA))
+
+
+def test_it_goes_on_from_what_is_there(web, url) -> None:
+    assert fetch(url, DATA[:1000], size=len(DATA)) == DATA
+    assert web.requests == [("/file", "bytes=1000-")]
+
+
+def test_it_asks_for_nothing_when_all_is_there(web, url) -> None:
+    assert fetch(url, DATA, size=len(DATA)) == DATA
+    assert web.requests == []
+
+
+def test_too_much_from_before_is_thrown_away(web, url) -> None:
+    assert fetch(url, DATA + b"x", size=len(DATA)) == DATA
+    assert web.requests == [("/file", None)]
+
+
+@pytest.mark.parametrize("fault", ["half", "reset", "stall"])
+@pytest.mark.parametrize("known", [True, False])
+@pytest.mark.parametrize("n_bytes", [len(DATA), 1000])
+def test_a_transfer_that_breaks_off_is_resumed(web, url, monkeypatch, fault: str, known: bool, n_bytes: int) -> None:
+    if fault == "stall":
+        monkeypatch.setattr("specs.download.TIMEOUT_S", 0.5)
+    (web.folder / "file").write_bytes(data := DATA[:n_bytes])
+    web.script["/file"] = [getattr(web, fault)]
+    assert fetch(url, size=n_bytes if known else None) == data
+    (_, first), (_, second) = web.requests
+    assert first is None
+    if fault != "reset":  # which may lose what was sent but not read
+        assert second == f"bytes={n_bytes // 2}-"
+
+
+def test_a_server_that_ignores_the_range_sends_it_all_again(web, url) -> None:
+    web.script["/file"] = [web.half, partial(web.give, ranges=False)]
+    assert fetch(url, size=len(DATA)) == DATA
+    assert web.requests[1] == ("/file", f"bytes={len(DATA) // 2}-")
+
+
+def test_a_server_that_sends_another_range_is_not_believed(web, url) -> None:
+    def other_range(handler, data: bytes) -> None:
+        handler.send_response(206)
+        handler.send_header("Content-Range", f"bytes 7-{len(data) - 1}/{len(data)}")
+        handler.end_headers()
+        handler.wfile.write(data[7:])
+
+    web.script["/file"] = [other_range]
+    assert fetch(url, DATA[:1000], size=len(DATA)) == DATA
+    assert web.requests == [("/file", "bytes=1000-"), ("/file", None)]
+
+
+@pytest.mark.parametrize("code", [408, 429, 500, 503])
+def test_a_server_that_is_busy_is_asked_again(web, url, code: int) -> None:
+    web.script["/file"] = [web.status(code)] * (ATTEMPTS - 1)
+    assert fetch(url, size=len(DATA)) == DATA
+
+
+def test_it_gives_up_after_some_tries_that_bring_nothing(web, url) -> None:
+    web.script["/file"] = [web.status(503)] * 9
+    with pytest.raises(TransferError, match=rf"/file: HTTP Error 503.*tried {ATTEMPTS} times"):
+        fetch(url)
+    assert len(web.requests) == ATTEMPTS
+
+
+def test_a_server_that_always_sends_half_of_the_whole_is_given_up(web, url) -> None:
+    web.script["/file"] = [partial(web.give, ranges=False, sent=len(DATA) // 2)] * 9
+    with pytest.raises(TransferError, match=rf"sent {len(DATA) // 2} of {len(DATA)} bytes; tried {ATTEMPTS} times"):
+        fetch(url, size=len(DATA))
+    assert len(web.requests) == ATTEMPTS
+
+
+def test_tries_that_bring_something_are_not_counted(web, url) -> None:
+    web.script["/file"] = [partial(web.give, sent=CHUNK_BYTES)] * (len(DATA) // CHUNK_BYTES - 1)
+    web.script["/file"][1:1] = [web.status(503)] * (ATTEMPTS - 2)
+    assert fetch(url, size=len(DATA)) == DATA
+    assert len(web.requests) > ATTEMPTS
+
+
+def test_a_missing_file_is_not_asked_for_again(web) -> None:
+    with pytest.raises(TransferError, match="/none: HTTP Error 404"):
+        fetch(f"{web.url}/none")
+    assert len(web.requests) == 1
+
+
+@pytest.mark.parametrize("difference", [-1, 1])
+def test_another_length_than_expected_is_refused_before_it_is_read(web, url, difference: int) -> None:
+    with pytest.raises(IntegrityError, match=f"{len(DATA)} bytes, as the server says; it must be"):
+        fetch(url, size=len(DATA) + difference)
+    assert len(web.requests) == 1
+
+
+def test_a_server_that_lies_about_the_length_gets_no_more_room(web, url) -> None:
+    web.script["/file"] = [partial(web.give, length=-1)]
+    with pytest.raises(IntegrityError, match="more than the limit of 1000 bytes"):
+        fetch(url, size=1000)
+    web.script["/file"] = [partial(web.give, ranges=False, length=len(DATA) + 5)] * ATTEMPTS
+    with pytest.raises(TransferError, match=f"sent {len(DATA)} of {len(DATA) + 5} bytes"):
+        fetch(url)
+
+
+def test_a_limit_holds_where_the_size_is_not_known(web, url) -> None:
+    with pytest.raises(IntegrityError, match="more than the limit of 1000"):
+        fetch(url, limit=1000)
+    web.script["/file"] = [partial(web.give, length=-1)]
+    with pytest.raises(IntegrityError, match="more than the limit of 1000"):
+        fetch(url, limit=1000)
+
+
+def test_a_web_page_is_no_file(web, url) -> None:
+    web.script["/file"] = [partial(web.give, kind="text/html; charset=utf-8")]
+    with pytest.raises(IntegrityError, match="sends a web page"):
+        fetch(url)
+
+
+@pytest.mark.parametrize("target", ["file:///etc/hostname", "ftp://127.0.0.1/file", "data:,file", "gopher://a/file"])
+def test_redirection_to_another_scheme_is_not_followed(web, url, target: str) -> None:
+    web.script["/file"] = [web.status(302, Location=target)]
+    with pytest.raises(TransferError, match="/file: HTTP Error 302"):
+        fetch(url)
+
+
+def test_redirection_within_the_scheme_is_followed_and_goes_on_where_it_was(web, url) -> None:
+    web.script["/moved"] = [web.status(302, Location="/file")]
+    assert fetch(f"{web.url}/moved", DATA[:10], size=len(DATA)) == DATA
+    assert web.requests == [("/moved", "bytes=10-"), ("/file", "bytes=10-")]
+
+
+def test_a_secret_goes_to_no_other_host(web, url) -> None:
+    web.script["/moved"] = [web.status(302, Location=url.replace("127.0.0.1", "localhost"))]
+    web.script["/near"] = [web.status(302, Location="/file")]
+    for path, kept in (("moved", False), ("near", True)):
+        web.headers.clear()
+        fetch(f"{web.url}/{path}", headers={"authorization": "Bearer me"})
+        assert [("Authorization" in headers) for headers in web.headers] == [True, kept]
+
+
+@pytest.mark.parametrize("bad", ["no-scheme", "file:///etc/hostname", "http://", "http://[", "http://127.0.0.1:1"])
+def test_a_url_that_cannot_be_is_named(bad: str) -> None:
+    with pytest.raises(TransferError) as caught:
+        fetch(bad)
+    assert str(caught.value).startswith(f"{bad}: ")
+
+
+class Full(io.BytesIO):
+    """A disk with room for a few bytes."""
+
+    name = "full"
+
+    def write(self, data) -> int:
+        if self.tell() > 0:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return super().write(data[:100])
+
+
+def test_a_full_disk_is_told_at_once_and_gets_its_room_back(web, url) -> None:
+    file = Full()
+    with pytest.raises(SnnZooError, match="cannot write full: No space left on device"):
+        download(url, file, size=len(DATA))
+    assert (file.getvalue(), len(web.requests)) == (b"", 1)
+
+
+# --- Files that are whole or not there
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_a_fetched_file_is_alone_in_its_folder(tmp_path, web, url) -> None:
+    target = tmp_path / "new" / "target"
+    assert fetch_whole(target, partial(download, url), check) == target
+    assert target.read_bytes() == DATA
+    assert names(target.parent) == ["target"]
+    fetch_whole(target, partial(download, url), check)
+    assert len(web.requests) == 1
+
+
+def test_a_damaged_file_is_fetched_again(tmp_path, web, url) -> None:
+    (tmp_path / "target").write_bytes(b"damaged")
+    fetch_whole(tmp_path / "target", partial(download, url), check)
+    assert (tmp_path / "target").read_bytes() == DATA
+
+
+def test_what_broke_off_is_kept_and_resumed(tmp_path, web, url) -> None:
+    web.script["/file"] = [web.half, *[web.status(503)] * ATTEMPTS]
+    with pytest.raises(TransferError):
+        fetch_whole(tmp_path / "f" / "target", partial(download, url), check)
+    assert names(tmp_path / "f") == [".target.lock", ".target.part"]
+    web.script.clear()
+    web.requests.clear()
+    fetch_whole(tmp_path / "f" / "target", partial(download, url), check)
+    assert names(tmp_path / "f") == ["target"]
+    assert web.requests == [("/file", f"bytes={len(DATA) // 2}-")]
+
+
+def test_resumed_bytes_of_another_file_cost_one_more_fetch(tmp_path, web, url) -> None:
+    (tmp_path / ".target.part").write_bytes(b"other")
+    fetch_whole(tmp_path / "target", partial(download, url), check)
+    assert (tmp_path / "target").read_bytes() == DATA
+    assert web.requests == [("/file", "bytes=5-"), ("/file", None)]
+
+
+def test_other_bytes_are_refused_and_not_kept(tmp_path, web, url) -> None:
+    (web.folder / "file").write_bytes(DATA[::-1])
+    with pytest.raises(IntegrityError, match="another"):
+        fetch_whole(tmp_path / "f" / "target", partial(download, url), check)
+    assert names(tmp_path / "f") == [".target.lock"]
+    assert len(web.requests) == 1
+
+
+def test_a_place_that_cannot_be_written_is_named_with_the_way_out(tmp_path, url) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(SnnZooError, match=r"cannot write .*file/target: .*ZOO_CACHE_DIR"):
+        fetch_whole(tmp_path / "file" / "target", partial(download, url), check)
+
+
+def test_many_that_want_a_file_fetch_it_once(tmp_path, web, url) -> None:
+    threads = [
+        threading.Thread(target=fetch_whole, args=(tmp_path / "f" / "target", partial(download, url), check))
+        for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(web.requests) == 1
+    assert names(tmp_path / "f") == ["target"]
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from specs.download import download, fetch_whole
+def die(done, total):
+    if done > total // 3:
+        os.kill(os.getpid(), signal.SIGKILL)
+fetch_whole(Path(sys.argv[2]), lambda file: download(sys.argv[1], file, progress=die), lambda path: None)
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_killed_process_leaves_what_the_next_goes_on_with(tmp_path, web, url) -> None:
+    target = tmp_path / "f" / "target"
+    done = subprocess.run([sys.executable, "-c", KILLED, url, target], cwd=ROOT, check=False)
+    assert done.returncode == -9
+    assert not target.exists()
+    left = (tmp_path / "f" / ".target.part").stat().st_size
+    assert 0 < left < len(DATA)
+    fetch_whole(target, partial(download, url), check)
+    assert target.read_bytes() == DATA
+    assert web.requests[1:] == [("/file", f"bytes={left}-")]

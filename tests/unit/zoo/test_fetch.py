@@ -1,0 +1,282 @@
+"""Pulling from folders and from a server on loopback that misbehaves."""
+
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+from converters import read_model
+from specs.errors import IntegrityError, SnnZooError, TransferError
+from zoo.card import ModelFormat
+from zoo.catalog import cached_models, find_model, find_models, model_cache, open_catalogs, packaged_models, search
+from zoo.fetch import pull
+from zoo.publish import publish
+
+ROOT = Path(__file__).parents[3]
+ALL = tuple(ModelFormat)
+
+
+@pytest.fixture(autouse=True)
+def cache(monkeypatch, tmp_path) -> Path:
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def made(web, carded):
+    """A tiny model, in an index on the web server."""
+    made = carded()
+    publish(made.file, made.card_file, str(web.folder))
+    return made
+
+
+def pull_from(url: str, reference: str = "tiny", *, offline: bool = False, **options) -> list[Path]:
+    (found,) = find_models([reference], open_catalogs([url], offline=offline))
+    return pull(found, **options)
+
+
+def path_of(made, suffix: str = ".safetensors") -> str:
+    name, _, revision = made.reference.partition("@")
+    return f"/{name}/{revision}/{name}{suffix}"
+
+
+def files(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if path.is_file() and not path.name.endswith(".lock")}
+
+
+def test_a_pulled_model_lies_below_its_digest(web, made, cache) -> None:
+    (path,) = pull_from(web.url)
+    assert path == cache / "models" / made.sha256 / "tiny.safetensors"
+    assert path.read_bytes() == made.file.read_bytes()
+
+
+def test_a_model_that_is_there_is_not_fetched_again(web, made) -> None:
+    pull_from(web.url)
+    pull_from(web.url)
+    assert web.paths().count(path_of(made)) == web.paths().count(path_of(made, ".yaml")) == 1
+
+
+def test_all_formats_into_a_folder_with_the_card(web, made, tmp_path) -> None:
+    paths = pull_from(web.url, formats=ALL, folder=tmp_path / "out")
+    assert [path.name for path in paths] == ["tiny.safetensors", "tiny.net", "tiny.nir"]
+    assert files(tmp_path / "out") == {*(path.name for path in paths), "tiny.yaml"}
+    first = [path.read_bytes() for path in paths]
+    assert first[0] == made.file.read_bytes()
+    integers = [read_model(path).build().blocks[1].synapse.quantized_weight() for path in paths]
+    assert all((weight == integers[0]).all() for weight in integers)
+    assert [path.read_bytes() for path in pull_from(web.url, formats=ALL, folder=tmp_path / "out")] == first
+
+
+def test_a_format_that_the_index_has_is_not_converted(web, made, tmp_path) -> None:
+    index = json.loads((web.folder / "index.json").read_text())
+    own = b"as the publisher exported it"
+    (web.folder / "tiny.net").write_bytes(own)
+    files = index["models"]["tiny"][0]["files"]
+    files["netx"] = {"path": "tiny.net", "sha256": hashlib.sha256(own).hexdigest(), "bytes": len(own)}
+    (web.folder / "index.json").write_text(json.dumps(index))
+    (path,) = pull_from(web.url, formats=[ModelFormat.NETX])
+    assert path.read_bytes() == own
+    assert set(cached_models().index.get("tiny").files) == {"safetensors", "netx"}
+
+
+def test_nothing_is_overwritten_unless_asked(web, made, tmp_path) -> None:
+    (tmp_path / "tiny.safetensors").write_bytes(b"mine")
+    with pytest.raises(SnnZooError, match=r"tiny.safetensors exists, with other bytes.*--force"):
+        pull_from(web.url, folder=tmp_path)
+    assert (tmp_path / "tiny.safetensors").read_bytes() == b"mine"
+    pull_from(web.url, folder=tmp_path, force=True)
+    assert (tmp_path / "tiny.safetensors").read_bytes() == made.file.read_bytes()
+
+
+@pytest.mark.parametrize("fault", ["half", "reset", "stall"])
+def test_a_transfer_that_breaks_off_is_resumed(web, made, monkeypatch, fault: str) -> None:
+    if fault == "stall":
+        monkeypatch.setattr("specs.download.TIMEOUT_S", 0.5)
+    web.script[path_of(made)] = [getattr(web, fault)]
+    (path,) = pull_from(web.url)
+    assert path.read_bytes() == made.file.read_bytes()
+
+
+def test_other_bytes_are_refused_and_nothing_is_left(web, made, cache) -> None:
+    data = made.file.read_bytes()
+    (web.folder / path_of(made)[1:]).write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(IntegrityError, match=r"/tiny.safetensors: its sha256 is .*; the index says"):
+        pull_from(web.url)
+    assert files(cache) == set()
+
+
+def test_too_much_too_little_and_web_pages_are_refused(web, made, cache) -> None:
+    file = web.folder / path_of(made)[1:]
+    data = file.read_bytes()
+    for other in (data + b"x", data[:-1]):
+        file.write_bytes(other)
+        with pytest.raises(IntegrityError, match=f"{len(other)} bytes, as the server says; it must be {len(data)}"):
+            pull_from(web.url)
+    web.script[path_of(made)] = [partial(web.give, kind="text/html")]
+    with pytest.raises(IntegrityError, match="a web page"):
+        pull_from(web.url)
+    web.script["/index.json"] = [partial(web.give, kind="text/html")]
+    with pytest.raises(IntegrityError, match=r"index.json: the server sends a web page"):
+        pull_from(web.url)
+    assert files(cache) == set()
+
+
+def test_a_damaged_file_of_the_cache_is_fetched_again(web, made) -> None:
+    (path,) = pull_from(web.url)
+    path.write_bytes(b"damaged")
+    assert pull_from(web.url) == [path]
+    assert path.read_bytes() == made.file.read_bytes()
+
+
+def test_offline_takes_what_was_pulled_and_asks_nobody(web, made) -> None:
+    with pytest.raises(SnnZooError, match="no model 'tiny' in cache"):
+        pull_from(web.url, offline=True)
+    (path,) = pull_from(web.url)
+    web.requests.clear()
+    assert pull_from(web.url, offline=True) == pull_from(web.url, made.reference, offline=True) == [path]
+    assert web.requests == []
+
+
+def test_a_cache_that_is_full_of_what_is_needed_need_not_be_written(web, made, monkeypatch) -> None:
+    (path,) = pull_from(web.url)
+    monkeypatch.setattr(Path, "mkdir", None)
+    monkeypatch.setattr(Path, "replace", None)
+    monkeypatch.setattr("filelock.FileLock", None)
+    assert pull_from(web.url) == [path]
+
+
+def test_a_cache_that_cannot_be_written_is_told(web, made, cache) -> None:
+    cache.write_text("a file")
+    with pytest.raises(SnnZooError, match=r"cannot (write|read) .*cache"):
+        pull_from(web.url)
+
+
+def test_pinned_revisions(web, made, carded) -> None:
+    newer = carded(seed=1)
+    publish(newer.file, newer.card_file, str(web.folder))
+    for reference, model in (("tiny", newer), (made.reference, made), (newer.reference, newer)):
+        assert pull_from(web.url, reference)[0].read_bytes() == model.file.read_bytes()
+    with pytest.raises(SnnZooError, match=r"tiny has no revision 'none' in .*; there are "):
+        pull_from(web.url, "tiny@none")
+    cached = cached_models().index
+    assert [f"tiny@{model.revision}" for model in cached.models["tiny"]] == [made.reference, newer.reference]
+
+
+def test_the_first_index_with_the_name_wins(tmp_path, carded, monkeypatch) -> None:
+    models = [carded(seed=seed) for seed in range(3)]
+    other = carded("other", seed=3)
+    for i, model in enumerate(models):
+        publish(model.file, model.card_file, str(tmp_path / f"index{i}"))
+    publish(other.file, other.card_file, str(tmp_path / "index1"))
+    catalogs = open_catalogs([str(tmp_path / "index0"), str(tmp_path / "index1")])
+    assert find_model("tiny", catalogs).catalog is catalogs[0]
+    assert find_model(models[1].reference, catalogs).catalog is catalogs[1]
+    assert find_model("other", catalogs).catalog is catalogs[1]
+    assert find_model(models[2].reference, catalogs) is None
+    assert [found.name for found in search("*", catalogs)] == ["other", "tiny"]
+    assert [found.name for found in search("t?n[xy]", catalogs)] == ["tiny"]
+    assert find_model("mnist-dense", catalogs) is None  # those asked for, and no others
+    monkeypatch.setenv("ZOO_INDEX", f"{tmp_path}/index2 {tmp_path}/index0")
+    catalogs = open_catalogs()
+    assert [catalog.name for catalog in catalogs] == [f"{tmp_path}/index2", f"{tmp_path}/index0", "package"]
+    assert find_model("tiny", catalogs).model.revision == models[2].reference.partition("@")[2]
+
+
+def test_an_index_that_cannot_be_read_is_not_passed_over(tmp_path, web, made) -> None:
+    with pytest.raises(TransferError, match=r"none/index.json"):
+        open_catalogs([f"{web.url}/none", web.url])
+
+
+def test_an_index_through_fsspec(made, web) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    fsspec.filesystem("memory").put(str(web.folder), "/index", recursive=True)
+    (path,) = pull_from("memory://index")
+    assert path.read_bytes() == made.file.read_bytes()
+
+
+# --- Processes
+
+
+PULL = "import sys; from zoo.cli import main; sys.argv[1:] = {}; main()"
+
+
+def start(
+    *arguments: object, prefix: tuple[str, ...] = (), environment: dict[str, str] | None = None
+) -> subprocess.Popen:
+    program = PULL.format([str(argument) for argument in arguments])
+    return subprocess.Popen(
+        [*prefix, sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_ten_processes_download_once(web, made) -> None:
+    processes = [start("pull", "tiny", "--from", web.url) for _ in range(10)]
+    outputs = {process.communicate() for process in processes}
+    assert [process.returncode for process in processes] == [0] * 10
+    assert outputs == {(f"{model_cache()}/{made.sha256}/tiny.safetensors\n", "")}
+    assert web.paths().count(path_of(made)) == web.paths().count(path_of(made, ".yaml")) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+def test_a_killed_pull_is_resumed(web, made, cache) -> None:
+    size = made.file.stat().st_size
+    killed = []
+
+    def half_then_kill(handler, data: bytes) -> None:
+        web.half(handler, data)
+        handler.wfile.flush()
+        part = cache / "models" / made.sha256 / ".tiny.safetensors.part"
+        while not (part.exists() and part.stat().st_size == size // 2):
+            time.sleep(0.01)
+        process.kill()
+        killed.append(process.wait())
+
+    web.script[path_of(made)] = [half_then_kill]
+    process = start("pull", "tiny", "--from", web.url)
+    process.communicate()
+    assert killed == [-9]
+    assert "tiny.safetensors" not in files(cache)
+    (path,) = pull_from(web.url)
+    assert path.read_bytes() == made.file.read_bytes()
+    assert [extent for asked, extent in web.requests if asked == path_of(made)] == [None, f"bytes={size // 2}-"]
+
+
+def no_interface() -> tuple[str, ...]:
+    """A command that runs another where there is no network interface but a loopback that is down."""
+    prefix = ("unshare", "--user", "--map-root-user", "--net")
+    try:
+        subprocess.run([*prefix, "true"], check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        pytest.skip(f"no network namespaces here: {error}")
+    return prefix
+
+
+def test_the_package_s_models_come_without_a_network_in_all_formats(tmp_path) -> None:
+    names = [found.name for found in search("*", [packaged_models()])]
+    formats = [word for format in ALL for word in ("--format", format)]
+    process = start("pull", *names, *formats, "-o", tmp_path / "out", prefix=no_interface())
+    output, errors = process.communicate()
+    assert (process.returncode, errors) == (0, "")
+    paths = [Path(line) for line in output.splitlines()]
+    assert paths == [tmp_path / "out" / f"{n}{s}" for n in names for s in (".safetensors", ".net", ".nir")]
+    assert all(path.stat().st_size > 100_000 for path in paths)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+def test_the_namespace_has_no_network(web) -> None:
+    """So that the test above can fail."""
+    process = start("list", "--from", web.url, prefix=no_interface())
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    assert errors.startswith(f"Error: {web.url}/index.json: ")

@@ -1,0 +1,247 @@
+import base64
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import pytest
+
+from specs.errors import IntegrityError, SnnZooError
+from zoo.card import ModelFormat, dump_card, load_card
+from zoo.publish import publish, read_index
+
+ROOT = Path(__file__).parents[3]
+
+
+def names(folder: Path) -> set[str]:
+    return {path.name for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"}
+
+
+def test_a_folder_becomes_an_index(carded, tmp_path) -> None:
+    made = carded()
+    assert publish(made.file, made.card_file, str(tmp_path / "new" / "index")) == made.reference
+    index = read_index(tmp_path / "new" / "index")
+    model = index.get("tiny")
+    card = load_card(made.card_file)
+    assert (model.revision, model.accuracy, model.data) == (card.revision, card.test.accuracy, card.data.name)
+    for file, original in ((model.files["safetensors"], made.file), (model.card, made.card_file)):
+        assert (tmp_path / "new" / "index" / file.path).read_bytes() == original.read_bytes()
+        file.check(original)
+
+
+def test_publishing_again_changes_nothing(carded, tmp_path) -> None:
+    made = carded()
+    publish(made.file, made.card_file, str(tmp_path / "index"))
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "index").rglob("*")}
+    assert publish(made.file, made.card_file, str(tmp_path / "index")) == made.reference
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "index").rglob("*")} == before
+
+
+def test_models_and_revisions_join_those_there(carded, tmp_path) -> None:
+    for made in (carded(), carded("other"), carded(seed=1)):
+        publish(made.file, made.card_file, str(tmp_path / "index"))
+    assert {name: len(models) for name, models in read_index(tmp_path / "index").models.items()} == {
+        "tiny": 2,
+        "other": 1,
+    }
+
+
+def test_a_card_of_another_file_is_refused(carded, tmp_path) -> None:
+    with pytest.raises(IntegrityError, match=r"card.yaml is the card of another file"):
+        publish(carded(seed=1).file, carded().card_file, str(tmp_path / "index"))
+    assert not (tmp_path / "index").exists()
+
+
+def test_a_card_of_another_spec_is_refused(carded, tmp_path) -> None:
+    made = carded(spec_sha256="0" * 64)
+    with pytest.raises(IntegrityError, match="spec_sha256"):
+        publish(made.file, made.card_file, str(tmp_path / "index"))
+
+
+def test_what_is_no_model_is_refused(carded, tmp_path) -> None:
+    made = carded()
+    made.file.write_bytes(b"no model")
+    with pytest.raises(IntegrityError, match=r"model\.safetensors"):
+        publish(made.file, made.card_file, str(tmp_path / "index"))
+
+
+def test_a_revision_never_changes(carded, tmp_path) -> None:
+    made = carded()
+    publish(made.file, made.card_file, str(tmp_path / "index"))
+    before = (tmp_path / "index" / "index.json").read_bytes()
+    made = carded(description="another card")
+    with pytest.raises(IntegrityError, match=rf"{made.reference} with another .*tiny.yaml; a revision never changes"):
+        publish(made.file, made.card_file, str(tmp_path / "index"))
+    assert (tmp_path / "index" / "index.json").read_bytes() == before
+
+
+def test_other_formats_join_their_safetensors_file(carded, tmp_path) -> None:
+    from converters import read_model, write_model
+    from zoo.card import FileFacts
+    from zoo.index import IndexedFile
+
+    made = carded()
+    netx = write_model(read_model(made.file), tmp_path / "tiny.net")
+    card = load_card(made.card_file)
+    facts = IndexedFile.of(netx, "a")
+    known = {**card.files, ModelFormat.NETX: FileFacts(sha256=facts.sha256, bytes=facts.bytes)}
+    dump_card(card.model_copy(update={"files": known}), made.card_file)
+    index = str(tmp_path / "index")
+    with pytest.raises(SnnZooError, match=f"{made.reference} yet: publish its safetensors file first"):
+        publish(netx, made.card_file, index)
+    publish(made.file, made.card_file, index)
+    publish(netx, made.card_file, index)
+    assert set(read_index(tmp_path / "index").get("tiny").files) == {"safetensors", "netx"}
+
+
+def test_a_folder_that_cannot_be_written_is_told(carded, tmp_path) -> None:
+    (tmp_path / "file").touch()
+    made = carded()
+    with pytest.raises(SnnZooError, match=r"cannot (read|write) .*file"):
+        publish(made.file, made.card_file, str(tmp_path / "file" / "index"))
+
+
+def test_other_indexes_cannot_be_published_to(carded) -> None:
+    made = carded()
+    with pytest.raises(SnnZooError, match="a folder or to hf://"):
+        publish(made.file, made.card_file, "https://example.org/models")
+
+
+def test_several_publish_at_once_and_nothing_is_lost(carded, tmp_path) -> None:
+    models = [carded(f"tiny{i}") for i in range(6)]
+    threads = [threading.Thread(target=publish, args=(m.file, m.card_file, str(tmp_path / "index"))) for m in models]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert set(read_index(tmp_path / "index").models) == {f"tiny{i}" for i in range(6)}
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+steps = int(sys.argv[1])
+replace = Path.replace
+def counted(self, target):
+    global steps
+    if steps == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    steps -= 1
+    return replace(self, target)
+Path.replace = counted
+from zoo import publish
+from zoo.card import ModelFormat
+publish._check_card = lambda *_: ModelFormat.SAFETENSORS  # without loading torch
+publish.publish(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL")
+@pytest.mark.parametrize("renames", [0, 1, 2])
+def test_killed_between_any_two_files_it_leaves_the_old_index(carded, tmp_path, renames: int) -> None:
+    old, new = carded("old"), carded("new")
+    index = tmp_path / "index"
+    publish(old.file, old.card_file, str(index))
+    command = [sys.executable, "-c", KILLED, str(renames), new.file, new.card_file, index]
+    assert subprocess.run(command, cwd=ROOT, check=False).returncode == -signal.SIGKILL
+    assert set(read_index(index).models) == {"old"}
+    publish(new.file, new.card_file, str(index))
+    assert set(read_index(index).models) == {"old", "new"}
+
+
+# --- A hub
+
+
+class Hub:
+    """As much of a hub's API as a commit and a download take."""
+
+    def __init__(self, folder: Path) -> None:
+        self.commits: list[dict] = []
+        self.conflict = False
+        hub = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def log_message(self, format: str, *args: object) -> None:
+                """Keep the test's output clean."""
+
+            def answer(self, document: object, code: int = 200) -> None:
+                body = document if isinstance(document, bytes) else json.dumps(document).encode()
+                self.send_response(code)
+                self.send_header("Content-Type", "application/json")
+                self.send_header("Content-Length", str(len(body)))
+                self.end_headers()
+                self.wfile.write(body)
+
+            def do_GET(self) -> None:
+                if self.path.startswith("/owner/repo/resolve/main/"):
+                    file = folder / self.path.removeprefix("/owner/repo/resolve/main/")
+                    self.answer(file.read_bytes() if file.is_file() else {}, 200 if file.is_file() else 404)
+                else:
+                    siblings = [{"rfilename": str(p.relative_to(folder))} for p in folder.rglob("*") if p.is_file()]
+                    self.answer({"id": "owner/repo", "sha": str(len(hub.commits)) * 40, "siblings": siblings})
+
+            def do_POST(self) -> None:
+                lines = self.rfile.read(int(self.headers["Content-Length"])).splitlines()
+                if self.path.endswith("/preupload/main"):
+                    wanted = json.loads(lines[0])["files"]
+                    files = [{"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in wanted]
+                    self.answer({"files": files})
+                elif hub.conflict:
+                    self.answer({"error": "A commit has happened since"}, 412)
+                else:
+                    header, *operations = [json.loads(line) for line in lines]
+                    hub.commits.append(header["value"] | {"files": [o["value"]["path"] for o in operations]})
+                    for operation in operations:
+                        file = folder / operation["value"]["path"]
+                        file.parent.mkdir(parents=True, exist_ok=True)
+                        file.write_bytes(base64.b64decode(operation["value"]["content"]))
+                    self.answer({"commitUrl": "http://127.0.0.1/owner/repo/commit/1", "commitOid": "1" * 40})
+
+        self.httpd = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.httpd.server_port}"
+        threading.Thread(target=self.httpd.serve_forever, kwargs={"poll_interval": 0.01}).start()
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """huggingface_hub reads its endpoint when it is imported, so it is used in a process of its own."""
+    pytest.importorskip("huggingface_hub")
+    (tmp_path / "hub").mkdir()
+    hub = Hub(tmp_path / "hub")
+    monkeypatch.setenv("HF_ENDPOINT", hub.url)
+    monkeypatch.setenv("HF_TOKEN", "hf_test")
+    monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+    yield hub
+    hub.httpd.shutdown()
+    hub.httpd.server_close()
+
+
+def zoo(*arguments: object) -> subprocess.CompletedProcess:
+    program = f"import sys; from zoo.cli import main; sys.argv[1:] = {[str(a) for a in arguments]}; main()"
+    return subprocess.run([sys.executable, "-c", program], cwd=ROOT, env=os.environ, capture_output=True, text=True)
+
+
+def test_publish_to_a_hub_and_pull_from_it(carded, tmp_path, hub) -> None:
+    made, newer = carded(), carded(seed=1)
+    for model in (made, newer):
+        done = zoo("publish", model.file, model.card_file, "--to", "hf://owner/repo/models")
+        assert (done.stdout, done.returncode) == (f"{model.reference}\n", 0), done.stderr
+    first, second = hub.commits
+    assert first["parentCommit"] == "0" * 40
+    assert second["parentCommit"] == "1" * 40
+    assert all(file.startswith("models/") for file in first["files"])
+    assert len(read_index(tmp_path / "hub" / "models").models["tiny"]) == 2
+    done = zoo("pull", made.reference, "--from", "hf://owner/repo/models")
+    assert done.returncode == 0, done.stderr
+    assert Path(done.stdout.strip()).read_bytes() == made.file.read_bytes()
+    hub.conflict = True
+    shutil.rmtree(tmp_path / "hub" / "models")
+    done = zoo("publish", made.file, made.card_file, "--to", "hf://owner/repo/models")
+    assert done.returncode == 1
+    assert done.stderr.startswith("Error: hf://owner/repo/models: ")

@@ -1,0 +1,88 @@
+import io
+
+import pytest
+
+from specs.errors import IntegrityError, SnnZooError, TransferError
+from zoo.transport import FolderTransport, FsspecTransport, HubTransport, WebTransport, open_transport
+
+
+def fetch(url: str, start: bytes = b"", size: int | None = None) -> bytes:
+    file = io.BytesIO(start)
+    open_transport(url).fetch("models/a.bin", file, size)
+    return file.getvalue()
+
+
+@pytest.fixture
+def folder(web):
+    (web.folder / "models").mkdir()
+    (web.folder / "models" / "a.bin").write_bytes(b"0123456789")
+    return web.folder
+
+
+@pytest.mark.parametrize(
+    "form", ["{folder}", "{folder}/", "file://{folder}", "{web}", "{web}/index.json", "memory://{folder}"]
+)
+@pytest.mark.parametrize("start", [b"", b"0123"])
+def test_each_way_gives_what_is_missing(web, folder, form: str, start: bytes) -> None:
+    url = form.format(folder=folder, web=web.url)
+    if form.startswith("memory"):
+        fsspec = pytest.importorskip("fsspec")
+        fsspec.filesystem("memory").pipe(f"{url}/models/a.bin", b"0123456789")
+    assert fetch(url, start) == b"0123456789"
+    assert fetch(url, start, 10) == b"0123456789"
+    with pytest.raises(IntegrityError, match=r"more than the limit of 9|must be 9"):
+        fetch(url, start, 9)
+
+
+@pytest.mark.parametrize("form", ["{folder}/none", "{web}/none", "memory://none"])
+def test_what_is_not_there_is_named(web, folder, form: str) -> None:
+    if "memory" in form:
+        pytest.importorskip("fsspec")
+    with pytest.raises(TransferError, match=r"none/models/a.bin"):
+        fetch(form.format(folder=folder, web=web.url))
+
+
+def test_http_is_for_this_machine_only() -> None:
+    for host in ("localhost:8", "127.0.0.1", "[::1]:80"):
+        assert isinstance(open_transport(f"http://{host}/x"), WebTransport)
+    for host in ("example.org", "127.0.0.1.example.org", "localhost@example.org", "10.0.0.1"):
+        with pytest.raises(SnnZooError, match="use https"):
+            open_transport(f"http://{host}/x")
+    assert open_transport("https://example.org/x").remote
+
+
+@pytest.mark.parametrize("url", ["https://example.org/x?a=b", "https://example.org/x#a"])
+def test_a_url_with_a_query_is_refused(url: str) -> None:
+    with pytest.raises(SnnZooError, match="neither"):
+        open_transport(url)
+
+
+def test_kinds_of_urls(tmp_path) -> None:
+    pytest.importorskip("fsspec")
+    assert isinstance(open_transport(str(tmp_path)), FolderTransport)
+    assert isinstance(open_transport("memory://x"), FsspecTransport)
+    assert not open_transport(str(tmp_path)).remote
+    assert not open_transport("memory://x").remote
+    with pytest.raises(SnnZooError, match="nosuch://x: Protocol not known"):
+        open_transport("nosuch://x")
+
+
+def test_a_folder_s_name_is_absolute(tmp_path, monkeypatch) -> None:
+    """So that none is called as the package or the cache."""
+    monkeypatch.chdir(tmp_path)
+    assert open_transport("package").url == str(tmp_path / "package")
+
+
+@pytest.mark.parametrize("url", ["hf://", "hf://owner", "hf://owner/", "hf://a/b?c", "hf://a/b@c/d e"])
+def test_a_hub_url_that_cannot_be_is_refused(url: str) -> None:
+    with pytest.raises(SnnZooError, match="hf://OWNER/REPOSITORY"):
+        open_transport(url)
+
+
+def test_a_hub_url_leads_to_its_files() -> None:
+    pytest.importorskip("huggingface_hub")
+    transport = open_transport("hf://owner/repo@v1/models/index.json")
+    assert isinstance(transport, HubTransport)
+    assert transport.address.endswith("/owner/repo/resolve/v1/models")
+    assert open_transport("hf://owner/repo").address.endswith("/owner/repo/resolve/main")
+    assert transport.remote

@@ -1,0 +1,146 @@
+"""What there is: the models of the package, those pulled before, and those of any index; found by name."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from importlib import resources
+from io import BytesIO
+from pathlib import Path
+
+from specs.download import cache_folder
+from specs.errors import SnnZooError
+from specs.io import suggest
+from zoo.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
+from zoo.publish import read_index
+from zoo.transport import FolderTransport, Transport, open_transport
+
+__all__ = [
+    "CACHE",
+    "PACKAGE",
+    "Catalog",
+    "Found",
+    "cached_models",
+    "find_model",
+    "find_models",
+    "local_catalogs",
+    "model_cache",
+    "no_model",
+    "open_catalogs",
+    "packaged_models",
+    "search",
+]
+
+PACKAGE, CACHE = "package", "cache"
+"""Names of the catalogs that are no index of the user's."""
+
+
+@dataclass(frozen=True)
+class Catalog:
+    """An index that was read, and the way to its files.
+
+    `name` is what tables show: `PACKAGE`, `CACHE`, or its URL.
+    """
+
+    name: str
+    transport: Transport
+    index: ZooIndex
+
+
+@dataclass(frozen=True)
+class Found:
+    """A revision of a model, and the catalog that has it."""
+
+    name: str
+    model: IndexedModel
+    catalog: Catalog
+
+
+def packaged_models() -> Catalog:
+    """The models that come with the package."""
+    with resources.as_file(resources.files("zoo")) as folder:
+        return _read_catalog(FolderTransport(Path(folder)), name=PACKAGE)
+
+
+def model_cache(cache_dir: Path | None = None) -> Path:
+    """The folder of pulled models: an index whose files lie below their digests. `cache_dir` as in `cache_folder`."""
+    return cache_folder(cache_dir) / "models"
+
+
+def cached_models(cache_dir: Path | None = None) -> Catalog:
+    """The models that were pulled before; the revision pulled last stands for the name."""
+    folder = model_cache(cache_dir)
+    return Catalog(CACHE, FolderTransport(folder), read_index(folder))
+
+
+def local_catalogs(cache_dir: Path | None = None) -> list[Catalog]:
+    """What is on this machine: the package, then the cache."""
+    return [packaged_models(), cached_models(cache_dir)]
+
+
+def open_catalogs(urls: Sequence[str] = (), *, cache_dir: Path | None = None, offline: bool = False) -> list[Catalog]:
+    """The indexes to search, first the one that goes before the others.
+
+    Args:
+        urls: of indexes; by default those in $ZOO_INDEX, with spaces between them, and then the package.
+        cache_dir: as in `cache_folder`.
+        offline: instead of each index beyond this machine, take what was pulled before.
+
+    Raises:
+        TransferError: an index cannot be read; none is passed over, as another would take its place.
+        IntegrityError: it is no index.
+    """
+    default = not urls
+    transports = [open_transport(url) for url in urls or os.environ.get("ZOO_INDEX", "").split()]
+    catalogs = [
+        cached_models(cache_dir) if offline and transport.remote else _read_catalog(transport)
+        for transport in transports
+    ]
+    return [*catalogs, packaged_models()] if default else catalogs
+
+
+def find_model(reference: str, catalogs: Sequence[Catalog]) -> Found | None:
+    """The model that `NAME` or `NAME@REVISION` means: in the first catalog that has it, of that revision if said."""
+    name, revision = parse_reference(reference)
+    found = ((catalog, catalog.index.get(name, revision)) for catalog in catalogs)
+    return next((Found(name, model, catalog) for catalog, model in found if model), None)
+
+
+def find_models(references: Sequence[str], catalogs: Sequence[Catalog]) -> list[Found]:
+    """The models that the references mean. Raises `SnnZooError` unless all are there."""
+    found = {reference: find_model(reference, catalogs) for reference in references}
+    for reference, model in found.items():
+        if model is None:
+            raise no_model(reference, catalogs)
+    return [model for model in found.values() if model]
+
+
+def no_model(reference: str, catalogs: Sequence[Catalog]) -> SnnZooError:
+    """The error for a model that is in none of the catalogs: what revisions there are, or what name was meant."""
+    name, revision = parse_reference(reference)
+    where = ", ".join(dict.fromkeys(catalog.name for catalog in catalogs))
+    revisions = [model.revision for catalog in catalogs for model in catalog.index.models.get(name, ())]
+    if revisions:
+        return SnnZooError(f"{name} has no revision {revision!r} in {where}; there are {', '.join(revisions)}")
+    names = _names(catalogs)
+    return SnnZooError(
+        f"no model {name!r} in {where}{suggest(name, names) or '; there are ' + (', '.join(names) or 'none')}"
+    )
+
+
+def search(pattern: str, catalogs: Sequence[Catalog]) -> list[Found]:
+    """The models whose names match `pattern`, with `*`, `?` and `[...]`; each once, as `find_model` finds it."""
+    names = [name for name in _names(catalogs) if fnmatchcase(name, pattern)]
+    return [found for name in names if (found := find_model(name, catalogs))]
+
+
+def _names(catalogs: Sequence[Catalog]) -> list[str]:
+    return sorted({name for catalog in catalogs for name in catalog.index.models})
+
+
+def _read_catalog(transport: Transport, *, name: str = "") -> Catalog:
+    raw = BytesIO()
+    transport.fetch(INDEX_NAME, raw)
+    return Catalog(
+        name or transport.url, transport, parse_index(raw.getvalue(), origin=f"{transport.url}/{INDEX_NAME}")
+    )

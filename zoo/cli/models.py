@@ -1,0 +1,160 @@
+"""Commands about the models of indexes: list, pull, publish."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from converters.cli.options import PathArgument, cache_option, percent
+from converters.cli.shared import byte_bar, command, force_option, json_option, print_table
+from zoo.card import ModelFormat
+
+__all__ = ["list_models", "publish_model", "pull"]
+
+
+def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a command `--from` and `--offline`."""
+    command = click.option("--offline", is_flag=True, help="Nothing from other machines but what was pulled before.")(
+        command
+    )
+    return click.option(
+        "--from",
+        "urls",
+        multiple=True,
+        metavar="INDEX",
+        help="A folder, https://, hf:// or any URL of fsspec. May be repeated: the first with the name wins. "
+        "[default: $ZOO_INDEX, then the package]",
+    )(command)
+
+
+@command("list")
+@click.argument("pattern", default="*")
+@_index_options
+@cache_option
+@json_option
+def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: Path | None, as_json: bool) -> None:
+    """List the models whose names match PATTERN, of all indexes, and those that were pulled.
+
+    Accuracy is that of the card, as SNN on the test images of the data.
+
+    Example: zoo list 'mnist-*'
+    """
+    from zoo.catalog import CACHE, PACKAGE, cached_models, no_model, open_catalogs, search
+
+    cached = cached_models(cache_dir)
+    catalogs = [*open_catalogs(urls, cache_dir=cache_dir, offline=offline), cached]
+    rows = []
+    matching = search(pattern, catalogs)
+    if not matching and pattern != "*":
+        raise no_model(pattern, catalogs)
+    for found in matching:
+        local = found.catalog.name == PACKAGE or cached.index.get(found.name, found.model.revision) is not None
+        rows.append({
+            "name": found.name,
+            **found.model.model_dump(mode="json", exclude={"files", "card"}),
+            "formats": sorted(found.model.files),
+            "bytes": found.model.files[ModelFormat.SAFETENSORS].bytes,
+            "sha256": found.model.files[ModelFormat.SAFETENSORS].sha256,
+            "index": found.catalog.name,
+            "pulled": local,
+        })  # fmt: skip
+    if as_json:
+        click.echo(json.dumps({"models": rows}))
+        return
+    print_table(
+        ["name", "revision", "data", "T", "accuracy", "bytes", "index"],
+        [
+            [
+                row["name"],
+                row["revision"],
+                row["data"],
+                str(row["time_steps"]),
+                percent(row["accuracy"]),
+                f"{row['bytes']:,}",
+                row["index"] + (" (pulled)" if row["pulled"] and row["index"] not in (PACKAGE, CACHE) else ""),
+            ]
+            for row in rows
+        ],
+    )
+
+
+@command()
+@click.argument("references", nargs=-1, required=True, metavar="NAME[@REVISION]...")
+@click.option("-o", "--output", "folder", type=PathArgument, help="Also write the files, and the card, there.")
+@click.option(
+    "--format",
+    "formats",
+    multiple=True,
+    type=click.Choice([format.value for format in ModelFormat]),
+    default=[ModelFormat.SAFETENSORS.value],
+    show_default=True,
+    help="May be repeated. What an index does not have, is converted here.",
+)
+@_index_options
+@cache_option
+@force_option
+@json_option
+def pull(
+    references: tuple[str, ...],
+    folder: Path | None,
+    formats: tuple[str, ...],
+    urls: tuple[str, ...],
+    offline: bool,
+    cache_dir: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Fetch models into the cache, their sizes and digests checked; prints the paths, one a model and format.
+
+    A revision is the beginning of the model file's sha256: NAME@REVISION is the same file for ever. Transfers that
+    broke off go on where they ended.
+
+    Example: zoo pull mnist-dense -o models --format safetensors --format netx
+    """
+    from zoo import fetch
+    from zoo.catalog import find_models, open_catalogs
+
+    catalogs = open_catalogs(urls, cache_dir=cache_dir, offline=offline)
+    pulled = []
+    for found in find_models(references, catalogs):
+        with byte_bar(found.name) as progress:
+            paths = fetch.pull(
+                found,
+                formats=[ModelFormat(format) for format in formats],
+                folder=folder,
+                cache_dir=cache_dir,
+                force=force,
+                progress=progress,
+            )
+        pulled.append({
+            "name": found.name,
+            "revision": found.model.revision,
+            "index": found.catalog.name,
+            "paths": dict(zip(dict.fromkeys(formats), map(str, paths), strict=True)),
+        })  # fmt: skip
+        if not as_json:
+            for path in paths:
+                click.echo(path)
+    if as_json:
+        click.echo(json.dumps({"models": pulled}))
+
+
+@command("publish")
+@click.argument("file", type=PathArgument)
+@click.argument("card", type=PathArgument)
+@click.option("--to", "url", required=True, metavar="INDEX", help="A folder, which is made, or hf://OWNER/REPOSITORY.")
+@json_option
+def publish_model(file: Path, card: Path, url: str, as_json: bool) -> None:
+    """Add the model FILE, with its CARD, to an index; prints NAME@REVISION.
+
+    Files come first and index.json last, so readers find the old or the new. What a revision holds never changes. A
+    folder can be pulled from as it is, or from any web server that shows it.
+
+    Example: zoo publish run/model.safetensors run/model.yaml --to /srv/models
+    """
+    from zoo.publish import publish
+
+    reference = publish(file, card, url)
+    click.echo(json.dumps({"published": reference, "index": url}) if as_json else reference)

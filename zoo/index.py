@@ -1,0 +1,171 @@
+"""What an index says: which models there are, in which revisions, and what the bytes of their files must be.
+
+An index is a folder, here or on a server, with `index.json` and the files that it names by relative paths.
+"""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, model_validator
+
+from specs.errors import IntegrityError, SpecError
+from specs.fields import Name, StrictModel, TimeSteps
+from specs.io import document_as
+from zoo.card import Card, FileFacts, ModelFormat, Part, revision_of
+
+__all__ = [
+    "CARD_SUFFIX",
+    "INDEX_NAME",
+    "SUFFIXES",
+    "IndexedFile",
+    "IndexedModel",
+    "ZooIndex",
+    "dump_index",
+    "parse_index",
+    "parse_reference",
+]
+
+INDEX_VERSION: Final = 1
+INDEX_NAME = "index.json"
+SUFFIXES = {ModelFormat.SAFETENSORS: ".safetensors", ModelFormat.NETX: ".net", ModelFormat.NIR: ".nir"}
+CARD_SUFFIX = ".yaml"
+
+SEGMENT = "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
+RelativePath = Annotated[
+    str,
+    Field(pattern=rf"^{SEGMENT}(/{SEGMENT}){{0,7}}$", description="below the index; no part begins with a dot"),
+]
+LINE_LENGTH = 1000
+Line = Annotated[
+    str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$", max_length=LINE_LENGTH, description="printable, on one line")
+]
+
+
+class IndexedFile(FileFacts):
+    """A file of an index: where it lies, and what its bytes must be."""
+
+    path: RelativePath
+
+    @classmethod
+    def of(cls, file: Path, path: str) -> "IndexedFile":
+        """The facts of `file`, as it lies at `path` in an index."""
+        return cls(path=path, sha256=_sha256(file), bytes=file.stat().st_size)
+
+    def check(self, file: Path, *, what: str = "") -> None:
+        """Raise `IntegrityError` unless `file` has this size and digest; `what` stands for it in the message."""
+        what = what or str(file)
+        if (size := file.stat().st_size) != self.bytes:
+            raise IntegrityError(f"{what}: {size} bytes; the index says {self.bytes}")
+        if (found := _sha256(file)) != self.sha256:
+            raise IntegrityError(f"{what}: its sha256 is {found}; the index says {self.sha256}")
+
+
+class IndexedModel(StrictModel):
+    """A revision of a model: its files by format, its card, and what a list shows of that."""
+
+    revision: Annotated[str, Field(max_length=64)]
+    description: Line
+    licence: Line
+    time_steps: TimeSteps
+    data: Line
+    accuracy: Part
+    files: dict[Name, IndexedFile]
+    card: IndexedFile
+
+    @classmethod
+    def of(cls, card: Card, files: dict[str, IndexedFile], card_file: IndexedFile) -> "IndexedModel":
+        """What an index says of a model with this card."""
+        return cls(
+            revision=card.revision,
+            description=_line(card.description),
+            licence=_line(card.licence),
+            time_steps=card.time_steps,
+            data=_line(card.data.name),
+            accuracy=card.test.accuracy,
+            files=files,
+            card=card_file,
+        )
+
+    @model_validator(mode="after")
+    def _check(self) -> "IndexedModel":
+        if ModelFormat.SAFETENSORS not in self.files:
+            raise ValueError("files has no safetensors, from which all other formats are made")
+        own = revision_of(self.files[ModelFormat.SAFETENSORS].sha256)
+        if self.revision != own:
+            raise ValueError(f"revision {self.revision} is not {own}, as the sha256 of its safetensors file begins")
+        return self
+
+
+class ZooIndex(StrictModel):
+    """Models by name, each with its revisions, the newest last."""
+
+    schema_version: Literal[1]
+    models: dict[Name, Annotated[tuple[IndexedModel, ...], Field(min_length=1)]]
+
+    @classmethod
+    def empty(cls) -> "ZooIndex":
+        """An index without models."""
+        return cls(schema_version=INDEX_VERSION, models={})
+
+    def get(self, name: str, revision: str | None = None) -> IndexedModel | None:
+        """The revision of a model, by default the newest; None if it is not here."""
+        revisions = self.models.get(name, ())
+        return next((model for model in reversed(revisions) if revision in (None, model.revision)), None)
+
+    def adding(self, name: str, model: IndexedModel) -> "ZooIndex":
+        """The index with `model` as the newest revision of `name`, instead of what has that revision."""
+        others = tuple(other for other in self.models.get(name, ()) if other.revision != model.revision)
+        return ZooIndex(schema_version=INDEX_VERSION, models={**self.models, name: (*others, model)})
+
+
+def parse_index(raw: bytes, *, origin: str) -> ZooIndex:
+    """Read index.json; `origin` stands in messages. Raises `IntegrityError` with every problem found."""
+    try:
+        document = json.loads(raw, object_pairs_hook=_unique)
+    except (ValueError, RecursionError) as error:
+        what = "a web page" if raw.lstrip()[:1] == b"<" else f"no JSON: {error}"
+        raise IntegrityError(f"{origin}: not an index but {what}") from None
+    if isinstance(document, dict) and document.get("schema_version", INDEX_VERSION) != INDEX_VERSION:
+        raise IntegrityError(
+            f"{origin}: schema_version {str(document['schema_version'])[:20]!r}; this snnzoo reads {INDEX_VERSION}"
+        )
+    try:
+        return document_as(document, ZooIndex, origin=origin)
+    except SpecError as error:
+        raise IntegrityError(str(error)) from None
+
+
+def dump_index(index: ZooIndex) -> bytes:
+    """As JSON, models by name; the same index gives the same bytes."""
+    document = index.model_dump(mode="json")
+    document["models"] = dict(sorted(document["models"].items()))
+    return (json.dumps(document, indent=1) + "\n").encode()
+
+
+def parse_reference(reference: str) -> tuple[str, str | None]:
+    """Name and revision of `NAME` or `NAME@REVISION`.
+
+    >>> parse_reference("mnist-dense@0123456789ab")
+    ('mnist-dense', '0123456789ab')
+    """
+    name, at, revision = reference.partition("@")
+    return name, revision if at else None
+
+
+def _line(text: str) -> str:
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:LINE_LENGTH]
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    document = dict(pairs)
+    if len(document) < len(pairs):
+        keys = [key for key, _ in pairs]
+        raise ValueError(f"{max(keys, key=keys.count)!r:.80} is given twice")
+    return document
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

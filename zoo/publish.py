@@ -1,0 +1,146 @@
+"""Adding models to an index, in a folder or on a hub: files first, index.json last; what is there never changes."""
+
+import shutil
+from collections.abc import Callable, Mapping
+from io import BytesIO
+from pathlib import Path
+
+from specs.errors import IntegrityError, SnnZooError, TransferError
+from specs.whole_file import whole_file, write_whole
+from zoo.card import Card, ModelFormat, load_card, spec_digest
+from zoo.index import CARD_SUFFIX, INDEX_NAME, SUFFIXES, IndexedFile, IndexedModel, ZooIndex, dump_index, parse_index
+from zoo.transport import FolderTransport, HubTransport, open_transport
+
+__all__ = ["publish", "read_index", "update_index"]
+
+Change = Callable[[ZooIndex], ZooIndex]
+
+
+def publish(file: Path, card_file: Path, url: str) -> str:
+    """Add a model file to an index; `NAME@REVISION`. What is there already, is left.
+
+    Args:
+        file: as its card describes it. The safetensors file of a revision comes first.
+        card_file: its card.
+        url: a folder, or `hf://`.
+
+    Raises:
+        SpecError: the card cannot be read.
+        IntegrityError: the card is of another file, or the index has other bytes for this revision.
+        SnnZooError: the index cannot be written.
+    """
+    card = load_card(card_file)
+    format = _check_card(file, card_file, card)
+    place = f"{card.name}/{card.revision}/{card.name}"
+    facts = IndexedFile.of(file, f"{place}{SUFFIXES[format]}")
+    card_facts = IndexedFile.of(card_file, f"{place}{CARD_SUFFIX}")
+    sources = {facts.path: file, card_facts.path: card_file}
+
+    def change(index: ZooIndex) -> ZooIndex:
+        return _adding(index, card, format, facts, card_facts, url)
+
+    match transport := open_transport(url):
+        case FolderTransport():
+            update_index(transport.folder, change, sources)
+        case HubTransport():
+            _update_hub(transport, change, sources, f"Add {card.name}@{card.revision}")
+        case _:
+            raise SnnZooError(f"{url}: models are published to a folder or to hf://")
+    return f"{card.name}@{card.revision}"
+
+
+def read_index(folder: Path) -> ZooIndex:
+    """The index in a folder, empty if there is none. Raises `IntegrityError` if it is no index."""
+    path = folder / INDEX_NAME
+    try:
+        return parse_index(path.read_bytes(), origin=str(path))
+    except FileNotFoundError:
+        return ZooIndex.empty()
+    except OSError as error:
+        raise SnnZooError(f"cannot read {path}: {error.strerror or error}") from None
+
+
+def update_index(folder: Path, change: Change, files: Mapping[str, Path] | None = None) -> None:
+    """Bring `files` to their paths in a folder, then change its index; one process at a time.
+
+    Raises:
+        SnnZooError: it cannot be written, or whatever `change` raises.
+    """
+    from filelock import FileLock
+
+    if change(index := read_index(folder)) == index:
+        return
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / f".{INDEX_NAME}.lock"):
+            changed = change(read_index(folder))
+            for path, source in (files or {}).items():
+                with source.open("rb") as opened, whole_file(folder / path) as file:
+                    shutil.copyfileobj(opened, file)
+            write_whole(folder / INDEX_NAME, dump_index(changed))
+    except OSError as error:
+        raise SnnZooError(f"cannot write the index in {folder}: {error.strerror or error}") from error
+
+
+def _update_hub(transport: HubTransport, change: Change, files: Mapping[str, Path], message: str) -> None:
+    """One commit with all, on top of the one that was read, so that nobody's work is lost."""
+    from huggingface_hub import CommitOperationAdd, HfApi
+
+    prefix = f"{transport.folder}/" if transport.folder else ""
+    api = HfApi()
+    try:
+        repository = api.model_info(transport.repository, revision=transport.revision)
+        index = ZooIndex.empty()
+        if any(file.rfilename == f"{prefix}{INDEX_NAME}" for file in repository.siblings or ()):
+            raw = BytesIO()
+            transport.fetch(INDEX_NAME, raw)
+            index = parse_index(raw.getvalue(), origin=f"{transport.url}/{INDEX_NAME}")
+        if (changed := change(index)) == index:
+            return
+        contents = {**{path: source.read_bytes() for path, source in files.items()}, INDEX_NAME: dump_index(changed)}
+        api.create_commit(
+            transport.repository,
+            [CommitOperationAdd(f"{prefix}{path}", content) for path, content in contents.items()],
+            commit_message=message,
+            revision=transport.revision,
+            parent_commit=repository.sha,
+        )
+    except SnnZooError:
+        raise
+    except Exception as error:  # of the library, of what it uses for http, of its checks
+        raise TransferError(f"{transport.url}: {type(error).__name__}: {error}") from error
+
+
+def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
+    """The format of `file`, which the card must know by its digest, and must tell the spec of."""
+    from converters.formats import read_model
+
+    spec = read_model(file).spec
+    found = IndexedFile.of(file, file.name)
+    known = {facts.sha256: format for format, facts in card.files.items() if facts.bytes == found.bytes}
+    if (format := known.get(found.sha256)) is None:
+        raise IntegrityError(f"{card_file} is the card of another file: it does not know the sha256 of {file}, "
+                             f"{found.sha256}; measure a card of this file")  # fmt: skip
+    if format is ModelFormat.SAFETENSORS and spec_digest(spec) != card.spec_sha256:
+        raise IntegrityError(
+            f"{card_file}: spec_sha256 is {card.spec_sha256}, of the spec in {file} {spec_digest(spec)}"
+        )
+    return format
+
+
+def _adding(
+    index: ZooIndex, card: Card, format: ModelFormat, file: IndexedFile, card_file: IndexedFile, url: str
+) -> ZooIndex:
+    known = index.get(card.name, card.revision)
+    if known is None:
+        if format is not ModelFormat.SAFETENSORS:
+            raise SnnZooError(f"{url} has no {card.name}@{card.revision} yet: publish its safetensors file first")
+        return index.adding(card.name, IndexedModel.of(card, {format.value: file}, card_file))
+    for ours, theirs in ((file, known.files.get(format)), (card_file, known.card)):
+        if theirs is not None and ours != theirs:
+            raise IntegrityError(
+                f"{url} has {card.name}@{card.revision} with another {theirs.path}; a revision never changes"
+            )
+    if format in known.files:
+        return index
+    return index.adding(card.name, known.model_copy(update={"files": {**known.files, format.value: file}}))
