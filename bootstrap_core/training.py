@@ -221,9 +221,9 @@ class Trainer:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`; the recipe may differ in its number of epochs only."""
+        """Go on from a `state_dict`; the recipe may differ in its numbers of epochs only."""
         ours, theirs = (dict(recipe) for recipe in (self.recipe, TrainingSpec.model_validate(state["recipe"])))
-        changed = sorted(key for key in ours if key != "epochs" and ours[key] != theirs[key])
+        changed = sorted(key for key in ours if key not in {"epochs", "snn_epochs"} and ours[key] != theirs[key])
         if changed:
             raise SnnZooError(f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)})")
         self.network.load_state_dict(state["network"])
