@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from bootstrap_core.build import build_network
@@ -31,7 +32,10 @@ from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from specs.whole_file import write_whole
 
-__all__ = ["TrainingRun"]
+__all__ = ["TrainingRun", "read_metrics"]
+
+METRICS = "metrics.jsonl"
+_Line = TypeAdapter(EpochReport)
 
 
 class TrainingRun:
@@ -95,7 +99,7 @@ class TrainingRun:
         if report.best:
             write_model(Model.of(self.network, self._card(report)), self.model_path)
         self._save_checkpoint()
-        write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.reports).encode())
+        write_whole(self.folder / METRICS, "".join(json.dumps(r) + "\n" for r in self.reports).encode())
         return report
 
     @property
@@ -155,6 +159,29 @@ class TrainingRun:
         if spec != self._identity():
             raise SnnZooError(f"{path} is of another spec; resume with the spec.yaml beside it")
         self.trainer.load_state_dict(state)
+
+
+def read_metrics(folder: Path) -> list[EpochReport]:
+    """The reports of the epochs of the run in `folder`, in order; none if there was none.
+
+    Raises:
+        IntegrityError: its metrics are not what `TrainingRun` writes; names file and line.
+    """
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    reports = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            reports.append(_Line.validate_json(line))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise IntegrityError(
+                f"{path}:{number}: {where}{': ' if where else ''}{problem['msg']}; this is no metrics file of "
+                "zoo train: move it away from beside the model"
+            ) from None
+    return reports
 
 
 def _score_card(dataset: Dataset, score: Evaluation) -> dict[str, Any]:

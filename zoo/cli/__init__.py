@@ -12,6 +12,7 @@ from converters.cli.shared import CONTEXT_SETTINGS
 from specs.errors import SnnZooError
 from zoo.cli.data import data
 from zoo.cli.describe import build, check, schema
+from zoo.cli.gallery import gallery
 from zoo.cli.score import evaluate_model, predict
 from zoo.cli.show import show, verify
 from zoo.cli.train import demo, train
@@ -55,7 +56,21 @@ def _show_platform() -> None:
     click.echo(f"kernels: {describe()}")
 
 
-for member in (demo, check, schema, build, train, evaluate_model, predict, show, verify, data, convert, migrate):
+for member in (
+    demo,
+    check,
+    schema,
+    build,
+    train,
+    evaluate_model,
+    predict,
+    show,
+    gallery,
+    verify,
+    data,
+    convert,
+    migrate,
+):
     zoo.add_command(member)
 
 

@@ -11,7 +11,7 @@ import click
 
 from converters.cli.options import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
-from zoo.cli.shared import read_and_say
+from zoo.cli.shared import read_and_say, say_fresh, trained_on
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
@@ -55,7 +55,7 @@ def evaluate_model(
         raise click.UsageError("the integer engine runs spikes on the CPU: no --mode ann, no --device cuda")
     model, trained = read_and_say(source)
     use_threads(threads)
-    dataset = places.load(data or _trained_on(model.card, model.spec))
+    dataset = places.load(data or trained_on(model.card, model.spec))
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
     network = model.build().to(resolve_device(device))
     runnable = IntegerNetwork(network) if engine == "integer" else network
@@ -66,8 +66,7 @@ def evaluate_model(
     if as_json:
         click.echo(json.dumps(_scores_as_json(source, model.card, dataset, engine, scores)))
         return
-    if not trained:
-        click.echo("note: fresh weights, never trained", err=True)
+    say_fresh(trained)
     say_sample(dataset)
     _print_scores(model.spec, scores, engine)
 
@@ -103,11 +102,6 @@ def predict(
         ["image", "class", "probability"],
         [[str(p.path), str(p.label), percent(p.scores[p.label])] for p in predictions],
     )
-
-
-def _trained_on(card: Any, spec: "NetworkSpec") -> str:
-    recipe = spec.training.data if spec.training else "mnist"
-    return str(card.get("training", {}).get("data", recipe))
 
 
 def _parse_steps(text: str) -> list[int | None]:

@@ -1,6 +1,9 @@
 """What commands about models share."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
 
 from converters.cli.shared import print_table, say_notes
 from specs.summary import summarize
@@ -9,7 +12,7 @@ if TYPE_CHECKING:
     from converters.model import Model
     from specs.network import NetworkSpec
 
-__all__ = ["print_layers", "read_and_say"]
+__all__ = ["print_layers", "read_and_say", "say_fresh", "trained_on"]
 
 
 def print_layers(network: "NetworkSpec") -> None:
@@ -43,3 +46,15 @@ def read_and_say(source: str) -> "tuple[Model, bool]":
     model, trained = read_source(source)
     say_notes(model)
     return model, trained
+
+
+def say_fresh(trained: bool) -> None:
+    """Say so on stderr if nobody trained the weights."""
+    if not trained:
+        click.echo("note: fresh weights, never trained", err=True)
+
+
+def trained_on(card: Mapping[str, Any], spec: "NetworkSpec") -> str:
+    """The dataset of the card, or of the spec's recipe; mnist where neither tells."""
+    recipe = spec.training.data if spec.training else "mnist"
+    return str(card.get("training", {}).get("data", recipe))

@@ -2,13 +2,15 @@
 
 import json
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from converters.cli.options import PathArgument
-from converters.cli.shared import command, json_option, print_table
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
 from zoo.cli.shared import print_layers, read_and_say
 
 if TYPE_CHECKING:
@@ -21,17 +23,24 @@ __all__ = ["show", "verify"]
 @command()
 @click.argument("source")
 @click.option("--diff", "other", help="Another model: tell where its layers differ, in the integers of the hardware.")
+@click.option("--graph", type=PathArgument, help="Draw the network into FILE.svg or FILE.html.")
+@force_option
 @json_option
-def show(source: str, other: str | None, as_json: bool) -> None:
+def show(source: str, other: str | None, graph: Path | None, force: bool, as_json: bool) -> None:
     """Show a model file, or a spec: its layers, how it was trained, what it scores.
 
-    Of a netx file: the integers that it holds, whatever its neurons are.
+    Of a netx file: the integers that it holds, whatever its neurons are. A drawing has the integers of any network,
+    and histograms of its weights.
 
-    Example: zoo show run/model.safetensors
+    Example: zoo show run/model.safetensors --graph network.svg
     """
     from zoo.sources import is_netx, layers_of
 
-    if other is not None:
+    if graph is not None:
+        if other is not None:
+            raise click.UsageError("--graph draws one network, --diff compares two: use one at a time")
+        _draw(source, graph, force, as_json)
+    elif other is not None:
         _show_difference(layers_of(source), layers_of(other), as_json)
     elif is_netx(source):
         _show_netx(layers_of(source), as_json)
@@ -64,21 +73,36 @@ def verify(source: str, against: Path | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+def _draw(source: str, path: Path, force: bool, as_json: bool) -> None:
+    from converters.report.graph import graph_of_model, graph_of_netx, graph_page, graph_svg
+    from specs.whole_file import write_whole
+    from zoo.sources import is_netx, layers_of
+
+    if path.suffix not in {".svg", ".html"}:
+        raise click.UsageError(f"--graph takes FILE.svg or FILE.html; this is {str(path)!r}")
+    refuse_existing(path, force)
+    if is_netx(source):
+        graph = graph_of_netx(layers_of(source), Path(source).name)
+    else:
+        model, trained = read_and_say(source)
+        graph = graph_of_model(model, trained=trained)
+    drawn = graph_svg(graph) if path.suffix == ".svg" else graph_page(graph)
+    write_whole(path, drawn.encode())
+    click.echo(json.dumps({"model": source, "output": str(path)}) if as_json else path)
+
+
 def _show_model(model: "Model", as_json: bool) -> None:
+    from converters.report.card import card_rows
+
     if as_json:
         click.echo(json.dumps({"spec": model.spec.model_dump(mode="json"), "card": model.card}))
         return
     click.echo(f"{model.spec.name}: {model.spec.description}".rstrip(": "))
     print_layers(model.spec)
-    for topic, facts in model.card.items():
+    for topic, facts in groupby(card_rows(model.card), key=itemgetter(0)):
         click.echo(f"\n{topic}")
-        for key, value in facts.items():
-            shown = value
-            if key == "epoch" and value is not None:
-                shown = f"{value + 1} (of {facts['epochs']})"
-            elif isinstance(value, dict):
-                shown = ", ".join(f"{name} {fact}" for name, fact in value.items() if fact is not None)
-            click.echo(f"  {key}: {shown}")
+        for _, key, value in facts:
+            click.echo(f"  {key}: {value}")
 
 
 def _show_netx(file: "NetxFile", as_json: bool) -> None:
