@@ -12,7 +12,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types bench bench-accuracy bench-convert bench-scaling bench-migrate profile check-engines check-migrate check-netx check-nir check-onnx train docs clean
+.PHONY: help install demo test lint format types bench bench-accuracy bench-convert bench-scaling bench-migrate profile check-engines check-migrate check-netx check-nir check-onnx train notebook docs docs-api clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -95,6 +95,18 @@ check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHO
 
 check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make check-onnx ONNX_FOLDER=... DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_onnx.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)")
+
+$(BIN)/.docs: $(BIN)/.installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
+notebook: $(BIN)/.docs  ## Run the notebook of the bootstrap tutorial, a minute or two, into demo/bootstrap_mnist.ipynb
+	mkdir -p demo
+	cp tests/notebooks/bootstrap_mnist.ipynb demo/
+	$(BIN)/jupyter-execute --inplace demo/bootstrap_mnist.ipynb
+
+docs-api: $(BIN)/.docs  ## Write the API reference, from the docstrings, into demo/api
+	$(BIN)/python tests/make_api_reference.py demo/api
 
 docs: install  ## Write the tables of the README from what was measured
 	$(BIN)/python tests/make_readme_tables.py

@@ -10,6 +10,7 @@ from converters.cli.convert import convert
 from converters.cli.migrate import migrate
 from converters.cli.shared import CONTEXT_SETTINGS
 from specs.errors import SnnZooError
+from zoo.cli.completion import completion
 from zoo.cli.data import data
 from zoo.cli.describe import build, check, schema
 from zoo.cli.gallery import gallery
@@ -68,6 +69,7 @@ for member in (
     gallery,
     verify,
     data,
+    completion,
     convert,
     migrate,
 ):
