@@ -12,7 +12,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate profile check-engines check-migrate check-netx check-nir check-onnx check-kills train docs clean
+.PHONY: help install demo test lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate profile check-engines check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -98,11 +98,23 @@ check-netx: install  ## Export the packaged models, run them in Lava, compare ev
 check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHON=(sinabs, norse) SNNTORCH_PYTHON=...
 	$(BIN)/python tests/benchmarks/check_nir.py --peer-python "$(PEER_PYTHON)" --snntorch-python "$(SNNTORCH_PYTHON)"
 
-check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make check-onnx check-kills ONNX_FOLDER=... DATA_DIR=...
+check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make check-onnx ONNX_FOLDER=... DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_onnx.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)")
 
 check-kills: install  ## Kill zoo pull and zoo publish at random moments, 100 times each
 	$(BIN)/python tests/benchmarks/check_kills.py
+
+$(BIN)/.docs: $(BIN)/.installed
+	$(BIN)/pip install --quiet --editable '.[docs]'
+	touch $@
+
+notebook: $(BIN)/.docs  ## Run the notebook of the bootstrap tutorial, a minute or two, into demo/bootstrap_mnist.ipynb
+	mkdir -p demo
+	cp tests/notebooks/bootstrap_mnist.ipynb demo/
+	$(BIN)/jupyter-execute --inplace demo/bootstrap_mnist.ipynb
+
+docs-api: $(BIN)/.docs  ## Write the API reference, from the docstrings, into demo/api
+	$(BIN)/python tests/make_api_reference.py demo/api
 
 docs: install  ## Write the tables of the README and the index of the package from what was measured
 	$(BIN)/python tests/make_package_index.py

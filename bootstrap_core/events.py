@@ -17,7 +17,7 @@ import torch
 from specs.errors import SnnZooError
 from specs.whole_file import write_whole
 
-__all__ = ["Events", "animate", "to_events", "to_tensor"]
+__all__ = ["Events", "animate", "film", "to_events", "to_tensor"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -176,6 +176,23 @@ def animate(
         buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=False
     )
     return write_whole(path, buffer.getvalue())
+
+
+def film(spikes: torch.Tensor) -> torch.Tensor:
+    """The spikes of one sample as pictures, a frame for each time step, drawn as `animate` does.
+
+    Args:
+        spikes: `[T, C]` or `[T, C, H, W]`.
+
+    Returns:
+        RGB, uint8 `[T, height, width, 3]`.
+
+    Raises:
+        SnnZooError: the shape does not fit, or a payload is not finite.
+    """
+    frames = _add_time_line(_enlarge(_lay_out(_colours(spikes), width=None, height=None)))
+    colours = np.array(_palette(), np.uint8).reshape(-1, 3)
+    return torch.from_numpy(colours[frames])
 
 
 _Pixels = npt.NDArray[np.uint8]

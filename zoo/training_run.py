@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from bootstrap_core.build import build_network
@@ -34,7 +35,10 @@ from specs.whole_file import write_whole
 from zoo.card import Versions
 from zoo.sources import read_source
 
-__all__ = ["TrainingRun"]
+__all__ = ["TrainingRun", "read_metrics"]
+
+METRICS = "metrics.jsonl"
+_Line = TypeAdapter(EpochReport)
 
 
 class TrainingRun:
@@ -101,7 +105,7 @@ class TrainingRun:
         if report.best:
             write_model(Model.of(self.network, self._card(report)), self.model_path)
         self._save_checkpoint()
-        write_whole(self.folder / "metrics.jsonl", "".join(json.dumps(r) + "\n" for r in self.reports).encode())
+        write_whole(self.folder / METRICS, "".join(json.dumps(r) + "\n" for r in self.reports).encode())
         return report
 
     @property
@@ -173,6 +177,29 @@ def _teacher(source: str, device: str) -> Teacher:
     if not network.fitted:
         raise SnnZooError(f"training.teacher {source!r} has no fitted activations, so it cannot answer as ANN")
     return partial(network, mode=Mode.ANN)
+
+
+def read_metrics(folder: Path) -> list[EpochReport]:
+    """The reports of the epochs of the run in `folder`, in order; none if there was none.
+
+    Raises:
+        IntegrityError: its metrics are not what `TrainingRun` writes; names file and line.
+    """
+    path = folder / METRICS
+    if not path.exists():
+        return []
+    reports = []
+    for number, line in enumerate(path.read_bytes().splitlines(), 1):
+        try:
+            reports.append(_Line.validate_json(line))
+        except ValidationError as error:
+            problem = error.errors()[0]
+            where = ".".join(map(str, problem["loc"]))
+            raise IntegrityError(
+                f"{path}:{number}: {where}{': ' if where else ''}{problem['msg']}; this is no metrics file of "
+                "zoo train: move it away from beside the model"
+            ) from None
+    return reports
 
 
 def _score_card(dataset: Dataset, score: Evaluation) -> dict[str, Any]:

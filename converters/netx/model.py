@@ -27,7 +27,7 @@ from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.neuron import LearnDecays, Reset
 
-__all__ = ["netx_of", "read_netx", "write_netx"]
+__all__ = ["layer_of_block", "netx_of", "read_netx", "write_netx"]
 
 
 def write_netx(network: Network, path: Path) -> Path:
@@ -47,7 +47,7 @@ def netx_of(network: Network) -> NetxFile:
     """The network as netx layers; see `write_netx`."""
     _refuse(network)
     shapes = (network.spec.input.shape, *network.spec.shapes)
-    layers = (_layer(block, *shapes[i : i + 2]) for i, block in enumerate(network.blocks))
+    layers = (layer_of_block(block, *shapes[i : i + 2]) for i, block in enumerate(network.blocks))
     return NetxFile(
         layers=tuple(layer for layer in layers if layer is not None),
         time_steps=network.spec.time_steps,
@@ -72,8 +72,15 @@ def _refuse(network: Network) -> None:
         raise UnsupportedError("netx cannot express " + "; ".join(problems))
 
 
-def _layer(block: torch.nn.Module, before: Shape, after: Shape) -> NetxLayer | None:
-    """The block as a layer; None for graded input, which is injected, and for flattening what is flat."""
+@torch.no_grad()
+def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxLayer | None:
+    """The block as a layer, but for skips; None for graded input, which is injected, and for flattening what is flat.
+
+    Args:
+        block: of a network.
+        before: shape of its input.
+        after: shape of its output.
+    """
     match block:
         case InputBlock():
             weight, offset = quantize_weight(block.weight), quantize_weight(block.bias)

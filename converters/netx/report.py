@@ -14,12 +14,16 @@ from specs.fields import VTH_MANT_MAX
 
 __all__ = [
     "LayerDifference",
+    "decay_text",
     "describe_layer",
     "differences",
+    "geometry_text",
+    "histogram",
     "layer_header",
     "layer_row",
     "neuron_header",
     "neuron_rows",
+    "threshold_text",
 ]
 
 BARS = " ▁▂▃▄▅▆▇█"
@@ -77,7 +81,7 @@ def _numbers(mants: IntArray) -> dict[str, Any]:
         "max": int(values[-1]),
         "zeros": int(counts[values == 0].sum()),
         "levels": len(values),
-        "histogram": _histogram(mants).tolist(),
+        "histogram": histogram(mants).tolist(),
     }
 
 
@@ -92,7 +96,7 @@ def layer_row(index: int, layer: NetxLayer) -> list[str]:
     return [
         f"{index} {layer.kind}",
         "x".join(map(str, layer.shape)),
-        _geometry(layer),
+        geometry_text(layer),
         *(["", "", "", ""] if weight is None else _weight_cells(weight)),
         "" if bias is None else f"{bias.min()}..{bias.max()}",
     ]
@@ -109,7 +113,7 @@ def neuron_rows(file: NetxFile) -> list[list[str]]:
     for i, layer in enumerate(file.layers):
         if layer.neuron is not None:
             neuron = layer.neuron
-            key = _threshold(neuron), _decay(neuron.current_decay), _decay(neuron.voltage_decay)
+            key = threshold_text(neuron), decay_text(neuron.current_decay), decay_text(neuron.voltage_decay)
             layers_with.setdefault(key, []).append(str(i))
     return [[", ".join(layers), *key] for key, layers in layers_with.items()]
 
@@ -118,7 +122,8 @@ def _weight_cells(weight: IntArray) -> list[str]:
     return [f"{weight.size:,}", f"{weight.min()}..{weight.max()}", str(len(np.unique(weight))), _sparkline(weight)]
 
 
-def _geometry(layer: NetxLayer) -> str:
+def geometry_text(layer: NetxLayer) -> str:
+    """Kernel of a convolution, then stride, padding, dilation and groups where they are not the usual; else empty."""
     if layer.geometry is None:
         return ""
     geometry = layer.geometry
@@ -132,11 +137,13 @@ def _geometry(layer: NetxLayer) -> str:
     return " ".join(parts + ([f"g{geometry.groups}"] if geometry.groups > 1 else []))
 
 
-def _threshold(neuron: NetxNeuron) -> str:
+def threshold_text(neuron: NetxNeuron) -> str:
+    """The mantissa and what it stands for."""
     return f"{neuron.threshold_mant} = {neuron.threshold_mant / MANT:g}"
 
 
-def _decay(mants: IntArray) -> str:
+def decay_text(mants: IntArray) -> str:
+    """The mantissa and what it stands for, or the range of those of all channels."""
     if len(mants) > 1:
         return f"{mants.min()}..{mants.max()}, for each channel"
     return f"{mants[0]} = {mants[0] / DECAY_ONE:.4g}"
@@ -144,11 +151,12 @@ def _decay(mants: IntArray) -> str:
 
 def _sparkline(weight: IntArray) -> str:
     """The histogram in blocks; of the square root of each count, so that tails show."""
-    heights = np.sqrt(_histogram(weight))
+    heights = np.sqrt(histogram(weight))
     return "".join(BARS[int(np.ceil(8 * height / heights.max()))] for height in heights)
 
 
-def _histogram(mants: IntArray) -> IntArray:
+def histogram(mants: IntArray) -> IntArray:
+    """How many numbers lie in each of at most `MOST_BINS` bins, from the smallest number to the largest."""
     levels = (mants - mants.min()) // MANT_PER_WEIGHT
     counts: IntArray = np.bincount(levels.ravel() // (levels.max() // MOST_BINS + 1))
     return counts
@@ -177,7 +185,7 @@ def _layer_differences(i: int, a: NetxLayer, b: NetxLayer) -> Iterator[LayerDiff
     if _sides(a) != _sides(b):
         yield LayerDifference(i, "shape", f"{list(a.shape)} and {list(b.shape)}")
     if a.geometry != b.geometry:
-        yield LayerDifference(i, "geometry", f"{_geometry(a)} and {_geometry(b)}")
+        yield LayerDifference(i, "geometry", f"{geometry_text(a)} and {geometry_text(b)}")
     yield from _number_differences(i, "weight", a.weight, b.weight)
     yield from _number_differences(i, "bias", a.bias, b.bias)
     if a.neuron is None and b.neuron is None:
@@ -185,7 +193,7 @@ def _layer_differences(i: int, a: NetxLayer, b: NetxLayer) -> Iterator[LayerDiff
     left, right = a.neuron or INTEGRATOR, b.neuron or INTEGRATOR
     silent = min(left.threshold_mant, right.threshold_mant) >= VTH_MANT_MAX
     if left.threshold_mant != right.threshold_mant and not silent:
-        yield LayerDifference(i, "threshold", f"{_threshold(left)} and {_threshold(right)}")
+        yield LayerDifference(i, "threshold", f"{threshold_text(left)} and {threshold_text(right)}")
     yield from _number_differences(i, "iDecay", left.current_decay, right.current_decay)
     yield from _number_differences(i, "vDecay", left.voltage_decay, right.voltage_decay)
 

@@ -1,12 +1,14 @@
 """Charts as numbers: where lines, ticks and labels stand in a drawing. The templates draw them as SVG."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from torch import Tensor
 
-__all__ = ["HEIGHT", "WIDTH", "Axis", "Line", "LineChart", "accuracy_chart", "output_chart", "ticks"]
+from bootstrap_core.training import EpochReport
+
+__all__ = ["HEIGHT", "WIDTH", "Axis", "Line", "LineChart", "accuracy_chart", "learning_charts", "output_chart", "ticks"]
 
 WIDTH, HEIGHT = 400.0, 250.0
 """Of the drawing, in its own units."""
@@ -71,14 +73,9 @@ def accuracy_chart(by_steps: dict[int, float | None], ann: float | None = None) 
     levels = ticks(min([*known.values(), *([] if ann is None else [ann])], default=0.0), 1.0)
     y = Axis(levels[0], 1.0, BOTTOM, TOP, "accuracy")
     x = Axis(0.0, math.log2(max(by_steps)), LEFT + 8, RIGHT - 8, "time steps T")
-    pieces: list[list[tuple[float, float]]] = [[]]
-    for t, accuracy in by_steps.items():
-        if accuracy is None:
-            pieces.append([])
-        else:
-            pieces[-1].append((x.at(math.log2(t)), y.at(accuracy)))
+    pieces = _pieces(x, y, ((math.log2(t), accuracy) for t, accuracy in by_steps.items()))
     said = "SNN: " + ", ".join(f"{_percent(accuracy)} at T={t}" for t, accuracy in known.items())
-    lines = [Line("SNN", "snn", tuple(tuple(piece) for piece in pieces if piece), dotted=True)]
+    lines = [Line("SNN", "snn", pieces, dotted=True)]
     if ann is not None:
         said = f"ANN: {_percent(ann)}. {said}"
         lines.insert(0, Line("ANN", "ann", (((LEFT, y.at(ann)), (RIGHT, y.at(ann))),)))
@@ -89,6 +86,53 @@ def accuracy_chart(by_steps: dict[int, float | None], ann: float | None = None) 
         _labelled(x, [(math.log2(t), str(t)) for t in powers]),
         _labelled(y, [(level, f"{100 * level:g} %") for level in levels]),
         tuple(lines),
+    )
+
+
+LEARNERS = (
+    ("training", "other", "training"),
+    ("validation, ANN", "ann", "validation_ann"),
+    ("validation, SNN", "snn", "validation_snn"),
+)
+"""Lines of `learning_charts`: name, class in the style sheet, and how the fields of an `EpochReport` begin."""
+
+
+def learning_charts(reports: Sequence[EpochReport]) -> tuple[LineChart, LineChart]:
+    """Accuracy and loss over the epochs of a training run, in training and on validation images; counted from 1."""
+    best = max(reports, key=lambda report: report.validation_snn_accuracy)
+    last = reports[-1]
+    accuracy = _learning_chart(
+        reports,
+        "accuracy",
+        f"The SNN's best on validation images is {_percent(best.validation_snn_accuracy)}, in epoch {best.epoch + 1} "
+        f"of {len(reports)}; in the last it is {_percent(last.validation_snn_accuracy)}, the ANN's "
+        f"{_percent(last.validation_ann_accuracy)}.",
+    )
+    losses = ", ".join(f"{name} {getattr(last, f'{field}_loss'):.4f}" for name, _, field in LEARNERS)
+    return accuracy, _learning_chart(reports, "loss", f"After the last epoch: {losses}.")
+
+
+def _learning_chart(reports: Sequence[EpochReport], figure: str, description: str) -> LineChart:
+    curves = [
+        [(report.epoch + 1, _finite(getattr(report, f"{field}_{figure}"))) for report in reports]
+        for _, _, field in LEARNERS
+    ]
+    known = [value for curve in curves for _, value in curve if value is not None] or [0.0]
+    levels = ticks(min(known), max(known))
+    n_epochs = max(report.epoch for report in reports) + 1
+    x = Axis(1.0, max(2.0, n_epochs), LEFT + 8, RIGHT - 8, "epoch")
+    y = Axis(levels[0], levels[-1], BOTTOM, TOP, figure)
+    text = "{:.4g} %" if figure == "accuracy" else "{:g}"
+    unit = 100 if figure == "accuracy" else 1
+    return LineChart(
+        f"{figure.capitalize()} over the epochs",
+        description,
+        _labelled(x, [(epoch, str(epoch)) for epoch in _whole_marks(n_epochs)]),
+        _labelled(y, [(level, text.format(unit * level)) for level in levels]),
+        tuple(
+            Line(name, style, _pieces(x, y, curve), dotted=style == "snn")
+            for (name, style, _), curve in zip(LEARNERS, curves, strict=True)
+        ),
     )
 
 
@@ -112,14 +156,35 @@ def output_chart(over_time: Tensor, classes: Sequence[str], label: int) -> LineC
     )
     leaders = [max(range(len(row)), key=row.__getitem__) for row in rows]
     settled = max((t + 1 for t, leader in enumerate(leaders) if leader != answer), default=0) + 1
-    marks = [t for t in range(1, len(rows) + 1) if t == 1 or t % max(1, -(-len(rows) // 8)) == 0]
     return LineChart(
         "Output over time",
         f"{classes[answer]} leads from step {settled} of {len(rows)} on.",
-        _labelled(x, [(t, str(t)) for t in marks]),
+        _labelled(x, [(t, str(t)) for t in _whole_marks(len(rows))]),
         _labelled(y, [(level, f"{level:g}") for level in levels]),
         lines,
     )
+
+
+def _pieces(
+    x: Axis, y: Axis, points: Iterable[tuple[float, float | None]]
+) -> tuple[tuple[tuple[float, float], ...], ...]:
+    """Where points stand, in pieces that end where a value is missing."""
+    pieces: list[list[tuple[float, float]]] = [[]]
+    for at, value in points:
+        if value is None:
+            pieces.append([])
+        else:
+            pieces[-1].append((x.at(at), y.at(value)))
+    return tuple(tuple(piece) for piece in pieces if piece)
+
+
+def _whole_marks(n: int) -> list[int]:
+    """1 and up to eight more whole numbers to `n`."""
+    return [i for i in range(1, n + 1) if i == 1 or i % max(1, -(-n // 8)) == 0]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def _labelled(axis: Axis, marks: Sequence[tuple[float, str]]) -> Axis:

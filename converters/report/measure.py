@@ -95,13 +95,15 @@ class Raster:
 class Example:
     """An image uint8 `[C, H, W]`, its class, and what the network makes of it.
 
-    `over_time` `[T, classes]` is the mean of the output up to each step; its last row are the logits.
+    `over_time` `[T, classes]` is the mean of the output up to each step; its last row are the logits. `spikes`,
+    `[T, C]` or `[T, C, H, W]`, are all those of the last layer of neurons, that of the last raster; None without one.
     """
 
     image: Tensor
     label: int
     over_time: Tensor
     rasters: tuple[Raster, ...]
+    spikes: Tensor | None = None
 
     @property
     def scores(self) -> Tensor:
@@ -190,15 +192,19 @@ def dead_units(exact: IntegerNetwork, split: Split) -> list[int | None]:
     return found
 
 
-def pick_examples(labels: Tensor, interesting: Tensor, n: int = N_EXAMPLES) -> list[int]:
-    """Indices of up to `n` images: half of them interesting if there are as many, the others of many classes.
+def pick_examples(
+    labels: Tensor, interesting: Tensor, n: int = N_EXAMPLES, *, n_interesting: int | None = None
+) -> list[int]:
+    """Indices of up to `n` images: some of them interesting if there are as many, the others of many classes.
 
     Args:
         labels: int64 `[N]`.
         interesting: bool `[N]`.
         n: how many.
+        n_interesting: how many of them are interesting, by default half; more only if there are no others.
     """
-    chosen: list[int] = interesting.nonzero().flatten()[: n // 2].tolist()
+    n_interesting = n // 2 if n_interesting is None else n_interesting
+    chosen: list[int] = interesting.nonzero().flatten()[:n_interesting].tolist()
     first_of_class: dict[int, int] = {}
     for i in (~interesting).nonzero().flatten().tolist():
         first_of_class.setdefault(int(labels[i]), i)
@@ -227,6 +233,7 @@ def run_examples(exact: IntegerNetwork, split: Split, indices: Sequence[int]) ->
             label=int(chosen.labels[i]),
             over_time=over_time[:, i],
             rasters=tuple(_raster(name, spikes[:, i].flatten(1)) for name, spikes in layers),
+            spikes=layers[-1][1][:, i] if layers else None,
         )
         for i in range(len(chosen))
     ]

@@ -1,29 +1,13 @@
-"""From figures to a page: one HTML file with no script, that fetches nothing."""
+"""The report of a conversion, from its figures to a page."""
 
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from importlib import resources
-from typing import Any
 
 from converters.onnx_conversion import OnnxConversion
-from converters.report.charts import HEIGHT, WIDTH, accuracy_chart, output_chart
 from converters.report.comparison import ConversionFigures
 from converters.report.energy import CAVEAT, COSTS
-from converters.report.measure import Example
-from converters.report.pictures import image_uri, raster_uri
+from converters.report.rendering import render
 
-__all__ = ["ScoreRow", "conversion_page", "render", "score_rows", "visible"]
-
-MAX_MATRIX = 25
-"""Classes, at most, of which the whole confusion matrix is shown."""
-MAX_ROWS = 10
-"""Classes of an image's scores; of more, those that either program puts first."""
-NOTHING = "\N{EN DASH}"
-BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
-CONTROLS = (*range(9), *range(0xB, 0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))
-INVISIBLE = dict.fromkeys((*CONTROLS, *BIDI), "\N{REPLACEMENT CHARACTER}")
-"""What a name in a file may hold and a page may not: controls, halves of characters, what turns text around."""
+__all__ = ["conversion_page"]
 
 
 def conversion_page(
@@ -55,91 +39,3 @@ def conversion_page(
         costs=COSTS,
         caveat=CAVEAT,
     )
-
-
-def render(template: str, **names: Any) -> str:
-    """A template of this package, filled. Every value is escaped, and invisible characters in it are shown.
-
-    Args:
-        template: its file name.
-        names: what it uses.
-    """
-    from jinja2 import Environment, FunctionLoader, StrictUndefined
-
-    environment = Environment(
-        loader=FunctionLoader(lambda name: (resources.files(__package__) / name).read_text("utf-8")),
-        autoescape=True,
-        undefined=StrictUndefined,
-        finalize=visible,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"percent": _percent, "number": _number, "count": "{:,.0f}".format}
-    environment.globals |= {
-        "accuracy_chart": accuracy_chart,
-        "output_chart": output_chart,
-        "score_rows": score_rows,
-        "image_uri": image_uri,
-        "raster_uri": raster_uri,
-        "chart_width": WIDTH,
-        "chart_height": HEIGHT,
-        "max_matrix": MAX_MATRIX,
-    }
-    return environment.get_template(template).render(**names)
-
-
-def visible(value: Any) -> Any:
-    """Text with its invisible characters replaced; anything else as it is."""
-    return value.translate(INVISIBLE) if isinstance(value, str) else value
-
-
-@dataclass(frozen=True)
-class ScoreRow:
-    """The scores of one class, and each as a part of the way from its program's lowest to its highest.
-
-    The ANN's are None where there is no ANN.
-    """
-
-    label: int
-    snn: float
-    snn_part: float
-    ann: float | None = None
-    ann_part: float | None = None
-
-
-def score_rows(example: Example, ann: Any = None) -> list[ScoreRow]:
-    """Scores of an image by class, of at most `MAX_ROWS` classes.
-
-    Args:
-        example: what the SNN made of the image.
-        ann: the ANN's logits `[classes]`, or None.
-    """
-    programs = [example.scores.tolist()] + ([] if ann is None else [ann.tolist()])
-    n_classes = len(programs[0])
-    shown = set(range(n_classes))
-    if n_classes > MAX_ROWS:
-        n_each = MAX_ROWS // len(programs)
-        shown = {c for scores in programs for c in sorted(shown, key=lambda c: -scores[c])[:n_each]}
-    parts = [_parts(scores) for scores in programs]
-    return [
-        ScoreRow(c, *(value for scores, part in zip(programs, parts, strict=True) for value in (scores[c], part[c])))
-        for c in sorted(shown)
-    ]
-
-
-def _parts(scores: list[float]) -> list[float]:
-    low, high = min(scores), max(scores)
-    return [round((score - low) / (high - low), 4) if high > low else 0.0 for score in scores]
-
-
-def _percent(part: float | None) -> str:
-    return NOTHING if part is None else f"{100 * part:.2f}\N{NO-BREAK SPACE}%"
-
-
-def _number(value: float | None, digits: int = 3) -> str:
-    """With so many significant digits, never in powers of ten."""
-    if value is None:
-        return NOTHING
-    if value == 0 or not math.isfinite(value):
-        return f"{value:g}"
-    return f"{value:,.{max(0, digits - 1 - math.floor(math.log10(abs(value))))}f}"

@@ -7,7 +7,7 @@ from math import isqrt
 
 from torch import Tensor
 
-__all__ = ["image_uri", "png", "raster_uri"]
+__all__ = ["film_uri", "image_uri", "png", "raster_uri"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB = 0, 2
@@ -41,6 +41,11 @@ def image_uri(image: Tensor) -> str:
 def raster_uri(spikes: Tensor) -> str:
     """A `data:` URI of spikes `[T, neurons]`: time to the right, a row a neuron, black where one spikes."""
     return _uri(255 * (spikes.t() == 0).byte())
+
+
+def film_uri(frames: Tensor) -> str:
+    """A `data:` URI of frames RGB `[T, H, W, 3]`, side by side: a page shows one after the other."""
+    return _uri(frames.transpose(0, 1).flatten(1, 2))  # [H, T * W, 3]
 
 
 def _uri(pixels: Tensor) -> str:

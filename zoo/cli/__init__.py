@@ -11,8 +11,10 @@ from converters.cli.migrate import migrate
 from converters.cli.shared import CONTEXT_SETTINGS
 from specs.errors import SnnZooError
 from zoo.cli.card import card
+from zoo.cli.completion import completion
 from zoo.cli.data import data
 from zoo.cli.describe import build, check, schema
+from zoo.cli.gallery import gallery
 from zoo.cli.models import list_models, publish_model, pull
 from zoo.cli.score import evaluate_model, predict
 from zoo.cli.show import show, verify
@@ -58,8 +60,8 @@ def _show_platform() -> None:
 
 
 for member in (
-    *(demo, check, schema, build, train, evaluate_model, predict, show, verify, card),
-    *(list_models, pull, publish_model, data, convert, migrate),
+    *(demo, check, schema, build, train, evaluate_model, predict, show, gallery, verify, card),
+    *(list_models, pull, publish_model, data, completion, convert, migrate),
 ):
     zoo.add_command(member)
 

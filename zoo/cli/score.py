@@ -11,7 +11,7 @@ import click
 
 from converters.cli.options import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
-from zoo.cli.shared import read_and_say, trained_on
+from zoo.cli.shared import read_and_say, say_fresh, trained_on
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
@@ -76,8 +76,7 @@ def evaluate_model(
     if as_json:
         click.echo(json.dumps(_scores_as_json(source, model.card, dataset, engine, scores)))
         return
-    if not trained:
-        click.echo("note: fresh weights, never trained", err=True)
+    say_fresh(trained)
     say_sample(dataset)
     _print_scores(model.spec, scores, engine)
 

@@ -2,6 +2,8 @@
 
 from typing import TYPE_CHECKING
 
+import click
+
 from converters.cli.shared import print_table, say_notes
 from specs.summary import summarize
 
@@ -9,7 +11,7 @@ if TYPE_CHECKING:
     from converters.model import Model
     from specs.network import NetworkSpec
 
-__all__ = ["print_layers", "read_and_say", "trained_on"]
+__all__ = ["print_layers", "read_and_say", "say_fresh", "trained_on"]
 
 
 def print_layers(network: "NetworkSpec") -> None:
@@ -43,6 +45,12 @@ def read_and_say(source: str) -> "tuple[Model, bool]":
     model, trained = read_source(source)
     say_notes(model)
     return model, trained
+
+
+def say_fresh(trained: bool) -> None:
+    """Say so on stderr if nobody trained the weights."""
+    if not trained:
+        click.echo("note: fresh weights, never trained", err=True)
 
 
 def trained_on(model: "Model") -> str:

@@ -2,6 +2,8 @@
 
 import json
 from dataclasses import asdict
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,21 +27,36 @@ WIDTH = 80
 @command()
 @click.argument("source")
 @click.option("--diff", "other", help="Another model: tell where its layers differ, in the integers of the hardware.")
+@click.option("--graph", type=PathArgument, help="Draw the network into FILE.svg or FILE.html.")
 @click.option("--markdown", is_flag=True, help="The card as a page of Markdown.")
 @click.option("--curves", type=PathArgument, help="Draw the learning curves of the card, as a .png.")
 @force_option
 @json_option
-def show(source: str, other: str | None, markdown: bool, curves: Path | None, force: bool, as_json: bool) -> None:
+def show(
+    source: str,
+    other: str | None,
+    graph: Path | None,
+    markdown: bool,
+    curves: Path | None,
+    force: bool,
+    as_json: bool,
+) -> None:
     """Show a model of the package, a model file, or a spec: what it is, how it was trained, what it scores.
 
     The card tells, if there is one: of a model of the package, or beside the file, as model.yaml. Of a netx file: the
-    integers that it holds, whatever its neurons are.
+    integers that it holds, whatever its neurons are. A drawing has the integers of any network, and histograms of its
+    weights.
 
-    Example: zoo show mnist-dense
+    Example: zoo show mnist-dense --graph network.svg
     """
     from zoo.card_files import card_of
     from zoo.sources import is_netx, layers_of
 
+    if graph is not None:
+        if other is not None:
+            raise click.UsageError("--graph draws one network, --diff compares two: use one at a time")
+        _draw(source, graph, force, as_json)
+        return
     card = card_of(source) if other is None else None
     if curves is not None:
         refuse_existing(curves, force)
@@ -88,7 +105,27 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
         raise click.exceptions.Exit(1)
 
 
+def _draw(source: str, path: Path, force: bool, as_json: bool) -> None:
+    from converters.report.graph import graph_of_model, graph_of_netx, graph_page, graph_svg
+    from specs.whole_file import write_whole
+    from zoo.sources import is_netx, layers_of
+
+    if path.suffix not in {".svg", ".html"}:
+        raise click.UsageError(f"--graph takes FILE.svg or FILE.html; this is {str(path)!r}")
+    refuse_existing(path, force)
+    if is_netx(source):
+        graph = graph_of_netx(layers_of(source), Path(source).name)
+    else:
+        model, trained = read_and_say(source)
+        graph = graph_of_model(model, trained=trained)
+    drawn = graph_svg(graph) if path.suffix == ".svg" else graph_page(graph)
+    write_whole(path, drawn.encode())
+    click.echo(json.dumps({"model": source, "output": str(path)}) if as_json else path)
+
+
 def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
+    from converters.report.card import card_rows
+
     if as_json:
         measured = None if card is None else card.model_dump(mode="json")
         click.echo(json.dumps({"spec": model.spec.model_dump(mode="json"), "card": model.card, "measured": measured}))
@@ -98,15 +135,10 @@ def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
         return
     click.echo(f"{model.spec.name}: {model.spec.description}".rstrip(": "))
     print_layers(model.spec)
-    for topic, facts in model.card.items():
+    for topic, facts in groupby(card_rows(model.card), key=itemgetter(0)):
         click.echo(f"\n{topic}")
-        for key, value in facts.items():
-            shown = value
-            if key == "epoch" and value is not None:
-                shown = f"{value + 1} (of {facts['epochs']})"
-            elif isinstance(value, dict):
-                shown = ", ".join(f"{name} {fact}" for name, fact in value.items() if fact is not None)
-            click.echo(f"  {key}: {shown}")
+        for _, key, value in facts:
+            click.echo(f"  {key}: {value}")
 
 
 def _needed(card: "Card | None", source: str) -> "Card":

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from bootstrap_core.events import Events, animate, to_events, to_tensor
+from bootstrap_core.events import Events, animate, film, to_events, to_tensor
 from specs.errors import SnnZooError
 
 SHAPES = st.one_of(st.tuples(*[st.integers(0, 5)] * 2), st.tuples(*[st.integers(0, 4)] * 4))
@@ -242,3 +242,11 @@ def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
     with pytest.raises(SnnZooError, match=r"pip install 'snnzoo\[plot\]'"):
         animate(ONES, tmp_path / "a.gif")
+
+
+def test_a_film_has_the_frames_of_the_animation(tmp_path) -> None:
+    spikes = (torch.arange(24).reshape(4, 6) % 5 == 0).byte()
+    frames = film(spikes)
+    assert (frames.dtype, len(frames)) == (torch.uint8, 4)
+    animated = read_frames(animate(spikes, tmp_path / "a.gif"))
+    assert np.array_equal(frames.numpy(), np.stack(animated))

@@ -1,3 +1,7 @@
+import math
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -7,9 +11,15 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from bootstrap_core.datasets import Dataset, Split
+from bootstrap_core.training import EpochReport
+from converters.model import Model
 from converters.onnx_conversion import OnnxConversion, convert_onnx
+from converters.report.comparison import measure_conversion
+from converters.report.gallery import GalleryFigures, gallery_page, measure_gallery
+from converters.report.page import conversion_page
 from specs.block import Encoding
 
+VOID = {"meta", "link", "img", "br", "input"}
 HOSTILE = '<script>alert("1")</script>'
 
 
@@ -48,3 +58,74 @@ def dataset() -> Dataset:
 @pytest.fixture(scope="session")
 def conversion(onnx_file, dataset) -> OnnxConversion:
     return convert_onnx(onnx_file, dataset=dataset, labelled=False, epochs=0, encodings=[Encoding.SPIKE])
+
+
+@pytest.fixture(scope="session")
+def conversion_html(conversion) -> str:
+    outputs = [{"path": "<i>.net", "format": "net", "sha256": "0f" * 32}]
+    figures = measure_conversion(conversion)
+    return conversion_page(conversion, figures, source="<u>.onnx", command="convert '<u>.onnx'", outputs=outputs)
+
+
+@pytest.fixture(scope="session")
+def model(conversion) -> Model:
+    """As converted, with a description and a card that are hostile."""
+    spec = conversion.model.spec.model_copy(update={"description": HOSTILE})
+    return replace(conversion.model, spec=spec, card={"training": {"data": HOSTILE, "epoch": 1, "epochs": 3}})
+
+
+@pytest.fixture(scope="session")
+def gallery(model, dataset) -> GalleryFigures:
+    return measure_gallery(model, dataset, limit=40)
+
+
+@pytest.fixture(scope="session")
+def reports() -> list[EpochReport]:
+    """Of three epochs; the loss of the first overflows."""
+    return [
+        EpochReport(0, 1.0, 0.01, math.inf, 0.5, 1.5, 0.625, 1.75, 0.375, True),
+        EpochReport(1, 1.0, 0.01, 0.5, 0.75, 1.0, 0.875, 1.25, 0.8125, True),
+        EpochReport(2, 1.0, 0.01, 0.25, 1.0, 1.0, 0.9375, 1.5, 0.8125, False),
+    ]
+
+
+@pytest.fixture(scope="session")
+def gallery_html(model, gallery, reports) -> str:
+    return gallery_page(model, gallery, source="<u>.net", command="zoo gallery '<u>.net'", reports=reports)
+
+
+class Page(HTMLParser):
+    """Elements with their attributes; text by the element it stands in."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.open: list[str] = []
+        self.text = ""
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        assert len(dict(attributes)) == len(attributes)
+        self.elements.append((tag, dict(attributes)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attributes)))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+    def all(self, *tags: str) -> list[dict[str, str | None]]:
+        return [attributes for tag, attributes in self.elements if tag in tags]
+
+
+@pytest.fixture(scope="session")
+def parse() -> Callable[[str], Page]:
+    """Takes a page apart."""
+    return Page

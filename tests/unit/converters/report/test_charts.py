@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from converters.report.charts import BOTTOM, TOP, Axis, accuracy_chart, output_chart, ticks
+from converters.report.charts import BOTTOM, TOP, Axis, accuracy_chart, learning_charts, output_chart, ticks
 
 
 def test_an_axis_runs_from_its_low_to_its_high_end() -> None:
@@ -49,3 +49,18 @@ def test_the_answer_and_the_label_stand_out_of_the_output() -> None:
     right = output_chart(over_time, "abcd", 2)
     assert [line.style for line in right.lines].count("other") == 3
     assert right.lines[-1].style == "snn"
+
+
+def test_learning_curves_run_over_the_epochs_with_gaps_where_a_loss_is_not_finite(reports) -> None:
+    accuracy, loss = learning_charts(reports)
+    assert [text for _, text in accuracy.x.labels] == ["1", "2", "3"]
+    assert [line.style for line in accuracy.lines] == ["other", "ann", "snn"]
+    (snn,) = accuracy.lines[2].pieces
+    assert [x for x, _ in snn] == [accuracy.x.at(epoch) for epoch in (1, 2, 3)]
+    assert [y for _, y in snn] == [accuracy.y.at(value) for value in (0.375, 0.8125, 0.8125)]
+    assert accuracy.y.labels[0] == (BOTTOM, "20 %")
+    assert "81.25 %, in epoch 2 of 3" in accuracy.description
+    (training,), (ann,), _ = (line.pieces for line in loss.lines)
+    assert [x for x, _ in training] == [loss.x.at(2), loss.x.at(3)]
+    assert [y for _, y in ann] == [loss.y.at(value) for value in (1.5, 1.0, 1.0)]
+    assert "training 0.2500, validation, ANN 1.0000, validation, SNN 1.5000" in loss.description

@@ -86,6 +86,7 @@ def test_half_of_the_examples_are_interesting_and_the_others_differ_in_class() -
     assert pick_examples(labels, interesting, 6) == [1, 2, 6, 0, 3, 5]
     assert pick_examples(labels, torch.zeros(8).bool(), 5) == [0, 3, 5, 6, 1]
     assert sorted(pick_examples(labels, torch.ones(8).bool(), 9)) == list(range(8))
+    assert pick_examples(labels, interesting, 6, n_interesting=1) == [1, 0, 3, 5, 2, 4]
 
 
 def test_an_example_shows_the_output_up_to_each_step(exact, split) -> None:
@@ -97,6 +98,7 @@ def test_an_example_shows_the_output_up_to_each_step(exact, split) -> None:
     (raster,) = example.rasters
     assert (raster.layer, raster.n_neurons) == ("1 dense", 4)
     assert raster.spikes.tolist() == [[0, 1, 0, 0]] * 5  # [T, neurons]
+    assert torch.equal(example.spikes, raster.spikes)
 
 
 def test_classes_are_numbers_where_the_dataset_names_others(split) -> None:

@@ -1,0 +1,23 @@
+"""What a model's card says, for people."""
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["card_rows"]
+
+
+def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str, str]]:
+    """Topic, key and value of each fact; epochs count from 1.
+
+    >>> card_rows({"training": {"epoch": 4, "epochs": 9}, "test": {"snn": {"accuracy": 0.5, "synops": None}}})
+    [('training', 'epoch', '5 (of 9)'), ('training', 'epochs', '9'), ('test', 'snn', 'accuracy 0.5')]
+    """
+    return [(topic, key, _text(key, value, facts)) for topic, facts in card.items() for key, value in facts.items()]
+
+
+def _text(key: str, value: Any, facts: Mapping[str, Any]) -> str:
+    if key == "epoch" and value is not None:
+        return f"{value + 1} (of {facts['epochs']})"
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name} {fact}" for name, fact in value.items() if fact is not None)
+    return str(value)

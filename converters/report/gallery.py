@@ -1,0 +1,104 @@
+"""The gallery of a model: what it does on test images, from the model to a page."""
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from bootstrap_core.datasets import Dataset
+from bootstrap_core.evaluation import Evaluation, evaluate
+from bootstrap_core.image_files import UNLABELLED
+from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.mode import Mode
+from bootstrap_core.training import EpochReport
+from converters.model import Model
+from converters.report.card import card_rows
+from converters.report.graph import draw, graph_of_model
+from converters.report.measure import Example, NetworkFigures, measure_network, pick_examples, run_examples, spread_out
+from converters.report.rendering import render
+from specs.errors import DataError
+from specs.io import dump_spec
+
+__all__ = ["GalleryFigures", "gallery_page", "measure_gallery"]
+
+N_EXAMPLES, N_MISTAKES = 12, 2
+"""Images shown, and how many of them the network gets wrong, at most if it gets others right."""
+
+
+@dataclass(frozen=True, eq=False)
+class GalleryFigures:
+    """What a page shows of a model on a dataset.
+
+    Attributes:
+        dataset: whose test images these are.
+        score: of the spiking network, in the integer engine.
+        ann: accuracy of the ANN on the images of `network.by_steps`; None if its activations were never fitted.
+        network: by time steps, by class, by layer.
+        examples: images, by class.
+        seconds: what measuring took.
+    """
+
+    dataset: Dataset
+    score: Evaluation
+    ann: float | None
+    network: NetworkFigures
+    examples: list[Example]
+    seconds: float
+
+
+def measure_gallery(model: Model, dataset: Dataset, *, limit: int) -> GalleryFigures:
+    """Run a model on test images.
+
+    Args:
+        model: a classifier of images like the dataset's.
+        dataset: with labels.
+        limit: test images, at most; they lie evenly in the test set.
+
+    Raises:
+        DataError: the dataset has no labels, or other classes than the model.
+        StateOverflowError: a state leaves the hardware's 24 bits within the model's own time steps.
+    """
+    if dataset.classes == (UNLABELLED,):
+        raise DataError(f"a gallery scores answers, so it needs labels: there are none in {dataset.source}")
+    if len(dataset.classes) > model.spec.n_classes:
+        raise DataError(f"{dataset.name} has {len(dataset.classes)} classes, the model {model.spec.n_classes}")
+    start = time.perf_counter()
+    network = model.build()
+    exact = IntegerNetwork(network)
+    tested = replace(dataset, test=spread_out(dataset.test, limit))
+    score = evaluate(exact, tested.test)
+    figures = measure_network(exact, tested, score)
+    wrong = figures.logits.argmax(1) != figures.scored.labels
+    picked = pick_examples(figures.scored.labels, wrong, N_EXAMPLES, n_interesting=N_MISTAKES)
+    return GalleryFigures(
+        dataset=dataset,
+        score=score,
+        ann=evaluate(network, figures.scored, mode=Mode.ANN).accuracy if network.fitted else None,
+        network=figures,
+        examples=run_examples(exact, figures.scored, sorted(picked, key=lambda i: int(figures.scored.labels[i]))),
+        seconds=time.perf_counter() - start,
+    )
+
+
+def gallery_page(
+    model: Model, figures: GalleryFigures, *, source: str, command: str, reports: Sequence[EpochReport] = ()
+) -> str:
+    """The page of a model.
+
+    Args:
+        model: as it was measured.
+        figures: what it did.
+        source: its file or name.
+        command: as typed.
+        reports: of the epochs that it was trained in, if they are known.
+    """
+    return render(
+        "gallery.html.jinja",
+        model=model,
+        figures=figures,
+        card_rows=card_rows(model.card),
+        drawing=draw(graph_of_model(model)),
+        spec_text=dump_spec(model.spec),
+        source=source,
+        command=command,
+        reports=reports,
+    )

@@ -1,0 +1,112 @@
+"""The gallery of a model: its figures are those of the engines, and all of them are on the page."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from bootstrap_core.datasets import Dataset
+from bootstrap_core.evaluation import evaluate
+from bootstrap_core.image_files import UNLABELLED
+from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.mode import Mode
+from converters.report.gallery import gallery_page, measure_gallery
+from converters.report.measure import spread_out
+from converters.report.rendering import MAX_FRAMES
+from specs.errors import DataError
+from specs.io import dump_spec
+
+
+@pytest.fixture(scope="module")
+def page(gallery_html, parse):
+    return parse(gallery_html)
+
+
+def words(page) -> str:
+    return page.text.replace("\N{NO-BREAK SPACE}", " ")
+
+
+def test_it_scores_at_most_so_many_images_of_the_whole_test_set(model, dataset, gallery) -> None:
+    images = spread_out(dataset.test, 40)
+    score = evaluate(IntegerNetwork(model.build()), images)
+    assert (gallery.score.n_images, gallery.score.accuracy) == (40, score.accuracy)
+    assert gallery.score.synops == score.synops
+    assert gallery.network.by_steps[model.spec.time_steps] == score.accuracy
+    network = model.build()
+    expected = evaluate(network, images, mode=Mode.ANN).accuracy if network.fitted else None
+    assert gallery.ann == expected
+
+
+def test_examples_come_by_class_and_few_of_them_are_mistakes(model, dataset) -> None:
+    network = IntegerNetwork(model.build())
+    answers = network(dataset.test.images).argmax(1)
+    labels = answers.clone()
+    labels[10:20] = (answers[10:20] + 1) % 4
+    figures = measure_gallery(model, replace(dataset, test=replace(dataset.test, labels=labels)), limit=90)
+    shown = [example.label for example in figures.examples]
+    assert len(shown) == 12
+    assert shown == sorted(shown)
+    assert sum(int(example.scores.argmax()) != example.label for example in figures.examples) == 2
+
+
+def test_data_without_labels_or_with_other_classes_is_refused(model, dataset) -> None:
+    unlabelled = Dataset("x", dataset.train, dataset.test, (UNLABELLED,), "pictures.npz")
+    with pytest.raises(DataError, match="needs labels: there are none in pictures"):
+        measure_gallery(model, unlabelled, limit=5)
+    with pytest.raises(DataError, match="x has 9 classes, the model 4"):
+        measure_gallery(model, Dataset("x", dataset.train, dataset.test, tuple("123456789"), ""), limit=5)
+
+
+def test_every_figure_is_on_the_page(page, model, gallery, reports) -> None:
+    said = words(page)
+    for accuracy in [gallery.score.accuracy, *gallery.network.by_steps.values()]:
+        assert accuracy is None or f"{100 * accuracy:.2f} %" in said
+    assert f"{sum(gallery.score.synops):,.0f}" in said
+    for layer in gallery.network.layers:
+        assert layer.name in said
+    for report in reports:
+        assert f"{100 * report.validation_snn_accuracy:.2f} %" in said
+    for line in (dump_spec(model.spec), "zoo gallery '<u>.net'", "training: epoch", "2 (of 3)"):
+        assert line in said
+    for i in range(len(model.spec.layers)):
+        assert f"{i} {model.spec.layers[i].kind}, " in said  # of the drawing
+
+
+def test_each_image_has_its_spikes_beside_it_frame_by_frame(page, model, gallery) -> None:
+    films = [image for image in page.all("img") if image.get("class") == "film"]
+    assert len(films) == len(gallery.examples) == len(page.all("article"))
+    for film, example in zip(films, gallery.examples, strict=True):
+        assert film["style"].startswith(f"--steps: {model.spec.time_steps};")
+        assert f"{int(example.spikes.sum())} spikes of 12 neurons in {model.spec.time_steps} steps" in film["alt"]
+    playheads = [line for line in page.all("line") if line.get("class") == "playhead"]
+    assert len(playheads) == len(films)
+    rasters = [image for image in page.all("img") if image.get("class") == "raster"]
+    assert len(rasters) == sum(len(example.rasters) for example in gallery.examples)
+
+
+def test_what_moves_can_be_stopped_and_waits_where_motion_is_unwanted(page, gallery_html) -> None:
+    assert [(box["type"], box["id"]) for box in page.all("input")] == [("checkbox", "pause"), ("checkbox", "play")]
+    assert "body:has(#pause:checked)" in gallery_html
+    assert "@media (prefers-reduced-motion: reduce)" in gallery_html
+
+
+def test_of_a_long_run_the_first_frames_are_shown(model, gallery, parse) -> None:
+    example = gallery.examples[0]
+    long = replace(example, spikes=torch.cat([example.spikes] * 9), over_time=torch.cat([example.over_time] * 9))
+    page = parse(gallery_page(model, replace(gallery, examples=[long]), source="x", command="c"))
+    assert f"the first {MAX_FRAMES}" in page.text
+    assert [line for line in page.all("line") if line.get("class") == "playhead"] == []
+
+
+def test_without_a_run_beside_it_the_page_says_where_curves_come_from(model, gallery, parse) -> None:
+    bare = replace(model, card={})
+    text = parse(gallery_page(bare, gallery, source="x", command="c")).text
+    assert "there is no metrics.jsonl, as zoo train writes it" in text
+    assert "What the model file says of itself" not in text
+
+
+def test_a_network_without_neurons_has_no_film(model, gallery, parse) -> None:
+    still = replace(gallery, examples=[replace(gallery.examples[0], spikes=None, rasters=())])
+    page = parse(gallery_page(model, still, source="x", command="c"))
+    assert len(page.all("article")) == 1
+    assert [image for image in page.all("img") if image.get("class") == "film"] == []

@@ -1,0 +1,1 @@
+"""Files that commands show what they do on."""
