@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BaseModel, Field, model_validator
 
 from specs.block import InputSpec
 from specs.fields import Integer, Name, Number, StrictModel, TimeSteps
@@ -112,9 +112,12 @@ class Curves(StrictModel):
     """Of a training, by epoch; `seconds` is what each took on the machine that trained."""
 
     seconds: tuple[Amount, ...]
+    learning_rate: tuple[Amount, ...]
     training_loss: tuple[Amount, ...]
     training_accuracy: tuple[Part, ...]
+    validation_ann_loss: tuple[Amount, ...]
     validation_ann_accuracy: tuple[Part, ...]
+    validation_snn_loss: tuple[Amount, ...]
     validation_snn_accuracy: tuple[Part, ...]
 
 
@@ -288,6 +291,17 @@ def revision_of(sha256: str) -> str:
 
 
 def spec_digest(spec: NetworkSpec) -> str:
-    """Sha256 of the spec's canonical JSON: defaults written out, keys sorted, no spaces, ASCII."""
-    text = json.dumps(spec.model_dump(mode="json"), sort_keys=True, separators=(",", ":"))
+    """Sha256 of the spec's canonical JSON: keys sorted, no spaces, ASCII.
+
+    Defaults are left out, so that a spec keeps its digest when specs grow fields; each block's `kind` stays.
+    """
+    text = json.dumps(_told(spec), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _told(value: object) -> object:
+    """What a spec says beyond its defaults, as JSON values."""
+    if isinstance(value, BaseModel):
+        fields = type(value).model_fields
+        return {name: _told(one) for name, one in value if name == "kind" or one != fields[name].default}
+    return [_told(one) for one in value] if isinstance(value, tuple) else value

@@ -1,7 +1,6 @@
 """Measuring a trained model for its card."""
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -20,7 +19,7 @@ from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from converters.report.measure import spread_out
 from converters.safetensors_file import read_safetensors
 from specs.block import Encoding
-from specs.errors import IntegrityError, SnnZooError
+from specs.errors import SnnZooError
 from specs.io import load_spec, network_names
 from specs.network import NetworkSpec
 from specs.summary import summarize
@@ -45,13 +44,11 @@ from zoo.card import (
 )
 from zoo.golden import golden_of
 
-__all__ = ["STEPS", "Difference", "differences", "file_facts", "measure_card", "read_curves", "same_network"]
+__all__ = ["STEPS", "Difference", "differences", "file_facts", "measure_card", "same_network"]
 
 STEPS = (1, 2, 4, 8, 16, 32)
 """Every card tells the accuracy of so many steps, and of the network's own number."""
 N_GOLDEN = 8
-CURVE_DIGITS = 5
-"""Of losses and accuracies after the point."""
 VALIDATION_RULE = "of each class its share, taken out of the training images at random, by the seed"
 FLOAT_TOLERANCE = 1e-6
 """Relative; of figures that floats were added up for."""
@@ -165,20 +162,6 @@ def file_facts(path: Path) -> FileFacts:
     except OSError as error:
         raise SnnZooError(f"cannot read {path}: {error.strerror or error}") from None
     return FileFacts(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
-
-
-def read_curves(run: Path) -> Curves:
-    """The learning curves of a training run, from its `metrics.jsonl`. Raises `IntegrityError`."""
-    path = run / "metrics.jsonl"
-    try:
-        epochs = [json.loads(line) for line in path.read_text("utf-8").splitlines()]
-        return Curves(
-            **{key: tuple(round(epoch[key], CURVE_DIGITS) for epoch in epochs) for key in Curves.model_fields}
-        )
-    except OSError as error:
-        raise SnnZooError(f"no learning curves: cannot read {path}: {error.strerror or error}") from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise IntegrityError(f"{path} has not the metrics of a training run: {error!r}") from None
 
 
 @dataclass(frozen=True)

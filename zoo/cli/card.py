@@ -77,7 +77,8 @@ def _measure(
     from converters.safetensors_file import read_safetensors
     from zoo.card import load_card
     from zoo.cli.shared import trained_on
-    from zoo.measurement import file_facts, measure_card, read_curves
+    from zoo.curves import read_curves
+    from zoo.measurement import file_facts, measure_card
 
     model = read_safetensors(path)
     dataset = places.load(trained_on(model))

@@ -11,6 +11,7 @@ from zoo.cli.shared import read_and_say, say_fresh, trained_on
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
+    from bootstrap_core.training import EpochReport
 
 __all__ = ["gallery"]
 
@@ -36,8 +37,8 @@ def gallery(
 ) -> None:
     """Show a model at work on one page, which fetches nothing and needs no other file.
 
-    Images with the spikes that they cause, accuracy against T, layers, confusions, learning curves (of the
-    metrics.jsonl that `zoo train` leaves beside a model), the network drawn, its spec.
+    Images with the spikes that they cause, accuracy against T, layers, confusions, learning curves (of the model's
+    card, or of the metrics.jsonl that `zoo train` leaves beside it), the network drawn, its spec.
 
     Example: zoo gallery mnist-dense -o page.html
     """
@@ -45,7 +46,6 @@ def gallery(
 
     from converters.report.gallery import gallery_page, measure_gallery
     from specs.whole_file import write_whole
-    from zoo.training_run import read_metrics
 
     if output.suffix not in {".html", ".htm"}:
         raise click.UsageError(f"a gallery is a page: -o takes FILE.html; this is {str(output)!r}")
@@ -53,11 +53,10 @@ def gallery(
     model, trained = read_and_say(source)
     say_fresh(trained)
     use_threads(threads)
-    reports = read_metrics(Path(source).parent) if Path(source).is_file() else []
     dataset = places.load(data) if data else _usual_data(trained_on(model), places)
     say_sample(dataset)
     figures = measure_gallery(model, dataset, limit=limit)
-    page = gallery_page(model, figures, source=source, command=command_line(), reports=reports)
+    page = gallery_page(model, figures, source=source, command=command_line(), reports=_reports(source))
     write_whole(output, page.encode())
     if as_json:
         click.echo(json.dumps({
@@ -70,6 +69,18 @@ def gallery(
         }))  # fmt: skip
     else:
         click.echo(output)
+
+
+def _reports(source: str) -> "list[EpochReport]":
+    """What is known of its training, epoch by epoch."""
+    from zoo.card_files import card_of
+    from zoo.curves import reports_of
+    from zoo.training_run import read_metrics
+
+    card = card_of(source)
+    if card is not None and card.training.curves is not None:
+        return reports_of(card.training.curves)
+    return read_metrics(Path(source).parent) if Path(source).is_file() else []
 
 
 def _usual_data(name: str, places: DataPlaces) -> "Dataset":

@@ -166,26 +166,19 @@ def _show_card(card: "Card") -> None:
 def _plot_curves(card: "Card", path: Path) -> Path:
     from bootstrap_core.plots import plot_curves
     from bootstrap_core.stats import EpochRecord, Measured
+    from zoo.curves import reports_of
 
-    curves = card.training.curves
-    if curves is None:
+    if card.training.curves is None:
         raise SnnZooError(f"the card of {card.name} has no learning curves: its run did not keep them")
-    columns = zip(
-        curves.training_loss,
-        curves.training_accuracy,
-        curves.validation_ann_accuracy,
-        curves.validation_snn_accuracy,
-        strict=True,
-    )
     return plot_curves(
         [
             EpochRecord(
-                epoch=epoch,
-                training=Measured(loss=loss, accuracy=accuracy),
-                testing=Measured(loss=None, accuracy=ann),
-                snn=Measured(loss=None, accuracy=snn),
+                epoch=report.epoch,
+                training=Measured(loss=report.training_loss, accuracy=report.training_accuracy),
+                testing=Measured(loss=report.validation_ann_loss, accuracy=report.validation_ann_accuracy),
+                snn=Measured(loss=report.validation_snn_loss, accuracy=report.validation_snn_accuracy),
             )
-            for epoch, (loss, accuracy, ann, snn) in enumerate(columns)
+            for report in reports_of(card.training.curves)
         ],
         path,
     )

@@ -2,16 +2,15 @@
 
 import datetime
 import hashlib
-import json
 
 import pytest
 
 from bootstrap_core import IntegerNetwork, build_network, evaluate
 from converters import Model, read_model, write_model
-from specs import IntegrityError, SnnZooError, load_spec, summarize
+from specs import SnnZooError, load_spec, summarize
 from specs.io import spec_from_document
 from zoo.card import Versions
-from zoo.measurement import STEPS, differences, measure_card, read_curves, same_network
+from zoo.measurement import STEPS, differences, measure_card, same_network
 
 
 def test_the_file_and_the_spec_are_told(card, model_file, spec) -> None:
@@ -114,21 +113,3 @@ def test_folding_weight_norm_leaves_a_network_the_same() -> None:
     assert same_network(spec, spec.model_copy(update={"blocks": folded}))
     assert not same_network(spec, spec.model_copy(update={"time_steps": 4}))
     assert not same_network(spec, spec.model_copy(update={"training": spec.training.model_copy(update={"epochs": 81})}))
-
-
-def test_curves_are_the_columns_of_the_metrics(tmp_path) -> None:
-    line = {"epoch": 0, "seconds": 2.5, "training_loss": 1.23456789, "training_accuracy": 0.5,
-            "validation_ann_accuracy": 0.6, "validation_snn_accuracy": 0.7}  # fmt: skip
-    (tmp_path / "metrics.jsonl").write_text(f"{json.dumps(line)}\n{json.dumps({**line, 'training_loss': 1})}\n")
-    curves = read_curves(tmp_path)
-    assert curves.training_loss == (1.23457, 1.0)
-    assert curves.seconds == (2.5, 2.5)
-    assert curves.validation_snn_accuracy == (0.7, 0.7)
-
-
-def test_curves_that_are_none_are_told(tmp_path) -> None:
-    with pytest.raises(SnnZooError, match="no learning curves"):
-        read_curves(tmp_path)
-    (tmp_path / "metrics.jsonl").write_text('{"epoch": 0}\n')
-    with pytest.raises(IntegrityError, match=r"metrics\.jsonl"):
-        read_curves(tmp_path)
