@@ -26,7 +26,7 @@ $(BIN)/.installed: pyproject.toml
 
 install: $(BIN)/.installed  ## Make the virtual environment and install into it
 
-demo: install  ## Train on embedded digits, score as SNN, export for netx; no network but the installation
+demo: install  ## A model scored and exported, an ANN converted, two pages; no network but the installation
 	$(BIN)/zoo demo --force -o demo
 
 test: install  ## Lint, types, layers, and all tests

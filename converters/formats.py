@@ -1,5 +1,6 @@
 """Models in files of every format: read by what the file is, written by its suffix."""
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from inspect import signature
@@ -116,3 +117,8 @@ def check_writable_format(path: Path) -> None:
     if path.suffix not in WRITERS:
         raise UnsupportedError(f"cannot write {path}: no writer for {path.suffix or 'a file with no suffix'} "
                                f"(known: {', '.join(WRITERS)})")  # fmt: skip
+
+
+def file_entry(path: Path) -> dict[str, str]:
+    """What JSON and pages say of a file that was written: path, format, sha256."""
+    return {"path": str(path), "format": path.suffix[1:], "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}

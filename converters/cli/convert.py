@@ -1,6 +1,5 @@
 """The command `convert`: any readable format to any writable one, and an ANN in ONNX to a spiking network."""
 
-import hashlib
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -137,7 +136,7 @@ def convert(
     Example: zoo convert network.pt -o network.safetensors -o network.net
     """
     from converters.file_kind import FileKind, kind_of_file
-    from converters.formats import check_writable_format, write_model
+    from converters.formats import check_writable_format, file_entry, write_model
 
     for output in outputs:
         check_writable_format(output)
@@ -159,10 +158,10 @@ def convert(
         model = _read(source, hints)
         conversion, figures = None, {"notes": model.notes}
     say_notes(model)
-    written = [_entry(write_model(model, output)) for output in outputs]
+    written = [file_entry(write_model(model, output)) for output in outputs]
     if report is not None and conversion is not None:
         _write_report(report, conversion, source.name, written, figures["layers"])
-        written.append(_entry(report))
+        written.append(file_entry(report))
     if as_json:
         click.echo(json.dumps({"source": given, **figures, "outputs": written}))
         return
@@ -170,11 +169,6 @@ def convert(
         _print_conversion(conversion)
     for entry in written:
         click.echo(entry["path"])
-
-
-def _entry(output: Path) -> dict[str, str]:
-    digest = hashlib.sha256(output.read_bytes()).hexdigest()
-    return {"path": str(output), "format": output.suffix[1:], "sha256": digest}
 
 
 def _write_report(

@@ -13,12 +13,13 @@ from specs.errors import SnnZooError
 from zoo.cli.card import card
 from zoo.cli.completion import completion
 from zoo.cli.data import data
+from zoo.cli.demo import demo
 from zoo.cli.describe import build, check, schema
 from zoo.cli.gallery import gallery
 from zoo.cli.models import list_models, publish_model, pull
 from zoo.cli.score import evaluate_model, predict
 from zoo.cli.show import show, verify
-from zoo.cli.train import demo, train
+from zoo.cli.train import train
 
 __all__ = ["main", "zoo"]
 

@@ -1,4 +1,4 @@
-"""Commands that train: train, demo."""
+"""The command that trains."""
 
 import json
 import sys
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from bootstrap_core.training import EpochReport
     from zoo.training_run import TrainingRun
 
-__all__ = ["demo", "train"]
+__all__ = ["train"]
 
 
 @command()
@@ -59,24 +59,6 @@ def train(
     run = _start_run(spec, folder, assignments, places, device, threads, resume, force)
     _train(run, quiet)
     _report_run(run, as_json, quiet)
-
-
-@command()
-@click.option("-o", "--output", "folder", type=PathArgument, default=Path("demo"), show_default=True, help="Folder.")
-@force_option
-def demo(folder: Path, force: bool) -> None:
-    """The whole path in under a minute, with no network: train on embedded digits, score, export.
-
-    Example: zoo demo -o demo
-    """
-    from converters.formats import read_model, write_model
-
-    click.echo("Training 784-256-10 on the 2,000 embedded digits, as ANN; scoring as SNN.", err=True)
-    run = _start_run("mnist-demo", folder, (), DataPlaces(offline=True), "cpu", 1, False, force)
-    _train(run, quiet=False)
-    _report_run(run, as_json=False, quiet=False)
-    click.echo("Writing it for Lava's netx.", err=True)
-    click.echo(write_model(read_model(run.model_path), folder / "model.net"))
 
 
 def _start_run(

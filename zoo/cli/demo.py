@@ -1,0 +1,49 @@
+"""The command of the first minute: demo."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from converters.cli.options import PathArgument, percent
+from converters.cli.shared import command, force_option, print_table, refuse_existing
+
+if TYPE_CHECKING:
+    from zoo.demo import Demo
+
+__all__ = ["demo"]
+
+
+@command()
+@click.option("-o", "--output", "folder", type=PathArgument, default=Path("demo"), show_default=True, help="Folder.")
+@force_option
+def demo(folder: Path, force: bool) -> None:
+    """The whole story in under a minute, with no network: pull a model, score it, convert an ANN, look at both.
+
+    Example: zoo demo -o demo
+    """
+    import torch
+
+    from zoo.demo import run_demo
+
+    refuse_existing(folder / "report.html", force)
+    torch.set_num_threads(1)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = run_demo(folder, force=force, say=lambda line: click.echo(line, err=True))
+    click.echo(err=True)
+    _print_demo(found)
+
+
+def _print_demo(found: "Demo") -> None:
+    from zoo.demo import ANN, MODEL
+
+    conversion = found.conversion
+    rows = [[MODEL, f"T={found.score.time_steps}, integers", percent(found.score.accuracy)]]
+    rows += [[ANN, "as the ANN it is", "-" if conversion.ann is None else percent(conversion.ann)]]
+    rows += [
+        [ANN, f"T={t}, integers", "overflows" if accuracy is None else percent(accuracy)]
+        for t, accuracy in conversion.tuned.items()
+    ]
+    print_table(["network", "run", "accuracy"], rows)
+    click.echo()
+    print_table(["file", "what it is"], [[str(path), what] for path, what in found.files], words=True)

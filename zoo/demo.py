@@ -1,0 +1,76 @@
+"""The whole story in under a minute, with no network: a model of the zoo scored and exported, an ANN made spiking."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+
+from bootstrap_core.datasets import SAMPLE_NAME, load_dataset
+from bootstrap_core.evaluation import Evaluation, evaluate
+from bootstrap_core.integer import IntegerNetwork
+from converters.formats import file_entry, write_model
+from converters.onnx_conversion import OnnxConversion, convert_onnx
+from converters.report.comparison import measure_conversion
+from converters.report.gallery import gallery_page, measure_gallery
+from converters.report.page import conversion_page
+from converters.safetensors_file import read_safetensors
+from specs.whole_file import write_whole
+from zoo.card import ModelFormat
+from zoo.catalog import find_models, packaged_models
+from zoo.fetch import pull
+
+__all__ = ["ANN", "MODEL", "Demo", "run_demo"]
+
+MODEL, ANN, COMMAND = "mnist-dense", "mnist-relu.onnx", "zoo demo"
+TIME_STEPS, EPOCHS = 8, 1
+
+
+@dataclass(frozen=True)
+class Demo:
+    """What was found, and the files that were made: each with what it is."""
+
+    score: Evaluation
+    conversion: OnnxConversion
+    files: tuple[tuple[Path, str], ...]
+
+
+def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] = lambda line: None) -> Demo:
+    """Do it, in `folder`.
+
+    Args:
+        folder: made if missing.
+        force: overwrite what an earlier demo left.
+        say: is told what comes next.
+    """
+    digits = load_dataset(SAMPLE_NAME)
+    say(f"Pulling {MODEL} out of the package, for Python and for Lava's netx.")
+    (found,) = find_models([MODEL], [packaged_models()])
+    formats = (ModelFormat.SAFETENSORS, ModelFormat.NETX)
+    weights, netx = pull(found, formats=formats, folder=folder, force=force)
+    model = read_safetensors(weights)
+    say(f"Scoring it on {len(digits.test):,} digits, in the integers of the chip.")
+    score = evaluate(IntegerNetwork(model.build()), digits.test)
+    page = folder / f"{MODEL}.html"
+    figures = measure_gallery(model, digits, limit=len(digits.test))
+    write_whole(page, gallery_page(model, figures, source=MODEL, command=COMMAND).encode())
+
+    say(f"Making a spiking network of {TIME_STEPS} time steps of the ANN in {ANN}.")
+    with resources.as_file(resources.files("zoo") / "examples" / ANN) as path:
+        conversion = convert_onnx(path, dataset=digits, time_steps=TIME_STEPS, epochs=EPOCHS)
+    spiking, report = folder / "mnist-relu.net", folder / "report.html"
+    write_model(conversion.model, spiking)
+    written = conversion_page(
+        conversion, measure_conversion(conversion), source=ANN, command=COMMAND, outputs=[file_entry(spiking)]
+    )
+    write_whole(report, written.encode())
+    return Demo(
+        score,
+        conversion,
+        (
+            (weights, "the model: spec, weights, fitted activations"),
+            (netx, "the same for Lava's netx"),
+            (page, "the model at work: spikes, rasters, layers"),
+            (spiking, "the ANN as a spiking network, for netx"),
+            (report, "how the ANN became one"),
+        ),
+    )
