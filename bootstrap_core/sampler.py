@@ -3,7 +3,6 @@
 from collections.abc import Callable
 from itertools import pairwise
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -14,6 +13,8 @@ from specs.errors import SnnZooError
 __all__ = ["RateSampler", "mix_seed"]
 
 CAPACITY = 1 << 15
+SURPLUS = 1.25
+"""How many times its capacity a full sampler may hold before it sorts out."""
 BINS = 5
 NOVELTY = 0.1
 """Weight of a new fit's centre; the rest is that of the fits before."""
@@ -52,11 +53,12 @@ class RateSampler(nn.Module):
         self.n_seen = 0
         self._pairs = torch.zeros(0, 2)
         self._keys = torch.zeros(0, dtype=torch.float64)
+        self._limit: float | None = None
 
     @property
     def pairs(self) -> Tensor:
         """The sample, `[n, 2]` float32 on the CPU, rows (z, a)."""
-        return self._pairs
+        return self._smallest()[0]
 
     @property
     def fitted(self) -> bool:
@@ -72,8 +74,8 @@ class RateSampler(nn.Module):
         """Add `n` pairs, of which only those that are kept are asked for: `pairs_at(places)` gives their z and a."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.n_seen))
         self.n_seen += n
-        if len(self._keys) == self.capacity:  # only smaller keys than the largest kept can matter
-            places, keys = _keys_below(float(self._keys.max()), n, generator)
+        if self._limit is not None:  # only smaller keys than the largest kept can matter
+            places, keys = _keys_below(self._limit, n, generator)
         else:
             keys, places = torch.rand(n, dtype=torch.float64, generator=generator), torch.arange(n)
             if n > self.capacity:
@@ -85,18 +87,22 @@ class RateSampler(nn.Module):
 
     def merge(self, other: "RateSampler") -> None:
         """Add the pairs of another sampler, as if this one had seen them too."""
-        self._keep(other._pairs, other._keys)
+        self._keep(*other._smallest())
         self.n_seen += other.n_seen
 
     def _keep(self, pairs: Tensor, keys: Tensor) -> None:
-        pairs, keys = torch.cat([self._pairs, pairs]), torch.cat([self._keys, keys])
-        if len(keys) > self.capacity:  # what comes after the capacity and stays takes the places of what goes
-            goes = keys >= float(np.partition(keys.numpy(), self.capacity)[self.capacity])
-            into = goes[: self.capacity].nonzero().flatten()
-            source = self.capacity + (~goes[self.capacity :]).nonzero().flatten()
-            into = into[: len(source)]  # more go only where keys are equal
-            pairs[into], keys[into] = pairs[source], keys[source]
-        self._pairs, self._keys = pairs[: self.capacity], keys[: self.capacity]
+        self._pairs, self._keys = torch.cat([self._pairs, pairs]), torch.cat([self._keys, keys])
+        # a full sampler sorts out only now and then: what is too much does no harm before
+        if len(self._keys) >= self.capacity * (1.0 if self._limit is None else SURPLUS):
+            self._pairs, self._keys = self._smallest()
+            self._limit = float(self._keys.max())
+
+    def _smallest(self) -> tuple[Tensor, Tensor]:
+        """Pairs and keys of the sample."""
+        if len(self._keys) <= self.capacity:
+            return self._pairs, self._keys
+        keys, order = torch.topk(self._keys, self.capacity, largest=False, sorted=False)
+        return self._pairs.index_select(0, order), keys
 
     def fit(self) -> None:
         """Fit the activation to the pairs, by lava-dl's rule; without pairs nothing changes.
@@ -107,7 +113,7 @@ class RateSampler(nn.Module):
         """
         if len(self._pairs) == 0:
             return
-        z, a = self._pairs.double().T
+        z, a = self.pairs.double().T
         maximum = max(a[a > 0.9 * a.max()].mean().item(), 0.8) if a.max() > 0 else 0.8
         edges = torch.linspace(0.1 * maximum, 0.9 * maximum, BINS + 1, dtype=torch.float64)
         previous = self.centers[: int(self.n_centers)].cpu()
