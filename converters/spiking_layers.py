@@ -105,7 +105,7 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
 
 
 def activations_first(ann: Ann) -> Ann:
-    """The same ANN with maxima behind activations instead of before them: both only rise."""
+    """The same ANN with maxima behind activations instead of before them: both only rise. Nodes keep their names."""
     ordered = list(ann.nodes)
     n_readers = Counter(name for node in ann.nodes for name in node.inputs)
     i = 0
@@ -118,8 +118,14 @@ def activations_first(ann: Ann) -> Ann:
             and n_readers[first.name] == 1
         ):
             before = next((node.shape for node in ordered if node.name == first.inputs[0]), ())
-            early = replace(second, name=f"{second.name} before {first.name}", inputs=first.inputs, shape=before)
-            ordered[i : i + 2] = [early, replace(first, name=second.name, inputs=(early.name,))]
+            early = replace(second, inputs=first.inputs, shape=before)
+            ordered[i : i + 2] = [early, replace(first, inputs=(early.name,))]
+            renamed = {second.name: first.name}
+            ordered[i + 2 :] = [
+                replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+                for node in ordered[i + 2 :]
+            ]
+            n_readers[first.name], n_readers[second.name] = n_readers[second.name], 1
             i = max(i - 1, 0)
         else:
             i += 1

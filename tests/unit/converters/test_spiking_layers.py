@@ -122,8 +122,27 @@ def test_maxima_by_any_are_the_maxima_whichever_comes_first(first) -> None:
     layers = spiking_layers(moved, MaxPooling.ANY)
     assert [layer.is_any for layer in layers] == [False, True, False, False]
     torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
-    outputs = run_ann(moved, x, keep=True)[1]
-    assert all(layer.target in outputs for layer in layers)
+    first, second = (1, 2) if first == "activation" else (2, 1)
+    assert [layer.target for layer in layers] == [ann.nodes[i].name for i in (first, second, 4, 6)]
+
+
+def test_a_maximum_moves_behind_others_too_whoever_reads_the_activation() -> None:
+    pool = nets.MaxPool((2, 2), (1, 1))
+    nodes = (
+        *STEM[:1],
+        ("m", pool, "c0"),
+        ("n", pool, "m"),
+        ("r", RELU, "n"),
+        ("c1", same(2, 2), "r"),
+        ("s", ADD, "c1 r"),
+    )
+    ann = graph((1, 6, 6), *nodes, *head(32, "s"))
+    moved = activations_first(ann)
+    assert [(node.name, node.inputs) for node in moved.nodes[1:6]] == [
+        ("r", ("c0",)), ("m", ("r",)), ("n", ("m",)), ("c1", ("n",)), ("s", ("c1", "n")),
+    ]  # fmt: skip
+    x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
+    assert torch.equal(run_ann(moved, x)[0], run_ann(ann, x)[0])
 
 
 def test_maxima_by_average_are_folded_away() -> None:
