@@ -70,10 +70,12 @@ class OnnxConversion:
     def nodes(self) -> list[dict[str, str]]:
         """What became of each node of the file, see `OnnxImport`; the reason of a layer names the blocks it is in."""
         blocks, layers = self.candidate.blocks_of(self.imported.ann), self.model.spec.layers
+        words = {i: f"block {i}, {layer.kind}" for i, layer in enumerate(layers)}
+        for i, layer in zip(self.candidate.blocks, self.candidate.layers, strict=True):
+            if layer.population is not None:
+                words[i] += f", {len(layer.population.drive)} neurons for each unit"
         return [
-            {**node, "reason": "; ".join(f"block {i}, {layers[i].kind}" for i in blocks[node["became"]])}
-            if node["reason"] == LAYER
-            else node
+            {**node, "reason": "; ".join(words[i] for i in blocks[node["became"]])} if node["reason"] == LAYER else node
             for node in self.imported.nodes
         ]
 

@@ -229,9 +229,8 @@ def test_the_model_runs_exactly_as_scored_in_every_format(cnn, digits, tmp_path)
 def test_the_figures_are_those_of_the_contract(mlp, digits) -> None:
     figures = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=0).as_json()
     assert [node["op"] for node in figures["nodes"]] == ["Flatten", "Gemm", "Relu", "Gemm", "Relu", "Gemm"]
-    assert [node["reason"] for node in figures["nodes"][1:]] == ["block 2, dense"] * 2 + ["block 3, dense"] * 2 + [
-        "block 4, affine"
-    ]
+    hidden = ["block 2, dense, 2 neurons for each unit"] * 2 + ["block 3, dense, 4 neurons for each unit"] * 2
+    assert [node["reason"] for node in figures["nodes"][1:]] == [*hidden, "block 4, affine"]
     assert figures["import_max_abs_error"] < 1e-4
     assert set(figures["accuracy"]) == {"ann", "converted", "tuned"}
     assert figures["samples"] == 1000
