@@ -65,16 +65,16 @@ def refit(
     joint = [readings[i] for i in changed]
     half = n // 2
     rows = [_rows(joint, missing, groups, part, generator) for part in (slice(half), slice(half, n))]
-    fitted, judged = rows
+    judged, ridge = rows[1], _Ridge(rows[0])
     least, best = float(judged.missing.square().mean()), None
     for strength in STRENGTHS:
-        weight, bias = _ridge(fitted, strength)
+        weight, bias = ridge.change(strength)
         error = float((judged.missing - judged.read @ weight - bias).square().mean())
         if error < least:
             least, best = error, strength
     if best is None:
         return maps
-    weight, bias = _ridge(_Rows(*(torch.cat(parts, 1) for parts in zip(*rows, strict=True))), best)
+    weight, bias = _Ridge(_Rows(*(torch.cat(parts, 1) for parts in zip(*rows, strict=True)))).change(best)
     sizes = [each.linear.weight[0].numel() for each in joint]
     for i, part in zip(changed, weight.transpose(1, 2).split(sizes, 2), strict=True):  # [groups, outputs, weights]
         maps[i] = replace(maps[i], weight=maps[i].weight + part.reshape(maps[i].weight.shape))
@@ -112,15 +112,23 @@ def _read(linear: Dense | Conv, x: Tensor, groups: int, drawn: Tensor) -> Tensor
     return torch.stack(columns).reshape(len(x), groups, -1, drawn.shape[1])
 
 
-def _ridge(rows: _Rows, strength: float) -> tuple[Tensor, Tensor]:
-    """The change of weights `[groups, weights, outputs]` and of the bias `[groups, 1, outputs]`."""
-    means = [x.mean(1, keepdim=True) for x in rows]
-    read, missing = (x - mean for x, mean in zip(rows, means, strict=True))
-    across = read.transpose(1, 2)
-    few = read.shape[1] < read.shape[2]
-    squares = read @ across if few else across @ read
-    size = squares.diagonal(dim1=1, dim2=2).mean(1).clamp_min(1e-12)
-    squares.diagonal(dim1=1, dim2=2).add_(strength * size[:, None])
-    # (X'X + s) w = X'y, and the same by as many unknowns as there are rows: w = X' (XX' + s)^-1 y
-    weight = across @ torch.linalg.solve(squares, missing) if few else torch.linalg.solve(squares, across @ missing)
-    return weight, means[1] - means[0] @ weight
+class _Ridge:
+    """Ridge regression of what rows lack on what they read, for penalties of any strength."""
+
+    def __init__(self, rows: _Rows) -> None:
+        self.means = [x.mean(1, keepdim=True) for x in rows]
+        read, self.missing = (x - mean for x, mean in zip(rows, self.means, strict=True))
+        self.across, self.few = read.transpose(1, 2), read.shape[1] < read.shape[2]
+        self.squares = read @ self.across if self.few else self.across @ read
+        self.size = self.squares.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).clamp_min(1e-12)
+
+    def change(self, strength: float) -> tuple[Tensor, Tensor]:
+        """The change of weights `[groups, weights, outputs]`, and of the bias `[groups, 1, outputs]`."""
+        squares = self.squares.clone()
+        squares.diagonal(dim1=1, dim2=2).add_(strength * self.size)
+        # (X'X + s)^-1 X'y, or with as many unknowns as there are rows: X' (XX' + s)^-1 y
+        if self.few:
+            weight = self.across @ torch.linalg.solve(squares, self.missing)
+        else:
+            weight = torch.linalg.solve(squares, self.across @ self.missing)
+        return weight, self.means[1] - self.means[0] @ weight
