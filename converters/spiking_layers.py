@@ -14,7 +14,7 @@ from converters.linear_fold import Conv, Dense, fold_conv, pool, spread
 from specs.errors import UnsupportedError
 from specs.fields import Shape
 
-__all__ = ["MaxPooling", "SpikingLayer", "SpikingSkip", "activations_first", "spiking_layers"]
+__all__ = ["MaxPooling", "Population", "SpikingLayer", "SpikingSkip", "activations_first", "spiking_layers"]
 
 ACTIVATIONS = (nets.Relu, nets.Clip, nets.LeakyRelu, nets.PRelu)
 LARGEST_READOUT = 1 << 26
