@@ -11,7 +11,7 @@ from converters.ann import Ann, MaxPool, run_ann
 from converters.calibrate import Calibration, InputForm, calibrate
 from converters.model import Model
 from converters.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
-from specs.block import Encoding
+from specs.block import Encoding, FlattenSpec, InputSpec
 from specs.errors import StateOverflowError, UnsupportedError
 
 __all__ = ["Candidate", "best_candidate"]
@@ -39,6 +39,21 @@ class Candidate:
     input_form: InputForm
     max_pooling: MaxPooling
     agreement: float
+
+    @property
+    def blocks(self) -> list[int]:
+        """The block of the network that each of `layers` became."""
+        return [i for i, made in enumerate(self.model.spec.layers) if not isinstance(made, InputSpec | FlattenSpec)]
+
+    def blocks_of(self, ann: Ann) -> dict[str, list[int]]:
+        """The blocks that do what each node of the ANN does, by its name."""
+        own = {layer.target: block for layer, block in zip(self.layers, self.blocks, strict=True)}
+        found: dict[str, set[int]] = {name: {block} for name, block in own.items()}
+        for node in reversed(activations_first(ann).nodes):
+            for name in node.inputs:
+                if name not in own:
+                    found.setdefault(name, set()).update(found[node.name])
+        return {name: sorted(blocks) for name, blocks in found.items()}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from converters.ann import Ann, run_ann
 from converters.grid_fit import fit_to_grid
 from converters.linear_fold import Conv, Dense
 from converters.model import Model
+from converters.refit import Reading, refit
 from converters.spiking_layers import SpikingLayer, SpikingSkip
 from specs.block import Encoding
 from specs.errors import UnsupportedError
@@ -77,6 +78,10 @@ class _Synapses(NamedTuple):
     scale: float
     document: Mapping[str, Any] = MappingProxyType({})
 
+    @property
+    def is_identity(self) -> bool:
+        return self.document.get("kind") == "identity"
+
 
 def calibrate(
     ann: Ann,
@@ -92,7 +97,8 @@ def calibrate(
 ) -> tuple[Model, list[Calibration]]:
     """A spiking network of the layers. Each threshold is the one whose rates come nearest to what the ANN gives.
 
-    Layer by layer, on the spikes that the layers before really give, so that a layer mends what those before it lost.
+    Layer by layer, on the spikes that the layers before really give; weights are fitted to these anew, so that a layer
+    mends what those before it lost.
 
     Args:
         ann: what the layers were made of.
@@ -117,7 +123,8 @@ class _Calibrator:
         self.mean, self.std = mean + std * ann.mean, std * ann.std  # of both normalisations, one after the other
         self.generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            _, self.wanted = run_ann(ann, (images - mean) / std, keep=True)
+            _, self.outputs = run_ann(ann, (images - mean) / std, keep=True)
+        self.inputs = {node.name: node.inputs for node in ann.nodes}
 
     @torch.no_grad()
     def network(self, layers: Sequence[SpikingLayer], name: str) -> tuple[Model, list[Calibration]]:
@@ -192,8 +199,10 @@ class _Calibrator:
         found: list[Calibration],
     ) -> tuple[dict[str, Any], dict[str, Tensor], Tensor, float]:
         """Block, its tensors, its spikes, and what a rate of 1 stands for; its own synapses come first."""
+        if levels == 1:  # graded pixels are what they stand for
+            synapses = self._mended(layer, synapses)
         linear, scale = synapses[0].linear, synapses[0].scale
-        wanted = layer.wanted(self.wanted[layer.target])
+        wanted = layer.wanted(self.outputs[layer.target])
         largest = None if layer.activation is None else float(wanted.max().clamp_min(1e-6))
         fit = fit_to_grid(
             torch.cat([(each.linear.weight * each.scale).flatten() for each in synapses]),
@@ -233,6 +242,17 @@ class _Calibrator:
             **self.surrogate,
         }
         return block, tensors, _fire(z, bias, threshold_mant(chosen.threshold, levels)), chosen.scale
+
+    def _mended(self, layer: SpikingLayer, synapses: Sequence[_Synapses]) -> list[_Synapses]:
+        """The synapses with weights that make up for what the layers before lost."""
+        neurons = layer.activation is not None
+        wanted = layer.weighed(self.outputs[self.inputs[layer.target][0] if neurons else layer.target].double())
+        readings = [
+            Reading(each.linear, each.spikes.mean(0, dtype=torch.float64) * each.scale, each.is_identity)
+            for each in synapses
+        ]
+        maps = refit(readings, wanted, rectified=neurons, generator=self.generator)
+        return [each._replace(linear=linear) for each, linear in zip(synapses, maps, strict=True)]
 
     def _reach(self, z: Tensor, bias: Tensor) -> float:
         """How far from zero the voltage of an inhibited neuron goes in T steps, or of any neuron in one."""
@@ -312,7 +332,7 @@ def _named(synapses: Sequence[_Synapses], weight: Tensor) -> dict[str, Tensor]:
     own, *others = _weights(synapses, weight)
     tensors = {"synapse.weight": own}
     for k, (skip, each) in enumerate(zip(synapses[1:], others, strict=True)):
-        if skip.document["kind"] == "identity":
+        if skip.is_identity:
             each = each.diagonal() if each.dim() == 2 else each.flatten()
         tensors[f"skips.{k}.weight"] = each
     return tensors

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from inspect import signature
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from converters.file_kind import FileKind, kind_of_file
@@ -19,7 +20,7 @@ from specs.errors import ConversionError, UnsupportedError
 from specs.network import NetworkSpec
 from specs.neuron import Reset
 
-__all__ = ["MODEL_SUFFIXES", "Hints", "check_writable_format", "read_model", "write_model"]
+__all__ = ["MODEL_SUFFIXES", "Hints", "check_writable", "check_writable_format", "read_model", "write_model"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,3 +123,9 @@ def check_writable_format(path: Path) -> None:
 def file_entry(path: Path) -> dict[str, str]:
     """What JSON and pages say of a file that was written: path, format, sha256."""
     return {"path": str(path), "format": path.suffix[1:], "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+
+
+def check_writable(model: Model, suffix: str) -> None:
+    """Raise what `write_model` would for such a model; for use before long work that changes its tensors alone."""
+    with TemporaryDirectory() as folder:
+        write_model(model, Path(folder) / f"tried{suffix}")

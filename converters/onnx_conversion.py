@@ -20,6 +20,7 @@ from bootstrap_core.training import EpochReport
 from converters.ann import Ann, run_ann
 from converters.ann_conversion import Candidate, best_candidate
 from converters.model import Model
+from converters.onnx_model.builder import LAYER
 from converters.onnx_model.import_onnx import OnnxImport, import_onnx
 from converters.spiking_layers import MaxPooling
 from converters.tuning import tune
@@ -65,12 +66,25 @@ class OnnxConversion:
     notes: tuple[str, ...]
     seconds: float
 
+    @property
+    def nodes(self) -> list[dict[str, str]]:
+        """What became of each node of the file, see `OnnxImport`; the reason of a layer names the blocks it is in."""
+        blocks, layers = self.candidate.blocks_of(self.imported.ann), self.model.spec.layers
+        words = {i: f"block {i}, {layer.kind}" for i, layer in enumerate(layers)}
+        for i, layer in zip(self.candidate.blocks, self.candidate.layers, strict=True):
+            if layer.population is not None:
+                words[i] += f", {len(layer.population.drive)} neurons for each unit"
+        return [
+            {**node, "reason": "; ".join(words[i] for i in blocks[node["became"]])} if node["reason"] == LAYER else node
+            for node in self.imported.nodes
+        ]
+
     def as_json(self) -> dict[str, Any]:
         """The figures as JSON values."""
         score = self.score
         saturated = {found.block: found.saturated for found in self.candidate.calibrations}
         return {
-            "nodes": self.imported.nodes,
+            "nodes": self.nodes,
             "import_max_abs_error": self.imported.max_abs_error,
             "input": str(self.candidate.input_form.encoding),
             "accuracy": {
@@ -105,6 +119,7 @@ def convert_onnx(
     encodings: Sequence[Encoding] = tuple(Encoding),
     max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE),
     seed: int = 0,
+    on_calibrated: Callable[[Model], object] = lambda model: None,
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
 ) -> OnnxConversion:
     """Import an ANN, calibrate its spiking form, tune that by bootstrap, and score every stage.
@@ -118,6 +133,7 @@ def convert_onnx(
         epochs: of tuning; 0 for none.
         encodings, max_pooling: what to choose from, by measure.
         seed: of everything random.
+        on_calibrated: called with the network before it is tuned, which changes its tensors alone.
         on_epoch: called with the report of each epoch.
 
     Raises:
@@ -145,6 +161,7 @@ def convert_onnx(
         mean=mean,
         std=std,
     )
+    on_calibrated(candidate.model)
     network = candidate.model.build()
     steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
     ann_accuracy, score, recipe = None, None, None

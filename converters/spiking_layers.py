@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass, replace
 from enum import StrEnum
-from math import prod
+from math import ceil, prod
 
 import torch
 from torch import Tensor
@@ -14,11 +14,15 @@ from converters.linear_fold import Conv, Dense, fold_conv, pool, spread
 from specs.errors import UnsupportedError
 from specs.fields import Shape
 
-__all__ = ["MaxPooling", "SpikingLayer", "SpikingSkip", "activations_first", "spiking_layers"]
+__all__ = ["MaxPooling", "Population", "SpikingLayer", "SpikingSkip", "activations_first", "spiking_layers"]
 
 ACTIVATIONS = (nets.Relu, nets.Clip, nets.LeakyRelu, nets.PRelu)
 LARGEST_READOUT = 1 << 26
 """Weights of a readout that a final convolution and pool become."""
+NARROW = 128
+"""Neurons that a dense layer has at least. Units of a narrower one take several each, whose errors average out."""
+GAINS = 2.0
+"""The largest weights of a unit's neurons by the smallest: so their rates step at different places."""
 
 
 class MaxPooling(StrEnum):
@@ -31,6 +35,38 @@ class MaxPooling(StrEnum):
     ANY = "any"
     AVERAGE = "average"
     ERROR = "error"
+
+
+@dataclass(frozen=True)
+class Population:
+    """Several neurons for each unit of a layer: `[parts, channels]`, in the channels of the layer part after part.
+
+    Of a unit that weighs its inputs to z and answers y, neuron p weighs them to `drive[p] z` and stands for the
+    positive part of `encoding[p] y`; y is the sum of `decoding[p]` times what they stand for.
+    """
+
+    drive: Tensor
+    encoding: Tensor
+    decoding: Tensor
+
+    def driven(self, linear: Dense | Conv) -> Dense | Conv:
+        """The map to all neurons, of that to the units."""
+        if isinstance(linear, Conv) and linear.groups > 1:
+            raise UnsupportedError("a leaky activation of a grouped convolution")
+        drive = self.drive.reshape(*self.drive.shape, *[1] * (linear.weight.dim() - 1))
+        return replace(linear, weight=(drive * linear.weight).flatten(0, 1), bias=(self.drive * linear.bias).flatten())
+
+    @staticmethod
+    def shared(factors: Tensor, x: Tensor) -> Tensor:
+        """Each unit's number, `[N, channels, ...]`, times `factors` for its neurons: `[N, parts * channels, ...]`."""
+        factors = factors.to(x.dtype).reshape(*factors.shape, *[1] * (x.dim() - 2))
+        return (x[:, None] * factors).flatten(1, 2)
+
+    def decoded(self, weight: Tensor) -> Tensor:
+        """The weight `[outputs, parts * channels, ...]` of what reads the neurons, of that of what reads the units."""
+        channels = self.decoding.shape[1]
+        maps = weight.reshape(len(weight), 1, channels, -1)  # [outputs, 1, channels, places or kernel]
+        return (maps * self.decoding[:, :, None]).reshape(len(weight), -1, *weight.shape[2:])
 
 
 @dataclass(frozen=True)
@@ -66,8 +102,7 @@ class SpikingLayer:
         activation: what the neurons stand for; None for a readout without neurons.
         flattens: whether its input is flattened first.
         is_any: whether it is an `any` pool.
-        slopes: of a leaky activation, `[channels]` above 0: the first half of the channels stands for what is above
-            0, the second for what is below, divided by the slope and turned positive; None for others.
+        population: where several neurons stand for each unit of the ANN's layer; None if one does.
         skips: further synapses, from layers before.
     """
 
@@ -78,15 +113,19 @@ class SpikingLayer:
     activation: nets.Operation | None
     flattens: bool = False
     is_any: bool = False
-    slopes: Tensor | None = None
+    population: Population | None = None
     skips: tuple[SpikingSkip, ...] = ()
+
+    def weighed(self, z: Tensor) -> Tensor:
+        """The weighted inputs of the neurons, `[N, *after]`, for those of the ANN's units, `[N, ...]`."""
+        z = z if self.population is None else self.population.shared(self.population.drive, z)
+        return z.reshape(len(z), *self.after)
 
     def wanted(self, output: Tensor) -> Tensor:
         """What the rates stand for, `[N, *after]` and never negative, for the node's output `[N, ...]`."""
-        if self.slopes is None:
-            return output.reshape(len(output), *self.after).clamp_min(0)
-        slopes = self.slopes.to(output.dtype).reshape(-1, *[1] * (output.dim() - 2))
-        return torch.cat([output.clamp_min(0), (-output / slopes).clamp_min(0)], dim=1)
+        if self.population is not None:
+            output = self.population.shared(self.population.encoding, output)
+        return output.reshape(len(output), *self.after).clamp_min(0)
 
 
 def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
@@ -105,7 +144,7 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
 
 
 def activations_first(ann: Ann) -> Ann:
-    """The same ANN with maxima behind activations instead of before them: both only rise."""
+    """The same ANN with maxima behind activations instead of before them: both only rise. Nodes keep their names."""
     ordered = list(ann.nodes)
     n_readers = Counter(name for node in ann.nodes for name in node.inputs)
     i = 0
@@ -118,8 +157,14 @@ def activations_first(ann: Ann) -> Ann:
             and n_readers[first.name] == 1
         ):
             before = next((node.shape for node in ordered if node.name == first.inputs[0]), ())
-            early = replace(second, name=f"{second.name} before {first.name}", inputs=first.inputs, shape=before)
-            ordered[i : i + 2] = [early, replace(first, name=second.name, inputs=(early.name,))]
+            early = replace(second, inputs=first.inputs, shape=before)
+            ordered[i : i + 2] = [early, replace(first, inputs=(early.name,))]
+            renamed = {second.name: first.name}
+            ordered[i + 2 :] = [
+                replace(node, inputs=tuple(renamed.get(name, name) for name in node.inputs))
+                for node in ordered[i + 2 :]
+            ]
+            n_readers[first.name], n_readers[second.name] = n_readers[second.name], 1
             i = max(i - 1, 0)
         else:
             i += 1
@@ -133,26 +178,26 @@ class _Branch:
     Attributes:
         source: of which layer; 0 is the image, 1 the first layer.
         before: the shape of that output.
-        slopes: of that layer, if it is leaky: the output has both its halves.
+        population: of that layer, if it has one.
         average, linear: the map, averages and then weights; without either, it is the output itself.
     """
 
     source: int
     before: Shape
-    slopes: Tensor | None = None
+    population: Population | None = None
     average: Conv | None = None
     linear: Dense | Conv | None = None
 
     @property
     def is_output(self) -> bool:
-        """Whether nothing was done to the output yet."""
-        return self.linear is None and self.average is None
+        """Whether it is the output of the ANN's layer, as its neurons give it."""
+        return self.linear is None and self.average is None and self.population is None
 
     def convolved(self, node: str, conv: Conv) -> "_Branch":
         """With a convolution behind it."""
-        if self.slopes is not None and conv.groups > 1:
+        if self.population is not None and conv.groups > 1:
             raise UnsupportedError(f"{node}: a grouped convolution of a leaky activation")
-        conv = replace(conv, weight=self._joined(conv.weight, conv.weight.shape[1]))
+        conv = replace(conv, weight=self._decoded(conv.weight))
         first = self.linear or self.average
         if isinstance(first, Dense) or (isinstance(first, Conv) and not (first.depthwise or conv.depthwise)):
             raise UnsupportedError(f"{node}: weights behind weights with no activation between them")
@@ -160,7 +205,7 @@ class _Branch:
 
     def weighed(self, dense: Dense) -> "_Branch":
         """With a dense layer behind it."""
-        dense = replace(dense, weight=self._joined(dense.weight, 0 if self.slopes is None else len(self.slopes)))
+        dense = replace(dense, weight=self._decoded(dense.weight))
         match self.linear:
             case Conv() as first if first.depthwise:
                 linear = spread(first, dense, self.before)
@@ -185,22 +230,18 @@ class _Branch:
         """The map to neurons of shape `after`."""
         branch = self
         if self.linear is None:
-            channels = self.before[0] if self.slopes is None else len(self.slopes)
+            channels = self.before[0] if self.population is None else self.population.decoding.shape[1]
             if len(self.before) == 1:
                 branch = self.weighed(Dense(torch.eye(channels).double(), torch.zeros(channels).double()))
-            elif self.slopes is not None:
+            elif self.population is not None:
                 eye = torch.eye(channels).double().reshape(channels, channels, 1, 1)
                 branch = self.convolved(node, Conv(eye, torch.zeros(channels).double()))
         linear = branch.linear or branch.average or pool(torch.ones(self.before[0]), (1, 1), (1, 1), (0, 0))
         return _as_dense(linear, self.before) if isinstance(linear, Conv) and len(after) == 1 else linear
 
-    def _joined(self, weight: Tensor, channels: int) -> Tensor:
-        """The weight `[outputs, inputs, ...]` for both halves of a leaky layer before it."""
-        if self.slopes is None or self.linear is not None:
-            return weight
-        places = weight.shape[1] // channels  # of each channel, flattened
-        slopes = self.slopes.repeat_interleave(places).reshape(1, -1, *[1] * (weight.dim() - 2))
-        return torch.cat([weight, -slopes * weight], dim=1)
+    def _decoded(self, weight: Tensor) -> Tensor:
+        """The weight `[outputs, inputs, ...]` of what reads the layer itself."""
+        return weight if self.population is None or self.linear is not None else self.population.decoded(weight)
 
 
 _Value = tuple[_Branch, ...]
@@ -240,7 +281,7 @@ class _Lowering:
                 return tuple(branch.averaged(node.name, kernel, stride, padding) for branch in value)
             case nets.MaxPool(kernel, stride, padding):
                 branch = value[0]
-                if len(value) > 1 or not branch.is_output or branch.slopes is not None:
+                if len(value) > 1 or not branch.is_output:
                     raise UnsupportedError(f"{node.name}: a maximum with no activation, or a leaky one, before it")
                 windows = pool(torch.ones(branch.before[0]), kernel, stride, padding)
                 return self._close(node, (replace(branch, linear=windows),), nets.Relu(), is_any=True)
@@ -259,20 +300,22 @@ class _Lowering:
                 f"{node.name}: its weights read {read}, and none of them {self.targets[-1]}, the layer before it: "
                 "of branches that part, all but one must be without activations"
             )
-        slopes, after = _slopes_of(activation, node.shape[0]), node.shape
+        after = node.shape
         maps = [branch.synapses(node.name, after) for branch in branches]
         bias = sum((linear.bias for linear in maps[1:]), maps[0].bias)
         maps = [replace(linear, bias=torch.zeros_like(bias) if i else bias) for i, linear in enumerate(maps)]
-        if slopes is not None:  # leaky(x) = relu(x) - slope relu(-x)
-            maps, after = [_both_signs(linear) for linear in maps], (2 * after[0], *after[1:])
+        population = None if activation is None or is_any else _population(activation, after)
+        if population is not None:
+            maps = [population.driven(linear) for linear in maps]
+            after = (population.drive.numel(), *after[1:])
         skips = tuple(
             SpikingSkip(branch.source, linear, branch.before) for branch, linear in zip(others, maps[1:], strict=True)
         )
         flattens = isinstance(maps[0], Dense) and len(own.before) > 1
-        layer = SpikingLayer(node.name, maps[0], own.before, after, activation, flattens, is_any, slopes, skips)
+        layer = SpikingLayer(node.name, maps[0], own.before, after, activation, flattens, is_any, population, skips)
         self.layers.append(layer)
         self.targets.append(node.name)
-        return (_Branch(len(self.layers), after, slopes),)
+        return (_Branch(len(self.layers), after, population),)
 
     def _from_last(self, branch: _Branch) -> bool:
         return branch.source == len(self.layers)
@@ -281,6 +324,24 @@ class _Lowering:
 def _once(bias: Tensor, value: _Value) -> list[Tensor]:
     """The bias for the first of the branches, and zeros for others: of a sum it counts once."""
     return [bias.double(), *[torch.zeros_like(bias).double()] * (len(value) - 1)]
+
+
+def _population(activation: nets.Operation, shape: Shape) -> Population | None:
+    """The neurons for each unit of a layer of `shape`; None if one is enough.
+
+    A leaky unit takes two, as `leaky(x) = relu(x) - slope relu(-x)`; units of a narrow layer take several of each.
+    """
+    drive = torch.ones(1, shape[0], dtype=torch.float64)
+    encoding = decoding = drive
+    slopes = _slopes_of(activation, shape[0])
+    if slopes is not None:
+        drive, encoding, decoding = (torch.cat([drive, -below]) for below in (drive, 1 / slopes[None], slopes[None]))
+    copies = ceil(NARROW / drive.numel()) if len(shape) == 1 else 1
+    if copies > 1:
+        gains = torch.logspace(-0.5, 0.5, copies, base=GAINS, dtype=torch.float64)[:, None, None]
+        drive, encoding = (gains * drive).flatten(0, 1), (gains * encoding).flatten(0, 1)
+        decoding = (decoding / gains / copies).flatten(0, 1)
+    return Population(drive, encoding, decoding) if len(drive) > 1 else None
 
 
 def _slopes_of(activation: nets.Operation | None, channels: int) -> Tensor | None:
@@ -295,16 +356,6 @@ def _slopes_of(activation: nets.Operation | None, channels: int) -> Tensor | Non
     if bool((slopes <= 0).all()):
         return None
     return slopes.clamp_min(1e-6)
-
-
-def _both_signs(linear: Dense | Conv) -> Dense | Conv:
-    """The map and its negative, one after the other."""
-    weight, bias = torch.cat([linear.weight, -linear.weight]), torch.cat([linear.bias, -linear.bias])
-    if isinstance(linear, Dense):
-        return Dense(weight, bias)
-    if linear.groups > 1:
-        raise UnsupportedError("a leaky activation of a grouped convolution")
-    return replace(linear, weight=weight, bias=bias)
 
 
 def _as_dense(conv: Conv, shape: Shape) -> Dense:

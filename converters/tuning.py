@@ -25,7 +25,7 @@ LEARNING_RATE, BATCH = 3e-3, 50
 Small batches, since a step of spikes costs what its images cost.
 """
 LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
-"""Images held out, to choose the best epoch by: one in so many, and no more than so many."""
+"""Images held out, to choose the best epoch by: one in so many, no more than so many, nor than an epoch trains on."""
 NEURON_STEPS = 4 << 30
 """Work of all epochs at most, in neurons of all images and time steps: a minute or two."""
 N_SCALING = 1000
@@ -55,14 +55,15 @@ def tune(
         seed: of everything random.
         on_epoch: called with the report of each epoch.
     """
-    n_validation = min(LARGEST_VALIDATION, max(1, len(split) // VALIDATION_PART))
+    per_epoch = max(BATCH, NEURON_STEPS // (epochs * neuron_steps(network.spec)))
+    n_validation = min(LARGEST_VALIDATION, max(1, len(split) // VALIDATION_PART), per_epoch)
     recipe = TrainingSpec(
         epochs=epochs,
         snn_epochs=epochs,
         snn_learning_rate=LEARNING_RATE,
         batch_size=BATCH,
         logit_scale=logit_scale(network, split, teacher),
-        images_per_epoch=max(BATCH, NEURON_STEPS // (epochs * neuron_steps(network.spec))),
+        images_per_epoch=per_epoch,
         validation=n_validation,
         seed=seed,
     )

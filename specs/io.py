@@ -45,9 +45,12 @@ UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 
 FieldPath = tuple[str | int, ...]
 Typed = TypeVar("Typed", bound=StrictModel)
-KINDS, SKIP_KINDS = (
-    [model.model_fields["kind"].default for model in get_args(get_args(union)[0])] for union in (BlockSpec, SkipSpec)
+BLOCKS, SKIPS = (
+    {model.model_fields["kind"].default: model for model in get_args(get_args(union)[0])}
+    for union in (BlockSpec, SkipSpec)
 )
+SIZE_KEYS = ("features", "channels")
+"""How many neurons, or maps of them, a block has: each kind has one of these at most."""
 
 
 class _Loader(yaml.SafeLoader):
@@ -299,11 +302,11 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
     path, message, value = _without_kind(problem["loc"]), problem["msg"].removeprefix("Value error, "), problem["input"]
     match problem["type"]:
         case "extra_forbidden":
-            message = f"no such key{suggest(path[-1], _field_names(model))}"
+            message = f"no such key{_suggest_size(problem['loc']) or suggest(path[-1], _field_names(model))}"
         case "missing":
             value = None
         case "union_tag_not_found" | "union_tag_invalid":
-            kinds = SKIP_KINDS if "skips" in path else KINDS
+            kinds = list(SKIPS if "skips" in path else BLOCKS)
             path, value = (*path, "kind"), value.get("kind")
             message = f"must be one of {', '.join(kinds)}{suggest(value, kinds)}"
     known = path
@@ -319,11 +322,18 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
 
 def _without_kind(loc: FieldPath) -> FieldPath:
     """Pydantic puts the kind of a block, and of a skip, into its path; the document has no such level."""
-    if len(loc) > 2 and loc[0] == "blocks" and loc[2] in KINDS:
+    if len(loc) > 2 and loc[0] == "blocks" and loc[2] in BLOCKS:
         loc = (*loc[:2], *loc[3:])
-    if len(loc) > 4 and loc[2] == "skips" and loc[4] in SKIP_KINDS:
+    if len(loc) > 4 and loc[2] == "skips" and loc[4] in SKIPS:
         loc = (*loc[:4], *loc[5:])
     return loc
+
+
+def _suggest_size(loc: FieldPath) -> str:
+    """A hint with what a block calls its size, if it was given by the name that blocks of another kind have for it."""
+    if len(loc) != 4 or loc[0] != "blocks" or loc[3] not in SIZE_KEYS:
+        return ""
+    return "".join(f"; did you mean {key}?" for key in SIZE_KEYS if key in BLOCKS[str(loc[2])].model_fields)
 
 
 def suggest(word: object, known: Iterable[str]) -> str:

@@ -59,7 +59,9 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option(
-                "--data", help="ONNX: mnist, fashion-mnist, an .npz with x (and y), or a folder of class folders."
+                "--data",
+                help="ONNX: mnist, fashion-mnist, mnist-sample (embedded), an .npz with x (and y), or a folder of "
+                "class folders.",
             ),
             click.option("--raw", is_flag=True, help="ONNX: the ANN takes pixels of 0..255."),
             click.option(
@@ -151,7 +153,7 @@ def convert(
         source = named(str(source)) or source
     if kind_of_file(source) is FileKind.ONNX:
         use_threads(threads)
-        conversion = _convert_onnx(source, data, raw, epochs, entering, max_pool, seed, places, hints)
+        conversion = _convert_onnx(source, outputs, data, raw, epochs, entering, max_pool, seed, places, hints)
         model, figures = conversion.model, conversion.as_json()
     else:
         _refuse_onnx_options(source)
@@ -216,6 +218,7 @@ def _read(source: Path, hints: dict[str, Any]) -> "Model":
 
 def _convert_onnx(
     source: Path,
+    outputs: tuple[Path, ...],
     data: str | None,
     raw: bool,
     epochs: int,
@@ -226,6 +229,7 @@ def _convert_onnx(
     hints: dict[str, Any],
 ) -> "OnnxConversion":
     from bootstrap_core.image_files import UNLABELLED
+    from converters.formats import check_writable
     from converters.onnx_conversion import convert_onnx
     from converters.spiking_layers import MaxPooling
     from specs.block import Encoding
@@ -237,6 +241,11 @@ def _convert_onnx(
     if raw and (mean is not None or std is not None):
         raise click.UsageError("--raw is --mean 0 --std 0.00392 (1/255): give one or the other")
     dataset = places.load(data) if data else None
+
+    def check_outputs(model: "Model") -> None:
+        for suffix in {output.suffix for output in outputs}:
+            check_writable(model, suffix)
+
     return convert_onnx(
         source,
         dataset=dataset,
@@ -248,6 +257,7 @@ def _convert_onnx(
         encodings=tuple(Encoding) if entering == "auto" else (Encoding(entering),),
         max_pooling=(MaxPooling.ANY, MaxPooling.AVERAGE) if max_pool == "auto" else (MaxPooling(max_pool),),
         seed=seed,
+        on_calibrated=check_outputs,
         on_epoch=_say_epoch,
     )
 
@@ -263,7 +273,7 @@ def _say_epoch(report: "EpochReport") -> None:
 def _print_conversion(conversion: "OnnxConversion") -> None:
     print_table(
         ["node", "op", "became", "reason"],
-        [[node["name"], node["op"], node["became"], node["reason"]] for node in conversion.imported.nodes],
+        [[node["name"], node["op"], node["became"], node["reason"]] for node in conversion.nodes],
         words=True,
     )
     click.echo(f"\nimport: off the ONNX reference by {conversion.imported.max_abs_error:.2g} at most")

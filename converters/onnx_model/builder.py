@@ -42,7 +42,7 @@ from converters.onnx_model.windows import Windows, symmetric
 from specs.errors import UnsupportedError
 from specs.fields import Shape
 
-__all__ = ["BETWEEN", "INPUT", "AnnBuilder"]
+__all__ = ["BETWEEN", "INPUT", "LAYER", "AnnBuilder"]
 
 INPUT = "input"
 MAX_DIAGONAL = 4096

@@ -22,7 +22,6 @@ from converters.report.measure import (
     run_examples,
 )
 from converters.spiking_layers import activations_first
-from specs.block import FlattenSpec, InputSpec
 
 __all__ = ["ConversionFigures", "correlation", "count_macs", "layer_correlations", "measure_conversion"]
 
@@ -107,8 +106,7 @@ def layer_correlations(conversion: OnnxConversion, exact: IntegerNetwork, split:
     """For each layer, input first, how the ANN's activations and the rates that stand for them correlate."""
     ann = activations_first(conversion.imported.ann)
     layers = exact.spec.layers
-    weighted = [i for i, layer in enumerate(layers) if not isinstance(layer, InputSpec | FlattenSpec)]
-    sources = dict(zip(weighted, conversion.candidate.layers, strict=True))
+    sources = dict(zip(conversion.candidate.blocks, conversion.candidate.layers, strict=True))
     moments = torch.zeros(len(layers), 6, dtype=torch.float64)
     for images, _ in batches(split, BATCH):
         rates = exact.run(images)[1].rates

@@ -175,6 +175,31 @@ def test_an_ann_in_onnx_becomes_a_spiking_network(ann, tmp_path, run) -> None:
     assert "no data: calibrated on noise" in run("convert", path, "-o", tmp_path / "b.net").stderr
 
 
+def test_a_format_refuses_a_residual_network_before_it_is_tuned(tmp_path, run, monkeypatch) -> None:
+    nodes = [
+        ("Conv", ["x", "w"], ["c"]), ("Relu", ["c"], ["r"]), ("Conv", ["r", "v"], ["d"]), ("Add", ["d", "r"], ["s"]),
+        ("Relu", ["s"], ["t"]), ("Flatten", ["t"], ["f"]), ("Gemm", ["f", "u"], ["y"]),
+    ]  # fmt: skip
+    weights = {"w": np.full((2, 1, 4, 4), 0.1), "v": np.full((2, 2, 1, 1), 0.2), "u": np.eye(98, 10)}
+    graph = helper.make_graph(
+        [
+            helper.make_node(op, reads, gives, **({"strides": [4, 4]} if reads[1:] == ["w"] else {}))
+            for op, reads, gives in nodes
+        ],
+        "g",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [None, 1, 28, 28])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [None, 10])],
+        [numpy_helper.from_array(weight.astype(np.float32), name) for name, weight in weights.items()],
+    )
+    path = tmp_path / "sum.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    monkeypatch.setattr("converters.onnx_conversion.tune", lambda *args, **options: pytest.fail("was tuned"))
+    command = ["convert", path, "--data", "mnist-sample", "--input", "spike", "-o", tmp_path / "a.safetensors"]
+    refused = run(*command, "-o", tmp_path / "a.net", code=1).stderr
+    assert "netx cannot express block 2: skips from block 1" in refused
+    assert not (tmp_path / "a.safetensors").exists()
+
+
 def test_a_conversion_is_reported_as_a_page(ann, tmp_path, run) -> None:
     out, page = tmp_path / "x.net", tmp_path / "pages" / "x.html"
     command = ["convert", ann, "--data", "mnist-sample", "--epochs", 0, "-o", out, "--report", page]

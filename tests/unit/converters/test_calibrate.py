@@ -12,6 +12,12 @@ from converters.spiking_layers import MaxPooling, spiking_layers
 from specs import UnsupportedError, skips_of
 from specs.block import Encoding
 
+
+@pytest.fixture(autouse=True)
+def one_neuron_for_each_unit(monkeypatch) -> None:
+    monkeypatch.setattr("converters.spiking_layers.NARROW", 1)
+
+
 GENERATOR = torch.Generator().manual_seed(0)
 RELU, ADD = nets.Relu(), nets.Add()
 T = 32
@@ -72,7 +78,10 @@ def in_pixels(weight: torch.Tensor, source: int) -> torch.Tensor:
     ids=["graded", "spikes", "from the image"],
 )
 @torch.no_grad()
-def test_every_source_has_its_own_scale_and_the_block_one_factor(ann: Ann, form: InputForm, mean: float) -> None:
+def test_every_source_has_its_own_scale_and_the_block_one_factor(
+    ann: Ann, form: InputForm, mean: float, monkeypatch
+) -> None:
+    monkeypatch.setattr("converters.calibrate.refit", lambda readings, *rest, **options: [r.linear for r in readings])
     images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     layers = spiking_layers(ann, MaxPooling.ERROR)
     model, found = calibrate(ann, layers, images, name="a", time_steps=T, input_form=form, mean=mean, std=STD)

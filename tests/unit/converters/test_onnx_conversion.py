@@ -156,6 +156,11 @@ def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits
     assert spec.blocks[4].skips[0].stride == (2, 2)
     assert spec.blocks[-2].kind == "flatten"
     assert found.agreement > 0.85
+    assert found.blocks == [1, 2, 3, 4, 5, 6, 8]
+    named = {node.name: found.blocks_of(ann)[node.name] for node in ann.nodes}
+    assert [named[f"relu{i}"] for i in range(1, 7)] == [[i] for i in range(1, 7)]
+    assert named["conv5"] == named["add2"] == [5]
+    assert named["add3"] == [8]
     network = found.model.build()
     with torch.no_grad():
         logits, trace = network.run(images[:8])
@@ -224,6 +229,8 @@ def test_the_model_runs_exactly_as_scored_in_every_format(cnn, digits, tmp_path)
 def test_the_figures_are_those_of_the_contract(mlp, digits) -> None:
     figures = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=0).as_json()
     assert [node["op"] for node in figures["nodes"]] == ["Flatten", "Gemm", "Relu", "Gemm", "Relu", "Gemm"]
+    hidden = ["block 2, dense, 2 neurons for each unit"] * 2 + ["block 3, dense, 4 neurons for each unit"] * 2
+    assert [node["reason"] for node in figures["nodes"][1:]] == [*hidden, "block 4, affine"]
     assert figures["import_max_abs_error"] < 1e-4
     assert set(figures["accuracy"]) == {"ann", "converted", "tuned"}
     assert figures["samples"] == 1000
@@ -266,9 +273,9 @@ def test_rates_times_their_scale_are_the_activations(mlp, digits) -> None:
     _, wanted = run_ann(ann, (images - MEAN) / STD, keep=True)
     with torch.no_grad():
         _, trace = model.build().run(images)
-    for calibration in found[1:]:
+    for calibration, layer in zip(found[1:], layers[:-1], strict=True):
         rates = trace.rates[calibration.block]
-        goal = wanted[calibration.target]
+        goal = layer.wanted(wanted[calibration.target])
         error = (rates * calibration.scale - goal).square().mean().sqrt() / goal.square().mean().sqrt()
         assert float(error) == pytest.approx(calibration.error, rel=0.15)
         assert float(error) < 0.15

@@ -67,7 +67,7 @@ def forward(layers: list[SpikingLayer], x: Tensor) -> Tensor:
                 assert torch.equal(added, source * skip.diagonal.reshape(-1, *[1] * (source.dim() - 2)))
             x = x + added
         if layer.activation is not None:
-            activation = nets.Relu() if layer.slopes is not None else layer.activation
+            activation = nets.Relu() if layer.population is not None else layer.activation
             x = nets.apply_operation(activation, x)
         assert tuple(x.shape[1:]) == layer.after
         outputs.append(x)
@@ -122,8 +122,27 @@ def test_maxima_by_any_are_the_maxima_whichever_comes_first(first) -> None:
     layers = spiking_layers(moved, MaxPooling.ANY)
     assert [layer.is_any for layer in layers] == [False, True, False, False]
     torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
-    outputs = run_ann(moved, x, keep=True)[1]
-    assert all(layer.target in outputs for layer in layers)
+    first, second = (1, 2) if first == "activation" else (2, 1)
+    assert [layer.target for layer in layers] == [ann.nodes[i].name for i in (first, second, 4, 6)]
+
+
+def test_a_maximum_moves_behind_others_too_whoever_reads_the_activation() -> None:
+    pool = nets.MaxPool((2, 2), (1, 1))
+    nodes = (
+        *STEM[:1],
+        ("m", pool, "c0"),
+        ("n", pool, "m"),
+        ("r", RELU, "n"),
+        ("c1", same(2, 2), "r"),
+        ("s", ADD, "c1 r"),
+    )
+    ann = graph((1, 6, 6), *nodes, *head(32, "s"))
+    moved = activations_first(ann)
+    assert [(node.name, node.inputs) for node in moved.nodes[1:6]] == [
+        ("r", ("c0",)), ("m", ("r",)), ("n", ("m",)), ("c1", ("n",)), ("s", ("c1", "n")),
+    ]  # fmt: skip
+    x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
+    assert torch.equal(run_ann(moved, x)[0], run_ann(ann, x)[0])
 
 
 def test_maxima_by_average_are_folded_away() -> None:
@@ -236,8 +255,10 @@ SUMS = {
 }  # fmt: skip
 
 
+@pytest.mark.parametrize("narrow", [1, 40])
 @pytest.mark.parametrize("name", SUMS)
-def test_sums_become_skips_that_are_the_ann(name) -> None:
+def test_sums_become_skips_that_are_the_ann(name, narrow, monkeypatch) -> None:
+    monkeypatch.setattr("converters.spiking_layers.NARROW", narrow)
     shape, skips, *nodes = SUMS[name]
     ann = graph(shape, *nodes)
     layers = spiking_layers(activations_first(ann), MaxPooling.ERROR)
@@ -246,7 +267,33 @@ def test_sums_become_skips_that_are_the_ann(name) -> None:
     torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
     kinds = [[(s.source, type(s.linear).__name__ if s.diagonal is None else "diagonal") for s in layer.skips]
              for layer in layers]  # fmt: skip
-    assert kinds == skips
+    if narrow == 1:  # else an identity is from several neurons to several
+        assert kinds == skips
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_units_of_a_narrow_layer_have_several_neurons(slope) -> None:
+    activation = nets.LeakyRelu(slope) if slope else nets.Relu()
+    ann = chain((4,), dense(30, 4), activation, dense(200, 30), activation, dense(3, 200))
+    first, second, _ = spiking_layers(ann, MaxPooling.ERROR)
+    each = 6 if slope else 5  # the fewest, and as many for each sign, that make 128
+    assert first.after == (30 * each,)
+    assert second.after == ((400,) if slope else (200,))
+    gains = first.population.drive[:, 0].abs()
+    assert float(gains.max() / gains.min()) == pytest.approx(2)
+    x = torch.randn(50, 4, generator=GENERATOR)
+    z, y = (run_ann(ann, x, keep=True)[1][ann.nodes[i].name].double() for i in (0, 1))
+    driven = weigh(first.linear, x.double())
+    torch.testing.assert_close(driven.float(), first.weighed(z).float())
+    torch.testing.assert_close(driven.clamp_min(0).float(), first.wanted(y).float())
+
+
+def test_what_ends_in_neurons_has_as_many_logits_as_classes() -> None:
+    ann = chain((4,), dense(5, 4), nets.Relu())
+    layers = spiking_layers(ann, MaxPooling.ERROR)
+    assert [layer.after for layer in layers] == [(130,), (5,)]
+    x = torch.randn(7, 4, generator=GENERATOR)
+    torch.testing.assert_close(forward(layers, x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-4)
 
 
 def test_a_maximum_that_others_read_too_stays_before_its_activation() -> None:

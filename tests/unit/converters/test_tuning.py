@@ -84,3 +84,7 @@ def test_an_epoch_is_as_long_as_the_work_allows(trained: Network, digits: Datase
     monkeypatch.setattr(tuning, "NEURON_STEPS", 600 * neuron_steps(trained.spec))
     tune(copied(trained), digits.train, by(trained), 3)
     assert (found[0].epochs, found[0].snn_epochs, found[0].images_per_epoch) == (3, 3, 200)
+    assert found[0].validation == len(digits.train) // 12
+    monkeypatch.setattr(tuning, "NEURON_STEPS", 300 * neuron_steps(trained.spec))
+    tune(copied(trained), digits.train, by(trained), 3)
+    assert (found[1].images_per_epoch, found[1].validation) == (100, 100)

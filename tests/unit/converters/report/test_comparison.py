@@ -32,7 +32,8 @@ def test_correlations_are_those_of_activations_and_rates(conversion) -> None:
     found = layer_correlations(conversion, exact, split)
     pixels = split.images.reshape(-1, 16) / 255
     logits, values = run_ann(conversion.imported.ann, pixels.reshape(-1, 1, 4, 4), keep=True)
-    hidden = next(value for name, value in values.items() if name.startswith("relu"))
+    source = conversion.candidate.layers[0]
+    hidden = source.wanted(values[source.target])
     rates = exact.run(split.images)[1].rates
     kinds = [layer.kind for layer in exact.spec.layers]
     assert kinds == ["input", "flatten", "dense", "affine"]

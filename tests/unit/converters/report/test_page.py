@@ -40,7 +40,7 @@ def test_every_figure_of_the_conversion_is_on_it(page, conversion) -> None:
     words = page.text.replace("\N{NO-BREAK SPACE}", " ")
     for accuracy in [conversion.ann, *conversion.converted.values()]:
         assert f"{100 * accuracy:.2f} %" in words
-    for node in conversion.imported.nodes:
+    for node in conversion.nodes:
         assert visible(node["name"]) in words
         assert node["reason"] in words
     assert f"{conversion.imported.max_abs_error:.2e}" in words
