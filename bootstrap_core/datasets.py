@@ -22,6 +22,8 @@ import torch
 from torch import Tensor
 
 from specs.errors import DataError, IntegrityError
+from specs.given_file import check_given_file
+from specs.limits import DATASET_FILE_BYTES
 from specs.whole_file import write_whole
 
 __all__ = [
@@ -41,7 +43,6 @@ __all__ = [
 ]
 
 SAMPLE_NAME = "mnist-sample"
-MAX_FILE_BYTES = 64 * 2**20  # the largest file, plain or gzipped, is the 47 MB of training images
 DOWNLOAD_TIMEOUT_S = 30.0  # without a byte
 IMAGE_SHAPE = (28, 28)
 
@@ -405,27 +406,27 @@ def parse_idx(data: bytes, *, what: str = "idx data") -> Tensor:
 
 
 def _read_plain(path: Path, sha256: str | None) -> bytes:
+    size = check_given_file(path, error=DataError)
+    if size > DATASET_FILE_BYTES:
+        raise IntegrityError(f"{path}: {size} bytes, more than the limit of {DATASET_FILE_BYTES}")
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise IntegrityError(f"{path}: {size} bytes, more than the limit of {MAX_FILE_BYTES}")
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error}") from error
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     return _verify(_gunzip(data, str(path)), sha256, str(path))
 
 
 def _gunzip(data: bytes, what: str) -> bytes:
-    """Decompress, to at most MAX_FILE_BYTES; data that isn't gzipped comes back as it is."""
+    """Decompress, to at most DATASET_FILE_BYTES; data that isn't gzipped comes back as it is."""
     if not data.startswith(b"\x1f\x8b"):
         return data
     decompressor = zlib.decompressobj(wbits=31)  # 31: gzip, with its checksum
     try:
-        plain = decompressor.decompress(data, MAX_FILE_BYTES + 1)
+        plain = decompressor.decompress(data, DATASET_FILE_BYTES + 1)
     except zlib.error as error:
         raise IntegrityError(f"{what}: damaged gzip file: {error}") from error
-    if len(plain) > MAX_FILE_BYTES:
-        raise IntegrityError(f"{what}: decompresses to more than the limit of {MAX_FILE_BYTES} bytes")
+    if len(plain) > DATASET_FILE_BYTES:
+        raise IntegrityError(f"{what}: decompresses to more than the limit of {DATASET_FILE_BYTES} bytes")
     if not decompressor.eof:
         raise IntegrityError(f"{what}: truncated gzip file, {len(data)} bytes")
     if decompressor.unused_data:
@@ -460,9 +461,9 @@ def _download(file: str, sha256: str, mirrors: Sequence[str]) -> bytes:
         url = f"{mirror.rstrip('/')}/{file}"
         try:
             with urllib.request.urlopen(url, timeout=DOWNLOAD_TIMEOUT_S) as response:
-                data: bytes = response.read(MAX_FILE_BYTES + 1)
-            if len(data) > MAX_FILE_BYTES:
-                raise IntegrityError(f"{url}: more than the limit of {MAX_FILE_BYTES} bytes")
+                data: bytes = response.read(DATASET_FILE_BYTES + 1)
+            if len(data) > DATASET_FILE_BYTES:
+                raise IntegrityError(f"{url}: more than the limit of {DATASET_FILE_BYTES} bytes")
             _verify(_gunzip(data, url), sha256, url)
             return data
         except (OSError, ValueError, http.client.HTTPException) as error:

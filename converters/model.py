@@ -10,9 +10,11 @@ from bootstrap_core.build import build_network
 from bootstrap_core.network import Network
 from specs.errors import IntegrityError
 from specs.io import spec_from_document
+from specs.limits import SPARE_WEIGHTS
 from specs.network import NetworkSpec
+from specs.summary import summarize
 
-__all__ = ["Model"]
+__all__ = ["Model", "check_fit"]
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,7 @@ class Model:
         Raises:
             IntegrityError: a tensor is missing, left over, or of another shape than the spec's.
         """
+        check_fit(self.spec, self.tensors)
         network = build_network(self.spec, seed=0)
         wanted = network.state_dict()
         problems = [f"{name} is missing" for name in wanted.keys() - self.tensors.keys()]
@@ -70,3 +73,12 @@ class Model:
             raise IntegrityError(f"the tensors do not fit the spec of {self.spec.name}: {'; '.join(sorted(problems))}")
         network.load_state_dict(dict(self.tensors))
         return network
+
+
+def check_fit(spec: NetworkSpec, tensors: Mapping[str, Tensor], *, origin: str = "") -> None:
+    """Raise `IntegrityError` if a spec wants far more weights than a file holds, before anyone makes them."""
+    wanted = sum(row.parameters for row in summarize(spec))
+    held = sum(tensor.numel() for tensor in tensors.values())
+    if wanted > held + SPARE_WEIGHTS:
+        where = f"{origin}: " if origin else ""
+        raise IntegrityError(f"{where}the spec of {spec.name} wants {wanted:,} numbers; the file holds {held:,}")

@@ -4,12 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from bootstrap_core.events import animate
-from bootstrap_core.image_files import open_image
+from bootstrap_core.image_files import read_pixels
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from specs.errors import SnnZooError
@@ -65,6 +64,4 @@ def _read_image(path: Path, shape: Shape) -> Tensor:
     height, width = shape[1:] if len(shape) == 3 else (side, side)
     if height * width != torch.Size(shape).numel():
         raise SnnZooError(f"the input {list(shape)} is no grey image")
-    with open_image(path) as image:
-        grey = np.asarray(image.convert("L").resize((width, height)))
-    return torch.from_numpy(grey.copy()).float()[None] / 255
+    return read_pixels(path, channels=1, height=height, width=width).float() / 255

@@ -18,13 +18,13 @@ from converters.hdf5_node import Hdf5Node, IntArray, open_hdf5
 from converters.netx.layers import CUBA_NAMES, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
 from specs.errors import IntegrityError
 from specs.fields import Shape
+from specs.limits import NETWORK_BLOCKS
 
 __all__ = ["SPEC_ATTRIBUTE", "load_netx"]
 
 SPEC_ATTRIBUTE = "snnzoo_spec"
 """Attribute of the root with the spec as JSON: netx has no place for names, means and surrogate gradients."""
 
-LAYER_LIMIT = 4096
 WEIGHT_GRID = range(WEIGHT_INT_MIN * MANT_PER_WEIGHT, WEIGHT_INT_MAX * MANT_PER_WEIGHT + 1, MANT_PER_WEIGHT)
 BIAS_GRID = range(BIAS_MANT_MIN, BIAS_MANT_MAX + 1)
 
@@ -52,7 +52,7 @@ def load_netx(path: Path) -> NetxFile:
         if layers is None:
             raise IntegrityError(f"{path}: an HDF5 file, but not of netx (it has no group 'layer')")
         names = sorted(layers.group, key=lambda name: (len(name), name))
-        if not 0 < len(names) <= LAYER_LIMIT or names != [str(i) for i in range(len(names))]:
+        if not 0 < len(names) <= NETWORK_BLOCKS or names != [str(i) for i in range(len(names))]:
             raise IntegrityError(f"{path}: layers must be numbered from 0; these are {', '.join(names[:8]) or 'none'}")
         spec = root.group.attrs.get(SPEC_ATTRIBUTE)
         return NetxFile(

@@ -68,17 +68,25 @@ def _show_model(model: "Model", as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps({"spec": model.spec.model_dump(mode="json"), "card": model.card}))
         return
-    click.echo(f"{model.spec.name}: {model.spec.description}".rstrip(": "))
+    click.echo(_printable(f"{model.spec.name}: {model.spec.description}".rstrip(": ")))
     print_layers(model.spec)
     for topic, facts in model.card.items():
-        click.echo(f"\n{topic}")
+        if not isinstance(facts, dict):
+            click.echo(_printable(f"\n{topic}: {facts}"))
+            continue
+        click.echo(_printable(f"\n{topic}"))
         for key, value in facts.items():
             shown = value
-            if key == "epoch" and value is not None:
+            if key == "epoch" and isinstance(value, int) and "epochs" in facts:
                 shown = f"{value + 1} (of {facts['epochs']})"
             elif isinstance(value, dict):
                 shown = ", ".join(f"{name} {fact}" for name, fact in value.items() if fact is not None)
-            click.echo(f"  {key}: {shown}")
+            click.echo(_printable(f"  {key}: {shown}"))
+
+
+def _printable(text: str) -> str:
+    """A stranger's text, without what would steer the terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _show_netx(file: "NetxFile", as_json: bool) -> None:
