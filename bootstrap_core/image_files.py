@@ -134,6 +134,8 @@ def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
 
 
 def _as_images(path: Path, x: Tensor) -> Tensor:
+    if 0 in x.shape:
+        raise DataError(f"{path}: no images, or none of any size: {list(x.shape)}")
     match x.ndim:
         case 2:
             return x[:, None, None]
@@ -200,7 +202,8 @@ def _size_of(classes: Mapping[str, list[Path]]) -> tuple[int, int, int]:
 def _read_classes(classes: Mapping[str, list[Path]], size: tuple[int, int, int]) -> Split:
     channels, height, width = size
     n_images = sum(map(len, classes.values()))
-    refuse_beyond_memory(2 * n_images * math.prod(size), f"{n_images:,} images of {height} x {width} pixels")
+    folder = next(iter(classes.values()))[0].parents[1]
+    refuse_beyond_memory(2 * n_images * math.prod(size), f"{folder}: {n_images:,} images of {height} x {width} pixels")
     images, labels = [], []
     for number, files in enumerate(classes.values()):
         for file in files:

@@ -8,7 +8,7 @@ from typing import Any
 import safetensors.torch
 import torch
 
-from converters.model import Model
+from converters.model import Model, check_card, check_fit
 from converters.safetensors_header import read_header
 from converters.state_dict_file import open_safetensors
 from specs.errors import IntegrityError, SpecError
@@ -50,13 +50,14 @@ def read_safetensors(path: Path) -> Model:
     except SpecError as error:
         raise IntegrityError(str(error)) from None
     with open_safetensors(path) as file:
+        check_fit(spec, sum(value.numel() for value in file.tensors.values()), origin=str(path))
         n_bytes = sum(value.numel() * value.dtype.itemsize for value in file.tensors.values())
         refuse_beyond_memory(n_bytes, f"{path}: reading its tensors")
         tensors = {name: file.whole(name) for name in file.tensors}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise IntegrityError(f"{path}: tensor {name} holds values that are not finite")
-    return Model(spec, tensors, metadata.get("card", {}))
+    return Model(spec, tensors, check_card(metadata.get("card", {}), str(path)), origin=str(path))
 
 
 def read_metadata(path: Path) -> Mapping[str, Any]:
@@ -70,8 +71,6 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
         raise IntegrityError(f"{path}: metadata is not JSON: {error}") from None
     if not isinstance(metadata, dict) or not isinstance(metadata.get("spec"), dict):
         raise IntegrityError(f"{path}: metadata has no spec")
-    if not isinstance(metadata.get("card", {}), dict):
-        raise IntegrityError(f"{path}: metadata has a card that is none")
     if metadata.get("format") != FORMAT:
         raise IntegrityError(f"{path}: model format {metadata.get('format')!r}; this snnzoo reads {FORMAT}")
     return metadata

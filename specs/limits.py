@@ -61,7 +61,7 @@ TUPLE_ITEMS = 1 << 16
 ZIP_ENTRIES = 200_000
 
 HDF5_DEPTH = 16
-HDF5_OBJECTS = 100_000
+HDF5_OBJECTS = 20_000
 """Groups and datasets of a file."""
 HDF5_TEXTS = 100_000
 """Strings of one dataset."""

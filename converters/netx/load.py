@@ -69,7 +69,7 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
         raise IntegrityError(f"{layers.where}/{name}: a layer without a type")
     problems = [what for dataset, what in FOREIGN_DATASETS.items() if node.find(dataset) is not None]
     if kind not in {"input", "flatten", "dense", "conv"}:
-        problems.append(FOREIGN_KINDS.get(kind, f"a layer of type {kind!r}"))
+        problems.append(FOREIGN_KINDS.get(kind, f"a layer of type {kind[:40]!r}"))
     delay = node.array("delay")
     if delay is not None and delay.any():
         problems.append(f"axonal delays of up to {delay.max():g} steps")
@@ -158,7 +158,7 @@ def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuro
         return None
     kind = neuron.text("type")
     if kind not in CUBA_NAMES:
-        problems.append(f"{kind or 'unnamed'} neurons")
+        problems.append(f"{kind[:40] or 'unnamed'} neurons")
     if any(flag is not None and flag.any() for flag in map(neuron.array, ("gradedSpike", "messageBits"))):
         problems.append("graded spikes")
     if neuron.integer("wgtExp"):
@@ -167,10 +167,12 @@ def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuro
         problems.append(f"a refractory delay of {neuron.integer('refDelay')} steps")
     thresholds = neuron.integers("vThMant")
     decays = [neuron.integers(name) for name in ("iDecay", "vDecay")]
-    if thresholds is None or any(decay is None for decay in decays):
+    if thresholds is None or not thresholds.size or any(decay is None for decay in decays):
         if kind in CUBA_NAMES:
             raise IntegrityError(f"{neuron.where}: CUBA neurons need vThMant, iDecay and vDecay")
-        return NetxNeuron(0 if thresholds is None else int(thresholds[0]), np.array([0]), np.array([0]), kind)
+        return NetxNeuron(
+            int(thresholds[0]) if thresholds is not None and thresholds.size else 0, np.array([0]), np.array([0]), kind
+        )
     if len(set(thresholds.tolist())) != 1:
         problems.append("a threshold for each neuron")
     current_decay, voltage_decay = (_per_channel(neuron, decay, shape) for decay in decays if decay is not None)

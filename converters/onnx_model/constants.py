@@ -45,8 +45,8 @@ def evaluate(node: GraphNode, inputs: list[Array | None], *, made: int = 0) -> l
     n_results = _n_results(node, inputs)
     if n_results > ONNX_ELEMENTS:
         raise UnsupportedError(f"gives more than {ONNX_ELEMENTS:,} numbers")
-    if made + n_results > 2 * ONNX_ELEMENTS:
-        raise UnsupportedError(f"gives, with other nodes, more than {2 * ONNX_ELEMENTS:,} numbers from constants")
+    if made + n_results > ONNX_ELEMENTS:
+        raise UnsupportedError(f"gives, with other nodes, more than {ONNX_ELEMENTS:,} numbers from constants")
     for attribute in node.proto.attribute:
         if attribute.HasField("t") and math.prod(attribute.t.dims) > ONNX_ELEMENTS:
             raise UnsupportedError(f"holds more than {ONNX_ELEMENTS:,} numbers")

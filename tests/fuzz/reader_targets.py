@@ -71,7 +71,7 @@ class Target:
 
 
 TARGETS = {
-    "safetensors": Target(".safetensors", _model, "show FILE"),
+    "safetensors": Target(".safetensors", _model, "verify FILE"),
     "state-dict": Target(".pt", _state_dict, "migrate FILE --to plain -o OUT.safetensors"),
     "netx": Target(".net", _model, "convert FILE -o OUT.safetensors"),
     "nir": Target(".nir", _nir, "convert FILE --dt 1e-4 -o OUT.safetensors"),
