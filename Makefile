@@ -8,11 +8,14 @@ PEER_PYTHON ?=
 ONNX_FOLDER ?=
 DATA_DIR ?=
 BENCH_OPTIONS ?=
+FORMAT ?=
+EXECUTIONS ?= 20000
+SECONDS ?= 600
 PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate profile check-engines check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api clean
+.PHONY: help install demo test lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers fuzz profile check-engines check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -85,6 +88,18 @@ profile: install  ## Where the time of a training step and of an inference goes
 
 bench-migrate: install  ## Time and memory of migrating 4 GiB of safetensors
 	$(BIN)/python tests/benchmarks/bench_migrate.py
+
+bench-readers: install  ## Memory of each reader against the size of its file
+	$(BIN)/python tests/benchmarks/bench_readers.py
+	$(BIN)/python tests/make_readme_tables.py --print readers
+
+$(BIN)/.fuzz: $(BIN)/.installed
+	$(BIN)/pip install --quiet '.[fuzz]'
+	touch $@
+
+fuzz: $(BIN)/.fuzz  ## Read files changed at random: make fuzz FORMAT='nir torch' EXECUTIONS=20000 SECONDS=600, each engine and format
+	$(BIN)/python tests/fuzz/fuzz.py $(FORMAT) --executions $(EXECUTIONS) --seconds $(SECONDS)
+	$(BIN)/python tests/make_readme_tables.py --print fuzz
 
 check-migrate: install  ## Migrate 10,000 random torch modules there and back
 	SNNZOO_THOROUGH=1 $(BIN)/python -m pytest tests/property/test_weight_norm.py

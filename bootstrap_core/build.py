@@ -21,11 +21,17 @@ from specs.block import (
     skips_of,
 )
 from specs.fields import Shape
+from specs.memory import refuse_beyond_memory
 from specs.network import NetworkSpec
 from specs.neuron import LearnDecays
 from specs.shapes import pool_as_conv, skip_as_layer
+from specs.summary import summarize
 
 __all__ = ["build_network"]
+
+FLOAT_BYTES = 4
+COPIES = 2
+"""Of the weights: as they are learnt, and on the grid of the hardware."""
 
 
 def build_network(spec: NetworkSpec, *, seed: int | None = None) -> Network:
@@ -35,15 +41,24 @@ def build_network(spec: NetworkSpec, *, seed: int | None = None) -> Network:
         spec: what to build.
         seed: of the weights, leaving torch's global generator alone; None draws from the global generator.
 
+    Raises:
+        SnnZooError: its weights take more memory than is free; says how much.
+
     >>> from specs import load_spec
     >>> net = build_network(load_spec("mnist-dense"), seed=0)
     >>> net(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
+    n_weights = sum(row.parameters for row in summarize(spec))
+    refuse_beyond_memory(COPIES * FLOAT_BYTES * n_weights, f"a network of {n_weights:,} weights, {spec.name},")
     if seed is not None:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            return build_network(spec)
+            return _build(spec)
+    return _build(spec)
+
+
+def _build(spec: NetworkSpec) -> Network:
     shapes = (spec.input.shape, *spec.shapes)
     return Network(spec, [_build_block(spec, i, shapes[i], shapes[i + 1]) for i in range(len(spec.layers))]).eval()
 

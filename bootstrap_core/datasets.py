@@ -22,6 +22,8 @@ from torch import Tensor
 
 from specs.download import cache_folder, download, fetch_whole
 from specs.errors import DataError, IntegrityError, TransferError
+from specs.given_file import check_given_file
+from specs.limits import DATASET_FILE_BYTES
 
 __all__ = [
     "SAMPLE_NAME",
@@ -39,7 +41,6 @@ __all__ = [
 ]
 
 SAMPLE_NAME = "mnist-sample"
-MAX_FILE_BYTES = 64 * 2**20  # the largest file, plain or gzipped, is the 47 MB of training images
 IMAGE_SHAPE = (28, 28)
 
 TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
@@ -394,27 +395,27 @@ def parse_idx(data: bytes, *, what: str = "idx data") -> Tensor:
 
 def _read_plain(path: Path, sha256: str | None, *, what: str = "") -> bytes:
     what = what or str(path)
+    size = check_given_file(path, error=DataError)
+    if size > DATASET_FILE_BYTES:
+        raise IntegrityError(f"{what}: {size} bytes, more than the limit of {DATASET_FILE_BYTES}")
     try:
-        size = path.stat().st_size
-        if size > MAX_FILE_BYTES:
-            raise IntegrityError(f"{what}: {size} bytes, more than the limit of {MAX_FILE_BYTES}")
         data = path.read_bytes()
     except OSError as error:
-        raise DataError(f"{what}: cannot be read: {error}") from error
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
     return _verify(_gunzip(data, what), sha256, what)
 
 
 def _gunzip(data: bytes, what: str) -> bytes:
-    """Decompress, to at most MAX_FILE_BYTES; data that isn't gzipped comes back as it is."""
+    """Decompress, to at most DATASET_FILE_BYTES; data that isn't gzipped comes back as it is."""
     if not data.startswith(b"\x1f\x8b"):
         return data
     decompressor = zlib.decompressobj(wbits=31)  # 31: gzip, with its checksum
     try:
-        plain = decompressor.decompress(data, MAX_FILE_BYTES + 1)
+        plain = decompressor.decompress(data, DATASET_FILE_BYTES + 1)
     except zlib.error as error:
         raise IntegrityError(f"{what}: damaged gzip file: {error}") from error
-    if len(plain) > MAX_FILE_BYTES:
-        raise IntegrityError(f"{what}: decompresses to more than the limit of {MAX_FILE_BYTES} bytes")
+    if len(plain) > DATASET_FILE_BYTES:
+        raise IntegrityError(f"{what}: decompresses to more than the limit of {DATASET_FILE_BYTES} bytes")
     if not decompressor.eof:
         raise IntegrityError(f"{what}: truncated gzip file, {len(data)} bytes")
     if decompressor.unused_data:
@@ -450,7 +451,7 @@ def _download(target: Path, sha256: str, mirrors: Sequence[str]) -> None:
         try:
             fetch_whole(
                 target,
-                partial(download, url, limit=MAX_FILE_BYTES),
+                partial(download, url, limit=DATASET_FILE_BYTES),
                 lambda path, url=url: _read_plain(path, sha256, what=url),  # type: ignore[misc]
             )
             return

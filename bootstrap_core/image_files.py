@@ -1,10 +1,12 @@
 """A user's own images as a dataset: an `.npz` of arrays, or a folder of class folders."""
 
-import zipfile
+import math
+import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -12,19 +14,24 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.datasets import Dataset, Split
-from specs.errors import DataError, SnnZooError
+from specs.errors import DataError, IntegrityError, SnnZooError
+from specs.given_file import check_given_file
+from specs.given_zip import open_zip
+from specs.limits import IMAGE_CLASSES, IMAGE_PIXELS
+from specs.memory import refuse_beyond_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["UNLABELLED", "load_images", "open_image"]
+__all__ = ["UNLABELLED", "load_images", "open_image", "read_pixels"]
 
 UNLABELLED = "unlabelled"
 """The one class of a dataset whose images have no labels."""
 TEST_PART = 5
 """One image in so many is for testing, where a file does not say which."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
-MAX_BYTES = 1 << 33
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""Of Pillow's: others run programs, as EPS does, or read further files."""
 
 
 def load_images(path: Path, *, size: tuple[int, int, int] | None = None, seed: int = 0) -> Dataset:
@@ -49,16 +56,7 @@ def load_images(path: Path, *, size: tuple[int, int, int] | None = None, seed: i
 
 
 def _from_npz(path: Path, seed: int) -> Dataset:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
-                raise DataError(f"{path}: its arrays unpack to more than {MAX_BYTES >> 30} GiB")
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name.lower() in ARRAYS}
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from None
-    except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
-        raise DataError(f"{path} is no .npz of plain arrays: {error}") from None
+    arrays = _arrays(path)
     found = {name.lower(): array for name, array in arrays.items()}
     if {"x_train", "x_test"} <= found.keys():
         train, test = (_split(path, found[f"x_{part}"], found.get(f"y_{part}")) for part in ("train", "test"))
@@ -73,22 +71,71 @@ def _from_npz(path: Path, seed: int) -> Dataset:
 
 
 ARRAYS = {"x", "y", "x_train", "y_train", "x_test", "y_test"}
+COPIES = 3
+"""Of an array that are in memory at a time: as it is, times 255, as bytes."""
+
+
+def _arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+    """Those of an .npz that are known by name."""
+    check_given_file(path, error=DataError)
+    arrays = {}
+    try:
+        with open_zip(path) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                if name.lower() in ARRAYS:
+                    refuse_beyond_memory(COPIES * entry.file_size, f"{path}: reading {name}")
+                    with archive.open(entry) as stream:
+                        _check_array(stream, entry.file_size, f"{path}: {name}")
+                    with archive.open(entry) as stream:
+                        arrays[name] = np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+    except DataError:
+        raise
+    except IntegrityError as error:
+        raise DataError(f"{path} is no .npz of plain arrays: {error}") from None
+    return arrays
+
+
+def _check_array(stream: IO[bytes], n_bytes: int, where: str) -> None:
+    """Refuse what is no array of numbers, or claims more of them than there are: NumPy makes room before it reads."""
+    version = np.lib.format.read_magic(stream)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(stream)
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise DataError(f"{where} holds {dtype.name[:40]}, not numbers")
+    if stream.tell() + math.prod(shape) * dtype.itemsize != n_bytes:
+        raise DataError(f"{where} is of shape {list(shape)[:8]} and dtype {dtype}, which {n_bytes:,} bytes do not fill")
 
 
 def _split(path: Path, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic] | None) -> Split:
-    images = _as_bytes(path, _as_images(path, torch.from_numpy(np.ascontiguousarray(x))))
+    images = _as_bytes(path, _as_images(path, _tensor(x)))
     if y is None:
         return Split(images, torch.zeros(len(images), dtype=torch.int64))
-    labels = torch.from_numpy(np.ascontiguousarray(y)).reshape(len(y), -1)
-    if labels.shape[1] > 1:  # one-hot
-        labels = labels.argmax(1, keepdim=True)
-    labels = labels[:, 0].long()
-    if len(labels) != len(images) or len(images) == 0 or int(labels.min()) < 0:
-        raise DataError(f"{path}: {len(images)} images and {len(labels)} labels, which must be class numbers from 0")
+    labels = _tensor(y) if y.ndim else torch.zeros(0)
+    if labels.ndim > 1 and labels.numel() > len(labels):  # one-hot
+        labels = labels.flatten(1).argmax(1)
+    labels = labels.flatten().nan_to_num(-1).long()
+    if (
+        len(labels) != len(images)
+        or len(images) == 0
+        or not 0 <= int(labels.min()) <= int(labels.max()) < IMAGE_CLASSES
+    ):
+        raise DataError(
+            f"{path}: {len(images)} images and {len(labels)} labels, which must be class numbers from 0 to "
+            f"{IMAGE_CLASSES - 1}"
+        )
     return Split(images, labels)
 
 
+def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
+    """Torch has no numbers of the other byte order, nor whole ones without a sign beyond a byte that it can compare."""
+    wide = array.dtype.kind == "u" and array.dtype.itemsize > 1
+    return torch.from_numpy(np.ascontiguousarray(array, "int64" if wide else array.dtype.newbyteorder("=")))
+
+
 def _as_images(path: Path, x: Tensor) -> Tensor:
+    if 0 in x.shape:
+        raise DataError(f"{path}: no images, or none of any size: {list(x.shape)}")
     match x.ndim:
         case 2:
             return x[:, None, None]
@@ -105,7 +152,7 @@ def _as_images(path: Path, x: Tensor) -> Tensor:
 def _as_bytes(path: Path, x: Tensor) -> Tensor:
     if x.dtype == torch.uint8:
         return x.contiguous()
-    if not x.is_floating_point() or not x.numel() or float(x.min()) < 0 or float(x.max()) > 1:
+    if not x.is_floating_point() or not x.numel() or not (float(x.min()) >= 0 and float(x.max()) <= 1):
         raise DataError(f"{path}: images must be uint8, or floats in 0..1 (as before mean and std)")
     return (x * 255).round().to(torch.uint8).contiguous()
 
@@ -131,6 +178,7 @@ def _from_folder(path: Path, size: tuple[int, int, int] | None, seed: int) -> Da
 
 
 def _classes(path: Path) -> dict[str, list[Path]]:
+    inside = path.resolve()
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     found = {
         folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
@@ -140,6 +188,9 @@ def _classes(path: Path) -> dict[str, list[Path]]:
         raise DataError(
             f"{path} is no folder of class folders with images in each; it has {', '.join(found) or 'none'}"
         )
+    for file in chain(*found.values()):
+        if not file.resolve().is_relative_to(inside):
+            raise DataError(f"{file} is a link out of {path}; links are followed only within it")
     return found
 
 
@@ -150,14 +201,27 @@ def _size_of(classes: Mapping[str, list[Path]]) -> tuple[int, int, int]:
 
 def _read_classes(classes: Mapping[str, list[Path]], size: tuple[int, int, int]) -> Split:
     channels, height, width = size
+    n_images = sum(map(len, classes.values()))
+    folder = next(iter(classes.values()))[0].parents[1]
+    refuse_beyond_memory(2 * n_images * math.prod(size), f"{folder}: {n_images:,} images of {height} x {width} pixels")
     images, labels = [], []
     for number, files in enumerate(classes.values()):
         for file in files:
-            with open_image(file) as image:
-                pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)))
-            images.append(torch.from_numpy(pixels.copy()).reshape(height, width, channels).permute(2, 0, 1))
+            images.append(read_pixels(file, channels=channels, height=height, width=width))
             labels.append(number)
     return Split(torch.stack(images), torch.tensor(labels))
+
+
+def read_pixels(path: Path, *, channels: int, height: int, width: int) -> Tensor:
+    """An image file as bytes `[C, height, width]`, made grey or of three colours, and resized.
+
+    Raises:
+        DataError: it cannot be read as an image, or is too large.
+        SnnZooError: Pillow is missing.
+    """
+    with open_image(path) as image:
+        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)))
+    return torch.from_numpy(pixels.copy()).reshape(height, width, channels).permute(2, 0, 1)
 
 
 @contextmanager
@@ -172,8 +236,17 @@ def open_image(path: Path) -> Iterator["Image"]:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise SnnZooError("reading images needs Pillow: pip install 'snnzoo[plot]'") from None
+    check_given_file(path, error=DataError)
     try:
-        with Image.open(path) as image:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            n_pixels = image.width * image.height
+            if n_pixels > IMAGE_PIXELS:
+                raise DataError(f"{path} is an image of {n_pixels:,} pixels; at most {IMAGE_PIXELS:,} are read")
             yield image
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError) as error:
-        raise DataError(f"cannot read {path} as an image: {getattr(error, 'strerror', None) or error}") from None
+    except SnnZooError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"cannot read {path} as an image; known are {', '.join(FORMATS)}") from None
+    except Exception as error:  # Pillow raises whatever its plugins do on what a file holds
+        told = " ".join(str(getattr(error, "strerror", None) or error).split())[:200] or type(error).__name__
+        raise DataError(f"cannot read {path} as an image: {told}") from None

@@ -1,11 +1,12 @@
 """What a file is, told from its content: suffixes lie."""
 
-import zipfile
 from enum import StrEnum
 from pathlib import Path
 
 from converters.hdf5_node import open_hdf5
 from specs.errors import IntegrityError, SnnZooError
+from specs.given_file import check_given_file
+from specs.given_zip import open_zip
 
 __all__ = ["FileKind", "kind_of_file", "refuse_imposter"]
 
@@ -49,11 +50,12 @@ def kind_of_file(path: Path) -> FileKind:
         SnnZooError: the file cannot be read.
         IntegrityError: it is no model; says what it is, if that can be told.
     """
+    check_given_file(path)
     try:
         with path.open("rb") as file:
             head = file.read(HEAD_BYTES)
-    except (OSError, ValueError) as error:
-        raise SnnZooError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise SnnZooError(f"cannot read {path}: {error.strerror or error}") from None
     refuse_imposter(head, path)
     if head.startswith(HDF5):
         return _kind_of_hdf5(path)
@@ -91,11 +93,8 @@ def _kind_of_hdf5(path: Path) -> FileKind:
 
 
 def _kind_of_zip(path: Path) -> FileKind:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            names = archive.namelist()
-    except (zipfile.BadZipFile, OSError, ValueError) as error:
-        raise IntegrityError(f"{path} is a damaged zip archive, perhaps cut short: {error}") from None
+    with open_zip(path) as archive:
+        names = archive.namelist()
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return FileKind.TORCH
     inside = [name for name in names if Path(name).suffix in {*FileKind, ".pth"}]

@@ -1,6 +1,8 @@
 """Reading HDF5 files of strangers: only what lies in the file, of a size that a network may have."""
 
 import io
+import math
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -11,24 +13,36 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from specs.errors import IntegrityError, SnnZooError
+from specs.errors import IntegrityError, UnsupportedError
+from specs.given_file import check_given_file
+from specs.limits import HDF5_TEXTS, unpacked_bytes
+from specs.memory import refuse_beyond_memory
 
-__all__ = ["Hdf5Node", "IntArray", "open_hdf5"]
+__all__ = ["Budget", "Hdf5Node", "IntArray", "open_hdf5"]
 
-SIZE_LIMIT = 1 << 28
-"""Numbers of one dataset: beyond it, a short file asks for more memory than any network of this kind takes."""
 EXACT_IN_FLOAT = 2.0**53
-MAX_TEXTS = 100_000
+COPIES = 4
+"""Of a dataset that are in memory at a time: as it is, as whole numbers, where these differ, as weights."""
+DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError, zlib.error)
+"""What h5py raises on a damaged file."""
+CHUNK_BYTES = 1 << 24
+"""Of a chunk, however small the dataset."""
+FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
+"""Those that programs of this field use: gzip, and what helps it."""
 
 IntArray = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Hdf5Node:
-    """A group of a file; `where` stands in error messages. Names may be paths, `neuron/type`."""
+    """A group of a file; `where` stands in error messages. Names may be paths, `neuron/type`.
+
+    `budget` is what the arrays of the whole file may still take, unpacked.
+    """
 
     group: h5py.Group
     where: str
+    budget: "Budget"
 
     def find(self, name: str) -> Any:
         """The h5py group or dataset, or None. Raises `IntegrityError` for a link, which could lead out of the file."""
@@ -44,7 +58,7 @@ class Hdf5Node:
     def child(self, name: str) -> "Hdf5Node | None":
         """A group, or None."""
         found = self.find(name)
-        return Hdf5Node(found, f"{self.where}/{name}") if isinstance(found, h5py.Group) else None
+        return Hdf5Node(found, f"{self.where}/{name}", self.budget) if isinstance(found, h5py.Group) else None
 
     def array(self, name: str) -> npt.NDArray[Any] | None:
         """The numbers of a dataset, all finite, or None."""
@@ -81,6 +95,8 @@ class Hdf5Node:
         found = self.find(name)
         if not isinstance(found, h5py.Dataset) or h5py.check_string_dtype(found.dtype) is None or found.shape is None:
             return None
+        if found.size > HDF5_TEXTS:
+            raise IntegrityError(f"{self.where}/{name}: {found.size:,} texts; at most {HDF5_TEXTS:,} are read")
         self._refuse_elsewhere(found, name)
         _refuse_damaged_texts(found, f"{self.where}/{name}")
         texts = found.asstr(errors="replace")[()]
@@ -94,10 +110,28 @@ class Hdf5Node:
         return texts or ""
 
     def _refuse_elsewhere(self, dataset: h5py.Dataset, name: str) -> None:
+        where = f"{self.where}/{name}"
         if dataset.external or dataset.is_virtual:
-            raise IntegrityError(f"{self.where}/{name}: keeps its values outside the file; they are not read")
-        if dataset.size is None or dataset.size > SIZE_LIMIT:
-            raise IntegrityError(f"{self.where}/{name}: {dataset.size} values; at most {SIZE_LIMIT} are read")
+            raise IntegrityError(f"{where}: keeps its values outside the file; they are not read")
+        if dataset.size is None:
+            raise IntegrityError(f"{where}: holds nothing")
+        self.budget.take(dataset.size * dataset.dtype.itemsize, where)
+        if dataset.chunks is not None:
+            _refuse_bombs(dataset, where, self.budget)
+
+
+@dataclass
+class Budget:
+    """Bytes that the arrays of a file may take, of which `left` are left."""
+
+    left: int
+
+    def take(self, n_bytes: int, where: str) -> None:
+        """Raise unless so many bytes are left, and free, for an array."""
+        if n_bytes > self.left:
+            raise IntegrityError(f"{where}: {n_bytes:,} bytes, where at most {self.left:,} may come of such a file")
+        refuse_beyond_memory(COPIES * n_bytes, f"{where}: reading it")
+        self.left -= n_bytes
 
 
 @contextmanager
@@ -108,16 +142,31 @@ def open_hdf5(path: Path) -> Iterator[Hdf5Node]:
         SnnZooError: the file cannot be read.
         IntegrityError: it is not HDF5, or is damaged.
     """
-    try:
-        with path.open("rb"):  # h5py tells a missing file and a damaged one in the same words
-            pass
-    except (OSError, ValueError) as error:
-        raise SnnZooError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    budget = Budget(unpacked_bytes(check_given_file(path)))
     try:
         with h5py.File(path, "r") as file:
-            yield Hdf5Node(file, str(path))
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError) as error:
+            yield Hdf5Node(file, str(path), budget)
+    except DAMAGE as error:
         raise IntegrityError(f"{path}: not an HDF5 file, or a damaged one: {error}") from None
+
+
+def _refuse_bombs(dataset: h5py.Dataset, where: str, budget: Budget) -> None:
+    """Refuse chunks larger than they should be: HDF5 inflates whatever is in one before it looks at the size."""
+    n_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    if n_bytes > max(budget.left, CHUNK_BYTES):
+        raise IntegrityError(f"{where}: chunks of {n_bytes:,} bytes")
+    plan = dataset.id.get_create_plist()
+    filters = [plan.get_filter(i)[0] for i in range(plan.get_nfilters())]
+    if others := set(filters) - FILTERS:
+        raise UnsupportedError(f"{where}: compressed by HDF5's filter {min(others)}; gzip is read, or none")
+    if filters.count(h5py.h5z.FILTER_DEFLATE) > 1:
+        raise IntegrityError(f"{where}: compressed twice")
+    if h5py.h5z.FILTER_DEFLATE in filters:
+        for i in range(dataset.id.get_num_chunks()):
+            place = dataset.id.get_chunk_info(i)
+            mask, packed = dataset.id.read_direct_chunk(place.chunk_offset)
+            if not mask and len(zlib.decompressobj().decompress(packed, n_bytes + 1)) > n_bytes:
+                raise IntegrityError(f"{where}: a chunk that unpacks to more than its {n_bytes:,} bytes")
 
 
 def _refuse_damaged_texts(dataset: h5py.Dataset, where: str) -> None:
@@ -132,9 +181,7 @@ def _refuse_damaged_texts(dataset: h5py.Dataset, where: str) -> None:
     with Path(dataset.file.filename).open("rb") as raw:
         end = raw.seek(0, io.SEEK_END)
         raw.seek(start)
-        entries = np.frombuffer(
-            raw.read(16 * min(dataset.size, MAX_TEXTS)), [("n", "<u4"), ("heap", "<u8"), ("i", "<u4")]
-        )
+        entries = np.frombuffer(raw.read(16 * dataset.size), [("n", "<u4"), ("heap", "<u8"), ("i", "<u4")])
         sound = all(_is_sound_heap(raw, int(heap), end) for heap in np.unique(entries["heap"][entries["n"] > 0]))
     if not sound or int(entries["n"].max(initial=0)) > end:
         raise IntegrityError(f"{where}: a damaged text")

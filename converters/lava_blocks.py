@@ -1,16 +1,17 @@
 """The blocks in a lava-dl state dict, and the spec that their tensors give away."""
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from math import prod
 from typing import Any
 
+import torch
 import yaml
 from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE
-from specs.errors import ConversionError, UnsupportedError
+from specs.errors import ConversionError, IntegrityError, UnsupportedError
 
 __all__ = ["DECAYS", "DIRECTION", "MAGNITUDE", "MEAN", "PLAIN", "LavaBlock", "infer_document", "lava_blocks"]
 
@@ -30,8 +31,10 @@ FOREIGN = {
     "synapse.real": "complex synapses",
     "synapse.imag": "complex synapses",
 }
-KEY = re.compile(r"(?P<blocks>[A-Za-z_][\w.]*?)\.(?P<index>\d+)\.(?P<name>.+)")
+KEY = re.compile(r"(?P<blocks>[A-Za-z_][\w.]*?)\.(?P<index>\d{1,6})\.(?P<name>.+)")
 UNKNOWN = "?"
+NOTHING = torch.zeros(0)
+DAMAGE_TOLD = 8
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,27 @@ def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
     if problems:
         told = "; ".join(f"block {index}: {problem}" for index, problem in sorted(problems.items()))
         raise UnsupportedError(f"{origin} is no network of CUBA blocks: {told}")
-    return [LavaBlock(index, tensors) for index, tensors in sorted(found.items())]
+    blocks = [LavaBlock(index, tensors) for index, tensors in sorted(found.items())]
+    if damage := [f"block {block.index}: {what}" for block in blocks for what in _damage(block)]:
+        raise IntegrityError(f"{origin}: {'; '.join(damage[:DAMAGE_TOLD])}")
+    if all(block.weight is None for block in blocks):
+        raise ConversionError(f"{origin} is no lava-dl checkpoint of a network: no block has synapses")
+    return blocks
+
+
+def _damage(block: LavaBlock) -> Iterator[str]:
+    """What no block that ran can hold."""
+    for name, tensor in block.tensors.items():
+        if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized:
+            yield f"{name} is not of plain real numbers"
+        elif tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+            yield f"{name} holds values that are not finite"
+    yield from (f"{name} is missing, or empty" for name in DECAYS if not block.tensors.get(name, NOTHING).numel())
+    weight = block.weight
+    if weight is not None and (weight.ndim < 2 or not weight.numel()):
+        yield f"a weight of shape {list(weight.shape)}"
+    if (DIRECTION in block.tensors) != (MAGNITUDE in block.tensors):
+        yield "half of a weight norm"
 
 
 def infer_document(

@@ -10,9 +10,13 @@ from bootstrap_core.build import build_network
 from bootstrap_core.network import Network
 from specs.errors import IntegrityError
 from specs.io import spec_from_document
+from specs.limits import SPARE_WEIGHTS
 from specs.network import NetworkSpec
+from specs.summary import summarize
 
-__all__ = ["Model"]
+__all__ = ["Model", "check_card", "check_fit"]
+
+PROBLEMS_TOLD = 20
 
 
 @dataclass(frozen=True)
@@ -24,12 +28,14 @@ class Model:
         tensors: the state dict of the network that `build_network(spec)` makes, on the CPU.
         card: what is known about the network: how it was trained, what it scores. JSON values only.
         notes: what a reader had to assume, for people; not part of the model.
+        origin: the file it was read from, for messages; not part of the model.
     """
 
     spec: NetworkSpec
     tensors: Mapping[str, Tensor]
     card: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=(), compare=False)
+    origin: str = field(default="", compare=False)
 
     @classmethod
     def of(cls, network: Network, card: Mapping[str, Any] | None = None) -> "Model":
@@ -57,6 +63,7 @@ class Model:
         Raises:
             IntegrityError: a tensor is missing, left over, or of another shape than the spec's.
         """
+        check_fit(self.spec, sum(tensor.numel() for tensor in self.tensors.values()), origin=self.origin)
         network = build_network(self.spec, seed=0)
         wanted = network.state_dict()
         problems = [f"{name} is missing" for name in wanted.keys() - self.tensors.keys()]
@@ -66,7 +73,27 @@ class Model:
             for name, tensor in wanted.items()
             if name in self.tensors and self.tensors[name].shape != tensor.shape
         ]
+        problems += [f"{name} is complex" for name, tensor in self.tensors.items() if tensor.is_complex()]
         if problems:
-            raise IntegrityError(f"the tensors do not fit the spec of {self.spec.name}: {'; '.join(sorted(problems))}")
+            place = f"{self.origin}: " if self.origin else ""
+            told = "; ".join(
+                [*sorted(problems)[:PROBLEMS_TOLD], *(["and more"] if len(problems) > PROBLEMS_TOLD else [])]
+            )
+            raise IntegrityError(f"{place}the tensors do not fit the spec of {self.spec.name}: {told}")
         network.load_state_dict(dict(self.tensors))
         return network
+
+
+def check_fit(spec: NetworkSpec, held: int, *, origin: str = "") -> None:
+    """Raise `IntegrityError` if a spec wants far more than the `held` numbers of a file, before anyone makes them."""
+    wanted = sum(row.parameters for row in summarize(spec))
+    if wanted > held + SPARE_WEIGHTS:
+        where = f"{origin}: " if origin else ""
+        raise IntegrityError(f"{where}the spec of {spec.name} wants {wanted:,} numbers; the file holds {held:,}")
+
+
+def check_card(card: object, origin: str) -> Mapping[str, Any]:
+    """The card of a file, if it is one: a mapping, and so is what it tells of the training. Raises `IntegrityError`."""
+    if not isinstance(card, dict) or not isinstance(card.get("training", {}), dict):
+        raise IntegrityError(f"{origin}: its card is none: {str(card)[:80]!r}")
+    return card

@@ -7,11 +7,13 @@ from typing import Any
 
 import safetensors.torch
 import torch
-from safetensors import SafetensorError, safe_open
 
-from converters.model import Model
-from specs.errors import IntegrityError, SnnZooError, SpecError
+from converters.model import Model, check_card, check_fit
+from converters.safetensors_header import read_header
+from converters.state_dict_file import open_safetensors
+from specs.errors import IntegrityError, SpecError
 from specs.io import spec_from_document
+from specs.memory import refuse_beyond_memory
 from specs.whole_file import write_whole
 
 __all__ = ["METADATA_KEY", "read_metadata", "read_safetensors", "write_safetensors"]
@@ -44,29 +46,23 @@ def read_safetensors(path: Path) -> Model:
     """
     metadata = read_metadata(path)
     try:
-        with safe_open(path, framework="pt") as file:
-            tensors: dict[str, torch.Tensor] = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise IntegrityError(f"{path}: damaged safetensors: {error}") from None
-    try:
         spec = spec_from_document(metadata["spec"], origin=f"{path} (spec inside)")
     except SpecError as error:
         raise IntegrityError(str(error)) from None
+    with open_safetensors(path) as file:
+        check_fit(spec, sum(value.numel() for value in file.tensors.values()), origin=str(path))
+        n_bytes = sum(value.numel() * value.dtype.itemsize for value in file.tensors.values())
+        refuse_beyond_memory(n_bytes, f"{path}: reading its tensors")
+        tensors = {name: file.whole(name) for name in file.tensors}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise IntegrityError(f"{path}: tensor {name} holds values that are not finite")
-    return Model(spec, tensors, metadata.get("card", {}))
+    return Model(spec, tensors, check_card(metadata.get("card", {}), str(path)), origin=str(path))
 
 
 def read_metadata(path: Path) -> Mapping[str, Any]:
     """What a model file says of itself: `spec` and `card`, without reading its tensors."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            raw = (file.metadata() or {}).get(METADATA_KEY)
-    except SafetensorError as error:
-        raise IntegrityError(f"{path}: not a safetensors file: {error}") from None
-    except OSError as error:
-        raise SnnZooError(f"cannot read {path}: {error.strerror or error}") from None
+    raw = read_header(path).metadata.get(METADATA_KEY)
     if raw is None:
         raise IntegrityError(f"{path}: a safetensors file, but not a model of snnzoo (no {METADATA_KEY!r} metadata)")
     try:

@@ -3,6 +3,7 @@
 import json
 import re
 import warnings
+import zipfile
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -11,17 +12,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from converters.file_kind import FileKind, kind_of_file
 from converters.migration_plan import TensorSpec
+from converters.pickle_scan import pickle_problem
+from converters.safetensors_header import DTYPES, read_header
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
+from specs.given_file import check_given_file
+from specs.given_zip import open_zip
+from specs.limits import STATE_DICT_DEPTH, TORCH_PICKLE_BYTES, unpacked_bytes
+from specs.memory import refuse_beyond_memory
 from specs.whole_file import whole_file
 
 __all__ = [
     "StateDictFile",
     "check_writable",
+    "open_safetensors",
     "open_state_dict",
     "write_safetensors_pieces",
     "write_torch",
@@ -29,31 +36,11 @@ __all__ = [
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 
-DTYPES = {
-    "F64": torch.float64,
-    "F32": torch.float32,
-    "F16": torch.float16,
-    "BF16": torch.bfloat16,
-    "I64": torch.int64,
-    "I32": torch.int32,
-    "I16": torch.int16,
-    "I8": torch.int8,
-    "U64": torch.uint64,
-    "U32": torch.uint32,
-    "U16": torch.uint16,
-    "U8": torch.uint8,
-    "BOOL": torch.bool,
-    "F8_E4M3": torch.float8_e4m3fn,
-    "F8_E5M2": torch.float8_e5m2,
-    "C64": torch.complex64,
-}
-"""Names of dtypes in safetensors (source: safetensors/torch.py)."""
-
 NOT_A_MODEL = re.compile(r"optim|sched|scaler|rng|_extra_state", re.IGNORECASE)
 """Keys of a checkpoint whose tensors are no state dict of a model."""
 
-DEPTH = 4
-"""Of keys within keys."""
+LEGACY_PICKLES = 4
+"""Before the tensors of a file of torch 1.5 and older: a magic number, a version, the system, the state dict."""
 
 Read = Callable[[str, int, int], Tensor]
 Write = Callable[[str, int, Tensor], None]
@@ -84,6 +71,10 @@ class StateDictFile:
         """What of `state` is a tensor."""
         return {name: value for name, value in self.state.items() if isinstance(value, Tensor)}
 
+    def whole(self, name: str) -> Tensor:
+        """A tensor, read."""
+        return self.read(name, 0, self.state[name].numel()).reshape(self.state[name].shape)
+
 
 @contextmanager
 def open_state_dict(path: Path, *, key: str | None = None) -> Iterator[StateDictFile]:
@@ -100,7 +91,7 @@ def open_state_dict(path: Path, *, key: str | None = None) -> Iterator[StateDict
     if kind is FileKind.SAFETENSORS:
         if key is not None:
             raise ConversionError(f"{path}: a safetensors file has no keys to choose from; leave out --key {key}")
-        with _open_safetensors(path) as opened:
+        with open_safetensors(path) as opened:
             yield opened
     elif kind is FileKind.TORCH:
         yield _load_torch(path, key)
@@ -108,37 +99,31 @@ def open_state_dict(path: Path, *, key: str | None = None) -> Iterator[StateDict
         raise ConversionError(f"{path} is a {kind} file, no state dict (to write it in another format: convert)")
 
 
-# --- safetensors: 8 bytes, the header's length; the header in JSON; the tensors' bytes
+# --- safetensors
 
 
 @contextmanager
-def _open_safetensors(path: Path) -> Iterator[StateDictFile]:
-    try:
-        with safe_open(path, framework="pt"):
-            pass  # The header is valid, and the tensors lie within the file.
-    except (SafetensorError, OSError) as error:
-        raise IntegrityError(f"{path}: not a safetensors file, or a damaged one: {error}") from None
-    # Read by hand from here on: safetensors maps the file, and each page touched counts as memory of this process.
+def open_safetensors(path: Path) -> Iterator[StateDictFile]:
+    """Open a safetensors file; tensors are read by seeks, as a map of the file would count as memory of this process.
+
+    Raises:
+        SnnZooError: the file cannot be read.
+        IntegrityError: it is none, or is damaged.
+        UnsupportedError: it holds a dtype that torch does not have.
+    """
+    header = read_header(path)
+    state = {name: torch.empty(place.shape, dtype=place.dtype, device="meta") for name, place in header.tensors.items()}
     with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(length))
-        metadata = header.pop("__metadata__", None) or {}
-        _check_names(header, path)
-        state: dict[str, Tensor] = {}
-        for name, entry in header.items():
-            if entry["dtype"] not in DTYPES:
-                raise UnsupportedError(f"{path}: {name} is {entry['dtype']}, which snnzoo does not read")
-            state[name] = torch.empty(entry["shape"], dtype=DTYPES[entry["dtype"]], device="meta")
 
         def read(name: str, start: int, stop: int) -> Tensor:
-            dtype = state[name].dtype
-            raw = torch.empty((stop - start) * dtype.itemsize, dtype=torch.uint8)
-            file.seek(8 + length + header[name]["data_offsets"][0] + start * dtype.itemsize)
+            place = header.tensors[name]
+            raw = torch.empty((stop - start) * place.dtype.itemsize, dtype=torch.uint8)
+            file.seek(place.start + start * place.dtype.itemsize)
             if file.readinto(raw.numpy().data) != len(raw):
                 raise IntegrityError(f"{path} ends within {name}")
-            return raw.view(dtype)
+            return raw.view(place.dtype)
 
-        yield StateDictFile(state, read, metadata)
+        yield StateDictFile(state, read, header.metadata)
 
 
 @contextmanager
@@ -212,6 +197,10 @@ def _load_torch(path: Path, key: str | None) -> StateDictFile:
     for name, value in state.items():
         if isinstance(value, Tensor) and value.is_meta:
             raise IntegrityError(f"{path}: {name} was saved from the meta device and has no values")
+    n_bytes = sum(value.numel() * value.dtype.itemsize for value in state.values() if isinstance(value, Tensor))
+    if n_bytes > unpacked_bytes(path.stat().st_size):
+        raise IntegrityError(f"{path}: its tensors claim {n_bytes:,} bytes, of which the file has few")
+    refuse_beyond_memory(n_bytes, f"{path}: reading its tensors")
 
     def read(name: str, start: int, stop: int) -> Tensor:
         value: Tensor = state[name]
@@ -221,8 +210,16 @@ def _load_torch(path: Path, key: str | None) -> StateDictFile:
 
 
 def _unpickle(path: Path) -> Any:
+    size = check_given_file(path)
     with path.open("rb") as file:
-        is_zip = file.read(4) == b"PK\x03\x04"
+        head = file.read(TORCH_PICKLE_BYTES)
+    is_zip = head.startswith(b"PK\x03\x04")
+    if is_zip:
+        head = _pickle_of_zip(path)
+    else:
+        refuse_beyond_memory(size, f"reading {path}")
+    if problem := pickle_problem(head, n_pickles=1 if is_zip else LEGACY_PICKLES):
+        raise IntegrityError(f"{path}: not a file of torch.save, or a damaged one: {problem}")
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -234,18 +231,30 @@ def _unpickle(path: Path) -> Any:
                 f"{path} holds Python objects ({blocked[1]}), not only tensors, and to load those would run its code; "
                 'save model.state_dict() first, in the program that made it: torch.save(model.state_dict(), "model.pt")'
             ) from None
-        if "TorchScript" in text:
-            raise ConversionError(f"{path} is TorchScript; save torch.jit.load(...).state_dict() first") from None
         # Of what torch says, only the finding; not its advice to load without weights_only.
         found = re.search(r"WeightsUnpickler error:\s*(.+)", text) or re.match("(.+)", text)
         reason = found[1][:200] if found else type(error).__name__
         raise IntegrityError(f"{path}: not a file of torch.save, or a damaged one: {reason}") from None
 
 
+def _pickle_of_zip(path: Path) -> bytes:
+    """The pickle of a checkpoint, which torch.save stores as it is: whatever is compressed could be a bomb."""
+    with open_zip(path) as archive:
+        if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
+            raise ConversionError(f"{path} is TorchScript; save torch.jit.load(...).state_dict() first")
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise IntegrityError(f"{path}: {entry.filename[:80]} in it is compressed, as torch.save does not do")
+        found = next(entry for entry in archive.infolist() if entry.filename.rpartition("/")[2] == "data.pkl")
+        if found.file_size > TORCH_PICKLE_BYTES:
+            raise IntegrityError(f"{path}: a pickle of {found.file_size:,} bytes; at most {TORCH_PICKLE_BYTES:,}")
+        return archive.read(found)
+
+
 def _check_names(state: Mapping[Any, Any], path: Path) -> None:
     for name in state:
         if not (isinstance(name, str) and name.isprintable()):
-            raise IntegrityError(f"{path}: {name!r} is no name of a tensor")
+            raise IntegrityError(f"{path}: {repr(name)[:80]} is no name of a tensor")
 
 
 def _holds_tensors(value: object) -> bool:
@@ -255,7 +264,7 @@ def _holds_tensors(value: object) -> bool:
 def _state_dicts(value: object, keys: tuple[str, ...], seen: set[int]) -> list[tuple[str, ...]]:
     """The keys of mappings of tensors in a checkpoint, the innermost ones, but for optimizers and the like."""
     inside: list[tuple[str, ...]] = []
-    if isinstance(value, Mapping) and len(keys) < DEPTH and id(value) not in seen:
+    if isinstance(value, Mapping) and len(keys) < STATE_DICT_DEPTH and id(value) not in seen:
         seen.add(id(value))  # A mapping may hold itself, or one other a thousand times.
         for name, entry in value.items():
             if isinstance(name, str) and not NOT_A_MODEL.search(name):

@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from specs.block import BlockSpec, SkipSpec
 from specs.errors import SpecError
 from specs.fields import StrictModel
+from specs.limits import SPEC_BYTES, SPEC_DEPTH, SPEC_PROBLEMS
 from specs.network import SCHEMA_VERSION, NetworkSpec
 from specs.whole_file import write_whole
 
@@ -34,14 +35,10 @@ __all__ = [
     "suggest",
 ]
 
-SIZE_LIMIT = 1 << 16
-"""Bytes of a file, or characters of a text; PyYAML takes a second or two for so many."""
-DEPTH_LIMIT = 32
-"""Mappings and lists within each other; a spec has half a dozen."""
-TOLD_LIMIT = 20
-"""Problems of one spec that are told."""
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
 """From each old schema version, the function that gives the next one's document."""
+
+HUGE_BYTES = 1 << 30
 
 FieldPath = tuple[str | int, ...]
 Typed = TypeVar("Typed", bound=StrictModel)
@@ -118,7 +115,7 @@ def load_document(path: Path, model: type[Typed]) -> Typed:
     what = _name_of(model)
     try:
         with path.open("rb") as file:
-            raw = file.read(SIZE_LIMIT + 1)
+            raw = file.read(SPEC_BYTES + 1)
     except (OSError, ValueError) as error:  # ValueError: a name with a null byte
         raise SpecError(f"cannot read {what} {path}: {getattr(error, 'strerror', None) or error}") from None
     _refuse_size(raw, str(path), what)
@@ -195,8 +192,8 @@ def _name_of(model: type[StrictModel]) -> str:
 
 
 def _refuse_size(text: str | bytes, origin: str, what: str) -> None:
-    if len(text) > SIZE_LIMIT:
-        raise SpecError(f"{origin}: too long to be a {what}; the limit is {SIZE_LIMIT} bytes")
+    if len(text) > SPEC_BYTES:
+        raise SpecError(f"{origin}: too long to be a {what}; the limit is {SPEC_BYTES} bytes")
 
 
 def _parse(text: str, origin: str, what: str) -> tuple[yaml.Node | None, Any]:
@@ -232,7 +229,7 @@ def _refuse_tokens(text: str, origin: str) -> None:
                 depth += 1
             case yaml.BlockEndToken() | yaml.FlowMappingEndToken() | yaml.FlowSequenceEndToken():
                 depth -= 1
-        if depth > DEPTH_LIMIT:
+        if depth > SPEC_DEPTH:
             raise SpecError(f"{where}: nested too deeply to be a spec")
 
 
@@ -276,9 +273,9 @@ def _validate(document: object, model: type[Typed], lines: dict[FieldPath, int],
     try:
         return model.model_validate(document)
     except ValidationError as error:
-        problems = [_describe(problem, model, lines, origin) for problem in error.errors()[:TOLD_LIMIT]]
-        if error.error_count() > TOLD_LIMIT:
-            problems.append(f"{origin}: and {error.error_count() - TOLD_LIMIT} more")
+        problems = [_describe(problem, model, lines, origin) for problem in error.errors()[:SPEC_PROBLEMS]]
+        if error.error_count() > SPEC_PROBLEMS:
+            problems.append(f"{origin}: and {error.error_count() - SPEC_PROBLEMS} more")
         raise SpecError("\n".join(problems)) from None
 
 
@@ -305,6 +302,8 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
             message = f"no such key{_suggest_size(problem['loc']) or suggest(path[-1], _field_names(model))}"
         case "missing":
             value = None
+        case "less_than_equal" if isinstance(value, int) and 4 * value > HUGE_BYTES:
+            message = f"{message.lower()}; one float for each alone would take {_gibibytes(4 * value)}"
         case "union_tag_not_found" | "union_tag_invalid":
             kinds = list(SKIPS if "skips" in path else BLOCKS)
             path, value = (*path, "kind"), value.get("kind")
@@ -350,6 +349,10 @@ def suggest(word: object, known: Iterable[str]) -> str:
 def _field_names(model: type[StrictModel]) -> list[str]:
     schema = model.model_json_schema()
     return sorted({name for part in [schema, *schema["$defs"].values()] for name in part.get("properties", ())})
+
+
+def _gibibytes(n_bytes: int) -> str:
+    return f"{n_bytes / 2**30:,.0f} GiB" if n_bytes < 1 << 100 else "more memory than there is"
 
 
 def _brief(value: object) -> str:

@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator
 from itertools import chain
-from typing import Final, Literal
+from typing import Annotated, Final, Literal
 
-from pydantic import ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from specs.block import (
@@ -21,6 +21,7 @@ from specs.block import (
     skips_of,
 )
 from specs.fields import VTH_MANT_MAX, Name, Shape, StrictModel, TimeSteps, threshold_mant
+from specs.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
 from specs.neuron import CubaSpec
 from specs.shapes import ShapeError, n_weights, output_shape, skip_as_layer, skip_shape
 from specs.training import TrainingSpec
@@ -28,8 +29,6 @@ from specs.training import TrainingSpec
 __all__ = ["SCHEMA_VERSION", "NetworkSpec"]
 
 SCHEMA_VERSION: Final = 1
-MAX_WEIGHTS = 1 << 31
-"""Of a whole network: beyond it, no machine holds what a short text asks for."""
 
 Problem = tuple[tuple[str | int, ...], str]
 """The path of the field to blame, and what is wrong."""
@@ -54,7 +53,7 @@ class NetworkSpec(StrictModel):
     neuron: CubaSpec = CubaSpec()
     delay_shift: bool = False
     input: InputSpec
-    blocks: tuple[BlockSpec, ...]
+    blocks: Annotated[tuple[BlockSpec, ...], Field(max_length=NETWORK_BLOCKS)]
     training: TrainingSpec | None = None
 
     @property
@@ -122,6 +121,9 @@ class NetworkSpec(StrictModel):
 
     def _shape_problems(self) -> Iterator[Problem]:
         shapes, total = [self.input.shape], 0
+        if math.prod(self.input.shape) > NETWORK_NEURONS:
+            yield ("input", "shape"), _too_many_neurons(self.input.shape)
+            return
         for i, block in enumerate(self.blocks):
             before = shapes[-1]
             try:
@@ -138,8 +140,15 @@ class NetworkSpec(StrictModel):
                 else:
                     layer, seen = skip_as_layer(skip, shapes[skip.source], after)
                     total += n_weights(layer, seen, output_shape(layer, seen))
-            if total > MAX_WEIGHTS:
-                yield ("blocks", i), f"with this block the network has {total:,} weights; at most {MAX_WEIGHTS:,}"
+            if total > NETWORK_WEIGHTS:
+                yield (
+                    ("blocks", i),
+                    f"with this block the network has {total:,} weights; at most {NETWORK_WEIGHTS:,} "
+                    f"(as floats they take {total / 2**28:,.0f} GiB)",
+                )
+                return
+            if math.prod(after) > NETWORK_NEURONS:
+                yield ("blocks", i), _too_many_neurons(after)
                 return
             shapes.append(after)
 
@@ -201,3 +210,10 @@ class NetworkSpec(StrictModel):
             return pool.gain / area
         threshold_mant = int(64 * self.neuron_of(pool).threshold)
         return 2 * (threshold_mant // (2 * area) + 1) / 64
+
+
+def _too_many_neurons(shape: Shape) -> str:
+    n = math.prod(shape)
+    return (
+        f"has {n:,} neurons; at most {NETWORK_NEURONS:,} (the states of one image and step take {n / 2**28:,.0f} GiB)"
+    )

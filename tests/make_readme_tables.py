@@ -1,7 +1,7 @@
-"""Write the README's tables from what was measured: `python tests/make_readme_tables.py`.
+"""Write the tables of README and CONTRIBUTING from what was measured: `python tests/make_readme_tables.py`.
 
 `models` comes from the cards of the packaged models, `bench` from the last `make bench` and `make bench-accuracy`,
-`convert` from the last `make bench-convert`.
+`convert` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers` from `make bench-readers`.
 `--print NAME` only prints one.
 """
 
@@ -17,9 +17,12 @@ from zoo.card_files import card_names, packaged_card
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 BENCHMARKS = [RESULTS / f"{name}.json" for name in ("bench", "accuracy")]
 CONVERSIONS = RESULTS / "convert.json"
+FUZZ = RESULTS / "fuzz.json"
+READERS = RESULTS / "readers.json"
 BUSY = 0.2
 """Cores busy with other work before the benchmarks, above which the table says so."""
 
@@ -264,7 +267,47 @@ def conversion_notes(report: dict[str, Any]) -> Iterator[str]:
         yield f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so it took longer"
 
 
-TABLES = {"models": models_table, "bench": benchmark_table, "convert": conversion_table}
+def fuzz_table() -> str:
+    """Each format: hostile files in the tests, files changed at random by each engine, and how reading them ended."""
+    if not FUZZ.exists():
+        return "Not measured yet: `make fuzz`."
+    return render_fuzz(json.loads(FUZZ.read_text("utf-8")))
+
+
+def render_fuzz(report: dict[str, Any]) -> str:
+    """The table of what `fuzz.py` wrote."""
+    lines = ["| format | cases tried | bytes changed | structure changed | read | refused | failed |", "|---" * 7 + "|"]
+    for name, n_cases in report["cases"].items():
+        found = report["formats"].get(name, {})
+        runs = [f"{found[engine]['executions']:,}" if engine in found else "-" for engine in ("bytes", "structure")]
+        ends = [f"{sum(run[end] for run in found.values()):,}" for end in ("read", "refused", "failed")]
+        lines.append(f"| {' | '.join([name, str(n_cases), *runs, *ends])} |")
+    return "\n".join(lines)
+
+
+def readers_table() -> str:
+    """Peak memory of each reader, beyond Python and torch, for each size of its file."""
+    if not READERS.exists():
+        return "Not measured yet: `make bench-readers`."
+    return render_readers(json.loads(READERS.read_text("utf-8"))["rows"])
+
+
+def render_readers(rows: list[dict[str, Any]]) -> str:
+    """The table of what `bench_readers.py` wrote."""
+    lines = ["| format | file, MiB | peak, MiB | CPU s | |", "|---" * 5 + "|"]
+    for row in rows:
+        said = "" if row["outcome"] == "read" else f"{row['outcome']}: {row['text']}"
+        lines.append(f"| {row['format']} | {row['file_mib']:g} | {row['peak_mib']} | {row['seconds']:.2f} | {said} |")
+    return "\n".join(lines)
+
+
+TABLES = {
+    "models": models_table,
+    "bench": benchmark_table,
+    "convert": conversion_table,
+    "fuzz": fuzz_table,
+    "readers": readers_table,
+}
 
 
 def render(text: str) -> str:
@@ -279,4 +322,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--print"]:
         print(TABLES[sys.argv[2]]())
         sys.exit()
-    README.write_text(render(README.read_text("utf-8")), "utf-8")
+    for path in (README, CONTRIBUTING):
+        path.write_text(render(path.read_text("utf-8")), "utf-8")

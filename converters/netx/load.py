@@ -18,13 +18,13 @@ from converters.hdf5_node import Hdf5Node, IntArray, open_hdf5
 from converters.netx.layers import CUBA_NAMES, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
 from specs.errors import IntegrityError
 from specs.fields import Shape
+from specs.limits import NETWORK_BLOCKS
 
 __all__ = ["SPEC_ATTRIBUTE", "load_netx"]
 
 SPEC_ATTRIBUTE = "snnzoo_spec"
 """Attribute of the root with the spec as JSON: netx has no place for names, means and surrogate gradients."""
 
-LAYER_LIMIT = 4096
 WEIGHT_GRID = range(WEIGHT_INT_MIN * MANT_PER_WEIGHT, WEIGHT_INT_MAX * MANT_PER_WEIGHT + 1, MANT_PER_WEIGHT)
 BIAS_GRID = range(BIAS_MANT_MIN, BIAS_MANT_MAX + 1)
 
@@ -52,7 +52,7 @@ def load_netx(path: Path) -> NetxFile:
         if layers is None:
             raise IntegrityError(f"{path}: an HDF5 file, but not of netx (it has no group 'layer')")
         names = sorted(layers.group, key=lambda name: (len(name), name))
-        if not 0 < len(names) <= LAYER_LIMIT or names != [str(i) for i in range(len(names))]:
+        if not 0 < len(names) <= NETWORK_BLOCKS or names != [str(i) for i in range(len(names))]:
             raise IntegrityError(f"{path}: layers must be numbered from 0; these are {', '.join(names[:8]) or 'none'}")
         spec = root.group.attrs.get(SPEC_ATTRIBUTE)
         return NetxFile(
@@ -69,7 +69,7 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
         raise IntegrityError(f"{layers.where}/{name}: a layer without a type")
     problems = [what for dataset, what in FOREIGN_DATASETS.items() if node.find(dataset) is not None]
     if kind not in {"input", "flatten", "dense", "conv"}:
-        problems.append(FOREIGN_KINDS.get(kind, f"a layer of type {kind!r}"))
+        problems.append(FOREIGN_KINDS.get(kind, f"a layer of type {kind[:40]!r}"))
     delay = node.array("delay")
     if delay is not None and delay.any():
         problems.append(f"axonal delays of up to {delay.max():g} steps")
@@ -158,7 +158,7 @@ def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuro
         return None
     kind = neuron.text("type")
     if kind not in CUBA_NAMES:
-        problems.append(f"{kind or 'unnamed'} neurons")
+        problems.append(f"{kind[:40] or 'unnamed'} neurons")
     if any(flag is not None and flag.any() for flag in map(neuron.array, ("gradedSpike", "messageBits"))):
         problems.append("graded spikes")
     if neuron.integer("wgtExp"):
@@ -167,10 +167,12 @@ def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuro
         problems.append(f"a refractory delay of {neuron.integer('refDelay')} steps")
     thresholds = neuron.integers("vThMant")
     decays = [neuron.integers(name) for name in ("iDecay", "vDecay")]
-    if thresholds is None or any(decay is None for decay in decays):
+    if thresholds is None or not thresholds.size or any(decay is None for decay in decays):
         if kind in CUBA_NAMES:
             raise IntegrityError(f"{neuron.where}: CUBA neurons need vThMant, iDecay and vDecay")
-        return NetxNeuron(0 if thresholds is None else int(thresholds[0]), np.array([0]), np.array([0]), kind)
+        return NetxNeuron(
+            int(thresholds[0]) if thresholds is not None and thresholds.size else 0, np.array([0]), np.array([0]), kind
+        )
     if len(set(thresholds.tolist())) != 1:
         problems.append("a threshold for each neuron")
     current_decay, voltage_decay = (_per_channel(neuron, decay, shape) for decay in decays if decay is not None)

@@ -16,7 +16,7 @@ from bootstrap_core.network import Network
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import DenseSynapse, PoolSynapse
 from converters.hdf5_node import IntArray
-from converters.model import Model
+from converters.model import Model, check_fit
 from converters.netx.layers import INTEGRATOR, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
 from converters.netx.load import SPEC_ATTRIBUTE, load_netx
 from converters.netx.save import save_netx
@@ -145,6 +145,8 @@ def read_netx(
     if file.problems:
         raise UnsupportedError(f"{path} is no network of CUBA blocks: {'; '.join(file.problems)}")
     spec, notes = spec_of_netx(file, path, time_steps=time_steps, input_bits=input_bits)
+    held = sum(array.size for layer in file.layers for array in (layer.weight, layer.bias) if array is not None)
+    check_fit(spec, held, origin=str(path))
     network = build_network(spec, seed=0)
     state, problems = network.state_dict(), []
     for i, layer in _layers_by_block(spec, file, path).items():

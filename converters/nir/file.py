@@ -18,16 +18,12 @@ import numpy.typing as npt
 
 from converters.hdf5_node import Hdf5Node, open_hdf5
 from specs.errors import IntegrityError
+from specs.limits import HDF5_DEPTH, HDF5_OBJECTS
 
 __all__ = ["Field", "Graph", "Node", "graph_bytes", "node_digest", "read_graph"]
 
 FORMAT_VERSION = "1.0.4"
 """Of the nodes we write: the oldest release of nir that has all their fields."""
-
-MAX_BYTES = 1 << 30
-"""Of all arrays of a file together, unpacked: a small file may claim more than any machine holds."""
-MAX_DEPTH = 16
-MAX_OBJECTS = 100_000
 
 Field = npt.NDArray[Any] | str
 """What a node's field holds: numbers of any shape, or a text."""
@@ -118,19 +114,19 @@ class _Tree:
     """Groups as nested mappings, refusing what would go round in circles or never end."""
 
     def __init__(self) -> None:
-        self.n_bytes = self.n_objects = 0
+        self.n_objects = 0
         self.seen: set[int] = set()
 
     def read(self, node: Hdf5Node, depth: int = 0) -> dict[str, Any]:
         """Groups as mappings, datasets as arrays, texts as `str`."""
-        if depth > MAX_DEPTH:
-            raise IntegrityError(f"{node.where}: more than {MAX_DEPTH} groups deep")
+        if depth > HDF5_DEPTH:
+            raise IntegrityError(f"{node.where}: more than {HDF5_DEPTH} groups deep")
         found: dict[str, Any] = {}
         for name in node.group:
             where = f"{node.where}/{name}"
             self.n_objects += 1
-            if self.n_objects > MAX_OBJECTS:
-                raise IntegrityError(f"{where}: more than {MAX_OBJECTS} objects in the file")
+            if self.n_objects > HDF5_OBJECTS:
+                raise IntegrityError(f"{where}: more than {HDF5_OBJECTS} objects in the file")
             item = node.find(name)
             if item is None:
                 raise IntegrityError(f"{where}: a name that leads nowhere")
@@ -138,14 +134,13 @@ class _Tree:
             if address in self.seen:
                 raise IntegrityError(f"{where}: is in the file under another name too")
             self.seen.add(address)
-            is_group = isinstance(item, h5py.Group)
-            found[name] = self.read(Hdf5Node(item, where), depth + 1) if is_group else self._value(node, name, item)
+            if isinstance(item, h5py.Group):
+                found[name] = self.read(Hdf5Node(item, where, node.budget), depth + 1)
+            else:
+                found[name] = self._value(node, name)
         return found
 
-    def _value(self, node: Hdf5Node, name: str, dataset: Any) -> Field:
-        self.n_bytes += getattr(dataset, "nbytes", 0)
-        if self.n_bytes > MAX_BYTES:
-            raise IntegrityError(f"{node.where}/{name}: more than {MAX_BYTES >> 20} MiB of arrays in the file")
+    def _value(self, node: Hdf5Node, name: str) -> Field:
         texts = node.texts(name)
         if texts is not None:
             return texts

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from converters.model import Model
+from converters.model import Model, check_card
 from converters.nir.chain import Named, chain_of
 from converters.nir.file import Graph, Node, node_digest, read_graph
 from converters.nir.layers import layers_of
@@ -112,7 +112,7 @@ def _own_model(graph: Graph, path: Path) -> Model:
         copies = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
     except (SpecError, TypeError, ValueError) as error:
         raise IntegrityError(f"{path}: {error}") from None
-    return Model(spec, copies, card)
+    return Model(spec, copies, check_card(card, str(path)), origin=str(path))
 
 
 def _time_step(chain: list[Named], dt: float | None, path: Path) -> float | None:

@@ -37,10 +37,10 @@ from converters.onnx_model.folding import (
     scaled,
     tensor_of,
 )
-from converters.onnx_model.load import MAX_ELEMENTS
 from converters.onnx_model.windows import Windows, symmetric
 from specs.errors import UnsupportedError
 from specs.fields import Shape
+from specs.limits import ONNX_ELEMENTS
 
 __all__ = ["BETWEEN", "INPUT", "LAYER", "AnnBuilder"]
 
@@ -95,8 +95,8 @@ class AnnBuilder:
         """`x W` with W `[features, outputs]`, for each row of the tensor; the result is `[N, outputs]`."""
         features, outputs = weight.shape
         row = rows_of(data, features)
-        if data.size * outputs > MAX_ELEMENTS:
-            raise UnsupportedError(f"{data.size * outputs:,} weights; at most {MAX_ELEMENTS:,}")
+        if data.size * outputs > ONNX_ELEMENTS:
+            raise UnsupportedError(f"{data.size * outputs:,} weights; at most {ONNX_ELEMENTS:,}")
         data = self._settled(data)
         spread = np.zeros((data.size, outputs))
         np.add.at(spread, row[row > 0] - 1, weight[row > 0])  # by the source's order; what the tensor left out is 0
@@ -139,8 +139,8 @@ class AnnBuilder:
                 channels, per_group, 1, 1
             )
         weight, dilation, padding = symmetric(weight, windows.dilation, pads)
-        if weight.size > MAX_ELEMENTS:
-            raise UnsupportedError(f"{weight.size:,} weights; at most {MAX_ELEMENTS:,}")
+        if weight.size > ONNX_ELEMENTS:
+            raise UnsupportedError(f"{weight.size:,} weights; at most {ONNX_ELEMENTS:,}")
         bias = channel_wise(shifted)
         operation = Conv(
             tensor_of(weight),
@@ -365,8 +365,8 @@ class AnnBuilder:
     # --- parts
 
     def _add(self, operation: Operation, inputs: tuple[str, ...], shape: Shape, range_: Range = EVERYTHING) -> str:
-        if math.prod(shape) > MAX_ELEMENTS:
-            raise UnsupportedError(f"gives {math.prod(shape):,} numbers for an image; at most {MAX_ELEMENTS:,}")
+        if math.prod(shape) > ONNX_ELEMENTS:
+            raise UnsupportedError(f"gives {math.prod(shape):,} numbers for an image; at most {ONNX_ELEMENTS:,}")
         kind = type(operation).__name__.lower()
         self.counts[kind] += 1
         name = f"{kind}{self.counts[kind]}"

@@ -8,8 +8,9 @@ from onnx import TensorProto
 from onnx.reference import ReferenceEvaluator
 
 from converters.onnx_model.graph import GraphNode
-from converters.onnx_model.load import MAX_ELEMENTS, Array
+from converters.onnx_model.load import Array
 from specs.errors import IntegrityError, UnsupportedError
+from specs.limits import ONNX_ELEMENTS
 
 __all__ = ["FOLDABLE", "evaluate"]
 
@@ -25,22 +26,30 @@ FOLDABLE = frozenset(
 )
 """Operators whose value is computed where all their inputs are constant."""
 
+PRODUCTS = 32
+"""Products summed in a MatMul that count as one number more, for the time they take."""
+
 EVALUATED_AS = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 """Opsets from which onnx evaluates an operator that older ones have with the same meaning for the same types."""
 
 
-def evaluate(node: GraphNode, inputs: list[Array | None]) -> list[Array]:
+def evaluate(node: GraphNode, inputs: list[Array | None], *, made: int = 0) -> list[Array]:
     """The outputs of a node on constants; `None` stands for an input that is left out.
+
+    `made` are the numbers that other nodes of the graph made of constants already.
 
     Raises:
         IntegrityError: it cannot be computed on these.
         UnsupportedError: the result would be absurdly large.
     """
-    if _n_results(node, inputs) > MAX_ELEMENTS:
-        raise UnsupportedError(f"gives more than {MAX_ELEMENTS:,} numbers")
+    n_results = _n_results(node, inputs)
+    if n_results > ONNX_ELEMENTS:
+        raise UnsupportedError(f"gives more than {ONNX_ELEMENTS:,} numbers")
+    if made + n_results > ONNX_ELEMENTS:
+        raise UnsupportedError(f"gives, with other nodes, more than {ONNX_ELEMENTS:,} numbers from constants")
     for attribute in node.proto.attribute:
-        if attribute.HasField("t") and math.prod(attribute.t.dims) > MAX_ELEMENTS:
-            raise UnsupportedError(f"holds more than {MAX_ELEMENTS:,} numbers")
+        if attribute.HasField("t") and math.prod(attribute.t.dims) > ONNX_ELEMENTS:
+            raise UnsupportedError(f"holds more than {ONNX_ELEMENTS:,} numbers")
     opset = max(node.opset, EVALUATED_AS.get(node.proto.op_type, 0))
     graph = onnx.helper.make_graph(
         [node.proto],
@@ -79,7 +88,8 @@ def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:
             side = first.shape[axis] if -first.ndim <= axis < first.ndim else 1
             return int(second.size * first.size // max(1, side))
         case "MatMul" if first is not None and second is not None:
-            return int(math.prod(first.shape[:-1]) * math.prod((*second.shape[:-2], *second.shape[-1:])))
+            results = math.prod(first.shape[:-1]) * math.prod((*second.shape[:-2], *second.shape[-1:]))
+            return int(results * max(1, math.prod(first.shape[-1:]) // PRODUCTS))
         case "Pad" if first is not None:
             pads = second if second is not None else np.array(node.attributes.get("pads", []))
             return math.prod(
@@ -88,12 +98,12 @@ def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:
         case "Range" if all(array is not None and array.size == 1 for array in inputs):
             start, limit, step = (float(np.asarray(array).item()) for array in inputs)
             return int(min(abs((limit - start) / step), 2.0**62)) if step else 0
-        case op if op in ELEMENTWISE:
+        case op if op in (*ELEMENTWISE, "Sum"):
             shapes = [array.shape for array in inputs if array is not None]
             rank = max((len(shape) for shape in shapes), default=0)
             return math.prod(max(([1] * (rank - len(s)) + list(s))[i] for s in shapes) for i in range(rank))
         case _:
-            return 0
+            return sum(array.size for array in inputs if array is not None)
 
 
 def _product(shape: Array) -> int:

@@ -6,9 +6,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from converters.onnx_model.load import MAX_ELEMENTS, Array
+from converters.onnx_model.load import Array
 from specs.errors import UnsupportedError
 from specs.fields import Shape
+from specs.limits import ONNX_ELEMENTS
 
 __all__ = [
     "Data",
@@ -86,7 +87,7 @@ def spread_over(data: Data, values: Array, *, fill: float, moves: bool = False) 
         raise UnsupportedError(
             f"its constant {list(values.shape)} does not fit the tensor {list(data.index.shape)}"
         ) from None
-    if math.prod(shape) > MAX_ELEMENTS:
+    if math.prod(shape) > ONNX_ELEMENTS:
         raise UnsupportedError(f"makes {math.prod(shape):,} numbers")
     index = np.broadcast_to(data.index, shape)
     wide = np.broadcast_to(values.astype(np.float64), shape)

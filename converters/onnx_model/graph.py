@@ -13,14 +13,13 @@ from onnx.inliner import inline_local_functions
 
 from converters.onnx_model.load import (
     DEFAULT_DOMAINS,
-    MAX_ELEMENTS,
-    MAX_NODES,
     Array,
     load_onnx,
     opset_of,
     tensor_array,
 )
 from specs.errors import IntegrityError, UnsupportedError
+from specs.limits import ONNX_INPUT, ONNX_NODES
 
 __all__ = ["Graph", "GraphInput", "GraphNode", "read_graph"]
 
@@ -225,8 +224,8 @@ def _image_input(model: ModelProto, graph: Graph, entering: list[str], path: Pat
     if any(side < 1 for side in shape):
         told = ", ".join(str(value or name or "?") for value, name in sides)
         raise UnsupportedError(f"{path}: the input {used[0].name!r} is [{told}]: only the batch may be left open")
-    if math.prod(shape) > MAX_ELEMENTS:
-        raise IntegrityError(f"{path}: the input {used[0].name!r} is {list(shape)}; at most {MAX_ELEMENTS:,} numbers")
+    if math.prod(shape) > ONNX_INPUT:
+        raise IntegrityError(f"{path}: the input {used[0].name!r} is {list(shape)}; at most {ONNX_INPUT:,} numbers")
     return GraphInput(used[0].name, shape, tensor.elem_type)
 
 
@@ -242,12 +241,12 @@ def _unfold_functions(model: ModelProto, path: Path) -> ModelProto:
             raise IntegrityError(f"{path}: the function {key[1]!r} calls itself, or too many others in turn")
         if key not in sizes:
             called = [(node.domain, node.op_type) for node in bodies[key]]
-            sizes[key] = min(MAX_NODES + 1, sum(size(k, inside | {key}) if k in bodies else 1 for k in called))
+            sizes[key] = min(ONNX_NODES + 1, sum(size(k, inside | {key}) if k in bodies else 1 for k in called))
         return sizes[key]
 
     keys = [(node.domain, node.op_type) for node in model.graph.node]
-    if sum(size(key, frozenset()) if key in bodies else 1 for key in keys) > MAX_NODES:
-        raise IntegrityError(f"{path}: more than {MAX_NODES:,} nodes when its functions are unfolded")
+    if sum(size(key, frozenset()) if key in bodies else 1 for key in keys) > ONNX_NODES:
+        raise IntegrityError(f"{path}: more than {ONNX_NODES:,} nodes when its functions are unfolded")
     try:
         unfolded = inline_local_functions(model)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:

@@ -18,6 +18,7 @@ from converters.onnx_model.operations import OPERATIONS
 from converters.onnx_model.reference import Layout, Reference, largest_errors, make_reference
 from converters.onnx_model.registry import Value
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
+from specs.limits import ONNX_ELEMENTS
 
 __all__ = ["TOLERANCE", "OnnxImport", "import_onnx"]
 
@@ -157,6 +158,8 @@ def _notes(graph: Graph, walk: "_Walk", output: str) -> Iterator[str]:
         yield f"the file's images are bytes; the ANN's are in 0..1, {graph.input.gain:g} being 1"
 
 
+WORK = 8
+"""Times that each number of the largest constants may be looked at while they are folded."""
 UNKNOWN = None
 """Stands for a tensor that a refused node would have made."""
 
@@ -167,6 +170,7 @@ class _Walk:
     def __init__(self, graph: Graph, output: str, layout: Layout, *, settled: bool) -> None:
         self.graph, self.output, self.layout, self.settled = graph, output, layout, settled
         self.needed = graph.ancestors((output,))
+        self.made = self.touched = 0
         self.uses = dict.fromkeys([output], 1)
         for node in graph.nodes:
             for name in node.inputs if node.row in self.needed else ():
@@ -248,7 +252,12 @@ class _Walk:
     def _read(self, node: GraphNode) -> None:
         constant = all(name in self.constants for name in node.inputs if name)
         if constant and node.key in {("", op) for op in FOLDABLE}:
-            results = evaluate(node, [self.constants.get(name) for name in node.inputs])
+            given = [self.constants.get(name) for name in node.inputs]
+            self.touched += sum(array.size for array in given if array is not None)
+            if self.touched > WORK * ONNX_ELEMENTS:
+                raise IntegrityError(f"the constants before it take more than {WORK * ONNX_ELEMENTS:,} numbers to fold")
+            results = evaluate(node, given, made=self.made)
+            self.made += sum(array.size for array in results)
             names = [name for name in node.outputs if name]
             self.constants.update(zip(names, results, strict=True))
             self.builder.account[node.row] = ("constant", "computed once, by onnx's evaluator")

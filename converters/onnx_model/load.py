@@ -12,11 +12,12 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from converters.file_kind import refuse_imposter
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
+from specs.given_file import check_given_file
+from specs.limits import ONNX_BYTES, ONNX_ELEMENTS, ONNX_NODES
+from specs.memory import refuse_beyond_memory
 
 __all__ = [
     "DEFAULT_DOMAINS",
-    "MAX_ELEMENTS",
-    "MAX_NODES",
     "OLDEST_OPSET",
     "Array",
     "load_onnx",
@@ -26,13 +27,10 @@ __all__ = [
 
 Array = npt.NDArray[np.generic]
 
-MAX_BYTES = (1 << 31) - 1
-"""Of a protobuf file, by protobuf itself; of all external data together, by us."""
-MAX_ELEMENTS = 1 << 27
-"""Of one tensor: a small file may claim more than any machine holds."""
-MAX_NODES = 20_000
 OLDEST_OPSET = 6
 """Opset 5 and older say shapes and broadcasting in other ways; no exporter in use writes them."""
+COPIES = 4
+"""Of a file's bytes that are in memory at a time: as they are, as a message, as arrays, as weights."""
 DEFAULT_DOMAINS = ("", "ai.onnx")
 """Two names of one set of operators (source: onnx's IR.md)."""
 
@@ -46,12 +44,14 @@ def load_onnx(path: Path) -> ModelProto:
         UnsupportedError: its opset is older than 6.
         ConversionError: its opset is newer than the installed onnx package knows.
     """
+    size = check_given_file(path)
+    if size > ONNX_BYTES:
+        raise IntegrityError(f"{path} is larger than {ONNX_BYTES >> 20} MiB, the most that protobuf reads")
+    refuse_beyond_memory(COPIES * size, f"reading {path}")
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise IntegrityError(f"{path} is larger than {MAX_BYTES >> 20} MiB, the most that protobuf reads")
         content = path.read_bytes()
-    except (OSError, ValueError) as error:
-        raise SnnZooError(f"cannot read {path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise SnnZooError(f"cannot read {path}: {error.strerror or error}") from None
     refuse_imposter(content[:512], path)
     model = ModelProto()
     try:
@@ -60,8 +60,8 @@ def load_onnx(path: Path) -> ModelProto:
         raise IntegrityError(f"{path} is no ONNX model, or a truncated or damaged one") from None
     if not model.HasField("graph") or not model.graph.node:
         raise IntegrityError(f"{path} is no ONNX model: it has no graph with nodes")
-    if len(model.graph.node) > MAX_NODES:
-        raise IntegrityError(f"{path} has {len(model.graph.node):,} nodes; at most {MAX_NODES:,} are read")
+    if len(model.graph.node) > ONNX_NODES:
+        raise IntegrityError(f"{path} has {len(model.graph.node):,} nodes; at most {ONNX_NODES:,} are read")
     if not _is_text(model):
         raise IntegrityError(f"{path} is damaged: a name in it is no text")
     opset_of(model, path)
@@ -99,8 +99,8 @@ def tensor_array(tensor: TensorProto, where: str) -> Array:
         IntegrityError: its data do not fill its shape, or are not numbers.
     """
     shape = list(tensor.dims)
-    if any(side < 0 for side in shape) or math.prod(shape) > MAX_ELEMENTS:
-        raise IntegrityError(f"{where}: a tensor of shape {shape}; at most {MAX_ELEMENTS:,} numbers are read")
+    if any(side < 0 for side in shape) or math.prod(shape) > ONNX_ELEMENTS:
+        raise IntegrityError(f"{where}: a tensor of shape {shape}; at most {ONNX_ELEMENTS:,} numbers are read")
     if tensor.data_type in (TensorProto.UNDEFINED, TensorProto.STRING):
         raise IntegrityError(f"{where}: a tensor that holds no numbers")
     try:
@@ -122,7 +122,7 @@ def _is_text(message: Message) -> bool:
 
 def _embed_external_data(model: ModelProto, path: Path) -> None:
     """Replace references to files by what stands in them."""
-    left = MAX_BYTES
+    left = ONNX_BYTES
     for tensor, where in _tensors(model):
         if tensor.data_location != TensorProto.EXTERNAL:
             continue
@@ -166,7 +166,8 @@ def _read_external(tensor: TensorProto, path: Path, where: str, left: int) -> by
         if not 0 <= offset <= size or offset + length > size:
             raise IntegrityError(f"{where}: {length:,} bytes at {offset:,} of {location!r}, which has {size:,}")
         if length > left:
-            raise IntegrityError(f"{where}: more than {MAX_BYTES >> 20} MiB of external data")
+            raise IntegrityError(f"{where}: more than {ONNX_BYTES >> 20} MiB of external data")
+        refuse_beyond_memory(COPIES * length, f"{where}: reading {location!r}")
         with file.open("rb") as stream:
             stream.seek(offset)
             return stream.read(length)

@@ -12,11 +12,15 @@ def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     >>> card_rows({"training": {"epoch": 4, "epochs": 9}, "test": {"snn": {"accuracy": 0.5, "synops": None}}})
     [('training', 'epoch', '5 (of 9)'), ('training', 'epochs', '9'), ('test', 'snn', 'accuracy 0.5')]
     """
-    return [(topic, key, _text(key, value, facts)) for topic, facts in card.items() for key, value in facts.items()]
+    return [
+        (topic, key, _text(key, value, facts))
+        for topic, facts in card.items()
+        for key, value in (facts.items() if isinstance(facts, Mapping) else [("", facts)])
+    ]
 
 
 def _text(key: str, value: Any, facts: Mapping[str, Any]) -> str:
-    if key == "epoch" and value is not None:
+    if key == "epoch" and isinstance(value, int) and "epochs" in facts:
         return f"{value + 1} (of {facts['epochs']})"
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {fact}" for name, fact in value.items() if fact is not None)

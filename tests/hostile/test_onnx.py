@@ -1,6 +1,7 @@
 """ONNX files that lie, reach outside their folder, never end, or are something else: one clean message each."""
 
 import contextlib
+import os
 
 import numpy as np
 import onnx
@@ -335,3 +336,75 @@ def test_sparse_and_missing_graphs(refused) -> None:
     model = tiny()
     model.graph.sparse_initializer.add()
     assert "sparse" in refused(model, UnsupportedError)
+
+
+# --- under limits, by function and by command
+
+
+def graph(text: str, **tensors: np.ndarray) -> bytes:
+    made = onnx.parser.parse_graph(text)
+    made.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
+    return onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 13)]).SerializeToString()
+
+
+def secret(path) -> None:
+    """A model whose weight stands in another folder, where it would fit."""
+    (path.parent / "elsewhere").mkdir()
+    (path.parent / "elsewhere" / "data").write_bytes(WEIGHT.tobytes())
+    folder = path.parent / "model"
+    folder.mkdir()
+    model = tiny()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="../elsewhere/data")
+    path.write_bytes(model.SerializeToString())
+
+
+def sparse_data(path) -> None:
+    """100 GiB of external data that take no room on the disk."""
+    model = tiny()
+    tensor = model.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="data")
+    (path.parent / "data").touch()
+    os.truncate(path.parent / "data", 100 << 30)
+    path.write_bytes(model.SerializeToString())
+
+
+def constants(n: int, made: str = "ConstantOfShape(s)") -> str:
+    """So many nodes, each making much of little, and their sum in the logits."""
+    nodes = " ".join(f"c{i} = {made} t{i} = ReduceMax<keepdims=0>(c{i})" for i in range(n))
+    return f"g (float[1,4] x) => (float y) {{ {nodes} y = Sum(x, {', '.join(f't{i}' for i in range(n))}) }}"
+
+
+SIDE = np.array([1 << 13, 1 << 13])
+CASES = {
+    f"onnx, {name}": ("onnx", content, message)
+    for name, content, message in [
+        ("data in another folder", secret, "only files in the model's folder"),
+        ("100 GiB of external data", sparse_data, "hostile"),
+        ("constants that add up", graph(constants(40), s=SIDE), "numbers"),
+        (
+            "a product of constants",
+            graph(constants(1, "MatMul(w, w)"), w=np.ones((1 << 11, 1 << 11), np.float32)),
+            "numbers",
+        ),
+        (
+            "one constant 10,000 times",
+            graph(constants(1, f"Concat<axis=0>({', '.join(['w'] * 9000)})"), w=np.ones(1 << 15, np.float32)),
+            "numbers",
+        ),
+        ("an image of 10^9 pixels", graph("g (float[1,1,32768,32768] x) => (float y) { y = Relu(x) }"), "numbers"),
+        ("a batch of 10^9", graph("g (float[1000000000,4] x) => (float y) { y = Relu(x) }"), "numbers"),
+        ("a pipe", os.mkfifo, "a pipe or a device"),
+        ("a device without end", lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
+        ("nothing", b"", "empty"),
+    ]
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused(check_case, name) -> None:
+    check_case(CASES[name])

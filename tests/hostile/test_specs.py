@@ -43,7 +43,7 @@ def test_a_huge_file_is_not_read(tmp_path) -> None:
 
 
 def test_a_huge_text_is_refused_by_its_size(monkeypatch) -> None:
-    monkeypatch.setattr(specs.io, "SIZE_LIMIT", len(TINY) - 1)
+    monkeypatch.setattr(specs.io, "SPEC_BYTES", len(TINY) - 1)
     with pytest.raises(SpecError, match="the limit is"):
         parse_spec(TINY)
 
@@ -189,7 +189,8 @@ def test_a_layer_that_no_machine_holds_is_refused_without_being_made(shape: list
     """Each size is bounded, but not their product. The check is arithmetic: it takes no memory."""
     start = time.perf_counter()
     with pytest.raises(
-        SpecError, match=r"blocks\[0\]: with this block the network has .* weights; at most 2,147,483,648"
+        SpecError,
+        match=r"\[0\]: .* has .* weights; at most 2,147,483,648 \(.* GiB\)|shape: has .* neurons; .* GiB",
     ):
         parse_spec(
             f"name: big\ntime_steps: 4\ninput: {{shape: {shape}}}\nblocks:\n"
@@ -204,3 +205,33 @@ def test_the_weights_of_all_layers_count_together() -> None:
     assert parse_spec(text + "  - {kind: affine, features: 32768}\n").n_classes == 1 << 15
     with pytest.raises(SpecError, match=r"blocks\[2\]"):
         parse_spec(text + dense + "  - {kind: affine, features: 2}\n")
+
+
+LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
+CASES = {
+    f"spec, {name}": ("spec", text.encode(), message)
+    for name, text, message in [
+        ("aliases that explode", LAUGHS, "aliases"),
+        ("a tag that runs a program", TINY + "neuron: !!python/object/apply:os.system [echo boom]\n", "tags"),
+        (
+            "1e12 features",
+            TINY.replace("features: 2", "features: 1000000000000"),
+            "one float for each alone would take 3,725 GiB",
+        ),
+        ("1e30 features", TINY.replace("features: 2", "features: 1" + "0" * 30), "more memory than there is"),
+        (
+            "a network of 8 GiB",
+            TINY.replace("[9]", "[16777216]").replace("features: 2", "features: 127"),
+            "15.9 GiB of memory",
+        ),
+        ("an image of 10^12 pixels", TINY.replace("[9]", "[1, 1000000, 1000000]"), "neurons; at most"),
+        ("brackets without end", TINY + "x: " + "[" * 60_000, "nested too deeply"),
+        ("a megabyte", TINY + "#" * (1 << 20), "too long"),
+        ("3,000 blocks", TINY + "  - {kind: flatten}\n" * 3_000, "hostile"),
+    ]
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused(check_case, name: str) -> None:
+    check_case(CASES[name])

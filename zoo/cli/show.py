@@ -133,12 +133,12 @@ def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
     if card is not None:
         _show_card(card)
         return
-    click.echo(f"{model.spec.name}: {model.spec.description}".rstrip(": "))
+    click.echo(_printable(f"{model.spec.name}: {model.spec.description}".rstrip(": ")))
     print_layers(model.spec)
     for topic, facts in groupby(card_rows(model.card), key=itemgetter(0)):
-        click.echo(f"\n{topic}")
+        click.echo(_printable(f"\n{topic}"))
         for _, key, value in facts:
-            click.echo(f"  {key}: {value}")
+            click.echo(_printable(f"  {key}: {value}"))
 
 
 def _needed(card: "Card | None", source: str) -> "Card":
@@ -182,6 +182,11 @@ def _plot_curves(card: "Card", path: Path) -> Path:
         ],
         path,
     )
+
+
+def _printable(text: str) -> str:
+    """A stranger's text, without what would steer the terminal."""
+    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
 def _show_netx(file: "NetxFile", as_json: bool) -> None:

@@ -69,7 +69,7 @@ def test_labels_may_be_one_hot_or_missing(tmp_path) -> None:
         ({"x": PIXELS, "y": LABELS[:7]}, "20 images and 7 labels"),
         ({"x": PIXELS, "y": LABELS - 1}, "class numbers from 0"),
         ({"x": PIXELS[:1], "y": LABELS[:1]}, "fewer than two"),
-        ({"x": np.array([{}], dtype=object)}, "no .npz of plain arrays"),
+        ({"x": np.array([{}], dtype=object)}, "x holds object, not numbers"),
         ({"x": PIXELS[..., None], "y": LABELS}, r"images of shape \[1, 6, 5, 1\]"),
     ],
 )

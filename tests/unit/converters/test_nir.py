@@ -836,7 +836,7 @@ HOSTILE = {
     ),
     "circles": (link_in_circles, "under another name too|a link"),
     "a link out": (lead_out, "a link to elsewhere"),
-    "a terabyte": (claim_memory, "MiB of arrays"),
+    "a terabyte": (claim_memory, "bytes, where at most"),
     "depth": (nest, "groups deep"),
     "metadata that are no JSON": (replace("node/metadata/snnzoo", "{"), "damaged metadata"),
     "metadata that are a number": (replace("node/metadata/snnzoo", 3), "damaged metadata"),

@@ -452,5 +452,6 @@ def test_weights_of_skips_count_in_the_largest_network(refusal) -> None:
     wide = {"kind": "dense", "features": 30_000}
     blocks = [wide, {**wide, "skips": [{"source": 1, "kind": "dense"}, {"source": 1, "kind": "dense"}]}]
     assert refusal(text(*blocks, READOUT)) == (
-        "net.yaml:6: blocks[1]: with this block the network has 2,700,270,000 weights; at most 2,147,483,648"
+        "net.yaml:6: blocks[1]: with this block the network has 2,700,270,000 weights; at most 2,147,483,648 "
+        "(as floats they take 10 GiB)"
     )

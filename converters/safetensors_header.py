@@ -1,0 +1,125 @@
+"""The header of a safetensors file: 8 bytes, its length; names, shapes and places of tensors in JSON."""
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+import torch
+
+from specs.errors import IntegrityError, UnsupportedError
+from specs.given_file import check_given_file
+from specs.limits import SAFETENSORS_HEADER_BYTES
+
+__all__ = ["DTYPES", "Header", "Place", "read_header"]
+
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U64": torch.uint64,
+    "U32": torch.uint32,
+    "U16": torch.uint16,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E5M2": torch.float8_e5m2,
+    "C64": torch.complex64,
+}
+"""Names of dtypes in safetensors (source: safetensors/torch.py)."""
+
+
+@dataclass(frozen=True)
+class Place:
+    """A tensor: its dtype and shape, and at which byte of the file it starts."""
+
+    dtype: torch.dtype
+    shape: tuple[int, ...]
+    start: int
+
+    @property
+    def n_bytes(self) -> int:
+        """Of the tensor."""
+        return math.prod(self.shape) * self.dtype.itemsize
+
+
+@dataclass(frozen=True)
+class Header:
+    """What stands where in a file; the tensors fill the rest of it, each byte once."""
+
+    tensors: Mapping[str, Place]
+    metadata: Mapping[str, str]
+
+
+def read_header(path: Path) -> Header:
+    """Read and check a header; the tensors are not read.
+
+    Raises:
+        SnnZooError: the file cannot be read.
+        IntegrityError: it is no safetensors file, or is damaged: says where.
+        UnsupportedError: a tensor of a dtype that torch does not have.
+    """
+    size = check_given_file(path)
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if size < 8 or length > min(size - 8, SAFETENSORS_HEADER_BYTES):
+            _refuse(path, f"a header of {length:,} bytes, in {size:,}; at most {SAFETENSORS_HEADER_BYTES:,} are read")
+        text = file.read(length)
+    try:
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
+    except (ValueError, RecursionError) as error:
+        _refuse(path, f"its header is not JSON: {' '.join(str(error).split())[:200]}")
+    if not isinstance(header, dict):
+        _refuse(path, "its header is no JSON object")
+    metadata = header.pop("__metadata__", None) or {}
+    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+        _refuse(path, "its metadata are not texts")
+    places = {name: _place(path, name, entry, 8 + length) for name, entry in header.items()}
+    end = 8 + length
+    for name, place in sorted(places.items(), key=lambda item: (item[1].start, item[1].n_bytes)):
+        if place.start != end:
+            _refuse(path, f"tensor {name!r} starts at byte {place.start:,}, where that before it ends at {end:,}")
+        end += place.n_bytes
+    if end != size:
+        _refuse(path, f"the tensors end at byte {end:,}, the file at {size:,}")
+    return Header(places, metadata)
+
+
+def _place(path: Path, name: str, entry: object, begin: int) -> Place:
+    if not name.isprintable():
+        raise IntegrityError(f"{path}: {name!r} is no name of a tensor")
+    if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
+        _refuse(path, f"tensor {name!r} has not dtype, shape and data_offsets")
+    shape, offsets = entry["shape"], entry["data_offsets"]
+    whole = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2 and len(shape) <= 64
+    if not whole or not all(type(number) is int and 0 <= number < 1 << 63 for number in (*shape, *offsets)):
+        _refuse(path, f"tensor {name!r} has a shape or offsets that are none")
+    if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
+        raise UnsupportedError(f"{path}: {name} is {str(entry['dtype'])[:40]!r}, which snnzoo does not read")
+    place = Place(DTYPES[entry["dtype"]], tuple(shape), begin + offsets[0])
+    if place.n_bytes != offsets[1] - offsets[0]:
+        _refuse(path, f"tensor {name!r} of shape {shape} takes {place.n_bytes:,} bytes; its offsets are {offsets}")
+    return place
+
+
+def _refuse(path: Path, what: str) -> NoReturn:
+    raise IntegrityError(f"{path}: not a safetensors file, or a damaged one: {what}")
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
+    return found
+
+
+def _no_number(text: str) -> NoReturn:
+    raise ValueError(f"{text} is no number")

@@ -1,0 +1,205 @@
+"""Calls under limits: each in a process of its own, which may take 2 GiB beyond what it starts with, and 5 s.
+
+As a program it is a server: a line of JSON for each call comes in, a line with its outcome goes out, so that torch is
+loaded once. Nothing but files within the call's folder, and what the interpreter is made of, may be opened; no program
+may be started, nothing unpickled by Python, no connection made.
+"""
+
+import importlib
+import json
+import os
+import resource
+import select
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+import traceback
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+LOADED = ("converters.onnx_model.import_onnx", "converters.onnx_conversion", "zoo.sources", "PIL.Image", "numba")
+SECONDS = 5
+BYTES = 2 << 30
+WALL_SECONDS = 60
+"""For waiting, which is no CPU time; a busy machine takes as long for 5 s of work."""
+ROOT = Path(__file__).parents[2]
+OF_THE_SYSTEM = ("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/usr/", "/etc/ld.so", "/etc/localtime", "/etc/mime")
+FORBIDDEN = ("os.exec", "os.fork", "os.posix_spawn", "os.system", "pickle.find_class", "socket.", "subprocess.Popen")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a call ended.
+
+    Attributes:
+        kind: `read`, `refused` (by one of our errors, or exit code 1), `crash`, or `limit` (killed for time or memory).
+        text: the error's message; of a crash, its traceback.
+        error: the class of the error.
+        seconds: CPU time.
+        mib: peak memory beyond the start.
+        seen: what was opened or begun that must not be.
+    """
+
+    kind: str
+    text: str
+    error: str = ""
+    seconds: float = 0.0
+    mib: float = 0.0
+    seen: tuple[str, ...] = ()
+
+    @property
+    def allowed(self) -> bool:
+        """Whether it is what a hostile file may bring about."""
+        return self.kind in ("read", "refused") and not self.seen
+
+
+class Server:
+    """Makes calls in a process that forks for each."""
+
+    def __init__(self) -> None:
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ZOO_DATA_DIR": ""}
+        self._process = subprocess.Popen(
+            [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+        )
+
+    def call(self, target: str, path: Path, *, command: str = "") -> Outcome:
+        """Read `path` as `target` does, or by a command of `zoo` if there is one."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps({"target": target, "path": str(path), "command": command}) + "\n")
+        self._process.stdin.flush()
+        answer = json.loads(self._process.stdout.readline())
+        return Outcome(**{**answer, "seen": tuple(answer["seen"])})
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.communicate()
+
+
+def limit_memory() -> None:
+    """Let this process take no more than `BYTES` beyond what it has."""
+    taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
+    resource.setrlimit(resource.RLIMIT_AS, (taken + BYTES, taken + BYTES))
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+
+
+def peak_kib() -> int:
+    """The most memory that this process has had, in KiB."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def watched(folder: Path) -> list[str]:
+    """From now on, what is opened outside `folder` and the interpreter, or begun, ends up in the list."""
+    seen: list[str] = []
+    allowed = tuple(map(str, (folder, folder.resolve(), ROOT, sys.prefix, sys.base_prefix, *OF_THE_SYSTEM)))
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        if event == "open" and isinstance(arguments[0], str | bytes | os.PathLike):
+            path = os.path.abspath(os.fsdecode(arguments[0]))  # noqa: PTH100 - no pathlib inside an audit hook
+            if not path.startswith(allowed):
+                seen.append(f"open {path}")
+        elif event.startswith(FORBIDDEN):
+            seen.append(f"{event} {arguments}"[:200])
+
+    sys.addaudithook(hook)
+    return seen
+
+
+def run(target: str, path: Path, command: str) -> Outcome:
+    """Make a call in this process."""
+    from reader_targets import TARGETS
+
+    from specs.errors import SnnZooError
+
+    start, before = time.process_time(), peak_kib()
+    seen = watched(path.parent)
+    kind, text, error = "read", "", ""
+    try:
+        if command:
+            kind, text = run_command(command, path)
+        else:
+            TARGETS[target].read(path)
+    except SnnZooError as problem:
+        kind, text, error = "refused", str(problem), type(problem).__name__
+    except BaseException as problem:
+        kind, text, error = "crash", traceback.format_exc()[-3000:], type(problem).__name__
+    return Outcome(kind, text, error, time.process_time() - start, (peak_kib() - before) / 1024, tuple(seen))
+
+
+def run_command(command: str, path: Path) -> tuple[str, str]:
+    """Run `zoo`, without an interpreter of its own: `refused` is exit code 1, `Error: ...` and no more."""
+    from zoo.cli import main
+
+    places = {"FILE": path, "FOLDER": path.parent, "OUT": path.parent / "out"}
+    for name, place in places.items():
+        command = " ".join(
+            word.replace(name, str(place), 1) if word.startswith(name) else word for word in command.split()
+        )
+    sys.argv = ["zoo", *command.split()]
+    code: object = 0
+    with tempfile.TemporaryFile("w+", dir=path.parent) as said:
+        os.dup2(said.fileno(), 1)
+        os.dup2(said.fileno(), 2)
+        try:
+            main()
+        except SystemExit as end:
+            code = end.code or 0
+        sys.stdout.flush()
+        sys.stderr.flush()
+        said.seek(0)
+        text = said.read()
+    if "Traceback" in text or code not in (0, 1) or (code == 1 and "Error: " not in text):
+        return "crash", f"exit code {code}: {text}"
+    return ("refused" if code else "read"), text[text.find("Error: ") :] if code else text
+
+
+def fork(target: str, path: Path, command: str) -> Outcome:
+    """Make a call in a child, which is killed when its time is over."""
+    reader, writer = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.close(reader)
+        resource.setrlimit(resource.RLIMIT_CPU, (SECONDS, SECONDS))
+        outcome = run(target, path, command)
+        with os.fdopen(writer, "w") as file:
+            file.write(json.dumps(asdict(outcome)))
+        os._exit(0)
+    os.close(writer)
+    answer, end = b"", time.monotonic() + WALL_SECONDS
+    while select.select([reader], [], [], max(0.0, end - time.monotonic()))[0]:
+        piece = os.read(reader, 1 << 16)
+        if not piece:
+            break
+        answer += piece
+    else:
+        os.kill(child, signal.SIGKILL)
+    os.close(reader)
+    _, status = os.waitpid(child, 0)
+    if answer:
+        return Outcome(**json.loads(answer))
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    name = signal.Signals(number).name if number else f"exit {os.WEXITSTATUS(status)}"
+    return Outcome("limit" if name in ("SIGXCPU", "SIGKILL") else "crash", name)
+
+
+def load_readers() -> None:
+    """Import what they need, so that no call has to."""
+    for name in ("bootstrap_core.image_files", "converters.formats", "converters.migrate", "zoo.cli", *LOADED):
+        importlib.import_module(name)
+
+
+def main() -> None:
+    """Load what readers need, then serve."""
+    load_readers()
+    limit_memory()
+    for line in sys.stdin:
+        call = json.loads(line)
+        outcome = fork(call["target"], Path(call["path"]), call["command"])
+        print(json.dumps(asdict(outcome)), flush=True)
+
+
+if __name__ == "__main__":
+    main()

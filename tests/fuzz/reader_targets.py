@@ -1,0 +1,85 @@
+"""The readers of each format, as programs call them and as the command line does."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+
+def _model(path: Path) -> None:
+    from converters.formats import read_model
+
+    read_model(path).build()
+
+
+def _checkpoint(path: Path) -> None:
+    from converters.formats import Hints, read_model
+
+    read_model(path, Hints(time_steps=4, threshold=1.0)).build()
+
+
+def _nir(path: Path) -> None:
+    from converters.formats import Hints, read_model
+
+    read_model(path, Hints(dt=1e-4)).build()
+
+
+def _state_dict(path: Path) -> None:
+    from converters.migrate import migrate_file
+
+    migrate_file(path, None, to="plain")
+
+
+def _onnx(path: Path) -> None:
+    from converters.onnx_model.import_onnx import import_onnx
+
+    import_onnx(path)
+
+
+def _spec(path: Path) -> None:
+    from bootstrap_core.build import build_network
+    from specs import load_spec
+
+    build_network(load_spec(path), seed=0)
+
+
+def _idx(path: Path) -> None:
+    from bootstrap_core.datasets import read_idx
+
+    read_idx(path)
+
+
+def _images(path: Path) -> None:
+    from bootstrap_core.image_files import load_images
+
+    load_images(path)
+
+
+def _image(path: Path) -> None:
+    from bootstrap_core.image_files import read_pixels
+
+    read_pixels(path, channels=1, height=28, width=28)
+    read_pixels(path, channels=3, height=5, width=5)
+
+
+@dataclass(frozen=True)
+class Target:
+    """How files of a format are read: by a function, and by the arguments of `zoo`, `FILE` and `OUT` being paths."""
+
+    suffix: str
+    read: Callable[[Path], None]
+    command: str
+
+
+TARGETS = {
+    "safetensors": Target(".safetensors", _model, "verify FILE"),
+    "state-dict": Target(".pt", _state_dict, "migrate FILE --to plain -o OUT.safetensors"),
+    "netx": Target(".net", _model, "convert FILE -o OUT.safetensors"),
+    "nir": Target(".nir", _nir, "convert FILE --dt 1e-4 -o OUT.safetensors"),
+    "torch": Target(".pt", _checkpoint, "convert FILE --time-steps 4 --threshold 1 -o OUT.safetensors"),
+    "onnx": Target(".onnx", _onnx, "convert FILE --epochs 0 -o OUT.safetensors"),
+    "spec": Target(".yaml", _spec, "build FILE -o OUT.safetensors"),
+    "idx": Target("", _idx, "eval mnist-dense --data mnist --data-dir FOLDER --offline --limit 2"),
+    "npz": Target(".npz", _images, "eval mnist-dense --data FILE --limit 2"),
+    "image": Target(".png", _image, "predict mnist-dense FILE"),
+}
+"""By format. `suffix` is what files of it are named by; readers go by content."""

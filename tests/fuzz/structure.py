@@ -1,0 +1,298 @@
+"""Valid documents changed where their structure is: keys, shapes, types, links; hypothesis draws the changes."""
+
+import io
+import json
+import struct
+import zlib
+from collections.abc import Callable
+from copy import deepcopy
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import onnx
+import torch
+import valid_files
+import yaml
+from hypothesis import strategies as st
+from onnx import ModelProto
+
+from converters.safetensors_file import METADATA_KEY
+
+Draw = Callable[[st.SearchStrategy[Any]], Any]
+
+NUMBERS = [
+    0,
+    1,
+    -1,
+    2,
+    7,
+    64,
+    255,
+    4096,
+    1 << 16,
+    1 << 24,
+    1 << 31,
+    1 << 40,
+    1 << 62,
+    1 << 70,
+    0.5,
+    -0.0,
+    1e300,
+    1e-300,
+]
+TEXTS = [
+    "",
+    "a",
+    "dense",
+    "affine",
+    "conv",
+    "blocks.1.synapse.weight",
+    "../../x",
+    "\0",
+    "\x1b[2J",
+    "é" * 40,
+    "x" * 5000,
+    "1e9",
+]
+ODD = [
+    *NUMBERS,
+    *TEXTS,
+    None,
+    True,
+    False,
+    [],
+    {},
+    [[]],
+    [1, 2],
+    [1 << 40, 1 << 40],
+    {"kind": "dense"},
+    {"a": {"a": {}}},
+]
+SHAPES = [(), (0,), (1,), (3,), (4, 6), (0, 4), (2, 1, 3, 3), (1, 1, 1, 1, 1), (1,) * 9]
+DTYPES = ["f8", "f4", "f2", "i8", "i1", "u1", "u8", "?", ">f4", "c8", "S3"]
+
+
+def changed(draw: Draw, document: Any, *, most: int = 3) -> Any:
+    """A JSON-like document with some of its values replaced, left out, doubled or swapped."""
+    document = deepcopy(document)
+    for _ in range(draw(st.integers(1, most))):
+        here, depth = document, draw(st.integers(0, 6))
+        for _ in range(depth):
+            inside = [
+                v for v in (here.values() if isinstance(here, dict) else here) if isinstance(v, dict | list) and v
+            ]
+            if not inside:
+                break
+            here = inside[draw(st.integers(0, len(inside) - 1))]
+        if not here:
+            continue
+        keys = list(here) if isinstance(here, dict) else list(range(len(here)))
+        key, other = (keys[draw(st.integers(0, len(keys) - 1))] for _ in range(2))
+        match draw(st.integers(0, 4)):
+            case 0:
+                del here[key]
+            case 1:
+                here[key], here[other] = here[other], here[key]
+            case 2 if isinstance(here, dict):
+                here[draw(st.sampled_from(TEXTS))] = here[key]
+            case 2:
+                here.append(here[key])
+            case 3 if isinstance(here[key], int | float) and not isinstance(here[key], bool):
+                here[key] = here[key] + draw(st.sampled_from([-1, 1, 8, 0.5, 1 << 32]))
+            case _:
+                here[key] = deepcopy(draw(st.sampled_from(ODD)))
+    return document
+
+
+def odd_array(draw: Draw, like: np.ndarray | None = None) -> np.ndarray:
+    """Numbers of any shape and dtype, or those of `like` with some made odd."""
+    if like is not None and like.size and like.dtype.kind in "iuf" and draw(st.booleans()):
+        array = np.array(like, dtype="f8" if like.dtype.kind == "f" else like.dtype)
+        place = draw(st.integers(0, array.size - 1))
+        value = draw(
+            st.sampled_from([0, 1, -1, 100, 127] if array.dtype.kind != "f" else [np.nan, np.inf, 1e300, -1, 0])
+        )
+        with np.errstate(all="ignore"):
+            array.flat[place] = np.array(value).astype(array.dtype)
+        return array
+    return np.full(draw(st.sampled_from(SHAPES)), draw(st.sampled_from([0, 1, 2, 64]))).astype(
+        draw(st.sampled_from(DTYPES))
+    )
+
+
+def safetensors(draw: Draw, content: bytes) -> bytes:
+    """Another header, or another spec in it."""
+    header, tensors = valid_files.safetensors_parts(content)
+    metadata = header.get("__metadata__", {}).get(METADATA_KEY)
+    if metadata and draw(st.booleans()):
+        header["__metadata__"][METADATA_KEY] = json.dumps(changed(draw, json.loads(metadata)))
+        return valid_files.safetensors_of(header, tensors)
+    return valid_files.safetensors_of(changed(draw, header), tensors)
+
+
+def state_dict(draw: Draw, content: bytes) -> bytes:
+    """Other names and tensors in a checkpoint, or another header of a safetensors file."""
+    if content[8:9] == b"{":
+        return safetensors(draw, content)
+    state: Any = torch.load(io.BytesIO(content), weights_only=True)
+    for _ in range(draw(st.integers(1, 3))):
+        names = list(state)
+        name = names[draw(st.integers(0, len(names) - 1))]
+        match draw(st.integers(0, 4)):
+            case 0 if len(names) > 1:
+                del state[name]
+            case 1:
+                state[draw(st.sampled_from(TEXTS))] = state[name]
+            case 2:
+                state[name] = draw(st.sampled_from(ODD))
+            case _:
+                value = state[name].numpy() if isinstance(state[name], torch.Tensor) else None
+                array = odd_array(draw, value)
+                state[name] = (
+                    torch.from_numpy(array.copy()) if array.dtype.kind in "iuf?" and array.dtype.isnative else 0
+                )
+    if draw(st.booleans()):
+        state = {draw(st.sampled_from(["model", "state_dict", "a"])): state, "epoch": draw(st.sampled_from(ODD))}
+    return valid_files.saved(state, _use_new_zipfile_serialization=draw(st.booleans()))
+
+
+def hdf5(draw: Draw, content: bytes) -> bytes:
+    """Other datasets, links, types and attributes."""
+    data = io.BytesIO(content)
+    with h5py.File(data, "a") as file:
+        names: list[str] = []
+        file.visit(names.append)
+        for _ in range(draw(st.integers(1, 3))):
+            name = names[draw(st.integers(0, len(names) - 1))]
+            if name not in file:
+                continue
+            value = file[name][()] if isinstance(file[name], h5py.Dataset) else None
+            target = names[draw(st.integers(0, len(names) - 1))]
+            choice = draw(st.integers(0, 7))
+            if choice == 7:
+                for key in file.attrs:
+                    file.attrs[key] = json.dumps(changed(draw, json.loads(file.attrs[key])))
+                continue
+            if choice == 1 and target in file:
+                file.move(name, f"{name}{draw(st.sampled_from(['0', '1', 'x']))}")
+                continue
+            del file[name]
+            match choice:
+                case 2:
+                    file[name] = h5py.SoftLink(f"/{target}")
+                case 3 if target in file:
+                    file[name] = file[target]
+                case 4:
+                    file[name] = draw(st.sampled_from([text for text in TEXTS if "\0" not in text]))
+                case 5 | 6:
+                    array = odd_array(draw, value if isinstance(value, np.ndarray) and value.dtype != object else None)
+                    packed = {"compression": "gzip"} if array.ndim and array.size and draw(st.booleans()) else {}
+                    file.create_dataset(name, data=array, **packed)
+    return data.getvalue()
+
+
+def onnx_model(draw: Draw, content: bytes) -> bytes:
+    """Other operators, attributes, shapes, names and versions."""
+    model = ModelProto.FromString(content)
+    graph = model.graph
+    names = [name for node in graph.node for name in (*node.input, *node.output)]
+    for _ in range(draw(st.integers(1, 3))):
+        node = graph.node[draw(st.integers(0, len(graph.node) - 1))]
+        tensor = graph.initializer[draw(st.integers(0, len(graph.initializer) - 1))]
+        match draw(st.integers(0, 8)):
+            case 0:
+                node.op_type = draw(
+                    st.sampled_from(["Gemm", "Conv", "MaxPool", "Concat", "Tile", "If", "Softmax", "Pad", "Resize"])
+                )
+            case 1 if node.input:
+                node.input[draw(st.integers(0, len(node.input) - 1))] = draw(st.sampled_from([*names, ""]))
+            case 2:
+                node.attribute.append(
+                    onnx.helper.make_attribute(
+                        draw(
+                            st.sampled_from(["pads", "strides", "kernel_shape", "group", "alpha", "axis", "dilations"])
+                        ),
+                        draw(st.sampled_from([[0], [1 << 40] * 4, [-1, 1], 3, -3, 1 << 62, 0.5, "much", [2, 2]])),
+                    )
+                )
+            case 3:
+                tensor.dims[:] = draw(st.sampled_from([[], [0], [1], [4, 3], [1 << 40], [-1], [3, 4], [1, 1, 3, 3]]))
+            case 4:
+                tensor.data_type = draw(st.integers(0, 25))
+            case 5:
+                tensor.CopyFrom(onnx.numpy_helper.from_array(np.asarray(odd_array(draw), "f4"), tensor.name))
+            case 6:
+                model.opset_import[0].version = draw(st.sampled_from([-1, 0, 6, 7, 9, 11, 13, 17, 21, 99]))
+            case 7:
+                dim = graph.input[0].type.tensor_type.shape.dim
+                dim[draw(st.integers(0, len(dim) - 1))].dim_value = draw(
+                    st.sampled_from([0, 1, 2, 4, 64, 1 << 20, 1 << 40])
+                )
+            case 8 if node.attribute:
+                one = node.attribute[draw(st.integers(0, len(node.attribute) - 1))]
+                one.ints.append(draw(st.sampled_from([0, -1, 1 << 40])))
+    return model.SerializeToString()
+
+
+def spec(draw: Draw, content: bytes) -> bytes:
+    """Another spec, in YAML or JSON."""
+    document = changed(draw, yaml.safe_load(content))
+    return (json.dumps(document) if draw(st.booleans()) else yaml.safe_dump(document)).encode()
+
+
+def idx(draw: Draw, content: bytes) -> bytes:
+    """Other numbers in the header."""
+    n_dims, shape = (
+        draw(st.integers(0, 9)),
+        draw(st.lists(st.sampled_from([0, 1, 3, 4, 28, 1 << 16, (1 << 32) - 1]), max_size=5)),
+    )
+    header = bytes([0, 0, draw(st.sampled_from([8, 8, 8, 9, 13])), n_dims]) + struct.pack(f">{len(shape)}I", *shape)
+    return header + content[: draw(st.integers(0, len(content)))]
+
+
+def npz(draw: Draw, content: bytes) -> bytes:
+    """Other names, shapes and dtypes of arrays."""
+    with np.load(io.BytesIO(content)) as file:
+        arrays = dict(file)
+    for _ in range(draw(st.integers(1, 3))):
+        name = draw(st.sampled_from(["x", "y", "X", "x_train", "x_test", "y_train", "z"]))
+        arrays[name] = odd_array(draw, arrays.get(name))
+    return valid_files.npz(draw(st.booleans()), **arrays)
+
+
+def image(draw: Draw, content: bytes) -> bytes:
+    """Another header of a PNG, with its checksum; of others, other bytes at the start."""
+    if content.startswith(b"\x89PNG"):
+        width, height = (draw(st.sampled_from([0, 1, 9, 7, 5000, 1 << 16, (1 << 31) - 1])) for _ in range(2))
+        depth, kind = draw(st.sampled_from([1, 2, 8, 16, 3])), draw(st.sampled_from([0, 2, 3, 4, 6, 1]))
+        header = b"IHDR" + struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, draw(st.integers(0, 2)))
+        return content[:12] + header + struct.pack(">I", zlib.crc32(header)) + content[33:]
+    places = draw(
+        st.lists(st.tuples(st.integers(0, min(64, len(content) - 1)), st.integers(0, 255)), min_size=1, max_size=6)
+    )
+    changed_bytes = bytearray(content)
+    for place, value in places:
+        changed_bytes[place] = value
+    return bytes(changed_bytes)
+
+
+CHANGES: dict[str, Callable[[Draw, bytes], bytes]] = {
+    "safetensors": safetensors,
+    "state-dict": state_dict,
+    "netx": hdf5,
+    "nir": hdf5,
+    "torch": state_dict,
+    "onnx": onnx_model,
+    "spec": spec,
+    "idx": idx,
+    "npz": npz,
+    "image": image,
+}
+"""By format of `reader_targets.TARGETS`."""
+
+
+def seeds(folder: Path) -> dict[str, list[bytes]]:
+    """What is changed."""
+    return valid_files.valid_files(folder)

@@ -1,0 +1,195 @@
+"""Small valid files of each format, made when they are needed: what is mutated, and what hostile files start from."""
+
+import gzip
+import io
+import json
+import zipfile
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import onnx
+import safetensors.torch
+import torch
+from onnx import ModelProto, numpy_helper
+
+SPEC: dict[str, Any] = {
+    "name": "tiny",
+    "time_steps": 4,
+    "input": {"shape": [1, 4, 4]},
+    "blocks": [
+        {"kind": "conv", "channels": 2, "kernel": 3, "padding": 1, "weight_norm": True, "bias": True},
+        {"kind": "avg_pool", "kernel": 2},
+        {"kind": "flatten"},
+        {"kind": "dense", "features": 5, "norm": "mean_only", "skips": [{"source": 3, "kind": "dense"}]},
+        {"kind": "affine", "features": 3},
+    ],
+}
+CHAIN = {**SPEC, "blocks": [{k: v for k, v in block.items() if k != "skips"} for block in SPEC["blocks"]]}
+DENSE = {
+    "name": "tiny",
+    "time_steps": 4,
+    "input": {"shape": [6]},
+    "blocks": [{"kind": "dense", "features": 4, "bias": True}, {"kind": "affine", "features": 3}],
+}
+WEIGHT = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
+
+
+def model(document: dict[str, Any]):
+    """A network with fresh weights."""
+    from bootstrap_core.build import build_network
+    from converters.model import Model
+    from specs import NetworkSpec
+
+    return Model.of(build_network(NetworkSpec.model_validate(document), seed=0), {"note": "made by a test"})
+
+
+def spec_text() -> bytes:
+    """A spec in YAML."""
+    from specs import NetworkSpec, dump_spec
+
+    return dump_spec(NetworkSpec.model_validate(SPEC)).encode()
+
+
+def written(document: dict[str, Any], name: str, folder: Path) -> bytes:
+    """A model file, as we write it."""
+    from converters.formats import write_model
+
+    return write_model(model(document), folder / name).read_bytes()
+
+
+def foreign_netx(folder: Path) -> bytes:
+    """A netx file as others write it: dense layers, no spec."""
+    with h5py.File(folder / "foreign.net", "w") as file:
+        neuron = {"iDecay": 4096, "vDecay": 123, "vThMant": 80, "refDelay": 1, "gradedSpike": False}
+        layers = [("input", [6], [64.0]), ("dense", [4], np.full((4, 6), 2.0)), ("dense", [3], np.full((3, 4), -4.0))]
+        for i, (kind, shape, weight) in enumerate(layers):
+            group = file.create_group(f"layer/{i}")
+            group["type"], group["shape"], group["weight"] = np.array([kind.encode()], "S10"), shape, weight
+            group["neuron/type"] = b"LOIHI"
+            for name, value in neuron.items():
+                group[f"neuron/{name}"] = value
+        file["simulation/tSample"] = 4
+    return (folder / "foreign.net").read_bytes()
+
+
+def foreign_nir() -> bytes:
+    """A NIR graph as others write it: neurons and weights, with a conv."""
+    from converters.nir.file import Graph, Node, graph_bytes
+
+    lif = {"tau": np.full(8, 2e-4), "r": np.ones(8), "v_leak": np.zeros(8), "v_threshold": np.full(8, 0.5)}
+    nodes = {
+        "input": Node("Input", {"shape": np.array([8])}),
+        "fc": Node("Affine", {"weight": np.linspace(-1, 1, 64).reshape(8, 8), "bias": np.zeros(8)}),
+        "lif": Node("LIF", lif),
+        "out": Node("Linear", {"weight": np.linspace(-1, 1, 24).reshape(3, 8)}),
+        "output": Node("Output", {"shape": np.array([3])}),
+    }
+    names = list(nodes)
+    return graph_bytes(Graph(nodes, tuple(pairwise(names)), {"dt": np.array(1e-4)}))
+
+
+def state_dict() -> dict[str, torch.Tensor]:
+    """A lava-dl state dict of a dense network with weight norm."""
+    decays = {"neuron.current_decay": torch.tensor([4096.0]), "neuron.voltage_decay": torch.tensor([123.0])}
+    shapes = {1: (4, 6), 2: (3, 4)}
+    state = {f"blocks.0.{name}": tensor for name, tensor in decays.items()}
+    state |= {"blocks.0.weight": torch.ones(1), "blocks.0.bias": torch.zeros(1)}
+    for i, (n_out, n_in) in shapes.items():
+        state |= {f"blocks.{i}.{name}": tensor.clone() for name, tensor in decays.items()}
+        state[f"blocks.{i}.synapse.weight_g"] = torch.ones(n_out, 1, 1, 1, 1)
+        state[f"blocks.{i}.synapse.weight_v"] = torch.linspace(-1, 1, n_out * n_in).reshape(n_out, n_in, 1, 1, 1)
+    return state
+
+
+def saved(content: object, **options: Any) -> bytes:
+    """What torch.save writes."""
+    data = io.BytesIO()
+    torch.save(content, data, **options)
+    return data.getvalue()
+
+
+def onnx_model() -> ModelProto:
+    """A small classifier: convolution, pool, dense, by a folded shape."""
+    graph = onnx.parser.parse_graph(
+        "g (float[1,1,4,4] x) => (float[1,3] y) { c = Conv<pads=[1,1,1,1]>(x, k, b) r = Relu(c) "
+        "p = AveragePool<kernel_shape=[2,2], strides=[2,2]>(r) f = Reshape(p, s) m = MatMul(f, w) y = Add(m, d) }"
+    )
+    tensors = {
+        "k": np.linspace(-1, 1, 9, dtype=np.float32).reshape(1, 1, 3, 3),
+        "b": np.array([0.1], np.float32),
+        "s": np.array([1, 4]),
+        "w": WEIGHT,
+        "d": np.zeros(3, np.float32),
+    }
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in tensors.items())
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 13)])
+
+
+def idx(shape: tuple[int, ...] = (3, 4, 4)) -> bytes:
+    """An idx file of bytes."""
+    header = b"\0\0\x08" + bytes([len(shape)]) + b"".join(side.to_bytes(4, "big") for side in shape)
+    return header + bytes(range(int(np.prod(shape))))
+
+
+def npz(compressed: bool = False, **arrays: Any) -> bytes:
+    """An .npz, by default of 20 images and labels."""
+    generator = np.random.default_rng(0)
+    default = {"x": generator.integers(0, 256, (20, 1, 4, 4), np.uint8), "y": np.arange(20) % 3}
+    data = io.BytesIO()
+    (np.savez_compressed if compressed else np.savez)(data, **(arrays or default))
+    return data.getvalue()
+
+
+def image(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (9, 7)) -> bytes:
+    """An image file."""
+    from PIL import Image
+
+    data = io.BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (*size[::-1], 3), np.uint8)
+    Image.fromarray(pixels, "RGB").convert(mode).save(data, kind)
+    return data.getvalue()
+
+
+def safetensors_state() -> bytes:
+    """A plain state dict in safetensors, with weight norm."""
+    return safetensors.torch.save({"a.weight_g": torch.ones(2, 1), "a.weight_v": torch.ones(2, 3), "n": torch.ones(2)})
+
+
+def safetensors_parts(data: bytes) -> tuple[dict[str, Any], bytes]:
+    """Header and tensors of a safetensors file."""
+    length = int.from_bytes(data[:8], "little")
+    return json.loads(data[8 : 8 + length]), data[8 + length :]
+
+
+def safetensors_of(header: dict[str, Any] | str, tensors: bytes) -> bytes:
+    """A safetensors file of any header."""
+    text = (header if isinstance(header, str) else json.dumps(header)).encode()
+    return len(text).to_bytes(8, "little") + text + tensors
+
+
+def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
+    """A zip archive."""
+    data = io.BytesIO()
+    with zipfile.ZipFile(data, "w", compression) as archive:
+        for name, content in entries.items():
+            archive.writestr(name, content)
+    return data.getvalue()
+
+
+def valid_files(folder: Path) -> dict[str, list[bytes]]:
+    """Valid files of each format that `reader_targets.TARGETS` knows; `folder` is for those made on the way."""
+    return {
+        "safetensors": [written(SPEC, "a.safetensors", folder), written(DENSE, "b.safetensors", folder)],
+        "state-dict": [safetensors_state(), saved({"a.weight_g": torch.ones(2, 1), "a.weight_v": torch.ones(2, 3)})],
+        "netx": [written(CHAIN, "a.net", folder), foreign_netx(folder)],
+        "nir": [written(SPEC, "a.nir", folder), foreign_nir()],
+        "torch": [saved(state_dict()), saved(state_dict(), _use_new_zipfile_serialization=False)],
+        "onnx": [onnx_model().SerializeToString()],
+        "spec": [spec_text(), json.dumps(DENSE).encode()],
+        "idx": [idx(), gzip.compress(idx((5,)), mtime=0)],
+        "npz": [npz(), npz(compressed=True), npz(x=np.linspace(0, 1, 32).reshape(8, 4))],
+        "image": [image(), image("JPEG"), image("GIF", "L"), image("TIFF", "L"), image("BMP"), image("PPM", "L")],
+    }

@@ -1,0 +1,243 @@
+"""HDF5 files, of netx and NIR, that lead elsewhere, go in circles, unpack without end, or contradict themselves."""
+
+import json
+import os
+import zlib
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+from valid_files import CHAIN, SPEC, foreign_netx, foreign_nir, model
+
+from converters.netx.load import SPEC_ATTRIBUTE
+from converters.netx.model import write_netx
+from converters.nir.save import METADATA_KEY, write_nir
+
+Change = Callable[[h5py.File], object]
+
+
+def netx(change: Change, path: Path) -> None:
+    """A foreign netx file with a change."""
+    made = path.with_name("made")
+    made.mkdir()
+    path.write_bytes(foreign_netx(made))
+    with h5py.File(path, "a") as file:
+        change(file)
+
+
+def own_netx(change: Change, path: Path) -> None:
+    write_netx(model(CHAIN).build(), path)
+    with h5py.File(path, "a") as file:
+        change(file)
+
+
+def nir(change: Change, path: Path) -> None:
+    path.write_bytes(foreign_nir())
+    with h5py.File(path, "a") as file:
+        change(file)
+
+
+def own_nir(change: Change, path: Path) -> None:
+    write_nir(model(SPEC), path)
+    with h5py.File(path, "a") as file:
+        change(file)
+
+
+def put(name: str, value: object, **options: object) -> Change:
+    """Set a dataset, or a link, in place of what is there."""
+
+    def change(file: h5py.File) -> None:
+        if name in file:
+            del file[name]
+        if options or isinstance(value, np.ndarray):
+            file.create_dataset(name, **({"data": value} if isinstance(value, np.ndarray) else {}), **options)
+        else:
+            file[name] = value
+
+    return change
+
+
+def outside(name: str) -> Change:
+    """Link the name into another file, which is there and would fit."""
+
+    def change(file: h5py.File) -> None:
+        folder = Path(file.filename).parent / "elsewhere"
+        folder.mkdir()
+        (folder / "other.net").write_bytes(foreign_netx(folder))
+        del file[name]
+        file[name] = h5py.ExternalLink(str(folder / "other.net"), name)
+
+    return change
+
+
+def raw_outside(file: h5py.File) -> None:
+    del file["layer/1/weight"]
+    file.create_dataset("layer/1/weight", (4, 6), "u1", external=[("/etc/passwd", 0, 24)])
+
+
+def virtual(file: h5py.File) -> None:
+    layout = h5py.VirtualLayout((4, 6), "f8")
+    layout[:] = h5py.VirtualSource("/etc/other.h5", "w", (4, 6))
+    del file["layer/1/weight"]
+    file.create_virtual_dataset("layer/1/weight", layout)
+
+
+def bomb(name: str, shape: tuple[int, ...], unpacked: int) -> Change:
+    """A dataset with a chunk that inflates to so many bytes."""
+
+    def change(file: h5py.File) -> None:
+        if name in file:
+            del file[name]
+        dataset = file.create_dataset(name, shape, "f8", chunks=shape, compression="gzip")
+        dataset.id.write_direct_chunk((0,) * len(shape), zlib.compress(bytes(unpacked), 9))
+
+    return change
+
+
+def zeros_packed(name: str) -> Change:
+    return put(name, None, shape=(3 << 24, 8), dtype="f8", chunks=(1 << 16, 8), compression="gzip")
+
+
+def spec_attribute(**changes: object) -> Change:
+    def change(file: h5py.File) -> None:
+        file.attrs[SPEC_ATTRIBUTE] = json.dumps({**CHAIN, **changes})
+
+    return change
+
+
+def group_in_itself(file: h5py.File) -> None:
+    file["node/nodes/loop"] = file["node/nodes"]
+
+
+def deep(file: h5py.File) -> None:
+    file.create_group("node/metadata/" + "/".join("a" * 40))
+
+
+def many(file: h5py.File) -> None:
+    for i in range(20_001):
+        file.create_group(f"node/metadata/{i}")
+
+
+def damaged_texts(file: h5py.File) -> None:
+    """A text whose length is 4 GiB."""
+    offset, path = file["node/nodes/fc/type"].id.get_offset(), Path(file.filename)
+    file.close()
+    with path.open("r+b") as raw:
+        raw.seek(offset)
+        raw.write(b"\xff\xff\xff\xff")
+
+
+WIDE = {"kind": "dense", "features": 1 << 15}
+LARGE = {"input": {"shape": [1 << 15]}, "blocks": [WIDE, {"kind": "affine", "features": 2}]}
+WEIGHT, FC = "layer/1/weight", "node/nodes/fc/weight"
+NETX: dict[str, tuple[Change, str]] = {
+    "a link into another file": (outside("layer/1"), "links are not followed"),
+    "a weight in another file": (outside(WEIGHT), "links are not followed"),
+    "values in /etc/passwd": (raw_outside, "outside the file"),
+    "a virtual dataset": (virtual, "outside the file"),
+    "a soft link to itself": (put("layer/1", h5py.SoftLink("/layer/1")), "hostile"),
+    "a soft link to the root": (put("layer", h5py.SoftLink("/")), "link"),
+    "soft links in a circle": (put("layer/2", h5py.SoftLink("/layer/1")), "links are not followed"),
+    "2^40 numbers": (put(WEIGHT, None, shape=(1 << 20, 1 << 20), dtype="f8"), "bytes, where at most"),
+    "3 GiB of zeros in little": (zeros_packed(WEIGHT), "bytes, where at most"),
+    "a chunk that inflates": (bomb(WEIGHT, (4, 6), 64 << 20), "a chunk that unpacks to more than its 192 bytes"),
+    "a chunk of 2 GiB": (
+        put(WEIGHT, None, shape=(4, 6), dtype="f8", chunks=(1 << 14, 1 << 13), maxshape=(None, None)),
+        "chunks of 1,073,741,824",
+    ),
+    "an odd filter": (put(WEIGHT, np.ones((4, 6)), compression="lzf"), "filter 32000"),
+    "texts for weights": (put(WEIGHT, np.array([[b"a"] * 6] * 4)), "not numbers"),
+    "texts without end for weights": (put(WEIGHT, None, shape=(4, 6), dtype=h5py.string_dtype()), "not numbers"),
+    "references for weights": (put(WEIGHT, None, shape=(4, 6), dtype=h5py.ref_dtype), "not numbers"),
+    "ragged weights": (put(WEIGHT, None, shape=(4,), dtype=h5py.vlen_dtype(np.float64)), "not numbers"),
+    "records for weights": (put(WEIGHT, np.zeros((4, 6), [("a", "f4"), ("b", "i8")])), "not numbers"),
+    "complex weights": (put(WEIGHT, np.ones((4, 6), complex)), "not numbers"),
+    "weights that are empty": (put(WEIGHT, h5py.Empty("f8")), "hostile"),
+    "NaN among weights": (put(WEIGHT, np.full((4, 6), np.nan)), "not finite"),
+    "weights of 1e300": (put(WEIGHT, np.full((4, 6), 1e300)), "hostile"),
+    "a gap in the numbers of layers": (lambda file: file.move("layer/1", "layer/7"), "numbered from 0"),
+    "layers named by words": (lambda file: file.move("layer/1", "layer/one"), "numbered from 0"),
+    "no layers": (put("layer", np.zeros(3)), "hostile"),
+    "a shape that contradicts the weight": (put("layer/1/shape", np.array([5])), "hostile"),
+    "a shape of 2^62": (put("layer/1/shape", np.array([1 << 62])), "hostile"),
+    "a shape below zero": (put("layer/1/shape", np.array([-4])), "hostile"),
+    "a shape of 100,000 sides": (put("layer/1/shape", np.ones(100_000, int)), "hostile"),
+    "a type that is a number": (put("layer/1/type", np.array(3)), "without a type"),
+    "a type of a megabyte": (put("layer/1/type", np.array(b"x" * (1 << 20))), "hostile"),
+    "a threshold of 2^62": (put("layer/1/neuron/vThMant", np.array(1 << 62)), "hostile"),
+    "no thresholds": (put("layer/1/neuron/vThMant", np.zeros(0)), "hostile"),
+    "a decay that is none": (put("layer/1/neuron/iDecay", np.array(1e9)), "hostile"),
+    "no decays": (put("layer/1/neuron/iDecay", np.zeros(0)), "hostile"),
+    "2^40 time steps": (put("simulation/tSample", np.array(1 << 40)), "time_steps"),
+    "weights that do not follow": (put("layer/2/weight", np.full((3, 9), 2.0)), "hostile"),
+}
+OWN_NETX: dict[str, tuple[Change, str]] = {
+    "a spec of 4 GiB": (spec_attribute(**LARGE), "hostile"),
+    "a spec of brackets": (lambda file: file.attrs.create(SPEC_ATTRIBUTE, "[" * 40_000), SPEC_ATTRIBUTE),
+    "a spec that is another's": (spec_attribute(time_steps=4, blocks=CHAIN["blocks"][2:]), "hostile"),
+}
+NIR: dict[str, tuple[Change, str]] = {
+    "a group in itself": (group_in_itself, "under another name"),
+    "a soft link to itself": (put("node/nodes/fc", h5py.SoftLink("/node/nodes/fc")), "hostile"),
+    "a link into another file": (
+        put("node/nodes/fc", h5py.ExternalLink("/etc/other.h5", "/")),
+        "links are not followed",
+    ),
+    "40 groups deep": (deep, "groups deep"),
+    "20,001 groups": (many, "more than 20000 objects"),
+    "2^40 numbers": (put(FC, None, shape=(1 << 40,), dtype="f8"), "bytes, where at most"),
+    "3 GiB of zeros in little": (zeros_packed(FC), "bytes, where at most"),
+    "a chunk that inflates": (bomb(FC, (8, 8), 64 << 20), "a chunk that unpacks"),
+    "100,001 texts": (put("node/edges", None, shape=(1 << 20, 2), dtype=h5py.string_dtype()), "texts; at most"),
+    "edges of numbers": (put("node/edges", np.zeros((4, 2))), "hostile"),
+    "edges to nowhere": (
+        put("node/edges", np.array([["input", "ghost"]], dtype=object), dtype=h5py.string_dtype()),
+        "ghost",
+    ),
+    "edges in a circle": (
+        put("node/edges", np.array([["fc", "lif"], ["lif", "fc"]], dtype=object), dtype=h5py.string_dtype()),
+        "hostile",
+    ),
+    "a node that is a number": (put("node/nodes/fc", np.array(3)), "is not a node"),
+    "a type that is a number": (put("node/nodes/fc/type", np.array(3)), "has no type"),
+    "a text of 4 GiB": (damaged_texts, "damaged"),
+    "NaN": (put(FC, np.full((8, 8), np.nan)), "not finite"),
+    "weights of three axes": (put(FC, np.ones((8, 8, 8))), "hostile"),
+    "weights without numbers": (put(FC, np.ones((0, 8))), "hostile"),
+    "a threshold without numbers": (put("node/nodes/lif/v_threshold", np.zeros(0)), "hostile"),
+    "a shape of 2^62": (put("node/nodes/input/shape", np.array([1 << 62])), "hostile"),
+}
+OWN_NIR: dict[str, tuple[Change, str]] = {
+    "metadata of brackets": (put(f"node/metadata/{METADATA_KEY}", "[" * 60_000), "damaged metadata"),
+    "metadata of another kind": (
+        put(f"node/metadata/{METADATA_KEY}", '{"format": 9, "digests": {}, "card": {}, "spec": {}}'),
+        "format 9",
+    ),
+}
+CASES = {
+    f"{target}, {name}": (target, partial(make, change), message)
+    for target, make, table in (
+        ("netx", netx, NETX),
+        ("netx", own_netx, OWN_NETX),
+        ("nir", nir, NIR),
+        ("nir", own_nir, OWN_NIR),
+    )
+    for name, (change, message) in table.items()
+} | {
+    "netx, HDF5 of neither": ("netx", lambda path: h5py.File(path, "w").close(), "neither netx nor NIR"),
+    "netx, a signature alone": ("netx", b"\x89HDF\r\n\x1a\n" + bytes(100), "damaged"),
+    "netx, a pipe": ("netx", os.mkfifo, "a pipe or a device"),
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused(check_case, name) -> None:
+    check_case(CASES[name])
+
+
+@pytest.mark.parametrize("make", [netx, own_netx, nir, own_nir])
+def test_the_file_itself_is_read(attempt, make) -> None:
+    assert attempt("netx" if "netx" in make.__name__ else "nir", partial(make, lambda file: None)).kind == "read"

@@ -1,0 +1,230 @@
+"""Safetensors files that lie: of models, and of state dicts."""
+
+import json
+import math
+import os
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import safetensors.torch
+import torch
+from valid_files import SPEC, model, safetensors_of, safetensors_parts, safetensors_state
+
+from converters.safetensors_file import METADATA_KEY
+
+MODEL = model(SPEC)
+TEXT = json.dumps({"format": 1, "spec": SPEC, "card": {}})
+
+
+def file(text: str = TEXT, **changes: torch.Tensor) -> bytes:
+    tensors = {name: tensor.contiguous() for name, tensor in MODEL.tensors.items()}
+    return safetensors.torch.save(tensors | changes, {METADATA_KEY: text})
+
+
+def with_header(change) -> bytes:
+    """The file with another header."""
+    header, tensors = safetensors_parts(file())
+    return safetensors_of(change(header) or header, tensors)
+
+
+def first(header: dict) -> dict:
+    return header[min(name for name in header if name.endswith("weight"))]
+
+
+def sparse(header_bytes: int, n_bytes: int, content: bytes = b""):
+    """A file of so many bytes that takes no room on the disk."""
+
+    def write(path: Path) -> None:
+        path.write_bytes(struct.pack("<Q", header_bytes) + content)
+        os.truncate(path, n_bytes)
+
+    return write
+
+
+def duplicated(header: dict) -> str:
+    name = next(name for name in header if name != "__metadata__")
+    return f"{json.dumps(header)[:-1]}, {json.dumps(name)}: {json.dumps(header[name])}}}"
+
+
+def spec_with(**changes: object) -> str:
+    return json.dumps({"format": 1, "spec": {**SPEC, **changes}, "card": {}})
+
+
+def huge_tensor() -> str:
+    entry = {"dtype": "F32", "shape": [25 << 30], "data_offsets": [0, 100 << 30]}
+    return json.dumps({"__metadata__": {METADATA_KEY: TEXT}, "blocks.1.synapse.weight": entry})
+
+
+BIG = [
+    {"kind": "dense", "features": 1 << 15},
+    {"kind": "dense", "features": 1 << 15},
+    {"kind": "affine", "features": 2},
+]
+
+CASES = {
+    "a header of 100 GiB": ("safetensors", struct.pack("<Q", 100 << 30) + b"{}", "a header of 107,374,182,400 bytes"),
+    "a header of 100 GiB that is there": ("safetensors", sparse(100 << 30, 101 << 30, b"{"), "a header of"),
+    "a header of 17 MiB": ("safetensors", sparse(17 << 20, 18 << 20, b"{"), "at most 16,777,216"),
+    "a length below zero": ("safetensors", b"\xff" * 8 + b"{}", "a header of"),
+    "a tensor of 100 GiB that is there": (
+        "safetensors",
+        sparse(len(huge_tensor()), 8 + len(huge_tensor()) + (100 << 30), huge_tensor().encode()),
+        "100.0 GiB of memory",
+    ),
+    "a tensor larger than the file": (
+        "safetensors",
+        safetensors_of(huge_tensor(), bytes(64)),
+        "the tensors end at byte .*, the file at",
+    ),
+    "overlapping": (
+        "safetensors",
+        with_header(
+            lambda h: (
+                [
+                    entry.update(data_offsets=[0, entry["data_offsets"][1] - entry["data_offsets"][0]])
+                    for name, entry in h.items()
+                    if name != "__metadata__"
+                ]
+                and None
+            )
+        ),
+        "starts at byte",
+    ),
+    "a gap": (
+        "safetensors",
+        with_header(lambda h: h.pop(min(name for name in h if name != "__metadata__")) and None),
+        "byte",
+    ),
+    "offsets beyond the end": (
+        "safetensors",
+        with_header(lambda h: first(h).update(data_offsets=[1 << 40, (1 << 40) + 4])),
+        "byte",
+    ),
+    "offsets of 2^70": (
+        "safetensors",
+        with_header(lambda h: first(h).update(data_offsets=[1 << 70, 1 << 70])),
+        "are none",
+    ),
+    "offsets backwards": (
+        "safetensors",
+        with_header(lambda h: first(h).update(data_offsets=[8, 0])),
+        "its offsets are",
+    ),
+    "offsets below zero": ("safetensors", with_header(lambda h: first(h).update(data_offsets=[-8, 0])), "are none"),
+    "offsets that are no list": ("safetensors", with_header(lambda h: first(h).update(data_offsets=8)), "are none"),
+    "a shape of 2^60": ("safetensors", with_header(lambda h: first(h).update(shape=[1 << 60])), "takes 4,611,686"),
+    "shapes whose product wraps": (
+        "safetensors",
+        with_header(lambda h: first(h).update(shape=[1 << 62, 1 << 62])),
+        "takes",
+    ),
+    "a shape of true": ("safetensors", with_header(lambda h: first(h).update(shape=[True])), "are none"),
+    "a shape of 65 axes": ("safetensors", with_header(lambda h: first(h).update(shape=[1] * 65)), "are none"),
+    "a dtype that is none": ("safetensors", with_header(lambda h: first(h).update(dtype="F77")), "does not read"),
+    "an entry that is none": ("safetensors", with_header(lambda h: h.update(a=[1, 2])), "has not dtype"),
+    "a key too many": ("safetensors", with_header(lambda h: first(h).update(code="x")), "has not dtype"),
+    "a name twice": ("safetensors", with_header(duplicated), "is given twice"),
+    "a name of control characters": (
+        "safetensors",
+        safetensors.torch.save({"a\x1b[2J": torch.ones(1)}, {METADATA_KEY: TEXT}),
+        "is no name",
+    ),
+    "metadata that are numbers": (
+        "safetensors",
+        with_header(lambda h: h.update(__metadata__={METADATA_KEY: 1})),
+        "not texts",
+    ),
+    "NaN in the header": ("safetensors", safetensors_of('{"a": NaN}', b""), "NaN is no number"),
+    "brackets without end": ("safetensors", safetensors_of("[" * 100_000, b""), "not JSON"),
+    "a number of 5,000 digits": ("safetensors", safetensors_of('{"a":' + "9" * 5000 + "}", b""), "not JSON"),
+    "a header in Latin-1": ("safetensors", struct.pack("<Q", 4) + b'{"\xe9"', "not JSON"),
+    "a list for a header": ("safetensors", safetensors_of("[]", b""), "no JSON object"),
+    "NaN among the weights": (
+        "safetensors",
+        file(**{"blocks.1.bias": torch.tensor([math.nan, 0.0])}),
+        r"blocks\.1\.bias holds values that are not finite",
+    ),
+    "infinity among the weights": (
+        "safetensors",
+        file(**{"blocks.1.bias": torch.tensor([0.0, math.inf])}),
+        "not finite",
+    ),
+    "a shape that is not the spec's": (
+        "safetensors",
+        file(**{"blocks.1.bias": torch.zeros(3)}),
+        r"blocks\.1\.bias is \[3\], the spec wants \[2\]",
+    ),
+    "a tensor that is no block's": ("safetensors", file(extra=torch.zeros(3)), "extra belongs to no block"),
+    "complex weights": ("safetensors", file(**{"blocks.1.bias": torch.zeros(2, dtype=torch.complex64)}), "complex"),
+    "a spec of 4 GiB of weights": (
+        "safetensors",
+        file(spec_with(input={"shape": [1 << 15]}, blocks=BIG[1:])),
+        "wants 1,073,",
+    ),
+    "a spec larger than any": ("safetensors", file(spec_with(input={"shape": [1 << 24]}, blocks=BIG)), "GiB"),
+    "100,000 blocks": ("safetensors", file(spec_with(blocks=[{"kind": "flatten"}] * 100_000)), "at most 4096"),
+    "no spec": ("safetensors", file(json.dumps({"format": 1})), "no spec"),
+    "a spec that is no JSON": ("safetensors", file("{"), "not JSON"),
+    "a spec of brackets": ("safetensors", file("[" * 100_000), "not JSON"),
+    "a format to come": ("safetensors", file(json.dumps({"format": 9, "spec": SPEC})), "format 9"),
+    "a card that is a list": (
+        "safetensors",
+        file(json.dumps({"format": 1, "spec": SPEC, "card": [1]})),
+        "card is none",
+    ),
+    "training that is a text": (
+        "safetensors",
+        file(json.dumps({"format": 1, "spec": SPEC, "card": {"training": "x"}})),
+        "card is none",
+    ),
+    "no model": ("safetensors", safetensors.torch.save({"a": torch.ones(1)}), "not a model of snnzoo"),
+    "state dict, a name twice": (
+        "state-dict",
+        safetensors_of(
+            duplicated(safetensors_parts(safetensors_state())[0]), safetensors_parts(safetensors_state())[1]
+        ),
+        "is given twice",
+    ),
+    "state dict, a header of 100 GiB": ("state-dict", struct.pack("<Q", 100 << 30)[:5] + b"\0\0\0{}", "of|damaged"),
+    "a folder": ("safetensors", lambda path: path.mkdir(), "Is a directory"),
+    "a pipe": ("safetensors", os.mkfifo, "a pipe or a device"),
+    "a device without end": ("safetensors", lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
+}
+
+
+CASES = {f"{case[0]}, {name}": case for name, case in CASES.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused(check_case, name) -> None:
+    check_case(CASES[name])
+
+
+def test_the_file_itself_is_read(attempt) -> None:
+    assert attempt("safetensors", file()).kind == "read"
+
+
+def test_a_text_of_the_card_cannot_steer_the_terminal(attempt) -> None:
+    content = file(
+        json.dumps({"format": 1, "spec": SPEC, "card": {"note": "\x1b[2Jred", "a\x07": {"b\x1b": 1, "epoch": 3}}})
+    )
+    outcome = attempt("safetensors", content, command="show FILE")
+    assert outcome.kind == "read"
+    assert "red" in outcome.text
+    assert "\x1b" not in outcome.text
+    assert "\x07" not in outcome.text
+
+
+def test_every_truncation_of_the_header(attempt, tmp_path) -> None:
+    """In one process: reading a header begins nothing."""
+    from converters.safetensors_header import read_header
+    from specs import IntegrityError
+
+    content, path = file(), tmp_path / "cut.safetensors"
+    length = int(np.frombuffer(content[:8], "<u8")[0])
+    for end in range(0, length + 8, 37):
+        path.write_bytes(content[:end])
+        with pytest.raises(IntegrityError, match=r"cut\.safetensors: not a safetensors file"):
+            read_header(path)

@@ -1,0 +1,144 @@
+"""Checkpoints of torch that run code, unpack without end, or hold what is no state dict."""
+
+import io
+import math
+import os
+import pickle
+import zipfile
+from collections import OrderedDict
+from pathlib import Path
+
+import pytest
+import torch
+from valid_files import saved, state_dict, zipped
+
+
+class Run:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, function, *arguments: object) -> None:
+        self.call = function, arguments
+
+    def __reduce__(self):
+        return self.call
+
+
+def entries(data: bytes) -> dict[str, bytes]:
+    with zipfile.ZipFile(io.BytesIO(data)) as archive:
+        return {name: archive.read(name) for name in archive.namelist()}
+
+
+def with_pickle(pickled: bytes) -> bytes:
+    """A checkpoint with another pickle in it."""
+    return zipped({**entries(saved(state_dict())), "archive/data.pkl": pickled})
+
+
+def twice(data: bytes) -> bytes:
+    """The archive with its first entry in it again."""
+    written = io.BytesIO(data)
+    with zipfile.ZipFile(written, "a") as archive, pytest.warns(UserWarning, match="Duplicate name"):
+        archive.writestr(archive.namelist()[0], b"other")
+    return written.getvalue()
+
+
+def key_of_tuples() -> bytes:
+    """`{t: 1}`, where t is a tuple of a tuple twice, 60 deep: 2^60 steps to hash."""
+    levels = b"".join(bytes([ord("q"), i, ord("h"), i, 0x86]) for i in range(60))
+    return b"\x80\x02})" + levels + b"K\x01s."
+
+
+def tensors_that_claim(n: int) -> bytes:
+    """One number, expanded over as many places."""
+    return saved(OrderedDict(state_dict(), extra=torch.ones(1).expand(n)))
+
+
+def legacy(content: object) -> bytes:
+    return saved(content, _use_new_zipfile_serialization=False)
+
+
+def sparse(path: Path) -> None:
+    path.write_bytes(legacy(state_dict()))
+    os.truncate(path, 100 << 30)
+
+
+BOMB = zipped({"archive/data.pkl": bytes(300 << 20), "archive/version": b"3"}, zipfile.ZIP_DEFLATED)
+LONG = b"\x80\x02" + b"]" * (2 << 20) + b"."
+
+CASES = {
+    name: ("torch", content, message)
+    for name, content, message in [
+        ("os.system", saved({"a": Run(os.system, "echo boom")}), r"holds Python objects \(posix\.system\)"),
+        ("eval, in the old format", legacy({"a": Run(eval, "print('boom')")}), r"holds Python objects \(eval\)"),
+        ("a bare pickle", pickle.dumps(Run(print, "boom"), protocol=2), "holds Python objects"),
+        ("exec deep inside", saved({"model": {"a": [1, {"b": Run(exec, "boom")}]}}), "holds Python objects"),
+        ("a module", saved(torch.nn.Linear(2, 2)), "save model"),
+        ("memory by the terabyte", b"\x80\x02c__builtin__\nbytearray\n\x8a\x06\0\0\0\0\0\x7f\x85R.", "asks for memory"),
+        (
+            "memory by the terabyte, in a zip",
+            with_pickle(b"\x80\x02cbuiltins\nbytearray\n\x8a\x06\0\0\0\0\0\x7f\x85R."),
+            "asks for memory",
+        ),
+        ("a key that takes for ever", with_pickle(key_of_tuples()), "tuples within each other"),
+        ("a key that takes for ever, in the old format", key_of_tuples(), "tuples within each other"),
+        ("two million lists", LONG, "more than 1,048,576 operations"),
+        ("a bomb", BOMB, "bytes that unpack to 314,5"),
+        (
+            "compressed tensors",
+            zipped(entries(saved(state_dict())), zipfile.ZIP_DEFLATED),
+            "compressed, as torch.save does not",
+        ),
+        ("one name twice", twice(saved(state_dict())), "one name twice"),
+        ("tensors of 4 TiB", tensors_that_claim(1 << 40), "claim 4,398,"),
+        (
+            "sparse",
+            saved({**state_dict(), "a": torch.sparse_coo_tensor([[0]], [1.0], (1 << 40,), check_invariants=True)}),
+            "hostile",
+        ),
+        ("no tensors", saved({"epoch": 3}), "holds no state dict"),
+        ("a list", saved([torch.ones(1)]), "holds no state dict"),
+        ("cut short", saved(state_dict())[:-40], "damaged"),
+        (
+            "NaN",
+            saved({**state_dict(), "blocks.1.synapse.weight_g": torch.full((4, 1, 1, 1, 1), math.nan)}),
+            "not finite",
+        ),
+        ("decays of 1e9", saved({**state_dict(), "blocks.1.neuron.voltage_decay": torch.tensor([1e9])}), "hostile"),
+        (
+            "decays of NaN",
+            saved({**state_dict(), "blocks.1.neuron.voltage_decay": torch.tensor([math.nan])}),
+            "not finite",
+        ),
+        (
+            "weights of whole numbers",
+            saved({**state_dict(), "blocks.1.synapse.weight_v": torch.ones(3, dtype=torch.int8)}),
+            "hostile",
+        ),
+        (
+            "weights without numbers",
+            saved({**state_dict(), "blocks.1.synapse.weight_v": torch.ones(4, 0, 1, 1, 1)}),
+            "hostile",
+        ),
+        ("a decay without numbers", saved({**state_dict(), "blocks.1.neuron.current_decay": torch.ones(0)}), "hostile"),
+        ("100 GiB of nothing", sparse, "100.0 GiB of memory|damaged"),
+        ("a pipe", os.mkfifo, "a pipe or a device"),
+    ]
+}
+
+
+CASES = {f"{case[0]}, {name}": case for name, case in CASES.items()}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused(check_case, name) -> None:
+    check_case(CASES[name])
+
+
+def test_nothing_is_executed(attempt, tmp_path) -> None:
+    """The place where the code would have left a trace."""
+    attempt("torch", saved({"a": Run(os.system, f"touch {tmp_path}/boom")}))
+    assert not (tmp_path / "boom").exists()
+
+
+@pytest.mark.parametrize("content", [saved(state_dict()), legacy(state_dict())], ids=["zip", "legacy"])
+def test_the_file_itself_is_read(attempt, content) -> None:
+    assert attempt("torch", content).kind == "read"
