@@ -20,7 +20,15 @@ from specs.errors import ConversionError, UnsupportedError
 from specs.network import NetworkSpec
 from specs.neuron import Reset
 
-__all__ = ["MODEL_SUFFIXES", "Hints", "check_writable", "check_writable_format", "read_model", "write_model"]
+__all__ = [
+    "MODEL_SUFFIXES",
+    "Hints",
+    "check_writable",
+    "check_writable_format",
+    "file_entry",
+    "read_model",
+    "write_model",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
