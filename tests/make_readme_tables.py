@@ -1,7 +1,8 @@
 """Write the tables of README and CONTRIBUTING from what was measured: `python tests/make_readme_tables.py`.
 
 `models` comes from the cards of the packaged models, `bench` from the last `make bench` and `make bench-accuracy`,
-`convert` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers` from `make bench-readers`.
+`convert` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers` from `make bench-readers`;
+`demo` is what `zoo demo` printed when `make docs` ran it.
 `--print NAME` only prints one.
 """
 
@@ -301,12 +302,118 @@ def render_readers(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+DEMO = RESULTS / "demo.txt"
+
+
+def demo_output() -> str:
+    """What `zoo demo` printed when `make docs` ran it."""
+    return f"```\n{DEMO.read_text('utf-8').rstrip()}\n```"
+
+
+OTHERS = {
+    "snnzoo": ("8-bit weights, integer states, hard reset", "netx, NIR, ONNX, lava-dl's state dicts", "YAML, Python"),
+    "lava-dl": ("8-bit weights, hard reset, in floats", "netx; its own state dicts", "Python up to 3.10; archived"),
+    "spikingjelly": ("float weights", "NIR; from PyTorch modules", "Python"),
+    "sinabs": ("float weights; 8 bits for its own chips", "NIR; from PyTorch modules", "Python"),
+    "snntorch": ("float weights", "NIR", "Python"),
+    "norse": ("float weights", "NIR", "Python"),
+    "NIR": ("a format, runs nothing", "NIR", "Python"),
+    "snn_toolbox": ("float weights", "from Keras, PyTorch and Caffe; to simulators and Loihi 1", "configuration files"),
+}
+"""Of each program: arithmetic, formats, how a network is written, by its documentation."""
+MEASURED = {
+    "inference, ms": "784-512-512-10: exact inference",
+    "training step, ms": "784-512-512-10: SNN training step",
+    "one image, ms": "one image, from call to class",
+}
+
+
+def others_table() -> str:
+    """The programs of the field beside each other; figures from the benchmarks."""
+    report = json.loads(BENCHMARKS[0].read_text("utf-8"))
+    rows = {row["what"]: row["wall"] for row in report["rows"]}
+    converted = files_converted(json.loads(CONVERSIONS.read_text("utf-8")))
+    header = ["", "arithmetic", "formats", "networks in", *MEASURED, "ONNX files converted"]
+    lines = [f"| {' | '.join(header)} |", "|---" * len(header) + "|"]
+    for name, facts in OTHERS.items():
+        times = [number(1e3 * rows[what][name]) if name in rows[what] else "-" for what in MEASURED.values()]
+        lines.append(f"| {' | '.join([name, *facts, *times, converted.get(name, '-')])} |")
+    notes = "784-512-512-10, T = 16, batch 256 or 1: medians of `make bench`. ONNX files: of `make bench-convert`."
+    return "\n".join([*lines, "", notes])
+
+
+def files_converted(report: dict[str, Any]) -> dict[str, str]:
+    """How many of the files each program could convert."""
+    rows = report["rows"]
+    ours = sum("error" not in row["snnzoo"] for row in rows)
+    tried = [row["spikingjelly"].values() for row in rows if row["spikingjelly"]]
+    theirs = sum(any("accuracy" in found for found in recipes) for recipes in tried)
+    return {"snnzoo": f"{ours} of {len(rows)}", "spikingjelly": f"{theirs} of {len(tried)}"}
+
+
+UNIT = "tests/unit"
+FAULTS = (
+    (
+        "exporting strips weight norm from the live network, and the next `load_state_dict` fails",
+        f"{UNIT}/converters/netx/test_write.py::test_export_leaves_the_network_as_it_was",
+    ),
+    (
+        "the readout is exported with the weights from before `load_state_dict` (in yours? `zoo verify network.net`)",
+        f"{UNIT}/converters/netx/test_write.py::test_the_readout_is_exported_with_its_loaded_weights",
+    ),
+    (
+        "the fitted activation is not in the state dict, so ANN mode is undefined after a reload",
+        f"{UNIT}/bootstrap_core/test_network.py::test_a_network_without_its_own_fit_gets_it_from_the_state_dict",
+    ),
+    (
+        "shapes are unknown before the first forward, so export before it fails",
+        f"{UNIT}/converters/netx/test_write.py::test_a_fresh_network_exports_before_any_forward",
+    ),
+    (
+        "`delay_shift` is documented false and runs true: here it is a field of the spec, false unless told",
+        f"{UNIT}/specs/test_network.py::test_a_block_has_its_own_delay_shift_or_the_networks",
+    ),
+    (
+        "in hybrid training the spiking layers run a single time step",
+        f"{UNIT}/bootstrap_core/test_network.py::"
+        "test_blocks_before_the_crossover_run_all_steps_and_their_mean_rate_enters_the_next",
+    ),
+    (
+        "the sampler grows without bound, on a global generator",
+        f"{UNIT}/bootstrap_core/test_sampler.py::test_memory_is_bounded_by_the_capacity",
+    ),
+    ("`count_log` raises", f"{UNIT}/bootstrap_core/test_stats.py::test_the_accumulators_of_lava_dl_work"),
+    (
+        "`1 << 18 - 1` is 131072 where 262143 is meant: states beyond their bits are told, not cut",
+        f"{UNIT}/bootstrap_core/test_integer.py::test_a_voltage_that_leaves_24_bits_names_state_block_and_step",
+    ),
+    (
+        "biases are truncated, without rounding or a range check",
+        f"{UNIT}/converters/netx/test_write.py::test_biases_are_rounded_to_mantissas",
+    ),
+    (
+        "netx has no pooling: an average pool is exported as the grouped convolution that it is",
+        f"{UNIT}/converters/netx/test_write.py::test_an_average_pool_becomes_a_grouped_convolution_of_equal_weights",
+    ),
+)
+"""What lava-dl 0.6.0 does wrong, and the test that fails where it is done so."""
+
+
+def faults_table() -> str:
+    """Each fault and its test."""
+    rows = [f"| {fault} | [`{test.partition('::')[2]}`]({test.partition('::')[0]}) |" for fault, test in FAULTS]
+    return "\n".join(["| in lava-dl | held by |", "|---|---|", *rows])
+
+
 TABLES = {
+    "demo": demo_output,
+    "others": others_table,
     "models": models_table,
     "bench": benchmark_table,
     "convert": conversion_table,
     "fuzz": fuzz_table,
     "readers": readers_table,
+    "faults": faults_table,
 }
 
 

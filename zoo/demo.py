@@ -13,10 +13,13 @@ from converters.onnx_conversion import OnnxConversion, convert_onnx
 from converters.report.comparison import measure_conversion
 from converters.report.gallery import gallery_page, measure_gallery
 from converters.report.page import conversion_page
+from converters.report.pictures import png
 from converters.safetensors_file import read_safetensors
 from specs.whole_file import write_whole
 from zoo.card import ModelFormat
+from zoo.card_files import packaged_card
 from zoo.catalog import find_models, packaged_models
+from zoo.curves import reports_of
 from zoo.fetch import pull
 
 __all__ = ["ANN", "MODEL", "Demo", "run_demo"]
@@ -43,6 +46,11 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
         say: is told what comes next.
     """
     digits = load_dataset(SAMPLE_NAME)
+    image, ann = folder / "seven.png", folder / ANN
+    seven = digits.test.images[int((digits.test.labels == 7).nonzero()[0])]
+    write_whole(image, png(seven[0]))
+    write_whole(ann, (resources.files("zoo") / "examples" / ANN).read_bytes())
+
     say(f"Pulling {MODEL} out of the package, for Python and for Lava's netx.")
     (found,) = find_models([MODEL], [packaged_models()])
     formats = (ModelFormat.SAFETENSORS, ModelFormat.NETX)
@@ -50,13 +58,13 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
     model = read_safetensors(weights)
     say(f"Scoring it on {len(digits.test):,} digits, in the integers of the chip.")
     score = evaluate(IntegerNetwork(model.build()), digits.test)
-    page = folder / f"{MODEL}.html"
-    figures = measure_gallery(model, digits, limit=len(digits.test))
-    write_whole(page, gallery_page(model, figures, source=MODEL, command=COMMAND).encode())
+    page, figures = folder / f"{MODEL}.html", measure_gallery(model, digits, limit=len(digits.test))
+    curves = packaged_card(MODEL).training.curves
+    reports = reports_of(curves) if curves else []
+    write_whole(page, gallery_page(model, figures, source=MODEL, command=COMMAND, reports=reports).encode())
 
     say(f"Making a spiking network of {TIME_STEPS} time steps of the ANN in {ANN}.")
-    with resources.as_file(resources.files("zoo") / "examples" / ANN) as path:
-        conversion = convert_onnx(path, dataset=digits, time_steps=TIME_STEPS, epochs=EPOCHS)
+    conversion = convert_onnx(ann, dataset=digits, time_steps=TIME_STEPS, epochs=EPOCHS)
     spiking, report = folder / "mnist-relu.net", folder / "report.html"
     write_model(conversion.model, spiking)
     written = conversion_page(
@@ -70,6 +78,8 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
             (weights, "the model: spec, weights, fitted activations"),
             (netx, "the same for Lava's netx"),
             (page, "the model at work: spikes, rasters, layers"),
+            (image, "a digit to try: zoo predict"),
+            (ann, "an ANN to try: zoo convert"),
             (spiking, "the ANN as a spiking network, for netx"),
             (report, "how the ANN became one"),
         ),

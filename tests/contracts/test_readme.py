@@ -2,9 +2,12 @@
 
 import importlib.util
 import re
+import shlex
+import shutil
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from specs import parse_spec
 from zoo.cli import zoo
@@ -29,6 +32,29 @@ def test_its_tables_are_those_of_the_cards_and_the_benchmark() -> None:
 
 def test_its_spec_is_valid() -> None:
     assert parse_spec(blocks("yaml")[0]).n_classes == 10
+
+
+def test_its_stories_go_through(tmp_path, monkeypatch) -> None:
+    """As they stand, one after the other, where the demo ran; with no network, and no data but what the package has."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+    for name in ("network.pt", "network.net"):  # what lava-dl left
+        shutil.copy(ROOT / "tests/golden/dense" / name, tmp_path)
+    (tmp_path / "mine.yaml").write_text(blocks("yaml")[0])
+    lines = [line.partition("#")[0] for block in blocks("sh") for line in block.splitlines()]
+    assert len(lines) > 15
+    for line in ["zoo demo", *lines]:
+        result = CliRunner().invoke(zoo, shlex.split(line)[1:])
+        assert result.exit_code == 0, f"{line}\n{result.output}"
+    made = ("models/mnist-dense.safetensors", "seven.gif", "relu.net", "relu.html", "network.svg", "run/model.nir")
+    assert all((tmp_path / name).stat().st_size > 1000 for name in made)
+
+
+@pytest.mark.parametrize("test", re.findall(r"\[`(test_\w+)`\]\((tests/[^)]+)\)", README), ids=lambda found: found[0])
+def test_the_tests_that_hold_the_faults_of_lava_dl_are_there(test: tuple[str, str]) -> None:
+    name, path = test
+    assert f"def {name}(" in (ROOT / path).read_text("utf-8")
 
 
 def test_its_commands_exist() -> None:
