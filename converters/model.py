@@ -8,13 +8,15 @@ from torch import Tensor
 
 from bootstrap_core.build import build_network
 from bootstrap_core.network import Network
+from converters.migration_plan import migrate_state_dict
+from converters.weight_norm import Style
 from specs.errors import IntegrityError
 from specs.io import spec_from_document
 from specs.limits import SPARE_WEIGHTS
 from specs.network import NetworkSpec
 from specs.summary import summarize
 
-__all__ = ["Model", "check_card", "check_fit"]
+__all__ = ["Model", "check_card", "check_fit", "without_weight_norm"]
 
 PROBLEMS_TOLD = 20
 
@@ -57,6 +59,11 @@ class Model:
         document["input"] |= given
         return replace(self, spec=spec_from_document(document, origin=self.spec.name))
 
+    def folded(self) -> "Model":
+        """The same network with its weight norms multiplied out, spikes and all: to be run rather than trained."""
+        tensors = migrate_state_dict(self.tensors, to=Style.PLAIN)
+        return replace(self, spec=without_weight_norm(self.spec), tensors=tensors)
+
     def build(self) -> Network:
         """The network, in eval mode with these tensors.
 
@@ -82,6 +89,15 @@ class Model:
             raise IntegrityError(f"{place}the tensors do not fit the spec of {self.spec.name}: {told}")
         network.load_state_dict(dict(self.tensors))
         return network
+
+
+def without_weight_norm(spec: NetworkSpec) -> NetworkSpec:
+    """The spec of a network whose weight norms were multiplied out."""
+    blocks = (
+        block.model_copy(update={"weight_norm": False}) if hasattr(block, "weight_norm") else block
+        for block in spec.blocks
+    )
+    return spec.model_copy(update={"blocks": tuple(blocks)})
 
 
 def check_fit(spec: NetworkSpec, held: int, *, origin: str = "") -> None:

@@ -14,7 +14,7 @@ from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.operations import ActivityCounter, effective_operations
-from converters.model import Model
+from converters.model import Model, without_weight_norm
 from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from converters.report.measure import spread_out
 from converters.safetensors_file import read_safetensors
@@ -152,7 +152,7 @@ def measure_card(
 
 def same_network(spec: NetworkSpec, other: NetworkSpec) -> bool:
     """Whether two specs are of one network and recipe: weight norm, which folds into the weights, aside."""
-    return _folded(spec) == _folded(other)
+    return without_weight_norm(spec) == without_weight_norm(other)
 
 
 def file_facts(path: Path) -> FileFacts:
@@ -181,14 +181,6 @@ def differences(stored: Card, found: Card) -> list[Difference]:
         for field in sorted({*a, *b})
         if not _same(a.get(field), b.get(field))
     ]
-
-
-def _folded(spec: NetworkSpec) -> NetworkSpec:
-    blocks = (
-        block.model_copy(update={"weight_norm": False}) if hasattr(block, "weight_norm") else block
-        for block in spec.blocks
-    )
-    return spec.model_copy(update={"blocks": tuple(blocks)})
 
 
 def _training(model: Model, recipe: TrainingSpec, curves: Curves | None) -> Training:

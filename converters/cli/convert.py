@@ -100,6 +100,7 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
     type=click.Path(path_type=Path),
     help="Where to write; the suffix names the format: .safetensors, .net, .hdf5, .nir. May be repeated.",
 )
+@click.option("--fold", is_flag=True, help="Multiply weight norm out: the same spikes, for files to be run.")
 @_hint_options
 @_onnx_options
 @data_options
@@ -108,6 +109,7 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def convert(
     source: Path,
     outputs: tuple[Path, ...],
+    fold: bool,
     data: str | None,
     raw: bool,
     epochs: int,
@@ -159,6 +161,8 @@ def convert(
         _refuse_onnx_options(source)
         model = _read(source, hints)
         conversion, figures = None, {"notes": model.notes}
+    if fold:
+        model = model.folded()
     say_notes(model)
     written = [file_entry(write_model(model, output)) for output in outputs]
     if report is not None and conversion is not None:

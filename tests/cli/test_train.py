@@ -1,7 +1,9 @@
 import json
 
 import pytest
+import torch
 
+from bootstrap_core import load_dataset
 from bootstrap_core.training import Trainer
 from converters import read_model
 
@@ -100,6 +102,15 @@ def test_a_trained_model_teaches(trained, run, tmp_path) -> None:
 def test_a_teacher_that_knows_nothing_is_told(spec_file, run, tmp_path, teacher, message) -> None:
     result = run("train", spec_file, "-o", tmp_path / "run", "--set", f"training.teacher={teacher}", code=1)
     assert message in result.stderr
+
+
+def test_a_model_is_folded_and_trained_on(trained, run, tmp_path) -> None:
+    run("convert", trained / "model.safetensors", "-o", tmp_path / "folded.safetensors", "--fold")
+    before, after = (read_model(path) for path in (trained / "model.safetensors", tmp_path / "folded.safetensors"))
+    assert not any("original" in name for name in after.tensors)
+    images = load_dataset("mnist-sample").test.images[:50]
+    assert torch.equal(before.build()(images), after.build()(images))
+    run("train", tmp_path / "folded.safetensors", "-o", tmp_path / "on", "--epochs", 1, "-q")
 
 
 def test_resume_refuses_another_spec(trained, run) -> None:

@@ -46,6 +46,17 @@ def test_a_file_alone_gives_back_the_network_in_both_modes(tmp_path) -> None:
     assert torch.equal(again(images, Mode.ANN), net(images, Mode.ANN))
 
 
+def test_folding_multiplies_weight_norm_out_and_leaves_every_output(tmp_path) -> None:
+    net, images = fitted_network(), torch.rand(16, 6)
+    folded = Model.of(net, {"by": "me"}).folded()
+    assert [block.weight_norm for block in folded.spec.blocks] == [False, False]
+    assert "blocks.1.synapse.weight" in folded.tensors
+    again = read_model(write_model(folded, tmp_path / "folded.safetensors"))
+    assert again.card == {"by": "me"}
+    for mode in (Mode.SNN, Mode.ANN):
+        assert torch.equal(again.build()(images, mode), net(images, mode))
+
+
 def test_the_same_model_gives_the_same_bytes(tmp_path) -> None:
     net = fitted_network()
     card = {"b": 1, "a": {"y": 2, "x": 3}}
