@@ -12,7 +12,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types bench bench-accuracy bench-convert bench-scaling bench-migrate profile check-engines check-migrate check-netx check-nir check-onnx train docs clean
+.PHONY: help install demo test lint format types bench bench-accuracy bench-convert bench-scaling bench-migrate bench-cluster estimate-cluster profile check-engines check-migrate check-netx check-nir check-onnx train docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -80,6 +80,14 @@ profile: install  ## Where the time of a training step and of an inference goes
 
 bench-migrate: install  ## Time and memory of migrating 4 GiB of safetensors
 	$(BIN)/python tests/benchmarks/bench_migrate.py
+
+bench-cluster: install  ## Train in one process and in two: losses and time
+	$(BIN)/python tests/benchmarks/bench_cluster.py $(if $(DATA_DIR),--data "$(DATA_DIR)") $(BENCH_OPTIONS)
+	$(BIN)/python tests/make_readme_tables.py --print cluster
+
+estimate-cluster: install  ## What tuning a network of ImageNet's size would cost, on paper
+	$(BIN)/python tests/benchmarks/estimate_cluster.py
+	$(BIN)/python tests/make_readme_tables.py --print estimate
 
 check-migrate: install  ## Migrate 10,000 random torch modules there and back
 	SNNZOO_THOROUGH=1 $(BIN)/python -m pytest tests/property/test_weight_norm.py

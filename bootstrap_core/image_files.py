@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.datasets import Dataset, Split
+from bootstrap_core.stored_images import STORED_FROM, StoredArray, StoredImages, stored_array
 from specs.errors import DataError, SnnZooError
 
 if TYPE_CHECKING:
@@ -31,9 +32,10 @@ def load_images(path: Path, *, size: tuple[int, int, int] | None = None, seed: i
     """Read a user's images.
 
     An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
-    if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. A folder has a folder of image files for each
-    class, sorted by name; or `train` and `test` with such folders in them. Without a test set, every fifth image drawn
-    by `seed` is one.
+    if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. Images that `np.savez` wrote, uncompressed, may be
+    larger than memory: they stay in the file, which is read as they are used. A folder has a folder of image files for
+    each class, sorted by name; or `train` and `test` with such folders in them. Without a test set, every fifth image
+    drawn by `seed` is one.
 
     Args:
         path: an `.npz`, or a folder.
@@ -51,10 +53,13 @@ def load_images(path: Path, *, size: tuple[int, int, int] | None = None, seed: i
 def _from_npz(path: Path, seed: int) -> Dataset:
     try:
         with zipfile.ZipFile(path) as archive:
-            if sum(entry.file_size for entry in archive.infolist()) > MAX_BYTES:
+            large = [entry for entry in archive.infolist() if entry.file_size >= STORED_FROM]
+            stored = {entry.filename.removesuffix(".npy"): stored_array(path, archive, entry) for entry in large}
+            loaded = [entry for entry in archive.infolist() if not stored.get(entry.filename.removesuffix(".npy"))]
+            if sum(entry.file_size for entry in loaded) > MAX_BYTES:
                 raise DataError(f"{path}: its arrays unpack to more than {MAX_BYTES >> 30} GiB")
         with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files if name.lower() in ARRAYS}
+            arrays = {name: stored.get(name) or file[name] for name in file.files if name.lower() in ARRAYS}
     except OSError as error:
         raise DataError(f"cannot read {path}: {error.strerror or error}") from None
     except (zipfile.BadZipFile, ValueError, KeyError, EOFError) as error:
@@ -75,10 +80,21 @@ def _from_npz(path: Path, seed: int) -> Dataset:
 ARRAYS = {"x", "y", "x_train", "y_train", "x_test", "y_test"}
 
 
-def _split(path: Path, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic] | None) -> Split:
-    images = _as_bytes(path, _as_images(path, torch.from_numpy(np.ascontiguousarray(x))))
+Array = npt.NDArray[np.generic] | StoredArray
+
+
+def _split(path: Path, x: Array, y: Array | None) -> Split:
+    def convert(x: Tensor) -> Tensor:
+        return _as_bytes(path, _as_images(path, x))
+
+    images: Tensor | StoredImages
+    if isinstance(x, StoredArray):
+        images = StoredImages.of(x, convert)
+    else:
+        images = convert(torch.from_numpy(np.ascontiguousarray(x)))
     if y is None:
         return Split(images, torch.zeros(len(images), dtype=torch.int64))
+    y = y.read(torch.arange(y.shape[0])) if isinstance(y, StoredArray) else y
     labels = torch.from_numpy(np.ascontiguousarray(y)).reshape(len(y), -1)
     if labels.shape[1] > 1:  # one-hot
         labels = labels.argmax(1, keepdim=True)

@@ -5,6 +5,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.functional.piecewise import piecewise
 from bootstrap_core.kernels import by_size, is_worthwhile
 from specs.errors import SnnZooError
@@ -30,6 +31,9 @@ class RateSampler(nn.Module):
     Args:
         seed: of the sample; samplers that will merge need different seeds.
         capacity: most pairs kept.
+
+    Attributes:
+        group: processes that sample together: each adds its share of a batch, and all keep the sample of the whole.
     """
 
     centers: Tensor
@@ -42,6 +46,7 @@ class RateSampler(nn.Module):
         self.register_buffer("slopes", torch.zeros(BINS + 1, dtype=torch.float64))
         self.register_buffer("n_centers", torch.zeros((), dtype=torch.int64))
         self.seed, self.capacity = seed, capacity
+        self.group: Group = ALONE
         self.compiled = by_size()
         self.clear()
 
@@ -65,16 +70,25 @@ class RateSampler(nn.Module):
         """Add pairs: mean weighted inputs `z` and mean rates `a`, of one shape."""
         z, a = (x.detach().flatten() for x in (z, a))
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.n_seen))
-        self.n_seen += len(z)
+        counts = self.group.counts(len(z))
+        n = sum(counts)
+        self.n_seen += n
         if len(self._keys) == self.capacity:  # only smaller keys than the largest kept can matter
-            chosen, keys = _keys_below(float(self._keys.max()), len(z), generator)
+            chosen, keys = _keys_below(float(self._keys.max()), n, generator)
         else:
-            keys, chosen = torch.rand(len(z), dtype=torch.float64, generator=generator), torch.arange(len(z))
+            keys, chosen = torch.rand(n, dtype=torch.float64, generator=generator), torch.arange(n)
             if len(keys) > self.capacity:
                 keys, chosen = torch.topk(keys, self.capacity, largest=False, sorted=False)
-        place = chosen.to(z.device)
-        pairs = torch.stack([z[place], a[place]], dim=1).to("cpu", torch.float32)
-        self._keep(pairs, keys)
+        self._keep(self._chosen_pairs(z, a, chosen, sum(counts[: self.group.rank])), keys)
+
+    def _chosen_pairs(self, z: Tensor, a: Tensor, chosen: Tensor, start: int) -> Tensor:
+        """Of the pairs of all processes, those `chosen`; `z` and `a` are this one's, counted from `start`."""
+        pairs = torch.zeros(len(chosen), 2)
+        ours = (chosen >= start) & (chosen < start + len(z))
+        place = (chosen[ours] - start).to(z.device)
+        pairs[ours] = torch.stack([z[place], a[place]], dim=1).to("cpu", torch.float32)
+        self.group.add_up([pairs])
+        return pairs
 
     def merge(self, other: "RateSampler") -> None:
         """Add the pairs of another sampler, as if this one had seen them too."""

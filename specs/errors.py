@@ -4,6 +4,7 @@ __all__ = [
     "ConversionError",
     "DataError",
     "IntegrityError",
+    "LostProcessError",
     "SnnZooError",
     "SpecError",
     "StateOverflowError",
@@ -37,3 +38,7 @@ class DataError(SnnZooError):
 
 class StateOverflowError(SnnZooError):
     """An integer state that leaves the range of the hardware's registers."""
+
+
+class LostProcessError(SnnZooError):
+    """One of several processes that work together has ended, or does not answer."""

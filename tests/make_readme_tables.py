@@ -1,7 +1,7 @@
 """Write the README's tables from what was measured: `python tests/make_readme_tables.py`.
 
 `models` comes from the cards inside the packaged weights, `bench` from the last `make bench` and `make bench-accuracy`,
-`convert` from the last `make bench-convert`.
+`convert` from the last `make bench-convert`, `cluster` and `estimate` from the targets of those names.
 `--print NAME` only prints one.
 """
 
@@ -251,7 +251,74 @@ def conversion_notes(report: dict[str, Any]) -> Iterator[str]:
         yield f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so it took longer"
 
 
-TABLES = {"models": models_table, "bench": benchmark_table, "convert": conversion_table}
+def cluster_table() -> str:
+    """One process against two."""
+    path = RESULTS / "cluster.json"
+    return render_cluster(json.loads(path.read_text("utf-8"))) if path.exists() else "Not measured yet."
+
+
+def render_cluster(report: dict[str, Any]) -> str:
+    """What `bench_cluster.py` wrote."""
+    alone = report["seconds"]["1"]
+    lines = [
+        f"{report['cpu']}, {report['cores']} cores, threads of each process: {report['threads']}; {report['date']}. "
+        f"`{report['network']}` without dropout on {report['dataset']}, {report['epochs']} epochs, the last as spikes. "
+        f"Largest difference of the losses of {report['batches']} batches: {report['largest_difference']:.1e} of the "
+        f"loss; the last one is {report['last_loss']:.4f}.",
+        "",
+        "| processes | ANN epoch, s | SNN epoch, s |",
+        "|---|---|---|",
+    ]
+    for n, seconds in report["seconds"].items():
+        cells = [f"{seconds[mode]:.2f} ({alone[mode] / seconds[mode]:.2f}x)" for mode in ("ann", "snn")]
+        lines.append(f"| {n} | {' | '.join(cells)} |")
+    if report["busy_cores"] > BUSY:
+        told = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so the times say little"
+        lines += ["", f"- {told}"]
+    return "\n".join(lines)
+
+
+def estimate_table() -> str:
+    """What `estimate_cluster.py` wrote."""
+    report = json.loads((RESULTS / "estimate.json").read_text("utf-8"))
+    assumed, price = report["assumed"], report["assumed"]["dollars_per_hour"]
+    lines = [
+        f"ResNet-50 as a spec: {report['products'] / 1e9:.2f} billion products an image and step, "
+        f"{report['parameters'] / 1e6:.1f} million parameters. {assumed['epochs']} epochs of {assumed['images']:,} "
+        f"images, {assumed['images'] * assumed['image_bytes'] / 1e9:.0f} GB as uint8.",
+        "",
+        f"| T | {assumed['gpu']} | images on each | hours | of it meeting | at {price:g} $ an hour |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        cells = [
+            row["time_steps"],
+            row["gpus"],
+            row["batch"],
+            f"{row['hours']:.1f}",
+            f"{100 * row['meeting_part']:.1f} %",
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['dollars']} $ |")
+    lines += [
+        "",
+        f"- Assumed: {assumed['products_per_second'] / 1e12:g} tera products a second, of which "
+        f"{assumed['part_of_peak']:.0%} are reached, three times the products of a forward pass; "
+        f"{assumed['bytes_per_second'] / 1e12:g} TB/s of memory, {assumed['neuron_bytes']:g} bytes moved and "
+        f"{assumed['kept_bytes']:g} kept for each neuron and step, {assumed['memory_bytes'] / 1e9:g} GB for them; "
+        f"{assumed['network_bytes_per_second'] / 1e9:g} GB/s between hosts.",
+        "- Nothing of this size has been converted: dozens of layers lose accuracy, and whether two epochs mend it is "
+        "not known.",
+    ]
+    return "\n".join(lines)
+
+
+TABLES = {
+    "models": models_table,
+    "bench": benchmark_table,
+    "convert": conversion_table,
+    "cluster": cluster_table,
+    "estimate": estimate_table,
+}
 
 
 def render(text: str) -> str:

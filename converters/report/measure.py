@@ -211,7 +211,8 @@ def pick_examples(labels: Tensor, interesting: Tensor, n: int = N_EXAMPLES) -> l
 def run_examples(exact: IntegerNetwork, split: Split, indices: Sequence[int]) -> list[Example]:
     """What the network makes of some images, step by step."""
     chosen = split.take(list(indices))
-    _, trace = exact.run(chosen.images)
+    images = chosen.images[:]
+    _, trace = exact.run(images)
     output = trace.spikes[-1]
     assert output is not None
     steps = torch.arange(1, len(output) + 1, dtype=torch.float64)
@@ -223,7 +224,7 @@ def run_examples(exact: IntegerNetwork, split: Split, indices: Sequence[int]) ->
     ]
     return [
         Example(
-            image=chosen.images[i],
+            image=images[i],
             label=int(chosen.labels[i]),
             over_time=over_time[:, i],
             rasters=tuple(_raster(name, spikes[:, i].flatten(1)) for name, spikes in layers),

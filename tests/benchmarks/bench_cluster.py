@@ -1,0 +1,97 @@
+"""One process against two on one host: losses of every batch, and seconds an epoch.
+
+    python tests/benchmarks/bench_cluster.py [--data MNIST_FOLDER] [--epochs N] [--threads N]
+
+Trains 784-512-512-10 without dropout, as each process draws other masks, and writes `results/cluster.json`. Each
+process has `--threads` threads. This file is also what `torchrun` starts in each process.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from datetime import date
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import torch
+from programs import RESULTS, busy_cores, cpu_model
+
+from bootstrap_core import Trainer, build_network, load_dataset
+from bootstrap_core.distributed import join_group
+from specs import load_spec
+from specs.training import TrainingSpec
+from zoo.sources import override_spec
+
+SIZES = (1, 2)
+NETWORK = "mnist-dense"
+NO_DROPOUT = ("blocks.1.dropout=0.0", "blocks.2.dropout=0.0")
+
+
+def train(options: argparse.Namespace) -> None:
+    """What one process does; the first writes losses and seconds."""
+    torch.set_num_threads(options.threads)
+    spec = override_spec(load_spec(NETWORK), NO_DROPOUT)
+    data = load_dataset(options.dataset, data_dir=options.data).train
+    recipe = (spec.training or TrainingSpec()).model_copy(
+        update={"epochs": options.epochs, "snn_epochs": 1, "validation": len(data) // 12}
+    )
+    losses: list[float] = []
+    with join_group(timeout_s=600) as group:
+        trainer = Trainer(build_network(spec, seed=0), data, recipe, group=group)
+        add = trainer.stats.training.add
+        trainer.stats.training.add = lambda loss, *counts: (losses.append(loss), add(loss, *counts))  # type: ignore[method-assign, assignment]
+        seconds = [trainer.run_epoch().seconds for _ in range(options.epochs)]
+    if group.leads:
+        options.worker.write_text(json.dumps({"losses": losses, "seconds": seconds}))
+
+
+def measure(size: int, options: argparse.Namespace) -> dict[str, Any]:
+    """Losses and seconds of a training in `size` processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        answer = Path(folder) / "answer.json"
+        command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", size, __file__, *sys.argv[1:]]
+        environment = {**os.environ, "OMP_NUM_THREADS": str(options.threads), "GOMP_SPINCOUNT": "30000"}
+        subprocess.run([*map(str, command), "--worker", str(answer)], check=True, env=environment)
+        found: dict[str, Any] = json.loads(answer.read_text())
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--dataset", default="mnist-sample")
+    parser.add_argument("--data", type=Path, help="folder with the dataset's files")
+    parser.add_argument("--epochs", type=int, default=3, help="the last one is as spikes")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.worker:
+        train(options)
+        return
+    busy = busy_cores()
+    found = {size: measure(size, options) for size in SIZES}
+    pairs = zip(*(found[size]["losses"] for size in SIZES), strict=True)
+    report = {
+        "date": date.today().isoformat(),
+        "cpu": cpu_model(),
+        "cores": len(os.sched_getaffinity(0)),
+        "threads": options.threads,
+        "busy_cores": round(busy, 2),
+        "network": NETWORK,
+        "dataset": options.dataset,
+        "epochs": options.epochs,
+        "batches": len(found[1]["losses"]),
+        "last_loss": found[1]["losses"][-1],
+        "largest_difference": max(abs(ours - theirs) / theirs for theirs, ours in pairs),
+        "seconds": {
+            str(size): {"ann": median(t[:-1]), "snn": t[-1]} for size in SIZES for t in [found[size]["seconds"]]
+        },
+    }
+    (RESULTS / "cluster.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+
+
+if __name__ == "__main__":
+    main()
