@@ -53,10 +53,12 @@ def load_images(path: Path, *, size: tuple[int, int, int] | None = None, seed: i
 def _from_npz(path: Path, seed: int) -> Dataset:
     try:
         with zipfile.ZipFile(path) as archive:
-            large = [entry for entry in archive.infolist() if entry.file_size >= STORED_FROM]
-            stored = {entry.filename.removesuffix(".npy"): stored_array(path, archive, entry) for entry in large}
-            loaded = [entry for entry in archive.infolist() if not stored.get(entry.filename.removesuffix(".npy"))]
-            if sum(entry.file_size for entry in loaded) > MAX_BYTES:
+            entries = {entry.filename.removesuffix(".npy"): entry for entry in archive.infolist()}
+            large = [
+                name for name, entry in entries.items() if entry.file_size >= STORED_FROM and name.lower() in ARRAYS
+            ]
+            stored = {name: stored_array(path, archive, entries[name]) for name in large}
+            if sum(entry.file_size for name, entry in entries.items() if not stored.get(name)) > MAX_BYTES:
                 raise DataError(f"{path}: its arrays unpack to more than {MAX_BYTES >> 30} GiB")
         with np.load(path, allow_pickle=False) as file:
             arrays = {name: stored.get(name) or file[name] for name in file.files if name.lower() in ARRAYS}

@@ -33,10 +33,12 @@ from specs.errors import IntegrityError, SnnZooError
 from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
-from specs.whole_file import write_whole
+from specs.whole_file import remove_leftovers, write_whole
 from zoo.sources import read_source
 
 __all__ = ["TrainingRun"]
+
+FILES = ("spec.yaml", "checkpoint.pt", "metrics.jsonl", "model.safetensors", "curves.png")
 
 
 class TrainingRun:
@@ -81,6 +83,9 @@ class TrainingRun:
         self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher, group=group)
         self.group = group
         self.reports: list[dict[str, Any]] = []
+        if group.leads:
+            for name in FILES:
+                remove_leftovers(folder / name)
         if resume:
             self._resume()
         elif group.leads:

@@ -43,7 +43,7 @@ def train(options: argparse.Namespace) -> None:
     with join_group(timeout_s=600) as group:
         trainer = Trainer(build_network(spec, seed=0), data, recipe, group=group)
         add = trainer.stats.training.add
-        trainer.stats.training.add = lambda loss, *counts: (losses.append(loss), add(loss, *counts))  # type: ignore[method-assign, assignment]
+        trainer.stats.training.add = lambda loss, *counts: (losses.append(loss), add(loss, *counts))
         seconds = [trainer.run_epoch().seconds for _ in range(options.epochs)]
     if group.leads:
         options.worker.write_text(json.dumps({"losses": losses, "seconds": seconds}))

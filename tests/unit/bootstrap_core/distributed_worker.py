@@ -64,12 +64,12 @@ def train(group: Group, name: str) -> dict[str, Any]:
         batches.append((loss, correct, n))
         add(loss, correct, n)
 
-    trainer.stats.training.add = spy  # type: ignore[method-assign]
+    trainer.stats.training.add = spy
     masks: list[Tensor] = []
     if name == "dropout":
         block = made.blocks[3]
         mask = block.mask
-        block.mask = lambda like: masks.append(mask(like)) or masks[-1]  # type: ignore[method-assign, func-returns-value]
+        block.mask = lambda like: masks.append(mask(like)) or masks[-1]
     reports = [vars(trainer.run_epoch()) for _ in range(2)]
     for report in reports:
         del report["seconds"]
