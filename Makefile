@@ -12,7 +12,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types bench bench-accuracy bench-convert bench-scaling bench-migrate bench-cluster estimate-cluster profile check-engines check-migrate check-netx check-nir check-onnx train docs clean
+.PHONY: help install demo test lint format types bench bench-accuracy bench-convert bench-scaling bench-migrate bench-cluster estimate-cluster check-kills profile check-engines check-migrate check-netx check-nir check-onnx train docs clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -88,6 +88,10 @@ bench-cluster: install  ## Train in one process and in two: losses and time
 estimate-cluster: install  ## What tuning a network of ImageNet's size would cost, on paper
 	$(BIN)/python tests/benchmarks/estimate_cluster.py
 	$(BIN)/python tests/make_readme_tables.py --print estimate
+
+check-kills: install  ## kill -9 at 100 random moments of a training, and of a conversion
+	$(BIN)/python tests/benchmarks/kill_campaign.py $(BENCH_OPTIONS)
+	$(BIN)/python tests/make_readme_tables.py --print kills
 
 check-migrate: install  ## Migrate 10,000 random torch modules there and back
 	SNNZOO_THOROUGH=1 $(BIN)/python -m pytest tests/property/test_weight_norm.py

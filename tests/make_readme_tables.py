@@ -1,7 +1,7 @@
 """Write the README's tables from what was measured: `python tests/make_readme_tables.py`.
 
 `models` comes from the cards inside the packaged weights, `bench` from the last `make bench` and `make bench-accuracy`,
-`convert` from the last `make bench-convert`, `cluster` and `estimate` from the targets of those names.
+`convert` from the last `make bench-convert`, `cluster`, `estimate` and `kills` from the targets of those names.
 `--print NAME` only prints one.
 """
 
@@ -259,23 +259,31 @@ def cluster_table() -> str:
 
 def render_cluster(report: dict[str, Any]) -> str:
     """What `bench_cluster.py` wrote."""
-    alone = report["seconds"]["1"]
+    alone, parted = report["seconds"]["1"], report["largest_difference"]
     lines = [
-        f"{report['cpu']}, {report['cores']} cores, threads of each process: {report['threads']}; {report['date']}. "
-        f"`{report['network']}` without dropout on {report['dataset']}, {report['epochs']} epochs, the last as spikes. "
-        f"Largest difference of the losses of {report['batches']} batches: {report['largest_difference']:.1e} of the "
-        f"loss; the last one is {report['last_loss']:.4f}.",
+        f"{report['cpu']}, {report['cores']} cores, a thread for each process; {report['date']}. "
+        f"`{report['network']}` without dropout on {report['dataset']}, {report['epochs']} epochs "
+        f"of {report['images']:,} images, the last as spikes. "
+        f"The loss of the last batch, {report['batches']}, is {report['last_loss']:.4f}.",
         "",
-        "| processes | ANN epoch, s | SNN epoch, s |",
-        "|---|---|---|",
+        f"| processes | ANN epoch, s | SNN epoch, s | {' | '.join(differences(parted['2']))} |",
+        "|---|---|---|---|---|---|",
     ]
     for n, seconds in report["seconds"].items():
         cells = [f"{seconds[mode]:.2f} ({alone[mode] / seconds[mode]:.2f}x)" for mode in ("ann", "snn")]
+        cells += [f"{part:.1e}" for part in parted[n].values()] if n in parted else ["-"] * 3
         lines.append(f"| {n} | {' | '.join(cells)} |")
+    cells = [f"{part:.1e}" for part in parted["threads"].values()]
+    lines.append(f"| 1, of two threads | - | - | {' | '.join(cells)} |")
     if report["busy_cores"] > BUSY:
         told = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so the times say little"
         lines += ["", f"- {told}"]
     return "\n".join(lines)
+
+
+def differences(parted: dict[str, float]) -> list[str]:
+    """Headers of the largest differences of losses, by batches."""
+    return [f"losses part by, {n} batch{'es' if n != '1' else ''}" for n in parted]
 
 
 def estimate_table() -> str:
@@ -312,12 +320,28 @@ def estimate_table() -> str:
     return "\n".join(lines)
 
 
+def kills_table() -> str:
+    """Counts of the campaign of kill -9."""
+    path = RESULTS / "kills.json"
+    return render_kills(json.loads(path.read_text("utf-8"))) if path.exists() else "Not measured yet."
+
+
+def render_kills(report: dict[str, dict[str, int]]) -> str:
+    """What `kill_campaign.py` wrote."""
+    columns = ("tries", "killed", "resumed", "temporaries", "lost")
+    lines = [f"| command | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    for name, counts in report.items():
+        lines.append(f"| {name} | {' | '.join(str(counts.get(key, '-')) for key in columns)} |")
+    return "\n".join(lines)
+
+
 TABLES = {
     "models": models_table,
     "bench": benchmark_table,
     "convert": conversion_table,
     "cluster": cluster_table,
     "estimate": estimate_table,
+    "kills": kills_table,
 }
 
 
