@@ -273,8 +273,8 @@ def render_cluster(report: dict[str, Any]) -> str:
         cells = [f"{seconds[mode]:.2f} ({alone[mode] / seconds[mode]:.2f}x)" for mode in ("ann", "snn")]
         cells += [f"{part:.1e}" for part in parted[n].values()] if n in parted else ["-"] * 3
         lines.append(f"| {n} | {' | '.join(cells)} |")
-    cells = [f"{part:.1e}" for part in parted["threads"].values()]
-    lines.append(f"| 1, of two threads | - | - | {' | '.join(cells)} |")
+    cells = [f"{part:.1e}" for part in parted["noise"].values()]
+    lines.append(f"| 1, the gradients' last bits changed | - | - | {' | '.join(cells)} |")
     if report["busy_cores"] > BUSY:
         told = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so the times say little"
         lines += ["", f"- {told}"]
