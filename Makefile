@@ -15,7 +15,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers fuzz profile check-engines check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api clean
+.PHONY: help install demo test lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-engines check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -101,6 +101,14 @@ fuzz: $(BIN)/.fuzz  ## Read files changed at random: make fuzz FORMAT='nir torch
 	$(BIN)/python tests/fuzz/fuzz.py $(FORMAT) --executions $(EXECUTIONS) --seconds $(SECONDS)
 	$(BIN)/python tests/make_readme_tables.py --print fuzz
 
+bench-cluster: install  ## Train in one process and in two: losses and time
+	$(BIN)/python tests/benchmarks/bench_cluster.py $(if $(DATA_DIR),--data "$(DATA_DIR)") $(BENCH_OPTIONS)
+	$(BIN)/python tests/make_readme_tables.py --print cluster
+
+estimate-cluster: install  ## What tuning a network of ImageNet's size would cost, on paper
+	$(BIN)/python tests/benchmarks/estimate_cluster.py
+	$(BIN)/python tests/make_readme_tables.py --print estimate
+
 check-migrate: install  ## Migrate 10,000 random torch modules there and back
 	SNNZOO_THOROUGH=1 $(BIN)/python -m pytest tests/property/test_weight_norm.py
 
@@ -116,8 +124,10 @@ check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHO
 check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make check-onnx ONNX_FOLDER=... DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_onnx.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)")
 
-check-kills: install  ## Kill zoo pull and zoo publish at random moments, 100 times each
-	$(BIN)/python tests/benchmarks/check_kills.py
+check-kills: install  ## kill -9 at 100 random moments of zoo pull, publish and train, and of convert
+	$(BIN)/python tests/benchmarks/check_kills.py $(BENCH_OPTIONS)
+	$(BIN)/python tests/benchmarks/kill_campaign.py $(BENCH_OPTIONS)
+	$(BIN)/python tests/make_readme_tables.py --print kills
 
 $(BIN)/.docs: $(BIN)/.installed
 	$(BIN)/pip install --quiet --editable '.[docs]'

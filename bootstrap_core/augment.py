@@ -6,15 +6,19 @@ The conventions are those of `torchvision.transforms.RandomAffine`: about the im
 
 with x to the right and y down, so that a positive angle turns clockwise. Images are resampled, so the code works with
 the inverse: where in the input does each output pixel come from?
+
+Where several processes share a batch (`share`), each draws for all its rows and resamples its own, so that the images
+are those of one process.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bootstrap_core.distributed import Share
 from specs.errors import DataError, SpecError
 from specs.training import AugmentSpec
 
@@ -23,8 +27,13 @@ __all__ = ["Augmentation", "RandomAffine", "augmentation", "bend", "erase", "fli
 ELASTIC_POINTS = 5
 """Places along each axis whose displacement is drawn; between them it is bicubic."""
 
-Augmentation = Callable[[Tensor, torch.Generator], Tensor]
-"""From float images `[N, C, H, W]` to others of the same shape."""
+
+class Augmentation(Protocol):
+    """From float images `[N, C, H, W]`, the rows `share` of a batch, to others of the same shape."""
+
+    def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
+        """The images, changed at random; without a `share` they are the whole batch."""
+        ...
 
 
 def augmentation(spec: AugmentSpec) -> Augmentation:
@@ -36,14 +45,14 @@ def augmentation(spec: AugmentSpec) -> Augmentation:
     """
     affine = RandomAffine(spec.degrees, spec.translate, spec.scale, spec.shear)
 
-    def augment(images: Tensor, generator: torch.Generator) -> Tensor:
-        images = affine(images, generator)
+    def augment(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
+        images = affine(images, generator, share)
         if spec.flip:
-            images = flip(images, generator)
+            images = flip(images, generator, share)
         if spec.elastic:
-            images = bend(images, spec.elastic, generator)
+            images = bend(images, spec.elastic, generator, share)
         if spec.erase:
-            images = erase(images, spec.erase, generator)
+            images = erase(images, spec.erase, generator, share)
         return images
 
     return augment
@@ -86,7 +95,7 @@ class RandomAffine:
         """Whether no draw can change an image."""
         return self.degrees == self.translate == self.shear == 0 and self.scale == (1, 1)
 
-    def __call__(self, images: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
         """Transform float images [N, C, H, W]; bilinear, zero outside. Same shape, dtype and device.
 
         All randomness comes from `generator`, on whichever device it lives. An identity returns `images` itself and
@@ -95,8 +104,9 @@ class RandomAffine:
         _check_images(images)
         if self.is_identity:
             return images
-        n_images, _, height, width = images.shape
-        return warp_affine(images, self.draw(n_images, height, width, generator).to(images))
+        share = share or _whole(images)
+        height, width = images.shape[-2:]
+        return warp_affine(images, self.draw(share.n_rows, height, width, generator)[share.rows].to(images))
 
     def draw(self, n_images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
         """Draw the inverse matrices [N, 2, 3] of `n_images` transforms, for images of `height` x `width` pixels."""
@@ -141,37 +151,47 @@ def warp_affine(images: Tensor, inverse: Tensor) -> Tensor:
     return _resample(images, from_x * x + (from_y * y[:, None] + offset))  # [N, 2, 1, W] + [N, 2, H, 1]
 
 
-def flip(images: Tensor, generator: torch.Generator) -> Tensor:
+def flip(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
     """Mirror half of the float images [N, C, H, W], left to right."""
-    chosen = torch.rand(len(images), generator=generator, device=generator.device).to(images.device) < 0.5
-    return torch.where(chosen[:, None, None, None], images.flip(-1), images)
+    share = share or _whole(images)
+    drawn = torch.rand(share.n_rows, generator=generator, device=generator.device)[share.rows]
+    return torch.where(drawn.to(images.device)[:, None, None, None] < 0.5, images.flip(-1), images)
 
 
-def bend(images: Tensor, amount: float, generator: torch.Generator) -> Tensor:
+def bend(images: Tensor, amount: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
     """Displace the pixels of float images [N, C, H, W] smoothly; bilinear, zero outside.
 
     Args:
         images: `[N, C, H, W]`.
         amount: standard deviation, at the points where it is drawn, as a part of the height and the width.
         generator: of all randomness.
+        share: which rows of a batch the images are; by default all.
     """
-    size = (len(images), 2, ELASTIC_POINTS, ELASTIC_POINTS)
-    points = torch.randn(size, generator=generator, device=generator.device).to(images) * (2 * amount)
+    share = share or _whole(images)
+    size = (share.n_rows, 2, ELASTIC_POINTS, ELASTIC_POINTS)
+    drawn = torch.randn(size, generator=generator, device=generator.device)[share.rows]
+    points = drawn.to(images) * (2 * amount)
     field = F.interpolate(points, images.shape[-2:], mode="bicubic", align_corners=True)  # [N, 2, H, W]
     x, y = _pixel_offsets(images)
     still = torch.stack(torch.broadcast_tensors(x * (2 / len(x)), (y * (2 / len(y)))[:, None]))  # [2, H, W]
     return _resample(images, field + still)
 
 
-def erase(images: Tensor, side: float, generator: torch.Generator) -> Tensor:
+def erase(images: Tensor, side: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
     """Black out a square, centred at random, of each float image [N, C, H, W]; `side` is a part of its width."""
+    share = share or _whole(images)
     height, width = images.shape[-2:]
-    centre = torch.rand(2, len(images), 1, 1, 1, generator=generator, device=generator.device).to(images)
+    drawn = torch.rand(2, share.n_rows, 1, 1, 1, generator=generator, device=generator.device)
+    centre = drawn[:, share.rows].to(images)
     x, y = _pixel_offsets(images)
     left, top = (centre - 0.5) * images.new_tensor([width, height]).view(2, 1, 1, 1, 1)
     half = side * width / 2
     hit = ((x - left).abs() < half) & ((y[:, None] - top).abs() < half)  # [N, 1, H, W]
     return images.masked_fill(hit, 0)
+
+
+def _whole(images: Tensor) -> Share:
+    return Share(slice(0, len(images)), len(images))
 
 
 def _pixel_offsets(images: Tensor) -> tuple[Tensor, Tensor]:

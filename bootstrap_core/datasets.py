@@ -20,6 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bootstrap_core.stored_images import StoredImages
 from specs.download import cache_folder, download, fetch_whole
 from specs.errors import DataError, IntegrityError, TransferError
 from specs.given_file import check_given_file
@@ -107,10 +108,12 @@ SOURCES: Mapping[str, DatasetSource] = {
 class Split:
     """Images uint8 [N, C, H, W], 0 black to 255 white, and their class numbers, int64 [N].
 
+    Images larger than memory stay in their file; an index, `images[...]`, gives a tensor of either.
+
     Raises `DataError` for other shapes or dtypes.
     """
 
-    images: Tensor
+    images: Tensor | StoredImages
     labels: Tensor
 
     def __post_init__(self) -> None:
@@ -124,12 +127,15 @@ class Split:
         return len(self.labels)
 
     def take(self, indices: Tensor | list[int] | slice) -> "Split":
-        """Select images and labels by index, in the order given. A slice shares memory, indices copy.
+        """Select images and labels by index, in the order given. A slice shares memory, indices copy but stored images.
 
         >>> len(load_dataset("mnist-sample").test.take(slice(0, 10)))
         10
         """
-        return Split(self.images[indices], self.labels[indices])
+        images = self.images
+        return Split(
+            images.take(indices) if isinstance(images, StoredImages) else images[indices], self.labels[indices]
+        )
 
 
 @dataclass(frozen=True, eq=False)

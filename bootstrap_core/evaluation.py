@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrap_core.datasets import Split
+from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Tally
 from specs.block import (
@@ -92,6 +93,7 @@ def evaluate(
     time_steps: int | None = None,
     batch_size: int = 250,
     progress: Callable[[int], object] = lambda n: None,
+    group: Group = ALONE,
 ) -> Evaluation:
     """Score `network` on all images of `split`, in eval mode; a network in training is put back.
 
@@ -102,6 +104,7 @@ def evaluate(
         time_steps: T, by default the spec's.
         batch_size: images run at once; changes speed only.
         progress: called with the number of images done since the last call.
+        group: processes that score a part each; all get the result of the whole.
     """
     if len(split) == 0:
         raise DataError("no images to score")
@@ -113,7 +116,7 @@ def evaluate(
     if trained is not None:
         trained.eval()
     try:
-        for images, labels in batches(split, batch_size):
+        for images, labels in batches(split.take(group.part(len(split))), batch_size):
             images, labels = images.to(network.device), labels.to(network.device)
             start = time.perf_counter()
             logits, tally = network.tally(images, mode, time_steps=time_steps)
@@ -127,12 +130,14 @@ def evaluate(
     finally:
         if trained is not None:
             trained.train()
-    n_images = len(split)
+    n_images, n_layers = len(split), len(spec.layers)
+    correct, loss, *sums = group.add([n_correct, loss, *rates.tolist(), *synops.tolist()])
+    rates, synops = torch.tensor(sums, dtype=torch.float64).split(n_layers)
     return Evaluation(
         mode=mode,
         time_steps=time_steps or spec.time_steps,
         n_images=n_images,
-        n_correct=n_correct,
+        n_correct=int(correct),
         loss=loss / n_images,
         rates=tuple(
             float(rate) / n_images if has_neurons(layer) else None

@@ -2,6 +2,7 @@
 
 import math
 import warnings
+import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from itertools import chain
@@ -14,6 +15,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.datasets import Dataset, Split
+from bootstrap_core.stored_images import STORED_FROM, StoredArray, StoredImages, read_header, stored_array
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.given_file import check_given_file
 from specs.given_zip import open_zip
@@ -38,9 +40,10 @@ def load_images(path: Path, *, size: tuple[int, int, int] | None = None, seed: i
     """Read a user's images.
 
     An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
-    if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. A folder has a folder of image files for each
-    class, sorted by name; or `train` and `test` with such folders in them. Without a test set, every fifth image drawn
-    by `seed` is one.
+    if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. Images that `np.savez` wrote, uncompressed, may be
+    larger than memory: they stay in the file, which is read as they are used. A folder has a folder of image files for
+    each class, sorted by name; or `train` and `test` with such folders in them. Without a test set, every fifth image
+    drawn by `seed` is one.
 
     Args:
         path: an `.npz`, or a folder.
@@ -70,12 +73,14 @@ def _from_npz(path: Path, seed: int) -> Dataset:
     return Dataset(path.stem, train, test, classes, f"{path}")
 
 
-ARRAYS = {"x", "y", "x_train", "y_train", "x_test", "y_test"}
+LABELS = {"y", "y_train", "y_test"}
+ARRAYS = {"x", "x_train", "x_test", *LABELS}
 COPIES = 3
 """Of an array that are in memory at a time: as it is, times 255, as bytes."""
+Array = npt.NDArray[np.generic] | StoredArray
 
 
-def _arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
+def _arrays(path: Path) -> dict[str, Array]:
     """Those of an .npz that are known by name."""
     check_given_file(path, error=DataError)
     arrays = {}
@@ -84,11 +89,7 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
             for entry in archive.infolist():
                 name = entry.filename.removesuffix(".npy")
                 if name.lower() in ARRAYS:
-                    refuse_beyond_memory(COPIES * entry.file_size, f"{path}: reading {name}")
-                    with archive.open(entry) as stream:
-                        _check_array(stream, entry.file_size, f"{path}: {name}")
-                    with archive.open(entry) as stream:
-                        arrays[name] = np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+                    arrays[name] = _array(path, archive, entry, name)
     except DataError:
         raise
     except IntegrityError as error:
@@ -96,21 +97,38 @@ def _arrays(path: Path) -> dict[str, npt.NDArray[np.generic]]:
     return arrays
 
 
+def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array:
+    """One array, checked; large images are left in the file, if they lie there as they are."""
+    with archive.open(entry) as stream:
+        _check_array(stream, entry.file_size, f"{path}: {name}")
+    if entry.file_size >= STORED_FROM and name.lower() not in LABELS and (found := stored_array(path, archive, entry)):
+        return found
+    refuse_beyond_memory(COPIES * entry.file_size, f"{path}: reading {name}")
+    with archive.open(entry) as stream:
+        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
 def _check_array(stream: IO[bytes], n_bytes: int, where: str) -> None:
     """Refuse what is no array of numbers, or claims more of them than there are: NumPy makes room before it reads."""
-    version = np.lib.format.read_magic(stream)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(stream)
+    header = read_header(stream)
+    shape, dtype = header.shape, header.dtype
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise DataError(f"{where} holds {dtype.name[:40]}, not numbers")
-    if stream.tell() + math.prod(shape) * dtype.itemsize != n_bytes:
+    if header.n_bytes != n_bytes:
         raise DataError(f"{where} is of shape {list(shape)[:8]} and dtype {dtype}, which {n_bytes:,} bytes do not fill")
 
 
-def _split(path: Path, x: npt.NDArray[np.generic], y: npt.NDArray[np.generic] | None) -> Split:
-    images = _as_bytes(path, _as_images(path, _tensor(x)))
+def _split(path: Path, x: Array, y: Array | None) -> Split:
+    if 0 in x.shape:
+        raise DataError(f"{path}: no images, or none of any size: {list(x.shape)}")
+
+    def convert(x: npt.NDArray[np.generic]) -> Tensor:
+        return _as_bytes(path, _as_images(path, _tensor(x)))
+
+    images = StoredImages.of(x, convert) if isinstance(x, StoredArray) else convert(x)
     if y is None:
         return Split(images, torch.zeros(len(images), dtype=torch.int64))
+    assert isinstance(y, np.ndarray)  # labels are never left in the file
     labels = _tensor(y) if y.ndim else torch.zeros(0)
     if labels.ndim > 1 and labels.numel() > len(labels):  # one-hot
         labels = labels.flatten(1).argmax(1)
@@ -134,8 +152,6 @@ def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
 
 
 def _as_images(path: Path, x: Tensor) -> Tensor:
-    if 0 in x.shape:
-        raise DataError(f"{path}: no images, or none of any size: {list(x.shape)}")
     match x.ndim:
         case 2:
             return x[:, None, None]
@@ -152,7 +168,7 @@ def _as_images(path: Path, x: Tensor) -> Tensor:
 def _as_bytes(path: Path, x: Tensor) -> Tensor:
     if x.dtype == torch.uint8:
         return x.contiguous()
-    if not x.is_floating_point() or not x.numel() or not (float(x.min()) >= 0 and float(x.max()) <= 1):
+    if not x.is_floating_point() or (x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1)):
         raise DataError(f"{path}: images must be uint8, or floats in 0..1 (as before mean and std)")
     return (x * 255).round().to(torch.uint8).contiguous()
 

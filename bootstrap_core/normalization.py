@@ -3,6 +3,7 @@
 import torch
 from torch import Tensor, nn
 
+from bootstrap_core.distributed import ALONE, Group
 from specs.block import Norm
 
 __all__ = ["MeanOnly", "WeightScale", "build_norm"]
@@ -16,6 +17,9 @@ class MeanOnly(nn.Module):
     """Subtracts the running mean of each channel's weighted input; it leaves through the bias of the neuron.
 
     The running mean, not the batch's, is subtracted in training too, so ANN, SNN and hardware see one network.
+
+    Attributes:
+        group: processes that train together; the mean is of the whole batch.
     """
 
     running_mean: Tensor
@@ -23,17 +27,22 @@ class MeanOnly(nn.Module):
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.register_buffer("running_mean", torch.zeros(channels))
+        self.group: Group = ALONE
 
     def update(self, z: Tensor, channel_axis: int) -> None:
         """Move the running mean toward the mean of `z` over all axes but the channel's."""
         axes = [axis for axis in range(z.dim()) if axis != channel_axis]
-        self.running_mean.lerp_(z.detach().mean(axes).to(self.running_mean.dtype), MOMENTUM)
+        mean = self.group.mean(z.detach().mean(axes), z.numel() // z.shape[channel_axis])
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), MOMENTUM)
 
 
 class WeightScale(nn.Module):
     """Divides the weights by `2**ceil(log2(deviation))`, at most 2**3 either way, before they are quantised.
 
     One scale for the layer, from the running variance of the weighted input of the unscaled weights.
+
+    Attributes:
+        group: processes that train together; the variance is of the whole batch.
     """
 
     running_variance: Tensor
@@ -41,6 +50,7 @@ class WeightScale(nn.Module):
     def __init__(self) -> None:
         super().__init__()
         self.register_buffer("running_variance", torch.ones(()))
+        self.group: Group = ALONE
 
     def scale(self) -> Tensor:
         """The power of two that multiplies the weights."""
@@ -49,8 +59,17 @@ class WeightScale(nn.Module):
 
     def update(self, z: Tensor, channel_axis: int) -> None:
         """Move the running variance toward that of `z`, measured in the scale of the unscaled weights."""
-        variance = z.detach().float().var() / self.scale().square()
-        self.running_variance.lerp_(variance, MOMENTUM)
+        z = z.detach().float()
+        variance = z.var() if self.group.size == 1 else _variance(z, self.group)
+        self.running_variance.lerp_(variance / self.scale().square(), MOMENTUM)
+
+
+def _variance(z: Tensor, group: Group) -> Tensor:
+    """Variance of what all processes of the group have."""
+    n = sum(group.counts(z.numel()))
+    mean, square = group.mean(torch.stack([z.mean(dtype=torch.float64), z.double().square().mean()]), z.numel())
+    variance: Tensor = (square - mean.square()) * n / (n - 1)
+    return variance.float()
 
 
 def build_norm(norm: Norm, channels: int) -> MeanOnly | WeightScale | None:

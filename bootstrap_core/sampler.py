@@ -6,6 +6,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
+from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.functional.piecewise import piecewise
 from bootstrap_core.kernels import by_size, is_worthwhile
 from specs.errors import SnnZooError
@@ -33,6 +34,9 @@ class RateSampler(nn.Module):
     Args:
         seed: of the sample; samplers that will merge need different seeds.
         capacity: most pairs kept.
+
+    Attributes:
+        group: processes that sample together: each adds its share of a batch, and all keep the sample of the whole.
     """
 
     centers: Tensor
@@ -45,6 +49,7 @@ class RateSampler(nn.Module):
         self.register_buffer("slopes", torch.zeros(BINS + 1, dtype=torch.float64))
         self.register_buffer("n_centers", torch.zeros((), dtype=torch.int64))
         self.seed, self.capacity = seed, capacity
+        self.group: Group = ALONE
         self.compiled = by_size()
         self.clear()
 
@@ -73,16 +78,22 @@ class RateSampler(nn.Module):
     def add_some(self, n: int, pairs_at: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
         """Add `n` pairs, of which only those that are kept are asked for: `pairs_at(places)` gives their z and a."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.n_seen))
-        self.n_seen += n
+        counts = self.group.counts(n)  # the pairs of all ranks follow each other
+        start, total = sum(counts[: self.group.rank]), sum(counts)
+        self.n_seen += total
         if self._limit is not None:  # only smaller keys than the largest kept can matter
-            places, keys = _keys_below(self._limit, n, generator)
+            places, keys = _keys_below(self._limit, total, generator)
         else:
-            keys, places = torch.rand(n, dtype=torch.float64, generator=generator), torch.arange(n)
-            if n > self.capacity:
+            keys, places = torch.rand(total, dtype=torch.float64, generator=generator), torch.arange(total)
+            if total > self.capacity:
                 keys, places = torch.topk(keys, self.capacity, largest=False, sorted=False)
         if len(places):
-            with torch.no_grad():
-                pairs = torch.stack(pairs_at(places), dim=1).to("cpu", torch.float32)
+            pairs = torch.zeros(len(places), 2)
+            ours = (places >= start) & (places < start + n)
+            if ours.any():
+                with torch.no_grad():
+                    pairs[ours] = torch.stack(pairs_at(places[ours] - start), dim=1).to("cpu", torch.float32)
+            self.group.add_up([pairs])
             self._keep(pairs, keys)
 
     def merge(self, other: "RateSampler") -> None:

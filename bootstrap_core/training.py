@@ -13,11 +13,13 @@ from torch import Tensor
 
 from bootstrap_core.augment import augmentation
 from bootstrap_core.datasets import Split, train_validation_split
+from bootstrap_core.distributed import ALONE, Group, Share
 from bootstrap_core.evaluation import batches, evaluate
 from bootstrap_core.initialization import initialize
 from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
+from bootstrap_core.normalization import MeanOnly, WeightScale
 from bootstrap_core.sampler import RateSampler, mix_seed
 from bootstrap_core.schedule import LayerModes, Scheduler
 from bootstrap_core.stats import LearningStats
@@ -28,6 +30,9 @@ __all__ = ["EpochReport", "Teacher", "Trainer", "fit"]
 
 N_INITIALIZING = 256
 """Images to which fresh weights are scaled."""
+
+RANK_STRIDE = 1 << 16
+"""Between the counters from which two processes seed what each draws for itself; more than there are epochs."""
 
 Teacher = Callable[[Tensor], Tensor]
 """From images `[N, C, H, W]` in 0..1 to logits `[N, classes]`."""
@@ -57,21 +62,31 @@ class Trainer:
     """Trains a network by bootstrap, an epoch at a time.
 
     Everything random in an epoch is drawn from generators seeded with (seed, epoch), so a run resumed from
-    `state_dict` goes on exactly as if it had not stopped.
+    `state_dict` goes on exactly as if it had not stopped. Several processes, each with a trainer of the same arguments,
+    share each batch and keep the same weights: those of one process, but for the order of additions and the masks
+    of dropout, which every process draws for itself.
 
     Args:
         network: trained in place.
         split: the training images; the validation images are cut from them, balanced, by the seed.
         recipe: how; by default the spec's `training`.
         teacher: gives logits `[N, classes]` for images `[N, C, H, W]` in 0..1, to learn from beside the labels.
+        group: the processes that train.
 
     Raises:
         DataError: the split has no images left after the validation images, or labels beyond the classes.
         SnnZooError: the recipe names a teacher, and none is given.
+        LostProcessError: another process has ended or does not answer.
     """
 
     def __init__(
-        self, network: Network, split: Split, recipe: TrainingSpec | None = None, *, teacher: Teacher | None = None
+        self,
+        network: Network,
+        split: Split,
+        recipe: TrainingSpec | None = None,
+        *,
+        teacher: Teacher | None = None,
+        group: Group = ALONE,
     ) -> None:
         recipe = recipe or network.spec.training or TrainingSpec()
         if recipe.validation >= len(split):
@@ -87,7 +102,7 @@ class Trainer:
                 f"the recipe learns from {recipe.teacher!r}: pass its answers as teacher=, or set it to null"
             )
         keep_freed_memory()
-        self.network, self.recipe, self.teacher = network, recipe, teacher
+        self.network, self.recipe, self.teacher, self.group = network, recipe, teacher, group
         self.training, self.validation = train_validation_split(split, n_validation=recipe.validation, seed=recipe.seed)
         self.n_images = min(len(self.training), recipe.images_per_epoch or len(self.training))
         self.n_batches = math.ceil(self.n_images / recipe.batch_size)
@@ -99,6 +114,9 @@ class Trainer:
         )
         if recipe.initialize:
             initialize(network, self.training.images[:N_INITIALIZING].to(network.device))
+        for module in network.modules():
+            if isinstance(module, RateSampler | MeanOnly | WeightScale):
+                module.group = group
         self.augment = None if recipe.augment is None else augmentation(recipe.augment)
         self.n_ann_epochs = recipe.epochs - recipe.snn_epochs
         self.stats = LearningStats()
@@ -112,12 +130,13 @@ class Trainer:
         """
         start = time.perf_counter()
         epoch = self.epoch
+        self.group.spread(self.network.state_dict().values())  # hosts may differ in the last bit
         with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
-            torch.manual_seed(mix_seed(self.recipe.seed, epoch))
+            torch.manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
             self._train(epoch, on_batch)
         self._fit_what_is_left(epoch)
         for stat, mode in ((self.stats.testing, Mode.ANN), (self.stats.snn, Mode.SNN)):
-            score = evaluate(self.network, self.validation, mode=mode)
+            score = evaluate(self.network, self.validation, mode=mode, group=self.group)
             stat.add(score.loss, score.n_correct, score.n_images)
         self.stats.update()
         self.epoch += 1
@@ -140,20 +159,23 @@ class Trainer:
         generator = torch.Generator().manual_seed(mix_seed(recipe.seed, epoch))
         order = torch.randperm(len(self.training), generator=generator)[: self.n_images]
         for iteration, indices in enumerate(order.split(recipe.batch_size)):
-            images, labels = self._batch(indices, generator)
+            share = self.group.share(len(indices))
+            images, labels = self._batch(indices, generator, share)
             modes = self._modes(epoch, iteration)
             with torch.autocast(network.device.type, torch.bfloat16, enabled=self._rounds(modes)):
                 logits: Tensor = network(images, modes)
-            loss = self._loss(logits.float() * recipe.logit_scale, images, labels)
-            value = loss.item()
+            loss = self._loss(logits.float() * recipe.logit_scale, images, labels) * share.weight
+            n_right = int((logits.argmax(1) == labels).sum()) / share.repeats
+            value, n_right = self.group.add([loss.item(), n_right])
             if not math.isfinite(value):
                 raise SnnZooError(f"loss is {value} in epoch {epoch}, batch {iteration}: lower the learning rate")
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate(epoch * self.n_batches + iteration)
             self.optimizer.zero_grad()
             loss.backward()
+            self.group.add_up(p.grad for p in network.parameters() if p.grad is not None)
             self.optimizer.step()
-            self.stats.training.add(value, int((logits.argmax(1) == labels).sum()), len(labels))
+            self.stats.training.add(value, round(n_right), len(indices))
             on_batch(iteration + 1, self.n_batches)
         network.eval()
 
@@ -167,16 +189,16 @@ class Trainer:
             wanted = self.teacher(images).float().log_softmax(1)
         return loss + part * F.kl_div(logits.log_softmax(1), wanted, log_target=True, reduction="batchmean")
 
-    def _batch(self, indices: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Images, augmented on the network's device, and labels.
+    def _batch(self, indices: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
+        """Images of this process, augmented on the network's device, and labels.
 
         Made between the steps, not beside them: torch would start a second team of threads, whose waiting takes more
         from the steps than the work is.
         """
-        device = self.network.device
+        device, indices = self.network.device, indices[share.rows]
         images = self.training.images[indices].to(device).float() / 255
         if self.augment is not None:
-            images = self.augment(images, generator)
+            images = self.augment(images, generator, share)
         return images, self.training.labels[indices].to(device)
 
     @torch.no_grad()
@@ -185,7 +207,8 @@ class Trainer:
         samplers = [module for module in self.network.modules() if isinstance(module, RateSampler)]
         if epoch >= self.n_ann_epochs:
             for images, _ in islice(batches(self.training, self.recipe.batch_size), self.recipe.sample_iterations):
-                self.network(images.to(self.network.device), Mode.SAMPLE)
+                rows = self.group.share(len(images)).rows
+                self.network(images[rows].to(self.network.device), Mode.SAMPLE)
         for sampler in samplers:
             sampler.fit()
             sampler.clear()
@@ -239,12 +262,13 @@ def fit(
     *,
     teacher: Teacher | None = None,
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
+    group: Group = ALONE,
 ) -> LearningStats:
     """Train `network` by bootstrap and leave it with the weights of the best epoch by SNN validation accuracy.
 
     Args:
         network: trained in place.
-        split, teacher: see `Trainer`.
+        split, teacher, group: see `Trainer`.
         recipe: by default the spec's `training`.
         on_epoch: called with the report of each epoch.
 
@@ -256,7 +280,7 @@ def fit(
     >>> stats.snn.max_accuracy > 0.5
     True
     """
-    trainer = Trainer(network, split, recipe, teacher=teacher)
+    trainer = Trainer(network, split, recipe, teacher=teacher, group=group)
     best: dict[str, Tensor] = {}
     while trainer.epoch < trainer.recipe.epochs:
         report = trainer.run_epoch()

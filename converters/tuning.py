@@ -69,7 +69,7 @@ def tune(
     )
     held_out = train_validation_split(split, n_validation=n_validation, seed=seed)[1]
     generator = torch.Generator().manual_seed(seed)
-    moved = augmentation(AugmentSpec())(held_out.images.float() / 255, generator)
+    moved = augmentation(AugmentSpec())(held_out.images[:].float() / 255, generator)
     judging = Split((moved * 255).round().to(torch.uint8), held_out.labels)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     untuned = _accuracy(network, judging)

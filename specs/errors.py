@@ -4,6 +4,7 @@ __all__ = [
     "ConversionError",
     "DataError",
     "IntegrityError",
+    "LostProcessError",
     "SnnZooError",
     "SpecError",
     "StateOverflowError",
@@ -42,3 +43,7 @@ class TransferError(SnnZooError):
 
 class StateOverflowError(SnnZooError):
     """An integer state that leaves the range of the hardware's registers."""
+
+
+class LostProcessError(SnnZooError):
+    """One of several processes that work together has ended, or does not answer."""

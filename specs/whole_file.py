@@ -1,5 +1,6 @@
 """Files that appear whole or not at all."""
 
+import glob
 import os
 import secrets
 from collections.abc import Iterator
@@ -9,7 +10,10 @@ from typing import BinaryIO
 
 from specs.errors import SnnZooError
 
-__all__ = ["whole_file", "write_whole"]
+__all__ = ["remove_leftovers", "whole_file", "write_whole"]
+
+N_RANDOM = 8
+"""Bytes that make a temporary file's name its own."""
 
 
 @contextmanager
@@ -20,7 +24,7 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
         SnnZooError: it cannot be written. Nothing is left behind then, nor after any other exception.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(N_RANDOM)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
@@ -44,3 +48,10 @@ def write_whole(path: str | Path, data: bytes) -> Path:
     with whole_file(path) as file:
         file.write(data)
     return Path(path)
+
+
+def remove_leftovers(path: str | Path) -> None:
+    """Remove what processes that were killed while they wrote `path` left beside it. None may be writing it now."""
+    path = Path(path)
+    for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 2 * N_RANDOM}"):
+        leftover.unlink(missing_ok=True)

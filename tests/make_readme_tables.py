@@ -1,7 +1,8 @@
 """Write the tables of README and CONTRIBUTING from what was measured: `python tests/make_readme_tables.py`.
 
 `models` comes from the cards of the packaged models, `bench` from the last `make bench` and `make bench-accuracy`,
-`convert` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers` from `make bench-readers`;
+`convert` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers` from `make bench-readers`,
+`cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from `make check-kills`;
 `demo` is what `zoo demo` printed when `make docs` ran it.
 `--print NAME` only prints one.
 """
@@ -405,6 +406,90 @@ def faults_table() -> str:
     return "\n".join(["| in lava-dl | held by |", "|---|---|", *rows])
 
 
+def cluster_table() -> str:
+    """One process against two."""
+    path = RESULTS / "cluster.json"
+    return render_cluster(json.loads(path.read_text("utf-8"))) if path.exists() else "Not measured yet."
+
+
+def render_cluster(report: dict[str, Any]) -> str:
+    """What `bench_cluster.py` wrote."""
+    alone, parted = report["seconds"]["1"], report["largest_difference"]
+    lines = [
+        f"{report['cpu']}, {report['cores']} cores, a thread for each process; {report['date']}. "
+        f"`{report['network']}` without dropout on {report['dataset']}, {report['epochs']} epochs "
+        f"of {report['images']:,} images, the last as spikes. "
+        f"The loss of the last batch, {report['batches']}, is {report['last_loss']:.4f}.",
+        "",
+        f"| processes | ANN epoch, s | SNN epoch, s | {' | '.join(differences(parted['2']))} |",
+        "|---|---|---|---|---|---|",
+    ]
+    for n, seconds in report["seconds"].items():
+        cells = [f"{seconds[mode]:.2f} ({alone[mode] / seconds[mode]:.2f}x)" for mode in ("ann", "snn")]
+        cells += [f"{part:.1e}" for part in parted[n].values()] if n in parted else ["-"] * 3
+        lines.append(f"| {n} | {' | '.join(cells)} |")
+    cells = [f"{part:.1e}" for part in parted["noise"].values()]
+    lines.append(f"| 1, the gradients' last bits changed | - | - | {' | '.join(cells)} |")
+    if report["busy_cores"] > BUSY:
+        told = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so the times say little"
+        lines += ["", f"- {told}"]
+    return "\n".join(lines)
+
+
+def differences(parted: dict[str, float]) -> list[str]:
+    """Headers of the largest differences of losses, by batches."""
+    return [f"losses part by, {n} batch{'es' if n != '1' else ''}" for n in parted]
+
+
+def estimate_table() -> str:
+    """What `estimate_cluster.py` wrote."""
+    report = json.loads((RESULTS / "estimate.json").read_text("utf-8"))
+    assumed, price = report["assumed"], report["assumed"]["dollars_per_hour"]
+    lines = [
+        f"ResNet-50 as a spec: {report['products'] / 1e9:.2f} billion products an image and step, "
+        f"{report['parameters'] / 1e6:.1f} million parameters. {assumed['epochs']} epochs of {assumed['images']:,} "
+        f"images, {assumed['images'] * assumed['image_bytes'] / 1e9:.0f} GB as uint8.",
+        "",
+        f"| T | {assumed['gpu']} | images on each | hours | of it meeting | at {price:g} $ an hour |",
+        "|---|---|---|---|---|---|",
+    ]
+    for row in report["rows"]:
+        cells = [
+            row["time_steps"],
+            row["gpus"],
+            row["batch"],
+            f"{row['hours']:.1f}",
+            f"{100 * row['meeting_part']:.1f} %",
+        ]
+        lines.append(f"| {' | '.join(map(str, cells))} | {row['dollars']} $ |")
+    lines += [
+        "",
+        f"- Assumed: {assumed['products_per_second'] / 1e12:g} tera products a second, of which "
+        f"{assumed['part_of_peak']:.0%} are reached, three times the products of a forward pass; "
+        f"{assumed['bytes_per_second'] / 1e12:g} TB/s of memory, {assumed['neuron_bytes']:g} bytes moved and "
+        f"{assumed['kept_bytes']:g} kept for each neuron and step, {assumed['memory_bytes'] / 1e9:g} GB for them; "
+        f"{assumed['network_bytes_per_second'] / 1e9:g} GB/s between hosts.",
+        "- Nothing of this size has been converted: dozens of layers lose accuracy, and whether two epochs mend it is "
+        "not known.",
+    ]
+    return "\n".join(lines)
+
+
+def kills_table() -> str:
+    """Counts of the campaign of kill -9."""
+    path = RESULTS / "kills.json"
+    return render_kills(json.loads(path.read_text("utf-8"))) if path.exists() else "Not measured yet."
+
+
+def render_kills(report: dict[str, dict[str, int]]) -> str:
+    """What `kill_campaign.py` wrote."""
+    columns = ("tries", "killed", "resumed", "temporaries", "lost")
+    lines = [f"| command | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
+    for name, counts in report.items():
+        lines.append(f"| {name} | {' | '.join(str(counts.get(key, '-')) for key in columns)} |")
+    return "\n".join(lines)
+
+
 TABLES = {
     "demo": demo_output,
     "others": others_table,
@@ -414,6 +499,9 @@ TABLES = {
     "fuzz": fuzz_table,
     "readers": readers_table,
     "faults": faults_table,
+    "cluster": cluster_table,
+    "estimate": estimate_table,
+    "kills": kills_table,
 }
 
 

@@ -47,7 +47,7 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
     """
     digits = load_dataset(SAMPLE_NAME)
     image, ann = folder / "seven.png", folder / ANN
-    seven = digits.test.images[int((digits.test.labels == 7).nonzero()[0])]
+    seven = digits.test.images[:][int((digits.test.labels == 7).nonzero()[0])]
     write_whole(image, png(seven[0]))
     write_whole(ann, (resources.files("zoo") / "examples" / ANN).read_bytes())
 

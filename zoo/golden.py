@@ -19,11 +19,12 @@ __all__ = ["golden_differences", "golden_images", "golden_of"]
 
 def golden_of(exact: IntegerNetwork, split: Split) -> Golden:
     """What the network makes of all images of the split, at its own T. Raises `StateOverflowError`."""
-    logits, spikes = _run(exact, split.images)
-    packed = zlib.compress(split.images.contiguous().numpy().tobytes(), 9)
+    images = split.images[:]
+    logits, spikes = _run(exact, images)
+    packed = zlib.compress(images.contiguous().numpy().tobytes(), 9)
     return Golden(
         images=base64.b64encode(packed).decode(),
-        shape=_four(split.images),
+        shape=_four(images),
         labels=tuple(split.labels.tolist()),
         logits=_rows(logits),
         spikes=_rows(spikes),

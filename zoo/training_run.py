@@ -5,6 +5,8 @@
 - `metrics.jsonl`: one `EpochReport` a line
 - `model.safetensors`: the best epoch by SNN validation accuracy
 - `curves.png`: loss and accuracy, if matplotlib is installed
+
+Of several processes the first one reads and writes; the others need no folder.
 """
 
 import io
@@ -21,6 +23,7 @@ from torch import Tensor
 
 from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Dataset
+from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.evaluation import Evaluation, evaluate
 from bootstrap_core.mode import Mode
 from bootstrap_core.training import EpochReport, Teacher, Trainer
@@ -31,13 +34,14 @@ from specs.errors import IntegrityError, SnnZooError
 from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
-from specs.whole_file import write_whole
+from specs.whole_file import remove_leftovers, write_whole
 from zoo.card import Versions
 from zoo.sources import read_source
 
 __all__ = ["TrainingRun", "read_metrics"]
 
 METRICS = "metrics.jsonl"
+FILES = ("spec.yaml", "checkpoint.pt", METRICS, "model.safetensors", "curves.png")
 _Line = TypeAdapter(EpochReport)
 
 
@@ -51,9 +55,11 @@ class TrainingRun:
         weights: a state dict to start from; by default fresh weights of the recipe's seed.
         device: where to train.
         resume: go on from the folder's checkpoint.
+        group: processes that train together.
 
     Raises:
         SnnZooError: nothing to resume, or a checkpoint of another spec.
+        LostProcessError: another process has ended or does not answer.
         IntegrityError: weights of another spec.
     """
 
@@ -66,6 +72,7 @@ class TrainingRun:
         weights: Mapping[str, Tensor] | None = None,
         device: str = "cpu",
         resume: bool = False,
+        group: Group = ALONE,
     ) -> None:
         self.recipe = spec.training or TrainingSpec()
         if weights is not None:
@@ -77,13 +84,18 @@ class TrainingRun:
             network = Model(self.spec, weights).build()
         self.network = network.to(device)
         teacher = None if self.recipe.teacher is None else _teacher(self.recipe.teacher, device)
-        self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher)
+        self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher, group=group)
+        self.group = group
         self.reports: list[dict[str, Any]] = []
+        if group.leads:
+            for name in FILES:
+                remove_leftovers(folder / name)
         if resume:
             self._resume()
-        else:
+        elif group.leads:
             self._save_checkpoint()
-        dump_spec(self.spec, folder / "spec.yaml")
+        if group.leads:
+            dump_spec(self.spec, folder / "spec.yaml")
 
     @property
     def model_path(self) -> Path:
@@ -98,14 +110,16 @@ class TrainingRun:
         try:
             report = self.trainer.run_epoch(on_batch)
         except KeyboardInterrupt:
-            if not self.model_path.exists():
+            if self.group.leads and not self.model_path.exists():
                 write_model(Model.of(self.network, self._card(None)), self.model_path)
             raise
         self.reports.append(asdict(report))
+        if not self.group.leads:
+            return report
         if report.best:
             write_model(Model.of(self.network, self._card(report)), self.model_path)
-        self._save_checkpoint()
         write_whole(self.folder / METRICS, "".join(json.dumps(r) + "\n" for r in self.reports).encode())
+        self._save_checkpoint()  # last: what a resumed run does again, it writes again
         return report
 
     @property
@@ -115,11 +129,16 @@ class TrainingRun:
 
     def score(self, progress: Callable[[int], object] = lambda n: None) -> dict[Mode, Evaluation]:
         """Score the best model on the test images, once, as SNN and as ANN, and write the figures into its card."""
-        model = read_safetensors(self.model_path)
+        group = self.group
+        model = read_safetensors(self.model_path) if group.leads else Model.of(self.network)
         network = model.build().to(self.network.device)
+        group.spread(network.state_dict().values())
         scores = {
-            mode: evaluate(network, self.dataset.test, mode=mode, progress=progress) for mode in (Mode.SNN, Mode.ANN)
+            mode: evaluate(network, self.dataset.test, mode=mode, progress=progress, group=group)
+            for mode in (Mode.SNN, Mode.ANN)
         }
+        if not group.leads:
+            return scores
         card = {**model.card, "test": {mode.value: _score_card(self.dataset, score) for mode, score in scores.items()}}
         write_model(Model(model.spec, model.tensors, card), self.model_path)
         return scores
@@ -156,10 +175,11 @@ class TrainingRun:
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
-        if not path.exists():
+        if self.group.leads and not path.exists():
             raise SnnZooError(f"nothing to resume: {path} does not exist")
+        data = self.group.spread_bytes(path.read_bytes() if self.group.leads else b"")
         try:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             spec, self.reports = state["spec"], state["reports"]
         except Exception as error:  # torch.load raises whatever a damaged pickle makes it
             raise IntegrityError(f"{path} is no checkpoint of snnzoo: {error}") from None

@@ -217,7 +217,8 @@ def pick_examples(
 def run_examples(exact: IntegerNetwork, split: Split, indices: Sequence[int]) -> list[Example]:
     """What the network makes of some images, step by step."""
     chosen = split.take(list(indices))
-    _, trace = exact.run(chosen.images)
+    images = chosen.images[:]
+    _, trace = exact.run(images)
     output = trace.spikes[-1]
     assert output is not None
     steps = torch.arange(1, len(output) + 1, dtype=torch.float64)
@@ -229,7 +230,7 @@ def run_examples(exact: IntegerNetwork, split: Split, indices: Sequence[int]) ->
     ]
     return [
         Example(
-            image=chosen.images[i],
+            image=images[i],
             label=int(chosen.labels[i]),
             over_time=over_time[:, i],
             rasters=tuple(_raster(name, spikes[:, i].flatten(1)) for name, spikes in layers),

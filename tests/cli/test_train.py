@@ -38,6 +38,14 @@ def test_another_seed_gives_another_model(trained, run, tmp_path) -> None:
     assert (tmp_path / "other/model.safetensors").read_bytes() != (trained / "model.safetensors").read_bytes()
 
 
+def test_what_a_killed_run_left_half_written_is_removed(trained, run, tmp_path) -> None:
+    (tmp_path / "run").mkdir()
+    left = tmp_path / "run/.checkpoint.pt.0123456789abcdef"
+    left.touch()
+    run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--epochs", 1, "-q")
+    assert not left.exists()
+
+
 def test_an_interrupted_run_resumes_to_the_same_bytes(trained, run, tmp_path, monkeypatch) -> None:
     original = Trainer.run_epoch
 

@@ -297,3 +297,57 @@ def test_a_file_is_converted_scored_and_run_again_from_its_export(workload, monk
     assert found["netx"] == {"different": 0, "accuracy": found["untuned"][4], "images": 1000}
     assert answers["Tanh"]["error"].startswith("UnsupportedError: tiny.onnx has")
     assert "Tanh" in answers["Tanh"]["error"]
+
+
+# --- several processes
+
+
+CLUSTER = {
+    **{name: report()[name] for name in ("cpu", "cores", "threads", "date")},
+    "busy_cores": 0.0,
+    "network": "a-network",
+    "dataset": "digits",
+    "epochs": 3,
+    "images": 400,
+    "batches": 12,
+    "last_loss": 0.5,
+    "largest_difference": {"2": {"1": 0.0, "10": 1.25e-7, "12": 2e-3}, "noise": {"1": 0.0, "10": 2e-7, "12": 3e-3}},
+    "seconds": {"1": {"ann": 4.0, "snn": 9.0}, "2": {"ann": 2.5, "snn": 4.5}},
+}
+
+
+def test_a_cluster_s_table_has_differences_seconds_and_ratios(tables) -> None:
+    text = tables.render_cluster(CLUSTER)
+    assert "of the last batch, 12, is 0.5000" in text
+    assert "losses part by, 1 batch | losses part by, 10 batches | losses part by, 12 batches |" in text
+    assert "| 1 | 4.00 (1.00x) | 9.00 (1.00x) | - | - | - |" in text
+    assert "| 2 | 2.50 (1.60x) | 4.50 (2.00x) | 0.0e+00 | 1.2e-07 | 2.0e-03 |" in text
+    assert "| 1, the gradients' last bits changed | - | - | 0.0e+00 | 2.0e-07 | 3.0e-03 |" in text
+    assert "busy" not in text
+    assert "other work kept 1.5 of 2 cores busy" in tables.render_cluster({**CLUSTER, "busy_cores": 1.5})
+
+
+@pytest.fixture
+def estimates(monkeypatch):
+    return load("estimate_cluster", TESTS / "benchmarks", monkeypatch)
+
+
+def test_the_estimate_is_of_resnet_50(estimates) -> None:
+    found = estimates.report()
+    assert found["parameters"] == pytest.approx(25.5e6, rel=0.01)  # He et al. count 3.8e9 products without projections
+    assert found["products"] == pytest.approx(3.9e9, rel=0.05)
+    assert json.loads(estimates.RESULT.read_text("utf-8")) == found
+
+
+def test_an_estimate_grows_with_time_steps_and_shares_by_gpus(estimates) -> None:
+    assumed = estimates.Assumed(network_bytes_per_second=1e30)
+    one, eight, longer = (estimates.estimate(t, gpus, assumed) for t, gpus in ((4, 1), (4, 8), (16, 1)))
+    assert eight["hours"] == pytest.approx(one["hours"] / 8, rel=0.01)
+    assert longer["hours"] == pytest.approx(4 * one["hours"], rel=0.01)
+    assert (one["meeting_part"], estimates.estimate(4, 1, estimates.Assumed())["meeting_part"]) == (0, 0)
+    assert estimates.estimate(4, 8, estimates.Assumed())["meeting_part"] > 0.01
+
+
+def test_kills_are_counted_by_command(tables) -> None:
+    counts = {"tries": 9, "killed": 7, "temporaries": 1, "lost": 0}
+    assert "| convert | 9 | 7 | - | 1 | 0 |" in tables.render_kills({"convert": counts})

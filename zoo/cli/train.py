@@ -13,6 +13,7 @@ from converters.cli.shared import command, force_option, json_option, print_tabl
 from specs.errors import SnnZooError
 
 if TYPE_CHECKING:
+    from bootstrap_core.distributed import Group
     from bootstrap_core.training import EpochReport
     from zoo.training_run import TrainingRun
 
@@ -25,8 +26,20 @@ __all__ = ["train"]
 @click.option("--epochs", type=click.IntRange(1), help="Same as --set training.epochs=N.")
 @click.option("--seed", type=click.IntRange(0), help="Same as --set training.seed=N.")
 @click.option("--data", help="Same as --set training.data=NAME.")
+@click.option(
+    "--precision",
+    type=click.Choice(["float32", "bfloat16"]),
+    help="Of ANN batches; same as --set training.precision=NAME.",
+)
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Replace a field of the spec.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the folder.")
+@click.option(
+    "--timeout",
+    type=click.IntRange(1),
+    default=300,
+    show_default=True,
+    help="Of several processes: seconds until one that does not answer is given up.",
+)
 @data_options
 @run_options
 @force_option
@@ -38,8 +51,10 @@ def train(
     epochs: int | None,
     seed: int | None,
     data: str | None,
+    precision: str | None,
     assignments: tuple[str, ...],
     resume: bool,
+    timeout: int,
     places: DataPlaces,
     device: str,
     threads: int | None,
@@ -52,13 +67,20 @@ def train(
     Leaves in the folder model.safetensors (the best epoch by SNN accuracy on validation images cut from the training
     set), checkpoint.pt, metrics.jsonl and curves.png; then scores the test set once. Ctrl-C leaves a checkpoint.
 
+    Several processes, on one host or more, train together: start them with `torchrun` or `accelerate launch`.
+
     Example: zoo train mnist-dense -o run --epochs 5
+
+    Example: torchrun --nproc-per-node 2 -m zoo train mnist-dense -o run
     """
-    shortcuts = {"epochs": epochs, "seed": seed, "data": data}
+    from bootstrap_core.distributed import join_group
+
+    shortcuts = {"epochs": epochs, "seed": seed, "data": data, "precision": precision}
     assignments += tuple(f"training.{key}={value}" for key, value in shortcuts.items() if value is not None)
-    run = _start_run(spec, folder, assignments, places, device, threads, resume, force)
-    _train(run, quiet)
-    _report_run(run, as_json, quiet)
+    with join_group(timeout_s=timeout) as group:
+        run = _start_run(spec, folder, assignments, places, device, threads, resume, force, group)
+        _train(run, quiet or not group.leads)
+        _report_run(run, as_json, quiet)
 
 
 def _start_run(
@@ -70,19 +92,22 @@ def _start_run(
     threads: int | None,
     resume: bool,
     force: bool,
+    group: "Group",
 ) -> "TrainingRun":
+    from bootstrap_core.distributed import local_device
     from specs.training import TrainingSpec
     from zoo.sources import override_spec, read_start, resolve_device
     from zoo.training_run import TrainingRun
 
-    if not resume:
+    if not resume and group.leads:
         refuse_existing(folder / "model.safetensors", force)
     start, weights = read_start(spec)
     network = override_spec(start, assignments)
     use_threads(threads)
     recipe = network.training or TrainingSpec()
     dataset = places.load(recipe.data)
-    return TrainingRun(network, dataset, folder, weights=weights, device=resolve_device(device), resume=resume)
+    device = local_device(resolve_device(device))
+    return TrainingRun(network, dataset, folder, weights=weights, device=device, resume=resume, group=group)
 
 
 def _train(run: "TrainingRun", quiet: bool) -> None:
@@ -94,6 +119,8 @@ def _train(run: "TrainingRun", quiet: bool) -> None:
             if not quiet:
                 click.echo(_epoch_line(report, run.recipe.epochs), err=True)
     except KeyboardInterrupt:
+        if not run.group.leads:
+            raise SystemExit(130) from None
         what = "best model so far is" if run.trainer.epoch else "first epoch has not ended; its weights so far are"
         click.echo(f"\nStopped; the {what} {run.model_path}", err=True)
         click.echo("Go on with the same command and --resume", err=True)
@@ -128,6 +155,8 @@ def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
     from bootstrap_core.mode import Mode
 
     scores = run.score()
+    if not run.group.leads:
+        return
     try:
         run.plot()
     except SnnZooError as error:

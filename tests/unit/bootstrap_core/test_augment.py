@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from bootstrap_core.augment import RandomAffine, augmentation, bend, erase, flip, inverse_affine, warp_affine
+from bootstrap_core.distributed import Group
 from specs.errors import DataError, SpecError
 from specs.training import AugmentSpec
 
@@ -239,3 +240,13 @@ def test_all_that_is_asked_for_is_done_and_nothing_else() -> None:
         ({"erase": 0.25}, lambda x, g: erase(x, 0.25, g)),
     ):
         assert torch.equal(augmentation(AugmentSpec(**plain | one))(images, seeded()), function(images, seeded()))
+
+
+@pytest.mark.parametrize("options", [{}, {"flip": True}, {"elastic": 0.05}, {"erase": 0.25}])
+def test_processes_that_share_a_batch_make_its_images(options) -> None:
+    augment = augmentation(AugmentSpec(**options))
+    images = torch.rand(7, 1, 8, 9, generator=torch.Generator().manual_seed(0))
+    whole = augment(images, torch.Generator().manual_seed(1))
+    shares = [Group(rank, 3).share(7) for rank in range(3)]
+    parts = [augment(images[share.rows], torch.Generator().manual_seed(1), share) for share in shares]
+    assert torch.equal(torch.cat(parts), whole)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Split, load_dataset
+from bootstrap_core.distributed import Group
 from bootstrap_core.evaluation import Evaluation, evaluate
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
@@ -456,7 +457,7 @@ def scripted_scores(monkeypatch) -> None:
     """Of 10 validation images, right in each epoch: best as SNN in epoch 1, and again in 3; best as ANN in epoch 2."""
     script = {Mode.ANN: iter([1, 2, 9, 4]), Mode.SNN: iter([3, 6, 5, 6])}
 
-    def score(network: Network, split: Split, *, mode: Mode) -> Evaluation:
+    def score(network: Network, split: Split, *, mode: Mode, group: Group) -> Evaluation:
         return Evaluation(
             mode=mode,
             time_steps=4,

@@ -1,7 +1,7 @@
 import pytest
 
 from specs import SnnZooError
-from specs.whole_file import whole_file, write_whole
+from specs.whole_file import remove_leftovers, whole_file, write_whole
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path, monkeypatch) -> None:
@@ -40,3 +40,15 @@ def test_any_error_while_it_is_written_keeps_the_old_file(tmp_path, error) -> No
         fail()
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
+
+
+def test_what_killed_processes_left_of_a_file_is_removed_and_nothing_else(tmp_path) -> None:
+    path = tmp_path / "a[1].bin"
+    with whole_file(path):
+        (temporary,) = tmp_path.iterdir()
+        left = temporary.name
+    kept = {"a[1].bin", ".a[1].bin.old", ".b.bin.0123456789abcdef", ".a1.bin.0123456789abcdef"}
+    for name in {left, *kept}:
+        (tmp_path / name).touch()
+    remove_leftovers(path)
+    assert {file.name for file in tmp_path.iterdir()} == kept
