@@ -22,15 +22,17 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from bootstrap_core.build import build_network
-from bootstrap_core.datasets import Dataset
+from bootstrap_core.datasets import Dataset, Split
 from bootstrap_core.distributed import ALONE, Group
-from bootstrap_core.evaluation import Evaluation, evaluate
+from bootstrap_core.evaluation import Evaluation, batches, evaluate
+from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
+from bootstrap_core.network import Network
 from bootstrap_core.training import EpochReport, Teacher, Trainer
 from converters.formats import write_model
 from converters.model import Model
 from converters.safetensors_file import read_safetensors
-from specs.errors import IntegrityError, SnnZooError
+from specs.errors import IntegrityError, SnnZooError, StateOverflowError
 from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
@@ -42,6 +44,7 @@ __all__ = ["TrainingRun", "read_metrics"]
 
 METRICS = "metrics.jsonl"
 FILES = ("spec.yaml", "checkpoint.pt", METRICS, "model.safetensors", "curves.png")
+EXACT_BATCH = 256
 _Line = TypeAdapter(EpochReport)
 
 
@@ -86,6 +89,7 @@ class TrainingRun:
         teacher = None if self.recipe.teacher is None else _teacher(self.recipe.teacher, device)
         self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher, group=group)
         self.group = group
+        self.overflow: str | None = None
         self.reports: list[dict[str, Any]] = []
         if group.leads:
             for name in FILES:
@@ -128,7 +132,10 @@ class TrainingRun:
         return self.trainer.epoch >= self.recipe.epochs
 
     def score(self, progress: Callable[[int], object] = lambda n: None) -> dict[Mode, Evaluation]:
-        """Score the best model on the test images, once, as SNN and as ANN, and write the figures into its card."""
+        """Score the best model on the test images, once, as SNN and as ANN, and write the figures into its card.
+
+        `overflow` then tells if a state leaves the chip's 24 bits on any of them, which floats do not notice.
+        """
         group = self.group
         model = read_safetensors(self.model_path) if group.leads else Model.of(self.network)
         network = model.build().to(self.network.device)
@@ -139,7 +146,10 @@ class TrainingRun:
         }
         if not group.leads:
             return scores
-        card = {**model.card, "test": {mode.value: _score_card(self.dataset, score) for mode, score in scores.items()}}
+        self.overflow = _overflow(network, self.dataset.test)
+        test = {mode.value: _score_card(self.dataset, score) for mode, score in scores.items()}
+        test[Mode.SNN.value] |= {} if self.overflow is None else {"overflow": self.overflow}
+        card = {**model.card, "test": test}
         write_model(Model(model.spec, model.tensors, card), self.model_path)
         return scores
 
@@ -220,6 +230,16 @@ def read_metrics(folder: Path) -> list[EpochReport]:
                 "zoo train: move it away from beside the model"
             ) from None
     return reports
+
+
+def _overflow(network: Network, split: Split) -> str | None:
+    exact = IntegerNetwork(network)
+    try:
+        for images, _ in batches(split, EXACT_BATCH):
+            exact(images)
+    except StateOverflowError as error:
+        return str(error)
+    return None
 
 
 def _score_card(dataset: Dataset, score: Evaluation) -> dict[str, Any]:

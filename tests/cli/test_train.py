@@ -144,6 +144,18 @@ def test_a_finished_run_is_not_overwritten(trained, run) -> None:
     assert (trained / "model.safetensors").read_bytes() == before
 
 
+@pytest.mark.parametrize("bits", [10, 1])
+def test_a_network_that_24_bits_do_not_hold_is_told(run, tmp_path, bits) -> None:
+    (tmp_path / "loud.yaml").write_text(
+        f"{{name: loud, time_steps: 16, input: {{shape: [784], encoding: graded, bits: {bits}}}, blocks: "
+        "[{kind: dense, features: 16}, {kind: affine, features: 10}], "
+        "training: {data: mnist-sample, epochs: 1, validation: 500}}"
+    )
+    warned = "warning" in run("train", tmp_path / "loud.yaml", "-o", tmp_path / "run", "-q").stderr
+    card = read_model(tmp_path / "run/model.safetensors").card["test"]["snn"]
+    assert warned == ("24 bits" in card.get("overflow", "")) == (bits == 10)
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [

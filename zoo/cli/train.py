@@ -162,6 +162,8 @@ def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
     except SnnZooError as error:
         if not quiet:
             click.echo(f"no curves.png: {error}", err=True)
+    if run.overflow is not None:
+        click.echo(f"warning: not for the chip as it is: {run.overflow}", err=True)
     if as_json:
         click.echo(json.dumps({
             "model": str(run.model_path),
