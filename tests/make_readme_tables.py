@@ -419,17 +419,15 @@ def render_cluster(report: dict[str, Any]) -> str:
         f"{report['cpu']}, {report['cores']} cores, a thread for each process; {report['date']}. "
         f"`{report['network']}` without dropout on {report['dataset']}, {report['epochs']} epochs "
         f"of {report['images']:,} images, the last as spikes. "
-        f"The loss of the last batch, {report['batches']}, is {report['last_loss']:.4f}.",
+        f"The loss of the last batch, {report['batches']}, is {report['losses']['1'][-1]:.4f}.",
         "",
-        f"| processes | ANN epoch, s | SNN epoch, s | {' | '.join(differences(parted['2']))} |",
+        f"| processes | ANN epoch, s | SNN epoch, s | {' | '.join(differences(parted))} |",
         "|---|---|---|---|---|---|",
     ]
     for n, seconds in report["seconds"].items():
         cells = [f"{seconds[mode]:.2f} ({alone[mode] / seconds[mode]:.2f}x)" for mode in ("ann", "snn")]
-        cells += [f"{part:.1e}" for part in parted[n].values()] if n in parted else ["-"] * 3
+        cells += ["-"] * len(parted) if n == "1" else [f"{part:.1e}" for part in parted.values()]
         lines.append(f"| {n} | {' | '.join(cells)} |")
-    cells = [f"{part:.1e}" for part in parted["noise"].values()]
-    lines.append(f"| 1, the gradients' last bits changed | - | - | {' | '.join(cells)} |")
     if report["busy_cores"] > BUSY:
         told = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so the times say little"
         lines += ["", f"- {told}"]

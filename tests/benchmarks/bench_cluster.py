@@ -3,8 +3,7 @@
     python tests/benchmarks/bench_cluster.py [--data MNIST_FOLDER] [--epochs N]
 
 Trains 784-512-512-10 without dropout, as each process draws other masks, and writes `results/cluster.json`. Each
-process has one thread. One process whose gradients are changed in their last bits shows how far losses part by that
-alone: weights are rounded to a grid, and AdamW divides, so a last bit grows. This file is also what `torchrun` starts.
+process has one thread. This file is also what `torchrun` starts.
 """
 
 import argparse
@@ -21,14 +20,13 @@ from typing import Any
 import torch
 from programs import RESULTS, busy_cores, cpu_model
 
-from bootstrap_core import Network, Trainer, build_network, load_dataset
+from bootstrap_core import Trainer, build_network, load_dataset
 from bootstrap_core.distributed import join_group
 from specs import load_spec
 from specs.training import TrainingSpec
 from zoo.sources import override_spec
 
-LAYOUTS = {"1": (1, 0.0), "2": (2, 0.0), "noise": (1, 1e-7)}
-"""Processes, and the standard deviation of the noise on gradients, as a part of each."""
+SIZES = (1, 2)
 NETWORK = "mnist-dense"
 NO_DROPOUT = ("blocks.1.dropout=0.0", "blocks.2.dropout=0.0")
 
@@ -36,7 +34,6 @@ NO_DROPOUT = ("blocks.1.dropout=0.0", "blocks.2.dropout=0.0")
 def train(options: argparse.Namespace) -> None:
     """What one process does; the first writes losses and seconds."""
     torch.set_num_threads(1)
-    generator = torch.Generator().manual_seed(0)
     spec = override_spec(load_spec(NETWORK), NO_DROPOUT)
     data = load_dataset(options.dataset, data_dir=options.data).train
     recipe = (spec.training or TrainingSpec()).model_copy(
@@ -52,29 +49,18 @@ def train(options: argparse.Namespace) -> None:
         trainer = Trainer(build_network(spec, seed=0), data, recipe, group=group)
         add = trainer.stats.training.add
         trainer.stats.training.add = lambda loss, *counts: (losses.append(loss), add(loss, *counts))
-        if options.noise:
-            trainer.optimizer.register_step_pre_hook(lambda *_: shake(trainer.network, options.noise, generator))
         seconds = [trainer.run_epoch().seconds for _ in range(options.epochs)]
     if group.leads:
         options.worker.write_text(json.dumps({"losses": losses, "seconds": seconds}))
 
 
-def shake(network: Network, noise: float, generator: torch.Generator) -> None:
-    """Multiply gradients by 1, nearly."""
-    for parameter in network.parameters():
-        if parameter.grad is not None:
-            parameter.grad.mul_(1 + noise * torch.randn(parameter.grad.shape, generator=generator))
-
-
-def measure(size: int, noise: float) -> dict[str, Any]:
+def measure(size: int) -> dict[str, Any]:
     """Losses and seconds of a training in `size` processes."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", size, __file__, *sys.argv[1:]]
         environment = {**os.environ, "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "30000"}
-        subprocess.run(
-            [*map(str, command), "--noise", str(noise), "--worker", str(answer)], check=True, env=environment
-        )
+        subprocess.run([*map(str, command), "--worker", str(answer)], check=True, env=environment)
         found: dict[str, Any] = json.loads(answer.read_text())
         return found
 
@@ -90,14 +76,13 @@ def main() -> None:
     parser.add_argument("--data", type=Path, help="folder with the dataset's files")
     parser.add_argument("--epochs", type=int, default=3, help="the last one is as spikes")
     parser.add_argument("--images", type=int, default=6_400, help="of an epoch")
-    parser.add_argument("--noise", type=float, help=argparse.SUPPRESS)
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:
         train(options)
         return
     busy = busy_cores()
-    found = {name: measure(*layout) for name, layout in LAYOUTS.items()}
+    found = {str(size): measure(size) for size in SIZES}
     losses = {name: answer["losses"] for name, answer in found.items()}
     report = {
         "date": date.today().isoformat(),
@@ -109,13 +94,12 @@ def main() -> None:
         "epochs": options.epochs,
         "images": options.images,
         "batches": len(losses["1"]),
-        "last_loss": losses["1"][-1],
+        "losses": losses,
         "largest_difference": {
-            name: {str(n): largest_difference(losses[name][:n], losses["1"][:n]) for n in (1, 10, len(losses["1"]))}
-            for name in ("2", "noise")
+            str(n): largest_difference(losses["2"][:n], losses["1"][:n]) for n in (1, 10, len(losses["1"]))
         },
         "seconds": {
-            name: {"ann": median(found[name]["seconds"][:-1]), "snn": found[name]["seconds"][-1]} for name in ("1", "2")
+            name: {"ann": median(found[name]["seconds"][:-1]), "snn": found[name]["seconds"][-1]} for name in found
         },
     }
     (RESULTS / "cluster.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
