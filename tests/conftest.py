@@ -19,6 +19,7 @@ import torch
 
 from specs import download
 
+collect_ignore = ["rank.py"]
 torch.set_num_threads(1)
 """Small tensors and busy machines: threads that wait for each other cost more than they give."""
 

@@ -15,5 +15,6 @@ def batch(self: Trainer, *arguments):
     return original(self, *arguments)
 
 
-Trainer._batch = batch
-main()
+if __name__ == "__main__":
+    Trainer._batch = batch
+    main()
