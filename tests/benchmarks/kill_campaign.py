@@ -148,11 +148,13 @@ def main() -> None:
     with contextlib.suppress(FileNotFoundError):
         report = json.loads(options.output.read_text("utf-8"))
     for name in [options.only] if options.only else sorted(CAMPAIGNS):
+        found: list[dict[str, int]] = []
         with tempfile.TemporaryDirectory() as folder:
-            found = list(CAMPAIGNS[name](options.tries, random.Random(options.seed), Path(folder)))
-        sums = {key: sum(counts[key] for counts in found) for key in found[0]}
-        report[name] = {"tries": len(found), **sums, "lost": 0}  # a loss has stopped the campaign
-        options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+            for counts in CAMPAIGNS[name](options.tries, random.Random(options.seed), Path(folder)):
+                found.append(counts)
+                sums = {key: sum(counts[key] for counts in found) for key in counts}
+                report[name] = {"tries": len(found), **sums, "lost": 0}  # a loss would have stopped the campaign
+                options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
         print(name, report[name])
 
 
