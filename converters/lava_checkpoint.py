@@ -103,7 +103,9 @@ def model_of_checkpoint(
     for place, block in zip(_layers_with_tensors(document, blocks, origin), blocks, strict=True):
         for name, value in _our_tensors(block).items():
             key = f"blocks.{place}.{name}"
-            if _sides(value) != _sides(tensors[key]):
+            if key not in tensors:
+                problems.append(f"{key} has no place in the spec")
+            elif _sides(value) != _sides(tensors[key]):
                 problems.append(f"{key} is {list(value.shape)}, the spec wants {list(tensors[key].shape)}")
             else:
                 tensors[key] = value.reshape(tensors[key].shape)
@@ -169,4 +171,4 @@ def _our_tensors(block: LavaBlock) -> dict[str, Tensor]:
 
 def _sides(tensor: Tensor) -> list[int]:
     """The shape without its ones: lava-dl's weights have five axes."""
-    return [side for side in tensor.shape if side > 1]
+    return [side for side in tensor.shape if side != 1]

@@ -70,7 +70,7 @@ ONNX_BYTES = (1 << 31) - 1
 """Of a protobuf file, by protobuf itself; of all external data together, by us."""
 ONNX_ELEMENTS = 1 << 27
 """Numbers of one tensor, and of all that nodes make of constants."""
-ONNX_INPUT = 1 << 24
+ONNX_INPUT = 1 << 22
 """Numbers of a batch of images; each is followed through the graph."""
 ONNX_NODES = 20_000
 

@@ -225,7 +225,10 @@ def _image_input(model: ModelProto, graph: Graph, entering: list[str], path: Pat
         told = ", ".join(str(value or name or "?") for value, name in sides)
         raise UnsupportedError(f"{path}: the input {used[0].name!r} is [{told}]: only the batch may be left open")
     if math.prod(shape) > ONNX_INPUT:
-        raise IntegrityError(f"{path}: the input {used[0].name!r} is {list(shape)}; at most {ONNX_INPUT:,} numbers")
+        raise IntegrityError(
+            f"{path}: the input {used[0].name!r} is {list(shape)}; at most {ONNX_INPUT:,} numbers are read: export it "
+            "with a batch of 1"
+        )
     return GraphInput(used[0].name, shape, tensor.elem_type)
 
 

@@ -160,6 +160,8 @@ def _notes(graph: Graph, walk: "_Walk", output: str) -> Iterator[str]:
 
 WORK = 8
 """Times that each number of the largest constants may be looked at while they are folded."""
+NODES_TOLD = 100
+"""Refused nodes that a message names."""
 UNKNOWN = None
 """Stands for a tensor that a refused node would have made."""
 
@@ -238,7 +240,10 @@ class _Walk:
         if self.problems:
             named = {node.row: node for node in self.graph.nodes}
             told = [f"{named[row].name} ({named[row].op}): {self.problems[row]}" for row in sorted(self.problems)]
-            raise UnsupportedError(f"{path} has no spiking meaning in {len(told)} of its nodes: {'; '.join(told)}")
+            more = [f"and {len(told) - NODES_TOLD} more"] if len(told) > NODES_TOLD else []
+            raise UnsupportedError(
+                f"{path} has no spiking meaning in {len(told)} of its nodes: {'; '.join([*told[:NODES_TOLD], *more])}"
+            )
         if ann is None or data is None:
             raise UnsupportedError(f"{path}: the output {self.output!r} does not depend on the image")
         return ann, data

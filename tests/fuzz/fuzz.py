@@ -14,6 +14,7 @@ import json
 import mmap
 import os
 import random
+import signal
 import subprocess
 import sys
 import tempfile
@@ -32,8 +33,8 @@ RESULTS = ROOT / "tests" / "benchmarks" / "results" / "fuzz.json"
 PACKAGES = ("specs", "bootstrap_core", "converters")
 ENGINES = ("bytes", "structure")
 OUTCOMES = ("read", "refused", "failed")
-WALL_SECONDS = 60
-"""Without an end, on a busy machine, a reading counts as one that never ends."""
+WALL_SECONDS = 600
+"""For what waits, which is no CPU time."""
 ROUND = 50
 """Documents that hypothesis makes at a time."""
 MOST_FAILURES = 20
@@ -71,7 +72,7 @@ class Execution:
         from specs.errors import SnnZooError
 
         self.path.write_bytes(content)
-        start = time.process_time()
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # in CPU time; its signal ends the process, wherever it is
         try:
             self.target.read(self.path)
             outcome, why = "read", ""
@@ -79,8 +80,7 @@ class Execution:
             outcome, why = "refused", ""
         except Exception:
             outcome, why = "failed", traceback.format_exc()
-        if time.process_time() - start > SECONDS:
-            outcome, why = "failed", f"took {time.process_time() - start:.1f} s"
+        signal.setitimer(signal.ITIMER_PROF, 0)
         self.counts.add(outcome)
         if outcome == "failed":
             keep(content, why, self.failures, self.name)

@@ -379,13 +379,13 @@ def constants(n: int, made: str = "ConstantOfShape(s)") -> str:
     return f"g (float[1,4] x) => (float y) {{ {nodes} y = Sum(x, {', '.join(f't{i}' for i in range(n))}) }}"
 
 
-SIDE = np.array([1 << 13, 1 << 13])
+SIDE = np.array([1 << 12, 1 << 12])
 CASES = {
     f"onnx, {name}": ("onnx", content, message)
     for name, content, message in [
         ("data in another folder", secret, "only files in the model's folder"),
         ("100 GiB of external data", sparse_data, "hostile"),
-        ("constants that add up", graph(constants(40), s=SIDE), "numbers"),
+        ("constants that add up", graph(constants(9), s=SIDE), "numbers"),
         (
             "a product of constants",
             graph(constants(1, "MatMul(w, w)"), w=np.ones((1 << 11, 1 << 11), np.float32)),
@@ -398,6 +398,8 @@ CASES = {
         ),
         ("an image of 10^9 pixels", graph("g (float[1,1,32768,32768] x) => (float y) { y = Relu(x) }"), "numbers"),
         ("a batch of 10^9", graph("g (float[1000000000,4] x) => (float y) { y = Relu(x) }"), "numbers"),
+        # found by fuzzing
+        ("a million channels", graph("g (float[1,1048576,4,4] x) => (float y) { y = Relu(x) }"), "numbers"),
         ("a pipe", os.mkfifo, "a pipe or a device"),
         ("a device without end", lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
         ("nothing", b"", "empty"),

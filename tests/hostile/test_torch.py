@@ -119,6 +119,13 @@ CASES = {
             "hostile",
         ),
         ("a decay without numbers", saved({**state_dict(), "blocks.1.neuron.current_decay": torch.ones(0)}), "hostile"),
+        # found by fuzzing
+        ("a bias without numbers", saved({**state_dict(), "blocks.0.bias": torch.ones(0)}), r"bias is \[0\], the spec"),
+        (
+            "weights and weight norm",
+            saved({**state_dict(), "blocks.1.synapse.weight": torch.ones(4, 6)}),
+            r"blocks\.1\.synapse\.weight has no place in the spec",
+        ),
         ("100 GiB of nothing", sparse, "100.0 GiB of memory|damaged"),
         ("a pipe", os.mkfifo, "a pipe or a device"),
     ]
