@@ -317,7 +317,8 @@ class _Readout:
         reach *= 1 if self.neurons.forgets else steps
         if (reach + np.abs(bias)).max(initial=0) >= STATE_MAX and self._leaves(trains, parts):
             raise _OutsideError
-        return (totals + bias).astype(np.int64)
+        summed: npt.NDArray[np.int64] = (totals + bias).astype(np.int64)
+        return summed
 
     def _leaves(self, trains: list[Words], parts: list[int]) -> bool:
         state = _Constant(self.neurons, (len(self.neurons.bias),)).rest(len(trains[0]))

@@ -88,7 +88,7 @@ class GlobalMaxPool(OpRun):
     op_domain = ""
 
     def _run(self, x: Array) -> tuple[Array]:
-        return (x.max(axis=tuple(range(2, x.ndim)), keepdims=True),)
+        return (np.maximum.reduce(x, axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
 def make_reference(
