@@ -5,14 +5,14 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
-import pdoc
-
 PACKAGES = ("specs", "bootstrap_core", "converters", "zoo")
-LEFT_OUT = {"cli", "kernels", "data", "networks", "weights"}
+LEFT_OUT = {"__main__", "cli", "data", "examples", "kernels", "networks", "weights"}
 
 
 def main(folder: Path) -> None:
     """Import the packages, lazy names too, and render what is for users: no commands, kernels and data."""
+    import pdoc
+
     packages = [import_module(name) for name in PACKAGES]
     for package in packages:
         for name in package.__all__:
