@@ -82,7 +82,8 @@ def open_catalogs(urls: Sequence[str] = (), *, cache_dir: Path | None = None, of
     """The indexes to search, first the one that goes before the others.
 
     Args:
-        urls: of indexes; by default those in $ZOO_INDEX, with spaces between them, and then the package.
+        urls: of indexes; by default those in $ZOO_INDEX, with spaces between them, then the package, and at last what
+            was pulled before.
         cache_dir: as in `cache_folder`.
         offline: instead of each index beyond this machine, take what was pulled before.
 
@@ -96,7 +97,7 @@ def open_catalogs(urls: Sequence[str] = (), *, cache_dir: Path | None = None, of
         cached_models(cache_dir) if offline and transport.remote else _read_catalog(transport)
         for transport in transports
     ]
-    return [*catalogs, packaged_models()] if default else catalogs
+    return [*catalogs, packaged_models(), cached_models(cache_dir)] if default else catalogs
 
 
 def find_model(reference: str, catalogs: Sequence[Catalog]) -> Found | None:

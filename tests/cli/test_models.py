@@ -1,6 +1,7 @@
 """list, pull and publish; and models by reference in the other commands."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,11 @@ def test_convert_knows_what_was_pulled(run, index, tmp_path) -> None:
     run("pull", "tiny", "--from", url)
     run("convert", newer.reference, "-o", tmp_path / "tiny.net")
     assert (tmp_path / "tiny.net").exists()
+
+
+def test_what_was_pulled_is_pulled_again_without_its_index(run, index, tmp_path) -> None:
+    url, (_, made) = index
+    run("pull", "tiny", "--from", url)
+    shutil.rmtree(url)
+    run("pull", made.reference, "-o", tmp_path / "again", "--format", "netx")
+    assert (tmp_path / "again/tiny.net").exists()

@@ -108,7 +108,7 @@ def pull(
 ) -> None:
     """Fetch models into the cache, their sizes and digests checked; prints the paths, one a model and format.
 
-    A revision is the beginning of the model file's sha256: NAME@REVISION is the same file for ever. Transfers that
+    A revision is the beginning of the model file's sha256: NAME@REVISION is that file or an error. Transfers that
     broke off go on where they ended.
 
     Example: zoo pull mnist-dense -o models --format safetensors --format netx

@@ -60,6 +60,8 @@ def evaluate_model(
     if plot is not None:
         if mode == "ann":
             raise click.UsageError("--plot draws spiking accuracy: no --mode ann")
+        if plot.suffix != ".png":
+            raise click.UsageError(f"--plot writes a .png; this is {str(plot)!r}")
         refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)

@@ -184,7 +184,7 @@ def test_the_first_index_with_the_name_wins(tmp_path, carded, monkeypatch) -> No
     assert find_model("mnist-dense", catalogs) is None  # those asked for, and no others
     monkeypatch.setenv("ZOO_INDEX", f"{tmp_path}/index2 {tmp_path}/index0")
     catalogs = open_catalogs()
-    assert [catalog.name for catalog in catalogs] == [f"{tmp_path}/index2", f"{tmp_path}/index0", "package"]
+    assert [catalog.name for catalog in catalogs] == [f"{tmp_path}/index2", f"{tmp_path}/index0", "package", "cache"]
     assert find_model("tiny", catalogs).model.revision == models[2].reference.partition("@")[2]
 
 

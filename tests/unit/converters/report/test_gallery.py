@@ -75,9 +75,12 @@ def test_every_figure_is_on_the_page(page, model, gallery, reports) -> None:
 def test_each_image_has_its_spikes_beside_it_frame_by_frame(page, model, gallery) -> None:
     films = [image for image in page.all("img") if image.get("class") == "film"]
     assert len(films) == len(gallery.examples) == len(page.all("article"))
+    n_neurons = model.spec.shapes[2][0]
     for film, example in zip(films, gallery.examples, strict=True):
         assert film["style"].startswith(f"--steps: {model.spec.time_steps};")
-        assert f"{int(example.spikes.sum())} spikes of 12 neurons in {model.spec.time_steps} steps" in film["alt"]
+        assert (
+            f"{int(example.spikes.sum())} spikes of {n_neurons} neurons in {model.spec.time_steps} steps" in film["alt"]
+        )
     playheads = [line for line in page.all("line") if line.get("class") == "playhead"]
     assert len(playheads) == len(films)
     rasters = [image for image in page.all("img") if image.get("class") == "raster"]
@@ -101,7 +104,7 @@ def test_of_a_long_run_the_first_frames_are_shown(model, gallery, parse) -> None
 def test_without_a_run_beside_it_the_page_says_where_curves_come_from(model, gallery, parse) -> None:
     bare = replace(model, card={})
     text = parse(gallery_page(bare, gallery, source="x", command="c")).text
-    assert "there is no metrics.jsonl, as zoo train writes it" in text
+    assert "neither a card nor a metrics.jsonl, as zoo train writes it" in text
     assert "What the model file says of itself" not in text
 
 
