@@ -83,13 +83,13 @@ def refuse_imposter(head: bytes, path: Path) -> None:
 
 def _kind_of_hdf5(path: Path) -> FileKind:
     with open_hdf5(path) as root:
-        names = set(root.group)
+        names = root.names
     if "layer" in names:
         return FileKind.NETX
     if "node" in names:
         return FileKind.NIR
     what = "of Keras (write it as ONNX)" if "model_weights" in names else "of neither netx nor NIR"
-    raise IntegrityError(f"{path} is an HDF5 file {what}; it holds {', '.join(sorted(names)[:8]) or 'nothing'}")
+    raise IntegrityError(f"{path} is an HDF5 file {what}; it holds {', '.join(names[:8]) or 'nothing'}")
 
 
 def _kind_of_zip(path: Path) -> FileKind:

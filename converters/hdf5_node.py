@@ -2,6 +2,7 @@
 
 import io
 import math
+import mmap
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ COPIES = 4
 """Of a dataset that are in memory at a time: as it is, as whole numbers, where these differ, as weights."""
 DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError, MemoryError, zlib.error)
 """What h5py raises on a damaged file."""
+ATTRIBUTE_BYTES = 256
+"""Within which the value of an attribute follows its name."""
 CHUNK_BYTES = 1 << 24
 """Of a chunk, however small the dataset."""
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
@@ -43,6 +46,22 @@ class Hdf5Node:
     group: h5py.Group
     where: str
     budget: "Budget"
+
+    @property
+    def names(self) -> list[str]:
+        """What is in the group, sorted. Raises `IntegrityError` for a name that is no text."""
+        names = list(self.group)
+        if not all(isinstance(name, str) and name.isprintable() for name in names):
+            raise IntegrityError(f"{self.where}: holds names that are no text")
+        return sorted(names)
+
+    def attribute(self, name: str) -> str | None:
+        """A text among the attributes, or None."""
+        if name not in self.group.attrs:
+            return None
+        _refuse_damaged_attribute(Path(self.group.file.filename), name, self.where)
+        value = self.group.attrs[name]
+        return value if isinstance(value, str) else None
 
     def find(self, name: str) -> Any:
         """The h5py group or dataset, or None. Raises `IntegrityError` for a link, which could lead out of the file."""
@@ -185,6 +204,21 @@ def _refuse_damaged_texts(dataset: h5py.Dataset, where: str) -> None:
         sound = all(_is_sound_heap(raw, int(heap), end) for heap in np.unique(entries["heap"][entries["n"] > 0]))
     if not sound or int(entries["n"].max(initial=0)) > end:
         raise IntegrityError(f"{where}: a damaged text")
+
+
+def _refuse_damaged_attribute(path: Path, name: str, where: str) -> None:
+    """The same for a text that is an attribute, whose place HDF5 does not tell: soon after its name in the file."""
+    with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        place = content.find(name.encode())
+        while place >= 0:
+            entry = content[place : place + ATTRIBUTE_BYTES]
+            for i in range(4, len(entry) - 7):
+                n_bytes, address = (int.from_bytes(entry[slice(*ends)], "little") for ends in ((i - 4, i), (i, i + 8)))
+                if content[address : address + 4] == b"GCOL" and (
+                    n_bytes > len(content) or not _is_sound_heap(raw, address, len(content))
+                ):
+                    raise IntegrityError(f"{where}: a damaged text in the attribute {name}")
+            place = content.find(name.encode(), place + 1)
 
 
 def _is_sound_heap(raw: BinaryIO, address: int, end: int) -> bool:

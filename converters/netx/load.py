@@ -51,14 +51,13 @@ def load_netx(path: Path) -> NetxFile:
         layers = root.child("layer")
         if layers is None:
             raise IntegrityError(f"{path}: an HDF5 file, but not of netx (it has no group 'layer')")
-        names = sorted(layers.group, key=lambda name: (len(name), name))
+        names = sorted(layers.names, key=lambda name: (len(name), name))
         if not 0 < len(names) <= NETWORK_BLOCKS or names != [str(i) for i in range(len(names))]:
             raise IntegrityError(f"{path}: layers must be numbered from 0; these are {', '.join(names[:8]) or 'none'}")
-        spec = root.group.attrs.get(SPEC_ATTRIBUTE)
         return NetxFile(
             layers=tuple(_read_layer(layers, name) for name in names),
             time_steps=root.integer("simulation/tSample"),
-            spec=spec if isinstance(spec, str) else None,
+            spec=root.attribute(SPEC_ATTRIBUTE),
         )
 
 

@@ -122,7 +122,7 @@ class _Tree:
         if depth > HDF5_DEPTH:
             raise IntegrityError(f"{node.where}: more than {HDF5_DEPTH} groups deep")
         found: dict[str, Any] = {}
-        for name in node.group:
+        for name in node.names:
             where = f"{node.where}/{name}"
             self.n_objects += 1
             if self.n_objects > HDF5_OBJECTS:

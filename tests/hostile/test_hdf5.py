@@ -130,6 +130,21 @@ def damaged_texts(file: h5py.File) -> None:
         raw.write(b"\xff\xff\xff\xff")
 
 
+def damaged_heap(file: h5py.File) -> None:
+    """A text, the only one of any length, whose heap leads out of the file."""
+    for i in range(3):
+        put(f"layer/{i}/neuron/type", np.bytes_(b"LOIHI"))(file)
+    file.attrs[SPEC_ATTRIBUTE] = "x" * 100
+    path = Path(file.filename)
+    file.close()
+    content = bytearray(path.read_bytes())
+    heap = content.find(b"GCOL")
+    while heap >= 0:
+        content[heap + 24 : heap + 32] = (1 << 62).to_bytes(8, "little")
+        heap = content.find(b"GCOL", heap + 4)
+    path.write_bytes(content)
+
+
 WIDE = {"kind": "dense", "features": 1 << 15}
 LARGE = {"input": {"shape": [1 << 15]}, "blocks": [WIDE, {"kind": "affine", "features": 2}]}
 WEIGHT, FC = "layer/1/weight", "node/nodes/fc/weight"
@@ -171,6 +186,9 @@ NETX: dict[str, tuple[Change, str]] = {
     "no thresholds": (put("layer/1/neuron/vThMant", np.zeros(0)), "hostile"),
     "a decay that is none": (put("layer/1/neuron/iDecay", np.array(1e9)), "hostile"),
     "no decays": (put("layer/1/neuron/iDecay", np.zeros(0)), "hostile"),
+    # found by fuzzing
+    "an attribute's damaged text": (damaged_heap, f"a damaged text in the attribute {SPEC_ATTRIBUTE}"),
+    "a name that is no text": (lambda file: file.create_group(b"layer/\xff\xfe"), "names that are no text"),
     "2^40 time steps": (put("simulation/tSample", np.array(1 << 40)), "time_steps"),
     "weights that do not follow": (put("layer/2/weight", np.full((3, 9), 2.0)), "hostile"),
 }
@@ -208,6 +226,7 @@ NIR: dict[str, tuple[Change, str]] = {
     "weights of three axes": (put(FC, np.ones((8, 8, 8))), "hostile"),
     "weights without numbers": (put(FC, np.ones((0, 8))), "hostile"),
     "a threshold without numbers": (put("node/nodes/lif/v_threshold", np.zeros(0)), "hostile"),
+    "a name that is no text": (lambda file: file.create_group(b"node/\xff\xfe"), "names that are no text"),
     "a shape of 2^62": (put("node/nodes/input/shape", np.array([1 << 62])), "hostile"),
 }
 OWN_NIR: dict[str, tuple[Change, str]] = {
@@ -217,6 +236,13 @@ OWN_NIR: dict[str, tuple[Change, str]] = {
         "format 9",
     ),
 }
+
+
+def own_group(path: Path, name: bytes) -> None:
+    with h5py.File(path, "w") as file:
+        file.create_group(name)
+
+
 CASES = {
     f"{target}, {name}": (target, partial(make, change), message)
     for target, make, table in (
@@ -228,6 +254,11 @@ CASES = {
     for name, (change, message) in table.items()
 } | {
     "netx, HDF5 of neither": ("netx", lambda path: h5py.File(path, "w").close(), "neither netx nor NIR"),
+    "netx, HDF5 of neither, in no text": (
+        "netx",
+        lambda path: own_group(path, b"\xff\xfe"),
+        "names that are no text",
+    ),
     "netx, a signature alone": ("netx", b"\x89HDF\r\n\x1a\n" + bytes(100), "damaged"),
     "netx, a pipe": ("netx", os.mkfifo, "a pipe or a device"),
 }
