@@ -131,7 +131,7 @@ def _split(path: Path, x: Array, y: Array | None) -> Split:
     assert isinstance(y, np.ndarray)  # labels are never left in the file
     labels = _tensor(y) if y.ndim else torch.zeros(0)
     if labels.ndim > 1 and labels.numel() > len(labels):  # one-hot
-        labels = labels.flatten(1).argmax(1)
+        labels = labels.flatten(1).double().argmax(1)  # of truth values there is none
     labels = labels.flatten().nan_to_num(-1).long()
     if (
         len(labels) != len(images)

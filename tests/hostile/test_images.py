@@ -225,8 +225,15 @@ def test_an_idx_file_of_another_digest_is_refused_by_a_command(attempt, tmp_path
 
 @pytest.mark.parametrize(
     ("target", "content"),
-    [("npz", npz(x=X, y=Y)), ("npz", folder()), ("image", image()), ("image", image("GIF", "L")), ("idx", idx())],
-    ids=["npz", "folder", "png", "gif", "idx"],
+    [
+        ("npz", npz(x=X, y=Y)),
+        ("npz", npz(x=X, y=np.eye(3, dtype=bool)[Y])),
+        ("npz", folder()),
+        ("image", image()),
+        ("image", image("GIF", "L")),
+        ("idx", idx()),
+    ],
+    ids=["npz", "one-hot by truth values", "folder", "png", "gif", "idx"],
 )
 def test_the_file_itself_is_read(attempt, target, content) -> None:
     assert attempt(target, content).kind == "read"
