@@ -1,6 +1,5 @@
 """Models in files of every format: read by what the file is, written by its suffix."""
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from inspect import signature
@@ -17,6 +16,7 @@ from converters.nir.neurons import TimeConstants
 from converters.nir.save import write_nir
 from converters.safetensors_file import read_safetensors, write_safetensors
 from specs.errors import ConversionError, UnsupportedError
+from specs.file_digest import sha256_of
 from specs.network import NetworkSpec
 from specs.neuron import Reset
 
@@ -130,7 +130,7 @@ def check_writable_format(path: Path) -> None:
 
 def file_entry(path: Path) -> dict[str, str]:
     """What JSON and pages say of a file that was written: path, format, sha256."""
-    return {"path": str(path), "format": path.suffix[1:], "sha256": hashlib.sha256(path.read_bytes()).hexdigest()}
+    return {"path": str(path), "format": path.suffix[1:], "sha256": sha256_of(path)}
 
 
 def check_writable(model: Model, suffix: str) -> None:

@@ -5,13 +5,14 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 
 from specs.errors import IntegrityError, UnsupportedError
 from specs.given_file import check_given_file
 from specs.limits import SAFETENSORS_HEADER_BYTES
+from specs.strict_json import unique_keys
 
 __all__ = ["DTYPES", "Header", "Place", "read_header"]
 
@@ -73,7 +74,7 @@ def read_header(path: Path) -> Header:
             _refuse(path, f"a header of {length:,} bytes, in {size:,}; at most {SAFETENSORS_HEADER_BYTES:,} are read")
         text = file.read(length)
     try:
-        header = json.loads(text.decode("utf-8"), object_pairs_hook=_unique, parse_constant=_no_number)
+        header = json.loads(text.decode("utf-8"), object_pairs_hook=unique_keys, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
         _refuse(path, f"its header is not JSON: {' '.join(str(error).split())[:200]}")
     if not isinstance(header, dict):
@@ -111,14 +112,6 @@ def _place(path: Path, name: str, entry: object, begin: int) -> Place:
 
 def _refuse(path: Path, what: str) -> NoReturn:
     raise IntegrityError(f"{path}: not a safetensors file, or a damaged one: {what}")
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        names = [name for name, _ in pairs]
-        raise ValueError(f"{next(name for name in names if names.count(name) > 1)!r} is given twice")
-    return found
 
 
 def _no_number(text: str) -> NoReturn:

@@ -7,16 +7,18 @@ the tests, the others by `make cards`.
 import hashlib
 import json
 import platform
+from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, Field, model_validator
 
 from specs.block import InputSpec
 from specs.fields import Integer, Name, Number, StrictModel, TimeSteps
+from specs.file_digest import sha256_of
 from specs.io import dump_document, load_document
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
@@ -39,6 +41,7 @@ __all__ = [
     "Scores",
     "Training",
     "Versions",
+    "check_revision",
     "dump_card",
     "load_card",
     "revision_of",
@@ -78,6 +81,11 @@ class FileFacts(StrictModel):
 
     sha256: Digest
     bytes: Annotated[Integer, Field(ge=1)]
+
+    @classmethod
+    def of_file(cls, path: Path) -> "FileFacts":
+        """Those of `path`. Raises `SnnZooError` if it cannot be read."""
+        return FileFacts(sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
 class Versions(StrictModel):
@@ -265,11 +273,7 @@ class Card(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> "Card":
-        if ModelFormat.SAFETENSORS not in self.files:
-            raise ValueError("files has no safetensors, from which all other formats are made")
-        own = revision_of(self.files[ModelFormat.SAFETENSORS].sha256)
-        if self.revision != own:
-            raise ValueError(f"revision {self.revision} is not {own}, as the sha256 of its safetensors file begins")
+        check_revision(self.revision, self.files)
         if self.time_steps not in self.test.by_steps:
             raise ValueError(f"test.by_steps lacks the network's own time_steps, {self.time_steps}")
         return self
@@ -288,6 +292,15 @@ def dump_card(card: Card, path: Path | None = None) -> str:
 def revision_of(sha256: str) -> str:
     """The revision of a model file with that digest."""
     return sha256[:REVISION_DIGITS]
+
+
+def check_revision(revision: str, files: Mapping[Any, FileFacts]) -> None:
+    """Raise `ValueError` unless there is a safetensors file among `files`, by format, and it is of that revision."""
+    if ModelFormat.SAFETENSORS not in files:
+        raise ValueError("files has no safetensors, from which all other formats are made")
+    own = revision_of(files[ModelFormat.SAFETENSORS].sha256)
+    if revision != own:
+        raise ValueError(f"revision {revision} is not {own}, as the sha256 of its safetensors file begins")
 
 
 def spec_digest(spec: NetworkSpec) -> str:

@@ -1,29 +1,27 @@
 """Where cards lie: in the package, or beside a model file."""
 
-from importlib import resources
 from pathlib import Path
 
 from specs.errors import SnnZooError
 from zoo.card import Card, load_card
 from zoo.catalog import find_model, local_catalogs
 from zoo.fetch import local_file
+from zoo.packaged_files import packaged_names, packaged_path
 
 __all__ = ["card_beside", "card_file", "card_names", "card_of", "packaged_card"]
 
-SUFFIX = ".yaml"
+FOLDER, SUFFIX = "cards", ".yaml"
 FIRST_KEY = b"card_version:"
 
 
 def card_names() -> list[str]:
     """Names of the models of which the package has a card, sorted."""
-    folder = resources.files("zoo") / "cards"
-    return sorted(file.name.removesuffix(SUFFIX) for file in folder.iterdir() if file.name.endswith(SUFFIX))
+    return packaged_names(FOLDER, SUFFIX)
 
 
 def card_file(name: str) -> Path:
     """Where the card of a model of the package lies."""
-    with resources.as_file(resources.files("zoo") / "cards" / f"{name}{SUFFIX}") as path:
-        return Path(path)
+    return packaged_path(FOLDER, f"{name}{SUFFIX}")
 
 
 def packaged_card(name: str) -> Card:

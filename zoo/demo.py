@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 
 from bootstrap_core.datasets import SAMPLE_NAME, load_dataset
@@ -21,6 +20,7 @@ from zoo.card_files import packaged_card
 from zoo.catalog import find_models, packaged_models
 from zoo.curves import reports_of
 from zoo.fetch import pull
+from zoo.packaged_files import packaged_path
 
 __all__ = ["ANN", "MODEL", "Demo", "run_demo"]
 
@@ -49,7 +49,7 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
     image, ann = folder / "seven.png", folder / ANN
     seven = digits.test.images[:][int((digits.test.labels == 7).nonzero()[0])]
     write_whole(image, png(seven[0]))
-    write_whole(ann, (resources.files("zoo") / "examples" / ANN).read_bytes())
+    write_whole(ann, packaged_path("examples", ANN).read_bytes())
 
     say(f"Pulling {MODEL} out of the package, for Python and for Lava's netx.")
     (found,) = find_models([MODEL], [packaged_models()])

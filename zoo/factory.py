@@ -1,6 +1,5 @@
 """Trained networks by name: those whose weights come with the package, and those that were pulled."""
 
-from importlib import resources
 from pathlib import Path
 
 from bootstrap_core.network import Network
@@ -10,10 +9,11 @@ from specs.errors import SnnZooError
 from zoo.card import ModelFormat
 from zoo.catalog import find_model, local_catalogs, no_model
 from zoo.fetch import local_file
+from zoo.packaged_files import packaged_names, packaged_path
 
 __all__ = ["create_model", "local_model", "model_file", "model_names", "packaged_model", "unknown_model"]
 
-SUFFIX = ".safetensors"
+FOLDER, SUFFIX = "weights", ".safetensors"
 
 
 def create_model(reference: str) -> Network:
@@ -55,11 +55,9 @@ def packaged_model(name: str) -> Model:
 
 def model_names() -> list[str]:
     """Names of the trained models in the package, sorted."""
-    folder = resources.files("zoo") / "weights"
-    return sorted(file.name.removesuffix(SUFFIX) for file in folder.iterdir() if file.name.endswith(SUFFIX))
+    return packaged_names(FOLDER, SUFFIX)
 
 
 def model_file(name: str) -> Path:
     """Where the weights of a model of the package lie."""
-    with resources.as_file(resources.files("zoo") / "weights" / f"{name}{SUFFIX}") as path:
-        return Path(path)
+    return packaged_path(FOLDER, f"{name}{SUFFIX}")

@@ -3,17 +3,18 @@
 An index is a folder, here or on a server, with `index.json` and the files that it names by relative paths.
 """
 
-import hashlib
 import json
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field, model_validator
 
 from specs.errors import IntegrityError, SpecError
 from specs.fields import Name, StrictModel, TimeSteps
+from specs.file_digest import sha256_of
 from specs.io import document_as
-from zoo.card import Card, FileFacts, ModelFormat, Part, revision_of
+from specs.strict_json import unique_keys
+from zoo.card import Card, FileFacts, ModelFormat, Part, check_revision
 
 __all__ = [
     "CARD_SUFFIX",
@@ -51,14 +52,14 @@ class IndexedFile(FileFacts):
     @classmethod
     def of(cls, file: Path, path: str) -> "IndexedFile":
         """The facts of `file`, as it lies at `path` in an index."""
-        return cls(path=path, sha256=_sha256(file), bytes=file.stat().st_size)
+        return cls(path=path, **dict(FileFacts.of_file(file)))
 
     def check(self, file: Path, *, what: str = "") -> None:
         """Raise `IntegrityError` unless `file` has this size and digest; `what` stands for it in the message."""
         what = what or str(file)
         if (size := file.stat().st_size) != self.bytes:
             raise IntegrityError(f"{what}: {size} bytes; the index says {self.bytes}")
-        if (found := _sha256(file)) != self.sha256:
+        if (found := sha256_of(file)) != self.sha256:
             raise IntegrityError(f"{what}: its sha256 is {found}; the index says {self.sha256}")
 
 
@@ -90,11 +91,7 @@ class IndexedModel(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> "IndexedModel":
-        if ModelFormat.SAFETENSORS not in self.files:
-            raise ValueError("files has no safetensors, from which all other formats are made")
-        own = revision_of(self.files[ModelFormat.SAFETENSORS].sha256)
-        if self.revision != own:
-            raise ValueError(f"revision {self.revision} is not {own}, as the sha256 of its safetensors file begins")
+        check_revision(self.revision, self.files)
         return self
 
 
@@ -123,7 +120,7 @@ class ZooIndex(StrictModel):
 def parse_index(raw: bytes, *, origin: str) -> ZooIndex:
     """Read index.json; `origin` stands in messages. Raises `IntegrityError` with every problem found."""
     try:
-        document = json.loads(raw, object_pairs_hook=_unique)
+        document = json.loads(raw, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
         what = "a web page" if raw.lstrip()[:1] == b"<" else f"no JSON: {error}"
         raise IntegrityError(f"{origin}: not an index but {what}") from None
@@ -156,16 +153,3 @@ def parse_reference(reference: str) -> tuple[str, str | None]:
 
 def _line(text: str) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in text).split())[:LINE_LENGTH]
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    document = dict(pairs)
-    if len(document) < len(pairs):
-        keys = [key for key, _ in pairs]
-        raise ValueError(f"{max(keys, key=keys.count)!r:.80} is given twice")
-    return document
-
-
-def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
-        return hashlib.file_digest(opened, "sha256").hexdigest()

@@ -1,6 +1,5 @@
 """Measuring a trained model for its card."""
 
-import hashlib
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -44,7 +43,7 @@ from zoo.card import (
 )
 from zoo.golden import golden_of
 
-__all__ = ["STEPS", "Difference", "differences", "file_facts", "measure_card", "same_network"]
+__all__ = ["STEPS", "Difference", "differences", "measure_card", "same_network"]
 
 STEPS = (1, 2, 4, 8, 16, 32)
 """Every card tells the accuracy of so many steps, and of the network's own number."""
@@ -103,7 +102,7 @@ def measure_card(
     progress("ANN")
     ann = evaluate(as_ann, dataset.test, mode=Mode.ANN) if network.fitted else None
 
-    rows, facts = summarize(spec), file_facts(path)
+    rows, facts = summarize(spec), FileFacts.of_file(path)
     assert own.synops is not None
     return Card(
         name=name,
@@ -153,15 +152,6 @@ def measure_card(
 def same_network(spec: NetworkSpec, other: NetworkSpec) -> bool:
     """Whether two specs are of one network and recipe: weight norm, which folds into the weights, aside."""
     return without_weight_norm(spec) == without_weight_norm(other)
-
-
-def file_facts(path: Path) -> FileFacts:
-    """Size and digest of a file. Raises `SnnZooError` if it cannot be read."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise SnnZooError(f"cannot read {path}: {error.strerror or error}") from None
-    return FileFacts(sha256=hashlib.sha256(data).hexdigest(), bytes=len(data))
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from converters.netx.model import netx_of
 from converters.netx.report import differences
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
-from zoo.card import Card, ModelFormat, spec_digest
+from zoo.card import Card, FileFacts, ModelFormat, spec_digest
 from zoo.card_files import card_of
 from zoo.golden import golden_differences
-from zoo.measurement import file_facts
 from zoo.sources import layers_of, model_path, read_source
 
 __all__ = ["Check", "verify_model"]
@@ -84,7 +83,7 @@ def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
     checks = []
     wanted = [file for kind, file in card.files.items() if kind.suffix == path.suffix]
     if wanted:
-        facts = file_facts(path)
+        facts = FileFacts.of_file(path)
         found = f"revision {card.revision}" if facts in wanted else f"others: {facts.bytes:,}, sha256 {facts.sha256}"
         checks.append(Check("bytes, by the card", facts in wanted, found))
     if path.suffix == ModelFormat.SAFETENSORS.suffix:

@@ -9,13 +9,13 @@ import zoo
 from bootstrap_core import IntegerNetwork, evaluate, load_dataset
 from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from specs import load_spec, summarize
-from zoo.card import Card, EnergyConstant, ModelFormat, spec_digest
+from zoo.card import Card, EnergyConstant, FileFacts, ModelFormat, spec_digest
 from zoo.card_files import card_names, packaged_card
 from zoo.card_text import as_markdown
 from zoo.cli import zoo as command
 from zoo.factory import model_file, packaged_model
 from zoo.golden import golden_differences
-from zoo.measurement import STEPS, file_facts, same_network
+from zoo.measurement import STEPS, same_network
 
 
 @pytest.fixture(params=card_names())
@@ -28,7 +28,7 @@ def test_every_packaged_model_has_a_card_and_every_card_a_model() -> None:
 
 
 def test_it_is_of_this_file(card: Card) -> None:
-    assert file_facts(model_file(card.name)) == card.files[ModelFormat.SAFETENSORS]
+    assert FileFacts.of_file(model_file(card.name)) == card.files[ModelFormat.SAFETENSORS]
 
 
 def test_it_is_of_this_spec_and_zoo_train_makes_that_again(card: Card) -> None:

@@ -75,16 +75,16 @@ def _measure(
     path: Path, before: Path | None, run: Path | None, name: str | None, licence: str | None, places: DataPlaces
 ) -> "Card":
     from converters.safetensors_file import read_safetensors
-    from zoo.card import load_card
-    from zoo.cli.shared import trained_on
+    from zoo.card import FileFacts, load_card
+    from zoo.cli.shared import usual_data
     from zoo.curves import read_curves
-    from zoo.measurement import file_facts, measure_card
+    from zoo.measurement import measure_card
 
     model = read_safetensors(path)
-    dataset = places.load(trained_on(model))
+    dataset = places.load(usual_data(model))
     say_sample(dataset)
     old = None if before is None else load_card(before)
-    if old is not None and file_facts(path) not in old.files.values():
+    if old is not None and FileFacts.of_file(path) not in old.files.values():
         old = None
     curves = None if old is None else old.training.curves
     if run is not None:

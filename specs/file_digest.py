@@ -1,0 +1,17 @@
+"""The digest by which files are known."""
+
+import hashlib
+from pathlib import Path
+
+from specs.errors import SnnZooError
+
+__all__ = ["sha256_of"]
+
+
+def sha256_of(path: Path) -> str:
+    """Sha256 of a file, in hexadecimal digits. Raises `SnnZooError` if it cannot be read."""
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise SnnZooError(f"cannot read {path}: {error.strerror or error}") from None
