@@ -458,7 +458,7 @@ def _download(target: Path, sha256: str, mirrors: Sequence[str]) -> None:
             fetch_whole(
                 target,
                 partial(download, url, limit=DATASET_FILE_BYTES),
-                lambda path, url=url: _read_plain(path, sha256, what=url),  # type: ignore[misc]
+                partial(_read_plain, sha256=sha256, what=url),
             )
             return
         except (TransferError, IntegrityError) as error:

@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
+from functools import partial
 from types import FrameType
 
 import torch
@@ -87,7 +88,7 @@ class Group:
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
-        self._meet(lambda: dist.all_reduce(total))
+        self._meet(partial(dist.all_reduce, total))
         return total.tolist()
 
     def add_up(self, tensors: Iterable[Tensor]) -> None:
@@ -96,7 +97,7 @@ class Group:
             return
         for bucket in _buckets(tensors):
             flat = torch.cat([tensor.detach().flatten() for tensor in bucket])
-            self._meet(lambda flat=flat: dist.all_reduce(flat))  # type: ignore[misc]
+            self._meet(partial(dist.all_reduce, flat))
             for tensor, part in zip(bucket, flat.split([tensor.numel() for tensor in bucket]), strict=True):
                 tensor.detach().copy_(part.view_as(tensor))
 
@@ -114,7 +115,7 @@ class Group:
             return
         for tensor in tensors:
             whole = tensor.detach().contiguous()
-            self._meet(lambda whole=whole: dist.broadcast(whole, 0))  # type: ignore[misc]
+            self._meet(partial(dist.broadcast, whole, 0))
             tensor.detach().copy_(whole)
 
     def spread_bytes(self, data: bytes) -> bytes:
