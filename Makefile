@@ -51,7 +51,7 @@ types: install  ## Check the types
 	$(BIN)/mypy
 
 train: install  ## Train the shipped MNIST networks into RUN (default run), an hour or two
-	for name in mnist-dense mnist-dense-shallow mnist-dense-t4 mnist-conv; do $(BIN)/zoo train $$name -o $(RUN)/$$name --threads 1 || exit 1; done
+	for name in $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())'); do $(BIN)/zoo train $$name -o $(RUN)/$$name --threads 1 || exit 1; done
 
 cards: install  ## Measure the packaged models on their full test sets; say where their cards differ: DATA_DIR=...
 	failed=; for name in $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())'); do \

@@ -1,5 +1,6 @@
 """What all commands share: errors as exit codes, options, tables."""
 
+import errno
 import os
 import shlex
 import sys
@@ -54,6 +55,10 @@ class Command(click.Command):
             return super().invoke(ctx)
         except SnnZooError as error:
             raise click.ClickException(str(error)) from error
+        except OSError as error:
+            if error.errno != errno.ENOSPC:
+                raise
+            raise click.ClickException(f"cannot write {error.filename or 'the output'}: {error.strerror}") from error
 
 
 command = partial(click.command, cls=Command, context_settings=CONTEXT_SETTINGS)

@@ -2,6 +2,8 @@ import hashlib
 import json
 import subprocess
 import sys
+from dataclasses import replace
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -9,7 +11,7 @@ import pytest
 from PIL import Image
 
 from bootstrap_core import load_dataset
-from converters import read_model
+from converters import read_model, write_model
 
 
 def test_help_imports_neither_torch_nor_h5py() -> None:
@@ -187,3 +189,33 @@ def test_the_version_and_what_it_runs_on(run) -> None:
 
 def test_no_command_is_wrong_usage(run) -> None:
     assert "Commands:" in run(code=2).stderr
+
+
+def test_predict_says_that_a_blank_image_shows_nothing(run, tmp_path) -> None:
+    for value in (0, 7):
+        Image.new("L", (28, 28), value).save(tmp_path / f"{value}.png")
+    result = run("predict", "mnist-dense", tmp_path / "0.png")
+    assert "shows the network nothing" in result.stderr
+    digit = load_dataset("mnist-sample").test.images[0, 0].numpy()
+    Image.fromarray(digit).save(tmp_path / "digit.png")
+    assert "warning" not in run("predict", "mnist-dense", tmp_path / "digit.png").stderr
+
+
+def test_eval_asks_for_the_data_that_a_model_does_not_tell(run, tmp_path) -> None:
+    run("convert", "mnist-dense-shallow", "-o", tmp_path / "a.net")
+    untold = read_model(tmp_path / "a.net")
+    write_model(replace(untold, spec=untold.spec.model_copy(update={"training": None})), tmp_path / "b.safetensors")
+    assert "--data" in run("eval", tmp_path / "b.safetensors", code=1).stderr
+    run("eval", tmp_path / "b.safetensors", "--data", "mnist-sample", "--limit", 10)
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_full_disk_is_told_in_a_line() -> None:
+    code = "from zoo.cli import main; import sys; sys.argv[1:] = ['check', 'mnist-dense']; main()"
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", code], stdout=full, stderr=subprocess.PIPE, text=True, check=False
+        )
+    assert result.returncode == 1
+    assert result.stderr.startswith("Error: cannot write")
+    assert "Traceback" not in result.stderr

@@ -7,7 +7,7 @@ import click
 
 from converters.cli.options import DataPlaces, PathArgument, data_options, say_sample, use_threads
 from converters.cli.shared import command, command_line, force_option, json_option, refuse_existing
-from zoo.cli.shared import read_and_say, say_fresh, trained_on
+from zoo.cli.shared import read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
@@ -53,7 +53,7 @@ def gallery(
     model, trained = read_and_say(source)
     say_fresh(trained)
     use_threads(threads)
-    dataset = places.load(data) if data else _usual_data(trained_on(model), places)
+    dataset = places.load(data) if data else _found_data(usual_data(model), places)
     say_sample(dataset)
     figures = measure_gallery(model, dataset, limit=limit)
     page = gallery_page(model, figures, source=source, command=command_line(), reports=_reports(source))
@@ -83,7 +83,7 @@ def _reports(source: str) -> "list[EpochReport]":
     return read_metrics(Path(source).parent) if Path(source).is_file() else []
 
 
-def _usual_data(name: str, places: DataPlaces) -> "Dataset":
+def _found_data(name: str, places: DataPlaces) -> "Dataset":
     """The dataset `name`; of MNIST, where it would have to be downloaded, the embedded sample."""
     from bootstrap_core.datasets import SAMPLE_NAME, find_dataset
 

@@ -25,7 +25,7 @@ def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
         multiple=True,
         metavar="INDEX",
         help="A folder, https://, hf:// or any URL of fsspec. May be repeated: the first with the name wins. "
-        "[default: $ZOO_INDEX, then the package]",
+        "[default: $ZOO_INDEX, then the package, then what was pulled]",
     )(command)
 
 
@@ -44,7 +44,7 @@ def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: P
     from zoo.catalog import CACHE, PACKAGE, cached_models, no_model, open_catalogs, search
 
     cached = cached_models(cache_dir)
-    catalogs = [*open_catalogs(urls, cache_dir=cache_dir, offline=offline), cached]
+    catalogs = open_catalogs(urls, cache_dir=cache_dir, offline=offline)
     rows = []
     matching = search(pattern, catalogs)
     if not matching and pattern != "*":

@@ -11,7 +11,7 @@ import click
 
 from converters.cli.options import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
-from zoo.cli.shared import read_and_say, say_fresh, trained_on
+from zoo.cli.shared import read_and_say, say_fresh, trained_on, usual_data
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from specs.network import NetworkSpec
 
 __all__ = ["evaluate_model", "predict"]
+
+WARM_UP = 256
+"""Images that run before any are timed."""
 
 
 @command("eval")
@@ -65,10 +68,11 @@ def evaluate_model(
         refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)
-    dataset = places.load(data or trained_on(model))
+    dataset = places.load(data or usual_data(model))
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
     network = model.build().to(resolve_device(device))
     runnable = IntegerNetwork(network) if engine == "integer" else network
+    evaluate(runnable, test.take(slice(0, WARM_UP)), mode=Mode(mode))  # what is compiled or loaded is no speed
     scores = []
     for t in steps if mode == "snn" else [None]:
         with _image_bar(len(test)) as progress:
@@ -109,6 +113,8 @@ def predict(
     predictions = predict_files(network, images, data=trained_on(model), invert=invert)
     for p in predictions:
         click.echo(f"{p.path}: {p.done}", err=True)
+        if min(p.scores) == max(p.scores):
+            click.echo(f"warning: {p.path} shows the network nothing; all classes score alike", err=True)
     if animate is not None:
         click.echo(animate_prediction(network, predictions[0], animate), err=True)
     if as_json:

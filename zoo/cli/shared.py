@@ -5,13 +5,14 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli.shared import print_table, say_notes
+from specs.errors import SnnZooError
 from specs.summary import summarize
 
 if TYPE_CHECKING:
     from converters.model import Model
     from specs.network import NetworkSpec
 
-__all__ = ["print_layers", "read_and_say", "say_fresh", "trained_on"]
+__all__ = ["print_layers", "read_and_say", "say_fresh", "trained_on", "usual_data"]
 
 
 def print_layers(network: "NetworkSpec") -> None:
@@ -53,7 +54,16 @@ def say_fresh(trained: bool) -> None:
         click.echo("note: fresh weights, never trained", err=True)
 
 
-def trained_on(model: "Model") -> str:
-    """The dataset that a model was trained on, by its card, or else by its recipe."""
-    recipe = model.spec.training.data if model.spec.training else "mnist"
-    return str(model.card.get("training", {}).get("data", recipe))
+def trained_on(model: "Model") -> str | None:
+    """The dataset that a model was trained on, by its card, or else by its recipe; None if neither tells."""
+    recipe = model.spec.training.data if model.spec.training else None
+    found = model.card.get("training", {}).get("data", recipe)
+    return None if found is None else str(found)
+
+
+def usual_data(model: "Model") -> str:
+    """The dataset that a model was trained on. Raises `SnnZooError` if it does not tell."""
+    found = trained_on(model)
+    if found is None:
+        raise SnnZooError(f"{model.spec.name} does not tell what it was trained on: name it, as in --data mnist")
+    return found
