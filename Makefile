@@ -126,7 +126,6 @@ check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make
 
 check-kills: install  ## kill -9 at 100 random moments of zoo pull, publish and train, and of convert
 	$(BIN)/python tests/benchmarks/check_kills.py $(BENCH_OPTIONS)
-	$(BIN)/python tests/benchmarks/kill_campaign.py $(BENCH_OPTIONS)
 	$(BIN)/python tests/make_readme_tables.py --print kills
 
 $(BIN)/.docs: $(BIN)/.installed

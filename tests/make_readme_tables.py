@@ -480,7 +480,7 @@ def kills_table() -> str:
 
 
 def render_kills(report: dict[str, dict[str, int]]) -> str:
-    """What `kill_campaign.py` wrote."""
+    """What `check_kills.py` wrote."""
     columns = ("tries", "killed", "resumed", "temporaries", "lost")
     lines = [f"| command | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for name, counts in report.items():

@@ -1,122 +1,208 @@
-"""Kill `zoo pull` and `zoo publish` at random moments: their targets must hold the old or the whole new.
+"""kill -9 at random moments of `zoo train`, `zoo pull`, `zoo publish` and `convert`: nothing is lost or half there.
 
-    python tests/benchmarks/check_kills.py --tries 100
+    python tests/benchmarks/check_kills.py [--tries 100] [--seed 0] [--only train|convert|pull|publish]
 
-Each try starts the command, kills it after a random time of those that it takes, and looks: at the file that was to be
-replaced, or at the index. In the end the same command, left alone, must finish the work.
+`train`: a run is killed, resumed (or begun again, where not even its first checkpoint was there), killed once more, and
+resumed to its end. After each kill every file that is there must be whole; at the end the model and the metrics must be
+those of a run that nobody killed, to the byte but for the seconds. `convert`: files are written over others; after a
+kill each must be the old one or the new one, to the byte; so must what `pull` fetches from a slow server, and the files
+that an index names after `publish`. Writes `results/kills.json`, and stops at the first loss.
 """
 
 import argparse
+import contextlib
+import json
+import multiprocessing
 import os
 import random
-import subprocess
-import sys
+import shutil
 import tempfile
 import threading
 import time
-from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
-from zoo.catalog import packaged_models, search
+import torch
+from programs import RESULTS
+
+from converters import read_model
+from specs import load_spec
+from zoo.card_files import card_file
+from zoo.factory import model_file
 from zoo.publish import publish, read_index
 
-ROOT = Path(__file__).parents[2]
-PACKAGE = ROOT / "zoo"
-COMMAND = [sys.executable, "-c", "from zoo.cli import main; main()"]
+SMALL, LARGE = "mnist-dense-shallow", "mnist-dense"
+"""Packaged models: the one is there, the other is to come."""
+FORKS = multiprocessing.get_context("forkserver")
+FORKS.set_forkserver_preload(["zoo.training_run", "zoo.cli", "numba"])
+SPEC = """
+name: small
+time_steps: 4
+neuron: {threshold: 1.0, voltage_decay: 0.03, tau_grad: 0.1}
+input: {shape: [784], mean: 0.5, std: 0.5}
+blocks:
+  - {kind: dense, features: 256, weight_norm: true, dropout: 0.1}
+  - {kind: affine, features: 10, weight_norm: true}
+training: {data: mnist-sample, epochs: 4, batch_size: 200, images_per_epoch: 400, validation: 200, augment: {}}
+"""
 
 
-def main() -> None:
-    """Run both campaigns and print what was found."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--tries", type=int, default=100)
-    parser.add_argument("--seed", type=int, default=0)
-    options = parser.parse_args()
-    random.seed(options.seed)
-    with tempfile.TemporaryDirectory() as folder:
-        for name, campaign in (("pull", kill_pull), ("publish", kill_publish)):
-            found = campaign(Path(folder) / name, options.tries)
-            print(f"{name}: {options.tries} tries; " + ", ".join(f"{n} {what}" for what, n in sorted(found.items())))
+def command(arguments: list[str]) -> None:
+    """What a child process does."""
+    from zoo.cli import zoo
+
+    torch.set_num_threads(1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 2)
+    zoo(arguments)
 
 
-def kill_pull(folder: Path, tries: int) -> Counter[str]:
-    """Pull a model from a slow server over a file of another, again and again."""
-    new, old = sorted((f.name for f in search("*", [packaged_models()])), key=lambda n: -weights(n).stat().st_size)[:2]
-    publish(weights(new), card(new), str(folder / "index"))
-    target = folder / "out" / f"{new}.safetensors"
+def run(arguments: list[str], seconds: float | None = None) -> tuple[bool, float]:
+    """Run a command, and kill it after some seconds; whether that came before its end, and how long it took."""
+    process = FORKS.Process(target=command, args=(arguments,))
+    start = time.perf_counter()
+    process.start()
+    process.join(seconds)
+    process.kill()
+    process.join()
+    if process.exitcode not in (0, -9):
+        raise SystemExit(f"failed, {process.exitcode}: zoo {' '.join(arguments)}")
+    return process.exitcode != 0, time.perf_counter() - start
+
+
+def check_whole(folder: Path) -> None:
+    """Read every file that a run has left, but for temporary ones."""
+    readers = {
+        "model.safetensors": lambda path: read_model(path).build(),
+        "checkpoint.pt": lambda path: torch.load(path, weights_only=True),
+        "metrics.jsonl": metrics,
+        "spec.yaml": load_spec,
+    }
+    for path in folder.iterdir():
+        if path.name in readers:
+            readers[path.name](path)
+
+
+def metrics(path: Path) -> list[dict[str, Any]]:
+    """The lines, without what differs from run to run."""
+    return [{**json.loads(line), "seconds": 0} for line in path.read_text("utf-8").splitlines()]
+
+
+def temporaries(folder: Path) -> int:
+    """Files that a killed process was about to rename."""
+    return sum(path.name.startswith(".") for path in folder.iterdir()) if folder.exists() else 0
+
+
+def train(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, int]]:
+    """Counts of each try."""
+    (folder / "spec.yaml").write_text(SPEC)
+    arguments = ["train", str(folder / "spec.yaml"), "-q", "--force", "-o"]
+    whole, target = folder / "whole", folder / "run"
+    _, seconds = run([*arguments, str(whole)])
+    for _ in range(tries):
+        counts = {"killed": 0, "resumed": 0, "temporaries": 0}
+        for delay in (draw.uniform(0, seconds), draw.uniform(0, seconds), None):
+            resume = (target / "checkpoint.pt").exists()
+            killed, _ = run([*arguments, str(target), *["--resume"] * resume], delay)
+            counts["killed"] += killed
+            counts["resumed"] += resume
+            if target.exists():
+                check_whole(target)
+        counts["temporaries"] = temporaries(target)
+        ours, theirs = (path / "model.safetensors" for path in (target, whole))
+        same = ours.read_bytes() == theirs.read_bytes()
+        if not same or metrics(target / "metrics.jsonl") != metrics(whole / "metrics.jsonl"):
+            raise SystemExit(f"lost: {target} is not {whole}")
+        shutil.rmtree(target)
+        yield counts
+
+
+def convert(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, int]]:
+    """Counts of each try."""
+    names = ["m.safetensors", "m.net"]
+    targets, old, new = [folder / name for name in names], folder / "old", folder / "new"
+    for path, model in ((old, SMALL), (new, LARGE)):
+        path.mkdir()
+        run(["convert", model, *(part for name in names for part in ("-o", str(path / name)))])
+    arguments = ["convert", LARGE, "--force", *(part for path in targets for part in ("-o", str(path)))]
+
+    def prepare() -> None:
+        for name, target in zip(names, targets, strict=True):
+            shutil.copy(old / name, target)
+
+    def written() -> int:
+        pairs = [[(path / name).read_bytes() for path in (old, new)] for name in names]
+        return sum(pair.index(target.read_bytes()) for pair, target in zip(pairs, targets, strict=True))
+
+    yield from _kill(arguments, tries, draw, prepare, written, folder, n_files=2)
+
+
+def pull(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, int]]:
+    """Counts of each try."""
+    publish(model_file(LARGE), card_file(LARGE), str(folder / "index"))
+    target, cache = folder / "out" / f"{LARGE}.safetensors", folder / "cache"
     target.parent.mkdir()
-    states = {weights(old).read_bytes(): "old", weights(new).read_bytes(): "new"}
-    os.environ["ZOO_CACHE_DIR"] = str(folder / "cache")
+    old, new = (model_file(name).read_bytes() for name in (SMALL, LARGE))
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(Slow, directory=str(folder / "index")))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     url = f"http://127.0.0.1:{server.server_port}"
-    command = ["pull", new, "--from", url, "-o", target.parent, "--force"]
+    arguments = ["pull", LARGE, "--from", url, "--cache-dir", str(cache), "-o", str(target.parent), "--force"]
 
     def prepare() -> None:
-        target.write_bytes(weights(old).read_bytes())
-        for file in (folder / "cache").rglob("*.safetensors"):
+        target.write_bytes(old)
+        for file in cache.rglob("*.safetensors"):
             file.unlink()
 
-    found = campaign(command, tries, prepare, lambda: states[target.read_bytes()])
-    prepare()
-    subprocess.run([*COMMAND, *command], cwd=ROOT, check=True, capture_output=True)
-    assert states[target.read_bytes()] == "new"
+    def written() -> int:
+        return [old, new].index(target.read_bytes())
+
+    yield from _kill(arguments, tries, draw, prepare, written, target.parent)
     server.shutdown()
-    return found
 
 
-def kill_publish(folder: Path, tries: int) -> Counter[str]:
-    """Publish a model into an index that holds another, again and again."""
-    new, old = [f.name for f in search("*", [packaged_models()])][:2]
+def publishing(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, int]]:
+    """Counts of each try."""
     index = folder / "index"
-    publish(weights(old), card(old), str(index))
+    publish(model_file(SMALL), card_file(SMALL), str(index))
     before = (index / "index.json").read_bytes()
-    command = ["publish", weights(new), card(new), "--to", index]
+    arguments = ["publish", str(model_file(LARGE)), str(card_file(LARGE)), "--to", str(index)]
 
-    def prepare() -> None:
-        (index / "index.json").write_bytes(before)
-
-    def look() -> str:
+    def written() -> int:
         models = read_index(index).models
         for revisions in models.values():
             for file in (*revisions[0].files.values(), revisions[0].card):
                 file.check(index / file.path)
-        return "new" if new in models else "old"
+        return LARGE in models
 
-    found = campaign(command, tries, prepare, look)
-    subprocess.run([*COMMAND, *map(str, command)], cwd=ROOT, check=True, capture_output=True)
-    assert look() == "new"
-    return found
+    yield from _kill(arguments, tries, draw, lambda: (index / "index.json").write_bytes(before), written, index)
 
 
-def campaign(command: list[object], tries: int, prepare: Callable[[], None], look: Callable[[], str]) -> Counter[str]:
-    """What `look` says after each kill; raises whatever it raises."""
-    arguments = [*COMMAND, *map(str, command)]
+def _kill(
+    arguments: list[str],
+    tries: int,
+    draw: random.Random,
+    prepare: Callable[[], object],
+    written: Callable[[], int],
+    folder: Path,
+    *,
+    n_files: int = 1,
+) -> Iterator[dict[str, int]]:
+    """Counts of each try, and at last the command left alone; `written` raises at a file that is neither."""
     prepare()
-    start = time.perf_counter()
-    subprocess.run(arguments, cwd=ROOT, check=True, capture_output=True)
-    seconds = time.perf_counter() - start
-    found: Counter[str] = Counter()
-    for _ in range(tries):
+    _, seconds = run(arguments)
+    for delay in [*(draw.uniform(0, seconds) for _ in range(tries)), None]:
         prepare()
-        process = subprocess.Popen(arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-        time.sleep(random.uniform(0, seconds))
-        process.kill()
-        ended = "killed" if process.wait() < 0 else "ended before"
-        found[f"{ended}, {look()}"] += 1
-    return found
-
-
-def weights(name: str) -> Path:
-    """Of a packaged model."""
-    return PACKAGE / "weights" / f"{name}.safetensors"
-
-
-def card(name: str) -> Path:
-    """Of a packaged model."""
-    return PACKAGE / "cards" / f"{name}.yaml"
+        killed, _ = run(arguments, delay)
+        found = written()
+        if found < n_files and not killed:
+            raise SystemExit(f"lost: it ended, and has not written: zoo {' '.join(arguments)}")
+        if delay is not None:
+            yield {"killed": int(killed), "written": found, "temporaries": temporaries(folder)}
+        for path in folder.glob(".*"):
+            path.unlink()
 
 
 class Slow(SimpleHTTPRequestHandler):
@@ -140,6 +226,30 @@ class Slow(SimpleHTTPRequestHandler):
             except OSError:
                 return
             time.sleep(0.02)
+
+
+CAMPAIGNS = {"train": train, "convert": convert, "pull": pull, "publish": publishing}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--tries", type=int, default=100)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--only", choices=sorted(CAMPAIGNS))
+    parser.add_argument("--output", type=Path, default=RESULTS / "kills.json")
+    options = parser.parse_args()
+    report = {}
+    with contextlib.suppress(FileNotFoundError):
+        report = json.loads(options.output.read_text("utf-8"))
+    for name in [options.only] if options.only else sorted(CAMPAIGNS):
+        found: list[dict[str, int]] = []
+        with tempfile.TemporaryDirectory() as folder:
+            for counts in CAMPAIGNS[name](options.tries, random.Random(options.seed), Path(folder)):
+                found.append(counts)
+                sums = {key: sum(counts[key] for counts in found) for key in counts}
+                report[name] = {"tries": len(found), **sums, "lost": 0}  # a loss would have stopped the campaign
+                options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+        print(name, report[name])
 
 
 if __name__ == "__main__":
