@@ -290,7 +290,10 @@ class SpikingBlock(_SynapticBlock):
         """See `Block`."""
         z = self.weigh(x, skipped, mode)
         if self.training and self.norm is not None:
-            self.norm.update(z / self.levels, channel_axis=2 if mode.spiking else 1)
+            channel_axis = 2 if mode.spiking else 1
+            self.norm.update(z / self.levels, channel_axis)
+            if isinstance(self.norm, MeanOnly):
+                self.norm.centre_gradient(z, channel_axis)
         bias = self.quantized_bias()
         if not mode.spiking:
             return _activate(self.sampler, self._drive(z, bias), mode)

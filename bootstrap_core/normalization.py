@@ -16,7 +16,9 @@ MAX_SHIFT = 3
 class MeanOnly(nn.Module):
     """Subtracts the running mean of each channel's weighted input; it leaves through the bias of the neuron.
 
-    The running mean, not the batch's, is subtracted in training too, so ANN, SNN and hardware see one network.
+    The running mean, not the batch's, is subtracted in training too, so ANN, SNN and hardware see one network. The
+    gradient is that of subtracting the batch's: what moves a whole channel is taken back by the running mean, so it
+    counts for nothing.
 
     Attributes:
         group: processes that train together; the mean is of the whole batch.
@@ -31,9 +33,17 @@ class MeanOnly(nn.Module):
 
     def update(self, z: Tensor, channel_axis: int) -> None:
         """Move the running mean toward the mean of `z` over all axes but the channel's."""
-        axes = [axis for axis in range(z.dim()) if axis != channel_axis]
-        mean = self.group.mean(z.detach().mean(axes), z.numel() // z.shape[channel_axis])
-        self.running_mean.lerp_(mean.to(self.running_mean.dtype), MOMENTUM)
+        self.running_mean.lerp_(self._mean(z.detach(), channel_axis).flatten().to(self.running_mean.dtype), MOMENTUM)
+
+    def centre_gradient(self, z: Tensor, channel_axis: int) -> None:
+        """Have the gradient at `z` lose its mean over all axes but the channel's, in the backward pass to come."""
+        if z.requires_grad:
+            z.register_hook(lambda gradient: gradient - self._mean(gradient, channel_axis))
+
+    def _mean(self, values: Tensor, channel_axis: int) -> Tensor:
+        """Of the whole batch, for each channel; as many axes as `values` has."""
+        axes = [axis for axis in range(values.dim()) if axis != channel_axis]
+        return self.group.mean(values.mean(axes, keepdim=True), values.numel() // values.shape[channel_axis])
 
 
 class WeightScale(nn.Module):

@@ -1,6 +1,7 @@
 """Whole networks with lava-dl's weights: outputs of every block, logits and gradients, as SNN and as ANN.
 
-The mean-only network runs in training mode with its update off, as it was recorded.
+The mean-only network runs in training mode, as it was recorded: with its update off, and with lava-dl's gradient, to
+which the mean is a constant.
 """
 
 import pytest
@@ -16,7 +17,8 @@ NAMES = ("dense", "dense_meanonly", "conv")
 def golden(request, load_golden_network, monkeypatch):
     golden = load_golden_network(request.param, exact_input=False)
     if request.param == "dense_meanonly":
-        monkeypatch.setattr(MeanOnly, "update", lambda self, z, channel_axis: None)
+        for method in ("update", "centre_gradient"):
+            monkeypatch.setattr(MeanOnly, method, lambda self, z, channel_axis: None)
         golden.network.train()
     return golden
 

@@ -274,6 +274,19 @@ def test_norms_follow_the_weighted_input_of_each_channel_in_training(mode: Mode)
     torch.testing.assert_close(block.norm.running_mean, 0.1 * z.mean(0).detach())
 
 
+@pytest.mark.parametrize("mode", [Mode.SNN, Mode.ANN])
+def test_what_moves_a_whole_channel_gives_a_mean_only_norm_no_gradient(mode: Mode) -> None:
+    x = spikes(T, 3, 6) if mode is Mode.SNN else torch.rand(3, 6)
+    x[..., 0] = 1.0  # the same for all: its weight moves each channel as a whole
+    for norm, alike in (("none", False), ("mean_only", True)):
+        block = block_of(norm=norm).train()
+        fit_line(block)
+        (block(x, mode, T) * torch.arange(12.0).reshape(3, 4)).sum().backward()
+        gradient = block.synapse.weight.grad
+        assert gradient[:, 1:].abs().max() > 0
+        assert bool(gradient[:, 0].abs().max() < 1e-5) is alike
+
+
 @pytest.mark.parametrize("norm", ["mean_only", "weight_scale"])
 def test_norms_stand_still_in_evaluation(norm: str) -> None:
     block = block_of(norm=norm)

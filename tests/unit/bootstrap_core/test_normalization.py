@@ -28,6 +28,19 @@ def test_the_running_mean_takes_no_gradient() -> None:
     assert not norm.running_mean.requires_grad
 
 
+@pytest.mark.parametrize(("shape", "axis"), [((5, 3), 1), ((5, 3, 2, 2), 1), ((4, 5, 3), 2)])
+def test_the_gradient_is_that_of_subtracting_the_mean_of_the_batch(shape: tuple[int, ...], axis: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, weights = torch.randn(shape, generator=generator, requires_grad=True), torch.randn(shape, generator=generator)
+    axes = [i for i in range(len(shape)) if i != axis]
+    ((z - z.mean(axes, keepdim=True)).tanh() * weights).sum().backward()
+    expected, z.grad = z.grad, None
+    weighted = z * 1.0
+    MeanOnly(3).centre_gradient(weighted, channel_axis=axis)
+    ((weighted - z.detach().mean(axes, keepdim=True)).tanh() * weights).sum().backward()
+    torch.testing.assert_close(z.grad, expected)
+
+
 @pytest.mark.parametrize(
     ("deviation", "scale"),
     [(1.0, 1), (1.1, 1 / 2), (2.0, 1 / 2), (2.1, 1 / 4), (0.9, 1), (0.5, 2), (0.4, 2), (0.25, 4)],
