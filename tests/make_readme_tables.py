@@ -12,9 +12,10 @@ import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from statistics import mean, stdev
 from typing import Any
 
-from zoo.card import Card, ModelFormat
+from zoo.card import Card, ModelFormat, seed_accuracies
 from zoo.card_files import card_names, packaged_card
 
 ROOT = Path(__file__).parents[1]
@@ -34,6 +35,7 @@ MODEL_COLUMNS = (
     "layers",
     "T",
     "test accuracy",
+    "over seeds",
     "as ANN",
     "rates",
     "synops/image",
@@ -58,6 +60,7 @@ def model_cells(card: Card) -> list[str]:
         "-".join("x".join(map(str, layer.shape)) for layer in card.layers),
         str(card.time_steps),
         f"{percent(card.test.accuracy)} %",
+        over_seeds(card),
         f"{percent(card.test.ann)} %",
         " ".join(f"{layer.rate:.2f}" for layer in card.layers if layer.rate is not None),
         f"{sum(layer.synops for layer in card.layers):,.0f}",
@@ -65,6 +68,12 @@ def model_cells(card: Card) -> list[str]:
         f"{card.files[ModelFormat.SAFETENSORS].bytes / 1e6:.1f} MB",
         "-" if training.epoch is None else f"epoch {training.epoch + 1} of {training.recipe.epochs}",
     ]
+
+
+def over_seeds(card: Card) -> str:
+    """Mean and standard deviation of the test accuracy, and of how many seeds."""
+    found = [100 * accuracy for accuracy in seed_accuracies(card)]
+    return f"{mean(found):.2f} ± {stdev(found):.2f} % of {len(found)}" if len(found) > 1 else "-"
 
 
 def benchmark_table() -> str:

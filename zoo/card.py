@@ -39,12 +39,14 @@ __all__ = [
     "Operations",
     "OperationsOf",
     "Scores",
+    "SeedScore",
     "Training",
     "Versions",
     "check_revision",
     "dump_card",
     "load_card",
     "revision_of",
+    "seed_accuracies",
     "spec_digest",
 ]
 
@@ -129,11 +131,20 @@ class Curves(StrictModel):
     validation_snn_accuracy: tuple[Part, ...]
 
 
+class SeedScore(StrictModel):
+    """What the same recipe gave from another seed: the test accuracy of the integer engine, at the network's own T."""
+
+    seed: Count
+    epoch: Count | None
+    validation_accuracy: Part | None
+    accuracy: Part
+
+
 class Training(StrictModel):
     """How the weights came to be.
 
     `epoch`, counted from 0, is that of the best `validation_accuracy` as SNN; None if no epoch ended. `versions` and
-    `curves` are None where the model file, or its run, did not keep them.
+    `curves` are None where the model file, or its run, did not keep them. `other_seeds` are runs that were not shipped.
     """
 
     recipe: TrainingSpec
@@ -141,6 +152,7 @@ class Training(StrictModel):
     validation_accuracy: Part | None
     versions: Versions | None = None
     curves: Curves | None = None
+    other_seeds: tuple[SeedScore, ...] = ()
 
 
 class Layer(StrictModel):
@@ -277,6 +289,11 @@ class Card(StrictModel):
         if self.time_steps not in self.test.by_steps:
             raise ValueError(f"test.by_steps lacks the network's own time_steps, {self.time_steps}")
         return self
+
+
+def seed_accuracies(card: Card) -> list[float]:
+    """Test accuracies of all seeds that were trained, that of the shipped weights first."""
+    return [card.test.accuracy, *(run.accuracy for run in card.training.other_seeds)]
 
 
 def load_card(path: Path) -> Card:

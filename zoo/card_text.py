@@ -1,10 +1,11 @@
 """A card for people: its sections as rows of words, and as Markdown."""
 
 from dataclasses import dataclass
+from statistics import mean
 
-from zoo.card import Card, ModelFormat, OperationsOf, Versions
+from zoo.card import Card, ModelFormat, OperationsOf, Versions, seed_accuracies
 
-__all__ = ["Section", "as_markdown", "percent", "recipe_words", "sections"]
+__all__ = ["Section", "as_markdown", "percent", "recipe_words", "sections", "seed_words"]
 
 
 @dataclass(frozen=True)
@@ -36,6 +37,7 @@ def sections(card: Card) -> list[Section]:
         "split": f"{data.validation_rule} {data.validation_seed}",
         "chosen": f"{epoch}{percent(training.validation_accuracy)} of the validation images",
         "recipe": recipe_words(card),
+        "seeds": seed_words(card),
         "took": "not recorded" if training.curves is None else f"{sum(training.curves.seconds) / 60:.0f} minutes",
         "by": "not recorded" if training.versions is None else _versions(training.versions),
     }
@@ -104,6 +106,14 @@ def recipe_words(card: Card) -> str:
     if card.training.recipe.augment is not None:
         told["augment"] = " ".join(f"{key} {value}" for key, value in told["augment"].items()) or "default"
     return ", ".join(f"{key} {value}" for key, value in told.items()) or "the defaults"
+
+
+def seed_words(card: Card) -> str:
+    """Mean and spread of the test accuracy over the seeds that were trained."""
+    found = seed_accuracies(card)
+    if len(found) == 1:
+        return f"{card.training.recipe.seed} alone"
+    return f"{len(found)} seeds: {percent(mean(found))} in the mean, {_number(min(found))} to {percent(max(found))}"
 
 
 def percent(part: float | None) -> str:

@@ -36,6 +36,7 @@ from zoo.card import (
     Operations,
     OperationsOf,
     Scores,
+    SeedScore,
     Training,
     Versions,
     revision_of,
@@ -43,7 +44,7 @@ from zoo.card import (
 )
 from zoo.golden import golden_of
 
-__all__ = ["STEPS", "Difference", "differences", "measure_card", "same_network"]
+__all__ = ["STEPS", "Difference", "differences", "measure_card", "measure_seed", "same_network"]
 
 STEPS = (1, 2, 4, 8, 16, 32)
 """Every card tells the accuracy of so many steps, and of the network's own number."""
@@ -51,7 +52,7 @@ N_GOLDEN = 8
 VALIDATION_RULE = "of each class its share, taken out of the training images at random, by the seed"
 FLOAT_TOLERANCE = 1e-6
 """Relative; of figures that floats were added up for."""
-UNMEASURED: dict[str, Any] = {"date": True, "versions": True, "training": {"versions", "curves"}}
+UNMEASURED: dict[str, Any] = {"date": True, "versions": True, "training": {"versions", "curves", "other_seeds"}}
 """Parts of a card that measuring again does not find."""
 
 
@@ -62,6 +63,7 @@ def measure_card(
     name: str | None = None,
     licence: str,
     curves: Curves | None = None,
+    other_seeds: tuple[SeedScore, ...] = (),
     progress: Callable[[str], object] = lambda what: None,
 ) -> Card:
     """Measure the model in a safetensors file on all test images of `dataset`.
@@ -72,6 +74,7 @@ def measure_card(
         name: of the model; by default the spec's.
         licence: of the weights.
         curves: of its training.
+        other_seeds: what `measure_seed` gave of other runs.
         progress: called with what is scored next.
 
     Raises:
@@ -125,7 +128,7 @@ def measure_card(
             validation_rule=VALIDATION_RULE,
             test_images=len(dataset.test),
         ),
-        training=_training(model, spec.training, curves),
+        training=_training(model, spec.training, curves, other_seeds),
         layers=tuple(
             Layer(
                 kind=row.kind,
@@ -146,6 +149,33 @@ def measure_card(
         commands=_commands(name, by_steps),
         versions=Versions.here(),
         golden=golden_of(exact, spread_out(dataset.test, N_GOLDEN)),
+    )
+
+
+def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
+    """Score a run that differs from that of `model` by its seed alone.
+
+    Args:
+        path: the run's model file.
+        model: the one that a card is about.
+        dataset: as of `measure_card`.
+
+    Raises:
+        SnnZooError: the run is of another spec or recipe, or of the same seed.
+    """
+    other = read_safetensors(path)
+    recipe, own = other.spec.training, model.spec.training
+    if recipe is None or own is None or recipe.seed == own.seed:
+        raise SnnZooError(f"{path} is no run of another seed than {model.spec.name} itself")
+    if not same_network(
+        other.spec.model_copy(update={"training": recipe.model_copy(update={"seed": own.seed})}), model.spec
+    ):
+        raise SnnZooError(f"{path} differs from {model.spec.name} by more than its seed")
+    return SeedScore(
+        seed=recipe.seed,
+        epoch=_facts(other).get("epoch"),
+        validation_accuracy=_facts(other).get("validation_snn_accuracy"),
+        accuracy=evaluate(IntegerNetwork(other.build()), dataset.test).accuracy,
     )
 
 
@@ -173,15 +203,23 @@ def differences(stored: Card, found: Card) -> list[Difference]:
     ]
 
 
-def _training(model: Model, recipe: TrainingSpec, curves: Curves | None) -> Training:
-    facts: Mapping[str, Any] = model.card.get("training", {})
+def _training(
+    model: Model, recipe: TrainingSpec, curves: Curves | None, other_seeds: tuple[SeedScore, ...]
+) -> Training:
+    facts = _facts(model)
     return Training(
         recipe=recipe,
         epoch=facts.get("epoch"),
         validation_accuracy=facts.get("validation_snn_accuracy"),
         versions=None if "versions" not in facts else Versions(**facts["versions"]),
         curves=curves,
+        other_seeds=other_seeds,
     )
+
+
+def _facts(model: Model) -> Mapping[str, Any]:
+    facts: Mapping[str, Any] = model.card.get("training", {})
+    return facts
 
 
 def _operations(network: Network, counter: ActivityCounter, n_images: int, *, steps: int | None = None) -> OperationsOf:

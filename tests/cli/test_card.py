@@ -67,6 +67,17 @@ def test_a_card_is_not_overwritten_and_anew_keeps_its_curves(measured, run) -> N
     assert after.licence == "MIT"
 
 
+def test_runs_of_other_seeds_are_told_and_kept(measured, trained, run, tmp_path) -> None:
+    run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--seed", "5", "-q")
+    command = "card", measured / "tiny.safetensors", "-o", measured / "tiny.yaml", "--force"
+    run(*command, "--seed-run", tmp_path / "run")
+    (found,) = load_card(measured / "tiny.yaml").training.other_seeds
+    score = json.loads(run("eval", tmp_path / "run" / "model.safetensors", "--engine", "integer", "--json").stdout)
+    assert (found.seed, found.accuracy) == (5, score["results"][0]["accuracy"])
+    run(*command)
+    assert load_card(measured / "tiny.yaml").training.other_seeds == (found,)
+
+
 def test_without_a_place_the_card_is_printed(measured, run, tmp_path) -> None:
     (tmp_path / "a.yaml").write_text(run("card", measured / "tiny.safetensors", "--name", "other").stdout)
     assert load_card(tmp_path / "a.yaml").name == "other"

@@ -23,6 +23,7 @@ LICENCE = "Apache-2.0"
 @click.option("-o", "--output", type=PathArgument, help="The card, a .yaml; by default it is printed.")
 @click.option("--check", is_flag=True, help="Write nothing; say where the card there is differs from what is measured.")
 @click.option("--run", type=PathArgument, help="Folder of the training, for its curves; by default SOURCE.")
+@click.option("--seed-run", "seed_runs", type=PathArgument, multiple=True, help="Folder of a training by another seed.")
 @click.option("--name", help="Of the model; by default that of its spec.")
 @click.option("--licence", help="Of the weights; by default as in the card before, else Apache-2.0.")
 @data_options
@@ -33,6 +34,7 @@ def card(
     output: Path | None,
     check: bool,
     run: Path | None,
+    seed_runs: tuple[Path, ...],
     name: str | None,
     licence: str | None,
     places: DataPlaces,
@@ -42,7 +44,7 @@ def card(
     """Measure a trained model on its full test set and write its card.
 
     SOURCE is the folder of a training run, a safetensors file, or the name of a model of the package. A card that is
-    written anew keeps the licence and the learning curves of the one before, if that is of the same file.
+    written anew keeps licence, learning curves and other seeds of the one before, if that is of the same file.
 
     Example: zoo card run/mnist-dense -o mnist-dense.yaml
     """
@@ -61,7 +63,7 @@ def card(
     if output is not None and output.exists():
         before = output
     use_threads(threads)
-    found = _measure(path, before, run, name, licence, places)
+    found = _measure(path, before, run, seed_runs, name, licence, places)
     if check:
         _compare(before, found)
     elif output is None:
@@ -72,13 +74,19 @@ def card(
 
 
 def _measure(
-    path: Path, before: Path | None, run: Path | None, name: str | None, licence: str | None, places: DataPlaces
+    path: Path,
+    before: Path | None,
+    run: Path | None,
+    seed_runs: tuple[Path, ...],
+    name: str | None,
+    licence: str | None,
+    places: DataPlaces,
 ) -> "Card":
     from converters.safetensors_file import read_safetensors
     from zoo.card import FileFacts, load_card
     from zoo.cli.shared import usual_data
     from zoo.curves import read_curves
-    from zoo.measurement import measure_card
+    from zoo.measurement import measure_card, measure_seed
 
     model = read_safetensors(path)
     dataset = places.load(usual_data(model))
@@ -89,6 +97,9 @@ def _measure(
     curves = None if old is None else old.training.curves
     if run is not None:
         curves = read_curves(run)
+    seeds = () if old is None else old.training.other_seeds
+    if seed_runs:
+        seeds = tuple(measure_seed(folder / "model.safetensors", model, dataset) for folder in seed_runs)
     click.echo(f"{name or model.spec.name}: {len(dataset.test):,} test images of {dataset.name}", err=True)
     return measure_card(
         path,
@@ -96,6 +107,7 @@ def _measure(
         name=name,
         licence=licence or (LICENCE if old is None else old.licence),
         curves=curves,
+        other_seeds=seeds,
         progress=lambda what: click.echo(f"  {what}", err=True),
     )
 

@@ -9,8 +9,9 @@ from bootstrap_core import IntegerNetwork, build_network, evaluate
 from converters import Model, read_model, write_model
 from specs import SnnZooError, load_spec, summarize
 from specs.io import spec_from_document
-from zoo.card import Versions
-from zoo.measurement import STEPS, differences, measure_card, same_network
+from zoo.card import SeedScore, Versions, seed_accuracies
+from zoo.card_text import seed_words
+from zoo.measurement import STEPS, differences, measure_card, measure_seed, same_network
 
 
 def test_the_file_and_the_spec_are_told(card, model_file, spec) -> None:
@@ -113,3 +114,36 @@ def test_folding_weight_norm_leaves_a_network_the_same() -> None:
     assert same_network(spec, spec.model_copy(update={"blocks": folded}))
     assert not same_network(spec, spec.model_copy(update={"time_steps": 4}))
     assert not same_network(spec, spec.model_copy(update={"training": spec.training.model_copy(update={"epochs": 81})}))
+
+
+def test_a_run_of_another_seed_is_scored_and_counts_for_mean_and_spread(
+    card, model_file, spec, dataset, tmp_path
+) -> None:
+    model = read_model(model_file)
+    other = _of_seed(spec, 8, tmp_path)
+    found = measure_seed(other, model, dataset)
+    accuracy = evaluate(IntegerNetwork(read_model(other).build()), dataset.test).accuracy
+    assert found == SeedScore(seed=8, epoch=1, validation_accuracy=0.25, accuracy=accuracy)
+    assert seed_words(card) == "7 alone"
+    both = measure_card(model_file, dataset, licence="MIT", other_seeds=(found,))
+    assert differences(card, both) == []
+    assert seed_accuracies(both) == [card.test.accuracy, accuracy]
+    figures = sorted(100 * one for one in seed_accuracies(both))
+    mean = f"{sum(figures) / 2:.2f} % in the mean"
+    assert seed_words(both) == f"2 seeds: {mean}, {figures[0]:.2f} to {figures[1]:.2f} %"
+
+
+def test_a_run_of_the_same_seed_or_of_another_recipe_is_no_other_seed(model_file, spec, dataset, tmp_path) -> None:
+    model = read_model(model_file)
+    with pytest.raises(SnnZooError, match="no run of another seed"):
+        measure_seed(model_file, model, dataset)
+    with pytest.raises(SnnZooError, match="differs from tiny by more than its seed"):
+        measure_seed(_of_seed(spec, 8, tmp_path, epochs=3), model, dataset)
+
+
+def _of_seed(spec, seed: int, folder, **recipe):
+    """A file as of a run by another seed."""
+    training = spec.training.model_copy(update={"seed": seed, **recipe})
+    network = build_network(spec.model_copy(update={"training": training}), seed=seed)
+    facts = {"training": {"epoch": 1, "validation_snn_accuracy": 0.25}}
+    return write_model(Model.of(network, facts), folder / "other.safetensors")
