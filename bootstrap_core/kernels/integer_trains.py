@@ -5,7 +5,7 @@ spikes instead of multiplying matrices, and inputs with the same train are added
 are int32 and wrap where the hardware's 24 bits end; every function returns whether one left them, and the results are
 then worthless.
 
-Importing this imports numba. Functions take arrays of fixed types; see `integer_events`, which calls them.
+Importing this imports numba. Functions take arrays of fixed types; see `integer_stages`, which calls them.
 """
 
 import numpy as np

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from bootstrap_core import integer, integer_events
+from bootstrap_core import integer, integer_events, integer_stages
 from bootstrap_core.build import build_network
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.integer_events import EventEngine
@@ -141,7 +141,7 @@ def test_input_currents_are_those_of_the_block_to_the_last_bit() -> None:
     images = torch.cat([torch.rand(40, 2000), torch.arange(2000).repeat(1, 1) % 256 / 255, 40 * torch.randn(9, 2000)])
     with torch.no_grad():
         stage = integer_events._entry(network)[2][0]
-    assert isinstance(stage, integer_events._Table)
+    assert isinstance(stage, integer_stages.Table)
     state = stage.rest(len(images))
     stage.tables = {0: np.arange(8192, dtype=np.uint32)}
     mants = stage.advance(images.numpy(), 32, state).astype(np.int64) - 4096

@@ -1,0 +1,446 @@
+"""What trains of spikes pass through: neurons with what drives them, in integers, channels last.
+
+Needs numba. A train is a word of up to 32 steps (see `kernels.integer_trains`).
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bootstrap_core.blocks import AffineBlock, InputBlock
+from bootstrap_core.fixed_point import (
+    BIAS_MANT_MAX,
+    BIAS_MANT_MIN,
+    DECAY_ONE,
+    EXACT_IN_FLOAT,
+    MANT,
+    STATE,
+    STATE_MAX,
+    STATE_PER_MANT,
+    STATE_PER_WEIGHT,
+    WEIGHT_INT_MIN,
+    WEIGHT_STEP,
+)
+from bootstrap_core.functional.quantize import quantize_weight
+from bootstrap_core.kernels import integer_trains as kernels
+from bootstrap_core.neuron import CubaNeuron
+from bootstrap_core.synapse import IdentitySynapse, SkipSynapse, Synapse
+from specs.block import ConvSpec
+from specs.fields import Shape
+from specs.neuron import Reset
+
+__all__ = [
+    "Adding",
+    "AddingConv",
+    "AddingDense",
+    "Constant",
+    "Conv",
+    "Dense",
+    "Flatten",
+    "Ints",
+    "Neurons",
+    "OutsideError",
+    "Readout",
+    "Stage",
+    "State",
+    "Sum",
+    "Table",
+    "Words",
+    "as_ints",
+    "as_matrix",
+    "channels_first",
+    "channels_last",
+    "flat",
+    "in_words",
+    "rows",
+]
+
+FAN_IN_OF_INT16 = 256
+"""From so many inputs on, a sum of int8 weights may leave 16 bits."""
+
+Words = npt.NDArray[np.uint32]
+Ints = npt.NDArray[np.int32]
+
+
+class OutsideError(Exception):
+    """A state left 24 bits, or a weighted input 32."""
+
+
+@dataclass(frozen=True)
+class Neurons:
+    """Constants of a layer's neurons, arrays with an entry for each neuron of an image."""
+
+    bias: Ints
+    forgets: np.bool_
+    keep_current: Ints
+    keep_voltage: Ints
+    limit: np.int32
+    kept_by_spike: np.int32
+    shift: bool
+
+    @classmethod
+    def of(
+        cls, neuron: CubaNeuron, n: int, *, bias: Tensor | None = None, shift: bool = False, direct: bool = False
+    ) -> "Neurons":
+        """Those of n neurons: a bias for each channel, a delay shift, no current state where the input is `direct`."""
+        current_decay, voltage_decay = neuron.quantized_decays()
+        keeps = [1 - decay for decay in (torch.ones(1) if direct else current_decay, voltage_decay)]
+        keep_current, keep_voltage = (_of_all(as_ints(keep * DECAY_ONE), n) for keep in keeps)
+        mants = _of_all(as_ints(torch.zeros(1) if bias is None else bias * MANT), n)
+        return cls(
+            bias=mants * np.int32(STATE_PER_MANT),
+            forgets=np.bool_(not keep_current.any()),
+            keep_current=keep_current,
+            keep_voltage=keep_voltage,
+            limit=np.int32(neuron.threshold_mant * STATE_PER_MANT),
+            kept_by_spike=np.int32(-(neuron.spec.reset is Reset.SUBTRACT)),  # a mask
+            shift=shift,
+        )
+
+    @property
+    def constants(self) -> tuple[Any, ...]:
+        """In the order in which kernels take them."""
+        return self.bias, self.forgets, self.keep_current, self.keep_voltage, self.limit, self.kept_by_spike
+
+
+@dataclass
+class State:
+    """Of a stage's neurons `[N, n]`: current, voltage, spikes held back by a delay shift; and the steps done."""
+
+    current: Ints
+    voltage: Ints
+    held: Words
+    steps_done: int = 0
+
+
+class Stage(ABC):
+    """What trains pass through on their way to the readout."""
+
+    @abstractmethod
+    def rest(self, n_images: int) -> State:
+        """The state before the first step."""
+
+    @abstractmethod
+    def advance(self, x: Any, steps: int, state: State) -> Words:
+        """Trains `[N, *shape]` of the next steps."""
+
+
+class _Layer(Stage):
+    """What drives neurons, and they. `shape` is that of one image's trains, channels last."""
+
+    def __init__(self, neurons: Neurons, shape: Shape) -> None:
+        self.neurons, self.shape = neurons, shape
+
+    def rest(self, n_images: int) -> State:
+        size = n_images, prod(self.shape)
+        return State(np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, np.uint32))
+
+    def advance(self, x: Any, steps: int, state: State) -> Words:
+        trains: Words = np.empty_like(state.held)
+        if self._fire(x, steps, state, trains):
+            raise OutsideError
+        state.steps_done += steps
+        if self.neurons.shift:
+            delayed = (trains << np.uint32(1) | state.held) & _mask(steps)
+            trains, state.held = delayed, trains >> np.uint32(steps - 1)
+        return trains.reshape(len(trains), *self.shape)
+
+    @abstractmethod
+    def _fire(self, x: Any, steps: int, state: State, trains: Words) -> int:
+        """Fill `trains`, and move the state on; not 0 where a state leaves its range."""
+
+
+class Constant(_Layer):
+    """Neurons with the same weighted input at each step, int32 `[N, n]` in state units."""
+
+    def _fire(self, x: Ints, steps: int, state: State, trains: Words) -> int:
+        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
+        return int(kernels.constant_trains(x, *arguments))
+
+
+class Table(_Layer):
+    """Input neurons, all alike: the train of each of the 8,192 mantissas of a current is in a table.
+
+    Takes pixels, float32 `[N, n]`. After so many steps that a current leaves its range, only pixels in 0..1.
+    """
+
+    def __init__(self, block: InputBlock, neurons: Neurons, shape: Shape) -> None:
+        super().__init__(neurons, shape)
+        mants = np.arange(BIAS_MANT_MIN, BIAS_MANT_MAX + 1, dtype=np.int32)[None]
+        self.currents = mants * np.int32(STATE_PER_MANT)
+        self.source = Constant(Neurons.of(block.neuron, mants.size, direct=True), (mants.size,))
+        self.tables, self.is_narrow = dict[int, Words](), False
+        weight, bias = (float(quantize_weight(x)) for x in (block.weight, block.bias))
+        self.transform = block.spec.mean, block.spec.std, weight, bias, float(BIAS_MANT_MIN), float(BIAS_MANT_MAX)
+        self.ends = np.sort(as_ints(block.current(torch.tensor([0.0, 1.0])) * STATE))
+
+    def _fire(self, x: npt.NDArray[np.float32], steps: int, state: State, trains: Words) -> int:
+        part = state.steps_done // kernels.WORD_STEPS
+        if part not in self.tables:
+            self.tables[part] = self._table(part)
+        if self.is_narrow and x.size and (x.min() < 0 or x.max() > 1):
+            return 1
+        kernels.input_trains(x, *self.transform, self.tables[part] & _mask(steps), trains)
+        return 0
+
+    def _table(self, part: int) -> Words:
+        """Trains of one word of the time, whichever thread asks."""
+        try:
+            return self._run(self.currents, part)
+        except OutsideError:
+            self.is_narrow = True
+            return self._run(self.currents.clip(*self.ends), part)
+
+    def _run(self, currents: Ints, part: int) -> Words:
+        state = self.source.rest(1)
+        for _ in range(part + 1):
+            words: Words = self.source.advance(currents, kernels.WORD_STEPS, state)[0]
+        return words
+
+
+class Dense(_Layer):
+    """Dense synapses; `grouped` for trains of which many are alike."""
+
+    def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
+        super().__init__(neurons, (len(weight),))
+        self.weight, self.grouped = _int8(weight.t()), grouped
+
+    def _fire(self, x: Words, steps: int, state: State, trains: Words) -> int:
+        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
+        return int(kernels.dense_trains(x, self.weight, self.grouped, *arguments))
+
+
+class Conv(_Layer):
+    """Convolutional synapses."""
+
+    def __init__(self, neurons: Neurons, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
+        super().__init__(neurons, channels_last(after))
+        self.boxes = _boxes(weight, spec, before, after)
+        fan_in = weight[0].numel()
+        self.sum_dtype = np.int16 if fan_in < FAN_IN_OF_INT16 else np.int32
+
+    def _fire(self, x: Words, steps: int, state: State, trains: Words) -> int:
+        height, width, channels = self.shape
+        z = np.empty((steps, height, width * channels), self.sum_dtype)
+        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
+        return int(kernels.conv_trains(x, *self.boxes, z, *arguments))
+
+
+class Sum(_Layer):
+    """Neurons that several blocks reach, one synapse each: image by image, so that the sums stay in the cache."""
+
+    def __init__(self, neurons: Neurons, shape: Shape, synapses: Sequence["Adding"]) -> None:
+        super().__init__(neurons, shape)
+        self.synapses = synapses
+
+    def _fire(self, x: Sequence[Words], steps: int, state: State, trains: Words) -> int:
+        z = np.empty((steps, trains.shape[1]), np.int32)
+        arriving = [synapse.seen(source) for synapse, source in zip(self.synapses, x, strict=True)]
+        outside = 0
+        for image in range(len(trains)):
+            z[:] = 0
+            for synapse, source in zip(self.synapses, arriving, strict=True):
+                synapse.add(source[image], steps, z)
+            states = state.current[image], state.voltage[image], trains[image]
+            outside |= int(kernels.weighed_trains(z, *self.neurons.constants, steps, *states))
+        return outside
+
+
+class Adding(ABC):
+    """One of the synapses behind which a `Sum` stands."""
+
+    @abstractmethod
+    def seen(self, x: Words) -> Words:
+        """Trains of a source as the synapse reads them."""
+
+    @abstractmethod
+    def add(self, x: Words, steps: int, z: Ints) -> None:
+        """Add its weighted input of one image to `z` `[steps, n]`."""
+
+
+class AddingDense(Adding):
+    """Between flat layers."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.weight = _int8(weight.t())
+
+    def seen(self, x: Words) -> Words:
+        """See `Adding`."""
+        return rows(x)
+
+    def add(self, x: Words, steps: int, z: Ints) -> None:
+        """See `Adding`."""
+        kernels.add_dense(x, self.weight, steps, z)
+
+
+class AddingConv(Adding):
+    """Between maps."""
+
+    def __init__(self, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
+        self.boxes, self.n_rows = _boxes(weight, spec, before, after), after[1]
+
+    def seen(self, x: Words) -> Words:
+        """See `Adding`."""
+        return x
+
+    def add(self, x: Words, steps: int, z: Ints) -> None:
+        """See `Adding`."""
+        kernels.add_conv(x, *self.boxes, z.reshape(steps, self.n_rows, -1))
+
+
+class Flatten(Stage):
+    """From channels last to the order of a flattened `[C, H, W]`; no neurons."""
+
+    def __init__(self, shape: Shape) -> None:
+        self.shape = shape
+
+    def rest(self, n_images: int) -> State:
+        """See `Stage`."""
+        empty = np.empty((n_images, 0), np.int32)
+        return State(empty, empty, empty.astype(np.uint32))
+
+    def advance(self, x: Words, steps: int, state: State) -> Words:
+        """See `Stage`."""
+        return rows(x)
+
+
+class Readout:
+    """An affine readout: sums of its weighted input over time; its neurons never fire. Reads all sources in a row."""
+
+    def __init__(self, block: AffineBlock) -> None:
+        weight = torch.cat([as_matrix(synapse, weight) for synapse, weight in block.synapses()], dim=1)
+        self.neurons = Neurons.of(block.neuron, len(weight), bias=block.quantized_bias())
+        self.weight = _int8(weight.t())
+        self.both = np.concatenate([self.weight, np.abs(self.weight.astype(np.int16))], axis=1)
+
+    def totals(self, trains: list[Words], parts: list[int]) -> npt.NDArray[np.int64]:
+        """Weighted input of all steps, `[N, classes]` in state units, for the trains `[N, inputs]` of all parts."""
+        steps, n_inputs = sum(parts), len(self.weight)
+        exact = np.float32 if -WEIGHT_INT_MIN * n_inputs * steps < EXACT_IN_FLOAT else np.float64
+        counts = np.zeros(trains[0].shape, exact)
+        for words in trains:
+            kernels.count_trains(words, counts)
+        totals, reach = np.split((counts @ self.both.astype(exact)).astype(np.float64) * STATE_PER_WEIGHT, 2, axis=1)
+        bias = self.neurons.bias.astype(np.float64) * steps
+        # No state goes further than all its input in one direction: mostly that is within bounds by far. Where the
+        # current is kept, the voltage takes it again at each step.
+        reach *= 1 if self.neurons.forgets else steps
+        if (reach + np.abs(bias)).max(initial=0) >= STATE_MAX and self._leaves(trains, parts):
+            raise OutsideError
+        summed: npt.NDArray[np.int64] = (totals + bias).astype(np.int64)
+        return summed
+
+    def _leaves(self, trains: list[Words], parts: list[int]) -> bool:
+        state = Constant(self.neurons, (len(self.neurons.bias),)).rest(len(trains[0]))
+        return any(
+            kernels.never_fires(words, self.weight, *self.neurons.constants, part, state.current, state.voltage)
+            for words, part in zip(trains, parts, strict=True)
+        )
+
+
+def as_matrix(synapse: Synapse | SkipSynapse, weight: Tensor) -> Tensor:
+    """The weight `[outputs, inputs]` of synapses between flat layers."""
+    return weight.diag() if isinstance(synapse, IdentitySynapse) else weight
+
+
+def _ungrouped(weight: Tensor, groups: int) -> Tensor:
+    """The weight `[channels, C, kh, kw]` of one group that does what `groups` do: zeros between them."""
+    channels, inputs = weight.shape[:2]
+    whole = weight.new_zeros(channels, groups * inputs, *weight.shape[2:])
+    for group in range(groups):
+        members = slice(group * channels // groups, (group + 1) * channels // groups)
+        whole[members, group * inputs : (group + 1) * inputs] = weight[members]
+    return whole
+
+
+def _reached(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> list[list[tuple[int, int]]]:
+    """For each input position the pairs (tap of the kernel, output position) that read it."""
+    kernel, stride, padding, dilation = (
+        getattr(spec, name)[axis] for name in ("kernel", "stride", "padding", "dilation")
+    )
+    taps = [[(tap, at + padding - tap * dilation) for tap in range(kernel)] for at in range(n_inputs)]
+    return [
+        [(tap, at // stride) for tap, at in pairs if at % stride == 0 and 0 <= at // stride < n_outputs]
+        for pairs in taps
+    ]
+
+
+def _boxes(
+    weight: Tensor, spec: ConvSpec, before: Shape, after: Shape
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """What `add_conv` takes for a convolution of weight `[channels, C / groups, kh, kw]`: slabs, rows, columns."""
+    rows, columns = (_reached(spec, axis, before[1 + axis], after[1 + axis]) for axis in range(2))
+    taps, width = _int8(_ungrouped(weight, spec.groups).permute(2, 3, 1, 0)), after[2]
+    kernel_height, _, inputs, channels = taps.shape
+    row_table = np.full((len(rows), max(map(len, rows)) + 1, 2), -1, np.int64)
+    for y, pairs in enumerate(rows):
+        row_table[y, : len(pairs)] = np.array(pairs, np.int64).reshape(-1, 2)
+
+    column_table = np.zeros((len(columns), 4), np.int64)
+    patterns: dict[tuple[tuple[int, int], ...], int] = {}
+    longest = 1
+    for x, pairs in enumerate(columns):
+        outputs = [at for _, at in pairs]
+        first = min(outputs, default=0)
+        length = max(outputs, default=-1) - first + 1
+        pattern = tuple((tap, at - first) for tap, at in pairs)
+        column_table[x] = patterns.setdefault(pattern, len(patterns)), first, length, width
+        longest = max(longest, length)
+    slabs = np.zeros((len(patterns), kernel_height, inputs, longest, channels), np.int8)
+    for pattern, index in patterns.items():
+        for tap, place in pattern:
+            slabs[index, :, :, place] = taps[:, tap]
+    return slabs.reshape(len(patterns), kernel_height, inputs, -1), row_table, column_table
+
+
+def in_words(steps: int) -> list[int]:
+    """T in words."""
+    whole, rest = divmod(steps, kernels.WORD_STEPS)
+    return [kernels.WORD_STEPS] * whole + [rest] * (rest > 0)
+
+
+def _mask(steps: int) -> np.uint32:
+    return np.uint32((1 << steps) - 1)
+
+
+def channels_last(shape: Shape) -> Shape:
+    """`(C, H, W)` to `(H, W, C)`."""
+    return (*shape[1:], shape[0])
+
+
+def flat(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`[N, C, H, W]` to `[N, H * W * C]`, or `[N, C]` as it is."""
+    last = x if x.ndim == 2 else x.transpose(0, 2, 3, 1)
+    return np.ascontiguousarray(last).reshape(len(x), prod(x.shape[1:]))
+
+
+def rows(x: Words) -> Words:
+    """`[N, n]`, in the order of a flattened `[C, H, W]`."""
+    return np.ascontiguousarray(channels_first(x)).reshape(len(x), prod(x.shape[1:]))
+
+
+def channels_first(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`[N, H, W, C]` to `[N, C, H, W]`, or `[N, C]` as it is."""
+    return x if x.ndim == 2 else x.transpose(0, 3, 1, 2)
+
+
+def _of_all(x: Ints, n: int) -> Ints:
+    """A value for each channel, or one, as one for each of n neurons, channels last."""
+    return np.tile(x, n // len(x))
+
+
+def as_ints(x: Tensor) -> Ints:
+    """Whole numbers that are held in floats."""
+    return x.round().to(torch.int32).numpy()
+
+
+def _int8(weight: Tensor) -> npt.NDArray[np.int8]:
+    integers: npt.NDArray[np.int8] = (weight / WEIGHT_STEP).round().to(torch.int8).contiguous().numpy()
+    return integers
