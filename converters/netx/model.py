@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.blocks import AffineBlock, FlattenBlock, InputBlock, SpikingBlock
+from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
 from bootstrap_core.build import build_network
 from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, DECAY_ONE, MANT, READOUT_THRESHOLD_MANT
 from bootstrap_core.functional.quantize import quantize_weight
@@ -74,7 +74,7 @@ def _refuse(network: Network) -> None:
 
 @torch.no_grad()
 def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxLayer | None:
-    """The block as a layer, but for skips; None for graded input, which is injected, and for flattening what is flat.
+    """The block as a layer, but for skips; None for flat graded input and for flattening what is flat.
 
     Args:
         block: of a network.
@@ -85,6 +85,8 @@ def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxL
         case InputBlock():
             weight, offset = quantize_weight(block.weight), quantize_weight(block.bias)
             return NetxLayer("input", after, _mants(weight), _mants(offset), _neuron(block.neuron))
+        case GradedInputBlock() if len(after) > 1:
+            return NetxLayer("input", after)  # netx cannot infer the size of maps
         case FlattenBlock() if len(before) > 1:
             return NetxLayer("flatten", (*after, 1, 1))
         case SpikingBlock() | AffineBlock():

@@ -101,12 +101,27 @@ def test_biases_are_rounded_to_mantissas(tmp_path) -> None:
         assert file["layer/1/bias"][()].tolist() == [0, 1, -1, 4095]
 
 
-def test_graded_networks_start_at_the_first_synapse_with_scaled_threshold(tmp_path) -> None:
-    spec = {"shape": [2, 6, 6], "encoding": "graded", "bits": 4}
-    with h5py.File(write_netx(network(CONV, input=spec), tmp_path / "a.net")) as file:
-        assert file["layer/0/type"][0] == b"conv"
+def test_flat_graded_networks_start_at_the_first_synapse_with_scaled_threshold(tmp_path) -> None:
+    dense = {"kind": "dense", "features": 4}
+    net = network(dense, input={"shape": [6], "encoding": "graded", "bits": 4})
+    with h5py.File(write_netx(net, tmp_path / "a.net")) as file:
+        assert file["layer/0/type"][0] == b"dense"
         assert file["layer/0/neuron/vThMant"][()] == 32 * 15
-        assert file["layer/1/type"][0] == b"flatten"
+
+
+def test_before_a_graded_convolution_stands_the_shape_of_the_input_and_no_neuron(tmp_path) -> None:
+    spec = {"shape": [2, 6, 6], "encoding": "graded", "bits": 4}
+    net = network(CONV, input=spec)
+    with h5py.File(write_netx(net, tmp_path / "a.net"), "r+") as file:
+        assert file["layer/0/type"][0] == b"input"
+        assert file["layer/0/shape"][()].tolist() == [2, 6, 6]
+        assert set(file["layer/0"]) == {"type", "shape"}
+        assert file["layer/1/neuron/vThMant"][()] == 32 * 15
+        del file.attrs["snnzoo_spec"]
+    again = read_netx(tmp_path / "a.net", input_bits=4)
+    assert again.spec.input.shape == (2, 6, 6)
+    x = torch.rand(3, 2, 6, 6)
+    assert torch.equal(IntegerNetwork(again.build())(x), IntegerNetwork(net)(x))
 
 
 def test_the_readout_never_fires(tmp_path) -> None:
