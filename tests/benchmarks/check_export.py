@@ -2,8 +2,8 @@
 
     python tests/benchmarks/check_export.py --lava-python PY MODEL... [--images N]
 
-MODEL is what `zoo eval` takes, with spike input. The images are the first of the embedded sample, one window of T steps
-after another with `reset_interval=T`. Exits with 1 if anything differs.
+MODEL is what `zoo eval` takes. The images are the first of the embedded sample, one window of T steps after another
+with `reset_interval=T`. Exits with 1 if anything differs.
 """
 
 import argparse
@@ -13,10 +13,11 @@ import tempfile
 from pathlib import Path
 
 import numpy as np
+import torch
 from check_netx import LavaError, run_netx
 
-from bootstrap_core import IntegerNetwork, Network, load_dataset
-from bootstrap_core.blocks import FlattenBlock
+from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
+from bootstrap_core.blocks import FlattenBlock, GradedInputBlock, InputBlock
 from bootstrap_core.fixed_point import MANT
 from converters import write_netx
 from zoo.sources import read_source
@@ -31,16 +32,21 @@ def compare(network: Network, n_images: int, lava_python: str) -> tuple[int, int
     """Spikes (and final readout voltages) that were compared, and how many differ."""
     images, steps = load_dataset("mnist-sample").test.images[:n_images].float() / 255, network.spec.time_steps
     shape = network.spec.input.shape
-    current = network.blocks[0].current(images.reshape(n_images, *shape)).detach()
-    mants = to_netx((current * MANT).round().int().numpy())
+    first, pixels = network.blocks[0], images.reshape(n_images, *shape)
+    with torch.no_grad():
+        if isinstance(first, InputBlock):
+            style, entering = "spike", (first.current(pixels) * MANT).round()
+        else:
+            style, entering = "graded", first(pixels, Mode.SNN, steps)[0]
     _, trace = IntegerNetwork(network).run(images)
     with tempfile.TemporaryDirectory() as folder:
         path = write_netx(network, Path(folder) / "model.net")
-        found = run_netx(lava_python, path, mants, steps, reset_interval=steps)
+        integers, bits = to_netx(entering.int().numpy()), network.spec.input.bits
+        found = run_netx(lava_python, path, integers, steps, style, reset_interval=steps, message_bits=bits)
     expected = [
         to_netx(spikes.numpy())
         for spikes, block in zip(trace.spikes[:-1], network.blocks[:-1], strict=True)
-        if not isinstance(block, FlattenBlock)
+        if not isinstance(block, FlattenBlock | GradedInputBlock)
     ]
     n, different = 0, 0
     for image in range(n_images):
@@ -59,7 +65,7 @@ def main() -> int:
     """Compare each model given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"), help="default: $LAVA_PYTHON")
-    parser.add_argument("--images", type=int, default=5)
+    parser.add_argument("--images", type=int, default=20)
     parser.add_argument("models", nargs="+")
     options = parser.parse_args()
     if not options.lava_python:

@@ -25,7 +25,7 @@ def rows(run, *arguments: object) -> dict[str, dict]:
 
 def test_list_shows_the_package_s_models(run) -> None:
     assert set(rows(run)) == set(zoo.model_names())
-    assert set(rows(run, "mnist-dense*")) == {"mnist-dense", "mnist-dense-shallow", "mnist-dense-t4"}
+    assert set(rows(run, "mnist-dense*")) == {name for name in zoo.model_names() if name.startswith("mnist-dense")}
     lines = run("list", "mnist-conv").stdout.splitlines()
     assert lines[0].split() == ["name", "revision", "data", "T", "accuracy", "bytes", "index"]
     assert lines[1].split()[0] == "mnist-conv"
