@@ -112,9 +112,10 @@ class IntegerNetwork:
     def tally(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Tally]:
         """Like `run`, with the trace only counted; faster, and in memory that T does not matter for."""
         steps = count_steps(self.spec, time_steps)
+        images = as_input(images, self.spec).cpu()
         done = None
         if self._events is not None and mode in (None, Mode.SNN) and len(images):
-            done = self._events.run(as_input(images, self.spec).cpu(), steps, counts=True)
+            done = self._events.run(images, steps, counts=True)
         if done is None:
             logits, trace = self.run(images, mode, time_steps=steps)
             return logits, trace.tally()
