@@ -147,7 +147,7 @@ def convert(
     NIR keeps neither the time step nor the reset: snnTorch's graphs want --dt 1e-4, norse's --dt 1e-6, sinabs' --dt 1
     --time-constants exact.
 
-    Example: zoo convert network.pt -o network.safetensors -o network.net
+    Example: zoo convert network.pt -o network.safetensors -o network.nir
     """
     from converters.file_kind import FileKind, kind_of_file
     from converters.formats import check_writable_format, file_entry, write_model

@@ -61,7 +61,7 @@ def test_bash_completes_a_name(tmp_path) -> None:
     (tmp_path / "zoo").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{MAIN}' \"$@\"\n")
     (tmp_path / "zoo").chmod(0o755)
     script = 'eval "$(zoo completion bash)"; COMP_WORDS=(zoo show mnist-c); COMP_CWORD=2; '
-    script += ' compopt() { :; }; _zoo_completion; echo "${COMPREPLY[@]}"'
+    script += ' compopt() { :; }; _zoo_completion zoo; echo "${COMPREPLY[@]}"'
     path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
     done = subprocess.run(
         ["bash", "-c", script], env={**os.environ, **path}, capture_output=True, text=True, check=True
