@@ -63,10 +63,10 @@ class Hints:
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
 
-def option_name(hint: str) -> str:
+def _option_name(hint: str) -> str:
     """How the command line calls a hint.
 
-    >>> option_name("time_steps")
+    >>> _option_name("time_steps")
     '--time-steps'
     """
     return f"--{hint.replace('_', '-')}"
@@ -113,7 +113,7 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
     given = hints.given()
     if useless := given.keys() - signature(READERS[kind]).parameters.keys():
         raise ConversionError(
-            f"{path}: a {kind} file has no use for {' and '.join(map(option_name, sorted(useless)))}, or says that "
+            f"{path}: a {kind} file has no use for {' and '.join(map(_option_name, sorted(useless)))}, or says that "
             "itself: leave it out"
         )
     model = READERS[kind](path, **given)
