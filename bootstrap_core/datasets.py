@@ -21,9 +21,11 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.stored_images import StoredImages
+from specs.dataset_sources import SAMPLE_NAME, SOURCES, DatasetSource, dataset_names
 from specs.download import cache_folder, download, fetch_whole
 from specs.errors import DataError, IntegrityError, TransferError
 from specs.given_file import check_given_file
+from specs.io import suggest
 from specs.limits import DATASET_FILE_BYTES
 
 __all__ = [
@@ -41,64 +43,10 @@ __all__ = [
     "train_validation_split",
 ]
 
-SAMPLE_NAME = "mnist-sample"
 IMAGE_SHAPE = (28, 28)
 
 TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-
-
-@dataclass(frozen=True)
-class DatasetSource:
-    """Where a dataset's files come from and what they must be.
-
-    `sha256` maps each file's name, without .gz, to the digest of its plain bytes. `mirrors` are URLs of folders that
-    hold the gzipped files. `torchvision_folder` is torchvision's name for it (`<root>/<name>/raw`).
-    """
-
-    name: str
-    torchvision_folder: str
-    classes: tuple[str, ...]
-    mirrors: tuple[str, ...]
-    sha256: Mapping[str, str]
-
-
-SOURCES: Mapping[str, DatasetSource] = {
-    "fashion-mnist": DatasetSource(
-        name="fashion-mnist",
-        torchvision_folder="FashionMNIST",
-        classes=(
-            *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
-            *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-        ),
-        mirrors=(
-            "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
-            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # torchvision's; has no HTTPS
-        ),
-        sha256={
-            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-        },
-    ),
-    "mnist": DatasetSource(
-        name="mnist",
-        torchvision_folder="MNIST",
-        classes=tuple("0123456789"),
-        mirrors=(
-            "https://ossci-datasets.s3.amazonaws.com/mnist",
-            "https://storage.googleapis.com/cvdf-datasets/mnist",
-        ),
-        sha256={
-            "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        },
-    ),
-}
 
 
 # --- What a dataset is
@@ -184,15 +132,6 @@ def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tup
 # --- Finding and loading
 
 
-def dataset_names() -> tuple[str, ...]:
-    """Name the datasets that `load_dataset` knows.
-
-    >>> dataset_names()
-    ('fashion-mnist', 'mnist', 'mnist-sample')
-    """
-    return tuple(sorted([*SOURCES, SAMPLE_NAME]))
-
-
 def load_dataset(
     name: str,
     *,
@@ -275,7 +214,8 @@ def pull_dataset(
 
 def _get_source(name: str, registry: Mapping[str, DatasetSource]) -> DatasetSource:
     if name not in registry:
-        raise DataError(f"unknown dataset {name!r}; known: {', '.join(sorted([*registry, SAMPLE_NAME]))}")
+        known = sorted([*registry, SAMPLE_NAME])
+        raise DataError(f"unknown dataset {name!r}; known: {', '.join(known)}{suggest(name, known)}")
     return registry[name]
 
 

@@ -80,7 +80,7 @@ class IntegerNetwork:
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
         """Logits `[N, classes]`, float32, for images `[N, ...]` in 0..1. Raises `StateOverflowError` like `run`."""
         if self._events is not None:
-            done = self._events.run(as_input(images.cpu(), self.spec), count_steps(self.spec, time_steps))
+            done = self._events.run(as_input(images, self.spec).cpu(), count_steps(self.spec, time_steps))
             if done is not None:
                 return done.logits
         return self.run(images, time_steps=time_steps)[0]
@@ -97,7 +97,7 @@ class IntegerNetwork:
         if mode not in (None, Mode.SNN):
             raise SnnZooError(f"the integer engine runs spikes: Mode.SNN, not {mode}")
         steps = count_steps(self.spec, time_steps)
-        images = as_input(images.cpu(), self.spec)
+        images = as_input(images, self.spec).cpu()
         done = None if self._events is None else self._events.run(images, steps, spikes=True)
         outputs = self._matrices(images, steps) if done is None else list(done.spikes[: len(self._hidden) + 1])
         x, voltage = self._readout.read(*self._arriving(outputs))
@@ -112,9 +112,10 @@ class IntegerNetwork:
     def tally(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Tally]:
         """Like `run`, with the trace only counted; faster, and in memory that T does not matter for."""
         steps = count_steps(self.spec, time_steps)
+        images = as_input(images, self.spec).cpu()
         done = None
         if self._events is not None and mode in (None, Mode.SNN) and len(images):
-            done = self._events.run(as_input(images.cpu(), self.spec), steps, counts=True)
+            done = self._events.run(images, steps, counts=True)
         if done is None:
             logits, trace = self.run(images, mode, time_steps=steps)
             return logits, trace.tally()

@@ -191,9 +191,18 @@ def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:
 
 
 def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
-    """Images `[N, ...]` in the input's shape, uint8 scaled to 0..1. Raises `DataError` if they cannot fit."""
+    """Images `[N, ...]` in the input's shape, uint8 scaled to 0..1. Raises `DataError` if they cannot be."""
     shape = spec.input.shape
+    wanted = f"{spec.name} takes images as a tensor [N, {', '.join(map(str, shape))}], floats in 0..1 or uint8"
+    if not isinstance(images, Tensor):
+        raise DataError(f"{wanted}, not a {type(images).__name__}")
+    if not images.is_floating_point() and images.dtype != torch.uint8:
+        raise DataError(f"{wanted}, not {images.dtype}")
     if images.dim() == 0 or (len(images) and images[0].numel() != torch.Size(shape).numel()):
-        raise DataError(f"images of {list(images.shape[1:])} do not fit the input {list(shape)} of {spec.name}")
+        single = images.numel() == torch.Size(shape).numel()
+        hint = "; one image is a batch of one: images[None]" if single else ""
+        raise DataError(f"images of {list(images.shape)} do not fit: {wanted}{hint}")
     x = images.reshape(len(images), *shape)
-    return x.float() / 255 if x.dtype == torch.uint8 else x
+    if x.dtype == torch.uint8:
+        return x.float() / 255
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

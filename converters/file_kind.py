@@ -5,12 +5,11 @@ from pathlib import Path
 
 from converters.hdf5_node import open_hdf5
 from specs.errors import IntegrityError, SnnZooError
-from specs.given_file import check_given_file
+from specs.given_file import HEAD_BYTES, check_given_file
 from specs.given_zip import open_zip
 
-__all__ = ["FileKind", "kind_of_file", "refuse_imposter"]
+__all__ = ["USES", "FileKind", "kind_of_file", "refuse_imposter"]
 
-HEAD_BYTES = 512
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 SAFETENSORS = b"\0\0\0{"
@@ -19,7 +18,15 @@ ZIP = b"PK\x03\x04"
 ONNX_FIELDS = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42}
 """Tags that follow the first field of an ONNX model, its `ir_version` (source: onnx.proto)."""
 
+_IMAGE = "an image, not a model: zoo predict NAME IMAGE classifies it"
 IMPOSTERS = {
+    b"\x89PNG\r\n": _IMAGE,
+    b"\xff\xd8\xff": _IMAGE,
+    b"GIF8": _IMAGE,
+    b"RIFF": _IMAGE,
+    b"II*\0": _IMAGE,
+    b"MM\0*": _IMAGE,
+    b"%PDF": "a PDF document, not a model",
     b"version https://git-lfs": "a pointer of Git LFS, not the file itself: fetch that with git lfs pull",
     b"<!doctype": "a web page, not a model: download the file itself",
     b"<html": "a web page, not a model: download the file itself",
@@ -28,7 +35,7 @@ IMPOSTERS = {
     b"\x1f\x8b": "compressed by gzip: unpack it first",
     b"7z\xbc\xaf": "a 7z archive: unpack it first",
     b"GGUF": "a GGUF language model",
-    b"\x93NUMPY": "a NumPy array, not a model",
+    b"\x93NUMPY": "a NumPy array, not a model; save it in an .npz, as x, and --data takes it as images",
 }
 """How files begin that are often saved in place of a model."""
 
@@ -41,6 +48,16 @@ class FileKind(StrEnum):
     NIR = ".nir"
     TORCH = ".pt"
     ONNX = ".onnx"
+
+
+USES = {
+    FileKind.SAFETENSORS: "a model of snnzoo; zoo show tells of it, and zoo train trains it on",
+    FileKind.NETX: "a netx file; zoo show tells of it, and zoo convert makes a model of it",
+    FileKind.NIR: "a NIR graph; zoo show tells of it, and zoo convert makes a model of it",
+    FileKind.TORCH: "a torch file; zoo convert makes a model of lava-dl's, and zoo migrate moves its weight norm",
+    FileKind.ONNX: "an ANN in ONNX; zoo convert makes a spiking network of it",
+}
+"""What a file of each kind is, and which command takes it."""
 
 
 def kind_of_file(path: Path) -> FileKind:
@@ -99,7 +116,7 @@ def _kind_of_zip(path: Path) -> FileKind:
         return FileKind.TORCH
     inside = [name for name in names if Path(name).suffix in {*FileKind, ".pth"}]
     if any(name.endswith(".npy") for name in names):
-        what = "a NumPy archive, not a model"
+        what = "a NumPy archive, not a model; if it has images, x, --data takes it"
     elif inside:
         what = f"a zip archive with {inside[0]} in it: unpack it first"
     else:

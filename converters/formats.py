@@ -7,7 +7,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from converters.file_kind import FileKind, kind_of_file
+from converters.file_kind import USES, FileKind, kind_of_file
 from converters.lava_checkpoint import read_checkpoint
 from converters.model import Model
 from converters.netx.model import read_netx, write_netx
@@ -63,6 +63,15 @@ class Hints:
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
 
+def _option_name(hint: str) -> str:
+    """How the command line calls a hint.
+
+    >>> _option_name("time_steps")
+    '--time-steps'
+    """
+    return f"--{hint.replace('_', '-')}"
+
+
 READERS: dict[FileKind, Callable[..., Model]] = {
     FileKind.SAFETENSORS: read_safetensors,
     FileKind.NETX: read_netx,
@@ -98,11 +107,14 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
     path = Path(path)
     kind = kind_of_file(path)
     if kind not in READERS:
-        raise UnsupportedError(f"cannot read {path}: no reader for {kind} (known: {', '.join(READERS)})")
+        raise UnsupportedError(
+            f"{path} is {USES[kind]}: zoo convert {path} -o {path.with_suffix(FileKind.SAFETENSORS).name}"
+        )
     given = hints.given()
     if useless := given.keys() - signature(READERS[kind]).parameters.keys():
         raise ConversionError(
-            f"{path}: a {kind} file has no use for {' and '.join(sorted(useless))}, or says that itself: leave it out"
+            f"{path}: a {kind} file has no use for {' and '.join(map(_option_name, sorted(useless)))}, or says that "
+            "itself: leave it out"
         )
     model = READERS[kind](path, **given)
     if path.suffix in set(FileKind) - {kind}:

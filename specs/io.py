@@ -3,7 +3,7 @@
 import difflib
 import re
 import reprlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -88,9 +88,10 @@ def load_spec(source: str | Path) -> NetworkSpec:
     if str(source) in network_names() and not path.is_file():
         return parse_spec((resources.files("specs.networks") / f"{source}.yaml").read_text("utf-8"), origin=str(source))
     if path.suffix not in {".yaml", ".yml", ".json"} and not _exists(path):
-        known = ", ".join(network_names())
+        known = network_names()
         raise SpecError(
-            f"no spec {_brief(str(source))}: not a file, and not one of the networks in the package ({known})"
+            f"no spec {_brief(str(source))}: not a file, and not one of the networks in the package "
+            f"({', '.join(known)}){suggest(str(source), known)}"
         )
     return load_document(path, NetworkSpec)
 
@@ -299,7 +300,7 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
     path, message, value = _without_kind(problem["loc"]), problem["msg"].removeprefix("Value error, "), problem["input"]
     match problem["type"]:
         case "extra_forbidden":
-            message = f"no such key{_suggest_size(problem['loc']) or suggest(path[-1], _field_names(model))}"
+            message = f"no such key{_suggest_size(problem['loc']) or _suggest_key(path, model)}"
         case "missing":
             value = None
         case "less_than_equal" if isinstance(value, int) and 4 * value > HUGE_BYTES:
@@ -335,14 +336,40 @@ def _suggest_size(loc: FieldPath) -> str:
     return "".join(f"; did you mean {key}?" for key in SIZE_KEYS if key in BLOCKS[str(loc[2])].model_fields)
 
 
+def _suggest_key(path: FieldPath, model: type[StrictModel]) -> str:
+    """A hint with the nearest key, and with its place where that is another, as `epochs` is one of `training`."""
+    parent, places = path[:-1], list(_places(model))
+    places.sort(key=lambda place: (place[:-1] == parent, -len(place)))  # the last of a name counts: beside it, shallow
+    known = {name: (*parent, name) for name in _field_names(model)}
+    if all(isinstance(part, str) for part in parent):
+        known |= {str(place[-1]): place for place in places}
+    place = known.get(_nearest(path[-1], known) or "", path)
+    hint = place[-1:] if place[:-1] == parent else place
+    return "" if place == path else f"; did you mean {'.'.join(map(str, hint))}?"
+
+
 def suggest(word: object, known: Iterable[str]) -> str:
     """A hint with the nearest of the words known, if `word` is not one of them, out of place.
 
     >>> suggest("mnist-dens", ["mnist-conv", "mnist-dense"])
     '; did you mean mnist-dense?'
     """
+    nearest = _nearest(word, known)
+    return f"; did you mean {nearest}?" if nearest and nearest != word else ""
+
+
+def _nearest(word: object, known: Iterable[str]) -> str | None:
     close = difflib.get_close_matches(word[:64], list(known), n=1) if isinstance(word, str) else []
-    return f"; did you mean {close[0]}?" if close and close[0] != word else ""
+    return close[0] if close else None
+
+
+def _places(model: type[StrictModel]) -> Iterator[FieldPath]:
+    """The path of every key of a document that is in no list."""
+    for name, field in model.model_fields.items():
+        yield (name,)
+        for kind in (field.annotation, *get_args(field.annotation)):
+            if isinstance(kind, type) and issubclass(kind, StrictModel):
+                yield from ((name, *place) for place in _places(kind))
 
 
 @lru_cache

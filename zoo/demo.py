@@ -7,6 +7,7 @@ from pathlib import Path
 from bootstrap_core.datasets import SAMPLE_NAME, load_dataset
 from bootstrap_core.evaluation import Evaluation, evaluate
 from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.kernels import will_compile
 from converters.formats import file_entry, write_model
 from converters.onnx_conversion import OnnxConversion, convert_onnx
 from converters.report.comparison import measure_conversion
@@ -25,6 +26,7 @@ from zoo.packaged_files import packaged_path
 __all__ = ["ANN", "MODEL", "Demo", "run_demo"]
 
 MODEL, ANN, COMMAND = "mnist-dense", "mnist-relu.onnx", "zoo demo"
+LAVA_DL = "network.pt", "network.net"
 TIME_STEPS, EPOCHS = 8, 1
 
 
@@ -47,15 +49,19 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
     """
     digits = load_dataset(SAMPLE_NAME)
     image, ann = folder / "seven.png", folder / ANN
+    checkpoint, exported = (folder / name for name in LAVA_DL)
     seven = digits.test.images[:][int((digits.test.labels == 7).nonzero()[0])]
     write_whole(image, png(seven[0]))
-    write_whole(ann, packaged_path("examples", ANN).read_bytes())
+    for example in (ann, checkpoint, exported):
+        write_whole(example, packaged_path("examples", example.name).read_bytes())
 
     say(f"Pulling {MODEL} out of the package, for Python and for Lava's netx.")
     (found,) = find_models([MODEL], [packaged_models()])
     formats = (ModelFormat.SAFETENSORS, ModelFormat.NETX)
     weights, netx = pull(found, formats=formats, folder=folder, force=force)
     model = read_safetensors(weights)
+    if will_compile():
+        say("Compiling the kernels that run it: some seconds, this once.")
     say(f"Scoring it on {len(digits.test):,} digits, in the integers of the chip.")
     score = evaluate(IntegerNetwork(model.build()), digits.test)
     page, figures = folder / f"{MODEL}.html", measure_gallery(model, digits, limit=len(digits.test))
@@ -82,5 +88,7 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
             (ann, "an ANN to try: zoo convert"),
             (spiking, "the ANN as a spiking network, for netx"),
             (report, "how the ANN became one"),
+            (checkpoint, "a checkpoint of lava-dl to try: zoo convert"),
+            (exported, "what lava-dl exported of it"),
         ),
     )

@@ -91,6 +91,8 @@ def measure_card(
             "give it another name, or bring the spec up to date"
         )
     network = model.build()
+    if not model.card and not network.fitted:
+        raise SnnZooError(f"{path} was never trained, so a card has nothing to tell: zoo train {path} -o run")
     exact = IntegerNetwork(network)
 
     by_steps: dict[int, float | None] = {}

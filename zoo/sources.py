@@ -14,11 +14,21 @@ from converters.netx.layers import NetxFile
 from converters.netx.load import load_netx
 from converters.netx.model import netx_of
 from specs.errors import ConversionError, SnnZooError, SpecError, UnsupportedError
-from specs.io import load_spec, network_names, parse_value, spec_from_document
+from specs.given_file import is_text, suggest_file
+from specs.io import load_spec, network_names, parse_value, spec_from_document, suggest
 from specs.network import NetworkSpec
 from zoo.factory import local_model, unknown_model
 
-__all__ = ["is_netx", "layers_of", "model_path", "override_spec", "read_source", "read_start", "resolve_device"]
+__all__ = [
+    "is_netx",
+    "layers_of",
+    "model_path",
+    "override_spec",
+    "read_source",
+    "read_start",
+    "refuse_folder",
+    "resolve_device",
+]
 
 SPEC_SUFFIXES = {".yaml", ".yml", ".json"}
 
@@ -34,12 +44,15 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
     path = Path(source)
     if _is_model_file(path):
         if not path.exists():
-            raise SnnZooError(f"no such file: {path}")
+            raise SnnZooError(f"no such file: {path}{suggest_file(path)}")
         return _read(path), True
-    if not (path.suffix in SPEC_SUFFIXES or path.exists()):
+    if not (path.suffix in SPEC_SUFFIXES or path.is_file()):
         if file := local_model(source):
             return _read(file), True
         if source not in network_names():
+            refuse_folder(path)
+            if hint := suggest_file(path):
+                raise SnnZooError(f"no such file: {path}{hint}")
             raise unknown_model(source)
     return Model.of(build_network(load_spec(source), seed=seed)), False
 
@@ -53,22 +66,25 @@ def model_path(source: str) -> Path:
 def read_start(source: str) -> tuple[NetworkSpec, Mapping[str, Tensor] | None]:
     """What training starts from: the spec and weights of a model file, or a spec, by file or name, alone."""
     if not _is_model_file(Path(source)):
+        if source not in network_names():
+            refuse_folder(Path(source))
         return load_spec(source), None
     model, _ = read_source(source)
     return model.spec, model.build().state_dict()
 
 
 def _is_model_file(path: Path) -> bool:
-    """By its suffix, or, if that is no spec's, by its content."""
+    """By its suffix, or, as a spec is text, by its content; what is neither is told so by the reader of models."""
     if path.suffix in MODEL_SUFFIXES:
         return True
-    if path.suffix in SPEC_SUFFIXES or not path.is_file():
-        return False
-    try:
-        kind_of_file(path)
-    except SnnZooError:
-        return False
-    return True
+    return path.suffix not in SPEC_SUFFIXES and path.is_file() and not is_text(path)
+
+
+def refuse_folder(path: Path) -> None:
+    """Raise `SnnZooError` for a folder; that of a training has a model in it."""
+    if path.is_dir():
+        inside = path / "model.safetensors"
+        raise SnnZooError(f"{path} is a folder" + (f"; its model is {inside}" if inside.is_file() else ", not a model"))
 
 
 def _read(path: Path) -> Model:
@@ -79,7 +95,8 @@ def _read(path: Path) -> Model:
         raise
     except ConversionError as error:
         raise ConversionError(
-            f"{error}\n(these are options of: zoo convert {path} -o {path.with_suffix('.safetensors').name})"
+            f"{error}\nMake a model of it first, with what it does not say: "
+            f"zoo convert {path} ... -o {path.with_suffix('.safetensors').name}"
         ) from None
 
 
@@ -118,7 +135,8 @@ def _assign(document: object, key: str, value: object) -> None:
         try:
             child = document[int(part)] if isinstance(document, list) else document[part]  # type: ignore[index]
         except (KeyError, IndexError, ValueError, TypeError):
-            raise SpecError(f"--set {key}: the spec has no {'.'.join(parents[: depth + 1])}") from None
+            hint = suggest(part, document) if isinstance(document, dict) else ""
+            raise SpecError(f"--set {key}: the spec has no {'.'.join(parents[: depth + 1])}{hint}") from None
         if child is None and isinstance(document, dict):
             child = document[part] = {}
         document = child

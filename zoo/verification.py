@@ -14,8 +14,8 @@ from converters.netx.model import netx_of
 from converters.netx.report import differences
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
-from zoo.card import Card, FileFacts, ModelFormat, spec_digest
-from zoo.card_files import card_of
+from zoo.card import Card, FileFacts, ModelFormat, load_card, revision_of, spec_digest
+from zoo.card_files import card_of, is_card
 from zoo.golden import golden_differences
 from zoo.sources import layers_of, model_path, read_source
 
@@ -38,13 +38,16 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
 
     Args:
         source: the model.
-        against: a file that must hold the same integers; by default every model file of the same name beside `source`.
+        against: a file that must hold the same integers, or a card that must be true of it; by default every model
+            file of the same name beside `source`, and its own card.
 
     Raises:
         SnnZooError: `source` cannot be read at all.
     """
     network = read_source(source)[0].build()
     card = card_of(source)
+    if against is not None and is_card(against):
+        card, against = load_card(against), None
     checks = [
         Check(
             "spec and tensors",
@@ -84,17 +87,25 @@ def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
     wanted = [file for kind, file in card.files.items() if kind.suffix == path.suffix]
     if wanted:
         facts = FileFacts.of_file(path)
-        found = f"revision {card.revision}" if facts in wanted else f"others: {facts.bytes:,}, sha256 {facts.sha256}"
+        found = f"revision {card.revision}"
+        if facts not in wanted:
+            found = f"{_bytes(facts)}; of the card {_bytes(wanted[0])}"
         checks.append(Check("bytes, by the card", facts in wanted, found))
     if path.suffix == ModelFormat.SAFETENSORS.suffix:
-        same = spec_digest(network.spec) == card.spec_sha256
-        checks.append(Check("spec, by the card", same, "the same" if same else "another"))
+        digest = spec_digest(network.spec)
+        same = digest == card.spec_sha256
+        found = "the same" if same else f"{revision_of(digest)}; of the card {revision_of(card.spec_sha256)}"
+        checks.append(Check("spec, by the card", same, found))
     try:
         differing = golden_differences(IntegerNetwork(network), card.golden)
     except SnnZooError as error:
         differing = [_first_line(error)]
     found = "; ".join(differing) or f"the same on {len(card.golden.labels)} images"
     return [*checks, Check("golden output, integer engine", not differing, found)]
+
+
+def _bytes(facts: FileFacts) -> str:
+    return f"{revision_of(facts.sha256)}, {facts.bytes:,} bytes"
 
 
 def _check_same(source: str, other: Path, spec: NetworkSpec, *, asked: bool) -> Check:

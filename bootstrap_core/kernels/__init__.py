@@ -2,8 +2,9 @@
 
 from functools import cache
 from importlib.util import find_spec
+from pathlib import Path
 
-__all__ = ["by_size", "describe", "have_numba", "is_worthwhile"]
+__all__ = ["by_size", "describe", "have_numba", "is_worthwhile", "will_compile"]
 
 WORTHWHILE = 1 << 13
 """Numbers from which on a kernel saves more than its first call costs: small networks never wait for a compiler."""
@@ -23,6 +24,15 @@ def by_size() -> bool | None:
 def is_worthwhile(n_numbers: int, compiled: bool | None) -> bool:
     """Whether to run a kernel on so many numbers; `compiled` decides if it is not None."""
     return n_numbers >= WORTHWHILE if compiled is None else compiled
+
+
+def will_compile() -> bool:
+    """Whether numba has yet to compile what the integer engine runs, for some seconds; the next process finds it."""
+    if not have_numba():
+        return False
+    from bootstrap_core.kernels.integer_trains import dense_trains
+
+    return not any(Path(dense_trains.stats.cache_path).glob("integer_trains.dense_trains-*.nbi"))
 
 
 def describe() -> str:

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
-from converters.cli.options import DataPlaces, PathArgument, data_options, percent, use_threads
+from converters.cli.options import (
+    DataPlaces,
+    PathArgument,
+    complete_data,
+    complete_models,
+    data_options,
+    percent,
+    use_threads,
+)
 from converters.cli.shared import (
+    KnownModels,
     command,
     command_line,
     force_option,
@@ -60,6 +69,7 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option(
                 "--data",
+                shell_complete=complete_data,
                 help="ONNX: mnist, fashion-mnist, mnist-sample (embedded), an .npz with x (and y), or a folder of "
                 "class folders.",
             ),
@@ -90,7 +100,7 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @command()
-@click.argument("source", type=click.Path(path_type=Path))
+@click.argument("source", type=click.Path(path_type=Path), shell_complete=complete_models)
 @click.option(
     "-o",
     "--output",
@@ -137,7 +147,7 @@ def convert(
     NIR keeps neither the time step nor the reset: snnTorch's graphs want --dt 1e-4, norse's --dt 1e-6, sinabs' --dt 1
     --time-constants exact.
 
-    Example: zoo convert network.pt -o network.safetensors -o network.net
+    Example: zoo convert network.pt -o network.safetensors -o network.nir
     """
     from converters.file_kind import FileKind, kind_of_file
     from converters.formats import check_writable_format, file_entry, write_model
@@ -150,9 +160,9 @@ def convert(
             raise click.UsageError(f"--report {report}: it is a page, so the name must end in .html")
         refuse_existing(report, force)
     given = str(source)
-    named = click.get_current_context().obj  # `zoo convert` knows models by name
-    if callable(named) and not source.exists():
-        source = named(str(source)) or source
+    known = click.get_current_context().obj  # `zoo convert` knows models by name
+    if isinstance(known, KnownModels) and not source.exists():
+        source = known.find(given) or source
     if kind_of_file(source) is FileKind.ONNX:
         use_threads(threads)
         conversion = _convert_onnx(source, outputs, data, raw, epochs, entering, max_pool, seed, places, hints)

@@ -58,7 +58,7 @@ def migrate(
     legacy        weight_g, weight_v (torch.nn.utils.weight_norm)
     parametrized  parametrizations.weight.original0, .original1 (torch.nn.utils.parametrizations.weight_norm)
 
-    Example: zoo migrate old.pt --to parametrized -o new.safetensors
+    Example: zoo migrate network.pt --to parametrized -o modern.safetensors
     """
     import torch
 
@@ -120,6 +120,7 @@ def _print_report(report: "MigrationReport", to: str, output: Path | None) -> No
         print_table(
             ["old", "new", "what", "shape"],
             [[old.name, new.name, what, str(list(new.shape))] for old, new, what in shown],
+            words=True,
         )
     if len(shown) < len(renamed):
         click.echo(f"... and {len(renamed) - len(shown)} more")

@@ -1,12 +1,16 @@
 """Options that several commands share: where data lies, what it runs on; and how figures are printed."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
+
+from converters.cli.shared import KnownModels
+from specs.dataset_sources import dataset_names
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
@@ -15,6 +19,9 @@ __all__ = [
     "DataPlaces",
     "PathArgument",
     "cache_option",
+    "complete_data",
+    "complete_from",
+    "complete_models",
     "data_options",
     "percent",
     "run_options",
@@ -35,13 +42,30 @@ class DataPlaces:
 
     def load(self, name: str) -> "Dataset":
         """The dataset `name`, downloaded if it is nowhere and that is allowed; or a user's .npz or folder."""
-        from bootstrap_core.datasets import dataset_names, load_dataset
+        from bootstrap_core.datasets import load_dataset
 
-        if name not in dataset_names() and (Path(name).suffix == ".npz" or Path(name).is_dir()):
+        path = Path(name)
+        if name not in dataset_names() and (path.suffix == ".npz" or len(path.parts) > 1 or path.is_dir()):
             from bootstrap_core.image_files import load_images
 
-            return load_images(Path(name))
+            return load_images(path)
         return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
+
+
+def complete_from(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
+    """For a shell: the names that begin so, or else files."""
+    found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
+    return [CompletionItem(incomplete, type="file"), *found]  # bash drops what comes before a request for files
+
+
+def complete_models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For a shell: the models that the program knows by name, or else files."""
+    return complete_from(context.obj.names() if isinstance(context.obj, KnownModels) else (), incomplete)
+
+
+def complete_data(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For a shell: the datasets, or else files."""
+    return complete_from(dataset_names(), incomplete)
 
 
 def cache_option(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -2,11 +2,16 @@
 
 import errno
 import os
+import re
 import shlex
+import shutil
 import sys
+import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -21,6 +26,7 @@ __all__ = [
     "CONTEXT_SETTINGS",
     "ENVIRONMENT",
     "Command",
+    "KnownModels",
     "byte_bar",
     "command",
     "command_line",
@@ -36,7 +42,17 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 
 ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
 """Of a command, unless the user says otherwise, and before torch is loaded: its threads must not spin for long while
 they wait, since our kernels have threads of their own for the same cores."""
+NARROWEST = 12
+"""Of columns that are folded."""
 F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class KnownModels:
+    """What a program knows by name, as the object of its context: `find` gives a model's file, or None."""
+
+    find: Callable[[str], Path | None]
+    names: Callable[[], list[str]]
 
 
 class Command(click.Command):
@@ -116,12 +132,28 @@ def byte_bar(label: str) -> Iterator[Callable[[int, int | None], object]]:
 
 
 def print_table(header: list[str], rows: list[list[str]], *, words: bool = False) -> None:
-    """Columns to stdout: the first to the left; the others to the right, or to the left if they are words."""
-    lines = [header, *rows]
-    widths = [max(len(line[i]) for line in lines) for i in range(len(header))]
-    for line in lines:
-        first, *others = (
-            cell.ljust(width) if i == 0 or words else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        click.echo("  ".join([first, *others]).rstrip())
+    """Columns to stdout: the first to the left; the others to the right, or to the left if they are words.
+
+    On a terminal, or where $COLUMNS says how wide it is, cells of the widest columns go over several lines until all
+    fits; in a file or a pipe a row is a line.
+    """
+    widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
+    screen = shutil.get_terminal_size(fallback=(0, 0)).columns
+    while screen and sum(widths) + 2 * (len(widths) - 1) > screen and max(widths) > NARROWEST:
+        widths[widths.index(max(widths))] -= 1
+    for row in (header, *rows):
+        for line in zip_longest(*map(_folded, row, widths), fillvalue=""):
+            first, *others = (
+                cell.ljust(width) if i == 0 or words else cell.rjust(width)
+                for i, (cell, width) in enumerate(zip(line, widths, strict=True))
+            )
+            click.echo("  ".join([first, *others]).rstrip())
+
+
+def _folded(cell: str, width: int) -> list[str]:
+    """The lines of a cell; long names part after their dots, dashes and slashes."""
+    if len(cell) <= width:
+        return [cell]
+    wrapper = textwrap.TextWrapper(width)
+    wrapper.wordsep_re = re.compile(r"(\s+)|(?<=[./_-])")
+    return wrapper.wrap(cell)

@@ -69,7 +69,7 @@ def read_nir(
     said = _number(graph.metadata.get("dt"))
     if METADATA_KEY in graph.metadata and not nodes_only:
         if dt is not None and said is not None and abs(dt - said) > 1e-6 * said:
-            raise ConversionError(f"{path} was written for dt = {said:g} s, not {dt:g}")
+            raise ConversionError(f"{path} was written for time steps of {said:g} s, not --dt {dt:g}: leave it out")
         return _own_model(graph, path)
     chain = chain_of(graph, origin=str(path))
     chosen = _time_step(chain, said if dt is None else dt, path)
@@ -101,7 +101,7 @@ def _own_model(graph: Graph, path: Path) -> Model:
     if changed or len(nodes) < len(graph.nodes):
         raise ConversionError(
             f"{path}: nodes changed since snnzoo wrote them: {', '.join(changed)}. The metadata tell of the network "
-            "before that: read with nodes_only to go by the nodes"
+            "before that: go by the nodes with --nodes-only"
         )
     tensors = graph.metadata.get(TENSORS_KEY)
     if not isinstance(tensors, Mapping) or not all(isinstance(array, np.ndarray) for array in tensors.values()):
@@ -119,11 +119,11 @@ def _time_step(chain: list[Named], dt: float | None, path: Path) -> float | None
     timed = [f"{name} ({node.type})" for name, node in chain if node.type in TIMED_TYPES]
     if dt is None and timed:
         raise ConversionError(
-            f"{path} does not say how long a time step is, and {timed[0]} depends on it: give dt (1e-4 if snnTorch "
-            "wrote it; 1e-6 if norse did with its own dt of 1e-3; 1, with time_constants=exact, if sinabs did)"
+            f"{path} does not say how long a time step is, and {timed[0]} depends on it. Give --dt 1e-4 if snnTorch "
+            "wrote it; --dt 1e-6 if norse did, with its own dt of 1e-3; --dt 1 --time-constants exact if sinabs did"
         )
     if dt is not None and not 0 < dt < float("inf"):
-        raise ConversionError(f"dt is the seconds of a time step, not {dt}")
+        raise ConversionError(f"--dt is the seconds of a time step, not {dt}")
     return dt
 
 

@@ -169,8 +169,8 @@ def _decay(read: Callable[[str], Array], name: str, dt: float, time_constants: T
     decay = dt / tau if time_constants is TimeConstants.EULER else -np.expm1(-dt / tau)
     if (decay > 1 + 1e-4).any():
         raise UnsupportedError(
-            f"{name} of {tau.min():.4g} s is shorter than dt, {dt:g} s: an Euler step would overshoot "
-            "(is dt right? or give time_constants=exact)"
+            f"{name} of {tau.min():.4g} s is shorter than a time step, {dt:g} s: an Euler step would overshoot; "
+            "give a smaller --dt, or --time-constants exact"
         )
     return np.minimum(decay, 1.0)
 

@@ -1,4 +1,5 @@
 from collections.abc import Callable
+from pathlib import Path
 
 import click.testing
 import pytest
@@ -25,6 +26,12 @@ def run() -> Callable[..., click.testing.Result]:
         return result
 
     return run
+
+
+@pytest.fixture
+def golden_nir() -> Path:
+    """A NIR graph of norse, which does not say its time step."""
+    return Path(__file__).parents[1] / "golden/nir/norse_lif.nir"
 
 
 TINY = """

@@ -135,6 +135,32 @@ def test_verify_holds_a_model_to_its_card(run, tmp_path) -> None:
     shutil.copy(card_file("mnist-dense"), tmp_path / "a.yaml")
     failed = run("verify", tmp_path / "a.safetensors", code=1).stdout.splitlines()
     assert sum("FAILED" in line for line in failed) == 3
+    digests = [load_card(card_file(name)) for name in ("mnist-dense-shallow", "mnist-dense")]
+    file, card = (one.files["safetensors"] for one in digests)
+    ours, theirs = (f"{one.sha256[:12]}, {one.bytes:,} bytes" for one in (file, card))
+    assert f"{ours}; of the card {theirs}" in failed[3]
+    assert "{}; of the card {}".format(*(one.spec_sha256[:12] for one in digests)) in failed[4]
+
+
+def test_verify_against_a_card_holds_the_model_to_it(run) -> None:
+    true = json.loads(
+        run("verify", "mnist-dense-shallow", "--against", card_file("mnist-dense-shallow"), "--json").stdout
+    )
+    assert [check["passed"] for check in true["checks"]] == [True] * 5
+    wrong = run("verify", "mnist-dense-shallow", "--against", card_file("mnist-dense"), "--json", code=1).stdout
+    assert [check["passed"] for check in json.loads(wrong)["checks"]] == [True, True, False, False, False]
+
+
+def test_cards_are_of_trained_models_and_lie_where_they_are_found(run, spec_file, tmp_path) -> None:
+    run("build", spec_file, "-o", tmp_path / "fresh.safetensors")
+    error = run("card", tmp_path / "fresh.safetensors", "-o", tmp_path / "fresh.yaml", code=1).stderr
+    assert "was never trained" in error
+    assert f"zoo train {tmp_path / 'fresh.safetensors'} -o run" in error
+    assert not (tmp_path / "fresh.yaml").exists()
+    for name in ("card.txt", "card", "card.yml"):
+        assert (
+            "a card is FILE.yaml" in run("card", tmp_path / "fresh.safetensors", "-o", tmp_path / name, code=2).stderr
+        )
 
 
 def test_verify_holds_an_exported_file_to_the_golden_output(run, tmp_path) -> None:

@@ -1,4 +1,5 @@
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -27,3 +28,42 @@ def test_zoo_answers_what_the_script_asks() -> None:
 
 def test_an_unknown_shell_is_wrong_usage(run) -> None:
     assert "'bash', 'zsh', 'fish'" in run("completion", "csh", code=2).stderr
+
+
+@pytest.mark.parametrize(
+    ("typed", "expected"),
+    [
+        ("zoo show mnist-dense-", {"mnist-dense-shallow", "mnist-dense-t4"}),
+        ("zoo pull mnist-dense mnist-c", {"mnist-conv"}),
+        ("zoo convert mnist-c", {"mnist-conv"}),
+        ("zoo train mnist-de", {"mnist-demo", "mnist-dense", "mnist-dense-shallow", "mnist-dense-t4"}),
+        ("zoo eval mnist-dense --data mnist-", {"mnist-sample"}),
+        ("zoo data pull f", {"fashion-mnist"}),
+    ],
+)
+def test_names_complete_in_every_shell_without_torch(typed, expected) -> None:
+    words = typed.split()
+    code = f"import sys, zoo.cli\ntry: {MAIN.partition('; ')[2]}\nfinally: assert 'torch' not in sys.modules"
+    code = code.replace("main()", "zoo.cli.main()")
+    for shell, current in (("bash", len(words) - 1), ("zsh", len(words) - 1), ("fish", words[-1])):
+        asked = {"_ZOO_COMPLETE": f"{shell}_complete", "COMP_WORDS": typed, "COMP_CWORD": str(current)}
+        done = subprocess.run(
+            [sys.executable, "-c", code], env={**os.environ, **asked}, capture_output=True, text=True, check=False
+        )
+        assert done.stderr == ""
+        found = re.findall(r"^plain(?:,|\n)(\S+)", done.stdout, re.MULTILINE)
+        assert set(found) == expected
+        assert re.match(r"file\b", done.stdout)
+
+
+def test_bash_completes_a_name(tmp_path) -> None:
+    """With the program's own script, where names win over files."""
+    (tmp_path / "zoo").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{MAIN}' \"$@\"\n")
+    (tmp_path / "zoo").chmod(0o755)
+    script = 'eval "$(zoo completion bash)"; COMP_WORDS=(zoo show mnist-c); COMP_CWORD=2; '
+    script += ' compopt() { :; }; _zoo_completion zoo; echo "${COMPREPLY[@]}"'
+    path = {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    done = subprocess.run(
+        ["bash", "-c", script], env={**os.environ, **path}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "mnist-conv\n"

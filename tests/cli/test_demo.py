@@ -1,5 +1,15 @@
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import zoo.demo
 from converters import read_model
 from converters.netx.load import load_netx
+
+GOLDEN = Path(__file__).parents[1] / "golden/dense"
 
 
 def test_the_demo_tells_its_story_without_data_or_network(run, tmp_path) -> None:
@@ -21,4 +31,33 @@ def test_the_demo_tells_its_story_without_data_or_network(run, tmp_path) -> None
     assert accuracies["mnist-relu.onnx T=8, integers"] > accuracies["mnist-relu.onnx as the ANN it is"] - 1
     assert load_netx(tmp_path / "demo/mnist-relu.net").time_steps == 8
     assert read_model(tmp_path / "demo/mnist-dense.safetensors").spec.name == "mnist-dense"
+    for name in ("network.pt", "network.net"):
+        assert (tmp_path / "demo" / name).read_bytes() == (GOLDEN / name).read_bytes()
     assert "--force" in run("demo", "-o", tmp_path / "demo", code=1).stderr
+
+
+@pytest.mark.parametrize("compiling", [True, False])
+def test_the_demo_says_that_it_compiles_if_it_will(monkeypatch, tmp_path, compiling) -> None:
+    def stop(*_: object) -> None:
+        raise InterruptedError
+
+    said: list[str] = []
+    monkeypatch.setattr(zoo.demo, "will_compile", lambda: compiling)
+    monkeypatch.setattr(zoo.demo, "evaluate", stop)
+    with pytest.raises(InterruptedError):
+        zoo.demo.run_demo(tmp_path, say=said.append)
+    assert any("Compiling" in line for line in said) is compiling
+
+
+def test_kernels_are_compiled_once(tmp_path) -> None:
+    code = (
+        "from pathlib import Path; from bootstrap_core.kernels import will_compile; print(will_compile());"
+        "from bootstrap_core.kernels.integer_trains import dense_trains as kernel;"
+        "folder = Path(kernel.stats.cache_path); folder.mkdir(parents=True, exist_ok=True);"
+        "(folder / (kernel._cache._cache_file._index_name)).touch(); print(will_compile())"
+    )
+    places = {"NUMBA_CACHE_DIR": str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, **places}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.split() == ["True", "False"]

@@ -109,13 +109,13 @@ def test_verify_takes_models_of_the_package(run) -> None:
 def test_netx_files_are_scored(folder, run) -> None:
     run("convert", GOLDEN / "dense" / "network.net", "-o", folder / "x.hdf5")
     error = run("eval", folder / "x.hdf5", "--data", "mnist-sample", code=1).stderr
-    assert "do not fit the input [49]" in error
+    assert "do not fit: network takes images as a tensor [N, 49]" in error
 
 
 def test_a_models_name_is_converted(folder, run) -> None:
     run("convert", "mnist-dense-shallow", "-o", folder / "x.net")
     assert "ok" in run("verify", folder / "x.net").stdout
-    assert "No such file" in run("convert", "no-such-model", "-o", folder / "y.net", code=1).stderr
+    assert "no model 'no-such-model'" in run("convert", "no-such-model", "-o", folder / "y.net", code=1).stderr
 
 
 def test_a_threshold_beside_a_net_that_says_it_is_refused(folder, run) -> None:
@@ -139,7 +139,10 @@ def test_a_file_without_suffix_is_a_model_by_its_content(folder, run) -> None:
 
 def test_a_file_that_says_too_little_points_to_convert(folder, run) -> None:
     (folder / "network.net").unlink()
-    assert "options of: zoo convert" in run("show", folder / "network.pt", code=1).stderr
+    assert (
+        f"zoo convert {folder / 'network.pt'} ... -o network.safetensors"
+        in run("show", folder / "network.pt", code=1).stderr
+    )
 
 
 @pytest.fixture

@@ -3,7 +3,6 @@
 import importlib.util
 import re
 import shlex
-import shutil
 from pathlib import Path
 
 import pytest
@@ -39,8 +38,6 @@ def test_its_stories_go_through(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
     monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
-    for name in ("network.pt", "network.net"):  # what lava-dl left
-        shutil.copy(ROOT / "tests/golden/dense" / name, tmp_path)
     (tmp_path / "mine.yaml").write_text(blocks("yaml")[0])
     lines = [line.partition("#")[0] for block in blocks("sh") for line in block.splitlines()]
     assert len(lines) > 15

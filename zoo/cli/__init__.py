@@ -8,7 +8,7 @@ import click
 
 from converters.cli.convert import convert
 from converters.cli.migrate import migrate
-from converters.cli.shared import CONTEXT_SETTINGS
+from converters.cli.shared import CONTEXT_SETTINGS, KnownModels
 from specs.errors import SnnZooError
 from zoo.cli.card import card
 from zoo.cli.completion import completion
@@ -18,13 +18,26 @@ from zoo.cli.describe import build, check, schema
 from zoo.cli.gallery import gallery
 from zoo.cli.models import list_models, publish_model, pull
 from zoo.cli.score import evaluate_model, predict
+from zoo.cli.shared import local_names
 from zoo.cli.show import show, verify
 from zoo.cli.train import train
 
 __all__ = ["main", "zoo"]
 
 
-@click.group(context_settings=CONTEXT_SETTINGS, invoke_without_command=True)
+def _local_model(name: str) -> Path | None:
+    """The weights of a model of the package, or of one that was pulled; None for what can be no name."""
+    from zoo.factory import local_model, unknown_model
+
+    path = local_model(name)
+    if path is None and Path(name).name == name and not Path(name).suffix:
+        raise unknown_model(name)
+    return path
+
+
+@click.group(
+    context_settings={**CONTEXT_SETTINGS, "obj": KnownModels(_local_model, local_names)}, invoke_without_command=True
+)
 @click.option("--version", is_flag=True, help="Show the version; with -v also what it runs on.")
 @click.option("-v", "--verbose", is_flag=True, help="With --version: Python, torch, kernels, threads.")
 @click.pass_context
@@ -33,7 +46,6 @@ def zoo(context: click.Context, version: bool, verbose: bool) -> None:
 
     Example: zoo demo
     """
-    context.obj = _local_model
     if version:
         click.echo(f"zoo, version {distribution_version('snnzoo')}")
         if verbose:
@@ -42,13 +54,6 @@ def zoo(context: click.Context, version: bool, verbose: bool) -> None:
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(2)
-
-
-def _local_model(name: str) -> Path | None:
-    """The weights of a model of the package, or of one that was pulled; or None."""
-    from zoo.factory import local_model
-
-    return local_model(name)
 
 
 def _show_platform() -> None:

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.options import DataPlaces, PathArgument, data_options, say_sample, use_threads
+from converters.cli.options import DataPlaces, PathArgument, complete_models, data_options, say_sample, use_threads
 from converters.cli.shared import command, force_option, print_table, refuse_existing
-from specs.errors import SnnZooError
+from specs.errors import ConversionError, SnnZooError
 
 if TYPE_CHECKING:
     from zoo.card import Card
@@ -19,7 +19,7 @@ LICENCE = "Apache-2.0"
 
 
 @command()
-@click.argument("source")
+@click.argument("source", shell_complete=complete_models)
 @click.option("-o", "--output", type=PathArgument, help="The card, a .yaml; by default it is printed.")
 @click.option("--check", is_flag=True, help="Write nothing; say where the card there is differs from what is measured.")
 @click.option("--run", type=PathArgument, help="Folder of the training, for its curves; by default SOURCE.")
@@ -46,17 +46,25 @@ def card(
     SOURCE is the folder of a training run, a safetensors file, or the name of a model of the package. A card that is
     written anew keeps licence, learning curves and other seeds of the one before, if that is of the same file.
 
-    Example: zoo card run/mnist-dense -o mnist-dense.yaml
+    Example: zoo card run -o run/model.yaml
     """
+    from converters.file_kind import USES, FileKind, kind_of_file
+    from converters.formats import MODEL_SUFFIXES
     from zoo.card import dump_card
-    from zoo.card_files import card_beside, card_file, card_names
-    from zoo.factory import model_file, model_names
+    from zoo.card_files import SUFFIX, card_beside, card_file, card_names
+    from zoo.factory import model_file, model_names, unknown_model
 
+    if output is not None and output.suffix != SUFFIX:
+        raise click.UsageError(f"a card is FILE.yaml, found beside FILE.safetensors by show and verify; -o is {output}")
     path, known = Path(source), source in model_names() and not Path(source).exists()
     if path.is_dir():
         path, run = path / "model.safetensors", run or path
     elif known:
         path, name = model_file(source), name or source
+    elif not path.exists() and path.suffix not in MODEL_SUFFIXES:
+        raise unknown_model(source)
+    if (kind := kind_of_file(path)) is not FileKind.SAFETENSORS:
+        raise ConversionError(f"cards are of .safetensors files; {path} is {USES[kind]}")
     if output is not None and not check:
         refuse_existing(output, force)
     before = card_file(source) if known and source in card_names() else card_beside(path)

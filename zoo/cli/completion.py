@@ -14,7 +14,7 @@ VARIABLE = "_ZOO_COMPLETE"
 @command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes SHELL complete commands and options of zoo; its start-up file evaluates it.
+    """Print what makes SHELL complete commands, options, models and datasets of zoo; its start-up file evaluates it.
 
     \b
     ~/.bashrc                    eval "$(zoo completion bash)"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import click
 
-from converters.cli.options import DataPlaces, cache_option, data_options
+from converters.cli.options import DataPlaces, cache_option, complete_data, data_options
 from converters.cli.shared import CONTEXT_SETTINGS, Command, json_option
 
 __all__ = ["data"]
@@ -38,7 +38,7 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
 
 
 @data.command("pull", cls=Command)
-@click.argument("name")
+@click.argument("name", shell_complete=complete_data)
 @cache_option
 def data_pull(name: str, cache_dir: Path | None) -> None:
     """Download a dataset into the cache, with its digests checked; prints the folder.

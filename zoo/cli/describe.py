@@ -9,12 +9,14 @@ import click
 
 from converters.cli.options import PathArgument
 from converters.cli.shared import command, force_option, json_option, refuse_existing
+from specs.errors import SpecError
+from specs.given_file import is_text
 from specs.io import json_schema, load_spec
 from specs.summary import summarize
-from zoo.cli.shared import print_layers
+from zoo.cli.shared import complete_specs, print_layers
 
 if TYPE_CHECKING:
-    pass
+    from specs.network import NetworkSpec
 
 __all__ = ["build", "check", "schema"]
 
@@ -29,7 +31,7 @@ def schema() -> None:
 
 
 @command()
-@click.argument("spec")
+@click.argument("spec", shell_complete=complete_specs)
 @json_option
 def check(spec: str, as_json: bool) -> None:
     """Validate SPEC, a YAML file or a name, and print its layer table.
@@ -38,7 +40,7 @@ def check(spec: str, as_json: bool) -> None:
 
     Example: zoo check mnist-dense
     """
-    network = load_spec(spec)
+    network = _load_spec(spec)
     if as_json:
         layers = [asdict(row) for row in summarize(network)]
         click.echo(json.dumps({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
@@ -47,7 +49,7 @@ def check(spec: str, as_json: bool) -> None:
 
 
 @command()
-@click.argument("spec")
+@click.argument("spec", shell_complete=complete_specs)
 @click.option("-o", "--output", required=True, type=PathArgument, help="Model file; the suffix names the format.")
 @click.option("--seed", default=0, show_default=True, help="Of the fresh weights.")
 @force_option
@@ -62,5 +64,15 @@ def build(spec: str, output: Path, seed: int, force: bool) -> None:
 
     check_writable_format(output)
     refuse_existing(output, force)
-    model = Model.of(build_network(load_spec(spec), seed=seed))
+    model = Model.of(build_network(_load_spec(spec), seed=seed))
     click.echo(write_model(model, output))
+
+
+def _load_spec(source: str) -> "NetworkSpec":
+    """A spec; a file that is none is told what it is."""
+    path = Path(source)
+    if path.is_file() and not is_text(path):
+        from converters.file_kind import USES, kind_of_file
+
+        raise SpecError(f"{path} is no spec but {USES[kind_of_file(path)]}")
+    return load_spec(source)

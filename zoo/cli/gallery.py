@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.options import DataPlaces, PathArgument, data_options, say_sample, use_threads
+from converters.cli.options import (
+    DataPlaces,
+    PathArgument,
+    complete_data,
+    complete_models,
+    data_options,
+    say_sample,
+    use_threads,
+)
 from converters.cli.shared import command, command_line, force_option, json_option, refuse_existing
 from zoo.cli.shared import read_and_say, say_fresh, usual_data
 
@@ -17,9 +25,13 @@ __all__ = ["gallery"]
 
 
 @command()
-@click.argument("source")
+@click.argument("source", shell_complete=complete_models)
 @click.option("-o", "--output", required=True, type=PathArgument, help="The page, FILE.html.")
-@click.option("--data", help="Dataset; by default the one it was trained on, of MNIST the embedded sample if need be.")
+@click.option(
+    "--data",
+    shell_complete=complete_data,
+    help="Dataset; by default the one it was trained on, of MNIST the embedded sample if need be.",
+)
 @click.option("--limit", type=click.IntRange(1), default=2000, show_default=True, help="Test images, at most.")
 @data_options
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")

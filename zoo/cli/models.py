@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from converters.cli.options import PathArgument, cache_option, percent
+from converters.cli.options import PathArgument, cache_option, complete_models, percent
 from converters.cli.shared import byte_bar, command, force_option, json_option, print_table
 from zoo.card import ModelFormat
 
@@ -30,7 +30,7 @@ def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 @command("list")
-@click.argument("pattern", default="*")
+@click.argument("pattern", default="*", shell_complete=complete_models)
 @_index_options
 @cache_option
 @json_option
@@ -81,7 +81,7 @@ def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: P
 
 
 @command()
-@click.argument("references", nargs=-1, required=True, metavar="NAME[@REVISION]...")
+@click.argument("references", nargs=-1, required=True, shell_complete=complete_models, metavar="NAME[@REVISION]...")
 @click.option("-o", "--output", "folder", type=PathArgument, help="Also write the files, and the card, there.")
 @click.option(
     "--format",

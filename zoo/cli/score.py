@@ -9,7 +9,17 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from converters.cli.options import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
+from converters.cli.options import (
+    DataPlaces,
+    PathArgument,
+    complete_data,
+    complete_models,
+    data_options,
+    percent,
+    run_options,
+    say_sample,
+    use_threads,
+)
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
 from zoo.cli.shared import read_and_say, say_fresh, trained_on, usual_data
 
@@ -25,8 +35,8 @@ WARM_UP = 256
 
 
 @command("eval")
-@click.argument("source")
-@click.option("--data", help="Dataset; by default the one it was trained on.")
+@click.argument("source", shell_complete=complete_models)
+@click.option("--data", shell_complete=complete_data, help="Dataset; by default the one it was trained on.")
 @click.option("--engine", type=click.Choice(["torch", "integer"]), default="torch", show_default=True)
 @click.option("--mode", type=click.Choice(["snn", "ann"]), default="snn", show_default=True)
 @click.option("--time-steps", default="", metavar="T[,T...]", help="Time steps; by default the spec's.")
@@ -52,7 +62,7 @@ def evaluate_model(
 ) -> None:
     """Score a model on the test images: accuracy, rates, synaptic operations of an image, images a second.
 
-    Example: zoo eval mnist-dense --engine integer --time-steps 1,2,4,8,16,32
+    Example: zoo eval mnist-dense --data mnist-sample --engine integer --time-steps 1,2,4,8,16,32
     """
     from bootstrap_core import IntegerNetwork, Mode, evaluate
     from zoo.sources import resolve_device
@@ -88,7 +98,7 @@ def evaluate_model(
 
 
 @command()
-@click.argument("source")
+@click.argument("source", shell_complete=complete_models)
 @click.argument("images", nargs=-1, required=True, type=PathArgument)
 @click.option("--invert/--no-invert", default=None, help="Light for dark; by default if its edge is light.")
 @click.option("--animate", type=PathArgument, help="Write the output spikes of the first image as a GIF.")

@@ -3,16 +3,31 @@
 from typing import TYPE_CHECKING
 
 import click
+from click.shell_completion import CompletionItem
 
+from converters.cli.options import complete_from
 from converters.cli.shared import print_table, say_notes
 from specs.errors import SnnZooError
+from specs.io import network_names
 from specs.summary import summarize
 
 if TYPE_CHECKING:
     from converters.model import Model
     from specs.network import NetworkSpec
 
-__all__ = ["print_layers", "read_and_say", "say_fresh", "trained_on", "usual_data"]
+__all__ = ["complete_specs", "local_names", "print_layers", "read_and_say", "say_fresh", "trained_on", "usual_data"]
+
+
+def local_names() -> list[str]:
+    """Names of the trained models on this machine, sorted."""
+    from zoo.catalog import local_catalogs, search
+
+    return [found.name for found in search("*", local_catalogs())]
+
+
+def complete_specs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """For a shell: the specs of the package, or else files."""
+    return complete_from(network_names(), incomplete)
 
 
 def print_layers(network: "NetworkSpec") -> None:

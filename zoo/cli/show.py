@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.options import PathArgument
+from converters.cli.options import PathArgument, complete_models
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
 from specs.errors import SnnZooError
 from zoo.cli.shared import print_layers, read_and_say
@@ -25,8 +25,13 @@ WIDTH = 80
 
 
 @command()
-@click.argument("source")
-@click.option("--diff", "other", help="Another model: tell where its layers differ, in the integers of the hardware.")
+@click.argument("source", shell_complete=complete_models)
+@click.option(
+    "--diff",
+    "other",
+    shell_complete=complete_models,
+    help="Another model: tell where its layers differ, in the integers of the hardware.",
+)
 @click.option("--graph", type=PathArgument, help="Draw the network into FILE.svg or FILE.html.")
 @click.option("--markdown", is_flag=True, help="The card as a page of Markdown.")
 @click.option("--curves", type=PathArgument, help="Draw the learning curves of the card, as a .png.")
@@ -74,8 +79,10 @@ def show(
 
 
 @command()
-@click.argument("source", required=False)
-@click.option("--against", type=PathArgument, help="The file to compare with; by default those of its name beside it.")
+@click.argument("source", shell_complete=complete_models, required=False)
+@click.option(
+    "--against", type=PathArgument, help="The file, or the card, to hold it to; by default those of its name beside it."
+)
 @json_option
 def verify(source: str | None, against: Path | None, as_json: bool) -> None:
     """Check a model, or all of the package: by its card, that both engines agree, that files of its name hold the same.

@@ -8,9 +8,19 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.options import DataPlaces, PathArgument, data_options, percent, run_options, say_sample, use_threads
+from converters.cli.options import (
+    DataPlaces,
+    PathArgument,
+    complete_data,
+    data_options,
+    percent,
+    run_options,
+    say_sample,
+    use_threads,
+)
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
 from specs.errors import SnnZooError
+from zoo.cli.shared import complete_specs
 
 if TYPE_CHECKING:
     from bootstrap_core.distributed import Group
@@ -21,11 +31,11 @@ __all__ = ["train"]
 
 
 @command()
-@click.argument("spec")
+@click.argument("spec", shell_complete=complete_specs)
 @click.option("-o", "--output", "folder", required=True, type=PathArgument, help="Folder of the run.")
 @click.option("--epochs", type=click.IntRange(1), help="Same as --set training.epochs=N.")
 @click.option("--seed", type=click.IntRange(0), help="Same as --set training.seed=N.")
-@click.option("--data", help="Same as --set training.data=NAME.")
+@click.option("--data", shell_complete=complete_data, help="Same as --set training.data=NAME.")
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
@@ -66,6 +76,8 @@ def train(
 
     Leaves in the folder model.safetensors (the best epoch by SNN accuracy on validation images cut from the training
     set), checkpoint.pt, metrics.jsonl and curves.png; then scores the test set once. Ctrl-C leaves a checkpoint.
+
+    Epochs count from 1 in what is printed, from 0 in JSON, metrics.jsonl and cards, as recipes name them.
 
     Several processes, on one host or more, train together: start them with `torchrun` or `accelerate launch`.
 

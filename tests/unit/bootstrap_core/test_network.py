@@ -220,9 +220,32 @@ def test_images_of_the_right_size_take_the_shape_of_the_input() -> None:
     assert torch.equal(make()(images().flatten(1)), make()(images()))
 
 
-def test_images_of_another_size_name_both_shapes_and_the_network() -> None:
-    with pytest.raises(DataError, match=r"images of \[1, 4, 5\] do not fit the input \[1, 4, 4\] of tiny"):
-        make()(torch.zeros(2, 1, 4, 5))
+WANTED = r"tiny takes images as a tensor \[N, 1, 4, 4\], floats in 0..1 or uint8"
+
+
+@pytest.mark.parametrize(
+    ("images", "error"),
+    [
+        (torch.zeros(2, 1, 4, 5), rf"images of \[2, 1, 4, 5\] do not fit: {WANTED}$"),
+        (torch.zeros(4, 4), rf"images of \[4, 4\] do not fit: {WANTED}; one image is a batch of one: images\[None\]"),
+        (torch.tensor(1.0), rf"images of \[\] do not fit: {WANTED}$"),
+        ([1], rf"{WANTED}, not a list"),
+        (torch.zeros(1, 1, 4, 4).numpy(), rf"{WANTED}, not a ndarray"),
+        (torch.zeros(1, 1, 4, 4, dtype=torch.int64), rf"{WANTED}, not torch.int64"),
+    ],
+)
+def test_what_are_no_images_is_told_by_both_engines(images, error) -> None:
+    for runnable in (make(), IntegerNetwork(make())):
+        for run in (runnable, runnable.run, runnable.tally):
+            with pytest.raises(DataError, match=error):
+                run(images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_images_of_half_precision_are_taken(dtype) -> None:
+    few = (images() * 4).round() / 4  # exact in both
+    for runnable in (make(), IntegerNetwork(make())):
+        assert torch.equal(runnable(few.to(dtype)), runnable(few))
 
 
 def test_no_images_give_no_logits() -> None:

@@ -279,7 +279,7 @@ def test_changed_nodes_are_named_and_can_be_read_alone(tmp_path) -> None:
     with h5py.File(path, "r+") as file:
         name = next(name for name in file["node/nodes"] if name.endswith("block1_synapse"))
         file[f"node/nodes/{name}/weight"][1, 0, 2, 1] = 1.5
-    with pytest.raises(ConversionError, match=rf"changed since snnzoo wrote them: {name}\. .*nodes_only"):
+    with pytest.raises(ConversionError, match=rf"changed since snnzoo wrote them: {name}\. .*--nodes-only"):
         read_nir(path)
     changed = read_nir(path, nodes_only=True, input_bits=4)
     expected = net.blocks[1].quantized_weight().detach().clone()
@@ -291,7 +291,7 @@ def test_changed_nodes_are_named_and_can_be_read_alone(tmp_path) -> None:
 def test_another_time_step_than_the_files_is_refused(tmp_path) -> None:
     path = write_nir(Model.of(network(CONV)), tmp_path / "a.nir", dt=DT)
     assert read_nir(path, dt=DT).spec.name == "tiny"
-    with pytest.raises(ConversionError, match=r"written for dt = 0\.001 s, not 0\.0001"):
+    with pytest.raises(ConversionError, match=r"written for time steps of 0\.001 s, not --dt 0\.0001"):
         read_nir(path, dt=1e-4)
 
 
@@ -598,7 +598,7 @@ def test_many_bits_that_may_overflow_are_told(tmp_path) -> None:
 
 def test_the_time_step_must_be_known_where_it_matters(tmp_path) -> None:
     path = chain(affine(4, 8), neuron("LIF"), shape=(8,), path=tmp_path / "a.nir")
-    with pytest.raises(ConversionError, match=r"1\.LIF \(LIF\) depends on it: give dt \(1e-4 if snnTorch"):
+    with pytest.raises(ConversionError, match=r"1\.LIF \(LIF\) depends on it\. Give --dt 1e-4 if snnTorch"):
         read_nir(path)
     assert read_nir(chain(affine(4, 8), neuron("IF"), shape=(8,), path=path)).card["nir"]["dt"] is None
 
@@ -688,7 +688,10 @@ REFUSED = {
     "a bias of a decaying current": ((affine(6, 8, bias=0.25), neuron("CubaLIF")), r"1\.CubaLIF .*v_leak"),
     "v_reset": ((affine(6, 8), neuron("IF", 6, v_reset=-0.5)), r"1\.IF \(IF\): a v_reset other than 0"),
     "a threshold of 0": ((affine(6, 8), neuron("IF", v_threshold=0.0)), "v_threshold of 0"),
-    "a short time constant": ((affine(6, 8), neuron("LIF", tau=DT / 2)), "shorter than dt"),
+    "a short time constant": (
+        (affine(6, 8), neuron("LIF", tau=DT / 2)),
+        "shorter than a time step, .*--time-constants exact",
+    ),
     "a negative time constant": ((affine(6, 8), neuron("LIF", tau=-DT)), "time constants are above 0"),
     "two dense layers": ((affine(6, 8), affine(4, 6), neuron()), r"2\.Linear .*two dense layers"),
     "neurons on neurons": ((affine(6, 8), neuron(), neuron()), r"1\.IF .*neurons on neurons"),

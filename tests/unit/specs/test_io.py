@@ -318,3 +318,21 @@ def test_a_dump_that_cannot_be_written_is_an_error_of_ours(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SnnZooError, match="cannot write"):
         dump_spec(parse_spec(TINY), tmp_path / "file" / "net.yaml")
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        ("epochs", "training.epochs"),
+        ("treshold", "neuron.threshold"),
+        ("time_step", "time_steps"),
+        ("std", "input.std"),
+    ],
+)
+def test_a_key_in_the_wrong_place_is_told_the_right_one(refusal, key, place) -> None:
+    assert f"{key}: no such key; did you mean {place}?" in refusal(TINY + f"{key}: 1\n")
+
+
+def test_the_name_of_a_missing_spec_is_guessed() -> None:
+    with pytest.raises(SpecError, match=r"mnist-dense-t4\); did you mean mnist-dense\?"):
+        load_spec("mnist-dens")

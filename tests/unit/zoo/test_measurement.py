@@ -63,7 +63,9 @@ def test_graded_pixels_are_multiplied(spec, dataset, tmp_path) -> None:
     document = spec.model_dump(mode="json")
     document["input"] = {"shape": [784], "encoding": "graded", "bits": 4}
     net = build_network(spec_from_document(document), seed=1)
-    found = measure_card(write_model(Model.of(net), tmp_path / "a.safetensors"), dataset, licence="MIT").operations.snn
+    found = measure_card(
+        write_model(Model.of(net, {"training": {}}), tmp_path / "a.safetensors"), dataset, licence="MIT"
+    ).operations.snn
     assert found.effective_macs > found.effective_acs > 0
 
 

@@ -1,0 +1,44 @@
+import shutil
+from pathlib import Path
+
+import pytest
+
+from converters.cli.shared import print_table
+from zoo.card_files import card_file
+from zoo.factory import model_file
+
+GOLDEN = Path(__file__).parents[1] / "golden/dense"
+HEADER, ROWS = ["old", "what"], [["blocks.1.parametrizations.weight.original0", "ok"], ["a", "some words more " * 9]]
+
+
+def test_a_table_that_fits_or_is_piped_has_a_line_a_row(capsys, monkeypatch) -> None:
+    monkeypatch.delenv("COLUMNS", raising=False)
+    print_table(HEADER, ROWS, words=True)
+    piped = capsys.readouterr().out
+    assert len(piped.splitlines()) == 3
+    monkeypatch.setenv("COLUMNS", "999")
+    print_table(HEADER, ROWS, words=True)
+    assert capsys.readouterr().out == piped
+
+
+@pytest.mark.parametrize("columns", [40, 80])
+def test_a_table_fits_its_terminal_and_loses_nothing(capsys, monkeypatch, columns) -> None:
+    monkeypatch.setenv("COLUMNS", str(columns))
+    print_table(HEADER, ROWS, words=True)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= columns
+    assert text.count("words") == 9
+    start = text.index("what")
+    first = "".join(line[:start].strip() for line in text.splitlines())
+    assert ROWS[0][0] in first
+
+
+def test_verify_and_migrate_fit_80_columns(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shutil.copy(model_file("mnist-dense-shallow"), tmp_path / "a.safetensors")
+    shutil.copy(card_file("mnist-dense"), tmp_path / "a.yaml")
+    table = run("verify", tmp_path / "a.safetensors", code=1).stdout
+    assert max(map(len, table.splitlines())) <= 80
+    table = run("migrate", GOLDEN / "network.pt", "--to", "parametrized", "--dry-run").stdout.splitlines()[:-1]
+    assert max(map(len, table)) <= 80
+    assert any("parametrizations" in line for line in table)

@@ -1,0 +1,107 @@
+"""What a newcomer mistypes or mistakes is named, with the way on."""
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from converters.file_kind import FileKind, kind_of_file
+from zoo.packaged_files import packaged_path
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("line", "meant"),
+    [
+        ("eval mnist-dense --data mnits", "mnist"),
+        ("gallery mnist-dense -o a.html --data fashion-mnsit", "fashion-mnist"),
+        ("data pull fashionmnist", "fashion-mnist"),
+        ("train mnist-dense -o run --data mnist-sampel", "mnist-sample"),
+        ("train mnist-dense -o run --set epohcs=3", "training.epochs"),
+        ("train mnist-dense -o run --set epochs=3", "training.epochs"),
+        ("train mnist-dense -o run --set treshold=3", "neuron.threshold"),
+        ("train mnist-dense -o run --set training.epohcs=3", "epochs"),
+        ("train mnist-dense -o run --set trainng.epochs=3", "training"),
+        ("train mnist-dens -o run", "mnist-dense"),
+        ("check mnist-dens", "mnist-dense"),
+        ("show mnist-dens", "mnist-dense"),
+        ("card mnist-dens", "mnist-dense"),
+        ("convert mnist-dens -o a.net", "mnist-dense"),
+        ("convert relu.nte -o a.safetensors", "relu.net"),
+        ("show relu.nett", "relu.net"),
+        ("show rleu.net", "relu.net"),
+    ],
+)
+def test_a_mistyped_word_gets_a_suggestion(run, here, line, meant) -> None:
+    (here / "relu.net").touch()
+    error = run(*line.split(), code=1).stderr
+    assert f"did you mean {meant}?" in error.splitlines()[0]
+
+
+def test_a_missing_path_is_no_dataset(run, here) -> None:
+    assert "cannot read pictures/mine" in run("eval", "mnist-dense", "--data", "pictures/mine", code=1).stderr
+
+
+@pytest.mark.parametrize("command", ["show", "eval", "verify", "train -o run", "gallery -o a.html", "predict a.png"])
+def test_who_takes_a_network_says_what_makes_one_of_an_ann(run, here, command) -> None:
+    (here / "relu.onnx").write_bytes(packaged_path("examples", "mnist-relu.onnx").read_bytes())
+    name, *options = command.split()
+    error = run(name, "relu.onnx", *options, code=1).stderr
+    assert "is an ANN in ONNX; " in error
+    assert "zoo convert relu.onnx -o relu.safetensors" in error
+
+
+@pytest.mark.parametrize("command", ["check {}", "build {} -o a.safetensors", "card {}"])
+def test_who_takes_one_kind_of_file_says_what_another_is(run, here, command) -> None:
+    for name, word in (("mnist-relu.onnx", "an ANN in ONNX"), ("network.net", "a netx file"), ("network.pt", "torch")):
+        (here / name).write_bytes(packaged_path("examples", name).read_bytes())
+        error = run(*command.format(name).split(), code=1).stderr
+        assert word in error
+        assert "zoo convert" in error
+
+
+@pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
+@pytest.mark.parametrize("command", ["show", "eval", "verify", "check"])
+def test_an_image_is_told_to_be_one(run, here, command, format) -> None:
+    Image.new("L", (28, 28), 200).save(here / "seven", format)
+    error = run(command, "seven", code=1).stderr
+    assert "an image, not a model: zoo predict NAME IMAGE" in error
+
+
+def test_arrays_are_data(run, here) -> None:
+    np.savez(here / "a.npz", x=np.zeros((3, 28, 28)))
+    assert "--data takes it" in run("show", "a.npz", code=1).stderr
+
+
+def test_text_of_any_suffix_is_read_as_a_spec(run, here, spec_file) -> None:
+    (here / "spec.txt").write_text(spec_file.read_text() + "\n# Grösse: 16\n")
+    assert run("check", "spec.txt").stdout == run("check", spec_file).stdout
+    assert "fresh weights" in run("eval", "spec.txt", "--limit", 5).stderr
+    (here / "words.txt").write_text("hello")
+    assert "a network spec is a mapping" in run("show", "words.txt", code=1).stderr
+
+
+def test_a_folder_tells_the_model_in_it(run, here, trained) -> None:
+    assert f"its model is {trained / 'model.safetensors'}" in run("show", trained, code=1).stderr
+    assert "not a model" in run("train", ".", "-o", "run", code=1).stderr
+
+
+def test_a_folder_does_not_hide_the_model_of_its_name(run, here) -> None:
+    (here / "mnist-dense-shallow").mkdir()
+    result = run("eval", "mnist-dense-shallow", "--data", "mnist-sample", "--limit", 20)
+    assert "fresh weights" not in result.stderr
+
+
+def test_a_nir_graph_without_its_time_step_says_what_to_type(run, here, golden_nir) -> None:
+    assert kind_of_file(golden_nir) is FileKind.NIR
+    for command in (["show", golden_nir], ["convert", golden_nir, "-o", "a.safetensors"]):
+        error = run(*command, code=1).stderr
+        assert "Give --dt 1e-4 if snnTorch" in error
+        assert "--dt 1 --time-constants exact" in error
+    assert f"zoo convert {golden_nir} ... -o norse_lif.safetensors" in run("show", golden_nir, code=1).stderr
+    run("convert", golden_nir, "--dt", "1e-6", "-o", "a.safetensors")
+    assert "has no use for --dt" in run("convert", "a.safetensors", "--dt", 1, "-o", "b.net", code=1).stderr

@@ -1,0 +1,54 @@
+"""Examples of `--help` are commands that go through."""
+
+import re
+import shlex
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from click.testing import CliRunner
+
+from bootstrap_core import load_dataset
+from converters.report.pictures import png
+from zoo.cli import zoo
+from zoo.packaged_files import packaged_path
+
+FIRST = ["zoo train", "zoo card"]
+"""Others need what these leave."""
+ELSEWHERE = {"zoo demo", "zoo demo -o demo", "torchrun --nproc-per-node 2 -m zoo train mnist-dense -o run"}
+"""Those of the README's stories, and of the tests of several processes, run them."""
+SMALLER = {
+    "zoo train mnist-dense -o run --epochs 5": "--epochs 1 --data mnist-sample --set training.validation=500",
+    "zoo card run -o run/model.yaml": "--name tried",  # as it was not trained as the package's model of its name
+}
+"""Appended, where the example would take a download, or minutes."""
+INSTEAD = {"zoo data pull mnist": "zoo data pull mnist-sample", "/srv/models": "index"}
+"""What is replaced, as no test writes beyond its folder, nor has a network."""
+
+
+def examples() -> Iterator[str]:
+    commands = [zoo, *zoo.commands.values()]
+    commands += [sub for group in commands[1:] if isinstance(group, click.Group) for sub in group.commands.values()]
+    for command in commands:
+        yield from re.findall(r"Example: (.*)", command.help or "")
+
+
+def test_every_example_goes_through(tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+    shutil.copy(packaged_path("examples", "network.pt"), tmp_path)
+    shutil.copy(packaged_path("examples", "network.net"), tmp_path)
+    Path("seven.png").write_bytes(png(load_dataset("mnist-sample").test.images[0, 0]))
+    lines = sorted(set(examples()) - ELSEWHERE, key=lambda line: [not line.startswith(first) for first in FIRST])
+    assert len(lines) > 15
+    assert set(SMALLER) <= set(lines)
+    for line in lines:
+        typed = f"{line.partition('>')[0]} {SMALLER.get(line, '')}"
+        for old, new in INSTEAD.items():
+            typed = typed.replace(old, new)
+        result = CliRunner().invoke(zoo, shlex.split(typed)[1:])
+        assert result.exit_code == 0, f"{typed}\n{result.output}"
+    made = ("page.html", "network.svg", "models/mnist-dense.net", "index/index.json", "seven.gif", "modern.safetensors")
+    assert [name for name in made if not Path(name).stat().st_size] == []
