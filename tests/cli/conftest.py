@@ -28,6 +28,12 @@ def run() -> Callable[..., click.testing.Result]:
     return run
 
 
+@pytest.fixture(autouse=True)
+def no_width(monkeypatch) -> None:
+    """Tables as in a pipe: pytest-xdist tells its processes a width."""
+    monkeypatch.delenv("COLUMNS", raising=False)
+
+
 @pytest.fixture
 def golden_nir() -> Path:
     """A NIR graph of norse, which does not say its time step."""

@@ -6,13 +6,12 @@ import pty
 import subprocess
 import sys
 
-import click.testing
 import pytest
 import safetensors.torch
 import torch
 
 from converters.cli import main_migrate
-from converters.cli.migrate import DTYPES, STYLES, migrate
+from converters.cli.migrate import DTYPES, STYLES
 from converters.weight_norm import COMPUTED, Style
 
 STATE = {
@@ -157,11 +156,6 @@ def test_a_program_of_its_own(source, monkeypatch, capsys) -> None:
         main_migrate()
     assert done.value.code == 0
     assert "nothing written" in capsys.readouterr().out
-
-
-def test_help_has_an_example() -> None:
-    result = click.testing.CliRunner().invoke(migrate, ["-h"])
-    assert "Example: zoo migrate old.pt --to parametrized -o new.safetensors" in result.stdout
 
 
 def test_a_terminal_sees_progress(source, tmp_path) -> None:
