@@ -140,10 +140,11 @@ notebook: $(BIN)/.docs  ## Run the notebook of the bootstrap tutorial, a minute 
 docs-api: $(BIN)/.docs  ## Write the API reference, from the docstrings, into demo/api
 	$(BIN)/python tests/make_api_reference.py demo/api
 
-docs: install  ## Write the tables and the picture of the README, and the index of the package, from what was measured
+docs: install  ## Write the tables and pictures of the README, and the index of the package, from what was measured
 	$(BIN)/python tests/make_package_index.py
 	$(BIN)/zoo demo --force -o demo > tests/benchmarks/results/demo.txt
 	$(BIN)/zoo predict mnist-dense demo/seven.png --animate tests/pictures/seven.gif --force
+	$(BIN)/python tests/make_accuracy_picture.py
 	$(BIN)/python tests/make_readme_tables.py
 
 clean:  ## Remove what the targets made

@@ -1,0 +1,39 @@
+"""Draw what the cards of the packaged models say of accuracy and T: `python tests/make_accuracy_picture.py`."""
+
+from pathlib import Path
+
+from matplotlib.figure import Figure
+
+from bootstrap_core.plots import save_png
+from zoo.card_files import card_names, packaged_card
+
+PICTURE = Path(__file__).parent / "pictures" / "accuracy.png"
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
+"""Told apart by colour-blind people too (source: Okabe and Ito, "Color Universal Design", 2008)."""
+
+
+def main() -> None:
+    """Write the picture."""
+    figure = Figure(figsize=(7.2, 4.0), layout="constrained")
+    axes = figure.subplots()
+    all_steps: set[int] = set()
+    for name, colour in zip(card_names(), COLOURS, strict=False):
+        card = packaged_card(name)
+        errors = {t: 100 - 100 * accuracy for t, accuracy in card.test.by_steps.items() if accuracy is not None}
+        axes.plot(list(errors), list(errors.values()), color=colour, marker=".", label=f"{name}, T = {card.time_steps}")
+        axes.plot(card.time_steps, errors[card.time_steps], color=colour, marker="o", markersize=9)
+        all_steps |= errors.keys()
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sorted(all_steps), [str(t) for t in sorted(all_steps)])
+    axes.set_yscale("log")
+    axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+    axes.set_xlabel("time steps T; a large dot where the network was trained")
+    axes.set_ylabel("errors (% of the test images)")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(alpha=0.25, linewidth=0.6)
+    axes.legend(frameon=False, fontsize=9)
+    print(save_png(figure, PICTURE))
+
+
+if __name__ == "__main__":
+    main()
