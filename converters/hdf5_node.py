@@ -3,10 +3,12 @@
 import io
 import math
 import mmap
+import struct
 import zlib
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -33,6 +35,11 @@ CHUNK_BYTES = 1 << 24
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 """Those that programs of this field use: gzip, and what helps it."""
 
+SYMBOL_TABLE, CONTINUATION = 0x11, 0x10
+"""Kinds of messages in a header."""
+HEADER_BYTES = 1 << 16
+"""Of each block of a header that are looked at."""
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -40,16 +47,18 @@ IntArray = npt.NDArray[np.int64]
 class Hdf5Node:
     """A group of a file; `where` stands in error messages. Names may be paths, `neuron/type`.
 
-    `budget` is what the arrays of the whole file may still take, unpacked.
+    `budget` is what the arrays of the whole file may still take, unpacked; `heaps` are those of its groups' names.
     """
 
     group: h5py.Group
     where: str
     budget: "Budget"
+    heaps: "NameHeaps"
 
     @property
     def names(self) -> list[str]:
         """What is in the group, sorted. Raises `IntegrityError` for a name that is no text."""
+        self.heaps.check(self.group, self.where)
         names = list(self.group)
         if not all(isinstance(name, str) and name.isprintable() for name in names):
             raise IntegrityError(f"{self.where}: holds names that are no text")
@@ -67,7 +76,10 @@ class Hdf5Node:
         """The h5py group or dataset, or None. Raises `IntegrityError` for a link, which could lead out of the file."""
         here: Any = self.group
         for part in name.split("/"):
-            if not isinstance(here, h5py.Group) or part not in here:
+            if not isinstance(here, h5py.Group):
+                return None
+            self.heaps.check(here, self.where)
+            if part not in here:
                 return None
             if not isinstance(here.get(part, getlink=True), h5py.HardLink):
                 raise IntegrityError(f"{self.where}/{name}: a link to elsewhere; links are not followed")
@@ -77,7 +89,7 @@ class Hdf5Node:
     def child(self, name: str) -> "Hdf5Node | None":
         """A group, or None."""
         found = self.find(name)
-        return Hdf5Node(found, f"{self.where}/{name}", self.budget) if isinstance(found, h5py.Group) else None
+        return replace(self, group=found, where=f"{self.where}/{name}") if isinstance(found, h5py.Group) else None
 
     def array(self, name: str) -> npt.NDArray[Any] | None:
         """The numbers of a dataset, all finite, or None."""
@@ -153,6 +165,60 @@ class Budget:
         self.left -= n_bytes
 
 
+class NameHeaps:
+    """Where the names of the groups of a file lie, each group's apart: of shared ones, HDF5 follows a null pointer.
+
+    A group has a header of messages; one of them, its symbol table, tells where its local heap is; that tells where the
+    names are. Headers of later versions name no such heaps. Source: the HDF5 file format specification, III.D, "Local
+    Heap"; IV.A.1.a, "Version 1 Data Object Header Prefix"; IV.A.2.r, "The Symbol Table Message".
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._seen = path, set[int]()
+        self._ends: list[int] = []
+        """First and last byte of each, in order."""
+
+    def check(self, group: h5py.Group, where: str) -> None:
+        """Raise `IntegrityError` if the names of the group lie where those of one checked before do."""
+        base = group.file.userblock_size  # where addresses begin
+        header = base + h5py.h5o.get_info(group.id).addr
+        if header in self._seen:
+            return
+        self._seen.add(header)
+        with self._path.open("rb") as raw:
+            for heap in set(_name_heaps(raw, header, base)) - self._seen:
+                self._seen.add(heap)
+                size, _, first = struct.unpack("<3Q", _read(raw, heap + 8, 24))
+                last = first + max(size, 1) - 1
+                place = bisect_left(self._ends, first)
+                if place % 2 or place != bisect_right(self._ends, last):
+                    raise IntegrityError(f"{where}: its names are those of another group")
+                self._ends[place:place] = first, last
+
+
+def _name_heaps(raw: BinaryIO, header: int, base: int) -> Iterator[int]:
+    """The places of the heaps that a header of version 1 names."""
+    version, n_messages, size = struct.unpack("<BxH4xI4x", _read(raw, header, 16))
+    blocks = [(header + 16, size)] if version == 1 else []
+    for place, size in blocks:
+        block, at = _read(raw, place, min(size, HEADER_BYTES)), 0
+        while at + 24 <= len(block) and n_messages:
+            kind, n_bytes, *values = struct.unpack_from("<HH4xQQ", block, at)
+            if kind == SYMBOL_TABLE:
+                yield base + values[1]
+            elif kind == CONTINUATION:
+                blocks.append((base + values[0], values[1]))
+            at, n_messages = at + 8 + n_bytes, n_messages - 1
+
+
+def _read(raw: BinaryIO, place: int, size: int) -> bytes:
+    raw.seek(place)
+    found = raw.read(size)
+    if len(found) < size:
+        raise IntegrityError(f"{raw.name}: damaged: it ends before byte {place + size}")
+    return found
+
+
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Hdf5Node]:
     """The root of a file; errors of the system and of damage, in the block too, become ours.
@@ -164,7 +230,7 @@ def open_hdf5(path: Path) -> Iterator[Hdf5Node]:
     budget = Budget(unpacked_bytes(check_given_file(path)))
     try:
         with h5py.File(path, "r") as file:
-            yield Hdf5Node(file, str(path), budget)
+            yield Hdf5Node(file, str(path), budget, NameHeaps(path))
     except DAMAGE as error:
         raise IntegrityError(f"{path}: not an HDF5 file, or a damaged one: {error}") from None
 

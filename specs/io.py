@@ -15,7 +15,8 @@ from pydantic import ValidationError
 from specs.block import BlockSpec, SkipSpec
 from specs.errors import SpecError
 from specs.fields import StrictModel
-from specs.limits import SPEC_BYTES, SPEC_DEPTH, SPEC_PROBLEMS
+from specs.given_file import check_given_file
+from specs.limits import DOCUMENT_VALUES, SPEC_BYTES, SPEC_DEPTH, SPEC_PROBLEMS
 from specs.network import SCHEMA_VERSION, NetworkSpec
 from specs.whole_file import write_whole
 
@@ -107,17 +108,19 @@ def spec_from_document(document: object, *, origin: str = "spec") -> NetworkSpec
 
 def document_as(document: object, model: type[Typed], *, origin: str) -> Typed:
     """What `model` describes, from what `json.loads` gives; `origin` stands in error messages. Raises `SpecError`."""
+    _refuse_many(document, origin, _name_of(model))
     return _validate(document, model, {}, origin)
 
 
 def load_document(path: Path, model: type[Typed]) -> Typed:
     """Read a YAML file as what `model` describes. Raises `SpecError` with every problem found, its line and field."""
     what = _name_of(model)
+    check_given_file(path, error=SpecError, what=f"{what} ")
     try:
         with path.open("rb") as file:
             raw = file.read(SPEC_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise SpecError(f"cannot read {what} {path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise SpecError(f"cannot read {what} {path}: {error.strerror or error}") from None
     _refuse_size(raw, str(path), what)
     try:
         return parse_document(raw.decode("utf-8"), model, origin=str(path))
@@ -194,6 +197,17 @@ def _name_of(model: type[StrictModel]) -> str:
 def _refuse_size(text: str | bytes, origin: str, what: str) -> None:
     if len(text) > SPEC_BYTES:
         raise SpecError(f"{origin}: too long to be a {what}; the limit is {SPEC_BYTES} bytes")
+
+
+def _refuse_many(document: object, origin: str, what: str) -> None:
+    left, within = DOCUMENT_VALUES, [document]
+    while within:
+        value = within.pop()
+        if isinstance(value, dict | list):
+            left -= len(value)
+            if left < 0:
+                raise SpecError(f"{origin}: too long to be a {what}; the limit is {DOCUMENT_VALUES:,} values")
+            within.extend(value.values() if isinstance(value, dict) else value)
 
 
 def _parse(text: str, origin: str, what: str) -> tuple[yaml.Node | None, Any]:

@@ -30,7 +30,7 @@ from reader_targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "fuzz.json"
-PACKAGES = ("specs", "bootstrap_core", "converters")
+PACKAGES = ("specs", "bootstrap_core", "converters", "zoo")
 ENGINES = ("bytes", "structure")
 OUTCOMES = ("read", "refused", "failed")
 WALL_SECONDS = 600
@@ -65,7 +65,8 @@ class Execution:
 
     def __init__(self, name: str, folder: Path, failures: Path) -> None:
         self.target, self.name, self.failures = TARGETS[name], name, failures
-        self.path = folder / f"current{self.target.suffix}"
+        self.path = current_file(name, folder)
+        self.path.parent.mkdir(exist_ok=True)
         self.counts = Counts(folder / "counts")
 
     def __call__(self, content: bytes) -> None:
@@ -84,6 +85,11 @@ class Execution:
         self.counts.add(outcome)
         if outcome == "failed":
             keep(content, why, self.failures, self.name)
+
+
+def current_file(name: str, folder: Path) -> Path:
+    """Where what is being read lies."""
+    return folder / f"current{TARGETS[name].suffix}"
 
 
 def keep(content: bytes, why: str, failures: Path, name: str) -> None:
@@ -213,9 +219,9 @@ def fuzz(name: str, engine: str, arguments: argparse.Namespace) -> dict[str, Any
                 break
             deaths += 1
             counts.add("failed")
-            current = next(folder.glob("current*"), None)
+            current = current_file(name, folder)
             keep(
-                current.read_bytes() if current else b"",
+                current.read_bytes() if current.exists() else b"",
                 f"{done.returncode}\n{done.stderr[-4000:]}",
                 arguments.failures,
                 name,
