@@ -1,12 +1,13 @@
 """Change valid files, read them, and count how it ends: success or one of our errors, in 2 GiB and 5 s.
 
-    python tests/fuzz/fuzz.py [FORMAT...] [--executions N] [--seconds S] [--engine bytes|structure|both]
+    python tests/fuzz/fuzz.py [FORMAT...] [--executions N] [--seconds S] [--engine bytes|structure|both] [--more]
 
 `bytes`: libFuzzer changes bytes, guided by the branches of our own code that they reach (atheris; extra `fuzz`).
 `structure`: hypothesis changes headers, shapes, keys, links (structure.py). N and S are of each engine and
 format.
 A file that ends otherwise is kept in FOLDER (--failures), and its reading goes on. The counts go into
-tests/benchmarks/results/fuzz.json; formats that are not asked for keep theirs.
+tests/benchmarks/results/fuzz.json; formats that are not asked for keep theirs. With --more, which wants
+another --seed, what is counted is added to theirs.
 """
 
 import argparse
@@ -255,6 +256,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--engine", choices=[*ENGINES, "both"], default="both")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--more", action="store_true", help="add to the counts there")
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -273,7 +275,10 @@ def main() -> None:
             failed += found["failed"]
             print(f"{name}, {engine}: {found}", flush=True)
             report = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"formats": {}}
-            report["formats"].setdefault(name, {})[engine] = found
+            before = report["formats"].setdefault(name, {}).get(engine, {}) if arguments.more else {}
+            for key in (*OUTCOMES, "executions", "seconds"):
+                found[key] += before.get(key, 0)
+            report["formats"][name][engine] = found
             RESULTS.write_text(json.dumps(report | {"cases": cases}, indent=1) + "\n", "utf-8")
     sys.exit(f"{failed} readings failed: see {arguments.failures}" if failed else 0)
 
