@@ -318,3 +318,18 @@ def test_a_dump_that_cannot_be_written_is_an_error_of_ours(tmp_path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SnnZooError, match="cannot write"):
         dump_spec(parse_spec(TINY), tmp_path / "file" / "net.yaml")
+
+
+def test_a_document_of_more_values_than_any_has_is_refused_before_it_is_looked_at(monkeypatch) -> None:
+    document = load_spec("mnist-dense").model_dump(mode="json")
+    n_values = count(document)
+    monkeypatch.setattr("specs.io.DOCUMENT_VALUES", n_values)
+    assert spec_from_document(document) == load_spec("mnist-dense")
+    with pytest.raises(SpecError, match=f"here: too long to be a network spec; the limit is {n_values} values"):
+        spec_from_document({**document, "x": 1}, origin="here")
+
+
+def count(value: object) -> int:
+    """What a document holds, at any depth."""
+    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return len(inside) + sum(map(count, inside))
