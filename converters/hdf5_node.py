@@ -5,7 +5,6 @@ import math
 import mmap
 import struct
 import zlib
-from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -55,10 +54,12 @@ class Hdf5Node:
     budget: "Budget"
     heaps: "NameHeaps"
 
+    def __post_init__(self) -> None:
+        self.heaps.check(self.group, self.where)
+
     @property
     def names(self) -> list[str]:
         """What is in the group, sorted. Raises `IntegrityError` for a name that is no text."""
-        self.heaps.check(self.group, self.where)
         names = list(self.group)
         if not all(isinstance(name, str) and name.isprintable() for name in names):
             raise IntegrityError(f"{self.where}: holds names that are no text")
@@ -78,7 +79,8 @@ class Hdf5Node:
         for part in name.split("/"):
             if not isinstance(here, h5py.Group):
                 return None
-            self.heaps.check(here, self.where)
+            if here is not self.group:
+                self.heaps.check(here, self.where)
             if part not in here:
                 return None
             if not isinstance(here.get(part, getlink=True), h5py.HardLink):
@@ -166,34 +168,33 @@ class Budget:
 
 
 class NameHeaps:
-    """Where the names of the groups of a file lie, each group's apart: of shared ones, HDF5 follows a null pointer.
+    """Where the names of the groups of a file lie, each group's elsewhere: of shared ones, HDF5 follows a null pointer.
 
     A group has a header of messages; one of them, its symbol table, tells where its local heap is; that tells where the
     names are. Headers of later versions name no such heaps. Source: the HDF5 file format specification, III.D, "Local
     Heap"; IV.A.1.a, "Version 1 Data Object Header Prefix"; IV.A.2.r, "The Symbol Table Message".
+
+    Args:
+        raw: the file.
+        base: where its addresses begin.
     """
 
-    def __init__(self, path: Path) -> None:
-        self._path, self._seen = path, set[int]()
-        self._ends: list[int] = []
-        """First and last byte of each, in order."""
+    def __init__(self, raw: BinaryIO, base: int) -> None:
+        self._raw, self._base, self._seen = raw, base, set[int]()
+        self._places: set[int] = set()
 
     def check(self, group: h5py.Group, where: str) -> None:
         """Raise `IntegrityError` if the names of the group lie where those of one checked before do."""
-        base = group.file.userblock_size  # where addresses begin
-        header = base + h5py.h5o.get_info(group.id).addr
+        header = self._base + h5py.h5o.get_info(group.id).addr
         if header in self._seen:
             return
         self._seen.add(header)
-        with self._path.open("rb") as raw:
-            for heap in set(_name_heaps(raw, header, base)) - self._seen:
-                self._seen.add(heap)
-                size, _, first = struct.unpack("<3Q", _read(raw, heap + 8, 24))
-                last = first + max(size, 1) - 1
-                place = bisect_left(self._ends, first)
-                if place % 2 or place != bisect_right(self._ends, last):
-                    raise IntegrityError(f"{where}: its names are those of another group")
-                self._ends[place:place] = first, last
+        for heap in set(_name_heaps(self._raw, header, self._base)) - self._seen:
+            self._seen.add(heap)
+            (place,) = struct.unpack("<Q", _read(self._raw, heap + 24, 8))
+            if place in self._places:
+                raise IntegrityError(f"{where}: its names are those of another group")
+            self._places.add(place)
 
 
 def _name_heaps(raw: BinaryIO, header: int, base: int) -> Iterator[int]:
@@ -229,8 +230,8 @@ def open_hdf5(path: Path) -> Iterator[Hdf5Node]:
     """
     budget = Budget(unpacked_bytes(check_given_file(path)))
     try:
-        with h5py.File(path, "r") as file:
-            yield Hdf5Node(file, str(path), budget, NameHeaps(path))
+        with h5py.File(path, "r") as file, path.open("rb", buffering=0) as raw:
+            yield Hdf5Node(file, str(path), budget, NameHeaps(raw, file.userblock_size))
     except DAMAGE as error:
         raise IntegrityError(f"{path}: not an HDF5 file, or a damaged one: {error}") from None
 
