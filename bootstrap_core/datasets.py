@@ -25,8 +25,8 @@ from specs.dataset_sources import SAMPLE_NAME, SOURCES, DatasetSource, dataset_n
 from specs.download import cache_folder, download, fetch_whole
 from specs.errors import DataError, IntegrityError, TransferError
 from specs.given_file import check_given_file
-from specs.io import suggest
 from specs.limits import DATASET_FILE_BYTES
+from specs.suggestion import suggest
 
 __all__ = [
     "SAMPLE_NAME",

@@ -5,6 +5,7 @@ import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -42,8 +43,8 @@ def load_images(path: Path, *, size: tuple[int, int, int] | None = None, seed: i
     An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
     if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. Images that `np.savez` wrote, uncompressed, may be
     larger than memory: they stay in the file, which is read as they are used. A folder has a folder of image files for
-    each class, sorted by name; or `train` and `test` with such folders in them. Without a test set, every fifth image
-    drawn by `seed` is one.
+    each class, sorted by name; or `train` and `test` with such folders in them. Those of more than `STORED_FROM` bytes
+    of pixels are decoded as they are used. Without a test set, every fifth image drawn by `seed` is one.
 
     Args:
         path: an `.npz`, or a folder.
@@ -216,16 +217,38 @@ def _size_of(classes: Mapping[str, list[Path]]) -> tuple[int, int, int]:
 
 
 def _read_classes(classes: Mapping[str, list[Path]], size: tuple[int, int, int]) -> Split:
-    channels, height, width = size
-    n_images = sum(map(len, classes.values()))
-    folder = next(iter(classes.values()))[0].parents[1]
-    refuse_beyond_memory(2 * n_images * math.prod(size), f"{folder}: {n_images:,} images of {height} x {width} pixels")
-    images, labels = [], []
-    for number, files in enumerate(classes.values()):
-        for file in files:
-            images.append(read_pixels(file, channels=channels, height=height, width=width))
-            labels.append(number)
-    return Split(torch.stack(images), torch.tensor(labels))
+    files = _ImageFiles(tuple(chain(*classes.values())), size)
+    labels = torch.tensor([number for number, members in enumerate(classes.values()) for _ in members])
+    if math.prod(files.shape) < STORED_FROM:
+        return Split(torch.from_numpy(files.read(torch.arange(len(labels)))), labels)
+    for file in files.files:
+        with open_image(file):  # its head is read, and its limits are checked
+            pass
+    return Split(StoredImages.of(files, torch.from_numpy), labels)
+
+
+@dataclass(frozen=True)
+class _ImageFiles:
+    """Image files as an array `[N, C, height, width]`, decoded when rows of it are read."""
+
+    files: tuple[Path, ...]
+    size: tuple[int, int, int]
+    dtype: np.dtype[np.uint8] = np.dtype(np.uint8)  # noqa: RUF009 - immutable
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.files), *self.size)
+
+    def read(self, rows: Tensor) -> npt.NDArray[np.uint8]:
+        channels, height, width = self.size
+        folder, n_images = self.files[0].parents[1], len(rows)
+        refuse_beyond_memory(
+            2 * n_images * math.prod(self.size), f"{folder}: {n_images:,} images of {height} x {width} pixels"
+        )
+        found = np.empty((n_images, *self.size), self.dtype)
+        for place, row in enumerate(rows.tolist()):
+            found[place] = read_pixels(self.files[row], channels=channels, height=height, width=width)
+        return found
 
 
 def read_pixels(path: Path, *, channels: int, height: int, width: int) -> Tensor:

@@ -1,4 +1,4 @@
-"""Images that stay in their file, for datasets larger than memory: rows are read when they are asked for."""
+"""Images that stay in their files, for datasets larger than memory: rows are read when they are asked for."""
 
 import io
 import math
@@ -6,7 +6,7 @@ import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any, NamedTuple, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -15,14 +15,29 @@ from torch import Tensor
 
 from specs.errors import DataError
 
-__all__ = ["STORED_FROM", "Header", "StoredArray", "StoredImages", "read_header", "stored_array"]
+__all__ = ["STORED_FROM", "Header", "Rows", "StoredArray", "StoredImages", "read_header", "stored_array"]
 
 STORED_FROM = 1 << 28
-"""Bytes from which an array is left in its file."""
+"""Bytes from which images are left in their files."""
 CHUNK = 1 << 20
 HEADER_BYTES = 1 << 16
 """Most that are read of a header; those that NumPy takes are shorter."""
 DTYPES = {np.dtype(name) for name in ("uint8", "float16", "float32", "float64")}
+
+
+class Rows(Protocol):
+    """An array beyond memory."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Of all of it."""
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """Of its numbers."""
+
+    def read(self, rows: Tensor) -> npt.NDArray[Any]:
+        """A copy of some rows, `[n, ...]`, in the order given. Raises `DataError` if they cannot be read."""
 
 
 class StoredArray:
@@ -119,19 +134,19 @@ class StoredImages:
     """Images uint8 `[N, C, H, W]`, of which only those asked for are in memory; indexed as a tensor is, by images.
 
     Args:
-        array: what is in the file.
+        array: what is in the files.
         convert: makes images uint8 `[n, C, H, W]` of rows of the array.
         rows: which of them, in this order.
         image_shape: `(C, H, W)`.
     """
 
-    array: StoredArray
+    array: Rows
     convert: Callable[[npt.NDArray[Any]], Tensor]
     rows: Tensor
     image_shape: torch.Size
 
     @classmethod
-    def of(cls, array: StoredArray, convert: Callable[[npt.NDArray[Any]], Tensor]) -> "StoredImages":
+    def of(cls, array: Rows, convert: Callable[[npt.NDArray[Any]], Tensor]) -> "StoredImages":
         """All images of the array; floats are looked at once, as `convert` may refuse some. Raises what it raises."""
         rows = torch.arange(array.shape[0])
         size = max(1, CHUNK // max(1, math.prod(array.shape[1:])))
@@ -140,7 +155,7 @@ class StoredImages:
         return cls(array, convert, rows, image_shape)
 
     def take(self, indices: Tensor | list[int] | slice) -> "StoredImages":
-        """Some of the images, still in the file."""
+        """Some of the images, still in their files."""
         return replace(self, rows=self.rows[indices])
 
     def __getitem__(self, indices: Tensor | list[int] | slice) -> Tensor:
@@ -156,7 +171,7 @@ class StoredImages:
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the images, not of what is in the file."""
+        """Of the images, not of what is in the files."""
         return torch.uint8
 
     @property

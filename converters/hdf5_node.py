@@ -3,10 +3,11 @@
 import io
 import math
 import mmap
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -19,7 +20,7 @@ from specs.given_file import check_given_file
 from specs.limits import HDF5_TEXTS, unpacked_bytes
 from specs.memory import refuse_beyond_memory
 
-__all__ = ["Budget", "Hdf5Node", "IntArray", "open_hdf5"]
+__all__ = ["Budget", "Hdf5Node", "IntArray", "NameHeaps", "open_hdf5"]
 
 EXACT_IN_FLOAT = 2.0**53
 COPIES = 8
@@ -33,6 +34,11 @@ CHUNK_BYTES = 1 << 24
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 """Those that programs of this field use: gzip, and what helps it."""
 
+SYMBOL_TABLE, CONTINUATION = 0x11, 0x10
+"""Kinds of messages in a header."""
+HEADER_BYTES = 1 << 16
+"""Of each block of a header that are looked at."""
+
 IntArray = npt.NDArray[np.int64]
 
 
@@ -40,12 +46,16 @@ IntArray = npt.NDArray[np.int64]
 class Hdf5Node:
     """A group of a file; `where` stands in error messages. Names may be paths, `neuron/type`.
 
-    `budget` is what the arrays of the whole file may still take, unpacked.
+    `budget` is what the arrays of the whole file may still take, unpacked; `heaps` are those of its groups' names.
     """
 
     group: h5py.Group
     where: str
     budget: "Budget"
+    heaps: "NameHeaps"
+
+    def __post_init__(self) -> None:
+        self.heaps.check(self.group, self.where)
 
     @property
     def names(self) -> list[str]:
@@ -67,7 +77,11 @@ class Hdf5Node:
         """The h5py group or dataset, or None. Raises `IntegrityError` for a link, which could lead out of the file."""
         here: Any = self.group
         for part in name.split("/"):
-            if not isinstance(here, h5py.Group) or part not in here:
+            if not isinstance(here, h5py.Group):
+                return None
+            if here is not self.group:
+                self.heaps.check(here, self.where)
+            if part not in here:
                 return None
             if not isinstance(here.get(part, getlink=True), h5py.HardLink):
                 raise IntegrityError(f"{self.where}/{name}: a link to elsewhere; links are not followed")
@@ -77,7 +91,7 @@ class Hdf5Node:
     def child(self, name: str) -> "Hdf5Node | None":
         """A group, or None."""
         found = self.find(name)
-        return Hdf5Node(found, f"{self.where}/{name}", self.budget) if isinstance(found, h5py.Group) else None
+        return replace(self, group=found, where=f"{self.where}/{name}") if isinstance(found, h5py.Group) else None
 
     def array(self, name: str) -> npt.NDArray[Any] | None:
         """The numbers of a dataset, all finite, or None."""
@@ -153,6 +167,59 @@ class Budget:
         self.left -= n_bytes
 
 
+class NameHeaps:
+    """Where the names of the groups of a file lie, each group's elsewhere: of shared ones, HDF5 follows a null pointer.
+
+    A group has a header of messages; one of them, its symbol table, tells where its local heap is; that tells where the
+    names are. Headers of later versions name no such heaps. Source: the HDF5 file format specification, III.D, "Local
+    Heap"; IV.A.1.a, "Version 1 Data Object Header Prefix"; IV.A.2.r, "The Symbol Table Message".
+
+    Args:
+        raw: the file.
+        base: where its addresses begin.
+    """
+
+    def __init__(self, raw: BinaryIO, base: int) -> None:
+        self._raw, self._base, self._seen = raw, base, set[int]()
+        self._places: set[int] = set()
+
+    def check(self, group: h5py.Group, where: str) -> None:
+        """Raise `IntegrityError` if the names of the group lie where those of one checked before do."""
+        header = self._base + h5py.h5o.get_info(group.id).addr
+        if header in self._seen:
+            return
+        self._seen.add(header)
+        for heap in set(_name_heaps(self._raw, header, self._base)) - self._seen:
+            self._seen.add(heap)
+            (place,) = struct.unpack("<Q", _read(self._raw, heap + 24, 8))
+            if place in self._places:
+                raise IntegrityError(f"{where}: its names are those of another group")
+            self._places.add(place)
+
+
+def _name_heaps(raw: BinaryIO, header: int, base: int) -> Iterator[int]:
+    """The places of the heaps that a header of version 1 names."""
+    version, n_messages, size = struct.unpack("<BxH4xI4x", _read(raw, header, 16))
+    blocks = [(header + 16, size)] if version == 1 else []
+    for place, size in blocks:
+        block, at = _read(raw, place, min(size, HEADER_BYTES)), 0
+        while at + 24 <= len(block) and n_messages:
+            kind, n_bytes, *values = struct.unpack_from("<HH4xQQ", block, at)
+            if kind == SYMBOL_TABLE:
+                yield base + values[1]
+            elif kind == CONTINUATION:
+                blocks.append((base + values[0], values[1]))
+            at, n_messages = at + 8 + n_bytes, n_messages - 1
+
+
+def _read(raw: BinaryIO, place: int, size: int) -> bytes:
+    raw.seek(place)
+    found = raw.read(size)
+    if len(found) < size:
+        raise IntegrityError(f"{raw.name}: damaged: it ends before byte {place + size}")
+    return found
+
+
 @contextmanager
 def open_hdf5(path: Path) -> Iterator[Hdf5Node]:
     """The root of a file; errors of the system and of damage, in the block too, become ours.
@@ -163,8 +230,8 @@ def open_hdf5(path: Path) -> Iterator[Hdf5Node]:
     """
     budget = Budget(unpacked_bytes(check_given_file(path)))
     try:
-        with h5py.File(path, "r") as file:
-            yield Hdf5Node(file, str(path), budget)
+        with h5py.File(path, "r") as file, path.open("rb", buffering=0) as raw:
+            yield Hdf5Node(file, str(path), budget, NameHeaps(raw, file.userblock_size))
     except DAMAGE as error:
         raise IntegrityError(f"{path}: not an HDF5 file, or a damaged one: {error}") from None
 

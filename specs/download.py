@@ -1,16 +1,18 @@
 """Files over a network: resumed where they broke off, checked, and under their name whole or not at all."""
 
+import io
 import os
 import random
 import re
+import socket
 import time
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from http.client import HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse
 from pathlib import Path
-from typing import IO, BinaryIO
+from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
@@ -19,6 +21,9 @@ __all__ = ["Progress", "cache_folder", "copy_rest", "download", "fetch_whole"]
 
 TIMEOUT_S = 30.0
 """Without a byte."""
+LOWEST_RATE = 1 << 10
+"""Bytes a second. A transfer that brings less in `RATE_WINDOW_S` of waiting for them has broken off."""
+RATE_WINDOW_S = 60.0
 ATTEMPTS = 4
 """In a row that bring nothing new."""
 BACKOFF_S = 0.5
@@ -89,8 +94,8 @@ def download(
 ) -> None:
     """Append to `file` what it lacks of `url`, which is `http://` or `https://`.
 
-    A transfer that breaks off is resumed, from the start if the server knows no ranges, after pauses that grow. Headers
-    called Authorization go to the named host alone.
+    A transfer that breaks off, stalls or trickles is resumed, from the start if the server knows no ranges, after
+    pauses that grow. Headers called Authorization go to the named host alone.
 
     Args:
         url: must not lead, by redirection, to another scheme, but to https.
@@ -259,8 +264,8 @@ def _opener() -> urllib.request.OpenerDirector:
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
-        urllib.request.HTTPHandler(),
-        urllib.request.HTTPSHandler(),
+        _PacedHTTPHandler(),
+        _PacedHTTPSHandler(),
         urllib.request.HTTPDefaultErrorHandler(),
         urllib.request.HTTPErrorProcessor(),
         urllib.request.UnknownHandler(),
@@ -268,6 +273,58 @@ def _opener() -> urllib.request.OpenerDirector:
     ):
         opener.add_handler(handler)
     return opener
+
+
+class _Paced(io.RawIOBase):
+    """What a server sends, of headers and file, as long as that is not less than `LOWEST_RATE`."""
+
+    def __init__(self, raw: io.RawIOBase) -> None:
+        self._raw, self._received, self._waited = raw, 0, 0.0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]
+        """As of any raw stream. Raises `TimeoutError`."""
+        start = time.monotonic()
+        n_bytes = self._raw.readinto(buffer)
+        self._waited += time.monotonic() - start
+        self._received += n_bytes or 0
+        if self._waited >= RATE_WINDOW_S:
+            if self._received < LOWEST_RATE * self._waited:
+                raise TimeoutError(f"the server sent {self._received} bytes in {self._waited:.0f} s")
+            self._received, self._waited = 0, 0.0
+        return n_bytes
+
+    def close(self) -> None:
+        self._raw.close()
+        super().close()
+
+
+class _PacedResponse(HTTPResponse):
+    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
+        super().__init__(sock, *args, **options)
+        self.fp = io.BufferedReader(_Paced(self.fp.detach()))
+
+
+class _PacedHandler(urllib.request.AbstractHTTPHandler):
+    def do_open(self, http_class: Any, req: urllib.request.Request, **options: Any) -> HTTPResponse:
+        """The answer to a request, over a connection of its own."""
+
+        def connection(host: str, **options: Any) -> HTTPConnection:
+            made: HTTPConnection = http_class(host, **options)
+            made.response_class = _PacedResponse
+            return made
+
+        return super().do_open(connection, req, **options)  # type: ignore[arg-type]
+
+
+class _PacedHTTPHandler(_PacedHandler, urllib.request.HTTPHandler):
+    pass
+
+
+class _PacedHTTPSHandler(_PacedHandler, urllib.request.HTTPSHandler):
+    pass
 
 
 class _SafeRedirect(urllib.request.HTTPRedirectHandler):

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from specs.errors import SnnZooError
-from specs.io import suggest
+from specs.suggestion import suggest
 
 __all__ = ["check_given_file", "is_text", "suggest_file"]
 

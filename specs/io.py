@@ -1,9 +1,8 @@
 """Specs, and other typed documents, in and out of YAML. An error names file, line, field, value and bound."""
 
-import difflib
 import re
 import reprlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -15,8 +14,10 @@ from pydantic import ValidationError
 from specs.block import BlockSpec, SkipSpec
 from specs.errors import SpecError
 from specs.fields import StrictModel
-from specs.limits import SPEC_BYTES, SPEC_DEPTH, SPEC_PROBLEMS
+from specs.given_file import check_given_file
+from specs.limits import DOCUMENT_VALUES, SPEC_BYTES, SPEC_DEPTH, SPEC_PROBLEMS
 from specs.network import SCHEMA_VERSION, NetworkSpec
+from specs.suggestion import nearest, suggest
 from specs.whole_file import write_whole
 
 __all__ = [
@@ -32,7 +33,6 @@ __all__ = [
     "parse_spec",
     "parse_value",
     "spec_from_document",
-    "suggest",
 ]
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
@@ -108,17 +108,19 @@ def spec_from_document(document: object, *, origin: str = "spec") -> NetworkSpec
 
 def document_as(document: object, model: type[Typed], *, origin: str) -> Typed:
     """What `model` describes, from what `json.loads` gives; `origin` stands in error messages. Raises `SpecError`."""
+    _refuse_many(document, origin, _name_of(model))
     return _validate(document, model, {}, origin)
 
 
 def load_document(path: Path, model: type[Typed]) -> Typed:
     """Read a YAML file as what `model` describes. Raises `SpecError` with every problem found, its line and field."""
     what = _name_of(model)
+    check_given_file(path, error=SpecError, what=f"{what} ")
     try:
         with path.open("rb") as file:
             raw = file.read(SPEC_BYTES + 1)
-    except (OSError, ValueError) as error:  # ValueError: a name with a null byte
-        raise SpecError(f"cannot read {what} {path}: {getattr(error, 'strerror', None) or error}") from None
+    except OSError as error:
+        raise SpecError(f"cannot read {what} {path}: {error.strerror or error}") from None
     _refuse_size(raw, str(path), what)
     try:
         return parse_document(raw.decode("utf-8"), model, origin=str(path))
@@ -195,6 +197,17 @@ def _name_of(model: type[StrictModel]) -> str:
 def _refuse_size(text: str | bytes, origin: str, what: str) -> None:
     if len(text) > SPEC_BYTES:
         raise SpecError(f"{origin}: too long to be a {what}; the limit is {SPEC_BYTES} bytes")
+
+
+def _refuse_many(document: object, origin: str, what: str) -> None:
+    left, within = DOCUMENT_VALUES, [document]
+    while within:
+        value = within.pop()
+        if isinstance(value, dict | list):
+            left -= len(value)
+            if left < 0:
+                raise SpecError(f"{origin}: too long to be a {what}; the limit is {DOCUMENT_VALUES:,} values")
+            within.extend(value.values() if isinstance(value, dict) else value)
 
 
 def _parse(text: str, origin: str, what: str) -> tuple[yaml.Node | None, Any]:
@@ -343,24 +356,9 @@ def _suggest_key(path: FieldPath, model: type[StrictModel]) -> str:
     known = {name: (*parent, name) for name in _field_names(model)}
     if all(isinstance(part, str) for part in parent):
         known |= {str(place[-1]): place for place in places}
-    place = known.get(_nearest(path[-1], known) or "", path)
+    place = known.get(nearest(path[-1], known) or "", path)
     hint = place[-1:] if place[:-1] == parent else place
     return "" if place == path else f"; did you mean {'.'.join(map(str, hint))}?"
-
-
-def suggest(word: object, known: Iterable[str]) -> str:
-    """A hint with the nearest of the words known, if `word` is not one of them, out of place.
-
-    >>> suggest("mnist-dens", ["mnist-conv", "mnist-dense"])
-    '; did you mean mnist-dense?'
-    """
-    nearest = _nearest(word, known)
-    return f"; did you mean {nearest}?" if nearest and nearest != word else ""
-
-
-def _nearest(word: object, known: Iterable[str]) -> str | None:
-    close = difflib.get_close_matches(word[:64], list(known), n=1) if isinstance(word, str) else []
-    return close[0] if close else None
 
 
 def _places(model: type[StrictModel]) -> Iterator[FieldPath]:

@@ -1,12 +1,15 @@
 """What readers accept of a stranger's file: bounds on sizes, numbers and depths, checked before memory is taken."""
 
 __all__ = [
+    "CARD_IMAGE_BYTES",
     "DATASET_FILE_BYTES",
+    "DOCUMENT_VALUES",
     "HDF5_DEPTH",
     "HDF5_OBJECTS",
     "HDF5_TEXTS",
     "IMAGE_CLASSES",
     "IMAGE_PIXELS",
+    "INDEX_BYTES",
     "NETWORK_BLOCKS",
     "NETWORK_NEURONS",
     "NETWORK_WEIGHTS",
@@ -35,6 +38,16 @@ SPEC_DEPTH = 32
 """Mappings and lists within each other; a spec has half a dozen."""
 SPEC_PROBLEMS = 20
 """Problems of one spec that are told."""
+
+DOCUMENT_VALUES = 1 << 18
+"""Of a document as JSON: each may be a problem, and all are found before a few are told."""
+
+# --- models that are shared
+
+INDEX_BYTES = 1 << 24
+"""Of index.json; its values, not its bytes, bound it to some 14,000 revisions."""
+CARD_IMAGE_BYTES = 1 << 24
+"""Of the golden images of a card, unpacked."""
 
 # --- networks, whatever file they come from
 

@@ -4,7 +4,7 @@ import glob
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -20,23 +20,23 @@ N_RANDOM = 8
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     """Open a file to write: a temporary one beside it, fsync, rename at the end; makes missing folders.
 
+    What killed processes left of it before is removed.
+
     Raises:
         SnnZooError: it cannot be written. Nothing is left behind then, nor after any other exception.
     """
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(N_RANDOM)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with temporary.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        remove_leftovers(path)
+        with _temporary(path) as temporary:
+            with temporary.open("wb") as file:
+                yield file
+                file.flush()
+                os.fsync(file.fileno())
+            temporary.replace(path)
     except OSError as error:
         raise SnnZooError(f"cannot write {path}: {error.strerror or error}") from error
-    finally:
-        if temporary.parent.is_dir():
-            temporary.unlink(missing_ok=True)
 
 
 def write_whole(path: str | Path, data: bytes) -> Path:
@@ -51,7 +51,46 @@ def write_whole(path: str | Path, data: bytes) -> Path:
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what processes that were killed while they wrote `path` left beside it. None may be writing it now."""
+    """Remove what processes that were killed while they wrote `path` left beside it, and nothing of those that write.
+
+    Where files cannot be locked, all is left.
+    """
     path = Path(path)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 2 * N_RANDOM}"):
-        leftover.unlink(missing_ok=True)
+        with suppress(OSError), ExitStack() as held:
+            if _lock(_open(leftover, os.O_RDONLY, held), wait=False):
+                leftover.unlink()
+
+
+@contextmanager
+def _temporary(path: Path) -> Iterator[Path]:
+    """An empty file beside `path`, locked as long as it is written: the kernel takes locks from the dead."""
+    while True:
+        temporary = path.with_name(f".{path.name}.{secrets.token_hex(N_RANDOM)}")
+        with ExitStack() as held:
+            if not _lock(_open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, held), wait=True):
+                held.close()  # Windows renames no open file
+            if not temporary.exists():  # another took it for a leftover before it was locked
+                continue
+            try:
+                yield temporary
+            finally:
+                temporary.unlink(missing_ok=True)
+            return
+
+
+def _open(path: Path, flags: int, held: ExitStack) -> int:
+    descriptor = os.open(path, flags, 0o666)
+    held.callback(os.close, descriptor)
+    return descriptor
+
+
+def _lock(descriptor: int, *, wait: bool) -> bool:
+    """Whether the file is locked now, until its descriptor is closed or its process ends."""
+    try:
+        import fcntl
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except (ImportError, OSError):
+        return False
+    return True

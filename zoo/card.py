@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from datetime import date
 from enum import StrEnum
 from importlib.metadata import version
+from math import prod
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -20,6 +21,7 @@ from specs.block import InputSpec
 from specs.fields import Integer, Name, Number, StrictModel, TimeSteps
 from specs.file_digest import sha256_of
 from specs.io import dump_document, load_document
+from specs.limits import CARD_IMAGE_BYTES
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 
@@ -55,7 +57,7 @@ REVISION_DIGITS: Final = 12
 """Of the model file's sha256, which make its revision."""
 
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256, in hexadecimal digits")]
-Count = Annotated[Integer, Field(ge=0)]
+Count = Annotated[Integer, Field(ge=0, lt=1 << 63)]
 Amount = Annotated[Number, Field(ge=0)]
 Part = Annotated[Number, Field(ge=0, le=1, description="a part of all, 0 to 1")]
 Steps = Annotated[int, Field(ge=1, le=4096)]
@@ -82,7 +84,7 @@ class FileFacts(StrictModel):
     """What the bytes of a file must be."""
 
     sha256: Digest
-    bytes: Annotated[Integer, Field(ge=1)]
+    bytes: Annotated[Integer, Field(ge=1, lt=1 << 63)]
 
     @classmethod
     def of_file(cls, path: Path) -> "FileFacts":
@@ -119,7 +121,7 @@ class Data(StrictModel):
 
 
 class Curves(StrictModel):
-    """Of a training, by epoch; `seconds` is what each took on the machine that trained."""
+    """Of a training, by epoch, all as long; `seconds` is what each took on the machine that trained."""
 
     seconds: tuple[Amount, ...]
     learning_rate: tuple[Amount, ...]
@@ -129,6 +131,13 @@ class Curves(StrictModel):
     validation_ann_accuracy: tuple[Part, ...]
     validation_snn_loss: tuple[Amount, ...]
     validation_snn_accuracy: tuple[Part, ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Curves":
+        lengths = {name: len(values) for name, values in self}
+        if len(set(lengths.values())) > 1:
+            raise ValueError(f"curves of one training have other lengths: {lengths}")
+        return self
 
 
 class SeedScore(StrictModel):
@@ -238,6 +247,16 @@ class Golden(StrictModel):
     labels: tuple[Count, ...]
     logits: tuple[tuple[Number, ...], ...]
     spikes: tuple[tuple[Count, ...], ...]
+
+    @model_validator(mode="after")
+    def _check(self) -> "Golden":
+        n_images, n_bytes = self.shape[0], prod(self.shape)
+        if not 0 < n_bytes <= CARD_IMAGE_BYTES:
+            raise ValueError(f"images of {list(self.shape)} have {n_bytes:,} bytes, not 1 to {CARD_IMAGE_BYTES:,}")
+        for name, rows in (("labels", self.labels), ("logits", self.logits), ("spikes", self.spikes)):
+            if len(rows) != n_images:
+                raise ValueError(f"{n_images} images have {len(rows)} {name}")
+        return self
 
 
 class Commands(StrictModel):

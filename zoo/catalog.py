@@ -10,7 +10,7 @@ from pathlib import Path
 
 from specs.download import cache_folder
 from specs.errors import SnnZooError
-from specs.io import suggest
+from specs.suggestion import suggest
 from zoo.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
 from zoo.publish import read_index
 from zoo.transport import FolderTransport, Transport, open_transport

@@ -51,13 +51,15 @@ def publish(file: Path, card_file: Path, url: str) -> str:
 
 def read_index(folder: Path) -> ZooIndex:
     """The index in a folder, empty if there is none. Raises `IntegrityError` if it is no index."""
-    path = folder / INDEX_NAME
+    path, raw = folder / INDEX_NAME, BytesIO()
     try:
-        return parse_index(path.read_bytes(), origin=str(path))
+        path.stat()
     except FileNotFoundError:
         return ZooIndex.empty()
     except OSError as error:
         raise SnnZooError(f"cannot read {path}: {error.strerror or error}") from None
+    FolderTransport(folder).fetch(INDEX_NAME, raw)
+    return parse_index(raw.getvalue(), origin=str(path))
 
 
 def update_index(folder: Path, change: Change, files: Mapping[str, Path] | None = None) -> None:

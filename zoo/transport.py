@@ -8,7 +8,9 @@ from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
 from specs.download import Progress, copy_rest, download
-from specs.errors import SnnZooError, TransferError
+from specs.errors import IntegrityError, SnnZooError, TransferError
+from specs.given_file import check_given_file
+from specs.limits import INDEX_BYTES
 
 __all__ = [
     "FolderTransport",
@@ -20,8 +22,6 @@ __all__ = [
     "open_transport",
 ]
 
-SIZE_LIMIT = 1 << 24
-"""Bytes of a file of which nobody knows the size: index.json."""
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 
 
@@ -41,7 +41,7 @@ class Transport(Protocol):
     remote: bool
 
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
-        """Append to `file` what it lacks of the file at `path`, which has `size` bytes.
+        """Append to `file` what it lacks of the file at `path`, which has `size` bytes, or those of an index at most.
 
         Raises:
             TransferError: it is not there, or cannot be read.
@@ -78,6 +78,9 @@ class FolderTransport:
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
         """As `Transport.fetch`."""
         source = self.folder / path
+        found, limit = check_given_file(source, error=TransferError), INDEX_BYTES if size is None else size
+        if found > limit:
+            raise IntegrityError(f"{source}: {found} bytes, more than the limit of {limit}")
         try:
             with source.open("rb") as opened:
                 _copy_rest(opened, file, size, str(source), progress)
@@ -107,7 +110,7 @@ class WebTransport:
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
         """As `Transport.fetch`."""
         url = f"{self.address}/{quote(path)}"
-        download(url, file, size=size, limit=SIZE_LIMIT, headers=self.headers, progress=progress)
+        download(url, file, size=size, limit=INDEX_BYTES, headers=self.headers, progress=progress)
 
 
 class HubTransport(WebTransport):
@@ -160,4 +163,4 @@ class FsspecTransport:
 
 def _copy_rest(source: IO[bytes], file: BinaryIO, size: int | None, what: str, progress: Progress) -> None:
     source.seek(file.seek(0, os.SEEK_END))
-    copy_rest(source.read, file, limit=SIZE_LIMIT if size is None else size, total=size, what=what, progress=progress)
+    copy_rest(source.read, file, limit=INDEX_BYTES if size is None else size, total=size, what=what, progress=progress)

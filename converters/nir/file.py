@@ -7,7 +7,7 @@ Source: `nir.serialization` of nir 1.0.4 to 1.0.8. That package is not used here
 import hashlib
 import io
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -135,7 +135,7 @@ class _Tree:
                 raise IntegrityError(f"{where}: is in the file under another name too")
             self.seen.add(address)
             if isinstance(item, h5py.Group):
-                found[name] = self.read(Hdf5Node(item, where, node.budget), depth + 1)
+                found[name] = self.read(replace(node, group=item, where=where), depth + 1)
             else:
                 found[name] = self._value(node, name)
         return found

@@ -6,7 +6,8 @@
 resumed to its end. After each kill every file that is there must be whole; at the end the model and the metrics must be
 those of a run that nobody killed, to the byte but for the seconds. `convert`: files are written over others; after a
 kill each must be the old one or the new one, to the byte; so must what `pull` fetches from a slow server, and the files
-that an index names after `publish`. Writes `results/kills.json`, and stops at the first loss.
+that an index names after `publish`. What a killed process leaves beside a file is gone after the next one has written
+it. Writes `results/kills.json`, and stops at the first loss.
 """
 
 import argparse
@@ -73,6 +74,14 @@ def run(arguments: list[str], seconds: float | None = None) -> tuple[bool, float
     return process.exitcode != 0, time.perf_counter() - start
 
 
+def usual_seconds(arguments: list[str], prepare: Callable[[], object] = lambda: None) -> float:
+    """What the command takes when what it reads was read before."""
+    for _ in range(2):
+        prepare()
+        _, seconds = run(arguments)
+    return seconds
+
+
 def check_whole(folder: Path) -> None:
     """Read every file that a run has left, but for temporary ones."""
     readers = {
@@ -91,9 +100,9 @@ def metrics(path: Path) -> list[dict[str, Any]]:
     return [{**json.loads(line), "seconds": 0} for line in path.read_text("utf-8").splitlines()]
 
 
-def temporaries(folder: Path) -> int:
-    """Files that a killed process was about to rename."""
-    return sum(path.name.startswith(".") for path in folder.iterdir()) if folder.exists() else 0
+def temporaries(folder: Path) -> set[Path]:
+    """Files that a killed process was about to rename; what the next write of theirs removes."""
+    return {path for path in folder.rglob(".*") if path.suffix != ".lock"}
 
 
 def train(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, int]]:
@@ -101,9 +110,9 @@ def train(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, i
     (folder / "spec.yaml").write_text(SPEC)
     arguments = ["train", str(folder / "spec.yaml"), "-q", "--force", "-o"]
     whole, target = folder / "whole", folder / "run"
-    _, seconds = run([*arguments, str(whole)])
+    seconds = usual_seconds([*arguments, str(whole)])
     for _ in range(tries):
-        counts = {"killed": 0, "resumed": 0, "temporaries": 0}
+        counts, left = {"killed": 0, "resumed": 0, "temporaries": 0}, set[Path]()
         for delay in (draw.uniform(0, seconds), draw.uniform(0, seconds), None):
             resume = (target / "checkpoint.pt").exists()
             killed, _ = run([*arguments, str(target), *["--resume"] * resume], delay)
@@ -111,7 +120,10 @@ def train(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, i
             counts["resumed"] += resume
             if target.exists():
                 check_whole(target)
-        counts["temporaries"] = temporaries(target)
+            counts["temporaries"] += len(temporaries(target) - left)
+            left = temporaries(target)
+        if left:
+            raise SystemExit(f"left behind: {left}")
         ours, theirs = (path / "model.safetensors" for path in (target, whole))
         same = ours.read_bytes() == theirs.read_bytes()
         if not same or metrics(target / "metrics.jsonl") != metrics(whole / "metrics.jsonl"):
@@ -191,18 +203,18 @@ def _kill(
     n_files: int = 1,
 ) -> Iterator[dict[str, int]]:
     """Counts of each try, and at last the command left alone; `written` raises at a file that is neither."""
-    prepare()
-    _, seconds = run(arguments)
+    seconds, left = usual_seconds(arguments, prepare), set[Path]()
     for delay in [*(draw.uniform(0, seconds) for _ in range(tries)), None]:
         prepare()
         killed, _ = run(arguments, delay)
         found = written()
         if found < n_files and not killed:
             raise SystemExit(f"lost: it ended, and has not written: zoo {' '.join(arguments)}")
+        before, left = left, temporaries(folder)
         if delay is not None:
-            yield {"killed": int(killed), "written": found, "temporaries": temporaries(folder)}
-        for path in folder.glob(".*"):
-            path.unlink()
+            yield {"killed": int(killed), "written": found, "temporaries": len(left - before)}
+    if left:
+        raise SystemExit(f"left behind: {left}")
 
 
 class Slow(SimpleHTTPRequestHandler):

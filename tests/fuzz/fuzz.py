@@ -1,12 +1,13 @@
 """Change valid files, read them, and count how it ends: success or one of our errors, in 2 GiB and 5 s.
 
-    python tests/fuzz/fuzz.py [FORMAT...] [--executions N] [--seconds S] [--engine bytes|structure|both]
+    python tests/fuzz/fuzz.py [FORMAT...] [--executions N] [--seconds S] [--engine bytes|structure|both] [--more]
 
 `bytes`: libFuzzer changes bytes, guided by the branches of our own code that they reach (atheris; extra `fuzz`).
 `structure`: hypothesis changes headers, shapes, keys, links (structure.py). N and S are of each engine and
 format.
 A file that ends otherwise is kept in FOLDER (--failures), and its reading goes on. The counts go into
-tests/benchmarks/results/fuzz.json; formats that are not asked for keep theirs.
+tests/benchmarks/results/fuzz.json; formats that are not asked for keep theirs. With --more, which wants
+another --seed, what is counted is added to theirs.
 """
 
 import argparse
@@ -30,7 +31,7 @@ from reader_targets import TARGETS
 
 ROOT = Path(__file__).parents[2]
 RESULTS = ROOT / "tests" / "benchmarks" / "results" / "fuzz.json"
-PACKAGES = ("specs", "bootstrap_core", "converters")
+PACKAGES = ("specs", "bootstrap_core", "converters", "zoo")
 ENGINES = ("bytes", "structure")
 OUTCOMES = ("read", "refused", "failed")
 WALL_SECONDS = 600
@@ -65,7 +66,8 @@ class Execution:
 
     def __init__(self, name: str, folder: Path, failures: Path) -> None:
         self.target, self.name, self.failures = TARGETS[name], name, failures
-        self.path = folder / f"current{self.target.suffix}"
+        self.path = current_file(name, folder)
+        self.path.parent.mkdir(exist_ok=True)
         self.counts = Counts(folder / "counts")
 
     def __call__(self, content: bytes) -> None:
@@ -84,6 +86,11 @@ class Execution:
         self.counts.add(outcome)
         if outcome == "failed":
             keep(content, why, self.failures, self.name)
+
+
+def current_file(name: str, folder: Path) -> Path:
+    """Where what is being read lies."""
+    return folder / f"current{TARGETS[name].suffix}"
 
 
 def keep(content: bytes, why: str, failures: Path, name: str) -> None:
@@ -213,9 +220,9 @@ def fuzz(name: str, engine: str, arguments: argparse.Namespace) -> dict[str, Any
                 break
             deaths += 1
             counts.add("failed")
-            current = next(folder.glob("current*"), None)
+            current = current_file(name, folder)
             keep(
-                current.read_bytes() if current else b"",
+                current.read_bytes() if current.exists() else b"",
                 f"{done.returncode}\n{done.stderr[-4000:]}",
                 arguments.failures,
                 name,
@@ -249,6 +256,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--engine", choices=[*ENGINES, "both"], default="both")
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--more", action="store_true", help="add to the counts there")
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -267,7 +275,10 @@ def main() -> None:
             failed += found["failed"]
             print(f"{name}, {engine}: {found}", flush=True)
             report = json.loads(RESULTS.read_text("utf-8")) if RESULTS.exists() else {"formats": {}}
-            report["formats"].setdefault(name, {})[engine] = found
+            before = report["formats"].setdefault(name, {}).get(engine, {}) if arguments.more else {}
+            for key in (*OUTCOMES, "executions", "seconds"):
+                found[key] += before.get(key, 0)
+            report["formats"][name][engine] = found
             RESULTS.write_text(json.dumps(report | {"cases": cases}, indent=1) + "\n", "utf-8")
     sys.exit(f"{failed} readings failed: see {arguments.failures}" if failed else 0)
 

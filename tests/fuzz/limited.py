@@ -20,7 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-LOADED = ("converters.onnx_model.import_onnx", "converters.onnx_conversion", "zoo.sources", "PIL.Image", "numba")
+LOADED = (
+    *("converters.onnx_model.import_onnx", "converters.onnx_conversion", "PIL.Image", "numba"),
+    *("zoo.sources", "zoo.fetch", "zoo.curves", "zoo.golden", "zoo.card_text"),
+)
 SECONDS = 5
 BYTES = 2 << 30
 WALL_SECONDS = 300

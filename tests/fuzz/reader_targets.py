@@ -61,9 +61,35 @@ def _image(path: Path) -> None:
     read_pixels(path, channels=3, height=5, width=5)
 
 
+def _index(path: Path) -> None:
+    from zoo.catalog import open_catalogs, search
+    from zoo.index import dump_index, parse_index
+
+    (catalog,) = open_catalogs([str(path)])
+    assert parse_index(dump_index(catalog.index), origin="again") == catalog.index
+    search("*", [catalog])
+
+
+def _card(path: Path) -> None:
+    from zoo.card import dump_card, load_card
+    from zoo.card_text import as_markdown
+    from zoo.curves import reports_of
+    from zoo.golden import golden_images
+
+    card = load_card(path)
+    as_markdown(card)
+    dump_card(card)
+    golden_images(card.golden)
+    if card.training.curves is not None:
+        reports_of(card.training.curves)
+
+
 @dataclass(frozen=True)
 class Target:
-    """How files of a format are read: by a function, and by the arguments of `zoo`, `FILE` and `OUT` being paths."""
+    """How files of a format are read: by a function, and by the arguments of `zoo`, `FILE` and `OUT` being paths.
+
+    `FOLDER` is the folder of the file.
+    """
 
     suffix: str
     read: Callable[[Path], None]
@@ -81,5 +107,7 @@ TARGETS = {
     "idx": Target("", _idx, "eval mnist-dense --data mnist --data-dir FOLDER --offline --limit 2"),
     "npz": Target(".npz", _images, "eval mnist-dense --data FILE --limit 2"),
     "image": Target(".png", _image, "predict mnist-dense FILE"),
+    "index": Target("/index.json", _index, "list --from FILE"),
+    "card": Target(".yaml", _card, "publish FOLDER/hostile.safetensors FILE --to OUT"),
 }
-"""By format. `suffix` is what files of it are named by; readers go by content."""
+"""By format. `suffix` is how the names of its files end, or of that in a folder; readers go by content."""

@@ -242,6 +242,11 @@ def spec(draw: Draw, content: bytes) -> bytes:
     return (json.dumps(document) if draw(st.booleans()) else yaml.safe_dump(document)).encode()
 
 
+def index(draw: Draw, content: bytes) -> bytes:
+    """Another index, or card, in JSON."""
+    return json.dumps(changed(draw, json.loads(content))).encode()
+
+
 def idx(draw: Draw, content: bytes) -> bytes:
     """Other numbers in the header."""
     n_dims, shape = (
@@ -289,6 +294,8 @@ CHANGES: dict[str, Callable[[Draw, bytes], bytes]] = {
     "idx": idx,
     "npz": npz,
     "image": image,
+    "index": index,
+    "card": spec,
 }
 """By format of `reader_targets.TARGETS`."""
 

@@ -1,9 +1,11 @@
 """Small valid files of each format, made when they are needed: what is mutated, and what hostile files start from."""
 
+import base64
 import gzip
 import io
 import json
 import zipfile
+import zlib
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -153,6 +155,47 @@ def image(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (9, 7)) 
     return data.getvalue()
 
 
+def card(folder: Path) -> bytes:
+    """A card, shorter than those that are measured, true of a model file that is written to `folder`."""
+    from specs import NetworkSpec
+    from zoo.card import Card, Curves, FileFacts, dump_card, load_card, revision_of, spec_digest
+    from zoo.card_files import card_file
+
+    file = folder / "tiny.safetensors"
+    written(DENSE, file.name, folder)
+    facts, measured = FileFacts.of_file(file), load_card(card_file("mnist-dense-shallow"))
+    golden = measured.golden.model_copy(
+        update={
+            "images": base64.b64encode(zlib.compress(bytes(6))).decode(),
+            "shape": (1, 1, 2, 3),
+            **{name: getattr(measured.golden, name)[:1] for name in ("labels", "logits", "spikes")},
+        }
+    )
+    curves = Curves(**dict.fromkeys(Curves.model_fields, (0.5, 0.25)))
+    short = {
+        "name": "tiny",
+        "revision": revision_of(facts.sha256),
+        "spec_sha256": spec_digest(NetworkSpec.model_validate(DENSE)),
+        "files": {"safetensors": facts},
+        "golden": golden,
+        "training": measured.training.model_copy(update={"curves": curves}),
+    }
+    return dump_card(Card.model_validate({**dict(measured), **short})).encode()
+
+
+def index(folder: Path) -> bytes:
+    """An index of that model, in two revisions; the newer is in `folder`."""
+    from zoo.card import load_card
+    from zoo.index import IndexedFile, IndexedModel, ZooIndex, dump_index
+
+    (folder / "tiny.yaml").write_bytes(card(folder))
+    files = {"safetensors": IndexedFile.of(folder / "tiny.safetensors", "tiny.safetensors")}
+    model = IndexedModel.of(load_card(folder / "tiny.yaml"), files, IndexedFile.of(folder / "tiny.yaml", "tiny.yaml"))
+    old = files["safetensors"].model_copy(update={"sha256": "0" * 64})
+    before = model.model_copy(update={"revision": "0" * 12, "files": {"safetensors": old, "netx": old}})
+    return dump_index(ZooIndex.empty().adding("tiny", before).adding("tiny", model))
+
+
 def safetensors_state() -> bytes:
     """A plain state dict in safetensors, with weight norm."""
     return safetensors.torch.save({"a.weight_g": torch.ones(2, 1), "a.weight_v": torch.ones(2, 3), "n": torch.ones(2)})
@@ -191,5 +234,7 @@ def valid_files(folder: Path) -> dict[str, list[bytes]]:
         "spec": [spec_text(), json.dumps(DENSE).encode()],
         "idx": [idx(), gzip.compress(idx((5,)), mtime=0)],
         "npz": [npz(), npz(compressed=True), npz(x=np.linspace(0, 1, 32).reshape(8, 4))],
+        "index": [index(folder)],
+        "card": [card(folder)],
         "image": [image(), image("JPEG"), image("GIF", "L"), image("TIFF", "L"), image("BMP"), image("PPM", "L")],
     }

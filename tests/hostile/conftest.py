@@ -29,6 +29,7 @@ def attempt(server: Server, tmp_path: Path) -> Callable[..., Outcome]:
 
     def attempt(target: str, content: Content, *, command: str = "", suffix: str | None = None) -> Outcome:
         path = tmp_path / f"hostile{TARGETS[target].suffix if suffix is None else suffix}"
+        path.parent.mkdir(exist_ok=True)
         if isinstance(content, bytes):
             path.write_bytes(content)
         else:

@@ -145,6 +145,19 @@ def damaged_heap(file: h5py.File) -> None:
     path.write_bytes(content)
 
 
+def shared_names(file: h5py.File) -> None:
+    """Groups whose names all lie where those of the root do."""
+    path = Path(file.filename)
+    file.close()
+    content = bytearray(path.read_bytes())
+    heap = content.find(b"HEAP")
+    names = content[heap + 8 : heap + 32]
+    while heap >= 0:
+        content[heap + 8 : heap + 32] = names
+        heap = content.find(b"HEAP", heap + 4)
+    path.write_bytes(content)
+
+
 WIDE = {"kind": "dense", "features": 1 << 15}
 LARGE = {"input": {"shape": [1 << 15]}, "blocks": [WIDE, {"kind": "affine", "features": 2}]}
 WEIGHT, FC = "layer/1/weight", "node/nodes/fc/weight"
@@ -188,6 +201,7 @@ NETX: dict[str, tuple[Change, str]] = {
     "no decays": (put("layer/1/neuron/iDecay", np.zeros(0)), "hostile"),
     # found by fuzzing
     "an attribute's damaged text": (damaged_heap, f"a damaged text in the attribute {SPEC_ATTRIBUTE}"),
+    "groups that share their names": (shared_names, "its names are those of another group"),
     "a name that is no text": (lambda file: file.create_group(b"layer/\xff\xfe"), "names that are no text"),
     "2^40 time steps": (put("simulation/tSample", np.array(1 << 40)), "time_steps"),
     "weights that do not follow": (put("layer/2/weight", np.full((3, 9), 2.0)), "hostile"),
@@ -226,6 +240,7 @@ NIR: dict[str, tuple[Change, str]] = {
     "weights of three axes": (put(FC, np.ones((8, 8, 8))), "hostile"),
     "weights without numbers": (put(FC, np.ones((0, 8))), "hostile"),
     "a threshold without numbers": (put("node/nodes/lif/v_threshold", np.zeros(0)), "hostile"),
+    "groups that share their names": (shared_names, "its names are those of another group"),
     "a name that is no text": (lambda file: file.create_group(b"node/\xff\xfe"), "names that are no text"),
     "a shape of 2^62": (put("node/nodes/input/shape", np.array([1 << 62])), "hostile"),
 }

@@ -6,6 +6,7 @@ import os
 import struct
 import zipfile
 import zlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -149,7 +150,9 @@ TABLE = {
         "a folder with a link out of it": (linked_out, "a link out of"),
         "a folder with a pipe": (piped, "a pipe or a device"),
         "a folder with an image of 10^9 pixels": (folder(z=png(40_000, 25_000)), "1000000000 pixels"),
-        "a folder that starts with 10^7 pixels": (lambda path: large_folder(path), "of memory"),
+        "a folder that starts with 10^7 pixels": (lambda path: large_folder(path), "a.png as an image"),
+        "a large folder with a pipe": (lambda path: large_folder(path, os.mkfifo), "a pipe or a device"),
+        "a large folder with a program": (lambda path: large_folder(path, text), "z.png as an image"),
         "a folder with a program": (folder(z=EPS), "as an image"),
         "an empty folder": (lambda path: path.mkdir(), "no folder of class folders"),
     },
@@ -191,9 +194,14 @@ TABLE = {
 }
 
 
-def large_folder(path: Path) -> None:
-    """The first image says the size of all."""
+def text(path: Path) -> None:
+    path.write_bytes(EPS)
+
+
+def large_folder(path: Path, further: Callable[[Path], object] = lambda path: None) -> None:
+    """The first image says the size of all; they are more than are held in memory."""
     folder()(path)
+    further(path / "dog" / "z.png")
     (path / "cat" / "a.png").write_bytes(png(8000, 8000))
     for i in range(40):
         (path / "dog" / f"{i}.png").write_bytes(image())

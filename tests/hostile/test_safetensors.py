@@ -164,6 +164,11 @@ CASES = {
         "wants 1,073,",
     ),
     "a spec larger than any": ("safetensors", file(spec_with(input={"shape": [1 << 24]}, blocks=BIG)), "GiB"),
+    "a spec of 2 million sides": (
+        "safetensors",
+        file(spec_with(input={"shape": ["a"] * (1 << 21)})),
+        "too long to be a network spec",
+    ),
     "100,000 blocks": ("safetensors", file(spec_with(blocks=[{"kind": "flatten"}] * 100_000)), "at most 4096"),
     "no spec": ("safetensors", file(json.dumps({"format": 1})), "no spec"),
     "a spec that is no JSON": ("safetensors", file("{"), "not JSON"),

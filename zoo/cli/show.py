@@ -69,7 +69,7 @@ def show(
     if markdown:
         from zoo.card_text import as_markdown
 
-        click.echo(as_markdown(_needed(card, source)), nl=False)
+        click.echo(_printable(as_markdown(_needed(card, source))), nl=False)
     elif other is not None:
         _show_difference(layers_of(source), layers_of(other), as_json)
     elif is_netx(source):
@@ -157,17 +157,17 @@ def _needed(card: "Card | None", source: str) -> "Card":
 def _show_card(card: "Card") -> None:
     from zoo.card_text import sections
 
-    click.echo(click.wrap_text(f"{card.name}: {card.description}", WIDTH))
+    click.echo(click.wrap_text(_printable(f"{card.name}: {card.description}"), WIDTH))
     for section in sections(card):
         click.echo(f"\n{section.title}")
         if section.words:
             width = 2 + max(len(name) for name, _ in section.rows)
             for name, text in section.rows:
-                click.echo(click.wrap_text(text, WIDTH, f"  {name:<{width}}", " " * (width + 2)))
+                click.echo(click.wrap_text(_printable(text), WIDTH, f"  {name:<{width}}", " " * (width + 2)))
         else:
-            print_table(list(section.header), [list(row) for row in section.rows])
+            print_table(list(section.header), [[*map(_printable, row)] for row in section.rows])
         if section.note:
-            click.echo(click.wrap_text(section.note, WIDTH))
+            click.echo(click.wrap_text(_printable(section.note), WIDTH))
 
 
 def _plot_curves(card: "Card", path: Path) -> Path:

@@ -7,8 +7,10 @@ import pytest
 import torch
 from PIL import Image
 
+from bootstrap_core import image_files
 from bootstrap_core.image_files import UNLABELLED, load_images
-from specs.errors import DataError
+from bootstrap_core.stored_images import StoredImages
+from specs.errors import DataError, SnnZooError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 1, 6, 5), dtype=np.uint8)
 LABELS = np.arange(20) % 4
@@ -117,3 +119,68 @@ def test_folders_that_are_none_are_told(tmp_path) -> None:
     (broken / "dark" / "0.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"0\.png as an image"):
         load_images(broken)
+
+
+def patterns(path: Path) -> Path:
+    """Twelve images, all different, of sizes that differ too; one in colours."""
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 256, (6 + i % 2, 8, 3), dtype=np.uint8)
+        (path / f"{i % 3}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).convert("RGB" if i == 4 else "L").save(path / f"{i % 3}" / f"{i}.png")
+    return path
+
+
+def test_a_large_folder_is_decoded_as_it_is_used_with_the_same_images_in_the_same_order(tmp_path, monkeypatch) -> None:
+    path, kinds = patterns(tmp_path / "own"), []
+    for stored_from in (1 << 28, 0):
+        monkeypatch.setattr("bootstrap_core.image_files.STORED_FROM", stored_from)
+        kinds.append(load_images(path, seed=3))
+    loaded, stored = kinds
+    for ours, theirs in ((stored.train, loaded.train), (stored.test, loaded.test)):
+        assert isinstance(ours.images, StoredImages)
+        assert isinstance(theirs.images, torch.Tensor)
+        assert ours.images.shape == theirs.images.shape
+        assert torch.equal(ours.images[:], theirs.images)
+        assert torch.equal(ours.images[[1, 0]], theirs.images[[1, 0]])
+        assert torch.equal(ours.labels, theirs.labels)
+    assert stored.classes == loaded.classes == ("0", "1", "2")
+
+
+def test_of_a_large_folder_only_what_is_asked_for_is_decoded(tmp_path, monkeypatch) -> None:
+    for part in ("train", "test"):
+        patterns(tmp_path / "own" / part)
+    monkeypatch.setattr("bootstrap_core.image_files.STORED_FROM", 12 * 6 * 8)
+    read, decoded = image_files.read_pixels, []
+
+    def counted(path: Path, **size: int) -> torch.Tensor:
+        decoded.append(f"{path.parent.name}/{path.name}")
+        return read(path, **size)
+
+    monkeypatch.setattr(image_files, "read_pixels", counted)
+    images = load_images(tmp_path / "own").train.images
+    assert decoded == ["0/0.png", "0/0.png"]  # the first of each part, whose shape is that of all
+    decoded.clear()
+    assert images[[11, 4]].shape == (2, 1, 6, 8)
+    assert decoded == ["2/8.png", "1/1.png"]
+
+
+def test_a_large_folder_is_refused_at_once_by_its_heads_and_later_by_a_body(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("bootstrap_core.image_files.STORED_FROM", 0)
+    path = patterns(tmp_path / "own")
+    body = path / "1" / "7.png"
+    body.write_bytes(body.read_bytes()[:60])
+    train = load_images(path).train
+    with pytest.raises(DataError, match=r"7\.png as an image"):
+        train.images[:]
+    body.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"7\.png as an image"):
+        load_images(path)
+
+
+def test_a_batch_that_does_not_fit_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("bootstrap_core.image_files.STORED_FROM", 0)
+    images = load_images(patterns(tmp_path / "own")).train.images
+    monkeypatch.setattr("specs.memory.free_memory", lambda: 2 * 3 * 6 * 8)
+    assert len(images[:3]) == 3
+    with pytest.raises(SnnZooError, match=r"own: 4 images of 6 x 8 pixels takes about 0 MiB of memory"):
+        images[:4]

@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 import threading
+import time
 from functools import partial
 from pathlib import Path
 
@@ -70,6 +71,66 @@ def test_a_transfer_that_breaks_off_is_resumed(web, url, monkeypatch, fault: str
     assert first is None
     if fault != "reset":  # which may lose what was sent but not read
         assert second == f"bytes={n_bytes // 2}-"
+
+
+def trickle(web, where: str, handler, data: bytes) -> None:
+    """A byte at a time, for seconds: of the second half of the file, of headers, of the size of a chunk."""
+    rest = b"x" * 100
+    if where == "body":
+        web.half(handler, data)
+        rest = data[len(data) // 2 :][:100]
+    else:
+        handler.wfile.write(b"HTTP/1.1 200 OK\r\n")
+        if where == "chunks":
+            handler.wfile.write(b"Transfer-Encoding: chunked\r\n\r\n7;")
+    for byte in rest:
+        handler.wfile.write(bytes([byte]))
+        handler.wfile.flush()
+        time.sleep(0.05)
+
+
+@pytest.mark.parametrize("where", ["body", "headers", "chunks"])
+def test_a_transfer_that_trickles_is_broken_off_and_resumed(web, url, monkeypatch, where: str) -> None:
+    monkeypatch.setattr("specs.download.RATE_WINDOW_S", 0.3)
+    web.script["/file"] = [partial(trickle, web, where)]
+    data = (web.folder / "file").read_bytes()
+    start = time.monotonic()
+    assert fetch(url) == data
+    assert time.monotonic() - start < 4
+    (_, first), (_, second) = web.requests
+    assert first is None
+    assert (second is not None) == (where == "body")
+
+
+def test_a_server_that_only_trickles_is_given_up_with_the_reason(web, url, monkeypatch) -> None:
+    monkeypatch.setattr("specs.download.RATE_WINDOW_S", 0.2)
+    web.script["/file"] = [partial(trickle, web, "headers")] * ATTEMPTS
+    with pytest.raises(TransferError, match=rf"/file: the server sent \d+ bytes in 0 s; tried {ATTEMPTS} times"):
+        fetch(url)
+
+
+def test_slow_but_not_too_slow_a_transfer_goes_on(web, url, monkeypatch) -> None:
+    monkeypatch.setattr("specs.download.RATE_WINDOW_S", 0.1)
+    monkeypatch.setattr("specs.download.LOWEST_RATE", 20)
+
+    def slow(handler, data: bytes) -> None:
+        web.give(handler, data, sent=0)
+        for start in range(0, len(data), 100):
+            handler.wfile.write(data[start : start + 100])
+            handler.wfile.flush()
+            time.sleep(0.05)
+
+    (web.folder / "file").write_bytes(DATA[:1000])
+    web.script["/file"] = [slow]
+    assert fetch(url) == DATA[:1000]
+    assert len(web.requests) == 1
+
+
+def test_a_client_that_waits_for_itself_breaks_nothing_off(web, url, monkeypatch) -> None:
+    monkeypatch.setattr("specs.download.RATE_WINDOW_S", 0.1)
+    monkeypatch.setattr("specs.download.LOWEST_RATE", 1 << 40)
+    assert fetch(url, progress=lambda done, total: time.sleep(0.05)) == DATA
+    assert len(web.requests) == 1
 
 
 def test_a_server_that_ignores_the_range_sends_it_all_again(web, url) -> None:

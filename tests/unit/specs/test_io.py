@@ -336,3 +336,18 @@ def test_a_key_in_the_wrong_place_is_told_the_right_one(refusal, key, place) -> 
 def test_the_name_of_a_missing_spec_is_guessed() -> None:
     with pytest.raises(SpecError, match=r"mnist-dense-t4\); did you mean mnist-dense\?"):
         load_spec("mnist-dens")
+
+
+def test_a_document_of_more_values_than_any_has_is_refused_before_it_is_looked_at(monkeypatch) -> None:
+    document = load_spec("mnist-dense").model_dump(mode="json")
+    n_values = count(document)
+    monkeypatch.setattr("specs.io.DOCUMENT_VALUES", n_values)
+    assert spec_from_document(document) == load_spec("mnist-dense")
+    with pytest.raises(SpecError, match=f"here: too long to be a network spec; the limit is {n_values} values"):
+        spec_from_document({**document, "x": 1}, origin="here")
+
+
+def count(value: object) -> int:
+    """What a document holds, at any depth."""
+    inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
+    return len(inside) + sum(map(count, inside))

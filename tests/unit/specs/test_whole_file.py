@@ -1,7 +1,15 @@
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
 import pytest
 
+import specs.whole_file as whole_file_module
 from specs import SnnZooError
 from specs.whole_file import remove_leftovers, whole_file, write_whole
+
+ROOT = Path(__file__).parents[3]
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path, monkeypatch) -> None:
@@ -42,13 +50,85 @@ def test_any_error_while_it_is_written_keeps_the_old_file(tmp_path, error) -> No
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_killed_processes_left_of_a_file_is_removed_and_nothing_else(tmp_path) -> None:
+KILLED = """
+import os, signal, sys
+from specs.whole_file import whole_file
+with whole_file(sys.argv[1]) as file:
+    file.write(b"half")
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.fixture
+def killed(tmp_path) -> Callable[[Path], str]:
+    """Write a file and be killed; the name of what is left."""
+
+    def killed(path: Path) -> str:
+        before = set(tmp_path.iterdir())
+        assert subprocess.run([sys.executable, "-c", KILLED, path], cwd=ROOT, check=False).returncode == -9
+        (left,) = set(tmp_path.iterdir()) - before
+        return left.name
+
+    return killed
+
+
+needs_locks = pytest.mark.skipif(sys.platform == "win32", reason="no SIGKILL, no flock")
+
+
+@needs_locks
+def test_what_killed_processes_left_of_a_file_is_removed_and_nothing_else(tmp_path, killed) -> None:
     path = tmp_path / "a[1].bin"
-    with whole_file(path):
-        (temporary,) = tmp_path.iterdir()
-        left = temporary.name
+    left = killed(path)
     kept = {"a[1].bin", ".a[1].bin.old", ".b.bin.0123456789abcdef", ".a1.bin.0123456789abcdef"}
-    for name in {left, *kept}:
+    for name in kept:
         (tmp_path / name).touch()
     remove_leftovers(path)
     assert {file.name for file in tmp_path.iterdir()} == kept
+    assert left not in kept
+
+
+@needs_locks
+def test_the_next_write_removes_what_a_killed_one_left(tmp_path, killed) -> None:
+    killed(path := tmp_path / "a.bin")
+    write_whole(path, b"new")
+    assert [file.name for file in tmp_path.iterdir()] == ["a.bin"]
+
+
+def test_a_write_leaves_another_that_is_going_on_alone(tmp_path) -> None:
+    path = tmp_path / "a.bin"
+    with whole_file(path) as slow:
+        slow.write(b"slow")
+        write_whole(path, b"quick")
+        remove_leftovers(path)
+        assert path.read_bytes() == b"quick"
+    assert path.read_bytes() == b"slow"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_without_locks_files_are_written_and_nothing_is_removed(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "fcntl", None)
+    left = tmp_path / ".a.bin.0123456789abcdef"
+    left.touch()
+    path = write_whole(tmp_path / "a.bin", b"new")
+    assert path.read_bytes() == b"new"
+    assert {file.name for file in tmp_path.iterdir()} == {path.name, left.name}
+
+
+def test_a_temporary_file_that_was_taken_for_a_leftover_is_made_again(tmp_path, monkeypatch) -> None:
+    """Another process may come between its making and its lock."""
+    lock, taken = whole_file_module._lock, []
+
+    def late(descriptor: int, *, wait: bool) -> bool:
+        if wait and not taken:
+            taken.extend(tmp_path.iterdir())
+            taken[0].unlink()
+        return lock(descriptor, wait=wait)
+
+    monkeypatch.setattr(whole_file_module, "_lock", late)
+    assert write_whole(tmp_path / "a.bin", b"new").read_bytes() == b"new"
+    assert len(taken) == 1
+
+
+def test_files_are_as_readable_as_others(tmp_path) -> None:
+    (tmp_path / "other").touch()
+    assert write_whole(tmp_path / "a.bin", b"x").stat().st_mode == (tmp_path / "other").stat().st_mode

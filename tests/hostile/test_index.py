@@ -1,0 +1,220 @@
+"""Indexes and cards that lie: names that lead out of a folder, sizes that are not, numbers and nestings without end.
+
+What servers do to transfers, redirection to other schemes too, is in tests/unit/specs/test_download.py.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from functools import cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import pytest
+import valid_files
+
+PATHS = ("../x", "a/../../x", "a/..", "..", ".", "./x", "/etc/passwd", "a//b", "a/", "", "C:/x", "C:\\x", "a\\..\\b")
+PATHS += ("~/x", "a/.ssh", "a\0b", "a\nb", "http://x/y", "a?b", "a%2e%2e/b", "a/b/" * 8 + "c", "a" * 300)
+NAMES = ("../../x", "a/b", "/x", "..", "", "A", "a b", "a\n", "a\0b", "x" * 65, ".x", "a\\b")
+
+
+@cache
+def valid(kind: str) -> bytes:
+    with TemporaryDirectory() as folder:
+        return getattr(valid_files, kind)(Path(folder))
+
+
+def index(**changes: object) -> Callable[[Path], object]:
+    """An index whose newest model has other fields; `__` leads into one."""
+
+    def make(path: Path) -> None:
+        document = json.loads(valid("index"))
+        for name, value in changes.items():
+            here: Any = document["models"]["tiny"][-1]
+            *places, last = name.split("__")
+            for place in places:
+                here = here[place]
+            here[last] = value
+        path.write_text(json.dumps(document))
+
+    return make
+
+
+def renamed(name: str) -> Callable[[Path], object]:
+    """An index that calls its model otherwise."""
+
+    def make(path: Path) -> None:
+        document = json.loads(valid("index"))
+        document["models"][name] = document["models"].pop("tiny")
+        path.write_text(json.dumps(document))
+
+    return make
+
+
+def models(text: str) -> bytes:
+    return b'{"schema_version": 1, "models": ' + text.encode() + b"}"
+
+
+def of_a_gibibyte(path: Path) -> None:
+    path.touch()
+    os.truncate(path, 1 << 30)  # sparse: it takes no room on the disk
+
+
+NESTED = '{"a": ' * 400 + "1" + "}" * 400
+INDEX: dict[str, tuple[Any, str]] = {
+    **{f"a path {path[:20]!r}": (index(card__path=path), r"models.tiny\[1\].card.path") for path in PATHS},
+    **{f"a name {name[:20]!r}": (renamed(name), "'?models") for name in NAMES},
+    "a colour for the terminal": (index(description="\x1b[31mred"), "description"),
+    "two lines": (index(description="a\nb"), "description"),
+    "text from right to left": (index(licence="\u202eevil"), "licence"),
+    "a surrogate": (index(data="\ud800"), "data"),
+    "more than all": (index(accuracy=1.5), "accuracy"),
+    "1e308 of all": (index(accuracy=1e308), "accuracy"),
+    "NaN": (index(accuracy=float("nan")), "accuracy"),
+    "infinity": (index(accuracy=float("-inf")), "accuracy"),
+    "a revision that leads out": (index(revision="../../x"), "revision"),
+    "a revision of another file": (index(revision="0" * 12), "revision 000000000000 is not"),
+    "no time steps": (index(time_steps=0), "time_steps"),
+    "1e308 time steps": (index(time_steps=1e308), "time_steps"),
+    "no files": (index(files={}), "files has no safetensors"),
+    "a key that there is not": (index(extra=1), "extra: no such key"),
+    "a digest that is short": (index(files__safetensors__sha256="0" * 63), "safetensors.sha256"),
+    "a digest of letters": (index(files__safetensors__sha256="Z" * 64), "safetensors.sha256"),
+    "no bytes": (index(files__safetensors__bytes=0), "safetensors.bytes"),
+    "bytes below zero": (index(card__bytes=-1), "card.bytes"),
+    "true bytes": (index(files__safetensors__bytes=True), "safetensors.bytes"),
+    "bytes in words": (index(files__safetensors__bytes="7"), "safetensors.bytes"),
+    "1e308 bytes": (index(files__safetensors__bytes=1e308), "safetensors.bytes"),
+    "10^400 bytes": (index(files__safetensors__bytes=10**400), "safetensors.bytes"),
+    "nothing": (b"", "no JSON"),
+    "a web page": (b"<!DOCTYPE html><html></html>", "a web page"),
+    "cut short": (b'{"schema_version": 1, "models": {}', "no JSON"),
+    "no text": (b"\xff\xfe", "no JSON"),
+    "models twice": (b'{"schema_version": 1, "models": {}, "models": {}}', "'models' is given twice"),
+    "a model twice": (models('{"a": [], "a": []}'), "'a' is given twice"),
+    "a list": (b"[]", "a mapping with schema_version and models"),
+    "no version": (b'{"models": {}}', "schema_version: Field required"),
+    "a later version": (b'{"schema_version": 2, "models": {}}', "schema_version '2'; this snnzoo reads 1"),
+    "no revisions": (models('{"a": []}'), "models.a"),
+    "5,000 digits": (b'{"schema_version": ' + b"9" * 5000 + b"}", "no JSON"),
+    "brackets without end": (b"[" * 100_000, "no JSON"),
+    "mappings without end": (b'{"a":' * 100_000, "no JSON"),
+    "400 mappings in each other": (models(NESTED), "models.a"),
+    "4 million revisions that are none": (models('{"a": [' + "1," * (1 << 22) + "1]}"), "too long to be a zoo index"),
+    "a million names that are none": (
+        models("{" + ",".join(f'"/{i}":1' for i in range(1 << 20)) + "}"),
+        "too long to be a zoo index; the limit is 262,144 values",
+    ),
+    "1 GiB": (of_a_gibibyte, "1073741824 bytes, more than the limit of 16777216"),
+    "a pipe": (os.mkfifo, "a pipe or a device"),
+    "a device without end": (lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
+    "a folder": (lambda path: path.mkdir(), "Is a directory"),
+}
+
+
+def card(old: str, new: str) -> Callable[[Path], object]:
+    """A card with a piece of its text replaced."""
+
+    def make(path: Path) -> None:
+        text = valid("card").decode()
+        assert text.count(old) == 1, old
+        path.write_text(text.replace(old, new))
+
+    return make
+
+
+CARD: dict[str, tuple[Any, str]] = {
+    "aliases that explode": (card("layers:", "a: &a [1]\nb: *a\nlayers:"), "aliases"),
+    "a tag that runs a program": (card("licence:", "x: !!python/object/apply:os.system [echo boom]\nlicence:"), "tags"),
+    "a key twice": (card("licence:", "name: tiny\nlicence:"), "'name' is given twice"),
+    "another name": (card("name: tiny\n", "name: ../../x\n"), "name"),
+    "2^20000 parameters": (card("\nparameters: ", f"\nparameters: 0x{'f' * 5000} #"), "parameters"),
+    "10^400 bytes": (card(", bytes: ", f", bytes: 1{'0' * 400}"), "files.safetensors.bytes"),
+    "1e309 nanojoules": (card("nanojoules: {", "nanojoules: {x: 1.0e+309, "), "energy.nanojoules.x"),
+    "images of 2^70 bytes": (card("shape: [1, 1, 2, 3]", f"shape: [1, 1, {1 << 35}, {1 << 35}]"), "golden: images of"),
+    "images of no bytes": (card("shape: [1, 1, 2, 3]", "shape: [1, 0, 2, 3]"), "golden: images of"),
+    "labels of other images": (card("labels: [7]", "labels: [7, 7]"), "1 images have 2 labels"),
+    "spikes of other images": (card("shape: [1, 1, 2, 3]", "shape: [2, 1, 2, 3]"), "2 images have 1 labels"),
+    "curves of other lengths": (card("    learning_rate: [0.5, 0.25]", "    learning_rate: [0.5]"), "other lengths"),
+    "brackets without end": (b"card_version: " + b"[" * 60_000, "nested too deeply"),
+    "a megabyte": (lambda path: path.write_bytes(valid("card") + b"#" * (1 << 20)), "too long to be a card"),
+    "a pipe": (os.mkfifo, "a pipe or a device"),
+    "a device without end": (lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
+}
+CASES = {
+    f"{target}, {name}": (target, *case)
+    for target, table in (("index", INDEX), ("card", CARD))
+    for name, case in table.items()
+}
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_it_is_refused(check_case, name: str) -> None:
+    check_case(CASES[name])
+
+
+@pytest.mark.parametrize("target", ["index", "card"])
+def test_the_file_itself_is_read(attempt, target: str) -> None:
+    assert attempt(target, valid(target)).kind == "read"
+
+
+def test_an_index_of_a_gibibyte_is_refused_before_it_is_read(attempt) -> None:
+    assert attempt("index", of_a_gibibyte).mib < 64
+
+
+# --- Models that are not as their index says
+
+
+def pulled(attempt, **changes: object):
+    """What comes of pulling a model from an index that says other things of it."""
+
+    def make(path: Path) -> None:
+        path.write_bytes(valid_files.index(path.parent))
+        document = json.loads(path.read_text())
+        document["models"]["tiny"][-1]["files"]["safetensors"] |= changes
+        path.write_text(json.dumps(document))
+
+    return attempt("index", make, command="pull tiny --from FILE --cache-dir OUT")
+
+
+def test_a_model_that_is_as_its_index_says_is_pulled(attempt) -> None:
+    assert pulled(attempt).kind == "read"
+
+
+@pytest.mark.parametrize(
+    ("n_bytes", "message"), [(7, "more than the limit of 7"), (1 << 20, "the index says"), ((1 << 63) - 1, "the index")]
+)
+def test_a_model_of_another_size_is_not_pulled(attempt, tmp_path, n_bytes: int, message: str) -> None:
+    outcome = pulled(attempt, bytes=n_bytes)
+    assert outcome.kind == "refused"
+    assert message in outcome.text
+    assert outcome.mib < 64
+    assert not [path for path in (tmp_path / "hostile" / "out").rglob("*.safetensors") if path.name[0] != "."]
+
+
+def test_a_model_that_is_a_pipe_is_not_waited_for(attempt) -> None:
+    def make(path: Path) -> None:
+        path.write_bytes(valid_files.index(path.parent))
+        (path.parent / "tiny.safetensors").unlink()
+        os.mkfifo(path.parent / "tiny.safetensors")
+
+    outcome = attempt("index", make, command="pull tiny --from FILE --cache-dir OUT")
+    assert outcome.kind == "refused"
+    assert "a pipe or a device" in outcome.text
+
+
+# --- Cards that are shown
+
+
+@pytest.mark.parametrize("option", ["", " --markdown"])
+def test_a_card_does_not_steer_the_terminal(attempt, option: str) -> None:
+    def make(path: Path) -> None:
+        text = valid_files.card(path.parent).decode()
+        path.write_text(text.replace("licence: ", 'licence: "\\e[31mred" #', 1))
+        (path.parent / "tiny.safetensors").rename(path.with_suffix(".safetensors"))
+
+    outcome = attempt("card", make, command=f"show FOLDER/hostile.safetensors{option}")
+    assert outcome.kind == "read"
+    assert "[31mred" in outcome.text
+    assert "\x1b" not in outcome.text
