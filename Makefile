@@ -50,7 +50,7 @@ format: install  ## Format the code
 types: install  ## Check the types
 	$(BIN)/mypy
 
-train: install  ## Train the shipped MNIST networks into RUN (default run), an hour or two
+train: install  ## Train the shipped networks into RUN (default run), some hours
 	for name in $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())'); do $(BIN)/zoo train $$name -o $(RUN)/$$name --threads 1 || exit 1; done
 
 cards: install  ## Measure the packaged models on their full test sets; say where their cards differ: DATA_DIR=...
