@@ -52,7 +52,7 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
             return _read(file), True
         if source not in network_names():
             refuse_folder(path)
-            if hint := suggest_file(path):
+            if (hint := suggest_file(path)) or len(path.parts) > 1:
                 raise SnnZooError(f"no such file: {path}{hint}")
             raise unknown_model(source)
     return Model.of(build_network(load_spec(source), seed=seed)), False

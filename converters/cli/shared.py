@@ -135,12 +135,13 @@ def print_table(header: list[str], rows: list[list[str]], *, words: bool = False
     """Columns to stdout: the first to the left; the others to the right, or to the left if they are words.
 
     On a terminal, or where $COLUMNS says how wide it is, cells of the widest columns go over several lines until all
-    fits; in a file or a pipe a row is a line.
+    fits, the first, which has names, only if others do not suffice; in a file or a pipe a row is a line.
     """
     widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
     screen = shutil.get_terminal_size(fallback=(0, 0)).columns
     while screen and sum(widths) + 2 * (len(widths) - 1) > screen and max(widths) > NARROWEST:
-        widths[widths.index(max(widths))] -= 1
+        spared = int(max(widths[1:], default=0) > NARROWEST)
+        widths[widths.index(max(widths[spared:]), spared)] -= 1
     for row in (header, *rows):
         for line in zip_longest(*map(_folded, row, widths), fillvalue=""):
             first, *others = (

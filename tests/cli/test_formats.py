@@ -96,6 +96,11 @@ def test_verify_compares_a_net_with_the_checkpoint_beside_it(folder, run) -> Non
     assert (checks["passed"], [check["passed"] for check in checks["checks"]]) == (False, [True, True, False])
 
 
+def test_verify_compares_no_ann_beside_a_model(folder, run) -> None:
+    (folder / "network.onnx").write_bytes(b"whatever it is")
+    assert "onnx" not in run("verify", folder / "network.net").stdout
+
+
 def test_verify_against_a_file_of_another_name(folder, run) -> None:
     (folder / "network.pt").rename(folder / "old.pt")
     run("verify", folder / "network.net", "--against", GOLDEN / "dense" / "network.pt")

@@ -27,7 +27,7 @@ def test_list_shows_the_package_s_models(run) -> None:
     assert set(rows(run)) == set(zoo.model_names())
     assert set(rows(run, "mnist-dense*")) == {name for name in zoo.model_names() if name.startswith("mnist-dense")}
     lines = run("list", "mnist-conv").stdout.splitlines()
-    assert lines[0].split() == ["name", "revision", "data", "T", "accuracy", "bytes", "index"]
+    assert lines[0].split() == ["name", "revision", "data", "T", "accuracy", "MB", "index"]
     assert lines[1].split()[0] == "mnist-conv"
     assert lines[1].split()[-1] == "package"
 

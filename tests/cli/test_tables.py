@@ -33,6 +33,21 @@ def test_a_table_fits_its_terminal_and_loses_nothing(capsys, monkeypatch, column
     assert ROWS[0][0] in first
 
 
+def test_names_are_folded_last(capsys, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "44")
+    print_table(["name", "what"], [["mnist-dense-shallow", "some words more " * 3]], words=True)
+    text = capsys.readouterr().out
+    assert max(map(len, text.splitlines())) <= 44
+    assert "mnist-dense-shallow" in text
+
+
+def test_the_models_of_the_package_are_listed_in_80_columns(run, monkeypatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = run("list").stdout.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "mnist-dense-shallow" in [line.split()[0] for line in lines]
+
+
 def test_verify_and_migrate_fit_80_columns(run, tmp_path, monkeypatch) -> None:
     monkeypatch.setenv("COLUMNS", "80")
     shutil.copy(model_file("mnist-dense-shallow"), tmp_path / "a.safetensors")

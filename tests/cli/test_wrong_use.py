@@ -105,3 +105,8 @@ def test_a_nir_graph_without_its_time_step_says_what_to_type(run, here, golden_n
     assert f"zoo convert {golden_nir} ... -o norse_lif.safetensors" in run("show", golden_nir, code=1).stderr
     run("convert", golden_nir, "--dt", "1e-6", "-o", "a.safetensors")
     assert "has no use for --dt" in run("convert", "a.safetensors", "--dt", 1, "-o", "b.net", code=1).stderr
+
+
+def test_a_missing_file_in_the_place_of_a_model_is_no_model_to_pull(run) -> None:
+    error = run("predict", "nowhere/seven.png", "mnist-dense", code=1).stderr
+    assert error == "Error: no such file: nowhere/seven.png\n"

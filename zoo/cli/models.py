@@ -64,7 +64,7 @@ def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: P
         click.echo(json.dumps({"models": rows}))
         return
     print_table(
-        ["name", "revision", "data", "T", "accuracy", "bytes", "index"],
+        ["name", "revision", "data", "T", "accuracy", "MB", "index"],
         [
             [
                 row["name"],
@@ -72,7 +72,7 @@ def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: P
                 row["data"],
                 str(row["time_steps"]),
                 percent(row["accuracy"]),
-                f"{row['bytes']:,}",
+                f"{row['bytes'] / 1e6:.2f}",
                 row["index"] + (" (pulled)" if row["pulled"] and row["index"] not in (PACKAGE, CACHE) else ""),
             ]
             for row in rows
