@@ -1,7 +1,7 @@
 """Measuring a trained model for its card."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
 from pathlib import Path
@@ -245,11 +245,12 @@ def _energy(spec: NetworkSpec, synops: Sequence[float]) -> Energy:
     )
 
 
-def _commands(name: str, by_steps: Iterable[int]) -> Commands:
+def _commands(name: str, by_steps: Mapping[int, float | None]) -> Commands:
     spec = name if name in network_names() else f"{name}.yaml"
+    steps = ",".join(str(t) for t, accuracy in by_steps.items() if accuracy is not None)
     return Commands(
         train=f"zoo train {spec} -o run/{name}",
-        eval=f"zoo eval {name} --engine integer --time-steps {','.join(map(str, by_steps))}",
+        eval=f"zoo eval {name} --engine integer --time-steps {steps}",
         card=f"zoo card {name} --check",
     )
 

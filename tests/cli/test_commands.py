@@ -8,10 +8,12 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
-from bootstrap_core import load_dataset
-from converters import read_model, write_model
+from bootstrap_core import build_network, load_dataset
+from converters import Model, read_model, write_model
+from specs.io import spec_from_document
 
 
 def test_help_imports_neither_torch_nor_h5py() -> None:
@@ -207,6 +209,19 @@ def test_eval_asks_for_the_data_that_a_model_does_not_tell(run, tmp_path) -> Non
     write_model(replace(untold, spec=untold.spec.model_copy(update={"training": None})), tmp_path / "b.safetensors")
     assert "--data" in run("eval", tmp_path / "b.safetensors", code=1).stderr
     run("eval", tmp_path / "b.safetensors", "--data", "mnist-sample", "--limit", 10)
+
+
+def test_eval_runs_no_more_steps_than_are_asked_for(run, tmp_path) -> None:
+    """One step stays within the 24 bits of a voltage that is kept; sixteen, the network's own, do not."""
+    layers = [{"kind": "dense", "features": 4}, {"kind": "affine", "features": 10}]
+    spec = {"name": "low", "time_steps": 16, "neuron": {"threshold": 1.0, "voltage_decay": 0.0}, "blocks": layers}
+    network = build_network(spec_from_document({**spec, "input": {"shape": [784], "encoding": "graded", "bits": 7}}))
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(-1 / 32)
+    write_model(Model.of(network), tmp_path / "low.safetensors")
+    command = "eval", tmp_path / "low.safetensors", "--data", "mnist-sample", "--engine", "integer", "--limit", 20
+    run(*command, "--time-steps", 1)
+    assert "24 bits" in run(*command, "--time-steps", "1,16", code=1).stderr
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

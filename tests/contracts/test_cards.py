@@ -69,6 +69,11 @@ def test_it_has_every_number_of_steps_and_is_of_whole_images(card: Card) -> None
         assert n * accuracy == pytest.approx(round(n * accuracy), abs=1e-6)
 
 
+def test_its_command_scores_what_holds_24_bits(card: Card) -> None:
+    steps = card.commands.eval.rpartition(" ")[2]
+    assert steps == ",".join(str(t) for t, accuracy in card.test.by_steps.items() if accuracy is not None)
+
+
 def test_the_golden_output_comes_out_again(card: Card) -> None:
     assert golden_differences(IntegerNetwork(zoo.create_model(card.name)), card.golden) == []
 

@@ -82,9 +82,11 @@ def evaluate_model(
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
     network = model.build().to(resolve_device(device))
     runnable = IntegerNetwork(network) if engine == "integer" else network
-    evaluate(runnable, test.take(slice(0, WARM_UP)), mode=Mode(mode))  # what is compiled or loaded is no speed
+    wanted = steps if mode == "snn" else [None]
+    first = test.take(slice(0, WARM_UP))
+    evaluate(runnable, first, mode=Mode(mode), time_steps=wanted[0])  # what is compiled or loaded is no speed
     scores = []
-    for t in steps if mode == "snn" else [None]:
+    for t in wanted:
         with _image_bar(len(test)) as progress:
             scores.append(evaluate(runnable, test, mode=Mode(mode), time_steps=t, progress=progress))
     if plot is not None:
