@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -14,9 +15,13 @@ from converters.spiking_layers import MaxPooling, SpikingLayer, activations_firs
 from specs.block import Encoding, FlattenSpec, InputSpec
 from specs.errors import StateOverflowError, UnsupportedError
 
-__all__ = ["Candidate", "best_candidate"]
+__all__ = ["N_IMAGES", "Candidate", "best_candidate"]
 
-N_CALIBRATION, N_JUDGING, BATCH = 256, 1000, 250
+FEWEST, MOST, N_JUDGING, BATCH = 256, 1024, 1000, 250
+"""Images to calibrate on, few for large networks, and to judge by."""
+N_IMAGES = MOST + N_JUDGING
+NUMBERS = 1 << 20
+"""Activations of the ANN, of all images to calibrate on together, that are worth more than the fewest."""
 GRADED_BITS = (8, 7, 6, 5, 4, 3)
 
 
@@ -66,6 +71,7 @@ class _Source:
     time_steps: int
     mean: float
     std: float
+    balanced: bool
 
     def calibrate(self, layers: Sequence[SpikingLayer], form: InputForm) -> tuple[Model, list[Calibration]]:
         return calibrate(
@@ -77,6 +83,7 @@ class _Source:
             input_form=form,
             mean=self.mean,
             std=self.std,
+            balanced=self.balanced,
         )
 
 
@@ -90,8 +97,9 @@ def best_candidate(
     max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE),
     mean: float = 0.0,
     std: float = 1.0,
+    balanced: bool = True,
 ) -> Candidate:
-    """Calibrate every form on the first 256 images, judge each on up to 1,000 others, and give the best.
+    """Calibrate every form on the first images, 256 to 1,024, judge each on up to 1,000 others, and give the best.
 
     No labels are needed: what counts is that the answer is the ANN's.
 
@@ -103,16 +111,18 @@ def best_candidate(
         encodings: of the input, to choose from; of graded input, the bits with which the first layer errs least.
         max_pooling: what maxima may become.
         mean, std: of the ANN's images.
+        balanced: see `calibrate`.
 
     Raises:
         UnsupportedError: no form gives a network; says why.
     """
     ann = activations_first(ann)
     images = images.reshape(len(images), *ann.shape)
-    judged = images[N_CALIBRATION:][:N_JUDGING] if len(images) > N_CALIBRATION else images
+    n = min(max(FEWEST, NUMBERS // sum(prod(node.shape) for node in ann.nodes)), MOST)
+    judged = images[n:][:N_JUDGING] if len(images) > n else images
     with torch.no_grad():
         answers = torch.cat([run_ann(ann, (part - mean) / std)[0].argmax(1) for part in judged.split(BATCH)])
-    source = _Source(ann, images[:N_CALIBRATION], judged, answers, name, time_steps, mean, std)
+    source = _Source(ann, images[:n], judged, answers, name, time_steps, mean, std, balanced)
     found, problems = [], []
     for pooling in max_pooling if _has_maxima(ann) else max_pooling[:1]:
         try:
@@ -138,9 +148,15 @@ def _form(source: _Source, layers: Sequence[SpikingLayer], encoding: Encoding) -
     """The form of an encoding; of graded input with the bits whose first layer errs least."""
     if encoding is Encoding.SPIKE or layers[0].activation is None:
         return InputForm(encoding)
-    forms = [InputForm(encoding, bits) for bits in GRADED_BITS]
-    errors = [source.calibrate(layers[:1], form)[1][0].error for form in forms]
-    return forms[errors.index(min(errors))]
+    errors, problem = dict[InputForm, float](), UnsupportedError("no bits")
+    for form in (InputForm(encoding, bits) for bits in GRADED_BITS):
+        try:
+            errors[form] = source.calibrate(layers[:1], form)[1][0].error
+        except UnsupportedError as error:  # many levels, and the bias leaves its range
+            problem = error
+    if not errors:
+        raise problem
+    return min(errors, key=lambda form: errors[form])
 
 
 def _judge(source: _Source, layers: Sequence[SpikingLayer], form: InputForm, pooling: MaxPooling) -> Candidate:

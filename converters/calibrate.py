@@ -1,7 +1,7 @@
 """From an ANN's layers to a spiking network: thresholds and scales measured on images."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -16,7 +16,7 @@ from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
 from bootstrap_core.neuron import CubaNeuron
 from converters.ann import Ann, run_ann
 from converters.grid_fit import fit_to_grid
-from converters.linear_fold import Conv, Dense
+from converters.linear_fold import Conv, Dense, scale_inputs, scale_outputs
 from converters.model import Model
 from converters.refit import Reading, refit
 from converters.spiking_layers import SpikingLayer, SpikingSkip
@@ -28,8 +28,10 @@ from specs.neuron import CubaSpec
 
 __all__ = ["Calibration", "InputForm", "calibrate"]
 
-CANDIDATES = 24
-"""Thresholds tried for a layer, from a twentieth of its largest activation up to it."""
+PARTS = tuple(torch.linspace(0.05, 1.0, 24).tolist())
+"""Thresholds tried for a layer, as parts of its largest activation."""
+HIGH, MOST_GAIN = 0.999, 8.0
+"""The quantile of activations that all channels of a layer share, and the most that weights grow by for it."""
 N_SAMPLED = 1 << 16
 """Neurons of images that thresholds are tried on; a layer has many more."""
 TAU_GRAD = 0.005
@@ -58,29 +60,40 @@ class InputForm:
 class Calibration:
     """Block `block` of the network: what a rate of 1 stands for, its threshold, and what is left of error.
 
-    `error` is the root mean square of what the rates say less what the ANN gives, as a part of the latter's;
-    `saturated` is the part of activations above what the rates can say.
+    `scale` has a number for each channel. `error` is the root mean square of what the rates say less what the ANN
+    gives, as a part of the latter's; `saturated` is the part of activations above what the rates can say.
     """
 
     block: int
     target: str
-    scale: float
+    scale: Tensor
     threshold: float
     error: float
     saturated: float
 
 
 class _Synapses(NamedTuple):
-    """A linear map, the spikes that it reads, what a 1 of those stands for, and of a skip its spec."""
+    """A linear map, the spikes that it reads, what a 1 of each channel of those stands for, and of a skip its spec."""
 
     linear: Dense | Conv
     spikes: Tensor
-    scale: float
+    scale: Tensor
     document: Mapping[str, Any] = MappingProxyType({})
 
     @property
     def is_identity(self) -> bool:
         return self.document.get("kind") == "identity"
+
+    @property
+    def weight(self) -> Tensor:
+        """For spikes, of the weight for what these stand for."""
+        return scale_inputs(self.linear, self.scale).weight
+
+    @property
+    def means(self) -> Tensor:
+        """What the spikes stand for, `[N, ...]`."""
+        mean = self.spikes.mean(0, dtype=torch.float64)
+        return mean * _over_places(self.scale.repeat_interleave(mean.shape[1] // len(self.scale)), mean)
 
 
 def calibrate(
@@ -93,6 +106,7 @@ def calibrate(
     input_form: InputForm,
     mean: float = 0.0,
     std: float = 1.0,
+    balanced: bool = True,
     seed: int = 0,
 ) -> tuple[Model, list[Calibration]]:
     """A spiking network of the layers. Each threshold is the one whose rates come nearest to what the ANN gives.
@@ -108,16 +122,25 @@ def calibrate(
         time_steps: T.
         input_form: how pixels enter.
         mean, std: of the images that the ANN was trained on; folded into the first layer.
+        balanced: whether channels that say little on these images are made to say more; not with images of noise.
         seed: of the neurons sampled.
     """
-    return _Calibrator(ann, images, time_steps, input_form, mean, std, seed).network(layers, name)
+    return _Calibrator(ann, images, time_steps, input_form, mean, std, balanced, seed).network(layers, name)
 
 
 class _Calibrator:
     def __init__(
-        self, ann: Ann, images: Tensor, time_steps: int, form: InputForm, mean: float, std: float, seed: int
+        self,
+        ann: Ann,
+        images: Tensor,
+        time_steps: int,
+        form: InputForm,
+        mean: float,
+        std: float,
+        balanced: bool,
+        seed: int,
     ) -> None:
-        self.images, self.time_steps, self.form = images, time_steps, form
+        self.images, self.time_steps, self.form, self.balanced = images, time_steps, form, balanced
         # of this height the gradient of a rate is 1 / threshold, that of a neuron that keeps all it gets
         self.surrogate = {"tau_grad": TAU_GRAD, "scale_grad": 4000 * TAU_GRAD / (time_steps + 1)}
         self.mean, self.std = mean + std * ann.mean, std * ann.std  # of both normalisations, one after the other
@@ -138,7 +161,7 @@ class _Calibrator:
         spikes, scale, found = self._enter(document["input"], layers[0])
         tensors: dict[str, Tensor] = {}
         last_reader = {skip.source: i for i, layer in enumerate(layers) for skip in layer.skips}
-        kept: dict[int, tuple[int, Tensor, float]] = {}  # by layer: its block, spikes and scale
+        kept: dict[int, tuple[int, Tensor, Tensor]] = {}  # by layer: its block, spikes and scale
         for i, layer in enumerate(layers):
             if i in last_reader:
                 kept[i] = len(document["blocks"]), spikes, scale
@@ -164,19 +187,19 @@ class _Calibrator:
         state = build_network(spec, seed=0).state_dict()
         return Model(spec, state | tensors), found
 
-    def _enter(self, entering: dict[str, Any], first: SpikingLayer) -> tuple[Tensor, float, list[Calibration]]:
+    def _enter(self, entering: dict[str, Any], first: SpikingLayer) -> tuple[Tensor, Tensor, list[Calibration]]:
         """What the first synapse sees, `[T or 1, N, ...]`, and what a 1 of it stands for, in pixels of 0..1."""
         pixels = self.images.reshape(len(self.images), *first.before)
         if self.form.encoding is Encoding.GRADED:
             entering["bits"] = self.form.bits
-            return torch.round(pixels.double() * self.form.levels)[None], 1.0, []
+            return torch.round(pixels.double() * self.form.levels)[None], torch.ones(pixels.shape[1]).double(), []
         current = torch.trunc(pixels.double() * MANT) / MANT
         z = current.float().expand(self.time_steps, *current.shape)
         chosen = self._choose(z, None, pixels, 1.0, 1, block=0, target="input")
         entering["neuron"] = {"threshold": chosen.threshold, "current_decay": 1.0, "voltage_decay": 0.0}
         return _fire(z, None, int(MANT * chosen.threshold)), chosen.scale, [chosen]
 
-    def _skip(self, layer: SpikingLayer, skip: SpikingSkip, block: int, spikes: Tensor, scale: float) -> _Synapses:
+    def _skip(self, layer: SpikingLayer, skip: SpikingSkip, block: int, spikes: Tensor, scale: Tensor) -> _Synapses:
         """A skip from `block`, which gave `spikes`."""
         linear = skip.linear
         if skip.source == 0:
@@ -197,15 +220,19 @@ class _Calibrator:
         levels: int,
         index: int,
         found: list[Calibration],
-    ) -> tuple[dict[str, Any], dict[str, Tensor], Tensor, float]:
+    ) -> tuple[dict[str, Any], dict[str, Tensor], Tensor, Tensor]:
         """Block, its tensors, its spikes, and what a rate of 1 stands for; its own synapses come first."""
         if levels == 1:  # graded pixels are what they stand for
             synapses = self._mended(layer, synapses)
+        wanted, gains = layer.wanted(self.outputs[layer.target]), None
+        if layer.activation is not None:
+            gains = self._gains(wanted)
+            synapses = [each._replace(linear=scale_outputs(each.linear, gains)) for each in synapses]
+            wanted = wanted * _over_places(gains, wanted)
         linear, scale = synapses[0].linear, synapses[0].scale
-        wanted = layer.wanted(self.outputs[layer.target])
         largest = None if layer.activation is None else float(wanted.max().clamp_min(1e-6))
         fit = fit_to_grid(
-            torch.cat([(each.linear.weight * each.scale).flatten() for each in synapses]),
+            torch.cat([each.weight.flatten() for each in synapses]),
             sum((each.linear.bias for each in synapses[1:]), linear.bias),
             largest,
             levels=levels,
@@ -230,10 +257,11 @@ class _Calibrator:
                 quantize_bias(offset.float() * levels),
             )
         tensors = {"bias": offset, **_named(synapses, weight)}
-        if layer.activation is None:
+        if gains is None:
             return block, tensors, z, scale
         z = z.expand(self.time_steps, *z.shape[1:])
         chosen = self._choose(z, bias, wanted, factor, levels, block=index, target=layer.target)
+        chosen = replace(chosen, scale=chosen.scale / gains)
         found.append(chosen)
         block["neuron"] = {
             "threshold": chosen.threshold,
@@ -247,16 +275,24 @@ class _Calibrator:
         """The synapses with weights that make up for what the layers before lost."""
         neurons = layer.activation is not None
         wanted = layer.weighed(self.outputs[self.inputs[layer.target][0] if neurons else layer.target].double())
-        readings = [
-            Reading(each.linear, each.spikes.mean(0, dtype=torch.float64) * each.scale, each.is_identity)
-            for each in synapses
-        ]
+        readings = [Reading(each.linear, each.means, each.is_identity) for each in synapses]
         maps = refit(readings, wanted, rectified=neurons, generator=self.generator)
         return [each._replace(linear=linear) for each, linear in zip(synapses, maps, strict=True)]
 
+    def _gains(self, wanted: Tensor) -> Tensor:
+        """What each channel's weights are multiplied by, `[C]`, so that one threshold is right for all.
+
+        Silent ones grow the most, so that their readers' weights, of which nothing is known, take little of the grid.
+        """
+        if not self.balanced:
+            return torch.ones(wanted.shape[1]).double()
+        of_channel = wanted.transpose(0, 1).flatten(1).double()  # [C, N * P]
+        high = of_channel.kthvalue(max(1, int(HIGH * of_channel.shape[1])), dim=1).values
+        return (high.max() / high.clamp_min(1e-12)).clamp(1.0, MOST_GAIN)
+
     def _reach(self, z: Tensor, bias: Tensor) -> float:
         """How far from zero the voltage of an inhibited neuron goes in T steps, or of any neuron in one."""
-        total = self.time_steps * (z.mean(0) + bias.reshape(-1, *[1] * (z.dim() - 3)))
+        total = self.time_steps * (z.mean(0) + _over_places(bias, z[0]))
         return max(float(-total.min()), float(z.abs().max()), 1e-9)
 
     def _choose(
@@ -274,17 +310,18 @@ class _Calibrator:
         picked = torch.randint(n, (min(n, N_SAMPLED),), generator=self.generator)
         sampled, goal = z.flatten(1)[:, picked], wanted.flatten()[picked].double()
         if bias is not None:
-            sampled = sampled + bias.reshape(-1, *[1] * (z.dim() - 3)).expand(wanted.shape).flatten()[picked]
+            sampled = sampled + _over_places(bias, wanted).expand(wanted.shape).flatten()[picked]
         largest = float(goal.max()) * factor
         best: Calibration | None = None
-        for part in torch.linspace(0.05, 1.0, CANDIDATES).tolist():
+        for part in PARTS:
             mant = max(int(MANT * part * largest * levels), levels)
             rates = _fire(sampled[:, None], None, mant)[:, 0].sum(0).double() / self.time_steps
-            scale = float(goal @ rates / (rates @ rates).clamp_min(1e-12))
+            scale = goal @ rates / (rates @ rates).clamp_min(1e-12)
             error = float((goal - scale * rates).square().mean().sqrt() / goal.square().mean().sqrt().clamp_min(1e-12))
             if best is None or error < best.error:
                 threshold = (mant + (0.5 if levels > 1 else 0)) / MANT / levels
-                best = Calibration(block, target, scale, threshold, error, float((goal > scale).double().mean()))
+                saturated = float((goal > scale).double().mean())
+                best = Calibration(block, target, scale.expand(wanted.shape[1]), threshold, error, saturated)
         assert best is not None
         return best
 
@@ -338,13 +375,19 @@ def _named(synapses: Sequence[_Synapses], weight: Tensor) -> dict[str, Tensor]:
     return tensors
 
 
-def _weigh(synapses: Sequence[_Synapses], weight: Tensor) -> Tensor:
+def _over_places(factors: Tensor, x: Tensor) -> Tensor:
+    """`[C]` for `x` `[N, C, ...]`."""
+    return factors.reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _weigh(synapses: Sequence[_Synapses], weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     """Weighted input of every step, `[T, N, ...]`, with the weights of all synapses in a row.
 
-    Exact: in float32 if the sums of whole numbers are short enough.
+    Exact without a `dtype`: in float32 if the sums of whole numbers are short enough.
     """
-    largest = sum(int(each.spikes.max()) * each.linear.weight[0].numel() * -WEIGHT_INT_MIN for each in synapses)
-    dtype = torch.float32 if largest < EXACT_IN_FLOAT else torch.float64
+    if dtype is None:
+        largest = sum(int(each.spikes.max()) * each.linear.weight[0].numel() * -WEIGHT_INT_MIN for each in synapses)
+        dtype = torch.float32 if largest < EXACT_IN_FLOAT else torch.float64
     first, *others = (
         _weigh_one(each.linear, part.to(dtype), each.spikes.to(dtype))
         for each, part in zip(synapses, _weights(synapses, weight), strict=True)

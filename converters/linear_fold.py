@@ -11,7 +11,7 @@ from specs.errors import UnsupportedError
 from specs.fields import Shape
 from specs.shapes import axis_output
 
-__all__ = ["Conv", "Dense", "Pair", "fold_conv", "follow", "pool", "spread"]
+__all__ = ["Conv", "Dense", "Pair", "fold_conv", "follow", "pool", "scale_inputs", "scale_outputs", "spread"]
 
 Pair = tuple[int, int]
 """`(height, width)`."""
@@ -66,6 +66,21 @@ class Conv:
             for i in range(2)
         ]
         return (int(self.weight.shape[0]), *sides)
+
+
+def scale_inputs(linear: Dense | Conv, factors: Tensor) -> Dense | Conv:
+    """With what reads each input times the factor of its channel, `[channels]`; a dense layer reads them in a row."""
+    outputs, inputs = linear.weight.shape[:2]
+    if isinstance(linear, Dense):
+        return replace(linear, weight=linear.weight * factors.repeat_interleave(inputs // len(factors)))
+    of_group = factors.reshape(linear.groups, 1, inputs).expand(-1, outputs // linear.groups, -1)
+    return replace(linear, weight=linear.weight * of_group.reshape(outputs, inputs, 1, 1))
+
+
+def scale_outputs(linear: Dense | Conv, factors: Tensor) -> Dense | Conv:
+    """With each output channel's weights and bias times its factor, `[channels]`."""
+    each = factors.reshape(-1, *[1] * (linear.weight.dim() - 1))
+    return replace(linear, weight=linear.weight * each, bias=linear.bias * factors)
 
 
 def pool(weight: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Conv:

@@ -18,7 +18,7 @@ from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.network import Network
 from bootstrap_core.training import EpochReport
 from converters.ann import Ann, run_ann
-from converters.ann_conversion import Candidate, best_candidate
+from converters.ann_conversion import N_IMAGES, Candidate, best_candidate
 from converters.model import Model
 from converters.onnx_model.builder import LAYER
 from converters.onnx_model.import_onnx import OnnxImport, import_onnx
@@ -32,8 +32,6 @@ __all__ = ["OnnxConversion", "ann_input", "calibration_images", "convert_onnx"]
 BATCH = 250
 DOUBTFUL = 0.5
 """Accuracy of an ANN below which its images are probably normalised otherwise."""
-N_IMAGES = 1256
-"""Training images for calibration; what it does with them is in `ann_conversion`."""
 
 
 @dataclass(frozen=True)
@@ -160,6 +158,7 @@ def convert_onnx(
         max_pooling=max_pooling,
         mean=mean,
         std=std,
+        balanced=dataset is not None,
     )
     on_calibrated(candidate.model)
     network = candidate.model.build()

@@ -21,7 +21,7 @@ LARGEST_READOUT = 1 << 26
 """Weights of a readout that a final convolution and pool become."""
 NARROW = 128
 """Neurons that a dense layer has at least. Units of a narrower one take several each, whose errors average out."""
-GAINS = 2.0
+GAINS = 4.0
 """The largest weights of a unit's neurons by the smallest: so their rates step at different places."""
 
 

@@ -107,15 +107,20 @@ def layer_correlations(conversion: OnnxConversion, exact: IntegerNetwork, split:
     ann = activations_first(conversion.imported.ann)
     layers = exact.spec.layers
     sources = dict(zip(conversion.candidate.blocks, conversion.candidate.layers, strict=True))
-    moments = torch.zeros(len(layers), 6, dtype=torch.float64)
+    scales = {found.block: found.scale for found in conversion.candidate.calibrations}
+    moments, scale = torch.zeros(len(layers), 6, dtype=torch.float64), torch.ones(1)
     for images, _ in batches(split, BATCH):
         rates = exact.run(images)[1].rates
         _, values = run_ann(ann, ann_input(ann, images, conversion.mean, conversion.std), keep=True)
         if has_neurons(layers[0]):
             moments[0] += _moments(images, rates[0])
         for i, source in sources.items():
-            output = values[source.target]
-            moments[i] += _moments(output if source.activation is None else source.wanted(output), rates[i])
+            output, found = values[source.target], rates[i]
+            if source.activation is not None:
+                output = source.wanted(output)
+                scale = scales.get(i, scale)  # neurons for any of a window stand for what those in it do
+                found = found * scale.reshape(-1, *[1] * (found.dim() - 2))
+            moments[i] += _moments(output, found)
     return [correlation(row) for row in moments]
 
 

@@ -1,5 +1,7 @@
 """Calibration of layers with skips: every source in its own units, on one grid."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,6 +10,7 @@ from converters import ann as nets
 from converters.ann import Ann, Node, run_ann
 from converters.ann_conversion import best_candidate
 from converters.calibrate import InputForm, calibrate
+from converters.linear_fold import Conv, Dense, scale_inputs
 from converters.spiking_layers import MaxPooling, spiking_layers
 from specs import UnsupportedError, skips_of
 from specs.block import Encoding
@@ -64,8 +67,13 @@ FROM_IMAGE = graph(
 )  # fmt: skip
 
 
-def in_pixels(weight: torch.Tensor, source: int) -> torch.Tensor:
-    return weight / STD if source == 0 else weight
+def in_pixels(linear: Dense | Conv, source: int) -> Dense | Conv:
+    return replace(linear, weight=linear.weight / STD) if source == 0 else linear
+
+
+def read_by(gains: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    """Without what each channel was multiplied by."""
+    return weight / gains.reshape(-1, *[1] * (weight.dim() - 1))
 
 
 @pytest.mark.parametrize(
@@ -78,7 +86,7 @@ def in_pixels(weight: torch.Tensor, source: int) -> torch.Tensor:
     ids=["graded", "spikes", "from the image"],
 )
 @torch.no_grad()
-def test_every_source_has_its_own_scale_and_the_block_one_factor(
+def test_every_channel_of_a_source_has_its_own_scale_and_the_block_one_factor(
     ann: Ann, form: InputForm, mean: float, monkeypatch
 ) -> None:
     monkeypatch.setattr("converters.calibrate.refit", lambda readings, *rest, **options: [r.linear for r in readings])
@@ -88,12 +96,18 @@ def test_every_source_has_its_own_scale_and_the_block_one_factor(
     scales = {each.block: each.scale for each in found}
     blocks = [i for i, layer in enumerate(model.spec.layers) if i and layer.kind != "flatten"]
     for layer, i, source in zip(layers, blocks, [0, *blocks[:-1]], strict=True):
-        own = model.tensors[f"blocks.{i}.synapse.weight"].double()
-        factor = float((own / in_pixels(layer.linear.weight, source) / scales.get(source, 1.0)).median())
+        gains = scales[i].max() / scales[i] if i in scales else torch.ones(len(layer.linear.weight))
+        own = read_by(gains, model.tensors[f"blocks.{i}.synapse.weight"].double())
+        one = torch.ones(layer.before[0]).double()
+        wanted = scale_inputs(in_pixels(layer.linear, source), scales.get(source, one)).weight
+        factor = float((own / wanted).median())
+        torch.testing.assert_close(own, factor * wanted)
         for k, (spec, skip) in enumerate(zip(skips_of(model.spec.layers[i]), layer.skips, strict=True)):
-            weight = skip.linear.weight if skip.diagonal is None else skip.diagonal
-            found_weight = model.tensors[f"blocks.{i}.skips.{k}.weight"].double()
-            torch.testing.assert_close(found_weight, factor * scales[spec.source] * in_pixels(weight, spec.source))
+            wanted = scale_inputs(in_pixels(skip.linear, spec.source), scales[spec.source]).weight
+            if skip.diagonal is not None:
+                wanted = wanted.flatten() if wanted.dim() > 2 else wanted.diagonal()
+            found_weight = read_by(gains, model.tensors[f"blocks.{i}.skips.{k}.weight"].double())
+            torch.testing.assert_close(found_weight, factor * wanted)
 
 
 @pytest.mark.parametrize(
@@ -111,12 +125,39 @@ def test_the_network_runs_as_it_was_calibrated_in_both_engines(ann: Ann, form: I
     logits, trace = network.run(images)
     for each in found:
         goal = images if each.target == "input" else wanted[each.target]
-        error = (trace.rates[each.block] * each.scale - goal).square().mean().sqrt() / goal.square().mean().sqrt()
+        rates = trace.rates[each.block]
+        goal = goal / each.scale.reshape(-1, *[1] * (rates.dim() - 2))
+        error = (rates - goal).square().mean().sqrt() / goal.square().mean().sqrt()
         assert float(error) == pytest.approx(each.error, rel=0.25), each  # that was on a sample
     assert torch.corrcoef(torch.stack([logits.flatten(), wanted["logits"].flatten()]))[0, 1] > 0.6
     exact_logits, exact = IntegerNetwork(network).run(images)
     assert torch.equal(exact_logits, logits)
     assert all(torch.equal(a.double(), b.double()) for a, b in zip(trace.spikes, exact.spikes, strict=True))
+
+
+@pytest.mark.parametrize("form", [InputForm(Encoding.GRADED, 4), InputForm(Encoding.SPIKE)], ids=str)
+@torch.no_grad()
+def test_channels_that_say_little_fire_as_much_as_others(form: InputForm, monkeypatch) -> None:
+    """An eighth of the first convolution, and eight times what reads it, is the same ANN."""
+    monkeypatch.setattr("converters.calibrate.MOST_GAIN", 1000.0)
+    images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    ann = graph(*STEM[:2], ("f", nets.Flatten(), "r0"), ("logits", dense(5, 256), "f"))
+    small = torch.tensor([1.0, 0.125, 1.0, 0.125])
+    (c0, r0, f, logits), by_place = ann.nodes, small.repeat_interleave(64)
+    first, last = c0.operation, logits.operation
+    assert isinstance(first, nets.Conv)
+    assert isinstance(last, nets.Dense)
+    first = replace(first, weight=first.weight * small[:, None, None, None], bias=first.bias * small)
+    last = replace(last, weight=last.weight / by_place)
+    changed = replace(ann, nodes=(replace(c0, operation=first), r0, f, replace(logits, operation=last)))
+    (model, before), (same, found) = (
+        calibrate(each, spiking_layers(each, MaxPooling.ERROR), images, name="a", time_steps=T, input_form=form)
+        for each in (ann, changed)
+    )
+    rates = [each.build().run(images)[1].rates[1] for each in (model, same)]
+    assert float((rates[0] - rates[1]).abs().mean()) < 0.25 / T
+    scales = [next(one.scale for one in each if one.block == 1) for each in (before, found)]
+    torch.testing.assert_close(scales[1], scales[0] * small, rtol=0.1, atol=0)
 
 
 def test_sources_are_blocks_and_flattens_count() -> None:

@@ -35,10 +35,11 @@ def test_correlations_are_those_of_activations_and_rates(conversion) -> None:
     source = conversion.candidate.layers[0]
     hidden = source.wanted(values[source.target])
     rates = exact.run(split.images)[1].rates
+    scale = next(found.scale for found in conversion.candidate.calibrations if found.block == 2)
     kinds = [layer.kind for layer in exact.spec.layers]
     assert kinds == ["input", "flatten", "dense", "affine"]
     wanted = [np.corrcoef(a.flatten(), b.flatten())[0, 1] for a, b in zip(
-        (pixels, hidden, logits), (rates[0], rates[2], rates[3]), strict=True
+        (pixels, hidden, logits), (rates[0], rates[2] * scale, rates[3]), strict=True
     )]  # fmt: skip
     assert [found[0], *found[2:]] == pytest.approx(wanted)
     assert found[1] is None
