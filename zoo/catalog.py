@@ -116,17 +116,21 @@ def find_models(references: Sequence[str], catalogs: Sequence[Catalog]) -> list[
     return [model for model in found.values() if model]
 
 
-def no_model(reference: str, catalogs: Sequence[Catalog]) -> SnnZooError:
-    """The error for a model that is in none of the catalogs: what revisions there are, or what name was meant."""
+def no_model(reference: str, catalogs: Sequence[Catalog], *, otherwise: str = "") -> SnnZooError:
+    """The error for a model that is in none of the catalogs: what revisions there are, or what name was meant.
+
+    `otherwise` follows, unless a name is near.
+    """
     name, revision = parse_reference(reference)
     where = ", ".join(dict.fromkeys(catalog.name for catalog in catalogs))
     revisions = [model.revision for catalog in catalogs for model in catalog.index.models.get(name, ())]
     if revisions:
-        return SnnZooError(f"{name} has no revision {revision!r} in {where}; there are {', '.join(revisions)}")
+        return SnnZooError(
+            f"{name} has no revision {revision!r} in {where}; there are {', '.join(revisions)}{otherwise}"
+        )
     names = _names(catalogs)
-    return SnnZooError(
-        f"no model {name!r} in {where}{suggest(name, names) or '; there are ' + (', '.join(names) or 'none')}"
-    )
+    meant = suggest(name, names) or f"; there are {', '.join(names) or 'none'}{otherwise}"
+    return SnnZooError(f"no model {name!r} in {where}{meant}")
 
 
 def search(pattern: str, catalogs: Sequence[Catalog]) -> list[Found]:

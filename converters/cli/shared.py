@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from specs.errors import SnnZooError
+from specs.whole_file import refuse_file_as_folder
 
 if TYPE_CHECKING:
     from converters.model import Model
@@ -34,6 +35,7 @@ __all__ = [
     "json_option",
     "print_table",
     "refuse_existing",
+    "say",
     "say_notes",
 ]
 
@@ -100,6 +102,7 @@ def force_option(command: F) -> F:
 def refuse_existing(path: Path, force: bool) -> None:
     """Raise unless `path` may be written."""
     try:
+        refuse_file_as_folder(path.parent)
         exists = path.exists()
     except OSError as error:
         raise SnnZooError(f"cannot write {path}: {error.strerror or error}") from None
@@ -107,10 +110,18 @@ def refuse_existing(path: Path, force: bool) -> None:
         raise SnnZooError(f"{path} exists; choose another place, or overwrite it with --force")
 
 
+def say(text: str) -> None:
+    """A line of talk to stderr; on a terminal as many, parted between words, as it takes."""
+    if sys.stderr.isatty():
+        width = shutil.get_terminal_size().columns
+        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
+    click.echo(text, err=True)
+
+
 def say_notes(model: "Model") -> None:
-    """What a reader had to assume, on stderr."""
+    """What a reader had to assume."""
     for note in model.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}")
 
 
 @contextmanager

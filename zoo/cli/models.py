@@ -150,7 +150,8 @@ def publish_model(file: Path, card: Path, url: str, as_json: bool) -> None:
     """Add the model FILE, with its CARD, to an index; prints NAME@REVISION.
 
     Files come first and index.json last, so readers find the old or the new. What a revision holds never changes. A
-    folder can be pulled from as it is, or from any web server that shows it.
+    folder can be pulled from as it is, or from any web server that shows it. Name, description and licence are those of
+    the card, which zoo card writes.
 
     Example: zoo publish run/model.safetensors run/model.yaml --to /srv/models
     """
