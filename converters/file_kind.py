@@ -64,8 +64,10 @@ def kind_of_file(path: Path) -> FileKind:
         return FileKind.TORCH
     if len(head) > 2 and head[0] == 0x08 and head[2] in ONNX_FIELDS:
         return FileKind.ONNX
-    what = "text" if head.isascii() and b"\0" not in head else "of no known kind"
-    raise IntegrityError(f"{path} is {what}, not a model ({', '.join(FileKind)})")
+    kinds = ", ".join(FileKind)
+    if head.isascii() and b"\0" not in head:
+        raise IntegrityError(f"{path} is text, not a model ({kinds}); of a spec zoo build makes one")
+    raise IntegrityError(f"{path} is of no known kind, not a model ({kinds})")
 
 
 def _kind_of_hdf5(path: Path) -> FileKind:

@@ -102,7 +102,7 @@ def check_npz(path: Path) -> None:
     refuse_imposter(head, path, wanted="dataset", error=DataError)
     if not head.startswith(b"PK"):
         known = ", ".join(dataset_names())
-        raise DataError(f"{path} is no dataset: that is a name ({known}), an .npz, or a folder of class folders")
+        raise DataError(f"{path} is no .npz, nor other data, which is a folder of class folders, or a name ({known})")
 
 
 def unknown_dataset(name: str, known: Iterable[str]) -> DataError:

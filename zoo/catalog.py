@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 from specs.download import cache_folder
-from specs.errors import SnnZooError
+from specs.errors import SnnZooError, TransferError
 from specs.suggestion import suggest
 from zoo.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
 from zoo.publish import read_index
@@ -144,6 +144,8 @@ def _names(catalogs: Sequence[Catalog]) -> list[str]:
 
 
 def _read_catalog(transport: Transport, *, name: str = "") -> Catalog:
+    if isinstance(transport, FolderTransport) and not (place := transport.folder / INDEX_NAME).exists():
+        raise TransferError(f"no index in {transport.folder}: there is no {place}; zoo publish makes one")
     raw = BytesIO()
     transport.fetch(INDEX_NAME, raw)
     return Catalog(

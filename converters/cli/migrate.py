@@ -56,7 +56,8 @@ def migrate(
     \b
     plain         weight
     legacy        weight_g, weight_v (torch.nn.utils.weight_norm)
-    parametrized  parametrizations.weight.original0, .original1 (torch.nn.utils.parametrizations.weight_norm)
+    parametrized  parametrizations.weight.original0, .original1
+                  (torch.nn.utils.parametrizations.weight_norm)
 
     Example: zoo migrate network.pt --to parametrized -o modern.safetensors
     """

@@ -99,15 +99,15 @@ def force_option(command: F) -> F:
     return click.option("--force", is_flag=True, help="Overwrite files that exist.")(command)
 
 
-def refuse_existing(path: Path, force: bool) -> None:
-    """Raise unless `path` may be written."""
+def refuse_existing(path: Path, force: bool, *, otherwise: str = "") -> None:
+    """Raise unless `path` may be written; `otherwise` is what else can be done."""
     try:
         refuse_file_as_folder(path.parent)
         exists = path.exists()
     except OSError as error:
         raise SnnZooError(f"cannot write {path}: {error.strerror or error}") from None
     if exists and not force:
-        raise SnnZooError(f"{path} exists; choose another place, or overwrite it with --force")
+        raise SnnZooError(f"{path} exists; choose another place, {otherwise}or overwrite it with --force")
 
 
 def say(text: str) -> None:

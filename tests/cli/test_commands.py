@@ -141,7 +141,8 @@ def test_eval_of_an_unknown_name_lists_the_known(run) -> None:
 
 @pytest.mark.parametrize("steps", ["0", "a", "4,,8", "9999"])
 def test_bad_time_steps_are_wrong_usage(run, trained, steps) -> None:
-    run("eval", trained / "model.safetensors", "--time-steps", steps, code=2)
+    error = run("eval", trained / "model.safetensors", "--time-steps", steps, code=2).stderr
+    assert "Invalid value for --time-steps: " in error
 
 
 def test_convert_writes_netx_with_its_digest(run, trained, tmp_path) -> None:

@@ -158,7 +158,7 @@ def test_a_damaged_checkpoint_is_told(spec_file, run, tmp_path) -> None:
 def test_a_finished_run_is_not_overwritten(trained, run) -> None:
     before = (trained / "model.safetensors").read_bytes()
     result = run("train", trained / "spec.yaml", "-o", trained, code=1)
-    assert "--force" in result.stderr
+    assert "go on with --resume, or overwrite it with --force" in result.stderr
     assert (trained / "model.safetensors").read_bytes() == before
 
 

@@ -48,7 +48,7 @@ def test_a_mistyped_word_gets_a_suggestion(run, here, line, meant) -> None:
         ("mnits", "did you mean mnist?"),
         ("nowhere/a.npz", "No such file"),
         ("a.npy", "a NumPy array, not a dataset: save it in an .npz"),
-        ("a.txt", "a.txt is no dataset: that is a name (fashion-mnist, mnist, mnist-sample), an .npz, or a folder"),
+        ("a.txt", "a.txt is no .npz, nor other data, which is a folder of class folders, or a name (fashion-mnist, "),
     ],
 )
 def test_data_of_a_spec_that_is_nowhere_is_a_mistake_in_its_line(run, here, spec_file, data, told) -> None:
@@ -158,6 +158,15 @@ def test_a_file_is_no_folder_to_write_into(run, here, command) -> None:
 def test_an_animation_of_another_format_is_refused_at_once(run, here) -> None:
     error = run("predict", "nobody", "nothing.png", "--animate", "a.png", code=2).stderr
     assert "--animate writes a .gif; this is 'a.png'" in error
+
+
+def test_too_many_images_to_validate_say_how_to_take_fewer(run, here) -> None:
+    error = run("train", "mnist-dense", "-o", "run", "--data", "mnist-sample", code=1).stderr
+    assert "5,000 of 2,000 training images, all of them: lower it, as in --set training.validation=500" in error
+
+
+def test_a_spec_is_built_rather_than_converted(run, spec_file) -> None:
+    assert "of a spec zoo build makes one" in run("convert", spec_file, "-o", "a.net", code=1).stderr
 
 
 def test_what_was_mistyped_is_nothing_to_pull(run) -> None:

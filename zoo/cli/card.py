@@ -41,9 +41,10 @@ def card(
     threads: int | None,
     force: bool,
 ) -> None:
-    """Measure a trained model on its full test set and write its card.
+    """Measure a trained model and write its card.
 
-    SOURCE is the folder of a training run, a safetensors file, or the name of a model of the package. A card that is
+    SOURCE is the folder of a training run, a safetensors file, or the name of a model of the package; it runs on the
+    full test set of what it was trained on. A card that is
     written anew keeps licence, learning curves and other seeds of the one before, if that is of the same file. Its
     description is that of the spec, as in zoo train SPEC -o run --set description=TEXT.
 

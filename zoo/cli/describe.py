@@ -34,7 +34,7 @@ def schema() -> None:
 @click.argument("spec", shell_complete=complete_specs)
 @json_option
 def check(spec: str, as_json: bool) -> None:
-    """Validate SPEC, a YAML file or a name, and print its layer table.
+    """Validate SPEC, a YAML file or a name, and print its layers.
 
     Data that it would be trained on must have a known name or be here. Weight bytes are of 8-bit weights; synops are
     synaptic operations a step if every input fires.

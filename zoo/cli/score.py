@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate_model", "predict"]
 
+STEPS = "--time-steps"
 WARM_UP = 256
 """Images that run before any are timed."""
 
@@ -47,7 +48,7 @@ WARM_UP = 256
     help="Floats, or the integers of the chip: the same spikes, mostly faster.",
 )
 @click.option("--mode", type=click.Choice(["snn", "ann"]), default="snn", show_default=True)
-@click.option("--time-steps", default="", metavar="T[,T...]", help="Time steps; by default the spec's.")
+@click.option(STEPS, default="", metavar="T[,T...]", help="Time steps; by default the spec's.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
 @click.option("--plot", type=PathArgument, help="Draw accuracy against T, and the ANN's, as a .png.")
 @data_options
@@ -68,7 +69,9 @@ def evaluate_model(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Score a model on the test images: accuracy, rates, synaptic operations of an image, images a second.
+    """Score a model on the test images.
+
+    Prints accuracy, rates, synaptic operations of an image, images a second.
 
     Example: zoo eval mnist-dense --data mnist-sample --engine integer --time-steps 1,2,4,8,16,32
     """
@@ -156,9 +159,11 @@ def _parse_steps(text: str) -> list[int | None]:
     try:
         steps: list[int | None] = [int(part) for part in text.split(",")] if text else [None]
     except ValueError:
-        raise click.BadParameter(f"takes numbers with commas, as in 4,8,16; this is {text!r}") from None
+        raise click.BadParameter(
+            f"takes numbers with commas, as in 4,8,16; this is {text!r}", param_hint=STEPS
+        ) from None
     if any(t is not None and not 1 <= t <= 4096 for t in steps):
-        raise click.BadParameter(f"time steps are 1 to 4096; this is {text!r}")
+        raise click.BadParameter(f"time steps are 1 to 4096; this is {text!r}", param_hint=STEPS)
     return steps
 
 

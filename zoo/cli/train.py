@@ -75,10 +75,11 @@ def train(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Train SPEC, a YAML file or a name, by bootstrap; or train a model file on, by the recipe in it.
+    """Train SPEC, a YAML file or a name, by bootstrap.
 
-    Leaves in the folder model.safetensors (the best epoch by SNN accuracy on validation images cut from the training
-    set), checkpoint.pt, metrics.jsonl and curves.png; then scores the test set once. Ctrl-C leaves a checkpoint.
+    Or train a model file on, by the recipe in it. Leaves in the folder model.safetensors (the best epoch by SNN
+    accuracy on validation images cut from the training set), checkpoint.pt, metrics.jsonl and curves.png; then scores
+    the test set once. Ctrl-C leaves a checkpoint.
 
     Epochs count from 1 in what is printed, from 0 in JSON, metrics.jsonl and cards, as recipes name them.
 
@@ -115,7 +116,7 @@ def _start_run(
     from zoo.training_run import TrainingRun
 
     if not resume and group.leads:
-        refuse_existing(folder / "model.safetensors", force)
+        refuse_existing(folder / "model.safetensors", force, otherwise="go on with --resume, ")
     start, weights = read_start(spec)
     network = override_spec(start, assignments)
     use_threads(threads)
@@ -201,15 +202,15 @@ def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
         }))  # fmt: skip
         return
     say_sample(run.dataset)
-    best, validation = run.trainer.stats.snn, len(run.trainer.validation)
+    best, validation = run.trainer.stats.snn, f"{len(run.trainer.validation):,}"
     epoch = "" if best.best_epoch is None else f", epoch {best.best_epoch + 1}"
     snn, ann = scores[Mode.SNN], scores[Mode.ANN]
     print_table(
         ["", "accuracy", "images"],
         [
-            [f"validation, SNN{epoch}", percent(best.max_accuracy), str(validation)],
-            [f"test, SNN, T={snn.time_steps}", percent(snn.accuracy), str(snn.n_images)],
-            ["test, ANN", percent(ann.accuracy), str(ann.n_images)],
+            [f"validation, SNN{epoch}", percent(best.max_accuracy), validation],
+            [f"test, SNN, T={snn.time_steps}", percent(snn.accuracy), f"{snn.n_images:,}"],
+            ["test, ANN", percent(ann.accuracy), f"{ann.n_images:,}"],
         ],
     )
     click.echo(run.model_path)
