@@ -67,7 +67,7 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
         torch_file = path.with_suffix(".pt").name
         raise IntegrityError(
             f"{path} is a state dict, not a model of snnzoo: there is no spec in it\n"
-            "zoo migrate moves its weight norm. If it is lava-dl's, zoo convert takes it as a .pt:\n"
+            "zoo migrate moves its weight norm; of lava-dl's, zoo convert takes a .pt:\n"
             f"zoo migrate {path} --to plain -o {torch_file}"
         )
     try:

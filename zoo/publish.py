@@ -30,7 +30,7 @@ def publish(file: Path, card_file: Path, url: str) -> str:
         SnnZooError: the index cannot be written.
     """
     if not is_card(card_file):
-        raise SpecError(f"{card_file} is no card: zoo card {file} -o {file.with_suffix(CARD_SUFFIX)} writes one")
+        raise SpecError(f"{card_file} is no card; this writes one:\nzoo card {file} -o {file.with_suffix(CARD_SUFFIX)}")
     card = load_card(card_file)
     format = _check_card(file, card_file, card)
     place = f"{card.name}/{card.revision}/{card.name}"

@@ -72,7 +72,7 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except SnnZooError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_parted(str(error), after="Error: ")) from error
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -112,10 +112,18 @@ def refuse_existing(path: Path, force: bool, *, otherwise: str = "") -> None:
 
 def say(text: str) -> None:
     """A line of talk to stderr; on a terminal as many, parted between words, as it takes."""
-    if sys.stderr.isatty():
-        width = shutil.get_terminal_size().columns
-        text = textwrap.fill(text, width, break_long_words=False, break_on_hyphens=False)
-    click.echo(text, err=True)
+    click.echo(_parted(text), err=True)
+
+
+def _parted(text: str, *, after: str = "") -> str:
+    """What goes to stderr `after` other text; on a terminal, lines that it is too narrow for part between words.
+
+    So a command that someone copies stays whole if it has a line of its own.
+    """
+    if not sys.stderr.isatty():
+        return text
+    fill = partial(textwrap.fill, width=shutil.get_terminal_size().columns, break_long_words=False)
+    return "\n".join(fill(line, break_on_hyphens=False) for line in f"{after}{text}".split("\n")).removeprefix(after)
 
 
 def say_notes(model: "Model") -> None:

@@ -102,7 +102,7 @@ def test_show_as_markdown_of_what_has_no_card_is_told(run, measured, trained) ->
     assert run("show", measured / "tiny.safetensors", "--markdown").stdout.startswith("# tiny\n")
     model = trained / "model.safetensors"
     error = run("show", model, "--markdown", code=1).stderr
-    assert f"has no card: zoo card {model} -o {trained / 'model.yaml'} writes one" in error
+    assert f"has no card; this writes one:\nzoo card {model} -o {trained / 'model.yaml'}\n" in error
     assert f"its model is {model}" in run("show", trained, "--markdown", code=1).stderr
 
 

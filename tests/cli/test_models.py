@@ -94,7 +94,7 @@ def test_publish_of_a_wrong_card_is_an_error(run, carded, tmp_path) -> None:
 def test_publish_of_a_spec_in_the_place_of_a_card_says_what_writes_one(run, carded, spec_file, tmp_path) -> None:
     file = carded().file
     error = run("publish", file, spec_file, "--to", tmp_path / "new", code=1).stderr
-    assert error == f"Error: {spec_file} is no card: zoo card {file} -o {file.with_suffix('.yaml')} writes one\n"
+    assert error == f"Error: {spec_file} is no card; this writes one:\nzoo card {file} -o {file.with_suffix('.yaml')}\n"
 
 
 @pytest.mark.parametrize("command", ["list", "pull tiny"])

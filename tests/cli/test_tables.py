@@ -6,6 +6,7 @@ import pytest
 from converters.cli.shared import print_table, say
 from zoo.card_files import card_file
 from zoo.factory import model_file
+from zoo.packaged_files import packaged_path
 
 GOLDEN = Path(__file__).parents[1] / "golden/dense"
 HEADER, ROWS = ["old", "what"], [["blocks.1.parametrizations.weight.original0", "ok"], ["a", "some words more " * 9]]
@@ -42,6 +43,18 @@ def test_talk_is_parted_between_words_on_a_terminal_alone(capsys, monkeypatch, t
     assert len(lines) == (4 if terminal else 1)
     assert (max(map(len, lines)) <= 40) == terminal
     assert any("blocks.1.synapse.weight-norm.original0" in line for line in lines)
+
+
+def test_an_error_is_parted_on_a_terminal_but_a_command_on_its_line_is_not(run, tmp_path, monkeypatch) -> None:
+    path = tmp_path / "a.onnx"
+    path.write_bytes(packaged_path("examples", "mnist-relu.onnx").read_bytes())
+    monkeypatch.setenv("COLUMNS", str(len(f"zoo convert {path} -o a.safetensors")))
+    told = run("show", path, code=1).stderr
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False)
+    parted = run("show", path, code=1).stderr
+    assert told.split() == parted.split()
+    assert len(told.splitlines()) < len(parted.splitlines())
+    assert told.splitlines()[-1] == parted.splitlines()[-1] == f"zoo convert {path} -o a.safetensors"
 
 
 def test_names_are_folded_last(capsys, monkeypatch) -> None:

@@ -42,6 +42,8 @@ def test_help_fits_80_columns_and_has_whole_sentences_for_all_commands(monkeypat
         text = CliRunner().invoke(zoo, [*path, "--help"]).output
         assert max(map(len, text.splitlines())) <= 80, path
         assert "..." not in text.partition("Commands:")[2], path
+    for line in examples():
+        assert len(f"  Example: {line}") <= 80
 
 
 def test_every_example_goes_through(tmp_path, monkeypatch) -> None:

@@ -73,7 +73,7 @@ def evaluate_model(
 
     Prints accuracy, rates, synaptic operations of an image, images a second.
 
-    Example: zoo eval mnist-dense --data mnist-sample --engine integer --time-steps 1,2,4,8,16,32
+    Example: zoo eval mnist-dense --data mnist-sample --time-steps 1,4,16
     """
     from bootstrap_core import IntegerNetwork, Mode, evaluate
     from zoo.sources import resolve_device

@@ -155,14 +155,14 @@ def _needed(card: "Card | None", source: str) -> "Card":
     if card is None:
         path = model_path(source)
         read_and_say(source)  # what is no model is told
-        raise SnnZooError(f"{source} has no card: zoo card {path} -o {path.with_suffix('.yaml')} writes one")
+        raise SnnZooError(f"{source} has no card; this writes one:\nzoo card {path} -o {path.with_suffix('.yaml')}")
     return card
 
 
 def _show_card(card: "Card") -> None:
     from zoo.card_text import sections
 
-    click.echo(click.wrap_text(_printable(f"{card.name}: {card.description}"), WIDTH))
+    click.echo(click.wrap_text(_printable(f"{card.name}: {card.description}".rstrip(": ")), WIDTH))
     for section in sections(card):
         click.echo(f"\n{section.title}")
         if section.words:
