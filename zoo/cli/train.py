@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-EPOCH_HEADER = ("epoch", "training loss", "accuracy", "validation ANN", "      SNN  ", "seconds")
+EPOCH_HEADER = ("", "training loss", "accuracy", "validation ANN", "      SNN  ", "seconds")
 BAR_WIDTH = 79
 
 
@@ -164,7 +164,7 @@ class _EpochBar:
 
 def _epoch_line(report: "EpochReport", epochs: int) -> str:
     cells = (
-        f"{report.epoch + 1}/{epochs}",
+        f"epoch {report.epoch + 1:>{len(str(epochs))}}/{epochs}",
         f"{report.training_loss:.4f}",
         percent(report.training_accuracy),
         percent(report.validation_ann_accuracy),
@@ -175,7 +175,7 @@ def _epoch_line(report: "EpochReport", epochs: int) -> str:
 
 
 def _columns(cells: tuple[str, ...], epochs: int) -> str:
-    widths = (max(len(EPOCH_HEADER[0]), len(f"{epochs}/{epochs}")), *map(len, EPOCH_HEADER[1:]))
+    widths = (len(f"epoch {epochs}/{epochs}"), *map(len, EPOCH_HEADER[1:]))
     return "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
