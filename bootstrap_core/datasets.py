@@ -21,12 +21,11 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.stored_images import StoredImages
-from specs.dataset_sources import SAMPLE_NAME, SOURCES, DatasetSource, dataset_names
+from specs.dataset_sources import SAMPLE_NAME, SOURCES, DatasetSource, dataset_names, unknown_dataset
 from specs.download import cache_folder, download, fetch_whole
 from specs.errors import DataError, IntegrityError, TransferError
 from specs.given_file import check_given_file
 from specs.limits import DATASET_FILE_BYTES
-from specs.suggestion import suggest
 
 __all__ = [
     "SAMPLE_NAME",
@@ -214,8 +213,7 @@ def pull_dataset(
 
 def _get_source(name: str, registry: Mapping[str, DatasetSource]) -> DatasetSource:
     if name not in registry:
-        known = sorted([*registry, SAMPLE_NAME])
-        raise DataError(f"unknown dataset {name!r}; known: {', '.join(known)}{suggest(name, known)}")
+        raise unknown_dataset(name, [*registry, SAMPLE_NAME])
     return registry[name]
 
 
@@ -259,8 +257,9 @@ def _pull_or_explain(
     raise DataError(
         f"dataset {source.name!r} not found. Tried:\n"
         + "".join(f"  {line}\n" for line in [*tried, *failure.splitlines()])
-        + "Put its four idx files (plain or .gz) in a folder and name it with data_dir or $ZOO_DATA_DIR, "
-        f"or load {SAMPLE_NAME!r}, which ships with the package."
+        + "Put its four idx files (plain or .gz) in a folder, and name that with --data-dir\n"
+        "(in Python data_dir=) or $ZOO_DATA_DIR; or, where a command takes --data, use\n"
+        f"{SAMPLE_NAME}, which comes with the package."
     )
 
 
@@ -299,7 +298,7 @@ def _load_sample() -> Dataset:
         train=train,
         test=test,
         classes=SOURCES["mnist"].classes,
-        source=f"embedded sample of MNIST: {len(train)} training and {len(test)} test digits, balanced, at random",
+        source=f"the embedded sample of MNIST: {len(test):,} of its 10,000 test digits",
         is_sample=True,
     )
 

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from bootstrap_core.datasets import Dataset, Split
 from bootstrap_core.stored_images import STORED_FROM, StoredArray, StoredImages, read_header, stored_array
+from specs.dataset_sources import check_npz
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.given_file import check_given_file
 from specs.given_zip import open_zip
@@ -83,7 +84,7 @@ Array = npt.NDArray[np.generic] | StoredArray
 
 def _arrays(path: Path) -> dict[str, Array]:
     """Those of an .npz that are known by name."""
-    check_given_file(path, error=DataError)
+    check_npz(path)
     arrays = {}
     try:
         with open_zip(path) as archive:

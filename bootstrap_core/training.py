@@ -91,7 +91,8 @@ class Trainer:
         recipe = recipe or network.spec.training or TrainingSpec()
         if recipe.validation >= len(split):
             raise DataError(
-                f"training.validation takes {recipe.validation} of {len(split)} training images, all of them: lower it"
+                f"training.validation takes {recipe.validation:,} of {len(split):,} training images, all of them: "
+                f"lower it, as in --set training.validation={max(1, len(split) // 4)}"
             )
         if int(split.labels.max()) >= network.spec.n_classes:
             raise DataError(

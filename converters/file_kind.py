@@ -7,8 +7,9 @@ from converters.hdf5_node import open_hdf5
 from specs.errors import IntegrityError, SnnZooError
 from specs.given_file import HEAD_BYTES, check_given_file
 from specs.given_zip import open_zip
+from specs.imposter import refuse_imposter
 
-__all__ = ["USES", "FileKind", "kind_of_file", "refuse_imposter"]
+__all__ = ["USES", "FileKind", "kind_of_file"]
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -17,27 +18,6 @@ SAFETENSORS = b"\0\0\0{"
 ZIP = b"PK\x03\x04"
 ONNX_FIELDS = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42}
 """Tags that follow the first field of an ONNX model, its `ir_version` (source: onnx.proto)."""
-
-_IMAGE = "an image, not a model: zoo predict NAME IMAGE classifies it"
-IMPOSTERS = {
-    b"\x89PNG\r\n": _IMAGE,
-    b"\xff\xd8\xff": _IMAGE,
-    b"GIF8": _IMAGE,
-    b"RIFF": _IMAGE,
-    b"II*\0": _IMAGE,
-    b"MM\0*": _IMAGE,
-    b"%PDF": "a PDF document, not a model",
-    b"version https://git-lfs": "a pointer of Git LFS, not the file itself: fetch that with git lfs pull",
-    b"<!doctype": "a web page, not a model: download the file itself",
-    b"<html": "a web page, not a model: download the file itself",
-    b"<?xml": "an XML document, often the error of a download, not a model",
-    b'{"error': "the error message of a server, not a model",
-    b"\x1f\x8b": "compressed by gzip: unpack it first",
-    b"7z\xbc\xaf": "a 7z archive: unpack it first",
-    b"GGUF": "a GGUF language model",
-    b"\x93NUMPY": "a NumPy array, not a model; save it in an .npz, as x, and --data takes it as images",
-}
-"""How files begin that are often saved in place of a model."""
 
 
 class FileKind(StrEnum):
@@ -84,18 +64,10 @@ def kind_of_file(path: Path) -> FileKind:
         return FileKind.TORCH
     if len(head) > 2 and head[0] == 0x08 and head[2] in ONNX_FIELDS:
         return FileKind.ONNX
-    what = "text" if head.isascii() and b"\0" not in head else "of no known kind"
-    raise IntegrityError(f"{path} is {what}, not a model ({', '.join(FileKind)})")
-
-
-def refuse_imposter(head: bytes, path: Path) -> None:
-    """Raise `IntegrityError` for a file that begins like what is often saved in place of a model."""
-    if not head:
-        raise IntegrityError(f"{path} is empty")
-    start = head.lstrip().lower()
-    for magic, what in IMPOSTERS.items():
-        if start.startswith(magic.lower()):
-            raise IntegrityError(f"{path} is {what}")
+    kinds = ", ".join(FileKind)
+    if head.isascii() and b"\0" not in head:
+        raise IntegrityError(f"{path} is text, not a model ({kinds}); of a spec zoo build makes one")
+    raise IntegrityError(f"{path} is of no known kind, not a model ({kinds})")
 
 
 def _kind_of_hdf5(path: Path) -> FileKind:

@@ -64,7 +64,12 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
     """What a model file says of itself: `spec` and `card`, without reading its tensors."""
     raw = read_header(path).metadata.get(METADATA_KEY)
     if raw is None:
-        raise IntegrityError(f"{path}: a safetensors file, but not a model of snnzoo (no {METADATA_KEY!r} metadata)")
+        torch_file = path.with_suffix(".pt").name
+        raise IntegrityError(
+            f"{path} is a state dict, not a model of snnzoo: there is no spec in it\n"
+            "zoo migrate moves its weight norm; of lava-dl's, zoo convert takes a .pt:\n"
+            f"zoo migrate {path} --to plain -o {torch_file}"
+        )
     try:
         metadata = json.loads(raw)
     except (ValueError, RecursionError) as error:

@@ -1,9 +1,16 @@
-"""The datasets that have names: where they come from, and the digests that their files must have."""
+"""The datasets that have names: where they come from, and the digests that their files must have; and a user's own."""
 
-from collections.abc import Mapping
+import os
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
-__all__ = ["SAMPLE_NAME", "SOURCES", "DatasetSource", "dataset_names"]
+from specs.errors import DataError
+from specs.given_file import HEAD_BYTES, check_given_file
+from specs.imposter import refuse_imposter
+from specs.suggestion import suggest
+
+__all__ = ["SAMPLE_NAME", "SOURCES", "DatasetSource", "check_npz", "dataset_names", "find_user_data", "unknown_dataset"]
 
 SAMPLE_NAME = "mnist-sample"
 
@@ -68,3 +75,37 @@ def dataset_names() -> tuple[str, ...]:
     ('fashion-mnist', 'mnist', 'mnist-sample')
     """
     return tuple(sorted([*SOURCES, SAMPLE_NAME]))
+
+
+def find_user_data(name: str) -> Path | None:
+    """The file or folder of images that `name` means; None if it is the name of a dataset.
+
+    Raises `DataError` for what is neither, or cannot be read.
+
+    >>> find_user_data("mnist")
+    """
+    path = Path(name)
+    if name in dataset_names():
+        return None
+    if path.suffix == ".npz" or len(path.parts) > 1 or os.path.exists(name):  # noqa: PTH110 - False for a bad name
+        if not os.path.isdir(name):  # noqa: PTH112 - the same
+            check_npz(path)
+        return path
+    raise unknown_dataset(name, dataset_names())
+
+
+def check_npz(path: Path) -> None:
+    """Raise `DataError` for a file that is not even a zip archive; says what it is, if that can be told."""
+    check_given_file(path, error=DataError)
+    with path.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    refuse_imposter(head, path, wanted="dataset", error=DataError)
+    if not head.startswith(b"PK"):
+        known = ", ".join(dataset_names())
+        raise DataError(f"{path} is no .npz, nor other data, which is a folder of class folders, or a name ({known})")
+
+
+def unknown_dataset(name: str, known: Iterable[str]) -> DataError:
+    """The error for a dataset of no known name; says which was meant."""
+    known = sorted(known)
+    return DataError(f"unknown dataset {name!r}; known: {', '.join(known)}{suggest(name, known)}")

@@ -2,7 +2,7 @@
 
 import re
 import reprlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from importlib import resources
 from pathlib import Path
@@ -18,6 +18,7 @@ from specs.given_file import check_given_file
 from specs.limits import DOCUMENT_VALUES, SPEC_BYTES, SPEC_DEPTH, SPEC_PROBLEMS
 from specs.network import SCHEMA_VERSION, NetworkSpec
 from specs.suggestion import nearest, suggest
+from specs.training import FIND_DATA
 from specs.whole_file import write_whole
 
 __all__ = [
@@ -76,10 +77,11 @@ for _class in (_Loader, _Dumper):
     _class.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), "-+0123456789")
 
 
-def load_spec(source: str | Path) -> NetworkSpec:
+def load_spec(source: str | Path, *, find_data: bool = False) -> NetworkSpec:
     """Read a network spec from a YAML file, or by the name of one that comes with the package.
 
-    Raises `SpecError` with every problem found, each with its line and field.
+    Raises `SpecError` with every problem found, each with its line and field; with `find_data`, one is training data
+    that has neither a known name nor a place here.
 
     >>> load_spec("mnist-dense").n_classes
     10
@@ -93,7 +95,7 @@ def load_spec(source: str | Path) -> NetworkSpec:
             f"no spec {_brief(str(source))}: not a file, and not one of the networks in the package "
             f"({', '.join(known)}){suggest(str(source), known)}"
         )
-    return load_document(path, NetworkSpec)
+    return load_document(path, NetworkSpec, context={FIND_DATA: find_data})
 
 
 def parse_spec(text: str, *, origin: str = "spec") -> NetworkSpec:
@@ -112,8 +114,11 @@ def document_as(document: object, model: type[Typed], *, origin: str) -> Typed:
     return _validate(document, model, {}, origin)
 
 
-def load_document(path: Path, model: type[Typed]) -> Typed:
-    """Read a YAML file as what `model` describes. Raises `SpecError` with every problem found, its line and field."""
+def load_document(path: Path, model: type[Typed], *, context: Mapping[str, object] | None = None) -> Typed:
+    """Read a YAML file as what `model` describes. Raises `SpecError` with every problem found, its line and field.
+
+    `context` is what validators of the model are told beside the values.
+    """
     what = _name_of(model)
     check_given_file(path, error=SpecError, what=f"{what} ")
     try:
@@ -123,15 +128,15 @@ def load_document(path: Path, model: type[Typed]) -> Typed:
         raise SpecError(f"cannot read {what} {path}: {error.strerror or error}") from None
     _refuse_size(raw, str(path), what)
     try:
-        return parse_document(raw.decode("utf-8"), model, origin=str(path))
+        return parse_document(raw.decode("utf-8"), model, origin=str(path), context=context)
     except UnicodeDecodeError as error:
         raise SpecError(f"{path}: not UTF-8 text (byte {error.start})") from None
 
 
-def parse_document(text: str, model: type[Typed], *, origin: str) -> Typed:
+def parse_document(text: str, model: type[Typed], *, origin: str, context: Mapping[str, object] | None = None) -> Typed:
     """What `model` describes, from YAML (or JSON) text; `origin` stands in error messages. Raises `SpecError`."""
     node, document = _parse(text, origin, _name_of(model))
-    return _validate(document, model, _lines(node), origin)
+    return _validate(document, model, _lines(node), origin, context)
 
 
 def parse_value(text: str, *, origin: str) -> Any:
@@ -278,14 +283,20 @@ def _lines(node: yaml.Node | None, path: FieldPath = ()) -> dict[FieldPath, int]
     return lines
 
 
-def _validate(document: object, model: type[Typed], lines: dict[FieldPath, int], origin: str) -> Typed:
+def _validate(
+    document: object,
+    model: type[Typed],
+    lines: dict[FieldPath, int],
+    origin: str,
+    context: Mapping[str, object] | None = None,
+) -> Typed:
     if not isinstance(document, dict):
         needed = [name for name, field in model.model_fields.items() if field.is_required()]
         raise SpecError(f"{origin}: a {_name_of(model)} is a mapping with {', '.join(needed[:-1])} and {needed[-1]}")
     if model is NetworkSpec:
         document = _upgrade(document, origin)
     try:
-        return model.model_validate(document)
+        return model.model_validate(document, context=context)
     except ValidationError as error:
         problems = [_describe(problem, model, lines, origin) for problem in error.errors()[:SPEC_PROBLEMS]]
         if error.error_count() > SPEC_PROBLEMS:

@@ -5,9 +5,14 @@ from typing import Annotated
 
 from pydantic import Field, ValidationInfo, field_validator
 
+from specs.dataset_sources import find_user_data
+from specs.errors import DataError
 from specs.fields import Integer, Number, Positive, StrictModel
 
-__all__ = ["AugmentSpec", "LearningRateSchedule", "Precision", "TrainingSpec"]
+__all__ = ["FIND_DATA", "AugmentSpec", "LearningRateSchedule", "Precision", "TrainingSpec"]
+
+FIND_DATA = "find data"
+"""In the context of a validation: whether data of no known name must be here."""
 
 NonNegative = Annotated[Integer, Field(ge=0)]
 Amount = Annotated[Number, Field(ge=0)]
@@ -85,6 +90,16 @@ class TrainingSpec(StrictModel):
     snn_epochs: NonNegative = 0
     snn_learning_rate: Annotated[Number, Field(gt=0)] = 2e-4
     seed: Annotated[Integer, Field(ge=0, lt=1 << 63)] = 0
+
+    @field_validator("data")
+    @classmethod
+    def _check_data(cls, data: str, info: ValidationInfo) -> str:
+        if info.context and info.context.get(FIND_DATA):
+            try:
+                find_user_data(data)
+            except DataError as error:
+                raise ValueError(str(error)) from None
+        return data
 
     @field_validator("snn_epochs")
     @classmethod

@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from specs.errors import SnnZooError
 
-__all__ = ["remove_leftovers", "whole_file", "write_whole"]
+__all__ = ["refuse_file_as_folder", "remove_leftovers", "whole_file", "write_whole"]
 
 N_RANDOM = 8
 """Bytes that make a temporary file's name its own."""
@@ -27,6 +27,7 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
     """
     path = Path(path)
     try:
+        refuse_file_as_folder(path.parent)
         path.parent.mkdir(parents=True, exist_ok=True)
         remove_leftovers(path)
         with _temporary(path) as temporary:
@@ -37,6 +38,13 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
             temporary.replace(path)
     except OSError as error:
         raise SnnZooError(f"cannot write {path}: {error.strerror or error}") from error
+
+
+def refuse_file_as_folder(folder: str | Path) -> None:
+    """Raise `SnnZooError` where a file is in the place of a folder, or of one that it lies in."""
+    for place in (Path(folder), *Path(folder).parents):
+        if place.exists() and not place.is_dir():
+            raise SnnZooError(f"cannot write into {folder}: {place} is a file, not a folder; choose another place")
 
 
 def write_whole(path: str | Path, data: bytes) -> Path:

@@ -20,6 +20,7 @@ from pydantic import BaseModel, Field, model_validator
 from specs.block import InputSpec
 from specs.fields import Integer, Name, Number, StrictModel, TimeSteps
 from specs.file_digest import sha256_of
+from specs.given_file import check_given_file
 from specs.io import dump_document, load_document
 from specs.limits import CARD_IMAGE_BYTES
 from specs.network import NetworkSpec
@@ -46,6 +47,7 @@ __all__ = [
     "Versions",
     "check_revision",
     "dump_card",
+    "is_card",
     "load_card",
     "revision_of",
     "seed_accuracies",
@@ -53,6 +55,7 @@ __all__ = [
 ]
 
 CARD_VERSION: Final = 1
+FIRST_KEY: Final = b"card_version:"
 REVISION_DIGITS: Final = 12
 """Of the model file's sha256, which make its revision."""
 
@@ -318,6 +321,13 @@ def seed_accuracies(card: Card) -> list[float]:
 def load_card(path: Path) -> Card:
     """Read a card. Raises `SpecError` with every problem found, each with its line and field."""
     return load_document(path, Card)
+
+
+def is_card(path: Path) -> bool:
+    """Whether a file is a card, by how it begins. Raises `SnnZooError` if it cannot be read."""
+    check_given_file(path, what="card ")
+    with path.open("rb") as file:
+        return file.read(len(FIRST_KEY)) == FIRST_KEY
 
 
 def dump_card(card: Card, path: Path | None = None) -> str:

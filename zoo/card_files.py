@@ -3,16 +3,14 @@
 from pathlib import Path
 
 from specs.errors import SnnZooError
-from specs.given_file import check_given_file
-from zoo.card import Card, load_card
+from zoo.card import Card, is_card, load_card
 from zoo.catalog import find_model, local_catalogs
 from zoo.fetch import local_file
 from zoo.packaged_files import packaged_names, packaged_path
 
-__all__ = ["card_beside", "card_file", "card_names", "card_of", "is_card", "packaged_card"]
+__all__ = ["card_beside", "card_file", "card_names", "card_of", "packaged_card"]
 
 FOLDER, SUFFIX = "cards", ".yaml"
-FIRST_KEY = b"card_version:"
 
 
 def card_names() -> list[str]:
@@ -48,10 +46,3 @@ def card_beside(path: Path) -> Path | None:
     """The card of a model file that lies beside it under its name, as `model.yaml`; a spec there is no card."""
     card = path.with_suffix(SUFFIX)
     return card if card.is_file() and is_card(card) else None
-
-
-def is_card(path: Path) -> bool:
-    """Whether a file is a card, by how it begins. Raises `SnnZooError` if it cannot be read."""
-    check_given_file(path)
-    with path.open("rb") as file:
-        return file.read(len(FIRST_KEY)) == FIRST_KEY

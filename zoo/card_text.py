@@ -5,7 +5,7 @@ from statistics import mean
 
 from zoo.card import Card, ModelFormat, OperationsOf, Versions, seed_accuracies
 
-__all__ = ["Section", "as_markdown", "percent", "recipe_words", "sections", "seed_words"]
+__all__ = ["Section", "as_markdown", "percent", "rate_words", "recipe_words", "sections", "seed_words"]
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def sections(card: Card) -> list[Section]:
                     f"{i} {layer.kind}",
                     "x".join(map(str, layer.shape)),
                     f"{layer.parameters:,}",
-                    "-" if layer.rate is None else f"{layer.rate:.4f}",
+                    rate_words(layer.rate),
                     f"{layer.synops:,.0f}",
                 )
                 for i, layer in enumerate(card.layers)
@@ -98,6 +98,11 @@ def as_markdown(card: Card) -> str:
     constants = [f"{one.operation}: {one.picojoules:g} pJ ({one.source})" for one in card.energy.constants]
     lines += ["", "Constants of the energy:", "", *(f"- {line}" for line in constants)]
     return "\n".join(lines) + "\n"
+
+
+def rate_words(rate: float | None) -> str:
+    """Spikes of a neuron and step; graded input, a flattening and a readout have no neurons."""
+    return "no neurons" if rate is None else f"{rate:.4f}"
 
 
 def recipe_words(card: Card) -> str:

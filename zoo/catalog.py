@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 from specs.download import cache_folder
-from specs.errors import SnnZooError
+from specs.errors import SnnZooError, TransferError
 from specs.suggestion import suggest
 from zoo.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
 from zoo.publish import read_index
@@ -116,17 +116,21 @@ def find_models(references: Sequence[str], catalogs: Sequence[Catalog]) -> list[
     return [model for model in found.values() if model]
 
 
-def no_model(reference: str, catalogs: Sequence[Catalog]) -> SnnZooError:
-    """The error for a model that is in none of the catalogs: what revisions there are, or what name was meant."""
+def no_model(reference: str, catalogs: Sequence[Catalog], *, otherwise: str = "") -> SnnZooError:
+    """The error for a model that is in none of the catalogs: what revisions there are, or what name was meant.
+
+    `otherwise` follows, unless a name is near.
+    """
     name, revision = parse_reference(reference)
     where = ", ".join(dict.fromkeys(catalog.name for catalog in catalogs))
     revisions = [model.revision for catalog in catalogs for model in catalog.index.models.get(name, ())]
     if revisions:
-        return SnnZooError(f"{name} has no revision {revision!r} in {where}; there are {', '.join(revisions)}")
+        return SnnZooError(
+            f"{name} has no revision {revision!r} in {where}; there are {', '.join(revisions)}{otherwise}"
+        )
     names = _names(catalogs)
-    return SnnZooError(
-        f"no model {name!r} in {where}{suggest(name, names) or '; there are ' + (', '.join(names) or 'none')}"
-    )
+    meant = suggest(name, names) or f"; there are {', '.join(names) or 'none'}{otherwise}"
+    return SnnZooError(f"no model {name!r} in {where}{meant}")
 
 
 def search(pattern: str, catalogs: Sequence[Catalog]) -> list[Found]:
@@ -140,6 +144,8 @@ def _names(catalogs: Sequence[Catalog]) -> list[str]:
 
 
 def _read_catalog(transport: Transport, *, name: str = "") -> Catalog:
+    if isinstance(transport, FolderTransport) and not (place := transport.folder / INDEX_NAME).exists():
+        raise TransferError(f"no index in {transport.folder}: there is no {place}; zoo publish makes one")
     raw = BytesIO()
     transport.fetch(INDEX_NAME, raw)
     return Catalog(

@@ -42,8 +42,7 @@ def local_model(reference: str) -> Path | None:
 
 def unknown_model(reference: str) -> SnnZooError:
     """The error for a model that is not on this machine."""
-    missing = no_model(reference, local_catalogs())
-    return SnnZooError(f"{missing}\nIf an index has it: zoo pull {reference}")
+    return no_model(reference, local_catalogs(), otherwise=f"\nIf an index has it: zoo pull {reference}")
 
 
 def packaged_model(name: str) -> Model:

@@ -14,7 +14,7 @@ from bootstrap_core.events import animate
 from bootstrap_core.image_files import open_image
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
-from specs.errors import SnnZooError
+from specs.errors import DataError, SnnZooError
 from specs.fields import Shape
 
 if TYPE_CHECKING:
@@ -81,6 +81,9 @@ def predict_files(
         DataError: a file cannot be read as an image.
         SnnZooError: Pillow is missing, or the network takes no images.
     """
+    for path in paths:
+        if path.is_dir():
+            raise DataError(f"{path} is a folder: name the images in it, as {path / '*.png'}")
     seen = [_read_image(path, network.spec.input.shape, FRAMINGS.get(data or ""), invert) for path in paths]
     images = torch.stack([image for image, _ in seen])
     with torch.no_grad():

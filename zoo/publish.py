@@ -5,9 +5,9 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 
-from specs.errors import IntegrityError, SnnZooError, TransferError
+from specs.errors import IntegrityError, SnnZooError, SpecError, TransferError
 from specs.whole_file import whole_file, write_whole
-from zoo.card import Card, ModelFormat, load_card, spec_digest
+from zoo.card import Card, ModelFormat, is_card, load_card, spec_digest
 from zoo.index import CARD_SUFFIX, INDEX_NAME, SUFFIXES, IndexedFile, IndexedModel, ZooIndex, dump_index, parse_index
 from zoo.transport import FolderTransport, HubTransport, open_transport
 
@@ -29,6 +29,8 @@ def publish(file: Path, card_file: Path, url: str) -> str:
         IntegrityError: the card is of another file, or the index has other bytes for this revision.
         SnnZooError: the index cannot be written.
     """
+    if not is_card(card_file):
+        raise SpecError(f"{card_file} is no card; this writes one:\nzoo card {file} -o {file.with_suffix(CARD_SUFFIX)}")
     card = load_card(card_file)
     format = _check_card(file, card_file, card)
     place = f"{card.name}/{card.revision}/{card.name}"

@@ -55,7 +55,7 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
             if (hint := suggest_file(path)) or len(path.parts) > 1:
                 raise SnnZooError(f"no such file: {path}{hint}")
             raise unknown_model(source)
-    return Model.of(build_network(load_spec(source), seed=seed)), False
+    return Model.of(build_network(_load_spec(path), seed=seed)), False
 
 
 def model_path(source: str) -> Path:
@@ -69,7 +69,7 @@ def read_start(source: str) -> tuple[NetworkSpec, Mapping[str, Tensor] | None]:
     if not _is_model_file(Path(source)):
         if source not in network_names():
             refuse_folder(Path(source))
-        return load_spec(source), None
+        return _load_spec(Path(source)), None
     model, _ = read_source(source)
     return model.spec, model.build().state_dict()
 
@@ -81,11 +81,24 @@ def _is_model_file(path: Path) -> bool:
     return path.suffix not in SPEC_SUFFIXES and path.is_file() and not is_text(path)
 
 
+def _load_spec(path: Path) -> NetworkSpec:
+    """A spec, by file or name; text that is none and does not look like one is told what else it could be."""
+    try:
+        return load_spec(path)
+    except SpecError as error:
+        if path.suffix in SPEC_SUFFIXES or not path.is_file():
+            raise
+        kinds = ", ".join(FileKind)
+        raise SpecError(f"{error}\n{path} is text: a spec would be YAML, a model a name or a file ({kinds})") from None
+
+
 def refuse_folder(path: Path) -> None:
     """Raise `SnnZooError` for a folder; that of a training has a model in it."""
     if path.is_dir():
         inside = path / "model.safetensors"
-        raise SnnZooError(f"{path} is a folder" + (f"; its model is {inside}" if inside.is_file() else ", not a model"))
+        if inside.is_file():
+            raise SnnZooError(f"{path} is a folder; its model is {inside}")
+        raise SnnZooError(f"{path} is a folder, not a model, nor that of a training: there is no {inside.name} in it")
 
 
 def _read(path: Path) -> Model:

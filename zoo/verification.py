@@ -14,8 +14,8 @@ from converters.netx.model import netx_of
 from converters.netx.report import differences
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
-from zoo.card import Card, FileFacts, ModelFormat, load_card, revision_of, spec_digest
-from zoo.card_files import card_of, is_card
+from zoo.card import Card, FileFacts, ModelFormat, is_card, load_card, revision_of, spec_digest
+from zoo.card_files import card_of
 from zoo.golden import golden_differences
 from zoo.sources import layers_of, model_path, read_source
 

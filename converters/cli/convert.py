@@ -133,7 +133,7 @@ def convert(
     as_json: bool,
     **hints: Any,
 ) -> None:
-    """Write a model in other formats; make a spiking network of an ANN.
+    """Write a model in other formats; make an SNN of an ANN.
 
     SOURCE is an ANN in ONNX, a model of snnzoo (.safetensors), a netx file (.net, .hdf5), a NIR graph (.nir), or a
     lava-dl checkpoint (.pt); its content tells which. `zoo convert` also takes the name of a model.

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.shared import byte_bar, command, force_option, json_option, print_table, refuse_existing
+from converters.cli.shared import byte_bar, command, force_option, json_option, print_table, refuse_existing, say
 
 if TYPE_CHECKING:
     from converters.migrate import MigrationReport
@@ -56,7 +56,8 @@ def migrate(
     \b
     plain         weight
     legacy        weight_g, weight_v (torch.nn.utils.weight_norm)
-    parametrized  parametrizations.weight.original0, .original1 (torch.nn.utils.parametrizations.weight_norm)
+    parametrized  parametrizations.weight.original0, .original1
+                  (torch.nn.utils.parametrizations.weight_norm)
 
     Example: zoo migrate network.pt --to parametrized -o modern.safetensors
     """
@@ -108,12 +109,12 @@ def _as_json(report: "MigrationReport", to: str, output: Path | None) -> dict[st
 
 def _print_report(report: "MigrationReport", to: str, output: Path | None) -> None:
     if report.key:
-        click.echo(f"note: the state dict is at {report.key!r}", err=True)
+        say(f"note: the state dict is at {report.key!r}")
     if report.stripped_prefix:
-        click.echo(f"note: took {report.stripped_prefix!r} off the names", err=True)
+        say(f"note: took {report.stripped_prefix!r} off the names")
     for kind, lines in (("note", report.notes), ("warning", report.warnings)):
         for line in lines:
-            click.echo(f"{kind}: {line}", err=True)
+            say(f"{kind}: {line}")
     renamed = report.plan.renamed
     shown = renamed if output is None else renamed[:N_ROWS]
     if shown:
@@ -126,6 +127,6 @@ def _print_report(report: "MigrationReport", to: str, output: Path | None) -> No
         click.echo(f"... and {len(renamed) - len(shown)} more")
     click.echo(
         f"{report.plan.found} -> {to}: {len(report.plan.outputs)} tensors, {len(renamed)} renamed, "
-        f"weights differ by at most {report.max_abs_diff:.3g}; "
-        + ("nothing written" if output is None else f"wrote {output}")
+        f"weights differ by at most {report.max_abs_diff:.3g}"
     )
+    click.echo("nothing written" if output is None else f"wrote {output}")

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from converters.cli.shared import KnownModels
-from specs.dataset_sources import dataset_names
+from converters.cli.shared import KnownModels, say
+from specs.dataset_sources import dataset_names, find_user_data
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
@@ -43,11 +43,9 @@ class DataPlaces:
     def load(self, name: str) -> "Dataset":
         """The dataset `name`, downloaded if it is nowhere and that is allowed; or a user's .npz or folder."""
         from bootstrap_core.datasets import load_dataset
+        from bootstrap_core.image_files import load_images
 
-        path = Path(name)
-        if name not in dataset_names() and (path.suffix == ".npz" or len(path.parts) > 1 or path.is_dir()):
-            from bootstrap_core.image_files import load_images
-
+        if path := find_user_data(name):
             return load_images(path)
         return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
 
@@ -99,7 +97,7 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def say_sample(dataset: "Dataset") -> None:
     """Say so on stderr if figures are of the embedded sample."""
     if dataset.is_sample:
-        click.echo(f"note: scored on {dataset.source}", err=True)
+        say(f"note: scored on {dataset.source}")
 
 
 def percent(part: float | None) -> str:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from specs.errors import SnnZooError
+from specs.whole_file import refuse_file_as_folder
 
 if TYPE_CHECKING:
     from converters.model import Model
@@ -34,6 +35,7 @@ __all__ = [
     "json_option",
     "print_table",
     "refuse_existing",
+    "say",
     "say_notes",
 ]
 
@@ -70,7 +72,7 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except SnnZooError as error:
-            raise click.ClickException(str(error)) from error
+            raise click.ClickException(_parted(str(error), after="Error: ")) from error
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -97,20 +99,37 @@ def force_option(command: F) -> F:
     return click.option("--force", is_flag=True, help="Overwrite files that exist.")(command)
 
 
-def refuse_existing(path: Path, force: bool) -> None:
-    """Raise unless `path` may be written."""
+def refuse_existing(path: Path, force: bool, *, otherwise: str = "") -> None:
+    """Raise unless `path` may be written; `otherwise` is what else can be done."""
     try:
+        refuse_file_as_folder(path.parent)
         exists = path.exists()
     except OSError as error:
         raise SnnZooError(f"cannot write {path}: {error.strerror or error}") from None
     if exists and not force:
-        raise SnnZooError(f"{path} exists; choose another place, or overwrite it with --force")
+        raise SnnZooError(f"{path} exists; choose another place, {otherwise}or overwrite it with --force")
+
+
+def say(text: str) -> None:
+    """A line of talk to stderr; on a terminal as many, parted between words, as it takes."""
+    click.echo(_parted(text), err=True)
+
+
+def _parted(text: str, *, after: str = "") -> str:
+    """What goes to stderr `after` other text; on a terminal, lines that it is too narrow for part between words.
+
+    So a command that someone copies stays whole if it has a line of its own.
+    """
+    if not sys.stderr.isatty():
+        return text
+    fill = partial(textwrap.fill, width=shutil.get_terminal_size().columns, break_long_words=False)
+    return "\n".join(fill(line, break_on_hyphens=False) for line in f"{after}{text}".split("\n")).removeprefix(after)
 
 
 def say_notes(model: "Model") -> None:
-    """What a reader had to assume, on stderr."""
+    """What a reader had to assume."""
     for note in model.notes:
-        click.echo(f"note: {note}", err=True)
+        say(f"note: {note}")
 
 
 @contextmanager

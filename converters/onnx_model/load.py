@@ -10,9 +10,9 @@ import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
-from converters.file_kind import refuse_imposter
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
 from specs.given_file import check_given_file
+from specs.imposter import refuse_imposter
 from specs.limits import ONNX_BYTES, ONNX_ELEMENTS, ONNX_NODES
 from specs.memory import refuse_beyond_memory
 

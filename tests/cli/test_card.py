@@ -100,7 +100,10 @@ def test_show_as_json_has_all_of_the_card(run) -> None:
 
 def test_show_as_markdown_of_what_has_no_card_is_told(run, measured, trained) -> None:
     assert run("show", measured / "tiny.safetensors", "--markdown").stdout.startswith("# tiny\n")
-    assert "has no card" in run("show", trained / "model.safetensors", "--markdown", code=1).stderr
+    model = trained / "model.safetensors"
+    error = run("show", model, "--markdown", code=1).stderr
+    assert f"has no card; this writes one:\nzoo card {model} -o {trained / 'model.yaml'}\n" in error
+    assert f"its model is {model}" in run("show", trained, "--markdown", code=1).stderr
 
 
 def test_show_draws_the_curves_of_a_card(run, measured, tmp_path) -> None:

@@ -58,8 +58,9 @@ def test_it_learns_what_one_process_does(whole, trained) -> None:
 
 def test_a_lost_process_ends_the_others_with_one_line(lost) -> None:
     _, (first, second) = lost
-    told, error = first.splitlines()
+    *_, told, error = first.splitlines()
     assert told.startswith("epoch 1/2")
+    assert first.count("epoch 1/2") == 1
     assert error.startswith("Error: process 0 of 2 lost another one")
     assert "--resume" in error
     assert second == ""

@@ -116,6 +116,21 @@ def test_eval_says_when_it_scores_the_sample(run, trained) -> None:
     assert "embedded sample" in run("eval", trained / "model.safetensors", "--limit", 20).stderr
 
 
+def test_eval_tells_of_the_other_engine_unless_one_is_chosen(run, trained) -> None:
+    told = {
+        options: "--engine integer gives the same" in run("eval", "mnist-dense", "--limit", 5, *data, *options).stderr
+        for data in [("--data", "mnist-sample")]
+        for options in [(), ("--engine", "torch"), ("--engine", "integer"), ("--mode", "ann"), ("--json",)]
+    }
+    assert [options for options, yes in told.items() if yes] == [()]
+
+
+def test_eval_says_which_layers_have_no_neurons(run) -> None:
+    table = run("eval", "mnist-conv", "--data", "mnist-sample", "--limit", 5).stdout.splitlines()
+    without = [line.split()[1] for line in table if "no neurons" in line]
+    assert without == ["input", "flatten", "affine"]
+
+
 def test_eval_of_a_missing_file_is_told(run, tmp_path) -> None:
     assert "no such file" in run("eval", tmp_path / "none.safetensors", code=1).stderr
 
@@ -126,7 +141,8 @@ def test_eval_of_an_unknown_name_lists_the_known(run) -> None:
 
 @pytest.mark.parametrize("steps", ["0", "a", "4,,8", "9999"])
 def test_bad_time_steps_are_wrong_usage(run, trained, steps) -> None:
-    run("eval", trained / "model.safetensors", "--time-steps", steps, code=2)
+    error = run("eval", trained / "model.safetensors", "--time-steps", steps, code=2).stderr
+    assert "Invalid value for --time-steps: " in error
 
 
 def test_convert_writes_netx_with_its_digest(run, trained, tmp_path) -> None:

@@ -91,6 +91,19 @@ def test_publish_of_a_wrong_card_is_an_error(run, carded, tmp_path) -> None:
     assert "is the card of another file" in error
 
 
+def test_publish_of_a_spec_in_the_place_of_a_card_says_what_writes_one(run, carded, spec_file, tmp_path) -> None:
+    file = carded().file
+    error = run("publish", file, spec_file, "--to", tmp_path / "new", code=1).stderr
+    assert error == f"Error: {spec_file} is no card; this writes one:\nzoo card {file} -o {file.with_suffix('.yaml')}\n"
+
+
+@pytest.mark.parametrize("command", ["list", "pull tiny"])
+def test_a_folder_that_is_no_index_is_told(run, tmp_path, command) -> None:
+    error = run(*command.split(), "--from", tmp_path / "none", code=1).stderr
+    assert f"no index in {tmp_path}/none: " in error
+    assert "zoo publish makes one" in error
+
+
 def test_what_was_pulled_is_known_by_name_and_revision(run, index) -> None:
     url, (older, newer) = index
     for reference in ("tiny", older.reference):

@@ -6,6 +6,7 @@ import torch
 from bootstrap_core import load_dataset
 from bootstrap_core.training import Trainer
 from converters import read_model
+from zoo.cli.train import _EpochBar
 
 
 def test_a_run_leaves_what_the_readme_says(trained) -> None:
@@ -25,6 +26,23 @@ def test_the_card_has_the_test_figures(trained) -> None:
     test = read_model(trained / "model.safetensors").card["test"]
     assert test["snn"]["images"] == 1000
     assert test["snn"]["accuracy"] > 0.5
+
+
+def test_epochs_are_a_table_of_80_columns_that_says_what_its_star_is(trained, run, tmp_path) -> None:
+    told = run("train", trained / "spec.yaml", "-o", tmp_path / "run").stderr.splitlines()
+    legend, header, *epochs = told[:4]
+    assert legend == "*: the best SNN so far on validation images, kept as model.safetensors"
+    assert header.split() == ["training", "loss", "accuracy", "validation", "ANN", "SNN", "seconds"]
+    assert [line[:9] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert "*" in epochs[0]
+    assert {len(line) for line in (header, *epochs)} == {len(header)}
+    assert max(map(len, told)) <= 80
+    assert "epoch" not in run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume").stderr  # all are done
+
+
+def test_the_bar_of_an_epoch_stays_on_a_line_of_80_columns(capsys) -> None:
+    _EpochBar(4095)(1, 10_000)
+    assert len(capsys.readouterr().err.lstrip("\r")) < 80
 
 
 def test_the_same_seed_gives_the_same_bytes(trained, run, tmp_path) -> None:
@@ -140,7 +158,7 @@ def test_a_damaged_checkpoint_is_told(spec_file, run, tmp_path) -> None:
 def test_a_finished_run_is_not_overwritten(trained, run) -> None:
     before = (trained / "model.safetensors").read_bytes()
     result = run("train", trained / "spec.yaml", "-o", trained, code=1)
-    assert "--force" in result.stderr
+    assert "go on with --resume, or overwrite it with --force" in result.stderr
     assert (trained / "model.safetensors").read_bytes() == before
 
 

@@ -42,6 +42,33 @@ def test_a_mistyped_word_gets_a_suggestion(run, here, line, meant) -> None:
     assert f"did you mean {meant}?" in error.splitlines()[0]
 
 
+@pytest.mark.parametrize(
+    ("data", "told"),
+    [
+        ("mnits", "did you mean mnist?"),
+        ("nowhere/a.npz", "No such file"),
+        ("a.npy", "a NumPy array, not a dataset: save it in an .npz"),
+        ("a.txt", "a.txt is no .npz, nor other data, which is a folder of class folders, or a name (fashion-mnist, "),
+    ],
+)
+def test_data_of_a_spec_that_is_nowhere_is_a_mistake_in_its_line(run, here, spec_file, data, told) -> None:
+    np.save(here / "a.npy", np.zeros(3))
+    (here / "a.txt").write_text("3,1,4")
+    spec_file.write_text(spec_file.read_text().replace("mnist-sample", data))
+    error = run("check", spec_file, code=1).stderr
+    assert error.startswith(f"Error: {spec_file}:9: training.data: ")
+    assert told in error
+    run("build", spec_file, "-o", "a.safetensors")
+
+
+@pytest.mark.parametrize("data", ["mnist", "a.npz", "pictures"])
+def test_data_of_a_spec_that_is_here_is_none(run, here, spec_file, data) -> None:
+    np.savez(here / "a.npz", x=np.zeros((3, 28, 28)))
+    (here / "pictures").mkdir()
+    spec_file.write_text(spec_file.read_text().replace("mnist-sample", data))
+    run("check", spec_file)
+
+
 def test_a_missing_path_is_no_dataset(run, here) -> None:
     assert "cannot read pictures/mine" in run("eval", "mnist-dense", "--data", "pictures/mine", code=1).stderr
 
@@ -64,6 +91,25 @@ def test_who_takes_one_kind_of_file_says_what_another_is(run, here, command) -> 
         assert "zoo convert" in error
 
 
+@pytest.mark.parametrize("place", ["seven.png", "pictures/seven"])
+def test_an_image_is_no_dataset(run, here, place) -> None:
+    (here / "pictures").mkdir()
+    Image.new("L", (28, 28), 200).save(here / place, "PNG")
+    error = run("eval", "mnist-dense", "--data", place, code=1).stderr
+    assert f"{place} is an image, not a dataset: zoo predict NAME IMAGE" in error
+
+
+@pytest.mark.parametrize("command", ["show {}", "eval {}", "verify {}", "card {}", "convert {} -o a.net"])
+def test_a_migrated_state_dict_says_what_takes_it(run, here, command) -> None:
+    (here / "network.pt").write_bytes(packaged_path("examples", "network.pt").read_bytes())
+    run("migrate", "network.pt", "--to", "plain", "-o", "plain.safetensors")
+    error = run(*command.format("plain.safetensors").split(), code=1).stderr
+    assert "plain.safetensors is a state dict, not a model of snnzoo" in error
+    assert error.rstrip().endswith("zoo migrate plain.safetensors --to plain -o plain.pt")
+    run("migrate", "plain.safetensors", "--to", "plain", "-o", "plain.pt")
+    run("convert", "plain.pt", "-o", "a.safetensors", "--threshold", 1.25, "--time-steps", 16)
+
+
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])
 @pytest.mark.parametrize("command", ["show", "eval", "verify", "check"])
 def test_an_image_is_told_to_be_one(run, here, command, format) -> None:
@@ -82,12 +128,56 @@ def test_text_of_any_suffix_is_read_as_a_spec(run, here, spec_file) -> None:
     assert run("check", "spec.txt").stdout == run("check", spec_file).stdout
     assert "fresh weights" in run("eval", "spec.txt", "--limit", 5).stderr
     (here / "words.txt").write_text("hello")
-    assert "a network spec is a mapping" in run("show", "words.txt", code=1).stderr
+    for command in ("show words.txt", "verify words.txt", "train words.txt -o run"):
+        error = run(*command.split(), code=1).stderr
+        assert "a network spec is a mapping" in error
+        assert "words.txt is text: a spec would be YAML, a model a name or a file (.safetensors, " in error
 
 
 def test_a_folder_tells_the_model_in_it(run, here, trained) -> None:
     assert f"its model is {trained / 'model.safetensors'}" in run("show", trained, code=1).stderr
-    assert "not a model" in run("train", ".", "-o", "run", code=1).stderr
+    for command in ("train . -o run", "show .", "card ."):
+        assert "not a model, nor that of a training: there is no model" in run(*command.split(), code=1).stderr
+
+
+def test_a_folder_of_images_is_no_image(run, here) -> None:
+    (here / "pictures").mkdir()
+    assert "name the images in it, as pictures/*.png" in run("predict", "mnist-dense", "pictures", code=1).stderr
+
+
+@pytest.mark.parametrize(
+    "command", ["train mnist-dense --data mnist-sample", "demo", "pull mnist-dense", "build mnist-dense"]
+)
+def test_a_file_is_no_folder_to_write_into(run, here, command) -> None:
+    (here / "a").touch()
+    place = "a/b.net" if command.startswith("build") else "a"
+    error = run(*command.split(), "-o", place, code=1).stderr
+    assert error == "Error: cannot write into a: a is a file, not a folder; choose another place\n"
+
+
+def test_an_animation_of_another_format_is_refused_at_once(run, here) -> None:
+    error = run("predict", "nobody", "nothing.png", "--animate", "a.png", code=2).stderr
+    assert "--animate writes a .gif; this is 'a.png'" in error
+
+
+def test_too_many_images_to_validate_say_how_to_take_fewer(run, here) -> None:
+    error = run("train", "mnist-dense", "-o", "run", "--data", "mnist-sample", code=1).stderr
+    assert "5,000 of 2,000 training images, all of them: lower it, as in --set training.validation=500" in error
+
+
+def test_a_spec_is_built_rather_than_converted(run, spec_file) -> None:
+    assert "of a spec zoo build makes one" in run("convert", spec_file, "-o", "a.net", code=1).stderr
+
+
+def test_what_was_mistyped_is_nothing_to_pull(run) -> None:
+    assert "zoo pull" not in run("show", "mnist-dens", code=1).stderr
+    assert "If an index has it: zoo pull nobody" in run("show", "nobody", code=1).stderr
+
+
+def test_where_data_lies_is_said_as_options_say_it(run) -> None:
+    error = run("card", "mnist-dense", "--offline", code=1).stderr
+    assert "--data-dir" in error
+    assert "mnist-sample" in error
 
 
 def test_a_folder_does_not_hide_the_model_of_its_name(run, here) -> None:

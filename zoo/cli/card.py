@@ -41,10 +41,12 @@ def card(
     threads: int | None,
     force: bool,
 ) -> None:
-    """Measure a trained model on its full test set and write its card.
+    """Measure a trained model and write its card.
 
-    SOURCE is the folder of a training run, a safetensors file, or the name of a model of the package. A card that is
-    written anew keeps licence, learning curves and other seeds of the one before, if that is of the same file.
+    SOURCE is the folder of a training run, a safetensors file, or the name of a model of the package; it runs on the
+    full test set of what it was trained on. A card that is
+    written anew keeps licence, learning curves and other seeds of the one before, if that is of the same file. Its
+    description is that of the spec, as in zoo train SPEC -o run --set description=TEXT.
 
     Example: zoo card run -o run/model.yaml
     """
@@ -53,12 +55,15 @@ def card(
     from zoo.card import dump_card
     from zoo.card_files import SUFFIX, card_beside, card_file, card_names
     from zoo.factory import model_file, model_names, unknown_model
+    from zoo.sources import refuse_folder
 
     if output is not None and output.suffix != SUFFIX:
         raise click.UsageError(f"a card is FILE.yaml, found beside FILE.safetensors by show and verify; -o is {output}")
     path, known = Path(source), source in model_names() and not Path(source).exists()
     if path.is_dir():
         path, run = path / "model.safetensors", run or path
+        if not path.exists():
+            refuse_folder(path.parent)
     elif known:
         path, name = model_file(source), name or source
     elif not path.exists() and path.suffix not in MODEL_SUFFIXES:

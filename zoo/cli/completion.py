@@ -14,7 +14,9 @@ VARIABLE = "_ZOO_COMPLETE"
 @command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes SHELL complete commands, options, models and datasets of zoo; its start-up file evaluates it.
+    """Print what makes SHELL complete what is typed after zoo.
+
+    Its start-up file evaluates that. Commands, options, models and datasets are completed.
 
     \b
     ~/.bashrc                    eval "$(zoo completion bash)"

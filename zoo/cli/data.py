@@ -41,7 +41,9 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
 @click.argument("name", shell_complete=complete_data)
 @cache_option
 def data_pull(name: str, cache_dir: Path | None) -> None:
-    """Download a dataset into the cache, with its digests checked; prints the folder.
+    """Download a dataset into the cache, and print its folder.
+
+    Digests are checked.
 
     Example: zoo data pull mnist
     """

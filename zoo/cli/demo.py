@@ -18,7 +18,9 @@ __all__ = ["demo"]
 @click.option("-o", "--output", "folder", type=PathArgument, default=Path("demo"), show_default=True, help="Folder.")
 @force_option
 def demo(folder: Path, force: bool) -> None:
-    """The whole story in under a minute, with no network: pull a model, score it, convert an ANN, look at both.
+    """The whole story in under a minute, with no network.
+
+    Pulls a model, scores it, converts an ANN, draws both.
 
     Example: zoo demo -o demo
     """

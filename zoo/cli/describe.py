@@ -34,13 +34,14 @@ def schema() -> None:
 @click.argument("spec", shell_complete=complete_specs)
 @json_option
 def check(spec: str, as_json: bool) -> None:
-    """Validate SPEC, a YAML file or a name, and print its layer table.
+    """Validate SPEC, a YAML file or a name, and print its layers.
 
-    Weight bytes are of 8-bit weights; synops are synaptic operations a step if every input fires.
+    Data that it would be trained on must have a known name or be here. Weight bytes are of 8-bit weights; synops are
+    synaptic operations a step if every input fires.
 
     Example: zoo check mnist-dense
     """
-    network = _load_spec(spec)
+    network = _load_spec(spec, find_data=True)
     if as_json:
         layers = [asdict(row) for row in summarize(network)]
         click.echo(json.dumps({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
@@ -68,11 +69,11 @@ def build(spec: str, output: Path, seed: int, force: bool) -> None:
     click.echo(write_model(model, output))
 
 
-def _load_spec(source: str) -> "NetworkSpec":
-    """A spec; a file that is none is told what it is."""
+def _load_spec(source: str, *, find_data: bool = False) -> "NetworkSpec":
+    """A spec, see `load_spec`; a file that is none is told what it is."""
     path = Path(source)
     if path.is_file() and not is_text(path):
         from converters.file_kind import USES, kind_of_file
 
         raise SpecError(f"{path} is no spec but {USES[kind_of_file(path)]}")
-    return load_spec(source)
+    return load_spec(source, find_data=find_data)

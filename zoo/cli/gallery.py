@@ -47,10 +47,11 @@ def gallery(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Show a model at work on one page, which fetches nothing and needs no other file.
+    """Show a model at work on one page.
 
-    Images with the spikes that they cause, accuracy against T, layers, confusions, learning curves (of the model's
-    card, or of the metrics.jsonl that `zoo train` leaves beside it), the network drawn, its spec.
+    It fetches nothing and needs no other file. Images with the spikes that they cause, accuracy against T, layers,
+    confusions, learning curves (of the model's card, or of the metrics.jsonl that `zoo train` leaves beside it), the
+    network drawn, its spec.
 
     Example: zoo gallery mnist-dense -o page.html
     """

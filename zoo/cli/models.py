@@ -35,9 +35,10 @@ def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @cache_option
 @json_option
 def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: Path | None, as_json: bool) -> None:
-    """List the models whose names match PATTERN, of all indexes, and those that were pulled.
+    """List the models whose names match PATTERN.
 
-    Accuracy is that of the card, as SNN on the test images of the data.
+    Those of all indexes, and those that were pulled. Accuracy is that of the card, as SNN on the test images of the
+    data.
 
     Example: zoo list 'mnist-*'
     """
@@ -106,10 +107,10 @@ def pull(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Fetch models into the cache, their sizes and digests checked; prints the paths, one a model and format.
+    """Fetch models into the cache, and print where they are.
 
-    A revision is the beginning of the model file's sha256: NAME@REVISION is that file or an error. Transfers that
-    broke off go on where they ended.
+    Sizes and digests are checked; of each model and format a path is printed. A revision is the beginning of the model
+    file's sha256: NAME@REVISION is that file or an error. Transfers that broke off go on where they ended.
 
     Example: zoo pull mnist-dense -o models --format safetensors --format netx
     """
@@ -147,10 +148,11 @@ def pull(
 @click.option("--to", "url", required=True, metavar="INDEX", help="A folder, which is made, or hf://OWNER/REPOSITORY.")
 @json_option
 def publish_model(file: Path, card: Path, url: str, as_json: bool) -> None:
-    """Add the model FILE, with its CARD, to an index; prints NAME@REVISION.
+    """Add the model FILE, with its CARD, to an index.
 
-    Files come first and index.json last, so readers find the old or the new. What a revision holds never changes. A
-    folder can be pulled from as it is, or from any web server that shows it.
+    Prints NAME@REVISION. Files come first and index.json last, so readers find the old or the new. What a revision
+    holds never changes. A folder can be pulled from as it is, or from any web server that shows it. Name, description
+    and licence are those of the card, which zoo card writes.
 
     Example: zoo publish run/model.safetensors run/model.yaml --to /srv/models
     """

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 from converters.cli.options import (
     DataPlaces,
@@ -20,7 +21,8 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
-from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
+from zoo.card_text import rate_words
 from zoo.cli.shared import read_and_say, say_fresh, trained_on, usual_data
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["evaluate_model", "predict"]
 
+STEPS = "--time-steps"
 WARM_UP = 256
 """Images that run before any are timed."""
 
@@ -37,9 +40,15 @@ WARM_UP = 256
 @command("eval")
 @click.argument("source", shell_complete=complete_models)
 @click.option("--data", shell_complete=complete_data, help="Dataset; by default the one it was trained on.")
-@click.option("--engine", type=click.Choice(["torch", "integer"]), default="torch", show_default=True)
+@click.option(
+    "--engine",
+    type=click.Choice(["torch", "integer"]),
+    default="torch",
+    show_default=True,
+    help="Floats, or the integers of the chip: the same spikes, mostly faster.",
+)
 @click.option("--mode", type=click.Choice(["snn", "ann"]), default="snn", show_default=True)
-@click.option("--time-steps", default="", metavar="T[,T...]", help="Time steps; by default the spec's.")
+@click.option(STEPS, default="", metavar="T[,T...]", help="Time steps; by default the spec's.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
 @click.option("--plot", type=PathArgument, help="Draw accuracy against T, and the ANN's, as a .png.")
 @data_options
@@ -60,9 +69,11 @@ def evaluate_model(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Score a model on the test images: accuracy, rates, synaptic operations of an image, images a second.
+    """Score a model on the test images.
 
-    Example: zoo eval mnist-dense --data mnist-sample --engine integer --time-steps 1,2,4,8,16,32
+    Prints accuracy, rates, synaptic operations of an image, images a second.
+
+    Example: zoo eval mnist-dense --data mnist-sample --time-steps 1,4,16
     """
     from bootstrap_core import IntegerNetwork, Mode, evaluate
     from zoo.sources import resolve_device
@@ -97,6 +108,9 @@ def evaluate_model(
     say_fresh(trained)
     say_sample(dataset)
     _print_scores(model.spec, scores, engine)
+    chosen = click.get_current_context().get_parameter_source("engine") is ParameterSource.COMMANDLINE
+    if mode == "snn" and network.device.type == "cpu" and not chosen:
+        say("note: --engine integer gives the same spikes, mostly faster")
 
 
 @command()
@@ -119,14 +133,16 @@ def predict(
     from zoo.prediction import animate_prediction, predict_files
 
     if animate is not None:
+        if animate.suffix.lower() != ".gif":
+            raise click.UsageError(f"--animate writes a .gif; this is {str(animate)!r}")
         refuse_existing(animate, force)
     model = read_and_say(source)[0]
     network = model.build()
     predictions = predict_files(network, images, data=trained_on(model), invert=invert)
     for p in predictions:
-        click.echo(f"{p.path}: {p.done}", err=True)
+        say(f"{p.path}: {p.done}")
         if min(p.scores) == max(p.scores):
-            click.echo(f"warning: {p.path} shows the network nothing; all classes score alike", err=True)
+            say(f"warning: {p.path} shows the network nothing; all classes score alike")
     if animate is not None:
         click.echo(animate_prediction(network, predictions[0], animate), err=True)
     if as_json:
@@ -143,9 +159,11 @@ def _parse_steps(text: str) -> list[int | None]:
     try:
         steps: list[int | None] = [int(part) for part in text.split(",")] if text else [None]
     except ValueError:
-        raise click.BadParameter(f"takes numbers with commas, as in 4,8,16; this is {text!r}") from None
+        raise click.BadParameter(
+            f"takes numbers with commas, as in 4,8,16; this is {text!r}", param_hint=STEPS
+        ) from None
     if any(t is not None and not 1 <= t <= 4096 for t in steps):
-        raise click.BadParameter(f"time steps are 1 to 4096; this is {text!r}")
+        raise click.BadParameter(f"time steps are 1 to 4096; this is {text!r}", param_hint=STEPS)
     return steps
 
 
@@ -188,7 +206,7 @@ def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) 
         [
             [
                 f"{i} {layer.kind}",
-                "-" if last.rates[i] is None else f"{last.rates[i]:.4f}",
+                rate_words(last.rates[i]),
                 "-" if last.synops is None else f"{last.synops[i]:,.0f}",
             ]
             for i, layer in enumerate(spec.layers)

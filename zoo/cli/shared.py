@@ -6,7 +6,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from converters.cli.options import complete_from
-from converters.cli.shared import print_table, say_notes
+from converters.cli.shared import print_table, say, say_notes
 from specs.errors import SnnZooError
 from specs.io import network_names
 from specs.summary import summarize
@@ -66,7 +66,7 @@ def read_and_say(source: str) -> "tuple[Model, bool]":
 def say_fresh(trained: bool) -> None:
     """Say so on stderr if nobody trained the weights."""
     if not trained:
-        click.echo("note: fresh weights, never trained", err=True)
+        say("note: fresh weights, never trained")
 
 
 def trained_on(model: "Model") -> str | None:

@@ -46,11 +46,11 @@ def show(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Show a model of the package, a model file, or a spec: what it is, how it was trained, what it scores.
+    """Show what a model or a spec is, and what a model scores.
 
-    The card tells, if there is one: of a model of the package, or beside the file, as model.yaml. Of a netx file: the
-    integers that it holds, whatever its neurons are. A drawing has the integers of any network, and histograms of its
-    weights.
+    A model of the package, a model file, or a spec. The card tells, if there is one: of a model of the package, or
+    beside the file, as model.yaml. Of a netx file: the integers that it holds, whatever its neurons are. A drawing has
+    the integers of any network, and histograms of its weights.
 
     Example: zoo show mnist-dense --graph network.svg
     """
@@ -85,10 +85,11 @@ def show(
 )
 @json_option
 def verify(source: str | None, against: Path | None, as_json: bool) -> None:
-    """Check a model, or all of the package: by its card, that both engines agree, that files of its name hold the same.
+    """Check a model, or all of the package.
 
-    By the card: its bytes, its spec, and its output on the golden images, to the last bit. Files of its name: a
-    checkpoint network.pt beside network.net, say, or a model.net beside model.safetensors.
+    That both engines agree; by its card, its bytes, its spec, and its output on the golden images, to the last bit; and
+    that files of its name hold the same: a checkpoint network.pt beside network.net, say, or a model.net beside
+    model.safetensors.
 
     Example: zoo verify mnist-dense
     """
@@ -145,19 +146,23 @@ def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
     for topic, facts in groupby(card_rows(model.card), key=itemgetter(0)):
         click.echo(_printable(f"\n{topic}"))
         for _, key, value in facts:
-            click.echo(_printable(f"  {key}: {value}"))
+            click.echo(click.wrap_text(_printable(f"{key}: {value}"), WIDTH, "  ", "    "))
 
 
 def _needed(card: "Card | None", source: str) -> "Card":
+    from zoo.sources import model_path
+
     if card is None:
-        raise SnnZooError(f"{source} has no card; zoo card writes one")
+        path = model_path(source)
+        read_and_say(source)  # what is no model is told
+        raise SnnZooError(f"{source} has no card; this writes one:\nzoo card {path} -o {path.with_suffix('.yaml')}")
     return card
 
 
 def _show_card(card: "Card") -> None:
     from zoo.card_text import sections
 
-    click.echo(click.wrap_text(_printable(f"{card.name}: {card.description}"), WIDTH))
+    click.echo(click.wrap_text(_printable(f"{card.name}: {card.description}".rstrip(": ")), WIDTH))
     for section in sections(card):
         click.echo(f"\n{section.title}")
         if section.words:

@@ -18,7 +18,7 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
-from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
 from specs.errors import SnnZooError
 from zoo.cli.shared import complete_specs
 
@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from zoo.training_run import TrainingRun
 
 __all__ = ["train"]
+
+EPOCH_HEADER = ("", "training loss", "accuracy", "validation ANN", "      SNN  ", "seconds")
+BAR_WIDTH = 79
 
 
 @command()
@@ -72,10 +75,11 @@ def train(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    """Train SPEC, a YAML file or a name, by bootstrap; or train a model file on, by the recipe in it.
+    """Train SPEC, a YAML file or a name, by bootstrap.
 
-    Leaves in the folder model.safetensors (the best epoch by SNN accuracy on validation images cut from the training
-    set), checkpoint.pt, metrics.jsonl and curves.png; then scores the test set once. Ctrl-C leaves a checkpoint.
+    Or train a model file on, by the recipe in it. Leaves in the folder model.safetensors (the best epoch by SNN
+    accuracy on validation images cut from the training set), checkpoint.pt, metrics.jsonl and curves.png; then scores
+    the test set once. Ctrl-C leaves a checkpoint.
 
     Epochs count from 1 in what is printed, from 0 in JSON, metrics.jsonl and cards, as recipes name them.
 
@@ -112,7 +116,7 @@ def _start_run(
     from zoo.training_run import TrainingRun
 
     if not resume and group.leads:
-        refuse_existing(folder / "model.safetensors", force)
+        refuse_existing(folder / "model.safetensors", force, otherwise="go on with --resume, ")
     start, weights = read_start(spec)
     network = override_spec(start, assignments)
     use_threads(threads)
@@ -125,6 +129,9 @@ def _start_run(
 def _train(run: "TrainingRun", quiet: bool) -> None:
     """Train to the end, showing a bar on a terminal and a line for each epoch."""
     bar = not quiet and sys.stderr.isatty()
+    if not (quiet or run.finished):
+        click.echo(f"*: the best SNN so far on validation images, kept as {run.model_path.name}", err=True)
+        click.echo(_columns(EPOCH_HEADER, run.recipe.epochs), err=True)
     try:
         while not run.finished:
             report = run.run_epoch(_EpochBar(run.trainer.epoch) if bar else lambda done, total: None)
@@ -147,20 +154,29 @@ class _EpochBar:
 
     def __call__(self, done: int, total: int) -> None:
         seconds = time.perf_counter() - self.start
-        filled = "#" * (30 * done // total)
+        filled = "#" * (20 * done // total)
         rate, left = done / seconds, seconds / done * (total - done)
-        line = f"epoch {self.epoch + 1}  [{filled:<30}] {done}/{total}  {rate:.0f} batches/s  {left:.0f} s left"
-        click.echo(f"\r{line:<90}", err=True, nl=False)
+        line = f"epoch {self.epoch + 1}  [{filled:<20}] {done}/{total}  {rate:.0f} batches/s  {left:.0f} s left"
+        click.echo(f"\r{line:<{BAR_WIDTH}}", err=True, nl=False)
         if done == total:
-            click.echo("\r" + " " * 90 + "\r", err=True, nl=False)
+            click.echo("\r" + " " * BAR_WIDTH + "\r", err=True, nl=False)
 
 
 def _epoch_line(report: "EpochReport", epochs: int) -> str:
-    return (
-        f"epoch {report.epoch + 1:>{len(str(epochs))}}/{epochs}  training loss {report.training_loss:.4f} "
-        f"accuracy {percent(report.training_accuracy)}  validation ANN {percent(report.validation_ann_accuracy)} "
-        f"SNN {percent(report.validation_snn_accuracy)}{' *' if report.best else '  '} {report.seconds:.1f} s"
+    cells = (
+        f"epoch {report.epoch + 1:>{len(str(epochs))}}/{epochs}",
+        f"{report.training_loss:.4f}",
+        percent(report.training_accuracy),
+        percent(report.validation_ann_accuracy),
+        f"{percent(report.validation_snn_accuracy)} {'*' if report.best else ' '}",
+        f"{report.seconds:.1f}",
     )
+    return _columns(cells, epochs)
+
+
+def _columns(cells: tuple[str, ...], epochs: int) -> str:
+    widths = (len(f"epoch {epochs}/{epochs}"), *map(len, EPOCH_HEADER[1:]))
+    return "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
 def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
@@ -173,9 +189,9 @@ def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
         run.plot()
     except SnnZooError as error:
         if not quiet:
-            click.echo(f"no curves.png: {error}", err=True)
+            say(f"no curves.png: {error}")
     if run.overflow is not None:
-        click.echo(f"warning: not for the chip as it is: {run.overflow}", err=True)
+        say(f"warning: not for the chip as it is: {run.overflow}")
     if as_json:
         click.echo(json.dumps({
             "model": str(run.model_path),
@@ -186,15 +202,15 @@ def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
         }))  # fmt: skip
         return
     say_sample(run.dataset)
-    best, validation = run.trainer.stats.snn, len(run.trainer.validation)
+    best, validation = run.trainer.stats.snn, f"{len(run.trainer.validation):,}"
     epoch = "" if best.best_epoch is None else f", epoch {best.best_epoch + 1}"
     snn, ann = scores[Mode.SNN], scores[Mode.ANN]
     print_table(
         ["", "accuracy", "images"],
         [
-            [f"validation, SNN{epoch}", percent(best.max_accuracy), str(validation)],
-            [f"test, SNN, T={snn.time_steps}", percent(snn.accuracy), str(snn.n_images)],
-            ["test, ANN", percent(ann.accuracy), str(ann.n_images)],
+            [f"validation, SNN{epoch}", percent(best.max_accuracy), validation],
+            [f"test, SNN, T={snn.time_steps}", percent(snn.accuracy), f"{snn.n_images:,}"],
+            ["test, ANN", percent(ann.accuracy), f"{ann.n_images:,}"],
         ],
     )
     click.echo(run.model_path)

@@ -94,7 +94,7 @@ def test_the_seed_chooses_the_validation_images(split: Split) -> None:
 
 @pytest.mark.parametrize("validation", [200, 5000])
 def test_more_validation_images_than_there_are_images_are_refused(validation: int, split: Split) -> None:
-    with pytest.raises(DataError, match=rf"training.validation takes {validation} of 200 .* lower it"):
+    with pytest.raises(DataError, match=rf"training.validation takes {validation:,} of 200 .* lower it"):
         Trainer(network(), split, recipe(validation=validation))
 
 

@@ -94,7 +94,7 @@ IMPOSTERS = {
     "an XML document": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
     "the error message of a server": b'{"error":"Repository not found"}',
     "compressed by gzip": b"\x1f\x8b\x08\x00" + b"\0" * 20,
-    "a GGUF language model": b"GGUF\x03\0\0\0",
+    "a GGUF file, not a model": b"GGUF\x03\0\0\0",
     "a NumPy array": npy_bytes(),
     "a NumPy archive": npz_bytes(),
     "a zip archive with model.onnx in it: unpack it first": zip_bytes("model.onnx", "README"),
