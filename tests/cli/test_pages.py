@@ -30,6 +30,12 @@ def test_a_gallery_counts_what_eval_counts(run, trained, tmp_path) -> None:
 def test_a_gallery_of_mnist_needs_no_data(run, tmp_path) -> None:
     told = run("gallery", "mnist-dense-shallow", "-o", tmp_path / "p.html", "--limit", 20)
     assert "embedded sample" in told.stderr
+    assert "No learning curves" not in (tmp_path / "p.html").read_text("utf-8")
+
+
+def test_a_gallery_of_what_was_not_trained_has_no_learning_curves(run, tmp_path) -> None:
+    run("build", "mnist-dense-shallow", "-o", tmp_path / "m.safetensors")
+    run("gallery", tmp_path / "m.safetensors", "-o", tmp_path / "p.html", "--limit", 20)
     assert "No learning curves" in (tmp_path / "p.html").read_text("utf-8")
 
 
