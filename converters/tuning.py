@@ -24,6 +24,8 @@ LEARNING_RATE, BATCH = 3e-3, 50
 
 Small batches, since a step of spikes costs what its images cost.
 """
+MOVED = AugmentSpec(degrees=5, translate=0.03, scale=(0.97, 1.03), shear=2)
+"""How images are changed in tuning: the ANN has learnt them by heart as they are, and they say too little anew."""
 LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
 """Images held out, to choose the best epoch by: one in so many, no more than so many, nor than an epoch trains on."""
 NEURON_STEPS = 4 << 30
@@ -44,8 +46,8 @@ def tune(
     """Train on, and keep the best epoch; or the network as it was, if that answers better on held-out images.
 
     All epochs run as spikes: the rates of a few steps with a hard reset stray from any curve by more, layer after
-    layer, than tuning has to mend. The ANN has seen the held-out images as they are, so it is judged, and what tuning
-    made of it, on images moved a little. Returns the recipe, or None if it was in vain.
+    layer, than tuning has to mend. The ANN has seen all images as they are: what tunes, and what both are judged on, is
+    moved a little. Returns the recipe, or None if it was in vain.
 
     Args:
         network: tuned in place.
@@ -63,13 +65,14 @@ def tune(
         snn_learning_rate=LEARNING_RATE,
         batch_size=BATCH,
         logit_scale=logit_scale(network, split, teacher),
+        augment=MOVED,
         images_per_epoch=per_epoch,
         validation=n_validation,
         seed=seed,
     )
     held_out = train_validation_split(split, n_validation=n_validation, seed=seed)[1]
     generator = torch.Generator().manual_seed(seed)
-    moved = augmentation(AugmentSpec())(held_out.images[:].float() / 255, generator)
+    moved = augmentation(MOVED)(held_out.images[:].float() / 255, generator)
     judging = Split((moved * 255).round().to(torch.uint8), held_out.labels)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     untuned = _accuracy(network, judging)
