@@ -1,6 +1,7 @@
 """A user's own images as a dataset: an `.npz` of arrays, or a folder of class folders."""
 
 import math
+import reprlib
 import warnings
 import zipfile
 from collections.abc import Iterator, Mapping
@@ -61,14 +62,15 @@ def load_images(path: Path, *, size: tuple[int, int, int] | None = None, seed: i
 
 
 def _from_npz(path: Path, seed: int) -> Dataset:
-    arrays = _arrays(path)
+    arrays, others = _arrays(path)
     found = {name.lower(): array for name, array in arrays.items()}
     if {"x_train", "x_test"} <= found.keys():
         train, test = (_split(path, found[f"x_{part}"], found.get(f"y_{part}")) for part in ("train", "test"))
     elif "x" in found:
         train, test = _drawn(_split(path, found["x"], found.get("y")), seed)
     else:
-        raise DataError(f"{path} has no array x (and y), nor x_train and x_test; it has {', '.join(arrays) or 'none'}")
+        names = ", ".join([*arrays, *others]) or "none"
+        raise DataError(f"{path} has no array x (and y), nor x_train and x_test; it has {names}")
     labelled = "y" in found or "y_train" in found
     n_classes = int(max(train.labels.max(), test.labels.max())) + 1
     classes = tuple(map(str, range(n_classes))) if labelled else (UNLABELLED,)
@@ -79,24 +81,28 @@ LABELS = {"y", "y_train", "y_test"}
 ARRAYS = {"x", "x_train", "x_test", *LABELS}
 COPIES = 3
 """Of an array that are in memory at a time: as it is, times 255, as bytes."""
+MOST_OTHERS = 5
+"""Names of arrays that are of no use that are told."""
 Array = npt.NDArray[np.generic] | StoredArray
 
 
-def _arrays(path: Path) -> dict[str, Array]:
-    """Those of an .npz that are known by name."""
+def _arrays(path: Path) -> tuple[dict[str, Array], list[str]]:
+    """Those of an .npz that are known by name, and the first names of others."""
     check_npz(path)
-    arrays = {}
+    arrays, others = dict[str, Array](), list[str]()
     try:
         with open_zip(path) as archive:
             for entry in archive.infolist():
                 name = entry.filename.removesuffix(".npy")
                 if name.lower() in ARRAYS:
                     arrays[name] = _array(path, archive, entry, name)
+                elif len(others) < MOST_OTHERS:
+                    others.append(reprlib.repr(name).strip("'"))
     except DataError:
         raise
     except IntegrityError as error:
         raise DataError(f"{path} is no .npz of plain arrays: {error}") from None
-    return arrays
+    return arrays, others
 
 
 def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array:

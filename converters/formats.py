@@ -108,7 +108,9 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
     kind = kind_of_file(path)
     if kind not in READERS:
         raise UnsupportedError(
-            f"{path} is {USES[kind]}:\nzoo convert {path} -o {path.with_suffix(FileKind.SAFETENSORS).name}"
+            f"{path} is {USES[kind]}:\n"
+            f"zoo convert {path}{' --data mnist' if kind is FileKind.ONNX else ''} "
+            f"-o {path.with_suffix(FileKind.SAFETENSORS).name}"
         )
     given = hints.given()
     if useless := given.keys() - signature(READERS[kind]).parameters.keys():

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 
 from specs.errors import DataError
@@ -10,9 +11,20 @@ from specs.given_file import HEAD_BYTES, check_given_file
 from specs.imposter import refuse_imposter
 from specs.suggestion import suggest
 
-__all__ = ["SAMPLE_NAME", "SOURCES", "DatasetSource", "check_npz", "dataset_names", "find_user_data", "unknown_dataset"]
+__all__ = [
+    "SAMPLE_NAME",
+    "SOURCES",
+    "DatasetSource",
+    "check_npz",
+    "dataset_names",
+    "doubts",
+    "find_user_data",
+    "unknown_dataset",
+]
 
 SAMPLE_NAME = "mnist-sample"
+IMAGE_SHAPE = (1, 28, 28)
+"""Of all datasets that have names."""
 
 
 @dataclass(frozen=True)
@@ -75,6 +87,25 @@ def dataset_names() -> tuple[str, ...]:
     ('fashion-mnist', 'mnist', 'mnist-sample')
     """
     return tuple(sorted([*SOURCES, SAMPLE_NAME]))
+
+
+def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
+    """What does not fit of a network with inputs of `shape`, and the dataset that has this name, if any has.
+
+    >>> doubts("mnist", [784], 128)
+    'mnist has 10 classes, and the network 128 outputs: is the last block missing, an affine one of 10 features?'
+    """
+    if name not in dataset_names():
+        return None
+    n_classes = len(SOURCES.get(name, SOURCES["mnist"]).classes)
+    if prod(shape) != prod(IMAGE_SHAPE):
+        return f"{name} has images of {list(IMAGE_SHAPE)}, and the network takes {list(shape)}"
+    if n_outputs != n_classes:
+        return (
+            f"{name} has {n_classes} classes, and the network {n_outputs} outputs: is the last block missing, "
+            f"an affine one of {n_classes} features?"
+        )
+    return None
 
 
 def find_user_data(name: str) -> Path | None:

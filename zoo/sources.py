@@ -17,8 +17,8 @@ from specs.errors import ConversionError, SnnZooError, SpecError, UnsupportedErr
 from specs.given_file import is_text, suggest_file
 from specs.io import load_spec, network_names, parse_value, spec_from_document
 from specs.network import NetworkSpec
-from specs.suggestion import suggest
-from zoo.factory import local_model, unknown_model
+from specs.suggestion import nearest, suggest
+from zoo.factory import local_model, model_names, unknown_model
 
 __all__ = [
     "is_netx",
@@ -52,7 +52,8 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
             return _read(file), True
         if source not in network_names():
             refuse_folder(path)
-            if (hint := suggest_file(path)) or len(path.parts) > 1:
+            hint = suggest_file(path)
+            if len(path.parts) > 1 or (hint and not nearest(source, [*model_names(), *network_names()])):
                 raise SnnZooError(f"no such file: {path}{hint}")
             raise unknown_model(source)
     return Model.of(build_network(_load_spec(path), seed=seed)), False

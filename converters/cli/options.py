@@ -76,7 +76,11 @@ def cache_option(command: Callable[..., Any]) -> Callable[..., Any]:
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `--data-dir`, `--cache-dir` and `--offline`; it takes them as `places`."""
 
-    @click.option("--data-dir", type=PathArgument, help="Folder with the datasets' idx files. [default: $ZOO_DATA_DIR]")
+    @click.option(
+        "--data-dir",
+        type=click.Path(exists=True, file_okay=False, path_type=Path),
+        help="Folder with the datasets' idx files. [default: $ZOO_DATA_DIR]",
+    )
     @cache_option
     @click.option("--offline", is_flag=True, help="Never download.")
     @wraps(command)

@@ -79,7 +79,7 @@ def test_who_takes_a_network_says_what_makes_one_of_an_ann(run, here, command) -
     name, *options = command.split()
     error = run(name, "relu.onnx", *options, code=1).stderr
     assert "is an ANN in ONNX; " in error
-    assert "zoo convert relu.onnx -o relu.safetensors" in error
+    assert "zoo convert relu.onnx --data mnist -o relu.safetensors" in error
 
 
 @pytest.mark.parametrize("command", ["check {}", "build {} -o a.safetensors", "card {}"])
@@ -200,3 +200,25 @@ def test_a_nir_graph_without_its_time_step_says_what_to_type(run, here, golden_n
 def test_a_missing_file_in_the_place_of_a_model_is_no_model_to_pull(run) -> None:
     error = run("predict", "nowhere/seven.png", "mnist-dense", code=1).stderr
     assert error == "Error: no such file: nowhere/seven.png\n"
+
+
+def test_a_file_of_nearly_that_name_does_not_hide_the_model_that_was_meant(run, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mnist-dense.html").write_text("a page")
+    assert "did you mean mnist-dense?" in run("eval", "mnist-dens", code=1).stderr
+
+
+def test_arrays_of_no_use_are_named(run, tmp_path) -> None:
+    np.savez(tmp_path / "mine.npz", images=np.zeros((3, 784)), labels=np.zeros(3))
+    assert "it has images, labels" in run("eval", "mnist-dense", "--data", tmp_path / "mine.npz", code=1).stderr
+
+
+def test_a_data_folder_that_is_not_there_is_wrong_use(run, tmp_path) -> None:
+    assert "does not exist" in run("eval", "mnist-dense", "--data-dir", tmp_path / "none", code=2).stderr
+
+
+def test_outputs_that_are_not_the_classes_are_doubted(run, tmp_path) -> None:
+    text = "name: mine\ntime_steps: 4\ninput: {shape: [784]}\nblocks: [{kind: dense, features: 128}]\n"
+    (tmp_path / "mine.yaml").write_text(f"{text}training: {{data: mnist-sample, epochs: 1, validation: 500}}\n")
+    assert "128 outputs: is the last block missing" in run("check", tmp_path / "mine.yaml").stderr
+    assert "128 outputs" in run("train", tmp_path / "mine.yaml", "-o", tmp_path / "run").stderr

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli.options import PathArgument
-from converters.cli.shared import command, force_option, json_option, refuse_existing
+from converters.cli.shared import command, force_option, json_option, refuse_existing, say
+from specs.dataset_sources import doubts
 from specs.errors import SpecError
 from specs.given_file import is_text
 from specs.io import json_schema, load_spec
@@ -47,6 +48,8 @@ def check(spec: str, as_json: bool) -> None:
         click.echo(json.dumps({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
     else:
         print_layers(network)
+    if network.training and (doubt := doubts(network.training.data, network.input.shape, network.n_classes)):
+        say(f"warning: {doubt}")
 
 
 @command()

@@ -19,6 +19,7 @@ from converters.cli.options import (
     use_threads,
 )
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
+from specs.dataset_sources import doubts
 from specs.errors import SnnZooError
 from zoo.cli.shared import complete_specs
 
@@ -121,6 +122,8 @@ def _start_run(
     network = override_spec(start, assignments)
     use_threads(threads)
     recipe = network.training or TrainingSpec()
+    if group.leads and (doubt := doubts(recipe.data, network.input.shape, network.n_classes)):
+        say(f"warning: {doubt}")
     dataset = places.load(recipe.data)
     device = local_device(resolve_device(device))
     return TrainingRun(network, dataset, folder, weights=weights, device=device, resume=resume, group=group)
