@@ -48,13 +48,13 @@ def test_talk_is_parted_between_words_on_a_terminal_alone(capsys, monkeypatch, t
 def test_an_error_is_parted_on_a_terminal_but_a_command_on_its_line_is_not(run, tmp_path, monkeypatch) -> None:
     path = tmp_path / "a.onnx"
     path.write_bytes(packaged_path("examples", "mnist-relu.onnx").read_bytes())
-    monkeypatch.setenv("COLUMNS", str(len(f"zoo convert {path} -o a.safetensors")))
+    monkeypatch.setenv("COLUMNS", str(len(f"zoo convert {path} --data mnist -o a.safetensors")))
     told = run("show", path, code=1).stderr
     monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda self: True, raising=False)
     parted = run("show", path, code=1).stderr
     assert told.split() == parted.split()
     assert len(told.splitlines()) < len(parted.splitlines())
-    assert told.splitlines()[-1] == parted.splitlines()[-1] == f"zoo convert {path} -o a.safetensors"
+    assert told.splitlines()[-1] == parted.splitlines()[-1] == f"zoo convert {path} --data mnist -o a.safetensors"
 
 
 def test_names_are_folded_last(capsys, monkeypatch) -> None:

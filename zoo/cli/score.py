@@ -202,7 +202,7 @@ def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) 
     last = scores[-1]
     click.echo()
     print_table(
-        ["layer", "rate", "synops/image"],
+        [f"layer, T={last.time_steps}" if last.mode.spiking else "layer", "rate", "synops/image"],
         [
             [
                 f"{i} {layer.kind}",
