@@ -41,7 +41,7 @@ def test_an_onnx_model_has_no_reader_by_name(tmp_path) -> None:
 
     path = tmp_path / "a.onnx"
     path.write_bytes(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])).SerializeToString())
-    with pytest.raises(UnsupportedError, match=r"zoo convert .*a\.onnx -o a\.safetensors"):
+    with pytest.raises(UnsupportedError, match=r"zoo convert .*a\.onnx --data mnist -o a\.safetensors"):
         read_model(path)
 
 
