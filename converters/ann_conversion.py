@@ -148,14 +148,13 @@ def _form(source: _Source, layers: Sequence[SpikingLayer], encoding: Encoding) -
     """The form of an encoding; of graded input with the bits whose first layer errs least."""
     if encoding is Encoding.SPIKE or layers[0].activation is None:
         return InputForm(encoding)
-    errors, problem = dict[InputForm, float](), UnsupportedError("no bits")
+    errors = dict[InputForm, float]()
     for form in (InputForm(encoding, bits) for bits in GRADED_BITS):
         try:
             errors[form] = source.calibrate(layers[:1], form)[1][0].error
-        except UnsupportedError as error:  # many levels, and the bias leaves its range
-            problem = error
-    if not errors:
-        raise problem
+        except UnsupportedError:  # of many levels the bias may leave its range; with the fewest that is told
+            if form.bits == GRADED_BITS[-1] and not errors:
+                raise
     return min(errors, key=lambda form: errors[form])
 
 

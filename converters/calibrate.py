@@ -60,8 +60,8 @@ class InputForm:
 class Calibration:
     """Block `block` of the network: what a rate of 1 stands for, its threshold, and what is left of error.
 
-    `scale` has a number for each channel. `error` is the root mean square of what the rates say less what the ANN
-    gives, as a part of the latter's; `saturated` is the part of activations above what the rates can say.
+    `scale` has a number for each channel. `error` is the root mean square of the rates less what the ANN gives, each
+    channel in units of its scale, as a part of the latter's; `saturated` is the part of activations above it.
     """
 
     block: int

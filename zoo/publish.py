@@ -29,9 +29,14 @@ def publish(file: Path, card_file: Path, url: str) -> str:
         IntegrityError: the card is of another file, or the index has other bytes for this revision.
         SnnZooError: the index cannot be written.
     """
-    if not is_card(card_file):
-        raise SpecError(f"{card_file} is no card; this writes one:\nzoo card {file} -o {file.with_suffix(CARD_SUFFIX)}")
-    card = load_card(card_file)
+    try:
+        card = load_card(card_file)
+    except SpecError:
+        if is_card(card_file):
+            raise
+        raise SpecError(
+            f"{card_file} is no card; this writes one:\nzoo card {file} -o {file.with_suffix(CARD_SUFFIX)}"
+        ) from None
     format = _check_card(file, card_file, card)
     place = f"{card.name}/{card.revision}/{card.name}"
     facts = IndexedFile.of(file, f"{place}{SUFFIXES[format]}")

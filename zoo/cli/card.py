@@ -44,9 +44,9 @@ def card(
     """Measure a trained model and write its card.
 
     SOURCE is the folder of a training run, a safetensors file, or the name of a model of the package; it runs on the
-    full test set of what it was trained on. A card that is
-    written anew keeps licence, learning curves and other seeds of the one before, if that is of the same file. Its
-    description is that of the spec, as in zoo train SPEC -o run --set description=TEXT.
+    full test set of what it was trained on. A card that is written anew keeps licence, learning curves and other seeds
+    of the one before, if that is of the same file. Its description is that of the spec, as in
+    zoo train SPEC -o run --set description=TEXT.
 
     Example: zoo card run -o run/model.yaml
     """

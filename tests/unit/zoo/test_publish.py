@@ -34,6 +34,12 @@ def test_a_folder_becomes_an_index(carded, tmp_path) -> None:
         file.check(original)
 
 
+def test_a_card_may_begin_with_a_comment(carded, tmp_path) -> None:
+    made = carded()
+    made.card_file.write_text(f"# looked at\n{made.card_file.read_text('utf-8')}", "utf-8")
+    assert publish(made.file, made.card_file, str(tmp_path / "index")) == made.reference
+
+
 def test_publishing_again_changes_nothing(carded, tmp_path) -> None:
     made = carded()
     publish(made.file, made.card_file, str(tmp_path / "index"))
