@@ -161,7 +161,8 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 def join_group(*, timeout_s: float) -> Iterator[Group]:
     """The group that `torchrun` or `accelerate launch` made this process a part of, by the environment; or `ALONE`.
 
-    In the body of the `with`, a launcher that ends this process (SIGTERM) raises `LostProcessError` in it.
+    In the body of the `with`, a launcher that ends this process (SIGTERM) raises `LostProcessError` in it. The `with`
+    ends when all processes have done its body.
 
     Args:
         timeout_s: how long another process may be silent before it counts as lost.
@@ -181,8 +182,11 @@ def join_group(*, timeout_s: float) -> Iterator[Group]:
             f"{_reason(error)}; start them with torchrun or accelerate launch"
         ) from None
     before = signal.signal(signal.SIGTERM, _end)
+    group = Group(dist.get_rank(), size)
     try:
-        yield Group(dist.get_rank(), size)
+        yield group
+        # who ends at once ends Python while gloo's threads still free the last sum's tensors, which then aborts
+        group._meet(dist.barrier)
     finally:
         signal.signal(signal.SIGTERM, before)
     dist.destroy_process_group()  # not after an error: it might wait for the lost

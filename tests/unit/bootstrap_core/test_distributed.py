@@ -27,6 +27,24 @@ def found(launch, tmp_path_factory) -> Found:
 SAME = sorted(RECIPES.keys() - {"dropout"})
 
 
+SLOW = """
+import sys, time
+from pathlib import Path
+from bootstrap_core.distributed import join_group
+with join_group(timeout_s=60) as group:
+    done = Path(sys.argv[1])
+    if group.leads:
+        time.sleep(1)
+        done.touch()
+assert done.exists()
+"""
+
+
+def test_nobody_leaves_before_all_are_done(launch, tmp_path) -> None:
+    (tmp_path / "slow.py").write_text(SLOW)
+    launch(tmp_path / "slow.py", tmp_path / "done", size=2).wait(0, 0)
+
+
 @pytest.mark.parametrize("name", SAME)
 def test_processes_match_one_loss_by_loss(found: Found, name: str) -> None:
     ours, theirs = found[2, 0][name]["batches"], found[1, 0][name]["batches"]
