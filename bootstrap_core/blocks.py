@@ -288,45 +288,60 @@ class SpikingBlock(_SynapticBlock):
 
     def forward(self, x: Tensor, mode: Mode, time_steps: int, *skipped: Tensor) -> Tensor:
         """See `Block`."""
-        z = self.weigh(x, skipped, mode)
-        if self.training and self.norm is not None:
-            channel_axis = 2 if mode.spiking else 1
-            self.norm.update(z / self.levels, channel_axis)
-            if isinstance(self.norm, MeanOnly):
-                self.norm.centre_gradient(z, channel_axis)
-        bias = self.quantized_bias()
+        z, bias = self._normed(x, skipped, mode), self.quantized_bias()
         if not mode.spiking:
             return _activate(self.sampler, self._drive(z, bias), mode)
+        drive = self._mean_drive(z, bias, mode)
         z = z.expand(time_steps, *z.shape[1:])
-        drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
         return _fire(self.neuron, self.sampler, z, drive, mode, self.delay_shift, bias=bias)
 
     def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """See `Block`."""
-        unpacked = any(isinstance(arriving, Tensor) for arriving in (x, *skipped))
-        if not mode.spiking or unpacked or self.delay_shift or self.norm is not None:
+        if not mode.spiking or self.delay_shift:
             return super().carry(x, mode, time_steps, *skipped)
-        bias, silences = self.quantized_bias(), self.training and self.dropout > 0
-        alone = not self.neuron.learns and not skipped
+        unpacked = any(isinstance(arriving, Tensor) for arriving in (x, *skipped))
+        silences = self.training and self.dropout > 0
+        alone = not (self.neuron.learns or skipped or unpacked or self.norm is not None)
         dense = isinstance(self.synapse, DenseSynapse) and alone
         conv = isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1 and not silences and alone
         if isinstance(x, SteadyInput) and not silences and (conv or (dense and x.images.dim() == 2)):
             geometry = self.synapse.geometry if isinstance(self.synapse, ConvSynapse) else []
-            weight = self.synapse.quantized_weight()
+            weight, bias = self.synapse.quantized_weight(), self.quantized_bias()
             return self._sampled(*self.neuron.weigh_steady(x, weight, geometry, bias), bias, mode)
         x = packed(x)
-        assert isinstance(x, Spikes)
-        if not (dense or conv):
-            z = self.weigh(x.tensor(), [_floats(source) for source in skipped], mode)
-            drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
-            return _fire_packed(self.neuron, self.sampler, z, drive, mode, bias=bias)
-        weight = self.synapse.quantized_weight()
+        if not (isinstance(x, Spikes) and (dense or conv)):
+            return self._carry_floats(x, mode, time_steps, *skipped)
+        weight, bias = self.synapse.quantized_weight(), self.quantized_bias()
         if isinstance(self.synapse, ConvSynapse):
             spikes, z = self.neuron.convolve_and_fire(x, weight, self.synapse.geometry, bias)
         else:
             mask = self.mask(x.values[0])
             spikes, z = self.neuron.weigh_and_fire(x, weight, bias, mask, 1 / (1 - self.dropout))
         return self._sampled(spikes, z, bias, mode)
+
+    def _carry_floats(self, x: Tensor | Spikes, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
+        """`carry` with floats up to the neurons, for what no kernel does at once."""
+        z = self._normed(_floats(x), [_floats(source) for source in skipped], mode)
+        bias = self.quantized_bias()
+        drive = self._mean_drive(z, bias, mode)
+        z = z.expand(time_steps, *z.shape[1:])
+        if self.neuron.runs_compiled(z):
+            return _fire_packed(self.neuron, self.sampler, z, drive, mode, bias=bias)
+        return _fire(self.neuron, self.sampler, z, drive, mode, self.delay_shift, bias=bias)
+
+    def _normed(self, x: Tensor, skipped: Sequence[Tensor], mode: Mode) -> Tensor:
+        """Weighted input, of which the norm has learnt."""
+        z = self.weigh(x, skipped, mode)
+        if self.training and self.norm is not None:
+            channel_axis = 2 if mode.spiking else 1
+            self.norm.update(z / self.levels, channel_axis)
+            if isinstance(self.norm, MeanOnly):
+                self.norm.centre_gradient(z, channel_axis)
+        return z
+
+    def _mean_drive(self, z: Tensor, bias: Tensor | None, mode: Mode) -> Tensor:
+        """What SAMPLE records, of `z` `[T, N, ...]`; in other modes something of its shape."""
+        return self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
 
     def _sampled(self, spikes: Spikes, z: Tensor, bias: Tensor | None, mode: Mode) -> Spikes:
         """`spikes`, recorded in SAMPLE mode; `z` is the weighted input in steps of a weight, whole numbers.

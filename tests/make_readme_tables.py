@@ -120,12 +120,12 @@ def ratios(row: dict[str, Any], clock: str = "wall") -> dict[str, float]:
 
 
 def met(row: dict[str, Any]) -> str:
-    """Yes or no, or a question mark for a target about a program that did not take part."""
+    """Yes or no, or a question mark for a target about a program that did not take part, or was not waited for."""
     found = ratios(row)
     kept = [
         found[key] <= bound if key in ("reference", "seconds") else found[key] >= bound
         for key, bound in row["target"].items()
-        if key in found
+        if key in found and not (key in row.get("unfinished", []) and found[key] < bound)
     ]
     if not all(kept):
         return "no"
@@ -146,11 +146,12 @@ def cells(row: dict[str, Any]) -> list[str]:
         "reference": "at most {:g}x " + str(row["reference"]),
         "seconds": "at most {:g} s",
     }
+    over = dict.fromkeys(row.get("unfinished", []), "> ")
     return [
         f"{row['what']}, {unit}",
-        *(number(values[name] * scale) if name in values else "-" for name in PROGRAMS),
+        *(over.get(name, "") + number(values[name] * scale) if name in values else "-" for name in PROGRAMS),
         reference,
-        *(f"{found[key]:.1f}x" if key in found else "-" for key in ("lava-dl", "peer")),
+        *(f"{over.get(key, '')}{found[key]:.1f}x" if key in found else "-" for key in ("lava-dl", "peer")),
         ", ".join(texts[key].format(bound) for key, bound in row["target"].items()) or "-",
         met(row),
     ]

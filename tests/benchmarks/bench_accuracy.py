@@ -104,6 +104,7 @@ def main() -> int:
         f"time to {options.accuracy:.1%} SNN validation accuracy: {name} "
         + (f"reached {last['accuracy']:.2%}" if name in reached else f"stayed below ({last['accuracy']:.2%})")
         + f" in epoch {len(run['epochs'])}, {last['wall']:.0f} s ({last['cpu']:.0f} s of CPU)"
+        + f"; threads: {options.threads}"
         for name, run in found.items()
         for last in [run["epochs"][-1]]
     ]
@@ -112,7 +113,8 @@ def main() -> int:
         "unit": "s",
         "target": {"lava-dl": 8.0},
         "reference": None,
-        **{clock: {name: run["epochs"][-1][clock] for name, run in reached.items()} for clock in ("wall", "cpu")},
+        "unfinished": sorted(found.keys() - reached.keys()),
+        **{clock: {name: run["epochs"][-1][clock] for name, run in found.items()} for clock in ("wall", "cpu")},
     }
     report |= {"rows": [row] if "snnzoo" in reached else [], "notes": notes, "epochs": found}
     options.output.parent.mkdir(exist_ok=True)

@@ -415,6 +415,8 @@ def test_a_weight_scale_is_of_all_synapses() -> None:
 
 def test_outputs_are_kept_until_their_last_reader_and_no_longer() -> None:
     network, alive = residual(), []
+    for mode in (Mode.SAMPLE, Mode.FIT):
+        network(images(), mode)
     kept: dict[int, weakref.ref[Tensor]] = {}
     for i, block in enumerate(network.blocks):
 
@@ -425,6 +427,6 @@ def test_outputs_are_kept_until_their_last_reader_and_no_longer() -> None:
 
         block.register_forward_hook(note)
     with torch.no_grad():
-        network(images(), Mode.SNN)
+        network(images(), Mode.ANN)
     # While blocks 0, 1, 2, 4, 5 run: the output before, and what they or later ones skip from. 2 lives on in its view.
     assert [[j for j in now if j != 2] for now in alive] == [[], [0], [0, 1], [1], [4]]

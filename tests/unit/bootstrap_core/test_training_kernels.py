@@ -115,6 +115,7 @@ def train_once(network: Network, images: Tensor, mode: Mode, *, compiled: bool) 
 
 
 DENSE = {"kind": "dense", "features": 70, "weight_norm": True}
+GRADED = {"shape": (40,), "encoding": "graded", "bits": 3}
 NETWORKS = {
     "dense": lambda: make(DENSE, DENSE),
     "biased": lambda: make({**DENSE, "bias": True}, {**DENSE, "bias": True}, readout={"bias": True}),
@@ -124,6 +125,13 @@ NETWORKS = {
     "learnt": lambda: make(DENSE, DENSE, neuron={"learn_decays": "per_channel"}),
     "inexact": lambda: make(DENSE, input={"shape": (40,), "mean": 0.5, "std": 0.25, "exact_input": False}),
     "norm": lambda: make({**DENSE, "norm": "mean_only"}, DENSE),
+    "graded": lambda: make(DENSE, {**DENSE, "norm": "mean_only"}, DENSE, input=GRADED),
+    "graded convs": lambda: make(
+        {"kind": "conv", "channels": 6, "kernel": 3, "padding": 1, "norm": "mean_only"},
+        {"kind": "conv", "channels": 5, "kernel": 2, "stride": 2},
+        {"kind": "flatten"},
+        input={**GRADED, "shape": (1, 8, 6)},
+    ),
     "conv": lambda: make({"kind": "conv", "channels": 6, "kernel": 3}, {"kind": "flatten"}, DENSE, shape=(1, 7, 7)),
     "convs": lambda: make(
         {"kind": "conv", "channels": 6, "kernel": 3, "padding": 1},
@@ -155,6 +163,16 @@ def test_networks_train_as_the_definition_does(name: str, mode: Mode) -> None:
     assert set(gradients) == set(expected)
     for key, gradient in expected.items():
         assert (gradients[key] - gradient).abs().max() < 1e-4 * gradient.abs().max(), key
+
+
+@pytest.mark.parametrize("name", ["graded", "graded convs", "norm"])
+def test_blocks_behind_floats_give_packed_spikes(name: str) -> None:
+    network = NETWORKS[name]()
+    choose_kernels(network, True)
+    carried = torch.rand(5, *network.spec.input.shape)
+    for block in network.blocks[:-1]:
+        carried = block.carry(carried, Mode.SNN, 9)
+    assert isinstance(carried, Spikes)
 
 
 def test_dropout_drops_the_same_inputs() -> None:
