@@ -10,20 +10,25 @@ from bootstrap_core.kernels.threads import split
 
 __all__ = ["as_integers", "contiguous_rows", "correlate", "weigh"]
 
-DENSE_FROM, DENSE_GRADIENT_FROM = 0.12, 0.1
-"""Rates of spikes from which a matrix product is faster than following them, forward and backward."""
+DENSE_FROM = 1 / 4096
+"""Rate of spikes, for each output, from which a matrix product is faster than following them: finding them is work by
+itself, which few outputs do not pay for."""
+
+FLOAT32 = 4
+"""How many times longer float32 products take than those of int8 and bfloat16."""
 
 
-def _density(spikes: Tensor) -> float:
-    """The part of `[R, I]` that is 1, told by some hundred rows."""
+def _is_dense(spikes: Tensor, outputs: int, slowness: int = 1) -> bool:
+    """Whether a matrix product with spikes `[R, I]` is the faster one; their rate is told by some hundred rows."""
     some = spikes[:: max(1, len(spikes) // 256)]
-    return float(some.sum(dtype=torch.int32)) / max(1, some.numel())
+    rate = float(some.sum(dtype=torch.int32)) / max(1, some.numel())
+    return not some.numel() or rate >= DENSE_FROM * outputs * slowness
 
 
 def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
     """`spikes @ weight`, int32, of int8 `[R, I]` and `[I, O]`."""
     spikes, weight = contiguous_rows(spikes), contiguous_rows(weight)
-    if not spikes.numel() or _density(spikes) >= DENSE_FROM:
+    if _is_dense(spikes, weight.shape[1]):
         return torch._int_mm(spikes, weight)
     out = torch.empty(len(spikes), weight.shape[1], dtype=torch.int32)
     x, w, z = spikes.numpy(), weight.numpy(), out.numpy()
@@ -34,7 +39,7 @@ def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
 def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
     """`grad.T @ spikes`, float32, of int8 `[R, I]` and `[R, O]`."""
     spikes = contiguous_rows(spikes)
-    if not spikes.numel() or _density(spikes) >= DENSE_GRADIENT_FROM:
+    if _is_dense(spikes, grad.shape[1], FLOAT32 if grad.dtype == torch.float32 else 1):
         return (grad.t() @ spikes.to(grad.dtype)).float()
     out = torch.empty(spikes.shape[1], grad.shape[1])
     x, g, total = spikes.numpy(), as_array(grad).reshape(grad.shape), out.numpy()

@@ -11,7 +11,7 @@ from bootstrap_core.kernels.bits import widened
 __all__ = ["add_columns", "add_rows", "find"]
 
 ROWS = 256
-"""Rows at a time: their gradient stays in the second-level cache."""
+"""Rows at a time: a byte tells which, and their gradient stays in the second-level cache."""
 
 f32, i32 = np.float32, np.int32
 _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
@@ -68,30 +68,24 @@ def add_columns(spikes, grad, start, stop, out):
 
     `grad` is float32, or bfloat16 as uint16. Each sum is made in the order of the rows, however many threads.
     """
-    members = np.empty((stop - start, ROWS + 1), np.int64)
-    counts = np.empty(stop - start, np.int64)
+    members = np.empty((stop - start, ROWS), np.uint8)
+    counts = np.empty(stop - start, np.int32)
+    places = np.empty(stop - start + 1, np.int32)
     out[start:stop] = f32(0.0)
     for first in range(0, len(spikes), ROWS):
+        block = grad[first : first + ROWS]
         counts[:] = 0
-        for r in range(first, min(len(spikes), first + ROWS)):
-            row = spikes[r, start:stop]
-            i = 0
-            while i < len(row):
-                end = min(len(row), i + 16)
-                some = 0
-                for k in range(i, end):
-                    some |= row[k]
-                if some:
-                    for k in range(i, end):
-                        members[k, counts[k]] = r
-                        counts[k] += row[k] != 0
-                i = end
+        for r in range(len(block)):
+            for k in range(find(spikes[first + r, start:stop], places)):
+                i = places[k]
+                members[i, counts[i]] = r
+                counts[i] += 1
         for i in range(stop - start):
             rows, total = members[i], out[start + i]
             k = 0
             while k + 4 <= counts[i]:
-                _take_four(grad[rows[k]], grad[rows[k + 1]], grad[rows[k + 2]], grad[rows[k + 3]], total)
+                _take_four(block[rows[k]], block[rows[k + 1]], block[rows[k + 2]], block[rows[k + 3]], total)
                 k += 4
             while k < counts[i]:
-                _take(grad[rows[k]], total)
+                _take(block[rows[k]], total)
                 k += 1

@@ -243,7 +243,7 @@ def test_a_tally_counts_what_a_run_shows(name: str, compiled: bool) -> None:
         assert torch.equal(count, shown)
 
 
-@pytest.mark.parametrize("rate", [0.02, 0.5])
+@pytest.mark.parametrize("rate", [0.01, 0.5])
 @pytest.mark.parametrize("half", [False, True])
 def test_products_that_follow_spikes_are_the_matrix_products(rate: float, half: bool) -> None:
     generator = torch.Generator().manual_seed(0)
@@ -252,7 +252,7 @@ def test_products_that_follow_spikes_are_the_matrix_products(rate: float, half: 
     assert torch.equal(dense_products.weigh(spikes, weight).long(), spikes.long() @ weight.long())
     grad = torch.randn(600, 70, generator=generator).to(torch.bfloat16 if half else torch.float32)
     ours = dense_products.correlate(spikes, grad)
-    tolerance = 1e-2 if half and rate > dense_products.DENSE_GRADIENT_FROM else 1e-5
+    tolerance = 1e-2 if half and rate > 0.1 else 1e-5
     torch.testing.assert_close(ours, grad.float().T @ spikes.float(), rtol=tolerance, atol=10 * tolerance)
 
 
