@@ -14,7 +14,7 @@ from converters.netx.model import read_netx, write_netx
 from converters.nir.load import read_nir
 from converters.nir.neurons import TimeConstants
 from converters.nir.save import write_nir
-from converters.safetensors_file import read_safetensors, write_safetensors
+from converters.safetensors_file import describes_itself, read_safetensors, write_safetensors
 from specs.errors import ConversionError, UnsupportedError
 from specs.file_digest import sha256_of
 from specs.network import NetworkSpec
@@ -112,13 +112,15 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
             f"zoo convert {path}{' --data mnist' if kind is FileKind.ONNX else ''} "
             f"-o {path.with_suffix(FileKind.SAFETENSORS).name}"
         )
-    given = hints.given()
-    if useless := given.keys() - signature(READERS[kind]).parameters.keys():
+    reader, given = READERS[kind], hints.given()
+    if kind is FileKind.SAFETENSORS and not describes_itself(path):
+        reader = read_checkpoint
+    if useless := given.keys() - signature(reader).parameters.keys():
         raise ConversionError(
             f"{path}: a {kind} file has no use for {' and '.join(map(_option_name, sorted(useless)))}, or says that "
             "itself: leave it out"
         )
-    model = READERS[kind](path, **given)
+    model = reader(path, **given)
     if path.suffix in set(FileKind) - {kind}:
         model = replace(model, notes=(f"by its content this is a {kind} file, and read as such", *model.notes))
     return model

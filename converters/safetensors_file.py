@@ -16,7 +16,7 @@ from specs.io import spec_from_document
 from specs.memory import refuse_beyond_memory
 from specs.whole_file import write_whole
 
-__all__ = ["METADATA_KEY", "read_metadata", "read_safetensors", "write_safetensors"]
+__all__ = ["METADATA_KEY", "describes_itself", "read_metadata", "read_safetensors", "write_safetensors"]
 
 METADATA_KEY = "snnzoo"
 """The one metadata key; its value is JSON. More keys would come in random order, and the bytes would not repeat."""
@@ -60,15 +60,18 @@ def read_safetensors(path: Path) -> Model:
     return Model(spec, tensors, check_card(metadata.get("card", {}), str(path)), origin=str(path))
 
 
+def describes_itself(path: Path) -> bool:
+    """Whether a safetensors file is a model file, and no bare state dict."""
+    return METADATA_KEY in read_header(path).metadata
+
+
 def read_metadata(path: Path) -> Mapping[str, Any]:
     """What a model file says of itself: `spec` and `card`, without reading its tensors."""
     raw = read_header(path).metadata.get(METADATA_KEY)
     if raw is None:
-        torch_file = path.with_suffix(".pt").name
         raise IntegrityError(
             f"{path} is a state dict, not a model of snnzoo: there is no spec in it\n"
-            "zoo migrate moves its weight norm; of lava-dl's, zoo convert takes a .pt:\n"
-            f"zoo migrate {path} --to plain -o {torch_file}"
+            "zoo migrate moves its weight norm, and of lava-dl's, zoo convert makes a model"
         )
     try:
         metadata = json.loads(raw)

@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from safetensors.torch import save_file
 
 from converters.file_kind import FileKind, kind_of_file
 from zoo.packaged_files import packaged_path
@@ -99,15 +101,34 @@ def test_an_image_is_no_dataset(run, here, place) -> None:
     assert f"{place} is an image, not a dataset: zoo predict NAME IMAGE" in error
 
 
-@pytest.mark.parametrize("command", ["show {}", "eval {}", "verify {}", "card {}", "convert {} -o a.net"])
-def test_a_migrated_state_dict_says_what_takes_it(run, here, command) -> None:
+def test_a_migrated_state_dict_converts_as_the_checkpoint_does(run, here) -> None:
     (here / "network.pt").write_bytes(packaged_path("examples", "network.pt").read_bytes())
     run("migrate", "network.pt", "--to", "plain", "-o", "plain.safetensors")
-    error = run(*command.format("plain.safetensors").split(), code=1).stderr
-    assert "plain.safetensors is a state dict, not a model of snnzoo" in error
-    assert error.rstrip().endswith("zoo migrate plain.safetensors --to plain -o plain.pt")
-    run("migrate", "plain.safetensors", "--to", "plain", "-o", "plain.pt")
-    run("convert", "plain.pt", "-o", "a.safetensors", "--threshold", 1.25, "--time-steps", 16)
+    for name in ("network.pt", "plain.safetensors"):
+        run("convert", name, "-o", f"{name}.net", "--threshold", 1.25, "--time-steps", 16)
+    run("verify", "network.pt.net", "--against", "plain.safetensors.net")
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        ("card {}", "is a state dict, not a model of snnzoo"),
+        ("eval {}", "the threshold (--threshold)"),
+        ("convert {} -o a.net", "the threshold (--threshold)"),
+        ("convert {} -o a.net --dt 1", "has no use for --dt"),
+    ],
+)
+def test_a_migrated_state_dict_says_what_it_is_or_lacks(run, here, command, said) -> None:
+    (here / "network.pt").write_bytes(packaged_path("examples", "network.pt").read_bytes())
+    run("migrate", "network.pt", "--to", "plain", "-o", "plain.safetensors")
+    assert said in run(*command.format("plain.safetensors").split(), code=1).stderr
+
+
+def test_any_other_state_dict_is_sent_to_migrate(run, here) -> None:
+    save_file({"fc.weight": torch.ones(2, 2)}, here / "fc.safetensors")
+    error = run("convert", "fc.safetensors", "-o", "a.net", code=1).stderr
+    assert "no lava-dl checkpoint" in error
+    assert "migrate" in error
 
 
 @pytest.mark.parametrize("format", ["PNG", "JPEG", "GIF", "WEBP", "TIFF"])

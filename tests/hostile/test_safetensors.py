@@ -184,7 +184,7 @@ CASES = {
         file(json.dumps({"format": 1, "spec": SPEC, "card": {"training": "x"}})),
         "card is none",
     ),
-    "no model": ("safetensors", safetensors.torch.save({"a": torch.ones(1)}), "not a model of snnzoo"),
+    "no model": ("safetensors", safetensors.torch.save({"a": torch.ones(1)}), "no lava-dl checkpoint"),
     "state dict, a name twice": (
         "state-dict",
         safetensors_of(

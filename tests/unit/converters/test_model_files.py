@@ -8,7 +8,8 @@ import torch
 
 from bootstrap_core import Mode, build_network
 from converters import Model, read_model, write_model
-from specs import IntegrityError, NetworkSpec, SnnZooError, UnsupportedError
+from converters.safetensors_file import read_safetensors
+from specs import ConversionError, IntegrityError, NetworkSpec, SnnZooError, UnsupportedError
 
 SPEC = NetworkSpec.model_validate(
     {
@@ -108,8 +109,10 @@ def test_a_truncated_file_is_told(tmp_path) -> None:
 
 def test_a_strangers_safetensors_is_told(tmp_path) -> None:
     path = save_with(tmp_path / "a.safetensors", {"w": torch.zeros(1)}, {"format": "pt"})
-    with pytest.raises(IntegrityError, match="not a model of snnzoo"):
+    with pytest.raises(ConversionError, match="no lava-dl checkpoint"):
         read_model(path)
+    with pytest.raises(IntegrityError, match="not a model of snnzoo"):
+        read_safetensors(path)
 
 
 @pytest.mark.parametrize(
