@@ -19,16 +19,16 @@ from specs.training import AugmentSpec, TrainingSpec
 
 __all__ = ["logit_scale", "neuron_steps", "tune"]
 
-LEARNING_RATE, BATCH = 3e-3, 50
-"""Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid.
-
-Small batches, since a step of spikes costs what its images cost.
-"""
+LEARNING_RATES = 3e-3, 1e-3
+"""Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid. Deep networks
+lose by such steps what they cannot learn back in some epochs: then the smaller ones are tried."""
+BATCH = 50
+"""Small, since a step of spikes costs what its images cost."""
 MOVED = AugmentSpec(degrees=5, translate=0.03, scale=(0.97, 1.03), shear=2)
 """How images are changed in tuning: the ANN has learnt them by heart as they are, and they say too little anew."""
 LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
 """Images held out, to choose the best epoch by: one in so many, no more than so many, nor than an epoch trains on."""
-NEURON_STEPS = 4 << 30
+NEURON_STEPS = 8 << 30
 """Work of all epochs at most, in neurons of all images and time steps: a minute or two."""
 N_SCALING = 1000
 """Images on which logits are compared."""
@@ -47,7 +47,8 @@ def tune(
 
     All epochs run as spikes: the rates of a few steps with a hard reset stray from any curve by more, layer after
     layer, than tuning has to mend. The ANN has seen all images as they are: what tunes, and what both are judged on, is
-    moved a little. Returns the recipe, or None if it was in vain.
+    moved a little. The first of `LEARNING_RATES` that makes the network no worse is taken. Returns the recipe, or None
+    if it was in vain.
 
     Args:
         network: tuned in place.
@@ -62,7 +63,6 @@ def tune(
     recipe = TrainingSpec(
         epochs=epochs,
         snn_epochs=epochs,
-        snn_learning_rate=LEARNING_RATE,
         batch_size=BATCH,
         logit_scale=logit_scale(network, split, teacher),
         augment=MOVED,
@@ -76,11 +76,13 @@ def tune(
     judging = Split((moved * 255).round().to(torch.uint8), held_out.labels)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     untuned = _accuracy(network, judging)
-    fit(network, split, recipe, teacher=teacher, on_epoch=on_epoch)
-    if _accuracy(network, judging) < untuned:
+    for rate in LEARNING_RATES:
+        recipe = recipe.model_copy(update={"snn_learning_rate": rate})
+        fit(network, split, recipe, teacher=teacher, on_epoch=on_epoch)
+        if _accuracy(network, judging) >= untuned:
+            return recipe
         network.load_state_dict(before)
-        return None
-    return recipe
+    return None
 
 
 def neuron_steps(spec: NetworkSpec) -> int:

@@ -210,7 +210,7 @@ def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> No
 
 
 def test_tuning_in_vain_is_said(mlp, digits, monkeypatch) -> None:
-    monkeypatch.setattr("converters.tuning.LEARNING_RATE", 9.0)
+    monkeypatch.setattr("converters.tuning.LEARNING_RATES", (9.0,))
     found = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, encodings=[Encoding.SPIKE])
     assert found.tuned == found.converted
     assert "taken back" in found.notes[-1]

@@ -71,11 +71,20 @@ def test_a_damaged_network_is_mended(trained: Network, digits: Dataset) -> None:
 
 
 def test_what_answers_worse_is_taken_back(trained: Network, digits: Dataset, monkeypatch) -> None:
-    monkeypatch.setattr(tuning, "LEARNING_RATE", 5.0)
+    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 5.0))
     network = copied(trained)
     tune(network, digits.train, by(trained), 1)
     for name, tensor in network.state_dict().items():
         assert torch.equal(tensor, trained.state_dict()[name]), name
+
+
+def test_smaller_steps_follow_on_those_that_made_it_worse(trained: Network, digits: Dataset, monkeypatch) -> None:
+    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 1e-4, 1e-5))
+    network, seen = copied(trained), []
+    recipe = tune(network, digits.train, by(trained), 1, on_epoch=seen.append)
+    assert recipe is not None
+    assert recipe.snn_learning_rate == 1e-4
+    assert [report.learning_rate for report in seen] == [5.0, 1e-4]
 
 
 def test_an_epoch_is_as_long_as_the_work_allows(trained: Network, digits: Dataset, monkeypatch) -> None:
