@@ -87,7 +87,7 @@ ROWS = [
     Row("FIT, a layer", "fit", "dense", BOOTSTRAP, {"seconds": 0.05}),
     Row("one image, from call to class", "one", "dense", SPIKING, {"lava-dl": 10.0}),
     Row(
-        "epoch of `zoo train mnist-dense`",
+        "epoch of the tutorial, with augmentation",
         "epoch",
         "dense",
         ("snnzoo",),

@@ -3,7 +3,7 @@
     python tests/benchmarks/bench_accuracy.py [--lava-python PY] [--data-dir D] [--threads 2] [--accuracy 0.987]
 
 Both train on the same 55,000 MNIST images, with the same random affine maps, and are scored as SNN on the other 5,000
-after each epoch. snnzoo follows `RECIPE` below; the clock runs through augmentation, training, and
+after each epoch. snnzoo follows `RECIPE`; the clock runs through augmentation, training, and
 scoring as ANN and as SNN. lava-dl follows its notebook: batches of 32, Adam at 0.001, torchvision's transforms of each
 image, SAMPLE and FIT every ten epochs. The notebook scores as SNN in every tenth epoch only; here each epoch is, so
 that it can stop earlier, and what the notebook does besides, scoring 10,000 test images and writing files, is left out.
@@ -24,15 +24,12 @@ from typing import Any
 import numpy as np
 import torch
 from programs import RESULTS, WorkerError, busy_cores, commands, header, running
+from snnzoo_worker import RECIPE
 
 from bootstrap_core import build_network
 from bootstrap_core.datasets import load_dataset, train_validation_split
 from bootstrap_core.training import Trainer
-from specs import TrainingSpec, load_spec
-from specs.training import AugmentSpec
-
-RECIPE = TrainingSpec(epochs=50, batch_size=256, learning_rate=4e-3, augment=AugmentSpec())
-"""The tutorial's way, without the teacher and the time that `mnist-dense.yaml` takes for the last tenths."""
+from specs import load_spec
 
 
 def time_ours(options: argparse.Namespace) -> dict[str, Any]:
