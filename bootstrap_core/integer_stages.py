@@ -327,7 +327,9 @@ class Readout:
         counts = np.zeros(trains[0].shape, exact)
         for words in trains:
             kernels.count_trains(words, counts)
-        totals, reach = np.split((counts @ self.both.astype(exact)).astype(np.float64) * STATE_PER_WEIGHT, 2, axis=1)
+        both = np.zeros((len(counts), self.both.shape[1]), exact)
+        kernels.weigh_counts(counts, self.both.astype(exact), both)
+        totals, reach = np.split(both.astype(np.float64) * STATE_PER_WEIGHT, 2, axis=1)
         bias = self.neurons.bias.astype(np.float64) * steps
         # No state goes further than all its input in one direction: mostly that is within bounds by far. Where the
         # current is kept, the voltage takes it again at each step.

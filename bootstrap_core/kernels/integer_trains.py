@@ -25,6 +25,7 @@ __all__ = [
     "dense_trains",
     "input_trains",
     "never_fires",
+    "weigh_counts",
     "weighed_trains",
 ]
 
@@ -304,3 +305,16 @@ def count_trains(trains, counts):
         row = counts[image % len(counts)]
         for i in range(trains.shape[1]):
             row[i] += _n_bits(trains[image, i])
+
+
+@_compiled
+def weigh_counts(counts, weight, out):
+    """Add `counts @ weight` to `out` `[N, n]`, of its type; a BLAS would wake threads for it, which take longer."""
+    for image in range(len(counts)):
+        total = out[image]
+        for i in range(counts.shape[1]):
+            count = counts[image, i]
+            if count != 0:
+                row = weight[i]
+                for j in range(len(row)):
+                    total[j] += count * row[j]
