@@ -291,8 +291,7 @@ class SpikingBlock(_SynapticBlock):
         z, bias = self._normed(x, skipped, mode), self.quantized_bias()
         if not mode.spiking:
             return _activate(self.sampler, self._drive(z, bias), mode)
-        drive = self._mean_drive(z, bias, mode)
-        z = z.expand(time_steps, *z.shape[1:])
+        z, drive = self._over_time(z, bias, mode, time_steps)
         return _fire(self.neuron, self.sampler, z, drive, mode, self.delay_shift, bias=bias)
 
     def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
@@ -323,8 +322,7 @@ class SpikingBlock(_SynapticBlock):
         """`carry` with floats up to the neurons, for what no kernel does at once."""
         z = self._normed(_floats(x), [_floats(source) for source in skipped], mode)
         bias = self.quantized_bias()
-        drive = self._mean_drive(z, bias, mode)
-        z = z.expand(time_steps, *z.shape[1:])
+        z, drive = self._over_time(z, bias, mode, time_steps)
         if self.neuron.runs_compiled(z):
             return _fire_packed(self.neuron, self.sampler, z, drive, mode, bias=bias)
         return _fire(self.neuron, self.sampler, z, drive, mode, self.delay_shift, bias=bias)
@@ -339,9 +337,10 @@ class SpikingBlock(_SynapticBlock):
                 self.norm.centre_gradient(z, channel_axis)
         return z
 
-    def _mean_drive(self, z: Tensor, bias: Tensor | None, mode: Mode) -> Tensor:
-        """What SAMPLE records, of `z` `[T, N, ...]`; in other modes something of its shape."""
-        return self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
+    def _over_time(self, z: Tensor, bias: Tensor | None, mode: Mode, time_steps: int) -> tuple[Tensor, Tensor]:
+        """`z` of all steps, and what SAMPLE records beside the spikes; in other modes something of its shape."""
+        drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
+        return z.expand(time_steps, *z.shape[1:]), drive
 
     def _sampled(self, spikes: Spikes, z: Tensor, bias: Tensor | None, mode: Mode) -> Spikes:
         """`spikes`, recorded in SAMPLE mode; `z` is the weighted input in steps of a weight, whole numbers.

@@ -14,7 +14,7 @@ DENSE_FROM = 1 / 4096
 """Rate of spikes, for each output, from which a matrix product is faster than following them: finding them is work by
 itself, which few outputs do not pay for."""
 
-FLOAT32 = 4
+FLOAT32_SLOWNESS = 4
 """How many times longer float32 products take than those of int8 and bfloat16."""
 
 
@@ -39,7 +39,7 @@ def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
 def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
     """`grad.T @ spikes`, float32, of int8 `[R, I]` and `[R, O]`."""
     spikes = contiguous_rows(spikes)
-    if _is_dense(spikes, grad.shape[1], FLOAT32 if grad.dtype == torch.float32 else 1):
+    if _is_dense(spikes, grad.shape[1], FLOAT32_SLOWNESS if grad.dtype == torch.float32 else 1):
         return (grad.t() @ spikes.to(grad.dtype)).float()
     out = torch.empty(spikes.shape[1], grad.shape[1])
     x, g, total = spikes.numpy(), as_array(grad).reshape(grad.shape), out.numpy()

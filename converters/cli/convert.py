@@ -136,7 +136,8 @@ def convert(
     """Write a model in other formats; make an SNN of an ANN.
 
     SOURCE is an ANN in ONNX, a model of snnzoo (.safetensors), a netx file (.net, .hdf5), a NIR graph (.nir), or a
-    lava-dl checkpoint (.pt); its content tells which. `zoo convert` also takes the name of a model.
+    lava-dl checkpoint (.pt, or as `zoo migrate` wrote it); its content tells which. `zoo convert` also takes
+    the name of a model.
 
     ONNX: the ANN is imported and checked against the ONNX reference, calibrated on images of --data, tuned by
     bootstrap, and scored. --input and --max-pool (neurons that fire when any of a window does, or averages) are chosen
