@@ -30,6 +30,7 @@ from bootstrap_core.fixed_point import (
 )
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import integer_trains as kernels
+from bootstrap_core.kernels.dense_products import PackedWeight, is_dense
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import IdentitySynapse, SkipSynapse, Synapse
 from specs.block import ConvSpec
@@ -62,6 +63,8 @@ __all__ = [
     "rows",
 ]
 
+PRODUCT_ROWS = 1024
+"""Of one matrix product, images times steps: what they are and give stays in the cache."""
 FAN_IN_OF_INT16 = 256
 """From so many inputs on, a sum of int8 weights may leave 16 bits."""
 
@@ -206,15 +209,30 @@ class Table(_Layer):
 
 
 class Dense(_Layer):
-    """Dense synapses; `grouped` for trains of which many are alike."""
+    """Dense synapses; `grouped` for trains of which many are alike. Where many spikes arrive, as a matrix product."""
 
     def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
         super().__init__(neurons, (len(weight),))
         self.weight, self.grouped = _int8(weight.t()), grouped
+        self.packed = PackedWeight(torch.from_numpy(_int8(weight)))
 
     def _fire(self, x: Words, steps: int, state: State, trains: Words) -> int:
         arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
+        if not self.grouped and is_dense(kernels.count_spikes(x) / max(1, x.size * steps), self.weight.shape[1]):
+            return self._multiply(x, steps, state, trains)
         return int(kernels.dense_trains(x, self.weight, self.grouped, *arguments))
+
+    def _multiply(self, x: Words, steps: int, state: State, trains: Words) -> int:
+        outside = 0
+        n = max(1, PRODUCT_ROWS // steps)
+        spikes = torch.empty(n, steps, x.shape[1], dtype=torch.int8)  # aligned to cache lines, as numpy's are not
+        for images in (slice(first, first + n) for first in range(0, len(x), n)):
+            some = spikes[: len(x[images])]
+            kernels.unpack_trains(x[images], some.numpy())
+            z = self.packed.weigh(some.flatten(0, 1)).numpy().reshape(len(some), steps, -1)
+            states = (each[images] for each in (state.current, state.voltage, trains))
+            outside |= int(kernels.weighed_trains(z, *self.neurons.constants, steps, *states))
+        return outside
 
 
 class Conv(_Layer):
@@ -248,8 +266,8 @@ class Sum(_Layer):
             z[:] = 0
             for synapse, source in zip(self.synapses, arriving, strict=True):
                 synapse.add(source[image], steps, z)
-            states = state.current[image], state.voltage[image], trains[image]
-            outside |= int(kernels.weighed_trains(z, *self.neurons.constants, steps, *states))
+            states = (x[image : image + 1] for x in (state.current, state.voltage, trains))
+            outside |= int(kernels.weighed_trains(z[None], *self.neurons.constants, steps, *states))
         return outside
 
 
@@ -318,7 +336,7 @@ class Readout:
         weight = torch.cat([as_matrix(synapse, weight) for synapse, weight in block.synapses()], dim=1)
         self.neurons = Neurons.of(block.neuron, len(weight), bias=block.quantized_bias())
         self.weight = _int8(weight.t())
-        self.both = np.concatenate([self.weight, np.abs(self.weight.astype(np.int16))], axis=1)
+        self.both = np.concatenate([self.weight, np.abs(self.weight.astype(np.int16))], axis=1).T
 
     def totals(self, trains: list[Words], parts: list[int]) -> npt.NDArray[np.int64]:
         """Weighted input of all steps, `[N, classes]` in state units, for the trains `[N, inputs]` of all parts."""
@@ -327,8 +345,8 @@ class Readout:
         counts = np.zeros(trains[0].shape, exact)
         for words in trains:
             kernels.count_trains(words, counts)
-        both = np.zeros((len(counts), self.both.shape[1]), exact)
-        kernels.weigh_counts(counts, self.both.astype(exact), both)
+        both = np.empty((len(counts), len(self.both)), exact)
+        kernels.weigh_counts(counts, self.both.astype(exact, order="C"), both)
         totals, reach = np.split(both.astype(np.float64) * STATE_PER_WEIGHT, 2, axis=1)
         bias = self.neurons.bias.astype(np.float64) * steps
         # No state goes further than all its input in one direction: mostly that is within bounds by far. Where the

@@ -1,5 +1,7 @@
 """Products of spikes with weights and gradients: by matrices, or, where few neurons spike, by following them."""
 
+from functools import cache
+
 import torch
 from torch import Tensor
 
@@ -8,9 +10,9 @@ from bootstrap_core.kernels import event_products
 from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["as_integers", "contiguous_rows", "correlate", "weigh"]
+__all__ = ["PackedWeight", "as_integers", "contiguous_rows", "correlate", "is_dense", "weigh"]
 
-DENSE_FROM = 1 / 4096
+DENSE_FROM = 1 / 5120
 """Rate of spikes, for each output, from which a matrix product is faster than following them: finding them is work by
 itself, which few outputs do not pay for."""
 
@@ -18,17 +20,46 @@ FLOAT32_SLOWNESS = 4
 """How many times longer float32 products take than those of int8 and bfloat16."""
 
 
-def _is_dense(spikes: Tensor, outputs: int, slowness: int = 1) -> bool:
-    """Whether a matrix product with spikes `[R, I]` is the faster one; their rate is told by some hundred rows."""
+def is_dense(rate: float, outputs: int) -> bool:
+    """Whether a matrix product with spikes of this rate is faster than following them."""
+    return rate >= DENSE_FROM * outputs
+
+
+def _are_dense(spikes: Tensor, outputs: int, slowness: int = 1) -> bool:
+    """`is_dense` for spikes `[R, I]`, whose rate some hundred rows tell."""
     some = spikes[:: max(1, len(spikes) // 256)]
     rate = float(some.sum(dtype=torch.int32)) / max(1, some.numel())
-    return not some.numel() or rate >= DENSE_FROM * outputs * slowness
+    return not some.numel() or is_dense(rate, outputs * slowness)
+
+
+class PackedWeight:
+    """A weight `[O, I]`, int8, for many products: kept in the order in which the CPU multiplies."""
+
+    def __init__(self, weight: Tensor) -> None:
+        self.packed = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None) if _packs() else weight.t()
+        self.scales, self.zero_points = torch.ones(len(weight)), torch.zeros(len(weight), dtype=torch.int64)
+
+    def weigh(self, spikes: Tensor) -> Tensor:
+        """`spikes @ weight.T`, whole numbers of any type, of 0 and 1, int8 `[R, I]`."""
+        if not _packs():
+            return torch._int_mm(spikes, self.packed)
+        product: Tensor = torch.ops.onednn.qlinear_pointwise(
+            spikes.view(torch.uint8), 1.0, 0, self.packed, self.scales, self.zero_points, None,
+            1.0, 0, torch.float32, "none", [], "",
+        )  # fmt: skip
+        return product
+
+
+@cache
+def _packs() -> bool:
+    """Whether this torch has oneDNN's products with packed weights; elsewhere each product packs anew."""
+    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_prepack")
 
 
 def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
     """`spikes @ weight`, int32, of int8 `[R, I]` and `[I, O]`."""
     spikes, weight = contiguous_rows(spikes), contiguous_rows(weight)
-    if _is_dense(spikes, weight.shape[1]):
+    if _are_dense(spikes, weight.shape[1]):
         return torch._int_mm(spikes, weight)
     out = torch.empty(len(spikes), weight.shape[1], dtype=torch.int32)
     x, w, z = spikes.numpy(), weight.numpy(), out.numpy()
@@ -39,7 +70,7 @@ def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
 def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
     """`grad.T @ spikes`, float32, of int8 `[R, I]` and `[R, O]`."""
     spikes = contiguous_rows(spikes)
-    if _is_dense(spikes, grad.shape[1], FLOAT32_SLOWNESS if grad.dtype == torch.float32 else 1):
+    if _are_dense(spikes, grad.shape[1], FLOAT32_SLOWNESS if grad.dtype == torch.float32 else 1):
         return (grad.t() @ spikes.to(grad.dtype)).float()
     out = torch.empty(spikes.shape[1], grad.shape[1])
     x, g, total = spikes.numpy(), as_array(grad).reshape(grad.shape), out.numpy()

@@ -21,10 +21,12 @@ __all__ = [
     "add_dense",
     "constant_trains",
     "conv_trains",
+    "count_spikes",
     "count_trains",
     "dense_trains",
     "input_trains",
     "never_fires",
+    "unpack_trains",
     "weigh_counts",
     "weighed_trains",
 ]
@@ -38,6 +40,8 @@ MAX_GROUPS = 24
 
 i16, i32, u32, i64 = np.int16, np.int32, np.uint32, np.int64
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
+_any_order = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+"""For sums of floats that are whole numbers and exact."""
 
 
 @intrinsic
@@ -290,12 +294,36 @@ def add_dense(trains, weight, steps, z):
 
 @_compiled
 def weighed_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
-    """Trains `[n]` of one image's neurons with the weighted input `z` `[steps, n]`, in steps of a weight."""
+    """Trains `[N, n]` of neurons with the weighted input `z` `[N, steps, n]`, in steps of a weight."""
     outside = i32(0)
     out[:] = 0
-    for t in range(steps):
-        outside |= _step(u, v, z[t], UNIT, bias, forgets, keep_u, keep_v, limit, subtract, u32(t), out)
+    for image in range(len(z)):
+        for t in range(steps):
+            outside |= _step(
+                u[image], v[image], z[image, t], UNIT, bias, forgets, keep_u, keep_v, limit, subtract, u32(t),
+                out[image],
+            )  # fmt: skip
     return outside
+
+
+@_compiled
+def unpack_trains(trains, out):
+    """Spikes `[N, steps, n]`, int8, of the trains `[N, n]`."""
+    for image in range(len(trains)):
+        for t in range(out.shape[1]):
+            row, words = out[image, t], trains[image]
+            for i in range(len(words)):
+                row[i] = (words[i] >> u32(t)) & u32(1)
+
+
+@_compiled
+def count_spikes(trains):
+    """Spikes of all trains `[N, n]` together."""
+    total = 0
+    for image in range(len(trains)):
+        for i in range(trains.shape[1]):
+            total += _n_bits(trains[image, i])
+    return total
 
 
 @_compiled
@@ -307,14 +335,13 @@ def count_trains(trains, counts):
             row[i] += _n_bits(trains[image, i])
 
 
-@_compiled
+@_any_order
 def weigh_counts(counts, weight, out):
-    """Add `counts @ weight` to `out` `[N, n]`, of its type; a BLAS would wake threads for it, which take longer."""
+    """`counts @ weight.T`, whole numbers, of `weight` `[outputs, n]`; a BLAS would wake threads, which takes longer."""
     for image in range(len(counts)):
-        total = out[image]
-        for i in range(counts.shape[1]):
-            count = counts[image, i]
-            if count != 0:
-                row = weight[i]
-                for j in range(len(row)):
-                    total[j] += count * row[j]
+        row = counts[image]
+        for j in range(len(weight)):
+            factors, total = weight[j], weight.dtype.type(0)
+            for i in range(len(row)):
+                total += row[i] * factors[i]
+            out[image, j] = total

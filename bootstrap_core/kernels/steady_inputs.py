@@ -73,7 +73,7 @@ def weight_grad(currents, train_of, trains, grad, start, stop, out):
     n_trains, steps = trains.shape
     n = stop - start
     local, by_train = np.empty((steps, n), f32), np.empty((n_trains, n), f32)
-    out[:, start:stop] = f32(0.0)
+    columns = np.zeros((len(out), n), f32)  # apart: columns of `out` would share a part of the cache
     for image in range(len(currents)):
         _take_image(grad, image, start, stop, local)
         for k in range(1, n_trains):
@@ -87,9 +87,10 @@ def weight_grad(currents, train_of, trains, grad, start, stop, out):
         for i in range(currents.shape[1]):
             k = train_of[currents[image, i]]
             if k:
-                row, total = by_train[k], out[i, start:stop]
+                row, total = by_train[k], columns[i]
                 for j in range(n):
                     total[j] = f32(total[j] + row[j])
+    out[:, start:stop] = columns
 
 
 @_contracted

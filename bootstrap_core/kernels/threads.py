@@ -4,6 +4,7 @@ import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
+from threading import Barrier
 from typing import Any
 
 import numpy as np
@@ -16,13 +17,17 @@ LEAST = 1 << 15
 
 
 def workers() -> ThreadPoolExecutor:
-    """As many threads as torch has; of this process, since a fork leaves them behind."""
+    """As many threads as torch has; of this process, since a fork leaves them behind. In them, torch has one."""
     return _workers(torch.get_num_threads(), os.getpid())
 
 
 @lru_cache(maxsize=2)
 def _workers(n: int, process: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(n, thread_name_prefix=f"snnzoo-{process}")
+    pool = ThreadPoolExecutor(n, f"snnzoo-{process}", torch.set_num_threads, (1,))
+    all_started = Barrier(n)
+    list(pool.map(lambda _: all_started.wait(), range(n)))
+    torch.set_num_threads(n)  # threads started later take what was set last
+    return pool
 
 
 def split(run: Callable[[int, int], object], size: int, *, work: int, align: int = 1) -> None:

@@ -10,7 +10,7 @@ from bootstrap_core import integer, integer_events, integer_stages
 from bootstrap_core.build import build_network
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.integer_events import EventEngine
-from bootstrap_core.kernels import integer_trains
+from bootstrap_core.kernels import dense_products, integer_trains
 from bootstrap_core.network import Network
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
@@ -58,6 +58,31 @@ DENSE = ({"kind": "dense", "features": 20}, {"kind": "dense", "features": 9}, {"
 @pytest.mark.parametrize("shift", [False, True])
 def test_words_join_over_time(steps, shift) -> None:
     hold_equal(make(*DENSE, shape=[30], delay_shift=shift), torch.rand(5, 30), steps)
+
+
+@pytest.mark.parametrize("packs", [False, True])
+@pytest.mark.parametrize("steps", [6, 33])
+def test_where_many_neurons_spike_matrices_are_multiplied(steps, packs, monkeypatch) -> None:
+    if packs and not dense_products._packs():
+        pytest.skip("this torch packs no weights")
+    shapes = []
+    weigh = dense_products.PackedWeight.weigh
+    monkeypatch.setattr(dense_products.PackedWeight, "weigh", lambda *x: shapes.append(x[1].shape) or weigh(*x))
+    monkeypatch.setattr(dense_products, "_packs", lambda: packs)
+    monkeypatch.setattr(dense_products, "DENSE_FROM", 0)
+    monkeypatch.setattr(integer_stages, "PRODUCT_ROWS", 40)
+    for seed in range(3):
+        hold_equal(make(*DENSE, shape=[30], seed=seed), torch.rand(5, 30), steps)
+    assert shapes
+
+
+def test_packed_weights_of_the_whole_range_are_weighed_exactly() -> None:
+    weight = torch.randint(-128, 128, (37, 3000), dtype=torch.int8)
+    weight[0], weight[1] = -128, 127
+    spikes = (torch.rand(29, 3000) < 0.5).to(torch.int8)
+    spikes[0] = 1
+    ours = dense_products.PackedWeight(weight).weigh(spikes)
+    assert torch.equal(ours.long(), spikes.long() @ weight.long().T)
 
 
 @pytest.mark.parametrize(
