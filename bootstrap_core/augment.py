@@ -170,8 +170,8 @@ def bend(images: Tensor, amount: float, generator: torch.Generator, share: Share
     share = share or _whole(images)
     size = (share.n_rows, 2, ELASTIC_POINTS, ELASTIC_POINTS)
     drawn = torch.randn(size, generator=generator, device=generator.device)[share.rows]
-    points = drawn.to(images) * (2 * amount)
-    field = F.interpolate(points, images.shape[-2:], mode="bicubic", align_corners=True)  # [N, 2, H, W]
+    rows, columns = (_bicubic(size, images) for size in images.shape[-2:])
+    field = rows @ (drawn.to(images) * (2 * amount)) @ columns.t()  # [N, 2, H, W]
     x, y = _pixel_offsets(images)
     still = torch.stack(torch.broadcast_tensors(x * (2 / len(x)), (y * (2 / len(y)))[:, None]))  # [2, H, W]
     return _resample(images, field + still)
@@ -188,6 +188,12 @@ def erase(images: Tensor, side: float, generator: torch.Generator, share: Share 
     half = side * width / 2
     hit = ((x - left).abs() < half) & ((y[:, None] - top).abs() < half)  # [N, 1, H, W]
     return images.masked_fill(hit, 0)
+
+
+def _bicubic(size: int, like: Tensor) -> Tensor:
+    """`[size, ELASTIC_POINTS]`: how much each pixel of an axis takes of each point; ends meet ends."""
+    points = torch.eye(ELASTIC_POINTS, dtype=like.dtype, device=like.device)[None, :, :, None]  # [1, point, place, 1]
+    return F.interpolate(points, (size, 1), mode="bicubic", align_corners=True)[0, :, :, 0].t()
 
 
 def _whole(images: Tensor) -> Share:

@@ -197,7 +197,7 @@ class Trainer:
         from the steps than the work is.
         """
         device, indices = self.network.device, indices[share.rows]
-        images = self.training.images[indices].to(device).float() / 255
+        images = self.training.pixels(indices).to(device).float().div_(255)
         if self.augment is not None:
             images = self.augment(images, generator, share)
         return images, self.training.labels[indices].to(device)

@@ -5,9 +5,11 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
+from bootstrap_core import augment
 from bootstrap_core.augment import RandomAffine, augmentation, bend, erase, flip, inverse_affine, warp_affine
 from bootstrap_core.distributed import Group
 from specs.errors import DataError, SpecError
@@ -210,6 +212,14 @@ def test_bending_displaces_by_the_amount_asked_along_each_axis(height: int, widt
     assert moved.std(0).tolist() == pytest.approx([0.02 * width, 0.02 * height], rel=0.05)
     assert moved.mean(0).abs().max() < 0.1
     assert abs(torch.corrcoef(moved.T)[0, 1]) < 0.1
+
+
+def test_displacements_between_points_are_bicubic() -> None:
+    points = torch.randn(3, 2, 5, 5, generator=seeded())
+    rows, columns = (augment._bicubic(size, points) for size in (9, 14))
+    torch.testing.assert_close(
+        rows @ points @ columns.t(), F.interpolate(points, (9, 14), mode="bicubic", align_corners=True)
+    )
 
 
 def test_bending_is_smooth_and_another_for_each_image() -> None:
