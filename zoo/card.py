@@ -59,6 +59,7 @@ FIRST_KEY: Final = b"card_version:"
 REVISION_DIGITS: Final = 12
 """Of the model file's sha256, which make its revision."""
 
+Revision = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{REVISION_DIGITS}}}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256, in hexadecimal digits")]
 Count = Annotated[Integer, Field(ge=0, lt=1 << 63)]
 Amount = Annotated[Number, Field(ge=0)]
@@ -155,13 +156,15 @@ class SeedScore(StrictModel):
 class Training(StrictModel):
     """How the weights came to be.
 
-    `epoch`, counted from 0, is that of the best `validation_accuracy` as SNN; None if no epoch ended. `versions` and
-    `curves` are None where the model file, or its run, did not keep them. `other_seeds` are runs that were not shipped.
+    `epoch`, counted from 0, is that of the best `validation_accuracy` as SNN; None if no epoch ended. `versions`,
+    `teacher_revision` and `curves` are None where the model file, or its run, did not keep them. `other_seeds` are runs
+    that were not shipped.
     """
 
     recipe: TrainingSpec
     epoch: Count | None
     validation_accuracy: Part | None
+    teacher_revision: Revision | None = None
     versions: Versions | None = None
     curves: Curves | None = None
     other_seeds: tuple[SeedScore, ...] = ()
@@ -285,7 +288,7 @@ class Card(StrictModel):
 
     card_version: Literal[1] = CARD_VERSION
     name: Name
-    revision: Annotated[str, Field(pattern=rf"^[0-9a-f]{{{REVISION_DIGITS}}}$")]
+    revision: Revision
     description: str
     licence: str
     date: date

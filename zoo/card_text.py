@@ -108,6 +108,8 @@ def rate_words(rate: float | None) -> str:
 def recipe_words(card: Card) -> str:
     """What the recipe says that its defaults do not."""
     told = card.training.recipe.model_dump(mode="json", exclude_defaults=True)
+    if "teacher" in told and card.training.teacher_revision is not None:
+        told["teacher"] += f"@{card.training.teacher_revision}"
     if card.training.recipe.augment is not None:
         told["augment"] = " ".join(f"{key} {value}" for key, value in told["augment"].items()) or "default"
     return ", ".join(f"{key} {value}" for key, value in told.items()) or "the defaults"

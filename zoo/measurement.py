@@ -213,6 +213,7 @@ def _training(
         recipe=recipe,
         epoch=facts.get("epoch"),
         validation_accuracy=facts.get("validation_snn_accuracy"),
+        teacher_revision=facts.get("teacher_revision"),
         versions=None if "versions" not in facts else Versions(**facts["versions"]),
         curves=curves,
         other_seeds=other_seeds,

@@ -33,12 +33,13 @@ from converters.formats import write_model
 from converters.model import Model
 from converters.safetensors_file import read_safetensors
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError
+from specs.file_digest import sha256_of
 from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from specs.whole_file import remove_leftovers, write_whole
-from zoo.card import Versions
-from zoo.sources import read_source
+from zoo.card import Versions, revision_of
+from zoo.sources import model_path, read_source
 
 __all__ = ["TrainingRun", "read_metrics"]
 
@@ -87,6 +88,7 @@ class TrainingRun:
             network = Model(self.spec, weights).build()
         self.network = network.to(device)
         teacher = None if self.recipe.teacher is None else _teacher(self.recipe.teacher, device)
+        self.teacher_revision = teacher and revision_of(sha256_of(model_path(str(self.recipe.teacher))))
         self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher, group=group)
         self.group = group
         self.overflow: str | None = None
@@ -174,6 +176,7 @@ class TrainingRun:
                 "epochs": self.recipe.epochs,
                 "validation_images": self.recipe.validation,
                 "validation_snn_accuracy": validation,
+                "teacher_revision": self.teacher_revision,
                 "versions": Versions.here().model_dump(),
             }
         }

@@ -6,6 +6,7 @@ import torch
 from bootstrap_core import load_dataset
 from bootstrap_core.training import Trainer
 from converters import read_model
+from specs.file_digest import sha256_of
 from zoo.cli.train import _EpochBar
 
 
@@ -122,6 +123,8 @@ def test_a_trained_model_teaches(trained, run, tmp_path) -> None:
     run("train", trained / "spec.yaml", "-o", tmp_path / "run", *taught, "-q")
     report = json.loads((tmp_path / "run/metrics.jsonl").read_text())
     assert report["validation_snn_accuracy"] > 0.5  # from its answers alone: the labels are no part of the loss
+    facts = read_model(tmp_path / "run/model.safetensors").card["training"]
+    assert sha256_of(trained / "model.safetensors").startswith(facts["teacher_revision"])
 
 
 @pytest.mark.parametrize(("teacher", "message"), [("mnist-demo", "name a trained model"), ("nobody", "nobody")])
