@@ -36,24 +36,39 @@ class PackedWeight:
     """A weight `[O, I]`, int8, for many products: kept in the order in which the CPU multiplies."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.packed = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None) if _packs() else weight.t()
-        self.scales, self.zero_points = torch.ones(len(weight)), torch.zeros(len(weight), dtype=torch.int64)
+        self.packed = _pack(weight) if _can_pack() else weight.t()
+        self.outputs = len(weight)
 
     def weigh(self, spikes: Tensor) -> Tensor:
         """`spikes @ weight.T`, whole numbers of any type, of 0 and 1, int8 `[R, I]`."""
-        if not _packs():
-            return torch._int_mm(spikes, self.packed)
-        product: Tensor = torch.ops.onednn.qlinear_pointwise(
-            spikes.view(torch.uint8), 1.0, 0, self.packed, self.scales, self.zero_points, None,
-            1.0, 0, torch.float32, "none", [], "",
-        )  # fmt: skip
-        return product
+        if _can_pack():
+            return _weigh_packed(spikes, self.packed, self.outputs)
+        return torch._int_mm(spikes, self.packed)
+
+
+def _pack(weight: Tensor) -> Tensor:
+    packed: Tensor = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
+    return packed
+
+
+def _weigh_packed(spikes: Tensor, packed: Tensor, outputs: int) -> Tensor:
+    """Float32: exact, as sums are of fewer than 2**17 weights."""
+    scales, zero_points = torch.ones(outputs), torch.zeros(outputs, dtype=torch.int64)
+    product: Tensor = torch.ops.onednn.qlinear_pointwise(
+        spikes.view(torch.uint8), 1.0, 0, packed, scales, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
+    )
+    return product
 
 
 @cache
-def _packs() -> bool:
-    """Whether this torch has oneDNN's products with packed weights; elsewhere each product packs anew."""
-    return torch.backends.mkldnn.is_available() and hasattr(torch.ops.onednn, "qlinear_prepack")
+def _can_pack() -> bool:
+    """Whether this torch, on this CPU, multiplies by packed weights: tried once, as it promises nobody that it does."""
+    weight = torch.tensor([[-128, 127], [3, -1]], dtype=torch.int8)
+    spikes = torch.tensor([[1, 1], [0, 1], [1, 0]], dtype=torch.int8)
+    try:
+        return torch.equal(_weigh_packed(spikes, _pack(weight), 2).long(), spikes.long() @ weight.long().t())
+    except (AttributeError, RuntimeError, TypeError):
+        return False
 
 
 def weigh(spikes: Tensor, weight: Tensor) -> Tensor:

@@ -63,12 +63,12 @@ def test_words_join_over_time(steps, shift) -> None:
 @pytest.mark.parametrize("packs", [False, True])
 @pytest.mark.parametrize("steps", [6, 33])
 def test_where_many_neurons_spike_matrices_are_multiplied(steps, packs, monkeypatch) -> None:
-    if packs and not dense_products._packs():
+    if packs and not dense_products._can_pack():
         pytest.skip("this torch packs no weights")
     shapes = []
     weigh = dense_products.PackedWeight.weigh
     monkeypatch.setattr(dense_products.PackedWeight, "weigh", lambda *x: shapes.append(x[1].shape) or weigh(*x))
-    monkeypatch.setattr(dense_products, "_packs", lambda: packs)
+    monkeypatch.setattr(dense_products, "_can_pack", lambda: packs)
     monkeypatch.setattr(dense_products, "DENSE_FROM", 0)
     monkeypatch.setattr(integer_stages, "PRODUCT_ROWS", 40)
     for seed in range(3):
