@@ -1,8 +1,11 @@
-"""Write the tables of README and CONTRIBUTING from what was measured: `python tests/make_readme_tables.py`.
+"""Write the tables of README, ARCHITECTURE and CONTRIBUTING from what was measured.
+
+    python tests/make_readme_tables.py [--print NAME]
 
 `models` comes from the cards of the packaged models, `bench` from the last `make bench` and `make bench-accuracy`,
 `convert` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers` from `make bench-readers`,
-`cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from `make check-kills`;
+`cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from `make check-kills`, `profile`
+from `make profile`;
 `demo` is what `zoo demo` printed when `make docs` ran it.
 `--print NAME` only prints one.
 """
@@ -20,6 +23,7 @@ from zoo.card_files import card_names, packaged_card
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 BENCHMARKS = [RESULTS / f"{name}.json" for name in ("bench", "accuracy")]
@@ -498,6 +502,38 @@ def render_kills(report: dict[str, dict[str, int]]) -> str:
     return "\n".join(lines)
 
 
+SMALL = 0.02
+"""Part of the time below which a row is not shown alone."""
+
+
+def profile_table() -> str:
+    """Where the time of each step goes."""
+    path = RESULTS / "profile.json"
+    return render_profile(json.loads(path.read_text("utf-8"))) if path.exists() else "Not measured yet: `make profile`."
+
+
+def render_profile(report: dict[str, Any]) -> str:
+    """What `profile_steps.py` wrote: for each network a table of the parts of its steps."""
+    lines = [
+        f"{report['cpu']}, {report['threads']} threads, kernels: {report['kernel']}; batch {report['batch']}, T = 16; "
+        f"{report['date']}."
+    ]
+    for network, works in report["networks"].items():
+        wholes = [sum(work["parts"].values()) for work in works.values()]
+        shares = [
+            {name: seconds / whole for name, seconds in work["parts"].items() if seconds >= SMALL * whole}
+            for work, whole in zip(works.values(), wholes, strict=True)
+        ]
+        titles = [f"{what}, {1e3 * work['seconds']:.1f} ms" for what, work in works.items()]
+        lines += ["", f"| {network} | {' | '.join(titles)} |", "|---" * (1 + len(works)) + "|"]
+        names = dict.fromkeys(name for share in shares for name in share)
+        for name in names:
+            lines.append(f"| {name} | {' | '.join(f'{s[name]:.0%}' if name in s else '-' for s in shares)} |")
+        rest = [f"{1 - sum(share.values()):.0%}" for share in shares]
+        lines.append(f"| all else | {' | '.join(rest)} |")
+    return "\n".join(lines)
+
+
 TABLES = {
     "demo": demo_output,
     "others": others_table,
@@ -510,6 +546,7 @@ TABLES = {
     "cluster": cluster_table,
     "estimate": estimate_table,
     "kills": kills_table,
+    "profile": profile_table,
 }
 
 
@@ -525,5 +562,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--print"]:
         print(TABLES[sys.argv[2]]())
         sys.exit()
-    for path in (README, CONTRIBUTING):
+    for path in (README, ARCHITECTURE, CONTRIBUTING):
         path.write_text(render(path.read_text("utf-8")), "utf-8")

@@ -2,6 +2,7 @@
 
     python tests/benchmarks/profile_steps.py [--network dense|conv] [--threads 1] [--batch 256] [--repeats 20] [--ops]
 
+Writes `results/profile.json`; `python tests/make_readme_tables.py --print profile` makes the table of it.
 Random weights under which all layers spike. Training: own time of torch's operators under its profiler, each added to
 our kernel around it, or to the first group in `GROUPS` whose pattern its name, or that of an operator around it, has.
 Inference: own time of functions under Python's profiler, as compiled kernels are no operators there; a kernel's time is
@@ -10,17 +11,19 @@ that of the function that calls it. Beside each, the same step's median without 
 
 import argparse
 import cProfile
+import json
 import pstats
 import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
+from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from programs import base_request
+from programs import RESULTS, base_request, cpu_model
 from snnzoo_worker import Program
 from snnzoo_worker import kernel as kernels
 from torch.profiler import ProfilerActivity, profile
@@ -117,23 +120,40 @@ def table(what: str, seconds: float, found: Found, *, ops: bool) -> Iterator[str
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--network", choices=list(NETWORKS), default="dense")
+    parser.add_argument("--network", choices=list(NETWORKS), help="default: each")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--batch", type=int, default=256)
     parser.add_argument("--repeats", type=int, default=20)
     parser.add_argument("--ops", action="store_true")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
-    print(f"{options.network}, batch {options.batch}, T = 16, {options.threads} threads, kernels: {kernels()}\n")
-    for work, what in WORKS.items():
-        request = {**base_request(), "batch": options.batch, "layers": NETWORKS[options.network]}
-        request |= {"work": work, "weights": RANDOM}
-        call, _ = prepare(Program(request), request)
-        for _ in range(3):
-            call()
-        seconds = time_calls(call, options.repeats)
-        found = (by_function if work == "infer" else by_operator)(call, options.repeats)
-        print("\n".join(table(what, seconds, found, ops=options.ops)))
+    report: dict[str, Any] = {
+        "date": date.today().isoformat(),
+        "cpu": cpu_model(),
+        "kernel": kernels(),
+        "threads": options.threads,
+        "batch": options.batch,
+        "networks": {},
+    }
+    for network in [options.network] if options.network else NETWORKS:
+        print(f"{network}, batch {options.batch}, T = 16, {options.threads} threads, kernels: {kernels()}\n")
+        works = report["networks"][network] = {}
+        for work, what in WORKS.items():
+            seconds, found = measure(network, work, options.batch, options.repeats)
+            print("\n".join(table(what, seconds, found, ops=options.ops)))
+            works[what] = {"seconds": seconds, "parts": dict(found[0].most_common())}
+    if not (options.network or options.ops):
+        (RESULTS / "profile.json").write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+
+
+def measure(network: str, work: str, batch: int, repeats: int) -> tuple[float, Found]:
+    """Median seconds of a step, and where they go."""
+    request = {**base_request(), "batch": batch, "layers": NETWORKS[network], "work": work, "weights": RANDOM}
+    call, _ = prepare(Program(request), request)
+    for _ in range(3):
+        call()
+    seconds = time_calls(call, repeats)
+    return seconds, (by_function if work == "infer" else by_operator)(call, repeats)
 
 
 if __name__ == "__main__":

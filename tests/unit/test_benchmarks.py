@@ -350,3 +350,27 @@ def test_an_estimate_grows_with_time_steps_and_shares_by_gpus(estimates) -> None
 def test_kills_are_counted_by_command(tables) -> None:
     counts = {"tries": 9, "killed": 7, "temporaries": 1, "lost": 0}
     assert "| convert | 9 | 7 | - | 1 | 0 |" in tables.render_kills({"convert": counts})
+
+
+def test_a_profile_shows_the_parts_of_each_step_and_adds_up(tables) -> None:
+    steps = {
+        "step": {"seconds": 0.02, "parts": {"products": 0.015, "copies": 0.0047, "small": 0.0003}},
+        "inference": {"seconds": 0.004, "parts": {"trains": 0.003, "copies": 0.001}},
+    }
+    report = {
+        "cpu": "a CPU",
+        "threads": 1,
+        "kernel": "numba",
+        "batch": 256,
+        "date": "today",
+        "networks": {"dense": steps},
+    }
+    lines = tables.render_profile(report).splitlines()
+    assert lines[2:] == [
+        "| dense | step, 20.0 ms | inference, 4.0 ms |",
+        "|---|---|---|",
+        "| products | 75% | - |",
+        "| copies | 24% | 25% |",
+        "| trains | - | 75% |",
+        "| all else | 2% | 0% |",
+    ]
