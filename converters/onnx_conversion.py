@@ -25,7 +25,7 @@ from converters.onnx_model.import_onnx import OnnxImport, import_onnx
 from converters.spiking_layers import MaxPooling
 from converters.tuning import tune
 from specs.block import Encoding
-from specs.errors import DataError
+from specs.errors import DataError, StateOverflowError
 
 __all__ = ["OnnxConversion", "ann_input", "calibration_images", "convert_onnx"]
 
@@ -170,7 +170,7 @@ def convert_onnx(
         if ann_accuracy < DOUBTFUL:
             right = f"{100 * ann_accuracy:.1f} %"
             notes.append(f"the ANN itself is right in {right} only: does it take other images (--mean, --std, --raw)?")
-        converted = _accuracies(network, dataset.test, steps)
+        converted, score = _scored(network, dataset.test, steps)
         if epochs:
             teacher = partial(_logits, ann, mean=mean, std=std)
             recipe = tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)
@@ -178,8 +178,10 @@ def convert_onnx(
                 notes.append(
                     "tuning was taken back: it answered worse on training images held out, shifted and turned a little"
                 )
-            tuned = _accuracies(network, dataset.test, steps)
-        score = evaluate(IntegerNetwork(network), dataset.test)
+                tuned = converted
+            else:
+                tuned, score = _scored(network, dataset.test, steps)
+        score = score or evaluate(IntegerNetwork(network), dataset.test)  # raises again what was beyond
     card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, "mean": mean, "std": std}}
     model = Model.of(network, card)
     if recipe is not None and dataset is not None:
@@ -247,7 +249,13 @@ def calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
     return (blurred - low) / (high - low).clamp_min(1e-6)
 
 
-def _accuracies(network: Network, split: Split, steps: Sequence[int]) -> dict[int, float | None]:
-    """In the integer engine."""
-    found = accuracy_by_steps(IntegerNetwork(network), split, steps)
-    return {t: found[t] for t in steps}
+def _scored(network: Network, split: Split, steps: Sequence[int]) -> tuple[dict[int, float | None], Evaluation | None]:
+    """In the integer engine, accuracies by T, and all of the run at the first T, the network's own; None beyond."""
+    exact = IntegerNetwork(network)
+    try:
+        score = evaluate(exact, split)
+    except StateOverflowError:
+        score = None
+    own = None if score is None else score.accuracy
+    found = {**accuracy_by_steps(exact, split, steps[1:]), steps[0]: own}
+    return {t: found[t] for t in steps}, score
