@@ -214,22 +214,23 @@ class Dense(_Layer):
     def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
         super().__init__(neurons, (len(weight),))
         self.weight, self.grouped = _int8(weight.t()), grouped
-        self.packed = PackedWeight(torch.from_numpy(_int8(weight)))
+        self.packed = None if grouped else PackedWeight(torch.from_numpy(_int8(weight)))
 
     def _fire(self, x: Words, steps: int, state: State, trains: Words) -> int:
         arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
-        if not self.grouped and is_dense(kernels.count_spikes(x) / max(1, x.size * steps), self.weight.shape[1]):
-            return self._multiply(x, steps, state, trains)
+        rate = kernels.count_spikes(x) / max(1, x.size * steps)
+        if self.packed is not None and is_dense(rate, self.weight.shape[1]):
+            return self._multiply(self.packed, x, steps, state, trains)
         return int(kernels.dense_trains(x, self.weight, self.grouped, *arguments))
 
-    def _multiply(self, x: Words, steps: int, state: State, trains: Words) -> int:
+    def _multiply(self, weight: PackedWeight, x: Words, steps: int, state: State, trains: Words) -> int:
         outside = 0
         n = max(1, PRODUCT_ROWS // steps)
         spikes = torch.empty(n, steps, x.shape[1], dtype=torch.int8)  # aligned to cache lines, as numpy's are not
         for images in (slice(first, first + n) for first in range(0, len(x), n)):
             some = spikes[: len(x[images])]
             kernels.unpack_trains(x[images], some.numpy())
-            z = self.packed.weigh(some.flatten(0, 1)).numpy().reshape(len(some), steps, -1)
+            z = weight.weigh(some.flatten(0, 1)).numpy().reshape(len(some), steps, -1)
             states = (each[images] for each in (state.current, state.voltage, trains))
             outside |= int(kernels.weighed_trains(z, *self.neurons.constants, steps, *states))
         return outside
@@ -266,7 +267,7 @@ class Sum(_Layer):
             z[:] = 0
             for synapse, source in zip(self.synapses, arriving, strict=True):
                 synapse.add(source[image], steps, z)
-            states = (x[image : image + 1] for x in (state.current, state.voltage, trains))
+            states = (each[image : image + 1] for each in (state.current, state.voltage, trains))
             outside |= int(kernels.weighed_trains(z[None], *self.neurons.constants, steps, *states))
         return outside
 
