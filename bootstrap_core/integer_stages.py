@@ -65,6 +65,8 @@ __all__ = [
 
 PRODUCT_ROWS = 1024
 """Of one matrix product, images times steps: what they are and give stays in the cache."""
+LEAST_PRODUCT_ROWS = 512
+"""Below, calling the product takes longer than following spikes."""
 FAN_IN_OF_INT16 = 256
 """From so many inputs on, a sum of int8 weights may leave 16 bits."""
 
@@ -218,10 +220,15 @@ class Dense(_Layer):
 
     def _fire(self, x: Words, steps: int, state: State, trains: Words) -> int:
         arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
-        rate = kernels.count_spikes(x) / max(1, x.size * steps)
-        if self.packed is not None and is_dense(rate, self.weight.shape[1]):
+        if self.packed is not None and self._multiplies(x, steps):
             return self._multiply(self.packed, x, steps, state, trains)
         return int(kernels.dense_trains(x, self.weight, self.grouped, *arguments))
+
+    def _multiplies(self, x: Words, steps: int) -> bool:
+        """Whether a product is faster than following the spikes."""
+        if len(x) * steps < LEAST_PRODUCT_ROWS:
+            return False
+        return is_dense(kernels.count_spikes(x) / (x.size * steps), self.weight.shape[1])
 
     def _multiply(self, weight: PackedWeight, x: Words, steps: int, state: State, trains: Words) -> int:
         outside = 0

@@ -71,6 +71,7 @@ def test_where_many_neurons_spike_matrices_are_multiplied(steps, packs, monkeypa
     monkeypatch.setattr(dense_products, "_can_pack", lambda: packs)
     monkeypatch.setattr(dense_products, "DENSE_FROM", 0)
     monkeypatch.setattr(integer_stages, "PRODUCT_ROWS", 40)
+    monkeypatch.setattr(integer_stages, "LEAST_PRODUCT_ROWS", 1)
     for seed in range(3):
         hold_equal(make(*DENSE, shape=[30], seed=seed), torch.rand(5, 30), steps)
     assert shapes
