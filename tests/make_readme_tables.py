@@ -86,6 +86,11 @@ def benchmark_table() -> str:
     return render_benchmark(reports) if reports else "Not measured yet: `make bench`."
 
 
+def second_benchmark_table() -> str:
+    """The rows of another machine."""
+    return render_benchmark([json.loads((RESULTS / "bench_amx.json").read_text("utf-8"))])
+
+
 PROGRAMS = ("snnzoo", "lava-dl", "snntorch", "norse", "spikingjelly", "sinabs")
 COLUMNS = ("work", *PROGRAMS, "reference", "vs lava-dl", "vs best peer", "target", "met")
 
@@ -539,6 +544,7 @@ TABLES = {
     "others": others_table,
     "models": models_table,
     "bench": benchmark_table,
+    "bench-amx": second_benchmark_table,
     "convert": conversion_table,
     "fuzz": fuzz_table,
     "readers": readers_table,
