@@ -284,6 +284,12 @@ def conversion_notes(report: dict[str, Any]) -> Iterator[str]:
             yield f"`{row['file']}`, `.net`: {row['snnzoo']['netx']['error']}"
         if errors and len(errors) == len(row["spikingjelly"]):
             yield f"`{row['file']}`, {errors[0]}"
+    elsewhere: dict[str, list[str]] = {}
+    for row in report["rows"]:
+        if row["cpu"] != report["cpu"]:
+            elsewhere.setdefault(row["cpu"], []).append(f"`{row['file']}`")
+    for cpu, files in elsewhere.items():
+        yield f"on {cpu}: {', '.join(files)}"
     if report["busy_cores"] > BUSY:
         yield f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so it took longer"
 

@@ -91,7 +91,7 @@ def main() -> int:
                 row["spikingjelly"] = rows[path.name]["spikingjelly"]
             for part in (row["snnzoo"], *row["spikingjelly"].values()):
                 report["versions"] |= part.pop("versions", {})
-            rows[path.name] = row
+            rows[path.name] = {**row, "cpu": report["cpu"]}
             ordered = [rows[name] for name in sorted(rows)]
             options.output.write_text(json.dumps({**report, "rows": ordered}, indent=1) + "\n", "utf-8")
     return 0

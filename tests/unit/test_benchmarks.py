@@ -146,7 +146,7 @@ def conversions(*rows):
 
 
 def conversion(ours=OURS, theirs=PEER, file="a.onnx"):
-    return {"file": file, "epochs": 2, "snnzoo": ours, "spikingjelly": theirs}
+    return {"file": file, "epochs": 2, "cpu": "a processor", "snnzoo": ours, "spikingjelly": theirs}
 
 
 def test_a_conversion_has_the_best_of_each_recipe(tables) -> None:
@@ -167,6 +167,11 @@ def test_what_could_not_be_converted_is_told_below(tables) -> None:
     assert "| yes | not converted | - | 12 |" in text
     assert "- `b.onnx`, `.net`: skips\n- `b.onnx`, onnx2torch: why" in text
     assert "| yes | - | same | 12 |" in text
+
+
+def test_files_converted_on_another_machine_are_told(tables) -> None:
+    rows = [{**conversion(file=file), "cpu": cpu} for file, cpu in (("a", "a processor"), ("b", "X"), ("c", "X"))]
+    assert "- on X: `b`, `c`" in tables.render_conversions(conversions(*rows))
 
 
 @pytest.mark.parametrize(
