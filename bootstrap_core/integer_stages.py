@@ -30,7 +30,8 @@ from bootstrap_core.fixed_point import (
 )
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import integer_trains as kernels
-from bootstrap_core.kernels.dense_products import PackedWeight, is_dense
+from bootstrap_core.kernels.dense_products import least_rate
+from bootstrap_core.kernels.packed_products import PackedConvolution, PackedWeight, can_pack
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import IdentitySynapse, SkipSynapse, Synapse
 from specs.block import ConvSpec
@@ -63,15 +64,20 @@ __all__ = [
     "rows",
 ]
 
-PRODUCT_ROWS = 1024
-"""Of one matrix product, images times steps: what they are and give stays in the cache."""
-LEAST_PRODUCT_ROWS = 512
-"""Below, calling the product takes longer than following spikes."""
+PRODUCT_SIZE = 1 << 19
+"""Numbers that one product gives: they stay in the cache."""
+LEAST_PRODUCT = 1 << 17
+"""Numbers, below which calling a product takes longer than following spikes."""
+LEAST_CONVOLUTION_RATE = 0.05
+"""Of spikes, from which a product is faster than following them. Where it is depends on the CPU: 0.02 with AMX."""
+LEAST_PACKED_CHANNELS = 4
+"""oneDNN multiplies so many together, so that of fewer following spikes is faster."""
 FAN_IN_OF_INT16 = 256
 """From so many inputs on, a sum of int8 weights may leave 16 bits."""
 
 Words = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int32]
+Packed = PackedWeight | PackedConvolution
 
 
 class OutsideError(Exception):
@@ -210,65 +216,97 @@ class Table(_Layer):
         return words
 
 
-class Dense(_Layer):
-    """Dense synapses; `grouped` for trains of which many are alike. Where many spikes arrive, as a matrix product."""
+class _Weighed(_Layer):
+    """Neurons behind synapses: spikes are followed, or, where many arrive, multiplied by packed weights.
 
-    def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
-        super().__init__(neurons, (len(weight),))
-        self.weight, self.grouped = _int8(weight.t()), grouped
-        self.packed = None if grouped else PackedWeight(torch.from_numpy(_int8(weight)))
+    Args:
+        neurons, shape: see `_Layer`.
+        packed: the weight of each synapse; none for spikes to be followed always.
+        least_rate: of the spikes that reach the first synapse, from which products are faster.
+    """
 
-    def _fire(self, x: Words, steps: int, state: State, trains: Words) -> int:
-        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
-        if self.packed is not None and self._multiplies(x, steps):
-            return self._multiply(self.packed, x, steps, state, trains)
-        return int(kernels.dense_trains(x, self.weight, self.grouped, *arguments))
+    def __init__(self, neurons: Neurons, shape: Shape, packed: Sequence[Packed], least_rate: float) -> None:
+        super().__init__(neurons, shape)
+        self.packed, self.least_rate = packed, least_rate
 
-    def _multiplies(self, x: Words, steps: int) -> bool:
-        """Whether a product is faster than following the spikes."""
-        if len(x) * steps < LEAST_PRODUCT_ROWS:
-            return False
-        return is_dense(kernels.count_spikes(x) / (x.size * steps), self.weight.shape[1])
+    def _fire(self, x: Any, steps: int, state: State, trains: Words) -> int:
+        arriving = self._arriving(x)
+        if self.packed and trains.size * steps >= LEAST_PRODUCT and self._is_dense(arriving[0], steps):
+            return self._multiply(arriving, steps, state, trains)
+        return self._follow(arriving, steps, state, trains)
 
-    def _multiply(self, weight: PackedWeight, x: Words, steps: int, state: State, trains: Words) -> int:
+    def _arriving(self, x: Any) -> list[Words]:
+        """Trains as each synapse reads them."""
+        return [x]
+
+    def _is_dense(self, x: Words, steps: int) -> bool:
+        return bool(kernels.count_spikes(as_rows(x)) >= self.least_rate * x.size * steps)
+
+    def _multiply(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
         outside = 0
-        n = max(1, PRODUCT_ROWS // steps)
-        spikes = torch.empty(n, steps, x.shape[1], dtype=torch.int8)  # aligned to cache lines, as numpy's are not
-        for images in (slice(first, first + n) for first in range(0, len(x), n)):
-            some = spikes[: len(x[images])]
-            kernels.unpack_trains(x[images], some.numpy())
-            z = weight.weigh(some.flatten(0, 1)).numpy().reshape(len(some), steps, -1)
+        n = max(1, PRODUCT_SIZE // (steps * trains.shape[1]))
+        # Tensors are aligned to cache lines, as numpy's arrays are not.
+        spikes = [torch.empty(n, steps, *x.shape[1:], dtype=torch.int8) for x in arriving]
+        for images in (slice(first, first + n) for first in range(0, len(trains), n)):
+            some = [buffer[: len(x[images])] for buffer, x in zip(spikes, arriving, strict=True)]
+            for each, x in zip(some, arriving, strict=True):
+                kernels.unpack_trains(as_rows(x[images]), each.flatten(2).numpy())
+            z, *others = (weight.weigh(each.flatten(0, 1)) for weight, each in zip(self.packed, some, strict=True))
+            for other in others:
+                z += other
             states = (each[images] for each in (state.current, state.voltage, trains))
-            outside |= int(kernels.weighed_trains(z, *self.neurons.constants, steps, *states))
+            weighed = z.numpy().reshape(-1, steps, trains.shape[1])
+            outside |= int(kernels.weighed_trains(weighed, *self.neurons.constants, steps, *states))
         return outside
 
+    @abstractmethod
+    def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
+        """`_fire`, spike by spike."""
 
-class Conv(_Layer):
+
+class Dense(_Weighed):
+    """Dense synapses; `grouped` for trains of which many are alike."""
+
+    def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
+        packed = [] if grouped else [PackedWeight(_int8(weight))]
+        super().__init__(neurons, (len(weight),), packed, least_rate(len(weight)))
+        self.weight, self.grouped = _int8(weight.t()).numpy(), grouped
+
+    def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
+        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
+        return int(kernels.dense_trains(*arriving, self.weight, self.grouped, *arguments))
+
+
+class Conv(_Weighed):
     """Convolutional synapses."""
 
     def __init__(self, neurons: Neurons, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
-        super().__init__(neurons, channels_last(after))
+        super().__init__(neurons, channels_last(after), _packed_convolution(weight, spec), LEAST_CONVOLUTION_RATE)
         self.boxes = _boxes(weight, spec, before, after)
         fan_in = weight[0].numel()
         self.sum_dtype = np.int16 if fan_in < FAN_IN_OF_INT16 else np.int32
 
-    def _fire(self, x: Words, steps: int, state: State, trains: Words) -> int:
+    def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
         height, width, channels = self.shape
         z = np.empty((steps, height, width * channels), self.sum_dtype)
         arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
-        return int(kernels.conv_trains(x, *self.boxes, z, *arguments))
+        return int(kernels.conv_trains(*arriving, *self.boxes, z, *arguments))
 
 
-class Sum(_Layer):
-    """Neurons that several blocks reach, one synapse each: image by image, so that the sums stay in the cache."""
+class Sum(_Weighed):
+    """Neurons that several blocks reach, one synapse each."""
 
     def __init__(self, neurons: Neurons, shape: Shape, synapses: Sequence["Adding"]) -> None:
-        super().__init__(neurons, shape)
+        packed = [weight for synapse in synapses for weight in synapse.packed]
+        super().__init__(neurons, shape, packed * (len(packed) == len(synapses)), synapses[0].least_rate)
         self.synapses = synapses
 
-    def _fire(self, x: Sequence[Words], steps: int, state: State, trains: Words) -> int:
+    def _arriving(self, x: Sequence[Words]) -> list[Words]:
+        return [synapse.seen(source) for synapse, source in zip(self.synapses, x, strict=True)]
+
+    def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
+        """Image by image, so that the sums stay in the cache."""
         z = np.empty((steps, trains.shape[1]), np.int32)
-        arriving = [synapse.seen(source) for synapse, source in zip(self.synapses, x, strict=True)]
         outside = 0
         for image in range(len(trains)):
             z[:] = 0
@@ -280,7 +318,10 @@ class Sum(_Layer):
 
 
 class Adding(ABC):
-    """One of the synapses behind which a `Sum` stands."""
+    """One of the synapses behind which a `Sum` stands; see `_Weighed`."""
+
+    packed: Sequence[Packed]
+    least_rate: float
 
     @abstractmethod
     def seen(self, x: Words) -> Words:
@@ -295,7 +336,8 @@ class AddingDense(Adding):
     """Between flat layers."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.weight = _int8(weight.t())
+        self.packed, self.least_rate = [PackedWeight(_int8(weight))], least_rate(len(weight))
+        self.weight = _int8(weight.t()).numpy()
 
     def seen(self, x: Words) -> Words:
         """See `Adding`."""
@@ -310,6 +352,7 @@ class AddingConv(Adding):
     """Between maps."""
 
     def __init__(self, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
+        self.packed, self.least_rate = _packed_convolution(weight, spec), LEAST_CONVOLUTION_RATE
         self.boxes, self.n_rows = _boxes(weight, spec, before, after), after[1]
 
     def seen(self, x: Words) -> Words:
@@ -343,7 +386,7 @@ class Readout:
     def __init__(self, block: AffineBlock) -> None:
         weight = torch.cat([as_matrix(synapse, weight) for synapse, weight in block.synapses()], dim=1)
         self.neurons = Neurons.of(block.neuron, len(weight), bias=block.quantized_bias())
-        self.weight = _int8(weight.t())
+        self.weight = _int8(weight.t()).numpy()
         self.both = np.concatenate([self.weight, np.abs(self.weight.astype(np.int16))], axis=1).T
 
     def totals(self, trains: list[Words], parts: list[int]) -> npt.NDArray[np.int64]:
@@ -405,7 +448,7 @@ def _boxes(
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """What `add_conv` takes for a convolution of weight `[channels, C / groups, kh, kw]`: slabs, rows, columns."""
     rows, columns = (_reached(spec, axis, before[1 + axis], after[1 + axis]) for axis in range(2))
-    taps, width = _int8(_ungrouped(weight, spec.groups).permute(2, 3, 1, 0)), after[2]
+    taps, width = _int8(_ungrouped(weight, spec.groups).permute(2, 3, 1, 0)).numpy(), after[2]
     kernel_height, _, inputs, channels = taps.shape
     row_table = np.full((len(rows), max(map(len, rows)) + 1, 2), -1, np.int64)
     for y, pairs in enumerate(rows):
@@ -449,6 +492,11 @@ def flat(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     return np.ascontiguousarray(last).reshape(len(x), prod(x.shape[1:]))
 
 
+def as_rows(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """`[N, n]`, in the order in which it lies."""
+    return x.reshape(len(x), prod(x.shape[1:]))
+
+
 def rows(x: Words) -> Words:
     """`[N, n]`, in the order of a flattened `[C, H, W]`."""
     return np.ascontiguousarray(channels_first(x)).reshape(len(x), prod(x.shape[1:]))
@@ -469,6 +517,11 @@ def as_ints(x: Tensor) -> Ints:
     return x.round().to(torch.int32).numpy()
 
 
-def _int8(weight: Tensor) -> npt.NDArray[np.int8]:
-    integers: npt.NDArray[np.int8] = (weight / WEIGHT_STEP).round().to(torch.int8).contiguous().numpy()
-    return integers
+def _packed_convolution(weight: Tensor, spec: ConvSpec) -> list[Packed]:
+    """The weight, or nothing where following spikes is always faster."""
+    inputs = weight.shape[1] * spec.groups
+    return [PackedConvolution(_int8(weight), spec)] if can_pack() and inputs >= LEAST_PACKED_CHANNELS else []
+
+
+def _int8(weight: Tensor) -> Tensor:
+    return (weight / WEIGHT_STEP).round().to(torch.int8).contiguous()

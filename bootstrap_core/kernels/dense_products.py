@@ -1,7 +1,5 @@
 """Products of spikes with weights and gradients: by matrices, or, where few neurons spike, by following them."""
 
-from functools import cache
-
 import torch
 from torch import Tensor
 
@@ -10,7 +8,7 @@ from bootstrap_core.kernels import event_products
 from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["PackedWeight", "as_integers", "contiguous_rows", "correlate", "is_dense", "weigh"]
+__all__ = ["as_integers", "contiguous_rows", "correlate", "least_rate", "weigh"]
 
 DENSE_FROM = 1 / 5120
 """Rate of spikes, for each output, from which a matrix product is faster than following them: finding them is work by
@@ -20,55 +18,16 @@ FLOAT32_SLOWNESS = 4
 """How many times longer float32 products take than those of int8 and bfloat16."""
 
 
-def is_dense(rate: float, outputs: int) -> bool:
-    """Whether a matrix product with spikes of this rate is faster than following them."""
-    return rate >= DENSE_FROM * outputs
+def least_rate(outputs: int) -> float:
+    """Rate of spikes from which a matrix product is faster than following them."""
+    return DENSE_FROM * outputs
 
 
 def _are_dense(spikes: Tensor, outputs: int, slowness: int = 1) -> bool:
-    """`is_dense` for spikes `[R, I]`, whose rate some hundred rows tell."""
+    """Whether spikes `[R, I]`, whose rate some hundred rows tell, are better multiplied."""
     some = spikes[:: max(1, len(spikes) // 256)]
     rate = float(some.sum(dtype=torch.int32)) / max(1, some.numel())
-    return not some.numel() or is_dense(rate, outputs * slowness)
-
-
-class PackedWeight:
-    """A weight `[O, I]`, int8, for many products: kept in the order in which the CPU multiplies."""
-
-    def __init__(self, weight: Tensor) -> None:
-        self.packed = _pack(weight) if _can_pack() else weight.t()
-        self.outputs = len(weight)
-
-    def weigh(self, spikes: Tensor) -> Tensor:
-        """`spikes @ weight.T`, whole numbers of any type, of 0 and 1, int8 `[R, I]`."""
-        if _can_pack():
-            return _weigh_packed(spikes, self.packed, self.outputs)
-        return torch._int_mm(spikes, self.packed)
-
-
-def _pack(weight: Tensor) -> Tensor:
-    packed: Tensor = torch.ops.onednn.qlinear_prepack(weight.contiguous(), None)
-    return packed
-
-
-def _weigh_packed(spikes: Tensor, packed: Tensor, outputs: int) -> Tensor:
-    """Float32: exact, as sums are of fewer than 2**17 weights."""
-    scales, zero_points = torch.ones(outputs), torch.zeros(outputs, dtype=torch.int64)
-    product: Tensor = torch.ops.onednn.qlinear_pointwise(
-        spikes.view(torch.uint8), 1.0, 0, packed, scales, zero_points, None, 1.0, 0, torch.float32, "none", [], ""
-    )
-    return product
-
-
-@cache
-def _can_pack() -> bool:
-    """Whether this torch, on this CPU, multiplies by packed weights: tried once, as it promises nobody that it does."""
-    weight = torch.tensor([[-128, 127], [3, -1]], dtype=torch.int8)
-    spikes = torch.tensor([[1, 1], [0, 1], [1, 0]], dtype=torch.int8)
-    try:
-        return torch.equal(_weigh_packed(spikes, _pack(weight), 2).long(), spikes.long() @ weight.long().t())
-    except (AttributeError, RuntimeError, TypeError):
-        return False
+    return not some.numel() or rate >= least_rate(outputs * slowness)
 
 
 def weigh(spikes: Tensor, weight: Tensor) -> Tensor:

@@ -32,7 +32,8 @@ __all__ = [
 ]
 
 WORD_STEPS = 32
-UNIT = np.int32(STATE_PER_WEIGHT)
+UNIT = np.int32(STATE_PER_WEIGHT.bit_length() - 1)
+"""Weights are in units of a power of two, this one, in units of the states."""
 HALF, OUTSIDE = np.int32(STATE_MAX + 1), np.int32(2 * STATE_MIN)
 FLUSH = 255
 """Rows of int8 that int16 holds the sum of, whatever they are."""
@@ -66,19 +67,18 @@ def _n_bits(typing_context, word):
 
 @njit(nogil=True, cache=True, inline="always")
 def _leak(x, keep):
-    """`x * keep / 4096` toward zero, without leaving 32 bits."""
-    size = i32(abs(x))
-    kept = i32(i32(i32(size >> i32(12)) * keep) + i32(i32(i32(size & i32(4095)) * keep) >> i32(12)))
-    return i32(-kept) if x < 0 else kept
+    """`x * keep / 4096` toward zero, which is up for what is below it, without leaving 32 bits."""
+    rest = i32(i32(i32(x & i32(4095)) * keep) + (i32(4095) if x < 0 else i32(0)))
+    return i32(i32(i32(x >> i32(12)) * keep) + i32(rest >> i32(12)))
 
 
 @_compiled
 def _step(u, v, z, unit, bias, forgets, keep_u, keep_v, limit, subtract, bit, trains):
-    """One step of an image's neurons, with `z * unit` as weighted input. Returns bits above 24 of any state."""
+    """One step of an image's neurons, with `z << unit` as weighted input. Returns bits above 24 of any state."""
     outside = i32(0)
     if forgets:  # the current of the step before
         for c in range(len(bias)):
-            x = i32(i32(z[c]) * unit)
+            x = i32(i32(z[c]) << unit)
             y = i32(i32(_leak(v[c], keep_v[c]) + x) + bias[c])
             outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
             fired = y > limit
@@ -86,7 +86,7 @@ def _step(u, v, z, unit, bias, forgets, keep_u, keep_v, limit, subtract, bit, tr
             trains[c] = u32(trains[c] | u32(u32(fired) << bit))
     else:
         for c in range(len(bias)):
-            x = i32(_leak(u[c], keep_u[c]) + i32(i32(z[c]) * unit))
+            x = i32(_leak(u[c], keep_u[c]) + i32(i32(z[c]) << unit))
             y = i32(i32(_leak(v[c], keep_v[c]) + x) + bias[c])
             outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
             fired = y > limit
@@ -104,7 +104,7 @@ def constant_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u,
     for image in range(len(z)):
         for t in range(steps):
             outside |= _step(
-                u[image], v[image], z[image], i32(1), bias, forgets, keep_u, keep_v, limit, subtract, u32(t), out[image]
+                u[image], v[image], z[image], i32(0), bias, forgets, keep_u, keep_v, limit, subtract, u32(t), out[image]
             )
     return outside
 
@@ -231,7 +231,7 @@ def never_fires(trains, weight, bias, forgets, keep_u, keep_v, limit, subtract, 
             z[:] = 0
             _add_rows(weight, members[t], 0, counts[t], z)
             for j in range(n):
-                x = i32(_leak(u[image, j], keep_u[j]) + i32(z[j] * UNIT))
+                x = i32(_leak(u[image, j], keep_u[j]) + i32(z[j] << UNIT))
                 y = i32(i32(_leak(v[image, j], keep_v[j]) + x) + bias[j])
                 outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
                 u[image, j], v[image, j] = x, y

@@ -10,8 +10,10 @@ from bootstrap_core import integer, integer_events, integer_stages
 from bootstrap_core.build import build_network
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.integer_events import EventEngine
-from bootstrap_core.kernels import dense_products, integer_trains
+from bootstrap_core.kernels import dense_products, integer_trains, packed_products
+from bootstrap_core.kernels.packed_products import PackedConvolution, PackedWeight, can_pack
 from bootstrap_core.network import Network
+from specs.block import ConvSpec
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
 
@@ -60,21 +62,28 @@ def test_words_join_over_time(steps, shift) -> None:
     hold_equal(make(*DENSE, shape=[30], delay_shift=shift), torch.rand(5, 30), steps)
 
 
+@pytest.fixture
+def weighed(monkeypatch) -> list[torch.Size]:
+    """Everything that can be multiplied is: the shapes of it."""
+    shapes = []
+    for packed in (PackedWeight, PackedConvolution):
+        weigh = packed.weigh
+        monkeypatch.setattr(packed, "weigh", lambda *x, weigh=weigh: shapes.append(x[1].shape) or weigh(*x))
+    monkeypatch.setattr(dense_products, "DENSE_FROM", 0)
+    for name, value in {"PRODUCT_SIZE": 40, "LEAST_PRODUCT": 1, "LEAST_CONVOLUTION_RATE": 0}.items():
+        monkeypatch.setattr(integer_stages, name, value)
+    return shapes
+
+
 @pytest.mark.parametrize("packs", [False, True])
 @pytest.mark.parametrize("steps", [6, 33])
-def test_where_many_neurons_spike_matrices_are_multiplied(steps, packs, monkeypatch) -> None:
-    if packs and not dense_products._can_pack():
+def test_where_many_neurons_spike_matrices_are_multiplied(steps, packs, weighed, monkeypatch) -> None:
+    if packs and not can_pack():
         pytest.skip("this torch packs no weights")
-    shapes = []
-    weigh = dense_products.PackedWeight.weigh
-    monkeypatch.setattr(dense_products.PackedWeight, "weigh", lambda *x: shapes.append(x[1].shape) or weigh(*x))
-    monkeypatch.setattr(dense_products, "_can_pack", lambda: packs)
-    monkeypatch.setattr(dense_products, "DENSE_FROM", 0)
-    monkeypatch.setattr(integer_stages, "PRODUCT_ROWS", 40)
-    monkeypatch.setattr(integer_stages, "LEAST_PRODUCT_ROWS", 1)
+    monkeypatch.setattr(packed_products, "can_pack", lambda: packs)
     for seed in range(3):
         hold_equal(make(*DENSE, shape=[30], seed=seed), torch.rand(5, 30), steps)
-    assert shapes
+    assert weighed
 
 
 def test_packed_weights_of_the_whole_range_are_weighed_exactly() -> None:
@@ -82,8 +91,11 @@ def test_packed_weights_of_the_whole_range_are_weighed_exactly() -> None:
     weight[0], weight[1] = -128, 127
     spikes = (torch.rand(29, 3000) < 0.5).to(torch.int8)
     spikes[0] = 1
-    ours = dense_products.PackedWeight(weight).weigh(spikes)
-    assert torch.equal(ours.long(), spikes.long() @ weight.long().T)
+    wanted = spikes.long() @ weight.long().T
+    assert torch.equal(PackedWeight(weight).weigh(spikes).long(), wanted)
+    if can_pack():
+        convolution = PackedConvolution(weight.reshape(37, 3000, 1, 1), ConvSpec(channels=37, kernel=1))
+        assert torch.equal(convolution.weigh(spikes.reshape(29, 1, 1, 3000)).long().flatten(1), wanted)
 
 
 @pytest.mark.parametrize(
@@ -100,13 +112,30 @@ def test_packed_weights_of_the_whole_range_are_weighed_exactly() -> None:
         {"groups": 4, "channels": 8, "stride": 2},
     ],
 )
-def test_convolutions_of_every_geometry(geometry) -> None:
-    channels = geometry.get("groups", 1)
-    first = {**CONV, "channels": max(channels, 2)}
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_convolutions_of_every_geometry(geometry, multiplies, request) -> None:
+    weighed = request.getfixturevalue("weighed") if multiplies else []
+    first = {**CONV, "channels": 4}
     network = make(
         first, {**CONV, **geometry}, {"kind": "flatten"}, {"kind": "affine", "features": 4}, shape=[2, 7, 9]
     )  # fmt: skip
     hold_equal(network, torch.rand(4, 2, 7, 9), 9)
+    assert any(shape[1:] == (7, 9, 4) for shape in weighed) == (multiplies and can_pack())
+
+
+@pytest.mark.parametrize("multiplies", [False, True])
+def test_sums_of_every_kind_of_synapses(multiplies, request) -> None:
+    weighed = request.getfixturevalue("weighed") if multiplies else []
+    conv = {**CONV, "channels": 4}
+    skips = [{"source": 1, "kind": "identity"}, {"source": 1, "kind": "conv", "kernel": 3, "padding": 1, "groups": 2}]
+    skip = {"source": 2, "kind": "dense"}
+    dense = {"kind": "dense", "features": 9}
+    network = make(
+        conv, {**conv, "skips": skips}, {"kind": "flatten"}, dense, {**dense, "skips": [skip]},
+        {"kind": "affine", "features": 4}, shape=[2, 7, 9],
+    )  # fmt: skip
+    hold_equal(network, torch.rand(4, 2, 7, 9), 9)
+    assert bool(weighed) == multiplies
 
 
 def test_pools_and_a_spiking_readout() -> None:
