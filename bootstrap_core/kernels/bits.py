@@ -5,7 +5,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["as_float", "narrowed", "prefetch", "widened"]
+__all__ = ["as_float", "narrowed", "prefetch", "shifted", "widened"]
 
 INT = ir.IntType(32)
 
@@ -18,6 +18,16 @@ def as_float(typing_context, bits):
         return builder.bitcast(arguments[0], ir.FloatType())
 
     return types.float32(types.int32), generate
+
+
+@intrinsic
+def shifted(typing_context, number, places):
+    """An int32 times a power of two, in 32 bits; `<<` would widen both."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.shl(*arguments)
+
+    return types.int32(types.int32, types.int32), generate
 
 
 @intrinsic

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import STATE_PER_WEIGHT
 from bootstrap_core.kernels import conv_loops
 from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
 from bootstrap_core.kernels.half import gradient_dtype
@@ -61,7 +60,7 @@ def spiking_conv(
     shape = _out_shape(spikes, weight, geometry)
     z = weigh_patches(patches(channels_last(spikes), geometry), weight).view(shape[0], -1, len(weight))
     fired = torch.empty(z.shape, dtype=torch.int8)
-    NeuronRun(z, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
+    NeuronRun.behind(weight, z, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
     return channels_second(fired, shape), link(shape, weight), z.view(*shape[:2], -1, len(weight))
 
 
@@ -98,7 +97,7 @@ def spiking_conv_backward(
     steps, n, places, outputs = z.shape
     grad_z = torch.empty(steps, n * places, outputs, dtype=gradient_dtype(z.numel() * weight[0].numel()))
     layered = z.view(grad_z.shape)
-    neurons = NeuronRun(layered, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract)
+    neurons = NeuronRun.behind(weight, layered, current_decay, voltage_decay, bias, threshold, subtract)
     incoming = grad.permute(0, 1, 3, 4, 2).flatten(1)  # one step that stands for all stays one
     sums = neurons.backward(incoming, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
     return (

@@ -14,6 +14,8 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from bootstrap_core.fixed_point import STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
+from bootstrap_core.kernels.bits import shifted
+from bootstrap_core.kernels.leak import leak
 
 __all__ = [
     "WORD_STEPS",
@@ -65,47 +67,58 @@ def _n_bits(typing_context, word):
     return types.uint32(types.uint32), generate
 
 
-@njit(nogil=True, cache=True, inline="always")
-def _leak(x, keep):
-    """`x * keep / 4096` toward zero, which is up for what is below it, without leaving 32 bits."""
-    rest = i32(i32(i32(x & i32(4095)) * keep) + (i32(4095) if x < 0 else i32(0)))
-    return i32(i32(i32(x >> i32(12)) * keep) + i32(rest >> i32(12)))
-
-
 @_compiled
-def _step(u, v, z, unit, bias, forgets, keep_u, keep_v, limit, subtract, bit, trains):
-    """One step of an image's neurons, with `z << unit` as weighted input. Returns bits above 24 of any state."""
+def _run_kept(u, v, z, unit, bias, keep_u, keep_v, limit, subtract, steps, trains):
     outside = i32(0)
-    if forgets:  # the current of the step before
+    for t in range(steps):
+        arriving, flag = z[t % len(z)], u32(1 << t)
         for c in range(len(bias)):
-            x = i32(i32(z[c]) << unit)
-            y = i32(i32(_leak(v[c], keep_v[c]) + x) + bias[c])
-            outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
-            fired = y > limit
-            v[c] = i32(i32(y - limit) & subtract) if fired else y
-            trains[c] = u32(trains[c] | u32(u32(fired) << bit))
-    else:
-        for c in range(len(bias)):
-            x = i32(_leak(u[c], keep_u[c]) + i32(i32(z[c]) << unit))
-            y = i32(i32(_leak(v[c], keep_v[c]) + x) + bias[c])
+            x = i32(leak(u[c], keep_u[c]) + shifted(i32(arriving[c]), unit))
+            y = i32(i32(leak(v[c], keep_v[c]) + x) + bias[c])
             outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
             fired = y > limit
             u[c] = x
             v[c] = i32(i32(y - limit) & subtract) if fired else y
-            trains[c] = u32(trains[c] | u32(u32(fired) << bit))
+            trains[c] = u32(trains[c] | (flag if fired else u32(0)))
     return outside
+
+
+@_compiled
+def _run_anew(v, z, unit, bias, keep_v, limit, subtract, steps, trains):
+    """Of neurons that keep no current: with fewer arrays the loop is faster."""
+    outside = i32(0)
+    for t in range(steps):
+        arriving, flag = z[t % len(z)], u32(1 << t)
+        for c in range(len(bias)):
+            x = shifted(i32(arriving[c]), unit)
+            y = i32(i32(leak(v[c], keep_v[c]) + x) + bias[c])
+            outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
+            fired = y > limit
+            v[c] = i32(i32(y - limit) & subtract) if fired else y
+            trains[c] = u32(trains[c] | (flag if fired else u32(0)))
+    return outside
+
+
+@_compiled
+def _run(z, unit, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, trains):
+    """An image's neurons, with `z << unit` `[steps, n]` (or `[1, n]` for all of them) as weighted input.
+
+    Returns bits above 24 of any state.
+    """
+    trains[:] = 0
+    if forgets:
+        return _run_anew(v, z, unit, bias, keep_v, limit, subtract, steps, trains)
+    return _run_kept(u, v, z, unit, bias, keep_u, keep_v, limit, subtract, steps, trains)
 
 
 @_compiled
 def constant_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
     """Trains `[N, n]` of neurons with the same weighted input `z` `[N, n]`, in state units, at each step."""
     outside = i32(0)
-    out[:] = 0
-    for image in range(len(z)):
-        for t in range(steps):
-            outside |= _step(
-                u[image], v[image], z[image], i32(0), bias, forgets, keep_u, keep_v, limit, subtract, u32(t), out[image]
-            )
+    for i in range(len(z)):
+        outside |= _run(
+            z[i : i + 1], i32(0), bias, forgets, keep_u, keep_v, limit, subtract, steps, u[i], v[i], out[i]
+        )  # fmt: skip
     return outside
 
 
@@ -208,13 +221,11 @@ def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, s
     counts, words = np.empty(max(WORD_STEPS, MAX_GROUPS), np.int64), np.empty(MAX_GROUPS, np.uint32)
     partial, z = np.empty(n, np.int32), np.empty((steps, n), np.int32)
     outside = i32(0)
-    out[:] = 0
     for image in range(len(trains)):
         _weigh_steps(trains[image], weight, steps, groups, members, counts, words, partial, z)
-        for t in range(steps):
-            outside |= _step(
-                u[image], v[image], z[t], UNIT, bias, forgets, keep_u, keep_v, limit, subtract, u32(t), out[image]
-            )  # fmt: skip
+        outside |= _run(
+            z, UNIT, bias, forgets, keep_u, keep_v, limit, subtract, steps, u[image], v[image], out[image]
+        )  # fmt: skip
     return outside
 
 
@@ -231,8 +242,8 @@ def never_fires(trains, weight, bias, forgets, keep_u, keep_v, limit, subtract, 
             z[:] = 0
             _add_rows(weight, members[t], 0, counts[t], z)
             for j in range(n):
-                x = i32(_leak(u[image, j], keep_u[j]) + i32(z[j] << UNIT))
-                y = i32(i32(_leak(v[image, j], keep_v[j]) + x) + bias[j])
+                x = i32(leak(u[image, j], keep_u[j]) + shifted(z[j], UNIT))
+                y = i32(i32(leak(v[image, j], keep_v[j]) + x) + bias[j])
                 outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
                 u[image, j], v[image, j] = x, y
     return outside
@@ -272,14 +283,12 @@ def conv_trains(trains, slabs, rows, columns, z, bias, forgets, keep_u, keep_v, 
     """Trains `[N, n]` behind a convolution of trains `[N, H, W, C]`; see `add_conv`."""
     flat = z.reshape(len(z), -1)
     outside = i32(0)
-    out[:] = 0
     for image in range(len(trains)):
         flat[:steps] = 0
         add_conv(trains[image], slabs, rows, columns, z)
-        for t in range(steps):
-            outside |= _step(
-                u[image], v[image], flat[t], UNIT, bias, forgets, keep_u, keep_v, limit, subtract, u32(t), out[image]
-            )  # fmt: skip
+        outside |= _run(
+            flat, UNIT, bias, forgets, keep_u, keep_v, limit, subtract, steps, u[image], v[image], out[image]
+        )  # fmt: skip
     return outside
 
 
@@ -296,13 +305,8 @@ def add_dense(trains, weight, steps, z):
 def weighed_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
     """Trains `[N, n]` of neurons with the weighted input `z` `[N, steps, n]`, in steps of a weight."""
     outside = i32(0)
-    out[:] = 0
-    for image in range(len(z)):
-        for t in range(steps):
-            outside |= _step(
-                u[image], v[image], z[image, t], UNIT, bias, forgets, keep_u, keep_v, limit, subtract, u32(t),
-                out[image],
-            )  # fmt: skip
+    for i in range(len(z)):
+        outside |= _run(z[i], UNIT, bias, forgets, keep_u, keep_v, limit, subtract, steps, u[i], v[i], out[i])
     return outside
 
 
@@ -311,9 +315,9 @@ def unpack_trains(trains, out):
     """Spikes `[N, steps, n]`, int8, of the trains `[N, n]`."""
     for image in range(len(trains)):
         for t in range(out.shape[1]):
-            row, words = out[image, t], trains[image]
+            row, words, flag = out[image, t], trains[image], u32(1 << t)
             for i in range(len(words)):
-                row[i] = (words[i] >> u32(t)) & u32(1)
+                row[i] = (words[i] & flag) != 0
 
 
 @_compiled

@@ -1,13 +1,14 @@
 """Neurons over time on tensors, by the compiled loops of `neuron_loops`: what all spiking operators share."""
 
+import math
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import STATE
+from bootstrap_core.fixed_point import DECAY_ONE, STATE, STATE_PER_WEIGHT, WEIGHT_INT_MIN
 from bootstrap_core.functional.surrogate import surrogate_shape
 from bootstrap_core.kernels import neuron_loops
 from bootstrap_core.kernels.half import gradient_dtype
@@ -18,6 +19,8 @@ __all__ = ["ALIGN", "NeuronRun", "as_array", "link", "over_channels"]
 ALIGN = 64
 """Neurons of one thread: whole cache lines of int8."""
 
+WHOLE_BELOW = 1 << 31
+"""What 32 bits hold."""
 
 _NOTHING = np.empty(0, np.float32)
 
@@ -41,6 +44,33 @@ def as_array(x: Tensor) -> Any:
     return x.view(torch.uint16).numpy() if x.dtype == torch.bfloat16 else x.numpy()
 
 
+class _Constants(NamedTuple):
+    """Of neurons, as the loops take them: in floats, or all whole, with the unit as a shift."""
+
+    unit: Any
+    one: float
+    keep_current: Any
+    keep_voltage: Any
+    offset: Any
+    limit: Any
+
+    def are_whole(self) -> bool:
+        """Whether `as_whole` loses nothing."""
+        numbers = self.keep_current * DECAY_ONE, self.keep_voltage * DECAY_ONE, self.offset, self.limit
+        return math.log2(self.unit) % 1 == 0 and not any(np.any(number % 1) for number in numbers)
+
+    def as_whole(self) -> "_Constants":
+        """The same, for states in int32."""
+        keeps = ((keep * DECAY_ONE).astype(np.int32) for keep in (self.keep_current, self.keep_voltage))
+        places = np.int32(math.log2(self.unit))
+        return _Constants(places, self.one * DECAY_ONE, *keeps, self.offset.astype(np.int32), np.int32(self.limit))
+
+    def peak(self, reach: float, steps: int) -> float:
+        """What no state exceeds, up or down, nor the limit, when `z` is at most `reach`."""
+        held = [sum(np.max(np.abs(keep)) ** t for t in range(steps)) for keep in (self.keep_current, self.keep_voltage)]
+        return float(max((reach * self.unit * held[0] + np.max(np.abs(self.offset))) * held[1], self.limit))
+
+
 class NeuronRun:
     """Neurons and their weighted input, ready to run forward, and back, from rest.
 
@@ -50,6 +80,7 @@ class NeuronRun:
         current_decay, voltage_decay: `[1]` or `[C]`.
         bias: `[C]`, or None.
         threshold, subtract: see `functional.cuba`.
+        reach: what `z`, if it is whole, is at most, up and down: so that states can be whole too, which is faster.
     """
 
     def __init__(
@@ -61,15 +92,22 @@ class NeuronRun:
         bias: Tensor | None,
         threshold: float,
         subtract: bool,
+        reach: float = math.inf,
     ) -> None:
         self.steps, self.size, self.threshold = len(z), z.shape[1:].numel(), threshold
-        inner = z.shape[3:].numel()
         offset = np.zeros(1) if bias is None else bias.detach().double().reshape(-1).numpy() * STATE
         keeps = ((1 - decay.detach().double().reshape(-1)).numpy() for decay in (current_decay, voltage_decay))
+        constants = _Constants(float(unit), 1.0, *keeps, offset, threshold * STATE)
+        self.is_whole = constants.peak(reach, self.steps) < WHOLE_BELOW and constants.are_whole()
+        if self.is_whole:
+            constants = constants.as_whole()
         flat, step = _flat(z)
-        self.common = (
-            flat, step, float(unit), self.steps, self.size, inner, *keeps, offset, threshold * STATE, subtract
-        )  # fmt: skip
+        self.common = flat, step, self.steps, self.size, z.shape[3:].numel(), *constants, subtract
+
+    @classmethod
+    def behind(cls, weight: Tensor, z: Tensor, *neuron: Any, survivor: float = 1.0) -> "NeuronRun":
+        """Those behind a weight `[O, I, ...]`, for `z` in steps of a weight; `survivor`: see `spiking_dense`."""
+        return cls(z, STATE_PER_WEIGHT * survivor, *neuron, reach=-WEIGHT_INT_MIN * weight[0].numel())
 
     def forward(self, spikes: Tensor, current: Tensor | None = None, voltage: Tensor | None = None) -> None:
         """Writes spikes, and perhaps current and voltage before the reset, in float units; all contiguous, like `z`."""

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import STATE, STATE_PER_WEIGHT
+from bootstrap_core.fixed_point import STATE
 from bootstrap_core.kernels.dense_products import as_integers, correlate, weigh
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.neuron_run import NeuronRun, link, over_channels
@@ -148,7 +148,8 @@ def spiking_dense(
     steps, n, inputs = spikes.shape
     z = weigh(taken.reshape(steps * n, inputs), as_integers(weight).t()).reshape(steps, n, len(weight))
     fired = torch.empty(z.shape, dtype=torch.int8)
-    NeuronRun(z, STATE_PER_WEIGHT * survivor, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
+    neuron = current_decay, voltage_decay, bias, threshold, subtract
+    NeuronRun.behind(weight, z, *neuron, survivor=survivor).forward(fired)
     return fired, link(z.shape, weight), z
 
 
@@ -183,7 +184,8 @@ def spiking_dense_backward(
     """
     (steps, n, outputs), inputs = z.shape, spikes.shape[-1]
     grad_z = torch.empty(z.shape, dtype=gradient_dtype(z.numel() * weight.shape[1]))
-    neurons = NeuronRun(z, STATE_PER_WEIGHT * survivor, current_decay, voltage_decay, bias, threshold, subtract)
+    neuron = current_decay, voltage_decay, bias, threshold, subtract
+    neurons = NeuronRun.behind(weight, z, *neuron, survivor=survivor)
     sums = neurons.backward(grad, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
     rows, taken = grad_z.reshape(steps * n, outputs), spikes if mask is None else spikes * mask
     grad_weight = correlate(taken.reshape(steps * n, inputs), rows)

@@ -8,7 +8,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import STATE_PER_WEIGHT
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.input_op import input_current
 from bootstrap_core.kernels.neuron_run import NeuronRun, link, over_channels
@@ -64,7 +63,7 @@ def steady(
     tables = InputTables(current, steps, input_voltage_decay, input_threshold, input_subtract)
     z, shape = _synapse(tables, geometry).weigh(weight), _out_shape(images, weight, geometry, steps)
     fired = torch.empty(z.shape, dtype=torch.int8)
-    NeuronRun(z, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
+    NeuronRun.behind(weight, z, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
     if geometry:
         fired, z = channels_second(fired, shape), z.view(steps, len(images), -1, len(weight))
     return fired, link(shape, weight), z
@@ -123,7 +122,7 @@ def steady_backward(
     tables = InputTables(current, steps, input_voltage_decay, input_threshold, input_subtract)
     synapse, z = _synapse(tables, geometry), z.view(steps, -1, outputs)
     grad_z = torch.empty(z.shape, dtype=gradient_dtype(z.numel() * weight[0].numel()))
-    neurons = NeuronRun(z, STATE_PER_WEIGHT, current_decay, voltage_decay, bias, threshold, subtract)
+    neurons = NeuronRun.behind(weight, z, current_decay, voltage_decay, bias, threshold, subtract)
     incoming = grad.permute(0, 1, 3, 4, 2).flatten(1) if geometry else grad
     sums = neurons.backward(incoming, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
     of_input = torch.zeros(2)

@@ -1,5 +1,6 @@
 """The compiled kernels of training against the definitions: forward to the last bit, gradients closely."""
 
+import math
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ pytest.importorskip("numba")
 from bootstrap_core.build import build_network
 from bootstrap_core.functional import cuba, piecewise
 from bootstrap_core.kernels import convolution_op, count_op, curve_op, dense_products, half, linear_op, spiking_ops
+from bootstrap_core.kernels.neuron_run import NeuronRun
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.neuron import CubaNeuron
@@ -73,6 +75,39 @@ def test_neurons_equal_the_definition(seed: int, shape: tuple[int, ...]) -> None
         torch.testing.assert_close(
             ours, expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max() if len(z[0]) else 0)
         )
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("seed", range(8))
+def test_neurons_in_whole_numbers_equal_those_in_floats(seed: int, shape: tuple[int, ...]) -> None:
+    z = (random_z(seed, *shape) * 32).to(torch.int32)
+    case = random_case(seed, z)
+    neuron = [case[name] for name in ("current_decay", "voltage_decay", "bias", "threshold", "subtract")]
+    grad, results = torch.randn(shape, generator=torch.Generator().manual_seed(seed)), []
+    for reach in (math.inf, 1000):
+        run = NeuronRun(z, 128, *neuron, reach=reach)
+        assert run.is_whole == (reach == 1000)
+        fired, out = torch.empty(shape, dtype=torch.int8), torch.empty(shape)
+        states = torch.empty(shape), torch.empty(shape)
+        run.forward(fired, *states)
+        sums = run.backward(grad, case["tau_grad"], case["scale_grad"], out, decays=bool(seed % 2), bias=True)
+        results.append((fired, *states, out, sums))
+    for ours, expected in zip(*results, strict=True):
+        assert torch.equal(ours, expected)
+
+
+@pytest.mark.parametrize(
+    ("change", "is_whole"),
+    [({}, True), ({"unit": 256}, True), ({"unit": 128 / 0.9}, False), ({"reach": 1 << 22}, False),
+     ({"threshold": 0.3}, False), ({"bias": torch.tensor([1e9])}, False),
+     ({"voltage_decay": torch.tensor([0.1])}, False)],
+)  # fmt: skip
+def test_neurons_are_whole_where_that_loses_nothing(change: dict[str, Any], is_whole: bool) -> None:
+    neuron = {
+        "z": torch.zeros(16, 2, 3, dtype=torch.int32), "unit": 128, "current_decay": torch.ones(1),
+        "voltage_decay": torch.tensor([0.125]), "bias": None, "threshold": 1.25, "subtract": False, "reach": 1 << 16,
+    }  # fmt: skip
+    assert NeuronRun(**{**neuron, **change}).is_whole == is_whole
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
