@@ -156,8 +156,8 @@ def forward(
     """Neurons `start` to `stop` of `size`, from rest.
 
     `z * unit` is the weighted input in state units, truncated; `one` keeps all of a state. Where `keep_u`, `keep_v`,
-    `offset` and `limit` are whole, int32, all is: `z`, which is shifted by `unit` then, and the states. Writes `spikes` `[steps, size]` and, with `states`,
-    `us` and `vs`, the current and the voltage before the reset, in float units.
+    `offset` and `limit` are whole, int32, all is: `z`, which is shifted by `unit` then, and the states. Writes `spikes`
+    `[steps, size]` and, with `states`, `us` and `vs`, the current and the voltage before the reset, in float units.
     """
     forgets = not np.any(keep_u)
     u, v = np.empty(BLOCK, offset.dtype), np.empty(BLOCK, offset.dtype)
