@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
@@ -21,11 +20,12 @@ from bootstrap_core.fixed_point import (
     WEIGHT_STEP,
 )
 from bootstrap_core.kernels import have_numba
+from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network, Tally, Trace, as_input, count_steps
 from bootstrap_core.neuron import CubaNeuron
-from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, PoolSynapse, SkipSynapse, Synapse
-from specs.block import ConvSpec, skips_of
+from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, SkipSynapse, Synapse
+from specs.block import skips_of
 from specs.errors import SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 from specs.neuron import Reset
@@ -287,18 +287,15 @@ def _integer_synapses(block: SpikingBlock | AffineBlock) -> list[Weighted]:
 
 def _integer_synapse(synapse: Synapse | SkipSynapse, weight: Tensor) -> Weighted:
     integers = (weight / WEIGHT_STEP).round().to(torch.int8)
-    if isinstance(synapse, DenseSynapse):
-        matrix = _row_major(integers.t())
-        return lambda x: _multiply(x.flatten(1), matrix)
     if isinstance(synapse, IdentitySynapse):
         factors = integers.long().reshape(synapse.broadcast)
         return lambda x: x * factors
-    if isinstance(synapse, PoolSynapse):
-        spec, one = synapse.spec, int(integers[0, 0, 0, 0])
-        return lambda x: _windows(x, spec).sum((-1, -2), dtype=torch.int64) * one
+    if isinstance(synapse, DenseSynapse):
+        dense = PackedWeight(integers)
+        return lambda x: dense.weigh(x.flatten(1)).long()
     spec = synapse.spec
-    matrices = [_row_major(group.flatten(1).t()) for group in integers.chunk(spec.groups)]
-    return lambda x: _convolve(x, spec, matrices)
+    convolution = PackedConvolution(integers, spec.stride, spec.padding, spec.dilation, spec.groups)
+    return lambda x: convolution.weigh(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).long()
 
 
 def _weigh(synapses: list[Weighted], arriving: Sequence[Tensor]) -> Tensor:
@@ -313,42 +310,3 @@ def _over_time(weigh: Weighted, x: Tensor) -> Tensor:
         z = weigh(x[0])
         return z.expand(len(x), *z.shape)
     return torch.stack([weigh(step) for step in x])
-
-
-def _multiply(x: Tensor, matrix: Tensor) -> Tensor:
-    """`x @ matrix`, int64, of int8 `[M, K]` (or nonnegative int32, in 7-bit digits) and int8 `[K, N]`."""
-    if x.dtype == torch.int8:
-        return torch._int_mm(_row_major(x), matrix).long()
-    total, digit = torch.zeros(len(x), matrix.shape[1], dtype=torch.int64), 0
-    while bool((x >> 7 * digit).any()):
-        total += torch._int_mm(_row_major((x >> 7 * digit & 127).to(torch.int8)), matrix).long() << 7 * digit
-        digit += 1
-    return total
-
-
-def _row_major(x: Tensor) -> Tensor:
-    """`x` `[M, K]` with strides `(K, 1)`; a single row or column may have others, which _int_mm misreads."""
-    return x if x.stride() == (x.shape[1], 1) else x.clone(memory_format=torch.contiguous_format)
-
-
-def _windows(x: Tensor, spec: ConvSpec) -> Tensor:
-    """What each kernel position sees: a view `[N, C, out height, out width, kernel height, kernel width]`."""
-    (top, left), (down, right), dilation = spec.padding, spec.stride, spec.dilation
-    x = F.pad(x, (left, left, top, top)).contiguous()
-    reach = [d * (k - 1) for d, k in zip(dilation, spec.kernel, strict=True)]
-    height, width = ((x.shape[2 + i] - reach[i] - 1) // spec.stride[i] + 1 for i in range(2))
-    n, c, h, w = x.stride()
-    return x.as_strided(
-        (*x.shape[:2], height, width, *spec.kernel), (n, c, h * down, w * right, h * dilation[0], w * dilation[1])
-    )
-
-
-def _convolve(x: Tensor, spec: ConvSpec, matrices: list[Tensor]) -> Tensor:
-    """Convolution `[N, C, H, W]` to int64 `[N, channels, out height, out width]`, a matrix product for each group."""
-    outputs = []
-    for group, matrix in zip(x.chunk(spec.groups, dim=1), matrices, strict=True):
-        windows = _windows(group, spec).permute(0, 2, 3, 1, 4, 5)  # [N, oh, ow, C / groups, kh, kw]
-        n, height, width = windows.shape[:3]
-        product = _multiply(windows.reshape(n * height * width, -1), matrix)
-        outputs.append(product.reshape(n, height, width, -1).permute(0, 3, 1, 2))  # [N, channels / groups, oh, ow]
-    return torch.cat(outputs, dim=1)

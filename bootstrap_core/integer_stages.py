@@ -31,7 +31,7 @@ from bootstrap_core.fixed_point import (
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import integer_trains as kernels
 from bootstrap_core.kernels.dense_products import least_rate
-from bootstrap_core.kernels.packed_products import PackedConvolution, PackedWeight, can_pack
+from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight, can_pack
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import IdentitySynapse, SkipSynapse, Synapse
 from specs.block import ConvSpec
@@ -77,7 +77,6 @@ FAN_IN_OF_INT16 = 256
 
 Words = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int32]
-Packed = PackedWeight | PackedConvolution
 
 
 class OutsideError(Exception):
@@ -225,7 +224,7 @@ class _Weighed(_Layer):
         least_rate: of the spikes that reach the first synapse, from which products are faster.
     """
 
-    def __init__(self, neurons: Neurons, shape: Shape, packed: Sequence[Packed], least_rate: float) -> None:
+    def __init__(self, neurons: Neurons, shape: Shape, packed: Sequence[PackedConvolution], least_rate: float) -> None:
         super().__init__(neurons, shape)
         self.packed, self.least_rate = packed, least_rate
 
@@ -268,7 +267,7 @@ class Dense(_Weighed):
     """Dense synapses; `grouped` for trains of which many are alike."""
 
     def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
-        packed = [] if grouped else [PackedWeight(_int8(weight))]
+        packed = [PackedWeight(_int8(weight))] if can_pack() and not grouped else []
         super().__init__(neurons, (len(weight),), packed, least_rate(len(weight)))
         self.weight, self.grouped = _int8(weight.t()).numpy(), grouped
 
@@ -320,7 +319,7 @@ class Sum(_Weighed):
 class Adding(ABC):
     """One of the synapses behind which a `Sum` stands; see `_Weighed`."""
 
-    packed: Sequence[Packed]
+    packed: Sequence[PackedConvolution]
     least_rate: float
 
     @abstractmethod
@@ -336,7 +335,7 @@ class AddingDense(Adding):
     """Between flat layers."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.packed, self.least_rate = [PackedWeight(_int8(weight))], least_rate(len(weight))
+        self.packed, self.least_rate = [PackedWeight(_int8(weight))] if can_pack() else [], least_rate(len(weight))
         self.weight = _int8(weight.t()).numpy()
 
     def seen(self, x: Words) -> Words:
@@ -517,10 +516,11 @@ def as_ints(x: Tensor) -> Ints:
     return x.round().to(torch.int32).numpy()
 
 
-def _packed_convolution(weight: Tensor, spec: ConvSpec) -> list[Packed]:
+def _packed_convolution(weight: Tensor, spec: ConvSpec) -> list[PackedConvolution]:
     """The weight, or nothing where following spikes is always faster."""
-    inputs = weight.shape[1] * spec.groups
-    return [PackedConvolution(_int8(weight), spec)] if can_pack() and inputs >= LEAST_PACKED_CHANNELS else []
+    if not can_pack() or weight.shape[1] * spec.groups < LEAST_PACKED_CHANNELS:
+        return []
+    return [PackedConvolution(_int8(weight), spec.stride, spec.padding, spec.dilation, spec.groups)]
 
 
 def _int8(weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""Convolutions of spikes and their neurons as an operator that torch can compile and export; see `patches`.
+"""Convolutions of spikes and their neurons as an operator that torch can compile and export.
 
 Inside, channels come last: spikes have the shape `[T, N, C, H, W]` but lie as `[T, N, H, W, C]`.
 """
@@ -8,30 +8,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootstrap_core.kernels import conv_loops
-from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
+from bootstrap_core.kernels.dense_products import as_integers
+from bootstrap_core.kernels.exact_products import PackedConvolution
 from bootstrap_core.kernels.half import gradient_dtype
-from bootstrap_core.kernels.neuron_run import NeuronRun, as_array, link, over_channels
-from bootstrap_core.kernels.patches import as_matrix, channels_last, channels_second, out_size, patches, runs_of
-from bootstrap_core.kernels.threads import split
+from bootstrap_core.kernels.neuron_run import NeuronRun, link, over_channels
+from bootstrap_core.kernels.patches import channels_last, channels_second, layout, out_size
 
-__all__ = ["matrix_grad", "spiking_conv", "spiking_conv_backward", "weigh_patches"]
+__all__ = ["spiking_conv", "spiking_conv_backward"]
 
 
 def _out_shape(spikes: Tensor, weight: Tensor, geometry: list[int]) -> tuple[int, ...]:
     return (*spikes.shape[:2], len(weight), *out_size(spikes.shape[3:], geometry))
-
-
-def weigh_patches(seen: Tensor, weight: Tensor) -> Tensor:
-    """Weighted input in steps of a weight, int32 `[R, O]`, of patches of spikes, int8 `[R, K * C]`."""
-    return torch._int_mm(contiguous_rows(seen), contiguous_rows(as_integers(as_matrix(weight)).t()))
-
-
-def matrix_grad(seen: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
-    """Gradient of `weight` `[O, C, KH, KW]`, float32, from patches `[T * R, K * C]` and that of `z`, `[T, R, O]`."""
-    by_step = torch.bmm(grad.transpose(1, 2), seen.to(grad.dtype).view(len(grad), -1, seen.shape[1]))  # [T, O, K * C]
-    kernel = weight.permute(0, 2, 3, 1).shape
-    return by_step.sum(0, dtype=torch.float32).view(kernel).permute(0, 3, 1, 2)
 
 
 @torch.library.custom_op("snnzoo::spiking_conv", mutates_args=())
@@ -58,7 +45,8 @@ def spiking_conv(
         threshold, tau_grad, scale_grad, subtract: see `functional.cuba`.
     """
     shape = _out_shape(spikes, weight, geometry)
-    z = weigh_patches(patches(channels_last(spikes), geometry), weight).view(shape[0], -1, len(weight))
+    convolution = PackedConvolution(as_integers(weight), *layout(geometry))
+    z = convolution.weigh(channels_last(spikes)).float().view(shape[0], -1, len(weight))
     fired = torch.empty(z.shape, dtype=torch.int8)
     NeuronRun.behind(weight, z, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
     return channels_second(fired, shape), link(shape, weight), z.view(*shape[:2], -1, len(weight))
@@ -70,7 +58,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor]:
     shape, device = _out_shape(spikes, weight, geometry), spikes.device
     fired = torch.empty(*shape[:2], *shape[3:], shape[2], dtype=torch.int8, device=device).permute(0, 1, 4, 2, 3)
-    z = torch.empty(*shape[:2], shape[3] * shape[4], shape[2], dtype=torch.int32, device=device)
+    z = torch.empty(*shape[:2], shape[3] * shape[4], shape[2], device=device)
     return fired, link(shape, weight), z
 
 
@@ -100,22 +88,16 @@ def spiking_conv_backward(
     neurons = NeuronRun.behind(weight, layered, current_decay, voltage_decay, bias, threshold, subtract)
     incoming = grad.permute(0, 1, 3, 4, 2).flatten(1)  # one step that stands for all stays one
     sums = neurons.backward(incoming, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
+    outgoing = channels_second(grad_z, _out_shape(spikes, weight, geometry)).flatten(0, 1)
+    images = channels_last(spikes).to(grad_z.dtype).permute(0, 3, 1, 2)
+    grad_images, grad_weight, _ = torch.ops.aten.convolution_backward(
+        outgoing, images, weight.to(grad_z.dtype), None, *layout(geometry), False, [0, 0], 1, [arrives, True, False]
+    )
     return (
-        _input_grad(grad_z, weight, geometry, spikes.shape) if arrives else torch.empty(0),
-        matrix_grad(patches(channels_last(spikes), geometry), grad_z, weight),
+        grad_images.unflatten(0, spikes.shape[:2]) if arrives else torch.empty(0),
+        grad_weight.float(),
         torch.empty(0) if bias is None else over_channels(sums[2].reshape(n * places, outputs), bias),
     )
-
-
-def _input_grad(grad: Tensor, weight: Tensor, geometry: list[int], shape: torch.Size) -> Tensor:
-    """In the type of `grad`, `[T, N, C, H, W]`."""
-    steps, n, channels, height, width = shape
-    runs = runs_of((height, width, channels), tuple(geometry))
-    seen = grad.flatten(0, 1) @ as_matrix(weight).to(grad.dtype)  # [T * N * P, K * C]
-    out = torch.empty(steps * n, height * width * channels, dtype=grad.dtype)
-    rows, total = as_array(seen).reshape(steps * n, -1), as_array(out).reshape(out.shape)
-    split(lambda start, stop: conv_loops.scatter(rows, runs, start, stop, total), len(total), work=seen.numel())
-    return channels_second(out, shape)
 
 
 @spiking_conv_backward.register_fake

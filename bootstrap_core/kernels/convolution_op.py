@@ -12,7 +12,7 @@ from torch.nn.grad import conv2d_weight
 
 from bootstrap_core.kernels import by_size, is_worthwhile
 from bootstrap_core.kernels.half import gradient_dtype
-from bootstrap_core.kernels.patches import sources_of
+from bootstrap_core.kernels.patches import layout, sources_of
 from bootstrap_core.kernels.threads import split
 
 __all__ = ["convolve"]
@@ -20,14 +20,8 @@ __all__ = ["convolve"]
 compiled = by_size()
 
 
-def _options(geometry: list[int]) -> tuple[list[int], list[int], list[int]]:
-    """Stride, padding and dilation."""
-    stride, padding, dilation = (geometry[i::4] for i in (1, 2, 3))
-    return stride, padding, dilation
-
-
 def _convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
-    return F.conv2d(x, weight, None, *_options(geometry))
+    return F.conv2d(x, weight, None, *layout(geometry))
 
 
 _convolution = torch.library.custom_op("snnzoo::convolution", _convolve, mutates_args=())
@@ -66,7 +60,7 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Non
     of_x, of_weight, _ = ctx.needs_input_grad
     return (
         _input_grad(grad, weight, x.shape[1:], ctx.geometry) if of_x else None,
-        conv2d_weight(x, weight.shape, grad, *_options(ctx.geometry)) if of_weight else None,
+        conv2d_weight(x, weight.shape, grad, *layout(ctx.geometry)) if of_weight else None,
         None,
     )
 

@@ -5,6 +5,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.kernels import event_products
+from bootstrap_core.kernels.exact_products import PackedWeight
 from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.threads import split
 
@@ -31,12 +32,12 @@ def _are_dense(spikes: Tensor, outputs: int, slowness: int = 1) -> bool:
 
 
 def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
-    """`spikes @ weight`, int32, of int8 `[R, I]` and `[I, O]`."""
-    spikes, weight = contiguous_rows(spikes), contiguous_rows(weight)
-    if _are_dense(spikes, weight.shape[1]):
-        return torch._int_mm(spikes, weight)
-    out = torch.empty(len(spikes), weight.shape[1], dtype=torch.int32)
-    x, w, z = spikes.numpy(), weight.numpy(), out.numpy()
+    """`spikes @ weight.T`, whole numbers in float32, of int8 `[R, I]` and `[O, I]`."""
+    if _are_dense(spikes, len(weight)):
+        return PackedWeight(weight).weigh(spikes).float()
+    spikes, columns = contiguous_rows(spikes), contiguous_rows(weight.t())
+    out = torch.empty(len(spikes), len(weight))
+    x, w, z = spikes.numpy(), columns.numpy(), out.numpy()
     split(lambda start, stop: event_products.add_rows(x, w, start, stop, z), len(x), work=out.numel())
     return out
 
@@ -58,7 +59,7 @@ def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
 
 
 def contiguous_rows(x: Tensor) -> Tensor:
-    """`x` with strides `(columns, 1)`: a single row or column may have others, which _int_mm misreads."""
+    """`x` with strides `(columns, 1)`, which loops are compiled for: a single row or column may have others."""
     return x if x.stride() == (x.shape[1], 1) else x.clone(memory_format=torch.contiguous_format)
 
 

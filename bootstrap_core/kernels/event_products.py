@@ -29,21 +29,21 @@ def find(row, places):
 
 @_compiled
 def add_rows(spikes, weight, start, stop, out):
-    """`out[r] = spikes[r] @ weight`, int32, for rows `start` to `stop` of `spikes` `[R, I]`, int8 `[I, O]`."""
+    """`out[r] = spikes[r] @ weight`, float32, for rows `start` to `stop` of `spikes` `[R, I]`, int8 `[I, O]`."""
     places = np.empty(spikes.shape[1] + 1, np.int64)
     for r in range(start, stop):
         n, total = find(spikes[r], places), out[r]
-        total[:] = 0
+        total[:] = f32(0.0)
         k = 0
         while k + 4 <= n:
             a, b, c, d = weight[places[k]], weight[places[k + 1]], weight[places[k + 2]], weight[places[k + 3]]
             for j in range(len(total)):
-                total[j] = i32(total[j] + i32(i32(i32(a[j]) + i32(b[j])) + i32(i32(c[j]) + i32(d[j]))))
+                total[j] += f32(i32(i32(a[j]) + i32(b[j])) + i32(i32(c[j]) + i32(d[j])))
             k += 4
         while k < n:
             row = weight[places[k]]
             for j in range(len(total)):
-                total[j] = i32(total[j] + i32(row[j]))
+                total[j] += f32(row[j])
             k += 1
 
 

@@ -61,9 +61,14 @@ class _Constants(NamedTuple):
 
     def as_whole(self) -> "_Constants":
         """The same, for states in int32."""
-        keeps = ((keep * DECAY_ONE).astype(np.int32) for keep in (self.keep_current, self.keep_voltage))
-        places = np.int32(math.log2(self.unit))
-        return _Constants(places, self.one * DECAY_ONE, *keeps, self.offset.astype(np.int32), np.int32(self.limit))
+        return _Constants(
+            unit=np.int32(math.log2(self.unit)),
+            one=self.one * DECAY_ONE,
+            keep_current=(self.keep_current * DECAY_ONE).astype(np.int32),
+            keep_voltage=(self.keep_voltage * DECAY_ONE).astype(np.int32),
+            offset=self.offset.astype(np.int32),
+            limit=np.int32(self.limit),
+        )
 
     def peak(self, reach: float, steps: int) -> float:
         """What no state exceeds, up or down, nor the limit, when `z` is at most `reach`."""
@@ -96,8 +101,10 @@ class NeuronRun:
     ) -> None:
         self.steps, self.size, self.threshold = len(z), z.shape[1:].numel(), threshold
         offset = np.zeros(1) if bias is None else bias.detach().double().reshape(-1).numpy() * STATE
-        keeps = ((1 - decay.detach().double().reshape(-1)).numpy() for decay in (current_decay, voltage_decay))
-        constants = _Constants(float(unit), 1.0, *keeps, offset, threshold * STATE)
+        keep_current, keep_voltage = (
+            (1 - decay.detach().double().reshape(-1)).numpy() for decay in (current_decay, voltage_decay)
+        )
+        constants = _Constants(float(unit), 1.0, keep_current, keep_voltage, offset, threshold * STATE)
         self.is_whole = constants.peak(reach, self.steps) < WHOLE_BELOW and constants.are_whole()
         if self.is_whole:
             constants = constants.as_whole()
@@ -107,7 +114,9 @@ class NeuronRun:
     @classmethod
     def behind(cls, weight: Tensor, z: Tensor, *neuron: Any, survivor: float = 1.0) -> "NeuronRun":
         """Those behind a weight `[O, I, ...]`, for `z` in steps of a weight; `survivor`: see `spiking_dense`."""
-        return cls(z, STATE_PER_WEIGHT * survivor, *neuron, reach=-WEIGHT_INT_MIN * weight[0].numel())
+        current_decay, voltage_decay, bias, threshold, subtract = neuron
+        unit, reach = STATE_PER_WEIGHT * survivor, -WEIGHT_INT_MIN * weight[0].numel()
+        return cls(z, unit, current_decay, voltage_decay, bias, threshold, subtract, reach)
 
     def forward(self, spikes: Tensor, current: Tensor | None = None, voltage: Tensor | None = None) -> None:
         """Writes spikes, and perhaps current and voltage before the reset, in float units; all contiguous, like `z`."""

@@ -15,13 +15,19 @@ from torch import Tensor
 
 from specs.shapes import axis_output
 
-__all__ = ["as_matrix", "channels_last", "channels_second", "out_size", "patches", "runs_of", "sources_of"]
+__all__ = ["as_matrix", "channels_last", "channels_second", "layout", "out_size", "patches", "sources_of"]
 
 AXIS = ("kernel", "stride", "padding", "dilation")
 
 
 def _axes(geometry: list[int] | tuple[int, ...]) -> list[dict[str, int]]:
     return [dict(zip(AXIS, part, strict=True)) for part in (geometry[:4], geometry[4:])]
+
+
+def layout(geometry: list[int]) -> tuple[list[int], list[int], list[int]]:
+    """Stride, padding and dilation of rows and columns, as torch takes them."""
+    stride, padding, dilation = (geometry[i::4] for i in (1, 2, 3))
+    return stride, padding, dilation
 
 
 def out_size(size: tuple[int, ...], geometry: list[int] | tuple[int, ...]) -> tuple[int, ...]:
@@ -68,12 +74,3 @@ def sources_of(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
     """`[P, K * C]`: which number of an image `[H, W, C]` each number of its patches is; below 0 for padding."""
     numbered = torch.arange(2, 2 + int(np.prod(size))).reshape(1, *size)
     return patches(numbered, geometry).numpy() - 2  # -2 is padding: not even next to 0
-
-
-@lru_cache(maxsize=64)
-def runs_of(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
-    """Runs of numbers `[R, 3]`: beginning in the patches of an image `[H, W, C]`, beginning in the image, length."""
-    source = sources_of(size, geometry).ravel()
-    starts = np.flatnonzero(np.diff(source, prepend=-9) != 1)
-    runs = np.stack([starts, source[starts], np.diff(starts, append=len(source))], 1)
-    return np.ascontiguousarray(runs[runs[:, 1] >= 0])

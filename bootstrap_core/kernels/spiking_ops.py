@@ -134,7 +134,7 @@ def spiking_dense(
     subtract: bool,
     survivor: float,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Spikes (int8) and their link `[T, N, O]`, and what the weighted input is in steps of a weight, int32.
+    """Spikes (int8) and their link `[T, N, O]`, and what the weighted input is in steps of a weight, float32.
 
     Args:
         spikes, arrives: spikes `[T, N, I]`, int8, and their link.
@@ -146,7 +146,7 @@ def spiking_dense(
     """
     taken = spikes if mask is None else spikes * mask
     steps, n, inputs = spikes.shape
-    z = weigh(taken.reshape(steps * n, inputs), as_integers(weight).t()).reshape(steps, n, len(weight))
+    z = weigh(taken.reshape(steps * n, inputs), as_integers(weight)).reshape(steps, n, len(weight))
     fired = torch.empty(z.shape, dtype=torch.int8)
     neuron = current_decay, voltage_decay, bias, threshold, subtract
     NeuronRun.behind(weight, z, *neuron, survivor=survivor).forward(fired)
@@ -157,7 +157,7 @@ def spiking_dense(
 def _(spikes: Tensor, arrives: Tensor, weight: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     shape = (*spikes.shape[:-1], weight.shape[0])
     fired = torch.empty(shape, dtype=torch.int8, device=spikes.device)
-    z = torch.empty(shape, dtype=torch.int32, device=spikes.device)
+    z = torch.empty(shape, device=spikes.device)
     return fired, link(shape, weight), z
 
 

@@ -19,7 +19,7 @@ _contracted = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contr
 
 @_compiled
 def weigh(currents, train_of, trains, weight, start, stop, z):
-    """Weighted input `z` `[T, N, O]`, int32, of images `start` to `stop`, for `weight` `[I, O]`, int8.
+    """Weighted input `z` `[T, N, O]`, float32, of images `start` to `stop`, for `weight` `[I, O]`, int8.
 
     `train_of[current]` is a row of `trains` `[K, T]`, int8; row 0 is silent.
     """
@@ -35,7 +35,7 @@ def weigh(currents, train_of, trains, weight, start, stop, z):
             members[k, counts[k]] = i
             counts[k] += 1
         for t in range(steps):
-            z[t, image] = 0
+            z[t, image] = f32(0.0)
         for k in range(1, n_trains):
             if counts[k] == 0:
                 continue
@@ -48,7 +48,7 @@ def weigh(currents, train_of, trains, weight, start, stop, z):
                 if trains[k, t]:
                     sums = z[t, image]
                     for j in range(outputs):
-                        sums[j] = i32(sums[j] + total[j])
+                        sums[j] += f32(total[j])
 
 
 @_compiled

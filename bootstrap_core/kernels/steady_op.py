@@ -84,7 +84,7 @@ def _(
     shape, device = _out_shape(images, weight, geometry, steps), weight.device
     last = (*shape[:2], *shape[3:], shape[2])
     fired = torch.empty(last, dtype=torch.int8, device=device)
-    z = torch.empty(last, dtype=torch.int32, device=device)
+    z = torch.empty(last, device=device)
     if geometry:
         fired, z = channels_second(fired, shape), z.flatten(2, 3)
     return fired, link(shape, weight), z

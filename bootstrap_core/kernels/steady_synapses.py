@@ -12,8 +12,8 @@ from torch import Tensor
 from bootstrap_core.fixed_point import MANT, STATE
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
-from bootstrap_core.kernels.conv_op import matrix_grad, weigh_patches
 from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
+from bootstrap_core.kernels.exact_products import PackedWeight
 from bootstrap_core.kernels.neuron_run import ALIGN, NeuronRun, as_array
 from bootstrap_core.kernels.patches import as_matrix, patches, sources_of
 from bootstrap_core.kernels.threads import split, split_sum
@@ -57,7 +57,7 @@ class SteadySynapse(Protocol):
     """What both kinds do, for a weight `[O, I, ...]` and the gradient of the weighted input, `[T, R, O]`."""
 
     def weigh(self, weight: Tensor) -> Tensor:
-        """Weighted input in steps of a weight, int32 `[T, R, O]`."""
+        """Weighted input in steps of a weight, float32 `[T, R, O]`."""
 
     def weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
         """Gradient of `weight`, float32."""
@@ -76,7 +76,7 @@ class SteadyDense:
     def weigh(self, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
         columns = contiguous_rows(as_integers(weight).t()).numpy()
-        z = torch.empty(self.trains.shape[1], len(self.currents), len(weight), dtype=torch.int32)
+        z = torch.empty(self.trains.shape[1], len(self.currents), len(weight))
         total = z.numpy()
         split(
             lambda start, stop: steady_inputs.weigh(
@@ -126,12 +126,15 @@ class SteadyConv:
 
     def weigh(self, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
-        z = weigh_patches(self._spikes(torch.int8), weight)
+        z = PackedWeight(as_integers(as_matrix(weight))).weigh(self._spikes(torch.int8)).float()
         return z.view(self.fired.shape[1], -1, len(weight))
 
     def weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
-        return matrix_grad(self._spikes(grad.dtype), grad, weight)
+        seen = self._spikes(grad.dtype)
+        by_step = torch.bmm(grad.transpose(1, 2), seen.view(len(grad), -1, seen.shape[1]))  # [T, O, K * C]
+        kernel = weight.permute(0, 2, 3, 1).shape
+        return by_step.sum(0, dtype=torch.float32).view(kernel).permute(0, 3, 1, 2)
 
     def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
         """See `SteadySynapse`."""

@@ -10,10 +10,9 @@ from bootstrap_core import integer, integer_events, integer_stages
 from bootstrap_core.build import build_network
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.integer_events import EventEngine
-from bootstrap_core.kernels import dense_products, integer_trains, packed_products
-from bootstrap_core.kernels.packed_products import PackedConvolution, PackedWeight, can_pack
+from bootstrap_core.kernels import dense_products, integer_trains
+from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight, can_pack
 from bootstrap_core.network import Network
-from specs.block import ConvSpec
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
 
@@ -64,7 +63,9 @@ def test_words_join_over_time(steps, shift) -> None:
 
 @pytest.fixture
 def weighed(monkeypatch) -> list[torch.Size]:
-    """Everything that can be multiplied is: the shapes of it."""
+    """Everything that can be multiplied is: the shapes of it, where the spikes of an image are the rows."""
+    if not can_pack():
+        pytest.skip("this torch packs no weights")
     shapes = []
     for packed in (PackedWeight, PackedConvolution):
         weigh = packed.weigh
@@ -75,27 +76,11 @@ def weighed(monkeypatch) -> list[torch.Size]:
     return shapes
 
 
-@pytest.mark.parametrize("packs", [False, True])
 @pytest.mark.parametrize("steps", [6, 33])
-def test_where_many_neurons_spike_matrices_are_multiplied(steps, packs, weighed, monkeypatch) -> None:
-    if packs and not can_pack():
-        pytest.skip("this torch packs no weights")
-    monkeypatch.setattr(packed_products, "can_pack", lambda: packs)
+def test_where_many_neurons_spike_matrices_are_multiplied(steps, weighed) -> None:
     for seed in range(3):
         hold_equal(make(*DENSE, shape=[30], seed=seed), torch.rand(5, 30), steps)
-    assert weighed
-
-
-def test_packed_weights_of_the_whole_range_are_weighed_exactly() -> None:
-    weight = torch.randint(-128, 128, (37, 3000), dtype=torch.int8)
-    weight[0], weight[1] = -128, 127
-    spikes = (torch.rand(29, 3000) < 0.5).to(torch.int8)
-    spikes[0] = 1
-    wanted = spikes.long() @ weight.long().T
-    assert torch.equal(PackedWeight(weight).weigh(spikes).long(), wanted)
-    if can_pack():
-        convolution = PackedConvolution(weight.reshape(37, 3000, 1, 1), ConvSpec(channels=37, kernel=1))
-        assert torch.equal(convolution.weigh(spikes.reshape(29, 1, 1, 3000)).long().flatten(1), wanted)
+    assert ((6 if steps == 6 else 32), 20) in weighed
 
 
 @pytest.mark.parametrize(
@@ -114,18 +99,18 @@ def test_packed_weights_of_the_whole_range_are_weighed_exactly() -> None:
 )
 @pytest.mark.parametrize("multiplies", [False, True])
 def test_convolutions_of_every_geometry(geometry, multiplies, request) -> None:
-    weighed = request.getfixturevalue("weighed") if multiplies else []
+    weighed = request.getfixturevalue("weighed") if multiplies else None
     first = {**CONV, "channels": 4}
     network = make(
         first, {**CONV, **geometry}, {"kind": "flatten"}, {"kind": "affine", "features": 4}, shape=[2, 7, 9]
     )  # fmt: skip
     hold_equal(network, torch.rand(4, 2, 7, 9), 9)
-    assert any(shape[1:] == (7, 9, 4) for shape in weighed) == (multiplies and can_pack())
+    assert weighed is None or (9, 7, 9, 4) in weighed
 
 
 @pytest.mark.parametrize("multiplies", [False, True])
 def test_sums_of_every_kind_of_synapses(multiplies, request) -> None:
-    weighed = request.getfixturevalue("weighed") if multiplies else []
+    weighed = request.getfixturevalue("weighed") if multiplies else None
     conv = {**CONV, "channels": 4}
     skips = [{"source": 1, "kind": "identity"}, {"source": 1, "kind": "conv", "kernel": 3, "padding": 1, "groups": 2}]
     skip = {"source": 2, "kind": "dense"}
@@ -135,7 +120,7 @@ def test_sums_of_every_kind_of_synapses(multiplies, request) -> None:
         {"kind": "affine", "features": 4}, shape=[2, 7, 9],
     )  # fmt: skip
     hold_equal(network, torch.rand(4, 2, 7, 9), 9)
-    assert bool(weighed) == multiplies
+    assert weighed is None or {(9, 7, 9, 4), (9, 252)} <= set(weighed)
 
 
 def test_pools_and_a_spiking_readout() -> None:

@@ -283,8 +283,8 @@ def test_a_tally_counts_what_a_run_shows(name: str, compiled: bool) -> None:
 def test_products_that_follow_spikes_are_the_matrix_products(rate: float, half: bool) -> None:
     generator = torch.Generator().manual_seed(0)
     spikes = (torch.rand(600, 45, generator=generator) < rate).to(torch.int8)
-    weight = torch.randint(-128, 128, (45, 70), generator=generator, dtype=torch.int8)
-    assert torch.equal(dense_products.weigh(spikes, weight).long(), spikes.long() @ weight.long())
+    weight = torch.randint(-128, 128, (70, 45), generator=generator, dtype=torch.int8)
+    assert torch.equal(dense_products.weigh(spikes, weight).long(), spikes.long() @ weight.long().T)
     grad = torch.randn(600, 70, generator=generator).to(torch.bfloat16 if half else torch.float32)
     ours = dense_products.correlate(spikes, grad)
     tolerance = 1e-2 if half and rate > 0.1 else 1e-5

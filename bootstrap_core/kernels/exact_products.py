@@ -1,0 +1,93 @@
+"""Products of spikes with int8 weights, exact on every CPU.
+
+oneDNN multiplies them fastest, by a weight packed in the order in which the CPU wants it. Not by `torch._int_mm`: where
+a CPU has no instruction for int8 it adds pairs of products in 16 bits, which those of int8 with int8 overflow; those of
+0 and 1, as uint8, do not.
+"""
+
+from collections.abc import Sequence
+from functools import cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+__all__ = ["PackedConvolution", "PackedWeight", "can_pack"]
+
+REST: tuple[object, ...] = 1.0, 0, torch.float32, "none", [], ""
+"""Of oneDNN's convolution: scale and zero of the results, their type, and what is done with them."""
+
+
+class PackedConvolution:
+    """A convolution's weight for many products.
+
+    Args:
+        weight: `[O, C / groups, kernel height, kernel width]`, int8; fewer than 2**17 numbers for each of O.
+        stride, padding, dilation: of rows and columns.
+        groups: as torch has them.
+    """
+
+    def __init__(
+        self,
+        weight: Tensor,
+        stride: Sequence[int] = (1, 1),
+        padding: Sequence[int] = (0, 0),
+        dilation: Sequence[int] = (1, 1),
+        groups: int = 1,
+    ) -> None:
+        self.weight, self.geometry = weight, (list(stride), list(padding), list(dilation), groups)
+        self.packed = _pack(weight, *self.geometry) if can_pack() else None
+
+    def weigh(self, x: Tensor) -> Tensor:
+        """The convolution `[R, height, width, O]`: whole numbers, in floats that hold them.
+
+        Args:
+            x: `[R, H, W, C]`, spikes of 0 and 1, int8; or other whole numbers, which take longer.
+        """
+        if self.packed is not None and x.dtype == torch.int8:
+            return _weigh(x, self.packed, len(self.weight), *self.geometry)
+        return self._in_floats(x.double(), self.weight.double())
+
+    def _in_floats(self, x: Tensor, weight: Tensor) -> Tensor:
+        return F.conv2d(x.permute(0, 3, 1, 2), weight, None, *self.geometry).permute(0, 2, 3, 1).contiguous()
+
+
+class PackedWeight(PackedConvolution):
+    """A weight `[O, I]`, int8, for many products: `weigh` takes `[R, I]` and gives `[R, O]`."""
+
+    def __init__(self, weight: Tensor) -> None:
+        super().__init__(weight[:, :, None, None])
+
+    def weigh(self, x: Tensor) -> Tensor:
+        """`x @ weight.T`; see `PackedConvolution.weigh`."""
+        return super().weigh(x[None, None])[0, 0]
+
+    def _in_floats(self, x: Tensor, weight: Tensor) -> Tensor:
+        return x @ weight[:, :, 0, 0].t()
+
+
+@cache
+def can_pack() -> bool:
+    """Whether this torch, on this CPU, multiplies packed weights: tried once, as it promises nobody that it does."""
+    weight = torch.tensor([[-128, 127], [3, -1]], dtype=torch.int8)
+    spikes = torch.tensor([[1, 1], [0, 1], [1, 0]], dtype=torch.int8)
+    kernel, geometry = weight[:, :, None, None], ([1, 1], [0, 0], [1, 1], 1)
+    try:
+        product = _weigh(spikes[None, None], _pack(kernel, *geometry), 2, *geometry)
+    except (AttributeError, RuntimeError, TypeError):
+        return False
+    return torch.equal(product[0, 0].long(), spikes.long() @ weight.long().t())
+
+
+def _pack(weight: Tensor, *geometry: object) -> Tensor:
+    packed: Tensor = torch.ops.onednn.qconv_prepack(weight, torch.ones(len(weight)), 1.0, 0, *geometry)
+    return packed
+
+
+def _weigh(spikes: Tensor, packed: Tensor, outputs: int, *geometry: object) -> Tensor:
+    """Float32, exact: sums are of fewer than 2**17 weights."""
+    images, scales, zeros = spikes.view(torch.uint8), torch.ones(outputs), torch.zeros(outputs, dtype=torch.int64)
+    product: Tensor = torch.ops.onednn.qconv2d_pointwise(
+        images.permute(0, 3, 1, 2), 1.0, 0, packed, scales, zeros, None, *geometry, *REST
+    )
+    return product.permute(0, 2, 3, 1).contiguous()
