@@ -14,6 +14,8 @@ from torch import Tensor
 
 __all__ = ["PackedConvolution", "PackedWeight", "can_pack"]
 
+UNIT = torch.ones(1), torch.zeros(1, dtype=torch.int64)
+"""Scale and zero of all weights, which are the integers they are."""
 REST: tuple[object, ...] = 1.0, 0, torch.float32, "none", [], ""
 """Of oneDNN's convolution: scale and zero of the results, their type, and what is done with them."""
 
@@ -45,7 +47,7 @@ class PackedConvolution:
             x: `[R, H, W, C]`, spikes of 0 and 1, int8; or other whole numbers, which take longer.
         """
         if self.packed is not None and x.dtype == torch.int8:
-            return _weigh(x, self.packed, len(self.weight), *self.geometry)
+            return _weigh(x, self.packed, *self.geometry)
         return self._in_floats(x.double(), self.weight.double())
 
     def _in_floats(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -73,21 +75,19 @@ def can_pack() -> bool:
     spikes = torch.tensor([[1, 1], [0, 1], [1, 0]], dtype=torch.int8)
     kernel, geometry = weight[:, :, None, None], ([1, 1], [0, 0], [1, 1], 1)
     try:
-        product = _weigh(spikes[None, None], _pack(kernel, *geometry), 2, *geometry)
+        product = _weigh(spikes[None, None], _pack(kernel, *geometry), *geometry)
     except (AttributeError, RuntimeError, TypeError):
         return False
     return torch.equal(product[0, 0].long(), spikes.long() @ weight.long().t())
 
 
 def _pack(weight: Tensor, *geometry: object) -> Tensor:
-    packed: Tensor = torch.ops.onednn.qconv_prepack(weight, torch.ones(len(weight)), 1.0, 0, *geometry)
+    packed: Tensor = torch.ops.onednn.qconv_prepack(weight, UNIT[0], 1.0, 0, *geometry)
     return packed
 
 
-def _weigh(spikes: Tensor, packed: Tensor, outputs: int, *geometry: object) -> Tensor:
+def _weigh(spikes: Tensor, packed: Tensor, *geometry: object) -> Tensor:
     """Float32, exact: sums are of fewer than 2**17 weights."""
-    images, scales, zeros = spikes.view(torch.uint8), torch.ones(outputs), torch.zeros(outputs, dtype=torch.int64)
-    product: Tensor = torch.ops.onednn.qconv2d_pointwise(
-        images.permute(0, 3, 1, 2), 1.0, 0, packed, scales, zeros, None, *geometry, *REST
-    )
+    images = spikes.view(torch.uint8).permute(0, 3, 1, 2)
+    product: Tensor = torch.ops.onednn.qconv2d_pointwise(images, 1.0, 0, packed, *UNIT, None, *geometry, *REST)
     return product.permute(0, 2, 3, 1).contiguous()

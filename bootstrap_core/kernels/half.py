@@ -7,7 +7,7 @@ from functools import cache
 
 import torch
 
-__all__ = ["gradient_dtype"]
+__all__ = ["gradient_dtype", "multiplies_tiles"]
 
 HALF_FROM = 1 << 26
 """Multiplications from which a product is worth it."""
@@ -17,6 +17,12 @@ HALF_FROM = 1 << 26
 def _multiplies_half() -> bool:
     """Whether this CPU multiplies bfloat16 faster than float32."""
     return bool(getattr(torch.cpu, "_is_avx512_bf16_supported", lambda: False)())
+
+
+@cache
+def multiplies_tiles() -> bool:
+    """Whether this CPU multiplies whole tiles of bfloat16 (AMX), some ten times faster than float32."""
+    return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
 def gradient_dtype(multiplications: int) -> torch.dtype:

@@ -10,7 +10,7 @@ from numba import njit
 
 from bootstrap_core.kernels.bits import widened
 
-__all__ = ["input_sums", "patch_sums", "unpack_steps", "weigh", "weight_grad"]
+__all__ = ["input_sums", "patch_sums", "pixel_sums", "unpack_steps", "weigh", "weight_grad"]
 
 f32, i32 = np.float32, np.int32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -158,6 +158,46 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
             worth = _dot(mixed[of_common], rest)
             out[0] += worth * common
             out[1] += worth
+
+
+@_contracted
+def _dot_wide(a, b):
+    total = f32(0.0)
+    for j in range(len(a)):
+        total += widened(a[j]) * b[j]
+    return total
+
+
+@_compiled
+def pixel_sums(currents, images, common, slopes, weight, grad, reached, start, stop, out):
+    """What `input_sums` does, from `grad @ weight.T`, `reached` `[T, N, I]`, float32 or bfloat16 as uint16."""
+    whole = weight.sum(0)
+    places = np.empty(len(weight), np.int64)
+    for image in range(start, stop):
+        current, pixel = currents[image], images[image]
+        n, of_common = 0, -1
+        for i in range(len(weight)):
+            if pixel[i] == common:
+                of_common = current[i]
+            else:
+                places[n] = i
+                n += 1
+        for t in range(len(grad)):
+            row, rest = reached[t, image], _dot_wide(grad[t, image], whole)
+            by_pixel, total = f32(0.0), f32(0.0)
+            for k in range(n):
+                i = places[k]
+                arrived = widened(row[i])
+                rest -= arrived
+                worth = f32(arrived * slopes[current[i], t])
+                by_pixel += f32(worth * pixel[i])
+                total += worth
+            if of_common >= 0:
+                worth = f32(rest * slopes[of_common, t])
+                by_pixel += f32(worth * common)
+                total += worth
+            out[0] += by_pixel
+            out[1] += total
 
 
 PLACES = 8

@@ -14,6 +14,7 @@ from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
 from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
 from bootstrap_core.kernels.exact_products import PackedWeight
+from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import ALIGN, NeuronRun, as_array
 from bootstrap_core.kernels.patches import as_matrix, patches, sources_of
 from bootstrap_core.kernels.threads import split, split_sum
@@ -104,14 +105,15 @@ class SteadyDense:
     def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
         """See `SteadySynapse`."""
         fan_in, rows = contiguous_rows(weight.detach().t()).numpy(), as_array(grad).reshape(grad.shape)
-        pixels, common = images.numpy(), np.float32(images.min().item())
+        shared: tuple[Any, ...] = self.currents, images.numpy(), np.float32(images.min().item()), slopes, fan_in, rows
+        if grad.dtype == torch.bfloat16 and multiplies_tiles():
+            reached = grad @ weight.detach().to(grad.dtype)
+            shared = *shared, as_array(reached).reshape(reached.shape)
+            add = steady_inputs.pixel_sums
+        else:
+            add = steady_inputs.input_sums
         by_pixel, whole = split_sum(
-            lambda start, stop, out: steady_inputs.input_sums(
-                self.currents, pixels, common, slopes, fan_in, rows, start, stop, out
-            ),
-            len(images),
-            (2,),
-            work=grad.numel(),
+            lambda start, stop, out: add(*shared, start, stop, out), len(images), (2,), work=grad.numel()
         )
         return by_pixel, whole
 

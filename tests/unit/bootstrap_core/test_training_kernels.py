@@ -12,7 +12,16 @@ pytest.importorskip("numba")
 
 from bootstrap_core.build import build_network
 from bootstrap_core.functional import cuba, piecewise
-from bootstrap_core.kernels import convolution_op, count_op, curve_op, dense_products, half, linear_op, spiking_ops
+from bootstrap_core.kernels import (
+    convolution_op,
+    count_op,
+    curve_op,
+    dense_products,
+    half,
+    linear_op,
+    spiking_ops,
+    steady_synapses,
+)
 from bootstrap_core.kernels.neuron_run import NeuronRun
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
@@ -291,14 +300,16 @@ def test_products_that_follow_spikes_are_the_matrix_products(rate: float, half: 
     torch.testing.assert_close(ours, grad.float().T @ spikes.float(), rtol=tolerance, atol=10 * tolerance)
 
 
+@pytest.mark.parametrize("tiles", [False, True])
 @pytest.mark.parametrize(("name", "tolerance"), [("dense", 5e-3), ("conv", 1e-2), ("convs", 1e-2)])
 def test_large_products_round_the_gradient_to_bfloat16_and_lose_little(
-    name: str, tolerance: float, monkeypatch
+    name: str, tolerance: float, tiles: bool, monkeypatch
 ) -> None:
     images = torch.rand(64, *NETWORKS[name]().spec.input.shape, generator=torch.Generator().manual_seed(1))
     _, exact = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
     monkeypatch.setattr(half, "HALF_FROM", 1)
     monkeypatch.setattr(half, "_multiplies_half", lambda: True)
+    monkeypatch.setattr(steady_synapses, "multiplies_tiles", lambda: tiles)
     _, rounded = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
     assert any(not torch.equal(rounded[key], exact[key]) for key in exact)
     for key, gradient in exact.items():
