@@ -1,25 +1,52 @@
 """Gradients of convolutions from those of their patches, image by image, compiled by numba.
 
-Importing this imports numba; see `convolution_op`, which calls it, and `patches`.
+Importing this imports numba; see `conv_op` and `convolution_op`, which call it, and `patches`.
 """
 
 import numpy as np
 from numba import njit
 
-from bootstrap_core.kernels.bits import widened
+from bootstrap_core.kernels.bits import narrowed, widened
 
-__all__ = ["scatter_places"]
+__all__ = ["scatter", "scatter_places"]
 
 f32 = np.float32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_compiled
-def scatter_places(patches, sources, start, stop, out):
-    """Adds up patches `[N, C, K * P]` where they came from, `out` `[N, C, H * W]`, for images `start` to `stop`.
+def _add(added, total):
+    for k in range(len(total)):
+        total[k] = f32(total[k] + widened(added[k]))
 
-    `sources` `[K, P]` is the place that a tap sees for an output, or below 0. `patches` are float32, or bfloat16 as
-    uint16; `out` is float32.
+
+@_compiled
+def _narrow(total, out):
+    for k in range(len(total)):
+        out[k] = narrowed(total[k], out)
+
+
+@_compiled
+def scatter(patches, runs, start, stop, out):
+    """Adds up patches `[M, P * K * C]` where they came from, `out` `[M, H * W * C]`, for images `start` to `stop`.
+
+    `runs` as of `patches.runs_of`; float32, or bfloat16 as uint16.
+    """
+    total = np.empty(out.shape[1], f32)
+    for image in range(start, stop):
+        total[:] = f32(0.0)
+        given = patches[image]
+        for r in range(len(runs)):
+            at, to, n = runs[r]
+            _add(given[at : at + n], total[to : to + n])
+        _narrow(total, out[image])
+
+
+@_compiled
+def scatter_places(patches, sources, start, stop, out):
+    """The same with channels and taps first: `[N, C, K * P]` to `out` `[N, C, H * W]`, float32.
+
+    `sources` `[K, P]` is the place that a tap sees for an output, or below 0.
     """
     flat = sources.copy().ravel()
     for image in range(start, stop):

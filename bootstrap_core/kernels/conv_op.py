@@ -8,13 +8,23 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from bootstrap_core.kernels import conv_loops
 from bootstrap_core.kernels.dense_products import as_integers
 from bootstrap_core.kernels.exact_products import PackedConvolution
 from bootstrap_core.kernels.half import gradient_dtype
-from bootstrap_core.kernels.neuron_run import NeuronRun, link, over_channels
-from bootstrap_core.kernels.patches import channels_last, channels_second, layout, out_size
+from bootstrap_core.kernels.neuron_run import NeuronRun, as_array, link, over_channels
+from bootstrap_core.kernels.patches import (
+    as_matrix,
+    channels_last,
+    channels_second,
+    layout,
+    out_size,
+    patches,
+    runs_of,
+)
+from bootstrap_core.kernels.threads import split
 
-__all__ = ["spiking_conv", "spiking_conv_backward"]
+__all__ = ["matrix_grad", "spiking_conv", "spiking_conv_backward"]
 
 
 def _out_shape(spikes: Tensor, weight: Tensor, geometry: list[int]) -> tuple[int, ...]:
@@ -88,16 +98,52 @@ def spiking_conv_backward(
     neurons = NeuronRun.behind(weight, layered, current_decay, voltage_decay, bias, threshold, subtract)
     incoming = grad.permute(0, 1, 3, 4, 2).flatten(1)  # one step that stands for all stays one
     sums = neurons.backward(incoming, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
-    outgoing = channels_second(grad_z, _out_shape(spikes, weight, geometry)).flatten(0, 1)
-    images = channels_last(spikes).to(grad_z.dtype).permute(0, 3, 1, 2)
-    grad_images, grad_weight, _ = torch.ops.aten.convolution_backward(
-        outgoing, images, weight.to(grad_z.dtype), None, *layout(geometry), False, [0, 0], 1, [arrives, True, False]
-    )
+    grad_spikes, grad_weight = _gradients(grad_z, spikes, weight, geometry, arrives)
     return (
-        grad_images.unflatten(0, spikes.shape[:2]) if arrives else torch.empty(0),
-        grad_weight.float(),
+        grad_spikes,
+        grad_weight,
         torch.empty(0) if bias is None else over_channels(sums[2].reshape(n * places, outputs), bias),
     )
+
+
+def _gradients(
+    grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], arrives: bool
+) -> tuple[Tensor, Tensor]:
+    """Of the spikes (empty unless it `arrives`), in the type of `grad` `[T, R, O]`, and of the weight, float32.
+
+    By oneDNN, which is many times faster than products of patches but for bfloat16 with a stride, where it is slower.
+    """
+    stride, padding, dilation = layout(geometry)
+    if max(stride) > 1 and grad.dtype == torch.bfloat16:
+        return (
+            _scattered(grad, weight, geometry, spikes.shape) if arrives else torch.empty(0),
+            matrix_grad(patches(channels_last(spikes), geometry).to(grad.dtype), grad, weight),
+        )
+    outgoing = channels_second(grad, _out_shape(spikes, weight, geometry)).flatten(0, 1)
+    images = channels_last(spikes).to(grad.dtype).permute(0, 3, 1, 2)
+    constants = None, stride, padding, dilation, False, [0, 0], 1, [arrives, True, False]
+    grad_images, grad_weight, _ = torch.ops.aten.convolution_backward(
+        outgoing, images, weight.to(grad.dtype), *constants
+    )
+    return grad_images.unflatten(0, spikes.shape[:2]) if arrives else torch.empty(0), grad_weight.float()
+
+
+def _scattered(grad: Tensor, weight: Tensor, geometry: list[int], shape: torch.Size) -> Tensor:
+    """The gradient of the spikes from that of their patches."""
+    steps, n, channels, height, width = shape
+    runs = runs_of((height, width, channels), tuple(geometry))
+    seen = grad.flatten(0, 1) @ as_matrix(weight).to(grad.dtype)  # [T * N * P, K * C]
+    out = torch.empty(steps * n, height * width * channels, dtype=grad.dtype)
+    rows, total = as_array(seen).reshape(steps * n, -1), as_array(out).reshape(out.shape)
+    split(lambda start, stop: conv_loops.scatter(rows, runs, start, stop, total), len(total), work=seen.numel())
+    return channels_second(out, shape)
+
+
+def matrix_grad(seen: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
+    """Gradient of `weight` `[O, C, KH, KW]`, float32, from patches `[T * R, K * C]` and that of `z`, `[T, R, O]`."""
+    by_step = torch.bmm(grad.transpose(1, 2), seen.view(len(grad), -1, seen.shape[1]))  # [T, O, K * C]
+    kernel = weight.permute(0, 2, 3, 1).shape
+    return by_step.sum(0, dtype=torch.float32).view(kernel).permute(0, 3, 1, 2)
 
 
 @spiking_conv_backward.register_fake

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from specs.shapes import axis_output
 
-__all__ = ["as_matrix", "channels_last", "channels_second", "layout", "out_size", "patches", "sources_of"]
+__all__ = ["as_matrix", "channels_last", "channels_second", "layout", "out_size", "patches", "runs_of", "sources_of"]
 
 AXIS = ("kernel", "stride", "padding", "dilation")
 
@@ -74,3 +74,12 @@ def sources_of(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
     """`[P, K * C]`: which number of an image `[H, W, C]` each number of its patches is; below 0 for padding."""
     numbered = torch.arange(2, 2 + int(np.prod(size))).reshape(1, *size)
     return patches(numbered, geometry).numpy() - 2  # -2 is padding: not even next to 0
+
+
+@lru_cache(maxsize=64)
+def runs_of(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
+    """Runs of numbers `[R, 3]`: beginning in the patches of an image `[H, W, C]`, beginning in the image, length."""
+    source = sources_of(size, geometry).ravel()
+    starts = np.flatnonzero(np.diff(source, prepend=-9) != 1)
+    runs = np.stack([starts, source[starts], np.diff(starts, append=len(source))], 1)
+    return np.ascontiguousarray(runs[runs[:, 1] >= 0])

@@ -12,6 +12,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import MANT, STATE
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
+from bootstrap_core.kernels.conv_op import matrix_grad
 from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
 from bootstrap_core.kernels.exact_products import PackedWeight
 from bootstrap_core.kernels.half import multiplies_tiles
@@ -133,10 +134,7 @@ class SteadyConv:
 
     def weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
-        seen = self._spikes(grad.dtype)
-        by_step = torch.bmm(grad.transpose(1, 2), seen.view(len(grad), -1, seen.shape[1]))  # [T, O, K * C]
-        kernel = weight.permute(0, 2, 3, 1).shape
-        return by_step.sum(0, dtype=torch.float32).view(kernel).permute(0, 3, 1, 2)
+        return matrix_grad(self._spikes(grad.dtype), grad, weight)
 
     def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
         """See `SteadySynapse`."""
