@@ -10,7 +10,7 @@ from numba import njit
 
 from bootstrap_core.kernels.bits import widened
 
-__all__ = ["input_sums", "patch_sums", "pixel_sums", "unpack_steps", "weigh", "weight_grad"]
+__all__ = ["input_sums", "patch_sums", "pixel_sums", "unpack_patches", "weigh", "weight_grad"]
 
 f32, i32 = np.float32, np.int32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -223,14 +223,27 @@ def _sum(a):
 
 
 @_compiled
-def unpack_steps(words, start, stop, one, out):
-    """`out[t, j]` is `one` where bit t % 8 of `words[t // 8, j]` is set, and else 0, for j from `start` to `stop`."""
+def _take_bit(words, bit, one, out):
     zero = out.dtype.type(0)
-    for t in range(len(out)):
-        row, word = out[t, start:stop], words[t // 8, start:stop]
-        bit = np.uint8(1 << (t % 8))
-        for j in range(len(row)):
-            row[j] = one if word[j] & bit else zero
+    for j in range(len(words)):
+        out[j] = one if words[j] & bit else zero
+
+
+@_compiled
+def unpack_patches(words, sources, start, stop, one, out):
+    """Spikes in patches, `out` `[T, N, J]`, of images `start` to `stop`: `one`, or 0.
+
+    Bit t % 8 of `words[t // 8, image, i]` says whether pixel i spikes at step t; `sources` `[J]` is the pixel that each
+    number of the patches is, or below 0.
+    """
+    local = np.empty(len(sources), np.uint8)
+    for image in range(start, stop):
+        for t in range(len(out)):
+            if t % 8 == 0:
+                pixels = words[t // 8, image]
+                for j in range(len(sources)):
+                    local[j] = pixels[sources[j]] if sources[j] >= 0 else 0
+            _take_bit(local, np.uint8(1 << (t % 8)), one, out[t, image])
 
 
 @_compiled

@@ -17,7 +17,7 @@ from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
 from bootstrap_core.kernels.exact_products import PackedWeight
 from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import ALIGN, NeuronRun, as_array
-from bootstrap_core.kernels.patches import as_matrix, patches, sources_of
+from bootstrap_core.kernels.patches import as_matrix, sources_of
 from bootstrap_core.kernels.threads import split, split_sum
 
 __all__ = ["InputTables", "SteadyConv", "SteadyDense", "SteadySynapse"]
@@ -156,17 +156,16 @@ class SteadyConv:
 
     def _spikes(self, dtype: torch.dtype) -> Tensor:
         """Patches of the spikes, `[T * R, K * C]`."""
-        bits = np.packbits(self.fired.astype(bool), axis=1, bitorder="little")
-        words = np.take(np.ascontiguousarray(bits.T), self.currents.numpy(), axis=1)  # [T / 8, N, H, W, C]
-        seen = patches(torch.from_numpy(words).flatten(0, 1), self.geometry)
-        words = seen.view(len(words), -1).numpy()  # eight steps a byte
-        spikes = torch.empty(self.fired.shape[1], words.shape[1], dtype=dtype)
+        n, *size = self.currents.shape
+        sources = sources_of(tuple(size), tuple(self.geometry))
+        bits = np.packbits(self.fired.astype(bool), axis=1, bitorder="little")  # eight steps a byte
+        words = np.take(np.ascontiguousarray(bits.T), self.currents.view(n, -1).numpy(), axis=1)  # [T / 8, N, HWC]
+        spikes = torch.empty(self.fired.shape[1], n, sources.size, dtype=dtype)
         out = as_array(spikes).reshape(spikes.shape)
         one = as_array(torch.ones(1, dtype=dtype))[0]
         split(
-            lambda start, stop: steady_inputs.unpack_steps(words, start, stop, one, out),
-            words.shape[1],
+            lambda start, stop: steady_inputs.unpack_patches(words, sources.ravel(), start, stop, one, out),
+            n,
             work=out.size,
-            align=ALIGN,
         )
-        return spikes.view(-1, seen.shape[1])
+        return spikes.view(-1, sources.shape[1])
