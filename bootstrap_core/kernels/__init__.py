@@ -37,4 +37,7 @@ def will_compile() -> bool:
 
 def describe() -> str:
     """What runs the fast paths, in a few words."""
-    return "numba" if have_numba() else "torch alone (pip install 'snnzoo[fast]' for numba kernels)"
+    from bootstrap_core.kernels.exact_products import can_pack
+
+    loops = "numba" if have_numba() else "torch alone (pip install 'snnzoo[fast]' for numba kernels)"
+    return f"{loops}; products: {'int8, oneDNN' if can_pack() else 'float64'}"
