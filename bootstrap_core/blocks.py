@@ -13,7 +13,7 @@ from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.normalization import MeanOnly, WeightScale
 from bootstrap_core.sampler import RateSampler
 from bootstrap_core.spikes import Spikes, SteadyInput
-from bootstrap_core.synapse import ConvSynapse, DenseSynapse, SkipSynapse, Synapse
+from bootstrap_core.synapse import ConvSynapse, DenseSynapse, SkipSynapse, Synapse, geometry_of
 from specs.block import InputSpec
 
 __all__ = [
@@ -220,7 +220,7 @@ class _SynapticBlock(Block):
         """The weights of the block's own synapses that the hardware holds: normed, scaled, on their grid."""
         return self.synapse.quantized_weight(self._scale())
 
-    def weigh(self, x: Tensor, skipped: Sequence[Tensor], mode: Mode) -> Tensor:
+    def weigh(self, x: Tensor | Spikes, skipped: Sequence[Tensor | Spikes], mode: Mode) -> Tensor:
         """Weighted input of all synapses."""
         scale = self._scale()
         z: Tensor = self.synapse(self.dropped(x, mode), scale)
@@ -232,10 +232,11 @@ class _SynapticBlock(Block):
         """What multiplies the weights before they are quantised."""
         return 1.0
 
-    def dropped(self, x: Tensor, mode: Mode) -> Tensor:
+    def dropped(self, x: Tensor | Spikes, mode: Mode) -> Tensor | Spikes:
         """Inputs after dropout: one mask for all steps, survivors scaled up."""
-        mask = self.mask(x[0] if mode.spiking else x)
-        return x if mask is None else x * mask
+        values = x.values if isinstance(x, Spikes) else x
+        mask = self.mask(values[0] if mode.spiking else values)
+        return x if mask is None else _floats(x) * mask
 
     def mask(self, like: Tensor) -> Tensor | None:
         """What dropout multiplies inputs `[N, ...]` by, or None."""
@@ -304,7 +305,7 @@ class SpikingBlock(_SynapticBlock):
         dense = isinstance(self.synapse, DenseSynapse) and alone
         conv = isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1 and not silences and alone
         if isinstance(x, SteadyInput) and not silences and (conv or (dense and x.images.dim() == 2)):
-            geometry = self.synapse.geometry if isinstance(self.synapse, ConvSynapse) else []
+            geometry = geometry_of(self.synapse.spec) if isinstance(self.synapse, ConvSynapse) else []
             weight, bias = self.synapse.quantized_weight(), self.quantized_bias()
             return self._sampled(*self.neuron.weigh_steady(x, weight, geometry, bias), bias, mode)
         x = packed(x)
@@ -312,22 +313,22 @@ class SpikingBlock(_SynapticBlock):
             return self._carry_floats(x, mode, time_steps, *skipped)
         weight, bias = self.synapse.quantized_weight(), self.quantized_bias()
         if isinstance(self.synapse, ConvSynapse):
-            spikes, z = self.neuron.convolve_and_fire(x, weight, self.synapse.geometry, bias)
+            spikes, z = self.neuron.convolve_and_fire(x, weight, geometry_of(self.synapse.spec), bias)
         else:
             mask = self.mask(x.values[0])
             spikes, z = self.neuron.weigh_and_fire(x, weight, bias, mask, 1 / (1 - self.dropout))
         return self._sampled(spikes, z, bias, mode)
 
     def _carry_floats(self, x: Tensor | Spikes, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
-        """`carry` with floats up to the neurons, for what no kernel does at once."""
-        z = self._normed(_floats(x), [_floats(source) for source in skipped], mode)
+        """`carry` with floats from the synapses to the neurons, for what no kernel does at once."""
+        z = self._normed(packed(x), [packed(source) for source in skipped], mode)
         bias = self.quantized_bias()
         z, drive = self._over_time(z, bias, mode, time_steps)
         if self.neuron.runs_compiled(z):
             return _fire_packed(self.neuron, self.sampler, z, drive, mode, bias=bias)
         return _fire(self.neuron, self.sampler, z, drive, mode, self.delay_shift, bias=bias)
 
-    def _normed(self, x: Tensor, skipped: Sequence[Tensor], mode: Mode) -> Tensor:
+    def _normed(self, x: Tensor | Spikes, skipped: Sequence[Tensor | Spikes], mode: Mode) -> Tensor:
         """Weighted input, of which the norm has learnt."""
         z = self.weigh(x, skipped, mode)
         if self.training and self.norm is not None:

@@ -39,6 +39,20 @@ class Spikes(NamedTuple):
 
         return add_up(self.values.flatten(0, 1)).long()
 
+    def multiplied(self, weight: Tensor) -> Tensor:
+        """Weighted input `[T, N, O]`, float32, by a weight `[O, I]` on its grid."""
+        from bootstrap_core.kernels.synapse_op import multiply_spikes
+
+        z: Tensor = multiply_spikes(self.values, self.link, weight)
+        return z
+
+    def convolved(self, weight: Tensor, geometry: list[int], groups: int) -> Tensor:
+        """Weighted input `[T, N, O, OH, OW]`, float32; see `convolve_spikes`."""
+        from bootstrap_core.kernels.synapse_op import convolve_spikes
+
+        z: Tensor = convolve_spikes(self.values, self.link, weight, geometry, groups)
+        return z
+
     def flatten(self, first: int) -> "Spikes":
         """The axes from `first` on as one."""
         return Spikes(self.values.flatten(first), self.link.flatten(first))

@@ -1,4 +1,7 @@
-"""Synapses: quantised weights, dense, convolutional and pooling. Rates and spikes go through the same code."""
+"""Synapses: quantised weights, dense, convolutional and pooling. Rates and spikes go through the same code.
+
+Packed spikes are weighed as integers, with the same result; see `kernels.synapse_op`.
+"""
 
 import torch
 import torch.nn.functional as F
@@ -8,14 +11,21 @@ from torch.nn.utils.parametrizations import weight_norm
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels.convolution_op import convolve
 from bootstrap_core.kernels.linear_op import linear
+from bootstrap_core.spikes import Spikes
 from specs.block import ConvSpec
 from specs.fields import Shape
 
-__all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "SkipSynapse", "Synapse"]
+__all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "SkipSynapse", "Synapse", "geometry_of"]
 
 
 def _scaled(weight: Tensor, scale: Tensor | float) -> Tensor:
     return weight if isinstance(scale, float) and scale == 1 else weight * scale
+
+
+def geometry_of(spec: ConvSpec) -> list[int]:
+    """Kernel, stride, padding and dilation of the rows, then of the columns."""
+    axes = zip(spec.kernel, spec.stride, spec.padding, spec.dilation, strict=True)
+    return [number for axis in axes for number in axis]
 
 
 class DenseSynapse(nn.Module):
@@ -35,9 +45,10 @@ class DenseSynapse(nn.Module):
         """The weight on its grid, `[outputs, inputs]`, after multiplication by `scale`."""
         return quantize_weight(_scaled(self.weight, scale))
 
-    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input, in the dtype of `x`."""
-        return linear(x.flatten(-self.n_axes), self.quantized_weight(scale).to(x.dtype))
+        x, weight = x.flatten(-self.n_axes), self.quantized_weight(scale)
+        return x.multiplied(weight) if isinstance(x, Spikes) else linear(x, weight.to(x.dtype))
 
 
 class ConvSynapse(nn.Module):
@@ -54,21 +65,17 @@ class ConvSynapse(nn.Module):
         """The weight on its grid, `[channels, C / groups, kernel height, kernel width]`."""
         return quantize_weight(_scaled(self.weight, scale))
 
-    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input, in the dtype of `x`."""
-        spec, weight = self.spec, self.quantized_weight(scale).to(x.dtype)
+        spec, weight = self.spec, self.quantized_weight(scale)
+        if isinstance(x, Spikes):
+            return x.convolved(weight, geometry_of(spec), spec.groups)
+        weight = weight.to(x.dtype)
         if x.dim() == 4 and spec.groups == 1:
-            return convolve(x, weight, self.geometry)
+            return convolve(x, weight, geometry_of(spec))
         flat = x.flatten(0, -4)  # [T, N, C, H, W] -> [T * N, C, H, W]
         z = F.conv2d(flat, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
         return z.reshape(*x.shape[:-3], *z.shape[1:])
-
-    @property
-    def geometry(self) -> list[int]:
-        """Kernel, stride, padding and dilation of the rows, then of the columns."""
-        spec = self.spec
-        axes = zip(spec.kernel, spec.stride, spec.padding, spec.dilation, strict=True)
-        return [number for axis in axes for number in axis]
 
 
 class PoolSynapse(nn.Module):
@@ -89,8 +96,10 @@ class PoolSynapse(nn.Module):
         """The weight, `[C, 1, kernel height, kernel width]`."""
         return self.weight
 
-    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input: the sum under the kernel times the weight."""
+        if isinstance(x, Spikes):
+            return x.convolved(self.weight, geometry_of(self.spec), self.spec.groups)
         flat = x.flatten(0, -4)  # [T, N, C, H, W] -> [T * N, C, H, W]
         total = F.avg_pool2d(flat, self.spec.kernel, self.spec.stride, self.spec.padding, divisor_override=1)
         z = total * self.weight[0, 0, 0, 0].to(x.dtype)
@@ -109,8 +118,9 @@ class IdentitySynapse(nn.Module):
         """The weight on its grid, `[C]`."""
         return quantize_weight(_scaled(self.weight, scale))
 
-    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input, in the dtype of `x`."""
+        x = x.tensor() if isinstance(x, Spikes) else x
         return x * self.quantized_weight(scale).to(x.dtype).reshape(self.broadcast)
 
 

@@ -24,10 +24,11 @@ from bootstrap_core.kernels.patches import (
 )
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["matrix_grad", "spiking_conv", "spiking_conv_backward"]
+__all__ = ["convolution_gradients", "matrix_grad", "out_shape", "spiking_conv", "spiking_conv_backward"]
 
 
-def _out_shape(spikes: Tensor, weight: Tensor, geometry: list[int]) -> tuple[int, ...]:
+def out_shape(spikes: Tensor, weight: Tensor, geometry: list[int]) -> tuple[int, ...]:
+    """`[T, N, O, OH, OW]` behind spikes `[T, N, C, H, W]`."""
     return (*spikes.shape[:2], len(weight), *out_size(spikes.shape[3:], geometry))
 
 
@@ -54,7 +55,7 @@ def spiking_conv(
         current_decay, voltage_decay, bias: see `functional.cuba`; without gradients for the decays.
         threshold, tau_grad, scale_grad, subtract: see `functional.cuba`.
     """
-    shape = _out_shape(spikes, weight, geometry)
+    shape = out_shape(spikes, weight, geometry)
     convolution = PackedConvolution(as_integers(weight), *layout(geometry))
     z = convolution.weigh(channels_last(spikes)).float().view(shape[0], -1, len(weight))
     fired = torch.empty(z.shape, dtype=torch.int8)
@@ -66,7 +67,7 @@ def spiking_conv(
 def _(
     spikes: Tensor, arrives: Tensor, weight: Tensor, geometry: list[int], *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
-    shape, device = _out_shape(spikes, weight, geometry), spikes.device
+    shape, device = out_shape(spikes, weight, geometry), spikes.device
     fired = torch.empty(*shape[:2], *shape[3:], shape[2], dtype=torch.int8, device=device).permute(0, 1, 4, 2, 3)
     z = torch.empty(*shape[:2], shape[3] * shape[4], shape[2], device=device)
     return fired, link(shape, weight), z
@@ -98,7 +99,7 @@ def spiking_conv_backward(
     neurons = NeuronRun.behind(weight, layered, current_decay, voltage_decay, bias, threshold, subtract)
     incoming = grad.permute(0, 1, 3, 4, 2).flatten(1)  # one step that stands for all stays one
     sums = neurons.backward(incoming, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
-    grad_spikes, grad_weight = _gradients(grad_z, spikes, weight, geometry, arrives)
+    grad_spikes, grad_weight = convolution_gradients(grad_z, spikes, weight, geometry, 1, arrives)
     return (
         grad_spikes,
         grad_weight,
@@ -106,22 +107,22 @@ def spiking_conv_backward(
     )
 
 
-def _gradients(
-    grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], arrives: bool
+def convolution_gradients(
+    grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], groups: int, arrives: bool
 ) -> tuple[Tensor, Tensor]:
     """Of the spikes (empty unless it `arrives`), in the type of `grad` `[T, R, O]`, and of the weight, float32.
 
     By oneDNN, which is many times faster than products of patches but for bfloat16 with a stride, where it is slower.
     """
     stride, padding, dilation = layout(geometry)
-    if max(stride) > 1 and grad.dtype == torch.bfloat16:
+    if max(stride) > 1 and grad.dtype == torch.bfloat16 and groups == 1:
         return (
             _scattered(grad, weight, geometry, spikes.shape) if arrives else torch.empty(0),
             matrix_grad(patches(channels_last(spikes), geometry).to(grad.dtype), grad, weight),
         )
-    outgoing = channels_second(grad, _out_shape(spikes, weight, geometry)).flatten(0, 1)
+    outgoing = channels_second(grad, out_shape(spikes, weight, geometry)).flatten(0, 1)
     images = channels_last(spikes).to(grad.dtype).permute(0, 3, 1, 2)
-    constants = None, stride, padding, dilation, False, [0, 0], 1, [arrives, True, False]
+    constants = None, stride, padding, dilation, False, [0, 0], groups, [arrives, True, False]
     grad_images, grad_weight, _ = torch.ops.aten.convolution_backward(
         outgoing, images, weight.to(grad.dtype), *constants
     )

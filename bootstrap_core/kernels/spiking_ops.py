@@ -15,6 +15,7 @@ from bootstrap_core.fixed_point import STATE
 from bootstrap_core.kernels.dense_products import as_integers, correlate, weigh
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.neuron_run import NeuronRun, link, over_channels
+from bootstrap_core.kernels.patches import channels_second
 
 __all__ = [
     "cuba",
@@ -27,6 +28,15 @@ __all__ = [
 
 
 # --- Neurons alone: z float, spikes float
+
+
+def _as_it_lies(x: Tensor, like: Tensor) -> Tensor:
+    """`[T, N, C, ...]`, or `[T, R, C]` where `like` has its channels last in memory."""
+    return x.permute(0, 1, 3, 4, 2).flatten(1, 3) if _is_channels_last(like) else x
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return x.dim() == 5 and not x.is_contiguous() and x.permute(0, 1, 3, 4, 2).is_contiguous()
 
 
 @torch.library.custom_op("snnzoo::cuba", mutates_args=())
@@ -67,12 +77,13 @@ def cuba_backward(
     decays: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Gradients of `z`, both decays (empty without `decays`) and the bias (empty without one)."""
-    out = torch.empty(z.shape, dtype=torch.float32)
-    neurons = NeuronRun(z, STATE, current_decay, voltage_decay, bias, threshold, subtract)
-    sums = neurons.backward(grad, tau_grad, scale_grad, out, decays=decays, bias=bias is not None)
-    per_neuron = sums.reshape(3, *z.shape[1:]) if sums.numel() else sums
+    layered, incoming = _as_it_lies(z, z), _as_it_lies(grad, z)
+    out = torch.empty(layered.shape, dtype=torch.float32)
+    neurons = NeuronRun(layered, STATE, current_decay, voltage_decay, bias, threshold, subtract)
+    sums = neurons.backward(incoming, tau_grad, scale_grad, out, decays=decays, bias=bias is not None)
+    per_neuron = sums.reshape(3, *layered.shape[1:]) if sums.numel() else sums
     return (
-        out,
+        channels_second(out, z.shape) if _is_channels_last(z) else out,
         over_channels(per_neuron[0], current_decay) if decays else torch.empty(0),
         over_channels(per_neuron[1], voltage_decay) if decays else torch.empty(0),
         torch.empty(0) if bias is None else over_channels(per_neuron[2], bias),
@@ -85,7 +96,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     decays = rest[-1]
     return (
-        torch.empty(z.shape, device=z.device),
+        torch.empty_like(z, dtype=torch.float32),
         torch.empty(current_decay.shape if decays else 0, device=z.device),
         torch.empty(voltage_decay.shape if decays else 0, device=z.device),
         torch.empty(0 if bias is None else bias.shape, device=z.device),
@@ -256,14 +267,15 @@ def fire(
     subtract: bool,
 ) -> tuple[Tensor, Tensor]:
     """`functional.cuba` without its states: spikes (int8) and their link, like `z` `[T, N, C, ...]`."""
-    fired = torch.empty(z.shape, dtype=torch.int8)
-    NeuronRun(z, STATE, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
-    return fired, link(z.shape, z.new_empty(1, 1))
+    layered = _as_it_lies(z, z)
+    fired = torch.empty(layered.shape, dtype=torch.int8)
+    NeuronRun(layered, STATE, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
+    return channels_second(fired, z.shape) if _is_channels_last(z) else fired, link(z.shape, z.new_empty(1, 1))
 
 
 @fire.register_fake
 def _(z: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty(z.shape, dtype=torch.int8, device=z.device), torch.zeros(1, device=z.device).expand(z.shape)
+    return torch.empty_like(z, dtype=torch.int8), link(z.shape, z.new_empty(1, 1))
 
 
 def _fire_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

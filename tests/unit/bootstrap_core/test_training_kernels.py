@@ -1,6 +1,7 @@
 """The compiled kernels of training against the definitions: forward to the last bit, gradients closely."""
 
 import math
+from functools import partial
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from bootstrap_core.kernels import (
     linear_op,
     spiking_ops,
     steady_synapses,
+    synapse_op,
 )
 from bootstrap_core.kernels.neuron_run import NeuronRun
 from bootstrap_core.mode import Mode
@@ -159,6 +161,8 @@ def train_once(network: Network, images: Tensor, mode: Mode, *, compiled: bool) 
 
 
 DENSE = {"kind": "dense", "features": 70, "weight_norm": True}
+CONV = {"kind": "conv", "channels": 6, "kernel": 3, "padding": 1}
+SKIP = {"kind": "conv", "kernel": 3, "padding": 1}
 GRADED = {"shape": (40,), "encoding": "graded", "bits": 3}
 NETWORKS = {
     "dense": lambda: make(DENSE, DENSE),
@@ -191,6 +195,22 @@ NETWORKS = {
         {"kind": "conv", "channels": 4, "kernel": 2, "groups": 2},
         {"kind": "flatten"},
         shape=(3, 8, 6),
+    ),
+    "convs with a norm": lambda: make(
+        CONV,
+        {**CONV, "channels": 4, "stride": 2, "norm": "mean_only", "bias": True},
+        {"kind": "avg_pool", "kernel": 2, "gain": 2.0},
+        {"kind": "flatten"},
+        {**DENSE, "norm": "mean_only"},
+        shape=(2, 8, 8),
+        neuron={"threshold": 0.1},
+    ),
+    "residual": lambda: make(
+        CONV,
+        {**CONV, "skips": [{"source": 1, "kind": "identity"}, {"source": 0, **SKIP}]},
+        {"kind": "flatten"},
+        {**DENSE, "skips": [{"source": 1, "kind": "dense"}]},
+        shape=(2, 8, 8),
     ),
 }
 
@@ -379,4 +399,13 @@ def test_torch_compiles_and_checks_the_operators() -> None:
     assert torch.equal(compiled(x), block(x, Mode.SNN, 9))
     z = torch.randn(3, 2, 4, requires_grad=True)
     constants = (torch.ones(1), torch.zeros(1), None, 1.0, 1.0, 1.0, False)
-    torch.library.opcheck(spiking_ops.cuba, (z, *constants), test_utils=("test_schema", "test_faketensor"))
+    check = partial(torch.library.opcheck, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
+    check(spiking_ops.cuba, (z, *constants))
+    last = torch.randn(3, 2, 5, 4, 6, requires_grad=True).permute(0, 1, 4, 2, 3)
+    check(spiking_ops.cuba, (last, *constants))
+    check(spiking_ops.fire, (last, *constants))
+    spikes, weight = torch.ones(3, 2, 4, 5, 6, dtype=torch.int8), torch.ones(4, 2, 3, 3, requires_grad=True)
+    link = torch.zeros(1, requires_grad=True).expand(spikes.shape)
+    check(synapse_op.convolve_spikes, (spikes, link, weight, [3, 2, 1, 1, 3, 1, 0, 1], 2))
+    rows = torch.ones(7, 120, requires_grad=True)
+    check(synapse_op.multiply_spikes, (spikes.flatten(2), link.flatten(2), rows))
