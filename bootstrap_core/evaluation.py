@@ -73,6 +73,11 @@ class Evaluation:
         return self.n_correct / self.n_images
 
     @property
+    def silent(self) -> int | None:
+        """The first block whose neurons did not spike on any image: nothing gets past it. None if all did."""
+        return next((i for i, rate in enumerate(self.rates) if rate == 0 and self.mode.spiking), None)
+
+    @property
     def images_per_second(self) -> float:
         """Throughput of the network, without loading."""
         return self.n_images / self.seconds

@@ -1,6 +1,7 @@
 """A network of bootstrap blocks."""
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -81,7 +82,9 @@ class Network(nn.Module):
             mode: one mode, or one for each block; by default SNN in eval, ANN in training.
             time_steps: T, by default the spec's.
         """
-        return self._carry(images, self._layer_modes(mode), count_steps(self.spec, time_steps))
+        modes = self._layer_modes(mode)
+        with self._uncast(modes):
+            return self._carry(images, modes, count_steps(self.spec, time_steps))
 
     def run(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
@@ -93,7 +96,8 @@ class Network(nn.Module):
         for i, block in enumerate(self.blocks):
             arriving = [(x, spiking), *(outputs[source] for source in self._sources[i])]
             x, *skipped = (_seen_by(modes[i], steps, *output) for output in arriving)
-            x, spiking = block(x, modes[i], steps, *skipped), modes[i].spiking
+            with self._uncast(modes):
+                x, spiking = block(x, modes[i], steps, *skipped), modes[i].spiking
             # a step that stands for all is shown as all of them
             outputs.append((x.expand(steps, *x.shape[1:]) if spiking else x, spiking))
         logits = (x.sum(0) / len(x) if spiking else x).flatten(1)
@@ -121,7 +125,8 @@ class Network(nn.Module):
             counts.append(found)
             rates.append(rate)
 
-        logits = self._carry(images, modes, steps, count)
+        with self._uncast(modes):
+            logits = self._carry(images, modes, steps, count)
         return logits, Tally(tuple(counts), tuple(rates))
 
     def _carry(
@@ -150,6 +155,13 @@ class Network(nn.Module):
         if isinstance(x, Spikes):
             return (x.totals() / steps).flatten(1)
         return (x.sum(0) / len(x) if spiking else x).flatten(1)
+
+    def _uncast(self, modes: LayerModes) -> AbstractContextManager[object]:
+        """Where a block spikes, nothing is rounded, whatever a caller lets torch cast: spikes are exact."""
+        device = self.device.type
+        if torch.is_autocast_enabled(device) and any(modes[i].spiking for i in range(len(self.blocks))):
+            return torch.autocast(device, enabled=False)
+        return nullcontext()
 
     def _layer_modes(self, mode: Mode | LayerModes | None) -> LayerModes:
         if isinstance(mode, LayerModes):

@@ -68,15 +68,19 @@ class WeightScale(nn.Module):
         return torch.exp2(-shift)
 
     def update(self, z: Tensor, channel_axis: int) -> None:
-        """Move the running variance toward that of `z`, measured in the scale of the unscaled weights."""
-        z = z.detach().float()
-        variance = z.var() if self.group.size == 1 else _variance(z, self.group)
+        """Move the running variance toward that of `z`, measured in the scale of the unscaled weights.
+
+        A batch of one number has none, and moves nothing.
+        """
+        z, n = z.detach().float(), sum(self.group.counts(z.numel()))
+        if n < 2:
+            return
+        variance = z.var() if self.group.size == 1 else _variance(z, n, self.group)
         self.running_variance.lerp_(variance / self.scale().square(), MOMENTUM)
 
 
-def _variance(z: Tensor, group: Group) -> Tensor:
-    """Variance of what all processes of the group have."""
-    n = sum(group.counts(z.numel()))
+def _variance(z: Tensor, n: int, group: Group) -> Tensor:
+    """Variance of the n numbers that all processes of the group have."""
     mean, square = group.mean(torch.stack([z.mean(dtype=torch.float64), z.double().square().mean()]), z.numel())
     variance: Tensor = (square - mean.square()) * n / (n - 1)
     return variance.float()

@@ -193,7 +193,7 @@ def _rising(found: list[Tensor]) -> list[Tensor]:
 def _curve(found: list[Tensor], maximum: float) -> tuple[Tensor, Tensor]:
     """Centres with both ends extrapolated to rate 0 and `maximum`, and the slope of each segment."""
     if not found:
-        found = [torch.zeros(2, dtype=torch.float64), torch.ones(2, dtype=torch.float64)]
+        found = [torch.full((2,), part * maximum, dtype=torch.float64) for part in (0.1, 0.9)]
     elif len(found) == 1:
         z, a = found[0]
         start = torch.zeros_like(z) if z > 0 else z - a  # a bias can fire a neuron that its input inhibits

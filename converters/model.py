@@ -39,6 +39,14 @@ class Model:
     notes: tuple[str, ...] = field(default=(), compare=False)
     origin: str = field(default="", compare=False)
 
+    @property
+    def overflow(self) -> str | None:
+        """How a state left the chip's 24 bits when training scored it, which floats do not notice; None if none did."""
+        test = self.card.get("test")
+        snn = test.get("snn") if isinstance(test, dict) else None
+        told = snn.get("overflow") if isinstance(snn, dict) else None
+        return told if isinstance(told, str) and told.isprintable() else None
+
     @classmethod
     def of(cls, network: Network, card: Mapping[str, Any] | None = None) -> "Model":
         """A copy of what `network` holds now; the network is left as it is."""

@@ -37,6 +37,7 @@ __all__ = [
     "refuse_existing",
     "say",
     "say_notes",
+    "say_overflow",
 ]
 
 TYPED = f"{__name__}.typed"
@@ -127,9 +128,16 @@ def _parted(text: str, *, after: str = "") -> str:
 
 
 def say_notes(model: "Model") -> None:
-    """What a reader had to assume."""
+    """What a reader had to assume; and that the chip cannot run the model, if it is known."""
     for note in model.notes:
         say(f"note: {note}")
+    say_overflow(model.overflow)
+
+
+def say_overflow(overflow: str | None) -> None:
+    """That a state leaves the chip's 24 bits, and how, if one does."""
+    if overflow is not None:
+        say(f"warning: not for the chip as it is: {overflow}")
 
 
 @contextmanager

@@ -172,9 +172,13 @@ def test_a_network_that_24_bits_do_not_hold_is_told(run, tmp_path, bits) -> None
         "[{kind: dense, features: 16}, {kind: affine, features: 10}], "
         "training: {data: mnist-sample, epochs: 1, validation: 500}}"
     )
-    warned = "warning" in run("train", tmp_path / "loud.yaml", "-o", tmp_path / "run", "-q").stderr
-    card = read_model(tmp_path / "run/model.safetensors").card["test"]["snn"]
+    warning, model = "warning: not for the chip as it is", tmp_path / "run/model.safetensors"
+    warned = warning in run("train", tmp_path / "loud.yaml", "-o", tmp_path / "run", "-q").stderr
+    card = read_model(model).card["test"]["snn"]
     assert warned == ("24 bits" in card.get("overflow", "")) == (bits == 10)
+    assert (warning in run("convert", model, "-o", tmp_path / "loud.net").stderr) == warned
+    said = run("eval", model, "--data", "mnist-sample", "--limit", "50").stderr
+    assert (warning in said, "gives the same spikes" in said) == (warned, not warned)
 
 
 @pytest.mark.parametrize(

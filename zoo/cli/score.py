@@ -109,7 +109,7 @@ def evaluate_model(
     say_sample(dataset)
     _print_scores(model.spec, scores, engine)
     chosen = click.get_current_context().get_parameter_source("engine") is ParameterSource.COMMANDLINE
-    if mode == "snn" and network.device.type == "cpu" and not chosen:
+    if mode == "snn" and network.device.type == "cpu" and not chosen and model.overflow is None:
         say("note: --engine integer gives the same spikes, mostly faster")
 
 

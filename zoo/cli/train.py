@@ -18,7 +18,7 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
-from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say, say_overflow
 from specs.dataset_sources import doubts
 from specs.errors import SnnZooError
 from zoo.cli.shared import complete_specs
@@ -193,8 +193,13 @@ def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
     except SnnZooError as error:
         if not quiet:
             say(f"no curves.png: {error}")
-    if run.overflow is not None:
-        say(f"warning: not for the chip as it is: {run.overflow}")
+    say_overflow(run.overflow)
+    silent = scores[Mode.SNN].silent
+    if silent is not None:
+        say(
+            f"warning: no neuron of block {silent} ever spikes, so nothing gets past it: let weights be scaled to the "
+            "images (--set training.initialize=true), or train longer"
+        )
     if as_json:
         click.echo(json.dumps({
             "model": str(run.model_path),

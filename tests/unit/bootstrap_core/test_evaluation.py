@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -260,3 +261,10 @@ def test_a_spike_reaches_the_weights_of_skips_too() -> None:
     entering[2, 0, 0, 0, 1] = hidden[1, 0, 1, 2, 2] = hidden[3, 0, 0, 0, 0] = 1
     found = synops(spec, entering, hidden, torch.zeros(4, 1, 2, 3, 3), torch.zeros(4, 1, 18))
     assert found == [0, 2, 2 * 2 + 6 * 2 + 2, 0, 2 * 3]
+
+
+def test_the_first_silent_block_is_told() -> None:
+    score = replace(evaluate(Oracle(), SPLIT), rates=(None, 0.3, 0.0, 0.0))
+    assert score.silent == 2
+    assert replace(score, rates=(0.5, None, 0.1)).silent is None
+    assert replace(score, mode=Mode.ANN).silent is None

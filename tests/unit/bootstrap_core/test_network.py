@@ -430,3 +430,13 @@ def test_outputs_are_kept_until_their_last_reader_and_no_longer() -> None:
         network(images(), Mode.ANN)
     # While blocks 0, 1, 2, 4, 5 run: the output before, and what they or later ones skip from. 2 lives on in its view.
     assert [[j for j in now if j != 2] for now in alive] == [[], [0], [0, 1], [1], [4]]
+
+
+@pytest.mark.parametrize("run", ["__call__", "run", "tally"])
+def test_spikes_are_exact_where_a_caller_lets_torch_round(run: str) -> None:
+    network = make().eval()
+    with torch.no_grad():
+        expected = network(images())
+        with torch.autocast("cpu", torch.bfloat16):
+            found = getattr(network, run)(images(), Mode.SNN)
+    assert torch.equal(found if run == "__call__" else found[0], expected)

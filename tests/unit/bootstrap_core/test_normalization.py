@@ -77,3 +77,9 @@ def test_the_variance_is_measured_as_if_weights_were_not_scaled() -> None:
 def test_norms_have_nothing_to_train_and_are_in_the_state_dict(norm) -> None:
     assert list(norm.parameters()) == []
     assert list(norm.state_dict()) in (["running_mean"], ["running_variance"])
+
+
+def test_a_batch_of_one_number_leaves_the_running_variance() -> None:
+    norm = WeightScale()
+    norm.update(torch.ones(1, 1), 1)
+    assert norm.running_variance == 1

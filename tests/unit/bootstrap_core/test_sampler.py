@@ -120,6 +120,7 @@ def test_pairs_of_a_silent_layer_still_give_a_curve() -> None:
     sampler.add(torch.linspace(-1, 0, 10), torch.zeros(10))
     sampler.fit()
     assert sampler(torch.tensor([-1.0, 0.5, 9.0])).tolist() == pytest.approx([0, 0.5, 0.8])
+    assert (curve(sampler).diff(dim=0) > 0).all()
 
 
 def test_one_center_alone_is_joined_to_the_origin() -> None:
