@@ -135,6 +135,7 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
     whole, rest = weight.sum(0), np.empty(outputs, f32)
     seen, mixed = np.full(n_currents, -1, np.int64), np.empty((n_currents, outputs), f32)
     local, padded = np.zeros((steps + 3, outputs), f32), np.zeros(steps + 3, f32)
+    by_pixel = total = 0.0  # threads write to one cache line at their end alone
     for image in range(start, stop):
         _take_image(grad, image, 0, outputs, local)
         rest[:] = whole
@@ -149,15 +150,17 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
                 padded[:steps] = slopes[current]
                 _mix(local, padded, steps, mixed[current])
             worth = _dot_and_leave(mixed[current], weight[i], rest)
-            out[0] += worth * pixel
-            out[1] += worth
+            by_pixel += worth * pixel
+            total += worth
         if of_common >= 0:
             padded[:steps] = slopes[of_common]
             _mix(local, padded, steps, mixed[of_common])
             seen[of_common] = image
             worth = _dot(mixed[of_common], rest)
-            out[0] += worth * common
-            out[1] += worth
+            by_pixel += worth * common
+            total += worth
+    out[0] += by_pixel
+    out[1] += total
 
 
 @_contracted
@@ -173,6 +176,7 @@ def pixel_sums(currents, images, common, slopes, weight, grad, reached, start, s
     """What `input_sums` does, from `grad @ weight.T`, `reached` `[T, N, I]`, float32 or bfloat16 as uint16."""
     whole = weight.sum(0)
     places = np.empty(len(weight), np.int64)
+    by_pixel = total = 0.0
     for image in range(start, stop):
         current, pixel = currents[image], images[image]
         n, of_common = 0, -1
@@ -184,20 +188,22 @@ def pixel_sums(currents, images, common, slopes, weight, grad, reached, start, s
                 n += 1
         for t in range(len(grad)):
             row, rest = reached[t, image], _dot_wide(grad[t, image], whole)
-            by_pixel, total = f32(0.0), f32(0.0)
+            of_pixel, of_all = f32(0.0), f32(0.0)
             for k in range(n):
                 i = places[k]
                 arrived = widened(row[i])
                 rest -= arrived
                 worth = f32(arrived * slopes[current[i], t])
-                by_pixel += f32(worth * pixel[i])
-                total += worth
+                of_pixel += f32(worth * pixel[i])
+                of_all += worth
             if of_common >= 0:
                 worth = f32(rest * slopes[of_common, t])
-                by_pixel += f32(worth * common)
-                total += worth
-            out[0] += by_pixel
-            out[1] += total
+                of_pixel += f32(worth * common)
+                of_all += worth
+            by_pixel += of_pixel
+            total += of_all
+    out[0] += by_pixel
+    out[1] += total
 
 
 PLACES = 8
@@ -256,6 +262,7 @@ def patch_sums(currents, images, common, usual, sources, slopes, grad, start, st
     """
     steps, taps, n_places = len(grad), sources.shape[1], len(sources)
     local = np.empty((steps, PLACES * taps), f32)
+    by_pixel = total = 0.0
     for image in range(start, stop):
         for first in range(0, n_places, PLACES):
             n = min(PLACES, n_places - first)
@@ -264,8 +271,8 @@ def patch_sums(currents, images, common, usual, sources, slopes, grad, start, st
                 at = (image * n_places + first) * taps
                 _widen(grad[t, at : at + n * taps], local[t])
                 whole += slopes[usual, t] * _sum(local[t, : n * taps])
-            out[0] += whole * common
-            out[1] += whole
+            by_pixel += whole * common
+            total += whole
             for place in range(n):
                 for tap in range(taps):
                     source = sources[first + place, tap]
@@ -273,8 +280,10 @@ def patch_sums(currents, images, common, usual, sources, slopes, grad, start, st
                         continue
                     current = currents[image, source] if source >= 0 else usual
                     worth, as_usual = _worth(local, place * taps + tap, slopes[current], slopes[usual])
-                    out[0] -= as_usual * common
-                    out[1] -= as_usual
+                    by_pixel -= as_usual * common
+                    total -= as_usual
                     if source >= 0:
-                        out[0] += worth * images[image, source]
-                        out[1] += worth
+                        by_pixel += worth * images[image, source]
+                        total += worth
+    out[0] += by_pixel
+    out[1] += total
