@@ -86,11 +86,6 @@ def benchmark_table() -> str:
     return render_benchmark(reports) if reports else "Not measured yet: `make bench`."
 
 
-def second_benchmark_table() -> str:
-    """The rows of another machine."""
-    return render_benchmark([json.loads((RESULTS / "bench_amx.json").read_text("utf-8"))])
-
-
 PROGRAMS = ("snnzoo", "lava-dl", "snntorch", "norse", "spikingjelly", "sinabs")
 COLUMNS = ("work", *PROGRAMS, "reference", "vs lava-dl", "vs best peer", "target", "met")
 
@@ -99,7 +94,11 @@ def render_benchmark(reports: list[dict[str, Any]]) -> str:
     """The table of what `bench.py` and `bench_accuracy.py` wrote; the first report's machine is the header."""
     lines = [machine(reports[0]), "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     lines += [f"| {' | '.join(cells(row))} |" for report in reports for row in report["rows"]]
-    return "\n".join([*lines, "", *(f"- {note}" for report in reports for note in notes(report))])
+    told = [note for report in reports for note in notes(report)]
+    for report in reports:
+        if report["cpu"] != reports[0]["cpu"]:
+            told.append(f"on {report['cpu']}: {', '.join(row['what'] for row in report['rows'])}")
+    return "\n".join([*lines, "", *(f"- {note}" for note in told)])
 
 
 def machine(report: dict[str, Any]) -> str:
@@ -550,7 +549,6 @@ TABLES = {
     "others": others_table,
     "models": models_table,
     "bench": benchmark_table,
-    "bench-amx": second_benchmark_table,
     "convert": conversion_table,
     "fuzz": fuzz_table,
     "readers": readers_table,
