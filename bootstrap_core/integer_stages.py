@@ -57,6 +57,7 @@ __all__ = [
     "Words",
     "as_ints",
     "as_matrix",
+    "as_rows",
     "channels_first",
     "channels_last",
     "flat",
