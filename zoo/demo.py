@@ -83,6 +83,7 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
         (
             (weights, "the model: spec, weights, fitted activations"),
             (netx, "the same for Lava's netx"),
+            (weights.with_suffix(".yaml"), "its card, which zoo verify holds it to"),
             (page, "the model at work: spikes, rasters, layers"),
             (image, "a digit to try: zoo predict"),
             (ann, "an ANN to try: zoo convert"),
