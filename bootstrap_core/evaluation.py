@@ -74,7 +74,7 @@ class Evaluation:
 
     @property
     def silent(self) -> int | None:
-        """The first block whose neurons did not spike on any image: nothing gets past it. None if all did."""
+        """The first block whose neurons did not spike on any image; None if all did."""
         return next((i for i, rate in enumerate(self.rates) if rate == 0 and self.mode.spiking), None)
 
     @property

@@ -298,7 +298,8 @@ class Sum(_Weighed):
 
     def __init__(self, neurons: Neurons, shape: Shape, synapses: Sequence["Adding"]) -> None:
         packed = [weight for synapse in synapses for weight in synapse.packed]
-        super().__init__(neurons, shape, packed * (len(packed) == len(synapses)), synapses[0].least_rate)
+        all_are = len(packed) == len(synapses)
+        super().__init__(neurons, shape, packed if all_are else [], synapses[0].least_rate)
         self.synapses = synapses
 
     def _arriving(self, x: Sequence[Words]) -> list[Words]:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.kernels import event_products
-from bootstrap_core.kernels.exact_products import PackedWeight
+from bootstrap_core.kernels.exact_products import PackedWeight, is_narrow
 from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.threads import split
 
@@ -33,7 +33,7 @@ def _are_dense(spikes: Tensor, outputs: int, slowness: int = 1) -> bool:
 
 def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
     """`spikes @ weight.T`, whole numbers in float32, of int8 `[R, I]` and `[O, I]`."""
-    if _are_dense(spikes, len(weight)):
+    if _are_dense(spikes, len(weight)) or not is_narrow(weight):
         return PackedWeight(weight).weigh(spikes).float()
     spikes, columns = contiguous_rows(spikes), contiguous_rows(weight.t())
     out = torch.empty(len(spikes), len(weight))

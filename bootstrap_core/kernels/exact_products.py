@@ -12,7 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-__all__ = ["PackedConvolution", "PackedWeight", "can_pack"]
+from bootstrap_core.fixed_point import EXACT_IN_FLOAT, WEIGHT_INT_MIN
+
+__all__ = ["PackedConvolution", "PackedWeight", "can_pack", "is_narrow"]
 
 UNIT = torch.ones(1), torch.zeros(1, dtype=torch.int64)
 """Scale and zero of all weights, which are the integers they are."""
@@ -24,7 +26,7 @@ class PackedConvolution:
     """A convolution's weight for many products.
 
     Args:
-        weight: `[O, C / groups, kernel height, kernel width]`, int8; fewer than 2**17 numbers for each of O.
+        weight: `[O, C / groups, kernel height, kernel width]`, int8.
         stride, padding, dilation: of rows and columns.
         groups: as torch has them.
     """
@@ -38,7 +40,7 @@ class PackedConvolution:
         groups: int = 1,
     ) -> None:
         self.weight, self.geometry = weight, (list(stride), list(padding), list(dilation), groups)
-        self.packed = _pack(weight, *self.geometry) if can_pack() else None
+        self.packed = _pack(weight, *self.geometry) if can_pack() and is_narrow(weight) else None
 
     def weigh(self, x: Tensor) -> Tensor:
         """The convolution `[R, height, width, O]`: whole numbers, in floats that hold them.
@@ -68,6 +70,11 @@ class PackedWeight(PackedConvolution):
         return x @ weight[:, :, 0, 0].t()
 
 
+def is_narrow(weight: Tensor) -> bool:
+    """Whether float32 holds all sums of the weights, int8, that reach one output of `[O, ...]`."""
+    return -WEIGHT_INT_MIN * weight[0].numel() <= EXACT_IN_FLOAT
+
+
 @cache
 def can_pack() -> bool:
     """Whether this torch, on this CPU, multiplies packed weights: tried once, as it promises nobody that it does."""
@@ -87,7 +94,7 @@ def _pack(weight: Tensor, *geometry: object) -> Tensor:
 
 
 def _weigh(spikes: Tensor, packed: Tensor, *geometry: object) -> Tensor:
-    """Float32, exact: sums are of fewer than 2**17 weights."""
+    """Float32, exact for a weight that `is_narrow`."""
     images = spikes.view(torch.uint8).permute(0, 3, 1, 2)
     product: Tensor = torch.ops.onednn.qconv2d_pointwise(images, 1.0, 0, packed, *UNIT, None, *geometry, *REST)
     return product.permute(0, 2, 3, 1).contiguous()

@@ -14,8 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from bootstrap_core.fixed_point import STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
-from bootstrap_core.kernels.bits import shifted
-from bootstrap_core.kernels.leak import leak
+from bootstrap_core.kernels.state_loops import arrived, leak
 
 __all__ = [
     "WORD_STEPS",
@@ -73,7 +72,7 @@ def _run_kept(u, v, z, unit, bias, keep_u, keep_v, limit, subtract, steps, train
     for t in range(steps):
         arriving, flag = z[t % len(z)], u32(1 << t)
         for c in range(len(bias)):
-            x = i32(leak(u[c], keep_u[c]) + shifted(i32(arriving[c]), unit))
+            x = i32(leak(u[c], keep_u[c]) + arrived(arriving[c], unit))
             y = i32(i32(leak(v[c], keep_v[c]) + x) + bias[c])
             outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
             fired = y > limit
@@ -90,7 +89,7 @@ def _run_anew(v, z, unit, bias, keep_v, limit, subtract, steps, trains):
     for t in range(steps):
         arriving, flag = z[t % len(z)], u32(1 << t)
         for c in range(len(bias)):
-            x = shifted(i32(arriving[c]), unit)
+            x = arrived(arriving[c], unit)
             y = i32(i32(leak(v[c], keep_v[c]) + x) + bias[c])
             outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
             fired = y > limit
@@ -242,7 +241,7 @@ def never_fires(trains, weight, bias, forgets, keep_u, keep_v, limit, subtract, 
             z[:] = 0
             _add_rows(weight, members[t], 0, counts[t], z)
             for j in range(n):
-                x = i32(leak(u[image, j], keep_u[j]) + shifted(z[j], UNIT))
+                x = i32(leak(u[image, j], keep_u[j]) + arrived(z[j], UNIT))
                 y = i32(i32(leak(v[image, j], keep_v[j]) + x) + bias[j])
                 outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
                 u[image, j], v[image, j] = x, y

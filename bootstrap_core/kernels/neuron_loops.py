@@ -8,11 +8,10 @@ numba; see `neuron_run`, which calls it.
 """
 
 import numpy as np
-from numba import njit, types
-from numba.extending import overload
+from numba import njit
 
-from bootstrap_core.kernels.bits import as_float, narrowed, prefetch, shifted, widened
-from bootstrap_core.kernels.leak import leak
+from bootstrap_core.kernels.bits import as_float, narrowed, prefetch, widened
+from bootstrap_core.kernels.state_loops import arrived, leak
 
 __all__ = ["backward", "forward"]
 
@@ -61,27 +60,11 @@ def _spread(values, first, inner, out, n):
             out[j] = values[(first + j) // inner % len(values)]
 
 
-def _arrived(z, unit):
-    """The weighted input in state units: `z * unit` toward zero, or, for a whole unit, `z` shifted by it."""
-    raise NotImplementedError("for compiled loops")
-
-
-@overload(_arrived)
-def _of_type(z, unit):
-    def scaled(z, unit):
-        return np.trunc(z * unit)
-
-    def shifted_by(z, unit):
-        return shifted(z, unit)
-
-    return shifted_by if isinstance(unit, types.Integer) else scaled
-
-
 @_compiled
 def _advance(z, unit, keep_u, keep_v, offset, u, v, n):
     """One step of current and voltage, before any spike."""
     for j in range(n):
-        u[j] = leak(u[j], keep_u[j]) + _arrived(z[j], unit)
+        u[j] = leak(u[j], keep_u[j]) + arrived(z[j], unit)
         v[j] = leak(v[j], keep_v[j]) + u[j] + offset[j]
 
 
@@ -89,7 +72,7 @@ def _advance(z, unit, keep_u, keep_v, offset, u, v, n):
 def _advance_anew(z, unit, keep_v, offset, u, v, n):
     """The same, of neurons that keep no current: with fewer arrays the loop is a third faster."""
     for j in range(n):
-        u[j] = _arrived(z[j], unit)
+        u[j] = arrived(z[j], unit)
         v[j] = leak(v[j], keep_v[j]) + u[j] + offset[j]
 
 

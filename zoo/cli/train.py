@@ -197,8 +197,8 @@ def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
     silent = scores[Mode.SNN].silent
     if silent is not None:
         say(
-            f"warning: no neuron of block {silent} ever spikes, so nothing gets past it: let weights be scaled to the "
-            "images (--set training.initialize=true), or train longer"
+            f"warning: no neuron of block {silent} ever spikes: let weights be scaled to the images "
+            "(--set training.initialize=true), or train longer"
         )
     if as_json:
         click.echo(json.dumps({

@@ -57,6 +57,11 @@ def test_other_whole_numbers_are_weighed_exactly() -> None:
     assert torch.equal(PackedWeight(weight).weigh(x).long(), x.long() @ weight.long().T)
 
 
+def test_sums_that_float32_would_round_are_exact() -> None:
+    weight, x = torch.full((1, 132_501), 127, dtype=torch.int8), torch.ones(2, 132_501, dtype=torch.int8)
+    assert PackedWeight(weight).weigh(x).tolist() == [[127 * 132_501]] * 2
+
+
 @pytest.mark.parametrize("instructions", ["AVX2", "AVX512_CORE", "AVX512_CORE_VNNI"])
 def test_cpus_without_the_newest_instructions_are_exact(instructions: str) -> None:
     """oneDNN is told to do without, which changes nothing where the CPU has none of them anyway."""
