@@ -3,6 +3,7 @@
 import math
 import time
 from collections.abc import Callable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass
 from itertools import islice
 from typing import Any
@@ -120,6 +121,7 @@ class Trainer:
                 module.group = group
         self.augment = None if recipe.augment is None else augmentation(recipe.augment)
         self.n_ann_epochs = recipe.epochs - recipe.snn_epochs
+        self.as_ann: Network | None = None
         self.stats = LearningStats()
         self.epoch = 0
 
@@ -156,6 +158,8 @@ class Trainer:
         )
 
     def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:
+        if epoch == self.n_ann_epochs and self.recipe.self_distillation:
+            self.as_ann = self._frozen()
         network, recipe = self.network.train(), self.recipe
         generator = torch.Generator().manual_seed(mix_seed(recipe.seed, epoch))
         order = torch.randperm(len(self.training), generator=generator)[: self.n_images]
@@ -181,14 +185,27 @@ class Trainer:
         network.eval()
 
     def _loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
-        part = self.recipe.distillation if self.teacher is not None else 0.0
+        teacher, part = self._teacher()
         loss = (1 - part) * F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
-        if self.teacher is None:
+        if teacher is None:
             return loss
         rounded = self.recipe.precision is Precision.BFLOAT16
         with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=rounded):
-            wanted = self.teacher(images).float().log_softmax(1)
+            wanted = teacher(images).float().log_softmax(1)
         return loss + part * F.kl_div(logits.log_softmax(1), wanted, log_target=True, reduction="batchmean")
+
+    def _teacher(self) -> tuple[Teacher | None, float]:
+        """Who teaches this epoch, and its part of the loss."""
+        if self.as_ann is not None:
+            as_ann, scale = self.as_ann, self.recipe.logit_scale
+            return lambda images: as_ann(images, Mode.ANN) * scale, self.recipe.self_distillation
+        return self.teacher, self.recipe.distillation if self.teacher is not None else 0.0
+
+    def _frozen(self) -> Network:
+        """The network as it is now, to learn from."""
+        if not self.network.fitted:
+            raise SnnZooError("training.self_distillation learns from the ANN, and the recipe has no epoch that fits one")
+        return deepcopy(self.network).eval().requires_grad_(False)
 
     def _batch(self, indices: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
         """Images of this process, augmented on the network's device, and labels.
@@ -241,6 +258,7 @@ class Trainer:
             "recipe": self.recipe.model_dump(mode="json"),
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
+            "as_ann": None if self.as_ann is None else self.as_ann.state_dict(),
             "stats": self.stats.state_dict(),
         }
 
@@ -254,6 +272,9 @@ class Trainer:
         self.optimizer.load_state_dict(state["optimizer"])
         self.stats.load_state_dict(state["stats"])
         self.epoch = state["epoch"]
+        if state.get("as_ann") is not None:
+            self.as_ann = self._frozen()
+            self.as_ann.load_state_dict(state["as_ann"])
 
 
 def fit(

@@ -66,7 +66,8 @@ class TrainingSpec(StrictModel):
     trains the last epochs wholly as SNN, at `snn_learning_rate`; each of the two phases has its own learning-rate
     schedule. `validation` images are cut from the training set to choose the best epoch. An epoch is one pass over the
     training images, or over `images_per_epoch` of them, others each time. With a teacher, `distillation` is the part of
-    the loss that is the distance from its answers.
+    the loss that is the distance from its answers; with `self_distillation`, the network as it was when the SNN epochs
+    began, answering as ANN, is their teacher, of that part.
     """
 
     data: str = "mnist"
@@ -89,6 +90,7 @@ class TrainingSpec(StrictModel):
     crossover_epochs: tuple[NonNegative, ...] = ()
     snn_epochs: NonNegative = 0
     snn_learning_rate: Annotated[Number, Field(gt=0)] = 2e-4
+    self_distillation: Annotated[Number, Field(ge=0, le=1)] = 0.0
     seed: Annotated[Integer, Field(ge=0, lt=1 << 63)] = 0
 
     @field_validator("data")

@@ -248,6 +248,36 @@ def test_a_teacher_s_part_of_the_loss_is_the_distance_from_its_answers(split: Sp
     assert trainer.run_epoch().training_loss == pytest.approx(0.7 * entropy + 0.3 * distance, rel=1e-4)
 
 
+def test_the_snn_epochs_may_learn_from_the_ann_that_they_began_with(split: Split) -> None:
+    options = {"logit_scale": 2.5, "self_distillation": 0.3, "snn_learning_rate": 1e-12}
+    trainer = Trainer(network(), split, recipe(epochs=2, snn_epochs=1, **options))
+    trainer.run_epoch()
+    trainer.network.blocks[1].norm.update = lambda z, channel_axis: None
+    images = trainer.training.images.float() / 255
+    with torch.no_grad():
+        ours = (2.5 * trainer.network(images, Mode.SNN)).softmax(1)
+        theirs = (2.5 * trainer.network(images, Mode.ANN)).softmax(1)
+    distance = (theirs * (theirs / ours).log()).sum(1).mean().item()
+    entropy = -ours.log()[torch.arange(N_TRAINING), trainer.training.labels].mean().item()
+    assert distance > 1e-3
+    assert trainer.run_epoch().training_loss == pytest.approx(0.7 * entropy + 0.3 * distance, rel=1e-4)
+
+
+def test_a_network_teaches_itself_as_it_was_after_a_resumed_run_too(split: Split) -> None:
+    options = recipe(epochs=4, snn_epochs=2, self_distillation=0.5)
+    trainer, resumed = (Trainer(network(), split, options) for _ in range(2))
+    for _ in range(3):
+        trainer.run_epoch()
+    resumed.load_state_dict(trainer.state_dict())
+    assert resumed.run_epoch().training_loss == trainer.run_epoch().training_loss
+
+
+def test_a_network_that_was_never_fitted_cannot_teach_itself(split: Split) -> None:
+    trainer = Trainer(network(), split, recipe(epochs=1, snn_epochs=1, self_distillation=0.5))
+    with pytest.raises(SnnZooError, match="learns from the ANN"):
+        trainer.run_epoch()
+
+
 def test_a_recipe_that_names_a_teacher_wants_its_answers(split: Split) -> None:
     with pytest.raises(SnnZooError, match="learns from 'somebody'"):
         Trainer(network(), split, recipe(teacher="somebody"))
