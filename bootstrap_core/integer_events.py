@@ -39,7 +39,7 @@ from bootstrap_core.integer_stages import (
     rows,
 )
 from bootstrap_core.kernels import integer_trains as kernels
-from bootstrap_core.kernels.threads import workers
+from bootstrap_core.kernels.threads import each
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, SkipSynapse, Synapse
@@ -117,8 +117,7 @@ class EventEngine:
                 return self._run(part, steps, keep=spikes or counts)
 
         try:
-            parallel = len(parts) > 1 and threads > 1
-            done = list(workers().map(run_part, parts) if parallel else map(run_part, parts))
+            done = each(run_part, parts)
         except OutsideError:
             return None
         trains = [

@@ -204,7 +204,7 @@ class Trainer:
     def _frozen(self) -> Network:
         """The network as it is now, to learn from."""
         if not self.network.fitted:
-            raise SnnZooError("training.self_distillation learns from the ANN, and the recipe has no epoch that fits one")
+            raise SnnZooError("training.self_distillation learns from the ANN: train an epoch as ANN before")
         return deepcopy(self.network).eval().requires_grad_(False)
 
     def _batch(self, indices: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:

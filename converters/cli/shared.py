@@ -1,7 +1,6 @@
 """What all commands share: errors as exit codes, options, tables."""
 
 import errno
-import os
 import re
 import shlex
 import shutil
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTEXT_SETTINGS",
-    "ENVIRONMENT",
     "Command",
     "KnownModels",
     "byte_bar",
@@ -42,9 +40,6 @@ __all__ = [
 
 TYPED = f"{__name__}.typed"
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
-ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
-"""Of a command, unless the user says otherwise, and before torch is loaded: its threads must not spin for long while
-they wait, since our kernels have threads of their own for the same cores."""
 NARROWEST = 12
 """Of columns that are folded."""
 F = TypeVar("F", bound=Callable[..., Any])
@@ -68,8 +63,6 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
-        for name, value in ENVIRONMENT.items():
-            os.environ.setdefault(name, value)
         try:
             return super().invoke(ctx)
         except SnnZooError as error:

@@ -59,7 +59,7 @@ def measure(size: int) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", size, __file__, *sys.argv[1:]]
-        environment = {**os.environ, "OMP_NUM_THREADS": "1", "GOMP_SPINCOUNT": "30000"}
+        environment = {**os.environ, "OMP_NUM_THREADS": "1"}
         subprocess.run([*map(str, command), "--worker", str(answer)], check=True, env=environment)
         found: dict[str, Any] = json.loads(answer.read_text())
         return found

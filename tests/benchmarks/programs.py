@@ -17,7 +17,6 @@ from typing import Any
 from workload import NETWORKS
 
 from bootstrap_core.datasets import SAMPLE_NAME, find_dataset
-from converters.cli.shared import ENVIRONMENT
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"
@@ -42,7 +41,7 @@ class Program:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 text=True,
-                env=environment(name, threads),
+                env=environment(threads),
             )
         except OSError as error:
             raise WorkerError(f"cannot start {command[0]}: {error.strerror}") from error
@@ -70,11 +69,10 @@ class Program:
         self.errors.close()
 
 
-def environment(name: str, threads: int) -> dict[str, str]:
+def environment(threads: int) -> dict[str, str]:
     """The environment of a program's process."""
     variables = ("OMP", "MKL", "OPENBLAS", "NUMBA")
-    found = {**os.environ, **{f"{variable}_NUM_THREADS": str(threads) for variable in variables}}
-    return found | ENVIRONMENT if name == "snnzoo" else found  # as its commands run; others are faster without
+    return {**os.environ, **{f"{variable}_NUM_THREADS": str(threads) for variable in variables}}
 
 
 def last_lines(text: str, n: int = 8) -> str:
@@ -93,7 +91,7 @@ def run_once(name: str, command: list[str], request: dict[str, Any], *, threads:
             [command[0], "-W", "ignore", str(HERE / command[1]), *command[2:], json.dumps(request)],
             capture_output=True,
             text=True,
-            env=environment(name, threads),
+            env=environment(threads),
             timeout=seconds,
             check=False,
         )
