@@ -1,4 +1,4 @@
-"""Gradients of convolutions from those of their patches, image by image, compiled by numba.
+"""Patches of spikes, and gradients of convolutions from those of their patches, image by image, compiled by numba.
 
 Importing this imports numba; see `conv_op` and `convolution_op`, which call it, and `patches`.
 """
@@ -8,38 +8,45 @@ from numba import njit
 
 from bootstrap_core.kernels.bits import narrowed, widened
 
-__all__ = ["scatter", "scatter_places"]
+__all__ = ["gather", "scatter", "scatter_places"]
 
 f32 = np.float32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
 
 @_compiled
-def _add(added, total):
-    for k in range(len(total)):
-        total[k] = f32(total[k] + widened(added[k]))
+def _times(spikes, one, out):
+    for k in range(len(spikes)):
+        out[k] = spikes[k] * one
 
 
 @_compiled
-def _narrow(total, out):
-    for k in range(len(total)):
-        out[k] = narrowed(total[k], out)
+def gather(images, runs, start, stop, one, out):
+    """Patches `[M, P * K * C]` of spikes `[M, H * W * C]`, int8, with `one` for each; images `start` to `stop`.
+
+    `runs` as of `patches.runs_of`; float32, or bfloat16 as uint16.
+    """
+    for image in range(start, stop):
+        given, seen = images[image], out[image]
+        seen[:] = 0
+        for r in range(len(runs)):
+            at, to, n = runs[r]
+            _times(given[to : to + n], one, seen[at : at + n])
 
 
 @_compiled
 def scatter(patches, runs, start, stop, out):
-    """Adds up patches `[M, P * K * C]` where they came from, `out` `[M, H * W * C]`, for images `start` to `stop`.
-
-    `runs` as of `patches.runs_of`; float32, or bfloat16 as uint16.
-    """
+    """Adds up patches `[M, P * K * C]` where they came from, `out` `[M, H * W * C]`: `gather` turned round."""
     total = np.empty(out.shape[1], f32)
     for image in range(start, stop):
         total[:] = f32(0.0)
         given = patches[image]
         for r in range(len(runs)):
-            at, to, n = runs[r]
-            _add(given[at : at + n], total[to : to + n])
-        _narrow(total, out[image])
+            at, to, n = np.uintp(runs[r, 0]), np.uintp(runs[r, 1]), np.uintp(runs[r, 2])  # not below 0: no wrapping
+            for k in range(n):
+                total[to + k] += widened(given[at + k])
+        for k in range(len(total)):
+            out[image, k] = narrowed(total[k], out)
 
 
 @_compiled

@@ -3,6 +3,7 @@
 Inside, channels come last: spikes have the shape `[T, N, C, H, W]` but lie as `[T, N, H, W, C]`.
 """
 
+import math
 from typing import Any
 
 import torch
@@ -19,7 +20,6 @@ from bootstrap_core.kernels.patches import (
     channels_second,
     layout,
     out_size,
-    patches,
     runs_of,
 )
 from bootstrap_core.kernels.threads import split
@@ -118,7 +118,7 @@ def convolution_gradients(
     if max(stride) > 1 and grad.dtype == torch.bfloat16 and groups == 1:
         return (
             _scattered(grad, weight, geometry, spikes.shape) if arrives else torch.empty(0),
-            matrix_grad(patches(channels_last(spikes), geometry).to(grad.dtype), grad, weight),
+            matrix_grad(_gathered(spikes, geometry, grad.dtype), grad, weight),
         )
     outgoing = channels_second(grad, out_shape(spikes, weight, geometry)).flatten(0, 1)
     images = channels_last(spikes).to(grad.dtype).permute(0, 3, 1, 2)
@@ -127,6 +127,18 @@ def convolution_gradients(
         outgoing, images, weight.to(grad.dtype), *constants
     )
     return grad_images.unflatten(0, spikes.shape[:2]) if arrives else torch.empty(0), grad_weight.float()
+
+
+def _gathered(spikes: Tensor, geometry: list[int], dtype: torch.dtype) -> Tensor:
+    """`patches` of spikes `[T, N, C, H, W]`, int8, as `dtype`."""
+    images = channels_last(spikes)
+    size, places = images.shape[1:], math.prod(out_size(images.shape[1:3], geometry))
+    runs = runs_of(tuple(size), tuple(geometry))
+    taps = geometry[0] * geometry[4] * size[2]
+    seen, flat = torch.empty(len(images), places * taps, dtype=dtype), images.reshape(len(images), -1).numpy()
+    out, one = as_array(seen).reshape(seen.shape), as_array(torch.ones(1, dtype=dtype))[0]
+    split(lambda start, stop: conv_loops.gather(flat, runs, start, stop, one, out), len(flat), work=seen.numel())
+    return seen.view(-1, taps)
 
 
 def _scattered(grad: Tensor, weight: Tensor, geometry: list[int], shape: torch.Size) -> Tensor:
