@@ -6,6 +6,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.kernels import event_products
 from bootstrap_core.kernels.exact_products import PackedWeight, is_narrow
+from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.threads import split
 
@@ -15,17 +16,20 @@ DENSE_FROM = 1 / 5120
 """Rate of spikes, for each output, from which a matrix product is faster than following them: finding them is work by
 itself, which few outputs do not pay for."""
 
-FLOAT32_SLOWNESS = 4
-"""How many times longer float32 products take than those of int8 and bfloat16."""
+SLOWNESS = {torch.int8: 1.0, torch.bfloat16: 1.0, torch.float32: 4.0}
+"""How long products take of each type, where none is of tiles: `least_rate` is of int8."""
+
+SLOWNESS_IN_TILES = {**SLOWNESS, torch.int8: 0.25, torch.bfloat16: 0.5}
 
 
-def least_rate(outputs: int) -> float:
+def least_rate(outputs: float) -> float:
     """Rate of spikes from which a matrix product is faster than following them."""
     return DENSE_FROM * outputs
 
 
-def _are_dense(spikes: Tensor, outputs: int, slowness: int = 1) -> bool:
-    """Whether spikes `[R, I]`, whose rate some hundred rows tell, are better multiplied."""
+def _are_dense(spikes: Tensor, outputs: int, dtype: torch.dtype) -> bool:
+    """Whether spikes `[R, I]`, whose rate some hundred rows tell, are better multiplied, as `dtype`."""
+    slowness = (SLOWNESS_IN_TILES if multiplies_tiles() else SLOWNESS)[dtype]
     some = spikes[:: max(1, len(spikes) // 256)]
     rate = float(some.sum(dtype=torch.int32)) / max(1, some.numel())
     return not some.numel() or rate >= least_rate(outputs * slowness)
@@ -33,7 +37,7 @@ def _are_dense(spikes: Tensor, outputs: int, slowness: int = 1) -> bool:
 
 def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
     """`spikes @ weight.T`, whole numbers in float32, of int8 `[R, I]` and `[O, I]`."""
-    if _are_dense(spikes, len(weight)) or not is_narrow(weight):
+    if _are_dense(spikes, len(weight), torch.int8) or not is_narrow(weight):
         return PackedWeight(weight).weigh(spikes).float()
     spikes, columns = contiguous_rows(spikes), contiguous_rows(weight.t())
     out = torch.empty(len(spikes), len(weight))
@@ -45,7 +49,7 @@ def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
 def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
     """`grad.T @ spikes`, float32, of int8 `[R, I]` and `[R, O]`."""
     spikes = contiguous_rows(spikes)
-    if _are_dense(spikes, grad.shape[1], FLOAT32_SLOWNESS if grad.dtype == torch.float32 else 1):
+    if _are_dense(spikes, grad.shape[1], grad.dtype):
         return (grad.t() @ spikes.to(grad.dtype)).float()
     out = torch.empty(spikes.shape[1], grad.shape[1])
     x, g, total = spikes.numpy(), as_array(grad).reshape(grad.shape), out.numpy()

@@ -171,16 +171,19 @@ def _dot_wide(a, b):
     return total
 
 
-@_compiled
-def pixel_sums(currents, images, common, slopes, weight, grad, reached, start, stop, out):
-    """What `input_sums` does, from `grad @ weight.T`, `reached` `[T, N, I]`, float32 or bfloat16 as uint16."""
-    whole = weight.sum(0)
-    places = np.empty(len(weight), np.int64)
+@_contracted
+def pixel_sums(currents, images, common, slopes, whole, grad, reached, start, stop, out):
+    """What `input_sums` does, from `grad @ weight.T`, `reached` `[T, N, I]`, float32 or bfloat16 as uint16.
+
+    `whole` is the sum of the weights over the inputs, `[O]`.
+    """
+    n_inputs = currents.shape[1]
+    places = np.empty(n_inputs, np.int64)
     by_pixel = total = 0.0
     for image in range(start, stop):
         current, pixel = currents[image], images[image]
         n, of_common = 0, -1
-        for i in range(len(weight)):
+        for i in range(n_inputs):
             if pixel[i] == common:
                 of_common = current[i]
             else:

@@ -105,13 +105,15 @@ class SteadyDense:
 
     def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
         """See `SteadySynapse`."""
-        fan_in, rows = contiguous_rows(weight.detach().t()).numpy(), as_array(grad).reshape(grad.shape)
-        shared: tuple[Any, ...] = self.currents, images.numpy(), np.float32(images.min().item()), slopes, fan_in, rows
+        weight, rows = weight.detach(), as_array(grad).reshape(grad.shape)
+        common = np.float32(images.min().item())
+        shared: tuple[Any, ...] = self.currents, images.numpy(), common, slopes
         if grad.dtype == torch.bfloat16 and multiplies_tiles():
-            reached = grad @ weight.detach().to(grad.dtype)
-            shared = *shared, as_array(reached).reshape(reached.shape)
+            reached = grad @ weight.to(grad.dtype)
+            shared = *shared, weight.sum(1).numpy(), rows, as_array(reached).reshape(reached.shape)
             add = steady_inputs.pixel_sums
         else:
+            shared = *shared, contiguous_rows(weight.t()).numpy(), rows
             add = steady_inputs.input_sums
         by_pixel, whole = split_sum(
             lambda start, stop, out: add(*shared, start, stop, out), len(images), (2,), work=grad.numel()
