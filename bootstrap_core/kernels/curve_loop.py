@@ -3,38 +3,46 @@
 import numpy as np
 from numba import njit
 
-__all__ = ["piecewise"]
+__all__ = ["CENTERS", "piecewise"]
 
 BLOCK = 1024
-"""Elements at a time: they stay in the cache from one segment of the curve to the next."""
+"""Elements at a time: they stay in the cache from the rates to the gradients."""
+
+CENTERS = 7
+"""Of every curve, the last of them at infinity if it has fewer: a loop over them would not become vectors."""
+
+f32 = np.float32
+LARGEST = np.finfo(np.float32).max
+"""Stands for infinity, which times a slope of 0 is not 0."""
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def piecewise(z, z_centers, a_centers, slopes, gain, floor, start, stop, rates, gradients):
-    """Rates and gradients of `z[start:stop]`; see `functional.piecewise`, whose arithmetic this is.
+def piecewise(x, z, a, slope, steepness, floor, start, stop, rates, gradients):
+    """Rates and gradients of `x[start:stop]`; see `functional.piecewise`, whose arithmetic this is.
 
-    `gradients` is empty if nobody wants them.
+    `z`, `a`, and the slope and the gradient behind them are of each centre, tuples of `CENTERS`. `gradients` is empty
+    if nobody wants them.
     """
-    last = len(z_centers) - 1
-    wanted = len(gradients) > 0
     for first in range(start, stop, BLOCK):
         end = min(stop, first + BLOCK)
-        x, rate = z[first:end], rates[first:end]
-        rate[:] = 0.0
-        for k in range(last):
-            z_k, a_k, slope = z_centers[k], a_centers[k], slopes[k]
-            for j in range(len(x)):
-                rate[j] = a_k + slope * (x[j] - z_k) if x[j] > z_k else rate[j]
-        z_k, a_k = z_centers[last], a_centers[last]
-        for j in range(len(x)):
-            rate[j] = a_k if x[j] > z_k else rate[j]
-        if wanted:
+        given, rate = x[first:end], rates[first:end]
+        for j in range(len(given)):
+            v = LARGEST if given[j] > LARGEST else given[j]
+            r = a[0] + slope[0] * (v - z[0]) if v > z[0] else f32(0.0)
+            r = a[1] + slope[1] * (v - z[1]) if v > z[1] else r
+            r = a[2] + slope[2] * (v - z[2]) if v > z[2] else r
+            r = a[3] + slope[3] * (v - z[3]) if v > z[3] else r
+            r = a[4] + slope[4] * (v - z[4]) if v > z[4] else r
+            r = a[5] + slope[5] * (v - z[5]) if v > z[5] else r
+            rate[j] = a[6] + slope[6] * (v - z[6]) if v > z[6] else r
+        if len(gradients) > 0:
             gradient = gradients[first:end]
-            gradient[:] = floor
-            for k in range(last):
-                z_k, steep = z_centers[k], np.float32(np.float32(slopes[k] * gain) + floor)
-                for j in range(len(x)):
-                    gradient[j] = steep if x[j] > z_k else gradient[j]
-            z_k = z_centers[last]
-            for j in range(len(x)):
-                gradient[j] = floor if x[j] > z_k else gradient[j]
+            for j in range(len(given)):
+                v = given[j]
+                g = steepness[0] if v > z[0] else floor
+                g = steepness[1] if v > z[1] else g
+                g = steepness[2] if v > z[2] else g
+                g = steepness[3] if v > z[3] else g
+                g = steepness[4] if v > z[4] else g
+                g = steepness[5] if v > z[5] else g
+                gradient[j] = steepness[6] if v > z[6] else g

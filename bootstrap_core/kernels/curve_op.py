@@ -21,18 +21,26 @@ def _piecewise(z: Tensor, centers: Tensor, slopes: Tensor, differentiate: bool) 
     z = z.contiguous()
     rates = torch.empty_like(z)
     gradients = torch.empty_like(z) if differentiate else z.new_empty(0)
-    z_centers, a_centers = (np.ascontiguousarray(column) for column in centers.numpy().T)
     x, r = z.view(-1).numpy(), rates.view(-1).numpy()
     g = gradients.view(-1).numpy() if differentiate else _NOTHING
-    gain, floor = z_centers[-1] / a_centers[-1], np.float32(GRADIENT_FLOOR)
-    flat = np.ascontiguousarray(slopes.numpy())
+    floor, tables = np.float32(GRADIENT_FLOOR), _tables(centers.numpy(), slopes.numpy())
     split(
-        lambda start, stop: curve_loop.piecewise(x, z_centers, a_centers, flat, gain, floor, start, stop, r, g),
+        lambda start, stop: curve_loop.piecewise(x, *tables, floor, start, stop, r, g),
         z.numel(),
         work=z.numel(),
         align=curve_loop.BLOCK,
     )
     return rates, gradients
+
+
+def _tables(centers: Any, slopes: Any) -> Any:
+    """The z and a of each centre, and the slope and gradient behind it: four tuples of `CENTERS`."""
+    n, floor = len(centers), np.float32(GRADIENT_FLOOR)
+    tables = np.full((4, curve_loop.CENTERS), np.inf, np.float32)
+    tables[:2, :n] = centers.T
+    tables[2, : n - 1], tables[2, n - 1] = slopes, 0.0
+    tables[3, : n - 1], tables[3, n - 1] = slopes * (centers[-1, 0] / centers[-1, 1]) + floor, floor
+    return [tuple(row) for row in tables]
 
 
 @_piecewise.register_fake

@@ -375,10 +375,12 @@ def test_convolutions_of_rates_have_the_gradients_of_torch(geometry: list[int], 
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_the_activation_equals_the_definition() -> None:
-    centers = torch.tensor([[-0.2, 0.0], [0.1, 0.2], [0.5, 0.5], [1.3, 0.9]], dtype=torch.float64)
+@pytest.mark.parametrize("n_centers", [2, 4, 7])
+def test_the_activation_equals_the_definition(n_centers: int) -> None:
+    centers = torch.stack([torch.linspace(-0.2, 1.3, n_centers), torch.linspace(0, 0.9, n_centers) ** 2], 1).double()
     slopes = (centers[:, 1].diff() / centers[:, 0].diff()).double()
-    z = torch.cat([torch.linspace(-1, 2, 4001), centers[:, 0].float()])
+    infinity = torch.tensor([math.inf, -math.inf])
+    z = torch.cat([torch.linspace(-1, 2, 4001), centers[:, 0].float(), infinity])
     results = []
     for run in (curve_op.piecewise, piecewise):
         x = leaf(z)
