@@ -39,7 +39,7 @@ def quantize_weight(weight: Tensor) -> Tensor:
     >>> quantize_weight(torch.tensor([0.017, 1 / 64, 3 / 64, 9.0]))
     tensor([0.0312, 0.0000, 0.0625, 3.9688])
     """
-    steps = (weight.detach() / WEIGHT_STEP).round_().clamp_(WEIGHT_INT_MIN, WEIGHT_INT_MAX)
+    steps = (weight.detach() * (1 / WEIGHT_STEP)).round_().clamp_(WEIGHT_INT_MIN, WEIGHT_INT_MAX)
     return straight_through(weight, steps.mul_(WEIGHT_STEP))
 
 
