@@ -234,8 +234,9 @@ class _SynapticBlock(Block):
 
     def dropped(self, x: Tensor | Spikes, mode: Mode) -> Tensor | Spikes:
         """Inputs after dropout: one mask for all steps, survivors scaled up."""
-        values = x.values if isinstance(x, Spikes) else x
-        mask = self.mask(values[0] if mode.spiking else values)
+        if isinstance(x, Tensor) and not mode.spiking:
+            return nn.functional.dropout(x, self.dropout, self.training)
+        mask = self.mask((x.values if isinstance(x, Spikes) else x)[0])
         return x if mask is None else _floats(x) * mask
 
     def mask(self, like: Tensor) -> Tensor | None:
@@ -370,7 +371,7 @@ class SpikingBlock(_SynapticBlock):
         """What the activation is a function of: `z + current_decay * bias` `[N, C, ...]`, in units of an input of 1."""
         if bias is not None:
             current_decay, _ = self.neuron.quantized_decays()
-            z = z + (current_decay * bias).reshape(-1, *[1] * (z.dim() - 2))
+            z = z + (current_decay * bias).to(z.dtype).reshape(-1, *[1] * (z.dim() - 2))
         return z / self.levels if self.levels != 1 else z
 
 

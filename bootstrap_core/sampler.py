@@ -151,10 +151,13 @@ class RateSampler(nn.Module):
         if n == 0:
             raise SnnZooError("ANN mode has no activation yet: run batches in Mode.SAMPLE, then one in Mode.FIT")
         centers, slopes = self.centers[:n], self.slopes[: n - 1]
-        if z.device.type == "cpu" and z.dtype == torch.float32 and is_worthwhile(z.numel(), self.compiled):
+        fits = z.device.type == "cpu" and z.dtype in (torch.float32, torch.bfloat16)
+        if fits and is_worthwhile(z.numel(), self.compiled):
             from bootstrap_core.kernels import curve_op
 
             return curve_op.piecewise(z, centers, slopes)
+        if z.dtype == torch.bfloat16:  # in which the centres would move
+            return piecewise(z.float(), centers, slopes).to(z.dtype)
         return piecewise(z, centers, slopes)
 
 

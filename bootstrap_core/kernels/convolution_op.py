@@ -73,10 +73,17 @@ _convolution.register_autograd(_backward, setup_context=_setup)
 
 def convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
     """`F.conv2d` of rates `[N, C, H, W]`; `geometry` as of `patches`, `weight` in one group."""
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
+        return _rounded(x, weight, geometry, torch.get_autocast_dtype("cpu"))
     differentiates = x.requires_grad and torch.is_grad_enabled()
-    rounds = torch.is_autocast_enabled(x.device.type)  # then torch chooses what to compute with, operator by operator
-    fits = x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[1] <= FEW_CHANNELS and not rounds
+    fits = x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[1] <= FEW_CHANNELS
     if not differentiates or not fits or not is_worthwhile(x.numel(), compiled):
         return _convolve(x, weight, geometry)
     product: Tensor = _convolution(x, weight, geometry)
     return product
+
+
+def _rounded(x: Tensor, weight: Tensor, geometry: list[int], dtype: torch.dtype) -> Tensor:
+    """`_convolve` as autocast does it, channels last, which oneDNN is up to twice as fast with."""
+    x, weight = (y.to(dtype).contiguous(memory_format=torch.channels_last) for y in (x, weight))
+    return _convolve(x, weight, geometry).contiguous(memory_format=torch.channels_last)

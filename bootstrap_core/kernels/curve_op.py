@@ -8,21 +8,19 @@ from torch import Tensor
 
 from bootstrap_core.functional.piecewise import GRADIENT_FLOOR
 from bootstrap_core.kernels import curve_loop
+from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.threads import split
 
 __all__ = ["piecewise"]
 
-_NOTHING = np.empty(0, np.float32)
-
 
 @torch.library.custom_op("snnzoo::piecewise", mutates_args=())
 def _piecewise(z: Tensor, centers: Tensor, slopes: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
-    """Rates and, with `differentiate`, the gradient at each; all float32."""
-    z = z.contiguous()
+    """Rates and, with `differentiate`, the gradient at each, in the type and the layout of `z`."""
+    z = z if _is_dense(z) else z.contiguous()
     rates = torch.empty_like(z)
     gradients = torch.empty_like(z) if differentiate else z.new_empty(0)
-    x, r = z.view(-1).numpy(), rates.view(-1).numpy()
-    g = gradients.view(-1).numpy() if differentiate else _NOTHING
+    x, r, g = (as_array(values.as_strided((values.numel(),), (1,))) for values in (z, rates, gradients))
     floor, tables = np.float32(GRADIENT_FLOOR), _tables(centers.numpy(), slopes.numpy())
     split(
         lambda start, stop: curve_loop.piecewise(x, *tables, floor, start, stop, r, g),
@@ -31,6 +29,11 @@ def _piecewise(z: Tensor, centers: Tensor, slopes: Tensor, differentiate: bool) 
         align=curve_loop.BLOCK,
     )
     return rates, gradients
+
+
+def _is_dense(z: Tensor) -> bool:
+    """Whether the numbers lie side by side, channels last or not."""
+    return z.is_contiguous() or (z.dim() == 4 and z.is_contiguous(memory_format=torch.channels_last))
 
 
 def _tables(centers: Any, slopes: Any) -> Any:
@@ -45,7 +48,8 @@ def _tables(centers: Any, slopes: Any) -> Any:
 
 @_piecewise.register_fake
 def _(z: Tensor, centers: Tensor, slopes: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
-    return torch.empty(z.shape, device=z.device), torch.empty(z.shape if differentiate else 0, device=z.device)
+    z = z if _is_dense(z) else z.contiguous()
+    return torch.empty_like(z), torch.empty_like(z) if differentiate else z.new_empty(0)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -62,7 +66,7 @@ _piecewise.register_autograd(_backward, setup_context=_setup)
 
 
 def piecewise(z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
-    """`functional.piecewise` of float32 on the CPU."""
+    """`functional.piecewise` of float32 on the CPU; of bfloat16, computed in float32 and rounded."""
     needs = z.requires_grad and torch.is_grad_enabled()
-    rates: Tensor = _piecewise(z, centers.to(z.dtype), slopes.to(z.dtype), needs)[0]
+    rates: Tensor = _piecewise(z, centers.float(), slopes.float(), needs)[0]
     return rates

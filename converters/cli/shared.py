@@ -1,6 +1,7 @@
 """What all commands share: errors as exit codes, options, tables."""
 
 import errno
+import os
 import re
 import shlex
 import shutil
@@ -40,6 +41,9 @@ __all__ = [
 
 TYPED = f"{__name__}.typed"
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
+ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
+"""Of a command, unless the user says otherwise, and before torch is loaded: its threads must not spin for long while
+they wait, since other programs may want the same cores."""
 NARROWEST = 12
 """Of columns that are folded."""
 F = TypeVar("F", bound=Callable[..., Any])
@@ -63,6 +67,8 @@ class Command(click.Command):
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run the command."""
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
         try:
             return super().invoke(ctx)
         except SnnZooError as error:

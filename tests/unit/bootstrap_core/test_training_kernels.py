@@ -391,6 +391,35 @@ def test_the_activation_equals_the_definition(n_centers: int) -> None:
     torch.testing.assert_close(results[0][1], results[1][1], rtol=1e-6, atol=0)
 
 
+@pytest.mark.parametrize("memory_format", [torch.contiguous_format, torch.channels_last])
+def test_the_activation_keeps_type_and_layout_and_rounds_at_the_end(memory_format: torch.memory_format) -> None:
+    centers = torch.tensor([[0.1001, 0.0], [0.7003, 0.9]], dtype=torch.float64)  # between numbers of bfloat16
+    slopes = centers[:, 1].diff() / centers[:, 0].diff()
+    z = torch.linspace(0, 1, 2 * 3 * 4 * 5).reshape(2, 3, 4, 5).to(torch.bfloat16, memory_format=memory_format)
+    sampler = RateSampler()
+    sampler._store(centers, slopes)
+    for sampler.compiled in (False, True):
+        x = leaf(z)
+        rates = sampler(x)
+        rates.backward(torch.ones_like(rates))
+        exact = leaf(z.float())
+        piecewise(exact, centers, slopes).sum().backward()
+        assert torch.equal(rates, piecewise(z.float(), centers, slopes).to(z.dtype))
+        assert rates.is_contiguous(memory_format=memory_format)
+        torch.testing.assert_close(x.grad, exact.grad.to(z.dtype), rtol=1e-2, atol=0)
+
+
+def test_rounded_convolutions_are_those_of_autocast_with_channels_last() -> None:
+    generator = torch.Generator().manual_seed(0)
+    x, weight = torch.rand(4, 3, 9, 9, generator=generator), torch.randn(8, 3, 3, 3, generator=generator)
+    with torch.autocast("cpu", torch.bfloat16):
+        ours = convolution_op.convolve(x, weight, [3, 2, 1, 1] * 2)
+        expected = F.conv2d(x, weight, None, 2, 1)
+    assert ours.dtype == torch.bfloat16
+    assert ours.is_contiguous(memory_format=torch.channels_last)
+    torch.testing.assert_close(ours, expected, rtol=1e-2, atol=1e-2)
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own, of autograd functions
 def test_torch_compiles_and_checks_the_operators() -> None:
     network = make(DENSE, DENSE)
