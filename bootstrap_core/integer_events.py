@@ -191,7 +191,7 @@ def _entry(network: Network) -> tuple[GradedInputBlock | None, Callable[[Tensor]
         def weighted(images: Tensor) -> Ints:
             pixels = graded(images, Mode.SNN, 1)
             z = first.synapse(pixels, first._scale())[0] * STATE
-            if float(z.abs().max()) >= 1 << 31:
+            if z.numel() and float(z.abs().max()) >= 1 << 31:
                 raise OutsideError
             return flat(as_ints(z))
 

@@ -158,7 +158,9 @@ class Trainer:
         )
 
     def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:
-        if epoch == self.n_ann_epochs and self.recipe.self_distillation:
+        if epoch < self.n_ann_epochs or not self.recipe.self_distillation:
+            self.as_ann = None
+        elif self.as_ann is None:
             self.as_ann = self._frozen()
         network, recipe = self.network.train(), self.recipe
         generator = torch.Generator().manual_seed(mix_seed(recipe.seed, epoch))

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from specs.errors import IntegrityError, SpecError
 from specs.fields import Name, StrictModel, TimeSteps
@@ -94,12 +94,23 @@ class IndexedModel(StrictModel):
         check_revision(self.revision, self.files)
         return self
 
+    def is_revision(self, said: str) -> bool:
+        """Whether `said` is the revision, or more of the digest that it begins."""
+        digest, said = self.files[ModelFormat.SAFETENSORS].sha256, said.lower()
+        return len(said) >= len(self.revision) and digest.startswith(said)
+
+
+def _not_empty(revisions: tuple[IndexedModel, ...]) -> tuple[IndexedModel, ...]:
+    if not revisions:
+        raise ValueError("a model has at least one revision")
+    return revisions
+
 
 class ZooIndex(StrictModel):
     """Models by name, each with its revisions, the newest last."""
 
     schema_version: Literal[1]
-    models: dict[Name, Annotated[tuple[IndexedModel, ...], Field(min_length=1)]]
+    models: dict[Name, Annotated[tuple[IndexedModel, ...], AfterValidator(_not_empty)]]
 
     @classmethod
     def empty(cls) -> "ZooIndex":
@@ -109,7 +120,7 @@ class ZooIndex(StrictModel):
     def get(self, name: str, revision: str | None = None) -> IndexedModel | None:
         """The revision of a model, by default the newest; None if it is not here."""
         revisions = self.models.get(name, ())
-        return next((model for model in reversed(revisions) if revision in (None, model.revision)), None)
+        return next((model for model in reversed(revisions) if revision is None or model.is_revision(revision)), None)
 
     def adding(self, name: str, model: IndexedModel) -> "ZooIndex":
         """The index with `model` as the newest revision of `name`, instead of what has that revision."""

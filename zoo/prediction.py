@@ -110,8 +110,12 @@ def _read_image(path: Path, shape: Shape, framing: Framing | None, invert: bool 
     if height * width != torch.Size(shape).numel():
         raise SnnZooError(f"the input {list(shape)} is no grey image")
     with open_image(path) as image:
+        if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+            raise DataError(f"{path}: of floats or 32 bits, and nothing says what is white: save it in 8 or 16 bits")
         grey = _as_grey(image)
     done = [f"{grey.shape[1]}x{grey.shape[0]}"]
+    if float(grey.max() - grey.min()) < 1 / 255:
+        done.append("blank")
     if invert or (invert is None and framing is not None and float(_edge(grey).median()) > 0.5):
         grey = 1 - grey
         done.append("inverted")

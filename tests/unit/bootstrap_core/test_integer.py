@@ -218,6 +218,7 @@ def test_states_up_to_24_bits_are_held() -> None:
 
 def test_no_images_give_no_logits() -> None:
     assert IntegerNetwork(make(AFFINE))(torch.zeros(0, 1)).shape == (0, 1)
+    assert IntegerNetwork(make(DENSE, AFFINE, input={**GRADED, "bits": 3}))(torch.zeros(0, 1)).shape == (0, 1)
 
 
 def test_skips_reach_the_neurons_in_every_engine() -> None:

@@ -272,6 +272,20 @@ def test_a_network_teaches_itself_as_it_was_after_a_resumed_run_too(split: Split
     assert resumed.run_epoch().training_loss == trainer.run_epoch().training_loss
 
 
+def test_a_resumed_run_of_other_numbers_of_epochs_has_the_teacher_of_its_own(split: Split) -> None:
+    trainer = Trainer(network(), split, recipe(epochs=2, snn_epochs=1, self_distillation=0.5))
+    for _ in range(2):
+        trainer.run_epoch()
+    longer = Trainer(network(), split, recipe(epochs=4, snn_epochs=1, self_distillation=0.5))
+    longer.load_state_dict(trainer.state_dict())
+    longer.run_epoch()
+    assert longer.as_ann is None  # it trains as ANN
+    shorter = Trainer(network(), split, recipe(epochs=5, snn_epochs=4, self_distillation=0.5))
+    shorter.load_state_dict(longer.state_dict())
+    shorter.run_epoch()
+    assert shorter.as_ann is not None  # though the SNN epochs should have begun before
+
+
 def test_a_network_that_was_never_fitted_cannot_teach_itself(split: Split) -> None:
     trainer = Trainer(network(), split, recipe(epochs=1, snn_epochs=1, self_distillation=0.5))
     with pytest.raises(SnnZooError, match="learns from the ANN"):

@@ -43,6 +43,9 @@ def test_the_newest_revision_stands_for_the_name(document) -> None:
     assert both.get("tiny") == second
     assert both.get("tiny", first.revision) == first
     assert both.get("tiny", "other") is both.get("none") is None
+    assert both.get("tiny", sha256) == both.get("tiny", sha256[:20]) == second
+    assert both.get("tiny", "1" * 11) is both.get("tiny", "1" * 13 + "2") is None
+    assert both.get("tiny", first.files["safetensors"].sha256.upper()) == first
     assert both.adding("tiny", first).get("tiny") == first
     assert [m.revision for m in both.adding("tiny", first).models["tiny"]] == [second.revision, first.revision]
 

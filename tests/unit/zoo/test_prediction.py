@@ -119,6 +119,14 @@ def test_16_bits_are_not_cut_off(network, saved) -> None:
 def test_an_empty_page_is_black(network, saved, level: int) -> None:
     (one,) = predict_files(network, [saved(np.full((50, 40), level, np.uint8))], data="mnist")
     assert not one.image.any()
+    assert "blank" in one.done
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int32])
+def test_numbers_without_a_white_are_refused(dtype: type, network, tmp_path) -> None:
+    Image.fromarray(np.ones((28, 28), dtype)).save(tmp_path / "a.tiff")
+    with pytest.raises(DataError, match="floats or 32 bits"):
+        predict_files(network, [tmp_path / "a.tiff"])
 
 
 def test_what_is_no_image_is_told(network, tmp_path) -> None:
