@@ -31,7 +31,7 @@ def main() -> None:
     axes.set_ylabel("errors (% of the test images)")
     axes.spines[["top", "right"]].set_visible(False)
     axes.grid(alpha=0.25, linewidth=0.6)
-    axes.legend(frameon=False, fontsize=9)
+    axes.legend(frameon=False, fontsize=9, loc=(0.62, 0.27))
     print(save_png(figure, PICTURE))
 
 
