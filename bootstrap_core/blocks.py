@@ -234,8 +234,8 @@ class _SynapticBlock(Block):
 
     def dropped(self, x: Tensor | Spikes, mode: Mode) -> Tensor | Spikes:
         """Inputs after dropout: one mask for all steps, survivors scaled up."""
-        if isinstance(x, Tensor) and not mode.spiking:
-            return nn.functional.dropout(x, self.dropout, self.training)
+        if not mode.spiking:
+            return nn.functional.dropout(_floats(x), self.dropout, self.training)
         mask = self.mask((x.values if isinstance(x, Spikes) else x)[0])
         return x if mask is None else _floats(x) * mask
 

@@ -140,7 +140,7 @@ def specs(
             "mean": draw(st.floats(-0.5, 0.5)),
             "std": draw(st.floats(0.5, 2.0)),
             "weight": draw(st.floats(1.0, 3.0)),
-            "bias": draw(st.floats(-0.5, 1.5)),
+            "bias": draw(st.floats(0.0, 1.5)),
             "exact_input": draw(st.booleans()),
             "neuron": draw(st.none() | neurons()),
         }

@@ -100,7 +100,7 @@ def test_both_engines_give_the_same_spikes_and_logits(
 
     check()
     assert len(n_fired) >= 0.85 * n_examples
-    assert sum(n_fired) > 0.5 * len(n_fired)  # which examples there are depends on the constants in our source
+    assert sum(n_fired) > 0.7 * len(n_fired)
 
 
 @few
