@@ -1,6 +1,7 @@
 """Products of spikes with int8 weights, exact on every CPU.
 
-oneDNN multiplies them fastest, by a weight packed in the order in which the CPU wants it. Not by `torch._int_mm`: where
+oneDNN multiplies them fastest, by a weight packed in the order in which it wants that for an input of a shape: one
+packed for another it may pack anew for each product, which takes longer than the product. Not by `torch._int_mm`: where
 a CPU has no instruction for int8 it adds pairs of products in 16 bits, which those of int8 with int8 overflow; those of
 0 and 1, as uint8, do not.
 """
@@ -20,6 +21,8 @@ UNIT = torch.ones(1), torch.zeros(1, dtype=torch.int64)
 """Scale and zero of all weights, which are the integers they are."""
 REST: tuple[object, ...] = 1.0, 0, torch.float32, "none", [], ""
 """Of oneDNN's convolution: scale and zero of the results, their type, and what is done with them."""
+MOST_SHAPES = 4
+"""Of inputs, for which a weight is kept packed: whole batches, and what is left over."""
 
 
 class PackedConvolution:
@@ -40,7 +43,8 @@ class PackedConvolution:
         groups: int = 1,
     ) -> None:
         self.weight, self.geometry = weight, (list(stride), list(padding), list(dilation), groups)
-        self.packed = _pack(weight, *self.geometry) if can_pack() and is_narrow(weight) else None
+        self.packs = can_pack() and is_narrow(weight)
+        self.packed = dict[torch.Size, Tensor]()
 
     def weigh(self, x: Tensor) -> Tensor:
         """The convolution `[R, height, width, O]`: whole numbers, in floats that hold them.
@@ -48,9 +52,18 @@ class PackedConvolution:
         Args:
             x: `[R, H, W, C]`, spikes of 0 and 1, int8; or other whole numbers, which take longer.
         """
-        if self.packed is not None and x.dtype == torch.int8:
-            return _weigh(x, self.packed, *self.geometry)
+        if self.packs and x.dtype == torch.int8:
+            images = x.view(torch.uint8).permute(0, 3, 1, 2)
+            return _weigh(images, self._packed_for(images.shape), *self.geometry)
         return self._in_floats(x.double(), self.weight.double())
+
+    def _packed_for(self, shape: torch.Size) -> Tensor:
+        packed = self.packed.get(shape)
+        if packed is None:
+            if len(self.packed) >= MOST_SHAPES:
+                self.packed.clear()
+            packed = self.packed[shape] = _pack(self.weight, shape, *self.geometry)
+        return packed
 
     def _in_floats(self, x: Tensor, weight: Tensor) -> Tensor:
         return F.conv2d(x.permute(0, 3, 1, 2), weight, None, *self.geometry).permute(0, 2, 3, 1).contiguous()
@@ -79,22 +92,22 @@ def is_narrow(weight: Tensor) -> bool:
 def can_pack() -> bool:
     """Whether this torch, on this CPU, multiplies packed weights: tried once, as it promises nobody that it does."""
     weight = torch.tensor([[-128, 127], [3, -1]], dtype=torch.int8)
-    spikes = torch.tensor([[1, 1], [0, 1], [1, 0]], dtype=torch.int8)
-    kernel, geometry = weight[:, :, None, None], ([1, 1], [0, 0], [1, 1], 1)
+    spikes = torch.tensor([[1, 1], [0, 1], [1, 0]], dtype=torch.uint8)
+    kernel, geometry, images = weight[:, :, None, None], ([1, 1], [0, 0], [1, 1], 1), spikes.t()[None, :, None]
     try:
-        product = _weigh(spikes[None, None], _pack(kernel, *geometry), *geometry)
+        product = _weigh(images, _pack(kernel, images.shape, *geometry), *geometry)
     except (AttributeError, RuntimeError, TypeError):
         return False
     return torch.equal(product[0, 0].long(), spikes.long() @ weight.long().t())
 
 
-def _pack(weight: Tensor, *geometry: object) -> Tensor:
-    packed: Tensor = torch.ops.onednn.qconv_prepack(weight, UNIT[0], 1.0, 0, *geometry)
+def _pack(weight: Tensor, shape: torch.Size, *geometry: object) -> Tensor:
+    """For an input `[R, C, H, W]`."""
+    packed: Tensor = torch.ops.onednn.qconv_prepack(weight, UNIT[0], 1.0, 0, *geometry, list(shape))
     return packed
 
 
-def _weigh(spikes: Tensor, packed: Tensor, *geometry: object) -> Tensor:
-    """Float32, exact for a weight that `is_narrow`."""
-    images = spikes.view(torch.uint8).permute(0, 3, 1, 2)
+def _weigh(images: Tensor, packed: Tensor, *geometry: object) -> Tensor:
+    """`[R, height, width, O]` of uint8 `[R, C, H, W]`, channels last; float32, exact for a weight that `is_narrow`."""
     product: Tensor = torch.ops.onednn.qconv2d_pointwise(images, 1.0, 0, packed, *UNIT, None, *geometry, *REST)
     return product.permute(0, 2, 3, 1).contiguous()

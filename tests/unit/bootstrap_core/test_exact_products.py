@@ -52,6 +52,14 @@ def test_spikes_are_weighed_exactly(packs: bool, monkeypatch) -> None:
     hold_exact()
 
 
+def test_a_weight_is_packed_for_each_shape_but_not_kept_for_many() -> None:
+    weight = PackedWeight(weights(64, 96))
+    for rows in (1, 300, 2, 1, 77, 5, 40, 300, 3):
+        x = spikes(rows, 96)
+        assert torch.equal(weight.weigh(x).long(), x.long() @ weight.weight[:, :, 0, 0].long().T)
+        assert len(weight.packed) <= exact_products.MOST_SHAPES
+
+
 def test_other_whole_numbers_are_weighed_exactly() -> None:
     weight, x = weights(9, 700), torch.randint(0, 1 << 12, (6, 700), dtype=torch.int32)
     assert torch.equal(PackedWeight(weight).weigh(x).long(), x.long() @ weight.long().T)
