@@ -17,6 +17,7 @@ from bootstrap_core.datasets import Split, train_validation_split
 from bootstrap_core.distributed import ALONE, Group, Share
 from bootstrap_core.evaluation import batches, evaluate
 from bootstrap_core.initialization import initialize
+from bootstrap_core.kernels.half import multiplies_half
 from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
@@ -191,8 +192,7 @@ class Trainer:
         loss = (1 - part) * F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         if teacher is None:
             return loss
-        rounded = self.recipe.precision is Precision.BFLOAT16
-        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=rounded):
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=self._may_round()):
             wanted = teacher(images).float().log_softmax(1)
         return loss + part * F.kl_div(logits.log_softmax(1), wanted, log_target=True, reduction="batchmean")
 
@@ -240,7 +240,12 @@ class Trainer:
 
     def _rounds(self, modes: LayerModes) -> bool:
         """Whether a batch may be computed in bfloat16: spikes are exact, and activations are fitted to exact rates."""
-        return self.recipe.precision is Precision.BFLOAT16 and modes == LayerModes(Mode.ANN)
+        return modes == LayerModes(Mode.ANN) and self._may_round()
+
+    def _may_round(self) -> bool:
+        """Whether the recipe says so, and the device multiplies bfloat16 faster."""
+        faster = self.network.device.type != "cpu" or multiplies_half()
+        return self.recipe.precision is Precision.BFLOAT16 and faster
 
     def _learning_rate(self, step: int) -> float:
         """Learning rate of batch `step`, counted over all epochs; the SNN epochs at the end start a schedule anew."""

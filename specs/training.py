@@ -26,7 +26,8 @@ class LearningRateSchedule(StrEnum):
 
 
 class Precision(StrEnum):
-    """What ANN batches compute with: float32, or bfloat16 where torch's autocast does; weights stay float32."""
+    """What ANN batches compute with: float32, or bfloat16 where torch's autocast does and the processor multiplies it
+    faster; weights stay float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"

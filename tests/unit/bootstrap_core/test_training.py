@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bootstrap_core import training
 from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Split, load_dataset
 from bootstrap_core.distributed import Group
@@ -297,7 +298,9 @@ def test_a_recipe_that_names_a_teacher_wants_its_answers(split: Split) -> None:
         Trainer(network(), split, recipe(teacher="somebody"))
 
 
-def test_ann_batches_may_be_rounded_and_spikes_and_samples_are_not(split: Split) -> None:
+def test_ann_batches_may_be_rounded_and_spikes_and_samples_are_not(split: Split, monkeypatch) -> None:
+    monkeypatch.setattr(training, "multiplies_half", lambda: True)
+
     def losses(precision: str, **options: Any) -> list[float]:
         trainer = Trainer(network(), split, recipe(epochs=1, precision=precision, **options))
         found: list[float] = []
@@ -310,9 +313,12 @@ def test_ann_batches_may_be_rounded_and_spikes_and_samples_are_not(split: Split)
     assert rounded[3] != exact[3]
     assert rounded == pytest.approx(exact, rel=0.02)
     assert losses("bfloat16", snn_epochs=1) == losses("float32", snn_epochs=1)
+    monkeypatch.setattr(training, "multiplies_half", lambda: False)
+    assert losses("bfloat16") == exact
 
 
-def test_convolutions_may_be_rounded_too(split: Split) -> None:
+def test_convolutions_may_be_rounded_too(split: Split, monkeypatch) -> None:
+    monkeypatch.setattr(training, "multiplies_half", lambda: True)
     spec = NetworkSpec.model_validate({
         "name": "conv", "time_steps": 4, "neuron": {"threshold": 1.0, "voltage_decay": 0.1, "tau_grad": 0.1},
         "input": {"shape": [1, 28, 28]},

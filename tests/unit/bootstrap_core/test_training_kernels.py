@@ -329,7 +329,7 @@ def test_large_products_round_the_gradient_to_bfloat16_and_lose_little(
     images = torch.rand(64, *NETWORKS[name]().spec.input.shape, generator=torch.Generator().manual_seed(1))
     _, exact = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
     monkeypatch.setattr(half, "HALF_FROM", 1)
-    monkeypatch.setattr(half, "_multiplies_half", lambda: True)
+    monkeypatch.setattr(half, "multiplies_half", lambda: True)
     monkeypatch.setattr(steady_synapses, "multiplies_tiles", lambda: tiles)
     _, rounded = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
     assert any(not torch.equal(rounded[key], exact[key]) for key in exact)
@@ -339,7 +339,7 @@ def test_large_products_round_the_gradient_to_bfloat16_and_lose_little(
 
 def test_large_products_of_rates_round_their_gradients_alone(monkeypatch) -> None:
     monkeypatch.setattr(half, "HALF_FROM", 1)
-    monkeypatch.setattr(half, "_multiplies_half", lambda: True)
+    monkeypatch.setattr(half, "multiplies_half", lambda: True)
     generator = torch.Generator().manual_seed(0)
     x, weight, grad = (torch.randn(shape, generator=generator) for shape in ((9, 70), (50, 70), (9, 50)))
     results = []
@@ -441,3 +441,13 @@ def test_torch_compiles_and_checks_the_operators() -> None:
     check(synapse_op.convolve_spikes, (spikes, link, weight, [3, 2, 1, 1, 3, 1, 0, 1], 2))
     rows = torch.ones(7, 120, requires_grad=True)
     check(synapse_op.multiply_spikes, (spikes.flatten(2), link.flatten(2), rows))
+
+
+@pytest.mark.parametrize(
+    ("tiles", "vectors", "intel", "faster"),
+    [(True, True, True, True), (False, True, True, False), (False, True, False, True), (False, False, False, False)],
+)
+def test_bfloat16_is_multiplied_where_that_is_faster(monkeypatch, tiles, vectors, intel, faster) -> None:
+    for name, has in (("multiplies_tiles", tiles), ("_multiplies_half_vectors", vectors), ("_is_intel", intel)):
+        monkeypatch.setattr(half, name, lambda has=has: has)
+    assert half.multiplies_half.__wrapped__() is faster
