@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from bootstrap_core.datasets import Split
 from bootstrap_core.distributed import ALONE, Group
+from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Tally
 from specs.block import (
@@ -113,6 +114,7 @@ def evaluate(
     """
     if len(split) == 0:
         raise DataError("no images to score")
+    keep_freed_memory()
     spec = network.spec
     n_correct, loss, seconds = 0, 0.0, 0.0
     rates = torch.zeros(len(spec.layers), dtype=torch.float64)

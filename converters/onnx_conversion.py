@@ -15,6 +15,7 @@ from torch import Tensor
 from bootstrap_core.datasets import Dataset, Split
 from bootstrap_core.evaluation import Evaluation, accuracy_by_steps, batches, evaluate
 from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.network import Network
 from bootstrap_core.training import EpochReport
 from converters.ann import Ann, run_ann
@@ -140,6 +141,7 @@ def convert_onnx(
         ConversionError: the import does not agree with the ONNX reference.
     """
     start = time.perf_counter()
+    keep_freed_memory()
     imported = import_onnx(path)
     ann, notes = imported.ann, list(imported.notes)
     if dataset is not None:

@@ -1,4 +1,4 @@
-"""The heap of a process that trains."""
+"""The heap of a process that trains, calibrates or scores."""
 
 import ctypes
 from contextlib import suppress
@@ -13,7 +13,7 @@ NEVER = 2**31 - 1
 
 @cache
 def keep_freed_memory() -> None:
-    """Let the C library keep large blocks that are freed, for the next step of a training to take.
+    """Let the C library keep large blocks that are freed, for the next step or batch to take.
 
     glibc gives them back to the system and asks for new ones, each page of which costs a fault: for a tensor of
     [16, 256, 16, 12, 12] more than the arithmetic on it. Does nothing where the C library is another.
