@@ -13,7 +13,7 @@ from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.normalization import MeanOnly, WeightScale
 from bootstrap_core.sampler import RateSampler
 from bootstrap_core.spikes import Spikes, SteadyInput
-from bootstrap_core.synapse import ConvSynapse, DenseSynapse, SkipSynapse, Synapse, geometry_of
+from bootstrap_core.synapse import DenseSynapse, SkipSynapse, Synapse, geometry_of
 from specs.block import InputSpec
 
 __all__ = [
@@ -303,18 +303,18 @@ class SpikingBlock(_SynapticBlock):
         unpacked = any(isinstance(arriving, Tensor) for arriving in (x, *skipped))
         silences = self.training and self.dropout > 0
         alone = not (self.neuron.learns or skipped or unpacked or self.norm is not None)
-        dense = isinstance(self.synapse, DenseSynapse) and alone
-        conv = isinstance(self.synapse, ConvSynapse) and self.synapse.spec.groups == 1 and not silences and alone
-        if isinstance(x, SteadyInput) and not silences and (conv or (dense and x.images.dim() == 2)):
-            geometry = geometry_of(self.synapse.spec) if isinstance(self.synapse, ConvSynapse) else []
+        spec = None if isinstance(self.synapse, DenseSynapse) else self.synapse.spec
+        geometry = [] if spec is None else geometry_of(spec)
+        plain = alone and not silences
+        if isinstance(x, SteadyInput) and plain and (spec.groups == 1 if spec else x.images.dim() == 2):
             weight, bias = self.synapse.quantized_weight(), self.quantized_bias()
             return self._sampled(*self.neuron.weigh_steady(x, weight, geometry, bias), bias, mode)
         x = packed(x)
-        if not (isinstance(x, Spikes) and (dense or conv)):
+        if not (isinstance(x, Spikes) and (plain if spec else alone)):
             return self._carry_floats(x, mode, time_steps, *skipped)
         weight, bias = self.synapse.quantized_weight(), self.quantized_bias()
-        if isinstance(self.synapse, ConvSynapse):
-            spikes, z = self.neuron.convolve_and_fire(x, weight, geometry_of(self.synapse.spec), bias)
+        if spec is not None:
+            spikes, z = self.neuron.convolve_and_fire(x, weight, geometry, spec.groups, bias)
         else:
             mask = self.mask(x.values[0])
             spikes, z = self.neuron.weigh_and_fire(x, weight, bias, mask, 1 / (1 - self.dropout))

@@ -89,12 +89,12 @@ class CubaNeuron(nn.Module):
         return Spikes(*spikes), z
 
     def convolve_and_fire(
-        self, x: Spikes, weight: Tensor, geometry: list[int], bias: Tensor | None
+        self, x: Spikes, weight: Tensor, geometry: list[int], groups: int, bias: Tensor | None
     ) -> tuple[Spikes, Tensor]:
         """Spikes behind a convolution, and the weighted input in steps of a weight; see `conv_op.spiking_conv`."""
         from bootstrap_core.kernels.conv_op import spiking_conv
 
-        *spikes, z = spiking_conv(*x, weight, geometry, *self.quantized_decays(), bias, *self.constants)
+        *spikes, z = spiking_conv(*x, weight, geometry, groups, *self.quantized_decays(), bias, *self.constants)
         return Spikes(*spikes), z
 
     def weigh_steady(

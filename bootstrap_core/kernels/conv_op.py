@@ -38,6 +38,7 @@ def spiking_conv(
     arrives: Tensor,
     weight: Tensor,
     geometry: list[int],
+    groups: int,
     current_decay: Tensor,
     voltage_decay: Tensor,
     bias: Tensor | None,
@@ -50,13 +51,14 @@ def spiking_conv(
 
     Args:
         spikes, arrives: spikes `[T, N, C, H, W]`, int8, and their link.
-        weight: `[O, C, KH, KW]`, on its grid.
+        weight: `[O, C / groups, KH, KW]`, on its grid.
         geometry: kernel, stride, padding and dilation of the rows, then of the columns.
+        groups: as torch has them.
         current_decay, voltage_decay, bias: see `functional.cuba`; without gradients for the decays.
         threshold, tau_grad, scale_grad, subtract: see `functional.cuba`.
     """
     shape = out_shape(spikes, weight, geometry)
-    convolution = PackedConvolution(as_integers(weight), *layout(geometry))
+    convolution = PackedConvolution(as_integers(weight), *layout(geometry), groups)
     z = convolution.weigh(channels_last(spikes)).float().view(shape[0], -1, len(weight))
     fired = torch.empty(z.shape, dtype=torch.int8)
     NeuronRun.behind(weight, z, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
@@ -80,6 +82,7 @@ def spiking_conv_backward(
     weight: Tensor,
     z: Tensor,
     geometry: list[int],
+    groups: int,
     current_decay: Tensor,
     voltage_decay: Tensor,
     bias: Tensor | None,
@@ -88,8 +91,9 @@ def spiking_conv_backward(
     scale_grad: float,
     subtract: bool,
     arrives: bool,
+    learns: bool,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """Gradients of the arriving spikes (empty without `arrives`), the weight, and the bias (empty without one).
+    """Gradients of the arriving spikes, the weight, and the bias: empty without `arrives`, `learns` and a bias.
 
     That of the spikes has the type of the products, the others are float32.
     """
@@ -99,7 +103,7 @@ def spiking_conv_backward(
     neurons = NeuronRun.behind(weight, layered, current_decay, voltage_decay, bias, threshold, subtract)
     incoming = grad.permute(0, 1, 3, 4, 2).flatten(1)  # one step that stands for all stays one
     sums = neurons.backward(incoming, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
-    grad_spikes, grad_weight = convolution_gradients(grad_z, spikes, weight, geometry, 1, arrives)
+    grad_spikes, grad_weight = convolution_gradients(grad_z, spikes, weight, geometry, groups, arrives, learns)
     return (
         grad_spikes,
         grad_weight,
@@ -108,9 +112,9 @@ def spiking_conv_backward(
 
 
 def convolution_gradients(
-    grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], groups: int, arrives: bool
+    grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], groups: int, arrives: bool, learns: bool
 ) -> tuple[Tensor, Tensor]:
-    """Of the spikes (empty unless it `arrives`), in the type of `grad` `[T, R, O]`, and of the weight, float32.
+    """Of the spikes, in the type of `grad` `[T, R, O]`, and the weight, float32: empty unless it `arrives`, `learns`.
 
     By oneDNN, which is many times faster than products of patches but for bfloat16 with a stride, where it is slower.
     """
@@ -118,15 +122,18 @@ def convolution_gradients(
     if max(stride) > 1 and grad.dtype == torch.bfloat16 and groups == 1:
         return (
             _scattered(grad, weight, geometry, spikes.shape) if arrives else torch.empty(0),
-            matrix_grad(_gathered(spikes, geometry, grad.dtype), grad, weight),
+            matrix_grad(_gathered(spikes, geometry, grad.dtype), grad, weight) if learns else torch.empty(0),
         )
     outgoing = channels_second(grad, out_shape(spikes, weight, geometry)).flatten(0, 1)
     images = channels_last(spikes).to(grad.dtype).permute(0, 3, 1, 2)
-    constants = None, stride, padding, dilation, False, [0, 0], groups, [arrives, True, False]
+    constants = None, stride, padding, dilation, False, [0, 0], groups, [arrives, learns, False]
     grad_images, grad_weight, _ = torch.ops.aten.convolution_backward(
         outgoing, images, weight.to(grad.dtype), *constants
     )
-    return grad_images.unflatten(0, spikes.shape[:2]) if arrives else torch.empty(0), grad_weight.float()
+    return (
+        grad_images.unflatten(0, spikes.shape[:2]) if arrives else torch.empty(0),
+        grad_weight.float() if learns else torch.empty(0),
+    )
 
 
 def _gathered(spikes: Tensor, geometry: list[int], dtype: torch.dtype) -> Tensor:
@@ -164,39 +171,39 @@ def _(
     grad: Tensor, spikes: Tensor, weight: Tensor, z: Tensor, geometry: list[int], *rest: Any
 ) -> tuple[Tensor, Tensor, Tensor]:
     steps, n, channels, height, width = spikes.shape
-    bias, arrives, device = rest[2], rest[-1], z.device
+    bias, arrives, learns, device = rest[3], *rest[-2:], z.device
     dtype = gradient_dtype(z.numel() * weight[0].numel())
     grad_spikes = torch.empty(steps, n, height, width, channels, dtype=dtype, device=device).permute(0, 1, 4, 2, 3)
     return (
         grad_spikes if arrives else torch.empty(0, device=device),
-        torch.empty(weight.shape, device=device),
+        torch.empty(weight.shape if learns else 0, device=device),
         torch.empty(0 if bias is None else bias.shape, device=device),
     )
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    spikes, _, weight, geometry, current_decay, voltage_decay, bias, *constants = inputs
+    spikes, _, weight, geometry, groups, current_decay, voltage_decay, bias, *constants = inputs
     fired, _, z = output
     ctx.save_for_backward(spikes, weight, z, current_decay, voltage_decay, bias)
-    ctx.geometry, ctx.constants = geometry, constants
+    ctx.layout, ctx.constants = (geometry, groups), constants
     ctx.mark_non_differentiable(fired, z)
     ctx.set_materialize_grads(False)
 
 
 def _backward(ctx: Any, _: Tensor | None, grad: Tensor | None, __: Tensor | None) -> tuple[Tensor | None, ...]:
     if grad is None:
-        return (None,) * 11
+        return (None,) * 12
     spikes, weight, z, *neuron = ctx.saved_tensors
     needs = ctx.needs_input_grad
     grad_spikes, grad_weight, grad_bias = spiking_conv_backward(
-        grad, spikes, weight, z, ctx.geometry, *neuron, *ctx.constants, needs[1]
+        grad, spikes, weight, z, *ctx.layout, *neuron, *ctx.constants, needs[1], needs[2]
     )
     return (
         None,
         grad_spikes if needs[1] else None,
         grad_weight if needs[2] else None,
-        *[None] * 3,
-        grad_bias if needs[6] else None,
+        *[None] * 4,
+        grad_bias if needs[7] else None,
         *[None] * 4,
     )
 

@@ -65,23 +65,26 @@ def _(spikes: Tensor, arrives: Tensor, weight: Tensor, geometry: list[int], grou
 
 @torch.library.custom_op("snnzoo::convolve_spikes_backward", mutates_args=())
 def _convolve_backward(
-    grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], groups: int, arrives: bool
+    grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], groups: int, arrives: bool, learns: bool
 ) -> tuple[Tensor, Tensor]:
-    """Of the spikes (empty unless it `arrives`), in the type of the products, and of the weight, float32."""
+    """Of the spikes, in the type of the products, and of the weight, float32: empty unless it `arrives`, `learns`."""
     steps, _, outputs = grad.shape[:3]
     rows = grad.permute(0, 1, 3, 4, 2).reshape(steps, -1, outputs)
     rows = rows.to(gradient_dtype(grad.numel() * weight[0].numel()))
-    return convolution_gradients(rows, spikes, weight, geometry, groups, arrives)
+    return convolution_gradients(rows, spikes, weight, geometry, groups, arrives, learns)
 
 
 @_convolve_backward.register_fake
 def _(
-    grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], groups: int, arrives: bool
+    grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], groups: int, arrives: bool, learns: bool
 ) -> tuple[Tensor, Tensor]:
     steps, n, channels, height, width = spikes.shape
     dtype = gradient_dtype(grad.numel() * weight[0].numel())
     images = torch.empty(steps, n, height, width, channels, dtype=dtype, device=grad.device).permute(0, 1, 4, 2, 3)
-    return images if arrives else torch.empty(0, device=grad.device), torch.empty(weight.shape, device=grad.device)
+    return (
+        images if arrives else torch.empty(0, device=grad.device),
+        torch.empty(weight.shape if learns else 0, device=grad.device),
+    )
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -92,8 +95,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     spikes, weight = ctx.saved_tensors
     _, of_spikes, of_weight, *others = ctx.needs_input_grad
-    run = _convolve_backward if ctx.rest else _multiply_backward
-    grad_spikes, grad_weight = run(grad, spikes, weight, *ctx.rest, of_spikes)
+    if ctx.rest:
+        grad_spikes, grad_weight = _convolve_backward(grad, spikes, weight, *ctx.rest, of_spikes, of_weight)
+    else:
+        grad_spikes, grad_weight = _multiply_backward(grad, spikes, weight, of_spikes)
     return None, grad_spikes if of_spikes else None, grad_weight if of_weight else None, *[None] * len(others)
 
 
