@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 from typing import Any
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -168,11 +169,11 @@ class Trainer:
         order = torch.randperm(len(self.training), generator=generator)[: self.n_images]
         for iteration, indices in enumerate(order.split(recipe.batch_size)):
             share = self.group.share(len(indices))
-            images, labels = self._batch(indices, generator, share)
+            images, labels, targets = self._batch(indices, generator, share)
             modes = self._modes(epoch, iteration)
             with torch.autocast(network.device.type, torch.bfloat16, enabled=self._rounds(modes)):
                 logits: Tensor = network(images, modes)
-            loss = self._loss(logits.float() * recipe.logit_scale, images, labels) * share.weight
+            loss = self._loss(logits.float() * recipe.logit_scale, images, targets) * share.weight
             n_right = int((logits.argmax(1) == labels).sum()) / share.repeats
             value, n_right = self.group.add([loss.item(), n_right])
             if not math.isfinite(value):
@@ -187,9 +188,9 @@ class Trainer:
             on_batch(iteration + 1, self.n_batches)
         network.eval()
 
-    def _loss(self, logits: Tensor, images: Tensor, labels: Tensor) -> Tensor:
+    def _loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> Tensor:
         teacher, part = self._teacher()
-        loss = (1 - part) * F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
+        loss = (1 - part) * F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
         if teacher is None:
             return loss
         with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=self._may_round()):
@@ -209,17 +210,29 @@ class Trainer:
             raise SnnZooError("training.self_distillation learns from the ANN: train an epoch as ANN before")
         return deepcopy(self.network).eval().requires_grad_(False)
 
-    def _batch(self, indices: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor]:
-        """Images of this process, augmented on the network's device, and labels.
+    def _batch(self, indices: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor, Tensor]:
+        """Images of this process, mixed and augmented on the network's device, labels, and what to learn: these, or the
+        probabilities `[N, classes]` of mixed images.
 
         Made between the steps, not beside them: torch would start a second team of threads, whose waiting takes more
         from the steps than the work is.
         """
-        device, indices = self.network.device, indices[share.rows]
-        images = self.training.pixels(indices).to(device).float().div_(255)
+        images, labels = self._examples(indices[share.rows])
+        targets = labels
+        if self.recipe.mixup:
+            others, other_labels = self._examples(indices.roll(1)[share.rows])
+            kept = _parts_kept(self.recipe.mixup, len(indices), generator)[share.rows].to(images)
+            images = torch.lerp(others, images, kept[:, None, None, None])
+            classes = torch.eye(self.network.spec.n_classes, device=images.device)
+            targets = torch.lerp(classes[other_labels], classes[labels], kept[:, None])
         if self.augment is not None:
             images = self.augment(images, generator, share)
-        return images, self.training.labels[indices].to(device)
+        return images, labels, targets
+
+    def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images in 0..1 and labels, on the network's device."""
+        device = self.network.device
+        return self.training.pixels(indices).to(device).float().div_(255), self.training.labels[indices].to(device)
 
     @torch.no_grad()
     def _fit_what_is_left(self, epoch: int) -> None:
@@ -318,6 +331,16 @@ def fit(
         on_epoch(report)
     network.load_state_dict(best)
     return trainer.stats
+
+
+def _parts_kept(alpha: float, n: int, generator: torch.Generator) -> Tensor:
+    """How much each of `n` images keeps of itself in mixup, `[N]`: the larger of two parts from Beta(alpha, alpha).
+
+    Source: Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization.
+    """
+    seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
+    drawn = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, n))
+    return torch.maximum(drawn, 1 - drawn).float()
 
 
 def _last(log: list[float | None]) -> float:

@@ -66,9 +66,10 @@ class TrainingSpec(StrictModel):
     and the rest train as ANN; `crossover_epochs` moves one more block to SNN mode at each epoch named, `snn_epochs`
     trains the last epochs wholly as SNN, at `snn_learning_rate`; each of the two phases has its own learning-rate
     schedule. `validation` images are cut from the training set to choose the best epoch. An epoch is one pass over the
-    training images, or over `images_per_epoch` of them, others each time. With a teacher, `distillation` is the part of
-    the loss that is the distance from its answers; with `self_distillation`, the network as it was when the SNN epochs
-    began, answering as ANN, is their teacher, of that part.
+    training images, or over `images_per_epoch` of them, others each time. With `mixup` each image, and its label, is
+    mixed with another of its batch: the two parts are drawn from Beta(mixup, mixup), the larger is its own. With a
+    teacher, `distillation` is the part of the loss that is the distance from its answers; with `self_distillation`, the
+    network as it was when the SNN epochs began, answering as ANN, is their teacher, of that part.
     """
 
     data: str = "mnist"
@@ -83,6 +84,7 @@ class TrainingSpec(StrictModel):
     teacher: str | None = None
     distillation: Annotated[Number, Field(ge=0, le=1)] = 0.5
     augment: AugmentSpec | None = None
+    mixup: Amount = 0.0
     precision: Precision = Precision.FLOAT32
     images_per_epoch: Positive | None = None
     validation: Positive = 5000

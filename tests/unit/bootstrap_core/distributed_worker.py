@@ -21,7 +21,7 @@ from specs.training import TrainingSpec
 
 AUGMENT = {"flip": True, "elastic": 0.05, "erase": 0.2}
 RECIPES: dict[str, dict[str, Any]] = {
-    "ann": {"augment": AUGMENT},  # samples, fits, trains as ANN
+    "ann": {"augment": AUGMENT, "mixup": 0.4},  # samples, fits, trains as ANN
     "snn": {"crossover_epochs": (0,), "snn_epochs": 1, "batch_size": 89},  # two batches, and one of a single image
     "dropout": {"precision": "bfloat16"},
 }

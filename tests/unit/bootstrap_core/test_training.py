@@ -10,7 +10,7 @@ from torch import Tensor
 from bootstrap_core import training
 from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Split, load_dataset
-from bootstrap_core.distributed import Group
+from bootstrap_core.distributed import Group, Share
 from bootstrap_core.evaluation import Evaluation, evaluate
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
@@ -352,6 +352,46 @@ def test_training_lowers_the_loss(split: Split) -> None:
     trainer = Trainer(network(), split, recipe(epochs=6))
     losses = [trainer.run_epoch().training_loss for _ in range(6)]
     assert losses[-1] < 0.9 * losses[0]
+
+
+def batches_of(trainer: Trainer, n: int) -> list[tuple[Tensor, Tensor, Tensor]]:
+    """`n` batches of 40 images and more: each drawn by a generator of its own."""
+    orders = (torch.arange(len(trainer.training)).roll(i)[: 40 + i] for i in range(n))
+    return [
+        trainer._batch(order, torch.Generator().manual_seed(i), Share(slice(0, len(order)), len(order)))
+        for i, order in enumerate(orders)
+    ]
+
+
+def test_mixup_adds_another_image_and_as_much_of_its_label(split: Split) -> None:
+    trainer = Trainer(network(), split, recipe(mixup=0.4))
+    kept = []
+    for images, labels, targets in batches_of(trainer, 20):
+        plain, _ = trainer._examples((torch.arange(len(trainer.training)).roll(len(images) - 40))[: len(images)])
+        own = targets.gather(1, labels[:, None])[:, 0]
+        same = labels == labels.roll(1)
+        assert (targets.sum(1) - 1).abs().max() < 1e-6
+        assert torch.allclose(own[same], torch.ones(int(same.sum())))
+        part = own[~same, None, None, None]
+        expected = part * plain[~same] + (1 - part) * plain.roll(1, 0)[~same]
+        torch.testing.assert_close(images[~same], expected)
+        kept.append(own[~same])
+    parts = torch.cat(kept)
+    assert parts.min() >= 0.5
+    drawn = torch.distributions.Beta(0.4, 0.4).sample((100_000,))
+    assert parts.mean() == pytest.approx(float(torch.maximum(drawn, 1 - drawn).mean()), abs=0.02)
+
+
+def test_without_mixup_images_are_as_they_are_and_labels_are_learnt(split: Split) -> None:
+    for images, labels, targets in batches_of(trainer := Trainer(network(), split, recipe()), 1):
+        assert targets is labels
+        assert torch.equal(images, trainer._examples(torch.arange(len(images)))[0])
+
+
+def test_mixed_images_train(split: Split) -> None:
+    trainer = Trainer(network(), split, recipe(epochs=6, mixup=0.2, label_smoothing=0.1))
+    losses = [trainer.run_epoch().training_loss for _ in range(6)]
+    assert losses[-1] < 0.95 * losses[0]
 
 
 def test_augmented_images_are_what_the_network_sees(split: Split) -> None:
