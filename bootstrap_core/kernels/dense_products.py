@@ -16,10 +16,10 @@ DENSE_FROM = 1 / 5120
 """Rate of spikes, for each output, from which a matrix product is faster than following them: finding them is work by
 itself, which few outputs do not pay for."""
 
-SLOWNESS = {torch.int8: 1.0, torch.bfloat16: 1.0, torch.float32: 4.0}
-"""How long products take of each type, where none is of tiles: `least_rate` is of int8."""
+SLOWNESS = {torch.int8: 0.25, torch.bfloat16: 1.0, torch.float32: 2.0}
+"""How long products of each type take, in the unit of `DENSE_FROM`."""
 
-SLOWNESS_IN_TILES = {**SLOWNESS, torch.int8: 0.25, torch.bfloat16: 0.5}
+SLOWNESS_IN_TILES = {**SLOWNESS, torch.bfloat16: 0.5}
 """The same, where the CPU multiplies whole tiles."""
 
 

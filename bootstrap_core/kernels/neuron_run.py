@@ -18,6 +18,8 @@ __all__ = ["ALIGN", "NeuronRun", "as_array", "link", "over_channels"]
 
 ALIGN = 64
 """Neurons of one thread: whole cache lines of int8."""
+WORK = 2
+"""Of a neuron's step, as `split` counts."""
 
 WHOLE_BELOW = 1 << 31
 """What 32 bits hold."""
@@ -128,7 +130,7 @@ class NeuronRun:
             split(
                 lambda start, stop: neuron_loops.forward(*self.common, start, stop, s, states, u, v),
                 self.size,
-                work=self.steps * self.size,
+                work=WORK * self.steps * self.size,
                 align=ALIGN,
             )
 
@@ -146,7 +148,7 @@ class NeuronRun:
                     *self.common, start, stop, g, g_step, self.threshold, *shape, o, total, decays, bias
                 ),
                 self.size,
-                work=self.steps * self.size,
+                work=WORK * self.steps * self.size,
                 align=ALIGN,
             )
         return sums

@@ -20,8 +20,8 @@ import torch
 
 __all__ = ["each", "split", "split_sum"]
 
-LEAST = 1 << 15
-"""Work below this much is not worth waking a thread."""
+LEAST = 1 << 18
+"""Work, in numbers that are gone over once, below which a thread wakes later than the work would be done."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
