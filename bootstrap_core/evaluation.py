@@ -1,8 +1,9 @@
 """Scoring a network: accuracy, loss, rates, synaptic operations, speed."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import torch
@@ -46,7 +47,14 @@ class Runnable(Protocol):
         """Where it runs."""
         ...
 
-    def tally(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Tally]:
+    def tally(
+        self,
+        images: Tensor,
+        mode: Mode | None = None,
+        *,
+        time_steps: int | None = None,
+        also_after: Sequence[int] = (),
+    ) -> tuple[Tensor, Tally]:
         """Logits `[N, classes]` and what each layer gave, counted."""
         ...
 
@@ -56,7 +64,8 @@ class Evaluation:
     """What `evaluate` found.
 
     `rates` has the mean rate of each spiking layer (None for others), `synops` the mean synaptic operations of one
-    image in each layer, None in ANN mode; both input first. `seconds` covers the network alone.
+    image in each layer, None in ANN mode; both input first. `correct_after` counts what shorter runs classify
+    correctly, by their number of steps. `seconds` covers the network alone.
     """
 
     mode: Mode
@@ -67,11 +76,18 @@ class Evaluation:
     rates: tuple[float | None, ...]
     synops: tuple[float, ...] | None
     seconds: float
+    correct_after: dict[int, int] = field(default_factory=dict)
 
     @property
     def accuracy(self) -> float:
         """Part of the images classified correctly, 0 to 1."""
         return self.n_correct / self.n_images
+
+    @property
+    def by_steps(self) -> dict[int, float]:
+        """Accuracy by T, of the shorter runs too, the least first."""
+        counts = {**self.correct_after, self.time_steps: self.n_correct}
+        return {t: counts[t] / self.n_images for t in sorted(counts)}
 
     @property
     def silent(self) -> int | None:
@@ -97,6 +113,7 @@ def evaluate(
     *,
     mode: Mode = Mode.SNN,
     time_steps: int | None = None,
+    also_after: Sequence[int] = (),
     batch_size: int = 250,
     progress: Callable[[int], object] = lambda n: None,
     group: Group = ALONE,
@@ -108,6 +125,7 @@ def evaluate(
         split: images and labels.
         mode: SNN or ANN.
         time_steps: T, by default the spec's.
+        also_after: fewer steps, whose runs are what this run begins with: scored at no cost but of floats.
         batch_size: images run at once; changes speed only.
         progress: called with the number of images done since the last call.
         group: processes that score a part each; all get the result of the whole.
@@ -116,7 +134,7 @@ def evaluate(
         raise DataError("no images to score")
     keep_freed_memory()
     spec = network.spec
-    n_correct, loss, seconds = 0, 0.0, 0.0
+    n_correct, correct_after, loss, seconds = 0, [0] * len(also_after), 0.0, 0.0
     rates = torch.zeros(len(spec.layers), dtype=torch.float64)
     synops = torch.zeros(len(spec.layers), dtype=torch.float64)
     trained = network if isinstance(network, nn.Module) and network.training else None
@@ -126,9 +144,11 @@ def evaluate(
         for images, labels in batches(split.take(group.part(len(split))), batch_size):
             images, labels = images.to(network.device), labels.to(network.device)
             start = time.perf_counter()
-            logits, tally = network.tally(images, mode, time_steps=time_steps)
+            logits, tally = network.tally(images, mode, time_steps=time_steps, also_after=also_after)
             n_correct += int((logits.argmax(1) == labels).sum())  # also waits for the device
             seconds += time.perf_counter() - start
+            for i, earlier in enumerate(tally.earlier):
+                correct_after[i] += int((earlier.argmax(1) == labels).sum())
             loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
             rates += torch.tensor(tally.rates, dtype=torch.float64) * len(images)
             if mode.spiking:
@@ -138,8 +158,8 @@ def evaluate(
         if trained is not None:
             trained.train()
     n_images, n_layers = len(split), len(spec.layers)
-    correct, loss, *sums = group.add([n_correct, loss, *rates.tolist(), *synops.tolist()])
-    rates, synops = torch.tensor(sums, dtype=torch.float64).split(n_layers)
+    correct, loss, *sums = group.add([n_correct, loss, *rates.tolist(), *synops.tolist(), *correct_after])
+    rates, synops, after = torch.tensor(sums, dtype=torch.float64).split([n_layers, n_layers, len(also_after)])
     return Evaluation(
         mode=mode,
         time_steps=time_steps or spec.time_steps,
@@ -152,6 +172,7 @@ def evaluate(
         ),
         synops=tuple((synops / n_images).tolist()) if mode.spiking else None,
         seconds=seconds,
+        correct_after=dict(zip(also_after, map(int, after), strict=True)),
     )
 
 
@@ -160,16 +181,15 @@ def accuracy_by_steps(
 ) -> dict[int, float | None]:
     """Accuracy as SNN by T, the least first; None where a state leaves the hardware's 24 bits, and for all T above.
 
-    A batch in which one does is run twice, the second time slowly, to find out where.
+    The longest run has all others in it. Where it leaves 24 bits, all runs but that one are tried again.
     """
-    found: dict[int, float | None] = {}
-    overflown = False
-    for t in sorted(steps):
-        try:
-            found[t] = None if overflown else evaluate(network, split, time_steps=t, batch_size=batch_size).accuracy
-        except StateOverflowError:
-            found[t], overflown = None, True
-    return found
+    rising = sorted(set(steps))
+    for n in range(len(rising), 0, -1):
+        *shorter, longest = rising[:n]
+        with suppress(StateOverflowError):
+            score = evaluate(network, split, time_steps=longest, also_after=shorter, batch_size=batch_size)
+            return {t: score.by_steps.get(t) for t in rising}
+    return dict.fromkeys(rising)
 
 
 def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from copy import deepcopy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import torch
@@ -109,19 +109,29 @@ class IntegerNetwork:
         )
 
     @torch.no_grad()
-    def tally(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Tally]:
-        """Like `run`, with the trace only counted; faster, and in memory that T does not matter for."""
+    def tally(
+        self,
+        images: Tensor,
+        mode: Mode | None = None,
+        *,
+        time_steps: int | None = None,
+        also_after: Sequence[int] = (),
+    ) -> tuple[Tensor, Tally]:
+        """Like `run`, with the trace only counted; faster, and in memory that T does not matter for.
+
+        `also_after` are numbers of steps, below T, whose logits are `earlier`.
+        """
         steps = count_steps(self.spec, time_steps)
         images = as_input(images, self.spec).cpu()
         done = None
         if self._events is not None and mode in (None, Mode.SNN) and len(images):
-            done = self._events.run(images, steps, counts=True)
+            done = self._events.run(images, steps, also_after=also_after, counts=True)
         if done is None:
             logits, trace = self.run(images, mode, time_steps=steps)
-            return logits, trace.tally()
+            return logits, replace(trace.tally(), earlier=trace.logits_after(also_after))
         rates = tuple(float(count.sum()) / (count.numel() * len(images) * steps) for count in done.counts)
         missing = len(self.spec.layers) - len(rates)  # an affine readout
-        return done.logits, Tally((*done.counts, *[None] * missing), (*rates, *[0.0] * missing))
+        return done.logits, Tally((*done.counts, *[None] * missing), (*rates, *[0.0] * missing), done.earlier)
 
     def _matrices(self, images: Tensor, steps: int) -> list[Tensor]:
         """Spikes of each block but the last, by matrix products."""

@@ -3,7 +3,7 @@
 Needs numba. Spikes travel as trains, words of up to 32 steps, through the stages of `integer_stages`.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -34,6 +34,7 @@ from bootstrap_core.integer_stages import (
     as_matrix,
     channels_first,
     channels_last,
+    first_steps,
     flat,
     in_words,
     rows,
@@ -60,11 +61,13 @@ class EventRun:
 
     Attributes:
         logits: `[N, classes]`, float32.
+        earlier: the same after fewer steps, for each number of them that was asked for.
         spikes: of each block but an affine readout, int8 `[T, N, ...]` (graded input: int32), if asked for.
         counts: of each block but an affine readout, spikes of all images and steps, int64 `[...]`, if asked for.
     """
 
     logits: Tensor
+    earlier: tuple[Tensor, ...] = ()
     spikes: tuple[Tensor, ...] = ()
     counts: tuple[Tensor, ...] = ()
 
@@ -100,21 +103,30 @@ class EventEngine:
         return max(fan_in) < MAX_INPUTS and not (graded and isinstance(network.blocks[1], AffineBlock))
 
     @torch.no_grad()
-    def run(self, images: Tensor, steps: int, *, spikes: bool = False, counts: bool = False) -> EventRun | None:
+    def run(
+        self,
+        images: Tensor,
+        steps: int,
+        *,
+        also_after: Sequence[int] = (),
+        spikes: bool = False,
+        counts: bool = False,
+    ) -> EventRun | None:
         """Logits, and what else is asked for; None where a state leaves 24 bits, for the caller to find out which.
 
         Args:
             images: `[N, *shape of the input]`, float32 in 0..1, on the CPU.
             steps: T.
+            also_after: fewer steps, after which the logits are wanted too.
             spikes: whether to give all spikes.
             counts: whether to count them.
         """
         threads = torch.get_num_threads()
         parts = images.split(max(1, min(BLOCK, -(-len(images) // threads))))
 
-        def run_part(part: Tensor) -> tuple[Tensor, list[list[Words]]]:
+        def run_part(part: Tensor) -> tuple[list[Tensor], list[list[Words]]]:
             with torch.no_grad():  # each thread has its own mode
-                return self._run(part, steps, keep=spikes or counts)
+                return self._run(part, (steps, *also_after), keep=spikes or counts)
 
         try:
             done = each(run_part, parts)
@@ -124,18 +136,20 @@ class EventEngine:
             [np.concatenate(part) for part in zip(*stage, strict=True)]
             for stage in zip(*(kept for _, kept in done), strict=True)
         ]
+        logits, *earlier = (torch.cat(parts) for parts in zip(*(logits for logits, _ in done), strict=True))
         return EventRun(
-            logits=torch.cat([logits for logits, _ in done]),
+            logits=logits,
+            earlier=tuple(earlier),
             spikes=self._spikes(images, trains, steps) if spikes else (),
             counts=self._counts(images, trains, steps) if counts else (),
         )
 
-    def _run(self, images: Tensor, steps: int, *, keep: bool) -> tuple[Tensor, list[list[Words]]]:
-        """Logits of a few images; and the trains of each stage, in parts of the time."""
+    def _run(self, images: Tensor, ends: Sequence[int], *, keep: bool) -> tuple[list[Tensor], list[list[Words]]]:
+        """Logits of a few images at each end, the first of which is T; the trains of each stage, in parts of time."""
         driven, n_images = self._drive(images), len(images)
         states = [stage.rest(n_images) for stage in self._stages]
         kept: list[list[Words]] = [[] for _ in self._stages]
-        parts, last = in_words(steps), list[Words]()
+        parts, last = in_words(ends[0]), list[Words]()
         for part in parts:
             x, outputs = driven, list[Words]()
             for stage, state, sources, trains in zip(self._stages, states, self._sources, kept, strict=False):
@@ -145,13 +159,17 @@ class EventEngine:
                     trains.append(x)
             read = [x] if self._readout is None else [x, *(outputs[source] for source in self._sources[-1])]
             last.append(np.concatenate([rows(words) for words in read], axis=1))
+        return [self._logits(first_steps(last, end), end) for end in ends], kept
+
+    def _logits(self, trains: list[Words], steps: int) -> Tensor:
+        """Of the trains that the readout reads, in parts of the time."""
         if self._readout is None:
-            counts = np.zeros(last[0].shape, np.int64)
-            for words in last:
+            counts = np.zeros(trains[0].shape, np.int64)
+            for words in trains:
                 kernels.count_trains(words, counts)
-            return torch.from_numpy(counts).float() / steps, kept
-        totals = self._readout.totals(last, parts)
-        return (torch.from_numpy(totals).double() / STATE / steps).float(), kept
+            return torch.from_numpy(counts).float() / steps
+        totals = self._readout.totals(trains, in_words(steps))
+        return (torch.from_numpy(totals).double() / STATE / steps).float()
 
     def _spikes(self, images: Tensor, trains: list[list[Words]], steps: int) -> tuple[Tensor, ...]:
         spikes = []

@@ -60,6 +60,7 @@ __all__ = [
     "as_rows",
     "channels_first",
     "channels_last",
+    "first_steps",
     "flat",
     "in_words",
     "rows",
@@ -476,6 +477,11 @@ def in_words(steps: int) -> list[int]:
     """T in words."""
     whole, rest = divmod(steps, kernels.WORD_STEPS)
     return [kernels.WORD_STEPS] * whole + [rest] * (rest > 0)
+
+
+def first_steps(trains: Sequence[Words], steps: int) -> list[Words]:
+    """The beginning of trains, in parts of the time, that so many steps are."""
+    return [words & _mask(part) for words, part in zip(trains, in_words(steps), strict=False)]
 
 
 def _mask(steps: int) -> np.uint32:

@@ -1,8 +1,8 @@
 """A network of bootstrap blocks."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -31,6 +31,13 @@ class Trace:
     spikes: tuple[Tensor | None, ...]
     rates: tuple[Tensor, ...]
 
+    def logits_after(self, steps: Sequence[int]) -> tuple[Tensor, ...]:
+        """Those of runs of so many steps, each `[N, classes]`, float32: what the readout gave till then, on average."""
+        x = self.spikes[-1]
+        if x is None:
+            raise SnnZooError("the readout ran as ANN, which has no steps")
+        return tuple((x[:t].sum(0, dtype=torch.float64) / t).float().flatten(1) for t in steps)
+
     def tally(self) -> "Tally":
         """The trace, counted."""
         counts = tuple(None if spikes is None else _count(spikes) for spikes in self.spikes)
@@ -47,10 +54,12 @@ class Tally:
 
     `counts[i]` `[...]` has for each neuron of block i how often it gave something else than 0, over all images and
     steps; None where nothing was counted. `rates[i]` is the part of all outputs that were not 0, or as ANN their mean.
+    `earlier` has the logits of shorter runs, which this one began with.
     """
 
     counts: tuple[Tensor | None, ...]
     rates: tuple[float, ...]
+    earlier: tuple[Tensor, ...] = ()
 
 
 def _count(spikes: Tensor) -> Tensor:
@@ -107,9 +116,20 @@ class Network(nn.Module):
         )
 
     def tally(
-        self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
+        self,
+        images: Tensor,
+        mode: Mode | LayerModes | None = None,
+        *,
+        time_steps: int | None = None,
+        also_after: Sequence[int] = (),
     ) -> tuple[Tensor, Tally]:
-        """Like `run`, with the trace only counted, but for an affine readout's; nearly as fast as `forward`."""
+        """Like `run`, with the trace only counted, but for an affine readout's; nearly as fast as `forward`.
+
+        `also_after` are numbers of steps, below T, whose logits are `earlier`; these take as long as `run`.
+        """
+        if also_after:
+            logits, trace = self.run(images, mode, time_steps=time_steps)
+            return logits, replace(trace.tally(), earlier=trace.logits_after(also_after))
         modes, steps = self._layer_modes(mode), count_steps(self.spec, time_steps)
         counts: list[Tensor | None] = []
         rates: list[float] = []

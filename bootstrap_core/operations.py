@@ -46,14 +46,21 @@ class ActivityCounter:
         """That of the network."""
         return self.network.device
 
-    def tally(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Tally]:
+    def tally(
+        self,
+        images: Tensor,
+        mode: Mode | None = None,
+        *,
+        time_steps: int | None = None,
+        also_after: Sequence[int] = (),
+    ) -> tuple[Tensor, Tally]:
         """As the network's."""
         found: Sequence[Tensor | None]
         if mode is Mode.ANN:
             logits, trace = self.network.run(images, mode)
             tally, found = trace.tally(), [rate.count_nonzero(0) for rate in trace.rates]
         else:
-            logits, tally = self.network.tally(images, mode, time_steps=time_steps)
+            logits, tally = self.network.tally(images, mode, time_steps=time_steps, also_after=also_after)
             found = tally.counts
         for total, count in zip(self.counts, found, strict=True):
             if count is not None:

@@ -255,9 +255,7 @@ def _scored(network: Network, split: Split, steps: Sequence[int]) -> tuple[dict[
     """In the integer engine, accuracies by T, and all of the run at the first T, the network's own; None beyond."""
     exact = IntegerNetwork(network)
     try:
-        score = evaluate(exact, split)
+        score = evaluate(exact, split, also_after=steps[1:])
     except StateOverflowError:
-        score = None
-    own = None if score is None else score.accuracy
-    found = {**accuracy_by_steps(exact, split, steps[1:]), steps[0]: own}
-    return {t: found[t] for t in steps}, score
+        return {steps[0]: None, **accuracy_by_steps(exact, split, steps[1:])}, None
+    return {t: score.by_steps[t] for t in steps}, score

@@ -21,7 +21,7 @@ def measured(trained, tmp_path_factory):
     assert result.exit_code == 0, result.output
     assert result.stdout == f"{folder / 'tiny.yaml'}\n"
     assert "embedded sample" in result.stderr
-    assert "T = 32" in result.stderr
+    assert "T up to 32" in result.stderr
     return folder
 
 

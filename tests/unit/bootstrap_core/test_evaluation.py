@@ -1,4 +1,5 @@
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -6,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from bootstrap_core import integer
 from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Split, load_dataset
 from bootstrap_core.evaluation import accuracy_by_steps, batches, count_synops, evaluate
@@ -21,6 +23,7 @@ def spec_of(*blocks: dict[str, Any], **options: Any) -> NetworkSpec:
 
 
 AFFINE = {"kind": "affine", "features": 3}
+FIRING = {"threshold": 0.1, "voltage_decay": 0.1, "tau_grad": 0.1}
 
 
 def marked_split(first_pixels: list[int], labels: list[int]) -> Split:
@@ -39,13 +42,21 @@ class Oracle:
     def __init__(self) -> None:
         self.calls: list[tuple[int, Mode | None, int | None]] = []
 
-    def tally(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Tally]:
+    def tally(
+        self,
+        images: Tensor,
+        mode: Mode | None = None,
+        *,
+        time_steps: int | None = None,
+        also_after: Sequence[int] = (),
+    ) -> tuple[Tensor, Tally]:
         self.calls.append((len(images), mode, time_steps))
         assert not torch.is_grad_enabled()
         logits = torch.nn.functional.one_hot(images[:, 0, 0, 0].long(), 3).float()
         spikes = (images.flatten(1) > 0).float().expand(4, -1, -1)
         trace = Trace(spikes=(spikes, logits.expand(4, -1, -1)), rates=(spikes.mean(0), logits))
-        return logits, trace.tally()
+        earlier = tuple(logits.roll(1, 1) if t == 1 else logits for t in also_after)
+        return logits, replace(trace.tally(), earlier=earlier)
 
 
 SPLIT = marked_split([0, 1, 2, 1, 0], [0, 1, 2, 2, 1])
@@ -60,18 +71,39 @@ def test_accuracy_counts_the_images_whose_largest_logit_is_their_label() -> None
 class Overflowing(Oracle):
     """From T = 8 on."""
 
-    def tally(self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None) -> tuple[Tensor, Tally]:
-        found = super().tally(images, mode, time_steps=time_steps)
-        if time_steps is not None and time_steps >= 8:
+    def tally(self, images: Tensor, mode: Mode | None = None, **steps: Any) -> tuple[Tensor, Tally]:
+        found = super().tally(images, mode, **steps)
+        if steps["time_steps"] >= 8:
             raise StateOverflowError("24 bits")
         return found
 
 
 def test_accuracy_by_steps_ends_where_a_state_overflows() -> None:
     network = Overflowing()
-    found = accuracy_by_steps(network, SPLIT, [16, 2, 8, 4], batch_size=3)
-    assert list(found.items()) == [(2, 0.6), (4, 0.6), (8, None), (16, None)]
-    assert [(n, t) for n, _, t in network.calls] == [(3, 2), (2, 2), (3, 4), (2, 4), (3, 8)]
+    found = accuracy_by_steps(network, SPLIT, [16, 2, 8, 1, 4], batch_size=3)
+    assert list(found.items()) == [(1, 0.4), (2, 0.6), (4, 0.6), (8, None), (16, None)]
+    assert [(n, t) for n, _, t in network.calls] == [(3, 16), (3, 8), (3, 4), (2, 4)]
+
+
+def test_shorter_runs_are_scored_in_the_long_one() -> None:
+    network = Oracle()
+    score = evaluate(network, SPLIT, time_steps=9, also_after=[3, 1], batch_size=2)
+    assert score.by_steps == {1: 0.4, 3: 0.6, 9: 0.6}
+    assert [n for n, *_ in network.calls] == [2, 2, 1]
+
+
+@pytest.mark.parametrize("numba", [True, False])
+@pytest.mark.parametrize("readout", [AFFINE, {"kind": "dense", "features": 10}])
+def test_the_beginning_of_a_run_is_the_shorter_run(readout: dict[str, Any], numba: bool, monkeypatch) -> None:
+    monkeypatch.setattr(integer, "have_numba", lambda: numba)
+    dense = {"kind": "dense", "features": 30, "delay_shift": True}
+    network = build_network(spec_of(dense, readout, input={"shape": [784]}, neuron=FIRING), seed=0)
+    images = torch.rand(20, 1, 28, 28)
+    for runnable in (network, IntegerNetwork(network)):
+        logits, tally = runnable.tally(images, Mode.SNN, time_steps=9, also_after=[2, 7])
+        assert logits.any()
+        for t, earlier in zip([2, 7, 9], [*tally.earlier, logits], strict=True):
+            assert torch.equal(earlier, runnable.tally(images, Mode.SNN, time_steps=t)[0])
 
 
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])

@@ -41,10 +41,13 @@ def matrices(network: Network) -> IntegerNetwork:
 
 def hold_equal(network: Network, images: torch.Tensor, steps: int) -> None:
     engine = EventEngine(network)
-    done = engine.run(images, steps, spikes=True, counts=True)
+    shorter = sorted({1, steps // 2, max(1, steps - 1)})
+    done = engine.run(images, steps, also_after=shorter, spikes=True, counts=True)
     assert done is not None
     logits, trace = matrices(network).run(images, time_steps=steps)
     assert torch.equal(done.logits, logits)
+    for t, earlier in zip(shorter, done.earlier, strict=True):
+        assert torch.equal(earlier, matrices(network).run(images, time_steps=t)[0])
     for spikes, count, wanted in zip(done.spikes, done.counts, trace.spikes, strict=False):
         assert spikes.dtype == wanted.dtype
         assert torch.equal(spikes, wanted)
