@@ -3,10 +3,10 @@
     python tests/make_readme_tables.py [--print NAME]
 
 `models` comes from the cards of the packaged models, `bench` from the last `make bench` and `make bench-accuracy`,
-`convert` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers` from `make bench-readers`,
-`cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from `make check-kills`, `profile`
-from `make profile`;
-`demo` is what `zoo demo` printed when `make docs` ran it.
+`bench-vectors` from a `make bench` on a CPU without tiles, with the option `--output FILE`, `convert` from the last
+`make bench-convert`, `fuzz` from `make fuzz`, `readers` from `make bench-readers`, `cluster` from `make bench-cluster`,
+`estimate` from `make estimate-cluster`, `kills` from `make check-kills`, `profile` from `make profile`; `demo` is what
+`zoo demo` printed when `make docs` ran it.
 `--print NAME` only prints one.
 """
 
@@ -14,6 +14,7 @@ import json
 import re
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
@@ -27,6 +28,7 @@ ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 BENCHMARKS = [RESULTS / f"{name}.json" for name in ("bench", "accuracy")]
+WITHOUT_TILES = RESULTS / "bench-vectors.json"
 CONVERSIONS = RESULTS / "convert.json"
 FUZZ = RESULTS / "fuzz.json"
 READERS = RESULTS / "readers.json"
@@ -80,9 +82,9 @@ def over_seeds(card: Card) -> str:
     return f"{mean(found):.2f} ± {stdev(found):.2f} % of {len(found)}" if len(found) > 1 else "-"
 
 
-def benchmark_table() -> str:
+def benchmark_table(files: list[Path]) -> str:
     """Each row of the benchmarks: medians, ratios to lava-dl and the fastest other program, target, and whether met."""
-    reports = [json.loads(path.read_text("utf-8")) for path in BENCHMARKS if path.exists()]
+    reports = [json.loads(path.read_text("utf-8")) for path in files if path.exists()]
     return render_benchmark(reports) if reports else "Not measured yet: `make bench`."
 
 
@@ -548,7 +550,8 @@ TABLES = {
     "demo": demo_output,
     "others": others_table,
     "models": models_table,
-    "bench": benchmark_table,
+    "bench": partial(benchmark_table, BENCHMARKS),
+    "bench-vectors": partial(benchmark_table, [WITHOUT_TILES]),
     "convert": conversion_table,
     "fuzz": fuzz_table,
     "readers": readers_table,
