@@ -38,6 +38,8 @@ def will_compile() -> bool:
 def describe() -> str:
     """What runs the fast paths, in a few words."""
     from bootstrap_core.kernels.exact_products import can_pack
+    from bootstrap_core.kernels.half import multiplies_half
 
+    half = "bfloat16" if multiplies_half() else "float32"
     loops = "numba" if have_numba() else "torch alone (pip install 'snnzoo[fast]' for numba kernels)"
-    return f"{loops}; products: {'int8, oneDNN' if can_pack() else 'float64'}"
+    return f"{loops}; products: {'int8, oneDNN' if can_pack() else 'float64'}, of gradients {half}"
