@@ -79,12 +79,33 @@ def test_what_answers_worse_is_taken_back(trained: Network, digits: Dataset, mon
 
 
 def test_smaller_steps_follow_on_those_that_made_it_worse(trained: Network, digits: Dataset, monkeypatch) -> None:
-    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 1e-4, 1e-5))
+    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 1e-5, 1e-6))
     network, seen = copied(trained), []
     recipe = tune(network, digits.train, by(trained), 1, on_epoch=seen.append)
     assert recipe is not None
-    assert recipe.snn_learning_rate == 1e-4
-    assert [report.learning_rate for report in seen] == [5.0, 1e-4]
+    assert recipe.snn_learning_rate == 1e-5
+    assert [report.learning_rate for report in seen] == [5.0, 1e-5]
+
+
+@pytest.mark.parametrize("best", [0.5, 1.0])
+def test_half_of_what_tuning_changed_is_kept_where_it_is_nearer_to_the_teacher(trained: Network, best: float) -> None:
+    network, before = copied(trained), trained.state_dict()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.add_(2)
+
+    def distance() -> float:
+        return sum(float((p - before[name] - 2 * best).abs().sum()) for name, p in network.named_parameters())
+
+    tuning._keep_best_part(network, before, distance)
+    for name, parameter in network.named_parameters():
+        torch.testing.assert_close(parameter.detach(), before[name] + 2 * best)
+
+
+def test_the_distance_is_that_of_probabilities(trained: Network, digits: Dataset) -> None:
+    images = digits.test.images[:60].float() / 255
+    assert tuning._distance(trained, images, by(trained, 3.0), 3.0) == pytest.approx(0, abs=1e-5)
+    assert tuning._distance(trained, images, by(trained, 3.0), 1.0) > 0.01
 
 
 def test_an_epoch_is_as_long_as_the_work_allows(trained: Network, digits: Dataset, monkeypatch) -> None:
