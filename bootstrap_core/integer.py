@@ -22,7 +22,7 @@ from bootstrap_core.fixed_point import (
 from bootstrap_core.kernels import have_numba
 from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight
 from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network, Tally, Trace, as_input, count_steps
+from bootstrap_core.network import Network, Tally, Trace, as_input, check_earlier, count_steps
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, SkipSynapse, Synapse
 from specs.block import skips_of
@@ -119,9 +119,10 @@ class IntegerNetwork:
     ) -> tuple[Tensor, Tally]:
         """Like `run`, with the trace only counted; faster, and in memory that T does not matter for.
 
-        `also_after` are numbers of steps, below T, whose logits are `earlier`.
+        `also_after` are numbers of steps up to T, whose logits are `earlier`.
         """
         steps = count_steps(self.spec, time_steps)
+        check_earlier(steps, also_after)
         images = as_input(images, self.spec).cpu()
         done = None
         if self._events is not None and mode in (None, Mode.SNN) and len(images):

@@ -17,7 +17,7 @@ from specs.block import skips_of
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 
-__all__ = ["Network", "Tally", "Trace", "as_input", "count_steps"]
+__all__ = ["Network", "Tally", "Trace", "as_input", "check_earlier", "count_steps"]
 
 
 @dataclass(frozen=True)
@@ -125,12 +125,13 @@ class Network(nn.Module):
     ) -> tuple[Tensor, Tally]:
         """Like `run`, with the trace only counted, but for an affine readout's; nearly as fast as `forward`.
 
-        `also_after` are numbers of steps, below T, whose logits are `earlier`; these take as long as `run`.
+        `also_after` are numbers of steps up to T, whose logits are `earlier`; these take as long as `run`.
         """
-        if also_after:
-            logits, trace = self.run(images, mode, time_steps=time_steps)
-            return logits, replace(trace.tally(), earlier=trace.logits_after(also_after))
         modes, steps = self._layer_modes(mode), count_steps(self.spec, time_steps)
+        if also_after:
+            check_earlier(steps, also_after)
+            logits, trace = self.run(images, modes, time_steps=steps)
+            return logits, replace(trace.tally(), earlier=trace.logits_after(also_after))
         counts: list[Tensor | None] = []
         rates: list[float] = []
 
@@ -220,6 +221,13 @@ def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:
     if steps < 1:
         raise SnnZooError(f"time_steps must be at least 1, not {steps}")
     return steps
+
+
+def check_earlier(steps: int, also_after: Sequence[int]) -> None:
+    """Raise `SnnZooError` unless all of `also_after` are steps of a run of so many."""
+    for t in also_after:
+        if not (isinstance(t, int) and 1 <= t <= steps):
+            raise SnnZooError(f"also_after takes whole numbers from 1 to {steps}, the steps of this run, not {t!r}")
 
 
 def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:

@@ -84,7 +84,7 @@ class TrainingSpec(StrictModel):
     teacher: str | None = None
     distillation: Annotated[Number, Field(ge=0, le=1)] = 0.5
     augment: AugmentSpec | None = None
-    mixup: Amount = 0.0
+    mixup: Annotated[Number, Field(ge=0, le=100)] = 0.0
     precision: Precision = Precision.FLOAT32
     images_per_epoch: Positive | None = None
     validation: Positive = 5000

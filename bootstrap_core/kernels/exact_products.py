@@ -42,7 +42,9 @@ class PackedConvolution:
         dilation: Sequence[int] = (1, 1),
         groups: int = 1,
     ) -> None:
-        self.weight, self.geometry = weight, (list(stride), list(padding), list(dilation), groups)
+        # of a kernel of 1 dilation says nothing, and ends oneDNN's process where images are 1 wide
+        dilation = [d if extent > 1 else 1 for d, extent in zip(dilation, weight.shape[2:], strict=True)]
+        self.weight, self.geometry = weight, (list(stride), list(padding), dilation, groups)
         self.packs = can_pack() and is_narrow(weight)
         self.packed = dict[torch.Size, Tensor]()
 

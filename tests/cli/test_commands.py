@@ -237,7 +237,10 @@ def test_eval_runs_no_more_steps_than_are_asked_for(run, tmp_path) -> None:
     write_model(Model.of(network), tmp_path / "low.safetensors")
     command = "eval", tmp_path / "low.safetensors", "--data", "mnist-sample", "--engine", "integer", "--limit", 20
     run(*command, "--time-steps", 1)
-    assert "24 bits" in run(*command, "--time-steps", "1,16", code=1).stderr
+    result = run(*command, "--time-steps", "1,16", code=1)
+    assert "T = 16: " in result.stderr
+    assert "24 bits" in result.stderr
+    assert "SNN, T=1, integer" in result.stdout
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")

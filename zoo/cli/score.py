@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -22,12 +22,14 @@ from converters.cli.options import (
     use_threads,
 )
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
+from specs.errors import StateOverflowError
 from zoo.card_text import rate_words
 from zoo.cli.shared import read_and_say, say_fresh, trained_on, usual_data
 
 if TYPE_CHECKING:
-    from bootstrap_core.datasets import Dataset
-    from bootstrap_core.evaluation import Evaluation
+    from bootstrap_core.datasets import Dataset, Split
+    from bootstrap_core.evaluation import Evaluation, Runnable
+    from bootstrap_core.mode import Mode
     from specs.network import NetworkSpec
 
 __all__ = ["evaluate_model", "predict"]
@@ -93,24 +95,20 @@ def evaluate_model(
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
     network = model.build().to(resolve_device(device))
     runnable = IntegerNetwork(network) if engine == "integer" else network
-    wanted = steps if mode == "snn" else [None]
-    first = test.take(slice(0, WARM_UP))
-    evaluate(runnable, first, mode=Mode(mode), time_steps=wanted[0])  # what is compiled or loaded is no speed
-    scores = []
-    for t in wanted:
-        with _image_bar(len(test)) as progress:
-            scores.append(evaluate(runnable, test, mode=Mode(mode), time_steps=t, progress=progress))
-    if plot is not None:
+    scores, beyond = _score_each(runnable, test, Mode(mode), steps if mode == "snn" else [None])
+    if scores and plot is not None:
         _plot_scores(plot, scores, evaluate(network, test, mode=Mode.ANN) if network.fitted else None)
-    if as_json:
+    if scores and as_json:
         click.echo(json.dumps(_scores_as_json(source, model.card, dataset, engine, scores)))
-        return
-    say_fresh(trained)
-    say_sample(dataset)
-    _print_scores(model.spec, scores, engine)
-    chosen = click.get_current_context().get_parameter_source("engine") is ParameterSource.COMMANDLINE
-    if mode == "snn" and network.device.type == "cpu" and not chosen and model.overflow is None:
-        say("note: --engine integer gives the same spikes, mostly faster")
+    elif scores:
+        say_fresh(trained)
+        say_sample(dataset)
+        _print_scores(model.spec, scores, engine)
+        chosen = click.get_current_context().get_parameter_source("engine") is ParameterSource.COMMANDLINE
+        if mode == "snn" and network.device.type == "cpu" and not chosen and model.overflow is None:
+            say("note: --engine integer gives the same spikes, mostly faster")
+    if beyond:
+        raise StateOverflowError("; ".join(beyond))
 
 
 @command()
@@ -165,6 +163,24 @@ def _parse_steps(text: str) -> list[int | None]:
     if any(t is not None and not 1 <= t <= 4096 for t in steps):
         raise click.BadParameter(f"time steps are 1 to 4096; this is {text!r}", param_hint=STEPS)
     return steps
+
+
+def _score_each(
+    network: "Runnable", test: "Split", mode: "Mode", steps: list[int | None]
+) -> "tuple[list[Evaluation], list[str]]":
+    """Scores of each T, the spec's for None, and what is told of those at which a state leaves 24 bits."""
+    from bootstrap_core import evaluate
+
+    with suppress(StateOverflowError):  # what is compiled or loaded is no speed
+        evaluate(network, test.take(slice(0, WARM_UP)), mode=mode, time_steps=steps[0])
+    scores, beyond = [], list[str]()
+    for t in steps:
+        try:
+            with _image_bar(len(test)) as progress:
+                scores.append(evaluate(network, test, mode=mode, time_steps=t, progress=progress))
+        except StateOverflowError as error:
+            beyond.append(f"T = {t or network.spec.time_steps}: {error}")
+    return scores, beyond
 
 
 @contextmanager

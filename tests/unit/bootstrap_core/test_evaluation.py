@@ -85,6 +85,14 @@ def test_accuracy_by_steps_ends_where_a_state_overflows() -> None:
     assert [(n, t) for n, _, t in network.calls] == [(3, 16), (3, 8), (3, 4), (2, 4)]
 
 
+@pytest.mark.parametrize("earlier", [[0], [-1], [5], [1, 9], [2.0], ["2"]])
+def test_shorter_runs_are_no_longer_and_whole(earlier: list[Any]) -> None:
+    network = build_network(spec_of(AFFINE, input={"shape": [784]}), seed=0)
+    for runnable in (network, IntegerNetwork(network)):
+        with pytest.raises(SnnZooError, match="from 1 to 4, the steps of this run, not "):
+            runnable.tally(torch.rand(2, 1, 28, 28), Mode.SNN, also_after=earlier)
+
+
 def test_shorter_runs_are_scored_in_the_long_one() -> None:
     network = Oracle()
     score = evaluate(network, SPLIT, time_steps=9, also_after=[3, 1], batch_size=2)

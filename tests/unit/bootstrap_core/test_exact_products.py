@@ -43,6 +43,13 @@ def hold_exact() -> None:
         assert torch.equal(ours.permute(0, 3, 1, 2).double(), expected)
 
 
+def test_dilation_of_a_kernel_of_one_does_not_end_the_process() -> None:
+    geometry = {"stride": (2, 2), "padding": (1, 1), "dilation": (2, 2)}
+    weight, x = weights(8, 1, 3, 1), spikes(400, 196, 1, 1)
+    expected = F.conv2d(x.permute(0, 3, 1, 2).double(), weight.double(), **geometry)
+    assert torch.equal(PackedConvolution(weight, **geometry).weigh(x).permute(0, 3, 1, 2).double(), expected)
+
+
 @pytest.mark.parametrize("packs", [True, False])
 def test_spikes_are_weighed_exactly(packs: bool, monkeypatch) -> None:
     if not packs:
