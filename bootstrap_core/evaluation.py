@@ -125,7 +125,7 @@ def evaluate(
         split: images and labels.
         mode: SNN or ANN.
         time_steps: T, by default the spec's.
-        also_after: fewer steps, whose runs are what this run begins with: scored at no cost but of floats.
+        also_after: fewer steps, whose runs are what this run begins with: the integer engine scores them for little.
         batch_size: images run at once; changes speed only.
         progress: called with the number of images done since the last call.
         group: processes that score a part each; all get the result of the whole.
