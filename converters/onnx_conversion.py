@@ -165,7 +165,7 @@ def convert_onnx(
     on_calibrated(candidate.model)
     network = candidate.model.build()
     steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
-    ann_accuracy, score, recipe = None, None, None
+    ann_accuracy, score, tuning = None, None, None
     converted, tuned = dict[int, float | None](), dict[int, float | None]()
     if dataset is not None:
         ann_accuracy = float((_answers(ann, dataset.test, mean, std) == dataset.test.labels).double().mean())
@@ -175,19 +175,22 @@ def convert_onnx(
         converted, score = _scored(network, dataset.test, steps)
         if epochs:
             teacher = partial(_logits, ann, mean=mean, std=std)
-            recipe = tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)
-            if recipe is None:
+            tuning = tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)
+            if tuning is None:
                 notes.append(
                     "tuning was taken back: it answered worse on training images held out, shifted and turned a little"
                 )
                 tuned = converted
             else:
+                if tuning.part < 1:
+                    notes.append("half of what tuning changed is kept, as it answers more like the ANN than all of it")
                 tuned, score = _scored(network, dataset.test, steps)
         score = score or evaluate(IntegerNetwork(network), dataset.test)  # raises again what was beyond
     card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, "mean": mean, "std": std}}
     model = Model.of(network, card)
-    if recipe is not None and dataset is not None:
-        recipe = recipe.model_copy(update={"data": dataset.name})
+    recipe = None
+    if tuning is not None and dataset is not None:
+        recipe = tuning.recipe.model_copy(update={"data": dataset.name})
     spec = model.spec.model_copy(update={"training": recipe})
     return OnnxConversion(
         model=replace(model, spec=spec, notes=tuple(notes)),

@@ -3,6 +3,7 @@
 from collections.abc import Callable, Mapping
 from functools import partial
 from math import prod
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,7 +20,7 @@ from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
 from specs.training import AugmentSpec, TrainingSpec
 
-__all__ = ["logit_scale", "neuron_steps", "tune"]
+__all__ = ["Tuning", "logit_scale", "neuron_steps", "tune"]
 
 LEARNING_RATES = 3e-3, 1e-3
 """Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid. Deep networks
@@ -39,6 +40,13 @@ N_COMPARED = 1000
 """Images on which logits are compared."""
 
 
+class Tuning(NamedTuple):
+    """What was done: the recipe, and the part of `PARTS` that was kept of what it changed."""
+
+    recipe: TrainingSpec
+    part: float
+
+
 def tune(
     network: Network,
     split: Split,
@@ -47,13 +55,13 @@ def tune(
     *,
     seed: int = 0,
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
-) -> TrainingSpec | None:
+) -> Tuning | None:
     """Train on, and keep the best epoch; or the network as it was, if that answers better on held-out images.
 
     All epochs run as spikes: the rates of a few steps with a hard reset stray from any curve by more, layer after
     layer, than tuning has to mend. The ANN has seen all images as they are: what tunes, and what both are judged on, is
     moved a little. Of what an epoch changes all is kept, or half, whichever answers more like the teacher; the first of
-    `LEARNING_RATES` by which the network is no worse is taken. Returns the recipe, or None if it was in vain.
+    `LEARNING_RATES` by which the network is no worse is taken. None if it was in vain.
 
     Args:
         network: tuned in place.
@@ -85,9 +93,9 @@ def tune(
     for rate in LEARNING_RATES:
         recipe = recipe.model_copy(update={"snn_learning_rate": rate})
         fit(network, split, recipe, teacher=teacher, on_epoch=on_epoch)
-        _keep_best_part(network, before, distance)
+        part = _keep_best_part(network, before, distance)
         if _accuracy(network, judging) >= untuned:
-            return recipe
+            return Tuning(recipe, part)
         network.load_state_dict(before)
     return None
 
@@ -108,8 +116,8 @@ def logit_scale(network: Network, split: Split, teacher: Teacher) -> float:
 
 
 @torch.no_grad()
-def _keep_best_part(network: Network, before: Mapping[str, Tensor], distance: Callable[[], float]) -> None:
-    """Set the parameters to go that one of `PARTS` of the way from `before` after which the distance is least."""
+def _keep_best_part(network: Network, before: Mapping[str, Tensor], distance: Callable[[], float]) -> float:
+    """Have the parameters go that one of `PARTS` of the way from `before` after which the distance is least."""
     tuned = {name: parameter.clone() for name, parameter in network.named_parameters()}
 
     def go(part: float) -> None:
@@ -120,7 +128,9 @@ def _keep_best_part(network: Network, before: Mapping[str, Tensor], distance: Ca
         go(part)
         return distance()
 
-    go(min(PARTS, key=reached))
+    best = min(PARTS, key=reached)
+    go(best)
+    return best
 
 
 @torch.no_grad()

@@ -42,7 +42,7 @@ class PackedConvolution:
         dilation: Sequence[int] = (1, 1),
         groups: int = 1,
     ) -> None:
-        # of a kernel of 1 dilation says nothing, and ends oneDNN's process where images are 1 wide
+        # dilation of a kernel of 1 says nothing, but on images 1 wide oneDNN ends the process over it
         dilation = [d if extent > 1 else 1 for d, extent in zip(dilation, weight.shape[2:], strict=True)]
         self.weight, self.geometry = weight, (list(stride), list(padding), dilation, groups)
         self.packs = can_pack() and is_narrow(weight)

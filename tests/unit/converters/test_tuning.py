@@ -81,9 +81,9 @@ def test_what_answers_worse_is_taken_back(trained: Network, digits: Dataset, mon
 def test_smaller_steps_follow_on_those_that_made_it_worse(trained: Network, digits: Dataset, monkeypatch) -> None:
     monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 1e-5, 1e-6))
     network, seen = copied(trained), []
-    recipe = tune(network, digits.train, by(trained), 1, on_epoch=seen.append)
-    assert recipe is not None
-    assert recipe.snn_learning_rate == 1e-5
+    tuned = tune(network, digits.train, by(trained), 1, on_epoch=seen.append)
+    assert tuned is not None
+    assert tuned.recipe.snn_learning_rate == 1e-5
     assert [report.learning_rate for report in seen] == [5.0, 1e-5]
 
 
@@ -97,7 +97,7 @@ def test_half_of_what_tuning_changed_is_kept_where_it_is_nearer_to_the_teacher(t
     def distance() -> float:
         return sum(float((p - before[name] - 2 * best).abs().sum()) for name, p in network.named_parameters())
 
-    tuning._keep_best_part(network, before, distance)
+    assert tuning._keep_best_part(network, before, distance) == best
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(parameter.detach(), before[name] + 2 * best)
 
