@@ -17,10 +17,10 @@ from specs.errors import StateOverflowError, UnsupportedError
 
 __all__ = ["N_IMAGES", "Candidate", "best_candidate"]
 
-FEWEST, MOST, N_JUDGING, BATCH = 256, 1024, 4000, 250
+FEWEST, MOST, N_JUDGING, BATCH = 256, 4096, 4000, 250
 """Images to calibrate on, few for large networks, and to judge by."""
 N_IMAGES = MOST + N_JUDGING
-NUMBERS = 1 << 20
+NUMBERS = 1 << 22
 """Activations of the ANN, of all images to calibrate on together, that are worth more than the fewest."""
 GRADED_BITS = (8, 7, 6, 5, 4, 3)
 
@@ -99,7 +99,7 @@ def best_candidate(
     std: float = 1.0,
     balanced: bool = True,
 ) -> Candidate:
-    """Calibrate every form on the first images, 256 to 1,024, judge each on up to 4,000 others, and give the best.
+    """Calibrate every form on the first images, 256 to 4,096, judge each on up to 4,000 others, and give the best.
 
     No labels are needed: what counts is that the answer is the ANN's.
 

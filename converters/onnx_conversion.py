@@ -23,14 +23,17 @@ from converters.ann_conversion import N_IMAGES, Candidate, best_candidate
 from converters.model import Model
 from converters.onnx_model.builder import LAYER
 from converters.onnx_model.import_onnx import OnnxImport, import_onnx
+from converters.readout import refit_readout
 from converters.spiking_layers import MaxPooling
-from converters.tuning import tune
+from converters.tuning import logit_scale, neuron_steps, tune
 from specs.block import Encoding
 from specs.errors import DataError, StateOverflowError
 
 __all__ = ["OnnxConversion", "ann_input", "calibration_images", "convert_onnx"]
 
 BATCH = 250
+READOUT_STEPS = 1 << 30
+"""Neurons of all images and time steps that a readout is fitted on, at most: some ten seconds."""
 DOUBTFUL = 0.5
 """Accuracy of an ANN below which its images are probably normalised otherwise."""
 
@@ -121,7 +124,7 @@ def convert_onnx(
     on_calibrated: Callable[[Model], object] = lambda model: None,
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
 ) -> OnnxConversion:
-    """Import an ANN, calibrate its spiking form, tune that by bootstrap, and score every stage.
+    """Import an ANN, calibrate its spiking form, fit the readout, tune it all by bootstrap, and score every stage.
 
     Args:
         path: of the ONNX file.
@@ -132,7 +135,7 @@ def convert_onnx(
         epochs: of tuning; 0 for none.
         encodings, max_pooling: what to choose from, by measure.
         seed: of everything random.
-        on_calibrated: called with the network before it is tuned, which changes its tensors alone.
+        on_calibrated: called with the network before its readout is fitted and it is tuned: its tensors alone change.
         on_epoch: called with the report of each epoch.
 
     Raises:
@@ -168,13 +171,15 @@ def convert_onnx(
     ann_accuracy, score, tuning = None, None, None
     converted, tuned = dict[int, float | None](), dict[int, float | None]()
     if dataset is not None:
+        teacher = partial(_logits, ann, mean=mean, std=std)
+        images = _drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed)
+        refit_readout(network, images, teacher, logit_scale(network, dataset.train, teacher))
         ann_accuracy = float((_answers(ann, dataset.test, mean, std) == dataset.test.labels).double().mean())
         if ann_accuracy < DOUBTFUL:
             right = f"{100 * ann_accuracy:.1f} %"
             notes.append(f"the ANN itself is right in {right} only: does it take other images (--mean, --std, --raw)?")
         converted, score = _scored(network, dataset.test, steps)
         if epochs:
-            teacher = partial(_logits, ann, mean=mean, std=std)
             tuning = tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)
             if tuning is None:
                 notes.append(
@@ -242,16 +247,21 @@ def _answered(ann: Ann, dataset: Dataset, mean: float, std: float) -> Dataset:
 
 def calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
     """Images `[N, ...]` in 0..1, drawn from the training set, or blurred noise."""
-    generator = torch.Generator().manual_seed(seed)
     if dataset is not None:
-        order = torch.randperm(len(dataset.train), generator=generator)[:N_IMAGES]
-        return dataset.train.images[order].float() / 255
+        return _drawn(dataset.train, N_IMAGES, seed)
+    generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(N_IMAGES, *ann.shape, generator=generator)
     if noise.ndim < 4:
         return noise
     blurred = F.avg_pool2d(noise, 3, 1, 1)
     low, high = blurred.amin((1, 2, 3), keepdim=True), blurred.amax((1, 2, 3), keepdim=True)
     return (blurred - low) / (high - low).clamp_min(1e-6)
+
+
+def _drawn(split: Split, n: int, seed: int) -> Tensor:
+    """Some `n` images, or all there are, `[N, ...]` in 0..1."""
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n]
+    return split.images[order].float() / 255
 
 
 def _scored(network: Network, split: Split, steps: Sequence[int]) -> tuple[dict[int, float | None], Evaluation | None]:

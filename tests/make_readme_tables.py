@@ -274,8 +274,8 @@ def conversion_notes(report: dict[str, Any]) -> Iterator[str]:
     recipes = list(dict.fromkeys(recipe for row in report["rows"] for recipe in row["spikingjelly"]))
     if recipes:
         yield (
-            "SpikingJelly: analog input, float weights, reset by subtraction, calibrated on the same images; at each T "
-            f"the recipe of its ({', '.join(recipes)}) that is best on the test set."
+            "SpikingJelly: analog input, float weights, reset by subtraction, calibrated on images of the same set; at "
+            f"each T the recipe of its ({', '.join(recipes)}) that is best on the test set."
         )
     for row in report["rows"]:
         errors = [found["error"] for found in row["spikingjelly"].values() if "error" in found]

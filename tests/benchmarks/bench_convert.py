@@ -4,8 +4,8 @@
 
 Ours runs with its default settings, in integers: 8-bit weights, hard reset; a conversion of its own for each T, before
 and after tuning; the `.net` of T = 16 is read back and run on all images too. SpikingJelly gets the same ANN
-through onnx2torch, calibrated on the same images, each of its recipes: `ann2snn_worker.py`. Images are normalised as
-the folder's README.md says, see `check_onnx.py`.
+through onnx2torch, calibrated on images of the same set, each of its recipes: `ann2snn_worker.py`. Images are
+normalised as the folder's README.md says, see `check_onnx.py`.
 
 Each conversion is a process of its own that may take `--limit` seconds. `results/convert.json` is written after each
 file; `--only NAME` measures the files with that in their names, and leaves the other rows as they were; `--ours` leaves

@@ -1,0 +1,89 @@
+"""The readout fitted anew to the ANN's answers: what counts of its sums is the class they tell, not the mean square."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.blocks import AffineBlock
+from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.network import Network
+from bootstrap_core.synapse import DenseSynapse
+from bootstrap_core.training import Teacher
+
+__all__ = ["refit_readout"]
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Penalties tried on a change of weights, in mean squares of what they are."""
+ITERATIONS = 100
+BATCH = 50
+
+
+@torch.no_grad()
+def refit_readout(network: Network, images: Tensor, teacher: Teacher, scale: float) -> bool:
+    """Bring the answers nearer to the teacher's, by Kullback and Leibler; whether that was done.
+
+    How strongly a change is penalised is chosen on the half of the images that it was not fitted to. If what is gained
+    there is within its standard error, nothing changes. Neither does a readout that spikes, has skips, or reads pixels.
+
+    Args:
+        network: whose readout is changed in place.
+        images: `[N, ...]` in 0..1.
+        teacher: the ANN.
+        scale: what the network's logits are multiplied by to be of the size of the teacher's.
+    """
+    readout = network.readout
+    if not isinstance(readout, AffineBlock) or readout.bias is None or len(readout.skips) or readout.levels != 1:
+        return False
+    assert isinstance(readout.synapse, DenseSynapse)
+    weight, bias = readout.synapse.weight, readout.bias
+    rates = _rates(IntegerNetwork(network), images)
+    wanted = torch.cat([teacher(part).float() for part in images.split(BATCH)]).log_softmax(1)
+    fit = _Fit(scale * weight.detach(), scale * bias.detach())
+    half = len(images) // 2
+    fitted, judged = (rates[:half], wanted[:half]), (rates[half:], wanted[half:])
+    before = fit.distances(fit.start, *judged)
+    after = {strength: fit.distances(fit.change(*fitted, strength), *judged) for strength in STRENGTHS}
+    best = min(STRENGTHS, key=lambda strength: float(after[strength].mean()))
+    gain = before - after[best]
+    if not gain.mean() > gain.std() / len(gain) ** 0.5:
+        return False
+    changed, offset = fit.change(rates, wanted, best)
+    shrink = min(1.0, float(fit.start[0].abs().max() / changed.abs().max()))  # the range of the grid
+    weight.copy_(changed * shrink / scale)
+    bias.copy_(offset * shrink / scale)
+    return True
+
+
+def _rates(exact: IntegerNetwork, images: Tensor) -> Tensor:
+    """What the readout reads, on average over time, `[N, I]`."""
+    traces = (exact.run(part)[1] for part in images.split(BATCH))
+    return torch.cat([trace.rates[-2].flatten(1) for trace in traces])
+
+
+class _Fit:
+    """Weights and bias of a softmax, not far from those it starts with."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.start = weight, bias
+        self.size = weight.square().mean().clamp_min(1e-12)
+
+    def distances(self, layer: tuple[Tensor, Tensor], rates: Tensor, wanted: Tensor) -> Tensor:
+        """Of the answer to each image, `[N]`."""
+        found = F.linear(rates, *layer).log_softmax(1)
+        return F.kl_div(found, wanted, log_target=True, reduction="none").sum(1)
+
+    @torch.enable_grad()
+    def change(self, rates: Tensor, wanted: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+        """The layer with the least distances and penalty of its change."""
+        layer = weight, bias = tuple(x.clone().requires_grad_() for x in self.start)
+        optimizer = torch.optim.LBFGS(layer, max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            penalty = strength * (weight - self.start[0]).square().mean() / self.size
+            total = self.distances((weight, bias), rates, wanted).mean() + penalty
+            total.backward()
+            return total
+
+        optimizer.step(loss)
+        return weight.detach(), bias.detach()

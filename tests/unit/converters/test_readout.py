@@ -1,0 +1,101 @@
+"""A readout fitted to a teacher's answers: what it mends, and what it leaves alone."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from bootstrap_core import IntegerNetwork, build_network
+from bootstrap_core.network import Network
+from converters.readout import refit_readout
+from specs.network import NetworkSpec
+
+HIDDEN = {"kind": "dense", "features": 60, "bias": True}
+READOUT = {"kind": "affine", "features": 5, "bias": True}
+GRADED = {"encoding": "graded", "bits": 3}
+
+
+def network_of(*blocks: dict, **entering: object) -> Network:
+    document = {
+        "name": "read",
+        "time_steps": 8,
+        "neuron": {"threshold": 0.6, "current_decay": 1.0, "voltage_decay": 0.0},
+        "input": {"shape": [30], **entering},
+        "blocks": list(blocks),
+    }
+    network = build_network(NetworkSpec.model_validate(document), seed=0)
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.mul_(3)
+    return network
+
+
+def images_of(n: int, seed: int = 1) -> Tensor:
+    return torch.rand(n, 30, generator=torch.Generator().manual_seed(seed))
+
+
+def answers_of(network: Network, scale: float = 4.0):
+    exact = IntegerNetwork(network)
+    return lambda images: scale * exact(images)
+
+
+def damage(network: Network, by: float) -> None:
+    generator = torch.Generator().manual_seed(2)
+    with torch.no_grad():
+        weight = network.readout.synapse.weight
+        weight.add_(by * weight.std() * torch.randn(weight.shape, generator=generator))
+        network.readout.bias.add_(0.3 * torch.randn(5, generator=generator))
+
+
+def largest_weight(network: Network) -> float:
+    return float(network.readout.synapse.weight.detach().abs().max())
+
+
+def agreement(network: Network, teacher, images: Tensor) -> float:
+    return float((IntegerNetwork(network)(images).argmax(1) == teacher(images).argmax(1)).double().mean())
+
+
+def test_a_damaged_readout_answers_as_the_teacher_again() -> None:
+    network = network_of(HIDDEN, READOUT)
+    teacher, kept = answers_of(network), network.blocks[1].synapse.weight.detach().clone()
+    damage(network, 1.0)
+    new = images_of(1000, seed=7)
+    before = agreement(network, teacher, new)
+    assert refit_readout(network, images_of(3000), teacher, 4.0)
+    assert agreement(network, teacher, new) > before + 0.2
+    assert agreement(network, teacher, new) > 0.9
+    assert torch.equal(network.blocks[1].synapse.weight, kept)
+
+
+def test_weights_stay_in_the_range_that_they_had() -> None:
+    network = network_of(HIDDEN, READOUT)
+    teacher = answers_of(network, 40.0)  # far surer than logits of this size can be
+    damage(network, 1.0)
+    largest = largest_weight(network)
+    assert refit_readout(network, images_of(3000), teacher, 4.0)
+    assert largest_weight(network) == pytest.approx(largest, rel=1e-5)
+
+
+def test_what_a_few_images_say_by_chance_changes_nothing() -> None:
+    network = network_of(HIDDEN, READOUT)
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    exact, generator = answers_of(network), torch.Generator().manual_seed(3)
+    assert not refit_readout(
+        network, images_of(40), lambda images: exact(images) + torch.randn(len(images), 5, generator=generator), 4.0
+    )
+    assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    ("blocks", "entering"),
+    [
+        ([HIDDEN, {**HIDDEN, "features": 5}], {}),
+        ([HIDDEN, {**READOUT, "bias": False}], {}),
+        ([HIDDEN, {**READOUT, "skips": [{"source": 0, "kind": "dense"}]}], {}),
+        ([READOUT], GRADED),
+    ],
+    ids=["spiking", "without bias", "skips", "reads pixels"],
+)
+def test_other_readouts_are_left_alone(blocks: list[dict], entering: dict) -> None:
+    network = network_of(*blocks, **entering)
+    teacher = answers_of(network_of(HIDDEN, READOUT))
+    assert not refit_readout(network, images_of(500), teacher, 1.0)
