@@ -26,7 +26,7 @@ from specs.fields import threshold_mant
 from specs.io import name_from, spec_from_document
 from specs.neuron import CubaSpec
 
-__all__ = ["Calibration", "InputForm", "calibrate"]
+__all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]
 
 PARTS = tuple(torch.linspace(0.05, 1.0, 24).tolist())
 """Thresholds tried for a layer, as parts of its largest activation."""
@@ -126,6 +126,11 @@ def calibrate(
         seed: of the neurons sampled.
     """
     return _Calibrator(ann, images, time_steps, input_form, mean, std, balanced, seed).network(layers, name)
+
+
+def shrink_for(reach: float) -> float:
+    """What weights that drive a voltage so far from zero are multiplied by, at most 1, for the hardware to hold it."""
+    return min(1.0, STATE_FLOATS * MARGIN / max(reach, 1e-9))
 
 
 class _Calibrator:
@@ -249,7 +254,7 @@ class _Calibrator:
             _weigh(synapses, quantize_weight(fit.weight.float()).double()),
             quantize_bias(fit.bias.float() * levels),
         )
-        shrink = min(1.0, STATE_FLOATS * MARGIN / self._reach(z, bias))
+        shrink = shrink_for(self._reach(z, bias))
         weight, offset, factor = fit.weight * shrink, fit.bias * shrink, fit.factor * shrink
         if shrink < 1:
             z, bias = (
@@ -293,7 +298,7 @@ class _Calibrator:
     def _reach(self, z: Tensor, bias: Tensor) -> float:
         """How far from zero the voltage of an inhibited neuron goes in T steps, or of any neuron in one."""
         total = self.time_steps * (z.mean(0) + _over_places(bias, z[0]))
-        return max(float(-total.min()), float(z.abs().max()), 1e-9)
+        return max(float(-total.min()), float(z.abs().max()))
 
     def _choose(
         self, z: Tensor, bias: Tensor | None, wanted: Tensor, factor: float, levels: int, *, block: int, target: str

@@ -9,13 +9,16 @@ from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.network import Network
 from bootstrap_core.synapse import DenseSynapse
 from bootstrap_core.training import Teacher
+from converters.calibrate import shrink_for
+from specs.errors import StateOverflowError
 
 __all__ = ["refit_readout"]
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Penalties tried on a change of weights, in mean squares of what they are."""
 ITERATIONS = 100
-BATCH = 50
+FEWEST, BATCH = 100, 50
+"""Images that are enough to fit on, and to run at a time."""
 
 
 @torch.no_grad()
@@ -23,7 +26,8 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher, scale: flo
     """Bring the answers nearer to the teacher's, by Kullback and Leibler; whether that was done.
 
     How strongly a change is penalised is chosen on the half of the images that it was not fitted to. If what is gained
-    there is within its standard error, nothing changes. Neither does a readout that spikes, has skips, or reads pixels.
+    there is within its standard error, nothing changes. Neither does a readout that spikes, has skips, or reads pixels,
+    nor one behind states that leave 24 bits, nor any for less than a hundred images.
 
     Args:
         network: whose readout is changed in place.
@@ -34,9 +38,14 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher, scale: flo
     readout = network.readout
     if not isinstance(readout, AffineBlock) or readout.bias is None or len(readout.skips) or readout.levels != 1:
         return False
+    if len(images) < FEWEST:
+        return False
     assert isinstance(readout.synapse, DenseSynapse)
     weight, bias = readout.synapse.weight, readout.bias
-    rates = _rates(IntegerNetwork(network), images)
+    try:
+        rates = _rates(IntegerNetwork(network), images)
+    except StateOverflowError:
+        return False
     wanted = torch.cat([teacher(part).float() for part in images.split(BATCH)]).log_softmax(1)
     fit = _Fit(scale * weight.detach(), scale * bias.detach())
     half = len(images) // 2
@@ -47,10 +56,11 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher, scale: flo
     gain = before - after[best]
     if not gain.mean() > gain.std() / len(gain) ** 0.5:
         return False
-    changed, offset = fit.change(rates, wanted, best)
-    shrink = min(1.0, float(fit.start[0].abs().max() / changed.abs().max()))  # the range of the grid
-    weight.copy_(changed * shrink / scale)
-    bias.copy_(offset * shrink / scale)
+    changed, offset = (x / scale for x in fit.change(rates, wanted, best))
+    reach = network.spec.time_steps * float(F.linear(rates, changed, offset).abs().max())
+    shrink = min(shrink_for(reach), float(weight.abs().max() / changed.abs().max()))  # the grid's range is in use
+    weight.copy_(changed * shrink)
+    bias.copy_(offset * shrink)
     return True
 
 

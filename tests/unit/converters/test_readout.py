@@ -6,7 +6,9 @@ from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, build_network
 from bootstrap_core.network import Network
+from converters import readout
 from converters.readout import refit_readout
+from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
 
 HIDDEN = {"kind": "dense", "features": 60, "bias": True}
@@ -80,7 +82,7 @@ def test_what_a_few_images_say_by_chance_changes_nothing() -> None:
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     exact, generator = answers_of(network), torch.Generator().manual_seed(3)
     assert not refit_readout(
-        network, images_of(40), lambda images: exact(images) + torch.randn(len(images), 5, generator=generator), 4.0
+        network, images_of(200), lambda images: exact(images) + torch.randn(len(images), 5, generator=generator), 4.0
     )
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
 
@@ -99,3 +101,34 @@ def test_other_readouts_are_left_alone(blocks: list[dict], entering: dict) -> No
     network = network_of(*blocks, **entering)
     teacher = answers_of(network_of(HIDDEN, READOUT))
     assert not refit_readout(network, images_of(500), teacher, 1.0)
+
+
+@pytest.mark.parametrize("n", [0, 1, 99])
+def test_few_images_are_not_enough(n: int) -> None:
+    network = network_of(HIDDEN, READOUT)
+    teacher = answers_of(network)
+    damage(network, 1.0)
+    assert not refit_readout(network, images_of(n), teacher, 4.0)
+
+
+def test_a_readout_behind_states_out_of_range_is_left_alone() -> None:
+    network = network_of(HIDDEN, READOUT)
+    teacher = answers_of(network)
+    with torch.no_grad():
+        network.blocks[1].bias.fill_(-60)
+    network.spec = network.spec.model_copy(update={"time_steps": 60})
+    with pytest.raises(StateOverflowError):
+        IntegerNetwork(network)(images_of(1))
+    assert not refit_readout(network, images_of(200), teacher, 4.0)
+
+
+def test_its_own_voltage_stays_in_range(monkeypatch) -> None:
+    network, seen = network_of(HIDDEN, READOUT), []
+    teacher = answers_of(network)
+    monkeypatch.setattr(readout, "shrink_for", lambda reach: seen.append(reach) or 0.25)
+    damage(network, 1.0)
+    largest, images = largest_weight(network), images_of(3000)
+    assert refit_readout(network, images, teacher, 4.0)
+    assert largest_weight(network) <= largest / 4
+    assert seen[0] == pytest.approx(8 * 4 * float(IntegerNetwork(network)(images).abs().max()), rel=0.2)
+    assert agreement(network, teacher, images) > 0.9
