@@ -25,7 +25,7 @@ from converters.onnx_model.builder import LAYER
 from converters.onnx_model.import_onnx import OnnxImport, import_onnx
 from converters.readout import refit_readout
 from converters.spiking_layers import MaxPooling
-from converters.tuning import logit_scale, neuron_steps, tune
+from converters.tuning import neuron_steps, tune
 from specs.block import Encoding
 from specs.errors import DataError, StateOverflowError
 
@@ -173,7 +173,7 @@ def convert_onnx(
     if dataset is not None:
         teacher = partial(_logits, ann, mean=mean, std=std)
         images = _drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed)
-        refit_readout(network, images, teacher, logit_scale(network, dataset.train, teacher))
+        refit_readout(network, images, teacher)
         ann_accuracy = float((_answers(ann, dataset.test, mean, std) == dataset.test.labels).double().mean())
         if ann_accuracy < DOUBTFUL:
             right = f"{100 * ann_accuracy:.1f} %"
@@ -188,7 +188,7 @@ def convert_onnx(
                 tuned = converted
             else:
                 if tuning.part < 1:
-                    notes.append("half of what tuning changed is kept, as it answers more like the ANN than all of it")
+                    notes.append("half of what tuning changed is kept: on images held out it answers better than all")
                 tuned, score = _scored(network, dataset.test, steps)
         score = score or evaluate(IntegerNetwork(network), dataset.test)  # raises again what was beyond
     card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, "mean": mean, "std": std}}

@@ -12,7 +12,7 @@ from bootstrap_core.training import Teacher
 from converters.calibrate import shrink_for
 from specs.errors import StateOverflowError
 
-__all__ = ["refit_readout"]
+__all__ = ["logit_scale", "refit_readout"]
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Penalties tried on a change of weights, in mean squares of what they are."""
@@ -22,7 +22,7 @@ FEWEST, BATCH = 100, 50
 
 
 @torch.no_grad()
-def refit_readout(network: Network, images: Tensor, teacher: Teacher, scale: float) -> bool:
+def refit_readout(network: Network, images: Tensor, teacher: Teacher) -> bool:
     """Bring the answers nearer to the teacher's, by Kullback and Leibler; whether that was done.
 
     How strongly a change is penalised is chosen on the half of the images that it was not fitted to. If what is gained
@@ -33,7 +33,6 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher, scale: flo
         network: whose readout is changed in place.
         images: `[N, ...]` in 0..1.
         teacher: the ANN.
-        scale: what the network's logits are multiplied by to be of the size of the teacher's.
     """
     readout = network.readout
     if not isinstance(readout, AffineBlock) or readout.bias is None or len(readout.skips) or readout.levels != 1:
@@ -46,7 +45,9 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher, scale: flo
         rates = _rates(IntegerNetwork(network), images)
     except StateOverflowError:
         return False
-    wanted = torch.cat([teacher(part).float() for part in images.split(BATCH)]).log_softmax(1)
+    wanted = torch.cat([teacher(part).float() for part in images.split(BATCH)])
+    scale = logit_scale(F.linear(rates, weight, bias), wanted)
+    wanted = wanted.log_softmax(1)
     fit = _Fit(scale * weight.detach(), scale * bias.detach())
     half = len(images) // 2
     fitted, judged = (rates[:half], wanted[:half]), (rates[half:], wanted[half:])
@@ -62,6 +63,12 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher, scale: flo
     weight.copy_(changed * shrink)
     bias.copy_(offset * shrink)
     return True
+
+
+def logit_scale(ours: Tensor, theirs: Tensor) -> float:
+    """What our logits `[N, classes]` must be multiplied by to be of the size of theirs; a shift means nothing."""
+    ours, theirs = (logits - logits.mean(1, keepdim=True) for logits in (ours, theirs))
+    return max(1e-3, float((ours * theirs).sum() / ours.square().sum().clamp_min(1e-12)))
 
 
 def _rates(exact: IntegerNetwork, images: Tensor) -> Tensor:

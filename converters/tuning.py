@@ -16,11 +16,12 @@ from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.training import EpochReport, Teacher, fit
+from converters.readout import logit_scale
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
 from specs.training import AugmentSpec, TrainingSpec
 
-__all__ = ["Tuning", "logit_scale", "neuron_steps", "tune"]
+__all__ = ["Tuning", "neuron_steps", "tune"]
 
 LEARNING_RATES = 3e-3, 1e-3
 """Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid. Deep networks
@@ -60,8 +61,8 @@ def tune(
 
     All epochs run as spikes: the rates of a few steps with a hard reset stray from any curve by more, layer after
     layer, than tuning has to mend. The ANN has seen all images as they are: what tunes, and what both are judged on, is
-    moved a little. Of what an epoch changes all is kept, or half, whichever answers more like the teacher; the first of
-    `LEARNING_RATES` by which the network is no worse is taken. None if it was in vain.
+    moved a little. Of what an epoch changes all is kept, or half, whichever has the smaller loss on images held out;
+    the first of `LEARNING_RATES` by which the network is no worse is taken. None if it was in vain.
 
     Args:
         network: tuned in place.
@@ -77,7 +78,7 @@ def tune(
         epochs=epochs,
         snn_epochs=epochs,
         batch_size=BATCH,
-        logit_scale=logit_scale(network, split, teacher),
+        logit_scale=logit_scale(*_compared(network, split.images[:N_COMPARED].float() / 255, teacher)),
         augment=MOVED,
         images_per_epoch=per_epoch,
         validation=n_validation,
@@ -89,11 +90,11 @@ def tune(
     judging = Split((moved * 255).round().to(torch.uint8), held_out.labels)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     untuned = _accuracy(network, judging)
-    distance = partial(_distance, network, moved[:N_COMPARED], teacher, recipe.logit_scale)
+    loss = partial(_loss, network, moved[:N_COMPARED], judging.labels[:N_COMPARED], teacher, recipe)
     for rate in LEARNING_RATES:
         recipe = recipe.model_copy(update={"snn_learning_rate": rate})
         fit(network, split, recipe, teacher=teacher, on_epoch=on_epoch)
-        part = _keep_best_part(network, before, distance)
+        part = _keep_best_part(network, before, loss)
         if _accuracy(network, judging) >= untuned:
             return Tuning(recipe, part)
         network.load_state_dict(before)
@@ -106,18 +107,8 @@ def neuron_steps(spec: NetworkSpec) -> int:
 
 
 @torch.no_grad()
-def logit_scale(network: Network, split: Split, teacher: Teacher) -> float:
-    """What the network's logits must be multiplied by to be of the size of the teacher's; a shift means nothing."""
-    images = split.images[:N_COMPARED].float() / 255
-    ours, theirs = (
-        logits - logits.mean(1, keepdim=True) for logits in (_logits(network, images), teacher(images).float())
-    )
-    return max(1e-3, float((ours * theirs).sum() / ours.square().sum().clamp_min(1e-12)))
-
-
-@torch.no_grad()
-def _keep_best_part(network: Network, before: Mapping[str, Tensor], distance: Callable[[], float]) -> float:
-    """Have the parameters go that one of `PARTS` of the way from `before` after which the distance is least."""
+def _keep_best_part(network: Network, before: Mapping[str, Tensor], loss: Callable[[], float]) -> float:
+    """Have the parameters go that one of `PARTS` of the way from `before` after which the loss is least."""
     tuned = {name: parameter.clone() for name, parameter in network.named_parameters()}
 
     def go(part: float) -> None:
@@ -126,7 +117,7 @@ def _keep_best_part(network: Network, before: Mapping[str, Tensor], distance: Ca
 
     def reached(part: float) -> float:
         go(part)
-        return distance()
+        return loss()
 
     best = min(PARTS, key=reached)
     go(best)
@@ -134,14 +125,19 @@ def _keep_best_part(network: Network, before: Mapping[str, Tensor], distance: Ca
 
 
 @torch.no_grad()
-def _distance(network: Network, images: Tensor, teacher: Teacher, scale: float) -> float:
-    """Of the network's answers from the teacher's, by Kullback and Leibler."""
-    ours, theirs = _logits(network, images) * scale, torch.cat([teacher(part).float() for part in images.split(BATCH)])
-    return float(F.kl_div(ours.log_softmax(1), theirs.log_softmax(1), log_target=True, reduction="batchmean"))
+def _loss(network: Network, images: Tensor, labels: Tensor, teacher: Teacher, recipe: TrainingSpec) -> float:
+    """What the recipe has the network learn: the labels, and the teacher's answers."""
+    ours, theirs = (logits.log_softmax(1) for logits in _compared(network, images, teacher, recipe.logit_scale))
+    distance = F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
+    return float((1 - recipe.distillation) * F.nll_loss(ours, labels) + recipe.distillation * distance)
 
 
-def _logits(network: Network, images: Tensor) -> Tensor:
-    return torch.cat([network(part, Mode.SNN) for part in images.split(BATCH)])
+@torch.no_grad()
+def _compared(network: Network, images: Tensor, teacher: Teacher, scale: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Logits of the network, times `scale`, and of the teacher."""
+    parts = images.split(BATCH)
+    ours = torch.cat([network(part, Mode.SNN) for part in parts])
+    return ours * scale, torch.cat([teacher(part).float() for part in parts])
 
 
 def _accuracy(network: Network, split: Split) -> float:

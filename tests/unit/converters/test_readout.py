@@ -7,7 +7,7 @@ from torch import Tensor
 from bootstrap_core import IntegerNetwork, build_network
 from bootstrap_core.network import Network
 from converters import readout
-from converters.readout import refit_readout
+from converters.readout import logit_scale, refit_readout
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
 
@@ -62,7 +62,7 @@ def test_a_damaged_readout_answers_as_the_teacher_again() -> None:
     damage(network, 1.0)
     new = images_of(1000, seed=7)
     before = agreement(network, teacher, new)
-    assert refit_readout(network, images_of(3000), teacher, 4.0)
+    assert refit_readout(network, images_of(3000), teacher)
     assert agreement(network, teacher, new) > before + 0.2
     assert agreement(network, teacher, new) > 0.9
     assert torch.equal(network.blocks[1].synapse.weight, kept)
@@ -73,16 +73,19 @@ def test_weights_stay_in_the_range_that_they_had() -> None:
     teacher = answers_of(network, 40.0)  # far surer than logits of this size can be
     damage(network, 1.0)
     largest = largest_weight(network)
-    assert refit_readout(network, images_of(3000), teacher, 4.0)
+    assert refit_readout(network, images_of(3000), teacher)
     assert largest_weight(network) == pytest.approx(largest, rel=1e-5)
 
 
 def test_what_a_few_images_say_by_chance_changes_nothing() -> None:
     network = network_of(HIDDEN, READOUT)
+    with torch.no_grad():  # else what the grid rounds off would be there to learn
+        network.readout.synapse.weight.copy_(network.readout.synapse.quantized_weight())
+        network.readout.bias.copy_(network.readout.quantized_bias())
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     exact, generator = answers_of(network), torch.Generator().manual_seed(3)
     assert not refit_readout(
-        network, images_of(200), lambda images: exact(images) + torch.randn(len(images), 5, generator=generator), 4.0
+        network, images_of(200), lambda images: exact(images) + 0.1 * torch.randn(len(images), 5, generator=generator)
     )
     assert all(torch.equal(tensor, state[name]) for name, tensor in network.state_dict().items())
 
@@ -100,7 +103,13 @@ def test_what_a_few_images_say_by_chance_changes_nothing() -> None:
 def test_other_readouts_are_left_alone(blocks: list[dict], entering: dict) -> None:
     network = network_of(*blocks, **entering)
     teacher = answers_of(network_of(HIDDEN, READOUT))
-    assert not refit_readout(network, images_of(500), teacher, 1.0)
+    assert not refit_readout(network, images_of(500), teacher)
+
+
+def test_logits_are_brought_to_the_size_of_the_teacher_s() -> None:
+    ours = torch.randn(20, 5, generator=torch.Generator().manual_seed(4))
+    assert logit_scale(ours, 7 * ours + 3) == pytest.approx(7)
+    assert logit_scale(torch.zeros(20, 5), ours) == 1e-3
 
 
 @pytest.mark.parametrize("n", [0, 1, 99])
@@ -108,7 +117,7 @@ def test_few_images_are_not_enough(n: int) -> None:
     network = network_of(HIDDEN, READOUT)
     teacher = answers_of(network)
     damage(network, 1.0)
-    assert not refit_readout(network, images_of(n), teacher, 4.0)
+    assert not refit_readout(network, images_of(n), teacher)
 
 
 def test_a_readout_behind_states_out_of_range_is_left_alone() -> None:
@@ -119,7 +128,7 @@ def test_a_readout_behind_states_out_of_range_is_left_alone() -> None:
     network.spec = network.spec.model_copy(update={"time_steps": 60})
     with pytest.raises(StateOverflowError):
         IntegerNetwork(network)(images_of(1))
-    assert not refit_readout(network, images_of(200), teacher, 4.0)
+    assert not refit_readout(network, images_of(200), teacher)
 
 
 def test_its_own_voltage_stays_in_range(monkeypatch) -> None:
@@ -128,7 +137,7 @@ def test_its_own_voltage_stays_in_range(monkeypatch) -> None:
     monkeypatch.setattr(readout, "shrink_for", lambda reach: seen.append(reach) or 0.25)
     damage(network, 1.0)
     largest, images = largest_weight(network), images_of(3000)
-    assert refit_readout(network, images, teacher, 4.0)
+    assert refit_readout(network, images, teacher)
     assert largest_weight(network) <= largest / 4
     assert seen[0] == pytest.approx(8 * 4 * float(IntegerNetwork(network)(images).abs().max()), rel=0.2)
     assert agreement(network, teacher, images) > 0.9

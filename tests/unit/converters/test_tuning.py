@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, build_network, evaluate, fit, load_dataset
@@ -9,7 +10,7 @@ from bootstrap_core.datasets import Dataset
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from converters import tuning
-from converters.tuning import logit_scale, neuron_steps, tune
+from converters.tuning import neuron_steps, tune
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 
@@ -50,10 +51,6 @@ def by(network: Network, factor: float = 1.0):
     return answer
 
 
-def test_logits_are_brought_to_the_size_of_the_teacher_s(trained: Network, digits: Dataset) -> None:
-    assert logit_scale(trained, digits.train, by(trained, 7.0)) == pytest.approx(7, rel=1e-3)
-
-
 def test_an_image_costs_its_neurons_times_the_steps(trained: Network) -> None:
     assert neuron_steps(trained.spec) == 8 * (784 + 40 + 10)
 
@@ -88,24 +85,32 @@ def test_smaller_steps_follow_on_those_that_made_it_worse(trained: Network, digi
 
 
 @pytest.mark.parametrize("best", [0.5, 1.0])
-def test_half_of_what_tuning_changed_is_kept_where_it_is_nearer_to_the_teacher(trained: Network, best: float) -> None:
+def test_half_of_what_tuning_changed_is_kept_where_its_loss_is_smaller(trained: Network, best: float) -> None:
     network, before = copied(trained), trained.state_dict()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(2)
 
-    def distance() -> float:
+    def loss() -> float:
         return sum(float((p - before[name] - 2 * best).abs().sum()) for name, p in network.named_parameters())
 
-    assert tuning._keep_best_part(network, before, distance) == best
+    assert tuning._keep_best_part(network, before, loss) == best
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(parameter.detach(), before[name] + 2 * best)
 
 
-def test_the_distance_is_that_of_probabilities(trained: Network, digits: Dataset) -> None:
-    images = digits.test.images[:60].float() / 255
-    assert tuning._distance(trained, images, by(trained, 3.0), 3.0) == pytest.approx(0, abs=1e-5)
-    assert tuning._distance(trained, images, by(trained, 3.0), 1.0) > 0.01
+def test_what_is_kept_is_judged_by_what_is_learnt(trained: Network, digits: Dataset) -> None:
+    images, labels = digits.test.images[:60].float() / 255, digits.test.labels[:60]
+    with torch.no_grad():
+        of_labels = float(F.cross_entropy(3 * trained(images, Mode.SNN), labels))
+
+    def loss(scale: float, distillation: float) -> float:
+        recipe = TrainingSpec(logit_scale=scale, distillation=distillation)
+        return tuning._loss(trained, images, labels, by(trained, 3.0), recipe)
+
+    assert loss(3.0, 1.0) == pytest.approx(0, abs=1e-5)
+    assert loss(1.0, 1.0) > 0.01
+    assert loss(3.0, 0.25) == pytest.approx(0.75 * of_labels, rel=1e-5)
 
 
 def test_an_epoch_is_as_long_as_the_work_allows(trained: Network, digits: Dataset, monkeypatch) -> None:
