@@ -32,8 +32,8 @@ from specs.errors import DataError, StateOverflowError
 __all__ = ["OnnxConversion", "ann_input", "calibration_images", "convert_onnx"]
 
 BATCH = 250
-READOUT_STEPS = 1 << 30
-"""Neurons of all images and time steps that a readout is fitted on, at most: some ten seconds."""
+READOUT_STEPS = 1 << 31
+"""Neurons of all images and time steps that a readout is fitted on, at most: ten seconds or twenty."""
 DOUBTFUL = 0.5
 """Accuracy of an ANN below which its images are probably normalised otherwise."""
 
