@@ -91,7 +91,8 @@ def fit_to_grid(
     steps = torch.round(scaled / WEIGHT_STEP).clamp(WEIGHT_INT_MIN, WEIGHT_INT_MAX)
     peak = scaled.abs().max().item() if scaled.numel() else 0.0
     if peak and not bool(steps.any()):
-        raise UnsupportedError(f"weights too small beside the threshold of {threshold:.4g}, or the bias: all become 0")
+        beside = "the bias" if threshold is None else f"the threshold of {threshold:.4g}, or the bias"
+        raise UnsupportedError(f"weights too small beside {beside}: all become 0")
     error = (steps * WEIGHT_STEP - scaled).abs().max().item() / peak if peak else 0.0
     mant = None if threshold is None else _mantissa(threshold * factor, levels)
     return GridFit(factor, scaled, scaled_bias, None if mant is None else _threshold(mant, levels), error)

@@ -34,6 +34,8 @@ __all__ = ["OnnxConversion", "ann_input", "calibration_images", "convert_onnx"]
 BATCH = 250
 READOUT_STEPS = 1 << 31
 """Neurons of all images and time steps that a readout is fitted on, at most: ten seconds or twenty."""
+FEWEST_TO_TUNE = 2
+"""Images: one to learn from, one to judge by."""
 DOUBTFUL = 0.5
 """Accuracy of an ANN below which its images are probably normalised otherwise."""
 
@@ -179,7 +181,9 @@ def convert_onnx(
             right = f"{100 * ann_accuracy:.1f} %"
             notes.append(f"the ANN itself is right in {right} only: does it take other images (--mean, --std, --raw)?")
         converted, score = _scored(network, dataset.test, steps)
-        if epochs:
+        if epochs and len(dataset.train) < FEWEST_TO_TUNE:
+            notes.append("not tuned: of one training image none can be held out")
+        elif epochs:
             tuning = tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)
             if tuning is None:
                 notes.append(
@@ -188,7 +192,7 @@ def convert_onnx(
                 tuned = converted
             else:
                 if tuning.part < 1:
-                    notes.append("half of what tuning changed is kept: on images held out it answers better than all")
+                    notes.append("half of what tuning changed is kept: images held out speak for that")
                 tuned, score = _scored(network, dataset.test, steps)
         score = score or evaluate(IntegerNetwork(network), dataset.test)  # raises again what was beyond
     card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, "mean": mean, "std": std}}

@@ -72,7 +72,7 @@ def tune(
         seed: of everything random.
         on_epoch: called with the report of each epoch.
     """
-    per_epoch = max(BATCH, NEURON_STEPS // (epochs * neuron_steps(network.spec)))
+    per_epoch = max(BATCH, min(len(split), NEURON_STEPS // (epochs * neuron_steps(network.spec))))
     n_validation = min(LARGEST_VALIDATION, max(1, len(split) // VALIDATION_PART), per_epoch)
     recipe = TrainingSpec(
         epochs=epochs,

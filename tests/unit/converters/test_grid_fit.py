@@ -80,6 +80,11 @@ def test_weights_too_small_for_the_threshold_are_refused() -> None:
         fit_to_grid(torch.tensor([0.1]), None, 1e5)
 
 
+def test_weights_too_small_for_the_bias_are_refused() -> None:
+    with pytest.raises(UnsupportedError, match="too small beside the bias"):
+        fit_to_grid(torch.tensor([0.1]), torch.tensor([1e5]), None)
+
+
 def test_small_weights_are_not_taken_for_zeros_on_the_grid() -> None:
     fit = fit_to_grid(torch.tensor([1e-6, 2e-6]), torch.tensor([1e-7]), 1e-5)
     assert fit.weight.max() > 1

@@ -216,6 +216,13 @@ def test_tuning_in_vain_is_said(mlp, digits, monkeypatch) -> None:
     assert "taken back" in found.notes[-1]
 
 
+def test_one_training_image_tunes_nothing_and_that_is_said(mlp, digits) -> None:
+    one = replace(digits, train=Split(digits.train.images[:1], digits.train.labels[:1]))
+    found = convert_onnx(mlp, dataset=one, time_steps=4, epochs=1)
+    assert found.tuned == {}
+    assert any("not tuned" in note for note in found.notes)
+
+
 def test_the_model_runs_exactly_as_scored_in_every_format(cnn, digits, tmp_path) -> None:
     found = convert_onnx(cnn, dataset=digits, mean=MEAN, std=STD, epochs=0)
     network = found.model.build()

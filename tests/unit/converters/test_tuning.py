@@ -123,3 +123,6 @@ def test_an_epoch_is_as_long_as_the_work_allows(trained: Network, digits: Datase
     monkeypatch.setattr(tuning, "NEURON_STEPS", 300 * neuron_steps(trained.spec))
     tune(copied(trained), digits.train, by(trained), 3)
     assert (found[1].images_per_epoch, found[1].validation) == (100, 100)
+    monkeypatch.setattr(tuning, "NEURON_STEPS", 1 << 60)
+    tune(copied(trained), digits.train, by(trained), 3)
+    assert found[2].images_per_epoch == len(digits.train)
