@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from specs.given_file import is_text, suggest_file
 from specs.io import load_spec, network_names, parse_value, spec_from_document
 from specs.network import NetworkSpec
 from specs.suggestion import nearest, suggest
+from specs.training import TrainingSpec
 from zoo.factory import local_model, model_names, unknown_model
 
 __all__ = [
@@ -129,19 +131,33 @@ def layers_of(source: str) -> NetxFile:
 def override_spec(spec: NetworkSpec, assignments: tuple[str, ...]) -> NetworkSpec:
     """The spec with fields replaced by `key=value`: dotted paths, values in YAML.
 
+    Of fewer epochs the SNN ones keep their part, unless they are replaced too.
+
     >>> spec = override_spec(load_spec("mnist-dense"), ("training.epochs=3", "blocks.0.features=64"))
     >>> spec.training.epochs, spec.shapes[1]
     (3, (64,))
+    >>> override_spec(load_spec("mnist-dense-t4"), ("training.epochs=40",)).training.snn_epochs
+    2
     """
     if not assignments:
         return spec
-    document = spec.model_dump(mode="json")
+    document, keys = spec.model_dump(mode="json"), set[str]()
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals:
             raise SpecError(f"--set takes key=value, as in training.epochs=5; this is {assignment!r}")
         _assign(document, key, parse_value(value, origin=f"--set {key}"))
+        keys.add(key)
+    if "training.epochs" in keys and "training.snn_epochs" not in keys and spec.training is not None:
+        _share_epochs(document["training"], spec.training)
     return spec_from_document(document, origin="--set")
+
+
+def _share_epochs(training: dict[str, Any], before: TrainingSpec) -> None:
+    """Give the SNN epochs the part of fewer epochs that they had of all."""
+    epochs = training["epochs"]
+    if isinstance(epochs, int) and epochs < before.epochs:
+        training["snn_epochs"] = epochs * before.snn_epochs // before.epochs
 
 
 def _assign(document: object, key: str, value: object) -> None:

@@ -37,7 +37,9 @@ BAR_WIDTH = 79
 @command()
 @click.argument("spec", shell_complete=complete_specs)
 @click.option("-o", "--output", "folder", required=True, type=PathArgument, help="Folder of the run.")
-@click.option("--epochs", type=click.IntRange(1), help="Same as --set training.epochs=N.")
+@click.option(
+    "--epochs", type=click.IntRange(1), help="Same as --set training.epochs=N; of fewer, SNN ones keep their part."
+)
 @click.option("--seed", type=click.IntRange(0), help="Same as --set training.seed=N.")
 @click.option("--data", shell_complete=complete_data, help="Same as --set training.data=NAME.")
 @click.option(
