@@ -11,6 +11,7 @@ from click.shell_completion import CompletionItem
 
 from converters.cli.shared import KnownModels, say
 from specs.dataset_sources import dataset_names, find_user_data
+from specs.errors import DataError
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
@@ -48,6 +49,15 @@ class DataPlaces:
         if path := find_user_data(name):
             return load_images(path)
         return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
+
+    def load_labelled(self, name: str) -> "Dataset":
+        """The same; raises `DataError` for images without labels."""
+        from bootstrap_core.image_files import UNLABELLED
+
+        dataset = self.load(name)
+        if dataset.classes == (UNLABELLED,):
+            raise DataError(f"{name} has no labels to train or score by: give it an array y")
+        return dataset
 
 
 def complete_from(names: Iterable[str], incomplete: str) -> list[CompletionItem]:

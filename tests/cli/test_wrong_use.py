@@ -71,6 +71,12 @@ def test_data_of_a_spec_that_is_here_is_none(run, here, spec_file, data) -> None
     run("check", spec_file)
 
 
+@pytest.mark.parametrize("command", ["eval mnist-dense", "train mnist-dense -o run"])
+def test_images_without_labels_neither_train_nor_score(run, here, command) -> None:
+    np.savez(here / "a.npz", x=np.zeros((30, 28, 28)))
+    assert "a.npz has no labels" in run(*command.split(), "--data", "a.npz", code=1).stderr
+
+
 def test_a_missing_path_is_no_dataset(run, here) -> None:
     assert "cannot read pictures/mine" in run("eval", "mnist-dense", "--data", "pictures/mine", code=1).stderr
 

@@ -102,7 +102,7 @@ def _measure(
     from zoo.measurement import measure_card, measure_seed
 
     model = read_safetensors(path)
-    dataset = places.load(usual_data(model))
+    dataset = places.load_labelled(usual_data(model))
     say_sample(dataset)
     old = None if before is None else load_card(before)
     if old is not None and FileFacts.of_file(path) not in old.files.values():

@@ -126,7 +126,7 @@ def _start_run(
     recipe = network.training or TrainingSpec()
     if group.leads and (doubt := doubts(recipe.data, network.input.shape, network.n_classes)):
         say(f"warning: {doubt}")
-    dataset = places.load(recipe.data)
+    dataset = places.load_labelled(recipe.data)
     device = local_device(resolve_device(device))
     return TrainingRun(network, dataset, folder, weights=weights, device=device, resume=resume, group=group)
 
