@@ -174,8 +174,7 @@ def convert_onnx(
     converted, tuned = dict[int, float | None](), dict[int, float | None]()
     if dataset is not None:
         teacher = partial(_logits, ann, mean=mean, std=std)
-        images = _drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed)
-        refit_readout(network, images, teacher)
+        refit_readout(network, _drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), teacher)
         ann_accuracy = float((_answers(ann, dataset.test, mean, std) == dataset.test.labels).double().mean())
         if ann_accuracy < DOUBTFUL:
             right = f"{100 * ann_accuracy:.1f} %"
@@ -252,7 +251,7 @@ def _answered(ann: Ann, dataset: Dataset, mean: float, std: float) -> Dataset:
 def calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
     """Images `[N, ...]` in 0..1, drawn from the training set, or blurred noise."""
     if dataset is not None:
-        return _drawn(dataset.train, N_IMAGES, seed)
+        return _drawn(dataset.train, N_IMAGES, seed).float() / 255
     generator = torch.Generator().manual_seed(seed)
     noise = torch.rand(N_IMAGES, *ann.shape, generator=generator)
     if noise.ndim < 4:
@@ -263,9 +262,8 @@ def calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
 
 
 def _drawn(split: Split, n: int, seed: int) -> Tensor:
-    """Some `n` images, or all there are, `[N, ...]` in 0..1."""
-    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n]
-    return split.images[order].float() / 255
+    """Some `n` images, or all there are, `[N, ...]`, uint8."""
+    return split.images[torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n]]
 
 
 def _scored(network: Network, split: Split, steps: Sequence[int]) -> tuple[dict[int, float | None], Evaluation | None]:

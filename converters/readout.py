@@ -1,5 +1,7 @@
 """The readout fitted anew to the ANN's answers: what counts of its sums is the class they tell, not the mean square."""
 
+from collections.abc import Sequence
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -19,6 +21,8 @@ STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 ITERATIONS = 100
 FEWEST, BATCH = 100, 50
 """Images that are enough to fit on, and to run at a time."""
+MOST_PRODUCTS = 1 << 30
+"""Of all images with the weights, in one step of a fit: a large readout is fitted on fewer."""
 
 
 @torch.no_grad()
@@ -31,21 +35,23 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher) -> bool:
 
     Args:
         network: whose readout is changed in place.
-        images: `[N, ...]` in 0..1.
+        images: `[N, ...]`, uint8.
         teacher: the ANN.
     """
     readout = network.readout
     if not isinstance(readout, AffineBlock) or readout.bias is None or len(readout.skips) or readout.levels != 1:
         return False
-    if len(images) < FEWEST:
-        return False
     assert isinstance(readout.synapse, DenseSynapse)
     weight, bias = readout.synapse.weight, readout.bias
+    images = images[: MOST_PRODUCTS // weight.numel()]
+    if len(images) < FEWEST:
+        return False
+    parts = images.split(BATCH)
     try:
-        rates = _rates(IntegerNetwork(network), images)
+        rates = _rates(IntegerNetwork(network), parts)
     except StateOverflowError:
         return False
-    wanted = torch.cat([teacher(part).float() for part in images.split(BATCH)])
+    wanted = torch.cat([teacher(part.float() / 255).float() for part in parts])
     scale = logit_scale(F.linear(rates, weight, bias), wanted)
     wanted = wanted.log_softmax(1)
     fit = _Fit(scale * weight.detach(), scale * bias.detach())
@@ -71,9 +77,9 @@ def logit_scale(ours: Tensor, theirs: Tensor) -> float:
     return max(1e-3, float((ours * theirs).sum() / ours.square().sum().clamp_min(1e-12)))
 
 
-def _rates(exact: IntegerNetwork, images: Tensor) -> Tensor:
+def _rates(exact: IntegerNetwork, parts: Sequence[Tensor]) -> Tensor:
     """What the readout reads, on average over time, `[N, I]`."""
-    traces = (exact.run(part)[1] for part in images.split(BATCH))
+    traces = (exact.run(part)[1] for part in parts)
     return torch.cat([trace.rates[-2].flatten(1) for trace in traces])
 
 

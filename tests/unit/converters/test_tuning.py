@@ -51,6 +51,13 @@ def by(network: Network, factor: float = 1.0):
     return answer
 
 
+def test_logits_are_brought_to_the_size_of_the_teacher_s(trained: Network, digits: Dataset, monkeypatch) -> None:
+    found: list[TrainingSpec] = []
+    monkeypatch.setattr(tuning, "fit", lambda network, split, recipe, **options: found.append(recipe))
+    tune(copied(trained), digits.train, by(trained, 7.0), 1)
+    assert found[0].logit_scale == pytest.approx(7, rel=1e-3)
+
+
 def test_an_image_costs_its_neurons_times_the_steps(trained: Network) -> None:
     assert neuron_steps(trained.spec) == 8 * (784 + 40 + 10)
 
