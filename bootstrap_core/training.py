@@ -29,7 +29,7 @@ from bootstrap_core.stats import LearningStats
 from specs.errors import DataError, SnnZooError
 from specs.training import LearningRateSchedule, Precision, TrainingSpec
 
-__all__ = ["EpochReport", "Teacher", "Trainer", "fit"]
+__all__ = ["EpochReport", "Teacher", "Trainer", "distillation_loss", "fit"]
 
 N_INITIALIZING = 256
 """Images to which fresh weights are scaled."""
@@ -190,12 +190,11 @@ class Trainer:
 
     def _loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> Tensor:
         teacher, part = self._teacher()
-        loss = (1 - part) * F.cross_entropy(logits, targets, label_smoothing=self.recipe.label_smoothing)
         if teacher is None:
-            return loss
+            return distillation_loss(logits, targets, None, part, self.recipe.label_smoothing)
         with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=self._may_round()):
-            wanted = teacher(images).float().log_softmax(1)
-        return loss + part * F.kl_div(logits.log_softmax(1), wanted, log_target=True, reduction="batchmean")
+            wanted = teacher(images).float()
+        return distillation_loss(logits, targets, wanted, part, self.recipe.label_smoothing)
 
     def _teacher(self) -> tuple[Teacher | None, float]:
         """Who teaches this epoch, and its part of the loss."""
@@ -331,6 +330,24 @@ def fit(
         on_epoch(report)
     network.load_state_dict(best)
     return trainer.stats
+
+
+def distillation_loss(
+    logits: Tensor, targets: Tensor, wanted: Tensor | None, part: float, label_smoothing: float = 0.0
+) -> Tensor:
+    """What is learnt: the labels, and to a `part` of it the distance of Kullback and Leibler from a teacher's answers.
+
+    Args:
+        logits: `[N, classes]`.
+        targets: labels `[N]`, or probabilities `[N, classes]`.
+        wanted: logits of the teacher; None without one, when `part` is 0.
+        part, label_smoothing: see `TrainingSpec`.
+    """
+    loss = (1 - part) * F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+    if wanted is None:
+        return loss
+    distance = F.kl_div(logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean")
+    return loss + part * distance
 
 
 def _parts_kept(alpha: float, n: int, generator: torch.Generator) -> Tensor:

@@ -6,7 +6,6 @@ from math import prod
 from typing import NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.augment import augmentation
@@ -15,7 +14,7 @@ from bootstrap_core.evaluation import evaluate
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
-from bootstrap_core.training import EpochReport, Teacher, fit
+from bootstrap_core.training import EpochReport, Teacher, distillation_loss, fit
 from converters.readout import logit_scale
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
@@ -127,9 +126,8 @@ def _keep_best_part(network: Network, before: Mapping[str, Tensor], loss: Callab
 @torch.no_grad()
 def _loss(network: Network, images: Tensor, labels: Tensor, teacher: Teacher, recipe: TrainingSpec) -> float:
     """What the recipe has the network learn: the labels, and the teacher's answers."""
-    ours, theirs = (logits.log_softmax(1) for logits in _compared(network, images, teacher, recipe.logit_scale))
-    distance = F.kl_div(ours, theirs, log_target=True, reduction="batchmean")
-    return float((1 - recipe.distillation) * F.nll_loss(ours, labels) + recipe.distillation * distance)
+    ours, theirs = _compared(network, images, teacher, recipe.logit_scale)
+    return float(distillation_loss(ours, labels, theirs, recipe.distillation))
 
 
 @torch.no_grad()
