@@ -74,8 +74,10 @@ class _Constants(NamedTuple):
 
     def peak(self, reach: float, steps: int) -> float:
         """What no state exceeds, up or down, nor the limit, when `z` is at most `reach`."""
-        held = [sum(np.max(np.abs(keep)) ** t for t in range(steps)) for keep in (self.keep_current, self.keep_voltage)]
-        return float(max((reach * self.unit * held[0] + np.max(np.abs(self.offset))) * held[1], self.limit))
+        kept = (float(np.abs(keep).max()) for keep in (self.keep_current, self.keep_voltage))
+        of_current, of_voltage = (sum(keep**t for t in range(steps)) for keep in kept)
+        offset = float(np.abs(self.offset).max())
+        return max((reach * float(self.unit) * of_current + offset) * of_voltage, float(self.limit))
 
 
 class NeuronRun:
