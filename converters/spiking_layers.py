@@ -39,7 +39,7 @@ class MaxPooling(StrEnum):
 
 @dataclass(frozen=True)
 class Population:
-    """Several neurons for each unit of a layer: `[parts, channels]`, in the channels of the layer part after part.
+    """Several neurons for each unit of a layer, side by side in its channels: `[channels, parts]`.
 
     Of a unit that weighs its inputs to z and answers y, neuron p weighs them to `drive[p] z` and stands for the
     positive part of `encoding[p] y`; y is the sum of `decoding[p]` times what they stand for.
@@ -49,24 +49,31 @@ class Population:
     encoding: Tensor
     decoding: Tensor
 
+    def neurons(self, units: Shape) -> Shape:
+        """The shape of the neurons."""
+        return (self.drive.numel(), *units[1:])
+
     def driven(self, linear: Dense | Conv) -> Dense | Conv:
         """The map to all neurons, of that to the units."""
-        if isinstance(linear, Conv) and linear.groups > 1:
-            raise UnsupportedError("a leaky activation of a grouped convolution")
         drive = self.drive.reshape(*self.drive.shape, *[1] * (linear.weight.dim() - 1))
-        return replace(linear, weight=(drive * linear.weight).flatten(0, 1), bias=(self.drive * linear.bias).flatten())
+        weight, bias = drive * linear.weight[:, None], self.drive * linear.bias[:, None]
+        return replace(linear, weight=weight.flatten(0, 1), bias=bias.flatten())
 
     @staticmethod
     def shared(factors: Tensor, x: Tensor) -> Tensor:
-        """Each unit's number, `[N, channels, ...]`, times `factors` for its neurons: `[N, parts * channels, ...]`."""
+        """Each unit's number, `[N, channels, ...]`, times `factors` for its neurons: `[N, channels * parts, ...]`."""
         factors = factors.to(x.dtype).reshape(*factors.shape, *[1] * (x.dim() - 2))
-        return (x[:, None] * factors).flatten(1, 2)
+        return (x[:, :, None] * factors).flatten(1, 2)
 
-    def decoded(self, weight: Tensor) -> Tensor:
-        """The weight `[outputs, parts * channels, ...]` of what reads the neurons, of that of what reads the units."""
-        channels = self.decoding.shape[1]
-        maps = weight.reshape(len(weight), 1, channels, -1)  # [outputs, 1, channels, places or kernel]
-        return (maps * self.decoding[:, :, None]).reshape(len(weight), -1, *weight.shape[2:])
+    def decoded(self, linear: Dense | Conv) -> Dense | Conv:
+        """The map from all neurons, of that from the units."""
+        groups = linear.groups if isinstance(linear, Conv) else 1
+        channels, parts = self.decoding.shape
+        each = self.decoding.reshape(groups, 1, channels // groups, parts, 1)
+        outputs, _, *kernel = linear.weight.shape
+        maps = linear.weight.reshape(groups, outputs // groups, channels // groups, 1, -1)  # places or kernel last
+        weight = (maps * each).reshape(outputs, -1, *kernel)
+        return replace(linear, weight=weight, is_pool=False) if isinstance(linear, Conv) else Dense(weight, linear.bias)
 
 
 @dataclass(frozen=True)
@@ -177,16 +184,21 @@ class _Branch:
 
     Attributes:
         source: of which layer; 0 is the image, 1 the first layer.
-        before: the shape of that output.
+        units: the shape of that output in the ANN.
         population: of that layer, if it has one.
-        average, linear: the map, averages and then weights; without either, it is the output itself.
+        average, linear: the map of the units, averages and then weights; without either, it is the output itself.
     """
 
     source: int
-    before: Shape
+    units: Shape
     population: Population | None = None
     average: Conv | None = None
     linear: Dense | Conv | None = None
+
+    @property
+    def before(self) -> Shape:
+        """The shape of the output of the neurons."""
+        return self.units if self.population is None else self.population.neurons(self.units)
 
     @property
     def is_output(self) -> bool:
@@ -195,53 +207,44 @@ class _Branch:
 
     def convolved(self, node: str, conv: Conv) -> "_Branch":
         """With a convolution behind it."""
-        if self.population is not None and conv.groups > 1:
-            raise UnsupportedError(f"{node}: a grouped convolution of a leaky activation")
-        conv = replace(conv, weight=self._decoded(conv.weight))
         first = self.linear or self.average
         if isinstance(first, Dense) or (isinstance(first, Conv) and not (first.depthwise or conv.depthwise)):
             raise UnsupportedError(f"{node}: weights behind weights with no activation between them")
-        return replace(self, linear=fold_conv(first, conv, self.before) if first else conv, average=None)
+        return replace(self, linear=fold_conv(first, conv, self.units) if first else conv, average=None)
 
     def weighed(self, dense: Dense) -> "_Branch":
         """With a dense layer behind it."""
-        dense = replace(dense, weight=self._decoded(dense.weight))
         match self.linear:
             case Conv() as first if first.depthwise:
-                linear = spread(first, dense, self.before)
+                linear = spread(first, dense, self.units)
             case Dense() | Conv() as first:
-                whole = first if isinstance(first, Dense) else _as_dense(first, self.before)
+                whole = first if isinstance(first, Dense) else _as_dense(first, self.units)
                 linear = Dense(dense.weight @ whole.weight, dense.weight @ whole.bias + dense.bias)
             case None:
-                linear = spread(self.average, dense, self.before) if self.average else dense
+                linear = spread(self.average, dense, self.units) if self.average else dense
         return replace(self, linear=linear, average=None)
 
     def averaged(self, node: str, kernel: nets.Pair, stride: nets.Pair, padding: nets.Pair) -> "_Branch":
         """With a mean over windows behind it."""
         if isinstance(self.linear, Dense):
             raise UnsupportedError(f"{node}: an average over the outputs of a dense layer")
-        channels = self.before[0] if self.linear is None else len(self.linear.bias)
+        channels = self.units[0] if self.linear is None else len(self.linear.bias)
         mean = pool(torch.full((channels,), 1 / prod(kernel)), kernel, stride, padding)
         if self.linear is not None:
-            return replace(self, linear=fold_conv(self.linear, mean, self.before))
-        return replace(self, average=fold_conv(self.average, mean, self.before) if self.average else mean)
+            return replace(self, linear=fold_conv(self.linear, mean, self.units))
+        return replace(self, average=fold_conv(self.average, mean, self.units) if self.average else mean)
 
-    def synapses(self, node: str, after: Shape) -> Dense | Conv:
-        """The map to neurons of shape `after`."""
-        branch = self
-        if self.linear is None:
-            channels = self.before[0] if self.population is None else self.population.decoding.shape[1]
-            if len(self.before) == 1:
-                branch = self.weighed(Dense(torch.eye(channels).double(), torch.zeros(channels).double()))
-            elif self.population is not None:
-                eye = torch.eye(channels).double().reshape(channels, channels, 1, 1)
-                branch = self.convolved(node, Conv(eye, torch.zeros(channels).double()))
-        linear = branch.linear or branch.average or pool(torch.ones(self.before[0]), (1, 1), (1, 1), (0, 0))
+    def synapses(self, after: Shape) -> Dense | Conv:
+        """The map of the neurons to others of shape `after`."""
+        linear = self.linear or self.average or self._identity()
+        linear = linear if self.population is None else self.population.decoded(linear)
         return _as_dense(linear, self.before) if isinstance(linear, Conv) and len(after) == 1 else linear
 
-    def _decoded(self, weight: Tensor) -> Tensor:
-        """The weight `[outputs, inputs, ...]` of what reads the layer itself."""
-        return weight if self.population is None or self.linear is not None else self.population.decoded(weight)
+    def _identity(self) -> Dense | Conv:
+        channels = self.units[0]
+        if len(self.units) == 1:
+            return Dense(torch.eye(channels).double(), torch.zeros(channels).double())
+        return pool(torch.ones(channels), (1, 1), (1, 1), (0, 0))
 
 
 _Value = tuple[_Branch, ...]
@@ -301,13 +304,13 @@ class _Lowering:
                 "of branches that part, all but one must be without activations"
             )
         after = node.shape
-        maps = [branch.synapses(node.name, after) for branch in branches]
+        maps = [branch.synapses(after) for branch in branches]
         bias = sum((linear.bias for linear in maps[1:]), maps[0].bias)
         maps = [replace(linear, bias=torch.zeros_like(bias) if i else bias) for i, linear in enumerate(maps)]
         population = None if activation is None or is_any else _population(activation, after)
         if population is not None:
             maps = [population.driven(linear) for linear in maps]
-            after = (population.drive.numel(), *after[1:])
+            after = population.neurons(after)
         skips = tuple(
             SpikingSkip(branch.source, linear, branch.before) for branch, linear in zip(others, maps[1:], strict=True)
         )
@@ -315,7 +318,7 @@ class _Lowering:
         layer = SpikingLayer(node.name, maps[0], own.before, after, activation, flattens, is_any, population, skips)
         self.layers.append(layer)
         self.targets.append(node.name)
-        return (_Branch(len(self.layers), after, population),)
+        return (_Branch(len(self.layers), node.shape, population),)
 
     def _from_last(self, branch: _Branch) -> bool:
         return branch.source == len(self.layers)
@@ -331,17 +334,18 @@ def _population(activation: nets.Operation, shape: Shape) -> Population | None:
 
     A leaky unit takes two, as `leaky(x) = relu(x) - slope relu(-x)`; units of a narrow layer take several of each.
     """
-    drive = torch.ones(1, shape[0], dtype=torch.float64)
+    drive = torch.ones(shape[0], 1, dtype=torch.float64)
     encoding = decoding = drive
     slopes = _slopes_of(activation, shape[0])
     if slopes is not None:
-        drive, encoding, decoding = (torch.cat([drive, -below]) for below in (drive, 1 / slopes[None], slopes[None]))
+        below = slopes[:, None]
+        drive, encoding, decoding = (torch.cat([drive, -negative], 1) for negative in (drive, 1 / below, below))
     copies = ceil(NARROW / drive.numel()) if len(shape) == 1 else 1
     if copies > 1:
-        gains = torch.logspace(-0.5, 0.5, copies, base=GAINS, dtype=torch.float64)[:, None, None]
-        drive, encoding = (gains * drive).flatten(0, 1), (gains * encoding).flatten(0, 1)
-        decoding = (decoding / gains / copies).flatten(0, 1)
-    return Population(drive, encoding, decoding) if len(drive) > 1 else None
+        gains = torch.logspace(-0.5, 0.5, copies, base=GAINS, dtype=torch.float64)[:, None]
+        drive, encoding = ((x[:, None] * gains).flatten(1) for x in (drive, encoding))
+        decoding = (decoding[:, None] / gains / copies).flatten(1)
+    return Population(drive, encoding, decoding) if drive.shape[1] > 1 else None
 
 
 def _slopes_of(activation: nets.Operation | None, channels: int) -> Tensor | None:

@@ -94,6 +94,10 @@ AVERAGED = {
     "leaky into dense": ((1, 6, 6), conv(2, 1), nets.LeakyRelu(0.2), nets.AvgPool((2, 2), (2, 2)), nets.Flatten(),
                          dense(4, 8)),
     "dense after dense": ((6,), dense(5, 6), dense(4, 5), nets.Relu(), dense(3, 4)),
+    "leaky into groups": ((1, 8, 8), conv(4, 1), nets.LeakyRelu(0.3), nets.AvgPool((2, 2), (2, 2)),
+                          conv(6, 2, groups=2), nets.PRelu(torch.linspace(0.1, 0.6, 6)), nets.Flatten(), dense(4, 6)),
+    "leaky, depthwise, pointwise": ((3, 7, 7), conv(4, 3), nets.LeakyRelu(0.3), conv(4, 1, groups=4), conv(5, 4, 1),
+                                    nets.LeakyRelu(0.2), nets.Flatten(), dense(4, 45)),
     "depthwise scale": ((2, 5, 5), conv(2, 1, 1, groups=2), conv(3, 2), nets.LeakyRelu(0.1), nets.Flatten(),
                         dense(4, 27)),
 }  # fmt: skip
@@ -279,7 +283,7 @@ def test_units_of_a_narrow_layer_have_several_neurons(slope) -> None:
     each = 6 if slope else 5  # the fewest, and as many for each sign, that make 128
     assert first.after == (30 * each,)
     assert second.after == ((400,) if slope else (200,))
-    gains = first.population.drive[:, 0].abs()
+    gains = first.population.drive[0].abs()
     assert float(gains.max() / gains.min()) == pytest.approx(4)
     x = torch.randn(50, 4, generator=GENERATOR)
     z, y = (run_ann(ann, x, keep=True)[1][ann.nodes[i].name].double() for i in (0, 1))
