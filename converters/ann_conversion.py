@@ -15,13 +15,19 @@ from converters.spiking_layers import MaxPooling, SpikingLayer, activations_firs
 from specs.block import Encoding, FlattenSpec, InputSpec
 from specs.errors import StateOverflowError, UnsupportedError
 
-__all__ = ["N_IMAGES", "Candidate", "best_candidate"]
+__all__ = ["MOST_IMAGES", "Candidate", "best_candidate", "images_wanted"]
 
-FEWEST, MOST, N_JUDGING, BATCH = 256, 4096, 4000, 250
-"""Images to calibrate on, few for large networks, and to judge by."""
-N_IMAGES = MOST + N_JUDGING
+FEWEST, MOST = 256, 4096
+"""Images to calibrate on, few for large networks."""
 NUMBERS = 1 << 22
 """Activations of the ANN, of all images to calibrate on together, that are worth more than the fewest."""
+FEWEST_TO_JUDGE, N_JUDGING = 500, 4000
+"""Images to judge by, few of large ones."""
+PIXELS = 1 << 27
+"""Of all images to judge by together, that are worth more than the fewest: half a gigabyte."""
+MOST_IMAGES = MOST + N_JUDGING
+"""That any conversion asks for."""
+BATCH = 250
 GRADED_BITS = (8, 7, 6, 5, 4, 3)
 
 
@@ -87,6 +93,15 @@ class _Source:
         )
 
 
+def images_wanted(ann: Ann) -> int:
+    """How many images `best_candidate` has a use for."""
+    return _n_calibrating(ann) + min(N_JUDGING, max(FEWEST_TO_JUDGE, PIXELS // prod(ann.shape)))
+
+
+def _n_calibrating(ann: Ann) -> int:
+    return min(MOST, max(FEWEST, NUMBERS // sum(prod(node.shape) for node in ann.nodes)))
+
+
 def best_candidate(
     ann: Ann,
     images: Tensor,
@@ -105,7 +120,7 @@ def best_candidate(
 
     Args:
         ann: the ANN.
-        images: `[N, ...]` in 0..1.
+        images: `[N, ...]` in 0..1; see `images_wanted`.
         name: of the network.
         time_steps: T.
         encodings: of the input, to choose from; of graded input, the bits with which the first layer errs least.
@@ -118,7 +133,7 @@ def best_candidate(
     """
     ann = activations_first(ann)
     images = images.reshape(len(images), *ann.shape)
-    n = min(max(FEWEST, NUMBERS // sum(prod(node.shape) for node in ann.nodes)), MOST)
+    n = _n_calibrating(ann)
     judged = images[n:][:N_JUDGING] if len(images) > n else images
     with torch.no_grad():
         answers = torch.cat([run_ann(ann, (part - mean) / std)[0].argmax(1) for part in judged.split(BATCH)])

@@ -19,7 +19,7 @@ from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.network import Network
 from bootstrap_core.training import EpochReport
 from converters.ann import Ann, run_ann
-from converters.ann_conversion import N_IMAGES, Candidate, best_candidate
+from converters.ann_conversion import Candidate, best_candidate, images_wanted
 from converters.model import Model
 from converters.onnx_model.builder import LAYER
 from converters.onnx_model.import_onnx import OnnxImport, import_onnx
@@ -29,7 +29,7 @@ from converters.tuning import neuron_steps, tune
 from specs.block import Encoding
 from specs.errors import DataError, StateOverflowError
 
-__all__ = ["OnnxConversion", "ann_input", "calibration_images", "convert_onnx"]
+__all__ = ["OnnxConversion", "ann_input", "convert_onnx", "drawn"]
 
 BATCH = 250
 READOUT_STEPS = 1 << 31
@@ -77,7 +77,7 @@ class OnnxConversion:
         words = {i: f"block {i}, {layer.kind}" for i, layer in enumerate(layers)}
         for i, layer in zip(self.candidate.blocks, self.candidate.layers, strict=True):
             if layer.population is not None:
-                words[i] += f", {len(layer.population.drive)} neurons for each unit"
+                words[i] += f", {layer.population.drive.shape[1]} neurons for each unit"
         return [
             {**node, "reason": "; ".join(words[i] for i in blocks[node["became"]])} if node["reason"] == LAYER else node
             for node in self.imported.nodes
@@ -158,7 +158,7 @@ def convert_onnx(
         notes.append("no labels: the ANN's answers stand for them, in tuning and in every accuracy")
     candidate = best_candidate(
         ann,
-        calibration_images(ann, dataset, seed),
+        _calibration_images(ann, dataset, seed),
         name=path.stem,
         time_steps=time_steps,
         encodings=encodings,
@@ -174,7 +174,7 @@ def convert_onnx(
     converted, tuned = dict[int, float | None](), dict[int, float | None]()
     if dataset is not None:
         teacher = partial(_logits, ann, mean=mean, std=std)
-        refit_readout(network, _drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), teacher)
+        refit_readout(network, drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), teacher)
         ann_accuracy = float((_answers(ann, dataset.test, mean, std) == dataset.test.labels).double().mean())
         if ann_accuracy < DOUBTFUL:
             right = f"{100 * ann_accuracy:.1f} %"
@@ -248,22 +248,22 @@ def _answered(ann: Ann, dataset: Dataset, mean: float, std: float) -> Dataset:
     return replace(dataset, train=train, test=test)
 
 
-def calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
+def drawn(split: Split, n: int, seed: int) -> Tensor:
+    """Some `n` images, or all there are, `[N, ...]`, uint8."""
+    return split.images[torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n]]
+
+
+def _calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
     """Images `[N, ...]` in 0..1, drawn from the training set, or blurred noise."""
+    n = images_wanted(ann)
     if dataset is not None:
-        return _drawn(dataset.train, N_IMAGES, seed).float() / 255
-    generator = torch.Generator().manual_seed(seed)
-    noise = torch.rand(N_IMAGES, *ann.shape, generator=generator)
+        return drawn(dataset.train, n, seed).float() / 255
+    noise = torch.rand(n, *ann.shape, generator=torch.Generator().manual_seed(seed))
     if noise.ndim < 4:
         return noise
     blurred = F.avg_pool2d(noise, 3, 1, 1)
     low, high = blurred.amin((1, 2, 3), keepdim=True), blurred.amax((1, 2, 3), keepdim=True)
     return (blurred - low) / (high - low).clamp_min(1e-6)
-
-
-def _drawn(split: Split, n: int, seed: int) -> Tensor:
-    """Some `n` images, or all there are, `[N, ...]`, uint8."""
-    return split.images[torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n]]
 
 
 def _scored(network: Network, split: Split, steps: Sequence[int]) -> tuple[dict[int, float | None], Evaluation | None]:

@@ -27,7 +27,8 @@ from check_onnx import normalisation, said_of
 from programs import RESULTS, WorkerError, busy_cores, cpu_model, has_module, run_once
 
 from bootstrap_core.datasets import Dataset, load_dataset
-from converters.onnx_conversion import calibration_images
+from converters.ann_conversion import MOST_IMAGES
+from converters.onnx_conversion import drawn
 
 DATASET = "mnist"
 TIME_STEPS = [16, 8, 4]
@@ -39,7 +40,7 @@ RECIPES = ("99.9%", "max", "local")
 
 def save_images(dataset: Dataset, path: Path) -> None:
     """Write the images that SpikingJelly calibrates on, those that `convert_onnx` draws, and the test set, as uint8."""
-    seen = (calibration_images(None, dataset, seed=0) * 255).round().byte()
+    seen = drawn(dataset.train, MOST_IMAGES, seed=0)
     np.savez(path, calibration=seen, test=dataset.test.images, labels=dataset.test.labels)
 
 
