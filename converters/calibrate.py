@@ -231,6 +231,10 @@ class _Calibrator:
             synapses = self._mended(layer, synapses)
         wanted, gains = layer.wanted(self.outputs[layer.target]), None
         if layer.activation is not None:
+            if not wanted.any():
+                raise UnsupportedError(
+                    f"{layer.target}: none of its units is active for any image: does the ANN take other images?"
+                )
             gains = self._gains(wanted)
             synapses = [each._replace(linear=scale_outputs(each.linear, gains)) for each in synapses]
             wanted = wanted * _over_places(gains, wanted)

@@ -174,7 +174,9 @@ def convert_onnx(
     converted, tuned = dict[int, float | None](), dict[int, float | None]()
     if dataset is not None:
         teacher = partial(_logits, ann, mean=mean, std=std)
-        refit_readout(network, drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), teacher)
+        seen = drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed)
+        if refit_readout(network, seen, teacher):
+            notes.append("the readout was fitted once more, to the ANN's answers")
         ann_accuracy = float((_answers(ann, dataset.test, mean, std) == dataset.test.labels).double().mean())
         if ann_accuracy < DOUBTFUL:
             right = f"{100 * ann_accuracy:.1f} %"

@@ -139,10 +139,15 @@ def test_eval_of_an_unknown_name_lists_the_known(run) -> None:
     assert "mnist-dense" in run("eval", "mnist-dens", code=1).stderr
 
 
-@pytest.mark.parametrize("steps", ["0", "a", "4,,8", "9999"])
+@pytest.mark.parametrize("steps", ["", "0", "a", "4,,8", "9999"])
 def test_bad_time_steps_are_wrong_usage(run, trained, steps) -> None:
     error = run("eval", trained / "model.safetensors", "--time-steps", steps, code=2).stderr
     assert "Invalid value for --time-steps: " in error
+
+
+def test_an_ann_has_no_time_steps(run, trained) -> None:
+    options = "--mode", "ann", "--time-steps", "4"
+    assert "an ANN has no time steps" in run("eval", trained / "model.safetensors", *options, code=2).stderr
 
 
 def test_convert_writes_netx_with_its_digest(run, trained, tmp_path) -> None:

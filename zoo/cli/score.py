@@ -50,7 +50,7 @@ WARM_UP = 256
     help="Floats, or the integers of the chip: the same spikes, mostly faster.",
 )
 @click.option("--mode", type=click.Choice(["snn", "ann"]), default="snn", show_default=True)
-@click.option(STEPS, default="", metavar="T[,T...]", help="Time steps; by default the spec's.")
+@click.option(STEPS, metavar="T[,T...]", help="Time steps; by default the spec's.")
 @click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
 @click.option("--plot", type=PathArgument, help="Draw accuracy against T, and the ANN's, as a .png.")
 @data_options
@@ -62,7 +62,7 @@ def evaluate_model(
     data: str | None,
     engine: str,
     mode: str,
-    time_steps: str,
+    time_steps: str | None,
     limit: int | None,
     plot: Path | None,
     places: DataPlaces,
@@ -83,6 +83,8 @@ def evaluate_model(
     steps = _parse_steps(time_steps)
     if engine == "integer" and (mode == "ann" or device == "cuda"):
         raise click.UsageError("the integer engine runs spikes on the CPU: no --mode ann, no --device cuda")
+    if mode == "ann" and time_steps is not None:
+        raise click.UsageError(f"an ANN has no time steps: no {STEPS} with --mode ann")
     if plot is not None:
         if mode == "ann":
             raise click.UsageError("--plot draws spiking accuracy: no --mode ann")
@@ -95,7 +97,7 @@ def evaluate_model(
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
     network = model.build().to(resolve_device(device))
     runnable = IntegerNetwork(network) if engine == "integer" else network
-    scores, beyond = _score_each(runnable, test, Mode(mode), steps if mode == "snn" else [None])
+    scores, beyond = _score_each(runnable, test, Mode(mode), steps)
     if scores and plot is not None:
         _plot_scores(plot, scores, evaluate(network, test, mode=Mode.ANN) if network.fitted else None)
     if scores and as_json:
@@ -153,9 +155,9 @@ def predict(
     )
 
 
-def _parse_steps(text: str) -> list[int | None]:
+def _parse_steps(text: str | None) -> list[int | None]:
     try:
-        steps: list[int | None] = [int(part) for part in text.split(",")] if text else [None]
+        steps: list[int | None] = [None] if text is None else [int(part) for part in text.split(",")]
     except ValueError:
         raise click.BadParameter(
             f"takes numbers with commas, as in 4,8,16; this is {text!r}", param_hint=STEPS

@@ -178,6 +178,16 @@ def test_a_graded_image_is_not_added_to_spikes() -> None:
         calibrate(FROM_IMAGE, layers, images, name="a", time_steps=4, input_form=InputForm(Encoding.GRADED, 4))
 
 
+@pytest.mark.parametrize("form", [InputForm(Encoding.SPIKE), InputForm(Encoding.GRADED, 3)])
+def test_a_layer_that_answers_to_no_image_is_told(form: InputForm) -> None:
+    first = dense(6, 64)
+    silent = replace(first, bias=torch.full((6,), -100.0))
+    ann = graph(("f", nets.Flatten(), "x"), ("d0", silent, "f"), ("r0", RELU, "d0"), ("d1", dense(3, 6), "r0"))
+    layers = spiking_layers(ann, MaxPooling.ERROR)
+    with pytest.raises(UnsupportedError, match="r0: none of its units is active for any image"):
+        calibrate(ann, layers, torch.rand(20, 1, 8, 8), name="x", time_steps=T, input_form=form)
+
+
 def test_a_maximum_of_a_sum_is_averaged_where_it_cannot_be_by_any_neuron() -> None:
     ann = graph(
         *STEM, ("s", ADD, "r1 r0"), ("m", nets.MaxPool((2, 2), (2, 2)), "s"), ("f", nets.Flatten(), "m"),
