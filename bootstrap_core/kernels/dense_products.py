@@ -12,9 +12,11 @@ from bootstrap_core.kernels.threads import split
 
 __all__ = ["as_integers", "contiguous_rows", "correlate", "least_rate", "weigh"]
 
-DENSE_FROM = 1 / 5120
-"""Rate of spikes, for each output, from which a matrix product is faster than following them: finding them is work by
-itself, which few outputs do not pay for."""
+DENSE_FROM = 0.1
+"""Rate of spikes from which a matrix product is faster than following them, for many outputs."""
+
+MANY = 512
+"""Outputs that pay for finding the spikes, which is work by itself; the rate is less for fewer."""
 
 SLOWNESS = {torch.int8: 0.25, torch.bfloat16: 1.0, torch.float32: 2.0}
 """How long products of each type take, in the unit of `DENSE_FROM`."""
@@ -23,9 +25,9 @@ SLOWNESS_IN_TILES = {**SLOWNESS, torch.bfloat16: 0.5}
 """The same, where the CPU multiplies whole tiles."""
 
 
-def least_rate(outputs: float) -> float:
+def least_rate(outputs: int) -> float:
     """Rate of spikes from which a matrix product is faster than following them."""
-    return DENSE_FROM * outputs
+    return DENSE_FROM * min(1.0, outputs / MANY)
 
 
 def _are_dense(spikes: Tensor, outputs: int, dtype: torch.dtype) -> bool:
@@ -33,7 +35,7 @@ def _are_dense(spikes: Tensor, outputs: int, dtype: torch.dtype) -> bool:
     slowness = (SLOWNESS_IN_TILES if multiplies_tiles() else SLOWNESS)[dtype]
     some = spikes[:: max(1, len(spikes) // 256)]
     rate = float(some.sum(dtype=torch.int32)) / max(1, some.numel())
-    return not some.numel() or rate >= least_rate(outputs * slowness)
+    return not some.numel() or rate >= least_rate(outputs) * slowness
 
 
 def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
