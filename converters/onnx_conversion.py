@@ -193,7 +193,7 @@ def convert_onnx(
                 tuned = converted
             else:
                 if tuning.part < 1:
-                    notes.append("half of what tuning changed is kept: images held out speak for that")
+                    notes.append(f"{tuning.part:.0%} of what tuning changed is kept: images held out speak for that")
                 tuned, score = _scored(network, dataset.test, steps)
         score = score or evaluate(IntegerNetwork(network), dataset.test)  # raises again what was beyond
     card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, "mean": mean, "std": std}}

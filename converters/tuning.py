@@ -1,7 +1,8 @@
 """Tuning of a calibrated network, as spikes, by labels and by the answers of the ANN that it was made of."""
 
+import math
 from collections.abc import Callable, Mapping
-from functools import partial
+from contextlib import suppress
 from math import prod
 from typing import NamedTuple
 
@@ -25,8 +26,10 @@ __all__ = ["Tuning", "neuron_steps", "tune"]
 LEARNING_RATES = 3e-3, 1e-3
 """Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid. Deep networks
 lose by such steps what they cannot learn back in some epochs: then the smaller ones are tried."""
-PARTS = 1.0, 0.5
-"""Of what tuning changes, that may be kept. Halfway between two networks lies much of what a few images teach, and
+LOST = 2.0
+"""Standard errors of an accuracy by which a network that is worse before its last epoch will not be better after it."""
+PARTS = 1.0, 0.5, 0.25
+"""Of what tuning changes, that may be kept. On the way between two networks lies much of what a few images teach, and
 less of the noise of the steps that taught it. Source: Wortsman et al. 2022, Robust Fine-Tuning of Zero-Shot Models."""
 BATCH = 50
 """Small, since a step of spikes costs what its images cost."""
@@ -34,10 +37,10 @@ MOVED = AugmentSpec(degrees=5, translate=0.03, scale=(0.97, 1.03), shear=2)
 """How images are changed in tuning: the ANN has learnt them by heart as they are, and they say too little anew."""
 LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
 """Images held out, to choose the best epoch by: one in so many, no more than so many, nor than an epoch trains on."""
-NEURON_STEPS = 8 << 30
+NEURON_STEPS = 16 << 30
 """Work of all epochs at most, in neurons of all images and time steps: a minute or two."""
-N_COMPARED = 1000
-"""Images on which logits are compared."""
+N_SCALED = 1000
+"""Images by which logits are brought to one size."""
 
 
 class Tuning(NamedTuple):
@@ -60,7 +63,7 @@ def tune(
 
     All epochs run as spikes: the rates of a few steps with a hard reset stray from any curve by more, layer after
     layer, than tuning has to mend. The ANN has seen all images as they are: what tunes, and what both are judged on, is
-    moved a little. Of what an epoch changes all is kept, or half, whichever has the smaller loss on images held out;
+    moved a little. Of what an epoch changes all is kept, or a part, whichever has the smallest loss on images held out;
     the first of `LEARNING_RATES` by which the network is no worse is taken. None if it was in vain.
 
     Args:
@@ -73,31 +76,46 @@ def tune(
     """
     per_epoch = max(BATCH, min(len(split), NEURON_STEPS // (epochs * neuron_steps(network.spec))))
     n_validation = min(LARGEST_VALIDATION, max(1, len(split) // VALIDATION_PART), per_epoch)
+    some = split.images[:N_SCALED]
     recipe = TrainingSpec(
         epochs=epochs,
         snn_epochs=epochs,
         batch_size=BATCH,
-        logit_scale=logit_scale(*_compared(network, split.images[:N_COMPARED].float() / 255, teacher)),
+        logit_scale=logit_scale(_by_parts(lambda part: network(part, Mode.SNN), some), _by_parts(teacher, some)),
         augment=MOVED,
         images_per_epoch=per_epoch,
         validation=n_validation,
         seed=seed,
     )
     held_out = train_validation_split(split, n_validation=n_validation, seed=seed)[1]
-    generator = torch.Generator().manual_seed(seed)
-    moved = augmentation(MOVED)(held_out.images[:].float() / 255, generator)
-    judging = Split((moved * 255).round().to(torch.uint8), held_out.labels)
+    judge = _Judge(held_out, teacher, recipe)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    untuned = _accuracy(network, judging)
-    loss = partial(_loss, network, moved[:N_COMPARED], judging.labels[:N_COMPARED], teacher, recipe)
+    untuned, lost = judge.score(network).accuracy, _lost(network, held_out)
+
+    def watch(report: EpochReport) -> None:
+        on_epoch(report)
+        if report.epoch + 1 < epochs and report.validation_snn_accuracy < lost:
+            raise _LostError
+
     for rate in LEARNING_RATES:
         recipe = recipe.model_copy(update={"snn_learning_rate": rate})
-        fit(network, split, recipe, teacher=teacher, on_epoch=on_epoch)
-        part = _keep_best_part(network, before, loss)
-        if _accuracy(network, judging) >= untuned:
-            return Tuning(recipe, part)
+        with suppress(_LostError):
+            fit(network, split, recipe, teacher=teacher, on_epoch=watch)
+            part, score = _keep_best_part(network, before, judge)
+            if score.accuracy >= untuned:
+                return Tuning(recipe, part)
         network.load_state_dict(before)
     return None
+
+
+class _LostError(Exception):
+    """A network lost more by an epoch than it will learn back."""
+
+
+def _lost(network: Network, held_out: Split) -> float:
+    """The accuracy on images held out below which the network is clearly worse than it is now."""
+    now = _accuracy(network, held_out)
+    return now - LOST * math.sqrt(now * (1 - now) / len(held_out))
 
 
 def neuron_steps(spec: NetworkSpec) -> int:
@@ -105,8 +123,33 @@ def neuron_steps(spec: NetworkSpec) -> int:
     return spec.time_steps * sum(prod(shape) for shape in spec.shapes)
 
 
+class _Score(NamedTuple):
+    loss: float
+    accuracy: float
+
+
+class _Judge:
+    """Tells how well a network answers to images held out, moved, in the integer engine."""
+
+    def __init__(self, held_out: Split, teacher: Teacher, recipe: TrainingSpec) -> None:
+        generator = torch.Generator().manual_seed(recipe.seed)
+        moved = augmentation(MOVED)(held_out.images[:].float() / 255, generator)
+        self.images, self.labels = (moved * 255).round().to(torch.uint8), held_out.labels
+        self.wanted, self.recipe = _by_parts(teacher, self.images), recipe
+
+    def score(self, network: Network) -> _Score:
+        """By the loss that is learnt, and by the labels; the worst if a state leaves 24 bits."""
+        try:
+            logits = _by_parts(IntegerNetwork(network), self.images)
+        except StateOverflowError:
+            return _Score(math.inf, 0.0)
+        scaled, part = logits * self.recipe.logit_scale, self.recipe.distillation
+        loss = float(distillation_loss(scaled, self.labels, self.wanted, part))
+        return _Score(loss, float((logits.argmax(1) == self.labels).double().mean()))
+
+
 @torch.no_grad()
-def _keep_best_part(network: Network, before: Mapping[str, Tensor], loss: Callable[[], float]) -> float:
+def _keep_best_part(network: Network, before: Mapping[str, Tensor], judge: _Judge) -> tuple[float, _Score]:
     """Have the parameters go that one of `PARTS` of the way from `before` after which the loss is least."""
     tuned = {name: parameter.clone() for name, parameter in network.named_parameters()}
 
@@ -114,28 +157,19 @@ def _keep_best_part(network: Network, before: Mapping[str, Tensor], loss: Callab
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.lerp(before[name], tuned[name], part))
 
-    def reached(part: float) -> float:
+    scores = dict[float, _Score]()
+    for part in PARTS:
         go(part)
-        return loss()
-
-    best = min(PARTS, key=reached)
+        scores[part] = judge.score(network)
+    best = min(PARTS, key=lambda part: scores[part].loss)
     go(best)
-    return best
+    return best, scores[best]
 
 
 @torch.no_grad()
-def _loss(network: Network, images: Tensor, labels: Tensor, teacher: Teacher, recipe: TrainingSpec) -> float:
-    """What the recipe has the network learn: the labels, and the teacher's answers."""
-    ours, theirs = _compared(network, images, teacher, recipe.logit_scale)
-    return float(distillation_loss(ours, labels, theirs, recipe.distillation))
-
-
-@torch.no_grad()
-def _compared(network: Network, images: Tensor, teacher: Teacher, scale: float = 1.0) -> tuple[Tensor, Tensor]:
-    """Logits of the network, times `scale`, and of the teacher."""
-    parts = images.split(BATCH)
-    ours = torch.cat([network(part, Mode.SNN) for part in parts])
-    return ours * scale, torch.cat([teacher(part).float() for part in parts])
+def _by_parts(answer: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+    """Logits for images, uint8 `[N, ...]`, some at a time."""
+    return torch.cat([answer(part.float() / 255).float() for part in images.split(BATCH)])
 
 
 def _accuracy(network: Network, split: Split) -> float:

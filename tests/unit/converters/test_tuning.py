@@ -91,33 +91,48 @@ def test_smaller_steps_follow_on_those_that_made_it_worse(trained: Network, digi
     assert [report.learning_rate for report in seen] == [5.0, 1e-5]
 
 
-@pytest.mark.parametrize("best", [0.5, 1.0])
-def test_half_of_what_tuning_changed_is_kept_where_its_loss_is_smaller(trained: Network, best: float) -> None:
+def test_steps_that_lose_much_are_given_up_after_an_epoch(trained: Network, digits: Dataset, monkeypatch) -> None:
+    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 1e-5))
+    network, seen = copied(trained), []
+    tuned = tune(network, digits.train, by(trained), 3, on_epoch=seen.append)
+    assert tuned is not None
+    assert [report.epoch for report in seen] == [0, 0, 1, 2]
+
+
+@pytest.mark.parametrize("best", tuning.PARTS)
+def test_that_part_of_what_tuning_changed_is_kept_whose_loss_is_smallest(trained: Network, best: float) -> None:
     network, before = copied(trained), trained.state_dict()
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(2)
 
-    def loss() -> float:
-        return sum(float((p - before[name] - 2 * best).abs().sum()) for name, p in network.named_parameters())
+    class Judge:
+        def score(self, network: Network) -> tuning._Score:
+            off = (p - before[name] - 2 * best for name, p in network.named_parameters())
+            return tuning._Score(sum(float(x.abs().sum()) for x in off), 0.5)
 
-    assert tuning._keep_best_part(network, before, loss) == best
+    part, score = tuning._keep_best_part(network, before, Judge())
+    assert (part, score.accuracy) == (best, 0.5)
     for name, parameter in network.named_parameters():
         torch.testing.assert_close(parameter.detach(), before[name] + 2 * best)
 
 
 def test_what_is_kept_is_judged_by_what_is_learnt(trained: Network, digits: Dataset) -> None:
-    images, labels = digits.test.images[:60].float() / 255, digits.test.labels[:60]
-    with torch.no_grad():
-        of_labels = float(F.cross_entropy(3 * trained(images, Mode.SNN), labels))
-
-    def loss(scale: float, distillation: float) -> float:
+    def judge(scale: float, distillation: float) -> tuning._Judge:
         recipe = TrainingSpec(logit_scale=scale, distillation=distillation)
-        return tuning._loss(trained, images, labels, by(trained, 3.0), recipe)
+        return tuning._Judge(digits.test.take(slice(0, 60)), by(trained, 3.0), recipe)
 
-    assert loss(3.0, 1.0) == pytest.approx(0, abs=1e-5)
-    assert loss(1.0, 1.0) > 0.01
-    assert loss(3.0, 0.25) == pytest.approx(0.75 * of_labels, rel=1e-5)
+    moved, labels = judge(3.0, 1.0).images.float() / 255, digits.test.labels[:60]
+    with torch.no_grad():
+        logits = trained(moved, Mode.SNN)
+    assert judge(3.0, 1.0).score(trained) == (pytest.approx(0, abs=1e-5), pytest.approx(accuracy_of(logits, labels)))
+    assert judge(1.0, 1.0).score(trained).loss > 0.01
+    of_labels = float(F.cross_entropy(3 * logits, labels))
+    assert judge(3.0, 0.25).score(trained).loss == pytest.approx(0.75 * of_labels, rel=1e-5)
+
+
+def accuracy_of(logits: Tensor, labels: Tensor) -> float:
+    return float((logits.argmax(1) == labels).double().mean())
 
 
 def test_an_epoch_is_as_long_as_the_work_allows(trained: Network, digits: Dataset, monkeypatch) -> None:
