@@ -25,7 +25,7 @@ from specs.block import (
     LayerSpec,
     skips_of,
 )
-from specs.errors import DataError, StateOverflowError
+from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.shapes import pool_as_conv, skip_as_layer
@@ -101,7 +101,9 @@ class Evaluation:
 
 
 def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (uint8) and labels of the split, in order, `size` at a time."""
+    """Images (uint8) and labels of the split, in order, `size` at a time. Raises `SnnZooError` for a size below 1."""
+    if size < 1:
+        raise SnnZooError(f"batch_size must be at least 1, not {size}")
     for start in range(0, len(split), size):
         yield split.images[start : start + size], split.labels[start : start + size]
 

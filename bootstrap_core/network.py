@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from numbers import Integral
 from typing import Any
 
 import torch
@@ -216,17 +217,17 @@ def _seen_by(mode: Mode, steps: int, x: Any, spiking: bool) -> Any:
 
 
 def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:
-    """T of a run: `time_steps`, or by default the spec's. Raises `SnnZooError` below 1."""
+    """T of a run: `time_steps`, or by default the spec's. Raises `SnnZooError` unless it is whole, and at least 1."""
     steps = spec.time_steps if time_steps is None else time_steps
-    if steps < 1:
-        raise SnnZooError(f"time_steps must be at least 1, not {steps}")
+    if not (isinstance(steps, Integral) and steps >= 1):
+        raise SnnZooError(f"time_steps must be a whole number, at least 1, not {steps!r}")
     return steps
 
 
 def check_earlier(steps: int, also_after: Sequence[int]) -> None:
     """Raise `SnnZooError` unless all of `also_after` are steps of a run of so many."""
     for t in also_after:
-        if not (isinstance(t, int) and 1 <= t <= steps):
+        if not (isinstance(t, Integral) and 1 <= t <= steps):
             raise SnnZooError(f"also_after takes whole numbers from 1 to {steps}, the steps of this run, not {t!r}")
 
 

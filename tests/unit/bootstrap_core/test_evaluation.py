@@ -93,6 +93,11 @@ def test_shorter_runs_are_no_longer_and_whole(earlier: list[Any]) -> None:
             runnable.tally(torch.rand(2, 1, 28, 28), Mode.SNN, also_after=earlier)
 
 
+def test_a_batch_is_of_one_image_at_least() -> None:
+    with pytest.raises(SnnZooError, match="batch_size must be at least 1, not 0"):
+        evaluate(Oracle(), marked_split([0, 1], [0, 1]), batch_size=0)
+
+
 def test_shorter_runs_are_scored_in_the_long_one() -> None:
     network = Oracle()
     score = evaluate(network, SPLIT, time_steps=9, also_after=[3, 1], batch_size=2)

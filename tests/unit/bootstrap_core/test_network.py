@@ -267,8 +267,8 @@ def test_the_device_is_that_of_the_weights() -> None:
     assert make().to("meta").device == torch.device("meta")
 
 
-@pytest.mark.parametrize("steps", [0, -1])
-def test_a_run_of_no_steps_is_refused_by_both_engines(steps: int) -> None:
+@pytest.mark.parametrize("steps", [0, -1, 1.5, "2"])
+def test_a_run_of_no_whole_number_of_steps_is_refused_by_both_engines(steps: Any) -> None:
     network = make()
     for runnable in (network, IntegerNetwork(network)):
         with pytest.raises(SnnZooError, match="at least 1"):
