@@ -59,12 +59,12 @@ def tune(
     seed: int = 0,
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
 ) -> Tuning | None:
-    """Train on, and keep the best epoch; or the network as it was, if that answers better on held-out images.
+    """Train on, and keep the best epoch; or the network as it was, if its loss on held-out images is smaller.
 
     All epochs run as spikes: the rates of a few steps with a hard reset stray from any curve by more, layer after
     layer, than tuning has to mend. The ANN has seen all images as they are: what tunes, and what both are judged on, is
     moved a little. Of what an epoch changes all is kept, or a part, whichever has the smallest loss on images held out;
-    the first of `LEARNING_RATES` by which the network is no worse is taken. None if it was in vain.
+    the first of `LEARNING_RATES` by which that loss does not rise is taken. None if it was in vain.
 
     Args:
         network: tuned in place.
@@ -90,7 +90,7 @@ def tune(
     held_out = train_validation_split(split, n_validation=n_validation, seed=seed)[1]
     judge = _Judge(held_out, teacher, recipe)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    untuned, lost = judge.score(network).accuracy, _lost(network, held_out)
+    untuned, lost = judge.score(network), _lost(network, held_out)
 
     def watch(report: EpochReport) -> None:
         on_epoch(report)
@@ -101,8 +101,8 @@ def tune(
         recipe = recipe.model_copy(update={"snn_learning_rate": rate})
         with suppress(_LostError):
             fit(network, split, recipe, teacher=teacher, on_epoch=watch)
-            part, score = _keep_best_part(network, before, judge)
-            if score.accuracy >= untuned:
+            part, loss = _keep_best_part(network, before, judge)
+            if loss <= untuned:
                 return Tuning(recipe, part)
         network.load_state_dict(before)
     return None
@@ -123,13 +123,9 @@ def neuron_steps(spec: NetworkSpec) -> int:
     return spec.time_steps * sum(prod(shape) for shape in spec.shapes)
 
 
-class _Score(NamedTuple):
-    loss: float
-    accuracy: float
-
-
 class _Judge:
-    """Tells how well a network answers to images held out, moved, in the integer engine."""
+    """Tells how well a network answers to images held out, moved, in the integer engine: by the loss that is learnt, as
+    accuracies of so few images say less."""
 
     def __init__(self, held_out: Split, teacher: Teacher, recipe: TrainingSpec) -> None:
         generator = torch.Generator().manual_seed(recipe.seed)
@@ -137,33 +133,32 @@ class _Judge:
         self.images, self.labels = (moved * 255).round().to(torch.uint8), held_out.labels
         self.wanted, self.recipe = _by_parts(teacher, self.images), recipe
 
-    def score(self, network: Network) -> _Score:
-        """By the loss that is learnt, and by the labels; the worst if a state leaves 24 bits."""
+    def score(self, network: Network) -> float:
+        """The loss; infinite if a state leaves 24 bits."""
         try:
             logits = _by_parts(IntegerNetwork(network), self.images)
         except StateOverflowError:
-            return _Score(math.inf, 0.0)
-        scaled, part = logits * self.recipe.logit_scale, self.recipe.distillation
-        loss = float(distillation_loss(scaled, self.labels, self.wanted, part))
-        return _Score(loss, float((logits.argmax(1) == self.labels).double().mean()))
+            return math.inf
+        recipe = self.recipe
+        return float(distillation_loss(logits * recipe.logit_scale, self.labels, self.wanted, recipe.distillation))
 
 
 @torch.no_grad()
-def _keep_best_part(network: Network, before: Mapping[str, Tensor], judge: _Judge) -> tuple[float, _Score]:
-    """Have the parameters go that one of `PARTS` of the way from `before` after which the loss is least."""
+def _keep_best_part(network: Network, before: Mapping[str, Tensor], judge: _Judge) -> tuple[float, float]:
+    """Have the parameters go that one of `PARTS` of the way after which the loss is least; gives both."""
     tuned = {name: parameter.clone() for name, parameter in network.named_parameters()}
 
     def go(part: float) -> None:
         for name, parameter in network.named_parameters():
             parameter.copy_(torch.lerp(before[name], tuned[name], part))
 
-    scores = dict[float, _Score]()
+    losses = dict[float, float]()
     for part in PARTS:
         go(part)
-        scores[part] = judge.score(network)
-    best = min(PARTS, key=lambda part: scores[part].loss)
+        losses[part] = judge.score(network)
+    best = min(PARTS, key=losses.__getitem__)
     go(best)
-    return best, scores[best]
+    return best, losses[best]
 
 
 @torch.no_grad()
