@@ -132,6 +132,10 @@ def test_neurons_take_steps_that_stand_for_all_and_any_order_in_memory(dtype: to
         assert torch.equal(packed.float(), ours[0])
 
 
+def test_many_outputs_are_multiplied_from_one_rate_of_spikes_on() -> None:
+    assert dense_products.least_rate(64) < dense_products.least_rate(512) == dense_products.least_rate(4096) < 0.2
+
+
 def make(*blocks: dict[str, Any], shape: tuple[int, ...] = (40,), **options: Any) -> Network:
     spec = {
         "name": "test",
