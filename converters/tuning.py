@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Mapping
-from contextlib import suppress
 from math import prod
 from typing import NamedTuple
 
@@ -11,7 +10,6 @@ from torch import Tensor
 
 from bootstrap_core.augment import augmentation
 from bootstrap_core.datasets import Split, train_validation_split
-from bootstrap_core.evaluation import evaluate
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
@@ -26,8 +24,6 @@ __all__ = ["Tuning", "neuron_steps", "tune"]
 LEARNING_RATES = 3e-3, 1e-3
 """Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid. Deep networks
 lose by such steps what they cannot learn back in some epochs: then the smaller ones are tried."""
-LOST = 2.0
-"""Standard errors of an accuracy by which a network that is worse before its last epoch will not be better after it."""
 PARTS = 1.0, 0.5, 0.25
 """Of what tuning changes, that may be kept. On the way between two networks lies much of what a few images teach, and
 less of the noise of the steps that taught it. Source: Wortsman et al. 2022, Robust Fine-Tuning of Zero-Shot Models."""
@@ -87,35 +83,17 @@ def tune(
         validation=n_validation,
         seed=seed,
     )
-    held_out = train_validation_split(split, n_validation=n_validation, seed=seed)[1]
-    judge = _Judge(held_out, teacher, recipe)
+    judge = _Judge(train_validation_split(split, n_validation=n_validation, seed=seed)[1], teacher, recipe)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
-    untuned, lost = judge.score(network), _lost(network, held_out)
-
-    def watch(report: EpochReport) -> None:
-        on_epoch(report)
-        if report.epoch + 1 < epochs and report.validation_snn_accuracy < lost:
-            raise _LostError
-
+    untuned = judge.score(network)
     for rate in LEARNING_RATES:
         recipe = recipe.model_copy(update={"snn_learning_rate": rate})
-        with suppress(_LostError):
-            fit(network, split, recipe, teacher=teacher, on_epoch=watch)
-            part, loss = _keep_best_part(network, before, judge)
-            if loss <= untuned:
-                return Tuning(recipe, part)
+        fit(network, split, recipe, teacher=teacher, on_epoch=on_epoch)
+        part, loss = _keep_best_part(network, before, judge)
+        if loss <= untuned:
+            return Tuning(recipe, part)
         network.load_state_dict(before)
     return None
-
-
-class _LostError(Exception):
-    """A network lost more by an epoch than it will learn back."""
-
-
-def _lost(network: Network, held_out: Split) -> float:
-    """The accuracy on images held out below which the network is clearly worse than it is now."""
-    now = _accuracy(network, held_out)
-    return now - LOST * math.sqrt(now * (1 - now) / len(held_out))
 
 
 def neuron_steps(spec: NetworkSpec) -> int:
@@ -165,11 +143,3 @@ def _keep_best_part(network: Network, before: Mapping[str, Tensor], judge: _Judg
 def _by_parts(answer: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
     """Logits for images, uint8 `[N, ...]`, some at a time."""
     return torch.cat([answer(part.float() / 255).float() for part in images.split(BATCH)])
-
-
-def _accuracy(network: Network, split: Split) -> float:
-    """In the integer engine; 0 if a state leaves 24 bits."""
-    try:
-        return evaluate(IntegerNetwork(network), split).accuracy
-    except StateOverflowError:
-        return 0.0

@@ -91,14 +91,6 @@ def test_smaller_steps_follow_on_those_that_made_it_worse(trained: Network, digi
     assert [report.learning_rate for report in seen] == [5.0, 1e-5]
 
 
-def test_steps_that_lose_much_are_given_up_after_an_epoch(trained: Network, digits: Dataset, monkeypatch) -> None:
-    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 1e-5))
-    network, seen = copied(trained), []
-    tuned = tune(network, digits.train, by(trained), 3, on_epoch=seen.append)
-    assert tuned is not None
-    assert [report.epoch for report in seen] == [0, 0, 1, 2]
-
-
 @pytest.mark.parametrize("best", tuning.PARTS)
 def test_that_part_of_what_tuning_changed_is_kept_whose_loss_is_smallest(trained: Network, best: float) -> None:
     network, before = copied(trained), trained.state_dict()
