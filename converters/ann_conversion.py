@@ -95,7 +95,7 @@ class _Source:
 
 def images_wanted(ann: Ann) -> int:
     """How many images `best_candidate` has a use for."""
-    return _n_calibrating(ann) + min(N_JUDGING, max(FEWEST_TO_JUDGE, PIXELS // prod(ann.shape)))
+    return _n_calibrating(activations_first(ann)) + min(N_JUDGING, max(FEWEST_TO_JUDGE, PIXELS // prod(ann.shape)))
 
 
 def _n_calibrating(ann: Ann) -> int:

@@ -34,7 +34,7 @@ MOVED = AugmentSpec(degrees=5, translate=0.03, scale=(0.97, 1.03), shear=2)
 LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
 """Images held out, to choose the best epoch by: one in so many, no more than so many, nor than an epoch trains on."""
 NEURON_STEPS = 16 << 30
-"""Work of all epochs at most, in neurons of all images and time steps: a minute or two."""
+"""Work of all epochs at most, in neurons of all images and time steps: a minute or two for each rate that is tried."""
 N_SCALED = 1000
 """Images by which logits are brought to one size."""
 

@@ -8,7 +8,7 @@ import torch
 from bootstrap_core import IntegerNetwork
 from converters import ann as nets
 from converters.ann import Ann, Node, run_ann
-from converters.ann_conversion import best_candidate
+from converters.ann_conversion import best_candidate, images_wanted
 from converters.calibrate import InputForm, calibrate
 from converters.linear_fold import Conv, Dense, scale_inputs
 from converters.spiking_layers import MaxPooling, spiking_layers
@@ -186,6 +186,13 @@ def test_a_layer_that_answers_to_no_image_is_told(form: InputForm) -> None:
     layers = spiking_layers(ann, MaxPooling.ERROR)
     with pytest.raises(UnsupportedError, match="r0: none of its units is active for any image"):
         calibrate(ann, layers, torch.rand(20, 1, 8, 8), name="x", time_steps=T, input_form=form)
+
+
+@pytest.mark.parametrize(("size", "wanted"), [(8, 4096 + 4000), (224, 256 + 891)])
+def test_of_large_images_few_are_wanted(size: int, wanted: int) -> None:
+    shape = (3, size, size)
+    ann = Ann(shape, (Node("r", RELU, ("x",), shape),), input_name="x")
+    assert images_wanted(ann) == wanted
 
 
 def test_a_maximum_of_a_sum_is_averaged_where_it_cannot_be_by_any_neuron() -> None:
