@@ -234,9 +234,7 @@ class _SynapticBlock(Block):
 
     def dropped(self, x: Tensor | Spikes, mode: Mode) -> Tensor | Spikes:
         """Inputs after dropout: one mask for all steps, survivors scaled up."""
-        if not mode.spiking:
-            return nn.functional.dropout(_floats(x), self.dropout, self.training)
-        mask = self.mask((x.values if isinstance(x, Spikes) else x)[0])
+        mask = self.mask((x.values if isinstance(x, Spikes) else x)[0] if mode.spiking else _floats(x))
         return x if mask is None else _floats(x) * mask
 
     def mask(self, like: Tensor) -> Tensor | None:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrap_core.blocks import AffineBlock, Block, Carried, packed
+from bootstrap_core.functional.quantize import straight_through
 from bootstrap_core.mode import Mode
 from bootstrap_core.sampler import RateSampler
 from bootstrap_core.schedule import LayerModes
@@ -95,6 +96,28 @@ class Network(nn.Module):
         modes = self._layer_modes(mode)
         with self._uncast(modes):
             return self._carry(images, modes, count_steps(self.spec, time_steps))
+
+    def tandem(self, images: Tensor) -> Tensor:
+        """Logits as of spikes, with the gradient of the ANN where its activations give the rates of these spikes.
+
+        Block by block the spikes run without a gradient, and the ANN beside them on their rates; both drop the same
+        inputs. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
+        """
+        steps, device = self.spec.time_steps, self.device
+        spikes: Carried = as_input(images, self.spec)
+        rates = as_input(images, self.spec)
+        kept: dict[int, tuple[Carried, Tensor]] = {}
+        for i, block in enumerate(self.blocks):
+            assert isinstance(block, Block)
+            skipped = [kept[source] for source in self._sources[i]]
+            forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
+            with forked, torch.no_grad(), torch.autocast(device.type, enabled=False):
+                spikes = packed(block.carry(spikes, Mode.SNN, steps, *(x for x, _ in skipped)))
+            ann = block(rates, Mode.ANN, steps, *(x for _, x in skipped))
+            rates = straight_through(ann, _seen_by(Mode.ANN, steps, spikes, True).to(ann.dtype))
+            if i in self._last_reader:
+                kept[i] = spikes, rates
+        return rates.flatten(1)
 
     def run(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None

@@ -27,7 +27,7 @@ from bootstrap_core.sampler import RateSampler, mix_seed
 from bootstrap_core.schedule import LayerModes, Scheduler
 from bootstrap_core.stats import LearningStats
 from specs.errors import DataError, SnnZooError
-from specs.training import LearningRateSchedule, Precision, TrainingSpec
+from specs.training import LearningRateSchedule, Precision, SnnGradient, TrainingSpec
 
 __all__ = ["EpochReport", "Teacher", "Trainer", "distillation_loss", "fit"]
 
@@ -139,7 +139,7 @@ class Trainer:
         with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
             torch.manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
             self._train(epoch, on_batch)
-        self._fit_what_is_left(epoch)
+        self._fit_activations(sampling=epoch >= self.n_ann_epochs)
         for stat, mode in ((self.stats.testing, Mode.ANN), (self.stats.snn, Mode.SNN)):
             score = evaluate(self.network, self.validation, mode=mode, group=self.group)
             stat.add(score.loss, score.n_correct, score.n_images)
@@ -164,6 +164,8 @@ class Trainer:
             self.as_ann = None
         elif self.as_ann is None:
             self.as_ann = self._frozen()
+        if epoch >= self.n_ann_epochs and self.recipe.snn_gradient is SnnGradient.TANDEM and not self.network.fitted:
+            self._fit_activations(sampling=True)
         network, recipe = self.network.train(), self.recipe
         generator = torch.Generator().manual_seed(mix_seed(recipe.seed, epoch))
         order = torch.randperm(len(self.training), generator=generator)[: self.n_images]
@@ -171,8 +173,10 @@ class Trainer:
             share = self.group.share(len(indices))
             images, labels, targets = self._batch(indices, generator, share)
             modes = self._modes(epoch, iteration)
-            with torch.autocast(network.device.type, torch.bfloat16, enabled=self._rounds(modes)):
-                logits: Tensor = network(images, modes)
+            tandem = modes == LayerModes(Mode.SNN) and recipe.snn_gradient is SnnGradient.TANDEM
+            rounds = (tandem or modes == LayerModes(Mode.ANN)) and self._may_round()
+            with torch.autocast(network.device.type, torch.bfloat16, enabled=rounds):
+                logits: Tensor = network.tandem(images) if tandem else network(images, modes)
             loss = self._loss(logits.float() * recipe.logit_scale, images, targets) * share.weight
             n_right = int((logits.argmax(1) == labels).sum()) / share.repeats
             value, n_right = self.group.add([loss.item(), n_right])
@@ -234,10 +238,10 @@ class Trainer:
         return self.training.pixels(indices).to(device).float().div_(255), self.training.labels[indices].to(device)
 
     @torch.no_grad()
-    def _fit_what_is_left(self, epoch: int) -> None:
-        """Fit blocks that sampled but did not meet FIT as ANN; after an SNN epoch, sample and fit all of them."""
+    def _fit_activations(self, *, sampling: bool) -> None:
+        """Fit the activations that have samples, of training or, `sampling`, of some batches more of all blocks."""
         samplers = [module for module in self.network.modules() if isinstance(module, RateSampler)]
-        if epoch >= self.n_ann_epochs:
+        if sampling:
             for images, _ in islice(batches(self.training, self.recipe.batch_size), self.recipe.sample_iterations):
                 rows = self.group.share(len(images)).rows
                 self.network(images[rows].to(self.network.device), Mode.SAMPLE)
@@ -250,12 +254,11 @@ class Trainer:
             return LayerModes(Mode.SNN)
         return self.scheduler.mode(epoch, iteration, training=True)
 
-    def _rounds(self, modes: LayerModes) -> bool:
-        """Whether a batch may be computed in bfloat16: spikes are exact, and activations are fitted to exact rates."""
-        return modes == LayerModes(Mode.ANN) and self._may_round()
-
     def _may_round(self) -> bool:
-        """Whether the recipe says so, and the device multiplies bfloat16 faster."""
+        """Whether the recipe says so, and the device multiplies bfloat16 faster.
+
+        Spikes are exact all the same, and activations are fitted to exact rates.
+        """
         faster = self.network.device.type != "cpu" or multiplies_half()
         return self.recipe.precision is Precision.BFLOAT16 and faster
 

@@ -9,7 +9,7 @@ from specs.dataset_sources import find_user_data
 from specs.errors import DataError
 from specs.fields import Integer, Number, Positive, StrictModel
 
-__all__ = ["FIND_DATA", "AugmentSpec", "LearningRateSchedule", "Precision", "TrainingSpec"]
+__all__ = ["FIND_DATA", "AugmentSpec", "LearningRateSchedule", "Precision", "SnnGradient", "TrainingSpec"]
 
 FIND_DATA = "find data"
 """In the context of a validation: whether data of no known name must be here."""
@@ -31,6 +31,15 @@ class Precision(StrEnum):
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
+
+
+class SnnGradient(StrEnum):
+    """How the SNN epochs learn: by the surrogate of each spike, through all steps; or in tandem with the ANN, by the
+    slopes of its activations at the rates that the spikes gave. Source: Wu et al. 2021, A Tandem Learning Rule for
+    Effective Training and Rapid Inference of Deep Spiking Neural Networks."""
+
+    SURROGATE = "surrogate"
+    TANDEM = "tandem"
 
 
 class AugmentSpec(StrictModel):
@@ -64,12 +73,13 @@ class TrainingSpec(StrictModel):
 
     Every `sample_period` epochs the first `sample_iterations` batches run as SNN to sample, one fits the activations,
     and the rest train as ANN; `crossover_epochs` moves one more block to SNN mode at each epoch named, `snn_epochs`
-    trains the last epochs wholly as SNN, at `snn_learning_rate`; each of the two phases has its own learning-rate
-    schedule. `validation` images are cut from the training set to choose the best epoch. An epoch is one pass over the
-    training images, or over `images_per_epoch` of them, others each time. With `mixup` each image, and its label, is
-    mixed with another of its batch: the two parts are drawn from Beta(mixup, mixup), the larger is its own. With a
-    teacher, `distillation` is the part of the loss that is the distance from its answers; with `self_distillation`, the
-    network as it was when the SNN epochs began, answering as ANN, is their teacher, of that part.
+    trains the last epochs wholly as SNN, at `snn_learning_rate` and by `snn_gradient`; each of the two phases has its
+    own learning-rate schedule. `validation` images are cut from the training set to choose the best epoch. An epoch is
+    one pass over the training images, or over `images_per_epoch` of them, others each time. With `mixup` each image,
+    and its label, is mixed with another of its batch: the two parts are drawn from Beta(mixup, mixup), the larger is
+    its own. With a teacher, `distillation` is the part of the loss that is the distance from its answers; with
+    `self_distillation`, the network as it was when the SNN epochs began, answering as ANN, is their teacher, of that
+    part.
     """
 
     data: str = "mnist"
@@ -93,6 +103,7 @@ class TrainingSpec(StrictModel):
     crossover_epochs: tuple[NonNegative, ...] = ()
     snn_epochs: NonNegative = 0
     snn_learning_rate: Annotated[Number, Field(gt=0)] = 2e-4
+    snn_gradient: SnnGradient = SnnGradient.SURROGATE
     self_distillation: Annotated[Number, Field(ge=0, le=1)] = 0.0
     seed: Annotated[Integer, Field(ge=0, lt=1 << 63)] = 0
 

@@ -210,6 +210,67 @@ def test_gradients_reach_every_parameter_in_every_mode(mode: Mode, fitted: Netwo
         assert parameter.grad.abs().sum() > 0, name
 
 
+def test_a_tandem_has_the_logits_of_spikes_and_the_gradient_of_the_ann_at_their_rates(fitted: Network) -> None:
+    logits = fitted.tandem(images())
+    assert torch.equal(logits, fitted(images(), Mode.SNN))
+    logits[:, 0].sum().backward()
+    _, trace = fitted.run(images(), Mode.SNN)
+    pixels, conv, flat, dense, _ = trace.rates
+    blocks, drive = fitted.blocks, (flat @ fitted.blocks[3].quantized_weight().T).detach().requires_grad_()
+    blocks[3].sampler(drive).sum().backward()
+    arriving = blocks[4].quantized_weight()[0] * drive.grad
+    assert (arriving != 0).float().mean() > 0
+    torch.testing.assert_close(blocks[4].synapse.weight.grad[0], dense.sum(0))
+    torch.testing.assert_close(blocks[3].synapse.weight.grad, arriving.T @ flat)
+    drive = F.conv2d(pixels, blocks[1].quantized_weight()).detach().requires_grad_()
+    blocks[1].sampler(drive).sum().backward()
+    arriving = (arriving @ blocks[3].quantized_weight()).reshape(conv.shape) * drive.grad
+    expected = torch.nn.grad.conv2d_weight(pixels, blocks[1].quantized_weight().shape, arriving)
+    torch.testing.assert_close(blocks[1].synapse.weight.grad, expected)
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_both_of_a_tandem_drop_the_same_inputs(graded: bool) -> None:
+    network = make(
+        input={"shape": [1, 4, 4], "encoding": "graded"} if graded else {"shape": [1, 4, 4]},
+        blocks=[
+            {"kind": "conv", "channels": 3, "kernel": 3},
+            {"kind": "flatten"},
+            {"kind": "dense", "features": 60, "dropout": 0.5},
+            {"kind": "affine", "features": 2, "dropout": 0.5},
+        ],
+    )
+    for mode in (Mode.SAMPLE, Mode.FIT):
+        network(images(50), mode)
+    torch.manual_seed(7)
+    logits = network.train().tandem(images(1))
+    logits[0, 0].backward()
+    weight = network.readout.synapse.weight.grad[0]  # the rates that arrived
+    _, trace = network.eval().run(images(1), Mode.SNN)
+    assert 0 < ((weight == 0) & (trace.rates[-2][0] > 0)).sum() < (trace.rates[-2][0] > 0).sum()
+    torch.testing.assert_close(logits[0, 0], network.readout.quantized_weight()[0] @ weight)
+    torch.manual_seed(7)
+    torch.testing.assert_close(network.train()(images(1), Mode.SNN), logits)
+
+
+def test_a_tandem_has_skips() -> None:
+    network = residual()
+    for mode in (Mode.SAMPLE, Mode.FIT):
+        network(images(50), mode)
+    logits = network.tandem(images())
+    torch.testing.assert_close(logits, network(images(), Mode.SNN))
+    logits.square().sum().backward()
+    for name, parameter in network.named_parameters():
+        assert parameter.grad.abs().sum() > 0, name
+
+
+def test_a_tandem_is_exact_where_a_caller_lets_torch_round(fitted: Network) -> None:
+    exact = fitted(images(), Mode.SNN)
+    with torch.autocast("cpu", torch.bfloat16):
+        rounded = fitted.tandem(images())
+    assert torch.equal(rounded, exact)
+
+
 def test_bytes_are_scaled_to_zero_to_one() -> None:
     pixels = torch.arange(0, 256, 16, dtype=torch.uint8).reshape(1, 1, 4, 4)
     assert torch.equal(as_input(pixels, make().spec), pixels.float() / 255)

@@ -162,6 +162,24 @@ def test_all_epochs_may_be_snn_epochs(split: Split) -> None:
     Trainer(network(), split, recipe(epochs=1, snn_epochs=1)).run_epoch()
 
 
+def test_the_snn_epochs_may_learn_in_tandem_with_the_ann(split: Split, monkeypatch) -> None:
+    trainer = Trainer(network(), split, recipe(epochs=3, snn_epochs=1, snn_gradient="tandem"))
+    seen, tandem, fitted = modes_of(trainer, monkeypatch), trainer.network.tandem, []
+    monkeypatch.setattr(trainer.network, "tandem", lambda x: fitted.append(trainer.network.fitted) or tandem(x))
+    for epoch in range(3):
+        trainer._train(epoch, lambda done, total: None)
+    assert len(seen) == 2 * N_BATCHES
+    assert fitted == N_BATCHES * [True]
+
+
+def test_a_tandem_of_a_network_that_was_never_fitted_begins_with_a_fit(split: Split) -> None:
+    first = network()
+    options = recipe(epochs=4, snn_epochs=4, snn_gradient="tandem", snn_learning_rate=0.01)
+    trainer = Trainer(first, split, options)
+    reports = [trainer.run_epoch() for _ in range(4)]
+    assert reports[-1].training_loss < 0.9 * reports[0].training_loss
+
+
 @pytest.mark.parametrize(("schedule", "factors"), [("constant", [1, 1]), ("cosine", [1, 0.5])])
 def test_the_learning_rate_follows_its_schedule_epoch_by_epoch(schedule: str, factors, split: Split) -> None:
     trainer = Trainer(network(), split, recipe(epochs=2, learning_rate_schedule=schedule))
@@ -313,6 +331,10 @@ def test_ann_batches_may_be_rounded_and_spikes_and_samples_are_not(split: Split,
     assert rounded[3] != exact[3]
     assert rounded == pytest.approx(exact, rel=0.02)
     assert losses("bfloat16", snn_epochs=1) == losses("float32", snn_epochs=1)
+    options = {"snn_epochs": 1, "snn_gradient": "tandem", "snn_learning_rate": 0.01}
+    tandems = [losses(precision, **options) for precision in ("float32", "bfloat16")]
+    assert tandems[0][0] == tandems[1][0]  # spikes are exact
+    assert tandems[0][3] != tandems[1][3]  # and their gradients are not
     monkeypatch.setattr(training, "multiplies_half", lambda: False)
     assert losses("bfloat16") == exact
 
