@@ -17,14 +17,14 @@ from bootstrap_core.training import EpochReport, Teacher, distillation_loss, fit
 from converters.readout import logit_scale
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
-from specs.training import AugmentSpec, TrainingSpec
+from specs.training import AugmentSpec, SnnGradient, TrainingSpec
 
 __all__ = ["Tuning", "neuron_steps", "tune"]
 
-LEARNING_RATES = 3e-3, 1e-3
+LEARNING_RATES = 1.5e-3, 5e-4
 """Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid. Deep networks
 lose by such steps what they cannot learn back in some epochs: then the smaller ones are tried."""
-PARTS = 1.0, 0.5, 0.25
+PARTS = 1.0, 0.75, 0.5, 0.25
 """Of what tuning changes, that may be kept. On the way between two networks lies much of what a few images teach, and
 less of the noise of the steps that taught it. Source: Wortsman et al. 2022, Robust Fine-Tuning of Zero-Shot Models."""
 BATCH = 50
@@ -33,7 +33,7 @@ MOVED = AugmentSpec(degrees=5, translate=0.03, scale=(0.97, 1.03), shear=2)
 """How images are changed in tuning: the ANN has learnt them by heart as they are, and they say too little anew."""
 LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
 """Images held out, to choose the best epoch by: one in so many, no more than so many, nor than an epoch trains on."""
-NEURON_STEPS = 16 << 30
+NEURON_STEPS = 40 << 30
 """Work of all epochs at most, in neurons of all images and time steps: a minute or two for each rate that is tried."""
 N_SCALED = 1000
 """Images by which logits are brought to one size."""
@@ -58,9 +58,10 @@ def tune(
     """Train on, and keep the best epoch; or the network as it was, if its loss on held-out images is smaller.
 
     All epochs run as spikes: the rates of a few steps with a hard reset stray from any curve by more, layer after
-    layer, than tuning has to mend. The ANN has seen all images as they are: what tunes, and what both are judged on, is
-    moved a little. Of what an epoch changes all is kept, or a part, whichever has the smallest loss on images held out;
-    the first of `LEARNING_RATES` by which that loss does not rise is taken. None if it was in vain.
+    layer, than tuning has to mend. They learn in tandem with the curves' slopes: surrogates take longer, and left deep
+    networks a larger loss. The ANN has seen all images as they are: what tunes, and what both are judged on, is moved a
+    little. Of what an epoch changes all is kept, or a part, whichever has the smallest loss on images held out; the
+    first of `LEARNING_RATES` by which that loss does not rise is taken. None if it was in vain.
 
     Args:
         network: tuned in place.
@@ -76,6 +77,7 @@ def tune(
     recipe = TrainingSpec(
         epochs=epochs,
         snn_epochs=epochs,
+        snn_gradient=SnnGradient.TANDEM,
         batch_size=BATCH,
         logit_scale=logit_scale(_by_parts(lambda part: network(part, Mode.SNN), some), _by_parts(teacher, some)),
         augment=MOVED,
