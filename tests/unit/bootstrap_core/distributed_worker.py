@@ -23,6 +23,7 @@ AUGMENT = {"flip": True, "elastic": 0.05, "erase": 0.2}
 RECIPES: dict[str, dict[str, Any]] = {
     "ann": {"augment": AUGMENT, "mixup": 0.4},  # samples, fits, trains as ANN
     "snn": {"crossover_epochs": (0,), "snn_epochs": 1, "batch_size": 89},  # two batches, and one of a single image
+    "tandem": {"snn_epochs": 1, "snn_gradient": "tandem", "snn_learning_rate": 0.003},
     "dropout": {"precision": "bfloat16"},
 }
 
