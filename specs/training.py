@@ -26,8 +26,8 @@ class LearningRateSchedule(StrEnum):
 
 
 class Precision(StrEnum):
-    """What ANN batches compute with: float32, or bfloat16 where torch's autocast does and the processor multiplies it
-    faster; weights stay float32."""
+    """What ANN batches, and gradients in tandem, compute with: float32, or bfloat16 where torch's autocast does and the
+    processor multiplies it faster; weights stay float32."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
@@ -131,3 +131,24 @@ class TrainingSpec(StrictModel):
         if list(crossover_epochs) != sorted(crossover_epochs):
             raise ValueError("must rise")
         return crossover_epochs
+
+    @property
+    def idle(self) -> list[str]:
+        """What was set and does nothing beside the rest, and why.
+
+        >>> TrainingSpec(self_distillation=0.5).idle
+        ['training.self_distillation does nothing without SNN epochs: set training.snn_epochs']
+        """
+        return [
+            f"training.{name} does nothing without {what}: set training.{needed}"
+            for needed, what, names in _NEEDED
+            for name in names
+            if not getattr(self, needed) and getattr(self, name) != TrainingSpec.model_fields[name].default
+        ]
+
+
+_NEEDED = (
+    ("snn_epochs", "SNN epochs", ("snn_learning_rate", "snn_gradient", "self_distillation")),
+    ("teacher", "a teacher", ("distillation",)),
+)
+"""Fields without which others do nothing."""

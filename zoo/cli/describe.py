@@ -8,13 +8,12 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli.options import PathArgument
-from converters.cli.shared import command, force_option, json_option, refuse_existing, say
-from specs.dataset_sources import doubts
+from converters.cli.shared import command, force_option, json_option, refuse_existing
 from specs.errors import SpecError
 from specs.given_file import is_text
 from specs.io import json_schema, load_spec
 from specs.summary import summarize
-from zoo.cli.shared import complete_specs, print_layers
+from zoo.cli.shared import complete_specs, print_layers, say_doubts
 
 if TYPE_CHECKING:
     from specs.network import NetworkSpec
@@ -48,8 +47,8 @@ def check(spec: str, as_json: bool) -> None:
         click.echo(json.dumps({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
     else:
         print_layers(network)
-    if network.training and (doubt := doubts(network.training.data, network.input.shape, network.n_classes)):
-        say(f"warning: {doubt}")
+    if network.training:
+        say_doubts(network, network.training)
 
 
 @command()

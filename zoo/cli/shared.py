@@ -7,6 +7,7 @@ from click.shell_completion import CompletionItem
 
 from converters.cli.options import complete_from
 from converters.cli.shared import print_table, say, say_notes
+from specs.dataset_sources import doubts
 from specs.errors import SnnZooError
 from specs.io import network_names
 from specs.summary import summarize
@@ -14,8 +15,18 @@ from specs.summary import summarize
 if TYPE_CHECKING:
     from converters.model import Model
     from specs.network import NetworkSpec
+    from specs.training import TrainingSpec
 
-__all__ = ["complete_specs", "local_names", "print_layers", "read_and_say", "say_fresh", "trained_on", "usual_data"]
+__all__ = [
+    "complete_specs",
+    "local_names",
+    "print_layers",
+    "read_and_say",
+    "say_doubts",
+    "say_fresh",
+    "trained_on",
+    "usual_data",
+]
 
 
 def local_names() -> list[str]:
@@ -61,6 +72,13 @@ def read_and_say(source: str) -> "tuple[Model, bool]":
     model, trained = read_source(source)
     say_notes(model)
     return model, trained
+
+
+def say_doubts(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
+    """Say on stderr what is odd about a recipe: data that do not fit, and fields that do nothing."""
+    doubt = doubts(recipe.data, network.input.shape, network.n_classes)
+    for warning in [doubt, *recipe.idle] if doubt else recipe.idle:
+        say(f"warning: {warning}")
 
 
 def say_fresh(trained: bool) -> None:

@@ -19,9 +19,8 @@ from converters.cli.options import (
     use_threads,
 )
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say, say_overflow
-from specs.dataset_sources import doubts
 from specs.errors import SnnZooError
-from zoo.cli.shared import complete_specs
+from zoo.cli.shared import complete_specs, say_doubts
 
 if TYPE_CHECKING:
     from bootstrap_core.distributed import Group
@@ -45,7 +44,7 @@ BAR_WIDTH = 79
 @click.option(
     "--precision",
     type=click.Choice(["float32", "bfloat16"]),
-    help="Of ANN batches; same as --set training.precision=NAME.",
+    help="Of ANN batches and gradients in tandem; same as --set training.precision=NAME.",
 )
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Replace a field of the spec.")
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the folder.")
@@ -124,8 +123,8 @@ def _start_run(
     network = override_spec(start, assignments)
     use_threads(threads)
     recipe = network.training or TrainingSpec()
-    if group.leads and (doubt := doubts(recipe.data, network.input.shape, network.n_classes)):
-        say(f"warning: {doubt}")
+    if group.leads:
+        say_doubts(network, recipe)
     dataset = places.load_labelled(recipe.data)
     device = local_device(resolve_device(device))
     return TrainingRun(network, dataset, folder, weights=weights, device=device, resume=resume, group=group)

@@ -76,3 +76,14 @@ def test_a_problem_within_the_recipe_names_its_own_line(fields: str, where: str,
 
 def test_a_seed_that_no_generator_takes_is_refused(refusal) -> None:
     assert "training.seed" in refusal(NETWORK + f"training: {{seed: {1 << 64}}}\n")
+
+
+def test_what_does_nothing_beside_the_rest_is_told() -> None:
+    recipe = TrainingSpec(snn_gradient="tandem", snn_learning_rate=1e-3, distillation=0.7)
+    assert recipe.idle == [
+        "training.snn_learning_rate does nothing without SNN epochs: set training.snn_epochs",
+        "training.snn_gradient does nothing without SNN epochs: set training.snn_epochs",
+        "training.distillation does nothing without a teacher: set training.teacher",
+    ]
+    assert recipe.model_copy(update={"snn_epochs": 1, "teacher": "mnist-conv"}).idle == []
+    assert TrainingSpec().idle == []
