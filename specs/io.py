@@ -327,6 +327,8 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
             message = f"no such key{_suggest_size(problem['loc']) or _suggest_key(path, model)}"
         case "missing":
             value = None
+        case "tuple_type":
+            message = "must be a list"
         case "less_than_equal" if isinstance(value, int) and 4 * value > HUGE_BYTES:
             message = f"{message.lower()}; one float for each alone would take {_gibibytes(4 * value)}"
         case "union_tag_not_found" | "union_tag_invalid":

@@ -162,8 +162,8 @@ class TrainingRun:
         return plot_curves(self.trainer.stats, self.folder / "curves.png")
 
     def _save_checkpoint(self) -> None:
-        buffer = io.BytesIO()
-        torch.save({"spec": self._identity(), "reports": self.reports, **self.trainer.state_dict()}, buffer)
+        buffer, spec = io.BytesIO(), self._identity().model_dump_json()
+        torch.save({"spec": spec, "reports": self.reports, **self.trainer.state_dict()}, buffer)
         write_whole(self.folder / "checkpoint.pt", buffer.getvalue())
 
     def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
@@ -181,10 +181,10 @@ class TrainingRun:
             }
         }
 
-    def _identity(self) -> str:
+    def _identity(self) -> NetworkSpec:
         """The spec but for its number of epochs, which a resumed run may change."""
         recipe = self.recipe.model_copy(update={"epochs": 1, "snn_epochs": 0})
-        return self.spec.model_copy(update={"training": recipe}).model_dump_json()
+        return self.spec.model_copy(update={"training": recipe})
 
     def _resume(self) -> None:
         path = self.folder / "checkpoint.pt"
@@ -193,12 +193,23 @@ class TrainingRun:
         data = self.group.spread_bytes(path.read_bytes() if self.group.leads else b"")
         try:
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            spec, self.reports = state["spec"], state["reports"]
+            spec, self.reports = NetworkSpec.model_validate_json(state["spec"]), state["reports"]
         except Exception as error:  # torch.load raises whatever a damaged pickle makes it
             raise IntegrityError(f"{path} is no checkpoint of snnzoo: {error}") from None
-        if spec != self._identity():
-            raise SnnZooError(f"{path} is of another spec; resume with the spec.yaml beside it")
+        if differing := _differing(spec.model_dump(), self._identity().model_dump()):
+            raise SnnZooError(
+                f"{path} is of another spec (differs in: {', '.join(differing)}); resume with the spec.yaml beside it"
+            )
         self.trainer.load_state_dict(state)
+
+
+def _differing(ours: Any, theirs: Any, name: str = "") -> list[str]:
+    """Names of the fields of two dumped specs that are not the same."""
+    if ours == theirs:
+        return []
+    if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
+        return [found for key in ours for found in _differing(ours[key], theirs[key], f"{name}.{key}".lstrip("."))]
+    return [name]
 
 
 def _teacher(source: str, device: str) -> Teacher:

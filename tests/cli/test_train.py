@@ -142,9 +142,10 @@ def test_a_model_is_folded_and_trained_on(trained, run, tmp_path) -> None:
     run("train", tmp_path / "folded.safetensors", "-o", tmp_path / "on", "--epochs", 1, "-q")
 
 
-def test_resume_refuses_another_spec(trained, run) -> None:
-    result = run("train", trained / "spec.yaml", "-o", trained, "--resume", "--set", "neuron.threshold=2.0", code=1)
-    assert "another spec" in result.stderr
+def test_resume_refuses_another_spec_and_says_what_of_it(trained, run) -> None:
+    changes = "--set", "neuron.threshold=2.0", "--set", "training.learning_rate=0.5", "--set", "training.epochs=9"
+    result = run("train", trained / "spec.yaml", "-o", trained, "--resume", *changes, code=1)
+    assert "another spec (differs in: neuron.threshold, training.learning_rate)" in " ".join(result.stderr.split())
 
 
 def test_resume_without_a_checkpoint_is_told(spec_file, run, tmp_path) -> None:

@@ -22,6 +22,11 @@ def test_crossover_epochs_rise(refusal) -> None:
     )
 
 
+def test_crossover_epochs_are_a_list(refusal) -> None:
+    found = refusal(NETWORK + "training: {crossover_epochs: 1}\n")
+    assert found == "net.yaml:6: training.crossover_epochs: must be a list (got 1)"
+
+
 def test_two_blocks_may_cross_over_in_one_epoch() -> None:
     assert TrainingSpec(crossover_epochs=(3, 3)).crossover_epochs == (3, 3)
 
