@@ -1,5 +1,6 @@
 """A network of bootstrap blocks."""
 
+import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -269,4 +270,6 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     x = images.reshape(len(images), *shape)
     if x.dtype == torch.uint8:
         return x.float() / 255
+    if not torch.compiler.is_compiling() and math.isnan(x.sum()):
+        raise DataError(f"images have pixels that are no numbers (NaN): {wanted}")
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

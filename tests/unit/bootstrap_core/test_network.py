@@ -293,6 +293,7 @@ WANTED = r"tiny takes images as a tensor \[N, 1, 4, 4\], floats in 0..1 or uint8
         ([1], rf"{WANTED}, not a list"),
         (torch.zeros(1, 1, 4, 4).numpy(), rf"{WANTED}, not a ndarray"),
         (torch.zeros(1, 1, 4, 4, dtype=torch.int64), rf"{WANTED}, not torch.int64"),
+        (torch.zeros(3, 1, 4, 4).index_fill(2, torch.tensor(1), torch.nan), rf"no numbers \(NaN\): {WANTED}"),
     ],
 )
 def test_what_are_no_images_is_told_by_both_engines(images, error) -> None:
