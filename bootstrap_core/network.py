@@ -102,11 +102,11 @@ class Network(nn.Module):
         """Logits as of spikes, with the gradient of the ANN where its activations give the rates of these spikes.
 
         Block by block the spikes run without a gradient, and the ANN beside them on their rates; both drop the same
-        inputs. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
+        inputs. Norms learn from both. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
         """
         steps, device = self.spec.time_steps, self.device
-        spikes: Carried = as_input(images, self.spec)
         rates = as_input(images, self.spec)
+        spikes: Carried = rates
         kept: dict[int, tuple[Carried, Tensor]] = {}
         for i, block in enumerate(self.blocks):
             assert isinstance(block, Block)

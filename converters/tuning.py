@@ -58,10 +58,10 @@ def tune(
     """Train on, and keep the best epoch; or the network as it was, if its loss on held-out images is smaller.
 
     All epochs run as spikes: the rates of a few steps with a hard reset stray from any curve by more, layer after
-    layer, than tuning has to mend. They learn in tandem with the curves' slopes: surrogates take longer, and left deep
-    networks a larger loss. The ANN has seen all images as they are: what tunes, and what both are judged on, is moved a
-    little. Of what an epoch changes all is kept, or a part, whichever has the smallest loss on images held out; the
-    first of `LEARNING_RATES` by which that loss does not rise is taken. None if it was in vain.
+    layer, than tuning has to mend. They learn in tandem with the curves' slopes: surrogates take longer, and left a
+    deep network a larger loss. The ANN has seen all images as they are: what tunes, and what both are judged on, is
+    moved a little. Of what an epoch changes all is kept, or a part, whichever has the smallest loss on images held out;
+    the first of `LEARNING_RATES` by which that loss does not rise is taken. None if it was in vain.
 
     Args:
         network: tuned in place.
