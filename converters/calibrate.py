@@ -35,7 +35,7 @@ HIGH, MOST_GAIN = 0.999, 8.0
 N_SAMPLED = 1 << 16
 """Neurons of images that thresholds are tried on; a layer has many more."""
 TAU_GRAD = 0.005
-"""Width of the surrogate gradient, if one trains on by it: half a threshold. Much wider or narrower ones learn worse."""
+"""Width of the surrogate gradient: half a threshold. Much wider or narrower ones learn worse."""
 STATE_FLOATS, MARGIN = (STATE_MAX + 1) / STATE, 0.35
 """Largest voltage of the hardware, in float units, and the part of it that calibration may use: tuning takes more."""
 
