@@ -29,7 +29,10 @@ from specs.neuron import CubaSpec
 __all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]
 
 PARTS = tuple(torch.linspace(0.05, 1.0, 24).tolist())
-"""Thresholds tried for a layer, as parts of its largest activation."""
+"""Thresholds tried for a layer, as parts of its largest activation, rising."""
+SLACK = 0.05
+"""The smallest threshold is taken whose error is larger than the least by no more than this part: its neurons fire
+sooner, and of few time steps each layer loses some before its first spikes."""
 HIGH, MOST_GAIN = 0.999, 8.0
 """The quantile of activations that all channels of a layer share, and the most that weights grow by for it."""
 N_SAMPLED = 1 << 16
@@ -109,7 +112,7 @@ def calibrate(
     balanced: bool = True,
     seed: int = 0,
 ) -> tuple[Model, list[Calibration]]:
-    """A spiking network of the layers. Each threshold is the one whose rates come nearest to what the ANN gives.
+    """A spiking network of the layers. Each threshold is the smallest whose rates come near to what the ANN gives.
 
     Layer by layer, on the spikes that the layers before really give; weights are fitted to these anew, so that a layer
     mends what those before it lost.
@@ -307,7 +310,7 @@ class _Calibrator:
     def _choose(
         self, z: Tensor, bias: Tensor | None, wanted: Tensor, factor: float, levels: int, *, block: int, target: str
     ) -> Calibration:
-        """The threshold, in units of an input of 1, and the scale whose rates come nearest to `wanted`, on a sample.
+        """The threshold, in units of an input of 1, and the scale whose rates come near to `wanted`, on a sample.
 
         Args:
             z: `[T, N, C, ...]` in units of the input's levels.
@@ -321,18 +324,17 @@ class _Calibrator:
         if bias is not None:
             sampled = sampled + _over_places(bias, wanted).expand(wanted.shape).flatten()[picked]
         largest = float(goal.max()) * factor
-        best: Calibration | None = None
+        tried = list[Calibration]()
         for part in PARTS:
             mant = max(int(MANT * part * largest * levels), levels)
             rates = _fire(sampled[:, None], None, mant)[:, 0].sum(0).double() / self.time_steps
             scale = goal @ rates / (rates @ rates).clamp_min(1e-12)
             error = float((goal - scale * rates).square().mean().sqrt() / goal.square().mean().sqrt().clamp_min(1e-12))
-            if best is None or error < best.error:
-                threshold = (mant + (0.5 if levels > 1 else 0)) / MANT / levels
-                saturated = float((goal > scale).double().mean())
-                best = Calibration(block, target, scale.expand(wanted.shape[1]), threshold, error, saturated)
-        assert best is not None
-        return best
+            threshold = (mant + (0.5 if levels > 1 else 0)) / MANT / levels
+            saturated = float((goal > scale).double().mean())
+            tried.append(Calibration(block, target, scale.expand(wanted.shape[1]), threshold, error, saturated))
+        enough = (1 + SLACK) * min(calibration.error for calibration in tried)
+        return next(calibration for calibration in tried if calibration.error <= enough)
 
     def _any(self, layer: SpikingLayer, spikes: Tensor) -> tuple[dict[str, Any], Tensor]:
         linear = layer.linear

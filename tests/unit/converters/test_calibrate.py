@@ -205,3 +205,19 @@ def test_a_maximum_of_a_sum_is_averaged_where_it_cannot_be_by_any_neuron() -> No
     assert found.max_pooling is MaxPooling.AVERAGE
     with pytest.raises(UnsupportedError, match=r"^a: no spiking form: m: a maximum with no activation.*before it$"):
         best_candidate(ann, images, name="a", time_steps=8, max_pooling=[MaxPooling.ANY])
+
+
+@torch.no_grad()
+def test_the_smallest_threshold_is_taken_that_errs_as_little(monkeypatch) -> None:
+    """Alone in front of its input a layer gets the same choice of thresholds, whatever is taken of it."""
+    images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(3))
+    layers = spiking_layers(SUMS, MaxPooling.AVERAGE)[:1]
+
+    def first_layer(slack: float):
+        monkeypatch.setattr("converters.calibrate.SLACK", slack)
+        form = InputForm(Encoding.GRADED, 4)
+        return calibrate(SUMS, layers, images, name="first", time_steps=T, input_form=form)[1][0]
+
+    least, near, any_at_all = (first_layer(slack) for slack in (0.0, 0.2, 1e9))
+    assert any_at_all.threshold < near.threshold < least.threshold
+    assert least.error < near.error <= 1.2 * least.error < any_at_all.error
