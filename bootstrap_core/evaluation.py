@@ -11,9 +11,10 @@ from torch import Tensor, nn
 
 from bootstrap_core.datasets import Split
 from bootstrap_core.distributed import ALONE, Group
+from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.mode import Mode
-from bootstrap_core.network import Tally
+from bootstrap_core.network import Network, Tally
 from specs.block import (
     AffineSpec,
     AvgPoolSpec,
@@ -31,7 +32,19 @@ from specs.network import NetworkSpec
 from specs.shapes import pool_as_conv, skip_as_layer
 from specs.summary import conv_fanout
 
-__all__ = ["Evaluation", "Runnable", "accuracy_by_steps", "batches", "count_synops", "evaluate", "has_neurons"]
+__all__ = [
+    "Evaluation",
+    "Runnable",
+    "accuracy_by_steps",
+    "batches",
+    "count_synops",
+    "evaluate",
+    "has_neurons",
+    "overflow",
+]
+
+EXACT_BATCH = 256
+"""Images of one run that looks for states beyond the hardware's."""
 
 
 class Runnable(Protocol):
@@ -192,6 +205,17 @@ def accuracy_by_steps(
             score = evaluate(network, split, time_steps=longest, also_after=shorter, batch_size=batch_size)
             return {t: score.by_steps.get(t) for t in rising}
     return dict.fromkeys(rising)
+
+
+def overflow(network: Network, split: Split) -> str | None:
+    """How a state leaves the hardware's 24 bits on these images, which floats do not notice; None if none does."""
+    exact = IntegerNetwork(network)
+    try:
+        for images, _ in batches(split, EXACT_BATCH):
+            exact(images)
+    except StateOverflowError as error:
+        return str(error)
+    return None
 
 
 def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:

@@ -16,7 +16,7 @@ from torch import Tensor
 from bootstrap_core.augment import augmentation
 from bootstrap_core.datasets import Split, train_validation_split
 from bootstrap_core.distributed import ALONE, Group, Share
-from bootstrap_core.evaluation import batches, evaluate
+from bootstrap_core.evaluation import batches, evaluate, overflow
 from bootstrap_core.initialization import initialize
 from bootstrap_core.kernels.half import multiplies_half
 from bootstrap_core.kernels.memory import keep_freed_memory
@@ -46,7 +46,8 @@ class EpochReport:
     """One line of `metrics.jsonl`: losses are means, accuracies 0 to 1, of the training or the validation images.
 
     `training_*` are running figures of the epoch, of augmented images in the modes the schedule gave;
-    `validation_snn_accuracy` is what the best epoch is chosen by.
+    `best` says whether the epoch beats all before it by `validation_snn_accuracy`; one whose states stay within the
+    hardware's 24 bits on the validation images beats any in which they do not.
     """
 
     epoch: int
@@ -126,6 +127,8 @@ class Trainer:
         self.as_ann: Network | None = None
         self.stats = LearningStats()
         self.epoch = 0
+        self.best = (False, -1.0)
+        """Of the best epoch: whether the hardware can run it, and its accuracy."""
 
     def run_epoch(self, on_batch: Callable[[int, int], object] = lambda done, total: None) -> EpochReport:
         """Train one epoch and score the validation images as ANN and as SNN.
@@ -156,8 +159,23 @@ class Trainer:
             validation_ann_accuracy=_last(testing.accuracy_log),
             validation_snn_loss=_last(snn.loss_log),
             validation_snn_accuracy=_last(snn.accuracy_log),
-            best=snn.improved,
+            best=self._is_best(_last(snn.accuracy_log)),
         )
+
+    def _is_best(self, accuracy: float) -> bool:
+        """Whether the network as it is beats all epochs before; floats do not notice what the hardware cannot hold."""
+        if (True, accuracy) <= self.best:
+            return False
+        reached = self._within_hardware(), accuracy
+        better = reached > self.best
+        self.best = max(self.best, reached)
+        return better
+
+    def _within_hardware(self) -> bool:
+        """Whether no state leaves 24 bits on the validation images."""
+        own = self.validation.take(self.group.part(len(self.validation)))
+        (n_beyond,) = self.group.add([int(overflow(self.network, own) is not None)])
+        return n_beyond == 0
 
     def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:
         if epoch < self.n_ann_epochs or not self.recipe.self_distillation:
@@ -282,6 +300,7 @@ class Trainer:
             "optimizer": self.optimizer.state_dict(),
             "as_ann": None if self.as_ann is None else self.as_ann.state_dict(),
             "stats": self.stats.state_dict(),
+            "best": self.best,
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
@@ -293,7 +312,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.stats.load_state_dict(state["stats"])
-        self.epoch = state["epoch"]
+        self.epoch, self.best = state["epoch"], tuple(state["best"])
         if state.get("as_ann") is not None:
             self.as_ann = self._frozen()
             self.as_ann.load_state_dict(state["as_ann"])
@@ -308,7 +327,7 @@ def fit(
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
     group: Group = ALONE,
 ) -> LearningStats:
-    """Train `network` by bootstrap and leave it with the weights of the best epoch by SNN validation accuracy.
+    """Train `network` by bootstrap and leave it with the weights of the best epoch, see `EpochReport`.
 
     Args:
         network: trained in place.

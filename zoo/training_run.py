@@ -22,17 +22,15 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from bootstrap_core.build import build_network
-from bootstrap_core.datasets import Dataset, Split
+from bootstrap_core.datasets import Dataset
 from bootstrap_core.distributed import ALONE, Group
-from bootstrap_core.evaluation import Evaluation, batches, evaluate
-from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.evaluation import Evaluation, evaluate, overflow
 from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network
 from bootstrap_core.training import EpochReport, Teacher, Trainer
 from converters.formats import write_model
 from converters.model import Model
 from converters.safetensors_file import read_safetensors
-from specs.errors import IntegrityError, SnnZooError, StateOverflowError
+from specs.errors import IntegrityError, SnnZooError
 from specs.file_digest import sha256_of
 from specs.io import dump_spec
 from specs.network import NetworkSpec
@@ -45,7 +43,6 @@ __all__ = ["TrainingRun", "read_metrics"]
 
 METRICS = "metrics.jsonl"
 FILES = ("spec.yaml", "checkpoint.pt", METRICS, "model.safetensors", "curves.png")
-EXACT_BATCH = 256
 _Line = TypeAdapter(EpochReport)
 
 
@@ -108,6 +105,11 @@ class TrainingRun:
         """Where the best model is."""
         return self.folder / "model.safetensors"
 
+    @property
+    def best(self) -> EpochReport:
+        """Of the epoch whose network is kept."""
+        return next(EpochReport(**report) for report in reversed(self.reports) if report["best"])
+
     def run_epoch(self, on_batch: Callable[[int, int], object] = lambda done, total: None) -> EpochReport:
         """Train one epoch and leave the folder ready to resume after it.
 
@@ -148,7 +150,7 @@ class TrainingRun:
         }
         if not group.leads:
             return scores
-        self.overflow = _overflow(network, self.dataset.test)
+        self.overflow = overflow(network, self.dataset.test)
         test = {mode.value: _score_card(self.dataset, score) for mode, score in scores.items()}
         test[Mode.SNN.value] |= {} if self.overflow is None else {"overflow": self.overflow}
         card = {**model.card, "test": test}
@@ -244,16 +246,6 @@ def read_metrics(folder: Path) -> list[EpochReport]:
                 "zoo train: move it away from beside the model"
             ) from None
     return reports
-
-
-def _overflow(network: Network, split: Split) -> str | None:
-    exact = IntegerNetwork(network)
-    try:
-        for images, _ in batches(split, EXACT_BATCH):
-            exact(images)
-    except StateOverflowError as error:
-        return str(error)
-    return None
 
 
 def _score_card(dataset: Dataset, score: Evaluation) -> dict[str, Any]:

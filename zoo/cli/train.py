@@ -189,6 +189,7 @@ def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
     scores = run.score()
     if not run.group.leads:
         return
+    best = run.best
     try:
         run.plot()
     except SnnZooError as error:
@@ -204,20 +205,19 @@ def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
     if as_json:
         click.echo(json.dumps({
             "model": str(run.model_path),
-            "epoch": run.trainer.stats.snn.best_epoch,
-            "validation": {"snn": run.trainer.stats.snn.max_accuracy},
+            "epoch": best.epoch,
+            "validation": {"snn": best.validation_snn_accuracy},
             "test": {mode.value: score.accuracy for mode, score in scores.items()},
             "data": run.dataset.name,
         }))  # fmt: skip
         return
     say_sample(run.dataset)
-    best, validation = run.trainer.stats.snn, f"{len(run.trainer.validation):,}"
-    epoch = "" if best.best_epoch is None else f", epoch {best.best_epoch + 1}"
+    validation = f"{len(run.trainer.validation):,}"
     snn, ann = scores[Mode.SNN], scores[Mode.ANN]
     print_table(
         ["", "accuracy", "images"],
         [
-            [f"validation, SNN{epoch}", percent(best.max_accuracy), validation],
+            [f"validation, SNN, epoch {best.epoch + 1}", percent(best.validation_snn_accuracy), validation],
             [f"test, SNN, T={snn.time_steps}", percent(snn.accuracy), f"{snn.n_images:,}"],
             ["test, ANN", percent(ann.accuracy), f"{ann.n_images:,}"],
         ],

@@ -600,6 +600,30 @@ def test_fit_leaves_the_weights_of_the_first_best_epoch_by_snn_accuracy(split: S
     assert not torch.equal(trained.readout.synapse.weight, snapshots[3]["blocks.2.synapse.weight"])
 
 
+@pytest.mark.usefixtures("scripted_scores")
+@pytest.mark.parametrize(
+    ("beyond", "best"),
+    [
+        ([True, True, False, False], [True, True, True, True]),  # of the third on, within 24 bits
+        ([False, True, True, True], [True, False, False, False]),
+        ([True, True, True, True], [True, True, False, False]),
+    ],
+)
+def test_an_epoch_that_the_hardware_can_hold_beats_any_that_it_cannot(
+    beyond: list[bool], best: list[bool], split: Split, monkeypatch
+) -> None:
+    trainer, found = Trainer(network(), split, recipe()), []
+    monkeypatch.setattr(
+        "bootstrap_core.training.overflow", lambda network, split: "a state" if beyond[len(found)] else None
+    )
+    while len(found) < len(best):
+        found.append(trainer.run_epoch().best)
+        resumed = Trainer(network(), split, recipe())
+        resumed.load_state_dict(trainer.state_dict())
+        trainer = resumed
+    assert found == best
+
+
 def test_fit_runs_all_epochs_and_gives_their_statistics(split: Split) -> None:
     epochs: list[int] = []
     stats = fit(network(), split, recipe(epochs=3), on_epoch=lambda report: epochs.append(report.epoch))
