@@ -48,6 +48,10 @@ class PackedConvolution:
         self.packs = can_pack() and is_narrow(weight)
         self.packed = dict[torch.Size, Tensor]()
 
+    def __getstate__(self) -> dict[str, object]:
+        """For copies: what is packed has no storage that could be copied, and is packed anew."""
+        return {**self.__dict__, "packed": {}}
+
     def weigh(self, x: Tensor) -> Tensor:
         """The convolution `[R, height, width, O]`: whole numbers, in floats that hold them.
 

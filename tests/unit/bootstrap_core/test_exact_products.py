@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from copy import deepcopy
 
 import pytest
 import torch
@@ -65,6 +66,12 @@ def test_a_weight_is_packed_for_each_shape_but_not_kept_for_many() -> None:
         x = spikes(rows, 96)
         assert torch.equal(weight.weigh(x).long(), x.long() @ weight.weight[:, :, 0, 0].long().T)
         assert len(weight.packed) <= exact_products.MOST_SHAPES
+
+
+def test_a_weight_that_is_packed_can_be_copied() -> None:
+    packed, x = PackedWeight(weights(7, 40)), spikes(3, 40)
+    product = packed.weigh(x)
+    assert torch.equal(deepcopy(packed).weigh(x), product)
 
 
 def test_other_whole_numbers_are_weighed_exactly() -> None:
