@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 import shutil
 from pathlib import Path
 
@@ -10,6 +11,8 @@ import numpy as np
 import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
+
+from converters.tuning import LEARNING_RATES
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -181,6 +184,13 @@ def test_an_ann_in_onnx_becomes_a_spiking_network(ann, tmp_path, run) -> None:
     assert "no use for --epochs, --input" in " ".join(refused.split())
     assert "0.00392" in run("convert", path, "-o", tmp_path / "b.net", "--raw", "--std", 1, code=2).stderr
     assert "no data: calibrated on noise" in run("convert", path, "-o", tmp_path / "b.net").stderr
+
+
+def test_tuning_tells_each_epoch_and_by_what_steps(ann, tmp_path, run) -> None:
+    said = run("convert", ann, "--data", "mnist-sample", "--epochs", 1, "-o", tmp_path / "net.safetensors").stderr
+    rates = re.findall(r"^tuning, epoch 1, learning rate (\S+): SNN .* held-out images", said, re.MULTILINE)
+    assert rates
+    assert [float(rate) for rate in rates] == list(LEARNING_RATES[: len(rates)])
 
 
 def test_a_format_refuses_a_residual_network_before_it_is_tuned(tmp_path, run, monkeypatch) -> None:
