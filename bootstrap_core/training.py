@@ -312,7 +312,8 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.stats.load_state_dict(state["stats"])
-        self.epoch, self.best = state["epoch"], tuple(state["best"])
+        self.epoch = state["epoch"]
+        self.best = tuple(state.get("best", (True, self.stats.snn.max_accuracy or -1.0)))  # of old ones by accuracy
         if state.get("as_ann") is not None:
             self.as_ann = self._frozen()
             self.as_ann.load_state_dict(state["as_ann"])

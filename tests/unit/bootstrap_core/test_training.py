@@ -561,6 +561,15 @@ def test_a_run_may_go_on_for_more_epochs(split: Split) -> None:
     assert longer.epoch == 1
 
 
+def test_a_checkpoint_that_says_no_best_epoch_has_that_of_its_statistics(split: Split) -> None:
+    trainer, other = Trainer(network(), split, recipe()), Trainer(network(), split, recipe())
+    report = trainer.run_epoch()
+    state = trainer.state_dict()
+    del state["best"]
+    other.load_state_dict(state)
+    assert other.best == (True, report.validation_snn_accuracy)
+
+
 # --- fit
 
 
