@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -39,12 +39,9 @@ __all__ = [
     "batches",
     "count_synops",
     "evaluate",
+    "evaluate_exactly",
     "has_neurons",
-    "overflow",
 ]
-
-EXACT_BATCH = 256
-"""Images of one run that looks for states beyond the hardware's."""
 
 
 class Runnable(Protocol):
@@ -152,10 +149,7 @@ def evaluate(
     n_correct, correct_after, loss, seconds = 0, [0] * len(also_after), 0.0, 0.0
     rates = torch.zeros(len(spec.layers), dtype=torch.float64)
     synops = torch.zeros(len(spec.layers), dtype=torch.float64)
-    trained = network if isinstance(network, nn.Module) and network.training else None
-    if trained is not None:
-        trained.eval()
-    try:
+    with _evaluating(network):
         for images, labels in batches(split.take(group.part(len(split))), batch_size):
             images, labels = images.to(network.device), labels.to(network.device)
             start = time.perf_counter()
@@ -169,9 +163,6 @@ def evaluate(
             if mode.spiking:
                 synops += torch.tensor(count_synops(spec, tally), dtype=torch.float64)
             progress(len(images))
-    finally:
-        if trained is not None:
-            trained.train()
     n_images, n_layers = len(split), len(spec.layers)
     correct, loss, *sums = group.add([n_correct, loss, *rates.tolist(), *synops.tolist(), *correct_after])
     rates, synops, after = torch.tensor(sums, dtype=torch.float64).split([n_layers, n_layers, len(also_after)])
@@ -191,6 +182,59 @@ def evaluate(
     )
 
 
+@contextmanager
+def _evaluating(network: object) -> Iterator[None]:
+    """A network in training in eval mode, then put back."""
+    trained = network if isinstance(network, nn.Module) and network.training else None
+    if trained is not None:
+        trained.eval()
+    try:
+        yield
+    finally:
+        if trained is not None:
+            trained.train()
+
+
+class _Exact:
+    """A network run in integers; in floats, which do not notice, once a state has left the hardware's 24 bits."""
+
+    def __init__(self, network: Network) -> None:
+        self.spec, self.device = network.spec, network.device
+        self.integers, self.floats = IntegerNetwork(network), network
+        self.overflow: str | None = None
+
+    def tally(
+        self,
+        images: Tensor,
+        mode: Mode | None = None,
+        *,
+        time_steps: int | None = None,
+        also_after: Sequence[int] = (),
+    ) -> tuple[Tensor, Tally]:
+        if self.overflow is None:
+            try:
+                logits, tally = self.integers.tally(images, mode, time_steps=time_steps, also_after=also_after)
+                return logits.to(self.device), tally
+            except StateOverflowError as error:
+                self.overflow = str(error)
+        return self.floats.tally(images, mode, time_steps=time_steps, also_after=also_after)
+
+
+def evaluate_exactly(
+    network: Network, split: Split, *, progress: Callable[[int], object] = lambda n: None, group: Group = ALONE
+) -> tuple[Evaluation, str | None]:
+    """`evaluate` as spikes, in integers, and how a state leaves the hardware's 24 bits; None if none does.
+
+    Where one does, the score is that of floats, which go on.
+    """
+    exact = _Exact(network)
+    with _evaluating(network):
+        score = evaluate(exact, split, progress=progress, group=group)
+    (n_beyond,) = group.add([int(exact.overflow is not None)])
+    elsewhere = "a state leaves 24 bits, on images of another process" if n_beyond else None
+    return score, exact.overflow or elsewhere
+
+
 def accuracy_by_steps(
     network: Runnable, split: Split, steps: Iterable[int], *, batch_size: int = 250
 ) -> dict[int, float | None]:
@@ -205,17 +249,6 @@ def accuracy_by_steps(
             score = evaluate(network, split, time_steps=longest, also_after=shorter, batch_size=batch_size)
             return {t: score.by_steps.get(t) for t in rising}
     return dict.fromkeys(rising)
-
-
-def overflow(network: Network, split: Split) -> str | None:
-    """How a state leaves the hardware's 24 bits on these images, which floats do not notice; None if none does."""
-    exact = IntegerNetwork(network)
-    try:
-        for images, _ in batches(split, EXACT_BATCH):
-            exact(images)
-    except StateOverflowError as error:
-        return str(error)
-    return None
 
 
 def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:

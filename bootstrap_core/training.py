@@ -16,7 +16,7 @@ from torch import Tensor
 from bootstrap_core.augment import augmentation
 from bootstrap_core.datasets import Split, train_validation_split
 from bootstrap_core.distributed import ALONE, Group, Share
-from bootstrap_core.evaluation import batches, evaluate, overflow
+from bootstrap_core.evaluation import batches, evaluate, evaluate_exactly
 from bootstrap_core.initialization import initialize
 from bootstrap_core.kernels.half import multiplies_half
 from bootstrap_core.kernels.memory import keep_freed_memory
@@ -143,10 +143,13 @@ class Trainer:
             torch.manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
             self._train(epoch, on_batch)
         self._fit_activations(sampling=epoch >= self.n_ann_epochs)
-        for stat, mode in ((self.stats.testing, Mode.ANN), (self.stats.snn, Mode.SNN)):
-            score = evaluate(self.network, self.validation, mode=mode, group=self.group)
+        as_ann = evaluate(self.network, self.validation, mode=Mode.ANN, group=self.group)
+        as_snn, overflow = evaluate_exactly(self.network, self.validation, group=self.group)
+        for stat, score in ((self.stats.testing, as_ann), (self.stats.snn, as_snn)):
             stat.add(score.loss, score.n_correct, score.n_images)
         self.stats.update()
+        before, reached = self.best, (overflow is None, as_snn.accuracy)
+        self.best = max(before, reached)
         self.epoch += 1
         training, testing, snn = self.stats.training, self.stats.testing, self.stats.snn
         return EpochReport(
@@ -159,23 +162,8 @@ class Trainer:
             validation_ann_accuracy=_last(testing.accuracy_log),
             validation_snn_loss=_last(snn.loss_log),
             validation_snn_accuracy=_last(snn.accuracy_log),
-            best=self._is_best(_last(snn.accuracy_log)),
+            best=reached > before,
         )
-
-    def _is_best(self, accuracy: float) -> bool:
-        """Whether the network as it is beats all epochs before; floats do not notice what the hardware cannot hold."""
-        if (True, accuracy) <= self.best:
-            return False
-        reached = self._within_hardware(), accuracy
-        better = reached > self.best
-        self.best = max(self.best, reached)
-        return better
-
-    def _within_hardware(self) -> bool:
-        """Whether no state leaves 24 bits on the validation images."""
-        own = self.validation.take(self.group.part(len(self.validation)))
-        (n_beyond,) = self.group.add([int(overflow(self.network, own) is not None)])
-        return n_beyond == 0
 
     def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:
         if epoch < self.n_ann_epochs or not self.recipe.self_distillation:

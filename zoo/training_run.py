@@ -24,7 +24,7 @@ from torch import Tensor
 from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Dataset
 from bootstrap_core.distributed import ALONE, Group
-from bootstrap_core.evaluation import Evaluation, evaluate, overflow
+from bootstrap_core.evaluation import Evaluation, evaluate, evaluate_exactly
 from bootstrap_core.mode import Mode
 from bootstrap_core.training import EpochReport, Teacher, Trainer
 from converters.formats import write_model
@@ -144,16 +144,15 @@ class TrainingRun:
         model = read_safetensors(self.model_path) if group.leads else Model.of(self.network)
         network = model.build().to(self.network.device)
         group.spread(network.state_dict().values())
-        scores = {
-            mode: evaluate(network, self.dataset.test, mode=mode, progress=progress, group=group)
-            for mode in (Mode.SNN, Mode.ANN)
-        }
+        test = self.dataset.test
+        as_snn, self.overflow = evaluate_exactly(network, test, progress=progress, group=group)
+        as_ann = evaluate(network, test, mode=Mode.ANN, progress=progress, group=group)
+        scores = {Mode.SNN: as_snn, Mode.ANN: as_ann}
         if not group.leads:
             return scores
-        self.overflow = overflow(network, self.dataset.test)
-        test = {mode.value: _score_card(self.dataset, score) for mode, score in scores.items()}
-        test[Mode.SNN.value] |= {} if self.overflow is None else {"overflow": self.overflow}
-        card = {**model.card, "test": test}
+        figures = {mode.value: _score_card(self.dataset, score) for mode, score in scores.items()}
+        figures[Mode.SNN.value] |= {} if self.overflow is None else {"overflow": self.overflow}
+        card = {**model.card, "test": figures}
         write_model(Model(model.spec, model.tensors, card), self.model_path)
         return scores
 

@@ -10,7 +10,8 @@ from torch import Tensor
 from bootstrap_core import integer
 from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Split, load_dataset
-from bootstrap_core.evaluation import accuracy_by_steps, batches, count_synops, evaluate
+from bootstrap_core.distributed import Group
+from bootstrap_core.evaluation import accuracy_by_steps, batches, count_synops, evaluate, evaluate_exactly
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network, Tally, Trace
@@ -212,6 +213,47 @@ def test_the_training_flag_comes_back_after_an_error() -> None:
     with pytest.raises(SnnZooError, match="no activation yet"):
         evaluate(network, split, mode=Mode.ANN)
     assert network.training
+
+
+# --- In integers as far as these hold
+
+
+def inhibited() -> tuple[Network, Split]:
+    """Neurons whose voltage sinks below 24 bits within 16 steps, on digits; and not on a black image, the first."""
+    block = {"kind": "dense", "features": 8, "dropout": 0.5}
+    neuron = {"threshold": 0.5, "voltage_decay": 0.0}
+    spec = spec_of(block, AFFINE, input={"shape": [784], "encoding": "graded", "bits": 4}, neuron=neuron)
+    network = build_network(spec.model_copy(update={"time_steps": 16}), seed=0)
+    with torch.no_grad():
+        network.blocks[1].synapse.weight[:4] = -0.125
+    digits = load_dataset("mnist-sample").test.take(slice(0, 19))
+    images = torch.cat([torch.zeros_like(digits.images[:1]), digits.images[:]])
+    return network, Split(images, torch.arange(20) % 3)
+
+
+def test_an_exact_score_is_that_of_the_integer_engine() -> None:
+    network, split = real()
+    score, overflow = evaluate_exactly(network, split)
+    assert overflow is None
+    assert replace(score, seconds=0.0) == replace(evaluate(IntegerNetwork(network), split), seconds=0.0)
+
+
+def test_beyond_24_bits_the_score_is_of_floats_and_what_left_them_is_told() -> None:
+    network, split = inhibited()
+    wanted = evaluate(network, split)
+    network.train()
+    score, overflow = evaluate_exactly(network, split)
+    assert network.training
+    assert overflow is not None
+    assert overflow.startswith("the voltage of block 1 reaches -")
+    assert replace(score, seconds=0.0) == replace(wanted, seconds=0.0)
+    assert evaluate_exactly(network, split.take(slice(0, 1)))[1] is None
+
+
+def test_a_process_tells_that_states_of_others_left_24_bits(monkeypatch) -> None:
+    network, split = real()
+    monkeypatch.setattr(Group, "add", lambda group, values: [values[0] + 1] if len(values) == 1 else list(values))
+    assert "another process" in (evaluate_exactly(network, split)[1] or "")
 
 
 def test_layers_without_neurons_have_no_rate() -> None:

@@ -1,5 +1,6 @@
 import io
 import math
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -574,27 +575,39 @@ def test_a_checkpoint_that_says_no_best_epoch_has_that_of_its_statistics(split: 
 
 
 @pytest.fixture
-def scripted_scores(monkeypatch) -> None:
-    """Of 10 validation images, right in each epoch: best as SNN in epoch 1, and again in 3; best as ANN in epoch 2."""
-    script = {Mode.ANN: iter([1, 2, 9, 4]), Mode.SNN: iter([3, 6, 5, 6])}
+def script(monkeypatch) -> Callable[..., None]:
+    """Of 10 validation images, right in each epoch: best as SNN in epoch 1, and again in 3; best as ANN in epoch 2.
+
+    Called, it says in which epochs states leave 24 bits.
+    """
+    right = {Mode.ANN: iter([1, 2, 9, 4]), Mode.SNN: iter([3, 6, 5, 6])}
 
     def score(network: Network, split: Split, *, mode: Mode, group: Group) -> Evaluation:
         return Evaluation(
             mode=mode,
             time_steps=4,
             n_images=10,
-            n_correct=next(script[mode]),
+            n_correct=next(right[mode]),
             loss=1.0,
             rates=(),
             synops=None,
             seconds=1.0,
         )
 
-    monkeypatch.setattr("bootstrap_core.training.evaluate", score)
+    def set_script(beyond: Sequence[bool] = (False,) * 4) -> None:
+        overflows = iter(beyond)
+
+        def score_exactly(network: Network, split: Split, *, group: Group) -> tuple[Evaluation, str | None]:
+            return score(network, split, mode=Mode.SNN, group=group), "a state" if next(overflows) else None
+
+        monkeypatch.setattr("bootstrap_core.training.evaluate", score)
+        monkeypatch.setattr("bootstrap_core.training.evaluate_exactly", score_exactly)
+
+    return set_script
 
 
-@pytest.mark.usefixtures("scripted_scores")
-def test_fit_leaves_the_weights_of_the_first_best_epoch_by_snn_accuracy(split: Split) -> None:
+def test_fit_leaves_the_weights_of_the_first_best_epoch_by_snn_accuracy(split: Split, script) -> None:
+    script()
     trained, snapshots, best = network(), [], []
 
     def on_epoch(report: EpochReport) -> None:
@@ -609,7 +622,6 @@ def test_fit_leaves_the_weights_of_the_first_best_epoch_by_snn_accuracy(split: S
     assert not torch.equal(trained.readout.synapse.weight, snapshots[3]["blocks.2.synapse.weight"])
 
 
-@pytest.mark.usefixtures("scripted_scores")
 @pytest.mark.parametrize(
     ("beyond", "best"),
     [
@@ -619,12 +631,10 @@ def test_fit_leaves_the_weights_of_the_first_best_epoch_by_snn_accuracy(split: S
     ],
 )
 def test_an_epoch_that_the_hardware_can_hold_beats_any_that_it_cannot(
-    beyond: list[bool], best: list[bool], split: Split, monkeypatch
+    beyond: list[bool], best: list[bool], split: Split, script
 ) -> None:
+    script(beyond)
     trainer, found = Trainer(network(), split, recipe()), []
-    monkeypatch.setattr(
-        "bootstrap_core.training.overflow", lambda network, split: "a state" if beyond[len(found)] else None
-    )
     while len(found) < len(best):
         found.append(trainer.run_epoch().best)
         resumed = Trainer(network(), split, recipe())
