@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
 from bootstrap_core.functional.quantize import quantize_weight
+from bootstrap_core.kernels import by_size, is_worthwhile
 from bootstrap_core.kernels.convolution_op import convolve
 from bootstrap_core.kernels.linear_op import linear
 from bootstrap_core.spikes import Spikes
@@ -18,8 +19,19 @@ from specs.fields import Shape
 __all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "SkipSynapse", "Synapse", "geometry_of"]
 
 
-def _scaled(weight: Tensor, scale: Tensor | float) -> Tensor:
-    return weight if isinstance(scale, float) and scale == 1 else weight * scale
+compiled = by_size()
+
+
+def _on_grid(weight: Tensor, scale: Tensor | float) -> Tensor:
+    """The weight after multiplication by `scale`, quantised."""
+    scaled = weight if isinstance(scale, float) and scale == 1 else weight * scale
+    fits = scaled.device.type == "cpu" and scaled.dtype == torch.float32
+    if fits and is_worthwhile(scaled.numel(), compiled):
+        from bootstrap_core.kernels import grid_op
+
+        quantized: Tensor = grid_op.quantize_weight(scaled)
+        return quantized
+    return quantize_weight(scaled)
 
 
 def geometry_of(spec: ConvSpec) -> list[int]:
@@ -43,7 +55,7 @@ class DenseSynapse(nn.Module):
 
     def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
         """The weight on its grid, `[outputs, inputs]`, after multiplication by `scale`."""
-        return quantize_weight(_scaled(self.weight, scale))
+        return _on_grid(self.weight, scale)
 
     def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input, in the dtype of `x`."""
@@ -63,7 +75,7 @@ class ConvSynapse(nn.Module):
 
     def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
         """The weight on its grid, `[channels, C / groups, kernel height, kernel width]`."""
-        return quantize_weight(_scaled(self.weight, scale))
+        return _on_grid(self.weight, scale)
 
     def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input, in the dtype of `x`."""
@@ -116,7 +128,7 @@ class IdentitySynapse(nn.Module):
 
     def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
         """The weight on its grid, `[C]`."""
-        return quantize_weight(_scaled(self.weight, scale))
+        return _on_grid(self.weight, scale)
 
     def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input, in the dtype of `x`."""

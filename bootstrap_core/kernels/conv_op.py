@@ -14,6 +14,7 @@ from bootstrap_core.kernels.dense_products import as_integers
 from bootstrap_core.kernels.exact_products import PackedConvolution
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.neuron_run import NeuronRun, as_array, link, over_channels
+from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.patches import (
     as_matrix,
     channels_last,
@@ -32,7 +33,7 @@ def out_shape(spikes: Tensor, weight: Tensor, geometry: list[int]) -> tuple[int,
     return (*spikes.shape[:2], len(weight), *out_size(spikes.shape[3:], geometry))
 
 
-@torch.library.custom_op("snnzoo::spiking_conv", mutates_args=())
+@operator("spiking_conv")
 def spiking_conv(
     spikes: Tensor,
     arrives: Tensor,
@@ -75,7 +76,7 @@ def _(
     return fired, link(shape, weight), z
 
 
-@torch.library.custom_op("snnzoo::spiking_conv_backward", mutates_args=())
+@operator("spiking_conv_backward")
 def spiking_conv_backward(
     grad: Tensor,
     spikes: Tensor,

@@ -12,6 +12,7 @@ from torch.nn.grad import conv2d_weight
 
 from bootstrap_core.kernels import by_size, is_worthwhile
 from bootstrap_core.kernels.half import gradient_dtype
+from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.patches import layout, sources_of
 from bootstrap_core.kernels.threads import split
 
@@ -27,11 +28,11 @@ def _convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
     return F.conv2d(x, weight, None, *layout(geometry))
 
 
-_convolution = torch.library.custom_op("snnzoo::convolution", _convolve, mutates_args=())
+_convolution = operator("convolution")(_convolve)
 _convolution.register_fake(_convolve)
 
 
-@torch.library.custom_op("snnzoo::convolution_input_grad", mutates_args=())
+@operator("convolution_input_grad")
 def _input_grad(grad: Tensor, weight: Tensor, size: list[int], geometry: list[int]) -> Tensor:
     """Float32 `[N, C, H, W]`, from that of the output, `[N, O, OH, OW]`."""
     from bootstrap_core.kernels.conv_loops import scatter_places

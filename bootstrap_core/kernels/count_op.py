@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.kernels import count_loop
+from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.threads import split
 
 __all__ = ["add_up", "count"]
@@ -30,7 +31,7 @@ def add_up(x: Tensor) -> Tensor:
     return total.permute([order.index(axis) for axis in range(1, x.dim())])
 
 
-@torch.library.custom_op("snnzoo::count_spikes", mutates_args=())
+@operator("count_spikes")
 def count(spikes: Tensor, arrives: Tensor) -> Tensor:
     """Spikes of each neuron over time, `[N, ...]` float32; the gradient is that of every step, made once.
 

@@ -9,12 +9,13 @@ from torch import Tensor
 from bootstrap_core.functional.piecewise import GRADIENT_FLOOR
 from bootstrap_core.kernels import curve_loop
 from bootstrap_core.kernels.neuron_run import as_array
+from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.threads import split
 
 __all__ = ["piecewise"]
 
 
-@torch.library.custom_op("snnzoo::piecewise", mutates_args=())
+@operator("piecewise")
 def _piecewise(z: Tensor, centers: Tensor, slopes: Tensor, differentiate: bool) -> tuple[Tensor, Tensor]:
     """Rates and, with `differentiate`, the gradient at each, in the type and the layout of `z`."""
     z = z if _is_dense(z) else z.contiguous()

@@ -7,12 +7,13 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, MANT
 from bootstrap_core.kernels import input_loop
+from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.threads import split, split_sum
 
 __all__ = ["input_current", "input_current_backward"]
 
 
-@torch.library.custom_op("snnzoo::input_current", mutates_args=())
+@operator("input_current")
 def input_current(images: Tensor, weight: Tensor, bias: Tensor, mean: float, std: float) -> Tensor:
     """`truncate_current(weight * (images - mean) / std + bias)`, float32, computed in float64.
 
@@ -39,7 +40,7 @@ def _(images: Tensor, weight: Tensor, bias: Tensor, mean: float, std: float) -> 
     return torch.empty(images.shape, device=images.device)
 
 
-@torch.library.custom_op("snnzoo::input_current_backward", mutates_args=())
+@operator("input_current_backward")
 def input_current_backward(grad: Tensor, images: Tensor, mean: float, std: float) -> Tensor:
     """Gradients of weight and bias, `[2]` float32."""
     g, x = grad.contiguous().view(-1).numpy(), images.detach().contiguous().view(-1).numpy()

@@ -7,11 +7,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.kernels.half import gradient_dtype
+from bootstrap_core.kernels.operators import operator
 
 __all__ = ["linear"]
 
 
-@torch.library.custom_op("snnzoo::half_linear", mutates_args=())
+@operator("half_linear")
 def _linear(x: Tensor, weight: Tensor) -> Tensor:
     return F.linear(x, weight)
 
@@ -21,7 +22,7 @@ def _(x: Tensor, weight: Tensor) -> Tensor:
     return torch.empty(len(x), len(weight), device=x.device)
 
 
-@torch.library.custom_op("snnzoo::half_linear_backward", mutates_args=())
+@operator("half_linear_backward")
 def _products(grad: Tensor, x: Tensor, weight: Tensor, of_x: bool, of_weight: bool) -> tuple[Tensor, Tensor]:
     half = grad.to(torch.bfloat16)
     return (

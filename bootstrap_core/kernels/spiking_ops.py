@@ -15,6 +15,7 @@ from bootstrap_core.fixed_point import STATE
 from bootstrap_core.kernels.dense_products import as_integers, correlate, weigh
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.neuron_run import NeuronRun, link, over_channels
+from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.patches import channels_second
 
 __all__ = [
@@ -39,7 +40,7 @@ def _is_channels_last(x: Tensor) -> bool:
     return x.dim() == 5 and not x.is_contiguous() and x.permute(0, 1, 3, 4, 2).is_contiguous()
 
 
-@torch.library.custom_op("snnzoo::cuba", mutates_args=())
+@operator("cuba")
 def cuba(
     z: Tensor,
     current_decay: Tensor,
@@ -63,7 +64,7 @@ def _(z: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
     return spikes, current, voltage
 
 
-@torch.library.custom_op("snnzoo::cuba_backward", mutates_args=())
+@operator("cuba_backward")
 def cuba_backward(
     grad: Tensor,
     z: Tensor,
@@ -130,7 +131,7 @@ cuba.register_autograd(_cuba_backward, setup_context=_cuba_setup)
 # --- Dense synapses and their neurons: spikes int8 in and out
 
 
-@torch.library.custom_op("snnzoo::spiking_dense", mutates_args=())
+@operator("spiking_dense")
 def spiking_dense(
     spikes: Tensor,
     arrives: Tensor,
@@ -172,7 +173,7 @@ def _(spikes: Tensor, arrives: Tensor, weight: Tensor, *rest: Any) -> tuple[Tens
     return fired, link(shape, weight), z
 
 
-@torch.library.custom_op("snnzoo::spiking_dense_backward", mutates_args=())
+@operator("spiking_dense_backward")
 def spiking_dense_backward(
     grad: Tensor,
     spikes: Tensor,
@@ -255,7 +256,7 @@ spiking_dense.register_autograd(_dense_backward, setup_context=_dense_setup)
 # --- From weighted input to spikes, and from spikes to tensors
 
 
-@torch.library.custom_op("snnzoo::fire", mutates_args=())
+@operator("fire")
 def fire(
     z: Tensor,
     current_decay: Tensor,
@@ -293,7 +294,7 @@ def _fire_backward(ctx: Any, _: Tensor | None, grad: Tensor | None) -> tuple[Ten
 fire.register_autograd(_fire_backward, setup_context=_fire_setup)
 
 
-@torch.library.custom_op("snnzoo::unpack", mutates_args=())
+@operator("unpack")
 def unpack(spikes: Tensor, arrives: Tensor) -> Tensor:
     """Spikes as float32, with the gradient of their link."""
     return spikes.float()

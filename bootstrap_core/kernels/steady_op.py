@@ -11,6 +11,7 @@ from torch import Tensor
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.input_op import input_current
 from bootstrap_core.kernels.neuron_run import NeuronRun, link, over_channels
+from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.patches import channels_second, out_size
 from bootstrap_core.kernels.steady_synapses import InputTables, SteadyConv, SteadyDense, SteadySynapse
 
@@ -25,7 +26,7 @@ def _out_shape(images: Tensor, weight: Tensor, geometry: list[int], steps: int) 
     return (steps, len(images), len(weight), *(out_size(images.shape[2:], geometry) if geometry else ()))
 
 
-@torch.library.custom_op("snnzoo::steady", mutates_args=())
+@operator("steady")
 def steady(
     images: Tensor,
     input_weight: Tensor,
@@ -90,7 +91,7 @@ def _(
     return fired, link(shape, weight), z
 
 
-@torch.library.custom_op("snnzoo::steady_backward", mutates_args=())
+@operator("steady_backward")
 def steady_backward(
     grad: Tensor,
     z: Tensor,

@@ -13,12 +13,13 @@ from bootstrap_core.kernels.conv_op import convolution_gradients, out_shape
 from bootstrap_core.kernels.dense_products import as_integers, correlate, weigh
 from bootstrap_core.kernels.exact_products import PackedConvolution
 from bootstrap_core.kernels.half import gradient_dtype
+from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.patches import channels_last, channels_second, layout
 
 __all__ = ["convolve_spikes", "multiply_spikes"]
 
 
-@torch.library.custom_op("snnzoo::multiply_spikes", mutates_args=())
+@operator("multiply_spikes")
 def multiply_spikes(spikes: Tensor, arrives: Tensor, weight: Tensor) -> Tensor:
     """`[T, N, O]` of spikes `[T, N, I]`, int8, and their link, for a weight `[O, I]` on its grid."""
     steps, n, inputs = spikes.shape
@@ -31,7 +32,7 @@ def _(spikes: Tensor, arrives: Tensor, weight: Tensor) -> Tensor:
     return torch.empty(*spikes.shape[:-1], len(weight), device=spikes.device)
 
 
-@torch.library.custom_op("snnzoo::multiply_spikes_backward", mutates_args=())
+@operator("multiply_spikes_backward")
 def _multiply_backward(grad: Tensor, spikes: Tensor, weight: Tensor, arrives: bool) -> tuple[Tensor, Tensor]:
     """Of the spikes (empty unless it `arrives`), in the type of the products, and of the weight, float32."""
     rows = grad.flatten(0, 1).to(gradient_dtype(grad.numel() * weight.shape[1]))
@@ -46,7 +47,7 @@ def _(grad: Tensor, spikes: Tensor, weight: Tensor, arrives: bool) -> tuple[Tens
     return torch.empty(shape, dtype=dtype, device=grad.device), torch.empty(weight.shape, device=grad.device)
 
 
-@torch.library.custom_op("snnzoo::convolve_spikes", mutates_args=())
+@operator("convolve_spikes")
 def convolve_spikes(spikes: Tensor, arrives: Tensor, weight: Tensor, geometry: list[int], groups: int) -> Tensor:
     """`[T, N, O, OH, OW]`, channels last in memory, of spikes `[T, N, C, H, W]`, int8, and their link.
 
@@ -63,7 +64,7 @@ def _(spikes: Tensor, arrives: Tensor, weight: Tensor, geometry: list[int], grou
     return channels_second(torch.empty(*shape[:2], *shape[3:], shape[2], device=spikes.device), shape)
 
 
-@torch.library.custom_op("snnzoo::convolve_spikes_backward", mutates_args=())
+@operator("convolve_spikes_backward")
 def _convolve_backward(
     grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], groups: int, arrives: bool, learns: bool
 ) -> tuple[Tensor, Tensor]:

@@ -40,8 +40,8 @@ GROUPS = {
     "loss": r"cross_entropy|nll_loss|log_softmax|NllLoss|LogSoftmax",
     "memory: copies, fills": r"aten::(copy_|_to_copy|to|clone|contiguous|zeros.*|zero_|fill_|empty.*|cat|stack)$",
 }
-KERNEL = re.compile(r"snnzoo(?:::|_)(\w+?)(?:_default\w*)?$")
-"""An operator of ours, or what torch generates for its backward pass: a group by itself."""
+KERNEL = re.compile(r"snnzoo_(\w+?)(_?Backward)?$")
+"""An operator of ours, or its backward pass: a group by itself."""
 
 WORKS = {"snn_step": "SNN training step", "ann_step": "ANN training step", "infer": "exact inference"}
 
@@ -51,7 +51,7 @@ def group(event: Any) -> str:
     node = event
     while node is not None:
         if kernel := KERNEL.search(node.name):
-            return f"kernel {kernel[1]}"
+            return f"kernel {kernel[1]}{', backward' if kernel[2] else ''}"
         for name, pattern in GROUPS.items():
             if re.search(pattern, node.name):
                 return name

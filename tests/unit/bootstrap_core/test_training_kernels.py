@@ -11,13 +11,17 @@ from torch import Tensor
 
 pytest.importorskip("numba")
 
+from bootstrap_core import synapse
 from bootstrap_core.build import build_network
+from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.functional import cuba, piecewise
+from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import (
     convolution_op,
     count_op,
     curve_op,
     dense_products,
+    grid_op,
     half,
     linear_op,
     spiking_ops,
@@ -30,6 +34,7 @@ from bootstrap_core.network import Network
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.sampler import RateSampler
 from bootstrap_core.spikes import Spikes, SteadyInput
+from bootstrap_core.synapse import DenseSynapse
 from specs.network import NetworkSpec
 
 
@@ -379,6 +384,24 @@ def test_convolutions_of_rates_have_the_gradients_of_torch(geometry: list[int], 
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_weights_on_their_grid_are_the_definition_s_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    sixteenths = torch.arange(-16 * 140, 16 * 140) / 16 * WEIGHT_STEP  # ties between steps, and beyond both ends
+    special = torch.tensor([0.0, -0.0, math.nan, math.inf, -math.inf, 1e30, -1e-30])
+    weight = torch.cat([sixteenths, torch.nextafter(sixteenths, special[3]), torch.randn(1000), special])
+    ours, definition = grid_op.quantize_weight(weight), quantize_weight(weight)
+    assert torch.equal(ours.view(torch.int32), definition.view(torch.int32))
+    dense = DenseSynapse(40, 30, normalize=True)
+    results = []
+    for compiled in (False, True):
+        monkeypatch.setattr(synapse, "compiled", compiled)
+        dense.zero_grad()
+        quantized = dense.quantized_weight(1.7)
+        (quantized * torch.linspace(-1, 1, 1200).reshape(30, 40)).sum().backward()
+        results.append([quantized.detach(), *(parameter.grad for parameter in dense.parameters())])
+    for one, other in zip(*results, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize("n_centers", [2, 4, 7])
 def test_the_activation_equals_the_definition(n_centers: int) -> None:
     centers = torch.stack([torch.linspace(-0.2, 1.3, n_centers), torch.linspace(0, 0.9, n_centers) ** 2], 1).double()
@@ -436,15 +459,16 @@ def test_torch_compiles_and_checks_the_operators() -> None:
     z = torch.randn(3, 2, 4, requires_grad=True)
     constants = (torch.ones(1), torch.zeros(1), None, 1.0, 1.0, 1.0, False)
     check = partial(torch.library.opcheck, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
-    check(spiking_ops.cuba, (z, *constants))
+    check(spiking_ops.cuba.registered, (z, *constants))
     last = torch.randn(3, 2, 5, 4, 6, requires_grad=True).permute(0, 1, 4, 2, 3)
-    check(spiking_ops.cuba, (last, *constants))
-    check(spiking_ops.fire, (last, *constants))
+    check(spiking_ops.cuba.registered, (last, *constants))
+    check(spiking_ops.fire.registered, (last, *constants))
     spikes, weight = torch.ones(3, 2, 4, 5, 6, dtype=torch.int8), torch.ones(4, 2, 3, 3, requires_grad=True)
     link = torch.zeros(1, requires_grad=True).expand(spikes.shape)
-    check(synapse_op.convolve_spikes, (spikes, link, weight, [3, 2, 1, 1, 3, 1, 0, 1], 2))
+    check(synapse_op.convolve_spikes.registered, (spikes, link, weight, [3, 2, 1, 1, 3, 1, 0, 1], 2))
     rows = torch.ones(7, 120, requires_grad=True)
-    check(synapse_op.multiply_spikes, (spikes.flatten(2), link.flatten(2), rows))
+    check(synapse_op.multiply_spikes.registered, (spikes.flatten(2), link.flatten(2), rows))
+    check(grid_op.quantize_weight.registered, (rows,))
 
 
 @pytest.mark.parametrize(

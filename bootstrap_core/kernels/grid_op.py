@@ -1,0 +1,34 @@
+"""Weights on their grid as an operator that torch can compile and export; see `grid_loop`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.kernels import grid_loop
+from bootstrap_core.kernels.neuron_run import as_array
+from bootstrap_core.kernels.operators import operator
+from bootstrap_core.kernels.threads import split
+
+__all__ = ["quantize_weight"]
+
+
+@operator("quantize_weight")
+def quantize_weight(weight: Tensor) -> Tensor:
+    """`functional.quantize_weight` of float32 on the CPU."""
+    out = torch.empty(weight.shape)
+    given, found = as_array(weight), out.view(-1).numpy()
+    split(lambda start, stop: grid_loop.quantize(given, start, stop, found), given.size, work=given.size)
+    return out
+
+
+@quantize_weight.register_fake
+def _(weight: Tensor) -> Tensor:
+    return torch.empty(weight.shape, device=weight.device)
+
+
+def _backward(ctx: Any, grad: Tensor) -> Tensor:
+    return grad
+
+
+quantize_weight.register_autograd(_backward)

@@ -1,0 +1,60 @@
+"""Operators that torch can compile and export, and that are cheap to call where it does neither."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch.utils._python_dispatch import is_in_torch_dispatch_mode
+
+__all__ = ["Operator", "operator"]
+
+
+class Operator:
+    """`snnzoo::NAME`, an operator of `torch.library`.
+
+    torch's way to such an operator takes as long as a small kernel, so a call goes past it: to the function itself, or
+    where a gradient will be wanted to a function of autograd. Not if anybody looks on who must see an operator: a
+    compiler, a dispatch mode, a tensor of another class.
+
+    Args:
+        name: of the operator.
+        run: what it does, for plain tensors; as `torch.library.custom_op` takes it.
+    """
+
+    def __init__(self, name: str, run: Callable[..., Any]) -> None:
+        self.name, self.run, self.__doc__ = name, run, run.__doc__
+        self.registered = torch.library.custom_op(f"snnzoo::{name}", run, mutates_args=())
+        self.register_fake = self.registered.register_fake
+        self.function: Any = None
+
+    def register_autograd(
+        self, backward: Callable[..., Any], *, setup_context: Callable[..., None] = lambda ctx, inputs, output: None
+    ) -> None:
+        """As of `torch.library`."""
+        self.registered.register_autograd(backward, setup_context=setup_context)
+        methods = {"forward": self.run, "setup_context": setup_context, "backward": backward}
+        self.function = type(  # profilers show the name
+            f"snnzoo_{self.name}",
+            (torch.autograd.Function,),
+            {name: staticmethod(method) for name, method in methods.items()},
+        )
+
+    def __call__(self, *args: Any) -> Any:
+        """What `run` gives."""
+        tensors = [x for x in args if isinstance(x, Tensor)]
+        if _is_watched() or any(type(x) not in (Tensor, Parameter) for x in tensors):
+            return self.registered(*args)
+        if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
+            return self.run(*args)
+        return (self.registered if self.function is None else self.function.apply)(*args)
+
+
+def _is_watched() -> bool:
+    return torch.compiler.is_compiling() or is_in_torch_dispatch_mode()
+
+
+def operator(name: str) -> Callable[[Callable[..., Any]], Operator]:
+    """Decorates a function of tensors: makes it the operator `snnzoo::NAME`."""
+    return lambda run: Operator(name, run)
