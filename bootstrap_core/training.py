@@ -46,8 +46,8 @@ class EpochReport:
     """One line of `metrics.jsonl`: losses are means, accuracies 0 to 1, of the training or the validation images.
 
     `training_*` are running figures of the epoch, of augmented images in the modes the schedule gave;
-    `best` says whether the epoch beats all before it by `validation_snn_accuracy`; one whose states stay within the
-    hardware's 24 bits on the validation images beats any in which they do not.
+    `overflow` says how a state left the hardware's 24 bits on the validation images; None if none did. `best` says
+    whether the epoch beats all before it by `validation_snn_accuracy`; one without an overflow beats any with one.
     """
 
     epoch: int
@@ -60,6 +60,7 @@ class EpochReport:
     validation_snn_loss: float
     validation_snn_accuracy: float
     best: bool
+    overflow: str | None = None
 
 
 class Trainer:
@@ -163,6 +164,7 @@ class Trainer:
             validation_snn_loss=_last(snn.loss_log),
             validation_snn_accuracy=_last(snn.accuracy_log),
             best=reached > before,
+            overflow=overflow,
         )
 
     def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:

@@ -8,6 +8,7 @@ from bootstrap_core.training import Trainer
 from converters import read_model
 from specs.file_digest import sha256_of
 from zoo.cli.train import _EpochBar
+from zoo.training_run import read_metrics
 
 
 def test_a_run_leaves_what_the_readme_says(trained) -> None:
@@ -174,7 +175,10 @@ def test_a_network_that_24_bits_do_not_hold_is_told(run, tmp_path, bits) -> None
         "training: {data: mnist-sample, epochs: 1, validation: 500}}"
     )
     warning, model = "warning: not for the chip as it is", tmp_path / "run/model.safetensors"
-    warned = warning in run("train", tmp_path / "loud.yaml", "-o", tmp_path / "run", "-q").stderr
+    told = run("train", tmp_path / "loud.yaml", "-o", tmp_path / "run").stderr
+    warned = warning in told
+    (report,) = read_metrics(tmp_path / "run")
+    assert (report.overflow is not None) == (" *!  " in told) == ("\n!: a state leaves" in told) == warned
     card = read_model(model).card["test"]["snn"]
     assert warned == ("24 bits" in card.get("overflow", "")) == (bits == 10)
     assert (warning in run("convert", model, "-o", tmp_path / "loud.net").stderr) == warned

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["train"]
 
-EPOCH_HEADER = ("", "training loss", "accuracy", "validation ANN", "      SNN  ", "seconds")
+EPOCH_HEADER = ("", "training loss", "accuracy", "validation ANN", "      SNN   ", "seconds")
 BAR_WIDTH = 79
 
 
@@ -132,7 +132,7 @@ def _start_run(
 
 def _train(run: "TrainingRun", quiet: bool) -> None:
     """Train to the end, showing a bar on a terminal and a line for each epoch."""
-    bar = not quiet and sys.stderr.isatty()
+    bar, told = not quiet and sys.stderr.isatty(), False
     if not (quiet or run.finished):
         click.echo(f"*: the best SNN so far on validation images, kept as {run.model_path.name}", err=True)
         click.echo(_columns(EPOCH_HEADER, run.recipe.epochs), err=True)
@@ -141,6 +141,9 @@ def _train(run: "TrainingRun", quiet: bool) -> None:
             report = run.run_epoch(_EpochBar(run.trainer.epoch) if bar else lambda done, total: None)
             if not quiet:
                 click.echo(_epoch_line(report, run.recipe.epochs), err=True)
+                if report.overflow and not told:
+                    say("!: a state leaves the chip's 24 bits on validation images; epochs without that come first")
+                told = told or report.overflow is not None
     except KeyboardInterrupt:
         if not run.group.leads:
             raise SystemExit(130) from None
@@ -167,12 +170,13 @@ class _EpochBar:
 
 
 def _epoch_line(report: "EpochReport", epochs: int) -> str:
+    mark = ("*" if report.best else "") + ("!" if report.overflow else "")
     cells = (
         f"epoch {report.epoch + 1:>{len(str(epochs))}}/{epochs}",
         f"{report.training_loss:.4f}",
         percent(report.training_accuracy),
         percent(report.validation_ann_accuracy),
-        f"{percent(report.validation_snn_accuracy)} {'*' if report.best else ' '}",
+        f"{percent(report.validation_snn_accuracy)} {mark:<2}",
         f"{report.seconds:.1f}",
     )
     return _columns(cells, epochs)
