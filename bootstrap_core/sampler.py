@@ -88,13 +88,21 @@ class RateSampler(nn.Module):
             if total > self.capacity:
                 keys, places = torch.topk(keys, self.capacity, largest=False, sorted=False)
         if len(places):
-            pairs = torch.zeros(len(places), 2)
-            ours = (places >= start) & (places < start + n)
-            if ours.any():
-                with torch.no_grad():
-                    pairs[ours] = torch.stack(pairs_at(places[ours] - start), dim=1).to("cpu", torch.float32)
-            self.group.add_up([pairs])
-            self._keep(pairs, keys)
+            self._keep(self._pairs_of_all(places, start, n, pairs_at), keys)
+
+    @torch.no_grad()
+    def _pairs_of_all(
+        self, places: Tensor, start: int, n: int, pairs_at: Callable[[Tensor], tuple[Tensor, Tensor]]
+    ) -> Tensor:
+        """Pairs at places of all ranks, `[k, 2]` on the CPU, of which this one has the `n` from `start` on."""
+        if self.group.size == 1:
+            return torch.stack(pairs_at(places), dim=1).to("cpu", torch.float32)
+        pairs = torch.zeros(len(places), 2)
+        ours = (places >= start) & (places < start + n)
+        if ours.any():
+            pairs[ours] = torch.stack(pairs_at(places[ours] - start), dim=1).to("cpu", torch.float32)
+        self.group.add_up([pairs])
+        return pairs
 
     def merge(self, other: "RateSampler") -> None:
         """Add the pairs of another sampler, as if this one had seen them too."""
