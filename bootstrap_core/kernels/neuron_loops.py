@@ -56,8 +56,12 @@ def _spread(values, first, inner, out, n):
             if channel == len(values):
                 channel = 0
     else:
-        for j in range(n):
-            out[j] = values[(first + j) // inner % len(values)]
+        start = 0
+        while start < n:
+            channel, place = divmod(first + start, inner)
+            stop = min(n, start + inner - place)
+            out[start:stop] = values[channel % len(values)]
+            start = stop
 
 
 @_compiled
