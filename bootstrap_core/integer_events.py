@@ -4,6 +4,7 @@ Needs numba. Spikes travel as trains, words of up to 32 steps, through the stage
 """
 
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -198,9 +199,9 @@ class EventEngine:
 
 def _entry(network: Network) -> tuple[GradedInputBlock | None, Callable[[Tensor], Any], list[Stage]]:
     """The block of graded pixels if there is one, what the first stage takes for images, and that stage."""
-    block, spec = network.blocks[0], network.spec
+    block, spec = deepcopy(network.blocks[0]), network.spec
     if isinstance(block, GradedInputBlock):
-        first = network.blocks[1]
+        first = deepcopy(network.blocks[1])
         assert isinstance(first, SpikingBlock)
         shape = spec.shapes[1]
         neurons = Neurons.of(first.neuron, prod(shape), bias=first.quantized_bias(), shift=first.delay_shift)

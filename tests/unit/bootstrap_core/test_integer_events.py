@@ -270,11 +270,13 @@ def test_without_numba_the_matrices_run(monkeypatch) -> None:
     assert counted.rates[:-1] == pytest.approx(tally.rates[:-1])
 
 
-def test_training_on_does_not_change_a_snapshot() -> None:
-    network, images = make(*DENSE, shape=[30]), torch.rand(5, 30)
+@pytest.mark.parametrize("entering", [{}, {"encoding": "graded", "bits": 3}, {"exact_input": False}])
+def test_training_on_does_not_change_a_snapshot(entering: dict[str, Any]) -> None:
+    network, images = make(*DENSE, shape=[30], input={"shape": [30], **entering}), torch.rand(5, 30)
     exact = IntegerNetwork(network)
     before = exact(images)
     with torch.no_grad():
         for parameter in network.parameters():
             parameter.add_(1.0)
     assert torch.equal(exact(images), before)
+    assert not torch.equal(IntegerNetwork(network)(images), before)
