@@ -1,6 +1,6 @@
 """A convolution of rates whose input's gradient is a matrix product, as an operator that torch can compile and export.
 
-Of few channels, and with a stride, it is up to three times faster than that of `F.conv2d`; of many it is slower.
+Of few channels, and with a stride, it is up to four times faster than that of `F.conv2d`; else it is slower.
 """
 
 from typing import Any
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn.grad import conv2d_weight
 
 from bootstrap_core.kernels import by_size, is_worthwhile
-from bootstrap_core.kernels.half import gradient_dtype
+from bootstrap_core.kernels.half import gradient_dtype, multiplies_half
 from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.patches import layout, sources_of
 from bootstrap_core.kernels.threads import split
@@ -20,8 +20,12 @@ __all__ = ["convolve"]
 
 compiled = by_size()
 
-FEW_CHANNELS = 16
-"""Of the input, up to which the operator is not slower than torch's."""
+FEW_CHANNELS, FEWEST_CHANNELS = 16, 3
+"""Of the input, up to which the operator is not slower than torch's: with few products for each input, and with any."""
+FEW_PRODUCTS = 4
+"""Of weights with gradients for each input: a kernel's places by those of a stride."""
+CACHE = 1 << 21
+"""Bytes of products that are added up while they lie in the cache."""
 
 
 def _convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
@@ -39,13 +43,20 @@ def _input_grad(grad: Tensor, weight: Tensor, size: list[int], geometry: list[in
     from bootstrap_core.kernels.neuron_run import as_array
 
     channels, height, width = size
-    sources = sources_of((height, width, 1), tuple(geometry))
+    sources = sources_of((height, width, 1), tuple(geometry)).T
     dtype = gradient_dtype(grad.numel() * weight[0].numel())
-    by_tap = weight.detach().flatten(1).t().to(dtype).expand(len(grad), -1, -1)  # [N, C * K, O]
-    seen = torch.bmm(by_tap, grad.flatten(2).to(dtype))  # [N, C * K, P]
+    by_tap = weight.detach().flatten(1).t().to(dtype)  # [C * K, O]
     out = torch.empty(len(grad), channels, height, width)
-    rows, total = as_array(seen).reshape(len(grad), channels, -1), out.flatten(2).numpy()
-    split(lambda start, stop: scatter_places(rows, sources.T, start, stop, total), len(out), work=seen.numel())
+
+    def write(some: Tensor, into: Tensor) -> None:
+        seen = torch.bmm(by_tap.expand(len(some), -1, -1), some.flatten(2).to(dtype))  # [n, C * K, P]
+        rows, total = as_array(seen).reshape(len(some), channels, -1), into.flatten(2).numpy()
+        split(lambda start, stop: scatter_places(rows, sources, start, stop, total), len(some), work=seen.numel())
+
+    one = dtype.itemsize * len(by_tap) * grad[0, 0].numel() if len(grad) else 1
+    n_at_once = max(1, CACHE * torch.get_num_threads() // one)
+    for some, into in zip(grad.split(n_at_once), out.split(n_at_once), strict=True):
+        write(some, into)
     return out
 
 
@@ -77,11 +88,19 @@ def convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return _rounded(x, weight, geometry, torch.get_autocast_dtype("cpu"))
     differentiates = x.requires_grad and torch.is_grad_enabled()
-    fits = x.dtype == torch.float32 and x.device.type == "cpu" and x.shape[1] <= FEW_CHANNELS
+    fits = x.dtype == torch.float32 and x.device.type == "cpu" and _is_faster(x.shape[1], geometry)
     if not differentiates or not fits or not is_worthwhile(x.numel(), compiled):
         return _convolve(x, weight, geometry)
     product: Tensor = _convolution(x, weight, geometry)
     return product
+
+
+def _is_faster(channels: int, geometry: list[int]) -> bool:
+    """Whether the operator is, for an input of so many channels."""
+    kernel_height, stride_height, _, _, kernel_width, stride_width, _, _ = geometry
+    few_products = kernel_height * kernel_width <= FEW_PRODUCTS * stride_height * stride_width
+    most = FEW_CHANNELS if few_products or multiplies_half() else FEWEST_CHANNELS
+    return channels <= most
 
 
 def _rounded(x: Tensor, weight: Tensor, geometry: list[int], dtype: torch.dtype) -> Tensor:

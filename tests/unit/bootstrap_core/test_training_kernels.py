@@ -364,12 +364,17 @@ def test_large_products_of_rates_round_their_gradients_alone(monkeypatch) -> Non
 
 
 @pytest.mark.parametrize("geometry", [[3, 1, 0, 1, 3, 1, 0, 1], [5, 2, 2, 1, 3, 1, 1, 2], [2, 3, 1, 2, 4, 2, 0, 1]])
-def test_convolutions_of_rates_have_the_gradients_of_torch(geometry: list[int], monkeypatch) -> None:
+@pytest.mark.parametrize("images_at_once", [3, 2, 0])
+def test_convolutions_of_rates_have_the_gradients_of_torch(
+    geometry: list[int], images_at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(convolution_op, "compiled", True)
     generator = torch.Generator().manual_seed(0)
     stride, padding, dilation = (geometry[i::4] for i in (1, 2, 3))
     x = torch.randn(3, 2, 11, 9, generator=generator)
     weight = torch.randn(5, 2, geometry[0], geometry[4], generator=generator)
+    one = 4 * weight[0].numel() * F.conv2d(x[0], weight, None, stride, padding, dilation)[0].numel()
+    monkeypatch.setattr(convolution_op, "CACHE", images_at_once * one // torch.get_num_threads())
     results = []
     for run in (
         lambda x, w: convolution_op.convolve(x, w, geometry),
@@ -382,6 +387,28 @@ def test_convolutions_of_rates_have_the_gradients_of_torch(geometry: list[int], 
     assert torch.equal(results[0][0], results[1][0])
     for ours, expected in zip(results[0][1:], results[1][1:], strict=True):
         torch.testing.assert_close(ours, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("channels", "kernel", "stride", "half", "operator"),
+    [
+        (3, 5, 1, False, True),
+        (4, 3, 1, False, False),
+        (16, 3, 2, False, True),
+        (17, 3, 2, False, False),
+        (8, 5, 2, False, False),
+        (16, 5, 1, True, True),
+        (17, 3, 2, True, False),
+    ],
+)
+def test_convolutions_take_the_operator_where_it_is_faster(
+    channels: int, kernel: int, stride: int, half: bool, operator: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution_op, "compiled", True)
+    monkeypatch.setattr(convolution_op, "multiplies_half", lambda: half)
+    x, weight = leaf(torch.rand(2, channels, 9, 9)), torch.rand(4, channels, kernel, kernel)
+    taken = convolution_op.convolve(x, weight, [kernel, stride, 0, 1] * 2).grad_fn.name()
+    assert (taken == "snnzoo_convolutionBackward") == operator
 
 
 def test_weights_on_their_grid_are_the_definition_s_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
