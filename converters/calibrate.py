@@ -64,7 +64,8 @@ class Calibration:
     """Block `block` of the network: what a rate of 1 stands for, its threshold, and what is left of error.
 
     `scale` has a number for each channel. `error` is the root mean square of the rates less what the ANN gives, each
-    channel in units of its scale, as a part of the latter's; `saturated` is the part of activations above it.
+    channel in units of its scale, as a part of the latter's; `saturated` is the part of activations above it. `shrink`
+    is what weights on their whole grid were multiplied by, for the hardware to hold what they drive a voltage to.
     """
 
     block: int
@@ -73,6 +74,7 @@ class Calibration:
     threshold: float
     error: float
     saturated: float
+    shrink: float = 1.0
 
 
 class _Synapses(NamedTuple):
@@ -273,7 +275,7 @@ class _Calibrator:
             return block, tensors, z, scale
         z = z.expand(self.time_steps, *z.shape[1:])
         chosen = self._choose(z, bias, wanted, factor, levels, block=index, target=layer.target)
-        chosen = replace(chosen, scale=chosen.scale / gains)
+        chosen = replace(chosen, scale=chosen.scale / gains, shrink=shrink)
         found.append(chosen)
         block["neuron"] = {
             "threshold": chosen.threshold,

@@ -36,6 +36,8 @@ READOUT_STEPS = 1 << 31
 """Neurons of all images and time steps that a readout is fitted on, at most: ten seconds or twenty."""
 FEWEST_TO_TUNE = 2
 """Images: one to learn from, one to judge by."""
+SHRUNK = 0.05
+"""Part of their grid that weights of a layer must have left, or it is told: six integers up and six down."""
 DOUBTFUL = 0.5
 """Accuracy of an ANN below which its images are probably normalised otherwise."""
 
@@ -167,6 +169,7 @@ def convert_onnx(
         std=std,
         balanced=dataset is not None,
     )
+    notes += _shrunk(candidate, time_steps)
     on_calibrated(candidate.model)
     network = candidate.model.build()
     steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
@@ -216,6 +219,16 @@ def convert_onnx(
         notes=tuple(notes),
         seconds=time.perf_counter() - start,
     )
+
+
+def _shrunk(candidate: Candidate, time_steps: int) -> list[str]:
+    """Which layers have to do with a small part of their weights' grid."""
+    return [
+        f"block {found.block}: 24 bits do not hold {time_steps} steps of what drives it, unless its weights are on "
+        f"{found.shrink:.2g} of their grid: fewer time steps, or spikes for input, would lose less"
+        for found in candidate.calibrations
+        if found.shrink < SHRUNK
+    ]
 
 
 def _check(ann: Ann, dataset: Dataset, labelled: bool) -> None:

@@ -210,6 +210,15 @@ def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> No
     assert told == ("the readout was fitted once more, to the ANN's answers",)
 
 
+def test_weights_with_hardly_any_grid_left_are_told(mlp, digits) -> None:
+    options = {"dataset": digits, "mean": MEAN, "std": STD, "epochs": 0, "encodings": [Encoding.GRADED]}
+    assert not any("of their grid" in note for note in convert_onnx(mlp, time_steps=4, **options).notes)
+    long = convert_onnx(mlp, time_steps=200, **options)
+    (told,) = (note for note in long.notes if "of their grid" in note)
+    assert told.startswith("block 1: 24 bits do not hold 200 steps")
+    assert long.converted[200] < 0.9
+
+
 def test_tuning_in_vain_is_said(mlp, digits, monkeypatch) -> None:
     monkeypatch.setattr("converters.tuning.LEARNING_RATES", (9.0,))
     found = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, encodings=[Encoding.SPIKE])
