@@ -193,11 +193,16 @@ def _from_folder(path: Path, size: tuple[int, int, int] | None, seed: int) -> Da
     if (path / "train").is_dir() and (path / "test").is_dir():
         classes = _classes(path / "train")
         size = size or _size_of(classes)
-        train = _read_classes(classes, size)
-        test = _read_classes(_classes(path / "test"), size)
+        train = _read_classes(classes, size, list(classes))
+        of_test = _classes(path / "test")
+        if unknown := sorted(of_test.keys() - classes.keys()):
+            raise DataError(f"{path / 'test'} has classes that {path / 'train'} has not: {', '.join(unknown)}")
+        test = _read_classes(of_test, size, list(classes))
     else:
         classes = _classes(path)
-        train, test = _drawn(_read_classes(classes, size or _size_of(classes)), seed)
+        train, test = _drawn(_read_classes(classes, size or _size_of(classes), list(classes)), seed)
+    if len(classes) == 1:
+        raise DataError(f"{path} has one class, {next(iter(classes))}: there is nothing to tell apart")
     return Dataset(path.name, train, test, tuple(classes), f"{path}")
 
 
@@ -210,7 +215,8 @@ def _classes(path: Path) -> dict[str, list[Path]]:
     }
     if not found or not all(found.values()):
         raise DataError(
-            f"{path} is no folder of class folders with images in each; it has {', '.join(found) or 'none'}"
+            f"{path} is no folder of class folders with images in each; it has {', '.join(found) or 'none'} (images "
+            "without labels go into an .npz, as x alone)"
         )
     for file in chain(*found.values()):
         if not file.resolve().is_relative_to(inside):
@@ -223,9 +229,10 @@ def _size_of(classes: Mapping[str, list[Path]]) -> tuple[int, int, int]:
         return (1 if image.mode in {"1", "L", "I", "F", "I;16"} else 3, image.height, image.width)
 
 
-def _read_classes(classes: Mapping[str, list[Path]], size: tuple[int, int, int]) -> Split:
+def _read_classes(classes: Mapping[str, list[Path]], size: tuple[int, int, int], names: list[str]) -> Split:
+    """Images of folders, labelled by the places of their classes among `names`."""
     files = _ImageFiles(tuple(chain(*classes.values())), size)
-    labels = torch.tensor([number for number, members in enumerate(classes.values()) for _ in members])
+    labels = torch.tensor([names.index(name) for name, members in classes.items() for _ in members])
     if math.prod(files.shape) < STORED_FROM:
         return Split(torch.from_numpy(files.read(torch.arange(len(labels)))), labels)
     for file in files.files:

@@ -152,7 +152,7 @@ def convert_onnx(
     imported = import_onnx(path)
     ann, notes = imported.ann, list(imported.notes)
     if dataset is not None:
-        _check(ann, dataset, labelled)
+        notes += _check(ann, dataset, labelled)
     if dataset is None:
         notes.append("no data: calibrated on noise, and not tuned; with --data it would be better, and its score known")
     elif not labelled:
@@ -231,13 +231,17 @@ def _shrunk(candidate: Candidate, time_steps: int) -> list[str]:
     ]
 
 
-def _check(ann: Ann, dataset: Dataset, labelled: bool) -> None:
+def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
+    """What there is to say of an ANN and its data; raises `DataError` where they do not fit."""
     shape, n_classes = tuple(dataset.test.images.shape[1:]), prod(ann.nodes[-1].shape)
     if prod(shape) != prod(ann.shape):
-        raise DataError(f"{dataset.name} has images of {list(shape)}, the ANN takes {list(ann.shape)}: resize them")
+        raise DataError(f"{dataset.name} has images of {list(shape)}, the ANN takes {list(ann.shape)}: make them so")
     highest = max(int(split.labels.max()) for split in (dataset.train, dataset.test))
     if labelled and highest >= n_classes:
         raise DataError(f"{dataset.name} has the label {highest}, and the ANN {n_classes} classes, from 0 on")
+    if labelled and len(dataset.classes) < n_classes:
+        return [f"the ANN has {n_classes} classes, {dataset.name} {len(dataset.classes)}: are these the ANN's images?"]
+    return []
 
 
 def ann_input(ann: Ann, images: Tensor, mean: float, std: float) -> Tensor:

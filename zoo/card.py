@@ -156,14 +156,16 @@ class SeedScore(StrictModel):
 class Training(StrictModel):
     """How the weights came to be.
 
-    `epoch`, counted from 0, is that of the best `validation_accuracy` as SNN; None if no epoch ended. `versions`,
-    `teacher_revision` and `curves` are None where the model file, or its run, did not keep them. `other_seeds` are runs
+    `epoch`, counted from 0, is that of the best `validation_accuracy` as SNN; None if no epoch ended. `start_revision`
+    is of the model that was trained on; None of fresh weights. `versions`, `teacher_revision` and `curves` are None
+    where the model file, or its run, did not keep them. `other_seeds` are runs
     that were not shipped.
     """
 
     recipe: TrainingSpec
     epoch: Count | None
     validation_accuracy: Part | None
+    start_revision: Revision | None = None
     teacher_revision: Revision | None = None
     versions: Versions | None = None
     curves: Curves | None = None

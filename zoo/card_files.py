@@ -8,7 +8,7 @@ from zoo.catalog import find_model, local_catalogs
 from zoo.fetch import local_file
 from zoo.packaged_files import packaged_names, packaged_path
 
-__all__ = ["card_beside", "card_file", "card_names", "card_of", "packaged_card"]
+__all__ = ["card_beside", "card_file", "card_names", "card_of", "card_path", "packaged_card"]
 
 FOLDER, SUFFIX = "cards", ".yaml"
 
@@ -31,15 +31,20 @@ def packaged_card(name: str) -> Card:
 
 
 def card_of(source: str) -> Card | None:
-    """The card of a model: beside its file; by name or `NAME@REVISION`, of the package or pulled; None without."""
+    """The card of a model, see `card_path`."""
+    path = card_path(source)
+    return None if path is None else load_card(path)
+
+
+def card_path(source: str) -> Path | None:
+    """Where the card of a model is: beside its file; by name or `NAME@REVISION`, of the package or pulled."""
     path = Path(source)
     if path.is_file():
-        beside = card_beside(path)
-        return None if beside is None else load_card(beside)
+        return card_beside(path)
     if source in card_names():
-        return packaged_card(source)
+        return card_file(source)
     found = find_model(source, local_catalogs())
-    return None if found is None else load_card(local_file(found, None))
+    return None if found is None else local_file(found, None)
 
 
 def card_beside(path: Path) -> Path | None:

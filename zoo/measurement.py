@@ -145,7 +145,7 @@ def measure_card(
             ann=None if ann is None else _operations(network, as_ann, len(dataset.test)),
         ),
         energy=_energy(spec, own.synops),
-        commands=_commands(name, by_steps),
+        commands=_commands(name, by_steps, _facts(model).get("start_revision")),
         versions=Versions.here(),
         golden=golden_of(exact, spread_out(dataset.test, N_GOLDEN)),
     )
@@ -210,6 +210,7 @@ def _training(
         recipe=recipe,
         epoch=facts.get("epoch"),
         validation_accuracy=facts.get("validation_snn_accuracy"),
+        start_revision=facts.get("start_revision"),
         teacher_revision=facts.get("teacher_revision"),
         versions=None if "versions" not in facts else Versions(**facts["versions"]),
         curves=curves,
@@ -243,11 +244,14 @@ def _energy(spec: NetworkSpec, synops: Sequence[float]) -> Energy:
     )
 
 
-def _commands(name: str, by_steps: Mapping[int, float | None]) -> Commands:
+def _commands(name: str, by_steps: Mapping[int, float | None], start_revision: str | None) -> Commands:
     spec = name if name in network_names() else f"{name}.yaml"
+    train = f"zoo train {spec} -o run/{name}"
+    if start_revision is not None:
+        train = f"zoo train START.safetensors -o run/{name} # START is the file whose sha256 begins {start_revision}"
     steps = ",".join(str(t) for t, accuracy in by_steps.items() if accuracy is not None)
     return Commands(
-        train=f"zoo train {spec} -o run/{name}",
+        train=train,
         eval=f"zoo eval {name} --engine integer --time-steps {steps}",
         card=f"zoo card {name} --check",
     )

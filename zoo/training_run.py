@@ -54,6 +54,7 @@ class TrainingRun:
         dataset: its training images; its test images are scored once, at the end.
         folder: made if missing.
         weights: a state dict to start from; by default fresh weights of the recipe's seed.
+        start_revision: of the model file that they are of, for the card.
         device: where to train.
         resume: go on from the folder's checkpoint.
         group: processes that train together.
@@ -71,6 +72,7 @@ class TrainingRun:
         folder: Path,
         *,
         weights: Mapping[str, Tensor] | None = None,
+        start_revision: str | None = None,
         device: str = "cpu",
         resume: bool = False,
         group: Group = ALONE,
@@ -85,6 +87,7 @@ class TrainingRun:
             network = Model(self.spec, weights).build()
         self.network = network.to(device)
         teacher = None if self.recipe.teacher is None else _teacher(self.recipe.teacher, device)
+        self.start_revision = start_revision
         self.teacher_revision = teacher and revision_of(sha256_of(model_path(str(self.recipe.teacher))))
         self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher, group=group)
         self.group = group
@@ -177,6 +180,7 @@ class TrainingRun:
                 "epochs": self.recipe.epochs,
                 "validation_images": self.recipe.validation,
                 "validation_snn_accuracy": validation,
+                "start_revision": self.start_revision,
                 "teacher_revision": self.teacher_revision,
                 "versions": Versions.here().model_dump(),
             }

@@ -26,11 +26,12 @@ N_IMAGES = 8
 
 @dataclass(frozen=True)
 class Check:
-    """One check, and what was found."""
+    """One check, and what was found; of a `skipped` one, why."""
 
     name: str
     passed: bool
     found: str
+    skipped: bool = False
 
 
 def verify_model(source: str, against: Path | None = None) -> list[Check]:
@@ -117,7 +118,7 @@ def _check_same(source: str, other: Path, spec: NetworkSpec, *, asked: bool) -> 
     except IntegrityError as error:
         return Check(name, False, _first_line(error))
     except SnnZooError as error:
-        return Check(name, not asked, f"not compared: {_first_line(error)}")
+        return Check(name, not asked, f"not compared: {_first_line(error)}", skipped=not asked)
     found = [f"{d.place} {d.what}: {d.text}".strip() for d in differences(ours, theirs)]
     return Check(name, not found, "; ".join(found) or "the same")
 

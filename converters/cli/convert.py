@@ -292,9 +292,9 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
         words=True,
     )
     click.echo(f"\nimport: off the ONNX reference by {conversion.imported.max_abs_error:.2g} at most")
-    click.echo(
-        f"input: {conversion.candidate.input_form}; agrees with the ANN in {percent(conversion.candidate.agreement)}"
-    )
+    agreement = percent(conversion.candidate.agreement)
+    noise = "" if conversion.dataset else " of images of noise"
+    click.echo(f"input: {conversion.candidate.input_form}; agrees with the ANN in {agreement}{noise}")
     if conversion.ann is not None:
         rows = [["ANN", "", percent(conversion.ann)]]
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):

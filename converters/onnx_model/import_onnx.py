@@ -164,6 +164,8 @@ NODES_TOLD = 100
 """Refused nodes that a message names."""
 UNKNOWN = None
 """Stands for a tensor that a refused node would have made."""
+PRODUCTS = "MatMul", "Mul", "Div"
+"""Operators that may multiply what depends on the image by itself."""
 
 
 class _Walk:
@@ -182,6 +184,8 @@ class _Walk:
         self.builder.input_scale = graph.input.gain
         self.constants: dict[str, Array] = dict(graph.constants)
         self.problems: dict[int, str] = {}
+        self.unread = set[str]()
+        """Constants that no one knows: sizes of what a refused node would have made, and what is computed of these."""
         batch, size = graph.input.shape[0], layout.order.size
         index = np.arange(batch)[:, None] * size + layout.index
         self.values: dict[str, Data | None] = {
@@ -267,15 +271,17 @@ class _Walk:
             self.constants.update(zip(names, results, strict=True))
             self.builder.account[node.row] = ("constant", "computed once, by onnx's evaluator")
             return
+        told = [name for name in node.inputs if name and name not in self.constants]
+        if told and self.unread.issuperset(told):
+            self.unread.update(node.outputs)
+            self._give_up(node)
+            return
         operator = OPERATIONS.find(node)
-        inputs: list[Value | None] = []
-        for name in node.inputs:
-            if name and name not in self.constants and self.values[name] is UNKNOWN:
-                if node.proto.op_type in ("Mul", "Div") and not any(other in self.constants for other in node.inputs):
-                    raise UnsupportedError("joins two tensors that depend on the image by a product")
-                self._give_up(node)
-                return
-            inputs.append(self._value(name))
+        if any(self.values[name] is UNKNOWN for name in told):
+            self._refuse_unknown(node, [name for name in told if name not in self.unread])
+            self._give_up(node)
+            return
+        inputs = [self._value(name) for name in node.inputs]
         for name in node.outputs[1:]:
             if self.uses.get(name):
                 raise UnsupportedError(f"its output {name!r} is read; only its first has a meaning here")
@@ -285,6 +291,26 @@ class _Walk:
             self.builder.account.setdefault(node.row, ("removed", "changes nothing"))
         else:
             self.constants[node.outputs[0]] = result
+
+    def _refuse_unknown(self, node: GraphNode, from_image: list[str]) -> None:
+        """Raise `UnsupportedError` for what has no meaning, whatever its inputs `from_image` are."""
+        op = node.proto.op_type
+        if op in PRODUCTS and len(from_image) > 1:
+            raise UnsupportedError("joins two tensors that depend on the image by a product")
+        if op in ("Softmax", "LogSoftmax") and self._is_weighed(node):
+            raise UnsupportedError(BETWEEN)
+        if op in ("Shape", "Size"):
+            self.unread.update(node.outputs)
+
+    def _is_weighed(self, node: GraphNode) -> bool:
+        """Whether a layer behind `node` has weights for what it gives."""
+        behind = set(node.outputs)
+        for other in self.graph.nodes:
+            if other.row in self.needed and not behind.isdisjoint(other.inputs):
+                if other.proto.op_type in (*PRODUCTS, "Gemm", "Conv"):
+                    return True
+                behind.update(other.outputs)
+        return False
 
     def _value(self, name: str) -> Value | None:
         if not name:

@@ -55,12 +55,21 @@ def test_check_passes_on_a_true_card_and_names_what_is_not(measured, run, tmp_pa
     assert "no card of tiny to check" in run("card", tmp_path / "tiny.safetensors", "--check", code=1).stderr
 
 
+def test_the_card_of_a_pulled_model_is_checked_by_its_name(measured, run, tmp_path) -> None:
+    reference = run("publish", measured / "tiny.safetensors", measured / "tiny.yaml", "--to", tmp_path).stdout.strip()
+    assert "no model 'tiny'" in run("card", reference, "--check", code=1).stderr
+    run("pull", "tiny", "--from", tmp_path)
+    for name in ("tiny", reference):
+        assert run("card", name, "--check").stdout == "tiny: as its card says\n"
+
+
 def test_a_card_is_not_overwritten_and_anew_keeps_its_curves(measured, run) -> None:
     command = "card", measured / "tiny.safetensors", "-o", measured / "tiny.yaml"
     before = load_card(measured / "tiny.yaml")
     assert "--force" in run(*command, code=1).stderr
-    assert before.licence == "Apache-2.0"
-    run(*command, "--force", "--licence", "MIT")
+    assert before.licence == "NOASSERTION"
+    assert "tells no licence" in run(*command, "--force").stderr
+    assert "tells no licence" not in run(*command, "--force", "--licence", "MIT").stderr
     run(*command, "--force")
     after = load_card(measured / "tiny.yaml")
     assert after.training.curves == before.training.curves is not None

@@ -1,11 +1,12 @@
 import json
+from dataclasses import replace
 
 import pytest
 import torch
 
 from bootstrap_core import load_dataset
 from bootstrap_core.training import Trainer
-from converters import read_model
+from converters import read_model, write_model
 from specs.file_digest import sha256_of
 from zoo.cli.train import _EpochBar
 from zoo.training_run import read_metrics
@@ -105,11 +106,25 @@ def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
     run("train", model, "-o", tmp_path / "on", *still, "-q")
     before, after = (read_model(path) for path in (model, tmp_path / "on/model.safetensors"))
     assert after.spec.training.epochs == 1
+    start = after.card["training"]["start_revision"]
+    assert sha256_of(model).startswith(start)
+    card = run("card", tmp_path / "on").stdout
+    assert f"train: 'zoo train START.safetensors -o run/tiny # START is the file whose sha256 begins {start}'" in card
     for name, tensor in before.tensors.items():
         if name.endswith(("weight", "bias", "original0", "original1")):
             assert (tensor - after.tensors[name]).abs().max() < 1e-6, name
     result = run("train", model, "-o", tmp_path / "other", "--set", "blocks.0.features=7", code=1)
     assert "the spec wants" in result.stderr
+
+
+def test_a_model_that_tells_no_data_is_trained_on_what_is_named_alone(trained, run, tmp_path) -> None:
+    model = read_model(trained / "model.safetensors")
+    untold = replace(model, spec=model.spec.model_copy(update={"training": None}), card={})
+    write_model(untold, tmp_path / "untold.safetensors")
+    command = "train", tmp_path / "untold.safetensors", "-o", tmp_path / "on", "--epochs", 1
+    assert "does not tell what it was trained on: name it" in run(*command, code=1).stderr
+    run(*command, "--data", "mnist-sample", "--set", "training.validation=500", "-q")
+    assert read_model(tmp_path / "on/model.safetensors").card["training"]["data"] == "mnist-sample"
 
 
 def test_a_trained_model_teaches(trained, run, tmp_path) -> None:

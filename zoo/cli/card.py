@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli.options import DataPlaces, PathArgument, complete_models, data_options, say_sample, use_threads
-from converters.cli.shared import command, force_option, print_table, refuse_existing
+from converters.cli.shared import command, force_option, print_table, refuse_existing, say
 from specs.errors import ConversionError, SnnZooError
 
 if TYPE_CHECKING:
@@ -14,8 +14,8 @@ if TYPE_CHECKING:
 
 __all__ = ["card"]
 
-LICENCE = "Apache-2.0"
-"""Of weights, where nobody says another."""
+NO_LICENCE = "NOASSERTION"
+"""Of weights, where nobody says one; SPDX's word for it."""
 
 
 @command()
@@ -25,7 +25,7 @@ LICENCE = "Apache-2.0"
 @click.option("--run", type=PathArgument, help="Folder of the training, for its curves; by default SOURCE.")
 @click.option("--seed-run", "seed_runs", type=PathArgument, multiple=True, help="Folder of a training by another seed.")
 @click.option("--name", help="Of the model; by default that of its spec.")
-@click.option("--licence", help="Of the weights; by default as in the card before, else Apache-2.0.")
+@click.option("--licence", help="Of the weights; as SPDX names it; by default as in the card before.")
 @data_options
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 @force_option
@@ -43,36 +43,37 @@ def card(
 ) -> None:
     """Measure a trained model and write its card.
 
-    SOURCE is the folder of a training run, a safetensors file, or the name of a model of the package; it runs on the
-    full test set of what it was trained on. A card that is written anew keeps licence, learning curves and other seeds
-    of the one before, if that is of the same file. Its description is that of the spec, as in
-    zoo train SPEC -o run --set description=TEXT.
+    SOURCE is the folder of a training run, a safetensors file, or the name of a model, of the package or pulled; it
+    runs on the full test set of what it was trained on. A card that is written anew keeps the licence of the one
+    before, and, if that is of the same file, learning curves and other seeds. Its description is that of the spec, as
+    in zoo train SPEC -o run --set description=TEXT.
 
     Example: zoo card run -o run/model.yaml
     """
     from converters.file_kind import USES, FileKind, kind_of_file
     from converters.formats import MODEL_SUFFIXES
     from zoo.card import dump_card
-    from zoo.card_files import SUFFIX, card_beside, card_file, card_names
-    from zoo.factory import model_file, model_names, unknown_model
+    from zoo.card_files import SUFFIX, card_path
+    from zoo.factory import local_model, unknown_model
     from zoo.sources import refuse_folder
 
     if output is not None and output.suffix != SUFFIX:
         raise click.UsageError(f"a card is FILE.yaml, found beside FILE.safetensors by show and verify; -o is {output}")
-    path, known = Path(source), source in model_names() and not Path(source).exists()
+    path, before = Path(source), None
     if path.is_dir():
         path, run = path / "model.safetensors", run or path
         if not path.exists():
             refuse_folder(path.parent)
-    elif known:
-        path, name = model_file(source), name or source
     elif not path.exists() and path.suffix not in MODEL_SUFFIXES:
-        raise unknown_model(source)
+        local = local_model(source)
+        if local is None:
+            raise unknown_model(source)
+        path, before, name = local, card_path(source), name or source.partition("@")[0]
     if (kind := kind_of_file(path)) is not FileKind.SAFETENSORS:
         raise ConversionError(f"cards are of .safetensors files; {path} is {USES[kind]}")
     if output is not None and not check:
         refuse_existing(output, force)
-    before = card_file(source) if known and source in card_names() else card_beside(path)
+    before = before or card_path(str(path))
     if output is not None and output.exists():
         before = output
     use_threads(threads)
@@ -105,6 +106,9 @@ def _measure(
     dataset = places.load_labelled(usual_data(model))
     say_sample(dataset)
     old = None if before is None else load_card(before)
+    licence = licence or (NO_LICENCE if old is None else old.licence)
+    if licence == NO_LICENCE:
+        say("note: the card tells no licence: --licence is for that, as in --licence Apache-2.0")
     if old is not None and FileFacts.of_file(path) not in old.files.values():
         old = None
     curves = None if old is None else old.training.curves
@@ -118,7 +122,7 @@ def _measure(
         path,
         dataset,
         name=name,
-        licence=licence or (LICENCE if old is None else old.licence),
+        licence=licence,
         curves=curves,
         other_seeds=seeds,
         progress=lambda what: click.echo(f"  {what}", err=True),

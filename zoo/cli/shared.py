@@ -24,6 +24,7 @@ __all__ = [
     "read_and_say",
     "say_doubts",
     "say_fresh",
+    "tells_no_data",
     "trained_on",
     "usual_data",
 ]
@@ -98,5 +99,10 @@ def usual_data(model: "Model") -> str:
     """The dataset that a model was trained on. Raises `SnnZooError` if it does not tell."""
     found = trained_on(model)
     if found is None:
-        raise SnnZooError(f"{model.spec.name} does not tell what it was trained on: name it, as in --data mnist")
+        raise tells_no_data(model.spec)
     return found
+
+
+def tells_no_data(spec: "NetworkSpec") -> SnnZooError:
+    """The error for a trained model that nobody named data for."""
+    return SnnZooError(f"{spec.name} does not tell what it was trained on: name it, as in --data mnist")

@@ -104,7 +104,7 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
         passed = all(check.passed for check in checks)
         reports.append({"model": name, "passed": passed, "checks": [asdict(check) for check in checks]})
         if not as_json:
-            rows = [[c.name, "ok" if c.passed else "FAILED", c.found] for c in checks]
+            rows = [[c.name, "skipped" if c.skipped else "ok" if c.passed else "FAILED", c.found] for c in checks]
             print_table(["check" if source else name, "", "found"], rows, words=True)
     passed = all(report["passed"] for report in reports)
     if as_json:

@@ -20,7 +20,7 @@ from converters.cli.options import (
 )
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say, say_overflow
 from specs.errors import SnnZooError
-from zoo.cli.shared import complete_specs, say_doubts
+from zoo.cli.shared import complete_specs, say_doubts, tells_no_data
 
 if TYPE_CHECKING:
     from bootstrap_core.distributed import Group
@@ -113,13 +113,17 @@ def _start_run(
     group: "Group",
 ) -> "TrainingRun":
     from bootstrap_core.distributed import local_device
+    from specs.file_digest import sha256_of
     from specs.training import TrainingSpec
+    from zoo.card import revision_of
     from zoo.sources import override_spec, read_start, resolve_device
     from zoo.training_run import TrainingRun
 
     if not resume and group.leads:
         refuse_existing(folder / "model.safetensors", force, otherwise="go on with --resume, ")
     start, weights = read_start(spec)
+    if weights is not None and start.training is None and not any(a.startswith("training.data=") for a in assignments):
+        raise tells_no_data(start)
     network = override_spec(start, assignments)
     use_threads(threads)
     recipe = network.training or TrainingSpec()
@@ -127,7 +131,17 @@ def _start_run(
         say_doubts(network, recipe)
     dataset = places.load_labelled(recipe.data)
     device = local_device(resolve_device(device))
-    return TrainingRun(network, dataset, folder, weights=weights, device=device, resume=resume, group=group)
+    revision = None if weights is None else revision_of(sha256_of(Path(spec)))
+    return TrainingRun(
+        network,
+        dataset,
+        folder,
+        weights=weights,
+        start_revision=revision,
+        device=device,
+        resume=resume,
+        group=group,
+    )
 
 
 def _train(run: "TrainingRun", quiet: bool) -> None:

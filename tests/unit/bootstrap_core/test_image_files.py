@@ -1,5 +1,6 @@
 """A user's own images as datasets."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -109,6 +110,23 @@ def test_a_folder_with_train_and_test(tmp_path) -> None:
     folder(tmp_path / "own" / "test")
     dataset = load_images(tmp_path / "own", size=(3, 4, 4))
     assert (len(dataset.train), dataset.test.images.shape) == (10, (10, 3, 4, 4))
+
+
+def test_classes_are_those_of_train_also_where_test_has_not_all_of_them(tmp_path) -> None:
+    folder(tmp_path / "own" / "train")
+    folder(tmp_path / "own" / "test")
+    shutil.rmtree(tmp_path / "own" / "test" / "dark")
+    dataset = load_images(tmp_path / "own")
+    assert dataset.test.labels.tolist() == [1] * 5
+    (tmp_path / "own" / "test" / "light").rename(tmp_path / "own" / "test" / "bright")
+    with pytest.raises(DataError, match=r"has classes that .*train has not: bright"):
+        load_images(tmp_path / "own")
+
+
+def test_one_class_is_refused(tmp_path) -> None:
+    shutil.rmtree(folder(tmp_path / "own") / "dark")
+    with pytest.raises(DataError, match="has one class, light"):
+        load_images(tmp_path / "own")
 
 
 def test_folders_that_are_none_are_told(tmp_path) -> None:

@@ -201,6 +201,15 @@ def test_images_and_labels_that_the_ann_cannot_take_are_told(mlp, digits) -> Non
         convert_onnx(mlp, dataset=beyond)
 
 
+def test_classes_that_the_data_has_not_are_told(mlp, digits) -> None:
+    five = replace(digits, classes=digits.classes[:5], **{
+        part: Split(split.images[split.labels < 5], split.labels[split.labels < 5])
+        for part, split in (("train", digits.train), ("test", digits.test))
+    })  # fmt: skip
+    found = convert_onnx(mlp, dataset=five, mean=MEAN, std=STD, time_steps=4, epochs=0, encodings=[Encoding.SPIKE])
+    assert any("the ANN has 10 classes, mnist-sample 5" in note for note in found.notes)
+
+
 def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> None:
     options = {"dataset": digits, "time_steps": 4, "epochs": 0, "encodings": [Encoding.SPIKE]}
     found = convert_onnx(mlp, mean=33.0, std=79.0, **options)

@@ -478,6 +478,17 @@ def test_a_product_of_tensors_is_refused_even_behind_a_refused_node(classify) ->
         classify("c = Conv<pads=[1,1,1,1]>(x, k) s = Sigmoid(c) h = Mul(c, s)", {"k": numbers(2, 2, 3, 3)}, features=72)
 
 
+def test_attention_is_named_whole_and_what_is_computed_of_sizes_is_not(classify) -> None:
+    nodes = (
+        "q = LayerNormalization(x, one) n = Shape(q) f = Cast<to=1>(n) r = Sqrt(f) g = Div(q, r) "
+        "m = MatMul(g, q) s = Softmax(m) i = Identity(s) h = MatMul(i, q)"
+    )
+    with pytest.raises(UnsupportedError, match="in 4 of its nodes") as caught:
+        classify(nodes, {"one": np.ones(6, np.float32)}, opset=20, features=72)
+    for text in ("q (LayerN", "m (MatMul): joins two", "s (Softmax): stands between", "h (MatMul): joins two"):
+        assert text in str(caught.value)
+
+
 def test_every_node_is_accounted_for(classify) -> None:
     nodes = "c = Conv(x, k) a = Add(c, b) i = Identity(a) h = Relu(i)"
     found = classify(nodes, {"k": K, "b": B.reshape(4, 1, 1)})
