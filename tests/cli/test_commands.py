@@ -125,6 +125,14 @@ def test_eval_tells_of_the_other_engine_unless_one_is_chosen(run, trained) -> No
     assert [options for options, yes in told.items() if yes] == [()]
 
 
+def test_eval_says_that_floats_go_on_beyond_24_bits(run, trained) -> None:
+    command = "eval", trained / "model.safetensors", "--limit", 20
+    told = "floats do not notice"
+    assert told in run(*command, "--time-steps", "4,5").stderr  # the spec has 4
+    assert told not in run(*command, "--time-steps", "1,4").stderr
+    assert told not in run(*command, "--time-steps", "5", "--engine", "integer").stderr
+
+
 def test_eval_says_which_layers_have_no_neurons(run) -> None:
     table = run("eval", "mnist-conv", "--data", "mnist-sample", "--limit", 5).stdout.splitlines()
     without = [line.split()[1] for line in table if "no neurons" in line]

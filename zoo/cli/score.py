@@ -47,7 +47,7 @@ WARM_UP = 256
     type=click.Choice(["torch", "integer"]),
     default="torch",
     show_default=True,
-    help="Floats, or the integers of the chip: the same spikes, mostly faster.",
+    help="Floats, or the integers of the chip: the same spikes within its 24 bits, mostly faster.",
 )
 @click.option("--mode", type=click.Choice(["snn", "ann"]), default="snn", show_default=True)
 @click.option(STEPS, metavar="T[,T...]", help="Time steps; by default the spec's.")
@@ -109,6 +109,8 @@ def evaluate_model(
         chosen = click.get_current_context().get_parameter_source("engine") is ParameterSource.COMMANDLINE
         if mode == "snn" and network.device.type == "cpu" and not chosen and model.overflow is None:
             say("note: --engine integer gives the same spikes, mostly faster")
+        if mode == "snn" and engine == "torch" and any(t and t > model.spec.time_steps for t in steps):
+            say("note: more steps may leave the chip's 24 bits, which floats do not notice and --engine integer does")
     if beyond:
         raise StateOverflowError("; ".join(beyond))
 

@@ -142,6 +142,7 @@ def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
         _show_card(card)
         return
     click.echo(_printable(f"{model.spec.name}: {model.spec.description}".rstrip(": ")))
+    click.echo(f"T = {model.spec.time_steps}")
     print_layers(model.spec)
     for topic, facts in groupby(card_rows(model.card), key=itemgetter(0)):
         click.echo(_printable(f"\n{topic}"))
