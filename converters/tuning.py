@@ -61,8 +61,7 @@ def tune(
     layer, than tuning has to mend. They learn in tandem with the curves' slopes: surrogates take longer, and left a
     deep network a larger loss. The ANN has seen all images as they are: what tunes, and what both are judged on, is
     moved a little. Of what an epoch changes all is kept, or a part, whichever has the smallest loss on images held out;
-    the first of `LEARNING_RATES` by which that loss does not rise is taken, or a later one if of the first only the
-    least part is any good. None if it was in vain.
+    the first of `LEARNING_RATES` by which that loss does not rise is taken. None if it was in vain.
 
     Args:
         network: tuned in place.
@@ -87,23 +86,16 @@ def tune(
         seed=seed,
     )
     judge = _Judge(train_validation_split(split, n_validation=n_validation, seed=seed)[1], teacher, recipe)
-    before, best = _state(network), None
-    least = judge.score(network)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    untuned = judge.score(network)
     for rate in LEARNING_RATES:
-        network.load_state_dict(before)
         recipe = recipe.model_copy(update={"snn_learning_rate": rate})
         fit(network, split, recipe, teacher=teacher, on_epoch=on_epoch)
         part, loss = _keep_best_part(network, before, judge)
-        if loss <= least:
-            least, best = loss, (Tuning(recipe, part), _state(network))
-        if best is not None and best[0].part > PARTS[-1]:
-            break
-    network.load_state_dict(before if best is None else best[1])
-    return None if best is None else best[0]
-
-
-def _state(network: Network) -> dict[str, Tensor]:
-    return {name: tensor.clone() for name, tensor in network.state_dict().items()}
+        if loss <= untuned:
+            return Tuning(recipe, part)
+        network.load_state_dict(before)
+    return None
 
 
 def neuron_steps(spec: NetworkSpec) -> int:

@@ -91,40 +91,6 @@ def test_smaller_steps_follow_on_those_that_made_it_worse(trained: Network, digi
     assert [report.learning_rate for report in seen] == [5.0, 1e-5]
 
 
-@pytest.mark.parametrize(
-    ("found", "kept"),
-    [
-        ([(0.5, 0.9), (1.0, 0.1)], (0, 0.5)),  # good enough: the second is not tried
-        ([(0.25, 0.9), (1.0, 0.8)], (1, 1.0)),
-        ([(0.25, 0.8), (1.0, 0.9)], (0, 0.25)),
-        ([(0.25, 1.1), (0.25, 1.0)], (1, 0.25)),
-        ([(0.25, 1.1), (1.0, 1.2)], None),
-    ],
-)
-def test_of_the_least_part_of_large_steps_smaller_ones_may_be_better(
-    found: list[tuple[float, float]], kept: tuple[int, float] | None, trained: Network, digits: Dataset, monkeypatch
-) -> None:
-    results = iter(found)
-
-    def keep(network: Network, *_: object) -> tuple[float, float]:
-        part, loss = next(results)
-        network.readout.synapse.weight.data.fill_(loss)
-        return part, loss
-
-    monkeypatch.setattr(tuning, "fit", lambda *_, **__: None)
-    monkeypatch.setattr(tuning, "_keep_best_part", keep)
-    monkeypatch.setattr(tuning._Judge, "score", lambda judge, network: 1.0)
-    network = copied(trained)
-    result = tune(network, digits.train, by(trained), 1)
-    if kept is None:
-        assert result is None
-        assert torch.equal(network.readout.synapse.weight, trained.readout.synapse.weight)
-        return
-    place, part = kept
-    assert (result.recipe.snn_learning_rate, result.part) == (tuning.LEARNING_RATES[place], part)
-    assert (network.readout.synapse.weight == found[place][1]).all()
-
-
 @pytest.mark.parametrize("best", tuning.PARTS)
 def test_that_part_of_what_tuning_changed_is_kept_whose_loss_is_smallest(trained: Network, best: float) -> None:
     network, before = copied(trained), trained.state_dict()
