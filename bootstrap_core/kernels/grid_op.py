@@ -13,12 +13,16 @@ from bootstrap_core.kernels.threads import split
 __all__ = ["quantize_weight"]
 
 
+EASE = 4
+"""Weights that take as long as a number of `split`'s work."""
+
+
 @operator("quantize_weight")
 def quantize_weight(weight: Tensor) -> Tensor:
     """`functional.quantize_weight` of float32 on the CPU."""
     out = torch.empty(weight.shape)
     given, found = as_array(weight), out.view(-1).numpy()
-    split(lambda start, stop: grid_loop.quantize(given, start, stop, found), given.size, work=given.size)
+    split(lambda start, stop: grid_loop.quantize(given, start, stop, found), given.size, work=given.size // EASE)
     return out
 
 

@@ -34,11 +34,16 @@ class Operator:
     ) -> None:
         """As of `torch.library`."""
         self.registered.register_autograd(backward, setup_context=setup_context)
-        methods = {"forward": self.run, "setup_context": setup_context, "backward": backward}
+
+        def forward(ctx: Any, *args: Any) -> Any:  # with the context: apart from it, torch binds arguments by name
+            result = self.run(*args)
+            setup_context(ctx, args, result)
+            return result
+
         self.function = type(  # profilers show the name
             f"snnzoo_{self.name}",
             (torch.autograd.Function,),
-            {name: staticmethod(method) for name, method in methods.items()},
+            {"forward": staticmethod(forward), "backward": staticmethod(backward)},
         )
 
     def __call__(self, *args: Any) -> Any:
