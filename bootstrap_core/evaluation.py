@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -203,21 +203,14 @@ class _Exact:
         self.integers, self.floats = IntegerNetwork(network), network
         self.overflow: str | None = None
 
-    def tally(
-        self,
-        images: Tensor,
-        mode: Mode | None = None,
-        *,
-        time_steps: int | None = None,
-        also_after: Sequence[int] = (),
-    ) -> tuple[Tensor, Tally]:
+    def tally(self, images: Tensor, mode: Mode | None = None, **options: Any) -> tuple[Tensor, Tally]:
         if self.overflow is None:
             try:
-                logits, tally = self.integers.tally(images, mode, time_steps=time_steps, also_after=also_after)
+                logits, tally = self.integers.tally(images, mode, **options)
                 return logits.to(self.device), tally
             except StateOverflowError as error:
                 self.overflow = str(error)
-        return self.floats.tally(images, mode, time_steps=time_steps, also_after=also_after)
+        return self.floats.tally(images, mode, **options)
 
 
 def evaluate_exactly(

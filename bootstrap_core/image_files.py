@@ -4,7 +4,7 @@ import math
 import reprlib
 import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -193,14 +193,14 @@ def _from_folder(path: Path, size: tuple[int, int, int] | None, seed: int) -> Da
     if (path / "train").is_dir() and (path / "test").is_dir():
         classes = _classes(path / "train")
         size = size or _size_of(classes)
-        train = _read_classes(classes, size, list(classes))
+        train = _read_classes(classes, size, classes)
         of_test = _classes(path / "test")
         if unknown := sorted(of_test.keys() - classes.keys()):
             raise DataError(f"{path / 'test'} has classes that {path / 'train'} has not: {', '.join(unknown)}")
-        test = _read_classes(of_test, size, list(classes))
+        test = _read_classes(of_test, size, classes)
     else:
         classes = _classes(path)
-        train, test = _drawn(_read_classes(classes, size or _size_of(classes), list(classes)), seed)
+        train, test = _drawn(_read_classes(classes, size or _size_of(classes), classes), seed)
     if len(classes) == 1:
         raise DataError(f"{path} has one class, {next(iter(classes))}: there is nothing to tell apart")
     return Dataset(path.name, train, test, tuple(classes), f"{path}")
@@ -229,10 +229,11 @@ def _size_of(classes: Mapping[str, list[Path]]) -> tuple[int, int, int]:
         return (1 if image.mode in {"1", "L", "I", "F", "I;16"} else 3, image.height, image.width)
 
 
-def _read_classes(classes: Mapping[str, list[Path]], size: tuple[int, int, int], names: list[str]) -> Split:
+def _read_classes(classes: Mapping[str, list[Path]], size: tuple[int, int, int], names: Iterable[str]) -> Split:
     """Images of folders, labelled by the places of their classes among `names`."""
+    numbers = {name: number for number, name in enumerate(names)}
     files = _ImageFiles(tuple(chain(*classes.values())), size)
-    labels = torch.tensor([names.index(name) for name, members in classes.items() for _ in members])
+    labels = torch.tensor([numbers[name] for name, members in classes.items() for _ in members])
     if math.prod(files.shape) < STORED_FROM:
         return Split(torch.from_numpy(files.read(torch.arange(len(labels)))), labels)
     for file in files.files:

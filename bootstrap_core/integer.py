@@ -195,8 +195,8 @@ class _Neurons:
             worst = low if -low > high else high
             raise StateOverflowError(
                 f"the {name} of block {self.index} reaches {worst} at step {step}; the hardware holds "
-                f"{STATE_MIN} to {STATE_MAX} (24 bits): lower the weights, the threshold or input.bits, or run "
-                f"fewer steps"
+                f"{STATE_MIN} to {STATE_MAX} (24 bits): lower the weights, the threshold or input.bits, or run fewer "
+                "steps"
             )
 
 

@@ -1,6 +1,6 @@
 """A convolution of rates whose input's gradient is a matrix product, as an operator that torch can compile and export.
 
-Of few channels, and with a stride, it is up to four times faster than that of `F.conv2d`; else it is slower.
+Of very few channels, or of few and with a stride, it is up to four times faster than that of `F.conv2d`; else slower.
 """
 
 from typing import Any

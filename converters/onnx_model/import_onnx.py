@@ -271,14 +271,16 @@ class _Walk:
             self.constants.update(zip(names, results, strict=True))
             self.builder.account[node.row] = ("constant", "computed once, by onnx's evaluator")
             return
-        told = [name for name in node.inputs if name and name not in self.constants]
-        if told and self.unread.issuperset(told):
+        variable = [name for name in node.inputs if name and name not in self.constants]
+        from_image = [name for name in variable if name not in self.unread]
+        is_unknown = any(self.values[name] is UNKNOWN for name in variable)
+        if is_unknown and (not from_image or node.proto.op_type in ("Shape", "Size")):
             self.unread.update(node.outputs)
             self._give_up(node)
             return
         operator = OPERATIONS.find(node)
-        if any(self.values[name] is UNKNOWN for name in told):
-            self._refuse_unknown(node, [name for name in told if name not in self.unread])
+        if is_unknown:
+            self._refuse_unknown(node, from_image)
             self._give_up(node)
             return
         inputs = [self._value(name) for name in node.inputs]
@@ -299,8 +301,6 @@ class _Walk:
             raise UnsupportedError("joins two tensors that depend on the image by a product")
         if op in ("Softmax", "LogSoftmax") and self._is_weighed(node):
             raise UnsupportedError(BETWEEN)
-        if op in ("Shape", "Size"):
-            self.unread.update(node.outputs)
 
     def _is_weighed(self, node: GraphNode) -> bool:
         """Whether a layer behind `node` has weights for what it gives."""

@@ -40,7 +40,7 @@ GROUPS = {
     "loss": r"cross_entropy|nll_loss|log_softmax|NllLoss|LogSoftmax",
     "memory: copies, fills": r"aten::(copy_|_to_copy|to|clone|contiguous|zeros.*|zero_|fill_|empty.*|cat|stack)$",
 }
-KERNEL = re.compile(r"snnzoo_(\w+?)(_?Backward)?$")
+KERNEL = re.compile(r"snnzoo_(\w+?)(Backward)?$")
 """An operator of ours, or its backward pass: a group by itself."""
 
 WORKS = {"snn_step": "SNN training step", "ann_step": "ANN training step", "infer": "exact inference"}

@@ -123,8 +123,13 @@ def test_a_model_that_tells_no_data_is_trained_on_what_is_named_alone(trained, r
     write_model(untold, tmp_path / "untold.safetensors")
     command = "train", tmp_path / "untold.safetensors", "-o", tmp_path / "on", "--epochs", 1
     assert "does not tell what it was trained on: name it" in run(*command, code=1).stderr
-    run(*command, "--data", "mnist-sample", "--set", "training.validation=500", "-q")
-    assert read_model(tmp_path / "on/model.safetensors").card["training"]["data"] == "mnist-sample"
+    assert "does not tell" in run(*command, "--set", "training={validation: 500}", code=1).stderr
+    for named in (
+        ("--data", "mnist-sample", "--set", "training.validation=500"),
+        ("--set", "training={data: mnist-sample, validation: 500}"),
+    ):
+        run(*command, *named, "-q", "--force")
+        assert read_model(tmp_path / "on/model.safetensors").card["training"]["data"] == "mnist-sample"
 
 
 def test_a_trained_model_teaches(trained, run, tmp_path) -> None:

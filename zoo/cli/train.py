@@ -122,11 +122,11 @@ def _start_run(
     if not resume and group.leads:
         refuse_existing(folder / "model.safetensors", force, otherwise="go on with --resume, ")
     start, weights = read_start(spec)
-    if weights is not None and start.training is None and not any(a.startswith("training.data=") for a in assignments):
-        raise tells_no_data(start)
     network = override_spec(start, assignments)
-    use_threads(threads)
     recipe = network.training or TrainingSpec()
+    if weights is not None and start.training is None and "data" not in recipe.model_fields_set:
+        raise tells_no_data(start)
+    use_threads(threads)
     if group.leads:
         say_doubts(network, recipe)
     dataset = places.load_labelled(recipe.data)
