@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import torch
@@ -17,14 +18,12 @@ from bootstrap_core.fixed_point import (
     STATE_MIN,
     STATE_PER_MANT,
     STATE_PER_WEIGHT,
-    WEIGHT_STEP,
 )
+from bootstrap_core.integer_synapses import Weigh, integer_synapses
 from bootstrap_core.kernels import have_numba
-from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network, Tally, Trace, as_input, check_earlier, count_steps
 from bootstrap_core.neuron import CubaNeuron
-from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, SkipSynapse, Synapse
 from specs.block import skips_of
 from specs.errors import SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
@@ -34,9 +33,6 @@ if TYPE_CHECKING:
     from bootstrap_core.integer_events import EventEngine
 
 __all__ = ["IntegerNetwork", "IntegerTrace"]
-
-Weighted = Callable[[Tensor], Tensor]
-"""Spikes `[T, N, ...]`, int8 (or graded, int32), to weighted input, int64, in steps of `WEIGHT_STEP`."""
 
 
 @dataclass(frozen=True)
@@ -209,7 +205,7 @@ class _Layer:
     """Integer synapses and neurons."""
 
     def __init__(self, block: SpikingBlock, index: int) -> None:
-        self.synapses = _integer_synapses(block)
+        self.synapses = integer_synapses(block)
         self.bias = _integer_bias(block.quantized_bias())
         self.neurons = _Neurons(block.neuron, index, shift=block.delay_shift)
 
@@ -225,7 +221,7 @@ class _Readout:
     """Integer affine readout."""
 
     def __init__(self, block: AffineBlock, index: int) -> None:
-        self.synapses = _integer_synapses(block)
+        self.synapses = integer_synapses(block)
         self.bias = _integer_bias(block.quantized_bias())
         self.levels = block.levels
         self.neurons = _Neurons(block.neuron, index, shift=False)
@@ -249,22 +245,20 @@ class _Flatten:
 def _integer_input(block: object) -> Callable[[Tensor, int], Tensor]:
     """From images `[N, ...]` and T to spikes `[T, N, ...]`: int8, or graded int32."""
     if isinstance(block, GradedInputBlock):
-        graded = block
-
-        def pixels(images: Tensor, steps: int) -> Tensor:
-            x: Tensor = graded(images, Mode.SNN, steps)
-            return x.int().expand(steps, *x.shape[1:])
-
-        return pixels
+        return partial(_graded, block)
     assert isinstance(block, InputBlock)
     neurons = _Neurons(block.neuron, 0, shift=block.delay_shift, direct=block.spec.exact_input)
-    snapshot = deepcopy(block)
+    return partial(_fired, deepcopy(block), neurons)
 
-    def spikes(images: Tensor, steps: int) -> Tensor:
-        current = (snapshot.current(images) * STATE).long()
-        return neurons.fire(current.expand(steps, *current.shape))[0]
 
-    return spikes
+def _graded(block: GradedInputBlock, images: Tensor, steps: int) -> Tensor:
+    pixels: Tensor = block(images, Mode.SNN, steps)
+    return pixels.int().expand(steps, *pixels.shape[1:])
+
+
+def _fired(block: InputBlock, neurons: _Neurons, images: Tensor, steps: int) -> Tensor:
+    current = (block.current(images) * STATE).long()
+    return neurons.fire(current.expand(steps, *current.shape))[0]
 
 
 def _integer_layer(block: object, index: int) -> "_Layer | _Flatten":
@@ -292,31 +286,13 @@ def _integer_bias(bias: Tensor | None) -> Tensor | None:
     return None if bias is None else (bias * MANT).round().long() * STATE_PER_MANT
 
 
-def _integer_synapses(block: SpikingBlock | AffineBlock) -> list[Weighted]:
-    """The block's own synapses, then those of its skips."""
-    return [_integer_synapse(synapse, weight) for synapse, weight in block.synapses()]
-
-
-def _integer_synapse(synapse: Synapse | SkipSynapse, weight: Tensor) -> Weighted:
-    integers = (weight / WEIGHT_STEP).round().to(torch.int8)
-    if isinstance(synapse, IdentitySynapse):
-        factors = integers.long().reshape(synapse.broadcast)
-        return lambda x: x * factors
-    if isinstance(synapse, DenseSynapse):
-        dense = PackedWeight(integers)
-        return lambda x: dense.weigh(x.flatten(1)).long()
-    spec = synapse.spec
-    convolution = PackedConvolution(integers, spec.stride, spec.padding, spec.dilation, spec.groups)
-    return lambda x: convolution.weigh(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).long()
-
-
-def _weigh(synapses: list[Weighted], arriving: Sequence[Tensor]) -> Tensor:
+def _weigh(synapses: list[Weigh], arriving: Sequence[Tensor]) -> Tensor:
     """The weighted input of all synapses at each step, `[T, N, ...]`, for what each of them reads."""
     own, *skipped = (_over_time(weigh, x) for weigh, x in zip(synapses, arriving, strict=True))
     return sum(skipped, own)
 
 
-def _over_time(weigh: Weighted, x: Tensor) -> Tensor:
+def _over_time(weigh: Weigh, x: Tensor) -> Tensor:
     """Weigh every step `[T, N, ...]`; a step that stands for all is weighed once."""
     if x.stride(0) == 0:
         z = weigh(x[0])

@@ -6,6 +6,7 @@ Needs numba. Spikes travel as trains, words of up to 32 steps, through the stage
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
-from bootstrap_core.fixed_point import STATE
+from bootstrap_core.fixed_point import STATE, STATE_PER_WEIGHT
 from bootstrap_core.integer_stages import (
     Adding,
     AddingConv,
@@ -40,6 +41,7 @@ from bootstrap_core.integer_stages import (
     in_words,
     rows,
 )
+from bootstrap_core.integer_synapses import Weigh, integer_synapses
 from bootstrap_core.kernels import integer_trains as kernels
 from bootstrap_core.kernels.threads import each
 from bootstrap_core.mode import Mode
@@ -201,27 +203,34 @@ def _entry(network: Network) -> tuple[GradedInputBlock | None, Callable[[Tensor]
     """The block of graded pixels if there is one, what the first stage takes for images, and that stage."""
     block, spec = deepcopy(network.blocks[0]), network.spec
     if isinstance(block, GradedInputBlock):
-        first = deepcopy(network.blocks[1])
+        first = network.blocks[1]
         assert isinstance(first, SpikingBlock)
         shape = spec.shapes[1]
         neurons = Neurons.of(first.neuron, prod(shape), bias=first.quantized_bias(), shift=first.delay_shift)
-        graded = block
-
-        def weighted(images: Tensor) -> Ints:
-            pixels = graded(images, Mode.SNN, 1)
-            z = first.synapse(pixels, first._scale())[0] * STATE
-            if z.numel() and float(z.abs().max()) >= 1 << 31:
-                raise OutsideError
-            return flat(as_ints(z))
-
-        return block, weighted, [Constant(neurons, channels_last(shape))]
+        drive = partial(_weighted_pixels, block, integer_synapses(first)[0])
+        return block, drive, [Constant(neurons, channels_last(shape))]
 
     assert isinstance(block, InputBlock)
     shape, exact = spec.input.shape, block.spec.exact_input
     neurons = Neurons.of(block.neuron, prod(shape), shift=block.delay_shift, direct=exact)
     if exact and len(block.neuron.current_decay) == 1:
-        return None, lambda images: flat(images.numpy()), [Table(block, neurons, channels_last(shape))]
-    return None, lambda images: flat(as_ints(block.current(images) * STATE)), [Constant(neurons, channels_last(shape))]
+        return None, _as_they_are, [Table(block, neurons, channels_last(shape))]
+    return None, partial(_currents, block), [Constant(neurons, channels_last(shape))]
+
+
+def _weighted_pixels(graded: GradedInputBlock, weigh: Weigh, images: Tensor) -> Ints:
+    z = weigh(graded(images, Mode.SNN, 1)[0].int()) * STATE_PER_WEIGHT
+    if z.numel() and int(z.abs().max()) >= 1 << 31:
+        raise OutsideError
+    return flat(z.to(torch.int32).numpy())
+
+
+def _as_they_are(images: Tensor) -> Any:
+    return flat(images.numpy())
+
+
+def _currents(block: InputBlock, images: Tensor) -> Ints:
+    return flat(as_ints(block.current(images) * STATE))
 
 
 def _stage(network: Network, index: int, *, grouped: bool) -> Stage:

@@ -1,5 +1,6 @@
 """The engine that follows spikes, against the one that multiplies matrices."""
 
+import pickle
 from typing import Any
 
 import numpy as np
@@ -280,3 +281,18 @@ def test_training_on_does_not_change_a_snapshot(entering: dict[str, Any]) -> Non
             parameter.neg_()
     assert torch.equal(exact(images), before)
     assert not torch.equal(IntegerNetwork(network)(images), before)
+
+
+@pytest.mark.parametrize("events", [True, False])
+@pytest.mark.parametrize("entering", [{}, {"encoding": "graded", "bits": 3}, {"exact_input": False}])
+def test_an_engine_goes_to_other_processes_also_after_it_has_run(
+    entering: dict[str, Any], events: bool, monkeypatch
+) -> None:
+    monkeypatch.setattr(integer, "have_numba", lambda: events)
+    conv = {"kind": "conv", "channels": 4, "kernel": 3, "weight_norm": True}
+    skipped = {**conv, "padding": 1, "skips": [{"source": 1, "kind": "identity"}]}
+    blocks = [conv, skipped, {"kind": "flatten"}, {"kind": "affine", "features": 3}]
+    network, images = make(*blocks, shape=[1, 6, 6], input={"shape": [1, 6, 6], **entering}), torch.rand(5, 1, 6, 6)
+    exact = IntegerNetwork(network)
+    before = exact(images)
+    assert torch.equal(pickle.loads(pickle.dumps(exact))(images), before)
