@@ -1,5 +1,7 @@
 """Tuning, of a network whose teacher knows the answer."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -108,12 +110,29 @@ def test_that_part_of_what_tuning_changed_is_kept_whose_loss_is_smallest(trained
         torch.testing.assert_close(parameter.detach(), before[name] + 2 * best)
 
 
+@pytest.mark.parametrize(
+    ("losses", "kept", "asked"),
+    [([1.0, 2.0], 1.0, 2), ([3.0, 2.0, 2.5], 0.75, 3), ([math.inf, 3.0, 2.0, 1.0], 0.25, 4)],
+)
+def test_parts_are_tried_until_one_is_worse(trained: Network, losses: list[float], kept: float, asked: int) -> None:
+    network, left = copied(trained), list(losses)
+
+    class Judge:
+        def score(self, network: Network) -> float:
+            return left.pop(0)
+
+    assert tuning._keep_best_part(network, trained.state_dict(), Judge()) == (kept, min(losses))
+    assert len(losses) - len(left) == asked
+
+
 def test_what_is_kept_is_judged_by_what_is_learnt(trained: Network, digits: Dataset) -> None:
     def judge(scale: float, distillation: float) -> tuning._Judge:
         recipe = TrainingSpec(logit_scale=scale, distillation=distillation)
         return tuning._Judge(digits.test.take(slice(0, 60)), by(trained, 3.0), recipe)
 
-    moved, labels = judge(3.0, 1.0).images.float() / 255, digits.test.labels[:60]
+    moved, labels = judge(3.0, 1.0).images.float() / 255, digits.test.labels[:60].repeat(tuning.N_MOVES)
+    assert len(moved) == 60 * tuning.N_MOVES
+    assert not torch.equal(moved[:60], moved[60:120])
     with torch.no_grad():
         logits = trained(moved, Mode.SNN)
     assert judge(3.0, 1.0).score(trained) == pytest.approx(0, abs=1e-5)
