@@ -9,7 +9,7 @@ from io import BytesIO
 from pathlib import Path
 
 from specs.download import cache_folder
-from specs.errors import SnnZooError, TransferError
+from specs.errors import IntegrityError, SnnZooError, TransferError
 from specs.suggestion import suggest
 from zoo.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
 from zoo.publish import read_index
@@ -68,9 +68,18 @@ def model_cache(cache_dir: Path | None = None) -> Path:
 
 
 def cached_models(cache_dir: Path | None = None) -> Catalog:
-    """The models that were pulled before; the revision pulled last stands for the name."""
+    """The models that were pulled before; the revision pulled last stands for the name.
+
+    Raises:
+        IntegrityError: the cache's index is damaged; says what to do.
+    """
     folder = model_cache(cache_dir)
-    return Catalog(CACHE, FolderTransport(folder), read_index(folder))
+    try:
+        index = read_index(folder)
+    except IntegrityError as error:
+        remedy = f"remove {folder / INDEX_NAME}: the models are still there, and are named again when they are pulled"
+        raise IntegrityError(f"{error}\n{remedy}") from None
+    return Catalog(CACHE, FolderTransport(folder), index)
 
 
 def local_catalogs(cache_dir: Path | None = None) -> list[Catalog]:

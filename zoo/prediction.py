@@ -24,6 +24,8 @@ __all__ = ["FRAMINGS", "Framing", "Prediction", "animate_prediction", "predict_f
 
 CONTENT = 0.2
 """Brighter than this part of the range between background and brightest pixel is content."""
+LEAST_CONTRAST = 16
+"""Greys of 256 between lightest and darkest, with fewer of which nothing shows."""
 
 
 @dataclass(frozen=True)
@@ -130,15 +132,18 @@ def _read_image(path: Path, shape: Shape, framing: Framing | None, invert: bool 
 
 
 def _as_grey(image: "Image") -> Tensor:
-    """`[H, W]` in 0..1, upright; what is transparent becomes white paper."""
+    """`[H, W]` in 0..1, upright; what is transparent becomes white paper, or black if nothing shows on white."""
     from PIL import Image, ImageOps
 
     upright = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I;16") or upright.mode == "I":
         return torch.from_numpy(np.asarray(upright).astype(np.float32) / 65535).clamp(0, 1)
     if upright.has_transparency_data:
-        opaque = upright.convert("RGBA")
-        upright = Image.alpha_composite(Image.new("RGBA", opaque.size, "white"), opaque)
+        ink = upright.convert("RGBA")
+        on_white, on_black = (
+            Image.alpha_composite(Image.new("RGBA", ink.size, paper), ink).convert("L") for paper in ("white", "black")
+        )
+        upright = on_black if np.ptp(np.asarray(on_white)) < LEAST_CONTRAST else on_white
     return torch.from_numpy(np.asarray(upright.convert("L")).astype(np.float32) / 255)
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -125,6 +126,18 @@ def test_too_much_too_little_and_web_pages_are_refused(web, made, cache) -> None
     with pytest.raises(IntegrityError, match=r"index.json: the server sends a web page"):
         pull_from(web.url)
     assert files(cache) == set()
+
+
+def test_of_a_damaged_index_of_the_cache_it_is_told_what_to_do_and_that_helps(web, made) -> None:
+    (path,) = pull_from(web.url)
+    (index := model_cache() / "index.json").write_text("{damaged")
+    with pytest.raises(IntegrityError, match=f"remove {re.escape(str(index))}"):
+        cached_models()
+    index.unlink()
+    before = len(web.paths())
+    assert pull_from(web.url) == [path]
+    assert cached_models().index.get("tiny") is not None
+    assert not any(asked.endswith(".safetensors") for asked in web.paths()[before:])
 
 
 def test_a_damaged_file_of_the_cache_is_fetched_again(web, made) -> None:

@@ -92,11 +92,12 @@ def test_other_data_is_only_resized(network, saved) -> None:
     assert torch.allclose(one.image[0, [0, 27], 5], torch.tensor([0.2, 1.0]))
 
 
-def test_what_is_transparent_is_paper(network, saved) -> None:
+@pytest.mark.parametrize("colour", [0, 255])
+def test_what_is_transparent_is_paper_on_which_ink_of_either_colour_shows(network, saved, colour: int) -> None:
     ink = DIGITS.images[0, 0].numpy()
-    black = np.zeros((28, 28, 4), np.uint8)
-    black[..., 3] = ink
-    (one,) = predict_files(network, [saved(black)], data="mnist")
+    drawn = np.full((28, 28, 4), colour, np.uint8)
+    drawn[..., 3] = ink
+    (one,) = predict_files(network, [saved(drawn)], data="mnist")
     assert torch.allclose(one.image[0], torch.from_numpy(ink) / 255, atol=1 / 255)
 
 
