@@ -20,6 +20,7 @@ from bootstrap_core.integer_stages import (
     Adding,
     AddingConv,
     AddingDense,
+    AnyPool,
     Constant,
     Conv,
     Dense,
@@ -46,7 +47,7 @@ from bootstrap_core.kernels import integer_trains as kernels
 from bootstrap_core.kernels.threads import each
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
-from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, SkipSynapse, Synapse
+from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, PoolSynapse, SkipSynapse, Synapse
 from specs.block import ConvSpec, skips_of
 from specs.fields import Shape
 
@@ -247,6 +248,8 @@ def _stage(network: Network, index: int, *, grouped: bool) -> Stage:
         return Sum(neurons, channels_last(after), synapses)
     if isinstance(block.synapse, DenseSynapse):
         return Dense(neurons, weight, grouped=grouped)
+    if isinstance(block.synapse, PoolSynapse) and AnyPool.takes(neurons, weight):
+        return AnyPool(neurons, block.synapse.spec, before, after)
     return Conv(neurons, weight, block.synapse.spec, before, after)
 
 

@@ -6,7 +6,8 @@ Needs numba. A train is a word of up to 32 steps (see `kernels.integer_trains`).
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from math import prod
+from itertools import product
+from math import ceil, prod
 from typing import Any
 
 import numpy as np
@@ -31,7 +32,7 @@ from bootstrap_core.fixed_point import (
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import integer_trains as kernels
 from bootstrap_core.kernels.dense_products import least_rate
-from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight, can_pack
+from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight, can_pack, has_int8_instruction
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import IdentitySynapse, SkipSynapse, Synapse
 from specs.block import ConvSpec
@@ -42,6 +43,7 @@ __all__ = [
     "Adding",
     "AddingConv",
     "AddingDense",
+    "AnyPool",
     "Constant",
     "Conv",
     "Dense",
@@ -70,8 +72,8 @@ PRODUCT_SIZE = 1 << 19
 """Numbers that one product gives: they stay in the cache."""
 LEAST_PRODUCT = 1 << 17
 """Numbers, below which calling a product takes longer than following spikes."""
-LEAST_CONVOLUTION_RATE = 0.05
-"""Of spikes, from which a product is faster than following them. Where it is depends on the CPU: 0.02 with AMX."""
+LEAST_CONVOLUTION_RATE = 0.05 if has_int8_instruction() else 0.1
+"""Of spikes, from which a product is faster than following them."""
 LEAST_PACKED_CHANNELS = 4
 """oneDNN multiplies so many together, so that of fewer following spikes is faster."""
 FAN_IN_OF_INT16 = 256
@@ -294,6 +296,28 @@ class Conv(_Weighed):
         return int(kernels.conv_trains(*arriving, *self.boxes, z, *arguments))
 
 
+class AnyPool(_Layer):
+    """Neurons that forget at once, and fire for any spike under their kernel."""
+
+    def __init__(self, neurons: Neurons, spec: ConvSpec, before: Shape, after: Shape) -> None:
+        super().__init__(neurons, channels_last(after))
+        self.taps = [_read_by_tap(spec, axis, before[1 + axis], after[1 + axis]) for axis in range(2)]
+
+    @staticmethod
+    def takes(neurons: Neurons, weight: Tensor) -> bool:
+        """Whether neurons behind a pool of this weight `[C, 1, KH, KW]` are such; their states stay in range."""
+        one = int(_int8(weight).flatten()[0]) * STATE_PER_WEIGHT
+        forget = neurons.forgets and not neurons.keep_voltage.any() and not neurons.bias.any()
+        return bool(forget and neurons.limit < one and one * weight[0].numel() <= STATE_MAX)
+
+    def _fire(self, x: Words, steps: int, state: State, trains: Words) -> int:
+        out = trains.reshape(len(trains), *self.shape)
+        out[:] = 0
+        for (to_rows, rows), (to_columns, columns) in product(*self.taps):
+            out[:, to_rows, to_columns] |= x[:, rows, columns]
+        return 0
+
+
 class Sum(_Weighed):
     """Neurons that several blocks reach, one synapse each."""
 
@@ -443,6 +467,20 @@ def _reached(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> list[l
         [(tap, at // stride) for tap, at in pairs if at % stride == 0 and 0 <= at // stride < n_outputs]
         for pairs in taps
     ]
+
+
+def _read_by_tap(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> list[tuple[slice, slice]]:
+    """For each tap of the kernel, the output positions at which it reads an input, and the inputs there."""
+    kernel, stride, padding, dilation = (
+        getattr(spec, name)[axis] for name in ("kernel", "stride", "padding", "dilation")
+    )
+    slices = []
+    for shift in (tap * dilation - padding for tap in range(kernel)):
+        first, last = max(0, ceil(-shift / stride)), min(n_outputs - 1, (n_inputs - 1 - shift) // stride)
+        if first <= last:
+            at = first * stride + shift
+            slices.append((slice(first, last + 1), slice(at, at + (last - first) * stride + 1, stride)))
+    return slices
 
 
 def _boxes(

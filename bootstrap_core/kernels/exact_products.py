@@ -15,7 +15,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import EXACT_IN_FLOAT, WEIGHT_INT_MIN
 
-__all__ = ["PackedConvolution", "PackedWeight", "can_pack", "is_narrow"]
+__all__ = ["PackedConvolution", "PackedWeight", "can_pack", "has_int8_instruction", "is_narrow"]
 
 UNIT = torch.ones(1), torch.zeros(1, dtype=torch.int64)
 """Scale and zero of all weights, which are the integers they are."""
@@ -87,6 +87,12 @@ class PackedWeight(PackedConvolution):
 
     def _in_floats(self, x: Tensor, weight: Tensor) -> Tensor:
         return x @ weight[:, :, 0, 0].t()
+
+
+@cache
+def has_int8_instruction() -> bool:
+    """Whether this CPU adds up products of int8 at once (VNNI); others take twice as long."""
+    return bool(getattr(torch.cpu, "_is_vnni_supported", lambda: False)())
 
 
 def is_narrow(weight: Tensor) -> bool:

@@ -296,3 +296,30 @@ def test_an_engine_goes_to_other_processes_also_after_it_has_run(
     exact = IntegerNetwork(network)
     before = exact(images)
     assert torch.equal(pickle.loads(pickle.dumps(exact))(images), before)
+
+
+ANY = {"kind": "avg_pool", "neuron": {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0}}
+
+
+@pytest.mark.parametrize(
+    "window",
+    [
+        {"kernel": 2, "gain": 4.2},
+        {"kernel": 3, "stride": 2, "padding": 1, "gain": 9.3},
+        {"kernel": [3, 1], "stride": [1, 2], "gain": 3.2},
+        {"kernel": 2, "stride": 3, "padding": 1, "gain": 4.2},
+        {"kernel": 2, "gain": 4.2, "delay_shift": True},
+    ],
+)
+def test_pools_that_fire_for_any_spike(window: dict[str, Any]) -> None:
+    network = make(CONV, {**ANY, **window}, {**CONV, "kernel": 1, "padding": 0}, shape=[2, 8, 7])
+    assert isinstance(EventEngine(network)._stages[2], integer_stages.AnyPool)
+    hold_equal(network, torch.rand(9, 2, 8, 7, generator=torch.Generator().manual_seed(1)), 40)
+
+
+@pytest.mark.parametrize("changed", [{"voltage_decay": 0.9}, {"current_decay": 0.9}, {"threshold": 1.1}])
+def test_pools_whose_neurons_remember_or_want_more_are_none_of_these(changed: dict[str, float]) -> None:
+    pool = {**ANY, "kernel": 2, "gain": 4.2, "neuron": {**ANY["neuron"], **changed}}
+    network = make(CONV, pool, CONV, shape=[2, 8, 7])
+    assert not any(isinstance(stage, integer_stages.AnyPool) for stage in EventEngine(network)._stages)
+    hold_equal(network, torch.rand(9, 2, 8, 7), 40)
