@@ -55,6 +55,11 @@ class Block(nn.Module):
         def __call__(self, x: Tensor, mode: Mode, time_steps: int, *skipped: Tensor) -> Tensor:
             """`forward`."""
 
+    @property
+    def same_in_training(self) -> bool:
+        """Whether it does to its input in training what it does in inference, and nothing of it learns in passing."""
+        return True
+
     def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """The same as `forward`, bit for bit, with spikes packed where a kernel takes or gives them so."""
         return self(_floats(x), mode, time_steps, *map(_floats, skipped))
@@ -212,6 +217,11 @@ class _SynapticBlock(Block):
         self.skips = nn.ModuleList(skips)
         self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if bias else None)
 
+    @property
+    def same_in_training(self) -> bool:
+        """See `Block`."""
+        return self.dropout == 0
+
     def synapses(self) -> list[tuple[Synapse | SkipSynapse, Tensor]]:
         """The block's own synapses, then those of its skips, each with the weights that the hardware holds."""
         return [(synapse, synapse.quantized_weight(self._scale())) for synapse in (self.synapse, *self.skips)]
@@ -273,6 +283,11 @@ class SpikingBlock(_SynapticBlock):
         super().__init__(synapse, skips=skips, channels=channels, bias=bias, dropout=dropout, levels=levels)
         self.neuron, self.norm, self.delay_shift = neuron, norm, delay_shift
         self.sampler = RateSampler()
+
+    @property
+    def same_in_training(self) -> bool:
+        """See `Block`."""
+        return super().same_in_training and self.norm is None
 
     def quantized_bias(self) -> Tensor | None:
         """The bias that the hardware holds, `[channels]` on the grid of 1/64, in units of the input's levels."""

@@ -35,6 +35,7 @@ from bootstrap_core.integer_stages import (
     Words,
     as_ints,
     as_matrix,
+    as_rows,
     channels_first,
     channels_last,
     first_steps,
@@ -44,12 +45,13 @@ from bootstrap_core.integer_stages import (
 )
 from bootstrap_core.integer_synapses import Weigh, integer_synapses
 from bootstrap_core.kernels import integer_trains as kernels
-from bootstrap_core.kernels.threads import each
+from bootstrap_core.kernels.threads import each, split
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, PoolSynapse, SkipSynapse, Synapse
 from specs.block import ConvSpec, skips_of
 from specs.fields import Shape
+from specs.summary import summarize
 
 __all__ = ["EventEngine", "EventRun"]
 
@@ -99,12 +101,8 @@ class EventEngine:
     def takes(network: Network) -> bool:
         """Whether a neuron has fewer than 65,536 inputs, and no readout stands straight on graded input."""
         graded = isinstance(network.blocks[0], GradedInputBlock)
-        fan_in = [
-            sum(weight[0].numel() for _, weight in block.synapses())
-            for block in network.blocks
-            if isinstance(block, SpikingBlock | AffineBlock)
-        ]
-        return max(fan_in) < MAX_INPUTS and not (graded and isinstance(network.blocks[1], AffineBlock))
+        fan_in = max(row.weight_bytes // row.shape[0] for row in summarize(network.spec))
+        return fan_in < MAX_INPUTS and not (graded and isinstance(network.blocks[1], AffineBlock))
 
     @torch.no_grad()
     def run(
@@ -125,28 +123,46 @@ class EventEngine:
             spikes: whether to give all spikes.
             counts: whether to count them.
         """
-        threads = torch.get_num_threads()
-        parts = images.split(max(1, min(BLOCK, -(-len(images) // threads))))
-
-        def run_part(part: Tensor) -> tuple[list[Tensor], list[list[Words]]]:
-            with torch.no_grad():  # each thread has its own mode
-                return self._run(part, (steps, *also_after), keep=spikes or counts)
-
-        try:
-            done = each(run_part, parts)
-        except OutsideError:
+        done = self._in_parts(images, (steps, *also_after), keep=spikes or counts)
+        if done is None:
             return None
-        trains = [
-            [np.concatenate(part) for part in zip(*stage, strict=True)]
-            for stage in zip(*(kept for _, kept in done), strict=True)
-        ]
-        logits, *earlier = (torch.cat(parts) for parts in zip(*(logits for logits, _ in done), strict=True))
+        (logits, *earlier), trains = done
         return EventRun(
             logits=logits,
             earlier=tuple(earlier),
             spikes=self._spikes(images, trains, steps) if spikes else (),
             counts=self._counts(images, trains, steps) if counts else (),
         )
+
+    @torch.no_grad()
+    def rates(self, images: Tensor, steps: int) -> list[Tensor] | None:
+        """What each block gives on average over time, float32 `[N, ...]`, the readout its logits; None as in `run`."""
+        done = self._in_parts(images, (steps,), keep=True)
+        if done is None:
+            return None
+        (logits,), trains = done
+        pixels = [] if self._pixels is None else [self._pixels(images, Mode.ANN, steps)]
+        rates = [_mean(stage, steps) for stage in trains]
+        rates[0] = rates[0].contiguous().flatten().view(rates[0].shape)  # lies as images do, be it of one channel
+        return [*pixels, *rates, *([logits] if self._readout is not None else [])]
+
+    def _in_parts(
+        self, images: Tensor, ends: Sequence[int], *, keep: bool
+    ) -> tuple[list[Tensor], list[list[Words]]] | None:
+        """`_run` for all images, some at a time, in threads; None where a state leaves 24 bits."""
+        parts = images.split(max(1, min(BLOCK, -(-len(images) // torch.get_num_threads()))))
+
+        def run_part(part: Tensor) -> tuple[list[Tensor], list[list[Words]]]:
+            with torch.no_grad():  # each thread has its own mode
+                return self._run(part, ends, keep=keep)
+
+        try:
+            done = each(run_part, parts)
+        except OutsideError:
+            return None
+        logits = [torch.cat(some) for some in zip(*(logits for logits, _ in done), strict=True)]
+        by_stage = zip(*(kept for _, kept in done), strict=True)
+        return logits, [[np.concatenate(some) for some in zip(*stage, strict=True)] for stage in by_stage]
 
     def _run(self, images: Tensor, ends: Sequence[int], *, keep: bool) -> tuple[list[Tensor], list[list[Words]]]:
         """Logits of a few images at each end, the first of which is T; the trains of each stage, in parts of time."""
@@ -200,9 +216,25 @@ class EventEngine:
         return tuple(counts)
 
 
+def _mean(stage: list[Words], steps: int) -> Tensor:
+    """Rates `[N, ...]`, channels last in memory, of trains in parts of the time."""
+    counts = np.zeros((len(stage[0]), prod(stage[0].shape[1:])), np.float32)
+
+    def add(trains: Words) -> None:
+        split(
+            lambda start, stop: kernels.count_trains(trains[start:stop], counts[start:stop]),
+            len(trains),
+            work=trains.size,
+        )
+
+    for words in stage:
+        add(as_rows(words))
+    return torch.from_numpy(channels_first(counts.reshape(stage[0].shape))).div_(steps)
+
+
 def _entry(network: Network) -> tuple[GradedInputBlock | None, Callable[[Tensor], Any], list[Stage]]:
     """The block of graded pixels if there is one, what the first stage takes for images, and that stage."""
-    block, spec = deepcopy(network.blocks[0]), network.spec
+    block, spec = network.blocks[0], network.spec
     if isinstance(block, GradedInputBlock):
         first = network.blocks[1]
         assert isinstance(first, SpikingBlock)
@@ -216,7 +248,7 @@ def _entry(network: Network) -> tuple[GradedInputBlock | None, Callable[[Tensor]
     neurons = Neurons.of(block.neuron, prod(shape), shift=block.delay_shift, direct=exact)
     if exact and len(block.neuron.current_decay) == 1:
         return None, _as_they_are, [Table(block, neurons, channels_last(shape))]
-    return None, partial(_currents, block), [Constant(neurons, channels_last(shape))]
+    return None, partial(_currents, deepcopy(block)), [Constant(neurons, channels_last(shape))]
 
 
 def _weighted_pixels(graded: GradedInputBlock, weigh: Weigh, images: Tensor) -> Ints:

@@ -271,9 +271,10 @@ class Dense(_Weighed):
     """Dense synapses; `grouped` for trains of which many are alike."""
 
     def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
-        packed = [PackedWeight(_int8(weight))] if can_pack() and not grouped else []
+        integers = _int8(weight)
+        packed = [PackedWeight(integers)] if can_pack() and not grouped else []
         super().__init__(neurons, (len(weight),), packed, least_rate(len(weight)))
-        self.weight, self.grouped = _int8(weight.t()).numpy(), grouped
+        self.weight, self.grouped = integers.t().contiguous().numpy(), grouped
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
         arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
@@ -284,8 +285,9 @@ class Conv(_Weighed):
     """Convolutional synapses."""
 
     def __init__(self, neurons: Neurons, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
-        super().__init__(neurons, channels_last(after), _packed_convolution(weight, spec), LEAST_CONVOLUTION_RATE)
-        self.boxes = _boxes(weight, spec, before, after)
+        integers = _int8(weight)
+        super().__init__(neurons, channels_last(after), _packed_convolution(integers, spec), LEAST_CONVOLUTION_RATE)
+        self.boxes = _boxes(integers, spec, before, after)
         fan_in = weight[0].numel()
         self.sum_dtype = np.int16 if fan_in < FAN_IN_OF_INT16 else np.int32
 
@@ -362,8 +364,9 @@ class AddingDense(Adding):
     """Between flat layers."""
 
     def __init__(self, weight: Tensor) -> None:
-        self.packed, self.least_rate = [PackedWeight(_int8(weight))] if can_pack() else [], least_rate(len(weight))
-        self.weight = _int8(weight.t()).numpy()
+        integers = _int8(weight)
+        self.packed, self.least_rate = [PackedWeight(integers)] if can_pack() else [], least_rate(len(weight))
+        self.weight = integers.t().contiguous().numpy()
 
     def seen(self, x: Words) -> Words:
         """See `Adding`."""
@@ -378,8 +381,9 @@ class AddingConv(Adding):
     """Between maps."""
 
     def __init__(self, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
-        self.packed, self.least_rate = _packed_convolution(weight, spec), LEAST_CONVOLUTION_RATE
-        self.boxes, self.n_rows = _boxes(weight, spec, before, after), after[1]
+        integers = _int8(weight)
+        self.packed, self.least_rate = _packed_convolution(integers, spec), LEAST_CONVOLUTION_RATE
+        self.boxes, self.n_rows = _boxes(integers, spec, before, after), after[1]
 
     def seen(self, x: Words) -> Words:
         """See `Adding`."""
@@ -412,7 +416,7 @@ class Readout:
     def __init__(self, block: AffineBlock) -> None:
         weight = torch.cat([as_matrix(synapse, weight) for synapse, weight in block.synapses()], dim=1)
         self.neurons = Neurons.of(block.neuron, len(weight), bias=block.quantized_bias())
-        self.weight = _int8(weight.t()).numpy()
+        self.weight = _int8(weight).t().contiguous().numpy()
         self.both = np.concatenate([self.weight, np.abs(self.weight.astype(np.int16))], axis=1).T
 
     def totals(self, trains: list[Words], parts: list[int]) -> npt.NDArray[np.int64]:
@@ -449,6 +453,8 @@ def as_matrix(synapse: Synapse | SkipSynapse, weight: Tensor) -> Tensor:
 
 def _ungrouped(weight: Tensor, groups: int) -> Tensor:
     """The weight `[channels, C, kh, kw]` of one group that does what `groups` do: zeros between them."""
+    if groups == 1:
+        return weight
     channels, inputs = weight.shape[:2]
     whole = weight.new_zeros(channels, groups * inputs, *weight.shape[2:])
     for group in range(groups):
@@ -486,9 +492,9 @@ def _read_by_tap(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> li
 def _boxes(
     weight: Tensor, spec: ConvSpec, before: Shape, after: Shape
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """What `add_conv` takes for a convolution of weight `[channels, C / groups, kh, kw]`: slabs, rows, columns."""
+    """What `add_conv` takes for a convolution of int8 weight `[channels, C / groups, kh, kw]`: slabs, rows, columns."""
     rows, columns = (_reached(spec, axis, before[1 + axis], after[1 + axis]) for axis in range(2))
-    taps, width = _int8(_ungrouped(weight, spec.groups).permute(2, 3, 1, 0)).numpy(), after[2]
+    taps, width = _ungrouped(weight, spec.groups).permute(2, 3, 1, 0).contiguous().numpy(), after[2]
     kernel_height, _, inputs, channels = taps.shape
     row_table = np.full((len(rows), max(map(len, rows)) + 1, 2), -1, np.int64)
     for y, pairs in enumerate(rows):
@@ -563,10 +569,10 @@ def as_ints(x: Tensor) -> Ints:
 
 
 def _packed_convolution(weight: Tensor, spec: ConvSpec) -> list[PackedConvolution]:
-    """The weight, or nothing where following spikes is always faster."""
+    """The weight, int8, or nothing where following spikes is always faster."""
     if not can_pack() or weight.shape[1] * spec.groups < LEAST_PACKED_CHANNELS:
         return []
-    return [PackedConvolution(_int8(weight), spec.stride, spec.padding, spec.dilation, spec.groups)]
+    return [PackedConvolution(weight, spec.stride, spec.padding, spec.dilation, spec.groups)]
 
 
 def _int8(weight: Tensor) -> Tensor:

@@ -1,7 +1,7 @@
 """A network of bootstrap blocks."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from bootstrap_core.blocks import AffineBlock, Block, Carried, packed
 from bootstrap_core.functional.quantize import straight_through
+from bootstrap_core.kernels import have_numba
 from bootstrap_core.mode import Mode
 from bootstrap_core.sampler import RateSampler
 from bootstrap_core.schedule import LayerModes
@@ -104,21 +105,50 @@ class Network(nn.Module):
         Block by block the spikes run without a gradient, and the ANN beside them on their rates; both drop the same
         inputs. Norms learn from both. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
         """
-        steps, device = self.spec.time_steps, self.device
         rates = as_input(images, self.spec)
-        spikes: Carried = rates
-        kept: dict[int, tuple[Carried, Tensor]] = {}
+        kept: dict[int, Tensor] = {}
+        for i, (block, of_spikes) in enumerate(zip(self.blocks, self._rates_of_spikes(rates), strict=True)):
+            skipped = [kept[source] for source in self._sources[i]]
+            ann = block(rates, Mode.ANN, self.spec.time_steps, *skipped)
+            rates = straight_through(ann, of_spikes.to(ann.dtype))
+            if i in self._last_reader:
+                kept[i] = rates
+        return rates.flatten(1)
+
+    def _rates_of_spikes(self, images: Tensor) -> Iterator[Tensor]:
+        """What the spikes of block after block are on average over time, without a gradient.
+
+        A block may draw masks of dropout; the generators of torch are left as they were, for who draws them again.
+        """
+        followed = self._followed(images)
+        if followed is not None:
+            yield from followed
+            return
+        steps, device = self.spec.time_steps, self.device
+        spikes: Carried = images
+        kept: dict[int, Carried] = {}
         for i, block in enumerate(self.blocks):
             assert isinstance(block, Block)
             skipped = [kept[source] for source in self._sources[i]]
             forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
             with forked, torch.no_grad(), torch.autocast(device.type, enabled=False):
-                spikes = packed(block.carry(spikes, Mode.SNN, steps, *(x for x, _ in skipped)))
-            ann = block(rates, Mode.ANN, steps, *(x for _, x in skipped))
-            rates = straight_through(ann, _seen_by(Mode.ANN, steps, spikes, True).to(ann.dtype))
+                spikes = packed(block.carry(spikes, Mode.SNN, steps, *skipped))
+                rates: Tensor = _seen_by(Mode.ANN, steps, spikes, True)
             if i in self._last_reader:
-                kept[i] = spikes, rates
-        return rates.flatten(1)
+                kept[i] = spikes
+            yield rates
+
+    def _followed(self, images: Tensor) -> list[Tensor] | None:
+        """`_rates_of_spikes` by the engine that follows them, which is faster; None where it cannot.
+
+        It runs on the CPU, needs numba, and drops no inputs; norms that learn have to see what the spikes weigh.
+        """
+        runs = images.device.type == "cpu" and len(images) and have_numba()
+        if not runs or (self.training and not all(block.same_in_training for block in self.blocks)):
+            return None
+        from bootstrap_core.integer_events import EventEngine
+
+        return EventEngine(self).rates(images.detach(), self.spec.time_steps) if EventEngine.takes(self) else None
 
     def run(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None

@@ -229,6 +229,62 @@ def test_a_tandem_has_the_logits_of_spikes_and_the_gradient_of_the_ann_at_their_
     torch.testing.assert_close(blocks[1].synapse.weight.grad, expected)
 
 
+CONV = {"kind": "conv", "channels": 3, "kernel": 3, "padding": 1, "bias": True}
+ANY = {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0}
+
+
+@pytest.mark.parametrize("entering", [{}, {"encoding": "graded", "bits": 3}, {"exact_input": False}])
+def test_a_tandem_is_the_same_whether_an_engine_follows_its_spikes(entering: dict[str, Any], monkeypatch) -> None:
+    network = make(
+        input={"shape": [2, 6, 5], **entering},
+        blocks=[
+            CONV,
+            {"kind": "avg_pool", "kernel": 2, "gain": 4.2, "neuron": ANY},
+            {**CONV, "weight_norm": True, "skips": [{"source": 2, "kind": "identity"}]},
+            {"kind": "flatten"},
+            {"kind": "dense", "features": 9},
+            {"kind": "affine", "features": 3, "bias": True},
+        ],
+    )
+    x = torch.rand(40, 2, 6, 5)
+    for mode in (Mode.SAMPLE, Mode.FIT):
+        network(x, mode)
+    assert network.train()._followed(x) is not None
+    found = []
+    for followed in (True, False):
+        if not followed:
+            monkeypatch.setattr(network, "_followed", lambda images: None)
+        network.zero_grad()
+        logits = network.tandem(x)
+        logits.square().sum().backward()
+        found.append([logits, *(parameter.grad for parameter in network.parameters())])
+    for engine, floats in zip(*found, strict=True):
+        torch.testing.assert_close(engine, floats, rtol=1e-5, atol=1e-6)
+    assert torch.equal(found[0][0], found[1][0])
+
+
+def test_a_tandem_whose_states_leave_24_bits_goes_on_in_floats() -> None:
+    network = make(
+        neuron={"threshold": 0.5, "voltage_decay": 0.0},
+        blocks=[{"kind": "flatten"}, {"kind": "dense", "features": 9}, {"kind": "affine", "features": 2}],
+    )
+    for mode in (Mode.SAMPLE, Mode.FIT):
+        network(images(50), mode)
+    with torch.no_grad():
+        network.blocks[2].synapse.weight.fill_(-3.9)
+    network.spec = network.spec.model_copy(update={"time_steps": 200})
+    assert network._followed(images()) is None
+    assert torch.equal(network.tandem(images()), network(images(), Mode.SNN))
+
+
+@pytest.mark.parametrize("changed", [{"dropout": 0.5}, {"norm": "mean_only"}])
+def test_no_engine_follows_spikes_that_dropout_or_a_norm_has_to_see(changed: dict[str, Any]) -> None:
+    dense = {"kind": "dense", "features": 9, **changed}
+    network = make(blocks=[{"kind": "flatten"}, dense, {"kind": "affine", "features": 2}])
+    assert network.train()._followed(images()) is None
+    assert network.eval()._followed(images()) is not None
+
+
 @pytest.mark.parametrize("graded", [False, True])
 def test_both_of_a_tandem_drop_the_same_inputs(graded: bool) -> None:
     network = make(
