@@ -48,12 +48,13 @@ from bootstrap_core.kernels import integer_trains as kernels
 from bootstrap_core.kernels.threads import each, split
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
+from bootstrap_core.spikes import Spikes
 from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, PoolSynapse, SkipSynapse, Synapse
 from specs.block import ConvSpec, skips_of
 from specs.fields import Shape
 from specs.summary import summarize
 
-__all__ = ["EventEngine", "EventRun"]
+__all__ = ["EventEngine", "EventRun", "Followed"]
 
 BLOCK = 64
 """Images that run through the whole network at a time, in one thread, so that their trains stay in its cache."""
@@ -78,24 +79,56 @@ class EventRun:
     counts: tuple[Tensor, ...] = ()
 
 
+@dataclass(frozen=True)
+class Followed:
+    """What `EventEngine.follow` gives.
+
+    Attributes:
+        rates: what each block gives on average over time, float32 `[N, ...]`; a readout its logits.
+        trains: of each stage, in parts of the time.
+        first: the block of the first stage.
+        steps: T.
+    """
+
+    rates: list[Tensor]
+    trains: list[list[Words]]
+    first: int
+    steps: int
+
+    def spikes(self, block: int) -> Spikes:
+        """Of a block, one byte each."""
+        parts = []
+        for words, steps in zip(self.trains[block - self.first], in_words(self.steps), strict=True):
+            rows = as_rows(words)
+            parts.append(torch.empty(len(rows), steps, rows.shape[1], dtype=torch.int8))
+            kernels.unpack_trains(rows, parts[-1].numpy())
+        n, *shape = words.shape
+        values = torch.cat(parts, 1).view(n, self.steps, *shape).transpose(0, 1)  # channels last
+        values = values if len(shape) == 1 else values.movedim(-1, 2)
+        return Spikes(values, torch.zeros(1).expand(values.shape))
+
+
 class EventEngine:
     """A network compiled for `run`; a snapshot of its weights.
 
     Args:
         network: one that the engine `takes`.
+        n_blocks: how many of its blocks, at least two, if it is for `follow` alone; all of them by default.
     """
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, n_blocks: int | None = None) -> None:
         self.spec = network.spec
+        n_blocks = len(network.blocks) if n_blocks is None else n_blocks
         with torch.no_grad():
             self._pixels, self._drive, stages = _entry(network)
-            last = network.blocks[-1]
+            last = network.blocks[n_blocks - 1]
             self._readout = Readout(last) if isinstance(last, AffineBlock) else None
-            for i in range(len(stages) + (self._pixels is not None), len(network.blocks) - (self._readout is not None)):
+            self._first = first = int(self._pixels is not None)  # the block of the first stage
+            for i in range(len(stages) + first, n_blocks - (self._readout is not None)):
                 stages.append(_stage(network, i, grouped=i == 1))
             self._stages = stages
-        first = len(self.spec.layers) - len(stages) - (self._readout is not None)  # the block of the first stage
-        self._sources = [[skip.source - first for skip in skips_of(layer)] for layer in self.spec.layers[first:]]
+        layers = self.spec.layers[first:n_blocks]
+        self._sources = [[skip.source - first for skip in skips_of(layer)] for layer in layers]
 
     @staticmethod
     def takes(network: Network) -> bool:
@@ -135,16 +168,19 @@ class EventEngine:
         )
 
     @torch.no_grad()
-    def rates(self, images: Tensor, steps: int) -> list[Tensor] | None:
-        """What each block gives on average over time, float32 `[N, ...]`, the readout its logits; None as in `run`."""
+    def follow(self, images: Tensor, steps: int) -> Followed | None:
+        """The rates of every block and, for who goes on from one of them, its spikes; None as in `run`."""
         done = self._in_parts(images, (steps,), keep=True)
         if done is None:
             return None
         (logits,), trains = done
-        pixels = [] if self._pixels is None else [self._pixels(images, Mode.ANN, steps)]
         rates = [_mean(stage, steps) for stage in trains]
         rates[0] = rates[0].contiguous().flatten().view(rates[0].shape)  # lies as images do, be it of one channel
-        return [*pixels, *rates, *([logits] if self._readout is not None else [])]
+        if self._pixels is not None:
+            rates.insert(0, self._pixels(images, Mode.ANN, steps))
+        if self._readout is not None:
+            rates.append(logits)
+        return Followed(rates, trains, self._first, steps)
 
     def _in_parts(
         self, images: Tensor, ends: Sequence[int], *, keep: bool

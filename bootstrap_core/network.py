@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from numbers import Integral
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,13 @@ from specs.block import skips_of
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 
+if TYPE_CHECKING:
+    from bootstrap_core.integer_events import Followed
+
 __all__ = ["Network", "Tally", "Trace", "as_input", "check_earlier", "count_steps"]
+
+FEWEST_FOLLOWED = 2
+"""Blocks, the input among them, for which an engine is worth making."""
 
 
 @dataclass(frozen=True)
@@ -120,14 +126,18 @@ class Network(nn.Module):
 
         A block may draw masks of dropout; the generators of torch are left as they were, for who draws them again.
         """
-        followed = self._followed(images)
-        if followed is not None:
-            yield from followed
-            return
         steps, device = self.spec.time_steps, self.device
         spikes: Carried = images
         kept: dict[int, Carried] = {}
-        for i, block in enumerate(self.blocks):
+        followed = self._followed(images)
+        first = 0 if followed is None else len(followed.rates)
+        if followed is not None:
+            yield from followed.rates
+            if first < len(self.blocks):
+                spikes = followed.spikes(first - 1)
+                sources = {source for sources in self._sources[first:] for source in sources if source < first}
+                kept = {source: followed.spikes(source) for source in sources}
+        for i, block in enumerate(self.blocks[first:], first):
             assert isinstance(block, Block)
             skipped = [kept[source] for source in self._sources[i]]
             forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
@@ -138,17 +148,22 @@ class Network(nn.Module):
                 kept[i] = spikes
             yield rates
 
-    def _followed(self, images: Tensor) -> list[Tensor] | None:
-        """`_rates_of_spikes` by the engine that follows them, which is faster; None where it cannot.
+    def _followed(self, images: Tensor) -> "Followed | None":
+        """The first blocks' spikes by the engine that follows them, which is faster; None where it cannot.
 
-        It runs on the CPU, needs numba, and drops no inputs; norms that learn have to see what the spikes weigh.
+        It runs on the CPU and needs numba. It drops no inputs, and norms that learn have to see what spikes weigh, so
+        such a block and all after it are not for it.
         """
-        runs = images.device.type == "cpu" and len(images) and have_numba()
-        if not runs or (self.training and not all(block.same_in_training for block in self.blocks)):
+        n_blocks = len(self.blocks)
+        if self.training:
+            n_blocks = next((i for i, block in enumerate(self.blocks) if not block.same_in_training), n_blocks)
+        if n_blocks < FEWEST_FOLLOWED or images.device.type != "cpu" or not len(images) or not have_numba():
             return None
         from bootstrap_core.integer_events import EventEngine
 
-        return EventEngine(self).rates(images.detach(), self.spec.time_steps) if EventEngine.takes(self) else None
+        if not EventEngine.takes(self):
+            return None
+        return EventEngine(self, n_blocks).follow(images.detach(), self.spec.time_steps)
 
     def run(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None

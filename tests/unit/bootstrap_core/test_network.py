@@ -233,8 +233,11 @@ CONV = {"kind": "conv", "channels": 3, "kernel": 3, "padding": 1, "bias": True}
 ANY = {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0}
 
 
+@pytest.mark.parametrize("dropping", [None, 2, 3, 5, 6])
 @pytest.mark.parametrize("entering", [{}, {"encoding": "graded", "bits": 3}, {"exact_input": False}])
-def test_a_tandem_is_the_same_whether_an_engine_follows_its_spikes(entering: dict[str, Any], monkeypatch) -> None:
+def test_a_tandem_is_the_same_whether_an_engine_follows_its_spikes(
+    entering: dict[str, Any], dropping: int | None, monkeypatch
+) -> None:
     network = make(
         input={"shape": [2, 6, 5], **entering},
         blocks=[
@@ -249,12 +252,17 @@ def test_a_tandem_is_the_same_whether_an_engine_follows_its_spikes(entering: dic
     x = torch.rand(40, 2, 6, 5)
     for mode in (Mode.SAMPLE, Mode.FIT):
         network(x, mode)
-    assert network.train()._followed(x) is not None
+    if dropping is not None:
+        network.blocks[dropping].dropout = 0.5
+    followed = network.train()._followed(x)
+    assert followed is not None
+    assert len(followed.rates) == (dropping or 7)
     found = []
     for followed in (True, False):
         if not followed:
             monkeypatch.setattr(network, "_followed", lambda images: None)
         network.zero_grad()
+        torch.manual_seed(3)
         logits = network.tandem(x)
         logits.square().sum().backward()
         found.append([logits, *(parameter.grad for parameter in network.parameters())])
@@ -281,8 +289,8 @@ def test_a_tandem_whose_states_leave_24_bits_goes_on_in_floats() -> None:
 def test_no_engine_follows_spikes_that_dropout_or_a_norm_has_to_see(changed: dict[str, Any]) -> None:
     dense = {"kind": "dense", "features": 9, **changed}
     network = make(blocks=[{"kind": "flatten"}, dense, {"kind": "affine", "features": 2}])
-    assert network.train()._followed(images()) is None
-    assert network.eval()._followed(images()) is not None
+    assert len(network.train()._followed(images()).rates) == 2
+    assert len(network.eval()._followed(images()).rates) == 4
 
 
 @pytest.mark.parametrize("graded", [False, True])
