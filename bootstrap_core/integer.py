@@ -105,6 +105,16 @@ class IntegerNetwork:
         )
 
     @torch.no_grad()
+    def rates(self, images: Tensor, *, time_steps: int | None = None) -> tuple[Tensor, ...]:
+        """What each block gives on average over time, float32 `[N, ...]`, a readout its logits; faster than `run`."""
+        steps, images = count_steps(self.spec, time_steps), as_input(images, self.spec).cpu()
+        followed = None if self._events is None else self._events.follow(images, steps)
+        if followed is not None:
+            return tuple(followed.rates)
+        logits, trace = self.run(images, time_steps=steps)
+        return *trace.rates[:-1], logits.view(trace.rates[-1].shape)
+
+    @torch.no_grad()
     def tally(
         self,
         images: Tensor,

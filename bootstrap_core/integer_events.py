@@ -97,14 +97,7 @@ class Followed:
 
     def spikes(self, block: int) -> Spikes:
         """Of a block, one byte each."""
-        parts = []
-        for words, steps in zip(self.trains[block - self.first], in_words(self.steps), strict=True):
-            rows = as_rows(words)
-            parts.append(torch.empty(len(rows), steps, rows.shape[1], dtype=torch.int8))
-            kernels.unpack_trains(rows, parts[-1].numpy())
-        n, *shape = words.shape
-        values = torch.cat(parts, 1).view(n, self.steps, *shape).transpose(0, 1)  # channels last
-        values = values if len(shape) == 1 else values.movedim(-1, 2)
+        values = _unpacked(self.trains[block - self.first], self.steps)
         return Spikes(values, torch.zeros(1).expand(values.shape))
 
 
@@ -232,12 +225,7 @@ class EventEngine:
         if self._pixels is not None:
             pixels = self._pixels(images, Mode.SNN, steps).int()
             spikes.append(pixels.expand(steps, *pixels.shape[1:]))
-        for stage in trains:
-            parts = []
-            for words, part in zip(stage, in_words(steps), strict=True):
-                shifts = np.arange(part, dtype=np.uint32).reshape(-1, *[1] * words.ndim)
-                parts.append((channels_first(words) >> shifts & np.uint32(1)).astype(np.int8))
-            spikes.append(torch.from_numpy(np.concatenate(parts)))
+        spikes += [_unpacked(stage, steps) for stage in trains]
         return tuple(spikes)
 
     def _counts(self, images: Tensor, trains: list[list[Words]], steps: int) -> tuple[Tensor, ...]:
@@ -252,20 +240,28 @@ class EventEngine:
         return tuple(counts)
 
 
+def _unpacked(stage: list[Words], steps: int) -> Tensor:
+    """Spikes `[T, N, ...]`, int8, channels last in memory, of trains in parts of the time."""
+    n, *shape = stage[0].shape
+    spikes = torch.empty(n, steps, prod(shape), dtype=torch.int8)
+    for words, part in zip(stage, spikes.split(in_words(steps), 1), strict=True):
+        _in_threads(kernels.unpack_trains, words, part.numpy())
+    values = spikes.view(n, steps, *shape).transpose(0, 1)
+    return values if len(shape) == 1 else values.movedim(-1, 2)
+
+
 def _mean(stage: list[Words], steps: int) -> Tensor:
     """Rates `[N, ...]`, channels last in memory, of trains in parts of the time."""
     counts = np.zeros((len(stage[0]), prod(stage[0].shape[1:])), np.float32)
-
-    def add(trains: Words) -> None:
-        split(
-            lambda start, stop: kernels.count_trains(trains[start:stop], counts[start:stop]),
-            len(trains),
-            work=trains.size,
-        )
-
     for words in stage:
-        add(as_rows(words))
+        _in_threads(kernels.count_trains, words, counts)
     return torch.from_numpy(channels_first(counts.reshape(stage[0].shape))).div_(steps)
+
+
+def _in_threads(kernel: Callable[[Words, Any], object], trains: Words, out: Any) -> None:
+    """`kernel(trains, out)`, some images in each thread."""
+    flat_trains = as_rows(trains)
+    split(lambda start, stop: kernel(flat_trains[start:stop], out[start:stop]), len(trains), work=flat_trains.size)
 
 
 def _entry(network: Network) -> tuple[GradedInputBlock | None, Callable[[Tensor], Any], list[Stage]]:

@@ -79,8 +79,7 @@ def logit_scale(ours: Tensor, theirs: Tensor) -> float:
 
 def _rates(exact: IntegerNetwork, parts: Sequence[Tensor]) -> Tensor:
     """What the readout reads, on average over time, `[N, I]`."""
-    traces = (exact.run(part)[1] for part in parts)
-    return torch.cat([trace.rates[-2].flatten(1) for trace in traces])
+    return torch.cat([exact.rates(part)[-2].flatten(1) for part in parts])
 
 
 class _Fit:

@@ -110,7 +110,7 @@ def layer_correlations(conversion: OnnxConversion, exact: IntegerNetwork, split:
     scales = {found.block: found.scale for found in conversion.candidate.calibrations}
     moments, scale = torch.zeros(len(layers), 6, dtype=torch.float64), torch.ones(1)
     for images, _ in batches(split, BATCH):
-        rates = exact.run(images)[1].rates
+        rates = exact.rates(images)
         _, values = run_ann(ann, ann_input(ann, images, conversion.mean, conversion.std), keep=True)
         if has_neurons(layers[0]):
             moments[0] += _moments(images, rates[0])

@@ -54,6 +54,14 @@ def hold_equal(network: Network, images: torch.Tensor, steps: int) -> None:
         assert torch.equal(spikes, wanted)
         assert torch.equal(count, wanted.count_nonzero(dim=(0, 1)))
     assert trace.spikes[-2].any()
+    *rates, last = IntegerNetwork(network).rates(images, time_steps=steps)
+    for found, wanted in zip(rates, trace.rates, strict=False):
+        assert found.dtype == torch.float32
+        assert torch.equal(found, wanted)
+    assert torch.equal(last.flatten(1), logits)
+    *matrix_rates, matrix_last = matrices(network).rates(images, time_steps=steps)
+    assert all(torch.equal(a, b) for a, b in zip(rates, matrix_rates, strict=True))
+    assert torch.equal(matrix_last, last)
 
 
 DENSE = ({"kind": "dense", "features": 20}, {"kind": "dense", "features": 9}, {"kind": "affine", "features": 4})
