@@ -73,6 +73,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def check_labels(self, n_classes: int) -> None:
+        """Raise `DataError` for labels that a network of so many classes has no answer for."""
+        if len(self) and int(self.labels.max()) >= n_classes:
+            raise DataError(f"label {int(self.labels.max())} in data of a network with {n_classes} classes")
+
     def pixels(self, indices: Tensor) -> Tensor:
         """Images uint8 `[n, C, H, W]` of the indices int64 `[n]`: as `images[indices]`, in a part of the time."""
         images = self.images

@@ -144,6 +144,7 @@ def evaluate(
     """
     if len(split) == 0:
         raise DataError("no images to score")
+    split.check_labels(network.spec.n_classes)
     keep_freed_memory()
     spec = network.spec
     n_correct, correct_after, loss, seconds = 0, [0] * len(also_after), 0.0, 0.0

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.datasets import Dataset, Split
@@ -28,13 +29,15 @@ from specs.memory import refuse_beyond_memory
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["UNLABELLED", "load_images", "open_image", "read_pixels"]
+__all__ = ["UNLABELLED", "load_images", "open_image", "plain_image", "read_pixels"]
 
 UNLABELLED = "unlabelled"
 """The one class of a dataset whose images have no labels."""
 TEST_PART = 5
 """One image in so many is for testing, where a file does not say which."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+PAPERS, MORE = ("white", "black"), 2
+"""What is seen through an image, and how many times the contrast on black must be for it to be that."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """Of Pillow's: others run programs, as EPS does, or read further files."""
 
@@ -65,6 +68,11 @@ def _from_npz(path: Path, seed: int) -> Dataset:
     arrays, others = _arrays(path)
     found = {name.lower(): array for name, array in arrays.items()}
     if {"x_train", "x_test"} <= found.keys():
+        if len(labels := {"y_train", "y_test"} & found.keys()) == 1:
+            missing = ({"y_train", "y_test"} - labels).pop()
+            raise DataError(
+                f"{path} has {labels.pop()} and no {missing}: of x and y alone, some images are drawn for testing"
+            )
         train, test = (_split(path, found[f"x_{part}"], found.get(f"y_{part}")) for part in ("train", "test"))
     elif "x" in found:
         train, test = _drawn(_split(path, found["x"], found.get("y")), seed)
@@ -74,7 +82,7 @@ def _from_npz(path: Path, seed: int) -> Dataset:
     labelled = "y" in found or "y_train" in found
     n_classes = int(max(train.labels.max(), test.labels.max())) + 1
     classes = tuple(map(str, range(n_classes))) if labelled else (UNLABELLED,)
-    return Dataset(path.stem, train, test, classes, f"{path}")
+    return Dataset(f"{path}", train, test, classes, f"{path}")
 
 
 LABELS = {"y", "y_train", "y_test"}
@@ -137,20 +145,24 @@ def _split(path: Path, x: Array, y: Array | None) -> Split:
     if y is None:
         return Split(images, torch.zeros(len(images), dtype=torch.int64))
     assert isinstance(y, np.ndarray)  # labels are never left in the file
-    labels = _tensor(y) if y.ndim else torch.zeros(0)
-    if labels.ndim > 1 and labels.numel() > len(labels):  # one-hot
-        labels = labels.flatten(1).double().argmax(1)  # of truth values there is none
-    labels = labels.flatten().nan_to_num(-1).long()
+    labels = _tensor(y).double() if y.ndim else torch.zeros(0)
+    if labels.ndim > 1 and labels.numel() > len(labels):
+        labels = labels.flatten(1)
+        if not torch.equal(labels, F.one_hot(labels.nan_to_num().argmax(1), labels.shape[1]).double()):
+            raise DataError(f"{path}: labels of shape {list(y.shape)} must be one-hot, rows of zeros with a one each")
+        labels = labels.argmax(1)
+    labels = labels.flatten().nan_to_num(-1)
     if (
         len(labels) != len(images)
         or len(images) == 0
         or not 0 <= int(labels.min()) <= int(labels.max()) < IMAGE_CLASSES
+        or bool((labels % 1).any())
     ):
         raise DataError(
             f"{path}: {len(images)} images and {len(labels)} labels, which must be class numbers from 0 to "
             f"{IMAGE_CLASSES - 1}"
         )
-    return Split(images, labels)
+    return Split(images, labels.long())
 
 
 def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
@@ -203,7 +215,7 @@ def _from_folder(path: Path, size: tuple[int, int, int] | None, seed: int) -> Da
         train, test = _drawn(_read_classes(classes, size or _size_of(classes), classes), seed)
     if len(classes) == 1:
         raise DataError(f"{path} has one class, {next(iter(classes))}: there is nothing to tell apart")
-    return Dataset(path.name, train, test, tuple(classes), f"{path}")
+    return Dataset(f"{path}", train, test, tuple(classes), f"{path}")
 
 
 def _classes(path: Path) -> dict[str, list[Path]]:
@@ -225,8 +237,10 @@ def _classes(path: Path) -> dict[str, list[Path]]:
 
 
 def _size_of(classes: Mapping[str, list[Path]]) -> tuple[int, int, int]:
-    with open_image(next(iter(classes.values()))[0]) as image:
-        return (1 if image.mode in {"1", "L", "I", "F", "I;16"} else 3, image.height, image.width)
+    path = next(iter(classes.values()))[0]
+    with open_image(path) as image:
+        upright = plain_image(path, image)
+        return (1 if image.mode in {"1", "L", "LA", "I", "I;16"} else 3, upright.height, upright.width)
 
 
 def _read_classes(classes: Mapping[str, list[Path]], size: tuple[int, int, int], names: Iterable[str]) -> Split:
@@ -274,8 +288,34 @@ def read_pixels(path: Path, *, channels: int, height: int, width: int) -> Tensor
         SnnZooError: Pillow is missing.
     """
     with open_image(path) as image:
-        pixels = np.asarray(image.convert("L" if channels == 1 else "RGB").resize((width, height)))
+        plain = plain_image(path, image)
+        if plain.mode.startswith("I"):
+            from PIL import Image
+
+            plain = Image.fromarray((np.asarray(plain, np.uint16) // 257).astype(np.uint8))
+        pixels = np.asarray(plain.convert("L" if channels == 1 else "RGB").resize((width, height)))
     return torch.from_numpy(pixels.copy()).reshape(height, width, channels).permute(2, 0, 1)
+
+
+def plain_image(path: Path, image: "Image") -> "Image":
+    """An open image, upright; what is transparent becomes white paper, or black where more shows on that.
+
+    Of 16 bits it stays so (mode `I` or `I;16`). Raises `DataError` for floats and 32 bits.
+    """
+    from PIL import Image, ImageOps
+
+    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+        raise DataError(f"{path}: of floats or 32 bits, and nothing says what is white: save it in 8 or 16 bits")
+    upright = ImageOps.exif_transpose(image)
+    if not upright.has_transparency_data:
+        return upright
+    ink = upright.convert("RGBA")
+    on_white, on_black = (Image.alpha_composite(Image.new("RGBA", ink.size, paper), ink) for paper in PAPERS)
+    return on_black if _contrast(on_black) > MORE * _contrast(on_white) else on_white
+
+
+def _contrast(image: "Image") -> int:
+    return int(np.ptp(np.asarray(image.convert("L"))))
 
 
 @contextmanager

@@ -99,10 +99,7 @@ class Trainer:
                 f"training.validation takes {recipe.validation:,} of {len(split):,} training images, all of them: "
                 f"lower it, as in --set training.validation={max(1, len(split) // 4)}"
             )
-        if int(split.labels.max()) >= network.spec.n_classes:
-            raise DataError(
-                f"label {int(split.labels.max())} in data of a network with {network.spec.n_classes} classes"
-            )
+        split.check_labels(network.spec.n_classes)
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
                 f"the recipe learns from {recipe.teacher!r}: pass its answers as teacher=, or set it to null"

@@ -1,6 +1,7 @@
 """Measuring a trained model for its card."""
 
 import math
+import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from datetime import date
@@ -145,7 +146,7 @@ def measure_card(
             ann=None if ann is None else _operations(network, as_ann, len(dataset.test)),
         ),
         energy=_energy(spec, own.synops),
-        commands=_commands(name, by_steps, _facts(model).get("start_revision")),
+        commands=_commands(name, by_steps, model, dataset.name),
         versions=Versions.here(),
         golden=golden_of(exact, spread_out(dataset.test, N_GOLDEN)),
     )
@@ -244,11 +245,17 @@ def _energy(spec: NetworkSpec, synops: Sequence[float]) -> Energy:
     )
 
 
-def _commands(name: str, by_steps: Mapping[int, float | None], start_revision: str | None) -> Commands:
+def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, data: str) -> Commands:
+    start_revision, conversion = _facts(model).get("start_revision"), model.card.get("conversion")
     spec = name if name in network_names() else f"{name}.yaml"
     train = f"zoo train {spec} -o run/{name}"
     if start_revision is not None:
         train = f"zoo train START.safetensors -o run/{name} # START is the file whose sha256 begins {start_revision}"
+    elif isinstance(conversion, Mapping):
+        told = {key: conversion[key] for key in ("epochs", "seed", "mean", "std") if key in conversion}
+        options = {"data": data, "time-steps": model.spec.time_steps, **told}
+        words = [str(conversion.get("source", "ANN.onnx")), *(f"--{key}={value}" for key, value in options.items())]
+        train = f"zoo convert {shlex.join(words)} -o {name}.safetensors"
     steps = ",".join(str(t) for t, accuracy in by_steps.items() if accuracy is not None)
     return Commands(
         train=train,

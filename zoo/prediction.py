@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.events import animate
-from bootstrap_core.image_files import open_image
+from bootstrap_core.image_files import open_image, plain_image
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from specs.errors import DataError, SnnZooError
@@ -24,8 +24,9 @@ __all__ = ["FRAMINGS", "Framing", "Prediction", "animate_prediction", "predict_f
 
 CONTENT = 0.2
 """Brighter than this part of the range between background and brightest pixel is content."""
-LEAST_CONTRAST = 16
-"""Greys of 256 between lightest and darkest, with fewer of which nothing shows."""
+BLANK = "blank"
+LEAST_CONTRAST = 0.1
+"""Between lightest and darkest, with less of which an image shows nothing."""
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,11 @@ class Prediction:
     label: int
     scores: list[float]
     done: str
+
+    @property
+    def is_blank(self) -> bool:
+        """Whether the network saw nothing."""
+        return BLANK in self.done or min(self.scores) == max(self.scores)
 
 
 def predict_files(
@@ -112,12 +118,10 @@ def _read_image(path: Path, shape: Shape, framing: Framing | None, invert: bool 
     if height * width != torch.Size(shape).numel():
         raise SnnZooError(f"the input {list(shape)} is no grey image")
     with open_image(path) as image:
-        if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
-            raise DataError(f"{path}: of floats or 32 bits, and nothing says what is white: save it in 8 or 16 bits")
-        grey = _as_grey(image)
+        grey = _as_grey(plain_image(path, image))
     done = [f"{grey.shape[1]}x{grey.shape[0]}"]
-    if float(grey.max() - grey.min()) < 1 / 255:
-        done.append("blank")
+    if float(grey.max() - grey.min()) < LEAST_CONTRAST:
+        done.append(BLANK)
     if invert or (invert is None and framing is not None and float(_edge(grey).median()) > 0.5):
         grey = 1 - grey
         done.append("inverted")
@@ -132,19 +136,10 @@ def _read_image(path: Path, shape: Shape, framing: Framing | None, invert: bool 
 
 
 def _as_grey(image: "Image") -> Tensor:
-    """`[H, W]` in 0..1, upright; what is transparent becomes white paper, or black if nothing shows on white."""
-    from PIL import Image, ImageOps
-
-    upright = ImageOps.exif_transpose(image)
-    if upright.mode.startswith("I;16") or upright.mode == "I":
-        return torch.from_numpy(np.asarray(upright).astype(np.float32) / 65535).clamp(0, 1)
-    if upright.has_transparency_data:
-        ink = upright.convert("RGBA")
-        on_white, on_black = (
-            Image.alpha_composite(Image.new("RGBA", ink.size, paper), ink).convert("L") for paper in ("white", "black")
-        )
-        upright = on_black if np.ptp(np.asarray(on_white)) < LEAST_CONTRAST else on_white
-    return torch.from_numpy(np.asarray(upright.convert("L")).astype(np.float32) / 255)
+    """`[H, W]` in 0..1."""
+    if image.mode.startswith("I"):
+        return torch.from_numpy(np.asarray(image).astype(np.float32) / 65535).clamp(0, 1)
+    return torch.from_numpy(np.asarray(image.convert("L")).astype(np.float32) / 255)
 
 
 def _edge(grey: Tensor) -> Tensor:

@@ -68,10 +68,13 @@ def model_path(source: str) -> Path:
 
 
 def read_start(source: str) -> tuple[NetworkSpec, Mapping[str, Tensor] | None]:
-    """What training starts from: the spec and weights of a model file, or a spec, by file or name, alone."""
+    """What training starts from: the spec and weights of a model file; or a spec, by file or name, or of a trained
+    model, by name, alone."""
     if not _is_model_file(Path(source)):
         if source not in network_names():
             refuse_folder(Path(source))
+            if not Path(source).exists() and (file := local_model(source)):
+                return _read(file).spec, None
         return _load_spec(Path(source)), None
     model, _ = read_source(source)
     return model.spec, model.build().state_dict()

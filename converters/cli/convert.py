@@ -10,6 +10,7 @@ from click.core import ParameterSource
 
 from converters.cli.options import (
     DataPlaces,
+    Number,
     PathArgument,
     complete_data,
     complete_models,
@@ -45,13 +46,11 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option("--spec", help="Spec of a lava-dl checkpoint: a YAML file, or a name."),
             click.option("--time-steps", type=click.IntRange(1, 4096), help="T. [ONNX: 16; else what the file says]"),
-            click.option(
-                "--threshold", type=click.FloatRange(0, min_open=True), help="Of the neurons of a checkpoint."
-            ),
+            click.option("--threshold", type=Number(0, min_open=True), help="Of the neurons of a checkpoint."),
             click.option("--input-bits", type=click.IntRange(1, 16), help="Bits of a pixel, without input neurons."),
-            click.option("--mean", type=float, help="Mean that was subtracted from images in training."),
-            click.option("--std", type=click.FloatRange(0, min_open=True), help="Deviation that they were divided by."),
-            click.option("--dt", type=click.FloatRange(0, min_open=True), help="Seconds of a step of a NIR graph."),
+            click.option("--mean", type=Number(), help="Mean that was subtracted from images in training."),
+            click.option("--std", type=Number(0, min_open=True), help="Deviation that they were divided by."),
+            click.option("--dt", type=Number(0, min_open=True), help="Seconds of a step of a NIR graph."),
             click.option(
                 "--time-constants", type=click.Choice(["euler", "exact"]), help="How a NIR graph's become decays."
             ),

@@ -1,8 +1,9 @@
 """Options that several commands share: where data lies, what it runs on; and how figures are printed."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import wraps
+from math import isfinite
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DataPlaces",
+    "Number",
     "PathArgument",
     "cache_option",
     "complete_data",
@@ -31,6 +33,19 @@ __all__ = [
 ]
 
 PathArgument = click.Path(path_type=Path)
+
+
+class Number(click.FloatRange):
+    """A finite number, as `click.FloatRange`, which takes NaN for one in any range."""
+
+    name = "number"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        """See `click.ParamType`."""
+        number = float(super().convert(value, parameter, context))
+        if not isfinite(number):
+            self.fail(f"{number} is no finite number", parameter, context)
+        return number
 
 
 @dataclass(frozen=True)
@@ -47,7 +62,7 @@ class DataPlaces:
         from bootstrap_core.image_files import load_images
 
         if path := find_user_data(name):
-            return load_images(path)
+            return replace(load_images(path), name=name)  # as it is found again
         return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
 
     def load_labelled(self, name: str) -> "Dataset":

@@ -184,6 +184,7 @@ def test_an_ann_in_onnx_becomes_a_spiking_network(ann, tmp_path, run) -> None:
     refused = run("convert", out, "-o", tmp_path / "b.net", "--epochs", 3, "--input", "spike", code=2).stderr
     assert "no use for --epochs, --input" in " ".join(refused.split())
     assert "0.00392" in run("convert", path, "-o", tmp_path / "b.net", "--raw", "--std", 1, code=2).stderr
+    assert "nan is no finite number" in run("convert", path, "-o", tmp_path / "b.net", "--mean", "nan", code=2).stderr
     assert "no data: calibrated on noise" in run("convert", path, "-o", tmp_path / "b.net").stderr
 
 
@@ -192,6 +193,8 @@ def test_tuning_tells_each_epoch_and_by_what_steps(ann, tmp_path, run) -> None:
     rates = re.findall(r"^tuning, epoch 1, learning rate (\S+): SNN .* held-out images", said, re.MULTILINE)
     assert rates
     assert [float(rate) for rate in rates] == list(LEARNING_RATES[: len(rates)])
+    again = f"zoo convert {ann.name} --data=mnist-sample --time-steps=16 --epochs=1 --seed=0 --mean=0.0 --std=1.0"
+    assert again in run("card", tmp_path / "net.safetensors").stdout.replace("\n   ", "")
 
 
 def test_a_format_refuses_a_residual_network_before_it_is_tuned(tmp_path, run, monkeypatch) -> None:

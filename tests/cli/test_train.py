@@ -1,6 +1,7 @@
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -223,3 +224,29 @@ def test_data_that_is_nowhere_is_told_with_every_place_tried(spec_file, run, tmp
     result = run("train", spec_file, "-o", tmp_path / "run", "--data", "mnist", "--offline", code=1)
     assert "cache" in result.stderr
     assert "ZOO_DATA_DIR" in result.stderr
+
+
+def test_images_of_ones_own_are_found_again_by_all_that_follows(spec_file, run, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    digits = load_dataset("mnist-sample")
+    parts = {"train": digits.train, "test": digits.test.take(slice(0, 200))}
+    arrays = {f"{k}_{name}": v for name, s in parts.items() for k, v in (("x", s.images), ("y", s.labels))}
+    np.savez("mnist.npz", **{name: array.numpy() for name, array in arrays.items()})
+    run("train", spec_file, "-o", "run", "--data", "mnist.npz", "--epochs", 1, "-q")
+    rows = json.loads(run("eval", "run/model.safetensors", "--json").stdout)
+    assert rows["data"] == "mnist.npz"
+    assert rows["results"][0]["images"] == 200
+    run("train", "run/model.safetensors", "-o", "on", "--epochs", 1, "-q")
+    run("card", "run", "-o", "run/model.yaml", "--licence", "MIT")
+    (tmp_path / "mnist.npz").rename("moved.npz")
+    assert "mnist.npz" in run("card", "run", "--force", code=1).stderr
+    assert "name: moved.npz" in run("card", "run", "--data", "moved.npz").stdout
+
+
+def test_the_name_of_a_pulled_model_is_trained_afresh_by_its_recipe(trained, run, tmp_path) -> None:
+    run("card", trained, "-o", tmp_path / "tiny.yaml")
+    run("publish", trained / "model.safetensors", tmp_path / "tiny.yaml", "--to", tmp_path / "index")
+    assert "no spec 'tiny'" in run("train", "tiny", "-o", tmp_path / "run", code=1).stderr
+    run("pull", "tiny", "--from", tmp_path / "index")
+    run("train", "tiny", "-o", tmp_path / "run", "-q")
+    assert (tmp_path / "run/model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.options import DataPlaces, PathArgument, complete_models, data_options, say_sample, use_threads
+from converters.cli.options import (
+    DataPlaces,
+    PathArgument,
+    complete_data,
+    complete_models,
+    data_options,
+    say_sample,
+    use_threads,
+)
 from converters.cli.shared import command, force_option, print_table, refuse_existing, say
 from specs.errors import ConversionError, SnnZooError
 
@@ -22,6 +30,7 @@ NO_LICENCE = "NOASSERTION"
 @click.argument("source", shell_complete=complete_models)
 @click.option("-o", "--output", type=PathArgument, help="The card, a .yaml; by default it is printed.")
 @click.option("--check", is_flag=True, help="Write nothing; say where the card there is differs from what is measured.")
+@click.option("--data", shell_complete=complete_data, help="Dataset; by default the one it was trained on.")
 @click.option("--run", type=PathArgument, help="Folder of the training, for its curves; by default SOURCE.")
 @click.option("--seed-run", "seed_runs", type=PathArgument, multiple=True, help="Folder of a training by another seed.")
 @click.option("--name", help="Of the model; by default that of its spec.")
@@ -33,6 +42,7 @@ def card(
     source: str,
     output: Path | None,
     check: bool,
+    data: str | None,
     run: Path | None,
     seed_runs: tuple[Path, ...],
     name: str | None,
@@ -77,7 +87,7 @@ def card(
     if output is not None and output.exists():
         before = output
     use_threads(threads)
-    found = _measure(path, before, run, seed_runs, name, licence, places)
+    found = _measure(path, before, run, seed_runs, name, licence, data, places)
     if check:
         _compare(before, found)
     elif output is None:
@@ -94,6 +104,7 @@ def _measure(
     seed_runs: tuple[Path, ...],
     name: str | None,
     licence: str | None,
+    data: str | None,
     places: DataPlaces,
 ) -> "Card":
     from converters.safetensors_file import read_safetensors
@@ -103,7 +114,7 @@ def _measure(
     from zoo.measurement import measure_card, measure_seed
 
     model = read_safetensors(path)
-    dataset = places.load_labelled(usual_data(model))
+    dataset = places.load_labelled(data or usual_data(model))
     say_sample(dataset)
     old = None if before is None else load_card(before)
     licence = licence or (NO_LICENCE if old is None else old.licence)

@@ -143,8 +143,8 @@ def predict(
     predictions = predict_files(network, images, data=trained_on(model), invert=invert)
     for p in predictions:
         say(f"{p.path}: {p.done}")
-        if min(p.scores) == max(p.scores):
-            say(f"warning: {p.path} shows the network nothing; all classes score alike")
+        if p.is_blank:
+            say(f"warning: {p.path} shows the network nothing: what it answers means nothing")
     if animate is not None:
         click.echo(animate_prediction(network, predictions[0], animate), err=True)
     if as_json:

@@ -79,7 +79,7 @@ def train(
 ) -> None:
     """Train SPEC, a YAML file or a name, by bootstrap.
 
-    Or train a model file on, by the recipe in it. Leaves in the folder model.safetensors (the best epoch by SNN
+    The name of a model trains its network afresh. Or train a model file on, by the recipe in it. Leaves in the folder model.safetensors (the best epoch by SNN
     accuracy on validation images cut from the training set), checkpoint.pt, metrics.jsonl and curves.png; then scores
     the test set once. Ctrl-C leaves a checkpoint.
 

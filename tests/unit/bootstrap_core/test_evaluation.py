@@ -355,3 +355,8 @@ def test_the_first_silent_block_is_told() -> None:
     assert score.silent == 2
     assert replace(score, rates=(0.5, None, 0.1)).silent is None
     assert replace(score, mode=Mode.ANN).silent is None
+
+
+def test_a_label_that_no_class_has_is_told() -> None:
+    with pytest.raises(DataError, match="label 3 in data of a network with 3 classes"):
+        evaluate(Oracle(), marked_split([0, 1], [0, 3]))

@@ -72,6 +72,11 @@ def test_labels_may_be_one_hot_or_missing(tmp_path) -> None:
         ({"x": PIXELS, "y": LABELS[:7]}, "20 images and 7 labels"),
         ({"x": PIXELS, "y": LABELS - 1}, "class numbers from 0"),
         ({"x": PIXELS[:1], "y": LABELS[:1]}, "fewer than two"),
+        ({"x": PIXELS, "y": LABELS / 3}, "class numbers from 0"),
+        ({"x": PIXELS, "y": np.stack([np.arange(20), LABELS], 1)}, r"labels of shape \[20, 2\] must be one-hot"),
+        ({"x": PIXELS, "y": np.zeros((20, 4))}, "must be one-hot"),
+        ({"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS}, "has y_train and no y_test"),
+        ({"x_train": PIXELS, "x_test": PIXELS, "y_test": LABELS}, "has y_test and no y_train"),
         ({"x": np.array([{}], dtype=object)}, "x holds object, not numbers"),
         ({"x": PIXELS[..., None], "y": LABELS}, r"images of shape \[1, 6, 5, 1\]"),
     ],
@@ -202,3 +207,48 @@ def test_a_batch_that_does_not_fit_is_refused(tmp_path, monkeypatch) -> None:
     assert len(images[:3]) == 3
     with pytest.raises(SnnZooError, match=r"own: 4 images of 6 x 8 pixels takes about 0 MiB of memory"):
         images[:4]
+
+
+def test_it_is_named_by_its_path_so_that_it_is_found_again(tmp_path) -> None:
+    for made in (save(tmp_path / "mnist.npz", x=PIXELS, y=LABELS), folder(tmp_path / "mnist")):
+        assert load_images(made).name == str(made)
+
+
+INK = np.repeat(np.linspace(0, 255, 6, dtype=np.uint8)[:, None], 5, 1)
+
+
+def transparent(colour: tuple[int, int, int]) -> Image.Image:
+    return Image.fromarray(np.dstack([np.broadcast_to(np.uint8(colour), (6, 5, 3)), INK]))
+
+
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        (Image.fromarray(INK.astype(np.uint16) * 257), INK),
+        (transparent((0, 0, 0)), 255 - INK),
+        (transparent((255, 255, 255)), INK),
+        (transparent((255, 220, 0)), (INK * (205 / 255)).astype(np.uint8)),
+    ],
+)
+def test_files_of_16_bits_and_transparent_ones_show_what_is_on_them(image, shown, tmp_path) -> None:
+    image.save(tmp_path / "a.png")
+    found = image_files.read_pixels(tmp_path / "a.png", channels=1, height=6, width=5)
+    assert (found[0].int() - torch.from_numpy(shown).int()).abs().max() <= 1
+
+
+def test_a_folder_of_photos_held_sideways_is_upright(tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise to see it upright
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.fromarray(np.ascontiguousarray(np.rot90(INK))).save(tmp_path / name / f"{i}.png", exif=exif)
+    assert torch.equal(load_images(tmp_path).train.images[0, 0], torch.from_numpy(INK))
+
+
+def test_floats_in_a_folder_are_refused_as_nothing_says_what_is_white(tmp_path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(INK.astype(np.float32)).save(tmp_path / name / "0.tiff")
+    with pytest.raises(DataError, match="of floats or 32 bits"):
+        load_images(tmp_path)
