@@ -79,9 +79,9 @@ def train(
 ) -> None:
     """Train SPEC, a YAML file or a name, by bootstrap.
 
-    The name of a model trains its network afresh. Or train a model file on, by the recipe in it. Leaves in the folder model.safetensors (the best epoch by SNN
-    accuracy on validation images cut from the training set), checkpoint.pt, metrics.jsonl and curves.png; then scores
-    the test set once. Ctrl-C leaves a checkpoint.
+    The name of a model trains its network afresh. Or train a model file on, by the recipe in it. Leaves in the folder
+    model.safetensors (the best epoch by SNN accuracy on validation images cut from the training set), checkpoint.pt,
+    metrics.jsonl and curves.png; then scores the test set once. Ctrl-C leaves a checkpoint.
 
     Epochs count from 1 in what is printed, from 0 in JSON, metrics.jsonl and cards, as recipes name them.
 
