@@ -36,6 +36,8 @@ UNLABELLED = "unlabelled"
 TEST_PART = 5
 """One image in so many is for testing, where a file does not say which."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+ORIENTATION, SIDEWAYS = 0x0112, {5, 6, 7, 8}
+"""The tag that says how a camera was held, and its values for rows that are columns."""
 PAPERS, MORE = ("white", "black"), 2
 """What is seen through an image, and how many times the contrast on black must be for it to be that."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
@@ -237,10 +239,13 @@ def _classes(path: Path) -> dict[str, list[Path]]:
 
 
 def _size_of(classes: Mapping[str, list[Path]]) -> tuple[int, int, int]:
-    path = next(iter(classes.values()))[0]
-    with open_image(path) as image:
-        upright = plain_image(path, image)
-        return (1 if image.mode in {"1", "L", "LA", "I", "I;16"} else 3, upright.height, upright.width)
+    """Of the first image, upright, from its head alone."""
+    with open_image(next(iter(classes.values()))[0]) as image:
+        told = image.format == "TIFF" or "exif" in image.info  # else Pillow looks for it behind the pixels
+        height, width = image.height, image.width
+        if told and image.getexif().get(ORIENTATION) in SIDEWAYS:
+            height, width = width, height
+        return (1 if image.mode in {"1", "L", "LA", "I", "F", "I;16"} else 3, height, width)
 
 
 def _read_classes(classes: Mapping[str, list[Path]], size: tuple[int, int, int], names: Iterable[str]) -> Split:
