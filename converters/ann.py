@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from converters.normalization import AS_THEY_ARE, Normalization
 from specs.fields import Shape
 
 __all__ = [
@@ -121,19 +122,17 @@ class Node:
 
 @dataclass(frozen=True)
 class Ann:
-    """A classifier: images `[N, *shape]` in 0..1, normalised by `(x - mean) / std`, then nodes in order; the last gives
-    the logits.
+    """A classifier: images `[N, *shape]` in 0..1, normalised, then nodes in order; the last gives the logits.
 
     Attributes:
         shape: of one image, `(C, H, W)` or `(features,)`.
         nodes: in an order in which each comes after its inputs; the first reads `input_name`.
-        mean, std: what the file itself does to its input before the first node.
+        normalization: what the file itself does to its input before the first node.
     """
 
     shape: Shape
     nodes: tuple[Node, ...]
-    mean: float = 0.0
-    std: float = 1.0
+    normalization: Normalization = AS_THEY_ARE
     input_name: str = "input"
 
 
@@ -145,7 +144,7 @@ def run_ann(ann: Ann, images: Tensor, *, keep: bool = False) -> tuple[Tensor, di
         images: `[N, *shape]`, as the file itself takes them.
         keep: whether to give all outputs.
     """
-    values = {ann.input_name: (images - ann.mean) / ann.std}
+    values = {ann.input_name: ann.normalization(images)}
     last_use = {name: i for i, node in enumerate(ann.nodes) for name in node.inputs}
     for i, node in enumerate(ann.nodes):
         values[node.name] = apply_operation(node.operation, *(values[name] for name in node.inputs))

@@ -11,6 +11,7 @@ from bootstrap_core.integer import IntegerNetwork
 from converters.ann import Ann, MaxPool, run_ann
 from converters.calibrate import Calibration, InputForm, calibrate
 from converters.model import Model
+from converters.normalization import AS_THEY_ARE, Normalization
 from converters.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
 from specs.block import Encoding, FlattenSpec, InputSpec
 from specs.errors import StateOverflowError, UnsupportedError
@@ -75,8 +76,7 @@ class _Source:
     answers: Tensor
     name: str
     time_steps: int
-    mean: float
-    std: float
+    normalization: Normalization
     balanced: bool
 
     def calibrate(self, layers: Sequence[SpikingLayer], form: InputForm) -> tuple[Model, list[Calibration]]:
@@ -87,8 +87,7 @@ class _Source:
             name=self.name,
             time_steps=self.time_steps,
             input_form=form,
-            mean=self.mean,
-            std=self.std,
+            normalization=self.normalization,
             balanced=self.balanced,
         )
 
@@ -110,8 +109,7 @@ def best_candidate(
     time_steps: int,
     encodings: Sequence[Encoding] = tuple(Encoding),
     max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE),
-    mean: float = 0.0,
-    std: float = 1.0,
+    normalization: Normalization = AS_THEY_ARE,
     balanced: bool = True,
 ) -> Candidate:
     """Calibrate every form on the first images, 256 to 4,096, judge each on up to 4,000 others, and give the best.
@@ -125,7 +123,7 @@ def best_candidate(
         time_steps: T.
         encodings: of the input, to choose from; of graded input, the bits with which the first layer errs least.
         max_pooling: what maxima may become.
-        mean, std: of the ANN's images.
+        normalization: of the ANN's images.
         balanced: see `calibrate`.
 
     Raises:
@@ -136,8 +134,8 @@ def best_candidate(
     n = _n_calibrating(ann)
     judged = images[n:][:N_JUDGING] if len(images) > n else images
     with torch.no_grad():
-        answers = torch.cat([run_ann(ann, (part - mean) / std)[0].argmax(1) for part in judged.split(BATCH)])
-    source = _Source(ann, images[:n], judged, answers, name, time_steps, mean, std, balanced)
+        answers = torch.cat([run_ann(ann, normalization(part))[0].argmax(1) for part in judged.split(BATCH)])
+    source = _Source(ann, images[:n], judged, answers, name, time_steps, normalization, balanced)
     found, problems = [], []
     for pooling in max_pooling if _has_maxima(ann) else max_pooling[:1]:
         try:

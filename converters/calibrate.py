@@ -18,6 +18,7 @@ from converters.ann import Ann, run_ann
 from converters.grid_fit import fit_to_grid
 from converters.linear_fold import Conv, Dense, scale_inputs, scale_outputs
 from converters.model import Model
+from converters.normalization import AS_THEY_ARE, Normalization
 from converters.refit import Reading, refit
 from converters.spiking_layers import SpikingLayer, SpikingSkip
 from specs.block import Encoding
@@ -109,8 +110,7 @@ def calibrate(
     name: str,
     time_steps: int,
     input_form: InputForm,
-    mean: float = 0.0,
-    std: float = 1.0,
+    normalization: Normalization = AS_THEY_ARE,
     balanced: bool = True,
     seed: int = 0,
 ) -> tuple[Model, list[Calibration]]:
@@ -126,11 +126,11 @@ def calibrate(
         name: of the network.
         time_steps: T.
         input_form: how pixels enter.
-        mean, std: of the images that the ANN was trained on; folded into the first layer.
+        normalization: of the images that the ANN was trained on; folded into the first layer.
         balanced: whether channels that say little on these images are made to say more; not with images of noise.
         seed: of the neurons sampled.
     """
-    return _Calibrator(ann, images, time_steps, input_form, mean, std, balanced, seed).network(layers, name)
+    return _Calibrator(ann, images, time_steps, input_form, normalization, balanced, seed).network(layers, name)
 
 
 def shrink_for(reach: float) -> float:
@@ -145,18 +145,17 @@ class _Calibrator:
         images: Tensor,
         time_steps: int,
         form: InputForm,
-        mean: float,
-        std: float,
+        normalization: Normalization,
         balanced: bool,
         seed: int,
     ) -> None:
         self.images, self.time_steps, self.form, self.balanced = images, time_steps, form, balanced
         # of this height the gradient of a rate is 1 / threshold, that of a neuron that keeps all it gets
         self.surrogate = {"tau_grad": TAU_GRAD, "scale_grad": 4000 * TAU_GRAD / (time_steps + 1)}
-        self.mean, self.std = mean + std * ann.mean, std * ann.std  # of both normalisations, one after the other
+        self.normalization = ann.normalization.after(normalization)
         self.generator = torch.Generator().manual_seed(seed)
         with torch.no_grad():
-            _, self.outputs = run_ann(ann, (images - mean) / std, keep=True)
+            _, self.outputs = run_ann(ann, normalization(images), keep=True)
         self.inputs = {node.name: node.inputs for node in ann.nodes}
 
     @torch.no_grad()
@@ -177,7 +176,7 @@ class _Calibrator:
                 kept[i] = len(document["blocks"]), spikes, scale
             skips = [self._skip(layer, skip, *kept[skip.source]) for skip in layer.skips]
             kept = {source: output for source, output in kept.items() if last_reader[source] > i}
-            linear = _normalized(layer.linear, self.mean, self.std) if i == 0 else layer.linear
+            linear = self._normalized(layer.linear, layer.before[0]) if i == 0 else layer.linear
             levels = self.form.levels if i == 0 else 1
             if layer.flattens:
                 if i == 0 and self.form.encoding is Encoding.GRADED:
@@ -215,13 +214,19 @@ class _Calibrator:
         if skip.source == 0:
             if self.form.encoding is Encoding.GRADED:
                 raise UnsupportedError(f"{layer.target} adds the image to spikes, and graded pixels have other units")
-            linear = _normalized(linear, self.mean, self.std)
+            linear = self._normalized(linear, skip.before[0])
         document: dict[str, Any] = {"source": block, "kind": "dense"}
         if skip.diagonal is not None:
             document["kind"] = "identity"
         elif isinstance(linear, Conv):
             document |= {"kind": "conv", "groups": linear.groups, **_geometry(linear)}
         return _Synapses(linear, spikes, scale, document)
+
+    def _normalized(self, linear: Dense | Conv, channels: int) -> Dense | Conv:
+        """A layer that reads images, for pixels in 0..1 instead of normalised ones; exact but where it pads."""
+        mean, std = self.normalization.each(channels)
+        scaled = scale_inputs(linear, 1 / std)
+        return replace(scaled, bias=scaled.bias - scale_inputs(scaled, mean).weight.flatten(1).sum(1))
 
     def _weighted(
         self,
@@ -349,15 +354,6 @@ class _Calibrator:
         }  # fmt: skip
         fired = F.max_pool2d(spikes.flatten(0, 1), linear.kernel, linear.stride, linear.padding)
         return block, fired.reshape(*spikes.shape[:2], *fired.shape[1:])
-
-
-def _normalized(linear: Dense | Conv, mean: float, std: float) -> Dense | Conv:
-    """The first layer for pixels in 0..1, instead of `(x - mean) / std`; exact but where a convolution pads."""
-    weight = linear.weight / std
-    bias = linear.bias - mean * weight.flatten(1).sum(1)
-    if isinstance(linear, Dense):
-        return Dense(weight, bias)
-    return Conv(weight, bias, linear.stride, linear.padding, linear.dilation, linear.groups)
 
 
 def _fire(z: Tensor, bias: Tensor | None, mant: int) -> Tensor:

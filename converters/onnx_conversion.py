@@ -20,7 +20,9 @@ from bootstrap_core.network import Network
 from bootstrap_core.training import EpochReport
 from converters.ann import Ann, run_ann
 from converters.ann_conversion import Candidate, best_candidate, images_wanted
+from converters.linear_fold import Conv
 from converters.model import Model
+from converters.normalization import Normalization
 from converters.onnx_model.builder import LAYER
 from converters.onnx_model.import_onnx import OnnxImport, import_onnx
 from converters.readout import refit_readout
@@ -51,7 +53,7 @@ class OnnxConversion:
         imported: nodes, and the largest difference from the ONNX reference.
         candidate: what calibration chose.
         dataset: what it was tuned and scored on, with the labels that it was scored by; None without data.
-        mean, std: what the ANN's images are normalised by.
+        normalization: of the ANN's images.
         ann: accuracy of the ANN; None without data.
         converted, tuned: accuracy by time steps, before and after tuning; None where a state leaves 24 bits.
         score: of the final network at its own T, with rates and synops; None without data.
@@ -63,8 +65,7 @@ class OnnxConversion:
     imported: OnnxImport
     candidate: Candidate
     dataset: Dataset | None
-    mean: float
-    std: float
+    normalization: Normalization
     ann: float | None
     converted: dict[int, float | None]
     tuned: dict[int, float | None]
@@ -118,8 +119,8 @@ def convert_onnx(
     *,
     dataset: Dataset | None = None,
     labelled: bool = True,
-    mean: float = 0.0,
-    std: float = 1.0,
+    mean: float | Sequence[float] = 0.0,
+    std: float | Sequence[float] = 1.0,
     time_steps: int = 16,
     epochs: int = 2,
     encodings: Sequence[Encoding] = tuple(Encoding),
@@ -134,7 +135,8 @@ def convert_onnx(
         path: of the ONNX file.
         dataset: images to calibrate, tune and score on; without, images of noise calibrate, and nothing is tuned.
         labelled: whether its labels mean something; if not, the ANN's answers stand for them.
-        mean, std: what the ANN's images were normalised by.
+        mean, std: what the ANN's images were normalised by, `(x - mean) / std` of x in 0..1: one number each, or one
+            for each channel.
         time_steps: T.
         epochs: of tuning; 0 for none.
         encodings, max_pooling: what to choose from, by measure.
@@ -151,12 +153,14 @@ def convert_onnx(
     keep_freed_memory()
     imported = import_onnx(path)
     ann, notes = imported.ann, list(imported.notes)
+    normalization = Normalization.of(mean, std)
+    normalization.check(ann.shape)
     if dataset is not None:
         notes += _check(ann, dataset, labelled)
     if dataset is None:
         notes.append("no data: calibrated on noise, and not tuned; with --data it would be better, and its score known")
     elif not labelled:
-        dataset = _answered(ann, dataset, mean, std)
+        dataset = _answered(ann, dataset, normalization)
         notes.append("no labels: the ANN's answers stand for them, in tuning and in every accuracy")
     candidate = best_candidate(
         ann,
@@ -165,22 +169,21 @@ def convert_onnx(
         time_steps=time_steps,
         encodings=encodings,
         max_pooling=max_pooling,
-        mean=mean,
-        std=std,
+        normalization=normalization,
         balanced=dataset is not None,
     )
-    notes += _shrunk(candidate, time_steps)
+    notes += _shrunk(candidate, time_steps) + _padded(candidate, ann.normalization.after(normalization))
     on_calibrated(candidate.model)
     network = candidate.model.build()
     steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
     ann_accuracy, score, tuning = None, None, None
     converted, tuned = dict[int, float | None](), dict[int, float | None]()
     if dataset is not None:
-        teacher = partial(_logits, ann, mean=mean, std=std)
+        teacher = partial(_logits, ann, normalization)
         seen = drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed)
         if refit_readout(network, seen, teacher):
             notes.append("the readout was fitted once more, to the ANN's answers")
-        ann_accuracy = float((_answers(ann, dataset.test, mean, std) == dataset.test.labels).double().mean())
+        ann_accuracy = float((_answers(ann, dataset.test, normalization) == dataset.test.labels).double().mean())
         if ann_accuracy < DOUBTFUL:
             right = f"{100 * ann_accuracy:.1f} %"
             notes.append(f"the ANN itself is right in {right} only: does it take other images (--mean, --std, --raw)?")
@@ -199,7 +202,7 @@ def convert_onnx(
                     notes.append(f"{tuning.part:.0%} of what tuning changed is kept: images held out speak for that")
                 tuned, score = _scored(network, dataset.test, steps)
         score = score or evaluate(IntegerNetwork(network), dataset.test)  # raises again what was beyond
-    card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, "mean": mean, "std": std}}
+    card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}}
     model = Model.of(network, card)
     recipe = None
     if tuning is not None and dataset is not None:
@@ -210,8 +213,7 @@ def convert_onnx(
         imported=imported,
         candidate=candidate,
         dataset=dataset,
-        mean=mean,
-        std=std,
+        normalization=normalization,
         ann=ann_accuracy,
         converted=converted,
         tuned=tuned,
@@ -231,6 +233,14 @@ def _shrunk(candidate: Candidate, time_steps: int) -> list[str]:
     ]
 
 
+def _padded(candidate: Candidate, normalization: Normalization) -> list[str]:
+    """That images are padded otherwise."""
+    first = candidate.layers[0].linear
+    if not isinstance(first, Conv) or not any(first.padding) or not any(normalization.mean):
+        return []
+    return ["the ANN pads normalised images with 0, their mean, and the network with black: near edges they differ"]
+
+
 def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
     """What there is to say of an ANN and its data; raises `DataError` where they do not fit."""
     shape, n_classes = tuple(dataset.test.images.shape[1:]), prod(ann.nodes[-1].shape)
@@ -244,26 +254,26 @@ def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
     return []
 
 
-def ann_input(ann: Ann, images: Tensor, mean: float, std: float) -> Tensor:
+def ann_input(ann: Ann, images: Tensor, normalization: Normalization) -> Tensor:
     """What the ANN takes, float32 `[N, *shape]`, of uint8 images `[N, C, H, W]`."""
-    return (images.float().reshape(len(images), *ann.shape) / 255 - mean) / std
+    return normalization(images.float().reshape(len(images), *ann.shape) / 255)
 
 
-def _logits(ann: Ann, images: Tensor, *, mean: float, std: float) -> Tensor:
+def _logits(ann: Ann, normalization: Normalization, images: Tensor) -> Tensor:
     """Of images in 0..1."""
-    return run_ann(ann, (images.reshape(len(images), *ann.shape) - mean) / std)[0]
+    return run_ann(ann, normalization(images.reshape(len(images), *ann.shape)))[0]
 
 
-def _answers(ann: Ann, split: Split, mean: float, std: float) -> Tensor:
+def _answers(ann: Ann, split: Split, normalization: Normalization) -> Tensor:
     """The ANN's classes, int64 `[N]`."""
     with torch.no_grad():
         parts = (images for images, _ in batches(split, BATCH))
-        return torch.cat([run_ann(ann, ann_input(ann, x, mean, std))[0].argmax(1) for x in parts])
+        return torch.cat([run_ann(ann, ann_input(ann, x, normalization))[0].argmax(1) for x in parts])
 
 
-def _answered(ann: Ann, dataset: Dataset, mean: float, std: float) -> Dataset:
+def _answered(ann: Ann, dataset: Dataset, normalization: Normalization) -> Dataset:
     """The dataset with the ANN's answers as labels."""
-    train, test = (Split(split.images, _answers(ann, split, mean, std)) for split in (dataset.train, dataset.test))
+    train, test = (Split(split.images, _answers(ann, split, normalization)) for split in (dataset.train, dataset.test))
     return replace(dataset, train=train, test=test)
 
 

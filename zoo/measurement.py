@@ -252,7 +252,7 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, dat
     if start_revision is not None:
         train = f"zoo train START.safetensors -o run/{name} # START is the file whose sha256 begins {start_revision}"
     elif isinstance(conversion, Mapping):
-        told = {key: conversion[key] for key in ("epochs", "seed", "mean", "std") if key in conversion}
+        told = {key: _option(conversion[key]) for key in ("epochs", "seed", "mean", "std") if key in conversion}
         options = {"data": data, "time-steps": model.spec.time_steps, **told}
         words = [str(conversion.get("source", "ANN.onnx")), *(f"--{key}={value}" for key, value in options.items())]
         train = f"zoo convert {shlex.join(words)} -o {name}.safetensors"
@@ -262,6 +262,11 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, dat
         eval=f"zoo eval {name} --engine integer --time-steps {steps}",
         card=f"zoo card {name} --check",
     )
+
+
+def _option(value: object) -> str:
+    """A value of a card as an option has it: lists with commas."""
+    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
 def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:

@@ -11,6 +11,7 @@ from click.core import ParameterSource
 from converters.cli.options import (
     DataPlaces,
     Number,
+    Numbers,
     PathArgument,
     complete_data,
     complete_models,
@@ -48,8 +49,8 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--time-steps", type=click.IntRange(1, 4096), help="T. [ONNX: 16; else what the file says]"),
             click.option("--threshold", type=Number(0, min_open=True), help="Of the neurons of a checkpoint."),
             click.option("--input-bits", type=click.IntRange(1, 16), help="Bits of a pixel, without input neurons."),
-            click.option("--mean", type=Number(), help="Mean that was subtracted from images in training."),
-            click.option("--std", type=Number(0, min_open=True), help="Deviation that they were divided by."),
+            click.option("--mean", type=Numbers(), help="Mean that was subtracted from images in training."),
+            click.option("--std", type=Numbers(0, min_open=True), help="Deviation that they were divided by."),
             click.option("--dt", type=Number(0, min_open=True), help="Seconds of a step of a NIR graph."),
             click.option(
                 "--time-constants", type=click.Choice(["euler", "exact"]), help="How a NIR graph's become decays."
@@ -140,7 +141,8 @@ def convert(
 
     ONNX: the ANN is imported and checked against the ONNX reference, calibrated on images of --data, tuned by
     bootstrap, and scored. --input and --max-pool (neurons that fire when any of a window does, or averages) are chosen
-    by measure. --mean and --std are those of its images, or --raw. --report draws all figures as a page.
+    by measure. --mean and --std are those of its images in 0..1, one for each channel as 0.49,0.48,0.45 where they
+    differ; or --raw. --report draws all figures as a page.
 
     lava-dl: the .net that it exported, beside a checkpoint, saves its --spec.
 
@@ -224,6 +226,9 @@ def _read(source: Path, hints: dict[str, Any]) -> "Model":
     from specs.io import load_spec
     from specs.neuron import Reset
 
+    for name in ("mean", "std"):
+        if isinstance(hints[name], tuple):
+            raise click.UsageError(f"--{name}: one for each channel is for ONNX files; {source} takes one")
     for name, kind in (("time_constants", TimeConstants), ("reset", Reset), ("spec", load_spec)):
         if hints[name] is not None:
             hints[name] = kind(hints[name])

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DataPlaces",
     "Number",
+    "Numbers",
     "PathArgument",
     "cache_option",
     "complete_data",
@@ -46,6 +47,18 @@ class Number(click.FloatRange):
         if not isfinite(number):
             self.fail(f"{number} is no finite number", parameter, context)
         return number
+
+
+class Numbers(Number):
+    """One number, or a tuple of several with commas between them."""
+
+    name = "numbers"
+
+    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
+        """See `click.ParamType`."""
+        if isinstance(value, str) and "," in value:
+            return tuple(super(Numbers, self).convert(part, parameter, context) for part in value.split(","))
+        return super().convert(value, parameter, context)
 
 
 @dataclass(frozen=True)

@@ -28,12 +28,13 @@ from converters.ann import (
     PRelu,
     Relu,
 )
+from converters.normalization import AS_THEY_ARE, Normalization
 from converters.onnx_model.data import Data, Floats, Maps, Refused, is_upright, maps_of, rows_of, turned
 from converters.onnx_model.folding import (
     add_channel_of_ones,
     channel_wise,
     in_single_precision,
-    one_value,
+    of_images,
     scaled,
     tensor_of,
 )
@@ -63,6 +64,7 @@ class AnnBuilder:
 
     Attributes:
         input_shape: of one image.
+        normalization: of images, before the first node.
         dtype: in which the graph computes.
         row: of the graph's node that is being read.
         account: what became of a node, by row, and why.
@@ -79,8 +81,7 @@ class AnnBuilder:
     account: dict[int, tuple[str, str]] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     ranges: dict[str, Range] = field(default_factory=dict)
-    input_scale: float = 1.0
-    input_shift: float = 0.0
+    normalization: Normalization = AS_THEY_ARE
     flattened: dict[str, str] = field(default_factory=dict)
     like_input: set[str] = field(default_factory=lambda: {INPUT})
     counts: Counter[str] = field(default_factory=Counter)
@@ -359,8 +360,7 @@ class AnnBuilder:
             if node.name in used:
                 used.update(node.inputs)
                 kept.append(replace(node, operation=in_single_precision(node)))
-        mean, std = (0.0 - self.input_shift) / self.input_scale, 1 / self.input_scale
-        return Ann(self.input_shape, tuple(reversed(kept)), mean, std, INPUT)
+        return Ann(self.input_shape, tuple(reversed(kept)), self.normalization, INPUT)
 
     # --- parts
 
@@ -453,12 +453,12 @@ class AnnBuilder:
         before = self.nodes.get(data.source)
         if before is not None and isinstance(before.operation, Dense | Conv):
             self.nodes[before.name] = replace(before, operation=scaled(before.operation, scale, shift))
-        elif data.source == INPUT and one_value(scale, 1.0) is not None and one_value(shift, 0.0) is not None:
-            factor, moved = one_value(scale, 1.0) or 0.0, one_value(shift, 0.0) or 0.0
-            if factor <= 0 or not math.isfinite(factor):
+        elif data.source == INPUT:
+            factor, moved = of_images(scale, 1.0, data.shape), of_images(shift, 0.0, data.shape)
+            if factor is None or moved is None or not bool(((factor > 0) & np.isfinite(factor)).all()):
                 return data
-            self.input_scale *= factor
-            self.input_shift = self.input_shift * factor + moved
+            scaling = Normalization.of((0.0 - moved / factor).tolist(), (1 / factor).tolist())
+            self.normalization = scaling.after(self.normalization)
             self._absorbed(data, INPUT, "the input's mean and std")
             return replace(data, scale=None, shift=None, pending=())
         else:

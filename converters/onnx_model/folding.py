@@ -11,8 +11,9 @@ from torch import Tensor
 from converters.ann import AvgPool, Clip, Conv, Dense, LeakyRelu, MaxPool, Node, Operation, Relu
 from converters.onnx_model.data import Floats
 from specs.errors import ConversionError
+from specs.fields import Shape
 
-__all__ = ["add_channel_of_ones", "channel_wise", "in_single_precision", "one_value", "scaled", "tensor_of"]
+__all__ = ["add_channel_of_ones", "channel_wise", "in_single_precision", "of_images", "scaled", "tensor_of"]
 
 
 def channel_wise(values: Floats | None) -> Floats | None:
@@ -27,11 +28,13 @@ def channel_wise(values: Floats | None) -> Floats | None:
     return first if bool((values.reshape(len(values), -1) == first[:, None]).all()) else None
 
 
-def one_value(values: Floats | None, default: float) -> float | None:
-    """The value, if all are the same; `default` for None."""
+def of_images(values: Floats | None, default: float, shape: Shape) -> Floats | None:
+    """`[1]` of values `[C]` that are the same, `[C]` of others if images of `shape` are maps; `default` for None."""
     if values is None:
-        return default
-    return None if np.ptp(values) else float(values[0])
+        return np.array([default])
+    if not np.ptp(values):
+        return values[:1]
+    return values if len(shape) == 3 else None
 
 
 def scaled(operation: Dense | Conv, scale: Floats | None, shift: Floats | None) -> Dense | Conv:

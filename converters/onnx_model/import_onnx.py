@@ -9,6 +9,7 @@ import torch
 from onnx import TensorProto
 
 from converters.ann import Ann
+from converters.normalization import Normalization
 from converters.onnx_model.builder import BETWEEN, INPUT, AnnBuilder
 from converters.onnx_model.constants import FOLDABLE, evaluate
 from converters.onnx_model.data import Data, Refused, Relayout
@@ -181,7 +182,7 @@ class _Walk:
                 self.uses[name] = self.uses.get(name, 0) + 1
         double = graph.input.element_type == TensorProto.DOUBLE
         self.builder = AnnBuilder(layout.shape, np.float64 if double else np.float32)
-        self.builder.input_scale = graph.input.gain
+        self.builder.normalization = Normalization.of(0.0, 1 / graph.input.gain)
         self.constants: dict[str, Array] = dict(graph.constants)
         self.problems: dict[int, str] = {}
         self.unread = set[str]()

@@ -11,6 +11,7 @@ from converters.ann import Ann, Node, run_ann
 from converters.ann_conversion import best_candidate, images_wanted
 from converters.calibrate import InputForm, calibrate
 from converters.linear_fold import Conv, Dense, scale_inputs
+from converters.normalization import Normalization
 from converters.spiking_layers import MaxPooling, spiking_layers
 from specs import UnsupportedError, skips_of
 from specs.block import Encoding
@@ -92,7 +93,9 @@ def test_every_channel_of_a_source_has_its_own_scale_and_the_block_one_factor(
     monkeypatch.setattr("converters.calibrate.refit", lambda readings, *rest, **options: [r.linear for r in readings])
     images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     layers = spiking_layers(ann, MaxPooling.ERROR)
-    model, found = calibrate(ann, layers, images, name="a", time_steps=T, input_form=form, mean=mean, std=STD)
+    model, found = calibrate(
+        ann, layers, images, name="a", time_steps=T, input_form=form, normalization=Normalization.of(mean, STD)
+    )
     scales = {each.block: each.scale for each in found}
     blocks = [i for i, layer in enumerate(model.spec.layers) if i and layer.kind != "flatten"]
     for layer, i, source in zip(layers, blocks, [0, *blocks[:-1]], strict=True):
@@ -119,7 +122,9 @@ def test_every_channel_of_a_source_has_its_own_scale_and_the_block_one_factor(
 def test_the_network_runs_as_it_was_calibrated_in_both_engines(ann: Ann, form: InputForm) -> None:
     images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     layers = spiking_layers(ann, MaxPooling.ERROR)
-    model, found = calibrate(ann, layers, images, name="a", time_steps=T, input_form=form, std=STD)
+    model, found = calibrate(
+        ann, layers, images, name="a", time_steps=T, input_form=form, normalization=Normalization.of(0.0, STD)
+    )
     wanted = run_ann(ann, images / STD, keep=True)[1]
     network = model.build()
     logits, trace = network.run(images)

@@ -17,6 +17,7 @@ from converters import read_model, write_model
 from converters.ann import run_ann
 from converters.ann_conversion import best_candidate
 from converters.calibrate import InputForm, calibrate
+from converters.normalization import Normalization
 from converters.onnx_conversion import convert_onnx
 from converters.onnx_model.import_onnx import import_onnx
 from converters.spiking_layers import MaxPooling, activations_first, spiking_layers
@@ -24,6 +25,7 @@ from specs import DataError, UnsupportedError
 from specs.block import Encoding, skips_of
 
 MEAN, STD = 0.13, 0.31
+NORMAL = Normalization.of(MEAN, STD)
 
 
 def write_onnx(path: Path, network: nn.Sequential) -> Path:
@@ -148,7 +150,9 @@ def residual(tmp_path_factory, digits) -> Path:
 def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits) -> None:
     ann = import_onnx(residual).ann
     images = digits.train.images[:360].float() / 255
-    found = best_candidate(ann, images, name="residual", time_steps=16, encodings=[Encoding.SPIKE], mean=MEAN, std=STD)
+    found = best_candidate(
+        ann, images, name="residual", time_steps=16, encodings=[Encoding.SPIKE], normalization=NORMAL
+    )
     spec = found.model.spec
     assert [[(skip.source, skip.kind) for skip in skips_of(layer)] for layer in spec.layers] == [
         [], [], [], [(1, "identity")], [], [(3, "conv")], [], [], [(5, "dense")],
@@ -294,7 +298,7 @@ def test_rates_times_their_scale_are_the_activations(mlp, digits) -> None:
     images = digits.train.images[:200].float().reshape(-1, *ann.shape) / 255
     layers = spiking_layers(activations_first(ann), MaxPooling.ANY)
     model, found = calibrate(
-        ann, layers, images, name="x", time_steps=64, input_form=InputForm(Encoding.SPIKE), mean=MEAN, std=STD
+        ann, layers, images, name="x", time_steps=64, input_form=InputForm(Encoding.SPIKE), normalization=NORMAL
     )
     _, wanted = run_ann(ann, (images - MEAN) / STD, keep=True)
     with torch.no_grad():
@@ -313,7 +317,7 @@ def test_more_steps_leave_less_error(mlp, digits) -> None:
     ann = import_onnx(mlp).ann
     images = digits.train.images[:200].float().reshape(-1, *ann.shape) / 255
     layers = spiking_layers(activations_first(ann), MaxPooling.ANY)
-    options = {"name": "x", "input_form": InputForm(Encoding.SPIKE), "mean": MEAN, "std": STD}
+    options = {"name": "x", "input_form": InputForm(Encoding.SPIKE), "normalization": NORMAL}
     errors = [calibrate(ann, layers, images, time_steps=t, **options)[1][-1].error for t in (4, 16, 64)]
     assert errors[0] > errors[1] > errors[2]
 
@@ -321,7 +325,7 @@ def test_more_steps_leave_less_error(mlp, digits) -> None:
 def test_the_pooling_that_keeps_most_answers_is_chosen(cnn, digits) -> None:
     ann = import_onnx(cnn).ann
     images = digits.train.images[:800].float() / 255
-    options = {"name": "x", "time_steps": 8, "encodings": [Encoding.SPIKE], "mean": MEAN, "std": STD}
+    options = {"name": "x", "time_steps": 8, "encodings": [Encoding.SPIKE], "normalization": NORMAL}
     each = [best_candidate(ann, images, max_pooling=[pooling], **options).agreement
             for pooling in (MaxPooling.ANY, MaxPooling.AVERAGE)]  # fmt: skip
     assert best_candidate(ann, images, **options).agreement == max(each)
@@ -335,7 +339,7 @@ def test_states_have_room_on_the_images_of_the_calibration(cnn, digits) -> None:
         images = digits.train.images[:100].float() / 255
         layers = spiking_layers(ann, MaxPooling.ANY)
         form = InputForm(Encoding.GRADED, bits)
-        model, _ = calibrate(ann, layers, images, name="x", time_steps=16, input_form=form, mean=MEAN, std=STD)
+        model, _ = calibrate(ann, layers, images, name="x", time_steps=16, input_form=form, normalization=NORMAL)
         IntegerNetwork(model.build()).run(images)  # would raise
         assert model.spec.input.bits == bits
         assert np.isfinite(float(model.tensors["blocks.1.synapse.weight"].abs().max()))

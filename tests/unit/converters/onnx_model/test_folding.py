@@ -170,7 +170,7 @@ def test_a_bias_that_differs_over_height_and_width(classify) -> None:
 def test_normalisation_of_the_input(classify, nodes, mean, std) -> None:
     weights = {"m": np.array(0.25, np.float32), "s": np.array([0.5], np.float32), "k": K}
     found = classify(f"{nodes} h = Conv<pads=[1,1,1,1]>(n, k)", weights)
-    assert (found.ann.mean, found.ann.std) == (pytest.approx(mean), pytest.approx(std))
+    assert found.ann.normalization.as_json() == {"mean": pytest.approx(mean), "std": pytest.approx(std)}
     assert found.nodes[0]["became"] == found.nodes[1]["became"] == "input"
     assert kinds(found) == ["Conv", "Flatten", "Dense"]
 
@@ -178,19 +178,26 @@ def test_normalisation_of_the_input(classify, nodes, mean, std) -> None:
 MEAN, STD = np.array([0.25, 0.5], np.float32).reshape(2, 1, 1), np.array([0.5, 2], np.float32).reshape(1, 2, 1, 1)
 
 
-def test_normalisation_of_the_input_by_channel(classify) -> None:
-    weights = {"m": MEAN, "s": STD, "k": K}
-    found = classify("a = Sub(x, m) n = Div(a, s) h = Conv(n, k)", weights)
-    assert kinds(found) == ["Conv", "Flatten", "Dense"]
-    assert np.allclose(operations(found, Conv)[0].weight, K / STD, atol=1e-6)
-
-
-def test_normalisation_of_the_input_by_channel_before_padding_is_a_layer_of_its_own(classify) -> None:
+@pytest.mark.parametrize("pads", ["[0,0,0,0]", "[1,1,1,1]"])
+def test_normalisation_of_the_input_by_channel(classify, pads) -> None:
     found = classify(
-        "a = Sub(x, m) n = Div(a, s) c = Conv<pads=[1,1,1,1]>(n, k) h = Relu(c)", {"m": MEAN, "s": STD, "k": K}
+        f"a = Sub(x, m) n = Div(a, s) c = Conv<pads={pads}>(n, k) h = Relu(c)", {"m": MEAN, "s": STD, "k": K}
     )
-    assert kinds(found) == ["Conv", "Conv", "Relu", "Flatten", "Dense"]
-    assert operations(found, Conv)[0].weight.flatten().tolist() == [2, 0.5]
+    assert kinds(found) == ["Conv", "Relu", "Flatten", "Dense"]
+    assert found.ann.normalization.as_json() == {"mean": [0.25, 0.5], "std": [0.5, 2.0]}
+    assert found.nodes[0]["became"] == found.nodes[1]["became"] == "input"
+
+
+def test_normalisation_by_channel_before_any_other_in_the_file(classify) -> None:
+    weights = {"m": MEAN, "s": STD, "k": K, "half": np.array(0.5, np.float32)}
+    found = classify("b = Mul(x, half) a = Sub(b, m) n = Div(a, s) h = Conv<pads=[1,1,1,1]>(n, k)", weights)
+    assert found.ann.normalization.as_json() == {"mean": [0.5, 1.0], "std": [1.0, 4.0]}
+
+
+def test_a_channel_that_is_turned_round_is_no_normalisation(classify) -> None:
+    found = classify("n = Mul(x, s) h = Conv(n, k)", {"s": STD * np.float32([-1, 1]).reshape(2, 1, 1), "k": K})
+    assert found.ann.normalization.as_json() == {"mean": 0.0, "std": 1.0}
+    assert kinds(found) == ["Conv", "Flatten", "Dense"]
 
 
 # --- quantised models
@@ -261,7 +268,8 @@ def test_normalisation_of_channels_last_images(classify) -> None:
     nodes = "a = Sub(x, m) n = Mul(a, s) t = Transpose<perm=[0,3,1,2]>(n) c = Conv<pads=[1,1,1,1]>(t, k) h = Relu(c)"
     found = classify(nodes, {"m": MEAN.ravel(), "s": STD.ravel(), "k": K}, shape="N,6,5,2")
     assert found.ann.shape == (2, 6, 5)
-    assert kinds(found) == ["Conv", "Conv", "Relu", "Flatten", "Dense"]
+    assert found.ann.normalization.as_json() == {"mean": [0.25, 0.5], "std": [2.0, 0.5]}
+    assert kinds(found) == ["Conv", "Relu", "Flatten", "Dense"]
 
 
 def test_a_bound_is_not_folded_into_a_relu_that_others_read(classify) -> None:

@@ -1,0 +1,76 @@
+"""What was done to images before an ANN saw them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from specs.errors import DataError
+from specs.fields import Shape
+
+__all__ = ["AS_THEY_ARE", "Normalization"]
+
+Numbers = tuple[float, ...]
+"""One number, or one for each channel."""
+
+
+@dataclass(frozen=True)
+class Normalization:
+    """`(x - mean) / std` of images: alike for all of their numbers, or of each channel.
+
+    Images `[N, C, H, W]` have C channels; of images in a row, `[N, features]`, a channel is `features / C` numbers.
+
+    >>> colours = Normalization.of([0.5, 0.25], 0.5)
+    >>> colours(torch.tensor([[0.5, 1.0, 0.5, 0.25]]))
+    tensor([[0.0000, 1.0000, 0.5000, 0.0000]])
+    >>> colours.after(Normalization.of(0.0, 1 / 255)).as_json()["mean"]
+    [0.00196078431372549, 0.000980392156862745]
+    """
+
+    mean: Numbers = (0.0,)
+    std: Numbers = (1.0,)
+
+    @classmethod
+    def of(cls, mean: float | Sequence[float], std: float | Sequence[float]) -> "Normalization":
+        """Of a number each, or one for each channel."""
+        return cls(*(tuple(np.atleast_1d(np.asarray(x, np.float64)).tolist()) for x in (mean, std)))
+
+    def __call__(self, images: Tensor) -> Tensor:
+        """Images `[N, ...]`, normalised."""
+        if len(self.mean) == len(self.std) == 1:
+            return (images - self.mean[0]) / self.std[0]
+        mean, std = (x.to(images.dtype).reshape(-1, *[1] * (images.dim() - 2)) for x in self.each(images.shape[1]))
+        return (images - mean) / std
+
+    def each(self, channels: int) -> tuple[Tensor, Tensor]:
+        """Means and deviations, float64 `[channels]`."""
+        mean, std = (torch.tensor(x, dtype=torch.float64) for x in (self.mean, self.std))
+        return mean.repeat_interleave(channels // len(mean)), std.repeat_interleave(channels // len(std))
+
+    def after(self, first: "Normalization") -> "Normalization":
+        """Both, `first` first."""
+        mean = np.asarray(first.mean) + np.asarray(first.std) * np.asarray(self.mean)
+        return Normalization.of(mean.tolist(), (np.asarray(first.std) * np.asarray(self.std)).tolist())
+
+    def check(self, shape: Shape) -> None:
+        """Raise `DataError` where images of `shape`, `[C, H, W]` or `[features]`, have not as many channels."""
+        for name, numbers in (("means", self.mean), ("deviations", self.std)):
+            n = len(numbers)
+            if n > 1 and (shape[0] != n if len(shape) > 1 else prod(shape) % n):
+                raise DataError(f"{n} {name}, for images {list(shape)}: give one, or one for each channel")
+
+    def as_json(self) -> dict[str, Any]:
+        """`mean` and `std`: numbers, or lists of one for each channel."""
+        return {"mean": _short(self.mean), "std": _short(self.std)}
+
+
+AS_THEY_ARE = Normalization()
+"""Of images in 0..1."""
+
+
+def _short(numbers: Numbers) -> float | list[float]:
+    return list(numbers) if len(numbers) > 1 else numbers[0]
