@@ -10,6 +10,7 @@ from bootstrap_core.build import build_network
 from bootstrap_core.network import Network
 from converters.migration_plan import migrate_state_dict
 from converters.weight_norm import Style
+from specs.dataset_sources import known_classes
 from specs.errors import IntegrityError
 from specs.io import spec_from_document
 from specs.limits import SPARE_WEIGHTS
@@ -46,6 +47,24 @@ class Model:
         snn = test.get("snn") if isinstance(test, dict) else None
         told = snn.get("overflow") if isinstance(snn, dict) else None
         return told if isinstance(told, str) and told.isprintable() else None
+
+    @property
+    def data(self) -> str | None:
+        """The dataset that it was trained on, or converted with; None if neither card nor recipe tells."""
+        recipe, conversion = self.spec.training, self.card.get("conversion")
+        found = self.card.get("training", {}).get("data", recipe and recipe.data)
+        if found is None and isinstance(conversion, Mapping):
+            found = conversion.get("data")
+        return None if found is None else str(found)
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """The names of its classes, by its card, or else as its data has them; else numbers."""
+        n = self.spec.n_classes
+        told = self.card.get("classes", known_classes(self.data or ""))
+        names = tuple(map(str, told)) if isinstance(told, list | tuple) else ()
+        fit = len(names) == n and all(name.isprintable() for name in names)
+        return names if fit else tuple(map(str, range(n)))
 
     @classmethod
     def of(cls, network: Network, card: Mapping[str, Any] | None = None) -> "Model":

@@ -202,7 +202,12 @@ def convert_onnx(
                     notes.append(f"{tuning.part:.0%} of what tuning changed is kept: images held out speak for that")
                 tuned, score = _scored(network, dataset.test, steps)
         score = score or evaluate(IntegerNetwork(network), dataset.test)  # raises again what was beyond
-    card = {"conversion": {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}}
+    told = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
+    card: dict[str, Any] = {"conversion": told}
+    if dataset is not None:
+        told["data"] = dataset.name
+        if labelled:
+            card["classes"] = list(dataset.classes)
     model = Model.of(network, card)
     recipe = None
     if tuning is not None and dataset is not None:

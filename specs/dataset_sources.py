@@ -19,6 +19,7 @@ __all__ = [
     "dataset_names",
     "doubts",
     "find_user_data",
+    "known_classes",
     "unknown_dataset",
 ]
 
@@ -89,15 +90,21 @@ def dataset_names() -> tuple[str, ...]:
     return tuple(sorted([*SOURCES, SAMPLE_NAME]))
 
 
+def known_classes(name: str) -> tuple[str, ...] | None:
+    """The names of the classes of a dataset that `load_dataset` knows, or None."""
+    return SOURCES.get(name, SOURCES["mnist"]).classes if name in dataset_names() else None
+
+
 def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
     """What does not fit of a network with inputs of `shape`, and the dataset that has this name, if any has.
 
     >>> doubts("mnist", [784], 128)
     'mnist has 10 classes, and the network 128 outputs: is the last block missing, an affine one of 10 features?'
     """
-    if name not in dataset_names():
+    classes = known_classes(name)
+    if classes is None:
         return None
-    n_classes = len(SOURCES.get(name, SOURCES["mnist"]).classes)
+    n_classes = len(classes)
     if prod(shape) != prod(IMAGE_SHAPE):
         return f"{name} has images of {list(IMAGE_SHAPE)}, and the network takes {list(shape)}"
     if n_outputs != n_classes:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.events import animate
-from bootstrap_core.image_files import open_image, plain_image
+from bootstrap_core.image_files import open_image, plain_image, read_pixels
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from specs.errors import DataError, SnnZooError
@@ -24,6 +24,7 @@ __all__ = ["FRAMINGS", "Framing", "Prediction", "animate_prediction", "predict_f
 
 CONTENT = 0.2
 """Brighter than this part of the range between background and brightest pixel is content."""
+CHANNELS = 1, 3
 BLANK = "blank"
 LEAST_CONTRAST = 0.1
 """Between lightest and darkest, with less of which an image shows nothing."""
@@ -73,21 +74,22 @@ class Prediction:
 def predict_files(
     network: Network, paths: Sequence[Path], *, data: str | None = None, invert: bool | None = None
 ) -> list[Prediction]:
-    """Classify image files, made grey and brought to the network's input.
+    """Classify image files, brought to the network's input.
 
-    A file of just that size is taken for one of the data. Others are turned as their camera says, and framed as the
-    data, if it is one of `FRAMINGS`: what they show is cut out, made as large, and centred; else they are resized.
+    They are read as images of one's own are for training: turned as their camera says, made grey or of three colours,
+    resized. For data of `FRAMINGS`, a file of another size is framed as that: what it shows is cut out, made as large,
+    and centred.
 
     Args:
         network: classifies as SNN.
         paths: of files that Pillow reads.
         data: the dataset that the network was trained on.
-        invert: whether light becomes dark; by default if the edge of the image is lighter than the middle grey, as
-            paper is, while the data is light on dark.
+        invert: whether light becomes dark; by default for data of `FRAMINGS`, which is light on dark, if the edge of
+            the image is lighter than the middle grey, as paper is.
 
     Raises:
         DataError: a file cannot be read as an image.
-        SnnZooError: Pillow is missing, or the network takes no images.
+        SnnZooError: Pillow is missing, or the network takes no grey or coloured images.
     """
     for path in paths:
         if path.is_dir():
@@ -103,35 +105,60 @@ def predict_files(
 
 
 def animate_prediction(network: Network, prediction: Prediction, path: Path) -> Path:
-    """Write the spikes of the last spiking block as an animation, beside the image."""
+    """Write the spikes of the last spiking block as an animation, beside the image in grey."""
     with torch.no_grad():
         _, trace = network.run(prediction.image[None], Mode.SNN)
     spikes = trace.spikes[-2]
     assert spikes is not None
-    return animate(spikes[:, 0], path, image=prediction.image[0])
+    return animate(spikes[:, 0], path, image=prediction.image.mean(0))
 
 
 def _read_image(path: Path, shape: Shape, framing: Framing | None, invert: bool | None) -> tuple[Tensor, str]:
-    """Grey image `[1, H, W]` in 0..1, and what was done to it; a flat input is taken as a square."""
-    side = round(shape[0] ** 0.5)
-    height, width = shape[1:] if len(shape) == 3 else (side, side)
-    if height * width != torch.Size(shape).numel():
-        raise SnnZooError(f"the input {list(shape)} is no grey image")
+    """Image `[C, H, W]` in 0..1, and what was done to it."""
+    channels, height, width = _image_shape(shape)
+    if framing is not None and channels == 1:
+        return _read_framed(path, framing, height, width, invert)
+    with open_image(path) as file:
+        done = [f"{file.width}x{file.height}"]
+    image = read_pixels(path, channels=channels, height=height, width=width).float() / 255
+    if done != [f"{width}x{height}"]:
+        done.append(f"resized to {width}x{height}")
+    if float(image.max() - image.min()) < LEAST_CONTRAST:
+        done.append(BLANK)
+    if invert:
+        image = 1 - image
+        done.append("inverted")
+    return image, ", ".join(done)
+
+
+def _image_shape(shape: Shape) -> Shape:
+    """`(C, H, W)`; numbers in a row are a square, grey or else of three colours.
+
+    >>> _image_shape((784,)), _image_shape((3072,)), _image_shape((3, 24, 32))
+    ((1, 28, 28), (3, 32, 32), (3, 24, 32))
+    """
+    if len(shape) == 3 and shape[0] in CHANNELS:
+        return shape
+    for channels in CHANNELS:
+        side = round((shape[0] / channels) ** 0.5)
+        if shape == (channels * side**2,):
+            return channels, side, side
+    raise SnnZooError(f"the input {list(shape)} is no image, grey or of three colours")
+
+
+def _read_framed(path: Path, framing: Framing, height: int, width: int, invert: bool | None) -> tuple[Tensor, str]:
+    """Grey image `[1, H, W]` in 0..1, and what was done to it."""
     with open_image(path) as image:
         grey = _as_grey(plain_image(path, image))
     done = [f"{grey.shape[1]}x{grey.shape[0]}"]
     if float(grey.max() - grey.min()) < LEAST_CONTRAST:
         done.append(BLANK)
-    if invert or (invert is None and framing is not None and float(_edge(grey).median()) > 0.5):
+    if invert or (invert is None and float(_edge(grey).median()) > 0.5):
         grey = 1 - grey
         done.append("inverted")
     if grey.shape != (height, width):
-        if framing is None:
-            grey = _resize(grey, height, width)
-            done.append(f"resized to {width}x{height}")
-        else:
-            grey = _frame(grey, framing, height, width)
-            done.append(f"cut out and centred in {width}x{height}, as in its data")
+        grey = _frame(grey, framing, height, width)
+        done.append(f"cut out and centred in {width}x{height}, as in its data")
     return grey[None], ", ".join(done)
 
 

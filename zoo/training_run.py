@@ -183,7 +183,8 @@ class TrainingRun:
                 "start_revision": self.start_revision,
                 "teacher_revision": self.teacher_revision,
                 "versions": Versions.here().model_dump(),
-            }
+            },
+            "classes": list(self.dataset.classes),
         }
 
     def _identity(self) -> NetworkSpec:

@@ -24,7 +24,7 @@ from converters.cli.options import (
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
 from specs.errors import StateOverflowError
 from zoo.card_text import rate_words
-from zoo.cli.shared import read_and_say, say_fresh, trained_on, usual_data
+from zoo.cli.shared import read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset, Split
@@ -127,8 +127,8 @@ def predict(
 ) -> None:
     """Classify image files of any size: class and scores.
 
-    Images of another size than the network's are framed as those that it was trained on: what they show is cut out,
-    made light on dark, and centred. stderr tells what was done.
+    They are read as images of one's own are for training: grey or in colours, resized. For MNIST and Fashion-MNIST they
+    are framed as those: what they show is cut out, made light on dark, and centred. stderr tells what was done.
 
     Example: zoo predict mnist-dense seven.png --animate seven.gif
     """
@@ -139,8 +139,8 @@ def predict(
             raise click.UsageError(f"--animate writes a .gif; this is {str(animate)!r}")
         refuse_existing(animate, force)
     model = read_and_say(source)[0]
-    network = model.build()
-    predictions = predict_files(network, images, data=trained_on(model), invert=invert)
+    network, names = model.build(), model.classes
+    predictions = predict_files(network, images, data=model.data, invert=invert)
     for p in predictions:
         say(f"{p.path}: {p.done}")
         if p.is_blank:
@@ -148,12 +148,15 @@ def predict(
     if animate is not None:
         click.echo(animate_prediction(network, predictions[0], animate), err=True)
     if as_json:
-        rows = [{"image": str(p.path), "class": p.label, "scores": p.scores, "done": p.done} for p in predictions]
+        rows = [
+            {"image": str(p.path), "class": p.label, "name": names[p.label], "scores": p.scores, "done": p.done}
+            for p in predictions
+        ]
         click.echo(json.dumps({"predictions": rows}))
         return
     print_table(
         ["image", "class", "probability"],
-        [[str(p.path), str(p.label), percent(p.scores[p.label])] for p in predictions],
+        [[str(p.path), names[p.label], percent(p.scores[p.label])] for p in predictions],
     )
 
 

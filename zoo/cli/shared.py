@@ -1,5 +1,6 @@
 """What commands about models share."""
 
+import os
 from typing import TYPE_CHECKING
 
 import click
@@ -7,8 +8,8 @@ from click.shell_completion import CompletionItem
 
 from converters.cli.options import complete_from
 from converters.cli.shared import print_table, say, say_notes
-from specs.dataset_sources import doubts
-from specs.errors import SnnZooError
+from specs.dataset_sources import dataset_names, doubts
+from specs.errors import DataError, SnnZooError
 from specs.io import network_names
 from specs.summary import summarize
 
@@ -25,7 +26,6 @@ __all__ = [
     "say_doubts",
     "say_fresh",
     "tells_no_data",
-    "trained_on",
     "usual_data",
 ]
 
@@ -88,19 +88,13 @@ def say_fresh(trained: bool) -> None:
         say("note: fresh weights, never trained")
 
 
-def trained_on(model: "Model") -> str | None:
-    """The dataset that a model was trained on, by its card, or else by its recipe; None if neither tells."""
-    recipe = model.spec.training.data if model.spec.training else None
-    found = model.card.get("training", {}).get("data", recipe)
-    return None if found is None else str(found)
-
-
 def usual_data(model: "Model") -> str:
-    """The dataset that a model was trained on. Raises `SnnZooError` if it does not tell."""
-    found = trained_on(model)
-    if found is None:
+    """The dataset that a model was trained on. Raises `SnnZooError` if it does not tell, or if that is gone."""
+    if model.data is None:
         raise tells_no_data(model.spec)
-    return found
+    if model.data not in dataset_names() and not os.path.exists(model.data):  # noqa: PTH110 - False for a bad name
+        raise DataError(f"{model.spec.name} was made with {model.data!r}, which is not there: --data names it anew")
+    return model.data
 
 
 def tells_no_data(spec: "NetworkSpec") -> SnnZooError:

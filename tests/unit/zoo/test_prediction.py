@@ -6,8 +6,10 @@ import torch
 from PIL import Image
 
 import zoo
-from bootstrap_core import Network, load_dataset
-from specs import DataError
+from bootstrap_core import Network, build_network, load_dataset
+from bootstrap_core.image_files import read_pixels
+from specs import DataError, SnnZooError
+from specs.io import spec_from_document
 from zoo.prediction import predict_files
 
 DIGITS = load_dataset("mnist-sample").test
@@ -140,3 +142,31 @@ def test_an_image_with_hardly_any_contrast_is_told_to_be_blank(network, saved) -
     digit = DIGITS.images[0, 0].numpy().astype(np.uint16)
     dark, bright = predict_files(network, [saved(digit * 16, "a.png"), saved(digit * 257, "b.png")], data="mnist")
     assert (dark.is_blank, bright.is_blank) == (True, False)
+
+
+@pytest.mark.parametrize("shape", [[3, 8, 12], [192]], ids=["maps", "in a row"])
+def test_coloured_images_are_read_as_for_training(saved, shape: list[int]) -> None:
+    document = {
+        "name": "colours", "time_steps": 2, "neuron": {"threshold": 1.0}, "input": {"shape": shape},
+        "blocks": [{"kind": "flatten"}, {"kind": "affine", "features": 4}],
+    }  # fmt: skip
+    document["blocks"] = document["blocks"][len(shape) == 1 :]
+    network = build_network(spec_from_document(document, origin="a test"), seed=0)
+    pixels = np.random.default_rng(0).integers(0, 256, (30, 40, 3), np.uint8)
+    height, width = shape[1:] or (8, 8)
+    path = saved(pixels)
+    (one,) = predict_files(network, [path], data="fruit")
+    wanted = read_pixels(path, channels=3, height=height, width=width).float() / 255
+    assert torch.equal(one.image, wanted)
+    assert one.done == f"40x30, resized to {width}x{height}"
+    (light,) = predict_files(network, [path], data="fruit", invert=True)
+    assert torch.equal(light.image, 1 - wanted)
+
+
+@pytest.mark.parametrize("shape", [[2, 8, 8], [50]])
+def test_inputs_that_are_no_images_are_refused(saved, shape: list[int]) -> None:
+    document = {"name": "a", "time_steps": 2, "neuron": {"threshold": 1.0}, "input": {"shape": shape}}
+    document["blocks"] = [{"kind": "flatten"}, {"kind": "affine", "features": 4}][len(shape) == 1 :]
+    network = build_network(spec_from_document(document, origin="a test"), seed=0)
+    with pytest.raises(SnnZooError, match=r"is no image, grey or of three colours"):
+        predict_files(network, [saved(np.zeros((8, 8), np.uint8))])

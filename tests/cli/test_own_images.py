@@ -1,0 +1,105 @@
+"""Images of one's own, from the ANN to the name of a class."""
+
+import json
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper, numpy_helper
+from PIL import Image
+
+from bootstrap_core import load_dataset
+from converters.model import Model
+from converters.safetensors_file import read_safetensors
+from specs.io import load_spec
+
+FRUIT = {"cherry": (200, 30, 40), "lemon": (230, 220, 60), "plum": (90, 30, 140)}
+MEAN, STD = (0.7, 0.4, 0.3), (0.2, 0.3, 0.2)
+
+
+@pytest.fixture
+def fruit(tmp_path):
+    """A folder of class folders: shades of a colour, 10 by 9 pixels."""
+    generator = np.random.default_rng(0)
+    for name, colour in FRUIT.items():
+        (tmp_path / "fruit" / name).mkdir(parents=True)
+        for i in range(40):
+            pixels = np.clip(colour + generator.normal(0, 25, (9, 10, 3)), 0, 255).astype(np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "fruit" / name / f"{i}.png")
+    return tmp_path / "fruit"
+
+
+@pytest.fixture
+def ann(tmp_path):
+    """A classifier by hand, for normalised images: how near the mean colour is to that of each fruit."""
+    wanted = (np.array(list(FRUIT.values())) / 255 - MEAN) / STD
+    nodes = "c = Conv<pads=[1,1,1,1]>(x, k) r = Relu(c) p = GlobalAveragePool(r) f = Flatten(p) y = Gemm(f, w, b)"
+    weights = {
+        "k": np.concatenate([np.eye(3), -np.eye(3)]).reshape(6, 3, 1, 1) * np.eye(3)[1] * np.eye(3)[1][:, None],
+        "w": np.concatenate([wanted.T, -wanted.T]),
+        "b": -np.square(wanted).sum(1) / 2,
+    }
+    graph = onnx.parser.parse_graph(f"fruit (float[n, 3, 9, 10] x) => (float[n, 3] y) {{ {nodes} }}")
+    graph.initializer.extend(numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items())
+    path = tmp_path / "fruit.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
+    return path
+
+
+def test_an_ann_of_coloured_images_becomes_a_network_that_names_them(run, fruit, ann, tmp_path) -> None:
+    out, numbers = tmp_path / "fruit.safetensors", [",".join(map(str, values)) for values in (MEAN, STD)]
+    options = ["--data", fruit, "--mean", numbers[0], "--std", numbers[1], "--epochs", 1]
+    found = json.loads(run("convert", ann, *options, "-o", out, "--json").stdout)
+    assert found["accuracy"]["ann"] == 1.0
+    assert found["accuracy"]["converted"]["16"] > 0.9
+    images = [next(iter(sorted((fruit / name).iterdir()))) for name in FRUIT]
+    told = json.loads(run("predict", out, *images, "--json").stdout)["predictions"]
+    assert [row["name"] for row in told] == list(FRUIT)
+    assert [row["class"] for row in told] == [0, 1, 2]
+    rows = run("predict", out, *images).stdout.splitlines()[-3:]
+    assert [row.split()[1] for row in rows] == list(FRUIT)
+    run("predict", out, images[0], "--animate", tmp_path / "cherry.gif")
+    card = run("card", out).stdout.replace("\n   ", "")
+    assert f"--mean={numbers[0]} --std={numbers[1]}" in card
+
+    refused = run("convert", ann, *options[:2], "--mean", "0.5,0.5", "-o", out, "--force", code=1).stderr
+    assert "2 means, for images [3, 9, 10]" in refused
+    assert "nan is no finite" in run("convert", ann, "--mean", "0.5,nan,0", "-o", out, "--force", code=2).stderr
+    told = run("convert", out, "--mean", numbers[0], "-o", tmp_path / "a.net", code=2).stderr
+    assert "one for each channel is for ONNX files" in " ".join(told.split())
+
+
+@pytest.mark.parametrize(
+    ("card", "names"),
+    [
+        ({"classes": [*"abcdefghij"]}, "abcdefghij"),
+        ({"classes": ["a", "b"]}, "0123456789"),
+        ({"classes": "abcdefghij"}, "0123456789"),
+        ({"classes": [*"abcdefghi", "\x1b[2J"]}, "0123456789"),
+        ({"training": {"data": "fruit"}}, "0123456789"),
+    ],
+)
+def test_names_that_do_not_fit_or_cannot_be_shown_are_numbers(card: dict, names: str) -> None:
+    assert Model(load_spec("mnist-dense"), {}, card).classes == tuple(names)
+
+
+def test_known_data_names_the_classes_of_a_model_whose_card_does_not(run, tmp_path) -> None:
+    assert Model(load_spec("fashion-mnist-dense"), {}).classes[-1] == "Ankle boot"
+
+
+def test_training_keeps_the_names(run, spec_file, tmp_path) -> None:
+    run("train", spec_file, "-o", tmp_path / "run", "--epochs", 1)
+    assert read_safetensors(tmp_path / "run/model.safetensors").card["classes"] == list("0123456789")
+
+
+@pytest.mark.parametrize("command", ["eval", "card", "gallery -o page.html"])
+def test_data_that_moved_is_told_with_what_names_it_anew(run, spec_file, tmp_path, monkeypatch, command: str) -> None:
+    monkeypatch.chdir(tmp_path)
+    digits = load_dataset("mnist-sample").train
+    np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
+    run("train", spec_file, "-o", "run", "--epochs", 1, "--set", "training.data=digits.npz")
+    (tmp_path / "digits.npz").rename("others.npz")
+    name, *options = command.split()
+    told = run(name, "run/model.safetensors", *options, code=1).stderr
+    assert "tiny was made with 'digits.npz', which is not there: --data names it anew" in told
+    run(name, "run/model.safetensors", *options, "--data", "others.npz")
