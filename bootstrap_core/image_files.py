@@ -21,6 +21,7 @@ from bootstrap_core.datasets import Dataset, Split
 from bootstrap_core.stored_images import STORED_FROM, StoredArray, StoredImages, read_header, stored_array
 from specs.dataset_sources import check_npz
 from specs.errors import DataError, IntegrityError, SnnZooError
+from specs.fields import Shape
 from specs.given_file import check_given_file
 from specs.given_zip import open_zip
 from specs.limits import IMAGE_CLASSES, IMAGE_PIXELS
@@ -29,8 +30,21 @@ from specs.memory import refuse_beyond_memory
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["UNLABELLED", "load_images", "open_image", "plain_image", "read_pixels"]
+__all__ = [
+    "UNLABELLED",
+    "Size",
+    "image_shape",
+    "load_images",
+    "open_image",
+    "plain_image",
+    "read_pixels",
+    "upright_size",
+]
 
+Size = tuple[int, int, int]
+"""`(C, H, W)`."""
+CHANNELS = 1, 3
+"""Of images: grey ones, and those of three colours."""
 UNLABELLED = "unlabelled"
 """The one class of a dataset whose images have no labels."""
 TEST_PART = 5
@@ -44,7 +58,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """Of Pillow's: others run programs, as EPS does, or read further files."""
 
 
-def load_images(path: Path, *, size: tuple[int, int, int] | None = None, seed: int = 0) -> Dataset:
+def load_images(path: Path, *, shape: Shape | None = None, seed: int = 0) -> Dataset:
     """Read a user's images.
 
     An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
@@ -55,18 +69,34 @@ def load_images(path: Path, *, size: tuple[int, int, int] | None = None, seed: i
 
     Args:
         path: an `.npz`, or a folder.
-        size: `(C, H, W)` that image files are converted and resized to; by default that of the first.
+        shape: that images enter as. Image files are made grey or of three colours, and resized to it; by default, and
+            where they enter in a row that the first has room in, all are made like the first.
         seed: of the images drawn for testing.
 
     Raises:
         DataError: it cannot be read, or is no such thing.
     """
     if path.is_dir():
-        return _from_folder(path, size, seed)
-    return _from_npz(path, seed)
+        return _from_folder(path, shape, seed)
+    return _from_npz(path, shape, seed)
 
 
-def _from_npz(path: Path, seed: int) -> Dataset:
+def image_shape(shape: Shape) -> Size | None:
+    """`(C, H, W)` of images, grey or of three colours, that enter as `shape`: those in a row as a square, if it is one.
+
+    >>> image_shape((784,)), image_shape((3072,)), image_shape((3, 24, 32)), image_shape((50,))
+    ((1, 28, 28), (3, 32, 32), (3, 24, 32), None)
+    """
+    if len(shape) == 3:
+        return (shape[0], shape[1], shape[2]) if shape[0] in CHANNELS else None
+    for channels in CHANNELS:
+        side = round((math.prod(shape) / channels) ** 0.5)
+        if math.prod(shape) == channels * side**2:
+            return channels, side, side
+    return None
+
+
+def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
     arrays, others = _arrays(path)
     found = {name.lower(): array for name, array in arrays.items()}
     if {"x_train", "x_test"} <= found.keys():
@@ -75,9 +105,9 @@ def _from_npz(path: Path, seed: int) -> Dataset:
             raise DataError(
                 f"{path} has {labels.pop()} and no {missing}: of x and y alone, some images are drawn for testing"
             )
-        train, test = (_split(path, found[f"x_{part}"], found.get(f"y_{part}")) for part in ("train", "test"))
+        train, test = (_split(path, shape, found[f"x_{part}"], found.get(f"y_{part}")) for part in ("train", "test"))
     elif "x" in found:
-        train, test = _drawn(_split(path, found["x"], found.get("y")), seed)
+        train, test = _drawn(_split(path, shape, found["x"], found.get("y")), seed)
     else:
         names = ", ".join([*arrays, *others]) or "none"
         raise DataError(f"{path} has no array x (and y), nor x_train and x_test; it has {names}")
@@ -136,12 +166,12 @@ def _check_array(stream: IO[bytes], n_bytes: int, where: str) -> None:
         raise DataError(f"{where} is of shape {list(shape)[:8]} and dtype {dtype}, which {n_bytes:,} bytes do not fill")
 
 
-def _split(path: Path, x: Array, y: Array | None) -> Split:
+def _split(path: Path, shape: Shape | None, x: Array, y: Array | None) -> Split:
     if 0 in x.shape:
         raise DataError(f"{path}: no images, or none of any size: {list(x.shape)}")
 
     def convert(x: npt.NDArray[np.generic]) -> Tensor:
-        return _as_bytes(path, _as_images(path, _tensor(x)))
+        return _as_bytes(path, _as_images(path, shape, _tensor(x)))
 
     images = StoredImages.of(x, convert) if isinstance(x, StoredArray) else convert(x)
     if y is None:
@@ -173,13 +203,15 @@ def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array, "int64" if wide else array.dtype.newbyteorder("=")))
 
 
-def _as_images(path: Path, x: Tensor) -> Tensor:
+def _as_images(path: Path, shape: Shape | None, x: Tensor) -> Tensor:
     match x.ndim:
         case 2:
             return x[:, None, None]
         case 3:
             return x[:, None]
-        case 4 if x.shape[3] in {1, 3} and x.shape[1] not in {1, 3}:
+        case 4 if shape == x.shape[1:]:
+            return x
+        case 4 if shape == (x.shape[3], *x.shape[1:3]) or (x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS):
             return x.permute(0, 3, 1, 2)
         case 4:
             return x
@@ -203,10 +235,10 @@ def _drawn(split: Split, seed: int) -> tuple[Split, Split]:
     return split.take(order[n_test:]), split.take(order[:n_test])
 
 
-def _from_folder(path: Path, size: tuple[int, int, int] | None, seed: int) -> Dataset:
+def _from_folder(path: Path, shape: Shape | None, seed: int) -> Dataset:
     if (path / "train").is_dir() and (path / "test").is_dir():
         classes = _classes(path / "train")
-        size = size or _size_of(classes)
+        size = _size_for(shape, classes)
         train = _read_classes(classes, size, classes)
         of_test = _classes(path / "test")
         if unknown := sorted(of_test.keys() - classes.keys()):
@@ -214,7 +246,7 @@ def _from_folder(path: Path, size: tuple[int, int, int] | None, seed: int) -> Da
         test = _read_classes(of_test, size, classes)
     else:
         classes = _classes(path)
-        train, test = _drawn(_read_classes(classes, size or _size_of(classes), classes), seed)
+        train, test = _drawn(_read_classes(classes, _size_for(shape, classes), classes), seed)
     if len(classes) == 1:
         raise DataError(f"{path} has one class, {next(iter(classes))}: there is nothing to tell apart")
     return Dataset(f"{path}", train, test, tuple(classes), f"{path}")
@@ -238,17 +270,25 @@ def _classes(path: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _size_of(classes: Mapping[str, list[Path]]) -> tuple[int, int, int]:
-    """Of the first image, upright, from its head alone."""
+def _size_for(shape: Shape | None, classes: Mapping[str, list[Path]]) -> Size:
+    """What all image files are made to."""
+    if shape is not None and len(shape) == 3 and shape[0] in CHANNELS:
+        return shape[0], shape[1], shape[2]
     with open_image(next(iter(classes.values()))[0]) as image:
-        told = image.format == "TIFF" or "exif" in image.info  # else Pillow looks for it behind the pixels
-        height, width = image.height, image.width
-        if told and image.getexif().get(ORIENTATION) in SIDEWAYS:
-            height, width = width, height
-        return (1 if image.mode in {"1", "L", "LA", "I", "F", "I;16"} else 3, height, width)
+        first = (1 if image.mode in {"1", "L", "LA", "I", "F", "I;16"} else 3, *upright_size(image))
+    if shape is None or math.prod(shape) == math.prod(first):
+        return first
+    return image_shape(shape) or first
 
 
-def _read_classes(classes: Mapping[str, list[Path]], size: tuple[int, int, int], names: Iterable[str]) -> Split:
+def upright_size(image: "Image") -> tuple[int, int]:
+    """Height and width of an open image as its camera was held, from its head alone."""
+    told = image.format == "TIFF" or "exif" in image.info  # else Pillow looks for it behind the pixels
+    sideways = told and image.getexif().get(ORIENTATION) in SIDEWAYS
+    return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+def _read_classes(classes: Mapping[str, list[Path]], size: Size, names: Iterable[str]) -> Split:
     """Images of folders, labelled by the places of their classes among `names`."""
     numbers = {name: number for number, name in enumerate(names)}
     files = _ImageFiles(tuple(chain(*classes.values())), size)
@@ -266,7 +306,7 @@ class _ImageFiles:
     """Image files as an array `[N, C, height, width]`, decoded when rows of it are read."""
 
     files: tuple[Path, ...]
-    size: tuple[int, int, int]
+    size: Size
     dtype: np.dtype[np.uint8] = np.dtype(np.uint8)  # noqa: RUF009 - immutable
 
     @property

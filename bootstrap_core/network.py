@@ -20,6 +20,7 @@ from bootstrap_core.spikes import Spikes
 from specs.block import skips_of
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
+from specs.shapes import fit_input
 
 if TYPE_CHECKING:
     from bootstrap_core.integer_events import Followed
@@ -308,7 +309,7 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
         raise DataError(f"{wanted}, not a {type(images).__name__}")
     if not images.is_floating_point() and images.dtype != torch.uint8:
         raise DataError(f"{wanted}, not {images.dtype}")
-    if images.dim() == 0 or (len(images) and images[0].numel() != torch.Size(shape).numel()):
+    if images.dim() == 0 or (len(images) and not fit_input(tuple(images.shape[1:]), shape)):
         single = images.numel() == torch.Size(shape).numel()
         hint = "; one image is a batch of one: images[None]" if single else ""
         raise DataError(f"images of {list(images.shape)} do not fit: {wanted}{hint}")

@@ -16,7 +16,7 @@ from converters.spiking_layers import MaxPooling, SpikingLayer, activations_firs
 from specs.block import Encoding, FlattenSpec, InputSpec
 from specs.errors import StateOverflowError, UnsupportedError
 
-__all__ = ["MOST_IMAGES", "Candidate", "best_candidate", "images_wanted"]
+__all__ = ["MOST_IMAGES", "Candidate", "best_candidate", "has_maxima", "images_wanted"]
 
 FEWEST, MOST = 256, 4096
 """Images to calibrate on, few for large networks."""
@@ -137,7 +137,7 @@ def best_candidate(
         answers = torch.cat([run_ann(ann, normalization(part))[0].argmax(1) for part in judged.split(BATCH)])
     source = _Source(ann, images[:n], judged, answers, name, time_steps, normalization, balanced)
     found, problems = [], []
-    for pooling in max_pooling if _has_maxima(ann) else max_pooling[:1]:
+    for pooling in max_pooling if has_maxima(ann) else max_pooling[:1]:
         try:
             layers = spiking_layers(ann, pooling)
         except UnsupportedError as error:
@@ -153,7 +153,8 @@ def best_candidate(
     return max(found, key=lambda candidate: candidate.agreement)
 
 
-def _has_maxima(ann: Ann) -> bool:
+def has_maxima(ann: Ann) -> bool:
+    """Whether any node is a maximum over windows."""
     return any(isinstance(node.operation, MaxPool) for node in ann.nodes)
 
 

@@ -7,6 +7,7 @@ from typing import Any
 from torch import Tensor
 
 from bootstrap_core.build import build_network
+from bootstrap_core.image_files import Size, image_shape
 from bootstrap_core.network import Network
 from converters.migration_plan import migrate_state_dict
 from converters.weight_norm import Style
@@ -15,6 +16,7 @@ from specs.errors import IntegrityError
 from specs.io import spec_from_document
 from specs.limits import SPARE_WEIGHTS
 from specs.network import NetworkSpec
+from specs.shapes import fit_input
 from specs.summary import summarize
 
 __all__ = ["Model", "check_card", "check_fit", "without_weight_norm"]
@@ -65,6 +67,15 @@ class Model:
         names = tuple(map(str, told)) if isinstance(told, list | tuple) else ()
         fit = len(names) == n and all(name.isprintable() for name in names)
         return names if fit else tuple(map(str, range(n)))
+
+    @property
+    def image_shape(self) -> Size | None:
+        """`(C, H, W)` of the images that it takes, grey or of three colours; in a row, by its card or as a square."""
+        told, shape = self.card.get("image_shape"), self.spec.input.shape
+        if isinstance(told, list) and len(told) == 3 and all(type(side) is int for side in told):
+            known = image_shape((told[0], told[1], told[2]))
+            return known if known and fit_input(known, shape) else image_shape(shape)
+        return image_shape(shape)
 
     @classmethod
     def of(cls, network: Network, card: Mapping[str, Any] | None = None) -> "Model":

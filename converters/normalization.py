@@ -57,11 +57,20 @@ class Normalization:
         return Normalization.of(mean.tolist(), (np.asarray(first.std) * np.asarray(self.std)).tolist())
 
     def check(self, shape: Shape) -> None:
-        """Raise `DataError` where images of `shape`, `[C, H, W]` or `[features]`, have not as many channels."""
+        """Raise `DataError` where images of `shape`, `[C, H, W]` or `[features]`, in 0..1, cannot have these."""
         for name, numbers in (("means", self.mean), ("deviations", self.std)):
             n = len(numbers)
             if n > 1 and (shape[0] != n if len(shape) > 1 else prod(shape) % n):
                 raise DataError(f"{n} {name}, for images {list(shape)}: give one, or one for each channel")
+        if max(self.mean) > 1:
+            known = ",".join(f"{x / 255:.4g}" for x in self.mean)
+            raise DataError(f"a mean of {max(self.mean):g}, of images in 0..1: if they were in 0..255, it is {known}")
+
+    def __str__(self) -> str:
+        if self == AS_THEY_ARE:
+            return "in 0..1, as they are"
+        mean, std = (",".join(f"{x:.4g}" for x in numbers) for numbers in (self.mean, self.std))
+        return f"in 0..1, less {mean}, divided by {std}"
 
     def as_json(self) -> dict[str, Any]:
         """`mean` and `std`: numbers, or lists of one for each channel."""

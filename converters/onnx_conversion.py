@@ -14,6 +14,7 @@ from torch import Tensor
 
 from bootstrap_core.datasets import Dataset, Split
 from bootstrap_core.evaluation import Evaluation, accuracy_by_steps, batches, evaluate
+from bootstrap_core.image_files import UNLABELLED
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.network import Network
@@ -30,6 +31,8 @@ from converters.spiking_layers import MaxPooling
 from converters.tuning import neuron_steps, tune
 from specs.block import Encoding
 from specs.errors import DataError, StateOverflowError
+from specs.fields import Shape
+from specs.shapes import fit_input
 
 __all__ = ["OnnxConversion", "ann_input", "convert_onnx", "drawn"]
 
@@ -117,8 +120,8 @@ class OnnxConversion:
 def convert_onnx(
     path: Path,
     *,
-    dataset: Dataset | None = None,
-    labelled: bool = True,
+    dataset: Dataset | Callable[[Shape], Dataset] | None = None,
+    labelled: bool | None = None,
     mean: float | Sequence[float] = 0.0,
     std: float | Sequence[float] = 1.0,
     time_steps: int = 16,
@@ -133,8 +136,10 @@ def convert_onnx(
 
     Args:
         path: of the ONNX file.
-        dataset: images to calibrate, tune and score on; without, images of noise calibrate, and nothing is tuned.
-        labelled: whether its labels mean something; if not, the ANN's answers stand for them.
+        dataset: images to calibrate, tune and score on, or what loads them for the shape that the ANN takes; without,
+            images of noise calibrate, and nothing is tuned.
+        labelled: whether its labels mean something, by default if its class is not `UNLABELLED`; if they do not, the
+            ANN's answers stand for them.
         mean, std: what the ANN's images were normalised by, `(x - mean) / std` of x in 0..1: one number each, or one
             for each channel.
         time_steps: T.
@@ -155,6 +160,9 @@ def convert_onnx(
     ann, notes = imported.ann, list(imported.notes)
     normalization = Normalization.of(mean, std)
     normalization.check(ann.shape)
+    dataset = dataset(ann.shape) if callable(dataset) else dataset
+    if labelled is None:
+        labelled = dataset is None or dataset.classes != (UNLABELLED,)
     if dataset is not None:
         notes += _check(ann, dataset, labelled)
     if dataset is None:
@@ -208,6 +216,7 @@ def convert_onnx(
         told["data"] = dataset.name
         if labelled:
             card["classes"] = list(dataset.classes)
+        card["image_shape"] = list(dataset.test.images.shape[1:])
     model = Model.of(network, card)
     recipe = None
     if tuning is not None and dataset is not None:
@@ -249,13 +258,16 @@ def _padded(candidate: Candidate, normalization: Normalization) -> list[str]:
 def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
     """What there is to say of an ANN and its data; raises `DataError` where they do not fit."""
     shape, n_classes = tuple(dataset.test.images.shape[1:]), prod(ann.nodes[-1].shape)
-    if prod(shape) != prod(ann.shape):
+    if not fit_input(shape, ann.shape):
         raise DataError(f"{dataset.name} has images of {list(shape)}, the ANN takes {list(ann.shape)}: make them so")
     highest = max(int(split.labels.max()) for split in (dataset.train, dataset.test))
     if labelled and highest >= n_classes:
         raise DataError(f"{dataset.name} has the label {highest}, and the ANN {n_classes} classes, from 0 on")
     if labelled and len(dataset.classes) < n_classes:
-        return [f"the ANN has {n_classes} classes, {dataset.name} {len(dataset.classes)}: are these the ANN's images?"]
+        return [
+            f"the ANN has {n_classes} classes, {dataset.name} {len(dataset.classes)}: are these the ANN's images? If a "
+            "class is missing, those behind it have its number"
+        ]
     return []
 
 

@@ -22,6 +22,7 @@ __all__ = [
     "axis_connections",
     "axis_fanout",
     "axis_output",
+    "fit_input",
     "n_weights",
     "output_shape",
     "pool_as_conv",
@@ -36,6 +37,16 @@ class ShapeError(ValueError):
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
         self.field = field
+
+
+def fit_input(images: Shape, shape: Shape) -> bool:
+    """Whether images of one shape enter an input of another: of the same axes, or either has all numbers in a row.
+
+    >>> fit_input((3, 32, 32), (3072,)), fit_input((28, 28), (1, 28, 28)), fit_input((3, 20, 24), (3, 24, 20))
+    (True, True, False)
+    """
+    ours, theirs = (tuple(side for side in each if side > 1) for each in (images, shape))
+    return ours == theirs or (math.prod(ours) == math.prod(theirs) and min(len(ours), len(theirs)) < 2)
 
 
 def axis_output(size: int, *, kernel: int, stride: int, padding: int, dilation: int) -> int:

@@ -11,11 +11,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.events import animate
-from bootstrap_core.image_files import open_image, plain_image, read_pixels
+from bootstrap_core.image_files import Size, image_shape, open_image, plain_image, read_pixels, upright_size
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from specs.errors import DataError, SnnZooError
-from specs.fields import Shape
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -24,7 +23,6 @@ __all__ = ["FRAMINGS", "Framing", "Prediction", "animate_prediction", "predict_f
 
 CONTENT = 0.2
 """Brighter than this part of the range between background and brightest pixel is content."""
-CHANNELS = 1, 3
 BLANK = "blank"
 LEAST_CONTRAST = 0.1
 """Between lightest and darkest, with less of which an image shows nothing."""
@@ -72,7 +70,12 @@ class Prediction:
 
 
 def predict_files(
-    network: Network, paths: Sequence[Path], *, data: str | None = None, invert: bool | None = None
+    network: Network,
+    paths: Sequence[Path],
+    *,
+    data: str | None = None,
+    shape: Size | None = None,
+    invert: bool | None = None,
 ) -> list[Prediction]:
     """Classify image files, brought to the network's input.
 
@@ -84,6 +87,7 @@ def predict_files(
         network: classifies as SNN.
         paths: of files that Pillow reads.
         data: the dataset that the network was trained on.
+        shape: `(C, H, W)` of its images; by default that of the input, or if they enter in a row, a square.
         invert: whether light becomes dark; by default for data of `FRAMINGS`, which is light on dark, if the edge of
             the image is lighter than the middle grey, as paper is.
 
@@ -94,7 +98,10 @@ def predict_files(
     for path in paths:
         if path.is_dir():
             raise DataError(f"{path} is a folder: name the images in it, as {path / '*.png'}")
-    seen = [_read_image(path, network.spec.input.shape, FRAMINGS.get(data or ""), invert) for path in paths]
+    shape = shape or image_shape(network.spec.input.shape)
+    if shape is None:
+        raise SnnZooError(f"the input {list(network.spec.input.shape)} is no image, grey or of three colours")
+    seen = [_read_image(path, shape, FRAMINGS.get(data or ""), invert) for path in paths]
     images = torch.stack([image for image, _ in seen])
     with torch.no_grad():
         scores = network(images, Mode.SNN).softmax(1)
@@ -113,15 +120,16 @@ def animate_prediction(network: Network, prediction: Prediction, path: Path) -> 
     return animate(spikes[:, 0], path, image=prediction.image.mean(0))
 
 
-def _read_image(path: Path, shape: Shape, framing: Framing | None, invert: bool | None) -> tuple[Tensor, str]:
+def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool | None) -> tuple[Tensor, str]:
     """Image `[C, H, W]` in 0..1, and what was done to it."""
-    channels, height, width = _image_shape(shape)
+    channels, height, width = shape
     if framing is not None and channels == 1:
         return _read_framed(path, framing, height, width, invert)
     with open_image(path) as file:
-        done = [f"{file.width}x{file.height}"]
+        high, wide = upright_size(file)
+    done = [f"{wide}x{high}"]
     image = read_pixels(path, channels=channels, height=height, width=width).float() / 255
-    if done != [f"{width}x{height}"]:
+    if (high, wide) != (height, width):
         done.append(f"resized to {width}x{height}")
     if float(image.max() - image.min()) < LEAST_CONTRAST:
         done.append(BLANK)
@@ -129,21 +137,6 @@ def _read_image(path: Path, shape: Shape, framing: Framing | None, invert: bool 
         image = 1 - image
         done.append("inverted")
     return image, ", ".join(done)
-
-
-def _image_shape(shape: Shape) -> Shape:
-    """`(C, H, W)`; numbers in a row are a square, grey or else of three colours.
-
-    >>> _image_shape((784,)), _image_shape((3072,)), _image_shape((3, 24, 32))
-    ((1, 28, 28), (3, 32, 32), (3, 24, 32))
-    """
-    if len(shape) == 3 and shape[0] in CHANNELS:
-        return shape
-    for channels in CHANNELS:
-        side = round((shape[0] / channels) ** 0.5)
-        if shape == (channels * side**2,):
-            return channels, side, side
-    raise SnnZooError(f"the input {list(shape)} is no image, grey or of three colours")
 
 
 def _read_framed(path: Path, framing: Framing, height: int, width: int, invert: bool | None) -> tuple[Tensor, str]:

@@ -185,6 +185,7 @@ class TrainingRun:
                 "versions": Versions.here().model_dump(),
             },
             "classes": list(self.dataset.classes),
+            "image_shape": list(self.dataset.test.images.shape[1:]),
         }
 
     def _identity(self) -> NetworkSpec:

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +12,6 @@ from click.core import ParameterSource
 from converters.cli.options import (
     DataPlaces,
     Number,
-    Numbers,
     PathArgument,
     complete_data,
     complete_models,
@@ -47,11 +47,13 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
         (
             click.option("--spec", help="Spec of a lava-dl checkpoint: a YAML file, or a name."),
             click.option("--time-steps", type=click.IntRange(1, 4096), help="T. [ONNX: 16; else what the file says]"),
-            click.option("--threshold", type=Number(0, min_open=True), help="Of the neurons of a checkpoint."),
+            click.option("--threshold", type=Number(positive=True), help="Of the neurons of a checkpoint."),
             click.option("--input-bits", type=click.IntRange(1, 16), help="Bits of a pixel, without input neurons."),
-            click.option("--mean", type=Numbers(), help="Mean that was subtracted from images in training."),
-            click.option("--std", type=Numbers(0, min_open=True), help="Deviation that they were divided by."),
-            click.option("--dt", type=Number(0, min_open=True), help="Seconds of a step of a NIR graph."),
+            click.option("--mean", type=Number(several=True), help="Mean that was subtracted from images in training."),
+            click.option(
+                "--std", type=Number(positive=True, several=True), help="Deviation that they were divided by."
+            ),
+            click.option("--dt", type=Number(positive=True), help="Seconds of a step of a NIR graph."),
             click.option(
                 "--time-constants", type=click.Choice(["euler", "exact"]), help="How a NIR graph's become decays."
             ),
@@ -247,7 +249,6 @@ def _convert_onnx(
     places: DataPlaces,
     hints: dict[str, Any],
 ) -> "OnnxConversion":
-    from bootstrap_core.image_files import UNLABELLED
     from converters.formats import check_writable
     from converters.onnx_conversion import convert_onnx
     from converters.spiking_layers import MaxPooling
@@ -259,7 +260,6 @@ def _convert_onnx(
         raise click.UsageError(f"an ONNX file has no use for {', '.join(useless)}")
     if raw and (mean is not None or std is not None):
         raise click.UsageError("--raw is --mean 0 --std 0.00392 (1/255): give one or the other")
-    dataset = places.load(data) if data else None
 
     def check_outputs(model: "Model") -> None:
         for suffix in {output.suffix for output in outputs}:
@@ -267,8 +267,7 @@ def _convert_onnx(
 
     return convert_onnx(
         source,
-        dataset=dataset,
-        labelled=dataset is None or dataset.classes != (UNLABELLED,),
+        dataset=partial(places.load, data) if data else None,
         mean=mean or 0.0,
         std=1 / 255 if raw else (std or 1.0),
         time_steps=time_steps or 16,
@@ -290,6 +289,8 @@ def _say_epoch(report: "EpochReport") -> None:
 
 
 def _print_conversion(conversion: "OnnxConversion") -> None:
+    from converters.ann_conversion import has_maxima
+
     print_table(
         ["node", "op", "became", "reason"],
         [[node["name"], node["op"], node["became"], node["reason"]] for node in conversion.nodes],
@@ -297,8 +298,11 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
     )
     click.echo(f"\nimport: off the ONNX reference by {conversion.imported.max_abs_error:.2g} at most")
     agreement = percent(conversion.candidate.agreement)
-    noise = "" if conversion.dataset else " of images of noise"
-    click.echo(f"input: {conversion.candidate.input_form}; agrees with the ANN in {agreement}{noise}")
+    noise = " of images that it was not calibrated on, untuned" if conversion.dataset else " of images of noise"
+    candidate = conversion.candidate
+    pooling = f"; maxima: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
+    click.echo(f"images: {conversion.normalization}")
+    click.echo(f"input: {candidate.input_form}{pooling}; agrees with the ANN in {agreement}{noise}")
     if conversion.ann is not None:
         rows = [["ANN", "", percent(conversion.ann)]]
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):

@@ -13,6 +13,7 @@ from click.shell_completion import CompletionItem
 from converters.cli.shared import KnownModels, say
 from specs.dataset_sources import dataset_names, find_user_data
 from specs.errors import DataError
+from specs.fields import Shape
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = [
     "DataPlaces",
     "Number",
-    "Numbers",
     "PathArgument",
     "cache_option",
     "complete_data",
@@ -34,31 +34,34 @@ __all__ = [
 ]
 
 PathArgument = click.Path(path_type=Path)
+CLASSES_TOLD = 10
 
 
-class Number(click.FloatRange):
-    """A finite number, as `click.FloatRange`, which takes NaN for one in any range."""
+class Number(click.ParamType):  # type: ignore[type-arg] - not generic before click 8.5
+    """A finite number, above 0 if it must be; with `several`, also a tuple of such, given with commas between."""
 
     name = "number"
 
-    def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
-        """See `click.ParamType`."""
-        number = float(super().convert(value, parameter, context))
-        if not isfinite(number):
-            self.fail(f"{number} is no finite number", parameter, context)
-        return number
-
-
-class Numbers(Number):
-    """One number, or a tuple of several with commas between them."""
-
-    name = "numbers"
+    def __init__(self, *, positive: bool = False, several: bool = False) -> None:
+        self.positive, self.several = positive, several
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         """See `click.ParamType`."""
-        if isinstance(value, str) and "," in value:
-            return tuple(super(Numbers, self).convert(part, parameter, context) for part in value.split(","))
-        return super().convert(value, parameter, context)
+        parts = str(value).split(",") if self.several else [value]
+        numbers = tuple(self._convert_one(part, parameter, context) for part in parts)
+        return numbers if len(numbers) > 1 else numbers[0]
+
+    def _convert_one(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> float:
+        wanted = f"a finite number{' above 0' if self.positive else ''}"
+        if self.several:
+            wanted += ", or one for each channel, as in 0.49,0.48,0.45"
+        try:
+            number = float(value)
+        except ValueError:
+            self.fail(f"{value!r} is not {wanted}", parameter, context)
+        if not isfinite(number) or (self.positive and number <= 0):
+            self.fail(f"{value} is not {wanted}", parameter, context)
+        return number
 
 
 @dataclass(frozen=True)
@@ -69,20 +72,25 @@ class DataPlaces:
     cache_dir: Path | None = None
     offline: bool = False
 
-    def load(self, name: str) -> "Dataset":
-        """The dataset `name`, downloaded if it is nowhere and that is allowed; or a user's .npz or folder."""
+    def load(self, name: str, shape: Shape | None = None) -> "Dataset":
+        """The dataset `name`, downloaded if it is nowhere and that is allowed; or a user's .npz or folder, read for a
+        network that takes images of `shape`."""
         from bootstrap_core.datasets import load_dataset
         from bootstrap_core.image_files import load_images
 
         if path := find_user_data(name):
-            return replace(load_images(path), name=name)  # as it is found again
+            dataset = replace(load_images(path, shape=shape), name=name)  # as it is found again
+            seen = set(dataset.test.labels.tolist())
+            if untested := [name for label, name in enumerate(dataset.classes) if label not in seen]:
+                say(f"note: {name} has no test images of {', '.join(untested[:CLASSES_TOLD])}")
+            return dataset
         return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
 
-    def load_labelled(self, name: str) -> "Dataset":
+    def load_labelled(self, name: str, shape: Shape | None = None) -> "Dataset":
         """The same; raises `DataError` for images without labels."""
         from bootstrap_core.image_files import UNLABELLED
 
-        dataset = self.load(name)
+        dataset = self.load(name, shape)
         if dataset.classes == (UNLABELLED,):
             raise DataError(f"{name} has no labels to train or score by: give it an array y")
         return dataset

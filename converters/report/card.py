@@ -24,4 +24,4 @@ def _text(key: str, value: Any, facts: Mapping[str, Any]) -> str:
         return f"{value + 1} (of {facts['epochs']})"
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {fact}" for name, fact in value.items() if fact is not None)
-    return str(value)
+    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)

@@ -1,5 +1,6 @@
 """What a spiking network does on images: accuracy by time steps, confusions, activity of its layers, single images."""
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from math import prod
@@ -202,15 +203,22 @@ def pick_examples(
         interesting: bool `[N]`.
         n: how many.
         n_interesting: how many of them are interesting, by default half; more only if there are no others.
+
+    >>> pick_examples(torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([1, 1, 0, 1, 0, 0]).bool(), 4)
+    [0, 3, 2, 4]
     """
     n_interesting = n // 2 if n_interesting is None else n_interesting
-    chosen: list[int] = interesting.nonzero().flatten()[:n_interesting].tolist()
-    first_of_class: dict[int, int] = {}
-    for i in (~interesting).nonzero().flatten().tolist():
-        first_of_class.setdefault(int(labels[i]), i)
-    chosen += first_of_class.values()
-    chosen += [i for i in range(len(labels)) if i not in chosen]
-    return chosen[:n]
+    first, others = (_each_class_in_turn(labels, where.nonzero().flatten()) for where in (interesting, ~interesting))
+    return [*first[:n_interesting], *others, *first[n_interesting:]][:n]
+
+
+def _each_class_in_turn(labels: Tensor, indices: Tensor) -> list[int]:
+    """The indices, the first ones of each class before the second ones."""
+    seen, turns = Counter[int](), list[tuple[int, int]]()
+    for i, label in zip(indices.tolist(), labels[indices].tolist(), strict=True):
+        turns.append((seen[label], i))
+        seen[label] += 1
+    return [i for _, i in sorted(turns)]
 
 
 @torch.no_grad()

@@ -184,7 +184,9 @@ def test_an_ann_in_onnx_becomes_a_spiking_network(ann, tmp_path, run) -> None:
     refused = run("convert", out, "-o", tmp_path / "b.net", "--epochs", 3, "--input", "spike", code=2).stderr
     assert "no use for --epochs, --input" in " ".join(refused.split())
     assert "0.00392" in run("convert", path, "-o", tmp_path / "b.net", "--raw", "--std", 1, code=2).stderr
-    assert "nan is no finite number" in run("convert", path, "-o", tmp_path / "b.net", "--mean", "nan", code=2).stderr
+    assert (
+        "nan is not a finite number" in run("convert", path, "-o", tmp_path / "b.net", "--mean", "nan", code=2).stderr
+    )
     assert "no data: calibrated on noise" in run("convert", path, "-o", tmp_path / "b.net").stderr
 
 

@@ -1,6 +1,7 @@
 """Images of one's own, from the ANN to the name of a class."""
 
 import json
+import shutil
 
 import numpy as np
 import onnx
@@ -62,11 +63,52 @@ def test_an_ann_of_coloured_images_becomes_a_network_that_names_them(run, fruit,
     card = run("card", out).stdout.replace("\n   ", "")
     assert f"--mean={numbers[0]} --std={numbers[1]}" in card
 
+    assert run("show", out).stdout.count("cherry, lemon, plum") == 1
+    shown = run("convert", ann, *options[:-1], 0, "-o", out, "--force").stdout
+    assert "images: in 0..1, less 0.7,0.4,0.3, divided by 0.2,0.3,0.2\n" in shown
+
     refused = run("convert", ann, *options[:2], "--mean", "0.5,0.5", "-o", out, "--force", code=1).stderr
     assert "2 means, for images [3, 9, 10]" in refused
-    assert "nan is no finite" in run("convert", ann, "--mean", "0.5,nan,0", "-o", out, "--force", code=2).stderr
+    assert (
+        "nan is not a finite number, or one for each channel, as in 0.49"
+        in run("convert", ann, "--mean", "0.5,nan,0", "-o", out, "--force", code=2).stderr
+    )
+    assert "'' is not a finite number" in run("convert", ann, "--mean", "0.5,,0", "-o", out, "--force", code=2).stderr
+    bytes_ = ["--mean", "178.5,102,76.5", "--std", "51,76.5,51"]
+    told = run("convert", ann, *options[:2], *bytes_, "-o", out, "--force", code=1).stderr
+    assert "if they were in 0..255, it is 0.7,0.4,0.3" in " ".join(told.split())
     told = run("convert", out, "--mean", numbers[0], "-o", tmp_path / "a.net", code=2).stderr
     assert "one for each channel is for ONNX files" in " ".join(told.split())
+
+
+def test_files_of_other_sizes_and_kinds_are_made_what_the_network_takes(run, fruit, ann, tmp_path) -> None:
+    out = tmp_path / "fruit.safetensors"
+    options = ["--mean", "0.7,0.4,0.3", "--std", "0.2,0.3,0.2", "--epochs", 0, "--input", "spike", "--json"]
+    first = fruit / "cherry" / "0.png"
+    with Image.open(first) as image:
+        large = image.resize((40, 18))
+    large.save(first)
+    assert json.loads(run("convert", ann, "--data", fruit, *options, "-o", out).stdout)["accuracy"]["ann"] == 1.0
+    large.convert("L").save(first)
+    assert json.loads(run("convert", ann, "--data", fruit, *options, "-o", out, "--force").stdout)["samples"] == 24
+    assert json.loads(run("eval", out, "--engine", "integer", "--json").stdout)["results"][0]["images"] == 24
+    assert "40x18, resized to 10x9" in run("predict", out, first).stderr
+
+
+def test_images_of_another_shape_with_as_many_pixels_are_refused(run, ann, tmp_path) -> None:
+    np.savez(tmp_path / "turned.npz", x=np.zeros((20, 3, 10, 9), np.uint8), y=np.arange(20) % 3)
+    command = ["convert", ann, "--data", tmp_path / "turned.npz", "-o", tmp_path / "a.net"]
+    assert "has images of [3, 10, 9], the ANN takes [3, 9, 10]" in run(*command, code=1).stderr
+
+
+def test_a_class_without_test_images_is_told(run, fruit, ann, tmp_path) -> None:
+    for name in FRUIT:
+        (fruit / "train").mkdir(exist_ok=True)
+        (fruit / name).rename(fruit / "train" / name)
+        if name != "lemon":
+            shutil.copytree(fruit / "train" / name, fruit / "test" / name)
+    command = ["convert", ann, "--data", fruit, "--epochs", 0, "--input", "spike", "-o", tmp_path / "a.net"]
+    assert "has no test images of lemon" in run(*command).stderr
 
 
 @pytest.mark.parametrize(

@@ -109,12 +109,12 @@ def _measure(
 ) -> "Card":
     from converters.safetensors_file import read_safetensors
     from zoo.card import FileFacts, load_card
-    from zoo.cli.shared import usual_data
+    from zoo.cli.shared import input_shape, usual_data
     from zoo.curves import read_curves
     from zoo.measurement import measure_card, measure_seed
 
     model = read_safetensors(path)
-    dataset = places.load_labelled(data or usual_data(model))
+    dataset = places.load_labelled(data or usual_data(model), input_shape(model))
     say_sample(dataset)
     old = None if before is None else load_card(before)
     licence = licence or (NO_LICENCE if old is None else old.licence)

@@ -15,10 +15,9 @@ from converters.cli.options import (
     use_threads,
 )
 from converters.cli.shared import command, command_line, force_option, json_option, refuse_existing
-from zoo.cli.shared import read_and_say, say_fresh, usual_data
+from zoo.cli.shared import input_shape, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
-    from bootstrap_core.datasets import Dataset
     from bootstrap_core.training import EpochReport
 
 __all__ = ["gallery"]
@@ -66,7 +65,7 @@ def gallery(
     model, trained = read_and_say(source)
     say_fresh(trained)
     use_threads(threads)
-    dataset = places.load(data) if data else _found_data(usual_data(model), places)
+    dataset = places.load(data or _found(usual_data(model), places), input_shape(model))
     say_sample(dataset)
     figures = measure_gallery(model, dataset, limit=limit)
     page = gallery_page(model, figures, source=source, command=command_line(), reports=_reports(source))
@@ -96,10 +95,10 @@ def _reports(source: str) -> "list[EpochReport]":
     return read_metrics(Path(source).parent) if Path(source).is_file() else []
 
 
-def _found_data(name: str, places: DataPlaces) -> "Dataset":
+def _found(name: str, places: DataPlaces) -> str:
     """The dataset `name`; of MNIST, where it would have to be downloaded, the embedded sample."""
     from bootstrap_core.datasets import SAMPLE_NAME, find_dataset
 
     if name == "mnist" and find_dataset(name, data_dir=places.data_dir, cache_dir=places.cache_dir) is None:
         name = SAMPLE_NAME
-    return places.load(name)
+    return name

@@ -24,7 +24,7 @@ from converters.cli.options import (
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
 from specs.errors import StateOverflowError
 from zoo.card_text import rate_words
-from zoo.cli.shared import read_and_say, say_fresh, usual_data
+from zoo.cli.shared import input_shape, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset, Split
@@ -93,7 +93,7 @@ def evaluate_model(
         refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)
-    dataset = places.load_labelled(data or usual_data(model))
+    dataset = places.load_labelled(data or usual_data(model), input_shape(model))
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
     network = model.build().to(resolve_device(device))
     runnable = IntegerNetwork(network) if engine == "integer" else network
@@ -140,7 +140,7 @@ def predict(
         refuse_existing(animate, force)
     model = read_and_say(source)[0]
     network, names = model.build(), model.classes
-    predictions = predict_files(network, images, data=model.data, invert=invert)
+    predictions = predict_files(network, images, data=model.data, shape=model.image_shape, invert=invert)
     for p in predictions:
         say(f"{p.path}: {p.done}")
         if p.is_blank:

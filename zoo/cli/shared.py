@@ -15,11 +15,13 @@ from specs.summary import summarize
 
 if TYPE_CHECKING:
     from converters.model import Model
+    from specs.fields import Shape
     from specs.network import NetworkSpec
     from specs.training import TrainingSpec
 
 __all__ = [
     "complete_specs",
+    "input_shape",
     "local_names",
     "print_layers",
     "read_and_say",
@@ -95,6 +97,11 @@ def usual_data(model: "Model") -> str:
     if model.data not in dataset_names() and not os.path.exists(model.data):  # noqa: PTH110 - False for a bad name
         raise DataError(f"{model.spec.name} was made with {model.data!r}, which is not there: --data names it anew")
     return model.data
+
+
+def input_shape(model: "Model") -> "Shape":
+    """Of the images that a model takes, as it remembers them, or as they enter."""
+    return model.image_shape or model.spec.input.shape
 
 
 def tells_no_data(spec: "NetworkSpec") -> SnnZooError:

@@ -129,7 +129,7 @@ def _start_run(
     use_threads(threads)
     if group.leads:
         say_doubts(network, recipe)
-    dataset = places.load_labelled(recipe.data)
+    dataset = places.load_labelled(recipe.data, network.input.shape)
     device = local_device(resolve_device(device))
     revision = None if weights is None else revision_of(sha256_of(Path(spec)))
     return TrainingRun(

@@ -113,7 +113,7 @@ def test_a_folder_of_class_folders(tmp_path) -> None:
 def test_a_folder_with_train_and_test(tmp_path) -> None:
     folder(tmp_path / "own" / "train")
     folder(tmp_path / "own" / "test")
-    dataset = load_images(tmp_path / "own", size=(3, 4, 4))
+    dataset = load_images(tmp_path / "own", shape=(3, 4, 4))
     assert (len(dataset.train), dataset.test.images.shape) == (10, (10, 3, 4, 4))
 
 
@@ -252,3 +252,32 @@ def test_floats_in_a_folder_are_refused_as_nothing_says_what_is_white(tmp_path) 
         Image.fromarray(INK.astype(np.float32)).save(tmp_path / name / "0.tiff")
     with pytest.raises(DataError, match="of floats or 32 bits"):
         load_images(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_what_takes_images_tells_where_channels_are(tmp_path, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 6, 5, channels), np.uint8)
+    wanted = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    for name, x in (("a", pixels), ("b", wanted.numpy())):
+        found = load_images(save(tmp_path / f"{name}.npz", x=x, y=np.arange(10) % 2), shape=(channels, 6, 5))
+        whole = torch.cat([found.train.images, found.test.images])
+        assert sorted(map(tuple, whole.flatten(1).tolist())) == sorted(map(tuple, wanted.flatten(1).tolist()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        (None, (3, 9, 12)),
+        ((1, 7, 8), (1, 7, 8)),
+        ((324,), (3, 9, 12)),
+        ((784,), (1, 28, 28)),
+        ((3072,), (3, 32, 32)),
+        ((50,), (3, 9, 12)),
+    ],
+)
+def test_files_are_made_what_takes_them(tmp_path, shape, size) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(np.full((9, 12, 3), 10 * i, np.uint8)).save(tmp_path / "own" / name / f"{i}.png")
+    assert load_images(tmp_path / "own", shape=shape).train.images.shape[1:] == size

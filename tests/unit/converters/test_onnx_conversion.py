@@ -216,7 +216,7 @@ def test_classes_that_the_data_has_not_are_told(mlp, digits) -> None:
 
 def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> None:
     options = {"dataset": digits, "time_steps": 4, "epochs": 0, "encodings": [Encoding.SPIKE]}
-    found = convert_onnx(mlp, mean=33.0, std=79.0, **options)
+    found = convert_onnx(mlp, mean=-9.0, std=0.31, **options)
     assert found.ann < 0.5
     assert "other images" in found.notes[-1]
     told = convert_onnx(mlp, mean=MEAN, std=STD, **options).notes

@@ -110,6 +110,8 @@ def test_a_camera_held_sideways_is_turned_back(network, saved) -> None:
     paths = [saved(upright), saved(np.ascontiguousarray(np.rot90(upright)), "b.png", exif=exif)]
     straight, turned = predict_files(network, paths, data="mnist")
     assert torch.equal(straight.image, turned.image)
+    straight, turned = predict_files(network, paths, data="letters")
+    assert straight.done == turned.done == "308x298, resized to 28x28"
 
 
 def test_16_bits_are_not_cut_off(network, saved) -> None:

@@ -82,11 +82,11 @@ def test_images_lie_evenly_in_a_set_sorted_by_class() -> None:
 def test_half_of_the_examples_are_interesting_and_the_others_differ_in_class() -> None:
     labels = torch.tensor([0, 0, 0, 1, 1, 2, 3, 0])
     interesting = torch.tensor([False, True, True, False, False, False, True, False])
-    assert pick_examples(labels, interesting, 4) == [1, 2, 0, 3]
-    assert pick_examples(labels, interesting, 6) == [1, 2, 6, 0, 3, 5]
+    assert pick_examples(labels, interesting, 4) == [1, 6, 0, 3]
+    assert pick_examples(labels, interesting, 6) == [1, 6, 2, 0, 3, 5]
     assert pick_examples(labels, torch.zeros(8).bool(), 5) == [0, 3, 5, 6, 1]
     assert sorted(pick_examples(labels, torch.ones(8).bool(), 9)) == list(range(8))
-    assert pick_examples(labels, interesting, 6, n_interesting=1) == [1, 0, 3, 5, 2, 4]
+    assert pick_examples(labels, interesting, 6, n_interesting=1) == [1, 0, 3, 5, 4, 7]
 
 
 def test_an_example_shows_the_output_up_to_each_step(exact, split) -> None:
