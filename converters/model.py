@@ -72,9 +72,9 @@ class Model:
     def image_shape(self) -> Size | None:
         """`(C, H, W)` of the images that it takes, grey or of three colours; in a row, by its card or as a square."""
         told, shape = self.card.get("image_shape"), self.spec.input.shape
-        if isinstance(told, list) and len(told) == 3 and all(type(side) is int for side in told):
-            known = image_shape((told[0], told[1], told[2]))
-            return known if known and fit_input(known, shape) else image_shape(shape)
+        if isinstance(told, list) and [type(side) for side in told] == [int, int, int] and min(told[1:]) > 1:
+            known = image_shape(tuple(told))
+            return known if len(shape) == 1 and known and fit_input(known, shape) else image_shape(shape)
         return image_shape(shape)
 
     @classmethod

@@ -37,7 +37,7 @@ PathArgument = click.Path(path_type=Path)
 CLASSES_TOLD = 10
 
 
-class Number(click.ParamType):  # type: ignore[type-arg] - not generic before click 8.5
+class Number(click.ParamType):  # type: ignore[type-arg] # generic since click 8.5
     """A finite number, above 0 if it must be; with `several`, also a tuple of such, given with commas between."""
 
     name = "number"

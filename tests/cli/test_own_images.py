@@ -12,7 +12,7 @@ from PIL import Image
 from bootstrap_core import load_dataset
 from converters.model import Model
 from converters.safetensors_file import read_safetensors
-from specs.io import load_spec
+from specs.io import load_spec, spec_from_document
 
 FRUIT = {"cherry": (200, 30, 40), "lemon": (230, 220, 60), "plum": (90, 30, 140)}
 MEAN, STD = (0.7, 0.4, 0.3), (0.2, 0.3, 0.2)
@@ -123,6 +123,28 @@ def test_a_class_without_test_images_is_told(run, fruit, ann, tmp_path) -> None:
 )
 def test_names_that_do_not_fit_or_cannot_be_shown_are_numbers(card: dict, names: str) -> None:
     assert Model(load_spec("mnist-dense"), {}, card).classes == tuple(names)
+
+
+@pytest.mark.parametrize(
+    ("entering", "told", "wanted"),
+    [
+        ([1440], [3, 24, 20], (3, 24, 20)),
+        ([784], None, (1, 28, 28)),
+        ([784], [1, 1, 784], (1, 28, 28)),
+        ([784], [1, -28, -28], (1, 28, 28)),
+        ([784], [True, 28, 28], (1, 28, 28)),
+        ([784], [3, 28, 28], (1, 28, 28)),
+        ([784], "abc", (1, 28, 28)),
+        ([1, 28, 28], [1, 14, 56], (1, 28, 28)),
+        ([4, 8, 8], [4, 8, 8], None),
+        ([1440], [[3], 24, 20], None),
+    ],
+)
+def test_a_model_of_rows_remembers_its_images(entering: list, told: object, wanted: object) -> None:
+    document = {"name": "a", "time_steps": 2, "neuron": {"threshold": 1.0}, "input": {"shape": entering}}
+    document["blocks"] = [{"kind": "flatten"}, {"kind": "affine", "features": 4}][len(entering) == 1 :]
+    spec = spec_from_document(document, origin="a test")
+    assert Model(spec, {}, {"image_shape": told}).image_shape == wanted
 
 
 def test_known_data_names_the_classes_of_a_model_whose_card_does_not(run, tmp_path) -> None:
