@@ -3,10 +3,10 @@
     python tests/make_readme_tables.py [--print NAME]
 
 `models` comes from the cards of the packaged models, `bench` from the last `make bench` and `make bench-accuracy`,
-`bench-vectors` from a `make bench` on a CPU without tiles, with the option `--output FILE`, `convert` from the last
-`make bench-convert`, `fuzz` from `make fuzz`, `readers` from `make bench-readers`, `cluster` from `make bench-cluster`,
-`estimate` from `make estimate-cluster`, `kills` from `make check-kills`, `profile` from `make profile`; `demo` is what
-`zoo demo` printed when `make docs` ran it.
+`bench-vectors` and `bench-avx2` from a `make bench` on a CPU without tiles, and without instructions for int8, with the
+option `--output FILE`, `convert` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers` from `make
+bench-readers`, `cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from `make
+check-kills`, `profile` from `make profile`; `demo` is what `zoo demo` printed when `make docs` ran it.
 `--print NAME` only prints one.
 """
 
@@ -28,7 +28,7 @@ ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 BENCHMARKS = [RESULTS / f"{name}.json" for name in ("bench", "accuracy")]
-WITHOUT_TILES = RESULTS / "bench-vectors.json"
+WITHOUT_TILES, WITHOUT_INT8 = (RESULTS / f"bench-{name}.json" for name in ("vectors", "avx2"))
 CONVERSIONS = RESULTS / "convert.json"
 FUZZ = RESULTS / "fuzz.json"
 READERS = RESULTS / "readers.json"
@@ -552,6 +552,7 @@ TABLES = {
     "models": models_table,
     "bench": partial(benchmark_table, BENCHMARKS),
     "bench-vectors": partial(benchmark_table, [WITHOUT_TILES]),
+    "bench-avx2": partial(benchmark_table, [WITHOUT_INT8]),
     "convert": conversion_table,
     "fuzz": fuzz_table,
     "readers": readers_table,
