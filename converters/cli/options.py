@@ -40,10 +40,9 @@ CLASSES_TOLD = 10
 class Number(click.ParamType):  # type: ignore[type-arg] # generic since click 8.5
     """A finite number, above 0 if it must be; with `several`, also a tuple of such, given with commas between."""
 
-    name = "number"
-
     def __init__(self, *, positive: bool = False, several: bool = False) -> None:
         self.positive, self.several = positive, several
+        self.name = "number[,...]" if several else "number"
 
     def convert(self, value: Any, parameter: click.Parameter | None, context: click.Context | None) -> Any:
         """See `click.ParamType`."""
@@ -81,8 +80,9 @@ class DataPlaces:
         if path := find_user_data(name):
             dataset = replace(load_images(path, shape=shape), name=name)  # as it is found again
             seen = set(dataset.test.labels.tolist())
-            if untested := [name for label, name in enumerate(dataset.classes) if label not in seen]:
-                say(f"note: {name} has no test images of {', '.join(untested[:CLASSES_TOLD])}")
+            if untested := [known for label, known in enumerate(dataset.classes) if label not in seen]:
+                more = f", and {len(untested) - CLASSES_TOLD} more" if len(untested) > CLASSES_TOLD else ""
+                say(f"note: {name} has no test images of {', '.join(untested[:CLASSES_TOLD])}{more}")
             return dataset
         return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
 

@@ -147,7 +147,7 @@ def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
     for topic, facts in groupby(card_rows(model.card), key=itemgetter(0)):
         click.echo(_printable(f"\n{topic}"))
         for _, key, value in facts:
-            click.echo(click.wrap_text(_printable(f"{key}: {value}".removeprefix(": ")), WIDTH, "  ", "    "))
+            click.echo(click.wrap_text(_printable(": ".join(filter(None, (key, value)))), WIDTH, "  ", "    "))
 
 
 def _needed(card: "Card | None", source: str) -> "Card":
