@@ -31,8 +31,8 @@ from bootstrap_core.fixed_point import (
 )
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import integer_trains as kernels
-from bootstrap_core.kernels.dense_products import least_rate
 from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight, can_pack, has_int8_instruction
+from bootstrap_core.kernels.row_sums import SLACK, in_blocks
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import IdentitySynapse, SkipSynapse, Synapse
 from specs.block import ConvSpec
@@ -72,12 +72,12 @@ PRODUCT_SIZE = 1 << 19
 """Numbers that one product gives: they stay in the cache."""
 LEAST_PRODUCT = 1 << 17
 """Numbers, below which calling a product takes longer than following spikes."""
-LEAST_CONVOLUTION_RATE = 0.05 if has_int8_instruction() else 0.1
+LEAST_RATE = 0.1 if has_int8_instruction() else 0.3
 """Of spikes, from which a product is faster than following them."""
+FULL_OUTPUTS = 96
+"""Of one input, from which on following a spike takes no more time for each; for fewer, the rate is less."""
 LEAST_PACKED_CHANNELS = 4
 """oneDNN multiplies so many together, so that of fewer following spikes is faster."""
-FAN_IN_OF_INT16 = 256
-"""From so many inputs on, a sum of int8 weights may leave 16 bits."""
 
 Words = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int32]
@@ -273,8 +273,8 @@ class Dense(_Weighed):
     def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
         integers = _int8(weight)
         packed = [PackedWeight(integers)] if can_pack() and not grouped else []
-        super().__init__(neurons, (len(weight),), packed, least_rate(len(weight)))
-        self.weight, self.grouped = integers.t().contiguous().numpy(), grouped
+        super().__init__(neurons, (len(weight),), packed, _least_rate(len(weight)))
+        self.weight, self.grouped = in_blocks(integers.t().numpy()), grouped
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
         arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
@@ -286,16 +286,12 @@ class Conv(_Weighed):
 
     def __init__(self, neurons: Neurons, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
         integers = _int8(weight)
-        super().__init__(neurons, channels_last(after), _packed_convolution(integers, spec), LEAST_CONVOLUTION_RATE)
-        self.boxes = _boxes(integers, spec, before, after)
-        fan_in = weight[0].numel()
-        self.sum_dtype = np.int16 if fan_in < FAN_IN_OF_INT16 else np.int32
+        super().__init__(neurons, channels_last(after), _packed_convolution(integers, spec), _least_rate(len(weight)))
+        self.taps = _taps(integers, spec, before, after)
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
-        height, width, channels = self.shape
-        z = np.empty((steps, height, width * channels), self.sum_dtype)
         arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
-        return int(kernels.conv_trains(*arriving, *self.boxes, z, *arguments))
+        return int(kernels.conv_trains(*arriving, *self.taps, *arguments))
 
 
 class AnyPool(_Layer):
@@ -334,14 +330,16 @@ class Sum(_Weighed):
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
         """Image by image, so that the sums stay in the cache."""
-        z = np.empty((steps, trains.shape[1]), np.int32)
+        n = trains.shape[1]
+        z = np.empty(steps * n + SLACK, np.int32)
+        weighed = z[: steps * n].reshape(1, steps, n)
         outside = 0
         for image in range(len(trains)):
             z[:] = 0
             for synapse, source in zip(self.synapses, arriving, strict=True):
                 synapse.add(source[image], steps, z)
             states = (each[image : image + 1] for each in (state.current, state.voltage, trains))
-            outside |= int(kernels.weighed_trains(z[None], *self.neurons.constants, steps, *states))
+            outside |= int(kernels.weighed_trains(weighed, *self.neurons.constants, steps, *states))
         return outside
 
 
@@ -357,7 +355,7 @@ class Adding(ABC):
 
     @abstractmethod
     def add(self, x: Words, steps: int, z: Ints) -> None:
-        """Add its weighted input of one image to `z` `[steps, n]`."""
+        """Add its weighted input of one image to `z`, flat of `[steps, n]`; see `row_sums.SLACK`."""
 
 
 class AddingDense(Adding):
@@ -365,8 +363,8 @@ class AddingDense(Adding):
 
     def __init__(self, weight: Tensor) -> None:
         integers = _int8(weight)
-        self.packed, self.least_rate = [PackedWeight(integers)] if can_pack() else [], least_rate(len(weight))
-        self.weight = integers.t().contiguous().numpy()
+        self.packed, self.least_rate = [PackedWeight(integers)] if can_pack() else [], _least_rate(len(weight))
+        self.weight, self.n = in_blocks(integers.t().numpy()), len(weight)
 
     def seen(self, x: Words) -> Words:
         """See `Adding`."""
@@ -374,7 +372,7 @@ class AddingDense(Adding):
 
     def add(self, x: Words, steps: int, z: Ints) -> None:
         """See `Adding`."""
-        kernels.add_dense(x, self.weight, steps, z)
+        kernels.add_dense(x, self.weight, self.n, steps, z)
 
 
 class AddingConv(Adding):
@@ -382,8 +380,8 @@ class AddingConv(Adding):
 
     def __init__(self, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
         integers = _int8(weight)
-        self.packed, self.least_rate = _packed_convolution(integers, spec), LEAST_CONVOLUTION_RATE
-        self.boxes, self.n_rows = _boxes(integers, spec, before, after), after[1]
+        self.packed, self.least_rate = _packed_convolution(integers, spec), _least_rate(len(weight))
+        self.taps = _taps(integers, spec, before, after)
 
     def seen(self, x: Words) -> Words:
         """See `Adding`."""
@@ -391,7 +389,7 @@ class AddingConv(Adding):
 
     def add(self, x: Words, steps: int, z: Ints) -> None:
         """See `Adding`."""
-        kernels.add_conv(x, *self.boxes, z.reshape(steps, self.n_rows, -1))
+        kernels.add_conv(x, *self.taps, steps, z)
 
 
 class Flatten(Stage):
@@ -416,12 +414,13 @@ class Readout:
     def __init__(self, block: AffineBlock) -> None:
         weight = torch.cat([as_matrix(synapse, weight) for synapse, weight in block.synapses()], dim=1)
         self.neurons = Neurons.of(block.neuron, len(weight), bias=block.quantized_bias())
-        self.weight = _int8(weight).t().contiguous().numpy()
-        self.both = np.concatenate([self.weight, np.abs(self.weight.astype(np.int16))], axis=1).T
+        integers = _int8(weight).numpy()
+        self.weight = in_blocks(integers.T)
+        self.both = np.concatenate([integers, np.abs(integers.astype(np.int16))])
 
     def totals(self, trains: list[Words], parts: list[int]) -> npt.NDArray[np.int64]:
         """Weighted input of all steps, `[N, classes]` in state units, for the trains `[N, inputs]` of all parts."""
-        steps, n_inputs = sum(parts), len(self.weight)
+        steps, n_inputs = sum(parts), self.both.shape[1]
         exact = np.float32 if -WEIGHT_INT_MIN * n_inputs * steps < EXACT_IN_FLOAT else np.float64
         counts = np.zeros(trains[0].shape, exact)
         for words in trains:
@@ -463,18 +462,6 @@ def _ungrouped(weight: Tensor, groups: int) -> Tensor:
     return whole
 
 
-def _reached(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> list[list[tuple[int, int]]]:
-    """For each input position the pairs (tap of the kernel, output position) that read it."""
-    kernel, stride, padding, dilation = (
-        getattr(spec, name)[axis] for name in ("kernel", "stride", "padding", "dilation")
-    )
-    taps = [[(tap, at + padding - tap * dilation) for tap in range(kernel)] for at in range(n_inputs)]
-    return [
-        [(tap, at // stride) for tap, at in pairs if at % stride == 0 and 0 <= at // stride < n_outputs]
-        for pairs in taps
-    ]
-
-
 def _read_by_tap(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> list[tuple[slice, slice]]:
     """For each tap of the kernel, the output positions at which it reads an input, and the inputs there."""
     kernel, stride, padding, dilation = (
@@ -489,32 +476,33 @@ def _read_by_tap(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> li
     return slices
 
 
-def _boxes(
+def _taps(
     weight: Tensor, spec: ConvSpec, before: Shape, after: Shape
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """What `add_conv` takes for a convolution of int8 weight `[channels, C / groups, kh, kw]`: slabs, rows, columns."""
-    rows, columns = (_reached(spec, axis, before[1 + axis], after[1 + axis]) for axis in range(2))
-    taps, width = _ungrouped(weight, spec.groups).permute(2, 3, 1, 0).contiguous().numpy(), after[2]
-    kernel_height, _, inputs, channels = taps.shape
-    row_table = np.full((len(rows), max(map(len, rows)) + 1, 2), -1, np.int64)
-    for y, pairs in enumerate(rows):
-        row_table[y, : len(pairs)] = np.array(pairs, np.int64).reshape(-1, 2)
+) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+    """What `add_conv` takes for a convolution of int8 weight `[channels, C / groups, kh, kw]`."""
+    whole = _ungrouped(weight, spec.groups)
+    by_tap = in_blocks(whole.permute(3, 2, 1, 0).flatten(0, 2).numpy())
+    (rows, _), (columns, dilation) = (
+        (_read(spec, axis, before[1 + axis], after[1 + axis]), spec.dilation[axis]) for axis in range(2)
+    )
+    order = sorted(range(before[2]), key=lambda x: (x % dilation, x))
+    places = {x: place for place, x in enumerate(order)}
+    windows = np.zeros((after[2], 3), np.int64)
+    for x, read in enumerate(columns):
+        inside = [(tap, places[at]) for tap, at in enumerate(read) if at >= 0]
+        if inside:
+            (tap, first), (_, last) = inside[0], inside[-1]
+            windows[x] = first, last + 1, tap - first
+    return by_tap, rows, np.array(order, np.int64), windows, len(whole)
 
-    column_table = np.zeros((len(columns), 4), np.int64)
-    patterns: dict[tuple[tuple[int, int], ...], int] = {}
-    longest = 1
-    for x, pairs in enumerate(columns):
-        outputs = [at for _, at in pairs]
-        first = min(outputs, default=0)
-        length = max(outputs, default=-1) - first + 1
-        pattern = tuple((tap, at - first) for tap, at in pairs)
-        column_table[x] = patterns.setdefault(pattern, len(patterns)), first, length, width
-        longest = max(longest, length)
-    slabs = np.zeros((len(patterns), kernel_height, inputs, longest, channels), np.int8)
-    for pattern, index in patterns.items():
-        for tap, place in pattern:
-            slabs[index, :, :, place] = taps[:, tap]
-    return slabs.reshape(len(patterns), kernel_height, inputs, -1), row_table, column_table
+
+def _read(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> npt.NDArray[np.int64]:
+    """The input that each tap of each output reads, `[outputs, taps]`; -1 for none."""
+    kernel, stride, padding, dilation = (
+        getattr(spec, name)[axis] for name in ("kernel", "stride", "padding", "dilation")
+    )
+    read = np.arange(n_outputs)[:, None] * stride - padding + np.arange(kernel) * dilation
+    return np.where((read >= 0) & (read < n_inputs), read, -1)
 
 
 def in_words(steps: int) -> list[int]:
@@ -556,6 +544,11 @@ def rows(x: Words) -> Words:
 def channels_first(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """`[N, H, W, C]` to `[N, C, H, W]`, or `[N, C]` as it is."""
     return x if x.ndim == 2 else x.transpose(0, 3, 1, 2)
+
+
+def _least_rate(outputs: int) -> float:
+    """Rate of spikes from which a product is faster than following them."""
+    return LEAST_RATE * min(1.0, outputs / FULL_OUTPUTS)
 
 
 def _of_all(x: Ints, n: int) -> Ints:

@@ -14,6 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from bootstrap_core.fixed_point import STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
+from bootstrap_core.kernels.row_sums import SLACK, add_rows
 from bootstrap_core.kernels.state_loops import arrived, leak
 
 __all__ = [
@@ -36,8 +37,6 @@ WORD_STEPS = 32
 UNIT = np.int32(STATE_PER_WEIGHT.bit_length() - 1)
 """Weights are in units of a power of two, this one, in units of the states."""
 HALF, OUTSIDE = np.int32(STATE_MAX + 1), np.int32(2 * STATE_MIN)
-FLUSH = 255
-"""Rows of int8 that int16 holds the sum of, whatever they are."""
 MAX_GROUPS = 24
 
 i16, i32, u32, i64 = np.int16, np.int32, np.uint32, np.int64
@@ -131,35 +130,11 @@ def input_trains(pixels, mean, std, weight, bias, lowest, highest, table, out):
 
 
 @_compiled
-def _add_rows(weight, rows, start, stop, total):
-    """Add rows of int8 to `total`, int32: eight at a time, by way of int16."""
-    n = weight.shape[1]
-    short = np.empty(n, np.int16)
-    while start < stop:
-        end = min(stop, start + FLUSH)
-        short[:] = 0
-        while start + 8 <= end:
-            a, b, c, d = weight[rows[start]], weight[rows[start + 1]], weight[rows[start + 2]], weight[rows[start + 3]]
-            e, f, g, h = (
-                weight[rows[start + 4]], weight[rows[start + 5]], weight[rows[start + 6]], weight[rows[start + 7]]
-            )  # fmt: skip
-            for j in range(n):
-                left = i16(i16(i16(a[j]) + i16(b[j])) + i16(i16(c[j]) + i16(d[j])))
-                right = i16(i16(i16(e[j]) + i16(f[j])) + i16(i16(g[j]) + i16(h[j])))
-                short[j] = i16(short[j] + i16(left + right))
-            start += 8
-        while start < end:
-            row = weight[rows[start]]
-            for j in range(n):
-                short[j] = i16(short[j] + i16(row[j]))
-            start += 1
-        for j in range(n):
-            total[j] = i32(total[j] + i32(short[j]))
+def _group(trains, members, ends, words):
+    """Inputs by their train: those of `words[k]` are `members[k * len(trains) : ends[k]]`.
 
-
-@_compiled
-def _group(trains, members, counts, words):
-    """Inputs by their train: `members[k, :counts[k]]` have the train `words[k]`. -1 if there are too many trains."""
+    Returns how many trains there are; -1 if they are too many.
+    """
     n_groups = 0
     for i in range(len(trains)):
         word = trains[i]
@@ -171,59 +146,71 @@ def _group(trains, members, counts, words):
         if k == n_groups:
             if k == MAX_GROUPS:
                 return -1
-            words[k], counts[k] = word, 0
+            words[k], ends[k] = word, k * len(trains)
             n_groups += 1
-        members[k, counts[k]] = i
-        counts[k] += 1
+        members[ends[k]] = i
+        ends[k] += 1
     return n_groups
 
 
 @_compiled
-def _spread(trains, steps, members, counts):
-    """Inputs by the step they fire in: `members[t, :counts[t]]`."""
-    counts[:steps] = 0
+def _spread(trains, steps, members, ends):
+    """Inputs by the step they fire in: `members[t * len(trains) : ends[t]]`."""
+    for t in range(steps):
+        ends[t] = t * len(trains)
     for i in range(len(trains)):
         word = trains[i]
         while word != 0:
             t = _lowest_bit(word)
-            members[t, counts[t]] = i
-            counts[t] += 1
+            members[ends[t]] = i
+            ends[t] += 1
             word = u32(word & u32(word - u32(1)))
 
 
 @_compiled
-def _weigh_steps(trains, weight, steps, groups, members, counts, words, partial, z):
-    """Weighted input `z` `[steps, n]` of one image, in steps of a weight; `groups`: try to add inputs by train."""
-    z[:steps] = 0
-    n_groups = _group(trains, members, counts, words) if groups else -1
-    if n_groups < 0:
-        _spread(trains, steps, members, counts)
+def _weigh_steps(trains, weight, n, steps, members, ends, z):
+    """Add to `z[t * n : (t + 1) * n]` the weighted input of step t, in steps of a weight."""
+    _spread(trains, steps, members, ends)
+    n_blocks, _, width = weight.shape
+    for block in range(n_blocks):
         for t in range(steps):
-            _add_rows(weight, members[t], 0, counts[t], z[t])
-        return
+            add_rows(weight, block, 0, members, t * len(trains), ends[t], z, t * n + block * width)
+
+
+@_compiled
+def _weigh_groups(trains, weight, n, members, ends, words, partial, z):
+    """`_weigh_steps`, with inputs of the same train added up once; whether there are few enough trains for it."""
+    n_groups = _group(trains, members, ends, words)
+    n_blocks, _, width = weight.shape
     for k in range(n_groups):
         partial[:] = 0
-        _add_rows(weight, members[k], 0, counts[k], partial)
+        for block in range(n_blocks):
+            add_rows(weight, block, 0, members, k * len(trains), ends[k], partial, block * width)
         word = words[k]
         while word != 0:
-            row = z[_lowest_bit(word)]
+            row = z[_lowest_bit(word) * n :]
             word = u32(word & u32(word - u32(1)))
-            for j in range(len(partial)):
+            for j in range(n):
                 row[j] = i32(row[j] + partial[j])
+    return n_groups >= 0
 
 
 @_compiled
 def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
-    """Trains `[N, outputs]` behind dense synapses `[inputs, outputs]`, int8."""
-    n_inputs, n = weight.shape
-    members = np.empty((max(WORD_STEPS, MAX_GROUPS), n_inputs), np.int32)
-    counts, words = np.empty(max(WORD_STEPS, MAX_GROUPS), np.int64), np.empty(MAX_GROUPS, np.uint32)
-    partial, z = np.empty(n, np.int32), np.empty((steps, n), np.int32)
+    """Trains `[N, outputs]` behind dense synapses, int8 in blocks; `groups`: try to add inputs by train."""
+    n_inputs, n = trains.shape[1], len(bias)
+    n_lists = max(WORD_STEPS, MAX_GROUPS)
+    members = np.empty(n_lists * n_inputs, np.int32)
+    ends, words = np.empty(n_lists, np.int64), np.empty(MAX_GROUPS, np.uint32)
+    partial, z = np.empty(n + SLACK, np.int32), np.empty(steps * n + SLACK, np.int32)
+    by_step = z[: steps * n].reshape(steps, n)
     outside = i32(0)
     for image in range(len(trains)):
-        _weigh_steps(trains[image], weight, steps, groups, members, counts, words, partial, z)
+        z[:] = 0
+        if not (groups and _weigh_groups(trains[image], weight, n, members, ends, words, partial, z)):
+            _weigh_steps(trains[image], weight, n, steps, members, ends, z)
         outside |= _run(
-            z, UNIT, bias, forgets, keep_u, keep_v, limit, subtract, steps, u[image], v[image], out[image]
+            by_step, UNIT, bias, forgets, keep_u, keep_v, limit, subtract, steps, u[image], v[image], out[image]
         )  # fmt: skip
     return outside
 
@@ -231,17 +218,16 @@ def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, s
 @_compiled
 def never_fires(trains, weight, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v):
     """Whether neurons that never fire, behind dense synapses, stay within 24 bits: 0 if they do."""
-    n_inputs, n = weight.shape
-    members, counts = np.empty((WORD_STEPS, n_inputs), np.int32), np.empty(WORD_STEPS, np.int64)
-    z = np.empty(n, np.int32)
+    n_inputs, n = trains.shape[1], len(bias)
+    members, ends = np.empty(WORD_STEPS * n_inputs, np.int32), np.empty(WORD_STEPS, np.int64)
+    z = np.empty(steps * n + SLACK, np.int32)
     outside = i32(0)
     for image in range(len(trains)):
-        _spread(trains[image], steps, members, counts)
+        z[:] = 0
+        _weigh_steps(trains[image], weight, n, steps, members, ends, z)
         for t in range(steps):
-            z[:] = 0
-            _add_rows(weight, members[t], 0, counts[t], z)
             for j in range(n):
-                x = i32(leak(u[image, j], keep_u[j]) + arrived(z[j], UNIT))
+                x = i32(leak(u[image, j], keep_u[j]) + arrived(z[t * n + j], UNIT))
                 y = i32(i32(leak(v[image, j], keep_v[j]) + x) + bias[j])
                 outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
                 u[image, j], v[image, j] = x, y
@@ -249,55 +235,99 @@ def never_fires(trains, weight, bias, forgets, keep_u, keep_v, limit, subtract, 
 
 
 @_compiled
-def add_conv(trains, slabs, rows, columns, z):
-    """Add to `z`, in steps of a weight, a convolution of one image's trains `[H, W, C]`, all channels last.
+def _list_spikes(trains, taps, columns, steps, members, starts):
+    """Of a row of outputs, the rows of the weight that spikes bring, by step and column of inputs.
 
-    An input position reaches a box of outputs. `columns[x]` is (class of x, first output column, how many), and
-    `rows[y, a]` is (tap of the kernel, output row), ended by a row of -1. `slabs[class, tap, c]` has the weights to all
-    channels of the columns reached, side by side: one run of memory. `z` `[steps, output rows, width * channels]`.
+    `taps` are the rows of inputs that its taps read, -1 for none. Those of step t and the p-th of `columns` are
+    `members[starts[t, p] : starts[t, p + 1]]`, as if p were the tap.
     """
-    height, width, inputs = trains.shape
-    channels = z.shape[2] // columns[0, 3]
-    for y in range(height):
-        for x in range(width):
-            low, high = columns[x, 1] * channels, (columns[x, 1] + columns[x, 2]) * channels
+    inputs, n_columns = trains.shape[2], len(columns)
+    ends = np.empty(steps, np.int64)
+    for t in range(steps):
+        ends[t] = t * n_columns * len(taps) * inputs
+    for p in range(n_columns):
+        for t in range(steps):
+            starts[t, p] = ends[t]
+        for a in range(len(taps)):
+            if taps[a] < 0:
+                continue
+            words, first = trains[taps[a], columns[p]], (p * len(taps) + a) * inputs
             for c in range(inputs):
-                word = trains[y, x, c]
-                if word == 0:
-                    continue
-                for a in range(rows.shape[1]):
-                    if rows[y, a, 0] < 0:
-                        break
-                    slab = slabs[columns[x, 0], rows[y, a, 0], c, : high - low]
-                    rest = word
-                    while rest != 0:
-                        reached = z[_lowest_bit(rest), rows[y, a, 1], low:high]
-                        rest = u32(rest & u32(rest - u32(1)))
-                        for j in range(len(slab)):
-                            reached[j] += slab[j]
+                word = words[c]
+                while word != 0:
+                    t = _lowest_bit(word)
+                    members[ends[t]] = first + c
+                    ends[t] += 1
+                    word = u32(word & u32(word - u32(1)))
+    for t in range(steps):
+        starts[t, n_columns] = ends[t]
 
 
 @_compiled
-def conv_trains(trains, slabs, rows, columns, z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
+def _weigh_row(trains, weight, taps, columns, windows, n, steps, members, starts, z, apart, at):
+    """Add to `z[at + t * apart :]` the weighted input of a row of outputs with n channels, at step t."""
+    _list_spikes(trains, taps, columns, steps, members, starts)
+    n_blocks, _, width = weight.shape
+    for x in range(len(windows)):
+        first, last, shift = windows[x, 0], windows[x, 1], windows[x, 2] * len(taps) * trains.shape[2]
+        for block in range(n_blocks):
+            for t in range(steps):
+                place = at + t * apart + x * n + block * width
+                add_rows(weight, block, shift, members, starts[t, first], starts[t, last], z, place)
+
+
+@_compiled
+def _lists_for(trains, rows, columns, steps):
+    """Room for `_list_spikes`."""
+    n_columns = len(columns)
+    size = steps * n_columns * rows.shape[1] * trains.shape[-1]
+    return np.empty(size, np.int32), np.empty((steps, n_columns + 1), np.int64)
+
+
+@_compiled
+def add_conv(trains, weight, rows, columns, windows, n, steps, z):
+    """Add to `z`, in steps of a weight, a convolution of one image's trains `[H, W, C]`, all channels last.
+
+    `weight`, in blocks, has a row for each column and row of the kernel and each input, in this order. `rows[y]` are
+    the rows of inputs that a row of outputs reads, by tap, -1 for none. `columns` are the columns of inputs in an order
+    in which those that an output reads are neighbours: `windows[x]` is (the first of them, the one after the last, tap
+    of the first less its place). `z` is flat, of `[steps, rows of outputs, len(windows), n]`.
+    """
+    members, starts = _lists_for(trains, rows, columns, steps)
+    size = len(windows) * n
+    for y in range(len(rows)):
+        _weigh_row(
+            trains, weight, rows[y], columns, windows, n, steps, members, starts, z, len(rows) * size, y * size
+        )  # fmt: skip
+
+
+@_compiled
+def conv_trains(
+    trains, weight, rows, columns, windows, n, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out
+):  # fmt: skip
     """Trains `[N, n]` behind a convolution of trains `[N, H, W, C]`; see `add_conv`."""
-    flat = z.reshape(len(z), -1)
+    members, starts = _lists_for(trains, rows, columns, steps)
+    size = len(windows) * n
+    z = np.empty(steps * size + SLACK, np.int32)
+    by_step = z[: steps * size].reshape(steps, size)
     outside = i32(0)
     for image in range(len(trains)):
-        flat[:steps] = 0
-        add_conv(trains[image], slabs, rows, columns, z)
-        outside |= _run(
-            flat, UNIT, bias, forgets, keep_u, keep_v, limit, subtract, steps, u[image], v[image], out[image]
-        )  # fmt: skip
+        for y in range(len(rows)):
+            z[:] = 0
+            _weigh_row(trains[image], weight, rows[y], columns, windows, n, steps, members, starts, z, size, 0)
+            row = slice(y * size, (y + 1) * size)
+            outside |= _run(
+                by_step, UNIT, bias[row], forgets, keep_u[row], keep_v[row], limit, subtract, steps,
+                u[image, row], v[image, row], out[image, row],
+            )  # fmt: skip
     return outside
 
 
 @_compiled
-def add_dense(trains, weight, steps, z):
-    """Add to `z` `[steps, n]`, in steps of a weight, dense synapses `[inputs, n]` of one image's trains `[inputs]`."""
-    members, counts = np.empty((steps, len(weight)), np.int32), np.empty(steps, np.int64)
-    _spread(trains, steps, members, counts)
-    for t in range(steps):
-        _add_rows(weight, members[t], 0, counts[t], z[t])
+def add_dense(trains, weight, n, steps, z):
+    """Add to `z`, flat of `[steps, n]`, in steps of a weight, dense synapses, in blocks, of one image's trains."""
+    members, ends = np.empty(steps * len(trains), np.int32), np.empty(steps, np.int64)
+    _weigh_steps(trains, weight, n, steps, members, ends, z)
 
 
 @_compiled

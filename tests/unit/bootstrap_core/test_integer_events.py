@@ -83,7 +83,7 @@ def weighed(monkeypatch) -> list[torch.Size]:
         weigh = packed.weigh
         monkeypatch.setattr(packed, "weigh", lambda *x, weigh=weigh: shapes.append(x[1].shape) or weigh(*x))
     monkeypatch.setattr(dense_products, "DENSE_FROM", 0)
-    for name, value in {"PRODUCT_SIZE": 40, "LEAST_PRODUCT": 1, "LEAST_CONVOLUTION_RATE": 0}.items():
+    for name, value in {"PRODUCT_SIZE": 40, "LEAST_PRODUCT": 1, "LEAST_RATE": 0}.items():
         monkeypatch.setattr(integer_stages, name, value)
     return shapes
 
