@@ -13,7 +13,7 @@ from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
 
-from bootstrap_core.fixed_point import STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
+from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
 from bootstrap_core.kernels.row_sums import SLACK, add_rows
 from bootstrap_core.kernels.state_loops import arrived, leak
 
@@ -82,14 +82,23 @@ def _run_kept(u, v, z, unit, bias, keep_u, keep_v, limit, subtract, steps, train
 
 
 @_compiled
-def _run_anew(v, z, unit, bias, keep_v, limit, subtract, steps, trains):
-    """Of neurons that keep no current: with fewer arrays the loop is faster."""
+def _leak(keep):
+    """Whether states lose anything."""
+    leaks = False
+    for c in range(len(keep)):
+        leaks |= keep[c] != DECAY_ONE
+    return leaks
+
+
+@_compiled
+def _run_anew(v, z, unit, bias, keep_v, leaks, limit, subtract, steps, trains):
+    """Of neurons that keep no current: with fewer arrays the loop is faster, and without a leak twice as fast."""
     outside = i32(0)
     for t in range(steps):
         arriving, flag = z[t % len(z)], u32(1 << t)
         for c in range(len(bias)):
             x = arrived(arriving[c], unit)
-            y = i32(i32(leak(v[c], keep_v[c]) + x) + bias[c])
+            y = i32(i32((leak(v[c], keep_v[c]) if leaks else v[c]) + x) + bias[c])
             outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
             fired = y > limit
             v[c] = i32(i32(y - limit) & subtract) if fired else y
@@ -105,7 +114,7 @@ def _run(z, unit, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, t
     """
     trains[:] = 0
     if forgets:
-        return _run_anew(v, z, unit, bias, keep_v, limit, subtract, steps, trains)
+        return _run_anew(v, z, unit, bias, keep_v, _leak(keep_v), limit, subtract, steps, trains)
     return _run_kept(u, v, z, unit, bias, keep_u, keep_v, limit, subtract, steps, trains)
 
 
