@@ -21,6 +21,8 @@ UNIT = torch.ones(1), torch.zeros(1, dtype=torch.int64)
 """Scale and zero of all weights, which are the integers they are."""
 REST: tuple[object, ...] = 1.0, 0, torch.float32, "none", [], ""
 """Of oneDNN's convolution: scale and zero of the results, their type, and what is done with them."""
+EXACT_IN_HALF = 256
+"""Up to which bfloat16 holds whole numbers: `torch.set_float32_matmul_precision` may let torch multiply so."""
 MOST_SHAPES = 4
 """Of inputs, for which a weight is kept packed: whole batches, and what is left over."""
 
@@ -56,12 +58,15 @@ class PackedConvolution:
         """The convolution `[R, height, width, O]`: whole numbers, in floats that hold them.
 
         Args:
-            x: `[R, H, W, C]`, spikes of 0 and 1, int8; or other whole numbers, which take longer.
+            x: `[R, H, W, C]`, spikes of 0 and 1, int8; or other whole numbers, which take longer, large ones more so.
         """
         if self.packs and x.dtype == torch.int8:
             images = x.view(torch.uint8).permute(0, 3, 1, 2)
             return _weigh(images, self._packed_for(images.shape), *self.geometry)
-        return self._in_floats(x.double(), self.weight.double())
+        largest = int(x.abs().max()) if x.numel() else 0
+        exact = torch.float32 if largest <= EXACT_IN_HALF and is_narrow(self.weight, largest) else torch.float64
+        with torch.autocast("cpu", enabled=False):
+            return self._in_floats(x.to(exact), self.weight.to(exact))
 
     def _packed_for(self, shape: torch.Size) -> Tensor:
         packed = self.packed.get(shape)
@@ -95,9 +100,14 @@ def has_int8_instruction() -> bool:
     return bool(getattr(torch.cpu, "_is_vnni_supported", lambda: False)())
 
 
-def is_narrow(weight: Tensor) -> bool:
-    """Whether float32 holds all sums of the weights, int8, that reach one output of `[O, ...]`."""
-    return -WEIGHT_INT_MIN * weight[0].numel() <= EXACT_IN_FLOAT
+def is_narrow(weight: Tensor, largest: int = 1) -> bool:
+    """Whether float32 holds all sums of the weights, int8, that reach one output of `[O, ...]`.
+
+    Args:
+        weight: `[O, ...]`.
+        largest: of the inputs.
+    """
+    return -WEIGHT_INT_MIN * largest * weight[0].numel() <= EXACT_IN_FLOAT
 
 
 @cache

@@ -74,9 +74,17 @@ def test_a_weight_that_is_packed_can_be_copied() -> None:
     assert torch.equal(deepcopy(packed).weigh(x), product)
 
 
-def test_other_whole_numbers_are_weighed_exactly() -> None:
-    weight, x = weights(9, 700), torch.randint(0, 1 << 12, (6, 700), dtype=torch.int32)
-    assert torch.equal(PackedWeight(weight).weigh(x).long(), x.long() @ weight.long().T)
+@pytest.mark.parametrize("largest", [0, 15, 255, 1 << 12])
+@pytest.mark.parametrize("precision", ["highest", "medium"])
+def test_other_whole_numbers_are_weighed_exactly(largest, precision) -> None:
+    weight, x = weights(9, 700), torch.randint(0, largest + 1, (6, 700), dtype=torch.int32)
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision(precision)
+    try:
+        with torch.autocast("cpu", torch.bfloat16):
+            assert torch.equal(PackedWeight(weight).weigh(x).long(), x.long() @ weight.long().T)
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def test_sums_that_float32_would_round_are_exact() -> None:
