@@ -9,8 +9,9 @@ import numpy as np
 from numba import njit
 
 from bootstrap_core.kernels.bits import widened
+from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, mix_rows
 
-__all__ = ["input_sums", "patch_sums", "pixel_sums", "unpack_patches", "weigh", "weight_grad"]
+__all__ = ["input_sums", "patch_sums", "patch_weight_grad", "pixel_sums", "unpack_patches", "weigh", "weight_grad"]
 
 f32, i32 = np.float32, np.int32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -102,27 +103,32 @@ def _dot(a, b):
 
 
 @_contracted
-def _dot_and_leave(a, b, rest):
-    """`a @ b`, and `b` is taken from `rest`."""
+def _dot_and_leave(a, rows, i, rest):
+    """`a @ rows[i]`, and this row is taken from `rest`."""
     total = f32(0.0)
-    for j in range(len(a)):
-        total += a[j] * b[j]
-        rest[j] -= b[j]
+    for j in range(len(rest)):
+        total += a[j] * rows[i, j]
+        rest[j] -= rows[i, j]
     return total
 
 
-@_contracted
-def _mix(rows, factors, n, total):
-    """Sum of the rows times factors, four at a time; both are padded with zeros."""
-    total[:] = f32(0.0)
-    for t in range(0, n, 4):
-        a, b, c, d = rows[t], rows[t + 1], rows[t + 2], rows[t + 3]
-        p, q, r, s = factors[t], factors[t + 1], factors[t + 2], factors[t + 3]
-        for j in range(len(total)):
-            total[j] += (p * a[j] + q * b[j]) + (r * c[j] + s * d[j])
-
-
 @_compiled
+def _room(outputs):
+    """So many numbers, and what fills the last register of them."""
+    return (outputs + LANES_OF_FLOATS - 1) // LANES_OF_FLOATS * LANES_OF_FLOATS
+
+
+@_contracted
+def _mix(gradients, slopes, current, mixed):
+    """`mixed`, the sum over the steps of gradients, each times the slope of a current; all are flat."""
+    room = len(mixed)
+    steps = len(gradients) // room
+    for first in range(0, room, MOST_FLOATS):
+        width = min(MOST_FLOATS, room - first)
+        mix_rows(gradients, first, room, steps, slopes, current * steps, width, mixed, first)
+
+
+@_contracted
 def input_sums(currents, images, common, slopes, weight, grad, start, stop, out):
     """Adds to `out` `[2]` the sums of (gradient of a current) * pixel and of the gradient, of images `start` to `stop`.
 
@@ -132,9 +138,10 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
     """
     n_currents, steps = slopes.shape
     outputs = weight.shape[1]
-    whole, rest = weight.sum(0), np.empty(outputs, f32)
-    seen, mixed = np.full(n_currents, -1, np.int64), np.empty((n_currents, outputs), f32)
-    local, padded = np.zeros((steps + 3, outputs), f32), np.zeros(steps + 3, f32)
+    whole, rest, flat_slopes = weight.sum(0), np.empty(outputs, f32), slopes.reshape(-1)
+    seen, mixed = np.full(n_currents, -1, np.int64), np.empty((n_currents, _room(outputs)), f32)
+    local = np.zeros((steps, _room(outputs)), f32)
+    gradients = local.reshape(-1)
     by_pixel = total = 0.0  # threads write to one cache line at their end alone
     for image in range(start, stop):
         _take_image(grad, image, 0, outputs, local)
@@ -147,16 +154,14 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
                 continue
             if seen[current] != image:
                 seen[current] = image
-                padded[:steps] = slopes[current]
-                _mix(local, padded, steps, mixed[current])
-            worth = _dot_and_leave(mixed[current], weight[i], rest)
+                _mix(gradients, flat_slopes, current, mixed[current])
+            worth = _dot_and_leave(mixed[current], weight, i, rest)
             by_pixel += worth * pixel
             total += worth
         if of_common >= 0:
-            padded[:steps] = slopes[of_common]
-            _mix(local, padded, steps, mixed[of_common])
+            _mix(gradients, flat_slopes, of_common, mixed[of_common])
             seen[of_common] = image
-            worth = _dot(mixed[of_common], rest)
+            worth = _dot(rest, mixed[of_common])
             by_pixel += worth * common
             total += worth
     out[0] += by_pixel
@@ -209,28 +214,6 @@ def pixel_sums(currents, images, common, slopes, whole, grad, reached, start, st
     out[1] += total
 
 
-PLACES = 8
-"""Patches at a time: their steps, side by side, fit the first-level cache."""
-
-
-@_contracted
-def _worth(taps, j, slopes, usual):
-    """Sum over the steps of column j of `taps` `[T, J]`, times either row of slopes."""
-    a, b = f32(0.0), f32(0.0)
-    for t in range(len(taps)):
-        a += taps[t, j] * slopes[t]
-        b += taps[t, j] * usual[t]
-    return a, b
-
-
-@_contracted
-def _sum(a):
-    total = f32(0.0)
-    for j in range(len(a)):
-        total += a[j]
-    return total
-
-
 @_compiled
 def _take_bit(words, bit, one, out):
     zero = out.dtype.type(0)
@@ -255,38 +238,61 @@ def unpack_patches(words, sources, start, stop, one, out):
             _take_bit(local, np.uint8(1 << (t % 8)), one, out[t, image])
 
 
-@_compiled
-def patch_sums(currents, images, common, usual, sources, slopes, grad, start, stop, out):
-    """What `input_sums` does, of images `start` to `stop` `[N, Q]`, from the gradient of patches of their spikes.
+@_contracted
+def patch_weight_grad(currents, spikes, sources, grad, start, stop, out):
+    """Adds to `out` `[K, O]` the gradient of a convolution's weight, of images `start` to `stop` `[N, Q]`.
 
-    `sources` `[P, K]` is the pixel that a place sees by a tap, or below 0; `grad` `[T, N * P * K]` is float32, or
-    bfloat16 as uint16. All taps are taken for pixels of the value `common`, of the current
-    `usual`, then the others mended.
+    `spikes[current, t]` is 0 or 1, float32; `sources` and `grad` as in `patch_sums`.
     """
-    steps, taps, n_places = len(grad), sources.shape[1], len(sources)
-    local = np.empty((steps, PLACES * taps), f32)
+    n_places, n_taps = sources.shape
+    steps, outputs = spikes.shape[1], grad.shape[2]
+    spiking, flat_spikes = np.empty(len(spikes), np.bool_), spikes.reshape(-1)
+    for current in range(len(spikes)):
+        spiking[current] = spikes[current].sum() > 0
+    local, mixed = np.zeros((steps, _room(outputs)), f32), np.empty(_room(outputs), f32)
+    gradients, columns = local.reshape(-1), np.zeros((n_taps, outputs), f32)
+    for image in range(start, stop):
+        columns[:] = f32(0.0)
+        for place in range(n_places):
+            _take_image(grad, image * n_places + place, 0, outputs, local)
+            for tap in range(n_taps):
+                source = sources[place, tap]
+                if source >= 0 and spiking[currents[image, source]]:
+                    _mix(gradients, flat_spikes, currents[image, source], mixed)
+                    for j in range(outputs):
+                        columns[tap, j] += mixed[j]
+        out += columns
+
+
+@_contracted
+def patch_sums(currents, images, common, usual, sources, slopes, weight, grad, start, stop, out):
+    """What `input_sums` does, of images `start` to `stop` `[N, Q]`, for a convolution.
+
+    `sources` `[P, K]` is the pixel that a place sees by a tap, or below 0; `weight` is `[K, O]`, `grad` `[T, N * P, O]`
+    float32, or bfloat16 as uint16. Pixels of the value `common` have the current `usual`.
+    """
+    n_places, n_taps = sources.shape
+    steps, outputs = slopes.shape[1], weight.shape[1]
+    whole, rest, flat_slopes = weight.sum(0), np.empty(outputs, f32), slopes.reshape(-1)
+    local, mixed = np.zeros((steps, _room(outputs)), f32), np.empty(_room(outputs), f32)
+    gradients = local.reshape(-1)
     by_pixel = total = 0.0
     for image in range(start, stop):
-        for first in range(0, n_places, PLACES):
-            n = min(PLACES, n_places - first)
-            whole = 0.0
-            for t in range(steps):
-                at = (image * n_places + first) * taps
-                _widen(grad[t, at : at + n * taps], local[t])
-                whole += slopes[usual, t] * _sum(local[t, : n * taps])
-            by_pixel += whole * common
-            total += whole
-            for place in range(n):
-                for tap in range(taps):
-                    source = sources[first + place, tap]
-                    if source >= 0 and images[image, source] == common:
-                        continue
-                    current = currents[image, source] if source >= 0 else usual
-                    worth, as_usual = _worth(local, place * taps + tap, slopes[current], slopes[usual])
-                    by_pixel -= as_usual * common
-                    total -= as_usual
-                    if source >= 0:
-                        by_pixel += worth * images[image, source]
-                        total += worth
+        for place in range(n_places):
+            _take_image(grad, image * n_places + place, 0, outputs, local)
+            rest[:] = whole
+            for tap in range(n_taps):
+                source = sources[place, tap]
+                if source < 0:
+                    _dot_and_leave(mixed, weight, tap, rest)
+                elif images[image, source] != common:
+                    _mix(gradients, flat_slopes, currents[image, source], mixed)
+                    worth = _dot_and_leave(mixed, weight, tap, rest)
+                    by_pixel += worth * images[image, source]
+                    total += worth
+            _mix(gradients, flat_slopes, usual, mixed)
+            worth = _dot(rest, mixed)
+            by_pixel += worth * common
+            total += worth
     out[0] += by_pixel
     out[1] += total

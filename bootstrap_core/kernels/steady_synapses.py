@@ -122,11 +122,12 @@ class SteadyDense:
 
 
 class SteadyConv:
-    """Convolutions of `[N, C, H, W]`, as products of `patches`."""
+    """Convolutions of `[N, C, H, W]`; with int8 and bfloat16 as products of `patches`."""
 
     def __init__(self, tables: InputTables, geometry: list[int]) -> None:
-        self.geometry = geometry
-        self.currents = tables.indices.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
+        currents = tables.indices.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
+        self.currents = currents.flatten(1).numpy()
+        self.sources = sources_of(tuple(currents.shape[1:]), tuple(geometry))
         self.fired = tables.fired
 
     def weigh(self, weight: Tensor) -> Tensor:
@@ -136,38 +137,45 @@ class SteadyConv:
 
     def weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
-        return matrix_grad(self._spikes(grad.dtype), grad, weight)
+        if grad.dtype != torch.float32:
+            return matrix_grad(self._spikes(grad.dtype), grad, weight)
+        shared: tuple[Any, ...] = self.currents, self.fired.astype(np.float32), self.sources, grad.numpy()
+        by_tap = split_sum(
+            lambda start, stop, out: steady_inputs.patch_weight_grad(*shared, start, stop, out),
+            len(self.currents),
+            (self.sources.shape[1], len(weight)),
+            work=grad.numel(),
+        )
+        kernel = weight.permute(2, 3, 1, 0).shape
+        return torch.from_numpy(by_tap).float().view(kernel).permute(3, 2, 0, 1)
 
     def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
         """See `SteadySynapse`."""
-        seen = as_array(grad @ as_matrix(weight).to(grad.dtype)).reshape(len(grad), -1)  # [T, N * P * K * C]
-        n, *size = self.currents.shape
-        sources = sources_of(tuple(size), tuple(self.geometry))
-        currents = self.currents.view(n, -1).numpy()
-        pixels = images.permute(0, 2, 3, 1).reshape(n, -1).numpy()
+        pixels = images.permute(0, 2, 3, 1).flatten(1).numpy()
         common = np.unravel_index(pixels.argmin(), pixels.shape)
+        by_tap = contiguous_rows(as_matrix(weight.detach()).t()).numpy()
+        shared: tuple[Any, ...] = (
+            self.currents, pixels, pixels[common], self.currents[common], self.sources, slopes, by_tap,
+            as_array(grad).reshape(grad.shape),
+        )  # fmt: skip
         by_pixel, whole = split_sum(
-            lambda start, stop, out: steady_inputs.patch_sums(
-                currents, pixels, pixels[common], currents[common], sources, slopes, seen, start, stop, out
-            ),
-            n,
+            lambda start, stop, out: steady_inputs.patch_sums(*shared, start, stop, out),
+            len(images),
             (2,),
-            work=seen.size,
+            work=grad.numel(),
         )
         return by_pixel, whole
 
     def _spikes(self, dtype: torch.dtype) -> Tensor:
         """Patches of the spikes, `[T * R, K * C]`."""
-        n, *size = self.currents.shape
-        sources = sources_of(tuple(size), tuple(self.geometry))
         bits = np.packbits(self.fired.astype(bool), axis=1, bitorder="little")  # eight steps a byte
-        words = np.take(np.ascontiguousarray(bits.T), self.currents.view(n, -1).numpy(), axis=1)  # [T / 8, N, HWC]
-        spikes = torch.empty(self.fired.shape[1], n, sources.size, dtype=dtype)
+        words = np.take(np.ascontiguousarray(bits.T), self.currents, axis=1)  # [T / 8, N, HWC]
+        spikes = torch.empty(self.fired.shape[1], len(self.currents), self.sources.size, dtype=dtype)
         out = as_array(spikes).reshape(spikes.shape)
         one = as_array(torch.ones(1, dtype=dtype))[0]
         split(
-            lambda start, stop: steady_inputs.unpack_patches(words, sources.ravel(), start, stop, one, out),
-            n,
+            lambda start, stop: steady_inputs.unpack_patches(words, self.sources.ravel(), start, stop, one, out),
+            len(self.currents),
             work=out.size,
         )
-        return spikes.view(-1, sources.shape[1])
+        return spikes.view(-1, self.sources.shape[1])
