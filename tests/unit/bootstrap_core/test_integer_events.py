@@ -107,6 +107,9 @@ def test_where_many_neurons_spike_matrices_are_multiplied(steps, weighed) -> Non
         {"kernel": [2, 1], "stride": 3, "padding": 0},
         {"groups": 2, "channels": 4},
         {"groups": 4, "channels": 8, "stride": 2},
+        {"channels": 150, "stride": 4},
+        {"padding": 4},
+        {"kernel": [3, 2], "padding": [1, 9], "dilation": [1, 13]},
     ],
 )
 @pytest.mark.parametrize("multiplies", [False, True])

@@ -1,0 +1,59 @@
+"""Sums of rows in registers, against NumPy's."""
+
+import numpy as np
+import pytest
+
+numba = pytest.importorskip("numba")
+
+from bootstrap_core.kernels import row_sums  # noqa: E402
+from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, SLACK, add_rows, in_blocks  # noqa: E402
+
+
+@numba.njit
+def _mix(rows, first, apart, n, factors, at, width, out, to):
+    row_sums.mix_rows(rows, first, apart, n, factors, at, width, out, to)
+
+
+@pytest.mark.parametrize("columns", [1, 15, 16, 17, 96, 128, 129, 320, 400])
+def test_a_matrix_in_blocks_has_its_columns_and_zeros_behind_them(columns) -> None:
+    matrix = np.random.default_rng(0).integers(-128, 128, (7, columns), np.int8)
+    blocks = in_blocks(matrix)
+    n_blocks, rows, width = blocks.shape
+    assert rows == 7
+    assert width % 16 == 0
+    assert width <= SLACK
+    assert n_blocks * width - columns < SLACK
+    beside = blocks.transpose(1, 0, 2).reshape(7, -1)
+    assert (beside[:, :columns] == matrix).all()
+    assert not beside[:, columns:].any()
+
+
+@pytest.mark.parametrize("columns", [3, 16, 40, 128, 200])
+@pytest.mark.parametrize("n", [0, 1, 255, 256, 700])
+def test_rows_are_added_exactly_however_many_and_however_large(columns, n) -> None:
+    random = np.random.default_rng(columns + n)
+    matrix = random.integers(-128, 128, (50, columns), np.int8)
+    matrix[10:20], matrix[20:30] = -128, 127
+    blocks = in_blocks(matrix)
+    for low, high in [(0, 40), (10, 20), (20, 30)]:
+        members = random.integers(low, high, n + 4).astype(np.int32) - 2
+        before = random.integers(-1000, 1000, columns + SLACK).astype(np.int32)
+        totals = before.copy()
+        for block in range(len(blocks)):
+            add_rows(blocks, block, 2, members, 4, len(members), totals, block * blocks.shape[2])
+        added = matrix[members[4:] + 2].sum(0, dtype=np.int64)
+        assert (totals[:columns] - before[:columns] == added).all()
+        assert (totals[columns:] == before[columns:]).all()
+
+
+@pytest.mark.parametrize("width", range(LANES_OF_FLOATS, MOST_FLOATS + 1, LANES_OF_FLOATS))
+@pytest.mark.parametrize("n", [0, 1, 13])
+def test_rows_are_mixed_by_their_factors(width, n) -> None:
+    random = np.random.default_rng(width)
+    apart = width + 3
+    rows, factors = (random.standard_normal(size, np.float32) for size in (5 + 13 * apart, 20))
+    out = np.full(width + 2, 7, np.float32)
+    _mix(rows, 5, apart, n, factors, 6, width, out, 1)
+    wanted = sum((factors[6 + k] * rows[5 + k * apart :][:width] for k in range(n)), np.zeros(width))
+    np.testing.assert_allclose(out[1:-1], wanted, rtol=1e-5, atol=1e-5)
+    assert (out[[0, -1]] == 7).all()
