@@ -5,7 +5,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.kernels import event_products
-from bootstrap_core.kernels.exact_products import PackedWeight, is_narrow
+from bootstrap_core.kernels.exact_products import PackedWeight, has_int8_instruction, is_narrow
 from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.threads import split
@@ -18,7 +18,7 @@ DENSE_FROM = 0.1
 MANY = 512
 """Outputs that pay for finding the spikes, which is work by itself; the rate is less for fewer."""
 
-SLOWNESS = {torch.int8: 0.25, torch.bfloat16: 1.0, torch.float32: 2.0}
+SLOWNESS = {torch.int8: 0.25 if has_int8_instruction() else 2.5, torch.bfloat16: 1.0, torch.float32: 2.0}
 """How long products of each type take, in the unit of `DENSE_FROM`."""
 
 SLOWNESS_IN_TILES = {**SLOWNESS, torch.bfloat16: 0.5}
