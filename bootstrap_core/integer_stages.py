@@ -76,6 +76,9 @@ LEAST_RATE = 0.1 if has_int8_instruction() else 0.3
 """Of spikes, from which a product is faster than following them."""
 FULL_OUTPUTS = 96
 """Of one input, from which on following a spike takes no more time for each; for fewer, the rate is less."""
+FEW_WEIGHTS = 2048
+"""Of a convolution, up to which several neighbouring columns of outputs are summed at once."""
+MOST_TOGETHER = 4
 LEAST_PACKED_CHANNELS = 4
 """oneDNN multiplies so many together, so that of fewer following spikes is faster."""
 
@@ -480,27 +483,39 @@ def _taps(
     weight: Tensor, spec: ConvSpec, before: Shape, after: Shape
 ) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
     """What `add_conv` takes for a convolution of int8 weight `[channels, C / groups, kh, kw]`."""
-    whole = _ungrouped(weight, spec.groups)
-    by_tap = in_blocks(whole.permute(3, 2, 1, 0).flatten(0, 2).numpy())
-    (rows, _), (columns, dilation) = (
-        (_read(spec, axis, before[1 + axis], after[1 + axis]), spec.dilation[axis]) for axis in range(2)
-    )
-    order = sorted(range(before[2]), key=lambda x: (x % dilation, x))
+    (height, width), (down, across), (above, left), (dilation, spread) = (
+        spec.kernel, spec.stride, spec.padding, spec.dilation
+    )  # fmt: skip
+    whole, together = _ungrouped(weight, spec.groups), 1
+    if whole[0].numel() * len(whole) <= FEW_WEIGHTS and spread == 1:
+        together = max(n for n in range(1, MOST_TOGETHER + 1) if after[2] % n == 0)
+        whole, width = _side_by_side(whole, together, across), width + (together - 1) * across
+    rows = _read(height, down, above, dilation, before[1], after[1])
+    columns = _read(width, across * together, left, spread, before[2], after[2] // together)
+    order = sorted(range(before[2]), key=lambda x: (x % spread, x))
     places = {x: place for place, x in enumerate(order)}
-    windows = np.zeros((after[2], 3), np.int64)
+    windows = np.zeros((len(columns), 3), np.int64)
     for x, read in enumerate(columns):
         inside = [(tap, places[at]) for tap, at in enumerate(read) if at >= 0]
         if inside:
             (tap, first), (_, last) = inside[0], inside[-1]
             windows[x] = first, last + 1, tap - first
+    by_tap = in_blocks(whole.permute(3, 2, 1, 0).flatten(0, 2).numpy())
     return by_tap, rows, np.array(order, np.int64), windows, len(whole)
 
 
-def _read(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> npt.NDArray[np.int64]:
+def _side_by_side(weight: Tensor, n: int, stride: int) -> Tensor:
+    """The weight `[n * channels, C, kh, kw + (n - 1) * stride]` that gives n neighbouring columns of outputs as one."""
+    wide = weight.new_zeros(n, *weight.shape[:3], weight.shape[3] + (n - 1) * stride)
+    for column, part in enumerate(wide):
+        part[..., column * stride : column * stride + weight.shape[3]] = weight
+    return wide.flatten(0, 1)
+
+
+def _read(
+    kernel: int, stride: int, padding: int, dilation: int, n_inputs: int, n_outputs: int
+) -> npt.NDArray[np.int64]:
     """The input that each tap of each output reads, `[outputs, taps]`; -1 for none."""
-    kernel, stride, padding, dilation = (
-        getattr(spec, name)[axis] for name in ("kernel", "stride", "padding", "dilation")
-    )
     read = np.arange(n_outputs)[:, None] * stride - padding + np.arange(kernel) * dilation
     return np.where((read >= 0) & (read < n_inputs), read, -1)
 

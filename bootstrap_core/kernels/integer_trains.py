@@ -260,9 +260,9 @@ def _list_spikes(trains, taps, columns, steps, members, starts):
         for a in range(len(taps)):
             if taps[a] < 0:
                 continue
-            words, first = trains[taps[a], columns[p]], (p * len(taps) + a) * inputs
+            first = (p * len(taps) + a) * inputs
             for c in range(inputs):
-                word = words[c]
+                word = trains[taps[a], columns[p], c]
                 while word != 0:
                     t = _lowest_bit(word)
                     members[ends[t]] = first + c
