@@ -31,6 +31,7 @@ from bootstrap_core.fixed_point import (
 )
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import integer_trains as kernels
+from bootstrap_core.kernels.dense_products import least_rate
 from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight, can_pack, has_int8_instruction
 from bootstrap_core.kernels.row_sums import SLACK, in_blocks
 from bootstrap_core.neuron import CubaNeuron
@@ -276,7 +277,7 @@ class Dense(_Weighed):
     def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
         integers = _int8(weight)
         packed = [PackedWeight(integers)] if can_pack() and not grouped else []
-        super().__init__(neurons, (len(weight),), packed, _least_rate(len(weight)))
+        super().__init__(neurons, (len(weight),), packed, _least_dense_rate(len(weight)))
         self.weight, self.grouped = in_blocks(integers.t().numpy()), grouped
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
@@ -366,7 +367,7 @@ class AddingDense(Adding):
 
     def __init__(self, weight: Tensor) -> None:
         integers = _int8(weight)
-        self.packed, self.least_rate = [PackedWeight(integers)] if can_pack() else [], _least_rate(len(weight))
+        self.packed, self.least_rate = [PackedWeight(integers)] if can_pack() else [], _least_dense_rate(len(weight))
         self.weight, self.n = in_blocks(integers.t().numpy()), len(weight)
 
     def seen(self, x: Words) -> Words:
@@ -564,6 +565,11 @@ def channels_first(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def _least_rate(outputs: int) -> float:
     """Rate of spikes from which a product is faster than following them."""
     return LEAST_RATE * min(1.0, outputs / FULL_OUTPUTS)
+
+
+def _least_dense_rate(outputs: int) -> float:
+    """The same for a matrix, which CPUs with instructions for int8 multiply fastest."""
+    return least_rate(outputs) if has_int8_instruction() else _least_rate(outputs)
 
 
 def _of_all(x: Ints, n: int) -> Ints:
