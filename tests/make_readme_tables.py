@@ -213,8 +213,7 @@ CONVERSION_COLUMNS = ("file", "ANN", "untuned, T = 16", f"tuned, {EACH}", "met",
 def render_conversions(report: dict[str, Any]) -> str:
     """The table of what `bench_convert.py` wrote: accuracies in percent, and below it what could not be done."""
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
-    head = f"{report['cpu']}, {report['cores']} cores, {report['threads']} threads; {report['date']}. {versions}."
-    lines = [head, "", f"| {' | '.join(CONVERSION_COLUMNS)} |", "|---" * len(CONVERSION_COLUMNS) + "|"]
+    lines = [f"{versions}.", "", f"| {' | '.join(CONVERSION_COLUMNS)} |", "|---" * len(CONVERSION_COLUMNS) + "|"]
     lines += [f"| {' | '.join(conversion_cells(row, report['targets']))} |" for row in report["rows"]]
     return "\n".join([*lines, "", *(f"- {note}" for note in conversion_notes(report))])
 
@@ -285,14 +284,19 @@ def conversion_notes(report: dict[str, Any]) -> Iterator[str]:
             yield f"`{row['file']}`, `.net`: {row['snnzoo']['netx']['error']}"
         if errors and len(errors) == len(row["spikingjelly"]):
             yield f"`{row['file']}`, {errors[0]}"
-    elsewhere: dict[str, list[str]] = {}
+    measured: dict[str, list[str]] = {}
     for row in report["rows"]:
-        if row["cpu"] != report["cpu"]:
-            elsewhere.setdefault(row["cpu"], []).append(f"`{row['file']}`")
-    for cpu, files in elsewhere.items():
-        yield f"on {cpu}: {', '.join(files)}"
-    if report["busy_cores"] > BUSY:
-        yield f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so it took longer"
+        measured.setdefault(described(row["conditions"]), []).append(f"`{row['file']}`")
+    for conditions, files in measured.items():
+        yield f"{conditions}: {', '.join(files)}"
+
+
+def described(conditions: dict[str, Any]) -> str:
+    """On what, and beside what, something was measured."""
+    told = "{cpu}, {cores} cores, {threads} threads; {date}".format(**conditions)
+    if conditions["busy_cores"] > BUSY:
+        told += f"; other work kept {conditions['busy_cores']:.1f} cores busy, so it took longer"
+    return told
 
 
 def fuzz_table() -> str:

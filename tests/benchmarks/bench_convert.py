@@ -72,14 +72,13 @@ def main() -> int:
     said = said_of(options.folder)
     before = json.loads(options.output.read_text("utf-8")) if options.output.exists() else {"rows": [], "versions": {}}
     rows = {row["file"]: row for row in before["rows"]}
-    report = {
+    report = {"targets": TARGETS, "versions": before["versions"]}
+    conditions = {
         "date": date.today().isoformat(),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": options.threads,
         "busy_cores": round(busy_cores(), 2),
-        "targets": TARGETS,
-        "versions": before["versions"],
     }
     options.output.parent.mkdir(exist_ok=True)
     with tempfile.TemporaryDirectory() as folder:
@@ -92,7 +91,7 @@ def main() -> int:
                 row["spikingjelly"] = rows[path.name]["spikingjelly"]
             for part in (row["snnzoo"], *row["spikingjelly"].values()):
                 report["versions"] |= part.pop("versions", {})
-            rows[path.name] = {**row, "cpu": report["cpu"]}
+            rows[path.name] = {**row, "conditions": conditions}
             ordered = [rows[name] for name in sorted(rows)]
             options.output.write_text(json.dumps({**report, "rows": ordered}, indent=1) + "\n", "utf-8")
     return 0

@@ -136,22 +136,18 @@ PEER = {
 
 
 def conversions(*rows):
-    names = ("cpu", "cores", "threads", "date", "busy_cores")
-    return {
-        **{name: report()[name] for name in names},
-        "targets": TARGETS,
-        "versions": {"onnx2torch": "2"},
-        "rows": rows,
-    }
+    return {"targets": TARGETS, "versions": {"onnx2torch": "2"}, "rows": rows}
 
 
-def conversion(ours=OURS, theirs=PEER, file="a.onnx"):
-    return {"file": file, "epochs": 2, "cpu": "a processor", "snnzoo": ours, "spikingjelly": theirs}
+def conversion(ours=OURS, theirs=PEER, file="a.onnx", **conditions):
+    where = {name: report()[name] for name in ("cpu", "cores", "threads", "date", "busy_cores")}
+    return {"file": file, "epochs": 2, "conditions": {**where, **conditions}, "snnzoo": ours, "spikingjelly": theirs}
 
 
 def test_a_conversion_has_the_best_of_each_recipe(tables) -> None:
     text = tables.render_conversions(conversions(conversion()))
-    assert "a processor, 2 cores, 2 threads; 2026-01-01. onnx2torch 2." in text
+    assert "onnx2torch 2." in text
+    assert "- a processor, 2 cores, 2 threads; 2026-01-01: `a.onnx`" in text
     cells = "| `a.onnx` | 99.00 | 98.00 | 98.80 / 98.50 / 98.00 | yes | 95.00 / 91.00 / 60.00 | same | 12 |"
     assert cells in text
     assert "Untuned: 1 at T = 16; tuned: 0.2 at T = 16, 0.5 at T = 8, 1 at T = 4." in text
@@ -169,9 +165,12 @@ def test_what_could_not_be_converted_is_told_below(tables) -> None:
     assert "| yes | - | same | 12 |" in text
 
 
-def test_files_converted_on_another_machine_are_told(tables) -> None:
-    rows = [{**conversion(file=file), "cpu": cpu} for file, cpu in (("a", "a processor"), ("b", "X"), ("c", "X"))]
-    assert "- on X: `b`, `c`" in tables.render_conversions(conversions(*rows))
+def test_it_is_told_where_and_beside_what_files_were_converted(tables) -> None:
+    rows = [conversion(file="a"), conversion(file="b", cpu="X", busy_cores=1.5), conversion(file="c", threads=1)]
+    text = tables.render_conversions(conversions(*rows, conversion(file="d")))
+    assert "- a processor, 2 cores, 2 threads; 2026-01-01: `a`, `d`" in text
+    assert "- X, 2 cores, 2 threads; 2026-01-01; other work kept 1.5 cores busy, so it took longer: `b`" in text
+    assert "- a processor, 2 cores, 1 threads; 2026-01-01: `c`" in text
 
 
 @pytest.mark.parametrize(
