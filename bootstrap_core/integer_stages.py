@@ -80,6 +80,7 @@ FULL_OUTPUTS = 96
 FEW_WEIGHTS = 2048
 """Of a convolution, up to which several neighbouring columns of outputs are summed at once."""
 MOST_TOGETHER = 4
+"""Columns: of more, following spikes adds too many zeros."""
 LEAST_PACKED_CHANNELS = 4
 """oneDNN multiplies so many together, so that of fewer following spikes is faster."""
 
