@@ -20,7 +20,7 @@ from bootstrap_core.fixed_point import (
     STATE_PER_WEIGHT,
 )
 from bootstrap_core.integer_synapses import Weigh, integer_synapses
-from bootstrap_core.kernels import have_numba
+from bootstrap_core.kernels import engine_is_worthwhile, have_numba
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network, Tally, Trace, as_input, check_earlier, count_steps
 from bootstrap_core.neuron import CubaNeuron
@@ -28,9 +28,10 @@ from specs.block import skips_of
 from specs.errors import SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 from specs.neuron import Reset
+from specs.summary import summarize
 
 if TYPE_CHECKING:
-    from bootstrap_core.integer_events import EventEngine
+    from bootstrap_core.integer_events import EventEngine, EventRun
 
 __all__ = ["IntegerNetwork", "IntegerTrace"]
 
@@ -66,7 +67,10 @@ class IntegerNetwork:
 
     def __init__(self, network: Network) -> None:
         self.spec: NetworkSpec = network.spec
+        self.compiled: bool | None = None
+        """Whether kernels follow the spikes; None: where it is worthwhile."""
         self._events = _event_engine(network)
+        self._synapses = sum(row.synops for row in summarize(network.spec))
         with torch.no_grad():
             self._input = _integer_input(network.blocks[0])
             self._hidden = [_integer_layer(block, i + 1) for i, block in enumerate(network.blocks[1:-1])]
@@ -75,13 +79,10 @@ class IntegerNetwork:
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
         """Logits `[N, classes]`, float32, for images `[N, ...]` in 0..1. Raises `StateOverflowError` like `run`."""
-        if self._events is not None:
-            done = self._events.run(as_input(images, self.spec).cpu(), count_steps(self.spec, time_steps))
-            if done is not None:
-                return done.logits
-        return self.run(images, time_steps=time_steps)[0]
+        images, steps, events = self._prepared(images, time_steps)
+        done = None if events is None else events.run(images, steps)
+        return self._traced(images, steps, None)[0] if done is None else done.logits
 
-    @torch.no_grad()
     def run(
         self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None
     ) -> tuple[Tensor, IntegerTrace]:
@@ -90,31 +91,18 @@ class IntegerNetwork:
         Raises:
             StateOverflowError: a current or voltage leaves the hardware's 24 bits; says where.
         """
-        if mode not in (None, Mode.SNN):
-            raise SnnZooError(f"the integer engine runs spikes: Mode.SNN, not {mode}")
-        steps = count_steps(self.spec, time_steps)
-        images = as_input(images, self.spec).cpu()
-        done = None if self._events is None else self._events.run(images, steps, spikes=True)
-        outputs = self._matrices(images, steps) if done is None else list(done.spikes[: len(self._hidden) + 1])
-        x, voltage = self._readout.read(*self._arriving(outputs))
-        outputs.append(x)
-        return (x.sum(0, dtype=torch.float64) / len(x)).float().flatten(1), IntegerTrace(
-            spikes=tuple(outputs),
-            rates=tuple(output.mean(0, dtype=torch.float32) for output in outputs),
-            readout_voltage=voltage,
-        )
+        images, steps, events = self._prepared(images, time_steps, mode)
+        return self._traced(images, steps, None if events is None else events.run(images, steps, spikes=True))
 
-    @torch.no_grad()
     def rates(self, images: Tensor, *, time_steps: int | None = None) -> tuple[Tensor, ...]:
         """What each block gives on average over time, float32 `[N, ...]`, a readout its logits; faster than `run`."""
-        steps, images = count_steps(self.spec, time_steps), as_input(images, self.spec).cpu()
-        followed = None if self._events is None else self._events.follow(images, steps)
+        images, steps, events = self._prepared(images, time_steps)
+        followed = None if events is None else events.follow(images, steps)
         if followed is not None:
             return tuple(followed.rates)
-        logits, trace = self.run(images, time_steps=steps)
+        logits, trace = self._traced(images, steps, None)
         return *trace.rates[:-1], logits.view(trace.rates[-1].shape)
 
-    @torch.no_grad()
     def tally(
         self,
         images: Tensor,
@@ -127,18 +115,39 @@ class IntegerNetwork:
 
         `also_after` are numbers of steps up to T, whose logits are `earlier`.
         """
-        steps = count_steps(self.spec, time_steps)
+        images, steps, events = self._prepared(images, time_steps, mode)
         check_earlier(steps, also_after)
-        images = as_input(images, self.spec).cpu()
-        done = None
-        if self._events is not None and mode in (None, Mode.SNN) and len(images):
-            done = self._events.run(images, steps, also_after=also_after, counts=True)
+        done = events.run(images, steps, also_after=also_after, counts=True) if events and len(images) else None
         if done is None:
-            logits, trace = self.run(images, mode, time_steps=steps)
+            logits, trace = self._traced(images, steps, None)
             return logits, replace(trace.tally(), earlier=trace.logits_after(also_after))
         rates = tuple(float(count.sum()) / (count.numel() * len(images) * steps) for count in done.counts)
         missing = len(self.spec.layers) - len(rates)  # an affine readout
         return done.logits, Tally((*done.counts, *[None] * missing), (*rates, *[0.0] * missing), done.earlier)
+
+    def _prepared(
+        self, images: Tensor, time_steps: int | None, mode: Mode | None = None
+    ) -> tuple[Tensor, int, "EventEngine | None"]:
+        """The images, T, and what follows their spikes, or None if matrices shall be multiplied."""
+        if mode not in (None, Mode.SNN):
+            raise SnnZooError(f"the integer engine runs spikes: Mode.SNN, not {mode}")
+        steps, x = count_steps(self.spec, time_steps), as_input(images, self.spec).cpu()
+        if self._events is None or self.compiled is False:
+            return x, steps, None
+        worthwhile = self.compiled or engine_is_worthwhile(len(x) * steps * self._synapses)
+        return x, steps, self._events if worthwhile else None
+
+    @torch.no_grad()
+    def _traced(self, images: Tensor, steps: int, done: "EventRun | None") -> tuple[Tensor, IntegerTrace]:
+        """What `run` gives; by matrix products, if no spikes were followed."""
+        outputs = self._matrices(images, steps) if done is None else list(done.spikes[: len(self._hidden) + 1])
+        x, voltage = self._readout.read(*self._arriving(outputs))
+        outputs.append(x)
+        return (x.sum(0, dtype=torch.float64) / len(x)).float().flatten(1), IntegerTrace(
+            spikes=tuple(outputs),
+            rates=tuple(output.mean(0, dtype=torch.float32) for output in outputs),
+            readout_voltage=voltage,
+        )
 
     def _matrices(self, images: Tensor, steps: int) -> list[Tensor]:
         """Spikes of each block but the last, by matrix products."""

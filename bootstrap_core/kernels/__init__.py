@@ -4,10 +4,13 @@ from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 
-__all__ = ["by_size", "describe", "have_numba", "is_worthwhile", "will_compile"]
+__all__ = ["by_size", "describe", "engine_is_worthwhile", "have_numba", "is_worthwhile", "will_compile"]
 
 WORTHWHILE = 1 << 13
 """Numbers from which on a kernel saves more than its first call costs: small networks never wait for a compiler."""
+
+PATIENCE = 1 << 34
+"""Multiplications, a second or two of them, that a process makes before it waits for the engine to compile."""
 
 
 @cache
@@ -32,7 +35,23 @@ def will_compile() -> bool:
         return False
     from bootstrap_core.kernels.integer_trains import dense_trains
 
+    if dense_trains.signatures:  # in this process
+        return False
     return not any(Path(dense_trains.stats.cache_path).glob("integer_trains.dense_trains-*.nbi"))
+
+
+class _Patience:
+    """How many multiplications this process will still make rather than wait for a compiler."""
+
+    left = PATIENCE
+
+
+def engine_is_worthwhile(multiplications: int) -> bool:
+    """Whether to follow spikes where so many multiplications would do: not if numba had to compile it for a few."""
+    if _Patience.left > 0 and will_compile():
+        _Patience.left -= multiplications
+        return _Patience.left <= 0
+    return True
 
 
 def describe() -> str:

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bootstrap_core import integer, integer_events, integer_stages
+from bootstrap_core import integer, integer_events, integer_stages, kernels
 from bootstrap_core.build import build_network
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.integer_events import EventEngine
@@ -16,6 +16,7 @@ from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeigh
 from bootstrap_core.network import Network
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
+from specs.summary import summarize
 
 CONV = {"kind": "conv", "channels": 3, "kernel": 3, "padding": 1}
 
@@ -36,7 +37,7 @@ def make(*blocks: dict[str, Any], shape: list[int], seed: int = 0, **fields: Any
 def matrices(network: Network) -> IntegerNetwork:
     """The engine of matrix products."""
     exact = IntegerNetwork(network)
-    exact._events = None
+    exact.compiled = False
     return exact
 
 
@@ -54,7 +55,9 @@ def hold_equal(network: Network, images: torch.Tensor, steps: int) -> None:
         assert torch.equal(spikes, wanted)
         assert torch.equal(count, wanted.count_nonzero(dim=(0, 1)))
     assert trace.spikes[-2].any()
-    *rates, last = IntegerNetwork(network).rates(images, time_steps=steps)
+    following = IntegerNetwork(network)
+    following.compiled = True
+    *rates, last = following.rates(images, time_steps=steps)
     for found, wanted in zip(rates, trace.rates, strict=False):
         assert found.dtype == torch.float32
         assert torch.equal(found, wanted)
@@ -277,9 +280,37 @@ def test_without_numba_the_matrices_run(monkeypatch) -> None:
     assert torch.equal(exact(images), network(images))
     _, tally = exact.tally(images)
     monkeypatch.undo()
-    _, counted = IntegerNetwork(network).tally(images)
+    following = IntegerNetwork(network)
+    following.compiled = True
+    _, counted = following.tally(images)
     assert all(a is None or torch.equal(a, b) for a, b in zip(counted.counts, tally.counts, strict=True))
     assert counted.rates[:-1] == pytest.approx(tally.rates[:-1])
+
+
+@pytest.mark.parametrize("compiled", [None, True, False])
+@pytest.mark.parametrize("worthwhile", [True, False])
+def test_spikes_are_followed_where_it_is_worthwhile_or_said(worthwhile, compiled, monkeypatch) -> None:
+    asked, ran = list[int](), list[int]()
+    monkeypatch.setattr(integer, "engine_is_worthwhile", lambda n: asked.append(n) or worthwhile)
+    network, images = make(*DENSE, shape=[30]), torch.rand(5, 30)
+    exact = IntegerNetwork(network)
+    exact.compiled = compiled
+    run = exact._events.run
+    monkeypatch.setattr(exact._events, "run", lambda *args, **options: ran.append(1) or run(*args, **options))
+    for logits in (exact(images), exact.run(images)[0], exact.tally(images)[0]):
+        assert torch.equal(logits, network(images))
+    assert len(ran) == (3 if compiled or (compiled is None and worthwhile) else 0)
+    assert asked == ([] if compiled is not None else 3 * [5 * 6 * sum(row.synops for row in summarize(network.spec))])
+
+
+def test_few_images_do_not_wait_for_a_compiler(monkeypatch) -> None:
+    compiles = True
+    monkeypatch.setattr(kernels, "will_compile", lambda: compiles)
+    monkeypatch.setattr(kernels._Patience, "left", 10)
+    assert [kernels.engine_is_worthwhile(n) for n in (4, 4, 4, 1)] == [False, False, True, True]
+    monkeypatch.setattr(kernels._Patience, "left", 10)
+    compiles = False
+    assert kernels.engine_is_worthwhile(1)
 
 
 @pytest.mark.parametrize("entering", [{}, {"encoding": "graded", "bits": 3}, {"exact_input": False}])
