@@ -12,7 +12,7 @@ from torch import Tensor
 from specs.errors import DataError
 from specs.fields import Shape
 
-__all__ = ["AS_THEY_ARE", "Normalization"]
+__all__ = ["AS_THEY_ARE", "Normalization", "usual_normalizations"]
 
 Numbers = tuple[float, ...]
 """One number, or one for each channel."""
@@ -72,6 +72,14 @@ class Normalization:
         mean, std = (",".join(f"{x:.4g}" for x in numbers) for numbers in (self.mean, self.std))
         return f"in 0..1, less {mean}, divided by {std}"
 
+    @property
+    def option(self) -> str:
+        """How `convert` is told of it."""
+        if self == RAW:
+            return "--raw"
+        mean, std = (",".join(f"{x:.4g}" for x in numbers) for numbers in (self.mean, self.std))
+        return f"--mean {mean} --std {std}"
+
     def as_json(self) -> dict[str, Any]:
         """`mean` and `std`: numbers, or lists of one for each channel."""
         return {"mean": _short(self.mean), "std": _short(self.std)}
@@ -79,6 +87,29 @@ class Normalization:
 
 AS_THEY_ARE = Normalization()
 """Of images in 0..1."""
+
+
+OF_IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+"""What torchvision's models of coloured images were trained on."""
+RAW = Normalization(std=(1 / 255,))
+
+
+def usual_normalizations(images: Tensor) -> list[Normalization]:
+    """What ANNs for images `[N, C, H, W]`, uint8, were mostly trained on.
+
+    As they are; in -1..1; in 0..255; less their mean, divided by their deviation, of each channel; as ImageNet's, if
+    they have three.
+    """
+    found = [AS_THEY_ARE, Normalization((0.5,), (0.5,)), RAW]
+    levels = torch.arange(256, dtype=torch.float64) / 255
+    means, stds = [], []
+    for channel in images.unbind(1):
+        part = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
+        means.append(float(part @ levels))
+        stds.append(float(part @ (levels - means[-1]) ** 2) ** 0.5)
+    if min(stds) > 0:
+        found.append(Normalization.of(np.round(means, 4).tolist(), np.round(stds, 4).tolist()))
+    return [*found, OF_IMAGENET] if images.shape[1] == len(OF_IMAGENET.mean) else found
 
 
 def _short(numbers: Numbers) -> float | list[float]:

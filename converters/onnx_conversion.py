@@ -23,7 +23,7 @@ from converters.ann import Ann, run_ann
 from converters.ann_conversion import Candidate, best_candidate, images_wanted
 from converters.linear_fold import Conv
 from converters.model import Model
-from converters.normalization import Normalization
+from converters.normalization import Normalization, usual_normalizations
 from converters.onnx_model.builder import LAYER
 from converters.onnx_model.import_onnx import OnnxImport, import_onnx
 from converters.readout import refit_readout
@@ -44,7 +44,13 @@ FEWEST_TO_TUNE = 2
 SHRUNK = 0.05
 """Part of their grid that weights of a layer must have left, or it is told: six integers up and six down."""
 DOUBTFUL = 0.5
-"""Accuracy of an ANN below which its images are probably normalised otherwise."""
+"""Accuracy of an ANN below which its images are probably of another kind."""
+ASKED = 1000
+"""Training images that the ANN is asked for, normalised in several ways."""
+STORED_SEEN = 10_000
+"""Images that are not in memory, whose mean is that of all."""
+SURE = 3.0
+"""Standard errors by which one of two ways must be better than the other."""
 
 
 @dataclass(frozen=True)
@@ -129,6 +135,7 @@ def convert_onnx(
     encodings: Sequence[Encoding] = tuple(Encoding),
     max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE),
     seed: int = 0,
+    on_doubt: Callable[[str], object] = lambda note: None,
     on_calibrated: Callable[[Model], object] = lambda model: None,
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
 ) -> OnnxConversion:
@@ -146,6 +153,7 @@ def convert_onnx(
         epochs: of tuning; 0 for none.
         encodings, max_pooling: what to choose from, by measure.
         seed: of everything random.
+        on_doubt: called with the note that the images seem to be normalised otherwise, before anything that takes long.
         on_calibrated: called with the network before its readout is fitted and it is tuned: its tensors alone change.
         on_epoch: called with the report of each epoch.
 
@@ -165,11 +173,15 @@ def convert_onnx(
         labelled = dataset is None or dataset.classes != (UNLABELLED,)
     if dataset is not None:
         notes += _check(ann, dataset, labelled)
+    doubt = None
     if dataset is None:
         notes.append("no data: calibrated on noise, and not tuned; with --data it would be better, and its score known")
     elif not labelled:
         dataset = _answered(ann, dataset, normalization)
         notes.append("no labels: the ANN's answers stand for them, in tuning and in every accuracy")
+    elif doubt := _doubt(ann, dataset.train, normalization, seed):
+        on_doubt(doubt)
+        notes.append(doubt)
     candidate = best_candidate(
         ann,
         _calibration_images(ann, dataset, seed),
@@ -192,7 +204,7 @@ def convert_onnx(
         if refit_readout(network, seen, teacher):
             notes.append("the readout was fitted once more, to the ANN's answers")
         ann_accuracy = float((_answers(ann, dataset.test, normalization) == dataset.test.labels).double().mean())
-        if ann_accuracy < DOUBTFUL:
+        if ann_accuracy < DOUBTFUL and not doubt:
             right = f"{100 * ann_accuracy:.1f} %"
             notes.append(f"the ANN itself is right in {right} only: does it take other images (--mean, --std, --raw)?")
         converted, score = _scored(network, dataset.test, steps)
@@ -269,6 +281,21 @@ def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
             "class is missing, those behind it have its number"
         ]
     return []
+
+
+def _doubt(ann: Ann, train: Split, normalization: Normalization, seed: int) -> str | None:
+    """That the ANN gives far better answers to images normalised in another of the usual ways."""
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:ASKED]
+    some = Split(train.images[chosen], train.labels[chosen])
+    every = train.images if isinstance(train.images, Tensor) else drawn(train, STORED_SEEN, seed)
+    ways = [way for way in usual_normalizations(every) if way != normalization]
+    right, *others = (_answers(ann, some, way) == some.labels for way in (normalization, *ways))
+    best, way = max(zip(others, ways, strict=True), key=lambda pair: int(pair[0].sum()))
+    gained, lost = int((best & ~right).sum()), int((right & ~best).sum())
+    if gained - lost <= SURE * (gained + lost) ** 0.5 or best.double().mean() < DOUBTFUL:
+        return None
+    before, after = (f"{100 * x.double().mean():.1f} %" for x in (right, best))
+    return f"the ANN is right in {before} of {len(some):,} training images, and with {way.option} in {after}"
 
 
 def ann_input(ann: Ann, images: Tensor, normalization: Normalization) -> Tensor:

@@ -27,6 +27,7 @@ from converters.cli.shared import (
     json_option,
     print_table,
     refuse_existing,
+    say,
     say_notes,
 )
 
@@ -275,6 +276,7 @@ def _convert_onnx(
         encodings=tuple(Encoding) if entering == "auto" else (Encoding(entering),),
         max_pooling=(MaxPooling.ANY, MaxPooling.AVERAGE) if max_pool == "auto" else (MaxPooling(max_pool),),
         seed=seed,
+        on_doubt=lambda note: say(f"note: {note}"),
         on_calibrated=check_outputs,
         on_epoch=_say_epoch,
     )

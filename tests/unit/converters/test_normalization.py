@@ -10,7 +10,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from bootstrap_core.datasets import Dataset, Split, load_dataset
-from converters.normalization import AS_THEY_ARE, Normalization
+from converters.normalization import AS_THEY_ARE, Normalization, usual_normalizations
 from converters.onnx_conversion import convert_onnx
 from specs import DataError
 from specs.block import Encoding
@@ -85,6 +85,24 @@ def write(path: Path, network: Network, *, normalises: bool, channels_last: bool
 
 
 # --- the arithmetic
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_images_are_usually_normalised_by_their_own_mean_and_deviation(channels) -> None:
+    images = torch.randint(0, 256, (9, channels, 4, 5), dtype=torch.uint8) // torch.arange(1, channels + 1).view(
+        -1, 1, 1
+    )
+    ways = usual_normalizations(images)
+    x = images.double() / 255
+    own = ways[3](x)
+    assert own.mean((0, 2, 3)).abs().max() < 5e-3
+    assert (own.var((0, 2, 3), correction=0) - 1).abs().max() < 5e-3
+    assert [way.option for way in ways[:3]] == ["--mean 0 --std 1", "--mean 0.5 --std 0.5", "--raw"]
+    assert [way.option for way in ways[4:]] == ["--mean 0.485,0.456,0.406 --std 0.229,0.224,0.225"] * (channels == 3)
+
+
+def test_images_of_one_colour_have_no_deviation_to_be_divided_by() -> None:
+    assert len(usual_normalizations(torch.full((2, 1, 3, 3), 7, dtype=torch.uint8))) == 3
 
 
 def test_each_channel_has_its_own_of_maps_and_of_rows() -> None:

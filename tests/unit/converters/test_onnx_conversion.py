@@ -147,6 +147,34 @@ def residual(tmp_path_factory, digits) -> Path:
     return write_residual(tmp_path_factory.mktemp("residual") / "residual.onnx", network)
 
 
+class StopError(Exception):
+    pass
+
+
+def stop(told: object) -> None:
+    raise StopError(told)
+
+
+@pytest.mark.parametrize("given", [{}, {"mean": 0.5, "std": 0.5}, {"std": 1 / 255}])
+def test_that_images_seem_to_be_normalised_otherwise_is_told_at_once(mlp, digits, given) -> None:
+    with pytest.raises(StopError) as told:
+        convert_onnx(mlp, dataset=digits, **given, on_doubt=stop)
+    before, n, mean, std, after = re.fullmatch(
+        r"the ANN is right in ([\d.]+) % of ([\d,]+) training images, and with --mean (\S+) --std (\S+) in ([\d.]+) %",
+        str(told.value),
+    ).groups()
+    assert float(before) < float(after)
+    assert int(n.replace(",", "")) == min(1000, len(digits.train))
+    assert float(mean) == pytest.approx(float((digits.train.images / 255).mean()), abs=1e-4)
+    assert float(std) == pytest.approx(float((digits.train.images / 255).std()), abs=1e-4)
+
+
+def test_of_images_normalised_as_the_ann_knows_them_there_is_no_doubt(mlp, cnn, digits) -> None:
+    for path in (mlp, cnn):
+        with pytest.raises(StopError):
+            convert_onnx(path, dataset=digits, mean=MEAN, std=STD, on_doubt=pytest.fail, on_calibrated=stop)
+
+
 def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits) -> None:
     ann = import_onnx(residual).ann
     images = digits.train.images[:360].float() / 255
@@ -216,9 +244,16 @@ def test_classes_that_the_data_has_not_are_told(mlp, digits) -> None:
 
 def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> None:
     options = {"dataset": digits, "time_steps": 4, "epochs": 0, "encodings": [Encoding.SPIKE]}
-    found = convert_onnx(mlp, mean=-9.0, std=0.31, **options)
+    dark = replace(
+        digits,
+        **{name: Split(255 - getattr(digits, name).images, getattr(digits, name).labels) for name in ("train", "test")},
+    )
+    found = convert_onnx(mlp, mean=MEAN, std=STD, **options | {"dataset": dark})
     assert found.ann < 0.5
     assert "other images" in found.notes[-1]
+    mistaken = convert_onnx(mlp, mean=-9.0, std=0.31, **options)
+    assert mistaken.ann < 0.5
+    assert [" and with --mean" in note for note in mistaken.notes] == [True, False]
     told = convert_onnx(mlp, mean=MEAN, std=STD, **options).notes
     assert told == ("the readout was fitted once more, to the ANN's answers",)
 
