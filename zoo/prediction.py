@@ -1,6 +1,6 @@
 """Classifying image files: of any size, brought to what the network was trained on."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -76,6 +76,7 @@ def predict_files(
     data: str | None = None,
     shape: Size | None = None,
     invert: bool | None = None,
+    on_unreadable: Callable[[DataError], object] | None = None,
 ) -> list[Prediction]:
     """Classify image files, brought to the network's input.
 
@@ -90,6 +91,7 @@ def predict_files(
         shape: `(C, H, W)` of its images; by default that of the input, or if they enter in a row, a square.
         invert: whether light becomes dark; by default for data of `FRAMINGS`, which is light on dark, if the edge of
             the image is lighter than the middle grey, as paper is.
+        on_unreadable: called with what is wrong with a file, which is left out; by default that is raised.
 
     Raises:
         DataError: a file cannot be read as an image.
@@ -101,13 +103,21 @@ def predict_files(
     shape = shape or image_shape(network.spec.input.shape)
     if shape is None:
         raise SnnZooError(f"the input {list(network.spec.input.shape)} is no image, grey or of three colours")
-    seen = [_read_image(path, shape, FRAMINGS.get(data or ""), invert) for path in paths]
-    images = torch.stack([image for image, _ in seen])
+    seen = []
+    for path in paths:
+        try:
+            seen.append((path, *_read_image(path, shape, FRAMINGS.get(data or ""), invert)))
+        except DataError as error:
+            if on_unreadable is None:
+                raise
+            on_unreadable(error)
+    if not seen:
+        return []
     with torch.no_grad():
-        scores = network(images, Mode.SNN).softmax(1)
+        scores = network(torch.stack([image for _, image, _ in seen]), Mode.SNN).softmax(1)
     return [
         Prediction(path, image, int(score.argmax()), score.tolist(), done)
-        for path, (image, done), score in zip(paths, seen, scores, strict=True)
+        for (path, image, done), score in zip(seen, scores, strict=True)
     ]
 
 

@@ -204,6 +204,17 @@ def test_predict_of_no_image_is_told(run, trained, tmp_path) -> None:
     assert "as an image" in run("predict", trained / "model.safetensors", tmp_path / "a.png", code=1).stderr
 
 
+def test_predict_goes_on_to_the_next_image(run, trained, tmp_path) -> None:
+    paths = [tmp_path / f"{i}.png" for i in range(4)]
+    for path in paths[1::2]:
+        Image.fromarray(load_dataset("mnist-sample").test.images[0, 0].numpy()).save(path)
+    paths[0].write_bytes(b"no image")
+    for options in ([], ["--json"]):
+        result = run("predict", trained / "model.safetensors", *paths, *options, code=1)
+        assert [str(path) in result.stdout for path in paths] == [False, True, False, True]
+        assert [str(path) in result.stderr.splitlines()[-1] for path in paths] == [True, False, True, False]
+
+
 def test_data_list_shows_the_sample(run) -> None:
     found = json.loads(run("data", "list", "--json").stdout)
     assert found["mnist"] is None

@@ -22,7 +22,7 @@ from converters.cli.options import (
     use_threads,
 )
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
-from specs.errors import StateOverflowError
+from specs.errors import DataError, StateOverflowError
 from zoo.card_text import rate_words
 from zoo.cli.shared import input_shape, read_and_say, say_fresh, usual_data
 
@@ -140,24 +140,29 @@ def predict(
         refuse_existing(animate, force)
     model = read_and_say(source)[0]
     network, names = model.build(), model.classes
-    predictions = predict_files(network, images, data=model.data, shape=model.image_shape, invert=invert)
+    unreadable = list[DataError]()
+    predictions = predict_files(
+        network, images, data=model.data, shape=model.image_shape, invert=invert, on_unreadable=unreadable.append
+    )
     for p in predictions:
         say(f"{p.path}: {p.done}")
         if p.is_blank:
             say(f"warning: {p.path} shows the network nothing: what it answers means nothing")
-    if animate is not None:
+    if predictions and animate is not None:
         click.echo(animate_prediction(network, predictions[0], animate), err=True)
-    if as_json:
+    if predictions and as_json:
         rows = [
             {"image": str(p.path), "class": p.label, "name": names[p.label], "scores": p.scores, "done": p.done}
             for p in predictions
         ]
         click.echo(json.dumps({"predictions": rows}))
-        return
-    print_table(
-        ["image", "class", "probability"],
-        [[str(p.path), names[p.label], percent(p.scores[p.label])] for p in predictions],
-    )
+    elif predictions:
+        print_table(
+            ["image", "class", "probability"],
+            [[str(p.path), names[p.label], percent(p.scores[p.label])] for p in predictions],
+        )
+    if unreadable:
+        raise DataError("; ".join(map(str, unreadable)))
 
 
 def _parse_steps(text: str | None) -> list[int | None]:
