@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
+from enum import Enum
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -62,6 +63,13 @@ class Hints:
         """Those that are not None, by name."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
+    def as_json(self) -> dict[str, Any]:
+        """The same as JSON values, a spec by its name."""
+        return {
+            name: value.name if isinstance(value, NetworkSpec) else str(value) if isinstance(value, Enum) else value
+            for name, value in self.given().items()
+        }
+
 
 def _option_name(hint: str) -> str:
     """How the command line calls a hint.
@@ -121,6 +129,8 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
             "itself: leave it out"
         )
     model = reader(path, **given)
+    if reader is not read_safetensors and not model.card.keys() & {"training", "conversion"}:
+        model = replace(model, card={**model.card, "conversion": {"source": path.name, **hints.as_json()}})
     if path.suffix in set(FileKind) - {kind}:
         model = replace(model, notes=(f"by its content this is a {kind} file, and read as such", *model.notes))
     return model

@@ -113,14 +113,17 @@ class Versions(StrictModel):
 
 
 class Data(StrictModel):
-    """Images, and how they were split: for training, for choosing the epoch, for the scores."""
+    """Images, and how they were split: for training, for choosing the epoch, for the scores.
+
+    `training_images` and what is of the validation are None where no recipe tells.
+    """
 
     name: str
     classes: tuple[str, ...]
-    training_images: Count
-    validation_images: Count
-    validation_seed: Count
-    validation_rule: str
+    training_images: Count | None
+    validation_images: Count | None
+    validation_seed: Count | None
+    validation_rule: str | None
     test_images: Count
 
 
@@ -156,13 +159,13 @@ class SeedScore(StrictModel):
 class Training(StrictModel):
     """How the weights came to be.
 
-    `epoch`, counted from 0, is that of the best `validation_accuracy` as SNN; None if no epoch ended. `start_revision`
-    is of the model that was trained on; None of fresh weights. `versions`, `teacher_revision` and `curves` are None
-    where the model file, or its run, did not keep them. `other_seeds` are runs
-    that were not shipped.
+    `recipe` is None of weights that were trained elsewhere. `epoch`, counted from 0, is that of the best
+    `validation_accuracy` as SNN; None if no epoch ended. `start_revision` is of the model that was trained on; None of
+    fresh weights. `versions`, `teacher_revision` and `curves` are None where the model file, or its run, did not keep
+    them. `other_seeds` are runs that were not shipped.
     """
 
-    recipe: TrainingSpec
+    recipe: TrainingSpec | None
     epoch: Count | None
     validation_accuracy: Part | None
     start_revision: Revision | None = None
@@ -268,9 +271,9 @@ class Golden(StrictModel):
 
 
 class Commands(StrictModel):
-    """That make the model, its scores and this card again."""
+    """That make the model, its scores and this card again; `train` is None of weights that were trained elsewhere."""
 
-    train: str
+    train: str | None
     eval: str
     card: str
 

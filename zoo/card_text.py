@@ -3,9 +3,10 @@
 from dataclasses import dataclass
 from statistics import mean
 
+from specs.training import TrainingSpec
 from zoo.card import Card, ModelFormat, OperationsOf, Versions, seed_accuracies
 
-__all__ = ["Section", "as_markdown", "percent", "rate_words", "recipe_words", "sections", "seed_words"]
+__all__ = ["Section", "as_markdown", "percent", "rate_words", "sections", "seed_words"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +32,17 @@ def sections(card: Card) -> list[Section]:
         "measured": f"{card.date}; {_versions(card.versions)}",
     }
     data, training = card.data, card.training
-    epoch = "" if training.epoch is None else f"epoch {training.epoch + 1} of {training.recipe.epochs}, "
-    how = {
-        "data": f"{data.name}: {data.training_images:,} images to train, {data.validation_images:,} to choose by",
-        "split": f"{data.validation_rule} {data.validation_seed}",
-        "chosen": f"{epoch}{percent(training.validation_accuracy)} of the validation images",
-        "recipe": recipe_words(card),
-        "seeds": seed_words(card),
+    how = {"data": data.name}
+    if (recipe := training.recipe) is not None:
+        epoch = "" if training.epoch is None else f"epoch {training.epoch + 1} of {recipe.epochs}, "
+        how = {
+            "data": f"{data.name}: {data.training_images:,} images to train, {data.validation_images:,} to choose by",
+            "split": f"{data.validation_rule} {data.validation_seed}",
+            "chosen": f"{epoch}{percent(training.validation_accuracy)} of the validation images",
+            "recipe": _recipe_words(recipe, training.teacher_revision),
+            "seeds": seed_words(card),
+        }
+    how |= {
         "took": "not recorded" if training.curves is None else f"{sum(training.curves.seconds) / 60:.0f} minutes",
         "by": "not recorded" if training.versions is None else _versions(training.versions),
     }
@@ -78,7 +83,7 @@ def sections(card: Card) -> list[Section]:
             note=card.energy.caveat,
         ),
         Section("Training", ("", ""), tuple(how.items()), words=True),
-        Section("Again", ("", ""), tuple(card.commands.model_dump().items()), words=True),
+        Section("Again", ("", ""), tuple(card.commands.model_dump(exclude_none=True).items()), words=True),
     ]
 
 
@@ -105,12 +110,12 @@ def rate_words(rate: float | None) -> str:
     return "no neurons" if rate is None else f"{rate:.4f}"
 
 
-def recipe_words(card: Card) -> str:
+def _recipe_words(recipe: TrainingSpec, teacher_revision: str | None) -> str:
     """What the recipe says that its defaults do not."""
-    told = card.training.recipe.model_dump(mode="json", exclude_defaults=True)
-    if "teacher" in told and card.training.teacher_revision is not None:
-        told["teacher"] += f"@{card.training.teacher_revision}"
-    if card.training.recipe.augment is not None:
+    told = recipe.model_dump(mode="json", exclude_defaults=True)
+    if "teacher" in told and teacher_revision is not None:
+        told["teacher"] += f"@{teacher_revision}"
+    if recipe.augment is not None:
         told["augment"] = " ".join(f"{key} {value}" for key, value in told["augment"].items()) or "default"
     return ", ".join(f"{key} {value}" for key, value in told.items()) or "the defaults"
 
@@ -119,7 +124,7 @@ def seed_words(card: Card) -> str:
     """Mean and spread of the test accuracy over the seeds that were trained."""
     found = seed_accuracies(card)
     if len(found) == 1:
-        return f"{card.training.recipe.seed} alone"
+        return "not recorded" if card.training.recipe is None else f"{card.training.recipe.seed} alone"
     return f"{len(found)} seeds: {percent(mean(found))} in the mean, {_number(min(found))} to {percent(max(found))}"
 
 

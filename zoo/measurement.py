@@ -3,7 +3,7 @@
 import math
 import shlex
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.operations import ActivityCounter, effective_operations
+from converters.formats import Hints
 from converters.model import Model, without_weight_norm
 from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from converters.report.measure import spread_out
@@ -53,6 +54,8 @@ N_GOLDEN = 8
 VALIDATION_RULE = "of each class its share, taken out of the training images at random, by the seed"
 FLOAT_TOLERANCE = 1e-6
 """Relative; of figures that floats were added up for."""
+CONVERSION_OPTIONS = ["epochs", "seed", *(hint.name for hint in fields(Hints))]
+"""Of `convert`, that the file of a converted model tells."""
 UNMEASURED: dict[str, Any] = {"date": True, "versions": True, "training": {"versions", "curves", "other_seeds"}}
 """Parts of a card that measuring again does not find."""
 
@@ -70,7 +73,7 @@ def measure_card(
     """Measure the model in a safetensors file on all test images of `dataset`.
 
     Args:
-        path: the model file; tells its spec, its recipe and how it was trained.
+        path: the model file; tells its spec, and perhaps its recipe and how it was trained.
         dataset: what it was trained on.
         name: of the model; by default the spec's.
         licence: of the weights.
@@ -79,13 +82,11 @@ def measure_card(
         progress: called with what is scored next.
 
     Raises:
-        SnnZooError: the file tells no recipe, or the spec of this name in the package is another.
+        SnnZooError: the network was never trained, or the spec of this name in the package is another.
         StateOverflowError: the network leaves the hardware's 24 bits at its own T.
     """
     model = read_safetensors(path)
-    spec, name = model.spec, name or model.spec.name
-    if spec.training is None:
-        raise SnnZooError(f"{path} tells no recipe, so a card cannot say how to train it: its spec has no training")
+    spec, recipe, name = model.spec, model.spec.training, name or model.spec.name
     if name in network_names() and not same_network(spec, load_spec(name)):
         raise SnnZooError(
             f"{path} was not made by the spec {name!r} of the package, so `zoo train {name}` would not make it again: "
@@ -122,13 +123,13 @@ def measure_card(
         data=Data(
             name=dataset.name,
             classes=dataset.classes,
-            training_images=len(dataset.train) - spec.training.validation,
-            validation_images=spec.training.validation,
-            validation_seed=spec.training.seed,
-            validation_rule=VALIDATION_RULE,
+            training_images=None if recipe is None else len(dataset.train) - recipe.validation,
+            validation_images=None if recipe is None else recipe.validation,
+            validation_seed=None if recipe is None else recipe.seed,
+            validation_rule=None if recipe is None else VALIDATION_RULE,
             test_images=len(dataset.test),
         ),
-        training=_training(model, spec.training, curves, other_seeds),
+        training=_training(model, recipe, curves, other_seeds),
         layers=tuple(
             Layer(
                 kind=row.kind,
@@ -204,7 +205,7 @@ def differences(stored: Card, found: Card) -> list[Difference]:
 
 
 def _training(
-    model: Model, recipe: TrainingSpec, curves: Curves | None, other_seeds: tuple[SeedScore, ...]
+    model: Model, recipe: TrainingSpec | None, curves: Curves | None, other_seeds: tuple[SeedScore, ...]
 ) -> Training:
     facts = _facts(model)
     return Training(
@@ -247,15 +248,17 @@ def _energy(spec: NetworkSpec, synops: Sequence[float]) -> Energy:
 
 def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, data: str) -> Commands:
     start_revision, conversion = _facts(model).get("start_revision"), model.card.get("conversion")
-    spec = name if name in network_names() else f"{name}.yaml"
-    train = f"zoo train {spec} -o run/{name}"
+    train = None
     if start_revision is not None:
         train = f"zoo train START.safetensors -o run/{name} # START is the file whose sha256 begins {start_revision}"
     elif isinstance(conversion, Mapping):
-        told = {key: _option(conversion[key]) for key in ("epochs", "seed", "mean", "std") if key in conversion}
-        options = {"data": data, "time-steps": model.spec.time_steps, **told}
-        words = [str(conversion.get("source", "ANN.onnx")), *(f"--{key}={value}" for key, value in options.items())]
-        train = f"zoo convert {shlex.join(words)} -o {name}.safetensors"
+        options = {key: _option(conversion[key]) for key in CONVERSION_OPTIONS if key in conversion}
+        if "epochs" in options:  # of an ANN
+            options = {"data": data, "time_steps": str(model.spec.time_steps), **options}
+        told = (f"--{key.replace('_', '-')}{'' if value == 'True' else f'={value}'}" for key, value in options.items())
+        train = f"zoo convert {shlex.join([str(conversion.get('source', 'ANN.onnx')), *told])} -o {name}.safetensors"
+    elif model.spec.training is not None:
+        train = f"zoo train {name if name in network_names() else f'{name}.yaml'} -o run/{name}"
     steps = ",".join(str(t) for t, accuracy in by_steps.items() if accuracy is not None)
     return Commands(
         train=train,

@@ -163,6 +163,21 @@ def test_verify_against_a_card_holds_the_model_to_it(run) -> None:
     assert [check["passed"] for check in json.loads(wrong)["checks"]] == [True, True, False, False, False]
 
 
+def test_a_model_that_was_trained_elsewhere_is_published(measured, run, tmp_path) -> None:
+    """Of a .net, as of a checkpoint, the card tells how it was converted."""
+    run("convert", measured / "tiny.safetensors", "-o", tmp_path / "tiny.net")
+    run("convert", tmp_path / "tiny.net", "-o", tmp_path / "old.safetensors", "--time-steps", 5)
+    data = load_card(measured / "tiny.yaml").data.name
+    run("card", tmp_path / "old.safetensors", "--data", data, "--name", "old", "-o", tmp_path / "old.yaml")
+    card = load_card(tmp_path / "old.yaml")
+    assert card.training.recipe is None
+    assert card.commands.train == "zoo convert tiny.net --time-steps=5 -o old.safetensors"
+    run("publish", tmp_path / "old.safetensors", tmp_path / "old.yaml", "--to", tmp_path / "zoo")
+    run("pull", "old", "--from", tmp_path / "zoo")
+    assert run("card", "old", "--data", data, "--check").stdout == "old: as its card says\n"
+    assert card.commands.train in run("show", "old").stdout
+
+
 def test_cards_are_of_trained_models_and_lie_where_they_are_found(run, spec_file, tmp_path) -> None:
     run("build", spec_file, "-o", tmp_path / "fresh.safetensors")
     error = run("card", tmp_path / "fresh.safetensors", "-o", tmp_path / "fresh.yaml", code=1).stderr

@@ -2,6 +2,7 @@
 
 import datetime
 import hashlib
+from dataclasses import replace
 
 import pytest
 
@@ -9,8 +10,8 @@ from bootstrap_core import IntegerNetwork, build_network, evaluate
 from converters import Model, read_model, write_model
 from specs import SnnZooError, load_spec, summarize
 from specs.io import spec_from_document
-from zoo.card import SeedScore, Versions, seed_accuracies
-from zoo.card_text import seed_words
+from zoo.card import SeedScore, Versions, dump_card, load_card, seed_accuracies
+from zoo.card_text import as_markdown, seed_words
 from zoo.measurement import STEPS, differences, measure_card, measure_seed, same_network
 
 
@@ -104,10 +105,17 @@ def test_a_name_of_the_package_must_have_the_packages_spec(model_file, dataset) 
         measure_card(model_file, dataset, name="mnist-dense", licence="MIT")
 
 
-def test_a_model_without_a_recipe_has_no_card(spec, dataset, tmp_path) -> None:
-    net = build_network(spec.model_copy(update={"training": None}), seed=0)
-    with pytest.raises(SnnZooError, match="tells no recipe"):
-        measure_card(write_model(Model.of(net), tmp_path / "a.safetensors"), dataset, licence="MIT")
+def test_the_card_of_a_model_without_a_recipe_tells_of_none(card, model_file, dataset, tmp_path) -> None:
+    model = read_model(model_file)
+    bare = replace(model, spec=model.spec.model_copy(update={"training": None}), card={"by": "me"})
+    found = measure_card(write_model(bare, tmp_path / "a.safetensors"), dataset, licence="MIT")
+    assert (found.test, found.layers, found.golden) == (card.test, card.layers, card.golden)
+    assert (found.training.recipe, found.data.training_images, found.data.validation_rule) == (None, None, None)
+    assert found.commands.train is None
+    assert seed_words(found) == "not recorded"
+    assert "zoo train" not in as_markdown(found)
+    dump_card(found, tmp_path / "a.yaml")
+    assert load_card(tmp_path / "a.yaml") == found
 
 
 def test_folding_weight_norm_leaves_a_network_the_same() -> None:
