@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
@@ -18,7 +18,7 @@ from bootstrap_core.image_files import UNLABELLED
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.network import Network
-from bootstrap_core.training import EpochReport
+from bootstrap_core.training import EpochReport, Teacher
 from converters.ann import Ann, run_ann
 from converters.ann_conversion import Candidate, best_candidate, images_wanted
 from converters.linear_fold import Conv
@@ -33,6 +33,7 @@ from specs.block import Encoding
 from specs.errors import DataError, StateOverflowError
 from specs.fields import Shape
 from specs.shapes import fit_input
+from specs.training import TrainingSpec
 
 __all__ = ["OnnxConversion", "ann_input", "convert_onnx", "drawn"]
 
@@ -173,11 +174,11 @@ def convert_onnx(
         labelled = dataset is None or dataset.classes != (UNLABELLED,)
     if dataset is not None:
         notes += _check(ann, dataset, labelled)
-    doubt = None
+    teacher, doubt = partial(_logits, ann, normalization), None
     if dataset is None:
         notes.append("no data: calibrated on noise, and not tuned; with --data it would be better, and its score known")
     elif not labelled:
-        dataset = _answered(ann, dataset, normalization)
+        dataset = _answered(teacher, dataset)
         notes.append("no labels: the ANN's answers stand for them, in tuning and in every accuracy")
     elif doubt := _doubt(ann, dataset.train, normalization, seed):
         on_doubt(doubt)
@@ -194,35 +195,82 @@ def convert_onnx(
     )
     notes += _shrunk(candidate, time_steps) + _padded(candidate, ann.normalization.after(normalization))
     on_calibrated(candidate.model)
-    network = candidate.model.build()
-    steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
-    ann_accuracy, score, tuning = None, None, None
-    converted, tuned = dict[int, float | None](), dict[int, float | None]()
+    network, done = candidate.model.build(), _Learnt()
     if dataset is not None:
-        teacher = partial(_logits, ann, normalization)
-        seen = drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed)
-        if refit_readout(network, seen, teacher):
-            notes.append("the readout was fitted once more, to the ANN's answers")
-        ann_accuracy = float((_answers(ann, dataset.test, normalization) == dataset.test.labels).double().mean())
-        if ann_accuracy < DOUBTFUL and not doubt:
-            right = f"{100 * ann_accuracy:.1f} %"
+        done = _learn(network, teacher, dataset, time_steps, epochs, seed, on_epoch)
+        if done.ann is not None and done.ann < DOUBTFUL and not doubt:
+            right = f"{100 * done.ann:.1f} %"
             notes.append(f"the ANN itself is right in {right} only: does it take other images (--mean, --std, --raw)?")
-        converted, score = _scored(network, dataset.test, steps)
-        if epochs and len(dataset.train) < FEWEST_TO_TUNE:
-            notes.append("not tuned: of one training image none can be held out")
-        elif epochs:
-            tuning = tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)
-            if tuning is None:
-                notes.append(
-                    "tuning was taken back: it answered worse on training images held out, shifted and turned a little"
-                )
-                tuned = converted
-            else:
-                if tuning.part < 1:
-                    notes.append(f"{tuning.part:.0%} of what tuning changed is kept: images held out speak for that")
-                tuned, score = _scored(network, dataset.test, steps)
-        score = score or evaluate(IntegerNetwork(network), dataset.test)  # raises again what was beyond
+    notes += done.notes
     told = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
+    return OnnxConversion(
+        model=replace(_as_model(network, told, dataset, labelled, done.recipe), notes=tuple(notes)),
+        imported=imported,
+        candidate=candidate,
+        dataset=dataset,
+        normalization=normalization,
+        ann=done.ann,
+        converted=done.converted,
+        tuned=done.tuned,
+        score=done.score,
+        notes=tuple(notes),
+        seconds=time.perf_counter() - start,
+    )
+
+
+@dataclass(frozen=True)
+class _Learnt:
+    """What a calibrated network learnt of data, see `OnnxConversion`, and the recipe of what is kept of its tuning."""
+
+    ann: float | None = None
+    converted: dict[int, float | None] = field(default_factory=dict)
+    tuned: dict[int, float | None] = field(default_factory=dict)
+    score: Evaluation | None = None
+    recipe: TrainingSpec | None = None
+    notes: tuple[str, ...] = ()
+
+
+def _learn(
+    network: Network,
+    teacher: Teacher,
+    dataset: Dataset,
+    time_steps: int,
+    epochs: int,
+    seed: int,
+    on_epoch: Callable[[EpochReport], object],
+) -> _Learnt:
+    """Fit the readout, tune, and score what there is before and after; `teacher` answers as the ANN."""
+    notes, tuning, test = list[str](), None, dataset.test
+    steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
+    if refit_readout(network, drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), teacher):
+        notes.append("the readout was fitted once more, to the ANN's answers")
+    converted, score = _scored(network, test, steps)
+    tuned = dict[int, float | None]()
+    if epochs and len(dataset.train) < FEWEST_TO_TUNE:
+        notes.append("not tuned: of one training image none can be held out")
+    elif epochs and (tuning := tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)):
+        if tuning.part < 1:
+            notes.append(f"{tuning.part:.0%} of what tuning changed is kept: images held out speak for that")
+        tuned, score = _scored(network, test, steps)
+    elif epochs:
+        notes.append(
+            "tuning was taken back: it answered worse on training images held out, shifted and turned a little"
+        )
+        tuned = converted
+    return _Learnt(
+        ann=float((_answers(teacher, test) == test.labels).double().mean()),
+        converted=converted,
+        tuned=tuned,
+        score=score or evaluate(IntegerNetwork(network), test),  # raises again what was beyond
+        recipe=None if tuning is None else tuning.recipe.model_copy(update={"data": dataset.name}),
+        notes=tuple(notes),
+    )
+
+
+def _as_model(
+    network: Network, told: dict[str, Any], dataset: Dataset | None, labelled: bool, recipe: TrainingSpec | None
+) -> Model:
+    """The network with a card, which tells its conversion, and the recipe of its tuning."""
     card: dict[str, Any] = {"conversion": told}
     if dataset is not None:
         told["data"] = dataset.name
@@ -230,23 +278,7 @@ def convert_onnx(
             card["classes"] = list(dataset.classes)
         card["image_shape"] = list(dataset.test.images.shape[1:])
     model = Model.of(network, card)
-    recipe = None
-    if tuning is not None and dataset is not None:
-        recipe = tuning.recipe.model_copy(update={"data": dataset.name})
-    spec = model.spec.model_copy(update={"training": recipe})
-    return OnnxConversion(
-        model=replace(model, spec=spec, notes=tuple(notes)),
-        imported=imported,
-        candidate=candidate,
-        dataset=dataset,
-        normalization=normalization,
-        ann=ann_accuracy,
-        converted=converted,
-        tuned=tuned,
-        score=score,
-        notes=tuple(notes),
-        seconds=time.perf_counter() - start,
-    )
+    return replace(model, spec=model.spec.model_copy(update={"training": recipe}))
 
 
 def _shrunk(candidate: Candidate, time_steps: int) -> list[str]:
@@ -289,7 +321,7 @@ def _doubt(ann: Ann, train: Split, normalization: Normalization, seed: int) -> s
     some = Split(train.images[chosen], train.labels[chosen])
     every = train.images if isinstance(train.images, Tensor) else drawn(train, STORED_SEEN, seed)
     ways = [way for way in usual_normalizations(every) if way != normalization]
-    right, *others = (_answers(ann, some, way) == some.labels for way in (normalization, *ways))
+    right, *others = (_answers(partial(_logits, ann, way), some) == some.labels for way in (normalization, *ways))
     best, way = max(zip(others, ways, strict=True), key=lambda pair: int(pair[0].sum()))
     gained, lost = int((best & ~right).sum()), int((right & ~best).sum())
     if gained - lost <= SURE * (gained + lost) ** 0.5 or best.double().mean() < DOUBTFUL:
@@ -308,16 +340,15 @@ def _logits(ann: Ann, normalization: Normalization, images: Tensor) -> Tensor:
     return run_ann(ann, normalization(images.reshape(len(images), *ann.shape)))[0]
 
 
-def _answers(ann: Ann, split: Split, normalization: Normalization) -> Tensor:
-    """The ANN's classes, int64 `[N]`."""
+def _answers(teacher: Teacher, split: Split) -> Tensor:
+    """The classes that the ANN sees, int64 `[N]`."""
     with torch.no_grad():
-        parts = (images for images, _ in batches(split, BATCH))
-        return torch.cat([run_ann(ann, ann_input(ann, x, normalization))[0].argmax(1) for x in parts])
+        return torch.cat([teacher(images.float() / 255).argmax(1) for images, _ in batches(split, BATCH)])
 
 
-def _answered(ann: Ann, dataset: Dataset, normalization: Normalization) -> Dataset:
+def _answered(teacher: Teacher, dataset: Dataset) -> Dataset:
     """The dataset with the ANN's answers as labels."""
-    train, test = (Split(split.images, _answers(ann, split, normalization)) for split in (dataset.train, dataset.test))
+    train, test = (Split(split.images, _answers(teacher, split)) for split in (dataset.train, dataset.test))
     return replace(dataset, train=train, test=test)
 
 
