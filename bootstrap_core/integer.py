@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
+from math import prod
 from typing import TYPE_CHECKING
 
 import torch
@@ -34,6 +35,9 @@ if TYPE_CHECKING:
     from bootstrap_core.integer_events import EventEngine, EventRun
 
 __all__ = ["IntegerNetwork", "IntegerTrace"]
+
+OF_A_NEURON = 600
+"""Multiplications in the time that a neuron's step takes, where matrices are multiplied."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +74,7 @@ class IntegerNetwork:
         self.compiled: bool | None = None
         """Whether kernels follow the spikes; None: where it is worthwhile."""
         self._events = _event_engine(network)
-        self._synapses = sum(row.synops for row in summarize(network.spec))
+        self._work = sum(row.synops + OF_A_NEURON * prod(row.shape) for row in summarize(network.spec))
         with torch.no_grad():
             self._input = _integer_input(network.blocks[0])
             self._hidden = [_integer_layer(block, i + 1) for i, block in enumerate(network.blocks[1:-1])]
@@ -134,7 +138,7 @@ class IntegerNetwork:
         steps, x = count_steps(self.spec, time_steps), as_input(images, self.spec).cpu()
         if self._events is None or self.compiled is False:
             return x, steps, None
-        worthwhile = self.compiled or engine_is_worthwhile(len(x) * steps * self._synapses)
+        worthwhile = self.compiled or engine_is_worthwhile(len(x) * steps * self._work, self._events.kernels)
         return x, steps, self._events if worthwhile else None
 
     @torch.no_grad()

@@ -123,6 +123,11 @@ class EventEngine:
         layers = self.spec.layers[first:n_blocks]
         self._sources = [[skip.source - first for skip in skips_of(layer)] for layer in layers]
 
+    @property
+    def kernels(self) -> set[str]:
+        """Which kernels run it that take a compiler long."""
+        return {stage.kernel for stage in self._stages if stage.kernel is not None}
+
     @staticmethod
     def takes(network: Network) -> bool:
         """Whether a neuron has fewer than 65,536 inputs, and no readout stands straight on graded input."""

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
 from math import ceil, prod
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -140,7 +140,13 @@ class State:
 
 
 class Stage(ABC):
-    """What trains pass through on their way to the readout."""
+    """What trains pass through on their way to the readout.
+
+    Attributes:
+        kernel: of `integer_trains`, which follows the spikes and takes a compiler long; None without one.
+    """
+
+    kernel: ClassVar[str | None] = None
 
     @abstractmethod
     def rest(self, n_images: int) -> State:
@@ -275,6 +281,8 @@ class _Weighed(_Layer):
 class Dense(_Weighed):
     """Dense synapses; `grouped` for trains of which many are alike."""
 
+    kernel = "dense_trains"
+
     def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
         integers = _int8(weight)
         packed = [PackedWeight(integers)] if can_pack() and not grouped else []
@@ -288,6 +296,8 @@ class Dense(_Weighed):
 
 class Conv(_Weighed):
     """Convolutional synapses."""
+
+    kernel = "conv_trains"
 
     def __init__(self, neurons: Neurons, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
         integers = _int8(weight)

@@ -27,6 +27,7 @@ __all__ = [
     "check_writable",
     "check_writable_format",
     "file_entry",
+    "option_name",
     "read_model",
     "write_model",
 ]
@@ -71,10 +72,10 @@ class Hints:
         }
 
 
-def _option_name(hint: str) -> str:
+def option_name(hint: str) -> str:
     """How the command line calls a hint.
 
-    >>> _option_name("time_steps")
+    >>> option_name("time_steps")
     '--time-steps'
     """
     return f"--{hint.replace('_', '-')}"
@@ -125,7 +126,7 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
         reader = read_checkpoint
     if useless := given.keys() - signature(reader).parameters.keys():
         raise ConversionError(
-            f"{path}: a {kind} file has no use for {' and '.join(map(_option_name, sorted(useless)))}, or says that "
+            f"{path}: a {kind} file has no use for {' and '.join(map(option_name, sorted(useless)))}, or says that "
             "itself: leave it out"
         )
     model = reader(path, **given)

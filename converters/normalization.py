@@ -1,6 +1,6 @@
 """What was done to images before an ANN saw them."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import prod
 from typing import Any
@@ -56,12 +56,20 @@ class Normalization:
         mean = np.asarray(first.mean) + np.asarray(first.std) * np.asarray(self.mean)
         return Normalization.of(mean.tolist(), (np.asarray(first.std) * np.asarray(self.std)).tolist())
 
-    def check(self, shape: Shape) -> None:
-        """Raise `DataError` where images of `shape`, `[C, H, W]` or `[features]`, in 0..1, cannot have these."""
+    def fits(self, shape: Shape) -> bool:
+        """Whether images of `shape`, `[C, H, W]` or `[features]`, have so many channels."""
+        return not any(self._unfit(shape))
+
+    def _unfit(self, shape: Shape) -> Iterator[str]:
         for name, numbers in (("means", self.mean), ("deviations", self.std)):
             n = len(numbers)
             if n > 1 and (shape[0] != n if len(shape) > 1 else prod(shape) % n):
-                raise DataError(f"{n} {name}, for images {list(shape)}: give one, or one for each channel")
+                yield f"{n} {name}"
+
+    def check(self, shape: Shape) -> None:
+        """Raise `DataError` where images of `shape`, in 0..1, cannot have these."""
+        for unfit in self._unfit(shape):
+            raise DataError(f"{unfit}, for images {list(shape)}: give one, or one for each channel")
         if max(self.mean) > 1:
             known = ",".join(f"{x / 255:.4g}" for x in self.mean)
             raise DataError(f"a mean of {max(self.mean):g}, of images in 0..1: if they were in 0..255, it is {known}")
@@ -87,8 +95,6 @@ class Normalization:
 
 AS_THEY_ARE = Normalization()
 """Of images in 0..1."""
-
-
 OF_IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 """What torchvision's models of coloured images were trained on."""
 RAW = Normalization(std=(1 / 255,))
@@ -105,10 +111,11 @@ def usual_normalizations(images: Tensor) -> list[Normalization]:
     means, stds = [], []
     for channel in images.unbind(1):
         part = torch.bincount(channel.flatten(), minlength=256).double() / channel.numel()
-        means.append(float(part @ levels))
-        stds.append(float(part @ (levels - means[-1]) ** 2) ** 0.5)
+        mean = float(part @ levels)
+        means.append(round(mean, 4))
+        stds.append(round(float(part @ (levels - mean) ** 2) ** 0.5, 4))
     if min(stds) > 0:
-        found.append(Normalization.of(np.round(means, 4).tolist(), np.round(stds, 4).tolist()))
+        found.append(Normalization.of(means, stds))
     return [*found, OF_IMAGENET] if images.shape[1] == len(OF_IMAGENET.mean) else found
 
 

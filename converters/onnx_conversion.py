@@ -46,12 +46,10 @@ SHRUNK = 0.05
 """Part of their grid that weights of a layer must have left, or it is told: six integers up and six down."""
 DOUBTFUL = 0.5
 """Accuracy of an ANN below which its images are probably of another kind."""
-ASKED = 1000
+DOUBT_IMAGES = 1000
 """Training images that the ANN is asked for, normalised in several ways."""
-STORED_SEEN = 10_000
-"""Images that are not in memory, whose mean is that of all."""
-SURE = 3.0
-"""Standard errors by which one of two ways must be better than the other."""
+STANDARD_ERRORS = 3
+"""By so many must one of two ways be better than the other."""
 
 
 @dataclass(frozen=True)
@@ -316,15 +314,22 @@ def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
 
 
 def _doubt(ann: Ann, train: Split, normalization: Normalization, seed: int) -> str | None:
-    """That the ANN gives far better answers to images normalised in another of the usual ways."""
-    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:ASKED]
-    some = Split(train.images[chosen], train.labels[chosen])
-    every = train.images if isinstance(train.images, Tensor) else drawn(train, STORED_SEEN, seed)
-    ways = [way for way in usual_normalizations(every) if way != normalization]
-    right, *others = (_answers(partial(_logits, ann, way), some) == some.labels for way in (normalization, *ways))
-    best, way = max(zip(others, ways, strict=True), key=lambda pair: int(pair[0].sum()))
+    """That the ANN gives clearly better answers to images normalised in another of the usual ways."""
+    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:DOUBT_IMAGES]
+    images = train.images[chosen]
+    some = Split(images, train.labels[chosen])
+
+    def right_answers(way: Normalization) -> Tensor:
+        return _answers(partial(_logits, ann, way), some) == some.labels
+
+    right = right_answers(normalization)
+    if int((~right).sum()) <= STANDARD_ERRORS**2:  # even if all of these became right
+        return None
+    every = train.images if isinstance(train.images, Tensor) else images
+    ways = [way for way in usual_normalizations(every) if way != normalization and way.fits(ann.shape)]
+    best, way = max(((right_answers(way), way) for way in ways), key=lambda pair: int(pair[0].sum()))
     gained, lost = int((best & ~right).sum()), int((right & ~best).sum())
-    if gained - lost <= SURE * (gained + lost) ** 0.5 or best.double().mean() < DOUBTFUL:
+    if gained - lost <= STANDARD_ERRORS * (gained + lost) ** 0.5 or best.double().mean() < DOUBTFUL:
         return None
     before, after = (f"{100 * x.double().mean():.1f} %" for x in (right, best))
     return f"the ANN is right in {before} of {len(some):,} training images, and with {way.option} in {after}"

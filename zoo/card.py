@@ -159,7 +159,7 @@ class SeedScore(StrictModel):
 class Training(StrictModel):
     """How the weights came to be.
 
-    `recipe` is None of weights that were trained elsewhere. `epoch`, counted from 0, is that of the best
+    `recipe` is None of weights that were trained elsewhere and not tuned. `epoch`, counted from 0, is that of the best
     `validation_accuracy` as SNN; None if no epoch ended. `start_revision` is of the model that was trained on; None of
     fresh weights. `versions`, `teacher_revision` and `curves` are None where the model file, or its run, did not keep
     them. `other_seeds` are runs that were not shipped.
@@ -271,7 +271,7 @@ class Golden(StrictModel):
 
 
 class Commands(StrictModel):
-    """That make the model, its scores and this card again; `train` is None of weights that were trained elsewhere."""
+    """That make the model, its scores and this card again; `train` is None where nobody tells recipe or conversion."""
 
     train: str | None
     eval: str

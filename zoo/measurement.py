@@ -14,7 +14,7 @@ from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.operations import ActivityCounter, effective_operations
-from converters.formats import Hints
+from converters.formats import Hints, option_name
 from converters.model import Model, without_weight_norm
 from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from converters.report.measure import spread_out
@@ -82,7 +82,7 @@ def measure_card(
         progress: called with what is scored next.
 
     Raises:
-        SnnZooError: the network was never trained, or the spec of this name in the package is another.
+        SnnZooError: the file tells neither training nor conversion, or the spec of this name in the package is another.
         StateOverflowError: the network leaves the hardware's 24 bits at its own T.
     """
     model = read_safetensors(path)
@@ -94,7 +94,10 @@ def measure_card(
         )
     network = model.build()
     if not model.card and not network.fitted:
-        raise SnnZooError(f"{path} was never trained, so a card has nothing to tell: zoo train {path} -o run")
+        raise SnnZooError(
+            f"{path} tells neither training nor conversion, so a card has nothing to tell: zoo train {path} -o run, or "
+            "convert it again from its source"
+        )
     exact = IntegerNetwork(network)
 
     as_snn, as_ann = ActivityCounter(exact), ActivityCounter(network)
@@ -252,24 +255,35 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, dat
     if start_revision is not None:
         train = f"zoo train START.safetensors -o run/{name} # START is the file whose sha256 begins {start_revision}"
     elif isinstance(conversion, Mapping):
-        options = {key: _option(conversion[key]) for key in CONVERSION_OPTIONS if key in conversion}
-        if "epochs" in options:  # of an ANN
-            options = {"data": data, "time_steps": str(model.spec.time_steps), **options}
-        told = (f"--{key.replace('_', '-')}{'' if value == 'True' else f'={value}'}" for key, value in options.items())
-        train = f"zoo convert {shlex.join([str(conversion.get('source', 'ANN.onnx')), *told])} -o {name}.safetensors"
+        told = {key: conversion[key] for key in CONVERSION_OPTIONS if key in conversion}
+        if "epochs" in told:  # of an ANN
+            told = {"data": data, "time_steps": model.spec.time_steps, **told}
+        if "spec" in told:
+            told["spec"] = _spec_source(str(told["spec"]))
+        words = [str(conversion.get("source", "ANN.onnx")), *(_option(*option) for option in told.items())]
+        train = f"zoo convert {shlex.join(words)} -o {name}.safetensors"
     elif model.spec.training is not None:
-        train = f"zoo train {name if name in network_names() else f'{name}.yaml'} -o run/{name}"
+        train = f"zoo train {_spec_source(name)} -o run/{name}"
     steps = ",".join(str(t) for t, accuracy in by_steps.items() if accuracy is not None)
+    untold = "" if model.data == data else f" {shlex.quote(_option('data', data))}"
     return Commands(
         train=train,
-        eval=f"zoo eval {name} --engine integer --time-steps {steps}",
-        card=f"zoo card {name} --check",
+        eval=f"zoo eval {name}{untold} --engine integer --time-steps {steps}",
+        card=f"zoo card {name}{untold} --check",
     )
 
 
-def _option(value: object) -> str:
-    """A value of a card as an option has it: lists with commas."""
-    return ",".join(map(str, value)) if isinstance(value, list) else str(value)
+def _spec_source(name: str) -> str:
+    """How a command finds a spec: of the package by its name, another in a file."""
+    return name if name in network_names() else f"{name}.yaml"
+
+
+def _option(name: str, value: object) -> str:
+    """An option with a value of a card; lists with commas, and flags alone."""
+    option = option_name(name)
+    if value is True:
+        return option
+    return f"{option}={','.join(map(str, value)) if isinstance(value, list) else value}"
 
 
 def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:

@@ -1,8 +1,10 @@
 """The same results as the definitions in plain torch, faster. Which kernels there are depends on what is installed."""
 
+from collections.abc import Iterable
 from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 __all__ = ["by_size", "describe", "engine_is_worthwhile", "have_numba", "is_worthwhile", "will_compile"]
 
@@ -29,15 +31,19 @@ def is_worthwhile(n_numbers: int, compiled: bool | None) -> bool:
     return n_numbers >= WORTHWHILE if compiled is None else compiled
 
 
-def will_compile() -> bool:
-    """Whether numba has yet to compile what the integer engine runs, for some seconds; the next process finds it."""
+def will_compile(kernels: Iterable[str] = ("dense_trains",)) -> bool:
+    """Whether numba has yet to compile one of these of `integer_trains`, for some seconds; later processes find it."""
     if not have_numba():
         return False
-    from bootstrap_core.kernels.integer_trains import dense_trains
+    from bootstrap_core.kernels import integer_trains
 
-    if dense_trains.signatures:  # in this process
-        return False
-    return not any(Path(dense_trains.stats.cache_path).glob("integer_trains.dense_trains-*.nbi"))
+    return not all(_is_compiled(getattr(integer_trains, name)) for name in kernels)
+
+
+def _is_compiled(kernel: Any) -> bool:
+    """Whether a function of numba's is, in this process or for it."""
+    module, name = kernel.py_func.__module__.rpartition(".")[2], kernel.py_func.__name__
+    return bool(kernel.signatures) or any(Path(kernel.stats.cache_path).glob(f"{module}.{name}-*.nbi"))
 
 
 class _Patience:
@@ -46,9 +52,10 @@ class _Patience:
     left = PATIENCE
 
 
-def engine_is_worthwhile(multiplications: int) -> bool:
-    """Whether to follow spikes where so many multiplications would do: not if numba had to compile it for a few."""
-    if _Patience.left > 0 and will_compile():
+def engine_is_worthwhile(multiplications: int, kernels: Iterable[str]) -> bool:
+    """Whether to follow spikes by these kernels where so many multiplications would do: not a few, if numba had to
+    compile them for that."""
+    if _Patience.left > 0 and will_compile(kernels):
         _Patience.left -= multiplications
         return _Patience.left <= 0
     return True

@@ -250,13 +250,13 @@ def _convert_onnx(
     places: DataPlaces,
     hints: dict[str, Any],
 ) -> "OnnxConversion":
-    from converters.formats import check_writable
+    from converters.formats import check_writable, option_name
     from converters.onnx_conversion import convert_onnx
     from converters.spiking_layers import MaxPooling
     from specs.block import Encoding
 
     mean, std, time_steps = (hints.pop(name) for name in ("mean", "std", "time_steps"))
-    useless = [f"--{name.replace('_', '-')}" for name, value in hints.items() if value is not None]
+    useless = [option_name(name) for name, value in hints.items() if value is not None]
     if useless:
         raise click.UsageError(f"an ONNX file has no use for {', '.join(useless)}")
     if raw and (mean is not None or std is not None):

@@ -1,4 +1,5 @@
 import json
+import shlex
 import shutil
 
 import click.testing
@@ -164,7 +165,7 @@ def test_verify_against_a_card_holds_the_model_to_it(run) -> None:
 
 
 def test_a_model_that_was_trained_elsewhere_is_published(measured, run, tmp_path) -> None:
-    """Of a .net, as of a checkpoint, the card tells how it was converted."""
+    """The card tells how it was converted, and on what to score it."""
     run("convert", measured / "tiny.safetensors", "-o", tmp_path / "tiny.net")
     run("convert", tmp_path / "tiny.net", "-o", tmp_path / "old.safetensors", "--time-steps", 5)
     data = load_card(measured / "tiny.yaml").data.name
@@ -174,14 +175,15 @@ def test_a_model_that_was_trained_elsewhere_is_published(measured, run, tmp_path
     assert card.commands.train == "zoo convert tiny.net --time-steps=5 -o old.safetensors"
     run("publish", tmp_path / "old.safetensors", tmp_path / "old.yaml", "--to", tmp_path / "zoo")
     run("pull", "old", "--from", tmp_path / "zoo")
-    assert run("card", "old", "--data", data, "--check").stdout == "old: as its card says\n"
+    assert run(*shlex.split(card.commands.card)[1:]).stdout == "old: as its card says\n"
+    assert f"{100 * card.test.accuracy:.2f} %" in run(*shlex.split(card.commands.eval)[1:]).stdout
     assert card.commands.train in run("show", "old").stdout
 
 
 def test_cards_are_of_trained_models_and_lie_where_they_are_found(run, spec_file, tmp_path) -> None:
     run("build", spec_file, "-o", tmp_path / "fresh.safetensors")
     error = run("card", tmp_path / "fresh.safetensors", "-o", tmp_path / "fresh.yaml", code=1).stderr
-    assert "was never trained" in error
+    assert "neither training nor conversion" in error
     assert f"zoo train {tmp_path / 'fresh.safetensors'} -o run" in error
     assert not (tmp_path / "fresh.yaml").exists()
     for name in ("card.txt", "card", "card.yml"):

@@ -96,7 +96,10 @@ def evaluate_model(
     dataset = places.load_labelled(data or usual_data(model), input_shape(model))
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
     network = model.build().to(resolve_device(device))
-    runnable = IntegerNetwork(network) if engine == "integer" else network
+    runnable: Runnable = network
+    if engine == "integer":
+        runnable = exact = IntegerNetwork(network)
+        exact.compiled = len(test) > WARM_UP or None
     scores, beyond = _score_each(runnable, test, Mode(mode), steps)
     if scores and plot is not None:
         _plot_scores(plot, scores, evaluate(network, test, mode=Mode.ANN) if network.fitted else None)
@@ -162,7 +165,7 @@ def predict(
             [[str(p.path), names[p.label], percent(p.scores[p.label])] for p in predictions],
         )
     if unreadable:
-        raise DataError("; ".join(map(str, unreadable)))
+        raise DataError("\n".join(map(str, unreadable)))
 
 
 def _parse_steps(text: str | None) -> list[int | None]:

@@ -1,6 +1,7 @@
 """The engine that follows spikes, against the one that multiplies matrices."""
 
 import pickle
+from math import prod
 from typing import Any
 
 import numpy as np
@@ -290,8 +291,8 @@ def test_without_numba_the_matrices_run(monkeypatch) -> None:
 @pytest.mark.parametrize("compiled", [None, True, False])
 @pytest.mark.parametrize("worthwhile", [True, False])
 def test_spikes_are_followed_where_it_is_worthwhile_or_said(worthwhile, compiled, monkeypatch) -> None:
-    asked, ran = list[int](), list[int]()
-    monkeypatch.setattr(integer, "engine_is_worthwhile", lambda n: asked.append(n) or worthwhile)
+    asked, ran = list[tuple[int, set[str]]](), list[int]()
+    monkeypatch.setattr(integer, "engine_is_worthwhile", lambda n, kernels: asked.append((n, kernels)) or worthwhile)
     network, images = make(*DENSE, shape=[30]), torch.rand(5, 30)
     exact = IntegerNetwork(network)
     exact.compiled = compiled
@@ -300,17 +301,33 @@ def test_spikes_are_followed_where_it_is_worthwhile_or_said(worthwhile, compiled
     for logits in (exact(images), exact.run(images)[0], exact.tally(images)[0]):
         assert torch.equal(logits, network(images))
     assert len(ran) == (3 if compiled or (compiled is None and worthwhile) else 0)
-    assert asked == ([] if compiled is not None else 3 * [5 * 6 * sum(row.synops for row in summarize(network.spec))])
+    work = sum(row.synops + integer.OF_A_NEURON * prod(row.shape) for row in summarize(network.spec))
+    assert asked == ([] if compiled is not None else 3 * [(5 * 6 * work, {"dense_trains"})])
 
 
 def test_few_images_do_not_wait_for_a_compiler(monkeypatch) -> None:
     compiles = True
-    monkeypatch.setattr(kernels, "will_compile", lambda: compiles)
+    monkeypatch.setattr(kernels, "will_compile", lambda names: compiles)
     monkeypatch.setattr(kernels._Patience, "left", 10)
-    assert [kernels.engine_is_worthwhile(n) for n in (4, 4, 4, 1)] == [False, False, True, True]
+    assert [kernels.engine_is_worthwhile(n, {"conv_trains"}) for n in (4, 4, 4, 1)] == [False, False, True, True]
     monkeypatch.setattr(kernels._Patience, "left", 10)
     compiles = False
-    assert kernels.engine_is_worthwhile(1)
+    assert kernels.engine_is_worthwhile(1, {"conv_trains"})
+
+
+def test_an_engine_waits_for_the_kernels_of_its_layers() -> None:
+    conv = {"kind": "conv", "channels": 2, "kernel": 3}
+    ends = {"kind": "flatten"}, {"kind": "affine", "features": 3}
+    shape = [1, 6, 6]
+    assert EventEngine(make(*ends, shape=shape)).kernels == set()
+    assert EventEngine(make(conv, conv, *ends, shape=shape)).kernels == {"conv_trains"}
+    dense = {"kind": "dense", "features": 3}
+    assert EventEngine(make(conv, conv, ends[0], dense, ends[1], shape=shape)).kernels == {
+        "conv_trains",
+        "dense_trains",
+    }
+    integer_trains.dense_trains.signatures or IntegerNetwork(make(*DENSE, shape=[30]))(torch.rand(5, 30))
+    assert not kernels.will_compile({"dense_trains"})
 
 
 @pytest.mark.parametrize("entering", [{}, {"encoding": "graded", "bits": 3}, {"exact_input": False}])

@@ -102,7 +102,18 @@ def test_images_are_usually_normalised_by_their_own_mean_and_deviation(channels)
 
 
 def test_images_of_one_colour_have_no_deviation_to_be_divided_by() -> None:
-    assert len(usual_normalizations(torch.full((2, 1, 3, 3), 7, dtype=torch.uint8))) == 3
+    images = torch.full((50_000, 1, 3, 3), 7, dtype=torch.uint8)
+    assert len(usual_normalizations(images)) == 3
+    images[0, 0, 0, 0] = 8
+    assert len(usual_normalizations(images)) == 3
+
+
+@pytest.mark.parametrize(
+    ("shape", "fits"), [((3, 6, 5), True), ((90,), True), ((1, 1, 90), False), ((1, 90, 1), False)]
+)
+def test_channels_have_to_be_where_they_can_be_told_apart(shape, fits) -> None:
+    assert COLOURS.fits(shape) is fits
+    assert AS_THEY_ARE.fits(shape)
 
 
 def test_each_channel_has_its_own_of_maps_and_of_rows() -> None:
