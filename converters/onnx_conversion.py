@@ -336,13 +336,13 @@ def _doubt(ann: Ann, train: Split, normalization: Normalization, seed: int) -> s
 
 
 def ann_input(ann: Ann, images: Tensor, normalization: Normalization) -> Tensor:
-    """What the ANN takes, float32 `[N, *shape]`, of uint8 images `[N, C, H, W]`."""
-    return normalization(images.float().reshape(len(images), *ann.shape) / 255)
+    """What the ANN takes, float32 `[N, *shape]`, of images `[N, C, H, W]` in 0..1."""
+    return normalization(images.reshape(len(images), *ann.shape))
 
 
 def _logits(ann: Ann, normalization: Normalization, images: Tensor) -> Tensor:
     """Of images in 0..1."""
-    return run_ann(ann, normalization(images.reshape(len(images), *ann.shape)))[0]
+    return run_ann(ann, ann_input(ann, images, normalization))[0]
 
 
 def _answers(teacher: Teacher, split: Split) -> Tensor:

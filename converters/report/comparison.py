@@ -71,7 +71,10 @@ def measure_conversion(conversion: OnnxConversion) -> ConversionFigures | None:
     ann, normalization = conversion.imported.ann, conversion.normalization
     with torch.no_grad():
         logits = torch.cat(
-            [run_ann(ann, ann_input(ann, images, normalization))[0] for images, _ in batches(network.scored, BATCH)]
+            [
+                run_ann(ann, ann_input(ann, images.float() / 255, normalization))[0]
+                for images, _ in batches(network.scored, BATCH)
+            ]
         )
     answers, spiking_answers = logits.argmax(1), network.logits.argmax(1)
     differ = answers != spiking_answers
@@ -111,7 +114,7 @@ def layer_correlations(conversion: OnnxConversion, exact: IntegerNetwork, split:
     moments, scale = torch.zeros(len(layers), 6, dtype=torch.float64), torch.ones(1)
     for images, _ in batches(split, BATCH):
         rates = exact.rates(images)
-        _, values = run_ann(ann, ann_input(ann, images, conversion.normalization), keep=True)
+        _, values = run_ann(ann, ann_input(ann, images.float() / 255, conversion.normalization), keep=True)
         if has_neurons(layers[0]):
             moments[0] += _moments(images, rates[0])
         for i, source in sources.items():
