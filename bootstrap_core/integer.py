@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 __all__ = ["IntegerNetwork", "IntegerTrace"]
 
+BLOCK = 64
+"""Images of which matrices are multiplied at a time, so that their states stay in the cache."""
 OF_A_NEURON = 600
 """Multiplications in the time that a neuron's step takes, where matrices are multiplied."""
 
@@ -155,6 +157,10 @@ class IntegerNetwork:
 
     def _matrices(self, images: Tensor, steps: int) -> list[Tensor]:
         """Spikes of each block but the last, by matrix products."""
+        parts = [self._block(block, steps) for block in images.split(BLOCK)]
+        return [torch.cat(outputs, dim=1) for outputs in zip(*parts, strict=True)]
+
+    def _block(self, images: Tensor, steps: int) -> list[Tensor]:
         outputs = [self._input(images, steps)]
         for layer in self._hidden:
             outputs.append(layer(*self._arriving(outputs)))
@@ -177,23 +183,24 @@ class _Neurons:
     """Integer CUBA neurons of one layer."""
 
     def __init__(self, neuron: CubaNeuron, index: int, *, shift: bool, direct: bool = False) -> None:
-        current_decay, voltage_decay = ((decay * DECAY_ONE).long() for decay in neuron.quantized_decays())
-        self.keep_current = torch.zeros(1, dtype=torch.int64) if direct else DECAY_ONE - current_decay
+        current_decay, voltage_decay = ((decay * DECAY_ONE).int() for decay in neuron.quantized_decays())
+        self.keep_current = torch.zeros(1, dtype=torch.int32) if direct else DECAY_ONE - current_decay
         self.keep_voltage = DECAY_ONE - voltage_decay
         self.threshold = neuron.threshold_mant * STATE_PER_MANT
         self.subtract = neuron.spec.reset is Reset.SUBTRACT
         self.index, self.shift = index, shift
 
     def voltages(self, z: Tensor, bias: Tensor | None, *, fire: bool = True) -> tuple[Tensor, Tensor]:
-        """Voltage before reset (int32) and spikes (int8) `[T, N, C, ...]`, for z in state units, int64."""
+        """Voltage before reset (int32) and spikes (int8) `[T, N, C, ...]`, for z in state units, int32 or int64."""
         axes = [1] * (z.dim() - 3)
         keep_current, keep_voltage = (keep.reshape(-1, *axes) for keep in (self.keep_current, self.keep_voltage))
         offset = 0 if bias is None else bias.reshape(-1, *axes)
         voltage, spikes = torch.empty_like(z, dtype=torch.int32), torch.zeros_like(z, dtype=torch.int8)
         u, v = torch.zeros_like(z[0]), torch.zeros_like(z[0])
+        forgets = not bool(keep_current.any())
         for t in range(len(z)):
-            u = _leak(u, keep_current) + z[t]
-            v = _leak(v, keep_voltage) + u + offset
+            u = z[t] if forgets else _leak(u, keep_current).add_(z[t])
+            v = _leak(v, keep_voltage).add_(u).add_(offset)
             self._check("current", u, t)
             self._check("voltage", v, t)
             voltage[t] = v
@@ -220,8 +227,11 @@ class _Neurons:
 
 
 def _leak(x: Tensor, keep: Tensor) -> Tensor:
-    """`x * keep / 4096` toward zero."""
-    return (x.abs() * keep >> 12) * x.sign()
+    """`x * keep / 4096` toward zero, for x of 24 bits within 32 of them."""
+    whole, rest = x.abs(), x.abs()
+    whole.bitwise_right_shift_(12).mul_(keep)
+    rest.bitwise_and_(DECAY_ONE - 1).mul_(keep).bitwise_right_shift_(12)
+    return whole.add_(rest).mul_(x.sign())
 
 
 class _Layer:
@@ -237,7 +247,7 @@ class _Layer:
 
     def read(self, *arriving: Tensor) -> tuple[Tensor, Tensor]:
         """Spikes, and the voltage before reset; `[T, N, C, ...]`."""
-        return self.neurons.fire(_weigh(self.synapses, arriving) * STATE_PER_WEIGHT, self.bias)
+        return self.neurons.fire(_weigh(self.synapses, arriving), self.bias)
 
 
 class _Readout:
@@ -251,7 +261,7 @@ class _Readout:
 
     def read(self, *arriving: Tensor) -> tuple[Tensor, Tensor]:
         """Weighted input plus bias, float32 in units of an input of 1, and the voltage; `[T, N, C]`."""
-        z = _weigh(self.synapses, arriving) * STATE_PER_WEIGHT
+        z = _weigh(self.synapses, arriving)
         voltage, _ = self.neurons.voltages(z, self.bias, fire=False)
         total = z if self.bias is None else z + self.bias
         return total.float() / STATE / self.levels, voltage
@@ -305,19 +315,20 @@ def _integer_readout(block: object, index: int) -> "_Readout | _Layer":
 
 
 def _integer_bias(bias: Tensor | None) -> Tensor | None:
-    """Bias in state units, int64."""
-    return None if bias is None else (bias * MANT).round().long() * STATE_PER_MANT
+    """Bias in state units, int32."""
+    return None if bias is None else (bias * MANT).round().int() * STATE_PER_MANT
 
 
 def _weigh(synapses: list[Weigh], arriving: Sequence[Tensor]) -> Tensor:
-    """The weighted input of all synapses at each step, `[T, N, ...]`, for what each of them reads."""
+    """The weighted input of all synapses, `[T, N, ...]` in state units, for what each of them reads."""
     own, *skipped = (_over_time(weigh, x) for weigh, x in zip(synapses, arriving, strict=True))
-    return sum(skipped, own)
+    return sum(skipped, own.long() if skipped else own) * STATE_PER_WEIGHT
 
 
 def _over_time(weigh: Weigh, x: Tensor) -> Tensor:
-    """Weigh every step `[T, N, ...]`; a step that stands for all is weighed once."""
+    """Weigh all steps `[T, N, ...]`; a step that stands for all is weighed once."""
     if x.stride(0) == 0:
         z = weigh(x[0])
         return z.expand(len(x), *z.shape)
-    return torch.stack([weigh(step) for step in x])
+    z = weigh(x.flatten(0, 1))
+    return z.view(*x.shape[:2], *z.shape[1:])

@@ -14,7 +14,10 @@ from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, SkipSynapse, S
 __all__ = ["Weigh", "integer_synapses"]
 
 Weigh = Callable[[Tensor], Tensor]
-"""Spikes `[N, ...]`, int8 (or graded, int32), to weighted input, int64, in steps of `WEIGHT_STEP`."""
+"""Spikes `[N, ...]`, int8 (or graded, int32), to weighted input in steps of `WEIGHT_STEP`.
+
+int32, if it stays within 32 bits in state units too; else int64.
+"""
 
 
 def integer_synapses(block: SpikingBlock | AffineBlock) -> list[Weigh]:
@@ -33,8 +36,13 @@ def _integer_synapse(synapse: Synapse | SkipSynapse, weight: Tensor) -> Weigh:
 
 
 def _weigh_flat(weight: PackedWeight, x: Tensor) -> Tensor:
-    return weight.weigh(x.flatten(1)).long()
+    return _whole(weight.weigh(x.flatten(1)))
 
 
 def _weigh_maps(weight: PackedConvolution, x: Tensor) -> Tensor:
-    return weight.weigh(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2).long()
+    return _whole(weight.weigh(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2))
+
+
+def _whole(product: Tensor) -> Tensor:
+    """Integers that fit what floats, which hold them exactly, can be."""
+    return product.to(torch.int32 if product.dtype == torch.float32 else torch.int64)

@@ -11,8 +11,8 @@ __all__ = ["by_size", "describe", "engine_is_worthwhile", "have_numba", "is_wort
 WORTHWHILE = 1 << 13
 """Numbers from which on a kernel saves more than its first call costs: small networks never wait for a compiler."""
 
-PATIENCE = 1 << 34
-"""Multiplications, a second or two of them, that a process makes before it waits for the engine to compile."""
+PATIENCE = 1 << 38
+"""Multiplications that a process makes before it waits for the engine to compile: half of the time that that takes."""
 
 
 @cache

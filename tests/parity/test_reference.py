@@ -79,7 +79,8 @@ def test_the_float_engine_equals_the_reference(case: Case) -> None:
     assert np.array_equal(ours.voltage.double().numpy() * 4096, voltage)
 
 
-def test_the_integer_engine_equals_the_reference(case: Case) -> None:
+@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
+def test_the_integer_engine_equals_the_reference(case: Case, dtype: torch.dtype) -> None:
     spec = CubaSpec(
         threshold=case.threshold / 64,
         reset=Reset.SUBTRACT if case.subtract else Reset.ZERO,
@@ -91,7 +92,8 @@ def test_the_integer_engine_equals_the_reference(case: Case) -> None:
     )
     with torch.no_grad():
         neurons = _Neurons(neuron, 1, shift=False)
-    voltage, spikes = neurons.voltages(torch.from_numpy(64 * case.z), torch.from_numpy(64 * case.bias))
+    z, bias = (torch.from_numpy(64 * mants).to(dtype) for mants in (case.z, case.bias))
+    voltage, spikes = neurons.voltages(z, bias)
     expected_spikes, _, expected_voltage = reference(case)
     assert np.array_equal(spikes.numpy(), expected_spikes)
     assert np.array_equal(voltage.numpy(), expected_voltage)

@@ -162,6 +162,29 @@ def test_pixels_of_many_bits_are_weighted_exactly() -> None:
     assert torch.equal(logits, network(images))
 
 
+def test_large_sums_that_cancel_are_exact() -> None:
+    neuron = {"threshold": 1 / 64, "current_decay": 1.0, "voltage_decay": 1.0}
+    network = make(DENSE, AFFINE, input={**GRADED, "shape": [16384]}, neuron=neuron)
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(125 / 32).mul_(torch.tensor([1, -1]).repeat(8192))
+    pixels = torch.full((2, 16384), 4000)  # 8192 of them, times 125, are more than 2**31 steps of a weight
+    pixels[0, 0] = pixels[1, 1] = 4040
+    exact = IntegerNetwork(network)
+    exact.compiled = False
+    _, trace = exact.run(pixels / 4095)
+    assert trace.spikes[1].flatten().tolist() == [1, 0] * T
+
+
+def test_images_are_multiplied_a_block_at_a_time(monkeypatch) -> None:
+    exact, images = IntegerNetwork(make(DENSE, AFFINE)), torch.linspace(0, 1, 7)[:, None]
+    exact.compiled = False
+    logits, trace = exact.run(images)
+    monkeypatch.setattr("bootstrap_core.integer.BLOCK", 3)
+    again, traced = exact.run(images)
+    assert torch.equal(again, logits)
+    assert all(torch.equal(a, b) for a, b in zip(traced.spikes, trace.spikes, strict=True))
+
+
 # --- The 24 bits of the hardware
 
 
