@@ -230,10 +230,12 @@ class _SynapticBlock(Block):
         """The weights of the block's own synapses that the hardware holds: normed, scaled, on their grid."""
         return self.synapse.quantized_weight(self._scale())
 
-    def weigh(self, x: Tensor | Spikes, skipped: Sequence[Tensor | Spikes], mode: Mode) -> Tensor:
-        """Weighted input of all synapses."""
+    def weigh(
+        self, x: Tensor | Spikes, skipped: Sequence[Tensor | Spikes], mode: Mode, weighed: Tensor | None = None
+    ) -> Tensor:
+        """Weighted input of all synapses; `weighed` that of the first, where it is known but for its gradient."""
         scale = self._scale()
-        z: Tensor = self.synapse(self.dropped(x, mode), scale)
+        z: Tensor = self.synapse(self.dropped(x, mode), scale, weighed)
         for skip, source in zip(self.skips, skipped, strict=True):
             z = z + skip(source, scale)
         return z
@@ -301,9 +303,11 @@ class SpikingBlock(_SynapticBlock):
             total = quantize_bias(-mean if total is None else total - mean)
         return total
 
-    def forward(self, x: Tensor, mode: Mode, time_steps: int, *skipped: Tensor) -> Tensor:
-        """See `Block`."""
-        z, bias = self._normed(x, skipped, mode), self.quantized_bias()
+    def forward(
+        self, x: Tensor, mode: Mode, time_steps: int, *skipped: Tensor, weighed: Tensor | None = None
+    ) -> Tensor:
+        """See `Block`, and `weigh` for `weighed`."""
+        z, bias = self._normed(x, skipped, mode, weighed), self.quantized_bias()
         if not mode.spiking:
             return _activate(self.sampler, self._drive(z, bias), mode)
         z, drive = self._over_time(z, bias, mode, time_steps)
@@ -342,9 +346,11 @@ class SpikingBlock(_SynapticBlock):
             return _fire_packed(self.neuron, self.sampler, z, drive, mode, bias=bias)
         return _fire(self.neuron, self.sampler, z, drive, mode, self.delay_shift, bias=bias)
 
-    def _normed(self, x: Tensor | Spikes, skipped: Sequence[Tensor | Spikes], mode: Mode) -> Tensor:
+    def _normed(
+        self, x: Tensor | Spikes, skipped: Sequence[Tensor | Spikes], mode: Mode, weighed: Tensor | None = None
+    ) -> Tensor:
         """Weighted input, of which the norm has learnt."""
-        z = self.weigh(x, skipped, mode)
+        z = self.weigh(x, skipped, mode, weighed)
         if self.training and self.norm is not None:
             channel_axis = 2 if mode.spiking else 1
             self.norm.update(z / self.levels, channel_axis)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
-from bootstrap_core.fixed_point import STATE, STATE_PER_WEIGHT
+from bootstrap_core.fixed_point import STATE, STATE_PER_WEIGHT, WEIGHT_STEP
 from bootstrap_core.integer_stages import (
     Adding,
     AddingConv,
@@ -85,12 +85,15 @@ class Followed:
 
     Attributes:
         rates: what each block gives on average over time, float32 `[N, ...]`; a readout its logits.
+        weighed: what the synapses of each block weigh on average, float32 `[N, ...]` in units of the weights; None of
+            those that are none, or several.
         trains: of each stage, in parts of the time.
         first: the block of the first stage.
         steps: T.
     """
 
     rates: list[Tensor]
+    weighed: list[Tensor | None]
     trains: list[list[Words]]
     first: int
     steps: int
@@ -99,6 +102,10 @@ class Followed:
         """Of a block, one byte each."""
         values = _unpacked(self.trains[block - self.first], self.steps)
         return Spikes(values, torch.zeros(1).expand(values.shape))
+
+
+_Run = tuple[list[Tensor], list[list[Words]], list[Ints]]
+"""Logits at each end, the first of which is T; of each stage, its trains in parts of time, and `State.totals`."""
 
 
 class EventEngine:
@@ -157,7 +164,7 @@ class EventEngine:
         done = self._in_parts(images, (steps, *also_after), keep=spikes or counts)
         if done is None:
             return None
-        (logits, *earlier), trains = done
+        (logits, *earlier), trains, _ = done
         return EventRun(
             logits=logits,
             earlier=tuple(earlier),
@@ -168,40 +175,45 @@ class EventEngine:
     @torch.no_grad()
     def follow(self, images: Tensor, steps: int) -> Followed | None:
         """The rates of every block and, for who goes on from one of them, its spikes; None as in `run`."""
-        done = self._in_parts(images, (steps,), keep=True)
+        done = self._in_parts(images, (steps,), keep=True, totals=True)
         if done is None:
             return None
-        (logits,), trains = done
+        (logits,), trains, totals = done
         rates = [_mean(stage, steps) for stage in trains]
         rates[0] = rates[0].contiguous().flatten().view(rates[0].shape)  # lies as images do, be it of one channel
         if self._pixels is not None:
             rates.insert(0, self._pixels(images, Mode.ANN, steps))
         if self._readout is not None:
             rates.append(logits)
-        return Followed(rates, trains, self._first, steps)
+        weighed: list[Tensor | None] = [None] * len(rates)
+        for i, (rate, total) in enumerate(zip(rates[self._first :], totals, strict=False), self._first):
+            if total.size:
+                mean = torch.from_numpy(total).float().mul_(WEIGHT_STEP).div_(steps)
+                weighed[i] = mean.view(len(mean), *rate.movedim(1, -1).shape[1:]).movedim(-1, 1)
+        return Followed(rates, weighed, trains, self._first, steps)
 
-    def _in_parts(
-        self, images: Tensor, ends: Sequence[int], *, keep: bool
-    ) -> tuple[list[Tensor], list[list[Words]]] | None:
+    def _in_parts(self, images: Tensor, ends: Sequence[int], *, keep: bool, totals: bool = False) -> _Run | None:
         """`_run` for all images, some at a time, in threads; None where a state leaves 24 bits."""
         parts = images.split(max(1, min(BLOCK, -(-len(images) // torch.get_num_threads()))))
 
-        def run_part(part: Tensor) -> tuple[list[Tensor], list[list[Words]]]:
+        def run_part(part: Tensor) -> _Run:
             with torch.no_grad():  # each thread has its own mode
-                return self._run(part, ends, keep=keep)
+                return self._run(part, ends, keep=keep, totals=totals)
 
         try:
             done = each(run_part, parts)
         except OutsideError:
             return None
-        logits = [torch.cat(some) for some in zip(*(logits for logits, _ in done), strict=True)]
-        by_stage = zip(*(kept for _, kept in done), strict=True)
-        return logits, [[np.concatenate(some) for some in zip(*stage, strict=True)] for stage in by_stage]
+        logits, trains, weighed = (zip(*parts, strict=True) for parts in zip(*done, strict=True))
+        return (
+            [torch.cat(some) for some in logits],
+            [[np.concatenate(some) for some in zip(*stage, strict=True)] for stage in trains],
+            [np.concatenate(some) for some in weighed],
+        )
 
-    def _run(self, images: Tensor, ends: Sequence[int], *, keep: bool) -> tuple[list[Tensor], list[list[Words]]]:
-        """Logits of a few images at each end, the first of which is T; the trains of each stage, in parts of time."""
+    def _run(self, images: Tensor, ends: Sequence[int], *, keep: bool, totals: bool) -> _Run:
         driven, n_images = self._drive(images), len(images)
-        states = [stage.rest(n_images) for stage in self._stages]
+        states = [stage.rest(n_images, totals=totals) for stage in self._stages]
         kept: list[list[Words]] = [[] for _ in self._stages]
         parts, last = in_words(ends[0]), list[Words]()
         for part in parts:
@@ -213,7 +225,8 @@ class EventEngine:
                     trains.append(x)
             read = [x] if self._readout is None else [x, *(outputs[source] for source in self._sources[-1])]
             last.append(np.concatenate([rows(words) for words in read], axis=1))
-        return [self._logits(first_steps(last, end), end) for end in ends], kept
+        logits = [self._logits(first_steps(last, end), end) for end in ends]
+        return logits, kept, [state.totals for state in states]
 
     def _logits(self, trains: list[Words], steps: int) -> Tensor:
         """Of the trains that the readout reads, in parts of the time."""

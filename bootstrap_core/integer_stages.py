@@ -131,11 +131,19 @@ class Neurons:
 
 @dataclass
 class State:
-    """Of a stage's neurons `[N, n]`: current, voltage, spikes held back by a delay shift; and the steps done."""
+    """Of a stage's neurons `[N, n]`.
+
+    Attributes:
+        current, voltage: in state units.
+        held: spikes held back by a delay shift.
+        totals: sum over the steps done of what synapses weighed, in steps of a weight; empty if it is not wanted.
+        steps_done: how many.
+    """
 
     current: Ints
     voltage: Ints
     held: Words
+    totals: Ints
     steps_done: int = 0
 
 
@@ -144,13 +152,15 @@ class Stage(ABC):
 
     Attributes:
         kernel: of `integer_trains`, which follows the spikes and takes a compiler long; None without one.
+        has_totals: whether it can tell what synapses weighed.
     """
 
     kernel: ClassVar[str | None] = None
+    has_totals: ClassVar[bool] = False
 
     @abstractmethod
-    def rest(self, n_images: int) -> State:
-        """The state before the first step."""
+    def rest(self, n_images: int, *, totals: bool = False) -> State:
+        """The state before the first step; `totals`: whether they are wanted, of a stage that has them."""
 
     @abstractmethod
     def advance(self, x: Any, steps: int, state: State) -> Words:
@@ -163,9 +173,11 @@ class _Layer(Stage):
     def __init__(self, neurons: Neurons, shape: Shape) -> None:
         self.neurons, self.shape = neurons, shape
 
-    def rest(self, n_images: int) -> State:
+    def rest(self, n_images: int, *, totals: bool = False) -> State:
         size = n_images, prod(self.shape)
-        return State(np.zeros(size, np.int32), np.zeros(size, np.int32), np.zeros(size, np.uint32))
+        current, voltage = (np.zeros(size, np.int32) for _ in range(2))
+        wanted = size if totals and self.has_totals else (0, 0)
+        return State(current, voltage, np.zeros(size, np.uint32), np.zeros(wanted, np.int32))
 
     def advance(self, x: Any, steps: int, state: State) -> Words:
         trains: Words = np.empty_like(state.held)
@@ -268,7 +280,7 @@ class _Weighed(_Layer):
             z, *others = (weight.weigh(each.flatten(0, 1)) for weight, each in zip(self.packed, some, strict=True))
             for other in others:
                 z += other
-            states = (each[images] for each in (state.current, state.voltage, trains))
+            states = (each[images] for each in (state.current, state.voltage, trains, state.totals))
             weighed = z.numpy().reshape(-1, steps, trains.shape[1])
             outside |= int(kernels.weighed_trains(weighed, *self.neurons.constants, steps, *states))
         return outside
@@ -281,7 +293,7 @@ class _Weighed(_Layer):
 class Dense(_Weighed):
     """Dense synapses; `grouped` for trains of which many are alike."""
 
-    kernel = "dense_trains"
+    kernel, has_totals = "dense_trains", True
 
     def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
         integers = _int8(weight)
@@ -290,14 +302,14 @@ class Dense(_Weighed):
         self.weight, self.grouped = in_blocks(integers.t().numpy()), grouped
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
-        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
+        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains, state.totals
         return int(kernels.dense_trains(*arriving, self.weight, self.grouped, *arguments))
 
 
 class Conv(_Weighed):
     """Convolutional synapses."""
 
-    kernel = "conv_trains"
+    kernel, has_totals = "conv_trains", True
 
     def __init__(self, neurons: Neurons, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
         integers = _int8(weight)
@@ -305,7 +317,7 @@ class Conv(_Weighed):
         self.taps = _taps(integers, spec, before, after)
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
-        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains
+        arguments = *self.neurons.constants, steps, state.current, state.voltage, trains, state.totals
         return int(kernels.conv_trains(*arriving, *self.taps, *arguments))
 
 
@@ -353,7 +365,7 @@ class Sum(_Weighed):
             z[:] = 0
             for synapse, source in zip(self.synapses, arriving, strict=True):
                 synapse.add(source[image], steps, z)
-            states = (each[image : image + 1] for each in (state.current, state.voltage, trains))
+            states = (each[image : image + 1] for each in (state.current, state.voltage, trains, state.totals))
             outside |= int(kernels.weighed_trains(weighed, *self.neurons.constants, steps, *states))
         return outside
 
@@ -413,10 +425,10 @@ class Flatten(Stage):
     def __init__(self, shape: Shape) -> None:
         self.shape = shape
 
-    def rest(self, n_images: int) -> State:
+    def rest(self, n_images: int, *, totals: bool = False) -> State:
         """See `Stage`."""
         empty = np.empty((n_images, 0), np.int32)
-        return State(empty, empty, empty.astype(np.uint32))
+        return State(empty, empty, empty.astype(np.uint32), empty)
 
     def advance(self, x: Words, steps: int, state: State) -> Words:
         """See `Stage`."""

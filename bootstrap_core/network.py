@@ -114,16 +114,17 @@ class Network(nn.Module):
         """
         rates = as_input(images, self.spec)
         kept: dict[int, Tensor] = {}
-        for i, (block, of_spikes) in enumerate(zip(self.blocks, self._rates_of_spikes(rates), strict=True)):
+        for i, (block, (of_spikes, weighed)) in enumerate(zip(self.blocks, self._rates_of_spikes(rates), strict=True)):
             skipped = [kept[source] for source in self._sources[i]]
-            ann = block(rates, Mode.ANN, self.spec.time_steps, *skipped)
+            known = {} if weighed is None else {"weighed": weighed}
+            ann = block(rates, Mode.ANN, self.spec.time_steps, *skipped, **known)
             rates = straight_through(ann, of_spikes.to(ann.dtype))
             if i in self._last_reader:
                 kept[i] = rates
         return rates.flatten(1)
 
-    def _rates_of_spikes(self, images: Tensor) -> Iterator[Tensor]:
-        """What the spikes of block after block are on average over time, without a gradient.
+    def _rates_of_spikes(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """What the spikes of block after block are on average over time, and if known its synapses weigh; no gradient.
 
         A block may draw masks of dropout; the generators of torch are left as they were, for who draws them again.
         """
@@ -133,7 +134,7 @@ class Network(nn.Module):
         followed = self._followed(images)
         first = 0 if followed is None else len(followed.rates)
         if followed is not None:
-            yield from followed.rates
+            yield from zip(followed.rates, followed.weighed, strict=True)
             if first < len(self.blocks):
                 spikes = followed.spikes(first - 1)
                 sources = {source for sources in self._sources[first:] for source in sources if source < first}
@@ -147,7 +148,7 @@ class Network(nn.Module):
                 rates: Tensor = _seen_by(Mode.ANN, steps, spikes, True)
             if i in self._last_reader:
                 kept[i] = spikes
-            yield rates
+            yield rates, None
 
     def _followed(self, images: Tensor) -> "Followed | None":
         """The first blocks' spikes by the engine that follows them, which is faster; None where it cannot.

@@ -11,6 +11,7 @@ from torch.nn.utils.parametrizations import weight_norm
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import by_size, is_worthwhile
 from bootstrap_core.kernels.convolution_op import convolve
+from bootstrap_core.kernels.known_product import known_convolution, known_linear
 from bootstrap_core.kernels.linear_op import linear
 from bootstrap_core.spikes import Spikes
 from specs.block import ConvSpec
@@ -57,10 +58,13 @@ class DenseSynapse(nn.Module):
         """The weight on its grid, `[outputs, inputs]`, after multiplication by `scale`."""
         return _on_grid(self.weight, scale)
 
-    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0) -> Tensor:
-        """Weighted input, in the dtype of `x`."""
+    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0, known: Tensor | None = None) -> Tensor:
+        """Weighted input, in the dtype of `x`; where it is `known`, for rates, only its gradient is computed."""
         x, weight = x.flatten(-self.n_axes), self.quantized_weight(scale)
-        return x.multiplied(weight) if isinstance(x, Spikes) else linear(x, weight.to(x.dtype))
+        if isinstance(x, Spikes):
+            return x.multiplied(weight)
+        weight = weight.to(x.dtype)
+        return linear(x, weight) if known is None else known_linear(x, weight, known)
 
 
 class ConvSynapse(nn.Module):
@@ -77,12 +81,14 @@ class ConvSynapse(nn.Module):
         """The weight on its grid, `[channels, C / groups, kernel height, kernel width]`."""
         return _on_grid(self.weight, scale)
 
-    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0) -> Tensor:
-        """Weighted input, in the dtype of `x`."""
+    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0, known: Tensor | None = None) -> Tensor:
+        """Weighted input, in the dtype of `x`; where it is `known`, for rates, only its gradient is computed."""
         spec, weight = self.spec, self.quantized_weight(scale)
         if isinstance(x, Spikes):
             return x.convolved(weight, geometry_of(spec), spec.groups)
         weight = weight.to(x.dtype)
+        if known is not None:
+            return known_convolution(x, weight, known, geometry_of(spec), spec.groups)
         if x.dim() == 4 and spec.groups == 1:
             return convolve(x, weight, geometry_of(spec))
         flat = x.flatten(0, -4)  # [T, N, C, H, W] -> [T * N, C, H, W]
@@ -108,7 +114,7 @@ class PoolSynapse(nn.Module):
         """The weight, `[C, 1, kernel height, kernel width]`."""
         return self.weight
 
-    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0) -> Tensor:
+    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0, known: Tensor | None = None) -> Tensor:
         """Weighted input: the sum under the kernel times the weight."""
         if isinstance(x, Spikes):
             return x.convolved(self.weight, geometry_of(self.spec), self.spec.groups)

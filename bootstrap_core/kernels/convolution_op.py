@@ -16,7 +16,7 @@ from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.patches import layout, sources_of
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["convolve"]
+__all__ = ["convolution_gradients", "convolve"]
 
 compiled = by_size()
 
@@ -83,16 +83,32 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, Non
 _convolution.register_autograd(_backward, setup_context=_setup)
 
 
+def convolution_gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, of_x: bool, of_weight: bool, *, geometry: list[int], groups: int
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of a convolution of rates by its input and its weight, as far as wanted; see `convolve`."""
+    quick = of_x and groups == 1 and _can_be_faster(x, geometry)
+    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+        grad, x, weight, None, *layout(geometry), False, [0, 0], groups, [of_x and not quick, of_weight, False]
+    )
+    return _input_grad(grad, weight, x.shape[1:], geometry) if quick else grad_x, grad_weight
+
+
 def convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
     """`F.conv2d` of rates `[N, C, H, W]`; `geometry` as of `patches`, `weight` in one group."""
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return _rounded(x, weight, geometry, torch.get_autocast_dtype("cpu"))
     differentiates = x.requires_grad and torch.is_grad_enabled()
-    fits = x.dtype == torch.float32 and x.device.type == "cpu" and _is_faster(x.shape[1], geometry)
-    if not differentiates or not fits or not is_worthwhile(x.numel(), compiled):
+    if not (differentiates and _can_be_faster(x, geometry)):
         return _convolve(x, weight, geometry)
     product: Tensor = _convolution(x, weight, geometry)
     return product
+
+
+def _can_be_faster(x: Tensor, geometry: list[int]) -> bool:
+    """Whether the operator can take the rates, and is faster."""
+    fits = x.dtype == torch.float32 and x.device.type == "cpu" and _is_faster(x.shape[1], geometry)
+    return fits and is_worthwhile(x.numel(), compiled)
 
 
 def _is_faster(channels: int, geometry: list[int]) -> bool:

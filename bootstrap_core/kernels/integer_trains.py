@@ -205,8 +205,21 @@ def _weigh_groups(trains, weight, n, members, ends, words, partial, z):
 
 
 @_compiled
-def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
-    """Trains `[N, outputs]` behind dense synapses, int8 in blocks; `groups`: try to add inputs by train."""
+def _add_up(z, steps, total):
+    """Add to `total` `[n]` what `z`, flat of `[steps, n]`, has of all steps."""
+    n = len(total)
+    for t in range(steps):
+        row = z[t * n :]
+        for j in range(n):
+            total[j] = i32(total[j] + row[j])
+
+
+@_compiled
+def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out, totals):
+    """Trains `[N, outputs]` behind dense synapses, int8 in blocks; `groups`: try to add inputs by train.
+
+    What they weigh in all steps is added to `totals` `[N, outputs]`, unless that is empty.
+    """
     n_inputs, n = trains.shape[1], len(bias)
     n_lists = max(WORD_STEPS, MAX_GROUPS)
     members = np.empty(n_lists * n_inputs, np.int32)
@@ -218,6 +231,8 @@ def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, s
         z[:] = 0
         if not (groups and _weigh_groups(trains[image], weight, n, members, ends, words, partial, z)):
             _weigh_steps(trains[image], weight, n, steps, members, ends, z)
+        if totals.size:
+            _add_up(z, steps, totals[image])
         outside |= _run(
             by_step, UNIT, bias, forgets, keep_u, keep_v, limit, subtract, steps, u[image], v[image], out[image]
         )  # fmt: skip
@@ -312,9 +327,9 @@ def add_conv(trains, weight, rows, columns, windows, n, steps, z):
 
 @_compiled
 def conv_trains(
-    trains, weight, rows, columns, windows, n, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out
+    trains, weight, rows, columns, windows, n, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out, totals
 ):  # fmt: skip
-    """Trains `[N, n]` behind a convolution of trains `[N, H, W, C]`; see `add_conv`."""
+    """Trains `[N, n]` behind a convolution of trains `[N, H, W, C]`; see `add_conv`; for `totals` `dense_trains`."""
     members, starts = _lists_for(trains, rows, columns, steps)
     size = len(windows) * n
     z = np.empty(steps * size + SLACK, np.int32)
@@ -325,6 +340,8 @@ def conv_trains(
             z[:] = 0
             _weigh_row(trains[image], weight, rows[y], columns, windows, n, steps, members, starts, z, size, 0)
             row = slice(y * size, (y + 1) * size)
+            if totals.size:
+                _add_up(z, steps, totals[image, row])
             outside |= _run(
                 by_step, UNIT, bias[row], forgets, keep_u[row], keep_v[row], limit, subtract, steps,
                 u[image, row], v[image, row], out[image, row],
@@ -340,10 +357,15 @@ def add_dense(trains, weight, n, steps, z):
 
 
 @_compiled
-def weighed_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
-    """Trains `[N, n]` of neurons with the weighted input `z` `[N, steps, n]`, in steps of a weight."""
+def weighed_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out, totals):
+    """Trains `[N, n]` of neurons with the weighted input `z` `[N, steps, n]`, in steps of a weight, int32 or float32.
+
+    For `totals` see `dense_trains`.
+    """
     outside = i32(0)
     for i in range(len(z)):
+        if totals.size:
+            _add_up(z[i].ravel(), steps, totals[i])
         outside |= _run(z[i], UNIT, bias, forgets, keep_u, keep_v, limit, subtract, steps, u[i], v[i], out[i])
     return outside
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.operators import operator
 
-__all__ = ["linear"]
+__all__ = ["linear", "linear_gradients"]
 
 
 @operator("half_linear")
@@ -47,6 +47,17 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None]:
 
 
 _linear.register_autograd(_backward, setup_context=_setup)
+
+
+def linear_gradients(
+    grad: Tensor, x: Tensor, weight: Tensor, of_x: bool, of_weight: bool
+) -> tuple[Tensor | None, Tensor | None]:
+    """Gradients of `linear` by its input and its weight, as far as wanted."""
+    half = gradient_dtype(x.numel() * len(weight)) != torch.float32 and x.dtype == torch.float32
+    if half:
+        grad_x, grad_weight = _products(grad, x, weight, of_x, of_weight)
+        return grad_x if of_x else None, grad_weight if of_weight else None
+    return grad @ weight if of_x else None, grad.t() @ x if of_weight else None
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:

@@ -56,6 +56,11 @@ def hold_equal(network: Network, images: torch.Tensor, steps: int) -> None:
         assert torch.equal(spikes, wanted)
         assert torch.equal(count, wanted.count_nonzero(dim=(0, 1)))
     assert trace.spikes[-2].any()
+    followed = engine.follow(images, steps)
+    assert followed is not None
+    for block, x, weighed in zip(network.blocks[1:], trace.spikes[:-1], followed.weighed[1:], strict=True):
+        if weighed is not None:
+            torch.testing.assert_close(weighed, block.synapse(x.double().sum(0)).div(steps).float())
     following = IntegerNetwork(network)
     following.compiled = True
     *rates, last = following.rates(images, time_steps=steps)
@@ -66,6 +71,18 @@ def hold_equal(network: Network, images: torch.Tensor, steps: int) -> None:
     *matrix_rates, matrix_last = matrices(network).rates(images, time_steps=steps)
     assert all(torch.equal(a, b) for a, b in zip(rates, matrix_rates, strict=True))
     assert torch.equal(matrix_last, last)
+
+
+def test_what_one_synapse_weighs_is_told() -> None:
+    skipping = {"kind": "dense", "features": 9, "skips": [{"source": 3, "kind": "identity"}]}
+    network = make(
+        CONV, {"kind": "flatten"}, {"kind": "dense", "features": 9}, skipping, {"kind": "affine", "features": 2},
+        shape=[1, 5, 5],
+    )  # fmt: skip
+    followed = EventEngine(network).follow(torch.rand(2, 1, 5, 5), 6)
+    assert followed is not None
+    shapes = [None if weighed is None else weighed.shape for weighed in followed.weighed]
+    assert shapes == [None, (2, 3, 5, 5), None, (2, 9), None, None]
 
 
 DENSE = ({"kind": "dense", "features": 20}, {"kind": "dense", "features": 9}, {"kind": "affine", "features": 4})
