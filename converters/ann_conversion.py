@@ -1,6 +1,7 @@
 """An ANN becomes a spiking network: the form of input and of pooling that answers most as the ANN does."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from math import prod
 
@@ -16,7 +17,7 @@ from converters.spiking_layers import MaxPooling, SpikingLayer, activations_firs
 from specs.block import Encoding, FlattenSpec, InputSpec
 from specs.errors import StateOverflowError, UnsupportedError
 
-__all__ = ["MOST_IMAGES", "Candidate", "best_candidate", "has_maxima", "images_wanted"]
+__all__ = ["MOST_IMAGES", "Candidate", "best_candidate", "has_maxima", "has_skips", "images_wanted"]
 
 FEWEST, MOST = 256, 4096
 """Images to calibrate on, few for large networks."""
@@ -156,6 +157,15 @@ def best_candidate(
 def has_maxima(ann: Ann) -> bool:
     """Whether any node is a maximum over windows."""
     return any(isinstance(node.operation, MaxPool) for node in ann.nodes)
+
+
+def has_skips(ann: Ann, max_pooling: Sequence[MaxPooling]) -> bool:
+    """Whether every spiking form of the ANN, by what its maxima may become, has skips."""
+    ann, found = activations_first(ann), list[bool]()
+    for pooling in max_pooling:
+        with suppress(UnsupportedError):
+            found.append(any(layer.skips for layer in spiking_layers(ann, pooling)))
+    return bool(found) and all(found)
 
 
 def _form(source: _Source, layers: Sequence[SpikingLayer], encoding: Encoding) -> InputForm:

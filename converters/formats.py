@@ -22,6 +22,7 @@ from specs.network import NetworkSpec
 from specs.neuron import Reset
 
 __all__ = [
+    "CHAINS",
     "MODEL_SUFFIXES",
     "Hints",
     "check_writable",
@@ -100,6 +101,9 @@ WRITERS: dict[str, Callable[[Model, Path], Path]] = {
     ".hdf5": _write_netx,
     ".nir": write_nir,
 }
+
+CHAINS = {suffix for suffix, write in WRITERS.items() if write is _write_netx}
+"""Suffixes of formats that hold no skips."""
 
 MODEL_SUFFIXES = {*FileKind, *WRITERS, ".pth", ".h5"}
 """Suffixes by which a name is taken for a model file."""

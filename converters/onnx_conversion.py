@@ -134,6 +134,7 @@ def convert_onnx(
     encodings: Sequence[Encoding] = tuple(Encoding),
     max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE),
     seed: int = 0,
+    on_imported: Callable[[Ann], object] = lambda ann: None,
     on_doubt: Callable[[str], object] = lambda note: None,
     on_calibrated: Callable[[Model], object] = lambda model: None,
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
@@ -152,6 +153,7 @@ def convert_onnx(
         epochs: of tuning; 0 for none.
         encodings, max_pooling: what to choose from, by measure.
         seed: of everything random.
+        on_imported: called with the ANN, before anything else is done with it.
         on_doubt: called with the note that the images seem to be normalised otherwise, before anything that takes long.
         on_calibrated: called with the network before its readout is fitted and it is tuned: its tensors alone change.
         on_epoch: called with the report of each epoch.
@@ -165,6 +167,7 @@ def convert_onnx(
     keep_freed_memory()
     imported = import_onnx(path)
     ann, notes = imported.ann, list(imported.notes)
+    on_imported(ann)
     normalization = Normalization.of(mean, std)
     normalization.check(ann.shape)
     dataset = dataset(ann.shape) if callable(dataset) else dataset

@@ -33,6 +33,7 @@ from converters.cli.shared import (
 
 if TYPE_CHECKING:
     from bootstrap_core.training import EpochReport
+    from converters.ann import Ann
     from converters.model import Model
     from converters.onnx_conversion import OnnxConversion
 
@@ -250,10 +251,12 @@ def _convert_onnx(
     places: DataPlaces,
     hints: dict[str, Any],
 ) -> "OnnxConversion":
-    from converters.formats import check_writable, option_name
+    from converters.ann_conversion import has_skips
+    from converters.formats import CHAINS, check_writable, option_name
     from converters.onnx_conversion import convert_onnx
     from converters.spiking_layers import MaxPooling
     from specs.block import Encoding
+    from specs.errors import UnsupportedError
 
     mean, std, time_steps = (hints.pop(name) for name in ("mean", "std", "time_steps"))
     useless = [option_name(name) for name, value in hints.items() if value is not None]
@@ -261,6 +264,16 @@ def _convert_onnx(
         raise click.UsageError(f"an ONNX file has no use for {', '.join(useless)}")
     if raw and (mean is not None or std is not None):
         raise click.UsageError("--raw is --mean 0 --std 0.00392 (1/255): give one or the other")
+
+    pooling = (MaxPooling.ANY, MaxPooling.AVERAGE) if max_pool == "auto" else (MaxPooling(max_pool),)
+
+    def check_branches(ann: "Ann") -> None:
+        chains = [str(output) for output in outputs if output.suffix in CHAINS]
+        if chains and has_skips(ann, pooling):
+            raise UnsupportedError(
+                f"{source} adds up branches, and cannot become {' or '.join(chains)}: netx holds chains of layers. "
+                "Write .safetensors or .nir, which hold skips"
+            )
 
     def check_outputs(model: "Model") -> None:
         for suffix in {output.suffix for output in outputs}:
@@ -274,8 +287,9 @@ def _convert_onnx(
         time_steps=time_steps or 16,
         epochs=epochs,
         encodings=tuple(Encoding) if entering == "auto" else (Encoding(entering),),
-        max_pooling=(MaxPooling.ANY, MaxPooling.AVERAGE) if max_pool == "auto" else (MaxPooling(max_pool),),
+        max_pooling=pooling,
         seed=seed,
+        on_imported=check_branches,
         on_doubt=lambda note: say(f"note: {note}"),
         on_calibrated=check_outputs,
         on_epoch=_say_epoch,
