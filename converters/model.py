@@ -42,21 +42,24 @@ class Model:
     notes: tuple[str, ...] = field(default=(), compare=False)
     origin: str = field(default="", compare=False)
 
+    def told(self, topic: str) -> Mapping[str, Any]:
+        """What the card has of a topic, such as "training"; nothing, if it is no mapping: files come from anywhere."""
+        facts = self.card.get(topic)
+        return facts if isinstance(facts, Mapping) else {}
+
     @property
     def overflow(self) -> str | None:
         """How a state left the chip's 24 bits when training scored it, which floats do not notice; None if none did."""
-        test = self.card.get("test")
-        snn = test.get("snn") if isinstance(test, dict) else None
-        told = snn.get("overflow") if isinstance(snn, dict) else None
+        snn = self.told("test").get("snn")
+        told = snn.get("overflow") if isinstance(snn, Mapping) else None
         return told if isinstance(told, str) and told.isprintable() else None
 
     @property
     def data(self) -> str | None:
         """The dataset that it was trained on, or converted with; None if neither card nor recipe tells."""
-        recipe, conversion = self.spec.training, self.card.get("conversion")
-        found = self.card.get("training", {}).get("data", recipe and recipe.data)
-        if found is None and isinstance(conversion, Mapping):
-            found = conversion.get("data")
+        recipe = self.spec.training
+        found = self.told("training").get("data", recipe and recipe.data)
+        found = self.told("conversion").get("data") if found is None else found
         return None if found is None else str(found)
 
     @property
@@ -98,9 +101,13 @@ class Model:
         return replace(self, spec=spec_from_document(document, origin=self.spec.name))
 
     def folded(self) -> "Model":
-        """The same network with its weight norms multiplied out, spikes and all: to be run rather than trained."""
+        """The same network with its weight norms multiplied out, spikes and all: to be run rather than trained.
+
+        Its card says so of a conversion, whose command makes it again.
+        """
         tensors = migrate_state_dict(self.tensors, to=Style.PLAIN)
-        return replace(self, spec=without_weight_norm(self.spec), tensors=tensors)
+        conversion = {"conversion": {**self.told("conversion"), "fold": True}} if "conversion" in self.card else {}
+        return replace(self, spec=without_weight_norm(self.spec), tensors=tensors, card={**self.card, **conversion})
 
     def build(self) -> Network:
         """The network, in eval mode with these tensors.

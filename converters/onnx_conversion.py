@@ -204,6 +204,9 @@ def convert_onnx(
             notes.append(f"the ANN itself is right in {right} only: does it take other images (--mean, --std, --raw)?")
     notes += done.notes
     told = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
+    for option, choices in (("input", encodings), ("max_pool", max_pooling)):
+        if len(choices) == 1:  # else they are chosen again
+            told[option] = str(choices[0])
     return OnnxConversion(
         model=replace(_as_model(network, told, dataset, labelled, done.recipe), notes=tuple(notes)),
         imported=imported,

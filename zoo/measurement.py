@@ -8,6 +8,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from pydantic import ValidationError
+
 from bootstrap_core.datasets import Dataset
 from bootstrap_core.evaluation import accuracy_by_steps, evaluate
 from bootstrap_core.integer import IntegerNetwork
@@ -20,7 +22,7 @@ from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from converters.report.measure import spread_out
 from converters.safetensors_file import read_safetensors
 from specs.block import Encoding
-from specs.errors import SnnZooError
+from specs.errors import IntegrityError, SnnZooError
 from specs.io import load_spec, network_names
 from specs.network import NetworkSpec
 from specs.summary import summarize
@@ -54,7 +56,7 @@ N_GOLDEN = 8
 VALIDATION_RULE = "of each class its share, taken out of the training images at random, by the seed"
 FLOAT_TOLERANCE = 1e-6
 """Relative; of figures that floats were added up for."""
-CONVERSION_OPTIONS = ["epochs", "seed", *(hint.name for hint in fields(Hints))]
+CONVERSION_OPTIONS = ["epochs", "seed", "input", "max_pool", *(hint.name for hint in fields(Hints)), "fold"]
 """Of `convert`, that the file of a converted model tells."""
 UNMEASURED: dict[str, Any] = {"date": True, "versions": True, "training": {"versions", "curves", "other_seeds"}}
 """Parts of a card that measuring again does not find."""
@@ -83,6 +85,7 @@ def measure_card(
 
     Raises:
         SnnZooError: the file tells neither training nor conversion, or the spec of this name in the package is another.
+        IntegrityError: what it tells of its training is of other types.
         StateOverflowError: the network leaves the hardware's 24 bits at its own T.
     """
     model = read_safetensors(path)
@@ -98,6 +101,7 @@ def measure_card(
             f"{path} tells neither training nor conversion, so a card has nothing to tell: zoo train {path} -o run, or "
             "convert it again from its source"
         )
+    training = _training(path, model, recipe, curves, other_seeds)
     exact = IntegerNetwork(network)
 
     as_snn, as_ann = ActivityCounter(exact), ActivityCounter(network)
@@ -132,7 +136,7 @@ def measure_card(
             validation_rule=None if recipe is None else VALIDATION_RULE,
             test_images=len(dataset.test),
         ),
-        training=_training(model, recipe, curves, other_seeds),
+        training=training,
         layers=tuple(
             Layer(
                 kind=row.kind,
@@ -177,8 +181,8 @@ def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
         raise SnnZooError(f"{path} differs from {model.spec.name} by more than its seed")
     return SeedScore(
         seed=recipe.seed,
-        epoch=_facts(other).get("epoch"),
-        validation_accuracy=_facts(other).get("validation_snn_accuracy"),
+        epoch=other.told("training").get("epoch"),
+        validation_accuracy=other.told("training").get("validation_snn_accuracy"),
         accuracy=evaluate(IntegerNetwork(other.build()), dataset.test).accuracy,
     )
 
@@ -208,24 +212,26 @@ def differences(stored: Card, found: Card) -> list[Difference]:
 
 
 def _training(
-    model: Model, recipe: TrainingSpec | None, curves: Curves | None, other_seeds: tuple[SeedScore, ...]
+    path: Path, model: Model, recipe: TrainingSpec | None, curves: Curves | None, other_seeds: tuple[SeedScore, ...]
 ) -> Training:
-    facts = _facts(model)
-    return Training(
-        recipe=recipe,
-        epoch=facts.get("epoch"),
-        validation_accuracy=facts.get("validation_snn_accuracy"),
-        start_revision=facts.get("start_revision"),
-        teacher_revision=facts.get("teacher_revision"),
-        versions=None if "versions" not in facts else Versions(**facts["versions"]),
-        curves=curves,
-        other_seeds=other_seeds,
-    )
-
-
-def _facts(model: Model) -> Mapping[str, Any]:
-    facts: Mapping[str, Any] = model.card.get("training", {})
-    return facts
+    facts = model.told("training")
+    try:
+        return Training(
+            recipe=recipe,
+            epoch=facts.get("epoch"),
+            validation_accuracy=facts.get("validation_snn_accuracy"),
+            start_revision=facts.get("start_revision"),
+            teacher_revision=facts.get("teacher_revision"),
+            versions=None if "versions" not in facts else Versions.model_validate(facts["versions"]),
+            curves=curves,
+            other_seeds=other_seeds,
+        )
+    except ValidationError as error:
+        problem = error.errors()[0]
+        where = ".".join(map(str, problem["loc"]))
+        raise IntegrityError(
+            f"{path}: what the file tells of its training cannot be: {where}: {problem['msg']}"
+        ) from None
 
 
 def _operations(network: Network, counter: ActivityCounter, n_images: int, *, steps: int | None = None) -> OperationsOf:
@@ -250,11 +256,11 @@ def _energy(spec: NetworkSpec, synops: Sequence[float]) -> Energy:
 
 
 def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, data: str) -> Commands:
-    start_revision, conversion = _facts(model).get("start_revision"), model.card.get("conversion")
+    start_revision, conversion = model.told("training").get("start_revision"), model.told("conversion")
     train = None
     if start_revision is not None:
         train = f"zoo train START.safetensors -o run/{name} # START is the file whose sha256 begins {start_revision}"
-    elif isinstance(conversion, Mapping):
+    elif conversion:
         told = {key: conversion[key] for key in CONVERSION_OPTIONS if key in conversion}
         if "epochs" in told:  # of an ANN
             told = {"data": data, "time_steps": model.spec.time_steps, **told}

@@ -195,8 +195,15 @@ def test_tuning_tells_each_epoch_and_by_what_steps(ann, tmp_path, run) -> None:
     rates = re.findall(r"^tuning, epoch 1, learning rate (\S+): SNN .* held-out images", said, re.MULTILINE)
     assert rates
     assert [float(rate) for rate in rates] == list(LEARNING_RATES[: len(rates)])
-    again = f"zoo convert {ann.name} --data=mnist-sample --time-steps=16 --epochs=1 --seed=0 --mean=0.0 --std=1.0"
+    again = f"zoo convert {ann.name} --data=mnist-sample --time-steps=16 --epochs=1 --seed=0 --mean=0.0 --std=1.0 -o"
     assert again in run("card", tmp_path / "net.safetensors").stdout.replace("\n   ", "")
+
+
+def test_a_card_tells_how_images_and_maxima_were_chosen_to_enter(ann, tmp_path, run) -> None:
+    chosen = "--input", "spike", "--max-pool", "average", "--fold"
+    run("convert", ann, "--data", "mnist-sample", "--epochs", 0, *chosen, "-o", tmp_path / "net.safetensors")
+    told = run("card", tmp_path / "net.safetensors").stdout.replace("\n   ", "")
+    assert "--seed=0 --input=spike --max-pool=average --mean=0.0 --std=1.0 --fold -o" in told
 
 
 def test_a_format_refuses_a_residual_network_before_it_is_tuned(tmp_path, run, monkeypatch) -> None:

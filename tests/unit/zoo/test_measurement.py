@@ -8,7 +8,7 @@ import pytest
 
 from bootstrap_core import IntegerNetwork, build_network, evaluate
 from converters import Model, read_model, write_model
-from specs import SnnZooError, load_spec, summarize
+from specs import IntegrityError, SnnZooError, load_spec, summarize
 from specs.io import spec_from_document
 from zoo.card import SeedScore, Versions, dump_card, load_card, seed_accuracies
 from zoo.card_text import as_markdown, seed_words
@@ -116,6 +116,29 @@ def test_the_card_of_a_model_without_a_recipe_tells_of_none(card, model_file, da
     assert "zoo train" not in as_markdown(found)
     dump_card(found, tmp_path / "a.yaml")
     assert load_card(tmp_path / "a.yaml") == found
+
+
+@pytest.mark.parametrize(
+    ("told", "message"),
+    [
+        ({"epoch": "many"}, "epoch: Input should be a valid integer"),
+        ({"versions": 3}, "Input should be"),
+        ({"validation_snn_accuracy": 7}, "validation_accuracy: Input should be less than or equal to 1"),
+    ],
+)
+def test_a_file_that_tells_nonsense_of_its_training_is_refused(told, message, model_file, dataset, tmp_path) -> None:
+    path = write_model(replace(read_model(model_file), card={"training": told}), tmp_path / "a.safetensors")
+    with pytest.raises(IntegrityError, match=rf"a\.safetensors: what the file tells of its training .*{message}"):
+        measure_card(path, dataset, licence="MIT")
+
+
+@pytest.mark.parametrize("facts", [[], "text", 3])
+def test_facts_that_are_no_mapping_tell_nothing(facts, model_file, dataset, tmp_path) -> None:
+    card = {"conversion": facts, "test": facts}
+    model = replace(read_model(model_file), card=card)
+    found = measure_card(write_model(model, tmp_path / "a.safetensors"), dataset, licence="MIT")
+    assert (found.training.epoch, model.data, model.overflow) == (None, "mnist-sample", None)
+    assert model.folded().card == {**card, "conversion": {"fold": True}}
 
 
 def test_folding_weight_norm_leaves_a_network_the_same() -> None:
