@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["IntegerNetwork", "IntegerTrace"]
 
 BLOCK = 64
-"""Images of which matrices are multiplied at a time, so that their states stay in the cache."""
+"""Images that run through the hidden blocks at a time, where matrices are multiplied: states stay in the cache."""
 OF_A_NEURON = 600
 """Multiplications in the time that a neuron's step takes, where matrices are multiplied."""
 
@@ -157,14 +157,19 @@ class IntegerNetwork:
 
     def _matrices(self, images: Tensor, steps: int) -> list[Tensor]:
         """Spikes of each block but the last, by matrix products."""
-        parts = [self._block(block, steps) for block in images.split(BLOCK)]
-        return [torch.cat(outputs, dim=1) for outputs in zip(*parts, strict=True)]
+        entering = self._input(images, steps)
+        try:
+            parts = [self._through(block) for block in entering.split(BLOCK, dim=1)]
+        except StateOverflowError:
+            parts = [self._through(entering)]  # raises it of all images
+        return [entering, *(torch.cat(outputs, dim=1) for outputs in zip(*parts, strict=True))]
 
-    def _block(self, images: Tensor, steps: int) -> list[Tensor]:
-        outputs = [self._input(images, steps)]
+    def _through(self, entering: Tensor) -> list[Tensor]:
+        """Spikes of the hidden blocks."""
+        outputs = [entering]
         for layer in self._hidden:
             outputs.append(layer(*self._arriving(outputs)))
-        return outputs
+        return outputs[1:]
 
     def _arriving(self, outputs: list[Tensor]) -> list[Tensor]:
         """What the next layer reads: the output before it, and those of its skips' sources."""
@@ -207,7 +212,7 @@ class _Neurons:
             if fire:
                 fired = v > self.threshold
                 spikes[t] = fired
-                v = v - self.threshold * fired if self.subtract else v.masked_fill_(fired, 0)
+                v = v - self.threshold * fired.to(v.dtype) if self.subtract else v.masked_fill_(fired, 0)
         return voltage, spikes
 
     def fire(self, z: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:

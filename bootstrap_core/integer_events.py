@@ -85,8 +85,8 @@ class Followed:
 
     Attributes:
         rates: what each block gives on average over time, float32 `[N, ...]`; a readout its logits.
-        weighed: what the synapses of each block weigh on average, float32 `[N, ...]` in units of the weights; None of
-            those that are none, or several.
+        weighed: what the synapses of each block weigh on average, float32 `[N, ...]` in units of the weights, if asked
+            for; None of those that are none, or several.
         trains: of each stage, in parts of the time.
         first: the block of the first stage.
         steps: T.
@@ -173,9 +173,12 @@ class EventEngine:
         )
 
     @torch.no_grad()
-    def follow(self, images: Tensor, steps: int) -> Followed | None:
-        """The rates of every block and, for who goes on from one of them, its spikes; None as in `run`."""
-        done = self._in_parts(images, (steps,), keep=True, totals=True)
+    def follow(self, images: Tensor, steps: int, *, weighed: bool = False) -> Followed | None:
+        """The rates of every block and, for who goes on from one of them, its spikes; None as in `run`.
+
+        `weighed`: whether to tell what synapses weigh, too.
+        """
+        done = self._in_parts(images, (steps,), keep=True, totals=weighed)
         if done is None:
             return None
         (logits,), trains, totals = done
@@ -185,12 +188,12 @@ class EventEngine:
             rates.insert(0, self._pixels(images, Mode.ANN, steps))
         if self._readout is not None:
             rates.append(logits)
-        weighed: list[Tensor | None] = [None] * len(rates)
+        means: list[Tensor | None] = [None] * len(rates)
         for i, (rate, total) in enumerate(zip(rates[self._first :], totals, strict=False), self._first):
             if total.size:
                 mean = torch.from_numpy(total).float().mul_(WEIGHT_STEP).div_(steps)
-                weighed[i] = mean.view(len(mean), *rate.movedim(1, -1).shape[1:]).movedim(-1, 1)
-        return Followed(rates, weighed, trains, self._first, steps)
+                means[i] = mean.view(len(mean), *rate.movedim(1, -1).shape[1:]).movedim(-1, 1)
+        return Followed(rates, means, trains, self._first, steps)
 
     def _in_parts(self, images: Tensor, ends: Sequence[int], *, keep: bool, totals: bool = False) -> _Run | None:
         """`_run` for all images, some at a time, in threads; None where a state leaves 24 bits."""

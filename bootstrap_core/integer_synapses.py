@@ -16,7 +16,7 @@ __all__ = ["Weigh", "integer_synapses"]
 Weigh = Callable[[Tensor], Tensor]
 """Spikes `[N, ...]`, int8 (or graded, int32), to weighted input in steps of `WEIGHT_STEP`.
 
-int32, if it stays within 32 bits in state units too; else int64.
+int64; or int32, of sums that stay within 32 bits in state units, too.
 """
 
 

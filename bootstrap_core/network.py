@@ -165,7 +165,7 @@ class Network(nn.Module):
 
         if not EventEngine.takes(self):
             return None
-        return EventEngine(self, n_blocks).follow(images.detach(), self.spec.time_steps)
+        return EventEngine(self, n_blocks).follow(images.detach(), self.spec.time_steps, weighed=True)
 
     def run(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None

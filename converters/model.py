@@ -106,8 +106,9 @@ class Model:
         Its card says so of a conversion, whose command makes it again.
         """
         tensors = migrate_state_dict(self.tensors, to=Style.PLAIN)
-        conversion = {"conversion": {**self.told("conversion"), "fold": True}} if "conversion" in self.card else {}
-        return replace(self, spec=without_weight_norm(self.spec), tensors=tensors, card={**self.card, **conversion})
+        told = self.told("conversion")
+        card = {**self.card, "conversion": {**told, "fold": True}} if told else self.card
+        return replace(self, spec=without_weight_norm(self.spec), tensors=tensors, card=card)
 
     def build(self) -> Network:
         """The network, in eval mode with these tensors.

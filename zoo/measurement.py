@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields
 from datetime import date
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
 from bootstrap_core.datasets import Dataset
 from bootstrap_core.evaluation import accuracy_by_steps, evaluate
@@ -49,6 +49,8 @@ from zoo.card import (
 from zoo.golden import golden_of
 
 __all__ = ["STEPS", "Difference", "differences", "measure_card", "measure_seed", "same_network"]
+
+Typed = TypeVar("Typed", bound=BaseModel)
 
 STEPS = (1, 2, 4, 8, 16, 32)
 """Every card tells the accuracy of so many steps, and of the network's own number."""
@@ -170,6 +172,7 @@ def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
 
     Raises:
         SnnZooError: the run is of another spec or recipe, or of the same seed.
+        IntegrityError: what it tells of its training is of other types.
     """
     other = read_safetensors(path)
     recipe, own = other.spec.training, model.spec.training
@@ -179,7 +182,9 @@ def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
         other.spec.model_copy(update={"training": recipe.model_copy(update={"seed": own.seed})}), model.spec
     ):
         raise SnnZooError(f"{path} differs from {model.spec.name} by more than its seed")
-    return SeedScore(
+    return _believed(
+        path,
+        SeedScore,
         seed=recipe.seed,
         epoch=other.told("training").get("epoch"),
         validation_accuracy=other.told("training").get("validation_snn_accuracy"),
@@ -215,17 +220,24 @@ def _training(
     path: Path, model: Model, recipe: TrainingSpec | None, curves: Curves | None, other_seeds: tuple[SeedScore, ...]
 ) -> Training:
     facts = model.told("training")
+    return _believed(
+        path,
+        Training,
+        recipe=recipe,
+        epoch=facts.get("epoch"),
+        validation_accuracy=facts.get("validation_snn_accuracy"),
+        start_revision=facts.get("start_revision"),
+        teacher_revision=facts.get("teacher_revision"),
+        versions=facts.get("versions"),
+        curves=curves,
+        other_seeds=other_seeds,
+    )
+
+
+def _believed(path: Path, kind: type[Typed], **facts: object) -> Typed:
+    """Facts of a model file as part of a card. Raises `IntegrityError` if they are of other types."""
     try:
-        return Training(
-            recipe=recipe,
-            epoch=facts.get("epoch"),
-            validation_accuracy=facts.get("validation_snn_accuracy"),
-            start_revision=facts.get("start_revision"),
-            teacher_revision=facts.get("teacher_revision"),
-            versions=None if "versions" not in facts else Versions.model_validate(facts["versions"]),
-            curves=curves,
-            other_seeds=other_seeds,
-        )
+        return kind.model_validate(facts)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))

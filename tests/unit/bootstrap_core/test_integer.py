@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 import torch
 
+from bootstrap_core import integer
 from bootstrap_core.build import build_network
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
@@ -175,14 +176,38 @@ def test_large_sums_that_cancel_are_exact() -> None:
     assert trace.spikes[1].flatten().tolist() == [1, 0] * T
 
 
+def test_sums_of_more_than_32_bits_leave_24() -> None:
+    network = make(DENSE, AFFINE, input={"shape": [16], "encoding": "graded", "bits": 16}, neuron={"threshold": 1 / 64})
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(2.0)
+    with pytest.raises(StateOverflowError, match=rf"reaches {16 * 32768 * 2 * 4096} at step 0"):
+        IntegerNetwork(network).run(torch.full((1, 16), 32768 / 65535))
+
+
 def test_images_are_multiplied_a_block_at_a_time(monkeypatch) -> None:
-    exact, images = IntegerNetwork(make(DENSE, AFFINE)), torch.linspace(0, 1, 7)[:, None]
+    exact, images = IntegerNetwork(make(DENSE, DENSE, AFFINE)), torch.linspace(0, 1, 7)[:, None]
     exact.compiled = False
     logits, trace = exact.run(images)
-    monkeypatch.setattr("bootstrap_core.integer.BLOCK", 3)
+    monkeypatch.setattr(integer, "BLOCK", 3)
+    seen, weigh = list[int](), integer._weigh
+    monkeypatch.setattr(integer, "_weigh", lambda synapses, x: seen.append(x[0].shape[1]) or weigh(synapses, x))
     again, traced = exact.run(images)
+    assert seen == [3, 3, 3, 3, 1, 1, 7]  # the readout reads all
     assert torch.equal(again, logits)
     assert all(torch.equal(a, b) for a, b in zip(traced.spikes, trace.spikes, strict=True))
+
+
+def test_a_step_of_graded_pixels_stands_for_all() -> None:
+    exact = IntegerNetwork(make(DENSE, AFFINE, input={**GRADED, "bits": 3}))
+    exact.compiled = False
+    assert exact.run(torch.rand(3, 1))[1].spikes[0].stride(0) == 0
+
+
+def test_of_many_images_the_worst_is_told(monkeypatch) -> None:
+    exact = integer_neuron({"current_decay": 1.0, "voltage_decay": 1.0})
+    monkeypatch.setattr(integer, "BLOCK", 1)
+    with pytest.raises(StateOverflowError, match=rf"reaches {4095 * 4096} at step 0"):
+        exact.run(torch.tensor([[3000 / 4095], [1.0]]))
 
 
 # --- The 24 bits of the hardware

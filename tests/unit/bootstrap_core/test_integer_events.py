@@ -56,7 +56,7 @@ def hold_equal(network: Network, images: torch.Tensor, steps: int) -> None:
         assert torch.equal(spikes, wanted)
         assert torch.equal(count, wanted.count_nonzero(dim=(0, 1)))
     assert trace.spikes[-2].any()
-    followed = engine.follow(images, steps)
+    followed = engine.follow(images, steps, weighed=True)
     assert followed is not None
     for block, x, weighed in zip(network.blocks[1:], trace.spikes[:-1], followed.weighed[1:], strict=True):
         if weighed is not None:
@@ -79,8 +79,10 @@ def test_what_one_synapse_weighs_is_told() -> None:
         CONV, {"kind": "flatten"}, {"kind": "dense", "features": 9}, skipping, {"kind": "affine", "features": 2},
         shape=[1, 5, 5],
     )  # fmt: skip
-    followed = EventEngine(network).follow(torch.rand(2, 1, 5, 5), 6)
-    assert followed is not None
+    images = torch.rand(2, 1, 5, 5)
+    unasked, followed = (EventEngine(network).follow(images, 6, weighed=weighed) for weighed in (False, True))
+    assert unasked is not None and followed is not None  # noqa: PT018
+    assert unasked.weighed == [None] * 6
     shapes = [None if weighed is None else weighed.shape for weighed in followed.weighed]
     assert shapes == [None, (2, 3, 5, 5), None, (2, 9), None, None]
 

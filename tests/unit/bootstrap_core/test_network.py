@@ -243,9 +243,9 @@ def test_a_tandem_is_the_same_whether_an_engine_follows_its_spikes(
         time_steps=8,  # rates in eighths: floats hold their sums, too
         input={"shape": [2, 6, 5], **entering},
         blocks=[
-            CONV,
+            {**CONV, "channels": 4, "groups": 2},
             {"kind": "avg_pool", "kernel": 2, "gain": 4.2, "neuron": ANY},
-            {**CONV, "weight_norm": True, "skips": [{"source": 2, "kind": "identity"}]},
+            {**CONV, "channels": 4, "weight_norm": True, "skips": [{"source": 2, "kind": "identity"}]},
             {"kind": "flatten"},
             {"kind": "dense", "features": 9},
             {"kind": "affine", "features": 3, "bias": True},

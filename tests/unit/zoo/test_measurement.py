@@ -122,7 +122,7 @@ def test_the_card_of_a_model_without_a_recipe_tells_of_none(card, model_file, da
     ("told", "message"),
     [
         ({"epoch": "many"}, "epoch: Input should be a valid integer"),
-        ({"versions": 3}, "Input should be"),
+        ({"versions": 3}, "versions: Input should be"),
         ({"validation_snn_accuracy": 7}, "validation_accuracy: Input should be less than or equal to 1"),
     ],
 )
@@ -138,7 +138,7 @@ def test_facts_that_are_no_mapping_tell_nothing(facts, model_file, dataset, tmp_
     model = replace(read_model(model_file), card=card)
     found = measure_card(write_model(model, tmp_path / "a.safetensors"), dataset, licence="MIT")
     assert (found.training.epoch, model.data, model.overflow) == (None, "mnist-sample", None)
-    assert model.folded().card == {**card, "conversion": {"fold": True}}
+    assert model.folded().card == card
 
 
 def test_folding_weight_norm_leaves_a_network_the_same() -> None:
@@ -170,6 +170,9 @@ def test_a_run_of_the_same_seed_or_of_another_recipe_is_no_other_seed(model_file
     model = read_model(model_file)
     with pytest.raises(SnnZooError, match="no run of another seed"):
         measure_seed(model_file, model, dataset)
+    nonsense = replace(read_model(_of_seed(spec, 8, tmp_path)), card={"training": {"epoch": "many"}})
+    with pytest.raises(IntegrityError, match="epoch: Input should be"):
+        measure_seed(write_model(nonsense, tmp_path / "nonsense.safetensors"), model, dataset)
     with pytest.raises(SnnZooError, match="differs from tiny by more than its seed"):
         measure_seed(_of_seed(spec, 8, tmp_path, epochs=3), model, dataset)
 
