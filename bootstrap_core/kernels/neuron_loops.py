@@ -43,7 +43,7 @@ def _exp2(x):
     return p * as_float(i32(i32(whole + i32(127)) << i32(23)))
 
 
-@_inlined
+@_compiled
 def _spread(values, first, inner, out, n):
     """Values of the channels `[C]` (or of all, `[1]`) for the `n` neurons from `first` on."""
     if len(values) == 1:

@@ -13,7 +13,7 @@ from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, mix_ro
 
 __all__ = ["input_sums", "patch_sums", "patch_weight_grad", "pixel_sums", "unpack_patches", "weigh", "weight_grad"]
 
-f32, i32 = np.float32, np.int32
+f32, i32, i64 = np.float32, np.int32, np.int64
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 _contracted = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
@@ -59,6 +59,23 @@ def _widen(row, out):
 
 
 @_compiled
+def _copy(row, out):
+    """Instead of `out[:] = row`, whose messages for arrays that do not fit take a second to compile."""
+    for j in range(len(row)):
+        out[j] = row[j]
+
+
+@_compiled
+def _sum_of_rows(rows):
+    """Instead of `rows.sum(0)`, for the same reason."""
+    total = np.zeros(rows.shape[1], f32)
+    for i in range(len(rows)):
+        for j in range(len(total)):
+            total[j] += rows[i, j]
+    return total
+
+
+@_compiled
 def _take_image(grad, image, start, stop, out):
     """Steps of an image side by side: in `grad` they are a power of two apart and push each other out of the cache."""
     for t in range(len(grad)):
@@ -91,7 +108,8 @@ def weight_grad(currents, train_of, trains, grad, start, stop, out):
                 row, total = by_train[k], columns[i]
                 for j in range(n):
                     total[j] = f32(total[j] + row[j])
-    out[:, start:stop] = columns
+    for i in range(len(out)):
+        _copy(columns[i], out[i, start:stop])
 
 
 @_contracted
@@ -138,17 +156,17 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
     """
     n_currents, steps = slopes.shape
     outputs = weight.shape[1]
-    whole, rest, flat_slopes = weight.sum(0), np.empty(outputs, f32), slopes.reshape(-1)
+    whole, rest, flat_slopes = _sum_of_rows(weight), np.empty(outputs, f32), slopes.reshape(-1)
     seen, mixed = np.full(n_currents, -1, np.int64), np.empty((n_currents, _room(outputs)), f32)
     local = np.zeros((steps, _room(outputs)), f32)
     gradients = local.reshape(-1)
     by_pixel = total = 0.0  # threads write to one cache line at their end alone
     for image in range(start, stop):
         _take_image(grad, image, 0, outputs, local)
-        rest[:] = whole
-        of_common = -1
+        _copy(whole, rest)
+        of_common = i64(-1)
         for i in range(len(weight)):
-            current, pixel = currents[image, i], images[image, i]
+            current, pixel = i64(currents[image, i]), images[image, i]
             if pixel == common:
                 of_common = current
                 continue
@@ -248,7 +266,7 @@ def patch_weight_grad(currents, spikes, sources, grad, start, stop, out):
     steps, outputs = spikes.shape[1], grad.shape[2]
     spiking, flat_spikes = np.empty(len(spikes), np.bool_), spikes.reshape(-1)
     for current in range(len(spikes)):
-        spiking[current] = spikes[current].sum() > 0
+        spiking[current] = np.any(spikes[current])
     local, mixed = np.zeros((steps, _room(outputs)), f32), np.empty(_room(outputs), f32)
     gradients, columns = local.reshape(-1), np.zeros((n_taps, outputs), f32)
     for image in range(start, stop):
@@ -258,10 +276,12 @@ def patch_weight_grad(currents, spikes, sources, grad, start, stop, out):
             for tap in range(n_taps):
                 source = sources[place, tap]
                 if source >= 0 and spiking[currents[image, source]]:
-                    _mix(gradients, flat_spikes, currents[image, source], mixed)
+                    _mix(gradients, flat_spikes, i64(currents[image, source]), mixed)
                     for j in range(outputs):
                         columns[tap, j] += mixed[j]
-        out += columns
+        for tap in range(n_taps):
+            for j in range(outputs):
+                out[tap, j] += columns[tap, j]
 
 
 @_contracted
@@ -273,24 +293,24 @@ def patch_sums(currents, images, common, usual, sources, slopes, weight, grad, s
     """
     n_places, n_taps = sources.shape
     steps, outputs = slopes.shape[1], weight.shape[1]
-    whole, rest, flat_slopes = weight.sum(0), np.empty(outputs, f32), slopes.reshape(-1)
+    whole, rest, flat_slopes = _sum_of_rows(weight), np.empty(outputs, f32), slopes.reshape(-1)
     local, mixed = np.zeros((steps, _room(outputs)), f32), np.empty(_room(outputs), f32)
     gradients = local.reshape(-1)
     by_pixel = total = 0.0
     for image in range(start, stop):
         for place in range(n_places):
             _take_image(grad, image * n_places + place, 0, outputs, local)
-            rest[:] = whole
+            _copy(whole, rest)
             for tap in range(n_taps):
                 source = sources[place, tap]
                 if source < 0:
                     _dot_and_leave(mixed, weight, tap, rest)
                 elif images[image, source] != common:
-                    _mix(gradients, flat_slopes, currents[image, source], mixed)
+                    _mix(gradients, flat_slopes, i64(currents[image, source]), mixed)
                     worth = _dot_and_leave(mixed, weight, tap, rest)
                     by_pixel += worth * images[image, source]
                     total += worth
-            _mix(gradients, flat_slopes, usual, mixed)
+            _mix(gradients, flat_slopes, i64(usual), mixed)
             worth = _dot(rest, mixed)
             by_pixel += worth * common
             total += worth

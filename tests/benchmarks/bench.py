@@ -40,6 +40,8 @@ SPIKING = ("snnzoo", "lava-dl", *PEERS)
 BOOTSTRAP = ("snnzoo", "lava-dl")
 PROCESSES = 3
 """Whose memory is measured: where torch puts things differs by a tenth."""
+FIRST_CALLS = {"infer": "exact inference", "ann_step": "ANN training step", "snn_step": "SNN training step"}
+FIRST_CALL_S = 2.0
 SHAPES = {"dense": "784-512-512-10", "conv": "conv"}
 
 
@@ -175,6 +177,28 @@ def memory_row(what: str, found: dict[str, float], reference: float, name: str) 
     }
 
 
+def measure_first_calls(chosen: dict[str, list[str]], weights: dict[str, str], threads: int) -> list[dict[str, Any]]:
+    """Rows of the first call in a process of its own, with nothing compiled before."""
+    rows = []
+    for network, path in weights.items():
+        request = {**base_request(), "layers": NETWORKS[network], "weights": path}
+        for work, what in FIRST_CALLS.items():
+            with tempfile.TemporaryDirectory() as cache:
+                own = {"snnzoo": chosen["snnzoo"]}
+                with running(own, threads, NUMBA_CACHE_DIR=cache) as programs:
+                    answer = programs["snnzoo"].ask(**request, work=work, seconds=0.1, warm_up=1)
+            rows.append(
+                {
+                    "what": f"first call, nothing compiled before: {SHAPES[network]}, {what}",
+                    "unit": "s",
+                    "target": {"seconds": FIRST_CALL_S},
+                    "reference": None,
+                    "wall": {"snnzoo": answer["first"]},
+                }
+            )
+    return rows
+
+
 def agreement(programs: dict[str, Program], weights: dict[str, str]) -> dict[str, dict[str, str]]:
     """For each network and program, how many digits of the batch it classifies as snnzoo does."""
     found: dict[str, dict[str, str]] = {}
@@ -217,6 +241,9 @@ def main() -> int:
                 if options.only in row.what:
                     print(row.what, file=sys.stderr)
                     rows.append(measure_row(row, programs, weights, options.repeats))
+            if options.only in "first call":
+                print("first calls", file=sys.stderr)
+                rows += measure_first_calls(chosen, weights, options.threads)
             if options.only in "memory":
                 print("memory", file=sys.stderr)
                 rows += measure_memory(chosen, weights, options.threads, base_request())

@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from datetime import date
 from importlib.util import find_spec
 from pathlib import Path
@@ -31,7 +31,7 @@ class WorkerError(Exception):
 class Program:
     """A running worker."""
 
-    def __init__(self, name: str, command: list[str], threads: int) -> None:
+    def __init__(self, name: str, command: list[str], threads: int, **variables: str) -> None:
         self.name = name
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed by `close`
         try:
@@ -41,7 +41,7 @@ class Program:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 text=True,
-                env=environment(threads),
+                env=environment(threads) | variables,
             )
         except OSError as error:
             raise WorkerError(f"cannot start {command[0]}: {error.strerror}") from error
@@ -64,7 +64,8 @@ class Program:
     def close(self) -> None:
         """Let it end."""
         assert self.process.stdin is not None
-        self.process.stdin.close()
+        with suppress(BrokenPipeError):  # it has failed, and said why
+            self.process.stdin.close()
         self.process.wait()
         self.errors.close()
 
@@ -139,12 +140,12 @@ def busy_cores(seconds: float = 2.0) -> float:
 
 
 @contextmanager
-def running(chosen: dict[str, list[str]], threads: int) -> Iterator[dict[str, Program]]:
-    """The programs, started; they end with the block."""
+def running(chosen: dict[str, list[str]], threads: int, **variables: str) -> Iterator[dict[str, Program]]:
+    """The programs, started with these variables in their environment; they end with the block."""
     with ExitStack() as stack:
         programs = {}
         for name, command in chosen.items():
-            programs[name] = Program(name, command, threads)
+            programs[name] = Program(name, command, threads, **variables)
             stack.callback(programs[name].close)
         yield programs
 
