@@ -124,8 +124,9 @@ class Network(nn.Module):
         return rates.flatten(1)
 
     def _rates_of_spikes(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """What the spikes of block after block are on average over time, and if known its synapses weigh; no gradient.
+        """What the spikes of block after block are on average over time and, where known, what its synapses weigh.
 
+        Without a gradient.
         A block may draw masks of dropout; the generators of torch are left as they were, for who draws them again.
         """
         steps, device = self.spec.time_steps, self.device

@@ -115,7 +115,7 @@ class PoolSynapse(nn.Module):
         return self.weight
 
     def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0, known: Tensor | None = None) -> Tensor:
-        """Weighted input: the sum under the kernel times the weight."""
+        """Weighted input: the sum under the kernel times the weight, which is computed even where it is `known`."""
         if isinstance(x, Spikes):
             return x.convolved(self.weight, geometry_of(self.spec), self.spec.groups)
         flat = x.flatten(0, -4)  # [T, N, C, H, W] -> [T * N, C, H, W]
