@@ -37,7 +37,7 @@ LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
 N_MOVES = 2
 """How often each of these is moved for the judge. Most of what it errs by is noise of the spikes, which differs for an
 image moved otherwise: so this tells nearly as much as twice the images would."""
-NEURON_STEPS = 40 << 30
+NEURON_STEPS = 28 << 30
 """Work of all epochs at most, in neurons of all images and time steps: a minute or two for each rate that is tried."""
 N_SCALED = 1000
 """Images by which logits are brought to one size."""
