@@ -1,5 +1,6 @@
 """A network as netx files hold it: layers, in the integers of the hardware."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,7 +10,7 @@ from converters.hdf5_node import IntArray
 from specs.block import ConvSpec
 from specs.fields import Shape
 
-__all__ = ["CUBA_NAMES", "INTEGRATOR", "ConvGeometry", "NetxFile", "NetxLayer", "NetxNeuron"]
+__all__ = ["CUBA_NAMES", "INTEGRATOR", "ConvGeometry", "NetxFile", "NetxLayer", "NetxNeuron", "problems_by_place"]
 
 CUBA_NAMES = ("CUBA", "LOIHI")
 """What files call CUBA neurons: the newer name, which is written, and the older."""
@@ -84,10 +85,15 @@ class NetxFile:
     @property
     def problems(self) -> list[str]:
         """What stands in the way of a network of CUBA blocks, each with its layers."""
-        layers_with: dict[str, list[str]] = {}
-        for i, layer in enumerate(self.layers):
-            for problem in layer.problems:
-                layers_with.setdefault(problem, []).append(str(i))
-        return [
-            f"layer{'s' * (len(layers) > 1)} {', '.join(layers)}: {problem}" for problem, layers in layers_with.items()
-        ]
+        return problems_by_place("layer", (layer.problems for layer in self.layers))
+
+
+def problems_by_place(noun: str, found: Iterable[Iterable[str]]) -> list[str]:
+    """Each problem once, as in `layers 0, 2: no weights`; `found` has those of each place."""
+    places_with: dict[str, list[str]] = {}
+    for i, problems in enumerate(found):
+        for problem in problems:
+            places_with.setdefault(problem, []).append(str(i))
+    return [
+        f"{noun}{'s' * (len(places) > 1)} {', '.join(places)}: {problem}" for problem, places in places_with.items()
+    ]

@@ -17,11 +17,11 @@ from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import DenseSynapse, PoolSynapse
 from converters.hdf5_node import IntArray
 from converters.model import Model, check_fit
-from converters.netx.layers import INTEGRATOR, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
+from converters.netx.layers import INTEGRATOR, ConvGeometry, NetxFile, NetxLayer, NetxNeuron, problems_by_place
 from converters.netx.load import SPEC_ATTRIBUTE, load_netx
 from converters.netx.save import save_netx
 from converters.netx.spec import spec_of_netx
-from specs.block import AffineSpec, ConvSpec, Encoding, FlattenSpec, skips_of
+from specs.block import AffineSpec, ConvSpec, Encoding, FlattenSpec, LayerSpec, skips_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
 from specs.network import NetworkSpec
@@ -56,20 +56,22 @@ def netx_of(network: Network) -> NetxFile:
 
 
 def _refuse(network: Network) -> None:
-    problems = []
-    for i, block in enumerate(network.blocks):
-        if skips := skips_of(network.spec.layers[i]):
-            sources = ", ".join(str(skip.source) for skip in skips)
-            problems.append(f"block {i}: skips from block {sources} (a .net is a chain of layers)")
-        neuron = getattr(block, "neuron", None)
-        if isinstance(neuron, CubaNeuron) and neuron.spec.reset is Reset.SUBTRACT:
-            problems.append(f"block {i}: reset by subtraction (train with neuron.reset: zero)")
-        if isinstance(block, SpikingBlock | AffineBlock) and (bias := block.quantized_bias()) is not None:
-            mant = (bias * MANT).round()
-            if bool(((mant < BIAS_MANT_MIN) | (mant > BIAS_MANT_MAX)).any()):
-                problems.append(f"block {i}: a bias mantissa outside {BIAS_MANT_MIN} to {BIAS_MANT_MAX}")
+    problems = problems_by_place("block", map(_problems, network.spec.layers, network.blocks))
     if problems:
         raise UnsupportedError("netx cannot express " + "; ".join(problems))
+
+
+def _problems(layer: LayerSpec, block: torch.nn.Module) -> Iterator[str]:
+    """What of a block netx cannot express."""
+    if skips_of(layer):
+        yield "skips (a .net is a chain of layers)"
+    neuron = getattr(block, "neuron", None)
+    if isinstance(neuron, CubaNeuron) and neuron.spec.reset is Reset.SUBTRACT:
+        yield "reset by subtraction (train with neuron.reset: zero)"
+    if isinstance(block, SpikingBlock | AffineBlock) and (bias := block.quantized_bias()) is not None:
+        mant = (bias * MANT).round()
+        if bool(((mant < BIAS_MANT_MIN) | (mant > BIAS_MANT_MAX)).any()):
+            yield f"a bias mantissa outside {BIAS_MANT_MIN} to {BIAS_MANT_MAX}"
 
 
 @torch.no_grad()
