@@ -186,7 +186,7 @@ def measure_first_calls(chosen: dict[str, list[str]], weights: dict[str, str], t
             with tempfile.TemporaryDirectory() as cache:
                 own = {"snnzoo": chosen["snnzoo"]}
                 with running(own, threads, NUMBA_CACHE_DIR=cache) as programs:
-                    answer = programs["snnzoo"].ask(**request, work=work, seconds=0.1, warm_up=1)
+                    answer = programs["snnzoo"].ask(**request, work=work, seconds=0.1, warm_up=1, impatient=True)
             rows.append(
                 {
                     "what": f"first call, nothing compiled before: {SHAPES[network]}, {what}",

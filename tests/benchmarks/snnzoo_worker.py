@@ -45,6 +45,7 @@ class Program:
 
     def __init__(self, request):
         self.network = build_network(NetworkSpec.model_validate(make_spec(request)), seed=0)
+        self.compiled = None if request.get("impatient") else True  # or matrices are multiplied till numba is waited for
         self.parameters, self.train = self.network.parameters, self.network.train
         weights, (gain, offset) = load_weights(request)
         blocks = synaptic(self.network)
@@ -60,7 +61,9 @@ class Program:
         return self.network(images, Mode(mode))
 
     def inference(self):
-        return IntegerNetwork(self.network)
+        network = IntegerNetwork(self.network)
+        network.compiled = self.compiled
+        return network
 
     def optimizer(self):
         return Trainer(self.network, some_images(10), TrainingSpec(validation=1)).optimizer
