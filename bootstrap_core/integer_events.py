@@ -56,7 +56,7 @@ from specs.summary import summarize
 
 __all__ = ["EventEngine", "EventRun", "Followed"]
 
-BLOCK = 64
+BLOCK = 128
 """Images that run through the whole network at a time, in one thread, so that their trains stay in its cache."""
 MAX_INPUTS = 1 << 16
 """Of one neuron: the sum of so many weights, in state units, stays within 32 bits."""

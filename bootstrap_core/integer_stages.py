@@ -73,7 +73,7 @@ PRODUCT_SIZE = 1 << 19
 """Numbers that one product gives: they stay in the cache."""
 LEAST_PRODUCT = 1 << 17
 """Numbers, below which calling a product takes longer than following spikes."""
-LEAST_RATE = 0.1 if has_int8_instruction() else 0.3
+LEAST_RATE = 0.1 if has_int8_instruction() else 0.4
 """Of spikes, from which a product is faster than following them."""
 FULL_OUTPUTS = 96
 """Of one input, from which on following a spike takes no more time for each; for fewer, the rate is less."""
@@ -134,8 +134,8 @@ class State:
     """Of a stage's neurons `[N, n]`.
 
     Attributes:
-        current, voltage: in state units.
-        held: spikes held back by a delay shift.
+        current, voltage: in state units; no current `[N, 0]` of neurons that keep none.
+        held: spikes held back by a delay shift; `[N, 0]` without one.
         totals: sum over the steps done of what synapses weighed, in steps of a weight; empty if it is not wanted.
         steps_done: how many.
     """
@@ -174,13 +174,16 @@ class _Layer(Stage):
         self.neurons, self.shape = neurons, shape
 
     def rest(self, n_images: int, *, totals: bool = False) -> State:
-        size = n_images, prod(self.shape)
-        current, voltage = (np.zeros(size, np.int32) for _ in range(2))
-        wanted = size if totals and self.has_totals else (0, 0)
-        return State(current, voltage, np.zeros(size, np.uint32), np.zeros(wanted, np.int32))
+        size, none = (n_images, prod(self.shape)), (n_images, 0)
+        return State(
+            current=np.zeros(none if self.neurons.forgets else size, np.int32),
+            voltage=np.zeros(size, np.int32),
+            held=np.zeros(size if self.neurons.shift else none, np.uint32),
+            totals=np.zeros(size if totals and self.has_totals else (0, 0), np.int32),
+        )
 
     def advance(self, x: Any, steps: int, state: State) -> Words:
-        trains: Words = np.empty_like(state.held)
+        trains: Words = np.empty(state.voltage.shape, np.uint32)
         if self._fire(x, steps, state, trains):
             raise OutsideError
         state.steps_done += steps
@@ -299,7 +302,7 @@ class Dense(_Weighed):
         integers = _int8(weight)
         packed = [PackedWeight(integers)] if can_pack() and not grouped else []
         super().__init__(neurons, (len(weight),), packed, _least_dense_rate(len(weight)))
-        self.weight, self.grouped = in_blocks(integers.t().numpy()), grouped
+        self.weight, self.grouped = in_blocks(integers.t()), grouped
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
         arguments = *self.neurons.constants, steps, state.current, state.voltage, trains, state.totals
@@ -391,7 +394,7 @@ class AddingDense(Adding):
     def __init__(self, weight: Tensor) -> None:
         integers = _int8(weight)
         self.packed, self.least_rate = [PackedWeight(integers)] if can_pack() else [], _least_dense_rate(len(weight))
-        self.weight, self.n = in_blocks(integers.t().numpy()), len(weight)
+        self.weight, self.n = in_blocks(integers.t()), len(weight)
 
     def seen(self, x: Words) -> Words:
         """See `Adding`."""
@@ -441,8 +444,8 @@ class Readout:
     def __init__(self, block: AffineBlock) -> None:
         weight = torch.cat([as_matrix(synapse, weight) for synapse, weight in block.synapses()], dim=1)
         self.neurons = Neurons.of(block.neuron, len(weight), bias=block.quantized_bias())
+        self.weight = in_blocks(_int8(weight).t())
         integers = _int8(weight).numpy()
-        self.weight = in_blocks(integers.T)
         self.both = np.concatenate([integers, np.abs(integers.astype(np.int16))])
 
     def totals(self, trains: list[Words], parts: list[int]) -> npt.NDArray[np.int64]:
@@ -465,9 +468,9 @@ class Readout:
         return summed
 
     def _leaves(self, trains: list[Words], parts: list[int]) -> bool:
-        state = Constant(self.neurons, (len(self.neurons.bias),)).rest(len(trains[0]))
+        states = [np.zeros((len(trains[0]), len(self.neurons.bias)), np.int32) for _ in range(2)]
         return any(
-            kernels.never_fires(words, self.weight, *self.neurons.constants, part, state.current, state.voltage)
+            kernels.never_fires(words, self.weight, *self.neurons.constants, part, *states)
             for words, part in zip(trains, parts, strict=True)
         )
 
@@ -505,7 +508,7 @@ def _read_by_tap(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> li
 
 def _taps(
     weight: Tensor, spec: ConvSpec, before: Shape, after: Shape
-) -> tuple[npt.NDArray[np.int8], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
     """What `add_conv` takes for a convolution of int8 weight `[channels, C / groups, kh, kw]`."""
     (height, width), (down, across), (above, left), (dilation, spread) = (
         spec.kernel, spec.stride, spec.padding, spec.dilation
@@ -524,7 +527,7 @@ def _taps(
         if inside:
             (tap, first), (_, last) = inside[0], inside[-1]
             windows[x] = first, last + 1, tap - first
-    by_tap = in_blocks(whole.permute(3, 2, 1, 0).flatten(0, 2).numpy())
+    by_tap = in_blocks(whole.permute(3, 2, 1, 0).flatten(0, 2))
     return by_tap, rows, np.array(order, np.int64), windows, len(whole)
 
 

@@ -8,6 +8,7 @@ from bootstrap_core.kernels import event_products
 from bootstrap_core.kernels.exact_products import PackedWeight, has_int8_instruction, is_narrow
 from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import as_array
+from bootstrap_core.kernels.row_sums import in_blocks
 from bootstrap_core.kernels.threads import split
 
 __all__ = ["as_integers", "contiguous_rows", "correlate", "least_rate", "weigh"]
@@ -18,7 +19,7 @@ DENSE_FROM = 0.1
 MANY = 512
 """Outputs that pay for finding the spikes, which is work by itself; the rate is less for fewer."""
 
-SLOWNESS = {torch.int8: 0.25 if has_int8_instruction() else 2.5, torch.bfloat16: 1.0, torch.float32: 2.0}
+SLOWNESS = {torch.int8: 0.25 if has_int8_instruction() else 5.0, torch.bfloat16: 1.0, torch.float32: 2.0}
 """How long products of each type take, in the unit of `DENSE_FROM`."""
 
 SLOWNESS_IN_TILES = {**SLOWNESS, torch.bfloat16: 0.5}
@@ -42,9 +43,8 @@ def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
     """`spikes @ weight.T`, whole numbers in float32, of int8 `[R, I]` and `[O, I]`."""
     if _are_dense(spikes, len(weight), torch.int8) or not is_narrow(weight):
         return PackedWeight(weight).weigh(spikes).float()
-    spikes, columns = contiguous_rows(spikes), contiguous_rows(weight.t())
     out = torch.empty(len(spikes), len(weight))
-    x, w, z = spikes.numpy(), columns.numpy(), out.numpy()
+    x, w, z = contiguous_rows(spikes).numpy(), in_blocks(weight.t()), out.numpy()
     split(lambda start, stop: event_products.add_rows(x, w, start, stop, z), len(x), work=out.numel())
     return out
 

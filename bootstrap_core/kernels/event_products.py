@@ -6,6 +6,7 @@ Compiled by numba. Importing this imports numba; see `dense_products`, which cal
 import numpy as np
 from numba import njit
 
+from bootstrap_core.kernels import row_sums
 from bootstrap_core.kernels.bits import widened
 
 __all__ = ["add_columns", "add_rows", "find"]
@@ -13,7 +14,7 @@ __all__ = ["add_columns", "add_rows", "find"]
 ROWS = 256
 """Rows at a time: a byte tells which, and their gradient stays in the second-level cache."""
 
-f32, i32 = np.float32, np.int32
+f32 = np.float32
 _compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
 
 
@@ -29,22 +30,16 @@ def find(row, places):
 
 @_compiled
 def add_rows(spikes, weight, start, stop, out):
-    """`out[r] = spikes[r] @ weight`, float32, for rows `start` to `stop` of `spikes` `[R, I]`, int8 `[I, O]`."""
-    places = np.empty(spikes.shape[1] + 1, np.int64)
+    """`out[r] = spikes[r] @ weight`, float32, for rows `start` to `stop` of `spikes` `[R, I]`; `weight` in blocks."""
+    n_blocks, inputs, width = weight.shape
+    places, total = np.empty(inputs + 1, np.int32), np.empty(out.shape[1] + row_sums.SLACK, np.int32)
     for r in range(start, stop):
-        n, total = find(spikes[r], places), out[r]
-        total[:] = f32(0.0)
-        k = 0
-        while k + 4 <= n:
-            a, b, c, d = weight[places[k]], weight[places[k + 1]], weight[places[k + 2]], weight[places[k + 3]]
-            for j in range(len(total)):
-                total[j] += f32(i32(i32(a[j]) + i32(b[j])) + i32(i32(c[j]) + i32(d[j])))
-            k += 4
-        while k < n:
-            row = weight[places[k]]
-            for j in range(len(total)):
-                total[j] += f32(row[j])
-            k += 1
+        n, row = find(spikes[r], places), out[r]
+        total[:] = 0
+        for block in range(n_blocks):
+            row_sums.add_rows(weight, block, 0, places, 0, n, total, block * width)
+        for j in range(len(row)):
+            row[j] = f32(total[j])
 
 
 @_compiled

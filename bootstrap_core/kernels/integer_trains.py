@@ -14,7 +14,7 @@ from numba import njit, types
 from numba.extending import intrinsic
 
 from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
-from bootstrap_core.kernels.row_sums import SLACK, add_rows
+from bootstrap_core.kernels.row_sums import SLACK, add_rows, add_totals
 from bootstrap_core.kernels.state_loops import arrived, leak
 
 __all__ = [
@@ -135,7 +135,7 @@ def input_trains(pixels, mean, std, weight, bias, lowest, highest, table, out):
     for image in range(len(pixels)):
         for i in range(pixels.shape[1]):
             current = (weight * ((np.float64(pixels[image, i]) - mean) / std) + bias) * 64
-            out[image, i] = table[i64(min(max(np.trunc(current), lowest), highest)) - i64(lowest)]
+            out[image, i] = table[i32(min(max(current, lowest), highest)) - i32(lowest)]
 
 
 @_compiled
@@ -187,21 +187,21 @@ def _weigh_steps(trains, weight, n, steps, members, ends, z):
 
 
 @_compiled
-def _weigh_groups(trains, weight, n, members, ends, words, partial, z):
+def _weigh_groups(trains, weight, n, steps, members, ends, words, partial, z):
     """`_weigh_steps`, with inputs of the same train added up once; whether there are few enough trains for it."""
     n_groups = _group(trains, members, ends, words)
+    if n_groups < 0:
+        return False
     n_blocks, _, width = weight.shape
-    for k in range(n_groups):
-        partial[:] = 0
-        for block in range(n_blocks):
-            add_rows(weight, block, 0, members, k * len(trains), ends[k], partial, block * width)
-        word = words[k]
-        while word != 0:
-            row = z[_lowest_bit(word) * n :]
-            word = u32(word & u32(word - u32(1)))
-            for j in range(n):
-                row[j] = i32(row[j] + partial[j])
-    return n_groups >= 0
+    apart = n_blocks * width
+    partial[: n_groups * apart] = 0
+    for block in range(n_blocks):
+        for k in range(n_groups):
+            add_rows(weight, block, 0, members, k * len(trains), ends[k], partial, k * apart + block * width)
+    _spread(words[:n_groups], steps, members, ends)
+    for t in range(steps):
+        add_totals(partial, apart, members, t * n_groups, ends[t], z, t * n)
+    return True
 
 
 @_compiled
@@ -224,12 +224,13 @@ def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, s
     n_lists = max(WORD_STEPS, MAX_GROUPS)
     members = np.empty(n_lists * n_inputs, np.int32)
     ends, words = np.empty(n_lists, np.int64), np.empty(MAX_GROUPS, np.uint32)
-    partial, z = np.empty(n + SLACK, np.int32), np.empty(steps * n + SLACK, np.int32)
+    partial = np.empty(MAX_GROUPS * weight.shape[0] * weight.shape[2] if groups else 0, np.int32)
+    z = np.empty(steps * n + SLACK, np.int32)
     by_step = z[: steps * n].reshape(steps, n)
     outside = i32(0)
     for image in range(len(trains)):
         z[:] = 0
-        if not (groups and _weigh_groups(trains[image], weight, n, members, ends, words, partial, z)):
+        if not (groups and _weigh_groups(trains[image], weight, n, steps, members, ends, words, partial, z)):
             _weigh_steps(trains[image], weight, n, steps, members, ends, z)
         if totals.size:
             _add_up(z, steps, totals[image])

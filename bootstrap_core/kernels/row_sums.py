@@ -1,42 +1,53 @@
 """Sums of rows of a matrix, held in registers while they grow, compiled by numba.
 
 A matrix of int8 lies in blocks of columns, each of which fills the registers; in the last one zeros stand behind its
-columns. Importing this imports numba.
+columns. Two columns share a number of 16 bits, so that no weight has to be widened before it is added: registers sum up
+both halves as they are, and the upper halves alone, which tells the lower ones, as 16 bits wrap. For that weights lie
+without a sign, 128 more than they are. Importing this imports numba.
 """
 
 from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
+import torch
+import torch.nn.functional as F
 from llvmlite import ir
 from numba import njit, types
 from numba.extending import intrinsic
+from torch import Tensor
 
-__all__ = ["LANES_OF_FLOATS", "MOST_FLOATS", "SLACK", "add_rows", "in_blocks", "mix_rows"]
+__all__ = ["LANES_OF_FLOATS", "MOST_FLOATS", "SLACK", "add_rows", "add_totals", "in_blocks", "mix_rows"]
 
 LANES, LANES_OF_FLOATS = 16, 8
-"""Columns that one register holds the sums of, as int16 and as float32."""
+"""Columns that one register holds the sums of, as int16, and as float32 or int32."""
 MOST_REGISTERS = 8
+PAIR = 2 * LANES
+"""Columns that two registers hold the sums of: the numbers of one are both bytes, those of the other the upper ones."""
 SLACK, MOST_FLOATS = LANES * MOST_REGISTERS, LANES_OF_FLOATS * MOST_REGISTERS
 """Numbers that have to lie behind an array of sums, as zeros are added to them; columns that are mixed at once."""
 FLUSH = 255
-"""Rows of int8 that int16 holds the sum of, whatever they are."""
+"""Rows of bytes that 16 bits hold the sum of, whatever they are."""
+BYTE, OFFSET = 8, 128
+"""Bits of one, and what is added to a weight to make it one."""
 
 WORD = ir.IntType(64)
-OF_WEIGHTS, OF_SUMS, OF_TOTALS = (ir.VectorType(ir.IntType(bits), LANES) for bits in (8, 16, 32))
-OF_FLOATS = ir.VectorType(ir.FloatType(), LANES_OF_FLOATS)
+OF_SUMS, OF_TOTALS = (ir.VectorType(ir.IntType(bits), LANES) for bits in (16, 32))
+OF_FLOATS, OF_INTS = (ir.VectorType(kind, LANES_OF_FLOATS) for kind in (ir.FloatType(), ir.IntType(32)))
 INT = types.int64
 
 
-def in_blocks(matrix: npt.NDArray[np.int8]) -> npt.NDArray[np.int8]:
-    """The matrix `[rows, columns]` as blocks `[B, rows, width]`."""
+def in_blocks(matrix: Tensor) -> npt.NDArray[np.uint8]:
+    """The matrix `[rows, columns]`, int8, as blocks `[B, rows, width]`."""
     rows, columns = matrix.shape
-    registers = -(-columns // LANES)
-    n_blocks = -(-registers // MOST_REGISTERS)
-    width = LANES * -(-registers // n_blocks)
-    padded = np.zeros((rows, n_blocks * width), np.int8)
-    padded[:, :columns] = matrix
-    return np.ascontiguousarray(padded.reshape(rows, n_blocks, width).transpose(1, 0, 2))
+    pairs = -(-columns // PAIR)
+    n_blocks = -(-PAIR * pairs // SLACK)
+    pairs = -(-pairs // n_blocks)
+    padded = F.pad(matrix, (0, n_blocks * pairs * PAIR - columns))
+    lower, upper = padded.reshape(rows, n_blocks, pairs, 2, LANES).transpose(0, 1).unbind(3)
+    blocks = torch.empty(lower.shape, dtype=torch.int16)  # aligned to cache lines, as numpy's arrays are not
+    torch.add(lower, (upper.short() << BYTE) + (OFFSET - (OFFSET << BYTE)), out=blocks)
+    return blocks.view(torch.uint8).view(n_blocks, rows, -1).numpy()
 
 
 def _arrays(context, builder, signature, arguments, *places):
@@ -49,15 +60,34 @@ def _vector(builder, kind, array, index):
     return builder.bitcast(builder.gep(array, [index]), kind.as_pointer())
 
 
-def _by_width(builder, width, lanes, work: Callable[[int], None]):
-    """`work` for as many registers as the width fills, which is known when it runs."""
+def _member(builder, members, k):
+    """Which row is the k-th to be added."""
+    return builder.sext(builder.load(builder.gep(members, [k])), WORD)
+
+
+def _add_to(builder, totals, at, added):
+    """Add what a register holds to an array, from index `at` on."""
+    place = _vector(builder, added.type, totals, at)
+    builder.store(builder.add(builder.load(place, align=4), added), place, align=4)
+
+
+def _everywhere(builder, number, lanes):
+    """A register that has the number in each lane."""
+    one = builder.insert_element(
+        ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined), number, ir.IntType(32)(0)
+    )
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
+
+
+def _by_width(builder, width, lanes, most, work: Callable[[int], None]):
+    """`work(n)` for as many `lanes` as the width has, up to `most` columns, which is known when it runs."""
     end = builder.append_basic_block()
     switch = builder.switch(width, end)
-    for registers in range(1, MOST_REGISTERS + 1):
+    for n in range(1, most // lanes + 1):
         case = builder.append_basic_block()
-        switch.add_case(WORD(lanes * registers), case)
+        switch.add_case(WORD(lanes * n), case)
         builder.position_at_end(case)
-        work(registers)
+        work(n)
         builder.branch(end)
     builder.position_at_end(end)
 
@@ -88,23 +118,54 @@ def _add_few(typing_context, weight, width, first, members, start, stop, totals,
     def generate(context, builder, signature, arguments):
         _, width, first, _, start, stop, _, at = arguments
         weight, members, totals = _arrays(context, builder, signature, arguments, 0, 3, 6)
+        a_byte = OF_SUMS([BYTE] * LANES)
 
         def add(k, sums):
-            member = builder.sext(builder.load(builder.gep(members, [k])), WORD)
-            row = builder.add(first, builder.mul(member, width))
-            for j, total in enumerate(sums):
-                place = _vector(builder, OF_WEIGHTS, weight, builder.add(row, WORD(LANES * j)))
-                yield builder.add(total, builder.sext(builder.load(place, align=1), OF_SUMS))
+            row = builder.add(first, builder.mul(_member(builder, members, k), width))
+            for j in range(0, len(sums), 2):
+                place = _vector(builder, OF_SUMS, weight, builder.add(row, WORD(LANES * j)))
+                both = builder.load(place, align=1)
+                yield builder.add(sums[j], both)
+                yield builder.add(sums[j + 1], builder.lshr(both, a_byte))
 
-        def work(registers):
-            for j, total in enumerate(_sums(builder, OF_SUMS, registers, start, stop, add)):
-                place = _vector(builder, OF_TOTALS, totals, builder.add(at, WORD(LANES * j)))
-                builder.store(builder.add(builder.load(place, align=4), builder.sext(total, OF_TOTALS)), place, align=4)
+        def work(pairs):
+            n = builder.trunc(builder.sub(stop, start), ir.IntType(16))
+            offset = _everywhere(builder, builder.mul(n, ir.IntType(16)(OFFSET)), LANES)
+            sums = _sums(builder, OF_SUMS, 2 * pairs, start, stop, add)
+            for j in range(0, len(sums), 2):
+                lower = builder.sub(sums[j], builder.shl(sums[j + 1], a_byte))
+                for k, total in enumerate((lower, sums[j + 1])):
+                    added = builder.sext(builder.sub(total, offset), OF_TOTALS)
+                    _add_to(builder, totals, builder.add(at, WORD(LANES * (j + k))), added)
 
-        _by_width(builder, width, LANES, work)
+        _by_width(builder, width, PAIR, SLACK, work)
         return context.get_dummy_value()
 
     return types.void(weight, INT, INT, members, INT, INT, totals, INT), generate
+
+
+@intrinsic
+def _add_few_totals(typing_context, rows, apart, first, members, start, stop, width, totals, at):
+    """Add `rows[first + apart * m:][:width]` for each `m` of `members[start:stop]` to `totals[at:]`; all are int32."""
+
+    def generate(context, builder, signature, arguments):
+        _, apart, first, _, start, stop, width, _, at = arguments
+        rows, members, totals = _arrays(context, builder, signature, arguments, 0, 3, 7)
+
+        def add(k, sums):
+            row = builder.add(first, builder.mul(_member(builder, members, k), apart))
+            for j, total in enumerate(sums):
+                place = _vector(builder, OF_INTS, rows, builder.add(row, WORD(LANES_OF_FLOATS * j)))
+                yield builder.add(total, builder.load(place, align=4))
+
+        def work(registers):
+            for j, total in enumerate(_sums(builder, OF_INTS, registers, start, stop, add)):
+                _add_to(builder, totals, builder.add(at, WORD(LANES_OF_FLOATS * j)), total)
+
+        _by_width(builder, width, LANES_OF_FLOATS, MOST_FLOATS, work)
+        return context.get_dummy_value()
+
+    return types.void(rows, INT, INT, members, INT, INT, INT, totals, INT), generate
 
 
 @intrinsic
@@ -120,9 +181,7 @@ def mix_rows(typing_context, rows, first, apart, n, factors, at, width, out, to)
 
         def add(k, sums):
             factor = builder.load(builder.gep(factors, [builder.add(at, k)]))
-            one = builder.insert_element(ir.Constant(OF_FLOATS, ir.Undefined), factor, ir.IntType(32)(0))
-            everywhere = ir.Constant(ir.VectorType(ir.IntType(32), LANES_OF_FLOATS), None)
-            times = builder.shuffle_vector(one, one, everywhere)
+            times = _everywhere(builder, factor, LANES_OF_FLOATS)
             row = builder.add(first, builder.mul(k, apart))
             for j, total in enumerate(sums):
                 place = _vector(builder, OF_FLOATS, rows, builder.add(row, WORD(LANES_OF_FLOATS * j)))
@@ -134,7 +193,7 @@ def mix_rows(typing_context, rows, first, apart, n, factors, at, width, out, to)
                 place = _vector(builder, OF_FLOATS, out, builder.add(to, WORD(LANES_OF_FLOATS * j)))
                 builder.store(total, place, align=4)
 
-        _by_width(builder, width, LANES_OF_FLOATS, work)
+        _by_width(builder, width, LANES_OF_FLOATS, MOST_FLOATS, work)
         return context.get_dummy_value()
 
     return types.void(rows, INT, INT, INT, factors, INT, INT, out, INT), generate
@@ -151,3 +210,14 @@ def add_rows(weight, block, shift, members, start, stop, totals, at):
         end = min(stop, start + FLUSH)
         _add_few(weight, width, (block * rows + shift) * width, members, start, end, totals, at)
         start = end
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def add_totals(rows, apart, members, start, stop, totals, at):
+    """Add `rows[m * apart:][:apart]` for each `m` of `members[start:stop]` to `totals[at:]`; all are int32 and flat.
+
+    `apart` is a multiple of `LANES_OF_FLOATS`.
+    """
+    for first in range(0, apart, MOST_FLOATS):
+        width = min(MOST_FLOATS, apart - first)
+        _add_few_totals(rows, apart, first, members, start, stop, width, totals, at + first)

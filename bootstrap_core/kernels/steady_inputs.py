@@ -9,47 +9,47 @@ import numpy as np
 from numba import njit
 
 from bootstrap_core.kernels.bits import widened
-from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, mix_rows
+from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, add_rows, add_totals, mix_rows
 
 __all__ = ["input_sums", "patch_sums", "patch_weight_grad", "pixel_sums", "unpack_patches", "weigh", "weight_grad"]
 
-f32, i32, i64 = np.float32, np.int32, np.int64
+f32, i64 = np.float32, np.int64
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 _contracted = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
 
 
 @_compiled
 def weigh(currents, train_of, trains, weight, start, stop, z):
-    """Weighted input `z` `[T, N, O]`, float32, of images `start` to `stop`, for `weight` `[I, O]`, int8.
+    """Weighted input `z` `[T, N, O]`, float32, of images `start` to `stop`, for `weight` `[I, O]`, int8, in blocks.
 
     `train_of[current]` is a row of `trains` `[K, T]`, int8; row 0 is silent.
     """
     n_trains, steps = trains.shape
-    inputs, outputs = weight.shape
-    members = np.empty((n_trains, inputs), np.int64)
-    counts = np.empty(n_trains, np.int64)
-    total = np.empty(outputs, np.int32)
+    n_blocks, inputs, width = weight.shape
+    apart = n_blocks * width
+    members, counts = np.empty((n_trains, inputs), np.int32), np.empty(n_trains, np.int64)
+    partial, total = np.empty(n_trains * apart, np.int32), np.empty(apart, np.int32)
+    firing = np.empty(n_trains, np.int32)
     for image in range(start, stop):
         counts[:] = 0
         for i in range(inputs):
             k = train_of[currents[image, i]]
             members[k, counts[k]] = i
             counts[k] += 1
-        for t in range(steps):
-            z[t, image] = f32(0.0)
         for k in range(1, n_trains):
-            if counts[k] == 0:
-                continue
+            if counts[k]:
+                partial[k * apart : (k + 1) * apart] = 0
+                for block in range(n_blocks):
+                    add_rows(weight, block, 0, members[k], 0, counts[k], partial, k * apart + block * width)
+        for t in range(steps):
+            n, row = 0, z[t, image]
+            for k in range(1, n_trains):
+                firing[n] = k
+                n += trains[k, t] != 0 and counts[k] != 0
             total[:] = 0
-            for m in range(counts[k]):
-                row = weight[members[k, m]]
-                for j in range(outputs):
-                    total[j] = i32(total[j] + i32(row[j]))
-            for t in range(steps):
-                if trains[k, t]:
-                    sums = z[t, image]
-                    for j in range(outputs):
-                        sums[j] += f32(total[j])
+            add_totals(partial, apart, firing, 0, n, total, 0)
+            for j in range(len(row)):
+                row[j] = f32(total[j])
 
 
 @_compiled

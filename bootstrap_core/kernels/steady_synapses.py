@@ -18,6 +18,7 @@ from bootstrap_core.kernels.exact_products import PackedWeight
 from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import ALIGN, NeuronRun, as_array
 from bootstrap_core.kernels.patches import as_matrix, sources_of
+from bootstrap_core.kernels.row_sums import in_blocks
 from bootstrap_core.kernels.threads import split, split_sum
 
 __all__ = ["InputTables", "SteadyConv", "SteadyDense", "SteadySynapse"]
@@ -77,7 +78,7 @@ class SteadyDense:
 
     def weigh(self, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
-        columns = contiguous_rows(as_integers(weight).t()).numpy()
+        columns = in_blocks(as_integers(weight).t())
         z = torch.empty(self.trains.shape[1], len(self.currents), len(weight))
         total = z.numpy()
         split(
