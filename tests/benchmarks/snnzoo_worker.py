@@ -45,7 +45,7 @@ class Program:
 
     def __init__(self, request):
         self.network = build_network(NetworkSpec.model_validate(make_spec(request)), seed=0)
-        self.compiled = None if request.get("impatient") else True  # or matrices are multiplied till numba is waited for
+        self.compiled = None if request.get("impatient") else True  # or matrices are multiplied till numba is done
         self.parameters, self.train = self.network.parameters, self.network.train
         weights, (gain, offset) = load_weights(request)
         blocks = synaptic(self.network)
