@@ -17,9 +17,10 @@ from bootstrap_core.training import EpochReport, Teacher, distillation_loss, fit
 from converters.readout import logit_scale
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
+from specs.summary import summarize
 from specs.training import AugmentSpec, SnnGradient, TrainingSpec
 
-__all__ = ["Tuning", "neuron_steps", "tune"]
+__all__ = ["Tuning", "image_work", "neuron_steps", "tune"]
 
 LEARNING_RATES = 1.5e-3, 5e-4
 """Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid. Deep networks
@@ -33,12 +34,16 @@ BATCH = 50
 MOVED = AugmentSpec(degrees=5, translate=0.03, scale=(0.97, 1.03), shear=2)
 """How images are changed in tuning: the ANN has learnt them by heart as they are, and they say too little anew."""
 LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
-"""Images held out, to choose the best epoch by: one in so many, no more than so many, nor than an epoch trains on."""
+"""Images held out, to choose the best epoch by: one in so many, and no more than so many."""
+FEWEST_VALIDATION, EPOCH_PART = 1000, 6
+"""The same of an epoch: all are held out, or so many, or one in so many of those that it trains on."""
 N_MOVES = 2
 """How often each of these is moved for the judge. Most of what it errs by is noise of the spikes, which differs for an
 image moved otherwise: so this tells nearly as much as twice the images would."""
-NEURON_STEPS = 28 << 30
-"""Work of all epochs at most, in neurons of all images and time steps: a minute or two for each rate that is tried."""
+WORK = 32 << 30
+"""Of all epochs at most, in time steps of a neuron: a minute or so for each rate that is tried."""
+PRODUCTS = 12
+"""Weights of the ANN beside the spikes, which are multiplied forward and back in the time of a neuron's step."""
 N_SCALED = 1000
 """Images by which logits are brought to one size."""
 
@@ -71,12 +76,13 @@ def tune(
         network: tuned in place.
         split: training images.
         teacher: the ANN.
-        epochs: passes over the training images, or over as many as `NEURON_STEPS` allows.
+        epochs: passes over the training images, or over as many as `WORK` allows.
         seed: of everything random.
         on_epoch: called with the report of each epoch.
     """
-    per_epoch = max(BATCH, min(len(split), NEURON_STEPS // (epochs * neuron_steps(network.spec))))
-    n_validation = min(LARGEST_VALIDATION, max(1, len(split) // VALIDATION_PART), per_epoch)
+    per_epoch = max(BATCH, min(len(split), WORK // (epochs * image_work(network.spec))))
+    judged = max(min(per_epoch, FEWEST_VALIDATION), per_epoch // EPOCH_PART)
+    n_validation = min(LARGEST_VALIDATION, max(1, len(split) // VALIDATION_PART), judged)
     some = split.images[:N_SCALED]
     recipe = TrainingSpec(
         epochs=epochs,
@@ -103,8 +109,13 @@ def tune(
 
 
 def neuron_steps(spec: NetworkSpec) -> int:
-    """Neurons of all layers times T: what one image costs."""
+    """Neurons of all layers times T: what one image costs as spikes."""
     return spec.time_steps * sum(prod(shape) for shape in spec.shapes)
+
+
+def image_work(spec: NetworkSpec) -> int:
+    """What one image costs in tandem, in time steps of a neuron."""
+    return neuron_steps(spec) + sum(row.synops for row in summarize(spec)) // PRODUCTS
 
 
 class _Judge:

@@ -12,7 +12,7 @@ from bootstrap_core.datasets import Dataset
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from converters import tuning
-from converters.tuning import neuron_steps, tune
+from converters.tuning import image_work, neuron_steps, tune
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 
@@ -62,6 +62,7 @@ def test_logits_are_brought_to_the_size_of_the_teacher_s(trained: Network, digit
 
 def test_an_image_costs_its_neurons_times_the_steps(trained: Network) -> None:
     assert neuron_steps(trained.spec) == 8 * (784 + 40 + 10)
+    assert image_work(trained.spec) == neuron_steps(trained.spec) + (784 * 40 + 40 * 10) // 12
 
 
 def test_a_damaged_network_is_mended(trained: Network, digits: Dataset) -> None:
@@ -144,13 +145,17 @@ def test_what_is_kept_is_judged_by_what_is_learnt(trained: Network, digits: Data
 def test_an_epoch_is_as_long_as_the_work_allows(trained: Network, digits: Dataset, monkeypatch) -> None:
     found: list[TrainingSpec] = []
     monkeypatch.setattr(tuning, "fit", lambda network, split, recipe, **options: found.append(recipe))
-    monkeypatch.setattr(tuning, "NEURON_STEPS", 600 * neuron_steps(trained.spec))
+    monkeypatch.setattr(tuning, "WORK", 600 * image_work(trained.spec))
     tune(copied(trained), digits.train, by(trained), 3)
     assert (found[0].epochs, found[0].snn_epochs, found[0].images_per_epoch) == (3, 3, 200)
     assert found[0].validation == len(digits.train) // 12
-    monkeypatch.setattr(tuning, "NEURON_STEPS", 300 * neuron_steps(trained.spec))
+    monkeypatch.setattr(tuning, "WORK", 300 * image_work(trained.spec))
     tune(copied(trained), digits.train, by(trained), 3)
     assert (found[1].images_per_epoch, found[1].validation) == (100, 100)
-    monkeypatch.setattr(tuning, "NEURON_STEPS", 1 << 60)
+    monkeypatch.setattr(tuning, "WORK", 1 << 60)
     tune(copied(trained), digits.train, by(trained), 3)
     assert found[2].images_per_epoch == len(digits.train)
+    monkeypatch.setattr(tuning, "FEWEST_VALIDATION", 30)
+    monkeypatch.setattr(tuning, "WORK", 900 * image_work(trained.spec))
+    tune(copied(trained), digits.train, by(trained), 3)
+    assert (found[3].images_per_epoch, found[3].validation) == (300, 50)
