@@ -39,7 +39,7 @@ UNIT = np.int32(STATE_PER_WEIGHT.bit_length() - 1)
 HALF, OUTSIDE = np.int32(STATE_MAX + 1), np.int32(2 * STATE_MIN)
 MAX_GROUPS = 24
 
-i16, i32, u32, i64 = np.int16, np.int32, np.uint32, np.int64
+i32, u32 = np.int32, np.uint32
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 _any_order = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
 """For sums of floats that are whole numbers and exact."""

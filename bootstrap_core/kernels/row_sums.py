@@ -25,7 +25,7 @@ MOST_REGISTERS = 8
 PAIR = 2 * LANES
 """Columns that two registers hold the sums of: the numbers of one are both bytes, those of the other the upper ones."""
 SLACK, MOST_FLOATS = LANES * MOST_REGISTERS, LANES_OF_FLOATS * MOST_REGISTERS
-"""Numbers that have to lie behind an array of sums, as zeros are added to them; columns that are mixed at once."""
+"""Numbers that have to lie behind an array of sums, as zeros are added to them; columns of floats or int32 at once."""
 FLUSH = 255
 """Rows of bytes that 16 bits hold the sum of, whatever they are."""
 BYTE, OFFSET = 8, 128
@@ -38,7 +38,10 @@ INT = types.int64
 
 
 def in_blocks(matrix: Tensor) -> npt.NDArray[np.uint8]:
-    """The matrix `[rows, columns]`, int8, as blocks `[B, rows, width]`."""
+    """The matrix `[rows, columns]`, int8, as blocks `[B, rows, width]`.
+
+    Of each `PAIR` of columns, 128 larger, the first `LANES` are lower bytes of numbers, and the others upper ones.
+    """
     rows, columns = matrix.shape
     pairs = -(-columns // PAIR)
     n_blocks = -(-PAIR * pairs // SLACK)
@@ -113,7 +116,7 @@ def _sums(builder, kind, registers, start, stop, add):
 
 @intrinsic
 def _add_few(typing_context, weight, width, first, members, start, stop, totals, at):
-    """Add `weight[first + width * m:][:width]` for each `m` of `members[start:stop]` to `totals[at:]`; all are flat."""
+    """Add the row at `weight[first + width * m:]` for each `m` of `members[start:stop]` to `totals[at:]`; flat."""
 
     def generate(context, builder, signature, arguments):
         _, width, first, _, start, stop, _, at = arguments

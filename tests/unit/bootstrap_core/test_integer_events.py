@@ -96,6 +96,14 @@ def test_words_join_over_time(steps, shift) -> None:
     hold_equal(make(*DENSE, shape=[30], delay_shift=shift), torch.rand(5, 30), steps)
 
 
+@pytest.mark.parametrize("n_features", [33, 130, 300])
+@pytest.mark.parametrize("n_values", [4, 256])
+def test_inputs_of_few_trains_are_added_up_once_in_all_blocks_of_columns(n_features, n_values) -> None:
+    blocks = [{"kind": "dense", "features": n} for n in (n_features, n_features)]
+    images = torch.randint(n_values, (5, 40), generator=torch.Generator().manual_seed(0)) / n_values
+    hold_equal(make(*blocks, {"kind": "affine", "features": 4}, shape=[40]), images, 33)
+
+
 @pytest.fixture
 def weighed(monkeypatch) -> list[torch.Size]:
     """Everything that can be multiplied is: the shapes of it, where the spikes of an image are the rows."""
@@ -226,14 +234,15 @@ def test_input_currents_are_those_of_the_block_to_the_last_bit() -> None:
     assert torch.equal(torch.from_numpy(mants), (network.blocks[0].current(images) * 64).long())
 
 
-@pytest.mark.parametrize("n_images", [0, 1, 2, 63, 64, 65, 200])
+@pytest.mark.parametrize("n_images", [0, 1, 2, 127, 128, 129, 300])
 @pytest.mark.parametrize("threads", [1, 3])
 def test_batches_are_split_between_threads(n_images, threads) -> None:
     network, images = make(*DENSE, shape=[30]), torch.rand(n_images, 30)
-    before = torch.get_num_threads()
+    following, before = IntegerNetwork(network), torch.get_num_threads()
+    following.compiled = True
     torch.set_num_threads(threads)
     try:
-        assert torch.equal(IntegerNetwork(network)(images), matrices(network)(images))
+        assert torch.equal(following(images), matrices(network)(images))
     finally:
         torch.set_num_threads(before)
 

@@ -7,7 +7,7 @@ import torch
 numba = pytest.importorskip("numba")
 
 from bootstrap_core.kernels import row_sums  # noqa: E402
-from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, SLACK, add_rows, in_blocks  # noqa: E402
+from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, SLACK, add_rows, add_totals, in_blocks  # noqa: E402
 
 
 @numba.njit
@@ -40,6 +40,17 @@ def test_rows_are_added_exactly_however_many_and_however_large(columns, n) -> No
         added = matrix[members[4:] + 2].sum(0, dtype=np.int64)
         assert (totals[:columns] - before[:columns] == added).all()
         assert (totals[columns:] == before[columns:]).all()
+
+
+@pytest.mark.parametrize("apart", [8, 64, 72, 200])
+def test_rows_of_totals_are_added(apart) -> None:
+    random = np.random.default_rng(apart)
+    rows, before = (random.integers(-(2**30), 2**30, n).astype(np.int32) for n in (9 * apart, apart + 4))
+    totals, members = before.copy(), np.array([7, 0, 3, 8, 3, 1], np.int32)
+    add_totals(rows, apart, members, 1, 5, totals, 2)
+    added = rows.reshape(9, apart)[[0, 3, 8, 3]].sum(0, dtype=np.int64).astype(np.int32)  # wraps
+    assert (totals[2:-2] == before[2:-2] + added).all()
+    assert (totals[[0, 1, -2, -1]] == before[[0, 1, -2, -1]]).all()
 
 
 @pytest.mark.parametrize("width", range(LANES_OF_FLOATS, MOST_FLOATS + 1, LANES_OF_FLOATS))

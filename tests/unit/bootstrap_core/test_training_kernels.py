@@ -29,6 +29,7 @@ from bootstrap_core.kernels import (
     synapse_op,
 )
 from bootstrap_core.kernels.neuron_run import NeuronRun
+from bootstrap_core.kernels.steady_synapses import InputTables, SteadyDense
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.neuron import CubaNeuron
@@ -316,15 +317,27 @@ def test_a_tally_counts_what_a_run_shows(name: str, compiled: bool) -> None:
         assert torch.equal(count, shown)
 
 
+@pytest.mark.parametrize("outputs", [33, 300])
+def test_inputs_of_one_train_are_weighed_as_each_of_them(outputs: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    current = torch.randint(-70, 200, (5, 60), generator=generator) / 64
+    tables = InputTables(current, 11, torch.tensor([0.125]), 1.25, False)
+    weight = torch.randint(-128, 128, (outputs, 60), generator=generator) / 32
+    spikes = torch.from_numpy(tables.fired)[tables.indices.long()].movedim(2, 0)  # [T, N, I]
+    assert len(tables.trains()[0]) > 3
+    assert torch.equal(SteadyDense(tables).weigh(weight), spikes.float() @ (32 * weight.T))
+
+
 @pytest.mark.parametrize("rate", [0.01, 0.5])
 @pytest.mark.parametrize("half", [False, True])
 def test_products_that_follow_spikes_are_the_matrix_products(rate: float, half: bool, monkeypatch) -> None:
     monkeypatch.setattr(dense_products, "multiplies_tiles", lambda: False)  # which decides where to follow them
+    monkeypatch.setitem(dense_products.SLOWNESS, torch.int8, 1.0)
     generator = torch.Generator().manual_seed(0)
     spikes = (torch.rand(600, 45, generator=generator) < rate).to(torch.int8)
-    weight = torch.randint(-128, 128, (70, 45), generator=generator, dtype=torch.int8)
+    weight = torch.randint(-128, 128, (300, 45), generator=generator, dtype=torch.int8)
     assert torch.equal(dense_products.weigh(spikes, weight).long(), spikes.long() @ weight.long().T)
-    grad = torch.randn(600, 70, generator=generator).to(torch.bfloat16 if half else torch.float32)
+    grad = torch.randn(600, 300, generator=generator).to(torch.bfloat16 if half else torch.float32)
     ours = dense_products.correlate(spikes, grad)
     tolerance = 1e-2 if half and rate > 0.1 else 1e-5
     torch.testing.assert_close(ours, grad.float().T @ spikes.float(), rtol=tolerance, atol=10 * tolerance)
