@@ -40,8 +40,8 @@ FEWEST_VALIDATION, EPOCH_PART = 1000, 6
 N_MOVES = 2
 """How often each of these is moved for the judge. Most of what it errs by is noise of the spikes, which differs for an
 image moved otherwise: so this tells nearly as much as twice the images would."""
-WORK = 32 << 30
-"""Of all epochs at most, in time steps of a neuron: a minute or so for each rate that is tried."""
+EPOCH_WORK = 16 << 30
+"""Of an epoch at most, in time steps of a neuron: half a minute or so."""
 PRODUCTS = 12
 """Weights of the ANN beside the spikes, which are multiplied forward and back in the time of a neuron's step."""
 N_SCALED = 1000
@@ -76,11 +76,11 @@ def tune(
         network: tuned in place.
         split: training images.
         teacher: the ANN.
-        epochs: passes over the training images, or over as many as `WORK` allows.
+        epochs: passes over the training images, or over as many as `EPOCH_WORK` allows.
         seed: of everything random.
         on_epoch: called with the report of each epoch.
     """
-    per_epoch = max(BATCH, min(len(split), WORK // (epochs * image_work(network.spec))))
+    per_epoch = max(BATCH, min(len(split), EPOCH_WORK // image_work(network.spec)))
     judged = max(min(per_epoch, FEWEST_VALIDATION), per_epoch // EPOCH_PART)
     n_validation = min(LARGEST_VALIDATION, max(1, len(split) // VALIDATION_PART), judged)
     some = split.images[:N_SCALED]

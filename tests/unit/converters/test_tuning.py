@@ -145,17 +145,17 @@ def test_what_is_kept_is_judged_by_what_is_learnt(trained: Network, digits: Data
 def test_an_epoch_is_as_long_as_the_work_allows(trained: Network, digits: Dataset, monkeypatch) -> None:
     found: list[TrainingSpec] = []
     monkeypatch.setattr(tuning, "fit", lambda network, split, recipe, **options: found.append(recipe))
-    monkeypatch.setattr(tuning, "WORK", 600 * image_work(trained.spec))
+    monkeypatch.setattr(tuning, "EPOCH_WORK", 200 * image_work(trained.spec))
     tune(copied(trained), digits.train, by(trained), 3)
     assert (found[0].epochs, found[0].snn_epochs, found[0].images_per_epoch) == (3, 3, 200)
     assert found[0].validation == len(digits.train) // 12
-    monkeypatch.setattr(tuning, "WORK", 300 * image_work(trained.spec))
+    monkeypatch.setattr(tuning, "EPOCH_WORK", 100 * image_work(trained.spec))
     tune(copied(trained), digits.train, by(trained), 3)
     assert (found[1].images_per_epoch, found[1].validation) == (100, 100)
-    monkeypatch.setattr(tuning, "WORK", 1 << 60)
+    monkeypatch.setattr(tuning, "EPOCH_WORK", 1 << 60)
     tune(copied(trained), digits.train, by(trained), 3)
     assert found[2].images_per_epoch == len(digits.train)
     monkeypatch.setattr(tuning, "FEWEST_VALIDATION", 30)
-    monkeypatch.setattr(tuning, "WORK", 900 * image_work(trained.spec))
+    monkeypatch.setattr(tuning, "EPOCH_WORK", 300 * image_work(trained.spec))
     tune(copied(trained), digits.train, by(trained), 3)
     assert (found[3].images_per_epoch, found[3].validation) == (300, 50)
