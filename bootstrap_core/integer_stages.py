@@ -444,9 +444,9 @@ class Readout:
     def __init__(self, block: AffineBlock) -> None:
         weight = torch.cat([as_matrix(synapse, weight) for synapse, weight in block.synapses()], dim=1)
         self.neurons = Neurons.of(block.neuron, len(weight), bias=block.quantized_bias())
-        self.weight = in_blocks(_int8(weight).t())
-        integers = _int8(weight).numpy()
-        self.both = np.concatenate([integers, np.abs(integers.astype(np.int16))])
+        integers = _int8(weight)
+        self.weight = in_blocks(integers.t())
+        self.both = torch.cat([integers, integers.short().abs()]).numpy()
 
     def totals(self, trains: list[Words], parts: list[int]) -> npt.NDArray[np.int64]:
         """Weighted input of all steps, `[N, classes]` in state units, for the trains `[N, inputs]` of all parts."""

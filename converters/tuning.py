@@ -36,7 +36,7 @@ MOVED = AugmentSpec(degrees=5, translate=0.03, scale=(0.97, 1.03), shear=2)
 LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
 """Images held out, to choose the best epoch by: one in so many, and no more than so many."""
 FEWEST_VALIDATION, EPOCH_PART = 1000, 6
-"""The same of an epoch: all are held out, or so many, or one in so many of those that it trains on."""
+"""Of a short epoch, no more than one in so many of the images that it trains on, or than so many if it has them."""
 N_MOVES = 2
 """How often each of these is moved for the judge. Most of what it errs by is noise of the spikes, which differs for an
 image moved otherwise: so this tells nearly as much as twice the images would."""
