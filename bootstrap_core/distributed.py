@@ -18,6 +18,7 @@ from types import FrameType
 
 import torch
 import torch.distributed as dist
+import torch.distributed.nn
 from torch import Tensor
 
 from specs.errors import LostProcessError, SnnZooError
@@ -162,7 +163,8 @@ def join_group(*, timeout_s: float) -> Iterator[Group]:
     """The group that `torchrun` or `accelerate launch` made this process a part of, by the environment; or `ALONE`.
 
     In the body of the `with`, a launcher that ends this process (SIGTERM) raises `LostProcessError` in it. The `with`
-    ends when all processes have done its body.
+    ends when all processes have done its body, and gloo's threads with it: one that frees a tensor while Python ends
+    aborts the process.
 
     Args:
         timeout_s: how long another process may be silent before it counts as lost.
@@ -185,7 +187,6 @@ def join_group(*, timeout_s: float) -> Iterator[Group]:
     group = Group(dist.get_rank(), size)
     try:
         yield group
-        # who ends at once ends Python while gloo's threads still free the last sum's tensors, which then aborts
         group._meet(dist.barrier)
     finally:
         signal.signal(signal.SIGTERM, before)

@@ -39,10 +39,33 @@ with join_group(timeout_s=60) as group:
 assert done.exists()
 """
 
+STEP = """
+from pathlib import Path
+import torch
+from bootstrap_core.distributed import join_group
+
+def threads():
+    return [path.read_text().strip() for path in Path("/proc/self/task").glob("*/comm")]
+
+with join_group(timeout_s=60) as group:
+    weight = torch.nn.Parameter(torch.ones(3))
+    weight.sum().backward()
+    group.add_up([weight.grad])
+    torch.optim.Adam([weight]).step()
+    assert any("gloo" in name for name in threads())
+assert not any("gloo" in name for name in threads()), threads()
+"""
+
 
 def test_nobody_leaves_before_all_are_done(launch, tmp_path) -> None:
     (tmp_path / "slow.py").write_text(SLOW)
     launch(tmp_path / "slow.py", tmp_path / "done", size=2).wait(0, 0)
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="names of threads are read as Linux gives them")
+def test_the_threads_of_a_group_end_with_it(launch, tmp_path) -> None:
+    (tmp_path / "step.py").write_text(STEP)
+    launch(tmp_path / "step.py", size=2).wait(0, 0)
 
 
 @pytest.mark.parametrize("name", SAME)
