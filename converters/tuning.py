@@ -40,8 +40,9 @@ FEWEST_VALIDATION, EPOCH_PART = 1000, 6
 N_MOVES = 2
 """How often each of these is moved for the judge. Most of what it errs by is noise of the spikes, which differs for an
 image moved otherwise: so this tells nearly as much as twice the images would."""
-EPOCH_WORK = 16 << 30
-"""Of an epoch at most, in time steps of a neuron: half a minute or so."""
+LAYER_WORK, LEAST_WORK = 1 << 30, 16 << 30
+"""What an epoch may cost: for each layer, as a deep network has more to mend, and for the few of a shallow one. In time
+steps of a neuron; the smaller is half a minute or so."""
 PRODUCTS = 12
 """Weights of the ANN beside the spikes, which are multiplied forward and back in the time of a neuron's step."""
 N_SCALED = 1000
@@ -76,11 +77,11 @@ def tune(
         network: tuned in place.
         split: training images.
         teacher: the ANN.
-        epochs: passes over the training images, or over as many as `EPOCH_WORK` allows.
+        epochs: passes over the training images, or over as many as `epoch_work` allows.
         seed: of everything random.
         on_epoch: called with the report of each epoch.
     """
-    per_epoch = max(BATCH, min(len(split), EPOCH_WORK // image_work(network.spec)))
+    per_epoch = max(BATCH, min(len(split), epoch_work(network.spec) // image_work(network.spec)))
     judged = max(min(per_epoch, FEWEST_VALIDATION), per_epoch // EPOCH_PART)
     n_validation = min(LARGEST_VALIDATION, max(1, len(split) // VALIDATION_PART), judged)
     some = split.images[:N_SCALED]
@@ -116,6 +117,11 @@ def neuron_steps(spec: NetworkSpec) -> int:
 def image_work(spec: NetworkSpec) -> int:
     """What one image costs in tandem, in time steps of a neuron."""
     return neuron_steps(spec) + sum(row.synops for row in summarize(spec)) // PRODUCTS
+
+
+def epoch_work(spec: NetworkSpec) -> int:
+    """What an epoch of tuning may cost, in time steps of a neuron."""
+    return max(LEAST_WORK, LAYER_WORK * len(spec.layers))
 
 
 class _Judge:

@@ -12,7 +12,7 @@ from bootstrap_core.datasets import Dataset
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from converters import tuning
-from converters.tuning import image_work, neuron_steps, tune
+from converters.tuning import epoch_work, image_work, neuron_steps, tune
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 
@@ -145,17 +145,26 @@ def test_what_is_kept_is_judged_by_what_is_learnt(trained: Network, digits: Data
 def test_an_epoch_is_as_long_as_the_work_allows(trained: Network, digits: Dataset, monkeypatch) -> None:
     found: list[TrainingSpec] = []
     monkeypatch.setattr(tuning, "fit", lambda network, split, recipe, **options: found.append(recipe))
-    monkeypatch.setattr(tuning, "EPOCH_WORK", 200 * image_work(trained.spec))
+    monkeypatch.setattr(tuning, "LAYER_WORK", 0)
+    monkeypatch.setattr(tuning, "LEAST_WORK", 200 * image_work(trained.spec))
     tune(copied(trained), digits.train, by(trained), 3)
     assert (found[0].epochs, found[0].snn_epochs, found[0].images_per_epoch) == (3, 3, 200)
     assert found[0].validation == len(digits.train) // 12
-    monkeypatch.setattr(tuning, "EPOCH_WORK", 100 * image_work(trained.spec))
+    monkeypatch.setattr(tuning, "LEAST_WORK", 100 * image_work(trained.spec))
     tune(copied(trained), digits.train, by(trained), 3)
     assert (found[1].images_per_epoch, found[1].validation) == (100, 100)
-    monkeypatch.setattr(tuning, "EPOCH_WORK", 1 << 60)
+    monkeypatch.setattr(tuning, "LEAST_WORK", 1 << 60)
     tune(copied(trained), digits.train, by(trained), 3)
     assert found[2].images_per_epoch == len(digits.train)
     monkeypatch.setattr(tuning, "FEWEST_VALIDATION", 30)
-    monkeypatch.setattr(tuning, "EPOCH_WORK", 300 * image_work(trained.spec))
+    monkeypatch.setattr(tuning, "LEAST_WORK", 300 * image_work(trained.spec))
     tune(copied(trained), digits.train, by(trained), 3)
     assert (found[3].images_per_epoch, found[3].validation) == (300, 50)
+
+
+def test_each_layer_of_a_deep_network_has_its_work(trained: Network) -> None:
+    spec = trained.spec
+    deep = spec.model_copy(update={"blocks": (*spec.blocks[:-1], *(spec.blocks[-1:] * 31))})
+    assert len(deep.layers) == len(spec.layers) + 30
+    assert epoch_work(spec) == tuning.LEAST_WORK
+    assert epoch_work(deep) == tuning.LAYER_WORK * len(deep.layers) > tuning.LEAST_WORK
