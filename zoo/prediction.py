@@ -97,9 +97,6 @@ def predict_files(
         DataError: a file cannot be read as an image.
         SnnZooError: Pillow is missing, or the network takes no grey or coloured images.
     """
-    for path in paths:
-        if path.is_dir():
-            raise DataError(f"{path} is a folder: name the images in it, as {path / '*.png'}")
     shape = shape or image_shape(network.spec.input.shape)
     if shape is None:
         raise SnnZooError(f"the input {list(network.spec.input.shape)} is no image, grey or of three colours")
@@ -132,6 +129,8 @@ def animate_prediction(network: Network, prediction: Prediction, path: Path) -> 
 
 def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool | None) -> tuple[Tensor, str]:
     """Image `[C, H, W]` in 0..1, and what was done to it."""
+    if path.is_dir():
+        raise DataError(f"{path} is a folder: name the images in it, as {path / '*.png'}")
     channels, height, width = shape
     if framing is not None and channels == 1:
         return _read_framed(path, framing, height, width, invert)

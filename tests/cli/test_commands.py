@@ -205,14 +205,15 @@ def test_predict_of_no_image_is_told(run, trained, tmp_path) -> None:
 
 
 def test_predict_goes_on_to_the_next_image(run, trained, tmp_path) -> None:
-    paths = [tmp_path / f"{i}.png" for i in range(4)]
-    for path in paths[1::2]:
+    paths = [tmp_path / f"{i}.png" for i in range(5)]
+    for path in paths[1:4:2]:
         Image.fromarray(load_dataset("mnist-sample").test.images[0, 0].numpy()).save(path)
     paths[0].write_bytes(b"no image")
+    paths[4].mkdir()
     for options in ([], ["--json"]):
         result = run("predict", trained / "model.safetensors", *paths, *options, code=1)
-        assert [str(path) in result.stdout for path in paths] == [False, True, False, True]
-        assert [str(path) in result.stderr.partition("Error: ")[2] for path in paths] == [True, False, True, False]
+        assert [str(path) in result.stdout for path in paths] == [False, True, False, True, False]
+        assert [str(path) in result.stderr.partition("Error: ")[2] for path in paths] == [True, False, True, False, True]
 
 
 def test_data_list_shows_the_sample(run) -> None:
