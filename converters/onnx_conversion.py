@@ -101,7 +101,11 @@ class OnnxConversion:
         return {
             "nodes": self.nodes,
             "import_max_abs_error": self.imported.max_abs_error,
+            "time_steps": self.model.spec.time_steps,
+            "normalization": self.normalization.as_json(),
             "input": str(self.candidate.input_form.encoding),
+            "input_bits": self.model.spec.input.bits if self.model.spec.input.encoding is Encoding.GRADED else None,
+            "agreement": self.candidate.agreement,
             "accuracy": {
                 "ann": self.ann,
                 "converted": {str(t): accuracy for t, accuracy in self.converted.items()},

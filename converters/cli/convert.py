@@ -161,6 +161,8 @@ def convert(
     for output in outputs:
         check_writable_format(output)
         refuse_existing(output, force)
+    if len({output.resolve() for output in outputs}) < len(outputs):
+        raise click.UsageError("one file is named by several -o")
     if report is not None:
         if report.suffix != ".html":
             raise click.UsageError(f"--report {report}: it is a page, so the name must end in .html")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
+from tempfile import TemporaryFile
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CONTEXT_SETTINGS",
+    "INTERRUPTED",
     "Command",
     "KnownModels",
     "byte_bar",
@@ -44,6 +46,8 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 
 ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
 """Of a command, unless the user says otherwise, and before torch is loaded: its threads must not spin for long while
 they wait, since other programs may want the same cores."""
+INTERRUPTED = 130
+"""Exit code after Ctrl-C, as of shells."""
 NARROWEST = 12
 """Of columns that are folded."""
 F = TypeVar("F", bound=Callable[..., Any])
@@ -73,6 +77,9 @@ class Command(click.Command):
             return super().invoke(ctx)
         except SnnZooError as error:
             raise click.ClickException(_parted(str(error), after="Error: ")) from error
+        except KeyboardInterrupt:
+            click.echo("Stopped", err=True)
+            raise SystemExit(INTERRUPTED) from None
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
@@ -104,6 +111,8 @@ def refuse_existing(path: Path, force: bool, *, otherwise: str = "") -> None:
     try:
         refuse_file_as_folder(path.parent)
         exists = path.exists()
+        with TemporaryFile(dir=next(folder for folder in path.absolute().parents if folder.exists())):
+            pass
     except OSError as error:
         raise SnnZooError(f"cannot write {path}: {error.strerror or error}") from None
     if exists and not force:

@@ -73,6 +73,7 @@ class AnnBuilder:
         windows: of convolutions and pools, by row, with all padding written out.
         constant_shapes: in which constants meet a tensor where the node does not say it by itself, by row.
         quantised: rows whose rounding is left out, and the bound that is kept.
+        last: rows behind which nothing follows but what keeps the order of the classes.
     """
 
     input_shape: Shape
@@ -89,6 +90,7 @@ class AnnBuilder:
     windows: dict[int, Windows] = field(default_factory=dict)
     constant_shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     quantised: dict[int, float | None] = field(default_factory=dict)
+    last: set[int] = field(default_factory=set)
 
     # --- layers
 

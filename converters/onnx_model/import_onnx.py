@@ -55,8 +55,8 @@ def import_onnx(path: Path) -> OnnxImport:
     """Read a classifier of ReLU layers from an ONNX file, and check it against onnx's own evaluator.
 
     Images enter as `[N, *ann.shape]`, channels first, whatever the file's layout is; where its input is bytes, images
-    are in 0..1 all the same. Trailing Softmax, LogSoftmax, Sigmoid and ArgMax are left out, as they keep the order of
-    the classes. Rounding of activations, of quantised models, is left out.
+    are in 0..1 all the same. Trailing Softmax, LogSoftmax, Sigmoid, ReLU and ArgMax are left out, as they keep the
+    order of the classes. Rounding of activations, of quantised models, is left out.
 
     Raises:
         SnnZooError: the file, or external data beside it, cannot be read.
@@ -165,6 +165,8 @@ NODES_TOLD = 100
 """Refused nodes that a message names."""
 UNKNOWN = None
 """Stands for a tensor that a refused node would have made."""
+ENDINGS = "ArgMax", "Identity", "Log", "LogSoftmax", "Sigmoid", "Softmax"
+"""Operators that keep the order of the classes."""
 PRODUCTS = "MatMul", "Mul", "Div"
 """Operators that may multiply what depends on the image by itself."""
 
@@ -183,6 +185,7 @@ class _Walk:
         double = graph.input.element_type == TensorProto.DOUBLE
         self.builder = AnnBuilder(layout.shape, np.float64 if double else np.float32)
         self.builder.normalization = Normalization.of(0.0, 1 / graph.input.gain)
+        self.builder.last = self._last_rows()
         self.constants: dict[str, Array] = dict(graph.constants)
         self.problems: dict[int, str] = {}
         self.unread = set[str]()
@@ -302,6 +305,20 @@ class _Walk:
             raise UnsupportedError("joins two tensors that depend on the image by a product")
         if op in ("Softmax", "LogSoftmax") and self._is_weighed(node):
             raise UnsupportedError(BETWEEN)
+
+    def _last_rows(self) -> set[int]:
+        """Rows of the nodes whose first output is read by nothing but `ENDINGS`, and by the user."""
+        last, middle = set[int](), set[str]()
+        for node in reversed(self.graph.nodes):
+            if node.row not in self.needed:
+                continue
+            if not middle.isdisjoint(node.outputs):
+                middle.update(node.inputs)
+                continue
+            last.add(node.row)
+            if node.proto.op_type not in ENDINGS:
+                middle.update(node.inputs)
+        return last
 
     def _is_weighed(self, node: GraphNode) -> bool:
         """Whether a layer behind `node` has weights for what it gives."""

@@ -172,8 +172,9 @@ def reduce_max(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 
 def relu(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
-    """Relu."""
-    return builder.relu(_data(inputs, 0))
+    """Relu; as the last node it is left out, though where no class is above 0 it makes them equal."""
+    data = _data(inputs, 0)
+    return _ending(node, data, builder) if node.row in builder.last else builder.relu(data)
 
 
 def clip(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:

@@ -213,7 +213,13 @@ def test_predict_goes_on_to_the_next_image(run, trained, tmp_path) -> None:
     for options in ([], ["--json"]):
         result = run("predict", trained / "model.safetensors", *paths, *options, code=1)
         assert [str(path) in result.stdout for path in paths] == [False, True, False, True, False]
-        assert [str(path) in result.stderr.partition("Error: ")[2] for path in paths] == [True, False, True, False, True]
+        assert [str(path) in result.stderr.partition("Error: ")[2] for path in paths] == [
+            True,
+            False,
+            True,
+            False,
+            True,
+        ]
 
 
 def test_data_list_shows_the_sample(run) -> None:

@@ -123,8 +123,8 @@ def test_a_model_that_tells_no_data_is_trained_on_what_is_named_alone(trained, r
     untold = replace(model, spec=model.spec.model_copy(update={"training": None}), card={})
     write_model(untold, tmp_path / "untold.safetensors")
     command = "train", tmp_path / "untold.safetensors", "-o", tmp_path / "on", "--epochs", 1
-    assert "does not tell what it was trained on: name it" in run(*command, code=1).stderr
-    assert "does not tell" in run(*command, "--set", "training={validation: 500}", code=1).stderr
+    assert "tells no recipe" in run(*command, code=1).stderr
+    assert "name data, as in --data mnist" in run(*command, "--set", "training={validation: 500}", code=1).stderr
     for named in (
         ("--data", "mnist-sample", "--set", "training.validation=500"),
         ("--set", "training={data: mnist-sample, validation: 500}"),

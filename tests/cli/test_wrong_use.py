@@ -1,5 +1,7 @@
 """What a newcomer mistypes or mistakes is named, with the way on."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -180,6 +182,27 @@ def test_a_file_is_no_folder_to_write_into(run, here, command) -> None:
     place = "a/b.net" if command.startswith("build") else "a"
     error = run(*command.split(), "-o", place, code=1).stderr
     assert error == "Error: cannot write into a: a is a file, not a folder; choose another place\n"
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that not even root can write into")
+def test_a_place_that_cannot_be_written_is_told_before_the_work(run, monkeypatch) -> None:
+    monkeypatch.setattr("converters.formats.read_model", lambda *_: pytest.fail("read before the place was tried"))
+    error = run("convert", "mnist-dense", "-o", "/proc/a/b.net", code=1).stderr
+    assert error.startswith("Error: cannot write /proc/a/b.net: ")
+
+
+def test_a_file_is_written_once(run, here) -> None:
+    error = run("convert", "mnist-dense", "-o", "a.net", "-o", "./a.net", code=2).stderr
+    assert "one file is named by several -o" in error
+    assert not (here / "a.net").exists()
+
+
+def test_ctrl_c_ends_any_command_with_its_own_code(run, monkeypatch) -> None:
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("converters.formats.read_model", interrupt)
+    assert run("convert", "mnist-dense", "-o", "a.net", code=130).stderr == "Stopped\n"
 
 
 def test_an_animation_of_another_format_is_refused_at_once(run, here) -> None:

@@ -8,6 +8,7 @@ from click.shell_completion import CompletionItem
 
 from converters.cli.options import complete_from
 from converters.cli.shared import print_table, say, say_notes
+from specs.block import Encoding
 from specs.dataset_sources import dataset_names, doubts
 from specs.errors import DataError, SnnZooError
 from specs.io import network_names
@@ -27,7 +28,6 @@ __all__ = [
     "read_and_say",
     "say_doubts",
     "say_fresh",
-    "tells_no_data",
     "usual_data",
 ]
 
@@ -45,8 +45,9 @@ def complete_specs(context: click.Context, parameter: click.Parameter, incomplet
 
 
 def print_layers(network: "NetworkSpec") -> None:
-    """The layer table of a spec; `5 conv + 2` has a skip from layer 2."""
-    rows = summarize(network)
+    """The layer table of a spec; `5 conv + 2` has a skip from layer 2, `input, 3 bits` takes pixels as integers."""
+    rows, graded = summarize(network), network.input.encoding is Encoding.GRADED
+    bits = f", {network.input.bits} bits" if graded else ""
     total = [
         "total",
         "",
@@ -56,7 +57,7 @@ def print_layers(network: "NetworkSpec") -> None:
         ["layer", "shape", "parameters", "weight bytes", "synops/step"],
         [
             [
-                " + ".join([f"{i} {row.kind}", *map(str, row.skips)]),
+                " + ".join([f"{i} {row.kind}{'' if i else bits}", *map(str, row.skips)]),
                 "x".join(map(str, row.shape)),
                 f"{row.parameters:,}",
                 f"{row.weight_bytes:,}",
@@ -93,7 +94,7 @@ def say_fresh(trained: bool) -> None:
 def usual_data(model: "Model") -> str:
     """The dataset that a model was trained on. Raises `SnnZooError` if it does not tell, or if that is gone."""
     if model.data is None:
-        raise tells_no_data(model.spec)
+        raise SnnZooError(f"{model.spec.name} does not tell what it was trained on: name it, as in --data mnist")
     if model.data not in dataset_names() and not os.path.exists(model.data):  # noqa: PTH110 - False for a bad name
         raise DataError(f"{model.spec.name} was made with {model.data!r}, which is not there: --data names it anew")
     return model.data
@@ -102,8 +103,3 @@ def usual_data(model: "Model") -> str:
 def input_shape(model: "Model") -> "Shape":
     """Of the images that a model takes, as it remembers them, or as they enter."""
     return model.image_shape or model.spec.input.shape
-
-
-def tells_no_data(spec: "NetworkSpec") -> SnnZooError:
-    """The error for a trained model that nobody named data for."""
-    return SnnZooError(f"{spec.name} does not tell what it was trained on: name it, as in --data mnist")

@@ -18,9 +18,18 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
-from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say, say_overflow
+from converters.cli.shared import (
+    INTERRUPTED,
+    command,
+    force_option,
+    json_option,
+    print_table,
+    refuse_existing,
+    say,
+    say_overflow,
+)
 from specs.errors import SnnZooError
-from zoo.cli.shared import complete_specs, say_doubts, tells_no_data
+from zoo.cli.shared import complete_specs, say_doubts
 
 if TYPE_CHECKING:
     from bootstrap_core.distributed import Group
@@ -125,7 +134,10 @@ def _start_run(
     network = override_spec(start, assignments)
     recipe = network.training or TrainingSpec()
     if weights is not None and start.training is None and "data" not in recipe.model_fields_set:
-        raise tells_no_data(start)
+        raise SnnZooError(
+            f"{start.name} tells no recipe, as what was trained elsewhere, or converted and not tuned: name data, as "
+            "in --data mnist, to train it by the tutorial's, or by what --set says"
+        )
     use_threads(threads)
     if group.leads:
         say_doubts(network, recipe)
@@ -160,11 +172,11 @@ def _train(run: "TrainingRun", quiet: bool) -> None:
                 told = told or report.overflow is not None
     except KeyboardInterrupt:
         if not run.group.leads:
-            raise SystemExit(130) from None
+            raise SystemExit(INTERRUPTED) from None
         what = "best model so far is" if run.trainer.epoch else "first epoch has not ended; its weights so far are"
         click.echo(f"\nStopped; the {what} {run.model_path}", err=True)
         click.echo("Go on with the same command and --resume", err=True)
-        raise SystemExit(130) from None
+        raise SystemExit(INTERRUPTED) from None
 
 
 class _EpochBar:

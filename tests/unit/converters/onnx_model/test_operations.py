@@ -375,6 +375,8 @@ def test_a_second_relu_changes_nothing(classify) -> None:
         ("y = LogSoftmax(l)", 13),
         ("s = Softmax(l) y = Log(s)", 13),
         ("y = Sigmoid(l)", 13),
+        ("y = Relu(l)", 13),
+        ("r = Relu(l) y = Softmax(r)", 13),
         ("y = ArgMax<axis=1>(l)", 13),
         ("s = Softmax(l) a = ArgMax<axis=-1, keepdims=0>(s) y = Cast<to=6>(a)", 13),
     ],
@@ -383,6 +385,11 @@ def test_endings_are_left_out(write, ending, opset) -> None:
     found = import_onnx(write(f"l = MatMul(x, w) {ending}", {"w": numbers(6, 4)}, shape="1,6", opset=opset))
     assert kinds(found) == ["Dense"]
     assert found.nodes[-1]["became"] == "removed"
+
+
+def test_a_relu_before_a_pool_stays(write) -> None:
+    found = import_onnx(write("c = Conv(x, k) h = Relu(c) p = GlobalAveragePool(h) y = Flatten(p)", {"k": K}))
+    assert rows(found)["Relu"][0] != "removed"
 
 
 @pytest.mark.parametrize(("kind", "zero"), [("Softmax", -128), ("LogSoftmax", 127)])
