@@ -20,7 +20,7 @@ from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import AugmentSpec, SnnGradient, TrainingSpec
 
-__all__ = ["Tuning", "image_work", "neuron_steps", "tune"]
+__all__ = ["Tuning", "epoch_work", "image_work", "neuron_steps", "tune"]
 
 LEARNING_RATES = 1.5e-3, 5e-4
 """Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid. Deep networks

@@ -295,8 +295,8 @@ def test_the_figures_are_those_of_the_contract(mlp, digits) -> None:
     found = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, encodings=(Encoding.GRADED,), epochs=0)
     figures = found.as_json()
     assert [node["op"] for node in figures["nodes"]] == ["Flatten", "Gemm", "Relu", "Gemm", "Relu", "Gemm"]
-    hidden = ["block 2, dense, 2 neurons for each unit"] * 2 + ["block 3, dense, 4 neurons for each unit"] * 2
-    assert [node["reason"] for node in figures["nodes"][1:]] == [*hidden, "block 4, affine"]
+    hidden = ["block 1, dense, 2 neurons for each unit"] * 2 + ["block 2, dense, 4 neurons for each unit"] * 2
+    assert [node["reason"] for node in figures["nodes"][1:]] == [*hidden, "block 3, affine"]
     assert figures["import_max_abs_error"] < 1e-4
     assert set(figures["accuracy"]) == {"ann", "converted", "tuned"}
     assert (figures["time_steps"], figures["normalization"]) == (16, {"mean": MEAN, "std": STD})
