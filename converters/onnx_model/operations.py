@@ -172,9 +172,11 @@ def reduce_max(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 
 def relu(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
-    """Relu; as the last node it is left out, though where no class is above 0 it makes them equal."""
+    """Relu; as the last node it is left out."""
     data = _data(inputs, 0)
-    return _ending(node, data, builder) if node.row in builder.last else builder.relu(data)
+    if node.row not in builder.last:
+        return builder.relu(data)
+    return _ending(node, data, builder, but=", but where none is above 0")
 
 
 def clip(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
@@ -575,8 +577,8 @@ def _bounds_of(dtype: str) -> tuple[int, int]:
     return (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
-def _ending(node: GraphNode, data: Data, builder: AnnBuilder) -> Data:
-    builder.account[node.row] = ("removed", "comes last and keeps the classes' order: its input are the logits")
+def _ending(node: GraphNode, data: Data, builder: AnnBuilder, *, but: str = "") -> Data:
+    builder.account[node.row] = ("removed", f"comes last and keeps the classes' order{but}: its input are the logits")
     return replace(data, ending=node.row if data.ending is None else data.ending)
 
 

@@ -292,19 +292,23 @@ def test_the_model_runs_exactly_as_scored_in_every_format(cnn, digits, tmp_path)
 
 
 def test_the_figures_are_those_of_the_contract(mlp, digits) -> None:
-    found = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, encodings=(Encoding.GRADED,), epochs=0)
-    figures = found.as_json()
+    figures = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=0).as_json()
     assert [node["op"] for node in figures["nodes"]] == ["Flatten", "Gemm", "Relu", "Gemm", "Relu", "Gemm"]
-    hidden = ["block 1, dense, 2 neurons for each unit"] * 2 + ["block 2, dense, 4 neurons for each unit"] * 2
-    assert [node["reason"] for node in figures["nodes"][1:]] == [*hidden, "block 3, affine"]
+    hidden = ["block 2, dense, 2 neurons for each unit"] * 2 + ["block 3, dense, 4 neurons for each unit"] * 2
+    assert [node["reason"] for node in figures["nodes"][1:]] == [*hidden, "block 4, affine"]
     assert figures["import_max_abs_error"] < 1e-4
     assert set(figures["accuracy"]) == {"ann", "converted", "tuned"}
     assert (figures["time_steps"], figures["normalization"]) == (16, {"mean": MEAN, "std": STD})
-    assert (figures["input"], figures["input_bits"]) == ("graded", found.model.spec.input.bits)
+    assert (figures["input"], figures["input_bits"]) == ("spike", None)
     assert figures["agreement"] > 0.9
     assert figures["samples"] == 1000
     assert {"block", "rate", "saturated", "synops"} == set(figures["layers"][0])
     assert sum(layer["synops"] for layer in figures["layers"]) > 1000
+
+
+def test_the_figures_tell_the_bits_of_graded_input(mlp, digits) -> None:
+    found = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, encodings=(Encoding.GRADED,), epochs=0)
+    assert (found.as_json()["input"], found.as_json()["input_bits"]) == ("graded", found.model.spec.input.bits)
 
 
 def test_without_labels_the_anns_answers_stand_for_them(mlp, digits) -> None:
