@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import partial
+from importlib import import_module
 from types import FrameType
 
 import torch
 import torch.distributed as dist
-import torch.distributed.nn
 from torch import Tensor
 
 from specs.errors import LostProcessError, SnnZooError
@@ -176,6 +176,7 @@ def join_group(*, timeout_s: float) -> Iterator[Group]:
     if size == 1:
         yield ALONE
         return
+    import_module("torch.distributed.nn")  # or an optimiser does later, and its defaults hold the group for ever
     try:
         dist.init_process_group(timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
