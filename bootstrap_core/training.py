@@ -21,6 +21,7 @@ from bootstrap_core.initialization import initialize
 from bootstrap_core.kernels.half import multiplies_half
 from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.mode import Mode
+from bootstrap_core.moving_average import MovingAverage
 from bootstrap_core.network import Network
 from bootstrap_core.normalization import MeanOnly, WeightScale
 from bootstrap_core.sampler import RateSampler, mix_seed
@@ -123,10 +124,16 @@ class Trainer:
         self.augment = None if recipe.augment is None else augmentation(recipe.augment)
         self.n_ann_epochs = recipe.epochs - recipe.snn_epochs
         self.as_ann: Network | None = None
+        self.average = MovingAverage(network, recipe.ema_decay) if recipe.ema_decay else None
         self.stats = LearningStats()
         self.epoch = 0
         self.best = (False, -1.0)
         """Of the best epoch: whether the hardware can run it, and its accuracy."""
+
+    @property
+    def trained(self) -> Network:
+        """What is scored and kept: the network, or the moving average of its weights if the recipe says so."""
+        return self.network if self.average is None else self.average.network
 
     def run_epoch(self, on_batch: Callable[[int, int], object] = lambda done, total: None) -> EpochReport:
         """Train one epoch and score the validation images as ANN and as SNN.
@@ -136,13 +143,16 @@ class Trainer:
         """
         start = time.perf_counter()
         epoch = self.epoch
-        self.group.spread(self.network.state_dict().values())  # hosts may differ in the last bit
+        for network in (self.network, self.trained):
+            self.group.spread(network.state_dict().values())  # hosts may differ in the last bit
         with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
             torch.manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
             self._train(epoch, on_batch)
-        self._fit_activations(sampling=epoch >= self.n_ann_epochs)
-        as_ann = evaluate(self.network, self.validation, mode=Mode.ANN, group=self.group)
-        as_snn, overflow = evaluate_exactly(self.network, self.validation, group=self.group)
+        self._fit_activations(self.network, sampling=epoch >= self.n_ann_epochs)
+        if self.average is not None:
+            self._fit_activations(self.trained, sampling=True)
+        as_ann = evaluate(self.trained, self.validation, mode=Mode.ANN, group=self.group)
+        as_snn, overflow = evaluate_exactly(self.trained, self.validation, group=self.group)
         for stat, score in ((self.stats.testing, as_ann), (self.stats.snn, as_snn)):
             stat.add(score.loss, score.n_correct, score.n_images)
         self.stats.update()
@@ -170,7 +180,7 @@ class Trainer:
         elif self.as_ann is None:
             self.as_ann = self._frozen()
         if epoch >= self.n_ann_epochs and self.recipe.snn_gradient is SnnGradient.TANDEM and not self.network.fitted:
-            self._fit_activations(sampling=True)
+            self._fit_activations(self.network, sampling=True)
         network, recipe = self.network.train(), self.recipe
         generator = torch.Generator().manual_seed(mix_seed(recipe.seed, epoch))
         order = torch.randperm(len(self.training), generator=generator)[: self.n_images]
@@ -193,6 +203,8 @@ class Trainer:
             loss.backward()
             self.group.add_up(p.grad for p in network.parameters() if p.grad is not None)
             self.optimizer.step()
+            if self.average is not None:
+                self.average.update()
             self.stats.training.add(value, round(n_right), len(indices))
             on_batch(iteration + 1, self.n_batches)
         network.eval()
@@ -214,9 +226,9 @@ class Trainer:
 
     def _frozen(self) -> Network:
         """The network as it is now, to learn from."""
-        if not self.network.fitted:
+        if not self.trained.fitted:
             raise SnnZooError("training.self_distillation learns from the ANN: train an epoch as ANN before")
-        return deepcopy(self.network).eval().requires_grad_(False)
+        return deepcopy(self.trained).eval().requires_grad_(False)
 
     def _batch(self, indices: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor, Tensor]:
         """Images of this process, mixed and augmented on the network's device, labels, and what to learn: these, or the
@@ -243,13 +255,13 @@ class Trainer:
         return self.training.pixels(indices).to(device).float().div_(255), self.training.labels[indices].to(device)
 
     @torch.no_grad()
-    def _fit_activations(self, *, sampling: bool) -> None:
+    def _fit_activations(self, network: Network, *, sampling: bool) -> None:
         """Fit the activations that have samples, of training or, `sampling`, of some batches more of all blocks."""
-        samplers = [module for module in self.network.modules() if isinstance(module, RateSampler)]
+        samplers = [module for module in network.modules() if isinstance(module, RateSampler)]
         if sampling:
             for images, _ in islice(batches(self.training, self.recipe.batch_size), self.recipe.sample_iterations):
                 rows = self.group.share(len(images)).rows
-                self.network(images[rows].to(self.network.device), Mode.SAMPLE)
+                network(images[rows].to(network.device), Mode.SAMPLE)
         for sampler in samplers:
             sampler.fit()
             sampler.clear()
@@ -286,6 +298,8 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "as_ann": None if self.as_ann is None else self.as_ann.state_dict(),
+            "average": self.average
+            and {"network": self.average.network.state_dict(), "n_updates": self.average.n_updates},
             "stats": self.stats.state_dict(),
             "best": self.best,
         }
@@ -298,6 +312,9 @@ class Trainer:
             raise SnnZooError(f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)})")
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
+        if self.average is not None:
+            self.average.network.load_state_dict(state["average"]["network"])
+            self.average.n_updates = state["average"]["n_updates"]
         self.stats.load_state_dict(state["stats"])
         self.epoch = state["epoch"]
         self.best = tuple(state.get("best", (True, self.stats.snn.max_accuracy or -1.0)))  # of old ones by accuracy
@@ -336,7 +353,7 @@ def fit(
     while trainer.epoch < trainer.recipe.epochs:
         report = trainer.run_epoch()
         if report.best:
-            best = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+            best = {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
         on_epoch(report)
     network.load_state_dict(best)
     return trainer.stats

@@ -79,7 +79,8 @@ class TrainingSpec(StrictModel):
     and its label, is mixed with another of its batch: the two parts are drawn from Beta(mixup, mixup), the larger is
     its own. With a teacher, `distillation` is the part of the loss that is the distance from its answers; with
     `self_distillation`, the network as it was when the SNN epochs began, answering as ANN, is their teacher, of that
-    part.
+    part. With `ema_decay` it is an exponential moving average of the weights that is scored and kept: this part of it
+    stays at each batch.
     """
 
     data: str = "mnist"
@@ -105,6 +106,7 @@ class TrainingSpec(StrictModel):
     snn_learning_rate: Annotated[Number, Field(gt=0)] = 2e-4
     snn_gradient: SnnGradient = SnnGradient.SURROGATE
     self_distillation: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     seed: Annotated[Integer, Field(ge=0, lt=1 << 63)] = 0
 
     @field_validator("data")

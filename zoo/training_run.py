@@ -122,13 +122,13 @@ class TrainingRun:
             report = self.trainer.run_epoch(on_batch)
         except KeyboardInterrupt:
             if self.group.leads and not self.model_path.exists():
-                write_model(Model.of(self.network, self._card(None)), self.model_path)
+                write_model(Model.of(self.trainer.trained, self._card(None)), self.model_path)
             raise
         self.reports.append(asdict(report))
         if not self.group.leads:
             return report
         if report.best:
-            write_model(Model.of(self.network, self._card(report)), self.model_path)
+            write_model(Model.of(self.trainer.trained, self._card(report)), self.model_path)
         write_whole(self.folder / METRICS, "".join(json.dumps(r) + "\n" for r in self.reports).encode())
         self._save_checkpoint()  # last: what a resumed run does again, it writes again
         return report
