@@ -23,7 +23,7 @@ AUGMENT = {"flip": True, "elastic": 0.05, "erase": 0.2}
 RECIPES: dict[str, dict[str, Any]] = {
     "ann": {"augment": AUGMENT, "mixup": 0.4},  # samples, fits, trains as ANN
     "snn": {"crossover_epochs": (0,), "snn_epochs": 1, "batch_size": 89},  # two batches, and one of a single image
-    "tandem": {"snn_epochs": 1, "snn_gradient": "tandem", "snn_learning_rate": 0.003},
+    "tandem": {"snn_epochs": 1, "snn_gradient": "tandem", "snn_learning_rate": 0.003, "ema_decay": 0.8},
     "dropout": {"precision": "bfloat16"},
 }
 
@@ -74,7 +74,7 @@ def train(group: Group, name: str) -> dict[str, Any]:
     reports = [vars(trainer.run_epoch()) for _ in range(2)]
     for report in reports:
         del report["seconds"]
-    state = {name: tensor.clone() for name, tensor in made.state_dict().items()}
+    state = {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
     return {"batches": batches, "state": state, "reports": reports, "mask": masks[0] if masks else None}
 
 

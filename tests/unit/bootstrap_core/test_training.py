@@ -312,6 +312,35 @@ def test_a_network_that_was_never_fitted_cannot_teach_itself(split: Split) -> No
         trainer.run_epoch()
 
 
+def test_the_average_is_trained_on_nothing_and_is_what_is_scored(split: Split) -> None:
+    plain, averaged = (Trainer(network(), split, recipe(ema_decay=decay)) for decay in (0.0, 0.9))
+    for _ in range(2):
+        plain.run_epoch()
+        report = averaged.run_epoch()
+    assert plain.trained is plain.network
+    for name, tensor in plain.network.state_dict().items():
+        assert torch.equal(averaged.network.state_dict()[name], tensor), name
+    assert not torch.equal(averaged.trained.readout.synapse.weight, averaged.network.readout.synapse.weight)
+    for mode, loss in (Mode.ANN, report.validation_ann_loss), (Mode.SNN, report.validation_snn_loss):
+        assert evaluate(averaged.trained, averaged.validation, mode=mode).loss == pytest.approx(loss, rel=1e-6)
+
+
+def test_the_average_follows_at_every_batch(split: Split, monkeypatch) -> None:
+    trainer, followed = Trainer(network(), split, recipe(ema_decay=0.9)), []
+    weight = trainer.network.readout.synapse.weight
+    monkeypatch.setattr(trainer.average, "update", lambda: followed.append(weight.sum().item()))
+    trainer.run_epoch()
+    assert len(set(followed)) == N_BATCHES
+
+
+def test_a_network_teaches_itself_by_its_average(split: Split) -> None:
+    trainer = Trainer(network(), split, recipe(epochs=2, snn_epochs=1, self_distillation=0.5, ema_decay=0.9))
+    trainer.run_epoch()
+    expected = {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
+    trainer.run_epoch()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in trainer.as_ann.state_dict().items())
+
+
 def test_a_recipe_that_names_a_teacher_wants_its_answers(split: Split) -> None:
     with pytest.raises(SnnZooError, match="learns from 'somebody'"):
         Trainer(network(), split, recipe(teacher="somebody"))
@@ -523,15 +552,17 @@ def without_time(report: EpochReport) -> dict[str, Any]:
     return {name: value for name, value in vars(report).items() if name != "seconds"}
 
 
+@pytest.mark.parametrize("ema_decay", [0.0, 0.9])
 @pytest.mark.parametrize("stop", [1, 2, 3])
-def test_a_run_resumed_goes_on_as_if_it_had_not_stopped(stop: int, split: Split) -> None:
-    whole = Trainer(network(dropout=0.3), split, recipe(**HARD, epochs=5))
+def test_a_run_resumed_goes_on_as_if_it_had_not_stopped(stop: int, ema_decay: float, split: Split) -> None:
+    options = recipe(**HARD, epochs=5, ema_decay=ema_decay)
+    whole = Trainer(network(dropout=0.3), split, options)
     reports = [without_time(whole.run_epoch()) for _ in range(5)]
 
-    first = Trainer(network(dropout=0.3), split, recipe(**HARD, epochs=5))
+    first = Trainer(network(dropout=0.3), split, options)
     for _ in range(stop):
         first.run_epoch()
-    second = Trainer(network(seed=99, dropout=0.3), split, recipe(**HARD, epochs=5))
+    second = Trainer(network(seed=99, dropout=0.3), split, options)
     second.load_state_dict(saved(first))
     resumed = [without_time(second.run_epoch()) for _ in range(stop, 5)]
 
@@ -620,6 +651,23 @@ def test_fit_leaves_the_weights_of_the_first_best_epoch_by_snn_accuracy(split: S
     for name, tensor in trained.state_dict().items():
         assert torch.equal(tensor, snapshots[1][name]), name
     assert not torch.equal(trained.readout.synapse.weight, snapshots[3]["blocks.2.synapse.weight"])
+
+
+def test_fit_leaves_the_average_of_the_best_epoch(split: Split, script, monkeypatch) -> None:
+    script()
+    trained, averages = network(), []
+    run_epoch = Trainer.run_epoch
+
+    def spy(trainer: Trainer) -> EpochReport:
+        report = run_epoch(trainer)
+        averages.append({name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()})
+        return report
+
+    monkeypatch.setattr(Trainer, "run_epoch", spy)
+    fit(trained, split, recipe(ema_decay=0.9))
+    assert len(averages) == 4
+    for name, tensor in trained.state_dict().items():
+        assert torch.equal(tensor, averages[1][name]), name
 
 
 @pytest.mark.parametrize(
