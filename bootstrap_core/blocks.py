@@ -93,13 +93,12 @@ def _fire_packed(
     return spikes
 
 
-def _activate(sampler: RateSampler, drive: Tensor, mode: Mode) -> Tensor:
-    """Rates of `drive` `[N, ...]`; in FIT mode the activation is fitted first."""
+def _fitted(sampler: RateSampler, mode: Mode) -> RateSampler:
+    """The activation; in FIT mode it is fitted first."""
     if mode is Mode.FIT:
         sampler.fit()
         sampler.clear()
-    rates: Tensor = sampler(drive)
-    return rates
+    return sampler
 
 
 class InputBlock(Block):
@@ -123,8 +122,8 @@ class InputBlock(Block):
 
     def current(self, images: Tensor) -> Tensor:
         """Current of each pixel, `[N, *shape]`, for images in 0..1; float64 inside, so that truncation is exact."""
-        weight, bias = quantize_weight(self.weight), quantize_weight(self.bias)
-        if self.spec.exact_input and images.dtype == torch.float32 and self.neuron.runs_compiled(images):
+        weight, bias = self._quantized()
+        if self._runs_compiled(images):
             from bootstrap_core.kernels.input_op import input_current
 
             current: Tensor = input_current(images, weight, bias, self.spec.mean, self.spec.std)
@@ -134,11 +133,28 @@ class InputBlock(Block):
             return truncate_current(weight * x + bias).float()
         return (weight * quantize_weight(x) + bias).float()
 
+    def rates(self, images: Tensor) -> Tensor:
+        """What the activation gives for the `current` of each pixel, `[N, *shape]`."""
+        if images.requires_grad or not (self._runs_compiled(images) and self.sampler.runs_compiled(images)):
+            activated: Tensor = self.sampler(self.current(images))
+            return activated
+        from bootstrap_core.kernels.input_op import input_rates
+
+        return input_rates(images, *self._quantized(), self.spec.mean, self.spec.std, *self.sampler.curve)
+
+    def _quantized(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias on their grid."""
+        return quantize_weight(self.weight), quantize_weight(self.bias)
+
+    def _runs_compiled(self, images: Tensor) -> bool:
+        return self.spec.exact_input and images.dtype == torch.float32 and self.neuron.runs_compiled(images)
+
     def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
         """See `Block`."""
-        current = self.current(x)
         if not mode.spiking:
-            return _activate(self.sampler, current, mode)
+            _fitted(self.sampler, mode)
+            return self.rates(x)
+        current = self.current(x)
         z = current.expand(time_steps, *current.shape)
         return _fire(self.neuron, self.sampler, z, current, mode, self.delay_shift, current_decay=self._current_decay())
 
@@ -150,9 +166,8 @@ class InputBlock(Block):
         plain = x.dtype == torch.float32 and not x.requires_grad
         if self.spec.exact_input and plain and not self.neuron.learns:
             _, voltage_decay = self.neuron.quantized_decays()
-            weight, bias = quantize_weight(self.weight), quantize_weight(self.bias)
-            scaling = self.spec.mean, self.spec.std
-            steady = SteadyInput(x, weight, bias, *scaling, time_steps, voltage_decay, self.neuron.constants)
+            scaling = *self._quantized(), self.spec.mean, self.spec.std
+            steady = SteadyInput(x, *scaling, time_steps, voltage_decay, self.neuron.constants)
             if mode is Mode.SAMPLE:
                 self.sampler.add_some(x.numel(), steady.pairs_at)
             return steady
@@ -309,7 +324,8 @@ class SpikingBlock(_SynapticBlock):
         """See `Block`, and `weigh` for `weighed`."""
         z, bias = self._normed(x, skipped, mode, weighed), self.quantized_bias()
         if not mode.spiking:
-            return _activate(self.sampler, self._drive(z, bias), mode)
+            rates: Tensor = _fitted(self.sampler, mode)(self._drive(z, bias))
+            return rates
         z, drive = self._over_time(z, bias, mode, time_steps)
         return _fire(self.neuron, self.sampler, z, drive, mode, self.delay_shift, bias=bias)
 

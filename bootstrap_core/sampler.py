@@ -153,14 +153,23 @@ class RateSampler(nn.Module):
         self.slopes.zero_()[: len(slopes)] = slopes
         self.n_centers.fill_(len(centers))
 
-    def forward(self, z: Tensor) -> Tensor:
-        """Rate `f(z)`, any shape. Raises `SnnZooError` before the first fit."""
+    @property
+    def curve(self) -> tuple[Tensor, Tensor]:
+        """Those of `centers` and `slopes` that are in use. Raises `SnnZooError` before the first fit."""
         n = int(self.n_centers)
         if n == 0:
             raise SnnZooError("ANN mode has no activation yet: run batches in Mode.SAMPLE, then one in Mode.FIT")
-        centers, slopes = self.centers[:n], self.slopes[: n - 1]
+        return self.centers[:n], self.slopes[: n - 1]
+
+    def runs_compiled(self, z: Tensor) -> bool:
+        """Whether a compiled kernel gives the rates of input like this."""
         fits = z.device.type == "cpu" and z.dtype in (torch.float32, torch.bfloat16)
-        if fits and is_worthwhile(z.numel(), self.compiled):
+        return fits and is_worthwhile(z.numel(), self.compiled)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Rate `f(z)`, any shape. Raises `SnnZooError` before the first fit."""
+        centers, slopes = self.curve
+        if self.runs_compiled(z):
             from bootstrap_core.kernels import curve_op
 
             return curve_op.piecewise(z, centers, slopes)

@@ -3,16 +3,20 @@
 Packed spikes are weighed as integers, with the same result; see `kernels.synapse_op`.
 """
 
+from typing import Any
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
+from torch.nn.utils.parametrize import is_parametrized
 
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import by_size, is_worthwhile
 from bootstrap_core.kernels.convolution_op import convolve
 from bootstrap_core.kernels.known_product import known_convolution, known_linear
 from bootstrap_core.kernels.linear_op import linear
+from bootstrap_core.kernels.weight_norm_op import quantize_normed
 from bootstrap_core.spikes import Spikes
 from specs.block import ConvSpec
 from specs.fields import Shape
@@ -25,14 +29,22 @@ compiled = by_size()
 
 def _on_grid(weight: Tensor, scale: Tensor | float) -> Tensor:
     """The weight after multiplication by `scale`, quantised."""
-    scaled = weight if isinstance(scale, float) and scale == 1 else weight * scale
-    fits = scaled.device.type == "cpu" and scaled.dtype == torch.float32
-    if fits and is_worthwhile(scaled.numel(), compiled):
+    scaled = weight if _is_one(scale) else weight * scale
+    if _is_compiled(scaled):
         from bootstrap_core.kernels import grid_op
 
         quantized: Tensor = grid_op.quantize_weight(scaled)
         return quantized
     return quantize_weight(scaled)
+
+
+def _is_one(scale: Tensor | float) -> bool:
+    return isinstance(scale, float) and scale == 1
+
+
+def _is_compiled(weight: Tensor) -> bool:
+    fits = weight.device.type == "cpu" and weight.dtype == torch.float32
+    return fits and is_worthwhile(weight.numel(), compiled)
 
 
 def geometry_of(spec: ConvSpec) -> list[int]:
@@ -41,7 +53,22 @@ def geometry_of(spec: ConvSpec) -> list[int]:
     return [number for axis in axes for number in axis]
 
 
-class DenseSynapse(nn.Module):
+class _LearnedSynapse(nn.Module):
+    """What dense and convolutional synapses share: a weight, perhaps with weight norm, on its grid."""
+
+    weight: Tensor
+
+    def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
+        """The weight on its grid, `[outputs, inputs]` or `[channels, C / groups, kernel height, kernel width]`, after
+        multiplication by `scale`."""
+        if not (_is_one(scale) and is_parametrized(self, "weight")):
+            return _on_grid(self.weight, scale)
+        parametrizations: Any = self.parametrizations
+        normed = parametrizations.weight
+        return quantize_normed(normed.original0, normed.original1, compiled=_is_compiled(normed.original1))
+
+
+class DenseSynapse(_LearnedSynapse):
     """`z = x W^T`, `[..., inputs]` to `[..., outputs]`; `weight` is `[outputs, inputs]`.
 
     The last `n_axes` of its input are flattened.
@@ -54,10 +81,6 @@ class DenseSynapse(nn.Module):
         if normalize:
             weight_norm(self)
 
-    def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
-        """The weight on its grid, `[outputs, inputs]`, after multiplication by `scale`."""
-        return _on_grid(self.weight, scale)
-
     def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0, known: Tensor | None = None) -> Tensor:
         """Weighted input, in the dtype of `x`; where it is `known`, for rates, only its gradient is computed."""
         x, weight = x.flatten(-self.n_axes), self.quantized_weight(scale)
@@ -67,7 +90,7 @@ class DenseSynapse(nn.Module):
         return linear(x, weight) if known is None else known_linear(x, weight, known)
 
 
-class ConvSynapse(nn.Module):
+class ConvSynapse(_LearnedSynapse):
     """2-D cross-correlation, `[..., C, H, W]`; `weight` is `[channels, C / groups, kernel height, kernel width]`."""
 
     def __init__(self, spec: ConvSpec, in_channels: int, *, normalize: bool) -> None:
@@ -76,10 +99,6 @@ class ConvSynapse(nn.Module):
         self.weight = nn.Conv2d(in_channels, spec.channels, spec.kernel, groups=spec.groups, bias=False).weight
         if normalize:
             weight_norm(self)
-
-    def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
-        """The weight on its grid, `[channels, C / groups, kernel height, kernel width]`."""
-        return _on_grid(self.weight, scale)
 
     def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0, known: Tensor | None = None) -> Tensor:
         """Weighted input, in the dtype of `x`; where it is `known`, for rates, only its gradient is computed."""

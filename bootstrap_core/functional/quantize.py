@@ -30,6 +30,8 @@ class _StraightThrough(torch.autograd.Function):
 
 def straight_through(x: Tensor, value: Tensor) -> Tensor:
     """`value` going forward, the gradient of `x` coming back; same shapes."""
+    if not (x.requires_grad and torch.is_grad_enabled()):
+        return value.detach()
     return _StraightThrough.apply(x, value.detach())  # type: ignore[no-any-return, no-untyped-call]
 
 

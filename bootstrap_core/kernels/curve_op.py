@@ -1,5 +1,6 @@
 """The piecewise-linear activation as an operator that torch can compile and export; see `curve_loop`."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -8,11 +9,10 @@ from torch import Tensor
 
 from bootstrap_core.functional.piecewise import GRADIENT_FLOOR
 from bootstrap_core.kernels import curve_loop
-from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["piecewise"]
+__all__ = ["flat", "piecewise", "tables_of"]
 
 
 @operator("piecewise")
@@ -21,10 +21,10 @@ def _piecewise(z: Tensor, centers: Tensor, slopes: Tensor, differentiate: bool) 
     z = z if _is_dense(z) else z.contiguous()
     rates = torch.empty_like(z)
     gradients = torch.empty_like(z) if differentiate else z.new_empty(0)
-    x, r, g = (as_array(values.as_strided((values.numel(),), (1,))) for values in (z, rates, gradients))
-    floor, tables = np.float32(GRADIENT_FLOOR), _tables(centers.numpy(), slopes.numpy())
+    x, r, g = map(flat, (z, rates, gradients))
+    curve = tables_of(centers, slopes)
     split(
-        lambda start, stop: curve_loop.piecewise(x, *tables, floor, start, stop, r, g),
+        lambda start, stop: curve_loop.piecewise(x, *curve, start, stop, r, g),
         z.numel(),
         work=z.numel(),
         align=curve_loop.BLOCK,
@@ -37,14 +37,28 @@ def _is_dense(z: Tensor) -> bool:
     return z.is_contiguous() or (z.dim() == 4 and z.is_contiguous(memory_format=torch.channels_last))
 
 
-def _tables(centers: Any, slopes: Any) -> Any:
-    """The z and a of each centre, and the slope and gradient behind it: four tuples of `CENTERS`."""
+def flat(x: Tensor) -> Any:
+    """Elements as they lie in memory, where they lie side by side; bfloat16 as uint16."""
+    numbers = x.detach().as_strided((x.numel(),), (1,))
+    return (numbers.view(torch.uint16) if x.dtype == torch.bfloat16 else numbers).numpy()
+
+
+def tables_of(centers: Tensor, slopes: Tensor) -> tuple[Any, ...]:
+    """A curve, float64, as `curve_loop` takes it: z and a of each centre, the slope and the gradient behind it, each a
+    tuple of `CENTERS`; and the gradient before the first."""
+    return _tables(centers.numpy().tobytes(), slopes.numpy().tobytes())
+
+
+@lru_cache
+def _tables(of_centers: bytes, of_slopes: bytes) -> tuple[Any, ...]:
+    centers, slopes = (np.frombuffer(numbers).astype(np.float32) for numbers in (of_centers, of_slopes))
+    centers = centers.reshape(-1, 2)
     n, floor = len(centers), np.float32(GRADIENT_FLOOR)
     tables = np.full((4, curve_loop.CENTERS), np.inf, np.float32)
     tables[:2, :n] = centers.T
     tables[2, : n - 1], tables[2, n - 1] = slopes, 0.0
     tables[3, : n - 1], tables[3, n - 1] = slopes * (centers[-1, 0] / centers[-1, 1]) + floor, floor
-    return [tuple(row) for row in tables]
+    return *(tuple(row) for row in tables), floor
 
 
 @_piecewise.register_fake
@@ -69,5 +83,5 @@ _piecewise.register_autograd(_backward, setup_context=_setup)
 def piecewise(z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
     """`functional.piecewise` of float32 on the CPU; of bfloat16, computed in float32 and rounded."""
     needs = z.requires_grad and torch.is_grad_enabled()
-    rates: Tensor = _piecewise(z, centers.float(), slopes.float(), needs)[0]
+    rates: Tensor = _piecewise(z, centers.double(), slopes.double(), needs)[0]
     return rates

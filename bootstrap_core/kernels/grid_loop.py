@@ -5,7 +5,7 @@ from numba import njit
 
 from bootstrap_core.fixed_point import WEIGHT_INT_MAX, WEIGHT_INT_MIN, WEIGHT_STEP
 
-__all__ = ["quantize"]
+__all__ = ["quantize", "quantize_in_place"]
 
 f32 = np.float32
 LOWEST, HIGHEST, STEP, STEPS_PER_ONE = f32(WEIGHT_INT_MIN), f32(WEIGHT_INT_MAX), f32(WEIGHT_STEP), f32(1 / WEIGHT_STEP)
@@ -13,12 +13,25 @@ ROUNDS = f32(3 << 22)
 """Added to a small number it leaves no bits for fractions: the sum is rounded, half to even."""
 
 
+@njit(inline="always")
+def _on_grid(weight):
+    steps = weight * STEPS_PER_ONE
+    steps = LOWEST if steps < LOWEST else steps
+    steps = HIGHEST if steps > HIGHEST else steps
+    return np.copysign(((steps + ROUNDS) - ROUNDS) * STEP, steps)
+
+
 @njit(nogil=True, cache=True, error_model="numpy")
 def quantize(weight, start, stop, out):
     """Writes `functional.quantize_weight` of `weight[start:stop]`, float32, to `out`; signs of zeros too."""
     given, found = weight[start:stop], out[start:stop]
     for j in range(len(given)):
-        steps = given[j] * STEPS_PER_ONE
-        steps = LOWEST if steps < LOWEST else steps
-        steps = HIGHEST if steps > HIGHEST else steps
-        found[j] = np.copysign(((steps + ROUNDS) - ROUNDS) * STEP, steps)
+        found[j] = _on_grid(given[j])
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def quantize_in_place(weight, start, stop):
+    """`quantize` with `weight` as `out`, as vectors: the compiler dares that of one array, of two that overlap not."""
+    numbers = weight[start:stop]
+    for j in range(len(numbers)):
+        numbers[j] = _on_grid(numbers[j])

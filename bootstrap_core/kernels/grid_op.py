@@ -10,7 +10,7 @@ from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["quantize_weight"]
+__all__ = ["quantize_in_place", "quantize_weight"]
 
 
 EASE = 4
@@ -24,6 +24,13 @@ def quantize_weight(weight: Tensor) -> Tensor:
     given, found = as_array(weight), out.view(-1).numpy()
     split(lambda start, stop: grid_loop.quantize(given, start, stop, found), given.size, work=given.size // EASE)
     return out
+
+
+def quantize_in_place(weight: Tensor) -> None:
+    """`quantize_weight` of contiguous weights that nobody else has, without a gradient."""
+    numbers = weight.view(-1).numpy()
+    size = numbers.size
+    split(lambda start, stop: grid_loop.quantize_in_place(numbers, start, stop), size, work=size // EASE)
 
 
 @quantize_weight.register_fake

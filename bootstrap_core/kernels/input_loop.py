@@ -6,7 +6,9 @@ Loops run over slices, from 0 on, or the compiler does not make vectors of them.
 import numpy as np
 from numba import njit
 
-__all__ = ["add_gradients", "currents"]
+from bootstrap_core.kernels import curve_loop
+
+__all__ = ["add_gradients", "add_rate_gradients", "currents", "rates"]
 
 f32, f64 = np.float32, np.float64
 
@@ -19,6 +21,35 @@ def currents(images, mean, std, weight, bias, mant, lowest, highest, start, stop
         current = np.trunc((weight * ((f64(x[j]) - mean) / std) + bias) * mant)
         current = lowest if current < lowest else current
         y[j] = f32((highest if current > highest else current) * step)
+
+
+@njit(nogil=True, cache=True, error_model="numpy")
+def rates(images, scaling, z, a, slope, steepness, floor, start, stop, out, gradients):
+    """Rates that `curve_loop.piecewise` gives to the `currents` of `images[start:stop]`, and its gradients at these.
+
+    `scaling` has what `currents` takes from `mean` on; the currents never leave the cache.
+    """
+    mean, std, weight, bias, mant, lowest, highest = scaling
+    drive = np.empty(curve_loop.BLOCK, np.float32)
+    for first in range(start, stop, curve_loop.BLOCK):
+        end = min(stop, first + curve_loop.BLOCK)
+        n = end - first
+        currents(images[first:end], mean, std, weight, bias, mant, lowest, highest, 0, n, drive)
+        at = gradients[first:end]
+        curve_loop.piecewise(drive, z, a, slope, steepness, floor, 0, n, out[first:end], at)
+
+
+@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+def add_rate_gradients(grad, gradients, images, mean, std, start, stop, out):
+    """`add_gradients` of rates, whose gradients at the currents are `gradients`."""
+    g, s, x = grad[start:stop], gradients[start:stop], images[start:stop]
+    by_image = of_bias = 0.0
+    for j in range(len(g)):
+        of_current = f64(g[j] * s[j])
+        by_image += of_current * f64(x[j])
+        of_bias += of_current
+    out[0] += (by_image - mean * of_bias) / std
+    out[1] += of_bias
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})

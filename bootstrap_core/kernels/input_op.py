@@ -1,4 +1,4 @@
-"""Currents of input neurons as an operator that torch can compile and export; see `input_loop`."""
+"""Currents of input neurons, and their rates, as operators that torch can compile and export; see `input_loop`."""
 
 from typing import Any
 
@@ -7,10 +7,14 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, MANT
 from bootstrap_core.kernels import input_loop
+from bootstrap_core.kernels.curve_loop import BLOCK
+from bootstrap_core.kernels.curve_op import tables_of
 from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.threads import split, split_sum
 
-__all__ = ["input_current", "input_current_backward"]
+__all__ = ["input_current", "input_current_backward", "input_rates"]
+
+LIMITS = float(MANT), float(BIAS_MANT_MIN), float(BIAS_MANT_MAX)
 
 
 @operator("input_current")
@@ -23,15 +27,9 @@ def input_current(images: Tensor, weight: Tensor, bias: Tensor, mean: float, std
         mean, std: see `InputSpec`.
     """
     x, out = images.detach().contiguous(), torch.empty(images.shape)
-    flat, currents, w, b = x.view(-1).numpy(), out.view(-1).numpy(), weight.item(), bias.item()
-    lowest, highest = float(BIAS_MANT_MIN), float(BIAS_MANT_MAX)
-    split(
-        lambda start, stop: input_loop.currents(
-            flat, mean, std, w, b, float(MANT), lowest, highest, start, stop, currents
-        ),
-        flat.size,
-        work=flat.size,
-    )
+    flat, currents = x.view(-1).numpy(), out.view(-1).numpy()
+    scaling = mean, std, weight.item(), bias.item(), *LIMITS
+    split(lambda start, stop: input_loop.currents(flat, *scaling, start, stop, currents), flat.size, work=flat.size)
     return out
 
 
@@ -68,3 +66,82 @@ def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 
 
 input_current.register_autograd(_backward, setup_context=_setup)
+
+
+@operator("input_rates")
+def _input_rates(
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: float,
+    std: float,
+    centers: Tensor,
+    slopes: Tensor,
+    differentiate: bool,
+) -> tuple[Tensor, Tensor]:
+    """Rates of `input_current` by an activation and, with `differentiate`, its gradient at each current."""
+    rates = torch.empty(images.shape)
+    gradients = torch.empty(images.shape if differentiate else 0)
+    x, r, g = images.detach().contiguous().view(-1).numpy(), rates.view(-1).numpy(), gradients.view(-1).numpy()
+    scaling, curve = (mean, std, weight.item(), bias.item(), *LIMITS), tables_of(centers, slopes)
+    split(lambda start, stop: input_loop.rates(x, scaling, *curve, start, stop, r, g), x.size, work=x.size, align=BLOCK)
+    return rates, gradients
+
+
+@_input_rates.register_fake
+def _(
+    images: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    mean: float,
+    std: float,
+    centers: Tensor,
+    slopes: Tensor,
+    differentiate: bool,
+) -> tuple[Tensor, Tensor]:
+    return torch.empty(images.shape), torch.empty(images.shape if differentiate else 0)
+
+
+@operator("input_rates_backward")
+def _input_rates_backward(grad: Tensor, gradients: Tensor, images: Tensor, mean: float, std: float) -> Tensor:
+    """Gradients of weight and bias, `[2]` float32."""
+    g, s, x = (values.detach().contiguous().view(-1).numpy() for values in (grad, gradients, images))
+    sums = split_sum(
+        lambda start, stop, out: input_loop.add_rate_gradients(g, s, x, mean, std, start, stop, out),
+        g.size,
+        (2,),
+        work=g.size,
+    )
+    return torch.from_numpy(sums).float()
+
+
+@_input_rates_backward.register_fake
+def _(grad: Tensor, gradients: Tensor, images: Tensor, mean: float, std: float) -> Tensor:
+    return torch.empty(2)
+
+
+def _setup_rates(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    images, _, _, *ctx.scaling = inputs[:5]
+    ctx.save_for_backward(images, output[1])
+    ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)
+
+
+def _backward_rates(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, ...]:
+    if grad is None:
+        return (None,) * 8
+    images, gradients = ctx.saved_tensors
+    of_weight, of_bias = _input_rates_backward(grad, gradients, images, *ctx.scaling).split(1)
+    return None, of_weight, of_bias, *(None,) * 5
+
+
+_input_rates.register_autograd(_backward_rates, setup_context=_setup_rates)
+
+
+def input_rates(
+    images: Tensor, weight: Tensor, bias: Tensor, mean: float, std: float, centers: Tensor, slopes: Tensor
+) -> Tensor:
+    """`functional.piecewise` of `input_current`, by a curve of float64; no gradient reaches the images."""
+    needs = torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad)
+    rates: Tensor = _input_rates(images, weight, bias, mean, std, centers, slopes, needs)[0]
+    return rates

@@ -23,10 +23,12 @@ from bootstrap_core.kernels import (
     dense_products,
     grid_op,
     half,
+    input_op,
     linear_op,
     spiking_ops,
     steady_synapses,
     synapse_op,
+    weight_norm_op,
 )
 from bootstrap_core.kernels.neuron_run import NeuronRun
 from bootstrap_core.kernels.steady_synapses import InputTables, SteadyDense
@@ -442,6 +444,54 @@ def test_weights_on_their_grid_are_the_definition_s_to_the_bit(monkeypatch: pyte
         assert torch.equal(one, other)
 
 
+@pytest.mark.parametrize("block", [DENSE, {**CONV, "weight_norm": True}])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_normed_weights_on_their_grid_are_those_of_torch_s_norm(block: dict, compiled: bool, monkeypatch) -> None:
+    monkeypatch.setattr(synapse, "compiled", compiled)
+    network = make(DENSE) if block is DENSE else make(block, {"kind": "flatten"}, shape=(2, 5, 4))
+    ours = network.blocks[1].synapse
+    magnitude, direction = ours.parametrizations.weight.original0, ours.parametrizations.weight.original1
+    with torch.no_grad():
+        magnitude.mul_(torch.linspace(0.5, 40, len(magnitude)).view_as(magnitude))  # beyond the grid's ends, too
+    towards = torch.randn(direction.shape, generator=torch.Generator().manual_seed(0)).transpose(0, 1).contiguous()
+    found = []
+    for weight in (ours.quantized_weight(), quantize_weight(ours.weight)):
+        ours.zero_grad()
+        weight.backward(towards.transpose(0, 1))  # not contiguous
+        found.append((weight.detach(), magnitude.grad, direction.grad))
+    assert found[0][0].abs().max() > 3.9
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("mode", [Mode.ANN, Mode.FIT])
+def test_rates_of_pixels_are_the_activation_of_their_currents(mode: Mode) -> None:
+    network = make(CONV, {"kind": "flatten"}, shape=(1, 50, 60))
+    block, images = network.blocks[0], torch.rand(3, 1, 50, 60, generator=torch.Generator().manual_seed(0))
+    choose_kernels(network, True)
+    with torch.no_grad():
+        block.weight.fill_(1.3)
+        block.bias.fill_(-0.4)
+        block(images, Mode.SAMPLE, 9)
+    if mode is Mode.ANN:
+        block.sampler.fit()
+    ours = block(images, mode, 9)
+    towards = torch.randn(ours.shape, generator=torch.Generator().manual_seed(1))
+    ours.backward(towards)
+    found = block.weight.grad.clone(), block.bias.grad.clone()
+    block.zero_grad()
+    expected = block.sampler(block.current(images))
+    expected.backward(towards)
+    assert ours.grad_fn.name() == "snnzoo_input_ratesBackward"
+    assert torch.equal(ours, expected)
+    torch.testing.assert_close(found, (block.weight.grad, block.bias.grad), rtol=1e-5, atol=1e-4)
+    followed = leaf(images)
+    block(followed, Mode.ANN, 9).backward(towards)
+    assert followed.grad.abs().max() > 0
+    with torch.no_grad():
+        assert torch.equal(block(images, Mode.ANN, 9), ours)
+
+
 @pytest.mark.parametrize("n_centers", [2, 4, 7])
 def test_the_activation_equals_the_definition(n_centers: int) -> None:
     centers = torch.stack([torch.linspace(-0.2, 1.3, n_centers), torch.linspace(0, 0.9, n_centers) ** 2], 1).double()
@@ -509,6 +559,10 @@ def test_torch_compiles_and_checks_the_operators() -> None:
     rows = torch.ones(7, 120, requires_grad=True)
     check(synapse_op.multiply_spikes.registered, (spikes.flatten(2), link.flatten(2), rows))
     check(grid_op.quantize_weight.registered, (rows,))
+    check(weight_norm_op._quantize_normed.registered, (torch.ones(7, 1, requires_grad=True), rows, True))
+    curve = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+    one = torch.ones(1, requires_grad=True)
+    check(input_op._input_rates.registered, (torch.rand(7, 120), one, one, 0.5, 0.25, *curve, True))
 
 
 @pytest.mark.parametrize(
