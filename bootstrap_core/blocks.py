@@ -122,12 +122,12 @@ class InputBlock(Block):
 
     def current(self, images: Tensor) -> Tensor:
         """Current of each pixel, `[N, *shape]`, for images in 0..1; float64 inside, so that truncation is exact."""
-        weight, bias = self._quantized()
         if self._runs_compiled(images):
             from bootstrap_core.kernels.input_op import input_current
 
-            current: Tensor = input_current(images, weight, bias, self.spec.mean, self.spec.std)
+            current: Tensor = input_current(images, self.weight, self.bias, self.spec.mean, self.spec.std)
             return current
+        weight, bias = quantize_weight(self.weight), quantize_weight(self.bias)
         x = (images.double() - self.spec.mean) / self.spec.std
         if self.spec.exact_input:
             return truncate_current(weight * x + bias).float()
@@ -140,11 +140,7 @@ class InputBlock(Block):
             return activated
         from bootstrap_core.kernels.input_op import input_rates
 
-        return input_rates(images, *self._quantized(), self.spec.mean, self.spec.std, *self.sampler.curve)
-
-    def _quantized(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias on their grid."""
-        return quantize_weight(self.weight), quantize_weight(self.bias)
+        return input_rates(images, self.weight, self.bias, self.spec.mean, self.spec.std, *self.sampler.curve)
 
     def _runs_compiled(self, images: Tensor) -> bool:
         return self.spec.exact_input and images.dtype == torch.float32 and self.neuron.runs_compiled(images)
@@ -166,8 +162,9 @@ class InputBlock(Block):
         plain = x.dtype == torch.float32 and not x.requires_grad
         if self.spec.exact_input and plain and not self.neuron.learns:
             _, voltage_decay = self.neuron.quantized_decays()
-            scaling = *self._quantized(), self.spec.mean, self.spec.std
-            steady = SteadyInput(x, *scaling, time_steps, voltage_decay, self.neuron.constants)
+            weight, bias = quantize_weight(self.weight), quantize_weight(self.bias)
+            scaling = self.spec.mean, self.spec.std
+            steady = SteadyInput(x, weight, bias, *scaling, time_steps, voltage_decay, self.neuron.constants)
             if mode is Mode.SAMPLE:
                 self.sampler.add_some(x.numel(), steady.pairs_at)
             return steady

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, MANT
+from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import input_loop
 from bootstrap_core.kernels.curve_loop import BLOCK
 from bootstrap_core.kernels.curve_op import tables_of
@@ -23,14 +24,20 @@ def input_current(images: Tensor, weight: Tensor, bias: Tensor, mean: float, std
 
     Args:
         images: `[N, ...]`, float32.
-        weight, bias: `[1]`, on their grid.
+        weight, bias: `[1]`; put on their grid, which their gradients go straight through.
         mean, std: see `InputSpec`.
     """
     x, out = images.detach().contiguous(), torch.empty(images.shape)
     flat, currents = x.view(-1).numpy(), out.view(-1).numpy()
-    scaling = mean, std, weight.item(), bias.item(), *LIMITS
+    scaling = _scaling(weight, bias, mean, std)
     split(lambda start, stop: input_loop.currents(flat, *scaling, start, stop, currents), flat.size, work=flat.size)
     return out
+
+
+def _scaling(weight: Tensor, bias: Tensor, mean: float, std: float) -> tuple[float, ...]:
+    """What `input_loop.currents` takes beside the images."""
+    w, b = (quantize_weight(number.detach()).item() for number in (weight, bias))
+    return mean, std, w, b, *LIMITS
 
 
 @input_current.register_fake
@@ -60,7 +67,7 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
     images, weight = ctx.saved_tensors
-    of_images = grad * (weight / ctx.scaling[1]) if ctx.needs_input_grad[0] else None
+    of_images = grad * (quantize_weight(weight.detach()) / ctx.scaling[1]) if ctx.needs_input_grad[0] else None
     of_weight, of_bias = input_current_backward(grad, images, *ctx.scaling).split(1)
     return of_images, of_weight, of_bias, None, None
 
@@ -83,7 +90,7 @@ def _input_rates(
     rates = torch.empty(images.shape)
     gradients = torch.empty(images.shape if differentiate else 0)
     x, r, g = images.detach().contiguous().view(-1).numpy(), rates.view(-1).numpy(), gradients.view(-1).numpy()
-    scaling, curve = (mean, std, weight.item(), bias.item(), *LIMITS), tables_of(centers, slopes)
+    scaling, curve = _scaling(weight, bias, mean, std), tables_of(centers, slopes)
     split(lambda start, stop: input_loop.rates(x, scaling, *curve, start, stop, r, g), x.size, work=x.size, align=BLOCK)
     return rates, gradients
 
