@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrap_core.fixed_point import DECAY_ONE, WEIGHT_STEP
+from bootstrap_core.functional.dropout import dropout_mask
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight, straight_through, truncate_current
 from bootstrap_core.mode import Mode
 from bootstrap_core.neuron import CubaNeuron
@@ -265,7 +266,7 @@ class _SynapticBlock(Block):
         """What dropout multiplies inputs `[N, ...]` by, or None."""
         if not self.training or self.dropout == 0:
             return None
-        return nn.functional.dropout(torch.ones(like.shape, device=like.device), self.dropout)
+        return dropout_mask(like.shape, self.dropout, like.device)
 
 
 class SpikingBlock(_SynapticBlock):
