@@ -23,12 +23,7 @@ def _piecewise(z: Tensor, centers: Tensor, slopes: Tensor, differentiate: bool) 
     gradients = torch.empty_like(z) if differentiate else z.new_empty(0)
     x, r, g = map(flat, (z, rates, gradients))
     curve = tables_of(centers, slopes)
-    split(
-        lambda start, stop: curve_loop.piecewise(x, *curve, start, stop, r, g),
-        z.numel(),
-        work=z.numel(),
-        align=curve_loop.BLOCK,
-    )
+    split(lambda start, stop: curve_loop.piecewise(x, *curve, start, stop, r, g), z.numel(), work=z.numel())
     return rates, gradients
 
 
@@ -44,8 +39,8 @@ def flat(x: Tensor) -> Any:
 
 
 def tables_of(centers: Tensor, slopes: Tensor) -> tuple[Any, ...]:
-    """A curve, float64, as `curve_loop` takes it: z and a of each centre, the slope and the gradient behind it, each a
-    tuple of `CENTERS`; and the gradient before the first."""
+    """A curve, float64, as `curve_loop` takes it: z and a of each centre and the slope behind it, tuples of `CENTERS`;
+    then `steepness` and `floor`."""
     return _tables(centers.numpy().tobytes(), slopes.numpy().tobytes())
 
 
@@ -54,11 +49,10 @@ def _tables(of_centers: bytes, of_slopes: bytes) -> tuple[Any, ...]:
     centers, slopes = (np.frombuffer(numbers).astype(np.float32) for numbers in (of_centers, of_slopes))
     centers = centers.reshape(-1, 2)
     n, floor = len(centers), np.float32(GRADIENT_FLOOR)
-    tables = np.full((4, curve_loop.CENTERS), np.inf, np.float32)
+    tables = np.full((3, curve_loop.CENTERS), np.inf, np.float32)
     tables[:2, :n] = centers.T
     tables[2, : n - 1], tables[2, n - 1] = slopes, 0.0
-    tables[3, : n - 1], tables[3, n - 1] = slopes * (centers[-1, 0] / centers[-1, 1]) + floor, floor
-    return *(tuple(row) for row in tables), floor
+    return *(tuple(row) for row in tables), centers[-1, 0] / centers[-1, 1], floor
 
 
 @_piecewise.register_fake

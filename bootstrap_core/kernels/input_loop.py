@@ -10,6 +10,9 @@ from bootstrap_core.kernels import curve_loop
 
 __all__ = ["add_gradients", "add_rate_gradients", "currents", "rates"]
 
+BLOCK = 1024
+"""Pixels at a time: their currents stay in the cache until they are rates."""
+
 f32, f64 = np.float32, np.float64
 
 
@@ -30,9 +33,9 @@ def rates(images, scaling, z, a, slope, steepness, floor, start, stop, out, grad
     `scaling` has what `currents` takes from `mean` on; the currents never leave the cache.
     """
     mean, std, weight, bias, mant, lowest, highest = scaling
-    drive = np.empty(curve_loop.BLOCK, np.float32)
-    for first in range(start, stop, curve_loop.BLOCK):
-        end = min(stop, first + curve_loop.BLOCK)
+    drive = np.empty(BLOCK, np.float32)
+    for first in range(start, stop, BLOCK):
+        end = min(stop, first + BLOCK)
         n = end - first
         currents(images[first:end], mean, std, weight, bias, mant, lowest, highest, 0, n, drive)
         at = gradients[first:end]

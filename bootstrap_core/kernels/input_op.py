@@ -8,7 +8,6 @@ from torch import Tensor
 from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, MANT
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import input_loop
-from bootstrap_core.kernels.curve_loop import BLOCK
 from bootstrap_core.kernels.curve_op import tables_of
 from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.threads import split, split_sum
@@ -91,7 +90,7 @@ def _input_rates(
     gradients = torch.empty(images.shape if differentiate else 0)
     x, r, g = images.detach().contiguous().view(-1).numpy(), rates.view(-1).numpy(), gradients.view(-1).numpy()
     scaling, curve = _scaling(weight, bias, mean, std), tables_of(centers, slopes)
-    split(lambda start, stop: input_loop.rates(x, scaling, *curve, start, stop, r, g), x.size, work=x.size, align=BLOCK)
+    split(lambda start, stop: input_loop.rates(x, scaling, *curve, start, stop, r, g), x.size, work=x.size)
     return rates, gradients
 
 
