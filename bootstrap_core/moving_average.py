@@ -1,7 +1,8 @@
 """A network whose weights are an exponential moving average of those that another one has in training."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -40,6 +41,15 @@ class MovingAverage:
         kept = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         for ours, theirs in self._pairs:
             ours.lerp_(theirs, 1 - kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later `load_state_dict` needs to go on following."""
+        return {"network": self.network.state_dict(), "n_updates": self.n_updates}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`."""
+        self.network.load_state_dict(state["network"])
+        self.n_updates = state["n_updates"]
 
 
 def _averaged(network: Network) -> Iterator[Tensor]:

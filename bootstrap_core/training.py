@@ -143,8 +143,9 @@ class Trainer:
         """
         start = time.perf_counter()
         epoch = self.epoch
-        for network in (self.network, self.trained):
-            self.group.spread(network.state_dict().values())  # hosts may differ in the last bit
+        self.group.spread(self.network.state_dict().values())  # hosts may differ in the last bit
+        if self.average is not None:
+            self.group.spread(self.trained.state_dict().values())
         with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
             torch.manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
             self._train(epoch, on_batch)
@@ -298,8 +299,7 @@ class Trainer:
             "network": self.network.state_dict(),
             "optimizer": self.optimizer.state_dict(),
             "as_ann": None if self.as_ann is None else self.as_ann.state_dict(),
-            "average": self.average
-            and {"network": self.average.network.state_dict(), "n_updates": self.average.n_updates},
+            "average": None if self.average is None else self.average.state_dict(),
             "stats": self.stats.state_dict(),
             "best": self.best,
         }
@@ -313,8 +313,7 @@ class Trainer:
         self.network.load_state_dict(state["network"])
         self.optimizer.load_state_dict(state["optimizer"])
         if self.average is not None:
-            self.average.network.load_state_dict(state["average"]["network"])
-            self.average.n_updates = state["average"]["n_updates"]
+            self.average.load_state_dict(state["average"])
         self.stats.load_state_dict(state["stats"])
         self.epoch = state["epoch"]
         self.best = tuple(state.get("best", (True, self.stats.snn.max_accuracy or -1.0)))  # of old ones by accuracy
