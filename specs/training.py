@@ -134,6 +134,21 @@ class TrainingSpec(StrictModel):
             raise ValueError("must rise")
         return crossover_epochs
 
+    def learnt_validation(self, before: "TrainingSpec") -> str | None:
+        """Why a network that was trained by `before` has learnt from images that validate here, and which field keeps
+        them apart; None if it has not.
+
+        >>> TrainingSpec(seed=1).learnt_validation(TrainingSpec())
+        'training.seed=0 keeps those that were set aside before'
+        """
+        if self.data != before.data:
+            return None
+        if self.seed != before.seed:
+            return f"training.seed={before.seed} keeps those that were set aside before"
+        if self.validation > before.validation:
+            return f"no more than training.validation={before.validation} were set aside before"
+        return None
+
     @property
     def idle(self) -> list[str]:
         """What was set and does nothing beside the rest, and why.

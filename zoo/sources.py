@@ -1,11 +1,9 @@
 """From what a user names to a network: a model file, a model or a spec by name, or a spec file."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from bootstrap_core.build import build_network
 from converters.file_kind import FileKind, kind_of_file
@@ -67,9 +65,9 @@ def model_path(source: str) -> Path:
     return path if _is_model_file(path) else local_model(source) or path
 
 
-def read_start(source: str) -> tuple[NetworkSpec, Mapping[str, Tensor] | None]:
-    """What training starts from: the spec and weights of a model file; or a spec, by file or name, or of a trained
-    model, by name, alone."""
+def read_start(source: str) -> tuple[NetworkSpec, Model | None]:
+    """What training starts from: a model file, with its spec; or a spec, by file or name, or of a trained model, by
+    name, alone."""
     if not _is_model_file(Path(source)):
         if source not in network_names():
             refuse_folder(Path(source))
@@ -77,7 +75,7 @@ def read_start(source: str) -> tuple[NetworkSpec, Mapping[str, Tensor] | None]:
                 return _read(file).spec, None
         return _load_spec(Path(source)), None
     model, _ = read_source(source)
-    return model.spec, model.build().state_dict()
+    return model.spec, model
 
 
 def _is_model_file(path: Path) -> bool:

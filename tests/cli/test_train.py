@@ -1,5 +1,6 @@
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,7 @@ from bootstrap_core import load_dataset
 from bootstrap_core.training import Trainer
 from converters import read_model, write_model
 from specs.file_digest import sha256_of
+from specs.io import load_spec
 from zoo.cli.train import _EpochBar
 from zoo.training_run import read_metrics
 
@@ -116,6 +118,19 @@ def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
             assert (tensor - after.tensors[name]).abs().max() < 1e-6, name
     result = run("train", model, "-o", tmp_path / "other", "--set", "blocks.0.features=7", code=1)
     assert "the spec wants" in result.stderr
+
+
+def test_validation_images_that_a_model_has_learnt_from_are_told(trained, run, spec_file, tmp_path) -> None:
+    def warned(start: Path, *options: str | int) -> str:
+        return run("train", start, "-o", tmp_path / "on", "--epochs", 1, "-q", "--force", *options).stderr
+
+    model, before = trained / "model.safetensors", load_spec(trained / "spec.yaml").training
+    assert f"training.seed={before.seed} keeps" in warned(model, "--seed", before.seed + 1)
+    more = warned(model, "--set", f"training.validation={before.validation + 1}")
+    assert f"no more than training.validation={before.validation}" in more
+    assert "has learnt" not in warned(model)
+    run("build", spec_file, "-o", tmp_path / "fresh.safetensors")
+    assert "has learnt" not in warned(tmp_path / "fresh.safetensors", "--seed", before.seed + 1)
 
 
 def test_a_model_that_tells_no_data_is_trained_on_what_is_named_alone(trained, run, tmp_path) -> None:

@@ -34,6 +34,7 @@ from zoo.cli.shared import complete_specs, say_doubts
 if TYPE_CHECKING:
     from bootstrap_core.distributed import Group
     from bootstrap_core.training import EpochReport
+    from specs.training import TrainingSpec
     from zoo.training_run import TrainingRun
 
 __all__ = ["train"]
@@ -130,10 +131,10 @@ def _start_run(
 
     if not resume and group.leads:
         refuse_existing(folder / "model.safetensors", force, otherwise="go on with --resume, ")
-    start, weights = read_start(spec)
+    start, model = read_start(spec)
     network = override_spec(start, assignments)
     recipe = network.training or TrainingSpec()
-    if weights is not None and start.training is None and "data" not in recipe.model_fields_set:
+    if model is not None and start.training is None and "data" not in recipe.model_fields_set:
         raise SnnZooError(
             f"{start.name} tells no recipe, as what was trained elsewhere, or converted and not tuned: name data, as "
             "in --data mnist, to train it by the tutorial's, or by what --set says"
@@ -141,19 +142,25 @@ def _start_run(
     use_threads(threads)
     if group.leads:
         say_doubts(network, recipe)
+        if model is not None and model.told("training"):
+            _say_learnt_validation(spec, start.training or TrainingSpec(), recipe)
     dataset = places.load_labelled(recipe.data, network.input.shape)
     device = local_device(resolve_device(device))
-    revision = None if weights is None else revision_of(sha256_of(Path(spec)))
     return TrainingRun(
         network,
         dataset,
         folder,
-        weights=weights,
-        start_revision=revision,
+        weights=None if model is None else model.build().state_dict(),
+        start_revision=None if model is None else revision_of(sha256_of(Path(spec))),
         device=device,
         resume=resume,
         group=group,
     )
+
+
+def _say_learnt_validation(start: str, before: "TrainingSpec", recipe: "TrainingSpec") -> None:
+    if remedy := recipe.learnt_validation(before):
+        say(f"warning: {start} has learnt from some of the validation images, which will flatter it: {remedy}")
 
 
 def _train(run: "TrainingRun", quiet: bool) -> None:
