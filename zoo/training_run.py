@@ -34,12 +34,13 @@ from specs.errors import IntegrityError, SnnZooError
 from specs.file_digest import sha256_of
 from specs.io import dump_spec
 from specs.network import NetworkSpec
+from specs.shapes import fit_input
 from specs.training import TrainingSpec
 from specs.whole_file import remove_leftovers, write_whole
 from zoo.card import Versions, revision_of
 from zoo.sources import model_path, read_source
 
-__all__ = ["TrainingRun", "read_metrics"]
+__all__ = ["TrainingRun", "load_teacher", "read_metrics"]
 
 METRICS = "metrics.jsonl"
 FILES = ("spec.yaml", "checkpoint.pt", METRICS, "model.safetensors", "curves.png")
@@ -86,7 +87,7 @@ class TrainingRun:
         else:
             network = Model(self.spec, weights).build()
         self.network = network.to(device)
-        teacher = None if self.recipe.teacher is None else _teacher(self.recipe.teacher, device)
+        teacher = load_teacher(self.spec, device)
         self.start_revision = start_revision
         self.teacher_revision = teacher and revision_of(sha256_of(model_path(str(self.recipe.teacher))))
         self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher, group=group)
@@ -219,14 +220,26 @@ def _differing(ours: Any, theirs: Any, name: str = "") -> list[str]:
     return [name]
 
 
-def _teacher(source: str, device: str) -> Teacher:
-    """What the trained model `source` answers as ANN."""
+def load_teacher(spec: NetworkSpec, device: str = "cpu") -> Teacher | None:
+    """What the trained model that the recipe of `spec` names as teacher answers as ANN; None if it names none.
+
+    Raises `SnnZooError` if there is no such model, or if it cannot teach this network.
+    """
+    if spec.training is None or spec.training.teacher is None:
+        return None
+    source = spec.training.teacher
     model, trained = read_source(source)
     if not trained:
         raise SnnZooError(f"training.teacher {source!r} is a spec, and has learnt nothing: name a trained model")
     network = model.build().eval().to(device)
     if not network.fitted:
         raise SnnZooError(f"training.teacher {source!r} has no fitted activations, so it cannot answer as ANN")
+    if not fit_input(spec.input.shape, model.spec.input.shape):
+        sizes = f"{list(model.spec.input.shape)}, and {spec.name} learns from {list(spec.input.shape)}"
+        raise SnnZooError(f"training.teacher {source!r} takes images of {sizes}")
+    if model.spec.n_classes != spec.n_classes:
+        classes = f"{model.spec.n_classes} classes, and {spec.name} has {spec.n_classes}"
+        raise SnnZooError(f"training.teacher {source!r} knows {classes}")
     return partial(network, mode=Mode.ANN)
 
 

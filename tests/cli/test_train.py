@@ -10,8 +10,9 @@ from bootstrap_core import load_dataset
 from bootstrap_core.training import Trainer
 from converters import read_model, write_model
 from specs.file_digest import sha256_of
-from specs.io import load_spec
+from specs.io import dump_spec, load_spec
 from zoo.cli.train import _EpochBar
+from zoo.sources import override_spec
 from zoo.training_run import read_metrics
 
 
@@ -164,10 +165,20 @@ def test_a_trained_model_teaches(trained, run, tmp_path) -> None:
     assert sha256_of(trained / "model.safetensors").startswith(facts["teacher_revision"])
 
 
-@pytest.mark.parametrize(("teacher", "message"), [("mnist-demo", "name a trained model"), ("nobody", "nobody")])
-def test_a_teacher_that_knows_nothing_is_told(spec_file, run, tmp_path, teacher, message) -> None:
-    result = run("train", spec_file, "-o", tmp_path / "run", "--set", f"training.teacher={teacher}", code=1)
-    assert message in result.stderr
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (["training.teacher=mnist-demo"], "name a trained model"),
+        (["training.teacher=nobody"], "nobody"),
+        (["training.teacher=mnist-dense-t4", "blocks.1.features=12"], "knows 10 classes, and tiny has 12"),
+        (["training.teacher=mnist-dense-t4", "input.shape=[196]"], "takes images of [784], and tiny learns from [196]"),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_told(spec_file, run, tmp_path, changes, message) -> None:
+    taught = tmp_path / "taught.yaml"
+    dump_spec(override_spec(load_spec(spec_file), tuple(changes)), taught)
+    for command in (("check", taught), ("train", taught, "-o", tmp_path / "run")):
+        assert message in run(*command, code=1).stderr
 
 
 def test_a_model_is_folded_and_trained_on(trained, run, tmp_path) -> None:

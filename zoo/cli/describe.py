@@ -36,12 +36,16 @@ def schema() -> None:
 def check(spec: str, as_json: bool) -> None:
     """Validate SPEC, a YAML file or a name, and print its layers.
 
-    Data that it would be trained on must have a known name or be here. Weight bytes are of 8-bit weights; synops are
-    synaptic operations a step if every input fires.
+    Data that it would be trained on must have a known name or be here, and so must its teacher. Weight bytes are of
+    8-bit weights; synops are synaptic operations a step if every input fires.
 
     Example: zoo check mnist-dense
     """
     network = _load_spec(spec, find_data=True)
+    if network.training and network.training.teacher is not None:
+        from zoo.training_run import load_teacher
+
+        load_teacher(network)
     if as_json:
         layers = [asdict(row) for row in summarize(network)]
         click.echo(json.dumps({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
