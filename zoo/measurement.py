@@ -48,7 +48,7 @@ from zoo.card import (
 )
 from zoo.golden import golden_of
 
-__all__ = ["STEPS", "Difference", "differences", "measure_card", "measure_seed", "same_network"]
+__all__ = ["STEPS", "Difference", "differences", "made_by", "measure_card", "measure_seed", "same_network"]
 
 Typed = TypeVar("Typed", bound=BaseModel)
 
@@ -92,7 +92,7 @@ def measure_card(
     """
     model = read_safetensors(path)
     spec, recipe, name = model.spec, model.spec.training, name or model.spec.name
-    if name in network_names() and not same_network(spec, load_spec(name)):
+    if name in network_names() and not made_by(model, load_spec(name)):
         raise SnnZooError(
             f"{path} was not made by the spec {name!r} of the package, so `zoo train {name}` would not make it again: "
             "give it another name, or bring the spec up to date"
@@ -190,6 +190,14 @@ def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
         validation_accuracy=other.told("training").get("validation_snn_accuracy"),
         accuracy=evaluate(IntegerNetwork(other.build()), dataset.test).accuracy,
     )
+
+
+def made_by(model: Model, spec: NetworkSpec) -> bool:
+    """Whether a model is of the network of `spec` and, unless it was trained on from another model, of its recipe."""
+    if model.told("training").get("start_revision") is None:
+        return same_network(model.spec, spec)
+    trained_on = {"training": spec.training, "description": spec.description}
+    return same_network(model.spec.model_copy(update=trained_on), spec)
 
 
 def same_network(spec: NetworkSpec, other: NetworkSpec) -> bool:

@@ -12,7 +12,7 @@ from specs import IntegrityError, SnnZooError, load_spec, summarize
 from specs.io import spec_from_document
 from zoo.card import SeedScore, Versions, dump_card, load_card, seed_accuracies
 from zoo.card_text import as_markdown, seed_words
-from zoo.measurement import STEPS, differences, measure_card, measure_seed, same_network
+from zoo.measurement import STEPS, differences, made_by, measure_card, measure_seed, same_network
 
 
 def test_the_file_and_the_spec_are_told(card, model_file, spec) -> None:
@@ -147,6 +147,15 @@ def test_folding_weight_norm_leaves_a_network_the_same() -> None:
     assert same_network(spec, spec.model_copy(update={"blocks": folded}))
     assert not same_network(spec, spec.model_copy(update={"time_steps": 4}))
     assert not same_network(spec, spec.model_copy(update={"training": spec.training.model_copy(update={"epochs": 81})}))
+
+
+def test_a_model_that_was_trained_on_keeps_the_network_and_not_the_recipe(model_file) -> None:
+    model = read_model(model_file)
+    longer = model.spec.model_copy(update={"training": model.spec.training.model_copy(update={"epochs": 81})})
+    on = replace(model, card={"training": {"start_revision": "0123456789ab"}})
+    assert made_by(on, longer)
+    assert not made_by(on, longer.model_copy(update={"time_steps": 7}))
+    assert not made_by(model, longer)
 
 
 def test_a_run_of_another_seed_is_scored_and_counts_for_mean_and_spread(
