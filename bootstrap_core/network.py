@@ -1,6 +1,7 @@
 """A network of bootstrap blocks."""
 
 import math
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from bootstrap_core.integer_events import Followed
 
 __all__ = ["Network", "Tally", "Trace", "as_input", "check_earlier", "count_steps"]
+
+BEYOND_PIXELS = 1e-3
+"""By how much a pixel may leave 0..1, as resizing makes it."""
 
 FEWEST_FOLLOWED = 2
 """Blocks, the input among them, for which an engine is worth making."""
@@ -260,7 +264,7 @@ class Network(nn.Module):
     def _layer_modes(self, mode: Mode | LayerModes | None) -> LayerModes:
         if isinstance(mode, LayerModes):
             return mode
-        return LayerModes(mode or (Mode.ANN if self.training else Mode.SNN))
+        return LayerModes(Mode(mode) if mode else Mode.ANN if self.training else Mode.SNN)
 
     @property
     def device(self) -> torch.device:
@@ -304,7 +308,8 @@ def check_earlier(steps: int, also_after: Sequence[int]) -> None:
 
 
 def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
-    """Images `[N, ...]` in the input's shape, uint8 scaled to 0..1. Raises `DataError` if they cannot be."""
+    """Images `[N, ...]` in the input's shape, uint8 scaled to 0..1. Raises `DataError` if they cannot be, and warns of
+    floats beyond 0..1."""
     shape = spec.input.shape
     wanted = f"{spec.name} takes images as a tensor [N, {', '.join(map(str, shape))}], floats in 0..1 or uint8"
     if not isinstance(images, Tensor):
@@ -318,6 +323,10 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     x = images.reshape(len(images), *shape)
     if x.dtype == torch.uint8:
         return x.float() / 255
-    if not torch.compiler.is_compiling() and math.isnan(x.sum()):
-        raise DataError(f"images have pixels that are no numbers (NaN): {wanted}")
+    if not torch.compiler.is_compiling() and x.numel():
+        low, high = map(float, x.detach().aminmax())
+        if math.isnan(low):
+            raise DataError(f"images have pixels that are no numbers (NaN): {wanted}")
+        if low < -BEYOND_PIXELS or high > 1 + BEYOND_PIXELS:
+            warnings.warn(f"images from {low:g} to {high:g}: {wanted}, as before any normalisation", stacklevel=2)
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -27,7 +27,7 @@ from bootstrap_core.normalization import MeanOnly, WeightScale
 from bootstrap_core.sampler import RateSampler, mix_seed
 from bootstrap_core.schedule import LayerModes, Scheduler
 from bootstrap_core.stats import LearningStats
-from specs.errors import DataError, SnnZooError
+from specs.errors import SnnZooError
 from specs.training import LearningRateSchedule, Precision, SnnGradient, TrainingSpec
 
 __all__ = ["EpochReport", "Teacher", "Trainer", "distillation_loss", "fit"]
@@ -81,7 +81,7 @@ class Trainer:
 
     Raises:
         DataError: the split has no images left after the validation images, or labels beyond the classes.
-        SnnZooError: the recipe names a teacher, and none is given.
+        SnnZooError: the recipe names a teacher, and none is given; or the network is its own, and cannot answer.
         LostProcessError: another process has ended or does not answer.
     """
 
@@ -95,11 +95,8 @@ class Trainer:
         group: Group = ALONE,
     ) -> None:
         recipe = recipe or network.spec.training or TrainingSpec()
-        if recipe.validation >= len(split):
-            raise DataError(
-                f"training.validation takes {recipe.validation:,} of {len(split):,} training images, all of them: "
-                f"lower it, as in --set training.validation={max(1, len(split) // 4)}"
-            )
+        recipe.check_images(len(split))
+        recipe.check_start(fitted=network.fitted)
         split.check_labels(network.spec.n_classes)
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
@@ -227,8 +224,6 @@ class Trainer:
 
     def _frozen(self) -> Network:
         """The network as it is now, to learn from."""
-        if not self.trained.fitted:
-            raise SnnZooError("training.self_distillation learns from the ANN: train an epoch as ANN before")
         return deepcopy(self.trained).eval().requires_grad_(False)
 
     def _batch(self, indices: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor, Tensor]:

@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from specs.fields import Integer, Number, Pair, Positive, PositivePair, Shape, StrictModel
+from specs.fields import Flag, Integer, Number, Pair, Positive, PositivePair, Shape, StrictModel
 from specs.neuron import CubaSpec
 
 __all__ = [
@@ -61,7 +61,7 @@ class InputSpec(StrictModel):
     std: Annotated[Number, Field(gt=0)] = 1.0
     weight: Number = 1.0
     bias: Number = 0.0
-    exact_input: bool = True
+    exact_input: Flag = True
     neuron: CubaSpec | None = None
 
     @field_validator("shape")
@@ -121,8 +121,8 @@ SkipSpec = Annotated[IdentitySkip | DenseSkip | ConvSkip, Field(discriminator="k
 class _Synapse(StrictModel):
     """`skips` add their weighted inputs to that of the block's own synapses; bias, norm and neurons are of the sum."""
 
-    weight_norm: bool = False
-    bias: bool = False
+    weight_norm: Flag = False
+    bias: Flag = False
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     neuron: CubaSpec | None = None
     skips: tuple[SkipSpec, ...] = ()
@@ -130,7 +130,7 @@ class _Synapse(StrictModel):
 
 class _Hidden(_Synapse):
     norm: Norm = Norm.NONE
-    delay_shift: bool | None = None
+    delay_shift: Flag | None = None
 
 
 class DenseSpec(_Hidden):
@@ -164,7 +164,7 @@ class AvgPoolSpec(StrictModel):
     padding: Pair = (0, 0)
     gain: Annotated[Number, Field(gt=0)] | None = None
     neuron: CubaSpec | None = None
-    delay_shift: bool | None = None
+    delay_shift: Flag | None = None
 
     @field_validator("padding")
     @classmethod

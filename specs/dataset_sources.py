@@ -14,6 +14,7 @@ from specs.suggestion import suggest
 __all__ = [
     "SAMPLE_NAME",
     "SOURCES",
+    "TRAINING_IMAGES",
     "DatasetSource",
     "check_npz",
     "dataset_names",
@@ -26,6 +27,7 @@ __all__ = [
 SAMPLE_NAME = "mnist-sample"
 IMAGE_SHAPE = (1, 28, 28)
 """Of all datasets that have names."""
+TRAINING_IMAGES = {"fashion-mnist": 60_000, "mnist": 60_000, SAMPLE_NAME: 2_000}
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 __all__ = [
     "VTH_MANT_MAX",
     "Decay",
+    "Flag",
     "Integer",
     "Name",
     "Number",
@@ -42,6 +43,8 @@ def _as_pair(value: object) -> object:
 
 Integer = Annotated[int, Strict()]
 """A whole number: neither `true` nor `"1"`."""
+Flag = Annotated[bool, Strict()]
+"""`true` or `false`: neither `1` nor `"yes"`."""
 Number = Annotated[float, Strict()]
 """A number: neither `true` nor `"1"`."""
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="lower case, digits, . _ -")]

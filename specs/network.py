@@ -20,7 +20,7 @@ from specs.block import (
     SkipSpec,
     skips_of,
 )
-from specs.fields import VTH_MANT_MAX, Name, Shape, StrictModel, TimeSteps, threshold_mant
+from specs.fields import VTH_MANT_MAX, Flag, Name, Shape, StrictModel, TimeSteps, threshold_mant
 from specs.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
 from specs.neuron import CubaSpec
 from specs.shapes import ShapeError, n_weights, output_shape, skip_as_layer, skip_shape
@@ -51,7 +51,7 @@ class NetworkSpec(StrictModel):
     description: str = ""
     time_steps: TimeSteps
     neuron: CubaSpec = CubaSpec()
-    delay_shift: bool = False
+    delay_shift: Flag = False
     input: InputSpec
     blocks: Annotated[tuple[BlockSpec, ...], Field(max_length=NETWORK_BLOCKS)]
     training: TrainingSpec | None = None

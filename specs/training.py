@@ -6,8 +6,8 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from specs.dataset_sources import find_user_data
-from specs.errors import DataError
-from specs.fields import Integer, Number, Positive, StrictModel
+from specs.errors import DataError, SnnZooError
+from specs.fields import Flag, Integer, Number, Positive, StrictModel
 
 __all__ = ["FIND_DATA", "AugmentSpec", "LearningRateSchedule", "Precision", "SnnGradient", "TrainingSpec"]
 
@@ -54,7 +54,7 @@ class AugmentSpec(StrictModel):
     translate: Annotated[Number, Field(ge=0, le=1)] = 0.05
     scale: tuple[Annotated[Number, Field(gt=0)], Annotated[Number, Field(gt=0)]] = (0.95, 1.05)
     shear: Annotated[Number, Field(ge=0, lt=90)] = 5.0
-    flip: bool = False
+    flip: Flag = False
     elastic: Annotated[Number, Field(ge=0, le=1)] = 0.0
     erase: Annotated[Number, Field(ge=0, le=1)] = 0.0
 
@@ -84,7 +84,7 @@ class TrainingSpec(StrictModel):
     """
 
     data: str = "mnist"
-    initialize: bool = False
+    initialize: Flag = False
     epochs: Positive = 50
     batch_size: Positive = 128
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
@@ -133,6 +133,20 @@ class TrainingSpec(StrictModel):
         if list(crossover_epochs) != sorted(crossover_epochs):
             raise ValueError("must rise")
         return crossover_epochs
+
+    def check_images(self, n_images: int) -> None:
+        """Raise `DataError` unless validation leaves some of so many training images."""
+        if self.validation >= n_images:
+            fewer = f"lower it, as in --set training.validation={n_images // 4 or 1}"
+            raise DataError(
+                f"training.validation takes {self.validation:,} of {n_images:,} training images, all of them: "
+                + (fewer if n_images > 1 else "there must be more")
+            )
+
+    def check_start(self, *, fitted: bool) -> None:
+        """Raise `SnnZooError` if the network that the training starts from has to answer as ANN, and cannot."""
+        if self.self_distillation and self.snn_epochs == self.epochs and not fitted:
+            raise SnnZooError("training.self_distillation learns from the ANN: train an epoch as ANN before")
 
     def learnt_validation(self, before: "TrainingSpec") -> str | None:
         """Why a network that was trained by `before` has learnt from images that validate here, and which field keeps

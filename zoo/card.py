@@ -160,15 +160,16 @@ class Training(StrictModel):
     """How the weights came to be.
 
     `recipe` is None of weights that were trained elsewhere and not tuned. `epoch`, counted from 0, is that of the best
-    `validation_accuracy` as SNN; None if no epoch ended. `start_revision` is of the model that was trained on; None of
-    fresh weights. `versions`, `teacher_revision` and `curves` are None where the model file, or its run, did not keep
-    them. `other_seeds` are runs that were not shipped.
+    `validation_accuracy` as SNN; None if no epoch ended. `start_revision` is of the model that was trained on, None of
+    fresh weights; `start_changes`, as `key=value`, is what was replaced of its spec. `versions`, `teacher_revision` and
+    `curves` are None where the model file, or its run, did not keep them. `other_seeds` are runs that were not shipped.
     """
 
     recipe: TrainingSpec | None
     epoch: Count | None
     validation_accuracy: Part | None
     start_revision: Revision | None = None
+    start_changes: tuple[str, ...] = ()
     teacher_revision: Revision | None = None
     versions: Versions | None = None
     curves: Curves | None = None
@@ -318,6 +319,8 @@ class Card(StrictModel):
         check_revision(self.revision, self.files)
         if self.time_steps not in self.test.by_steps:
             raise ValueError(f"test.by_steps lacks the network's own time_steps, {self.time_steps}")
+        if self.test.accuracy != (own := self.test.by_steps[self.time_steps]):
+            raise ValueError(f"test.accuracy is {self.test.accuracy}, of its own {self.time_steps} time steps {own}")
         return self
 
 

@@ -156,7 +156,7 @@ def measure_card(
             ann=None if ann is None else _operations(network, as_ann, len(dataset.test)),
         ),
         energy=_energy(spec, own.synops),
-        commands=_commands(name, by_steps, model, dataset.name),
+        commands=_commands(name, by_steps, model, training, dataset.name),
         versions=Versions.here(),
         golden=golden_of(exact, spread_out(dataset.test, N_GOLDEN)),
     )
@@ -235,6 +235,7 @@ def _training(
         epoch=facts.get("epoch"),
         validation_accuracy=facts.get("validation_snn_accuracy"),
         start_revision=facts.get("start_revision"),
+        start_changes=facts.get("start_changes", ()),
         teacher_revision=facts.get("teacher_revision"),
         versions=facts.get("versions"),
         curves=curves,
@@ -275,11 +276,12 @@ def _energy(spec: NetworkSpec, synops: Sequence[float]) -> Energy:
     )
 
 
-def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, data: str) -> Commands:
-    start_revision, conversion = model.told("training").get("start_revision"), model.told("conversion")
+def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, training: Training, data: str) -> Commands:
+    start, changes, conversion = training.start_revision, training.start_changes, model.told("conversion")
     train = None
-    if start_revision is not None:
-        train = f"zoo train START.safetensors -o run/{name} # START is the file whose sha256 begins {start_revision}"
+    if start is not None:
+        options = "".join(f" --set {shlex.quote(change)}" for change in changes)
+        train = f"zoo train START.safetensors -o run/{name}{options} # START is the file whose sha256 begins {start}"
     elif conversion:
         told = {key: conversion[key] for key in CONVERSION_OPTIONS if key in conversion}
         if "epochs" in told:  # of an ANN
@@ -289,7 +291,7 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, dat
         words = [str(conversion.get("source", "ANN.onnx")), *(_option(*option) for option in told.items())]
         train = f"zoo convert {shlex.join(words)} -o {name}.safetensors"
     elif model.spec.training is not None:
-        train = f"zoo train {_spec_source(name)} -o run/{name}"
+        train = f"zoo train {name} -o run/{name}"
     steps = ",".join(str(t) for t, accuracy in by_steps.items() if accuracy is not None)
     untold = "" if model.data == data else f" {shlex.quote(_option('data', data))}"
     return Commands(

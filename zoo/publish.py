@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping
 from io import BytesIO
 from pathlib import Path
 
+from specs.dataset_sources import dataset_names
 from specs.errors import IntegrityError, SnnZooError, SpecError, TransferError
 from specs.whole_file import whole_file, write_whole
 from zoo.card import Card, ModelFormat, is_card, load_card, spec_digest
@@ -16,18 +17,19 @@ __all__ = ["publish", "read_index", "update_index"]
 Change = Callable[[ZooIndex], ZooIndex]
 
 
-def publish(file: Path, card_file: Path, url: str) -> str:
+def publish(file: Path, card_file: Path, url: str, *, own_data: bool = False) -> str:
     """Add a model file to an index; `NAME@REVISION`. What is there already, is left.
 
     Args:
         file: as its card describes it. The safetensors file of a revision comes first.
         card_file: its card.
         url: a folder, or `hf://`.
+        own_data: whether all may see the path of images of one's own, and those that the card shows.
 
     Raises:
         SpecError: the card cannot be read.
         IntegrityError: the card is of another file, or the index has other bytes for this revision.
-        SnnZooError: the index cannot be written.
+        SnnZooError: the index cannot be written, or shows data of one's own without `own_data`.
     """
     try:
         card = load_card(card_file)
@@ -38,6 +40,11 @@ def publish(file: Path, card_file: Path, url: str) -> str:
             f"{card_file} is no card; this writes one:\nzoo card {file} -o {file.with_suffix(CARD_SUFFIX)}"
         ) from None
     format = _check_card(file, card_file, card)
+    if not own_data and card.data.name not in dataset_names():
+        raise SnnZooError(
+            f"whoever pulls {card.name} sees the path of its data, {card.data.name}, and {card.golden.shape[0]} of its "
+            "test images, which the card holds to verify by: say --own-data if all may"
+        )
     place = f"{card.name}/{card.revision}/{card.name}"
     facts = IndexedFile.of(file, f"{place}{SUFFIXES[format]}")
     card_facts = IndexedFile.of(card_file, f"{place}{CARD_SUFFIX}")

@@ -11,7 +11,7 @@ Of several processes the first one reads and writes; the others need no folder.
 
 import io
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -56,6 +56,7 @@ class TrainingRun:
         folder: made if missing.
         weights: a state dict to start from; by default fresh weights of the recipe's seed.
         start_revision: of the model file that they are of, for the card.
+        start_changes: what `spec` replaces of that file's spec, as `key=value`, for the card.
         device: where to train.
         resume: go on from the folder's checkpoint.
         group: processes that train together.
@@ -74,6 +75,7 @@ class TrainingRun:
         *,
         weights: Mapping[str, Tensor] | None = None,
         start_revision: str | None = None,
+        start_changes: Sequence[str] = (),
         device: str = "cpu",
         resume: bool = False,
         group: Group = ALONE,
@@ -88,7 +90,7 @@ class TrainingRun:
             network = Model(self.spec, weights).build()
         self.network = network.to(device)
         teacher = load_teacher(self.spec, device)
-        self.start_revision = start_revision
+        self.start_revision, self.start_changes = start_revision, start_changes
         self.teacher_revision = teacher and revision_of(sha256_of(model_path(str(self.recipe.teacher))))
         self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher, group=group)
         self.group = group
@@ -182,6 +184,7 @@ class TrainingRun:
                 "validation_images": self.recipe.validation,
                 "validation_snn_accuracy": validation,
                 "start_revision": self.start_revision,
+                "start_changes": list(self.start_changes),
                 "teacher_revision": self.teacher_revision,
                 "versions": Versions.here().model_dump(),
             },
@@ -228,7 +231,10 @@ def load_teacher(spec: NetworkSpec, device: str = "cpu") -> Teacher | None:
     if spec.training is None or spec.training.teacher is None:
         return None
     source = spec.training.teacher
-    model, trained = read_source(source)
+    try:
+        model, trained = read_source(source)
+    except SnnZooError as error:
+        raise type(error)(f"training.teacher: {error}") from None
     if not trained:
         raise SnnZooError(f"training.teacher {source!r} is a spec, and has learnt nothing: name a trained model")
     network = model.build().eval().to(device)

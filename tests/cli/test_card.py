@@ -40,7 +40,7 @@ def test_a_card_agrees_with_eval_and_the_run(measured, trained, run) -> None:
     reports = [json.loads(line) for line in (trained / "metrics.jsonl").read_text().splitlines()]
     assert card.training.curves.validation_snn_accuracy == tuple(r["validation_snn_accuracy"] for r in reports)
     assert card.training.versions == card.versions
-    assert card.commands.train == "zoo train tiny.yaml -o run/tiny"
+    assert card.commands.train == "zoo train tiny -o run/tiny"
 
 
 def test_check_passes_on_a_true_card_and_names_what_is_not(measured, run, tmp_path) -> None:
@@ -111,6 +111,7 @@ def test_show_as_json_has_all_of_the_card(run) -> None:
 def test_show_as_markdown_of_what_has_no_card_is_told(run, measured, trained) -> None:
     assert run("show", measured / "tiny.safetensors", "--markdown").stdout.startswith("# tiny\n")
     model = trained / "model.safetensors"
+    run("show", measured / "tiny.safetensors", "--markdown", "--json", code=2)
     error = run("show", model, "--markdown", code=1).stderr
     assert f"has no card; this writes one:\nzoo card {model} -o {trained / 'model.yaml'}\n" in error
     assert f"its model is {model}" in run("show", trained, "--markdown", code=1).stderr

@@ -245,6 +245,8 @@ def test_predict_says_that_a_blank_image_shows_nothing(run, tmp_path) -> None:
         Image.new("L", (28, 28), value).save(tmp_path / f"{value}.png")
     result = run("predict", "mnist-dense", tmp_path / "0.png")
     assert "shows the network nothing" in result.stderr
+    told = json.loads(run("predict", "mnist-dense", tmp_path / "0.png", "--json").stdout)["predictions"]
+    assert told[0]["blank"] is True
     digit = load_dataset("mnist-sample").test.images[0, 0].numpy()
     Image.fromarray(digit).save(tmp_path / "digit.png")
     assert "warning" not in run("predict", "mnist-dense", tmp_path / "digit.png").stderr

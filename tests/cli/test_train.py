@@ -108,12 +108,14 @@ def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
     model = trained / "model.safetensors"
     still = ("--epochs", 1, "--set", "training.learning_rate=1e-12", "--set", "training.initialize=true")
     run("train", model, "-o", tmp_path / "on", *still, "-q")
+    changes = "--set training.learning_rate=1e-12 --set training.initialize=true --set training.epochs=1"
     before, after = (read_model(path) for path in (model, tmp_path / "on/model.safetensors"))
     assert after.spec.training.epochs == 1
     start = after.card["training"]["start_revision"]
     assert sha256_of(model).startswith(start)
     card = run("card", tmp_path / "on").stdout
-    assert f"train: 'zoo train START.safetensors -o run/tiny # START is the file whose sha256 begins {start}'" in card
+    told = f"zoo train START.safetensors -o run/tiny {changes} # START is the file whose sha256 begins {start}"
+    assert told in " ".join(card.split())
     for name, tensor in before.tensors.items():
         if name.endswith(("weight", "bias", "original0", "original1")):
             assert (tensor - after.tensors[name]).abs().max() < 1e-6, name
@@ -169,12 +171,14 @@ def test_a_trained_model_teaches(trained, run, tmp_path) -> None:
     ("changes", "message"),
     [
         (["training.teacher=mnist-demo"], "name a trained model"),
-        (["training.teacher=nobody"], "nobody"),
+        (["training.teacher=nobody"], "training.teacher: no model 'nobody'"),
         (["training.teacher=mnist-dense-t4", "blocks.1.features=12"], "knows 10 classes, and tiny has 12"),
         (["training.teacher=mnist-dense-t4", "input.shape=[196]"], "takes images of [784], and tiny learns from [196]"),
+        (["training.validation=2000"], "2,000 of 2,000 training images, all of them: lower it"),
+        (["training.snn_epochs=2", "training.self_distillation=0.5"], "learns from the ANN"),
     ],
 )
-def test_a_teacher_that_cannot_teach_is_told(spec_file, run, tmp_path, changes, message) -> None:
+def test_check_refuses_a_recipe_that_train_refuses(spec_file, run, tmp_path, changes, message) -> None:
     taught = tmp_path / "taught.yaml"
     dump_spec(override_spec(load_spec(spec_file), tuple(changes)), taught)
     for command in (("check", taught), ("train", taught, "-o", tmp_path / "run")):

@@ -9,6 +9,7 @@ import click
 
 from converters.cli.options import PathArgument
 from converters.cli.shared import command, force_option, json_option, refuse_existing
+from specs.dataset_sources import TRAINING_IMAGES
 from specs.errors import SpecError
 from specs.given_file import is_text
 from specs.io import json_schema, load_spec
@@ -17,6 +18,7 @@ from zoo.cli.shared import complete_specs, print_layers, say_doubts
 
 if TYPE_CHECKING:
     from specs.network import NetworkSpec
+    from specs.training import TrainingSpec
 
 __all__ = ["build", "check", "schema"]
 
@@ -42,10 +44,8 @@ def check(spec: str, as_json: bool) -> None:
     Example: zoo check mnist-dense
     """
     network = _load_spec(spec, find_data=True)
-    if network.training and network.training.teacher is not None:
-        from zoo.training_run import load_teacher
-
-        load_teacher(network)
+    if network.training:
+        _check_recipe(network, network.training)
     if as_json:
         layers = [asdict(row) for row in summarize(network)]
         click.echo(json.dumps({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
@@ -53,6 +53,17 @@ def check(spec: str, as_json: bool) -> None:
         print_layers(network)
     if network.training:
         say_doubts(network, network.training)
+
+
+def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
+    """What `zoo train` would refuse."""
+    if n_images := TRAINING_IMAGES.get(recipe.data):
+        recipe.check_images(n_images)
+    recipe.check_start(fitted=False)
+    if recipe.teacher is not None:
+        from zoo.training_run import load_teacher
+
+        load_teacher(network)
 
 
 @command()

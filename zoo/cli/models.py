@@ -146,8 +146,9 @@ def pull(
 @click.argument("file", type=PathArgument)
 @click.argument("card", type=PathArgument)
 @click.option("--to", "url", required=True, metavar="INDEX", help="A folder, which is made, or hf://OWNER/REPOSITORY.")
+@click.option("--own-data", is_flag=True, help="All may see the path of your own images, and the eight on the card.")
 @json_option
-def publish_model(file: Path, card: Path, url: str, as_json: bool) -> None:
+def publish_model(file: Path, card: Path, url: str, own_data: bool, as_json: bool) -> None:
     """Add the model FILE, with its CARD, to an index.
 
     Prints NAME@REVISION. Files come first and index.json last, so readers find the old or the new. What a revision
@@ -158,5 +159,5 @@ def publish_model(file: Path, card: Path, url: str, as_json: bool) -> None:
     """
     from zoo.publish import publish
 
-    reference = publish(file, card, url)
+    reference = publish(file, card, url, own_data=own_data)
     click.echo(json.dumps({"published": reference, "index": url}) if as_json else reference)

@@ -155,7 +155,14 @@ def predict(
         click.echo(animate_prediction(network, predictions[0], animate), err=True)
     if predictions and as_json:
         rows = [
-            {"image": str(p.path), "class": p.label, "name": names[p.label], "scores": p.scores, "done": p.done}
+            {
+                "image": str(p.path),
+                "class": p.label,
+                "name": names[p.label],
+                "scores": p.scores,
+                "blank": p.is_blank,
+                "done": p.done,
+            }
             for p in predictions
         ]
         click.echo(json.dumps({"predictions": rows}))

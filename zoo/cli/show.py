@@ -62,6 +62,8 @@ def show(
             raise click.UsageError("--graph draws one network, --diff compares two: use one at a time")
         _draw(source, graph, force, as_json)
         return
+    if markdown and as_json:
+        raise click.UsageError("--markdown and --json are two forms of the same: use one at a time")
     card = card_of(source) if other is None else None
     if curves is not None:
         refuse_existing(curves, force)

@@ -152,6 +152,7 @@ def _start_run(
         folder,
         weights=None if model is None else model.build().state_dict(),
         start_revision=None if model is None else revision_of(sha256_of(Path(spec))),
+        start_changes=() if model is None else assignments,
         device=device,
         resume=resume,
         group=group,

@@ -369,6 +369,25 @@ def test_what_are_no_images_is_told_by_both_engines(images, error) -> None:
                 run(images)
 
 
+@pytest.mark.parametrize(("change", "told"), [(255, "from 0 to 255"), (-1, "from -1 to -0")])
+def test_floats_beyond_pixels_are_told_by_both_engines(change, told) -> None:
+    whole = images().round()
+    assert whole.aminmax() == (0, 1)
+    for runnable in (make(), IntegerNetwork(make())):
+        with pytest.warns(UserWarning, match=f"images {told}: {WANTED}, as before any normalisation"):
+            runnable(whole * change)
+
+
+def test_gradients_of_images_are_asked_for_in_silence() -> None:
+    pixels = images().requires_grad_()
+    make()(pixels, Mode.SNN).sum().backward()
+    assert pixels.grad is not None
+
+
+def test_a_mode_may_be_named() -> None:
+    assert torch.equal(make()(images(), "snn"), make()(images(), Mode.SNN))
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_images_of_half_precision_are_taken(dtype) -> None:
     few = (images() * 4).round() / 4  # exact in both

@@ -56,6 +56,11 @@ def test_a_card_has_the_score_of_the_networks_own_t(refusal) -> None:
     assert "test.by_steps lacks the network's own time_steps, 5" in refusal("time_steps: 3\n", "time_steps: 5\n")
 
 
+def test_a_card_does_not_contradict_itself(refusal, card) -> None:
+    told = refusal(f"accuracy: {card.test.accuracy}\n", "accuracy: 0.99\n")
+    assert f"test.accuracy is 0.99, of its own 3 time steps {card.test.by_steps[3]}" in told
+
+
 def test_what_is_no_card_is_told_what_a_card_is(tmp_path) -> None:
     (tmp_path / "card.yaml").write_text("[1, 2]")
     with pytest.raises(SpecError, match=r"a card is a mapping with name, revision, .* and golden"):

@@ -34,6 +34,16 @@ def test_a_folder_becomes_an_index(carded, tmp_path) -> None:
         file.check(original)
 
 
+def test_images_of_ones_own_are_published_if_all_may_see_them(carded, tmp_path) -> None:
+    made = carded()
+    card = load_card(made.card_file)
+    dump_card(card.model_copy(update={"data": card.data.model_copy(update={"name": "/me/photos"})}), made.card_file)
+    with pytest.raises(SnnZooError, match="sees the path of its data, /me/photos, and 8 of its test images"):
+        publish(made.file, made.card_file, str(tmp_path / "index"))
+    assert not (tmp_path / "index").exists()
+    assert publish(made.file, made.card_file, str(tmp_path / "index"), own_data=True) == made.reference
+
+
 def test_a_card_may_begin_with_a_comment(carded, tmp_path) -> None:
     made = carded()
     made.card_file.write_text(f"# looked at\n{made.card_file.read_text('utf-8')}", "utf-8")
