@@ -161,10 +161,15 @@ def cells(row: dict[str, Any]) -> list[str]:
         f"{row['what']}, {unit}",
         *(over.get(name, "") + number(values[name] * scale) if name in values else "-" for name in PROGRAMS),
         reference,
-        *(f"{over.get(key, '')}{found[key]:.1f}x" if key in found else "-" for key in ("lava-dl", "peer")),
+        *(over.get(key, "") + times(found[key]) if key in found else "-" for key in ("lava-dl", "peer")),
         ", ".join(texts[key].format(bound) for key, bound in row["target"].items()) or "-",
         met(row),
     ]
+
+
+def times(ratio: float) -> str:
+    """`12.3x`, below ten `3.99x`, which must not read as a target of 4."""
+    return f"{ratio:.{1 if ratio >= 10 else 2}f}x"
 
 
 def number(value: float) -> str:

@@ -58,7 +58,7 @@ def test_a_row_has_medians_ratios_and_whether_the_target_is_met(tables) -> None:
     text = tables.render_benchmark([report(row(values, target, reference="ReLU net"))])
     assert "a processor, 2 cores, 2 threads; snnzoo's kernels: torch; 2026-01-01. snnzoo 1, norse 2" in text
     assert (
-        "| work, ms | 2 | 50 | - | 20 | - | 10 | ReLU net 1: 2.00x | 25.0x | 5.0x "
+        "| work, ms | 2 | 50 | - | 20 | - | 10 | ReLU net 1: 2.00x | 25.0x | 5.00x "
         "| 20x lava-dl, 4x best peer, at most 2.5x ReLU net | yes |"
     ) in text
     assert "busy" not in text
