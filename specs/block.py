@@ -82,6 +82,16 @@ class InputSpec(StrictModel):
         return value
 
     @property
+    def idle(self) -> list[str]:
+        """What was set and does nothing beside the rest, and why.
+
+        >>> InputSpec(shape=(4,), bits=3).idle
+        ['input.bits does nothing with spikes: set input.encoding=graded']
+        """
+        idle = self.encoding is Encoding.SPIKE and self.bits != InputSpec.model_fields["bits"].default
+        return ["input.bits does nothing with spikes: set input.encoding=graded"] if idle else []
+
+    @property
     def levels(self) -> int:
         """Largest value of a graded pixel, `2**bits - 1`; 1 for `spike`."""
         return (1 << self.bits) - 1 if self.encoding is Encoding.GRADED else 1

@@ -28,6 +28,7 @@ SAMPLE_NAME = "mnist-sample"
 IMAGE_SHAPE = (1, 28, 28)
 """Of all datasets that have names."""
 TRAINING_IMAGES = {"fashion-mnist": 60_000, "mnist": 60_000, SAMPLE_NAME: 2_000}
+"""How many each has."""
 
 
 @dataclass(frozen=True)

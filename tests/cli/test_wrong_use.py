@@ -274,11 +274,14 @@ def test_outputs_that_are_not_the_classes_are_doubted(run, tmp_path) -> None:
     assert "128 outputs" in run("train", tmp_path / "mine.yaml", "-o", tmp_path / "run").stderr
 
 
-def test_a_recipe_s_fields_that_do_nothing_are_told(run, tmp_path) -> None:
-    text = "name: mine\ntime_steps: 4\ninput: {shape: [784]}\nblocks: [{kind: affine, features: 10}]\n"
+def test_fields_that_do_nothing_are_told(run, tmp_path) -> None:
+    text = "name: mine\ntime_steps: 4\ninput: {shape: [784], bits: 3}\nblocks: [{kind: affine, features: 10}]\n"
     recipe = "{data: mnist-sample, epochs: 1, validation: 500, self_distillation: 0.5}"
     (tmp_path / "mine.yaml").write_text(f"{text}training: {recipe}\n")
-    said = "warning: training.self_distillation does nothing without SNN epochs: set training.snn_epochs\n"
-    assert " ".join(run("check", tmp_path / "mine.yaml").stderr.split()) == said.strip()
+    said = (
+        "warning: input.bits does nothing with spikes: set input.encoding=graded\n"
+        "warning: training.self_distillation does nothing without SNN epochs: set training.snn_epochs\n"
+    )
+    assert run("check", tmp_path / "mine.yaml").stderr == said
     assert said in run("train", tmp_path / "mine.yaml", "-o", tmp_path / "run", "-q").stderr
     assert run("check", "mnist-dense").stderr == ""

@@ -79,9 +79,9 @@ def read_and_say(source: str) -> "tuple[Model, bool]":
 
 
 def say_doubts(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
-    """Say on stderr what is odd about a recipe: data that do not fit, and fields that do nothing."""
+    """Say on stderr what is odd about a network and its recipe: data that do not fit, and fields that do nothing."""
     doubt = doubts(recipe.data, network.input.shape, network.n_classes)
-    for warning in [doubt, *recipe.idle] if doubt else recipe.idle:
+    for warning in filter(None, [doubt, *network.input.idle, *recipe.idle]):
         say(f"warning: {warning}")
 
 
