@@ -28,8 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Network", "Tally", "Trace", "as_input", "check_earlier", "count_steps"]
 
-BEYOND_PIXELS = 1e-3
-"""By how much a pixel may leave 0..1, as resizing makes it."""
+UNSCALED = 16.0
+"""Images that reach so far were not divided by 255; those that a network of lava-dl takes, normalised, do not."""
 
 FEWEST_FOLLOWED = 2
 """Blocks, the input among them, for which an engine is worth making."""
@@ -309,7 +309,7 @@ def check_earlier(steps: int, also_after: Sequence[int]) -> None:
 
 def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     """Images `[N, ...]` in the input's shape, uint8 scaled to 0..1. Raises `DataError` if they cannot be, and warns of
-    floats beyond 0..1."""
+    floats that were not scaled."""
     shape = spec.input.shape
     wanted = f"{spec.name} takes images as a tensor [N, {', '.join(map(str, shape))}], floats in 0..1 or uint8"
     if not isinstance(images, Tensor):
@@ -324,9 +324,9 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     if x.dtype == torch.uint8:
         return x.float() / 255
     if not torch.compiler.is_compiling() and x.numel():
-        low, high = map(float, x.detach().aminmax())
-        if math.isnan(low):
+        highest = float(x.detach().max())
+        if math.isnan(highest):
             raise DataError(f"images have pixels that are no numbers (NaN): {wanted}")
-        if low < -BEYOND_PIXELS or high > 1 + BEYOND_PIXELS:
-            warnings.warn(f"images from {low:g} to {high:g}: {wanted}, as before any normalisation", stacklevel=2)
+        if highest > UNSCALED:
+            warnings.warn(f"images up to {highest:g}: {wanted}, which alone is divided by 255", stacklevel=2)
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
