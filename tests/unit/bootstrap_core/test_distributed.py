@@ -40,6 +40,7 @@ assert done.exists()
 """
 
 STEP = """
+import time
 from pathlib import Path
 import torch
 from bootstrap_core.distributed import join_group
@@ -53,7 +54,10 @@ with join_group(timeout_s=60) as group:
     group.add_up([weight.grad])
     torch.optim.Adam([weight]).step()
     assert any("gloo" in name for name in threads())
-assert not any("gloo" in name for name in threads()), threads()
+end = time.monotonic() + 5  # Linux lists a thread for a moment after it was joined
+while any("gloo" in name for name in threads()):
+    assert time.monotonic() < end, threads()
+    time.sleep(0.01)
 """
 
 
