@@ -81,7 +81,7 @@ class Trainer:
 
     Raises:
         DataError: the split has no images left after the validation images, or labels beyond the classes.
-        SnnZooError: the recipe names a teacher, and none is given; or the network is its own, and cannot answer.
+        SnnZooError: the recipe names a teacher, and none is given.
         LostProcessError: another process has ended or does not answer.
     """
 
@@ -96,7 +96,6 @@ class Trainer:
     ) -> None:
         recipe = recipe or network.spec.training or TrainingSpec()
         recipe.check_images(len(split))
-        recipe.check_start(fitted=network.fitted)
         split.check_labels(network.spec.n_classes)
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
@@ -224,6 +223,7 @@ class Trainer:
 
     def _frozen(self) -> Network:
         """The network as it is now, to learn from."""
+        self.recipe.check_own_teacher(fitted=self.trained.fitted)
         return deepcopy(self.trained).eval().requires_grad_(False)
 
     def _batch(self, indices: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor, Tensor]:

@@ -143,14 +143,14 @@ class TrainingSpec(StrictModel):
                 + (fewer if n_images > 1 else "there must be more")
             )
 
-    def check_start(self, *, fitted: bool) -> None:
-        """Raise `SnnZooError` if the network that the training starts from has to answer as ANN, and cannot."""
-        if self.self_distillation and self.snn_epochs == self.epochs and not fitted:
+    def check_own_teacher(self, *, fitted: bool) -> None:
+        """Raise `SnnZooError` if the network is to teach itself as ANN when its SNN epochs begin, and is not fitted."""
+        if self.self_distillation and not fitted:
             raise SnnZooError("training.self_distillation learns from the ANN: train an epoch as ANN before")
 
     def learnt_validation(self, before: "TrainingSpec") -> str | None:
-        """Why a network that was trained by `before` has learnt from images that validate here, and which field keeps
-        them apart; None if it has not.
+        """What to set where a network that was trained by `before` has learnt from images that validate here; None if
+        it has not.
 
         >>> TrainingSpec(seed=1).learnt_validation(TrainingSpec())
         'training.seed=0 keeps those that were set aside before'

@@ -39,10 +39,11 @@ def sections(card: Card) -> list[Section]:
             "data": f"{data.name}: {data.training_images:,} images to train, {data.validation_images:,} to choose by",
             "split": f"{data.validation_rule} {data.validation_seed}",
             "chosen": f"{epoch}{percent(training.validation_accuracy)} of the validation images",
-            "start": "fresh weights" if training.start_revision is None else f"the model {training.start_revision}",
             "recipe": _recipe_words(recipe, training.teacher_revision),
             "seeds": seed_words(card),
         }
+    if training.start_revision is not None:
+        how["start"] = f"the model {training.start_revision}"
     how |= {
         "took": "not recorded" if training.curves is None else f"{sum(training.curves.seconds) / 60:.0f} minutes",
         "by": "not recorded" if training.versions is None else _versions(training.versions),

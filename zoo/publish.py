@@ -40,11 +40,8 @@ def publish(file: Path, card_file: Path, url: str, *, own_data: bool = False) ->
             f"{card_file} is no card; this writes one:\nzoo card {file} -o {file.with_suffix(CARD_SUFFIX)}"
         ) from None
     format = _check_card(file, card_file, card)
-    if not own_data and card.data.name not in dataset_names():
-        raise SnnZooError(
-            f"whoever pulls {card.name} sees the path of its data, {card.data.name}, and {card.golden.shape[0]} of its "
-            "test images, which the card holds to verify by: say --own-data if all may"
-        )
+    if not own_data:
+        _check_no_own_data(card)
     place = f"{card.name}/{card.revision}/{card.name}"
     facts = IndexedFile.of(file, f"{place}{SUFFIXES[format]}")
     card_facts = IndexedFile.of(card_file, f"{place}{CARD_SUFFIX}")
@@ -142,6 +139,16 @@ def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
             f"{card_file}: spec_sha256 is {card.spec_sha256}, of the spec in {file} {spec_digest(spec)}"
         )
     return format
+
+
+def _check_no_own_data(card: Card) -> None:
+    recipe = card.training.recipe
+    for data in (card.data.name, card.data.name if recipe is None else recipe.data):
+        if data not in dataset_names():
+            raise SnnZooError(
+                f"whoever pulls {card.name} sees the path of its data, {data}, and {card.golden.shape[0]} test images "
+                f"of {card.data.name}, which the card holds to verify by: say --own-data if all may"
+            )
 
 
 def _adding(

@@ -170,7 +170,8 @@ class TrainingRun:
 
     def _save_checkpoint(self) -> None:
         buffer, spec = io.BytesIO(), self._identity().model_dump_json()
-        torch.save({"spec": spec, "reports": self.reports, **self.trainer.state_dict()}, buffer)
+        start = {"start_revision": self.start_revision, "start_changes": list(self.start_changes)}
+        torch.save({"spec": spec, "reports": self.reports, **start, **self.trainer.state_dict()}, buffer)
         write_whole(self.folder / "checkpoint.pt", buffer.getvalue())
 
     def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
@@ -212,6 +213,8 @@ class TrainingRun:
                 f"{path} is of another spec (differs in: {', '.join(differing)}); resume with the spec.yaml beside it"
             )
         self.trainer.load_state_dict(state)
+        if self.start_revision is None:  # resumed with the spec.yaml beside it
+            self.start_revision, self.start_changes = state.get("start_revision"), state.get("start_changes", ())
 
 
 def _differing(ours: Any, theirs: Any, name: str = "") -> list[str]:

@@ -56,12 +56,15 @@ def test_check_passes_on_a_true_card_and_names_what_is_not(measured, run, tmp_pa
     assert "no card of tiny to check" in run("card", tmp_path / "tiny.safetensors", "--check", code=1).stderr
 
 
-def test_the_card_of_a_pulled_model_is_checked_by_its_name(measured, run, tmp_path) -> None:
+def test_the_commands_on_the_card_of_a_pulled_model_run(measured, run, tmp_path, monkeypatch) -> None:
     reference = run("publish", measured / "tiny.safetensors", measured / "tiny.yaml", "--to", tmp_path).stdout.strip()
     assert "no model 'tiny'" in run("card", reference, "--check", code=1).stderr
     run("pull", "tiny", "--from", tmp_path)
     for name in ("tiny", reference):
         assert run("card", name, "--check").stdout == "tiny: as its card says\n"
+    (tmp_path / "home").mkdir()
+    monkeypatch.chdir(tmp_path / "home")
+    run(*shlex.split(load_card(measured / "tiny.yaml").commands.train)[1:], "--epochs", 1, "-q")
 
 
 def test_a_card_is_not_overwritten_and_anew_keeps_its_curves(measured, run) -> None:

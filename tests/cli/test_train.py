@@ -123,6 +123,14 @@ def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
     assert "the spec wants" in result.stderr
 
 
+def test_a_run_that_went_on_from_a_model_tells_so_after_it_was_resumed_by_its_spec(trained, run, tmp_path) -> None:
+    run("train", trained / "model.safetensors", "-o", tmp_path / "on", "--epochs", 1, "-q")
+    run("train", tmp_path / "on/spec.yaml", "-o", tmp_path / "on", "--resume", "--epochs", 2, "-q")
+    facts = torch.load(tmp_path / "on/checkpoint.pt", weights_only=True)
+    assert sha256_of(trained / "model.safetensors").startswith(facts["start_revision"])
+    assert facts["start_changes"] == ["training.epochs=1"]
+
+
 def test_validation_images_that_a_model_has_learnt_from_are_told(trained, run, spec_file, tmp_path) -> None:
     def warned(start: Path, *options: str | int) -> str:
         return run("train", start, "-o", tmp_path / "on", "--epochs", 1, "-q", "--force", *options).stderr

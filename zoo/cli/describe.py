@@ -59,7 +59,7 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
     """What `zoo train` would refuse."""
     if n_images := TRAINING_IMAGES.get(recipe.data):
         recipe.check_images(n_images)
-    recipe.check_start(fitted=False)
+    recipe.check_own_teacher(fitted=recipe.snn_epochs < recipe.epochs)  # an ANN epoch fits
     if recipe.teacher is not None:
         from zoo.training_run import load_teacher
 

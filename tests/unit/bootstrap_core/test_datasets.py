@@ -24,6 +24,7 @@ from bootstrap_core.datasets import (
     read_idx,
     train_validation_split,
 )
+from specs.dataset_sources import TRAINING_IMAGES
 from specs.download import cache_folder
 from specs.errors import DataError, IntegrityError, SnnZooError
 
@@ -81,7 +82,8 @@ def server(web):
 
 
 def test_names() -> None:
-    assert dataset_names() == ("fashion-mnist", "mnist", "mnist-sample")
+    assert dataset_names() == ("fashion-mnist", "mnist", "mnist-sample") == tuple(TRAINING_IMAGES)
+    assert len(load_dataset("mnist-sample").train) == TRAINING_IMAGES["mnist-sample"]
 
 
 def test_unknown_name_lists_the_known() -> None:

@@ -307,8 +307,9 @@ def test_a_resumed_run_of_other_numbers_of_epochs_has_the_teacher_of_its_own(spl
 
 
 def test_a_network_that_was_never_fitted_cannot_teach_itself(split: Split) -> None:
+    trainer = Trainer(network(), split, recipe(epochs=1, snn_epochs=1, self_distillation=0.5))
     with pytest.raises(SnnZooError, match="learns from the ANN"):
-        Trainer(network(), split, recipe(epochs=1, snn_epochs=1, self_distillation=0.5))
+        trainer.run_epoch()
 
 
 def test_the_average_is_trained_on_nothing_and_is_what_is_scored(split: Split) -> None:

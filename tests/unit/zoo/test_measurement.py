@@ -158,6 +158,12 @@ def test_a_model_that_was_trained_on_keeps_the_network_and_not_the_recipe(model_
     assert not made_by(model, longer)
 
 
+def test_a_start_is_told_where_there_was_one(card) -> None:
+    on = card.model_copy(update={"training": card.training.model_copy(update={"start_revision": "0123456789ab"})})
+    assert "the model 0123456789ab" in as_markdown(on)
+    assert "the model" not in as_markdown(card)
+
+
 def test_a_run_of_another_seed_is_scored_and_counts_for_mean_and_spread(
     card, model_file, spec, dataset, tmp_path
 ) -> None:

@@ -37,9 +37,14 @@ def test_a_folder_becomes_an_index(carded, tmp_path) -> None:
 def test_images_of_ones_own_are_published_if_all_may_see_them(carded, tmp_path) -> None:
     made = carded()
     card = load_card(made.card_file)
-    dump_card(card.model_copy(update={"data": card.data.model_copy(update={"name": "/me/photos"})}), made.card_file)
-    with pytest.raises(SnnZooError, match="sees the path of its data, /me/photos, and 8 of its test images"):
-        publish(made.file, made.card_file, str(tmp_path / "index"))
+    recipe = card.training.recipe.model_copy(update={"data": "/me/photos"})
+    for facts in (
+        {"training": card.training.model_copy(update={"recipe": recipe})},
+        {"data": card.data.model_copy(update={"name": "/me/photos"})},
+    ):
+        dump_card(card.model_copy(update=facts), made.card_file)
+        with pytest.raises(SnnZooError, match="sees the path of its data, /me/photos, and 8 test images"):
+            publish(made.file, made.card_file, str(tmp_path / "index"))
     assert not (tmp_path / "index").exists()
     assert publish(made.file, made.card_file, str(tmp_path / "index"), own_data=True) == made.reference
 
