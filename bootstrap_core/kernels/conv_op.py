@@ -27,6 +27,9 @@ from bootstrap_core.kernels.threads import split
 
 __all__ = ["convolution_gradients", "matrix_grad", "out_shape", "spiking_conv", "spiking_conv_backward"]
 
+CACHE = 1 << 21
+"""Bytes of products for each thread that are added up while they lie in the cache."""
+
 
 def out_shape(spikes: Tensor, weight: Tensor, geometry: list[int]) -> tuple[int, ...]:
     """`[T, N, O, OH, OW]` behind spikes `[T, N, C, H, W]`."""
@@ -117,23 +120,33 @@ def convolution_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Of the spikes, in the type of `grad` `[T, R, O]`, and the weight, float32: empty unless it `arrives`, `learns`.
 
-    By oneDNN, which is many times faster than products of patches but for bfloat16 with a stride, where it is slower.
+    By oneDNN, which is many times faster than products of patches, but for those with a stride: of the spikes, and in
+    bfloat16 of the weight too, where it is slower.
     """
-    stride, padding, dilation = layout(geometry)
-    if max(stride) > 1 and grad.dtype == torch.bfloat16 and groups == 1:
-        return (
-            _scattered(grad, weight, geometry, spikes.shape) if arrives else torch.empty(0),
-            matrix_grad(_gathered(spikes, geometry, grad.dtype), grad, weight) if learns else torch.empty(0),
-        )
+    by_patches = max(layout(geometry)[0]) > 1 and groups == 1
+    scatters, gathers = arrives and by_patches, learns and by_patches and grad.dtype == torch.bfloat16
+    others = arrives and not scatters, learns and not gathers
+    of_spikes, of_weight = _by_onednn(grad, spikes, weight, geometry, groups, *others)
+    if scatters:
+        of_spikes = _scattered(grad, weight, geometry, spikes.shape)
+    if gathers:
+        of_weight = matrix_grad(_gathered(spikes, geometry, grad.dtype), grad, weight)
+    return of_spikes, of_weight
+
+
+def _by_onednn(
+    grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], groups: int, arrives: bool, learns: bool
+) -> tuple[Tensor, Tensor]:
+    """As `convolution_gradients`."""
+    if not (arrives or learns):
+        return torch.empty(0), torch.empty(0)
     outgoing = channels_second(grad, out_shape(spikes, weight, geometry)).flatten(0, 1)
     images = channels_last(spikes).to(grad.dtype).permute(0, 3, 1, 2)
-    constants = None, stride, padding, dilation, False, [0, 0], groups, [arrives, learns, False]
-    grad_images, grad_weight, _ = torch.ops.aten.convolution_backward(
-        outgoing, images, weight.to(grad.dtype), *constants
-    )
+    constants = None, *layout(geometry), False, [0, 0], groups, [arrives, learns, False]
+    of_images, of_weight, _ = torch.ops.aten.convolution_backward(outgoing, images, weight.to(grad.dtype), *constants)
     return (
-        grad_images.unflatten(0, spikes.shape[:2]) if arrives else torch.empty(0),
-        grad_weight.float() if learns else torch.empty(0),
+        of_images.unflatten(0, spikes.shape[:2]) if arrives else torch.empty(0),
+        of_weight.float() if learns else torch.empty(0),
     )
 
 
@@ -150,14 +163,23 @@ def _gathered(spikes: Tensor, geometry: list[int], dtype: torch.dtype) -> Tensor
 
 
 def _scattered(grad: Tensor, weight: Tensor, geometry: list[int], shape: torch.Size) -> Tensor:
-    """The gradient of the spikes from that of their patches."""
+    """The gradient of the spikes from that of their patches, of some images at a time."""
     steps, n, channels, height, width = shape
-    runs = runs_of((height, width, channels), tuple(geometry))
-    seen = grad.flatten(0, 1) @ as_matrix(weight).to(grad.dtype)  # [T * N * P, K * C]
-    out = torch.empty(steps * n, height * width * channels, dtype=grad.dtype)
-    rows, total = as_array(seen).reshape(steps * n, -1), as_array(out).reshape(out.shape)
-    split(lambda start, stop: conv_loops.scatter(rows, runs, start, stop, total), len(total), work=seen.numel())
-    return channels_second(out, shape)
+    runs, matrix = runs_of((height, width, channels), tuple(geometry)), as_matrix(weight).to(grad.dtype)
+    places = math.prod(out_size((height, width), geometry))
+    rows = grad.view(steps * n, places, len(weight))
+    total = torch.empty(steps * n, height * width * channels, dtype=grad.dtype)
+    one = grad.dtype.itemsize * places * matrix.shape[1]
+    n_at_once = max(1, CACHE * torch.get_num_threads() // one)
+
+    def write(some: Tensor, into: Tensor) -> None:
+        seen = some.flatten(0, 1) @ matrix  # [n * P, K * C]
+        patches, out = as_array(seen).reshape(len(some), places * matrix.shape[1]), as_array(into).reshape(into.shape)
+        split(lambda start, stop: conv_loops.scatter(patches, runs, start, stop, out), len(some), work=seen.numel())
+
+    for some, into in zip(rows.split(n_at_once), total.split(n_at_once), strict=True):
+        write(some, into)
+    return channels_second(total, shape)
 
 
 def matrix_grad(seen: Tensor, grad: Tensor, weight: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from numba import njit
 from bootstrap_core.kernels.bits import widened
 from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, add_rows, add_totals, mix_rows
 
-__all__ = ["input_sums", "patch_sums", "patch_weight_grad", "pixel_sums", "unpack_patches", "weigh", "weight_grad"]
+__all__ = ["input_sums", "pixel_sums", "see", "unpack_patches", "weigh", "weight_grad"]
 
 f32, i64 = np.float32, np.int64
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
@@ -233,15 +233,14 @@ def pixel_sums(currents, images, common, slopes, whole, grad, reached, start, st
 
 
 @_compiled
-def _take_bit(words, bit, one, out):
-    zero = out.dtype.type(0)
+def _take_bit(words, bit, out):
     for j in range(len(words)):
-        out[j] = one if words[j] & bit else zero
+        out[j] = (words[j] & bit) != 0
 
 
 @_compiled
-def unpack_patches(words, sources, start, stop, one, out):
-    """Spikes in patches, `out` `[T, N, J]`, of images `start` to `stop`: `one`, or 0.
+def unpack_patches(words, sources, start, stop, out):
+    """Spikes in patches, `out` `[T, N, J]`, int8, of images `start` to `stop`.
 
     Bit t % 8 of `words[t // 8, image, i]` says whether pixel i spikes at step t; `sources` `[J]` is the pixel that each
     number of the patches is, or below 0.
@@ -253,66 +252,24 @@ def unpack_patches(words, sources, start, stop, one, out):
                 pixels = words[t // 8, image]
                 for j in range(len(sources)):
                     local[j] = pixels[sources[j]] if sources[j] >= 0 else 0
-            _take_bit(local, np.uint8(1 << (t % 8)), one, out[t, image])
+            _take_bit(local, np.uint8(1 << (t % 8)), out[t, image])
 
 
-@_contracted
-def patch_weight_grad(currents, spikes, sources, grad, start, stop, out):
-    """Adds to `out` `[K, O]` the gradient of a convolution's weight, of images `start` to `stop` `[N, Q]`.
+@_compiled
+def _see_row(current, pixel, spike, slope, out):
+    for i in range(len(current)):
+        c = np.uintp(current[i])  # not below 0: no wrapping
+        out[3 * i] = spike[c]
+        out[3 * i + 1] = slope[c]
+        out[3 * i + 2] = slope[c] * pixel[i]
 
-    `spikes[current, t]` is 0 or 1, float32; `sources` and `grad` as in `patch_sums`.
+
+@_compiled
+def see(currents, pixels, spikes, slopes, first, start, stop, out):
+    """What a convolution's gradients are made of, in rows, steps by images, from `first` on: `out` `[M, I * 3]`.
+
+    Of each input its spike, its slope, and the slope times the pixel; `spikes` and `slopes` are `[T, currents]`.
     """
-    n_places, n_taps = sources.shape
-    steps, outputs = spikes.shape[1], grad.shape[2]
-    spiking, flat_spikes = np.empty(len(spikes), np.bool_), spikes.reshape(-1)
-    for current in range(len(spikes)):
-        spiking[current] = np.any(spikes[current])
-    local, mixed = np.zeros((steps, _room(outputs)), f32), np.empty(_room(outputs), f32)
-    gradients, columns = local.reshape(-1), np.zeros((n_taps, outputs), f32)
-    for image in range(start, stop):
-        columns[:] = f32(0.0)
-        for place in range(n_places):
-            _take_image(grad, image * n_places + place, 0, outputs, local)
-            for tap in range(n_taps):
-                source = sources[place, tap]
-                if source >= 0 and spiking[currents[image, source]]:
-                    _mix(gradients, flat_spikes, i64(currents[image, source]), mixed)
-                    for j in range(outputs):
-                        columns[tap, j] += mixed[j]
-        for tap in range(n_taps):
-            for j in range(outputs):
-                out[tap, j] += columns[tap, j]
-
-
-@_contracted
-def patch_sums(currents, images, common, usual, sources, slopes, weight, grad, start, stop, out):
-    """What `input_sums` does, of images `start` to `stop` `[N, Q]`, for a convolution.
-
-    `sources` `[P, K]` is the pixel that a place sees by a tap, or below 0; `weight` is `[K, O]`, `grad` `[T, N * P, O]`
-    float32, or bfloat16 as uint16. Pixels of the value `common` have the current `usual`.
-    """
-    n_places, n_taps = sources.shape
-    steps, outputs = slopes.shape[1], weight.shape[1]
-    whole, rest, flat_slopes = _sum_of_rows(weight), np.empty(outputs, f32), slopes.reshape(-1)
-    local, mixed = np.zeros((steps, _room(outputs)), f32), np.empty(_room(outputs), f32)
-    gradients = local.reshape(-1)
-    by_pixel = total = 0.0
-    for image in range(start, stop):
-        for place in range(n_places):
-            _take_image(grad, image * n_places + place, 0, outputs, local)
-            _copy(whole, rest)
-            for tap in range(n_taps):
-                source = sources[place, tap]
-                if source < 0:
-                    _dot_and_leave(mixed, weight, tap, rest)
-                elif images[image, source] != common:
-                    _mix(gradients, flat_slopes, i64(currents[image, source]), mixed)
-                    worth = _dot_and_leave(mixed, weight, tap, rest)
-                    by_pixel += worth * images[image, source]
-                    total += worth
-            _mix(gradients, flat_slopes, i64(usual), mixed)
-            worth = _dot(rest, mixed)
-            by_pixel += worth * common
-            total += worth
-    out[0] += by_pixel
-    out[1] += total
+    for row in range(start, stop):
+        t, image = divmod(first + row, len(currents))
+        _see_row(currents[image], pixels[image], spikes[t], slopes[t], out[row])

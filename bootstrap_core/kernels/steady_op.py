@@ -122,18 +122,16 @@ def steady_backward(
     current = input_current(images, input_weight, input_bias, mean, std)
     tables = InputTables(current, steps, input_voltage_decay, input_threshold, input_subtract)
     synapse, z = _synapse(tables, geometry), z.view(steps, -1, outputs)
-    grad_z = torch.empty(z.shape, dtype=gradient_dtype(z.numel() * weight[0].numel()))
+    dtype = torch.float32 if geometry else gradient_dtype(z.numel() * weight[0].numel())
+    grad_z = torch.empty(z.shape, dtype=dtype)
     neurons = NeuronRun.behind(weight, z, current_decay, voltage_decay, bias, threshold, subtract)
     incoming = grad.permute(0, 1, 3, 4, 2).flatten(1) if geometry else grad
     sums = neurons.backward(incoming, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
-    of_input = torch.zeros(2)
-    if inputs:
-        slopes = tables.slopes(input_voltage_decay, input_threshold, input_tau_grad, input_scale_grad)
-        by_pixel, whole = synapse.input_sums(grad_z, weight, images, slopes)
-        of_input = torch.tensor([(by_pixel - mean * whole) / std, whole], dtype=torch.float32)
+    slopes = tables.slopes(input_voltage_decay, input_threshold, input_tau_grad, input_scale_grad) if inputs else None
+    grad_weight, (by_pixel, whole) = synapse.gradients(grad_z, weight, images, slopes)
     return (
-        of_input,
-        synapse.weight_grad(grad_z, weight),
+        torch.tensor([(by_pixel - mean * whole) / std, whole], dtype=torch.float32),
+        grad_weight,
         torch.empty(0) if bias is None else over_channels(sums[2].reshape(-1, outputs), bias),
     )
 

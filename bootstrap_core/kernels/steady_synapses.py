@@ -12,7 +12,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import MANT, STATE
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
-from bootstrap_core.kernels.conv_op import matrix_grad
+from bootstrap_core.kernels.conv_op import convolution_gradients
 from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
 from bootstrap_core.kernels.exact_products import PackedWeight
 from bootstrap_core.kernels.half import multiplies_tiles
@@ -22,6 +22,9 @@ from bootstrap_core.kernels.row_sums import in_blocks
 from bootstrap_core.kernels.threads import split, split_sum
 
 __all__ = ["InputTables", "SteadyConv", "SteadyDense", "SteadySynapse"]
+
+SEEN = 1 << 20
+"""Pixels, of all steps, that a thread takes at once: 12 MiB are made of them."""
 
 
 class InputTables:
@@ -62,11 +65,11 @@ class SteadySynapse(Protocol):
     def weigh(self, weight: Tensor) -> Tensor:
         """Weighted input in steps of a weight, float32 `[T, R, O]`."""
 
-    def weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
-        """Gradient of `weight`, float32."""
+    def gradients(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[Tensor, Any]:
+        """Gradient of `weight`, float32, and the sums of (gradient of a current) * pixel and of the gradient.
 
-    def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
-        """Sums of (gradient of a current) * pixel and of the gradient; `slopes` as of `InputTables`."""
+        `slopes` as of `InputTables`; or None, with sums of 0.
+        """
 
 
 class SteadyDense:
@@ -90,8 +93,12 @@ class SteadyDense:
         )
         return z
 
-    def weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
+    def gradients(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[Tensor, Any]:
         """See `SteadySynapse`."""
+        sums = np.zeros(2) if slopes is None else self._input_sums(grad, weight.detach(), images, slopes)
+        return self._weight_grad(grad, weight), sums
+
+    def _weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
         columns, rows = torch.empty(weight.shape[::-1]), as_array(grad).reshape(grad.shape)
         out = columns.numpy()
         split(
@@ -104,9 +111,8 @@ class SteadyDense:
         )
         return columns.t()
 
-    def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
-        """See `SteadySynapse`."""
-        weight, rows = weight.detach(), as_array(grad).reshape(grad.shape)
+    def _input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> Any:
+        rows = as_array(grad).reshape(grad.shape)
         common = np.float32(images.min().item())
         shared: tuple[Any, ...] = self.currents, images.numpy(), common, slopes
         if grad.dtype == torch.bfloat16 and multiplies_tiles():
@@ -116,66 +122,64 @@ class SteadyDense:
         else:
             shared = *shared, contiguous_rows(weight.t()).numpy(), rows
             add = steady_inputs.input_sums
-        by_pixel, whole = split_sum(
-            lambda start, stop, out: add(*shared, start, stop, out), len(images), (2,), work=grad.numel()
-        )
-        return by_pixel, whole
+        return split_sum(lambda start, stop, out: add(*shared, start, stop, out), len(images), (2,), work=grad.numel())
 
 
 class SteadyConv:
-    """Convolutions of `[N, C, H, W]`; with int8 and bfloat16 as products of `patches`."""
+    """Convolutions of `[N, C, H, W]`, forward as products of `patches`."""
 
     def __init__(self, tables: InputTables, geometry: list[int]) -> None:
         currents = tables.indices.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
         self.currents = currents.flatten(1).numpy()
-        self.sources = sources_of(tuple(currents.shape[1:]), tuple(geometry))
+        self.geometry, self.sources = geometry, sources_of(tuple(currents.shape[1:]), tuple(geometry))
         self.fired = tables.fired
 
     def weigh(self, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
-        z = PackedWeight(as_integers(as_matrix(weight))).weigh(self._spikes(torch.int8)).float()
+        z = PackedWeight(as_integers(as_matrix(weight))).weigh(self._spikes()).float()
         return z.view(self.fired.shape[1], -1, len(weight))
 
-    def weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
-        """See `SteadySynapse`."""
-        if grad.dtype != torch.float32:
-            return matrix_grad(self._spikes(grad.dtype), grad, weight)
-        shared: tuple[Any, ...] = self.currents, self.fired.astype(np.float32), self.sources, grad.numpy()
-        by_tap = split_sum(
-            lambda start, stop, out: steady_inputs.patch_weight_grad(*shared, start, stop, out),
-            len(self.currents),
-            (self.sources.shape[1], len(weight)),
-            work=grad.numel(),
-        )
-        kernel = weight.permute(2, 3, 1, 0).shape
-        return torch.from_numpy(by_tap).float().view(kernel).permute(3, 2, 0, 1)
+    def gradients(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[Tensor, Any]:
+        """See `SteadySynapse`; of a gradient in float32.
 
-    def input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[float, float]:
-        """See `SteadySynapse`."""
-        pixels = images.permute(0, 2, 3, 1).flatten(1).numpy()
-        common = np.unravel_index(pixels.argmin(), pixels.shape)
-        by_tap = contiguous_rows(as_matrix(weight.detach()).t()).numpy()
-        shared: tuple[Any, ...] = (
-            self.currents, pixels, pixels[common], self.currents[common], self.sources, slopes, by_tap,
-            as_array(grad).reshape(grad.shape),
-        )  # fmt: skip
-        by_pixel, whole = split_sum(
-            lambda start, stop, out: steady_inputs.patch_sums(*shared, start, stop, out),
-            len(images),
-            (2,),
-            work=grad.numel(),
-        )
-        return by_pixel, whole
+        The sums are those of the weight and what its gradient would be if slopes, or slopes times pixels, came in
+        instead of spikes: one convolution's gradient by its weight gives all three.
+        """
+        channels, pixels = images.shape[1], images.permute(0, 2, 3, 1)
+        flat = pixels.flatten(1).numpy()
+        fired = self.fired.T.astype(np.float32, order="C")
+        slopes = np.zeros_like(fired) if slopes is None else np.ascontiguousarray(slopes.T)
+        rows = grad.view(len(grad) * len(images), len(self.sources), len(weight))
+        like = weight.detach().repeat(1, 3, 1, 1)
+        n_at_once = max(1, SEEN * torch.get_num_threads() // flat[0].size)
 
-    def _spikes(self, dtype: torch.dtype) -> Tensor:
-        """Patches of the spikes, `[T * R, K * C]`."""
+        def part(first: int) -> Tensor:
+            some = rows[first : first + n_at_once]
+            seen = torch.empty(1, len(some), *pixels.shape[1:3], channels * 3)
+            out = seen.view(len(some), flat[0].size * 3).numpy()
+            split(
+                lambda start, stop: steady_inputs.see(self.currents, flat, fired, slopes, first, start, stop, out),
+                len(some),
+                work=seen.numel(),
+            )
+            into = some.flatten(0, 1)[None], seen.permute(0, 1, 4, 2, 3)
+            return convolution_gradients(*into, like, self.geometry, 1, arrives=False, learns=True)[1]
+
+        by_kind = torch.zeros(like.shape)
+        for first in range(0, len(rows), n_at_once):
+            by_kind += part(first)
+        of_spikes, of_slopes, of_products = by_kind.unflatten(1, (channels, 3)).unbind(2)
+        sums = [(weight.detach().double() * of).sum().item() for of in (of_products, of_slopes)]
+        return of_spikes.contiguous(), np.array(sums)
+
+    def _spikes(self) -> Tensor:
+        """Patches of the spikes, `[T * R, K * C]`, int8."""
         bits = np.packbits(self.fired.astype(bool), axis=1, bitorder="little")  # eight steps a byte
         words = np.take(np.ascontiguousarray(bits.T), self.currents, axis=1)  # [T / 8, N, HWC]
-        spikes = torch.empty(self.fired.shape[1], len(self.currents), self.sources.size, dtype=dtype)
-        out = as_array(spikes).reshape(spikes.shape)
-        one = as_array(torch.ones(1, dtype=dtype))[0]
+        spikes = torch.empty(self.fired.shape[1], len(self.currents), self.sources.size, dtype=torch.int8)
+        out = spikes.numpy()
         split(
-            lambda start, stop: steady_inputs.unpack_patches(words, self.sources.ravel(), start, stop, one, out),
+            lambda start, stop: steady_inputs.unpack_patches(words, self.sources.ravel(), start, stop, out),
             len(self.currents),
             work=out.size,
         )

@@ -17,6 +17,7 @@ from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.functional import cuba, piecewise
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import (
+    conv_op,
     convolution_op,
     count_op,
     curve_op,
@@ -239,6 +240,20 @@ def test_networks_train_as_the_definition_does(name: str, mode: Mode) -> None:
     assert set(gradients) == set(expected)
     for key, gradient in expected.items():
         assert (gradients[key] - gradient).abs().max() < 1e-4 * gradient.abs().max(), key
+
+
+@pytest.mark.parametrize("at_once", [1, 150, 700])
+@pytest.mark.parametrize("name", ["convs", "conv of channels"])
+def test_convolutions_have_the_same_gradients_of_some_images_at_a_time(
+    name: str, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    images = torch.rand(7, *NETWORKS[name]().spec.input.shape, generator=torch.Generator().manual_seed(1))
+    _, expected = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
+    monkeypatch.setattr(steady_synapses, "SEEN", at_once)
+    monkeypatch.setattr(conv_op, "CACHE", 8 * at_once)
+    _, gradients = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
+    for key, gradient in expected.items():
+        assert (gradients[key] - gradient).abs().max() <= 1e-4 * gradient.abs().max(), key
 
 
 @pytest.mark.parametrize("name", ["graded", "graded convs", "norm"])
