@@ -45,6 +45,7 @@ from bootstrap_core.integer_stages import (
 )
 from bootstrap_core.integer_synapses import Weigh, integer_synapses
 from bootstrap_core.kernels import integer_trains as kernels
+from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.kernels.threads import each, split
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
@@ -197,6 +198,8 @@ class EventEngine:
 
     def _in_parts(self, images: Tensor, ends: Sequence[int], *, keep: bool, totals: bool = False) -> _Run | None:
         """`_run` for all images, some at a time, in threads; None where a state leaves 24 bits."""
+        if len(images) > 1:
+            keep_freed_memory()
         parts = images.split(max(1, min(BLOCK, -(-len(images) // torch.get_num_threads()))))
 
         def run_part(part: Tensor) -> _Run:

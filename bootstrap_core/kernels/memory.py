@@ -1,4 +1,4 @@
-"""The heap of a process that trains, calibrates or scores."""
+"""The heap of a process that trains, calibrates, or runs batches of images."""
 
 import ctypes
 from contextlib import suppress
