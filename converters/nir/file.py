@@ -122,11 +122,12 @@ class _Tree:
         if depth > HDF5_DEPTH:
             raise IntegrityError(f"{node.where}: more than {HDF5_DEPTH} groups deep")
         found: dict[str, Any] = {}
-        for name in node.names:
+        names = node.names
+        self.n_objects += len(names)
+        if self.n_objects > HDF5_OBJECTS:
+            raise IntegrityError(f"{node.where}: more than {HDF5_OBJECTS} objects in the file")
+        for name in names:
             where = f"{node.where}/{name}"
-            self.n_objects += 1
-            if self.n_objects > HDF5_OBJECTS:
-                raise IntegrityError(f"{where}: more than {HDF5_OBJECTS} objects in the file")
             item = node.find(name)
             if item is None:
                 raise IntegrityError(f"{where}: a name that leads nowhere")
