@@ -130,12 +130,23 @@ def constant_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u,
 
 
 @_compiled
+def _mantissas(pixels, mean, std, weight, bias, lowest, highest, out):
+    """Of currents, from the lowest on."""
+    for i in range(len(pixels)):
+        current = (weight * ((np.float64(pixels[i]) - mean) / std) + bias) * 64
+        current = current if current > lowest else lowest
+        current = current if current < highest else highest
+        out[i] = i32(i32(current) - i32(lowest))
+
+
+@_compiled
 def input_trains(pixels, mean, std, weight, bias, lowest, highest, table, out):
     """Trains of input neurons: the pixel's current as a mantissa, looked up in the table of all mantissas' trains."""
+    places = np.empty(pixels.shape[1], np.int32)
     for image in range(len(pixels)):
-        for i in range(pixels.shape[1]):
-            current = (weight * ((np.float64(pixels[image, i]) - mean) / std) + bias) * 64
-            out[image, i] = table[i32(min(max(current, lowest), highest)) - i32(lowest)]
+        _mantissas(pixels[image], mean, std, weight, bias, lowest, highest, places)
+        for i in range(len(places)):
+            out[image, i] = table[u32(places[i])]
 
 
 @_compiled
