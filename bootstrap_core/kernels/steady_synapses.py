@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import MANT, STATE
+from bootstrap_core.fixed_point import MANT, STATE_PER_MANT
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
 from bootstrap_core.kernels.conv_op import convolution_gradients
@@ -34,11 +34,11 @@ class InputTables:
         mantissas = (current.detach() * MANT).to(torch.int32)
         lowest, highest = (int(bound) for bound in torch.aminmax(mantissas))
         self.indices = mantissas - lowest
-        currents = torch.arange(lowest, highest + 1) / MANT
-        z = currents.expand(steps, 1, len(currents))
-        spikes, entered, voltage = (torch.empty(z.shape) for _ in range(3))
-        NeuronRun(z, STATE, torch.ones(1), voltage_decay, None, threshold, subtract).forward(spikes, entered, voltage)
-        self.fired = spikes[:, 0].T.to(torch.int8).contiguous().numpy()  # [currents, T]
+        z = torch.arange(lowest, highest + 1).float().expand(steps, 1, -1)
+        spikes, entered, voltage = (torch.empty(z.shape, dtype=dtype) for dtype in (torch.int8, z.dtype, z.dtype))
+        neuron = torch.ones(1), voltage_decay, None, threshold, subtract
+        NeuronRun(z, STATE_PER_MANT, *neuron, reach=max(-lowest, highest)).forward(spikes, entered, voltage)
+        self.fired = spikes[:, 0].T.contiguous().numpy()  # [currents, T]
         self.voltage = voltage[:, 0]
 
     def trains(self) -> tuple[Any, Any]:
