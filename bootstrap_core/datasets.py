@@ -57,13 +57,16 @@ class Split:
 
     Images larger than memory stay in their file; an index, `images[...]`, gives a tensor of either.
 
-    Raises `DataError` for other shapes or dtypes.
+    Raises `DataError` for other shapes or dtypes, or arrays.
     """
 
     images: Tensor | StoredImages
     labels: Tensor
 
     def __post_init__(self) -> None:
+        for name, value in (("images", self.images), ("labels", self.labels)):
+            if not isinstance(value, Tensor | StoredImages):
+                raise DataError(f"{name} must be a tensor, as torch.as_tensor makes it, not {type(value).__name__}")
         found = f"{self.images.dtype} {list(self.images.shape)}"
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
             raise DataError(f"images must be uint8 [{len(self.labels)}, C, H, W], not {found}")

@@ -27,7 +27,7 @@ from bootstrap_core.normalization import MeanOnly, WeightScale
 from bootstrap_core.sampler import RateSampler, mix_seed
 from bootstrap_core.schedule import LayerModes, Scheduler
 from bootstrap_core.stats import LearningStats
-from specs.errors import SnnZooError
+from specs.errors import DataError, SnnZooError
 from specs.training import LearningRateSchedule, Precision, SnnGradient, TrainingSpec
 
 __all__ = ["EpochReport", "Teacher", "Trainer", "distillation_loss", "fit"]
@@ -80,7 +80,7 @@ class Trainer:
         group: the processes that train.
 
     Raises:
-        DataError: the split has no images left after the validation images, or labels beyond the classes.
+        DataError: the split is none, has no images left after the validation images, or labels beyond the classes.
         SnnZooError: the recipe names a teacher, and none is given.
         LostProcessError: another process has ended or does not answer.
     """
@@ -94,6 +94,8 @@ class Trainer:
         teacher: Teacher | None = None,
         group: Group = ALONE,
     ) -> None:
+        if not isinstance(split, Split):
+            raise DataError(f"training takes a Split of images and labels, not {type(split).__name__}")
         recipe = recipe or network.spec.training or TrainingSpec()
         recipe.check_images(len(split))
         split.check_labels(network.spec.n_classes)

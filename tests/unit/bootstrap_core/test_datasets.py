@@ -461,3 +461,11 @@ def test_validation_split_refuses_to_leave_a_part_empty(n_validation: int) -> No
 def test_split_refuses_other_shapes_and_dtypes(images: torch.Tensor, labels: torch.Tensor) -> None:
     with pytest.raises(DataError, match="must be"):
         Split(images, labels)
+
+
+@pytest.mark.parametrize("arrays", [{"images"}, {"labels"}])
+def test_split_refuses_arrays_and_tells_what_makes_tensors_of_them(arrays: set[str]) -> None:
+    numbers = {"images": torch.zeros(2, 1, 28, 28, dtype=torch.uint8), "labels": torch.zeros(2, dtype=torch.int64)}
+    given = {name: tensor.numpy() if name in arrays else tensor for name, tensor in numbers.items()}
+    with pytest.raises(DataError, match=f"{arrays.pop()} must be a tensor, as torch.as_tensor makes it, not ndarray"):
+        Split(**given)

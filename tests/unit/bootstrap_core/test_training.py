@@ -100,6 +100,11 @@ def test_more_validation_images_than_there_are_images_are_refused(validation: in
         Trainer(network(), split, recipe(validation=validation))
 
 
+def test_images_without_labels_are_no_split(split: Split) -> None:
+    with pytest.raises(DataError, match="training takes a Split of images and labels, not Tensor"):
+        Trainer(network(), split.images, recipe())
+
+
 def test_labels_beyond_the_classes_are_refused(split: Split) -> None:
     with pytest.raises(DataError, match="label 10 in data of a network with 10 classes"):
         Trainer(network(), Split(split.images, split.labels + 1), recipe())
