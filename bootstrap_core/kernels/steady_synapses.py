@@ -151,12 +151,12 @@ class SteadyConv:
         slopes = np.zeros_like(fired) if slopes is None else np.ascontiguousarray(slopes.T)
         rows = grad.view(len(grad) * len(images), len(self.sources), len(weight))
         like = weight.detach().repeat(1, 3, 1, 1)
-        n_at_once = max(1, SEEN * torch.get_num_threads() // flat[0].size)
+        n_at_once = max(1, SEEN * torch.get_num_threads() // flat.shape[1])
 
         def part(first: int) -> Tensor:
             some = rows[first : first + n_at_once]
             seen = torch.empty(1, len(some), *pixels.shape[1:3], channels * 3)
-            out = seen.view(len(some), flat[0].size * 3).numpy()
+            out = seen.view(len(some), flat.shape[1] * 3).numpy()
             split(
                 lambda start, stop: steady_inputs.see(self.currents, flat, fired, slopes, first, start, stop, out),
                 len(some),
