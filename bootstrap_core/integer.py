@@ -56,7 +56,7 @@ class IntegerNetwork:
     """Inference in integers alone, on the CPU; the same spikes as the float network and as Lava's `fixed_pt` models.
 
     Weights are 8-bit integers, states 32-bit ones checked against the hardware's 24 bits. A snapshot: training the
-    network further does not change it.
+    network further does not change it. Once it runs batches, the process keeps freed memory for the next one.
 
     Args:
         network: the float network.

@@ -19,6 +19,7 @@ from bootstrap_core.kernels.patches import (
     as_matrix,
     channels_last,
     channels_second,
+    images_at_once,
     layout,
     out_size,
     runs_of,
@@ -26,9 +27,6 @@ from bootstrap_core.kernels.patches import (
 from bootstrap_core.kernels.threads import split
 
 __all__ = ["convolution_gradients", "matrix_grad", "out_shape", "spiking_conv", "spiking_conv_backward"]
-
-CACHE = 1 << 21
-"""Bytes of products for each thread that are added up while they lie in the cache."""
 
 
 def out_shape(spikes: Tensor, weight: Tensor, geometry: list[int]) -> tuple[int, ...]:
@@ -169,8 +167,7 @@ def _scattered(grad: Tensor, weight: Tensor, geometry: list[int], shape: torch.S
     places = math.prod(out_size((height, width), geometry))
     rows = grad.view(steps * n, places, len(weight))
     total = torch.empty(steps * n, height * width * channels, dtype=grad.dtype)
-    one = grad.dtype.itemsize * places * matrix.shape[1]
-    n_at_once = max(1, CACHE * torch.get_num_threads() // one)
+    n_at_once = images_at_once(grad.dtype.itemsize * places * matrix.shape[1])
 
     def write(some: Tensor, into: Tensor) -> None:
         seen = some.flatten(0, 1) @ matrix  # [n * P, K * C]

@@ -13,7 +13,7 @@ from torch.nn.grad import conv2d_weight
 from bootstrap_core.kernels import by_size, is_worthwhile
 from bootstrap_core.kernels.half import gradient_dtype, multiplies_half
 from bootstrap_core.kernels.operators import operator
-from bootstrap_core.kernels.patches import layout, sources_of
+from bootstrap_core.kernels.patches import images_at_once, layout, sources_of
 from bootstrap_core.kernels.threads import split
 
 __all__ = ["convolution_gradients", "convolve"]
@@ -24,8 +24,6 @@ FEW_CHANNELS, FEWEST_CHANNELS = 16, 3
 """Of the input, up to which the operator is not slower than torch's: with few products for each input, and with any."""
 FEW_PRODUCTS = 4
 """Of weights with gradients for each input: a kernel's places by those of a stride."""
-CACHE = 1 << 21
-"""Bytes of products that are added up while they lie in the cache."""
 
 
 def _convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
@@ -53,8 +51,7 @@ def _input_grad(grad: Tensor, weight: Tensor, size: list[int], geometry: list[in
         rows, total = as_array(seen).reshape(len(some), channels, -1), into.flatten(2).numpy()
         split(lambda start, stop: scatter_places(rows, sources, start, stop, total), len(some), work=seen.numel())
 
-    one = dtype.itemsize * len(by_tap) * grad[0, 0].numel() if len(grad) else 1
-    n_at_once = max(1, CACHE * torch.get_num_threads() // one)
+    n_at_once = images_at_once(dtype.itemsize * len(by_tap) * grad.shape[2:].numel())
     for some, into in zip(grad.split(n_at_once), out.split(n_at_once), strict=True):
         write(some, into)
     return out

@@ -15,9 +15,21 @@ from torch import Tensor
 
 from specs.shapes import axis_output
 
-__all__ = ["as_matrix", "channels_last", "channels_second", "layout", "out_size", "patches", "runs_of", "sources_of"]
+__all__ = [
+    "as_matrix",
+    "channels_last",
+    "channels_second",
+    "images_at_once",
+    "layout",
+    "out_size",
+    "patches",
+    "runs_of",
+    "sources_of",
+]
 
 AXIS = ("kernel", "stride", "padding", "dilation")
+CACHE = 1 << 21
+"""Bytes of patches for each thread that are added up while they lie in the cache."""
 
 
 def _axes(geometry: list[int] | tuple[int, ...]) -> list[dict[str, int]]:
@@ -67,6 +79,11 @@ def channels_second(x: Tensor, shape: tuple[int, ...] | torch.Size) -> Tensor:
     """`[T * N, H, W, C]`, in any shape, as a view of the shape `[T, N, C, H, W]`."""
     steps, n, channels, height, width = shape
     return x.view(steps, n, height, width, channels).permute(0, 1, 4, 2, 3)
+
+
+def images_at_once(one: int) -> int:
+    """Of how many images the patches, so many bytes of one, stay in the cache until they are added up."""
+    return max(1, CACHE * torch.get_num_threads() // max(1, one))
 
 
 @lru_cache(maxsize=64)

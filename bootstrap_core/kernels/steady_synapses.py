@@ -3,6 +3,7 @@
 Both give the weighted input `[T, R, O]` of `R` rows, which are images, or for a convolution the places of all images.
 """
 
+from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
@@ -145,32 +146,30 @@ class SteadyConv:
         The sums are those of the weight and what its gradient would be if slopes, or slopes times pixels, came in
         instead of spikes: one convolution's gradient by its weight gives all three.
         """
-        channels, pixels = images.shape[1], images.permute(0, 2, 3, 1)
-        flat = pixels.flatten(1).numpy()
-        fired = self.fired.T.astype(np.float32, order="C")
+        channels, *size = images.shape[1:]
+        pixels, fired = images.permute(0, 2, 3, 1).flatten(1).numpy(), self.fired.T.astype(np.float32, order="C")
         slopes = np.zeros_like(fired) if slopes is None else np.ascontiguousarray(slopes.T)
         rows = grad.view(len(grad) * len(images), len(self.sources), len(weight))
-        like = weight.detach().repeat(1, 3, 1, 1)
-        n_at_once = max(1, SEEN * torch.get_num_threads() // flat.shape[1])
-
-        def part(first: int) -> Tensor:
-            some = rows[first : first + n_at_once]
-            seen = torch.empty(1, len(some), *pixels.shape[1:3], channels * 3)
-            out = seen.view(len(some), flat.shape[1] * 3).numpy()
-            split(
-                lambda start, stop: steady_inputs.see(self.currents, flat, fired, slopes, first, start, stop, out),
-                len(some),
-                work=seen.numel(),
-            )
-            into = some.flatten(0, 1)[None], seen.permute(0, 1, 4, 2, 3)
-            return convolution_gradients(*into, like, self.geometry, 1, arrives=False, learns=True)[1]
-
+        like, n_at_once = weight.detach().repeat(1, 3, 1, 1), max(1, SEEN * torch.get_num_threads() // pixels.shape[1])
         by_kind = torch.zeros(like.shape)
-        for first in range(0, len(rows), n_at_once):
-            by_kind += part(first)
+        for first, some in zip(count(0, n_at_once), rows.split(n_at_once), strict=False):
+            seen = self._see(pixels, fired, slopes, first, len(some)).view(1, len(some), *size, channels * 3)
+            into = some.flatten(0, 1)[None], seen.permute(0, 1, 4, 2, 3)
+            by_kind += convolution_gradients(*into, like, self.geometry, 1, arrives=False, learns=True)[1]
         of_spikes, of_slopes, of_products = by_kind.unflatten(1, (channels, 3)).unbind(2)
         sums = [(weight.detach().double() * of).sum().item() for of in (of_products, of_slopes)]
         return of_spikes.contiguous(), np.array(sums)
+
+    def _see(self, pixels: Any, fired: Any, slopes: Any, first: int, n: int) -> Tensor:
+        """What `steady_inputs.see` tells of n rows."""
+        seen = torch.empty(n, pixels.shape[1] * 3)
+        out = seen.numpy()
+        split(
+            lambda start, stop: steady_inputs.see(self.currents, pixels, fired, slopes, first, start, stop, out),
+            n,
+            work=seen.numel(),
+        )
+        return seen
 
     def _spikes(self) -> Tensor:
         """Patches of the spikes, `[T * R, K * C]`, int8."""

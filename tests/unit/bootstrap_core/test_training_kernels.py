@@ -26,6 +26,7 @@ from bootstrap_core.kernels import (
     half,
     input_op,
     linear_op,
+    patches,
     spiking_ops,
     steady_synapses,
     synapse_op,
@@ -250,7 +251,7 @@ def test_convolutions_have_the_same_gradients_of_some_images_at_a_time(
     images = torch.rand(7, *NETWORKS[name]().spec.input.shape, generator=torch.Generator().manual_seed(1))
     _, expected = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
     monkeypatch.setattr(steady_synapses, "SEEN", at_once)
-    monkeypatch.setattr(conv_op, "CACHE", 8 * at_once)
+    monkeypatch.setattr(patches, "CACHE", 8 * at_once)
     _, gradients = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
     for key, gradient in expected.items():
         assert (gradients[key] - gradient).abs().max() <= 1e-4 * gradient.abs().max(), key
@@ -393,7 +394,28 @@ def test_large_products_of_rates_round_their_gradients_alone(monkeypatch) -> Non
         assert (ours - expected).norm() < 5e-3 * expected.norm()
 
 
-@pytest.mark.parametrize("geometry", [[3, 1, 0, 1, 3, 1, 0, 1], [5, 2, 2, 1, 3, 1, 1, 2], [2, 3, 1, 2, 4, 2, 0, 1]])
+GEOMETRIES = [[3, 1, 0, 1, 3, 1, 0, 1], [5, 2, 2, 1, 3, 1, 1, 2], [2, 3, 1, 2, 4, 2, 0, 1]]
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_convolutions_of_spikes_have_the_gradients_of_torch(geometry: list[int], dtype: torch.dtype) -> None:
+    generator = torch.Generator().manual_seed(0)
+    lies = (torch.rand(2, 3, 11, 9, 4, generator=generator) < 0.3).to(torch.int8)
+    spikes = lies.permute(0, 1, 4, 2, 3)  # [T, N, C, H, W], channels last
+    weight = torch.randn(5, 4, geometry[0], geometry[4], generator=generator).to(dtype).float()
+    leaves = [leaf(spikes.flatten(0, 1).float()), leaf(weight)]
+    out = F.conv2d(*leaves, None, *patches.layout(geometry))
+    grad = torch.randn(out.shape, generator=generator).to(dtype)
+    out.backward(grad.float())
+    rows = grad.permute(0, 2, 3, 1).reshape(2, -1, 5)
+    ours = conv_op.convolution_gradients(rows, spikes, weight, geometry, 1, True, True)
+    for gradient, expected in zip((ours[0].flatten(0, 1).float(), ours[1]), leaves, strict=True):
+        tolerance = 1e-4 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(gradient, expected.grad, rtol=tolerance, atol=2 * tolerance)
+
+
+@pytest.mark.parametrize("geometry", GEOMETRIES)
 @pytest.mark.parametrize("images_at_once", [3, 2, 0])
 def test_convolutions_of_rates_have_the_gradients_of_torch(
     geometry: list[int], images_at_once: int, monkeypatch: pytest.MonkeyPatch
@@ -404,7 +426,7 @@ def test_convolutions_of_rates_have_the_gradients_of_torch(
     x = torch.randn(3, 2, 11, 9, generator=generator)
     weight = torch.randn(5, 2, geometry[0], geometry[4], generator=generator)
     one = 4 * weight[0].numel() * F.conv2d(x[0], weight, None, stride, padding, dilation)[0].numel()
-    monkeypatch.setattr(convolution_op, "CACHE", images_at_once * one // torch.get_num_threads())
+    monkeypatch.setattr(patches, "CACHE", images_at_once * one // torch.get_num_threads())
     results = []
     for run in (
         lambda x, w: convolution_op.convolve(x, w, geometry),
