@@ -33,6 +33,7 @@ __all__ = [
     "Dataset",
     "DatasetSource",
     "Split",
+    "check_split",
     "dataset_names",
     "find_dataset",
     "load_dataset",
@@ -76,11 +77,6 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def check_labels(self, n_classes: int) -> None:
-        """Raise `DataError` for labels that a network of so many classes has no answer for."""
-        if len(self) and int(self.labels.max()) >= n_classes:
-            raise DataError(f"label {int(self.labels.max())} in data of a network with {n_classes} classes")
-
     def pixels(self, indices: Tensor) -> Tensor:
         """Images uint8 `[n, C, H, W]` of the indices int64 `[n]`: as `images[indices]`, in a part of the time."""
         images = self.images
@@ -112,6 +108,14 @@ class Dataset:
     classes: tuple[str, ...]
     source: str
     is_sample: bool = False
+
+
+def check_split(split: object, n_classes: int) -> None:
+    """Raise `DataError` for what is no `Split`, and for labels that a network of so many classes has no answer for."""
+    if not isinstance(split, Split):
+        raise DataError(f"images and labels come together as a Split, not as {type(split).__name__}")
+    if len(split) and int(split.labels.max()) >= n_classes:
+        raise DataError(f"label {int(split.labels.max())} in data of a network with {n_classes} classes")
 
 
 def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tuple[Split, Split]:

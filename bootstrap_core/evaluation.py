@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 
-from bootstrap_core.datasets import Split
+from bootstrap_core.datasets import Split, check_split
 from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.kernels.memory import keep_freed_memory
@@ -141,10 +141,13 @@ def evaluate(
         batch_size: images run at once; changes speed only.
         progress: called with the number of images done since the last call.
         group: processes that score a part each; all get the result of the whole.
+
+    Raises:
+        DataError: the split is none, is empty, or has labels beyond the classes.
     """
+    check_split(split, network.spec.n_classes)
     if len(split) == 0:
         raise DataError("no images to score")
-    split.check_labels(network.spec.n_classes)
     keep_freed_memory()
     spec = network.spec
     n_correct, correct_after, loss, seconds = 0, [0] * len(also_after), 0.0, 0.0

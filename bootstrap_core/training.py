@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.augment import augmentation
-from bootstrap_core.datasets import Split, train_validation_split
+from bootstrap_core.datasets import Split, check_split, train_validation_split
 from bootstrap_core.distributed import ALONE, Group, Share
 from bootstrap_core.evaluation import batches, evaluate, evaluate_exactly
 from bootstrap_core.initialization import initialize
@@ -27,7 +27,7 @@ from bootstrap_core.normalization import MeanOnly, WeightScale
 from bootstrap_core.sampler import RateSampler, mix_seed
 from bootstrap_core.schedule import LayerModes, Scheduler
 from bootstrap_core.stats import LearningStats
-from specs.errors import DataError, SnnZooError
+from specs.errors import SnnZooError
 from specs.training import LearningRateSchedule, Precision, SnnGradient, TrainingSpec
 
 __all__ = ["EpochReport", "Teacher", "Trainer", "distillation_loss", "fit"]
@@ -94,11 +94,9 @@ class Trainer:
         teacher: Teacher | None = None,
         group: Group = ALONE,
     ) -> None:
-        if not isinstance(split, Split):
-            raise DataError(f"training takes a Split of images and labels, not {type(split).__name__}")
+        check_split(split, network.spec.n_classes)
         recipe = recipe or network.spec.training or TrainingSpec()
         recipe.check_images(len(split))
-        split.check_labels(network.spec.n_classes)
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
                 f"the recipe learns from {recipe.teacher!r}: pass its answers as teacher=, or set it to null"

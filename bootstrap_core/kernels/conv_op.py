@@ -26,7 +26,7 @@ from bootstrap_core.kernels.patches import (
 )
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["convolution_gradients", "matrix_grad", "out_shape", "spiking_conv", "spiking_conv_backward"]
+__all__ = ["matrix_grad", "out_shape", "spike_convolution_gradients", "spiking_conv", "spiking_conv_backward"]
 
 
 def out_shape(spikes: Tensor, weight: Tensor, geometry: list[int]) -> tuple[int, ...]:
@@ -105,7 +105,7 @@ def spiking_conv_backward(
     neurons = NeuronRun.behind(weight, layered, current_decay, voltage_decay, bias, threshold, subtract)
     incoming = grad.permute(0, 1, 3, 4, 2).flatten(1)  # one step that stands for all stays one
     sums = neurons.backward(incoming, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
-    grad_spikes, grad_weight = convolution_gradients(grad_z, spikes, weight, geometry, groups, arrives, learns)
+    grad_spikes, grad_weight = spike_convolution_gradients(grad_z, spikes, weight, geometry, groups, arrives, learns)
     return (
         grad_spikes,
         grad_weight,
@@ -113,7 +113,7 @@ def spiking_conv_backward(
     )
 
 
-def convolution_gradients(
+def spike_convolution_gradients(
     grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], groups: int, arrives: bool, learns: bool
 ) -> tuple[Tensor, Tensor]:
     """Of the spikes, in the type of `grad` `[T, R, O]`, and the weight, float32: empty unless it `arrives`, `learns`.
@@ -135,7 +135,7 @@ def convolution_gradients(
 def _by_onednn(
     grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int], groups: int, arrives: bool, learns: bool
 ) -> tuple[Tensor, Tensor]:
-    """As `convolution_gradients`."""
+    """As `spike_convolution_gradients`."""
     if not (arrives or learns):
         return torch.empty(0), torch.empty(0)
     outgoing = channels_second(grad, out_shape(spikes, weight, geometry)).flatten(0, 1)

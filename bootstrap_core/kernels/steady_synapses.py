@@ -13,7 +13,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import MANT, STATE_PER_MANT
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
-from bootstrap_core.kernels.conv_op import convolution_gradients
+from bootstrap_core.kernels.conv_op import spike_convolution_gradients
 from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
 from bootstrap_core.kernels.exact_products import PackedWeight
 from bootstrap_core.kernels.half import multiplies_tiles
@@ -155,7 +155,7 @@ class SteadyConv:
         for first, some in zip(count(0, n_at_once), rows.split(n_at_once), strict=False):
             seen = self._see(pixels, fired, slopes, first, len(some)).view(1, len(some), *size, channels * 3)
             into = some.flatten(0, 1)[None], seen.permute(0, 1, 4, 2, 3)
-            by_kind += convolution_gradients(*into, like, self.geometry, 1, arrives=False, learns=True)[1]
+            by_kind += spike_convolution_gradients(*into, like, self.geometry, 1, arrives=False, learns=True)[1]
         of_spikes, of_slopes, of_products = by_kind.unflatten(1, (channels, 3)).unbind(2)
         sums = [(weight.detach().double() * of).sum().item() for of in (of_products, of_slopes)]
         return of_spikes.contiguous(), np.array(sums)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
-from bootstrap_core.kernels.conv_op import convolution_gradients, out_shape
+from bootstrap_core.kernels.conv_op import out_shape, spike_convolution_gradients
 from bootstrap_core.kernels.dense_products import as_integers, correlate, weigh
 from bootstrap_core.kernels.exact_products import PackedConvolution
 from bootstrap_core.kernels.half import gradient_dtype
@@ -72,7 +72,7 @@ def _convolve_backward(
     steps, _, outputs = grad.shape[:3]
     rows = grad.permute(0, 1, 3, 4, 2).reshape(steps, -1, outputs)
     rows = rows.to(gradient_dtype(grad.numel() * weight[0].numel()))
-    return convolution_gradients(rows, spikes, weight, geometry, groups, arrives, learns)
+    return spike_convolution_gradients(rows, spikes, weight, geometry, groups, arrives, learns)
 
 
 @_convolve_backward.register_fake

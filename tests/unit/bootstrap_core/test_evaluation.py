@@ -357,6 +357,11 @@ def test_the_first_silent_block_is_told() -> None:
     assert replace(score, mode=Mode.ANN).silent is None
 
 
+def test_a_pair_of_tensors_is_told_to_be_no_split() -> None:
+    with pytest.raises(DataError, match="images and labels come together as a Split, not as tuple"):
+        evaluate(Oracle(), (SPLIT.images, SPLIT.labels))  # type: ignore[arg-type]
+
+
 def test_a_label_that_no_class_has_is_told() -> None:
     with pytest.raises(DataError, match="label 3 in data of a network with 3 classes"):
         evaluate(Oracle(), marked_split([0, 1], [0, 3]))

@@ -101,7 +101,7 @@ def test_more_validation_images_than_there_are_images_are_refused(validation: in
 
 
 def test_images_without_labels_are_no_split(split: Split) -> None:
-    with pytest.raises(DataError, match="training takes a Split of images and labels, not Tensor"):
+    with pytest.raises(DataError, match="images and labels come together as a Split, not as Tensor"):
         Trainer(network(), split.images, recipe())
 
 

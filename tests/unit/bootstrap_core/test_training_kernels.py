@@ -409,7 +409,7 @@ def test_convolutions_of_spikes_have_the_gradients_of_torch(geometry: list[int],
     grad = torch.randn(out.shape, generator=generator).to(dtype)
     out.backward(grad.float())
     rows = grad.permute(0, 2, 3, 1).reshape(2, -1, 5)
-    ours = conv_op.convolution_gradients(rows, spikes, weight, geometry, 1, True, True)
+    ours = conv_op.spike_convolution_gradients(rows, spikes, weight, geometry, 1, True, True)
     for gradient, expected in zip((ours[0].flatten(0, 1).float(), ours[1]), leaves, strict=True):
         tolerance = 1e-4 if dtype == torch.float32 else 2e-2
         torch.testing.assert_close(gradient, expected.grad, rtol=tolerance, atol=2 * tolerance)
