@@ -348,7 +348,9 @@ class SpikingBlock(_SynapticBlock):
             spikes, z = self.neuron.convolve_and_fire(x, weight, geometry, spec.groups, bias)
         else:
             mask = self.mask(x.values[0])
-            spikes, z = self.neuron.weigh_and_fire(x, weight, bias, mask, 1 / (1 - self.dropout))
+            survivor = 1.0 if mask is None else 1 / (1 - self.dropout)
+            spikes, z = self.neuron.weigh_and_fire(x, weight, bias, mask, survivor)
+            return self._sampled(spikes, z, bias, mode, unit=WEIGHT_STEP * survivor)
         return self._sampled(spikes, z, bias, mode)
 
     def _carry_floats(self, x: Tensor | Spikes, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
@@ -377,8 +379,10 @@ class SpikingBlock(_SynapticBlock):
         drive = self._drive(z.mean(0), bias) if mode is Mode.SAMPLE else z[0]
         return z.expand(time_steps, *z.shape[1:]), drive
 
-    def _sampled(self, spikes: Spikes, z: Tensor, bias: Tensor | None, mode: Mode) -> Spikes:
-        """`spikes`, recorded in SAMPLE mode; `z` is the weighted input in steps of a weight, whole numbers.
+    def _sampled(
+        self, spikes: Spikes, z: Tensor, bias: Tensor | None, mode: Mode, *, unit: float = WEIGHT_STEP
+    ) -> Spikes:
+        """`spikes`, recorded in SAMPLE mode; `z` is the weighted input in whole numbers, of which 1 is `unit`.
 
         It is `[T, N, C]`, or `[T, N, P, C]` of the places of a convolution.
         """
@@ -390,7 +394,7 @@ class SpikingBlock(_SynapticBlock):
                 image, rest = places // (channels * n_places), places % (channels * n_places)
                 channel, place = rest // n_places, rest % n_places  # of [N, C, P], where z is [N, P, C]
                 at = (image * n_places + place) * channels + channel
-                mean = z.flatten(1)[:, at].sum(0, dtype=torch.int32).float().mul_(WEIGHT_STEP).div_(steps)
+                mean = z.flatten(1)[:, at].sum(0, dtype=torch.int32).float().mul_(unit).div_(steps)
                 drive = self._drive(mean, None if bias is None else bias[channel])
                 return drive, fired.flatten(1)[:, at].sum(0).float() / steps
 

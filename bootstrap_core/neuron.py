@@ -84,8 +84,10 @@ class CubaNeuron(nn.Module):
         """Spikes behind dense synapses, and the weighted input in steps of a weight; see `spiking_dense`."""
         from bootstrap_core.kernels import spiking_ops
 
-        kept, scale = (None, 1.0) if mask is None else ((mask != 0).to(torch.int8), survivor)
-        *spikes, z = spiking_ops.spiking_dense(*x, weight, *self.quantized_decays(), bias, kept, *self.constants, scale)
+        kept = None if mask is None else (mask != 0).to(torch.int8)
+        *spikes, z = spiking_ops.spiking_dense(
+            *x, weight, *self.quantized_decays(), bias, kept, *self.constants, survivor
+        )
         return Spikes(*spikes), z
 
     def convolve_and_fire(

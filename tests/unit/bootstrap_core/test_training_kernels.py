@@ -276,9 +276,10 @@ def test_dropout_drops_the_same_inputs() -> None:
         assert (results[0][1][name] - gradient).abs().max() < 1e-4 * gradient.abs().max(), name
 
 
-def test_sampled_pairs_are_those_of_the_definition() -> None:
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_sampled_pairs_are_those_of_the_definition(dropout: float) -> None:
     images = torch.rand(5, 40, generator=torch.Generator().manual_seed(1))
-    networks = [make(DENSE, DENSE) for _ in range(2)]
+    networks = [make(DENSE, {**DENSE, "dropout": dropout}) for _ in range(2)]
     for network, compiled in zip(networks, (True, False), strict=True):
         train_once(network, images, Mode.SAMPLE, compiled=compiled)
     for ours, expected in zip(*(network.blocks[:-1] for network in networks), strict=True):
