@@ -23,24 +23,38 @@ from zoo.curves import reports_of
 from zoo.fetch import pull
 from zoo.packaged_files import packaged_path
 
-__all__ = ["ANN", "MODEL", "Demo", "run_demo"]
+__all__ = ["ANN", "FILES", "MODEL", "Demo", "run_demo"]
 
 MODEL, ANN, COMMAND = "mnist-dense", "mnist-relu.onnx", "zoo demo"
-LAVA_DL = "network.pt", "network.net"
+WEIGHTS, NETX, CARD, PAGE = (f"{MODEL}{suffix}" for suffix in (".safetensors", ".net", ".yaml", ".html"))
+IMAGE, SPIKING, REPORT = "seven.png", "mnist-relu.net", "report.html"
+CHECKPOINT, EXPORTED = "network.pt", "network.net"
+FILES = {
+    WEIGHTS: "the model: spec, weights, fitted activations",
+    NETX: "the same for Lava's netx",
+    CARD: "its card, which zoo verify holds it to",
+    PAGE: "the model at work: spikes, rasters, layers",
+    IMAGE: "a digit to try: zoo predict",
+    ANN: "an ANN to try: zoo convert",
+    SPIKING: "the ANN as a spiking network, for netx",
+    REPORT: "how the ANN became one",
+    CHECKPOINT: "a checkpoint of lava-dl to try: zoo convert",
+    EXPORTED: "what lava-dl exported of it",
+}
+"""That the demo makes, each with what it is."""
 TIME_STEPS, EPOCHS = 8, 1
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What was found, and the files that were made: each with what it is."""
+    """What was found."""
 
     score: Evaluation
     conversion: OnnxConversion
-    files: tuple[tuple[Path, str], ...]
 
 
 def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] = lambda line: None) -> Demo:
-    """Do it, in `folder`.
+    """Make `FILES` in `folder`.
 
     Args:
         folder: made if missing.
@@ -48,50 +62,33 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
         say: is told what comes next.
     """
     digits = load_dataset(SAMPLE_NAME)
-    image, ann = folder / "seven.png", folder / ANN
-    checkpoint, exported = (folder / name for name in LAVA_DL)
+    ann, spiking = folder / ANN, folder / SPIKING
     seven = digits.test.images[:][int((digits.test.labels == 7).nonzero()[0])]
-    write_whole(image, png(seven[0]))
-    for example in (ann, checkpoint, exported):
-        write_whole(example, packaged_path("examples", example.name).read_bytes())
+    write_whole(folder / IMAGE, png(seven[0]))
+    for example in (ANN, CHECKPOINT, EXPORTED):
+        write_whole(folder / example, packaged_path("examples", example).read_bytes())
 
     say(f"Pulling {MODEL} out of the package, for Python and for Lava's netx.")
     (found,) = find_models([MODEL], [packaged_models()])
     formats = (ModelFormat.SAFETENSORS, ModelFormat.NETX)
-    weights, netx = pull(found, formats=formats, folder=folder, force=force)
-    model = read_safetensors(weights)
+    pull(found, formats=formats, folder=folder, force=force)
+    model = read_safetensors(folder / WEIGHTS)
     if will_compile():
         say("Compiling the kernels that run it: some seconds, this once.")
     say(f"Scoring it on {len(digits.test):,} digits, in the integers of the chip.")
     exact = IntegerNetwork(model.build())
     exact.compiled = True
     score = evaluate(exact, digits.test)
-    page, figures = folder / f"{MODEL}.html", measure_gallery(model, digits, limit=len(digits.test))
+    figures = measure_gallery(model, digits, limit=len(digits.test))
     curves = packaged_card(MODEL).training.curves
     reports = reports_of(curves) if curves else []
-    write_whole(page, gallery_page(model, figures, source=MODEL, command=COMMAND, reports=reports).encode())
+    write_whole(folder / PAGE, gallery_page(model, figures, source=MODEL, command=COMMAND, reports=reports).encode())
 
     say(f"Making a spiking network of {TIME_STEPS} time steps of the ANN in {ANN}.")
     conversion = convert_onnx(ann, dataset=digits, time_steps=TIME_STEPS, epochs=EPOCHS)
-    spiking, report = folder / "mnist-relu.net", folder / "report.html"
     write_model(conversion.model, spiking)
     written = conversion_page(
         conversion, measure_conversion(conversion), source=ANN, command=COMMAND, outputs=[file_entry(spiking)]
     )
-    write_whole(report, written.encode())
-    return Demo(
-        score,
-        conversion,
-        (
-            (weights, "the model: spec, weights, fitted activations"),
-            (netx, "the same for Lava's netx"),
-            (weights.with_suffix(".yaml"), "its card, which zoo verify holds it to"),
-            (page, "the model at work: spikes, rasters, layers"),
-            (image, "a digit to try: zoo predict"),
-            (ann, "an ANN to try: zoo convert"),
-            (spiking, "the ANN as a spiking network, for netx"),
-            (report, "how the ANN became one"),
-            (checkpoint, "a checkpoint of lava-dl to try: zoo convert"),
-            (exported, "what lava-dl exported of it"),
-        ),
-    )
+    write_whole(folder / REPORT, written.encode())
+    return Demo(score, conversion)

@@ -40,10 +40,11 @@ from specs.whole_file import remove_leftovers, write_whole
 from zoo.card import Versions, revision_of
 from zoo.sources import model_path, read_source
 
-__all__ = ["TrainingRun", "load_teacher", "read_metrics"]
+__all__ = ["FILES", "TrainingRun", "load_teacher", "read_metrics"]
 
-METRICS = "metrics.jsonl"
-FILES = ("spec.yaml", "checkpoint.pt", METRICS, "model.safetensors", "curves.png")
+SPEC, CHECKPOINT = "spec.yaml", "checkpoint.pt"
+OUTCOMES = MODEL, METRICS, CURVES = "model.safetensors", "metrics.jsonl", "curves.png"
+FILES = *OUTCOMES, CHECKPOINT, SPEC
 _Line = TypeAdapter(EpochReport)
 
 
@@ -103,13 +104,15 @@ class TrainingRun:
             self._resume()
         elif group.leads:
             self._save_checkpoint()
+            for name in OUTCOMES:  # of an earlier run
+                (folder / name).unlink(missing_ok=True)
         if group.leads:
-            dump_spec(self.spec, folder / "spec.yaml")
+            dump_spec(self.spec, folder / SPEC)
 
     @property
     def model_path(self) -> Path:
         """Where the best model is."""
-        return self.folder / "model.safetensors"
+        return self.folder / MODEL
 
     @property
     def best(self) -> EpochReport:
@@ -166,13 +169,13 @@ class TrainingRun:
         """Draw `curves.png`. Raises `SnnZooError` without matplotlib."""
         from bootstrap_core.plots import plot_curves
 
-        return plot_curves(self.trainer.stats, self.folder / "curves.png")
+        return plot_curves(self.trainer.stats, self.folder / CURVES)
 
     def _save_checkpoint(self) -> None:
         buffer, spec = io.BytesIO(), self._identity().model_dump_json()
         start = {"start_revision": self.start_revision, "start_changes": list(self.start_changes)}
         torch.save({"spec": spec, "reports": self.reports, **start, **self.trainer.state_dict()}, buffer)
-        write_whole(self.folder / "checkpoint.pt", buffer.getvalue())
+        write_whole(self.folder / CHECKPOINT, buffer.getvalue())
 
     def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
         validation = None if report is None else report.validation_snn_accuracy
@@ -199,7 +202,7 @@ class TrainingRun:
         return self.spec.model_copy(update={"training": recipe})
 
     def _resume(self) -> None:
-        path = self.folder / "checkpoint.pt"
+        path = self.folder / CHECKPOINT
         if self.group.leads and not path.exists():
             raise SnnZooError(f"nothing to resume: {path} does not exist")
         data = self.group.spread_bytes(path.read_bytes() if self.group.leads else b"")

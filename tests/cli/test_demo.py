@@ -36,6 +36,13 @@ def test_the_demo_tells_its_story_without_data_or_network(run, tmp_path) -> None
     assert "--force" in run("demo", "-o", tmp_path / "demo", code=1).stderr
 
 
+@pytest.mark.parametrize("name", zoo.demo.FILES)
+def test_files_that_exist_are_not_overwritten_unasked(run, tmp_path, name) -> None:
+    (tmp_path / name).write_text("mine")
+    assert f"{name} exists" in run("demo", "-o", tmp_path, code=1).stderr
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
+
+
 @pytest.mark.parametrize("compiling", [True, False])
 def test_the_demo_says_that_it_compiles_if_it_will(monkeypatch, tmp_path, compiling) -> None:
     def stop(*_: object) -> None:

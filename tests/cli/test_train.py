@@ -1,4 +1,5 @@
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -95,10 +96,28 @@ def test_an_interrupted_run_resumes_to_the_same_bytes(trained, run, tmp_path, mo
             assert ours.read_bytes() == theirs.read_bytes()
 
 
-def test_an_interrupt_before_the_first_epoch_ends_leaves_a_model(spec_file, run, tmp_path, monkeypatch) -> None:
-    def interrupted(self, *arguments):
-        raise KeyboardInterrupt
+def interrupted(*arguments):
+    raise KeyboardInterrupt
 
+
+def test_an_interrupted_run_leaves_nothing_of_the_run_that_it_overwrites(trained, run, tmp_path, monkeypatch) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    monkeypatch.setattr(Trainer, "run_epoch", interrupted)
+    run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--force", "-q", code=130)
+    assert read_model(tmp_path / "run/model.safetensors").card["training"]["epoch"] is None
+    assert {path.name for path in (tmp_path / "run").iterdir()} == {"spec.yaml", "checkpoint.pt", "model.safetensors"}
+
+
+@pytest.mark.parametrize("name", ["spec.yaml", "checkpoint.pt", "metrics.jsonl", "model.safetensors", "curves.png"])
+def test_files_that_exist_are_not_overwritten_unasked(spec_file, run, tmp_path, name) -> None:
+    theirs = tmp_path / "run" / name
+    theirs.parent.mkdir()
+    theirs.write_text("mine")
+    assert f"{name} exists" in run("train", spec_file, "-o", theirs.parent, "-q", code=1).stderr
+    assert theirs.read_text() == "mine"
+
+
+def test_an_interrupt_before_the_first_epoch_ends_leaves_a_model(spec_file, run, tmp_path, monkeypatch) -> None:
     monkeypatch.setattr(Trainer, "run_epoch", interrupted)
     run("train", spec_file, "-o", tmp_path / "run", code=130)
     assert read_model(tmp_path / "run/model.safetensors").card["training"]["epoch"] is None

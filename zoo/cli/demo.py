@@ -26,14 +26,17 @@ def demo(folder: Path, force: bool) -> None:
     """
     import torch
 
-    from zoo.demo import run_demo
+    from zoo.demo import FILES, run_demo
 
-    refuse_existing(folder / "report.html", force)
+    for name in FILES:
+        refuse_existing(folder / name, force)
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     found = run_demo(folder, force=force, say=lambda line: click.echo(line, err=True))
     click.echo(err=True)
     _print_demo(found)
+    click.echo()
+    print_table(["file", "what it is"], [[str(folder / name), what] for name, what in FILES.items()], words=True)
 
 
 def _print_demo(found: "Demo") -> None:
@@ -47,5 +50,3 @@ def _print_demo(found: "Demo") -> None:
         for t, accuracy in conversion.tuned.items()
     ]
     print_table(["network", "run", "accuracy"], rows)
-    click.echo()
-    print_table(["file", "what it is"], [[str(path), what] for path, what in found.files], words=True)

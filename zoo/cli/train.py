@@ -127,10 +127,11 @@ def _start_run(
     from specs.training import TrainingSpec
     from zoo.card import revision_of
     from zoo.sources import override_spec, read_start, resolve_device
-    from zoo.training_run import TrainingRun
+    from zoo.training_run import FILES, TrainingRun
 
     if not resume and group.leads:
-        refuse_existing(folder / "model.safetensors", force, otherwise="go on with --resume, ")
+        for name in FILES:
+            refuse_existing(folder / name, force, otherwise="go on with --resume, ")
     start, model = read_start(spec)
     network = override_spec(start, assignments)
     recipe = network.training or TrainingSpec()
