@@ -79,13 +79,11 @@ class RandomAffine:
     shear: float = 5.0
 
     def __post_init__(self) -> None:
-        for name, value, bound in (
-            ("degrees", self.degrees, 180),
-            ("translate", self.translate, 1),
-            ("shear", self.shear, 89),
-        ):
+        for name, value, bound in (("degrees", self.degrees, 180), ("translate", self.translate, 1)):
             if not 0 <= value <= bound:
                 raise SpecError(f"RandomAffine: {name} = {value} must be in [0, {bound}]")
+        if not 0 <= self.shear < 90:
+            raise SpecError(f"RandomAffine: shear = {self.shear} must be in [0, 90)")
         low, high = self.scale
         if not 0 < low <= high < float("inf"):
             raise SpecError(f"RandomAffine: scale = {self.scale} must be (low, high) with 0 < low <= high")

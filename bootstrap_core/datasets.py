@@ -114,8 +114,9 @@ def check_split(split: object, n_classes: int) -> None:
     """Raise `DataError` for what is no `Split`, and for labels that a network of so many classes has no answer for."""
     if not isinstance(split, Split):
         raise DataError(f"images and labels come together as a Split, not as {type(split).__name__}")
-    if len(split) and int(split.labels.max()) >= n_classes:
-        raise DataError(f"label {int(split.labels.max())} in data of a network with {n_classes} classes")
+    for label in (split.labels.min(), split.labels.max()) if len(split) else ():
+        if not 0 <= label < n_classes:
+            raise DataError(f"label {int(label)} in data of a network with {n_classes} classes")
 
 
 def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tuple[Split, Split]:

@@ -188,7 +188,8 @@ def evaluate(
 
 @contextmanager
 def _evaluating(network: object) -> Iterator[None]:
-    """A network in training in eval mode, then put back."""
+    """A network in training, or one that is wrapped, in eval mode, then put back."""
+    network = getattr(network, "network", network)
     trained = network if isinstance(network, nn.Module) and network.training else None
     if trained is not None:
         trained.eval()

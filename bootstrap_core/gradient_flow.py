@@ -28,8 +28,8 @@ class GradientFlow:
     a flatten, are left out.
 
     Args:
-        modules: a module, whose children are the layers (a network, `Sequential`, `ModuleList`); or the layers
-            themselves, as a mapping from name to module or as a sequence, named by position.
+        modules: a module, whose children are the layers (`Sequential`, `ModuleList`, such as a network's `blocks`); or
+            the layers themselves, as a mapping from name to module or as a sequence, named by position.
 
     Attributes:
         names: the layers that are watched, first to last.

@@ -4,7 +4,7 @@ import math
 import reprlib
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -54,6 +54,8 @@ ORIENTATION, SIDEWAYS = 0x0112, {5, 6, 7, 8}
 """The tag that says how a camera was held, and its values for rows that are columns."""
 PAPERS, MORE = ("white", "black"), 2
 """What is seen through an image, and how many times the contrast on black must be for it to be that."""
+DEEP_FORMATS = ("PNG", "PPM")
+"""Whose images of mode `I` are of 16 bits."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """Of Pillow's: others run programs, as EPS does, or read further files."""
 
@@ -100,6 +102,7 @@ def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
     arrays, others = _arrays(path)
     found = {name.lower(): array for name, array in arrays.items()}
     if {"x_train", "x_test"} <= found.keys():
+        labelled = _has_labels(path, found, "y_train", unread=("y",))
         if len(labels := {"y_train", "y_test"} & found.keys()) == 1:
             missing = ({"y_train", "y_test"} - labels).pop()
             raise DataError(
@@ -107,14 +110,21 @@ def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
             )
         train, test = (_split(path, shape, found[f"x_{part}"], found.get(f"y_{part}")) for part in ("train", "test"))
     elif "x" in found:
+        labelled = _has_labels(path, found, "y", unread=("y_train", "y_test"))
         train, test = _drawn(_split(path, shape, found["x"], found.get("y")), seed)
     else:
         names = ", ".join([*arrays, *others]) or "none"
         raise DataError(f"{path} has no array x (and y), nor x_train and x_test; it has {names}")
-    labelled = "y" in found or "y_train" in found
     n_classes = int(max(train.labels.max(), test.labels.max())) + 1
     classes = tuple(map(str, range(n_classes))) if labelled else (UNLABELLED,)
     return Dataset(f"{path}", train, test, classes, f"{path}")
+
+
+def _has_labels(path: Path, found: Collection[str], name: str, *, unread: tuple[str, ...]) -> bool:
+    """Whether there are labels of that name; raises `DataError` for labels that belong to other images."""
+    if strays := [other for other in unread if other in found]:
+        raise DataError(f"{path} has {strays[0]} beside images whose labels are {name}: rename it, or leave it out")
+    return name in found
 
 
 LABELS = {"y", "y_train", "y_test"}
@@ -334,29 +344,38 @@ def read_pixels(path: Path, *, channels: int, height: int, width: int) -> Tensor
     """
     with open_image(path) as image:
         plain = plain_image(path, image)
-        if plain.mode.startswith("I"):
-            from PIL import Image
-
-            plain = Image.fromarray((np.asarray(plain, np.uint16) // 257).astype(np.uint8))
-        pixels = np.asarray(plain.convert("L" if channels == 1 else "RGB").resize((width, height)))
+        pixels = np.asarray(_of_bytes(plain).convert("L" if channels == 1 else "RGB").resize((width, height)))
     return torch.from_numpy(pixels.copy()).reshape(height, width, channels).permute(2, 0, 1)
 
 
 def plain_image(path: Path, image: "Image") -> "Image":
     """An open image, upright; what is transparent becomes white paper, or black where more shows on that.
 
-    Of 16 bits it stays so (mode `I` or `I;16`). Raises `DataError` for floats and 32 bits.
+    Of 16 bits, and opaque, it stays so (mode `I` or `I;16`). Raises `DataError` for floats and 32 bits.
     """
     from PIL import Image, ImageOps
 
-    if image.mode == "F" or (image.mode == "I" and image.format != "PNG"):
+    if image.mode == "F" or (image.mode == "I" and image.format not in DEEP_FORMATS):
         raise DataError(f"{path}: of floats or 32 bits, and nothing says what is white: save it in 8 or 16 bits")
     upright = ImageOps.exif_transpose(image)
     if not upright.has_transparency_data:
         return upright
-    ink = upright.convert("RGBA")
+    ink = _of_bytes(upright).convert("RGBA")
     on_white, on_black = (Image.alpha_composite(Image.new("RGBA", ink.size, paper), ink) for paper in PAPERS)
     return on_black if _contrast(on_black) > MORE * _contrast(on_white) else on_white
+
+
+def _of_bytes(image: "Image") -> "Image":
+    """An image of 16 bits in 8, what is transparent by its number so still; others as they are."""
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    deep, transparent = np.asarray(image, np.uint16), image.info.get("transparency")
+    grey = Image.fromarray((deep // 257).astype(np.uint8))
+    if transparent is not None:
+        grey.putalpha(Image.fromarray(np.where(deep == transparent, 0, 255).astype(np.uint8)))
+    return grey
 
 
 def _contrast(image: "Image") -> int:

@@ -72,6 +72,8 @@ class IntegerNetwork:
     device = torch.device("cpu")
 
     def __init__(self, network: Network) -> None:
+        if network.device != self.device:
+            network = deepcopy(network).to(self.device)
         self.spec: NetworkSpec = network.spec
         self.compiled: bool | None = None
         """Whether kernels follow the spikes; None: where it is worthwhile."""

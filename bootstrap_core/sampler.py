@@ -135,7 +135,7 @@ class RateSampler(nn.Module):
         z, a = self.pairs.double().T
         maximum = max(a[a > 0.9 * a.max()].mean().item(), 0.8) if a.max() > 0 else 0.8
         edges = torch.linspace(0.1 * maximum, 0.9 * maximum, BINS + 1, dtype=torch.float64)
-        previous = self.centers[: int(self.n_centers)].cpu()
+        previous = self.centers[: int(self.n_centers)].cpu().double()
 
         found = []
         for low, high in pairwise(edges):

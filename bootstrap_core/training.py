@@ -136,9 +136,13 @@ class Trainer:
 
         Args:
             on_batch: called after each batch with batches done and batches in all.
+
+        Raises:
+            SnnZooError: the recipe has no more epochs; or the loss is no number.
         """
-        start = time.perf_counter()
-        epoch = self.epoch
+        start, epoch = time.perf_counter(), self.epoch
+        if epoch >= self.recipe.epochs:
+            raise SnnZooError(f"all {epoch} epochs of the recipe are done")
         self.group.spread(self.network.state_dict().values())  # hosts may differ in the last bit
         if self.average is not None:
             self.group.spread(self.trained.state_dict().values())

@@ -14,7 +14,7 @@ GRADIENT_FLOOR = 1e-5
 def piecewise(z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
     """Rate for a weighted input: 0 up to the first centre, straight between centres, constant from the last on.
 
-    The gradient is `slope (z_max / a_max) + 1e-5` inside, where (z_max, a_max) is the last centre, and 1e-5 outside.
+    The gradient is `slope |z_max / a_max| + 1e-5` inside, where (z_max, a_max) is the last centre, and 1e-5 outside.
 
     Args:
         z: any shape.
@@ -34,7 +34,7 @@ class _Piecewise(torch.autograd.Function):
         slope = torch.where(inside, slopes[segment], 0.0)
         rate = a_centers[segment] + slope * (z - z_centers[segment])
         rate = torch.where(z > z_centers[-1], a_centers[-1], torch.where(inside, rate, 0.0))
-        ctx.save_for_backward(slope * (z_centers[-1] / a_centers[-1]) + GRADIENT_FLOOR)
+        ctx.save_for_backward(slope * (z_centers[-1] / a_centers[-1]).abs() + GRADIENT_FLOOR)
         return rate
 
     @staticmethod

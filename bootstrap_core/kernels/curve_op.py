@@ -39,9 +39,9 @@ def flat(x: Tensor) -> Any:
 
 
 def tables_of(centers: Tensor, slopes: Tensor) -> tuple[Any, ...]:
-    """A curve, float64, as `curve_loop` takes it: z and a of each centre and the slope behind it, tuples of `CENTERS`;
+    """A curve as `curve_loop` takes it: z and a of each centre and the slope behind it, tuples of `CENTERS`;
     then `steepness` and `floor`."""
-    return _tables(centers.numpy().tobytes(), slopes.numpy().tobytes())
+    return _tables(centers.double().numpy().tobytes(), slopes.double().numpy().tobytes())
 
 
 @lru_cache
@@ -52,7 +52,7 @@ def _tables(of_centers: bytes, of_slopes: bytes) -> tuple[Any, ...]:
     tables = np.full((3, curve_loop.CENTERS), np.inf, np.float32)
     tables[:2, :n] = centers.T
     tables[2, : n - 1], tables[2, n - 1] = slopes, 0.0
-    return *(tuple(row) for row in tables), centers[-1, 0] / centers[-1, 1], floor
+    return *(tuple(row) for row in tables), abs(centers[-1, 0] / centers[-1, 1]), floor
 
 
 @_piecewise.register_fake
@@ -77,5 +77,5 @@ _piecewise.register_autograd(_backward, setup_context=_setup)
 def piecewise(z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
     """`functional.piecewise` of float32 on the CPU; of bfloat16, computed in float32 and rounded."""
     needs = z.requires_grad and torch.is_grad_enabled()
-    rates: Tensor = _piecewise(z, centers.double(), slopes.double(), needs)[0]
+    rates: Tensor = _piecewise(z, centers, slopes, needs)[0]
     return rates

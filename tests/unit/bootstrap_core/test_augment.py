@@ -186,6 +186,11 @@ def test_a_parameter_outside_its_range_names_itself(name: str, value: object) ->
         RandomAffine(**{name: value})  # type: ignore[arg-type]
 
 
+def test_a_shear_that_a_spec_may_say_is_drawn() -> None:
+    images = torch.rand(2, 1, 28, 28)
+    assert augmentation(AugmentSpec(shear=89.9))(images, torch.Generator().manual_seed(0)).isfinite().all()
+
+
 @pytest.mark.parametrize("images", [torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.zeros(1, 28, 28)])
 def test_integer_or_unbatched_images_are_refused(images: Tensor) -> None:
     with pytest.raises(DataError, match="float images"):

@@ -77,6 +77,8 @@ def test_labels_may_be_one_hot_or_missing(tmp_path) -> None:
         ({"x": PIXELS, "y": np.zeros((20, 4))}, "must be one-hot"),
         ({"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS}, "has y_train and no y_test"),
         ({"x_train": PIXELS, "x_test": PIXELS, "y_test": LABELS}, "has y_test and no y_train"),
+        ({"x_train": PIXELS, "x_test": PIXELS, "y": LABELS}, "has y beside images whose labels are y_train"),
+        ({"x": PIXELS, "y_train": LABELS}, "has y_train beside images whose labels are y"),
         ({"x": np.array([{}], dtype=object)}, "x holds object, not numbers"),
         ({"x": PIXELS[..., None], "y": LABELS}, r"images of shape \[1, 6, 5, 1\]"),
     ],
@@ -234,6 +236,19 @@ def test_files_of_16_bits_and_transparent_ones_show_what_is_on_them(image, shown
     image.save(tmp_path / "a.png")
     found = image_files.read_pixels(tmp_path / "a.png", channels=1, height=6, width=5)
     assert (found[0].int() - torch.from_numpy(shown).int()).abs().max() <= 1
+
+
+def test_a_number_of_16_bits_may_be_transparent(tmp_path) -> None:
+    deep = INK.astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "a.png", transparency=int(deep[2, 0]))
+    found = image_files.read_pixels(tmp_path / "a.png", channels=1, height=6, width=5)
+    assert found[0, :, 0].tolist() == [255 if i == 2 else shade for i, shade in enumerate(INK[:, 0].tolist())]
+
+
+def test_portable_grey_maps_of_16_bits_are_read(tmp_path) -> None:
+    (tmp_path / "a.pgm").write_bytes(b"P5 5 6 65535 " + (INK.astype(">u2") * 257).tobytes())
+    found = image_files.read_pixels(tmp_path / "a.pgm", channels=1, height=6, width=5)
+    assert torch.equal(found[0], torch.from_numpy(INK))
 
 
 def test_a_folder_of_photos_held_sideways_is_upright(tmp_path) -> None:

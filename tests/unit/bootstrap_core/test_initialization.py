@@ -48,6 +48,15 @@ def drives(net: Network) -> list[torch.Tensor]:
     return found
 
 
+@pytest.mark.parametrize("options", [{}, {"bias": True}])
+def test_neurons_whose_current_never_decays_start_with_weights_too(options) -> None:
+    net = network(options, current_decay=0.0)
+    initialize(net, IMAGES)
+    for block in (net.blocks[i] for i in (1, 2, 5)):
+        assert block.quantized_weight().abs().max() > 0
+        assert block.bias is None or block.bias.isfinite().all()
+
+
 @pytest.mark.parametrize("current_decay", [1.0, 0.5])
 @pytest.mark.parametrize("encoding", ["spike", "graded"])
 @pytest.mark.parametrize(

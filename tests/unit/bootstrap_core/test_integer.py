@@ -99,6 +99,14 @@ def test_training_further_does_not_change_the_snapshot(name: str) -> None:
     assert not torch.equal(network(images), before)
 
 
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_network_on_a_gpu_runs_on_the_cpu_and_stays_where_it_was() -> None:
+    network, images = make({**DENSE, "bias": True}, AFFINE), torch.ones(1, 1)
+    expected = IntegerNetwork(network)(images)
+    assert torch.equal(IntegerNetwork(network.to("cuda"))(images), expected)
+    assert network.device.type == "cuda"
+
+
 def test_the_float_network_is_left_as_it_was() -> None:
     network = make({**DENSE, "weight_norm": True}, AFFINE)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}

@@ -95,6 +95,13 @@ def test_both_engines_count_alike_and_score_as_without_a_counter() -> None:
         assert torch.equal(ours, theirs)
 
 
+def test_a_counted_network_in_training_is_scored_in_eval_mode_and_put_back() -> None:
+    net = network(DENSE.replace("INPUT", "mean: 0.5, std: 0.5").replace("features: 10", "features: 10, dropout: 0.9"))
+    expected = evaluate(net, IMAGES).loss
+    assert evaluate(ActivityCounter(net.train()), IMAGES).loss == expected
+    assert net.training
+
+
 def test_as_ann_each_rate_above_0_counts_once() -> None:
     net = network(DENSE.replace("INPUT", "mean: 0.5, std: 0.5")).train()
     net(IMAGES.images, Mode.SAMPLE)

@@ -27,6 +27,12 @@ def test_gradient_is_the_scaled_slope_of_the_segment_plus_a_floor(z: float, grad
     assert x.grad.item() == pytest.approx(2 * (gradient * PEAK + 1e-5), rel=1e-6)
 
 
+def test_a_rising_curve_that_ends_below_0_has_a_positive_gradient() -> None:
+    x = torch.tensor([-2.5], requires_grad=True)
+    piecewise(x, CENTERS - torch.tensor([4.0, 0.0]), SLOPES).backward()
+    assert x.grad.item() == pytest.approx(0.25 * 1.0 / 0.75 + 1e-5, rel=1e-6)
+
+
 def test_shape_and_dtype_are_those_of_the_input() -> None:
     rates = piecewise(torch.zeros(2, 3, 4, 5), CENTERS.double(), SLOPES.double())
     assert (rates.shape, rates.dtype) == ((2, 3, 4, 5), torch.float32)

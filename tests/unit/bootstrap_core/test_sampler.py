@@ -306,6 +306,14 @@ def test_the_curve_comes_back_from_the_state_dict() -> None:
     assert torch.equal(other(z), sampler(z))
 
 
+def test_a_sampler_that_was_made_float32_fits_on() -> None:
+    sampler, z = fitted().float(), torch.linspace(-1, 4, 1 << 14)
+    assert (sampler(z) - fitted()(z)).abs().max() < 1e-6
+    sampler.add(z, (z / 4).clamp(0, 1))
+    sampler.fit()
+    assert sampler(z).isfinite().all()
+
+
 def test_the_state_dict_holds_the_curve_and_no_pairs() -> None:
     shapes = {name: tuple(tensor.shape) for name, tensor in fitted().state_dict().items()}
     assert shapes == {"centers": (7, 2), "slopes": (6,), "n_centers": ()}

@@ -105,9 +105,17 @@ def test_images_without_labels_are_no_split(split: Split) -> None:
         Trainer(network(), split.images, recipe())
 
 
-def test_labels_beyond_the_classes_are_refused(split: Split) -> None:
-    with pytest.raises(DataError, match="label 10 in data of a network with 10 classes"):
-        Trainer(network(), Split(split.images, split.labels + 1), recipe())
+@pytest.mark.parametrize(("shift", "told"), [(1, 10), (-1, -1), (-100, -100)])
+def test_labels_beyond_the_classes_are_refused(split: Split, shift: int, told: int) -> None:
+    with pytest.raises(DataError, match=f"label {told} in data of a network with 10 classes"):
+        Trainer(network(), Split(split.images, split.labels + shift), recipe())
+
+
+def test_epochs_beyond_the_recipe_are_refused(split: Split) -> None:
+    trainer = Trainer(network(), split, recipe(epochs=1))
+    trainer.run_epoch()
+    with pytest.raises(SnnZooError, match="all 1 epochs of the recipe are done"):
+        trainer.run_epoch()
 
 
 def test_the_recipe_is_the_spec_s_unless_another_is_given(split: Split) -> None:

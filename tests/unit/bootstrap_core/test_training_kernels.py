@@ -530,9 +530,10 @@ def test_rates_of_pixels_are_the_activation_of_their_currents(mode: Mode) -> Non
         assert torch.equal(block(images, Mode.ANN, 9), ours)
 
 
+@pytest.mark.parametrize("last", [1.3, -0.1])
 @pytest.mark.parametrize("n_centers", [2, 4, 7])
-def test_the_activation_equals_the_definition(n_centers: int) -> None:
-    centers = torch.stack([torch.linspace(-0.2, 1.3, n_centers), torch.linspace(0, 0.9, n_centers) ** 2], 1).double()
+def test_the_activation_equals_the_definition(n_centers: int, last: float) -> None:
+    centers = torch.stack([torch.linspace(-0.2, last, n_centers), torch.linspace(0, 0.9, n_centers) ** 2], 1).double()
     slopes = (centers[:, 1].diff() / centers[:, 0].diff()).double()
     infinity = torch.tensor([math.inf, -math.inf])
     z = torch.cat([torch.linspace(-1, 2, 4001), centers[:, 0].float(), infinity])
