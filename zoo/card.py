@@ -319,6 +319,10 @@ class Card(StrictModel):
         check_revision(self.revision, self.files)
         if self.time_steps not in self.test.by_steps:
             raise ValueError(f"test.by_steps lacks the network's own time_steps, {self.time_steps}")
+        data = self.data
+        split = data.training_images, data.validation_images, data.validation_seed, data.validation_rule
+        if any((part is None) is not (self.training.recipe is None) for part in split):
+            raise ValueError("data tells how images were split if, and only if, training.recipe tells a recipe")
         if self.test.accuracy != (own := self.test.by_steps[self.time_steps]):
             raise ValueError(f"test.accuracy is {self.test.accuracy}, of its own {self.time_steps} time steps {own}")
         return self

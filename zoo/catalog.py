@@ -13,7 +13,7 @@ from specs.errors import IntegrityError, SnnZooError, TransferError
 from specs.suggestion import suggest
 from zoo.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
 from zoo.publish import read_index
-from zoo.transport import FolderTransport, Transport, open_transport
+from zoo.transport import FolderTransport, Transport, is_remote, open_transport
 
 __all__ = [
     "CACHE",
@@ -101,10 +101,9 @@ def open_catalogs(urls: Sequence[str] = (), *, cache_dir: Path | None = None, of
         IntegrityError: it is no index.
     """
     default = not urls
-    transports = [open_transport(url) for url in urls or os.environ.get("ZOO_INDEX", "").split()]
     catalogs = [
-        cached_models(cache_dir) if offline and transport.remote else _read_catalog(transport)
-        for transport in transports
+        cached_models(cache_dir) if offline and is_remote(url) else _read_catalog(open_transport(url))
+        for url in urls or os.environ.get("ZOO_INDEX", "").split()
     ]
     return [*catalogs, packaged_models(), cached_models(cache_dir)] if default else catalogs
 
@@ -143,9 +142,11 @@ def no_model(reference: str, catalogs: Sequence[Catalog], *, otherwise: str = ""
 
 
 def search(pattern: str, catalogs: Sequence[Catalog]) -> list[Found]:
-    """The models whose names match `pattern`, with `*`, `?` and `[...]`; each once, as `find_model` finds it."""
+    """The models whose names match `pattern`, with `*`, `?` and `[...]`, perhaps `@REVISION`; each once, as
+    `find_model` finds it."""
+    pattern, at, revision = pattern.partition("@")
     names = [name for name in _names(catalogs) if fnmatchcase(name, pattern)]
-    return [found for name in names if (found := find_model(name, catalogs))]
+    return [found for name in names if (found := find_model(f"{name}{at}{revision}", catalogs))]
 
 
 def _names(catalogs: Sequence[Catalog]) -> list[str]:
@@ -153,8 +154,10 @@ def _names(catalogs: Sequence[Catalog]) -> list[str]:
 
 
 def _read_catalog(transport: Transport, *, name: str = "") -> Catalog:
-    if isinstance(transport, FolderTransport) and not (place := transport.folder / INDEX_NAME).exists():
-        raise TransferError(f"no index in {transport.folder}: there is no {place}; zoo publish makes one")
+    if isinstance(transport, FolderTransport):
+        place = transport.folder / INDEX_NAME
+        if not os.path.exists(place):  # noqa: PTH110 - False for a name that cannot be
+            raise TransferError(f"no index in {transport.folder}: there is no {place}; zoo publish makes one")
     raw = BytesIO()
     transport.fetch(INDEX_NAME, raw)
     return Catalog(

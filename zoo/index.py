@@ -127,6 +127,11 @@ class ZooIndex(StrictModel):
         others = tuple(other for other in self.models.get(name, ()) if other.revision != model.revision)
         return ZooIndex(schema_version=INDEX_VERSION, models={**self.models, name: (*others, model)})
 
+    def changing(self, name: str, model: IndexedModel) -> "ZooIndex":
+        """The index with `model` where its revision of `name` is."""
+        revisions = tuple(model if old.revision == model.revision else old for old in self.models[name])
+        return ZooIndex(schema_version=INDEX_VERSION, models={**self.models, name: revisions})
+
 
 def parse_index(raw: bytes, *, origin: str) -> ZooIndex:
     """Read index.json; `origin` stands in messages. Raises `IntegrityError` with every problem found."""

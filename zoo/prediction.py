@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bootstrap_core.evaluation import has_neurons
 from bootstrap_core.events import animate
 from bootstrap_core.image_files import Size, image_shape, open_image, plain_image, read_pixels, upright_size
 from bootstrap_core.mode import Mode
@@ -122,9 +123,14 @@ def animate_prediction(network: Network, prediction: Prediction, path: Path) -> 
     """Write the spikes of the last spiking block as an animation, beside the image in grey."""
     with torch.no_grad():
         _, trace = network.run(prediction.image[None], Mode.SNN)
-    spikes = trace.spikes[-2]
-    assert spikes is not None
-    return animate(spikes[:, 0], path, image=prediction.image.mean(0))
+    spikes = [
+        spikes
+        for layer, spikes in zip(network.spec.layers, trace.spikes, strict=True)
+        if spikes is not None and has_neurons(layer)
+    ]
+    if not spikes:
+        raise SnnZooError(f"no neuron of {network.spec.name} spikes: there is nothing to animate")
+    return animate(spikes[-1][:, 0], path, image=prediction.image.mean(0))
 
 
 def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool | None) -> tuple[Tensor, str]:

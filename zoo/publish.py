@@ -132,8 +132,15 @@ def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
     found = IndexedFile.of(file, file.name)
     known = {facts.sha256: format for format, facts in card.files.items() if facts.bytes == found.bytes}
     if (format := known.get(found.sha256)) is None:
-        raise IntegrityError(f"{card_file} is the card of another file: it does not know the sha256 of {file}, "
-                             f"{found.sha256}; measure a card of this file")  # fmt: skip
+        own = ModelFormat.SAFETENSORS
+        remedy = (
+            "measure a card of this file"
+            if file.suffix == own.suffix
+            else f"publish its {own.suffix}, of which zoo pull --format makes the others"
+        )
+        raise IntegrityError(
+            f"{card_file} is the card of another file: it does not know the sha256 of {file}, {found.sha256}; {remedy}"
+        )
     if format is ModelFormat.SAFETENSORS and spec_digest(spec) != card.spec_sha256:
         raise IntegrityError(
             f"{card_file}: spec_sha256 is {card.spec_sha256}, of the spec in {file} {spec_digest(spec)}"
@@ -166,4 +173,4 @@ def _adding(
             )
     if format in known.files:
         return index
-    return index.adding(card.name, known.model_copy(update={"files": {**known.files, format.value: file}}))
+    return index.changing(card.name, known.model_copy(update={"files": {**known.files, format.value: file}}))

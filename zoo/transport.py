@@ -18,11 +18,14 @@ __all__ = [
     "HubTransport",
     "Transport",
     "WebTransport",
+    "is_remote",
     "no_progress",
     "open_transport",
 ]
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
+HERE = {"", "file", "memory"}
+"""Schemes of what lies on this machine."""
 
 
 def no_progress(done: int, total: int | None) -> None:
@@ -30,15 +33,9 @@ def no_progress(done: int, total: int | None) -> None:
 
 
 class Transport(Protocol):
-    """Where an index lies.
-
-    Attributes:
-        url: as messages name it.
-        remote: whether it is beyond this machine.
-    """
+    """Where an index lies; `url` is how messages name it."""
 
     url: str
-    remote: bool
 
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
         """Append to `file` what it lacks of the file at `path`, which has `size` bytes, or those of an index at most.
@@ -50,10 +47,27 @@ class Transport(Protocol):
         """
 
 
+def is_remote(url: str) -> bool:
+    """Whether an index is beyond this machine."""
+    return _scheme(url) not in HERE
+
+
 def open_transport(url: str) -> Transport:
     """The way to an index. Raises `SnnZooError` for a URL that cannot be, or needs what is not installed."""
-    scheme = url.partition("://")[0].lower() if "://" in url else ""
-    url = url.removesuffix("/index.json").rstrip("/") or "/"
+    try:
+        return _open(url)
+    except SnnZooError:
+        raise
+    except Exception as error:  # of URLs, hubs and file systems, each with errors of its own
+        raise SnnZooError(f"{url}: {error}") from error
+
+
+def _scheme(url: str) -> str:
+    return url.partition("://")[0].lower() if "://" in url else ""
+
+
+def _open(url: str) -> Transport:
+    scheme, url = _scheme(url), url.removesuffix("/index.json").rstrip("/") or "/"
     match scheme:
         case "":
             return FolderTransport(Path(url).expanduser())
@@ -68,8 +82,6 @@ def open_transport(url: str) -> Transport:
 
 class FolderTransport:
     """An index in a folder of this machine."""
-
-    remote = False
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
@@ -96,8 +108,6 @@ class WebTransport:
         address: at which it really is, if `url` only names it.
         headers: of each request; an Authorization among them goes to that server only.
     """
-
-    remote = True
 
     def __init__(self, url: str, *, address: str = "", headers: dict[str, str] | None = None) -> None:
         self.url, self.address, self.headers = url, address or url, headers
@@ -143,11 +153,8 @@ class FsspecTransport:
             from fsspec.core import url_to_fs
         except ImportError:
             raise SnnZooError(f"{url} needs fsspec: pip install 'snnzoo[hub]'") from None
-        try:
-            self._files, self._root = url_to_fs(url)
-        except (ImportError, ValueError) as error:  # a protocol that it does not know, or has no package for
-            raise SnnZooError(f"{url}: {error}") from None
-        self.url, self.remote = url, "memory" not in self._files.protocol
+        self.url = url
+        self._files, self._root = url_to_fs(url)
 
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
         """As `Transport.fetch`."""

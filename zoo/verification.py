@@ -59,7 +59,11 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
         *([] if card is None else _check_card(card, model_path(source), network)),
     ]
     path = Path(source)
-    beside = sorted(path.parent.glob(f"{path.stem}.*")) if path.suffix in MODEL_SUFFIXES else []
+    beside = (
+        sorted(other for other in path.parent.iterdir() if other.stem == path.stem)
+        if path.suffix in MODEL_SUFFIXES
+        else []
+    )
     with_integers = MODEL_SUFFIXES - {str(FileKind.ONNX)}  # an ANN has none
     others = [against] if against else [other for other in beside if other.suffix in with_integers and other != path]
     return checks + [_check_same(source, other, network.spec, asked=against is not None) for other in others]

@@ -13,6 +13,7 @@ from converters.cli.options import (
     DataPlaces,
     Number,
     PathArgument,
+    Seed,
     complete_data,
     complete_models,
     data_options,
@@ -94,7 +95,7 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 default="auto",
                 help="ONNX: of maxima.",
             ),
-            click.option("--seed", default=0, show_default=True, help="ONNX: of everything random."),
+            click.option("--seed", type=Seed, default=0, show_default=True, help="ONNX: of everything random."),
             click.option("--threads", type=click.IntRange(1), help="ONNX: CPU threads."),
             click.option("--report", type=PathArgument, help="ONNX: write all figures as one HTML page, FILE.html."),
         )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.shared import byte_bar, command, force_option, json_option, print_table, refuse_existing, say
+from converters.cli.shared import byte_bar, command, force_option, json_option, print_table, refuse_existing, say, warn
 
 if TYPE_CHECKING:
     from converters.migrate import MigrationReport
@@ -112,9 +112,10 @@ def _print_report(report: "MigrationReport", to: str, output: Path | None) -> No
         say(f"note: the state dict is at {report.key!r}")
     if report.stripped_prefix:
         say(f"note: took {report.stripped_prefix!r} off the names")
-    for kind, lines in (("note", report.notes), ("warning", report.warnings)):
-        for line in lines:
-            say(f"{kind}: {line}")
+    for note in report.notes:
+        say(f"note: {note}")
+    for warning in report.warnings:
+        warn(warning)
     renamed = report.plan.renamed
     shown = renamed if output is None else renamed[:N_ROWS]
     if shown:

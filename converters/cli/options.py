@@ -22,6 +22,7 @@ __all__ = [
     "DataPlaces",
     "Number",
     "PathArgument",
+    "Seed",
     "cache_option",
     "complete_data",
     "complete_from",
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 PathArgument = click.Path(path_type=Path)
+Seed = click.IntRange(0, (1 << 63) - 1)
 CLASSES_TOLD = 10
 
 

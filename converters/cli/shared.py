@@ -2,11 +2,13 @@
 
 import errno
 import os
+import platform
 import re
 import shlex
 import shutil
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,16 +34,21 @@ __all__ = [
     "byte_bar",
     "command",
     "command_line",
+    "describe_platform",
     "force_option",
+    "is_quiet",
     "json_option",
     "print_table",
     "refuse_existing",
     "say",
     "say_notes",
     "say_overflow",
+    "shows_progress",
+    "warn",
 ]
 
-TYPED = f"{__name__}.typed"
+TYPED, QUIET, VERBOSE = (f"{__name__}.{what}" for what in ("typed", "quiet", "verbose"))
+"""What a context remembers of its command."""
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
 """Of a command, unless the user says otherwise, and before torch is loaded: its threads must not spin for long while
@@ -61,8 +68,24 @@ class KnownModels:
     names: Callable[[], list[str]]
 
 
+def _remembered(key: str, *names: str, help: str) -> click.Option:
+    """A flag that a context remembers as `key`."""
+
+    def remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:
+        context.meta[key] = value
+
+    return click.Option(names, is_flag=True, expose_value=False, callback=remember, help=help)
+
+
 class Command(click.Command):
     """A command that fails with `Error: what, where, what to do` and code 1; a bug keeps its traceback."""
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self.params += [
+            _remembered(QUIET, "-q", "--quiet", help="No notes and no progress; warnings and errors stay."),
+            _remembered(VERBOSE, "-v", "--verbose", help="At the end, what it ran on and how long it took."),
+        ]
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and remember what was typed."""
@@ -73,8 +96,12 @@ class Command(click.Command):
         """Run the command."""
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        start = time.perf_counter()
         try:
-            return super().invoke(ctx)
+            result = super().invoke(ctx)
+            if ctx.meta[VERBOSE]:
+                click.echo("\n".join([*describe_platform(), f"{time.perf_counter() - start:.1f} s"]), err=True)
+            return result
         except SnnZooError as error:
             raise click.ClickException(_parted(str(error), after="Error: ")) from error
         except KeyboardInterrupt:
@@ -119,9 +146,40 @@ def refuse_existing(path: Path, force: bool, *, otherwise: str = "") -> None:
         raise SnnZooError(f"{path} exists; choose another place, {otherwise}or overwrite it with --force")
 
 
+def describe_platform() -> list[str]:
+    """What this process runs on, and, if it has loaded torch, by which kernels."""
+    if "torch" not in sys.modules:
+        return [f"Python {platform.python_version()}"]
+    import torch
+
+    from bootstrap_core.kernels import describe
+
+    return [
+        f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads",
+        f"kernels: {describe()}",
+    ]
+
+
+def is_quiet() -> bool:
+    """Whether the command was asked for no notes."""
+    context = click.get_current_context(silent=True)
+    return context is not None and bool(context.meta.get(QUIET))
+
+
+def shows_progress() -> bool:
+    """Whether somebody looks at stderr, and wants to see how far the command is."""
+    return sys.stderr.isatty() and not is_quiet()
+
+
 def say(text: str) -> None:
-    """A line of talk to stderr; on a terminal as many, parted between words, as it takes."""
-    click.echo(_parted(text), err=True)
+    """A line of talk to stderr, but for `--quiet`; on a terminal as many, parted between words, as it takes."""
+    if not is_quiet():
+        click.echo(_parted(text), err=True)
+
+
+def warn(text: str) -> None:
+    """A warning to stderr, as `say`, always."""
+    click.echo(_parted(f"warning: {text}"), err=True)
 
 
 def _parted(text: str, *, after: str = "") -> str:
@@ -145,13 +203,13 @@ def say_notes(model: "Model") -> None:
 def say_overflow(overflow: str | None) -> None:
     """That a state leaves the chip's 24 bits, and how, if one does."""
     if overflow is not None:
-        say(f"warning: not for the chip as it is: {overflow}")
+        warn(f"not for the chip as it is: {overflow}")
 
 
 @contextmanager
 def byte_bar(label: str) -> Iterator[Callable[[int, int | None], object]]:
     """A progress bar on stderr if that is a terminal; gives the function to call with bytes done and all bytes."""
-    if not sys.stderr.isatty():
+    if not shows_progress():
         yield lambda done, total: None
         return
     with click.progressbar(length=1, label=label, file=sys.stderr) as bar:

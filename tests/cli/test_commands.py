@@ -236,6 +236,41 @@ def test_the_version_and_what_it_runs_on(run) -> None:
     assert "kernels: numba" in told
 
 
+def test_any_command_is_quiet_or_tells_what_it_ran_on(run, trained) -> None:
+    command = "eval", trained / "model.safetensors", "--limit", 20
+    assert run(*command, "-q").stderr == ""
+    noted, told = run(*command).stderr, run(*command, "--verbose").stderr
+    assert noted.startswith("note: scored on the embedded sample")
+    assert told.startswith(f"{noted}Python")
+    assert "kernels: numba" in told
+    assert told.endswith(" s\n")
+
+
+def test_warnings_stay_where_it_is_quiet(run, tmp_path) -> None:
+    Image.new("L", (28, 28)).save(tmp_path / "blank.png")
+    told = run("predict", "mnist-dense", tmp_path / "blank.png", "-q").stderr
+    assert told.startswith("warning: ")
+    assert told.count("\n") == 1
+
+
+def test_scores_come_before_a_plot_that_cannot_be_drawn(run, trained, tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    done = run("eval", trained / "model.safetensors", "--limit", 20, "--plot", tmp_path / "a.png", code=1)
+    assert "accuracy" in done.stdout
+    assert "matplotlib" in done.stderr
+
+
+def test_a_seed_is_a_number_of_63_bits(run, spec_file, tmp_path) -> None:
+    for command in ("build", "train"):
+        assert "--seed" in run(command, spec_file, "-o", tmp_path / "a.safetensors", "--seed", 1 << 63, code=2).stderr
+
+
+def test_what_is_of_a_card_and_what_is_of_layers_are_shown_one_at_a_time(run, tmp_path) -> None:
+    for of_card in (["--markdown"], ["--curves", tmp_path / "a.png"]):
+        for of_layers in (["--diff", "mnist-dense-t4"], ["--graph", tmp_path / "a.svg"]):
+            assert "one at a time" in run("show", "mnist-dense", *of_card, *of_layers, code=2).stderr
+
+
 def test_no_command_is_wrong_usage(run) -> None:
     assert "Commands:" in run(code=2).stderr
 

@@ -110,6 +110,23 @@ def test_verify_against_a_file_of_another_name(folder, run) -> None:
     run("verify", folder / "network.net", "--against", GOLDEN / "conv" / "network.pt", code=1)
 
 
+def test_verify_compares_files_of_the_very_name(folder, run) -> None:
+    for name in ("network.v2.net", "m1.net"):
+        shutil.copy(GOLDEN / "conv" / "network.net", folder / name)
+    for name in ("m[1].net", "m[1].pt"):
+        shutil.copy(folder / f"network{Path(name).suffix}", folder / name)
+    assert "v2" not in run("verify", folder / "network.net").stdout
+    told = run("verify", folder / "m[1].net").stdout
+    assert "integers of m[1].pt" in told
+    assert "m1.net" not in told
+
+
+def test_show_json_of_a_spec_that_is_no_json_is_told(folder, run) -> None:
+    with h5py.File(folder / "network.net", "r+") as file:
+        file.attrs["snnzoo_spec"] = "{"
+    assert "no JSON" in run("show", folder / "network.net", "--json", code=1).stderr
+
+
 def test_verify_takes_models_of_the_package(run) -> None:
     assert "0 of" in run("verify", "mnist-dense-shallow").stdout
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 import zoo
+from zoo import catalog
 from zoo.publish import publish
 
 
@@ -30,6 +31,24 @@ def test_list_shows_the_package_s_models(run) -> None:
     assert lines[0].split() == ["name", "revision", "data", "T", "accuracy", "MB", "index"]
     assert lines[1].split()[0] == "mnist-conv"
     assert lines[1].split()[-1] == "package"
+
+
+def test_list_shows_a_revision_that_is_asked_for(run, index) -> None:
+    url, (older, newer) = index
+    for made in (older, newer):
+        assert rows(run, made.reference, "--from", url)["tiny"]["revision"] == made.reference[5:]
+    assert f"there are {older.reference[5:]}" in run("list", "tiny@000000000000", "--from", url, code=1).stderr
+
+
+def test_offline_touches_no_index_beyond_this_machine(run, index, monkeypatch) -> None:
+    url, (_, newer) = index
+    run("pull", "tiny", "--from", url)
+    monkeypatch.setattr(catalog, "open_transport", None)
+    assert rows(run, "--offline", "--from", "ftp://127.0.0.1:1/x")["tiny"]["revision"] == newer.reference[5:]
+
+
+def test_a_name_too_long_for_a_folder_is_told(run) -> None:
+    assert "no index in" in run("list", "--from", "x" * 300, code=1).stderr
 
 
 def test_list_of_a_mistyped_name_suggests_one(run) -> None:

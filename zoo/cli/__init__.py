@@ -1,6 +1,5 @@
 """The `zoo` command. Each command parses, calls the library once, and prints; torch is imported inside."""
 
-import platform
 from importlib.metadata import version as distribution_version
 from pathlib import Path
 
@@ -8,7 +7,7 @@ import click
 
 from converters.cli.convert import convert
 from converters.cli.migrate import migrate
-from converters.cli.shared import CONTEXT_SETTINGS, KnownModels
+from converters.cli.shared import CONTEXT_SETTINGS, KnownModels, describe_platform
 from specs.errors import SnnZooError
 from zoo.cli.card import card
 from zoo.cli.completion import completion
@@ -49,20 +48,13 @@ def zoo(context: click.Context, version: bool, verbose: bool) -> None:
     if version:
         click.echo(f"zoo, version {distribution_version('snnzoo')}")
         if verbose:
-            _show_platform()
+            import torch  # noqa: F401 - to be described
+
+            click.echo("\n".join(describe_platform()))
         context.exit()
     if context.invoked_subcommand is None:
         click.echo(context.get_help(), err=True)
         context.exit(2)
-
-
-def _show_platform() -> None:
-    import torch
-
-    from bootstrap_core.kernels import describe
-
-    click.echo(f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads")
-    click.echo(f"kernels: {describe()}")
 
 
 for member in (

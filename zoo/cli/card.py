@@ -128,7 +128,7 @@ def _measure(
     seeds = () if old is None else old.training.other_seeds
     if seed_runs:
         seeds = tuple(measure_seed(folder / "model.safetensors", model, dataset) for folder in seed_runs)
-    click.echo(f"{name or model.spec.name}: {len(dataset.test):,} test images of {dataset.name}", err=True)
+    say(f"{name or model.spec.name}: {len(dataset.test):,} test images of {dataset.name}")
     return measure_card(
         path,
         dataset,
@@ -136,7 +136,7 @@ def _measure(
         licence=licence,
         curves=curves,
         other_seeds=seeds,
-        progress=lambda what: click.echo(f"  {what}", err=True),
+        progress=lambda what: say(f"  {what}"),
     )
 
 

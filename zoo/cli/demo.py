@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli.options import PathArgument, percent
-from converters.cli.shared import command, force_option, print_table, refuse_existing
+from converters.cli.shared import command, force_option, print_table, refuse_existing, say
 
 if TYPE_CHECKING:
     from zoo.demo import Demo
@@ -32,8 +32,8 @@ def demo(folder: Path, force: bool) -> None:
         refuse_existing(folder / name, force)
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
-    found = run_demo(folder, force=force, say=lambda line: click.echo(line, err=True))
-    click.echo(err=True)
+    found = run_demo(folder, force=force, say=say)
+    say("")
     _print_demo(found)
     click.echo()
     print_table(["file", "what it is"], [[str(folder / name), what] for name, what in FILES.items()], words=True)

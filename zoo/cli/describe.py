@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.options import PathArgument
+from converters.cli.options import PathArgument, Seed
 from converters.cli.shared import command, force_option, json_option, refuse_existing
 from specs.dataset_sources import TRAINING_IMAGES
 from specs.errors import SpecError
@@ -69,7 +69,7 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
 @command()
 @click.argument("spec", shell_complete=complete_specs)
 @click.option("-o", "--output", required=True, type=PathArgument, help="Model file; the suffix names the format.")
-@click.option("--seed", default=0, show_default=True, help="Of the fresh weights.")
+@click.option("--seed", type=Seed, default=0, show_default=True, help="Of the fresh weights.")
 @force_option
 def build(spec: str, output: Path, seed: int, force: bool) -> None:
     """Build SPEC with fresh weights into a model file.

@@ -110,7 +110,8 @@ def pull(
     """Fetch models into the cache, and print where they are.
 
     Sizes and digests are checked; of each model and format a path is printed. A revision is the beginning of the model
-    file's sha256: NAME@REVISION is that file or an error. Transfers that broke off go on where they ended.
+    file's sha256: NAME@REVISION is that file or an error. Transfers that broke off go on where they ended. Other
+    commands know by name what lies in $ZOO_CACHE_DIR.
 
     Example: zoo pull mnist-dense -o models --format safetensors --format netx
     """

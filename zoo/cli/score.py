@@ -21,7 +21,16 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
-from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
+from converters.cli.shared import (
+    command,
+    force_option,
+    json_option,
+    print_table,
+    refuse_existing,
+    say,
+    shows_progress,
+    warn,
+)
 from specs.errors import DataError, StateOverflowError
 from zoo.card_text import rate_words
 from zoo.cli.shared import input_shape, read_and_say, say_fresh, usual_data
@@ -101,8 +110,6 @@ def evaluate_model(
         runnable = exact = IntegerNetwork(network)
         exact.compiled = len(test) > WARM_UP or None
     scores, beyond = _score_each(runnable, test, Mode(mode), steps)
-    if scores and plot is not None:
-        _plot_scores(plot, scores, evaluate(network, test, mode=Mode.ANN) if network.fitted else None)
     if scores and as_json:
         click.echo(json.dumps(_scores_as_json(source, model.card, dataset, engine, scores)))
     elif scores:
@@ -114,6 +121,8 @@ def evaluate_model(
             say("note: --engine integer gives the same spikes, mostly faster")
         if mode == "snn" and engine == "torch" and any(t and t > model.spec.time_steps for t in steps):
             say("note: more steps may leave the chip's 24 bits, which floats do not notice and --engine integer does")
+    if scores and plot is not None:
+        _plot_scores(plot, scores, evaluate(network, test, mode=Mode.ANN) if network.fitted else None)
     if beyond:
         raise StateOverflowError("; ".join(beyond))
 
@@ -150,9 +159,9 @@ def predict(
     for p in predictions:
         say(f"{p.path}: {p.done}")
         if p.is_blank:
-            say(f"warning: {p.path} shows the network nothing: what it answers means nothing")
+            warn(f"{p.path} shows the network nothing: what it answers means nothing")
     if predictions and animate is not None:
-        click.echo(animate_prediction(network, predictions[0], animate), err=True)
+        say(str(animate_prediction(network, predictions[0], animate)))
     if predictions and as_json:
         rows = [
             {
@@ -208,7 +217,7 @@ def _score_each(
 @contextmanager
 def _image_bar(n_images: int) -> Iterator[Callable[[int], object]]:
     """A progress bar on stderr if that is a terminal; gives the function to call with the number of images done."""
-    if not sys.stderr.isatty():
+    if not shows_progress():
         yield lambda n: None
         return
     with click.progressbar(length=n_images, label="images", file=sys.stderr, show_pos=True) as bar:
@@ -219,7 +228,7 @@ def _plot_scores(path: Path, scores: "list[Evaluation]", ann: "Evaluation | None
     from bootstrap_core.plots import plot_accuracy
 
     by_steps = {score.time_steps: score.accuracy for score in scores}
-    click.echo(plot_accuracy(by_steps, path, ann=None if ann is None else ann.accuracy), err=True)
+    say(str(plot_accuracy(by_steps, path, ann=None if ann is None else ann.accuracy)))
 
 
 def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) -> None:

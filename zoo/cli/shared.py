@@ -7,7 +7,7 @@ import click
 from click.shell_completion import CompletionItem
 
 from converters.cli.options import complete_from
-from converters.cli.shared import print_table, say, say_notes
+from converters.cli.shared import print_table, say, say_notes, warn
 from specs.block import Encoding
 from specs.dataset_sources import dataset_names, doubts
 from specs.errors import DataError, SnnZooError
@@ -82,7 +82,7 @@ def say_doubts(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
     """Say on stderr what is odd about a network and its recipe: data that do not fit, and fields that do nothing."""
     doubt = doubts(recipe.data, network.input.shape, network.n_classes)
     for warning in filter(None, [doubt, *network.input.idle, *recipe.idle]):
-        say(f"warning: {warning}")
+        warn(warning)
 
 
 def say_fresh(trained: bool) -> None:

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import click
 
 from converters.cli.options import PathArgument, complete_models
-from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing
-from specs.errors import SnnZooError
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
+from specs.errors import IntegrityError, SnnZooError
 from zoo.cli.shared import print_layers, read_and_say
 
 if TYPE_CHECKING:
@@ -57,9 +57,11 @@ def show(
     from zoo.card_files import card_of
     from zoo.sources import is_netx, layers_of
 
+    if graph is not None and other is not None:
+        raise click.UsageError("--graph draws one network, --diff compares two: use one at a time")
+    if (markdown or curves is not None) and (graph is not None or other is not None):
+        raise click.UsageError("--markdown and --curves are of a card, --graph and --diff of layers: use one at a time")
     if graph is not None:
-        if other is not None:
-            raise click.UsageError("--graph draws one network, --diff compares two: use one at a time")
         _draw(source, graph, force, as_json)
         return
     if markdown and as_json:
@@ -67,7 +69,7 @@ def show(
     card = card_of(source) if other is None else None
     if curves is not None:
         refuse_existing(curves, force)
-        click.echo(_plot_curves(_needed(card, source), curves), err=True)
+        say(str(_plot_curves(_needed(card, source), curves)))
     if markdown:
         from zoo.card_text import as_markdown
 
@@ -153,12 +155,15 @@ def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
 
 
 def _needed(card: "Card | None", source: str) -> "Card":
+    from zoo.card import ModelFormat
     from zoo.sources import model_path
 
     if card is None:
         path = model_path(source)
         read_and_say(source)  # what is no model is told
-        raise SnnZooError(f"{source} has no card; this writes one:\nzoo card {path} -o {path.with_suffix('.yaml')}")
+        own = path.suffix == ModelFormat.SAFETENSORS.suffix
+        remedy = f"this writes one:\nzoo card {path} -o {path.with_suffix('.yaml')}" if own else "safetensors have one"
+        raise SnnZooError(f"{source} has no card; {remedy}")
     return card
 
 
@@ -209,7 +214,10 @@ def _show_netx(file: "NetxFile", as_json: bool) -> None:
 
     if as_json:
         layers = [describe_layer(layer) for layer in file.layers]
-        spec = None if file.spec is None else json.loads(file.spec)
+        try:
+            spec = None if file.spec is None else json.loads(file.spec)
+        except ValueError as error:
+            raise IntegrityError(f"the spec in the file is no JSON: {error}") from None
         click.echo(json.dumps({"time_steps": file.time_steps, "spec": spec, "layers": layers}))
         return
     print_table(layer_header(), [layer_row(i, layer) for i, layer in enumerate(file.layers)])

@@ -1,7 +1,6 @@
 """The command that trains."""
 
 import json
-import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -11,6 +10,7 @@ import click
 from converters.cli.options import (
     DataPlaces,
     PathArgument,
+    Seed,
     complete_data,
     data_options,
     percent,
@@ -22,11 +22,14 @@ from converters.cli.shared import (
     INTERRUPTED,
     command,
     force_option,
+    is_quiet,
     json_option,
     print_table,
     refuse_existing,
     say,
     say_overflow,
+    shows_progress,
+    warn,
 )
 from specs.errors import SnnZooError
 from zoo.cli.shared import complete_specs, say_doubts
@@ -49,7 +52,7 @@ BAR_WIDTH = 79
 @click.option(
     "--epochs", type=click.IntRange(1), help="Same as --set training.epochs=N; of fewer, SNN ones keep their part."
 )
-@click.option("--seed", type=click.IntRange(0), help="Same as --set training.seed=N.")
+@click.option("--seed", type=Seed, help="Same as --set training.seed=N.")
 @click.option("--data", shell_complete=complete_data, help="Same as --set training.data=NAME.")
 @click.option(
     "--precision",
@@ -69,7 +72,6 @@ BAR_WIDTH = 79
 @run_options
 @force_option
 @json_option
-@click.option("-q", "--quiet", is_flag=True, help="No progress.")
 def train(
     spec: str,
     folder: Path,
@@ -85,7 +87,6 @@ def train(
     threads: int | None,
     force: bool,
     as_json: bool,
-    quiet: bool,
 ) -> None:
     """Train SPEC, a YAML file or a name, by bootstrap.
 
@@ -107,8 +108,8 @@ def train(
     assignments += tuple(f"training.{key}={value}" for key, value in shortcuts.items() if value is not None)
     with join_group(timeout_s=timeout) as group:
         run = _start_run(spec, folder, assignments, places, device, threads, resume, force, group)
-        _train(run, quiet or not group.leads)
-        _report_run(run, as_json, quiet)
+        _train(run)
+        _report_run(run, as_json)
 
 
 def _start_run(
@@ -162,12 +163,13 @@ def _start_run(
 
 def _say_learnt_validation(start: str, before: "TrainingSpec", recipe: "TrainingSpec") -> None:
     if remedy := recipe.learnt_validation(before):
-        say(f"warning: {start} has learnt from some of the validation images, which will flatter it: {remedy}")
+        warn(f"{start} has learnt from some of the validation images, which will flatter it: {remedy}")
 
 
-def _train(run: "TrainingRun", quiet: bool) -> None:
+def _train(run: "TrainingRun") -> None:
     """Train to the end, showing a bar on a terminal and a line for each epoch."""
-    bar, told = not quiet and sys.stderr.isatty(), False
+    quiet, told = is_quiet() or not run.group.leads, False
+    bar = shows_progress() and not quiet
     if not (quiet or run.finished):
         click.echo(f"*: the best SNN so far on validation images, kept as {run.model_path.name}", err=True)
         click.echo(_columns(EPOCH_HEADER, run.recipe.epochs), err=True)
@@ -222,7 +224,7 @@ def _columns(cells: tuple[str, ...], epochs: int) -> str:
     return "  ".join(cell.rjust(width) for cell, width in zip(cells, widths, strict=True))
 
 
-def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
+def _report_run(run: "TrainingRun", as_json: bool) -> None:
     from bootstrap_core.mode import Mode
 
     scores = run.score()
@@ -232,13 +234,12 @@ def _report_run(run: "TrainingRun", as_json: bool, quiet: bool) -> None:
     try:
         run.plot()
     except SnnZooError as error:
-        if not quiet:
-            say(f"no curves.png: {error}")
+        say(f"no curves.png: {error}")
     say_overflow(run.overflow)
     silent = scores[Mode.SNN].silent
     if silent is not None:
-        say(
-            f"warning: no neuron of block {silent} ever spikes: let weights be scaled to the images "
+        warn(
+            f"no neuron of block {silent} ever spikes: let weights be scaled to the images "
             "(--set training.initialize=true), or train longer"
         )
     if as_json:

@@ -61,6 +61,11 @@ def test_a_card_does_not_contradict_itself(refusal, card) -> None:
     assert f"test.accuracy is 0.99, of its own 3 time steps {card.test.by_steps[3]}" in told
 
 
+def test_a_card_with_a_recipe_tells_how_images_were_split(refusal, card) -> None:
+    told = refusal(f"training_images: {card.data.training_images}\n", "training_images: null\n")
+    assert "data tells how images were split if, and only if, training.recipe tells a recipe" in told
+
+
 def test_what_is_no_card_is_told_what_a_card_is(tmp_path) -> None:
     (tmp_path / "card.yaml").write_text("[1, 2]")
     with pytest.raises(SpecError, match=r"a card is a mapping with name, revision, .* and golden"):

@@ -48,9 +48,10 @@ def test_a_logit_by_a_bit_and_a_spike_are_told(exact, card) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["no base64!", base64.b64encode(b"no zlib").decode(), base64.b64encode(zlib.compress(bytes(5))).decode(),
+    ["no base64!", "\N{SNOWMAN}", base64.b64encode(b"no zlib").decode(),
+     base64.b64encode(zlib.compress(bytes(5))).decode(),
      base64.b64encode(zlib.compress(bytes(1 << 22), 9)).decode()],
-    ids=["text", "bytes", "short", "long"],
+    ids=["text", "snowman", "bytes", "short", "long"],
 )  # fmt: skip
 def test_damaged_images_are_told(card, text: str) -> None:
     with pytest.raises(IntegrityError, match="golden"):

@@ -10,6 +10,7 @@ from bootstrap_core import Network, build_network, load_dataset
 from bootstrap_core.image_files import read_pixels
 from specs import DataError, SnnZooError
 from specs.io import spec_from_document
+from zoo import prediction
 from zoo.prediction import predict_files
 
 DIGITS = load_dataset("mnist-sample").test
@@ -112,6 +113,22 @@ def test_a_camera_held_sideways_is_turned_back(network, saved) -> None:
     assert torch.equal(straight.image, turned.image)
     straight, turned = predict_files(network, paths, data="letters")
     assert straight.done == turned.done == "308x298, resized to 28x28"
+
+
+AFFINE = {"kind": "affine", "features": 3}
+DENSE = {"kind": "dense", "features": 5}
+
+
+@pytest.mark.parametrize(("blocks", "shown"), [([DENSE, DENSE], 2), ([DENSE, AFFINE], 1), ([AFFINE], 0)])
+def test_the_last_neurons_that_spike_are_animated(saved, tmp_path, monkeypatch, blocks, shown) -> None:
+    network = build_network(
+        spec_from_document({"name": "x", "time_steps": 4, "input": {"shape": [9]}, "blocks": blocks}), seed=0
+    )
+    (seen,) = predict_files(network, [saved(np.full((3, 3), 200, np.uint8))])
+    drawn = []
+    monkeypatch.setattr(prediction, "animate", lambda spikes, path, *, image: drawn.append(spikes))
+    prediction.animate_prediction(network, seen, tmp_path / "a.gif")
+    assert torch.equal(drawn[0], network.run(seen.image[None])[1].spikes[shown][:, 0])
 
 
 def test_16_bits_are_not_cut_off(network, saved) -> None:

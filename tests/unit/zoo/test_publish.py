@@ -116,8 +116,21 @@ def test_other_formats_join_their_safetensors_file(carded, tmp_path) -> None:
     with pytest.raises(SnnZooError, match=f"{made.reference} yet: publish its safetensors file first"):
         publish(netx, made.card_file, index)
     publish(made.file, made.card_file, index)
+    newer = carded(seed=1)
+    publish(newer.file, newer.card_file, index)
     publish(netx, made.card_file, index)
-    assert set(read_index(tmp_path / "index").get("tiny").files) == {"safetensors", "netx"}
+    found = read_index(tmp_path / "index")
+    assert set(found.get("tiny", made.reference[5:]).files) == {"safetensors", "netx"}
+    assert found.get("tiny").revision == newer.reference[5:]
+
+
+def test_a_format_that_no_card_knows_is_left_to_pull(carded, tmp_path) -> None:
+    from converters import read_model, write_model
+
+    made = carded()
+    netx = write_model(read_model(made.file), tmp_path / "tiny.net")
+    with pytest.raises(IntegrityError, match=r"publish its \.safetensors, of which zoo pull --format makes the others"):
+        publish(netx, made.card_file, str(tmp_path / "index"))
 
 
 def test_a_folder_that_cannot_be_written_is_told(carded, tmp_path) -> None:

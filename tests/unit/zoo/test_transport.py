@@ -3,7 +3,7 @@ import io
 import pytest
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
-from zoo.transport import FolderTransport, FsspecTransport, HubTransport, WebTransport, open_transport
+from zoo.transport import FolderTransport, FsspecTransport, HubTransport, WebTransport, is_remote, open_transport
 
 
 def fetch(url: str, start: bytes = b"", size: int | None = None) -> bytes:
@@ -48,7 +48,28 @@ def test_http_is_for_this_machine_only() -> None:
     for host in ("example.org", "127.0.0.1.example.org", "localhost@example.org", "10.0.0.1"):
         with pytest.raises(SnnZooError, match="use https"):
             open_transport(f"http://{host}/x")
-    assert open_transport("https://example.org/x").remote
+
+
+@pytest.mark.parametrize("url", ["https://example.org/x", "hf://owner/repo", "FTP://example.org/x", "s3://bucket/x"])
+def test_an_index_beyond_this_machine_is_known_by_its_url(url: str) -> None:
+    assert is_remote(url)
+
+
+@pytest.mark.parametrize("url", ["models", "/srv/models", "file:///srv/models", "memory://x"])
+def test_an_index_on_this_machine_is_known_by_its_url(url: str) -> None:
+    assert not is_remote(url)
+
+
+@pytest.mark.parametrize(
+    "url",
+    ["hf://owner/repo.git", "hf://a--b/c", "ftp://127.0.0.1:1/x", "zip://x::/none.zip", "https://[bad", "~none/x"],
+)
+def test_a_url_that_leads_nowhere_is_named(url: str) -> None:
+    pytest.importorskip("fsspec")
+    pytest.importorskip("huggingface_hub")
+    with pytest.raises(SnnZooError) as caught:
+        open_transport(url)
+    assert str(caught.value).startswith(f"{url}: ")
 
 
 @pytest.mark.parametrize("url", ["https://example.org/x?a=b", "https://example.org/x#a"])
@@ -61,8 +82,6 @@ def test_kinds_of_urls(tmp_path) -> None:
     pytest.importorskip("fsspec")
     assert isinstance(open_transport(str(tmp_path)), FolderTransport)
     assert isinstance(open_transport("memory://x"), FsspecTransport)
-    assert not open_transport(str(tmp_path)).remote
-    assert not open_transport("memory://x").remote
     with pytest.raises(SnnZooError, match="nosuch://x: Protocol not known"):
         open_transport("nosuch://x")
 
@@ -85,4 +104,3 @@ def test_a_hub_url_leads_to_its_files() -> None:
     assert isinstance(transport, HubTransport)
     assert transport.address.endswith("/owner/repo/resolve/v1/models")
     assert open_transport("hf://owner/repo").address.endswith("/owner/repo/resolve/main")
-    assert transport.remote
