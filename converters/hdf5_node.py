@@ -29,6 +29,10 @@ DAMAGE = (OSError, KeyError, RuntimeError, ValueError, TypeError, OverflowError,
 """What h5py raises on a damaged file."""
 ATTRIBUTE_BYTES = 256
 """Within which the value of an attribute follows its name."""
+MOST_ATTRIBUTES = 1000
+"""Of one name in a file."""
+HEAP_OBJECT = 16
+"""Bytes that one takes at the least."""
 CHUNK_BYTES = 1 << 24
 """Of a chunk, however small the dataset."""
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
@@ -268,7 +272,9 @@ def _refuse_damaged_texts(dataset: h5py.Dataset, where: str) -> None:
         end = raw.seek(0, io.SEEK_END)
         raw.seek(start)
         entries = np.frombuffer(raw.read(16 * dataset.size), [("n", "<u4"), ("heap", "<u8"), ("i", "<u4")])
-        sound = all(_is_sound_heap(raw, int(heap), end) for heap in np.unique(entries["heap"][entries["n"] > 0]))
+        heaps = np.unique(entries["heap"][entries["n"] > 0])
+        left = _Steps(end // HEAP_OBJECT)  # heaps do not overlap
+        sound = all(_is_sound_heap(raw, int(heap), end, left) for heap in heaps)
     if not sound or int(entries["n"].max(initial=0)) > end:
         raise IntegrityError(f"{where}: a damaged text")
 
@@ -276,26 +282,40 @@ def _refuse_damaged_texts(dataset: h5py.Dataset, where: str) -> None:
 def _refuse_damaged_attribute(path: Path, name: str, where: str) -> None:
     """The same for a text that is an attribute, whose place HDF5 does not tell: soon after its name in the file."""
     with path.open("rb") as raw, mmap.mmap(raw.fileno(), 0, access=mmap.ACCESS_READ) as content:
+        left, places = _Steps(len(content) // HEAP_OBJECT), MOST_ATTRIBUTES
         place = content.find(name.encode())
         while place >= 0:
+            places -= 1
+            if places < 0:
+                raise IntegrityError(f"{where}: more than {MOST_ATTRIBUTES} attributes {name}")
             entry = content[place : place + ATTRIBUTE_BYTES]
             for i in range(4, len(entry) - 7):
                 n_bytes, address = (int.from_bytes(entry[slice(*ends)], "little") for ends in ((i - 4, i), (i, i + 8)))
                 if content[address : address + 4] == b"GCOL" and (
-                    n_bytes > len(content) or not _is_sound_heap(raw, address, len(content))
+                    n_bytes > len(content) or not _is_sound_heap(raw, address, len(content), left)
                 ):
                     raise IntegrityError(f"{where}: a damaged text in the attribute {name}")
             place = content.find(name.encode(), place + 1)
 
 
-def _is_sound_heap(raw: BinaryIO, address: int, end: int) -> bool:
+@dataclass
+class _Steps:
+    """How many objects of heaps may still be looked at."""
+
+    left: int
+
+
+def _is_sound_heap(raw: BinaryIO, address: int, end: int, steps: _Steps) -> bool:
     """Whether the objects of a global heap follow each other inside the file."""
     if address + 16 > end:
         return False
     raw.seek(address)
     signature, last = raw.read(8)[:4], address + int.from_bytes(raw.read(8), "little")
     place = address + 16
-    while signature == b"GCOL" and place + 16 <= last <= end:
+    while signature == b"GCOL" and place + HEAP_OBJECT <= last <= end:
+        steps.left -= 1
+        if steps.left < 0:
+            return False
         raw.seek(place)
         head = raw.read(16)
         size = int.from_bytes(head[8:], "little")

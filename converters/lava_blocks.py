@@ -11,6 +11,7 @@ import yaml
 from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE
+from converters.weight_norm import all_finite
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 
 __all__ = ["DECAYS", "DIRECTION", "MAGNITUDE", "MEAN", "PLAIN", "LavaBlock", "infer_document", "lava_blocks"]
@@ -97,12 +98,16 @@ def _damage(block: LavaBlock) -> Iterator[str]:
     for name, tensor in block.tensors.items():
         if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized:
             yield f"{name} is not of plain real numbers"
-        elif tensor.is_floating_point() and not bool(tensor.isfinite().all()):
+        elif tensor.is_floating_point() and not all_finite(tensor):
             yield f"{name} holds values that are not finite"
     yield from (f"{name} is missing, or empty" for name in DECAYS if not block.tensors.get(name, NOTHING).numel())
     weight = block.weight
     if weight is not None and (weight.ndim < 2 or not weight.numel()):
         yield f"a weight of shape {list(weight.shape)}"
+    n_channels = 1 if weight is None else len(weight)
+    for name in (*DECAYS, MEAN):
+        if (found := block.tensors.get(name, NOTHING).numel()) > 1 and found != n_channels:
+            yield f"{name} holds {found} numbers for {n_channels} channels"
     if (DIRECTION in block.tensors) != (MAGNITUDE in block.tensors):
         yield "half of a weight norm"
 

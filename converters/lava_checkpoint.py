@@ -47,7 +47,10 @@ def read_checkpoint(
     """
     with open_state_dict(path) as file:
         tensors = {name: value for name, value in file.state.items() if isinstance(value, Tensor)}
-        state = {name: file.read(name, 0, value.numel()).reshape(value.shape) for name, value in tensors.items()}
+        state = {
+            name: file.read(name, 0, value.numel()).reshape(value.shape) if value.layout is torch.strided else value
+            for name, value in tensors.items()
+        }
     beside = path.with_suffix(".net")
     notes: tuple[str, ...] = ()
     known = spec

@@ -11,13 +11,26 @@ from specs.errors import UnsupportedError
 from specs.fields import Shape
 from specs.shapes import axis_output
 
-__all__ = ["Conv", "Dense", "Pair", "fold_conv", "follow", "pool", "scale_inputs", "scale_outputs", "spread"]
+__all__ = [
+    "Conv",
+    "Dense",
+    "Pair",
+    "fold_conv",
+    "follow",
+    "pool",
+    "scale_inputs",
+    "scale_outputs",
+    "spread",
+    "unrolled",
+]
 
 Pair = tuple[int, int]
 """`(height, width)`."""
 
 MAX_WEIGHTS = 1 << 26
 """Of a folded layer: a small file may ask for a huge kernel."""
+MAX_PRODUCTS = 1 << 30
+"""Of weights with weights, that a folded layer is made by."""
 
 
 @dataclass(frozen=True)
@@ -136,25 +149,32 @@ def spread(first: Conv, second: Dense, shape: Shape) -> Dense:
     if n_outputs * math.prod(shape) > MAX_WEIGHTS:
         raise UnsupportedError(f"its weights spread over the pooled inputs {list(shape)} are too many")
     maps = second.weight.reshape(n_outputs, channels, height, width)
+    return Dense(unrolled(maps, first, shape), second.bias + maps.sum((2, 3)) @ first.bias)
+
+
+def unrolled(maps: Tensor, conv: Conv, shape: Shape) -> Tensor:
+    """`[M, C * H * W]`: how `maps` `[M, channels, h, w]`, weights of the outputs of `conv`, weigh its flattened input.
+
+    `shape`: `[C, H, W]`.
+    """
     left = [
         shape[1 + i]
-        + 2 * first.padding[i]
-        - first.dilation[i] * (first.kernel[i] - 1)
+        + 2 * conv.padding[i]
+        - conv.dilation[i] * (conv.kernel[i] - 1)
         - 1
-        - ((height, width)[i] - 1) * first.stride[i]
+        - (maps.shape[2 + i] - 1) * conv.stride[i]
         for i in range(2)
     ]
     whole = F.conv_transpose2d(
         maps,
-        first.weight,
-        stride=first.stride,
-        padding=first.padding,
+        conv.weight,
+        stride=conv.stride,
+        padding=conv.padding,
         output_padding=left,
-        groups=channels,
-        dilation=first.dilation,
+        groups=conv.groups,
+        dilation=conv.dilation,
     )
-    bias = second.bias + maps.sum((2, 3)) @ first.bias
-    return Dense(whole.reshape(n_outputs, -1), bias)  # [outputs, C, H, W] -> [outputs, C * H * W]
+    return whole.flatten(1)
 
 
 def follow(first: Dense | Tensor | None, second: Dense | Tensor) -> Dense | Tensor:
@@ -226,7 +246,8 @@ def _joint_weight(first: Conv, second: Conv, axes: list[_Axis]) -> tuple[Tensor,
     else:
         groups, (channels, inputs) = first.groups, first.weight.shape[:2]
         inner, outer = first.weight, second.weight.expand(-1, inputs, -1, -1)
-    if channels * inputs * axes[0].kernel * axes[1].kernel > MAX_WEIGHTS:
+    products = channels * inputs * math.prod((*first.kernel, *second.kernel))
+    if channels * inputs * axes[0].kernel * axes[1].kernel > MAX_WEIGHTS or products > MAX_PRODUCTS:
         raise UnsupportedError(f"the folded kernel of {axes[0].kernel}x{axes[1].kernel} is too large")
     weight = torch.zeros(channels, inputs, axes[0].kernel, axes[1].kernel, dtype=torch.float64)
     rows, columns = (torch.arange(first.kernel[i]) * axes[i].step_first for i in range(2))

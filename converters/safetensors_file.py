@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
-import torch
 
 from converters.model import Model, check_card, check_fit
 from converters.safetensors_header import read_header
 from converters.state_dict_file import open_safetensors
+from converters.weight_norm import all_finite
 from specs.errors import IntegrityError, SpecError
 from specs.io import spec_from_document
 from specs.memory import refuse_beyond_memory
@@ -55,7 +55,7 @@ def read_safetensors(path: Path) -> Model:
         refuse_beyond_memory(n_bytes, f"{path}: reading its tensors")
         tensors = {name: file.whole(name) for name in file.tensors}
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise IntegrityError(f"{path}: tensor {name} holds values that are not finite")
     return Model(spec, tensors, check_card(metadata.get("card", {}), str(path)), origin=str(path))
 

@@ -10,13 +10,15 @@ from torch import Tensor
 
 from converters import ann as nets
 from converters.ann import Ann, Node
-from converters.linear_fold import Conv, Dense, fold_conv, pool, spread
+from converters.linear_fold import Conv, Dense, fold_conv, pool, spread, unrolled
 from specs.errors import UnsupportedError
 from specs.fields import Shape
 
 __all__ = ["MaxPooling", "Population", "SpikingLayer", "SpikingSkip", "activations_first", "spiking_layers"]
 
 ACTIVATIONS = (nets.Relu, nets.Clip, nets.LeakyRelu, nets.PRelu)
+MOST_BRANCHES = 64
+"""Of a sum: one that is added to itself again and again has endlessly many."""
 LARGEST_READOUT = 1 << 26
 """Weights of a readout that a final convolution and pool become."""
 NARROW = 128
@@ -151,7 +153,7 @@ def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
 
 
 def activations_first(ann: Ann) -> Ann:
-    """The same ANN with maxima behind activations instead of before them: both only rise. Nodes keep their names."""
+    """The same ANN with maxima behind activations instead of before them, if both only rise. Nodes keep their names."""
     ordered = list(ann.nodes)
     n_readers = Counter(name for node in ann.nodes for name in node.inputs)
     i = 0
@@ -160,6 +162,7 @@ def activations_first(ann: Ann) -> Ann:
         if (
             isinstance(first.operation, nets.MaxPool)
             and isinstance(second.operation, ACTIVATIONS)
+            and not _falls(second.operation)
             and second.inputs == (first.name,)
             and n_readers[first.name] == 1
         ):
@@ -176,6 +179,11 @@ def activations_first(ann: Ann) -> Ann:
         else:
             i += 1
     return replace(ann, nodes=tuple(ordered))
+
+
+def _falls(activation: nets.Operation) -> bool:
+    """Whether an activation falls anywhere."""
+    return isinstance(activation, nets.PRelu) and bool((activation.slope < 0).any())
 
 
 @dataclass(frozen=True)
@@ -269,6 +277,8 @@ class _Lowering:
             case nets.Flatten():  # a dense layer flattens what it reads
                 return value
             case nets.Add():
+                if len(value) + len(others[0]) > MOST_BRANCHES:
+                    raise UnsupportedError(f"{node.name}: a sum of more than {MOST_BRANCHES} branches")
                 return value + others[0]
             case nets.Conv(weight, bias, stride, padding, dilation, groups):
                 convs = (Conv(weight.double(), b, stride, padding, dilation, groups) for b in _once(bias, value))
@@ -286,6 +296,8 @@ class _Lowering:
                 branch = value[0]
                 if len(value) > 1 or not branch.is_output:
                     raise UnsupportedError(f"{node.name}: a maximum with no activation, or a leaky one, before it")
+                if any(2 * side > extent for side, extent in zip(padding, kernel, strict=True)):
+                    raise UnsupportedError(f"{node.name}: a maximum padded by more than half of its window")
                 windows = pool(torch.ones(branch.before[0]), kernel, stride, padding)
                 return self._close(node, (replace(branch, linear=windows),), nets.Relu(), is_any=True)
             case activation:
@@ -367,10 +379,6 @@ def _as_dense(conv: Conv, shape: Shape) -> Dense:
     n_inputs, n_outputs = prod(shape), prod(conv.output_shape(shape))
     if n_inputs * n_outputs > LARGEST_READOUT:
         raise UnsupportedError(f"a readout of {n_outputs} by {n_inputs} weights")
-    columns = torch.eye(n_inputs, dtype=torch.float64).reshape(n_inputs, *shape)
-    bias = torch.zeros_like(conv.bias)
-    outputs = torch.nn.functional.conv2d(
-        columns, conv.weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups
-    )
-    places = outputs[0, 0].numel()
-    return Dense(outputs.flatten(1).T.contiguous(), conv.bias.repeat_interleave(places))
+    after = conv.output_shape(shape)
+    weight = unrolled(torch.eye(n_outputs, dtype=torch.float64).reshape(n_outputs, *after), conv, shape)
+    return Dense(weight, conv.bias.repeat_interleave(prod(after[1:])))

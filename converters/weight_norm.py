@@ -116,7 +116,9 @@ def parts(tensor: Tensor) -> Sequence[Tensor]:
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether a tensor has neither NaN nor infinity."""
+    """Whether a tensor of real numbers has neither NaN nor infinity."""
+    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:  # in which torch does not compute
+        tensor = tensor.float()
     return not tensor.numel() or all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor))
 
 

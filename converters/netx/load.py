@@ -26,6 +26,8 @@ SPEC_ATTRIBUTE = "snnzoo_spec"
 """Attribute of the root with the spec as JSON: netx has no place for names, means and surrogate gradients."""
 
 WEIGHT_GRID = range(WEIGHT_INT_MIN * MANT_PER_WEIGHT, WEIGHT_INT_MAX * MANT_PER_WEIGHT + 1, MANT_PER_WEIGHT)
+FARTHEST = 1 << 40
+"""Off any grid: no number need be kept that is larger."""
 BIAS_GRID = range(BIAS_MANT_MIN, BIAS_MANT_MAX + 1)
 
 FOREIGN_KINDS = {
@@ -69,6 +71,8 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
     problems = [what for dataset, what in FOREIGN_DATASETS.items() if node.find(dataset) is not None]
     if kind not in {"input", "flatten", "dense", "conv"}:
         problems.append(FOREIGN_KINDS.get(kind, f"a layer of type {kind[:40]!r}"))
+    if kind == "input" and name != "0":
+        problems.append("an input behind other layers")
     delay = node.array("delay")
     if delay is not None and delay.any():
         problems.append(f"axonal delays of up to {delay.max():g} steps")
@@ -91,6 +95,8 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
     if kind == "dense" and weight is not None:
         weight = _matrix(node, weight, prod(shape))
     if kind == "conv" and weight is not None:
+        if len(shape) != 3:
+            raise IntegrityError(f"{node.where}: a conv layer gives channels, rows and columns, not {list(shape)}")
         weight = _kernels(node, weight, shape[0])
         geometry = _read_geometry(node, weight)
     if kind in {"dense", "conv"} and weight is None and not problems:
@@ -105,7 +111,9 @@ def _mants(node: Hdf5Node, name: str, grid: range, problems: list[str]) -> IntAr
     value = node.array(name)
     if value is None:
         return None
-    mants: IntArray = np.trunc(value).astype(np.int64)
+    if value.size == 0:
+        raise IntegrityError(f"{node.where}/{name}: holds no numbers")
+    mants: IntArray = np.trunc(np.clip(value, -FARTHEST, FARTHEST)).astype(np.int64)
     off = (mants != value) | (mants < grid.start) | (mants >= grid.stop) | ((mants - grid.start) % grid.step != 0)
     if off.any():
         problems.append(

@@ -91,7 +91,7 @@ def _inferred(file: NetxFile, path: Path, input_bits: int, notes: list[str]) -> 
 
 
 def _input_shape(first: NetxLayer | None, layers: list[NetxLayer], notes: list[str]) -> Shape:
-    follows = next(layer for layer in layers if layer.weight is not None)
+    follows = next(layer for layer in layers if layer.weight is not None and layer.kind != "flatten")
     assert follows.weight is not None
     if first is not None:
         shape = first.shape if len(first.shape) != 2 else (1, *first.shape)  # netx: no channels are one channel

@@ -6,6 +6,7 @@ Source: `nir.serialization` of nir 1.0.4 to 1.0.8. That package is not used here
 
 import hashlib
 import io
+import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import chain
@@ -20,7 +21,7 @@ from converters.hdf5_node import Hdf5Node, open_hdf5
 from specs.errors import IntegrityError
 from specs.limits import HDF5_DEPTH, HDF5_OBJECTS
 
-__all__ = ["Field", "Graph", "Node", "graph_bytes", "node_digest", "read_graph"]
+__all__ = ["Field", "Graph", "Node", "edges_digest", "graph_bytes", "node_digest", "read_graph"]
 
 FORMAT_VERSION = "1.0.4"
 """Of the nodes we write: the oldest release of nir that has all their fields."""
@@ -88,6 +89,11 @@ def node_digest(node: Node) -> str:
         else:
             digest.update(f"{value.shape}".encode() + value.astype("<f8").tobytes())
     return digest.hexdigest()
+
+
+def edges_digest(graph: Graph) -> str:
+    """Sha256 of a graph's edges, in whichever order."""
+    return hashlib.sha256(json.dumps(sorted(graph.edges)).encode()).hexdigest()
 
 
 def _as_mapping(graph: "Graph | Node") -> dict[str, Any]:

@@ -10,7 +10,7 @@ import torch
 
 from converters.model import Model, check_card
 from converters.nir.chain import Named, chain_of
-from converters.nir.file import Graph, Node, node_digest, read_graph
+from converters.nir.file import Graph, Node, edges_digest, node_digest, read_graph
 from converters.nir.layers import layers_of
 from converters.nir.model import model_of
 from converters.nir.neurons import TimeConstants
@@ -37,12 +37,13 @@ def read_nir(
 ) -> Model:
     """Read a NIR file.
 
-    One that `write_nir` wrote gives the model back as it was. A graph of another program is read by what its nodes do:
-    a chain of Affine, Linear, Conv2d, pools, Scale, Flatten, one-step Delay, and CubaLIF, LIF or IF neurons. Pools and
-    scalings with no neurons of their own are folded into the weights beside them, exactly. Each layer is scaled into
-    the hardware's ranges (see `fit_to_grid`), which leaves spikes as they are. LI or CubaLI at the end are the neurons
-    of an affine readout: logits are still the mean of its weighted input; `IntegerTrace.readout_voltage` is their
-    membrane. `card["nir"]` says what became of each layer, `notes` what had to be assumed.
+    One that `write_nir` wrote gives the model back as it was, or for other `time_steps`. A graph of another program is
+    read by what its nodes do: a chain of Affine, Linear, Conv2d, pools, Scale, Flatten, one-step Delay, and CubaLIF,
+    LIF or IF neurons. Pools and scalings with no neurons of their own are folded into the weights beside them, exactly.
+    Each layer is scaled into the hardware's ranges (see `fit_to_grid`), which leaves spikes as they are. LI or CubaLI
+    at the end are the neurons of an affine readout: logits are still the mean of its weighted input;
+    `IntegerTrace.readout_voltage` is their membrane. `card["nir"]` says what became of each layer, `notes` what had to
+    be assumed.
 
     If the graph begins with neurons, what it is fed is their current (`spike` encoding); if it begins with weights, an
     image in 0..1, rounded to `input_bits` bits, the same in each step (`graded`).
@@ -70,7 +71,7 @@ def read_nir(
     if METADATA_KEY in graph.metadata and not nodes_only:
         if dt is not None and said is not None and abs(dt - said) > 1e-6 * said:
             raise ConversionError(f"{path} was written for time steps of {said:g} s, not --dt {dt:g}: leave it out")
-        return _own_model(graph, path)
+        return _own_model(graph, path, time_steps)
     chain = chain_of(graph, origin=str(path))
     chosen = _time_step(chain, said if dt is None else dt, path)
     layers, notes = layers_of(chain, dt=chosen or 1.0, time_constants=time_constants, origin=str(path))
@@ -87,17 +88,19 @@ def read_nir(
     )
 
 
-def _own_model(graph: Graph, path: Path) -> Model:
+def _own_model(graph: Graph, path: Path, time_steps: int | None) -> Model:
     try:
         document = json.loads(graph.metadata[METADATA_KEY])
         digests, card, version = document["digests"], document["card"], document["format"]
-        spec_document = document["spec"]
+        spec_document = document["spec"] | ({} if time_steps is None else {"time_steps": time_steps})
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise IntegrityError(f"{path}: damaged metadata {METADATA_KEY!r}: {error!r}") from None
     if version != METADATA_FORMAT or not isinstance(digests, dict) or not isinstance(card, dict):
         raise IntegrityError(f"{path}: metadata of format {version!r}; this snnzoo reads {METADATA_FORMAT}")
     nodes = {name: node_digest(node) for name, node in graph.nodes.items() if isinstance(node, Node)}
     changed = sorted(name for name in nodes.keys() | digests.keys() if nodes.get(name) != digests.get(name))
+    if document.get("edges") not in (None, edges_digest(graph)):  # files of before 0.1 do not tell
+        changed.append("what leads where")
     if changed or len(nodes) < len(graph.nodes):
         raise ConversionError(
             f"{path}: nodes changed since snnzoo wrote them: {', '.join(changed)}. The metadata tell of the network "

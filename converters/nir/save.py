@@ -17,7 +17,7 @@ from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.network import Network
 from bootstrap_core.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, PoolSynapse
 from converters.model import Model
-from converters.nir.file import Graph, Node, graph_bytes, node_digest
+from converters.nir.file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.nir.neurons import neuron_node
 from specs.block import AffineSpec, ConvSpec, FlattenSpec, skips_of
 from specs.errors import ConversionError
@@ -80,6 +80,7 @@ def write_nir(model: Model, path: Path, *, dt: float = DEFAULT_DT) -> Path:
         "spec": model.spec.model_dump(mode="json"),
         "card": dict(model.card),
         "digests": {name: node_digest(node) for name, node in nodes.items()},
+        "edges": edges_digest(Graph(nodes, edges)),
     }
     metadata = {
         "dt": np.float64(dt),

@@ -73,6 +73,7 @@ class AnnBuilder:
         windows: of convolutions and pools, by row, with all padding written out.
         constant_shapes: in which constants meet a tensor where the node does not say it by itself, by row.
         quantised: rows whose rounding is left out, and the bound that is kept.
+        steps: tensors of the graph that hold whole numbers, by name: of what size, and which of them is 0.
         last: rows behind which nothing follows but what keeps the order of the classes.
     """
 
@@ -90,6 +91,7 @@ class AnnBuilder:
     windows: dict[int, Windows] = field(default_factory=dict)
     constant_shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
     quantised: dict[int, float | None] = field(default_factory=dict)
+    steps: dict[str, tuple[float, int]] = field(default_factory=dict)
     last: set[int] = field(default_factory=set)
 
     # --- layers
@@ -115,7 +117,7 @@ class AnnBuilder:
         """Cross-correlation with weight `[channels, C / groups, kh, kw]`."""
         if is_upright(data):
             return turned(self.conv(turned(data), weight.swapaxes(2, 3), windows.turned, groups))
-        maps = self._maps(data)
+        maps, batch = self._maps(data), data.batch
         data = self._settled(data)
         pads = _sum(windows.pads, maps.pads)
         channels, per_group = weight.shape[:2]
@@ -156,7 +158,7 @@ class AnnBuilder:
         shape = self._map_shape(channels, data.shape, windows, pads)
         name = self._add(operation, (data.source,), shape)
         self._absorbed(data, name)
-        made = self._result(name, shape, data.batch, flat_axes=maps.flat_axes)
+        made = self._result(name, shape, batch, flat_axes=maps.flat_axes)
         # a shift whose windows at the edge saw less of it than others: no bias says that
         return made if bias is not None or shifted is None else replace(made, shift=shifted, pending=data.pending)
 

@@ -1,6 +1,7 @@
 """Folding constants with onnx's own evaluator, one node at a time, within bounds."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import onnx
@@ -80,7 +81,7 @@ def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:
         case "ConstantOfShape" if first is not None:
             return _product(first)
         case "Expand" if first is not None and second is not None:
-            return max(1, first.size) * _product(second)
+            return _broadcast([first.shape, tuple(int(side) for side in second.ravel()[:64])])
         case "Tile" if first is not None and second is not None:
             return first.size * _product(second)
         case "Gather" if first is not None and second is not None:
@@ -99,11 +100,15 @@ def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:
             start, limit, step = (float(np.asarray(array).item()) for array in inputs)
             return int(min(abs((limit - start) / step), 2.0**62)) if step else 0
         case op if op in (*ELEMENTWISE, "Sum"):
-            shapes = [array.shape for array in inputs if array is not None]
-            rank = max((len(shape) for shape in shapes), default=0)
-            return math.prod(max(([1] * (rank - len(s)) + list(s))[i] for s in shapes) for i in range(rank))
+            return _broadcast([array.shape for array in inputs if array is not None])
         case _:
             return sum(array.size for array in inputs if array is not None)
+
+
+def _broadcast(shapes: Sequence[tuple[int, ...]]) -> int:
+    """How many numbers arrays of these shapes broadcast to, at most."""
+    rank = max(map(len, shapes), default=0)
+    return math.prod(max(([1] * (rank - len(s)) + [*s])[i] for s in shapes) for i in range(rank))
 
 
 def _product(shape: Array) -> int:

@@ -2,6 +2,7 @@
 
 import math
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -232,23 +233,35 @@ def _image_input(model: ModelProto, graph: Graph, entering: list[str], path: Pat
     return GraphInput(used[0].name, shape, tensor.elem_type)
 
 
+_Function = tuple[str, str, str]
+"""Domain, name and overload, by which onnx knows a function."""
+
+
+def _called(nodes: Iterable[NodeProto]) -> Iterator[_Function]:
+    """What nodes call, those in the bodies of If, Loop and Scan too."""
+    for node in nodes:
+        yield node.domain, node.op_type, node.overload
+        for attribute in node.attribute:
+            for graph in (attribute.g, *attribute.graphs):
+                yield from _called(graph.node)
+
+
 def _unfold_functions(model: ModelProto, path: Path) -> ModelProto:
     """The model with its own functions written out, as onnx does it, unless that never ends."""
     if not model.functions:
         return model
-    bodies = {(f.domain, f.name): f.node for f in model.functions}
-    sizes: dict[tuple[str, str], int] = {}
+    bodies = {(f.domain, f.name, f.overload): f.node for f in model.functions}
+    sizes: dict[_Function, int] = {}
 
-    def size(key: tuple[str, str], inside: frozenset[tuple[str, str]]) -> int:
+    def size(key: _Function, inside: frozenset[_Function]) -> int:
         if key in inside or len(inside) > 64:
             raise IntegrityError(f"{path}: the function {key[1]!r} calls itself, or too many others in turn")
         if key not in sizes:
-            called = [(node.domain, node.op_type) for node in bodies[key]]
+            called = _called(bodies[key])
             sizes[key] = min(ONNX_NODES + 1, sum(size(k, inside | {key}) if k in bodies else 1 for k in called))
         return sizes[key]
 
-    keys = [(node.domain, node.op_type) for node in model.graph.node]
-    if sum(size(key, frozenset()) if key in bodies else 1 for key in keys) > ONNX_NODES:
+    if sum(size(key, frozenset()) if key in bodies else 1 for key in _called(model.graph.node)) > ONNX_NODES:
         raise IntegrityError(f"{path}: more than {ONNX_NODES:,} nodes when its functions are unfolded")
     try:
         unfolded = inline_local_functions(model)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from onnx import TensorProto
 
-from converters.ann import Ann
+from converters.ann import Ann, PRelu
 from converters.normalization import Normalization
 from converters.onnx_model.builder import BETWEEN, INPUT, AnnBuilder
 from converters.onnx_model.constants import FOLDABLE, evaluate
@@ -77,7 +77,8 @@ def import_onnx(path: Path) -> OnnxImport:
             f"{TOLERANCE:g} is allowed. A model whose numbers are near the end of 32 bits can do that; otherwise it is "
             "a bug of snnzoo"
         )
-    return OnnxImport(ann, list(walk.table()), error, relative, tuple(_notes(graph, walk, output)), reference)
+    notes = *_notes(graph, walk, output), *_falling(ann)
+    return OnnxImport(ann, list(walk.table()), error, relative, notes, reference)
 
 
 def _errors(ann: Ann, reference: Reference) -> tuple[float, float]:
@@ -159,6 +160,12 @@ def _notes(graph: Graph, walk: "_Walk", output: str) -> Iterator[str]:
         yield f"the file's images are bytes; the ANN's are in 0..1, {graph.input.gain:g} being 1"
 
 
+def _falling(ann: Ann) -> Iterator[str]:
+    for node in ann.nodes:
+        if isinstance(node.operation, PRelu) and (n := int((node.operation.slope < 0).sum())):
+            yield f"{node.name}: slopes below 0, of {n} of its channels, are 0 as spikes, which only rise"
+
+
 WORK = 8
 """Times that each number of the largest constants may be looked at while they are folded."""
 NODES_TOLD = 100
@@ -167,6 +174,8 @@ UNKNOWN = None
 """Stands for a tensor that a refused node would have made."""
 ENDINGS = "ArgMax", "Identity", "Log", "LogSoftmax", "Sigmoid", "Softmax"
 """Operators that keep the order of the classes."""
+MOVES = "Flatten", "GlobalMaxPool", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"
+"""Operators that give some of the numbers that they read."""
 PRODUCTS = "MatMul", "Mul", "Div"
 """Operators that may multiply what depends on the image by itself."""
 
@@ -291,6 +300,12 @@ class _Walk:
         for name in node.outputs[1:]:
             if self.uses.get(name):
                 raise UnsupportedError(f"its output {name!r} is read; only its first has a meaning here")
+        steps = self.builder.steps
+        if any(name in steps for name in node.inputs):
+            if node.proto.op_type not in (*MOVES, *ENDINGS, "DequantizeLinear"):
+                raise UnsupportedError("computes with quantised numbers, which first want a DequantizeLinear")
+            if node.proto.op_type in MOVES:
+                steps[node.outputs[0]] = steps[node.inputs[0]]
         result = operator.read(node, tuple(inputs), self.builder)
         if isinstance(result, Data):
             self.values[node.outputs[0]] = result

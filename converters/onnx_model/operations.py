@@ -10,6 +10,7 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
+from onnx import TensorProto
 
 from converters.onnx_model.builder import INPUT, AnnBuilder
 from converters.onnx_model.constants import evaluate
@@ -202,8 +203,10 @@ def minimum(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 def leaky_relu(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """LeakyRelu."""
-    data = _data(inputs, 0)
-    return builder.leaky_relu(data, np.full(data.shape, float(node.attributes.get("alpha", 0.01))))
+    data, slope = _data(inputs, 0), float(node.attributes.get("alpha", 0.01))
+    if slope < 0:
+        raise UnsupportedError(f"falls below 0, by a slope of {slope:g}: spikes only rise")
+    return builder.leaky_relu(data, np.full(data.shape, slope))
 
 
 def prelu(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
@@ -355,12 +358,13 @@ def quantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Dat
     zero = inputs[2] if len(inputs) > 2 else None
     if isinstance(zero, Data) or scale.size != 1 or (zero is not None and zero.size != 1):
         raise UnsupportedError("activations quantised by channel")
-    zero = np.zeros(1, np.uint8) if zero is None else zero
-    if zero.dtype.name not in QUANTISED or scale.flat[0] <= 0:
-        raise UnsupportedError(f"quantises to {zero.dtype.name} by {scale.flat[0]:g}")
+    name = _type_named(node) if zero is None else zero.dtype.name
+    if name not in QUANTISED or scale.flat[0] <= 0:
+        raise UnsupportedError(f"quantises to {name} by {scale.flat[0]:g}")
     builder.quantised[node.row] = None
-    low, high = _bounds_of(zero.dtype.name)
-    place = int(zero.flat[0])
+    low, high = _bounds_of(name)
+    place = 0 if zero is None else int(zero.flat[0])
+    builder.steps[node.outputs[0]] = float(scale.flat[0]), place
     if place != low or data.source == INPUT or data.ending is not None:
         return builder.unchanged(data, "rounding is left out, and the bounds of its type")
     bound = (high - place) * float(scale.flat[0])
@@ -371,10 +375,27 @@ def quantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Dat
     return made
 
 
+def _type_named(node: GraphNode) -> str:
+    """The type that a quantisation without a zero point gives."""
+    kind = int(node.attributes.get("output_dtype", 0)) or TensorProto.UINT8
+    names: dict[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
+    return names.get(kind, f"type {kind}")
+
+
 def dequantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
-    """DequantizeLinear of what QuantizeLinear left as it was."""
+    """DequantizeLinear of what QuantizeLinear left as it was, or of an image of whole numbers."""
+    data, scale = _data(inputs, 0), _floats(inputs, 1, "a scale")
+    zero = np.zeros(1) if len(inputs) < 3 or inputs[2] is None else _floats(inputs, 2, "a zero point")
+    if scale.size != 1 or zero.size != 1:
+        raise UnsupportedError("activations dequantised by channel")
+    by, place = float(scale.flat[0]), int(zero.flat[0])
+    known = builder.steps.get(node.inputs[0])
+    if known is None:
+        return _affine(builder, data, np.array(by), np.array(-by * place))
+    if known != (by, place):
+        raise UnsupportedError(f"dequantises by {by:g} from {place} what was quantised by {known[0]:g} from {known[1]}")
     builder.quantised[node.row] = None
-    return builder.unchanged(_data(inputs, 0), "undoes a quantisation that is left out")
+    return builder.unchanged(data, "undoes a quantisation that is left out")
 
 
 # --- endings
@@ -486,7 +507,8 @@ def _shifted(builder: AnnBuilder, data: Data, shift: Floats) -> Data:
 
 def _bounded(builder: AnnBuilder, data: Data, low: float, high: float) -> Data:
     """`min(max(x, low), high)` as far as it is an activation from 0 on."""
-    never_negative = data.shift is None and builder.ranges.get(data.source, (-math.inf, 0.0))[0] >= 0
+    rises = data.scale is None or bool((data.scale >= 0).all())
+    never_negative = rises and data.shift is None and builder.ranges.get(data.source, (-math.inf, 0.0))[0] >= 0
     if math.isnan(low) or math.isnan(high):
         raise IntegrityError("a bound that is not a number")
     if low == -math.inf and math.isinf(high):

@@ -112,6 +112,8 @@ def make_reference(
             continue
         if node.row in builder.quantised:
             nodes += _unrounded(node, builder.quantised[node.row], values)
+        elif node.key == ("", "DequantizeLinear"):
+            nodes += _dequantised(node, values)
         elif node.row in builder.windows:
             nodes += _padded(node, builder.windows[node.row], values)
         elif node.key == ("", "BatchNormalization") and node.version < 14:
@@ -188,6 +190,18 @@ def _unrounded(node: GraphNode, bound: float | None, values: dict[str, Array]) -
     name, high = f"{result}, from 0", f"{result}, bound"
     values[high] = np.array(bound, np.float32)
     return [onnx.helper.make_node("Relu", [source], [name]), onnx.helper.make_node("Min", [name, high], [result])]
+
+
+def _dequantised(node: GraphNode, values: dict[str, Array]) -> list[NodeProto]:
+    """DequantizeLinear in elementary steps: the evaluator of onnx 1.23 has none before opset 19."""
+    source, scale, *zero = node.inputs
+    result, number, moved = node.outputs[0], f"{node.outputs[0]}, a number", f"{node.outputs[0]}, moved"
+    values[f"{moved} by"] = values[zero[0]].astype(np.float32) if any(zero) else np.zeros(1, np.float32)
+    return [
+        onnx.helper.make_node("Cast", [source], [number], to=TensorProto.FLOAT),
+        onnx.helper.make_node("Sub", [number, f"{moved} by"], [moved]),
+        onnx.helper.make_node("Mul", [moved, scale], [result]),
+    ]
 
 
 def _normalised(node: GraphNode, shape: tuple[int, ...], values: dict[str, Array]) -> list[NodeProto]:

@@ -314,6 +314,27 @@ def test_functions_that_double_each_time(refused) -> None:
     assert "when its functions are unfolded" in refused(model, IntegrityError)
 
 
+def test_functions_that_grow_by_their_overloads_or_in_branches(refused) -> None:
+    opsets = [onnx.helper.make_opsetid("", 13), onnx.helper.make_opsetid("own", 1)]
+    for hides in ("overload", "branch"):
+        model = tiny()
+        model.opset_import.append(opsets[1])
+        for i in range(20):
+            name, domain = (f"f{i + 1}", "own") if i < 19 else ("Relu", "")
+            called = onnx.helper.make_node(name, ["a"], ["b"], domain=domain)
+            nodes = [called] * 4
+            if hides == "branch":
+                body = onnx.helper.make_graph([called] * 4, "body", [], [])
+                nodes = [onnx.helper.make_node("If", ["a"], ["b"], then_branch=body, else_branch=body)]
+            model.functions.append(onnx.helper.make_function("own", f"f{i}", ["a"], ["b"], nodes, opsets))
+            if hides == "overload":
+                small = onnx.helper.make_function("own", f"f{i}", ["a"], ["b"], [called], opsets)
+                small.overload = "small"
+                model.functions.append(small)
+        model.graph.node.add(op_type="f0", domain="own", input=["x"], output=["z"])
+        assert "when its functions are unfolded" in refused(model, IntegrityError)
+
+
 @pytest.mark.parametrize("kind", ["If", "Loop", "Scan"])
 def test_control_flow(refused, kind) -> None:
     model = tiny()

@@ -94,6 +94,37 @@ CASES = {
             saved({**state_dict(), "a": torch.sparse_coo_tensor([[0]], [1.0], (1 << 40,), check_invariants=True)}),
             "hostile",
         ),
+        (
+            "a sparse decay",
+            saved(
+                {
+                    **state_dict(),
+                    "blocks.1.neuron.current_decay": torch.sparse_coo_tensor([[0]], [1.0], (4,), check_invariants=True),
+                }
+            ),
+            "not of plain real numbers",
+        ),
+        (
+            "numbers of 8 bits that torch cannot tell",
+            saved(
+                {
+                    **state_dict(),
+                    "blocks.1.synapse.weight_g": torch.full((4, 1, 1, 1, 1), math.nan).to(torch.float8_e4m3fn),
+                }
+            ),
+            "not finite",
+        ),
+        (
+            "decays of other channels",
+            saved(
+                {
+                    **state_dict(),
+                    "blocks.1.neuron.current_decay": torch.ones(3),
+                    "blocks.1.neuron.voltage_decay": torch.ones(5),
+                }
+            ),
+            "current_decay holds 3 numbers for 4 channels",
+        ),
         ("no tensors", saved({"epoch": 3}), "holds no state dict"),
         ("a list", saved([torch.ones(1)]), "holds no state dict"),
         ("cut short", saved(state_dict())[:-40], "damaged"),

@@ -88,6 +88,12 @@ def test_scaling_of_inputs_and_outputs_goes_into_dense_weights() -> None:
     assert torch.allclose(both.weight @ x + both.bias, (dense.weight @ (x * scale_in) + dense.bias) * scale_out)
 
 
+def test_windows_over_windows_that_take_for_ever_are_refused() -> None:
+    first, second = (pool(torch.ones(1), (side, side), (1, 1), (0, 0)) for side in (1000, 1001))
+    with pytest.raises(UnsupportedError, match="too large"):
+        fold_conv(first, second, (1, 2000, 2000))
+
+
 def test_a_huge_window_is_refused() -> None:
     with pytest.raises(UnsupportedError, match="too large"):
         pool(torch.ones(4096), (4096, 4096), (1, 1), (0, 0))

@@ -288,6 +288,21 @@ def test_changed_nodes_are_named_and_can_be_read_alone(tmp_path) -> None:
     assert (changed.spec.time_steps, changed.card["nir"]["dt"]) == (6, 1e-4)
 
 
+def test_changed_edges_are_told(tmp_path) -> None:
+    path = write_nir(Model.of(network(CONV)), tmp_path / "a.nir")
+    with h5py.File(path, "r+") as file:
+        edges = file["node/edges"][:-1]
+        del file["node/edges"]
+        file.create_dataset("node/edges", data=edges, dtype=h5py.string_dtype())
+    with pytest.raises(ConversionError, match="changed since snnzoo wrote them: what leads where"):
+        read_nir(path)
+
+
+def test_our_own_files_run_as_many_steps_as_asked_for(tmp_path) -> None:
+    path = write_nir(Model.of(network(CONV)), tmp_path / "a.nir")
+    assert [read_nir(path, time_steps=steps).spec.time_steps for steps in (None, 3)] == [6, 3]
+
+
 def test_another_time_step_than_the_files_is_refused(tmp_path) -> None:
     path = write_nir(Model.of(network(CONV)), tmp_path / "a.nir", dt=DT)
     assert read_nir(path, dt=DT).spec.name == "tiny"

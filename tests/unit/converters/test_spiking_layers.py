@@ -338,3 +338,29 @@ def test_sums_without_spiking_layers_are_refused_by_name(name) -> None:
     nodes, message = REFUSED[name]
     with pytest.raises(UnsupportedError, match=message):
         spiking_layers(graph((1, 6, 6), *STEM, *nodes), MaxPooling.ANY)
+
+
+def test_a_maximum_stays_before_an_activation_that_falls() -> None:
+    falling = nets.PRelu(torch.tensor([0.25, -0.5]))
+    ann = chain((1, 9, 9), conv(2, 1), nets.MaxPool((2, 2), (2, 2)), falling, nets.Flatten(), dense(4, 18))
+    assert activations_first(ann) == ann
+
+
+def test_a_maximum_padded_by_more_than_half_its_window_is_averaged_or_refused() -> None:
+    ann = chain((1, 9, 9), conv(2, 1), nets.Relu(), nets.MaxPool((3, 3), (3, 3), (2, 2)), nets.Flatten(), dense(4, 18))
+    assert len(spiking_layers(ann, MaxPooling.AVERAGE)) == 2
+    with pytest.raises(UnsupportedError, match="padded by more than half of its window"):
+        spiking_layers(ann, MaxPooling.ANY)
+
+
+def test_a_sum_that_doubles_each_time_is_refused() -> None:
+    doubled = [(f"s{i + 1}", ADD, f"s{i} s{i}") for i in range(40)]
+    with pytest.raises(UnsupportedError, match="s7: a sum of more than 64 branches"):
+        spiking_layers(graph((1, 6, 6), *STEM, ("s0", same(2, 2), "r0"), *doubled), MaxPooling.ANY)
+
+
+def test_a_convolution_over_all_of_a_large_image_is_a_readout() -> None:
+    ann = chain((3, 160, 160), conv(2, 3, 160), nets.Flatten())
+    (layer,) = spiking_layers(ann, MaxPooling.ANY)
+    x = torch.randn(2, 3, 160, 160, generator=GENERATOR)
+    torch.testing.assert_close(forward([layer], x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-2)

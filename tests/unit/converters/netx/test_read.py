@@ -276,6 +276,8 @@ FOREIGN = {
     "axonal delays of up to 7 steps": DENSE | {"delay": np.array([0.0, 7.0, 1.0, 0.0])},
     "a pool": {"type": "pool", "shape": [4]},
     "an average over output populations": {"type": "average", "shape": [4]},
+    "an input behind other layers": INPUT,
+    "such as 1e+300": DENSE | {"weight": np.where(np.arange(24).reshape(4, 6) == 7, 1e300, even(4, 6).astype(float))},
     "a layer of type 'mystery'": {"type": "mystery", "shape": [4]},
     "a refractory delay of 3 steps": DENSE | {"neuron": CUBA | {"refDelay": 3}},
     "a weight exponent of 2": DENSE | {"neuron": LOIHI | {"wgtExp": 2}},
@@ -318,6 +320,10 @@ DAMAGED = {
     "no shape": [INPUT | {"shape": np.array([], int)}, DENSE],
     "a shape that is none": [INPUT | {"shape": [-3]}, DENSE],
     "one weight and one bias": [INPUT | {"weight": even(6)}, DENSE],
+    "bias: holds no numbers": [INPUT, DENSE | {"bias": np.zeros(0)}],
+    "gives channels, rows and columns, not [8]": [
+        {"type": "conv", "shape": [8], "weight": even(8, 1, 2, 2), "neuron": CUBA}
+    ],
     "kernels of [2, 3]": [{"type": "conv", "shape": [2, 2, 2], "weight": even(2, 3), "neuron": CUBA}],
     "not one or two": [
         {"type": "conv", "shape": [2, 2, 2], "weight": even(2, 1, 2, 2), "stride": [1, 1, 1], "neuron": CUBA}
@@ -332,6 +338,11 @@ def test_damage_is_told(problem, tmp_path) -> None:
         read_netx(path)
     assert problem in str(error.value)
     assert str(path) in str(error.value)
+
+
+def test_a_flatten_with_a_weight_is_a_flatten(tmp_path) -> None:
+    flatten = {"type": "flatten", "shape": [6], "weight": np.array(2.0)}
+    assert read_netx(save(tmp_path / "a.net", flatten, DENSE, READOUT, tSample=4)).spec.input.shape == (6,)
 
 
 def test_layers_that_no_spec_can_say(tmp_path) -> None:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from converters.ann import Clip, Conv, Dense
+from converters.ann import Clip, Conv, Dense, run_ann
 from converters.onnx_model.import_onnx import import_onnx
 from specs import UnsupportedError
 
@@ -230,6 +230,48 @@ def test_quantised_models(classify, opset, zero, kind) -> None:
     if kind:
         assert operations(found, Clip)[0].high == pytest.approx(255 * 0.02)
     assert any("rounding" in note for note in found.notes)
+
+
+SIGNED = {"s": SCALE, "I": 2 * np.eye(6, dtype=np.float32), "w": numbers(6, 3)}
+
+
+def test_a_quantiser_may_name_its_type_without_a_zero_point(write) -> None:
+    nodes = "h = MatMul(x, I) q = QuantizeLinear{}(h, s) d = DequantizeLinear(q, s) y = MatMul(d, w)"
+    for named, found in (("<output_dtype=3>", ["Dense", "Dense"]), ("", ["Dense", "Clip", "Dense"])):
+        assert kinds(import_onnx(write(nodes.format(named), SIGNED, shape="1,6", opset=21))) == found
+    with pytest.raises(UnsupportedError, match="quantises to float8e4m3fn"):
+        import_onnx(write(nodes.format("<output_dtype=17>"), SIGNED, shape="1,6", opset=21))
+
+
+@pytest.mark.parametrize(
+    ("back", "message"),
+    [
+        ("d = DequantizeLinear(q, t)", r"d \(DequantizeLinear\): dequantises by 0\.1 from 0 what was .* by 0\.02"),
+        ("c = Cast<to=1>(q) d = Mul(c, s)", r"c \(Cast\): computes with quantised numbers"),
+    ],
+)
+def test_what_is_dequantised_by_another_scale_or_by_hand_is_refused(write, back, message) -> None:
+    nodes = f"h = MatMul(x, I) q = QuantizeLinear(h, s) {back} y = MatMul(d, w)"
+    with pytest.raises(UnsupportedError, match=message):
+        import_onnx(write(nodes, {**SIGNED, "t": np.array(0.1, np.float32)}, shape="1,6"))
+
+
+def test_quantised_numbers_may_be_laid_out_anew(write) -> None:
+    nodes = (
+        "c = Conv(x, k) q = QuantizeLinear(c, s, z) m = MaxPool<kernel_shape=[2,2]>(q) f = Flatten(m) "
+        "d = DequantizeLinear(f, s, z) y = MatMul(d, v)"
+    )
+    weights = {"k": K, "s": SCALE, "z": np.array(0, np.uint8), "v": numbers(36, 3)}
+    assert kinds(import_onnx(write(nodes, weights))) == ["Conv", "Clip", "MaxPool", "Flatten", "Dense"]
+
+
+def test_an_image_of_bytes_that_is_dequantised_is_scaled(write) -> None:
+    nodes = "d = DequantizeLinear(x, s, z) y = MatMul(d, w)"
+    weights = {"s": np.array(0.5, np.float32), "z": np.array(128, np.uint8), "w": numbers(6, 3)}
+    found = import_onnx(write(nodes, weights, shape="1,6", dtype="uint8"))
+    assert kinds(found) == ["Dense"]
+    logits = run_ann(found.ann, torch.full((1, 6), 255.0) / 255)[0]
+    assert np.allclose(logits.numpy(), (255 - 128) * 0.5 * weights["w"].sum(0), rtol=1e-5)
 
 
 def test_weights_quantised_by_channel(classify) -> None:

@@ -358,6 +358,41 @@ def test_prelu_of_a_slope_for_each_channel(classify) -> None:
     assert operations(found, PRelu)[0].slope.tolist() == [0.5, -0.25]
 
 
+def test_slopes_below_0_of_some_channels_are_noted(classify) -> None:
+    found = classify("h = PRelu(x, a)", {"a": np.array([0.5, -0.25], np.float32).reshape(2, 1, 1)})
+    assert any("slopes below 0, of 1 of its channels, are 0 as spikes" in note for note in found.notes)
+
+
+def test_a_leaky_relu_that_falls_is_refused(classify) -> None:
+    with pytest.raises(UnsupportedError, match="falls below 0, by a slope of -1"):
+        classify("h = LeakyRelu<alpha=-1.0>(x)")
+
+
+def test_a_clip_of_what_is_never_positive_is_refused(classify) -> None:
+    weights = {"low": np.array(-9, np.float32), "high": np.array(5, np.float32)}
+    with pytest.raises(UnsupportedError, match="bounds -9 to 5"):
+        classify("r = Relu(x) n = Neg(r) h = Clip(n, low, high)", weights)
+
+
+def test_a_batch_larger_than_the_channels_survives_a_shift_before_padding(write) -> None:
+    nodes = (
+        "c = Conv(x, k) r = Relu(c) b = BatchNormalization(r, g, o, z, g) p = Conv<pads=[1,1,1,1]>(b, l) "
+        "f = Reshape(p, rows) y = MatMul(f, w)"
+    )
+    two = np.ones(2, np.float32)
+    weights = {
+        "k": numbers(2, 1, 2, 2), "g": two, "o": two, "z": 0 * two, "l": numbers(2, 2, 3, 3, seed=4),
+        "rows": np.array([8, -1]), "w": numbers(18, 3, seed=5),
+    }  # fmt: skip
+    assert import_onnx(write(nodes, weights, shape="8,1,4,4")).ann.nodes[-1].shape == (3,)
+
+
+def test_an_expand_to_its_own_shape_makes_no_more_numbers(write) -> None:
+    nodes = "e = Expand(k, to) c = Conv(x, e) r = Relu(c) g = GlobalAveragePool(r) y = Flatten(g)"
+    weights = {"k": numbers(64, 2, 64, 64), "to": np.array([64, 2, 64, 64])}
+    assert kinds(import_onnx(write(nodes, weights, shape="1,2,64,64")))[0] == "Conv"
+
+
 def test_a_second_relu_changes_nothing(classify) -> None:
     found = classify("r = Relu(x) p = MaxPool<kernel_shape=[2,2]>(r) h = Relu(p)")
     assert kinds(found) == ["Relu", "MaxPool", "Flatten", "Dense"]
