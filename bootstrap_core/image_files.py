@@ -121,8 +121,8 @@ def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
 
 
 def _has_labels(path: Path, found: Collection[str], name: str, *, unread: tuple[str, ...]) -> bool:
-    """Whether there are labels of that name; raises `DataError` for labels that belong to other images."""
-    if strays := [other for other in unread if other in found]:
+    """Whether there are labels of that name; raises `DataError` for others whose own images are not there."""
+    if strays := [other for other in unread if other in found and other.replace("y", "x", 1) not in found]:
         raise DataError(f"{path} has {strays[0]} beside images whose labels are {name}: rename it, or leave it out")
     return name in found
 

@@ -104,7 +104,8 @@ def _damage(block: LavaBlock) -> Iterator[str]:
     weight = block.weight
     if weight is not None and (weight.ndim < 2 or not weight.numel()):
         yield f"a weight of shape {list(weight.shape)}"
-    n_channels = 1 if weight is None else len(weight)
+    sizes = [block.tensors.get(name, NOTHING).numel() for name in DECAYS]
+    n_channels = weight.shape[0] if weight is not None and weight.ndim else max(sizes)
     for name in (*DECAYS, MEAN):
         if (found := block.tensors.get(name, NOTHING).numel()) > 1 and found != n_channels:
             yield f"{name} holds {found} numbers for {n_channels} channels"

@@ -140,10 +140,8 @@ def spread(first: Conv, second: Dense, shape: Shape) -> Dense:
     """One dense layer that is `second` after the flattened `first`, on flattened inputs of `shape` `[C, H, W]`.
 
     Raises:
-        UnsupportedError: `first` is not depthwise, or the layer is too large.
+        UnsupportedError: the layer is too large.
     """
-    if not first.depthwise:
-        raise UnsupportedError("a convolution and a dense layer with no neurons between them")
     channels, height, width = first.output_shape(shape)
     n_outputs = len(second.weight)
     if n_outputs * math.prod(shape) > MAX_WEIGHTS:

@@ -223,11 +223,10 @@ class _Branch:
     def weighed(self, dense: Dense) -> "_Branch":
         """With a dense layer behind it."""
         match self.linear:
-            case Conv() as first if first.depthwise:
+            case Conv() as first:
                 linear = spread(first, dense, self.units)
-            case Dense() | Conv() as first:
-                whole = first if isinstance(first, Dense) else _as_dense(first, self.units)
-                linear = Dense(dense.weight @ whole.weight, dense.weight @ whole.bias + dense.bias)
+            case Dense() as first:
+                linear = Dense(dense.weight @ first.weight, dense.weight @ first.bias + dense.bias)
             case None:
                 linear = spread(self.average, dense, self.units) if self.average else dense
         return replace(self, linear=linear, average=None)
@@ -380,5 +379,10 @@ def _as_dense(conv: Conv, shape: Shape) -> Dense:
     if n_inputs * n_outputs > LARGEST_READOUT:
         raise UnsupportedError(f"a readout of {n_outputs} by {n_inputs} weights")
     after = conv.output_shape(shape)
-    weight = unrolled(torch.eye(n_outputs, dtype=torch.float64).reshape(n_outputs, *after), conv, shape)
+    if n_outputs <= n_inputs:
+        weight = unrolled(torch.eye(n_outputs, dtype=torch.float64).reshape(n_outputs, *after), conv, shape)
+    else:
+        columns = torch.eye(n_inputs, dtype=torch.float64).reshape(n_inputs, *shape)
+        geometry = conv.stride, conv.padding, conv.dilation, conv.groups
+        weight = torch.nn.functional.conv2d(columns, conv.weight, None, *geometry).flatten(1).T.contiguous()
     return Dense(weight, conv.bias.repeat_interleave(prod(after[1:])))

@@ -300,10 +300,9 @@ def _convert_onnx(
 
 
 def _say_epoch(report: "EpochReport") -> None:
-    click.echo(
+    say(
         f"tuning, epoch {report.epoch + 1}, learning rate {report.learning_rate:.2g}: "
-        f"SNN {percent(report.validation_snn_accuracy)} of the held-out images, {report.seconds:.0f} s",
-        err=True,
+        f"SNN {percent(report.validation_snn_accuracy)} of the held-out images, {report.seconds:.0f} s"
     )
 
 

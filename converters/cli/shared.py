@@ -37,6 +37,7 @@ __all__ = [
     "describe_platform",
     "force_option",
     "is_quiet",
+    "is_verbose",
     "json_option",
     "print_table",
     "refuse_existing",
@@ -44,6 +45,7 @@ __all__ = [
     "say_notes",
     "say_overflow",
     "shows_progress",
+    "talk_options",
     "warn",
 ]
 
@@ -69,12 +71,20 @@ class KnownModels:
 
 
 def _remembered(key: str, *names: str, help: str) -> click.Option:
-    """A flag that a context remembers as `key`."""
+    """A flag that a context remembers as `key`, wherever it stands on the command line."""
 
     def remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:
-        context.meta[key] = value
+        context.meta[key] = value or context.meta.get(key, False)
 
     return click.Option(names, is_flag=True, expose_value=False, callback=remember, help=help)
+
+
+def talk_options() -> list[click.Option]:
+    """`-q` and `-v`."""
+    return [
+        _remembered(QUIET, "-q", "--quiet", help="No notes and no progress; warnings and errors stay."),
+        _remembered(VERBOSE, "-v", "--verbose", help="At the end, what it ran on and how long it took."),
+    ]
 
 
 class Command(click.Command):
@@ -82,10 +92,7 @@ class Command(click.Command):
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self.params += [
-            _remembered(QUIET, "-q", "--quiet", help="No notes and no progress; warnings and errors stay."),
-            _remembered(VERBOSE, "-v", "--verbose", help="At the end, what it ran on and how long it took."),
-        ]
+        self.params += talk_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parse, and remember what was typed."""
@@ -98,10 +105,7 @@ class Command(click.Command):
             os.environ.setdefault(name, value)
         start = time.perf_counter()
         try:
-            result = super().invoke(ctx)
-            if ctx.meta[VERBOSE]:
-                click.echo("\n".join([*describe_platform(), f"{time.perf_counter() - start:.1f} s"]), err=True)
-            return result
+            return super().invoke(ctx)
         except SnnZooError as error:
             raise click.ClickException(_parted(str(error), after="Error: ")) from error
         except KeyboardInterrupt:
@@ -111,6 +115,9 @@ class Command(click.Command):
             if error.errno != errno.ENOSPC:
                 raise
             raise click.ClickException(f"cannot write {error.filename or 'the output'}: {error.strerror}") from error
+        finally:
+            if is_verbose() and os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+                click.echo("\n".join([*describe_platform(), f"{time.perf_counter() - start:.1f} s"]), err=True)
 
 
 command = partial(click.command, cls=Command, context_settings=CONTEXT_SETTINGS)
@@ -162,8 +169,17 @@ def describe_platform() -> list[str]:
 
 def is_quiet() -> bool:
     """Whether the command was asked for no notes."""
+    return _is_remembered(QUIET)
+
+
+def is_verbose() -> bool:
+    """Whether the command was asked what it runs on."""
+    return _is_remembered(VERBOSE)
+
+
+def _is_remembered(key: str) -> bool:
     context = click.get_current_context(silent=True)
-    return context is not None and bool(context.meta.get(QUIET))
+    return context is not None and bool(context.meta.get(key))
 
 
 def shows_progress() -> bool:

@@ -113,7 +113,8 @@ def _mants(node: Hdf5Node, name: str, grid: range, problems: list[str]) -> IntAr
         return None
     if value.size == 0:
         raise IntegrityError(f"{node.where}/{name}: holds no numbers")
-    mants: IntArray = np.trunc(np.clip(value, -FARTHEST, FARTHEST)).astype(np.int64)
+    near = np.clip(value.astype(np.float64), -FARTHEST, FARTHEST) if value.dtype.kind == "f" else value
+    mants: IntArray = np.trunc(near).astype(np.int64)
     off = (mants != value) | (mants < grid.start) | (mants >= grid.stop) | ((mants - grid.start) % grid.step != 0)
     if off.any():
         problems.append(

@@ -203,6 +203,8 @@ class _Stack:
             case None, Dense():
                 return self.flat
             case Conv(), Dense():
+                if not self.conv.depthwise:
+                    raise UnsupportedError("a convolution and a dense layer with no neurons between them")
                 return spread(self.conv, self.flat, self.before)
             case _ if self.layers:
                 raise UnsupportedError("neurons on neurons, with no weights between them")

@@ -174,8 +174,11 @@ UNKNOWN = None
 """Stands for a tensor that a refused node would have made."""
 ENDINGS = "ArgMax", "Identity", "Log", "LogSoftmax", "Sigmoid", "Softmax"
 """Operators that keep the order of the classes."""
-MOVES = "Flatten", "GlobalMaxPool", "Identity", "MaxPool", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"
+LAYOUT = "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"
+MOVES = *LAYOUT, "GlobalMaxPool", "MaxPool", "ReduceMax"
 """Operators that give some of the numbers that they read."""
+SIZES = "Shape", "Size"
+"""Operators that do not look at numbers."""
 PRODUCTS = "MatMul", "Mul", "Div"
 """Operators that may multiply what depends on the image by itself."""
 
@@ -287,7 +290,7 @@ class _Walk:
         variable = [name for name in node.inputs if name and name not in self.constants]
         from_image = [name for name in variable if name not in self.unread]
         is_unknown = any(self.values[name] is UNKNOWN for name in variable)
-        if is_unknown and (not from_image or node.proto.op_type in ("Shape", "Size")):
+        if is_unknown and (not from_image or node.proto.op_type in SIZES):
             self.unread.update(node.outputs)
             self._give_up(node)
             return
@@ -302,7 +305,7 @@ class _Walk:
                 raise UnsupportedError(f"its output {name!r} is read; only its first has a meaning here")
         steps = self.builder.steps
         if any(name in steps for name in node.inputs):
-            if node.proto.op_type not in (*MOVES, *ENDINGS, "DequantizeLinear"):
+            if node.proto.op_type not in (*MOVES, *SIZES, *ENDINGS, "DequantizeLinear"):
                 raise UnsupportedError("computes with quantised numbers, which first want a DequantizeLinear")
             if node.proto.op_type in MOVES:
                 steps[node.outputs[0]] = steps[node.inputs[0]]

@@ -14,6 +14,7 @@ from PIL import Image
 from bootstrap_core import build_network, load_dataset
 from converters import Model, read_model, write_model
 from specs.io import spec_from_document
+from zoo.packaged_files import packaged_path
 
 
 def test_help_imports_neither_torch_nor_h5py() -> None:
@@ -244,6 +245,26 @@ def test_any_command_is_quiet_or_tells_what_it_ran_on(run, trained) -> None:
     assert told.startswith(f"{noted}Python")
     assert "kernels: numba" in told
     assert told.endswith(" s\n")
+
+
+def test_where_the_flags_stand_does_not_matter(run, trained) -> None:
+    command = "eval", trained / "model.safetensors", "--limit", 20
+    assert run("-q", *command).stderr == ""
+    assert "kernels: numba" in run("-v", *command).stderr
+    assert "Python" in run("data", "-v", "list").stderr
+    assert run("data", "list").stderr == ""
+
+
+def test_what_failed_tells_what_it_ran_on_and_of_several_processes_the_first(run, monkeypatch) -> None:
+    assert "Python" in run("verify", "/none", "-v", code=1).stderr
+    monkeypatch.setenv("RANK", "1")
+    assert "Python" not in run("verify", "/none", "-v", code=1).stderr
+
+
+def test_a_quiet_conversion_says_nothing(run, tmp_path) -> None:
+    command = "convert", packaged_path("examples", "mnist-relu.onnx"), "--data", "mnist-sample", "--epochs", 1
+    assert "tuning, epoch 1" in run(*command, "-o", tmp_path / "a.net").stderr
+    assert run(*command, "-o", tmp_path / "b.net", "-q").stderr == ""
 
 
 def test_warnings_stay_where_it_is_quiet(run, tmp_path) -> None:

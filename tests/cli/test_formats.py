@@ -121,10 +121,11 @@ def test_verify_compares_files_of_the_very_name(folder, run) -> None:
     assert "m1.net" not in told
 
 
-def test_show_json_of_a_spec_that_is_no_json_is_told(folder, run) -> None:
+@pytest.mark.parametrize("text", ["{", "[" * 3000])
+def test_show_json_of_a_spec_that_is_no_json_is_told(folder, run, text) -> None:
     with h5py.File(folder / "network.net", "r+") as file:
-        file.attrs["snnzoo_spec"] = "{"
-    assert "no JSON" in run("show", folder / "network.net", "--json", code=1).stderr
+        file.attrs["snnzoo_spec"] = text
+    assert "network.net: the spec in it is no JSON" in run("show", folder / "network.net", "--json", code=1).stderr
 
 
 def test_verify_takes_models_of_the_package(run) -> None:

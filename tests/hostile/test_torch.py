@@ -125,6 +125,17 @@ CASES = {
             ),
             "current_decay holds 3 numbers for 4 channels",
         ),
+        (
+            "a weight that is a number",
+            saved(
+                {
+                    "blocks.1.synapse.weight": torch.tensor(1.0),
+                    "blocks.1.neuron.current_decay": torch.ones(1),
+                    "blocks.1.neuron.voltage_decay": torch.ones(1),
+                }
+            ),
+            r"a weight of shape \[\]",
+        ),
         ("no tensors", saved({"epoch": 3}), "holds no state dict"),
         ("a list", saved([torch.ones(1)]), "holds no state dict"),
         ("cut short", saved(state_dict())[:-40], "damaged"),

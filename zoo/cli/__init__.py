@@ -7,7 +7,7 @@ import click
 
 from converters.cli.convert import convert
 from converters.cli.migrate import migrate
-from converters.cli.shared import CONTEXT_SETTINGS, KnownModels, describe_platform
+from converters.cli.shared import CONTEXT_SETTINGS, KnownModels, describe_platform, is_verbose, talk_options
 from specs.errors import SnnZooError
 from zoo.cli.card import card
 from zoo.cli.completion import completion
@@ -38,16 +38,15 @@ def _local_model(name: str) -> Path | None:
     context_settings={**CONTEXT_SETTINGS, "obj": KnownModels(_local_model, local_names)}, invoke_without_command=True
 )
 @click.option("--version", is_flag=True, help="Show the version; with -v also what it runs on.")
-@click.option("-v", "--verbose", is_flag=True, help="With --version: Python, torch, kernels, threads.")
 @click.pass_context
-def zoo(context: click.Context, version: bool, verbose: bool) -> None:
+def zoo(context: click.Context, version: bool) -> None:
     """Spiking networks from spec to chip: train by bootstrap, score, deploy.
 
     Example: zoo demo
     """
     if version:
         click.echo(f"zoo, version {distribution_version('snnzoo')}")
-        if verbose:
+        if is_verbose():
             import torch  # noqa: F401 - to be described
 
             click.echo("\n".join(describe_platform()))
@@ -57,6 +56,7 @@ def zoo(context: click.Context, version: bool, verbose: bool) -> None:
         context.exit(2)
 
 
+zoo.params += talk_options()
 for member in (
     *(demo, check, schema, build, train, evaluate_model, predict, show, gallery, verify, card),
     *(list_models, pull, publish_model, data, completion, convert, migrate),

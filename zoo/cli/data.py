@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from converters.cli.options import DataPlaces, cache_option, complete_data, data_options
-from converters.cli.shared import CONTEXT_SETTINGS, Command, json_option
+from converters.cli.shared import CONTEXT_SETTINGS, Command, json_option, talk_options
 
 __all__ = ["data"]
 
@@ -17,6 +17,9 @@ def data() -> None:
 
     Example: zoo data list
     """
+
+
+data.params += talk_options()
 
 
 @data.command("list", cls=Command)

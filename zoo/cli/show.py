@@ -77,7 +77,7 @@ def show(
     elif other is not None:
         _show_difference(layers_of(source), layers_of(other), as_json)
     elif is_netx(source):
-        _show_netx(layers_of(source), as_json)
+        _show_netx(source, as_json)
     else:
         _show_model(read_and_say(source)[0], card, as_json)
 
@@ -209,15 +209,17 @@ def _printable(text: str) -> str:
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
-def _show_netx(file: "NetxFile", as_json: bool) -> None:
+def _show_netx(source: str, as_json: bool) -> None:
     from converters.netx.report import describe_layer, layer_header, layer_row, neuron_header, neuron_rows
+    from zoo.sources import layers_of
 
+    file = layers_of(source)
     if as_json:
         layers = [describe_layer(layer) for layer in file.layers]
         try:
             spec = None if file.spec is None else json.loads(file.spec)
-        except ValueError as error:
-            raise IntegrityError(f"the spec in the file is no JSON: {error}") from None
+        except (ValueError, RecursionError) as error:
+            raise IntegrityError(f"{source}: the spec in it is no JSON: {error}") from None
         click.echo(json.dumps({"time_steps": file.time_steps, "spec": spec, "layers": layers}))
         return
     print_table(layer_header(), [layer_row(i, layer) for i, layer in enumerate(file.layers)])

@@ -57,6 +57,12 @@ def test_train_and_test_of_the_file_are_kept(tmp_path) -> None:
     assert dataset.train.labels.tolist() == LABELS[:15].tolist()
 
 
+def test_train_and_test_of_the_file_are_kept_beside_all_images(tmp_path) -> None:
+    parts = {"x_train": PIXELS[:15], "y_train": LABELS[:15], "x_test": PIXELS[15:], "y_test": LABELS[15:]}
+    dataset = load_images(save(tmp_path / "a.npz", x=PIXELS, y=LABELS, **parts))
+    assert torch.equal(dataset.test.images, torch.from_numpy(PIXELS[15:]))
+
+
 def test_labels_may_be_one_hot_or_missing(tmp_path) -> None:
     hot = load_images(save(tmp_path / "a.npz", x=PIXELS, y=np.eye(4)[LABELS]))
     plain = load_images(save(tmp_path / "b.npz", x=PIXELS, y=LABELS))

@@ -161,6 +161,15 @@ def test_decays_of_each_channel(tmp_path) -> None:
     assert torch.equal(decays * 4096, torch.linspace(0, 4096, 32).round())
 
 
+def test_decays_of_each_channel_of_the_input() -> None:
+    state = checkpoint("dense")
+    n_inputs = state["blocks.1.synapse.weight_v"].shape[1]
+    for name in ("current_decay", "voltage_decay"):
+        state[f"blocks.0.neuron.{name}"] = torch.linspace(1, 4096, n_inputs)
+    model = model_of_checkpoint(state, origin="a.pt", time_steps=16, threshold=1.25)
+    assert model.tensors["blocks.0.neuron.voltage_decay"].shape == (n_inputs,)
+
+
 def test_a_mean_enters_the_voltage_as_lava_dls_does_whatever_the_current_decay() -> None:
     state = checkpoint("dense_meanonly")
     for key in state:

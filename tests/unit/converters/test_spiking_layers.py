@@ -359,8 +359,20 @@ def test_a_sum_that_doubles_each_time_is_refused() -> None:
         spiking_layers(graph((1, 6, 6), *STEM, ("s0", same(2, 2), "r0"), *doubled), MaxPooling.ANY)
 
 
-def test_a_convolution_over_all_of_a_large_image_is_a_readout() -> None:
-    ann = chain((3, 160, 160), conv(2, 3, 160), nets.Flatten())
-    (layer,) = spiking_layers(ann, MaxPooling.ANY)
-    x = torch.randn(2, 3, 160, 160, generator=GENERATOR)
-    torch.testing.assert_close(forward([layer], x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-2)
+@pytest.mark.parametrize(
+    ("shape", "operations"),
+    [
+        ((3, 160, 160), [conv(2, 3, 160), nets.Flatten()]),
+        ((1, 12, 12), [conv(64, 1), nets.Flatten(), nets.Relu(), dense(3, 6400)]),
+        ((1, 28, 28), [conv(64, 1), nets.Flatten(), dense(10, 43264)]),
+    ],
+    ids=["few outputs", "many outputs", "a dense layer behind"],
+)
+def test_a_convolution_becomes_a_dense_layer_in_the_memory_of_its_weights(shape, operations) -> None:
+    ann = chain(shape, *operations)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        layers = spiking_layers(ann, MaxPooling.ANY)
+    largest = max(layer.linear.weight.numel() for layer in layers) * 8
+    assert sum(max(0, event.self_cpu_memory_usage) for event in profile.events()) < 4 * largest + (32 << 20)
+    x = torch.randn(2, *shape, generator=GENERATOR)
+    torch.testing.assert_close(forward(layers, x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-2)

@@ -340,6 +340,13 @@ def test_damage_is_told(problem, tmp_path) -> None:
     assert str(path) in str(error.value)
 
 
+def test_weights_of_16_bits_are_the_same_weights(tmp_path) -> None:
+    half = DENSE | {"weight": DENSE["weight"].astype(np.float16)}
+    paths = [save(tmp_path / f"{i}.net", INPUT, dense, READOUT, tSample=4) for i, dense in enumerate((DENSE, half))]
+    ours, theirs = (read_netx(path).build().blocks[1].quantized_weight() for path in paths)
+    assert torch.equal(ours, theirs)
+
+
 def test_a_flatten_with_a_weight_is_a_flatten(tmp_path) -> None:
     flatten = {"type": "flatten", "shape": [6], "weight": np.array(2.0)}
     assert read_netx(save(tmp_path / "a.net", flatten, DENSE, READOUT, tSample=4)).spec.input.shape == (6,)

@@ -265,6 +265,18 @@ def test_quantised_numbers_may_be_laid_out_anew(write) -> None:
     assert kinds(import_onnx(write(nodes, weights))) == ["Conv", "Clip", "MaxPool", "Flatten", "Dense"]
 
 
+def test_the_size_of_quantised_numbers_may_be_asked(write) -> None:
+    nodes = (
+        "c = Conv(x, k) q = QuantizeLinear(c, s, z) h = Shape(q) n = Gather(h, zero) u = Unsqueeze(n, zeros) "
+        "r = Concat<axis=0>(u, rest) f = Reshape(q, r) d = DequantizeLinear(f, s, z) y = MatMul(d, v)"
+    )
+    weights = {
+        "k": K, "s": SCALE, "z": np.array(0, np.uint8), "v": numbers(64, 3),
+        "zero": np.array(0), "zeros": np.array([0]), "rest": np.array([-1]),
+    }  # fmt: skip
+    assert kinds(import_onnx(write(nodes, weights))) == ["Conv", "Clip", "Flatten", "Dense"]
+
+
 def test_an_image_of_bytes_that_is_dequantised_is_scaled(write) -> None:
     nodes = "d = DequantizeLinear(x, s, z) y = MatMul(d, w)"
     weights = {"s": np.array(0.5, np.float32), "z": np.array(128, np.uint8), "w": numbers(6, 3)}
