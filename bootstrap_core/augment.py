@@ -97,10 +97,12 @@ class RandomAffine:
         """Transform float images [N, C, H, W]; bilinear, zero outside. Same shape, dtype and device.
 
         All randomness comes from `generator`, on whichever device it lives. An identity returns `images` itself and
-        draws nothing. Raises `DataError` for another rank or an integer dtype.
+        draws nothing; so do images of one row or column, which are numbers side by side and no picture.
+
+        Raises `DataError` for another rank or an integer dtype.
         """
         _check_images(images)
-        if self.is_identity:
+        if self.is_identity or 1 in images.shape[-2:]:
             return images
         share = share or _whole(images)
         height, width = images.shape[-2:]

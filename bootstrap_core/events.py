@@ -116,6 +116,8 @@ def to_tensor(events: Events, shape: Sequence[int]) -> torch.Tensor:
 _PAGE, _SILENT, _ELAPSED = 0, 1, 2
 _LEVELS = 64
 _POSITIVE, _NEGATIVE, _IMAGE = 3, 3 + _LEVELS, 3 + 2 * _LEVELS  # first index of each ramp
+SLOWEST, FASTEST = 1 / 600, 50
+"""Frames a second that a GIF can be shown at, and most programs do."""
 _CANVAS = 256  # pixels, the least size that a layer is scaled up to
 _MARGIN = 12  # pixels
 
@@ -138,7 +140,7 @@ def animate(
         spikes: `[T, C]`, a dense layer, laid out row by row; or `[T, C, H, W]`, whose C maps are laid out side by side.
         path: where the GIF goes, ending in .gif; it appears whole or not at all.
         image: what the network saw, in 0..1, `[H, W]` or `[1, H, W]`; stands to the left, in grey.
-        frames_per_second: above 0 and at most 50; GIF rounds the time of a frame to 1/100 s.
+        frames_per_second: from 1/600 to 50; GIF rounds the time of a frame to 1/100 s.
         width: squares in a row of a dense layer; by default close to a square, without an empty place if that can be.
         height: rows of a dense layer; by default as many as it takes.
 
@@ -154,8 +156,8 @@ def animate(
         raise SnnZooError("an animation needs Pillow: pip install 'snnzoo[plot]'") from error
     if Path(path).suffix.lower() != ".gif":
         raise SnnZooError(f"cannot animate to {path}: animations are GIF, so the name must end in .gif")
-    if not 0 < frames_per_second <= 50:
-        raise SnnZooError(f"frames_per_second = {frames_per_second} must be above 0 and at most 50")
+    if not SLOWEST <= frames_per_second <= FASTEST:
+        raise SnnZooError(f"frames_per_second = {frames_per_second} must be from {SLOWEST} to {FASTEST}")
 
     cells = _lay_out(_colours(spikes), width=width, height=height)  # [T, rows, columns] of palette indices
     layer = _enlarge(cells)

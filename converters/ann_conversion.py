@@ -44,6 +44,7 @@ class Candidate:
         input_form: how pixels enter.
         max_pooling: what maxima became.
         agreement: part of the judged images.
+        held_out: whether it was calibrated without these.
     """
 
     model: Model
@@ -52,6 +53,7 @@ class Candidate:
     input_form: InputForm
     max_pooling: MaxPooling
     agreement: float
+    held_out: bool
 
     @property
     def blocks(self) -> list[int]:
@@ -133,10 +135,11 @@ def best_candidate(
     ann = activations_first(ann)
     images = images.reshape(len(images), *ann.shape)
     n = _n_calibrating(ann)
-    judged = images[n:][:N_JUDGING] if len(images) > n else images
+    calibrating = images[:n]
+    judged = images[n:][:N_JUDGING] if len(images) > n else calibrating
     with torch.no_grad():
         answers = torch.cat([run_ann(ann, normalization(part))[0].argmax(1) for part in judged.split(BATCH)])
-    source = _Source(ann, images[:n], judged, answers, name, time_steps, normalization, balanced)
+    source = _Source(ann, calibrating, judged, answers, name, time_steps, normalization, balanced)
     found, problems = [], []
     for pooling in max_pooling if has_maxima(ann) else max_pooling[:1]:
         try:
@@ -186,4 +189,5 @@ def _judge(source: _Source, layers: Sequence[SpikingLayer], form: InputForm, poo
     model, calibrations = source.calibrate(layers, form)
     exact = IntegerNetwork(model.build())
     found = torch.cat([exact(part).argmax(1) for part in source.judged.split(BATCH)])
-    return Candidate(model, calibrations, layers, form, pooling, float((found == source.answers).double().mean()))
+    agreement = float((found == source.answers).double().mean())
+    return Candidate(model, calibrations, layers, form, pooling, agreement, source.judged is not source.seen)

@@ -293,6 +293,8 @@ class _Lowering:
                 return tuple(branch.averaged(node.name, kernel, stride, padding) for branch in value)
             case nets.MaxPool(kernel, stride, padding):
                 branch = value[0]
+                if branch.source == 0:
+                    raise UnsupportedError(f"{node.name}: a maximum of the image itself, which does not spike")
                 if len(value) > 1 or not branch.is_output:
                     raise UnsupportedError(f"{node.name}: a maximum with no activation, or a leaky one, before it")
                 if any(2 * side > extent for side, extent in zip(padding, kernel, strict=True)):

@@ -79,8 +79,8 @@ class NetworkSpec(StrictModel):
         return getattr(layer, "neuron", None) or self.neuron
 
     def delay_shift_of(self, layer: LayerSpec) -> bool:
-        """Whether an empty step follows the layer. An affine readout has none; the input follows the network."""
-        if isinstance(layer, AffineSpec | FlattenSpec):
+        """Whether an empty step follows the layer. One without neurons has none; the input follows the network."""
+        if isinstance(layer, AffineSpec | FlattenSpec) or getattr(layer, "encoding", None) is Encoding.GRADED:
             return False
         own = getattr(layer, "delay_shift", None)
         return self.delay_shift if own is None else own

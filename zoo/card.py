@@ -243,6 +243,9 @@ class Energy(StrictModel):
     caveat: str
 
 
+GOLDEN_LETTERS = 1 << 15
+
+
 class Golden(StrictModel):
     """Test images and what the integer engine makes of them, at the network's own T.
 
@@ -254,7 +257,7 @@ class Golden(StrictModel):
         spikes: `[N, layers]`, of the layers that have neurons, input first.
     """
 
-    images: Annotated[str, Field(max_length=1 << 15)]
+    images: Annotated[str, Field(max_length=GOLDEN_LETTERS)]
     shape: tuple[Count, Count, Count, Count]
     labels: tuple[Count, ...]
     logits: tuple[tuple[Number, ...], ...]

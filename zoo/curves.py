@@ -5,7 +5,7 @@ from pathlib import Path
 
 from bootstrap_core.training import EpochReport
 from specs.errors import SnnZooError
-from zoo.card import Curves
+from zoo.card import Curves, Training
 from zoo.training_run import METRICS, read_metrics
 
 __all__ = ["read_curves", "reports_of"]
@@ -28,12 +28,19 @@ def read_curves(run: Path) -> Curves:
     return Curves(**fields)
 
 
-def reports_of(curves: Curves) -> list[EpochReport]:
-    """A report for each epoch."""
+def reports_of(training: Training) -> list[EpochReport]:
+    """A report for each epoch, if the curves were kept; the last that is `best` is the one that the card tells of."""
+    if (curves := training.curves) is None:
+        return []
+    kept = len(curves.seconds) if training.epoch is None else training.epoch
     bests = accumulate(curves.validation_snn_accuracy, max, initial=-1.0)
     columns = zip(*curves.model_dump().values(), strict=True)
     return [
-        EpochReport(epoch=epoch, best=accuracy > best, **dict(zip(Curves.model_fields, values, strict=True)))
+        EpochReport(
+            epoch=epoch,
+            best=epoch == kept or (accuracy > best and epoch < kept),  # better ones behind it left 24 bits
+            **dict(zip(Curves.model_fields, values, strict=True)),
+        )
         for epoch, (values, accuracy, best) in enumerate(
             zip(columns, curves.validation_snn_accuracy, bests, strict=False)
         )

@@ -80,8 +80,7 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
     exact.compiled = True
     score = evaluate(exact, digits.test)
     figures = measure_gallery(model, digits, limit=len(digits.test))
-    curves = packaged_card(MODEL).training.curves
-    reports = reports_of(curves) if curves else []
+    reports = reports_of(packaged_card(MODEL).training)
     write_whole(folder / PAGE, gallery_page(model, figures, source=MODEL, command=COMMAND, reports=reports).encode())
 
     say(f"Making a spiking network of {TIME_STEPS} time steps of the ANN in {ANN}.")

@@ -10,24 +10,39 @@ from torch import Tensor
 from bootstrap_core.datasets import Split
 from bootstrap_core.evaluation import has_neurons
 from bootstrap_core.integer import IntegerNetwork
-from specs.errors import IntegrityError
-from zoo.card import Golden
+from specs.errors import IntegrityError, SnnZooError
+from zoo.card import GOLDEN_LETTERS, Golden
 
 __all__ = ["golden_differences", "golden_images", "golden_of"]
 
+LOGITS = 2000
+"""That a card holds, at most, of all golden images."""
+
 
 def golden_of(exact: IntegerNetwork, split: Split) -> Golden:
-    """What the network makes of all images of the split, at its own T. Raises `StateOverflowError`."""
-    images = split.images[:]
+    """What the network makes of the images of the split, or of as many as a card holds, at its own T.
+
+    Raises:
+        StateOverflowError: a state leaves the hardware's 24 bits on one of them.
+        SnnZooError: a card does not hold even one.
+    """
+    n = max(1, min(len(split), LOGITS // exact.spec.n_classes))
+    while len(text := _packed(images := split.images[:n])) > GOLDEN_LETTERS and n > 1:
+        n //= 2
+    if len(text) > GOLDEN_LETTERS:
+        raise SnnZooError(f"a card holds {GOLDEN_LETTERS:,} letters of test images, and the first takes {len(text):,}")
     logits, spikes = _run(exact, images)
-    packed = zlib.compress(images.contiguous().numpy().tobytes(), 9)
     return Golden(
-        images=base64.b64encode(packed).decode(),
+        images=text,
         shape=_four(images),
-        labels=tuple(split.labels.tolist()),
+        labels=tuple(split.labels[:n].tolist()),
         logits=_rows(logits),
         spikes=_rows(spikes),
     )
+
+
+def _packed(images: Tensor) -> str:
+    return base64.b64encode(zlib.compress(images.contiguous().numpy().tobytes(), 9)).decode()
 
 
 def golden_images(golden: Golden) -> Tensor:

@@ -22,6 +22,7 @@ from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from converters.report.measure import spread_out
 from converters.safetensors_file import read_safetensors
 from specs.block import Encoding
+from specs.dataset_sources import dataset_names
 from specs.errors import IntegrityError, SnnZooError
 from specs.io import load_spec, network_names
 from specs.network import NetworkSpec
@@ -103,8 +104,14 @@ def measure_card(
             f"{path} tells neither training nor conversion, so a card has nothing to tell: zoo train {path} -o run, or "
             "convert it again from its source"
         )
+    if recipe is not None and recipe.data != dataset.name and {recipe.data, dataset.name} <= set(dataset_names()):
+        raise SnnZooError(
+            f"{path} was trained on {recipe.data}, and a card tells how that was split: measure it on that, not on "
+            f"{dataset.name}"
+        )
     training = _training(path, model, recipe, curves, other_seeds)
     exact = IntegerNetwork(network)
+    golden = golden_of(exact, spread_out(dataset.test, N_GOLDEN))
 
     as_snn, as_ann = ActivityCounter(exact), ActivityCounter(network)
     progress(f"T = {spec.time_steps}")
@@ -158,7 +165,7 @@ def measure_card(
         energy=_energy(spec, own.synops),
         commands=_commands(name, by_steps, model, training, dataset.name),
         versions=Versions.here(),
-        golden=golden_of(exact, spread_out(dataset.test, N_GOLDEN)),
+        golden=golden,
     )
 
 
@@ -285,7 +292,8 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, tra
     elif conversion:
         told = {key: conversion[key] for key in CONVERSION_OPTIONS if key in conversion}
         if "epochs" in told:  # of an ANN
-            told = {"data": data, "time_steps": model.spec.time_steps, **told}
+            calibrated = {"data": data} if conversion.get("data") is not None else {}
+            told = {**calibrated, "time_steps": model.spec.time_steps, **told}
         if "spec" in told:
             told["spec"] = _spec_source(str(told["spec"]))
         words = [str(conversion.get("source", "ANN.onnx")), *(_option(*option) for option in told.items())]

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 EPOCHS = 2
-ONNX_OPTIONS = {"data", "raw", "epochs", "entering", "max_pool", "seed", "threads", "report"}
+ONNX_OPTIONS = {"data", "data_dir", "cache_dir", "raw", "epochs", "entering", "max_pool", "seed", "threads", "report"}
 
 
 def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -316,8 +316,9 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
     )
     click.echo(f"\nimport: off the ONNX reference by {conversion.imported.max_abs_error:.2g} at most")
     agreement = percent(conversion.candidate.agreement)
-    noise = " of images that it was not calibrated on, untuned" if conversion.dataset else " of images of noise"
     candidate = conversion.candidate
+    seen = "it was not calibrated on" if candidate.held_out else "it was calibrated on, as there are few"
+    noise = f" of images that {seen}, untuned" if conversion.dataset else " of images of noise"
     pooling = f"; maxima: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
     click.echo(f"images: {conversion.normalization}")
     click.echo(f"input: {candidate.input_form}{pooling}; agrees with the ANN in {agreement}{noise}")

@@ -72,7 +72,7 @@ def measure_gallery(model: Model, dataset: Dataset, *, limit: int) -> GalleryFig
     return GalleryFigures(
         dataset=dataset,
         score=score,
-        ann=evaluate(network, figures.scored, mode=Mode.ANN).accuracy if network.fitted else None,
+        ann=evaluate(network, tested.test, mode=Mode.ANN).accuracy if network.fitted else None,
         network=figures,
         examples=run_examples(exact, figures.scored, sorted(picked, key=lambda i: int(figures.scored.labels[i]))),
         seconds=time.perf_counter() - start,

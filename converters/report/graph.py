@@ -158,7 +158,8 @@ def _spec_facts(spec: NetworkSpec, layer: LayerSpec, skips: list[IntArray]) -> I
     """What a netx layer has no place for."""
     if isinstance(layer, InputSpec) and layer.encoding is Encoding.GRADED:
         yield f"graded, {layer.bits} bits"
-    elif isinstance(layer, InputSpec) and (layer.mean, layer.std) != (0, 1):
+        return
+    if isinstance(layer, InputSpec) and (layer.mean, layer.std) != (0, 1):
         yield f"x = (pixel - {layer.mean:g}) / {layer.std:g}"
     if spec.neuron_of(layer).reset is Reset.SUBTRACT and layer.kind not in {"flatten", "affine"}:
         yield "a spike subtracts the threshold"

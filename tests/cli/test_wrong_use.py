@@ -132,6 +132,12 @@ def test_a_migrated_state_dict_says_what_it_is_or_lacks(run, here, command, said
     assert said in run(*command.format("plain.safetensors").split(), code=1).stderr
 
 
+def test_what_is_converted_without_images_has_no_use_for_where_they_are(run, here, trained) -> None:
+    for option in ("--data-dir", "--cache-dir"):
+        told = run("convert", trained / "model.safetensors", "-o", "a.net", option, ".", code=2).stderr
+        assert f"no use for {option}" in " ".join(told.split())
+
+
 def test_any_other_state_dict_is_sent_to_migrate(run, here) -> None:
     save_file({"fc.weight": torch.ones(2, 2)}, here / "fc.safetensors")
     error = run("convert", "fc.safetensors", "-o", "a.net", code=1).stderr

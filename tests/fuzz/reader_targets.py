@@ -80,8 +80,7 @@ def _card(path: Path) -> None:
     as_markdown(card)
     dump_card(card)
     golden_images(card.golden)
-    if card.training.curves is not None:
-        reports_of(card.training.curves)
+    reports_of(card.training)
 
 
 @dataclass(frozen=True)

@@ -90,8 +90,8 @@ def _reports(source: str) -> "list[EpochReport]":
     from zoo.training_run import read_metrics
 
     card = card_of(source)
-    if card is not None and card.training.curves is not None:
-        return reports_of(card.training.curves)
+    if card is not None and (reports := reports_of(card.training)):
+        return reports
     return read_metrics(Path(source).parent) if Path(source).is_file() else []
 
 

@@ -188,7 +188,7 @@ def _plot_curves(card: "Card", path: Path) -> Path:
     from bootstrap_core.stats import EpochRecord, Measured
     from zoo.curves import reports_of
 
-    if card.training.curves is None:
+    if not (reports := reports_of(card.training)):
         raise SnnZooError(f"the card of {card.name} has no learning curves: its run did not keep them")
     return plot_curves(
         [
@@ -198,7 +198,7 @@ def _plot_curves(card: "Card", path: Path) -> Path:
                 testing=Measured(loss=report.validation_ann_loss, accuracy=report.validation_ann_accuracy),
                 snn=Measured(loss=report.validation_snn_loss, accuracy=report.validation_snn_accuracy),
             )
-            for report in reports_of(card.training.curves)
+            for report in reports
         ],
         path,
     )

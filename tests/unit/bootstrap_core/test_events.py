@@ -219,7 +219,8 @@ ONES = torch.ones(2, 6)
     [
         (ONES, "a.png", {}, "must end in .gif"),
         (ONES, "a.gif", {"frames_per_second": 0}, "frames_per_second = 0"),
-        (ONES, "a.gif", {"frames_per_second": 51}, "at most 50"),
+        (ONES, "a.gif", {"frames_per_second": 0.001}, "frames_per_second = 0.001"),
+        (ONES, "a.gif", {"frames_per_second": 51}, "to 50"),
         (ONES, "a.gif", {"width": 0}, "width = 0"),
         (ONES, "a.gif", {"height": -1}, "height = -1"),
         (ONES, "a.gif", {"width": 2, "height": 2}, "hold 4 neurons, the layer has 6"),

@@ -353,6 +353,13 @@ def test_a_maximum_padded_by_more_than_half_its_window_is_averaged_or_refused() 
         spiking_layers(ann, MaxPooling.ANY)
 
 
+def test_a_maximum_of_the_image_is_averaged_or_refused() -> None:
+    ann = chain((1, 8, 8), nets.MaxPool((2, 2), (2, 2)), nets.Flatten(), dense(5, 16), nets.Relu(), dense(3, 5))
+    assert len(spiking_layers(ann, MaxPooling.AVERAGE)) == 2
+    with pytest.raises(UnsupportedError, match="a maximum of the image itself"):
+        spiking_layers(ann, MaxPooling.ANY)
+
+
 def test_a_sum_that_doubles_each_time_is_refused() -> None:
     doubled = [(f"s{i + 1}", ADD, f"s{i} s{i}") for i in range(40)]
     with pytest.raises(UnsupportedError, match="s7: a sum of more than 64 branches"):

@@ -5,6 +5,7 @@ import pytest
 
 from bootstrap_core.training import EpochReport
 from specs import IntegrityError, SnnZooError
+from zoo.card import Training
 from zoo.curves import read_curves, reports_of
 
 REPORTS = [
@@ -22,8 +23,15 @@ def test_curves_are_the_columns_of_the_metrics_and_come_back_as_reports(tmp_path
     curves = read_curves(tmp_path)
     assert curves.seconds == (2.5, 3.5, 4.5, 5.5)
     assert curves.learning_rate[0] == 1.23457e-4
-    found = reports_of(curves)
+    found = reports_of(Training(recipe=None, epoch=2, validation_accuracy=0.8, curves=curves))
     assert found == [EpochReport(**{**asdict(report), "learning_rate": 1.23457e-4}) for report in REPORTS]
+
+
+def test_the_last_star_is_that_of_the_epoch_that_was_kept(tmp_path) -> None:
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(asdict(report)) + "\n" for report in REPORTS))
+    for kept, stars in ((1, [0, 1]), (0, [0]), (3, [0, 2, 3])):
+        training = Training(recipe=None, epoch=kept, validation_accuracy=0.6, curves=read_curves(tmp_path))
+        assert [report.epoch for report in reports_of(training) if report.best] == stars
 
 
 def test_curves_that_are_none_are_told(tmp_path) -> None:

@@ -6,9 +6,11 @@ import zlib
 import pytest
 import torch
 
-from bootstrap_core import IntegerNetwork
+from bootstrap_core import IntegerNetwork, build_network
+from bootstrap_core.datasets import Split
 from converters import read_model
-from specs import IntegrityError
+from specs import IntegrityError, SnnZooError
+from specs.io import spec_from_document
 from zoo.golden import golden_differences, golden_images, golden_of
 
 
@@ -22,6 +24,24 @@ def test_images_come_back_as_they_were(exact, dataset) -> None:
     golden = golden_of(exact, split)
     assert torch.equal(golden_images(golden), split.images)
     assert golden.labels == tuple(split.labels.tolist())
+
+
+def test_of_large_images_or_many_classes_a_card_holds_fewer() -> None:
+    spec = {"name": "x", "time_steps": 2, "blocks": [{"kind": "affine", "features": 3}]}
+    generator = torch.Generator().manual_seed(0)
+
+    def held(side: int, n_classes: int = 3) -> int:
+        spec["input"] = {"shape": [1, side, side]}
+        spec["blocks"] = [{"kind": "flatten"}, {"kind": "affine", "features": n_classes}]
+        images = torch.randint(256, (8, 1, side, side), generator=generator, dtype=torch.uint8)
+        network = IntegerNetwork(build_network(spec_from_document(spec), seed=0))
+        golden = golden_of(network, Split(images, torch.zeros(8, dtype=torch.int64)))
+        assert torch.equal(golden_images(golden), images[: len(golden.labels)])
+        return len(golden.labels)
+
+    assert [held(28), held(80), held(8, n_classes=900)] == [8, 2, 2]
+    with pytest.raises(SnnZooError, match="a card holds 32,768 letters of test images"):
+        held(200)
 
 
 def test_the_output_is_that_of_the_integer_engine(exact, dataset) -> None:

@@ -100,6 +100,11 @@ def test_golden_images_are_of_the_test_set_and_many_classes(card, dataset) -> No
     assert set(card.golden.labels) <= set(dataset.test.labels.tolist())
 
 
+def test_a_card_with_a_recipe_is_measured_on_the_data_that_it_was_trained_on(model_file, dataset) -> None:
+    with pytest.raises(SnnZooError, match=r"was trained on mnist-sample, .* measure it on that, not on mnist"):
+        measure_card(model_file, replace(dataset, name="mnist"), licence="MIT")
+
+
 def test_a_name_of_the_package_must_have_the_packages_spec(model_file, dataset) -> None:
     with pytest.raises(SnnZooError, match="not made by the spec 'mnist-dense' of the package"):
         measure_card(model_file, dataset, name="mnist-dense", licence="MIT")
