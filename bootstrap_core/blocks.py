@@ -343,15 +343,15 @@ class SpikingBlock(_SynapticBlock):
         x = packed(x)
         if not (isinstance(x, Spikes) and (plain if spec else alone)):
             return self._carry_floats(x, mode, time_steps, *skipped)
-        weight, bias = self.synapse.quantized_weight(), self.quantized_bias()
+        weight, bias, unit = self.synapse.quantized_weight(), self.quantized_bias(), WEIGHT_STEP
         if spec is not None:
             spikes, z = self.neuron.convolve_and_fire(x, weight, geometry, spec.groups, bias)
         else:
             mask = self.mask(x.values[0])
             survivor = 1.0 if mask is None else 1 / (1 - self.dropout)
             spikes, z = self.neuron.weigh_and_fire(x, weight, bias, mask, survivor)
-            return self._sampled(spikes, z, bias, mode, unit=WEIGHT_STEP * survivor)
-        return self._sampled(spikes, z, bias, mode)
+            unit *= survivor
+        return self._sampled(spikes, z, bias, mode, unit=unit)
 
     def _carry_floats(self, x: Tensor | Spikes, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """`carry` with floats from the synapses to the neurons, for what no kernel does at once."""

@@ -244,6 +244,7 @@ class Energy(StrictModel):
 
 
 GOLDEN_LETTERS = 1 << 15
+"""That the golden images of a card may take."""
 
 
 class Golden(StrictModel):

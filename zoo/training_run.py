@@ -40,7 +40,7 @@ from specs.whole_file import remove_leftovers, write_whole
 from zoo.card import Versions, revision_of
 from zoo.sources import model_path, read_source
 
-__all__ = ["FILES", "TrainingRun", "load_teacher", "read_metrics"]
+__all__ = ["CHECKPOINT", "FILES", "METRICS", "TrainingRun", "load_teacher", "read_metrics"]
 
 SPEC, CHECKPOINT = "spec.yaml", "checkpoint.pt"
 OUTCOMES = MODEL, METRICS, CURVES = "model.safetensors", "metrics.jsonl", "curves.png"

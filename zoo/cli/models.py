@@ -35,7 +35,7 @@ def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @cache_option
 @json_option
 def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: Path | None, as_json: bool) -> None:
-    """List the models whose names match PATTERN.
+    """List the models whose names match PATTERN, or NAME@REVISION.
 
     Those of all indexes, and those that were pulled. Accuracy is that of the card, as SNN on the test images of the
     data.

@@ -128,11 +128,12 @@ def _start_run(
     from specs.training import TrainingSpec
     from zoo.card import revision_of
     from zoo.sources import override_spec, read_start, resolve_device
-    from zoo.training_run import FILES, TrainingRun
+    from zoo.training_run import CHECKPOINT, FILES, TrainingRun
 
     if not resume and group.leads:
+        otherwise = "go on with --resume, " if (folder / CHECKPOINT).exists() else ""
         for name in FILES:
-            refuse_existing(folder / name, force, otherwise="go on with --resume, ")
+            refuse_existing(folder / name, force, otherwise=otherwise)
     start, model = read_start(spec)
     network = override_spec(start, assignments)
     recipe = network.training or TrainingSpec()
