@@ -20,10 +20,8 @@ from specs.block import (
     AvgPoolSpec,
     ConvSpec,
     DenseSpec,
-    Encoding,
-    FlattenSpec,
-    InputSpec,
     LayerSpec,
+    has_neurons,
     skips_of,
 )
 from specs.errors import DataError, SnnZooError, StateOverflowError
@@ -40,7 +38,6 @@ __all__ = [
     "count_synops",
     "evaluate",
     "evaluate_exactly",
-    "has_neurons",
 ]
 
 
@@ -270,13 +267,6 @@ def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
             count += reached(as_layer, skip.source, seen)
         counts.append(count)
     return counts
-
-
-def has_neurons(layer: LayerSpec) -> bool:
-    """Whether a layer's outputs are spikes: not those of a graded input, a flatten, or an affine readout."""
-    if isinstance(layer, InputSpec):
-        return layer.encoding is Encoding.SPIKE
-    return not isinstance(layer, FlattenSpec | AffineSpec)
 
 
 def _fanout(layer: LayerSpec, shape: Shape) -> Tensor:

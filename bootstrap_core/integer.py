@@ -274,14 +274,6 @@ class _Readout:
         return total.float() / STATE / self.levels, voltage
 
 
-class _Flatten:
-    def __init__(self, n_axes: int) -> None:
-        self.n_axes = n_axes
-
-    def __call__(self, x: Tensor) -> Tensor:
-        return x.flatten(-self.n_axes)
-
-
 def _integer_input(block: object) -> Callable[[Tensor, int], Tensor]:
     """From images `[N, ...]` and T to spikes `[T, N, ...]`: int8, or graded int32."""
     if isinstance(block, GradedInputBlock):
@@ -301,12 +293,12 @@ def _fired(block: InputBlock, neurons: _Neurons, images: Tensor, steps: int) -> 
     return neurons.fire(current.expand(steps, *current.shape))[0]
 
 
-def _integer_layer(block: object, index: int) -> "_Layer | _Flatten":
+def _integer_layer(block: object, index: int) -> "_Layer | Callable[[Tensor], Tensor]":
     match block:
         case SpikingBlock():
             return _Layer(block, index)
         case FlattenBlock():
-            return _Flatten(block.n_axes)
+            return partial(torch.flatten, start_dim=-block.n_axes)
         case _:
             raise SnnZooError(f"block {index} ({type(block).__name__}) has no integer form")
 

@@ -2,6 +2,7 @@
 
 import io
 import math
+import weakref
 import zipfile
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -49,7 +50,8 @@ class StoredArray:
 
     def __init__(self, path: Path, *, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
         self.path, self.offset, self.shape, self.dtype = path, offset, shape, dtype
-        self._file = _ClosingFile(path)
+        self._file = path.open("rb")
+        weakref.finalize(self, self._file.close)
 
     def read(self, rows: Tensor) -> npt.NDArray[Any]:
         """A copy of some rows, `[n, ...]`, in the order given; those that follow each other are read at once."""
@@ -60,28 +62,17 @@ class StoredArray:
         starts = [0, *breaks.tolist()]
         for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
             place = self.offset + int(rows[start]) * row_bytes if len(rows) else 0
-            if not self._file.fill(memory[start * row_bytes : stop * row_bytes], place):
+            if not self._fill(memory[start * row_bytes : stop * row_bytes], place):
                 raise DataError(f"{self.path}: cut short or unreadable at byte {place}, since it was opened")
         return found
 
-
-class _ClosingFile:
-    """A file that closes when it is forgotten."""
-
-    def __init__(self, path: Path) -> None:
-        self._file = path.open("rb")
-
-    def fill(self, memory: memoryview, place: int) -> bool:
+    def _fill(self, memory: memoryview, place: int) -> bool:
         """Read as many bytes as `memory` has from `place` on; whether there were as many."""
         try:
             self._file.seek(place)
             return self._file.readinto(memory) == len(memory)
         except OSError:
             return False
-
-    def __del__(self) -> None:
-        if hasattr(self, "_file"):
-            self._file.close()
 
 
 class Header(NamedTuple):

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from converters.linear_fold import Conv, Dense, Pair
 from converters.normalization import AS_THEY_ARE, Normalization
 from specs.fields import Shape
 
@@ -27,29 +28,6 @@ __all__ = [
     "apply_operation",
     "run_ann",
 ]
-
-Pair = tuple[int, int]
-"""`(height, width)`."""
-
-
-@dataclass(frozen=True)
-class Dense:
-    """`x W^T + b`: weight `[outputs, inputs]`, bias `[outputs]`."""
-
-    weight: Tensor
-    bias: Tensor
-
-
-@dataclass(frozen=True)
-class Conv:
-    """2-D cross-correlation: weight `[channels, C / groups, kh, kw]`, bias `[channels]`; zeros around."""
-
-    weight: Tensor
-    bias: Tensor
-    stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
-    dilation: Pair = (1, 1)
-    groups: int = 1
 
 
 @dataclass(frozen=True)

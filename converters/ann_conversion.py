@@ -1,8 +1,9 @@
 """An ANN becomes a spiking network: the form of input and of pooling that answers most as the ANN does."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from math import prod
 
 import torch
@@ -31,6 +32,9 @@ MOST_IMAGES = MOST + N_JUDGING
 """That any conversion asks for."""
 BATCH = 250
 GRADED_BITS = (8, 7, 6, 5, 4, 3)
+
+Fit = Callable[..., tuple[Model, list[Calibration]]]
+"""`calibrate`, of layers, in an `input_form`."""
 
 
 @dataclass(frozen=True)
@@ -69,30 +73,6 @@ class Candidate:
                 if name not in own:
                     found.setdefault(name, set()).update(found[node.name])
         return {name: sorted(blocks) for name, blocks in found.items()}
-
-
-@dataclass(frozen=True)
-class _Source:
-    ann: Ann
-    seen: Tensor
-    judged: Tensor
-    answers: Tensor
-    name: str
-    time_steps: int
-    normalization: Normalization
-    balanced: bool
-
-    def calibrate(self, layers: Sequence[SpikingLayer], form: InputForm) -> tuple[Model, list[Calibration]]:
-        return calibrate(
-            self.ann,
-            layers,
-            self.seen,
-            name=self.name,
-            time_steps=self.time_steps,
-            input_form=form,
-            normalization=self.normalization,
-            balanced=self.balanced,
-        )
 
 
 def images_wanted(ann: Ann) -> int:
@@ -136,10 +116,19 @@ def best_candidate(
     images = images.reshape(len(images), *ann.shape)
     n = _n_calibrating(ann)
     calibrating = images[:n]
-    judged = images[n:][:N_JUDGING] if len(images) > n else calibrating
+    held_out = len(images) > n
+    judged = images[n:][:N_JUDGING] if held_out else calibrating
     with torch.no_grad():
         answers = torch.cat([run_ann(ann, normalization(part))[0].argmax(1) for part in judged.split(BATCH)])
-    source = _Source(ann, calibrating, judged, answers, name, time_steps, normalization, balanced)
+    fit: Fit = partial(
+        calibrate,
+        ann,
+        images=calibrating,
+        name=name,
+        time_steps=time_steps,
+        normalization=normalization,
+        balanced=balanced,
+    )
     found, problems = [], []
     for pooling in max_pooling if has_maxima(ann) else max_pooling[:1]:
         try:
@@ -149,7 +138,10 @@ def best_candidate(
             continue
         for encoding in encodings:
             try:
-                found.append(_judge(source, layers, _form(source, layers, encoding), pooling))
+                form = _form(fit, layers, encoding)
+                model, calibrations = fit(layers, input_form=form)
+                agreement = _agreement(model, judged, answers)
+                found.append(Candidate(model, calibrations, layers, form, pooling, agreement, held_out))
             except (UnsupportedError, StateOverflowError) as error:
                 problems.append(f"{encoding} input: {error}")
     if not found:
@@ -171,23 +163,22 @@ def has_skips(ann: Ann, max_pooling: Sequence[MaxPooling]) -> bool:
     return bool(found) and all(found)
 
 
-def _form(source: _Source, layers: Sequence[SpikingLayer], encoding: Encoding) -> InputForm:
+def _form(fit: Fit, layers: Sequence[SpikingLayer], encoding: Encoding) -> InputForm:
     """The form of an encoding; of graded input with the bits whose first layer errs least."""
     if encoding is Encoding.SPIKE or layers[0].activation is None:
         return InputForm(encoding)
     errors = dict[InputForm, float]()
     for form in (InputForm(encoding, bits) for bits in GRADED_BITS):
         try:
-            errors[form] = source.calibrate(layers[:1], form)[1][0].error
+            errors[form] = fit(layers[:1], input_form=form)[1][0].error
         except UnsupportedError:  # of many levels the bias may leave its range; with the fewest that is told
             if form.bits == GRADED_BITS[-1] and not errors:
                 raise
     return min(errors, key=lambda form: errors[form])
 
 
-def _judge(source: _Source, layers: Sequence[SpikingLayer], form: InputForm, pooling: MaxPooling) -> Candidate:
-    model, calibrations = source.calibrate(layers, form)
+def _agreement(model: Model, images: Tensor, answers: Tensor) -> float:
+    """The part of images that get their answer."""
     exact = IntegerNetwork(model.build())
-    found = torch.cat([exact(part).argmax(1) for part in source.judged.split(BATCH)])
-    agreement = float((found == source.answers).double().mean())
-    return Candidate(model, calibrations, layers, form, pooling, agreement, source.judged is not source.seen)
+    found = torch.cat([exact(part).argmax(1) for part in images.split(BATCH)])
+    return float((found == answers).double().mean())

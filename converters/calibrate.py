@@ -112,7 +112,6 @@ def calibrate(
     input_form: InputForm,
     normalization: Normalization = AS_THEY_ARE,
     balanced: bool = True,
-    seed: int = 0,
 ) -> tuple[Model, list[Calibration]]:
     """A spiking network of the layers. Each threshold is the smallest whose rates come near to what the ANN gives.
 
@@ -128,9 +127,8 @@ def calibrate(
         input_form: how pixels enter.
         normalization: of the images that the ANN was trained on; folded into the first layer.
         balanced: whether channels that say little on these images are made to say more; not with images of noise.
-        seed: of the neurons sampled.
     """
-    return _Calibrator(ann, images, time_steps, input_form, normalization, balanced, seed).network(layers, name)
+    return _Calibrator(ann, images, time_steps, input_form, normalization, balanced).network(layers, name)
 
 
 def shrink_for(reach: float) -> float:
@@ -147,13 +145,12 @@ class _Calibrator:
         form: InputForm,
         normalization: Normalization,
         balanced: bool,
-        seed: int,
     ) -> None:
         self.images, self.time_steps, self.form, self.balanced = images, time_steps, form, balanced
         # of this height the gradient of a rate is 1 / threshold, that of a neuron that keeps all it gets
         self.surrogate = {"tau_grad": TAU_GRAD, "scale_grad": 4000 * TAU_GRAD / (time_steps + 1)}
         self.normalization = ann.normalization.after(normalization)
-        self.generator = torch.Generator().manual_seed(seed)
+        self.generator = torch.Generator().manual_seed(0)
         with torch.no_grad():
             _, self.outputs = run_ann(ann, normalization(images), keep=True)
         self.inputs = {node.name: node.inputs for node in ann.nodes}
@@ -256,25 +253,18 @@ class _Calibrator:
             largest,
             levels=levels,
         )
-        block: dict[str, Any] = {"bias": True}
-        if isinstance(linear, Dense):
-            block |= {"kind": "dense" if layer.activation else "affine", "features": len(linear.weight)}
-        else:
-            block |= {"kind": "conv", "channels": len(linear.weight), "groups": linear.groups, **_geometry(linear)}
-        if len(synapses) > 1:
-            block["skips"] = [each.document for each in synapses[1:]]
+        block = _document(layer, synapses)
         assert fit.bias is not None
-        z, bias = (
-            _weigh(synapses, quantize_weight(fit.weight.float()).double()),
-            quantize_bias(fit.bias.float() * levels),
-        )
+
+        def driven(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+            """What the quantised ones give."""
+            return _weigh(synapses, quantize_weight(weight.float()).double()), quantize_bias(bias.float() * levels)
+
+        z, bias = driven(fit.weight, fit.bias)
         shrink = shrink_for(self._reach(z, bias))
         weight, offset, factor = fit.weight * shrink, fit.bias * shrink, fit.factor * shrink
         if shrink < 1:
-            z, bias = (
-                _weigh(synapses, quantize_weight(weight.float()).double()),
-                quantize_bias(offset.float() * levels),
-            )
+            z, bias = driven(weight, offset)
         tensors = {"bias": offset, **_named(synapses, weight)}
         if gains is None:
             return block, tensors, z, scale
@@ -362,6 +352,15 @@ def _fire(z: Tensor, bias: Tensor | None, mant: int) -> Tensor:
     return neuron.fire(z, bias).values if neuron.runs_compiled(z) else neuron(z, bias).spikes
 
 
+def _document(layer: SpikingLayer, synapses: Sequence[_Synapses]) -> dict[str, Any]:
+    """The block of a layer, without its neurons."""
+    linear, skips = synapses[0].linear, [each.document for each in synapses[1:]]
+    own: dict[str, Any] = {"bias": True, "skips": skips} if skips else {"bias": True}
+    if isinstance(linear, Dense):
+        return {"kind": "dense" if layer.activation else "affine", "features": len(linear.weight), **own}
+    return {"kind": "conv", "channels": len(linear.weight), "groups": linear.groups, **_geometry(linear), **own}
+
+
 def _geometry(conv: Conv) -> dict[str, list[int]]:
     return {key: list(getattr(conv, key)) for key in ("kernel", "stride", "padding", "dilation")}
 
@@ -389,14 +388,13 @@ def _over_places(factors: Tensor, x: Tensor) -> Tensor:
     return factors.reshape(-1, *[1] * (x.dim() - 2))
 
 
-def _weigh(synapses: Sequence[_Synapses], weight: Tensor, dtype: torch.dtype | None = None) -> Tensor:
+def _weigh(synapses: Sequence[_Synapses], weight: Tensor) -> Tensor:
     """Weighted input of every step, `[T, N, ...]`, with the weights of all synapses in a row.
 
-    Exact without a `dtype`: in float32 if the sums of whole numbers are short enough.
+    Exact: in float32 if the sums of whole numbers are short enough.
     """
-    if dtype is None:
-        largest = sum(int(each.spikes.max()) * each.linear.weight[0].numel() * -WEIGHT_INT_MIN for each in synapses)
-        dtype = torch.float32 if largest < EXACT_IN_FLOAT else torch.float64
+    largest = sum(int(each.spikes.max()) * each.linear.weight[0].numel() * -WEIGHT_INT_MIN for each in synapses)
+    dtype = torch.float32 if largest < EXACT_IN_FLOAT else torch.float64
     first, *others = (
         _weigh_one(each.linear, part.to(dtype), each.spikes.to(dtype))
         for each, part in zip(synapses, _weights(synapses, weight), strict=True)

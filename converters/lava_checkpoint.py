@@ -46,10 +46,8 @@ def read_checkpoint(
     `mean` and `std` are those of the images in training, which only a spec says.
     """
     with open_state_dict(path) as file:
-        tensors = {name: value for name, value in file.state.items() if isinstance(value, Tensor)}
         state = {
-            name: file.read(name, 0, value.numel()).reshape(value.shape) if value.layout is torch.strided else value
-            for name, value in tensors.items()
+            name: file.whole(name) if value.layout is torch.strided else value for name, value in file.tensors.items()
         }
     beside = path.with_suffix(".net")
     notes: tuple[str, ...] = ()

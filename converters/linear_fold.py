@@ -35,7 +35,7 @@ MAX_PRODUCTS = 1 << 30
 
 @dataclass(frozen=True)
 class Dense:
-    """`z = weight x + bias`: weight `[outputs, inputs]`, bias `[outputs]`, float64."""
+    """`z = weight x + bias`: weight `[outputs, inputs]`, bias `[outputs]`; float64 once folded."""
 
     weight: Tensor
     bias: Tensor
@@ -43,7 +43,8 @@ class Dense:
 
 @dataclass(frozen=True)
 class Conv:
-    """2-D cross-correlation: weight `[channels, in channels / groups, height, width]`, bias `[channels]`, float64.
+    """2-D cross-correlation: weight `[channels, in channels / groups, height, width]`, bias `[channels]`; float64 once
+    folded.
 
     `is_pool` marks a pool or a scaling: each channel by itself, one weight for all places of its kernel.
     """

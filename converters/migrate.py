@@ -110,7 +110,7 @@ def migrate_file(
             if lost := opened.metadata.keys() - {"format", METADATA_KEY}:
                 notes.append(f"left out, as torch's files have no metadata: {', '.join(sorted(lost))}")
             on_disk = {name for name, value in tensors.items() if value.is_meta}
-            state |= {name: read(name, 0, state[name].numel()).reshape(state[name].shape) for name in on_disk}
+            state |= {name: opened.whole(names[name]) for name in on_disk}
             write_torch(output, plan.run(state, findings), _stripped_modules(opened.modules, stripped))
     warnings = [*plan.warnings, *findings.warnings()]
     return MigrationReport(plan, findings.max_abs_diff, stripped, opened.key, notes, warnings)

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from converters import ann as nets
 from converters.ann import Ann, Node
-from converters.linear_fold import Conv, Dense, fold_conv, pool, spread, unrolled
+from converters.linear_fold import Conv, Dense, Pair, fold_conv, pool, spread, unrolled
 from specs.errors import UnsupportedError
 from specs.fields import Shape
 
@@ -231,7 +231,7 @@ class _Branch:
                 linear = spread(self.average, dense, self.units) if self.average else dense
         return replace(self, linear=linear, average=None)
 
-    def averaged(self, node: str, kernel: nets.Pair, stride: nets.Pair, padding: nets.Pair) -> "_Branch":
+    def averaged(self, node: str, kernel: Pair, stride: Pair, padding: Pair) -> "_Branch":
         """With a mean over windows behind it."""
         if isinstance(self.linear, Dense):
             raise UnsupportedError(f"{node}: an average over the outputs of a dense layer")

@@ -23,6 +23,7 @@ __all__ = [
     "LayerSpec",
     "Norm",
     "SkipSpec",
+    "has_neurons",
     "skips_of",
 ]
 
@@ -203,6 +204,13 @@ class AffineSpec(_Synapse):
 
 BlockSpec = Annotated[DenseSpec | ConvSpec | AvgPoolSpec | FlattenSpec | AffineSpec, Field(discriminator="kind")]
 LayerSpec = InputSpec | DenseSpec | ConvSpec | AvgPoolSpec | FlattenSpec | AffineSpec
+
+
+def has_neurons(layer: LayerSpec) -> bool:
+    """Whether a layer's outputs are spikes: not those of a graded input, a flatten, or an affine readout."""
+    if isinstance(layer, InputSpec):
+        return layer.encoding is Encoding.SPIKE
+    return not isinstance(layer, FlattenSpec | AffineSpec)
 
 
 def skips_of(layer: LayerSpec) -> tuple[SkipSpec, ...]:

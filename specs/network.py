@@ -18,6 +18,7 @@ from specs.block import (
     LayerSpec,
     Norm,
     SkipSpec,
+    has_neurons,
     skips_of,
 )
 from specs.fields import VTH_MANT_MAX, Flag, Name, Shape, StrictModel, TimeSteps, threshold_mant
@@ -80,7 +81,7 @@ class NetworkSpec(StrictModel):
 
     def delay_shift_of(self, layer: LayerSpec) -> bool:
         """Whether an empty step follows the layer. One without neurons has none; the input follows the network."""
-        if isinstance(layer, AffineSpec | FlattenSpec) or getattr(layer, "encoding", None) is Encoding.GRADED:
+        if not has_neurons(layer):
             return False
         own = getattr(layer, "delay_shift", None)
         return self.delay_shift if own is None else own

@@ -2,7 +2,17 @@
 
 from dataclasses import dataclass, replace
 
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, InputSpec, LayerSpec, skips_of
+from specs.block import (
+    AffineSpec,
+    AvgPoolSpec,
+    ConvSpec,
+    DenseSpec,
+    Encoding,
+    InputSpec,
+    LayerSpec,
+    has_neurons,
+    skips_of,
+)
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.neuron import LearnDecays
@@ -80,10 +90,7 @@ def _summary(spec: NetworkSpec, layer: LayerSpec, before: Shape, after: Shape) -
         parameters += 2
     if isinstance(layer, DenseSpec | ConvSpec | AffineSpec):
         parameters += after[0] * (layer.bias + layer.weight_norm)
-    has_neurons = isinstance(layer, DenseSpec | ConvSpec | AvgPoolSpec) or (
-        isinstance(layer, InputSpec) and layer.encoding is Encoding.SPIKE
-    )
-    if has_neurons:
+    if has_neurons(layer):
         learned = {LearnDecays.NONE: 0, LearnDecays.SHARED: 2, LearnDecays.PER_CHANNEL: 2 * after[0]}
         parameters += learned[spec.neuron_of(layer).learn_decays]
     return LayerSummary(kind=layer.kind, shape=after, parameters=parameters, weight_bytes=weights, synops=synops)

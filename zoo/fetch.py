@@ -12,7 +12,7 @@ from specs.errors import SnnZooError
 from specs.whole_file import whole_file
 from zoo.card import ModelFormat
 from zoo.catalog import CACHE, PACKAGE, Found, model_cache
-from zoo.index import CARD_SUFFIX, SUFFIXES, IndexedFile, IndexedModel, ZooIndex
+from zoo.index import CARD_SUFFIX, IndexedFile, IndexedModel, ZooIndex
 from zoo.publish import update_index
 from zoo.transport import FolderTransport, no_progress
 
@@ -54,7 +54,7 @@ def pull(
         _remember(found, cache_dir)
     paths = []
     for format in dict.fromkeys(formats):
-        name = f"{found.name}{SUFFIXES[format]}"
+        name = f"{found.name}{format.suffix}"
         if format not in here:
             target = (folder or _cached(found, ModelFormat.SAFETENSORS, cache_dir).parent) / name
             paths.append(_convert(here[ModelFormat.SAFETENSORS], target, force=force or folder is None))
@@ -100,7 +100,7 @@ def _cached_path(found: Found, format: ModelFormat | None) -> str:
     Nothing of it is the index's to choose but the name.
     """
     digest = found.model.files[format or ModelFormat.SAFETENSORS].sha256
-    return f"{digest}/{found.name}{CARD_SUFFIX if format is None else SUFFIXES[format]}"
+    return f"{digest}/{found.name}{CARD_SUFFIX if format is None else format.suffix}"
 
 
 def _remember(found: Found, cache_dir: Path | None) -> None:

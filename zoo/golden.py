@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.datasets import Split
-from bootstrap_core.evaluation import has_neurons
 from bootstrap_core.integer import IntegerNetwork
+from specs.block import has_neurons
 from specs.errors import IntegrityError, SnnZooError
 from zoo.card import GOLDEN_LETTERS, Golden
 

@@ -19,7 +19,6 @@ from zoo.card import Card, FileFacts, ModelFormat, Part, check_revision
 __all__ = [
     "CARD_SUFFIX",
     "INDEX_NAME",
-    "SUFFIXES",
     "IndexedFile",
     "IndexedModel",
     "ZooIndex",
@@ -30,7 +29,6 @@ __all__ = [
 
 INDEX_VERSION: Final = 1
 INDEX_NAME = "index.json"
-SUFFIXES = {ModelFormat.SAFETENSORS: ".safetensors", ModelFormat.NETX: ".net", ModelFormat.NIR: ".nir"}
 CARD_SUFFIX = ".yaml"
 
 SEGMENT = "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"

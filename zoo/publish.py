@@ -9,7 +9,7 @@ from specs.dataset_sources import dataset_names
 from specs.errors import IntegrityError, SnnZooError, SpecError, TransferError
 from specs.whole_file import whole_file, write_whole
 from zoo.card import Card, ModelFormat, is_card, load_card, spec_digest
-from zoo.index import CARD_SUFFIX, INDEX_NAME, SUFFIXES, IndexedFile, IndexedModel, ZooIndex, dump_index, parse_index
+from zoo.index import CARD_SUFFIX, INDEX_NAME, IndexedFile, IndexedModel, ZooIndex, dump_index, parse_index
 from zoo.transport import FolderTransport, HubTransport, open_transport
 
 __all__ = ["publish", "read_index", "update_index"]
@@ -43,7 +43,7 @@ def publish(file: Path, card_file: Path, url: str, *, own_data: bool = False) ->
     if not own_data:
         _check_no_own_data(card)
     place = f"{card.name}/{card.revision}/{card.name}"
-    facts = IndexedFile.of(file, f"{place}{SUFFIXES[format]}")
+    facts = IndexedFile.of(file, f"{place}{format.suffix}")
     card_facts = IndexedFile.of(card_file, f"{place}{CARD_SUFFIX}")
     sources = {facts.path: file, card_facts.path: card_file}
 

@@ -21,6 +21,7 @@ from specs.training import TrainingSpec
 from zoo.factory import local_model, model_names, unknown_model
 
 __all__ = [
+    "TRAINED",
     "is_netx",
     "layers_of",
     "model_path",
@@ -32,15 +33,16 @@ __all__ = [
 ]
 
 SPEC_SUFFIXES = {".yaml", ".yml", ".json"}
+TRAINED = "model.safetensors"
+"""The model in the folder of a training."""
 
 
-def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
+def read_source(source: str) -> tuple[Model, bool]:
     """The model that `source` names, and whether it is trained.
 
     Args:
         source: a model file, or a trained model as `NAME` or `NAME@REVISION`, of the package or pulled; or a spec, by
-            file or name, which gives fresh weights.
-        seed: of fresh weights.
+            file or name, which gives fresh weights, of seed 0.
     """
     path = Path(source)
     if _is_model_file(path):
@@ -56,7 +58,7 @@ def read_source(source: str, *, seed: int = 0) -> tuple[Model, bool]:
             if len(path.parts) > 1 or (hint and not nearest(source, [*model_names(), *network_names()])):
                 raise SnnZooError(f"no such file: {path}{hint}")
             raise unknown_model(source)
-    return Model.of(build_network(_load_spec(path), seed=seed)), False
+    return Model.of(build_network(_load_spec(path), seed=0)), False
 
 
 def model_path(source: str) -> Path:
@@ -99,7 +101,7 @@ def _load_spec(path: Path) -> NetworkSpec:
 def refuse_folder(path: Path) -> None:
     """Raise `SnnZooError` for a folder; that of a training has a model in it."""
     if path.is_dir():
-        inside = path / "model.safetensors"
+        inside = path / TRAINED
         if inside.is_file():
             raise SnnZooError(f"{path} is a folder; its model is {inside}")
         raise SnnZooError(f"{path} is a folder, not a model, nor that of a training: there is no {inside.name} in it")

@@ -38,12 +38,12 @@ from specs.shapes import fit_input
 from specs.training import TrainingSpec
 from specs.whole_file import remove_leftovers, write_whole
 from zoo.card import Versions, revision_of
-from zoo.sources import model_path, read_source
+from zoo.sources import TRAINED, model_path, read_source
 
 __all__ = ["CHECKPOINT", "FILES", "METRICS", "TrainingRun", "load_teacher", "read_metrics"]
 
 SPEC, CHECKPOINT = "spec.yaml", "checkpoint.pt"
-OUTCOMES = MODEL, METRICS, CURVES = "model.safetensors", "metrics.jsonl", "curves.png"
+OUTCOMES = MODEL, METRICS, CURVES = TRAINED, "metrics.jsonl", "curves.png"
 FILES = *OUTCOMES, CHECKPOINT, SPEC
 _Line = TypeAdapter(EpochReport)
 

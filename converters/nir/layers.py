@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from converters.linear_fold import Conv, Dense, Pair, fold_conv, follow, pool, spread
+from converters.linear_fold import Conv, Dense, Pair, fold_conv, follow, pool, scale_outputs, spread
 from converters.nir.chain import Named
 from converters.nir.file import Node
 from converters.nir.neurons import NEURON_TYPES, SILENT_TYPES, Neurons, TimeConstants, channel_values, neurons_of
@@ -187,7 +187,7 @@ class _Stack:
                     "voltage (write it as v_leak, or with tau_syn = dt)"
                 )
             bias = bias + synapse.bias * gain
-            synapse = _with_gain(synapse, gain)
+            synapse = scale_outputs(synapse, gain)
         elif len(gain) > 1:
             raise UnsupportedError("parameters that differ between channels, with no weights before them")
         else:
@@ -238,12 +238,6 @@ class _Stack:
         if not isinstance(synapse, Dense):
             raise UnsupportedError("a readout without neurons is dense (Affine or Linear), flattened before")
         self._close("", synapse, synapse.bias, None, self.shape)
-
-
-def _with_gain(synapse: Conv | Dense, gain: Tensor) -> Conv | Dense:
-    """Its outputs times `gain`, `[1]` or `[channels]`."""
-    per_output = gain.reshape(-1, *[1] * (synapse.weight.dim() - 1))
-    return replace(synapse, weight=synapse.weight * per_output, bias=synapse.bias * gain)
 
 
 def _conv_of(node: Node, shape: Shape) -> Conv:

@@ -19,7 +19,7 @@ from bootstrap_core.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, P
 from converters.model import Model
 from converters.nir.file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.nir.neurons import neuron_node
-from specs.block import AffineSpec, ConvSpec, FlattenSpec, skips_of
+from specs.block import ConvSpec, has_neurons, skips_of
 from specs.errors import ConversionError
 from specs.fields import Shape
 from specs.neuron import Reset
@@ -225,7 +225,7 @@ def _array(x: Tensor) -> npt.NDArray[Any]:
 def _in_words(network: Network) -> Mapping[str, str]:
     """What a stranger has to know."""
     spec = network.spec
-    resets = {spec.neuron_of(layer).reset for layer in spec.layers if not isinstance(layer, FlattenSpec | AffineSpec)}
+    resets = {spec.neuron_of(layer).reset for layer in spec.layers if has_neurons(layer)} or {spec.neuron.reset}
     reset = "some subtract it (see neuron.reset in the spec)" if len(resets) > 1 else RESETS[resets.pop()]
     return {
         "name": spec.name,

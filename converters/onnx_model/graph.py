@@ -3,8 +3,9 @@
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 from typing import Any
 
@@ -154,7 +155,7 @@ def read_graph(path: Path) -> Graph:
     entering = [value.name for value in graph.input if value.name not in constants]
     ordered = _in_order(nodes, [*constants, *entering], outputs, path)
     found = Graph(ordered, constants, GraphInput("", (), TensorProto.FLOAT), outputs, opset)
-    return Graph(ordered, constants, _image_input(model, found, entering, path), outputs, opset)
+    return replace(found, input=_image_input(model, found, entering, path))
 
 
 def _graph_node(row: int, proto: NodeProto, opsets: dict[str, int], path: Path) -> GraphNode:
@@ -187,22 +188,14 @@ def _in_order(nodes: list[GraphNode], given: list[str], outputs: tuple[str, ...]
     for name in [*(name for node in nodes for name in node.inputs if name), *outputs]:
         if name not in maker and name not in known:
             raise IntegrityError(f"{path}: nothing makes the tensor {name!r}")
-    waits = {node.row: {maker[name].row for name in node.inputs if name in maker} for node in nodes}
-    followers: dict[int, list[int]] = {node.row: [] for node in nodes}
-    for row, others in waits.items():
-        for other in others:
-            followers[other].append(row)
-    ready, order = [row for row, others in waits.items() if not others], []
-    for row in ready:  # grows as it goes
-        order.append(nodes[row])
-        for follower in followers[row]:
-            waits[follower].discard(row)
-            if not waits[follower]:
-                ready.append(follower)
-    if len(order) < len(nodes):
-        stuck = next(node for node in nodes if waits[node.row])
-        raise IntegrityError(f"{path}: the graph goes round in circles through {stuck.name!r} ({stuck.op})")
-    return tuple(order)
+    sorter = TopologicalSorter(dict.fromkeys(range(len(nodes)), ()))
+    for node in nodes:
+        sorter.add(node.row, *(maker[name].row for name in node.inputs if name in maker))
+    try:
+        return tuple(nodes[row] for row in sorter.static_order())
+    except CycleError as error:
+        stuck = nodes[error.args[1][0]]
+        raise IntegrityError(f"{path}: the graph goes round in circles through {stuck.name!r} ({stuck.op})") from None
 
 
 def _image_input(model: ModelProto, graph: Graph, entering: list[str], path: Path) -> GraphInput:

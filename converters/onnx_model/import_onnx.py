@@ -276,7 +276,7 @@ class _Walk:
 
     def _read(self, node: GraphNode) -> None:
         constant = all(name in self.constants for name in node.inputs if name)
-        if constant and node.key in {("", op) for op in FOLDABLE}:
+        if constant and not node.domain and node.proto.op_type in FOLDABLE:
             given = [self.constants.get(name) for name in node.inputs]
             self.touched += sum(array.size for array in given if array is not None)
             if self.touched > WORK * ONNX_ELEMENTS:

@@ -9,14 +9,25 @@ import math
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
-from onnx import TensorProto
 
-from converters.onnx_model.builder import INPUT, AnnBuilder
+from converters.onnx_model.builder import AnnBuilder
 from converters.onnx_model.constants import evaluate
-from converters.onnx_model.data import Data, Floats, Index, spread_over
+from converters.onnx_model.data import Data, Floats, spread_over
 from converters.onnx_model.graph import FLOATS, GraphNode
 from converters.onnx_model.load import Array
+from converters.onnx_model.operands import (
+    affine,
+    as_floats,
+    bound_at,
+    constant,
+    data_at,
+    floats_at,
+    laid_out,
+    one_number,
+    only_data,
+    shifted,
+)
+from converters.onnx_model.quantisation import dequantize_linear, quantize_linear
 from converters.onnx_model.refusals import REFUSED
 from converters.onnx_model.registry import Inputs, Operator, Registry, Value
 from converters.onnx_model.windows import windows_of
@@ -32,7 +43,6 @@ __all__ = [
     "cast_like",
     "clip",
     "convolution",
-    "dequantize_linear",
     "divide",
     "dropout",
     "gemm",
@@ -49,7 +59,6 @@ __all__ = [
     "negate",
     "pad",
     "prelu",
-    "quantize_linear",
     "rearrange",
     "reduce_max",
     "reduce_mean",
@@ -61,14 +70,12 @@ __all__ = [
     "total",
 ]
 
-QUANTISED = {"uint8", "int8", "uint16", "int16", "uint4", "int4"}
-
 # --- layers
 
 
 def convolution(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Conv."""
-    data, weight = _data(inputs, 0), _floats(inputs, 1, "weights")
+    data, weight = data_at(inputs, 0), floats_at(inputs, 1, "weights")
     groups = int(node.attributes.get("group", 1))
     if groups < 1 or weight.ndim != data.index.ndim or weight.ndim not in (3, 4):
         raise UnsupportedError(f"weights {list(weight.shape)} over {list(data.index.shape)}: maps of 1 or 2 axes only")
@@ -82,8 +89,8 @@ def convolution(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     bias = inputs[2] if len(inputs) > 2 else None
     if bias is None:
         return made
-    shift = _floats(inputs, 2, "a bias").reshape(-1, *[1] * (made.index.ndim - 2))
-    return _shifted(builder, made, shift)
+    shift = floats_at(inputs, 2, "a bias").reshape(-1, *[1] * (made.index.ndim - 2))
+    return shifted(builder, made, shift)
 
 
 def gemm(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
@@ -96,7 +103,7 @@ def gemm(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
         return made
     if isinstance(added, Data):
         return builder.add(made, builder.affine(added, np.full(added.shape, beta), None))
-    return _shifted(builder, made, _float(added) * beta)
+    return shifted(builder, made, as_floats(added) * beta)
 
 
 def matmul(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
@@ -109,9 +116,9 @@ def batch_normalization(node: GraphNode, inputs: Inputs, builder: AnnBuilder) ->
     trains = {6: not node.attributes.get("is_test", 0), 7: len(node.outputs) > 1, 9: len(node.outputs) > 1}
     if trains.get(node.version, node.attributes.get("training_mode", 0)):
         raise UnsupportedError("normalises by the batch: export the model in eval mode")
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     scale, bias, mean, variance = (
-        _floats(inputs, i, name) for i, name in ((1, "a scale"), (2, "a bias"), (3, "a mean"), (4, "a variance"))
+        floats_at(inputs, i, name) for i, name in ((1, "a scale"), (2, "a bias"), (3, "a mean"), (4, "a variance"))
     )
     with np.errstate(all="ignore"):
         factor = scale / np.sqrt(variance + float(node.attributes.get("epsilon", 1e-5)))
@@ -119,7 +126,7 @@ def batch_normalization(node: GraphNode, inputs: Inputs, builder: AnnBuilder) ->
     per_activation = node.version < 9 and not node.attributes.get("spatial", 1)
     builder.constant_shapes[node.row] = scale.shape if per_activation else (-1, *[1] * (data.index.ndim - 2))
     factor, shift = (values.reshape(builder.constant_shapes[node.row]) for values in (factor, shift))
-    return _affine(builder, data, factor, shift)
+    return affine(builder, data, factor, shift)
 
 
 # --- pools
@@ -127,7 +134,7 @@ def batch_normalization(node: GraphNode, inputs: Inputs, builder: AnnBuilder) ->
 
 def average_pool(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """AveragePool; padding that the mean leaves out makes windows of different sizes, which no weights are."""
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     kernel, sides = tuple(node.attributes["kernel_shape"]), data.index.shape[2:]
     windows = windows_of(node.attributes, kernel, sides)
     floor = windows_of({**node.attributes, "ceil_mode": 0}, kernel, sides)
@@ -141,7 +148,7 @@ def average_pool(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 def max_pool(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """MaxPool."""
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     windows = windows_of(node.attributes, tuple(node.attributes["kernel_shape"]), data.index.shape[2:])
     builder.windows[node.row] = windows
     return builder.max_pool(data, windows)
@@ -149,13 +156,13 @@ def max_pool(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 def global_average_pool(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """GlobalAveragePool."""
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     return builder.mean_over_maps(data, tuple(range(2, data.index.ndim)), keep=True, largest=False)
 
 
 def global_max_pool(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """GlobalMaxPool."""
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     return builder.mean_over_maps(data, tuple(range(2, data.index.ndim)), keep=True, largest=True)
 
 
@@ -174,7 +181,7 @@ def reduce_max(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 def relu(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Relu; as the last node it is left out."""
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     if node.row not in builder.last:
         return builder.relu(data)
     return _ending(node, data, builder, but=", but where none is above 0")
@@ -185,25 +192,25 @@ def clip(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     if node.version < 11:
         low, high = float(node.attributes.get("min", -math.inf)), float(node.attributes.get("max", math.inf))
     else:
-        low, high = _bound(inputs, 1, -math.inf), _bound(inputs, 2, math.inf)
-    return _bounded(builder, _data(inputs, 0), low, high)
+        low, high = bound_at(inputs, 1, -math.inf), bound_at(inputs, 2, math.inf)
+    return _bounded(builder, data_at(inputs, 0), low, high)
 
 
 def maximum(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Max of a tensor and constants: from 0 on a ReLU."""
-    data, bounds = _only_data(inputs)
-    return _bounded(builder, data, max(_same(bound) for bound in bounds), math.inf) if bounds else data
+    data, bounds = only_data(inputs)
+    return _bounded(builder, data, max(one_number(bound) for bound in bounds), math.inf) if bounds else data
 
 
 def minimum(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Min of a tensor and constants: an upper bound."""
-    data, bounds = _only_data(inputs)
-    return _bounded(builder, data, -math.inf, min(_same(bound) for bound in bounds)) if bounds else data
+    data, bounds = only_data(inputs)
+    return _bounded(builder, data, -math.inf, min(one_number(bound) for bound in bounds)) if bounds else data
 
 
 def leaky_relu(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """LeakyRelu."""
-    data, slope = _data(inputs, 0), float(node.attributes.get("alpha", 0.01))
+    data, slope = data_at(inputs, 0), float(node.attributes.get("alpha", 0.01))
     if slope < 0:
         raise UnsupportedError(f"falls below 0, by a slope of {slope:g}: spikes only rise")
     return builder.leaky_relu(data, np.full(data.shape, slope))
@@ -211,7 +218,7 @@ def leaky_relu(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 def prelu(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """PRelu with constant slopes."""
-    data, slope = _data(inputs, 0), _floats(inputs, 1, "slopes")
+    data, slope = data_at(inputs, 0), floats_at(inputs, 1, "slopes")
     if node.version < 7 and slope.ndim == 1 and slope.size > 1:  # a slope for each channel
         slope = slope.reshape(-1, *[1] * (data.index.ndim - 2))
     if node.version < 9 and slope.ndim == 1 and slope.size == data.index.shape[1] != data.index.shape[-1]:
@@ -228,8 +235,8 @@ def add(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     first, second = _fitted_by_axis(node, inputs, builder)
     if isinstance(first, Data) and isinstance(second, Data):
         return builder.add(first, second)
-    data, constants = _only_data((first, second))
-    return _shifted(builder, data, _float(constants[0]))
+    data, constants = only_data((first, second))
+    return shifted(builder, data, as_floats(constants[0]))
 
 
 def total(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
@@ -240,7 +247,7 @@ def total(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
         made = builder.add(made, other)
     for value in inputs:
         if not isinstance(value, Data) and value is not None:
-            made = _shifted(builder, made, _float(value))
+            made = shifted(builder, made, as_floats(value))
     return made if len(inputs) > 1 else builder.unchanged(made, "a sum of one")
 
 
@@ -251,17 +258,17 @@ def subtract(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
         minus = builder.affine(second, np.full(second.shape, -1.0), None)
         if isinstance(first, Data):
             return builder.add(first, minus)
-        return _shifted(builder, minus, _float(first))
-    data, constants = _only_data((first, second))
-    return _shifted(builder, data, -_float(constants[0]))
+        return shifted(builder, minus, as_floats(first))
+    data, constants = only_data((first, second))
+    return shifted(builder, data, -as_floats(constants[0]))
 
 
 def multiply(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Mul by a constant."""
-    data, constants = _only_data(
+    data, constants = only_data(
         _fitted_by_axis(node, inputs, builder), "multiplies two tensors that depend on the image"
     )
-    return _affine(builder, data, _float(constants[0]), None)
+    return affine(builder, data, as_floats(constants[0]), None)
 
 
 def divide(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
@@ -269,14 +276,14 @@ def divide(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     first, second = _fitted_by_axis(node, inputs, builder)
     if isinstance(second, Data):
         raise UnsupportedError("divides by a tensor that depends on the image")
-    data, constants = _only_data((first, second))
+    data, constants = only_data((first, second))
     with np.errstate(all="ignore"):
-        return _affine(builder, data, 1 / _float(constants[0]), None)
+        return affine(builder, data, 1 / as_floats(constants[0]), None)
 
 
 def negate(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Neg."""
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     return builder.affine(data, np.full(data.shape, -1.0), None)
 
 
@@ -285,37 +292,37 @@ def negate(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 def rearrange(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Whatever only moves numbers about: done to the places of the numbers by onnx itself."""
-    data = _data(inputs, 0)
-    rest = [_constant(value, "where its numbers go") for value in inputs[1:]]
+    data = data_at(inputs, 0)
+    rest = [constant(value, "where its numbers go") for value in inputs[1:]]
     index = np.asarray(evaluate(node, [data.index, *rest])[0], dtype=np.int64)
     builder.account[node.row] = ("layout", "moves numbers; weights after it are laid out to match")
-    return _laid_out(data, index)
+    return laid_out(data, index)
 
 
 def pad(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Pad with zeros (index 0 stands for a zero)."""
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     if node.attributes.get("mode", "constant") != "constant":
         raise UnsupportedError(f"pads by mode={node.attributes['mode']!r}; zeros only")
     value = inputs[2] if len(inputs) > 2 and inputs[2] is not None else np.zeros(1)
     if isinstance(value, Data) or value.any() or node.attributes.get("value", 0.0):
         raise UnsupportedError("pads with another number than 0")
-    rest = [_constant(value, "how much it pads") for value in inputs[1:]]
+    rest = [constant(value, "how much it pads") for value in inputs[1:]]
     rest[1:2] = [None] if len(rest) > 1 else []
     index = np.asarray(evaluate(node, [data.index, *rest])[0], dtype=np.int64)
     builder.account[node.row] = ("layout", "zeros that the next layer pads with")
-    return _laid_out(data, index)
+    return laid_out(data, index)
 
 
 def shape(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Array:
     """Shape of a tensor: known."""
     builder.account[node.row] = ("constant", "the shape of a tensor, known beforehand")
-    return evaluate(node, [_data(inputs, 0).index])[0]
+    return evaluate(node, [data_at(inputs, 0).index])[0]
 
 
 def identity(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Identity."""
-    return builder.unchanged(_data(inputs, 0), "changes nothing")
+    return builder.unchanged(data_at(inputs, 0), "changes nothing")
 
 
 def dropout(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
@@ -323,12 +330,12 @@ def dropout(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     training = inputs[2] if len(inputs) > 2 else None
     if isinstance(training, Data) or (training is not None and training.any()):
         raise UnsupportedError("drops at random: export the model in eval mode")
-    return builder.unchanged(_data(inputs, 0), "does nothing after training")
+    return builder.unchanged(data_at(inputs, 0), "does nothing after training")
 
 
 def cast(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Cast between floating-point types, whose rounding is not kept."""
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     if node.attributes.get("to") not in FLOATS and data.ending is None:
         raise UnsupportedError("rounds to whole numbers")
     return builder.unchanged(data, "another type for the same numbers")
@@ -342,60 +349,7 @@ def cast_like(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Value:
         return value.astype(builder.dtype)
     if not isinstance(like, Data) and like is not None and like.dtype.kind in "iub":
         raise UnsupportedError("rounds to whole numbers")
-    return builder.unchanged(_data(inputs, 0), "another type for the same numbers")
-
-
-# --- quantisation
-
-
-def quantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
-    """QuantizeLinear of what depends on the image: its rounding is left out, its lower bound at 0 kept as a ReLU.
-
-    Quantisers leave out a ReLU before a type whose least value stands for 0 (source: onnxruntime,
-    quantization/operators/activation.py), so the bound has to stay.
-    """
-    data, scale = _data(inputs, 0), _floats(inputs, 1, "a scale")
-    zero = inputs[2] if len(inputs) > 2 else None
-    if isinstance(zero, Data) or scale.size != 1 or (zero is not None and zero.size != 1):
-        raise UnsupportedError("activations quantised by channel")
-    name = _type_named(node) if zero is None else zero.dtype.name
-    if name not in QUANTISED or scale.flat[0] <= 0:
-        raise UnsupportedError(f"quantises to {name} by {scale.flat[0]:g}")
-    builder.quantised[node.row] = None
-    low, high = _bounds_of(name)
-    place = 0 if zero is None else int(zero.flat[0])
-    builder.steps[node.outputs[0]] = float(scale.flat[0]), place
-    if place != low or data.source == INPUT or data.ending is not None:
-        return builder.unchanged(data, "rounding is left out, and the bounds of its type")
-    bound = (high - place) * float(scale.flat[0])
-    builder.quantised[node.row] = bound
-    made = builder.clip(data, bound)
-    became = builder.account[node.row][0]
-    builder.account[node.row] = (became, f"rounding is left out; its bounds, 0 to {bound:g}, are kept")
-    return made
-
-
-def _type_named(node: GraphNode) -> str:
-    """The type that a quantisation without a zero point gives."""
-    kind = int(node.attributes.get("output_dtype", 0)) or TensorProto.UINT8
-    names: dict[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
-    return names.get(kind, f"type {kind}")
-
-
-def dequantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
-    """DequantizeLinear of what QuantizeLinear left as it was, or of an image of whole numbers."""
-    data, scale = _data(inputs, 0), _floats(inputs, 1, "a scale")
-    zero = np.zeros(1) if len(inputs) < 3 or inputs[2] is None else _floats(inputs, 2, "a zero point")
-    if scale.size != 1 or zero.size != 1:
-        raise UnsupportedError("activations dequantised by channel")
-    by, place = float(scale.flat[0]), int(zero.flat[0])
-    known = builder.steps.get(node.inputs[0])
-    if known is None:
-        return _affine(builder, data, np.array(by), np.array(-by * place))
-    if known != (by, place):
-        raise UnsupportedError(f"dequantises by {by:g} from {place} what was quantised by {known[0]:g} from {known[1]}")
-    builder.quantised[node.row] = None
-    return builder.unchanged(data, "undoes a quantisation that is left out")
+    return builder.unchanged(data_at(inputs, 0), "another type for the same numbers")
 
 
 # --- endings
@@ -403,7 +357,7 @@ def dequantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> D
 
 def softmax(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Softmax or LogSoftmax over the classes, as the last node."""
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     axis = int(node.attributes.get("axis", -1 if node.version >= 13 else 1))
     sides = data.index.shape[axis:] if node.version < 13 else data.index.shape[axis : axis + 1 or None]
     if math.prod(sides) != data.index.size // data.batch:
@@ -413,7 +367,7 @@ def softmax(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 def log(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Log after Softmax."""
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     if data.ending is None:
         raise UnsupportedError("a logarithm that follows no Softmax")
     return _ending(node, data, builder)
@@ -421,12 +375,12 @@ def log(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 def sigmoid(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """Sigmoid as the last node."""
-    return _ending(node, _data(inputs, 0), builder)
+    return _ending(node, data_at(inputs, 0), builder)
 
 
 def arg_max(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     """ArgMax over the classes, as the last node; its input stands for it."""
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     axis = int(node.attributes.get("axis", 0))
     if not -data.index.ndim <= axis < data.index.ndim or data.index.shape[axis] != data.index.size // data.batch:
         raise UnsupportedError(f"over axis {axis} of {list(data.index.shape)}, not over the classes")
@@ -434,75 +388,6 @@ def arg_max(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
 
 
 # --- parts
-
-
-def _data(inputs: Inputs, place: int) -> Data:
-    value = inputs[place] if place < len(inputs) else None
-    if not isinstance(value, Data):
-        raise UnsupportedError(f"its input {place + 1} does not depend on the image")
-    return value
-
-
-def _constant(value: Value | None, what: str) -> Array | None:
-    if isinstance(value, Data):
-        raise UnsupportedError(f"{what} depends on the image")
-    return value
-
-
-def _floats(inputs: Inputs, place: int, what: str) -> Floats:
-    value = inputs[place] if place < len(inputs) else None
-    if isinstance(value, Data) or value is None:
-        raise UnsupportedError(f"has {what} computed from the image" if value is not None else f"lacks {what}")
-    return _float(value)
-
-
-def _float(value: Value | None) -> Floats:
-    if isinstance(value, Data) or value is None:
-        raise UnsupportedError("lacks a constant")
-    with np.errstate(all="ignore"):
-        return value.astype(np.float64)
-
-
-def _bound(inputs: Inputs, place: int, default: float) -> float:
-    if place >= len(inputs) or inputs[place] is None:
-        return default
-    return _same(_floats(inputs, place, "a bound"))
-
-
-def _same(values: npt.NDArray[np.generic]) -> float:
-    """The number that an array holds once or more."""
-    numbers = values.astype(np.float64).ravel()
-    if not numbers.size or (numbers != numbers[0]).any():
-        raise UnsupportedError("bounds that differ between numbers")
-    return float(numbers[0])
-
-
-def _only_data(
-    inputs: Inputs, otherwise: str = "joins two tensors that depend on the image"
-) -> tuple[Data, list[Array]]:
-    tensors = [value for value in inputs if isinstance(value, Data)]
-    if len(tensors) != 1:
-        raise UnsupportedError(otherwise)
-    return tensors[0], [value for value in inputs if isinstance(value, np.ndarray)]
-
-
-def _affine(builder: AnnBuilder, data: Data, scale: Floats, shift: Floats | None) -> Data:
-    """`scale * x + shift`, each meeting the tensor by broadcasting."""
-    for values in (scale, shift):
-        if values is not None and not np.isfinite(values).all():
-            raise IntegrityError("a factor or a shift that is not finite")
-    data, factors = spread_over(data, scale, fill=1.0)
-    if shift is None:
-        return builder.affine(data, factors, None)
-    data, moves = spread_over(data, shift, fill=0.0, moves=True)
-    return builder.affine(data, factors, moves)
-
-
-def _shifted(builder: AnnBuilder, data: Data, shift: Floats) -> Data:
-    if not np.isfinite(shift).all():
-        raise IntegrityError("a constant that is not finite")
-    data, moves = spread_over(data, shift, fill=0.0, moves=True)
-    return builder.affine(data, None, moves)
 
 
 def _bounded(builder: AnnBuilder, data: Data, low: float, high: float) -> Data:
@@ -516,14 +401,10 @@ def _bounded(builder: AnnBuilder, data: Data, low: float, high: float) -> Data:
     if low == -math.inf and not never_negative:
         if data.cap is not None:
             high = min(high, data.cap[0])
-        return _capped(builder, data, high)
+        return replace(data, cap=(high, builder.row))
     if low > 0 or (low < 0 and not never_negative) or high <= 0:
         raise UnsupportedError(f"bounds {low:g} to {high:g}; an activation of spikes begins at 0")
     return builder.relu(data) if math.isinf(high) else builder.clip(data, high)
-
-
-def _capped(builder: AnnBuilder, data: Data, high: float) -> Data:
-    return replace(data, cap=(high, builder.row))
 
 
 def _product(builder: AnnBuilder, first: Value | None, second: Value | None, factor: float) -> Data:
@@ -535,21 +416,21 @@ def _product(builder: AnnBuilder, first: Value | None, second: Value | None, fac
         if first.index.shape[-1] != len(weight):
             raise IntegrityError(f"its weights {list(weight.shape)} do not fit the tensor {list(first.index.shape)}")
         made = builder.dense(first, weight)
-        return _laid_out(made, made.index.reshape(*first.index.shape[:-1], weight.shape[1]))
+        return laid_out(made, made.index.reshape(*first.index.shape[:-1], weight.shape[1]))
     if not isinstance(second, Data):
         raise UnsupportedError("does not depend on the image")
     weight = _matrix(first).T * factor  # A x = (x^T A^T)^T
     if second.index.ndim > 1:
-        second = _laid_out(second, second.index.swapaxes(-1, -2))
+        second = laid_out(second, second.index.swapaxes(-1, -2))
     if second.index.shape[-1] != len(weight):
         raise IntegrityError(f"its weights {list(weight.shape)} do not fit the tensor {list(second.index.shape)}")
     made = builder.dense(second, weight)
     index = made.index.reshape(*second.index.shape[:-1], weight.shape[1])
-    return _laid_out(made, index.swapaxes(-1, -2) if index.ndim > 1 else index)
+    return laid_out(made, index.swapaxes(-1, -2) if index.ndim > 1 else index)
 
 
 def _matrix(value: Value | None) -> Floats:
-    weight = _float(value)
+    weight = as_floats(value)
     if weight.ndim < 2 or math.prod(weight.shape[:-2]) != 1:
         raise UnsupportedError(f"weights {list(weight.shape)} are no matrix")
     return weight.reshape(weight.shape[-2:])
@@ -558,11 +439,7 @@ def _matrix(value: Value | None) -> Floats:
 def _transposed(value: Value | None, node: GraphNode, attribute: str) -> Value | None:
     if value is None or not node.attributes.get(attribute, 0):
         return value
-    return _laid_out(value, value.index.T) if isinstance(value, Data) else value.T
-
-
-def _laid_out(data: Data, index: Index) -> Data:
-    return replace(data, index=np.ascontiguousarray(index))
+    return laid_out(value, value.index.T) if isinstance(value, Data) else value.T
 
 
 def _fitted_by_axis(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Inputs:
@@ -580,7 +457,7 @@ def _fitted_by_axis(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Inp
 
 
 def _reduced(node: GraphNode, inputs: Inputs, builder: AnnBuilder, *, largest: bool) -> Data:
-    data = _data(inputs, 0)
+    data = data_at(inputs, 0)
     given = inputs[1] if len(inputs) > 1 else None
     if isinstance(given, Data):
         raise UnsupportedError("over axes that depend on the image")
@@ -591,12 +468,6 @@ def _reduced(node: GraphNode, inputs: Inputs, builder: AnnBuilder, *, largest: b
         raise UnsupportedError("over all axes, the batch too")
     keep = bool(node.attributes.get("keepdims", 1))
     return builder.mean_over_maps(data, tuple(axes), keep=keep, largest=largest)
-
-
-def _bounds_of(dtype: str) -> tuple[int, int]:
-    """The least and the largest number of a type."""
-    bits = int(dtype.removeprefix("u").removeprefix("int"))
-    return (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)
 
 
 def _ending(node: GraphNode, data: Data, builder: AnnBuilder, *, but: str = "") -> Data:

@@ -1,14 +1,12 @@
 """What a table of operators is: each with the versions of it that are understood."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-
-import onnx
+from dataclasses import dataclass
 
 from converters.onnx_model.builder import AnnBuilder
 from converters.onnx_model.data import Data
 from converters.onnx_model.graph import GraphNode
-from converters.onnx_model.load import OLDEST_OPSET, Array
+from converters.onnx_model.load import Array
 from specs.errors import UnsupportedError
 
 __all__ = ["Inputs", "Operator", "Registry", "Value"]
@@ -25,7 +23,6 @@ class Operator:
 
     read: Callable[[GraphNode, Inputs, AnnBuilder], Value]
     versions: tuple[int, ...]
-    refused_versions: Mapping[int, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -45,24 +42,10 @@ class Registry:
         if operator is None:
             raise UnsupportedError(self.refused.get(node.key) or self._unknown(node))
         if node.version not in operator.versions:
-            reason = operator.refused_versions.get(node.version)
-            raise UnsupportedError(reason or f"its meaning since opset {node.version} is not known here")
+            raise UnsupportedError(f"its meaning since opset {node.version} is not known here")
         return operator
 
     def _unknown(self, node: GraphNode) -> str:
         if node.domain:
             return f"an operator of the domain {node.domain!r}; only ONNX's own have a known meaning"
         return "an operator that is not known to have a spiking meaning"
-
-    def undecided(self, key: tuple[str, str]) -> list[int]:
-        """Versions of an operator, from opset 6 on, that the installed onnx has and the table neither reads nor
-        refuses: none, or a new opset has come."""
-        domain, name = key
-        history = sorted(
-            schema.since_version
-            for schema in onnx.defs.get_all_schemas_with_history()
-            if (schema.domain, schema.name) == key
-        )
-        in_force = [v for v, after in zip(history, [*history[1:], 1 << 30], strict=True) if after > OLDEST_OPSET]
-        operator = self.operators[domain, name]
-        return [v for v in in_force if v not in operator.versions and v not in operator.refused_versions]

@@ -6,12 +6,13 @@ from typing import Any
 
 import numpy as np
 
+from converters.linear_fold import Pair
 from converters.onnx_model.data import Floats
 from specs.errors import IntegrityError, UnsupportedError
+from specs.shapes import axis_output
 
-__all__ = ["MAX_SIDE", "Pads", "Pair", "Windows", "symmetric", "windows_of"]
+__all__ = ["MAX_SIDE", "Pads", "Windows", "symmetric", "windows_of"]
 
-Pair = tuple[int, int]
 Pads = tuple[int, int, int, int]
 """`(top, left, bottom, right)`."""
 
@@ -37,11 +38,17 @@ class Windows:
 
     def output(self, height: int, width: int) -> Pair:
         """How many windows there are, downwards and across; 0 or less where none fits."""
-        sides = []
-        for axis, side in enumerate((height, width)):
-            room = side + self.pads[axis] + self.pads[axis + 2] - self.dilation[axis] * (self.kernel[axis] - 1) - 1
-            sides.append(room // self.stride[axis] + 1)
-        return sides[0], sides[1]
+        down, across = (
+            axis_output(
+                side + self.pads[axis] + self.pads[axis + 2],
+                kernel=self.kernel[axis],
+                stride=self.stride[axis],
+                padding=0,
+                dilation=self.dilation[axis],
+            )
+            for axis, side in enumerate((height, width))
+        )
+        return down, across
 
 
 def windows_of(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: tuple[int, ...]) -> Windows:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.datasets import Split
-from bootstrap_core.evaluation import batches, has_neurons
+from bootstrap_core.evaluation import batches
 from bootstrap_core.integer import IntegerNetwork
 from converters.ann import Ann, Conv, Dense, run_ann
 from converters.onnx_conversion import OnnxConversion, ann_input
@@ -22,6 +22,7 @@ from converters.report.measure import (
     run_examples,
 )
 from converters.spiking_layers import activations_first
+from specs.block import has_neurons
 
 __all__ = ["ConversionFigures", "correlation", "count_macs", "layer_correlations", "measure_conversion"]
 

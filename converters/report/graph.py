@@ -15,7 +15,7 @@ from converters.netx.layers import NetxFile, NetxLayer
 from converters.netx.model import layer_of_block
 from converters.netx.report import decay_text, geometry_text, histogram, threshold_text
 from converters.report.rendering import render
-from specs.block import Encoding, InputSpec, LayerSpec, skips_of
+from specs.block import Encoding, InputSpec, LayerSpec, has_neurons, skips_of
 from specs.fields import VTH_MANT_MAX, Shape
 from specs.network import NetworkSpec
 from specs.neuron import Reset
@@ -161,7 +161,7 @@ def _spec_facts(spec: NetworkSpec, layer: LayerSpec, skips: list[IntArray]) -> I
         return
     if isinstance(layer, InputSpec) and (layer.mean, layer.std) != (0, 1):
         yield f"x = (pixel - {layer.mean:g}) / {layer.std:g}"
-    if spec.neuron_of(layer).reset is Reset.SUBTRACT and layer.kind not in {"flatten", "affine"}:
+    if spec.neuron_of(layer).reset is Reset.SUBTRACT and has_neurons(layer):
         yield "a spike subtracts the threshold"
     if spec.delay_shift_of(layer):
         yield "an empty step follows"

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.datasets import Dataset, Split
-from bootstrap_core.evaluation import Evaluation, accuracy_by_steps, batches, has_neurons
+from bootstrap_core.evaluation import Evaluation, accuracy_by_steps, batches
 from bootstrap_core.integer import IntegerNetwork
+from specs.block import has_neurons
 from specs.fields import Shape
 
 __all__ = [

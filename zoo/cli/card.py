@@ -65,13 +65,13 @@ def card(
     from zoo.card import dump_card
     from zoo.card_files import SUFFIX, card_path
     from zoo.factory import local_model, unknown_model
-    from zoo.sources import refuse_folder
+    from zoo.sources import TRAINED, refuse_folder
 
     if output is not None and output.suffix != SUFFIX:
         raise click.UsageError(f"a card is FILE.yaml, found beside FILE.safetensors by show and verify; -o is {output}")
     path, before = Path(source), None
     if path.is_dir():
-        path, run = path / "model.safetensors", run or path
+        path, run = path / TRAINED, run or path
         if not path.exists():
             refuse_folder(path.parent)
     elif not path.exists() and path.suffix not in MODEL_SUFFIXES:
@@ -112,6 +112,7 @@ def _measure(
     from zoo.cli.shared import input_shape, usual_data
     from zoo.curves import read_curves
     from zoo.measurement import measure_card, measure_seed
+    from zoo.sources import TRAINED
 
     model = read_safetensors(path)
     dataset = places.load_labelled(data or usual_data(model), input_shape(model))
@@ -127,7 +128,7 @@ def _measure(
         curves = read_curves(run)
     seeds = () if old is None else old.training.other_seeds
     if seed_runs:
-        seeds = tuple(measure_seed(folder / "model.safetensors", model, dataset) for folder in seed_runs)
+        seeds = tuple(measure_seed(folder / TRAINED, model, dataset) for folder in seed_runs)
     say(f"{name or model.spec.name}: {len(dataset.test):,} test images of {dataset.name}")
     return measure_card(
         path,
