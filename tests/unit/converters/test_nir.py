@@ -243,6 +243,9 @@ def test_the_metadata_tell_strangers_what_to_feed_and_to_read(tmp_path) -> None:
     metadata = nir.read(write_nir(Model.of(net), tmp_path / "a.nir")).metadata
     assert "round(15 x) / 15" in metadata["feed"]
     assert "subtracted" in metadata["reset"]
+    net = network({**CONV, "neuron": {"reset": "subtract"}}, input=GRADED)
+    metadata = nir.read(write_nir(Model.of(net), tmp_path / "a.nir")).metadata
+    assert "the threshold is subtracted" in metadata["reset"]  # by all that have a voltage
 
 
 def test_the_same_model_gives_the_same_bytes_and_stays_as_it_is(tmp_path) -> None:
