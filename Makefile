@@ -18,7 +18,7 @@ SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 .PHONY: help install demo test lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-engines check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api clean
 
 help:  ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 $(BIN)/.installed: pyproject.toml
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snnzoo needs Python 3.11 or newer: make PYTHON=python3.12")'
@@ -74,7 +74,7 @@ bench: install $(OTHERS)  ## Time inference and training beside the other progra
 
 bench-accuracy: install  ## Time to 98.7 % on MNIST beside lava-dl's tutorial, an hour: make bench-accuracy LAVA_PYTHON=...
 	$(BIN)/python tests/benchmarks/bench_accuracy.py $(BENCH_OPTIONS)
-	$(BIN)/python tests/make_readme_tables.py --print bench
+	$(BIN)/python tests/make_readme_tables.py --print accuracy
 
 bench-convert: install $(OTHERS)  ## Convert a folder of ONNX files beside SpikingJelly, hours: ONNX_FOLDER=... DATA_DIR=... BENCH_OPTIONS=
 	$(BIN)/python tests/benchmarks/bench_convert.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)") $(BENCH_OPTIONS)
@@ -94,7 +94,7 @@ bench-readers: install  ## Memory of each reader against the size of its file
 	$(BIN)/python tests/make_readme_tables.py --print readers
 
 $(BIN)/.fuzz: $(BIN)/.installed
-	$(BIN)/pip install --quiet '.[fuzz]'
+	$(BIN)/pip install --quiet --editable '.[fuzz]'
 	touch $@
 
 fuzz: $(BIN)/.fuzz  ## Read files changed at random: make fuzz FORMAT='nir torch' EXECUTIONS=20000 SECONDS=600, each engine and format

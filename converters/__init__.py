@@ -13,11 +13,22 @@ if TYPE_CHECKING:
     from converters.netx.model import write_netx
     from converters.nir.load import read_nir
     from converters.nir.save import write_nir
+    from converters.onnx_conversion import import_onnx
 
-__all__ = ["Model", "migrate_state_dict", "read_model", "read_nir", "write_model", "write_netx", "write_nir"]
+__all__ = [
+    "Model",
+    "import_onnx",
+    "migrate_state_dict",
+    "read_model",
+    "read_nir",
+    "write_model",
+    "write_netx",
+    "write_nir",
+]
 
 _HOMES = {
     "Model": "converters.model",
+    "import_onnx": "converters.onnx_conversion",
     "migrate_state_dict": "converters.migration_plan",
     "read_model": "converters.formats",
     "write_model": "converters.formats",

@@ -1,7 +1,7 @@
 """From an ONNX file to a tuned spiking network, with every figure on the way."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
@@ -25,17 +25,18 @@ from converters.linear_fold import Conv
 from converters.model import Model
 from converters.normalization import Normalization, usual_normalizations
 from converters.onnx_model.builder import LAYER
-from converters.onnx_model.import_onnx import OnnxImport, import_onnx
+from converters.onnx_model.import_ann import OnnxImport, import_ann
 from converters.readout import refit_readout
 from converters.spiking_layers import MaxPooling
 from converters.tuning import neuron_steps, tune
 from specs.block import Encoding
 from specs.errors import DataError, StateOverflowError
 from specs.fields import Shape
+from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.training import TrainingSpec
 
-__all__ = ["OnnxConversion", "ann_input", "convert_onnx", "drawn"]
+__all__ = ["OnnxConversion", "ann_input", "drawn", "import_onnx"]
 
 BATCH = 250
 READOUT_STEPS = 1 << 31
@@ -82,6 +83,16 @@ class OnnxConversion:
     seconds: float
 
     @property
+    def spec(self) -> NetworkSpec:
+        """Of the spiking network."""
+        return self.model.spec
+
+    @property
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Its state dict."""
+        return self.model.tensors
+
+    @property
     def nodes(self) -> list[dict[str, str]]:
         """What became of each node of the file, see `OnnxImport`; the reason of a layer names the blocks it is in."""
         blocks, layers = self.candidate.blocks_of(self.imported.ann), self.model.spec.layers
@@ -94,8 +105,9 @@ class OnnxConversion:
             for node in self.imported.nodes
         ]
 
-    def as_json(self) -> dict[str, Any]:
-        """The figures as JSON values."""
+    @property
+    def report(self) -> dict[str, Any]:
+        """All figures as JSON values, as `convert --json` prints them."""
         score = self.score
         saturated = {found.block: found.saturated for found in self.candidate.calibrations}
         return {
@@ -126,8 +138,8 @@ class OnnxConversion:
         }
 
 
-def convert_onnx(
-    path: Path,
+def import_onnx(
+    path: str | Path,
     *,
     dataset: Dataset | Callable[[Shape], Dataset] | None = None,
     labelled: bool | None = None,
@@ -167,9 +179,10 @@ def convert_onnx(
         DataError: images or labels that the ANN has no use for.
         ConversionError: the import does not agree with the ONNX reference.
     """
+    path = Path(path)
     start = time.perf_counter()
     keep_freed_memory()
-    imported = import_onnx(path)
+    imported = import_ann(path)
     ann, notes = imported.ann, list(imported.notes)
     on_imported(ann)
     normalization = Normalization.of(mean, std)

@@ -14,6 +14,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
+import hypothesis
 import pytest
 import torch
 
@@ -25,6 +26,8 @@ kernels._Patience.left = 0
 """Engines follow spikes from the first image on, whatever is compiled."""
 torch.set_num_threads(1)
 """Small tensors and busy machines: threads that wait for each other cost more than they give."""
+hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
+hypothesis.settings.load_profile("tests")
 
 Answer = Callable[[BaseHTTPRequestHandler, bytes], None]
 
@@ -143,6 +146,19 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "TIMEOUT_S", 5.0)
     monkeypatch.setenv("no_proxy", "*")
     monkeypatch.delenv("ZOO_INDEX", raising=False)
+
+
+@pytest.fixture(autouse=True)
+def _no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No dataset and no model of the user's, and none to download."""
+    monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
+    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
+
+
+@pytest.fixture(autouse=True)
+def _same_numbers() -> None:
+    """Whichever tests ran before."""
+    torch.manual_seed(0)
 
 
 @dataclass(frozen=True)

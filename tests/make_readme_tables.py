@@ -1,11 +1,11 @@
-"""Write the tables of README, ARCHITECTURE and CONTRIBUTING from what was measured.
+"""Write the tables of README, ARCHITECTURE, CONTRIBUTING and `tests/benchmarks/README.md` from what was measured.
 
     python tests/make_readme_tables.py [--print NAME]
 
-`models` comes from the cards of the packaged models, `bench` from the last `make bench` and `make bench-accuracy`,
-`bench-vectors` and `bench-avx2` from a `make bench` on a CPU without tiles, and without instructions for int8, with the
-option `--output FILE`, `convert` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers` from `make
-bench-readers`, `cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from `make
+`models` comes from the cards of the packaged models, `bench` from the last `make bench`, `bench-tiles` and `bench-avx2`
+from one on a CPU with tiles, and without instructions for int8, with the option `--output FILE`, `accuracy` from `make
+bench-accuracy`, `convert` and `convert-notes` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers`
+from `make bench-readers`, `cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from `make
 check-kills`, `profile` from `make profile`; `demo` is what `zoo demo` printed when `make docs` ran it.
 `--print NAME` only prints one.
 """
@@ -27,11 +27,13 @@ README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
 CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
-BENCHMARKS = [RESULTS / f"{name}.json" for name in ("bench", "accuracy")]
-WITHOUT_TILES, WITHOUT_INT8 = (RESULTS / f"bench-{name}.json" for name in ("vectors", "avx2"))
+MEASUREMENTS = ROOT / "tests" / "benchmarks" / "README.md"
+BENCHMARK, ACCURACY = RESULTS / "bench.json", RESULTS / "accuracy.json"
+WITH_TILES, WITHOUT_INT8 = (RESULTS / f"bench-{name}.json" for name in ("tiles", "avx2"))
 CONVERSIONS = RESULTS / "convert.json"
 FUZZ = RESULTS / "fuzz.json"
 READERS = RESULTS / "readers.json"
+NOT_MEASURED = "Not measured yet."
 BUSY = 0.2
 """Cores busy with other work before the benchmarks, above which the table says so."""
 
@@ -82,25 +84,20 @@ def over_seeds(card: Card) -> str:
     return f"{mean(found):.2f} ± {stdev(found):.2f} % of {len(found)}" if len(found) > 1 else "-"
 
 
-def benchmark_table(files: list[Path]) -> str:
-    """Each row of the benchmarks: medians, ratios to lava-dl and the fastest other program, target, and whether met."""
-    reports = [json.loads(path.read_text("utf-8")) for path in files if path.exists()]
-    return render_benchmark(reports) if reports else "Not measured yet: `make bench`."
+def benchmark_table(path: Path) -> str:
+    """Each row of a benchmark: medians, ratios to lava-dl and the fastest other program, target, and whether met."""
+    return render_benchmark(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
 
 
 PROGRAMS = ("snnzoo", "lava-dl", "snntorch", "norse", "spikingjelly", "sinabs")
 COLUMNS = ("work", *PROGRAMS, "reference", "vs lava-dl", "vs best peer", "target", "met")
 
 
-def render_benchmark(reports: list[dict[str, Any]]) -> str:
-    """The table of what `bench.py` and `bench_accuracy.py` wrote; the first report's machine is the header."""
-    lines = [machine(reports[0]), "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
-    lines += [f"| {' | '.join(cells(row))} |" for report in reports for row in report["rows"]]
-    told = [note for report in reports for note in notes(report)]
-    for report in reports:
-        if report["cpu"] != reports[0]["cpu"]:
-            told.append(f"on {report['cpu']}: {', '.join(row['what'] for row in report['rows'])}")
-    return "\n".join([*lines, "", *(f"- {note}" for note in told)])
+def render_benchmark(report: dict[str, Any]) -> str:
+    """The table of what `bench.py` or `bench_accuracy.py` wrote."""
+    lines = [machine(report), "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
+    lines += [f"| {' | '.join(cells(row))} |" for row in report["rows"]]
+    return "\n".join([*lines, "", *(f"- {note}" for note in notes(report))])
 
 
 def machine(report: dict[str, Any]) -> str:
@@ -110,8 +107,13 @@ def machine(report: dict[str, Any]) -> str:
     versions = [f"{name} {v}" + ("" if alike else f" ({under[name]})") for name, v in report["versions"].items()]
     return (
         f"{report['cpu']}, {report['cores']} cores, {report['threads']} threads; snnzoo's kernels: {report['kernel']}; "
-        f"{report['date']}. {', '.join(versions)}" + (f"; all under {under['snnzoo']}." if alike else ".")
+        f"{dated(report)}. {', '.join(versions)}" + (f"; all under {under['snnzoo']}." if alike else ".")
     )
+
+
+def dated(report: dict[str, Any]) -> str:
+    """When, and of which code."""
+    return report["date"] + (f", commit {report['commit']}" if report.get("commit") else "")
 
 
 def ratios(row: dict[str, Any], clock: str = "wall") -> dict[str, float]:
@@ -180,6 +182,12 @@ def number(value: float) -> str:
 def notes(report: dict[str, Any]) -> Iterator[str]:
     """What a reader of the table must know."""
     yield from report.get("notes", [])
+    older: dict[str, list[str]] = {}
+    for row in report["rows"]:
+        if dated(report | row) != dated(report):
+            older.setdefault(dated(report | row), []).append(row["what"])
+    for when, rows in older.items():
+        yield f"measured {when}: {', '.join(rows)}"
     for network, programs in report.get("agreement", {}).items():
         if programs:
             told = ", ".join(f"{name} {part}" for name, part in programs.items())
@@ -205,9 +213,14 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
 
 def conversion_table() -> str:
     """Each ONNX file's accuracy as ANN, as our SNN, and as SpikingJelly's."""
+    return render_conversions(json.loads(CONVERSIONS.read_text("utf-8"))) if CONVERSIONS.exists() else NOT_MEASURED
+
+
+def conversion_conditions() -> str:
+    """What could not be done with a file, and on what each was converted."""
     if not CONVERSIONS.exists():
-        return "Not measured yet: `make bench-convert`."
-    return render_conversions(json.loads(CONVERSIONS.read_text("utf-8")))
+        return NOT_MEASURED
+    return "\n".join(f"- {note}" for note in conversion_details(json.loads(CONVERSIONS.read_text("utf-8"))))
 
 
 STEPS = ("16", "8", "4")
@@ -279,8 +292,13 @@ def conversion_notes(report: dict[str, Any]) -> Iterator[str]:
     if recipes:
         yield (
             "SpikingJelly: analog input, float weights, reset by subtraction, calibrated on images of the same set; at "
-            f"each T the recipe of its ({', '.join(recipes)}) that is best on the test set."
+            f"each T the recipe of its ({', '.join(recipes)}) that is best on the test set; it trains nothing. It "
+            "takes PyTorch modules, which onnx2torch makes of the files, where it can."
         )
+
+
+def conversion_details(report: dict[str, Any]) -> Iterator[str]:
+    """What could not be done with a file, and on what each was converted."""
     for row in report["rows"]:
         errors = [found["error"] for found in row["spikingjelly"].values() if "error" in found]
         if "error" in row["snnzoo"]:
@@ -307,26 +325,31 @@ def described(conditions: dict[str, Any]) -> str:
 def fuzz_table() -> str:
     """Each format: hostile files in the tests, files changed at random by each engine, and how reading them ended."""
     if not FUZZ.exists():
-        return "Not measured yet: `make fuzz`."
+        return NOT_MEASURED
     return render_fuzz(json.loads(FUZZ.read_text("utf-8")))
 
 
 def render_fuzz(report: dict[str, Any]) -> str:
     """The table of what `fuzz.py` wrote."""
-    lines = ["| format | cases tried | bytes changed | structure changed | read | refused | failed |", "|---" * 7 + "|"]
+    lines = [
+        "| format | cases tried | bytes changed | structure changed | read | refused | failed | last run |",
+        "|---" * 8 + "|",
+    ]
     for name, n_cases in report["cases"].items():
         found = report["formats"].get(name, {})
         runs = [f"{found[engine]['executions']:,}" if engine in found else "-" for engine in ("bytes", "structure")]
         ends = [f"{sum(run[end] for run in found.values()):,}" for end in ("read", "refused", "failed")]
-        lines.append(f"| {' | '.join([name, str(n_cases), *runs, *ends])} |")
+        last = max((run.get("date", "-") for run in found.values()), default="-")
+        lines.append(f"| {' | '.join([name, str(n_cases), *runs, *ends, last])} |")
     return "\n".join(lines)
 
 
 def readers_table() -> str:
     """Peak memory of each reader, beyond Python and torch, for each size of its file."""
     if not READERS.exists():
-        return "Not measured yet: `make bench-readers`."
-    return render_readers(json.loads(READERS.read_text("utf-8"))["rows"])
+        return NOT_MEASURED
+    report = json.loads(READERS.read_text("utf-8"))
+    return f"{report['date']}.\n\n{render_readers(report['rows'])}"
 
 
 def render_readers(rows: list[dict[str, Any]]) -> str:
@@ -366,7 +389,7 @@ MEASURED = {
 
 def others_table() -> str:
     """The programs of the field beside each other; figures from the benchmarks."""
-    report = json.loads(BENCHMARKS[0].read_text("utf-8"))
+    report = json.loads(BENCHMARK.read_text("utf-8"))
     rows = {row["what"]: row["wall"] for row in report["rows"]}
     converted = files_converted(json.loads(CONVERSIONS.read_text("utf-8")))
     header = ["", "arithmetic", "formats", "networks in", *MEASURED, "ONNX files converted"]
@@ -384,7 +407,11 @@ def files_converted(report: dict[str, Any]) -> dict[str, str]:
     ours = sum("error" not in row["snnzoo"] for row in rows)
     tried = [row["spikingjelly"].values() for row in rows if row["spikingjelly"]]
     theirs = sum(any("accuracy" in found for found in recipes) for recipes in tried)
-    return {"snnzoo": f"{ours} of {len(rows)}", "spikingjelly": f"{theirs} of {len(tried)}"}
+    read = sum(not all(found.get("error", "").startswith("onnx2torch") for found in recipes) for recipes in tried)
+    return {
+        "snnzoo": f"{ours} of {len(rows)}",
+        "spikingjelly": f"{theirs} of {len(tried)}, {read} of which onnx2torch reads",
+    }
 
 
 UNIT = "tests/unit"
@@ -444,14 +471,14 @@ def faults_table() -> str:
 def cluster_table() -> str:
     """One process against two."""
     path = RESULTS / "cluster.json"
-    return render_cluster(json.loads(path.read_text("utf-8"))) if path.exists() else "Not measured yet."
+    return render_cluster(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
 
 
 def render_cluster(report: dict[str, Any]) -> str:
     """What `bench_cluster.py` wrote."""
     alone, parted = report["seconds"]["1"], report["largest_difference"]
     lines = [
-        f"{report['cpu']}, {report['cores']} cores, a thread for each process; {report['date']}. "
+        f"{report['cpu']}, {report['cores']} cores, a thread for each process; {dated(report)}. "
         f"`{report['network']}` without dropout on {report['dataset']}, {report['epochs']} epochs "
         f"of {report['images']:,} images, the last as spikes. "
         f"The loss of the last batch, {report['batches']}, is {report['losses']['1'][-1]:.4f}.",
@@ -511,12 +538,12 @@ def estimate_table() -> str:
 def kills_table() -> str:
     """Counts of the campaign of kill -9."""
     path = RESULTS / "kills.json"
-    return render_kills(json.loads(path.read_text("utf-8"))) if path.exists() else "Not measured yet."
+    return render_kills(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
 
 
-def render_kills(report: dict[str, dict[str, int]]) -> str:
+def render_kills(report: dict[str, dict[str, Any]]) -> str:
     """What `check_kills.py` wrote."""
-    columns = ("tries", "killed", "resumed", "temporaries", "lost")
+    columns = ("tries", "killed", "resumed", "temporaries", "lost", "date")
     lines = [f"| command | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for name, counts in report.items():
         lines.append(f"| {name} | {' | '.join(str(counts.get(key, '-')) for key in columns)} |")
@@ -530,14 +557,14 @@ SMALL = 0.02
 def profile_table() -> str:
     """Where the time of each step goes."""
     path = RESULTS / "profile.json"
-    return render_profile(json.loads(path.read_text("utf-8"))) if path.exists() else "Not measured yet: `make profile`."
+    return render_profile(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
 
 
 def render_profile(report: dict[str, Any]) -> str:
     """What `profile_steps.py` wrote: for each network a table of the parts of its steps."""
     lines = [
         f"{report['cpu']}, {report['threads']} threads, kernels: {report['kernel']}; batch {report['batch']}, T = 16; "
-        f"{report['date']}."
+        f"{dated(report)}."
     ]
     for network, works in report["networks"].items():
         wholes = [sum(work["parts"].values()) for work in works.values()]
@@ -559,10 +586,12 @@ TABLES = {
     "demo": demo_output,
     "others": others_table,
     "models": models_table,
-    "bench": partial(benchmark_table, BENCHMARKS),
-    "bench-vectors": partial(benchmark_table, [WITHOUT_TILES]),
-    "bench-avx2": partial(benchmark_table, [WITHOUT_INT8]),
+    "bench": partial(benchmark_table, BENCHMARK),
+    "bench-tiles": partial(benchmark_table, WITH_TILES),
+    "bench-avx2": partial(benchmark_table, WITHOUT_INT8),
+    "accuracy": partial(benchmark_table, ACCURACY),
     "convert": conversion_table,
+    "convert-notes": conversion_conditions,
     "fuzz": fuzz_table,
     "readers": readers_table,
     "faults": faults_table,
@@ -585,5 +614,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--print"]:
         print(TABLES[sys.argv[2]]())
         sys.exit()
-    for path in (README, ARCHITECTURE, CONTRIBUTING):
+    for path in (README, ARCHITECTURE, CONTRIBUTING, MEASUREMENTS):
         path.write_text(render(path.read_text("utf-8")), "utf-8")

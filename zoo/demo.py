@@ -9,7 +9,7 @@ from bootstrap_core.evaluation import Evaluation, evaluate
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.kernels import will_compile
 from converters.formats import file_entry, write_model
-from converters.onnx_conversion import OnnxConversion, convert_onnx
+from converters.onnx_conversion import OnnxConversion, import_onnx
 from converters.report.comparison import measure_conversion
 from converters.report.gallery import gallery_page, measure_gallery
 from converters.report.page import conversion_page
@@ -84,7 +84,7 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
     write_whole(folder / PAGE, gallery_page(model, figures, source=MODEL, command=COMMAND, reports=reports).encode())
 
     say(f"Making a spiking network of {TIME_STEPS} time steps of the ANN in {ANN}.")
-    conversion = convert_onnx(ann, dataset=digits, time_steps=TIME_STEPS, epochs=EPOCHS)
+    conversion = import_onnx(ann, dataset=digits, time_steps=TIME_STEPS, epochs=EPOCHS)
     write_model(conversion.model, spiking)
     written = conversion_page(
         conversion, measure_conversion(conversion), source=ANN, command=COMMAND, outputs=[file_entry(spiking)]

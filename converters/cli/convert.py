@@ -111,9 +111,9 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "--output",
     "outputs",
     multiple=True,
-    required=True,
     type=click.Path(path_type=Path),
-    help="Where to write; the suffix names the format: .safetensors, .net, .hdf5, .nir. May be repeated.",
+    help="Where to write; the suffix names the format: .safetensors, .net, .hdf5, .nir. May be repeated; without it, "
+    "nothing is kept.",
 )
 @click.option("--fold", is_flag=True, help="Multiply weight norm out: the same spikes, for files to be run.")
 @_hint_options
@@ -175,7 +175,7 @@ def convert(
     if kind_of_file(source) is FileKind.ONNX:
         use_threads(threads)
         conversion = _convert_onnx(source, outputs, data, raw, epochs, entering, max_pool, seed, places, hints)
-        model, figures = conversion.model, conversion.as_json()
+        model, figures = conversion.model, conversion.report
     else:
         _refuse_onnx_options(source)
         model = _read(source, hints)
@@ -256,7 +256,7 @@ def _convert_onnx(
 ) -> "OnnxConversion":
     from converters.ann_conversion import has_skips
     from converters.formats import CHAINS, check_writable, option_name
-    from converters.onnx_conversion import convert_onnx
+    from converters.onnx_conversion import import_onnx
     from converters.spiking_layers import MaxPooling
     from specs.block import Encoding
     from specs.errors import UnsupportedError
@@ -282,7 +282,7 @@ def _convert_onnx(
         for suffix in {output.suffix for output in outputs}:
             check_writable(model, suffix)
 
-    return convert_onnx(
+    return import_onnx(
         source,
         dataset=partial(places.load, data) if data else None,
         mean=mean or 0.0,

@@ -3,6 +3,7 @@
 import json
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -30,7 +31,7 @@ def read_nir(
     *,
     dt: float | None = None,
     time_constants: TimeConstants = TimeConstants.EULER,
-    reset: Reset = Reset.ZERO,
+    reset: Reset | None = None,
     time_steps: int | None = None,
     input_bits: int = 8,
     nodes_only: bool = False,
@@ -53,7 +54,7 @@ def read_nir(
         dt: seconds of a time step, if the file does not say: 1e-4 for snnTorch. Norse's exporter multiplies its time
             constants by its dt, so its files want `dt**2`, 1e-6. Sinabs counts in steps: 1, with `exact`.
         time_constants: how they become decays: `euler` (snnTorch, norse), `exact` (sinabs).
-        reset: what a spike does; NIR cannot say, and reads as `zero`.
+        reset: what a spike does; NIR cannot say: `zero`, with a note, unless it is told.
         time_steps: T of the model; by default what the file says, or 16.
         input_bits: of an image that goes straight into weights; 1 for spikes.
         nodes_only: read also our own files by what their nodes do, for instance after someone changed them.
@@ -75,17 +76,21 @@ def read_nir(
     chain = chain_of(graph, origin=str(path))
     chosen = _time_step(chain, said if dt is None else dt, path)
     layers, notes = layers_of(chain, dt=chosen or 1.0, time_constants=time_constants, origin=str(path))
-    steps = time_steps or int(_number(graph.metadata.get("time_steps")) or DEFAULT_TIME_STEPS)
-    return model_of(
+    told = time_steps or int(_number(graph.metadata.get("time_steps")) or 0)
+    steps, does = told or DEFAULT_TIME_STEPS, Reset(reset or Reset.ZERO)
+    unsaid = [] if reset else [f"reset {does} (--reset)"]
+    unsaid += [] if told else [f"T = {steps} (--time-steps)"]
+    model = model_of(
         layers,
         name=_name(path),
-        reset=Reset(reset),
+        reset=does,
         time_steps=steps,
         input_bits=input_bits,
-        facts={"dt": chosen, "time_constants": str(time_constants), "reset": str(Reset(reset))},
+        facts={"dt": chosen, "time_constants": str(time_constants), "reset": str(does)},
         notes=notes,
         origin=str(path),
     )
+    return replace(model, notes=(*model.notes, f"taken, as NIR does not say: {', '.join(unsaid)}")) if unsaid else model
 
 
 def _own_model(graph: Graph, path: Path, time_steps: int | None) -> Model:

@@ -251,10 +251,14 @@ def main() -> int:
         print(f"Error: {error}", file=sys.stderr)
         return 1
     report["busy_cores"] = round(max(busy, busy_cores()), 2)  # before and after
-    if options.only:
+    rows = [row | {"date": report["date"], "commit": report["commit"]} for row in rows]
+    if options.only and options.output.exists():
+        before = json.loads(options.output.read_text("utf-8"))
+        if different := [key for key in ("cpu", "threads", "kernel", "versions") if before[key] != report[key]]:
+            print(f"Error: {options.output} is of another {' and '.join(different)}: measure all rows", file=sys.stderr)
+            return 1
         measured = {row["what"]: row for row in rows}
-        before = json.loads(options.output.read_text("utf-8"))["rows"] if options.output.exists() else []
-        rows = [measured.pop(row["what"], row) for row in before] + list(measured.values())
+        rows = [measured.pop(row["what"], row) for row in before["rows"]] + list(measured.values())
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps({**report, "rows": rows}, indent=1) + "\n", "utf-8")
     return 0

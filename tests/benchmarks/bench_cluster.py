@@ -12,13 +12,12 @@ import os
 import subprocess
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from programs import RESULTS, busy_cores, cpu_model
+from programs import RESULTS, busy_cores, cpu_model, stamp
 
 from bootstrap_core import Trainer, build_network, load_dataset
 from bootstrap_core.distributed import join_group
@@ -85,7 +84,7 @@ def main() -> None:
     found = {str(size): measure(size) for size in SIZES}
     losses = {name: answer["losses"] for name, answer in found.items()}
     report = {
-        "date": date.today().isoformat(),
+        **stamp(),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "busy_cores": round(busy, 2),

@@ -18,13 +18,12 @@ import json
 import os
 import sys
 import tempfile
-from datetime import date
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from check_onnx import normalisation, said_of
-from programs import RESULTS, WorkerError, busy_cores, cpu_model, has_module, run_once
+from programs import RESULTS, WorkerError, busy_cores, cpu_model, has_module, run_once, stamp
 
 from bootstrap_core.datasets import Dataset, load_dataset
 from converters.ann_conversion import MOST_IMAGES
@@ -39,7 +38,7 @@ RECIPES = ("99.9%", "max", "local")
 
 
 def save_images(dataset: Dataset, path: Path) -> None:
-    """Write the images that SpikingJelly calibrates on, those that `convert_onnx` draws, and the test set, as uint8."""
+    """Write the images that SpikingJelly calibrates on, those that `import_onnx` draws, and the test set, as uint8."""
     seen = drawn(dataset.train, MOST_IMAGES, seed=0)
     np.savez(path, calibration=seen, test=dataset.test.images, labels=dataset.test.labels)
 
@@ -74,7 +73,7 @@ def main() -> int:
     rows = {row["file"]: row for row in before["rows"]}
     report = {"targets": TARGETS, "versions": before["versions"]}
     conditions = {
-        "date": date.today().isoformat(),
+        **stamp(),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": options.threads,

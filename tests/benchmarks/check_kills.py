@@ -21,6 +21,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from datetime import date
 from functools import partial
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -250,7 +251,7 @@ def main() -> None:
     parser.add_argument("--only", choices=sorted(CAMPAIGNS))
     parser.add_argument("--output", type=Path, default=RESULTS / "kills.json")
     options = parser.parse_args()
-    report = {}
+    report, today = {}, date.today().isoformat()
     with contextlib.suppress(FileNotFoundError):
         report = json.loads(options.output.read_text("utf-8"))
     for name in [options.only] if options.only else sorted(CAMPAIGNS):
@@ -259,7 +260,7 @@ def main() -> None:
             for counts in CAMPAIGNS[name](options.tries, random.Random(options.seed), Path(folder)):
                 found.append(counts)
                 sums = {key: sum(counts[key] for counts in found) for key in counts}
-                report[name] = {"tries": len(found), **sums, "lost": 0}  # a loss would have stopped the campaign
+                report[name] = {"tries": len(found), **sums, "lost": 0, "date": today}  # a loss would have stopped it
                 options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
         print(name, report[name])
 

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from bootstrap_core.datasets import load_dataset
 from converters.ann import run_ann
-from converters.onnx_model.import_onnx import TOLERANCE, import_onnx
+from converters.onnx_model.import_ann import TOLERANCE, import_ann
 from converters.onnx_model.reference import largest_errors
 from specs import SnnZooError
 
@@ -66,7 +66,7 @@ def score(path: Path, said: dict[str, str], images: Tensor, labels: Tensor) -> R
     """Import a file and run it on all images."""
     told = float(said["accuracy %"]) if "accuracy %" in said else None
     try:
-        found = import_onnx(path)
+        found = import_ann(path)
     except SnnZooError as error:
         return Row(path.name, f"{type(error).__name__}: {str(error).removeprefix(f'{path} ')}", said=told)
     mean, std = normalisation(said)

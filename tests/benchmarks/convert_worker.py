@@ -20,7 +20,7 @@ from bootstrap_core import IntegerNetwork
 from bootstrap_core.datasets import load_dataset
 from bootstrap_core.evaluation import batches
 from converters import read_model, write_model
-from converters.onnx_conversion import convert_onnx
+from converters.onnx_conversion import import_onnx
 from specs import SnnZooError
 
 BATCH = 250
@@ -30,7 +30,7 @@ def convert(request):
     """The answer to a request."""
     dataset, path = load_dataset(request["dataset"], data_dir=request["data"]), Path(request["path"])
     try:
-        found = convert_onnx(
+        found = import_onnx(
             path,
             dataset=dataset,
             mean=request["mean"],

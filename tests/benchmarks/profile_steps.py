@@ -17,13 +17,12 @@ import re
 import time
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator
-from datetime import date
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import torch
-from programs import RESULTS, base_request, cpu_model
+from programs import RESULTS, base_request, cpu_model, stamp
 from snnzoo_worker import Program
 from snnzoo_worker import kernel as kernels
 from torch.profiler import ProfilerActivity, profile
@@ -128,7 +127,7 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     report: dict[str, Any] = {
-        "date": date.today().isoformat(),
+        **stamp(),
         "cpu": cpu_model(),
         "kernel": kernels(),
         "threads": options.threads,

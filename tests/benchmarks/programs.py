@@ -128,8 +128,9 @@ def busy_cores(seconds: float = 2.0) -> float:
     """Cores that other work keeps busy, watched for some seconds before ours starts; without /proc, the load."""
 
     def busy() -> float:
-        user, nice, system, _, _, irq, softirq, *_ = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:])
-        return (user + nice + system + irq + softirq) / os.sysconf("SC_CLK_TCK")
+        line = Path("/proc/stat").read_text().split("\n")[0]
+        user, nice, system, _, _, irq, softirq, stolen, *_ = map(int, line.split()[1:])
+        return (user + nice + system + irq + softirq + stolen) / os.sysconf("SC_CLK_TCK")
 
     try:
         before = busy()
@@ -166,7 +167,7 @@ def header(programs: dict[str, Program], threads: int, busy: float) -> dict[str,
     told = {name: program.ask(work="describe") for name, program in programs.items()}
     told = {name: answer for name, answer in told.items() if name not in REFERENCES}
     return {
-        "date": date.today().isoformat(),
+        **stamp(),
         "cpu": cpu_model(),
         "cores": len(os.sched_getaffinity(0)),
         "threads": threads,
@@ -175,6 +176,12 @@ def header(programs: dict[str, Program], threads: int, busy: float) -> dict[str,
         "under": {name: f"Python {answer['python']}, torch {answer['torch']}" for name, answer in told.items()},
         "busy_cores": round(busy, 2),
     }
+
+
+def stamp() -> dict[str, str]:
+    """When something was measured, and of which commit; with a mark if files differ from it."""
+    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
+    return {"date": date.today().isoformat(), "commit": described.stdout.strip()}
 
 
 def cpu_model() -> str:

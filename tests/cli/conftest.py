@@ -7,13 +7,6 @@ import pytest
 from zoo.cli import zoo
 
 
-@pytest.fixture(autouse=True)
-def _no_data(monkeypatch, tmp_path) -> None:
-    """No dataset on this machine, and none to download."""
-    monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
-    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
-
-
 @pytest.fixture
 def run() -> Callable[..., click.testing.Result]:
     """Run a `zoo` command line; fails the test on a traceback."""

@@ -45,6 +45,8 @@ def test_a_card_agrees_with_eval_and_the_run(measured, trained, run) -> None:
 
 def test_check_passes_on_a_true_card_and_names_what_is_not(measured, run, tmp_path) -> None:
     assert run("card", measured / "tiny.safetensors", "--check").stdout == "tiny: as its card says\n"
+    document = json.loads(run("card", measured / "tiny.safetensors", "--json").stdout)
+    assert document["test"]["accuracy"] == load_card(measured / "tiny.yaml").test.accuracy
     card = load_card(measured / "tiny.yaml")
     for name in ("tiny.safetensors", "tiny.yaml"):
         shutil.copy(measured / name, tmp_path / name)
@@ -52,6 +54,10 @@ def test_check_passes_on_a_true_card_and_names_what_is_not(measured, run, tmp_pa
     result = run("card", tmp_path / "tiny.safetensors", "--check", code=1)
     assert [line.split()[0] for line in result.stdout.splitlines()] == ["field", "description", "parameters"]
     assert "in 2 fields" in result.stderr
+    told = json.loads(run("card", tmp_path / "tiny.safetensors", "--check", "--json", code=1).stdout)
+    different = told["differences"]
+    assert [row["field"] for row in different] == ["description", "parameters"]
+    assert different[1]["card"] == "1"
     (tmp_path / "tiny.yaml").unlink()
     assert "no card of tiny to check" in run("card", tmp_path / "tiny.safetensors", "--check", code=1).stderr
 

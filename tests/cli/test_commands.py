@@ -1,3 +1,4 @@
+import gzip
 import hashlib
 import json
 import subprocess
@@ -13,6 +14,7 @@ from PIL import Image
 
 from bootstrap_core import build_network, load_dataset
 from converters import Model, read_model, write_model
+from specs.dataset_sources import SOURCES
 from specs.io import spec_from_document
 from zoo.packaged_files import packaged_path
 
@@ -79,16 +81,31 @@ def test_check_names_line_field_and_value(run, tmp_path) -> None:
     assert "got 0" in error
 
 
+def test_a_dataset_is_pulled_once_and_found(run, web, monkeypatch) -> None:
+    mnist = SOURCES["mnist"]
+    contents = {file: file.encode() for file in mnist.sha256}
+    for file, data in contents.items():
+        (web.folder / f"{file}.gz").write_bytes(gzip.compress(data))
+    sha256 = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
+    monkeypatch.setitem(SOURCES, "mnist", replace(mnist, mirrors=(web.url,), sha256=sha256))
+    folder = json.loads(run("data", "pull", "mnist", "--json").stdout)["path"]
+    assert run("data", "pull", "mnist").stdout == f"{folder}\n"
+    assert json.loads(run("data", "list", "--json").stdout)["mnist"] == folder
+    assert web.paths() == [f"/{file}.gz" for file in contents]
+
+
 def test_schema_is_json_schema(run) -> None:
     schema = json.loads(run("schema").stdout)
     assert "time_steps" in schema["properties"]
 
 
 def test_build_writes_fresh_weights_that_repeat(run, spec_file, tmp_path) -> None:
-    for name in ("a", "b"):
-        run("build", spec_file, "-o", tmp_path / f"{name}.safetensors", "--seed", 5)
+    run("build", spec_file, "-o", tmp_path / "a.safetensors", "--seed", 5)
+    written = json.loads(run("build", spec_file, "-o", tmp_path / "b.safetensors", "--seed", 5, "--json").stdout)
+    digest = hashlib.sha256((tmp_path / "a.safetensors").read_bytes()).hexdigest()
+    assert written == {"path": str(tmp_path / "b.safetensors"), "format": "safetensors", "sha256": digest}
     assert (tmp_path / "a.safetensors").read_bytes() == (tmp_path / "b.safetensors").read_bytes()
-    run("build", spec_file, "-o", tmp_path / "a.safetensors", code=1)
+    assert "exists" in run("build", spec_file, "-o", tmp_path / "a.safetensors", code=1).stderr
 
 
 def test_eval_scores_both_engines_alike(run, trained) -> None:
@@ -189,6 +206,10 @@ def test_predict_classifies_files_and_animates(run, trained, tmp_path) -> None:
     assert [p["class"] for p in json.loads(result.stdout)["predictions"]] == expected
     with Image.open(tmp_path / "a.gif") as gif:
         assert gif.n_frames == 4
+    (tmp_path / "a.gif").write_bytes(b"mine")
+    again = run("predict", trained / "model.safetensors", *paths, "--animate", tmp_path / "a.gif", code=1)
+    assert "a.gif exists" in again.stderr
+    assert (tmp_path / "a.gif").read_bytes() == b"mine"
 
 
 def test_predict_inverts_dark_digits(run, trained, tmp_path) -> None:

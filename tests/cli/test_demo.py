@@ -1,3 +1,4 @@
+import json
 import os
 import subprocess
 import sys
@@ -34,6 +35,10 @@ def test_the_demo_tells_its_story_without_data_or_network(run, tmp_path) -> None
     for name in ("network.pt", "network.net"):
         assert (tmp_path / "demo" / name).read_bytes() == (GOLDEN / name).read_bytes()
     assert "--force" in run("demo", "-o", tmp_path / "demo", code=1).stderr
+    found = json.loads(run("demo", "-o", tmp_path / "demo", "--force", "--json").stdout)
+    assert f"{100 * found['mnist-dense']['accuracy']:.2f}" == f"{accuracies['mnist-dense T=16, integers']:.2f}"
+    assert [Path(entry["path"]).name for entry in found["outputs"]] == list(zoo.demo.FILES)
+    assert found["conversion"]["accuracy"]["tuned"].keys() == {"8", "4", "2"}
 
 
 @pytest.mark.parametrize("name", zoo.demo.FILES)

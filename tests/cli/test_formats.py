@@ -12,7 +12,10 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
+from converters.formats import read_model
 from converters.tuning import LEARNING_RATES
+from specs.block import has_neurons
+from specs.neuron import Reset
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -249,12 +252,40 @@ def test_a_format_refuses_a_residual_network_before_it_is_tuned(tmp_path, run, m
     assert not (tmp_path / "a.safetensors").exists()
 
 
+def test_a_conversion_may_be_looked_at_alone(ann, folder, run, monkeypatch) -> None:
+    monkeypatch.chdir(folder)
+    before = sorted(folder.iterdir())
+    found = json.loads(run("convert", ann, "--time-steps", 4, "--json").stdout)
+    assert (found["outputs"], found["time_steps"]) == ([], 4)
+    assert json.loads(run("convert", folder / "network.pt", "--json").stdout)["outputs"] == []
+    assert sorted(folder.iterdir()) == before
+
+
+@pytest.mark.parametrize("reset", list(Reset))
+def test_what_a_bare_nir_graph_does_not_say_is_what_it_is_told(golden_nir, tmp_path, run, reset) -> None:
+    out = tmp_path / "a.safetensors"
+    said = run("convert", golden_nir, "--dt", "1e-6", "-o", out).stderr
+    assert "taken, as NIR does not say: reset zero (--reset), T = 16 (--time-steps)" in said
+    command = "convert", golden_nir, "--dt", "1e-6", "--reset", reset, "--input-bits", 4, "--time-steps", 7, "-o", out
+    assert "does not say" not in run(*command, "--force").stderr
+    spec = read_model(out).spec
+    assert {spec.neuron_of(layer).reset for layer in spec.layers if has_neurons(layer)} == {reset}
+    assert (spec.input.bits, spec.time_steps) == (4, 7)
+
+
 def test_a_conversion_is_reported_as_a_page(ann, tmp_path, run) -> None:
     out, page = tmp_path / "x.net", tmp_path / "pages" / "x.html"
     command = ["convert", ann, "--data", "mnist-sample", "--epochs", 0, "-o", out, "--report", page]
     found = json.loads(run(*command, "--json").stdout)
     assert [(entry["path"], entry["format"]) for entry in found["outputs"]] == [(str(out), "net"), (str(page), "html")]
     assert found["outputs"][1]["sha256"] == hashlib.sha256(page.read_bytes()).hexdigest()
+    assert found.keys() >= {"nodes", "import_max_abs_error", "samples", "seconds"}
+    assert (found["source"], len(found["nodes"]), found["seconds"] > 0) == (
+        str(ann),
+        len(onnx.load(ann).graph.node),
+        True,
+    )
+    assert found["layers"][0].keys() >= {"threshold", "scale", "saturated", "rate", "correlation", "dead"}
     assert found["layers"][-1]["correlation"] > 0.9
     assert found["layers"][-1]["dead"] is None
     html = page.read_text("utf-8")
@@ -266,6 +297,9 @@ def test_a_conversion_is_reported_as_a_page(ann, tmp_path, run) -> None:
     refused = run(*command, code=1).stderr
     assert f"{page} exists" in refused
     assert not out.exists()
+    out.write_bytes(b"mine")
+    assert f"{out} exists" in run(*command[:-2], code=1).stderr
+    assert out.read_bytes() == b"mine"
     page.write_text("old")
     assert run(*command, "--force").stdout.splitlines()[-2:] == [str(out), str(page)]
     assert page.read_text("utf-8").startswith("<!DOCTYPE html>")

@@ -9,7 +9,10 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from converters.file_kind import FileKind, kind_of_file
+from specs.errors import SnnZooError
+from zoo.cli import main
 from zoo.packaged_files import packaged_path
+from zoo.sources import resolve_device
 
 
 @pytest.fixture
@@ -240,6 +243,32 @@ def test_a_folder_does_not_hide_the_model_of_its_name(run, here) -> None:
     (here / "mnist-dense-shallow").mkdir()
     result = run("eval", "mnist-dense-shallow", "--data", "mnist-sample", "--limit", 20)
     assert "fresh weights" not in result.stderr
+
+
+@pytest.mark.parametrize(("there", "auto"), [(False, "cpu"), (True, "cuda")])
+def test_a_device_is_one_that_is_there(monkeypatch, there, auto) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: there)
+    assert (resolve_device("auto"), resolve_device("cpu")) == (auto, "cpu")
+    if there:
+        assert resolve_device("cuda") == "cuda"
+    else:
+        with pytest.raises(SnnZooError, match="no CUDA device here; use --device cpu or auto"):
+            resolve_device("cuda")
+
+
+def test_threads_are_as_many_as_are_asked_for(run, monkeypatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr("torch.set_num_threads", asked.append)
+    run("eval", "mnist-dense", "--data", "mnist-sample", "--limit", 5, "--threads", 2)
+    assert 2 in asked
+
+
+def test_another_distribution_of_our_names_is_told(monkeypatch, capsys) -> None:
+    monkeypatch.setattr("specs.__file__", "/elsewhere/specs/__init__.py")
+    with pytest.raises(SystemExit):
+        main()
+    told = capsys.readouterr().err
+    assert "the package 'specs' here is another distribution's (/elsewhere/specs/__init__.py)" in told
 
 
 def test_a_nir_graph_without_its_time_step_says_what_to_type(run, here, golden_nir) -> None:

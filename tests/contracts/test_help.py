@@ -48,8 +48,6 @@ def test_help_fits_80_columns_and_has_whole_sentences_for_all_commands(monkeypat
 
 def test_every_example_goes_through(tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
-    monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
     shutil.copy(packaged_path("examples", "network.pt"), tmp_path)
     shutil.copy(packaged_path("examples", "network.net"), tmp_path)
     Path("seven.png").write_bytes(png(load_dataset("mnist-sample").test.images[0, 0]))

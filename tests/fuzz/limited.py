@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 LOADED = (
-    *("converters.onnx_model.import_onnx", "converters.onnx_conversion", "PIL.Image", "numba"),
+    *("converters.onnx_model.import_ann", "converters.onnx_conversion", "PIL.Image", "numba"),
     *("zoo.sources", "zoo.fetch", "zoo.curves", "zoo.golden", "zoo.card_text"),
 )
 SECONDS = 5
@@ -63,7 +63,9 @@ class Server:
     """Makes calls in a process that forks for each."""
 
     def __init__(self) -> None:
-        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ZOO_DATA_DIR": ""}
+        nowhere = str(Path(__file__).with_name("none"))  # neither data nor models of the user's
+        places = dict.fromkeys(("ZOO_DATA_DIR", "ZOO_CACHE_DIR"), nowhere)
+        environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ZOO_INDEX": "", **places}
         self._process = subprocess.Popen(
             [sys.executable, __file__], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
         )

@@ -30,9 +30,9 @@ def _state_dict(path: Path) -> None:
 
 
 def _onnx(path: Path) -> None:
-    from converters.onnx_model.import_onnx import import_onnx
+    from converters.onnx_model.import_ann import import_ann
 
-    import_onnx(path)
+    import_ann(path)
 
 
 def _spec(path: Path) -> None:

@@ -160,14 +160,15 @@ def shared_names(file: h5py.File) -> None:
 
 WIDE = {"kind": "dense", "features": 1 << 15}
 LARGE = {"input": {"shape": [1 << 15]}, "blocks": [WIDE, {"kind": "affine", "features": 2}]}
-WEIGHT, FC = "layer/1/weight", "node/nodes/fc/weight"
+WEIGHT, SHAPE, NEURON = "layer/1/weight", "layer/1/shape", "layer/1/neuron"
+FC = "node/nodes/fc/weight"
 NETX: dict[str, tuple[Change, str]] = {
     "a link into another file": (outside("layer/1"), "links are not followed"),
     "a weight in another file": (outside(WEIGHT), "links are not followed"),
     "values in /etc/passwd": (raw_outside, "outside the file"),
     "a virtual dataset": (virtual, "outside the file"),
-    "a soft link to itself": (put("layer/1", h5py.SoftLink("/layer/1")), "hostile"),
-    "a soft link to the root": (put("layer", h5py.SoftLink("/")), "link"),
+    "a soft link to itself": (put("layer/1", h5py.SoftLink("/layer/1")), "/layer/1: a link to elsewhere"),
+    "a soft link to the root": (put("layer", h5py.SoftLink("/")), "/layer: a link to elsewhere"),
     "soft links in a circle": (put("layer/2", h5py.SoftLink("/layer/1")), "links are not followed"),
     "2^40 numbers": (put(WEIGHT, None, shape=(1 << 20, 1 << 20), dtype="f8"), "bytes, where at most"),
     "3 GiB of zeros in little": (zeros_packed(WEIGHT), "bytes, where at most"),
@@ -183,37 +184,53 @@ NETX: dict[str, tuple[Change, str]] = {
     "ragged weights": (put(WEIGHT, None, shape=(4,), dtype=h5py.vlen_dtype(np.float64)), "not numbers"),
     "records for weights": (put(WEIGHT, np.zeros((4, 6), [("a", "f4"), ("b", "i8")])), "not numbers"),
     "complex weights": (put(WEIGHT, np.ones((4, 6), complex)), "not numbers"),
-    "weights that are empty": (put(WEIGHT, h5py.Empty("f8")), "hostile"),
+    "weights that are empty": (put(WEIGHT, h5py.Empty("f8")), f"/{WEIGHT}: holds nothing"),
     "NaN among weights": (put(WEIGHT, np.full((4, 6), np.nan)), "not finite"),
-    "weights of 1e300": (put(WEIGHT, np.full((4, 6), 1e300)), "hostile"),
+    "weights of 1e300": (put(WEIGHT, np.full((4, 6), 1e300)), r"24 of 24 weight mantissas off .*, such as 1e\+300"),
     "a gap in the numbers of layers": (lambda file: file.move("layer/1", "layer/7"), "numbered from 0"),
     "layers named by words": (lambda file: file.move("layer/1", "layer/one"), "numbered from 0"),
-    "no layers": (put("layer", np.zeros(3)), "hostile"),
-    "a shape that contradicts the weight": (put("layer/1/shape", np.array([5])), "hostile"),
-    "a shape of 2^62": (put("layer/1/shape", np.array([1 << 62])), "hostile"),
-    "a shape below zero": (put("layer/1/shape", np.array([-4])), "hostile"),
-    "a shape of 100,000 sides": (put("layer/1/shape", np.ones(100_000, int)), "hostile"),
+    "no layers": (put("layer", np.zeros(3)), "it has no group 'layer'"),
+    "a shape that contradicts the weight": (put(SHAPE, np.array([5])), r"weights of \[4, 6\] for 5 outputs"),
+    "a shape of 2^62": (put(SHAPE, np.array([1 << 62])), rf"/{SHAPE}: holds \[4611686018427387904\]\.\.\., not whole"),
+    "a shape below zero": (put(SHAPE, np.array([-4])), r"a shape that is none: \[-4\]"),
+    # Sides are multiplied, however many they are.
+    "a shape of 100,000 sides of 1": (put(SHAPE, np.ones(100_000, int)), r"weights of \[4, 6\] for 1 outputs"),
     "a type that is a number": (put("layer/1/type", np.array(3)), "without a type"),
-    "a type of a megabyte": (put("layer/1/type", np.array(b"x" * (1 << 20))), "hostile"),
-    "a threshold of 2^62": (put("layer/1/neuron/vThMant", np.array(1 << 62)), "hostile"),
-    "no thresholds": (put("layer/1/neuron/vThMant", np.zeros(0)), "hostile"),
-    "a decay that is none": (put("layer/1/neuron/iDecay", np.array(1e9)), "hostile"),
-    "no decays": (put("layer/1/neuron/iDecay", np.zeros(0)), "hostile"),
+    "a type of a megabyte": (put("layer/1/type", np.array(b"x" * (1 << 20))), f"a layer of type '{'x' * 40}'"),
+    "a threshold of 2^62": (
+        put(f"{NEURON}/vThMant", np.array(1 << 62)),
+        rf"/{NEURON}/vThMant: holds \[4611686018427387904\]\.\.\., not whole numbers",
+    ),
+    "no thresholds": (put(f"{NEURON}/vThMant", np.zeros(0)), f"/{NEURON}: CUBA neurons need vThMant"),
+    "a decay that is none": (put(f"{NEURON}/iDecay", np.array(1e9)), f"/{NEURON}: decays must be .* from 0 to 4096"),
+    "no decays": (
+        put(f"{NEURON}/iDecay", np.zeros(0)),
+        f"/{NEURON}: decays must be one, or one for each of 4 channels",
+    ),
     # found by fuzzing
     "an attribute's damaged text": (damaged_heap, f"a damaged text in the attribute {SPEC_ATTRIBUTE}"),
     "groups that share their names": (shared_names, "its names are those of another group"),
     "a name that is no text": (lambda file: file.create_group(b"layer/\xff\xfe"), "names that are no text"),
     "2^40 time steps": (put("simulation/tSample", np.array(1 << 40)), "time_steps"),
-    "weights that do not follow": (put("layer/2/weight", np.full((3, 9), 2.0)), "hostile"),
+    "weights that do not follow": (
+        put("layer/2/weight", np.full((3, 9), 2.0)),
+        r"synapse\.weight is \[3, 9\], where \[3, 4\] follows from the others",
+    ),
 }
 OWN_NETX: dict[str, tuple[Change, str]] = {
-    "a spec of 4 GiB": (spec_attribute(**LARGE), "hostile"),
-    "a spec of brackets": (lambda file: file.attrs.create(SPEC_ATTRIBUTE, "[" * 40_000), SPEC_ATTRIBUTE),
-    "a spec that is another's": (spec_attribute(time_steps=4, blocks=CHAIN["blocks"][2:]), "hostile"),
+    "a spec of 4 GiB": (spec_attribute(**LARGE), "the spec of tiny wants 1,073,840,130 numbers; the file holds 90"),
+    "a spec of brackets": (
+        lambda file: file.attrs.create(SPEC_ATTRIBUTE, "[" * 40_000),
+        f"attribute {SPEC_ATTRIBUTE}: .* while decoding a JSON array",
+    ),
+    "a spec that is another's": (
+        spec_attribute(time_steps=4, blocks=CHAIN["blocks"][2:]),
+        "its layers are not those of the spec in its attribute",
+    ),
 }
 NIR: dict[str, tuple[Change, str]] = {
     "a group in itself": (group_in_itself, "under another name"),
-    "a soft link to itself": (put("node/nodes/fc", h5py.SoftLink("/node/nodes/fc")), "hostile"),
+    "a soft link to itself": (put("node/nodes/fc", h5py.SoftLink("/node/nodes/fc")), "/fc: a link to elsewhere"),
     "a link into another file": (
         put("node/nodes/fc", h5py.ExternalLink("/etc/other.h5", "/")),
         "links are not followed",
@@ -224,28 +241,40 @@ NIR: dict[str, tuple[Change, str]] = {
     "3 GiB of zeros in little": (zeros_packed(FC), "bytes, where at most"),
     "a chunk that inflates": (bomb(FC, (8, 8), 64 << 20), "a chunk that unpacks"),
     "100,001 texts": (put("node/edges", None, shape=(1 << 20, 2), dtype=h5py.string_dtype()), "texts; at most"),
-    "edges of numbers": (put("node/edges", np.zeros((4, 2))), "hostile"),
+    "edges of numbers": (put("node/edges", np.zeros((4, 2))), "edges are not pairs of names"),
     "edges to nowhere": (
         put("node/edges", np.array([["input", "ghost"]], dtype=object), dtype=h5py.string_dtype()),
-        "ghost",
+        "an edge names the node 'ghost', which is not there",
     ),
     "edges in a circle": (
         put("node/edges", np.array([["fc", "lif"], ["lif", "fc"]], dtype=object), dtype=h5py.string_dtype()),
-        "hostile",
+        r"fc \(Affine\): part of a cycle; .*lif \(LIF\): part of a cycle",
     ),
     "a node that is a number": (put("node/nodes/fc", np.array(3)), "is not a node"),
-    "a type that is a number": (put("node/nodes/fc/type", np.array(3)), "has no type"),
-    "a text of 4 GiB": (damaged_texts, "damaged"),
+    "a type that is a number": (put("node/nodes/fc/type", np.array(3)), "node 'fc' has no type"),
+    "a text of 4 GiB": (damaged_texts, "/fc/type: a damaged text"),
     "NaN": (put(FC, np.full((8, 8), np.nan)), "not finite"),
-    "weights of three axes": (put(FC, np.ones((8, 8, 8))), "hostile"),
-    "weights without numbers": (put(FC, np.ones((0, 8))), "hostile"),
-    "a threshold without numbers": (put("node/nodes/lif/v_threshold", np.zeros(0)), "hostile"),
+    "weights of three axes": (
+        put(FC, np.ones((8, 8, 8))),
+        r"weights of shape \[8, 8, 8\]: \[outputs, inputs\] is wanted",
+    ),
+    "weights without numbers": (put(FC, np.ones((0, 8))), r"weights of shape \[0, 8\]: \[outputs, inputs\] is wanted"),
+    "a threshold without numbers": (
+        put("node/nodes/lif/v_threshold", np.zeros(0)),
+        r"v_threshold is \[0\], for a signal of \[8\]",
+    ),
     "groups that share their names": (shared_names, "its names are those of another group"),
     "a name that is no text": (lambda file: file.create_group(b"node/\xff\xfe"), "names that are no text"),
-    "a shape of 2^62": (put("node/nodes/input/shape", np.array([1 << 62])), "hostile"),
+    "a shape of 2^62": (
+        put("node/nodes/input/shape", np.array([1 << 62])),
+        r"shape holds \[4\.61168602e\+18\], not whole numbers",
+    ),
 }
 OWN_NIR: dict[str, tuple[Change, str]] = {
-    "metadata of brackets": (put(f"node/metadata/{METADATA_KEY}", "[" * 60_000), "damaged metadata"),
+    "metadata of brackets": (
+        put(f"node/metadata/{METADATA_KEY}", "[" * 60_000),
+        "damaged metadata .* while decoding a JSON array",
+    ),
     "metadata of another kind": (
         put(f"node/metadata/{METADATA_KEY}", '{"format": 9, "digests": {}, "card": {}, "spec": {}}'),
         "format 9",
@@ -274,7 +303,7 @@ CASES = {
         lambda path: own_group(path, b"\xff\xfe"),
         "names that are no text",
     ),
-    "netx, a signature alone": ("netx", b"\x89HDF\r\n\x1a\n" + bytes(100), "damaged"),
+    "netx, a signature alone": ("netx", b"\x89HDF\r\n\x1a\n" + bytes(100), "not an HDF5 file, or a damaged one"),
     "netx, a pipe": ("netx", os.mkfifo, "a pipe or a device"),
 }
 

@@ -65,13 +65,17 @@ BIG = [
 
 CASES = {
     "a header of 100 GiB": ("safetensors", struct.pack("<Q", 100 << 30) + b"{}", "a header of 107,374,182,400 bytes"),
-    "a header of 100 GiB that is there": ("safetensors", sparse(100 << 30, 101 << 30, b"{"), "a header of"),
+    "a header of 100 GiB that is there": (
+        "safetensors",
+        sparse(100 << 30, 101 << 30, b"{"),
+        "a header of 107,374,182,400 bytes",
+    ),
     "a header of 17 MiB": ("safetensors", sparse(17 << 20, 18 << 20, b"{"), "at most 16,777,216"),
-    "a length below zero": ("safetensors", b"\xff" * 8 + b"{}", "a header of"),
+    "a length below zero": ("safetensors", b"\xff" * 8 + b"{}", "a header of 18,446,744,073,709,551,615 bytes"),
     "a tensor of 100 GiB that is there": (
         "safetensors",
         sparse(len(huge_tensor()), 8 + len(huge_tensor()) + (100 << 30), huge_tensor().encode()),
-        "100.0 GiB of memory",
+        r"takes about 100\.0 GiB of memory",
     ),
     "a tensor larger than the file": (
         "safetensors",
@@ -90,17 +94,17 @@ CASES = {
                 and None
             )
         ),
-        "starts at byte",
+        "tensor .* starts at byte .*, where that before it ends",
     ),
     "a gap": (
         "safetensors",
         with_header(lambda h: h.pop(min(name for name in h if name != "__metadata__")) and None),
-        "byte",
+        "starts at byte .*, where that before it ends",
     ),
     "offsets beyond the end": (
         "safetensors",
         with_header(lambda h: first(h).update(data_offsets=[1 << 40, (1 << 40) + 4])),
-        "byte",
+        "starts at byte .*, where that before it ends",
     ),
     "offsets of 2^70": (
         "safetensors",
@@ -118,11 +122,11 @@ CASES = {
     "shapes whose product wraps": (
         "safetensors",
         with_header(lambda h: first(h).update(shape=[1 << 62, 1 << 62])),
-        "takes",
+        "takes 85,070,591,730,234,615,865,843,651,857,942,052,864 bytes",
     ),
     "a shape of true": ("safetensors", with_header(lambda h: first(h).update(shape=[True])), "are none"),
     "a shape of 65 axes": ("safetensors", with_header(lambda h: first(h).update(shape=[1] * 65)), "are none"),
-    "a dtype that is none": ("safetensors", with_header(lambda h: first(h).update(dtype="F77")), "does not read"),
+    "a dtype that is none": ("safetensors", with_header(lambda h: first(h).update(dtype="F77")), "is 'F77', which"),
     "an entry that is none": ("safetensors", with_header(lambda h: h.update(a=[1, 2])), "has not dtype"),
     "a key too many": ("safetensors", with_header(lambda h: first(h).update(code="x")), "has not dtype"),
     "a name twice": ("safetensors", with_header(duplicated), "is given twice"),
@@ -137,9 +141,17 @@ CASES = {
         "not texts",
     ),
     "NaN in the header": ("safetensors", safetensors_of('{"a": NaN}', b""), "NaN is no number"),
-    "brackets without end": ("safetensors", safetensors_of("[" * 100_000, b""), "not JSON"),
-    "a number of 5,000 digits": ("safetensors", safetensors_of('{"a":' + "9" * 5000 + "}", b""), "not JSON"),
-    "a header in Latin-1": ("safetensors", struct.pack("<Q", 4) + b'{"\xe9"', "not JSON"),
+    "brackets without end": (
+        "safetensors",
+        safetensors_of("[" * 100_000, b""),
+        "not JSON: .* while decoding a JSON array",
+    ),
+    "a number of 5,000 digits": (
+        "safetensors",
+        safetensors_of('{"a":' + "9" * 5000 + "}", b""),
+        "not JSON: .*5000 digits",
+    ),
+    "a header in Latin-1": ("safetensors", struct.pack("<Q", 4) + b'{"\xe9"', "not JSON: .*byte 0xe9"),
     "a list for a header": ("safetensors", safetensors_of("[]", b""), "no JSON object"),
     "NaN among the weights": (
         "safetensors",
@@ -149,7 +161,7 @@ CASES = {
     "infinity among the weights": (
         "safetensors",
         file(**{"blocks.1.bias": torch.tensor([0.0, math.inf])}),
-        "not finite",
+        r"blocks\.1\.bias holds values that are not finite",
     ),
     "a shape that is not the spec's": (
         "safetensors",
@@ -157,22 +169,34 @@ CASES = {
         r"blocks\.1\.bias is \[3\], the spec wants \[2\]",
     ),
     "a tensor that is no block's": ("safetensors", file(extra=torch.zeros(3)), "extra belongs to no block"),
-    "complex weights": ("safetensors", file(**{"blocks.1.bias": torch.zeros(2, dtype=torch.complex64)}), "complex"),
+    "complex weights": (
+        "safetensors",
+        file(**{"blocks.1.bias": torch.zeros(2, dtype=torch.complex64)}),
+        r"blocks\.1\.bias is complex",
+    ),
     "a spec of 4 GiB of weights": (
         "safetensors",
         file(spec_with(input={"shape": [1 << 15]}, blocks=BIG[1:])),
         "wants 1,073,",
     ),
-    "a spec larger than any": ("safetensors", file(spec_with(input={"shape": [1 << 24]}, blocks=BIG)), "GiB"),
+    "a spec larger than any": (
+        "safetensors",
+        file(spec_with(input={"shape": [1 << 24]}, blocks=BIG)),
+        "the network has 549,755,813,888 weights; at most",
+    ),
     "a spec of 2 million sides": (
         "safetensors",
         file(spec_with(input={"shape": ["a"] * (1 << 21)})),
         "too long to be a network spec",
     ),
-    "100,000 blocks": ("safetensors", file(spec_with(blocks=[{"kind": "flatten"}] * 100_000)), "at most 4096"),
-    "no spec": ("safetensors", file(json.dumps({"format": 1})), "no spec"),
-    "a spec that is no JSON": ("safetensors", file("{"), "not JSON"),
-    "a spec of brackets": ("safetensors", file("[" * 100_000), "not JSON"),
+    "100,000 blocks": (
+        "safetensors",
+        file(spec_with(blocks=[{"kind": "flatten"}] * 100_000)),
+        "blocks: .* at most 4096 items",
+    ),
+    "no spec": ("safetensors", file(json.dumps({"format": 1})), "metadata has no spec"),
+    "a spec that is no JSON": ("safetensors", file("{"), "metadata is not JSON: Expecting property name"),
+    "a spec of brackets": ("safetensors", file("[" * 100_000), "metadata is not JSON: .* while decoding a JSON array"),
     "a format to come": ("safetensors", file(json.dumps({"format": 9, "spec": SPEC})), "format 9"),
     "a card that is a list": (
         "safetensors",
@@ -192,7 +216,11 @@ CASES = {
         ),
         "is given twice",
     ),
-    "state dict, a header of 100 GiB": ("state-dict", struct.pack("<Q", 100 << 30)[:5] + b"\0\0\0{}", "of|damaged"),
+    "state dict, a header of 100 GiB": (
+        "state-dict",
+        struct.pack("<Q", 100 << 30)[:5] + b"\0\0\0{}",
+        "a header of 107,374,182,400 bytes",
+    ),
     "a folder": ("safetensors", lambda path: path.mkdir(), "Is a directory"),
     "a pipe": ("safetensors", os.mkfifo, "a pipe or a device"),
     "a device without end": ("safetensors", lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),

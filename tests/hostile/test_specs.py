@@ -1,6 +1,7 @@
 """Spec files that mean harm, or are no spec at all: a `SpecError` in little time, never anything else."""
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -10,6 +11,8 @@ import pytest
 
 import specs.io
 from specs import SpecError, load_spec, parse_spec
+from specs.io import spec_from_document
+from specs.limits import NETWORK_BLOCKS, SPEC_BYTES
 
 ROOT = Path(__file__).parents[2]
 TINY = "name: tiny\ntime_steps: 4\ninput: {shape: [9]}\nblocks:\n  - {kind: affine, features: 2}\n"
@@ -102,7 +105,7 @@ def test_deep_nesting_is_refused_in_little_time() -> None:
 
 def test_the_longest_text_is_refused_in_little_time() -> None:
     start = time.perf_counter()
-    with pytest.raises(SpecError):
+    with pytest.raises(SpecError, match="spec:1: a: no such key"):
         parse_spec("a: [" + "{}," * (((1 << 16) - 5) // 3) + "]")
     assert time.perf_counter() - start < 10
 
@@ -121,42 +124,45 @@ def test_an_alias_to_itself_is_refused() -> None:
 
 
 @pytest.mark.parametrize(
-    "line",
+    ("line", "reason"),
     [
-        "neuron: !!python/object/apply:os.system [echo]",
-        "neuron: !!python/name:os.system",
-        "neuron: !cuba {threshold: 1}",
-        "neuron: =",
-        "neuron: !!omap 1",
-        "neuron: !!binary \N{LATIN SMALL LETTER E WITH ACUTE}",
-        "? [a, b]\n: 1",
-        "? {a: b}\n: 1",
-        "neuron: 2020-13-45",
-        "neuron: {threshold: !!int one}",
-        "neuron: {threshold: !!float one}",
-        "neuron: {threshold: 0x_}",
-        "neuron: {threshold: " + "9" * 5000 + "}",
-        "neuron: {threshold: 0x" + "f" * 5000 + "}",
-        "neuron: !!bool maybe",
-        "neuron: !!timestamp soon",
-        "neuron: !!int ''",
-        'description: "\\ud800"',
-        "schema_version: 0x" + "f" * 5000,
-        "schema_version: -0x" + "f" * 5000,
-        "blocks[0]: {kind: [a]}",
-        "neuron: !!set {a, b}",
-        "neuron: !!omap [a: 1]",
-        "5: five",
-        "~: nothing",
-        "yes: no",
-        "=: 1",
-        "neuron: 2020-01-01",
-        "neuron: {threshold: " + "9" * 4000 + "}",
+        ("neuron: !!python/object/apply:os.system [echo]", ":6: YAML tags (!!python/object/apply:os.system) are not"),
+        ("neuron: !!python/name:os.system", ":6: YAML tags (!!python/name:os.system) are not allowed"),
+        ("neuron: !cuba {threshold: 1}", ":6: YAML tags (!cuba) are not allowed"),
+        ("neuron: =", ":6: not YAML: could not determine a constructor for the tag 'tag:yaml.org,2002:value'"),
+        ("neuron: !!omap 1", ":6: YAML tags (!!omap) are not allowed"),
+        ("neuron: !!binary \N{LATIN SMALL LETTER E WITH ACUTE}", ":6: YAML tags (!!binary) are not allowed"),
+        ("? [a, b]\n: 1", ":6: a key must be a word"),
+        ("? {a: b}\n: 1", ":6: a key must be a word"),
+        ("neuron: 2020-13-45", ":6: not YAML: month must be in 1..12"),
+        ("neuron: {threshold: !!int one}", ":6: YAML tags (!!int) are not allowed"),
+        ("neuron: {threshold: !!float one}", ":6: YAML tags (!!float) are not allowed"),
+        ("neuron: {threshold: 0x_}", ":6: not YAML: invalid literal for int() with base 16: ''"),
+        ("neuron: {threshold: " + "9" * 5000 + "}", ":6: not YAML: Exceeds the limit (4300 digits)"),
+        (
+            "neuron: {threshold: 0x" + "f" * 5000 + "}",
+            ":6: neuron.threshold: Input should be a valid number (got a huge integer)",
+        ),
+        ("neuron: !!bool maybe", ":6: YAML tags (!!bool) are not allowed"),
+        ("neuron: !!timestamp soon", ":6: YAML tags (!!timestamp) are not allowed"),
+        ("neuron: !!int ''", ":6: YAML tags (!!int) are not allowed"),
+        ('description: "\\ud800"', ":6: not YAML: 'utf-16"),
+        ("schema_version: 0x" + "f" * 5000, ": schema_version a huge integer is not known here (newest: 1)"),
+        ("schema_version: -0x" + "f" * 5000, ": schema_version a huge integer has no upgrade path to 1"),
+        ("blocks[0]: {kind: [a]}", ":6: blocks[0]: no such key; did you mean blocks?"),
+        ("neuron: !!set {a, b}", ":6: YAML tags (!!set) are not allowed"),
+        ("neuron: !!omap [a: 1]", ":6: YAML tags (!!omap) are not allowed"),
+        ("5: five", ":1: [5]: Keys should be strings (got 5)"),
+        ("~: nothing", ":1: None: Keys should be strings"),
+        ("yes: no", ":1: [1]: Keys should be strings (got True)"),
+        ("=: 1", ":6: =: no such key (got 1)"),
+        ("neuron: 2020-01-01", ":6: neuron: Input should be a valid dictionary"),
+        ("neuron: {threshold: " + "9" * 4000 + "}", ":6: neuron.threshold: Input should be a valid number (got 9999"),
     ],
-    ids=lambda line: line[:24],
+    ids=lambda text: text[:24],
 )
-def test_odd_yaml_is_refused_as_a_spec_error(line: str) -> None:
-    with pytest.raises(SpecError):
+def test_odd_yaml_is_refused_as_a_spec_error(line: str, reason: str) -> None:
+    with pytest.raises(SpecError, match=rf"\Aspec{re.escape(reason)}"):
         parse_spec(TINY + line + "\n")
 
 
@@ -207,12 +213,36 @@ def test_the_weights_of_all_layers_count_together() -> None:
         parse_spec(text + dense + "  - {kind: affine, features: 2}\n")
 
 
+def flattens(n: int) -> str:
+    """A network that flattens so many times before its readout, in as few characters as there can be."""
+    readout = "  - {kind: affine, features: 2}\n"
+    return TINY.replace(readout, "- kind: flatten\n" * n + "- {kind: affine, features: 2}\n")
+
+
+def test_a_network_has_a_limited_number_of_blocks() -> None:
+    def document(n: int) -> dict[str, object]:
+        blocks = [{"kind": "flatten"}] * (n - 1) + [{"kind": "affine", "features": 2}]
+        return {"name": "tiny", "time_steps": 4, "input": {"shape": [9]}, "blocks": blocks}
+
+    assert len(spec_from_document(document(NETWORK_BLOCKS)).blocks) == NETWORK_BLOCKS
+    with pytest.raises(SpecError, match=rf"blocks: .* at most {NETWORK_BLOCKS} items.*, not {NETWORK_BLOCKS + 1} "):
+        spec_from_document(document(NETWORK_BLOCKS + 1))
+
+
+def test_thousands_of_blocks_are_read_within_the_limits(attempt) -> None:
+    assert attempt("spec", flattens(3_000).encode()).kind == "read"
+
+
 LAUGHS = "a: &a [x, x]\n" + "".join(f"{b}: &{b} [*{a}, *{a}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True))
 CASES = {
     f"spec, {name}": ("spec", text.encode(), message)
     for name, text, message in [
-        ("aliases that explode", LAUGHS, "aliases"),
-        ("a tag that runs a program", TINY + "neuron: !!python/object/apply:os.system [echo boom]\n", "tags"),
+        ("aliases that explode", LAUGHS, r"YAML aliases \(\*a\) are not allowed"),
+        (
+            "a tag that runs a program",
+            TINY + "neuron: !!python/object/apply:os.system [echo boom]\n",
+            r"YAML tags \(!!python.*\) are not",
+        ),
         (
             "1e12 features",
             TINY.replace("features: 2", "features: 1000000000000"),
@@ -222,12 +252,17 @@ CASES = {
         (
             "a network of 8 GiB",
             TINY.replace("[9]", "[16777216]").replace("features: 2", "features: 127"),
-            "15.9 GiB of memory",
+            r"takes about 15\.9 GiB of memory",
         ),
-        ("an image of 10^12 pixels", TINY.replace("[9]", "[1, 1000000, 1000000]"), "neurons; at most"),
+        (
+            "an image of 10^12 pixels",
+            TINY.replace("[9]", "[1, 1000000, 1000000]"),
+            "1,000,000,000,000 neurons; at most",
+        ),
         ("brackets without end", TINY + "x: " + "[" * 60_000, "nested too deeply"),
-        ("a megabyte", TINY + "#" * (1 << 20), "too long"),
-        ("3,000 blocks", TINY + "  - {kind: flatten}\n" * 3_000, "hostile"),
+        ("a megabyte", TINY + "#" * (1 << 20), f"too long to be a network spec; the limit is {SPEC_BYTES} bytes"),
+        # Beyond the limit of blocks, which a text as long as may be does not reach.
+        ("4,097 blocks", flattens(NETWORK_BLOCKS), f"too long to be a network spec; the limit is {SPEC_BYTES} bytes"),
     ]
 }
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from converters.ann import run_ann
-from converters.onnx_model.import_onnx import OnnxImport, import_onnx
+from converters.onnx_model.import_ann import OnnxImport, import_ann
 
 
 class Residual(nn.Module):
@@ -114,7 +114,7 @@ def test_torchscript(tmp_path, name, opset, folded) -> None:
     axes = {"x": {0: "batch"}}
     example = torch.rand(1, *shape)
     export(model, example, path, dynamo=False, opset_version=opset, input_names=["x"], dynamic_axes=axes, **options)
-    check(model, import_onnx(path), shape)
+    check(model, import_ann(path), shape)
 
 
 @pytest.mark.skipif(importlib.util.find_spec("onnxscript") is None, reason="torch's dynamo exporter needs onnxscript")
@@ -125,7 +125,7 @@ def test_dynamo(tmp_path, name, options) -> None:
     model, path = trained(kind), tmp_path / "model.onnx"
     batch = torch.export.Dim("batch")
     export(model, torch.rand(2, *shape), path, dynamo=True, verbose=False, dynamic_shapes=({0: batch},), **options)
-    check(model, import_onnx(path), shape)
+    check(model, import_ann(path), shape)
 
 
 def test_a_fixed_batch_and_other_outputs(tmp_path) -> None:
@@ -137,6 +137,6 @@ def test_a_fixed_batch_and_other_outputs(tmp_path) -> None:
             return torch.softmax(logits, 1), logits, logits.argmax(1)
 
     export(Both().eval(), torch.rand(3, 2, 8, 8), path, dynamo=False, opset_version=13)
-    found = import_onnx(path)
+    found = import_ann(path)
     assert np.isfinite(found.max_abs_error)
     check(model, found, (2, 8, 8))

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from converters.ann import Flatten, run_ann
-from converters.onnx_model.import_onnx import import_onnx
+from converters.onnx_model.import_ann import import_ann
 
 FOLDER = Path(__file__).parents[1] / "golden" / "onnx"
 FILES = sorted(FOLDER.glob("*.onnx"))
@@ -33,7 +33,7 @@ def test_there_is_every_network_by_every_route() -> None:
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_logits_are_those_of_tensorflow(path) -> None:
     images, wanted = recorded(path)
-    found = import_onnx(path)
+    found = import_ann(path)
     assert found.ann.shape == images.shape[1:]
     allowed = 2e-2 if "-int8-" in path.name else 1e-4  # which rounds weights
     assert torch.allclose(run_ann(found.ann, images)[0], wanted, atol=allowed * float(wanted.abs().max()), rtol=0)
@@ -41,7 +41,7 @@ def test_logits_are_those_of_tensorflow(path) -> None:
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_every_node_is_accounted_for(path) -> None:
-    found = import_onnx(path)
+    found = import_ann(path)
     made = {node.name for node in found.ann.nodes if not isinstance(node.operation, Flatten)}
     assert [(row["name"], row["op"]) for row in found.nodes] == [
         (node.name, node.op_type) for node in onnx.load(path).graph.node

@@ -18,7 +18,7 @@ from bootstrap_core.neuron import CubaNeuron
 from specs.errors import StateOverflowError
 
 SEEDS = st.integers(0, 2**16)
-few = settings(derandomize=True, max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 def draw_images(network: Network, seed: int, n: int = 3) -> Tensor:
@@ -68,7 +68,7 @@ def test_both_engines_give_the_same_spikes_and_logits(
     n_fired: list[bool] = []
     n_examples = 50 if skipping else 100
 
-    @settings(derandomize=True, max_examples=n_examples, deadline=None)
+    @settings(max_examples=n_examples)
     @given(spec=network_specs(flat=flat, graded=graded, skipping=skipping), seed=SEEDS)
     def check(spec, seed: int) -> None:
         network = make_trained(spec, seed)

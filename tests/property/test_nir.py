@@ -17,7 +17,7 @@ from converters.nir.save import write_nir
 from specs import NetworkSpec
 
 SEEDS = st.integers(0, 2**16)
-few = settings(derandomize=True, max_examples=25, deadline=None)
+few = settings(max_examples=25)
 
 
 def forget_metadata(path: Path) -> None:

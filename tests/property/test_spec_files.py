@@ -11,28 +11,28 @@ from specs.io import dump_spec, parse_spec
 from specs.network import NetworkSpec
 
 
-@settings(derandomize=True, max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(data=st.data())
 def test_a_spec_dumped_to_yaml_parses_to_itself(data, network_specs) -> None:
     spec = data.draw(network_specs())
     assert parse_spec(dump_spec(spec)) == spec
 
 
-@settings(derandomize=True, max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_the_text_of_a_parsed_spec_is_the_text_it_came_from(data, network_specs) -> None:
     text = dump_spec(data.draw(network_specs()))
     assert dump_spec(parse_spec(text)) == text
 
 
-@settings(derandomize=True, max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_a_spec_survives_json(data, network_specs) -> None:
     spec = data.draw(network_specs())
     assert NetworkSpec.model_validate(json.loads(spec.model_dump_json())) == spec
 
 
-@settings(derandomize=True, max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(data=st.data())
 def test_defaults_left_out_of_the_text_come_back(data, network_specs) -> None:
     spec = data.draw(network_specs())

@@ -109,7 +109,7 @@ def check(old: Layer, new: Layer, *, roundings: int) -> None:
         torch.testing.assert_close(found.double(), wanted.double(), rtol=roundings * eps, atol=roundings * least)
 
 
-@settings(derandomize=True, max_examples=N_CASES, deadline=None)
+@settings(max_examples=N_CASES)
 @given(
     data=st.data(),
     dtype=st.sampled_from(DTYPES),
@@ -148,7 +148,7 @@ def test_any_module_in_any_style_and_back(data, dtype, here, there, path, seed) 
     assert all(torch.equal(state[name], before[name]) for name in state)
 
 
-@settings(derandomize=True, max_examples=N_CASES // 5, deadline=None)
+@settings(max_examples=N_CASES // 5)
 @given(
     shape=st.lists(st.integers(1, 70), min_size=2, max_size=3),
     dtype=st.sampled_from(DTYPES),

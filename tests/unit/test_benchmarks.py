@@ -55,7 +55,7 @@ def report(*rows, busy=0.0):
 def test_a_row_has_medians_ratios_and_whether_the_target_is_met(tables) -> None:
     values = {"snnzoo": 0.002, "lava-dl": 0.05, "norse": 0.02, "sinabs": 0.01, "reference": 0.001}
     target = {"lava-dl": 20.0, "peer": 4.0, "reference": 2.5}
-    text = tables.render_benchmark([report(row(values, target, reference="ReLU net"))])
+    text = tables.render_benchmark(report(row(values, target, reference="ReLU net")))
     assert "a processor, 2 cores, 2 threads; snnzoo's kernels: torch; 2026-01-01. snnzoo 1, norse 2" in text
     assert (
         "| work, ms | 2 | 50 | - | 20 | - | 10 | ReLU net 1: 2.00x | 25.0x | 5.00x "
@@ -81,7 +81,7 @@ def test_targets(tables, target, answer) -> None:
 
 
 def test_a_busy_machine_is_told(tables) -> None:
-    text = tables.render_benchmark([report(row({"snnzoo": 1.0, "norse": 3.0}, {"peer": 2.0}), busy=1.5)])
+    text = tables.render_benchmark(report(row({"snnzoo": 1.0, "norse": 3.0}, {"peer": 2.0}), busy=1.5))
     assert "other work kept 1.5 of 2 cores busy" in text
     assert "ratios by CPU time: work 3x best peer" in text
 
@@ -144,8 +144,14 @@ def conversion(ours=OURS, theirs=PEER, file="a.onnx", **conditions):
     return {"file": file, "epochs": 2, "conditions": {**where, **conditions}, "snnzoo": ours, "spikingjelly": theirs}
 
 
+def told(tables, *rows):
+    """The table, and what stands elsewhere."""
+    report = conversions(*rows)
+    return "\n".join([tables.render_conversions(report), *(f"- {note}" for note in tables.conversion_details(report))])
+
+
 def test_a_conversion_has_the_best_of_each_recipe(tables) -> None:
-    text = tables.render_conversions(conversions(conversion()))
+    text = told(tables, conversion())
     assert "onnx2torch 2." in text
     assert "- a processor, 2 cores, 2 threads; 2026-01-01: `a.onnx`" in text
     cells = "| `a.onnx` | 99.00 | 98.00 | 98.80 / 98.50 / 98.00 | yes | 95.00 / 91.00 / 60.00 | same | 12 |"
@@ -157,7 +163,7 @@ def test_a_conversion_has_the_best_of_each_recipe(tables) -> None:
 def test_what_could_not_be_converted_is_told_below(tables) -> None:
     refused = conversion({"error": "UnsupportedError: an LSTM"})
     failed = conversion({**OURS, "netx": {"error": "skips"}}, {"max": {"error": "onnx2torch: why"}}, "b.onnx")
-    text = tables.render_conversions(conversions(refused, failed, conversion(theirs={}, file="c.onnx")))
+    text = told(tables, refused, failed, conversion(theirs={}, file="c.onnx"))
     assert "| `a.onnx` | 99.00 | not converted | - | - | 95.00 / 91.00 / 60.00 | - | - |" in text
     assert "- `a.onnx`, snnzoo: UnsupportedError: an LSTM" in text
     assert "| yes | not converted | - | 12 |" in text
@@ -167,7 +173,7 @@ def test_what_could_not_be_converted_is_told_below(tables) -> None:
 
 def test_it_is_told_where_and_beside_what_files_were_converted(tables) -> None:
     rows = [conversion(file="a"), conversion(file="b", cpu="X", busy_cores=1.5), conversion(file="c", threads=1)]
-    text = tables.render_conversions(conversions(*rows, conversion(file="d")))
+    text = told(tables, *rows, conversion(file="d"))
     assert "- a processor, 2 cores, 2 threads; 2026-01-01: `a`, `d`" in text
     assert "- X, 2 cores, 2 threads; 2026-01-01; other work kept 1.5 cores busy, so it took longer: `b`" in text
     assert "- a processor, 2 cores, 1 threads; 2026-01-01: `c`" in text
@@ -353,7 +359,7 @@ def test_an_estimate_grows_with_time_steps_and_shares_by_gpus(estimates) -> None
 
 def test_kills_are_counted_by_command(tables) -> None:
     counts = {"tries": 9, "killed": 7, "temporaries": 1, "lost": 0}
-    assert "| convert | 9 | 7 | - | 1 | 0 |" in tables.render_kills({"convert": counts})
+    assert "| convert | 9 | 7 | - | 1 | 0 | - |" in tables.render_kills({"convert": counts})
 
 
 def test_a_profile_shows_the_parts_of_each_step_and_adds_up(tables) -> None:

@@ -1,5 +1,6 @@
 """The command that measures a trained model and writes its card."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,7 +15,7 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
-from converters.cli.shared import command, force_option, print_table, refuse_existing, say
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
 from specs.errors import ConversionError, SnnZooError
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ NO_LICENCE = "NOASSERTION"
 @data_options
 @click.option("--threads", type=click.IntRange(1), help="CPU threads.")
 @force_option
+@json_option
 def card(
     source: str,
     output: Path | None,
@@ -50,6 +52,7 @@ def card(
     places: DataPlaces,
     threads: int | None,
     force: bool,
+    as_json: bool,
 ) -> None:
     """Measure a trained model and write its card.
 
@@ -89,12 +92,13 @@ def card(
     use_threads(threads)
     found = _measure(path, before, run, seed_runs, name, licence, data, places)
     if check:
-        _compare(before, found)
-    elif output is None:
-        click.echo(dump_card(found), nl=False)
+        _compare(before, found, as_json)
+        return
+    text = dump_card(found, output)
+    if as_json:
+        click.echo(json.dumps(found.model_dump(mode="json")))
     else:
-        dump_card(found, output)
-        click.echo(output)
+        click.echo(text if output is None else f"{output}\n", nl=False)
 
 
 def _measure(
@@ -141,7 +145,7 @@ def _measure(
     )
 
 
-def _compare(before: Path | None, found: "Card") -> None:
+def _compare(before: Path | None, found: "Card", as_json: bool) -> None:
     """Say where the card differs, and fail if it does."""
     from zoo.card import load_card
     from zoo.measurement import differences
@@ -149,14 +153,16 @@ def _compare(before: Path | None, found: "Card") -> None:
     if before is None:
         raise SnnZooError(f"there is no card of {found.name} to check: write it with -o")
     different = differences(load_card(before), found)
-    if not different:
+    rows = [[one.field, _short(one.stored), _short(one.found)] for one in different]
+    if as_json:
+        fields = [dict(zip(("field", "card", "measured"), row, strict=True)) for row in rows]
+        click.echo(json.dumps({"name": found.name, "differences": fields}))
+    elif different:
+        print_table(["field", "card", "measured"], rows, words=True)
+    else:
         click.echo(f"{found.name}: as its card says")
+    if not different:
         return
-    print_table(
-        ["field", "card", "measured"],
-        [[one.field, _short(one.stored), _short(one.found)] for one in different],
-        words=True,
-    )
     raise SnnZooError(f"{before} is not what was measured, in {len(different)} fields; write it anew with -o --force")
 
 

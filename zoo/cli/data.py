@@ -43,7 +43,8 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
 @data.command("pull", cls=Command)
 @click.argument("name", shell_complete=complete_data)
 @cache_option
-def data_pull(name: str, cache_dir: Path | None) -> None:
+@json_option
+def data_pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
     """Download a dataset into the cache, and print its folder.
 
     Digests are checked.
@@ -52,4 +53,5 @@ def data_pull(name: str, cache_dir: Path | None) -> None:
     """
     from bootstrap_core.datasets import pull_dataset
 
-    click.echo(pull_dataset(name, cache_dir=cache_dir))
+    folder = pull_dataset(name, cache_dir=cache_dir)
+    click.echo(json.dumps({"name": name, "path": str(folder)}) if as_json else folder)

@@ -1,12 +1,13 @@
 """The command of the first minute: demo."""
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from converters.cli.options import PathArgument, percent
-from converters.cli.shared import command, force_option, print_table, refuse_existing, say
+from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
 
 if TYPE_CHECKING:
     from zoo.demo import Demo
@@ -17,7 +18,8 @@ __all__ = ["demo"]
 @command()
 @click.option("-o", "--output", "folder", type=PathArgument, default=Path("demo"), show_default=True, help="Folder.")
 @force_option
-def demo(folder: Path, force: bool) -> None:
+@json_option
+def demo(folder: Path, force: bool, as_json: bool) -> None:
     """The whole story in under a minute, with no network.
 
     Pulls a model, scores it, converts an ANN, draws both.
@@ -26,13 +28,19 @@ def demo(folder: Path, force: bool) -> None:
     """
     import torch
 
-    from zoo.demo import FILES, run_demo
+    from converters.formats import file_entry
+    from zoo.demo import FILES, MODEL, run_demo
 
     for name in FILES:
         refuse_existing(folder / name, force)
     torch.set_num_threads(1)
     folder.mkdir(parents=True, exist_ok=True)
     found = run_demo(folder, force=force, say=say)
+    if as_json:
+        score = {"time_steps": found.score.time_steps, "accuracy": found.score.accuracy}
+        outputs = [file_entry(folder / name) for name in FILES]
+        click.echo(json.dumps({MODEL: score, "conversion": found.conversion.report, "outputs": outputs}))
+        return
     say("")
     _print_demo(found)
     click.echo()
@@ -44,7 +52,7 @@ def _print_demo(found: "Demo") -> None:
 
     conversion = found.conversion
     rows = [[MODEL, f"T={found.score.time_steps}, integers", percent(found.score.accuracy)]]
-    rows += [[ANN, "as the ANN it is", "-" if conversion.ann is None else percent(conversion.ann)]]
+    rows += [[ANN, "as the ANN it is", percent(conversion.ann)]]
     rows += [
         [ANN, f"T={t}, integers", "overflows" if accuracy is None else percent(accuracy)]
         for t, accuracy in conversion.tuned.items()

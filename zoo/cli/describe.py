@@ -71,19 +71,21 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
 @click.option("-o", "--output", required=True, type=PathArgument, help="Model file; the suffix names the format.")
 @click.option("--seed", type=Seed, default=0, show_default=True, help="Of the fresh weights.")
 @force_option
-def build(spec: str, output: Path, seed: int, force: bool) -> None:
+@json_option
+def build(spec: str, output: Path, seed: int, force: bool, as_json: bool) -> None:
     """Build SPEC with fresh weights into a model file.
 
     Example: zoo build mnist-dense -o fresh.safetensors
     """
     from bootstrap_core.build import build_network
-    from converters.formats import check_writable_format, write_model
+    from converters.formats import check_writable_format, file_entry, write_model
     from converters.model import Model
 
     check_writable_format(output)
     refuse_existing(output, force)
     model = Model.of(build_network(_load_spec(spec), seed=seed))
-    click.echo(write_model(model, output))
+    written = write_model(model, output)
+    click.echo(json.dumps(file_entry(written)) if as_json else written)
 
 
 def _load_spec(source: str, *, find_data: bool = False) -> "NetworkSpec":

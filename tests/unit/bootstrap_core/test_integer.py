@@ -272,6 +272,19 @@ def test_states_up_to_24_bits_are_held() -> None:
         integer_neuron(neuron).run(pixel(2048))
 
 
+@pytest.mark.parametrize("compiled", [False, True])
+def test_states_down_to_24_bits_are_held(compiled: bool) -> None:
+    neuron = {"threshold": 0.5, "current_decay": 1.0, "voltage_decay": 1.0}
+    network = make(DENSE, AFFINE, input=GRADED, neuron=neuron)
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(-1)
+    integers = IntegerNetwork(network)
+    integers.compiled = compiled
+    integers.run(pixel(2048))
+    with pytest.raises(StateOverflowError, match="of block 1 reaches -8392704 at step 0"):
+        integers.run(pixel(2049))
+
+
 def test_no_images_give_no_logits() -> None:
     assert IntegerNetwork(make(AFFINE))(torch.zeros(0, 1)).shape == (0, 1)
     assert IntegerNetwork(make(DENSE, AFFINE, input={**GRADED, "bits": 3}))(torch.zeros(0, 1)).shape == (0, 1)

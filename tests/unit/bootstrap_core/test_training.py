@@ -147,7 +147,10 @@ def test_an_epoch_with_fewer_batches_than_sampling_takes_still_fits(split: Split
 
 
 def test_an_epoch_of_one_batch_trains_too(split: Split) -> None:
-    Trainer(network(), split, recipe(batch_size=1000)).run_epoch()
+    trainer = Trainer(network(), split, recipe(batch_size=1000))
+    before = [parameter.detach().clone() for parameter in trainer.network.parameters()]
+    trainer.run_epoch()
+    assert any(not torch.equal(a, b) for a, b in zip(before, trainer.network.parameters(), strict=True))
 
 
 def test_crossover_epochs_move_blocks_to_snn(split: Split, monkeypatch) -> None:
@@ -160,7 +163,8 @@ def test_crossover_epochs_move_blocks_to_snn(split: Split, monkeypatch) -> None:
 
 
 def test_a_crossover_from_the_first_epoch_on_can_be_scored_as_ann(split: Split) -> None:
-    Trainer(network(), split, recipe(crossover_epochs=(0,))).run_epoch()
+    report = Trainer(network(), split, recipe(crossover_epochs=(0,))).run_epoch()
+    assert 0 <= report.validation_ann.accuracy <= 1
 
 
 def test_the_last_snn_epochs_run_wholly_as_snn(split: Split, monkeypatch) -> None:
@@ -172,8 +176,11 @@ def test_the_last_snn_epochs_run_wholly_as_snn(split: Split, monkeypatch) -> Non
     assert [modes.base for modes in seen[N_BATCHES:]] == [Mode.SNN] * 2 * N_BATCHES
 
 
-def test_all_epochs_may_be_snn_epochs(split: Split) -> None:
-    Trainer(network(), split, recipe(epochs=1, snn_epochs=1)).run_epoch()
+def test_all_epochs_may_be_snn_epochs(split: Split, monkeypatch) -> None:
+    trainer = Trainer(network(), split, recipe(epochs=1, snn_epochs=1))
+    seen = modes_of(trainer, monkeypatch)
+    trainer._train(0, lambda done, total: None)
+    assert [modes.base for modes in seen] == [Mode.SNN] * N_BATCHES
 
 
 def test_the_snn_epochs_may_learn_in_tandem_with_the_ann(split: Split, monkeypatch) -> None:

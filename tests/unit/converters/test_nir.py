@@ -764,42 +764,78 @@ def test_several_refusals_come_together(tmp_path) -> None:
 
 # --- hostile files
 
+NOT_FINITE = "holds values that are not finite"
+WINDOW = "one or two numbers from {} to 4096 are wanted"
 DAMAGED = {
-    "a missing field": (affine(6, 8), node("IF", r=1.0)),
-    "no weights": (node("Linear"), neuron()),
-    "weights of no size": (node("Linear", weight=np.zeros((0, 8))), neuron()),
-    "weights in one axis": (node("Linear", weight=np.zeros(8)), neuron()),
-    "a text for weights": (node("Linear", weight="none"), neuron()),
-    "not finite": (node("Linear", weight=np.full((6, 8), np.nan)), neuron()),
-    "an endless time constant": (affine(6, 8), neuron("LIF", tau=np.inf)),
-    "parameters of another shape": (affine(6, 8), neuron("IF", 5, v_threshold=[1, 2, 3, 4, 5])),
-    "a bias of another shape": (node("Affine", weight=np.ones((6, 8)), bias=np.ones(5)), neuron()),
-    "weights beyond all range": (node("Linear", weight=np.full((6, 8), 1e300)), neuron()),
-    "a threshold beyond all range": (affine(6, 8), neuron(v_threshold=1e300)),
+    "a missing field": ((affine(6, 8), node("IF", r=1.0)), r"1\.IF \(IF\): it has no v_threshold"),
+    "no weights": ((node("Linear"), neuron()), r"2\.Linear \(Linear\): it has no weight"),
+    "weights of no size": (
+        (node("Linear", weight=np.zeros((0, 8))), neuron()),
+        r"weights of shape \[0, 8\]: \[outputs, inputs\] is wanted",
+    ),
+    "weights in one axis": (
+        (node("Linear", weight=np.zeros(8)), neuron()),
+        r"weights of shape \[8\]: \[outputs, inputs\] is wanted",
+    ),
+    "a text for weights": ((node("Linear", weight="none"), neuron()), r"2\.Linear \(Linear\): it has no weight"),
+    "not finite": ((node("Linear", weight=np.full((6, 8), np.nan)), neuron()), rf"/2\.Linear/weight: {NOT_FINITE}"),
+    "an endless time constant": ((affine(6, 8), neuron("LIF", tau=np.inf)), rf"/1\.LIF/tau: {NOT_FINITE}"),
+    "parameters of another shape": (
+        (affine(6, 8), neuron("IF", 5, v_threshold=[1, 2, 3, 4, 5])),
+        r"1\.IF \(IF\): r is \[5\], for a signal of \[6\]",
+    ),
+    "a bias of another shape": (
+        (node("Affine", weight=np.ones((6, 8)), bias=np.ones(5)), neuron()),
+        r"2\.Affine \(Affine\): a bias of shape \[5\], for 6 channels",
+    ),
+    "weights beyond all range": (
+        (node("Linear", weight=np.full((6, 8), 1e300)), neuron()),
+        r"weights or biases too large beside the threshold of 1: .*4e-300",
+    ),
+    "a threshold beyond all range": (
+        (affine(6, 8), neuron(v_threshold=1e300)),
+        r"weights too small beside the threshold of 1e\+300",
+    ),
 }
 DAMAGED_IMAGES = {
-    "a stride of 0": (conv(3, 2, stride=0), neuron()),
-    "half a stride": (conv(3, 2, stride=0.5), neuron()),
-    "three strides": (conv(3, 2, stride=(1, 1, 1)), neuron()),
-    "negative padding": (conv(3, 2, padding=-1), neuron()),
-    "unknown padding": (conv(3, 2, padding="reflect"), neuron()),
-    "huge padding": (conv(3, 2, padding=10**9), neuron()),
-    "a kernel that does not fit": (conv(3, 2, (9, 9)), neuron()),
-    "other channels": (conv(3, 3), neuron()),
-    "groups that do not divide": (conv(3, 2, groups=2), neuron()),
-    "no groups": (
-        node("Conv2d", weight=np.ones((3, 2, 3, 3)), bias=np.zeros(3), stride=1, padding=0, groups=0),
-        neuron(),
+    "a stride of 0": ((conv(3, 2, stride=0), neuron()), rf"stride is \[0\]: {WINDOW.format(1)}"),
+    "half a stride": ((conv(3, 2, stride=0.5), neuron()), r"stride holds \[0\.5\], not whole numbers"),
+    "three strides": ((conv(3, 2, stride=(1, 1, 1)), neuron()), rf"stride is \[1, 1, 1\]: {WINDOW.format(1)}"),
+    "negative padding": ((conv(3, 2, padding=-1), neuron()), rf"padding is \[-1\]: {WINDOW.format(0)}"),
+    "unknown padding": ((conv(3, 2, padding="reflect"), neuron()), "padding 'reflect'"),
+    "huge padding": ((conv(3, 2, padding=10**9), neuron()), rf"padding is \[1000000000\]: {WINDOW.format(0)}"),
+    "a kernel that does not fit": (
+        (conv(3, 2, (9, 9)), neuron()),
+        r"a kernel of \[9, 9\] does not fit a signal of \[2, 8, 8\]",
     ),
-    "a huge window": (conv(3, 2), neuron(), node("SumPool2d", kernel_size=5000, stride=1, padding=4096), neuron()),
-    "kernel of size 0": (node("AvgPool2d", kernel_size=0, stride=1, padding=0), neuron()),
+    "other channels": ((conv(3, 3), neuron()), r"weights of shape \[3, 3, 3, 3\] in 1 groups, for 2 channels"),
+    "groups that do not divide": (
+        (conv(3, 2, groups=2), neuron()),
+        r"weights of shape \[3, 1, 3, 3\] in 2 groups, for 2 channels",
+    ),
+    "no groups": (
+        (node("Conv2d", weight=np.ones((3, 2, 3, 3)), bias=np.zeros(3), stride=1, padding=0, groups=0), neuron()),
+        r"weights of shape \[3, 2, 3, 3\] in 0 groups",
+    ),
+    "a huge window": (
+        (conv(3, 2), neuron(), node("SumPool2d", kernel_size=4097, stride=1, padding=2048), neuron()),
+        rf"kernel_size is \[4097\]: {WINDOW.format(1)}",
+    ),
+    "a window with huge padding": (
+        (conv(3, 2), neuron(), node("SumPool2d", kernel_size=2, stride=1, padding=4097), neuron()),
+        rf"padding is \[4097\]: {WINDOW.format(0)}",
+    ),
+    "kernel of size 0": (
+        (node("AvgPool2d", kernel_size=0, stride=1, padding=0), neuron()),
+        rf"kernel_size is \[0\]: {WINDOW.format(1)}",
+    ),
 }
 
 
 @pytest.mark.parametrize("case", DAMAGED | DAMAGED_IMAGES)
 def test_damaged_nodes_are_expected_failures(case, tmp_path) -> None:
-    nodes, shape = (DAMAGED | DAMAGED_IMAGES)[case], IMAGE if case in DAMAGED_IMAGES else (8,)
-    with pytest.raises(SnnZooError, match=r"a\.nir"):
+    (nodes, reason), shape = (DAMAGED | DAMAGED_IMAGES)[case], IMAGE if case in DAMAGED_IMAGES else (8,)
+    with pytest.raises(SnnZooError, match=rf"a\.nir.*{reason}"):
         read_nir(chain(*nodes, shape=shape, path=tmp_path / "a.nir"), dt=DT)
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from bootstrap_core.datasets import Dataset, Split, load_dataset
 from converters.normalization import AS_THEY_ARE, Normalization, usual_normalizations
-from converters.onnx_conversion import convert_onnx
+from converters.onnx_conversion import import_onnx
 from specs import DataError
 from specs.block import Encoding
 
@@ -148,7 +148,7 @@ def test_a_conversion_answers_like_the_ann(digits, tmp_path, flat, encoding) -> 
     network = trained(digits, flat=flat)
     path = write(tmp_path / "colours.onnx", network, normalises=False)
     options = {"mean": COLOURS.mean, "std": COLOURS.std, "time_steps": 8, "epochs": 0, "encodings": [encoding]}
-    found = convert_onnx(path, dataset=digits, **options)
+    found = import_onnx(path, dataset=digits, **options)
     assert found.ann == accuracy(network, digits.test) > 0.8
     assert found.converted[8] > found.ann - 0.04
     assert found.model.card["conversion"]["mean"] == list(COLOURS.mean)
@@ -161,8 +161,8 @@ def test_a_file_that_normalises_converts_to_the_same_network(digits, tmp_path, c
     outside = write(tmp_path / "a.onnx", network, normalises=False)
     inside = write(tmp_path / "b.onnx", network, normalises=True, channels_last=channels_last)
     options = {"dataset": digits, "time_steps": 8, "epochs": 0, "encodings": [Encoding.GRADED]}
-    given = convert_onnx(outside, mean=COLOURS.mean, std=COLOURS.std, **options)
-    read = convert_onnx(inside, **options)
+    given = import_onnx(outside, mean=COLOURS.mean, std=COLOURS.std, **options)
+    read = import_onnx(inside, **options)
     assert read.ann == given.ann
     assert read.imported.ann.normalization.mean == pytest.approx(COLOURS.mean)
     assert read.converted[8] == pytest.approx(given.converted[8], abs=0.01)
@@ -171,4 +171,4 @@ def test_a_file_that_normalises_converts_to_the_same_network(digits, tmp_path, c
 def test_means_that_are_no_channels_are_refused(digits, tmp_path) -> None:
     path = write(tmp_path / "a.onnx", trained(digits, flat=False), normalises=False)
     with pytest.raises(DataError, match=r"^2 means, for images \[3, 14, 14\]"):
-        convert_onnx(path, dataset=digits, mean=[0.5, 0.5])
+        import_onnx(path, dataset=digits, mean=[0.5, 0.5])

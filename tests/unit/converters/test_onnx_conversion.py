@@ -11,15 +11,16 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
-from bootstrap_core import IntegerNetwork, evaluate, load_dataset
+import converters
+from bootstrap_core import IntegerNetwork, build_network, evaluate, load_dataset
 from bootstrap_core.datasets import Dataset, Split
 from converters import read_model, write_model
 from converters.ann import run_ann
 from converters.ann_conversion import best_candidate
 from converters.calibrate import InputForm, calibrate
 from converters.normalization import Normalization
-from converters.onnx_conversion import convert_onnx
-from converters.onnx_model.import_onnx import import_onnx
+from converters.onnx_conversion import import_onnx
+from converters.onnx_model.import_ann import import_ann
 from converters.spiking_layers import MaxPooling, activations_first, spiking_layers
 from specs import DataError, UnsupportedError
 from specs.block import Encoding, skips_of
@@ -158,7 +159,7 @@ def stop(told: object) -> None:
 @pytest.mark.parametrize("given", [{}, {"mean": 0.5, "std": 0.5}, {"std": 1 / 255}])
 def test_that_images_seem_to_be_normalised_otherwise_is_told_at_once(mlp, digits, given) -> None:
     with pytest.raises(StopError) as told:
-        convert_onnx(mlp, dataset=digits, **given, on_doubt=stop)
+        import_onnx(mlp, dataset=digits, **given, on_doubt=stop)
     before, n, mean, std, after = re.fullmatch(
         r"the ANN is right in ([\d.]+) % of ([\d,]+) training images, and with --mean (\S+) --std (\S+) in ([\d.]+) %",
         str(told.value),
@@ -172,11 +173,11 @@ def test_that_images_seem_to_be_normalised_otherwise_is_told_at_once(mlp, digits
 def test_of_images_normalised_as_the_ann_knows_them_there_is_no_doubt(mlp, cnn, digits) -> None:
     for path in (mlp, cnn):
         with pytest.raises(StopError):
-            convert_onnx(path, dataset=digits, mean=MEAN, std=STD, on_doubt=pytest.fail, on_calibrated=stop)
+            import_onnx(path, dataset=digits, mean=MEAN, std=STD, on_doubt=pytest.fail, on_calibrated=stop)
 
 
 def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits) -> None:
-    ann = import_onnx(residual).ann
+    ann = import_ann(residual).ann
     images = digits.train.images[:360].float() / 255
     found = best_candidate(
         ann, images, name="residual", time_steps=16, encodings=[Encoding.SPIKE], normalization=NORMAL
@@ -206,7 +207,7 @@ def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits
 @pytest.mark.parametrize("which", ["mlp", "cnn"])
 def test_untuned_accuracy_stays_near_the_anns(which, entering, digits, request) -> None:
     path = request.getfixturevalue(which)
-    found = convert_onnx(path, dataset=digits, mean=MEAN, std=STD, epochs=0, encodings=[entering])
+    found = import_onnx(path, dataset=digits, mean=MEAN, std=STD, epochs=0, encodings=[entering])
     assert found.ann is not None
     assert found.ann > 0.85
     assert found.converted[16] > found.ann - 0.03
@@ -215,7 +216,7 @@ def test_untuned_accuracy_stays_near_the_anns(which, entering, digits, request) 
 
 
 def test_tuning_never_loses_what_it_is_judged_by(mlp, digits) -> None:
-    found = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=2, encodings=[Encoding.SPIKE])
+    found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=2, encodings=[Encoding.SPIKE])
     assert found.tuned[4] > found.converted[4] - 0.02
     assert found.tuned[4] > found.ann - 0.05
     assert list(found.tuned) == [4, 2, 1]
@@ -227,10 +228,10 @@ def test_images_and_labels_that_the_ann_cannot_take_are_told(mlp, digits) -> Non
     cut = (Split(split.images[:, :, 2:-2, 2:-2], split.labels) for split in (digits.train, digits.test))
     small = replace(digits, **dict(zip(("train", "test"), cut, strict=True)), name="small")
     with pytest.raises(DataError, match=r"small has images of \[1, 24, 24\], the ANN takes \[1, 28, 28\]"):
-        convert_onnx(mlp, dataset=small)
+        import_onnx(mlp, dataset=small)
     beyond = replace(digits, test=Split(digits.test.images, digits.test.labels + 5))
     with pytest.raises(DataError, match="the label 14, and the ANN 10 classes"):
-        convert_onnx(mlp, dataset=beyond)
+        import_onnx(mlp, dataset=beyond)
 
 
 def test_classes_that_the_data_has_not_are_told(mlp, digits) -> None:
@@ -238,7 +239,7 @@ def test_classes_that_the_data_has_not_are_told(mlp, digits) -> None:
         part: Split(split.images[split.labels < 5], split.labels[split.labels < 5])
         for part, split in (("train", digits.train), ("test", digits.test))
     })  # fmt: skip
-    found = convert_onnx(mlp, dataset=five, mean=MEAN, std=STD, time_steps=4, epochs=0, encodings=[Encoding.SPIKE])
+    found = import_onnx(mlp, dataset=five, mean=MEAN, std=STD, time_steps=4, epochs=0, encodings=[Encoding.SPIKE])
     assert any("the ANN has 10 classes, mnist-sample 5" in note for note in found.notes)
 
 
@@ -248,20 +249,20 @@ def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> No
         digits,
         **{name: Split(255 - getattr(digits, name).images, getattr(digits, name).labels) for name in ("train", "test")},
     )
-    found = convert_onnx(mlp, mean=MEAN, std=STD, **options | {"dataset": dark})
+    found = import_onnx(mlp, mean=MEAN, std=STD, **options | {"dataset": dark})
     assert found.ann < 0.5
     assert any("other images" in note for note in found.notes)
-    mistaken = convert_onnx(mlp, mean=-9.0, std=0.31, **options)
+    mistaken = import_onnx(mlp, mean=-9.0, std=0.31, **options)
     assert mistaken.ann < 0.5
     assert [" and with --mean" in note for note in mistaken.notes] == [True, False]
-    told = convert_onnx(mlp, mean=MEAN, std=STD, **options).notes
+    told = import_onnx(mlp, mean=MEAN, std=STD, **options).notes
     assert told == ("the readout was fitted once more, to the ANN's answers",)
 
 
 def test_weights_with_hardly_any_grid_left_are_told(mlp, digits) -> None:
     options = {"dataset": digits, "mean": MEAN, "std": STD, "epochs": 0, "encodings": [Encoding.GRADED]}
-    assert not any("of their grid" in note for note in convert_onnx(mlp, time_steps=4, **options).notes)
-    long = convert_onnx(mlp, time_steps=200, **options)
+    assert not any("of their grid" in note for note in import_onnx(mlp, time_steps=4, **options).notes)
+    long = import_onnx(mlp, time_steps=200, **options)
     (told,) = (note for note in long.notes if "of their grid" in note)
     assert told.startswith("block 1: 24 bits do not hold 200 steps")
     assert long.converted[200] < 0.9
@@ -269,20 +270,20 @@ def test_weights_with_hardly_any_grid_left_are_told(mlp, digits) -> None:
 
 def test_tuning_in_vain_is_said(mlp, digits, monkeypatch) -> None:
     monkeypatch.setattr("converters.tuning.LEARNING_RATES", (9.0,))
-    found = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, encodings=[Encoding.SPIKE])
+    found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, encodings=[Encoding.SPIKE])
     assert found.tuned == found.converted
     assert "taken back" in found.notes[-1]
 
 
 def test_one_training_image_tunes_nothing_and_that_is_said(mlp, digits) -> None:
     one = replace(digits, train=Split(digits.train.images[:1], digits.train.labels[:1]))
-    found = convert_onnx(mlp, dataset=one, time_steps=4, epochs=1)
+    found = import_onnx(mlp, dataset=one, time_steps=4, epochs=1)
     assert found.tuned == {}
     assert any("not tuned" in note for note in found.notes)
 
 
 def test_the_model_runs_exactly_as_scored_in_every_format(cnn, digits, tmp_path) -> None:
-    found = convert_onnx(cnn, dataset=digits, mean=MEAN, std=STD, epochs=0)
+    found = import_onnx(cnn, dataset=digits, mean=MEAN, std=STD, epochs=0)
     network = found.model.build()
     assert found.score.accuracy == found.converted[16]
     for suffix in (".safetensors", ".net", ".nir"):
@@ -292,7 +293,7 @@ def test_the_model_runs_exactly_as_scored_in_every_format(cnn, digits, tmp_path)
 
 
 def test_the_figures_are_those_of_the_contract(mlp, digits) -> None:
-    figures = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=0).as_json()
+    figures = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=0).report
     assert [node["op"] for node in figures["nodes"]] == ["Flatten", "Gemm", "Relu", "Gemm", "Relu", "Gemm"]
     hidden = ["block 2, dense, 2 neurons for each unit"] * 2 + ["block 3, dense, 4 neurons for each unit"] * 2
     assert [node["reason"] for node in figures["nodes"][1:]] == [*hidden, "block 4, affine"]
@@ -306,14 +307,22 @@ def test_the_figures_are_those_of_the_contract(mlp, digits) -> None:
     assert sum(layer["synops"] for layer in figures["layers"]) > 1000
 
 
+def test_the_contract_of_import_onnx(mlp) -> None:
+    found = converters.import_onnx(str(mlp))
+    assert found.spec == found.model.spec
+    assert found.tensors.keys() == build_network(found.spec).state_dict().keys()
+    assert found.report["accuracy"] == {"ann": None, "converted": {}, "tuned": {}}
+    assert "no data: calibrated on noise" in " ".join(found.report["notes"])
+
+
 def test_the_figures_tell_the_bits_of_graded_input(mlp, digits) -> None:
-    found = convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, encodings=(Encoding.GRADED,), epochs=0)
-    assert (found.as_json()["input"], found.as_json()["input_bits"]) == ("graded", found.model.spec.input.bits)
+    found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, encodings=(Encoding.GRADED,), epochs=0)
+    assert (found.report["input"], found.report["input_bits"]) == ("graded", found.model.spec.input.bits)
 
 
 def test_without_labels_the_anns_answers_stand_for_them(mlp, digits) -> None:
     blind = replace(digits, train=_without_labels(digits.train), test=_without_labels(digits.test))
-    found = convert_onnx(mlp, dataset=blind, labelled=False, mean=MEAN, std=STD, epochs=1)
+    found = import_onnx(mlp, dataset=blind, labelled=False, mean=MEAN, std=STD, epochs=1)
     assert found.ann == 1.0
     assert found.tuned[16] > 0.93
     assert any("no labels" in note for note in found.notes)
@@ -324,20 +333,20 @@ def _without_labels(split: Split) -> Split:
 
 
 def test_without_data_noise_calibrates_and_that_is_said(mlp, digits) -> None:
-    found = convert_onnx(mlp, mean=MEAN, std=STD)
+    found = import_onnx(mlp, mean=MEAN, std=STD)
     assert (found.ann, found.tuned, found.score) == (None, {}, None)
     assert any("no data" in note for note in found.notes)
     assert evaluate(IntegerNetwork(found.model.build()), digits.test).accuracy > 0.6
 
 
 def test_the_same_seed_gives_the_same_bytes(mlp, digits, tmp_path) -> None:
-    models = [convert_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=1).model for _ in range(2)]
+    models = [import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, epochs=1).model for _ in range(2)]
     first, second = (write_model(model, tmp_path / f"{i}.safetensors") for i, model in enumerate(models))
     assert first.read_bytes() == second.read_bytes()
 
 
 def test_rates_times_their_scale_are_the_activations(mlp, digits) -> None:
-    ann = import_onnx(mlp).ann
+    ann = import_ann(mlp).ann
     images = digits.train.images[:200].float().reshape(-1, *ann.shape) / 255
     layers = spiking_layers(activations_first(ann), MaxPooling.ANY)
     model, found = calibrate(
@@ -357,7 +366,7 @@ def test_rates_times_their_scale_are_the_activations(mlp, digits) -> None:
 
 
 def test_more_steps_leave_less_error(mlp, digits) -> None:
-    ann = import_onnx(mlp).ann
+    ann = import_ann(mlp).ann
     images = digits.train.images[:200].float().reshape(-1, *ann.shape) / 255
     layers = spiking_layers(activations_first(ann), MaxPooling.ANY)
     options = {"name": "x", "input_form": InputForm(Encoding.SPIKE), "normalization": NORMAL}
@@ -366,7 +375,7 @@ def test_more_steps_leave_less_error(mlp, digits) -> None:
 
 
 def test_the_pooling_that_keeps_most_answers_is_chosen(cnn, digits) -> None:
-    ann = import_onnx(cnn).ann
+    ann = import_ann(cnn).ann
     images = digits.train.images[:800].float() / 255
     options = {"name": "x", "time_steps": 8, "encodings": [Encoding.SPIKE], "normalization": NORMAL}
     each = [best_candidate(ann, images, max_pooling=[pooling], **options).agreement
@@ -378,7 +387,7 @@ def test_the_pooling_that_keeps_most_answers_is_chosen(cnn, digits) -> None:
 
 def test_states_have_room_on_the_images_of_the_calibration(cnn, digits) -> None:
     for bits in (8, 5):
-        ann = activations_first(import_onnx(cnn).ann)
+        ann = activations_first(import_ann(cnn).ann)
         images = digits.train.images[:100].float() / 255
         layers = spiking_layers(ann, MaxPooling.ANY)
         form = InputForm(Encoding.GRADED, bits)

@@ -20,7 +20,7 @@ axis = st.fixed_dictionaries(
 size = st.integers(1, 12)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(height=axis, width=axis, image=st.tuples(size, size), groups=st.integers(1, 3))
 def test_a_conv_has_the_shape_of_torchs_or_neither_exists(height, width, image, groups) -> None:
     geometry = {key: (height[key], width[key]) for key in height}
@@ -36,7 +36,7 @@ def test_a_conv_has_the_shape_of_torchs_or_neither_exists(height, width, image, 
         assert output_shape(conv, tuple(x.shape[1:])) == tuple(expected)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(
     kernel=st.tuples(st.integers(1, 5), st.integers(1, 5)),
     stride=st.none() | st.tuples(st.integers(1, 4), st.integers(1, 4)),
@@ -56,7 +56,7 @@ def test_a_pool_has_the_shape_of_torchs_or_neither_exists(kernel, stride, part, 
         assert output_shape(pool, tuple(x.shape[1:])) == tuple(expected)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(size=size, axis=axis)
 def test_fanout_is_the_number_of_outputs_that_an_input_changes(size, axis) -> None:
     outputs = axis_output(size, **axis)

@@ -6,10 +6,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx import ModelProto, numpy_helper
 from onnx.reference import ReferenceEvaluator
 
-from converters.onnx_model.import_onnx import OnnxImport, import_onnx
+from converters.ann import run_ann
+from converters.onnx_model.import_ann import OnnxImport, import_ann
 
 
 def numbers(*shape: int, seed: int = 3) -> np.ndarray:
@@ -53,6 +55,9 @@ def classify(write) -> Callable[..., OnnxImport]:
             sides = [int(side) if side.isdigit() else 1 for side in shape.split(",")]
             features = ReferenceEvaluator(before).run(None, {"x": np.zeros(sides, np.float32)})[0].size // sides[0]
         weights |= {"W": numbers(features, 3, seed=9)}
-        return import_onnx(write(f"{nodes} flat = Flatten(h) y = MatMul(flat, W)", weights, shape=shape, opset=opset))
+        found = import_ann(write(f"{nodes} flat = Flatten(h) y = MatMul(flat, W)", weights, shape=shape, opset=opset))
+        images = torch.rand(5, *found.ann.shape)
+        assert np.allclose(run_ann(found.ann, images)[0], found.reference.logits(images), rtol=1e-4, atol=1e-4)
+        return found
 
     return classify

@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from converters.ann import Clip, Conv, Dense, run_ann
-from converters.onnx_model.import_onnx import import_onnx
+from converters.onnx_model.import_ann import import_ann
 from specs import UnsupportedError
 
 
@@ -66,7 +66,7 @@ def test_normalisation_by_the_batch_is_refused(classify) -> None:
 
 def test_normalisation_after_a_dense_layer(write) -> None:
     nodes = f"d = MatMul(x, w) n = {NORM}(d, s, t, m, v) r = Relu(n) y = MatMul(r, u)"
-    found = import_onnx(write(nodes, {"w": numbers(6, 4), "u": numbers(4, 3), **statistics(4)}, shape="1,6"))
+    found = import_ann(write(nodes, {"w": numbers(6, 4), "u": numbers(4, 3), **statistics(4)}, shape="1,6"))
     assert kinds(found) == ["Dense", "Relu", "Dense"]
 
 
@@ -238,9 +238,9 @@ SIGNED = {"s": SCALE, "I": 2 * np.eye(6, dtype=np.float32), "w": numbers(6, 3)}
 def test_a_quantiser_may_name_its_type_without_a_zero_point(write) -> None:
     nodes = "h = MatMul(x, I) q = QuantizeLinear{}(h, s) d = DequantizeLinear(q, s) y = MatMul(d, w)"
     for named, found in (("<output_dtype=3>", ["Dense", "Dense"]), ("", ["Dense", "Clip", "Dense"])):
-        assert kinds(import_onnx(write(nodes.format(named), SIGNED, shape="1,6", opset=21))) == found
+        assert kinds(import_ann(write(nodes.format(named), SIGNED, shape="1,6", opset=21))) == found
     with pytest.raises(UnsupportedError, match="quantises to float8e4m3fn"):
-        import_onnx(write(nodes.format("<output_dtype=17>"), SIGNED, shape="1,6", opset=21))
+        import_ann(write(nodes.format("<output_dtype=17>"), SIGNED, shape="1,6", opset=21))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_a_quantiser_may_name_its_type_without_a_zero_point(write) -> None:
 def test_what_is_dequantised_by_another_scale_or_by_hand_is_refused(write, back, message) -> None:
     nodes = f"h = MatMul(x, I) q = QuantizeLinear(h, s) {back} y = MatMul(d, w)"
     with pytest.raises(UnsupportedError, match=message):
-        import_onnx(write(nodes, {**SIGNED, "t": np.array(0.1, np.float32)}, shape="1,6"))
+        import_ann(write(nodes, {**SIGNED, "t": np.array(0.1, np.float32)}, shape="1,6"))
 
 
 def test_quantised_numbers_may_be_laid_out_anew(write) -> None:
@@ -262,7 +262,7 @@ def test_quantised_numbers_may_be_laid_out_anew(write) -> None:
         "d = DequantizeLinear(f, s, z) y = MatMul(d, v)"
     )
     weights = {"k": K, "s": SCALE, "z": np.array(0, np.uint8), "v": numbers(36, 3)}
-    assert kinds(import_onnx(write(nodes, weights))) == ["Conv", "Clip", "MaxPool", "Flatten", "Dense"]
+    assert kinds(import_ann(write(nodes, weights))) == ["Conv", "Clip", "MaxPool", "Flatten", "Dense"]
 
 
 def test_the_size_of_quantised_numbers_may_be_asked(write) -> None:
@@ -274,13 +274,13 @@ def test_the_size_of_quantised_numbers_may_be_asked(write) -> None:
         "k": K, "s": SCALE, "z": np.array(0, np.uint8), "v": numbers(64, 3),
         "zero": np.array(0), "zeros": np.array([0]), "rest": np.array([-1]),
     }  # fmt: skip
-    assert kinds(import_onnx(write(nodes, weights))) == ["Conv", "Clip", "Flatten", "Dense"]
+    assert kinds(import_ann(write(nodes, weights))) == ["Conv", "Clip", "Flatten", "Dense"]
 
 
 def test_an_image_of_bytes_that_is_dequantised_is_scaled(write) -> None:
     nodes = "d = DequantizeLinear(x, s, z) y = MatMul(d, w)"
     weights = {"s": np.array(0.5, np.float32), "z": np.array(128, np.uint8), "w": numbers(6, 3)}
-    found = import_onnx(write(nodes, weights, shape="1,6", dtype="uint8"))
+    found = import_ann(write(nodes, weights, shape="1,6", dtype="uint8"))
     assert kinds(found) == ["Dense"]
     logits = run_ann(found.ann, torch.full((1, 6), 255.0) / 255)[0]
     assert np.allclose(logits.numpy(), (255 - 128) * 0.5 * weights["w"].sum(0), rtol=1e-5)
@@ -297,7 +297,7 @@ def test_integer_operators_are_refused(write) -> None:
     nodes = "q = QuantizeLinear(x, s, z) m = MatMulInteger(q, w) y = Cast<to=1>(m)"
     path = write(nodes, {"s": SCALE, "z": np.array(0, np.uint8), "w": np.ones((6, 3), np.int8)}, shape="1,6")
     with pytest.raises(UnsupportedError, match=r"m \(MatMulInteger\): an integer operator"):
-        import_onnx(path)
+        import_ann(path)
 
 
 def test_weights_are_folded_in_64_bits(classify) -> None:

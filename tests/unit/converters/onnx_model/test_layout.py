@@ -7,7 +7,7 @@ import torch
 from onnx import TensorProto, numpy_helper
 
 from converters.ann import AvgPool, Conv, Dense, MaxPool, run_ann
-from converters.onnx_model.import_onnx import import_onnx
+from converters.onnx_model.import_ann import import_ann
 from specs import UnsupportedError
 
 
@@ -61,20 +61,20 @@ def test_flattening_in_all_its_spellings(write, nodes, opset) -> None:
         "parts": np.array([1, 1, 2, 36]),
     }
     path = write(f"{nodes} y = MatMul(f, W)", {**shapes, "W": W}, shape="N,2,6,6", opset=opset)
-    found = import_onnx(path)
+    found = import_ann(path)
     assert kinds(found) == ["Flatten", "Dense"]
     assert np.allclose(operations(found, Dense)[0].weight, W.T)
 
 
 def test_without_a_batch_axis_in_between(write) -> None:
     nodes = "f = Reshape(x, s) p = MatMul(f, W) y = Unsqueeze(p, a)"
-    found = import_onnx(write(nodes, {"s": np.array([72]), "a": np.array([0]), "W": W}))
+    found = import_ann(write(nodes, {"s": np.array([72]), "a": np.array([0]), "W": W}))
     assert np.allclose(operations(found, Dense)[0].weight, W.T)
 
 
 def test_channels_last_before_a_dense_layer_reorders_its_columns(write) -> None:
     path = write("t = Transpose<perm=[0,2,3,1]>(x) f = Flatten(t) y = MatMul(f, W)", {"W": W})
-    (dense,) = operations(import_onnx(path), Dense)
+    (dense,) = operations(import_ann(path), Dense)
     wanted = W.T.reshape(3, 6, 6, 2).transpose(0, 3, 1, 2).reshape(3, 72)  # [out, H, W, C] -> [out, C, H, W]
     assert np.allclose(dense.weight, wanted)
 
@@ -82,7 +82,7 @@ def test_channels_last_before_a_dense_layer_reorders_its_columns(write) -> None:
 def test_a_part_of_the_numbers_leaves_columns_of_zeros(write) -> None:
     nodes = "f = Flatten(x) g = Gather<axis=1>(f, at) y = MatMul(g, W)"
     path = write(nodes, {"at": np.array([3, 70]), "W": numbers(2, 3)})
-    (dense,) = operations(import_onnx(path), Dense)
+    (dense,) = operations(import_ann(path), Dense)
     assert np.flatnonzero(dense.weight.abs().sum(0)).tolist() == [3, 70]
     assert np.allclose(dense.weight[:, 70], numbers(2, 3)[1])
 
@@ -96,7 +96,7 @@ def test_an_image_with_channels_last(write) -> None:
         "s = Sub(a, b) q = Add(s, r) f = Flatten(q) y = MatMul(f, W)"
     )
     path = write(nodes, {"k": KERNEL, "b": numbers(4), "W": numbers(48, 3)}, shape="N,5,6,2")
-    found = import_onnx(path)
+    found = import_ann(path)
     assert found.ann.shape == (2, 5, 6)
     assert any("images are [5, 6, 2]; the ANN's are [2, 5, 6]" in note for note in found.notes)
     images = torch.rand(3, 2, 5, 6)
@@ -109,7 +109,7 @@ def test_an_image_with_channels_last(write) -> None:
 def test_a_flat_image_that_the_graph_unfolds(write) -> None:
     nodes = "m = Reshape(x, s) c = Conv(m, k) f = Flatten(c) y = MatMul(f, W)"
     path = write(nodes, {"s": np.array([-1, 2, 5, 6]), "k": KERNEL, "W": numbers(48, 3)}, shape="N,60")
-    assert import_onnx(path).ann.shape == (2, 5, 6)
+    assert import_ann(path).ann.shape == (2, 5, 6)
 
 
 @pytest.mark.parametrize(
@@ -117,7 +117,7 @@ def test_a_flat_image_that_the_graph_unfolds(write) -> None:
 )
 def test_images_of_which_no_layer_tells_the_layout(write, shape, wanted) -> None:
     size = int(np.prod([int(side) for side in shape[2:].split(",")]))
-    found = import_onnx(write("f = Flatten(x) y = MatMul(f, W)", {"W": numbers(size, 3)}, shape=shape))
+    found = import_ann(write("f = Flatten(x) y = MatMul(f, W)", {"W": numbers(size, 3)}, shape=shape))
     assert found.ann.shape == wanted
 
 
@@ -233,13 +233,13 @@ WEIGHTS = {"w": numbers(6, 4), "v": numbers(4, 3)}
 
 
 def test_nodes_in_any_order(tmp_path) -> None:
-    found = import_onnx(saved(tmp_path / "a.onnx", dense_graph(LAYERS[::-1], WEIGHTS)))
+    found = import_ann(saved(tmp_path / "a.onnx", dense_graph(LAYERS[::-1], WEIGHTS)))
     assert kinds(found) == ["Dense", "Relu", "Dense"]
     assert [row["name"] for row in found.nodes] == ["y", "r", "a"]  # without names, by their outputs, as in the file
 
 
 def test_initializers_that_are_inputs_too(tmp_path) -> None:
-    assert kinds(import_onnx(saved(tmp_path / "a.onnx", dense_graph(LAYERS, WEIGHTS, extra_inputs=("w", "v")))))
+    assert kinds(import_ann(saved(tmp_path / "a.onnx", dense_graph(LAYERS, WEIGHTS, extra_inputs=("w", "v")))))
 
 
 @pytest.mark.parametrize("dtype", ["float16", "float64"])
@@ -251,7 +251,7 @@ def test_other_precisions(write, dtype) -> None:
         shape="N,6",
         dtype={"float64": "double"}.get(dtype, dtype),
     )
-    assert operations(import_onnx(path), Dense)[0].weight.dtype == torch.float32
+    assert operations(import_ann(path), Dense)[0].weight.dtype == torch.float32
 
 
 def test_numbers_in_either_field(tmp_path) -> None:
@@ -259,7 +259,7 @@ def test_numbers_in_either_field(tmp_path) -> None:
     for name, array in WEIGHTS.items():
         graph.initializer.append(onnx.helper.make_tensor(name, TensorProto.FLOAT, array.shape, array.ravel()))
     assert graph.initializer[0].float_data
-    (first, _) = operations(import_onnx(saved(tmp_path / "a.onnx", graph)), Dense)
+    (first, _) = operations(import_ann(saved(tmp_path / "a.onnx", graph)), Dense)
     assert np.allclose(first.weight, WEIGHTS["w"].T)
 
 
@@ -268,33 +268,33 @@ def test_any_batch(write, batch) -> None:
     sides = {"1": 1, "N": -1, "3": 3}[batch]
     nodes = "c = Conv(x, k) f = Reshape(c, s) y = MatMul(f, W)"
     path = write(nodes, {"k": KERNEL, "s": np.array([sides, 64]), "W": numbers(64, 3)}, shape=f"{batch},2,6,6")
-    assert kinds(import_onnx(path)) == ["Conv", "Flatten", "Dense"]
+    assert kinds(import_ann(path)) == ["Conv", "Flatten", "Dense"]
 
 
 def test_images_of_a_batch_may_not_be_mixed(write) -> None:
     nodes = "f = Reshape(x, s) y = MatMul(f, W)"
     with pytest.raises(UnsupportedError):
-        import_onnx(write(nodes, {"s": np.array([3, 4]), "W": numbers(4, 3)}, shape="2,6"))
+        import_ann(write(nodes, {"s": np.array([3, 4]), "W": numbers(4, 3)}, shape="2,6"))
 
 
 def test_bytes_are_images_in_0_to_1(write) -> None:
     nodes = "c = Cast<to=1>(x) d = Div(c, scale) f = Flatten(d) y = MatMul(f, W)"
     path = write(nodes, {"scale": np.array(255, np.float32), "W": W}, dtype="uint8")
-    found = import_onnx(path)
+    found = import_ann(path)
     assert found.ann.normalization.as_json() == {"mean": 0, "std": pytest.approx(1)}
 
 
 @pytest.mark.parametrize("outputs", [("y", "p"), ("p", "y"), ("r", "y"), ("y", "y")])
 def test_the_output_that_others_lead_to(tmp_path, outputs) -> None:
     nodes = [*LAYERS, ("Softmax", ["y"], ["p"])]
-    found = import_onnx(saved(tmp_path / "a.onnx", dense_graph(nodes, WEIGHTS, outputs=dict.fromkeys(outputs))))
+    found = import_ann(saved(tmp_path / "a.onnx", dense_graph(nodes, WEIGHTS, outputs=dict.fromkeys(outputs))))
     assert kinds(found) == ["Dense", "Relu", "Dense"]
     assert len(found.notes) == len(set(outputs)) - 1
 
 
 def test_an_output_that_can_be_read_is_preferred(tmp_path) -> None:
     nodes = [*LAYERS, ("Tanh", ["r"], ["t"])]
-    found = import_onnx(saved(tmp_path / "a.onnx", dense_graph(nodes, WEIGHTS, outputs=("t", "y"))))
+    found = import_ann(saved(tmp_path / "a.onnx", dense_graph(nodes, WEIGHTS, outputs=("t", "y"))))
     assert found.notes == ("the output 'y' is read; 't' are not",)
     assert found.nodes[3]["became"] == "unused"
 
@@ -302,12 +302,12 @@ def test_an_output_that_can_be_read_is_preferred(tmp_path) -> None:
 def test_two_inputs_are_refused(tmp_path) -> None:
     nodes = [("MatMul", ["x", "w"], ["a"]), ("Add", ["a", "z"], ["y"])]
     with pytest.raises(UnsupportedError, match="one input; this model uses 2: x, z"):
-        import_onnx(saved(tmp_path / "a.onnx", dense_graph(nodes, {"w": numbers(6, 4)}, extra_inputs=("z",))))
+        import_ann(saved(tmp_path / "a.onnx", dense_graph(nodes, {"w": numbers(6, 4)}, extra_inputs=("z",))))
 
 
 def test_an_open_height_is_refused(write) -> None:
     with pytest.raises(UnsupportedError, match=r"\[N, 2, H, 6\]: only the batch"):
-        import_onnx(write("f = Flatten(x) y = MatMul(f, W)", {"W": W}, shape="N,2,H,6"))
+        import_ann(write("f = Flatten(x) y = MatMul(f, W)", {"W": W}, shape="N,2,H,6"))
 
 
 def test_functions_of_the_file_are_unfolded(tmp_path) -> None:
@@ -320,33 +320,33 @@ def test_functions_of_the_file_are_unfolded(tmp_path) -> None:
     model.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in WEIGHTS.items())
     path = tmp_path / "a.onnx"
     path.write_bytes(model.SerializeToString())
-    assert kinds(import_onnx(path)) == ["Dense", "Relu", "Dense"]
+    assert kinds(import_ann(path)) == ["Dense", "Relu", "Dense"]
 
 
 def test_external_data_beside_the_file(tmp_path) -> None:
     model = onnx.helper.make_model(dense_graph(LAYERS, WEIGHTS), opset_imports=[onnx.helper.make_opsetid("", 13)])
     onnx.save(model, tmp_path / "a.onnx", save_as_external_data=True, location="a.data", size_threshold=0)
-    assert np.allclose(operations(import_onnx(tmp_path / "a.onnx"), Dense)[1].weight, WEIGHTS["v"].T)
+    assert np.allclose(operations(import_ann(tmp_path / "a.onnx"), Dense)[1].weight, WEIGHTS["v"].T)
 
 
 def test_logits_that_are_maps_of_one_place(write) -> None:
-    found = import_onnx(write("c = Conv(x, k) r = Relu(c) y = GlobalAveragePool(r)", {"k": KERNEL}))
+    found = import_ann(write("c = Conv(x, k) r = Relu(c) y = GlobalAveragePool(r)", {"k": KERNEL}))
     assert found.ann.nodes[-1].shape == (4,)
 
 
 def test_an_output_that_is_no_row_of_logits_is_refused(write) -> None:
     with pytest.raises(UnsupportedError, match="not one row of logits"):
-        import_onnx(write("y = Conv(x, k)", {"k": KERNEL}))
+        import_ann(write("y = Conv(x, k)", {"k": KERNEL}))
 
 
 def test_logits_in_another_order_are_refused(write) -> None:
     nodes = "f = Flatten(x) l = MatMul(f, W) y = Gather<axis=1>(l, at)"
     with pytest.raises(UnsupportedError, match="in another order"):
-        import_onnx(write(nodes, {"W": W, "at": np.array([2, 1, 0])}))
+        import_ann(write(nodes, {"W": W, "at": np.array([2, 1, 0])}))
 
 
 def test_a_dense_layer_on_an_image_with_channels_last(write) -> None:
     weight = numbers(7 * 5 * 3, 2)
-    found = import_onnx(write("f = Flatten(x) y = MatMul(f, W)", {"W": weight}, shape="N,7,5,3"))
+    found = import_ann(write("f = Flatten(x) y = MatMul(f, W)", {"W": weight}, shape="N,7,5,3"))
     wanted = weight.T.reshape(2, 7, 5, 3).transpose(0, 3, 1, 2).reshape(2, -1)  # [out, H, W, C] -> [out, C, H, W]
     assert np.allclose(operations(found, Dense)[0].weight, wanted)

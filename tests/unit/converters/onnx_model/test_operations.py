@@ -1,4 +1,4 @@
-"""Every operator in every version and spelling. `import_onnx` itself holds each against onnx's evaluator."""
+"""Every operator in every version and spelling. `classify` holds each against onnx's evaluator."""
 
 import math
 
@@ -9,10 +9,10 @@ import torch
 import torch.nn.functional as F
 
 from converters.ann import AvgPool, Clip, Conv, Dense, LeakyRelu, MaxPool, PRelu, Relu, run_ann
-from converters.onnx_model.import_onnx import import_onnx
+from converters.onnx_model.import_ann import import_ann
 from converters.onnx_model.load import OLDEST_OPSET
 from converters.onnx_model.operations import OPERATIONS
-from specs import UnsupportedError
+from specs import ConversionError, UnsupportedError
 
 IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(2)) - 0.4
 
@@ -51,7 +51,7 @@ def test_gemm_both_ways_with_any_c(write, opset, trans_b, c) -> None:
         shape="1,6",
         opset=opset,
     )
-    (dense,) = operations(import_onnx(path), Dense)
+    (dense,) = operations(import_ann(path), Dense)
     assert np.allclose(dense.weight, 0.5 * (weight if trans_b else weight.T))
     assert np.allclose(dense.bias, np.broadcast_to(-2 * numbers(*c, seed=4), (4,) if len(c) < 2 else (1, 4)).ravel())
 
@@ -62,28 +62,28 @@ def test_gemm_of_opset_6(write, broadcast) -> None:
     path = write(
         f"y = Gemm<broadcast={broadcast}, transB=1>(x, w, c)", {"w": numbers(4, 6), "c": c}, shape="1,6", opset=6
     )
-    assert np.allclose(operations(import_onnx(path), Dense)[0].bias, c.ravel())
+    assert np.allclose(operations(import_ann(path), Dense)[0].bias, c.ravel())
 
 
 def test_gemm_without_c(write) -> None:
     path = write("y = Gemm(x, w)", {"w": numbers(6, 4)}, shape="1,6")
-    assert not operations(import_onnx(path), Dense)[0].bias.any()
+    assert not operations(import_ann(path), Dense)[0].bias.any()
 
 
 def test_gemm_of_a_transposed_tensor(write) -> None:
     path = write("t = Transpose<perm=[1,0]>(x) y = Gemm<transA=1>(t, w)", {"w": numbers(6, 4)}, shape="1,6")
-    assert np.allclose(operations(import_onnx(path), Dense)[0].weight, numbers(6, 4).T)
+    assert np.allclose(operations(import_ann(path), Dense)[0].weight, numbers(6, 4).T)
 
 
 def test_gemm_with_the_constant_first(write) -> None:
     nodes = "t = Transpose<perm=[1,0]>(x) p = Gemm<alpha=2.0>(w, t, c) y = Transpose<perm=[1,0]>(p)"
-    (dense,) = operations(import_onnx(write(nodes, {"w": numbers(4, 6), "c": numbers(4, 1)}, shape="1,6")), Dense)
+    (dense,) = operations(import_ann(write(nodes, {"w": numbers(4, 6), "c": numbers(4, 1)}, shape="1,6")), Dense)
     assert np.allclose(dense.weight, 2 * numbers(4, 6))
     assert np.allclose(dense.bias, numbers(4, 1).ravel())
 
 
 def test_gemm_whose_c_is_a_tensor_is_a_sum(write) -> None:
-    found = import_onnx(write("r = Relu(x) y = Gemm<beta=0.5>(r, w, r)", {"w": numbers(6, 6)}, shape="1,6"))
+    found = import_ann(write("r = Relu(x) y = Gemm<beta=0.5>(r, w, r)", {"w": numbers(6, 6)}, shape="1,6"))
     assert kinds(found) == ["Relu", "Dense", "Dense", "Add"]
 
 
@@ -97,7 +97,7 @@ def test_gemm_whose_c_is_a_tensor_is_a_sum(write) -> None:
     ],
 )
 def test_matmul_with_a_bias_beside_it(write, nodes, sign) -> None:
-    found = import_onnx(write(nodes, {"w": numbers(6, 4), "b": numbers(4)}, shape="N,6"))
+    found = import_ann(write(nodes, {"w": numbers(6, 4), "b": numbers(4)}, shape="N,6"))
     (dense,) = operations(found, Dense)
     assert len(found.ann.nodes) == 1
     assert np.allclose(dense.bias, sign * numbers(4))
@@ -105,7 +105,7 @@ def test_matmul_with_a_bias_beside_it(write, nodes, sign) -> None:
 
 
 def test_a_tensor_taken_from_a_constant_changes_signs(write) -> None:
-    found = import_onnx(write("p = MatMul(x, w) y = Sub(b, p)", {"w": numbers(6, 4), "b": numbers(4)}, shape="1,6"))
+    found = import_ann(write("p = MatMul(x, w) y = Sub(b, p)", {"w": numbers(6, 4), "b": numbers(4)}, shape="1,6"))
     (dense,) = operations(found, Dense)
     assert np.allclose(dense.weight, -numbers(6, 4).T)
     assert np.allclose(dense.bias, numbers(4))
@@ -113,14 +113,14 @@ def test_a_tensor_taken_from_a_constant_changes_signs(write) -> None:
 
 def test_matmul_with_the_constant_first(write) -> None:
     nodes = "t = Transpose<perm=[1,0]>(x) p = MatMul(w, t) y = Transpose<perm=[1,0]>(p)"
-    (dense,) = operations(import_onnx(write(nodes, {"w": numbers(4, 6)}, shape="1,6")), Dense)
+    (dense,) = operations(import_ann(write(nodes, {"w": numbers(4, 6)}, shape="1,6")), Dense)
     assert np.allclose(dense.weight, numbers(4, 6))
 
 
 def test_weights_that_nodes_compute(write) -> None:
     nodes = "r = Reshape(w, s) t = Transpose<perm=[1,0]>(r) y = MatMul(x, t)"
     path = write(nodes, {"w": numbers(4, 2, 3), "s": np.array([4, 6])}, shape="1,6")
-    assert np.allclose(operations(import_onnx(path), Dense)[0].weight, numbers(4, 6))
+    assert np.allclose(operations(import_ann(path), Dense)[0].weight, numbers(4, 6))
 
 
 # --- convolutions
@@ -163,7 +163,7 @@ def test_padding_of_one_side_only_moves_the_kernel(classify) -> None:
 def test_the_odd_row_of_same_padding(write, auto_pad, before) -> None:
     """Held against torch: which end it goes to is not left to our own reading of it."""
     nodes = f'c = Conv<auto_pad="{auto_pad}", strides=[2,2]>(x, k) g = GlobalAveragePool(c) y = Flatten(g)'
-    found = run_ann(import_onnx(write(nodes, {"k": K})).ann, IMAGES)[0]
+    found = run_ann(import_ann(write(nodes, {"k": K})).ann, IMAGES)[0]
     wanted = F.conv2d(F.pad(IMAGES, before), torch.from_numpy(K), stride=2).mean((2, 3))
     assert torch.allclose(found, wanted, atol=1e-5)
 
@@ -215,14 +215,14 @@ def test_max_pool_of_same_size(write, auto_pad, pads, stride) -> None:
         f'p = MaxPool<auto_pad="{auto_pad}", kernel_shape=[{stride + 1},{stride + 1}], strides=[{stride},{stride}]>(x)'
     )
     nodes += " g = GlobalAveragePool(p) y = Flatten(g)"
-    found = run_ann(import_onnx(write(nodes)).ann, IMAGES)[0]
+    found = run_ann(import_ann(write(nodes)).ann, IMAGES)[0]
     wanted = F.max_pool2d(F.pad(IMAGES, pads, value=-math.inf), stride + 1, stride).mean((2, 3))
     assert torch.allclose(found, wanted, atol=1e-6)
 
 
 def test_ceil_mode(write) -> None:
     nodes = "p = MaxPool<ceil_mode=1, kernel_shape=[3,3], strides=[2,2]>(x) g = GlobalAveragePool(p) y = Flatten(g)"
-    found = import_onnx(write(nodes))
+    found = import_ann(write(nodes))
     assert torch.allclose(
         run_ann(found.ann, IMAGES)[0], F.max_pool2d(IMAGES, 3, 2, ceil_mode=True).mean((2, 3)), atol=1e-6
     )
@@ -275,7 +275,7 @@ def test_averages_over_windows_of_different_sizes_are_refused(classify, options,
 )
 def test_means_of_maps(write, nodes, opset) -> None:
     weights = {"axes": np.array([2, 3])} if "(r, axes)" in nodes else {}
-    found = import_onnx(write(f"r = Relu(x) {nodes}", weights, opset=opset))
+    found = import_ann(write(f"r = Relu(x) {nodes}", weights, opset=opset))
     assert operations(found, AvgPool) == [AvgPool((6, 6), (1, 1))]
 
 
@@ -284,7 +284,7 @@ def test_means_of_maps(write, nodes, opset) -> None:
     [("g = GlobalMaxPool(x) y = Flatten(g)", 13), ("y = ReduceMax<axes=[2,3], keepdims=0>(x)", 13)],
 )
 def test_largest_of_maps(write, nodes, opset) -> None:
-    assert operations(import_onnx(write(nodes, opset=opset)), MaxPool) == [MaxPool((6, 6), (1, 1))]
+    assert operations(import_ann(write(nodes, opset=opset)), MaxPool) == [MaxPool((6, 6), (1, 1))]
 
 
 def test_the_largest_of_one_axis(classify) -> None:
@@ -385,13 +385,13 @@ def test_a_batch_larger_than_the_channels_survives_a_shift_before_padding(write)
         "k": numbers(2, 1, 2, 2), "g": two, "o": two, "z": 0 * two, "l": numbers(2, 2, 3, 3, seed=4),
         "rows": np.array([8, -1]), "w": numbers(18, 3, seed=5),
     }  # fmt: skip
-    assert import_onnx(write(nodes, weights, shape="8,1,4,4")).ann.nodes[-1].shape == (3,)
+    assert import_ann(write(nodes, weights, shape="8,1,4,4")).ann.nodes[-1].shape == (3,)
 
 
 def test_an_expand_to_its_own_shape_makes_no_more_numbers(write) -> None:
     nodes = "e = Expand(k, to) c = Conv(x, e) r = Relu(c) g = GlobalAveragePool(r) y = Flatten(g)"
     weights = {"k": numbers(64, 2, 64, 64), "to": np.array([64, 2, 64, 64])}
-    assert kinds(import_onnx(write(nodes, weights, shape="1,2,64,64")))[0] == "Conv"
+    assert kinds(import_ann(write(nodes, weights, shape="1,2,64,64")))[0] == "Conv"
 
 
 def test_a_second_relu_changes_nothing(classify) -> None:
@@ -418,13 +418,13 @@ def test_a_second_relu_changes_nothing(classify) -> None:
     ],
 )
 def test_endings_are_left_out(write, ending, opset) -> None:
-    found = import_onnx(write(f"l = MatMul(x, w) {ending}", {"w": numbers(6, 4)}, shape="1,6", opset=opset))
+    found = import_ann(write(f"l = MatMul(x, w) {ending}", {"w": numbers(6, 4)}, shape="1,6", opset=opset))
     assert kinds(found) == ["Dense"]
     assert found.nodes[-1]["became"] == "removed"
 
 
 def test_a_relu_before_a_pool_stays(write) -> None:
-    found = import_onnx(write("c = Conv(x, k) h = Relu(c) p = GlobalAveragePool(h) y = Flatten(p)", {"k": K}))
+    found = import_ann(write("c = Conv(x, k) h = Relu(c) p = GlobalAveragePool(h) y = Flatten(p)", {"k": K}))
     assert rows(found)["Relu"][0] != "removed"
 
 
@@ -432,21 +432,21 @@ def test_a_relu_before_a_pool_stays(write) -> None:
 def test_an_ending_may_be_quantised(write, kind, zero) -> None:
     nodes = f"l = MatMul(x, w) s = {kind}(l) q = QuantizeLinear(s, step, zero) y = DequantizeLinear(q, step, zero)"
     weights = {"w": numbers(6, 4), "step": np.array(1 / 256, np.float32), "zero": np.array(zero, np.int8)}
-    found = import_onnx(write(nodes, weights, shape="1,6"))
+    found = import_ann(write(nodes, weights, shape="1,6"))
     assert kinds(found) == ["Dense"]
     assert [row["became"] for row in found.nodes[1:]] == ["removed"] * 3
 
 
 def test_a_softmax_over_other_axes_is_refused(write) -> None:
     with pytest.raises(UnsupportedError, match="not over the classes"):
-        import_onnx(write("l = MatMul(x, w) y = Softmax<axis=0>(l)", {"w": numbers(6, 4)}, shape="1,6"))
+        import_ann(write("l = MatMul(x, w) y = Softmax<axis=0>(l)", {"w": numbers(6, 4)}, shape="1,6"))
 
 
 @pytest.mark.parametrize("kind", ["Softmax", "Sigmoid", "LogSoftmax"])
 def test_endings_between_layers_are_refused(write, kind) -> None:
     nodes = f"l = MatMul(x, w) s = {kind}(l) y = MatMul(s, u)"
     with pytest.raises(UnsupportedError, match=rf"s \({kind}\): stands between layers"):
-        import_onnx(write(nodes, {"w": numbers(6, 4), "u": numbers(4, 3)}, shape="1,6"))
+        import_ann(write(nodes, {"w": numbers(6, 4), "u": numbers(4, 3)}, shape="1,6"))
 
 
 @pytest.mark.parametrize(
@@ -540,6 +540,15 @@ def test_every_node_is_accounted_for(classify) -> None:
     assert all(row["became"] in {*names, "removed", "layout"} and row["reason"] for row in found.nodes)
 
 
+# --- the check
+
+
+def test_an_import_that_differs_from_the_evaluator_is_refused(classify, monkeypatch) -> None:
+    monkeypatch.setattr("converters.onnx_model.import_ann.largest_errors", lambda *given: (2e-4, 1.0))
+    with pytest.raises(ConversionError, match=r"differs from onnx's evaluator by 0\.0002, 0\.0002 of"):
+        classify("h = Relu(x)")
+
+
 # --- versions
 
 
@@ -574,5 +583,5 @@ def test_a_network_in_every_opset(write, opset) -> None:
         "f = Reshape(p, s) l = MatMul(f, w) y = Add(l, d)"
     )
     weights = {"k": K, "b": B, "s": np.array([-1, 36]), "w": numbers(36, 3), "d": numbers(1, 3)}
-    assert kinds(import_onnx(write(nodes, weights, opset=opset))) == ["Conv", "Relu", "MaxPool", "Flatten", "Dense"]
-    assert operations(import_onnx(write(nodes, weights, opset=opset)), Relu)
+    assert kinds(import_ann(write(nodes, weights, opset=opset))) == ["Conv", "Relu", "MaxPool", "Flatten", "Dense"]
+    assert operations(import_ann(write(nodes, weights, opset=opset)), Relu)

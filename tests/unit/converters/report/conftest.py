@@ -13,7 +13,7 @@ from onnx import TensorProto, helper, numpy_helper
 from bootstrap_core.datasets import Dataset, Split
 from bootstrap_core.training import EpochReport
 from converters.model import Model
-from converters.onnx_conversion import OnnxConversion, convert_onnx
+from converters.onnx_conversion import OnnxConversion, import_onnx
 from converters.report.comparison import measure_conversion
 from converters.report.gallery import GalleryFigures, gallery_page, measure_gallery
 from converters.report.page import conversion_page
@@ -57,7 +57,7 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="session")
 def conversion(onnx_file, dataset) -> OnnxConversion:
-    return convert_onnx(onnx_file, dataset=dataset, labelled=False, epochs=0, encodings=[Encoding.SPIKE])
+    return import_onnx(onnx_file, dataset=dataset, labelled=False, epochs=0, encodings=[Encoding.SPIKE])
 
 
 @pytest.fixture(scope="session")

@@ -64,6 +64,6 @@ def test_both_programs_run_on_the_same_images(conversion) -> None:
 
 
 def test_without_data_there_is_nothing_to_compare(onnx_file) -> None:
-    from converters.onnx_conversion import convert_onnx
+    from converters.onnx_conversion import import_onnx
 
-    assert measure_conversion(convert_onnx(onnx_file)) is None
+    assert measure_conversion(import_onnx(onnx_file)) is None

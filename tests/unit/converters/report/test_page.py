@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from converters.onnx_conversion import convert_onnx
+from converters.onnx_conversion import import_onnx
 from converters.report.comparison import measure_conversion
 from converters.report.measure import Example
 from converters.report.page import conversion_page
@@ -51,7 +51,7 @@ def test_every_figure_of_the_conversion_is_on_it(page, conversion) -> None:
 
 
 def test_without_data_the_page_says_so(onnx_file, parse) -> None:
-    conversion = convert_onnx(onnx_file)
+    conversion = import_onnx(onnx_file)
     page = parse(conversion_page(conversion, None, source="x.onnx", command="c", outputs=[]))
     assert page.text.count("Not measured: no data.") == 5
     assert "No data was given" in page.text

@@ -21,7 +21,7 @@ from converters.onnx_model.registry import Value
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 from specs.limits import ONNX_ELEMENTS
 
-__all__ = ["TOLERANCE", "OnnxImport", "import_onnx"]
+__all__ = ["TOLERANCE", "OnnxImport", "import_ann"]
 
 TOLERANCE = 1e-4
 """Of the largest logit: how far an import may be from onnx's evaluator."""
@@ -51,7 +51,7 @@ class OnnxImport:
     reference: Reference = field(repr=False)
 
 
-def import_onnx(path: Path) -> OnnxImport:
+def import_ann(path: Path) -> OnnxImport:
     """Read a classifier of ReLU layers from an ONNX file, and check it against onnx's own evaluator.
 
     Images enter as `[N, *ann.shape]`, channels first, whatever the file's layout is; where its input is bytes, images
