@@ -350,7 +350,9 @@ def parse_idx(data: bytes, *, what: str = "idx data") -> Tensor:
         raise IntegrityError(f"{what}: {n_dims} dimensions (1 to 3 expected) in {len(data)} bytes: damaged idx header")
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, header_size, 4)]
     expected_size = header_size + math.prod(shape)  # Python integers: a hostile header can't overflow
-    if len(data) != expected_size or 0 in shape:
+    if 0 in shape:
+        raise IntegrityError(f"{what}: shape {shape} holds nothing")
+    if len(data) != expected_size:
         raise IntegrityError(f"{what}: shape {shape} takes {expected_size} bytes, the file has {len(data)}")
     values = np.frombuffer(data, dtype=np.uint8, offset=header_size).reshape(shape)
     return torch.from_numpy(values.copy())

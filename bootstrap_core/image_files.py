@@ -168,7 +168,10 @@ def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: s
 
 def _check_array(stream: IO[bytes], n_bytes: int, where: str) -> None:
     """Refuse what is no array of numbers, or claims more of them than there are: NumPy makes room before it reads."""
-    header = read_header(stream)
+    try:
+        header = read_header(stream)
+    except ValueError as error:  # what NumPy raises on what is no header
+        raise DataError(f"{where} is no array: {' '.join(str(error).split())[:200]}") from None
     shape, dtype = header.shape, header.dtype
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise DataError(f"{where} holds {dtype.name[:40]}, not numbers")

@@ -80,15 +80,17 @@ class Hdf5Node:
     def find(self, name: str) -> Any:
         """The h5py group or dataset, or None. Raises `IntegrityError` for a link, which could lead out of the file."""
         here: Any = self.group
+        where = self.where
         for part in name.split("/"):
+            where = f"{where}/{part}"
             if not isinstance(here, h5py.Group):
                 return None
             if here is not self.group:
-                self.heaps.check(here, self.where)
+                self.heaps.check(here, where.rpartition("/")[0])
             if part not in here:
                 return None
             if not isinstance(here.get(part, getlink=True), h5py.HardLink):
-                raise IntegrityError(f"{self.where}/{name}: a link to elsewhere; links are not followed")
+                raise IntegrityError(f"{where}: a link to elsewhere; links are not followed")
             here = here[part]
         return here
 
@@ -116,8 +118,10 @@ class Hdf5Node:
         value = self.array(name)
         if value is None:
             return None
-        if not bool(((np.trunc(value) == value) & (np.abs(value.astype(np.float64)) < EXACT_IN_FLOAT)).all()):
+        if not bool((np.trunc(value) == value).all()):
             raise IntegrityError(f"{self.where}/{name}: holds {value.ravel()[:4]}..., not whole numbers")
+        if not bool((np.abs(value.astype(np.float64)) < EXACT_IN_FLOAT).all()):
+            raise IntegrityError(f"{self.where}/{name}: holds {value.ravel()[:4]}..., beyond 2^53")
         return value.astype(np.int64).ravel()
 
     def integer(self, name: str) -> int | None:

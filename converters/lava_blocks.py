@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE
-from converters.weight_norm import all_finite
+from converters.weight_norm import all_finite, has_no_direction
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 
 __all__ = ["DECAYS", "DIRECTION", "MAGNITUDE", "MEAN", "PLAIN", "LavaBlock", "infer_document", "lava_blocks"]
@@ -100,6 +100,10 @@ def _damage(block: LavaBlock) -> Iterator[str]:
             yield f"{name} is not of plain real numbers"
         elif tensor.is_floating_point() and not all_finite(tensor):
             yield f"{name} holds values that are not finite"
+        elif tensor.is_floating_point() and not all_finite(tensor.float()):
+            yield f"{name} holds values beyond float32"
+        elif name == DIRECTION and has_no_direction(tensor):
+            yield f"{name} has a direction of zeros, of which weight norm makes NaN"
     yield from (f"{name} is missing, or empty" for name in DECAYS if not block.tensors.get(name, NOTHING).numel())
     weight = block.weight
     if weight is not None and (weight.ndim < 2 or not weight.numel()):

@@ -29,6 +29,8 @@ Pair = tuple[int, int]
 
 MAX_WEIGHTS = 1 << 26
 """Of a folded layer: a small file may ask for a huge kernel."""
+MAX_POOL_WEIGHTS = 1 << 22
+"""Of a pool, that a few bytes ask for: fitting them to the grid takes a second or two."""
 MAX_PRODUCTS = 1 << 30
 """Of weights with weights, that a folded layer is made by."""
 
@@ -100,7 +102,7 @@ def scale_outputs(linear: Dense | Conv, factors: Tensor) -> Dense | Conv:
 def pool(weight: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Conv:
     """The convolution that a sum over windows is, times `weight` `[channels]`."""
     channels = len(weight)
-    if channels * math.prod(kernel) > MAX_WEIGHTS:
+    if channels * math.prod(kernel) > MAX_POOL_WEIGHTS:
         raise UnsupportedError(f"a window of {kernel[0]}x{kernel[1]} over {channels} channels is too large")
     spread_out = weight.double().reshape(-1, 1, 1, 1).expand(channels, 1, *kernel)
     return Conv(spread_out, torch.zeros(channels).double(), stride, padding, groups=channels, is_pool=True)

@@ -10,7 +10,7 @@ import safetensors.torch
 from converters.model import Model, check_card, check_fit
 from converters.safetensors_header import read_header
 from converters.state_dict_file import open_safetensors
-from converters.weight_norm import all_finite
+from converters.weight_norm import Style, all_finite, has_no_direction, names_of
 from specs.errors import IntegrityError, SpecError
 from specs.io import spec_from_document
 from specs.memory import refuse_beyond_memory
@@ -22,6 +22,9 @@ METADATA_KEY = "snnzoo"
 """The one metadata key; its value is JSON. More keys would come in random order, and the bytes would not repeat."""
 
 FORMAT = 1
+
+DIRECTION = names_of("weight", Style.PARAMETRIZED)[1]
+"""What the names of weight norm's directions end in."""
 
 
 def write_safetensors(model: Model, path: Path) -> Path:
@@ -55,8 +58,10 @@ def read_safetensors(path: Path) -> Model:
         refuse_beyond_memory(n_bytes, f"{path}: reading its tensors")
         tensors = {name: file.whole(name) for name in file.tensors}
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not all_finite(tensor):
+        if tensor.is_floating_point() and not all_finite(tensor.float()):  # what a network makes of it
             raise IntegrityError(f"{path}: tensor {name} holds values that are not finite")
+        if name.endswith(DIRECTION) and has_no_direction(tensor):
+            raise IntegrityError(f"{path}: tensor {name} has a direction of zeros, of which weight norm makes NaN")
     return Model(spec, tensors, check_card(metadata.get("card", {}), str(path)), origin=str(path))
 
 

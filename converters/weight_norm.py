@@ -15,6 +15,7 @@ __all__ = [
     "WHOLE",
     "Style",
     "all_finite",
+    "has_no_direction",
     "kept_axis",
     "magnitude_shape",
     "multiply_out",
@@ -107,6 +108,11 @@ def magnitude_shape(shape: Sequence[int], dim: int) -> tuple[int, ...]:
 def zero_rows(v: Tensor, dim: int) -> Tensor:
     """Where v is zero along all axes that the norm goes over; a shape that goes with g."""
     return _largest(v, dim) == 0
+
+
+def has_no_direction(v: Tensor) -> bool:
+    """Whether v `[channels, ...]` is zero in all of a channel, which divides by zero."""
+    return v.dim() > 1 and v.numel() > 0 and bool((v.flatten(1) == 0).all(1).any())
 
 
 def parts(tensor: Tensor) -> Sequence[Tensor]:

@@ -14,6 +14,7 @@ __all__ = ["open_zip"]
 
 END, END_BYTES = b"PK\5\6", 22
 END_64, END_64_BYTES = b"PK\6\6", 56
+METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 COMMENT_BYTES = 1 << 16
 LEAST_ENTRY_BYTES = 46
 """Of an entry in the directory, without its name."""
@@ -37,6 +38,10 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
                 raise IntegrityError(f"{path}: a zip archive with one name twice")
             if any(entry.flag_bits & 1 for entry in entries):
                 raise IntegrityError(f"{path}: an encrypted zip archive")
+            if methods := {entry.compress_type for entry in entries} - METHODS:
+                raise IntegrityError(
+                    f"{path}: a zip archive whose compression method is not supported ({min(methods)})"
+                )
             if (n_bytes := sum(entry.file_size for entry in entries)) > unpacked_bytes(size):
                 raise IntegrityError(
                     f"{path}: {size:,} bytes that unpack to {n_bytes:,}; at most {unpacked_bytes(size):,} are read"

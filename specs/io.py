@@ -51,6 +51,10 @@ SIZE_KEYS = ("features", "channels")
 """How many neurons, or maps of them, a block has: each kind has one of these at most."""
 
 
+NO_WORDS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "timestamp")}
+"""What a key without quotes may be that is no text: `~`, `yes`, `5`."""
+
+
 class _Loader(yaml.SafeLoader):
     """YAML as specs are written in it."""
 
@@ -258,7 +262,7 @@ def _refuse_keys(node: yaml.Node | None, origin: str) -> None:
         seen: set[str] = set()
         for key, value in node.value:
             where = f"{origin}:{key.start_mark.line + 1}"
-            if not isinstance(key, yaml.ScalarNode):
+            if not isinstance(key, yaml.ScalarNode) or key.tag in NO_WORDS:
                 raise SpecError(f"{where}: a key must be a word")
             if key.value in seen:
                 raise SpecError(f"{where}: {_brief(key.value)} is given twice")

@@ -5,8 +5,8 @@
 `models` comes from the cards of the packaged models, `bench` from the last `make bench`, `bench-tiles` and `bench-avx2`
 from one on a CPU with tiles, and without instructions for int8, with the option `--output FILE`, `accuracy` from `make
 bench-accuracy`, `convert` and `convert-notes` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers`
-from `make bench-readers`, `cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from `make
-check-kills`, `profile` from `make profile`; `demo` is what `zoo demo` printed when `make docs` ran it.
+from `make bench-readers`, `cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from
+`make check-kills`, `profile` from `make profile`; `demo` is what `zoo demo` printed when `make docs` ran it.
 `--print NAME` only prints one.
 """
 

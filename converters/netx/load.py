@@ -30,6 +30,9 @@ FARTHEST = 1 << 40
 """Off any grid: no number need be kept that is larger."""
 BIAS_GRID = range(BIAS_MANT_MIN, BIAS_MANT_MAX + 1)
 
+MOST_SIDES = 8
+"""Of a layer's shape: channels, rows and columns, and those of 1 that some files add."""
+
 FOREIGN_KINDS = {
     "dense_rec": "recurrent synapses",
     "dense_comp": "complex synapses",
@@ -79,6 +82,8 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
 
     weight, bias = _mants(node, "weight", WEIGHT_GRID, problems), _mants(node, "bias", BIAS_GRID, problems)
     declared = node.integers("shape")
+    if declared is not None and declared.size > MOST_SIDES:
+        raise IntegrityError(f"{node.where}: a shape of {declared.size:,} sides; at most {MOST_SIDES} are read")
     shape = tuple(int(side) for side in declared) if declared is not None else ()
     if declared is None and weight is not None:
         shape = (len(weight),)

@@ -284,8 +284,10 @@ def _padding(node: Node, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
     if given == "valid":
         return (0, 0)
     reach = [dilation[i] * (kernel[i] - 1) for i in range(2)]
-    if given != "same" or stride != (1, 1):
-        raise UnsupportedError(f"padding {given!r} with stride {list(stride)}")
+    if given != "same":
+        raise UnsupportedError(f"padding {given!r}: 'valid', 'same' or numbers are wanted")
+    if stride != (1, 1):
+        raise UnsupportedError(f"padding 'same' with stride {list(stride)}")
     if reach[0] % 2 or reach[1] % 2:
         raise UnsupportedError("padding 'same' of a kernel with an even side, which pads one end more than the other")
     return (reach[0] // 2, reach[1] // 2)
@@ -309,8 +311,10 @@ def _bias(node: Node, channels: int) -> Tensor:
 
 def _integers(node: Node, name: str) -> tuple[int, ...]:
     value = _array(node, name)
-    if (value != np.trunc(value)).any() or (np.abs(value) > 2**31).any():
+    if (value != np.trunc(value)).any():
         raise IntegrityError(f"{name} holds {value.ravel()[:4]}, not whole numbers")
+    if (np.abs(value) > 2**31).any():
+        raise IntegrityError(f"{name} holds {value.ravel()[:4]}, beyond 2^31")
     return tuple(int(number) for number in value.ravel()[:8])
 
 

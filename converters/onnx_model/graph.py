@@ -220,8 +220,8 @@ def _image_input(model: ModelProto, graph: Graph, entering: list[str], path: Pat
         raise UnsupportedError(f"{path}: the input {used[0].name!r} is [{told}]: only the batch may be left open")
     if math.prod(shape) > ONNX_INPUT:
         raise IntegrityError(
-            f"{path}: the input {used[0].name!r} is {list(shape)}; at most {ONNX_INPUT:,} numbers are read: export it "
-            "with a batch of 1"
+            f"{path}: the input {used[0].name!r} is {list(shape)}; at most {ONNX_INPUT:,} numbers are read"
+            f"{': export it with a batch of 1' if shape[0] > 1 else ''}"
         )
     return GraphInput(used[0].name, shape, tensor.elem_type)
 

@@ -161,6 +161,7 @@ def shared_names(file: h5py.File) -> None:
 WIDE = {"kind": "dense", "features": 1 << 15}
 LARGE = {"input": {"shape": [1 << 15]}, "blocks": [WIDE, {"kind": "affine", "features": 2}]}
 WEIGHT, SHAPE, NEURON = "layer/1/weight", "layer/1/shape", "layer/1/neuron"
+SIDES = "a shape of 100,000 sides; at most 8 are read"
 FC = "node/nodes/fc/weight"
 NETX: dict[str, tuple[Change, str]] = {
     "a link into another file": (outside("layer/1"), "links are not followed"),
@@ -191,15 +192,19 @@ NETX: dict[str, tuple[Change, str]] = {
     "layers named by words": (lambda file: file.move("layer/1", "layer/one"), "numbered from 0"),
     "no layers": (put("layer", np.zeros(3)), "it has no group 'layer'"),
     "a shape that contradicts the weight": (put(SHAPE, np.array([5])), r"weights of \[4, 6\] for 5 outputs"),
-    "a shape of 2^62": (put(SHAPE, np.array([1 << 62])), rf"/{SHAPE}: holds \[4611686018427387904\]\.\.\., not whole"),
+    "a shape of 2^62": (
+        put(SHAPE, np.array([1 << 62])),
+        rf"/{SHAPE}: holds \[4611686018427387904\]\.\.\., beyond 2\^53",
+    ),
     "a shape below zero": (put(SHAPE, np.array([-4])), r"a shape that is none: \[-4\]"),
-    # Sides are multiplied, however many they are.
-    "a shape of 100,000 sides of 1": (put(SHAPE, np.ones(100_000, int)), r"weights of \[4, 6\] for 1 outputs"),
+    "a shape of 100,000 sides of 1": (put(SHAPE, np.ones(100_000, int)), SIDES),
+    "a shape of 100,000 long sides": (put(SHAPE, np.full(100_000, 1 << 52)), SIDES),
+    "a shape of 100,000 sides of 0": (put(SHAPE, np.zeros(100_000, int)), SIDES),
     "a type that is a number": (put("layer/1/type", np.array(3)), "without a type"),
     "a type of a megabyte": (put("layer/1/type", np.array(b"x" * (1 << 20))), f"a layer of type '{'x' * 40}'"),
     "a threshold of 2^62": (
         put(f"{NEURON}/vThMant", np.array(1 << 62)),
-        rf"/{NEURON}/vThMant: holds \[4611686018427387904\]\.\.\., not whole numbers",
+        rf"/{NEURON}/vThMant: holds \[4611686018427387904\]\.\.\., beyond 2\^53",
     ),
     "no thresholds": (put(f"{NEURON}/vThMant", np.zeros(0)), f"/{NEURON}: CUBA neurons need vThMant"),
     "a decay that is none": (put(f"{NEURON}/iDecay", np.array(1e9)), f"/{NEURON}: decays must be .* from 0 to 4096"),
@@ -267,7 +272,7 @@ NIR: dict[str, tuple[Change, str]] = {
     "a name that is no text": (lambda file: file.create_group(b"node/\xff\xfe"), "names that are no text"),
     "a shape of 2^62": (
         put("node/nodes/input/shape", np.array([1 << 62])),
-        r"shape holds \[4\.61168602e\+18\], not whole numbers",
+        r"shape holds \[4\.61168602e\+18\], beyond 2\^31",
     ),
 }
 OWN_NIR: dict[str, tuple[Change, str]] = {

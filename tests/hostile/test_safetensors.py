@@ -158,6 +158,11 @@ CASES = {
         file(**{"blocks.1.bias": torch.tensor([math.nan, 0.0])}),
         r"blocks\.1\.bias holds values that are not finite",
     ),
+    "a bias beyond float32": (
+        "safetensors",
+        file(**{"blocks.1.bias": torch.tensor([0.0, 1e300], dtype=torch.float64)}),
+        r"blocks\.1\.bias holds values that are not finite",
+    ),
     "infinity among the weights": (
         "safetensors",
         file(**{"blocks.1.bias": torch.tensor([0.0, math.inf])}),

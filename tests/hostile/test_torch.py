@@ -161,6 +161,18 @@ CASES = {
             r"block 1: neuron\.voltage_decay holds values that are not finite",
         ),
         (
+            "a magnitude beyond float32",
+            saved(
+                {**state_dict(), "blocks.1.synapse.weight_g": torch.full((4, 1, 1, 1, 1), 1e300, dtype=torch.float64)}
+            ),
+            r"block 1: synapse\.weight_g holds values beyond float32",
+        ),
+        (
+            "a direction of zeros",
+            saved({**state_dict(), "blocks.1.synapse.weight_v": torch.zeros(4, 6, 1, 1, 1)}),
+            r"block 1: synapse\.weight_v has a direction of zeros",
+        ),
+        (
             "complex weights",
             saved({**state_dict(), "blocks.1.synapse.weight_v": torch.ones(4, 6, 1, 1, 1, dtype=torch.complex64)}),
             r"block 1: synapse\.weight_v is not of plain real numbers",

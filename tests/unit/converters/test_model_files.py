@@ -1,6 +1,7 @@
 """Model, safetensors files, and formats by suffix."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import safetensors.torch
@@ -142,3 +143,12 @@ def test_values_that_are_not_finite_are_told(tmp_path) -> None:
 def test_unknown_suffixes_name_the_known_ones(tmp_path) -> None:
     with pytest.raises(UnsupportedError, match=r"no writer for a file with no suffix.*\.net"):
         write_model(Model.of(fitted_network()), tmp_path / "a")
+
+
+def test_a_direction_of_zeros_is_refused(tmp_path) -> None:
+    model = Model.of(build_network(SPEC, seed=0))
+    name = next(name for name in model.tensors if name.endswith("original1"))
+    flat = {**model.tensors, name: torch.zeros_like(model.tensors[name])}
+    path = write_model(replace(model, tensors=flat), tmp_path / "a.safetensors")
+    with pytest.raises(IntegrityError, match=f"{name} has a direction of zeros, of which weight norm makes NaN"):
+        read_model(path)

@@ -798,6 +798,10 @@ DAMAGED = {
     ),
 }
 DAMAGED_IMAGES = {
+    "a pool of millions": (
+        (node("SumPool2d", kernel_size=4096, stride=1, padding=4096), neuron()),
+        "a window of 4096x4096 over 2 channels is too large",
+    ),
     "a stride of 0": ((conv(3, 2, stride=0), neuron()), rf"stride is \[0\]: {WINDOW.format(1)}"),
     "half a stride": ((conv(3, 2, stride=0.5), neuron()), r"stride holds \[0\.5\], not whole numbers"),
     "three strides": ((conv(3, 2, stride=(1, 1, 1)), neuron()), rf"stride is \[1, 1, 1\]: {WINDOW.format(1)}"),
