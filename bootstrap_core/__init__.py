@@ -3,6 +3,7 @@
 from bootstrap_core.build import build_network
 from bootstrap_core.datasets import Dataset, Split, dataset_names, load_dataset
 from bootstrap_core.evaluation import Evaluation, evaluate
+from bootstrap_core.image_files import load_images
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network, Trace
@@ -28,4 +29,5 @@ __all__ = [
     "evaluate",
     "fit",
     "load_dataset",
+    "load_images",
 ]

@@ -60,7 +60,7 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """Of Pillow's: others run programs, as EPS does, or read further files."""
 
 
-def load_images(path: Path, *, shape: Shape | None = None, seed: int = 0) -> Dataset:
+def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) -> Dataset:
     """Read a user's images.
 
     An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
@@ -78,9 +78,8 @@ def load_images(path: Path, *, shape: Shape | None = None, seed: int = 0) -> Dat
     Raises:
         DataError: it cannot be read, or is no such thing.
     """
-    if path.is_dir():
-        return _from_folder(path, shape, seed)
-    return _from_npz(path, shape, seed)
+    path = Path(path)
+    return _from_folder(path, shape, seed) if path.is_dir() else _from_npz(path, shape, seed)
 
 
 def image_shape(shape: Shape) -> Size | None:

@@ -49,18 +49,32 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(
         (
             click.option("--spec", help="Spec of a lava-dl checkpoint: a YAML file, or a name."),
-            click.option("--time-steps", type=click.IntRange(1, 4096), help="T. [ONNX: 16; else what the file says]"),
+            click.option(
+                "--time-steps",
+                type=click.IntRange(1, 4096),
+                help="T. [default: what the file says; 16 of ONNX, and of NIR that does not]",
+            ),
             click.option("--threshold", type=Number(positive=True), help="Of the neurons of a checkpoint."),
-            click.option("--input-bits", type=click.IntRange(1, 16), help="Bits of a pixel, without input neurons."),
-            click.option("--mean", type=Number(several=True), help="Mean that was subtracted from images in training."),
+            click.option(
+                "--input-bits", type=click.IntRange(1, 16), help="Bits of a pixel, without input neurons. [NIR: 8]"
+            ),
+            click.option(
+                "--mean", type=Number(several=True), help="Mean that was subtracted from images, in 0..1, in training."
+            ),
             click.option(
                 "--std", type=Number(positive=True, several=True), help="Deviation that they were divided by."
             ),
             click.option("--dt", type=Number(positive=True), help="Seconds of a step of a NIR graph."),
             click.option(
-                "--time-constants", type=click.Choice(["euler", "exact"]), help="How a NIR graph's become decays."
+                "--time-constants",
+                type=click.Choice(["euler", "exact"]),
+                help="How a NIR graph's become decays. [default: euler]",
             ),
-            click.option("--reset", type=click.Choice(["zero", "subtract"]), help="What a spike does in a NIR graph."),
+            click.option(
+                "--reset",
+                type=click.Choice(["zero", "subtract"]),
+                help="What a spike does in a NIR graph. [default: zero]",
+            ),
             click.option("--nodes-only", is_flag=True, default=None, help="Believe the nodes of a NIR graph of ours."),
         )
     ):
@@ -87,13 +101,13 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "entering",
                 type=click.Choice(["auto", "spike", "graded"]),
                 default="auto",
-                help="ONNX: of images.",
+                help="ONNX: how images enter. [default: auto, by measure]",
             ),
             click.option(
                 "--max-pool",
                 type=click.Choice(["auto", "any", "average", "error"]),
                 default="auto",
-                help="ONNX: of maxima.",
+                help="ONNX: what maxima become; error: refuse them. [default: auto, by measure]",
             ),
             click.option("--seed", type=Seed, default=0, show_default=True, help="ONNX: of everything random."),
             click.option("--threads", type=click.IntRange(1), help="ONNX: CPU threads."),

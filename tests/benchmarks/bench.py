@@ -40,6 +40,7 @@ SPIKING = ("snnzoo", "lava-dl", *PEERS)
 BOOTSTRAP = ("snnzoo", "lava-dl")
 PROCESSES = 3
 """Whose memory is measured: where torch puts things differs by a tenth."""
+OTHERS_BATCHES = 5
 FIRST_CALLS = {"infer": "exact inference", "ann_step": "ANN training step", "snn_step": "SNN training step"}
 FIRST_CALL_S = 2.0
 SHAPES = {"dense": "784-512-512-10", "conv": "conv"}
@@ -139,8 +140,7 @@ def quartiles(values: list[float]) -> list[float]:
 def measure_memory(
     chosen: dict[str, list[str]], weights: dict[str, str], threads: int, request: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Rows of memory, in MiB above that of one image and one step: medians of fresh processes; others' of one, after 5
-    batches."""
+    """Rows of memory, in MiB above that of one image and one step: medians of fresh processes; others' of one."""
     base = {**request, "layers": NETWORKS["dense"], "weights": weights["dense"]}
 
     def peaks(name: str, work: str, batches: list[int], steps: int = 16) -> list[float]:
@@ -153,7 +153,7 @@ def measure_memory(
 
     rows = []
     for work, what in (("infer", "exact inference"), ("snn_step", "SNN training")):
-        others = {name: peaks(name, work, [5])[0] for name in SPIKING[1:] if name in chosen}
+        others = {name: peaks(name, work, [OTHERS_BATCHES])[0] for name in SPIKING[1:] if name in chosen}
         (few, many), (long,) = peaks("snnzoo", work, [20, 200]), peaks("snnzoo", work, [20], 64)
         if work == "infer":
             block = 48 * base["batch"] * 784 / 2**20  # the widest block's spikes of the 48 steps more, a byte each
@@ -178,7 +178,10 @@ def memory_row(what: str, found: dict[str, float], reference: float, name: str) 
 
 
 def measure_first_calls(chosen: dict[str, list[str]], weights: dict[str, str], threads: int) -> list[dict[str, Any]]:
-    """Rows of the first call in a process of its own, with nothing compiled before."""
+    """Rows of the first call in a process of its own, nothing compiled before, from the building of the network on.
+
+    For an ANN step that is what comes before it too: batches to sample, and a fit.
+    """
     rows = []
     for network, path in weights.items():
         request = {**base_request(), "layers": NETWORKS[network], "weights": path}
@@ -193,7 +196,7 @@ def measure_first_calls(chosen: dict[str, list[str]], weights: dict[str, str], t
                     "unit": "s",
                     "target": {"seconds": FIRST_CALL_S},
                     "reference": None,
-                    "wall": {"snnzoo": answer["first"]},
+                    "wall": {"snnzoo": answer["since_built"]},
                 }
             )
     return rows
@@ -250,6 +253,7 @@ def main() -> int:
     except WorkerError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 1
+    report["notes"] = [f"memory of the other programs: of one process, after {OTHERS_BATCHES} batches"]
     report["busy_cores"] = round(max(busy, busy_cores()), 2)  # before and after
     rows = [row | {"date": report["date"], "commit": report["commit"]} for row in rows]
     if options.only and options.output.exists():

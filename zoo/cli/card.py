@@ -33,7 +33,13 @@ NO_LICENCE = "NOASSERTION"
 @click.option("--check", is_flag=True, help="Write nothing; say where the card there is differs from what is measured.")
 @click.option("--data", shell_complete=complete_data, help="Dataset; by default the one it was trained on.")
 @click.option("--run", type=PathArgument, help="Folder of the training, for its curves; by default SOURCE.")
-@click.option("--seed-run", "seed_runs", type=PathArgument, multiple=True, help="Folder of a training by another seed.")
+@click.option(
+    "--seed-run",
+    "seed_runs",
+    type=PathArgument,
+    multiple=True,
+    help="Folder of a training by another seed. May be repeated.",
+)
 @click.option("--name", help="Of the model; by default that of its spec.")
 @click.option("--licence", help="Of the weights; as SPDX names it; by default as in the card before.")
 @data_options

@@ -59,7 +59,13 @@ BAR_WIDTH = 79
     type=click.Choice(["float32", "bfloat16"]),
     help="Of ANN batches and gradients in tandem; same as --set training.precision=NAME.",
 )
-@click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Replace a field of the spec.")
+@click.option(
+    "--set",
+    "assignments",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Replace a field of the spec, as in training.epochs=5 or blocks.0.features=64. May be repeated.",
+)
 @click.option("--resume", is_flag=True, help="Go on from the checkpoint in the folder.")
 @click.option(
     "--timeout",
