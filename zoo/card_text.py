@@ -85,7 +85,13 @@ def sections(card: Card) -> list[Section]:
             note=card.energy.caveat,
         ),
         Section("Training", ("", ""), tuple(how.items()), words=True),
-        Section("Again", ("", ""), tuple(card.commands.model_dump(exclude_none=True).items()), words=True),
+        Section(
+            "Again",
+            ("", ""),
+            tuple(card.commands.model_dump(exclude_none=True).items()),
+            note=_teacher_words(recipe, training.teacher_revision),
+            words=True,
+        ),
     ]
 
 
@@ -120,6 +126,14 @@ def _recipe_words(recipe: TrainingSpec, teacher_revision: str | None) -> str:
     if recipe.augment is not None:
         told["augment"] = " ".join(f"{key} {value}" for key, value in told["augment"].items()) or "default"
     return ", ".join(f"{key} {value}" for key, value in told.items()) or "the defaults"
+
+
+def _teacher_words(recipe: TrainingSpec | None, revision: str | None) -> str:
+    """Why training again gives other weights."""
+    if recipe is None or recipe.teacher is None:
+        return ""
+    taught = recipe.teacher if revision is None else f"{recipe.teacher}@{revision}"
+    return f"Taught by {taught}: trained again, by the {recipe.teacher} that is here then, it becomes other weights."
 
 
 def seed_words(card: Card) -> str:

@@ -121,3 +121,9 @@ def test_its_markdown_is_whole_tables(card: Card) -> None:
     rows = [[line.count("|") for line in part.splitlines()] for part in tables if part.startswith("|")]
     assert len(rows) == 7
     assert all(len(set(counts)) == 1 for counts in rows)
+
+
+def test_it_tells_its_teacher(card: Card) -> None:
+    recipe, text = card.training.recipe, as_markdown(card)
+    assert recipe is not None
+    assert (f"\nTaught by {recipe.teacher}" in text) == (recipe.teacher is not None)
