@@ -285,7 +285,7 @@ def test_a_conversion_is_reported_as_a_page(ann, tmp_path, run) -> None:
         len(onnx.load(ann).graph.node),
         True,
     )
-    assert found["layers"][0].keys() >= {"threshold", "scale", "saturated", "rate", "correlation", "dead"}
+    assert found["layers"][0].keys() >= {"block", "rate", "saturated", "synops", "correlation", "dead"}
     assert found["layers"][-1]["correlation"] > 0.9
     assert found["layers"][-1]["dead"] is None
     html = page.read_text("utf-8")

@@ -137,10 +137,10 @@ def evaluate_model(
 def predict(
     source: str, images: tuple[Path, ...], invert: bool | None, animate: Path | None, force: bool, as_json: bool
 ) -> None:
-    """Classify image files of any size: the class and its probability; with --json, those of all classes.
+    """Classify image files of any size: class and probability.
 
     They are read as images of one's own are for training: grey or in colours, resized. For MNIST and Fashion-MNIST they
-    are framed as those: what they show is cut out, made light on dark, and centred. stderr tells what was done.
+    are framed as those: what they show is cut out, made light on dark, and centred. stderr tells what was done. --json has the scores of all classes.
 
     Example: zoo predict mnist-dense seven.png --animate seven.gif
     """
