@@ -140,7 +140,8 @@ def predict(
     """Classify image files of any size: class and probability.
 
     They are read as images of one's own are for training: grey or in colours, resized. For MNIST and Fashion-MNIST they
-    are framed as those: what they show is cut out, made light on dark, and centred. stderr tells what was done. --json has the scores of all classes.
+    are framed as those: what they show is cut out, made light on dark, and centred. stderr tells what was done. --json
+    has the scores of all classes.
 
     Example: zoo predict mnist-dense seven.png --animate seven.gif
     """
