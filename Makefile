@@ -79,6 +79,7 @@ bench-accuracy: install  ## Time to 98.7 % on MNIST beside lava-dl's tutorial, a
 bench-convert: install $(OTHERS)  ## Convert a folder of ONNX files beside SpikingJelly, hours: ONNX_FOLDER=... DATA_DIR=... BENCH_OPTIONS=
 	$(BIN)/python tests/benchmarks/bench_convert.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)") $(BENCH_OPTIONS)
 	$(BIN)/python tests/make_readme_tables.py --print convert
+	$(BIN)/python tests/make_readme_tables.py --print convert-notes
 
 bench-scaling: install $(OTHERS)  ## Plot time against T, width and batch, ten minutes
 	$(BIN)/python tests/benchmarks/bench_scaling.py $(BENCH_OPTIONS)

@@ -58,8 +58,10 @@ def read_safetensors(path: Path) -> Model:
         refuse_beyond_memory(n_bytes, f"{path}: reading its tensors")
         tensors = {name: file.whole(name) for name in file.tensors}
     for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not all_finite(tensor.float()):  # what a network makes of it
+        if tensor.is_floating_point() and not all_finite(tensor):
             raise IntegrityError(f"{path}: tensor {name} holds values that are not finite")
+        if tensor.is_floating_point() and not all_finite(tensor.float()):  # what a network makes of it
+            raise IntegrityError(f"{path}: tensor {name} holds values beyond float32")
         if name.endswith(DIRECTION) and has_no_direction(tensor):
             raise IntegrityError(f"{path}: tensor {name} has a direction of zeros, of which weight norm makes NaN")
     return Model(spec, tensors, check_card(metadata.get("card", {}), str(path)), origin=str(path))

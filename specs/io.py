@@ -262,8 +262,11 @@ def _refuse_keys(node: yaml.Node | None, origin: str) -> None:
         seen: set[str] = set()
         for key, value in node.value:
             where = f"{origin}:{key.start_mark.line + 1}"
-            if not isinstance(key, yaml.ScalarNode) or key.tag in NO_WORDS:
+            if not isinstance(key, yaml.ScalarNode):
                 raise SpecError(f"{where}: a key must be a word")
+            if key.tag in NO_WORDS:
+                kind = key.tag.rpartition(":")[2]
+                raise SpecError(f"{where}: the key {_brief(key.value)} is read as {kind}: put it in quotes")
             if key.value in seen:
                 raise SpecError(f"{where}: {_brief(key.value)} is given twice")
             seen.add(key.value)

@@ -1,4 +1,4 @@
-"""Write the tables of README, ARCHITECTURE, CONTRIBUTING and `tests/benchmarks/README.md` from what was measured.
+"""Write the tables of README, ARCHITECTURE and `tests/benchmarks/README.md` from what was measured.
 
     python tests/make_readme_tables.py [--print NAME]
 
@@ -25,7 +25,6 @@ from zoo.card_files import card_names, packaged_card
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
 ARCHITECTURE = ROOT / "ARCHITECTURE.md"
-CONTRIBUTING = ROOT / "CONTRIBUTING.md"
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 MEASUREMENTS = ROOT / "tests" / "benchmarks" / "README.md"
 BENCHMARK, ACCURACY = RESULTS / "bench.json", RESULTS / "accuracy.json"
@@ -410,7 +409,7 @@ def files_converted(report: dict[str, Any]) -> dict[str, str]:
     read = sum(not all(found.get("error", "").startswith("onnx2torch") for found in recipes) for recipes in tried)
     return {
         "snnzoo": f"{ours} of {len(rows)}",
-        "spikingjelly": f"{theirs} of {len(tried)}, {read} of which onnx2torch reads",
+        "spikingjelly": f"{theirs} of {len(tried)} (onnx2torch reads {read})",
     }
 
 
@@ -614,5 +613,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--print"]:
         print(TABLES[sys.argv[2]]())
         sys.exit()
-    for path in (README, ARCHITECTURE, CONTRIBUTING, MEASUREMENTS):
+    for path in (README, ARCHITECTURE, MEASUREMENTS):
         path.write_text(render(path.read_text("utf-8")), "utf-8")

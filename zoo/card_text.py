@@ -132,8 +132,8 @@ def _teacher_words(recipe: TrainingSpec | None, revision: str | None) -> str:
     """Why training again gives other weights."""
     if recipe is None or recipe.teacher is None:
         return ""
-    taught = recipe.teacher if revision is None else f"{recipe.teacher}@{revision}"
-    return f"Taught by {taught}: trained again, by the {recipe.teacher} that is here then, it becomes other weights."
+    taught = f"{recipe.teacher}@{revision}" if revision else f"a {recipe.teacher} whose revision was not recorded"
+    return f"Taught by {taught}; by another one it becomes other weights."
 
 
 def seed_words(card: Card) -> str:

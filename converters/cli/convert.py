@@ -166,7 +166,7 @@ def convert(
     lava-dl: the .net that it exported, beside a checkpoint, saves its --spec.
 
     NIR keeps neither the time step nor the reset: snnTorch's graphs want --dt 1e-4, norse's --dt 1e-6, sinabs' --dt 1
-    --time-constants exact.
+    --time-constants exact; and --reset subtract, where their neurons do, as snnTorch's and sinabs' do unless told.
 
     Example: zoo convert network.pt -o network.safetensors -o network.nir
     """
@@ -206,6 +206,8 @@ def convert(
         return
     if conversion is not None:
         _print_conversion(conversion)
+    elif not written:
+        say(f"note: {given} was read, and nothing written: name a file with -o, as in -o model.safetensors")
     for entry in written:
         click.echo(entry["path"])
 

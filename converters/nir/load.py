@@ -128,7 +128,8 @@ def _time_step(chain: list[Named], dt: float | None, path: Path) -> float | None
     if dt is None and timed:
         raise ConversionError(
             f"{path} does not say how long a time step is, and {timed[0]} depends on it. Give --dt 1e-4 if snnTorch "
-            "wrote it; --dt 1e-6 if norse did, with its own dt of 1e-3; --dt 1 --time-constants exact if sinabs did"
+            "wrote it; --dt 1e-6 if norse did, with its own dt of 1e-3; --dt 1 --time-constants exact if sinabs did; "
+            "and --reset subtract, if its neurons do"
         )
     if dt is not None and not 0 < dt < float("inf"):
         raise ConversionError(f"--dt is the seconds of a time step, not {dt}")

@@ -234,6 +234,10 @@ def main() -> int:
         busy = busy_cores()
         with tempfile.TemporaryDirectory() as folder, running(chosen, options.threads) as programs:
             report = header(programs, options.threads, busy)
+            before = json.loads(options.output.read_text("utf-8")) if options.only and options.output.exists() else None
+            conditions = ("cpu", "threads", "kernel", "versions")
+            if before is not None and (other := [key for key in conditions if before[key] != report[key]]):
+                raise WorkerError(f"{options.output} is of another {' and '.join(other)}: measure all rows")
             weights = {network: str(Path(folder) / f"{network}.npz") for network in NETWORKS}
             report["rates"] = {
                 network: make_weights(programs["snnzoo"], network, Path(path)) for network, path in weights.items()
@@ -256,13 +260,9 @@ def main() -> int:
     report["notes"] = [f"memory of the other programs: of one process, after {OTHERS_BATCHES} batches"]
     report["busy_cores"] = round(max(busy, busy_cores()), 2)  # before and after
     rows = [row | {"date": report["date"], "commit": report["commit"]} for row in rows]
-    if options.only and options.output.exists():
-        before = json.loads(options.output.read_text("utf-8"))
-        if different := [key for key in ("cpu", "threads", "kernel", "versions") if before[key] != report[key]]:
-            print(f"Error: {options.output} is of another {' and '.join(different)}: measure all rows", file=sys.stderr)
-            return 1
-        measured = {row["what"]: row for row in rows}
-        rows = [measured.pop(row["what"], row) for row in before["rows"]] + list(measured.values())
+    if before is not None:
+        measured, when = {row["what"]: row for row in rows}, {"date": before["date"], "commit": before.get("commit")}
+        rows = [measured.pop(row["what"], when | row) for row in before["rows"]] + list(measured.values())
     options.output.parent.mkdir(exist_ok=True)
     options.output.write_text(json.dumps({**report, "rows": rows}, indent=1) + "\n", "utf-8")
     return 0

@@ -180,8 +180,11 @@ def header(programs: dict[str, Program], threads: int, busy: float) -> dict[str,
 
 def stamp() -> dict[str, str]:
     """When something was measured, and of which commit; with a mark if files differ from it."""
-    described = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True)
-    return {"date": date.today().isoformat(), "commit": described.stdout.strip()}
+    commit = ""
+    with suppress(OSError):  # no git
+        command = ["git", "describe", "--always", "--dirty"]
+        commit = subprocess.run(command, cwd=HERE, capture_output=True, text=True).stdout.strip()
+    return {"date": date.today().isoformat(), "commit": commit}
 
 
 def cpu_model() -> str:

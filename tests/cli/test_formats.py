@@ -258,6 +258,9 @@ def test_a_conversion_may_be_looked_at_alone(ann, folder, run, monkeypatch) -> N
     found = json.loads(run("convert", ann, "--time-steps", 4, "--json").stdout)
     assert (found["outputs"], found["time_steps"]) == ([], 4)
     assert json.loads(run("convert", folder / "network.pt", "--json").stdout)["outputs"] == []
+    assert (
+        "network.pt was read, and nothing written: name a file with -o" in run("convert", folder / "network.pt").stderr
+    )
     assert sorted(folder.iterdir()) == before
 
 
