@@ -40,7 +40,7 @@ class Hints:
 
     Attributes:
         spec: of a lava-dl checkpoint.
-        time_steps: T; of a netx file or a checkpoint.
+        time_steps: T; of a netx file, a NIR graph or a checkpoint.
         threshold: of all neurons of a dense checkpoint.
         input_bits: bits of a pixel, of a network without input neurons.
         mean, std: of the images in training, where the file does not say.

@@ -112,7 +112,7 @@ def zero_rows(v: Tensor, dim: int) -> Tensor:
 
 def has_no_direction(v: Tensor) -> bool:
     """Whether v `[channels, ...]` is zero in all of a channel, which divides by zero."""
-    return v.dim() > 1 and v.numel() > 0 and bool((v.flatten(1) == 0).all(1).any())
+    return v.dim() > 1 and v.numel() > 0 and bool(zero_rows(v.float(), 0).any())
 
 
 def parts(tensor: Tensor) -> Sequence[Tensor]:

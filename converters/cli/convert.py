@@ -83,7 +83,7 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of ONNX files; it takes them as `tuning`."""
+    """Give a command the options of ONNX files."""
     for option in reversed(
         (
             click.option(

@@ -21,7 +21,7 @@ STEM = "hostile"
 def without_name(text: str, path: Path) -> str:
     """A message without the file's path and name, nor its folder's, which would match a pattern whatever is wrong.
 
-    >>> without_name("cannot read /tmp/a/hostile.npz: a pipe; of hostile", Path("/tmp/a/hostile.npz"))
+    >>> without_name("cannot read folder/hostile.npz: a pipe; of hostile", Path("folder/hostile.npz"))
     'cannot read : a pipe; of '
     """
     for name in (str(path), str(path.parent), path.name, STEM):
