@@ -5,8 +5,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import MANT
-
 __all__ = ["Spikes", "SteadyInput"]
 
 
@@ -77,7 +75,11 @@ class SteadyInput(NamedTuple):
 
     def spikes(self) -> Spikes:
         """Run the neurons."""
-        return self._run(self.current())
+        from bootstrap_core.kernels.spiking_ops import fire
+
+        current = self.current()
+        z = current.expand(self.steps, *current.shape)
+        return Spikes(*fire(z, current.new_ones(1), self.voltage_decay, None, *self.constants))
 
     def flatten(self, first: int) -> "SteadyInput":
         """The axes from `first` on as one."""
@@ -101,17 +103,13 @@ class SteadyInput(NamedTuple):
 
         Neurons of one current spike alike, so one runs for each of the 1/64 from the lowest current to the highest.
         """
-        mantissas = (current.detach() * MANT).int()
-        lowest, highest = (int(bound) for bound in torch.aminmax(mantissas))
-        each = self._run(torch.arange(lowest, highest + 1)[None] / MANT).totals()[0]
-        return each.index_select(0, (mantissas - lowest).flatten()).reshape(mantissas.shape)
+        from bootstrap_core.kernels.steady_synapses import InputTables
+
+        threshold, _, _, subtract = self.constants
+        tables = InputTables(current, self.steps, self.voltage_decay, threshold, subtract)
+        each = torch.from_numpy(tables.fired).sum(1, dtype=torch.float32)
+        return each.index_select(0, tables.indices.flatten()).reshape(current.shape)
 
     def counts(self) -> Tensor:
         """How many spikes each neuron gives over time and images, `[...]` int64."""
         return self.totals(self.current()).long().sum(0)
-
-    def _run(self, current: Tensor) -> Spikes:
-        from bootstrap_core.kernels.spiking_ops import fire
-
-        z = current.expand(self.steps, *current.shape)
-        return Spikes(*fire(z, current.new_ones(1), self.voltage_decay, None, *self.constants))

@@ -15,7 +15,7 @@ LARGEST = np.finfo(np.float32).max
 """Stands for infinity, which times a slope of 0 is not 0."""
 
 
-@njit(inline="always")
+@njit(nogil=True)
 def _behind(v, values, z, before):
     """Of values that the centres `z` have, the last one's below `v`; `before` if there is none."""
     found = values[0] if v > z[0] else before
@@ -27,7 +27,7 @@ def _behind(v, values, z, before):
     return values[6] if v > z[6] else found
 
 
-@njit(inline="always")
+@njit(nogil=True)
 def _point(v, z, a, slope):
     """Rate at `v`, and the slope there."""
     none = f32(0.0)
@@ -38,19 +38,18 @@ def _point(v, z, a, slope):
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def piecewise(x, z, a, slope, steepness, floor, start, stop, rates, gradients):
-    """Rates and gradients of `x[start:stop]`; see `functional.piecewise`, whose arithmetic this is.
+def piecewise(x, z, a, slope, steepness, floor, rates, gradients):
+    """Rates and gradients of `x`; see `functional.piecewise`, whose arithmetic this is.
 
     `z`, `a` and the `slope` behind it are of each centre, tuples of `CENTERS`; `steepness` is the gradient of a slope
     of 1, without the `floor`. `x`, `rates` and `gradients` are float32, or bfloat16 as uint16; `gradients` is empty if
     nobody wants them.
     """
-    given, rate, gradient = x[start:stop], rates[start:stop], gradients[start:stop]
     if len(gradients) == 0:
-        for j in range(len(given)):
-            rate[j] = narrowed(_point(widened(given[j]), z, a, slope)[0], rate)
+        for j in range(len(x)):
+            rates[j] = narrowed(_point(widened(x[j]), z, a, slope)[0], rates)
         return
-    for j in range(len(given)):
-        r, s = _point(widened(given[j]), z, a, slope)
-        rate[j] = narrowed(r, rate)
-        gradient[j] = narrowed(s * steepness + floor, gradient)
+    for j in range(len(x)):
+        rate, s = _point(widened(x[j]), z, a, slope)
+        rates[j] = narrowed(rate, rates)
+        gradients[j] = narrowed(s * steepness + floor, gradients)

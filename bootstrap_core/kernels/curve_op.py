@@ -23,7 +23,11 @@ def _piecewise(z: Tensor, centers: Tensor, slopes: Tensor, differentiate: bool) 
     gradients = torch.empty_like(z) if differentiate else z.new_empty(0)
     x, r, g = map(flat, (z, rates, gradients))
     curve = tables_of(centers, slopes)
-    split(lambda start, stop: curve_loop.piecewise(x, *curve, start, stop, r, g), z.numel(), work=z.numel())
+    split(
+        lambda start, stop: curve_loop.piecewise(x[start:stop], *curve, r[start:stop], g[start:stop]),
+        z.numel(),
+        work=z.numel(),
+    )
     return rates, gradients
 
 

@@ -17,29 +17,28 @@ f32, f64 = np.float32, np.float64
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def currents(images, mean, std, weight, bias, mant, lowest, highest, start, stop, out):
-    """`out[start:stop]`, float32: `weight * (image - mean) / std + bias`, truncated to 1 / `mant` and clamped."""
-    x, y, step = images[start:stop], out[start:stop], 1 / mant
-    for j in range(len(x)):
-        current = np.trunc((weight * ((f64(x[j]) - mean) / std) + bias) * mant)
+def currents(images, mean, std, weight, bias, mant, lowest, highest, out):
+    """`out`, float32: `weight * (image - mean) / std + bias`, truncated to 1 / `mant` and clamped."""
+    step = 1 / mant
+    for j in range(len(images)):
+        current = np.trunc((weight * ((f64(images[j]) - mean) / std) + bias) * mant)
         current = lowest if current < lowest else current
-        y[j] = f32((highest if current > highest else current) * step)
+        out[j] = f32((highest if current > highest else current) * step)
 
 
 @njit(nogil=True, cache=True, error_model="numpy")
-def rates(images, scaling, z, a, slope, steepness, floor, start, stop, out, gradients):
-    """Rates that `curve_loop.piecewise` gives to the `currents` of `images[start:stop]`, and its gradients at these.
+def rates(images, scaling, z, a, slope, steepness, floor, out, gradients):
+    """Rates that `curve_loop.piecewise` gives to the `currents` of `images`, and its gradients at these.
 
     `scaling` has what `currents` takes from `mean` on; the currents never leave the cache.
     """
     mean, std, weight, bias, mant, lowest, highest = scaling
     drive = np.empty(BLOCK, np.float32)
-    for first in range(start, stop, BLOCK):
-        end = min(stop, first + BLOCK)
-        n = end - first
-        currents(images[first:end], mean, std, weight, bias, mant, lowest, highest, 0, n, drive)
-        at = gradients[first:end]
-        curve_loop.piecewise(drive, z, a, slope, steepness, floor, 0, n, out[first:end], at)
+    for first in range(0, len(images), BLOCK):
+        end = min(len(images), first + BLOCK)
+        some = drive[: end - first]
+        currents(images[first:end], mean, std, weight, bias, mant, lowest, highest, some)
+        curve_loop.piecewise(some, z, a, slope, steepness, floor, out[first:end], gradients[first:end])
 
 
 @njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})

@@ -29,7 +29,11 @@ def input_current(images: Tensor, weight: Tensor, bias: Tensor, mean: float, std
     x, out = images.detach().contiguous(), torch.empty(images.shape)
     flat, currents = x.view(-1).numpy(), out.view(-1).numpy()
     scaling = _scaling(weight, bias, mean, std)
-    split(lambda start, stop: input_loop.currents(flat, *scaling, start, stop, currents), flat.size, work=flat.size)
+    split(
+        lambda start, stop: input_loop.currents(flat[start:stop], *scaling, currents[start:stop]),
+        flat.size,
+        work=flat.size,
+    )
     return out
 
 
@@ -90,7 +94,11 @@ def _input_rates(
     gradients = torch.empty(images.shape if differentiate else 0)
     x, r, g = images.detach().contiguous().view(-1).numpy(), rates.view(-1).numpy(), gradients.view(-1).numpy()
     scaling, curve = _scaling(weight, bias, mean, std), tables_of(centers, slopes)
-    split(lambda start, stop: input_loop.rates(x, scaling, *curve, start, stop, r, g), x.size, work=x.size)
+    split(
+        lambda start, stop: input_loop.rates(x[start:stop], scaling, *curve, r[start:stop], g[start:stop]),
+        x.size,
+        work=x.size,
+    )
     return rates, gradients
 
 

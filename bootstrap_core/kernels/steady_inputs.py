@@ -42,7 +42,7 @@ def weigh(currents, train_of, trains, weight, start, stop, z):
                 for block in range(n_blocks):
                     add_rows(weight, block, 0, members[k], 0, counts[k], partial, k * apart + block * width)
         for t in range(steps):
-            n, row = 0, z[t, image]
+            n, row = i64(0), z[t, image]
             for k in range(1, n_trains):
                 firing[n] = k
                 n += trains[k, t] != 0 and counts[k] != 0
@@ -162,7 +162,7 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
     gradients = local.reshape(-1)
     by_pixel = total = 0.0  # threads write to one cache line at their end alone
     for image in range(start, stop):
-        _take_image(grad, image, 0, outputs, local)
+        _take_image(grad, image, i64(0), outputs, local)
         _copy(whole, rest)
         of_common = i64(-1)
         for i in range(len(weight)):
