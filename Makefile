@@ -113,7 +113,7 @@ estimate-cluster: install  ## What tuning a network of ImageNet's size would cos
 check-migrate: install  ## Migrate 10,000 random torch modules there and back
 	SNNZOO_THOROUGH=1 $(BIN)/python -m pytest tests/property/test_weight_norm.py
 
-check-engines: install  ## Compare every spike of both engines on the full MNIST test set, for each packaged model
+check-engines: install  ## Compare every spike of both engines on the full test set of each packaged model's data
 	$(BIN)/python tests/benchmarks/check_engines.py $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')
 
 check-netx: install  ## Export the packaged models, run them in Lava, compare every spike: make check-netx LAVA_PYTHON=...

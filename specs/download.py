@@ -10,14 +10,14 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse
+from http.client import HTTPConnection, HTTPException, HTTPResponse, InvalidURL
 from pathlib import Path
 from typing import IO, Any, BinaryIO
 from urllib.parse import urlsplit
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
 
-__all__ = ["Progress", "cache_folder", "copy_rest", "download", "fetch_whole"]
+__all__ = ["BrokenOffError", "Progress", "cache_folder", "copy_rest", "download", "fetch_whole", "persist"]
 
 TIMEOUT_S = 30.0
 """Without a byte."""
@@ -36,7 +36,7 @@ Progress = Callable[[int, int | None], object]
 """Called with the bytes that are there and all bytes, if that is known."""
 
 
-class _BrokenOffError(Exception):
+class BrokenOffError(Exception):
     """A transfer that may succeed when tried again."""
 
 
@@ -110,16 +110,26 @@ def download(
         IntegrityError: the server has something else: a web page, or a file of another size.
         SnnZooError: the file cannot be written; it is empty then.
     """
+    persist(lambda: _receive(url, file, size, limit, headers or {}, progress), file, what=url)
+
+
+def persist(attempt: Callable[[], object], file: BinaryIO, *, what: str) -> None:
+    """Call `attempt`, which appends to `file`, again after each `BrokenOffError`, after pauses that grow.
+
+    Raises:
+        TransferError: it broke off `ATTEMPTS` times without bringing anything new; `what` stands in the message.
+    """
     furthest, failures = file.seek(0, os.SEEK_END), 0
     while True:
         try:
-            return _receive(url, file, size, limit, headers or {}, progress)
-        except _BrokenOffError as error:
+            attempt()
+            return
+        except BrokenOffError as error:
             end = file.seek(0, os.SEEK_END)
             failures = 1 if end >= furthest + CHUNK_BYTES else failures + 1
             furthest = max(furthest, end)
             if failures >= ATTEMPTS:
-                raise TransferError(f"{url}: {error}; tried {ATTEMPTS} times") from None
+                raise TransferError(f"{what}: {error}; tried {ATTEMPTS} times") from None
             time.sleep(BACKOFF_S * 2 ** (failures - 1) * random.uniform(0.5, 1))
 
 
@@ -191,7 +201,7 @@ def _fetch_checked(part: Path, fetch: Callable[[BinaryIO], object], check: Calla
 def _receive(
     url: str, file: BinaryIO, size: int | None, limit: int | None, headers: Mapping[str, str], progress: Progress
 ) -> None:
-    """One request for what `file` lacks, and its answer. Raises `_BrokenOffError` if another may help."""
+    """One request for what `file` lacks, and its answer. Raises `BrokenOffError` if another may help."""
     start = file.seek(0, os.SEEK_END)
     if size is not None and start > size:
         start = file.truncate(0)
@@ -204,7 +214,7 @@ def _receive(
         if first != start:  # the server knows no ranges, or gives another
             file.truncate(0)
         if first not in (start, 0):
-            raise _BrokenOffError(f"the server sends from byte {first} on, not from {start}")
+            raise BrokenOffError(f"the server sends from byte {first} on, not from {start}")
         if None not in (size, announced) and size != announced:
             raise IntegrityError(f"{url}: {announced} bytes, as the server says; it must be {size}")
         if limit is not None and announced is not None and announced > limit:
@@ -216,9 +226,9 @@ def _receive(
                 response.read1, file, limit=limit if size is None else size, total=total, what=url, progress=progress
             )
         except (OSError, ValueError, HTTPException) as error:
-            raise _BrokenOffError(_reason(error)) from None
+            raise BrokenOffError(_reason(error)) from None
     if total is not None and done < total:
-        raise _BrokenOffError(f"the server sent {done} of {total} bytes")
+        raise BrokenOffError(f"the server sent {done} of {total} bytes")
 
 
 def _request(url: str, headers: Mapping[str, str], start: int) -> HTTPResponse:
@@ -230,14 +240,14 @@ def _request(url: str, headers: Mapping[str, str], start: int) -> HTTPResponse:
     except urllib.error.HTTPError as error:
         with error:
             if error.code in TRANSIENT:
-                raise _BrokenOffError(str(error)) from None
+                raise BrokenOffError(str(error)) from None
             if error.code == 416 and start:  # there are no bytes from there on
                 raise IntegrityError(f"{url}: shorter than the {start} bytes that were fetched before") from None
             raise TransferError(f"{url}: {error}") from None
-    except ValueError as error:
+    except (ValueError, InvalidURL) as error:
         raise TransferError(f"{url}: {error}") from None
     except (OSError, HTTPException) as error:
-        raise _BrokenOffError(_reason(error)) from None
+        raise BrokenOffError(_reason(error)) from None
     return answer
 
 
@@ -246,7 +256,7 @@ def _extent(response: HTTPResponse) -> tuple[int, int | None]:
     if response.status == 206:
         found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
         if found is None:
-            raise _BrokenOffError("the server does not say which range it sends")
+            raise BrokenOffError("the server does not say which range it sends")
         first, total = found.groups()
         return int(first), None if total == "*" else int(total)
     length = response.headers.get("Content-Length", "")

@@ -48,7 +48,7 @@ def check_given_file(
 def suggest_file(path: Path) -> str:
     """A hint with the file beside a missing one that has the nearest name, out of place."""
     try:
-        names = [file.name for file in islice(path.parent.iterdir(), MOST_NAMES)]
+        names = [file.name for file in islice(path.parent.iterdir(), MOST_NAMES) if file.name[0] != "."]
     except OSError:
         return ""
     return suggest(path.name, names)

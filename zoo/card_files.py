@@ -3,12 +3,12 @@
 from pathlib import Path
 
 from specs.errors import SnnZooError
-from zoo.card import Card, is_card, load_card
+from zoo.card import Card, FileFacts, is_card, load_card
 from zoo.catalog import find_model, local_catalogs
 from zoo.fetch import local_file
 from zoo.packaged_files import packaged_names, packaged_path
 
-__all__ = ["card_beside", "card_file", "card_names", "card_of", "card_path", "packaged_card"]
+__all__ = ["card_beside", "card_file", "card_names", "card_of", "card_path", "is_of", "packaged_card"]
 
 FOLDER, SUFFIX = "cards", ".yaml"
 
@@ -34,6 +34,12 @@ def card_of(source: str) -> Card | None:
     """The card of a model, see `card_path`."""
     path = card_path(source)
     return None if path is None else load_card(path)
+
+
+def is_of(card: Card, path: Path) -> bool:
+    """Whether a card knows the bytes of a file; those of a format that it does not tell, it need not."""
+    known = [facts for format, facts in card.files.items() if format.suffix == path.suffix]
+    return not known or FileFacts.of_file(path) in known
 
 
 def card_path(source: str) -> Path | None:

@@ -88,7 +88,7 @@ def sections(card: Card) -> list[Section]:
         Section(
             "Again",
             ("", ""),
-            tuple(card.commands.model_dump(exclude_none=True).items()),
+            (*card.commands.model_dump(exclude_none=True).items(), *_seed_commands(card)),
             note=_teacher_words(recipe, training.teacher_revision),
             words=True,
         ),
@@ -134,6 +134,12 @@ def _teacher_words(recipe: TrainingSpec | None, revision: str | None) -> str:
         return ""
     taught = f"{recipe.teacher}@{revision}" if revision else f"a {recipe.teacher} whose revision was not recorded"
     return f"Taught by {taught}; by another one it becomes other weights."
+
+
+def _seed_commands(card: Card) -> list[tuple[str, str]]:
+    """How the runs of other seeds are made again."""
+    train = card.commands.train
+    return [(f"seed {one.seed}", f"{train}-{one.seed} --seed {one.seed}") for one in card.training.other_seeds if train]
 
 
 def seed_words(card: Card) -> str:

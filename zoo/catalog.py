@@ -100,12 +100,15 @@ def open_catalogs(urls: Sequence[str] = (), *, cache_dir: Path | None = None, of
         TransferError: an index cannot be read; none is passed over, as another would take its place.
         IntegrityError: it is no index.
     """
-    default = not urls
-    catalogs = [
-        cached_models(cache_dir) if offline and is_remote(url) else _read_catalog(open_transport(url))
-        for url in urls or os.environ.get("ZOO_INDEX", "").split()
-    ]
-    return [*catalogs, packaged_models(), cached_models(cache_dir)] if default else catalogs
+    if urls:
+        return [_open_catalog(url, cache_dir, offline) for url in urls]
+    try:
+        catalogs = [_open_catalog(url, cache_dir, offline) for url in os.environ.get("ZOO_INDEX", "").split()]
+    except TransferError as error:
+        raise TransferError(
+            f"{error}\nZOO_INDEX names this index; --offline does without those on other machines"
+        ) from None
+    return [*catalogs, packaged_models(), cached_models(cache_dir)]
 
 
 def find_model(reference: str, catalogs: Sequence[Catalog]) -> Found | None:
@@ -151,6 +154,10 @@ def search(pattern: str, catalogs: Sequence[Catalog]) -> list[Found]:
 
 def _names(catalogs: Sequence[Catalog]) -> list[str]:
     return sorted({name for catalog in catalogs for name in catalog.index.models})
+
+
+def _open_catalog(url: str, cache_dir: Path | None, offline: bool) -> Catalog:
+    return cached_models(cache_dir) if offline and is_remote(url) else _read_catalog(open_transport(url))
 
 
 def _read_catalog(transport: Transport, *, name: str = "") -> Catalog:

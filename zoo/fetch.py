@@ -8,9 +8,9 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from specs.download import Progress, fetch_whole
-from specs.errors import SnnZooError
+from specs.errors import IntegrityError, SnnZooError
 from specs.whole_file import whole_file
-from zoo.card import ModelFormat
+from zoo.card import ModelFormat, load_card
 from zoo.catalog import CACHE, PACKAGE, Found, model_cache
 from zoo.index import CARD_SUFFIX, IndexedFile, IndexedModel, ZooIndex
 from zoo.publish import update_index
@@ -50,7 +50,8 @@ def pull(
     offered = [format for format in dict.fromkeys((ModelFormat.SAFETENSORS, *formats)) if format in found.model.files]
     here = {format: local_file(found, format, cache_dir=cache_dir, progress=progress) for format in offered}
     card = local_file(found, None, cache_dir=cache_dir, progress=progress)
-    if found.catalog.name not in (PACKAGE, CACHE):
+    if found.catalog.name != PACKAGE:
+        _check_card(card, found)
         _remember(found, cache_dir)
     paths = []
     for format in dict.fromkeys(formats):
@@ -75,15 +76,33 @@ def local_file(
         IntegrityError: it gives another.
     """
     file, transport = _facts(found.model, format), found.catalog.transport
-    if found.catalog.name == PACKAGE and isinstance(transport, FolderTransport):
+    if found.catalog.name in (PACKAGE, CACHE) and isinstance(transport, FolderTransport):
         path = transport.folder / file.path
-        file.check(path)
+        try:
+            file.check(path)
+        except (OSError, IntegrityError) as error:
+            if found.catalog.name == PACKAGE:
+                raise
+            reference = f"{found.name}@{found.model.revision}"
+            raise IntegrityError(
+                f"{path} is damaged, or gone; fetch it again: zoo pull {reference} --from INDEX"
+            ) from error
         return path
     return fetch_whole(
         _cached(found, format, cache_dir),
         partial(transport.fetch, file.path, size=file.bytes, progress=progress),
         partial(file.check, what=f"{transport.url}/{file.path}"),
     )
+
+
+def _check_card(path: Path, found: Found) -> None:
+    """Raise `IntegrityError` if a card is of another model than the index says."""
+    card = load_card(path)
+    if (card.name, card.revision) != (found.name, found.model.revision):
+        raise IntegrityError(
+            f"{found.catalog.transport.url}: the card of {found.name}@{found.model.revision} is that of "
+            f"{card.name}@{card.revision}"
+        )
 
 
 def _facts(model: IndexedModel, format: ModelFormat | None) -> IndexedFile:

@@ -178,7 +178,7 @@ def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
         dataset: as of `measure_card`.
 
     Raises:
-        SnnZooError: the run is of another spec or recipe, or of the same seed.
+        SnnZooError: the run is of another spec, recipe or teacher, or of the same seed.
         IntegrityError: what it tells of its training is of other types.
     """
     other = read_safetensors(path)
@@ -189,6 +189,9 @@ def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
         other.spec.model_copy(update={"training": recipe.model_copy(update={"seed": own.seed})}), model.spec
     ):
         raise SnnZooError(f"{path} differs from {model.spec.name} by more than its seed")
+    teachers = [one.told("training").get("teacher_revision") for one in (other, model)]
+    if None not in teachers and teachers[0] != teachers[1]:
+        raise SnnZooError(f"{path} was taught by {recipe.teacher}@{teachers[0]}, {model.spec.name} by @{teachers[1]}")
     return _believed(
         path,
         SeedScore,

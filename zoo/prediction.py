@@ -25,6 +25,8 @@ __all__ = ["FRAMINGS", "Framing", "Prediction", "animate_prediction", "predict_f
 CONTENT = 0.2
 """Brighter than this part of the range between background and brightest pixel is content."""
 BLANK = "blank"
+BATCH = 250
+"""Images that are classified at once."""
 LEAST_CONTRAST = 0.1
 """Between lightest and darkest, with less of which an image shows nothing."""
 
@@ -112,7 +114,8 @@ def predict_files(
     if not seen:
         return []
     with torch.no_grad():
-        scores = network(torch.stack([image for _, image, _ in seen]), Mode.SNN).softmax(1)
+        images = torch.stack([image for _, image, _ in seen])
+        scores = torch.cat([network(some, Mode.SNN).softmax(1) for some in images.split(BATCH)])
     return [
         Prediction(path, image, int(score.argmax()), score.tolist(), done)
         for (path, image, done), score in zip(seen, scores, strict=True)

@@ -1,10 +1,11 @@
 """Adding models to an index, in a folder or on a hub: files first, index.json last; what is there never changes."""
 
 import shutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
+from converters.formats import MODEL_SUFFIXES
 from specs.dataset_sources import dataset_names
 from specs.errors import IntegrityError, SnnZooError, SpecError, TransferError
 from specs.whole_file import whole_file, write_whole
@@ -45,7 +46,7 @@ def publish(file: Path, card_file: Path, url: str, *, own_data: bool = False) ->
     place = f"{card.name}/{card.revision}/{card.name}"
     facts = IndexedFile.of(file, f"{place}{format.suffix}")
     card_facts = IndexedFile.of(card_file, f"{place}{CARD_SUFFIX}")
-    sources = {facts.path: file, card_facts.path: card_file}
+    sources = [(facts, file), (card_facts, card_file)]
 
     def change(index: ZooIndex) -> ZooIndex:
         return _adding(index, card, format, facts, card_facts, url)
@@ -73,29 +74,42 @@ def read_index(folder: Path) -> ZooIndex:
     return parse_index(raw.getvalue(), origin=str(path))
 
 
-def update_index(folder: Path, change: Change, files: Mapping[str, Path] | None = None) -> None:
+def update_index(folder: Path, change: Change, files: Sequence[tuple[IndexedFile, Path]] = ()) -> None:
     """Bring `files` to their paths in a folder, then change its index; one process at a time.
 
     Raises:
+        IntegrityError: a file is no longer what is said of it.
         SnnZooError: it cannot be written, or whatever `change` raises.
     """
     from filelock import FileLock
 
-    if change(index := read_index(folder)) == index:
+    if change(index := read_index(folder)) == index and all(_is_there(folder, facts) for facts, _ in files):
         return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with FileLock(folder / f".{INDEX_NAME}.lock"):
             changed = change(read_index(folder))
-            for path, source in (files or {}).items():
-                with source.open("rb") as opened, whole_file(folder / path) as file:
+            for facts, source in files:
+                facts.check(source)
+                with source.open("rb") as opened, whole_file(folder / facts.path) as file:
                     shutil.copyfileobj(opened, file)
+                facts.check(folder / facts.path)
             write_whole(folder / INDEX_NAME, dump_index(changed))
     except OSError as error:
         raise SnnZooError(f"cannot write the index in {folder}: {error.strerror or error}") from error
 
 
-def _update_hub(transport: HubTransport, change: Change, files: Mapping[str, Path], message: str) -> None:
+def _is_there(folder: Path, facts: IndexedFile) -> bool:
+    try:
+        facts.check(folder / facts.path)
+    except (OSError, IntegrityError):
+        return False
+    return True
+
+
+def _update_hub(
+    transport: HubTransport, change: Change, files: Sequence[tuple[IndexedFile, Path]], message: str
+) -> None:
     """One commit with all, on top of the one that was read, so that nobody's work is lost."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
@@ -110,7 +124,9 @@ def _update_hub(transport: HubTransport, change: Change, files: Mapping[str, Pat
             index = parse_index(raw.getvalue(), origin=f"{transport.url}/{INDEX_NAME}")
         if (changed := change(index)) == index:
             return
-        contents = {**{path: source.read_bytes() for path, source in files.items()}, INDEX_NAME: dump_index(changed)}
+        for facts, source in files:
+            facts.check(source)
+        contents = {**{facts.path: source.read_bytes() for facts, source in files}, INDEX_NAME: dump_index(changed)}
         api.create_commit(
             transport.repository,
             [CommitOperationAdd(f"{prefix}{path}", content) for path, content in contents.items()],
@@ -150,12 +166,22 @@ def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
 
 def _check_no_own_data(card: Card) -> None:
     recipe = card.training.recipe
+    if recipe is not None and recipe.teacher is not None and _is_path(recipe.teacher):
+        raise SnnZooError(
+            f"whoever pulls {card.name} sees the path of its teacher, {recipe.teacher}, which nobody else can learn "
+            "from: say --own-data if all may"
+        )
     for data in (card.data.name, card.data.name if recipe is None else recipe.data):
         if data not in dataset_names():
             raise SnnZooError(
                 f"whoever pulls {card.name} sees the path of its data, {data}, and {card.golden.shape[0]} test images "
                 f"of {card.data.name}, which the card holds to verify by: say --own-data if all may"
             )
+
+
+def _is_path(model: str) -> bool:
+    """Whether it is no `NAME` or `NAME@REVISION`."""
+    return len(Path(model).parts) > 1 or Path(model).suffix in MODEL_SUFFIXES
 
 
 def _adding(

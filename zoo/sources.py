@@ -23,6 +23,7 @@ from zoo.factory import local_model, model_names, unknown_model
 __all__ = [
     "TRAINED",
     "is_netx",
+    "is_spec",
     "layers_of",
     "model_path",
     "override_spec",
@@ -78,6 +79,12 @@ def read_start(source: str) -> tuple[NetworkSpec, Model | None]:
         return _load_spec(Path(source)), None
     model, _ = read_source(source)
     return model.spec, model
+
+
+def is_spec(source: str) -> bool:
+    """Whether `source` is a spec, by file or name, and no model."""
+    path = Path(source)
+    return source in network_names() or (path.exists() and not _is_model_file(path))
 
 
 def _is_model_file(path: Path) -> bool:

@@ -174,7 +174,8 @@ class TrainingRun:
     def _save_checkpoint(self) -> None:
         buffer, spec = io.BytesIO(), self._identity().model_dump_json()
         start = {"start_revision": self.start_revision, "start_changes": list(self.start_changes)}
-        torch.save({"spec": spec, "reports": self.reports, **start, **self.trainer.state_dict()}, buffer)
+        known = {"spec": spec, "reports": self.reports, **start, "teacher_revision": self.teacher_revision}
+        torch.save({**known, **self.trainer.state_dict()}, buffer)
         write_whole(self.folder / CHECKPOINT, buffer.getvalue())
 
     def _card(self, report: EpochReport | None) -> Mapping[str, Any]:
@@ -216,6 +217,12 @@ class TrainingRun:
                 f"{path} is of another spec (differs in: {', '.join(differing)}); resume with the spec.yaml beside it"
             )
         self.trainer.load_state_dict(state)
+        taught_by = state.get("teacher_revision", self.teacher_revision)
+        if taught_by != self.teacher_revision:
+            raise SnnZooError(
+                f"{path} learnt from {self.recipe.teacher}@{taught_by}, which is {self.teacher_revision} now: bring "
+                "that one back, or train anew"
+            )
         if self.start_revision is None:  # resumed with the spec.yaml beside it
             self.start_revision, self.start_changes = state.get("start_revision"), state.get("start_changes", ())
 

@@ -7,7 +7,7 @@ from typing import IO, BinaryIO, Protocol
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
-from specs.download import Progress, copy_rest, download
+from specs.download import BrokenOffError, Progress, copy_rest, download, persist
 from specs.errors import IntegrityError, SnnZooError, TransferError
 from specs.given_file import check_given_file
 from specs.limits import INDEX_BYTES
@@ -26,6 +26,8 @@ __all__ = [
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 HERE = {"", "file", "memory"}
 """Schemes of what lies on this machine."""
+FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError, ValueError, TypeError)
+"""Errors of file systems behind fsspec that another attempt would end in too."""
 
 
 def no_progress(done: int, total: int | None) -> None:
@@ -114,6 +116,10 @@ class WebTransport:
         parts = urlsplit(self.address)
         if parts.scheme == "http" and parts.hostname not in LOOPBACK:
             raise SnnZooError(f"{url}: what comes by http may have been changed on its way; use https://")
+        if "@" in parts.netloc:
+            raise SnnZooError(f"{parts.hostname}: a URL with a password would be shown, so none is taken")
+        if re.search(r"[\s\x00-\x1f\x7f]", self.address):
+            raise SnnZooError(f"{url}: a URL has no spaces; write %20")
         if parts.query or parts.fragment:
             raise SnnZooError(f"{url}: files lie below the URL of an index, so it has neither ? nor #")
 
@@ -159,13 +165,19 @@ class FsspecTransport:
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
         """As `Transport.fetch`."""
         what = f"{self.url}/{path}"
-        try:
-            with self._files.open(f"{self._root}/{path}", "rb") as opened:
-                _copy_rest(opened, file, size, what, progress)
-        except SnnZooError:
-            raise
-        except Exception as error:  # each file system behind fsspec has errors of its own
-            raise TransferError(f"{what}: {type(error).__name__}: {error}") from error
+
+        def attempt() -> None:
+            try:
+                with self._files.open(f"{self._root}/{path}", "rb") as opened:
+                    _copy_rest(opened, file, size, what, progress)
+            except SnnZooError:
+                raise
+            except FINAL as error:
+                raise TransferError(f"{what}: {type(error).__name__}: {error}") from error
+            except Exception as error:  # each file system behind fsspec has errors of its own
+                raise BrokenOffError(f"{type(error).__name__}: {error}") from error
+
+        persist(attempt, file, what=what)
 
 
 def _copy_rest(source: IO[bytes], file: BinaryIO, size: int | None, what: str, progress: Progress) -> None:

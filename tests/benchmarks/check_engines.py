@@ -13,15 +13,17 @@ import torch
 
 from bootstrap_core import IntegerNetwork, load_dataset
 from bootstrap_core.evaluation import batches
+from zoo.cli.shared import usual_data
 from zoo.sources import read_source
 
 
 @torch.no_grad()
-def compare(source: str, data: str, data_dir: Path | None) -> bool:
+def compare(source: str, data: str | None, data_dir: Path | None) -> bool:
     """Print one line for a model; whether the engines agree."""
-    network = read_source(source)[0].build()
+    model, _ = read_source(source)
+    network = model.build()
     exact = IntegerNetwork(network)
-    dataset = load_dataset(data, data_dir=data_dir)
+    dataset = load_dataset(data or usual_data(model), data_dir=data_dir)
     n_spikes, n_places, n_different, n_correct = 0, 0, 0, 0
     for images, labels in batches(dataset.test, 250):
         logits, trace = network.run(images)
@@ -44,7 +46,7 @@ def main() -> None:
     """Compare each model given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="+")
-    parser.add_argument("--data", default="mnist")
+    parser.add_argument("--data", help="default: what the model was trained on")
     parser.add_argument("--data-dir", type=Path)
     arguments = parser.parse_args()
     agree = [compare(model, arguments.data, arguments.data_dir) for model in arguments.models]

@@ -1,9 +1,9 @@
 """Export models with `write_netx`, run the files in Lava, and compare every spike with the integer engine.
 
-    python tests/benchmarks/check_export.py --lava-python PY MODEL... [--images N]
+    python tests/benchmarks/check_export.py --lava-python PY MODEL... [--images N] [--data NAME] [--data-dir DIR]
 
-MODEL is what `zoo eval` takes. The images are the first of the embedded sample, one window of T steps after another
-with `reset_interval=T`. Exits with 1 if anything differs.
+MODEL is what `zoo eval` takes. The images are the first of the test set of its data, one window of T steps after
+another with `reset_interval=T`. Exits with 1 if anything differs.
 """
 
 import argparse
@@ -15,11 +15,13 @@ from pathlib import Path
 import numpy as np
 import torch
 from check_netx import LavaError, run_netx
+from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
 from bootstrap_core.blocks import FlattenBlock, GradedInputBlock, InputBlock
 from bootstrap_core.fixed_point import MANT
 from converters import write_netx
+from zoo.cli.shared import usual_data
 from zoo.sources import read_source
 
 
@@ -28,9 +30,9 @@ def to_netx(array: np.ndarray) -> np.ndarray:
     return array.swapaxes(-1, -3) if array.ndim >= 4 else array
 
 
-def compare(network: Network, n_images: int, lava_python: str) -> tuple[int, int]:
+def compare(network: Network, images: Tensor, lava_python: str) -> tuple[int, int]:
     """Spikes (and final readout voltages) that were compared, and how many differ."""
-    images, steps = load_dataset("mnist-sample").test.images[:n_images].float() / 255, network.spec.time_steps
+    n_images, steps = len(images), network.spec.time_steps
     shape = network.spec.input.shape
     first, pixels = network.blocks[0], images.reshape(n_images, *shape)
     with torch.no_grad():
@@ -66,18 +68,27 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"), help="default: $LAVA_PYTHON")
     parser.add_argument("--images", type=int, default=20)
+    parser.add_argument("--data", help="default: what the model was trained on")
+    parser.add_argument("--data-dir", type=Path)
     parser.add_argument("models", nargs="+")
     options = parser.parse_args()
     if not options.lava_python:
         parser.error("name a Python that has lava-dl with --lava-python or $LAVA_PYTHON")
     failed = False
     for name in options.models:
+        model, _ = read_source(name)
+        dataset = load_dataset(options.data or usual_data(model), data_dir=options.data_dir)
         try:
-            n, different = compare(read_source(name)[0].build(), options.images, options.lava_python)
+            n, different = compare(
+                model.build(), dataset.test.images[: options.images].float() / 255, options.lava_python
+            )
         except LavaError as error:
             print(f"Error: {error}", file=sys.stderr)
             return 1
-        print(f"{name}: {options.images} images, {n:,} spike places and readout voltages, {different} differ from Lava")
+        print(
+            f"{name}: {options.images} images of {dataset.name}, {n:,} spike places and readout voltages, {different} "
+            "differ from Lava"
+        )
         failed |= different > 0
     return int(failed)
 

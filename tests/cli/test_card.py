@@ -97,6 +97,19 @@ def test_runs_of_other_seeds_are_told_and_kept(measured, trained, run, tmp_path)
     assert load_card(measured / "tiny.yaml").training.other_seeds == (found,)
 
 
+def test_a_card_of_other_bytes_is_not_shown(measured, trained, run, tmp_path) -> None:
+    shutil.copy(measured / "tiny.yaml", tmp_path / "other.yaml")
+    run("convert", trained / "model.safetensors", "-o", tmp_path / "other.safetensors", "--fold")
+    shown = run("show", tmp_path / "other.safetensors")
+    assert "is the card of another file than" in " ".join(shown.stderr.split())
+    assert load_card(measured / "tiny.yaml").revision not in shown.stdout
+    assert load_card(measured / "tiny.yaml").revision in run("show", measured / "tiny.safetensors").stdout
+
+
+def test_verify_says_that_weights_are_fresh(run) -> None:
+    assert "never trained" in run("verify", "mnist-demo").stderr
+
+
 def test_without_a_place_the_card_is_printed(measured, run, tmp_path) -> None:
     (tmp_path / "a.yaml").write_text(run("card", measured / "tiny.safetensors", "--name", "other").stdout)
     assert load_card(tmp_path / "a.yaml").name == "other"

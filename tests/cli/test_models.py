@@ -132,6 +132,9 @@ def test_what_was_pulled_is_known_by_name_and_revision(run, index) -> None:
         shown = json.loads(run("show", made.reference, "--json").stdout)
         assert (shown["measured"]["revision"], shown["spec"]["name"]) == (made.reference[5:], "tiny")
     assert json.loads(run("show", "tiny", "--json").stdout)["measured"]["revision"] == older.reference[5:]
+    for made in (newer, older):  # from the cache
+        run("pull", made.reference)
+        assert json.loads(run("show", "tiny", "--json").stdout)["measured"]["revision"] == made.reference[5:]
     weights = [zoo.create_model(which).state_dict()["blocks.1.synapse.weight"] for which in (newer.reference, "tiny")]
     assert not (weights[0] == weights[1]).all()
 
@@ -139,7 +142,9 @@ def test_what_was_pulled_is_known_by_name_and_revision(run, index) -> None:
 def test_the_package_comes_before_the_cache(run, carded, tmp_path) -> None:
     made = carded("mnist-dense")
     publish(made.file, made.card_file, str(tmp_path / "index"))
-    run("pull", "mnist-dense", "--from", tmp_path / "index")
+    told = run("pull", "mnist-dense", "--from", tmp_path / "index").stderr
+    assert "note: mnist-dense alone means the package's" in told
+    assert f"this one is {made.reference}" in " ".join(told.split())
     assert zoo.create_model("mnist-dense").spec.input.shape == (784,)
     assert zoo.create_model(made.reference).spec.input.shape == (4,)
     packaged = rows(run)["mnist-dense"]
@@ -150,7 +155,9 @@ def test_a_damaged_model_of_the_cache_is_not_loaded(run, index, tmp_path) -> Non
     url, _ = index
     (path,) = run("pull", "tiny", "--from", url).stdout.split()
     Path(path).write_bytes(b"damaged")
-    assert "index says" in run("show", "tiny", code=1).stderr
+    for command in (("show", "tiny"), ("pull", "tiny")):
+        error = run(*command, code=1).stderr
+        assert "is damaged, or gone; fetch it again: zoo pull tiny@" in " ".join(error.split())
 
 
 def test_convert_knows_what_was_pulled(run, index, tmp_path) -> None:

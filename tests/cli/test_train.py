@@ -12,6 +12,7 @@ from bootstrap_core.training import Trainer
 from converters import read_model, write_model
 from specs.file_digest import sha256_of
 from specs.io import dump_spec, load_spec
+from zoo.card_files import packaged_card
 from zoo.cli.train import _EpochBar
 from zoo.sources import override_spec
 from zoo.training_run import read_metrics
@@ -176,6 +177,46 @@ def test_a_model_that_tells_no_data_is_trained_on_what_is_named_alone(trained, r
     ):
         run(*command, *named, "-q", "--force")
         assert read_model(tmp_path / "on/model.safetensors").card["training"]["data"] == "mnist-sample"
+
+
+def test_a_pulled_model_that_tells_no_data_is_trained_on_what_is_named_alone(run, carded, tmp_path) -> None:
+    made = carded("tiny")
+    run("publish", made.file, made.card_file, "--to", tmp_path / "index")
+    run("pull", "tiny", "--from", tmp_path / "index")
+    assert "tells no recipe" in run("train", "tiny", "-o", tmp_path / "on", code=1).stderr
+
+
+def test_another_teacher_than_the_card_s_is_told(run, tmp_path) -> None:
+    card = packaged_card("mnist-dense-t4")
+    teacher = card.training.recipe.teacher
+    short = "--data", "mnist-sample", "--set", "training.validation=1900", "--epochs", 1, "-q"
+
+    def told(*options: object) -> str:
+        return " ".join(
+            run("train", "mnist-dense-t4", "-o", tmp_path / "run", "--force", *short, *options).stderr.split()
+        )
+
+    assert f"was taught by {teacher}@{card.training.teacher_revision}; {teacher} is " in told()
+    assert "was taught by" not in told("--set", "training.teacher=mnist-dense")
+
+
+def test_a_run_goes_on_with_its_own_teacher_alone(trained, run, spec_file, tmp_path) -> None:
+    shutil.copy(trained / "model.safetensors", teacher := tmp_path / "teacher.safetensors")
+    taught = "--set", f"training.teacher={teacher}", "--set", "training.distillation=0.5", "-q"
+    run("train", spec_file, "-o", tmp_path / "run", "--epochs", 1, *taught)
+    run("build", spec_file, "-o", teacher, "--force")
+    write_model(replace(read_model(trained / "model.safetensors"), card={}), teacher)
+    again = run("train", spec_file, "-o", tmp_path / "run", "--resume", "--epochs", 2, *taught, code=1)
+    assert "learnt from" in again.stderr
+    assert "bring that one back, or train anew" in " ".join(again.stderr.split())
+
+
+def test_a_teacher_that_learnt_from_validation_images_is_told(trained, run, spec_file, tmp_path) -> None:
+    taught = "--set", f"training.teacher={trained}/model.safetensors", "--set", "training.distillation=0.5"
+    seed = load_spec(trained / "spec.yaml").training.seed
+    for own, expected in ((seed, False), (seed + 1, True)):
+        told = run("train", spec_file, "-o", tmp_path / "run", "--epochs", 1, "--seed", own, *taught, "-q", "--force")
+        assert ("model.safetensors has learnt from some of the validation images" in told.stderr) == expected
 
 
 def test_a_trained_model_teaches(trained, run, tmp_path) -> None:

@@ -15,7 +15,7 @@ from converters.cli.options import (
     use_threads,
 )
 from converters.cli.shared import command, command_line, force_option, json_option, refuse_existing
-from zoo.cli.shared import input_shape, read_and_say, say_fresh, usual_data
+from zoo.cli.shared import input_shape, own_card, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
     from bootstrap_core.training import EpochReport
@@ -85,11 +85,10 @@ def gallery(
 
 def _reports(source: str) -> "list[EpochReport]":
     """What is known of its training, epoch by epoch."""
-    from zoo.card_files import card_of
     from zoo.curves import reports_of
     from zoo.training_run import read_metrics
 
-    card = card_of(source)
+    card = own_card(source)
     if card is not None and (reports := reports_of(card.training)):
         return reports
     return read_metrics(Path(source).parent) if Path(source).is_file() else []

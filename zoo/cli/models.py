@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from converters.cli.options import PathArgument, cache_option, complete_models, percent
-from converters.cli.shared import byte_bar, command, force_option, json_option, print_table
+from converters.cli.shared import byte_bar, command, force_option, json_option, print_table, say
 from zoo.card import ModelFormat
 
 __all__ = ["list_models", "publish_model", "pull"]
@@ -116,10 +116,10 @@ def pull(
     Example: zoo pull mnist-dense -o models --format safetensors --format netx
     """
     from zoo import fetch
-    from zoo.catalog import find_models, open_catalogs
+    from zoo.catalog import find_models, open_catalogs, packaged_models
 
     catalogs = open_catalogs(urls, cache_dir=cache_dir, offline=offline)
-    pulled = []
+    pulled, packaged = [], packaged_models()
     for found in find_models(references, catalogs):
         with byte_bar(found.name) as progress:
             paths = fetch.pull(
@@ -130,9 +130,12 @@ def pull(
                 force=force,
                 progress=progress,
             )
+        ours, revision = packaged.index.get(found.name), found.model.revision
+        if ours is not None and ours.revision != revision:
+            say(f"note: {found.name} alone means the package's {ours.revision}; this one is {found.name}@{revision}")
         pulled.append({
             "name": found.name,
-            "revision": found.model.revision,
+            "revision": revision,
             "index": found.catalog.name,
             "paths": dict(zip(dict.fromkeys(formats), map(str, paths), strict=True)),
         })  # fmt: skip

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from specs.fields import Shape
     from specs.network import NetworkSpec
     from specs.training import TrainingSpec
+    from zoo.card import Card
 
 __all__ = [
     "complete_specs",
     "input_shape",
     "local_names",
+    "own_card",
     "print_layers",
     "read_and_say",
     "say_doubts",
@@ -76,6 +78,22 @@ def read_and_say(source: str) -> "tuple[Model, bool]":
     model, trained = read_source(source)
     say_notes(model)
     return model, trained
+
+
+def own_card(source: str) -> "Card | None":
+    """`card_of`, but for a card of other bytes, of which it tells on stderr."""
+    from zoo.card_files import card_of, is_of
+    from zoo.sources import model_path
+
+    card, path = card_of(source), model_path(source)
+    if card is None or is_of(card, path):
+        return card
+    beside = path.with_suffix(".yaml")
+    warn(
+        f"{beside} is the card of another file than {path}, so it is not shown; this measures it:\n"
+        f"zoo card {path} -o {beside} --force"
+    )
+    return None
 
 
 def say_doubts(network: "NetworkSpec", recipe: "TrainingSpec") -> None:

@@ -12,7 +12,7 @@ import click
 from converters.cli.options import PathArgument, complete_models
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
 from specs.errors import IntegrityError, SnnZooError
-from zoo.cli.shared import print_layers, read_and_say
+from zoo.cli.shared import own_card, print_layers, read_and_say, say_fresh
 
 if TYPE_CHECKING:
     from converters.model import Model
@@ -54,7 +54,6 @@ def show(
 
     Example: zoo show mnist-dense --graph network.svg
     """
-    from zoo.card_files import card_of
     from zoo.sources import is_netx, layers_of
 
     if graph is not None and other is not None:
@@ -66,7 +65,7 @@ def show(
         return
     if markdown and as_json:
         raise click.UsageError("--markdown and --json are two forms of the same: use one at a time")
-    card = card_of(source) if other is None else None
+    card = own_card(source) if other is None else None
     if curves is not None:
         refuse_existing(curves, force)
         say(str(_plot_curves(_needed(card, source), curves)))
@@ -98,6 +97,7 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
     Example: zoo verify mnist-dense
     """
     from zoo.factory import model_names
+    from zoo.sources import is_spec
     from zoo.verification import verify_model
 
     if source is None and against is not None:
@@ -105,6 +105,7 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
     reports = []
     for name in model_names() if source is None else [source]:
         checks = verify_model(name, against)
+        say_fresh(not is_spec(name))
         passed = all(check.passed for check in checks)
         reports.append({"model": name, "passed": passed, "checks": [asdict(check) for check in checks]})
         if not as_json:

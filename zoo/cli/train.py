@@ -133,7 +133,7 @@ def _start_run(
     from specs.file_digest import sha256_of
     from specs.training import TrainingSpec
     from zoo.card import revision_of
-    from zoo.sources import override_spec, read_start, resolve_device
+    from zoo.sources import is_spec, override_spec, read_start, resolve_device
     from zoo.training_run import CHECKPOINT, FILES, TrainingRun
 
     if not resume and group.leads:
@@ -143,7 +143,7 @@ def _start_run(
     start, model = read_start(spec)
     network = override_spec(start, assignments)
     recipe = network.training or TrainingSpec()
-    if model is not None and start.training is None and "data" not in recipe.model_fields_set:
+    if start.training is None and "data" not in recipe.model_fields_set and not is_spec(spec):
         raise SnnZooError(
             f"{start.name} tells no recipe, as what was trained elsewhere, or converted and not tuned: name data, as "
             "in --data mnist, to train it by the tutorial's, or by what --set says"
@@ -155,7 +155,7 @@ def _start_run(
             _say_learnt_validation(spec, start.training or TrainingSpec(), recipe)
     dataset = places.load_labelled(recipe.data, network.input.shape)
     device = local_device(resolve_device(device))
-    return TrainingRun(
+    run = TrainingRun(
         network,
         dataset,
         folder,
@@ -166,11 +166,30 @@ def _start_run(
         resume=resume,
         group=group,
     )
+    if group.leads and recipe.teacher is not None:
+        _say_of_teacher(spec, run, recipe.teacher)
+    return run
 
 
-def _say_learnt_validation(start: str, before: "TrainingSpec", recipe: "TrainingSpec") -> None:
+def _say_learnt_validation(who: str, before: "TrainingSpec", recipe: "TrainingSpec") -> None:
     if remedy := recipe.learnt_validation(before):
-        warn(f"{start} has learnt from some of the validation images, which will flatter it: {remedy}")
+        warn(f"{who} has learnt from some of the validation images, which will flatter this run: {remedy}")
+
+
+def _say_of_teacher(source: str, run: "TrainingRun", teacher: str) -> None:
+    """Say what makes a run differ from the one that a card tells, or look better than it is."""
+    from zoo.card_files import card_of
+    from zoo.sources import read_source
+
+    card, model = card_of(source), read_source(teacher)[0]
+    taught_by = None if card is None or card.training.recipe is None else card.training.recipe.teacher
+    if card is not None and taught_by == teacher and card.training.teacher_revision not in (None, run.teacher_revision):
+        warn(
+            f"{source} was taught by {teacher}@{card.training.teacher_revision}; {teacher} is {run.teacher_revision} "
+            "now, so this run becomes other weights"
+        )
+    if model.spec.training is not None and model.told("training"):
+        _say_learnt_validation(f"the teacher {teacher}", model.spec.training, run.recipe)
 
 
 def _train(run: "TrainingRun") -> None:

@@ -206,6 +206,24 @@ def test_an_index_that_cannot_be_read_is_not_passed_over(tmp_path, web, made) ->
         open_catalogs([f"{web.url}/none", web.url])
 
 
+def test_of_an_index_of_the_environment_it_is_told_what_to_do(monkeypatch, web, made) -> None:
+    monkeypatch.setenv("ZOO_INDEX", f"{web.url}/none")
+    with pytest.raises(TransferError, match="ZOO_INDEX names this index; --offline does without"):
+        open_catalogs()
+
+
+def test_a_card_of_another_model_is_refused(web, made, carded) -> None:
+    other = carded("other")
+    index = json.loads((web.folder / "index.json").read_text())
+    card = index["models"]["tiny"][0]["card"]
+    (web.folder / card["path"]).write_bytes(other.card_file.read_bytes())
+    digest = hashlib.sha256(other.card_file.read_bytes()).hexdigest()
+    card.update(sha256=digest, bytes=other.card_file.stat().st_size)
+    (web.folder / "index.json").write_text(json.dumps(index))
+    with pytest.raises(IntegrityError, match=f"the card of {made.reference} is that of {other.reference}"):
+        pull_from(web.url)
+
+
 def test_an_index_through_fsspec(made, web) -> None:
     fsspec = pytest.importorskip("fsspec")
     fsspec.filesystem("memory").put(str(web.folder), "/index", recursive=True)

@@ -183,6 +183,7 @@ def test_a_run_of_another_seed_is_scored_and_counts_for_mean_and_spread(
     assert seed_accuracies(both) == [card.test.accuracy, accuracy]
     figures = sorted(100 * one for one in seed_accuracies(both))
     mean = f"{sum(figures) / 2:.2f} % in the mean"
+    assert f"`{both.commands.train}-8 --seed 8`" in as_markdown(both)
     assert seed_words(both) == f"2 seeds: {mean}, {figures[0]:.2f} to {figures[1]:.2f} %"
 
 
@@ -195,6 +196,10 @@ def test_a_run_of_the_same_seed_or_of_another_recipe_is_no_other_seed(model_file
         measure_seed(write_model(nonsense, tmp_path / "nonsense.safetensors"), model, dataset)
     with pytest.raises(SnnZooError, match="differs from tiny by more than its seed"):
         measure_seed(_of_seed(spec, 8, tmp_path, epochs=3), model, dataset)
+    for known in (model, other := read_model(_of_seed(spec, 8, tmp_path))):
+        known.card["training"]["teacher_revision"] = "a" if known is model else "b"
+    with pytest.raises(SnnZooError, match="was taught by None@b, tiny by @a"):
+        measure_seed(write_model(other, tmp_path / "other.safetensors"), model, dataset)
 
 
 def _of_seed(spec, seed: int, folder, **recipe):

@@ -49,6 +49,35 @@ def test_images_of_ones_own_are_published_if_all_may_see_them(carded, tmp_path) 
     assert publish(made.file, made.card_file, str(tmp_path / "index"), own_data=True) == made.reference
 
 
+def test_a_teacher_that_nobody_else_has_is_published_if_all_may_see_its_path(carded, tmp_path) -> None:
+    made = carded()
+    card = load_card(made.card_file)
+    for teacher, goes in (
+        ("mnist-conv@a7ba9add2ae6", True),
+        ("run/model.safetensors", False),
+        ("a.safetensors", False),
+    ):
+        recipe = card.training.recipe.model_copy(update={"teacher": teacher})
+        facts = {"training": card.training.model_copy(update={"recipe": recipe})}
+        dump_card(card.model_copy(update=facts), made.card_file)
+        if goes:
+            publish(made.file, made.card_file, str(tmp_path / "named"))
+        else:
+            with pytest.raises(SnnZooError, match=f"sees the path of its teacher, {teacher}"):
+                publish(made.file, made.card_file, str(tmp_path / "index"))
+
+
+def test_publishing_again_brings_back_what_is_missing_or_damaged(carded, tmp_path) -> None:
+    made, folder = carded(), tmp_path / "index"
+    publish(made.file, made.card_file, str(folder))
+    model = read_index(folder).get("tiny")
+    (folder / model.files["safetensors"].path).unlink()
+    (folder / model.card.path).write_text("damaged")
+    publish(made.file, made.card_file, str(folder))
+    model.files["safetensors"].check(folder / model.files["safetensors"].path)
+    model.card.check(folder / model.card.path)
+
+
 def test_a_card_may_begin_with_a_comment(carded, tmp_path) -> None:
     made = carded()
     made.card_file.write_text(f"# looked at\n{made.card_file.read_text('utf-8')}", "utf-8")

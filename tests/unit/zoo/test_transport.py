@@ -78,6 +78,36 @@ def test_a_url_with_a_query_is_refused(url: str) -> None:
         open_transport(url)
 
 
+def test_a_url_with_a_password_is_refused_and_not_shown() -> None:
+    with pytest.raises(SnnZooError, match=r"^example.org: a URL with a password") as caught:
+        open_transport("https://me:secret@example.org/x")
+    assert "secret" not in str(caught.value)
+
+
+def test_a_url_with_a_space_is_refused() -> None:
+    with pytest.raises(SnnZooError, match="no spaces; write %20"):
+        open_transport("https://example.org/my models")
+
+
+@pytest.mark.parametrize(
+    ("fault", "attempts", "message"),
+    [(ConnectionResetError("gone"), 4, "ConnectionResetError: gone; tried 4 times"), (PermissionError("no"), 1, "no$")],
+)
+def test_through_fsspec_what_may_pass_is_tried_again(monkeypatch, fault, attempts: int, message: str) -> None:
+    fsspec = pytest.importorskip("fsspec")
+    monkeypatch.setattr("specs.download.BACKOFF_S", 0.0)
+    memory, asked = fsspec.filesystem("memory"), []
+
+    def fail(path: str, mode: str) -> None:
+        asked.append(path)
+        raise fault
+
+    monkeypatch.setattr(type(memory), "open", lambda self, *args: fail(*args))
+    with pytest.raises(TransferError, match=message):
+        fetch("memory://x")
+    assert len(asked) == attempts
+
+
 def test_kinds_of_urls(tmp_path) -> None:
     pytest.importorskip("fsspec")
     assert isinstance(open_transport(str(tmp_path)), FolderTransport)
