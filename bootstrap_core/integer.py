@@ -89,7 +89,7 @@ class IntegerNetwork:
         """Logits `[N, classes]`, float32, for images `[N, ...]` in 0..1. Raises `StateOverflowError` like `run`."""
         images, steps, events = self._prepared(images, time_steps)
         done = None if events is None else events.run(images, steps)
-        return self._traced(images, steps, None)[0] if done is None else done.logits
+        return self._logits(images, steps) if done is None else done.logits
 
     def run(
         self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None
@@ -124,7 +124,7 @@ class IntegerNetwork:
         `also_after` are numbers of steps up to T, whose logits are `earlier`.
         """
         images, steps, events = self._prepared(images, time_steps, mode)
-        check_earlier(steps, also_after)
+        also_after = check_earlier(steps, also_after)
         done = events.run(images, steps, also_after=also_after, counts=True) if events and len(images) else None
         if done is None:
             logits, trace = self._traced(images, steps, None)
@@ -144,6 +144,13 @@ class IntegerNetwork:
             return x, steps, None
         worthwhile = self.compiled or engine_is_worthwhile(len(x) * steps * self._work, self._events.kernels)
         return x, steps, self._events if worthwhile else None
+
+    def _logits(self, images: Tensor, steps: int) -> Tensor:
+        """By matrix products, of some images at a time, as these keep every spike."""
+        try:
+            return torch.cat([self._traced(some, steps, None)[0] for some in images.split(BLOCK)])
+        except StateOverflowError:
+            return self._traced(images, steps, None)[0]  # raises it of all images
 
     @torch.no_grad()
     def _traced(self, images: Tensor, steps: int, done: "EventRun | None") -> tuple[Tensor, IntegerTrace]:

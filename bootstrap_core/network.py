@@ -206,7 +206,7 @@ class Network(nn.Module):
         """
         modes, steps = self._layer_modes(mode), count_steps(self.spec, time_steps)
         if also_after:
-            check_earlier(steps, also_after)
+            also_after = check_earlier(steps, also_after)
             logits, trace = self.run(images, modes, time_steps=steps)
             return logits, replace(trace.tally(), earlier=trace.logits_after(also_after))
         counts: list[Tensor | None] = []
@@ -297,14 +297,15 @@ def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:
     steps = spec.time_steps if time_steps is None else time_steps
     if not (isinstance(steps, Integral) and steps >= 1):
         raise SnnZooError(f"time_steps must be a whole number, at least 1, not {steps!r}")
-    return steps
+    return int(steps)
 
 
-def check_earlier(steps: int, also_after: Sequence[int]) -> None:
-    """Raise `SnnZooError` unless all of `also_after` are steps of a run of so many."""
+def check_earlier(steps: int, also_after: Sequence[int]) -> list[int]:
+    """`also_after`; raises `SnnZooError` unless all are steps of a run of so many."""
     for t in also_after:
         if not (isinstance(t, Integral) and 1 <= t <= steps):
             raise SnnZooError(f"also_after takes whole numbers from 1 to {steps}, the steps of this run, not {t!r}")
+    return [int(t) for t in also_after]
 
 
 def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:

@@ -43,7 +43,8 @@ def will_compile(kernels: Iterable[str] = ("dense_trains",)) -> bool:
 def _is_compiled(kernel: Any) -> bool:
     """Whether a function of numba's is, in this process or for it."""
     module, name = kernel.py_func.__module__.rpartition(".")[2], kernel.py_func.__name__
-    return bool(kernel.signatures) or any(Path(kernel.stats.cache_path).glob(f"{module}.{name}-*.nbi"))
+    kept = kernel.stats.cache_path
+    return bool(kernel.signatures) or (kept is not None and any(Path(kept).glob(f"{module}.{name}-*.nbi")))
 
 
 class _Patience:

@@ -4,14 +4,14 @@ Importing this imports numba; see `conv_op` and `convolution_op`, which call it,
 """
 
 import numpy as np
-from numba import njit
 
 from bootstrap_core.kernels.bits import narrowed, widened
+from bootstrap_core.kernels.compiler import compiler
 
 __all__ = ["gather", "scatter", "scatter_places"]
 
 f32 = np.float32
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
+_compiled = compiler()
 
 
 @_compiled

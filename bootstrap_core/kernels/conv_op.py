@@ -61,10 +61,10 @@ def spiking_conv(
     """
     shape = out_shape(spikes, weight, geometry)
     convolution = PackedConvolution(as_integers(weight), *layout(geometry), groups)
-    z = convolution.weigh(channels_last(spikes)).float().view(shape[0], -1, len(weight))
+    z = convolution.weigh(channels_last(spikes)).float().view(shape[0], shape[1] * math.prod(shape[3:]), len(weight))
     fired = torch.empty(z.shape, dtype=torch.int8)
     NeuronRun.behind(weight, z, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
-    return channels_second(fired, shape), link(shape, weight), z.view(*shape[:2], -1, len(weight))
+    return channels_second(fired, shape), link(shape, weight), z.view(*shape[:2], math.prod(shape[3:]), len(weight))
 
 
 @spiking_conv.register_fake
@@ -143,8 +143,10 @@ def _by_onednn(
     constants = None, *layout(geometry), False, [0, 0], groups, [arrives, learns, False]
     of_images, of_weight, _ = torch.ops.aten.convolution_backward(outgoing, images, weight.to(grad.dtype), *constants)
     return (
-        of_images.unflatten(0, spikes.shape[:2]) if arrives else torch.empty(0),
-        of_weight.float() if learns else torch.empty(0),
+        of_images.contiguous(memory_format=torch.channels_last).unflatten(0, spikes.shape[:2])
+        if arrives
+        else torch.empty(0),
+        of_weight.float().contiguous() if learns else torch.empty(0),
     )
 
 
@@ -183,7 +185,7 @@ def matrix_grad(seen: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     """Gradient of `weight` `[O, C, KH, KW]`, float32, from patches `[T * R, K * C]` and that of `z`, `[T, R, O]`."""
     by_step = torch.bmm(grad.transpose(1, 2), seen.view(len(grad), -1, seen.shape[1]))  # [T, O, K * C]
     kernel = weight.permute(0, 2, 3, 1).shape
-    return by_step.sum(0, dtype=torch.float32).view(kernel).permute(0, 3, 1, 2)
+    return by_step.sum(0, dtype=torch.float32).view(kernel).permute(0, 3, 1, 2).contiguous()
 
 
 @spiking_conv_backward.register_fake

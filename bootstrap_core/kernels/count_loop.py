@@ -1,7 +1,8 @@
 """Sums of small integers along the first axis, in one pass over memory. Importing this imports numba."""
 
 import numpy as np
-from numba import njit
+
+from bootstrap_core.kernels.compiler import compiler
 
 __all__ = ["add_up"]
 
@@ -9,7 +10,7 @@ BLOCK = 1024
 """Columns at a time: their sums stay in the cache while the rows pass."""
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiler()
 def add_up(rows, start, stop, totals):
     """`totals[start:stop] = rows[:, start:stop].sum(0)`, int32, of integers `[R, C]`."""
     for first in range(start, stop, BLOCK):

@@ -43,7 +43,7 @@ def count(spikes: Tensor, arrives: Tensor) -> Tensor:
 
 @count.register_fake
 def _(spikes: Tensor, arrives: Tensor) -> Tensor:
-    return torch.empty(spikes.shape[1:], device=spikes.device)
+    return torch.empty_like(spikes[0], dtype=torch.float32)
 
 
 def _setup(ctx: Any, inputs: tuple[Tensor, Tensor], output: Tensor) -> None:

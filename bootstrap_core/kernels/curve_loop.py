@@ -1,9 +1,9 @@
 """The piecewise-linear activation in one pass over memory, compiled by numba. Importing this imports numba."""
 
 import numpy as np
-from numba import njit
 
 from bootstrap_core.kernels.bits import narrowed, widened
+from bootstrap_core.kernels.compiler import compiler
 
 __all__ = ["CENTERS", "piecewise"]
 
@@ -15,7 +15,7 @@ LARGEST = np.finfo(np.float32).max
 """Stands for infinity, which times a slope of 0 is not 0."""
 
 
-@njit(nogil=True)
+@compiler()
 def _behind(v, values, z, before):
     """Of values that the centres `z` have, the last one's below `v`; `before` if there is none."""
     found = values[0] if v > z[0] else before
@@ -27,7 +27,7 @@ def _behind(v, values, z, before):
     return values[6] if v > z[6] else found
 
 
-@njit(nogil=True)
+@compiler()
 def _point(v, z, a, slope):
     """Rate at `v`, and the slope there."""
     none = f32(0.0)
@@ -37,7 +37,7 @@ def _point(v, z, a, slope):
     return _behind(v, a, z, none) + s * (v - _behind(v, z, z, none)), s
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiler()
 def piecewise(x, z, a, slope, steepness, floor, rates, gradients):
     """Rates and gradients of `x`; see `functional.piecewise`, whose arithmetic this is.
 

@@ -62,7 +62,7 @@ def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
         work=grad.numel(),
         align=16,
     )
-    return out.t()
+    return out.t().contiguous()
 
 
 def contiguous_rows(x: Tensor) -> Tensor:

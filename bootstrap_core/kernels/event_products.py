@@ -4,10 +4,10 @@ Compiled by numba. Importing this imports numba; see `dense_products`, which cal
 """
 
 import numpy as np
-from numba import njit
 
 from bootstrap_core.kernels import row_sums
 from bootstrap_core.kernels.bits import widened
+from bootstrap_core.kernels.compiler import compiler
 
 __all__ = ["add_columns", "add_rows", "find"]
 
@@ -15,7 +15,7 @@ ROWS = 256
 """Rows at a time: a byte tells which, and their gradient stays in the second-level cache."""
 
 f32 = np.float32
-_compiled = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
+_compiled = compiler(fastmath={"contract"})
 
 
 @_compiled

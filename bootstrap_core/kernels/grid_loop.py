@@ -1,9 +1,9 @@
 """Weights on their grid in one pass over memory, compiled by numba. Importing this imports numba."""
 
 import numpy as np
-from numba import njit
 
 from bootstrap_core.fixed_point import WEIGHT_INT_MAX, WEIGHT_INT_MIN, WEIGHT_STEP
+from bootstrap_core.kernels.compiler import compiler
 
 __all__ = ["quantize", "quantize_in_place"]
 
@@ -13,7 +13,7 @@ ROUNDS = f32(3 << 22)
 """Added to a small number it leaves no bits for fractions: the sum is rounded, half to even."""
 
 
-@njit(inline="always")
+@compiler(inline="always")
 def _on_grid(weight):
     steps = weight * STEPS_PER_ONE
     steps = LOWEST if steps < LOWEST else steps
@@ -21,7 +21,7 @@ def _on_grid(weight):
     return np.copysign(((steps + ROUNDS) - ROUNDS) * STEP, steps)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiler()
 def quantize(weight, start, stop, out):
     """Writes `functional.quantize_weight` of `weight[start:stop]`, float32, to `out`; signs of zeros too."""
     given, found = weight[start:stop], out[start:stop]
@@ -29,7 +29,7 @@ def quantize(weight, start, stop, out):
         found[j] = _on_grid(given[j])
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiler()
 def quantize_in_place(weight, start, stop):
     """`quantize` with `weight` as `out`, as vectors: the compiler dares that of one array, of two that overlap not."""
     numbers = weight[start:stop]

@@ -4,9 +4,9 @@ Loops run over slices, from 0 on, or the compiler does not make vectors of them.
 """
 
 import numpy as np
-from numba import njit
 
 from bootstrap_core.kernels import curve_loop
+from bootstrap_core.kernels.compiler import compiler
 
 __all__ = ["add_gradients", "add_rate_gradients", "currents", "rates"]
 
@@ -16,7 +16,7 @@ BLOCK = 1024
 f32, f64 = np.float32, np.float64
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiler()
 def currents(images, mean, std, weight, bias, mant, lowest, highest, out):
     """`out`, float32: `weight * (image - mean) / std + bias`, truncated to 1 / `mant` and clamped."""
     step = 1 / mant
@@ -26,7 +26,7 @@ def currents(images, mean, std, weight, bias, mant, lowest, highest, out):
         out[j] = f32((highest if current > highest else current) * step)
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiler()
 def rates(images, scaling, z, a, slope, steepness, floor, out, gradients):
     """Rates that `curve_loop.piecewise` gives to the `currents` of `images`, and its gradients at these.
 
@@ -41,7 +41,7 @@ def rates(images, scaling, z, a, slope, steepness, floor, out, gradients):
         curve_loop.piecewise(some, z, a, slope, steepness, floor, out[first:end], gradients[first:end])
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+@compiler(fastmath={"contract", "reassoc", "nsz"})
 def add_rate_gradients(grad, gradients, images, mean, std, start, stop, out):
     """`add_gradients` of rates, whose gradients at the currents are `gradients`."""
     g, s, x = grad[start:stop], gradients[start:stop], images[start:stop]
@@ -54,7 +54,7 @@ def add_rate_gradients(grad, gradients, images, mean, std, start, stop, out):
     out[1] += of_bias
 
 
-@njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+@compiler(fastmath={"contract", "reassoc", "nsz"})
 def add_gradients(grad, images, mean, std, start, stop, out):
     """Adds to `out` `[2]`, float64, the gradients of weight and bias."""
     g, x = grad[start:stop], images[start:stop]

@@ -10,10 +10,11 @@ Importing this imports numba. Functions take arrays of fixed types; see `integer
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 
 from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
+from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.row_sums import SLACK, add_rows, add_totals
 from bootstrap_core.kernels.state_loops import arrived, leak
 
@@ -40,8 +41,8 @@ HALF, OUTSIDE = np.int32(STATE_MAX + 1), np.int32(2 * STATE_MIN)
 MAX_GROUPS = 24
 
 i32, u32 = np.int32, np.uint32
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
-_any_order = njit(nogil=True, cache=True, error_model="numpy", fastmath={"reassoc", "contract"})
+_compiled = compiler()
+_any_order = compiler(fastmath={"reassoc", "contract"})
 """For sums of floats that are whole numbers and exact."""
 
 

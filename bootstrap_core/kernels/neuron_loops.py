@@ -8,9 +8,9 @@ numba; see `neuron_run`, which calls it.
 """
 
 import numpy as np
-from numba import njit
 
 from bootstrap_core.kernels.bits import as_float, narrowed, prefetch, widened
+from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.state_loops import arrived, leak
 
 __all__ = ["backward", "forward"]
@@ -23,9 +23,9 @@ LOG2_E = np.float32(1.4426950408889634)
 LOWEST_EXPONENT = np.float32(-125.0)
 
 f32, i32 = np.float32, np.int32
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
-_contracted = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract"})
-_inlined = njit(nogil=True, cache=True, inline="always")
+_compiled = compiler()
+_contracted = compiler(fastmath={"contract"})
+_inlined = compiler(inline="always")
 
 
 @_inlined

@@ -13,9 +13,11 @@ import numpy.typing as npt
 import torch
 import torch.nn.functional as F
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
+
+from bootstrap_core.kernels.compiler import compiler
 
 __all__ = ["LANES_OF_FLOATS", "MOST_FLOATS", "SLACK", "add_rows", "add_totals", "in_blocks", "mix_rows"]
 
@@ -202,7 +204,7 @@ def mix_rows(typing_context, rows, first, apart, n, factors, at, width, out, to)
     return types.void(rows, INT, INT, INT, factors, INT, INT, out, INT), generate
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiler()
 def add_rows(weight, block, shift, members, start, stop, totals, at):
     """Add the rows `shift + m` for each `m` of `members[start:stop]` to `totals[at:]`, int32 and flat, see `SLACK`.
 
@@ -215,7 +217,7 @@ def add_rows(weight, block, shift, members, start, stop, totals, at):
         start = end
 
 
-@njit(nogil=True, cache=True, error_model="numpy")
+@compiler()
 def add_totals(rows, apart, members, start, stop, totals, at):
     """Add `rows[m * apart:][:apart]` for each `m` of `members[start:stop]` to `totals[at:]`; all are int32 and flat.
 

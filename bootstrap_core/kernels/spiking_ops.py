@@ -36,6 +36,11 @@ def _as_it_lies(x: Tensor, like: Tensor) -> Tensor:
     return x.permute(0, 1, 3, 4, 2).flatten(1, 3) if _is_channels_last(like) else x
 
 
+def _empty_as_it_lies(z: Tensor, dtype: torch.dtype) -> Tensor:
+    """Contiguous, but for `z` that has its channels last in memory: then so."""
+    return torch.empty_like(z, dtype=dtype) if _is_channels_last(z) else z.new_empty(z.shape, dtype=dtype)
+
+
 def _is_channels_last(x: Tensor) -> bool:
     return x.dim() == 5 and not x.is_contiguous() and x.permute(0, 1, 3, 4, 2).is_contiguous()
 
@@ -97,7 +102,7 @@ def _(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     decays = rest[-1]
     return (
-        torch.empty_like(z, dtype=torch.float32),
+        _empty_as_it_lies(z, torch.float32),
         torch.empty(current_decay.shape if decays else 0, device=z.device),
         torch.empty(voltage_decay.shape if decays else 0, device=z.device),
         torch.empty(0 if bias is None else bias.shape, device=z.device),
@@ -276,7 +281,7 @@ def fire(
 
 @fire.register_fake
 def _(z: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(z, dtype=torch.int8), link(z.shape, z.new_empty(1, 1))
+    return _empty_as_it_lies(z, torch.int8), link(z.shape, z.new_empty(1, 1))
 
 
 def _fire_setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
@@ -302,7 +307,7 @@ def unpack(spikes: Tensor, arrives: Tensor) -> Tensor:
 
 @unpack.register_fake
 def _(spikes: Tensor, arrives: Tensor) -> Tensor:
-    return torch.empty(spikes.shape, device=spikes.device)
+    return torch.empty_like(spikes, dtype=torch.float32)
 
 
 unpack.register_autograd(lambda ctx, grad: (None, grad))

@@ -6,16 +6,16 @@ this imports numba; see `steady_synapses`, which calls it.
 """
 
 import numpy as np
-from numba import njit
 
 from bootstrap_core.kernels.bits import widened
+from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, add_rows, add_totals, mix_rows
 
 __all__ = ["input_sums", "pixel_sums", "see", "unpack_patches", "weigh", "weight_grad"]
 
 f32, i64 = np.float32, np.int64
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
-_contracted = njit(nogil=True, cache=True, error_model="numpy", fastmath={"contract", "reassoc", "nsz"})
+_compiled = compiler()
+_contracted = compiler(fastmath={"contract", "reassoc", "nsz"})
 
 
 @_compiled

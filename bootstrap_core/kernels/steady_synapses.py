@@ -110,7 +110,7 @@ class SteadyDense:
             work=grad.numel(),
             align=min(ALIGN, len(weight)),
         )
-        return columns.t()
+        return columns.t().contiguous()
 
     def _input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> Any:
         rows = as_array(grad).reshape(grad.shape)

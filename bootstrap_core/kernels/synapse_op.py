@@ -36,7 +36,7 @@ def _(spikes: Tensor, arrives: Tensor, weight: Tensor) -> Tensor:
 def _multiply_backward(grad: Tensor, spikes: Tensor, weight: Tensor, arrives: bool) -> tuple[Tensor, Tensor]:
     """Of the spikes (empty unless it `arrives`), in the type of the products, and of the weight, float32."""
     rows = grad.flatten(0, 1).to(gradient_dtype(grad.numel() * weight.shape[1]))
-    grad_weight = correlate(spikes.reshape(len(rows), -1), rows)
+    grad_weight = correlate(spikes.reshape(len(rows), weight.shape[1]), rows)
     return (rows @ weight.to(rows.dtype)).view(spikes.shape) if arrives else torch.empty(0), grad_weight
 
 

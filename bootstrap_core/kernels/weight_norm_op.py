@@ -18,7 +18,7 @@ __all__ = ["quantize_normed"]
 @operator("quantize_normed")
 def _quantize_normed(magnitude: Tensor, direction: Tensor, compiled: bool) -> tuple[Tensor, Tensor]:
     """Rows of `direction` with these magnitudes, on their grid; and the norms that the rows had."""
-    weight, norms = torch._weight_norm_interface(direction, magnitude)
+    weight, norms = torch._weight_norm_interface(direction.contiguous(), magnitude)  # it takes any memory as such
     if not compiled:
         return quantize_weight(weight), norms
     from bootstrap_core.kernels import grid_op
@@ -29,7 +29,7 @@ def _quantize_normed(magnitude: Tensor, direction: Tensor, compiled: bool) -> tu
 
 @_quantize_normed.register_fake
 def _(magnitude: Tensor, direction: Tensor, compiled: bool) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(direction), torch.empty_like(magnitude)
+    return torch.empty_like(direction, memory_format=torch.contiguous_format), torch.empty_like(magnitude)
 
 
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -43,7 +43,8 @@ def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor |
     if grad is None:
         return None, None, None
     backward = torch.ops.aten._weight_norm_interface_backward
-    of_direction, of_magnitude = backward(grad.contiguous(), *ctx.saved_tensors, 0)
+    direction, *others = ctx.saved_tensors
+    of_direction, of_magnitude = backward(grad.contiguous(), direction.contiguous(), *others, 0)
     return of_magnitude, of_direction, None
 
 

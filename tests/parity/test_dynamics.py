@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.functional import CubaOutput, cuba
+from bootstrap_core.kernels import have_numba
 
 CASES = range(12)
 
@@ -35,8 +36,18 @@ class Case:
     ours: CubaOutput
 
 
-@pytest.fixture(scope="module")
-def run_case(golden_arrays, golden_json):
+def by_kernels(z: Tensor, *, current_decay: Tensor, voltage_decay: Tensor, **constants: float) -> CubaOutput:
+    """`cuba` by the compiled loops."""
+    from bootstrap_core.kernels import spiking_ops
+
+    order = (constants[name] for name in ("threshold", "tau_grad", "scale_grad"))
+    return CubaOutput(*spiking_ops.cuba(z, current_decay, voltage_decay, None, *order, False))
+
+
+@pytest.fixture(scope="module", params=[cuba, by_kernels], ids=["defined", "compiled"])
+def run_case(request, golden_arrays, golden_json):
+    if request.param is by_kernels and not have_numba():
+        pytest.skip("needs numba")
     arrays, parameters = golden_arrays("dynamics.npz"), golden_json("dynamics.json")
 
     def run(k: int) -> Case:
@@ -50,7 +61,7 @@ def run_case(golden_arrays, golden_json):
         )
         options = {name: parameters[k].get(name, 1.0) for name in ("tau_grad", "scale_grad")}
         options["threshold"] = device["vThMant"] / 64
-        ours = cuba(z, current_decay=current_decay, voltage_decay=voltage_decay, **options)
+        ours = request.param(z, current_decay=current_decay, voltage_decay=voltage_decay, **options)
         ours.spikes.backward(recorded["grad_spikes"])
         return Case(recorded, options, z, current_decay, voltage_decay, ours)
 

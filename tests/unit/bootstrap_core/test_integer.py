@@ -2,12 +2,13 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from bootstrap_core import integer
 from bootstrap_core.build import build_network
-from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.integer import BLOCK, IntegerNetwork
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from specs.errors import SnnZooError, StateOverflowError
@@ -73,6 +74,25 @@ def test_rates_are_the_mean_over_time() -> None:
 def test_time_steps_overrule_those_of_the_spec() -> None:
     _, trace = IntegerNetwork(make(DENSE, AFFINE)).run(torch.ones(1, 1), time_steps=3)
     assert [len(spikes) for spikes in (*trace.spikes, trace.readout_voltage)] == [3] * 4
+
+
+@pytest.mark.parametrize("compiled", [False, None, True])
+def test_numpy_s_integers_count_steps(compiled: bool | None) -> None:
+    if compiled:
+        pytest.importorskip("numba")
+    integer, images = IntegerNetwork(make(DENSE, AFFINE)), torch.rand(3, 1, generator=torch.Generator().manual_seed(0))
+    integer.compiled = compiled
+    logits, tally = integer.tally(images, time_steps=np.int64(5), also_after=[np.int64(3)])
+    assert torch.equal(logits, integer(images, time_steps=5))
+    assert torch.equal(tally.earlier[0], integer(images, time_steps=3))
+
+
+def test_logits_of_more_images_than_go_through_at_once_are_those_of_a_run() -> None:
+    integer = IntegerNetwork(make(DENSE, AFFINE))
+    integer.compiled = False
+    images = torch.rand(2 * BLOCK + 5, 1, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(integer(images), integer.run(images)[0])
+    assert integer(images[:0]).shape == integer.run(images[:0])[0].shape
 
 
 @pytest.mark.parametrize("mode", [Mode.ANN, Mode.SAMPLE, Mode.FIT])

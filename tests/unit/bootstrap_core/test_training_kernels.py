@@ -1,7 +1,6 @@
 """The compiled kernels of training against the definitions: forward to the last bit, gradients closely."""
 
 import math
-from functools import partial
 from typing import Any
 
 import pytest
@@ -11,7 +10,7 @@ from torch import Tensor
 
 pytest.importorskip("numba")
 
-from bootstrap_core import synapse
+from bootstrap_core import kernels, synapse
 from bootstrap_core.build import build_network
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.functional import cuba, piecewise
@@ -28,11 +27,14 @@ from bootstrap_core.kernels import (
     linear_op,
     patches,
     spiking_ops,
+    steady_op,
     steady_synapses,
     synapse_op,
     weight_norm_op,
 )
+from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.neuron_run import NeuronRun
+from bootstrap_core.kernels.operators import Operator
 from bootstrap_core.kernels.steady_synapses import InputTables, SteadyDense
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
@@ -577,31 +579,133 @@ def test_rounded_convolutions_are_those_of_autocast_with_channels_last() -> None
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own, of autograd functions
-def test_torch_compiles_and_checks_the_operators() -> None:
-    network = make(DENSE, DENSE)
-    network.blocks[1].neuron.compiled = True
-    images = torch.rand(4, 40, generator=torch.Generator().manual_seed(1))
-    block = network.blocks[1]
-    x = network.blocks[0](images, Mode.SNN, 9).detach()
-    compiled = torch.compile(lambda x: block(x, Mode.SNN, 9), fullgraph=True, backend="aot_eager")
-    assert torch.equal(compiled(x), block(x, Mode.SNN, 9))
-    z = torch.randn(3, 2, 4, requires_grad=True)
-    constants = (torch.ones(1), torch.zeros(1), None, 1.0, 1.0, 1.0, False)
-    check = partial(torch.library.opcheck, test_utils=("test_schema", "test_faketensor", "test_autograd_registration"))
-    check(spiking_ops.cuba.registered, (z, *constants))
-    last = torch.randn(3, 2, 5, 4, 6, requires_grad=True).permute(0, 1, 4, 2, 3)
-    check(spiking_ops.cuba.registered, (last, *constants))
-    check(spiking_ops.fire.registered, (last, *constants))
-    spikes, weight = torch.ones(3, 2, 4, 5, 6, dtype=torch.int8), torch.ones(4, 2, 3, 3, requires_grad=True)
-    link = torch.zeros(1, requires_grad=True).expand(spikes.shape)
-    check(synapse_op.convolve_spikes.registered, (spikes, link, weight, [3, 2, 1, 1, 3, 1, 0, 1], 2))
-    rows = torch.ones(7, 120, requires_grad=True)
-    check(synapse_op.multiply_spikes.registered, (spikes.flatten(2), link.flatten(2), rows))
-    check(grid_op.quantize_weight.registered, (rows,))
-    check(weight_norm_op._quantize_normed.registered, (torch.ones(7, 1, requires_grad=True), rows, True))
-    curve = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
-    one = torch.ones(1, requires_grad=True)
-    check(input_op._input_rates.registered, (torch.rand(7, 120), one, one, 0.5, 0.25, *curve, True))
+@pytest.mark.parametrize("name", ["dense", "convs", "conv of channels", "convs with a norm"])
+def test_networks_that_torch_compiles_train_as_they_are(name: str) -> None:
+    images = torch.rand(5, *NETWORKS[name]().spec.input.shape, generator=torch.Generator().manual_seed(1))
+    expected_logits, expected = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
+    network = NETWORKS[name]()
+    network.compile(backend="aot_eager")
+    logits, gradients = train_once(network, images, Mode.SNN, compiled=True)
+    assert torch.equal(logits, expected_logits)
+    for key, gradient in expected.items():
+        assert (gradients[key] - gradient).abs().max() <= 1e-5 * gradient.abs().max(), key
+
+
+def check_operator(operator: Operator, *args: Any) -> None:
+    tests = ("test_schema", "test_faketensor", "test_autograd_registration")
+    torch.library.opcheck(operator.registered, args, test_utils=tests)
+
+
+def of_shape(*shape: int) -> Tensor:
+    return torch.randn(shape, generator=torch.Generator().manual_seed(0))
+
+
+def spikes_of_shape(*shape: int, rate: float = 0.5) -> Tensor:
+    return (torch.rand(shape, generator=torch.Generator().manual_seed(0)) < rate).to(torch.int8)
+
+
+ONE, ZERO, NEURON = torch.ones(1), torch.zeros(1), (1.0, 0.1, 1.0, False)
+LEAK = ONE, ZERO
+CURVE = torch.tensor([[0.0, 0.0], [1.0, 1.0]], dtype=torch.float64), torch.ones(1, dtype=torch.float64)
+
+
+def test_operators_are_registered_as_they_are() -> None:
+    rows, learnt = of_shape(7, 120).requires_grad_(), torch.ones(1, requires_grad=True)
+    for z in (of_shape(3, 2, 4), of_shape(3, 4, 2).mT, of_shape(3, 2, 5, 4, 6).permute(0, 1, 4, 2, 3)):
+        check_operator(spiking_ops.cuba, z.detach().requires_grad_(), *LEAK, None, *NEURON)
+        check_operator(spiking_ops.fire, z.detach().requires_grad_(), *LEAK, None, *NEURON)
+        channels = torch.zeros(z.shape[2])
+        check_operator(spiking_ops.cuba_backward, of_shape(*z.shape), z, *LEAK, channels, *NEURON, True)
+    check_operator(grid_op.quantize_weight, rows)
+    for direction in (rows, of_shape(7, 2, 3, 3).to(memory_format=torch.channels_last)):
+        magnitude = torch.ones(7, *[1] * (direction.dim() - 1), requires_grad=True)
+        for compiled in (False, True):
+            check_operator(weight_norm_op._quantize_normed, magnitude, direction, compiled)
+    check_operator(input_op._input_rates, torch.rand(7, 120), learnt, learnt, 0.5, 0.25, *CURVE, True)
+    check_operator(input_op.input_current, torch.rand(7, 12), learnt, learnt, 0.5, 0.25)
+    check_operator(input_op.input_current_backward, of_shape(7, 12), torch.rand(7, 12), 0.5, 0.25)
+    check_operator(curve_op._piecewise, of_shape(2, 3, 4, 5).to(memory_format=torch.channels_last), *CURVE, True)
+
+
+@pytest.mark.parametrize("rate", [0.02, 0.5])
+def test_operators_of_dense_spikes_are_registered_as_they_are(rate: float) -> None:
+    spikes, weight, bias = spikes_of_shape(5, 4, 9, rate=rate), quantize_weight(of_shape(64, 9)), torch.zeros(64)
+    arrives, grad, z = torch.zeros(1).expand(spikes.shape), of_shape(5, 4, 64), of_shape(5, 4, 64).round()
+    for operator in (count_op.count, spiking_ops.unpack):
+        check_operator(operator, spikes, arrives)
+    check_operator(spiking_ops.spiking_dense, spikes, arrives, weight, *LEAK, bias, None, *NEURON, 1.0)
+    for incoming in (grad, grad[0].expand(5, -1, -1)):
+        known = incoming, spikes, weight, z, *LEAK, bias, None, *NEURON, 1.0
+        check_operator(spiking_ops.spiking_dense_backward, *known, True)
+    check_operator(synapse_op.multiply_spikes, spikes, arrives, weight)
+    check_operator(synapse_op._multiply_backward, grad, spikes, weight, True)
+    pixels, neurons = (torch.rand(4, 9), ONE, ZERO, 0.0, 1.0), (ZERO, *NEURON, *LEAK, bias, *NEURON)
+    check_operator(steady_op.steady, *pixels, weight, [], 5, *neurons)
+    check_operator(steady_op.steady_backward, grad, z, *pixels, weight, [], *neurons, True)
+
+
+@pytest.mark.parametrize("last", [False, True])
+@pytest.mark.parametrize(
+    ("geometry", "groups"), [([3, 1, 0, 1] * 2, 1), ([3, 2, 1, 1, 3, 1, 2, 2], 1), ([3, 1, 1, 1] * 2, 3)]
+)
+def test_operators_of_convolutions_are_registered_as_they_are(geometry: list[int], groups: int, last: bool) -> None:
+    spikes = spikes_of_shape(5, 4, 6, 8, 3).permute(0, 1, 4, 2, 3)
+    spikes = spikes if last else spikes.contiguous()
+    weight, bias = quantize_weight(of_shape(6, 3 // groups, 3, 3)), torch.zeros(6)
+    arrives, places = torch.zeros(1).expand(spikes.shape), (geometry, groups)
+    for operator in (count_op.count, spiking_ops.unpack):
+        check_operator(operator, spikes, arrives)
+    check_operator(conv_op.spiking_conv, spikes, arrives, weight, *places, *LEAK, bias, *NEURON)
+    fired, _, z = conv_op.spiking_conv(spikes, arrives, weight, *places, *LEAK, bias, *NEURON)
+    grad = of_shape(*fired.shape)
+    check_operator(conv_op.spiking_conv_backward, grad, spikes, weight, z, *places, *LEAK, bias, *NEURON, True, True)
+    check_operator(synapse_op.convolve_spikes, spikes, arrives, weight, *places)
+    check_operator(synapse_op._convolve_backward, grad, spikes, weight, *places, True, True)
+
+
+@pytest.mark.parametrize("geometry", [[3, 1, 0, 1] * 2, [3, 2, 1, 1, 3, 1, 2, 2]])
+def test_operators_of_convolved_input_are_registered_as_they_are(geometry: list[int]) -> None:
+    weight, bias, images = quantize_weight(of_shape(6, 3, 3, 3)), torch.zeros(6), torch.rand(4, 3, 6, 8)
+    pixels, neurons = (images, ONE, ZERO, 0.0, 1.0), (ZERO, *NEURON, *LEAK, bias, *NEURON)
+    check_operator(steady_op.steady, *pixels, weight, geometry, 5, *neurons)
+    fired, _, z = steady_op.steady(*pixels, weight, geometry, 5, *neurons)
+    grad = of_shape(*fired.shape)
+    check_operator(steady_op.steady_backward, grad, z, *pixels, weight, geometry, *neurons, True)
+    check_operator(convolution_op._convolution, images, weight, geometry)
+    check_operator(convolution_op._input_grad, grad[0], weight, list(images.shape[1:]), geometry)
+
+
+def test_no_image_goes_through_convolutions() -> None:
+    network = NETWORKS["convs"]()
+    choose_kernels(network, compiled=True)
+    assert network(torch.rand(0, *network.spec.input.shape), Mode.SNN).shape == (0, 3)
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_normed_weights_may_lie_in_any_order_in_memory(compiled: bool) -> None:
+    network = make({**CONV, "weight_norm": True}, {"kind": "flatten"}, shape=(2, 5, 5))
+    synapse, images = network.blocks[1].synapse, torch.rand(3, 2, 5, 5, generator=torch.Generator().manual_seed(0))
+    logits, gradients = train_once(network, images, Mode.SNN, compiled=compiled)
+    network.to(memory_format=torch.channels_last)
+    assert not synapse.parametrizations.weight.original1.is_contiguous()
+    assert torch.equal(synapse.quantized_weight(), quantize_weight(synapse.weight))
+    again, same = train_once(network, images, Mode.SNN, compiled=compiled)
+    assert torch.equal(again, logits)
+    for key, gradient in gradients.items():
+        torch.testing.assert_close(same[key], gradient)
+
+
+def test_loops_are_compiled_where_none_can_be_kept() -> None:
+    import numba
+
+    namespace: dict[str, Any] = {"__name__": "nowhere"}
+    exec("def double(x):\n    return 2 * x", namespace)  # of no file, so numba finds no folder for it
+    with pytest.raises(RuntimeError, match="cannot cache"):
+        numba.njit(cache=True)(namespace["double"])
+    double = compiler()(namespace["double"])
+    assert not kernels._is_compiled(double)
+    assert double(21) == 42
+    assert kernels._is_compiled(double)
 
 
 @pytest.mark.parametrize(
