@@ -114,7 +114,8 @@ check-migrate: install  ## Migrate 10,000 random torch modules there and back
 	SNNZOO_THOROUGH=1 $(BIN)/python -m pytest tests/property/test_weight_norm.py
 
 check-engines: install  ## Compare every spike of both engines on the full test set of each packaged model's data
-	$(BIN)/python tests/benchmarks/check_engines.py $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')
+	$(BIN)/python tests/benchmarks/check_engines.py
+	$(BIN)/python tests/make_readme_tables.py --print engines
 
 check-netx: install  ## Export the packaged models, run them in Lava, compare every spike: make check-netx LAVA_PYTHON=...
 	$(BIN)/python tests/benchmarks/check_export.py --lava-python "$(LAVA_PYTHON)" $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')

@@ -6,7 +6,8 @@
 from one on a CPU with tiles, and without instructions for int8, with the option `--output FILE`, `accuracy` from `make
 bench-accuracy`, `convert` and `convert-notes` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers`
 from `make bench-readers`, `cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from
-`make check-kills`, `profile` from `make profile`; `demo` is what `zoo demo` printed when `make docs` ran it.
+`make check-kills`, `engines` from `make check-engines`, `profile` from `make profile`; `demo` is what `zoo demo`
+printed when `make docs` ran it.
 `--print NAME` only prints one.
 """
 
@@ -549,6 +550,26 @@ def render_kills(report: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def engines_table() -> str:
+    """Spikes of both engines on whole test sets."""
+    path = RESULTS / "engines.json"
+    return render_engines(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
+
+
+def render_engines(report: dict[str, Any]) -> str:
+    """What `check_engines.py` wrote."""
+    lines = [
+        f"Kernels: {report['kernels']}; {dated(report)}.",
+        "",
+        "| model | images | T | spikes | places compared | different |",
+        "|---" * 6 + "|",
+    ]
+    for name, row in report["models"].items():
+        numbers = (f"{row[key]:,}" for key in ("time_steps", "spikes", "places", "different"))
+        lines.append(f"| `{name}` | {row['images']:,} of {row['data']} | {' | '.join(numbers)} |")
+    return "\n".join(lines)
+
+
 SMALL = 0.02
 """Part of the time below which a row is not shown alone."""
 
@@ -597,6 +618,7 @@ TABLES = {
     "cluster": cluster_table,
     "estimate": estimate_table,
     "kills": kills_table,
+    "engines": engines_table,
     "profile": profile_table,
 }
 

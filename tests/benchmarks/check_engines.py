@@ -1,56 +1,96 @@
-"""Compare every spike of the float and the integer engine on a whole test set.
+"""Compare the float and the integer engine, each by all its ways, on whole test sets.
 
-    python tests/benchmarks/check_engines.py MODEL... [--data NAME] [--data-dir DIR]
+    python tests/benchmarks/check_engines.py [MODEL...] [--data NAME] [--data-dir DIR] [--output FILE]
 
-MODEL is what `zoo eval` takes. Exits with 1 if a single spike, weighted input or logit differs.
+MODEL is what `zoo eval` takes; by default all of the package. The spikes, weighted input and logits of every block in
+every step, of `run`; then the logits of the paths that keep no spikes, and what they count, each by compiled kernels
+and by the definitions. Exits with 1 if a single number differs.
 """
 
 import argparse
+import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import torch
+from programs import RESULTS, stamp
+from torch import Tensor
 
-from bootstrap_core import IntegerNetwork, load_dataset
+from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
 from bootstrap_core.evaluation import batches
+from bootstrap_core.kernels import describe
 from zoo.cli.shared import usual_data
+from zoo.factory import model_names
 from zoo.sources import read_source
 
 
+def engine(network: Network, *, compiled: bool) -> IntegerNetwork:
+    """The integer engine that follows spikes, or the one that multiplies matrices."""
+    exact = IntegerNetwork(network)
+    exact.compiled = compiled
+    return exact
+
+
+def n_different(a: Tensor | None, b: Tensor | None) -> int:
+    """Places that are not the same."""
+    if a is None or b is None:
+        return int(a is not b)
+    return int((a != b).sum()) if a.shape == b.shape else max(a.numel(), b.numel())
+
+
 @torch.no_grad()
-def compare(source: str, data: str | None, data_dir: Path | None) -> bool:
-    """Print one line for a model; whether the engines agree."""
+def compare(source: str, data: str | None, data_dir: Path | None) -> dict[str, Any]:
+    """What was found of a model."""
     model, _ = read_source(source)
     network = model.build()
-    exact = IntegerNetwork(network)
+    follows, multiplies = (engine(network, compiled=compiled) for compiled in (True, False))
     dataset = load_dataset(data or usual_data(model), data_dir=data_dir)
-    n_spikes, n_places, n_different, n_correct = 0, 0, 0, 0
+    found = {"spikes": 0, "places": 0, "different": 0}
+    n_correct = 0
     for images, labels in batches(dataset.test, 250):
-        logits, trace = network.run(images)
-        exact_logits, exact_trace = exact.run(images)
-        for ours, theirs in zip(trace.spikes, exact_trace.spikes, strict=True):
-            n_different += int((ours != theirs).sum())
-            n_places += ours.numel()
-        n_different += int((logits != exact_logits).sum())
-        n_spikes += sum(int(spikes.count_nonzero()) for spikes in exact_trace.spikes[:-1])
-        n_correct += int((exact_logits.argmax(1) == labels).sum())
-    print(
-        f"{source}: {len(dataset.test):,} images of {dataset.name}, T={network.spec.time_steps}: "
-        f"{n_spikes:,} spikes in {n_places:,} places, {n_different} differ; "
-        f"accuracy {100 * n_correct / len(dataset.test):.2f} %"
-    )
-    return n_different == 0
+        expected, trace = multiplies.run(images)
+        for logits, other in (network.run(images), follows.run(images)):
+            found["different"] += n_different(logits, expected)
+            for ours, theirs in zip(trace.spikes, other.spikes, strict=True):
+                found["different"] += n_different(ours, theirs)
+                found["places"] += ours.numel()
+        for logits in (network(images, Mode.SNN), follows(images), multiplies(images)):
+            found["different"] += n_different(logits, expected)
+        counted = trace.tally()
+        for logits, tally in (network.tally(images), follows.tally(images)):
+            found["different"] += n_different(logits, expected)
+            for ours, theirs in zip(counted.counts[:-1], tally.counts[:-1], strict=True):
+                found["different"] += n_different(ours, theirs)
+        found["spikes"] += sum(int(spikes.count_nonzero()) for spikes in trace.spikes[:-1])
+        n_correct += int((expected.argmax(1) == labels).sum())
+    n_images = len(dataset.test)
+    return {
+        "data": dataset.name, "images": n_images, "time_steps": network.spec.time_steps, **found,
+        "accuracy": n_correct / n_images,
+    }  # fmt: skip
 
 
 def main() -> None:
     """Compare each model given."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+")
+    parser.add_argument("models", nargs="*", help="default: all of the package, whose results are kept")
     parser.add_argument("--data", help="default: what the model was trained on")
     parser.add_argument("--data-dir", type=Path)
-    arguments = parser.parse_args()
-    agree = [compare(model, arguments.data, arguments.data_dir) for model in arguments.models]
-    sys.exit(not all(agree))
+    parser.add_argument("--output", type=Path, default=RESULTS / "engines.json", help="of all models of the package")
+    options = parser.parse_args()
+    rows = {}
+    for name in options.models or model_names():
+        rows[name] = row = compare(name, options.data, options.data_dir)
+        print(
+            f"{name}: {row['images']:,} images of {row['data']}, T={row['time_steps']}: {row['spikes']:,} spikes; "
+            f"{row['places']:,} places compared, {row['different']} differ; accuracy {100 * row['accuracy']:.2f} %",
+            flush=True,
+        )
+    if not options.models:
+        report = {**stamp(), "kernels": describe(), "models": rows}
+        options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    sys.exit(any(row["different"] for row in rows.values()))
 
 
 if __name__ == "__main__":

@@ -357,6 +357,12 @@ def test_an_estimate_grows_with_time_steps_and_shares_by_gpus(estimates) -> None
     assert estimates.estimate(4, 8, estimates.Assumed())["meeting_part"] > 0.01
 
 
+def test_engines_are_compared_by_model(tables) -> None:
+    row = {"data": "mnist", "images": 10000, "time_steps": 8, "spikes": 1234, "places": 98765, "different": 0}
+    report = {"date": "2026-01-02", "commit": "abc", "kernels": "numba", "models": {"tiny": row}}
+    assert tables.render_engines(report).splitlines()[-1] == "| `tiny` | 10,000 of mnist | 8 | 1,234 | 98,765 | 0 |"
+
+
 def test_kills_are_counted_by_command(tables) -> None:
     counts = {"tries": 9, "killed": 7, "temporaries": 1, "lost": 0}
     assert "| convert | 9 | 7 | - | 1 | 0 | - |" in tables.render_kills({"convert": counts})
