@@ -13,6 +13,7 @@ from bootstrap_core.fixed_point import DECAY_ONE
 from bootstrap_core.functional.quantize import quantize_decay
 from converters.lava_blocks import DECAYS, DIRECTION, MAGNITUDE, MEAN, PLAIN, LavaBlock, infer_document, lava_blocks
 from converters.model import Model
+from converters.netx.load import load_netx
 from converters.netx.model import read_netx
 from converters.state_dict_file import open_state_dict
 from specs.block import skips_of
@@ -37,13 +38,15 @@ def read_checkpoint(
     spec: NetworkSpec | None = None,
     time_steps: int | None = None,
     threshold: float | None = None,
+    input_bits: int = 1,
     mean: float | None = None,
     std: float | None = None,
 ) -> Model:
     """The network of a checkpoint file, see `model_of_checkpoint`.
 
     Without `spec`, the `.net` of the same name beside it, which lava-dl's own scripts export, says what is missing.
-    `mean` and `std` are those of the images in training, which only a spec says.
+    `mean` and `std` are those of the images in training, which only a spec says; `input_bits` are those of a pixel, for
+    a `.net` without input neurons.
     """
     with open_state_dict(path) as file:
         state = {
@@ -53,12 +56,15 @@ def read_checkpoint(
     notes: tuple[str, ...] = ()
     known = spec
     if spec is None and beside.is_file():
-        taken = "threshold and geometry" if time_steps else "threshold, time steps and geometry"
-        notes = (f"{taken} are those of {beside.name} beside it",)
-        known = _as_lava_runs(read_netx(beside).spec)
+        says_steps = time_steps is None and load_netx(beside).time_steps is not None
+        taken = "threshold, time steps and geometry" if says_steps else "threshold and geometry"
+        exported = read_netx(beside, time_steps=time_steps, input_bits=input_bits, mean=mean, std=std)
+        notes = (f"{taken} are those of {beside.name} beside it", *exported.notes)
+        known = _as_lava_runs(exported.spec)
     model = model_of_checkpoint(state, origin=str(path), spec=known, time_steps=time_steps, threshold=threshold)
-    model = replace(model, notes=notes)
-    return model if spec is not None and mean is None and std is None else model.normalizing(mean, std)
+    model = replace(model, notes=(*model.notes, *notes))
+    is_told = known is not None if spec is None else mean is None and std is None
+    return model if is_told else model.normalizing(mean, std)
 
 
 def model_of_checkpoint(
@@ -73,13 +79,15 @@ def model_of_checkpoint(
 
     Threshold, time steps and the geometry of convolutions are not in a state dict. They come from `spec`; without
     one, a dense network with an input block needs just `time_steps` and `threshold`, and runs as lava-dl's blocks do:
-    an empty step after each block, pixels rounded to 2/64. Norms and decays are always those of the state dict.
+    an empty step after each block, pixels rounded to 2/64, the last block an affine readout, of which a note tells.
+    Norms and decays are always those of the state dict.
 
     Raises:
         ConversionError: no lava-dl checkpoint, or something is missing; then with a draft of the spec to fill in.
         UnsupportedError: blocks that are not of CUBA neurons; names all of them.
         IntegrityError: the tensors do not fit the spec.
     """
+    notes: tuple[str, ...] = ()
     blocks = lava_blocks(state, origin)
     if spec is not None and any(map(skips_of, spec.layers)):
         raise ConversionError(f"{origin}: lava-dl's blocks are a chain, and the spec of {spec.name} has skips")
@@ -88,6 +96,7 @@ def model_of_checkpoint(
     if spec is None:
         name = name_from(Path(origin).stem)
         document = infer_document(blocks, origin, name=name, time_steps=time_steps, threshold=threshold)
+        notes = ("the last block is taken for an affine readout; if it was a Dense, whose spikes count, give --spec",)
     else:
         document = spec.model_dump(mode="json")
     if time_steps is not None:
@@ -112,7 +121,7 @@ def model_of_checkpoint(
                 tensors[key] = value.reshape(tensors[key].shape)
     if problems:
         raise IntegrityError(f"{origin} does not fit the spec of {settled.name}: {'; '.join(problems)}")
-    return Model(settled, tensors)
+    return Model(settled, tensors, notes=notes)
 
 
 def _as_lava_runs(spec: NetworkSpec) -> NetworkSpec:

@@ -23,7 +23,7 @@ from specs.block import (
 )
 from specs.fields import VTH_MANT_MAX, Flag, Name, Shape, StrictModel, TimeSteps, threshold_mant
 from specs.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
-from specs.neuron import CubaSpec
+from specs.neuron import CubaSpec, Reset
 from specs.shapes import ShapeError, n_weights, output_shape, skip_as_layer, skip_shape
 from specs.training import TrainingSpec
 
@@ -78,6 +78,11 @@ class NetworkSpec(StrictModel):
     def neuron_of(self, layer: LayerSpec) -> CubaSpec:
         """The layer's own neuron, or the network's."""
         return getattr(layer, "neuron", None) or self.neuron
+
+    @property
+    def resets(self) -> set[Reset]:
+        """What spikes do, of all layers with neurons; without any, of the network's."""
+        return {self.neuron_of(layer).reset for layer in self.layers if has_neurons(layer)} or {self.neuron.reset}
 
     def delay_shift_of(self, layer: LayerSpec) -> bool:
         """Whether an empty step follows the layer. One without neurons has none; the input follows the network."""

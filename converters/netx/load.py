@@ -80,7 +80,8 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
     if delay is not None and delay.any():
         problems.append(f"axonal delays of up to {delay.max():g} steps")
 
-    weight, bias = _mants(node, "weight", WEIGHT_GRID, problems), _mants(node, "bias", BIAS_GRID, problems)
+    weight = _mants(node, "weight", WEIGHT_GRID, problems)
+    bias = _mants(node, "bias", WEIGHT_GRID if kind == "input" else BIAS_GRID, problems)  # what our blocks hold
     declared = node.integers("shape")
     if declared is not None and declared.size > MOST_SIDES:
         raise IntegrityError(f"{node.where}: a shape of {declared.size:,} sides; at most {MOST_SIDES} are read")
@@ -123,7 +124,7 @@ def _mants(node: Hdf5Node, name: str, grid: range, problems: list[str]) -> IntAr
     off = (mants != value) | (mants < grid.start) | (mants >= grid.stop) | ((mants - grid.start) % grid.step != 0)
     if off.any():
         problems.append(
-            f"{np.count_nonzero(off)} of {off.size} {name} mantissas off the hardware's grid "
+            f"{np.count_nonzero(off)} of {off.size} {name} mantissas off the grid "
             f"({grid.start} to {grid[-1]} in steps of {grid.step}), such as {value[off].flat[0]:g}"
         )
     flat: IntArray = mants.ravel()

@@ -126,7 +126,7 @@ def _block(layer: NetxLayer, levels: int, *, is_last: bool) -> dict[str, Any]:
 def _neuron(neuron: NetxNeuron, levels: int = 1) -> dict[str, Any]:
     # Half a mantissa more, so that truncation of the product with the levels gives the mantissa back.
     threshold = (neuron.threshold_mant + 0.5) / levels if levels > 1 else neuron.threshold_mant
-    document: dict[str, Any] = {"threshold": threshold / MANT}
+    document: dict[str, Any] = {"threshold": threshold / MANT, "learn_decays": "none"}
     for name, decay in (("current_decay", neuron.current_decay), ("voltage_decay", neuron.voltage_decay)):
         document[name] = int(decay[0]) / DECAY_ONE
         if len(decay) > 1:

@@ -179,6 +179,11 @@ class _Stack:
             bias = neurons.bias * (threshold.max() / threshold)
         else:
             bias = neurons.bias
+            if len(bias.unique()) > 1 and bool((neurons.current_decay < 1).any()):
+                raise UnsupportedError(
+                    "a v_leak that differs between the classes, behind a current that decays: logits are its weighted "
+                    "input, in which the v_leak would count for more than in the membrane"
+                )
         synapse = self._synapse()
         if not isinstance(synapse, float):
             if bool(synapse.bias.any()) and bool((neurons.current_decay < 1).any()):

@@ -16,13 +16,14 @@ from converters.nir.layers import layers_of
 from converters.nir.model import model_of
 from converters.nir.neurons import TimeConstants
 from converters.nir.save import METADATA_FORMAT, METADATA_KEY, TENSORS_KEY
+from specs.block import Encoding
 from specs.errors import ConversionError, IntegrityError, SpecError
 from specs.io import spec_from_document
 from specs.neuron import Reset
 
 __all__ = ["read_nir"]
 
-DEFAULT_TIME_STEPS = 16
+DEFAULT_TIME_STEPS, DEFAULT_INPUT_BITS = 16, 8
 TIMED_TYPES = ("CubaLIF", "LIF", "CubaLI", "LI", "Delay")
 
 
@@ -33,7 +34,7 @@ def read_nir(
     time_constants: TimeConstants = TimeConstants.EULER,
     reset: Reset | None = None,
     time_steps: int | None = None,
-    input_bits: int = 8,
+    input_bits: int | None = None,
     nodes_only: bool = False,
 ) -> Model:
     """Read a NIR file.
@@ -56,8 +57,9 @@ def read_nir(
         time_constants: how they become decays: `euler` (snnTorch, norse), `exact` (sinabs).
         reset: what a spike does; NIR cannot say: `zero`, with a note, unless it is told.
         time_steps: T of the model; by default what the file says, or 16.
-        input_bits: of an image that goes straight into weights; 1 for spikes.
-        nodes_only: read also our own files by what their nodes do, for instance after someone changed them.
+        input_bits: of an image that goes straight into weights; 1 for spikes. By default 8.
+        nodes_only: read also our own files by what their nodes do, for instance after someone changed them. The reset
+            and the bits, which nodes do not tell, are then by default those of the spec in the file.
 
     Raises:
         SnnZooError: the file cannot be read.
@@ -65,7 +67,7 @@ def read_nir(
         UnsupportedError: what no network of snnzoo can do, all of it at once.
         ConversionError: dt is needed, or contradicts the file; input_bits is out of range; our own nodes were changed.
     """
-    if not 1 <= input_bits <= 16:
+    if input_bits is not None and not 1 <= input_bits <= 16:
         raise ConversionError(f"input_bits is 1 to 16, not {input_bits}")
     graph = read_graph(path)
     said = _number(graph.metadata.get("dt"))
@@ -77,20 +79,37 @@ def read_nir(
     chosen = _time_step(chain, said if dt is None else dt, path)
     layers, notes = layers_of(chain, dt=chosen or 1.0, time_constants=time_constants, origin=str(path))
     told = time_steps or int(_number(graph.metadata.get("time_steps")) or 0)
-    steps, does = told or DEFAULT_TIME_STEPS, Reset(reset or Reset.ZERO)
-    unsaid = [] if reset else [f"reset {does} (--reset)"]
+    own_reset, own_bits = _told_inside(graph)
+    steps, does = told or DEFAULT_TIME_STEPS, Reset(reset or own_reset or Reset.ZERO)
+    unsaid = [] if reset or own_reset else [f"reset {does} (--reset)"]
     unsaid += [] if told else [f"T = {steps} (--time-steps)"]
     model = model_of(
         layers,
         name=_name(path),
         reset=does,
         time_steps=steps,
-        input_bits=input_bits,
+        input_bits=input_bits or own_bits or DEFAULT_INPUT_BITS,
         facts={"dt": chosen, "time_constants": str(time_constants), "reset": str(does)},
-        notes=notes,
+        notes=[*notes, *_fed(graph)],
         origin=str(path),
     )
     return replace(model, notes=(*model.notes, f"taken, as NIR does not say: {', '.join(unsaid)}")) if unsaid else model
+
+
+def _told_inside(graph: Graph) -> tuple[Reset | None, int | None]:
+    """The reset of all neurons, and the bits of graded input, by the spec in a file of ours."""
+    try:
+        spec = spec_from_document(json.loads(graph.metadata[METADATA_KEY])["spec"], origin="spec")
+    except (SpecError, ValueError, TypeError, KeyError, RecursionError):  # another program's, or damaged
+        return None, None
+    reset, *others = spec.resets
+    return None if others else reset, spec.input.bits if spec.input.encoding is Encoding.GRADED else None
+
+
+def _fed(graph: Graph) -> list[str]:
+    """What a file of ours says that it wants to be fed."""
+    feed = graph.metadata.get("feed") if METADATA_KEY in graph.metadata else None
+    return [f"the file says what to feed it: {feed}"] if isinstance(feed, str) else []
 
 
 def _own_model(graph: Graph, path: Path, time_steps: int | None) -> Model:

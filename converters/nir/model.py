@@ -179,7 +179,8 @@ def _pool_gain(synapse: Conv, fit: GridFit) -> float | None:
     weight = float(fit.weight.flatten()[0])
     uniform = bool(((fit.weight - weight).abs() <= 1e-9 * abs(weight)).all())
     small_padding = all(2 * pad <= side for pad, side in zip(synapse.padding, synapse.kernel, strict=True))
-    if not (synapse.is_pool and uniform and small_padding and 1 / MANT < weight <= MAX_POOL_WEIGHT):
+    whole = synapse.is_pool and synapse.dilation == (1, 1)
+    if not (whole and uniform and small_padding and 1 / MANT < weight <= MAX_POOL_WEIGHT):
         return None
     return weight * prod(synapse.kernel)
 

@@ -19,7 +19,7 @@ from bootstrap_core.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, P
 from converters.model import Model
 from converters.nir.file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.nir.neurons import neuron_node
-from specs.block import ConvSpec, has_neurons, skips_of
+from specs.block import ConvSpec, skips_of
 from specs.errors import ConversionError
 from specs.fields import Shape
 from specs.neuron import Reset
@@ -225,8 +225,8 @@ def _array(x: Tensor) -> npt.NDArray[Any]:
 def _in_words(network: Network) -> Mapping[str, str]:
     """What a stranger has to know."""
     spec = network.spec
-    resets = {spec.neuron_of(layer).reset for layer in spec.layers if has_neurons(layer)} or {spec.neuron.reset}
-    reset = "some subtract it (see neuron.reset in the spec)" if len(resets) > 1 else RESETS[resets.pop()]
+    first, *others = spec.resets
+    reset = "some subtract it (see neuron.reset in the spec)" if others else RESETS[first]
     return {
         "name": spec.name,
         "feed": f"in each time step {_feed(network.blocks[0])}, for pixels x in 0..1",

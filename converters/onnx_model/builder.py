@@ -267,7 +267,7 @@ class AnnBuilder:
         slopes = channel_wise(slope)
         if slopes is None:
             raise UnsupportedError("slopes that differ over height and width")
-        if np.ptp(slopes):
+        if np.ptp(slopes) or slopes[0] < 0:
             return self._activation(data, PRelu(tensor_of(slopes)), EVERYTHING)
         if slopes[0] == 0:
             return self._activation(data, Relu(), (0.0, math.inf))

@@ -143,6 +143,38 @@ def test_a_given_spec_goes_before_the_net_beside(tmp_path) -> None:
     assert (model.spec.time_steps, model.notes) == (5, ())
 
 
+def test_what_the_net_beside_does_not_say_is_told(tmp_path) -> None:
+    for file in ("network.pt", "network.net"):
+        shutil.copy(GOLDEN / "dense" / file, tmp_path / file)
+    with h5py.File(tmp_path / "network.net", "r+") as file:
+        del file["simulation"]
+    told = "\n".join(read_model(tmp_path / "network.pt").notes)
+    assert "T = 16 is assumed" in told
+    assert "threshold and geometry are those of network.net beside it" in told
+    assert told.count("--mean") == 1
+    assert "is assumed" not in "".join(read_model(tmp_path / "network.pt", Hints(time_steps=7)).notes)
+
+
+def test_bits_of_pixels_may_be_said_for_a_net_beside_without_input_neurons(tmp_path) -> None:
+    state = {key: value for key, value in checkpoint("dense").items() if not key.startswith("blocks.0.")}
+    shutil.copy(GOLDEN / "dense" / "network.net", tmp_path / "network.net")
+    with h5py.File(tmp_path / "network.net", "r+") as file:
+        layers = [file["layer"][str(i)] for i in range(1, len(file["layer"]))]
+        for i, layer in enumerate(layers):
+            file.move(layer.name, f"new/{i}")
+        del file["layer"]
+        file.move("new", "layer")
+    path = save(tmp_path / "network.pt", state)
+    assert read_model(path, Hints(input_bits=4)).spec.input.bits == 4
+    assert any("integers of 1 bits" in note for note in read_model(path).notes)
+
+
+def test_of_a_lone_checkpoint_the_last_block_is_said_to_be_taken_for_a_readout(tmp_path) -> None:
+    lone = Path(shutil.copy(GOLDEN / "dense" / "network.pt", tmp_path / "lone.pt"))
+    assert any("taken for an affine readout" in note for note in read_model(lone, DENSE).notes)
+    assert not any("taken for" in note for note in read_model(GOLDEN / "dense" / "network.pt").notes)
+
+
 def test_mean_and_std_are_asked_for_where_no_spec_says_them() -> None:
     path = GOLDEN / "dense" / "network.pt"
     assert any("--mean" in note for note in read_model(path).notes)

@@ -291,6 +291,17 @@ def test_changed_nodes_are_named_and_can_be_read_alone(tmp_path) -> None:
     assert (changed.spec.time_steps, changed.card["nir"]["dt"]) == (6, 1e-4)
 
 
+def test_nodes_alone_leave_what_the_file_says_besides(tmp_path) -> None:
+    subtracting = network(CONV, input=GRADED, neuron={"threshold": 0.5, "reset": "subtract"})
+    path, images = write_nir(Model.of(subtracting), tmp_path / "a.nir"), torch.rand(3, *subtracting.spec.input.shape)
+    model = read_nir(path, nodes_only=True)
+    assert torch.equal(model.build()(images), subtracting.eval()(images))
+    assert (model.spec.input.bits, model.card["nir"]["reset"]) == (subtracting.spec.input.bits, "subtract")
+    assert not any("does not say" in note for note in model.notes)
+    assert any(f"what to feed it: in each time step round({subtracting.spec.input.levels} x)" in n for n in model.notes)
+    assert read_nir(path, nodes_only=True, reset=Reset.ZERO, input_bits=2).spec.input.bits == 2
+
+
 def test_changed_edges_are_told(tmp_path) -> None:
     path = write_nir(Model.of(network(CONV)), tmp_path / "a.nir")
     with h5py.File(path, "r+") as file:
@@ -493,6 +504,16 @@ CASES = {
             node("SumPool2d", kernel_size=2, stride=2, padding=0),
             node("Scale", scale=np.full((3, 3, 3), 0.5)),
             neuron("LIF"),
+        ),
+        IMAGE,
+    ),
+    "a pool that leaves places out, and another": (
+        (
+            conv(3, 2, padding=1),
+            neuron("IF"),
+            node("AvgPool2d", kernel_size=1, stride=2, padding=0),
+            node("SumPool2d", kernel_size=2, stride=2, padding=0),
+            neuron("IF", v_threshold=2.0),
         ),
         IMAGE,
     ),
@@ -719,6 +740,10 @@ REFUSED = {
     "a leak beside the input's current": (
         (neuron("CubaLIF", v_leak=0.5), affine(4, 8), neuron()),
         "v_leak of the input",
+    ),
+    "a leak of some classes behind a decaying current": (
+        (affine(6, 8), neuron(), affine(3, 6), neuron("CubaLI", 3, v_leak=[0.0, 0.25, 0.0])),
+        r"1\.CubaLI .*v_leak that differs between the classes",
     ),
     "no layers": ((), "no weights and no neurons"),
     "nothing but the input's neurons": ((neuron(),), "readout"),

@@ -145,6 +145,8 @@ def test_one_decay_for_each_channel_and_one_for_all(tmp_path) -> None:
     path = save(tmp_path / "a.net", INPUT, DENSE | {"neuron": CUBA | {"vDecay": np.arange(4)}}, READOUT, tSample=5)
     same_spikes(path)
     assert read_netx(path).tensors["blocks.1.neuron.current_decay"].tolist() == [1.0] * 4
+    first_alike = DENSE | {"neuron": CUBA | {"vDecay": np.array([CUBA["vDecay"], 0, 1, 2])}}
+    same_spikes(save(path, INPUT, first_alike, first_alike | {"weight": even(4, 4)}, READOUT, tSample=5))
 
 
 # --- old forms
@@ -288,6 +290,13 @@ FOREIGN = {
     "1 of 4 bias mantissas off": DENSE | {"bias": np.array([0.0, 1.0, 2.5, 3.0])},
     "such as 5000": DENSE | {"bias": np.array([0.0, 1.0, 5000.0, 3.0])},
 }
+
+
+@pytest.mark.parametrize("bias", [5.0, 400.0, -300.0])
+def test_a_bias_of_the_input_that_our_blocks_cannot_hold_is_refused(bias, tmp_path) -> None:
+    path = save(tmp_path / "a.net", INPUT | {"bias": [bias]}, DENSE, READOUT, tSample=5)
+    with pytest.raises(UnsupportedError, match=rf"layer 0: 1 of 1 bias mantissas off the grid .*, such as {bias:g}"):
+        read_netx(path)
 
 
 @pytest.mark.parametrize("problem", FOREIGN)

@@ -12,6 +12,7 @@ from converters.ann import AvgPool, Clip, Conv, Dense, LeakyRelu, MaxPool, PRelu
 from converters.onnx_model.import_ann import import_ann
 from converters.onnx_model.load import OLDEST_OPSET
 from converters.onnx_model.operations import OPERATIONS
+from converters.spiking_layers import activations_first
 from specs import ConversionError, UnsupportedError
 
 IMAGES = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(2)) - 0.4
@@ -357,6 +358,14 @@ def test_prelu_of_one_slope(classify, slope) -> None:
 def test_prelu_of_a_slope_for_each_channel(classify) -> None:
     found = classify("h = PRelu(x, a)", {"a": np.array([0.5, -0.25], np.float32).reshape(2, 1, 1)})
     assert operations(found, PRelu)[0].slope.tolist() == [0.5, -0.25]
+
+
+def test_prelu_of_one_slope_below_0_keeps_its_place_and_is_noted(classify) -> None:
+    nodes = "p = MaxPool<kernel_shape=[2, 2], strides=[2, 2]>(x) h = PRelu(p, a)"
+    found = classify(nodes, {"a": np.array([-0.5], np.float32)}, features=18)
+    assert set(operations(found, PRelu)[0].slope.tolist()) == {-0.5}
+    assert any("slopes below 0, of 2 of its channels, are 0 as spikes" in note for note in found.notes)
+    assert [type(node.operation) for node in activations_first(found.ann).nodes][:2] == [MaxPool, PRelu]
 
 
 def test_slopes_below_0_of_some_channels_are_noted(classify) -> None:
