@@ -5,7 +5,6 @@ from collections.abc import Callable, Sequence
 from io import BytesIO
 from pathlib import Path
 
-from converters.formats import MODEL_SUFFIXES
 from specs.dataset_sources import dataset_names
 from specs.errors import IntegrityError, SnnZooError, SpecError, TransferError
 from specs.whole_file import whole_file, write_whole
@@ -181,6 +180,8 @@ def _check_no_own_data(card: Card) -> None:
 
 def _is_path(model: str) -> bool:
     """Whether it is no `NAME` or `NAME@REVISION`."""
+    from converters.formats import MODEL_SUFFIXES
+
     return len(Path(model).parts) > 1 or Path(model).suffix in MODEL_SUFFIXES
 
 
