@@ -82,7 +82,7 @@ def read_start(source: str) -> tuple[NetworkSpec, Model | None]:
 
 
 def is_spec(source: str) -> bool:
-    """Whether `source` is a spec, by file or name, and no model."""
+    """Whether training takes `source` for a spec, by file or name, also if a trained model has that name."""
     path = Path(source)
     return source in network_names() or (path.exists() and not _is_model_file(path))
 

@@ -108,6 +108,7 @@ def test_a_card_of_other_bytes_is_not_shown(measured, trained, run, tmp_path) ->
 
 def test_verify_says_that_weights_are_fresh(run) -> None:
     assert "never trained" in run("verify", "mnist-demo").stderr
+    assert "never trained" not in run("verify", "mnist-dense-shallow").stderr
 
 
 def test_without_a_place_the_card_is_printed(measured, run, tmp_path) -> None:

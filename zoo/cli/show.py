@@ -97,15 +97,15 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
     Example: zoo verify mnist-dense
     """
     from zoo.factory import model_names
-    from zoo.sources import is_spec
+    from zoo.sources import read_source
     from zoo.verification import verify_model
 
     if source is None and against is not None:
         raise click.UsageError("--against compares one model: name it")
     reports = []
     for name in model_names() if source is None else [source]:
+        say_fresh(read_source(name)[1])
         checks = verify_model(name, against)
-        say_fresh(not is_spec(name))
         passed = all(check.passed for check in checks)
         reports.append({"model": name, "passed": passed, "checks": [asdict(check) for check in checks]})
         if not as_json:
