@@ -8,7 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from specs.download import Progress, fetch_whole
-from specs.errors import IntegrityError, SnnZooError
+from specs.errors import IntegrityError, SnnZooError, SpecError
 from specs.whole_file import whole_file
 from zoo.card import ModelFormat, load_card
 from zoo.catalog import CACHE, PACKAGE, Found, model_cache
@@ -96,8 +96,11 @@ def local_file(
 
 
 def _check_card(path: Path, found: Found) -> None:
-    """Raise `IntegrityError` if a card is of another model than the index says."""
-    card = load_card(path)
+    """Raise `IntegrityError` if a card is of another model than the index says; a later snnzoo's cannot be read."""
+    try:
+        card = load_card(path)
+    except SpecError:
+        return
     if (card.name, card.revision) != (found.name, found.model.revision):
         raise IntegrityError(
             f"{found.catalog.transport.url}: the card of {found.name}@{found.model.revision} is that of "

@@ -212,14 +212,23 @@ def test_of_an_index_of_the_environment_it_is_told_what_to_do(monkeypatch, web, 
         open_catalogs()
 
 
-def test_a_card_of_another_model_is_refused(web, made, carded) -> None:
-    other = carded("other")
+def replace_card(web, text: bytes) -> None:
+    """Put another card in the place of that of `tiny`, as the index then says."""
     index = json.loads((web.folder / "index.json").read_text())
     card = index["models"]["tiny"][0]["card"]
-    (web.folder / card["path"]).write_bytes(other.card_file.read_bytes())
-    digest = hashlib.sha256(other.card_file.read_bytes()).hexdigest()
-    card.update(sha256=digest, bytes=other.card_file.stat().st_size)
+    (web.folder / card["path"]).write_bytes(text)
+    card.update(sha256=hashlib.sha256(text).hexdigest(), bytes=len(text))
     (web.folder / "index.json").write_text(json.dumps(index))
+
+
+def test_a_model_with_a_card_of_a_later_version_is_pulled(web, made) -> None:
+    replace_card(web, made.card_file.read_bytes() + b"a_later_field: 1\n")
+    assert pull_from(web.url)[0].read_bytes() == made.file.read_bytes()
+
+
+def test_a_card_of_another_model_is_refused(web, made, carded) -> None:
+    other = carded("other")
+    replace_card(web, other.card_file.read_bytes())
     with pytest.raises(IntegrityError, match=f"the card of {made.reference} is that of {other.reference}"):
         pull_from(web.url)
 
