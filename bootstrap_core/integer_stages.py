@@ -7,7 +7,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import product
-from math import ceil, prod
+from math import ceil, gcd, prod
 from typing import Any, ClassVar
 
 import numpy as np
@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.blocks import AffineBlock, InputBlock
+from bootstrap_core.byte_weight import ByteWeight
 from bootstrap_core.fixed_point import (
     BIAS_MANT_MAX,
     BIAS_MANT_MIN,
@@ -31,8 +32,15 @@ from bootstrap_core.fixed_point import (
 )
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.kernels import integer_trains as kernels
+from bootstrap_core.kernels.byte_products import ROWS
 from bootstrap_core.kernels.dense_products import least_rate
-from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight, can_pack, has_int8_instruction
+from bootstrap_core.kernels.exact_products import (
+    LEAST_PACKED_CHANNELS,
+    PackedConvolution,
+    PackedWeight,
+    can_pack,
+    has_int8_instruction,
+)
 from bootstrap_core.kernels.row_sums import SLACK, in_blocks
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.synapse import IdentitySynapse, SkipSynapse, Synapse
@@ -81,8 +89,6 @@ FEW_WEIGHTS = 2048
 """Of a convolution, up to which several neighbouring columns of outputs are summed at once."""
 MOST_TOGETHER = 4
 """Columns: of more, following spikes adds too many zeros."""
-LEAST_PACKED_CHANNELS = 4
-"""oneDNN multiplies so many together, so that of fewer following spikes is faster."""
 
 Words = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int32]
@@ -252,15 +258,27 @@ class _Weighed(_Layer):
         neurons, shape: see `_Layer`.
         packed: the weight of each synapse; none for spikes to be followed always.
         least_rate: of the spikes that reach the first synapse, from which products are faster.
+        in_bytes: the weight of the only synapse, where products in registers are faster than by `packed`.
     """
 
-    def __init__(self, neurons: Neurons, shape: Shape, packed: Sequence[PackedConvolution], least_rate: float) -> None:
+    def __init__(
+        self,
+        neurons: Neurons,
+        shape: Shape,
+        packed: Sequence[PackedConvolution],
+        least_rate: float,
+        in_bytes: ByteWeight | None = None,
+    ) -> None:
         super().__init__(neurons, shape)
-        self.packed, self.least_rate = packed, least_rate
+        self.packed, self.in_bytes = packed, in_bytes
+        self.least_rate = in_bytes.least_rate if in_bytes else least_rate
 
     def _fire(self, x: Any, steps: int, state: State, trains: Words) -> int:
         arriving = self._arriving(x)
-        if self.packed and trains.size * steps >= LEAST_PRODUCT and self._is_dense(arriving[0], steps):
+        can_multiply = self.packed or self.in_bytes
+        if can_multiply and trains.size * steps >= LEAST_PRODUCT and self._is_dense(arriving[0], steps):
+            if self.in_bytes:
+                return self._multiply_bytes(self.in_bytes, arriving[0], steps, state, trains)
             return self._multiply(arriving, steps, state, trains)
         return self._follow(arriving, steps, state, trains)
 
@@ -288,6 +306,17 @@ class _Weighed(_Layer):
             outside |= int(kernels.weighed_trains(weighed, *self.neurons.constants, steps, *states))
         return outside
 
+    def _multiply_bytes(self, weight: ByteWeight, x: Words, steps: int, state: State, trains: Words) -> int:
+        """Images of a dense layer are put side by side, as columns of a map, until they have enough steps."""
+        constants = self.neurons.constants
+        states: tuple[npt.NDArray[Any], ...] = state.current, state.voltage, trains, state.totals
+        if x.ndim == 2:
+            n = gcd(len(x), ROWS // gcd(steps, ROWS))
+            weight, x = weight.beside(n), x.reshape(-1, 1, n, x.shape[1])
+            states = tuple(each.reshape(len(x), each.size // len(x)) for each in states)
+            constants = tuple(np.tile(each, n) if isinstance(each, np.ndarray) else each for each in constants)
+        return int(kernels.multiplied_trains(*weight.in_maps(x, steps), *constants, *states))
+
     @abstractmethod
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
         """`_fire`, spike by spike."""
@@ -301,7 +330,8 @@ class Dense(_Weighed):
     def __init__(self, neurons: Neurons, weight: Tensor, *, grouped: bool) -> None:
         integers = _int8(weight)
         packed = [PackedWeight(integers)] if can_pack() and not grouped else []
-        super().__init__(neurons, (len(weight),), packed, _least_dense_rate(len(weight)))
+        in_bytes = None if grouped else ByteWeight.of_matrix(integers)
+        super().__init__(neurons, (len(weight),), packed, _least_dense_rate(len(weight)), in_bytes)
         self.weight, self.grouped = in_blocks(integers.t()), grouped
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
@@ -316,7 +346,10 @@ class Conv(_Weighed):
 
     def __init__(self, neurons: Neurons, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
         integers = _int8(weight)
-        super().__init__(neurons, channels_last(after), _packed_convolution(integers, spec), _least_rate(len(weight)))
+        in_bytes = ByteWeight.of(integers, spec, before, after)
+        super().__init__(
+            neurons, channels_last(after), _packed_convolution(integers, spec), _least_rate(len(weight)), in_bytes
+        )
         self.taps = _taps(integers, spec, before, after)
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:

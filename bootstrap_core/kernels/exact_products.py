@@ -15,7 +15,14 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import EXACT_IN_FLOAT, WEIGHT_INT_MIN
 
-__all__ = ["PackedConvolution", "PackedWeight", "can_pack", "has_int8_instruction", "is_narrow"]
+__all__ = [
+    "LEAST_PACKED_CHANNELS",
+    "PackedConvolution",
+    "PackedWeight",
+    "can_pack",
+    "has_int8_instruction",
+    "is_narrow",
+]
 
 UNIT = torch.ones(1), torch.zeros(1, dtype=torch.int64)
 """Scale and zero of all weights, which are the integers they are."""
@@ -23,6 +30,8 @@ REST: tuple[object, ...] = 1.0, 0, torch.float32, "none", [], ""
 """Of oneDNN's convolution: scale and zero of the results, their type, and what is done with them."""
 EXACT_IN_HALF = 256
 """Up to which bfloat16 holds whole numbers: `torch.set_float32_matmul_precision` may let torch multiply so."""
+LEAST_PACKED_CHANNELS = 4
+"""oneDNN multiplies so many together, so that of fewer following spikes is faster."""
 MOST_SHAPES = 4
 """Of inputs, for which a weight is kept packed: whole batches, and what is left over."""
 

@@ -14,6 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 
 from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
+from bootstrap_core.kernels.byte_products import add_products
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.row_sums import SLACK, add_rows, add_totals
 from bootstrap_core.kernels.state_loops import arrived, leak
@@ -28,6 +29,7 @@ __all__ = [
     "count_trains",
     "dense_trains",
     "input_trains",
+    "multiplied_trains",
     "never_fires",
     "unpack_trains",
     "weigh_counts",
@@ -352,6 +354,45 @@ def conv_trains(
         for y in range(len(rows)):
             z[:] = 0
             _weigh_row(trains[image], weight, rows[y], columns, windows, n, steps, members, starts, z, size, 0)
+            row = slice(y * size, (y + 1) * size)
+            if totals.size:
+                _add_up(z, steps, totals[image, row])
+            outside |= _run(
+                by_step, UNIT, bias[row], forgets, keep_u[row], keep_v[row], limit, subtract, steps,
+                u[image, row], v[image, row], out[image, row],
+            )  # fmt: skip
+    return outside
+
+
+@_compiled
+def _unpack_map(trains, corner, line, maps):
+    """Spikes of an image's trains `[H, W * C]` into `maps` `[steps, bytes]`, rows `line` bytes apart."""
+    for t in range(len(maps)):
+        flag = u32(1 << t)
+        for y in range(len(trains)):
+            row, words = maps[t, corner + y * line :], trains[y]
+            for i in range(len(words)):
+                row[i] = (words[i] & flag) != 0
+
+
+@_compiled
+def multiplied_trains(
+    trains, weight, taps, reads, places, down, corner, line, spikes, maps, z, by_step,
+    bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals,
+):  # fmt: skip
+    """Trains `[N, n]` behind a convolution of trains `[N, H, W * C]`, in products; see `dense_trains` for `totals`.
+
+    `maps` `[steps, bytes]` are zeros where trains, in rows of `line` bytes from `corner` on, go into them, and `spikes`
+    is the same memory, flat; for one row of outputs, `by_step` `[steps, size]` is that of `z`. For `reads`, `taps` and
+    `places` see `add_products`; of the next row of outputs they are `down` bytes further.
+    """
+    steps, size = by_step.shape
+    outside = i32(0)
+    for image in range(len(trains)):
+        _unpack_map(trains[image], corner, line, maps)
+        for y in range(len(bias) // size):
+            z[:] = 0
+            add_products(spikes, y * down, reads, taps, weight, z, places)
             row = slice(y * size, (y + 1) * size)
             if totals.size:
                 _add_up(z, steps, totals[image, row])

@@ -6,8 +6,6 @@ both halves as they are, and the upper halves alone, which tells the lower ones,
 without a sign, 128 more than they are. Importing this imports numba.
 """
 
-from collections.abc import Callable
-
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -18,6 +16,7 @@ from numba.extending import intrinsic
 from torch import Tensor
 
 from bootstrap_core.kernels.compiler import compiler
+from bootstrap_core.kernels.registers import INT, WORD, add_to, arrays, by_width, everywhere, sums_of, vector
 
 __all__ = ["LANES_OF_FLOATS", "MOST_FLOATS", "SLACK", "add_rows", "add_totals", "in_blocks", "mix_rows"]
 
@@ -33,10 +32,8 @@ FLUSH = 255
 BYTE, OFFSET = 8, 128
 """Bits of one, and what is added to a weight to make it one."""
 
-WORD = ir.IntType(64)
 OF_SUMS, OF_TOTALS = (ir.VectorType(ir.IntType(bits), LANES) for bits in (16, 32))
 OF_FLOATS, OF_INTS = (ir.VectorType(kind, LANES_OF_FLOATS) for kind in (ir.FloatType(), ir.IntType(32)))
-INT = types.int64
 
 
 def in_blocks(matrix: Tensor) -> npt.NDArray[np.uint8]:
@@ -55,65 +52,9 @@ def in_blocks(matrix: Tensor) -> npt.NDArray[np.uint8]:
     return blocks.view(torch.uint8).view(n_blocks, rows, -1).numpy()
 
 
-def _arrays(context, builder, signature, arguments, *places):
-    """Where the memory of these arguments, arrays, begins."""
-    return [context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in places]
-
-
-def _vector(builder, kind, array, index):
-    """Where a register's numbers lie in an array."""
-    return builder.bitcast(builder.gep(array, [index]), kind.as_pointer())
-
-
 def _member(builder, members, k):
     """Which row is the k-th to be added."""
     return builder.sext(builder.load(builder.gep(members, [k])), WORD)
-
-
-def _add_to(builder, totals, at, added):
-    """Add what a register holds to an array, from index `at` on."""
-    place = _vector(builder, added.type, totals, at)
-    builder.store(builder.add(builder.load(place, align=4), added), place, align=4)
-
-
-def _everywhere(builder, number, lanes):
-    """A register that has the number in each lane."""
-    one = builder.insert_element(
-        ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined), number, ir.IntType(32)(0)
-    )
-    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
-
-
-def _by_width(builder, width, lanes, most, work: Callable[[int], None]):
-    """`work(n)` for as many `lanes` as the width has, up to `most` columns, which is known when it runs."""
-    end = builder.append_basic_block()
-    switch = builder.switch(width, end)
-    for n in range(1, most // lanes + 1):
-        case = builder.append_basic_block()
-        switch.add_case(WORD(lanes * n), case)
-        builder.position_at_end(case)
-        work(n)
-        builder.branch(end)
-    builder.position_at_end(end)
-
-
-def _sums(builder, kind, registers, start, stop, add):
-    """Of k from `start` to `stop`, registers that begin with zeros: `add(k, sums)` gives the next ones."""
-    before, head, body, after = (builder.block, *(builder.append_basic_block() for _ in range(3)))
-    builder.branch(head)
-    builder.position_at_end(head)
-    k, *sums = (builder.phi(each) for each in (WORD, *[kind] * registers))
-    k.add_incoming(start, before)
-    for total in sums:
-        total.add_incoming(ir.Constant(kind, None), before)
-    builder.cbranch(builder.icmp_signed("<", k, stop), body, after)
-    builder.position_at_end(body)
-    for total, following in zip(sums, add(k, sums), strict=True):
-        total.add_incoming(following, body)
-    k.add_incoming(builder.add(k, WORD(1)), body)
-    builder.branch(head)
-    builder.position_at_end(after)
-    return sums
 
 
 @intrinsic
@@ -122,28 +63,28 @@ def _add_few(typing_context, weight, width, first, members, start, stop, totals,
 
     def generate(context, builder, signature, arguments):
         _, width, first, _, start, stop, _, at = arguments
-        weight, members, totals = _arrays(context, builder, signature, arguments, 0, 3, 6)
+        weight, members, totals = arrays(context, builder, signature, arguments, 0, 3, 6)
         a_byte = OF_SUMS([BYTE] * LANES)
 
         def add(k, sums):
             row = builder.add(first, builder.mul(_member(builder, members, k), width))
             for j in range(0, len(sums), 2):
-                place = _vector(builder, OF_SUMS, weight, builder.add(row, WORD(LANES * j)))
+                place = vector(builder, OF_SUMS, weight, builder.add(row, WORD(LANES * j)))
                 both = builder.load(place, align=1)
                 yield builder.add(sums[j], both)
                 yield builder.add(sums[j + 1], builder.lshr(both, a_byte))
 
         def work(pairs):
             n = builder.trunc(builder.sub(stop, start), ir.IntType(16))
-            offset = _everywhere(builder, builder.mul(n, ir.IntType(16)(OFFSET)), LANES)
-            sums = _sums(builder, OF_SUMS, 2 * pairs, start, stop, add)
+            offset = everywhere(builder, builder.mul(n, ir.IntType(16)(OFFSET)), LANES)
+            sums = sums_of(builder, OF_SUMS, 2 * pairs, start, stop, add)
             for j in range(0, len(sums), 2):
                 lower = builder.sub(sums[j], builder.shl(sums[j + 1], a_byte))
                 for k, total in enumerate((lower, sums[j + 1])):
                     added = builder.sext(builder.sub(total, offset), OF_TOTALS)
-                    _add_to(builder, totals, builder.add(at, WORD(LANES * (j + k))), added)
+                    add_to(builder, totals, builder.add(at, WORD(LANES * (j + k))), added)
 
-        _by_width(builder, width, PAIR, SLACK, work)
+        by_width(builder, width, PAIR, SLACK, work)
         return context.get_dummy_value()
 
     return types.void(weight, INT, INT, members, INT, INT, totals, INT), generate
@@ -155,19 +96,19 @@ def _add_few_totals(typing_context, rows, apart, first, members, start, stop, wi
 
     def generate(context, builder, signature, arguments):
         _, apart, first, _, start, stop, width, _, at = arguments
-        rows, members, totals = _arrays(context, builder, signature, arguments, 0, 3, 7)
+        rows, members, totals = arrays(context, builder, signature, arguments, 0, 3, 7)
 
         def add(k, sums):
             row = builder.add(first, builder.mul(_member(builder, members, k), apart))
             for j, total in enumerate(sums):
-                place = _vector(builder, OF_INTS, rows, builder.add(row, WORD(LANES_OF_FLOATS * j)))
+                place = vector(builder, OF_INTS, rows, builder.add(row, WORD(LANES_OF_FLOATS * j)))
                 yield builder.add(total, builder.load(place, align=4))
 
         def work(registers):
-            for j, total in enumerate(_sums(builder, OF_INTS, registers, start, stop, add)):
-                _add_to(builder, totals, builder.add(at, WORD(LANES_OF_FLOATS * j)), total)
+            for j, total in enumerate(sums_of(builder, OF_INTS, registers, start, stop, add)):
+                add_to(builder, totals, builder.add(at, WORD(LANES_OF_FLOATS * j)), total)
 
-        _by_width(builder, width, LANES_OF_FLOATS, MOST_FLOATS, work)
+        by_width(builder, width, LANES_OF_FLOATS, MOST_FLOATS, work)
         return context.get_dummy_value()
 
     return types.void(rows, INT, INT, members, INT, INT, INT, totals, INT), generate
@@ -182,23 +123,23 @@ def mix_rows(typing_context, rows, first, apart, n, factors, at, width, out, to)
 
     def generate(context, builder, signature, arguments):
         _, first, apart, n, _, at, width, _, to = arguments
-        rows, factors, out = _arrays(context, builder, signature, arguments, 0, 4, 7)
+        rows, factors, out = arrays(context, builder, signature, arguments, 0, 4, 7)
 
         def add(k, sums):
             factor = builder.load(builder.gep(factors, [builder.add(at, k)]))
-            times = _everywhere(builder, factor, LANES_OF_FLOATS)
+            times = everywhere(builder, factor, LANES_OF_FLOATS)
             row = builder.add(first, builder.mul(k, apart))
             for j, total in enumerate(sums):
-                place = _vector(builder, OF_FLOATS, rows, builder.add(row, WORD(LANES_OF_FLOATS * j)))
+                place = vector(builder, OF_FLOATS, rows, builder.add(row, WORD(LANES_OF_FLOATS * j)))
                 part = builder.fmul(builder.load(place, align=4), times, flags=["contract"])
                 yield builder.fadd(total, part, flags=["contract"])
 
         def work(registers):
-            for j, total in enumerate(_sums(builder, OF_FLOATS, registers, WORD(0), n, add)):
-                place = _vector(builder, OF_FLOATS, out, builder.add(to, WORD(LANES_OF_FLOATS * j)))
+            for j, total in enumerate(sums_of(builder, OF_FLOATS, registers, WORD(0), n, add)):
+                place = vector(builder, OF_FLOATS, out, builder.add(to, WORD(LANES_OF_FLOATS * j)))
                 builder.store(total, place, align=4)
 
-        _by_width(builder, width, LANES_OF_FLOATS, MOST_FLOATS, work)
+        by_width(builder, width, LANES_OF_FLOATS, MOST_FLOATS, work)
         return context.get_dummy_value()
 
     return types.void(rows, INT, INT, INT, factors, INT, INT, out, INT), generate

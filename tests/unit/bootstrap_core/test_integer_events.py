@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 import torch
 
-from bootstrap_core import integer, integer_events, integer_stages, kernels
+from bootstrap_core import byte_weight, integer, integer_events, integer_stages, kernels
 from bootstrap_core.build import build_network
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.integer_events import EventEngine
 from bootstrap_core.kernels import dense_products, integer_trains
+from bootstrap_core.kernels.byte_products import has_byte_products
 from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight, can_pack
 from bootstrap_core.network import Network
 from specs.errors import StateOverflowError
@@ -109,6 +110,7 @@ def weighed(monkeypatch) -> list[torch.Size]:
     """Everything that can be multiplied is: the shapes of it, where the spikes of an image are the rows."""
     if not can_pack():
         pytest.skip("this torch packs no weights")
+    monkeypatch.setattr(byte_weight, "has_byte_products", lambda: False)
     shapes = []
     for packed in (PackedWeight, PackedConvolution):
         weigh = packed.weigh
@@ -117,6 +119,28 @@ def weighed(monkeypatch) -> list[torch.Size]:
     for name, value in {"PRODUCT_SIZE": 40, "LEAST_PRODUCT": 1, "LEAST_RATE": 0}.items():
         monkeypatch.setattr(integer_stages, name, value)
     return shapes
+
+
+@pytest.fixture
+def multiplied(monkeypatch) -> list[tuple[int, ...]]:
+    """Everything that can be multiplied in registers is: the shapes of the maps, `[N, H, W * C]`."""
+    if not has_byte_products():
+        pytest.skip("this CPU has no instruction for it")
+    shapes, multiply = [], integer_trains.multiplied_trains
+    monkeypatch.setattr(
+        integer_trains, "multiplied_trains", lambda x, *others: shapes.append(x.shape) or multiply(x, *others)
+    )
+    monkeypatch.setattr(byte_weight, "multiplies_tiles", lambda: False)
+    monkeypatch.setattr(byte_weight, "LEAST_RATE", 0)
+    monkeypatch.setattr(integer_stages, "LEAST_PRODUCT", 1)
+    return shapes
+
+
+@pytest.mark.parametrize("steps", [2, 4, 6, 8])
+@pytest.mark.parametrize("n_images", [5, 8, 12])
+def test_steps_of_few_images_are_multiplied_side_by_side(steps, n_images, multiplied) -> None:
+    hold_equal(make(*DENSE, shape=[30]), torch.rand(n_images, 30), steps)
+    assert {n * height * width for n, height, width in multiplied} == {n_images * 20}
 
 
 @pytest.mark.parametrize("steps", [6, 33])
@@ -143,15 +167,15 @@ def test_where_many_neurons_spike_matrices_are_multiplied(steps, weighed) -> Non
         {"kernel": [3, 2], "padding": [1, 9], "dilation": [1, 13]},
     ],
 )
-@pytest.mark.parametrize("multiplies", [False, True])
-def test_convolutions_of_every_geometry(geometry, multiplies, request) -> None:
-    weighed = request.getfixturevalue("weighed") if multiplies else None
+@pytest.mark.parametrize("how", ["followed", "weighed", "multiplied"])
+def test_convolutions_of_every_geometry(geometry, how, request) -> None:
+    shapes = request.getfixturevalue(how) if how != "followed" else None
     first = {**CONV, "channels": 4}
     network = make(
         first, {**CONV, **geometry}, {"kind": "flatten"}, {"kind": "affine", "features": 4}, shape=[2, 7, 9]
     )  # fmt: skip
     hold_equal(network, torch.rand(4, 2, 7, 9), 9)
-    assert weighed is None or (9, 7, 9, 4) in weighed
+    assert shapes is None or {(9, 7, 9, 4), (4, 7, 18)} & set(shapes)
 
 
 @pytest.mark.parametrize("multiplies", [False, True])

@@ -1,0 +1,70 @@
+"""What functions that hold sums in registers are made of, in LLVM's instructions.
+
+Importing this imports numba's compiler.
+"""
+
+from collections.abc import Callable
+
+from llvmlite import ir
+from numba import types
+
+__all__ = ["INT", "WORD", "add_to", "arrays", "by_width", "everywhere", "sums_of", "vector"]
+
+WORD, INT = ir.IntType(64), types.int64
+"""An index, for LLVM and for numba."""
+
+
+def arrays(context, builder, signature, arguments, *places):
+    """Where the memory of these arguments, arrays, begins."""
+    return [context.make_array(signature.args[i])(context, builder, arguments[i]).data for i in places]
+
+
+def vector(builder, kind, array, index):
+    """Where a register's numbers lie in an array."""
+    return builder.bitcast(builder.gep(array, [index]), kind.as_pointer())
+
+
+def add_to(builder, totals, at, added):
+    """Add what a register holds to an array, from index `at` on."""
+    place = vector(builder, added.type, totals, at)
+    builder.store(builder.add(builder.load(place, align=4), added), place, align=4)
+
+
+def everywhere(builder, number, lanes):
+    """A register that has the number in each lane."""
+    one = builder.insert_element(
+        ir.Constant(ir.VectorType(number.type, lanes), ir.Undefined), number, ir.IntType(32)(0)
+    )
+    return builder.shuffle_vector(one, one, ir.Constant(ir.VectorType(ir.IntType(32), lanes), None))
+
+
+def by_width(builder, width, lanes, most, work: Callable[[int], None]):
+    """`work(n)` for as many `lanes` as the width has, up to `most` columns, which is known when it runs."""
+    end = builder.append_basic_block()
+    switch = builder.switch(width, end)
+    for n in range(1, most // lanes + 1):
+        case = builder.append_basic_block()
+        switch.add_case(WORD(lanes * n), case)
+        builder.position_at_end(case)
+        work(n)
+        builder.branch(end)
+    builder.position_at_end(end)
+
+
+def sums_of(builder, kind, registers, start, stop, add):
+    """Of k from `start` to `stop`, registers that begin with zeros: `add(k, sums)` gives the next ones."""
+    before, head, body, after = (builder.block, *(builder.append_basic_block() for _ in range(3)))
+    builder.branch(head)
+    builder.position_at_end(head)
+    k, *sums = (builder.phi(each) for each in (WORD, *[kind] * registers))
+    k.add_incoming(start, before)
+    for total in sums:
+        total.add_incoming(ir.Constant(kind, None), before)
+    builder.cbranch(builder.icmp_signed("<", k, stop), body, after)
+    builder.position_at_end(body)
+    for total, following in zip(sums, add(k, sums), strict=True):
+        total.add_incoming(following, body)
+    k.add_incoming(builder.add(k, WORD(1)), body)
+    builder.branch(head)
+    builder.position_at_end(after)
+    return sums
