@@ -16,6 +16,7 @@ from numba.extending import intrinsic
 from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
 from bootstrap_core.kernels.byte_products import add_products
 from bootstrap_core.kernels.compiler import compiler
+from bootstrap_core.kernels.neuron_registers import FORGETTING, HOLDING, KEEPING, LANES, run_few
 from bootstrap_core.kernels.row_sums import SLACK, add_rows, add_totals
 from bootstrap_core.kernels.state_loops import arrived, leak
 
@@ -39,7 +40,6 @@ __all__ = [
 WORD_STEPS = 32
 UNIT = np.int32(STATE_PER_WEIGHT.bit_length() - 1)
 """Weights are in units of a power of two, this one, in units of the states."""
-HALF, OUTSIDE = np.int32(STATE_MAX + 1), np.int32(2 * STATE_MIN)
 MAX_GROUPS = 24
 
 i32, u32 = np.int32, np.uint32
@@ -69,62 +69,49 @@ def _n_bits(typing_context, word):
 
 
 @_compiled
-def _run_kept(u, v, z, unit, bias, keep_u, keep_v, limit, subtract, steps, trains):
-    outside = i32(0)
-    for t in range(steps):
-        arriving, flag = z[t % len(z)], u32(1 << t)
-        for c in range(len(bias)):
-            x = i32(leak(u[c], keep_u[c]) + arrived(arriving[c], unit))
-            y = i32(i32(leak(v[c], keep_v[c]) + x) + bias[c])
-            outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
-            fired = y > limit
-            u[c] = x
-            v[c] = i32(i32(y - limit) & subtract) if fired else y
-            trains[c] = u32(trains[c] | (flag if fired else u32(0)))
-    return outside
-
-
-@_compiled
-def _leak(keep):
-    """Whether states lose anything."""
+def _kind(forgets, keep_v):
+    """Of neurons, for `run_few`."""
     leaks = False
-    for c in range(len(keep)):
-        leaks |= keep[c] != DECAY_ONE
-    return leaks
-
-
-@_compiled
-def _run_anew(v, z, unit, bias, keep_v, leaks, limit, subtract, steps, trains):
-    """Of neurons that keep no current: with fewer arrays the loop is faster, and without a leak twice as fast."""
-    outside = i32(0)
-    for t in range(steps):
-        arriving, flag = z[t % len(z)], u32(1 << t)
-        for c in range(len(bias)):
-            x = arrived(arriving[c], unit)
-            y = i32(i32((leak(v[c], keep_v[c]) if leaks else v[c]) + x) + bias[c])
-            outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
-            fired = y > limit
-            v[c] = i32(i32(y - limit) & subtract) if fired else y
-            trains[c] = u32(trains[c] | (flag if fired else u32(0)))
-    return outside
+    for c in range(len(keep_v)):
+        leaks |= keep_v[c] != DECAY_ONE
+    return KEEPING if not forgets else FORGETTING if leaks else HOLDING
 
 
 @_compiled
 def _run(z, unit, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, trains):
     """An image's neurons, with `z << unit` `[steps, n]` (or `[1, n]` for all of them) as weighted input.
 
-    Returns bits above 24 of any state.
+    Returns whether a state left 24 bits.
     """
-    trains[:] = 0
-    if forgets:
-        return _run_anew(v, z, unit, bias, keep_v, _leak(keep_v), limit, subtract, steps, trains)
-    return _run_kept(u, v, z, unit, bias, keep_u, keep_v, limit, subtract, steps, trains)
+    n, outside = len(bias), False
+    apart, kind, whole = n if len(z) > 1 else 0, _kind(forgets, keep_v), n // LANES * LANES
+    for c in range(0, whole, LANES):
+        outside |= run_few(kind, c, z, apart, unit, bias, keep_u, keep_v, limit, subtract, steps, u, v, trains)
+    for c in range(whole, n):
+        current, voltage, train = i32(0) if forgets else u[c], v[c], u32(0)
+        for t in range(steps):
+            kept = i32(0) if forgets else leak(current, keep_u[c])
+            current = i32(kept + arrived(z[t % len(z), c], unit))
+            voltage = i32(i32(leak(voltage, keep_v[c]) + current) + bias[c])
+            outside |= _is_outside(current) or _is_outside(voltage)
+            if voltage > limit:
+                voltage = i32(i32(voltage - limit) & subtract)
+                train = u32(train | u32(1 << t))
+        if not forgets:
+            u[c] = current
+        v[c], trains[c] = voltage, train
+    return outside
+
+
+@_compiled
+def _is_outside(state):
+    return state < STATE_MIN or state > STATE_MAX
 
 
 @_compiled
 def constant_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
     """Trains `[N, n]` of neurons with the same weighted input `z` `[N, n]`, in state units, at each step."""
-    outside = i32(0)
+    outside = False
     for i in range(len(z)):
         outside |= _run(
             z[i : i + 1], i32(0), bias, forgets, keep_u, keep_v, limit, subtract, steps, u[i], v[i], out[i]
@@ -241,7 +228,7 @@ def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, s
     partial = np.empty(MAX_GROUPS * weight.shape[0] * weight.shape[2] if groups else 0, np.int32)
     z = np.empty(steps * n + SLACK, np.int32)
     by_step = z[: steps * n].reshape(steps, n)
-    outside = i32(0)
+    outside = False
     for image in range(len(trains)):
         z[:] = 0
         if not (groups and _weigh_groups(trains[image], weight, n, steps, members, ends, words, partial, z)):
@@ -260,7 +247,7 @@ def never_fires(trains, weight, bias, forgets, keep_u, keep_v, limit, subtract, 
     n_inputs, n = trains.shape[1], len(bias)
     members, ends = np.empty(WORD_STEPS * n_inputs, np.int32), np.empty(WORD_STEPS, np.int64)
     z = np.empty(steps * n + SLACK, np.int32)
-    outside = i32(0)
+    outside = False
     for image in range(len(trains)):
         z[:] = 0
         _weigh_steps(trains[image], weight, n, steps, members, ends, z)
@@ -268,7 +255,7 @@ def never_fires(trains, weight, bias, forgets, keep_u, keep_v, limit, subtract, 
             for j in range(n):
                 x = i32(leak(u[image, j], keep_u[j]) + arrived(z[t * n + j], UNIT))
                 y = i32(i32(leak(v[image, j], keep_v[j]) + x) + bias[j])
-                outside = i32(outside | i32(i32(i32(x + HALF) | i32(y + HALF)) & OUTSIDE))
+                outside |= _is_outside(x) or _is_outside(y)
                 u[image, j], v[image, j] = x, y
     return outside
 
@@ -349,7 +336,7 @@ def conv_trains(
     size = len(windows) * n
     z = np.empty(steps * size + SLACK, np.int32)
     by_step = z[: steps * size].reshape(steps, size)
-    outside = i32(0)
+    outside = False
     for image in range(len(trains)):
         for y in range(len(rows)):
             z[:] = 0
@@ -387,7 +374,7 @@ def multiplied_trains(
     `places` see `add_products`; of the next row of outputs they are `down` bytes further.
     """
     steps, size = by_step.shape
-    outside = i32(0)
+    outside = False
     for image in range(len(trains)):
         _unpack_map(trains[image], corner, line, maps)
         for y in range(len(bias) // size):
@@ -416,7 +403,7 @@ def weighed_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, 
 
     For `totals` see `dense_trains`.
     """
-    outside = i32(0)
+    outside = False
     for i in range(len(z)):
         if totals.size:
             _add_up(z[i].ravel(), steps, totals[i])

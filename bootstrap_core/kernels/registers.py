@@ -8,7 +8,7 @@ from collections.abc import Callable
 from llvmlite import ir
 from numba import types
 
-__all__ = ["INT", "WORD", "add_to", "arrays", "by_width", "everywhere", "sums_of", "vector"]
+__all__ = ["INT", "WORD", "add_to", "arrays", "by_width", "carried", "everywhere", "sums_of", "vector"]
 
 WORD, INT = ir.IntType(64), types.int64
 """An index, for LLVM and for numba."""
@@ -51,20 +51,24 @@ def by_width(builder, width, lanes, most, work: Callable[[int], None]):
     builder.position_at_end(end)
 
 
-def sums_of(builder, kind, registers, start, stop, add):
-    """Of k from `start` to `stop`, registers that begin with zeros: `add(k, sums)` gives the next ones."""
+def carried(builder, initial, start, stop, step):
+    """What is left of the `initial` registers after k from `start` to `stop`: `step(k, them)` gives the next ones."""
     before, head, body, after = (builder.block, *(builder.append_basic_block() for _ in range(3)))
     builder.branch(head)
     builder.position_at_end(head)
-    k, *sums = (builder.phi(each) for each in (WORD, *[kind] * registers))
-    k.add_incoming(start, before)
-    for total in sums:
-        total.add_incoming(ir.Constant(kind, None), before)
+    k, *held = (builder.phi(each.type) for each in (start, *initial))
+    for register, first in zip((k, *held), (start, *initial), strict=True):
+        register.add_incoming(first, before)
     builder.cbranch(builder.icmp_signed("<", k, stop), body, after)
     builder.position_at_end(body)
-    for total, following in zip(sums, add(k, sums), strict=True):
-        total.add_incoming(following, body)
+    for register, following in zip(held, list(step(k, held)), strict=True):
+        register.add_incoming(following, body)
     k.add_incoming(builder.add(k, WORD(1)), body)
     builder.branch(head)
     builder.position_at_end(after)
-    return sums
+    return held
+
+
+def sums_of(builder, kind, registers, start, stop, add):
+    """`carried` by registers that begin with zeros."""
+    return carried(builder, [ir.Constant(kind, None)] * registers, start, stop, add)
