@@ -37,7 +37,7 @@ class Augmentation(Protocol):
 
 
 def augmentation(spec: AugmentSpec) -> Augmentation:
-    """All that `spec` asks for, one after the other.
+    """All that `spec` asks for, one after the other; nothing of images of one row or column, which are no pictures.
 
     >>> augment = augmentation(AugmentSpec(flip=True, elastic=0.05, erase=0.25))
     >>> augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0)).shape
@@ -47,6 +47,8 @@ def augmentation(spec: AugmentSpec) -> Augmentation:
 
     def augment(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
         images = affine(images, generator, share)
+        if 1 in images.shape[-2:]:
+            return images
         if spec.flip:
             images = flip(images, generator, share)
         if spec.elastic:

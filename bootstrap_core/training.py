@@ -112,7 +112,7 @@ class Trainer:
         self.optimizer = torch.optim.AdamW(
             network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
-        if recipe.initialize:
+        if recipe.initialize and not network.fitted:
             initialize(network, self.training.images[:N_INITIALIZING].to(network.device))
         for module in network.modules():
             if isinstance(module, RateSampler | MeanOnly | WeightScale):
@@ -138,7 +138,7 @@ class Trainer:
             on_batch: called after each batch with batches done and batches in all.
 
         Raises:
-            SnnZooError: the recipe has no more epochs; or the loss is no number.
+            SnnZooError: the recipe has no more epochs; or the loss, or a weight, is no number.
         """
         start, epoch = time.perf_counter(), self.epoch
         if epoch >= self.recipe.epochs:
@@ -208,6 +208,8 @@ class Trainer:
                 self.average.update()
             self.stats.training.add(value, round(n_right), len(indices))
             on_batch(iteration + 1, self.n_batches)
+        if not all(parameter.isfinite().all() for parameter in network.parameters()):
+            raise SnnZooError(f"weights are not finite after epoch {epoch}: lower the learning rate")
         network.eval()
 
     def _loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> Tensor:
@@ -291,8 +293,8 @@ class Trainer:
         return peak * 0.5 * (1 + math.cos(math.pi * part))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later `load_state_dict` needs to go on; tensors and plain values only."""
-        return {
+        """All that a later `load_state_dict` needs to go on; tensors and plain values only, a copy."""
+        return deepcopy({
             "epoch": self.epoch,
             "recipe": self.recipe.model_dump(mode="json"),
             "network": self.network.state_dict(),
@@ -301,7 +303,7 @@ class Trainer:
             "average": None if self.average is None else self.average.state_dict(),
             "stats": self.stats.state_dict(),
             "best": self.best,
-        }
+        })  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from a `state_dict`; the recipe may differ in its numbers of epochs only."""
@@ -310,7 +312,7 @@ class Trainer:
         if changed:
             raise SnnZooError(f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)})")
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))  # which would keep its tensors
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.stats.load_state_dict(state["stats"])

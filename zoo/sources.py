@@ -158,7 +158,7 @@ def override_spec(spec: NetworkSpec, assignments: tuple[str, ...]) -> NetworkSpe
             raise SpecError(f"--set takes key=value, as in training.epochs=5; this is {assignment!r}")
         _assign(document, key, parse_value(value, origin=f"--set {key}"))
         keys.add(key)
-    if "training.epochs" in keys and "training.snn_epochs" not in keys and spec.training is not None:
+    if "training.epochs" in keys and not {"training.snn_epochs", "training"} & keys and spec.training is not None:
         _share_epochs(document["training"], spec.training)
     return spec_from_document(document, origin="--set")
 

@@ -35,7 +35,7 @@ from specs.file_digest import sha256_of
 from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
-from specs.training import TrainingSpec
+from specs.training import LearningRateSchedule, TrainingSpec
 from specs.whole_file import remove_leftovers, write_whole
 from zoo.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
@@ -96,6 +96,8 @@ class TrainingRun:
         self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher, group=group)
         self.group = group
         self.overflow: str | None = None
+        self.planned_epochs: int | None = None
+        """By which the learning rate fell until the run was resumed, if they were others."""
         self.reports: list[dict[str, Any]] = []
         if group.leads:
             for name in FILES:
@@ -223,8 +225,16 @@ class TrainingRun:
                 f"{path} learnt from {self.recipe.teacher}@{taught_by}, which is {self.teacher_revision} now: bring "
                 "that one back, or train anew"
             )
-        if self.start_revision is None:  # resumed with the spec.yaml beside it
-            self.start_revision, self.start_changes = state.get("start_revision"), state.get("start_changes", ())
+        if self.start_revision not in (None, began_with := state.get("start_revision", self.start_revision)):
+            raise SnnZooError(
+                f"{path} began with {began_with or 'fresh weights'}, not with the model {self.start_revision}: resume "
+                "with the spec.yaml beside it"
+            )
+        self.start_revision, self.start_changes = began_with, state.get("start_changes", self.start_changes)
+        before = TrainingSpec.model_validate(state["recipe"])
+        falls = self.recipe.learning_rate_schedule is LearningRateSchedule.COSINE
+        if falls and self.reports and before.epochs != self.recipe.epochs:
+            self.planned_epochs = before.epochs
 
 
 def _differing(ours: Any, theirs: Any, name: str = "") -> list[str]:

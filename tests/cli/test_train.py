@@ -12,6 +12,7 @@ from bootstrap_core.training import Trainer
 from converters import read_model, write_model
 from specs.file_digest import sha256_of
 from specs.io import dump_spec, load_spec
+from specs.training import TrainingSpec
 from zoo.card_files import packaged_card
 from zoo.cli.train import _EpochBar
 from zoo.sources import override_spec
@@ -149,6 +150,21 @@ def test_a_run_that_went_on_from_a_model_tells_so_after_it_was_resumed_by_its_sp
     facts = torch.load(tmp_path / "on/checkpoint.pt", weights_only=True)
     assert sha256_of(trained / "model.safetensors").startswith(facts["start_revision"])
     assert facts["start_changes"] == ["training.epochs=1"]
+
+
+@pytest.mark.parametrize("recipe", ["null", "{data: mnist-sample}"])
+def test_a_whole_recipe_may_be_set_after_one_of_its_fields(recipe) -> None:
+    spec = override_spec(load_spec("mnist-conv"), ["training.epochs=1", f"training={recipe}"])
+    assert spec.training == (None if recipe == "null" else TrainingSpec(data="mnist-sample"))
+
+
+def test_a_run_is_resumed_with_the_model_that_it_began_with_alone(trained, run, tmp_path) -> None:
+    model = trained / "model.safetensors"
+    run("train", model, "-o", tmp_path / "on", "--epochs", 1, "-q")
+    other = run("train", tmp_path / "on/model.safetensors", "-o", tmp_path / "on", "--resume", "--epochs", 2, code=1)
+    assert f"began with {sha256_of(model)[:12]}" in other.stderr
+    again = run("train", model, "-o", tmp_path / "on", "--resume", "--epochs", 2)
+    assert "until epoch 1 the learning rate fell as of 1 epochs: 2 in one go end with other weights" in again.stderr
 
 
 def test_validation_images_that_a_model_has_learnt_from_are_told(trained, run, spec_file, tmp_path) -> None:

@@ -166,6 +166,11 @@ def _start_run(
         resume=resume,
         group=group,
     )
+    if group.leads and run.planned_epochs is not None:
+        warn(
+            f"until epoch {len(run.reports)} the learning rate fell as of {run.planned_epochs} epochs: {recipe.epochs} "
+            "in one go end with other weights"
+        )
     if group.leads and recipe.teacher is not None:
         _say_of_teacher(spec, run, recipe.teacher)
     return run

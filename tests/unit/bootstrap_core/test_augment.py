@@ -189,7 +189,8 @@ def test_a_parameter_outside_its_range_names_itself(name: str, value: object) ->
 @pytest.mark.parametrize("shape", [(4, 1, 1, 30), (4, 1, 30, 1)])
 def test_numbers_in_a_row_are_no_picture_to_turn(shape: tuple[int, ...]) -> None:
     images = torch.rand(shape)
-    assert torch.equal(augmentation(AugmentSpec())(images, torch.Generator().manual_seed(0)), images)
+    for spec in (AugmentSpec(), AugmentSpec(elastic=0.1, flip=True, erase=0.5)):
+        assert torch.equal(augmentation(spec)(images, torch.Generator().manual_seed(0)), images)
 
 
 def test_a_shear_that_a_spec_may_say_is_drawn() -> None:

@@ -5,7 +5,7 @@ import torch
 
 from bootstrap_core import Mode, Network, build_network, load_dataset
 from bootstrap_core.initialization import SPREAD, initialize
-from bootstrap_core.training import Trainer
+from bootstrap_core.training import Trainer, fit
 from specs import NetworkSpec, TrainingSpec
 
 IMAGES = load_dataset("mnist-sample").train.images[:200]
@@ -94,3 +94,12 @@ def test_a_recipe_asks_for_it() -> None:
         before = net.blocks[1].synapse.weight.clone()
         Trainer(net, split, TrainingSpec(initialize=asked, validation=500))
         assert torch.equal(net.blocks[1].synapse.weight, before) is not asked
+
+
+def test_a_trained_network_is_not_scaled_anew() -> None:
+    split, recipe = load_dataset("mnist-sample").train, TrainingSpec(initialize=True, validation=500, epochs=1)
+    net = network({"bias": True})
+    fit(net, split, recipe)
+    before = net.blocks[1].synapse.weight.clone()
+    Trainer(net, split, recipe)
+    assert torch.equal(net.blocks[1].synapse.weight, before)

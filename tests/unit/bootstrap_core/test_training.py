@@ -592,6 +592,22 @@ def test_a_run_resumed_goes_on_as_if_it_had_not_stopped(stop: int, ema_decay: fl
     assert second.stats.records() == whole.stats.records()
 
 
+def test_a_state_stays_as_it_was_while_the_run_goes_on(split: Split) -> None:
+    trainer, other = (Trainer(network(), split, recipe(epochs=3)) for _ in range(2))
+    trainer.run_epoch()
+    state = trainer.state_dict()
+    other.load_state_dict(state)
+    reports = [without_time(each.run_epoch()) for each in (trainer, other)]
+    trainer.load_state_dict(state)
+    assert reports == 2 * [without_time(trainer.run_epoch())]
+
+
+def test_weights_that_the_last_step_makes_infinite_are_no_epoch(split: Split) -> None:
+    huge = recipe(epochs=1, snn_epochs=1, snn_learning_rate=1e38, batch_size=len(split))
+    with pytest.raises(SnnZooError, match="not finite after epoch 0: lower the learning rate"):
+        Trainer(network(), split, huge).run_epoch()
+
+
 def test_a_checkpoint_of_another_recipe_is_refused_with_the_fields_that_differ(split: Split) -> None:
     trainer = Trainer(network(), split, recipe())
     other = Trainer(network(), split, recipe(seed=1, learning_rate=0.5))
