@@ -33,6 +33,8 @@ MOST_ATTRIBUTES = 1000
 """Of one name in a file."""
 HEAP_OBJECT = 16
 """Bytes that one takes at the least."""
+LONG_TEXT = 16
+"""Bytes of a dataset that a text of any length takes, which lies elsewhere."""
 CHUNK_BYTES = 1 << 24
 """Of a chunk, however small the dataset."""
 FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
@@ -246,7 +248,7 @@ def open_hdf5(path: Path) -> Iterator[Hdf5Node]:
 
 def _refuse_bombs(dataset: h5py.Dataset, where: str, budget: Budget) -> None:
     """Refuse chunks larger than they should be: HDF5 inflates whatever is in one before it looks at the size."""
-    n_bytes = math.prod(dataset.chunks) * dataset.dtype.itemsize
+    n_bytes = math.prod(dataset.chunks) * (LONG_TEXT if _is_long_text(dataset) else dataset.dtype.itemsize)
     if n_bytes > max(budget.left, CHUNK_BYTES):
         raise IntegrityError(f"{where}: chunks of {n_bytes:,} bytes")
     plan = dataset.id.get_create_plist()
@@ -263,19 +265,25 @@ def _refuse_bombs(dataset: h5py.Dataset, where: str, budget: Budget) -> None:
                 raise IntegrityError(f"{where}: a chunk that unpacks to more than its {n_bytes:,} bytes")
 
 
+def _is_long_text(dataset: h5py.Dataset) -> bool:
+    """Whether it holds texts of any length."""
+    text = h5py.check_string_dtype(dataset.dtype)
+    return text is not None and text.length is None
+
+
 def _refuse_damaged_texts(dataset: h5py.Dataset, where: str) -> None:
     """Refuse texts whose lengths cannot be: with those HDF5 sets gigabytes aside, or searches its heap for ever.
 
-    A text of any length is 16 bytes in its dataset: its length, 4 bytes; the address of a heap, 8; its index there, 4.
+    Of the `LONG_TEXT` bytes of one, its length is 4; the address of a heap is 8, and its index there 4.
     Source: the HDF5 file format specification, III.E, "Global Heap".
     """
-    start, is_long = dataset.id.get_offset(), h5py.check_string_dtype(dataset.dtype).length is None
-    if start is None or not is_long:
+    start = dataset.id.get_offset()
+    if start is None or not _is_long_text(dataset):
         return
     with Path(dataset.file.filename).open("rb") as raw:
         end = raw.seek(0, io.SEEK_END)
         raw.seek(start)
-        entries = np.frombuffer(raw.read(16 * dataset.size), [("n", "<u4"), ("heap", "<u8"), ("i", "<u4")])
+        entries = np.frombuffer(raw.read(LONG_TEXT * dataset.size), [("n", "<u4"), ("heap", "<u8"), ("i", "<u4")])
         heaps = np.unique(entries["heap"][entries["n"] > 0])
         left = _Steps(end // HEAP_OBJECT)  # heaps do not overlap
         sound = all(_is_sound_heap(raw, int(heap), end, left) for heap in heaps)

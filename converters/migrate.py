@@ -145,7 +145,7 @@ def _strip(state: Mapping[str, Any], wanted: str) -> tuple[dict[str, str], str]:
     """Names without prefixes, each with the name in the file; and what was taken off."""
     names, stripped = _unwrap({name: name for name in state})
     prefix = f"{wanted.removesuffix('.')}."
-    if not wanted or prefix in stripped:
+    if not wanted or f".{prefix}" in f".{stripped}":
         return names, stripped
     shorter = {name.removeprefix(prefix): old for name, old in names.items()}
     if shorter.keys() == names.keys():

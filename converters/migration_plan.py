@@ -27,7 +27,7 @@ from converters.weight_norm import (
     split,
     zero_rows,
 )
-from specs.errors import ConversionError
+from specs.errors import ConversionError, UnsupportedError
 
 __all__ = ["Findings", "Plan", "Step", "TensorSpec", "migrate_state_dict", "plan_migration"]
 
@@ -468,6 +468,8 @@ def _different(sources: Sequence[TensorSpec], twin: Sequence[TensorSpec]) -> Con
 
 
 def _spec(state: Mapping[str, Tensor], name: str) -> TensorSpec:
+    if state[name].is_nested:
+        raise UnsupportedError(f"{name} is nested, of tensors of several shapes")
     return TensorSpec(name, state[name].dtype, tuple(state[name].shape))
 
 

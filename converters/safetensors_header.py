@@ -80,7 +80,7 @@ def read_header(path: Path) -> Header:
     if not isinstance(header, dict):
         _refuse(path, "its header is no JSON object")
     metadata = header.pop("__metadata__", None) or {}
-    if not isinstance(metadata, dict) or not all(isinstance(text, str) for text in metadata.values()):
+    if not isinstance(metadata, dict) or not all(map(_is_text, (*metadata, *metadata.values()))):
         _refuse(path, "its metadata are not texts")
     places = {name: _place(path, name, entry, 8 + length) for name, entry in header.items()}
     end = 8 + length
@@ -112,6 +112,10 @@ def _place(path: Path, name: str, entry: object, begin: int) -> Place:
 
 def _refuse(path: Path, what: str) -> NoReturn:
     raise IntegrityError(f"{path}: not a safetensors file, or a damaged one: {what}")
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def _no_number(text: str) -> NoReturn:

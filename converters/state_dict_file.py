@@ -36,7 +36,10 @@ __all__ = [
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 
-NOT_A_MODEL = re.compile(r"optim|sched|scaler|rng|_extra_state", re.IGNORECASE)
+NOT_A_MODEL = re.compile(
+    r"(?<![a-z])(?:optim|optimi[sz]ers?|sched|(?:lr)?schedulers?|(?:grad)?scalers?|rng)(?!(?-i:[a-z]))|_extra_state",
+    re.IGNORECASE,
+)
 """Keys of a checkpoint whose tensors are no state dict of a model."""
 
 LEGACY_PICKLES = 4
@@ -180,10 +183,12 @@ def check_writable(path: Path) -> None:
 
 def _load_torch(path: Path, key: str | None) -> StateDictFile:
     state, others = _unpickle(path), list[str]()
-    candidates = {".".join(keys): keys for keys in _state_dicts(state, (), set())}
+    found = _state_dicts(state, (), set())
+    candidates = {".".join(keys): keys for keys in found}
     if key is None:
-        if len(candidates) > 1:
-            raise ConversionError(f"{path} holds several state dicts: {', '.join(candidates)}; choose one with --key")
+        if len(found) > 1:
+            several = ", ".join(".".join(keys) for keys in found)
+            raise ConversionError(f"{path} holds several state dicts: {several}; choose one with --key")
         key = next(iter(candidates), "")
     for part in candidates.get(key, key.split(".") if key else ()):
         if not isinstance(state, Mapping) or part not in state:
@@ -204,7 +209,7 @@ def _load_torch(path: Path, key: str | None) -> StateDictFile:
 
     def read(name: str, start: int, stop: int) -> Tensor:
         value: Tensor = state[name]
-        return value.detach().resolve_conj().contiguous().reshape(-1)[start:stop]
+        return value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)[start:stop]
 
     return StateDictFile(state, read, modules=getattr(state, "_metadata", None), key=key, others=others)
 

@@ -67,10 +67,15 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
     return [round(i * step, 12) for i in range(first, last + 1)]
 
 
+def _shares(levels: list[float]) -> list[float]:
+    """Those that are parts of a whole."""
+    return [level for level in levels if 0 <= level <= 1]
+
+
 def accuracy_chart(by_steps: dict[int, float | None], ann: float | None = None) -> LineChart:
     """Accuracy against T on a scale of powers of two, with gaps where there is none; the ANN's as a level line."""
     known = {t: accuracy for t, accuracy in by_steps.items() if accuracy is not None}
-    levels = ticks(min([*known.values(), *([] if ann is None else [ann])], default=0.0), 1.0)
+    levels = _shares(ticks(min([*known.values(), *([] if ann is None else [ann])], default=0.0), 1.0))
     y = Axis(levels[0], 1.0, BOTTOM, TOP, "accuracy")
     x = Axis(0.0, math.log2(max(by_steps)), LEFT + 8, RIGHT - 8, "time steps T")
     pieces = _pieces(x, y, ((math.log2(t), accuracy) for t, accuracy in by_steps.items()))
@@ -119,6 +124,8 @@ def _learning_chart(reports: Sequence[EpochReport], figure: str, description: st
     ]
     known = [value for curve in curves for _, value in curve if value is not None] or [0.0]
     levels = ticks(min(known), max(known))
+    if figure == "accuracy":
+        levels = _shares(levels)
     n_epochs = max(report.epoch for report in reports) + 1
     x = Axis(1.0, max(2.0, n_epochs), LEFT + 8, RIGHT - 8, "epoch")
     y = Axis(levels[0], levels[-1], BOTTOM, TOP, figure)

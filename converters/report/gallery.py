@@ -4,7 +4,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bootstrap_core.datasets import Dataset
+from bootstrap_core.datasets import Dataset, Split
 from bootstrap_core.evaluation import Evaluation, evaluate
 from bootstrap_core.image_files import UNLABELLED
 from bootstrap_core.integer import IntegerNetwork
@@ -31,7 +31,8 @@ class GalleryFigures:
     Attributes:
         dataset: whose test images these are.
         score: of the spiking network, in the integer engine.
-        ann: accuracy of the ANN on the images of `network.by_steps`; None if its activations were never fitted.
+        ann: accuracy of the ANN on the same images, and on those of `network.by_steps`; None if its activations were
+            never fitted.
         network: by time steps, by class, by layer.
         examples: images, by class.
         seconds: what measuring took.
@@ -39,7 +40,7 @@ class GalleryFigures:
 
     dataset: Dataset
     score: Evaluation
-    ann: float | None
+    ann: tuple[float, float] | None
     network: NetworkFigures
     examples: list[Example]
     seconds: float
@@ -68,11 +69,15 @@ def measure_gallery(model: Model, dataset: Dataset, *, limit: int) -> GalleryFig
     score = evaluate(exact, tested.test)
     figures = measure_network(exact, tested, score)
     wrong = figures.logits.argmax(1) != figures.scored.labels
+
+    def as_ann(images: Split) -> float:
+        return evaluate(network, images, mode=Mode.ANN).accuracy
+
     picked = pick_examples(figures.scored.labels, wrong, N_EXAMPLES, n_interesting=N_MISTAKES)
     return GalleryFigures(
         dataset=dataset,
         score=score,
-        ann=evaluate(network, tested.test, mode=Mode.ANN).accuracy if network.fitted else None,
+        ann=(as_ann(tested.test), as_ann(figures.scored)) if network.fitted else None,
         network=figures,
         examples=run_examples(exact, figures.scored, sorted(picked, key=lambda i: int(figures.scored.labels[i]))),
         seconds=time.perf_counter() - start,

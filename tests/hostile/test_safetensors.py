@@ -135,6 +135,11 @@ CASES = {
         safetensors.torch.save({"a\x1b[2J": torch.ones(1)}, {METADATA_KEY: TEXT}),
         "is no name",
     ),
+    "metadata that are no Unicode": (
+        "safetensors",
+        with_header(lambda h: h.update(__metadata__={METADATA_KEY: "\ud800"})),
+        "its metadata are not texts",
+    ),
     "metadata that are numbers": (
         "safetensors",
         with_header(lambda h: h.update(__metadata__={METADATA_KEY: 1})),

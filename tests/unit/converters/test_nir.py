@@ -968,6 +968,20 @@ def test_damaged_texts_are_told_before_hdf5_looks_for_them(part, tmp_path) -> No
         read_nir(path)
 
 
+def test_texts_in_gzip_are_read(tmp_path) -> None:
+    plain, packed = (tmp_path / name for name in ("a.nir", "b.nir"))
+    write_nir(Model.of(network(CONV)), plain)
+
+    def pack(name: str, found: h5py.HLObject) -> None:
+        if isinstance(found, h5py.Dataset):
+            chunks = {"chunks": True, "compression": "gzip"} if found.shape and found.size else {}
+            to.create_dataset(name, data=found[()], dtype=found.dtype, **chunks)
+
+    with h5py.File(plain) as source, h5py.File(packed, "w") as to:
+        source.visititems(pack)
+    assert read_nir(packed).spec.blocks == read_nir(plain).spec.blocks
+
+
 def test_any_hdf5_file_but_nir_is_told(tmp_path) -> None:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:

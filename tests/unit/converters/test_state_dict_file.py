@@ -169,6 +169,30 @@ def test_a_key_may_hold_a_dot(tmp_path) -> None:
     assert list(migrated(path, tmp_path / "b.pt", key="my.model")[0]) == ["a.weight", "a.bias"]
 
 
+@pytest.mark.parametrize("name", ["optimized_model", "optimal", "schedule_net", "string_model"])
+def test_a_model_may_be_called_like_what_is_none(name, tmp_path) -> None:
+    optimizer = {"state": {0: {"exp_avg": torch.ones(1)}}}
+    others = {"optimizer": optimizer, "optim_state_dict": optimizer, "lr_schedulers": [], "rng": {"x": torch.ones(1)}}
+    found, _ = migrated(saved(tmp_path / "a.pt", {name: LEGACY, **others}), tmp_path / "b.pt")
+    assert list(found) == ["a.weight", "a.bias"]
+
+
+def test_two_state_dicts_under_one_dotted_key_are_two(tmp_path) -> None:
+    path = saved(tmp_path / "a.pt", {"m.n": {"a": torch.ones(1)}, "m": {"n": {"b": torch.ones(1)}}})
+    with pytest.raises(ConversionError, match=r"several state dicts: m\.n, m\.n"):
+        migrate_file(path, None, to="plain")
+
+
+def test_views_of_conjugates_are_written_and_nested_tensors_refused(tmp_path) -> None:
+    imaginary = torch.tensor([1 + 2j, 3 - 4j]).conj().imag
+    path = saved(tmp_path / "a.pt", {"w": imaginary})
+    assert migrated(path, tmp_path / "b.safetensors")[0]["w"].tolist() == [-2, 4]
+    with pytest.warns(UserWarning, match="nested"):
+        nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    with pytest.raises(UnsupportedError, match="w is nested"):
+        migrate_file(saved(tmp_path / "n.pt", {"w": nested}), None, to="plain")
+
+
 def test_several_state_dicts_need_a_key(tmp_path) -> None:
     path = saved(tmp_path / "a.pt", {"model": {"g": LEGACY, "d": {"w": torch.ones(1)}}, "step": torch.tensor(1)})
     with pytest.raises(ConversionError, match=r"several state dicts: model\.g, model\.d; choose one with --key"):
@@ -224,6 +248,13 @@ def test_a_prefix_goes_when_asked(tmp_path, wanted) -> None:
     found, report = migrated(saved(tmp_path / "a.pt", state), tmp_path / "b.pt", strip_prefix=wanted)
     assert list(found) == ["a.weight", "a.bias"]
     assert report.stripped_prefix == "module.model._orig_mod."
+
+
+@pytest.mark.parametrize("wrapper", ["_orig_mod.", "module."])
+def test_a_prefix_that_ends_a_wrapper_is_none_yet(wrapper, tmp_path) -> None:
+    ending = wrapper[-4:-1]
+    path = saved(tmp_path / "a.pt", {f"{wrapper}{ending}.{name}": value for name, value in LEGACY.items()})
+    assert list(migrated(path, tmp_path / "b.pt", strip_prefix=ending)[0]) == ["a.weight", "a.bias"]
 
 
 def test_a_prefix_that_is_not_there_or_hides_a_name_is_told(tmp_path) -> None:

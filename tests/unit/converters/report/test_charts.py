@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -49,6 +51,15 @@ def test_the_answer_and_the_label_stand_out_of_the_output() -> None:
     right = output_chart(over_time, "abcd", 2)
     assert [line.style for line in right.lines].count("other") == 3
     assert right.lines[-1].style == "snn"
+
+
+def test_an_accuracy_of_all_is_the_top_of_its_axis(reports) -> None:
+    perfect = [
+        replace(report, training_accuracy=1.0, validation_ann_accuracy=1.0, validation_snn_accuracy=1.0)
+        for report in reports
+    ]
+    for chart in (learning_charts(perfect)[0], accuracy_chart({1: 1.0, 2: 1.0})):
+        assert chart.y.labels[-1] == (TOP, "100 %")
 
 
 def test_learning_curves_run_over_the_epochs_with_gaps_where_a_loss_is_not_finite(reports) -> None:

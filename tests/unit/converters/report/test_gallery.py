@@ -5,16 +5,19 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bootstrap_core.datasets import Dataset
+from bootstrap_core.datasets import Dataset, load_dataset
 from bootstrap_core.evaluation import evaluate
 from bootstrap_core.image_files import UNLABELLED
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
+from converters.formats import read_model
+from converters.report import measure
 from converters.report.gallery import gallery_page, measure_gallery
 from converters.report.measure import spread_out
 from converters.report.rendering import MAX_FRAMES
 from specs.errors import DataError
 from specs.io import dump_spec
+from zoo.packaged_files import packaged_path
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +36,22 @@ def test_it_scores_at_most_so_many_images_of_the_whole_test_set(model, dataset, 
     assert gallery.score.synops == score.synops
     assert gallery.network.by_steps[model.spec.time_steps] == score.accuracy
     network = model.build()
-    expected = evaluate(network, images, mode=Mode.ANN).accuracy if network.fitted else None
+    expected = 2 * (evaluate(network, images, mode=Mode.ANN).accuracy,) if network.fitted else None
     assert gallery.ann == expected
+
+
+def test_the_ann_is_compared_on_the_images_that_steps_are_counted_on(dataset, monkeypatch) -> None:
+    monkeypatch.setattr(measure, "N_SCORED", 20)
+    model = read_model(packaged_path("weights", "mnist-dense-shallow.safetensors"))
+    digits = load_dataset("mnist-sample")
+    figures = measure_gallery(model, digits, limit=400)
+    network = model.build()
+    of_all, of_scored = (
+        evaluate(network, spread_out(images, n), mode=Mode.ANN).accuracy
+        for images, n in ((digits.test, 400), (spread_out(digits.test, 400), 20))
+    )
+    assert of_all != of_scored
+    assert figures.ann == (of_all, of_scored)
 
 
 def test_examples_come_by_class_and_few_of_them_are_mistakes(model, dataset) -> None:
