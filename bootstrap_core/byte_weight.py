@@ -14,6 +14,7 @@ from torch import Tensor
 from bootstrap_core.kernels.byte_products import BYTES, ROWS, has_byte_products, in_fours
 from bootstrap_core.kernels.exact_products import LEAST_PACKED_CHANNELS
 from bootstrap_core.kernels.half import multiplies_tiles
+from bootstrap_core.trains import Words
 from specs.block import ConvSpec
 from specs.fields import Shape
 
@@ -88,7 +89,7 @@ class ByteWeight:
         """Of spikes, from which this is faster than following them."""
         return LEAST_RATE * min(1.0, self.channels / FULL_OUTPUTS)
 
-    def in_maps(self, x: npt.NDArray[np.uint32], steps: int) -> tuple[Any, ...]:
+    def in_maps(self, x: Words, steps: int) -> tuple[Any, ...]:
         """What `multiplied_trains` takes first, for so many steps of trains `[N, H, W, C]`."""
         size, a_map = self.columns * self.channels, self.height * self.line
         spikes = np.zeros(steps * a_map + BYTES, np.uint8)

@@ -32,16 +32,8 @@ from bootstrap_core.integer_stages import (
     Stage,
     Sum,
     Table,
-    Words,
     as_ints,
     as_matrix,
-    as_rows,
-    channels_first,
-    channels_last,
-    first_steps,
-    flat,
-    in_words,
-    rows,
 )
 from bootstrap_core.integer_synapses import Weigh, integer_synapses
 from bootstrap_core.kernels import integer_trains as kernels
@@ -51,6 +43,7 @@ from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.spikes import Spikes
 from bootstrap_core.synapse import DenseSynapse, IdentitySynapse, PoolSynapse, SkipSynapse, Synapse
+from bootstrap_core.trains import Words, as_rows, channels_first, channels_last, first_steps, flat, in_words, rows
 from specs.block import ConvSpec, skips_of
 from specs.fields import Shape
 from specs.summary import summarize

@@ -43,7 +43,9 @@ from bootstrap_core.kernels.exact_products import (
 )
 from bootstrap_core.kernels.row_sums import SLACK, in_blocks
 from bootstrap_core.neuron import CubaNeuron
+from bootstrap_core.spike_taps import taps_of
 from bootstrap_core.synapse import IdentitySynapse, SkipSynapse, Synapse
+from bootstrap_core.trains import Words, as_rows, channels_last, mask, rows
 from specs.block import ConvSpec
 from specs.fields import Shape
 from specs.neuron import Reset
@@ -65,16 +67,8 @@ __all__ = [
     "State",
     "Sum",
     "Table",
-    "Words",
     "as_ints",
     "as_matrix",
-    "as_rows",
-    "channels_first",
-    "channels_last",
-    "first_steps",
-    "flat",
-    "in_words",
-    "rows",
 ]
 
 PRODUCT_SIZE = 1 << 19
@@ -85,12 +79,7 @@ LEAST_RATE = 0.1 if has_int8_instruction() else 0.4
 """Of spikes, from which a product is faster than following them."""
 FULL_OUTPUTS = 96
 """Of one input, from which on following a spike takes no more time for each; for fewer, the rate is less."""
-FEW_WEIGHTS = 2048
-"""Of a convolution, up to which several neighbouring columns of outputs are summed at once."""
-MOST_TOGETHER = 4
-"""Columns: of more, following spikes adds too many zeros."""
 
-Words = npt.NDArray[np.uint32]
 Ints = npt.NDArray[np.int32]
 
 
@@ -194,7 +183,7 @@ class _Layer(Stage):
             raise OutsideError
         state.steps_done += steps
         if self.neurons.shift:
-            delayed = (trains << np.uint32(1) | state.held) & _mask(steps)
+            delayed = (trains << np.uint32(1) | state.held) & mask(steps)
             trains, state.held = delayed, trains >> np.uint32(steps - 1)
         return trains.reshape(len(trains), *self.shape)
 
@@ -233,7 +222,7 @@ class Table(_Layer):
             self.tables[part] = self._table(part)
         if self.is_narrow and x.size and (x.min() < 0 or x.max() > 1):
             return 1
-        kernels.input_trains(x, *self.transform, self.tables[part] & _mask(steps), trains)
+        kernels.input_trains(x, *self.transform, self.tables[part] & mask(steps), trains)
         return 0
 
     def _table(self, part: int) -> Words:
@@ -350,7 +339,7 @@ class Conv(_Weighed):
         super().__init__(
             neurons, channels_last(after), _packed_convolution(integers, spec), _least_rate(len(weight)), in_bytes
         )
-        self.taps = _taps(integers, spec, before, after)
+        self.taps = taps_of(integers, spec, before, after)
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
         arguments = *self.neurons.constants, steps, state.current, state.voltage, trains, state.totals
@@ -374,8 +363,8 @@ class AnyPool(_Layer):
     def _fire(self, x: Words, steps: int, state: State, trains: Words) -> int:
         out = trains.reshape(len(trains), *self.shape)
         out[:] = 0
-        for (to_rows, rows), (to_columns, columns) in product(*self.taps):
-            out[:, to_rows, to_columns] |= x[:, rows, columns]
+        for (to_rows, from_rows), (to_columns, from_columns) in product(*self.taps):
+            out[:, to_rows, to_columns] |= x[:, from_rows, from_columns]
         return 0
 
 
@@ -444,7 +433,7 @@ class AddingConv(Adding):
     def __init__(self, weight: Tensor, spec: ConvSpec, before: Shape, after: Shape) -> None:
         integers = _int8(weight)
         self.packed, self.least_rate = _packed_convolution(integers, spec), _least_rate(len(weight))
-        self.taps = _taps(integers, spec, before, after)
+        self.taps = taps_of(integers, spec, before, after)
 
     def seen(self, x: Words) -> Words:
         """See `Adding`."""
@@ -513,18 +502,6 @@ def as_matrix(synapse: Synapse | SkipSynapse, weight: Tensor) -> Tensor:
     return weight.diag() if isinstance(synapse, IdentitySynapse) else weight
 
 
-def _ungrouped(weight: Tensor, groups: int) -> Tensor:
-    """The weight `[channels, C, kh, kw]` of one group that does what `groups` do: zeros between them."""
-    if groups == 1:
-        return weight
-    channels, inputs = weight.shape[:2]
-    whole = weight.new_zeros(channels, groups * inputs, *weight.shape[2:])
-    for group in range(groups):
-        members = slice(group * channels // groups, (group + 1) * channels // groups)
-        whole[members, group * inputs : (group + 1) * inputs] = weight[members]
-    return whole
-
-
 def _read_by_tap(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> list[tuple[slice, slice]]:
     """For each tap of the kernel, the output positions at which it reads an input, and the inputs there."""
     kernel, stride, padding, dilation = (
@@ -537,88 +514,6 @@ def _read_by_tap(spec: ConvSpec, axis: int, n_inputs: int, n_outputs: int) -> li
             at = first * stride + shift
             slices.append((slice(first, last + 1), slice(at, at + (last - first) * stride + 1, stride)))
     return slices
-
-
-def _taps(
-    weight: Tensor, spec: ConvSpec, before: Shape, after: Shape
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.int64], int]:
-    """What `add_conv` takes for a convolution of int8 weight `[channels, C / groups, kh, kw]`."""
-    (height, width), (down, across), (above, left), (dilation, spread) = (
-        spec.kernel, spec.stride, spec.padding, spec.dilation
-    )  # fmt: skip
-    whole, together = _ungrouped(weight, spec.groups), 1
-    if whole[0].numel() * len(whole) <= FEW_WEIGHTS and spread == 1:
-        together = max(n for n in range(1, MOST_TOGETHER + 1) if after[2] % n == 0)
-        whole, width = _side_by_side(whole, together, across), width + (together - 1) * across
-    rows = _read(height, down, above, dilation, before[1], after[1])
-    columns = _read(width, across * together, left, spread, before[2], after[2] // together)
-    order = sorted(range(before[2]), key=lambda x: (x % spread, x))
-    places = {x: place for place, x in enumerate(order)}
-    windows = np.zeros((len(columns), 3), np.int64)
-    for x, read in enumerate(columns):
-        inside = [(tap, places[at]) for tap, at in enumerate(read) if at >= 0]
-        if inside:
-            (tap, first), (_, last) = inside[0], inside[-1]
-            windows[x] = first, last + 1, tap - first
-    by_tap = in_blocks(whole.permute(3, 2, 1, 0).flatten(0, 2))
-    return by_tap, rows, np.array(order, np.int64), windows, len(whole)
-
-
-def _side_by_side(weight: Tensor, n: int, stride: int) -> Tensor:
-    """The weight `[n * channels, C, kh, kw + (n - 1) * stride]` that gives n neighbouring columns of outputs as one."""
-    wide = weight.new_zeros(n, *weight.shape[:3], weight.shape[3] + (n - 1) * stride)
-    for column, part in enumerate(wide):
-        part[..., column * stride : column * stride + weight.shape[3]] = weight
-    return wide.flatten(0, 1)
-
-
-def _read(
-    kernel: int, stride: int, padding: int, dilation: int, n_inputs: int, n_outputs: int
-) -> npt.NDArray[np.int64]:
-    """The input that each tap of each output reads, `[outputs, taps]`; -1 for none."""
-    read = np.arange(n_outputs)[:, None] * stride - padding + np.arange(kernel) * dilation
-    return np.where((read >= 0) & (read < n_inputs), read, -1)
-
-
-def in_words(steps: int) -> list[int]:
-    """T in words."""
-    whole, rest = divmod(steps, kernels.WORD_STEPS)
-    return [kernels.WORD_STEPS] * whole + [rest] * (rest > 0)
-
-
-def first_steps(trains: Sequence[Words], steps: int) -> list[Words]:
-    """The beginning of trains, in parts of the time, that so many steps are."""
-    return [words & _mask(part) for words, part in zip(trains, in_words(steps), strict=False)]
-
-
-def _mask(steps: int) -> np.uint32:
-    return np.uint32((1 << steps) - 1)
-
-
-def channels_last(shape: Shape) -> Shape:
-    """`(C, H, W)` to `(H, W, C)`."""
-    return (*shape[1:], shape[0])
-
-
-def flat(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """`[N, C, H, W]` to `[N, H * W * C]`, or `[N, C]` as it is."""
-    last = x if x.ndim == 2 else x.transpose(0, 2, 3, 1)
-    return np.ascontiguousarray(last).reshape(len(x), prod(x.shape[1:]))
-
-
-def as_rows(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """`[N, n]`, in the order in which it lies."""
-    return x.reshape(len(x), prod(x.shape[1:]))
-
-
-def rows(x: Words) -> Words:
-    """`[N, n]`, in the order of a flattened `[C, H, W]`."""
-    return np.ascontiguousarray(channels_first(x)).reshape(len(x), prod(x.shape[1:]))
-
-
-def channels_first(x: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """`[N, H, W, C]` to `[N, C, H, W]`, or `[N, C]` as it is."""
-    return x if x.ndim == 2 else x.transpose(0, 3, 1, 2)
 
 
 def _least_rate(outputs: int) -> float:
