@@ -457,6 +457,7 @@ class AnnBuilder:
         before = self.nodes.get(data.source)
         if before is not None and isinstance(before.operation, Dense | Conv):
             self.nodes[before.name] = replace(before, operation=scaled(before.operation, scale, shift))
+            self.ranges[before.name] = EVERYTHING  # an average that is a convolution had another
         elif data.source == INPUT:
             factor, moved = of_images(scale, 1.0, data.shape), of_images(shift, 0.0, data.shape)
             if factor is None or moved is None or not bool(((factor > 0) & np.isfinite(factor)).all()):

@@ -159,7 +159,7 @@ def read_graph(path: Path) -> Graph:
 
 
 def _graph_node(row: int, proto: NodeProto, opsets: dict[str, int], path: Path) -> GraphNode:
-    domain = "" if proto.domain in DEFAULT_DOMAINS else proto.domain
+    domain = proto.domain = "" if proto.domain in DEFAULT_DOMAINS else proto.domain
     opset = opsets.get(domain, 0)
     try:
         version = onnx.defs.get_schema(proto.op_type, opset, domain).since_version if opset else 0

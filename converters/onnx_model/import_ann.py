@@ -15,7 +15,7 @@ from converters.onnx_model.constants import FOLDABLE, evaluate
 from converters.onnx_model.data import Data, Refused, Relayout
 from converters.onnx_model.graph import Graph, GraphNode, read_graph
 from converters.onnx_model.load import Array
-from converters.onnx_model.operations import OPERATIONS
+from converters.onnx_model.operations import OPERATIONS, fitted_from
 from converters.onnx_model.reference import Layout, Reference, largest_errors, make_reference
 from converters.onnx_model.registry import Value
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
@@ -78,7 +78,7 @@ def import_ann(path: Path) -> OnnxImport:
             "a bug of snnzoo"
         )
     notes = *_notes(graph, walk, output), *_falling(ann)
-    return OnnxImport(ann, list(walk.table()), error, relative, notes, reference)
+    return OnnxImport(ann, list(walk.table(ann)), error, relative, notes, reference)
 
 
 def _errors(ann: Ann, reference: Reference) -> tuple[float, float]:
@@ -178,6 +178,8 @@ LAYOUT = "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transp
 MOVES = *LAYOUT, "GlobalMaxPool", "MaxPool", "ReduceMax"
 """Operators that give some of the numbers that they read."""
 SIZES = "Shape", "Size"
+BINARY = "Add", "Sub", "Mul", "Div"
+"""Of which the second operand may fit the first from an axis on, until opset 6."""
 """Operators that do not look at numbers."""
 PRODUCTS = "MatMul", "Mul", "Div"
 """Operators that may multiply what depends on the image by itself."""
@@ -192,7 +194,7 @@ class _Walk:
         self.made = self.touched = 0
         self.uses = dict.fromkeys([output], 1)
         for node in graph.nodes:
-            for name in node.inputs if node.row in self.needed else ():
+            for name in node.inputs if node.row in self.needed and node.proto.op_type not in SIZES else ():
                 self.uses[name] = self.uses.get(name, 0) + 1
         double = graph.input.element_type == TensorProto.DOUBLE
         self.builder = AnnBuilder(layout.shape, np.float64 if double else np.float32)
@@ -268,16 +270,22 @@ class _Walk:
             raise UnsupportedError(f"{path}: the output {self.output!r} does not depend on the image")
         return ann, data
 
-    def table(self) -> Iterator[dict[str, str]]:
+    def table(self, ann: Ann) -> Iterator[dict[str, str]]:
         """What became of each node, in the file's order."""
+        lost = self.builder.nodes.keys() - {node.name for node in ann.nodes}
         for node in sorted(self.graph.nodes, key=lambda node: node.row):
             became, reason = self.builder.account[node.row]
+            if became in lost:
+                became, reason = "unused", "only its shape is read"
             yield {"name": node.name, "op": node.op, "became": became, "reason": reason}
 
     def _read(self, node: GraphNode) -> None:
         constant = all(name in self.constants for name in node.inputs if name)
         if constant and not node.domain and node.proto.op_type in FOLDABLE:
             given = [self.constants.get(name) for name in node.inputs]
+            if node.version < 7 and "axis" in node.attributes and node.proto.op_type in BINARY:
+                first, second = (self.constants[name] for name in node.inputs)
+                given = [first, fitted_from(int(node.attributes["axis"]), first.ndim, second)]
             self.touched += sum(array.size for array in given if array is not None)
             if self.touched > WORK * ONNX_ELEMENTS:
                 raise IntegrityError(f"the constants before it take more than {WORK * ONNX_ELEMENTS:,} numbers to fold")
@@ -354,7 +362,7 @@ class _Walk:
         if name in self.constants:
             return self.constants[name]
         data = self.values[name]
-        if data is not None and self.uses[name] > 1:
+        if data is not None and self.uses.get(name, 0) > 1:
             self.builder.shared.add(data.source)
         return data
 

@@ -45,6 +45,7 @@ __all__ = [
     "convolution",
     "divide",
     "dropout",
+    "fitted_from",
     "gemm",
     "global_average_pool",
     "global_max_pool",
@@ -308,7 +309,7 @@ def pad(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
     if isinstance(value, Data) or value.any() or node.attributes.get("value", 0.0):
         raise UnsupportedError("pads with another number than 0")
     rest = [constant(value, "how much it pads") for value in inputs[1:]]
-    rest[1:2] = [None] if len(rest) > 1 else []
+    rest[1:2] = [None if rest[1] is None else np.zeros((), np.int64)] if len(rest) > 1 else []
     index = np.asarray(evaluate(node, [data.index, *rest])[0], dtype=np.int64)
     builder.account[node.row] = ("layout", "zeros that the next layer pads with")
     return laid_out(data, index)
@@ -449,11 +450,14 @@ def _fitted_by_axis(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Inp
         return inputs
     if second is None or isinstance(second, Data):
         raise UnsupportedError("fits a tensor that depends on the image by axis")
-    rank = first.index.ndim
-    axis = int(node.attributes["axis"]) % rank
-    shape = (*second.shape, *[1] * (rank - axis - second.ndim))
-    builder.constant_shapes[node.row] = shape
-    return first, second.reshape(shape)
+    second = fitted_from(int(node.attributes["axis"]), first.index.ndim, second)
+    builder.constant_shapes[node.row] = second.shape
+    return first, second
+
+
+def fitted_from(axis: int, rank: int, second: Array) -> Array:
+    """The second operand of a binary operator of opset 6, so that it fits a first one of `rank` from `axis` on."""
+    return second.reshape(*second.shape, *[1] * (rank - axis % rank - second.ndim))
 
 
 def _reduced(node: GraphNode, inputs: Inputs, builder: AnnBuilder, *, largest: bool) -> Data:

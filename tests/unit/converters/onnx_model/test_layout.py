@@ -172,6 +172,12 @@ def test_a_pad_goes_into_the_convolution(classify, opset) -> None:
     assert kinds(classify(nodes, weights, opset=opset)) == ["Conv", "Flatten", "Dense"]
 
 
+@pytest.mark.parametrize("opset", [11, 13, 18])
+def test_a_pad_may_say_that_it_pads_with_zeros(classify, opset) -> None:
+    weights = {"k": numbers(4, 2, 3, 3), "p": np.array([0, 0, 0, 1, 0, 0, 2, 1]), "z": np.zeros((), np.float32)}
+    classify("q = Pad(x, p, z) c = Conv(q, k) h = Relu(c)", weights, opset=opset)
+
+
 def test_a_pad_before_a_pool_of_what_is_never_negative(classify) -> None:
     nodes = "r = Relu(x) p = Pad(r, p0) h = MaxPool<kernel_shape=[2,2], strides=[2,2]>(p)"
     (pool,) = operations(classify(nodes, {"p0": np.array([0, 0, 0, 1, 0, 0, 1, 0])}), MaxPool)

@@ -246,6 +246,43 @@ def test_average_pool_whose_padding_counts(classify) -> None:
     assert operations(found, AvgPool) == [AvgPool((3, 3), (1, 1), (1, 1))]
 
 
+def test_what_scales_an_average_of_one_side_comes_before_its_bounds(classify) -> None:
+    bounded = "c = Conv(x, k) r = Clip(c, z, s)"
+    pool = "p = AveragePool<kernel_shape=[2,2], pads=[0,0,1,1], count_include_pad=1>(r)"
+    weights = {"k": 9 * K, "z": np.float32(0), "s": np.float32(6), "t": np.float32(2)}
+    scaled = classify(f"{bounded} {pool} n = Mul(p, t) h = Clip(n, z, s)", weights)
+    assert kinds(scaled).count("Clip") == 2
+    shifted = classify(f"{bounded} {pool} n = Sub(p, t) h = Relu(n)", weights)
+    assert kinds(shifted).count("Relu") == 1
+
+
+@pytest.mark.parametrize("operator", ["Add", "Sub", "Mul", "Div"])
+def test_constants_of_opset_6_fit_from_an_axis_on(write, operator) -> None:
+    weight, by = numbers(6, 4), numbers(6, seed=4)
+    path = write(
+        f"w = {operator}<axis=0, broadcast=1>(v, s) y = MatMul(x, w)", {"v": weight, "s": by}, shape="1,6", opset=6
+    )
+    apply = {"Add": np.add, "Sub": np.subtract, "Mul": np.multiply, "Div": np.divide}[operator]
+    assert np.allclose(operations(import_ann(path), Dense)[0].weight, apply(weight, by[:, None]).T)
+
+
+def test_nodes_may_name_onnx_as_their_domain(write) -> None:
+    path = write("c = Conv(x, k) r = Relu(c) f = Flatten(r) y = MatMul(f, w)", {"k": K, "w": numbers(64, 3)})
+    model = onnx.load(path)
+    for node in model.graph.node:
+        node.domain = "ai.onnx"
+    onnx.save(model, path)
+    assert kinds(import_ann(path)) == ["Conv", "Relu", "Flatten", "Dense"]
+
+
+def test_a_layer_of_which_only_the_shape_is_read_is_unused(write) -> None:
+    size = "s = Shape(c) g = Gather(s, i) u = Unsqueeze(g, a) q = Concat<axis=0>(u, m)"
+    weights = {"k": K, "i": np.array(0), "a": np.array([0]), "m": np.array([-1]), "w": numbers(72, 3)}
+    found = import_ann(write(f"c = Conv(x, k) {size} f = Reshape(x, q) y = MatMul(f, w)", weights))
+    assert rows(found)["Conv"] == ("unused", "only its shape is read")
+    assert "Conv" not in kinds(found)
+
+
 def test_average_pool_padded_on_one_side_is_a_convolution(classify) -> None:
     found = classify("h = AveragePool<kernel_shape=[2,2], pads=[0,0,1,1], count_include_pad=1>(x)")
     assert kinds(found) == ["Conv", "Flatten", "Dense"]
