@@ -22,7 +22,7 @@ from torch import Tensor
 
 from bootstrap_core.stored_images import StoredImages
 from specs.dataset_sources import SAMPLE_NAME, SOURCES, DatasetSource, dataset_names, unknown_dataset
-from specs.download import cache_folder, download, fetch_whole
+from specs.download import cache_folder, download, expand_user, fetch_whole
 from specs.errors import DataError, IntegrityError, TransferError
 from specs.given_file import check_given_file
 from specs.limits import DATASET_FILE_BYTES
@@ -193,7 +193,7 @@ def find_dataset(
     cache_dir: Path | None = None,
     registry: Mapping[str, DatasetSource] = SOURCES,
 ) -> Path | None:
-    """Find the folder that `load_dataset` would read without a download, or None. Files are not opened.
+    """Find the folder that `load_dataset` would read without a download, or None. Images are not opened.
 
     For "mnist-sample" it is the embedded file. Raises `DataError` for an unknown name.
     """
@@ -201,7 +201,7 @@ def find_dataset(
         return Path(str(_sample_file()))
     source = _get_source(name, registry)
     places = _places(source, data_dir, cache_dir)
-    return next((folder for folder in places if not _missing_files(folder, source)), None)
+    return next((folder for folder in places if _has_files(folder, source, registry)), None)
 
 
 def pull_dataset(
@@ -243,7 +243,7 @@ def _places(source: DatasetSource, data_dir: Path | None, cache_dir: Path | None
     """Every folder where the files may lie, in the order of the search."""
     roots = [] if data_dir is None else [Path(data_dir)]
     if from_environment := os.environ.get("ZOO_DATA_DIR"):
-        roots.append(Path(from_environment).expanduser())
+        roots.append(expand_user(from_environment))
     for root in roots:
         yield from (root / source.name, root / source.torchvision_folder / "raw", root)
     yield _cached(source, cache_dir)
@@ -255,6 +255,15 @@ def _find_file(folder: Path, file: str) -> Path | None:
 
 def _missing_files(folder: Path, source: DatasetSource) -> list[str]:
     return [file for file in source.sha256 if _find_file(folder, file) is None]
+
+
+def _has_files(folder: Path, source: DatasetSource, registry: Mapping[str, DatasetSource]) -> bool:
+    """Whether its files are there, and not those of another dataset, which have the same names."""
+    if _missing_files(folder, source):
+        return False
+    _, labels = TEST_FILES
+    others = [other.sha256.get(labels) for other in registry.values() if other != source]
+    return not any(sha256 is not None and _is_intact(_find_file(folder, labels), sha256) for sha256 in others)
 
 
 def _pull_or_explain(
@@ -271,7 +280,10 @@ def _pull_or_explain(
             return pull_dataset(source.name, cache_dir=cache_dir, mirrors=mirrors, registry=registry)
         except DataError as error:
             failure = str(error)
-    tried = [f"{f}: lacks {', '.join(_missing_files(f, source))}" for f in _places(source, data_dir, cache_dir)]
+    tried = [
+        f"{f}: {'lacks ' + ', '.join(lacking) if (lacking := _missing_files(f, source)) else 'has another dataset'}"
+        for f in _places(source, data_dir, cache_dir)
+    ]
     raise DataError(
         f"dataset {source.name!r} not found. Tried:\n"
         + "".join(f"  {line}\n" for line in [*tried, *failure.splitlines()])

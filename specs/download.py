@@ -17,7 +17,16 @@ from urllib.parse import urlsplit
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
 
-__all__ = ["BrokenOffError", "Progress", "cache_folder", "copy_rest", "download", "fetch_whole", "persist"]
+__all__ = [
+    "BrokenOffError",
+    "Progress",
+    "cache_folder",
+    "copy_rest",
+    "download",
+    "expand_user",
+    "fetch_whole",
+    "persist",
+]
 
 TIMEOUT_S = 30.0
 """Without a byte."""
@@ -45,8 +54,16 @@ def cache_folder(cache_dir: Path | None = None) -> Path:
     if cache_dir is not None:
         return cache_dir
     if from_environment := os.environ.get("ZOO_CACHE_DIR"):
-        return Path(from_environment).expanduser()
-    return Path(os.environ.get("XDG_CACHE_HOME") or "~/.cache").expanduser() / "snnzoo"
+        return expand_user(from_environment)
+    return expand_user(os.environ.get("XDG_CACHE_HOME") or "~/.cache") / "snnzoo"
+
+
+def expand_user(path: str) -> Path:
+    """A path with its `~` replaced. Raises `SnnZooError` for a user who has no home, as in some containers."""
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise SnnZooError(f"{path}: {error} Set HOME, or $ZOO_CACHE_DIR to a folder for downloads") from None
 
 
 def fetch_whole(target: Path, fetch: Callable[[BinaryIO], object], check: Callable[[Path], object]) -> Path:

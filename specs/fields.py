@@ -1,6 +1,7 @@
 """Field types shared by all specs: every bound and unit is written here once."""
 
 import math
+import re
 from typing import Annotated
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
@@ -19,6 +20,7 @@ __all__ = [
     "StrictModel",
     "Threshold",
     "TimeSteps",
+    "is_name",
     "threshold_mant",
 ]
 
@@ -47,7 +49,8 @@ Flag = Annotated[bool, Strict()]
 """`true` or `false`: neither `1` nor `"yes"`."""
 Number = Annotated[float, Strict()]
 """A number: neither `true` nor `"1"`."""
-Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]{0,63}$", description="lower case, digits, . _ -")]
+_NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
+Name = Annotated[str, Field(pattern=_NAME, description="lower case, digits, . _ -")]
 TimeSteps = Annotated[Integer, Field(ge=1, le=4096, description="time steps T of one presentation")]
 Decay = Annotated[Number, Field(ge=0, le=1, description="part of the state lost each step, 0 to 1")]
 Threshold = Annotated[
@@ -63,6 +66,11 @@ PositivePair = Annotated[
 ]
 Shape = tuple[int, ...]
 """`(features,)` or `(channels, height, width)`."""
+
+
+def is_name(text: str) -> bool:
+    """Whether a text is a `Name`."""
+    return re.fullmatch(_NAME, text) is not None
 
 
 def threshold_mant(threshold: float, levels: int = 1) -> int:

@@ -1,5 +1,6 @@
 """Specs, and other typed documents, in and out of YAML. An error names file, line, field, value and bound."""
 
+import json
 import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
@@ -77,8 +78,10 @@ def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
 
 _Loader.add_constructor("tag:yaml.org,2002:str", _text)
 for _class in (_Loader, _Dumper):
-    # PyYAML, of YAML 1.1, takes 1e-3 for a string.
-    _class.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?[0-9]+[eE][-+]?[0-9]+$"), "-+0123456789")
+    # PyYAML, of YAML 1.1, takes 1e-3 and 1.5e3 for strings.
+    _class.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"), list("-+.0123456789")
+    )
 
 
 def load_spec(source: str | Path, *, find_data: bool = False) -> NetworkSpec:
@@ -222,6 +225,8 @@ def _refuse_many(document: object, origin: str, what: str) -> None:
 def _parse(text: str, origin: str, what: str) -> tuple[yaml.Node | None, Any]:
     """The YAML node tree, for its lines, and what it stands for."""
     _refuse_size(text, origin, what)
+    if "\t" in text and _is_json(text):
+        text = text.replace("\t", " ")  # between tokens, where YAML takes none
     try:
         _refuse_tokens(text, origin)
         node = yaml.compose(text, Loader=_Loader)
@@ -231,6 +236,14 @@ def _parse(text: str, origin: str, what: str) -> tuple[yaml.Node | None, Any]:
         mark = getattr(error, "problem_mark", None)
         where = f"{origin}:{mark.line + 1}" if mark else origin
         raise SpecError(f"{where}: not YAML: {getattr(error, 'problem', None) or error}") from None
+
+
+def _is_json(text: str) -> bool:
+    try:
+        json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return True
 
 
 def _refuse_tokens(text: str, origin: str) -> None:

@@ -104,11 +104,13 @@ def measure_card(
             f"{path} tells neither training nor conversion, so a card has nothing to tell: zoo train {path} -o run, or "
             "convert it again from its source"
         )
-    if recipe is not None and recipe.data != dataset.name and {recipe.data, dataset.name} <= set(dataset_names()):
+    if recipe is not None and recipe.data != dataset.name and {recipe.data, dataset.name} & set(dataset_names()):
         raise SnnZooError(
             f"{path} was trained on {recipe.data}, and a card tells how that was split: measure it on that, not on "
             f"{dataset.name}"
         )
+    if recipe is not None:
+        recipe.check_images(len(dataset.train))
     training = _training(path, model, recipe, curves, other_seeds)
     exact = IntegerNetwork(network)
     golden = golden_of(exact, spread_out(dataset.test, N_GOLDEN))

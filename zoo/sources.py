@@ -138,8 +138,12 @@ def layers_of(source: str) -> NetxFile:
     return load_netx(Path(source)) if is_netx(source) else netx_of(read_source(source)[0].build())
 
 
+TEXTS = {"name", "description", "training.data"}
+"""Fields whose values may look like anything."""
+
+
 def override_spec(spec: NetworkSpec, assignments: tuple[str, ...]) -> NetworkSpec:
-    """The spec with fields replaced by `key=value`: dotted paths, values in YAML.
+    """The spec with fields replaced by `key=value`: dotted paths, values in YAML, those of `TEXTS` as they are.
 
     Of fewer epochs the SNN ones keep their part, unless they are replaced too.
 
@@ -156,7 +160,8 @@ def override_spec(spec: NetworkSpec, assignments: tuple[str, ...]) -> NetworkSpe
         key, equals, value = assignment.partition("=")
         if not equals:
             raise SpecError(f"--set takes key=value, as in training.epochs=5; this is {assignment!r}")
-        _assign(document, key, parse_value(value, origin=f"--set {key}"))
+        is_text = key in TEXTS and value[:1] not in ("'", '"')
+        _assign(document, key, value if is_text else parse_value(value, origin=f"--set {key}"))
         keys.add(key)
     if "training.epochs" in keys and not {"training.snn_epochs", "training"} & keys and spec.training is not None:
         _share_epochs(document["training"], spec.training)
@@ -181,7 +186,7 @@ def _assign(document: object, key: str, value: object) -> None:
         if child is None and isinstance(document, dict):
             child = document[part] = {}
         document = child
-    if isinstance(document, list) and last.isdigit() and int(last) < len(document):
+    if isinstance(document, list) and last.isdecimal() and int(last) < len(document):
         document[int(last)] = value
     elif isinstance(document, dict):
         document[last] = value

@@ -22,10 +22,11 @@ from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from bootstrap_core.build import build_network
-from bootstrap_core.datasets import Dataset
+from bootstrap_core.datasets import Dataset, check_split
 from bootstrap_core.distributed import ALONE, Group
 from bootstrap_core.evaluation import Evaluation, evaluate, evaluate_exactly
 from bootstrap_core.mode import Mode
+from bootstrap_core.network import as_input
 from bootstrap_core.training import EpochReport, Teacher, Trainer
 from converters.formats import write_model
 from converters.model import Model
@@ -66,6 +67,7 @@ class TrainingRun:
         SnnZooError: nothing to resume, or a checkpoint of another spec.
         LostProcessError: another process has ended or does not answer.
         IntegrityError: weights of another spec.
+        DataError: images or labels that the network does not take.
     """
 
     def __init__(
@@ -91,6 +93,9 @@ class TrainingRun:
             network = Model(self.spec, weights).build()
         self.network = network.to(device)
         teacher = load_teacher(self.spec, device)
+        for split in (dataset.train, dataset.test):
+            check_split(split, spec.n_classes)
+            as_input(split.images[:1], spec)
         self.start_revision, self.start_changes = start_revision, start_changes
         self.teacher_revision = teacher and revision_of(sha256_of(model_path(str(self.recipe.teacher))))
         self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher, group=group)

@@ -7,7 +7,7 @@ from typing import IO, BinaryIO, Protocol
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
-from specs.download import BrokenOffError, Progress, copy_rest, download, persist
+from specs.download import BrokenOffError, Progress, copy_rest, download, expand_user, persist
 from specs.errors import IntegrityError, SnnZooError, TransferError
 from specs.given_file import check_given_file
 from specs.limits import INDEX_BYTES
@@ -56,6 +56,8 @@ def is_remote(url: str) -> bool:
 
 def open_transport(url: str) -> Transport:
     """The way to an index. Raises `SnnZooError` for a URL that cannot be, or needs what is not installed."""
+    if not url:
+        raise SnnZooError("an index has a folder or a URL; this is empty")
     try:
         return _open(url)
     except SnnZooError:
@@ -72,7 +74,7 @@ def _open(url: str) -> Transport:
     scheme, url = _scheme(url), url.removesuffix("/index.json").rstrip("/") or "/"
     match scheme:
         case "":
-            return FolderTransport(Path(url).expanduser())
+            return FolderTransport(expand_user(url))
         case "file":
             return FolderTransport(Path(url2pathname(urlsplit(url).path)))
         case "http" | "https":

@@ -1,6 +1,8 @@
 """Options that several commands share: where data lies, what it runs on; and how figures are printed."""
 
-from collections.abc import Callable, Iterable
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import wraps
 from math import isfinite
@@ -10,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from converters.cli.shared import KnownModels, say
+from converters.cli.shared import KnownModels, say, warn
 from specs.dataset_sources import dataset_names, find_user_data
 from specs.errors import DataError
 from specs.fields import Shape
@@ -73,14 +75,16 @@ class DataPlaces:
     cache_dir: Path | None = None
     offline: bool = False
 
-    def load(self, name: str, shape: Shape | None = None) -> "Dataset":
+    def load(self, name: str, shape: Shape | None = None, classes: Sequence[str] = ()) -> "Dataset":
         """The dataset `name`, downloaded if it is nowhere and that is allowed; or a user's .npz or folder, read for a
-        network that takes images of `shape`."""
+        network that takes images of `shape` and, if it knows them, has `classes`: by these a folder's are numbered."""
         from bootstrap_core.datasets import load_dataset
         from bootstrap_core.image_files import load_images
 
         if path := find_user_data(name):
             dataset = replace(load_images(path, shape=shape), name=name)  # as it is found again
+            if classes and path.is_dir():
+                dataset = _numbered(dataset, classes)
             seen = set(dataset.test.labels.tolist())
             if untested := [known for label, known in enumerate(dataset.classes) if label not in seen]:
                 more = f", and {len(untested) - CLASSES_TOLD} more" if len(untested) > CLASSES_TOLD else ""
@@ -88,14 +92,30 @@ class DataPlaces:
             return dataset
         return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
 
-    def load_labelled(self, name: str, shape: Shape | None = None) -> "Dataset":
+    def load_labelled(self, name: str, shape: Shape | None = None, classes: Sequence[str] = ()) -> "Dataset":
         """The same; raises `DataError` for images without labels."""
         from bootstrap_core.image_files import UNLABELLED
 
-        dataset = self.load(name, shape)
+        dataset = self.load(name, shape, classes)
         if dataset.classes == (UNLABELLED,):
             raise DataError(f"{name} has no labels to train or score by: give it an array y")
         return dataset
+
+
+def _numbered(dataset: "Dataset", classes: Sequence[str]) -> "Dataset":
+    """A folder's images with the numbers that a model has for the names of their folders."""
+    import torch
+
+    if strange := [name for name in dataset.classes if name not in classes]:
+        if len(dataset.classes) != len(classes) or tuple(classes) != tuple(map(str, range(len(classes)))):
+            warn(
+                f"{dataset.name} has folders that are no class of the model ({', '.join(strange[:CLASSES_TOLD])}), "
+                f"which has {', '.join(classes[:CLASSES_TOLD])}: its folders count as classes 0, 1, ... in their order"
+            )
+        return dataset
+    numbers = torch.tensor([classes.index(name) for name in dataset.classes])
+    train, test = (replace(split, labels=numbers[split.labels]) for split in (dataset.train, dataset.test))
+    return replace(dataset, train=train, test=test, classes=tuple(classes))
 
 
 def complete_from(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
@@ -116,9 +136,28 @@ def complete_data(context: click.Context, parameter: click.Parameter, incomplete
 
 def cache_option(command: Callable[..., Any]) -> Callable[..., Any]:
     """Give a command `--cache-dir`."""
-    return click.option("--cache-dir", type=PathArgument, help="Folder of downloads. [default: $ZOO_CACHE_DIR]")(
-        command
-    )
+    return click.option(
+        "--cache-dir", type=PathArgument, callback=_use_cache, help="Folder of downloads. [default: $ZOO_CACHE_DIR]"
+    )(command)
+
+
+def _use_cache(context: click.Context, parameter: click.Parameter, folder: Path | None) -> Path | None:
+    """While the command runs, its models are found there too."""
+    if folder is not None:
+        context.with_resource(_environment("ZOO_CACHE_DIR", str(folder)))
+    return folder
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    before = os.environ.get(name)
+    os.environ[name] = value
+    try:
+        yield
+    finally:
+        os.environ.pop(name)
+        if before is not None:
+            os.environ[name] = before
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:

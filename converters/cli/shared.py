@@ -55,6 +55,8 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 
 ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
 """Of a command, unless the user says otherwise, and before torch is loaded: its threads must not spin for long while
 they wait, since other programs may want the same cores."""
+OF_THE_SYSTEM = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
+"""Errors that are no bug, whichever file has them."""
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of shells."""
 NARROWEST = 12
@@ -112,9 +114,10 @@ class Command(click.Command):
             click.echo("Stopped", err=True)
             raise SystemExit(INTERRUPTED) from None
         except OSError as error:
-            if error.errno != errno.ENOSPC:
+            if error.errno not in OF_THE_SYSTEM:
                 raise
-            raise click.ClickException(f"cannot write {error.filename or 'the output'}: {error.strerror}") from error
+            does = "write" if error.errno in {errno.ENOSPC, errno.EROFS} else "use"
+            raise click.ClickException(f"cannot {does} {error.filename or 'the output'}: {error.strerror}") from error
         finally:
             if is_verbose() and os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
                 click.echo("\n".join([*describe_platform(), f"{time.perf_counter() - start:.1f} s"]), err=True)

@@ -103,13 +103,14 @@ class GraphInput:
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph to import: `nodes` in an order in which each comes after its inputs."""
+    """A graph to import: `nodes` in an order in which each comes after its inputs; `texts` are constants, not read."""
 
     nodes: tuple[GraphNode, ...]
     constants: dict[str, Array]
     input: GraphInput
     outputs: tuple[str, ...]
     opset: int
+    texts: frozenset[str] = frozenset()
 
     @cached_property
     def uses(self) -> Counter[str]:
@@ -146,15 +147,19 @@ def read_graph(path: Path) -> Graph:
     if graph.sparse_initializer:
         raise UnsupportedError(f"{path}: sparse initializers; save the model with dense ones")
     constants: dict[str, Array] = {}
+    texts = set[str]()
     for tensor in graph.initializer:
-        if tensor.name in constants:
+        if tensor.name in constants or tensor.name in texts:
             raise IntegrityError(f"{path}: two initializers are named {tensor.name!r}")
-        constants[tensor.name] = tensor_array(tensor, f"{path}: tensor {tensor.name!r}")
+        if tensor.data_type == TensorProto.STRING:
+            texts.add(tensor.name)
+        else:
+            constants[tensor.name] = tensor_array(tensor, f"{path}: tensor {tensor.name!r}")
     nodes = [_graph_node(row, proto, opsets, path) for row, proto in enumerate(graph.node)]
     outputs = tuple(dict.fromkeys(output.name for output in graph.output))
-    entering = [value.name for value in graph.input if value.name not in constants]
-    ordered = _in_order(nodes, [*constants, *entering], outputs, path)
-    found = Graph(ordered, constants, GraphInput("", (), TensorProto.FLOAT), outputs, opset)
+    entering = [value.name for value in graph.input if value.name not in {*constants, *texts}]
+    ordered = _in_order(nodes, [*constants, *texts, *entering], outputs, path)
+    found = Graph(ordered, constants, GraphInput("", (), TensorProto.FLOAT), outputs, opset, frozenset(texts))
     return replace(found, input=_image_input(model, found, entering, path))
 
 

@@ -1,6 +1,6 @@
 """ONNX files to ANNs: the walk over a graph, the account of its nodes, the check of the result."""
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -92,7 +92,8 @@ def _errors(ann: Ann, reference: Reference) -> tuple[float, float]:
 
 
 def _first_that_works(graph: Graph, path: Path) -> tuple["_Walk", Ann, Data, str]:
-    """The walk to the first output, of those that no other output depends on, that is a row of logits."""
+    """The walk to the first output that is a row of logits: of those that no other output depends on, or else of those
+    behind which nothing has weights, as a label that is made of the logits."""
     first: UnsupportedError | None = None
     before = {name: graph.ancestors((name,)) for name in graph.outputs}
     makers = {name: node.row for node in graph.nodes for name in node.outputs if name}
@@ -101,7 +102,8 @@ def _first_that_works(graph: Graph, path: Path) -> tuple["_Walk", Ann, Data, str
         for name in graph.outputs
         if not any(makers.get(name) in before[other] for other in graph.outputs if before[other] > before[name])
     ]
-    for output in last:
+    others = [name for name in graph.outputs if name not in last and not _is_weighed(graph, {name})]
+    for output in [*last, *sorted(others, key=lambda name: len(before[name]), reverse=True)]:
         try:
             return _walk_to(graph, output, path)
         except UnsupportedError as error:
@@ -112,6 +114,10 @@ def _first_that_works(graph: Graph, path: Path) -> tuple["_Walk", Ann, Data, str
 def _walk_to(graph: Graph, output: str, path: Path) -> tuple["_Walk", Ann, Data, str]:
     """The walk under the likelier layout of the input, or, if that does not work, under the other."""
     first: UnsupportedError | None = None
+    needed = graph.ancestors((output,))
+    for node in graph.nodes:
+        if node.row in needed and not graph.texts.isdisjoint(node.inputs):
+            raise UnsupportedError(f"{path}: the output {output!r} is made of texts")
     for layout in _layouts(graph.input.shape[1:]):
         try:
             return _walk_with(layout, graph, output, path)
@@ -133,6 +139,16 @@ def _walk_with(layout: Layout, graph: Graph, output: str, path: Path) -> tuple["
             continue
         ann, data = walk.finished(path)
         return walk, ann, data, output
+
+
+def _is_weighed(graph: Graph, behind: set[str], needed: Container[int] | None = None) -> bool:
+    """Whether a layer has weights for what is made of these tensors; of all nodes, or of those `needed`."""
+    for node in graph.nodes:
+        if (needed is None or node.row in needed) and not behind.isdisjoint(node.inputs):
+            if node.proto.op_type in (*PRODUCTS, "Gemm", "Conv"):
+                return True
+            behind.update(node.outputs)
+    return False
 
 
 def _layouts(shape: tuple[int, ...]) -> list[Layout]:
@@ -329,7 +345,7 @@ class _Walk:
         op = node.proto.op_type
         if op in PRODUCTS and len(from_image) > 1:
             raise UnsupportedError("joins two tensors that depend on the image by a product")
-        if op in ("Softmax", "LogSoftmax") and self._is_weighed(node):
+        if op in ("Softmax", "LogSoftmax") and _is_weighed(self.graph, set(node.outputs), self.needed):
             raise UnsupportedError(BETWEEN)
 
     def _last_rows(self) -> set[int]:
@@ -345,16 +361,6 @@ class _Walk:
             if node.proto.op_type not in ENDINGS:
                 middle.update(node.inputs)
         return last
-
-    def _is_weighed(self, node: GraphNode) -> bool:
-        """Whether a layer behind `node` has weights for what it gives."""
-        behind = set(node.outputs)
-        for other in self.graph.nodes:
-            if other.row in self.needed and not behind.isdisjoint(other.inputs):
-                if other.proto.op_type in (*PRODUCTS, "Gemm", "Conv"):
-                    return True
-                behind.update(other.outputs)
-        return False
 
     def _value(self, name: str) -> Value | None:
         if not name:

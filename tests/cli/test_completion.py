@@ -56,6 +56,20 @@ def test_names_complete_in_every_shell_without_torch(typed, expected) -> None:
         assert re.match(r"file\b", done.stdout)
 
 
+def test_names_of_the_package_complete_beside_a_damaged_cache(tmp_path) -> None:
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models/index.json").write_text("{")
+    asked = {"_ZOO_COMPLETE": "bash_complete", "COMP_WORDS": "zoo eval mnist-c", "COMP_CWORD": "2"}
+    done = subprocess.run(
+        [sys.executable, "-c", MAIN],
+        env={**os.environ, **asked, "ZOO_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.stdout.splitlines()[1:], done.stderr) == (["plain,mnist-conv"], "")
+
+
 def test_bash_completes_a_name(tmp_path) -> None:
     """With the program's own script, where names win over files."""
     (tmp_path / "zoo").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{MAIN}' \"$@\"\n")

@@ -1,12 +1,15 @@
 """list, pull and publish; and models by reference in the other commands."""
 
 import json
+import os
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 import zoo
+from converters import read_model
 from zoo import catalog
 from zoo.publish import publish
 
@@ -49,6 +52,21 @@ def test_offline_touches_no_index_beyond_this_machine(run, index, monkeypatch) -
 
 def test_a_name_too_long_for_a_folder_is_told(run) -> None:
     assert "no index in" in run("list", "--from", "x" * 300, code=1).stderr
+
+
+def test_models_of_another_cache_run(run, index, tmp_path, monkeypatch) -> None:
+    run("pull", "tiny", "--from", index[0], "--cache-dir", tmp_path / "mine")
+    shape = read_model(index[1][0].file).spec.input.shape
+    np.savez(tmp_path / "a.npz", x=np.zeros((20, *shape), np.uint8), y=np.arange(20) % 2)
+    assert "no model 'tiny'" in run("eval", "tiny", "--data", tmp_path / "a.npz", code=1).stderr
+    before = os.environ["ZOO_CACHE_DIR"]
+    run("eval", "tiny", "--data", tmp_path / "a.npz", "--cache-dir", tmp_path / "mine")
+    assert os.environ["ZOO_CACHE_DIR"] == before
+
+
+def test_an_index_without_a_name_is_told(run, carded) -> None:
+    made = carded()
+    assert "this is empty" in run("publish", made.file, made.card_file, "--to", "", code=1).stderr
 
 
 def test_list_of_a_mistyped_name_suggests_one(run) -> None:

@@ -95,6 +95,34 @@ def test_files_of_other_sizes_and_kinds_are_made_what_the_network_takes(run, fru
     assert "40x18, resized to 10x9" in run("predict", out, first).stderr
 
 
+@pytest.fixture
+def digits(tmp_path):
+    """Threes and sevens, in folders of these names."""
+    split = load_dataset("mnist-sample").test
+    for label in (3, 7):
+        (tmp_path / "mine" / str(label)).mkdir(parents=True)
+        for i, image in enumerate(split.images[split.labels == label][:20, 0].numpy()):
+            Image.fromarray(image).save(tmp_path / "mine" / str(label) / f"{i}.png")
+    return tmp_path / "mine"
+
+
+def test_folders_have_the_numbers_that_the_model_has_for_their_names(run, digits, tmp_path) -> None:
+    told = run("eval", "mnist-dense-shallow", "--data", digits, "--json")
+    assert json.loads(told.stdout)["results"][0]["accuracy"] > 0.8
+    assert "has no test images of 0, 1, 2, 4, 5, 6, 8, 9" in told.stderr
+    page = json.loads(
+        run("gallery", "mnist-dense-shallow", "--data", digits, "-o", tmp_path / "a.html", "--json").stdout
+    )
+    assert page["accuracy"] > 0.8
+
+
+def test_folders_that_are_no_class_of_the_model_are_told(run, digits) -> None:
+    (digits / "3").rename(digits / "three")
+    told = " ".join(run("eval", "mnist-dense-shallow", "--data", digits, "--json").stderr.split())
+    assert "folders that are no class of the model (three), which has 0, 1, 2" in told
+    assert "count as classes 0, 1, ... in their order" in told
+
+
 def test_images_of_another_shape_with_as_many_pixels_are_refused(run, ann, tmp_path) -> None:
     np.savez(tmp_path / "turned.npz", x=np.zeros((20, 3, 10, 9), np.uint8), y=np.arange(20) % 3)
     command = ["convert", ann, "--data", tmp_path / "turned.npz", "-o", tmp_path / "a.net"]

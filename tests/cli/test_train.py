@@ -152,6 +152,40 @@ def test_a_run_that_went_on_from_a_model_tells_so_after_it_was_resumed_by_its_sp
     assert facts["start_changes"] == ["training.epochs=1"]
 
 
+def test_texts_are_taken_as_they_are(run, spec_file, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    split = load_dataset("mnist-sample").train
+    np.savez("a #2: it's.npz", x=split.images[:1000, 0].numpy(), y=split.labels[:1000].numpy())
+    run(
+        "train",
+        spec_file,
+        "-o",
+        "run",
+        "--data",
+        "a #2: it's.npz",
+        "--set",
+        "description=Run #3: 2",
+        "--epochs",
+        1,
+        "-q",
+    )
+    spec = load_spec("run/spec.yaml")
+    assert (spec.training.data, spec.description) == ("a #2: it's.npz", "Run #3: 2")
+    quoted = override_spec(spec, ['description="2026"', "name=2026"])
+    assert (quoted.description, quoted.name) == ("2026", "2026")
+
+
+@pytest.mark.parametrize(("part", "told"), [("x", "images of [1, 1, 28, 27] do not fit"), ("y", "label 10 in data")])
+def test_test_images_that_do_not_fit_are_told_before_training(part, told, run, spec_file, tmp_path) -> None:
+    split = load_dataset("mnist-sample").train
+    x, y = split.images[:600, 0].numpy(), split.labels[:600].numpy()
+    x_test, y_test = (x[:9, :, 1:], y[:9]) if part == "x" else (x[:9], y[:9] + 10 - y[:9].min())
+    np.savez(tmp_path / "a.npz", x_train=x, y_train=y, x_test=x_test, y_test=y_test)
+    result = run("train", spec_file, "-o", tmp_path / "run", "--data", tmp_path / "a.npz", code=1)
+    assert told in result.stderr
+    assert not (tmp_path / "run/checkpoint.pt").exists()
+
+
 @pytest.mark.parametrize("recipe", ["null", "{data: mnist-sample}"])
 def test_a_whole_recipe_may_be_set_after_one_of_its_fields(recipe) -> None:
     spec = override_spec(load_spec("mnist-conv"), ["training.epochs=1", f"training={recipe}"])

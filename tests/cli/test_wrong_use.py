@@ -21,6 +21,25 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
+@pytest.mark.parametrize("command", ["show", "eval", "check", "train -o run", "verify", "card", "gallery -o a.html"])
+def test_a_name_too_long_for_a_file_is_told(command, run, here) -> None:
+    assert "File name too long" in run(*command.split(), "x" * 300, code=1).stderr
+
+
+def test_a_user_without_a_home_is_told_what_to_set(run, monkeypatch) -> None:
+    def homeless(path: Path) -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("ZOO_CACHE_DIR")
+    monkeypatch.setattr(Path, "expanduser", homeless)
+    told = " ".join(run("list", code=1).stderr.split())
+    assert "Could not determine home directory. Set HOME, or $ZOO_CACHE_DIR to a folder for downloads" in told
+
+
+def test_a_name_that_no_card_may_have_is_told_before_measuring(run) -> None:
+    assert "'Bad Name' is no name of a model" in run("card", "mnist-conv", "--name", "Bad Name", code=2).stderr
+
+
 @pytest.mark.parametrize(
     ("line", "meant"),
     [

@@ -17,6 +17,7 @@ from converters.cli.options import (
 )
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
 from specs.errors import ConversionError, SnnZooError
+from specs.fields import is_name
 
 if TYPE_CHECKING:
     from zoo.card import Card
@@ -76,6 +77,8 @@ def card(
     from zoo.factory import local_model, unknown_model
     from zoo.sources import TRAINED, refuse_folder
 
+    if name is not None and not is_name(name):
+        raise click.UsageError(f"--name {name!r} is no name of a model: lower case, digits, . _ -")
     if output is not None and output.suffix != SUFFIX:
         raise click.UsageError(f"a card is FILE.yaml, found beside FILE.safetensors by show and verify; -o is {output}")
     path, before = Path(source), None
@@ -125,7 +128,7 @@ def _measure(
     from zoo.sources import TRAINED
 
     model = read_safetensors(path)
-    dataset = places.load_labelled(data or usual_data(model), input_shape(model))
+    dataset = places.load_labelled(data or usual_data(model), input_shape(model), model.classes)
     say_sample(dataset)
     old = None if before is None else load_card(before)
     licence = licence or (NO_LICENCE if old is None else old.licence)

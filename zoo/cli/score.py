@@ -102,7 +102,7 @@ def evaluate_model(
         refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)
-    dataset = places.load_labelled(data or usual_data(model), input_shape(model))
+    dataset = places.load_labelled(data or usual_data(model), input_shape(model), model.classes)
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
     network = model.build().to(resolve_device(device))
     runnable: Runnable = network

@@ -35,10 +35,13 @@ __all__ = [
 
 
 def local_names() -> list[str]:
-    """Names of the trained models on this machine, sorted."""
-    from zoo.catalog import local_catalogs, search
+    """Names of the trained models on this machine, sorted; of the package's alone, if the cache cannot be read."""
+    from zoo.catalog import local_catalogs, packaged_models, search
 
-    return [found.name for found in search("*", local_catalogs())]
+    try:
+        return [found.name for found in search("*", local_catalogs())]
+    except (SnnZooError, OSError):
+        return [found.name for found in search("*", [packaged_models()])]
 
 
 def complete_specs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -153,7 +153,7 @@ def _start_run(
         say_doubts(network, recipe)
         if model is not None and model.told("training"):
             _say_learnt_validation(spec, start.training or TrainingSpec(), recipe)
-    dataset = places.load_labelled(recipe.data, network.input.shape)
+    dataset = places.load_labelled(recipe.data, network.input.shape, () if model is None else model.classes)
     device = local_device(resolve_device(device))
     run = TrainingRun(
         network,

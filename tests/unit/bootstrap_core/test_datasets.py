@@ -156,6 +156,19 @@ def test_not_found_names_every_place_and_the_way_out(tmp_path: Path, monkeypatch
     assert not (tmp_path / "cache").exists()
 
 
+def test_a_folder_of_another_dataset_s_files_is_passed_over(tmp_path) -> None:
+    """They have the same names."""
+    other = make_contents(n_test=5)
+    registry = {**REGISTRY, "other": replace(make_registry(other)["tiny"], name="other", torchvision_folder="Other")}
+    flat, cache = write(tmp_path / "flat"), tmp_path / "cache"
+    found = {name: partial(find_dataset, name, data_dir=flat, cache_dir=cache, registry=registry) for name in registry}
+    assert (found["tiny"](), found["other"]()) == (flat, None)
+    in_cache = write(cache / "data" / "other", other)
+    assert (found["tiny"](), found["other"]()) == (flat, in_cache)
+    with pytest.raises(DataError, match="flat: has another dataset"):
+        load_dataset("other", data_dir=flat, cache_dir=tmp_path, offline=True, registry=registry)
+
+
 @pytest.mark.parametrize("gz", [True, False])
 def test_other_bytes_name_the_file_and_both_digests(tmp_path: Path, gz: bool) -> None:
     changed = CONTENTS | {FILES[2]: CONTENTS[FILES[2]][:-1] + b"\x80"}

@@ -221,6 +221,15 @@ def test_a_value_that_a_spec_could_not_hold_is_refused(text: str) -> None:
 # --- schema versions
 
 
+def test_json_may_have_tabs_and_numbers_as_json_has_them() -> None:
+    document = yaml.safe_load(dump_spec(load_spec("mnist-dense-shallow")))
+    document["training"]["learning_rate"] = 0.0041
+    text = json.dumps(document, indent="\t", separators=(",", ":\t")).replace("0.0041", "4.1E-3")
+    assert parse_spec(text).training.learning_rate == 0.0041
+    with pytest.raises(SpecError, match="not YAML"):
+        parse_spec('{\n\t"name": tiny}')
+
+
 @pytest.mark.parametrize("version", ["2", "999", "1.5", "one", "null"])
 def test_a_schema_version_from_the_future_asks_for_an_update(version: str, refusal) -> None:
     message = refusal(TINY + f"schema_version: {version}\n")

@@ -305,6 +305,38 @@ def test_an_output_that_can_be_read_is_preferred(tmp_path) -> None:
     assert found.nodes[3]["became"] == "unused"
 
 
+@pytest.mark.parametrize("classes", [[3, 5, 7], ["cat", "dog", "owl"]])
+def test_logits_from_which_an_output_of_labels_is_made_are_read(write, classes) -> None:
+    ending = "p = Softmax(y) a = ArgMax<axis=1, keepdims=0>(p) label = Gather(classes, a)"
+    path = write(
+        f"h = MatMul(x, w) r = Relu(h) y = MatMul(r, v) {ending}", {"w": numbers(6, 5), "v": numbers(5, 3)}, shape="1,6"
+    )
+    model = onnx.load(path)
+    model.graph.output[0].name = "p"
+    is_text = isinstance(classes[0], str)
+    kind = TensorProto.STRING if is_text else TensorProto.INT64
+    values = [name.encode() for name in classes] if is_text else classes
+    model.graph.initializer.append(onnx.helper.make_tensor("classes", kind, [3], values))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("label", kind, [1]))
+    onnx.save(model, path)
+    found = import_ann(path)
+    assert kinds(found) == ["Dense", "Relu", "Dense"]
+    assert "label" in found.notes[0]
+
+
+def test_features_that_a_layer_reads_are_no_logits(write) -> None:
+    path = write(
+        "h = MatMul(x, w) r = Relu(h) t = Tanh(r) y = MatMul(t, v)",
+        {"w": numbers(6, 5), "v": numbers(5, 3)},
+        shape="1,6",
+    )
+    model = onnx.load(path)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("r", TensorProto.FLOAT, [1, 5]))
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedError, match="Tanh"):
+        import_ann(path)
+
+
 def test_two_inputs_are_refused(tmp_path) -> None:
     nodes = [("MatMul", ["x", "w"], ["a"]), ("Add", ["a", "z"], ["y"])]
     with pytest.raises(UnsupportedError, match="one input; this model uses 2: x, z"):
