@@ -3,7 +3,7 @@
 import numpy as np
 from onnx import TensorProto
 
-from converters.onnx_model.builder import EVERYTHING, INPUT, AnnBuilder
+from converters.onnx_model.builder import INPUT, AnnBuilder
 from converters.onnx_model.data import Data
 from converters.onnx_model.graph import GraphNode
 from converters.onnx_model.operands import affine, data_at, floats_at
@@ -32,9 +32,7 @@ def quantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Dat
     low, high = _bounds_of(name)
     place = 0 if zero is None else int(zero.flat[0])
     builder.steps[node.outputs[0]] = float(scale.flat[0]), place
-    rises = data.shift is None and (data.scale is None or bool((data.scale >= 0).all()))
-    positive = rises and builder.ranges.get(data.source, EVERYTHING)[0] >= 0
-    if not (place == low or positive) or data.source == INPUT or data.ending is not None:
+    if place != low or data.source == INPUT or data.ending is not None:
         return builder.unchanged(data, "rounding is left out, and the bounds of its type")
     bound = (high - place) * float(scale.flat[0])
     builder.quantised[node.row] = bound

@@ -157,11 +157,17 @@ def test_shapes_that_the_data_do_not_fill(refused, dims) -> None:
     assert "tensor 'w'" in refused(model, IntegrityError)
 
 
-@pytest.mark.parametrize("kind", [0, 8, 99])
+@pytest.mark.parametrize("kind", [TensorProto.UNDEFINED, 99])
 def test_types_that_are_no_numbers(refused, kind) -> None:
     model = tiny()
     model.graph.initializer[0].data_type = kind
     refused(model, IntegrityError)
+
+
+def test_logits_of_texts(refused) -> None:
+    model = tiny()
+    model.graph.initializer[0].data_type = TensorProto.STRING
+    assert "is made of texts" in refused(model, UnsupportedError)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])

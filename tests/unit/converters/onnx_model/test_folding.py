@@ -235,18 +235,6 @@ def test_quantised_models(classify, opset, zero, kind) -> None:
 SIGNED = {"s": SCALE, "I": 2 * np.eye(6, dtype=np.float32), "w": numbers(6, 3)}
 
 
-@pytest.mark.parametrize(("kind", "zero", "bound"), [(np.int8, 0, 1.27), (np.uint8, 1, 2.54)])
-def test_the_upper_bound_of_a_quantiser_stays_where_nothing_is_below_zero(write, kind, zero, bound) -> None:
-    steps = {"s": np.float32(0.01), "p": np.array(zero, kind)}
-    graph = "h = MatMul(x, w) r = Relu(h) q = QuantizeLinear(r, s, p) d = DequantizeLinear(q, s, p) y = MatMul(d, v)"
-    found = import_ann(write(graph, {"w": numbers(6, 8), "v": numbers(8, 3), **steps}, shape="1,6"))
-    (clip,) = (node.operation for node in found.ann.nodes if isinstance(node.operation, Clip))
-    assert clip.high == pytest.approx(bound)
-    free = graph.replace("r = Relu(h)", "r = Identity(h)")
-    unbounded = import_ann(write(free, {"w": numbers(6, 8), "v": numbers(8, 3), **steps}, shape="1,6"))
-    assert not any(isinstance(node.operation, Clip) for node in unbounded.ann.nodes)
-
-
 def test_the_size_of_the_image_may_be_asked_before_it_is_normalised(classify) -> None:
     size = "s = Shape(x) g = Gather(s, i) u = Unsqueeze(g, a) q = Concat<axis=0>(u, m)"
     weights = {
