@@ -292,7 +292,7 @@ class _Weighed(_Layer):
                 z += other
             states = (each[images] for each in (state.current, state.voltage, trains, state.totals))
             weighed = z.numpy().reshape(-1, steps, trains.shape[1])
-            outside |= int(kernels.weighed_trains(weighed, *self.neurons.constants, steps, *states))
+            outside |= int(kernels.weighed_trains(weighed, *self.neurons.constants, *states))
         return outside
 
     def _multiply_bytes(self, weight: ByteWeight, x: Words, steps: int, state: State, trains: Words) -> int:
@@ -391,7 +391,7 @@ class Sum(_Weighed):
             for synapse, source in zip(self.synapses, arriving, strict=True):
                 synapse.add(source[image], steps, z)
             states = (each[image : image + 1] for each in (state.current, state.voltage, trains, state.totals))
-            outside |= int(kernels.weighed_trains(weighed, *self.neurons.constants, steps, *states))
+            outside |= int(kernels.weighed_trains(weighed, *self.neurons.constants, *states))
         return outside
 
 

@@ -65,8 +65,13 @@ def engine_is_worthwhile(multiplications: int, kernels: Iterable[str]) -> bool:
 def describe() -> str:
     """What runs the fast paths, in a few words."""
     from bootstrap_core.kernels.exact_products import can_pack
-    from bootstrap_core.kernels.half import multiplies_half
+    from bootstrap_core.kernels.half import multiplies_half, multiplies_tiles
 
     half = "bfloat16" if multiplies_half() else "float32"
+    products = "int8, oneDNN" if can_pack() else "float64"
+    if have_numba() and not multiplies_tiles():
+        from bootstrap_core.kernels.byte_products import has_byte_products
+
+        products = f"int8, in registers in inference, else {products}" if has_byte_products() else products
     loops = "numba" if have_numba() else "torch alone (pip install 'snnzoo[fast]' for numba kernels)"
-    return f"{loops}; products: {'int8, oneDNN' if can_pack() else 'float64'}, of gradients {half}"
+    return f"{loops}; products: {products}, of gradients {half}"

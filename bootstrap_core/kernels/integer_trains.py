@@ -206,13 +206,20 @@ def _weigh_groups(trains, weight, n, steps, members, ends, words, partial, z):
 
 
 @_compiled
-def _add_up(z, steps, total):
-    """Add to `total` `[n]` what `z`, flat of `[steps, n]`, has of all steps."""
-    n = len(total)
-    for t in range(steps):
-        row = z[t * n :]
-        for j in range(n):
-            total[j] = i32(total[j] + row[j])
+def _run_part(z, image, part, bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals):
+    """`_run` a `part` of an image's neurons, all in one slice, which `z` `[steps, n]` reaches, in steps of a weight.
+
+    It is added to `totals` `[N, n]`, unless these are empty.
+    """
+    if totals.size:
+        total = totals[image, part]
+        for t in range(len(z)):
+            for j in range(len(total)):
+                total[j] = i32(total[j] + z[t, j])
+    return _run(
+        z, UNIT, bias[part], forgets, keep_u[part], keep_v[part], limit, subtract, len(z),
+        u[image, part], v[image, part], out[image, part],
+    )  # fmt: skip
 
 
 @_compiled
@@ -233,11 +240,9 @@ def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, s
         z[:] = 0
         if not (groups and _weigh_groups(trains[image], weight, n, steps, members, ends, words, partial, z)):
             _weigh_steps(trains[image], weight, n, steps, members, ends, z)
-        if totals.size:
-            _add_up(z, steps, totals[image])
-        outside |= _run(
-            by_step, UNIT, bias, forgets, keep_u, keep_v, limit, subtract, steps, u[image], v[image], out[image]
-        )  # fmt: skip
+        outside |= _run_part(
+            by_step, image, slice(0, n), bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals
+        )
     return outside
 
 
@@ -342,12 +347,7 @@ def conv_trains(
             z[:] = 0
             _weigh_row(trains[image], weight, rows[y], columns, windows, n, steps, members, starts, z, size, 0)
             row = slice(y * size, (y + 1) * size)
-            if totals.size:
-                _add_up(z, steps, totals[image, row])
-            outside |= _run(
-                by_step, UNIT, bias[row], forgets, keep_u[row], keep_v[row], limit, subtract, steps,
-                u[image, row], v[image, row], out[image, row],
-            )  # fmt: skip
+            outside |= _run_part(by_step, image, row, bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals)
     return outside
 
 
@@ -373,7 +373,7 @@ def multiplied_trains(
     is the same memory, flat; for one row of outputs, `by_step` `[steps, size]` is that of `z`. For `reads`, `taps` and
     `places` see `add_products`; of the next row of outputs they are `down` bytes further.
     """
-    steps, size = by_step.shape
+    size = by_step.shape[1]
     outside = False
     for image in range(len(trains)):
         _unpack_map(trains[image], corner, line, maps)
@@ -381,12 +381,7 @@ def multiplied_trains(
             z[:] = 0
             add_products(spikes, y * down, reads, taps, weight, z, places)
             row = slice(y * size, (y + 1) * size)
-            if totals.size:
-                _add_up(z, steps, totals[image, row])
-            outside |= _run(
-                by_step, UNIT, bias[row], forgets, keep_u[row], keep_v[row], limit, subtract, steps,
-                u[image, row], v[image, row], out[image, row],
-            )  # fmt: skip
+            outside |= _run_part(by_step, image, row, bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals)
     return outside
 
 
@@ -398,16 +393,15 @@ def add_dense(trains, weight, n, steps, z):
 
 
 @_compiled
-def weighed_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out, totals):
+def weighed_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals):
     """Trains `[N, n]` of neurons with the weighted input `z` `[N, steps, n]`, in steps of a weight, int32 or float32.
 
     For `totals` see `dense_trains`.
     """
     outside = False
     for i in range(len(z)):
-        if totals.size:
-            _add_up(z[i].ravel(), steps, totals[i])
-        outside |= _run(z[i], UNIT, bias, forgets, keep_u, keep_v, limit, subtract, steps, u[i], v[i], out[i])
+        whole = slice(0, len(bias))
+        outside |= _run_part(z[i], i, whole, bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals)
     return outside
 
 
