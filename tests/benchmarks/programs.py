@@ -178,12 +178,20 @@ def header(programs: dict[str, Program], threads: int, busy: float) -> dict[str,
     }
 
 
+MEASURED = ":/", f":(top,exclude){RESULTS.relative_to(HERE.parents[1])}"
+"""Whose state a commit tells: all files but the results."""
+
+
+def _git(*arguments: str) -> str:
+    return subprocess.run(["git", *arguments], cwd=HERE, capture_output=True, text=True).stdout.strip()
+
+
 def stamp() -> dict[str, str]:
     """When something was measured, and of which commit; with a mark if files differ from it."""
     commit = ""
     with suppress(OSError):  # no git
-        command = ["git", "describe", "--always", "--dirty"]
-        commit = subprocess.run(command, cwd=HERE, capture_output=True, text=True).stdout.strip()
+        changed = _git("diff", "HEAD", "--name-only", "--", *MEASURED)
+        commit = _git("describe", "--always") + ("-dirty" if changed else "")
     return {"date": date.today().isoformat(), "commit": commit}
 
 
