@@ -50,7 +50,11 @@ WARM_UP = 256
 
 @command("eval")
 @click.argument("source", shell_complete=complete_models)
-@click.option("--data", shell_complete=complete_data, help="Dataset; by default the one it was trained on.")
+@click.option(
+    "--data",
+    shell_complete=complete_data,
+    help="Dataset, .npz, or folder with a folder for each class, named so; by default the data it was trained on.",
+)
 @click.option(
     "--engine",
     type=click.Choice(["torch", "integer"]),
