@@ -29,14 +29,14 @@ __all__ = [
 
 
 class Encoding(StrEnum):
-    """How a pixel enters: as the current of an input neuron, or as a graded spike straight into the first synapse."""
+    """How a pixel enters."""
 
     SPIKE = "spike"
     GRADED = "graded"
 
 
 class Norm(StrEnum):
-    """Batch norm of a synapse: none, subtract the channel mean, or scale weights by a power of two."""
+    """Batch norm of a synapse."""
 
     NONE = "none"
     MEAN_ONLY = "mean_only"
@@ -44,26 +44,33 @@ class Norm(StrEnum):
 
 
 class InputSpec(StrictModel):
-    """The input of a network. Images come in 0..1; `(x - mean) / std` happens inside.
+    """How images, in 0 to 1, come in.
 
-    `spike`: an input neuron for each pixel takes the current `weight * x + bias` each step; both are learnable, and
-    the values here are where they start. With `exact_input` that current is truncated to 1/64, the grid on which the
-    hardware takes it, as a bias of the voltage; without it, as in lava-dl, the pixel is rounded to 2/64 instead.
-
-    `graded`: the pixel, rounded to `bits` bits, enters the first synapse each step as an integer. The threshold and
-    bias of the first block are scaled by `2**bits - 1`, so they are written in the units of an input of 1.
+    With spikes, an input neuron for each pixel takes the same current at each step. Graded, the pixel enters the first
+    synapse at each step as an integer; threshold and bias of the first block are scaled by `2**bits - 1`, so they are
+    written in the units of an input of 1.
     """
 
     kind: Literal["input"] = "input"
     shape: Annotated[tuple[Positive, ...], Field(json_schema_extra={"minItems": 1, "maxItems": 3})]
+    """`[features]` or `[channels, height, width]`."""
     encoding: Encoding = Encoding.SPIKE
+    """How a pixel enters: as the current of an input neuron, or as a graded spike straight into the first synapse."""
     bits: Annotated[Integer, Field(ge=1, le=16)] = 8
+    """Of a graded pixel, which is rounded to them."""
     mean: Number = 0.0
+    """What is taken off each pixel."""
     std: Annotated[Number, Field(gt=0)] = 1.0
+    """What the pixel is then divided by."""
     weight: Number = 1.0
+    """The current of an input neuron is `weight` times the pixel, plus `bias`; learnt from here on."""
     bias: Number = 0.0
+    """Learnt from here on, as `weight` is."""
     exact_input: Flag = True
+    """Whether that current is truncated to 1/64, as the hardware takes it; else, as in lava-dl, the pixel is rounded to
+    2/64."""
     neuron: CubaSpec | None = None
+    """The input's own neurons; else the network's."""
 
     @field_validator("shape")
     @classmethod
@@ -99,7 +106,8 @@ class InputSpec(StrictModel):
 
 
 class _Skip(StrictModel):
-    source: Annotated[Integer, Field(ge=0, description="an earlier block: the input is 0, the first of blocks is 1")]
+    source: Annotated[Integer, Field(ge=0)]
+    """An earlier block, as tensors are named: 0 is the input (not a graded one), 1 the first of `blocks`."""
 
 
 class IdentitySkip(_Skip):
@@ -119,10 +127,15 @@ class ConvSkip(_Skip):
 
     kind: Literal["conv"] = "conv"
     kernel: PositivePair = (1, 1)
+    """One number, or `[height, width]`, as all sizes."""
     stride: PositivePair = (1, 1)
+    """By how much the kernel moves."""
     padding: Pair = (0, 0)
+    """Silent rows and columns at each edge."""
     dilation: PositivePair = (1, 1)
+    """How far apart the inputs of a kernel are."""
     groups: Positive = 1
+    """Parts of the channels that do not see each other."""
 
 
 SkipSpec = Annotated[IdentitySkip | DenseSkip | ConvSkip, Field(discriminator="kind")]
@@ -130,18 +143,25 @@ SkipSpec = Annotated[IdentitySkip | DenseSkip | ConvSkip, Field(discriminator="k
 
 
 class _Synapse(StrictModel):
-    """`skips` add their weighted inputs to that of the block's own synapses; bias, norm and neurons are of the sum."""
-
     weight_norm: Flag = False
+    """Whether weights are learnt as a direction and a length for each output."""
     bias: Flag = False
+    """Whether each channel has a current of its own."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """The part of the inputs that training leaves out."""
     neuron: CubaSpec | None = None
+    """The block's own neurons; else the network's."""
     skips: tuple[SkipSpec, ...] = ()
+    """Further synapses, from any earlier block, whose weighted inputs are added to the block's; bias, norm and neurons
+    are of the sum. Not for netx, whose networks are chains."""
 
 
 class _Hidden(_Synapse):
     norm: Norm = Norm.NONE
+    """Batch norm: none, a running mean of the channel that is taken off and becomes the bias, or weights divided by a
+    power of two."""
     delay_shift: Flag | None = None
+    """Whether an empty step follows; else as the network has it."""
 
 
 class DenseSpec(_Hidden):
@@ -149,6 +169,7 @@ class DenseSpec(_Hidden):
 
     kind: Literal["dense"] = "dense"
     features: Positive
+    """Neurons."""
 
 
 class ConvSpec(_Hidden):
@@ -156,26 +177,35 @@ class ConvSpec(_Hidden):
 
     kind: Literal["conv"] = "conv"
     channels: Positive
+    """Maps that come out."""
     kernel: PositivePair
+    """One number, or `[height, width]`, as all sizes."""
     stride: PositivePair = (1, 1)
+    """By how much the kernel moves."""
     padding: Pair = (0, 0)
+    """Silent rows and columns at each edge."""
     dilation: PositivePair = (1, 1)
+    """How far apart the inputs of a kernel are."""
     groups: Positive = 1
+    """Parts of the channels that do not see each other."""
 
 
 class AvgPoolSpec(StrictModel):
-    """Average pooling with neurons of its own: a grouped convolution of the one weight `gain / (kernel area)`.
-
-    Without `gain` that is the smallest weight of the grid with which a pool whose inputs all fire fires too.
-    """
+    """Average pooling with neurons of its own: a grouped convolution of the one weight `gain / (kernel area)`."""
 
     kind: Literal["avg_pool"] = "avg_pool"
     kernel: PositivePair
+    """One number, or `[height, width]`, as all sizes."""
     stride: PositivePair | None = None
+    """By how much the kernel moves; else by its own size."""
     padding: Pair = (0, 0)
+    """Silent rows and columns at each edge; at most half the kernel."""
     gain: Annotated[Number, Field(gt=0)] | None = None
+    """The sum of the weights; else of the smallest on the grid with which a pool whose inputs all fire fires too."""
     neuron: CubaSpec | None = None
+    """The block's own neurons; else the network's."""
     delay_shift: Flag | None = None
+    """Whether an empty step follows; else as the network has it."""
 
     @field_validator("padding")
     @classmethod
@@ -200,6 +230,7 @@ class AffineSpec(_Synapse):
 
     kind: Literal["affine"] = "affine"
     features: Positive
+    """Classes."""
 
 
 BlockSpec = Annotated[DenseSpec | ConvSpec | AvgPoolSpec | FlattenSpec | AffineSpec, Field(discriminator="kind")]

@@ -29,9 +29,9 @@ VTH_MANT_MAX = (1 << 17) - 1
 
 
 class StrictModel(BaseModel):
-    """Base of all specs: immutable, and a key it does not know is an error."""
+    """Base of all specs: immutable, and a key it does not know is an error; what stands below a field describes it."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def _as_pair(value: object) -> object:
@@ -50,12 +50,10 @@ Flag = Annotated[bool, Strict()]
 Number = Annotated[float, Strict()]
 """A number: neither `true` nor `"1"`."""
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
-Name = Annotated[str, Field(pattern=_NAME, description="lower case, digits, . _ -")]
-TimeSteps = Annotated[Integer, Field(ge=1, le=4096, description="time steps T of one presentation")]
-Decay = Annotated[Number, Field(ge=0, le=1, description="part of the state lost each step, 0 to 1")]
-Threshold = Annotated[
-    Number, Field(ge=1 / 64, le=VTH_MANT_MAX / 64, description="voltage above which a neuron fires; truncated to 1/64")
-]
+Name = Annotated[str, Field(pattern=_NAME)]
+TimeSteps = Annotated[Integer, Field(ge=1, le=4096)]
+Decay = Annotated[Number, Field(ge=0, le=1)]
+Threshold = Annotated[Number, Field(ge=1 / 64, le=VTH_MANT_MAX / 64)]
 Positive = Annotated[Integer, Field(ge=1, le=1 << 24)]
 _Side = Annotated[Integer, Field(ge=0, le=4096)]
 _PositiveSide = Annotated[Integer, Field(ge=1, le=4096)]

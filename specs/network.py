@@ -36,10 +36,7 @@ Problem = tuple[tuple[str | int, ...], str]
 
 
 class NetworkSpec(StrictModel):
-    """A whole network: `input`, then `blocks`. The last is the readout: affine, or neurons whose rates are the logits.
-
-    `neuron` and `delay_shift` are the defaults of every block that has none of its own. `delay_shift` inserts one
-    empty step after each spiking block, inside the T steps, as lava-dl's blocks do.
+    """A whole network: an input, then blocks, the last of which is the readout.
 
     >>> spec = NetworkSpec.model_validate({"name": "tiny", "time_steps": 4, "input": {"shape": [9]},
     ...     "blocks": [{"kind": "dense", "features": 5}, {"kind": "affine", "features": 2}]})
@@ -48,14 +45,25 @@ class NetworkSpec(StrictModel):
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
+    """The version of this form of spec."""
     name: Name
+    """What the network is called: lower case, digits, `.`, `_` and `-`."""
     description: str = ""
+    """What people read of it."""
     time_steps: TimeSteps
+    """T, the length of one presentation."""
     neuron: CubaSpec = CubaSpec()
+    """The neurons of the input and of each block that has none of its own."""
     delay_shift: Flag = False
+    """Whether an empty step, inside the T steps, follows the input's neurons and each block of neurons, as in lava-dl;
+    a block may have its own."""
     input: InputSpec
+    """How images come in."""
     blocks: Annotated[tuple[BlockSpec, ...], Field(max_length=NETWORK_BLOCKS)]
+    """What follows the input, told apart by `kind`; the last is the readout: affine, or neurons whose rates are the
+    logits."""
     training: TrainingSpec | None = None
+    """The recipe that `zoo train` follows."""
 
     @property
     def layers(self) -> tuple[LayerSpec, ...]:

@@ -11,14 +11,14 @@ __all__ = ["CubaSpec", "LearnDecays", "Reset"]
 
 
 class Reset(StrEnum):
-    """What a spike does to the voltage: set it to zero (the chip), or subtract the threshold from it."""
+    """What a spike does to the voltage."""
 
     ZERO = "zero"
     SUBTRACT = "subtract"
 
 
 class LearnDecays(StrEnum):
-    """Whether training may move the decays: not at all, one pair for the layer, or one pair for each channel."""
+    """Whether training may move the decays."""
 
     NONE = "none"
     SHARED = "shared"
@@ -26,16 +26,20 @@ class LearnDecays(StrEnum):
 
 
 class CubaSpec(StrictModel):
-    """`u = (1 - current_decay) u + z`, `v = (1 - voltage_decay) v + u + bias`, a spike where `v > threshold`.
-
-    `tau_grad` and `scale_grad` shape the surrogate gradient of the spike: its width and its height.
-    """
+    """`u = (1 - current_decay) u + z`, `v = (1 - voltage_decay) v + u + bias`, a spike where `v > threshold`."""
 
     kind: Literal["cuba"] = "cuba"
     threshold: Threshold = 1.0
+    """The voltage above which a neuron fires; truncated to 1/64."""
     current_decay: Decay = 1.0
+    """The part of the current that is lost each step."""
     voltage_decay: Decay = 0.0
+    """The part of the voltage that is lost each step."""
     tau_grad: Annotated[Number, Field(gt=0)] = 1.0
+    """Width of the spike's surrogate gradient."""
     scale_grad: Annotated[Number, Field(gt=0)] = 1.0
+    """Height of the spike's surrogate gradient."""
     reset: Reset = Reset.ZERO
+    """What a spike does to the voltage: set it to zero, as the chip does, or subtract the threshold (not for netx)."""
     learn_decays: LearnDecays = LearnDecays.NONE
+    """Whether training may move the decays: not at all, one pair for the layer, or one pair for each channel."""

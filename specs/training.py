@@ -19,44 +19,44 @@ Amount = Annotated[Number, Field(ge=0)]
 
 
 class LearningRateSchedule(StrEnum):
-    """Constant, or a cosine from the learning rate to zero."""
+    """How a learning rate changes with the epochs."""
 
     CONSTANT = "constant"
     COSINE = "cosine"
 
 
 class Precision(StrEnum):
-    """What ANN batches, and gradients in tandem, compute with: float32, or bfloat16 where torch's autocast does and the
-    processor multiplies it faster; weights stay float32."""
+    """Of products in training."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
 
 
 class SnnGradient(StrEnum):
-    """How the SNN epochs learn: by the surrogate of each spike, through all steps; or in tandem with the ANN, by the
-    slopes of its activations at the rates that the spikes gave. Source: Wu et al. 2021, A Tandem Learning Rule for
-    Effective Training and Rapid Inference of Deep Spiking Neural Networks."""
+    """How SNN epochs learn. Source of the tandem: Wu et al. 2021, A Tandem Learning Rule for Effective Training and
+    Rapid Inference of Deep Spiking Neural Networks."""
 
     SURROGATE = "surrogate"
     TANDEM = "tandem"
 
 
 class AugmentSpec(StrictModel):
-    """What is done to each image at random.
-
-    An affine map: rotation and shear in degrees, translation as a part of the size, and `flip`, left to right, of half
-    of the images. `elastic` is the standard deviation of a smooth displacement, `erase` the side of a square blacked
-    out, both as a part of the size.
-    """
+    """What is done to each image at random."""
 
     degrees: Annotated[Number, Field(ge=0, le=180)] = 10.0
+    """The widest turn, either way."""
     translate: Annotated[Number, Field(ge=0, le=1)] = 0.05
+    """The farthest shift along each axis, as a part of its size."""
     scale: tuple[Annotated[Number, Field(gt=0)], Annotated[Number, Field(gt=0)]] = (0.95, 1.05)
+    """The smallest and the largest zoom."""
     shear: Annotated[Number, Field(ge=0, lt=90)] = 5.0
+    """The widest shear, either way, in degrees."""
     flip: Flag = False
+    """Whether half of the images are mirrored, left to right."""
     elastic: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Standard deviation of a smooth displacement, as a part of the size."""
     erase: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Side of a square that is blacked out, as a part of the size."""
 
     @field_validator("scale")
     @classmethod
@@ -69,45 +69,65 @@ class AugmentSpec(StrictModel):
 class TrainingSpec(StrictModel):
     """The recipe. Its defaults train the tutorial's networks on MNIST.
 
-    `initialize` scales fresh weights to the images, which deep networks need before they fire at all.
-
     Every `sample_period` epochs the first `sample_iterations` batches run as SNN to sample, one fits the activations,
-    and the rest train as ANN; `crossover_epochs` moves one more block to SNN mode at each epoch named, `snn_epochs`
-    trains the last epochs wholly as SNN, at `snn_learning_rate` and by `snn_gradient`; each of the two phases has its
-    own learning-rate schedule. `validation` images are cut from the training set to choose the best epoch. An epoch is
-    one pass over the training images, or over `images_per_epoch` of them, others each time. With `mixup` each image,
-    and its label, is mixed with another of its batch: the two parts are drawn from Beta(mixup, mixup), the larger is
-    its own. With a teacher, `distillation` is the part of the loss that is the distance from its answers; with
-    `self_distillation`, the network as it was when the SNN epochs began, answering as ANN, is their teacher, of that
-    part. With `ema_decay` it is an exponential moving average of the weights that is scored and kept: this part of it
-    stays at each batch.
+    and the rest train as ANN. ANN and SNN epochs have a learning-rate schedule each.
     """
 
     data: str = "mnist"
+    """A dataset's name, an `.npz` file, or a folder with a folder of images for each class."""
     initialize: Flag = False
+    """Whether fresh weights are scaled to the images, without which deep networks do not fire at all."""
     epochs: Positive = 50
+    """Of ANN and of SNN."""
     batch_size: Positive = 128
+    """Images of one step."""
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
+    """Of the ANN epochs."""
     learning_rate_schedule: LearningRateSchedule = LearningRateSchedule.COSINE
+    """Whether learning rates stay or fall to zero along a cosine."""
     weight_decay: Amount = 0.0
+    """Of AdamW."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """The part of each label that is spread over all classes."""
     logit_scale: Annotated[Number, Field(gt=0)] = 1.0
+    """What logits are multiplied by in the loss."""
     teacher: str | None = None
+    """A model, by its name or file, from whose answers the network learns."""
     distillation: Annotated[Number, Field(ge=0, le=1)] = 0.5
+    """With a teacher: the part of the loss that is the distance from its answers."""
     augment: AugmentSpec | None = None
+    """`{}`: small turns, shifts, zooms and shears; `null`: none."""
     mixup: Annotated[Number, Field(ge=0, le=100)] = 0.0
+    """How far each image, and its label, is mixed with another of its batch: the two parts are drawn from
+    Beta(mixup, mixup), and the larger is its own. 0.2 to 0.4 is usual; 0: not."""
     precision: Precision = Precision.FLOAT32
+    """What ANN batches, and gradients in tandem, compute with; bfloat16 where the processor multiplies it faster.
+    Weights stay float32."""
     images_per_epoch: Positive | None = None
+    """An epoch is a pass over so many of the training images, others each time; else over all."""
     validation: Positive = 5000
+    """Images that are cut from the training set to choose the best epoch."""
     sample_period: Positive = 10
+    """Every how many epochs activations are sampled and fitted."""
     sample_iterations: Positive = 10
+    """Batches that run as SNN to sample."""
     crossover_epochs: tuple[NonNegative, ...] = ()
+    """At each of these epochs, counted from 0, one more block runs as SNN."""
     snn_epochs: NonNegative = 0
+    """The last so many epochs train wholly as SNN."""
     snn_learning_rate: Annotated[Number, Field(gt=0)] = 2e-4
+    """Of the SNN epochs."""
     snn_gradient: SnnGradient = SnnGradient.SURROGATE
+    """How SNN epochs learn: by the surrogates of the spikes, through all steps; or faster, in tandem with the ANN, by
+    its slopes at the rates that the spikes gave."""
     self_distillation: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """The part of the SNN epochs' loss that is the distance from the ANN that they began with; a teacher then teaches
+    the epochs before."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
+    """The part that a moving average of the weights keeps at each batch; it is what is scored and kept. 0.999 is usual;
+    0: the weights themselves."""
     seed: Annotated[Integer, Field(ge=0, lt=1 << 63)] = 0
+    """Of weights, the split, the order of images, augmentation and dropout."""
 
     @field_validator("data")
     @classmethod

@@ -1,4 +1,4 @@
-"""Write the tables of README, ARCHITECTURE and `tests/benchmarks/README.md` from what was measured.
+"""Write the tables of README, ARCHITECTURE, `specs/README.md` and `tests/benchmarks/README.md`.
 
     python tests/make_readme_tables.py [--print NAME]
 
@@ -6,8 +6,8 @@
 from one on a CPU with tiles, and without instructions for int8, with the option `--output FILE`, `accuracy` from `make
 bench-accuracy`, `convert` and `convert-notes` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers`
 from `make bench-readers`, `cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from
-`make check-kills`, `engines` from `make check-engines`, `profile` from `make profile`; `demo` is what `zoo demo`
-printed when `make docs` ran it.
+`make check-kills`, `engines` from `make check-engines`, `profile` from `make profile`, `spec` from the JSON Schema;
+`demo` is what `zoo demo` printed when `make docs` ran it.
 `--print NAME` only prints one.
 """
 
@@ -20,14 +20,14 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from spec_reference import spec_reference
+
 from zoo.card import Card, ModelFormat, seed_accuracies
 from zoo.card_files import card_names, packaged_card
 
 ROOT = Path(__file__).parents[1]
-README = ROOT / "README.md"
-ARCHITECTURE = ROOT / "ARCHITECTURE.md"
+DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "specs/README.md", "tests/benchmarks/README.md")]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
-MEASUREMENTS = ROOT / "tests" / "benchmarks" / "README.md"
 BENCHMARK, ACCURACY = RESULTS / "bench.json", RESULTS / "accuracy.json"
 WITH_TILES, WITHOUT_INT8 = (RESULTS / f"bench-{name}.json" for name in ("tiles", "avx2"))
 CONVERSIONS = RESULTS / "convert.json"
@@ -620,6 +620,7 @@ TABLES = {
     "kills": kills_table,
     "engines": engines_table,
     "profile": profile_table,
+    "spec": spec_reference,
 }
 
 
@@ -635,5 +636,5 @@ if __name__ == "__main__":
     if sys.argv[1:2] == ["--print"]:
         print(TABLES[sys.argv[2]]())
         sys.exit()
-    for path in (README, ARCHITECTURE, MEASUREMENTS):
+    for path in DOCUMENTS:
         path.write_text(render(path.read_text("utf-8")), "utf-8")

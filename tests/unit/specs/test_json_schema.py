@@ -143,3 +143,12 @@ def test_skips_are_of_the_schema(kind: str) -> None:
     assert problems({**TINY, "blocks": [*TINY["blocks"][:-1], readout]}, SCHEMA) == []
     readout["skips"][0]["source"] = -1
     assert problems({**TINY, "blocks": [*TINY["blocks"][:-1], readout]}, SCHEMA)
+
+
+def test_every_field_is_described() -> None:
+    models = {"NetworkSpec": SCHEMA, **SCHEMA["$defs"]}
+    fields = {
+        (name, field): part for name, model in models.items() for field, part in model.get("properties", {}).items()
+    }
+    assert len(fields) > 100
+    assert [path for path, part in fields.items() if path[1] != "kind" and "description" not in part] == []

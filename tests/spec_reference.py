@@ -1,0 +1,100 @@
+"""The tables of `specs/README.md`, every field of a spec, from the JSON Schema of `zoo schema`."""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from specs import json_schema
+
+__all__ = ["spec_reference"]
+
+Schema = Mapping[str, Any]
+
+TITLES = {
+    "NetworkSpec": "The network",
+    "InputSpec": "`input`",
+    "CubaSpec": "`neuron`",
+    "DenseSpec": "`kind: dense`, of `blocks`",
+    "ConvSpec": "`kind: conv`, of `blocks`",
+    "AvgPoolSpec": "`kind: avg_pool`, of `blocks`",
+    "FlattenSpec": "`kind: flatten`, of `blocks`",
+    "AffineSpec": "`kind: affine`, of `blocks`",
+    "IdentitySkip": "`kind: identity`, of `skips`",
+    "DenseSkip": "`kind: dense`, of `skips`",
+    "ConvSkip": "`kind: conv`, of `skips`",
+    "TrainingSpec": "`training`",
+    "AugmentSpec": "`augment`",
+}
+"""Of each model, in the order in which people meet them."""
+NO_BOUND = 1 << 24
+"""Largest values from here on keep memory in bounds, and say nothing to a reader."""
+
+
+def spec_reference() -> str:
+    """A heading and a table for each of `TITLES`."""
+    whole = json_schema()
+    models = {"NetworkSpec": whole, **whole["$defs"]}
+    return "\n\n".join("\n".join(_section(title, models[name], models)) for name, title in TITLES.items())
+
+
+def _section(title: str, model: Schema, models: Schema) -> Iterator[str]:
+    meaning, *_example = model["description"].split("\n\n>>>")
+    yield f"## {title}\n\n{meaning}"
+    required = model.get("required", ())
+    fields = {name: field for name, field in model["properties"].items() if name != "kind"}
+    if fields:
+        yield "\n| field | takes | default | meaning |\n|---|---|---|---|"
+    for name in sorted(fields, key=lambda name: name not in required):
+        field = fields[name]
+        default = "" if name in required else f"`{_value(field['default'])}`"
+        meaning = field["description"].replace("\n", " ").replace("|", "\\|")
+        yield f"| `{name}` | {_takes(field, models)} | {default} | {meaning} |"
+
+
+def _value(default: Any) -> str:
+    """As YAML has it; a model's default is all of its fields' defaults."""
+    if isinstance(default, dict):
+        return "{}"
+    return default if isinstance(default, str) and default else json.dumps(default)
+
+
+def _takes(part: Schema, models: Schema) -> str:
+    match part:
+        case {"$ref": ref}:
+            model = models[_name(ref)]
+            return " or ".join(f"`{value}`" for value in model["enum"]) if "enum" in model else _link(ref)
+        case {"anyOf": [one, {"prefixItems": [like_it, _]}]} if one == like_it:
+            return f"{_takes(one, models)}, or two"
+        case {"anyOf": choices}:
+            return " or ".join(_takes(choice, models) for choice in choices if choice.get("type") != "null")
+        case {"const": value}:
+            return f"`{value}`"
+        case {"prefixItems": parts}:
+            return f"[{', '.join(_takes(each, models) for each in parts)}]"
+        case {"items": {"oneOf": kinds}}:
+            return f"list of {', '.join(_link(kind['$ref']) for kind in kinds)}"
+        case {"items": each}:
+            return f"list of {_takes(each, models)}"
+        case {"type": "boolean"}:
+            return "`true` or `false`"
+        case _:
+            return " ".join([{"string": "text"}.get(part["type"], part["type"]), *_bounds(part)])
+
+
+def _name(ref: str) -> str:
+    return ref.removeprefix("#/$defs/")
+
+
+def _link(ref: str) -> str:
+    """To the section of a model."""
+    title = TITLES[_name(ref)].replace("`", "")
+    anchor = re.sub(r"[^a-z_ ]", "", title).replace(" ", "-")
+    return f"[{title.removeprefix('kind: ').split(',')[0]}](#{anchor})"
+
+
+def _bounds(part: Schema) -> Iterator[str]:
+    words = {"minimum": "from", "exclusiveMinimum": "above", "maximum": "to", "exclusiveMaximum": "below"}
+    for key, word in words.items():
+        if key in part and part[key] < NO_BOUND:
+            yield f"{word} {part[key]:g}"
