@@ -133,9 +133,8 @@ def infer_document(
         )
         if value is None
     ]
-    first = blocks[0]
-    if first.weight is not None:
-        missing.append("what the input is (there is no input block)")
+    if not _has_input(blocks):
+        missing.append("what the input is (there is no input block: graded, of how many bits? 1 for spikes)")
     convs = [block for block in blocks if block.is_conv]
     if convs:
         missing.append(
@@ -145,38 +144,47 @@ def infer_document(
     document = _draft(blocks, name, time_steps, threshold)
     if missing:
         raise ConversionError(
-            f"{origin}: a lava-dl state dict does not hold {'; '.join(missing)}. "
-            "Put the .net that lava-dl exported beside it under the same name, or fill in this draft and give it "
-            f"as --spec:\n\n{yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110)}"
+            "\n- ".join([f"{origin}: a lava-dl state dict does not hold", *missing]) + "\n"
+            "Put the .net that lava-dl exported beside it under the same name, or fill in this draft and give it as "
+            "--spec; its last block is dense if its spikes count:\n\n"
+            f"{yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110)}"
         )
     return document
 
 
 def _draft(blocks: list[LavaBlock], name: str, time_steps: int | None, threshold: float | None) -> dict[str, Any]:
     """A spec with question marks."""
-    synaptic = [block for block in blocks if block.weight is not None]
-    widths = [block.weight.shape[:2] for block in synaptic if block.weight is not None]
-    decays = [round(float(synaptic[0].tensors[key].flatten()[0]) / DECAY_ONE, 6) for key in DECAYS]
+    weights = [(block, block.weight) for block in blocks if block.weight is not None]
+    (first, first_weight), (last, _) = weights[0], weights[-1]
+    decays = [round(float(first.tensors[key].flatten()[0]) / DECAY_ONE, 6) for key in DECAYS]
     layers: list[dict[str, Any]] = []
-    for block, (outputs, inputs) in zip(synaptic, widths, strict=True):
-        if block.is_conv:
-            assert block.weight is not None
-            groups = widths[len(layers) - 1][0] // inputs if layers else 1
-            unknown = dict.fromkeys(("stride", "padding", "dilation"), UNKNOWN)
-            kernel = list(block.weight.shape[2:4])
-            layers.append({"kind": "conv", "channels": outputs, "kernel": kernel, **unknown, "groups": groups})
+    channels = first_weight.shape[1]
+    for block, weight in weights:
+        outputs, inputs, *kernel = weight.shape[:4]
+        if block.is_conv and inputs == outputs == 1 < channels:
+            layers.append({"kind": "avg_pool", "kernel": kernel, "stride": UNKNOWN, "padding": UNKNOWN})
             continue
-        if layers and layers[-1]["kind"] == "conv":
-            layers.append({"kind": "flatten"})
-        layers.append({"kind": "affine" if block is synaptic[-1] else "dense", "features": outputs})
+        if block.is_conv:
+            unknown = dict.fromkeys(("stride", "padding", "dilation"), UNKNOWN)
+            groups = channels // inputs
+            layers.append({"kind": "conv", "channels": outputs, "kernel": kernel, **unknown, "groups": groups})
+        else:
+            if layers and layers[-1]["kind"] in {"conv", "avg_pool"}:
+                layers.append({"kind": "flatten"})
+            layers.append({"kind": "affine" if block is last else "dense", "features": outputs})
+        channels = outputs
     return {
         "name": name,
         "time_steps": time_steps or UNKNOWN,
         "delay_shift": True,
         "neuron": {"threshold": threshold or UNKNOWN, "current_decay": decays[0], "voltage_decay": decays[1]},
         "input": {
-            "shape": [widths[0][1], UNKNOWN, UNKNOWN] if synaptic[0].is_conv else [widths[0][1]],
-            "exact_input": False,
+            "shape": [first_weight.shape[1], *([UNKNOWN, UNKNOWN] if first.is_conv else [])],
+            **({"exact_input": False} if _has_input(blocks) else {"encoding": "graded", "bits": UNKNOWN}),
         },
         "blocks": layers,
     }
+
+
+def _has_input(blocks: list[LavaBlock]) -> bool:
+    return blocks[0].weight is None

@@ -102,7 +102,7 @@ def model_of_checkpoint(
     if time_steps is not None:
         document["time_steps"] = time_steps
     for layer, block in zip(_layers_with_tensors(document, blocks, origin).values(), blocks, strict=True):
-        _settle(layer, document["neuron"], block)
+        _settle(layer, document["neuron"], block, origin)
     try:
         settled = spec_from_document(document, origin=origin)
     except SpecError as error:
@@ -110,8 +110,10 @@ def model_of_checkpoint(
 
     tensors = build_network(settled, seed=0).state_dict()
     problems = []
-    for place, block in zip(_layers_with_tensors(document, blocks, origin), blocks, strict=True):
+    for (place, layer), block in zip(_layers_with_tensors(document, blocks, origin).items(), blocks, strict=True):
         for name, value in _our_tensors(block).items():
+            if _is_pool(layer) and name == OUR_NAMES[PLAIN]:
+                continue  # its gain
             key = f"blocks.{place}.{name}"
             if key not in tensors:
                 problems.append(f"{key} has no place in the spec")
@@ -141,7 +143,8 @@ def _layers_with_tensors(document: dict[str, Any], blocks: list[LavaBlock], orig
     kinds = ["input" if block.weight is None else "synapses" for block in blocks]
     wanted = ["input" if i == 0 else "synapses" for i in found]
     if kinds != wanted:
-        raise IntegrityError(f"{origin} has {_counted(kinds)}, the spec has {_counted(wanted)} with tensors")
+        encodings = "; without an input block, input.encoding is graded" if "input" not in kinds else ""
+        raise IntegrityError(f"{origin} has {_counted(kinds)}, the spec {_counted(wanted)}{encodings}")
     return found
 
 
@@ -149,9 +152,15 @@ def _counted(kinds: list[str]) -> str:
     return f"{'an' if 'input' in kinds else 'no'} input block and {kinds.count('synapses')} blocks with synapses"
 
 
-def _settle(layer: dict[str, Any], default: dict[str, Any], block: LavaBlock) -> None:
+def _settle(layer: dict[str, Any], default: dict[str, Any], block: LavaBlock, origin: str) -> None:
     """Write into the layer's spec what the tensors of its block decide."""
-    if block.weight is not None:
+    if _is_pool(layer) and block.weight is not None:
+        wanted, kernel = list(layer["kernel"]), list(block.weight.shape[2:4])
+        if kernel != wanted or block.weight.unique().numel() > 1:
+            found = "its weights differ" if kernel == wanted else f"it has weights of {kernel}"
+            raise IntegrityError(f"{origin}: block {block.index} is no pool of {wanted}: {found}")
+        layer["gain"] = float(block.weight.double().sum())
+    elif block.weight is not None:
         layer["weight_norm"] = DIRECTION in block.tensors
         layer["bias"] = False
     if MEAN in block.tensors or "norm" in layer:
@@ -165,6 +174,10 @@ def _settle(layer: dict[str, Any], default: dict[str, Any], block: LavaBlock) ->
             neuron[field] = round(float(decay) / DECAY_ONE, 6)
     if neuron != default:
         layer["neuron"] = neuron
+
+
+def _is_pool(layer: Mapping[str, Any]) -> bool:
+    return layer.get("kind") == "avg_pool"
 
 
 def _our_tensors(block: LavaBlock) -> dict[str, Tensor]:

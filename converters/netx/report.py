@@ -165,10 +165,12 @@ def histogram(mants: IntArray) -> IntArray:
 def differences(a: NetxFile, b: NetxFile) -> Iterator[LayerDifference]:
     """All in which the networks differ, layer by layer; two readouts that never fire count as equal in that.
 
-    >>> list(differences(NetxFile((), 4, None), NetxFile((), 4, "{}")))
+    A file of another program may not say its time steps: then they do not count.
+
+    >>> list(differences(NetxFile((), 4, None), NetxFile((), None, "{}")))
     []
     """
-    if a.time_steps != b.time_steps:
+    if None not in (a.time_steps, b.time_steps) and a.time_steps != b.time_steps:
         yield LayerDifference(None, "time steps", f"{a.time_steps} and {b.time_steps}")
     for i, (left, right) in enumerate(zip_longest(a.layers, b.layers)):
         if left is None or right is None:

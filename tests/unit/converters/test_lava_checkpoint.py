@@ -121,7 +121,7 @@ def test_what_is_missing_is_named_with_a_draft_that_can_be_filled_in(tmp_path) -
     with pytest.raises(ConversionError) as error:
         read_checkpoint(path)
     text = str(error.value)
-    assert "the time steps (--time-steps); the threshold (--threshold)" in text
+    assert "hold\n- the time steps (--time-steps)\n- the threshold (--threshold)\n" in text
     assert "stride, padding and dilation of blocks 1, 2, and the size of the images" in text
     filled = text.partition("\n\n")[2]
     for unknown, value in (("[2, '?', '?']", "[2, 8, 8]"), ("time_steps: '?'", "time_steps: 12"),
@@ -133,6 +133,48 @@ def test_what_is_missing_is_named_with_a_draft_that_can_be_filled_in(tmp_path) -
     filled = filled.replace("dilation: '?'", "dilation: 1")
     images, logits = recorded("conv")
     assert torch.equal(read_model(path, Hints(spec=parse_spec(filled))).build()(images), logits)
+
+
+def draft_of_the_pool() -> str:
+    """Filled in."""
+    with pytest.raises(ConversionError, match=r"graded, of how many bits\?(.*\n)*.*dense if its spikes count") as error:
+        read_checkpoint(GOLDEN / "pool" / "network.pt", time_steps=12, threshold=1.0)
+    draft = str(error.value).partition("\n\n")[2]
+    for unknown, value in (("[2, '?', '?']", "[2, 12, 12]"), ("bits: '?'", "bits: 1"), ("affine", "dense"),
+                           ("stride: '?'", "stride: 2"), ("padding: '?'", "padding: 1"),
+                           ("stride: '?'", "stride: 2")):  # fmt: skip
+        assert unknown in draft
+        draft = draft.replace(unknown, value, 1)
+    return draft.replace("stride: '?'", "stride: 1").replace("padding: '?'", "padding: 0").replace("'?'", "1")
+
+
+def test_a_pool_without_an_input_block_spikes_as_it_did_there() -> None:
+    network = read_model(GOLDEN / "pool" / "network.pt", Hints(spec=parse_spec(draft_of_the_pool()))).build()
+    assert [layer.kind for layer in network.spec.blocks] == ["conv", "avg_pool", "conv", "flatten", "dense"]
+    with np.load(GOLDEN / "pool" / "reference.npz") as file:
+        _, trace = network.run(torch.from_numpy(file["x"]).float(), Mode.SNN)
+        for i, spikes in enumerate(trace.spikes[1:]):
+            wanted = torch.from_numpy(file[f"snn/{i}"]).movedim(-1, 0)
+            assert spikes is not None
+            assert torch.equal(spikes.to(torch.uint8), wanted)
+            assert 0.1 < wanted.float().mean() < 0.9
+
+
+def test_a_pool_of_other_weights_or_size_is_told() -> None:
+    state = checkpoint("pool")
+    spec = parse_spec(draft_of_the_pool())
+    state["blocks.1.synapse.weight"][0, 0, 0, 0] += 1
+    with pytest.raises(IntegrityError, match=r"block 1 is no pool of \[2, 2\]: its weights differ"):
+        model_of_checkpoint(state, origin="a.pt", spec=spec)
+    state["blocks.1.synapse.weight"] = torch.ones(1, 1, 3, 2, 1)
+    with pytest.raises(IntegrityError, match=r"block 1 is no pool of \[2, 2\]: it has weights of \[3, 2\]"):
+        model_of_checkpoint(state, origin="a.pt", spec=spec)
+
+
+def test_spikes_for_input_and_no_input_block_is_told() -> None:
+    spec = parse_spec(draft_of_the_pool().replace("encoding: graded", "").replace("bits: 1", "exact_input: false"))
+    with pytest.raises(IntegrityError, match=r"an input block and 4 .*without an input block, .* is graded"):
+        model_of_checkpoint(checkpoint("pool"), origin="a.pt", spec=spec)
 
 
 def test_a_given_spec_goes_before_the_net_beside(tmp_path) -> None:
