@@ -11,6 +11,7 @@ Where several processes share a batch (`share`), each draws for all its rows and
 are those of one process.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -22,7 +23,17 @@ from bootstrap_core.distributed import Share
 from specs.errors import DataError, SpecError
 from specs.training import AugmentSpec
 
-__all__ = ["Augmentation", "RandomAffine", "augmentation", "bend", "erase", "flip", "inverse_affine", "warp_affine"]
+__all__ = [
+    "Augmentation",
+    "RandomAffine",
+    "are_pictures",
+    "augmentation",
+    "bend",
+    "erase",
+    "flip",
+    "inverse_affine",
+    "warp_affine",
+]
 
 ELASTIC_POINTS = 5
 """Places along each axis whose displacement is drawn; between them it is bicubic."""
@@ -36,6 +47,15 @@ class Augmentation(Protocol):
         ...
 
 
+def are_pictures(shape: Sequence[int]) -> bool:
+    """Whether images of this shape have rows and columns; else they are numbers side by side, which nothing changes.
+
+    >>> are_pictures((10, 1, 28, 28)), are_pictures((10, 1, 1, 784))
+    (True, False)
+    """
+    return 1 not in shape[-2:]
+
+
 def augmentation(spec: AugmentSpec) -> Augmentation:
     """All that `spec` asks for, one after the other; nothing of images of one row or column, which are no pictures.
 
@@ -47,7 +67,7 @@ def augmentation(spec: AugmentSpec) -> Augmentation:
 
     def augment(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
         images = affine(images, generator, share)
-        if 1 in images.shape[-2:]:
+        if not are_pictures(images.shape):
             return images
         if spec.flip:
             images = flip(images, generator, share)
@@ -104,7 +124,7 @@ class RandomAffine:
         Raises `DataError` for another rank or an integer dtype.
         """
         _check_images(images)
-        if self.is_identity or 1 in images.shape[-2:]:
+        if self.is_identity or not are_pictures(images.shape):
             return images
         share = share or _whole(images)
         height, width = images.shape[-2:]

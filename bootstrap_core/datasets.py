@@ -99,7 +99,7 @@ class Dataset:
     """A named training and test split.
 
     `source` says in words where the data came from. Whatever is scored on a dataset with `is_sample` must say so: it is
-    a small part of the real one.
+    a small part of the real one. Of one with `is_drawn` the test images were drawn from all that there are.
     """
 
     name: str
@@ -108,6 +108,7 @@ class Dataset:
     classes: tuple[str, ...]
     source: str
     is_sample: bool = False
+    is_drawn: bool = False
 
 
 def check_split(split: object, n_classes: int) -> None:

@@ -71,8 +71,9 @@ def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) 
 
     Args:
         path: an `.npz`, or a folder.
-        shape: that images enter as. Image files are made grey or of three colours, and resized to it; by default, and
-            where they enter in a row that the first has room in, all are made like the first.
+        shape: that images enter as. Rows of so many features are taken for such images. Image files are made grey or
+            of three colours, and resized to it; by default, and where they enter in a row that the first has room in,
+            all are made like the first.
         seed: of the images drawn for testing.
 
     Raises:
@@ -100,7 +101,8 @@ def image_shape(shape: Shape) -> Size | None:
 def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
     arrays, others = _arrays(path)
     found = {name.lower(): array for name, array in arrays.items()}
-    if {"x_train", "x_test"} <= found.keys():
+    is_drawn = not {"x_train", "x_test"} <= found.keys()
+    if not is_drawn:
         labelled = _has_labels(path, found, "y_train", unread=("y",))
         if len(labels := {"y_train", "y_test"} & found.keys()) == 1:
             missing = ({"y_train", "y_test"} - labels).pop()
@@ -116,7 +118,7 @@ def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
         raise DataError(f"{path} has no array x (and y), nor x_train and x_test; it has {names}")
     n_classes = int(max(train.labels.max(), test.labels.max())) + 1
     classes = tuple(map(str, range(n_classes))) if labelled else (UNLABELLED,)
-    return Dataset(f"{path}", train, test, classes, f"{path}")
+    return Dataset(f"{path}", train, test, classes, f"{path}", is_drawn=is_drawn)
 
 
 def _has_labels(path: Path, found: Collection[str], name: str, *, unread: tuple[str, ...]) -> bool:
@@ -217,6 +219,8 @@ def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
 
 def _as_images(path: Path, shape: Shape | None, x: Tensor) -> Tensor:
     match x.ndim:
+        case 2 if shape is not None and len(shape) == 3 and math.prod(shape) == x.shape[1]:
+            return x.reshape(-1, *shape)
         case 2:
             return x[:, None, None]
         case 3:
@@ -248,7 +252,8 @@ def _drawn(split: Split, seed: int) -> tuple[Split, Split]:
 
 
 def _from_folder(path: Path, shape: Shape | None, seed: int) -> Dataset:
-    if (path / "train").is_dir() and (path / "test").is_dir():
+    is_drawn = not ((path / "train").is_dir() and (path / "test").is_dir())
+    if not is_drawn:
         classes = _classes(path / "train")
         size = _size_for(shape, classes)
         train = _read_classes(classes, size, classes)
@@ -261,7 +266,7 @@ def _from_folder(path: Path, shape: Shape | None, seed: int) -> Dataset:
         train, test = _drawn(_read_classes(classes, _size_for(shape, classes), classes), seed)
     if len(classes) == 1:
         raise DataError(f"{path} has one class, {next(iter(classes))}: there is nothing to tell apart")
-    return Dataset(f"{path}", train, test, tuple(classes), f"{path}")
+    return Dataset(f"{path}", train, test, tuple(classes), f"{path}", is_drawn=is_drawn)
 
 
 def _classes(path: Path) -> dict[str, list[Path]]:

@@ -158,7 +158,10 @@ class RateSampler(nn.Module):
         """Those of `centers` and `slopes` that are in use. Raises `SnnZooError` before the first fit."""
         n = int(self.n_centers)
         if n == 0:
-            raise SnnZooError("ANN mode has no activation yet: run batches in Mode.SAMPLE, then one in Mode.FIT")
+            raise SnnZooError(
+                "ANN mode has no activations yet, as training fits them: train the network, or run batches in "
+                "Mode.SAMPLE, then one in Mode.FIT"
+            )
         return self.centers[:n], self.slopes[: n - 1]
 
     def runs_compiled(self, z: Tensor) -> bool:

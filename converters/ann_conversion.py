@@ -95,7 +95,9 @@ def best_candidate(
     normalization: Normalization = AS_THEY_ARE,
     balanced: bool = True,
 ) -> Candidate:
-    """Calibrate every form on the first images, 256 to 4,096, judge each on up to 4,000 others, and give the best.
+    """Calibrate every form on the first images, 256 to 4,096, judge each on up to 4,000, and give the best.
+
+    They are judged on others if there are 500 at least, on all if not: of a few others, chance would choose.
 
     No labels are needed: what counts is that the answer is the ANN's.
 
@@ -116,8 +118,8 @@ def best_candidate(
     images = images.reshape(len(images), *ann.shape)
     n = _n_calibrating(ann)
     calibrating = images[:n]
-    held_out = len(images) > n
-    judged = images[n:][:N_JUDGING] if held_out else calibrating
+    held_out = len(images) >= n + FEWEST_TO_JUDGE
+    judged = (images[n:] if held_out else images)[:N_JUDGING]
     with torch.no_grad():
         answers = torch.cat([run_ann(ann, normalization(part))[0].argmax(1) for part in judged.split(BATCH)])
     fit: Fit = partial(

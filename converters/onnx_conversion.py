@@ -12,8 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bootstrap_core.augment import are_pictures
 from bootstrap_core.datasets import Dataset, Split
-from bootstrap_core.evaluation import Evaluation, accuracy_by_steps, batches, evaluate
+from bootstrap_core.evaluation import Evaluation, accuracy_by_steps, batches, evaluate, evaluate_exactly
 from bootstrap_core.image_files import UNLABELLED
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.kernels.memory import keep_freed_memory
@@ -30,7 +31,7 @@ from converters.readout import refit_readout
 from converters.spiking_layers import MaxPooling
 from converters.tuning import neuron_steps, tune
 from specs.block import Encoding
-from specs.errors import DataError, StateOverflowError
+from specs.errors import DataError, StateOverflowError, UnsupportedError
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
@@ -65,7 +66,8 @@ class OnnxConversion:
         normalization: of the ANN's images.
         ann: accuracy of the ANN; None without data.
         converted, tuned: accuracy by time steps, before and after tuning; None where a state leaves 24 bits.
-        score: of the final network at its own T, with rates and synops; None without data.
+        score: of the final network at its own T, with rates and synops, in floats where a state leaves 24 bits; None
+            without data.
         notes: what was assumed.
         seconds: all of it.
     """
@@ -175,7 +177,7 @@ def import_onnx(
         on_epoch: called with the report of each epoch.
 
     Raises:
-        UnsupportedError: nodes without a spiking form; names all of them.
+        UnsupportedError: nodes without a spiking form, names all of them; or an output of one number.
         DataError: images or labels that the ANN has no use for.
         ConversionError: the import does not agree with the ONNX reference.
     """
@@ -184,6 +186,8 @@ def import_onnx(
     keep_freed_memory()
     imported = import_ann(path)
     ann, notes = imported.ann, list(imported.notes)
+    if prod(ann.nodes[-1].shape) == 1:
+        raise UnsupportedError(f"{path} gives one number, no classes to tell apart: of a sigmoid of z make two, [0, z]")
     on_imported(ann)
     normalization = Normalization.of(mean, std)
     normalization.check(ann.shape)
@@ -274,15 +278,17 @@ def _learn(
             notes.append(f"{tuning.part:.0%} of what tuning changed is kept: images held out speak for that")
         tuned, score = _scored(network, test, steps)
     elif epochs:
-        notes.append(
-            "tuning was taken back: it answered worse on training images held out, shifted and turned a little"
-        )
+        moved = ", shifted and turned a little" if are_pictures(dataset.train.images.shape) else ""
+        notes.append(f"tuning was taken back: it answered worse on training images held out{moved}")
         tuned = converted
+    if score is None:
+        score, overflow = evaluate_exactly(network, test)
+        notes.append(f"{overflow} (--time-steps with fewer, or --input spike)")
     return _Learnt(
         ann=float((_answers(teacher, test) == test.labels).double().mean()),
         converted=converted,
         tuned=tuned,
-        score=score or evaluate(IntegerNetwork(network), test),  # raises again what was beyond
+        score=score,
         recipe=None if tuning is None else tuning.recipe.model_copy(update={"data": dataset.name}),
         notes=tuple(notes),
     )
@@ -404,5 +410,6 @@ def _scored(network: Network, split: Split, steps: Sequence[int]) -> tuple[dict[
     try:
         score = evaluate(exact, split, also_after=steps[1:])
     except StateOverflowError:
-        return {steps[0]: None, **accuracy_by_steps(exact, split, steps[1:])}, None
+        shorter = accuracy_by_steps(exact, split, steps[1:])
+        return {t: shorter.get(t) for t in steps}, None
     return {t: score.by_steps[t] for t in steps}, score

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bootstrap_core.augment import augmentation
+from bootstrap_core.augment import are_pictures, augmentation
 from bootstrap_core.datasets import Split, train_validation_split
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.mode import Mode
@@ -130,10 +130,11 @@ class _Judge:
 
     def __init__(self, held_out: Split, teacher: Teacher, recipe: TrainingSpec) -> None:
         generator = torch.Generator().manual_seed(recipe.seed)
-        parts = held_out.images[:].repeat(N_MOVES, 1, 1, 1).split(BATCH)
+        n_moves = N_MOVES if are_pictures(held_out.images.shape) else 1
+        parts = held_out.images[:].repeat(n_moves, 1, 1, 1).split(BATCH)
         moved = (augmentation(MOVED)(part.float() / 255, generator) for part in parts)
         self.images = torch.cat([(images * 255).round().to(torch.uint8) for images in moved])
-        self.labels = held_out.labels.repeat(N_MOVES)
+        self.labels = held_out.labels.repeat(n_moves)
         self.wanted, self.recipe = _by_parts(teacher, self.images), recipe
 
     def score(self, network: Network) -> float:

@@ -333,8 +333,8 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
     click.echo(f"\nimport: off the ONNX reference by {conversion.imported.max_abs_error:.2g} at most")
     agreement = percent(conversion.candidate.agreement)
     candidate = conversion.candidate
-    seen = "it was not calibrated on" if candidate.held_out else "it was calibrated on, as there are few"
-    noise = f" of images that {seen}, untuned" if conversion.dataset else " of images of noise"
+    judged = "images that it was not calibrated on" if candidate.held_out else "all images, as there are few"
+    noise = f" of {judged}, untuned" if conversion.dataset else " of images of noise"
     pooling = f"; maxima: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
     click.echo(f"images: {conversion.normalization}")
     click.echo(f"input: {candidate.input_form}{pooling}; agrees with the ANN in {agreement}{noise}")

@@ -186,9 +186,15 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def say_sample(dataset: "Dataset") -> None:
-    """Say so on stderr if figures are of the embedded sample."""
+    """Say so on stderr if figures are of the embedded sample, or of images that were drawn for it."""
     if dataset.is_sample:
         say(f"note: scored on {dataset.source}")
+    if dataset.is_drawn:
+        n_test, n = len(dataset.test), len(dataset.train) + len(dataset.test)
+        say(
+            f"note: scored on {n_test:,} of the {n:,} images of {dataset.source}, drawn, as it does not say which are "
+            "for testing (folders train and test do, or x_train and x_test)"
+        )
 
 
 def percent(part: float | None) -> str:

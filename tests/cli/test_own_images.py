@@ -116,6 +116,17 @@ def test_folders_have_the_numbers_that_the_model_has_for_their_names(run, digits
     assert page["accuracy"] > 0.8
 
 
+def test_what_part_of_a_folder_is_scored_is_told(run, digits) -> None:
+    told = " ".join(run("eval", "mnist-dense-shallow", "--data", digits).stderr.split())
+    assert f"scored on 8 of the 40 images of {digits}, drawn, as it does not say which are for testing" in told
+    digits.rename(digits.parent / "test")
+    for part in ("train", "test"):
+        shutil.copytree(digits.parent / "test", digits / part)
+    whole = run("eval", "mnist-dense-shallow", "--data", digits)
+    assert "drawn" not in whole.stderr
+    assert "40" in whole.stdout.split()
+
+
 def test_folders_that_are_no_class_of_the_model_are_told(run, digits) -> None:
     (digits / "3").rename(digits / "three")
     told = " ".join(run("eval", "mnist-dense-shallow", "--data", digits, "--json").stderr.split())

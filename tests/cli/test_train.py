@@ -269,6 +269,15 @@ def test_a_teacher_that_learnt_from_validation_images_is_told(trained, run, spec
         assert ("model.safetensors has learnt from some of the validation images" in told.stderr) == expected
 
 
+def test_a_tuned_conversion_that_learnt_from_validation_images_is_told(trained, run, tmp_path) -> None:
+    model = read_model(trained / "model.safetensors")
+    tuned = write_model(replace(model, card={"conversion": {"epochs": 1}}), tmp_path / "tuned.safetensors")
+    seed = model.spec.training.seed
+    for own, expected in ((seed, False), (seed + 1, True)):
+        told = run("train", tuned, "-o", tmp_path / "run", "--epochs", 1, "--seed", own, "-q", "--force")
+        assert ("has learnt from some of the validation images" in told.stderr) == expected
+
+
 def test_a_trained_model_teaches(trained, run, tmp_path) -> None:
     taught = (
         "--epochs",

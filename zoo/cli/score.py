@@ -120,6 +120,8 @@ def evaluate_model(
         say_fresh(trained)
         say_sample(dataset)
         _print_scores(model.spec, scores, engine)
+        if mode == "ann" and model.told("conversion"):
+            say("note: this is the network by its activations, not the ANN that it was converted from")
         chosen = click.get_current_context().get_parameter_source("engine") is ParameterSource.COMMANDLINE
         if mode == "snn" and network.device.type == "cpu" and not chosen and model.overflow is None:
             say("note: --engine integer gives the same spikes, mostly faster")

@@ -37,6 +37,7 @@ from zoo.cli.shared import complete_specs, say_doubts
 if TYPE_CHECKING:
     from bootstrap_core.distributed import Group
     from bootstrap_core.training import EpochReport
+    from converters.model import Model
     from specs.training import TrainingSpec
     from zoo.training_run import TrainingRun
 
@@ -151,8 +152,8 @@ def _start_run(
     use_threads(threads)
     if group.leads:
         say_doubts(network, recipe)
-        if model is not None and model.told("training"):
-            _say_learnt_validation(spec, start.training or TrainingSpec(), recipe)
+        if model is not None:
+            _say_learnt_validation(spec, model, recipe)
     dataset = places.load_labelled(recipe.data, network.input.shape, () if model is None else model.classes)
     device = local_device(resolve_device(device))
     run = TrainingRun(
@@ -176,8 +177,13 @@ def _start_run(
     return run
 
 
-def _say_learnt_validation(who: str, before: "TrainingSpec", recipe: "TrainingSpec") -> None:
-    if remedy := recipe.learnt_validation(before):
+def _say_learnt_validation(who: str, model: "Model", recipe: "TrainingSpec") -> None:
+    """Of a model that was trained, or tuned when it was converted, as its recipe tells."""
+    from specs.training import TrainingSpec
+
+    before = model.spec.training or (TrainingSpec() if model.told("training") else None)
+    has_learnt = model.told("training") or model.told("conversion")
+    if before and has_learnt and (remedy := recipe.learnt_validation(before)):
         warn(f"{who} has learnt from some of the validation images, which will flatter this run: {remedy}")
 
 
@@ -193,8 +199,7 @@ def _say_of_teacher(source: str, run: "TrainingRun", teacher: str) -> None:
             f"{source} was taught by {teacher}@{card.training.teacher_revision}; {teacher} is {run.teacher_revision} "
             "now, so this run becomes other weights"
         )
-    if model.spec.training is not None and model.told("training"):
-        _say_learnt_validation(f"the teacher {teacher}", model.spec.training, run.recipe)
+    _say_learnt_validation(f"the teacher {teacher}", model, run.recipe)
 
 
 def _train(run: "TrainingRun") -> None:

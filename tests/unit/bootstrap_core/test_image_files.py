@@ -43,6 +43,20 @@ def test_arrays_of_every_layout_are_the_same_images(x, shape, tmp_path) -> None:
     assert dataset.classes == ("0", "1", "2", "3")
 
 
+def test_rows_of_numbers_are_the_pictures_that_a_network_takes(tmp_path) -> None:
+    path = save(tmp_path / "a.npz", x=PIXELS.reshape(20, -1), y=LABELS)
+    pictures = load_images(save(tmp_path / "b.npz", x=PIXELS, y=LABELS))
+    assert torch.equal(load_images(path, shape=(1, 6, 5)).test.images, pictures.test.images)
+    for shape in ((30,), (1, 5, 5)):
+        assert load_images(path, shape=shape).test.images.shape[1:] == (1, 1, 30)
+
+
+def test_whether_test_images_were_drawn_is_known(tmp_path) -> None:
+    assert load_images(save(tmp_path / "a.npz", x=PIXELS, y=LABELS)).is_drawn
+    parts = {"x_train": PIXELS[:15], "y_train": LABELS[:15], "x_test": PIXELS[15:], "y_test": LABELS[15:]}
+    assert not load_images(save(tmp_path / "b.npz", **parts)).is_drawn
+
+
 def test_the_test_images_are_drawn_by_the_seed(tmp_path) -> None:
     path = save(tmp_path / "a.npz", x=PIXELS, y=LABELS)
     again, other = load_images(path), load_images(path, seed=1)

@@ -16,7 +16,7 @@ from bootstrap_core import IntegerNetwork, build_network, evaluate, load_dataset
 from bootstrap_core.datasets import Dataset, Split
 from converters import read_model, write_model
 from converters.ann import run_ann
-from converters.ann_conversion import best_candidate
+from converters.ann_conversion import FEWEST, FEWEST_TO_JUDGE, best_candidate
 from converters.calibrate import InputForm, calibrate
 from converters.normalization import Normalization
 from converters.onnx_conversion import import_onnx
@@ -268,6 +268,26 @@ def test_weights_with_hardly_any_grid_left_are_told(mlp, digits) -> None:
     assert long.converted[200] < 0.9
 
 
+def test_images_that_leave_24_bits_are_told_and_the_network_is_kept(mlp, digits) -> None:
+    dim = replace(digits.train, images=digits.train.images // 16)
+    white = Split(torch.cat([digits.test.images[:40] // 16, torch.full((1, 1, 28, 28), 255, dtype=torch.uint8)]),
+                  digits.test.labels[:41])  # fmt: skip
+    options = {"epochs": 0, "encodings": [Encoding.GRADED]}
+    found = import_onnx(mlp, dataset=replace(digits, train=dim, test=white), time_steps=64, **options)
+    assert next(iter(found.converted.items())) == (64, None)
+    assert found.score is not None
+    assert found.score.n_images == 41
+    assert any("24 bits" in note and "--input spike" in note for note in found.notes)
+
+
+def test_one_output_tells_no_classes_apart(tmp_path) -> None:
+    graph = onnx.parser.parse_graph("one (float[n, 4] x) => (float[n, 1] y) { y = Gemm(x, w) }")
+    graph.initializer.append(numpy_helper.from_array(np.ones((4, 1), np.float32), "w"))
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "one.onnx")
+    with pytest.raises(UnsupportedError, match=r"one.onnx gives one number, no classes to tell apart"):
+        import_onnx(tmp_path / "one.onnx")
+
+
 def test_tuning_in_vain_is_said(mlp, digits, monkeypatch) -> None:
     monkeypatch.setattr("converters.tuning.LEARNING_RATES", (9.0,))
     found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, encodings=[Encoding.SPIKE])
@@ -383,6 +403,15 @@ def test_the_pooling_that_keeps_most_answers_is_chosen(cnn, digits) -> None:
     assert best_candidate(ann, images, **options).agreement == max(each)
     with pytest.raises(UnsupportedError, match="a maximum"):
         best_candidate(ann, images, max_pooling=[MaxPooling.ERROR], **options)
+
+
+def test_a_few_images_more_do_not_choose_alone(cnn, digits, monkeypatch) -> None:
+    monkeypatch.setattr("converters.ann_conversion.NUMBERS", 1)
+    ann, images = import_ann(cnn).ann, digits.train.images[: FEWEST + FEWEST_TO_JUDGE].float() / 255
+    options = {"name": "x", "time_steps": 2, "encodings": [Encoding.SPIKE], "normalization": NORMAL}
+    few, many = (best_candidate(ann, images[:n], **options) for n in (FEWEST + 1, len(images)))
+    assert (few.held_out, many.held_out) == (False, True)
+    assert few.agreement not in {0.0, 1.0}
 
 
 def test_states_have_room_on_the_images_of_the_calibration(cnn, digits) -> None:
