@@ -69,6 +69,7 @@ class OnnxConversion:
         score: of the final network at its own T, with rates and synops, in floats where a state leaves 24 bits; None
             without data.
         notes: what was assumed.
+        doubt: that of them which says that the images seem to be normalised otherwise; None without it.
         seconds: all of it.
     """
 
@@ -82,6 +83,7 @@ class OnnxConversion:
     tuned: dict[int, float | None]
     score: Evaluation | None
     notes: tuple[str, ...]
+    doubt: str | None
     seconds: float
 
     @property
@@ -239,6 +241,7 @@ def import_onnx(
         tuned=done.tuned,
         score=done.score,
         notes=tuple(notes),
+        doubt=doubt,
         seconds=time.perf_counter() - start,
     )
 
@@ -356,12 +359,14 @@ def _doubt(ann: Ann, train: Split, normalization: Normalization, seed: int) -> s
         return None
     every = train.images if isinstance(train.images, Tensor) else images
     ways = [way for way in usual_normalizations(every) if way != normalization and way.fits(ann.shape)]
-    best, way = max(((right_answers(way), way) for way in ways), key=lambda pair: int(pair[0].sum()))
+    found = [(right_answers(way), way) for way in ways]
+    best, _ = max(found, key=lambda pair: int(pair[0].sum()))
     gained, lost = int((best & ~right).sum()), int((right & ~best).sum())
     if gained - lost <= STANDARD_ERRORS * (gained + lost) ** 0.5 or best.double().mean() < DOUBTFUL:
         return None
     before, after = (f"{100 * x.double().mean():.1f} %" for x in (right, best))
-    return f"the ANN is right in {before} of {len(some):,} training images, and with {way.option} in {after}"
+    options = " or ".join(way.option for right, way in found if right.sum() == best.sum())
+    return f"the ANN is right in {before} of {len(some):,} training images, and with {options} in {after}"
 
 
 def ann_input(ann: Ann, images: Tensor, normalization: Normalization) -> Tensor:

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Callable
-from functools import partial
+from dataclasses import dataclass, fields
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +42,23 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 EPOCHS = 2
-ONNX_OPTIONS = {"data", "data_dir", "cache_dir", "raw", "epochs", "entering", "max_pool", "seed", "threads", "report"}
+
+
+@dataclass(frozen=True)
+class OnnxOptions:
+    """Those that only ONNX files have a use for."""
+
+    data: str | None
+    raw: bool
+    epochs: int
+    entering: str
+    max_pool: str
+    seed: int
+    threads: int | None
+    report: Path | None
+
+
+ONNX_OPTIONS = {field.name for field in fields(OnnxOptions)}
 
 
 def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -83,7 +100,12 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of ONNX files."""
+    """Give a command the options of ONNX files; it takes them as `onnx`."""
+
+    @wraps(command)
+    def with_onnx(**given: Any) -> Any:
+        return command(onnx=OnnxOptions(**{name: given.pop(name) for name in ONNX_OPTIONS}), **given)
+
     for option in reversed(
         (
             click.option(
@@ -114,8 +136,8 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--report", type=PathArgument, help="ONNX: write all figures as one HTML page, FILE.html."),
         )
     ):
-        command = option(command)
-    return command
+        with_onnx = option(with_onnx)
+    return with_onnx
 
 
 @command()
@@ -139,14 +161,7 @@ def convert(
     source: Path,
     outputs: tuple[Path, ...],
     fold: bool,
-    data: str | None,
-    raw: bool,
-    epochs: int,
-    entering: str,
-    max_pool: str,
-    seed: int,
-    threads: int | None,
-    report: Path | None,
+    onnx: OnnxOptions,
     places: DataPlaces,
     force: bool,
     as_json: bool,
@@ -178,17 +193,17 @@ def convert(
         refuse_existing(output, force)
     if len({output.resolve() for output in outputs}) < len(outputs):
         raise click.UsageError("one file is named by several -o")
-    if report is not None:
-        if report.suffix != ".html":
-            raise click.UsageError(f"--report {report}: it is a page, so the name must end in .html")
-        refuse_existing(report, force)
+    if onnx.report is not None:
+        if onnx.report.suffix != ".html":
+            raise click.UsageError(f"--report {onnx.report}: it is a page, so the name must end in .html")
+        refuse_existing(onnx.report, force)
     given = str(source)
     known = click.get_current_context().obj  # `zoo convert` knows models by name
     if isinstance(known, KnownModels) and not source.exists():
         source = known.find(given) or source
     if kind_of_file(source) is FileKind.ONNX:
-        use_threads(threads)
-        conversion = _convert_onnx(source, outputs, data, raw, epochs, entering, max_pool, seed, places, hints)
+        use_threads(onnx.threads)
+        conversion = _convert_onnx(source, outputs, onnx, places, hints)
         model, figures = conversion.model, conversion.report
     else:
         _refuse_onnx_options(source)
@@ -196,11 +211,11 @@ def convert(
         conversion, figures = None, {"notes": model.notes}
     if fold:
         model = model.folded()
-    say_notes(model)
+    say_notes(model, said=None if conversion is None else conversion.doubt)
     written = [file_entry(write_model(model, output)) for output in outputs]
-    if report is not None and conversion is not None:
-        _write_report(report, conversion, source.name, written, figures["layers"])
-        written.append(file_entry(report))
+    if onnx.report is not None and conversion is not None:
+        _write_report(onnx.report, conversion, source.name, written, figures["layers"])
+        written.append(file_entry(onnx.report))
     if as_json:
         click.echo(json.dumps({"source": given, **figures, "outputs": written}))
         return
@@ -234,11 +249,9 @@ def _write_report(
 
 def _refuse_onnx_options(source: Path) -> None:
     context = click.get_current_context()
-    useless = [
-        option.opts[0]
-        for option in context.command.params
-        if option.name in ONNX_OPTIONS and context.get_parameter_source(option.name) is ParameterSource.COMMANDLINE
-    ]
+    names = {*ONNX_OPTIONS, "data_dir", "cache_dir"}
+    given = [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
+    useless = [option.opts[0] for option in context.command.params if option.name in given]
     if useless:
         raise click.UsageError(f"{source} is no ONNX file: it has no use for {', '.join(useless)}")
 
@@ -261,12 +274,7 @@ def _read(source: Path, hints: dict[str, Any]) -> "Model":
 def _convert_onnx(
     source: Path,
     outputs: tuple[Path, ...],
-    data: str | None,
-    raw: bool,
-    epochs: int,
-    entering: str,
-    max_pool: str,
-    seed: int,
+    onnx: OnnxOptions,
     places: DataPlaces,
     hints: dict[str, Any],
 ) -> "OnnxConversion":
@@ -281,10 +289,10 @@ def _convert_onnx(
     useless = [option_name(name) for name, value in hints.items() if value is not None]
     if useless:
         raise click.UsageError(f"an ONNX file has no use for {', '.join(useless)}")
-    if raw and (mean is not None or std is not None):
+    if onnx.raw and (mean is not None or std is not None):
         raise click.UsageError("--raw is --mean 0 --std 0.00392 (1/255): give one or the other")
 
-    pooling = (MaxPooling.ANY, MaxPooling.AVERAGE) if max_pool == "auto" else (MaxPooling(max_pool),)
+    pooling = (MaxPooling.ANY, MaxPooling.AVERAGE) if onnx.max_pool == "auto" else (MaxPooling(onnx.max_pool),)
 
     def check_branches(ann: "Ann") -> None:
         chains = [str(output) for output in outputs if output.suffix in CHAINS]
@@ -300,14 +308,14 @@ def _convert_onnx(
 
     return import_onnx(
         source,
-        dataset=partial(places.load, data) if data else None,
+        dataset=partial(places.load, onnx.data) if onnx.data else None,
         mean=mean or 0.0,
-        std=1 / 255 if raw else (std or 1.0),
+        std=1 / 255 if onnx.raw else (std or 1.0),
         time_steps=time_steps or 16,
-        epochs=epochs,
-        encodings=tuple(Encoding) if entering == "auto" else (Encoding(entering),),
+        epochs=onnx.epochs,
+        encodings=tuple(Encoding) if onnx.entering == "auto" else (Encoding(onnx.entering),),
         max_pooling=pooling,
-        seed=seed,
+        seed=onnx.seed,
         on_imported=check_branches,
         on_doubt=lambda note: say(f"note: {note}"),
         on_calibrated=check_outputs,

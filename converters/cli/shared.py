@@ -212,10 +212,11 @@ def _parted(text: str, *, after: str = "") -> str:
     return "\n".join(fill(line, break_on_hyphens=False) for line in f"{after}{text}".split("\n")).removeprefix(after)
 
 
-def say_notes(model: "Model") -> None:
-    """What a reader had to assume; and that the chip cannot run the model, if it is known."""
+def say_notes(model: "Model", *, said: str | None = None) -> None:
+    """What a reader had to assume, but what was said; and that the chip cannot run the model, if it is known."""
     for note in model.notes:
-        say(f"note: {note}")
+        if note != said:
+            say(f"note: {note}")
     say_overflow(model.overflow)
 
 
