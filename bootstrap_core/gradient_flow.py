@@ -116,6 +116,5 @@ def _gradient_norm(module: nn.Module) -> float | None:
     gradients = [parameter.grad.detach() for parameter in module.parameters() if parameter.grad is not None]
     if not gradients:
         return None
-    # float32 at least: the squares of half-precision gradients leave its range
-    norms = [torch.linalg.vector_norm(gradient.float()).cpu() for gradient in gradients]
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64).cpu() for gradient in gradients]  # squares fit
     return float(torch.linalg.vector_norm(torch.stack(norms)))

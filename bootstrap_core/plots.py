@@ -55,7 +55,10 @@ _STATE_STYLES: dict[str, dict[str, Any]] = {
 
 
 def draw_curves(
-    stats_or_records: LearningStats | Iterable[EpochRecord], *, figsize: tuple[float, float] = (9.0, 3.6)
+    stats_or_records: LearningStats | Iterable[EpochRecord],
+    *,
+    kept: int | None = None,
+    figsize: tuple[float, float] = (9.0, 3.6),
 ) -> "Figure":
     """Loss (log scale) and accuracy (per cent) over the epochs, the SNN marked apart from the ANN, its best starred.
 
@@ -63,6 +66,8 @@ def draw_curves(
 
     Args:
         stats_or_records: statistics, or their `records()`, such as the lines of a metrics file.
+        kept: epoch that is starred, as the records count it; by default the SNN's most accurate, which the hardware may
+            not run.
         figsize: width and height in inches.
 
     Raises:
@@ -86,7 +91,8 @@ def draw_curves(
     if all(not loss <= 0 for (_, key), curve in curves.items() if key == "loss" for _, loss in curve):
         _log_scale(loss_axes)
     if curves["snn", "accuracy"]:
-        epoch, best = max(curves["snn", "accuracy"], key=lambda point: point[1])
+        accurate = [(epoch, accuracy) for epoch, accuracy in curves["snn", "accuracy"] if kept in {None, epoch - 1}]
+        epoch, best = max(accurate, key=lambda point: point[1])
         label = f"best SNN {best:.2%}, epoch {epoch}"
         style = {"color": _STATE_STYLES["snn"]["color"], "markeredgecolor": "black", "markeredgewidth": 0.7}
         accuracy_axes.plot([epoch], [100 * best], "*", markersize=13, label=label, zorder=3, **style)
@@ -100,9 +106,11 @@ def draw_curves(
     return figure
 
 
-def plot_curves(stats_or_records: LearningStats | Iterable[EpochRecord], path: str | Path) -> Path:
+def plot_curves(
+    stats_or_records: LearningStats | Iterable[EpochRecord], path: str | Path, *, kept: int | None = None
+) -> Path:
     """Write `draw_curves` as PNG; returns the path."""
-    return save_png(draw_curves(stats_or_records), path)
+    return save_png(draw_curves(stats_or_records, kept=kept), path)
 
 
 def draw_accuracy(by_steps: Mapping[int, float], *, ann: float | None = None, title: str = "") -> "Figure":
@@ -346,7 +354,7 @@ def _log_scale(axes: "Axes") -> None:
 
 
 def _dress(axes: "Axes", title: str, x_label: str, y_label: str, *, grid: bool = True) -> None:
-    axes.set_title(title, loc="left", fontsize=11)
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
     axes.set_xlabel(x_label)
     axes.set_ylabel(y_label)
     axes.spines[["top", "right"]].set_visible(False)

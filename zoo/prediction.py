@@ -92,8 +92,8 @@ def predict_files(
         paths: of files that Pillow reads.
         data: the dataset that the network was trained on.
         shape: `(C, H, W)` of its images; by default that of the input, or if they enter in a row, a square.
-        invert: whether light becomes dark; by default for data of `FRAMINGS`, which is light on dark, if the edge of
-            the image is lighter than the middle grey, as paper is.
+        invert: whether light becomes dark; by default for data of `FRAMINGS`, which is light on dark, if the image goes
+            farther below its edge than above it, as ink on paper.
         on_unreadable: called with what is wrong with a file, which is left out; by default that is raised.
 
     Raises:
@@ -164,12 +164,14 @@ def _read_framed(path: Path, framing: Framing, height: int, width: int, invert: 
     done = [f"{grey.shape[1]}x{grey.shape[0]}"]
     if float(grey.max() - grey.min()) < LEAST_CONTRAST:
         done.append(BLANK)
-    if invert or (invert is None and float(_edge(grey).median()) > 0.5):
+    if invert or (invert is None and _is_dark_on_light(grey)):
         grey = 1 - grey
         done.append("inverted")
     if grey.shape != (height, width):
         grey = _frame(grey, framing, height, width)
         done.append(f"cut out and centred in {width}x{height}, as in its data")
+        if BLANK not in done and float(grey.max() - grey.min()) < LEAST_CONTRAST:
+            done.append(BLANK)
     return grey[None], ", ".join(done)
 
 
@@ -182,6 +184,11 @@ def _as_grey(image: "Image") -> Tensor:
 
 def _edge(grey: Tensor) -> Tensor:
     return torch.cat([grey[0], grey[-1], grey[:, 0], grey[:, -1]])
+
+
+def _is_dark_on_light(grey: Tensor) -> bool:
+    background = _edge(grey).median()
+    return bool(background - grey.min() > grey.max() - background)
 
 
 def _frame(grey: Tensor, framing: Framing, height: int, width: int) -> Tensor:

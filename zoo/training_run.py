@@ -176,7 +176,7 @@ class TrainingRun:
         """Draw `curves.png`. Raises `SnnZooError` without matplotlib."""
         from bootstrap_core.plots import plot_curves
 
-        return plot_curves(self.trainer.stats, self.folder / CURVES)
+        return plot_curves(self.trainer.stats, self.folder / CURVES, kept=self.best.epoch)
 
     def _save_checkpoint(self) -> None:
         buffer, spec = io.BytesIO(), self._identity().model_dump_json()

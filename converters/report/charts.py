@@ -104,7 +104,8 @@ LEARNERS = (
 
 def learning_charts(reports: Sequence[EpochReport]) -> tuple[LineChart, LineChart]:
     """Accuracy and loss over the epochs of a training run, in training and on validation images; counted from 1."""
-    best = max(reports, key=lambda report: report.validation_snn_accuracy)
+    kept = [report for report in reports if report.best]  # the last is; of cards of strangers maybe none
+    best = kept[-1] if kept else max(reports, key=lambda report: report.validation_snn_accuracy)
     last = reports[-1]
     accuracy = _learning_chart(
         reports,

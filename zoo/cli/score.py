@@ -136,7 +136,7 @@ def evaluate_model(
 @command()
 @click.argument("source", shell_complete=complete_models)
 @click.argument("images", nargs=-1, required=True, type=PathArgument)
-@click.option("--invert/--no-invert", default=None, help="Light for dark; by default if its edge is light.")
+@click.option("--invert/--no-invert", default=None, help="Light for dark; by default of dark on light.")
 @click.option("--animate", type=PathArgument, help="Write the output spikes of the first image as a GIF.")
 @force_option
 @json_option
@@ -167,8 +167,6 @@ def predict(
         say(f"{p.path}: {p.done}")
         if p.is_blank:
             warn(f"{p.path} shows the network nothing: what it answers means nothing")
-    if predictions and animate is not None:
-        say(str(animate_prediction(network, predictions[0], animate)))
     if predictions and as_json:
         rows = [
             {
@@ -187,6 +185,8 @@ def predict(
             ["image", "class", "probability"],
             [[str(p.path), names[p.label], percent(p.scores[p.label])] for p in predictions],
         )
+    if predictions and animate is not None:
+        say(str(animate_prediction(network, predictions[0], animate)))
     if unreadable:
         raise DataError("\n".join(map(str, unreadable)))
 

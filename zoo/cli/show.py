@@ -202,6 +202,7 @@ def _plot_curves(card: "Card", path: Path) -> Path:
             for report in reports
         ],
         path,
+        kept=card.training.epoch,
     )
 
 

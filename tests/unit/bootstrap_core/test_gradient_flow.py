@@ -108,6 +108,16 @@ def test_parametrized_weights_count_by_their_originals() -> None:
     assert flow.norms["0"] == pytest.approx(float(gradients.norm()))
 
 
+@pytest.mark.parametrize("size", [1e-25, 1e30])
+def test_squares_of_gradients_neither_vanish_nor_overflow(size: float) -> None:
+    layer = nn.Linear(2, 2, bias=False)
+    layer.weight.grad = torch.full((2, 2), size)
+    flow = GradientFlow([layer])
+    flow.record()
+    assert flow.norms["0"] == pytest.approx(2 * size)
+    assert flow.vanished() == []
+
+
 def test_half_precision_gradients_do_not_overflow() -> None:
     layer = nn.Linear(2, 1, bias=False).half()
     layer.weight.grad = torch.tensor([[4.5e4, 6e4]], dtype=torch.float16)

@@ -56,6 +56,14 @@ def test_curves_show_each_state_at_its_own_epochs() -> None:
     assert (loss_axes.get_ylabel(), accuracy_axes.get_ylabel()) == ("mean loss", "accuracy (%)")
 
 
+def test_the_epoch_that_was_kept_is_starred() -> None:
+    assert lines(plots.draw_curves(some_stats(), kept=0).axes[1])["best SNN 40.00%, epoch 1"] == ([1], [40])
+
+
+def test_titles_are_no_formulas(tmp_path) -> None:
+    plots.plot_raster(torch.ones(8, 5), tmp_path / "a.png", title="cost $5_{ and $6")
+
+
 def test_the_snn_differs_from_the_ann_by_more_than_its_colour() -> None:
     by_label = {line.get_label(): line for line in plots.draw_curves(some_stats()).axes[0].lines}
     ann, snn = by_label["held out, ANN"], by_label["held out, SNN"]

@@ -137,6 +137,23 @@ def test_16_bits_are_not_cut_off(network, saved) -> None:
     assert torch.allclose(one.image[0], torch.from_numpy(digit) / 255)
 
 
+@pytest.mark.parametrize("paper", [60, 100, 120, 230])
+def test_ink_shows_on_paper_of_any_grey(network, saved, paper: int) -> None:
+    ink = (255.0 - photo(DIGITS.images[0, 0])) / 204
+    (one,) = predict_files(network, [saved((paper * (1 - ink)).clip(0, 255).astype(np.uint8))], data="mnist")
+    assert "inverted" in one.done
+    assert one.label == DIGITS.labels[0]
+
+
+def test_a_frame_in_which_nothing_is_left_is_blank(saved) -> None:
+    """Also to networks whose scores of black differ."""
+    path = saved(photo(DIGITS.images[0, 0]))
+    for name in ("mnist-dense-t4", "mnist-conv"):
+        (none, ink) = (predict_files(zoo.create_model(name), [path], data="mnist", invert=i)[0] for i in (False, None))
+        assert (none.is_blank, ink.is_blank) == (True, False)
+        assert not none.image.any()
+
+
 @pytest.mark.parametrize("level", [0, 128, 255])
 def test_an_empty_page_is_black(network, saved, level: int) -> None:
     (one,) = predict_files(network, [saved(np.full((50, 40), level, np.uint8))], data="mnist")

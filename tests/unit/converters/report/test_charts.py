@@ -62,6 +62,11 @@ def test_an_accuracy_of_all_is_the_top_of_its_axis(reports) -> None:
         assert chart.y.labels[-1] == (TOP, "100 %")
 
 
+def test_the_epoch_that_is_told_is_the_one_that_was_kept(reports) -> None:
+    told = [replace(report, best=report.epoch == 0) for report in reports]
+    assert "37.50 %, in epoch 1 of 3" in learning_charts(told)[0].description
+
+
 def test_learning_curves_run_over_the_epochs_with_gaps_where_a_loss_is_not_finite(reports) -> None:
     accuracy, loss = learning_charts(reports)
     assert [text for _, text in accuracy.x.labels] == ["1", "2", "3"]

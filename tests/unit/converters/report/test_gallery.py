@@ -125,6 +125,12 @@ def test_without_a_run_beside_it_the_page_says_where_curves_come_from(model, gal
     assert "What the model file says of itself" not in text
 
 
+def test_of_one_epoch_every_line_is_a_dot(model, gallery, reports) -> None:
+    html = gallery_page(model, gallery, source="x", command="c", reports=reports[:1])
+    figure = html.partition('id="learning-1-title"')[2].partition("</svg>")[0]
+    assert [figure.count(f'<circle class="{style}"') for style in ("other", "ann", "snn")] == [1, 1, 1]
+
+
 def test_a_network_without_neurons_has_no_film(model, gallery, parse) -> None:
     still = replace(gallery, examples=[replace(gallery.examples[0], spikes=None, rasters=())])
     page = parse(gallery_page(model, still, source="x", command="c"))
