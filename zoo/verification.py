@@ -13,6 +13,7 @@ from converters.netx.layers import NetxFile
 from converters.netx.model import netx_of
 from converters.netx.report import differences
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError
+from specs.given_file import suggest_file
 from specs.network import NetworkSpec
 from zoo.card import Card, FileFacts, ModelFormat, is_card, load_card, revision_of, spec_digest
 from zoo.card_files import card_of
@@ -43,10 +44,12 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
             file of the same name beside `source`, and its own card.
 
     Raises:
-        SnnZooError: `source` cannot be read at all.
+        SnnZooError: `source` cannot be read at all, or there is no file `against`.
     """
     network = read_source(source)[0].build()
     card = card_of(source)
+    if against is not None and not against.exists():
+        raise SnnZooError(f"no such file: {against}{suggest_file(against)}")
     if against is not None and is_card(against):
         card, against = load_card(against), None
     checks = [

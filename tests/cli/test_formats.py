@@ -111,6 +111,9 @@ def test_verify_against_a_file_of_another_name(folder, run) -> None:
     (folder / "network.pt").rename(folder / "old.pt")
     run("verify", folder / "network.net", "--against", GOLDEN / "dense" / "network.pt")
     run("verify", folder / "network.net", "--against", GOLDEN / "conv" / "network.pt", code=1)
+    missing = run("verify", folder / "network.net", "--against", folder / "networt.net", code=1).stderr
+    assert "no such file" in missing
+    assert "did you mean" in missing
 
 
 def test_verify_compares_files_of_the_very_name(folder, run) -> None:
