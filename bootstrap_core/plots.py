@@ -90,9 +90,9 @@ def draw_curves(
 
     if all(not loss <= 0 for (_, key), curve in curves.items() if key == "loss" for _, loss in curve):
         _log_scale(loss_axes)
-    if curves["snn", "accuracy"]:
-        accurate = [(epoch, accuracy) for epoch, accuracy in curves["snn", "accuracy"] if kept in {None, epoch - 1}]
-        epoch, best = max(accurate, key=lambda point: point[1])
+    starred = [(epoch, accuracy) for epoch, accuracy in curves["snn", "accuracy"] if kept in {None, epoch - 1}]
+    if starred:
+        epoch, best = max(starred, key=lambda point: point[1])
         label = f"best SNN {best:.2%}, epoch {epoch}"
         style = {"color": _STATE_STYLES["snn"]["color"], "markeredgecolor": "black", "markeredgewidth": 0.7}
         accuracy_axes.plot([epoch], [100 * best], "*", markersize=13, label=label, zorder=3, **style)

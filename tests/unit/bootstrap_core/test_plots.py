@@ -58,6 +58,7 @@ def test_curves_show_each_state_at_its_own_epochs() -> None:
 
 def test_the_epoch_that_was_kept_is_starred() -> None:
     assert lines(plots.draw_curves(some_stats(), kept=0).axes[1])["best SNN 40.00%, epoch 1"] == ([1], [40])
+    assert not any("best" in label for label in lines(plots.draw_curves(some_stats(), kept=1).axes[1]))  # no SNN there
 
 
 def test_titles_are_no_formulas(tmp_path) -> None:
