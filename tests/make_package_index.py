@@ -3,8 +3,9 @@
 from pathlib import Path
 
 from specs.whole_file import write_whole
-from zoo.card import ModelFormat, load_card
+from zoo.card import load_card
 from zoo.index import INDEX_NAME, IndexedFile, IndexedModel, ZooIndex, dump_index
+from zoo.model_format import ModelFormat
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "zoo"

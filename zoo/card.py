@@ -9,7 +9,6 @@ import json
 import platform
 from collections.abc import Mapping
 from datetime import date
-from enum import StrEnum
 from importlib.metadata import version
 from math import prod
 from pathlib import Path
@@ -25,6 +24,7 @@ from specs.io import dump_document, load_document
 from specs.limits import CARD_IMAGE_BYTES
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
+from zoo.model_format import ModelFormat
 
 __all__ = [
     "CARD_VERSION",
@@ -38,7 +38,6 @@ __all__ = [
     "FileFacts",
     "Golden",
     "Layer",
-    "ModelFormat",
     "Operations",
     "OperationsOf",
     "Scores",
@@ -65,23 +64,6 @@ Count = Annotated[Integer, Field(ge=0, lt=1 << 63)]
 Amount = Annotated[Number, Field(ge=0)]
 Part = Annotated[Number, Field(ge=0, le=1, description="a part of all, 0 to 1")]
 Steps = Annotated[int, Field(ge=1, le=4096)]
-
-
-class ModelFormat(StrEnum):
-    """Formats of model files, as `zoo pull --format` names them."""
-
-    SAFETENSORS = "safetensors"
-    NETX = "netx"
-    NIR = "nir"
-
-    @property
-    def suffix(self) -> str:
-        """Of its files.
-
-        >>> ModelFormat.NETX.suffix
-        '.net'
-        """
-        return {"safetensors": ".safetensors", "netx": ".net", "nir": ".nir"}[self]
 
 
 class FileFacts(StrictModel):

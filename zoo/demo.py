@@ -16,11 +16,11 @@ from converters.report.page import conversion_page
 from converters.report.pictures import png
 from converters.safetensors_file import read_safetensors
 from specs.whole_file import write_whole
-from zoo.card import ModelFormat
 from zoo.card_files import packaged_card
 from zoo.catalog import find_models, packaged_models
 from zoo.curves import reports_of
 from zoo.fetch import pull
+from zoo.model_format import ModelFormat
 from zoo.packaged_files import packaged_path
 
 __all__ = ["ANN", "FILES", "MODEL", "Demo", "run_demo"]

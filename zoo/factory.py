@@ -6,9 +6,9 @@ from bootstrap_core.network import Network
 from converters.model import Model
 from converters.safetensors_file import read_safetensors
 from specs.errors import SnnZooError
-from zoo.card import ModelFormat
 from zoo.catalog import find_model, local_catalogs, no_model
 from zoo.fetch import local_file
+from zoo.model_format import ModelFormat
 from zoo.packaged_files import packaged_names, packaged_path
 
 __all__ = ["create_model", "local_model", "model_file", "model_names", "packaged_model", "unknown_model"]

@@ -10,9 +10,10 @@ from tempfile import TemporaryDirectory
 from specs.download import Progress, fetch_whole
 from specs.errors import IntegrityError, SnnZooError, SpecError
 from specs.whole_file import whole_file
-from zoo.card import ModelFormat, load_card
+from zoo.card import load_card
 from zoo.catalog import CACHE, PACKAGE, Found, model_cache
 from zoo.index import CARD_SUFFIX, IndexedFile, IndexedModel, ZooIndex
+from zoo.model_format import ModelFormat
 from zoo.publish import update_index
 from zoo.transport import FolderTransport, no_progress
 

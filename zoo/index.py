@@ -14,7 +14,8 @@ from specs.fields import Name, StrictModel, TimeSteps
 from specs.file_digest import sha256_of
 from specs.io import document_as
 from specs.strict_json import unique_keys
-from zoo.card import Card, FileFacts, ModelFormat, Part, check_revision
+from zoo.card import Card, FileFacts, Part, check_revision
+from zoo.model_format import ModelFormat
 
 __all__ = [
     "CARD_SUFFIX",

@@ -37,7 +37,6 @@ from zoo.card import (
     EnergyConstant,
     FileFacts,
     Layer,
-    ModelFormat,
     Operations,
     OperationsOf,
     Scores,
@@ -48,6 +47,7 @@ from zoo.card import (
     spec_digest,
 )
 from zoo.golden import golden_of
+from zoo.model_format import ModelFormat
 
 __all__ = ["STEPS", "Difference", "differences", "made_by", "measure_card", "measure_seed", "same_network"]
 

@@ -15,9 +15,10 @@ from converters.netx.report import differences
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError
 from specs.given_file import suggest_file
 from specs.network import NetworkSpec
-from zoo.card import Card, FileFacts, ModelFormat, is_card, load_card, revision_of, spec_digest
+from zoo.card import Card, FileFacts, is_card, load_card, revision_of, spec_digest
 from zoo.card_files import card_of
 from zoo.golden import golden_differences
+from zoo.model_format import ModelFormat
 from zoo.sources import layers_of, model_path, read_source
 
 __all__ = ["Check", "verify_model"]

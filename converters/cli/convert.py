@@ -45,7 +45,7 @@ EPOCHS = 2
 
 
 @dataclass(frozen=True)
-class OnnxOptions:
+class _OnnxOptions:
     """Those that only ONNX files have a use for."""
 
     data: str | None
@@ -58,7 +58,7 @@ class OnnxOptions:
     report: Path | None
 
 
-ONNX_OPTIONS = {field.name for field in fields(OnnxOptions)}
+_ONNX_OPTIONS = {field.name for field in fields(_OnnxOptions)}
 
 
 def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
@@ -104,7 +104,7 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
     @wraps(command)
     def with_onnx(**given: Any) -> Any:
-        return command(onnx=OnnxOptions(**{name: given.pop(name) for name in ONNX_OPTIONS}), **given)
+        return command(onnx=_OnnxOptions(**{name: given.pop(name) for name in _ONNX_OPTIONS}), **given)
 
     for option in reversed(
         (
@@ -161,7 +161,7 @@ def convert(
     source: Path,
     outputs: tuple[Path, ...],
     fold: bool,
-    onnx: OnnxOptions,
+    onnx: _OnnxOptions,
     places: DataPlaces,
     force: bool,
     as_json: bool,
@@ -249,7 +249,7 @@ def _write_report(
 
 def _refuse_onnx_options(source: Path) -> None:
     context = click.get_current_context()
-    names = {*ONNX_OPTIONS, "data_dir", "cache_dir"}
+    names = {*_ONNX_OPTIONS, "data_dir", "cache_dir"}
     given = [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     useless = [option.opts[0] for option in context.command.params if option.name in given]
     if useless:
@@ -274,7 +274,7 @@ def _read(source: Path, hints: dict[str, Any]) -> "Model":
 def _convert_onnx(
     source: Path,
     outputs: tuple[Path, ...],
-    onnx: OnnxOptions,
+    onnx: _OnnxOptions,
     places: DataPlaces,
     hints: dict[str, Any],
 ) -> "OnnxConversion":

@@ -15,10 +15,10 @@ from click.shell_completion import CompletionItem
 from converters.cli.shared import KnownModels, say, warn
 from specs.dataset_sources import dataset_names, find_user_data
 from specs.errors import DataError
-from specs.fields import Shape
 
 if TYPE_CHECKING:
     from bootstrap_core.datasets import Dataset
+    from specs.fields import Shape
 
 __all__ = [
     "DataPlaces",
@@ -75,7 +75,7 @@ class DataPlaces:
     cache_dir: Path | None = None
     offline: bool = False
 
-    def load(self, name: str, shape: Shape | None = None, classes: Sequence[str] = ()) -> "Dataset":
+    def load(self, name: str, shape: "Shape | None" = None, classes: Sequence[str] = ()) -> "Dataset":
         """The dataset `name`, downloaded if it is nowhere and that is allowed; or a user's .npz or folder, read for a
         network that takes images of `shape` and, if it knows them, has `classes`: by these a folder's are numbered."""
         from bootstrap_core.datasets import load_dataset
@@ -92,7 +92,7 @@ class DataPlaces:
             return dataset
         return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
 
-    def load_labelled(self, name: str, shape: Shape | None = None, classes: Sequence[str] = ()) -> "Dataset":
+    def load_labelled(self, name: str, shape: "Shape | None" = None, classes: Sequence[str] = ()) -> "Dataset":
         """The same; raises `DataError` for images without labels."""
         from bootstrap_core.image_files import UNLABELLED
 

@@ -46,12 +46,19 @@ class Program:
             x = block(x, mode=mode)
         return x.mean(-1).flatten(1)  # [N, 10, 1, 1, T] -> [N, 10]
 
+    def samplers(self):
+        return [block.f for block in self.blocks[:-1] if getattr(block, "f", None) is not None]
+
+    def forget_samples(self):
+        for sampler in self.samplers():
+            sampler.clear()
+
     def work(self, name, images):
         """FIT alone; the points stay, so that every call fits as many."""
         assert name == "fit"
         for _ in range(5):
             self.logits(images, "sample")
-        samplers = [block.f for block in self.blocks[:-1] if getattr(block, "f", None) is not None and len(block.f.z)]
+        samplers = [sampler for sampler in self.samplers() if len(sampler.z)]
         return lambda: [sampler.fit() for sampler in samplers], len(samplers)
 
 

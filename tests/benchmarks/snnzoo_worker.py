@@ -68,11 +68,18 @@ class Program:
     def optimizer(self):
         return Trainer(self.network, some_images(10), TrainingSpec(validation=1)).optimizer
 
+    def samplers(self):
+        return [module for module in self.network.modules() if isinstance(module, RateSampler)]
+
+    def forget_samples(self):
+        for sampler in self.samplers():
+            sampler.clear()
+
     def work(self, name, images):
-        samplers = [module for module in self.network.modules() if isinstance(module, RateSampler)]
         if name == "fit":
             for _ in range(5):
                 self.logits(images, "sample")
+            samplers = self.samplers()
             return lambda: [sampler.fit() for sampler in samplers], len(samplers)
         return {"epoch": epoch, "epoch_steps": epoch_steps}[name]()
 

@@ -38,6 +38,9 @@ THRESHOLD, VOLTAGE_DECAY = 1.25, 0.03
 CONV = [["conv", 16, 5, 2], ["conv", 32, 3, 2], ["dense", 128], ["affine", 10]]
 """Kind, and features or channels, kernel, stride."""
 
+SAMPLE_PASSES = 10
+"""That the tutorial's schedule makes in a row."""
+
 WARM_UP = 3
 """Calls before the clock starts."""
 
@@ -137,9 +140,18 @@ def prepare(program, request):
             return loss.item()
 
         return step, 1
-    if work in ("forward", "sample_forward"):
-        mode = "sample" if work == "sample_forward" else "snn"
-        return torch.no_grad()(lambda: program.logits(images, mode)), 1
+    if work == "forward":
+        return torch.no_grad()(lambda: program.logits(images, "snn")), 1
+    if work == "sample_forward":
+
+        @torch.no_grad()
+        def sample():
+            """As training does: no pairs are left of the samples before."""
+            program.forget_samples()
+            for _ in range(SAMPLE_PASSES):
+                program.logits(images, "sample")
+
+        return sample, SAMPLE_PASSES
     return program.work(work, images)
 
 

@@ -9,13 +9,14 @@ import zoo
 from bootstrap_core import IntegerNetwork, evaluate, load_dataset
 from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from specs import load_spec, summarize
-from zoo.card import Card, EnergyConstant, FileFacts, ModelFormat, spec_digest
+from zoo.card import Card, EnergyConstant, FileFacts, spec_digest
 from zoo.card_files import card_names, packaged_card
 from zoo.card_text import as_markdown
 from zoo.cli import zoo as command
 from zoo.factory import model_file, packaged_model
 from zoo.golden import golden_differences
 from zoo.measurement import STEPS, made_by
+from zoo.model_format import ModelFormat
 
 
 @pytest.fixture(params=card_names())

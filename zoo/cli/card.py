@@ -17,7 +17,6 @@ from converters.cli.options import (
 )
 from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
 from specs.errors import ConversionError, SnnZooError
-from specs.fields import is_name
 
 if TYPE_CHECKING:
     from zoo.card import Card
@@ -72,6 +71,7 @@ def card(
     """
     from converters.file_kind import USES, FileKind, kind_of_file
     from converters.formats import MODEL_SUFFIXES
+    from specs.fields import is_name
     from zoo.card import dump_card
     from zoo.card_files import SUFFIX, card_path
     from zoo.factory import local_model, unknown_model

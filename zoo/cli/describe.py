@@ -12,8 +12,6 @@ from converters.cli.shared import command, force_option, json_option, refuse_exi
 from specs.dataset_sources import TRAINING_IMAGES
 from specs.errors import SpecError
 from specs.given_file import is_text
-from specs.io import json_schema, load_spec
-from specs.summary import summarize
 from zoo.cli.shared import complete_specs, print_layers, say_doubts
 
 if TYPE_CHECKING:
@@ -29,6 +27,8 @@ def schema() -> None:
 
     Example: zoo schema > network.schema.json
     """
+    from specs.io import json_schema
+
     click.echo(json.dumps(json_schema(), indent=2))
 
 
@@ -43,6 +43,8 @@ def check(spec: str, as_json: bool) -> None:
 
     Example: zoo check mnist-dense
     """
+    from specs.summary import summarize
+
     network = _load_spec(spec, find_data=True)
     if network.training:
         _check_recipe(network, network.training)
@@ -90,6 +92,8 @@ def build(spec: str, output: Path, seed: int, force: bool, as_json: bool) -> Non
 
 def _load_spec(source: str, *, find_data: bool = False) -> "NetworkSpec":
     """A spec, see `load_spec`; a file that is none is told what it is."""
+    from specs.io import load_spec
+
     path = Path(source)
     if path.is_file() and not is_text(path):
         from converters.file_kind import USES, kind_of_file

@@ -32,7 +32,6 @@ from converters.cli.shared import (
     warn,
 )
 from specs.errors import DataError, StateOverflowError
-from zoo.card_text import rate_words
 from zoo.cli.shared import input_shape, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
@@ -239,6 +238,8 @@ def _plot_scores(path: Path, scores: "list[Evaluation]", ann: "Evaluation | None
 
 
 def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) -> None:
+    from zoo.card_text import rate_words
+
     print_table(
         ["", "accuracy", "images", "loss", "synops/image", "images/s"],
         [
@@ -253,6 +254,7 @@ def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) 
             for score in scores
         ],
     )
+
     last = scores[-1]
     click.echo()
     print_table(

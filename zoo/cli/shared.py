@@ -8,11 +8,8 @@ from click.shell_completion import CompletionItem
 
 from converters.cli.options import complete_from
 from converters.cli.shared import print_table, say, say_notes, warn
-from specs.block import Encoding
 from specs.dataset_sources import dataset_names, doubts
 from specs.errors import DataError, SnnZooError
-from specs.io import network_names
-from specs.summary import summarize
 
 if TYPE_CHECKING:
     from converters.model import Model
@@ -46,11 +43,16 @@ def local_names() -> list[str]:
 
 def complete_specs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """For a shell: the specs of the package, or else files."""
+    from specs.io import network_names
+
     return complete_from(network_names(), incomplete)
 
 
 def print_layers(network: "NetworkSpec") -> None:
     """The layer table of a spec; `5 conv + 2` has a skip from layer 2, `input, 3 bits` takes pixels as integers."""
+    from specs.block import Encoding
+    from specs.summary import summarize
+
     rows, graded = summarize(network), network.input.encoding is Encoding.GRADED
     bits = f", {network.input.bits} bits" if graded else ""
     total = [

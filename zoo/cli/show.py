@@ -156,7 +156,7 @@ def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
 
 
 def _needed(card: "Card | None", source: str) -> "Card":
-    from zoo.card import ModelFormat
+    from zoo.model_format import ModelFormat
     from zoo.sources import model_path
 
     if card is None:

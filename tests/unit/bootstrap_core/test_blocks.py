@@ -163,7 +163,7 @@ def test_the_empty_step_of_a_block_comes_first_and_the_last_one_is_lost() -> Non
 
 
 def test_ann_mode_before_a_fit_raises() -> None:
-    with pytest.raises(SnnZooError, match="no activation yet"):
+    with pytest.raises(SnnZooError, match="no activations yet"):
         block_of()(torch.zeros(3, 6), Mode.ANN, T)
 
 

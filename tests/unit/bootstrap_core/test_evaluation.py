@@ -210,7 +210,7 @@ def test_a_network_in_evaluation_stays_there() -> None:
 def test_the_training_flag_comes_back_after_an_error() -> None:
     network, split = real()
     network.train()
-    with pytest.raises(SnnZooError, match="no activation yet"):
+    with pytest.raises(SnnZooError, match="no activations yet"):
         evaluate(network, split, mode=Mode.ANN)
     assert network.training
 

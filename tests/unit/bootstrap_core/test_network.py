@@ -193,7 +193,7 @@ def test_a_network_is_fitted_when_every_activation_is() -> None:
 
 
 def test_ann_mode_before_a_fit_raises() -> None:
-    with pytest.raises(SnnZooError, match="no activation yet"):
+    with pytest.raises(SnnZooError, match="no activations yet"):
         make()(images(), Mode.ANN)
 
 

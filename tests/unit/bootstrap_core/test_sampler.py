@@ -30,7 +30,7 @@ def as_set(sampler: RateSampler) -> set[tuple[float, ...]]:
 def test_an_unfitted_activation_says_what_to_run_first() -> None:
     sampler = RateSampler()
     assert not sampler.fitted
-    with pytest.raises(SnnZooError, match=r"no activation yet: run batches in Mode\.SAMPLE, then one in Mode\.FIT"):
+    with pytest.raises(SnnZooError, match=r"no activations yet, .* run batches in Mode\.SAMPLE, then one in Mode\.FIT"):
         sampler(torch.zeros(1))
 
 

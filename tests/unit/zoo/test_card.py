@@ -5,7 +5,8 @@ import hashlib
 import pytest
 
 from specs import SpecError, parse_spec
-from zoo.card import Card, ModelFormat, dump_card, load_card, revision_of, spec_digest
+from zoo.card import Card, dump_card, load_card, revision_of, spec_digest
+from zoo.model_format import ModelFormat
 
 
 @pytest.fixture

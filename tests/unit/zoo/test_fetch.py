@@ -14,9 +14,9 @@ import pytest
 
 from converters import read_model
 from specs.errors import IntegrityError, SnnZooError, TransferError
-from zoo.card import ModelFormat
 from zoo.catalog import cached_models, find_model, find_models, model_cache, open_catalogs, packaged_models, search
 from zoo.fetch import pull
+from zoo.model_format import ModelFormat
 from zoo.publish import publish
 
 ROOT = Path(__file__).parents[3]

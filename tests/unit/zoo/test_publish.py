@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from specs.errors import IntegrityError, SnnZooError
-from zoo.card import ModelFormat, dump_card, load_card
+from zoo.card import dump_card, load_card
+from zoo.model_format import ModelFormat
 from zoo.publish import publish, read_index
 
 ROOT = Path(__file__).parents[3]
@@ -198,7 +199,7 @@ def counted(self, target):
     return replace(self, target)
 Path.replace = counted
 from zoo import publish
-from zoo.card import ModelFormat
+from zoo.model_format import ModelFormat
 publish._check_card = lambda *_: ModelFormat.SAFETENSORS  # without loading torch
 publish.publish(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])
 """
