@@ -49,7 +49,7 @@ from zoo.card import (
 from zoo.golden import golden_of
 from zoo.model_format import ModelFormat
 
-__all__ = ["STEPS", "Difference", "differences", "made_by", "measure_card", "measure_seed", "same_network"]
+__all__ = ["STEPS", "Difference", "differences", "energy_of", "made_by", "measure_card", "measure_seed", "same_network"]
 
 Typed = TypeVar("Typed", bound=BaseModel)
 
@@ -124,6 +124,10 @@ def measure_card(
     progress("ANN")
     ann = evaluate(as_ann, dataset.test, mode=Mode.ANN) if network.fitted else None
 
+    operations = Operations(
+        snn=_operations(network, as_snn, len(dataset.test), steps=spec.time_steps),
+        ann=None if ann is None else _operations(network, as_ann, len(dataset.test)),
+    )
     rows, facts = summarize(spec), FileFacts.of_file(path)
     assert own.synops is not None
     return Card(
@@ -160,11 +164,8 @@ def measure_card(
             for row, rate, synops in zip(rows, own.rates, own.synops, strict=True)
         ),
         test=Scores(accuracy=own.accuracy, loss=own.loss, by_steps=by_steps, ann=None if ann is None else ann.accuracy),
-        operations=Operations(
-            snn=_operations(network, as_snn, len(dataset.test), steps=spec.time_steps),
-            ann=None if ann is None else _operations(network, as_ann, len(dataset.test)),
-        ),
-        energy=_energy(spec, own.synops),
+        operations=operations,
+        energy=energy_of(spec, own.synops, operations.ann),
         commands=_commands(name, by_steps, model, training, dataset.name),
         versions=Versions.here(),
         golden=golden,
@@ -279,10 +280,11 @@ def _operations(network: Network, counter: ActivityCounter, n_images: int, *, st
     )
 
 
-def _energy(spec: NetworkSpec, synops: Sequence[float]) -> Energy:
-    macs = sum(row.synops for row in summarize(spec))
+def energy_of(spec: NetworkSpec, synops: Sequence[float], ann: OperationsOf | None) -> Energy:
+    """Of synops of each layer, and of the ANN's operations, if they were counted."""
+    macs, effective = sum(row.synops for row in summarize(spec)), None if ann is None else ann.effective_macs
     return Energy(
-        nanojoules={one.program: one.nanojoules for one in estimate_energy(spec, synops, macs)},
+        nanojoules={one.program: one.nanojoules for one in estimate_energy(spec, synops, macs, effective)},
         constants=tuple(EnergyConstant(**asdict(cost)) for cost in COSTS),
         caveat=CAVEAT,
     )

@@ -13,8 +13,9 @@ DAVIES = "M. Davies et al., Loihi: a neuromorphic manycore processor with on-chi
 
 CAVEAT = (
     "An estimate of operations alone: no memory, no leakage, no traffic between cores, no neuron updates, and not "
-    "measured on hardware. Memory often costs more than arithmetic. The figure of Loihi is of a whole synaptic "
-    "operation of its first generation, memory included, and so cannot be compared with the lines above it."
+    "measured on hardware. Memory often costs more than arithmetic. The ANN's operations count whether or not an input "
+    "is 0, unless zeros are skipped; those of the SNN where something arrives. The figure of Loihi is of a whole "
+    "synaptic operation of its first generation, memory included, and so cannot be compared with the lines above it."
 )
 
 
@@ -48,7 +49,9 @@ class EnergyEstimate:
         return sum(count * cost.picojoules for count, cost in self.terms) / 1000
 
 
-def estimate_energy(spec: NetworkSpec, synops: Sequence[float], macs: int | None = None) -> list[EnergyEstimate]:
+def estimate_energy(
+    spec: NetworkSpec, synops: Sequence[float], macs: int | None = None, effective_macs: float | None = None
+) -> list[EnergyEstimate]:
     """The spiking network in floats, in 8-bit weights, and on Loihi; before it, if given, the ANN likewise.
 
     A synop adds a weight. Where graded pixels arrive it multiplies first, as each step of the ANN does.
@@ -57,15 +60,15 @@ def estimate_energy(spec: NetworkSpec, synops: Sequence[float], macs: int | None
         spec: of the network.
         synops: of an image, by layer, input first.
         macs: multiplications and additions of the ANN for an image.
+        effective_macs: those of them without a zero.
     """
     adds = sum(synops)
     multiplies = synops[1] if spec.input.encoding is Encoding.GRADED else 0
-    estimates = [
+    anns = [(n, how) for n, how in ((macs, ""), (effective_macs, ", zeros skipped")) if n is not None]
+    return [
+        *(EnergyEstimate(f"ANN, 32-bit floats{how}", ((n, FLOAT_ADD), (n, FLOAT_MULTIPLY))) for n, how in anns),
         EnergyEstimate("SNN, 32-bit floats", ((adds, FLOAT_ADD), (multiplies, FLOAT_MULTIPLY))),
+        *(EnergyEstimate(f"ANN, were it in 8 bits{how}", ((n, INTEGER_ADD), (n, BYTE_MULTIPLY))) for n, how in anns),
         EnergyEstimate("SNN, 8-bit weights", ((adds, INTEGER_ADD), (multiplies, BYTE_MULTIPLY))),
         EnergyEstimate("SNN, Loihi", ((adds, LOIHI_SYNOP),)),
     ]
-    if macs is not None:
-        estimates[:0] = [EnergyEstimate("ANN, 32-bit floats", ((macs, FLOAT_ADD), (macs, FLOAT_MULTIPLY)))]
-        estimates[2:2] = [EnergyEstimate("ANN, were it in 8 bits", ((macs, INTEGER_ADD), (macs, BYTE_MULTIPLY)))]
-    return estimates

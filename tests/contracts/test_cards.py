@@ -1,21 +1,19 @@
 """Every packaged model has a card, and whatever of it is cheap to compute is so. `make cards` measures the rest."""
 
 import shlex
-from dataclasses import asdict
 
 import pytest
 
 import zoo
 from bootstrap_core import IntegerNetwork, evaluate, load_dataset
-from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from specs import load_spec, summarize
-from zoo.card import Card, EnergyConstant, FileFacts, spec_digest
+from zoo.card import Card, FileFacts, spec_digest
 from zoo.card_files import card_names, packaged_card
 from zoo.card_text import as_markdown
 from zoo.cli import zoo as command
 from zoo.factory import model_file, packaged_model
 from zoo.golden import golden_differences
-from zoo.measurement import STEPS, made_by
+from zoo.measurement import STEPS, energy_of, made_by
 from zoo.model_format import ModelFormat
 
 
@@ -99,11 +97,11 @@ def test_its_operations_are_no_more_than_there_can_be(card: Card) -> None:
 
 
 def test_its_energy_follows_from_its_synops(card: Card) -> None:
-    macs = sum(row.synops for row in summarize(packaged_model(card.name).spec))
-    wanted = estimate_energy(packaged_model(card.name).spec, [layer.synops for layer in card.layers], macs)
-    assert card.energy.nanojoules == pytest.approx({one.program: one.nanojoules for one in wanted})
-    assert card.energy.constants == tuple(EnergyConstant(**asdict(cost)) for cost in COSTS)
-    assert card.energy.caveat == CAVEAT
+    synops = [layer.synops for layer in card.layers]
+    wanted = energy_of(packaged_model(card.name).spec, synops, card.operations.ann)
+    assert card.energy.nanojoules == pytest.approx(wanted.nanojoules)
+    assert "ANN, 32-bit floats, zeros skipped" in wanted.nanojoules
+    assert (card.energy.constants, card.energy.caveat) == (wanted.constants, wanted.caveat)
 
 
 def test_its_commands_can_be_run(card: Card) -> None:
