@@ -16,6 +16,7 @@ from converters.nir.load import read_nir
 from converters.nir.neurons import TimeConstants
 from converters.nir.save import write_nir
 from converters.safetensors_file import describes_itself, read_safetensors, write_safetensors
+from specs.block import Encoding
 from specs.errors import ConversionError, UnsupportedError
 from specs.file_digest import sha256_of
 from specs.network import NetworkSpec
@@ -28,6 +29,7 @@ __all__ = [
     "check_writable",
     "check_writable_format",
     "file_entry",
+    "format_notes",
     "option_name",
     "read_model",
     "write_model",
@@ -162,6 +164,17 @@ def check_writable_format(path: Path) -> None:
 def file_entry(path: Path) -> dict[str, str]:
     """What JSON and pages say of a file that was written: path, format, sha256."""
     return {"path": str(path), "format": path.suffix[1:], "sha256": sha256_of(path)}
+
+
+def format_notes(spec: NetworkSpec, suffix: str) -> list[str]:
+    """What a file of this suffix makes of a network that is not quite the network's own."""
+    truncates = suffix in CHAINS and spec.input.encoding is Encoding.SPIKE and not spec.input.exact_input
+    if not truncates:
+        return []
+    return [
+        "input.exact_input is false, as in lava-dl: the chip truncates the currents of the input to 1/64, and may "
+        "spike otherwise"
+    ]
 
 
 def check_writable(model: Model, suffix: str) -> None:

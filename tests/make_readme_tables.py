@@ -133,12 +133,12 @@ def ratios(row: dict[str, Any], clock: str = "wall") -> dict[str, float]:
 
 
 def met(row: dict[str, Any]) -> str:
-    """Yes or no, or a question mark for a target about a program that did not take part, or was not waited for."""
+    """Yes or no, or a question mark for a target about a program that did not take part, or did not get there."""
     found = ratios(row)
     kept = [
         found[key] <= bound if key in ("reference", "seconds") else found[key] >= bound
         for key, bound in row["target"].items()
-        if key in found and not (key in row.get("unfinished", []) and found[key] < bound)
+        if key in found and key not in row.get("unfinished", [])
     ]
     if not all(kept):
         return "no"
@@ -189,6 +189,7 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
             older.setdefault(dated(report | row), []).append(row["what"])
     for when, rows in older.items():
         yield f"measured {when}: {', '.join(rows)}"
+    yield from notebook_notes(report)
     for network, programs in report.get("agreement", {}).items():
         if programs:
             told = ", ".join(f"{name} {part}" for name, part in programs.items())
@@ -209,6 +210,25 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
         yield (
             f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so wall times are too long, "
             f"and unevenly so; ratios by CPU time: {'; '.join(told)}"
+        )
+
+
+NOTEBOOK = {10: 0.9846, 20: 0.9895}
+"""Accuracy as SNN on the test images after some epochs, counted from 0, in the output of lava-dl's tutorial notebook,
+`tutorials/lava/lib/dl/bootstrap/mnist/train.ipynb`, as it was published."""
+
+
+def notebook_notes(report: dict[str, Any]) -> Iterator[str]:
+    """That lava-dl's tutorial was published with better figures than it came to here, and what they would make."""
+    epochs = report.get("epochs", {}).get("lava-dl", {}).get("epochs", [])
+    if len(epochs) > max(NOTEBOOK):
+        published = " and ".join(f"{accuracy:.2%} in epoch {epoch}" for epoch, accuracy in NOTEBOOK.items())
+        wall = epochs[max(NOTEBOOK)]["wall"]
+        ratio = wall / report["rows"][0]["wall"]["snnzoo"]
+        yield (
+            f"the notebook was published with {published}, counted from 0, of the test images, which it did not come to "
+            f"here; by the {wall:.0f} s of so many epochs the ratio would be {ratio:.1f}x. Our recipe is another: larger "
+            "batches and steps"
         )
 
 
@@ -373,7 +393,7 @@ def demo_output() -> str:
 OTHERS = {
     "snnzoo": ("8-bit weights, integer states, hard reset", "netx, NIR, ONNX, lava-dl's state dicts", "YAML, Python"),
     "lava-dl": ("8-bit weights, hard reset, in floats", "netx; its own state dicts", "Python up to 3.10; archived"),
-    "spikingjelly": ("float weights", "NIR; from PyTorch modules", "Python"),
+    "spikingjelly": ("float weights; 8 bits by `lava_exchange`", "NIR, lava-dl; from PyTorch modules", "Python"),
     "sinabs": ("float weights; 8 bits for its own chips", "NIR; from PyTorch modules", "Python"),
     "snntorch": ("float weights", "NIR", "Python"),
     "norse": ("float weights", "NIR", "Python"),
@@ -435,7 +455,7 @@ FAULTS = (
     ),
     (
         "`delay_shift` is documented false and runs true: here it is a field of the spec, false unless told",
-        f"{UNIT}/specs/test_network.py::test_a_block_has_its_own_delay_shift_or_the_networks",
+        f"{UNIT}/bootstrap_core/test_network.py::test_no_step_is_empty_unless_told",
     ),
     (
         "in hybrid training the spiking layers run a single time step",
@@ -443,13 +463,13 @@ FAULTS = (
         "test_blocks_before_the_crossover_run_all_steps_and_their_mean_rate_enters_the_next",
     ),
     (
-        "the sampler grows without bound, on a global generator",
+        "the sampler grows without bound, and draws from a global generator",
         f"{UNIT}/bootstrap_core/test_sampler.py::test_memory_is_bounded_by_the_capacity",
     ),
-    ("`count_log` raises", f"{UNIT}/bootstrap_core/test_stats.py::test_the_accumulators_of_lava_dl_work"),
+    ("`count_log` raises", f"{UNIT}/bootstrap_core/test_network.py::test_the_rates_of_all_blocks_are_counted"),
     (
-        "`1 << 18 - 1` is 131072 where 262143 is meant: states beyond their bits are told, not cut",
-        f"{UNIT}/bootstrap_core/test_integer.py::test_a_voltage_that_leaves_24_bits_names_state_block_and_step",
+        "`1 << 18 - 1` is 131072 where 262143 is meant, the threshold that a readout must not reach",
+        f"{UNIT}/converters/netx/test_write.py::test_the_readout_never_fires",
     ),
     (
         "biases are truncated, without rounding or a range check",

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -186,7 +186,7 @@ def convert(
     Example: zoo convert network.pt -o network.safetensors -o network.nir
     """
     from converters.file_kind import FileKind, kind_of_file
-    from converters.formats import check_writable_format, file_entry, write_model
+    from converters.formats import check_writable_format, file_entry, format_notes, write_model
 
     for output in outputs:
         check_writable_format(output)
@@ -211,6 +211,9 @@ def convert(
         conversion, figures = None, {"notes": model.notes}
     if fold:
         model = model.folded()
+    more = {note: None for output in outputs for note in format_notes(model.spec, output.suffix)}
+    model = replace(model, notes=(*model.notes, *more))
+    figures["notes"] = [*figures["notes"], *more]
     say_notes(model, said=None if conversion is None else conversion.doubt)
     written = [file_entry(write_model(model, output)) for output in outputs]
     if onnx.report is not None and conversion is not None:

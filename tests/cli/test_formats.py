@@ -39,6 +39,10 @@ def test_a_checkpoint_becomes_a_model_and_a_net_in_one_go(folder, run) -> None:
     document = json.loads(result.stdout)
     assert [entry["format"] for entry in document["outputs"]] == ["safetensors", "net"]
     assert any("network.net beside it" in note for note in document["notes"])
+    assert any("truncates the currents of the input to 1/64" in note for note in document["notes"])
+    alone = json.loads(run("convert", outputs[0], "-o", folder / "y.safetensors", "--json").stdout)
+    exact = json.loads(run("convert", "mnist-dense-shallow", "-o", folder / "z.net", "--json").stdout)
+    assert (alone["notes"], exact["notes"]) == ([], [])
     assert run("show", folder / "network.net", "--diff", outputs[1]).stdout == "the same in every layer\n"
 
 

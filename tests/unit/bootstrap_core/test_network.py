@@ -58,6 +58,24 @@ def test_logits_are_the_mean_of_the_readout_over_time() -> None:
     torch.testing.assert_close(logits, trace.spikes[-1].mean(0))
 
 
+def test_the_rates_of_all_blocks_are_counted() -> None:
+    _, trace = make().run(images(), Mode.SNN)
+    for spikes, rate in zip(trace.spikes, trace.rates, strict=True):
+        assert torch.equal(rate, spikes.float().mean(0))
+        assert rate.abs().sum() > 0
+
+
+def test_no_step_is_empty_unless_told() -> None:
+    """The input's neurons fire in the first step, and so do those that they drive hard enough."""
+    for options, first in (({}, True), ({"delay_shift": True}, False)):
+        network = make(**options)
+        with torch.no_grad():
+            network.blocks[1].synapse.weight.fill_(2.0)
+        _, trace = network.run(torch.ones(1, 1, 4, 4), Mode.SNN)
+        assert [bool(spikes[0].any()) for spikes in trace.spikes[:2]] == [first, first]
+        assert all(bool(spikes.any()) for spikes in trace.spikes[:2])
+
+
 def test_each_block_runs_on_the_output_of_the_one_before() -> None:
     network = make()
     _, trace = network.run(images(), Mode.SNN)

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.sampler import RateSampler, _keys_below
+from bootstrap_core.sampler import SURPLUS, RateSampler, _keys_below
 from specs.errors import SnnZooError
 
 
@@ -178,11 +178,14 @@ def test_pairs_of_any_shape_are_recorded_in_order_as_z_and_rate() -> None:
 
 
 def test_memory_is_bounded_by_the_capacity() -> None:
-    sampler = RateSampler(capacity=100)
-    for _ in range(20):
-        sampler.add(torch.rand(70), torch.rand(70))
+    sampler, z = RateSampler(capacity=100), torch.rand(20, 70)
+    before = torch.get_rng_state()
+    for some in z:
+        sampler.add(some, some)
+        assert len(sampler._pairs) == len(sampler._keys) <= SURPLUS * 100 + 70
     assert sampler.pairs.shape == (100, 2)
     assert sampler.n_seen == 1400
+    assert torch.equal(torch.get_rng_state(), before)  # its draws are its own
 
 
 def test_the_default_capacity_is_32768_pairs() -> None:

@@ -69,13 +69,19 @@ def test_save_load_export_train_in_any_order_and_twice(tmp_path) -> None:
 
 
 def test_the_readout_is_exported_with_its_loaded_weights(tmp_path) -> None:
-    """lava-dl exports a stale affine weight after load_state_dict."""
-    net, other = network(CONV), network(CONV)
-    with torch.no_grad():
-        other.readout.synapse.weight.fill_(1.0)
+    """lava-dl exports a stale affine weight after load_state_dict: that of weight norm's last forward."""
+    spec = network(CONV).spec.model_dump()
+    spec["blocks"][-1]["weight_norm"] = True
+    net, other = (build_network(NetworkSpec.model_validate(spec), seed=seed) for seed in (0, 1))
+    wanted = []
+    for each in (net, other):
+        each(torch.rand(2, *each.spec.input.shape))
+        with h5py.File(write_netx(each, tmp_path / f"{len(wanted)}.net")) as file:
+            wanted.append(file["layer/3/weight"][()])
+    assert not np.array_equal(*wanted)
     net.load_state_dict(other.state_dict())
     with h5py.File(write_netx(net, tmp_path / "a.net")) as file:
-        assert (file["layer/3/weight"][()] == 64).all()
+        assert np.array_equal(file["layer/3/weight"][()], wanted[1])
 
 
 def test_a_fresh_network_exports_before_any_forward(tmp_path) -> None:
