@@ -226,9 +226,9 @@ def notebook_notes(report: dict[str, Any]) -> Iterator[str]:
         wall = epochs[max(NOTEBOOK)]["wall"]
         ratio = wall / report["rows"][0]["wall"]["snnzoo"]
         yield (
-            f"the notebook was published with {published}, counted from 0, of the test images, which it did not come to "
-            f"here; by the {wall:.0f} s of so many epochs the ratio would be {ratio:.1f}x. Our recipe is another: larger "
-            "batches and steps"
+            f"the notebook was published with {published}, counted from 0, of the test images, which it did not come "
+            f"to here; by the {wall:.0f} s of so many epochs the ratio would be {ratio:.1f}x. Our recipe is another: "
+            "larger batches and steps"
         )
 
 
