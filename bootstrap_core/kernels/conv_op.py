@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootstrap_core.kernels import conv_loops
+from bootstrap_core.kernels import conv_loops, subset_sums
 from bootstrap_core.kernels.dense_products import as_integers
 from bootstrap_core.kernels.exact_products import PackedConvolution
 from bootstrap_core.kernels.half import gradient_dtype
@@ -118,15 +118,19 @@ def spike_convolution_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Of the spikes, in the type of `grad` `[T, R, O]`, and the weight, float32: empty unless it `arrives`, `learns`.
 
-    By oneDNN, which is many times faster than products of patches, but for those with a stride: of the spikes, and in
-    bfloat16 of the weight too, where it is slower.
+    That of the weight in float32 is made by tables, if spikes are that, int8; the others by oneDNN, which is many times
+    faster than products of patches, but for those with a stride: of the spikes, and of the weight in bfloat16.
     """
-    by_patches = max(layout(geometry)[0]) > 1 and groups == 1
-    scatters, gathers = arrives and by_patches, learns and by_patches and grad.dtype == torch.bfloat16
-    others = arrives and not scatters, learns and not gathers
+    plain, strides = groups == 1, max(layout(geometry)[0]) > 1
+    scatters = plain and arrives and strides
+    looks_up = plain and learns and grad.dtype == torch.float32 and spikes.dtype == torch.int8
+    gathers = plain and learns and grad.dtype == torch.bfloat16 and strides
+    others = arrives and not scatters, learns and not (looks_up or gathers)
     of_spikes, of_weight = _by_onednn(grad, spikes, weight, geometry, groups, *others)
     if scatters:
         of_spikes = _scattered(grad, weight, geometry, spikes.shape)
+    if looks_up:
+        of_weight = _looked_up(grad, spikes, weight, geometry)
     if gathers:
         of_weight = matrix_grad(_gathered(spikes, geometry, grad.dtype), grad, weight)
     return of_spikes, of_weight
@@ -148,6 +152,18 @@ def _by_onednn(
         else torch.empty(0),
         of_weight.float().contiguous() if learns else torch.empty(0),
     )
+
+
+def _looked_up(grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
+    """The gradient of the weight, from spikes int8 and `grad` in float32."""
+    images = channels_last(spikes)
+    by_image, size = grad.view(len(images), -1, len(weight)), tuple(images.shape[1:])
+    return _as_weight(subset_sums.weight_grad(images.flatten(1), by_image, size, tuple(geometry)), weight)
+
+
+def _as_weight(matrix: Tensor, weight: Tensor) -> Tensor:
+    """`[O, K * C]`, in the order of `patches`, as `weight` lies, `[O, C, KH, KW]`."""
+    return matrix.view(weight.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2).contiguous()
 
 
 def _gathered(spikes: Tensor, geometry: list[int], dtype: torch.dtype) -> Tensor:
@@ -184,8 +200,7 @@ def _scattered(grad: Tensor, weight: Tensor, geometry: list[int], shape: torch.S
 def matrix_grad(seen: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     """Gradient of `weight` `[O, C, KH, KW]`, float32, from patches `[T * R, K * C]` and that of `z`, `[T, R, O]`."""
     by_step = torch.bmm(grad.transpose(1, 2), seen.view(len(grad), -1, seen.shape[1]))  # [T, O, K * C]
-    kernel = weight.permute(0, 2, 3, 1).shape
-    return by_step.sum(0, dtype=torch.float32).view(kernel).permute(0, 3, 1, 2).contiguous()
+    return _as_weight(by_step.sum(0, dtype=torch.float32), weight)
 
 
 @spiking_conv_backward.register_fake

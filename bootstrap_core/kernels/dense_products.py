@@ -1,13 +1,14 @@
-"""Products of spikes with weights and gradients: by matrices, or, where few neurons spike, by following them."""
+"""Products of spikes with weights and gradients: of all neurons, or, where few spike, by following them."""
 
 import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
-from bootstrap_core.kernels import event_products
+from bootstrap_core.kernels import event_products, subset_sums
 from bootstrap_core.kernels.exact_products import PackedWeight, has_int8_instruction, is_narrow
 from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import as_array
+from bootstrap_core.kernels.patches import EACH_ALONE
 from bootstrap_core.kernels.row_sums import in_blocks
 from bootstrap_core.kernels.threads import split
 
@@ -19,8 +20,8 @@ DENSE_FROM = 0.1
 MANY = 512
 """Outputs that pay for finding the spikes, which is work by itself; the rate is less for fewer."""
 
-SLOWNESS = {torch.int8: 0.25 if has_int8_instruction() else 5.0, torch.bfloat16: 1.0, torch.float32: 2.0}
-"""How long products of each type take, in the unit of `DENSE_FROM`."""
+SLOWNESS = {torch.int8: 0.25 if has_int8_instruction() else 5.0, torch.bfloat16: 1.0, torch.float32: 1.0}
+"""How long products of each type take, in the unit of `DENSE_FROM`; those of float32 by tables."""
 
 SLOWNESS_IN_TILES = {**SLOWNESS, torch.bfloat16: 0.5}
 """The same, where the CPU multiplies whole tiles."""
@@ -53,6 +54,8 @@ def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
     """`grad.T @ spikes`, float32, of int8 `[R, I]` and `[R, O]`."""
     spikes = contiguous_rows(spikes)
     if _are_dense(spikes, grad.shape[1], grad.dtype):
+        if grad.dtype == torch.float32:
+            return subset_sums.weight_grad(spikes, grad[:, None], (1, 1, spikes.shape[1]), EACH_ALONE)
         return (grad.t() @ spikes.to(grad.dtype)).float()
     out = torch.empty(spikes.shape[1], grad.shape[1])
     x, g, total = spikes.numpy(), as_array(grad).reshape(grad.shape), out.numpy()

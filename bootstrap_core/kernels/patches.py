@@ -16,6 +16,7 @@ from torch import Tensor
 from specs.shapes import axis_output
 
 __all__ = [
+    "EACH_ALONE",
     "as_matrix",
     "channels_last",
     "channels_second",
@@ -23,11 +24,14 @@ __all__ = [
     "layout",
     "out_size",
     "patches",
+    "runs_by_place",
     "runs_of",
     "sources_of",
 ]
 
 AXIS = ("kernel", "stride", "padding", "dilation")
+EACH_ALONE = (1, 1, 0, 1) * 2
+"""The geometry of a kernel of 1."""
 CACHE = 1 << 21
 """Bytes of patches for each thread that are added up while they lie in the cache."""
 
@@ -100,3 +104,15 @@ def runs_of(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
     starts = np.flatnonzero(np.diff(source, prepend=-9) != 1)
     runs = np.stack([starts, source[starts], np.diff(starts, append=len(source))], 1)
     return np.ascontiguousarray(runs[runs[:, 1] >= 0])
+
+
+@lru_cache(maxsize=64)
+def runs_by_place(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
+    """`runs_of` each place, which begin in its own patch; and where in them those of each place begin, `[P + 1]`."""
+    source = sources_of(size, geometry)
+    taps = source.shape[1]
+    follows = np.diff(source, axis=1, prepend=-9) == 1
+    starts = np.flatnonzero(~follows)
+    runs = np.stack([starts % taps, source.ravel()[starts], np.diff(starts, append=source.size)], 1)
+    seen = runs[:, 1] >= 0
+    return np.ascontiguousarray(runs[seen]), np.searchsorted(starts[seen], np.arange(len(source) + 1) * taps)

@@ -413,9 +413,9 @@ def test_convolutions_of_spikes_have_the_gradients_of_torch(geometry: list[int],
     out.backward(grad.float())
     rows = grad.permute(0, 2, 3, 1).reshape(2, -1, 5)
     ours = conv_op.spike_convolution_gradients(rows, spikes, weight, geometry, 1, True, True)
+    tolerance = 1e-6 if dtype == torch.float32 else 1e-2  # without its instructions, sums are bfloat16 too
     for gradient, expected in zip((ours[0].flatten(0, 1).float(), ours[1]), leaves, strict=True):
-        tolerance = 1e-4 if dtype == torch.float32 else 2e-2
-        torch.testing.assert_close(gradient, expected.grad, rtol=tolerance, atol=2 * tolerance)
+        assert (gradient - expected.grad).norm() < tolerance * expected.grad.norm()
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
