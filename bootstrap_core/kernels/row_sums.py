@@ -115,20 +115,20 @@ def _add_few_totals(typing_context, rows, apart, first, members, start, stop, wi
 
 
 @intrinsic
-def mix_rows(typing_context, rows, first, apart, n, factors, at, width, out, to):
-    """`out[to:][:width]`, the sum of `rows[first + k * apart:][:width]` times `factors[at + k]` for k below n.
+def mix_rows(typing_context, rows, n, factors, at, width, out, to):
+    """`out[to:][:width]`, the sum of `rows[k * MOST_FLOATS:][:width]` times `factors[at + k]` for k below n.
 
     All are flat and float32; `width` is a multiple of `LANES_OF_FLOATS` up to `MOST_FLOATS`.
     """
 
     def generate(context, builder, signature, arguments):
-        _, first, apart, n, _, at, width, _, to = arguments
-        rows, factors, out = arrays(context, builder, signature, arguments, 0, 4, 7)
+        _, n, _, at, width, _, to = arguments
+        rows, factors, out = arrays(context, builder, signature, arguments, 0, 2, 5)
 
         def add(k, sums):
             factor = builder.load(builder.gep(factors, [builder.add(at, k)]))
             times = everywhere(builder, factor, LANES_OF_FLOATS)
-            row = builder.add(first, builder.mul(k, apart))
+            row = builder.mul(k, WORD(MOST_FLOATS))
             for j, total in enumerate(sums):
                 place = vector(builder, OF_FLOATS, rows, builder.add(row, WORD(LANES_OF_FLOATS * j)))
                 part = builder.fmul(builder.load(place, align=4), times, flags=["contract"])
@@ -142,7 +142,7 @@ def mix_rows(typing_context, rows, first, apart, n, factors, at, width, out, to)
         by_width(builder, width, LANES_OF_FLOATS, MOST_FLOATS, work)
         return context.get_dummy_value()
 
-    return types.void(rows, INT, INT, INT, factors, INT, INT, out, INT), generate
+    return types.void(rows, INT, factors, INT, INT, out, INT), generate
 
 
 @compiler()

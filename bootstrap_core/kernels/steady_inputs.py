@@ -71,7 +71,7 @@ def _sum_of_rows(rows):
     total = np.zeros(rows.shape[1], f32)
     for i in range(len(rows)):
         for j in range(len(total)):
-            total[j] += rows[i, j]
+            total[j] += f32(rows[i, j])
     return total
 
 
@@ -125,8 +125,9 @@ def _dot_and_leave(a, rows, i, rest):
     """`a @ rows[i]`, and this row is taken from `rest`."""
     total = f32(0.0)
     for j in range(len(rest)):
-        total += a[j] * rows[i, j]
-        rest[j] -= rows[i, j]
+        number = f32(rows[i, j])
+        total += a[j] * number
+        rest[j] -= number
     return total
 
 
@@ -136,14 +137,33 @@ def _room(outputs):
     return (outputs + LANES_OF_FLOATS - 1) // LANES_OF_FLOATS * LANES_OF_FLOATS
 
 
+@_compiled
+def _find_currents(currents, seen, found):
+    """The different numbers of `currents`, in `found`; `seen`, all False, is so again. How many."""
+    n = 0
+    for i in range(len(currents)):
+        if not seen[currents[i]]:
+            seen[currents[i]] = True
+            found[n] = currents[i]
+            n += 1
+    for k in range(n):
+        seen[found[k]] = False
+    return n
+
+
 @_contracted
-def _mix(gradients, slopes, current, mixed):
-    """`mixed`, the sum over the steps of gradients, each times the slope of a current; all are flat."""
-    room = len(mixed)
-    steps = len(gradients) // room
-    for first in range(0, room, MOST_FLOATS):
-        width = min(MOST_FLOATS, room - first)
-        mix_rows(gradients, first, room, steps, slopes, current * steps, width, mixed, first)
+def _mix(grad, image, slopes, found, local, mixed):
+    """`mixed[current]` is the sum over the steps of an image's gradients, each times the slope of the current.
+
+    By columns, so that what they are mixed of stays in the first-level cache, `local`.
+    """
+    outputs, flat_mixed = grad.shape[2], mixed.reshape(-1)
+    for first in range(0, outputs, MOST_FLOATS):
+        _take_image(grad, image, first, min(outputs, first + MOST_FLOATS), local)
+        width = min(MOST_FLOATS, mixed.shape[1] - first)
+        for current in found:
+            at = current * mixed.shape[1] + first
+            mix_rows(local.reshape(-1), len(grad), slopes, current * len(grad), width, flat_mixed, at)
 
 
 @_contracted
@@ -152,33 +172,29 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
 
     `slopes[current, t]` is what a gradient of the spike at step t is worth to the current. Pixels of the value `common`
     have one current and are taken together: their weights are what those of the others leave of the sum. `weight` is
-    `[I, O]`, `grad` `[T, N, O]` float32, or bfloat16 as uint16.
+    `[I, O]`, int8, a quarter of the memory that floats would have to come from; `grad` `[T, N, O]` float32, or bfloat16
+    as uint16.
     """
     n_currents, steps = slopes.shape
     outputs = weight.shape[1]
     whole, rest, flat_slopes = _sum_of_rows(weight), np.empty(outputs, f32), slopes.reshape(-1)
-    seen, mixed = np.full(n_currents, -1, np.int64), np.empty((n_currents, _room(outputs)), f32)
-    local = np.zeros((steps, _room(outputs)), f32)
-    gradients = local.reshape(-1)
+    seen, found = np.zeros(n_currents, np.bool_), np.empty(n_currents, np.int64)
+    local, mixed = np.zeros((steps, MOST_FLOATS), f32), np.empty((n_currents, _room(outputs)), f32)
     by_pixel = total = 0.0  # threads write to one cache line at their end alone
     for image in range(start, stop):
-        _take_image(grad, image, i64(0), outputs, local)
+        n = _find_currents(currents[image], seen, found)
+        _mix(grad, image, flat_slopes, found[:n], local, mixed)
         _copy(whole, rest)
         of_common = i64(-1)
         for i in range(len(weight)):
             current, pixel = i64(currents[image, i]), images[image, i]
             if pixel == common:
                 of_common = current
-                continue
-            if seen[current] != image:
-                seen[current] = image
-                _mix(gradients, flat_slopes, current, mixed[current])
-            worth = _dot_and_leave(mixed[current], weight, i, rest)
-            by_pixel += worth * pixel
-            total += worth
+            else:
+                worth = _dot_and_leave(mixed[current], weight, i, rest)
+                by_pixel += worth * pixel
+                total += worth
         if of_common >= 0:
-            _mix(gradients, flat_slopes, of_common, mixed[of_common])
-            seen[of_common] = image
             worth = _dot(rest, mixed[of_common])
             by_pixel += worth * common
             total += worth

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import MANT, STATE_PER_MANT
+from bootstrap_core.fixed_point import MANT, STATE_PER_MANT, WEIGHT_STEP
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
 from bootstrap_core.kernels.conv_op import spike_convolution_gradients
@@ -119,11 +119,12 @@ class SteadyDense:
         if grad.dtype == torch.bfloat16 and multiplies_tiles():
             reached = grad @ weight.to(grad.dtype)
             shared = *shared, weight.sum(1).numpy(), rows, as_array(reached).reshape(reached.shape)
-            add = steady_inputs.pixel_sums
+            add, unit = steady_inputs.pixel_sums, 1.0
         else:
-            shared = *shared, contiguous_rows(weight.t()).numpy(), rows
-            add = steady_inputs.input_sums
-        return split_sum(lambda start, stop, out: add(*shared, start, stop, out), len(images), (2,), work=grad.numel())
+            shared = *shared, contiguous_rows(as_integers(weight).t()).numpy(), rows
+            add, unit = steady_inputs.input_sums, WEIGHT_STEP
+        sums = split_sum(lambda start, stop, out: add(*shared, start, stop, out), len(images), (2,), work=grad.numel())
+        return sums * unit
 
 
 class SteadyConv:
