@@ -157,7 +157,8 @@ def _by_onednn(
 def _looked_up(grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
     """The gradient of the weight, from spikes int8 and `grad` in float32."""
     images = channels_last(spikes)
-    by_image, size = grad.view(len(images), -1, len(weight)), tuple(images.shape[1:])
+    size, places = images.shape[1:], math.prod(out_size(images.shape[1:3], geometry))
+    by_image = grad.view(len(images), places, len(weight))
     return _as_weight(subset_sums.weight_grad(images.flatten(1), by_image, size, tuple(geometry)), weight)
 
 

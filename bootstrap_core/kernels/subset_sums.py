@@ -14,9 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from bootstrap_core.kernels.bits import widened
 from bootstrap_core.kernels.compiler import compiler
-from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.patches import runs_by_place
 from bootstrap_core.kernels.registers import INT, WORD, arrays, carried, vector
 from bootstrap_core.kernels.threads import split
@@ -106,29 +104,18 @@ def _look_up(typing_context, words, first, n, tables, totals, at):
 
 
 @_compiled
-def _take_whole(row, rows, at):
-    for j in range(LANES):
-        rows[at + j] = widened(row[j])
+def _copy(numbers, rows, at):
+    for j in range(len(numbers)):
+        rows[at + j] = numbers[j]
 
 
 @_compiled
-def _take_part(row, rows, at):
-    for j in range(len(row)):
-        rows[at + j] = widened(row[j])
-
-
-@_compiled
-def _take(grad, first, stop, place, output, rows):
+def _take(grad, first, place, output, rows):
     """Gradients of `LANES` outputs at a place, of `ROWS` images, zeros behind the last image and the last output."""
-    for image in range(first, first + ROWS):
-        at = (image - first) * LANES
-        if image >= stop:
-            rows[at : at + LANES] = f32(0.0)
-        elif output + LANES <= grad.shape[2]:
-            _take_whole(grad[image, place, output : output + LANES], rows, at)
-        else:
-            rows[at : at + LANES] = f32(0.0)
-            _take_part(grad[image, place, output:], rows, at)
+    rows[:] = f32(0.0)
+    stop = min(grad.shape[2], output + LANES)
+    for image in range(first, min(len(grad), first + ROWS)):
+        _copy(grad[image, place, output:stop], rows, (image - first) * LANES)
 
 
 @_compiled
@@ -137,7 +124,7 @@ def _add_up(words, grad, runs, of_place, parts, start, stop, out):
 
     Args:
         words: of `_in_words`, of images `[M, I]`.
-        grad: `[M, P, O]`, float32, or bfloat16 as uint16, for `B * LANES` outputs or somewhat fewer.
+        grad: `[M, P, O]`, float32, for `B * LANES` outputs or somewhat fewer.
         runs, of_place: which numbers of an image the places see, see `patches.runs_by_place`.
         parts: of the words, each summed by itself.
     """
@@ -153,7 +140,7 @@ def _add_up(words, grad, runs, of_place, parts, start, stop, out):
             for item in range(max(start, part * n_blocks), min(stop, (part + 1) * n_blocks)):
                 for n in range(some, min(last, some + at_once)):
                     for place in range(places):
-                        _take(grad, n * ROWS, len(grad), place, (item - part * n_blocks) * LANES, rows)
+                        _take(grad, n * ROWS, place, (item - part * n_blocks) * LANES, rows)
                         for k in range(TABLES):
                             _make_table(rows, k * ROWS_OF_TABLE * LANES, tables, k * ENTRIES * LANES)
                         for r in range(of_place[place], of_place[place + 1]):
@@ -167,14 +154,14 @@ def weight_grad(spikes: Tensor, grad: Tensor, size: tuple[int, ...], geometry: t
 
     Args:
         spikes: `[M, H * W * C]`, int8, for images `[H, W, C]` of `size`.
-        grad: of the weighted input, `[M, P, O]`.
+        grad: of the weighted input, `[M, P, O]`, float32.
         geometry: see `patches`.
     """
     height, width, channels = size
     runs, of_place = runs_by_place((height, width, channels), geometry)
     outputs, taps = grad.shape[2], geometry[0] * geometry[4] * channels
     words = np.empty((-(-len(spikes) // ROWS), spikes.shape[1]), np.uint32)
-    x, rows = spikes.numpy(), as_array(grad).reshape(grad.shape)
+    x, rows = spikes.numpy(), grad.contiguous().numpy()
     split(lambda start, stop: _in_words(x, start, stop, words), len(words), work=spikes.numel())
     blocks = -(-outputs // LANES)
     parts = max(1, min(LEAST_ITEMS // blocks, len(words)))

@@ -29,7 +29,9 @@ from bootstrap_core.kernels import (
     spiking_ops,
     steady_op,
     steady_synapses,
+    subset_sums,
     synapse_op,
+    threads,
     weight_norm_op,
 )
 from bootstrap_core.kernels.compiler import compiler
@@ -416,6 +418,31 @@ def test_convolutions_of_spikes_have_the_gradients_of_torch(geometry: list[int],
     tolerance = 1e-6 if dtype == torch.float32 else 1e-2  # without its instructions, sums are bfloat16 too
     for gradient, expected in zip((ours[0].flatten(0, 1).float(), ours[1]), leaves, strict=True):
         assert (gradient - expected.grad).norm() < tolerance * expected.grad.norm()
+
+
+@pytest.mark.parametrize("images", [1, 19, 20, 61])
+@pytest.mark.parametrize("outputs", [1, 16, 17, 140])
+def test_tables_give_the_gradient_of_a_weight_whatever_the_threads(images: int, outputs: int, monkeypatch) -> None:
+    monkeypatch.setattr(threads, "LEAST", 0)
+    generator = torch.Generator().manual_seed(0)
+    spikes = (torch.rand(images, 5 * 4 * 3, generator=generator) < 0.4).to(torch.int8)
+    geometry = (3, 2, 1, 1, 2, 1, 0, 1)
+    seen = patches.patches(spikes.view(images, 5, 4, 3).double(), geometry).view(images, 9, 18)
+    grad = torch.randn(images, 9, outputs, generator=generator)
+    results = []
+    for n in (1, 3):
+        monkeypatch.setattr(torch, "get_num_threads", lambda n=n: n)
+        results.append(subset_sums.weight_grad(spikes, grad, (5, 4, 3), geometry))
+    assert torch.equal(*results)
+    expected = torch.einsum("mpo,mpk->ok", grad.double(), seen)
+    torch.testing.assert_close(results[0].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_no_images_have_no_gradient() -> None:
+    weight, geometry = torch.randn(2, 3, 3, 2), [3, 2, 1, 1, 2, 1, 0, 1]
+    spikes = torch.zeros(4, 0, 3, 5, 4, dtype=torch.int8)
+    ours = conv_op.spike_convolution_gradients(torch.zeros(4, 0, 2), spikes, weight, geometry, 1, False, True)
+    assert torch.equal(ours[1], torch.zeros_like(weight))
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
