@@ -29,6 +29,8 @@ ROWS = ROWS_OF_TABLE * TABLES
 ENTRIES = 1 << ROWS_OF_TABLE
 BYTE, SCALED = 8, 3
 """Bits of a word for each table: which entry, as a multiple of `1 << SCALED`, which spares a shift of the address."""
+BITS = tuple(np.uint32(BYTE * (r // ROWS_OF_TABLE) + SCALED + r % ROWS_OF_TABLE) for r in range(ROWS))
+"""That a spike sets in a word, by its row."""
 CACHE = 1 << 17
 """Bytes of gradients that stay in the second-level cache while all outputs take what they need of them."""
 
@@ -48,12 +50,10 @@ def _add_spikes(row, bit, words):
 
 @_compiled
 def _in_words(spikes, start, stop, words):
-    """Numbers `start` to `stop` of `words` `[M / ROWS, I]`, uint32, from spikes `[M, I]`, int8: see `BYTE`."""
-    words[start:stop] = np.uint32(0)
+    """Numbers `start` to `stop` of `words` `[M / ROWS, I]`, uint32 and 0, from spikes `[M, I]`, int8: see `BITS`."""
     for n in range(start, stop):
-        for r in range(min(ROWS, len(spikes) - n * ROWS)):
-            table, place = divmod(r, ROWS_OF_TABLE)
-            _add_spikes(spikes[n * ROWS + r], np.uint32(BYTE * table + SCALED + place), words[n])
+        for r in range(n * ROWS, min(len(spikes), (n + 1) * ROWS)):
+            _add_spikes(spikes[r], BITS[r % ROWS], words[n])
 
 
 @intrinsic
@@ -103,44 +103,62 @@ def _look_up(typing_context, words, first, n, tables, totals, at):
     return types.void(words, INT, INT, tables, totals, INT), generate
 
 
-@_compiled
-def _copy(numbers, rows, at):
-    for j in range(len(numbers)):
-        rows[at + j] = numbers[j]
+@intrinsic
+def _copy(typing_context, given, first, to, at):
+    """`LANES` numbers of `given[first:]` to `to[at:]`; both are flat and float32."""
+
+    def generate(context, builder, signature, arguments):
+        _, first, _, at = arguments
+        given, to = arrays(context, builder, signature, arguments, 0, 2)
+        numbers = builder.load(vector(builder, SUMS, given, first), align=4)
+        builder.store(numbers, vector(builder, SUMS, to, at), align=4)
+        return context.get_dummy_value()
+
+    return types.void(given, INT, to, INT), generate
 
 
 @_compiled
-def _take(grad, first, place, output, rows):
-    """Gradients of `LANES` outputs at a place, of `ROWS` images, zeros behind the last image and the last output."""
-    rows[:] = f32(0.0)
-    stop = min(grad.shape[2], output + LANES)
-    for image in range(first, min(len(grad), first + ROWS)):
-        _copy(grad[image, place, output:stop], rows, (image - first) * LANES)
+def _take(grad, first, apart, n_rows, width, rows):
+    """In `rows` the `width` numbers of `grad`, flat, at `first` and each time `apart`; zeros behind so many rows.
+
+    They are copied because tables made of them where they lie would wait for each row's memory in turn.
+    """
+    if n_rows < ROWS or width < LANES:
+        for j in range(len(rows)):
+            rows[j] = f32(0.0)
+    for r in range(n_rows):
+        if width == LANES:
+            _copy(grad, first + r * apart, rows, r * LANES)
+        else:
+            for j in range(width):
+                rows[r * LANES + j] = grad[first + r * apart + j]
 
 
 @_compiled
-def _add_up(words, grad, runs, of_place, parts, start, stop, out):
-    """The weight's gradient `out` `[parts, B, K, LANES]`, float32: `start` to `stop` of the first two axes, as one.
+def _add_up(words, grad, runs, of_place, parts, start, stop, rows, tables, out):
+    """Adds the weight's gradient to `out` `[parts, B, K, LANES]`, `start` to `stop` of the first two axes, as one.
 
     Args:
         words: of `_in_words`, of images `[M, I]`.
         grad: `[M, P, O]`, float32, for `B * LANES` outputs or somewhat fewer.
         runs, of_place: which numbers of an image the places see, see `patches.runs_by_place`.
         parts: of the words, each summed by itself.
+        rows, tables: room for `ROWS * LANES` and `TABLES * ENTRIES * LANES` float32.
     """
     n_blocks, taps = out.shape[1:3]
-    places = grad.shape[1]
-    at_once = max(1, CACHE // (ROWS * places * grad.shape[2] * 4))
-    rows, tables = np.zeros(ROWS * LANES, f32), np.empty(TABLES * ENTRIES * LANES, f32)
-    flat_words, inputs, totals = words.reshape(-1), words.shape[1], out.reshape(-1)
-    totals[start * taps * LANES : stop * taps * LANES] = f32(0.0)
+    images, places, outputs = grad.shape
+    at_once = max(1, CACHE // (ROWS * places * outputs * 4))
+    flat, flat_words, inputs, totals = grad.reshape(-1), words.reshape(-1), words.shape[1], out.reshape(-1)
     for part in range(start // n_blocks, (stop - 1) // n_blocks + 1):
-        first, last = len(words) * part // parts, len(words) * (part + 1) // parts
-        for some in range(first, last, at_once):
+        begin, end = len(words) * part // parts, len(words) * (part + 1) // parts
+        for some in range(begin, end, at_once):
             for item in range(max(start, part * n_blocks), min(stop, (part + 1) * n_blocks)):
-                for n in range(some, min(last, some + at_once)):
+                for n in range(some, min(end, some + at_once)):
                     for place in range(places):
-                        _take(grad, n * ROWS, place, (item - part * n_blocks) * LANES, rows)
+                        output = (item - part * n_blocks) * LANES
+                        first = (n * ROWS * places + place) * outputs + output
+                        n_rows, width = min(ROWS, images - n * ROWS), min(LANES, outputs - output)
+                        _take(flat, first, places * outputs, n_rows, width, rows)
                         for k in range(TABLES):
                             _make_table(rows, k * ROWS_OF_TABLE * LANES, tables, k * ENTRIES * LANES)
                         for r in range(of_place[place], of_place[place + 1]):
@@ -160,16 +178,17 @@ def weight_grad(spikes: Tensor, grad: Tensor, size: tuple[int, ...], geometry: t
     height, width, channels = size
     runs, of_place = runs_by_place((height, width, channels), geometry)
     outputs, taps = grad.shape[2], geometry[0] * geometry[4] * channels
-    words = np.empty((-(-len(spikes) // ROWS), spikes.shape[1]), np.uint32)
-    x, rows = spikes.numpy(), grad.contiguous().numpy()
+    words = np.zeros((-(-len(spikes) // ROWS), spikes.shape[1]), np.uint32)
+    x, of_rows = spikes.numpy(), grad.contiguous().numpy()
     split(lambda start, stop: _in_words(x, start, stop, words), len(words), work=spikes.numel())
     blocks = -(-outputs // LANES)
     parts = max(1, min(LEAST_ITEMS // blocks, len(words)))
-    sums = torch.empty(parts, blocks, taps, LANES)
+    sums = torch.zeros(parts, blocks, taps, LANES)
     out = sums.numpy()
-    split(
-        lambda start, stop: _add_up(words, rows, runs, of_place, parts, start, stop, out),
-        parts * blocks,
-        work=grad.numel(),
-    )
+
+    def add(start: int, stop: int) -> None:
+        rows, tables = (np.empty(n * LANES, f32) for n in (ROWS, TABLES * ENTRIES))
+        _add_up(words, of_rows, runs, of_place, parts, start, stop, rows, tables, out)
+
+    split(add, parts * blocks, work=grad.numel())
     return sums.sum(0).transpose(1, 2).reshape(-1, taps)[:outputs].contiguous()
