@@ -118,12 +118,12 @@ def spike_convolution_gradients(
 ) -> tuple[Tensor, Tensor]:
     """Of the spikes, in the type of `grad` `[T, R, O]`, and the weight, float32: empty unless it `arrives`, `learns`.
 
-    That of the weight in float32 is made by tables, if spikes are that, int8; the others by oneDNN, which is many times
-    faster than products of patches, but for those with a stride: of the spikes, and of the weight in bfloat16.
+    That of the weight in float32 is made by tables, if spikes are that, int8, and many; the others by oneDNN, many
+    times faster than products of patches, but for those with a stride, of the spikes, and of the weight in bfloat16.
     """
     plain, strides = groups == 1, max(layout(geometry)[0]) > 1
     scatters = plain and arrives and strides
-    looks_up = plain and learns and grad.dtype == torch.float32 and spikes.dtype == torch.int8
+    looks_up = plain and learns and grad.dtype == torch.float32 and _has_tables(spikes, weight, geometry)
     gathers = plain and learns and grad.dtype == torch.bfloat16 and strides
     others = arrives and not scatters, learns and not (looks_up or gathers)
     of_spikes, of_weight = _by_onednn(grad, spikes, weight, geometry, groups, *others)
@@ -154,11 +154,17 @@ def _by_onednn(
     )
 
 
+def _has_tables(spikes: Tensor, weight: Tensor, geometry: list[int]) -> bool:
+    """Whether the weight's gradient is made by tables of sums."""
+    steps, n, places = *spikes.shape[:2], math.prod(out_size(spikes.shape[3:], geometry))
+    return spikes.dtype == torch.int8 and subset_sums.is_faster(steps * n, places, weight[0].numel())
+
+
 def _looked_up(grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
     """The gradient of the weight, from spikes int8 and `grad` in float32."""
     images = channels_last(spikes)
     size, places = images.shape[1:], math.prod(out_size(images.shape[1:3], geometry))
-    by_image = grad.view(len(images), places, len(weight))
+    by_image = grad.reshape(len(images), places, len(weight))
     return _as_weight(subset_sums.weight_grad(images.flatten(1), by_image, size, tuple(geometry)), weight)
 
 

@@ -20,8 +20,11 @@ DENSE_FROM = 0.1
 MANY = 512
 """Outputs that pay for finding the spikes, which is work by itself; the rate is less for fewer."""
 
-SLOWNESS = {torch.int8: 0.25 if has_int8_instruction() else 5.0, torch.bfloat16: 1.0, torch.float32: 1.0}
-"""How long products of each type take, in the unit of `DENSE_FROM`; those of float32 by tables."""
+SLOWNESS = {torch.int8: 0.25 if has_int8_instruction() else 5.0, torch.bfloat16: 1.0, torch.float32: 2.0}
+"""How long products of each type take, in the unit of `DENSE_FROM`."""
+
+SLOWNESS_OF_TABLES = 1.25
+"""How long `subset_sums` takes."""
 
 SLOWNESS_IN_TILES = {**SLOWNESS, torch.bfloat16: 0.5}
 """The same, where the CPU multiplies whole tiles."""
@@ -32,9 +35,8 @@ def least_rate(outputs: int) -> float:
     return DENSE_FROM * min(1.0, outputs / MANY)
 
 
-def _are_dense(spikes: Tensor, outputs: int, dtype: torch.dtype) -> bool:
-    """Whether spikes `[R, I]`, whose rate some hundred rows tell, are better multiplied, as `dtype`."""
-    slowness = (SLOWNESS_IN_TILES if multiplies_tiles() else SLOWNESS)[dtype]
+def _are_dense(spikes: Tensor, outputs: int, slowness: float) -> bool:
+    """Whether spikes `[R, I]`, whose rate some hundred rows tell, are better all taken, in a product so slow."""
     some = spikes[:: max(1, len(spikes) // 256)]
     rate = float(some.sum(dtype=torch.int32)) / max(1, some.numel())
     return not some.numel() or rate >= least_rate(outputs) * slowness
@@ -42,7 +44,7 @@ def _are_dense(spikes: Tensor, outputs: int, dtype: torch.dtype) -> bool:
 
 def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
     """`spikes @ weight.T`, whole numbers in float32, of int8 `[R, I]` and `[O, I]`."""
-    if _are_dense(spikes, len(weight), torch.int8) or not is_narrow(weight):
+    if _are_dense(spikes, len(weight), SLOWNESS[torch.int8]) or not is_narrow(weight):
         return PackedWeight(weight).weigh(spikes).float()
     out = torch.empty(len(spikes), len(weight))
     x, w, z = contiguous_rows(spikes).numpy(), in_blocks(weight.t()), out.numpy()
@@ -52,19 +54,16 @@ def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
 
 def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
     """`grad.T @ spikes`, float32, of int8 `[R, I]` and `[R, O]`."""
-    spikes = contiguous_rows(spikes)
-    if _are_dense(spikes, grad.shape[1], grad.dtype):
-        if grad.dtype == torch.float32:
-            return subset_sums.weight_grad(spikes, grad[:, None], (1, 1, spikes.shape[1]), EACH_ALONE)
+    spikes, (n_rows, inputs), outputs = contiguous_rows(spikes), spikes.shape, grad.shape[1]
+    looks_up = grad.dtype == torch.float32 and subset_sums.is_faster(n_rows, 1, inputs)
+    of_products = (SLOWNESS_IN_TILES if multiplies_tiles() else SLOWNESS)[grad.dtype]
+    if _are_dense(spikes, outputs, SLOWNESS_OF_TABLES if looks_up else of_products):
+        if looks_up:
+            return subset_sums.weight_grad(spikes, grad[:, None], (1, 1, inputs), EACH_ALONE)
         return (grad.t() @ spikes.to(grad.dtype)).float()
-    out = torch.empty(spikes.shape[1], grad.shape[1])
+    out = torch.empty(inputs, outputs)
     x, g, total = spikes.numpy(), as_array(grad).reshape(grad.shape), out.numpy()
-    split(
-        lambda start, stop: event_products.add_columns(x, g, start, stop, total),
-        spikes.shape[1],
-        work=grad.numel(),
-        align=16,
-    )
+    split(lambda start, stop: event_products.add_columns(x, g, start, stop, total), inputs, work=grad.numel(), align=16)
     return out.t().contiguous()
 
 

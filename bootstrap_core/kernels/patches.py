@@ -109,10 +109,11 @@ def runs_of(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
 @lru_cache(maxsize=64)
 def runs_by_place(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
     """`runs_of` each place, which begin in its own patch; and where in them those of each place begin, `[P + 1]`."""
-    source = sources_of(size, geometry)
+    height, width, channels = size
+    source = sources_of((height, width, 1), geometry)  # a place of the map stands for its channels
     taps = source.shape[1]
     follows = np.diff(source, axis=1, prepend=-9) == 1
     starts = np.flatnonzero(~follows)
     runs = np.stack([starts % taps, source.ravel()[starts], np.diff(starts, append=source.size)], 1)
     seen = runs[:, 1] >= 0
-    return np.ascontiguousarray(runs[seen]), np.searchsorted(starts[seen], np.arange(len(source) + 1) * taps)
+    return runs[seen] * channels, np.searchsorted(starts[seen], np.arange(len(source) + 1) * taps)

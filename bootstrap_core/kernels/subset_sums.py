@@ -19,7 +19,7 @@ from bootstrap_core.kernels.patches import runs_by_place
 from bootstrap_core.kernels.registers import INT, WORD, arrays, carried, vector
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["weight_grad"]
+__all__ = ["is_faster", "weight_grad"]
 
 LANES = 16
 """Outputs at a time: a line of the cache."""
@@ -34,6 +34,8 @@ BITS = tuple(np.uint32(BYTE * (r // ROWS_OF_TABLE) + SCALED + r % ROWS_OF_TABLE)
 CACHE = 1 << 17
 """Bytes of gradients that stay in the second-level cache while all outputs take what they need of them."""
 
+LEAST_IMAGES, LEAST_ROWS, LEAST_TAPS = 3 * ROWS, 256, 64
+"""Of fewer, tables are made for too few: products are faster."""
 LEAST_ITEMS = 8
 """Into which the work is divided, however many threads there are: so that the sums do not depend on them."""
 
@@ -167,6 +169,11 @@ def _add_up(words, grad, runs, of_place, parts, start, stop, rows, tables, out):
                             _look_up(flat_words, n * inputs + source, length, tables, totals, at)
 
 
+def is_faster(images: int, places: int, taps: int) -> bool:
+    """Whether `weight_grad` is, than a product, for so many images, places of each output, and inputs of one."""
+    return images >= LEAST_IMAGES and images * places >= LEAST_ROWS and taps >= LEAST_TAPS
+
+
 def weight_grad(spikes: Tensor, grad: Tensor, size: tuple[int, ...], geometry: tuple[int, ...]) -> Tensor:
     """Gradient of a weight `[O, K * C]`, float32, in the order of `patches`.
 
@@ -183,12 +190,12 @@ def weight_grad(spikes: Tensor, grad: Tensor, size: tuple[int, ...], geometry: t
     split(lambda start, stop: _in_words(x, start, stop, words), len(words), work=spikes.numel())
     blocks = -(-outputs // LANES)
     parts = max(1, min(LEAST_ITEMS // blocks, len(words)))
-    sums = torch.zeros(parts, blocks, taps, LANES)
+    sums = torch.zeros(parts, blocks, taps, LANES, dtype=torch.float32)
     out = sums.numpy()
 
     def add(start: int, stop: int) -> None:
         rows, tables = (np.empty(n * LANES, f32) for n in (ROWS, TABLES * ENTRIES))
         _add_up(words, of_rows, runs, of_place, parts, start, stop, rows, tables, out)
 
-    split(add, parts * blocks, work=grad.numel())
+    split(add, parts * blocks, work=grad.numel() * taps // ROWS)
     return sums.sum(0).transpose(1, 2).reshape(-1, taps)[:outputs].contiguous()

@@ -352,8 +352,11 @@ def test_inputs_of_one_train_are_weighed_as_each_of_them(outputs: int) -> None:
 
 
 @pytest.mark.parametrize("rate", [0.01, 0.5])
-@pytest.mark.parametrize("half", [False, True])
-def test_products_that_follow_spikes_are_the_matrix_products(rate: float, half: bool, monkeypatch) -> None:
+@pytest.mark.parametrize(("half", "tables"), [(False, False), (False, True), (True, False)])
+def test_products_that_follow_spikes_are_the_matrix_products(
+    rate: float, half: bool, tables: bool, monkeypatch
+) -> None:
+    monkeypatch.setattr(subset_sums, "is_faster", lambda *sizes: tables)
     monkeypatch.setattr(dense_products, "multiplies_tiles", lambda: False)  # which decides where to follow them
     monkeypatch.setitem(dense_products.SLOWNESS, torch.int8, 1.0)
     generator = torch.Generator().manual_seed(0)
@@ -403,8 +406,11 @@ GEOMETRIES = [[3, 1, 0, 1, 3, 1, 0, 1], [5, 2, 2, 1, 3, 1, 1, 2], [2, 3, 1, 2, 4
 
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_convolutions_of_spikes_have_the_gradients_of_torch(geometry: list[int], dtype: torch.dtype) -> None:
+@pytest.mark.parametrize(("dtype", "tables"), [(torch.float32, False), (torch.float32, True), (torch.bfloat16, False)])
+def test_convolutions_of_spikes_have_the_gradients_of_torch(
+    geometry: list[int], dtype: torch.dtype, tables: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(subset_sums, "is_faster", lambda *sizes: tables)
     generator = torch.Generator().manual_seed(0)
     lies = (torch.rand(2, 3, 11, 9, 4, generator=generator) < 0.3).to(torch.int8)
     spikes = lies.permute(0, 1, 4, 2, 3)  # [T, N, C, H, W], channels last
@@ -436,6 +442,26 @@ def test_tables_give_the_gradient_of_a_weight_whatever_the_threads(images: int, 
     assert torch.equal(*results)
     expected = torch.einsum("mpo,mpk->ok", grad.double(), seen)
     torch.testing.assert_close(results[0].double(), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_tables_are_of_float32_whatever_the_default() -> None:
+    spikes, grad = torch.ones(300, 70, dtype=torch.int8), torch.ones(300, 40)
+    torch.set_default_dtype(torch.float64)
+    try:
+        ours = dense_products.correlate(spikes, grad)
+    finally:
+        torch.set_default_dtype(torch.float32)
+    assert torch.equal(ours, torch.full((40, 70), 300.0))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+def test_one_step_that_stands_for_all_has_the_gradient_of_each(stride: int) -> None:
+    geometry, weight = [3, stride, 1, 1] * 2, torch.randn(5, 9, 3, 3)
+    spikes = (torch.rand(4, 32, 9, 6, 6) < 0.5).to(torch.int8)
+    one = torch.randn(1, 32 * (6 // stride) ** 2, 5)
+    each = [one.expand(4, -1, -1), one.expand(4, -1, -1).contiguous()]
+    ours = [conv_op.spike_convolution_gradients(g, spikes, weight, geometry, 1, False, True)[1] for g in each]
+    assert torch.equal(*ours)
 
 
 def test_no_images_have_no_gradient() -> None:
