@@ -4,15 +4,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from bootstrap_core.integer import IntegerNetwork
-from bootstrap_core.network import Network
+from bootstrap_core.network import Network, Trace
 from converters.file_kind import FileKind, kind_of_file
 from converters.formats import MODEL_SUFFIXES, Hints, read_model
 from converters.netx.layers import NetxFile
 from converters.netx.model import netx_of
 from converters.netx.report import differences
-from specs.errors import IntegrityError, SnnZooError, StateOverflowError
+from specs.errors import IntegrityError, SnnZooError, StateOverflowError, UnsupportedError
 from specs.given_file import suggest_file
 from specs.network import NetworkSpec
 from zoo.card import Card, FileFacts, is_card, load_card, revision_of, spec_digest
@@ -74,15 +75,21 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
 
 
 def _check_engines(network: Network) -> Check:
-    generator = torch.Generator().manual_seed(0)
-    images = torch.rand(N_IMAGES, *network.spec.input.shape, generator=generator)
-    name = "float and integer engine"
+    name, images = "float and integer engine", _random_images(network)
     with torch.no_grad():
         _, expected = network.run(images)
     try:
         _, found = IntegerNetwork(network).run(images)
     except StateOverflowError as error:
         return Check(name, False, str(error))
+    return _compare_spikes(name, expected, found)
+
+
+def _random_images(network: Network) -> Tensor:
+    return torch.rand(N_IMAGES, *network.spec.input.shape, generator=torch.Generator().manual_seed(0))
+
+
+def _compare_spikes(name: str, expected: Trace, found: Trace) -> Check:
     n_places = n_differing = 0
     for a, b in zip(expected.spikes, found.spikes, strict=True):
         assert a is not None
@@ -125,17 +132,39 @@ def _check_same(source: str, other: Path, spec: NetworkSpec, *, asked: bool) -> 
         ours, theirs = layers_of(source), _layers_beside(other, spec)
     except IntegrityError as error:
         return Check(name, False, _first_line(error))
+    except UnsupportedError:  # of netx, whose layers they are compared by
+        return _check_same_spikes(source, other, spec, asked=asked)
     except SnnZooError as error:
-        return Check(name, not asked, f"not compared: {_first_line(error)}", skipped=not asked)
+        return _not_compared(name, error, asked)
     found = [f"{d.place} {d.what}: {d.text}".strip() for d in differences(ours, theirs)]
     return Check(name, not found, "; ".join(found) or "the same")
 
 
+def _check_same_spikes(source: str, other: Path, spec: NetworkSpec, *, asked: bool) -> Check:
+    name = f"the spikes of {other.name}"
+    try:
+        ours, theirs = read_source(source)[0].build(), _network_beside(other, spec)
+        if ours.spec.shapes != theirs.spec.shapes:
+            return Check(name, False, "a network of other layers")
+        images = _random_images(ours)
+        traces = [IntegerNetwork(network).run(images)[1] for network in (ours, theirs)]
+    except SnnZooError as error:
+        return _not_compared(name, error, asked)
+    return _compare_spikes(name, *traces)
+
+
+def _not_compared(name: str, error: SnnZooError, asked: bool) -> Check:
+    return Check(name, not asked, f"not compared: {_first_line(error)}", skipped=not asked)
+
+
 def _layers_beside(other: Path, spec: NetworkSpec) -> NetxFile:
+    return netx_of(_network_beside(other, spec)) if kind_of_file(other) is FileKind.TORCH else layers_of(str(other))
+
+
+def _network_beside(other: Path, spec: NetworkSpec) -> Network:
     """A checkpoint does not say what the model's spec does."""
-    if kind_of_file(other) is FileKind.TORCH:
-        return netx_of(read_model(other, Hints(spec=spec)).build())
-    return layers_of(str(other))
+    model = read_model(other, Hints(spec=spec)) if kind_of_file(other) is FileKind.TORCH else read_source(str(other))[0]
+    return model.build()
 
 
 def _first_line(error: SnnZooError) -> str:

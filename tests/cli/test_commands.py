@@ -67,7 +67,13 @@ def test_a_network_with_skips_from_spec_to_score(run, tmp_path) -> None:
     assert scores[0]["rates"][1:3] == pytest.approx(scores[1]["rates"][1:3])
     assert scores[0]["synops"] == pytest.approx(scores[1]["synops"])
     assert 0 < scores[0]["rates"][2] < 1
-    assert "FAILED" not in run("verify", tmp_path / "a.safetensors").stdout
+    run("convert", tmp_path / "a.safetensors", "-o", tmp_path / "a.nir")
+    verified = run("verify", tmp_path / "a.safetensors").stdout
+    assert "the spikes of a.nir       ok" in verified
+    assert "FAILED" not in verified
+    run("build", tmp_path / "residual.yaml", "-o", tmp_path / "b.safetensors", "--seed", 1)
+    run("convert", tmp_path / "b.safetensors", "-o", tmp_path / "a.nir", "--force")
+    assert "the spikes of a.nir       FAILED" in run("verify", tmp_path / "a.safetensors", code=1).stdout
     error = run("convert", tmp_path / "a.safetensors", "-o", tmp_path / "a.net", code=1).stderr
     assert "blocks 2, 4: skips (a .net is a chain of layers)" in error
 
