@@ -48,6 +48,8 @@ SHRUNK = 0.05
 """Part of their grid that weights of a layer must have left, or it is told: six integers up and six down."""
 DOUBTFUL = 0.5
 """Accuracy of an ANN below which its images are probably of another kind."""
+MUCH = 0.05
+"""Accuracy that a conversion loses, from which on it is told."""
 DOUBT_IMAGES = 1000
 """Training images that the ANN is asked for, normalised in several ways."""
 STANDARD_ERRORS = 3
@@ -225,6 +227,7 @@ def import_onnx(
         if done.ann is not None and done.ann < DOUBTFUL and not doubt:
             right = f"{100 * done.ann:.1f} %"
             notes.append(f"the ANN itself is right in {right} only: does it take other images (--mean, --std, --raw)?")
+        notes += _lost(done, time_steps, epochs)
     notes += done.notes
     told = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
     for option, choices in (("input", encodings), ("max_pool", max_pooling)):
@@ -256,6 +259,16 @@ class _Learnt:
     score: Evaluation | None = None
     recipe: TrainingSpec | None = None
     notes: tuple[str, ...] = ()
+
+
+def _lost(done: _Learnt, time_steps: int, epochs: int) -> list[str]:
+    """That the SNN is much worse than the ANN, if it is."""
+    if done.ann is None or done.score is None or done.ann - done.score.accuracy <= MUCH:
+        return []
+    return [
+        f"the SNN is right in {done.score.accuracy:.1%} only, the ANN in {done.ann:.1%}: more than --time-steps "
+        f"{time_steps}, or more than --epochs {epochs} of tuning, may bring it nearer"
+    ]
 
 
 def _learn(

@@ -476,10 +476,14 @@ class AnnBuilder:
         if data.shift is None:
             return None
         top, left, bottom, right = windows.pads
-        padded = F.pad(tensor_of(data.shift)[None], (left, right, top, bottom))
-        return np.asarray(
-            F.conv2d(padded, tensor_of(weight), None, windows.stride, 0, windows.dilation, groups)[0].numpy()
-        )
+        shift, shape = data.shift, self._map_shape(len(weight), data.shape, windows, windows.pads)
+        if (
+            not any(windows.pads) and channel_wise(shift) is not None
+        ):  # one window tells: others may be rounded otherwise
+            shift = shift[:, : windows.reach[0], : windows.reach[1]]
+        padded = F.pad(tensor_of(shift)[None], (left, right, top, bottom))
+        seen = F.conv2d(padded, tensor_of(weight), None, windows.stride, 0, windows.dilation, groups)[0].numpy()
+        return np.broadcast_to(seen, shape)
 
     def _shift_as_channel(self, data: Data, weight: Floats) -> tuple[Data, Floats]:
         """A shift before padding, made exact by a channel of ones, if there can be one; else all as it was."""

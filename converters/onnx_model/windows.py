@@ -36,6 +36,12 @@ class Windows:
         top, left, bottom, right = self.pads
         return Windows(self.kernel[::-1], self.stride[::-1], self.dilation[::-1], (left, top, right, bottom))
 
+    @property
+    def reach(self) -> Pair:
+        """From the first to the last that a window sees, downwards and across."""
+        down, across = (step * (side - 1) + 1 for step, side in zip(self.dilation, self.kernel, strict=True))
+        return down, across
+
     def output(self, height: int, width: int) -> Pair:
         """How many windows there are, downwards and across; 0 or less where none fits."""
         down, across = (

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 import converters
 from bootstrap_core import IntegerNetwork, build_network, evaluate, load_dataset
 from bootstrap_core.datasets import Dataset, Split
-from converters import read_model, write_model
+from converters import onnx_conversion, read_model, write_model
 from converters.ann import run_ann
 from converters.ann_conversion import FEWEST, FEWEST_TO_JUDGE, best_candidate
 from converters.calibrate import InputForm, calibrate
@@ -257,6 +257,15 @@ def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> No
     assert [" and with --mean" in note for note in mistaken.notes] == [True, False]
     told = import_onnx(mlp, mean=MEAN, std=STD, **options).notes
     assert told == ("the readout was fitted once more, to the ANN's answers",)
+
+
+def test_a_conversion_that_loses_much_is_told(mlp, digits, monkeypatch) -> None:
+    monkeypatch.setattr(onnx_conversion, "MUCH", 0.03)
+    options = {"dataset": digits, "mean": MEAN, "std": STD, "epochs": 0, "encodings": [Encoding.SPIKE]}
+    for steps, loses in ((1, True), (8, False)):
+        found = import_onnx(mlp, time_steps=steps, **options)
+        assert (found.ann - found.score.accuracy > 0.03) == loses
+        assert any(f"more than --time-steps {steps}" in note for note in found.notes) == loses
 
 
 def test_weights_with_hardly_any_grid_left_are_told(mlp, digits) -> None:

@@ -88,6 +88,15 @@ def test_normalisation_passes_a_maximum_only_with_factors_above_0(classify, sign
     assert len(operations(found, Conv)) == (1 if sign > 0 else 2)
 
 
+def test_a_shift_between_a_maximum_and_a_convolution_is_its_bias(classify) -> None:
+    """However many places there are, which sums of floats may round apart."""
+    nodes = f"c = Conv(x, k) r = Relu(c) p = MaxPool<kernel_shape=[2,2],strides=[2,2]>(r) n = {NORM}(p, s, t, m, v) "
+    stats = statistics(8)
+    weights = {"k": numbers(8, 3, 3, 3), "l": numbers(8, 8, 3, 3, seed=8), **stats, "s": np.abs(stats["s"])}
+    found = classify(nodes + "q = Conv(n, l) h = Relu(q)", weights, shape="1,3,28,28")
+    assert kinds(found) == ["Conv", "Relu", "MaxPool", "Conv", "Relu", "Flatten", "Dense"]
+
+
 def test_a_shift_before_padding_becomes_a_channel_of_ones(classify) -> None:
     nodes = f"c = Conv(x, k) r = Relu(c) p = MaxPool<kernel_shape=[2,2]>(r) n = {NORM}(p, s, t, m, v) "
     nodes += "h = Conv<pads=[1,1,1,1]>(n, l)"
