@@ -84,8 +84,7 @@ class TrainingRun:
         group: Group = ALONE,
     ) -> None:
         self.recipe = spec.training or TrainingSpec()
-        if weights is not None:
-            self.recipe = self.recipe.model_copy(update={"initialize": False})
+        recipe = self.recipe if weights is None else self.recipe.model_copy(update={"initialize": False})
         self.spec, self.dataset, self.folder = spec.model_copy(update={"training": self.recipe}), dataset, folder
         if weights is None:
             network = build_network(self.spec, seed=self.recipe.seed)
@@ -98,9 +97,11 @@ class TrainingRun:
             as_input(split.images[:1], spec)
         self.start_revision, self.start_changes = start_revision, start_changes
         self.teacher_revision = teacher and revision_of(sha256_of(model_path(str(self.recipe.teacher))))
-        self.trainer = Trainer(self.network, dataset.train, self.recipe, teacher=teacher, group=group)
+        self.trainer = Trainer(self.network, dataset.train, recipe, teacher=teacher, group=group)
         self.group = group
         self.overflow: str | None = None
+        self.start_accuracy: float | None = None
+        """As SNN, 0 to 1, on the validation images, of the model that the run went on from, once it is scored."""
         self.planned_epochs: int | None = None
         """By which the learning rate fell until the run was resumed, if they were others."""
         self.reports: list[dict[str, Any]] = []
@@ -125,6 +126,11 @@ class TrainingRun:
     def best(self) -> EpochReport:
         """Of the epoch whose network is kept."""
         return next(EpochReport(**report) for report in reversed(self.reports) if report["best"])
+
+    def score_start(self) -> None:
+        """Set `start_accuracy`, before the first epoch of a run that goes on from a model."""
+        if self.start_revision is not None and not self.reports:
+            self.start_accuracy = evaluate_exactly(self.network, self.trainer.validation, group=self.group)[0].accuracy
 
     def run_epoch(self, on_batch: Callable[[int, int], object] = lambda done, total: None) -> EpochReport:
         """Train one epoch and leave the folder ready to resume after it.

@@ -131,7 +131,7 @@ def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
     run("train", model, "-o", tmp_path / "on", *still, "-q")
     changes = "--set training.learning_rate=1e-12 --set training.initialize=true --set training.epochs=1"
     before, after = (read_model(path) for path in (model, tmp_path / "on/model.safetensors"))
-    assert after.spec.training.epochs == 1
+    assert (after.spec.training.epochs, after.spec.training.initialize) == (1, True)  # of weights made anew alone
     start = after.card["training"]["start_revision"]
     assert sha256_of(model).startswith(start)
     card = run("card", tmp_path / "on").stdout
@@ -142,6 +142,15 @@ def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
             assert (tensor - after.tensors[name]).abs().max() < 1e-6, name
     result = run("train", model, "-o", tmp_path / "other", "--set", "blocks.0.features=7", code=1)
     assert "the spec wants" in result.stderr
+
+
+def test_that_training_on_made_it_worse_is_told(trained, run, tmp_path) -> None:
+    command = "train", trained / "model.safetensors", "-o", tmp_path / "on", "--epochs", 1, "--force"
+    before = max(report.validation_snn_accuracy for report in read_metrics(trained))
+    worse = run(*command, "--set", "training.learning_rate=0.5").stderr
+    assert f"before: {before:.2%} of the validation images" in worse
+    assert f"went on from got {before:.2%} of the validation images right, more than any epoch" in worse
+    assert "more than any epoch" not in run(*command, "--set", "training.learning_rate=1e-12", "-q").stderr
 
 
 def test_a_run_that_went_on_from_a_model_tells_so_after_it_was_resumed_by_its_spec(trained, run, tmp_path) -> None:

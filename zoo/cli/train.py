@@ -206,7 +206,10 @@ def _train(run: "TrainingRun") -> None:
     """Train to the end, showing a bar on a terminal and a line for each epoch."""
     quiet, told = is_quiet() or not run.group.leads, False
     bar = shows_progress() and not quiet
+    run.score_start()
     if not (quiet or run.finished):
+        if run.start_accuracy is not None:
+            click.echo(f"before: {run.start_accuracy:.2%} of the validation images, as SNN", err=True)
         click.echo(f"*: the best SNN so far on validation images, kept as {run.model_path.name}", err=True)
         click.echo(_columns(EPOCH_HEADER, run.recipe.epochs), err=True)
     try:
@@ -272,6 +275,11 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
     except SnnZooError as error:
         say(f"no curves.png: {error}")
     say_overflow(run.overflow)
+    if run.start_accuracy is not None and run.start_accuracy > best.validation_snn_accuracy:
+        warn(
+            f"the model that this run went on from got {run.start_accuracy:.2%} of the validation images right, more "
+            "than any epoch: keep that one, or go on from it with a smaller learning rate"
+        )
     silent = scores[Mode.SNN].silent
     if silent is not None:
         warn(
