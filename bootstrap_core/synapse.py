@@ -126,8 +126,8 @@ class PoolSynapse(nn.Module):
     def __init__(self, spec: ConvSpec, weight: float) -> None:
         super().__init__()
         self.spec = spec
-        value = quantize_weight(torch.tensor(weight)).expand(spec.channels, 1, *spec.kernel)
-        self.register_buffer("weight", value, persistent=False)
+        value = quantize_weight(torch.tensor(weight))
+        self.register_buffer("weight", value.repeat(spec.channels, 1, *spec.kernel), persistent=False)
 
     def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
         """The weight, `[C, 1, kernel height, kernel width]`."""

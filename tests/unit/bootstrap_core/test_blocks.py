@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel
 
 from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
 from bootstrap_core.build import build_network
@@ -363,6 +364,14 @@ def test_a_pool_is_a_grouped_convolution_of_its_weight() -> None:
     expected = cuba(z, current_decay=torch.ones(1), voltage_decay=torch.zeros(1), threshold=1.5).spikes
     assert expected.any()
     assert torch.equal(pool(x, Mode.SNN, T), expected)
+
+
+def test_the_weights_of_networks_with_pools_are_averaged_by_torch() -> None:
+    network = pool_network()
+    average = AveragedModel(network, use_buffers=True)
+    for _ in range(2):
+        average.update_parameters(network)
+    assert torch.equal(average.module.blocks[1].quantized_weight(), network.blocks[1].quantized_weight())
 
 
 def test_the_drive_of_a_pool_is_the_average_times_its_gain() -> None:
