@@ -10,6 +10,12 @@ from zoo.model_format import ModelFormat
 __all__ = ["Section", "as_markdown", "percent", "rate_words", "sections", "seed_words"]
 
 
+SAME_LAYERS = (
+    "ANN: these layers with activations instead of neurons. That from which a network was converted may have others: "
+    "`zoo convert --report` tells of it."
+)
+
+
 @dataclass(frozen=True)
 class Section:
     """A title, a table, whose first column names its rows, and perhaps a note below it."""
@@ -78,6 +84,7 @@ def sections(card: Card) -> list[Section]:
                 for name, found in ((f"SNN, T = {card.time_steps}", card.operations.snn), ("ANN", card.operations.ann))
                 if found is not None
             ),
+            note=SAME_LAYERS,
         ),
         Section(
             "Energy of an image, estimated",
