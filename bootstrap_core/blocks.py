@@ -179,7 +179,10 @@ class InputBlock(Block):
 
 
 class GradedInputBlock(Block):
-    """Pixels as integers of `bits` bits, the same each step: one step `[1, N, *shape]` that stands for all."""
+    """Pixels as integers of `bits` bits, the same each step: one step `[1, N, *shape]` that stands for all.
+
+    The gradient of pixels within 0..1 goes straight through the rounding.
+    """
 
     def __init__(self, spec: InputSpec) -> None:
         super().__init__()
@@ -187,7 +190,8 @@ class GradedInputBlock(Block):
 
     def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Tensor:
         """See `Block`."""
-        pixels = torch.round(x.double().clamp(0, 1) * self.spec.levels)
+        levels = x.double().clamp(0, 1) * self.spec.levels
+        pixels = straight_through(levels, torch.round(levels))
         # float64: a sum of many large pixels times weights must stay an exact integer.
         return pixels.unsqueeze(0) if mode.spiking else pixels.float()
 

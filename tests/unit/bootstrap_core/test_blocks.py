@@ -117,6 +117,18 @@ def test_graded_pixels_are_rounded_and_clamped_integers() -> None:
     assert block(x, Mode.ANN, T).tolist() == [[0, 0, 1, 15, 15, 0]]
 
 
+@pytest.mark.parametrize("mode", [Mode.SNN, Mode.ANN])
+def test_the_gradient_of_graded_pixels_goes_through_the_rounding(mode: Mode) -> None:
+    network = make({"kind": "dense", "features": 9}, input={"encoding": "graded"})
+    fit_line(network.blocks[1])
+    images = torch.rand(5, 6).requires_grad_()
+    network(images, mode).square().sum().backward()
+    assert images.grad.abs().max() > 0
+    pixels = torch.tensor([[-0.2, 0.3, 0.51, 1.7]], requires_grad=True)
+    network.blocks[0](pixels, mode, T).sum().backward()
+    assert pixels.grad.tolist() == [[0.0, 255.0, 255.0, 0.0]]
+
+
 def test_graded_spikes_are_one_step_that_stands_for_all() -> None:
     block = make({"kind": "dense", "features": 2}, input={"encoding": "graded"}).blocks[0]
     x = torch.rand(3, 6)
