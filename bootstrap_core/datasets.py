@@ -77,6 +77,10 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """An image, uint8 `[C, H, W]`, and its class number: what torch's `DataLoader` makes batches of."""
+        return self.images[[index]][0], self.labels[index]
+
     def pixels(self, indices: Tensor) -> Tensor:
         """Images uint8 `[n, C, H, W]` of the indices int64 `[n]`: as `images[indices]`, in a part of the time."""
         images = self.images

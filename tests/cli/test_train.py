@@ -144,6 +144,15 @@ def test_a_model_file_is_trained_on(trained, run, tmp_path) -> None:
     assert "the spec wants" in result.stderr
 
 
+def test_where_the_images_of_a_model_have_gone_the_cure_is_told(trained, run, tmp_path, monkeypatch) -> None:
+    model = read_model(trained / "model.safetensors")
+    recipe = model.spec.training.model_copy(update={"data": "mine.npz"})
+    moved = replace(model, spec=model.spec.model_copy(update={"training": recipe}), card={})
+    write_model(moved, tmp_path / "moved.safetensors")
+    monkeypatch.chdir(tmp_path)
+    assert "--data names it anew" in run("train", "moved.safetensors", "-o", "on", code=1).stderr
+
+
 def test_that_training_on_made_it_worse_is_told(trained, run, tmp_path) -> None:
     command = "train", trained / "model.safetensors", "-o", tmp_path / "on", "--epochs", 1, "--force"
     before = max(report.validation_snn_accuracy for report in read_metrics(trained))

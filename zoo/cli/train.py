@@ -32,7 +32,7 @@ from converters.cli.shared import (
     warn,
 )
 from specs.errors import SnnZooError
-from zoo.cli.shared import complete_specs, say_doubts
+from zoo.cli.shared import complete_specs, say_doubts, usual_data
 
 if TYPE_CHECKING:
     from bootstrap_core.distributed import Group
@@ -149,6 +149,8 @@ def _start_run(
             f"{start.name} tells no recipe, as what was trained elsewhere, or converted and not tuned: name data, as "
             "in --data mnist, to train it by the tutorial's, or by what --set says"
         )
+    if model is not None and recipe.data == model.data:
+        usual_data(model)
     use_threads(threads)
     if group.leads:
         say_doubts(network, recipe)

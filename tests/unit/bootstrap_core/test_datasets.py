@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from bootstrap_core import datasets
 from bootstrap_core.datasets import (
@@ -418,6 +419,15 @@ def make_split(class_sizes: list[int]) -> Split:
 
 def numbers(split: Split) -> list[int]:
     return split.images[:, 0, 0, 0].tolist()
+
+
+def test_a_split_is_a_dataset_of_torch() -> None:
+    split = load_dataset("mnist-sample").train.take(slice(0, 7))
+    batches = list(DataLoader(split, batch_size=4))
+    assert [len(labels) for _, labels in batches] == [4, 3]
+    assert torch.equal(torch.cat([images for images, _ in batches]), split.images)
+    assert torch.equal(torch.cat([labels for _, labels in batches]), split.labels)
+    assert sum(1 for _ in split) == 7
 
 
 def test_take_keeps_the_order_and_the_pairs() -> None:

@@ -11,8 +11,8 @@ from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, SLACK,
 
 
 @numba.njit
-def _mix(rows, first, apart, n, factors, at, width, out, to):
-    row_sums.mix_rows(rows, first, apart, n, factors, at, width, out, to)
+def _mix(rows, n, factors, at, width, out, to):
+    row_sums.mix_rows(rows, n, factors, at, width, out, to)
 
 
 @pytest.mark.parametrize("columns", [1, 31, 32, 33, 96, 128, 129, 320, 400])
@@ -57,10 +57,9 @@ def test_rows_of_totals_are_added(apart) -> None:
 @pytest.mark.parametrize("n", [0, 1, 13])
 def test_rows_are_mixed_by_their_factors(width, n) -> None:
     random = np.random.default_rng(width)
-    apart = width + 3
-    rows, factors = (random.standard_normal(size, np.float32) for size in (5 + 13 * apart, 20))
+    rows, factors = (random.standard_normal(size, np.float32) for size in (13 * MOST_FLOATS, 20))
     out = np.full(width + 2, 7, np.float32)
-    _mix(rows, 5, apart, n, factors, 6, width, out, 1)
-    wanted = sum((factors[6 + k] * rows[5 + k * apart :][:width] for k in range(n)), np.zeros(width))
+    _mix(rows, n, factors, 6, width, out, 1)
+    wanted = sum((factors[6 + k] * rows[k * MOST_FLOATS :][:width] for k in range(n)), np.zeros(width))
     np.testing.assert_allclose(out[1:-1], wanted, rtol=1e-5, atol=1e-5)
     assert (out[[0, -1]] == 7).all()
