@@ -146,8 +146,10 @@ def _check_same_spikes(source: str, other: Path, spec: NetworkSpec, *, asked: bo
         ours, theirs = read_source(source)[0].build(), _network_beside(other, spec)
         if ours.spec.shapes != theirs.spec.shapes:
             return Check(name, False, "a network of other layers")
-        images = _random_images(ours)
-        traces = [IntegerNetwork(network).run(images)[1] for network in (ours, theirs)]
+        images, steps = _random_images(ours), ours.spec.time_steps
+        traces = [IntegerNetwork(network).run(images, time_steps=steps)[1] for network in (ours, theirs)]
+    except IntegrityError as error:
+        return Check(name, False, _first_line(error))
     except SnnZooError as error:
         return _not_compared(name, error, asked)
     return _compare_spikes(name, *traces)

@@ -47,7 +47,7 @@ _compiled = compiler()
 @_compiled
 def _add_spikes(row, bit, words):
     for i in range(len(words)):
-        words[i] |= np.uint32(np.uint32(row[i]) << bit)
+        words[i] |= np.uint32(np.uint32(row[i] != 0) << bit)
 
 
 @_compiled

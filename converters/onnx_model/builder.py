@@ -477,9 +477,8 @@ class AnnBuilder:
             return None
         top, left, bottom, right = windows.pads
         shift, shape = data.shift, self._map_shape(len(weight), data.shape, windows, windows.pads)
-        if (
-            not any(windows.pads) and channel_wise(shift) is not None
-        ):  # one window tells: others may be rounded otherwise
+        if not any(windows.pads) and channel_wise(shift) is not None:
+            # one window tells, of which sums at other places may be rounded apart
             shift = shift[:, : windows.reach[0], : windows.reach[1]]
         padded = F.pad(tensor_of(shift)[None], (left, right, top, bottom))
         seen = F.conv2d(padded, tensor_of(weight), None, windows.stride, 0, windows.dilation, groups)[0].numpy()
