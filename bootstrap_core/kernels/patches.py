@@ -101,9 +101,7 @@ def sources_of(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
 def runs_of(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
     """Runs of numbers `[R, 3]`: beginning in the patches of an image `[H, W, C]`, beginning in the image, length."""
     source = sources_of(size, geometry).ravel()
-    starts = np.flatnonzero(np.diff(source, prepend=-9) != 1)
-    runs = np.stack([starts, source[starts], np.diff(starts, append=len(source))], 1)
-    return np.ascontiguousarray(runs[runs[:, 1] >= 0])
+    return _runs(source, np.diff(source, prepend=-9) == 1)
 
 
 @lru_cache(maxsize=64)
@@ -111,9 +109,15 @@ def runs_by_place(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
     """`runs_of` each place, which begin in its own patch; and where in them those of each place begin, `[P + 1]`."""
     height, width, channels = size
     source = sources_of((height, width, 1), geometry)  # a place of the map stands for its channels
-    taps = source.shape[1]
-    follows = np.diff(source, axis=1, prepend=-9) == 1
+    places, taps = source.shape
+    runs = _runs(source.ravel(), (np.diff(source, axis=1, prepend=-9) == 1).ravel())
+    of_place = np.searchsorted(runs[:, 0], np.arange(places + 1) * taps)
+    runs[:, 0] %= taps
+    return runs * channels, of_place
+
+
+def _runs(source: Any, follows: Any) -> Any:
+    """As `runs_of`, of sources of which each either `follows` the one before or begins a run."""
     starts = np.flatnonzero(~follows)
-    runs = np.stack([starts % taps, source.ravel()[starts], np.diff(starts, append=source.size)], 1)
-    seen = runs[:, 1] >= 0
-    return runs[seen] * channels, np.searchsorted(starts[seen], np.arange(len(source) + 1) * taps)
+    runs = np.stack([starts, source[starts], np.diff(starts, append=len(source))], 1)
+    return runs[runs[:, 1] >= 0]

@@ -150,7 +150,7 @@ def _start_run(
             "in --data mnist, to train it by the tutorial's, or by what --set says"
         )
     if model is not None and recipe.data == model.data:
-        usual_data(model)
+        usual_data(model)  # or how to name them anew is told
     use_threads(threads)
     if group.leads:
         say_doubts(network, recipe)
