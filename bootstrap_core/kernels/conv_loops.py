@@ -1,4 +1,4 @@
-"""Patches of spikes, and gradients of convolutions from those of their patches, image by image, compiled by numba.
+"""Patches of images, and gradients of convolutions from those of their patches, image by image, compiled by numba.
 
 Importing this imports numba; see `conv_op` and `convolution_op`, which call it, and `patches`.
 """
@@ -8,7 +8,7 @@ import numpy as np
 from bootstrap_core.kernels.bits import narrowed, widened
 from bootstrap_core.kernels.compiler import compiler
 
-__all__ = ["gather", "scatter", "scatter_places"]
+__all__ = ["gather", "gather_places", "scatter", "scatter_places"]
 
 f32 = np.float32
 _compiled = compiler()
@@ -63,3 +63,14 @@ def scatter_places(patches, sources, start, stop, out):
             for k in range(len(flat)):
                 if flat[k] >= 0:
                     total[flat[k]] += widened(given[k])
+
+
+@_compiled
+def gather_places(images, sources, start, stop, out):
+    """Patches `[N, C, K * P]` of images `[N, C, H * W]`: `scatter_places` turned round; images `start` to `stop`."""
+    flat = sources.copy().ravel()
+    for image in range(start, stop):
+        for channel in range(out.shape[1]):
+            given, seen = images[image, channel], out[image, channel]
+            for k in range(len(flat)):
+                seen[k] = given[flat[k]] if flat[k] >= 0 else f32(0.0)

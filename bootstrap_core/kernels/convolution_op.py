@@ -1,14 +1,14 @@
-"""A convolution of rates whose input's gradient is a matrix product, as an operator that torch can compile and export.
+"""A convolution of rates whose gradients are products of patches, as an operator that torch can compile and export.
 
-Of very few channels, or of few and with a stride, it is up to four times faster than that of `F.conv2d`; else slower.
+Of few channels, where those of `F.conv2d` take up to five times as long; see `_is_faster` and `WEIGHED_CHANNELS`.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.grad import conv2d_weight
 
 from bootstrap_core.kernels import by_size, is_worthwhile
 from bootstrap_core.kernels.half import gradient_dtype, multiplies_half
@@ -24,6 +24,8 @@ FEW_CHANNELS, FEWEST_CHANNELS = 16, 3
 """Of the input, up to which the operator is not slower than torch's: with few products for each input, and with any."""
 FEW_PRODUCTS = 4
 """Of weights with gradients for each input: a kernel's places by those of a stride."""
+WEIGHED_CHANNELS = 2
+"""Of the input, up to which the weight's gradient is faster than torch's; oneDNN has its own way for three."""
 
 
 def _convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
@@ -62,19 +64,37 @@ def _(grad: Tensor, weight: Tensor, size: list[int], geometry: list[int]) -> Ten
     return torch.empty(len(grad), *size, device=grad.device)
 
 
+@operator("convolution_weight_grad")
+def _weight_grad(grad: Tensor, x: Tensor, size: list[int], geometry: list[int]) -> Tensor:
+    """Of a weight of `size`, from images `[N, C, H, W]` and the gradient of the output, `[N, O, OH, OW]`; float32."""
+    from bootstrap_core.kernels.conv_loops import gather_places
+
+    sources = sources_of((*x.shape[2:], 1), tuple(geometry)).T
+    taps, places = sources.shape
+    rows = x.shape[1] * taps
+    total = torch.zeros(rows, size[0])
+    n_at_once = images_at_once(x.itemsize * rows * places)
+    for some, of_some in zip(x.detach().split(n_at_once), grad.split(n_at_once), strict=True):
+        seen = torch.empty(len(some), rows, places)
+        images, out = some.flatten(2).numpy(), seen.view(len(some), x.shape[1], -1).numpy()
+        split(partial(gather_places, images, sources, out=out), len(some), work=seen.numel())
+        total += torch.bmm(seen, of_some.flatten(2).transpose(1, 2)).sum(0)
+    return total.t().contiguous().view(size)
+
+
+@_weight_grad.register_fake
+def _(grad: Tensor, x: Tensor, size: list[int], geometry: list[int]) -> Tensor:
+    return torch.empty(size, device=grad.device)
+
+
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
     *saved, ctx.geometry = inputs
     ctx.save_for_backward(*saved)
 
 
 def _backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
-    x, weight = ctx.saved_tensors
-    of_x, of_weight, _ = ctx.needs_input_grad
-    return (
-        _input_grad(grad, weight, x.shape[1:], ctx.geometry) if of_x else None,
-        conv2d_weight(x, weight.shape, grad, *layout(ctx.geometry)) if of_weight else None,
-        None,
-    )
+    (x, weight), (of_x, of_weight, _) = ctx.saved_tensors, ctx.needs_input_grad
+    return *convolution_gradients(grad, x, weight, of_x, of_weight, geometry=ctx.geometry, groups=1), None
 
 
 _convolution.register_autograd(_backward, setup_context=_setup)
@@ -84,32 +104,39 @@ def convolution_gradients(
     grad: Tensor, x: Tensor, weight: Tensor, of_x: bool, of_weight: bool, *, geometry: list[int], groups: int
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of a convolution of rates by its input and its weight, as far as wanted; see `convolve`."""
-    quick = of_x and groups == 1 and _can_be_faster(x, geometry)
-    grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
-        grad, x, weight, None, *layout(geometry), False, [0, 0], groups, [of_x and not quick, of_weight, False]
-    )
-    return _input_grad(grad, weight, x.shape[1:], geometry) if quick else grad_x, grad_weight
+    x_from_patches, weight_from_patches = _faster(x, groups, geometry, of_x, of_weight)
+    others = [of_x and not x_from_patches, of_weight and not weight_from_patches]
+    grad_x = grad_weight = None
+    if any(others):
+        grad_x, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad, x, weight, None, *layout(geometry), False, [0, 0], groups, [*others, False]
+        )
+    if x_from_patches:
+        grad_x = _input_grad(grad, weight, x.shape[1:], geometry)
+    if weight_from_patches:
+        grad_weight = _weight_grad(grad, x, weight.shape, geometry)
+    return grad_x, grad_weight
 
 
 def convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
     """`F.conv2d` of rates `[N, C, H, W]`; `geometry` as of `patches`, `weight` in one group."""
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return _rounded(x, weight, geometry, torch.get_autocast_dtype("cpu"))
-    differentiates = x.requires_grad and torch.is_grad_enabled()
-    if not (differentiates and _can_be_faster(x, geometry)):
+    if not (torch.is_grad_enabled() and any(_faster(x, 1, geometry, x.requires_grad, weight.requires_grad))):
         return _convolve(x, weight, geometry)
     product: Tensor = _convolution(x, weight, geometry)
     return product
 
 
-def _can_be_faster(x: Tensor, geometry: list[int]) -> bool:
-    """Whether the operator can take the rates, and is faster."""
-    fits = x.dtype == torch.float32 and x.device.type == "cpu" and _is_faster(x.shape[1], geometry)
-    return fits and is_worthwhile(x.numel(), compiled)
+def _faster(x: Tensor, groups: int, geometry: list[int], of_x: bool, of_weight: bool) -> tuple[bool, bool]:
+    """Which of the gradients that are wanted are made of patches: the input's, and the weight's."""
+    fits = groups == 1 and x.dtype == torch.float32 and x.device.type == "cpu" and is_worthwhile(x.numel(), compiled)
+    channels = x.shape[1]
+    return fits and of_x and _is_faster(channels, geometry), fits and of_weight and channels <= WEIGHED_CHANNELS
 
 
 def _is_faster(channels: int, geometry: list[int]) -> bool:
-    """Whether the operator is, for an input of so many channels."""
+    """Whether the input's gradient is, for so many channels."""
     kernel_height, stride_height, _, _, kernel_width, stride_width, _, _ = geometry
     few_products = kernel_height * kernel_width <= FEW_PRODUCTS * stride_height * stride_width
     most = FEW_CHANNELS if few_products or multiplies_half() else FEWEST_CHANNELS
