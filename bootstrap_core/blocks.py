@@ -102,6 +102,15 @@ def _fitted(sampler: RateSampler, mode: Mode) -> RateSampler:
     return sampler
 
 
+def _with_channels_last(places: Tensor, channels: int, n_places: int) -> tuple[Tensor, Tensor]:
+    """Where numbers at `places` of `[N, C, P]` are in `[N, P, C]`, and their channels."""
+    if n_places == 1:
+        return places, places % channels
+    rest = places % (channels * n_places)
+    channel = rest // n_places
+    return places + channel + (rest - channel * n_places) * channels - rest, channel
+
+
 class InputBlock(Block):
     """Pixels as currents: `weight * (x - mean) / std + bias` drives a neuron for each, the same each step.
 
@@ -391,16 +400,16 @@ class SpikingBlock(_SynapticBlock):
         It is `[T, N, C]`, or `[T, N, P, C]` of the places of a convolution.
         """
         if mode is Mode.SAMPLE:
+            from bootstrap_core.kernels.count_op import add_up_at
+
             steps, n, channels, n_places = len(z), z.shape[1], z.shape[-1], z[0, 0, ..., 0].numel()
             fired = spikes.values.flatten(3).movedim(2, -1) if z.dim() == 4 else spikes.values  # in the order of z
 
             def pairs_at(places: Tensor) -> tuple[Tensor, Tensor]:
-                image, rest = places // (channels * n_places), places % (channels * n_places)
-                channel, place = rest // n_places, rest % n_places  # of [N, C, P], where z is [N, P, C]
-                at = (image * n_places + place) * channels + channel
-                mean = z.flatten(1)[:, at].sum(0, dtype=torch.int32).float().mul_(unit).div_(steps)
+                at, channel = _with_channels_last(places, channels, n_places)
+                mean = add_up_at(z.flatten(1), at).float().mul_(unit).div_(steps)
                 drive = self._drive(mean, None if bias is None else bias[channel])
-                return drive, fired.flatten(1)[:, at].sum(0).float() / steps
+                return drive, add_up_at(fired.flatten(1), at).float() / steps
 
             self.sampler.add_some(n * channels * n_places, pairs_at)
         return spikes

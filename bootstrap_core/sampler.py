@@ -1,5 +1,6 @@
 """Measuring a layer's activation: sampled pairs (weighted input, rate), and the curve fitted to them."""
 
+import math
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -13,9 +14,12 @@ from specs.errors import SnnZooError
 
 __all__ = ["RateSampler", "mix_seed"]
 
-CAPACITY = 1 << 15
+CAPACITY = 1 << 14
+"""Pairs, under which the centres of two samples of one network differ by a hundredth of its curve's width."""
 SURPLUS = 1.25
-"""How many times its capacity a full sampler may hold before it sorts out."""
+"""How many times its capacity a sampler may hold before it sorts out."""
+DEVIATIONS = 6
+"""By so many standard deviations more pairs than the capacity are drawn at once, so that they are not too few."""
 BINS = 5
 NOVELTY = 0.1
 """Weight of a new fit's centre; the rest is that of the fits before."""
@@ -58,7 +62,7 @@ class RateSampler(nn.Module):
         self.n_seen = 0
         self._pairs = torch.zeros(0, 2)
         self._keys = torch.zeros(0, dtype=torch.float64)
-        self._limit: float | None = None
+        self._limit = 1.0  # of all pairs seen, those with smaller keys are here
 
     @property
     def pairs(self) -> Tensor:
@@ -81,12 +85,9 @@ class RateSampler(nn.Module):
         counts = self.group.counts(n)  # the pairs of all ranks follow each other
         start, total = sum(counts[: self.group.rank]), sum(counts)
         self.n_seen += total
-        if self._limit is not None:  # only smaller keys than the largest kept can matter
-            places, keys = _keys_below(self._limit, total, generator)
-        else:
-            keys, places = torch.rand(total, dtype=torch.float64, generator=generator), torch.arange(total)
-            if total > self.capacity:
-                keys, places = torch.topk(keys, self.capacity, largest=False, sorted=False)
+        enough = self.capacity + DEVIATIONS * self.capacity**0.5
+        self._limit = min(self._limit, enough / max(1, total))
+        places, keys = _keys_below(self._limit, total, generator)
         if len(places):
             self._keep(self._pairs_of_all(places, start, n, pairs_at), keys)
 
@@ -106,13 +107,13 @@ class RateSampler(nn.Module):
 
     def merge(self, other: "RateSampler") -> None:
         """Add the pairs of another sampler, as if this one had seen them too."""
+        self._limit = min(self._limit, other._limit)
         self._keep(*other._smallest())
         self.n_seen += other.n_seen
 
     def _keep(self, pairs: Tensor, keys: Tensor) -> None:
         self._pairs, self._keys = torch.cat([self._pairs, pairs]), torch.cat([self._keys, keys])
-        # a full sampler sorts out only now and then: what is too much does no harm before
-        if len(self._keys) >= self.capacity * (1.0 if self._limit is None else SURPLUS):
+        if len(self._keys) >= SURPLUS * self.capacity:  # only now and then: what is too much does no harm before
             self._pairs, self._keys = self._smallest()
             self._limit = float(self._keys.max())
 
@@ -186,10 +187,12 @@ def _keys_below(limit: float, n: int, generator: torch.Generator) -> tuple[Tenso
 
     From one such place to the next it is a number of places that is geometrically distributed.
     """
-    places = torch.full((1,), -1.0, dtype=torch.float64)
-    while (rest := n - float(places[-1])) > 0:
-        ways = torch.empty(int(limit * rest) + 1, dtype=torch.float64).geometric_(limit, generator=generator)
+    places, expected = torch.full((1,), -1.0, dtype=torch.float64), limit * n
+    while places[-1] < n:
+        drawn = torch.rand(int(expected + DEVIATIONS * expected**0.5) + 1, dtype=torch.float64, generator=generator)
+        ways = drawn.neg_().log1p_().div_(math.log1p(-limit) if limit < 1 else -math.inf).floor_().add_(1)
         places = torch.cat([places, places[-1] + ways.cumsum(0)])
+        expected = 0.0
     chosen = places[1 : int(torch.searchsorted(places, n))].long()
     return chosen, limit * torch.rand(len(chosen), dtype=torch.float64, generator=generator)
 

@@ -1,10 +1,10 @@
-"""Sums of small integers along the first axis, in one pass over memory. Importing this imports numba."""
+"""Sums of whole numbers along the first axis, in one pass over memory. Importing this imports numba."""
 
 import numpy as np
 
 from bootstrap_core.kernels.compiler import compiler
 
-__all__ = ["add_up"]
+__all__ = ["add_up", "add_up_at"]
 
 BLOCK = 1024
 """Columns at a time: their sums stay in the cache while the rows pass."""
@@ -20,3 +20,16 @@ def add_up(rows, start, stop, totals):
             row = rows[r, first : first + len(total)]
             for j in range(len(total)):
                 total[j] = np.int32(total[j] + np.int32(row[j]))
+
+
+@compiler()
+def add_up_at(rows, places, start, stop, totals):
+    """`totals[start:stop] = rows[:, places[start:stop]].sum(0)`, int32, of whole numbers `[R, C]`."""
+    for first in range(start, stop, BLOCK):
+        some = places[first : min(stop, first + BLOCK)]
+        total = totals[first : first + len(some)]
+        total[:] = 0
+        for r in range(len(rows)):
+            row = rows[r]
+            for j in range(len(some)):
+                total[j] = np.int32(total[j] + np.int32(row[np.uintp(some[j])]))

@@ -1,15 +1,17 @@
 """Sums over time, and that of spikes as an operator that torch can compile and export; see `count_loop`."""
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from bootstrap_core.kernels import count_loop
+from bootstrap_core.kernels.dense_products import contiguous_rows
 from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["add_up", "count"]
+__all__ = ["add_up", "add_up_at", "count"]
 
 
 ALIGN = 64
@@ -29,6 +31,14 @@ def add_up(x: Tensor) -> Tensor:
         align=ALIGN,
     )
     return total.permute([order.index(axis) for axis in range(1, x.dim())])
+
+
+def add_up_at(x: Tensor, places: Tensor) -> Tensor:
+    """`x[:, places].sum(0)` as int32, of whole numbers `[R, C]`, int8 or float32."""
+    total = torch.empty(len(places), dtype=torch.int32)
+    rows, at, out = contiguous_rows(x).numpy(), places.numpy(), total.numpy()
+    split(partial(count_loop.add_up_at, rows, at, totals=out), len(at), work=len(x) * len(at))
+    return total
 
 
 @operator("count_spikes")

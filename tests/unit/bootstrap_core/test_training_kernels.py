@@ -283,11 +283,24 @@ def test_dropout_drops_the_same_inputs() -> None:
 @pytest.mark.parametrize("dropout", [0.0, 0.5])
 def test_sampled_pairs_are_those_of_the_definition(dropout: float) -> None:
     images = torch.rand(5, 40, generator=torch.Generator().manual_seed(1))
-    networks = [make(DENSE, {**DENSE, "dropout": dropout}) for _ in range(2)]
+    check_samples([make(DENSE, {**DENSE, "dropout": dropout}) for _ in range(2)], images)
+
+
+@pytest.mark.parametrize("capacity", [30, 1000])
+def test_sampled_pairs_of_convolutions_are_those_of_the_definition(capacity: int) -> None:
+    networks = [NETWORKS["convs"]() for _ in range(2)]
+    for module in (module for network in networks for module in network.modules() if isinstance(module, RateSampler)):
+        module.capacity = capacity
+    check_samples(networks, torch.rand(5, *networks[0].spec.input.shape, generator=torch.Generator().manual_seed(1)))
+
+
+def check_samples(networks: list[Network], images: Tensor) -> None:
     for network, compiled in zip(networks, (True, False), strict=True):
         train_once(network, images, Mode.SAMPLE, compiled=compiled)
-    for ours, expected in zip(*(network.blocks[:-1] for network in networks), strict=True):
-        assert torch.equal(ours.sampler.pairs, expected.sampler.pairs)
+    sampled = [[module for module in network.modules() if isinstance(module, RateSampler)] for network in networks]
+    for ours, expected in zip(*sampled, strict=True):
+        assert len(ours.pairs) > 0
+        assert torch.equal(ours.pairs, expected.pairs)
 
 
 @pytest.mark.parametrize("shape", [(5, 3, 700), (1, 4), (600, 2, 130), (0, 3), (4, 0, 2), (40, 1)])
@@ -509,14 +522,30 @@ def test_convolutions_of_rates_have_the_gradients_of_torch(
         (17, 3, 2, True, False),
     ],
 )
-def test_convolutions_take_the_operator_where_it_is_faster(
+def test_the_input_s_gradient_is_made_of_patches_where_that_is_faster(
     channels: int, kernel: int, stride: int, half: bool, operator: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(convolution_op, "compiled", True)
     monkeypatch.setattr(convolution_op, "multiplies_half", lambda: half)
-    x, weight = leaf(torch.rand(2, channels, 9, 9)), torch.rand(4, channels, kernel, kernel)
-    taken = convolution_op.convolve(x, weight, [kernel, stride, 0, 1] * 2).grad_fn.name()
-    assert (taken == "snnzoo_convolutionBackward") == operator
+    assert (
+        takes_operator(leaf(torch.rand(2, channels, 9, 9)), torch.rand(4, channels, kernel, kernel), stride) == operator
+    )
+
+
+@pytest.mark.parametrize(
+    ("channels", "learns", "operator"), [(1, True, True), (2, True, True), (3, True, False), (1, False, False)]
+)
+def test_the_weight_s_gradient_is_made_of_patches_where_that_is_faster(
+    channels: int, learns: bool, operator: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(convolution_op, "compiled", True)
+    images, weight = torch.rand(2, channels, 9, 9), torch.rand(4, channels, 5, 5).requires_grad_(learns)
+    assert takes_operator(images, weight, stride=1) == operator
+
+
+def takes_operator(x: Tensor, weight: Tensor, stride: int) -> bool:
+    node = convolution_op.convolve(x, weight, [weight.shape[2], stride, 0, 1] * 2).grad_fn
+    return node is not None and node.name() == "snnzoo_convolutionBackward"
 
 
 def test_weights_on_their_grid_are_the_definition_s_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -726,6 +755,7 @@ def test_operators_of_convolved_input_are_registered_as_they_are(geometry: list[
     check_operator(steady_op.steady_backward, grad, z, *pixels, weight, geometry, *neurons, True)
     check_operator(convolution_op._convolution, images, weight, geometry)
     check_operator(convolution_op._input_grad, grad[0], weight, list(images.shape[1:]), geometry)
+    check_operator(convolution_op._weight_grad, grad[0], images, list(weight.shape), geometry)
 
 
 def test_no_image_goes_through_convolutions() -> None:
