@@ -1,7 +1,8 @@
 """Operators that torch can compile and export, and that are cheap to call where it does neither."""
 
 from collections.abc import Callable
-from typing import Any
+from functools import wraps
+from typing import Any, List  # noqa: UP035
 
 import torch
 from torch import Tensor
@@ -25,9 +26,15 @@ class Operator:
 
     def __init__(self, name: str, run: Callable[..., Any]) -> None:
         self.name, self.run, self.__doc__ = name, run, run.__doc__
-        self.registered = torch.library.custom_op(f"snnzoo::{name}", run, mutates_args=())
-        self.register_fake = self.registered.register_fake
+        for argument, kind in run.__annotations__.items():
+            if kind == list[int]:  # which older versions of torch do not read
+                run.__annotations__[argument] = List[int]  # noqa: UP006
+        self.registered = torch.library.custom_op(f"snnzoo::{name}", _written_out(run), mutates_args=())
         self.function: Any = None
+
+    def register_fake(self, fake: Callable[..., Any]) -> None:
+        """As of `torch.library`."""
+        self.registered.register_fake(_written_out(fake))
 
     def register_autograd(
         self, backward: Callable[..., Any], *, setup_context: Callable[..., None] = lambda ctx, inputs, output: None
@@ -54,6 +61,22 @@ class Operator:
         if not (torch.is_grad_enabled() and any(x.requires_grad for x in tensors)):
             return self.run(*args)
         return (self.registered if self.function is None else self.function.apply)(*args)
+
+
+def _written_out(run: Callable[..., Any]) -> Callable[..., Any]:
+    """`run`, with results of their own memory where elements share some, as those of a `neuron_run.link` do.
+
+    Compiled graphs write the gradient of what one hands to the next into memory laid out like it.
+    """
+
+    @wraps(run)
+    def written_out(*args: Any) -> Any:
+        results = run(*args)
+        if isinstance(results, Tensor):
+            return results
+        return tuple(x.contiguous() if any(type(n) is int and n == 0 for n in x.stride()) else x for x in results)
+
+    return written_out
 
 
 def _is_watched() -> bool:

@@ -1,6 +1,7 @@
 """The compiled kernels of training against the definitions: forward to the last bit, gradients closely."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -660,17 +661,32 @@ def test_rounded_convolutions_are_those_of_autocast_with_channels_last() -> None
     torch.testing.assert_close(ours, expected, rtol=1e-2, atol=1e-2)
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch.compile's own, of autograd functions
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch.compile's own
+@pytest.mark.parametrize("in_parts", [False, True])
 @pytest.mark.parametrize("name", ["dense", "convs", "conv of channels", "convs with a norm"])
-def test_networks_that_torch_compiles_train_as_they_are(name: str) -> None:
+def test_networks_that_torch_compiles_train_as_they_are(
+    name: str, in_parts: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     images = torch.rand(5, *NETWORKS[name]().spec.input.shape, generator=torch.Generator().manual_seed(1))
     expected_logits, expected = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
     network = NETWORKS[name]()
+    torch._dynamo.reset()
+    if in_parts:  # a graph for each block: what one hands to the next has a gradient laid out in memory
+        for kind in {type(block) for block in network.blocks}:
+            monkeypatch.setattr(kind, "carry", after_break(kind.carry))
     network.compile(backend="aot_eager")
     logits, gradients = train_once(network, images, Mode.SNN, compiled=True)
     assert torch.equal(logits, expected_logits)
     for key, gradient in expected.items():
         assert (gradients[key] - gradient).abs().max() <= 1e-5 * gradient.abs().max(), key
+
+
+def after_break(carry: Callable[..., Any]) -> Callable[..., Any]:
+    def broken(*args: Any) -> Any:
+        torch._dynamo.graph_break()
+        return carry(*args)
+
+    return broken
 
 
 def check_operator(operator: Operator, *args: Any) -> None:

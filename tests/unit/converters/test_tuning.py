@@ -86,12 +86,12 @@ def test_what_answers_worse_is_taken_back(trained: Network, digits: Dataset, mon
 
 
 def test_smaller_steps_follow_on_those_that_made_it_worse(trained: Network, digits: Dataset, monkeypatch) -> None:
-    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 1e-5, 1e-6))
+    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 1e-12, 1e-13))  # the second moves no weight
     network, seen = copied(trained), []
     tuned = tune(network, digits.train, by(trained), 1, on_epoch=seen.append)
     assert tuned is not None
-    assert tuned.recipe.snn_learning_rate == 1e-5
-    assert [report.learning_rate for report in seen] == [5.0, 1e-5]
+    assert tuned.recipe.snn_learning_rate == 1e-12
+    assert [report.learning_rate for report in seen] == [5.0, 1e-12]
 
 
 @pytest.mark.parametrize("best", tuning.PARTS)
