@@ -15,7 +15,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-engines check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-engines check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -38,6 +38,12 @@ test: install  ## Lint, types, layers, and all tests
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	$(BIN)/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
+
+test-oldest:  ## All tests with the oldest versions that pyproject.toml allows
+	$(PYTHON) -m venv $(VENV)-oldest
+	$(VENV)-oldest/bin/pip install --quiet uv
+	$(VENV)-oldest/bin/uv pip install --quiet --python $(VENV)-oldest --resolution lowest-direct --editable '.[test]'
+	$(VENV)-oldest/bin/python -m pytest --numprocesses auto --maxprocesses 4 --dist loadfile
 
 lint: install  ## Lint and check the layers
 	$(BIN)/ruff check .

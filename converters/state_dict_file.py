@@ -232,8 +232,9 @@ def _unpickle(path: Path) -> Any:
     except Exception as error:  # A stranger's pickle can raise anything.
         text = str(error)
         if blocked := re.search(r"GLOBAL (\S+)", text):
+            name = blocked[1].removeprefix("builtins.")
             raise ConversionError(
-                f"{path} holds Python objects ({blocked[1]}), not only tensors, and to load those would run its code; "
+                f"{path} holds Python objects ({name}), not only tensors, and to load those would run its code; "
                 'save model.state_dict() first, in the program that made it: torch.save(model.state_dict(), "model.pt")'
             ) from None
         # Of what torch says, only the finding; not its advice to load without weights_only.

@@ -50,8 +50,8 @@ def tables_of(centers: Tensor, slopes: Tensor) -> tuple[Any, ...]:
 
 @lru_cache
 def _tables(of_centers: bytes, of_slopes: bytes) -> tuple[Any, ...]:
-    centers, slopes = (np.frombuffer(numbers).astype(np.float32) for numbers in (of_centers, of_slopes))
-    centers = centers.reshape(-1, 2)
+    centers = np.frombuffer(of_centers).astype(np.float32).reshape(-1, 2)
+    slopes = np.frombuffer(of_slopes).astype(np.float32)
     n, floor = len(centers), np.float32(GRADIENT_FLOOR)
     tables = np.full((3, curve_loop.CENTERS), np.inf, np.float32)
     tables[:2, :n] = centers.T

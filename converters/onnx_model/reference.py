@@ -167,10 +167,12 @@ def _padded(node: GraphNode, windows: Windows, values: dict[str, Array]) -> list
     """The node with its padding as a node of its own, unless there is none or a convolution says it by `pads`."""
     top, left, bottom, right = windows.pads
     says_it = node.proto.op_type == "Conv" and node.attributes.get("auto_pad", "NOTSET") == "NOTSET"
-    if says_it or not any(windows.pads):
-        return [_plain(node, None, values)]
     proto = _plain(node, None, values)
-    _without(proto, ("auto_pad", "ceil_mode", "pads"))
+    if says_it:
+        return [proto]
+    _without(proto, ("auto_pad", "ceil_mode", "pads"))  # before 1.23 the evaluator cannot do VALID either
+    if not any(windows.pads):
+        return [proto]
     name = f"{node.inputs[0]}, padded for node {node.row}"
     proto.input[0] = name
     pads = [0, 0, left, 0, 0, right] if windows.n_axes == 1 else [0, 0, top, left, 0, 0, bottom, right]
