@@ -106,9 +106,10 @@ def _with_channels_last(places: Tensor, channels: int, n_places: int) -> tuple[T
     """Where numbers at `places` of `[N, C, P]` are in `[N, P, C]`, and their channels."""
     if n_places == 1:
         return places, places % channels
-    rest = places % (channels * n_places)
-    channel = rest // n_places
-    return places + channel + (rest - channel * n_places) * channels - rest, channel
+    of_image = places % (channels * n_places)
+    channel = of_image // n_places
+    place = of_image - channel * n_places
+    return places - of_image + place * channels + channel, channel
 
 
 class InputBlock(Block):

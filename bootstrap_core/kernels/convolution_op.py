@@ -1,6 +1,6 @@
 """A convolution of rates whose gradients are products of patches, as an operator that torch can compile and export.
 
-Of few channels, where those of `F.conv2d` take up to five times as long; see `_is_faster` and `WEIGHED_CHANNELS`.
+Of few channels, where those of `F.conv2d` take up to five times as long; see `_from_patches`.
 """
 
 from functools import partial
@@ -104,7 +104,7 @@ def convolution_gradients(
     grad: Tensor, x: Tensor, weight: Tensor, of_x: bool, of_weight: bool, *, geometry: list[int], groups: int
 ) -> tuple[Tensor | None, Tensor | None]:
     """Gradients of a convolution of rates by its input and its weight, as far as wanted; see `convolve`."""
-    x_from_patches, weight_from_patches = _faster(x, groups, geometry, of_x, of_weight)
+    x_from_patches, weight_from_patches = _from_patches(x, groups, geometry, of_x, of_weight)
     others = [of_x and not x_from_patches, of_weight and not weight_from_patches]
     grad_x = grad_weight = None
     if any(others):
@@ -122,21 +122,21 @@ def convolve(x: Tensor, weight: Tensor, geometry: list[int]) -> Tensor:
     """`F.conv2d` of rates `[N, C, H, W]`; `geometry` as of `patches`, `weight` in one group."""
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):
         return _rounded(x, weight, geometry, torch.get_autocast_dtype("cpu"))
-    if not (torch.is_grad_enabled() and any(_faster(x, 1, geometry, x.requires_grad, weight.requires_grad))):
+    if not (torch.is_grad_enabled() and any(_from_patches(x, 1, geometry, x.requires_grad, weight.requires_grad))):
         return _convolve(x, weight, geometry)
     product: Tensor = _convolution(x, weight, geometry)
     return product
 
 
-def _faster(x: Tensor, groups: int, geometry: list[int], of_x: bool, of_weight: bool) -> tuple[bool, bool]:
-    """Which of the gradients that are wanted are made of patches: the input's, and the weight's."""
+def _from_patches(x: Tensor, groups: int, geometry: list[int], of_x: bool, of_weight: bool) -> tuple[bool, bool]:
+    """Which of the gradients that are wanted are faster made of patches: the input's, and the weight's."""
     fits = groups == 1 and x.dtype == torch.float32 and x.device.type == "cpu" and is_worthwhile(x.numel(), compiled)
     channels = x.shape[1]
-    return fits and of_x and _is_faster(channels, geometry), fits and of_weight and channels <= WEIGHED_CHANNELS
+    return fits and of_x and _are_few(channels, geometry), fits and of_weight and channels <= WEIGHED_CHANNELS
 
 
-def _is_faster(channels: int, geometry: list[int]) -> bool:
-    """Whether the input's gradient is, for so many channels."""
+def _are_few(channels: int, geometry: list[int]) -> bool:
+    """Whether so many channels are few enough for the input's gradient."""
     kernel_height, stride_height, _, _, kernel_width, stride_width, _, _ = geometry
     few_products = kernel_height * kernel_width <= FEW_PRODUCTS * stride_height * stride_width
     most = FEW_CHANNELS if few_products or multiplies_half() else FEWEST_CHANNELS
