@@ -219,6 +219,19 @@ def web(tmp_path: Path) -> Iterator[WebServer]:
         yield server
 
 
+def free_port() -> int:
+    """One of loopback that nobody listens at."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port: int = server.getsockname()[1]
+    return port
+
+
+@pytest.fixture
+def port() -> int:
+    """See `free_port`."""
+    return free_port()
+
+
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["torch.distributed", "zoo.training_run", "zoo.cli", "numba"])
 PATIENCE_S = 300
@@ -228,8 +241,7 @@ class Ranks:
     """Processes started as by `torchrun`, with what each has printed."""
 
     def __init__(self, arguments: list[str], *, size: int, folder: Path) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as server:
-            port = server.getsockname()[1]
+        port = free_port()
         folder.mkdir(parents=True)
         self.outputs = [folder / f"{rank}.txt" for rank in range(size)]
         self.processes: list[BaseProcess] = []

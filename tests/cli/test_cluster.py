@@ -81,15 +81,21 @@ def test_what_the_first_process_refuses_ends_all(launch, spec, trained) -> None:
     assert "Traceback" not in first + second
 
 
-@pytest.mark.parametrize(
-    "launcher", [["torch.distributed.run"], ["accelerate.commands.accelerate_cli", "launch", "--multi_gpu"]]
-)
-def test_launchers_start_it(launcher, spec, tmp_path) -> None:
+TORCHRUN = ["torch.distributed.run", "--nproc_per_node=2", "--master_port"]
+ACCELERATE = ["accelerate.commands.accelerate_cli", "launch", "--multi_gpu", "--num_processes=2", "--main_process_port"]
+
+
+@pytest.mark.parametrize("launcher", [TORCHRUN, ACCELERATE], ids=["torchrun", "accelerate"])
+def test_launchers_start_it(launcher, port, spec, tmp_path) -> None:
     if not importlib.util.find_spec(launcher[0].split(".")[0]):
         pytest.skip("accelerate is not installed")
-    n = "--nproc_per_node" if launcher[0].startswith("torch") else "--num_processes"
-    command = [sys.executable, "-m", *launcher, n, "2", "-m", "zoo", "train", spec, "-o", tmp_path, "--epochs", "1"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False)
-    assert done.returncode == 0, done.stderr
-    assert "test, SNN" in done.stdout
-    assert done.stderr.count("epoch 1/1") == 1
+    command = [sys.executable, "-m", *launcher, str(port), "-m", "zoo", "train", spec, "-o", tmp_path, "--epochs", "1"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        try:
+            printed, told = process.communicate(timeout=300)
+        except subprocess.TimeoutExpired:
+            process.terminate()  # not killed: so that it ends what it started
+            printed, told = process.communicate()
+    assert process.returncode == 0, told
+    assert "test, SNN" in printed
+    assert told.count("epoch 1/1") == 1
