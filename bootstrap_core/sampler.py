@@ -16,10 +16,10 @@ __all__ = ["RateSampler", "mix_seed"]
 
 CAPACITY = 1 << 14
 """Pairs, under which the centres of two samples of one network differ by a hundredth of its curve's width."""
-SURPLUS = 1.25
+SURPLUS = 4
 """How many times its capacity a sampler may hold before it sorts out."""
 DEVIATIONS = 6
-"""By so many standard deviations more pairs than the capacity are drawn at once, so that they are not too few."""
+"""By so many standard deviations more keys than the capacity are below the limit, so that they are not too few."""
 BINS = 5
 NOVELTY = 0.1
 """Weight of a new fit's centre; the rest is that of the fits before."""
@@ -60,8 +60,8 @@ class RateSampler(nn.Module):
     def clear(self) -> None:
         """Forget the pairs; the fitted curve stays."""
         self.n_seen = 0
-        self._pairs = torch.zeros(0, 2)
-        self._keys = torch.zeros(0, dtype=torch.float64)
+        self._held = [(torch.zeros(0, 2), torch.zeros(0, dtype=torch.float64))]  # pairs and keys of each batch
+        self._n_held = 0
         self._limit = 1.0  # of all pairs seen, those with smaller keys are here
 
     @property
@@ -86,7 +86,7 @@ class RateSampler(nn.Module):
         start, total = sum(counts[: self.group.rank]), sum(counts)
         self.n_seen += total
         enough = self.capacity + DEVIATIONS * self.capacity**0.5
-        self._limit = min(self._limit, enough / max(1, total))
+        self._limit = min(self._limit, enough / max(1, self.n_seen))
         places, keys = _keys_below(self._limit, total, generator)
         if len(places):
             self._keep(self._pairs_of_all(places, start, n, pairs_at), keys)
@@ -112,17 +112,19 @@ class RateSampler(nn.Module):
         self.n_seen += other.n_seen
 
     def _keep(self, pairs: Tensor, keys: Tensor) -> None:
-        self._pairs, self._keys = torch.cat([self._pairs, pairs]), torch.cat([self._keys, keys])
-        if len(self._keys) >= SURPLUS * self.capacity:  # only now and then: what is too much does no harm before
-            self._pairs, self._keys = self._smallest()
-            self._limit = float(self._keys.max())
+        self._held.append((pairs, keys))
+        self._n_held += len(keys)
+        if self._n_held >= SURPLUS * self.capacity:  # only now and then: what is too much does no harm before
+            pairs, keys = self._smallest()
+            self._held, self._n_held, self._limit = [(pairs, keys)], len(keys), float(keys.max())
 
     def _smallest(self) -> tuple[Tensor, Tensor]:
         """Pairs and keys of the sample."""
-        if len(self._keys) <= self.capacity:
-            return self._pairs, self._keys
-        keys, order = torch.topk(self._keys, self.capacity, largest=False, sorted=False)
-        return self._pairs.index_select(0, order), keys
+        pairs, keys = (torch.cat(parts) for parts in zip(*self._held, strict=True))
+        if len(keys) <= self.capacity:
+            return pairs, keys
+        keys, order = torch.topk(keys, self.capacity, largest=False, sorted=False)
+        return pairs.index_select(0, order), keys
 
     def fit(self) -> None:
         """Fit the activation to the pairs, by lava-dl's rule; without pairs nothing changes.
@@ -131,9 +133,10 @@ class RateSampler(nn.Module):
         between 0.1 and 0.9 of it; each gives the median z and a of its pairs, weighed 0.1 to 0.9 with the mean of those
         centres of the previous fit that lie in it, or those centres alone if it has no pairs.
         """
-        if len(self._pairs) == 0:
+        pairs = self.pairs
+        if len(pairs) == 0:
             return
-        z, a = self.pairs.double().T
+        z, a = pairs.double().T
         maximum = max(a[a > 0.9 * a.max()].mean().item(), 0.8) if a.max() > 0 else 0.8
         edges = torch.linspace(0.1 * maximum, 0.9 * maximum, BINS + 1, dtype=torch.float64)
         previous = self.centers[: int(self.n_centers)].cpu().double()

@@ -182,7 +182,8 @@ def test_memory_is_bounded_by_the_capacity() -> None:
     before = torch.get_rng_state()
     for some in z:
         sampler.add(some, some)
-        assert len(sampler._pairs) == len(sampler._keys) <= SURPLUS * 100 + 70
+        held = [(len(pairs), len(keys)) for pairs, keys in sampler._held]
+        assert sampler._n_held == sum(n for n, _ in held) == sum(n for _, n in held) <= SURPLUS * 100 + 70
     assert sampler.pairs.shape == (100, 2)
     assert sampler.n_seen == 1400
     assert torch.equal(torch.get_rng_state(), before)  # its draws are its own
@@ -208,11 +209,13 @@ def test_the_sample_is_uniform_over_all_that_was_added() -> None:
     assert 60 <= counts.min() <= counts.max() <= 140  # 100 expected; standard deviation 9.5
 
 
+@pytest.mark.parametrize("batches", [1, 2, 3, 10])
 @pytest.mark.parametrize("n", [101, 140, 1000, 50_000])
-def test_a_sample_of_one_large_batch_is_full(n: int) -> None:
+def test_a_sample_of_large_batches_is_full(n: int, batches: int) -> None:
     for seed in range(50):
         sampler = RateSampler(seed=seed, capacity=100)
-        sampler.add(torch.arange(float(n)), torch.zeros(n))
+        for _ in range(batches):
+            sampler.add(torch.arange(float(n)), torch.zeros(n))
         assert len(sampler.pairs) == 100
 
 
