@@ -64,7 +64,7 @@ class TrainingRun:
         group: processes that train together.
 
     Raises:
-        SnnZooError: nothing to resume, or a checkpoint of another spec.
+        SnnZooError: nothing to resume, or a checkpoint of another spec or of more epochs.
         LostProcessError: another process has ended or does not answer.
         IntegrityError: weights of another spec.
         DataError: images or labels that the network does not take.
@@ -230,6 +230,11 @@ class TrainingRun:
                 f"{path} is of another spec (differs in: {', '.join(differing)}); resume with the spec.yaml beside it"
             )
         self.trainer.load_state_dict(state)
+        if self.trainer.epoch > self.recipe.epochs:
+            raise SnnZooError(
+                f"{path} is of {self.trainer.epoch} epochs, more than the {self.recipe.epochs} of the recipe: "
+                "resume with no fewer, or train anew"
+            )
         taught_by = state.get("teacher_revision", self.teacher_revision)
         if taught_by != self.teacher_revision:
             raise SnnZooError(

@@ -345,6 +345,14 @@ def test_resume_refuses_another_spec_and_says_what_of_it(trained, run) -> None:
     assert "another spec (differs in: neuron.threshold, training.learning_rate)" in " ".join(result.stderr.split())
 
 
+def test_resume_refuses_fewer_epochs_than_are_done_and_leaves_the_run(trained, run, tmp_path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()}
+    result = run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", "--epochs", 1, code=1)
+    assert "is of 2 epochs, more than the 1 of the recipe" in result.stderr
+    assert {path.name: path.read_bytes() for path in (tmp_path / "run").iterdir()} == before
+
+
 def test_resume_without_a_checkpoint_is_told(spec_file, run, tmp_path) -> None:
     result = run("train", spec_file, "-o", tmp_path / "none", "--resume", code=1)
     assert "nothing to resume" in result.stderr
