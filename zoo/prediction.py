@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from heapq import nlargest
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -65,6 +66,10 @@ class Prediction:
     label: int
     scores: list[float]
     done: str
+
+    def likeliest(self, n: int) -> list[int]:
+        """The `n` classes with the highest scores, the highest first."""
+        return nlargest(n, range(len(self.scores)), key=self.scores.__getitem__)
 
     @property
     def is_blank(self) -> bool:

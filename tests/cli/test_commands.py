@@ -220,6 +220,16 @@ def test_predict_classifies_files_and_animates(run, trained, tmp_path) -> None:
     assert (tmp_path / "a.gif").read_bytes() == b"mine"
 
 
+def test_predict_tells_the_two_likeliest_classes(run, trained, tmp_path) -> None:
+    Image.fromarray(load_dataset("mnist-sample").test.images[0, 0].numpy()).save(tmp_path / "a.png")
+    scores = json.loads(run("predict", trained / "model.safetensors", tmp_path / "a.png", "--json").stdout)[
+        "predictions"
+    ][0]["scores"]
+    first, second = sorted(range(10), key=lambda label: -scores[label])[:2]
+    told = run("predict", trained / "model.safetensors", tmp_path / "a.png").stdout.splitlines()[1].split()
+    assert told[1:] == [str(first), f"{scores[first]:.2%}"[:-1], "%", str(second), f"{scores[second]:.2%}"[:-1], "%"]
+
+
 def test_predict_inverts_dark_digits(run, trained, tmp_path) -> None:
     image = load_dataset("mnist-sample").test.images[0, 0].numpy()
     Image.fromarray(image).save(tmp_path / "light.png")

@@ -142,7 +142,7 @@ def evaluate_model(
 def predict(
     source: str, images: tuple[Path, ...], invert: bool | None, animate: Path | None, force: bool, as_json: bool
 ) -> None:
-    """Classify image files of any size: class and probability.
+    """Classify image files of any size: class and probability, and the next likeliest.
 
     They are read as images of one's own are for training: grey or in colours, resized. For MNIST and Fashion-MNIST they
     are framed as those: what they show is cut out, made light on dark, and centred. stderr tells what was done. --json
@@ -181,8 +181,11 @@ def predict(
         click.echo(json.dumps({"predictions": rows}))
     elif predictions:
         print_table(
-            ["image", "class", "probability"],
-            [[str(p.path), names[p.label], percent(p.scores[p.label])] for p in predictions],
+            ["image", "class", "probability", "next", "probability"],
+            [
+                [str(p.path), *(cell for label in p.likeliest(2) for cell in (names[label], percent(p.scores[label])))]
+                for p in predictions
+            ],
         )
     if predictions and animate is not None:
         say(str(animate_prediction(network, predictions[0], animate)))
