@@ -142,7 +142,7 @@ def evaluate_model(
 def predict(
     source: str, images: tuple[Path, ...], invert: bool | None, animate: Path | None, force: bool, as_json: bool
 ) -> None:
-    """Classify image files of any size: class and probability, and the next likeliest.
+    """Classify image files of any size: the likeliest classes.
 
     They are read as images of one's own are for training: grey or in colours, resized. For MNIST and Fashion-MNIST they
     are framed as those: what they show is cut out, made light on dark, and centred. stderr tells what was done. --json
