@@ -1,6 +1,7 @@
 """Neurons over time on tensors, by the compiled loops of `neuron_loops`: what all spiking operators share."""
 
 import math
+from functools import lru_cache
 from math import prod
 from typing import Any, NamedTuple
 
@@ -80,6 +81,23 @@ class _Constants(NamedTuple):
         return max((reach * float(self.unit) * of_current + offset) * of_voltage, float(self.limit))
 
 
+def _as_bytes(numbers: Tensor) -> bytes:
+    """In float64, to be told apart by."""
+    return numbers.detach().double().numpy().tobytes()
+
+
+@lru_cache
+def _constants(
+    unit: float, current_decay: bytes, voltage_decay: bytes, bias: bytes, threshold: float, reach: float, steps: int
+) -> tuple[_Constants, bool]:
+    """Of neurons, and whether they are whole; a network's are the same batch after batch. See `NeuronRun`."""
+    keep_current, keep_voltage = (1 - np.frombuffer(decay) for decay in (current_decay, voltage_decay))
+    offset, limit = np.frombuffer(bias) * STATE, threshold * STATE
+    constants = _Constants(unit, 1.0, keep_current, keep_voltage, offset, limit)
+    is_whole = constants.peak(reach, steps) < WHOLE_BELOW and constants.are_whole()
+    return constants.as_whole() if is_whole else constants, is_whole
+
+
 class NeuronRun:
     """Neurons and their weighted input, ready to run forward, and back, from rest.
 
@@ -104,14 +122,9 @@ class NeuronRun:
         reach: float = math.inf,
     ) -> None:
         self.steps, self.size, self.threshold = len(z), z.shape[1:].numel(), threshold
-        offset = np.zeros(1) if bias is None else bias.detach().double().reshape(-1).numpy() * STATE
-        keep_current, keep_voltage = (
-            (1 - decay.detach().double().reshape(-1)).numpy() for decay in (current_decay, voltage_decay)
-        )
-        constants = _Constants(float(unit), 1.0, keep_current, keep_voltage, offset, threshold * STATE)
-        self.is_whole = constants.peak(reach, self.steps) < WHOLE_BELOW and constants.are_whole()
-        if self.is_whole:
-            constants = constants.as_whole()
+        decays = _as_bytes(current_decay), _as_bytes(voltage_decay)
+        offset = np.zeros(1).tobytes() if bias is None else _as_bytes(bias)
+        constants, self.is_whole = _constants(float(unit), *decays, offset, threshold, reach, self.steps)
         flat, step = _flat(z)
         self.common = flat, step, self.steps, self.size, z.shape[3:].numel(), *constants, subtract
 
