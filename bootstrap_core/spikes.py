@@ -5,6 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from bootstrap_core.fixed_point import MANT
+
 __all__ = ["Spikes", "SteadyInput"]
 
 
@@ -94,22 +96,27 @@ class SteadyInput(NamedTuple):
 
     def pairs_at(self, places: Tensor) -> tuple[Tensor, Tensor]:
         """Current and rate of the pixels at `places` in `[N, ...]`."""
-        some = self._replace(images=self.images.flatten()[places])
-        current = some.current()
-        return current, some.totals(current) / self.steps
+        mantissas = self._replace(images=self.images.flatten()[places])._mantissas()
+        return mantissas / MANT, self._totals(mantissas) / self.steps
 
-    def totals(self, current: Tensor) -> Tensor:
-        """How many spikes the neurons of a current `[N, ...]` give, float32, without a gradient.
+    def counts(self) -> Tensor:
+        """How many spikes each neuron gives over time and images, `[...]` int64."""
+        return self._totals(self._mantissas()).long().sum(0)
+
+    def _mantissas(self) -> Tensor:
+        """The current of each pixel in units of 1/64, `[N, ...]` int32, without a gradient."""
+        from bootstrap_core.kernels.input_op import input_mantissas
+
+        return input_mantissas(self.images, self.weight, self.bias, self.mean, self.std)
+
+    def _totals(self, mantissas: Tensor) -> Tensor:
+        """How many spikes the neurons of these currents `[N, ...]` give, float32.
 
         Neurons of one current spike alike, so one runs for each of the 1/64 from the lowest current to the highest.
         """
         from bootstrap_core.kernels.steady_synapses import InputTables
 
         threshold, _, _, subtract = self.constants
-        tables = InputTables(current, self.steps, self.voltage_decay, threshold, subtract)
+        tables = InputTables(mantissas, self.steps, self.voltage_decay, threshold, subtract)
         each = torch.from_numpy(tables.fired).sum(1, dtype=torch.float32)
-        return each.index_select(0, tables.indices.flatten()).reshape(current.shape)
-
-    def counts(self) -> Tensor:
-        """How many spikes each neuron gives over time and images, `[...]` int64."""
-        return self.totals(self.current()).long().sum(0)
+        return each.index_select(0, tables.indices.flatten()).reshape(mantissas.shape)

@@ -17,13 +17,12 @@ f32, f64 = np.float32, np.float64
 
 
 @compiler()
-def currents(images, mean, std, weight, bias, mant, lowest, highest, out):
-    """`out`, float32: `weight * (image - mean) / std + bias`, truncated to 1 / `mant` and clamped."""
-    step = 1 / mant
+def currents(images, mean, std, weight, bias, mant, lowest, highest, step, out):
+    """`out`: `weight * (image - mean) / std + bias` in parts of 1 / `mant`, truncated and clamped, times `step`."""
     for j in range(len(images)):
         current = np.trunc((weight * ((f64(images[j]) - mean) / std) + bias) * mant)
         current = lowest if current < lowest else current
-        out[j] = f32((highest if current > highest else current) * step)
+        out[j] = (highest if current > highest else current) * step
 
 
 @compiler()
@@ -37,7 +36,7 @@ def rates(images, scaling, z, a, slope, steepness, floor, out, gradients):
     for first in range(0, len(images), BLOCK):
         end = min(len(images), first + BLOCK)
         some = drive[: end - first]
-        currents(images[first:end], mean, std, weight, bias, mant, lowest, highest, some)
+        currents(images[first:end], mean, std, weight, bias, mant, lowest, highest, 1 / mant, some)
         curve_loop.piecewise(some, z, a, slope, steepness, floor, out[first:end], gradients[first:end])
 
 

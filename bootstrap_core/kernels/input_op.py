@@ -12,7 +12,7 @@ from bootstrap_core.kernels.curve_op import tables_of
 from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.threads import split, split_sum
 
-__all__ = ["input_current", "input_current_backward", "input_rates"]
+__all__ = ["input_current", "input_current_backward", "input_mantissas", "input_rates"]
 
 LIMITS = float(MANT), float(BIAS_MANT_MIN), float(BIAS_MANT_MAX)
 
@@ -26,11 +26,22 @@ def input_current(images: Tensor, weight: Tensor, bias: Tensor, mean: float, std
         weight, bias: `[1]`; put on their grid, which their gradients go straight through.
         mean, std: see `InputSpec`.
     """
-    x, out = images.detach().contiguous(), torch.empty(images.shape)
+    return _currents(images, weight, bias, mean, std, 1 / MANT, torch.float32)
+
+
+def input_mantissas(images: Tensor, weight: Tensor, bias: Tensor, mean: float, std: float) -> Tensor:
+    """`input_current` in units of 1/64, int32."""
+    return _currents(images, weight, bias, mean, std, 1.0, torch.int32)
+
+
+def _currents(
+    images: Tensor, weight: Tensor, bias: Tensor, mean: float, std: float, step: float, dtype: torch.dtype
+) -> Tensor:
+    x, out = images.detach().contiguous(), torch.empty(images.shape, dtype=dtype)
     flat, currents = x.view(-1).numpy(), out.view(-1).numpy()
     scaling = _scaling(weight, bias, mean, std)
     split(
-        lambda start, stop: input_loop.currents(flat[start:stop], *scaling, currents[start:stop]),
+        lambda start, stop: input_loop.currents(flat[start:stop], *scaling, step, currents[start:stop]),
         flat.size,
         work=flat.size,
     )

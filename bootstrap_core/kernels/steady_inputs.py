@@ -13,6 +13,9 @@ from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, add_ro
 
 __all__ = ["input_sums", "pixel_sums", "see", "unpack_patches", "weigh", "weight_grad"]
 
+LINE = 16
+"""Numbers of a cache line, float32."""
+
 f32, i64 = np.float32, np.int64
 _compiled = compiler()
 _contracted = compiler(fastmath={"contract", "reassoc", "nsz"})
@@ -66,6 +69,15 @@ def _copy(row, out):
 
 
 @_compiled
+def _transpose(columns, out):
+    """`out[j, i] = columns[i, j]`, a cache line of columns at a time."""
+    for first in range(0, columns.shape[1], LINE):
+        for i in range(len(columns)):
+            for j in range(first, min(first + LINE, columns.shape[1])):
+                out[j, i] = columns[i, j]
+
+
+@_compiled
 def _sum_of_rows(rows):
     """Instead of `rows.sum(0)`, for the same reason."""
     total = np.zeros(rows.shape[1], f32)
@@ -84,14 +96,14 @@ def _take_image(grad, image, start, stop, out):
 
 @_compiled
 def weight_grad(currents, train_of, trains, grad, start, stop, out):
-    """Columns `start` to `stop` of the weight's gradient, `out` `[I, O]` float32, from that of `z`.
+    """Rows `start` to `stop` of the weight's gradient, `out` `[O, I]` float32, from that of `z`.
 
     `grad` `[T, N, O]` is float32, or bfloat16 as uint16.
     """
     n_trains, steps = trains.shape
     n = stop - start
     local, by_train = np.empty((steps, n), f32), np.empty((n_trains, n), f32)
-    columns = np.zeros((len(out), n), f32)  # apart: columns of `out` would share a part of the cache
+    columns = np.zeros((out.shape[1], n), f32)
     for image in range(len(currents)):
         _take_image(grad, image, start, stop, local)
         for k in range(1, n_trains):
@@ -108,8 +120,7 @@ def weight_grad(currents, train_of, trains, grad, start, stop, out):
                 row, total = by_train[k], columns[i]
                 for j in range(n):
                     total[j] = f32(total[j] + row[j])
-    for i in range(len(out)):
-        _copy(columns[i], out[i, start:stop])
+    _transpose(columns, out[start:stop])
 
 
 @_contracted

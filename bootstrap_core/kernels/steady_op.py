@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.kernels.half import gradient_dtype
-from bootstrap_core.kernels.input_op import input_current
+from bootstrap_core.kernels.input_op import input_mantissas
 from bootstrap_core.kernels.neuron_run import NeuronRun, link, over_channels
 from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.patches import channels_second, out_size
@@ -60,8 +60,8 @@ def steady(
         input_voltage_decay, input_threshold, input_tau_grad, input_scale_grad, input_subtract: of the input neurons.
         current_decay, voltage_decay, bias, threshold, tau_grad, scale_grad, subtract: see `functional.cuba`.
     """
-    current = input_current(images, input_weight, input_bias, mean, std)
-    tables = InputTables(current, steps, input_voltage_decay, input_threshold, input_subtract)
+    mantissas = input_mantissas(images, input_weight, input_bias, mean, std)
+    tables = InputTables(mantissas, steps, input_voltage_decay, input_threshold, input_subtract)
     z, shape = _synapse(tables, geometry).weigh(weight), _out_shape(images, weight, geometry, steps)
     fired = torch.empty(z.shape, dtype=torch.int8)
     NeuronRun.behind(weight, z, current_decay, voltage_decay, bias, threshold, subtract).forward(fired)
@@ -119,8 +119,8 @@ def steady_backward(
     """Gradients of the input's weight and bias `[2]` (zeros without `inputs`), the weight, and the bias (empty without
     one), all float32."""
     steps, outputs = len(z), len(weight)
-    current = input_current(images, input_weight, input_bias, mean, std)
-    tables = InputTables(current, steps, input_voltage_decay, input_threshold, input_subtract)
+    mantissas = input_mantissas(images, input_weight, input_bias, mean, std)
+    tables = InputTables(mantissas, steps, input_voltage_decay, input_threshold, input_subtract)
     synapse, z = _synapse(tables, geometry), z.view(steps, -1, outputs)
     dtype = torch.float32 if geometry else gradient_dtype(z.numel() * weight[0].numel())
     grad_z = torch.empty(z.shape, dtype=dtype)

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import MANT, STATE_PER_MANT, WEIGHT_STEP
+from bootstrap_core.fixed_point import STATE_PER_MANT, WEIGHT_STEP
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
 from bootstrap_core.kernels.conv_op import spike_convolution_gradients
@@ -29,10 +29,9 @@ SEEN = 1 << 20
 
 
 class InputTables:
-    """What follows from an input neuron's current, for each mantissa between the lowest and the highest."""
+    """What follows from an input neuron's current, for each mantissa, int32, between the lowest and the highest."""
 
-    def __init__(self, current: Tensor, steps: int, voltage_decay: Tensor, threshold: float, subtract: bool) -> None:
-        mantissas = (current.detach() * MANT).to(torch.int32)
+    def __init__(self, mantissas: Tensor, steps: int, voltage_decay: Tensor, threshold: float, subtract: bool) -> None:
         lowest, highest = (int(bound) for bound in torch.aminmax(mantissas))
         self.indices = mantissas - lowest
         z = torch.arange(lowest, highest + 1).float().expand(steps, 1, -1)
@@ -100,8 +99,8 @@ class SteadyDense:
         return self._weight_grad(grad, weight), sums
 
     def _weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
-        columns, rows = torch.empty(weight.shape[::-1]), as_array(grad).reshape(grad.shape)
-        out = columns.numpy()
+        grad_weight, rows = torch.empty(weight.shape), as_array(grad).reshape(grad.shape)
+        out = grad_weight.numpy()
         split(
             lambda start, stop: steady_inputs.weight_grad(
                 self.currents, self.train_of, self.trains, rows, start, stop, out
@@ -110,7 +109,7 @@ class SteadyDense:
             work=grad.numel(),
             align=min(ALIGN, len(weight)),
         )
-        return columns.t().contiguous()
+        return grad_weight
 
     def _input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> Any:
         rows = as_array(grad).reshape(grad.shape)

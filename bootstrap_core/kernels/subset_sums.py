@@ -198,4 +198,5 @@ def weight_grad(spikes: Tensor, grad: Tensor, size: tuple[int, ...], geometry: t
         _add_up(words, of_rows, runs, of_place, parts, start, stop, rows, tables, out)
 
     split(add, parts * blocks, work=grad.numel() * taps // ROWS)
-    return sums.sum(0).transpose(1, 2).reshape(-1, taps)[:outputs].contiguous()
+    total = sums[0] if parts == 1 else sums.sum(0)
+    return total.transpose(1, 2).reshape(-1, taps)[:outputs].contiguous()
