@@ -2,8 +2,8 @@
 
     python tests/make_readme_tables.py [--print NAME]
 
-`models` comes from the cards of the packaged models, `bench` from the last `make bench`, `bench-tiles` and `bench-avx2`
-from one on a CPU with tiles, and without instructions for int8, with the option `--output FILE`, `accuracy` from `make
+`models` comes from the cards of the packaged models, `bench` from the last `make bench`, `bench-tiles` and `bench-vnni`
+from one on a CPU with tiles, and with VNNI alone, with the option `--output FILE`, `accuracy` from `make
 bench-accuracy`, `convert` and `convert-notes` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers`
 from `make bench-readers`, `cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from
 `make check-kills`, `engines` from `make check-engines`, `profile` from `make profile`, `spec` from the JSON Schema;
@@ -30,7 +30,7 @@ ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "specs/README.md", "tests/benchmarks/README.md")]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 BENCHMARK, ACCURACY = RESULTS / "bench.json", RESULTS / "accuracy.json"
-WITH_TILES, WITHOUT_INT8 = (RESULTS / f"bench-{name}.json" for name in ("tiles", "avx2"))
+WITH_TILES, WITH_VNNI = (RESULTS / f"bench-{name}.json" for name in ("tiles", "vnni"))
 CONVERSIONS = RESULTS / "convert.json"
 FUZZ = RESULTS / "fuzz.json"
 READERS = RESULTS / "readers.json"
@@ -629,7 +629,7 @@ TABLES = {
     "models": models_table,
     "bench": partial(benchmark_table, BENCHMARK),
     "bench-tiles": partial(benchmark_table, WITH_TILES),
-    "bench-avx2": partial(benchmark_table, WITHOUT_INT8),
+    "bench-vnni": partial(benchmark_table, WITH_VNNI),
     "accuracy": partial(benchmark_table, ACCURACY),
     "convert": conversion_table,
     "convert-notes": conversion_conditions,
