@@ -27,6 +27,13 @@ __all__ = ["InputTables", "SteadyConv", "SteadyDense", "SteadySynapse"]
 SEEN = 1 << 20
 """Pixels, of all steps, that a thread takes at once: 12 MiB are made of them."""
 
+EASE = 8
+"""Weights of a pixel that take as long as a number of `split`'s work."""
+
+FEW_STEPS, MORE_STEPS = 2, 12
+"""Steps up to which a product with the weights tells what reaches each pixel sooner than mixing gradients for each
+current does: where hardly a pixel is apart from the most common value, and how many more where all are."""
+
 
 class InputTables:
     """What follows from an input neuron's current, for each mantissa, int32, between the lowest and the highest."""
@@ -79,6 +86,11 @@ class SteadyDense:
         self.currents = tables.indices.numpy()
         self.trains, self.train_of = tables.trains()
 
+    def _work(self, outputs: int) -> int:
+        """Of all synapses, as `split` counts."""
+        n_images, inputs = self.currents.shape
+        return int(n_images * outputs * (self.trains.shape[1] + inputs // EASE))
+
     def weigh(self, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
         columns = in_blocks(as_integers(weight).t())
@@ -89,7 +101,7 @@ class SteadyDense:
                 self.currents, self.train_of, self.trains, columns, start, stop, total
             ),
             len(self.currents),
-            work=z.numel(),
+            work=self._work(len(weight)),
         )
         return z
 
@@ -106,24 +118,24 @@ class SteadyDense:
                 self.currents, self.train_of, self.trains, rows, start, stop, out
             ),
             len(weight),
-            work=grad.numel(),
+            work=self._work(len(weight)),
             align=min(ALIGN, len(weight)),
         )
         return grad_weight
 
     def _input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> Any:
-        rows = as_array(grad).reshape(grad.shape)
-        common = np.float32(images.min().item())
-        shared: tuple[Any, ...] = self.currents, images.numpy(), common, slopes
-        if grad.dtype == torch.bfloat16 and multiplies_tiles():
+        rows, lowest = as_array(grad).reshape(grad.shape), images.min()
+        shared: tuple[Any, ...] = self.currents, images.numpy(), np.float32(lowest.item()), slopes
+        few = FEW_STEPS + MORE_STEPS * (images != lowest).float().mean().item()
+        if len(grad) <= few or (grad.dtype == torch.bfloat16 and multiplies_tiles()):
             reached = grad @ weight.to(grad.dtype)
             shared = *shared, weight.sum(1).numpy(), rows, as_array(reached).reshape(reached.shape)
             add, unit = steady_inputs.pixel_sums, 1.0
         else:
             shared = *shared, contiguous_rows(as_integers(weight).t()).numpy(), rows
             add, unit = steady_inputs.input_sums, WEIGHT_STEP
-        sums = split_sum(lambda start, stop, out: add(*shared, start, stop, out), len(images), (2,), work=grad.numel())
-        return sums * unit
+        n_images, work = len(images), self._work(len(weight))
+        return unit * split_sum(lambda start, stop, out: add(*shared, start, stop, out), n_images, (2,), work=work)
 
 
 class SteadyConv:

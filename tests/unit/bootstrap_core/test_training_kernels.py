@@ -367,6 +367,22 @@ def test_inputs_of_one_train_are_weighed_as_each_of_them(outputs: int) -> None:
     assert torch.equal(SteadyDense(tables).weigh(weight), spikes.float() @ (32 * weight.T))
 
 
+@pytest.mark.parametrize("by_product", [False, True])
+def test_the_gradient_of_an_input_is_the_sum_over_its_pixels(by_product: bool, monkeypatch) -> None:
+    monkeypatch.setattr(steady_synapses, "FEW_STEPS", 99 if by_product else -99)
+    generator = torch.Generator().manual_seed(0)
+    levels = torch.randint(-40, 100, (6, 50), generator=generator, dtype=torch.int32).clamp(min=0)  # many alike
+    voltage_decay, images = torch.tensor([0.125]), levels / 100
+    tables = InputTables(levels, 7, voltage_decay, 1.25, False)
+    slopes = tables.slopes(voltage_decay, 1.25, 0.1, 1.0)
+    grad = torch.randn(7, 6, 33, generator=generator)
+    weight = torch.randint(-128, 128, (33, 50), generator=generator) / 32
+    of_current = (grad.double() @ weight.double()) * torch.from_numpy(slopes).double()[levels.long()].movedim(2, 0)
+    expected = torch.stack([(of_current * images).sum(), of_current.sum()])
+    _, sums = SteadyDense(tables).gradients(grad, weight, images, slopes)
+    torch.testing.assert_close(torch.from_numpy(sums), expected, rtol=1e-4, atol=0)
+
+
 @pytest.mark.parametrize("rate", [0.01, 0.5])
 @pytest.mark.parametrize(("half", "tables"), [(False, False), (False, True), (True, False)])
 def test_products_that_follow_spikes_are_the_matrix_products(
