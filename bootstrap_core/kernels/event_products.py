@@ -14,6 +14,9 @@ __all__ = ["add_columns", "add_rows", "find"]
 ROWS = 256
 """Rows at a time: a byte tells which, and their gradient stays in the second-level cache."""
 
+CACHE, AT_ONCE = 1 << 17, 128
+"""Bytes of a weight that stay in the second-level cache, and rows that are added up at once if it has more."""
+
 f32 = np.float32
 _compiled = compiler(fastmath={"contract"})
 
@@ -30,16 +33,34 @@ def find(row, places):
 
 @_compiled
 def add_rows(spikes, weight, start, stop, out):
-    """`out[r] = spikes[r] @ weight`, float32, for rows `start` to `stop` of `spikes` `[R, I]`; `weight` in blocks."""
+    """`out[r] = spikes[r] @ weight`, float32, for rows `start` to `stop` of `spikes` `[R, I]`; `weight` in blocks.
+
+    Of a large weight, a part that stays in the cache is added for some rows before the next part is.
+    """
     n_blocks, inputs, width = weight.shape
-    places, total = np.empty(inputs + 1, np.int32), np.empty(out.shape[1] + row_sums.SLACK, np.int32)
-    for r in range(start, stop):
-        n, row = find(spikes[r], places), out[r]
+    apart, n_parts = n_blocks * width, (inputs * width + CACHE - 1) // CACHE
+    at_once = AT_ONCE if weight.size > CACHE else 1
+    places, ends = np.empty((at_once, inputs + 1), np.int32), np.empty((at_once, n_parts + 1), np.int64)
+    total = np.empty(at_once * apart, np.int32)
+    for first in range(start, stop, at_once):
+        rows = range(min(at_once, stop - first))
         total[:] = 0
+        for r in rows:
+            k, n, found = 0, find(spikes[first + r], places[r]), places[r]
+            ends[r, 0] = 0
+            for part in range(n_parts):
+                while k < n and found[k] * n_parts < (part + 1) * inputs:
+                    k += 1
+                ends[r, part + 1] = k
         for block in range(n_blocks):
-            row_sums.add_rows(weight, block, 0, places, 0, n, total, block * width)
-        for j in range(len(row)):
-            row[j] = f32(total[j])
+            for part in range(n_parts):
+                for r in rows:
+                    begin, end = ends[r, part], ends[r, part + 1]
+                    row_sums.add_rows(weight, block, 0, places[r], begin, end, total, r * apart + block * width)
+        for r in rows:
+            row = out[first + r]
+            for j in range(len(row)):
+                row[j] = f32(total[r * apart + j])
 
 
 @_compiled
