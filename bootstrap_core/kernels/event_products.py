@@ -14,8 +14,8 @@ __all__ = ["add_columns", "add_rows", "find"]
 ROWS = 256
 """Rows at a time: a byte tells which, and their gradient stays in the second-level cache."""
 
-CACHE, AT_ONCE = 1 << 17, 128
-"""Bytes of a weight that stay in the second-level cache, and rows that are added up at once if it has more."""
+AT_ONCE = 128
+"""Rows of sums that are made at once, if a weight is larger than what stays in the cache."""
 
 f32 = np.float32
 _compiled = compiler(fastmath={"contract"})
@@ -38,8 +38,8 @@ def add_rows(spikes, weight, start, stop, out):
     Of a large weight, a part that stays in the cache is added for some rows before the next part is.
     """
     n_blocks, inputs, width = weight.shape
-    apart, n_parts = n_blocks * width, (inputs * width + CACHE - 1) // CACHE
-    at_once = AT_ONCE if weight.size > CACHE else 1
+    apart, n_parts = n_blocks * width, (inputs * width + row_sums.CACHE - 1) // row_sums.CACHE
+    at_once = AT_ONCE if weight.size > row_sums.CACHE else 1
     places, ends = np.empty((at_once, inputs + 1), np.int32), np.empty((at_once, n_parts + 1), np.int64)
     total = np.empty(at_once * apart, np.int32)
     for first in range(start, stop, at_once):

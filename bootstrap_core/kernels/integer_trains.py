@@ -17,7 +17,7 @@ from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX, STATE_MIN, STATE_PE
 from bootstrap_core.kernels.byte_products import add_products
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.neuron_registers import FORGETTING, HOLDING, KEEPING, LANES, run_few
-from bootstrap_core.kernels.row_sums import SLACK, add_rows, add_totals
+from bootstrap_core.kernels.row_sums import CACHE, SLACK, add_rows, add_totals
 from bootstrap_core.kernels.state_loops import arrived, leak
 
 __all__ = [
@@ -41,6 +41,8 @@ WORD_STEPS = 32
 UNIT = np.int32(STATE_PER_WEIGHT.bit_length() - 1)
 """Weights are in units of a power of two, this one, in units of the states."""
 MAX_GROUPS = 24
+AT_ONCE = 16
+"""Images whose inputs are weighed at once, if a weight is larger than what stays in the cache."""
 
 i32, u32 = np.int32, np.uint32
 _compiled = compiler()
@@ -179,12 +181,27 @@ def _spread(trains, steps, members, ends):
 
 @_compiled
 def _weigh_steps(trains, weight, n, steps, members, ends, z):
-    """Add to `z[t * n : (t + 1) * n]` the weighted input of step t, in steps of a weight."""
-    _spread(trains, steps, members, ends)
-    n_blocks, _, width = weight.shape
-    for block in range(n_blocks):
-        for t in range(steps):
-            add_rows(weight, block, 0, members, t * len(trains), ends[t], z, t * n + block * width)
+    """Add to `z[(image * steps + t) * n :]` the weighted input of an image's step t, in steps of a weight.
+
+    A part of the weight that stays in the cache is added for all of the images before the next part is.
+    """
+    n_blocks, n_inputs, width = weight.shape
+    size = CACHE // width
+    for first in range(0, n_inputs, size):
+        apart = min(size, n_inputs - first)
+        for image in range(len(trains)):
+            _spread(trains[image, first : first + apart], steps, members[image], ends[image])
+        for block in range(n_blocks):
+            for image in range(len(trains)):
+                for t in range(steps):
+                    at = (image * steps + t) * n + block * width
+                    add_rows(weight, block, first, members[image], t * apart, ends[image, t], z, at)
+
+
+@_compiled
+def _lists(n_images, n_inputs, steps):
+    """Room for `_weigh_steps`."""
+    return np.empty((n_images, steps * n_inputs), np.int32), np.empty((n_images, steps), np.int64)
 
 
 @_compiled
@@ -228,21 +245,23 @@ def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, s
 
     What they weigh in all steps is added to `totals` `[N, outputs]`, unless that is empty.
     """
-    n_inputs, n = trains.shape[1], len(bias)
-    n_lists = max(WORD_STEPS, MAX_GROUPS)
-    members = np.empty(n_lists * n_inputs, np.int32)
-    ends, words = np.empty(n_lists, np.int64), np.empty(MAX_GROUPS, np.uint32)
+    n_images, n_inputs, n = len(trains), trains.shape[1], len(bias)
+    at_once = 1 if groups or weight.size <= CACHE else max(1, min(n_images, AT_ONCE))
+    members, ends = _lists(at_once, n_inputs, max(steps, MAX_GROUPS))
+    words = np.empty(MAX_GROUPS, np.uint32)
     partial = np.empty(MAX_GROUPS * weight.shape[0] * weight.shape[2] if groups else 0, np.int32)
-    z = np.empty(steps * n + SLACK, np.int32)
-    by_step = z[: steps * n].reshape(steps, n)
+    z = np.empty(at_once * steps * n + SLACK, np.int32)
+    by_image = z[: at_once * steps * n].reshape(at_once, steps, n)
     outside = False
-    for image in range(len(trains)):
+    for first in range(0, n_images, at_once):
+        some = trains[first : first + at_once]
         z[:] = 0
-        if not (groups and _weigh_groups(trains[image], weight, n, steps, members, ends, words, partial, z)):
-            _weigh_steps(trains[image], weight, n, steps, members, ends, z)
-        outside |= _run_part(
-            by_step, image, slice(0, n), bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals
-        )
+        if not (groups and _weigh_groups(some[0], weight, n, steps, members[0], ends[0], words, partial, z)):
+            _weigh_steps(some, weight, n, steps, members, ends, z)
+        for k in range(len(some)):
+            outside |= _run_part(
+                by_image[k], first + k, slice(0, n), bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals
+            )
     return outside
 
 
@@ -250,12 +269,12 @@ def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, s
 def never_fires(trains, weight, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v):
     """Whether neurons that never fire, behind dense synapses, stay within 24 bits: 0 if they do."""
     n_inputs, n = trains.shape[1], len(bias)
-    members, ends = np.empty(WORD_STEPS * n_inputs, np.int32), np.empty(WORD_STEPS, np.int64)
+    members, ends = _lists(1, n_inputs, steps)
     z = np.empty(steps * n + SLACK, np.int32)
     outside = False
     for image in range(len(trains)):
         z[:] = 0
-        _weigh_steps(trains[image], weight, n, steps, members, ends, z)
+        _weigh_steps(trains[image : image + 1], weight, n, steps, members, ends, z)
         for t in range(steps):
             for j in range(n):
                 x = i32(leak(u[image, j], keep_u[j]) + arrived(z[t * n + j], UNIT))
@@ -388,8 +407,8 @@ def multiplied_trains(
 @_compiled
 def add_dense(trains, weight, n, steps, z):
     """Add to `z`, flat of `[steps, n]`, in steps of a weight, dense synapses, in blocks, of one image's trains."""
-    members, ends = np.empty(steps * len(trains), np.int32), np.empty(steps, np.int64)
-    _weigh_steps(trains, weight, n, steps, members, ends, z)
+    members, ends = _lists(1, len(trains), steps)
+    _weigh_steps(trains.reshape(1, -1), weight, n, steps, members, ends, z)
 
 
 @_compiled

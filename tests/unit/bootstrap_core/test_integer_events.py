@@ -15,6 +15,7 @@ from bootstrap_core.integer_events import EventEngine
 from bootstrap_core.kernels import dense_products, integer_trains
 from bootstrap_core.kernels.byte_products import has_byte_products
 from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight, can_pack
+from bootstrap_core.kernels.row_sums import CACHE, SLACK, in_blocks
 from bootstrap_core.network import Network
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
@@ -205,11 +206,29 @@ def test_wide_convolutions_are_added_in_more_than_sixteen_bits() -> None:
     hold_equal(network, torch.ones(2, 2, 8, 8), 6)
 
 
+def test_images_of_large_layers_are_weighed_some_at_once() -> None:
+    network = make({"kind": "dense", "features": 1300}, {"kind": "dense", "features": 200}, shape=[30])
+    hold_equal(network, torch.rand(2 * integer_trains.AT_ONCE + 3, 30, generator=torch.Generator().manual_seed(0)), 5)
+
+
 def test_wide_dense_layers_are_added_in_more_than_sixteen_bits() -> None:
     network = make({"kind": "dense", "features": 3}, {"kind": "affine", "features": 2}, shape=[340])
     with torch.no_grad():
         network.blocks[1].synapse.weight.fill_(3.9)
     hold_equal(network, torch.ones(3, 340), 6)
+
+
+def test_a_weight_larger_than_the_cache_is_added_in_parts_for_some_images() -> None:
+    n_images, steps, n = 5, 7, 150
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randint(-128, 128, (n, 2 * CACHE // 100), generator=generator, dtype=torch.int8)
+    spikes = torch.rand(n_images, steps, weight.shape[1], generator=generator) < 0.1
+    trains = (spikes.int() << torch.arange(steps, dtype=torch.int32)[:, None]).sum(1).numpy().astype(np.uint32)
+    blocks, z = in_blocks(weight.t()), np.zeros(n_images * steps * n + SLACK, np.int32)
+    assert blocks.shape[1] * blocks.shape[2] > CACHE
+    integer_trains._weigh_steps(trains, blocks, n, steps, *integer_trains._lists(*trains.shape, steps), z)
+    expected = (spikes.float() @ weight.float().T).flatten()
+    assert torch.equal(torch.from_numpy(z[: expected.numel()]).float(), expected)
 
 
 def test_neurons_that_forget_their_current_and_neurons_that_do_not() -> None:

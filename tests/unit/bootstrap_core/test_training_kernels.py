@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -22,6 +23,7 @@ from bootstrap_core.kernels import (
     count_op,
     curve_op,
     dense_products,
+    event_products,
     grid_op,
     half,
     input_op,
@@ -38,6 +40,7 @@ from bootstrap_core.kernels import (
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.neuron_run import NeuronRun
 from bootstrap_core.kernels.operators import Operator
+from bootstrap_core.kernels.row_sums import CACHE, in_blocks
 from bootstrap_core.kernels.steady_synapses import InputTables, SteadyDense
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
@@ -399,6 +402,16 @@ def test_products_that_follow_spikes_are_the_matrix_products(
     ours = dense_products.correlate(spikes, grad)
     tolerance = 1e-2 if half and rate > 0.1 else 1e-5
     torch.testing.assert_close(ours, grad.float().T @ spikes.float(), rtol=tolerance, atol=10 * tolerance)
+
+
+def test_rows_are_weighed_some_at_once_by_parts_of_a_weight_larger_than_the_cache() -> None:
+    generator = torch.Generator().manual_seed(0)
+    weight = torch.randint(-128, 128, (150, 2 * CACHE // 100), generator=generator, dtype=torch.int8)
+    spikes = (torch.rand(event_products.AT_ONCE + 70, weight.shape[1], generator=generator) < 0.1).to(torch.int8)
+    blocks, out = in_blocks(weight.t()), np.empty((len(spikes), len(weight)), np.float32)
+    assert blocks.shape[1] * blocks.shape[2] > CACHE
+    event_products.add_rows(spikes.numpy(), blocks, 0, len(spikes), out)
+    assert torch.equal(torch.from_numpy(out), spikes.float() @ weight.float().T)
 
 
 @pytest.mark.parametrize("tiles", [False, True])
