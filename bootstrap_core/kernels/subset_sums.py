@@ -33,6 +33,9 @@ BITS = tuple(np.uint32(BYTE * (r // ROWS_OF_TABLE) + SCALED + r % ROWS_OF_TABLE)
 """That a spike sets in a word, by its row."""
 CACHE = 1 << 17
 """Bytes of gradients that stay in the second-level cache while all outputs take what they need of them."""
+MANY_TAPS, MOST_WORDS = 256, 8
+"""Taps whose sums stay in the first-level cache. Of an output with more, as many times more words are taken before the
+next outputs' turn comes, up to so many: the sums come from memory seldom."""
 
 LEAST_IMAGES, LEAST_ROWS, LEAST_TAPS = 3 * ROWS, 256, 64
 """Of fewer, tables are made for too few: products are faster."""
@@ -149,7 +152,7 @@ def _add_up(words, grad, runs, of_place, parts, start, stop, rows, tables, out):
     """
     n_blocks, taps = out.shape[1:3]
     images, places, outputs = grad.shape
-    at_once = max(1, CACHE // (ROWS * places * outputs * 4))
+    at_once = max(1, CACHE // (ROWS * places * outputs * 4), min(MOST_WORDS, taps // MANY_TAPS))
     flat, flat_words, inputs, totals = grad.reshape(-1), words.reshape(-1), words.shape[1], out.reshape(-1)
     for part in range(start // n_blocks, (stop - 1) // n_blocks + 1):
         begin, end = len(words) * part // parts, len(words) * (part + 1) // parts
