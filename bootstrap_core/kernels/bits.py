@@ -5,9 +5,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["as_float", "narrowed", "prefetch", "shifted", "widened"]
+__all__ = ["CACHE", "CACHE_LINE", "as_float", "narrowed", "prefetch", "shifted", "widened"]
 
 INT = ir.IntType(32)
+
+CACHE, CACHE_LINE = 1 << 17, 64
+"""Bytes that stay in the second-level cache beside others, and of one line."""
 
 
 @intrinsic

@@ -6,7 +6,7 @@ Compiled by numba. Importing this imports numba; see `dense_products`, which cal
 import numpy as np
 
 from bootstrap_core.kernels import row_sums
-from bootstrap_core.kernels.bits import widened
+from bootstrap_core.kernels.bits import CACHE, widened
 from bootstrap_core.kernels.compiler import compiler
 
 __all__ = ["add_columns", "add_rows", "find"]
@@ -38,25 +38,19 @@ def add_rows(spikes, weight, start, stop, out):
     Of a large weight, a part that stays in the cache is added for some rows before the next part is.
     """
     n_blocks, inputs, width = weight.shape
-    apart, n_parts = n_blocks * width, (inputs * width + row_sums.CACHE - 1) // row_sums.CACHE
-    at_once = AT_ONCE if weight.size > row_sums.CACHE else 1
-    places, ends = np.empty((at_once, inputs + 1), np.int32), np.empty((at_once, n_parts + 1), np.int64)
+    apart, size = n_blocks * width, CACHE // width
+    at_once = AT_ONCE if weight.size > CACHE else 1
+    places, ends = np.empty((at_once, min(size, inputs) + 1), np.int32), np.empty(at_once, np.int64)
     total = np.empty(at_once * apart, np.int32)
     for first in range(start, stop, at_once):
         rows = range(min(at_once, stop - first))
         total[:] = 0
-        for r in rows:
-            k, n, found = 0, find(spikes[first + r], places[r]), places[r]
-            ends[r, 0] = 0
-            for part in range(n_parts):
-                while k < n and found[k] * n_parts < (part + 1) * inputs:
-                    k += 1
-                ends[r, part + 1] = k
-        for block in range(n_blocks):
-            for part in range(n_parts):
+        for part in range(0, inputs, size):
+            for r in rows:
+                ends[r] = find(spikes[first + r, part : part + size], places[r])
+            for block in range(n_blocks):
                 for r in rows:
-                    begin, end = ends[r, part], ends[r, part + 1]
-                    row_sums.add_rows(weight, block, 0, places[r], begin, end, total, r * apart + block * width)
+                    row_sums.add_rows(weight, block, part, places[r], 0, ends[r], total, r * apart + block * width)
         for r in rows:
             row = out[first + r]
             for j in range(len(row)):

@@ -14,10 +14,11 @@ from numba import types
 from numba.extending import intrinsic
 
 from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
+from bootstrap_core.kernels.bits import CACHE
 from bootstrap_core.kernels.byte_products import add_products
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.neuron_registers import FORGETTING, HOLDING, KEEPING, LANES, run_few
-from bootstrap_core.kernels.row_sums import CACHE, SLACK, add_rows, add_totals
+from bootstrap_core.kernels.row_sums import SLACK, add_rows, add_totals
 from bootstrap_core.kernels.state_loops import arrived, leak
 
 __all__ = [
@@ -206,7 +207,10 @@ def _lists(n_images, n_inputs, steps):
 
 @_compiled
 def _weigh_groups(trains, weight, n, steps, members, ends, words, partial, z):
-    """`_weigh_steps`, with inputs of the same train added up once; whether there are few enough trains for it."""
+    """`_weigh_steps` of one image, with inputs of the same train added up once.
+
+    Returns whether there are few enough trains for it.
+    """
     n_groups = _group(trains, members, ends, words)
     if n_groups < 0:
         return False

@@ -9,7 +9,7 @@ numba; see `neuron_run`, which calls it.
 
 import numpy as np
 
-from bootstrap_core.kernels.bits import as_float, narrowed, prefetch, widened
+from bootstrap_core.kernels.bits import CACHE_LINE, as_float, narrowed, prefetch, widened
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.state_loops import arrived, leak
 
@@ -17,7 +17,6 @@ __all__ = ["backward", "forward"]
 
 BLOCK = 512
 """Neurons at a time: their states and a few steps fit the caches of a core."""
-CACHE_LINE = 64
 
 LOG2_E = np.float32(1.4426950408889634)
 LOWEST_EXPONENT = np.float32(-125.0)

@@ -18,7 +18,7 @@ from torch import Tensor
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.registers import INT, WORD, add_to, arrays, by_width, everywhere, sums_of, vector
 
-__all__ = ["CACHE", "LANES_OF_FLOATS", "MOST_FLOATS", "SLACK", "add_rows", "add_totals", "in_blocks", "mix_rows"]
+__all__ = ["LANES_OF_FLOATS", "MOST_FLOATS", "SLACK", "add_rows", "add_totals", "in_blocks", "mix_rows"]
 
 LANES, LANES_OF_FLOATS = 16, 8
 """Columns that one register holds the sums of, as int16, and as float32 or int32."""
@@ -27,8 +27,6 @@ PAIR = 2 * LANES
 """Columns that two registers hold the sums of: the numbers of one are both bytes, those of the other the upper ones."""
 SLACK, MOST_FLOATS = LANES * MOST_REGISTERS, LANES_OF_FLOATS * MOST_REGISTERS
 """Numbers that have to lie behind an array of sums, as zeros are added to them; columns of floats or int32 at once."""
-CACHE = 1 << 17
-"""Bytes of a matrix that stay in the second-level cache while rows are added up again and again."""
 FLUSH = 255
 """Rows of bytes that 16 bits hold the sum of, whatever they are."""
 BYTE, OFFSET = 8, 128

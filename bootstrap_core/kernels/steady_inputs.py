@@ -7,13 +7,13 @@ this imports numba; see `steady_synapses`, which calls it.
 
 import numpy as np
 
-from bootstrap_core.kernels.bits import widened
+from bootstrap_core.kernels.bits import CACHE_LINE, widened
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, add_rows, add_totals, mix_rows
 
 __all__ = ["input_sums", "pixel_sums", "see", "unpack_patches", "weigh", "weight_grad"]
 
-LINE = 16
+LINE = CACHE_LINE // 4
 """Numbers of a cache line, float32."""
 
 f32, i64 = np.float32, np.int64

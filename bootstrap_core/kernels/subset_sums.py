@@ -14,6 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
+from bootstrap_core.kernels.bits import CACHE
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.patches import runs_by_place
 from bootstrap_core.kernels.registers import INT, WORD, arrays, carried, vector
@@ -31,8 +32,6 @@ BYTE, SCALED = 8, 3
 """Bits of a word for each table: which entry, as a multiple of `1 << SCALED`, which spares a shift of the address."""
 BITS = tuple(np.uint32(BYTE * (r // ROWS_OF_TABLE) + SCALED + r % ROWS_OF_TABLE) for r in range(ROWS))
 """That a spike sets in a word, by its row."""
-CACHE = 1 << 17
-"""Bytes of gradients that stay in the second-level cache while all outputs take what they need of them."""
 MANY_TAPS, MOST_WORDS = 256, 8
 """Taps whose sums stay in the first-level cache. Of an output with more, as many times more words are taken before the
 next outputs' turn comes, up to so many: the sums come from memory seldom."""
@@ -152,6 +151,7 @@ def _add_up(words, grad, runs, of_place, parts, start, stop, rows, tables, out):
     """
     n_blocks, taps = out.shape[1:3]
     images, places, outputs = grad.shape
+    # gradients of so many words stay in the cache while all outputs take what they need of them
     at_once = max(1, CACHE // (ROWS * places * outputs * 4), min(MOST_WORDS, taps // MANY_TAPS))
     flat, flat_words, inputs, totals = grad.reshape(-1), words.reshape(-1), words.shape[1], out.reshape(-1)
     for part in range(start // n_blocks, (stop - 1) // n_blocks + 1):

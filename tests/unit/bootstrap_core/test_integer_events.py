@@ -13,9 +13,10 @@ from bootstrap_core.build import build_network
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.integer_events import EventEngine
 from bootstrap_core.kernels import dense_products, integer_trains
+from bootstrap_core.kernels.bits import CACHE
 from bootstrap_core.kernels.byte_products import has_byte_products
 from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight, can_pack
-from bootstrap_core.kernels.row_sums import CACHE, SLACK, in_blocks
+from bootstrap_core.kernels.row_sums import SLACK, in_blocks
 from bootstrap_core.network import Network
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec

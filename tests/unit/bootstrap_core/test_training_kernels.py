@@ -37,10 +37,11 @@ from bootstrap_core.kernels import (
     threads,
     weight_norm_op,
 )
+from bootstrap_core.kernels.bits import CACHE
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.neuron_run import NeuronRun
 from bootstrap_core.kernels.operators import Operator
-from bootstrap_core.kernels.row_sums import CACHE, in_blocks
+from bootstrap_core.kernels.row_sums import in_blocks
 from bootstrap_core.kernels.steady_synapses import InputTables, SteadyDense
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
