@@ -94,10 +94,10 @@ class ByteWeight:
         size, a_map = self.columns * self.channels, self.height * self.line
         spikes = np.zeros(steps * a_map + BYTES, np.uint8)
         z = np.empty(steps * size + self.weight.shape[0] * self.weight.shape[2], np.int32)
-        maps, by_step = spikes[:-BYTES].reshape(steps, a_map), z[: steps * size].reshape(steps, size)
+        maps = spikes[:-BYTES].reshape(steps, a_map)
         step, column = np.divmod(np.arange(-(-steps * self.columns // ROWS) * ROWS), self.columns)
         reads = np.where(step < steps, step * a_map + column * self.across, 0)
         places = np.where(step < steps, step * size + column * self.channels, steps * size)
         trains = x.reshape(*x.shape[:2], -1)
         apart = self.down, self.corner, self.line
-        return trains, self.weight, self.taps, reads, places, *apart, spikes, maps, z, by_step
+        return trains, self.weight, self.taps, reads, places, *apart, spikes, maps, z, size

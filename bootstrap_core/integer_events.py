@@ -223,8 +223,8 @@ class EventEngine:
                 if keep:
                     trains.append(x)
             read = [x] if self._readout is None else [x, *(outputs[source] for source in self._sources[-1])]
-            last.append(np.concatenate([rows(words) for words in read], axis=1))
-        logits = [self._logits(first_steps(last, end), end) for end in ends]
+            last.append(rows(x) if len(read) == 1 else np.concatenate([rows(words) for words in read], axis=1))
+        logits = [self._logits(last if end == ends[0] else first_steps(last, end), end) for end in ends]
         return logits, kept, [state.totals for state in states]
 
     def _logits(self, trains: list[Words], steps: int) -> Tensor:

@@ -183,8 +183,7 @@ class _Layer(Stage):
             raise OutsideError
         state.steps_done += steps
         if self.neurons.shift:
-            delayed = (trains << np.uint32(1) | state.held) & mask(steps)
-            trains, state.held = delayed, trains >> np.uint32(steps - 1)
+            kernels.delay_trains(trains, state.held, steps)
         return trains.reshape(len(trains), *self.shape)
 
     @abstractmethod
@@ -321,11 +320,11 @@ class Dense(_Weighed):
         packed = [PackedWeight(integers)] if can_pack() and not grouped else []
         in_bytes = None if grouped else ByteWeight.of_matrix(integers)
         super().__init__(neurons, (len(weight),), packed, _least_dense_rate(len(weight)), in_bytes)
-        self.weight, self.grouped = in_blocks(integers.t()), grouped
+        self.weight = in_blocks(integers.t())
 
     def _follow(self, arriving: list[Words], steps: int, state: State, trains: Words) -> int:
         arguments = *self.neurons.constants, steps, state.current, state.voltage, trains, state.totals
-        return int(kernels.dense_trains(*arriving, self.weight, self.grouped, *arguments))
+        return int(kernels.dense_trains(*arriving, self.weight, *arguments))
 
 
 class Conv(_Weighed):

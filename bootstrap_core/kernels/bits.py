@@ -5,12 +5,32 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["CACHE", "CACHE_LINE", "as_float", "narrowed", "prefetch", "shifted", "widened"]
+__all__ = ["CACHE", "CACHE_LINE", "as_float", "lowest_bit", "n_bits", "narrowed", "prefetch", "shifted", "widened"]
 
 INT = ir.IntType(32)
 
 CACHE, CACHE_LINE = 1 << 17, 64
 """Bytes that stay in the second-level cache beside others, and of one line."""
+
+
+@intrinsic
+def lowest_bit(typing_context, word):
+    """Index of the lowest bit that is set."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
+
+    return types.uint32(types.uint32), generate
+
+
+@intrinsic
+def n_bits(typing_context, word):
+    """Number of bits that are set."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.ctpop(arguments[0])
+
+    return types.uint32(types.uint32), generate
 
 
 @intrinsic

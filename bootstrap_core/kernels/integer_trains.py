@@ -9,17 +9,15 @@ Importing this imports numba. Functions take arrays of fixed types; see `integer
 """
 
 import numpy as np
-from llvmlite import ir
-from numba import types
-from numba.extending import intrinsic
 
 from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX, STATE_MIN, STATE_PER_WEIGHT
-from bootstrap_core.kernels.bits import CACHE
+from bootstrap_core.kernels.bits import lowest_bit, n_bits
 from bootstrap_core.kernels.byte_products import add_products
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.neuron_registers import FORGETTING, HOLDING, KEEPING, LANES, run_few
-from bootstrap_core.kernels.row_sums import SLACK, add_rows, add_totals
+from bootstrap_core.kernels.row_sums import SLACK, add_rows
 from bootstrap_core.kernels.state_loops import arrived, leak
+from bootstrap_core.kernels.train_sums import WORD_STEPS, add_block, add_image, make_room, sort
 
 __all__ = [
     "WORD_STEPS",
@@ -29,6 +27,7 @@ __all__ = [
     "conv_trains",
     "count_spikes",
     "count_trains",
+    "delay_trains",
     "dense_trains",
     "input_trains",
     "multiplied_trains",
@@ -38,37 +37,13 @@ __all__ = [
     "weighed_trains",
 ]
 
-WORD_STEPS = 32
 UNIT = np.int32(STATE_PER_WEIGHT.bit_length() - 1)
 """Weights are in units of a power of two, this one, in units of the states."""
-MAX_GROUPS = 24
-AT_ONCE = 16
-"""Images whose inputs are weighed at once, if a weight is larger than what stays in the cache."""
 
 i32, u32 = np.int32, np.uint32
 _compiled = compiler()
 _any_order = compiler(fastmath={"reassoc", "contract"})
 """For sums of floats that are whole numbers and exact."""
-
-
-@intrinsic
-def _lowest_bit(typing_context, word):
-    """Index of the lowest bit that is set."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.cttz(arguments[0], ir.Constant(ir.IntType(1), 0))
-
-    return types.uint32(types.uint32), generate
-
-
-@intrinsic
-def _n_bits(typing_context, word):
-    """Number of bits that are set."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.ctpop(arguments[0])
-
-    return types.uint32(types.uint32), generate
 
 
 @_compiled
@@ -81,28 +56,32 @@ def _kind(forgets, keep_v):
 
 
 @_compiled
-def _run(z, unit, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, trains):
-    """An image's neurons, with `z << unit` `[steps, n]` (or `[1, n]` for all of them) as weighted input.
+def _run(z, at, apart, unit, image, first, stop, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, trains):
+    """The neurons `first` to `stop` of an image, with `z[at + t * apart :] << unit` as weighted input of step t.
 
-    Returns whether a state left 24 bits.
+    `z` is flat; `u`, `v` and `trains` are `[N, n]`. Returns whether a state left 24 bits.
     """
-    n, outside = len(bias), False
-    apart, kind, whole = n if len(z) > 1 else 0, _kind(forgets, keep_v), n // LANES * LANES
-    for c in range(0, whole, LANES):
-        outside |= run_few(kind, c, z, apart, unit, bias, keep_u, keep_v, limit, subtract, steps, u, v, trains)
-    for c in range(whole, n):
-        current, voltage, train = i32(0) if forgets else u[c], v[c], u32(0)
+    outside, kind, c = False, _kind(forgets, keep_v), first
+    while c + LANES <= stop:
+        outside |= run_few(
+            kind, c, z, at + c - first, apart, unit, bias, keep_u, keep_v, limit, subtract, steps,
+            image * len(bias) + c, u, v, trains,
+        )  # fmt: skip
+        c += LANES
+    while c < stop:
+        current, voltage, train = i32(0) if forgets else u[image, c], v[image, c], u32(0)
         for t in range(steps):
             kept = i32(0) if forgets else leak(current, keep_u[c])
-            current = i32(kept + arrived(z[t % len(z), c], unit))
+            current = i32(kept + arrived(z[at + t * apart + c - first], unit))
             voltage = i32(i32(leak(voltage, keep_v[c]) + current) + bias[c])
             outside |= _is_outside(current) or _is_outside(voltage)
             if voltage > limit:
                 voltage = i32(i32(voltage - limit) & subtract)
                 train = u32(train | u32(1 << t))
         if not forgets:
-            u[c] = current
-        v[c], trains[c] = voltage, train
+            u[image, c] = current
+        v[image, c], trains[image, c] = voltage, train
+        c += 1
     return outside
 
 
@@ -114,10 +93,10 @@ def _is_outside(state):
 @_compiled
 def constant_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out):
     """Trains `[N, n]` of neurons with the same weighted input `z` `[N, n]`, in state units, at each step."""
-    outside = False
+    outside, n, flat = False, len(bias), z.reshape(-1)
     for i in range(len(z)):
         outside |= _run(
-            z[i : i + 1], i32(0), bias, forgets, keep_u, keep_v, limit, subtract, steps, u[i], v[i], out[i]
+            flat, i * n, 0, i32(0), i, 0, n, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out
         )  # fmt: skip
     return outside
 
@@ -143,142 +122,56 @@ def input_trains(pixels, mean, std, weight, bias, lowest, highest, table, out):
 
 
 @_compiled
-def _group(trains, members, ends, words):
-    """Inputs by their train: those of `words[k]` are `members[k * len(trains) : ends[k]]`.
-
-    Returns how many trains there are; -1 if they are too many.
-    """
-    n_groups = 0
-    for i in range(len(trains)):
-        word = trains[i]
-        if word == 0:
-            continue
-        k = 0
-        while k < n_groups and words[k] != word:
-            k += 1
-        if k == n_groups:
-            if k == MAX_GROUPS:
-                return -1
-            words[k], ends[k] = word, k * len(trains)
-            n_groups += 1
-        members[ends[k]] = i
-        ends[k] += 1
-    return n_groups
-
-
-@_compiled
-def _spread(trains, steps, members, ends):
-    """Inputs by the step they fire in: `members[t * len(trains) : ends[t]]`."""
-    for t in range(steps):
-        ends[t] = t * len(trains)
-    for i in range(len(trains)):
-        word = trains[i]
-        while word != 0:
-            t = _lowest_bit(word)
-            members[ends[t]] = i
-            ends[t] += 1
-            word = u32(word & u32(word - u32(1)))
-
-
-@_compiled
-def _weigh_steps(trains, weight, n, steps, members, ends, z):
-    """Add to `z[(image * steps + t) * n :]` the weighted input of an image's step t, in steps of a weight.
-
-    A part of the weight that stays in the cache is added for all of the images before the next part is.
-    """
-    n_blocks, n_inputs, width = weight.shape
-    size = CACHE // width
-    for first in range(0, n_inputs, size):
-        apart = min(size, n_inputs - first)
-        for image in range(len(trains)):
-            _spread(trains[image, first : first + apart], steps, members[image], ends[image])
-        for block in range(n_blocks):
-            for image in range(len(trains)):
-                for t in range(steps):
-                    at = (image * steps + t) * n + block * width
-                    add_rows(weight, block, first, members[image], t * apart, ends[image, t], z, at)
-
-
-@_compiled
-def _lists(n_images, n_inputs, steps):
-    """Room for `_weigh_steps`."""
-    return np.empty((n_images, steps * n_inputs), np.int32), np.empty((n_images, steps), np.int64)
-
-
-@_compiled
-def _weigh_groups(trains, weight, n, steps, members, ends, words, partial, z):
-    """`_weigh_steps` of one image, with inputs of the same train added up once.
-
-    Returns whether there are few enough trains for it.
-    """
-    n_groups = _group(trains, members, ends, words)
-    if n_groups < 0:
-        return False
-    n_blocks, _, width = weight.shape
-    apart = n_blocks * width
-    partial[: n_groups * apart] = 0
-    for block in range(n_blocks):
-        for k in range(n_groups):
-            add_rows(weight, block, 0, members, k * len(trains), ends[k], partial, k * apart + block * width)
-    _spread(words[:n_groups], steps, members, ends)
-    for t in range(steps):
-        add_totals(partial, apart, members, t * n_groups, ends[t], z, t * n)
-    return True
-
-
-@_compiled
-def _run_part(z, image, part, bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals):
-    """`_run` a `part` of an image's neurons, all in one slice, which `z` `[steps, n]` reaches, in steps of a weight.
-
-    It is added to `totals` `[N, n]`, unless these are empty.
-    """
+def _run_part(
+    z, at, apart, image, first, stop, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out, totals
+):  # fmt: skip
+    """`_run`, for `z` in steps of a weight: it is added to `totals` `[N, n]`, unless these are empty."""
     if totals.size:
-        total = totals[image, part]
-        for t in range(len(z)):
-            for j in range(len(total)):
-                total[j] = i32(total[j] + z[t, j])
+        for t in range(steps):
+            for c in range(first, stop):
+                totals[image, c] = i32(totals[image, c] + i32(z[at + t * apart + c - first]))
     return _run(
-        z, UNIT, bias[part], forgets, keep_u[part], keep_v[part], limit, subtract, len(z),
-        u[image, part], v[image, part], out[image, part],
+        z, at, apart, UNIT, image, first, stop, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out
     )  # fmt: skip
 
 
 @_compiled
-def dense_trains(trains, weight, groups, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out, totals):
-    """Trains `[N, outputs]` behind dense synapses, int8 in blocks; `groups`: try to add inputs by train.
+def dense_trains(trains, weight, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out, totals):
+    """Trains `[N, outputs]` behind dense synapses, int8 in blocks.
 
     What they weigh in all steps is added to `totals` `[N, outputs]`, unless that is empty.
     """
-    n_images, n_inputs, n = len(trains), trains.shape[1], len(bias)
-    at_once = 1 if groups or weight.size <= CACHE else max(1, min(n_images, AT_ONCE))
-    members, ends = _lists(at_once, n_inputs, max(steps, MAX_GROUPS))
-    words = np.empty(MAX_GROUPS, np.uint32)
-    partial = np.empty(MAX_GROUPS * weight.shape[0] * weight.shape[2] if groups else 0, np.int32)
-    z = np.empty(at_once * steps * n + SLACK, np.int32)
-    by_image = z[: at_once * steps * n].reshape(at_once, steps, n)
+    n_blocks, n_inputs, width = weight.shape
+    room = make_room(len(trains), n_inputs, steps, width)
+    at_once = len(room.n_shared)
+    z = np.empty(steps * width, np.int32)
     outside = False
-    for first in range(0, n_images, at_once):
+    for first in range(0, len(trains), at_once):
         some = trains[first : first + at_once]
-        z[:] = 0
-        if not (groups and _weigh_groups(some[0], weight, n, steps, members[0], ends[0], words, partial, z)):
-            _weigh_steps(some, weight, n, steps, members, ends, z)
         for k in range(len(some)):
-            outside |= _run_part(
-                by_image[k], first + k, slice(0, n), bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals
-            )
+            sort(some[k], k, room)
+        for block in range(n_blocks):
+            start, stop = block * width, min(len(bias), (block + 1) * width)
+            for k in range(len(some)):
+                z[:] = 0
+                add_block(weight, block, k, room, z, width, 0)
+                outside |= _run_part(
+                    z, 0, width, first + k, start, stop,
+                    bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out, totals,
+                )  # fmt: skip
     return outside
 
 
 @_compiled
 def never_fires(trains, weight, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v):
     """Whether neurons that never fire, behind dense synapses, stay within 24 bits: 0 if they do."""
-    n_inputs, n = trains.shape[1], len(bias)
-    members, ends = _lists(1, n_inputs, steps)
+    n = len(bias)
+    room = make_room(1, trains.shape[1], steps, weight.shape[2])
     z = np.empty(steps * n + SLACK, np.int32)
     outside = False
     for image in range(len(trains)):
         z[:] = 0
-        _weigh_steps(trains[image : image + 1], weight, n, steps, members, ends, z)
+        add_image(trains[image], weight, n, room, z)
         for t in range(steps):
             for j in range(n):
                 x = i32(leak(u[image, j], keep_u[j]) + arrived(z[t * n + j], UNIT))
@@ -309,7 +202,7 @@ def _list_spikes(trains, taps, columns, steps, members, starts):
             for c in range(inputs):
                 word = trains[taps[a], columns[p], c]
                 while word != 0:
-                    t = _lowest_bit(word)
+                    t = lowest_bit(word)
                     members[ends[t]] = first + c
                     ends[t] += 1
                     word = u32(word & u32(word - u32(1)))
@@ -363,14 +256,15 @@ def conv_trains(
     members, starts = _lists_for(trains, rows, columns, steps)
     size = len(windows) * n
     z = np.empty(steps * size + SLACK, np.int32)
-    by_step = z[: steps * size].reshape(steps, size)
     outside = False
     for image in range(len(trains)):
         for y in range(len(rows)):
             z[:] = 0
             _weigh_row(trains[image], weight, rows[y], columns, windows, n, steps, members, starts, z, size, 0)
-            row = slice(y * size, (y + 1) * size)
-            outside |= _run_part(by_step, image, row, bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals)
+            outside |= _run_part(
+                z, 0, size, image, y * size, (y + 1) * size,
+                bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out, totals,
+            )  # fmt: skip
     return outside
 
 
@@ -387,32 +281,32 @@ def _unpack_map(trains, corner, line, maps):
 
 @_compiled
 def multiplied_trains(
-    trains, weight, taps, reads, places, down, corner, line, spikes, maps, z, by_step,
+    trains, weight, taps, reads, places, down, corner, line, spikes, maps, z, size,
     bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals,
 ):  # fmt: skip
     """Trains `[N, n]` behind a convolution of trains `[N, H, W * C]`, in products; see `dense_trains` for `totals`.
 
     `maps` `[steps, bytes]` are zeros where trains, in rows of `line` bytes from `corner` on, go into them, and `spikes`
-    is the same memory, flat; for one row of outputs, `by_step` `[steps, size]` is that of `z`. For `reads`, `taps` and
-    `places` see `add_products`; of the next row of outputs they are `down` bytes further.
+    is the same memory, flat; `z` is flat of `[steps, size]`, of one row of outputs. For `reads`, `taps` and `places`
+    see `add_products`; of the next row of outputs they are `down` bytes further.
     """
-    size = by_step.shape[1]
-    outside = False
+    outside, steps = False, len(maps)
     for image in range(len(trains)):
         _unpack_map(trains[image], corner, line, maps)
         for y in range(len(bias) // size):
             z[:] = 0
             add_products(spikes, y * down, reads, taps, weight, z, places)
-            row = slice(y * size, (y + 1) * size)
-            outside |= _run_part(by_step, image, row, bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals)
+            outside |= _run_part(
+                z, 0, size, image, y * size, (y + 1) * size,
+                bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out, totals,
+            )  # fmt: skip
     return outside
 
 
 @_compiled
 def add_dense(trains, weight, n, steps, z):
     """Add to `z`, flat of `[steps, n]`, in steps of a weight, dense synapses, in blocks, of one image's trains."""
-    members, ends = _lists(1, len(trains), steps)
-    _weigh_steps(trains.reshape(1, -1), weight, n, steps, members, ends, z)
+    add_image(trains, weight, n, make_room(1, len(trains), steps, weight.shape[2]), z)
 
 
 @_compiled
@@ -421,11 +315,25 @@ def weighed_trains(z, bias, forgets, keep_u, keep_v, limit, subtract, u, v, out,
 
     For `totals` see `dense_trains`.
     """
-    outside = False
-    for i in range(len(z)):
-        whole = slice(0, len(bias))
-        outside |= _run_part(z[i], i, whole, bias, forgets, keep_u, keep_v, limit, subtract, u, v, out, totals)
+    (n_images, steps, n), flat, outside = z.shape, z.reshape(-1), False
+    for i in range(n_images):
+        outside |= _run_part(
+            flat, i * steps * n, n, i, 0, n, bias, forgets, keep_u, keep_v, limit, subtract, steps, u, v, out, totals
+        )
     return outside
+
+
+@_compiled
+def delay_trains(trains, held, steps):
+    """Put each spike of `trains` `[N, n]` a step later, the first behind what is `held` of those before; the last is
+    held."""
+    mask = u32((1 << steps) - 1)
+    for image in range(len(trains)):
+        row, before = trains[image], held[image]
+        for i in range(len(row)):
+            word = row[i]
+            row[i] = u32(u32(u32(word << u32(1)) | before[i]) & mask)
+            before[i] = u32(word >> u32(steps - 1))
 
 
 @_compiled
@@ -444,7 +352,7 @@ def count_spikes(trains):
     total = 0
     for image in range(len(trains)):
         for i in range(trains.shape[1]):
-            total += _n_bits(trains[image, i])
+            total += n_bits(trains[image, i])
     return total
 
 
@@ -454,7 +362,7 @@ def count_trains(trains, counts):
     for image in range(len(trains)):
         row = counts[image % len(counts)]
         for i in range(trains.shape[1]):
-            row[i] += _n_bits(trains[image, i])
+            row[i] += n_bits(trains[image, i])
 
 
 @_any_order

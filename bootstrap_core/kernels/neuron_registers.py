@@ -34,33 +34,36 @@ def _leak(builder, x, keep):
 
 
 @intrinsic
-def run_few(typing_context, kind, c, z, apart, unit, bias, keep_u, keep_v, limit, subtract, steps, u, v, trains):
+def run_few(
+    typing_context, kind, c, z, at, apart, unit, bias, keep_u, keep_v, limit, subtract, steps, first, u, v, trains
+):  # fmt: skip
     """Run `LANES` neurons from c on for `steps`; their trains. Returns whether a state left 24 bits.
 
-    `kind` is one of the three. The weighted input of step t, int32 or float32, is `z << unit` from `t * apart` on; `u`
-    and `v` are moved on, and where a spike leaves something of a voltage, `subtract` is -1, else 0.
+    `kind` is one of the three. The weighted input of step t, int32 or float32, is `z << unit` from `at + t * apart` on;
+    `u` and `v`, from `first` on, are moved on, and where a spike leaves something of a voltage, `subtract` is -1,
+    else 0.
     """
 
     def generate(context, builder, signature, arguments):
-        kind, c, _, apart, unit, _, _, _, limit, subtract, steps, _, _, _ = arguments
-        z, bias, keep_u, keep_v, u, v, trains = arrays(context, builder, signature, arguments, 2, 5, 6, 7, 11, 12, 13)
+        kind, c, _, at, apart, unit, _, _, _, limit, subtract, steps, first, _, _, _ = arguments
+        z, bias, keep_u, keep_v, u, v, trains = arrays(context, builder, signature, arguments, 2, 6, 7, 8, 13, 14, 15)
         outside = cgutils.alloca_once(builder, ir.IntType(LANES))
         unit, limit, subtract = (everywhere(builder, number, LANES) for number in (unit, limit, subtract))
         of_z = OF_FLOATS if signature.args[2].dtype == types.float32 else OF_INTS
 
-        def load(array):
-            return builder.load(vector(builder, OF_INTS, array, c), align=4)
+        def load(array, index):
+            return builder.load(vector(builder, OF_INTS, array, index), align=4)
 
         def store(value, array):
-            builder.store(value, vector(builder, OF_INTS, array, c), align=4)
+            builder.store(value, vector(builder, OF_INTS, array, first), align=4)
 
         def run(leaks, keeps):
-            offset, keep_voltage = load(bias), load(keep_v)
-            keep_current = load(keep_u) if keeps else None
+            offset, keep_voltage = load(bias, c), load(keep_v, c)
+            keep_current = load(keep_u, c) if keeps else None
 
             def step(t, states):
                 voltage, train, left, *current = states
-                place = vector(builder, of_z, z, builder.add(c, builder.mul(t, apart)))
+                place = vector(builder, of_z, z, builder.add(at, builder.mul(t, apart)))
                 arriving = builder.load(place, align=4)
                 x = builder.shl(builder.fptosi(arriving, OF_INTS) if of_z is OF_FLOATS else arriving, unit)
                 for before in current:
@@ -76,7 +79,7 @@ def run_few(typing_context, kind, c, z, apart, unit, bias, keep_u, keep_v, limit
                 yield left
                 yield from [x] * keeps
 
-            initial = [load(v), _all(0), _all(0), *[load(u)] * keeps]
+            initial = [load(v, first), _all(0), _all(0), *[load(u, first) for _ in range(keeps)]]
             voltage, train, left, *current = carried(builder, initial, WORD(0), steps, step)
             store(voltage, v)
             store(train, trains)
@@ -97,4 +100,6 @@ def run_few(typing_context, kind, c, z, apart, unit, bias, keep_u, keep_v, limit
         return builder.icmp_unsigned("!=", builder.load(outside), ir.IntType(LANES)(0))
 
     numbers = types.int32
-    return types.boolean(INT, INT, z, INT, numbers, bias, keep_u, keep_v, numbers, numbers, INT, u, v, trains), generate
+    return types.boolean(
+        INT, INT, z, INT, INT, numbers, bias, keep_u, keep_v, numbers, numbers, INT, INT, u, v, trains
+    ), generate

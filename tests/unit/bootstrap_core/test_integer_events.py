@@ -12,11 +12,9 @@ from bootstrap_core import byte_weight, integer, integer_events, integer_stages,
 from bootstrap_core.build import build_network
 from bootstrap_core.integer import IntegerNetwork
 from bootstrap_core.integer_events import EventEngine
-from bootstrap_core.kernels import dense_products, integer_trains
-from bootstrap_core.kernels.bits import CACHE
+from bootstrap_core.kernels import dense_products, integer_trains, train_sums
 from bootstrap_core.kernels.byte_products import has_byte_products
 from bootstrap_core.kernels.exact_products import PackedConvolution, PackedWeight, can_pack
-from bootstrap_core.kernels.row_sums import SLACK, in_blocks
 from bootstrap_core.network import Network
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
@@ -209,7 +207,7 @@ def test_wide_convolutions_are_added_in_more_than_sixteen_bits() -> None:
 
 def test_images_of_large_layers_are_weighed_some_at_once() -> None:
     network = make({"kind": "dense", "features": 1300}, {"kind": "dense", "features": 200}, shape=[30])
-    hold_equal(network, torch.rand(2 * integer_trains.AT_ONCE + 3, 30, generator=torch.Generator().manual_seed(0)), 5)
+    hold_equal(network, torch.rand(2 * train_sums.AT_ONCE + 3, 30, generator=torch.Generator().manual_seed(0)), 5)
 
 
 def test_wide_dense_layers_are_added_in_more_than_sixteen_bits() -> None:
@@ -219,35 +217,10 @@ def test_wide_dense_layers_are_added_in_more_than_sixteen_bits() -> None:
     hold_equal(network, torch.ones(3, 340), 6)
 
 
-def test_a_weight_larger_than_the_cache_is_added_in_parts_for_some_images() -> None:
-    n_images, steps, n = 5, 7, 150
-    generator = torch.Generator().manual_seed(0)
-    weight = torch.randint(-128, 128, (n, 2 * CACHE // 100), generator=generator, dtype=torch.int8)
-    spikes = torch.rand(n_images, steps, weight.shape[1], generator=generator) < 0.1
-    trains = (spikes.int() << torch.arange(steps, dtype=torch.int32)[:, None]).sum(1).numpy().astype(np.uint32)
-    blocks, z = in_blocks(weight.t()), np.zeros(n_images * steps * n + SLACK, np.int32)
-    assert blocks.shape[1] * blocks.shape[2] > CACHE
-    integer_trains._weigh_steps(trains, blocks, n, steps, *integer_trains._lists(*trains.shape, steps), z)
-    expected = (spikes.float() @ weight.float().T).flatten()
-    assert torch.equal(torch.from_numpy(z[: expected.numel()]).float(), expected)
-
-
 def test_neurons_that_forget_their_current_and_neurons_that_do_not() -> None:
     for decay in (1.0, 0.5):
         neuron = {"threshold": 0.6, "current_decay": decay, "voltage_decay": 0.1}
         hold_equal(make(*DENSE, shape=[30], neuron=neuron), torch.rand(4, 30), 9)
-
-
-def test_more_trains_than_groups() -> None:
-    """What a spike leaves of the voltage makes each rate a train of its own."""
-    neuron = {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 0.0, "reset": "subtract"}
-    entering = {"shape": [800], "weight": 1.1, "neuron": neuron}
-    network = make(*DENSE, shape=[800], input=entering)
-    images = torch.rand(3, 800)
-    done = EventEngine(network).run(images, 31, spikes=True)
-    trains = {tuple(train) for train in done.spikes[0][:, 0].T.tolist()}
-    assert len(trains) > integer_trains.MAX_GROUPS
-    hold_equal(network, images, 31)
 
 
 def test_graded_input_of_every_kind_of_first_block() -> None:
