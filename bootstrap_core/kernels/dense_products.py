@@ -4,12 +4,11 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
-from bootstrap_core.kernels import event_products, subset_sums
+from bootstrap_core.kernels import dense_trains, event_products, subset_sums
 from bootstrap_core.kernels.exact_products import PackedWeight, has_int8_instruction, is_narrow
 from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.patches import EACH_ALONE
-from bootstrap_core.kernels.row_sums import in_blocks
 from bootstrap_core.kernels.threads import split
 
 __all__ = ["as_integers", "contiguous_rows", "correlate", "least_rate", "weigh"]
@@ -25,6 +24,9 @@ SLOWNESS = {torch.int8: 0.25 if has_int8_instruction() else 5.0, torch.bfloat16:
 
 SLOWNESS_OF_TABLES = 1.25
 """How long `subset_sums` takes."""
+
+LEAST_STEPS = 5
+"""Of fewer, tables are better made of several images."""
 
 SLOWNESS_IN_TILES = {**SLOWNESS, torch.bfloat16: 0.5}
 """The same, where the CPU multiplies whole tiles."""
@@ -43,26 +45,27 @@ def _are_dense(spikes: Tensor, outputs: int, slowness: float) -> bool:
 
 
 def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
-    """`spikes @ weight.T`, whole numbers in float32, of int8 `[R, I]` and `[O, I]`."""
-    if _are_dense(spikes, len(weight), SLOWNESS[torch.int8]) or not is_narrow(weight):
-        return PackedWeight(weight).weigh(spikes).float()
-    out = torch.empty(len(spikes), len(weight))
-    x, w, z = contiguous_rows(spikes).numpy(), in_blocks(weight.t()), out.numpy()
-    split(lambda start, stop: event_products.add_rows(x, w, start, stop, z), len(x), work=out.numel())
-    return out
+    """`spikes @ weight.T`, whole numbers in float32, of int8 `[T, N, I]` and `[O, I]`."""
+    rows = spikes.flatten(0, 1)
+    if _are_dense(rows, len(weight), SLOWNESS[torch.int8]) or not is_narrow(weight):
+        return PackedWeight(weight).weigh(rows).float().view(*spikes.shape[:2], len(weight))
+    return dense_trains.weigh(dense_trains.SpikeTrains(spikes), weight)
 
 
 def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
-    """`grad.T @ spikes`, float32, of int8 `[R, I]` and `[R, O]`."""
-    spikes, (n_rows, inputs), outputs = contiguous_rows(spikes), spikes.shape, grad.shape[1]
+    """The gradient `[O, I]`, float32, of a weight, for spikes `[T, N, I]`, int8, and the gradient `[T, N, O]`."""
+    rows, of_rows = contiguous_rows(spikes.flatten(0, 1)), grad.flatten(0, 1)
+    (n_rows, inputs), outputs = rows.shape, grad.shape[2]
     looks_up = grad.dtype == torch.float32 and subset_sums.is_faster(n_rows, 1, inputs)
     of_products = (SLOWNESS_IN_TILES if multiplies_tiles() else SLOWNESS)[grad.dtype]
-    if _are_dense(spikes, outputs, SLOWNESS_OF_TABLES if looks_up else of_products):
+    if _are_dense(rows, outputs, SLOWNESS_OF_TABLES if looks_up else of_products):
+        if looks_up and len(grad) >= LEAST_STEPS:
+            return dense_trains.weight_grad(dense_trains.SpikeTrains(spikes), grad)
         if looks_up:
-            return subset_sums.weight_grad(spikes, grad[:, None], (1, 1, inputs), EACH_ALONE)
-        return (grad.t() @ spikes.to(grad.dtype)).float()
+            return subset_sums.weight_grad(rows, of_rows[:, None], (1, 1, inputs), EACH_ALONE)
+        return (of_rows.t() @ rows.to(grad.dtype)).float()
     out = torch.empty(inputs, outputs)
-    x, g, total = spikes.numpy(), as_array(grad).reshape(grad.shape), out.numpy()
+    x, g, total = rows.numpy(), as_array(of_rows).reshape(of_rows.shape), out.numpy()
     split(lambda start, stop: event_products.add_columns(x, g, start, stop, total), inputs, work=grad.numel(), align=16)
     return out.t().contiguous()
 

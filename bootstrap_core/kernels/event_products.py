@@ -5,56 +5,26 @@ Compiled by numba. Importing this imports numba; see `dense_products`, which cal
 
 import numpy as np
 
-from bootstrap_core.kernels import row_sums
-from bootstrap_core.kernels.bits import CACHE, widened
+from bootstrap_core.kernels.bits import widened
 from bootstrap_core.kernels.compiler import compiler
 
-__all__ = ["add_columns", "add_rows", "find"]
+__all__ = ["add_columns"]
 
 ROWS = 256
 """Rows at a time: a byte tells which, and their gradient stays in the second-level cache."""
-
-AT_ONCE = 128
-"""Rows of sums that are made at once, if a weight is larger than what stays in the cache."""
 
 f32 = np.float32
 _compiled = compiler(fastmath={"contract"})
 
 
 @_compiled
-def find(row, places):
+def _find(row, places):
     """Where `row` is not 0; how many."""
     n = 0
     for i in range(len(row)):
         places[n] = i
         n += row[i] != 0
     return n
-
-
-@_compiled
-def add_rows(spikes, weight, start, stop, out):
-    """`out[r] = spikes[r] @ weight`, float32, for rows `start` to `stop` of `spikes` `[R, I]`; `weight` in blocks.
-
-    Of a large weight, a part that stays in the cache is added for some rows before the next part is.
-    """
-    n_blocks, inputs, width = weight.shape
-    apart, size = n_blocks * width, CACHE // width
-    at_once = AT_ONCE if weight.size > CACHE else 1
-    places, ends = np.empty((at_once, min(size, inputs) + 1), np.int32), np.empty(at_once, np.int64)
-    total = np.empty(at_once * apart, np.int32)
-    for first in range(start, stop, at_once):
-        rows = range(min(at_once, stop - first))
-        total[:] = 0
-        for part in range(0, inputs, size):
-            for r in rows:
-                ends[r] = find(spikes[first + r, part : part + size], places[r])
-            for block in range(n_blocks):
-                for r in rows:
-                    row_sums.add_rows(weight, block, part, places[r], 0, ends[r], total, r * apart + block * width)
-        for r in rows:
-            row = out[first + r]
-            for j in range(len(row)):
-                row[j] = f32(total[r * apart + j])
 
 
 @_compiled
@@ -86,7 +56,7 @@ def add_columns(spikes, grad, start, stop, out):
         block = grad[first : first + ROWS]
         counts[:] = 0
         for r in range(len(block)):
-            for k in range(find(spikes[first + r, start:stop], places)):
+            for k in range(_find(spikes[first + r, start:stop], places)):
                 i = places[k]
                 members[i, counts[i]] = r
                 counts[i] += 1

@@ -162,8 +162,7 @@ def spiking_dense(
         survivor: by how much an input that dropout lets through counts.
     """
     taken = spikes if mask is None else spikes * mask
-    steps, n, inputs = spikes.shape
-    z = weigh(taken.reshape(steps * n, inputs), as_integers(weight)).reshape(steps, n, len(weight))
+    z = weigh(taken, as_integers(weight))
     fired = torch.empty(z.shape, dtype=torch.int8)
     neuron = current_decay, voltage_decay, bias, threshold, subtract
     NeuronRun.behind(weight, z, *neuron, survivor=survivor).forward(fired)
@@ -199,13 +198,13 @@ def spiking_dense_backward(
 
     That of the spikes has the type of the products, the others are float32.
     """
-    (steps, n, outputs), inputs = z.shape, spikes.shape[-1]
+    steps, n, outputs = z.shape
     grad_z = torch.empty(z.shape, dtype=gradient_dtype(z.numel() * weight.shape[1]))
     neuron = current_decay, voltage_decay, bias, threshold, subtract
     neurons = NeuronRun.behind(weight, z, *neuron, survivor=survivor)
     sums = neurons.backward(grad, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
     rows, taken = grad_z.reshape(steps * n, outputs), spikes if mask is None else spikes * mask
-    grad_weight = correlate(taken.reshape(steps * n, inputs), rows)
+    grad_weight = correlate(taken, grad_z)
     grad_spikes = torch.empty(0)
     if arrives:
         grad_spikes = (rows @ weight.to(rows.dtype)).reshape(spikes.shape)

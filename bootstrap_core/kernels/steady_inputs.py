@@ -7,52 +7,15 @@ this imports numba; see `steady_synapses`, which calls it.
 
 import numpy as np
 
-from bootstrap_core.kernels.bits import CACHE_LINE, widened
+from bootstrap_core.kernels.bits import widened
 from bootstrap_core.kernels.compiler import compiler
-from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, add_rows, add_totals, mix_rows
+from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, mix_rows
 
-__all__ = ["input_sums", "pixel_sums", "see", "unpack_patches", "weigh", "weight_grad"]
-
-LINE = CACHE_LINE // 4
-"""Numbers of a cache line, float32."""
+__all__ = ["input_sums", "pixel_sums", "see", "unpack_patches"]
 
 f32, i64 = np.float32, np.int64
 _compiled = compiler()
 _contracted = compiler(fastmath={"contract", "reassoc", "nsz"})
-
-
-@_compiled
-def weigh(currents, train_of, trains, weight, start, stop, z):
-    """Weighted input `z` `[T, N, O]`, float32, of images `start` to `stop`, for `weight` `[I, O]`, int8, in blocks.
-
-    `train_of[current]` is a row of `trains` `[K, T]`, int8; row 0 is silent.
-    """
-    n_trains, steps = trains.shape
-    n_blocks, inputs, width = weight.shape
-    apart = n_blocks * width
-    members, counts = np.empty((n_trains, inputs), np.int32), np.empty(n_trains, np.int64)
-    partial, total = np.empty(n_trains * apart, np.int32), np.empty(apart, np.int32)
-    firing = np.empty(n_trains, np.int32)
-    for image in range(start, stop):
-        counts[:] = 0
-        for i in range(inputs):
-            k = train_of[currents[image, i]]
-            members[k, counts[k]] = i
-            counts[k] += 1
-        for k in range(1, n_trains):
-            if counts[k]:
-                partial[k * apart : (k + 1) * apart] = 0
-                for block in range(n_blocks):
-                    add_rows(weight, block, 0, members[k], 0, counts[k], partial, k * apart + block * width)
-        for t in range(steps):
-            n, row = i64(0), z[t, image]
-            for k in range(1, n_trains):
-                firing[n] = k
-                n += trains[k, t] != 0 and counts[k] != 0
-            total[:] = 0
-            add_totals(partial, apart, firing, 0, n, total, 0)
-            for j in range(len(row)):
-                row[j] = f32(total[j])
 
 
 @_compiled
@@ -66,15 +29,6 @@ def _copy(row, out):
     """Instead of `out[:] = row`, whose messages for arrays that do not fit take a second to compile."""
     for j in range(len(row)):
         out[j] = row[j]
-
-
-@_compiled
-def _transpose(columns, out):
-    """`out[j, i] = columns[i, j]`, a cache line of columns at a time."""
-    for first in range(0, columns.shape[1], LINE):
-        for i in range(len(columns)):
-            for j in range(first, min(first + LINE, columns.shape[1])):
-                out[j, i] = columns[i, j]
 
 
 @_compiled
@@ -92,35 +46,6 @@ def _take_image(grad, image, start, stop, out):
     """Steps of an image side by side: in `grad` they are a power of two apart and push each other out of the cache."""
     for t in range(len(grad)):
         _widen(grad[t, image, start:stop], out[t])
-
-
-@_compiled
-def weight_grad(currents, train_of, trains, grad, start, stop, out):
-    """Rows `start` to `stop` of the weight's gradient, `out` `[O, I]` float32, from that of `z`.
-
-    `grad` `[T, N, O]` is float32, or bfloat16 as uint16.
-    """
-    n_trains, steps = trains.shape
-    n = stop - start
-    local, by_train = np.empty((steps, n), f32), np.empty((n_trains, n), f32)
-    columns = np.zeros((out.shape[1], n), f32)
-    for image in range(len(currents)):
-        _take_image(grad, image, start, stop, local)
-        for k in range(1, n_trains):
-            total = by_train[k]
-            total[:] = f32(0.0)
-            for t in range(steps):
-                if trains[k, t]:
-                    row = local[t]
-                    for j in range(n):
-                        total[j] = f32(total[j] + row[j])
-        for i in range(currents.shape[1]):
-            k = train_of[currents[image, i]]
-            if k:
-                row, total = by_train[k], columns[i]
-                for j in range(n):
-                    total[j] = f32(total[j] + row[j])
-    _transpose(columns, out[start:stop])
 
 
 @_contracted

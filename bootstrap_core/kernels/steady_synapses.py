@@ -15,20 +15,17 @@ from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
 from bootstrap_core.kernels.conv_op import spike_convolution_gradients
 from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
+from bootstrap_core.kernels.dense_trains import TableTrains, synaptic_work, weigh, weight_grad
 from bootstrap_core.kernels.exact_products import PackedWeight
 from bootstrap_core.kernels.half import multiplies_tiles
-from bootstrap_core.kernels.neuron_run import ALIGN, NeuronRun, as_array
+from bootstrap_core.kernels.neuron_run import NeuronRun, as_array
 from bootstrap_core.kernels.patches import as_matrix, sources_of
-from bootstrap_core.kernels.row_sums import in_blocks
 from bootstrap_core.kernels.threads import split, split_sum
 
 __all__ = ["InputTables", "SteadyConv", "SteadyDense", "SteadySynapse"]
 
 SEEN = 1 << 20
 """Pixels, of all steps, that a thread takes at once: 12 MiB are made of them."""
-
-EASE = 8
-"""Weights of a pixel that take as long as a number of `split`'s work."""
 
 FEW_STEPS, MORE_STEPS = 2, 12
 """Steps up to which a product with the weights tells what reaches each pixel sooner than mixing gradients for each
@@ -47,15 +44,6 @@ class InputTables:
         NeuronRun(z, STATE_PER_MANT, *neuron, reach=max(-lowest, highest)).forward(spikes, entered, voltage)
         self.fired = spikes[:, 0].T.contiguous().numpy()  # [currents, T]
         self.voltage = voltage[:, 0]
-
-    def trains(self) -> tuple[Any, Any]:
-        """The different rows of `fired`, the first of them silent, and which of them each current has."""
-        silent = np.zeros_like(self.fired[:1])
-        fired = np.concatenate([silent, self.fired])
-        words = np.packbits(fired.astype(bool), axis=1)
-        # one opaque value a train, compared as bytes: the silent one sorts first
-        _, first, train_of = np.unique(words.view(f"V{words.shape[1]}").ravel(), return_index=True, return_inverse=True)
-        return fired[first], train_of.ravel()[1:]
 
     def slopes(self, voltage_decay: Tensor, threshold: float, tau_grad: float, scale_grad: float) -> Any:
         """What a gradient of the spike at each step is worth to the current, `[currents, T]`."""
@@ -84,44 +72,16 @@ class SteadyDense:
 
     def __init__(self, tables: InputTables) -> None:
         self.currents = tables.indices.numpy()
-        self.trains, self.train_of = tables.trains()
-
-    def _work(self, outputs: int) -> int:
-        """Of all synapses, as `split` counts."""
-        n_images, inputs = self.currents.shape
-        return int(n_images * outputs * (self.trains.shape[1] + inputs // EASE))
+        self.trains = TableTrains(self.currents, tables.fired)
 
     def weigh(self, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
-        columns = in_blocks(as_integers(weight).t())
-        z = torch.empty(self.trains.shape[1], len(self.currents), len(weight))
-        total = z.numpy()
-        split(
-            lambda start, stop: steady_inputs.weigh(
-                self.currents, self.train_of, self.trains, columns, start, stop, total
-            ),
-            len(self.currents),
-            work=self._work(len(weight)),
-        )
-        return z
+        return weigh(self.trains, as_integers(weight))
 
     def gradients(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[Tensor, Any]:
         """See `SteadySynapse`."""
         sums = np.zeros(2) if slopes is None else self._input_sums(grad, weight.detach(), images, slopes)
-        return self._weight_grad(grad, weight), sums
-
-    def _weight_grad(self, grad: Tensor, weight: Tensor) -> Tensor:
-        grad_weight, rows = torch.empty(weight.shape), as_array(grad).reshape(grad.shape)
-        out = grad_weight.numpy()
-        split(
-            lambda start, stop: steady_inputs.weight_grad(
-                self.currents, self.train_of, self.trains, rows, start, stop, out
-            ),
-            len(weight),
-            work=self._work(len(weight)),
-            align=min(ALIGN, len(weight)),
-        )
-        return grad_weight
+        return weight_grad(self.trains, grad), sums
 
     def _input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> Any:
         rows, lowest = as_array(grad).reshape(grad.shape), images.min()
@@ -134,8 +94,8 @@ class SteadyDense:
         else:
             shared = *shared, contiguous_rows(as_integers(weight).t()).numpy(), rows
             add, unit = steady_inputs.input_sums, WEIGHT_STEP
-        n_images, work = len(images), self._work(len(weight))
-        return unit * split_sum(lambda start, stop, out: add(*shared, start, stop, out), n_images, (2,), work=work)
+        work = synaptic_work(self.trains, len(weight))
+        return unit * split_sum(lambda start, stop, out: add(*shared, start, stop, out), len(images), (2,), work=work)
 
 
 class SteadyConv:

@@ -20,7 +20,19 @@ from bootstrap_core.kernels.patches import runs_by_place
 from bootstrap_core.kernels.registers import INT, WORD, arrays, carried, vector
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["is_faster", "weight_grad"]
+__all__ = [
+    "ENTRIES",
+    "LANES",
+    "LEAST_ITEMS",
+    "SUMS",
+    "TABLES",
+    "add_to_words",
+    "bits_of_rows",
+    "is_faster",
+    "table_maker",
+    "table_reader",
+    "weight_grad",
+]
 
 LANES = 16
 """Outputs at a time: a line of the cache."""
@@ -30,8 +42,6 @@ ROWS = ROWS_OF_TABLE * TABLES
 ENTRIES = 1 << ROWS_OF_TABLE
 BYTE, SCALED = 8, 3
 """Bits of a word for each table: which entry, as a multiple of `1 << SCALED`, which spares a shift of the address."""
-BITS = tuple(np.uint32(BYTE * (r // ROWS_OF_TABLE) + SCALED + r % ROWS_OF_TABLE) for r in range(ROWS))
-"""That a spike sets in a word, by its row."""
 MANY_TAPS, MOST_WORDS = 256, 8
 """Taps whose sums stay in the first-level cache. Of an output with more, as many times more words are taken before the
 next outputs' turn comes, up to so many: the sums come from memory seldom."""
@@ -44,6 +54,15 @@ LEAST_ITEMS = 8
 SUMS = ir.VectorType(ir.FloatType(), LANES)
 f32 = np.float32
 _compiled = compiler()
+
+
+def bits_of_rows(rows_of_table):
+    """The bit that a spike sets in a word, by its row, for tables of so many rows."""
+    rows = range(TABLES * rows_of_table)
+    return tuple(np.uint32(BYTE * (r // rows_of_table) + SCALED + r % rows_of_table) for r in rows)
+
+
+BITS = bits_of_rows(ROWS_OF_TABLE)
 
 
 @_compiled
@@ -60,51 +79,75 @@ def _in_words(spikes, start, stop, words):
             _add_spikes(spikes[r], BITS[r % ROWS], words[n])
 
 
-@intrinsic
-def _make_table(typing_context, rows, first, table, at):
-    """At `table[at:]` all sums of the rows `rows[first:]`, `ROWS_OF_TABLE` of `LANES`; both are flat and float32."""
-
-    def generate(context, builder, signature, arguments):
-        _, first, _, at = arguments
-        rows, table = arrays(context, builder, signature, arguments, 0, 2)
-        sums = [ir.Constant(SUMS, None)]
-        for k in range(ROWS_OF_TABLE):
-            place = vector(builder, SUMS, rows, builder.add(first, WORD(LANES * k)))
-            row = builder.load(place, align=4)
-            sums += [row, *(builder.fadd(total, row) for total in sums[1:])]
-        for entry, total in enumerate(sums):
-            builder.store(total, vector(builder, SUMS, table, builder.add(at, WORD(LANES * entry))), align=4)
-        return context.get_dummy_value()
-
-    return types.void(rows, INT, table, INT), generate
+@_compiled
+def add_to_words(spikes, bits, start, stop, words):
+    """Set in `words` `[N, I]`, of images `start` to `stop`, the t-th bit for a spike at step t of `[T, N, I]`."""
+    for image in range(start, stop):
+        for t in range(len(spikes)):
+            _add_spikes(spikes[t, image], bits[t], words[image])
 
 
-@intrinsic
-def _look_up(typing_context, words, first, n, tables, totals, at):
-    """Add to `totals[at:]`, `LANES` for each of the `n` words from `first` on, what `tables` have for it; all flat."""
+def table_maker(n_rows):
+    """The intrinsic `make_table(rows, first, table, at)`: at `table[at:]` all sums of so many rows, `rows[first:]`.
 
-    def generate(context, builder, signature, arguments):
-        _, first, n, _, _, at = arguments
-        words, tables, totals = arrays(context, builder, signature, arguments, 0, 3, 4)
-        mask = ir.IntType(32)((1 << BYTE) - 1)
-        step = ir.IntType(4 * 8 * LANES >> SCALED).as_pointer()  # of an address, for one of a byte of the word
+    Rows have `LANES` numbers; both arrays are flat and float32.
+    """
 
-        def add(i, held):
-            word = builder.load(builder.gep(words, [builder.add(first, i)]))
-            parts = []
-            for k in range(TABLES):
-                entry = builder.zext(builder.and_(builder.lshr(word, word.type(BYTE * k)), mask), WORD)
-                table = builder.bitcast(builder.gep(tables, [WORD(ENTRIES * LANES * k)]), step)
-                parts.append(builder.load(builder.bitcast(builder.gep(table, [entry]), SUMS.as_pointer()), align=4))
-            place = vector(builder, SUMS, totals, builder.add(at, builder.mul(i, WORD(LANES))))
-            pairs = [builder.fadd(*parts[k : k + 2]) for k in range(0, TABLES, 2)]
-            builder.store(builder.fadd(builder.load(place, align=4), builder.fadd(*pairs)), place, align=4)
-            return held
+    @intrinsic
+    def make_table(typing_context, rows, first, table, at):
+        def generate(context, builder, signature, arguments):
+            _, first, _, at = arguments
+            rows, table = arrays(context, builder, signature, arguments, 0, 2)
+            sums = [ir.Constant(SUMS, None)]
+            for k in range(n_rows):
+                place = vector(builder, SUMS, rows, builder.add(first, WORD(LANES * k)))
+                row = builder.load(place, align=4)
+                sums += [row, *(builder.fadd(total, row) for total in sums[1:])]
+            for entry, total in enumerate(sums):
+                builder.store(total, vector(builder, SUMS, table, builder.add(at, WORD(LANES * entry))), align=4)
+            return context.get_dummy_value()
 
-        carried(builder, [], WORD(0), n, add)
-        return context.get_dummy_value()
+        return types.void(rows, INT, table, INT), generate
 
-    return types.void(words, INT, INT, tables, totals, INT), generate
+    return make_table
+
+
+def table_reader(*, adds):
+    """The intrinsic `look_up(words, first, n, tables, totals, at)`: what `tables` have for each of `n` words.
+
+    It goes to `totals[at:]`, `LANES` for each of the words from `first` on: added, or instead of what is there. All
+    arrays are flat.
+    """
+
+    @intrinsic
+    def look_up(typing_context, words, first, n, tables, totals, at):
+        def generate(context, builder, signature, arguments):
+            _, first, n, _, _, at = arguments
+            words, tables, totals = arrays(context, builder, signature, arguments, 0, 3, 4)
+            mask = ir.IntType(32)((1 << BYTE) - 1)
+            step = ir.IntType(4 * 8 * LANES >> SCALED).as_pointer()  # of an address, for one of a byte of the word
+
+            def read(i, held):
+                word = builder.load(builder.gep(words, [builder.add(first, i)]))
+                parts = []
+                for k in range(TABLES):
+                    entry = builder.zext(builder.and_(builder.lshr(word, word.type(BYTE * k)), mask), WORD)
+                    table = builder.bitcast(builder.gep(tables, [WORD(ENTRIES * LANES * k)]), step)
+                    parts.append(builder.load(builder.bitcast(builder.gep(table, [entry]), SUMS.as_pointer()), align=4))
+                place = vector(builder, SUMS, totals, builder.add(at, builder.mul(i, WORD(LANES))))
+                total = builder.fadd(builder.fadd(*parts[:2]), builder.fadd(*parts[2:]))
+                builder.store(builder.fadd(builder.load(place, align=4), total) if adds else total, place, align=4)
+                return held
+
+            carried(builder, [], WORD(0), n, read)
+            return context.get_dummy_value()
+
+        return types.void(words, INT, INT, tables, totals, INT), generate
+
+    return look_up
+
+
+_make_table, _look_up = table_maker(ROWS_OF_TABLE), table_reader(adds=True)
 
 
 @intrinsic

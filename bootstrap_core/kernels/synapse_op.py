@@ -22,9 +22,7 @@ __all__ = ["convolve_spikes", "multiply_spikes"]
 @operator("multiply_spikes")
 def multiply_spikes(spikes: Tensor, arrives: Tensor, weight: Tensor) -> Tensor:
     """`[T, N, O]` of spikes `[T, N, I]`, int8, and their link, for a weight `[O, I]` on its grid."""
-    steps, n, inputs = spikes.shape
-    z = weigh(spikes.reshape(steps * n, inputs), as_integers(weight))
-    return z.mul_(WEIGHT_STEP).view(steps, n, len(weight))
+    return weigh(spikes, as_integers(weight)).mul_(WEIGHT_STEP)
 
 
 @multiply_spikes.register_fake
@@ -35,9 +33,8 @@ def _(spikes: Tensor, arrives: Tensor, weight: Tensor) -> Tensor:
 @operator("multiply_spikes_backward")
 def _multiply_backward(grad: Tensor, spikes: Tensor, weight: Tensor, arrives: bool) -> tuple[Tensor, Tensor]:
     """Of the spikes (empty unless it `arrives`), in the type of the products, and of the weight, float32."""
-    rows = grad.flatten(0, 1).to(gradient_dtype(grad.numel() * weight.shape[1]))
-    grad_weight = correlate(spikes.reshape(len(rows), weight.shape[1]), rows)
-    return (rows @ weight.to(rows.dtype)).view(spikes.shape) if arrives else torch.empty(0), grad_weight
+    grad = grad.to(gradient_dtype(grad.numel() * weight.shape[1]))
+    return grad @ weight.to(grad.dtype) if arrives else torch.empty(0), correlate(spikes, grad)
 
 
 @_multiply_backward.register_fake

@@ -1,0 +1,107 @@
+"""Dense synapses of trains, on tensors: what they weigh, and the gradient of their weight; compiled by numba.
+
+Importing this imports numba.
+"""
+
+from collections.abc import Sequence
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bootstrap_core.kernels import train_gradients, train_sums
+from bootstrap_core.kernels.neuron_run import as_array
+from bootstrap_core.kernels.row_sums import in_blocks
+from bootstrap_core.kernels.subset_sums import LEAST_ITEMS, add_to_words
+from bootstrap_core.kernels.threads import split
+
+__all__ = ["SpikeTrains", "TableTrains", "Trains", "synaptic_work", "weigh", "weight_grad"]
+
+EASE = 8
+"""Weights of an input that take as long as a number of `split`'s work."""
+
+
+class Trains(Protocol):
+    """Spikes of `steps` steps, of each input of each image: `shape` is `[N, I]`."""
+
+    steps: int
+    shape: tuple[int, int]
+
+    def words(self, steps: slice, bits: Sequence[int]) -> Any:
+        """Those of some steps, as words `[N, I]`, uint32: a spike at the t-th of them sets the t-th of the bits."""
+
+
+class SpikeTrains:
+    """Of spikes `[T, N, I]`, int8."""
+
+    def __init__(self, spikes: Tensor) -> None:
+        self.spikes = spikes.contiguous().numpy()
+        self.steps, *shape = self.spikes.shape
+        self.shape = shape[0], shape[1]
+
+    def words(self, steps: slice, bits: Sequence[int]) -> Any:
+        """See `Trains`."""
+        words, spikes, shifts = np.zeros(self.shape, np.uint32), self.spikes[steps], np.array(bits, np.uint32)
+        split(lambda start, stop: add_to_words(spikes, shifts, start, stop, words), len(words), work=spikes.size)
+        return words
+
+
+class TableTrains:
+    """Of inputs that have, in `indices` `[N, I]`, their row of `fired` `[K, T]`, int8."""
+
+    def __init__(self, indices: Any, fired: Any) -> None:
+        self.indices, self.fired = indices, fired
+        self.steps, self.shape = fired.shape[1], indices.shape
+
+    def words(self, steps: slice, bits: Sequence[int]) -> Any:
+        """See `Trains`."""
+        fired = self.fired[:, steps].astype(np.uint32)
+        words = (fired << np.array(bits[: fired.shape[1]], np.uint32)).sum(1, dtype=np.uint32)
+        return np.take(words, self.indices)
+
+
+def synaptic_work(trains: Trains, outputs: int) -> int:
+    """Of all synapses, as `split` counts."""
+    n_images, inputs = trains.shape
+    return n_images * outputs * (trains.steps + inputs // EASE)
+
+
+def weigh(trains: Trains, weight: Tensor) -> Tensor:
+    """The weighted input `[T, N, O]`, whole numbers in float32, for a weight `[O, I]`, int8."""
+    z = torch.empty(trains.steps, trains.shape[0], len(weight), dtype=torch.float32)
+    out, blocks, bits = z.numpy(), in_blocks(weight.t()), range(train_sums.WORD_STEPS)
+    for first in range(0, trains.steps, len(bits)):
+        words, steps = trains.words(slice(first, first + len(bits)), bits), min(len(bits), trains.steps - first)
+
+        def weigh_some(start: int, stop: int, words: Any = words, steps: int = steps, first: int = first) -> None:
+            train_sums.weigh(words, steps, blocks, first, start, stop, out)
+
+        split(weigh_some, len(words), work=synaptic_work(trains, len(weight)))
+    return z
+
+
+def weight_grad(trains: Trains, grad: Tensor) -> Tensor:
+    """Gradient of a weight `[O, I]`, float32, from that of the weighted input, `[T, N, O]`, float32 or bfloat16."""
+    (images, inputs), outputs, bits = trains.shape, grad.shape[2], train_gradients.BITS
+    lanes, together = train_gradients.LANES, train_gradients.TOGETHER
+    groups, blocks, most = -(-images // together), -(-outputs // lanes), together * inputs + 1
+    parts = max(1, min(LEAST_ITEMS // blocks, groups))
+    out, of_steps = torch.zeros(parts, blocks, inputs, lanes, dtype=torch.float32), as_array(grad).reshape(grad.shape)
+    words, ends = np.empty((groups, most), np.uint32), np.empty((groups, together + 1), np.int64)
+    reached, which = np.empty((groups, inputs), np.int32), np.empty((groups, inputs, together), np.int32)
+    for first in range(0, trains.steps, len(bits)):
+        some, of_some = trains.words(slice(first, first + len(bits)), bits), of_steps[first : first + len(bits)]
+
+        def sort(start: int, stop: int, some: Any = some) -> None:
+            train_gradients.sort_groups(some, start, stop, words, ends, reached, which)
+
+        def add(start: int, stop: int, of_some: Any = of_some) -> None:
+            n_of_room = together * blocks * len(bits), train_gradients.ALL_ENTRIES, most
+            room = (np.zeros(n * lanes, np.float32) for n in n_of_room)
+            train_gradients.add_up(words, ends, reached, which, of_some, parts, start, stop, *room, out.numpy())
+
+        split(sort, groups, work=some.size)
+        split(add, parts * blocks, work=synaptic_work(trains, outputs))
+    total = out[0] if parts == 1 else out.sum(0)
+    return total.transpose(1, 2).reshape(-1, inputs)[:outputs].contiguous()
