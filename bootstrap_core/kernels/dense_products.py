@@ -25,8 +25,8 @@ SLOWNESS = {torch.int8: 0.25 if has_int8_instruction() else 5.0, torch.bfloat16:
 SLOWNESS_OF_TABLES = 1.25
 """How long `subset_sums` takes."""
 
-LEAST_STEPS = 5
-"""Of fewer, tables are better made of several images."""
+LEAST_STEPS, MOST_INPUTS = 9, 2048
+"""Of fewer steps, and of more inputs, whose trains' sums leave the cache, tables are better made of several images."""
 
 SLOWNESS_IN_TILES = {**SLOWNESS, torch.bfloat16: 0.5}
 """The same, where the CPU multiplies whole tiles."""
@@ -59,7 +59,7 @@ def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
     looks_up = grad.dtype == torch.float32 and subset_sums.is_faster(n_rows, 1, inputs)
     of_products = (SLOWNESS_IN_TILES if multiplies_tiles() else SLOWNESS)[grad.dtype]
     if _are_dense(rows, outputs, SLOWNESS_OF_TABLES if looks_up else of_products):
-        if looks_up and len(grad) >= LEAST_STEPS:
+        if looks_up and len(grad) >= LEAST_STEPS and inputs <= MOST_INPUTS:
             return dense_trains.weight_grad(dense_trains.SpikeTrains(spikes), grad)
         if looks_up:
             return subset_sums.weight_grad(rows, of_rows[:, None], (1, 1, inputs), EACH_ALONE)

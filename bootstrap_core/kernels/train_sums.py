@@ -10,9 +10,13 @@ Importing this imports numba.
 from typing import Any, NamedTuple
 
 import numpy as np
+from llvmlite import ir
+from numba import types
+from numba.extending import intrinsic
 
 from bootstrap_core.kernels.bits import lowest_bit, n_bits
 from bootstrap_core.kernels.compiler import compiler
+from bootstrap_core.kernels.registers import INT, arrays, vector
 from bootstrap_core.kernels.row_sums import add_rows, add_totals
 from bootstrap_core.kernels.shared_trains import MOST_SHARED, SLOTS, find_active, tell_apart
 
@@ -25,6 +29,8 @@ AT_ONCE, MOST_ROWS = 8, 1 << 20
 their inputs times steps are more than this."""
 COST_OF_SUM, FEW = 2, 4
 """Of adding a sum, in rows of the weight: it has four bytes for each of theirs; and rows that a step is not worth."""
+LANES = 8
+OF_INTS, OF_FLOATS = (ir.VectorType(kind, LANES) for kind in (ir.IntType(32), ir.FloatType()))
 f32, u32, i64 = np.float32, np.uint32, np.int64
 _compiled = compiler()
 
@@ -183,11 +189,38 @@ def add_image(trains, weight, n, room, z):
         add_block(weight, block, 0, room, z, n, block * weight.shape[2])
 
 
+@intrinsic
+def _stream(typing_context, sums, first, out, at):
+    """`LANES` of the sums from `first` on to `out[at:]`, float32, a multiple of them; past the cache. All are flat."""
+
+    def generate(context, builder, signature, arguments):
+        _, first, _, at = arguments
+        sums, out = arrays(context, builder, signature, arguments, 0, 2)
+        numbers = builder.sitofp(builder.load(vector(builder, OF_INTS, sums, first), align=4), OF_FLOATS)
+        store = builder.store(numbers, vector(builder, OF_FLOATS, out, at), align=4 * LANES)
+        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        return context.get_dummy_value()
+
+    return types.void(sums, INT, out, INT), generate
+
+
+@intrinsic
+def _wait_for_streams(typing_context):
+    """Until all threads see what was written past the cache."""
+
+    def generate(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate
+
+
 @_compiled
 def _write_sums(weight, n_images, room, z, first_step, first_image, out):
     """`out[first_step + t, first_image + k]` is what the weight makes of the k-th sorted image at step t.
 
-    `z` is room for the steps of all images and a block. It is written step by step: images of one step are neighbours.
+    `z` is room for the steps of all images and a block. Since steps are far apart in `out`, and often a power of two,
+    they are written past the cache, if whole registers fill them.
     """
     (_, images, outputs), flat, steps = out.shape, out.reshape(-1), room.row_ends.shape[1]
     n_blocks, _, width = weight.shape
@@ -198,16 +231,21 @@ def _write_sums(weight, n_images, room, z, first_step, first_image, out):
             add_block(weight, block, k, room, z, width, k * steps * width)
         for t in range(steps):
             for k in range(n_images):
+                first = (k * steps + t) * width
                 at = ((first_step + t) * images + first_image + k) * outputs + block * width
-                for j in range(n):
-                    flat[at + j] = f32(z[(k * steps + t) * width + j])
+                if outputs % LANES == 0:
+                    for j in range(0, n, LANES):
+                        _stream(z, first + j, flat, at + j)
+                else:
+                    for j in range(n):
+                        flat[at + j] = f32(z[first + j])
 
 
 @_compiled
 def weigh(trains, steps, weight, first_step, start, stop, out):
     """What `weight`, in blocks, makes of trains `[N, I]` of so many steps, of images `start` to `stop`.
 
-    It is written to `out` `[T, N, O]`, float32, from `first_step` on.
+    It is written to `out` `[T, N, O]`, float32, from `first_step` on; its memory begins with a line of the cache.
     """
     width = weight.shape[2]
     room = make_room(stop - start, trains.shape[1], steps, width)
@@ -218,3 +256,4 @@ def weigh(trains, steps, weight, first_step, start, stop, out):
         for k in range(n):
             sort(trains[first + k], k, room)
         _write_sums(weight, n, room, z, first_step, first, out)
+    _wait_for_streams()
