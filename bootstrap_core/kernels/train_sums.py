@@ -30,6 +30,7 @@ their inputs times steps are more than this."""
 COST_OF_SUM, FEW = 2, 4
 """Of adding a sum, in rows of the weight: it has four bytes for each of theirs; and rows that a step is not worth."""
 LANES = 8
+"""Of a register."""
 OF_INTS, OF_FLOATS = (ir.VectorType(kind, LANES) for kind in (ir.IntType(32), ir.FloatType()))
 f32, u32, i64 = np.float32, np.uint32, np.int64
 _compiled = compiler()
@@ -152,7 +153,8 @@ def sort(trains, image, room):
     n = _share(trains, active, image, room) if steps > 1 else 0
     row_ends, sum_ends = room.row_ends[image], room.sum_ends[image]
     for t in range(steps):
-        row_ends[t], sum_ends[t] = (image * steps + t) * len(trains), (image * steps + t) * MOST_SHARED
+        step = image * steps + t
+        row_ends[t], sum_ends[t] = step * len(trains), step * MOST_SHARED
     for k in range(n):
         _by_step(room.words[k], k, room.sums, sum_ends)
     left = room.inputs[room.ends[image, n - 1] : room.ends[image, n]] if n else active
@@ -174,10 +176,10 @@ def add_block(weight, block, image, room, z, apart, at):
         begin = end
     are_left = begin - first < room.n_active[image]
     for t in range(steps):
-        sums = (image * steps + t) * MOST_SHARED
-        add_totals(partial, width, room.sums, sums, room.sum_ends[image, t], z, at)
+        step = image * steps + t
+        add_totals(partial, width, room.sums, step * MOST_SHARED, room.sum_ends[image, t], z, at)
         if are_left:
-            add_rows(weight, block, 0, room.rows, (first * steps) + t * n_inputs, room.row_ends[image, t], z, at)
+            add_rows(weight, block, 0, room.rows, step * n_inputs, room.row_ends[image, t], z, at)
         at += apart
 
 
