@@ -13,6 +13,7 @@ from torch import Tensor
 from bootstrap_core.kernels import train_gradients, train_sums
 from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.row_sums import in_blocks
+from bootstrap_core.kernels.shared_trains import take_words
 from bootstrap_core.kernels.subset_sums import LEAST_ITEMS, add_to_words
 from bootstrap_core.kernels.threads import split
 
@@ -57,8 +58,10 @@ class TableTrains:
     def words(self, steps: slice, bits: Sequence[int]) -> Any:
         """See `Trains`."""
         fired = self.fired[:, steps].astype(np.uint32)
-        words = (fired << np.array(bits[: fired.shape[1]], np.uint32)).sum(1, dtype=np.uint32)
-        return np.take(words, self.indices)
+        table = (fired << np.array(bits[: fired.shape[1]], np.uint32)).sum(1, dtype=np.uint32)
+        words = np.empty(self.shape, np.uint32)
+        split(lambda start, stop: take_words(table, self.indices, start, stop, words), len(words), work=words.size)
+        return words
 
 
 def synaptic_work(trains: Trains, outputs: int) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 
 from bootstrap_core.kernels.compiler import compiler
 
-__all__ = ["MOST_SHARED", "SLOTS", "find_active", "tell_apart"]
+__all__ = ["MOST_SHARED", "SLOTS", "find_active", "take_words", "tell_apart"]
 
 MOST_SHARED = 256
 """Trains that are found again; inputs with yet other ones have each one of their own."""
@@ -19,6 +19,15 @@ SLOTS, HASH, HASH_SHIFT = 1 << 10, np.uint32(2654435761), np.uint32(32 - 10)
 
 u32 = np.uint32
 _compiled = compiler()
+
+
+@_compiled
+def take_words(table, indices, start, stop, words):
+    """Trains of images `start` to `stop`: `words` are those of the `table` that `indices` name, both `[N, I]`."""
+    for image in range(start, stop):
+        row, of_row = words[image], indices[image]
+        for i in range(len(row)):
+            row[i] = table[of_row[i]]
 
 
 @_compiled
