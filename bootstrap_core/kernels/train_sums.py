@@ -34,6 +34,7 @@ LANES = 8
 OF_INTS, OF_FLOATS = (ir.VectorType(kind, LANES) for kind in (ir.IntType(32), ir.FloatType()))
 f32, u32, i64 = np.float32, np.uint32, np.int64
 _compiled = compiler()
+_inlined = compiler(inline="always")
 
 
 class Room(NamedTuple):
@@ -67,7 +68,7 @@ class Room(NamedTuple):
     place: Any
 
 
-@_compiled
+@_inlined
 def make_room(images, n_inputs, steps, width):
     """For so many inputs and steps, a block of that width, and as many of so many images as are sorted at once."""
     images = max(1, min(images, AT_ONCE, MOST_ROWS // (steps * n_inputs)))
@@ -90,14 +91,14 @@ def make_room(images, n_inputs, steps, width):
     )
 
 
-@_compiled
+@_inlined
 def _saved(word, count):
     """Rows that are not added if so many inputs with this train share a sum; and those that are without it."""
     spikes = i64(n_bits(word))
     return count * spikes - count - COST_OF_SUM * spikes, count * spikes
 
 
-@_compiled
+@_inlined
 def _choose(n, words, counts, steps, first, place, ends):
     """Of `n` trains, those that are worth a sum: they become the first `words`, with their inputs from `first` on.
 
@@ -122,7 +123,7 @@ def _choose(n, words, counts, steps, first, place, ends):
     return chosen
 
 
-@_compiled
+@_inlined
 def _share(trains, active, image, room):
     """Sorts the active inputs of an image by the trains that are worth a sum, the rest behind them: how many trains."""
     ends, inputs = room.ends[image], room.inputs
@@ -135,7 +136,7 @@ def _share(trains, active, image, room):
     return n
 
 
-@_compiled
+@_inlined
 def _by_step(word, i, members, ends):
     """Put `i` among the members of each step of a train."""
     while word != 0:
@@ -145,7 +146,7 @@ def _by_step(word, i, members, ends):
         word = u32(word & u32(word - u32(1)))
 
 
-@_compiled
+@_inlined
 def sort(trains, image, room):
     """The inputs of an image, the `image`-th that there is room for, by its trains `[I]`."""
     steps = room.row_ends.shape[1]
@@ -163,7 +164,7 @@ def sort(trains, image, room):
     room.n_shared[image], room.n_active[image] = n, len(active)
 
 
-@_compiled
+@_inlined
 def add_block(weight, block, image, room, z, apart, at):
     """Add to `z[at + t * apart :]` what a block of the weight makes of an image's sorted inputs at step t."""
     (n_inputs, width), steps = weight.shape[1:], room.row_ends.shape[1]
@@ -217,7 +218,7 @@ def _wait_for_streams(typing_context):
     return types.void(), generate
 
 
-@_compiled
+@_inlined
 def _write_sums(weight, n_images, room, z, first_step, first_image, out):
     """`out[first_step + t, first_image + k]` is what the weight makes of the k-th sorted image at step t.
 
