@@ -7,6 +7,7 @@ import numpy as np
 
 from bootstrap_core.kernels.bits import widened
 from bootstrap_core.kernels.compiler import compiler
+from bootstrap_core.kernels.shared_trains import find_active
 
 __all__ = ["add_columns"]
 
@@ -15,16 +16,6 @@ ROWS = 256
 
 f32 = np.float32
 _compiled = compiler(fastmath={"contract"})
-
-
-@_compiled
-def _find(row, places):
-    """Where `row` is not 0; how many."""
-    n = 0
-    for i in range(len(row)):
-        places[n] = i
-        n += row[i] != 0
-    return n
 
 
 @_compiled
@@ -56,7 +47,7 @@ def add_columns(spikes, grad, start, stop, out):
         block = grad[first : first + ROWS]
         counts[:] = 0
         for r in range(len(block)):
-            for k in range(_find(spikes[first + r, start:stop], places)):
+            for k in range(find_active(spikes[first + r, start:stop], places)):
                 i = places[k]
                 members[i, counts[i]] = r
                 counts[i] += 1

@@ -32,7 +32,7 @@ def take_words(table, indices, start, stop, words):
 
 @_compiled
 def find_active(trains, active):
-    """Inputs that are not silent, in `active` `[I + 1]`, and how many."""
+    """Where `trains`, or spikes, `[I]` are not 0, in `active` `[I + 1]`; how many."""
     n = 0
     for i in range(len(trains)):
         active[n] = i

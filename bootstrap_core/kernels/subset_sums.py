@@ -28,6 +28,7 @@ __all__ = [
     "TABLES",
     "add_to_words",
     "bits_of_rows",
+    "copy_lanes",
     "is_faster",
     "table_maker",
     "table_reader",
@@ -52,6 +53,7 @@ LEAST_ITEMS = 8
 """Into which the work is divided, however many threads there are: so that the sums do not depend on them."""
 
 SUMS = ir.VectorType(ir.FloatType(), LANES)
+HALVES, BITS_OF_FLOATS = (ir.VectorType(ir.IntType(bits), LANES) for bits in (16, 32))
 f32 = np.float32
 _compiled = compiler()
 
@@ -151,13 +153,18 @@ _make_table, _look_up = table_maker(ROWS_OF_TABLE), table_reader(adds=True)
 
 
 @intrinsic
-def _copy(typing_context, given, first, to, at):
-    """`LANES` numbers of `given[first:]` to `to[at:]`; both are flat and float32."""
+def copy_lanes(typing_context, given, first, to, at):
+    """`LANES` numbers of `given[first:]`, float32 or bfloat16 as uint16, to `to[at:]`, float32; both are flat."""
 
     def generate(context, builder, signature, arguments):
         _, first, _, at = arguments
         given, to = arrays(context, builder, signature, arguments, 0, 2)
-        numbers = builder.load(vector(builder, SUMS, given, first), align=4)
+        if signature.args[0].dtype == types.uint16:
+            halves = builder.load(vector(builder, HALVES, given, first), align=2)
+            bits = builder.zext(halves, BITS_OF_FLOATS)
+            numbers = builder.bitcast(builder.shl(bits, BITS_OF_FLOATS([16] * LANES)), SUMS)
+        else:
+            numbers = builder.load(vector(builder, SUMS, given, first), align=4)
         builder.store(numbers, vector(builder, SUMS, to, at), align=4)
         return context.get_dummy_value()
 
@@ -175,7 +182,7 @@ def _take(grad, first, apart, n_rows, width, rows):
             rows[j] = f32(0.0)
     for r in range(n_rows):
         if width == LANES:
-            _copy(grad, first + r * apart, rows, r * LANES)
+            copy_lanes(grad, first + r * apart, rows, r * LANES)
         else:
             for j in range(width):
                 rows[r * LANES + j] = grad[first + r * apart + j]

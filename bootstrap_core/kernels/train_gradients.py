@@ -8,7 +8,6 @@ Importing this imports numba.
 """
 
 import numpy as np
-from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
@@ -22,6 +21,7 @@ from bootstrap_core.kernels.subset_sums import (
     SUMS,
     TABLES,
     bits_of_rows,
+    copy_lanes,
     table_maker,
     table_reader,
 )
@@ -35,7 +35,6 @@ BITS = bits_of_rows(STEPS_OF_TABLE)
 TOGETHER = 4
 """Images whose sums an input adds at once."""
 
-HALVES, BITS_OF_FLOATS = (ir.VectorType(ir.IntType(bits), LANES) for bits in (16, 32))
 _compiled = compiler()
 _make_table, _look_up = table_maker(STEPS_OF_TABLE), table_reader(adds=False)
 
@@ -45,8 +44,8 @@ def sort_groups(trains, start, stop, words, ends, reached, which):
     """The trains of groups `start` to `stop` of `TOGETHER` images, of `trains` `[N, I]`, with bits as of `BITS`.
 
     Of a group, `words` are the trains of its images one after another, behind one that is silent, the k-th image's up
-    to `ends[group, k]`. `reached` are the `ends[group, TOGETHER]` inputs that are not silent in all images, and `which`
-    `[groups, I, TOGETHER]` the trains of these.
+    to `ends[group, k]`. `reached` are the `ends[group, TOGETHER]` inputs that spike in any of the images, and `which`
+    `[groups, I, TOGETHER]` their trains in each.
     """
     images, inputs = trains.shape
     slots, counts = np.empty(SLOTS, np.int32), np.empty(inputs, np.int64)
@@ -73,25 +72,6 @@ def sort_groups(trains, start, stop, words, ends, reached, which):
         ends[group, TOGETHER] = n_reached
 
 
-@intrinsic
-def _copy(typing_context, given, first, to, at):
-    """`LANES` numbers of `given[first:]`, float32 or bfloat16 as uint16, to `to[at:]`, float32; both are flat."""
-
-    def generate(context, builder, signature, arguments):
-        _, first, _, at = arguments
-        given, to = arrays(context, builder, signature, arguments, 0, 2)
-        if signature.args[0].dtype == types.uint16:
-            halves = builder.load(vector(builder, HALVES, given, first), align=2)
-            bits = builder.zext(halves, BITS_OF_FLOATS)
-            numbers = builder.bitcast(builder.shl(bits, BITS_OF_FLOATS([16] * LANES)), SUMS)
-        else:
-            numbers = builder.load(vector(builder, SUMS, given, first), align=4)
-        builder.store(numbers, vector(builder, SUMS, to, at), align=4)
-        return context.get_dummy_value()
-
-    return types.void(given, INT, to, INT), generate
-
-
 @_compiled
 def _gather(grad, image, first, stop, rows, to):
     """An image's gradients of the outputs `first` to `stop` in `rows[to:]`, flat, as `[blocks, STEPS, LANES]`.
@@ -103,7 +83,7 @@ def _gather(grad, image, first, stop, rows, to):
     for t in range(steps):
         begin, at = (t * images + image) * outputs + first, to + t * LANES
         for block in range(whole):
-            _copy(flat, begin + block * LANES, rows, at + block * STEPS * LANES)
+            copy_lanes(flat, begin + block * LANES, rows, at + block * STEPS * LANES)
         for j in range(whole * LANES, stop - first):
             rows[at + whole * (STEPS - 1) * LANES + j] = widened(flat[begin + j])
 
