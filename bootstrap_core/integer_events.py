@@ -38,7 +38,7 @@ from bootstrap_core.integer_stages import (
 from bootstrap_core.integer_synapses import Weigh, integer_synapses
 from bootstrap_core.kernels import integer_trains as kernels
 from bootstrap_core.kernels.memory import keep_freed_memory
-from bootstrap_core.kernels.threads import each, split
+from bootstrap_core.kernels.threads import alone, each, split
 from bootstrap_core.mode import Mode
 from bootstrap_core.network import Network
 from bootstrap_core.spikes import Spikes
@@ -232,7 +232,7 @@ class EventEngine:
         if self._readout is None:
             counts = np.zeros(trains[0].shape, np.int64)
             for words in trains:
-                kernels.count_trains(words, counts)
+                alone(kernels.count_trains, len(words), words, counts)
             return torch.from_numpy(counts).float() / steps
         totals = self._readout.totals(trains, in_words(steps))
         return (torch.from_numpy(totals).double() / STATE / steps).float()
@@ -252,7 +252,9 @@ class EventEngine:
         for stage in trains:
             total = np.zeros((1, prod(stage[0].shape[1:])), np.int64)
             for words in stage:
-                kernels.count_trains(channels_first(words).reshape(len(words), total.shape[1]), total)
+                alone(
+                    kernels.count_trains, len(words), channels_first(words).reshape(len(words), total.shape[1]), total
+                )
             counts.append(torch.from_numpy(total.reshape(channels_first(stage[0][:1]).shape[1:])))
         return tuple(counts)
 
@@ -262,7 +264,7 @@ def _unpacked(stage: list[Words], steps: int) -> Tensor:
     n, *shape = stage[0].shape
     spikes = torch.empty(n, steps, prod(shape), dtype=torch.int8)
     for words, part in zip(stage, spikes.split(in_words(steps), 1), strict=True):
-        _in_threads(kernels.unpack_trains, words, part.numpy())
+        split(kernels.unpack_trains, n, as_rows(words), part.numpy(), work=words.size)
     values = spikes.view(n, steps, *shape).transpose(0, 1)
     return values if len(shape) == 1 else values.movedim(-1, 2)
 
@@ -271,14 +273,8 @@ def _mean(stage: list[Words], steps: int) -> Tensor:
     """Rates `[N, ...]`, channels last in memory, of trains in parts of the time."""
     counts = np.zeros((len(stage[0]), prod(stage[0].shape[1:])), np.float32)
     for words in stage:
-        _in_threads(kernels.count_trains, words, counts)
+        split(kernels.count_trains, len(words), as_rows(words), counts, work=words.size)
     return torch.from_numpy(channels_first(counts.reshape(stage[0].shape))).div_(steps)
-
-
-def _in_threads(kernel: Callable[[Words, Any], object], trains: Words, out: Any) -> None:
-    """`kernel(trains, out)`, some images in each thread."""
-    flat_trains = as_rows(trains)
-    split(lambda start, stop: kernel(flat_trains[start:stop], out[start:stop]), len(trains), work=flat_trains.size)
 
 
 def _entry(network: Network) -> tuple[GradedInputBlock | None, Callable[[Tensor], Any], list[Stage]]:

@@ -42,6 +42,7 @@ from bootstrap_core.kernels.exact_products import (
     has_int8_instruction,
 )
 from bootstrap_core.kernels.row_sums import SLACK, in_blocks
+from bootstrap_core.kernels.threads import alone
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.spike_taps import taps_of
 from bootstrap_core.synapse import IdentitySynapse, SkipSynapse, Synapse
@@ -285,7 +286,7 @@ class _Weighed(_Layer):
         for images in (slice(first, first + n) for first in range(0, len(trains), n)):
             some = [buffer[: len(x[images])] for buffer, x in zip(spikes, arriving, strict=True)]
             for each, x in zip(some, arriving, strict=True):
-                kernels.unpack_trains(as_rows(x[images]), each.flatten(2).numpy())
+                alone(kernels.unpack_trains, len(each), as_rows(x[images]), each.flatten(2).numpy())
             z, *others = (weight.weigh(each.flatten(0, 1)) for weight, each in zip(self.packed, some, strict=True))
             for other in others:
                 z += other
@@ -475,7 +476,7 @@ class Readout:
         exact = np.float32 if -WEIGHT_INT_MIN * n_inputs * steps < EXACT_IN_FLOAT else np.float64
         counts = np.zeros(trains[0].shape, exact)
         for words in trains:
-            kernels.count_trains(words, counts)
+            alone(kernels.count_trains, len(words), words, counts)
         both = np.empty((len(counts), len(self.both)), exact)
         kernels.weigh_counts(counts, self.both.astype(exact, order="C"), both)
         totals, reach = np.split(both.astype(np.float64) * STATE_PER_WEIGHT, 2, axis=1)

@@ -7,6 +7,7 @@ import numpy as np
 
 from bootstrap_core.kernels.bits import narrowed, widened
 from bootstrap_core.kernels.compiler import compiler
+from bootstrap_core.kernels.teams import in_parts
 
 __all__ = ["gather", "gather_places", "scatter", "scatter_places"]
 
@@ -21,11 +22,13 @@ def _times(spikes, one, out):
 
 
 @_compiled
-def gather(images, runs, start, stop, one, out):
+def gather(images, runs, start, stop, one, out, team):
     """Patches `[M, P * K * C]` of spikes `[M, H * W * C]`, int8, with `one` for each; images `start` to `stop`.
 
     `runs` as of `patches.runs_of`; float32, or bfloat16 as uint16.
     """
+    if in_parts(team):
+        return
     for image in range(start, stop):
         given, seen = images[image], out[image]
         seen[:] = 0
@@ -35,8 +38,10 @@ def gather(images, runs, start, stop, one, out):
 
 
 @_compiled
-def scatter(patches, runs, start, stop, out):
+def scatter(patches, runs, start, stop, out, team):
     """Adds up patches `[M, P * K * C]` where they came from, `out` `[M, H * W * C]`: `gather` turned round."""
+    if in_parts(team):
+        return
     total = np.empty(out.shape[1], f32)
     for image in range(start, stop):
         total[:] = f32(0.0)
@@ -50,11 +55,13 @@ def scatter(patches, runs, start, stop, out):
 
 
 @_compiled
-def scatter_places(patches, sources, start, stop, out):
+def scatter_places(patches, sources, start, stop, out, team):
     """The same with channels and taps first: `[N, C, K * P]` to `out` `[N, C, H * W]`, float32.
 
     `sources` `[K, P]` is the place that a tap sees for an output, or below 0.
     """
+    if in_parts(team):
+        return
     flat = sources.copy().ravel()
     for image in range(start, stop):
         for channel in range(out.shape[1]):
@@ -66,8 +73,10 @@ def scatter_places(patches, sources, start, stop, out):
 
 
 @_compiled
-def gather_places(images, sources, start, stop, out):
+def gather_places(images, sources, start, stop, out, team):
     """Patches `[N, C, K * P]` of images `[N, C, H * W]`: `scatter_places` turned round; images `start` to `stop`."""
+    if in_parts(team):
+        return
     flat = sources.copy().ravel()
     for image in range(start, stop):
         for channel in range(out.shape[1]):

@@ -181,7 +181,7 @@ def _gathered(spikes: Tensor, geometry: list[int], dtype: torch.dtype) -> Tensor
     taps = geometry[0] * geometry[4] * size[2]
     seen, flat = torch.empty(len(images), places * taps, dtype=dtype), images.reshape(len(images), -1).numpy()
     out, one = as_array(seen).reshape(seen.shape), as_array(torch.ones(1, dtype=dtype))[0]
-    split(lambda start, stop: conv_loops.gather(flat, runs, start, stop, one, out), len(flat), work=seen.numel())
+    split(conv_loops.gather, len(flat), flat, runs, one, out, work=seen.numel())
     return seen.view(-1, taps)
 
 
@@ -197,7 +197,7 @@ def _scattered(grad: Tensor, weight: Tensor, geometry: list[int], shape: torch.S
     def write(some: Tensor, into: Tensor) -> None:
         seen = some.flatten(0, 1) @ matrix  # [n * P, K * C]
         patches, out = as_array(seen).reshape(len(some), places * matrix.shape[1]), as_array(into).reshape(into.shape)
-        split(lambda start, stop: conv_loops.scatter(patches, runs, start, stop, out), len(some), work=seen.numel())
+        split(conv_loops.scatter, len(some), patches, runs, out, work=seen.numel())
 
     for some, into in zip(rows.split(n_at_once), total.split(n_at_once), strict=True):
         write(some, into)

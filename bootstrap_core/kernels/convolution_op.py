@@ -3,7 +3,6 @@
 Of few channels, where those of `F.conv2d` take up to five times as long; see `_from_patches`.
 """
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -51,7 +50,7 @@ def _input_grad(grad: Tensor, weight: Tensor, size: list[int], geometry: list[in
     def write(some: Tensor, into: Tensor) -> None:
         seen = torch.bmm(by_tap.expand(len(some), -1, -1), some.flatten(2).to(dtype))  # [n, C * K, P]
         rows, total = as_array(seen).reshape(len(some), channels, -1), into.flatten(2).numpy()
-        split(lambda start, stop: scatter_places(rows, sources, start, stop, total), len(some), work=seen.numel())
+        split(scatter_places, len(some), rows, sources, total, work=seen.numel())
 
     n_at_once = images_at_once(dtype.itemsize * len(by_tap) * grad.shape[2:].numel())
     for some, into in zip(grad.split(n_at_once), out.split(n_at_once), strict=True):
@@ -77,7 +76,7 @@ def _weight_grad(grad: Tensor, x: Tensor, size: list[int], geometry: list[int]) 
     for some, of_some in zip(x.detach().split(n_at_once), grad.split(n_at_once), strict=True):
         seen = torch.empty(len(some), rows, places)
         images, out = some.flatten(2).numpy(), seen.view(len(some), x.shape[1], -1).numpy()
-        split(partial(gather_places, images, sources, out=out), len(some), work=seen.numel())
+        split(gather_places, len(some), images, sources, out, work=seen.numel())
         total += torch.bmm(seen, of_some.flatten(2).transpose(1, 2)).sum(0)
     return total.t().contiguous().view(size)
 

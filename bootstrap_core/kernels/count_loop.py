@@ -3,6 +3,7 @@
 import numpy as np
 
 from bootstrap_core.kernels.compiler import compiler
+from bootstrap_core.kernels.teams import in_parts
 
 __all__ = ["add_up", "add_up_at"]
 
@@ -11,8 +12,10 @@ BLOCK = 1024
 
 
 @compiler()
-def add_up(rows, start, stop, totals):
+def add_up(rows, start, stop, totals, team):
     """`totals[start:stop] = rows[:, start:stop].sum(0)`, int32, of integers `[R, C]`."""
+    if in_parts(team):
+        return
     for first in range(start, stop, BLOCK):
         total = totals[first : min(stop, first + BLOCK)]
         total[:] = 0
@@ -23,8 +26,10 @@ def add_up(rows, start, stop, totals):
 
 
 @compiler()
-def add_up_at(rows, places, start, stop, totals):
+def add_up_at(rows, places, start, stop, totals, team):
     """`totals[start:stop] = rows[:, places[start:stop]].sum(0)`, int32, of whole numbers `[R, C]`."""
+    if in_parts(team):
+        return
     for first in range(start, stop, BLOCK):
         some = places[first : min(stop, first + BLOCK)]
         total = totals[first : first + len(some)]

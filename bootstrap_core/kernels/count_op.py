@@ -1,6 +1,5 @@
 """Sums over time, and that of spikes as an operator that torch can compile and export; see `count_loop`."""
 
-from functools import partial
 from typing import Any
 
 import torch
@@ -24,12 +23,7 @@ def add_up(x: Tensor) -> Tensor:
     lying = x.permute(0, *order)
     total = torch.empty(lying.shape[1:], dtype=torch.int32)
     rows, out = lying.contiguous().reshape(len(x), total.numel()).numpy(), total.view(-1).numpy()
-    split(
-        lambda start, stop: count_loop.add_up(rows, start, stop, out),
-        len(out),
-        work=x.numel(),
-        align=ALIGN,
-    )
+    split(count_loop.add_up, len(out), rows, out, work=x.numel(), align=ALIGN)
     return total.permute([order.index(axis) for axis in range(1, x.dim())])
 
 
@@ -37,7 +31,7 @@ def add_up_at(x: Tensor, places: Tensor) -> Tensor:
     """`x[:, places].sum(0)` as int32, of whole numbers `[R, C]`, int8 or float32."""
     total = torch.empty(len(places), dtype=torch.int32)
     rows, at, out = contiguous_rows(x).numpy(), places.numpy(), total.numpy()
-    split(partial(count_loop.add_up_at, rows, at, totals=out), len(at), work=len(x) * len(at))
+    split(count_loop.add_up_at, len(at), rows, at, out, work=len(x) * len(at))
     return total
 
 

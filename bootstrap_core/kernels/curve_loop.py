@@ -4,8 +4,9 @@ import numpy as np
 
 from bootstrap_core.kernels.bits import narrowed, widened
 from bootstrap_core.kernels.compiler import compiler
+from bootstrap_core.kernels.teams import in_parts
 
-__all__ = ["CENTERS", "piecewise"]
+__all__ = ["CENTERS", "apply", "piecewise"]
 
 CENTERS = 7
 """Of every curve, the last of them at infinity if it has fewer: a loop over them would not become vectors."""
@@ -38,7 +39,15 @@ def _point(v, z, a, slope):
 
 
 @compiler()
-def piecewise(x, z, a, slope, steepness, floor, rates, gradients):
+def piecewise(x, z, a, slope, steepness, floor, start, stop, rates, gradients, team):
+    """`apply` to numbers `start` to `stop`."""
+    if in_parts(team):
+        return
+    apply(x[start:stop], z, a, slope, steepness, floor, rates[start:stop], gradients[start:stop])
+
+
+@compiler()
+def apply(x, z, a, slope, steepness, floor, rates, gradients):
     """Rates and gradients of `x`; see `functional.piecewise`, whose arithmetic this is.
 
     `z`, `a` and the `slope` behind it are of each centre, tuples of `CENTERS`; `steepness` is the gradient of a slope

@@ -23,11 +23,7 @@ def _piecewise(z: Tensor, centers: Tensor, slopes: Tensor, differentiate: bool) 
     gradients = torch.empty_like(z) if differentiate else z.new_empty(0)
     x, r, g = map(flat, (z, rates, gradients))
     curve = tables_of(centers, slopes)
-    split(
-        lambda start, stop: curve_loop.piecewise(x[start:stop], *curve, r[start:stop], g[start:stop]),
-        z.numel(),
-        work=z.numel(),
-    )
+    split(curve_loop.piecewise, z.numel(), x, *curve, r, g, work=z.numel())
     return rates, gradients
 
 

@@ -3,13 +3,13 @@
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import WEIGHT_STEP
-from bootstrap_core.kernels import dense_trains, event_products, subset_sums
+from bootstrap_core.kernels import dense_trains, event_products, grid_loop, subset_sums
 from bootstrap_core.kernels.exact_products import PackedWeight, has_int8_instruction, is_narrow
 from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.patches import EACH_ALONE
 from bootstrap_core.kernels.threads import split
+from bootstrap_core.kernels.transposes import turned
 
 __all__ = ["as_integers", "contiguous_rows", "correlate", "least_rate", "weigh"]
 
@@ -45,11 +45,11 @@ def _are_dense(spikes: Tensor, outputs: int, slowness: float) -> bool:
 
 
 def weigh(spikes: Tensor, weight: Tensor) -> Tensor:
-    """`spikes @ weight.T`, whole numbers in float32, of int8 `[T, N, I]` and `[O, I]`."""
+    """`spikes @ weight.T` in steps of a weight, float32, of `[T, N, I]`, int8, and `[O, I]` on its grid."""
     rows = spikes.flatten(0, 1)
     if _are_dense(rows, len(weight), SLOWNESS[torch.int8]) or not is_narrow(weight):
-        return PackedWeight(weight).weigh(rows).float().view(*spikes.shape[:2], len(weight))
-    return dense_trains.weigh(dense_trains.SpikeTrains(spikes), weight)
+        return PackedWeight(as_integers(weight)).weigh(rows).float().view(*spikes.shape[:2], len(weight))
+    return dense_trains.weigh(dense_trains.SpikeTrains(spikes), as_integers(turned(weight)))
 
 
 def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
@@ -66,7 +66,7 @@ def correlate(spikes: Tensor, grad: Tensor) -> Tensor:
         return (of_rows.t() @ rows.to(grad.dtype)).float()
     out = torch.empty(inputs, outputs)
     x, g, total = rows.numpy(), as_array(of_rows).reshape(of_rows.shape), out.numpy()
-    split(lambda start, stop: event_products.add_columns(x, g, start, stop, total), inputs, work=grad.numel(), align=16)
+    split(event_products.add_columns, inputs, x, g, total, work=grad.numel(), align=16)
     return out.t().contiguous()
 
 
@@ -77,4 +77,7 @@ def contiguous_rows(x: Tensor) -> Tensor:
 
 def as_integers(weight: Tensor) -> Tensor:
     """Weights in steps of `WEIGHT_STEP`, int8."""
-    return (weight.detach() * (1 / WEIGHT_STEP)).round_().to(torch.int8)
+    steps = torch.empty(weight.shape, dtype=torch.int8)
+    given, found = as_array(weight), steps.view(-1).numpy()
+    split(grid_loop.count_steps, given.size, given, found, work=given.size)
+    return steps

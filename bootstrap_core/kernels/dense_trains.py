@@ -16,6 +16,7 @@ from bootstrap_core.kernels.row_sums import in_blocks
 from bootstrap_core.kernels.shared_trains import take_words
 from bootstrap_core.kernels.subset_sums import LEAST_ITEMS, add_to_words
 from bootstrap_core.kernels.threads import split
+from bootstrap_core.kernels.transposes import turned
 
 __all__ = ["SpikeTrains", "TableTrains", "Trains", "synaptic_work", "weigh", "weight_grad"]
 
@@ -44,7 +45,7 @@ class SpikeTrains:
     def words(self, steps: slice, bits: Sequence[int]) -> Any:
         """See `Trains`."""
         words, spikes, shifts = np.zeros(self.shape, np.uint32), self.spikes[steps], np.array(bits, np.uint32)
-        split(lambda start, stop: add_to_words(spikes, shifts, start, stop, words), len(words), work=spikes.size)
+        split(add_to_words, len(words), spikes, shifts, words, work=spikes.size)
         return words
 
 
@@ -60,7 +61,7 @@ class TableTrains:
         fired = self.fired[:, steps].astype(np.uint32)
         table = (fired << np.array(bits[: fired.shape[1]], np.uint32)).sum(1, dtype=np.uint32)
         words = np.empty(self.shape, np.uint32)
-        split(lambda start, stop: take_words(table, self.indices, start, stop, words), len(words), work=words.size)
+        split(take_words, len(words), table, self.indices, words, work=words.size)
         return words
 
 
@@ -70,17 +71,15 @@ def synaptic_work(trains: Trains, outputs: int) -> int:
     return n_images * outputs * (trains.steps + inputs // EASE)
 
 
-def weigh(trains: Trains, weight: Tensor) -> Tensor:
-    """The weighted input `[T, N, O]`, whole numbers in float32, for a weight `[O, I]`, int8."""
-    z = torch.empty(trains.steps, trains.shape[0], len(weight), dtype=torch.float32)
-    out, blocks, bits = z.numpy(), in_blocks(weight.t()), range(train_sums.WORD_STEPS)
+def weigh(trains: Trains, columns: Tensor) -> Tensor:
+    """The weighted input `[T, N, O]`, whole numbers in float32, for a weight's columns `[I, O]`, int8."""
+    outputs = columns.shape[1]
+    z = torch.empty(trains.steps, trains.shape[0], outputs, dtype=torch.float32)
+    out, blocks, bits = z.numpy(), in_blocks(columns), range(train_sums.WORD_STEPS)
     for first in range(0, trains.steps, len(bits)):
         words, steps = trains.words(slice(first, first + len(bits)), bits), min(len(bits), trains.steps - first)
-
-        def weigh_some(start: int, stop: int, words: Any = words, steps: int = steps, first: int = first) -> None:
-            train_sums.weigh(words, steps, blocks, first, start, stop, out)
-
-        split(weigh_some, len(words), work=synaptic_work(trains, len(weight)))
+        work = synaptic_work(trains, outputs)
+        split(train_sums.weigh, len(words), words, steps, blocks, first, out, work=work)
     return z
 
 
@@ -95,16 +94,9 @@ def weight_grad(trains: Trains, grad: Tensor) -> Tensor:
     reached, which = np.empty((groups, inputs), np.int32), np.empty((groups, inputs, together), np.int32)
     for first in range(0, trains.steps, len(bits)):
         some, of_some = trains.words(slice(first, first + len(bits)), bits), of_steps[first : first + len(bits)]
-
-        def sort(start: int, stop: int, some: Any = some) -> None:
-            train_gradients.sort_groups(some, start, stop, words, ends, reached, which)
-
-        def add(start: int, stop: int, of_some: Any = of_some) -> None:
-            n_of_room = together * blocks * len(bits), train_gradients.ALL_ENTRIES, most
-            room = (np.zeros(n * lanes, np.float32) for n in n_of_room)
-            train_gradients.add_up(words, ends, reached, which, of_some, parts, start, stop, *room, out.numpy())
-
-        split(sort, groups, work=some.size)
-        split(add, parts * blocks, work=synaptic_work(trains, outputs))
+        groups_of = words, ends, reached, which
+        split(train_gradients.sort_groups, groups, some, *groups_of, work=some.size)
+        work = synaptic_work(trains, outputs)
+        split(train_gradients.add_up, parts * blocks, *groups_of, of_some, parts, out.numpy(), work=work)
     total = out[0] if parts == 1 else out.sum(0)
-    return total.transpose(1, 2).reshape(-1, inputs)[:outputs].contiguous()
+    return turned(total).view(-1, inputs)[:outputs].contiguous()

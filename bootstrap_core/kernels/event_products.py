@@ -8,6 +8,7 @@ import numpy as np
 from bootstrap_core.kernels.bits import widened
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.shared_trains import find_active
+from bootstrap_core.kernels.teams import in_parts
 
 __all__ = ["add_columns"]
 
@@ -34,11 +35,13 @@ def _take(a, total):
 
 
 @_compiled
-def add_columns(spikes, grad, start, stop, out):
+def add_columns(spikes, grad, start, stop, out, team):
     """`out[start:stop] = spikes.T[start:stop] @ grad`, `[I, O]` float32, of `[R, I]`, int8, and `[R, O]`.
 
     `grad` is float32, or bfloat16 as uint16. Each sum is made in the order of the rows, however many threads.
     """
+    if in_parts(team):
+        return
     members = np.empty((stop - start, ROWS), np.uint8)
     counts = np.empty(stop - start, np.int32)
     places = np.empty(stop - start + 1, np.int32)

@@ -22,15 +22,14 @@ def quantize_weight(weight: Tensor) -> Tensor:
     """`functional.quantize_weight` of float32 on the CPU."""
     out = torch.empty(weight.shape)
     given, found = as_array(weight), out.view(-1).numpy()
-    split(lambda start, stop: grid_loop.quantize(given, start, stop, found), given.size, work=given.size // EASE)
+    split(grid_loop.quantize, given.size, given, found, work=given.size // EASE)
     return out
 
 
 def quantize_in_place(weight: Tensor) -> None:
     """`quantize_weight` of contiguous weights that nobody else has, without a gradient."""
     numbers = weight.view(-1).numpy()
-    size = numbers.size
-    split(lambda start, stop: grid_loop.quantize_in_place(numbers, start, stop), size, work=size // EASE)
+    split(grid_loop.quantize_in_place, numbers.size, numbers, work=numbers.size // EASE)
 
 
 @quantize_weight.register_fake

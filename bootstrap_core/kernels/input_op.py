@@ -12,7 +12,7 @@ from bootstrap_core.kernels.curve_op import tables_of
 from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.threads import split, split_sum
 
-__all__ = ["input_current", "input_current_backward", "input_mantissas", "input_rates"]
+__all__ = ["input_current", "input_current_backward", "input_mantissas", "input_rates", "scaling_of"]
 
 LIMITS = float(MANT), float(BIAS_MANT_MIN), float(BIAS_MANT_MAX)
 
@@ -39,16 +39,12 @@ def _currents(
 ) -> Tensor:
     x, out = images.detach().contiguous(), torch.empty(images.shape, dtype=dtype)
     flat, currents = x.view(-1).numpy(), out.view(-1).numpy()
-    scaling = _scaling(weight, bias, mean, std)
-    split(
-        lambda start, stop: input_loop.currents(flat[start:stop], *scaling, step, currents[start:stop]),
-        flat.size,
-        work=flat.size,
-    )
+    scaling = scaling_of(weight, bias, mean, std)
+    split(input_loop.currents, flat.size, flat, *scaling, step, currents, work=flat.size)
     return out
 
 
-def _scaling(weight: Tensor, bias: Tensor, mean: float, std: float) -> tuple[float, ...]:
+def scaling_of(weight: Tensor, bias: Tensor, mean: float, std: float) -> tuple[float, ...]:
     """What `input_loop.currents` takes beside the images."""
     w, b = (quantize_weight(number.detach()).item() for number in (weight, bias))
     return mean, std, w, b, *LIMITS
@@ -63,9 +59,7 @@ def _(images: Tensor, weight: Tensor, bias: Tensor, mean: float, std: float) -> 
 def input_current_backward(grad: Tensor, images: Tensor, mean: float, std: float) -> Tensor:
     """Gradients of weight and bias, `[2]` float32."""
     g, x = grad.contiguous().view(-1).numpy(), images.detach().contiguous().view(-1).numpy()
-    sums = split_sum(
-        lambda start, stop, out: input_loop.add_gradients(g, x, mean, std, start, stop, out), g.size, (2,), work=g.size
-    )
+    sums = split_sum(input_loop.add_gradients, g.size, g, x, mean, std, shape=(2,), work=g.size)
     return torch.from_numpy(sums).float()
 
 
@@ -104,12 +98,8 @@ def _input_rates(
     rates = torch.empty(images.shape)
     gradients = torch.empty(images.shape if differentiate else 0)
     x, r, g = images.detach().contiguous().view(-1).numpy(), rates.view(-1).numpy(), gradients.view(-1).numpy()
-    scaling, curve = _scaling(weight, bias, mean, std), tables_of(centers, slopes)
-    split(
-        lambda start, stop: input_loop.rates(x[start:stop], scaling, *curve, r[start:stop], g[start:stop]),
-        x.size,
-        work=x.size,
-    )
+    scaling, curve = scaling_of(weight, bias, mean, std), tables_of(centers, slopes)
+    split(input_loop.rates, x.size, x, scaling, *curve, r, g, work=x.size)
     return rates, gradients
 
 
@@ -123,12 +113,7 @@ def _(images: Tensor, *others: Any) -> tuple[Tensor, Tensor]:
 def _input_rates_backward(grad: Tensor, gradients: Tensor, images: Tensor, mean: float, std: float) -> Tensor:
     """Gradients of weight and bias, `[2]` float32."""
     g, s, x = (values.detach().contiguous().view(-1).numpy() for values in (grad, gradients, images))
-    sums = split_sum(
-        lambda start, stop, out: input_loop.add_rate_gradients(g, s, x, mean, std, start, stop, out),
-        g.size,
-        (2,),
-        work=g.size,
-    )
+    sums = split_sum(input_loop.add_rate_gradients, g.size, g, s, x, mean, std, shape=(2,), work=g.size)
     return torch.from_numpy(sums).float()
 
 

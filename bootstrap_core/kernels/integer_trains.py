@@ -17,6 +17,7 @@ from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.neuron_registers import FORGETTING, HOLDING, KEEPING, LANES, run_few
 from bootstrap_core.kernels.row_sums import SLACK, add_rows
 from bootstrap_core.kernels.state_loops import arrived, leak
+from bootstrap_core.kernels.teams import in_parts
 from bootstrap_core.kernels.train_sums import WORD_STEPS, add_block, add_image, make_room, sort
 
 __all__ = [
@@ -337,9 +338,11 @@ def delay_trains(trains, held, steps):
 
 
 @_compiled
-def unpack_trains(trains, out):
-    """Spikes `[N, steps, n]`, int8, of the trains `[N, n]`."""
-    for image in range(len(trains)):
+def unpack_trains(trains, start, stop, out, team):
+    """Spikes `[N, steps, n]`, int8, of the trains `[N, n]` of images `start` to `stop`."""
+    if in_parts(team):
+        return
+    for image in range(start, stop):
         for t in range(out.shape[1]):
             row, words, flag = out[image, t], trains[image], u32(1 << t)
             for i in range(len(words)):
@@ -357,9 +360,11 @@ def count_spikes(trains):
 
 
 @_compiled
-def count_trains(trains, counts):
-    """Add to `counts` `[N, n]`, or `[1, n]` for all images together, the spikes of each train."""
-    for image in range(len(trains)):
+def count_trains(trains, start, stop, counts, team):
+    """Add to `counts` `[N, n]`, or `[1, n]` for all images together, the spikes of each train of `start` to `stop`."""
+    if in_parts(team):
+        return
+    for image in range(start, stop):
         row = counts[image % len(counts)]
         for i in range(trains.shape[1]):
             row[i] += n_bits(trains[image, i])

@@ -12,6 +12,7 @@ import numpy as np
 from bootstrap_core.kernels.bits import CACHE_LINE, as_float, narrowed, prefetch, widened
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.state_loops import arrived, leak
+from bootstrap_core.kernels.teams import in_parts
 
 __all__ = ["backward", "forward"]
 
@@ -137,7 +138,7 @@ def _fetch(x, first, n):
 @_compiled
 def forward(
     z, step, steps, size, inner, unit, one, keep_u, keep_v, offset, limit, subtract, start, stop,
-    spikes, states, us, vs,
+    spikes, states, us, vs, team,
 ):  # fmt: skip
     """Neurons `start` to `stop` of `size`, from rest.
 
@@ -145,6 +146,8 @@ def forward(
     `offset` and `limit` are whole, int32, all is: `z`, which is shifted by `unit` then, and the states. Writes `spikes`
     `[steps, size]` and, with `states`, `us` and `vs`, the current and the voltage before the reset, in float units.
     """
+    if in_parts(team):
+        return
     forgets = not np.any(keep_u)
     u, v = np.empty(BLOCK, offset.dtype), np.empty(BLOCK, offset.dtype)
     ku, kv, b = np.empty_like(u), np.empty_like(u), np.empty_like(u)
@@ -175,13 +178,15 @@ def forward(
 @_compiled
 def backward(
     z, step, steps, size, inner, unit, one, keep_u, keep_v, offset, limit, subtract, start, stop,
-    grad, grad_step, threshold, tau, height, out, sums, decays, bias,
+    grad, grad_step, threshold, tau, height, out, sums, decays, bias, team,
 ):  # fmt: skip
     """Gradient of the weighted input, `out` `[steps, size]`, from that of the spikes; the states are run again.
 
     `sums` `[3, size]`: with `decays` the gradients of the current and the voltage decay, with `bias` that of the bias,
     summed over time. `grad` and `out` are float32, or bfloat16 as uint16.
     """
+    if in_parts(team):
+        return
     forgets = not np.any(keep_u)
     u, v = np.empty(BLOCK, offset.dtype), np.empty(BLOCK, offset.dtype)
     ku, kv, b = np.empty_like(u), np.empty_like(u), np.empty_like(u)

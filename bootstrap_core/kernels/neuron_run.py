@@ -142,12 +142,8 @@ class NeuronRun:
         u = _NOTHING if current is None else current.view(-1).numpy()
         v = _NOTHING if voltage is None else voltage.view(-1).numpy()
         if self.size:
-            split(
-                lambda start, stop: neuron_loops.forward(*self.common, start, stop, s, states, u, v),
-                self.size,
-                work=WORK * self.steps * self.size,
-                align=ALIGN,
-            )
+            work = WORK * self.steps * self.size
+            split(neuron_loops.forward, self.size, *self.common, s, states, u, v, work=work, align=ALIGN)
 
     def backward(
         self, grad: Tensor, tau_grad: float, scale_grad: float, out: Tensor, *, decays: bool, bias: bool
@@ -158,14 +154,8 @@ class NeuronRun:
         g, g_step = _flat(grad)
         o, total = as_array(out), sums.numpy()
         if self.size:
-            split(
-                lambda start, stop: neuron_loops.backward(
-                    *self.common, start, stop, g, g_step, self.threshold, *shape, o, total, decays, bias
-                ),
-                self.size,
-                work=WORK * self.steps * self.size,
-                align=ALIGN,
-            )
+            gradients, work = (g, g_step, self.threshold, *shape, o, total, decays, bias), WORK * self.steps * self.size
+            split(neuron_loops.backward, self.size, *self.common, *gradients, work=work, align=ALIGN)
         return sums
 
 

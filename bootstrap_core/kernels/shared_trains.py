@@ -9,6 +9,7 @@ Importing this imports numba.
 import numpy as np
 
 from bootstrap_core.kernels.compiler import compiler
+from bootstrap_core.kernels.teams import in_parts
 
 __all__ = ["MOST_SHARED", "SLOTS", "find_active", "take_words", "tell_apart"]
 
@@ -22,8 +23,10 @@ _compiled = compiler()
 
 
 @_compiled
-def take_words(table, indices, start, stop, words):
+def take_words(table, indices, start, stop, words, team):
     """Trains of images `start` to `stop`: `words` are those of the `table` that `indices` name, both `[N, I]`."""
+    if in_parts(team):
+        return
     for image in range(start, stop):
         row, of_row = words[image], indices[image]
         for i in range(len(row)):

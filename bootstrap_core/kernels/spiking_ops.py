@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE
-from bootstrap_core.kernels.dense_products import as_integers, correlate, weigh
+from bootstrap_core.kernels.dense_products import correlate, weigh
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.neuron_run import NeuronRun, link, over_channels
 from bootstrap_core.kernels.operators import operator
@@ -162,7 +162,7 @@ def spiking_dense(
         survivor: by how much an input that dropout lets through counts.
     """
     taken = spikes if mask is None else spikes * mask
-    z = weigh(taken, as_integers(weight))
+    z = weigh(taken, weight)
     fired = torch.empty(z.shape, dtype=torch.int8)
     neuron = current_decay, voltage_decay, bias, threshold, subtract
     NeuronRun.behind(weight, z, *neuron, survivor=survivor).forward(fired)

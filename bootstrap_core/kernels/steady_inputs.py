@@ -10,6 +10,7 @@ import numpy as np
 from bootstrap_core.kernels.bits import widened
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, mix_rows
+from bootstrap_core.kernels.teams import in_parts
 
 __all__ = ["input_sums", "pixel_sums", "see", "unpack_patches"]
 
@@ -103,14 +104,18 @@ def _mix(grad, image, slopes, found, local, mixed):
 
 
 @_contracted
-def input_sums(currents, images, common, slopes, weight, grad, start, stop, out):
-    """Adds to `out` `[2]` the sums of (gradient of a current) * pixel and of the gradient, of images `start` to `stop`.
+def input_sums(currents, images, common, slopes, weight, grad, start, stop, out, team):
+    """Adds to its part's row of `out` `[parts, 2]` the sums of (gradient of a current) * pixel and of the gradient.
+
+    Of images `start` to `stop`.
 
     `slopes[current, t]` is what a gradient of the spike at step t is worth to the current. Pixels of the value `common`
     have one current and are taken together: their weights are what those of the others leave of the sum. `weight` is
     `[I, O]`, int8, a quarter of the memory that floats would have to come from; `grad` `[T, N, O]` float32, or bfloat16
     as uint16.
     """
+    if in_parts(team):
+        return
     n_currents, steps = slopes.shape
     outputs = weight.shape[1]
     whole, rest, flat_slopes = _sum_of_rows(weight), np.empty(outputs, f32), slopes.reshape(-1)
@@ -134,8 +139,8 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out)
             worth = _dot(rest, mixed[of_common])
             by_pixel += worth * common
             total += worth
-    out[0] += by_pixel
-    out[1] += total
+    out[team[1], 0] += by_pixel
+    out[team[1], 1] += total
 
 
 @_contracted
@@ -147,11 +152,13 @@ def _dot_wide(a, b):
 
 
 @_contracted
-def pixel_sums(currents, images, common, slopes, whole, grad, reached, start, stop, out):
+def pixel_sums(currents, images, common, slopes, whole, grad, reached, start, stop, out, team):
     """What `input_sums` does, from `grad @ weight.T`, `reached` `[T, N, I]`, float32 or bfloat16 as uint16.
 
     `whole` is the sum of the weights over the inputs, `[O]`.
     """
+    if in_parts(team):
+        return
     n_inputs = currents.shape[1]
     places = np.empty(n_inputs, np.int64)
     by_pixel = total = 0.0
@@ -180,8 +187,8 @@ def pixel_sums(currents, images, common, slopes, whole, grad, reached, start, st
                 of_all += worth
             by_pixel += of_pixel
             total += of_all
-    out[0] += by_pixel
-    out[1] += total
+    out[team[1], 0] += by_pixel
+    out[team[1], 1] += total
 
 
 @_compiled
@@ -191,12 +198,14 @@ def _take_bit(words, bit, out):
 
 
 @_compiled
-def unpack_patches(words, sources, start, stop, out):
+def unpack_patches(words, sources, start, stop, out, team):
     """Spikes in patches, `out` `[T, N, J]`, int8, of images `start` to `stop`.
 
     Bit t % 8 of `words[t // 8, image, i]` says whether pixel i spikes at step t; `sources` `[J]` is the pixel that each
     number of the patches is, or below 0.
     """
+    if in_parts(team):
+        return
     local = np.empty(len(sources), np.uint8)
     for image in range(start, stop):
         for t in range(len(out)):
@@ -217,11 +226,13 @@ def _see_row(current, pixel, spike, slope, out):
 
 
 @_compiled
-def see(currents, pixels, spikes, slopes, first, start, stop, out):
+def see(currents, pixels, spikes, slopes, first, start, stop, out, team):
     """What a convolution's gradients are made of, in rows, steps by images, from `first` on: `out` `[M, I * 3]`.
 
     Of each input its spike, its slope, and the slope times the pixel; `spikes` and `slopes` are `[T, currents]`.
     """
+    if in_parts(team):
+        return
     for row in range(start, stop):
         t, image = divmod(first + row, len(currents))
         _see_row(currents[image], pixels[image], spikes[t], slopes[t], out[row])

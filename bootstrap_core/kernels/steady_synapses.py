@@ -14,13 +14,14 @@ from bootstrap_core.fixed_point import STATE_PER_MANT, WEIGHT_STEP
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs
 from bootstrap_core.kernels.conv_op import spike_convolution_gradients
-from bootstrap_core.kernels.dense_products import as_integers, contiguous_rows
+from bootstrap_core.kernels.dense_products import as_integers
 from bootstrap_core.kernels.dense_trains import TableTrains, synaptic_work, weigh, weight_grad
 from bootstrap_core.kernels.exact_products import PackedWeight
 from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import NeuronRun, as_array
 from bootstrap_core.kernels.patches import as_matrix, sources_of
 from bootstrap_core.kernels.threads import split, split_sum
+from bootstrap_core.kernels.transposes import turned
 
 __all__ = ["InputTables", "SteadyConv", "SteadyDense", "SteadySynapse"]
 
@@ -76,7 +77,7 @@ class SteadyDense:
 
     def weigh(self, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
-        return weigh(self.trains, as_integers(weight))
+        return weigh(self.trains, as_integers(turned(weight)))
 
     def gradients(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[Tensor, Any]:
         """See `SteadySynapse`."""
@@ -92,10 +93,10 @@ class SteadyDense:
             shared = *shared, weight.sum(1).numpy(), rows, as_array(reached).reshape(reached.shape)
             add, unit = steady_inputs.pixel_sums, 1.0
         else:
-            shared = *shared, contiguous_rows(as_integers(weight).t()).numpy(), rows
+            shared = *shared, as_integers(turned(weight)).numpy(), rows
             add, unit = steady_inputs.input_sums, WEIGHT_STEP
         work = synaptic_work(self.trains, len(weight))
-        return unit * split_sum(lambda start, stop, out: add(*shared, start, stop, out), len(images), (2,), work=work)
+        return unit * split_sum(add, len(images), *shared, shape=(2,), work=work)
 
 
 class SteadyConv:
@@ -136,11 +137,7 @@ class SteadyConv:
         """What `steady_inputs.see` tells of n rows."""
         seen = torch.empty(n, pixels.shape[1] * 3)
         out = seen.numpy()
-        split(
-            lambda start, stop: steady_inputs.see(self.currents, pixels, fired, slopes, first, start, stop, out),
-            n,
-            work=seen.numel(),
-        )
+        split(steady_inputs.see, n, self.currents, pixels, fired, slopes, first, out, work=seen.numel())
         return seen
 
     def _spikes(self) -> Tensor:
@@ -149,9 +146,5 @@ class SteadyConv:
         words = np.take(np.ascontiguousarray(bits.T), self.currents, axis=1)  # [T / 8, N, HWC]
         spikes = torch.empty(self.fired.shape[1], len(self.currents), self.sources.size, dtype=torch.int8)
         out = spikes.numpy()
-        split(
-            lambda start, stop: steady_inputs.unpack_patches(words, self.sources.ravel(), start, stop, out),
-            len(self.currents),
-            work=out.size,
-        )
+        split(steady_inputs.unpack_patches, len(self.currents), words, self.sources.ravel(), out, work=out.size)
         return spikes.view(-1, self.sources.shape[1])

@@ -18,7 +18,9 @@ from bootstrap_core.kernels.bits import CACHE
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.patches import runs_by_place
 from bootstrap_core.kernels.registers import INT, WORD, arrays, carried, vector
+from bootstrap_core.kernels.teams import in_parts
 from bootstrap_core.kernels.threads import split
+from bootstrap_core.kernels.transposes import turned
 
 __all__ = [
     "ENTRIES",
@@ -74,16 +76,20 @@ def _add_spikes(row, bit, words):
 
 
 @_compiled
-def _in_words(spikes, start, stop, words):
+def put_in_words(spikes, start, stop, words, team):
     """Numbers `start` to `stop` of `words` `[M / ROWS, I]`, uint32 and 0, from spikes `[M, I]`, int8: see `BITS`."""
+    if in_parts(team):
+        return
     for n in range(start, stop):
         for r in range(n * ROWS, min(len(spikes), (n + 1) * ROWS)):
             _add_spikes(spikes[r], BITS[r % ROWS], words[n])
 
 
 @_compiled
-def add_to_words(spikes, bits, start, stop, words):
+def add_to_words(spikes, bits, start, stop, words, team):
     """Set in `words` `[N, I]`, of images `start` to `stop`, the t-th bit for a spike at step t of `[T, N, I]`."""
+    if in_parts(team):
+        return
     for image in range(start, stop):
         for t in range(len(spikes)):
             _add_spikes(spikes[t, image], bits[t], words[image])
@@ -189,16 +195,18 @@ def _take(grad, first, apart, n_rows, width, rows):
 
 
 @_compiled
-def _add_up(words, grad, runs, of_place, parts, start, stop, rows, tables, out):
+def add_up(words, grad, runs, of_place, parts, start, stop, out, team):
     """Adds the weight's gradient to `out` `[parts, B, K, LANES]`, `start` to `stop` of the first two axes, as one.
 
     Args:
-        words: of `_in_words`, of images `[M, I]`.
+        words: of `put_in_words`, of images `[M, I]`.
         grad: `[M, P, O]`, float32, for `B * LANES` outputs or somewhat fewer.
         runs, of_place: which numbers of an image the places see, see `patches.runs_by_place`.
         parts: of the words, each summed by itself.
-        rows, tables: room for `ROWS * LANES` and `TABLES * ENTRIES * LANES` float32.
     """
+    if in_parts(team):
+        return
+    rows, tables = np.empty(ROWS * LANES, f32), np.empty(TABLES * ENTRIES * LANES, f32)
     n_blocks, taps = out.shape[1:3]
     images, places, outputs = grad.shape
     # gradients of so many words stay in the cache while all outputs take what they need of them
@@ -240,16 +248,11 @@ def weight_grad(spikes: Tensor, grad: Tensor, size: tuple[int, ...], geometry: t
     outputs, taps = grad.shape[2], geometry[0] * geometry[4] * channels
     words = np.zeros((-(-len(spikes) // ROWS), spikes.shape[1]), np.uint32)
     x, of_rows = spikes.numpy(), grad.contiguous().numpy()
-    split(lambda start, stop: _in_words(x, start, stop, words), len(words), work=spikes.numel())
+    split(put_in_words, len(words), x, words, work=spikes.numel())
     blocks = -(-outputs // LANES)
     parts = max(1, min(LEAST_ITEMS // blocks, len(words)))
     sums = torch.zeros(parts, blocks, taps, LANES, dtype=torch.float32)
-    out = sums.numpy()
-
-    def add(start: int, stop: int) -> None:
-        rows, tables = (np.empty(n * LANES, f32) for n in (ROWS, TABLES * ENTRIES))
-        _add_up(words, of_rows, runs, of_place, parts, start, stop, rows, tables, out)
-
-    split(add, parts * blocks, work=grad.numel() * taps // ROWS)
+    work = grad.numel() * taps // ROWS
+    split(add_up, parts * blocks, words, of_rows, runs, of_place, parts, sums.numpy(), work=work)
     total = sums[0] if parts == 1 else sums.sum(0)
-    return total.transpose(1, 2).reshape(-1, taps)[:outputs].contiguous()
+    return turned(total).view(-1, taps)[:outputs].contiguous()

@@ -22,7 +22,7 @@ __all__ = ["convolve_spikes", "multiply_spikes"]
 @operator("multiply_spikes")
 def multiply_spikes(spikes: Tensor, arrives: Tensor, weight: Tensor) -> Tensor:
     """`[T, N, O]` of spikes `[T, N, I]`, int8, and their link, for a weight `[O, I]` on its grid."""
-    return weigh(spikes, as_integers(weight)).mul_(WEIGHT_STEP)
+    return weigh(spikes, weight).mul_(WEIGHT_STEP)
 
 
 @multiply_spikes.register_fake

@@ -9,8 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from functools import cache, lru_cache
-from itertools import pairwise
+from functools import cache, lru_cache, partial
 from pathlib import Path
 from threading import Barrier
 from typing import Any, TypeVar
@@ -18,9 +17,9 @@ from typing import Any, TypeVar
 import numpy as np
 import torch
 
-__all__ = ["each", "split", "split_sum"]
+__all__ = ["alone", "each", "split", "split_sum"]
 
-LEAST = 1 << 18
+LEAST = 1 << 14
 """Work, in numbers that are gone over once, below which a thread wakes later than the work would be done."""
 
 Item = TypeVar("Item")
@@ -38,8 +37,7 @@ def each(run: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
     n_threads = min(torch.get_num_threads(), len(items))
     if n_threads < 2:
         return [run(item) for item in items]
-    region = _parallel_region() if os.getpid() == _STARTED_IN else None  # a fork leaves OpenMP's threads behind
-    if region is None:
+    if not _has_region():
         return list(_workers(torch.get_num_threads(), os.getpid()).map(run, items))
     left, results, failures = iter(enumerate(items)), dict[int, Result](), list[BaseException]()
 
@@ -50,10 +48,15 @@ def each(run: Callable[[Item], Result], items: Sequence[Item]) -> list[Result]:
         except BaseException as error:
             failures.append(error)
 
-    region(_BODY(body), None, n_threads, 0)
+    _parallel_region()(_BODY(body), None, n_threads, 0)
     for failure in failures:
         raise failure
     return [results[place] for place in range(len(items))]
+
+
+def _has_region() -> bool:
+    """Whether OpenMP's threads can be had: a fork leaves them behind."""
+    return os.getpid() == _STARTED_IN and _parallel_region() is not None
 
 
 @cache
@@ -86,28 +89,51 @@ def _workers(n: int, process: int) -> ThreadPoolExecutor:
     return pool
 
 
-def split(run: Callable[[int, int], object], size: int, *, work: int, align: int = 1) -> None:
-    """`run(start, stop)` over 0 to `size`, in parts of a multiple of `align`, one for each of torch's threads.
+def split(kernel: Any, size: int, *arguments: Any, work: int, align: int = 1) -> None:
+    """`kernel` over 0 to `size`, in parts of a multiple of `align`, one for each of torch's threads.
 
-    `work` says how much there is in all; `run` must release the interpreter lock to gain anything.
+    Args:
+        kernel: of numba's, which `teams.in_parts` lets run on a team.
+        arguments: its own, but for `start`, `stop` and, at the end, `team`.
+        work: how much there is in all, as `LEAST` counts.
     """
-    n = torch.get_num_threads() if work >= LEAST else 1
-    n = max(1, min(n, size // align))
-    bounds = [size * i // n // align * align for i in range(n)] + [size]
-    each(lambda part: run(*part), list(pairwise(bounds)))
+    n = max(1, min(torch.get_num_threads() if work >= LEAST else 1, size // align))
+    if n == 1:
+        alone(kernel, size, *arguments)
+    elif _has_region():
+        _call(kernel, arguments, 0, size, (n, 0, align, _address()))
+    else:
+        bounds = [size * i // n // align * align for i in range(n)] + [size]
+        run = partial(_call, kernel, arguments)
+        list(_workers(n, os.getpid()).map(run, bounds[:-1], bounds[1:], ((1, part, 1, 0) for part in range(n))))
 
 
-def split_sum(
-    run: Callable[[int, int, Any], object], size: int, shape: tuple[int, ...], *, work: int, dtype: Any = np.float64
-) -> Any:
-    """The sum of arrays of `shape`, one for each thread: `run(start, stop, out)` adds its part to `out`."""
-    n_parts = max(1, min(torch.get_num_threads(), size)) if work >= LEAST else 1
-    parts = np.zeros((n_parts, *shape), dtype)
-    bounds = [size * i // n_parts for i in range(n_parts + 1)]
+def split_sum(kernel: Any, size: int, *arguments: Any, shape: tuple[int, ...], work: int) -> Any:
+    """The sum of float64 arrays of `shape`, one for each thread: as `split`, with a last argument, `[parts, *shape]`.
 
-    def add(first: int, last: int) -> None:
-        for part in range(first, last):
-            run(bounds[part], bounds[part + 1], parts[part])
+    It is zeros; the kernel adds to that of its part, `team[1]`.
+    """
+    sums = np.zeros((torch.get_num_threads(), *shape))
+    split(kernel, size, *arguments, sums, work=work)
+    return sums.sum(0)
 
-    split(add, n_parts, work=work)
-    return parts.sum(0)
+
+def alone(kernel: Any, size: int, *arguments: Any) -> None:
+    """`split` without any other thread."""
+    _call(kernel, arguments, 0, size, (1, 0, 1, 0))
+
+
+def _call(kernel: Any, arguments: tuple[Any, ...], start: int, stop: int, team: tuple[int, ...]) -> None:
+    before = _arguments_before_start(kernel)
+    kernel(*arguments[:before], start, stop, *arguments[before:], team)
+
+
+@cache
+def _arguments_before_start(kernel: Any) -> int:
+    names: tuple[str, ...] = kernel.py_func.__code__.co_varnames
+    return names.index("start")
+
+
+@cache
+def _address() -> int:
+    return ctypes.cast(_parallel_region(), ctypes.c_void_p).value or 0

@@ -25,8 +25,9 @@ from bootstrap_core.kernels.subset_sums import (
     table_maker,
     table_reader,
 )
+from bootstrap_core.kernels.teams import in_parts
 
-__all__ = ["ALL_ENTRIES", "BITS", "LANES", "TOGETHER", "add_up", "sort_groups"]
+__all__ = ["BITS", "LANES", "TOGETHER", "add_up", "sort_groups"]
 
 STEPS_OF_TABLE = 4
 STEPS, ALL_ENTRIES = STEPS_OF_TABLE * TABLES, ENTRIES * TABLES
@@ -40,13 +41,15 @@ _make_table, _look_up = table_maker(STEPS_OF_TABLE), table_reader(adds=False)
 
 
 @_compiled
-def sort_groups(trains, start, stop, words, ends, reached, which):
+def sort_groups(trains, start, stop, words, ends, reached, which, team):
     """The trains of groups `start` to `stop` of `TOGETHER` images, of `trains` `[N, I]`, with bits as of `BITS`.
 
     Of a group, `words` are the trains of its images one after another, behind one that is silent, the k-th image's up
     to `ends[group, k]`. `reached` are the `ends[group, TOGETHER]` inputs that spike in any of the images, and `which`
     `[groups, I, TOGETHER]` their trains in each.
     """
+    if in_parts(team):
+        return
     images, inputs = trains.shape
     slots, counts = np.empty(SLOTS, np.int32), np.empty(inputs, np.int64)
     active, of_active = np.empty(inputs + 1, np.int32), np.empty(inputs, np.int32)
@@ -121,20 +124,22 @@ def _add_each(typing_context, reached, which, inputs, n, sums, totals, at):
 
 
 @_compiled
-def add_up(words, ends, reached, which, grad, parts, start, stop, rows, tables, sums, out):
+def add_up(words, ends, reached, which, grad, parts, start, stop, out, team):
     """Adds the weight's gradient to `out` `[parts, B, I, LANES]`, `start` to `stop` of the first two axes, as one.
 
     Args:
         words, ends, reached, which: see `sort_groups`.
         grad: `[steps, N, O]`, float32, or bfloat16 as uint16, for `B * LANES` outputs or somewhat fewer.
         parts: of the groups, each summed by itself.
-        rows, tables, sums: room for `TOGETHER * B * STEPS`, `ALL_ENTRIES` and the most words times `LANES`
-            float32; zeros.
     """
+    if in_parts(team):
+        return
     n_blocks, inputs = out.shape[1:3]
     (steps, images, outputs), groups = grad.shape, len(words)
     flat_words, flat_reached, flat_which = words.reshape(-1), reached.reshape(-1), which.reshape(-1)
     totals, apart = out.reshape(-1), n_blocks * STEPS * LANES
+    rows, tables = np.zeros(TOGETHER * apart, np.float32), np.zeros(ALL_ENTRIES * LANES, np.float32)
+    sums = np.zeros(words.shape[1] * LANES, np.float32)
     for part in range(start // n_blocks, (stop - 1) // n_blocks + 1):
         first_item, last_item = max(start, part * n_blocks), min(stop, (part + 1) * n_blocks)
         output = (first_item - part * n_blocks) * LANES

@@ -19,6 +19,7 @@ from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.registers import INT, arrays, vector
 from bootstrap_core.kernels.row_sums import add_rows, add_totals
 from bootstrap_core.kernels.shared_trains import MOST_SHARED, SLOTS, find_active, tell_apart
+from bootstrap_core.kernels.teams import in_parts
 
 __all__ = ["WORD_STEPS", "Room", "add_block", "add_image", "make_room", "sort", "weigh"]
 
@@ -245,11 +246,13 @@ def _write_sums(weight, n_images, room, z, first_step, first_image, out):
 
 
 @_compiled
-def weigh(trains, steps, weight, first_step, start, stop, out):
+def weigh(trains, steps, weight, first_step, start, stop, out, team):
     """What `weight`, in blocks, makes of trains `[N, I]` of so many steps, of images `start` to `stop`.
 
     It is written to `out` `[T, N, O]`, float32, from `first_step` on; its memory begins with a line of the cache.
     """
+    if in_parts(team):
+        return
     width = weight.shape[2]
     room = make_room(stop - start, trains.shape[1], steps, width)
     at_once = len(room.n_shared)

@@ -396,7 +396,7 @@ def test_products_that_follow_spikes_are_the_matrix_products(
     generator = torch.Generator().manual_seed(0)
     spikes = (torch.rand(steps, 600 // steps, 45, generator=generator) < rate).to(torch.int8)
     weight = torch.randint(-128, 128, (300, 45), generator=generator, dtype=torch.int8)
-    assert torch.equal(dense_products.weigh(spikes, weight).long(), spikes.long() @ weight.long().T)
+    assert torch.equal(dense_products.weigh(spikes, weight * WEIGHT_STEP).long(), spikes.long() @ weight.long().T)
     grad = torch.randn(*spikes.shape[:2], 300, generator=generator).to(torch.bfloat16 if half else torch.float32)
     ours, expected = dense_products.correlate(spikes, grad), torch.einsum("tno,tni->oi", grad.float(), spikes.float())
     tolerance = 1e-2 if half and rate > 0.1 else 1e-5
