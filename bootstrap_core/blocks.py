@@ -13,7 +13,7 @@ from bootstrap_core.mode import Mode
 from bootstrap_core.neuron import CubaNeuron
 from bootstrap_core.normalization import MeanOnly, WeightScale
 from bootstrap_core.sampler import RateSampler
-from bootstrap_core.spikes import Spikes, SteadyInput
+from bootstrap_core.spikes import InputRates, Spikes, SteadyInput
 from bootstrap_core.synapse import DenseSynapse, SkipSynapse, Synapse, geometry_of
 from specs.block import InputSpec
 
@@ -29,12 +29,14 @@ __all__ = [
 ]
 
 
-Carried = Tensor | Spikes | SteadyInput
+Carried = Tensor | Spikes | SteadyInput | InputRates
 """What goes from block to block in a network."""
 
 
 def packed(x: Carried) -> Tensor | Spikes:
     """Input neurons that have not run, run."""
+    if isinstance(x, InputRates):
+        return x.tensor()
     return x.spikes() if isinstance(x, SteadyInput) else x
 
 
@@ -53,8 +55,8 @@ class Block(nn.Module):
 
     if TYPE_CHECKING:  # nn.Module leaves it untyped
 
-        def __call__(self, x: Tensor, mode: Mode, time_steps: int, *skipped: Tensor) -> Tensor:
-            """`forward`."""
+        def __call__(self, x: Tensor | InputRates, mode: Mode, time_steps: int, *skipped: Tensor) -> Tensor:
+            """`forward`; rates that are still to be computed are for dense synapses."""
 
     @property
     def same_in_training(self) -> bool:
@@ -146,12 +148,14 @@ class InputBlock(Block):
 
     def rates(self, images: Tensor) -> Tensor:
         """What the activation gives for the `current` of each pixel, `[N, *shape]`."""
+        return _floats(self._pending_rates(images))
+
+    def _pending_rates(self, images: Tensor) -> Tensor | InputRates:
+        """The same, where a kernel gives them still to be computed."""
         if images.requires_grad or not (self._runs_compiled(images) and self.sampler.runs_compiled(images)):
             activated: Tensor = self.sampler(self.current(images))
             return activated
-        from bootstrap_core.kernels.input_op import input_rates
-
-        return input_rates(images, self.weight, self.bias, self.spec.mean, self.spec.std, *self.sampler.curve)
+        return InputRates(images, self.weight, self.bias, self.spec.mean, self.spec.std, *self.sampler.curve)
 
     def _runs_compiled(self, images: Tensor) -> bool:
         return self.spec.exact_input and images.dtype == torch.float32 and self.neuron.runs_compiled(images)
@@ -168,6 +172,9 @@ class InputBlock(Block):
     def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """See `Block`."""
         assert isinstance(x, Tensor)
+        if not mode.spiking and self._learns():
+            _fitted(self.sampler, mode)
+            return self._pending_rates(x)
         if not mode.spiking or self.delay_shift or not len(x) or not self.neuron.runs_compiled(x, steps=time_steps):
             return self(x, mode, time_steps)
         plain = x.dtype == torch.float32 and not x.requires_grad
@@ -182,6 +189,11 @@ class InputBlock(Block):
         current = self.current(x)
         z = current.expand(time_steps, *current.shape)
         return _fire_packed(self.neuron, self.sampler, z, current, mode, current_decay=self._current_decay())
+
+    def _learns(self) -> bool:
+        """Whether this pass is one to learn from, as it is, not by a compiler or in other types."""
+        watched = torch.compiler.is_compiling() or torch.is_autocast_enabled("cpu")
+        return torch.is_grad_enabled() and not watched and (self.weight.requires_grad or self.bias.requires_grad)
 
     def _current_decay(self) -> Tensor | None:
         """Entering the voltage is what a current state that forgets everything at once does."""
@@ -258,7 +270,11 @@ class _SynapticBlock(Block):
         return self.synapse.quantized_weight(self._scale())
 
     def weigh(
-        self, x: Tensor | Spikes, skipped: Sequence[Tensor | Spikes], mode: Mode, weighed: Tensor | None = None
+        self,
+        x: Tensor | Spikes | InputRates,
+        skipped: Sequence[Tensor | Spikes],
+        mode: Mode,
+        weighed: Tensor | None = None,
     ) -> Tensor:
         """Weighted input of all synapses; `weighed` that of the first, where it is known but for its gradient."""
         scale = self._scale()
@@ -271,14 +287,26 @@ class _SynapticBlock(Block):
         """What multiplies the weights before they are quantised."""
         return 1.0
 
-    def dropped(self, x: Tensor | Spikes, mode: Mode) -> Tensor | Spikes:
+    def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
+        """See `Block`."""
+        if isinstance(x, InputRates) and isinstance(self.synapse, DenseSynapse) and not self._drops:
+            return self(x, mode, time_steps, *map(_floats, skipped))
+        return super().carry(x, mode, time_steps, *skipped)
+
+    @property
+    def _drops(self) -> bool:
+        return self.training and self.dropout > 0
+
+    def dropped(self, x: Tensor | Spikes | InputRates, mode: Mode) -> Tensor | Spikes | InputRates:
         """Inputs after dropout: one mask for all steps, survivors scaled up."""
+        if not self._drops:
+            return x
         mask = self.mask((x.values if isinstance(x, Spikes) else x)[0] if mode.spiking else _floats(x))
         return x if mask is None else _floats(x) * mask
 
     def mask(self, like: Tensor) -> Tensor | None:
         """What dropout multiplies inputs `[N, ...]` by, or None."""
-        if not self.training or self.dropout == 0:
+        if not self._drops:
             return None
         return dropout_mask(like.shape, self.dropout, like.device)
 
@@ -331,7 +359,7 @@ class SpikingBlock(_SynapticBlock):
         return total
 
     def forward(
-        self, x: Tensor, mode: Mode, time_steps: int, *skipped: Tensor, weighed: Tensor | None = None
+        self, x: Tensor | InputRates, mode: Mode, time_steps: int, *skipped: Tensor, weighed: Tensor | None = None
     ) -> Tensor:
         """See `Block`, and `weigh` for `weighed`."""
         z, bias = self._normed(x, skipped, mode, weighed), self.quantized_bias()
@@ -346,11 +374,10 @@ class SpikingBlock(_SynapticBlock):
         if not mode.spiking or self.delay_shift:
             return super().carry(x, mode, time_steps, *skipped)
         unpacked = any(isinstance(arriving, Tensor) for arriving in (x, *skipped))
-        silences = self.training and self.dropout > 0
         alone = not (self.neuron.learns or skipped or unpacked or self.norm is not None)
         spec = None if isinstance(self.synapse, DenseSynapse) else self.synapse.spec
         geometry = [] if spec is None else geometry_of(spec)
-        plain = alone and not silences
+        plain = alone and not self._drops
         if isinstance(x, SteadyInput) and plain and (spec.groups == 1 if spec else x.images.dim() == 2):
             weight, bias = self.synapse.quantized_weight(), self.quantized_bias()
             return self._sampled(*self.neuron.weigh_steady(x, weight, geometry, bias), bias, mode)
@@ -377,7 +404,11 @@ class SpikingBlock(_SynapticBlock):
         return _fire(self.neuron, self.sampler, z, drive, mode, self.delay_shift, bias=bias)
 
     def _normed(
-        self, x: Tensor | Spikes, skipped: Sequence[Tensor | Spikes], mode: Mode, weighed: Tensor | None = None
+        self,
+        x: Tensor | Spikes | InputRates,
+        skipped: Sequence[Tensor | Spikes],
+        mode: Mode,
+        weighed: Tensor | None = None,
     ) -> Tensor:
         """Weighted input, of which the norm has learnt."""
         z = self.weigh(x, skipped, mode, weighed)
@@ -450,7 +481,7 @@ class AffineBlock(_SynapticBlock):
         """The bias that the hardware holds, `[channels]` on the grid of 1/64."""
         return None if self.bias is None else quantize_bias(self.bias * self.levels)
 
-    def forward(self, x: Tensor, mode: Mode, time_steps: int, *skipped: Tensor) -> Tensor:
+    def forward(self, x: Tensor | InputRates, mode: Mode, time_steps: int, *skipped: Tensor) -> Tensor:
         """See `Block`."""
         z = self.weigh(x, skipped, mode)
         bias = self.quantized_bias()
@@ -459,8 +490,8 @@ class AffineBlock(_SynapticBlock):
 
     def carry(self, x: Carried, mode: Mode, time_steps: int, *skipped: Carried) -> Carried:
         """See `Block`; for packed spikes the sum over all steps `[1, N, C]`, weighed at once, over their number."""
-        x = packed(x)
-        if not mode.spiking or not isinstance(x, Spikes) or skipped:
+        x = packed(x) if mode.spiking else x
+        if not isinstance(x, Spikes) or skipped:
             return super().carry(x, mode, time_steps, *skipped)
         counts = x.totals()
         mask = self.mask(counts)

@@ -17,7 +17,7 @@ from bootstrap_core.kernels import have_numba
 from bootstrap_core.mode import Mode
 from bootstrap_core.sampler import RateSampler
 from bootstrap_core.schedule import LayerModes
-from bootstrap_core.spikes import Spikes
+from bootstrap_core.spikes import InputRates, Spikes
 from specs.block import skips_of
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
@@ -215,9 +215,11 @@ class Network(nn.Module):
         def count(block: Block, x: Carried, spiking: bool) -> None:
             found, rate = None, 0.0
             if not spiking:
-                assert isinstance(x, Tensor)
-                rate = x.mean().item()
+                floats = packed(x)
+                assert isinstance(floats, Tensor)
+                rate = floats.mean().item()
             elif not isinstance(block, AffineBlock):
+                assert not isinstance(x, InputRates)
                 found = _count(x.expand(steps, *x.shape[1:])) if isinstance(x, Tensor) else x.counts()
                 rate = float(found.sum()) / max(1, found.numel() * len(images) * steps)
             counts.append(found)

@@ -1,4 +1,4 @@
-"""Spikes on their way from block to block, one byte each."""
+"""What goes from block to block: spikes, one byte each, and input neurons that have yet to give spikes or rates."""
 
 from typing import NamedTuple
 
@@ -6,8 +6,10 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import MANT
+from bootstrap_core.kernels.half import gradient_dtype
+from bootstrap_core.kernels.linear_op import linear
 
-__all__ = ["Spikes", "SteadyInput"]
+__all__ = ["InputRates", "Spikes", "SteadyInput"]
 
 
 class Spikes(NamedTuple):
@@ -120,3 +122,37 @@ class SteadyInput(NamedTuple):
         tables = InputTables(mantissas, self.steps, self.voltage_decay, threshold, subtract)
         each = torch.from_numpy(tables.fired).sum(1, dtype=torch.float32)
         return each.index_select(0, tables.indices.flatten()).reshape(mantissas.shape)
+
+
+class InputRates(NamedTuple):
+    """Rates of input neurons that are still to be computed; dense layers multiply them without.
+
+    They are what the activation of `centers` and `slopes` gives for the current of `images`, see `SteadyInput`. The
+    images get no gradient.
+    """
+
+    images: Tensor
+    weight: Tensor
+    bias: Tensor
+    mean: float
+    std: float
+    centers: Tensor
+    slopes: Tensor
+
+    def tensor(self) -> Tensor:
+        """The rates `[N, ...]`, float32."""
+        from bootstrap_core.kernels.input_op import input_rates
+
+        return input_rates(*self)
+
+    def flatten(self, first: int) -> "InputRates":
+        """The axes from `first` on as one."""
+        return self._replace(images=self.images.flatten(first))
+
+    def multiplied(self, weight: Tensor) -> Tensor:
+        """Weighted input `[N, O]` of images `[N, I]`, by a weight `[O, I]`."""
+        from bootstrap_core.kernels.input_linear_op import few_apart, input_linear
+
+        if gradient_dtype(self.images.numel() * len(weight)) == torch.float32 and few_apart(self.images):
+            return input_linear(*self, weight)
+        return linear(self.tensor(), weight)

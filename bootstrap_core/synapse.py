@@ -17,7 +17,7 @@ from bootstrap_core.kernels.convolution_op import convolve
 from bootstrap_core.kernels.known_product import known_convolution, known_linear
 from bootstrap_core.kernels.linear_op import linear
 from bootstrap_core.kernels.weight_norm_op import quantize_normed
-from bootstrap_core.spikes import Spikes
+from bootstrap_core.spikes import InputRates, Spikes
 from specs.block import ConvSpec
 from specs.fields import Shape
 
@@ -81,10 +81,12 @@ class DenseSynapse(_LearnedSynapse):
         if normalize:
             weight_norm(self)
 
-    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0, known: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor | Spikes | InputRates, scale: Tensor | float = 1.0, known: Tensor | None = None
+    ) -> Tensor:
         """Weighted input, in the dtype of `x`; where it is `known`, for rates, only its gradient is computed."""
         x, weight = x.flatten(-self.n_axes), self.quantized_weight(scale)
-        if isinstance(x, Spikes):
+        if not isinstance(x, Tensor):
             return x.multiplied(weight)
         weight = weight.to(x.dtype)
         return linear(x, weight) if known is None else known_linear(x, weight, known)

@@ -18,7 +18,19 @@ from torch import Tensor
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.registers import INT, WORD, add_to, arrays, by_width, everywhere, sums_of, vector
 
-__all__ = ["LANES_OF_FLOATS", "MOST_FLOATS", "SLACK", "add_rows", "add_totals", "in_blocks", "mix_rows"]
+__all__ = [
+    "LANES_OF_FLOATS",
+    "MOST_FLOATS",
+    "SLACK",
+    "TRIPLED",
+    "add_rows",
+    "add_totals",
+    "blocks_shape",
+    "in_blocks",
+    "in_blocks_of_floats",
+    "mix_rows",
+    "mix_three",
+]
 
 LANES, LANES_OF_FLOATS = 16, 8
 """Columns that one register holds the sums of, as int16, and as float32 or int32."""
@@ -27,6 +39,8 @@ PAIR = 2 * LANES
 """Columns that two registers hold the sums of: the numbers of one are both bytes, those of the other the upper ones."""
 SLACK, MOST_FLOATS = LANES * MOST_REGISTERS, LANES_OF_FLOATS * MOST_REGISTERS
 """Numbers that have to lie behind an array of sums, as zeros are added to them; columns of floats or int32 at once."""
+TRIPLED = LANES_OF_FLOATS * 3
+"""Columns of floats whose sums, three of each, leave registers for a row and its factors."""
 FLUSH = 255
 """Rows of bytes that 16 bits hold the sum of, whatever they are."""
 BYTE, OFFSET = 8, 128
@@ -50,6 +64,22 @@ def in_blocks(matrix: Tensor) -> npt.NDArray[np.uint8]:
     blocks = torch.empty(lower.shape, dtype=torch.int16)  # aligned to cache lines, as numpy's arrays are not
     torch.add(lower, (upper.short() << BYTE) + (OFFSET - (OFFSET << BYTE)), out=blocks)
     return blocks.view(torch.uint8).view(n_blocks, rows, -1).numpy()
+
+
+def blocks_shape(rows: int, columns: int) -> tuple[int, int, int]:
+    """Of `in_blocks_of_floats`."""
+    return -(-columns // TRIPLED), rows, TRIPLED
+
+
+def in_blocks_of_floats(matrix: Tensor) -> Tensor:
+    """The matrix `[rows, columns]`, float32, as blocks `[B, rows, TRIPLED]`, with zeros behind the last column."""
+    rows, columns = matrix.shape
+    whole, left = divmod(columns, TRIPLED)
+    blocks = torch.empty(blocks_shape(rows, columns), dtype=torch.float32)
+    blocks[:whole] = matrix[:, : columns - left].unflatten(1, (whole, TRIPLED)).transpose(0, 1)
+    if left:
+        blocks[whole, :, :left], blocks[whole, :, left:] = matrix[:, columns - left :], 0
+    return blocks
 
 
 def _member(builder, members, k):
@@ -143,6 +173,41 @@ def mix_rows(typing_context, rows, n, factors, at, width, out, to):
         return context.get_dummy_value()
 
     return types.void(rows, INT, factors, INT, INT, out, INT), generate
+
+
+@intrinsic
+def mix_three(typing_context, rows, first, members, factors, at, n, out, to, apart):
+    """`out[to + apart * c:][:TRIPLED]` for c below 3, the sum of `rows[first + TRIPLED * m:][:TRIPLED]` times factors.
+
+    That for the `n` members m from `members[at]` on, which have three factors each, from `factors[3 * at]` on. All are
+    flat.
+    """
+
+    def generate(context, builder, signature, arguments):
+        _, first, _, _, at, n, _, to, apart = arguments
+        rows, members, factors, out = arrays(context, builder, signature, arguments, 0, 2, 3, 6)
+        columns = range(0, TRIPLED, LANES_OF_FLOATS)
+
+        def add(k, sums):
+            k = builder.add(at, k)
+            row = builder.add(first, builder.mul(_member(builder, members, k), WORD(TRIPLED)))
+            numbers = [
+                builder.load(vector(builder, OF_FLOATS, rows, builder.add(row, WORD(j))), align=4) for j in columns
+            ]
+            for c in range(3):
+                factor = builder.gep(factors, [builder.add(builder.mul(k, WORD(3)), WORD(c))])
+                times = everywhere(builder, builder.load(factor), LANES_OF_FLOATS)
+                for number, total in zip(numbers, sums[c * len(numbers) :], strict=False):
+                    yield builder.fadd(total, builder.fmul(number, times, flags=["contract"]), flags=["contract"])
+
+        sums = sums_of(builder, OF_FLOATS, 3 * len(columns), WORD(0), n, add)
+        for c in range(3):
+            for j, total in zip(columns, sums[c * len(columns) :], strict=False):
+                place = builder.add(to, builder.add(builder.mul(apart, WORD(c)), WORD(j)))
+                builder.store(total, vector(builder, OF_FLOATS, out, place), align=4)
+        return context.get_dummy_value()
+
+    return types.void(rows, INT, members, factors, INT, INT, out, INT, INT), generate
 
 
 @compiler()
