@@ -19,7 +19,7 @@ import torch
 
 __all__ = ["alone", "each", "split", "split_sum"]
 
-LEAST = 1 << 14
+LEAST = 1 << 15
 """Work, in numbers that are gone over once, below which a thread wakes later than the work would be done."""
 
 Item = TypeVar("Item")
