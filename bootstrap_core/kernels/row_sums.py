@@ -28,7 +28,6 @@ __all__ = [
     "blocks_shape",
     "in_blocks",
     "in_blocks_of_floats",
-    "mix_rows",
     "mix_three",
 ]
 
@@ -142,37 +141,6 @@ def _add_few_totals(typing_context, rows, apart, first, members, start, stop, wi
         return context.get_dummy_value()
 
     return types.void(rows, INT, INT, members, INT, INT, INT, totals, INT), generate
-
-
-@intrinsic
-def mix_rows(typing_context, rows, n, factors, at, width, out, to):
-    """`out[to:][:width]`, the sum of `rows[k * MOST_FLOATS:][:width]` times `factors[at + k]` for k below n.
-
-    All are flat and float32; `width` is a multiple of `LANES_OF_FLOATS` up to `MOST_FLOATS`.
-    """
-
-    def generate(context, builder, signature, arguments):
-        _, n, _, at, width, _, to = arguments
-        rows, factors, out = arrays(context, builder, signature, arguments, 0, 2, 5)
-
-        def add(k, sums):
-            factor = builder.load(builder.gep(factors, [builder.add(at, k)]))
-            times = everywhere(builder, factor, LANES_OF_FLOATS)
-            row = builder.mul(k, WORD(MOST_FLOATS))
-            for j, total in enumerate(sums):
-                place = vector(builder, OF_FLOATS, rows, builder.add(row, WORD(LANES_OF_FLOATS * j)))
-                part = builder.fmul(builder.load(place, align=4), times, flags=["contract"])
-                yield builder.fadd(total, part, flags=["contract"])
-
-        def work(registers):
-            for j, total in enumerate(sums_of(builder, OF_FLOATS, registers, WORD(0), n, add)):
-                place = vector(builder, OF_FLOATS, out, builder.add(to, WORD(LANES_OF_FLOATS * j)))
-                builder.store(total, place, align=4)
-
-        by_width(builder, width, LANES_OF_FLOATS, MOST_FLOATS, work)
-        return context.get_dummy_value()
-
-    return types.void(rows, INT, factors, INT, INT, out, INT), generate
 
 
 @intrinsic

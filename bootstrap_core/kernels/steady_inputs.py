@@ -9,13 +9,13 @@ import numpy as np
 
 from bootstrap_core.kernels.bits import widened
 from bootstrap_core.kernels.compiler import compiler
-from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, mix_rows
+from bootstrap_core.kernels.row_sums import TRIPLED, mix_three
 from bootstrap_core.kernels.teams import in_parts
 
 __all__ = ["input_sums", "pixel_sums", "see", "unpack_patches"]
 
 f32, i64 = np.float32, np.int64
-_compiled = compiler()
+_compiled, _inlined = compiler(), compiler(inline="always")
 _contracted = compiler(fastmath={"contract", "reassoc", "nsz"})
 
 
@@ -26,15 +26,8 @@ def _widen(row, out):
 
 
 @_compiled
-def _copy(row, out):
-    """Instead of `out[:] = row`, whose messages for arrays that do not fit take a second to compile."""
-    for j in range(len(row)):
-        out[j] = row[j]
-
-
-@_compiled
 def _sum_of_rows(rows):
-    """Instead of `rows.sum(0)`, for the same reason."""
+    """Instead of `rows.sum(0)`, which takes longer to compile."""
     total = np.zeros(rows.shape[1], f32)
     for i in range(len(rows)):
         for j in range(len(total)):
@@ -43,10 +36,16 @@ def _sum_of_rows(rows):
 
 
 @_compiled
-def _take_image(grad, image, start, stop, out):
-    """Steps of an image side by side: in `grad` they are a power of two apart and push each other out of the cache."""
-    for t in range(len(grad)):
-        _widen(grad[t, image, start:stop], out[t])
+def _take_image(grad, image, out):
+    """An image's gradients as blocks of columns, `[B, T, TRIPLED]`, flat.
+
+    In `grad`, steps are a power of two apart and push each other out of the cache.
+    """
+    steps, _, outputs = grad.shape
+    for t in range(steps):
+        for column in range(0, outputs, TRIPLED):
+            at = column * steps + t * TRIPLED
+            _widen(grad[t, image, column : min(outputs, column + TRIPLED)], out[at : at + TRIPLED])
 
 
 @_contracted
@@ -58,49 +57,45 @@ def _dot(a, b):
 
 
 @_contracted
-def _dot_and_leave(a, rows, i, rest):
-    """`a @ rows[i]`, and this row is taken from `rest`."""
-    total = f32(0.0)
-    for j in range(len(rest)):
-        number = f32(rows[i, j])
-        total += a[j] * number
-        rest[j] -= number
-    return total
+def _dots(a, b, row):
+    """`a @ row` and `b @ row`."""
+    of_a, of_b = f32(0.0), f32(0.0)
+    for j in range(len(row)):
+        number = f32(row[j])
+        of_a += a[j] * number
+        of_b += b[j] * number
+    return of_a, of_b
 
 
 @_compiled
-def _room(outputs):
-    """So many numbers, and what fills the last register of them."""
-    return (outputs + LANES_OF_FLOATS - 1) // LANES_OF_FLOATS * LANES_OF_FLOATS
-
-
-@_compiled
-def _find_currents(currents, seen, found):
-    """The different numbers of `currents`, in `found`; `seen`, all False, is so again. How many."""
+def _find_currents(currents, place, found):
+    """The different numbers of `currents`, in `found`, and the `place` of each there, -1 of others. How many."""
+    place[:] = -1
     n = 0
     for i in range(len(currents)):
-        if not seen[currents[i]]:
-            seen[currents[i]] = True
-            found[n] = currents[i]
+        if place[currents[i]] < 0:
+            place[currents[i]], found[n] = n, currents[i]
             n += 1
-    for k in range(n):
-        seen[found[k]] = False
     return n
 
 
-@_contracted
-def _mix(grad, image, slopes, found, local, mixed):
-    """`mixed[current]` is the sum over the steps of an image's gradients, each times the slope of the current.
+@_inlined
+def _mix(grad, image, slopes, found, n, steps, factors, local, mixed):
+    """`mixed[k]` is the sum over time of an image's gradients, each times the slope of the k-th of `n` currents found.
 
-    By columns, so that what they are mixed of stays in the first-level cache, `local`.
+    Three currents at a time. `steps` are counted for every three of them anew; `factors` is room for their slopes, and
+    `local` for the gradients.
     """
-    outputs, flat_mixed = grad.shape[2], mixed.reshape(-1)
-    for first in range(0, outputs, MOST_FLOATS):
-        _take_image(grad, image, first, min(outputs, first + MOST_FLOATS), local)
-        width = min(MOST_FLOATS, mixed.shape[1] - first)
-        for current in found:
-            at = current * mixed.shape[1] + first
-            mix_rows(local.reshape(-1), len(grad), slopes, current * len(grad), width, flat_mixed, at)
+    n_steps, outputs, width = len(grad), grad.shape[2], mixed.shape[1]
+    n_threes = (n + 2) // 3
+    for k in range(n_threes * 3):
+        for t in range(n_steps):
+            factors[(k // 3 * n_steps + t) * 3 + k % 3] = slopes[found[k], t] if k < n else f32(0.0)
+    _take_image(grad, image, local)
+    for column in range(0, outputs, TRIPLED):
+        for three in range(n_threes):
+            to = three * 3 * width + column
+            mix_three(local, column * n_steps, steps, factors, three * n_steps, n_steps, mixed, to, width)
 
 
 @_contracted
@@ -110,35 +105,36 @@ def input_sums(currents, images, common, slopes, weight, grad, start, stop, out,
     Of images `start` to `stop`.
 
     `slopes[current, t]` is what a gradient of the spike at step t is worth to the current. Pixels of the value `common`
-    have one current and are taken together: their weights are what those of the others leave of the sum. `weight` is
-    `[I, O]`, int8, a quarter of the memory that floats would have to come from; `grad` `[T, N, O]` float32, or bfloat16
-    as uint16.
+    have one current: it is taken for all pixels, by the sum of their weights, and then put right for the others.
+    `weight` is `[I, O]`, int8, a quarter of the memory that floats would have to come from; `grad` `[T, N, O]` float32,
+    or bfloat16 as uint16.
     """
     if in_parts(team):
         return
-    n_currents, steps = slopes.shape
-    outputs = weight.shape[1]
-    whole, rest, flat_slopes = _sum_of_rows(weight), np.empty(outputs, f32), slopes.reshape(-1)
-    seen, found = np.zeros(n_currents, np.bool_), np.empty(n_currents, np.int64)
-    local, mixed = np.zeros((steps, MOST_FLOATS), f32), np.empty((n_currents, _room(outputs)), f32)
+    (n_currents, n_steps), outputs = slopes.shape, weight.shape[1]
+    threes, blocks = (n_currents + 2) // 3, (outputs + TRIPLED - 1) // TRIPLED
+    whole, nothing = _sum_of_rows(weight), np.zeros(blocks * TRIPLED, f32)
+    place, found = np.empty(n_currents, np.int64), np.empty(n_currents, np.int64)
+    steps, factors = np.arange(threes * n_steps) % n_steps, np.empty(threes * n_steps * 3, f32)
+    local, mixed = np.zeros(blocks * n_steps * TRIPLED, f32), np.empty((threes * 3, blocks * TRIPLED), f32)
     by_pixel = total = 0.0  # threads write to one cache line at their end alone
     for image in range(start, stop):
-        n = _find_currents(currents[image], seen, found)
-        _mix(grad, image, flat_slopes, found[:n], local, mixed)
-        _copy(whole, rest)
-        of_common = i64(-1)
+        n = _find_currents(currents[image], place, found)
+        _mix(grad, image, slopes, found, n, steps, factors, local, mixed)
+        of_common = nothing
         for i in range(len(weight)):
-            current, pixel = i64(currents[image, i]), images[image, i]
-            if pixel == common:
-                of_common = current
-            else:
-                worth = _dot_and_leave(mixed[current], weight, i, rest)
-                by_pixel += worth * pixel
-                total += worth
-        if of_common >= 0:
-            worth = _dot(rest, mixed[of_common])
-            by_pixel += worth * common
-            total += worth
+            if images[image, i] == common:
+                of_common = mixed[place[currents[image, i]]]
+                break
+        worth = _dot(whole, of_common)
+        by_pixel += worth * common
+        total += worth
+        for i in range(len(weight)):
+            pixel = images[image, i]
+            if pixel != common:
+                worth, as_common = _dots(mixed[place[currents[image, i]]], of_common, weight[i])
+                by_pixel += worth * pixel - as_common * common
+                total += worth - as_common
     out[team[1], 0] += by_pixel
     out[team[1], 1] += total
 

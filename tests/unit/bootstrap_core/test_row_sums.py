@@ -7,12 +7,20 @@ import torch
 numba = pytest.importorskip("numba")
 
 from bootstrap_core.kernels import row_sums  # noqa: E402
-from bootstrap_core.kernels.row_sums import LANES_OF_FLOATS, MOST_FLOATS, SLACK, add_rows, add_totals, in_blocks  # noqa: E402
+from bootstrap_core.kernels.row_sums import (  # noqa: E402
+    SLACK,
+    TRIPLED,
+    add_rows,
+    add_totals,
+    blocks_shape,
+    in_blocks,
+    in_blocks_of_floats,
+)
 
 
 @numba.njit
-def _mix(rows, n, factors, at, width, out, to):
-    row_sums.mix_rows(rows, n, factors, at, width, out, to)
+def _mix(rows, first, members, factors, at, n, out, to, apart):
+    row_sums.mix_three(rows, first, members, factors, at, n, out, to, apart)
 
 
 @pytest.mark.parametrize("columns", [1, 31, 32, 33, 96, 128, 129, 320, 400])
@@ -53,13 +61,27 @@ def test_rows_of_totals_are_added(apart) -> None:
     assert (totals[[0, 1, -2, -1]] == before[[0, 1, -2, -1]]).all()
 
 
-@pytest.mark.parametrize("width", range(LANES_OF_FLOATS, MOST_FLOATS + 1, LANES_OF_FLOATS))
+@pytest.mark.parametrize("columns", [1, 23, 24, 25, 48, 100])
+def test_floats_are_in_blocks_with_zeros_behind(columns) -> None:
+    matrix = np.random.default_rng(columns).standard_normal((5, columns), np.float32)
+    blocks = in_blocks_of_floats(torch.from_numpy(matrix)).numpy()
+    assert blocks.shape == blocks_shape(5, columns)
+    side_by_side = np.concatenate(list(blocks), 1)
+    assert (side_by_side[:, :columns] == matrix).all()
+    assert (side_by_side[:, columns:] == 0).all()
+
+
 @pytest.mark.parametrize("n", [0, 1, 13])
-def test_rows_are_mixed_by_their_factors(width, n) -> None:
-    random = np.random.default_rng(width)
-    rows, factors = (random.standard_normal(size, np.float32) for size in (13 * MOST_FLOATS, 20))
-    out = np.full(width + 2, 7, np.float32)
-    _mix(rows, n, factors, 6, width, out, 1)
-    wanted = sum((factors[6 + k] * rows[k * MOST_FLOATS :][:width] for k in range(n)), np.zeros(width))
-    np.testing.assert_allclose(out[1:-1], wanted, rtol=1e-5, atol=1e-5)
-    assert (out[[0, -1]] == 7).all()
+def test_rows_are_mixed_by_three_factors_each(n) -> None:
+    random = np.random.default_rng(n)
+    rows, factors = (random.standard_normal(size, np.float32) for size in (2 + 9 * TRIPLED, 3 * 20))
+    members = random.integers(0, 9, 20).astype(np.int32)
+    out = np.full(3 * TRIPLED + 12, 7, np.float32)
+    _mix(rows, 2, members, factors, 4, n, out, 1, TRIPLED + 5)
+    chosen = rows[2:].reshape(9, TRIPLED)[members[4 : 4 + n]]
+    for c in range(3):
+        first = 1 + c * (TRIPLED + 5)
+        wanted = factors.reshape(20, 3)[4 : 4 + n, c] @ chosen
+        np.testing.assert_allclose(out[first : first + TRIPLED], wanted, rtol=1e-5, atol=1e-5)
+        out[first : first + TRIPLED] = 7
+    assert (out == 7).all()
