@@ -76,7 +76,7 @@ def _add_spikes(row, bit, words):
 
 
 @_compiled
-def put_in_words(spikes, start, stop, words, team):
+def _in_words(spikes, start, stop, words, team):
     """Numbers `start` to `stop` of `words` `[M / ROWS, I]`, uint32 and 0, from spikes `[M, I]`, int8: see `BITS`."""
     if in_parts(team):
         return
@@ -195,11 +195,11 @@ def _take(grad, first, apart, n_rows, width, rows):
 
 
 @_compiled
-def add_up(words, grad, runs, of_place, parts, start, stop, out, team):
+def _add_up(words, grad, runs, of_place, parts, start, stop, out, team):
     """Adds the weight's gradient to `out` `[parts, B, K, LANES]`, `start` to `stop` of the first two axes, as one.
 
     Args:
-        words: of `put_in_words`, of images `[M, I]`.
+        words: of `_in_words`, of images `[M, I]`.
         grad: `[M, P, O]`, float32, for `B * LANES` outputs or somewhat fewer.
         runs, of_place: which numbers of an image the places see, see `patches.runs_by_place`.
         parts: of the words, each summed by itself.
@@ -248,11 +248,11 @@ def weight_grad(spikes: Tensor, grad: Tensor, size: tuple[int, ...], geometry: t
     outputs, taps = grad.shape[2], geometry[0] * geometry[4] * channels
     words = np.zeros((-(-len(spikes) // ROWS), spikes.shape[1]), np.uint32)
     x, of_rows = spikes.numpy(), grad.contiguous().numpy()
-    split(put_in_words, len(words), x, words, work=spikes.numel())
+    split(_in_words, len(words), x, words, work=spikes.numel())
     blocks = -(-outputs // LANES)
     parts = max(1, min(LEAST_ITEMS // blocks, len(words)))
     sums = torch.zeros(parts, blocks, taps, LANES, dtype=torch.float32)
     work = grad.numel() * taps // ROWS
-    split(add_up, parts * blocks, words, of_rows, runs, of_place, parts, sums.numpy(), work=work)
+    split(_add_up, parts * blocks, words, of_rows, runs, of_place, parts, sums.numpy(), work=work)
     total = sums[0] if parts == 1 else sums.sum(0)
     return turned(total).view(-1, taps)[:outputs].contiguous()

@@ -73,7 +73,7 @@ def transpose(source, first, apart, rows, columns, out, to, out_apart):
 
 
 @compiler()
-def turn(matrices, rows, columns, start, stop, out, team):
+def _turn(matrices, rows, columns, start, stop, out, team):
     """`out` `[B, C, R]` of `matrices` `[B, R, C]`, parts `start` to `stop`, of `ROWS` rows each; flat."""
     if in_parts(team):
         return
@@ -92,5 +92,5 @@ def turned(matrices: Tensor) -> Tensor:
         torch.empty(*many, columns, rows, dtype=torch.float32),
     )
     n_parts = prod(many) * -(-rows // ROWS)
-    split(turn, n_parts, given, rows, columns, out.view(-1).numpy(), work=given.size)
+    split(_turn, n_parts, given, rows, columns, out.view(-1).numpy(), work=given.size)
     return out
