@@ -252,9 +252,8 @@ class EventEngine:
         for stage in trains:
             total = np.zeros((1, prod(stage[0].shape[1:])), np.int64)
             for words in stage:
-                alone(
-                    kernels.count_trains, len(words), channels_first(words).reshape(len(words), total.shape[1]), total
-                )
+                trains_of_all = channels_first(words).reshape(len(words), total.shape[1])
+                alone(kernels.count_trains, len(words), trains_of_all, total)
             counts.append(torch.from_numpy(total.reshape(channels_first(stage[0][:1]).shape[1:])))
         return tuple(counts)
 

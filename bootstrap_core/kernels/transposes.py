@@ -87,10 +87,8 @@ def _turn(matrices, rows, columns, start, stop, out, team):
 def turned(matrices: Tensor) -> Tensor:
     """`matrices.mT.contiguous()`, for `[R, C]` or `[B, R, C]`, as float32."""
     *many, rows, columns = matrices.shape
-    given, out = (
-        matrices.detach().float().contiguous().view(-1).numpy(),
-        torch.empty(*many, columns, rows, dtype=torch.float32),
-    )
+    given = matrices.detach().float().contiguous().view(-1).numpy()
+    out = torch.empty(*many, columns, rows, dtype=torch.float32)
     n_parts = prod(many) * -(-rows // ROWS)
     split(_turn, n_parts, given, rows, columns, out.view(-1).numpy(), work=given.size)
     return out
