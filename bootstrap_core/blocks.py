@@ -301,8 +301,8 @@ class _SynapticBlock(Block):
         """Inputs after dropout: one mask for all steps, survivors scaled up."""
         if not self._drops:
             return x
-        floats = _floats(x)
-        return floats * dropout_mask((floats[0] if mode.spiking else floats).shape, self.dropout, floats.device)
+        mask = self.mask((x.values if isinstance(x, Spikes) else x)[0] if mode.spiking else _floats(x))
+        return x if mask is None else _floats(x) * mask
 
     def mask(self, like: Tensor) -> Tensor | None:
         """What dropout multiplies inputs `[N, ...]` by, or None."""
