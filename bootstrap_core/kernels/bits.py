@@ -5,9 +5,12 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-__all__ = ["CACHE", "CACHE_LINE", "as_float", "lowest_bit", "n_bits", "narrowed", "prefetch", "shifted", "widened"]
+from bootstrap_core.kernels.registers import as_many, constant
 
-INT = ir.IntType(32)
+__all__ = ["CACHE", "CACHE_LINE", "lowest_bit", "n_bits", "narrow", "narrowed", "prefetch", "widen", "widened"]
+
+INT, FLOAT = ir.IntType(32), ir.FloatType()
+HALF_BITS = 16
 
 CACHE, CACHE_LINE = 1 << 17, 64
 """Bytes that stay in the second-level cache beside others, and of one line."""
@@ -33,53 +36,44 @@ def n_bits(typing_context, word):
     return types.uint32(types.uint32), generate
 
 
-@intrinsic
-def as_float(typing_context, bits):
-    """The float32 with these 32 bits."""
+def widen(builder, numbers):
+    """float32 of float32, or of bfloat16, which is the upper half of one, as uint16; one number, or a register's."""
+    if numbers.type in (FLOAT, as_many(numbers.type, FLOAT)):
+        return numbers
+    bits = as_many(numbers.type, INT)
+    upper = builder.shl(builder.zext(numbers, bits), constant(bits, HALF_BITS))
+    return builder.bitcast(upper, as_many(bits, FLOAT))
 
-    def generate(context, builder, signature, arguments):
-        return builder.bitcast(arguments[0], ir.FloatType())
 
-    return types.float32(types.int32), generate
-
-
-@intrinsic
-def shifted(typing_context, number, places):
-    """An int32 times a power of two, in 32 bits; `<<` would widen both."""
-
-    def generate(context, builder, signature, arguments):
-        return builder.shl(*arguments)
-
-    return types.int32(types.int32, types.int32), generate
+def narrow(builder, numbers, element):
+    """float32 as float32, or as bfloat16 in 16 bits, to nearest, half to even; one number, or a register's."""
+    if element == FLOAT:
+        return numbers
+    kind = as_many(numbers.type, INT)
+    bits, half = builder.bitcast(numbers, kind), constant(kind, HALF_BITS)
+    odd = builder.and_(builder.lshr(bits, half), constant(kind, 1))
+    rounded = builder.add(builder.add(bits, constant(kind, 0x7FFF)), odd)
+    return builder.trunc(builder.lshr(rounded, half), as_many(kind, element))
 
 
 @intrinsic
 def widened(typing_context, number):
-    """float32 of a float32, or of a bfloat16, which is the upper half of one, as uint16."""
+    """See `widen`."""
 
-    def widen(context, builder, signature, arguments):
-        return builder.bitcast(builder.shl(builder.zext(arguments[0], INT), INT(16)), ir.FloatType())
+    def generate(context, builder, signature, arguments):
+        return widen(builder, arguments[0])
 
-    def keep(context, builder, signature, arguments):
-        return arguments[0]
-
-    return types.float32(number), widen if number == types.uint16 else keep
+    return types.float32(number), generate
 
 
 @intrinsic
 def narrowed(typing_context, number, array):
-    """A float32 in the type of the elements of `array`: float32, or bfloat16 as uint16, to nearest, half to even."""
+    """A float32 in the type of the elements of `array`, see `narrow`."""
 
-    def narrow(context, builder, signature, arguments):
-        bits = builder.bitcast(arguments[0], INT)
-        odd = builder.and_(builder.lshr(bits, INT(16)), INT(1))
-        rounded = builder.add(builder.add(bits, INT(0x7FFF)), odd)
-        return builder.trunc(builder.lshr(rounded, INT(16)), ir.IntType(16))
+    def generate(context, builder, signature, arguments):
+        return narrow(builder, arguments[0], context.get_value_type(array.dtype))
 
-    def keep(context, builder, signature, arguments):
-        return arguments[0]
-
-    return array.dtype(types.float32, array), narrow if array.dtype == types.uint16 else keep
+    return array.dtype(types.float32, array), generate
 
 
 @intrinsic

@@ -16,7 +16,7 @@ from bootstrap_core.kernels.byte_products import add_products
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.neuron_registers import FORGETTING, HOLDING, KEEPING, LANES, run_few
 from bootstrap_core.kernels.row_sums import SLACK, add_rows
-from bootstrap_core.kernels.state_loops import arrived, leak
+from bootstrap_core.kernels.state_arithmetic import arrived, leak
 from bootstrap_core.kernels.teams import in_parts
 from bootstrap_core.kernels.train_sums import WORD_STEPS, add_block, add_image, make_room, sort
 

@@ -2,16 +2,26 @@
 
 Neurons are taken in blocks whose state stays in the cache while time runs; each block is independent, so the work is
 split between threads anywhere. Arrays are flat and contiguous; `step` is the distance from one time step to the next in
-`z` and in `grad`, and 0 where one step stands for all. Loops over a block are functions of their own with few arrays,
-or the compiler could not tell that these do not overlap, and would not make vectors of them. Importing this imports
-numba; see `neuron_run`, which calls it.
+`z` and in `grad`, and 0 where one step stands for all; steps lie so far apart that the machine does not foresee them,
+and the next one's numbers are fetched beside each. Importing this imports numba; see `neuron_run`, which calls it, and
+`neuron_steps`, of which it is made.
 """
 
 import numpy as np
 
-from bootstrap_core.kernels.bits import CACHE_LINE, as_float, narrowed, prefetch, widened
+from bootstrap_core.kernels.bits import prefetch
 from bootstrap_core.kernels.compiler import compiler
-from bootstrap_core.kernels.state_loops import arrived, leak
+from bootstrap_core.kernels.neuron_steps import (
+    LANES,
+    advance,
+    advance_anew,
+    fire,
+    in_units,
+    reset,
+    slopes,
+    step_back,
+    step_back_anew,
+)
 from bootstrap_core.kernels.teams import in_parts
 
 __all__ = ["backward", "forward"]
@@ -19,120 +29,51 @@ __all__ = ["backward", "forward"]
 BLOCK = 512
 """Neurons at a time: their states and a few steps fit the caches of a core."""
 
-LOG2_E = np.float32(1.4426950408889634)
-LOWEST_EXPONENT = np.float32(-125.0)
+LOG2_E = 1.4426950408889634
 
-f32, i32 = np.float32, np.int32
+f32 = np.float32
 _compiled = compiler()
-_contracted = compiler(fastmath={"contract"})
 _inlined = compiler(inline="always")
-
-
-@_inlined
-def _exp2(x):
-    """2**x for x <= 0, to 2e-7 and what float32 rounds off x, in arithmetic that runs on whole vectors."""
-    x = x if x > LOWEST_EXPONENT else LOWEST_EXPONENT
-    whole = i32(x - f32(0.5))  # rounds toward zero: to the nearest of a negative number
-    r = x - f32(whole)
-    p = f32(0.00134004)  # fitted in Chebyshev points of [-0.5, 0.5]
-    p = p * r + f32(0.00967604)
-    p = p * r + f32(0.05550327)
-    p = p * r + f32(0.24022107)
-    p = p * r + f32(0.69314721)
-    p = p * r + f32(1.00000008)
-    return p * as_float(i32(i32(whole + i32(127)) << i32(23)))
 
 
 @_compiled
 def _spread(values, first, inner, out, n):
     """Values of the channels `[C]` (or of all, `[1]`) for the `n` neurons from `first` on."""
     if len(values) == 1:
-        out[:n] = values[0]
-    elif inner == 1:
-        channel = first % len(values)
         for j in range(n):
-            out[j] = values[channel]
-            channel += 1
-            if channel == len(values):
-                channel = 0
+            out[j] = values[0]
+        return
+    channel, place = divmod(first, inner)
+    channel %= len(values)
+    for j in range(n):
+        out[j] = values[channel]
+        place += 1
+        if place == inner:
+            place = 0
+            channel = channel + 1 if channel + 1 < len(values) else 0
+
+
+@_inlined
+def _are_zero(numbers):
+    all_zero = True
+    for i in range(len(numbers)):
+        all_zero &= numbers[i] == 0
+    return all_zero
+
+
+@_inlined
+def _advance(forgets, z, at, unit, ku, kv, b, u, v, j):
+    if forgets:
+        advance_anew(z, at, unit, ku, kv, b, u, v, j)
     else:
-        start = 0
-        while start < n:
-            channel, place = divmod(first + start, inner)
-            stop = min(n, start + inner - place)
-            out[start:stop] = values[channel % len(values)]
-            start = stop
+        advance(z, at, unit, ku, kv, b, u, v, j)
 
 
-@_compiled
-def _advance(z, unit, keep_u, keep_v, offset, u, v, n):
-    """One step of current and voltage, before any spike."""
-    for j in range(n):
-        u[j] = leak(u[j], keep_u[j]) + arrived(z[j], unit)
-        v[j] = leak(v[j], keep_v[j]) + u[j] + offset[j]
-
-
-@_compiled
-def _advance_anew(z, unit, keep_v, offset, u, v, n):
-    """The same, of neurons that keep no current: with fewer arrays the loop is a third faster."""
-    for j in range(n):
-        u[j] = arrived(z[j], unit)
-        v[j] = leak(v[j], keep_v[j]) + u[j] + offset[j]
-
-
-@_compiled
-def _fired(v, limit, spikes, n):
-    for j in range(n):
-        spikes[j] = v[j] > limit
-
-
-@_compiled
-def _reset(v, limit, subtract, n):
-    zero = v.dtype.type(0)
-    if subtract:
-        for j in range(n):
-            v[j] -= limit if v[j] > limit else zero
-    else:
-        for j in range(n):
-            v[j] = zero if v[j] > limit else v[j]
-
-
-@_compiled
-def _float(state, out, n):
-    """A state in float units."""
-    for j in range(n):
-        out[j] = f32(f32(state[j]) * f32(1 / 4096))
-
-
-@_contracted
-def _slopes(v, center, rate, scale, out, n):
-    """Surrogate gradient at voltages in float units; `rate` is by the power of two."""
-    for j in range(n):
-        out[j] = scale * _exp2(abs(v[j] - center) * rate)
-
-
-@_compiled
-def _step_back(grad, slope, keep_u, keep_v, gu, gv, out, n):
-    """One step back through the spike and the leaks; writes the gradient of the weighted input."""
-    for j in range(n):
-        gv[j] = f32(slope[j] * widened(grad[j])) + f32(keep_v[j] * gv[j])
-        gu[j] = f32(gv[j] + f32(keep_u[j] * gu[j]))
-        out[j] = narrowed(gu[j], out)
-
-
-@_compiled
-def _step_back_anew(grad, slope, keep_v, gv, out, n):
-    """The same, of neurons that keep no current."""
-    for j in range(n):
-        gv[j] = f32(slope[j] * widened(grad[j])) + f32(keep_v[j] * gv[j])
-        out[j] = narrowed(gv[j], out)
-
-
-@_compiled
-def _fetch(x, first, n):
-    """What the next step needs of `x`: steps lie so far apart that the machine does not foresee it."""
-    for j in range(first, first + n, CACHE_LINE // x.itemsize):
-        prefetch(x, j)
+@_inlined
+def _block(first, stop):
+    """Where the next block begins, and how many neurons it has, a multiple of `LANES`: at the end some once more."""
+    n = min(BLOCK, stop - first)
+    return (first, n - n % LANES) if n >= LANES else (stop - LANES, LANES)
 
 
 @_compiled
@@ -140,7 +81,7 @@ def forward(
     z, step, steps, size, inner, unit, one, keep_u, keep_v, offset, limit, subtract, start, stop,
     spikes, states, us, vs, team,
 ):  # fmt: skip
-    """Neurons `start` to `stop` of `size`, from rest.
+    """Neurons `start` to `stop` of `size`, from rest; `size` is at least `LANES`.
 
     `z * unit` is the weighted input in state units, truncated; `one` keeps all of a state. Where `keep_u`, `keep_v`,
     `offset` and `limit` are whole, int32, all is: `z`, which is shifted by `unit` then, and the states. Writes `spikes`
@@ -148,31 +89,28 @@ def forward(
     """
     if in_parts(team):
         return
-    forgets = not np.any(keep_u)
+    forgets = _are_zero(keep_u)
     u, v = np.empty(BLOCK, offset.dtype), np.empty(BLOCK, offset.dtype)
     ku, kv, b = np.empty_like(u), np.empty_like(u), np.empty_like(u)
-    for first in range(start, stop, BLOCK):
-        n = min(BLOCK, stop - first)
+    while start < stop:
+        first, n = _block(start, stop)
+        start = first + n
         _spread(keep_u, first, inner, ku, n)
         _spread(keep_v, first, inner, kv, n)
         _spread(offset, first, inner, b, n)
-        u[:n] = 0
-        v[:n] = 0
+        for j in range(n):
+            u[j] = v[j] = 0
         for t in range(steps):
             at = t * size + first
-            if t + 1 < steps:
-                _fetch(z, (t + 1) * step + first, n)
-                _fetch(spikes, at + size, n)
-            arriving = z[t * step + first : t * step + first + n]
-            if forgets:
-                _advance_anew(arriving, unit, kv, b, u, v, n)
-            else:
-                _advance(arriving, unit, ku, kv, b, u, v, n)
-            if states:
-                _float(u, us[at : at + n], n)
-                _float(v, vs[at : at + n], n)
-            _fired(v, limit, spikes[at : at + n], n)
-            _reset(v, limit, subtract, n)
+            arriving, ahead = t * step + first, min(t + 1, steps - 1)
+            for j in range(0, n, LANES):
+                prefetch(z, ahead * step + first + j)
+                prefetch(spikes, ahead * size + first + j)
+                _advance(forgets, z, arriving + j, unit, ku, kv, b, u, v, j)
+                if states:
+                    in_units(u, j, us, at + j)
+                    in_units(v, j, vs, at + j)
+                fire(v, j, limit, subtract, spikes, at + j)
 
 
 @_compiled
@@ -187,54 +125,52 @@ def backward(
     """
     if in_parts(team):
         return
-    forgets = not np.any(keep_u)
+    forgets = _are_zero(keep_u)
     u, v = np.empty(BLOCK, offset.dtype), np.empty(BLOCK, offset.dtype)
     ku, kv, b = np.empty_like(u), np.empty_like(u), np.empty_like(u)
-    ku32, kv32, voltage = np.empty(BLOCK, f32), np.empty(BLOCK, f32), np.empty(BLOCK, f32)
-    slope = np.empty((steps, BLOCK), f32)
-    current = np.empty((steps if decays else 1, BLOCK), f32)
-    kept = np.empty((steps if decays else 1, BLOCK), f32)
+    ku32, kv32 = np.empty(BLOCK, f32), np.empty(BLOCK, f32)
+    slope = np.empty(steps * BLOCK, f32)
+    current = np.empty(steps * BLOCK if decays else 0, f32)
+    kept = np.empty_like(current)
     gu, gv = np.empty(BLOCK, f32), np.empty(BLOCK, f32)
-    rate, scale, center = f32(-LOG2_E / tau), f32(height), f32(threshold)
-    for first in range(start, stop, BLOCK):
-        n = min(BLOCK, stop - first)
+    center, rate, top = f32(threshold), f32(-LOG2_E / tau), f32(height)
+    while start < stop:
+        first, n = _block(start, stop)
+        start = first + n
         _spread(keep_u, first, inner, ku, n)
         _spread(keep_v, first, inner, kv, n)
         _spread(offset, first, inner, b, n)
         for j in range(n):
             u[j] = v[j] = 0
-            ku32[j], kv32[j] = ku[j] / one, kv[j] / one
             gu[j] = gv[j] = f32(0.0)
+            ku32[j], kv32[j] = ku[j] / one, kv[j] / one
         for t in range(steps):
-            if t + 1 < steps:
-                _fetch(z, (t + 1) * step + first, n)
-            else:
-                _fetch(grad, t * grad_step + first, n)
-            arriving = z[t * step + first : t * step + first + n]
-            if forgets:
-                _advance_anew(arriving, unit, kv, b, u, v, n)
-            else:
-                _advance(arriving, unit, ku, kv, b, u, v, n)
-            _float(v, voltage, n)
-            _slopes(voltage, center, rate, scale, slope[t], n)
-            _reset(v, limit, subtract, n)
-            if decays:
-                _float(u, current[t], n)
-                _float(v, kept[t], n)
+            arriving, ahead = t * step + first, min(t + 1, steps - 1)
+            for j in range(0, n, LANES):
+                prefetch(z, ahead * step + first + j)
+                _advance(forgets, z, arriving + j, unit, ku, kv, b, u, v, j)
+                slopes(v, j, center, rate, top, slope, t * BLOCK + j)
+                reset(v, j, limit, subtract)
+                if decays:
+                    in_units(u, j, current, t * BLOCK + j)
+                    in_units(v, j, kept, t * BLOCK + j)
+        if decays or bias:
+            for i in range(len(sums)):
+                for j in range(first, first + n):
+                    sums[i, j] = f32(0.0)
         for t in range(steps - 1, -1, -1):
-            if t > 0:
-                _fetch(grad, (t - 1) * grad_step + first, n)
-                _fetch(out, (t - 1) * size + first, n)
-            incoming = grad[t * grad_step + first : t * grad_step + first + n]
-            outgoing = out[t * size + first : t * size + first + n]
-            if forgets and not decays:
-                _step_back_anew(incoming, slope[t], kv32, gv, outgoing, n)
-            else:
-                _step_back(incoming, slope[t], ku32, kv32, gu, gv, outgoing, n)
+            at, at_grad, ahead = t * size + first, t * grad_step + first, max(t - 1, 0)
+            for j in range(0, n, LANES):
+                prefetch(grad, ahead * grad_step + first + j)
+                prefetch(out, ahead * size + first + j)
+                if forgets and not decays:
+                    step_back_anew(grad, at_grad + j, slope, t * BLOCK + j, ku32, kv32, gu, gv, j, out, at + j)
+                else:
+                    step_back(grad, at_grad + j, slope, t * BLOCK + j, ku32, kv32, gu, gv, j, out, at + j)
             if decays and t > 0:
                 for j in range(n):
-                    sums[0, first + j] -= gu[j] * current[t - 1, j]
-                    sums[1, first + j] -= gv[j] * kept[t - 1, j]
+                    sums[0, first + j] -= gu[j] * current[(t - 1) * BLOCK + j]
+                    sums[1, first + j] -= gv[j] * kept[(t - 1) * BLOCK + j]
             if bias:
                 for j in range(n):
                     sums[2, first + j] += gv[j]

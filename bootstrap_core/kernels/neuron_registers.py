@@ -1,6 +1,6 @@
 """Neurons whose states stay in registers for all steps of a train, in integers, compiled by numba.
 
-The arithmetic is that of `state_loops`, for some neurons at once. Importing this imports numba.
+The arithmetic is that of `state_arithmetic`. Importing this imports numba.
 """
 
 from llvmlite import ir
@@ -8,8 +8,9 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
-from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX, STATE_MIN
+from bootstrap_core.fixed_point import STATE_MAX, STATE_MIN
 from bootstrap_core.kernels.registers import INT, WORD, arrays, carried, everywhere, vector
+from bootstrap_core.kernels.state_arithmetic import left_of, state_units
 
 __all__ = ["FORGETTING", "HOLDING", "KEEPING", "LANES", "run_few"]
 
@@ -19,18 +20,10 @@ HOLDING, FORGETTING, KEEPING = range(3)
 
 NUMBER = ir.IntType(32)
 OF_INTS, OF_FLOATS = (ir.VectorType(kind, LANES) for kind in (NUMBER, ir.FloatType()))
-SHIFT, BELOW = DECAY_ONE.bit_length() - 1, DECAY_ONE - 1
 
 
 def _all(number):
     return OF_INTS([number] * LANES)
-
-
-def _leak(builder, x, keep):
-    """`x * keep / DECAY_ONE` toward zero, within 32 bits: whole parts, and what is below one, from below zero up."""
-    upward = builder.and_(builder.ashr(x, _all(31)), _all(BELOW))
-    rest = builder.add(builder.mul(builder.and_(x, _all(BELOW)), keep), upward)
-    return builder.add(builder.mul(builder.ashr(x, _all(SHIFT)), keep), builder.ashr(rest, _all(SHIFT)))
 
 
 @intrinsic
@@ -65,10 +58,10 @@ def run_few(
                 voltage, train, left, *current = states
                 place = vector(builder, of_z, z, builder.add(at, builder.mul(t, apart)))
                 arriving = builder.load(place, align=4)
-                x = builder.shl(builder.fptosi(arriving, OF_INTS) if of_z is OF_FLOATS else arriving, unit)
+                x = state_units(builder, arriving, unit)
                 for before in current:
-                    x = builder.add(_leak(builder, before, keep_current), x)
-                kept = _leak(builder, voltage, keep_voltage) if leaks else voltage
+                    x = builder.add(left_of(builder, before, keep_current), x)
+                kept = left_of(builder, voltage, keep_voltage) if leaks else voltage
                 y = builder.add(builder.add(kept, x), offset)
                 for state in (x, y):
                     left = builder.or_(left, builder.add(state, _all(STATE_MAX + 1)))

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE, STATE, STATE_PER_WEIGHT, WEIGHT_INT_MIN
 from bootstrap_core.functional.surrogate import surrogate_shape
 from bootstrap_core.kernels import neuron_loops
 from bootstrap_core.kernels.half import gradient_dtype
+from bootstrap_core.kernels.neuron_steps import LANES
 from bootstrap_core.kernels.threads import split
 
 __all__ = ["ALIGN", "NeuronRun", "as_array", "link", "over_channels"]
@@ -125,8 +127,13 @@ class NeuronRun:
         decays = _as_bytes(current_decay), _as_bytes(voltage_decay)
         offset = np.zeros(1).tobytes() if bias is None else _as_bytes(bias)
         constants, self.is_whole = _constants(float(unit), *decays, offset, threshold, reach, self.steps)
-        flat, step = _flat(z)
-        self.common = flat, step, self.steps, self.size, z.shape[3:].numel(), *constants, subtract
+        self.width = max(self.size, LANES)
+        flat, step = _flat(self._widened(z))
+        self.common = flat, step, self.steps, self.width, z.shape[3:].numel(), *constants, subtract
+
+    def _widened(self, x: Tensor) -> Tensor:
+        """`x` `[T, ...]`; of neurons that do not fill a register, with others beside them."""
+        return F.pad(x.reshape(self.steps, self.size), (0, LANES - self.size)) if self.size < LANES else x
 
     @classmethod
     def behind(cls, weight: Tensor, z: Tensor, *neuron: Any, survivor: float = 1.0) -> "NeuronRun":
@@ -137,26 +144,37 @@ class NeuronRun:
 
     def forward(self, spikes: Tensor, current: Tensor | None = None, voltage: Tensor | None = None) -> None:
         """Writes spikes, and perhaps current and voltage before the reset, in float units; all contiguous, like `z`."""
+        if not self.size:
+            return
         states = current is not None
-        s = spikes.view(-1).numpy()
-        u = _NOTHING if current is None else current.view(-1).numpy()
-        v = _NOTHING if voltage is None else voltage.view(-1).numpy()
-        if self.size:
-            work = WORK * self.steps * self.size
-            split(neuron_loops.forward, self.size, *self.common, s, states, u, v, work=work, align=ALIGN)
+        outs = [spikes, *(state for state in (current, voltage) if state is not None)]
+        wide = [self._widened(out) for out in outs]
+        s, *state_arrays = (out.view(-1).numpy() for out in wide)
+        u, v = state_arrays or (_NOTHING, _NOTHING)
+        work = WORK * self.steps * self.width
+        split(neuron_loops.forward, self.width, *self.common, s, states, u, v, work=work, align=ALIGN)
+        self._take(wide, outs)
 
     def backward(
         self, grad: Tensor, tau_grad: float, scale_grad: float, out: Tensor, *, decays: bool, bias: bool
     ) -> Tensor:
         """Writes to `out` the gradient of the weighted input; returns those of decays and bias, `[3, size]`."""
-        shape = surrogate_shape(self.threshold, tau_grad, scale_grad)
-        sums = torch.zeros(3, self.size if decays or bias else 0)
-        g, g_step = _flat(grad)
-        o, total = as_array(out), sums.numpy()
+        sums = torch.zeros(3, self.width if decays or bias else 0)
         if self.size:
-            gradients, work = (g, g_step, self.threshold, *shape, o, total, decays, bias), WORK * self.steps * self.size
-            split(neuron_loops.backward, self.size, *self.common, *gradients, work=work, align=ALIGN)
-        return sums
+            shape = surrogate_shape(self.threshold, tau_grad, scale_grad)
+            g, g_step = _flat(self._widened(grad))
+            wide, total = self._widened(out), sums.numpy()
+            gradients = g, g_step, self.threshold, *shape, as_array(wide), total, decays, bias
+            work = WORK * self.steps * self.width
+            split(neuron_loops.backward, self.width, *self.common, *gradients, work=work, align=ALIGN)
+            self._take([wide], [out])
+        return sums[:, : self.size]
+
+    def _take(self, wide: list[Tensor], outs: list[Tensor]) -> None:
+        """Of what `_widened` gave, what belongs to the neurons."""
+        for written, out in zip(wide, outs, strict=True):
+            if written is not out:
+                out.copy_(written[:, : self.size].reshape(out.shape))
 
 
 def over_channels(x: Tensor, like: Tensor) -> Tensor:

@@ -8,7 +8,20 @@ from collections.abc import Callable
 from llvmlite import ir
 from numba import types
 
-__all__ = ["INT", "WORD", "add_to", "arrays", "by_width", "carried", "everywhere", "sums_of", "vector"]
+__all__ = [
+    "INT",
+    "WORD",
+    "add_to",
+    "arrays",
+    "as_many",
+    "by_width",
+    "carried",
+    "constant",
+    "element_of",
+    "everywhere",
+    "sums_of",
+    "vector",
+]
 
 WORD, INT = ir.IntType(64), types.int64
 """An index, for LLVM and for numba."""
@@ -22,6 +35,21 @@ def arrays(context, builder, signature, arguments, *places):
 def vector(builder, kind, array, index):
     """Where a register's numbers lie in an array."""
     return builder.bitcast(builder.gep(array, [index]), kind.as_pointer())
+
+
+def element_of(kind):
+    """The type of one number, of which `kind` may be a register."""
+    return kind.element if isinstance(kind, ir.VectorType) else kind
+
+
+def as_many(kind, element):
+    """The type of as many numbers as `kind` has."""
+    return ir.VectorType(element, kind.count) if isinstance(kind, ir.VectorType) else element
+
+
+def constant(kind, number):
+    """A number of this type, or of a register's in each lane."""
+    return kind([number] * kind.count) if isinstance(kind, ir.VectorType) else kind(number)
 
 
 def add_to(builder, totals, at, added):
