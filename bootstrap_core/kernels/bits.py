@@ -7,13 +7,13 @@ from numba.extending import intrinsic
 
 from bootstrap_core.kernels.registers import as_many, constant
 
-__all__ = ["CACHE", "CACHE_LINE", "lowest_bit", "n_bits", "narrow", "narrowed", "prefetch", "widen", "widened"]
+__all__ = ["CACHE", "lowest_bit", "n_bits", "narrow", "narrowed", "prefetch", "wait_for_streams", "widen", "widened"]
 
 INT, FLOAT = ir.IntType(32), ir.FloatType()
 HALF_BITS = 16
 
-CACHE, CACHE_LINE = 1 << 17, 64
-"""Bytes that stay in the second-level cache beside others, and of one line."""
+CACHE = 1 << 17
+"""Bytes that stay in the second-level cache beside others."""
 
 
 @intrinsic
@@ -89,3 +89,14 @@ def prefetch(typing_context, array, index):
         return context.get_dummy_value()
 
     return types.void(array, index), generate
+
+
+@intrinsic
+def wait_for_streams(typing_context):
+    """Until all threads see what was written past the cache."""
+
+    def generate(context, builder, signature, arguments):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), generate

@@ -17,6 +17,7 @@ from bootstrap_core.kernels.neuron_run import NeuronRun, as_array, link, over_ch
 from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.patches import (
     as_matrix,
+    as_weight,
     channels_last,
     channels_second,
     images_at_once,
@@ -165,12 +166,7 @@ def _looked_up(grad: Tensor, spikes: Tensor, weight: Tensor, geometry: list[int]
     images = channels_last(spikes)
     size, places = images.shape[1:], math.prod(out_size(images.shape[1:3], geometry))
     by_image = grad.reshape(len(images), places, len(weight))
-    return _as_weight(subset_sums.weight_grad(images.flatten(1), by_image, size, tuple(geometry)), weight)
-
-
-def _as_weight(matrix: Tensor, weight: Tensor) -> Tensor:
-    """`[O, K * C]`, in the order of `patches`, as `weight` lies, `[O, C, KH, KW]`."""
-    return matrix.view(weight.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2).contiguous()
+    return as_weight(subset_sums.weight_grad(images.flatten(1), by_image, size, tuple(geometry)), weight)
 
 
 def _gathered(spikes: Tensor, geometry: list[int], dtype: torch.dtype) -> Tensor:
@@ -207,7 +203,7 @@ def _scattered(grad: Tensor, weight: Tensor, geometry: list[int], shape: torch.S
 def matrix_grad(seen: Tensor, grad: Tensor, weight: Tensor) -> Tensor:
     """Gradient of `weight` `[O, C, KH, KW]`, float32, from patches `[T * R, K * C]` and that of `z`, `[T, R, O]`."""
     by_step = torch.bmm(grad.transpose(1, 2), seen.view(len(grad), -1, seen.shape[1]))  # [T, O, K * C]
-    return _as_weight(by_step.sum(0, dtype=torch.float32), weight)
+    return as_weight(by_step.sum(0, dtype=torch.float32), weight)
 
 
 @spiking_conv_backward.register_fake

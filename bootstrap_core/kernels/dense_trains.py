@@ -18,7 +18,7 @@ from bootstrap_core.kernels.subset_sums import LEAST_ITEMS, add_to_words
 from bootstrap_core.kernels.threads import split
 from bootstrap_core.kernels.transposes import turned
 
-__all__ = ["SpikeTrains", "TableTrains", "Trains", "synaptic_work", "weigh", "weight_grad"]
+__all__ = ["SpikeTrains", "TableTrains", "Trains", "synaptic_work", "weigh", "weight_grad", "words_of"]
 
 EASE = 8
 """Weights of an input that take as long as a number of `split`'s work."""
@@ -58,11 +58,14 @@ class TableTrains:
 
     def words(self, steps: slice, bits: Sequence[int]) -> Any:
         """See `Trains`."""
-        fired = self.fired[:, steps].astype(np.uint32)
-        table = (fired << np.array(bits[: fired.shape[1]], np.uint32)).sum(1, dtype=np.uint32)
-        words = np.empty(self.shape, np.uint32)
+        table, words = words_of(self.fired[:, steps], bits), np.empty(self.shape, np.uint32)
         split(take_words, len(words), table, self.indices, words, work=words.size)
         return words
+
+
+def words_of(fired: Any, bits: Sequence[int]) -> Any:
+    """Trains `[K, T]`, int8, as words `[K]`, see `Trains`."""
+    return (fired.astype(np.uint32) << np.array(bits[: fired.shape[1]], np.uint32)).sum(1, dtype=np.uint32)
 
 
 def synaptic_work(trains: Trains, outputs: int) -> int:

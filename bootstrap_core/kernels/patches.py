@@ -18,6 +18,7 @@ from specs.shapes import axis_output
 __all__ = [
     "EACH_ALONE",
     "as_matrix",
+    "as_weight",
     "channels_last",
     "channels_second",
     "images_at_once",
@@ -26,6 +27,7 @@ __all__ = [
     "patches",
     "runs_by_place",
     "runs_of",
+    "seers_of",
     "sources_of",
 ]
 
@@ -74,6 +76,11 @@ def as_matrix(weight: Tensor) -> Tensor:
     return weight.detach().permute(0, 2, 3, 1).flatten(1)
 
 
+def as_weight(matrix: Tensor, like: Tensor) -> Tensor:
+    """`as_matrix` turned round, in the shape of `like`."""
+    return matrix.reshape(like.permute(0, 2, 3, 1).shape).permute(0, 3, 1, 2).contiguous()
+
+
 def channels_last(x: Tensor) -> Tensor:
     """`[T, N, C, H, W]` to `[T * N, H, W, C]`; no copy of what lies so."""
     return x.detach().permute(0, 1, 3, 4, 2).flatten(0, 1)
@@ -95,6 +102,16 @@ def sources_of(size: tuple[int, int, int], geometry: tuple[int, ...]) -> Any:
     """`[P, K * C]`: which number of an image `[H, W, C]` each number of its patches is; below 0 for padding."""
     numbered = torch.arange(2, 2 + int(np.prod(size))).reshape(1, *size)
     return patches(numbered, geometry).numpy() - 2  # -2 is padding: not even next to 0
+
+
+@lru_cache(maxsize=64)
+def seers_of(size: tuple[int, int, int], geometry: tuple[int, ...]) -> tuple[Any, Any]:
+    """Places of the output and taps that see each number of an image `[H, W, C]`, `[..., 2]`; and where its own end."""
+    source = sources_of(size, geometry)
+    seen = np.argsort(source, axis=None, kind="stable")
+    seen = seen[np.count_nonzero(source < 0) :]
+    seers = np.stack(np.divmod(seen, source.shape[1]), 1)
+    return seers, np.searchsorted(source.ravel()[seen], np.arange(np.prod(size)), "right")
 
 
 @lru_cache(maxsize=64)

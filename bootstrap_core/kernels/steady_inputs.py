@@ -12,7 +12,7 @@ from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.row_sums import TRIPLED, mix_three
 from bootstrap_core.kernels.teams import in_parts
 
-__all__ = ["input_sums", "pixel_sums", "see", "unpack_patches"]
+__all__ = ["input_sums", "pixel_sums"]
 
 f32, i64 = np.float32, np.int64
 _compiled, _inlined = compiler(), compiler(inline="always")
@@ -185,50 +185,3 @@ def pixel_sums(currents, images, common, slopes, whole, grad, reached, start, st
             total += of_all
     out[team[1], 0] += by_pixel
     out[team[1], 1] += total
-
-
-@_compiled
-def _take_bit(words, bit, out):
-    for j in range(len(words)):
-        out[j] = (words[j] & bit) != 0
-
-
-@_compiled
-def unpack_patches(words, sources, start, stop, out, team):
-    """Spikes in patches, `out` `[T, N, J]`, int8, of images `start` to `stop`.
-
-    Bit t % 8 of `words[t // 8, image, i]` says whether pixel i spikes at step t; `sources` `[J]` is the pixel that each
-    number of the patches is, or below 0.
-    """
-    if in_parts(team):
-        return
-    local = np.empty(len(sources), np.uint8)
-    for image in range(start, stop):
-        for t in range(len(out)):
-            if t % 8 == 0:
-                pixels = words[t // 8, image]
-                for j in range(len(sources)):
-                    local[j] = pixels[sources[j]] if sources[j] >= 0 else 0
-            _take_bit(local, np.uint8(1 << (t % 8)), out[t, image])
-
-
-@_compiled
-def _see_row(current, pixel, spike, slope, out):
-    for i in range(len(current)):
-        c = np.uintp(current[i])  # not below 0: no wrapping
-        out[3 * i] = spike[c]
-        out[3 * i + 1] = slope[c]
-        out[3 * i + 2] = slope[c] * pixel[i]
-
-
-@_compiled
-def see(currents, pixels, spikes, slopes, first, start, stop, out, team):
-    """What a convolution's gradients are made of, in rows, steps by images, from `first` on: `out` `[M, I * 3]`.
-
-    Of each input its spike, its slope, and the slope times the pixel; `spikes` and `slopes` are `[T, currents]`.
-    """
-    if in_parts(team):
-        return
-    for row in range(start, stop):
-        t, image = divmod(first + row, len(currents))
-        _see_row(currents[image], pixels[image], spikes[t], slopes[t], out[row])

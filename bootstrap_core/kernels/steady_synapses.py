@@ -3,30 +3,29 @@
 Both give the weighted input `[T, R, O]` of `R` rows, which are images, or for a convolution the places of all images.
 """
 
-from itertools import count
 from typing import Any, Protocol
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE_PER_MANT, WEIGHT_STEP
 from bootstrap_core.functional.surrogate import exponential_surrogate
-from bootstrap_core.kernels import steady_inputs
-from bootstrap_core.kernels.conv_op import spike_convolution_gradients
+from bootstrap_core.kernels import steady_inputs, steady_places, train_sums
 from bootstrap_core.kernels.dense_products import as_integers
-from bootstrap_core.kernels.dense_trains import TableTrains, synaptic_work, weigh, weight_grad
-from bootstrap_core.kernels.exact_products import PackedWeight
+from bootstrap_core.kernels.dense_trains import TableTrains, synaptic_work, weigh, weight_grad, words_of
 from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import NeuronRun, as_array
-from bootstrap_core.kernels.patches import as_matrix, sources_of
+from bootstrap_core.kernels.patches import as_matrix, as_weight, seers_of, sources_of
+from bootstrap_core.kernels.subset_sums import LANES
 from bootstrap_core.kernels.threads import split, split_sum
 from bootstrap_core.kernels.transposes import turned
 
 __all__ = ["InputTables", "SteadyConv", "SteadyDense", "SteadySynapse"]
 
-SEEN = 1 << 20
-"""Pixels, of all steps, that a thread takes at once: 12 MiB are made of them."""
+SEEN = 8
+"""Images of which the most common current is taken for that of all."""
 
 FEW_STEPS, MORE_STEPS = 2, 12
 """Steps up to which a product with the weights tells what reaches each pixel sooner than mixing gradients for each
@@ -100,51 +99,56 @@ class SteadyDense:
 
 
 class SteadyConv:
-    """Convolutions of `[N, C, H, W]`, forward as products of `patches`."""
+    """Convolutions of `[N, C, H, W]`, place by place; see `steady_places`."""
 
     def __init__(self, tables: InputTables, geometry: list[int]) -> None:
         currents = tables.indices.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
         self.currents = currents.flatten(1).numpy()
-        self.geometry, self.sources = geometry, sources_of(tuple(currents.shape[1:]), tuple(geometry))
+        size = tuple(currents.shape[1:]), tuple(geometry)
+        self.sources, (self.seers, self.ends) = sources_of(*size), seers_of(*size)
         self.fired = tables.fired
+        first_ones = self.currents[:SEEN].ravel()
+        self.common = int(np.bincount(first_ones).argmax())
+        self.place_of_common = (first_ones == self.common).argmax()
 
     def weigh(self, weight: Tensor) -> Tensor:
         """See `SteadySynapse`."""
-        z = PackedWeight(as_integers(as_matrix(weight))).weigh(self._spikes()).float()
-        return z.view(self.fired.shape[1], -1, len(weight))
+        rows, steps = _tap_rows(as_integers(as_matrix(weight))), self.fired.shape[1]
+        z = torch.empty(steps, len(self.currents), len(self.sources), len(weight))
+        out, at_once = z.numpy(), train_sums.WORD_STEPS
+        for first in range(0, steps, at_once):
+            fired = self.fired[:, first : first + at_once]
+            some = words_of(fired, range(at_once)), fired.shape[1]
+            seen = self.currents, self.common, self.ends, self.seers
+            of_weight = rows, self._whole(rows)
+            split(steady_places.weigh, len(out[0]), *seen, *some, *of_weight, first, out, work=self._work(len(weight)))
+        return z.flatten(1, 2)
 
     def gradients(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[Tensor, Any]:
-        """See `SteadySynapse`; of a gradient in float32.
+        """See `SteadySynapse`; of a gradient in float32."""
+        pixels, outputs = images.permute(0, 2, 3, 1).flatten(1).contiguous().numpy(), len(weight)
+        fired = self.fired.astype(np.float32)
+        factors = np.stack([fired, np.zeros_like(fired) if slopes is None else slopes], 2).ravel()
+        rows = _tap_rows(as_matrix(weight).float())
+        by_place = as_array(grad).reshape(len(grad), len(self.currents), len(self.sources), outputs)
+        common = pixels.ravel()[self.place_of_common], self.common
+        seen = self.currents, pixels, common, self.ends, self.seers, self.fired[self.common].any(), factors
+        of_weight = rows, self._whole(rows), by_place
+        shape, work = (rows.size + 2,), self._work(outputs)
+        total = split_sum(steady_places.gradients, len(pixels), *seen, *of_weight, shape=shape, work=work)
+        of_taps = torch.from_numpy(total[:-2].reshape(rows.shape)[:, :outputs]).float()
+        return as_weight(of_taps.T, weight), total[-2:]
 
-        The sums are those of the weight and what its gradient would be if slopes, or slopes times pixels, came in
-        instead of spikes: one convolution's gradient by its weight gives all three.
-        """
-        channels, *size = images.shape[1:]
-        pixels, fired = images.permute(0, 2, 3, 1).flatten(1).numpy(), self.fired.T.astype(np.float32, order="C")
-        slopes = np.zeros_like(fired) if slopes is None else np.ascontiguousarray(slopes.T)
-        rows = grad.view(len(grad) * len(images), len(self.sources), len(weight))
-        like, n_at_once = weight.detach().repeat(1, 3, 1, 1), max(1, SEEN * torch.get_num_threads() // pixels.shape[1])
-        by_kind = torch.zeros(like.shape)
-        for first, some in zip(count(0, n_at_once), rows.split(n_at_once), strict=False):
-            seen = self._see(pixels, fired, slopes, first, len(some)).view(1, len(some), *size, channels * 3)
-            into = some.flatten(0, 1)[None], seen.permute(0, 1, 4, 2, 3)
-            by_kind += spike_convolution_gradients(*into, like, self.geometry, 1, arrives=False, learns=True)[1]
-        of_spikes, of_slopes, of_products = by_kind.unflatten(1, (channels, 3)).unbind(2)
-        sums = [(weight.detach().double() * of).sum().item() for of in (of_products, of_slopes)]
-        return of_spikes.contiguous(), np.array(sums)
+    def _whole(self, rows: Any) -> Any:
+        """The sum of the rows of each place's taps."""
+        return (self.sources >= 0).astype(np.float32) @ rows
 
-    def _see(self, pixels: Any, fired: Any, slopes: Any, first: int, n: int) -> Tensor:
-        """What `steady_inputs.see` tells of n rows."""
-        seen = torch.empty(n, pixels.shape[1] * 3)
-        out = seen.numpy()
-        split(steady_inputs.see, n, self.currents, pixels, fired, slopes, first, out, work=seen.numel())
-        return seen
+    def _work(self, outputs: int) -> int:
+        """As `split` counts."""
+        places = len(self.currents) * len(self.sources)
+        return int(places * outputs * (self.fired.shape[1] + self.sources.shape[1]))
 
-    def _spikes(self) -> Tensor:
-        """Patches of the spikes, `[T * R, K * C]`, int8."""
-        bits = np.packbits(self.fired.astype(bool), axis=1, bitorder="little")  # eight steps a byte
-        words = np.take(np.ascontiguousarray(bits.T), self.currents, axis=1)  # [T / 8, N, HWC]
-        spikes = torch.empty(self.fired.shape[1], len(self.currents), self.sources.size, dtype=torch.int8)
-        out = spikes.numpy()
-        split(steady_inputs.unpack_patches, len(self.currents), words, self.sources.ravel(), out, work=out.size)
-        return spikes.view(-1, self.sources.shape[1])
+
+def _tap_rows(matrix: Tensor) -> Any:
+    """`[O, K]` as `[K, W]`, float32, with zeros behind the outputs: see `steady_places.weigh`."""
+    return F.pad(matrix.float(), (0, 0, 0, -len(matrix) % LANES)).T.contiguous().numpy()

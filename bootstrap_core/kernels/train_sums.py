@@ -14,7 +14,7 @@ from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
 
-from bootstrap_core.kernels.bits import lowest_bit, n_bits
+from bootstrap_core.kernels.bits import lowest_bit, n_bits, wait_for_streams
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.registers import INT, arrays, vector
 from bootstrap_core.kernels.row_sums import add_rows, add_totals
@@ -208,17 +208,6 @@ def _stream(typing_context, sums, first, out, at):
     return types.void(sums, INT, out, INT), generate
 
 
-@intrinsic
-def _wait_for_streams(typing_context):
-    """Until all threads see what was written past the cache."""
-
-    def generate(context, builder, signature, arguments):
-        builder.fence("seq_cst")
-        return context.get_dummy_value()
-
-    return types.void(), generate
-
-
 @_inlined
 def _write_sums(weight, n_images, room, z, first_step, first_image, out):
     """`out[first_step + t, first_image + k]` is what the weight makes of the k-th sorted image at step t.
@@ -262,4 +251,4 @@ def weigh(trains, steps, weight, first_step, start, stop, out, team):
         for k in range(n):
             sort(trains[first + k], k, room)
         _write_sums(weight, n, room, z, first_step, first, out)
-    _wait_for_streams()
+    wait_for_streams()

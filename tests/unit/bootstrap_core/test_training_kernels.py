@@ -256,7 +256,6 @@ def test_convolutions_have_the_same_gradients_of_some_images_at_a_time(
 ) -> None:
     images = torch.rand(7, *NETWORKS[name]().spec.input.shape, generator=torch.Generator().manual_seed(1))
     _, expected = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
-    monkeypatch.setattr(steady_synapses, "SEEN", at_once)
     monkeypatch.setattr(patches, "CACHE", 8 * at_once)
     _, gradients = train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)
     for key, gradient in expected.items():
