@@ -1,7 +1,7 @@
 """Rates of input neurons times weights, compiled by numba: only pixels apart from the most common value are multiplied.
 
 Most pixels of a digit are background. What it gives all together is a row more, the sum of the weight's rows, and
-other pixels add what they differ by. Rows lie in blocks of columns, see `row_sums.in_blocks_of_floats`. Importing this
+other pixels add what they differ by. Rows lie in blocks of columns, see `row_sums.blocks_shape`. Importing this
 imports numba.
 """
 
@@ -13,7 +13,7 @@ from bootstrap_core.kernels.row_sums import TRIPLED, mix_three
 from bootstrap_core.kernels.teams import in_parts
 from bootstrap_core.kernels.transposes import transpose
 
-__all__ = ["TOGETHER", "correlate", "take_columns", "weigh"]
+__all__ = ["TOGETHER", "correlate", "take_blocks", "take_columns", "weigh"]
 
 IMAGES = 64
 """Whose pixels stay in the second-level cache beside a block of weights."""
@@ -78,15 +78,15 @@ def _look(image, common, scaling, curve, room, members, factors, at, out):
 
 
 @_compiled
-def weigh(images, common, scaling, curve, blocks, start, stop, rates, weighed, team):
-    """Of images `start` to `stop`: `rates` `[N, I]`, and what they weigh in one go with its derivatives.
+def weigh(images, common, scaling, curve, blocks, start, stop, rates, weighed, z, team):
+    """Of images `start` to `stop`: `rates` `[N, I]`, and what they weigh, `z` `[N, O]`, in one go with its derivatives.
 
     Args:
         images, common: `[N, I]`, and the value that most of their pixels have.
         scaling, curve: see `input_loop.rates`.
         blocks: see `take_columns`.
-        weighed: `[3, B, N, TRIPLED]`, flat: what the rates weigh, and the derivatives of that by the input's weight,
-            times the pixels, and by its bias.
+        weighed: `[3, B, N, TRIPLED]`, flat: `z` in blocks, and its derivatives by the input's weight, times the pixels,
+            and by its bias.
     """
     if in_parts(team):
         return
@@ -102,7 +102,24 @@ def weigh(images, common, scaling, curve, blocks, start, stop, rates, weighed, t
         for block in range(n_blocks):
             row, to = block * n_rows * TRIPLED, (block * n_images + first) * TRIPLED
             for k in range(n):
-                mix_three(blocks, row, members, factors, k * n_rows, counts[k], weighed, to + k * TRIPLED, apart)
+                at = to + k * TRIPLED
+                mix_three(blocks, row, members, factors, k * n_rows, counts[k], weighed, at, apart)
+                for j in range(min(TRIPLED, z.shape[1] - block * TRIPLED)):
+                    z[first + k, block * TRIPLED + j] = weighed[at + j]
+
+
+@_compiled
+def take_blocks(matrix, start, stop, blocks, team):
+    """Rows `start` to `stop` of `matrix` `[N, O]` in `blocks` `[B, N, TRIPLED]`, with zeros behind the last column."""
+    if in_parts(team):
+        return
+    for row in range(start, stop):
+        for block in range(len(blocks)):
+            given, taken = matrix[row, block * TRIPLED : (block + 1) * TRIPLED], blocks[block, row]
+            for j in range(len(given)):
+                taken[j] = given[j]
+            for j in range(len(given), TRIPLED):
+                taken[j] = f32(0.0)
 
 
 @_inlined

@@ -6,6 +6,7 @@ backward. Forward each is one more sum beside the one that is made anyway.
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -14,7 +15,7 @@ from bootstrap_core.kernels.curve_op import tables_of
 from bootstrap_core.kernels.input_op import scaling_of
 from bootstrap_core.kernels.neuron_run import as_array
 from bootstrap_core.kernels.operators import operator
-from bootstrap_core.kernels.row_sums import blocks_shape, in_blocks_of_floats
+from bootstrap_core.kernels.row_sums import blocks_shape
 from bootstrap_core.kernels.threads import split
 
 __all__ = ["few_apart", "input_linear"]
@@ -43,17 +44,18 @@ def _input_linear(
     weight: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The product `[N, O]`; the rates `[N, I]`; and the product with its derivatives by the input's weight, times the
-    pixels, and bias, `[3, B, N, W]`, see `in_blocks_of_floats`."""
+    pixels, and bias, `[3, B, N, W]`, see `blocks_shape`."""
     (n, inputs), outputs, x, matrix = images.shape, len(weight), images.contiguous().numpy(), as_array(weight)
     columns = torch.empty(blocks_shape(inputs + 1, outputs), dtype=torch.float32)
     rates = torch.empty(images.shape, dtype=torch.float32)
     weighed = torch.empty(3, *blocks_shape(n, outputs), dtype=torch.float32)
+    z = torch.empty(n, outputs, dtype=torch.float32)
     c, r, w = columns.view(-1).numpy(), rates.numpy(), weighed.view(-1).numpy()
     split(input_linear_loop.take_columns, len(columns), matrix, outputs, inputs, c, work=matrix.size)
     neurons, curve = scaling_of(input_weight, input_bias, mean, std), tables_of(centers, slopes)
-    split(input_linear_loop.weigh, n, x, x.min(), neurons, curve, c, r, w, work=x.size * len(columns))
-    *blocks, last = weighed[0]
-    return torch.cat([*blocks, last[:, : outputs - len(blocks) * last.shape[1]]], 1), rates, weighed
+    common = np.float32(images.min().item())
+    split(input_linear_loop.weigh, n, x, common, neurons, curve, c, r, w, z.numpy(), work=x.size * len(columns))
+    return z, rates, weighed
 
 
 @_input_linear.register_fake
@@ -65,12 +67,14 @@ def _(images: Tensor, *others: Any) -> tuple[Tensor, Tensor, Tensor]:
 @operator("input_linear_backward")
 def _gradients(grad: Tensor, rates: Tensor, weighed: Tensor) -> tuple[Tensor, Tensor]:
     """Gradients of the input's weight, for pixels as they are, and bias, `[2]` float64; of the weight, `[O, I]`."""
-    outputs, inputs, columns = grad.shape[1], rates.shape[1], in_blocks_of_floats(grad)
+    (n, outputs), inputs = grad.shape, rates.shape[1]
+    columns = torch.empty(blocks_shape(n, outputs), dtype=torch.float32)
+    split(input_linear_loop.take_blocks, n, grad.contiguous().numpy(), columns.numpy(), work=columns.numel())
     out = torch.empty(outputs, inputs, dtype=torch.float32)
     r, c, total = rates.numpy(), columns.view(-1).numpy(), out.view(-1).numpy()
     work, align = rates.numel() * len(columns), input_linear_loop.TOGETHER
     split(input_linear_loop.correlate, inputs, r, c, outputs, total, work=work, align=align)
-    return (weighed[1:] * columns).sum((2, 3)).sum(1, dtype=torch.float64), out
+    return torch.mv(weighed[1:].flatten(1), columns.flatten()).double(), out
 
 
 @_gradients.register_fake

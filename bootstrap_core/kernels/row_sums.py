@@ -27,7 +27,6 @@ __all__ = [
     "add_totals",
     "blocks_shape",
     "in_blocks",
-    "in_blocks_of_floats",
     "mix_three",
 ]
 
@@ -66,19 +65,8 @@ def in_blocks(matrix: Tensor) -> npt.NDArray[np.uint8]:
 
 
 def blocks_shape(rows: int, columns: int) -> tuple[int, int, int]:
-    """Of `in_blocks_of_floats`."""
+    """Of a matrix `[rows, columns]` of floats in blocks `[B, rows, TRIPLED]`, with zeros behind the last column."""
     return -(-columns // TRIPLED), rows, TRIPLED
-
-
-def in_blocks_of_floats(matrix: Tensor) -> Tensor:
-    """The matrix `[rows, columns]`, float32, as blocks `[B, rows, TRIPLED]`, with zeros behind the last column."""
-    rows, columns = matrix.shape
-    whole, left = divmod(columns, TRIPLED)
-    blocks = torch.empty(blocks_shape(rows, columns), dtype=torch.float32)
-    blocks[:whole] = matrix[:, : columns - left].unflatten(1, (whole, TRIPLED)).transpose(0, 1)
-    if left:
-        blocks[whole, :, :left], blocks[whole, :, left:] = matrix[:, columns - left :], 0
-    return blocks
 
 
 def _member(builder, members, k):

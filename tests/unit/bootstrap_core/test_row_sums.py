@@ -7,6 +7,7 @@ import torch
 numba = pytest.importorskip("numba")
 
 from bootstrap_core.kernels import row_sums  # noqa: E402
+from bootstrap_core.kernels.input_linear_loop import take_blocks  # noqa: E402
 from bootstrap_core.kernels.row_sums import (  # noqa: E402
     SLACK,
     TRIPLED,
@@ -14,8 +15,8 @@ from bootstrap_core.kernels.row_sums import (  # noqa: E402
     add_totals,
     blocks_shape,
     in_blocks,
-    in_blocks_of_floats,
 )
+from bootstrap_core.kernels.threads import alone  # noqa: E402
 
 
 @numba.njit
@@ -64,8 +65,8 @@ def test_rows_of_totals_are_added(apart) -> None:
 @pytest.mark.parametrize("columns", [1, 23, 24, 25, 48, 100])
 def test_floats_are_in_blocks_with_zeros_behind(columns) -> None:
     matrix = np.random.default_rng(columns).standard_normal((5, columns), np.float32)
-    blocks = in_blocks_of_floats(torch.from_numpy(matrix)).numpy()
-    assert blocks.shape == blocks_shape(5, columns)
+    blocks = np.full(blocks_shape(5, columns), 7, np.float32)
+    alone(take_blocks, 5, matrix, blocks)
     side_by_side = np.concatenate(list(blocks), 1)
     assert (side_by_side[:, :columns] == matrix).all()
     assert (side_by_side[:, columns:] == 0).all()
