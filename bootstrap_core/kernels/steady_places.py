@@ -59,37 +59,6 @@ def _add_times(typing_context, given, first, factor, out, at):
 
 
 @intrinsic
-def _settle(typing_context, mixed, at, weight, row, pixel, common, learned, arrived):
-    """What a tap brings whose input is not the common one, by what is `mixed` for its current, from `at` on.
-
-    What is mixed for the common current, from 0 on, was counted for it. Adds to `learned[row:][:LANES]` the gradient of
-    the weight, `weight[row:]`, and to `arrived` `[2, LANES]` the gradient of the current, and that times the pixel.
-    """
-
-    def generate(context, builder, signature, arguments):
-        _, at, _, row, pixel, common, _, _ = arguments
-        mixed, weight, learned, arrived = arrays(context, builder, signature, arguments, 0, 2, 6, 7)
-        pixel, common = (everywhere(builder, number, LANES) for number in (pixel, common))
-
-        def load(array, index):
-            return builder.load(vector(builder, ROW, array, index), align=4)
-
-        def add(array, index, number):
-            builder.store(builder.fadd(load(array, index), number), vector(builder, ROW, array, index), align=4)
-
-        spikes, slopes = (load(mixed, builder.add(at, WORD(kind * LANES))) for kind in range(KINDS))
-        common_spikes, common_slopes = (load(mixed, WORD(kind * LANES)) for kind in range(KINDS))
-        weights = load(weight, row)
-        add(learned, row, builder.fsub(spikes, common_spikes))
-        add(arrived, WORD(0), builder.fmul(weights, builder.fsub(slopes, common_slopes)))
-        times_pixel = builder.fsub(builder.fmul(slopes, pixel), builder.fmul(common_slopes, common))
-        add(arrived, WORD(LANES), builder.fmul(weights, times_pixel))
-        return context.get_dummy_value()
-
-    return types.void(mixed, INT, weight, INT, types.float32, types.float32, learned, arrived), generate
-
-
-@intrinsic
 def _add_products(typing_context, a, a_apart, b, second, b_apart, n, out):
     """`out[:LANES]` += the sum of `a * b[second:]`, and of n such products, each time so far apart."""
 
