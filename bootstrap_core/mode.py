@@ -2,6 +2,8 @@
 
 from enum import Enum
 
+from specs.errors import SnnZooError
+
 __all__ = ["Mode"]
 
 
@@ -19,6 +21,14 @@ class Mode(Enum):
 
     SNN = "snn"
     """Run T steps of spikes."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Mode":
+        """Of another case. Raises `SnnZooError` for what is none."""
+        for mode in cls:
+            if isinstance(value, str) and value.lower() == mode.value:
+                return mode
+        raise SnnZooError(f"a mode is one of {', '.join(mode.value for mode in cls)}, not {value!r}")
 
     @property
     def spiking(self) -> bool:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from functools import cache
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -31,13 +32,12 @@ def is_worthwhile(n_numbers: int, compiled: bool | None) -> bool:
     return n_numbers >= WORTHWHILE if compiled is None else compiled
 
 
-def will_compile(kernels: Iterable[str] = ("dense_trains",)) -> bool:
-    """Whether numba has yet to compile one of these of `integer_trains`, for some seconds; later processes find it."""
+def will_compile(kernels: Iterable[str] = ("dense_trains",), module: str = "integer_trains") -> bool:
+    """Whether numba has yet to compile one of these of a module here, for some seconds; later processes find it."""
     if not have_numba():
         return False
-    from bootstrap_core.kernels import integer_trains
-
-    return not all(_is_compiled(getattr(integer_trains, name)) for name in kernels)
+    loops = import_module(f"{__name__}.{module}")
+    return not all(_is_compiled(getattr(loops, name)) for name in kernels)
 
 
 def _is_compiled(kernel: Any) -> bool:

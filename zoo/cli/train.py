@@ -1,6 +1,7 @@
 """The command that trains."""
 
 import json
+import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -212,6 +213,8 @@ def _train(run: "TrainingRun") -> None:
     if not (quiet or run.finished):
         if run.start_accuracy is not None:
             click.echo(f"before: {run.start_accuracy:.2%} of the validation images, as SNN", err=True)
+        if _will_compile(run):
+            click.echo("Compiling kernels with the first batches: some seconds, this once", err=True)
         click.echo(f"*: the best SNN so far on validation images, kept as {run.model_path.name}", err=True)
         click.echo(_columns(EPOCH_HEADER, run.recipe.epochs), err=True)
     try:
@@ -229,6 +232,15 @@ def _train(run: "TrainingRun") -> None:
         click.echo(f"\nStopped; the {what} {run.model_path}", err=True)
         click.echo("Go on with the same command and --resume", err=True)
         raise SystemExit(INTERRUPTED) from None
+
+
+def _will_compile(run: "TrainingRun") -> bool:
+    """Whether the first batches wait for kernels to be compiled, on this machine and not before."""
+    from bootstrap_core.kernels import is_worthwhile, will_compile
+
+    n_spikes = run.recipe.batch_size * run.spec.time_steps * math.prod(run.spec.input.shape)
+    runs_compiled = run.network.device.type == "cpu" and is_worthwhile(n_spikes, None)
+    return runs_compiled and will_compile(["forward"], "neuron_loops")
 
 
 class _EpochBar:
@@ -284,10 +296,9 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
         )
     silent = scores[Mode.SNN].silent
     if silent is not None:
-        warn(
-            f"no neuron of block {silent} ever spikes: let weights be scaled to the images "
-            "(--set training.initialize=true), or train longer"
-        )
+        scaling = "let weights be scaled to the images (--set training.initialize=true)"
+        cure = "learn at a smaller rate" if run.recipe.initialize else scaling
+        warn(f"no neuron of block {silent} ever spikes: {cure}, or train longer")
     if as_json:
         click.echo(json.dumps({
             "model": str(run.model_path),

@@ -604,3 +604,10 @@ def test_spikes_are_exact_where_a_caller_lets_torch_round(run: str) -> None:
         with torch.autocast("cpu", torch.bfloat16):
             found = getattr(network, run)(images(), Mode.SNN)
     assert torch.equal(found if run == "__call__" else found[0], expected)
+
+
+def test_modes_go_by_their_names_in_any_case() -> None:
+    assert Mode("SNN") is Mode("snn") is Mode.SNN
+    for name in ("spikes", 3):
+        with pytest.raises(SnnZooError, match="one of sample, fit, ann, snn, not"):
+            Mode(name)
