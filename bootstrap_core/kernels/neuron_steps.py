@@ -10,8 +10,8 @@ from numba.extending import intrinsic
 
 from bootstrap_core.fixed_point import STATE
 from bootstrap_core.kernels.bits import narrow, widen
-from bootstrap_core.kernels.registers import INT, everywhere, vector
-from bootstrap_core.kernels.state_arithmetic import constant, left_of, state_units
+from bootstrap_core.kernels.registers import INT, constant, everywhere, vector
+from bootstrap_core.kernels.state_arithmetic import left_of, state_units
 
 __all__ = ["LANES", "advance", "advance_anew", "fire", "in_units", "reset", "slopes", "step_back", "step_back_anew"]
 
@@ -57,13 +57,13 @@ class _Lanes:
 class _Whole:
     """Sums of states in int32, and which are above others."""
 
-    add, sub, is_above = (getattr(ir.IRBuilder, name) for name in ("add", "sub", "icmp_signed"))
+    add, sub, is_above = ir.IRBuilder.add, ir.IRBuilder.sub, ir.IRBuilder.icmp_signed
 
 
 class _Double:
     """The same in float64."""
 
-    add, sub, is_above = (getattr(ir.IRBuilder, name) for name in ("fadd", "fsub", "fcmp_ordered"))
+    add, sub, is_above = ir.IRBuilder.fadd, ir.IRBuilder.fsub, ir.IRBuilder.fcmp_ordered
 
 
 def _arithmetic(states):
@@ -71,6 +71,8 @@ def _arithmetic(states):
 
 
 def _advance(keeps):
+    """The intrinsic below, of neurons that keep some of their current, or none."""
+
     @intrinsic
     def advance(typing_context, z, at, unit, keep_u, keep_v, offset, u, v, j):
         """Current and voltage, from j on, before any spike; `z` from `at` on arrives."""
@@ -186,6 +188,8 @@ def slopes(typing_context, v, j, center, rate, height, out, at):
 
 
 def _step_back(keeps):
+    """As `_advance`."""
+
     @intrinsic
     def step_back(typing_context, grad, at, slope, at_slope, keep_u, keep_v, gu, gv, j, out, to):
         """Through the spike and the leaks, with the gradients of both states; writes that of the weighted input."""
