@@ -71,7 +71,10 @@ def _advance(forgets, z, at, unit, ku, kv, b, u, v, j):
 
 @_inlined
 def _block(first, stop):
-    """Where the next block begins, and how many neurons it has, a multiple of `LANES`: at the end some once more."""
+    """Where the next block begins, and how many neurons it has, a multiple of `LANES`: at the end some once more.
+
+    Those are of the same part: none has fewer, see `neuron_run.ALIGN`.
+    """
     n = min(BLOCK, stop - first)
     return (first, n - n % LANES) if n >= LANES else (stop - LANES, LANES)
 
