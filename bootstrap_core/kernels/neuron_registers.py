@@ -9,7 +9,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from bootstrap_core.fixed_point import STATE_MAX, STATE_MIN
-from bootstrap_core.kernels.registers import INT, WORD, arrays, carried, everywhere, vector
+from bootstrap_core.kernels.registers import INT, WORD, arrays, carried, constant, everywhere, vector
 from bootstrap_core.kernels.state_arithmetic import left_of, state_units
 
 __all__ = ["FORGETTING", "HOLDING", "KEEPING", "LANES", "run_few"]
@@ -20,10 +20,7 @@ HOLDING, FORGETTING, KEEPING = range(3)
 
 NUMBER = ir.IntType(32)
 OF_INTS, OF_FLOATS = (ir.VectorType(kind, LANES) for kind in (NUMBER, ir.FloatType()))
-
-
-def _all(number):
-    return OF_INTS([number] * LANES)
+ZERO = constant(OF_INTS, 0)
 
 
 @intrinsic
@@ -64,21 +61,21 @@ def run_few(
                 kept = left_of(builder, voltage, keep_voltage) if leaks else voltage
                 y = builder.add(builder.add(kept, x), offset)
                 for state in (x, y):
-                    left = builder.or_(left, builder.add(state, _all(STATE_MAX + 1)))
+                    left = builder.or_(left, builder.add(state, constant(OF_INTS, STATE_MAX + 1)))
                 fired = builder.icmp_signed(">", y, limit)
                 yield builder.select(fired, builder.and_(builder.sub(y, limit), subtract), y)
                 flag = everywhere(builder, builder.shl(NUMBER(1), builder.trunc(t, NUMBER)), LANES)
-                yield builder.or_(train, builder.select(fired, flag, _all(0)))
+                yield builder.or_(train, builder.select(fired, flag, ZERO))
                 yield left
                 yield from [x] * keeps
 
-            initial = [load(v, first), _all(0), _all(0), *[load(u, first) for _ in range(keeps)]]
+            initial = [load(v, first), ZERO, ZERO, *[load(u, first) for _ in range(keeps)]]
             voltage, train, left, *current = carried(builder, initial, WORD(0), steps, step)
             store(voltage, v)
             store(train, trains)
             for state in current:
                 store(state, u)
-            above = builder.icmp_signed("!=", builder.and_(left, _all(2 * STATE_MIN)), _all(0))
+            above = builder.icmp_signed("!=", builder.and_(left, constant(OF_INTS, 2 * STATE_MIN)), ZERO)
             builder.store(builder.bitcast(above, ir.IntType(LANES)), outside)
 
         end, holding, forgetting, keeping = (builder.append_basic_block() for _ in range(4))

@@ -99,7 +99,7 @@ class SteadyDense:
 
 
 class SteadyConv:
-    """Convolutions of `[N, C, H, W]`, place by place; see `steady_places`."""
+    """Convolutions of `[N, C, H, W]`, pixel by pixel; see `steady_places`."""
 
     def __init__(self, tables: InputTables, geometry: list[int]) -> None:
         currents = tables.indices.permute(0, 2, 3, 1).contiguous()  # [N, H, W, C]
@@ -115,13 +115,12 @@ class SteadyConv:
         """See `SteadySynapse`."""
         rows, steps = _tap_rows(as_integers(as_matrix(weight))), self.fired.shape[1]
         z = torch.empty(steps, len(self.currents), len(self.sources), len(weight))
-        out, at_once = z.numpy(), train_sums.WORD_STEPS
+        seen, of_weight = (self.currents, self.common, self.ends, self.seers), (rows, self._whole(rows))
+        out, at_once, work = z.numpy(), train_sums.WORD_STEPS, self._work(len(weight))
         for first in range(0, steps, at_once):
             fired = self.fired[:, first : first + at_once]
             some = words_of(fired, range(at_once)), fired.shape[1]
-            seen = self.currents, self.common, self.ends, self.seers
-            of_weight = rows, self._whole(rows)
-            split(steady_places.weigh, len(out[0]), *seen, *some, *of_weight, first, out, work=self._work(len(weight)))
+            split(steady_places.weigh, len(self.currents), *seen, *some, *of_weight, first, out, work=work)
         return z.flatten(1, 2)
 
     def gradients(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> tuple[Tensor, Any]:
