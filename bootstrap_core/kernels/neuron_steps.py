@@ -99,11 +99,12 @@ advance, advance_anew = _advance(True), _advance(False)
 """The second is of neurons that keep no current."""
 
 
-def _after(builder, voltage, fired, limit, subtract):
-    """A voltage after its spike."""
-    zero = constant(voltage.type, 0)
-    left = builder.select(subtract, _arithmetic(voltage).sub(builder, voltage, limit), zero)
-    return builder.select(fired, left, voltage)
+def _spike(builder, voltage, limit, subtract):
+    """Which voltages are above the limit, and what is left of all."""
+    arithmetic = _arithmetic(voltage)
+    fired = arithmetic.is_above(builder, ">", voltage, limit)
+    left = builder.select(subtract, arithmetic.sub(builder, voltage, limit), constant(voltage.type, 0))
+    return fired, builder.select(fired, left, voltage)
 
 
 @intrinsic
@@ -111,10 +112,9 @@ def reset(typing_context, v, j, limit, subtract):
     """Voltages above the limit lose it, or all."""
 
     def generate(context, builder, signature, arguments):
-        lanes, j = _Lanes(context, builder, signature, arguments), arguments[1]
-        voltage, limit = lanes.load(0, j), lanes.everywhere(2)
-        fired = _arithmetic(voltage).is_above(builder, ">", voltage, limit)
-        lanes.store(_after(builder, voltage, fired, limit, arguments[3]), 0, j)
+        lanes, (_, j, _, subtract) = _Lanes(context, builder, signature, arguments), arguments
+        _, left = _spike(builder, lanes.load(0, j), lanes.everywhere(2), subtract)
+        lanes.store(left, 0, j)
         return lanes.done()
 
     return types.void(v, INT, limit, types.boolean), generate
@@ -126,11 +126,10 @@ def fire(typing_context, v, j, limit, subtract, spikes, at):
 
     def generate(context, builder, signature, arguments):
         lanes, (_, j, _, subtract, _, at) = _Lanes(context, builder, signature, arguments), arguments
-        voltage, limit = lanes.load(0, j), lanes.everywhere(2)
-        fired = _arithmetic(voltage).is_above(builder, ">", voltage, limit)
+        fired, left = _spike(builder, lanes.load(0, j), lanes.everywhere(2), subtract)
         one = ir.VectorType(context.get_value_type(spikes.dtype), LANES)
         lanes.store((builder.uitofp if one == FLOATS else builder.zext)(fired, one), 4, at)
-        lanes.store(_after(builder, voltage, fired, limit, subtract), 0, j)
+        lanes.store(left, 0, j)
         return lanes.done()
 
     return types.void(v, INT, limit, types.boolean, spikes, INT), generate

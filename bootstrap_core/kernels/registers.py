@@ -19,6 +19,7 @@ __all__ = [
     "constant",
     "element_of",
     "everywhere",
+    "store_past_cache",
     "sums_of",
     "vector",
 ]
@@ -50,6 +51,12 @@ def as_many(kind, element):
 def constant(kind, number):
     """A number of this type, or of a register's in each lane."""
     return kind([number] * kind.count) if isinstance(kind, ir.VectorType) else kind(number)
+
+
+def store_past_cache(builder, numbers, place):
+    """Write a register where a line of the cache begins, or its half, and do not keep it there."""
+    store = builder.store(numbers, place, align=numbers.type.count * 4)
+    store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
 
 
 def add_to(builder, totals, at, added):

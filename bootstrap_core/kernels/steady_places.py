@@ -12,7 +12,7 @@ from numba.extending import intrinsic
 
 from bootstrap_core.kernels.bits import lowest_bit, wait_for_streams
 from bootstrap_core.kernels.compiler import compiler
-from bootstrap_core.kernels.registers import INT, WORD, arrays, everywhere, sums_of, vector
+from bootstrap_core.kernels.registers import INT, WORD, arrays, everywhere, store_past_cache, sums_of, vector
 from bootstrap_core.kernels.subset_sums import LANES, copy_lanes
 from bootstrap_core.kernels.teams import in_parts
 
@@ -35,8 +35,7 @@ def _stream(typing_context, given, first, out, at):
         _, first, _, at = arguments
         given, out = arrays(context, builder, signature, arguments, 0, 2)
         numbers = builder.load(vector(builder, ROW, given, first), align=4)
-        store = builder.store(numbers, vector(builder, ROW, out, at), align=4 * LANES)
-        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        store_past_cache(builder, numbers, vector(builder, ROW, out, at))
         return context.get_dummy_value()
 
     return types.void(given, INT, out, INT), generate
@@ -158,27 +157,11 @@ def _add_train(word, factor, weights, row, z, at, stride):
 
 
 @_compiled
-def _put(z, first, width, out, at, outputs, places):
-    """Of rows of `width` numbers the outputs, to `out`."""
-    if width == outputs:
-        for j in range(0, places * outputs, LANES):
-            _stream(z, first + j, out, at + j)
-    else:
-        for place in range(places):
-            for j in range(outputs):
-                out[at + place * outputs + j] = z[first + place * width + j]
-
-
-@_compiled
-def _take(grad, first, outputs, rows, at, width, places):
-    """Of places the gradients of a step as rows of `width`."""
-    if width == outputs:
-        for j in range(0, places * outputs, LANES):
-            copy_lanes(grad, first + j, rows, at + j)
-    else:
-        for place in range(places):
-            for j in range(outputs):
-                rows[at + place * width + j] = grad[first + place * outputs + j]
+def _copy_rows(given, first, width, out, at, out_width, places):
+    """Of each place a row of `width` numbers as one of `out_width`: as many as both have."""
+    for place in range(places):
+        for j in range(min(width, out_width)):
+            out[at + place * out_width + j] = given[first + place * width + j]
 
 
 @_compiled
@@ -216,7 +199,11 @@ def weigh(currents, common, ends, seers, trains, steps, weight, whole, first_ste
             begin = ends[i]
         for t in range(steps):
             at = ((first_step + t) * images + image) * places * outputs
-            _put(z, t * stride, width, flat, at, outputs, places)
+            if outputs == width:
+                for j in range(0, places * width, LANES):
+                    _stream(z, t * stride + j, flat, at + j)
+            else:
+                _copy_rows(z, t * stride, width, flat, at, outputs, places)
     wait_for_streams()
 
 
@@ -245,7 +232,12 @@ def gradients(currents, pixels, common, ends, seers, fires, factors, weight, who
     mixed, learned, arrived = np.empty(2 * of_row, f32), np.empty(weight.size, f32), np.empty(2 * LANES, f32)
     for image in range(start, stop):
         for t in range(steps):
-            _take(flat, (t * images + image) * places * outputs, outputs, rows, t * stride, width, places)
+            at = (t * images + image) * places * outputs
+            if outputs == width:
+                for j in range(0, places * width, LANES):
+                    copy_lanes(flat, at + j, rows, t * stride + j)
+            else:
+                _copy_rows(flat, at, outputs, rows, t * stride, width, places)
         for block in range(0, places * blocks, 2):
             at, other = block * LANES, min(block + 1, places * blocks - 1) * LANES
             begin = i64(common_current) * of_current

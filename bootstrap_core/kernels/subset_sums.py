@@ -14,7 +14,7 @@ from numba import types
 from numba.extending import intrinsic
 from torch import Tensor
 
-from bootstrap_core.kernels.bits import CACHE
+from bootstrap_core.kernels.bits import CACHE, widen
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.patches import runs_by_place
 from bootstrap_core.kernels.registers import INT, WORD, arrays, carried, vector
@@ -55,7 +55,7 @@ LEAST_ITEMS = 8
 """Into which the work is divided, however many threads there are: so that the sums do not depend on them."""
 
 SUMS = ir.VectorType(ir.FloatType(), LANES)
-HALVES, BITS_OF_FLOATS = (ir.VectorType(ir.IntType(bits), LANES) for bits in (16, 32))
+HALVES = ir.VectorType(ir.IntType(16), LANES)
 f32 = np.float32
 _compiled = compiler()
 
@@ -165,13 +165,9 @@ def copy_lanes(typing_context, given, first, to, at):
     def generate(context, builder, signature, arguments):
         _, first, _, at = arguments
         given, to = arrays(context, builder, signature, arguments, 0, 2)
-        if signature.args[0].dtype == types.uint16:
-            halves = builder.load(vector(builder, HALVES, given, first), align=2)
-            bits = builder.zext(halves, BITS_OF_FLOATS)
-            numbers = builder.bitcast(builder.shl(bits, BITS_OF_FLOATS([16] * LANES)), SUMS)
-        else:
-            numbers = builder.load(vector(builder, SUMS, given, first), align=4)
-        builder.store(numbers, vector(builder, SUMS, to, at), align=4)
+        kind, align = (HALVES, 2) if signature.args[0].dtype == types.uint16 else (SUMS, 4)
+        numbers = builder.load(vector(builder, kind, given, first), align=align)
+        builder.store(widen(builder, numbers), vector(builder, SUMS, to, at), align=4)
         return context.get_dummy_value()
 
     return types.void(given, INT, to, INT), generate

@@ -16,7 +16,7 @@ from numba.extending import intrinsic
 
 from bootstrap_core.kernels.bits import lowest_bit, n_bits, wait_for_streams
 from bootstrap_core.kernels.compiler import compiler
-from bootstrap_core.kernels.registers import INT, arrays, vector
+from bootstrap_core.kernels.registers import INT, arrays, store_past_cache, vector
 from bootstrap_core.kernels.row_sums import add_rows, add_totals
 from bootstrap_core.kernels.shared_trains import MOST_SHARED, SLOTS, find_active, tell_apart
 from bootstrap_core.kernels.teams import in_parts
@@ -201,8 +201,7 @@ def _stream(typing_context, sums, first, out, at):
         _, first, _, at = arguments
         sums, out = arrays(context, builder, signature, arguments, 0, 2)
         numbers = builder.sitofp(builder.load(vector(builder, OF_INTS, sums, first), align=4), OF_FLOATS)
-        store = builder.store(numbers, vector(builder, OF_FLOATS, out, at), align=4 * LANES)
-        store.set_metadata("nontemporal", builder.module.add_metadata([ir.Constant(ir.IntType(32), 1)]))
+        store_past_cache(builder, numbers, vector(builder, OF_FLOATS, out, at))
         return context.get_dummy_value()
 
     return types.void(sums, INT, out, INT), generate
