@@ -67,11 +67,14 @@ def describe() -> str:
     from bootstrap_core.kernels.exact_products import can_pack
     from bootstrap_core.kernels.half import multiplies_half, multiplies_tiles
 
-    half = "bfloat16" if multiplies_half() else "float32"
+    gradients = "bfloat16" if multiplies_half() else "float32"
     products = "int8, oneDNN" if can_pack() else "float64"
-    if have_numba() and not multiplies_tiles():
+    if have_numba():
         from bootstrap_core.kernels.byte_products import has_byte_products
+        from bootstrap_core.kernels.gradient_products import multiplies_shorts
 
-        products = f"int8, in registers in inference, else {products}" if has_byte_products() else products
+        in_registers = has_byte_products() and not multiplies_tiles()
+        products = f"int8, in registers in inference, else {products}" if in_registers else products
+        gradients = "int16" if multiplies_shorts() and not multiplies_half() else gradients
     loops = "numba" if have_numba() else "torch alone (pip install 'snnzoo[fast]' for numba kernels)"
-    return f"{loops}; products: {products}, of gradients {half}"
+    return f"{loops}; products: {products}, of gradients {gradients}"

@@ -7,7 +7,19 @@ from numba.extending import intrinsic
 
 from bootstrap_core.kernels.registers import as_many, constant
 
-__all__ = ["CACHE", "lowest_bit", "n_bits", "narrow", "narrowed", "prefetch", "wait_for_streams", "widen", "widened"]
+__all__ = [
+    "CACHE",
+    "lowest_bit",
+    "magnitude_bits",
+    "n_bits",
+    "narrow",
+    "narrowed",
+    "number_of",
+    "prefetch",
+    "wait_for_streams",
+    "widen",
+    "widened",
+]
 
 INT, FLOAT = ir.IntType(32), ir.FloatType()
 HALF_BITS = 16
@@ -74,6 +86,26 @@ def narrowed(typing_context, number, array):
         return narrow(builder, arguments[0], context.get_value_type(array.dtype))
 
     return array.dtype(types.float32, array), generate
+
+
+@intrinsic
+def magnitude_bits(typing_context, number):
+    """The bits of a float32 without its sign, int32: larger for larger ones, infinity, and what is no number."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.and_(builder.bitcast(arguments[0], INT), INT(0x7FFFFFFF))
+
+    return types.int32(types.float32), generate
+
+
+@intrinsic
+def number_of(typing_context, bits):
+    """The float32 that has these bits, int32."""
+
+    def generate(context, builder, signature, arguments):
+        return builder.bitcast(arguments[0], FLOAT)
+
+    return types.float32(types.int32), generate
 
 
 @intrinsic

@@ -12,6 +12,7 @@ from torch import Tensor
 from bootstrap_core.kernels import conv_loops, subset_sums
 from bootstrap_core.kernels.dense_products import as_integers
 from bootstrap_core.kernels.exact_products import PackedConvolution
+from bootstrap_core.kernels.gradient_products import GradientProduct
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.neuron_run import NeuronRun, as_array, link, over_channels
 from bootstrap_core.kernels.operators import operator
@@ -184,14 +185,15 @@ def _gathered(spikes: Tensor, geometry: list[int], dtype: torch.dtype) -> Tensor
 def _scattered(grad: Tensor, weight: Tensor, geometry: list[int], shape: torch.Size) -> Tensor:
     """The gradient of the spikes from that of their patches, of some images at a time."""
     steps, n, channels, height, width = shape
-    runs, matrix = runs_of((height, width, channels), tuple(geometry)), as_matrix(weight).to(grad.dtype)
+    runs, matrix = runs_of((height, width, channels), tuple(geometry)), as_matrix(weight)
     places = math.prod(out_size((height, width), geometry))
     rows = grad.view(steps * n, places, len(weight))
+    product = GradientProduct(matrix, steps * n * places, grad.dtype)
     total = torch.empty(steps * n, height * width * channels, dtype=grad.dtype)
     n_at_once = images_at_once(grad.dtype.itemsize * places * matrix.shape[1])
 
     def write(some: Tensor, into: Tensor) -> None:
-        seen = some.flatten(0, 1) @ matrix  # [n * P, K * C]
+        seen = product(some.flatten(0, 1))  # [n * P, K * C]
         patches, out = as_array(seen).reshape(len(some), places * matrix.shape[1]), as_array(into).reshape(into.shape)
         split(conv_loops.scatter, len(some), patches, runs, out, work=seen.numel())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-__all__ = ["gradient_dtype", "multiplies_half", "multiplies_tiles"]
+__all__ = ["gradient_dtype", "is_large", "multiplies_half", "multiplies_tiles"]
 
 HALF_FROM = 1 << 26
 """Multiplications from which a product is worth it."""
@@ -43,6 +43,11 @@ def multiplies_tiles() -> bool:
     return bool(getattr(torch.cpu, "_is_amx_tile_supported", lambda: False)())
 
 
+def is_large(multiplications: int) -> bool:
+    """Whether a product of so many is worth rounding its gradients."""
+    return multiplications >= HALF_FROM
+
+
 def gradient_dtype(multiplications: int) -> torch.dtype:
     """What a gradient becomes for products of so many multiplications: bfloat16 or float32."""
-    return torch.bfloat16 if multiplications >= HALF_FROM and multiplies_half() else torch.float32
+    return torch.bfloat16 if is_large(multiplications) and multiplies_half() else torch.float32

@@ -9,7 +9,6 @@ without a sign, 128 more than they are. Importing this imports numba.
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from llvmlite import ir
 from numba import types
 from numba.extending import intrinsic
@@ -17,6 +16,8 @@ from torch import Tensor
 
 from bootstrap_core.kernels.compiler import compiler
 from bootstrap_core.kernels.registers import INT, WORD, add_to, arrays, by_width, everywhere, sums_of, vector
+from bootstrap_core.kernels.teams import in_parts
+from bootstrap_core.kernels.threads import split
 
 __all__ = [
     "LANES_OF_FLOATS",
@@ -41,8 +42,10 @@ TRIPLED = LANES_OF_FLOATS * 3
 """Columns of floats whose sums, three of each, leave registers for a row and its factors."""
 FLUSH = 255
 """Rows of bytes that 16 bits hold the sum of, whatever they are."""
-BYTE, OFFSET = 8, 128
-"""Bits of one, and what is added to a weight to make it one."""
+BYTE, OFFSET, SIGN = 8, 128, np.uint8(128)
+"""Bits of one; what is added to a weight to make it one, which turns its sign's bit; and that bit."""
+EASE = 4
+"""Weights that take as long as a number of `split`'s work."""
 
 OF_SUMS, OF_TOTALS = (ir.VectorType(ir.IntType(bits), LANES) for bits in (16, 32))
 OF_FLOATS, OF_INTS = (ir.VectorType(kind, LANES_OF_FLOATS) for kind in (ir.FloatType(), ir.IntType(32)))
@@ -56,12 +59,28 @@ def in_blocks(matrix: Tensor) -> npt.NDArray[np.uint8]:
     rows, columns = matrix.shape
     pairs = -(-columns // PAIR)
     n_blocks = -(-PAIR * pairs // SLACK)
-    pairs = -(-pairs // n_blocks)
-    padded = F.pad(matrix, (0, n_blocks * pairs * PAIR - columns))
-    lower, upper = padded.reshape(rows, n_blocks, pairs, 2, LANES).transpose(0, 1).unbind(3)
-    blocks = torch.empty(lower.shape, dtype=torch.int16)  # aligned to cache lines, as numpy's arrays are not
-    torch.add(lower, (upper.short() << BYTE) + (OFFSET - (OFFSET << BYTE)), out=blocks)
-    return blocks.view(torch.uint8).view(n_blocks, rows, -1).numpy()
+    width = -(-pairs // n_blocks) * PAIR
+    # torch aligns to cache lines, as numpy does not
+    blocks = torch.empty(n_blocks, rows, width, dtype=torch.uint8).numpy()
+    split(_take_pairs, rows, matrix.contiguous().numpy(), blocks, work=matrix.numel() // EASE)
+    return blocks
+
+
+@compiler()
+def _take_pairs(matrix, start, stop, blocks, team):
+    """Rows `start` to `stop` of `matrix`, int8, as `in_blocks` has them."""
+    if in_parts(team):
+        return
+    columns, width = matrix.shape[1], blocks.shape[2]
+    for block in range(len(blocks)):
+        for row in range(start, stop):
+            given, out = matrix[row], blocks[block, row]
+            for at in range(0, width, PAIR):
+                for half in range(2):
+                    first = block * width + at + half * LANES
+                    for j in range(LANES):
+                        weight = np.uint8(given[first + j]) if first + j < columns else np.uint8(0)
+                        out[at + 2 * j + half] = weight ^ SIGN
 
 
 def blocks_shape(rows: int, columns: int) -> tuple[int, int, int]:

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE
 from bootstrap_core.kernels.dense_products import correlate, weigh
+from bootstrap_core.kernels.gradient_products import GradientProduct
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.neuron_run import NeuronRun, link, over_channels
 from bootstrap_core.kernels.operators import operator
@@ -207,7 +208,7 @@ def spiking_dense_backward(
     grad_weight = correlate(taken, grad_z)
     grad_spikes = torch.empty(0)
     if arrives:
-        grad_spikes = (rows @ weight.to(rows.dtype)).reshape(spikes.shape)
+        grad_spikes = GradientProduct(weight, len(rows), rows.dtype)(rows).reshape(spikes.shape)
         if mask is not None:
             grad_spikes.mul_(mask).mul_(survivor)
     return (

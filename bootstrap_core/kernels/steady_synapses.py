@@ -15,6 +15,7 @@ from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs, steady_places, train_sums
 from bootstrap_core.kernels.dense_products import as_integers
 from bootstrap_core.kernels.dense_trains import TableTrains, synaptic_work, weigh, weight_grad, words_of
+from bootstrap_core.kernels.gradient_products import GradientProduct
 from bootstrap_core.kernels.half import multiplies_tiles
 from bootstrap_core.kernels.neuron_run import NeuronRun, as_array
 from bootstrap_core.kernels.patches import as_matrix, as_weight, seers_of, sources_of
@@ -84,12 +85,13 @@ class SteadyDense:
         return weight_grad(self.trains, grad), sums
 
     def _input_sums(self, grad: Tensor, weight: Tensor, images: Tensor, slopes: Any) -> Any:
-        rows, lowest = as_array(grad).reshape(grad.shape), images.min()
-        shared: tuple[Any, ...] = self.currents, images.numpy(), np.float32(lowest.item()), slopes
-        few = FEW_STEPS + MORE_STEPS * (images != lowest).float().mean().item()
+        rows, pixels = as_array(grad).reshape(grad.shape), images.numpy()
+        lowest = pixels.min()
+        shared: tuple[Any, ...] = self.currents, pixels, lowest, slopes
+        few = FEW_STEPS + MORE_STEPS * np.count_nonzero(pixels != lowest) / pixels.size
         if len(grad) <= few or (grad.dtype == torch.bfloat16 and multiplies_tiles()):
-            reached = grad @ weight.to(grad.dtype)
-            shared = *shared, weight.sum(1).numpy(), rows, as_array(reached).reshape(reached.shape)
+            reached = GradientProduct(weight, len(rows) * rows.shape[1], grad.dtype)(grad.flatten(0, 1))
+            shared = *shared, weight.sum(1).numpy(), rows, as_array(reached).reshape(*rows.shape[:2], -1)
             add, unit = steady_inputs.pixel_sums, 1.0
         else:
             shared = *shared, as_integers(turned(weight)).numpy(), rows

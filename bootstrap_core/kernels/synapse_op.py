@@ -12,6 +12,7 @@ from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.kernels.conv_op import out_shape, spike_convolution_gradients
 from bootstrap_core.kernels.dense_products import as_integers, correlate, weigh
 from bootstrap_core.kernels.exact_products import PackedConvolution
+from bootstrap_core.kernels.gradient_products import GradientProduct
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.operators import operator
 from bootstrap_core.kernels.patches import channels_last, channels_second, layout
@@ -34,7 +35,9 @@ def _(spikes: Tensor, arrives: Tensor, weight: Tensor) -> Tensor:
 def _multiply_backward(grad: Tensor, spikes: Tensor, weight: Tensor, arrives: bool) -> tuple[Tensor, Tensor]:
     """Of the spikes (empty unless it `arrives`), in the type of the products, and of the weight, float32."""
     grad = grad.to(gradient_dtype(grad.numel() * weight.shape[1]))
-    return grad @ weight.to(grad.dtype) if arrives else torch.empty(0), correlate(spikes, grad)
+    rows = grad.flatten(0, 1)
+    arriving = GradientProduct(weight, len(rows), rows.dtype)(rows).view(spikes.shape) if arrives else torch.empty(0)
+    return arriving, correlate(spikes, grad)
 
 
 @_multiply_backward.register_fake

@@ -23,11 +23,13 @@ from bootstrap_core.kernels import (
     count_op,
     curve_op,
     dense_products,
+    gradient_products,
     grid_op,
     half,
     input_op,
     linear_op,
     patches,
+    short_products,
     spiking_ops,
     steady_op,
     steady_synapses,
@@ -416,6 +418,23 @@ def test_large_products_round_the_gradient_to_bfloat16_and_lose_little(
     assert any(not torch.equal(rounded[key], exact[key]) for key in exact)
     for key, gradient in exact.items():
         assert (rounded[key] - gradient).norm() < tolerance * gradient.norm(), key
+
+
+@pytest.mark.skipif(not short_products.has_short_products(), reason="this CPU has no instruction for it")
+@pytest.mark.parametrize("name", ["dense", "norm", "conv", "convs"])
+def test_large_products_round_the_gradient_to_16_bits_and_lose_next_to_nothing(name: str, monkeypatch) -> None:
+    images = torch.rand(64, *NETWORKS[name]().spec.input.shape, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(half, "HALF_FROM", 1)
+    monkeypatch.setattr(half, "multiplies_half", lambda: False)
+    monkeypatch.setattr(gradient_products, "LEAST_OUTPUTS", 1)
+    results = []
+    for shorts in (False, True):
+        monkeypatch.setattr(gradient_products, "multiplies_shorts", lambda shorts=shorts: shorts)
+        results.append(train_once(NETWORKS[name](), images, Mode.SNN, compiled=True)[1])
+    exact, rounded = results
+    assert any(not torch.equal(rounded[key], exact[key]) for key in exact)
+    for key, gradient in exact.items():
+        assert (rounded[key] - gradient).norm() < 1e-4 * gradient.norm(), key
 
 
 def test_large_products_of_rates_round_their_gradients_alone(monkeypatch) -> None:
