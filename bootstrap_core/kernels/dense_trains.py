@@ -92,7 +92,7 @@ def weight_grad(trains: Trains, grad: Tensor) -> Tensor:
     lanes, together = train_gradients.LANES, train_gradients.TOGETHER
     groups, blocks, most = -(-images // together), -(-outputs // lanes), together * inputs + 1
     parts = max(1, min(LEAST_ITEMS // blocks, groups))
-    out, of_steps = torch.zeros(parts, blocks, inputs, lanes, dtype=torch.float32), as_array(grad).reshape(grad.shape)
+    out, of_steps = torch.empty(parts, blocks, inputs, lanes, dtype=torch.float32), as_array(grad).reshape(grad.shape)
     words, ends = np.empty((groups, most), np.uint32), np.empty((groups, together + 1), np.int64)
     reached, which = np.empty((groups, inputs), np.int32), np.empty((groups, inputs, together), np.int32)
     for first in range(0, trains.steps, len(bits)):
@@ -100,6 +100,7 @@ def weight_grad(trains: Trains, grad: Tensor) -> Tensor:
         groups_of = words, ends, reached, which
         split(train_gradients.sort_groups, groups, some, *groups_of, work=some.size)
         work = synaptic_work(trains, outputs)
-        split(train_gradients.add_up, parts * blocks, *groups_of, of_some, parts, out.numpy(), work=work)
+        rest = of_some, parts, first == 0
+        split(train_gradients.add_up, parts * blocks, *groups_of, *rest, out.numpy(), work=work)
     total = out[0] if parts == 1 else out.sum(0)
     return turned(total).view(-1, inputs)[:outputs].contiguous()

@@ -17,7 +17,7 @@ from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.neuron_steps import LANES
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["ALIGN", "NeuronRun", "as_array", "link", "over_channels"]
+__all__ = ["ALIGN", "NeuronRun", "as_array", "as_bytes", "link", "over_channels"]
 
 ALIGN = 64
 """Neurons of one thread: whole cache lines of int8."""
@@ -83,7 +83,7 @@ class _Constants(NamedTuple):
         return max((reach * float(self.unit) * of_current + offset) * of_voltage, float(self.limit))
 
 
-def _as_bytes(numbers: Tensor) -> bytes:
+def as_bytes(numbers: Tensor) -> bytes:
     """In float64, to be told apart by."""
     return numbers.detach().double().numpy().tobytes()
 
@@ -124,8 +124,8 @@ class NeuronRun:
         reach: float = math.inf,
     ) -> None:
         self.steps, self.size, self.threshold = len(z), z.shape[1:].numel(), threshold
-        decays = _as_bytes(current_decay), _as_bytes(voltage_decay)
-        offset = np.zeros(1).tobytes() if bias is None else _as_bytes(bias)
+        decays = as_bytes(current_decay), as_bytes(voltage_decay)
+        offset = np.zeros(1).tobytes() if bias is None else as_bytes(bias)
         constants, self.is_whole = _constants(float(unit), *decays, offset, threshold, reach, self.steps)
         self.width = max(self.size, LANES)
         flat, step = _flat(self._widened(z))

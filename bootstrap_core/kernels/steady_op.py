@@ -127,7 +127,7 @@ def steady_backward(
     neurons = NeuronRun.behind(weight, z, current_decay, voltage_decay, bias, threshold, subtract)
     incoming = grad.permute(0, 1, 3, 4, 2).flatten(1) if geometry else grad
     sums = neurons.backward(incoming, tau_grad, scale_grad, grad_z, decays=False, bias=bias is not None)
-    slopes = tables.slopes(input_voltage_decay, input_threshold, input_tau_grad, input_scale_grad) if inputs else None
+    slopes = tables.slopes(input_tau_grad, input_scale_grad) if inputs else None
     grad_weight, (by_pixel, whole) = synapse.gradients(grad_z, weight, images, slopes)
     return (
         torch.tensor([(by_pixel - mean * whole) / std, whole], dtype=torch.float32),

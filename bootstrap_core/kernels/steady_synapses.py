@@ -3,6 +3,7 @@
 Both give the weighted input `[T, R, O]` of `R` rows, which are images, or for a convolution the places of all images.
 """
 
+from functools import lru_cache
 from typing import Any, Protocol
 
 import numpy as np
@@ -17,7 +18,7 @@ from bootstrap_core.kernels.dense_products import as_integers
 from bootstrap_core.kernels.dense_trains import TableTrains, synaptic_work, weigh, weight_grad, words_of
 from bootstrap_core.kernels.gradient_products import GradientProduct
 from bootstrap_core.kernels.half import multiplies_tiles
-from bootstrap_core.kernels.neuron_run import NeuronRun, as_array
+from bootstrap_core.kernels.neuron_run import NeuronRun, as_array, as_bytes
 from bootstrap_core.kernels.patches import as_matrix, as_weight, seers_of, sources_of
 from bootstrap_core.kernels.subset_sums import LANES
 from bootstrap_core.kernels.threads import split, split_sum
@@ -34,25 +35,59 @@ current does: where hardly a pixel is apart from the most common value, and how 
 
 
 class InputTables:
-    """What follows from an input neuron's current, for each mantissa, int32, between the lowest and the highest."""
+    """What follows from an input neuron's current, for each mantissa, int32, between the lowest and the highest.
+
+    Attributes:
+        indices: of the mantissas in the tables.
+        fired: spikes, int8 `[currents, T]`; shared by all batches with these currents, as is what `slopes` gives.
+    """
 
     def __init__(self, mantissas: Tensor, steps: int, voltage_decay: Tensor, threshold: float, subtract: bool) -> None:
         lowest, highest = (int(bound) for bound in torch.aminmax(mantissas))
         self.indices = mantissas - lowest
-        z = torch.arange(lowest, highest + 1).float().expand(steps, 1, -1)
-        spikes, entered, voltage = (torch.empty(z.shape, dtype=dtype) for dtype in (torch.int8, z.dtype, z.dtype))
-        neuron = torch.ones(1), voltage_decay, None, threshold, subtract
-        NeuronRun(z, STATE_PER_MANT, *neuron, reach=max(-lowest, highest)).forward(spikes, entered, voltage)
-        self.fired = spikes[:, 0].T.contiguous().numpy()  # [currents, T]
-        self.voltage = voltage[:, 0]
+        self.neurons = lowest, highest, steps, as_bytes(voltage_decay), threshold, subtract
+        self.fired = _run(*self.neurons)[0]
 
-    def slopes(self, voltage_decay: Tensor, threshold: float, tau_grad: float, scale_grad: float) -> Any:
+    def slopes(self, tau_grad: float, scale_grad: float) -> Any:
         """What a gradient of the spike at each step is worth to the current, `[currents, T]`."""
-        surrogate = exponential_surrogate(self.voltage, threshold=threshold, tau_grad=tau_grad, scale_grad=scale_grad)
-        # d voltage[t] / d current = 1 + keep + ... + keep^t: the leak is differentiated, the reset is not
-        keep = (1 - voltage_decay.detach().double()).expand(len(surrogate))
-        response = torch.cumsum(torch.cumprod(torch.cat([torch.ones_like(keep[:1]), keep[1:]]), 0), 0)
-        return (surrogate * response[:, None].float()).T.contiguous().numpy()
+        return _slopes(*self.neurons, tau_grad, scale_grad)
+
+
+@lru_cache(maxsize=16)
+def _run(
+    lowest: int, highest: int, steps: int, voltage_decay: bytes, threshold: float, subtract: bool
+) -> tuple[Any, Tensor]:
+    """Spikes of the neurons of `InputTables`, and their voltage `[T, currents]`: batch after batch has the same."""
+    z = torch.arange(lowest, highest + 1).float().expand(steps, 1, -1)
+    spikes, entered, voltage = (torch.empty(z.shape, dtype=dtype) for dtype in (torch.int8, z.dtype, z.dtype))
+    neuron = torch.ones(1), _from_bytes(voltage_decay), None, threshold, subtract
+    NeuronRun(z, STATE_PER_MANT, *neuron, reach=max(-lowest, highest)).forward(spikes, entered, voltage)
+    return spikes[:, 0].T.contiguous().numpy(), voltage[:, 0]
+
+
+@lru_cache(maxsize=16)
+def _slopes(
+    lowest: int,
+    highest: int,
+    steps: int,
+    voltage_decay: bytes,
+    threshold: float,
+    subtract: bool,
+    tau_grad: float,
+    scale_grad: float,
+) -> Any:
+    """See `InputTables.slopes`."""
+    _, voltage = _run(lowest, highest, steps, voltage_decay, threshold, subtract)
+    surrogate = exponential_surrogate(voltage, threshold=threshold, tau_grad=tau_grad, scale_grad=scale_grad)
+    # d voltage[t] / d current = 1 + keep + ... + keep^t: the leak is differentiated, the reset is not
+    keep = (1 - _from_bytes(voltage_decay)).expand(steps)
+    response = torch.cumsum(torch.cumprod(torch.cat([torch.ones_like(keep[:1]), keep[1:]]), 0), 0)
+    return (surrogate * response[:, None].float()).T.contiguous().numpy()
+
+
+def _from_bytes(numbers: bytes) -> Tensor:
+    """`as_bytes` turned round."""
+    return torch.frombuffer(bytearray(numbers), dtype=torch.float64)
 
 
 class SteadySynapse(Protocol):

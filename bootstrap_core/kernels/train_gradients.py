@@ -124,13 +124,14 @@ def _add_each(typing_context, reached, which, inputs, n, sums, totals, at):
 
 
 @_compiled
-def add_up(words, ends, reached, which, grad, parts, start, stop, out, team):
+def add_up(words, ends, reached, which, grad, parts, are_first, start, stop, out, team):
     """Adds the weight's gradient to `out` `[parts, B, I, LANES]`, `start` to `stop` of the first two axes, as one.
 
     Args:
         words, ends, reached, which: see `sort_groups`.
         grad: `[steps, N, O]`, float32, or bfloat16 as uint16, for `B * LANES` outputs or somewhat fewer.
         parts: of the groups, each summed by itself.
+        are_first: whether nothing is in `out` yet.
     """
     if in_parts(team):
         return
@@ -140,6 +141,8 @@ def add_up(words, ends, reached, which, grad, parts, start, stop, out, team):
     totals, apart = out.reshape(-1), n_blocks * STEPS * LANES
     rows, tables = np.zeros(TOGETHER * apart, np.float32), np.zeros(ALL_ENTRIES * LANES, np.float32)
     sums = np.zeros(words.shape[1] * LANES, np.float32)
+    if are_first:
+        totals[start * inputs * LANES : stop * inputs * LANES] = 0
     for part in range(start // n_blocks, (stop - 1) // n_blocks + 1):
         first_item, last_item = max(start, part * n_blocks), min(stop, (part + 1) * n_blocks)
         output = (first_item - part * n_blocks) * LANES

@@ -50,7 +50,7 @@ def test_as_the_convolution_of_spikes(geometry: str, background: str, channels: 
     synapse = SteadyConv(tables, taken)
     assert torch.equal(synapse.weigh(weight), rows * 32)
 
-    slopes = tables.slopes(DECAY, THRESHOLD, 0.1, 1.0)
+    slopes = tables.slopes(0.1, 1.0)
     grad = torch.randn(rows.shape, generator=generator)
     of_spikes, expected = torch.autograd.grad(rows, (spikes, weight), grad)
     worth = (of_spikes * by_step(slopes)).sum(0).double()

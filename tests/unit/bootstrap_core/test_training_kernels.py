@@ -376,7 +376,7 @@ def test_the_gradient_of_an_input_is_the_sum_over_its_pixels(by_product: bool, m
     levels = torch.randint(-40, 100, (6, 50), generator=generator, dtype=torch.int32).clamp(min=0)  # many alike
     voltage_decay, images = torch.tensor([0.125]), levels / 100
     tables = InputTables(levels, 7, voltage_decay, 1.25, False)
-    slopes = tables.slopes(voltage_decay, 1.25, 0.1, 1.0)
+    slopes = tables.slopes(0.1, 1.0)
     grad = torch.randn(7, 6, 33, generator=generator)
     weight = torch.randint(-128, 128, (33, 50), generator=generator) / 32
     of_current = (grad.double() @ weight.double()) * torch.from_numpy(slopes).double()[levels.long()].movedim(2, 0)
