@@ -179,10 +179,8 @@ class InputBlock(Block):
             return self(x, mode, time_steps)
         plain = x.dtype == torch.float32 and not x.requires_grad
         if self.spec.exact_input and plain and not self.neuron.learns:
-            _, voltage_decay = self.neuron.quantized_decays()
-            weight, bias = quantize_weight(self.weight), quantize_weight(self.bias)
-            scaling = self.spec.mean, self.spec.std
-            steady = SteadyInput(x, weight, bias, *scaling, time_steps, voltage_decay, self.neuron.constants)
+            scaling = self.weight, self.bias, self.spec.mean, self.spec.std
+            steady = SteadyInput(x, *scaling, time_steps, self.neuron.voltage_decay, self.neuron.constants)
             if mode is Mode.SAMPLE:
                 self.sampler.add_some(x.numel(), steady.pairs_at)
             return steady

@@ -52,17 +52,17 @@ class CubaNeuron(nn.Module):
 
     def forward(self, z: Tensor, bias: Tensor | None = None, *, current_decay: Tensor | None = None) -> CubaOutput:
         """Run over time: `z` `[T, N, C, ...]`, `bias` `[C]` on the grid of 1/64; `current_decay` overrules the own."""
-        own_current_decay, voltage_decay = self.quantized_decays()
-        decays = (own_current_decay if current_decay is None else current_decay, voltage_decay)
         threshold, tau_grad, scale_grad, subtract = self.constants
         if self.runs_compiled(z):
             from bootstrap_core.kernels import spiking_ops
 
+            decays = self.current_decay if current_decay is None else current_decay, self.voltage_decay
             return CubaOutput(*spiking_ops.cuba(z, *decays, bias, threshold, tau_grad, scale_grad, subtract))
+        own_current_decay, voltage_decay = self.quantized_decays()
         return cuba(
             z,
-            current_decay=decays[0],
-            voltage_decay=decays[1],
+            current_decay=own_current_decay if current_decay is None else current_decay,
+            voltage_decay=voltage_decay,
             threshold=threshold,
             bias=bias,
             tau_grad=tau_grad,
@@ -74,9 +74,8 @@ class CubaNeuron(nn.Module):
         """The spikes of `forward`, packed; by compiled kernels only."""
         from bootstrap_core.kernels import spiking_ops
 
-        own_current_decay, voltage_decay = self.quantized_decays()
-        current_decay = own_current_decay if current_decay is None else current_decay
-        return Spikes(*spiking_ops.fire(z, current_decay, voltage_decay, bias, *self.constants))
+        decays = self.current_decay if current_decay is None else current_decay, self.voltage_decay
+        return Spikes(*spiking_ops.fire(z, *decays, bias, *self.constants))
 
     def weigh_and_fire(
         self, x: Spikes, weight: Tensor, bias: Tensor | None, mask: Tensor | None, survivor: float
@@ -85,9 +84,8 @@ class CubaNeuron(nn.Module):
         from bootstrap_core.kernels import spiking_ops
 
         kept = None if mask is None else (mask != 0).to(torch.int8)
-        *spikes, z = spiking_ops.spiking_dense(
-            *x, weight, *self.quantized_decays(), bias, kept, *self.constants, survivor
-        )
+        decays = self.current_decay, self.voltage_decay
+        *spikes, z = spiking_ops.spiking_dense(*x, weight, *decays, bias, kept, *self.constants, survivor)
         return Spikes(*spikes), z
 
     def convolve_and_fire(
@@ -96,7 +94,8 @@ class CubaNeuron(nn.Module):
         """Spikes behind a convolution, and the weighted input in steps of a weight; see `conv_op.spiking_conv`."""
         from bootstrap_core.kernels.conv_op import spiking_conv
 
-        *spikes, z = spiking_conv(*x, weight, geometry, groups, *self.quantized_decays(), bias, *self.constants)
+        decays = self.current_decay, self.voltage_decay
+        *spikes, z = spiking_conv(*x, weight, geometry, groups, *decays, bias, *self.constants)
         return Spikes(*spikes), z
 
     def weigh_steady(
@@ -106,10 +105,8 @@ class CubaNeuron(nn.Module):
         from bootstrap_core.kernels.steady_op import steady
 
         *current, steps, voltage_decay, constants = x
-        decays = self.quantized_decays()
-        fired, link, z = steady(
-            *current, weight, geometry, steps, voltage_decay, *constants, *decays, bias, *self.constants
-        )
+        neurons = self.current_decay, self.voltage_decay, bias, *self.constants
+        fired, link, z = steady(*current, weight, geometry, steps, voltage_decay, *constants, *neurons)
         return Spikes(fired, link), z
 
     @property

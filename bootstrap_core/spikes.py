@@ -64,8 +64,8 @@ class SteadyInput(NamedTuple):
     """Input neurons that have not run: whoever wants their spikes makes them; dense layers and convolutions do not.
 
     The current of `images` `[N, ...]` in 0..1, `weight * (images - mean) / std + bias` truncated to 1/64, enters the
-    voltage at each of `steps` steps; `voltage_decay` is `[1]`. `constants` are those of `CubaNeuron`. The images get
-    no gradient.
+    voltage at each of `steps` steps; `voltage_decay` is `[1]`. It and both numbers are put on their grids. `constants`
+    are those of `CubaNeuron`. The images get no gradient.
     """
 
     images: Tensor

@@ -58,7 +58,7 @@ def spiking_conv(
         weight: `[O, C / groups, KH, KW]`, on its grid.
         geometry: kernel, stride, padding and dilation of the rows, then of the columns.
         groups: as torch has them.
-        current_decay, voltage_decay, bias: see `functional.cuba`; without gradients for the decays.
+        current_decay, voltage_decay, bias: see `NeuronRun`; without gradients for the decays.
         threshold, tau_grad, scale_grad, subtract: see `functional.cuba`.
     """
     shape = out_shape(spikes, weight, geometry)

@@ -20,6 +20,8 @@ from bootstrap_core.kernels.transposes import turned
 
 __all__ = ["SpikeTrains", "TableTrains", "Trains", "synaptic_work", "weigh", "weight_grad", "words_of"]
 
+WORDS_OF_LINE = 16
+"""Of the cache, which belong to one thread."""
 EASE = 8
 """Weights of an input that take as long as a number of `split`'s work."""
 
@@ -38,14 +40,13 @@ class SpikeTrains:
     """Of spikes `[T, N, I]`, int8."""
 
     def __init__(self, spikes: Tensor) -> None:
-        self.spikes = spikes.contiguous().numpy()
-        self.steps, *shape = self.spikes.shape
-        self.shape = shape[0], shape[1]
+        self.spikes = spikes.contiguous().flatten(1).numpy()
+        self.steps, self.shape = len(spikes), (spikes.shape[1], spikes.shape[2])
 
     def words(self, steps: slice, bits: Sequence[int]) -> Any:
         """See `Trains`."""
         words, spikes, shifts = np.zeros(self.shape, np.uint32), self.spikes[steps], np.array(bits, np.uint32)
-        split(add_to_words, len(words), spikes, shifts, words, work=spikes.size)
+        split(add_to_words, words.size, spikes, shifts, words.reshape(-1), work=spikes.size, align=WORDS_OF_LINE)
         return words
 
 

@@ -46,7 +46,7 @@ def _currents(
 
 def scaling_of(weight: Tensor, bias: Tensor, mean: float, std: float) -> tuple[float, ...]:
     """What `input_loop.currents` takes beside the images."""
-    w, b = (quantize_weight(number.detach()).item() for number in (weight, bias))
+    w, b = quantize_weight(torch.cat([weight.detach(), bias.detach()])).tolist()
     return mean, std, w, b, *LIMITS
 
 

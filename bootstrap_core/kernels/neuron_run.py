@@ -11,13 +11,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE, STATE, STATE_PER_WEIGHT, WEIGHT_INT_MIN
+from bootstrap_core.functional.quantize import quantize_decay
 from bootstrap_core.functional.surrogate import surrogate_shape
 from bootstrap_core.kernels import neuron_loops
 from bootstrap_core.kernels.half import gradient_dtype
 from bootstrap_core.kernels.neuron_steps import LANES
 from bootstrap_core.kernels.threads import split
 
-__all__ = ["ALIGN", "NeuronRun", "as_array", "as_bytes", "link", "over_channels"]
+__all__ = ["ALIGN", "NeuronRun", "as_array", "as_bytes", "from_bytes", "link", "over_channels"]
 
 ALIGN = 64
 """Neurons of one thread: whole cache lines of int8."""
@@ -61,8 +62,7 @@ class _Constants(NamedTuple):
 
     def are_whole(self) -> bool:
         """Whether `as_whole` loses nothing."""
-        numbers = self.keep_current * DECAY_ONE, self.keep_voltage * DECAY_ONE, self.offset, self.limit
-        return math.log2(self.unit) % 1 == 0 and not any(np.any(number % 1) for number in numbers)
+        return math.log2(self.unit) % 1 == 0 and not any(np.any(number % 1) for number in (self.offset, self.limit))
 
     def as_whole(self) -> "_Constants":
         """The same, for states in int32."""
@@ -85,7 +85,12 @@ class _Constants(NamedTuple):
 
 def as_bytes(numbers: Tensor) -> bytes:
     """In float64, to be told apart by."""
-    return numbers.detach().double().numpy().tobytes()
+    return numbers.detach().numpy().astype(np.float64).tobytes()
+
+
+def from_bytes(numbers: bytes) -> Tensor:
+    """`as_bytes` turned round."""
+    return torch.frombuffer(bytearray(numbers), dtype=torch.float64)
 
 
 @lru_cache
@@ -93,7 +98,8 @@ def _constants(
     unit: float, current_decay: bytes, voltage_decay: bytes, bias: bytes, threshold: float, reach: float, steps: int
 ) -> tuple[_Constants, bool]:
     """Of neurons, and whether they are whole; a network's are the same batch after batch. See `NeuronRun`."""
-    keep_current, keep_voltage = (1 - np.frombuffer(decay) for decay in (current_decay, voltage_decay))
+    decays = (quantize_decay(from_bytes(decay)) for decay in (current_decay, voltage_decay))
+    keep_current, keep_voltage = (1 - decay.numpy() for decay in decays)
     offset, limit = np.frombuffer(bias) * STATE, threshold * STATE
     constants = _Constants(unit, 1.0, keep_current, keep_voltage, offset, limit)
     is_whole = constants.peak(reach, steps) < WHOLE_BELOW and constants.are_whole()
@@ -106,7 +112,7 @@ class NeuronRun:
     Args:
         z: weighted input `[T, N, C, ...]`; with a stride of 0, one step stands for all.
         unit: what 1 of `z` is in units of the state.
-        current_decay, voltage_decay: `[1]` or `[C]`.
+        current_decay, voltage_decay: `[1]` or `[C]`; put on their grid, which their gradients go straight through.
         bias: `[C]`, or None.
         threshold, subtract: see `functional.cuba`.
         reach: what `z`, if it is whole, is at most, up and down: so that states can be whole too, which is faster.

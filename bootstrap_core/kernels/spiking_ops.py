@@ -157,7 +157,7 @@ def spiking_dense(
     Args:
         spikes, arrives: spikes `[T, N, I]`, int8, and their link.
         weight: `[O, I]`, on its grid.
-        current_decay, voltage_decay, bias: see `functional.cuba`; without gradients for the decays.
+        current_decay, voltage_decay, bias: see `NeuronRun`; without gradients for the decays.
         mask: `[N, I]`, int8: inputs that dropout lets through; or None.
         threshold, tau_grad, scale_grad, subtract: see `functional.cuba`.
         survivor: by how much an input that dropout lets through counts.

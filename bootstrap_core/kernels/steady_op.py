@@ -58,7 +58,8 @@ def steady(
         geometry: of a convolution, see `patches`; else empty.
         steps: T.
         input_voltage_decay, input_threshold, input_tau_grad, input_scale_grad, input_subtract: of the input neurons.
-        current_decay, voltage_decay, bias, threshold, tau_grad, scale_grad, subtract: see `functional.cuba`.
+        current_decay, voltage_decay, bias: see `NeuronRun`.
+        threshold, tau_grad, scale_grad, subtract: see `functional.cuba`.
     """
     mantissas = input_mantissas(images, input_weight, input_bias, mean, std)
     tables = InputTables(mantissas, steps, input_voltage_decay, input_threshold, input_subtract)

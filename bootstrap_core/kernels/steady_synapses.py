@@ -12,13 +12,14 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE_PER_MANT, WEIGHT_STEP
+from bootstrap_core.functional.quantize import quantize_decay
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.kernels import steady_inputs, steady_places, train_sums
 from bootstrap_core.kernels.dense_products import as_integers
 from bootstrap_core.kernels.dense_trains import TableTrains, synaptic_work, weigh, weight_grad, words_of
 from bootstrap_core.kernels.gradient_products import GradientProduct
 from bootstrap_core.kernels.half import multiplies_tiles
-from bootstrap_core.kernels.neuron_run import NeuronRun, as_array, as_bytes
+from bootstrap_core.kernels.neuron_run import NeuronRun, as_array, as_bytes, from_bytes
 from bootstrap_core.kernels.patches import as_matrix, as_weight, seers_of, sources_of
 from bootstrap_core.kernels.subset_sums import LANES
 from bootstrap_core.kernels.threads import split, split_sum
@@ -60,7 +61,7 @@ def _run(
     """Spikes of the neurons of `InputTables`, and their voltage `[T, currents]`: batch after batch has the same."""
     z = torch.arange(lowest, highest + 1).float().expand(steps, 1, -1)
     spikes, entered, voltage = (torch.empty(z.shape, dtype=dtype) for dtype in (torch.int8, z.dtype, z.dtype))
-    neuron = torch.ones(1), _from_bytes(voltage_decay), None, threshold, subtract
+    neuron = torch.ones(1), from_bytes(voltage_decay), None, threshold, subtract
     NeuronRun(z, STATE_PER_MANT, *neuron, reach=max(-lowest, highest)).forward(spikes, entered, voltage)
     return spikes[:, 0].T.contiguous().numpy(), voltage[:, 0]
 
@@ -80,14 +81,9 @@ def _slopes(
     _, voltage = _run(lowest, highest, steps, voltage_decay, threshold, subtract)
     surrogate = exponential_surrogate(voltage, threshold=threshold, tau_grad=tau_grad, scale_grad=scale_grad)
     # d voltage[t] / d current = 1 + keep + ... + keep^t: the leak is differentiated, the reset is not
-    keep = (1 - _from_bytes(voltage_decay)).expand(steps)
+    keep = (1 - quantize_decay(from_bytes(voltage_decay))).expand(steps)
     response = torch.cumsum(torch.cumprod(torch.cat([torch.ones_like(keep[:1]), keep[1:]]), 0), 0)
     return (surrogate * response[:, None].float()).T.contiguous().numpy()
-
-
-def _from_bytes(numbers: bytes) -> Tensor:
-    """`as_bytes` turned round."""
-    return torch.frombuffer(bytearray(numbers), dtype=torch.float64)
 
 
 class SteadySynapse(Protocol):

@@ -49,6 +49,9 @@ MANY_TAPS, MOST_WORDS = 256, 8
 """Taps whose sums stay in the first-level cache. Of an output with more, as many times more words are taken before the
 next outputs' turn comes, up to so many: the sums come from memory seldom."""
 
+WORDS_AT_ONCE = 2048
+"""That stay in the first-level cache while the spikes of all steps pass, in runs that memory is fast with."""
+
 LEAST_IMAGES, LEAST_ROWS, LEAST_TAPS = 3 * ROWS, 256, 64
 """Of fewer, tables are made for too few: products are faster."""
 LEAST_ITEMS = 8
@@ -87,12 +90,13 @@ def _in_words(spikes, start, stop, words, team):
 
 @_compiled
 def add_to_words(spikes, bits, start, stop, words, team):
-    """Set in `words` `[N, I]`, of images `start` to `stop`, the t-th bit for a spike at step t of `[T, N, I]`."""
+    """Set in `words` `[M]`, `start` to `stop`, the t-th bit for a spike at step t of `spikes` `[T, M]`."""
     if in_parts(team):
         return
-    for image in range(start, stop):
+    for first in range(start, stop, WORDS_AT_ONCE):
+        last = min(stop, first + WORDS_AT_ONCE)
         for t in range(len(spikes)):
-            _add_spikes(spikes[t, image], bits[t], words[image])
+            _add_spikes(spikes[t, first:last], bits[t], words[first:last])
 
 
 def table_maker(n_rows):

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch import nn
 
+from bootstrap_core.kernels import have_numba
 from bootstrap_core.neuron import CubaNeuron
 from specs.neuron import CubaSpec, LearnDecays, Reset
 
@@ -52,8 +53,11 @@ def test_decays_run_on_the_grid_of_4096() -> None:
     assert (4096 * voltage_decay).tolist() == [123]
 
 
-def test_the_quantized_decays_are_what_runs() -> None:
-    out = make(threshold=9.0)(torch.tensor([1.0, 0.0]).reshape(2, 1, 1))
+@pytest.mark.parametrize("compiled", [False, have_numba()])
+def test_the_quantized_decays_are_what_runs(compiled: bool) -> None:
+    neuron = make(threshold=9.0)
+    neuron.compiled = compiled
+    out = neuron(torch.tensor([1.0, 0.0]).reshape(2, 1, 1))
     assert out.current[1].item() == (4096 - 1516) / 4096
 
 
