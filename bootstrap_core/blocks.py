@@ -437,9 +437,9 @@ class SpikingBlock(_SynapticBlock):
 
             def pairs_at(places: Tensor) -> tuple[Tensor, Tensor]:
                 at, channel = _with_channels_last(places, channels, n_places)
-                mean = add_up_at(z.flatten(1), at).float().mul_(unit).div_(steps)
-                drive = self._drive(mean, None if bias is None else bias[channel])
-                return drive, add_up_at(fired.flatten(1), at).float() / steps
+                weighed, spiked = add_up_at(z.flatten(1), fired.flatten(1), at)
+                drive = self._drive(weighed * unit / steps, None if bias is None else bias[channel])
+                return drive, spiked / steps
 
             self.sampler.add_some(n * channels * n_places, pairs_at)
         return spikes

@@ -190,13 +190,15 @@ def _keys_below(limit: float, n: int, generator: torch.Generator) -> tuple[Tenso
 
     From one such place to the next it is a number of places that is geometrically distributed.
     """
-    places, expected = torch.full((1,), -1.0, dtype=torch.float64), limit * n
-    while places[-1] < n:
+    found, last, expected = list[Tensor](), -1.0, limit * n
+    while last < n:
         drawn = torch.rand(int(expected + DEVIATIONS * expected**0.5) + 1, dtype=torch.float64, generator=generator)
         ways = drawn.neg_().log1p_().div_(math.log1p(-limit) if limit < 1 else -math.inf).floor_().add_(1)
-        places = torch.cat([places, places[-1] + ways.cumsum(0)])
-        expected = 0.0
-    chosen = places[1 : int(torch.searchsorted(places, n))].long()
+        ways[0] += last
+        found.append(ways.cumsum_(0))
+        last, expected = float(ways[-1]), 0.0
+    places = found[0] if len(found) == 1 else torch.cat(found)
+    chosen = places[: int(torch.searchsorted(places, n))].long()
     return chosen, limit * torch.rand(len(chosen), dtype=torch.float64, generator=generator)
 
 

@@ -26,15 +26,23 @@ def add_up(rows, start, stop, totals, team):
 
 
 @compiler()
-def add_up_at(rows, places, start, stop, totals, team):
-    """`totals[start:stop] = rows[:, places[start:stop]].sum(0)`, int32, of whole numbers `[R, C]`."""
+def add_up_at(z, fired, places, start, stop, totals, team):
+    """`totals[:, start:stop]` are `z[:, at].sum(0)` and `fired[:, at].sum(0)`, int32, at `places[start:stop]`.
+
+    Of whole numbers `[T, M]`.
+    """
     if in_parts(team):
         return
     for first in range(start, stop, BLOCK):
         some = places[first : min(stop, first + BLOCK)]
-        total = totals[first : first + len(some)]
-        total[:] = 0
-        for r in range(len(rows)):
-            row = rows[r]
-            for j in range(len(some)):
-                total[j] = np.int32(total[j] + np.int32(row[np.uintp(some[j])]))
+        weighed, spikes = totals[0, first : first + len(some)], totals[1, first : first + len(some)]
+        weighed[:], spikes[:] = 0, 0
+        for t in range(len(z)):
+            _add_at(z[t], some, weighed)
+            _add_at(fired[t], some, spikes)
+
+
+@compiler()
+def _add_at(row, places, totals):
+    for j in range(len(places)):
+        totals[j] = np.int32(totals[j] + np.int32(row[np.uintp(places[j])]))

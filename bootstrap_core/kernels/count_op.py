@@ -27,12 +27,12 @@ def add_up(x: Tensor) -> Tensor:
     return total.permute([order.index(axis) for axis in range(1, x.dim())])
 
 
-def add_up_at(x: Tensor, places: Tensor) -> Tensor:
-    """`x[:, places].sum(0)` as int32, of whole numbers `[R, C]`, int8 or float32."""
-    total = torch.empty(len(places), dtype=torch.int32)
-    rows, at, out = contiguous_rows(x).numpy(), places.numpy(), total.numpy()
-    split(count_loop.add_up_at, len(at), rows, at, out, work=len(x) * len(at))
-    return total
+def add_up_at(z: Tensor, fired: Tensor, places: Tensor) -> tuple[Tensor, Tensor]:
+    """`x[:, places].sum(0)` of both, int32: of whole numbers in float32, and of spikes, int8, `[T, M]`."""
+    totals = torch.empty(2, len(places), dtype=torch.int32)
+    rows = (contiguous_rows(x).numpy() for x in (z, fired))
+    split(count_loop.add_up_at, len(places), *rows, places.numpy(), totals.numpy(), work=2 * len(z) * len(places))
+    return totals[0], totals[1]
 
 
 @operator("count_spikes")

@@ -1,7 +1,7 @@
 """Weight norm and the weights' grid in one operator that torch can compile and export.
 
-The norm is `torch.nn.utils.parametrizations.weight_norm`'s own, to the bit, its gradient but for rounding; what its
-modules and a graph of two nodes take around it is as much again.
+The norm is `torch.nn.utils.parametrizations.weight_norm`'s own, to the bit; what its modules and a graph of two nodes
+take around it is as much again.
 """
 
 from typing import Any
@@ -32,36 +32,8 @@ def _(magnitude: Tensor, direction: Tensor, compiled: bool) -> tuple[Tensor, Ten
     return torch.empty_like(direction, memory_format=torch.contiguous_format), torch.empty_like(magnitude)
 
 
-@operator("quantize_normed_backward")
-def _gradients(
-    grad: Tensor, direction: Tensor, magnitude: Tensor, norms: Tensor, compiled: bool
-) -> tuple[Tensor, Tensor]:
-    """Of the direction and the magnitude."""
-    grad, direction = grad.contiguous(), direction.contiguous()
-    if not compiled:
-        gradients: tuple[Tensor, Tensor] = torch.ops.aten._weight_norm_interface_backward(
-            grad, direction, magnitude, norms, 0
-        )
-        return gradients
-    from bootstrap_core.kernels import weight_norm_loop
-    from bootstrap_core.kernels.threads import split
-
-    of_direction, of_magnitude = torch.empty(direction.shape), torch.empty(magnitude.shape)
-    rows = (x.detach().flatten(1).numpy() for x in (grad, direction))
-    each = (x.detach().contiguous().view(-1).numpy() for x in (magnitude, norms))
-    outs = of_direction.flatten(1).numpy(), of_magnitude.view(-1).numpy()
-    split(weight_norm_loop.gradients, len(grad), *rows, *each, *outs, work=grad.numel())
-    return of_direction, of_magnitude
-
-
-@_gradients.register_fake
-def _(grad: Tensor, direction: Tensor, magnitude: Tensor, norms: Tensor, compiled: bool) -> tuple[Tensor, Tensor]:
-    of_direction = torch.empty_like(direction, memory_format=torch.contiguous_format)
-    return of_direction, torch.empty_like(magnitude, memory_format=torch.contiguous_format)
-
-
 def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    magnitude, direction, ctx.compiled = inputs
+    magnitude, direction, _ = inputs
     ctx.save_for_backward(direction, magnitude, output[1])
     ctx.mark_non_differentiable(output[1])
     ctx.set_materialize_grads(False)
@@ -70,7 +42,9 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> 
 def _backward(ctx: Any, grad: Tensor | None, _: Tensor | None) -> tuple[Tensor | None, Tensor | None, None]:
     if grad is None:
         return None, None, None
-    of_direction, of_magnitude = _gradients(grad, *ctx.saved_tensors, ctx.compiled)
+    backward = torch.ops.aten._weight_norm_interface_backward
+    direction, *others = ctx.saved_tensors
+    of_direction, of_magnitude = backward(grad.contiguous(), direction.contiguous(), *others, 0)
     return of_magnitude, of_direction, None
 
 

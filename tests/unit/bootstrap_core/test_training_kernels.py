@@ -622,10 +622,8 @@ def test_normed_weights_on_their_grid_are_those_of_torch_s_norm(block: dict, com
         weight.backward(towards.transpose(0, 1))  # not contiguous
         found.append((weight.detach(), magnitude.grad, direction.grad))
     assert found[0][0].abs().max() > 3.9
-    (weight, *gradients), (expected_weight, *expected) = found
-    assert torch.equal(weight, expected_weight)
-    for one, other in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-5, atol=1e-5 * float(other.abs().max()))
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
 
 
 @pytest.mark.parametrize("mode", [Mode.ANN, Mode.FIT])
@@ -760,8 +758,6 @@ def test_operators_are_registered_as_they_are() -> None:
         magnitude = torch.ones(7, *[1] * (direction.dim() - 1), requires_grad=True)
         for compiled in (False, True):
             check_operator(weight_norm_op._quantize_normed, magnitude, direction, compiled)
-            known = direction.detach(), magnitude.detach(), magnitude.detach()
-            check_operator(weight_norm_op._gradients, of_shape(*direction.shape), *known, compiled)
     check_operator(input_op._input_rates, torch.rand(7, 120), learnt, learnt, 0.5, 0.25, *CURVE, True)
     check_operator(input_op.input_current, torch.rand(7, 12), learnt, learnt, 0.5, 0.25)
     check_operator(input_op.input_current_backward, of_shape(7, 12), torch.rand(7, 12), 0.5, 0.25)
