@@ -61,7 +61,6 @@ class Row:
     target: dict[str, float]
     reference: tuple[str, str, str] | None = None
     seconds: float = 0.4
-    rounds: int | None = None
     options: dict[str, Any] = field(default_factory=dict)
 
 
@@ -98,7 +97,6 @@ ROWS = [
         ("snnzoo",),
         {"reference": 1.25},
         ("snnzoo", "epoch_steps", "its training steps"),
-        rounds=3,
         options={"warm_up": 1},
     ),
 ]
@@ -113,7 +111,7 @@ def measure_row(row: Row, programs: dict[str, Program], weights: dict[str, str],
         jobs["reference"] = row.reference[:2]
     calls: dict[str, dict[str, list[float]]] = {name: {"wall": [], "cpu": []} for name in jobs}
     first: dict[str, float] = {}
-    for _ in range(row.rounds or rounds):
+    for _ in range(rounds):
         for column, (name, work) in jobs.items():
             answer = programs[name].ask(**request, work=work, seconds=row.seconds)
             first.setdefault(column, answer.get("first", 0.0))
