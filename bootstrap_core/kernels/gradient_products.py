@@ -34,7 +34,8 @@ class GradientProduct:
     """`grad @ weight` for parts of so many rows of gradients, and a weight `[O, I]` on its grid.
 
     Gradients are as `gradient_dtype` has them. In 16 bits, a row of them is off by 2**-16 of its largest at most; by
-    more where outputs are so many, and weights so large, that their sums need some of the bits.
+    more where outputs are so many, and weights so large, that their sums need some of the bits. A row is zeros if its
+    largest is below 1e-34, and no numbers if one of it, or of the weight, is none.
     """
 
     def __init__(self, weight: Tensor, rows: int, dtype: torch.dtype) -> None:
@@ -54,9 +55,9 @@ class GradientProduct:
 
 
 def _in_shorts(weight: Tensor) -> tuple[Any, ...]:
-    """The weight as `short_products.multiply` takes it."""
-    steps = as_integers(weight)
-    return short_products.in_pairs(steps), short_products.largest_of(steps), np.float32(WEIGHT_STEP)
+    """The weight as `short_products.multiply` takes it; its step is no number if one of the weights is none."""
+    steps, not_finite = as_integers(weight), 0 * weight.sum().item()
+    return short_products.in_pairs(steps), short_products.largest_of(steps), np.float32(WEIGHT_STEP + not_finite)
 
 
 def _is_short(rows: int, outputs: int, inputs: int) -> bool:

@@ -69,6 +69,12 @@ def test_what_is_not_finite_stays_so_in_its_row_alone(value: float) -> None:
     assert torch.equal(found[others], before[others])
 
 
+def test_a_weight_that_is_no_number_shows() -> None:
+    grad, weight = some(20, 70, 30)
+    weight[3, 4] = float("nan")
+    assert GradientProduct(weight, 20, grad.dtype)(grad).isnan().all()
+
+
 def test_threads_do_not_change_a_bit() -> None:
     grad, weight = some(701, 70, 301)
     before, found = torch.get_num_threads(), []
