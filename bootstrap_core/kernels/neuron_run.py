@@ -85,7 +85,7 @@ class _Constants(NamedTuple):
 
 def as_bytes(numbers: Tensor) -> bytes:
     """In float64, to be told apart by."""
-    return numbers.detach().numpy().astype(np.float64).tobytes()
+    return numbers.detach().double().numpy().tobytes()
 
 
 def from_bytes(numbers: bytes) -> Tensor:
