@@ -5,7 +5,6 @@ import torch
 
 pytest.importorskip("numba")
 
-
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.kernels import gradient_products, half, short_products
 from bootstrap_core.kernels.gradient_products import GradientProduct
