@@ -2,6 +2,7 @@
 
 import importlib.util
 import tomllib
+from fnmatch import fnmatch
 from pathlib import Path
 
 from zoo.publish import read_index
@@ -13,7 +14,11 @@ SOURCES = [path.relative_to(ROOT) for path in FILES if "__pycache__" not in path
 
 
 def test_it_holds_every_package() -> None:
-    assert set(SETTINGS["packages"]) == {".".join(path.parent.parts) for path in SOURCES if path.name == "__init__.py"}
+    """Every folder with files in it is a package by its `__init__.py`, and so are the folders around it."""
+    folders = {folder for path in SOURCES for folder in path.parents if folder.name}
+    assert [str(folder) for folder in sorted(folders) if folder / "__init__.py" not in SOURCES] == []
+    found = SETTINGS["packages"]["find"]["include"]
+    assert [name for name in map(str, folders) if not any(fnmatch(name, pattern) for pattern in found)] == []
 
 
 def test_it_holds_every_file_that_is_no_module() -> None:
