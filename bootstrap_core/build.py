@@ -21,7 +21,7 @@ from specs.block import (
     skips_of,
 )
 from specs.fields import Shape
-from specs.memory import refuse_beyond_memory
+from specs.files.memory import refuse_beyond_memory
 from specs.network import NetworkSpec
 from specs.neuron import LearnDecays
 from specs.shapes import pool_as_conv, skip_as_layer

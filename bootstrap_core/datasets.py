@@ -22,10 +22,10 @@ from torch import Tensor
 
 from bootstrap_core.stored_images import StoredImages
 from specs.dataset_sources import SAMPLE_NAME, SOURCES, DatasetSource, dataset_names, unknown_dataset
-from specs.download import cache_folder, download, expand_user, fetch_whole
 from specs.errors import DataError, IntegrityError, TransferError
-from specs.given_file import check_given_file
-from specs.limits import DATASET_FILE_BYTES
+from specs.files.download import cache_folder, download, expand_user, fetch_whole
+from specs.files.given_file import check_given_file
+from specs.files.limits import DATASET_FILE_BYTES
 
 __all__ = [
     "SAMPLE_NAME",

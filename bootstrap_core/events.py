@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 
 from specs.errors import SnnZooError
-from specs.whole_file import write_whole
+from specs.files.whole_file import write_whole
 
 __all__ = ["Events", "animate", "film", "to_events", "to_tensor"]
 

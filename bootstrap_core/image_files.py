@@ -22,10 +22,10 @@ from bootstrap_core.stored_images import STORED_FROM, StoredArray, StoredImages,
 from specs.dataset_sources import check_npz
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.fields import Shape
-from specs.given_file import check_given_file
-from specs.given_zip import open_zip
-from specs.limits import IMAGE_CLASSES, IMAGE_PIXELS
-from specs.memory import refuse_beyond_memory
+from specs.files.given_file import check_given_file
+from specs.files.given_zip import open_zip
+from specs.files.limits import IMAGE_CLASSES, IMAGE_PIXELS
+from specs.files.memory import refuse_beyond_memory
 
 if TYPE_CHECKING:
     from PIL.Image import Image

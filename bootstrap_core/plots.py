@@ -16,7 +16,7 @@ import torch
 from bootstrap_core.gradient_flow import GradientFlow
 from bootstrap_core.stats import EpochRecord, LearningStats
 from specs.errors import SnnZooError
-from specs.whole_file import write_whole
+from specs.files.whole_file import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

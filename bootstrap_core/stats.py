@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, TypedDict
 from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PlainSerializer, ValidationError, model_validator
 
 from specs.errors import IntegrityError, SnnZooError
-from specs.whole_file import write_whole
+from specs.files.whole_file import write_whole
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from converters.hdf5_node import open_hdf5
 from specs.errors import IntegrityError, SnnZooError
-from specs.given_file import HEAD_BYTES, check_given_file
-from specs.given_zip import open_zip
+from specs.files.given_file import HEAD_BYTES, check_given_file
+from specs.files.given_zip import open_zip
 from specs.imposter import refuse_imposter
 
 __all__ = ["USES", "FileKind", "kind_of_file"]

@@ -18,7 +18,7 @@ from converters.nir.save import write_nir
 from converters.safetensors_file import describes_itself, read_safetensors, write_safetensors
 from specs.block import Encoding
 from specs.errors import ConversionError, UnsupportedError
-from specs.file_digest import sha256_of
+from specs.files.file_digest import sha256_of
 from specs.network import NetworkSpec
 from specs.neuron import Reset
 

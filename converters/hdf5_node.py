@@ -16,9 +16,9 @@ import numpy as np
 import numpy.typing as npt
 
 from specs.errors import IntegrityError, UnsupportedError
-from specs.given_file import check_given_file
-from specs.limits import HDF5_TEXTS, unpacked_bytes
-from specs.memory import refuse_beyond_memory
+from specs.files.given_file import check_given_file
+from specs.files.limits import HDF5_TEXTS, unpacked_bytes
+from specs.files.memory import refuse_beyond_memory
 
 __all__ = ["Budget", "Hdf5Node", "IntArray", "NameHeaps", "open_hdf5"]
 

@@ -13,8 +13,8 @@ from converters.migration_plan import migrate_state_dict
 from converters.weight_norm import Style
 from specs.dataset_sources import known_classes
 from specs.errors import IntegrityError
+from specs.files.limits import SPARE_WEIGHTS
 from specs.io import spec_from_document
-from specs.limits import SPARE_WEIGHTS
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.summary import summarize

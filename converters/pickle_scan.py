@@ -5,7 +5,7 @@ import pickletools
 from itertools import islice
 from typing import Any
 
-from specs.limits import TORCH_PICKLE_OPERATIONS, TUPLE_ITEMS
+from specs.files.limits import TORCH_PICKLE_OPERATIONS, TUPLE_ITEMS
 
 __all__ = ["pickle_problem"]
 

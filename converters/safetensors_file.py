@@ -12,9 +12,9 @@ from converters.safetensors_header import read_header
 from converters.state_dict_file import open_safetensors
 from converters.weight_norm import Style, all_finite, has_no_direction, names_of
 from specs.errors import IntegrityError, SpecError
+from specs.files.memory import refuse_beyond_memory
+from specs.files.whole_file import write_whole
 from specs.io import spec_from_document
-from specs.memory import refuse_beyond_memory
-from specs.whole_file import write_whole
 
 __all__ = ["METADATA_KEY", "describes_itself", "read_metadata", "read_safetensors", "write_safetensors"]
 

@@ -10,9 +10,9 @@ from typing import NoReturn
 import torch
 
 from specs.errors import IntegrityError, UnsupportedError
-from specs.given_file import check_given_file
-from specs.limits import SAFETENSORS_HEADER_BYTES
-from specs.strict_json import unique_keys
+from specs.files.given_file import check_given_file
+from specs.files.limits import SAFETENSORS_HEADER_BYTES
+from specs.files.strict_json import unique_keys
 
 __all__ = ["DTYPES", "Header", "Place", "read_header"]
 

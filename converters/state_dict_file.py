@@ -19,11 +19,11 @@ from converters.migration_plan import TensorSpec
 from converters.pickle_scan import pickle_problem
 from converters.safetensors_header import DTYPES, read_header
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
-from specs.given_file import check_given_file
-from specs.given_zip import open_zip
-from specs.limits import STATE_DICT_DEPTH, TORCH_PICKLE_BYTES, unpacked_bytes
-from specs.memory import refuse_beyond_memory
-from specs.whole_file import whole_file
+from specs.files.given_file import check_given_file
+from specs.files.given_zip import open_zip
+from specs.files.limits import STATE_DICT_DEPTH, TORCH_PICKLE_BYTES, unpacked_bytes
+from specs.files.memory import refuse_beyond_memory
+from specs.files.whole_file import whole_file
 
 __all__ = [
     "StateDictFile",

@@ -7,7 +7,7 @@ from math import prod
 from pathlib import Path
 
 from specs.errors import DataError
-from specs.given_file import HEAD_BYTES, check_given_file
+from specs.files.given_file import HEAD_BYTES, check_given_file
 from specs.imposter import refuse_imposter
 from specs.suggestion import suggest
 

@@ -22,7 +22,7 @@ from specs.block import (
     skips_of,
 )
 from specs.fields import VTH_MANT_MAX, Flag, Name, Shape, StrictModel, TimeSteps, threshold_mant
-from specs.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
+from specs.files.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
 from specs.neuron import CubaSpec, Reset
 from specs.shapes import ShapeError, n_weights, output_shape, skip_as_layer, skip_shape
 from specs.training import TrainingSpec

@@ -19,7 +19,7 @@ import pytest
 import torch
 
 from bootstrap_core import kernels
-from specs import download
+from specs.files import download
 
 collect_ignore = ["rank.py"]
 kernels._Patience.left = 0

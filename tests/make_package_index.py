@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from specs.whole_file import write_whole
+from specs.files.whole_file import write_whole
 from zoo.card import load_card
 from zoo.index import INDEX_NAME, IndexedFile, IndexedModel, ZooIndex, dump_index
 from zoo.model_format import ModelFormat

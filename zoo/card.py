@@ -18,10 +18,10 @@ from pydantic import BaseModel, Field, model_validator
 
 from specs.block import InputSpec
 from specs.fields import Integer, Name, Number, StrictModel, TimeSteps
-from specs.file_digest import sha256_of
-from specs.given_file import check_given_file
+from specs.files.file_digest import sha256_of
+from specs.files.given_file import check_given_file
+from specs.files.limits import CARD_IMAGE_BYTES
 from specs.io import dump_document, load_document
-from specs.limits import CARD_IMAGE_BYTES
 from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from zoo.model_format import ModelFormat

@@ -8,8 +8,8 @@ from importlib import resources
 from io import BytesIO
 from pathlib import Path
 
-from specs.download import cache_folder
 from specs.errors import IntegrityError, SnnZooError, TransferError
+from specs.files.download import cache_folder
 from specs.suggestion import suggest
 from zoo.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
 from zoo.publish import read_index

@@ -15,7 +15,7 @@ from converters.report.gallery import gallery_page, measure_gallery
 from converters.report.page import conversion_page
 from converters.report.pictures import png
 from converters.safetensors_file import read_safetensors
-from specs.whole_file import write_whole
+from specs.files.whole_file import write_whole
 from zoo.card_files import packaged_card
 from zoo.catalog import find_models, packaged_models
 from zoo.curves import reports_of

@@ -7,9 +7,9 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from specs.download import Progress, fetch_whole
 from specs.errors import IntegrityError, SnnZooError, SpecError
-from specs.whole_file import whole_file
+from specs.files.download import Progress, fetch_whole
+from specs.files.whole_file import whole_file
 from zoo.card import load_card
 from zoo.catalog import CACHE, PACKAGE, Found, model_cache
 from zoo.index import CARD_SUFFIX, IndexedFile, IndexedModel, ZooIndex

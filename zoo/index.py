@@ -11,9 +11,9 @@ from pydantic import AfterValidator, Field, model_validator
 
 from specs.errors import IntegrityError, SpecError
 from specs.fields import Name, StrictModel, TimeSteps
-from specs.file_digest import sha256_of
+from specs.files.file_digest import sha256_of
+from specs.files.strict_json import unique_keys
 from specs.io import document_as
-from specs.strict_json import unique_keys
 from zoo.card import Card, FileFacts, Part, check_revision
 from zoo.model_format import ModelFormat
 

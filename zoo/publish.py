@@ -7,7 +7,7 @@ from pathlib import Path
 
 from specs.dataset_sources import dataset_names
 from specs.errors import IntegrityError, SnnZooError, SpecError, TransferError
-from specs.whole_file import whole_file, write_whole
+from specs.files.whole_file import whole_file, write_whole
 from zoo.card import Card, is_card, load_card, spec_digest
 from zoo.index import CARD_SUFFIX, INDEX_NAME, IndexedFile, IndexedModel, ZooIndex, dump_index, parse_index
 from zoo.model_format import ModelFormat

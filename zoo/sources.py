@@ -13,7 +13,7 @@ from converters.netx.layers import NetxFile
 from converters.netx.load import load_netx
 from converters.netx.model import netx_of
 from specs.errors import ConversionError, SnnZooError, SpecError, UnsupportedError
-from specs.given_file import is_text, suggest_file
+from specs.files.given_file import is_text, suggest_file
 from specs.io import load_spec, network_names, parse_value, spec_from_document
 from specs.network import NetworkSpec
 from specs.suggestion import nearest, suggest

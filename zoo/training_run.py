@@ -32,12 +32,12 @@ from converters.formats import write_model
 from converters.model import Model
 from converters.safetensors_file import read_safetensors
 from specs.errors import IntegrityError, SnnZooError
-from specs.file_digest import sha256_of
+from specs.files.file_digest import sha256_of
+from specs.files.whole_file import remove_leftovers, write_whole
 from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.training import LearningRateSchedule, TrainingSpec
-from specs.whole_file import remove_leftovers, write_whole
 from zoo.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 

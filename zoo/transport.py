@@ -7,10 +7,10 @@ from typing import IO, BinaryIO, Protocol
 from urllib.parse import quote, urlsplit
 from urllib.request import url2pathname
 
-from specs.download import BrokenOffError, Progress, copy_rest, download, expand_user, persist
 from specs.errors import IntegrityError, SnnZooError, TransferError
-from specs.given_file import check_given_file
-from specs.limits import INDEX_BYTES
+from specs.files.download import BrokenOffError, Progress, copy_rest, download, expand_user, persist
+from specs.files.given_file import check_given_file
+from specs.files.limits import INDEX_BYTES
 
 __all__ = [
     "FolderTransport",

@@ -14,7 +14,7 @@ from converters.netx.layers import NetxFile
 from converters.netx.model import netx_of
 from converters.netx.report import differences
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError, UnsupportedError
-from specs.given_file import suggest_file
+from specs.files.given_file import suggest_file
 from specs.network import NetworkSpec
 from zoo.card import Card, FileFacts, is_card, load_card, revision_of, spec_digest
 from zoo.card_files import card_of

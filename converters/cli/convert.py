@@ -240,7 +240,7 @@ def _write_report(
     """The page; what it measures of each layer joins `layers`."""
     from converters.report.comparison import measure_conversion
     from converters.report.page import conversion_page
-    from specs.whole_file import write_whole
+    from specs.files.whole_file import write_whole
 
     measured = measure_conversion(conversion)
     if measured is not None:

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from specs.errors import SnnZooError
-from specs.whole_file import refuse_file_as_folder
+from specs.files.whole_file import refuse_file_as_folder
 
 if TYPE_CHECKING:
     from converters.model import Model

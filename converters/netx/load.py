@@ -18,7 +18,7 @@ from converters.hdf5_node import Hdf5Node, IntArray, open_hdf5
 from converters.netx.layers import CUBA_NAMES, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
 from specs.errors import IntegrityError
 from specs.fields import Shape
-from specs.limits import NETWORK_BLOCKS
+from specs.files.limits import NETWORK_BLOCKS
 
 __all__ = ["SPEC_ATTRIBUTE", "load_netx"]
 

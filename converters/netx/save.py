@@ -8,7 +8,7 @@ import numpy as np
 
 from converters.netx.layers import CUBA_NAMES, NetxFile, NetxLayer, NetxNeuron
 from converters.netx.load import SPEC_ATTRIBUTE
-from specs.whole_file import write_whole
+from specs.files.whole_file import write_whole
 
 __all__ = ["save_netx"]
 

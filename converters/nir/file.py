@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from converters.hdf5_node import Hdf5Node, open_hdf5
 from specs.errors import IntegrityError
-from specs.limits import HDF5_DEPTH, HDF5_OBJECTS
+from specs.files.limits import HDF5_DEPTH, HDF5_OBJECTS
 
 __all__ = ["Field", "Graph", "Node", "edges_digest", "graph_bytes", "node_digest", "read_graph"]
 

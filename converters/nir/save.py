@@ -22,8 +22,8 @@ from converters.nir.neurons import neuron_node
 from specs.block import ConvSpec, skips_of
 from specs.errors import ConversionError
 from specs.fields import Shape
+from specs.files.whole_file import write_whole
 from specs.neuron import Reset
-from specs.whole_file import write_whole
 
 __all__ = ["DEFAULT_DT", "METADATA_FORMAT", "METADATA_KEY", "TENSORS_KEY", "graph_of", "write_nir"]
 

@@ -41,7 +41,7 @@ from converters.onnx_model.folding import (
 from converters.onnx_model.windows import Windows, symmetric
 from specs.errors import UnsupportedError
 from specs.fields import Shape
-from specs.limits import ONNX_ELEMENTS
+from specs.files.limits import ONNX_ELEMENTS
 
 __all__ = ["BETWEEN", "INPUT", "LAYER", "AnnBuilder"]
 

@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from converters.onnx_model.graph import GraphNode
 from converters.onnx_model.load import Array
 from specs.errors import IntegrityError, UnsupportedError
-from specs.limits import ONNX_ELEMENTS
+from specs.files.limits import ONNX_ELEMENTS
 
 __all__ = ["FOLDABLE", "evaluate"]
 

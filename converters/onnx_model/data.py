@@ -9,7 +9,7 @@ import numpy.typing as npt
 from converters.onnx_model.load import Array
 from specs.errors import UnsupportedError
 from specs.fields import Shape
-from specs.limits import ONNX_ELEMENTS
+from specs.files.limits import ONNX_ELEMENTS
 
 __all__ = [
     "Data",

@@ -21,7 +21,7 @@ from converters.onnx_model.load import (
     tensor_array,
 )
 from specs.errors import IntegrityError, UnsupportedError
-from specs.limits import ONNX_INPUT, ONNX_NODES
+from specs.files.limits import ONNX_INPUT, ONNX_NODES
 
 __all__ = ["Graph", "GraphInput", "GraphNode", "read_graph"]
 

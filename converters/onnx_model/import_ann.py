@@ -19,7 +19,7 @@ from converters.onnx_model.operations import OPERATIONS, fitted_from
 from converters.onnx_model.reference import Layout, Reference, largest_errors, make_reference
 from converters.onnx_model.registry import Value
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
-from specs.limits import ONNX_ELEMENTS
+from specs.files.limits import ONNX_ELEMENTS
 
 __all__ = ["TOLERANCE", "OnnxImport", "import_ann"]
 

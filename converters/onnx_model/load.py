@@ -11,10 +11,10 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
-from specs.given_file import check_given_file
+from specs.files.given_file import check_given_file
+from specs.files.limits import ONNX_BYTES, ONNX_ELEMENTS, ONNX_NODES
+from specs.files.memory import refuse_beyond_memory
 from specs.imposter import refuse_imposter
-from specs.limits import ONNX_BYTES, ONNX_ELEMENTS, ONNX_NODES
-from specs.memory import refuse_beyond_memory
 
 __all__ = [
     "DEFAULT_DOMAINS",

@@ -10,7 +10,7 @@ import torch
 from bootstrap_core import load_dataset
 from bootstrap_core.training import Trainer
 from converters import read_model, write_model
-from specs.file_digest import sha256_of
+from specs.files.file_digest import sha256_of
 from specs.io import dump_spec, load_spec
 from specs.training import TrainingSpec
 from zoo.card_files import packaged_card

@@ -1,6 +1,6 @@
 """Indexes and cards that lie: names that lead out of a folder, sizes that are not, numbers and nestings without end.
 
-What servers do to transfers, redirection to other schemes too, is in tests/unit/specs/test_download.py.
+What servers do to transfers, redirection to other schemes too, is in tests/unit/specs/files/test_download.py.
 """
 
 import json

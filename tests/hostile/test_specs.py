@@ -11,8 +11,8 @@ import pytest
 
 import specs.io
 from specs import SpecError, load_spec, parse_spec
+from specs.files.limits import NETWORK_BLOCKS, SPEC_BYTES
 from specs.io import spec_from_document
-from specs.limits import NETWORK_BLOCKS, SPEC_BYTES
 
 ROOT = Path(__file__).parents[2]
 TINY = "name: tiny\ntime_steps: 4\ninput: {shape: [9]}\nblocks:\n  - {kind: affine, features: 2}\n"

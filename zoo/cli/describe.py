@@ -11,7 +11,7 @@ from converters.cli.options import PathArgument, Seed
 from converters.cli.shared import command, force_option, json_option, refuse_existing
 from specs.dataset_sources import TRAINING_IMAGES
 from specs.errors import SpecError
-from specs.given_file import is_text
+from specs.files.given_file import is_text
 from zoo.cli.shared import complete_specs, print_layers, say_doubts
 
 if TYPE_CHECKING:

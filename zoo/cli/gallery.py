@@ -57,7 +57,7 @@ def gallery(
     import json
 
     from converters.report.gallery import gallery_page, measure_gallery
-    from specs.whole_file import write_whole
+    from specs.files.whole_file import write_whole
 
     if output.suffix not in {".html", ".htm"}:
         raise click.UsageError(f"a gallery is a page: -o takes FILE.html; this is {str(output)!r}")

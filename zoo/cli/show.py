@@ -120,7 +120,7 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
 
 def _draw(source: str, path: Path, force: bool, as_json: bool) -> None:
     from converters.report.graph import graph_of_model, graph_of_netx, graph_page, graph_svg
-    from specs.whole_file import write_whole
+    from specs.files.whole_file import write_whole
     from zoo.sources import is_netx, layers_of
 
     if path.suffix not in {".svg", ".html"}:

@@ -132,7 +132,7 @@ def _start_run(
     group: "Group",
 ) -> "TrainingRun":
     from bootstrap_core.distributed import local_device
-    from specs.file_digest import sha256_of
+    from specs.files.file_digest import sha256_of
     from specs.training import TrainingSpec
     from zoo.card import revision_of
     from zoo.sources import is_spec, override_spec, read_start, resolve_device

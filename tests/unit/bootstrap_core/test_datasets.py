@@ -26,8 +26,8 @@ from bootstrap_core.datasets import (
     train_validation_split,
 )
 from specs.dataset_sources import TRAINING_IMAGES
-from specs.download import cache_folder
 from specs.errors import DataError, IntegrityError, SnnZooError
+from specs.files.download import cache_folder
 
 FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte", "t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 

@@ -98,7 +98,7 @@ def test_nothing_is_overwritten_unless_asked(web, made, tmp_path) -> None:
 @pytest.mark.parametrize("fault", ["half", "reset", "stall"])
 def test_a_transfer_that_breaks_off_is_resumed(web, made, monkeypatch, fault: str) -> None:
     if fault == "stall":
-        monkeypatch.setattr("specs.download.TIMEOUT_S", 0.5)
+        monkeypatch.setattr("specs.files.download.TIMEOUT_S", 0.5)
     web.script[path_of(made)] = [getattr(web, fault)]
     (path,) = pull_from(web.url)
     assert path.read_bytes() == made.file.read_bytes()

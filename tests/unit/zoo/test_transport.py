@@ -95,7 +95,7 @@ def test_a_url_with_a_space_is_refused() -> None:
 )
 def test_through_fsspec_what_may_pass_is_tried_again(monkeypatch, fault, attempts: int, message: str) -> None:
     fsspec = pytest.importorskip("fsspec")
-    monkeypatch.setattr("specs.download.BACKOFF_S", 0.0)
+    monkeypatch.setattr("specs.files.download.BACKOFF_S", 0.0)
     memory, asked = fsspec.filesystem("memory"), []
 
     def fail(path: str, mode: str) -> None:

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from specs.errors import IntegrityError, SnnZooError
-from specs.given_file import check_given_file
-from specs.limits import ZIP_ENTRIES, unpacked_bytes
+from specs.files.given_file import check_given_file
+from specs.files.limits import ZIP_ENTRIES, unpacked_bytes
 
 __all__ = ["open_zip"]
 

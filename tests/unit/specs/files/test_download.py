@@ -12,11 +12,11 @@ from pathlib import Path
 
 import pytest
 
-from specs.download import ATTEMPTS, CHUNK_BYTES, download, fetch_whole
 from specs.errors import IntegrityError, SnnZooError, TransferError
+from specs.files.download import ATTEMPTS, CHUNK_BYTES, download, fetch_whole
 
 DATA = bytes(range(256)) * 4096  # 1 MiB
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_too_much_from_before_is_thrown_away(web, url) -> None:
 @pytest.mark.parametrize("n_bytes", [len(DATA), 1000])
 def test_a_transfer_that_breaks_off_is_resumed(web, url, monkeypatch, fault: str, known: bool, n_bytes: int) -> None:
     if fault == "stall":
-        monkeypatch.setattr("specs.download.TIMEOUT_S", 0.5)
+        monkeypatch.setattr("specs.files.download.TIMEOUT_S", 0.5)
     (web.folder / "file").write_bytes(data := DATA[:n_bytes])
     web.script["/file"] = [getattr(web, fault)]
     assert fetch(url, size=n_bytes if known else None) == data
@@ -91,7 +91,7 @@ def trickle(web, where: str, handler, data: bytes) -> None:
 
 @pytest.mark.parametrize("where", ["body", "headers", "chunks"])
 def test_a_transfer_that_trickles_is_broken_off_and_resumed(web, url, monkeypatch, where: str) -> None:
-    monkeypatch.setattr("specs.download.RATE_WINDOW_S", 0.3)
+    monkeypatch.setattr("specs.files.download.RATE_WINDOW_S", 0.3)
     web.script["/file"] = [partial(trickle, web, where)]
     data = (web.folder / "file").read_bytes()
     start = time.monotonic()
@@ -103,15 +103,15 @@ def test_a_transfer_that_trickles_is_broken_off_and_resumed(web, url, monkeypatc
 
 
 def test_a_server_that_only_trickles_is_given_up_with_the_reason(web, url, monkeypatch) -> None:
-    monkeypatch.setattr("specs.download.RATE_WINDOW_S", 0.2)
+    monkeypatch.setattr("specs.files.download.RATE_WINDOW_S", 0.2)
     web.script["/file"] = [partial(trickle, web, "headers")] * ATTEMPTS
     with pytest.raises(TransferError, match=rf"/file: the server sent \d+ bytes in 0 s; tried {ATTEMPTS} times"):
         fetch(url)
 
 
 def test_slow_but_not_too_slow_a_transfer_goes_on(web, url, monkeypatch) -> None:
-    monkeypatch.setattr("specs.download.RATE_WINDOW_S", 0.1)
-    monkeypatch.setattr("specs.download.LOWEST_RATE", 20)
+    monkeypatch.setattr("specs.files.download.RATE_WINDOW_S", 0.1)
+    monkeypatch.setattr("specs.files.download.LOWEST_RATE", 20)
 
     def slow(handler, data: bytes) -> None:
         web.give(handler, data, sent=0)
@@ -127,8 +127,8 @@ def test_slow_but_not_too_slow_a_transfer_goes_on(web, url, monkeypatch) -> None
 
 
 def test_a_client_that_waits_for_itself_breaks_nothing_off(web, url, monkeypatch) -> None:
-    monkeypatch.setattr("specs.download.RATE_WINDOW_S", 0.1)
-    monkeypatch.setattr("specs.download.LOWEST_RATE", 1 << 40)
+    monkeypatch.setattr("specs.files.download.RATE_WINDOW_S", 0.1)
+    monkeypatch.setattr("specs.files.download.LOWEST_RATE", 1 << 40)
     assert fetch(url, progress=lambda done, total: time.sleep(0.05)) == DATA
     assert len(web.requests) == 1
 
@@ -332,7 +332,7 @@ def test_many_that_want_a_file_fetch_it_once(tmp_path, web, url) -> None:
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from specs.download import download, fetch_whole
+from specs.files.download import download, fetch_whole
 def die(done, total):
     if done > total // 3:
         os.kill(os.getpid(), signal.SIGKILL)

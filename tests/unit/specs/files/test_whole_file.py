@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-import specs.whole_file as whole_file_module
+import specs.files.whole_file as whole_file_module
 from specs import SnnZooError
-from specs.whole_file import remove_leftovers, whole_file, write_whole
+from specs.files.whole_file import remove_leftovers, whole_file, write_whole
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def test_a_failed_write_keeps_the_old_file_and_leaves_nothing_beside_it(tmp_path, monkeypatch) -> None:
@@ -52,7 +52,7 @@ def test_any_error_while_it_is_written_keeps_the_old_file(tmp_path, error) -> No
 
 KILLED = """
 import os, signal, sys
-from specs.whole_file import whole_file
+from specs.files.whole_file import whole_file
 with whole_file(sys.argv[1]) as file:
     file.write(b"half")
     os.kill(os.getpid(), signal.SIGKILL)

@@ -1,7 +1,7 @@
 import pytest
 
 from specs.errors import SnnZooError
-from specs.given_file import HEAD_BYTES, check_given_file, is_text
+from specs.files.given_file import HEAD_BYTES, check_given_file, is_text
 
 
 @pytest.mark.parametrize(
