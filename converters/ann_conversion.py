@@ -9,7 +9,7 @@ from math import prod
 import torch
 from torch import Tensor
 
-from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.inference.integer_network import IntegerNetwork
 from converters.ann import Ann, MaxPool, run_ann
 from converters.calibrate import Calibration, InputForm, calibrate
 from converters.model import Model

@@ -10,10 +10,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.build import build_network
 from bootstrap_core.fixed_point import EXACT_IN_FLOAT, MANT, STATE, STATE_MAX, WEIGHT_INT_MIN, WEIGHT_STEP
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
-from bootstrap_core.neuron import CubaNeuron
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.neuron import CubaNeuron
 from converters.ann import Ann, run_ann
 from converters.grid_fit import fit_to_grid
 from converters.linear_fold import Conv, Dense, scale_inputs, scale_outputs

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootstrap_core.build import build_network
 from bootstrap_core.fixed_point import DECAY_ONE
 from bootstrap_core.functional.quantize import quantize_decay
+from bootstrap_core.network.build import build_network
 from converters.lava_blocks import DECAYS, DIRECTION, MAGNITUDE, MEAN, PLAIN, LavaBlock, infer_document, lava_blocks
 from converters.model import Model
 from converters.netx.load import load_netx

@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from bootstrap_core.build import build_network
-from bootstrap_core.image_files import Size, image_shape
-from bootstrap_core.network import Network
+from bootstrap_core.data.image_files import Size, image_shape
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.network import Network
 from converters.migration_plan import migrate_state_dict
 from converters.weight_norm import Style
 from specs.dataset_sources import known_classes

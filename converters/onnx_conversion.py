@@ -12,14 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.augment import are_pictures
-from bootstrap_core.datasets import Dataset, Split
-from bootstrap_core.evaluation import Evaluation, accuracy_by_steps, batches, evaluate, evaluate_exactly
-from bootstrap_core.image_files import UNLABELLED
-from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, batches, evaluate, evaluate_exactly
+from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.data.image_files import UNLABELLED
+from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.kernels.memory import keep_freed_memory
-from bootstrap_core.network import Network
-from bootstrap_core.training import EpochReport, Teacher
+from bootstrap_core.network.network import Network
+from bootstrap_core.training.augmentation import are_pictures
+from bootstrap_core.training.trainer import EpochReport, Teacher
 from converters.ann import Ann, run_ann
 from converters.ann_conversion import Candidate, best_candidate, images_wanted
 from converters.linear_fold import Conv

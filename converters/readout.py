@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.blocks import AffineBlock
-from bootstrap_core.integer import IntegerNetwork
-from bootstrap_core.network import Network
-from bootstrap_core.synapse import DenseSynapse
-from bootstrap_core.training import Teacher
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.blocks import AffineBlock
+from bootstrap_core.network.network import Network
+from bootstrap_core.network.synapse import DenseSynapse
+from bootstrap_core.training.trainer import Teacher
 from converters.calibrate import shrink_for
 from specs.errors import StateOverflowError
 

@@ -8,12 +8,12 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from bootstrap_core.augment import are_pictures, augmentation
-from bootstrap_core.datasets import Split, train_validation_split
-from bootstrap_core.integer import IntegerNetwork
-from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network
-from bootstrap_core.training import EpochReport, Teacher, distillation_loss, fit
+from bootstrap_core.data.datasets import Split, train_validation_split
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network
+from bootstrap_core.training.augmentation import are_pictures, augmentation
+from bootstrap_core.training.trainer import EpochReport, Teacher, distillation_loss, fit
 from converters.readout import logit_scale
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from matplotlib.figure import Figure
 
-from bootstrap_core.plots import save_png
+from bootstrap_core.analysis.plots import save_png
 from zoo.card_files import card_names, packaged_card
 
 PICTURE = Path(__file__).parent / "pictures" / "accuracy.png"

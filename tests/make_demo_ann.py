@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from bootstrap_core.datasets import load_dataset
+from bootstrap_core.data.datasets import load_dataset
 
 SEED, EPOCHS, BATCH, HIDDEN = 0, 6, 128, 96
 MEAN, STD = 0.1307, 0.3081

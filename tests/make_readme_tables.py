@@ -447,7 +447,7 @@ FAULTS = (
     ),
     (
         "the fitted activation is not in the state dict, so ANN mode is undefined after a reload",
-        f"{UNIT}/bootstrap_core/test_network.py::test_a_network_without_its_own_fit_gets_it_from_the_state_dict",
+        f"{UNIT}/bootstrap_core/network/test_network.py::test_a_network_without_its_own_fit_gets_it_from_the_state_dict",
     ),
     (
         "shapes are unknown before the first forward, so export before it fails",
@@ -455,18 +455,18 @@ FAULTS = (
     ),
     (
         "`delay_shift` is documented false and runs true: here it is a field of the spec, false unless told",
-        f"{UNIT}/bootstrap_core/test_network.py::test_no_step_is_empty_unless_told",
+        f"{UNIT}/bootstrap_core/network/test_network.py::test_no_step_is_empty_unless_told",
     ),
     (
         "in hybrid training the spiking layers run a single time step",
-        f"{UNIT}/bootstrap_core/test_network.py::"
+        f"{UNIT}/bootstrap_core/network/test_network.py::"
         "test_blocks_before_the_crossover_run_all_steps_and_their_mean_rate_enters_the_next",
     ),
     (
         "the sampler grows without bound, and draws from a global generator",
-        f"{UNIT}/bootstrap_core/test_sampler.py::test_memory_is_bounded_by_the_capacity",
+        f"{UNIT}/bootstrap_core/network/test_sampler.py::test_memory_is_bounded_by_the_capacity",
     ),
-    ("`count_log` raises", f"{UNIT}/bootstrap_core/test_network.py::test_the_rates_of_all_blocks_are_counted"),
+    ("`count_log` raises", f"{UNIT}/bootstrap_core/network/test_network.py::test_the_rates_of_all_blocks_are_counted"),
     (
         "`1 << 18 - 1` is 131072 where 262143 is meant, the threshold that a readout must not reach",
         f"{UNIT}/converters/netx/test_write.py::test_the_readout_never_fires",

@@ -3,7 +3,7 @@
 from itertools import accumulate
 from pathlib import Path
 
-from bootstrap_core.training import EpochReport
+from bootstrap_core.training.trainer import EpochReport
 from specs.errors import SnnZooError
 from zoo.card import Curves, Training
 from zoo.training_run import METRICS, read_metrics

@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from bootstrap_core.datasets import SAMPLE_NAME, load_dataset
-from bootstrap_core.evaluation import Evaluation, evaluate
-from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.analysis.evaluation import Evaluation, evaluate
+from bootstrap_core.data.datasets import SAMPLE_NAME, load_dataset
+from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.kernels import will_compile
 from converters.formats import file_entry, write_model
 from converters.onnx_conversion import OnnxConversion, import_onnx

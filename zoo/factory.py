@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from bootstrap_core.network import Network
+from bootstrap_core.network.network import Network
 from converters.model import Model
 from converters.safetensors_file import read_safetensors
 from specs.errors import SnnZooError

@@ -7,8 +7,8 @@ from math import prod
 import torch
 from torch import Tensor
 
-from bootstrap_core.datasets import Split
-from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.data.datasets import Split
+from bootstrap_core.inference.integer_network import IntegerNetwork
 from specs.block import has_neurons
 from specs.errors import IntegrityError, SnnZooError
 from zoo.card import GOLDEN_LETTERS, Golden

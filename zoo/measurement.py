@@ -10,12 +10,12 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel, ValidationError
 
-from bootstrap_core.datasets import Dataset
-from bootstrap_core.evaluation import accuracy_by_steps, evaluate
-from bootstrap_core.integer import IntegerNetwork
-from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network
-from bootstrap_core.operations import ActivityCounter, effective_operations
+from bootstrap_core.analysis.evaluation import accuracy_by_steps, evaluate
+from bootstrap_core.analysis.synaptic_operations import ActivityCounter, effective_operations
+from bootstrap_core.data.datasets import Dataset
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network
 from converters.formats import Hints, option_name
 from converters.model import Model, without_weight_norm
 from converters.report.energy import CAVEAT, COSTS, estimate_energy

@@ -11,10 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.events import animate
-from bootstrap_core.image_files import Size, image_shape, open_image, plain_image, read_pixels, upright_size
-from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network
+from bootstrap_core.analysis.spike_events import animate
+from bootstrap_core.data.image_files import Size, image_shape, open_image, plain_image, read_pixels, upright_size
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network
 from specs.block import has_neurons
 from specs.errors import DataError, SnnZooError
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from bootstrap_core.build import build_network
+from bootstrap_core.network.build import build_network
 from converters.file_kind import FileKind, kind_of_file
 from converters.formats import MODEL_SUFFIXES, read_model
 from converters.model import Model

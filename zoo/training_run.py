@@ -21,13 +21,13 @@ import torch
 from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
-from bootstrap_core.build import build_network
-from bootstrap_core.datasets import Dataset, check_split
-from bootstrap_core.distributed import ALONE, Group
-from bootstrap_core.evaluation import Evaluation, evaluate, evaluate_exactly
-from bootstrap_core.mode import Mode
-from bootstrap_core.network import as_input
-from bootstrap_core.training import EpochReport, Teacher, Trainer
+from bootstrap_core.analysis.evaluation import Evaluation, evaluate, evaluate_exactly
+from bootstrap_core.data.datasets import Dataset, check_split
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import as_input
+from bootstrap_core.training.distributed import ALONE, Group
+from bootstrap_core.training.trainer import EpochReport, Teacher, Trainer
 from converters.formats import write_model
 from converters.model import Model
 from converters.safetensors_file import read_safetensors
@@ -180,7 +180,7 @@ class TrainingRun:
 
     def plot(self) -> Path:
         """Draw `curves.png`. Raises `SnnZooError` without matplotlib."""
-        from bootstrap_core.plots import plot_curves
+        from bootstrap_core.analysis.plots import plot_curves
 
         return plot_curves(self.trainer.stats, self.folder / CURVES, kept=self.best.epoch)
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bootstrap_core.integer import IntegerNetwork
-from bootstrap_core.network import Network, Trace
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.network import Network, Trace
 from converters.file_kind import FileKind, kind_of_file
 from converters.formats import MODEL_SUFFIXES, Hints, read_model
 from converters.netx.layers import NetxFile

@@ -1,1 +1,1 @@
-"""Data files that ship in the wheel."""
+"""Datasets: named ones, a user's own images, and the sample that ships in the wheel."""

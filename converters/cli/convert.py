@@ -34,7 +34,7 @@ from converters.cli.shared import (
 )
 
 if TYPE_CHECKING:
-    from bootstrap_core.training import EpochReport
+    from bootstrap_core.training.trainer import EpochReport
     from converters.ann import Ann
     from converters.model import Model
     from converters.onnx_conversion import OnnxConversion

@@ -17,7 +17,7 @@ from specs.dataset_sources import dataset_names, find_user_data
 from specs.errors import DataError
 
 if TYPE_CHECKING:
-    from bootstrap_core.datasets import Dataset
+    from bootstrap_core.data.datasets import Dataset
     from specs.fields import Shape
 
 __all__ = [
@@ -78,8 +78,8 @@ class DataPlaces:
     def load(self, name: str, shape: "Shape | None" = None, classes: Sequence[str] = ()) -> "Dataset":
         """The dataset `name`, downloaded if it is nowhere and that is allowed; or a user's .npz or folder, read for a
         network that takes images of `shape` and, if it knows them, has `classes`: by these a folder's are numbered."""
-        from bootstrap_core.datasets import load_dataset
-        from bootstrap_core.image_files import load_images
+        from bootstrap_core.data.datasets import load_dataset
+        from bootstrap_core.data.image_files import load_images
 
         if path := find_user_data(name):
             dataset = replace(load_images(path, shape=shape), name=name)  # as it is found again
@@ -94,7 +94,7 @@ class DataPlaces:
 
     def load_labelled(self, name: str, shape: "Shape | None" = None, classes: Sequence[str] = ()) -> "Dataset":
         """The same; raises `DataError` for images without labels."""
-        from bootstrap_core.image_files import UNLABELLED
+        from bootstrap_core.data.image_files import UNLABELLED
 
         dataset = self.load(name, shape, classes)
         if dataset.classes == (UNLABELLED,):

@@ -8,13 +8,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
-from bootstrap_core.build import build_network
 from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, DECAY_ONE, MANT, READOUT_THRESHOLD_MANT
 from bootstrap_core.functional.quantize import quantize_weight
-from bootstrap_core.network import Network
-from bootstrap_core.neuron import CubaNeuron
-from bootstrap_core.synapse import DenseSynapse, PoolSynapse
+from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.network import Network
+from bootstrap_core.network.neuron import CubaNeuron
+from bootstrap_core.network.synapse import DenseSynapse, PoolSynapse
 from converters.hdf5_node import IntArray
 from converters.model import Model, check_fit
 from converters.netx.layers import INTEGRATOR, ConvGeometry, NetxFile, NetxLayer, NetxNeuron, problems_by_place

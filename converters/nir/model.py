@@ -9,10 +9,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootstrap_core.blocks import AffineBlock, InputBlock, SpikingBlock
-from bootstrap_core.build import build_network
 from bootstrap_core.fixed_point import MANT, STATE, STATE_MAX
-from bootstrap_core.network import Network
+from bootstrap_core.network.blocks import AffineBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.network import Network
 from converters.grid_fit import GridFit, fit_to_grid
 from converters.linear_fold import Conv
 from converters.model import Model

@@ -11,11 +11,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
 from bootstrap_core.fixed_point import MANT
 from bootstrap_core.functional.quantize import quantize_weight
-from bootstrap_core.network import Network
-from bootstrap_core.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, PoolSynapse
+from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.network import Network
+from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, PoolSynapse
 from converters.model import Model
 from converters.nir.file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.nir.neurons import neuron_node

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from bootstrap_core.training import EpochReport
+from bootstrap_core.training.trainer import EpochReport
 
 __all__ = ["HEIGHT", "WIDTH", "Axis", "Line", "LineChart", "accuracy_chart", "learning_charts", "output_chart", "ticks"]
 

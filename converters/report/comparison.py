@@ -7,9 +7,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from bootstrap_core.datasets import Split
-from bootstrap_core.evaluation import batches
-from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.analysis.evaluation import batches
+from bootstrap_core.data.datasets import Split
+from bootstrap_core.inference.integer_network import IntegerNetwork
 from converters.ann import Ann, Conv, Dense, run_ann
 from converters.onnx_conversion import OnnxConversion, ann_input
 from converters.report.energy import EnergyEstimate, estimate_energy

@@ -4,12 +4,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from bootstrap_core.datasets import Dataset, Split
-from bootstrap_core.evaluation import Evaluation, evaluate
-from bootstrap_core.image_files import UNLABELLED
-from bootstrap_core.integer import IntegerNetwork
-from bootstrap_core.mode import Mode
-from bootstrap_core.training import EpochReport
+from bootstrap_core.analysis.evaluation import Evaluation, evaluate
+from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.data.image_files import UNLABELLED
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.training.trainer import EpochReport
 from converters.model import Model
 from converters.report.card import card_rows
 from converters.report.graph import draw, graph_of_model

@@ -7,8 +7,8 @@ from textwrap import wrap
 import numpy as np
 import torch
 
-from bootstrap_core.blocks import AffineBlock, SpikingBlock
 from bootstrap_core.fixed_point import MANT
+from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
 from converters.hdf5_node import IntArray
 from converters.model import Model
 from converters.netx.layers import NetxFile, NetxLayer

@@ -8,9 +8,9 @@ from math import prod
 import torch
 from torch import Tensor
 
-from bootstrap_core.datasets import Dataset, Split
-from bootstrap_core.evaluation import Evaluation, accuracy_by_steps, batches
-from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, batches
+from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.inference.integer_network import IntegerNetwork
 from specs.block import has_neurons
 from specs.fields import Shape
 

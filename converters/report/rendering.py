@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from bootstrap_core.events import film
+from bootstrap_core.analysis.spike_events import film
 from converters.report.charts import HEIGHT, LEARNERS, WIDTH, accuracy_chart, learning_charts, output_chart
 from converters.report.measure import Example
 from converters.report.pictures import film_uri, image_uri, raster_uri

@@ -25,7 +25,7 @@ import numpy as np
 from check_onnx import normalisation, said_of
 from programs import RESULTS, WorkerError, busy_cores, cpu_model, has_module, run_once, stamp
 
-from bootstrap_core.datasets import Dataset, load_dataset
+from bootstrap_core.data.datasets import Dataset, load_dataset
 from converters.ann_conversion import MOST_IMAGES
 from converters.onnx_conversion import drawn
 

@@ -18,7 +18,7 @@ from programs import RESULTS, stamp
 from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
-from bootstrap_core.evaluation import batches
+from bootstrap_core.analysis.evaluation import batches
 from bootstrap_core.kernels import describe
 from zoo.cli.shared import usual_data
 from zoo.factory import model_names

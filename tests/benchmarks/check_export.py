@@ -18,8 +18,8 @@ from check_netx import LavaError, run_netx
 from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
-from bootstrap_core.blocks import FlattenBlock, GradedInputBlock, InputBlock
 from bootstrap_core.fixed_point import MANT
+from bootstrap_core.network.blocks import FlattenBlock, GradedInputBlock, InputBlock
 from converters import write_netx
 from zoo.cli.shared import usual_data
 from zoo.sources import read_source

@@ -25,7 +25,7 @@ import numpy as np
 import torch
 
 from bootstrap_core import IntegerNetwork, Network, build_network
-from bootstrap_core.blocks import AffineBlock, SpikingBlock
+from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
 from converters import Model
 from converters.nir.load import read_nir
 from converters.nir.save import write_nir

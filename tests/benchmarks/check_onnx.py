@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from bootstrap_core.datasets import load_dataset
+from bootstrap_core.data.datasets import load_dataset
 from converters.ann import run_ann
 from converters.onnx_model.import_ann import TOLERANCE, import_ann
 from converters.onnx_model.reference import largest_errors

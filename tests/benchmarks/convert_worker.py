@@ -17,8 +17,8 @@ from tempfile import TemporaryDirectory
 import torch
 
 from bootstrap_core import IntegerNetwork
-from bootstrap_core.datasets import load_dataset
-from bootstrap_core.evaluation import batches
+from bootstrap_core.analysis.evaluation import batches
+from bootstrap_core.data.datasets import load_dataset
 from converters import read_model, write_model
 from converters.onnx_conversion import import_onnx
 from specs import SnnZooError

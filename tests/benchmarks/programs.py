@@ -16,7 +16,7 @@ from typing import Any
 
 from workload import NETWORKS
 
-from bootstrap_core.datasets import SAMPLE_NAME, find_dataset
+from bootstrap_core.data.datasets import SAMPLE_NAME, find_dataset
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "results"

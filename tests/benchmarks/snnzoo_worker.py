@@ -9,10 +9,10 @@ import torch.nn.functional as F
 from workload import THRESHOLD, VOLTAGE_DECAY, input_shape, load_images, load_weights, serve
 
 from bootstrap_core import IntegerNetwork, Mode, build_network, fit
-from bootstrap_core.blocks import AffineBlock, InputBlock, SpikingBlock
-from bootstrap_core.datasets import SAMPLE_NAME, Split, load_dataset
-from bootstrap_core.sampler import RateSampler
-from bootstrap_core.training import Trainer
+from bootstrap_core.data.datasets import SAMPLE_NAME, Split, load_dataset
+from bootstrap_core.network.blocks import AffineBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.sampler import RateSampler
+from bootstrap_core.training.trainer import Trainer
 from specs import NetworkSpec
 from specs.training import AugmentSpec, TrainingSpec
 

@@ -3,7 +3,7 @@
 import os
 import signal
 
-from bootstrap_core.training import Trainer
+from bootstrap_core.training.trainer import Trainer
 from zoo.cli import main
 
 original = Trainer._batch

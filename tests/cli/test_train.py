@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bootstrap_core import load_dataset
-from bootstrap_core.training import Trainer
+from bootstrap_core.training.trainer import Trainer
 from converters import read_model, write_model
 from specs.files.file_digest import sha256_of
 from specs.io import dump_spec, load_spec

@@ -192,7 +192,7 @@ def fork(target: str, path: Path, command: str) -> Outcome:
 
 def load_readers() -> None:
     """Import what they need, so that no call has to."""
-    for name in ("bootstrap_core.image_files", "converters.formats", "converters.migrate", "zoo.cli", *LOADED):
+    for name in ("bootstrap_core.data.image_files", "converters.formats", "converters.migrate", "zoo.cli", *LOADED):
         importlib.import_module(name)
 
 

@@ -36,26 +36,26 @@ def _onnx(path: Path) -> None:
 
 
 def _spec(path: Path) -> None:
-    from bootstrap_core.build import build_network
+    from bootstrap_core.network.build import build_network
     from specs import load_spec
 
     build_network(load_spec(path), seed=0)
 
 
 def _idx(path: Path) -> None:
-    from bootstrap_core.datasets import read_idx
+    from bootstrap_core.data.datasets import read_idx
 
     read_idx(path)
 
 
 def _images(path: Path) -> None:
-    from bootstrap_core.image_files import load_images
+    from bootstrap_core.data.image_files import load_images
 
     load_images(path)
 
 
 def _image(path: Path) -> None:
-    from bootstrap_core.image_files import read_pixels
+    from bootstrap_core.data.image_files import read_pixels
 
     read_pixels(path, channels=1, height=28, width=28)
     read_pixels(path, channels=3, height=5, width=5)

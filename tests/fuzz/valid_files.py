@@ -41,7 +41,7 @@ WEIGHT = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
 
 def model(document: dict[str, Any]):
     """A network with fresh weights."""
-    from bootstrap_core.build import build_network
+    from bootstrap_core.network.build import build_network
     from converters.model import Model
     from specs import NetworkSpec
 

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.build import build_network
-from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network
 from specs.network import NetworkSpec
 
 FOLDER = Path(__file__).parents[1] / "golden"

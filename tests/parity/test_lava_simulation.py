@@ -7,7 +7,7 @@ is the same. The simulation ran T + layers - 1 steps without reset.
 import pytest
 import torch
 
-from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.inference.integer_network import IntegerNetwork
 
 NAMES = ("dense", "dense_meanonly", "conv")
 IMAGES = range(3)

@@ -8,9 +8,9 @@ import pytest
 import torch
 
 from bootstrap_core.kernels import have_numba
-from bootstrap_core.mode import Mode
-from bootstrap_core.neuron import CubaNeuron
-from bootstrap_core.normalization import MeanOnly
+from bootstrap_core.network.batch_norm import MeanOnly
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.neuron import CubaNeuron
 
 NAMES = ("dense", "dense_meanonly", "conv")
 

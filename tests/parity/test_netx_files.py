@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bootstrap_core.integer import IntegerNetwork
+from bootstrap_core.inference.integer_network import IntegerNetwork
 from converters import Model, read_model, write_netx
 
 FOLDER = Path(__file__).parents[1] / "golden"

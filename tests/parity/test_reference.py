@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from bootstrap_core.functional import cuba_forward
-from bootstrap_core.integer import _Neurons
-from bootstrap_core.neuron import CubaNeuron
+from bootstrap_core.inference.integer_network import _Neurons
+from bootstrap_core.network.neuron import CubaNeuron
 from specs.neuron import CubaSpec, LearnDecays, Reset
 
 CHANNELS = 6

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from bootstrap_core.sampler import RateSampler
+from bootstrap_core.network.sampler import RateSampler
 
 ROUNDS = range(3)
 

@@ -1,7 +1,7 @@
 """The bootstrap schedule against lava-dl's, row for row."""
 
-from bootstrap_core.mode import Mode
-from bootstrap_core.schedule import Scheduler
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.training.schedule import Scheduler
 
 ARGUMENTS = {
     "num_sample_iter": "sample_iterations",

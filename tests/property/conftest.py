@@ -9,11 +9,11 @@ import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 
-from bootstrap_core.blocks import AffineBlock, SpikingBlock
-from bootstrap_core.build import build_network
-from bootstrap_core.network import Network
-from bootstrap_core.neuron import CubaNeuron
-from bootstrap_core.normalization import MeanOnly, WeightScale
+from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
+from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.network import Network
+from bootstrap_core.network.neuron import CubaNeuron
 from specs.network import NetworkSpec
 
 POSITIVE_DECAYS = st.sampled_from([0.1, 0.25, 0.37, 0.5, 1.0])

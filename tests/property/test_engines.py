@@ -9,12 +9,12 @@ from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
-from bootstrap_core.blocks import AffineBlock
 from bootstrap_core.functional import CubaOutput, cuba_forward
-from bootstrap_core.integer import IntegerNetwork
-from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network
-from bootstrap_core.neuron import CubaNeuron
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.blocks import AffineBlock
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network
+from bootstrap_core.network.neuron import CubaNeuron
 from specs.errors import StateOverflowError
 
 SEEDS = st.integers(0, 2**16)

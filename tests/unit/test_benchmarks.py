@@ -9,7 +9,7 @@ import numpy as np
 import onnx
 import pytest
 
-from bootstrap_core.datasets import SAMPLE_NAME, find_dataset
+from bootstrap_core.data.datasets import SAMPLE_NAME, find_dataset
 
 TESTS = Path(__file__).parents[1]
 
@@ -275,7 +275,7 @@ def test_rows_are_written_as_they_come_and_redone_by_name(bench_convert, monkeyp
 
 
 def test_spikingjelly_calibrates_on_images_of_the_training_set(bench_convert, tmp_path) -> None:
-    from bootstrap_core.datasets import load_dataset
+    from bootstrap_core.data.datasets import load_dataset
     from converters.ann_conversion import MOST_IMAGES
 
     dataset = load_dataset(SAMPLE_NAME)

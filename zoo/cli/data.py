@@ -30,7 +30,7 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
 
     Example: zoo data list
     """
-    from bootstrap_core.datasets import dataset_names, find_dataset
+    from bootstrap_core.data.datasets import dataset_names, find_dataset
 
     found = {name: find_dataset(name, data_dir=places.data_dir, cache_dir=places.cache_dir) for name in dataset_names()}
     if as_json:
@@ -51,7 +51,7 @@ def data_pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
 
     Example: zoo data pull mnist
     """
-    from bootstrap_core.datasets import pull_dataset
+    from bootstrap_core.data.datasets import pull_dataset
 
     folder = pull_dataset(name, cache_dir=cache_dir)
     click.echo(json.dumps({"name": name, "path": str(folder)}) if as_json else folder)

@@ -79,7 +79,7 @@ def build(spec: str, output: Path, seed: int, force: bool, as_json: bool) -> Non
 
     Example: zoo build mnist-dense -o fresh.safetensors
     """
-    from bootstrap_core.build import build_network
+    from bootstrap_core.network.build import build_network
     from converters.formats import check_writable_format, file_entry, write_model
     from converters.model import Model
 

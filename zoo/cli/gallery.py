@@ -18,7 +18,7 @@ from converters.cli.shared import command, command_line, force_option, json_opti
 from zoo.cli.shared import input_shape, own_card, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
-    from bootstrap_core.training import EpochReport
+    from bootstrap_core.training.trainer import EpochReport
 
 __all__ = ["gallery"]
 
@@ -96,7 +96,7 @@ def _reports(source: str) -> "list[EpochReport]":
 
 def _found(name: str, places: DataPlaces) -> str:
     """The dataset `name`; of MNIST, where it would have to be downloaded, the embedded sample."""
-    from bootstrap_core.datasets import SAMPLE_NAME, find_dataset
+    from bootstrap_core.data.datasets import SAMPLE_NAME, find_dataset
 
     if name == "mnist" and find_dataset(name, data_dir=places.data_dir, cache_dir=places.cache_dir) is None:
         name = SAMPLE_NAME

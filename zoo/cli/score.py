@@ -35,9 +35,9 @@ from specs.errors import DataError, StateOverflowError
 from zoo.cli.shared import input_shape, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
-    from bootstrap_core.datasets import Dataset, Split
-    from bootstrap_core.evaluation import Evaluation, Runnable
-    from bootstrap_core.mode import Mode
+    from bootstrap_core.analysis.evaluation import Evaluation, Runnable
+    from bootstrap_core.data.datasets import Dataset, Split
+    from bootstrap_core.network.mode import Mode
     from specs.network import NetworkSpec
 
 __all__ = ["evaluate_model", "predict"]
@@ -234,7 +234,7 @@ def _image_bar(n_images: int) -> Iterator[Callable[[int], object]]:
 
 
 def _plot_scores(path: Path, scores: "list[Evaluation]", ann: "Evaluation | None") -> None:
-    from bootstrap_core.plots import plot_accuracy
+    from bootstrap_core.analysis.plots import plot_accuracy
 
     by_steps = {score.time_steps: score.accuracy for score in scores}
     say(str(plot_accuracy(by_steps, path, ann=None if ann is None else ann.accuracy)))

@@ -185,8 +185,8 @@ def _show_card(card: "Card") -> None:
 
 
 def _plot_curves(card: "Card", path: Path) -> Path:
-    from bootstrap_core.plots import plot_curves
-    from bootstrap_core.stats import EpochRecord, Measured
+    from bootstrap_core.analysis.plots import plot_curves
+    from bootstrap_core.analysis.statistics import EpochRecord, Measured
     from zoo.curves import reports_of
 
     if not (reports := reports_of(card.training)):

@@ -36,8 +36,8 @@ from specs.errors import SnnZooError
 from zoo.cli.shared import complete_specs, say_doubts, usual_data
 
 if TYPE_CHECKING:
-    from bootstrap_core.distributed import Group
-    from bootstrap_core.training import EpochReport
+    from bootstrap_core.training.distributed import Group
+    from bootstrap_core.training.trainer import EpochReport
     from converters.model import Model
     from specs.training import TrainingSpec
     from zoo.training_run import TrainingRun
@@ -110,7 +110,7 @@ def train(
 
     Example: torchrun --nproc-per-node 2 -m zoo train mnist-dense -o run
     """
-    from bootstrap_core.distributed import join_group
+    from bootstrap_core.training.distributed import join_group
 
     shortcuts = {"epochs": epochs, "seed": seed, "data": data, "precision": precision}
     assignments += tuple(f"training.{key}={value}" for key, value in shortcuts.items() if value is not None)
@@ -131,7 +131,7 @@ def _start_run(
     force: bool,
     group: "Group",
 ) -> "TrainingRun":
-    from bootstrap_core.distributed import local_device
+    from bootstrap_core.training.distributed import local_device
     from specs.files.file_digest import sha256_of
     from specs.training import TrainingSpec
     from zoo.card import revision_of
@@ -278,7 +278,7 @@ def _columns(cells: tuple[str, ...], epochs: int) -> str:
 
 
 def _report_run(run: "TrainingRun", as_json: bool) -> None:
-    from bootstrap_core.mode import Mode
+    from bootstrap_core.network.mode import Mode
 
     scores = run.score()
     if not run.group.leads:

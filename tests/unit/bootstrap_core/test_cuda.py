@@ -6,12 +6,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from bootstrap_core.build import build_network
-from bootstrap_core.datasets import SAMPLE_NAME, load_dataset
-from bootstrap_core.initialization import initialize
-from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network
-from bootstrap_core.training import fit
+from bootstrap_core.data.datasets import SAMPLE_NAME, load_dataset
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network
+from bootstrap_core.training.initialization import initialize
+from bootstrap_core.training.trainer import fit
 from specs import load_spec
 from specs.training import TrainingSpec
 

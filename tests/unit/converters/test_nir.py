@@ -13,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from bootstrap_core import IntegerNetwork, build_network
-from bootstrap_core.blocks import AffineBlock, SpikingBlock
+from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
 from converters import Model
 from converters.nir.file import Graph, Node, graph_bytes, read_graph
 from converters.nir.load import read_nir

@@ -9,7 +9,7 @@ import torch
 from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
-from bootstrap_core.datasets import Dataset, Split, load_dataset
+from bootstrap_core.data.datasets import Dataset, Split, load_dataset
 from converters.normalization import AS_THEY_ARE, Normalization, usual_normalizations
 from converters.onnx_conversion import import_onnx
 from specs import DataError

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 import converters
 from bootstrap_core import IntegerNetwork, build_network, evaluate, load_dataset
-from bootstrap_core.datasets import Dataset, Split
+from bootstrap_core.data.datasets import Dataset, Split
 from converters import onnx_conversion, read_model, write_model
 from converters.ann import run_ann
 from converters.ann_conversion import FEWEST, FEWEST_TO_JUDGE, best_candidate

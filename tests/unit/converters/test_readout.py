@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, build_network
-from bootstrap_core.network import Network
+from bootstrap_core.network.network import Network
 from converters import readout
 from converters.readout import logit_scale, refit_readout
 from specs.errors import StateOverflowError

@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, build_network, evaluate, fit, load_dataset
-from bootstrap_core.datasets import Dataset
-from bootstrap_core.mode import Mode
-from bootstrap_core.network import Network
+from bootstrap_core.data.datasets import Dataset
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network
 from converters import tuning
 from converters.tuning import epoch_work, image_work, neuron_steps, tune
 from specs.network import NetworkSpec

@@ -3,7 +3,7 @@ from dataclasses import asdict
 
 import pytest
 
-from bootstrap_core.training import EpochReport
+from bootstrap_core.training.trainer import EpochReport
 from specs import IntegrityError, SnnZooError
 from zoo.card import Training
 from zoo.curves import read_curves, reports_of

@@ -7,7 +7,7 @@ from PIL import Image
 
 import zoo
 from bootstrap_core import Network, build_network, load_dataset
-from bootstrap_core.image_files import read_pixels
+from bootstrap_core.data.image_files import read_pixels
 from specs import DataError, SnnZooError
 from specs.io import spec_from_document
 from zoo import prediction

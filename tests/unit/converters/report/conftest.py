@@ -10,8 +10,8 @@ import pytest
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
-from bootstrap_core.datasets import Dataset, Split
-from bootstrap_core.training import EpochReport
+from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.training.trainer import EpochReport
 from converters.model import Model
 from converters.onnx_conversion import OnnxConversion, import_onnx
 from converters.report.comparison import measure_conversion

@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from bootstrap_core.datasets import Dataset, load_dataset
-from bootstrap_core.evaluation import evaluate
-from bootstrap_core.image_files import UNLABELLED
-from bootstrap_core.integer import IntegerNetwork
-from bootstrap_core.mode import Mode
+from bootstrap_core.analysis.evaluation import evaluate
+from bootstrap_core.data.datasets import Dataset, load_dataset
+from bootstrap_core.data.image_files import UNLABELLED
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.mode import Mode
 from converters.formats import read_model
 from converters.report import measure
 from converters.report.gallery import gallery_page, measure_gallery

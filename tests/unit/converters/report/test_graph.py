@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from bootstrap_core.build import build_network
+from bootstrap_core.network.build import build_network
 from converters.model import Model
 from converters.netx.layers import ConvGeometry, NetxFile, NetxLayer, NetxNeuron
 from converters.netx.model import netx_of

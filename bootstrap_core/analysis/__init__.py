@@ -1,0 +1,1 @@
+"""Measuring networks: scores, operations, statistics of learning, plots and animations."""

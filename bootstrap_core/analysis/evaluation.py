@@ -1,0 +1,282 @@
+"""Scoring a network: accuracy, loss, rates, synaptic operations, speed."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from bootstrap_core.data.datasets import Split, check_split
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.kernels.memory import keep_freed_memory
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network, Tally
+from bootstrap_core.training.distributed import ALONE, Group
+from specs.block import (
+    AffineSpec,
+    AvgPoolSpec,
+    ConvSpec,
+    DenseSpec,
+    LayerSpec,
+    has_neurons,
+    skips_of,
+)
+from specs.errors import DataError, SnnZooError, StateOverflowError
+from specs.fields import Shape
+from specs.network import NetworkSpec
+from specs.shapes import pool_as_conv, skip_as_layer
+from specs.summary import conv_fanout
+
+__all__ = [
+    "Evaluation",
+    "Runnable",
+    "accuracy_by_steps",
+    "batches",
+    "count_synops",
+    "evaluate",
+    "evaluate_exactly",
+]
+
+
+class Runnable(Protocol):
+    """What `evaluate` scores: a `Network` or an `IntegerNetwork`."""
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """What the network is."""
+        ...
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+        ...
+
+    def tally(
+        self,
+        images: Tensor,
+        mode: Mode | None = None,
+        *,
+        time_steps: int | None = None,
+        also_after: Sequence[int] = (),
+    ) -> tuple[Tensor, Tally]:
+        """Logits `[N, classes]` and what each layer gave, counted."""
+        ...
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate` found.
+
+    `rates` has the mean rate of each spiking layer (None for others), `synops` the mean synaptic operations of one
+    image in each layer, None in ANN mode; both input first. `correct_after` counts what shorter runs classify
+    correctly, by their number of steps. `seconds` covers the network alone.
+    """
+
+    mode: Mode
+    time_steps: int
+    n_images: int
+    n_correct: int
+    loss: float
+    rates: tuple[float | None, ...]
+    synops: tuple[float, ...] | None
+    seconds: float
+    correct_after: dict[int, int] = field(default_factory=dict)
+
+    @property
+    def accuracy(self) -> float:
+        """Part of the images classified correctly, 0 to 1."""
+        return self.n_correct / self.n_images
+
+    @property
+    def by_steps(self) -> dict[int, float]:
+        """Accuracy by T, of the shorter runs too, the least first."""
+        counts = {**self.correct_after, self.time_steps: self.n_correct}
+        return {t: counts[t] / self.n_images for t in sorted(counts)}
+
+    @property
+    def silent(self) -> int | None:
+        """The first block whose neurons did not spike on any image; None if all did."""
+        return next((i for i, rate in enumerate(self.rates) if rate == 0 and self.mode.spiking), None)
+
+    @property
+    def images_per_second(self) -> float:
+        """Throughput of the network, without loading."""
+        return self.n_images / self.seconds
+
+
+def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+    """Images (uint8) and labels of the split, in order, `size` at a time. Raises `SnnZooError` for a size below 1."""
+    if size < 1:
+        raise SnnZooError(f"batch_size must be at least 1, not {size}")
+    for start in range(0, len(split), size):
+        yield split.images[start : start + size], split.labels[start : start + size]
+
+
+@torch.no_grad()
+def evaluate(
+    network: Runnable,
+    split: Split,
+    *,
+    mode: Mode = Mode.SNN,
+    time_steps: int | None = None,
+    also_after: Sequence[int] = (),
+    batch_size: int = 250,
+    progress: Callable[[int], object] = lambda n: None,
+    group: Group = ALONE,
+) -> Evaluation:
+    """Score `network` on all images of `split`, in eval mode; a network in training is put back.
+
+    Args:
+        network: a `Network`, or an `IntegerNetwork` (SNN only).
+        split: images and labels.
+        mode: SNN or ANN.
+        time_steps: T, by default the spec's.
+        also_after: fewer steps, whose runs are what this run begins with: the integer engine scores them for little.
+        batch_size: images run at once; changes speed only.
+        progress: called with the number of images done since the last call.
+        group: processes that score a part each; all get the result of the whole.
+
+    Raises:
+        DataError: the split is none, is empty, or has labels beyond the classes.
+    """
+    check_split(split, network.spec.n_classes)
+    if len(split) == 0:
+        raise DataError("no images to score")
+    keep_freed_memory()
+    spec = network.spec
+    n_correct, correct_after, loss, seconds = 0, [0] * len(also_after), 0.0, 0.0
+    rates = torch.zeros(len(spec.layers), dtype=torch.float64)
+    synops = torch.zeros(len(spec.layers), dtype=torch.float64)
+    with _evaluating(network):
+        for images, labels in batches(split.take(group.part(len(split))), batch_size):
+            images, labels = images.to(network.device), labels.to(network.device)
+            start = time.perf_counter()
+            logits, tally = network.tally(images, mode, time_steps=time_steps, also_after=also_after)
+            n_correct += int((logits.argmax(1) == labels).sum())  # also waits for the device
+            seconds += time.perf_counter() - start
+            for i, earlier in enumerate(tally.earlier):
+                correct_after[i] += int((earlier.argmax(1) == labels).sum())
+            loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+            rates += torch.tensor(tally.rates, dtype=torch.float64) * len(images)
+            if mode.spiking:
+                synops += torch.tensor(count_synops(spec, tally), dtype=torch.float64)
+            progress(len(images))
+    n_images, n_layers = len(split), len(spec.layers)
+    correct, loss, *sums = group.add([n_correct, loss, *rates.tolist(), *synops.tolist(), *correct_after])
+    rates, synops, after = torch.tensor(sums, dtype=torch.float64).split([n_layers, n_layers, len(also_after)])
+    return Evaluation(
+        mode=mode,
+        time_steps=time_steps or spec.time_steps,
+        n_images=n_images,
+        n_correct=int(correct),
+        loss=loss / n_images,
+        rates=tuple(
+            float(rate) / n_images if has_neurons(layer) else None
+            for layer, rate in zip(spec.layers, rates, strict=True)
+        ),
+        synops=tuple((synops / n_images).tolist()) if mode.spiking else None,
+        seconds=seconds,
+        correct_after=dict(zip(also_after, map(int, after), strict=True)),
+    )
+
+
+@contextmanager
+def _evaluating(network: object) -> Iterator[None]:
+    """A network in training, or one that is wrapped, in eval mode, then put back."""
+    network = getattr(network, "network", network)
+    trained = network if isinstance(network, nn.Module) and network.training else None
+    if trained is not None:
+        trained.eval()
+    try:
+        yield
+    finally:
+        if trained is not None:
+            trained.train()
+
+
+class _Exact:
+    """A network run in integers; in floats, which do not notice, once a state has left the hardware's 24 bits."""
+
+    def __init__(self, network: Network) -> None:
+        self.spec, self.device = network.spec, network.device
+        self.integers, self.floats = IntegerNetwork(network), network
+        self.overflow: str | None = None
+
+    def tally(self, images: Tensor, mode: Mode | None = None, **options: Any) -> tuple[Tensor, Tally]:
+        if self.overflow is None:
+            try:
+                logits, tally = self.integers.tally(images, mode, **options)
+                return logits.to(self.device), tally
+            except StateOverflowError as error:
+                self.overflow = str(error)
+        return self.floats.tally(images, mode, **options)
+
+
+def evaluate_exactly(
+    network: Network, split: Split, *, progress: Callable[[int], object] = lambda n: None, group: Group = ALONE
+) -> tuple[Evaluation, str | None]:
+    """`evaluate` as spikes, in integers, and how a state leaves the hardware's 24 bits; None if none does.
+
+    Where one does, the score is that of floats, which go on.
+    """
+    exact = _Exact(network)
+    with _evaluating(network):
+        score = evaluate(exact, split, progress=progress, group=group)
+    (n_beyond,) = group.add([int(exact.overflow is not None)])
+    elsewhere = "a state leaves 24 bits, on images of another process" if n_beyond else None
+    return score, exact.overflow or elsewhere
+
+
+def accuracy_by_steps(
+    network: Runnable, split: Split, steps: Iterable[int], *, batch_size: int = 250
+) -> dict[int, float | None]:
+    """Accuracy as SNN by T, the least first; None where a state leaves the hardware's 24 bits, and for all T above.
+
+    The longest run has all others in it. Where it leaves 24 bits, all runs but that one are tried again.
+    """
+    rising = sorted(set(steps))
+    for n in range(len(rising), 0, -1):
+        *shorter, longest = rising[:n]
+        with suppress(StateOverflowError):
+            score = evaluate(network, split, time_steps=longest, also_after=shorter, batch_size=batch_size)
+            return {t: score.by_steps.get(t) for t in rising}
+    return dict.fromkeys(rising)
+
+
+def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
+    """Synaptic operations of each layer in an SNN run, all images and steps: spikes that arrive, times their fan-out.
+
+    Graded input counts each pixel that is not 0, at every step.
+    """
+    shapes = spec.shapes
+
+    def reached(layer: LayerSpec, source: int, seen: Shape) -> float:
+        """Weights of `layer`, which sees what the source gives in the shape `seen`, that its spikes reach."""
+        arrived = tally.counts[source]
+        assert arrived is not None
+        return float((arrived.double().reshape(seen) * _fanout(layer, seen).to(arrived.device)).sum())
+
+    counts = [0.0]
+    for i, layer in enumerate(spec.layers[1:], 1):
+        count = reached(layer, i - 1, shapes[i - 1])
+        for skip in skips_of(layer):
+            as_layer, seen = skip_as_layer(skip, shapes[skip.source], shapes[i])
+            count += reached(as_layer, skip.source, seen)
+        counts.append(count)
+    return counts
+
+
+def _fanout(layer: LayerSpec, shape: Shape) -> Tensor:
+    """Weights that each input of `shape` reaches in `layer`; broadcasts against `shape`."""
+    match layer:
+        case DenseSpec() | AffineSpec():
+            return torch.tensor(float(layer.features))
+        case ConvSpec() | AvgPoolSpec():
+            conv = layer if isinstance(layer, ConvSpec) else pool_as_conv(layer, shape[0])
+            height, width = (torch.tensor(axis, dtype=torch.float64) for axis in conv_fanout(conv, shape))
+            return height[:, None] * width * (conv.channels // conv.groups)
+        case _:
+            return torch.tensor(0.0)

@@ -1,0 +1,363 @@
+"""Pictures: training curves, spike rasters, gradient flow, fitted activations.
+
+Each has two functions: `draw_*` gives a matplotlib `Figure`, to look at or to change; `plot_*` writes it as PNG and
+returns the path. Figures are objects of their own and never touch pyplot, so drawing needs no display, leaves no state.
+matplotlib comes with `pip install 'snnzoo[plot]'` and is imported on the first drawing.
+"""
+
+import io
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from bootstrap_core.analysis.gradient_flow import GradientFlow
+from bootstrap_core.analysis.statistics import EpochRecord, LearningStats
+from specs.errors import SnnZooError
+from specs.files.whole_file import write_whole
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.axis import Axis
+    from matplotlib.figure import Figure
+
+__all__ = [
+    "draw_accuracy",
+    "draw_activation",
+    "draw_curves",
+    "draw_gradient_flow",
+    "draw_raster",
+    "plot_accuracy",
+    "plot_activation",
+    "plot_curves",
+    "plot_gradient_flow",
+    "plot_raster",
+    "save_png",
+]
+
+# Okabe and Ito's palette, told apart with any colour vision. The SNN also differs by its marker and its dashes.
+_BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#007A58", "#C0392B", "#8A8F98"
+_STATE_STYLES: dict[str, dict[str, Any]] = {
+    "training": {"label": "training", "color": _GREY, "linewidth": 1.5, "marker": ".", "markersize": 5},
+    "testing": {"label": "held out, ANN", "color": _BLUE, "linewidth": 1.8, "marker": ".", "markersize": 6},
+    "snn": {
+        "label": "held out, SNN",
+        "color": _ORANGE,
+        "linewidth": 1.8,
+        "linestyle": (0, (4, 1.5)),
+        "marker": "D",
+        "markersize": 5,
+        "markeredgecolor": "white",
+    },
+}
+
+
+def draw_curves(
+    stats_or_records: LearningStats | Iterable[EpochRecord],
+    *,
+    kept: int | None = None,
+    figsize: tuple[float, float] = (9.0, 3.6),
+) -> "Figure":
+    """Loss (log scale) and accuracy (per cent) over the epochs, the SNN marked apart from the ANN, its best starred.
+
+    Epochs in which a state was not evaluated are bridged by a straight line between those in which it was.
+
+    Args:
+        stats_or_records: statistics, or their `records()`, such as the lines of a metrics file.
+        kept: epoch that is starred, as the records count it; by default the SNN's most accurate, which the hardware may
+            not run.
+        figsize: width and height in inches.
+
+    Raises:
+        SnnZooError: there is no closed epoch to draw, or matplotlib is not installed.
+    """
+    records = stats_or_records.records() if isinstance(stats_or_records, LearningStats) else list(stats_or_records)
+    curves = {(state, key): _measured(records, state, key) for state in _STATE_STYLES for key in ("loss", "accuracy")}
+    if not any(curves.values()):
+        raise SnnZooError("no curve to draw: no epoch with samples has been closed (LearningStats.update() closes one)")
+
+    figure = _new_figure(figsize)
+    loss_axes, accuracy_axes = figure.subplots(1, 2)
+    for state, style in _STATE_STYLES.items():
+        # a diverged loss leaves a gap
+        losses = [(epoch, loss if math.isfinite(loss) else math.nan) for epoch, loss in curves[state, "loss"]]
+        accuracies = [(epoch, 100 * accuracy) for epoch, accuracy in curves[state, "accuracy"]]
+        for axes, points in ((loss_axes, losses), (accuracy_axes, accuracies)):
+            if points:
+                axes.plot(*zip(*points, strict=True), **style)
+
+    if all(not loss <= 0 for (_, key), curve in curves.items() if key == "loss" for _, loss in curve):
+        _log_scale(loss_axes)
+    starred = [(epoch, accuracy) for epoch, accuracy in curves["snn", "accuracy"] if kept in {None, epoch - 1}]
+    if starred:
+        epoch, best = max(starred, key=lambda point: point[1])
+        label = f"best SNN {best:.2%}, epoch {epoch}"
+        style = {"color": _STATE_STYLES["snn"]["color"], "markeredgecolor": "black", "markeredgewidth": 0.7}
+        accuracy_axes.plot([epoch], [100 * best], "*", markersize=13, label=label, zorder=3, **style)
+
+    for axes, title, unit in ((loss_axes, "Loss", "mean loss"), (accuracy_axes, "Accuracy", "accuracy (%)")):
+        _dress(axes, title, "epoch", unit)
+        _count_in_whole_numbers(axes.xaxis)
+        axes.set_xlim(min(0.5, axes.get_xlim()[0]), max(1.5, axes.get_xlim()[1]))
+        if axes.lines:
+            axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def plot_curves(
+    stats_or_records: LearningStats | Iterable[EpochRecord], path: str | Path, *, kept: int | None = None
+) -> Path:
+    """Write `draw_curves` as PNG; returns the path."""
+    return save_png(draw_curves(stats_or_records, kept=kept), path)
+
+
+def draw_accuracy(by_steps: Mapping[int, float], *, ann: float | None = None, title: str = "") -> "Figure":
+    """Accuracy (per cent) as SNN against time steps T (powers of two), and, as a level line, as ANN.
+
+    Args:
+        by_steps: accuracy, 0 to 1, by T.
+        ann: accuracy as ANN.
+        title: what the picture shows.
+
+    Raises:
+        SnnZooError: nothing to draw, or matplotlib is not installed.
+    """
+    if not by_steps:
+        raise SnnZooError("no accuracy to draw: score at least one number of time steps")
+    steps = sorted(by_steps)
+    figure = _new_figure((5.6, 3.6))
+    axes = figure.subplots()
+    if ann is not None:
+        label = f"ANN {ann:.2%}"
+        axes.axhline(100 * ann, **{**_STATE_STYLES["testing"], "marker": "", "label": label})
+    style = {**_STATE_STYLES["snn"], "linestyle": "-", "label": "SNN"}
+    axes.plot(steps, [100 * by_steps[t] for t in steps], **style)
+    for t in steps:
+        axes.annotate(
+            f"{by_steps[t]:.2%}",
+            (t, 100 * by_steps[t]),
+            (0, -13),
+            textcoords="offset points",
+            ha="center",
+            fontsize=7.5,
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(steps, [str(t) for t in steps])
+    _dress(axes, title or "Accuracy against time steps", "time steps T", "accuracy (%)")
+    axes.legend(frameon=False, fontsize=9, loc="lower right")
+    return figure
+
+
+def plot_accuracy(
+    by_steps: Mapping[int, float], path: str | Path, *, ann: float | None = None, title: str = ""
+) -> Path:
+    """Write `draw_accuracy` as PNG; returns the path."""
+    return save_png(draw_accuracy(by_steps, ann=ann, title=title), path)
+
+
+def draw_raster(spikes: torch.Tensor, *, index: int = 0, title: str = "") -> "Figure":
+    """The spikes of one sample: a mark for each, time to the right, neurons upwards; graded payloads as colours.
+
+    Args:
+        spikes: `[T, C]`, one sample; or `[T, N, C]`, `[T, N, C, H, W]`, a batch. Maps count their neurons in row-major
+            order.
+        index: which sample of the batch.
+        title: what the picture shows; the mean rate, in spikes per neuron and step, is added to it.
+
+    Raises:
+        SnnZooError: the shape is none of these, the sample does not exist, or matplotlib is not installed.
+    """
+    if spikes.ndim not in (2, 3, 5) or 0 in spikes.shape:
+        raise SnnZooError(
+            f"spikes {list(spikes.shape)}: a raster takes [T, C], [T, N, C] or [T, N, C, H, W], not empty"
+        )
+    n_samples = 1 if spikes.ndim == 2 else spikes.shape[1]
+    if not 0 <= index < n_samples:
+        raise SnnZooError(f"sample index = {index}: spikes {list(spikes.shape)} hold {n_samples}, counted from 0")
+    sample = spikes if spikes.ndim == 2 else spikes[:, index]
+    sample = sample.detach().cpu().flatten(1)  # [T, C, ...] -> [T, neurons]
+    time_steps, n_neurons = sample.shape
+    steps, neurons = sample.nonzero(as_tuple=True)
+    payload = sample[steps, neurons].double()
+    graded = len(payload) > 0 and bool((payload != payload[0]).any())
+
+    inches = max(5.0, min(10.0, 3.0 + 0.12 * time_steps))
+    figure = _new_figure((inches, 4.0))
+    axes = figure.subplots()
+    width = max(0.5, min(6.0, 0.35 * (inches - 1) * 72 / time_steps))  # points, a third of a step
+    half = max(0.42, n_neurons / 400)  # neurons; a mark stays visible where a neuron is less than a pixel
+    bottom, top = neurons.numpy() - half, neurons.numpy() + half
+    marks = axes.vlines(steps.numpy(), bottom, top, linewidth=width, color=None if graded else "black")
+    if graded:
+        marks.set(array=payload.numpy(), cmap="viridis")
+        figure.colorbar(marks, ax=axes, label="payload", pad=0.02)
+    axes.set_xlim(-0.6, time_steps - 0.4)
+    axes.set_ylim(-0.8, n_neurons - 0.2)
+    for axis in (axes.xaxis, axes.yaxis):
+        _count_in_whole_numbers(axis)
+    rate = len(steps) / sample.numel()
+    _dress(
+        axes, f"{title}{', ' if title else ''}{rate:.3f} spikes per neuron and step", "time step", "neuron", grid=False
+    )
+    return figure
+
+
+def plot_raster(spikes: torch.Tensor, path: str | Path, *, index: int = 0, title: str = "") -> Path:
+    """Write `draw_raster` as PNG; returns the path."""
+    return save_png(draw_raster(spikes, index=index, title=title), path)
+
+
+def draw_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]]) -> "Figure":
+    """Mean gradient norm (log scale) of each layer: bold for the latest epoch, pale for those before.
+
+    Layers that no gradient reaches (norm zero, or none) are crosses at the foot of the picture.
+
+    Args:
+        flow: a monitor, or its `history`: for each epoch the norm by layer.
+
+    Raises:
+        SnnZooError: nothing is recorded, or matplotlib is not installed.
+    """
+    if isinstance(flow, GradientFlow):
+        flow = [*flow.history, flow.norms] if flow.steps else flow.history
+    if not flow:
+        raise SnnZooError("no gradient flow to draw: call GradientFlow.record() after a backward pass")
+    names = list(flow[-1])
+
+    figure = _new_figure((max(5.0, min(12.0, 2.0 + 0.9 * len(names))), 3.6))
+    axes = figure.subplots()
+    for age, norms in enumerate(reversed(flow)):
+        heights = [norm if (norm := norms.get(name)) and math.isfinite(norm) else math.nan for name in names]
+        if age == 0:
+            axes.plot(heights, color=_BLUE, linewidth=2.0, marker="o", label="latest epoch", zorder=3)
+        else:
+            axes.plot(heights, color=_BLUE, linewidth=1.0, alpha=0.22, label="epochs before" if age == 1 else None)
+    _log_scale(axes)
+    vanished = [place for place, name in enumerate(names) if not flow[-1][name]]
+    if vanished:
+        foot = axes.get_xaxis_transform()  # x in layers, y as a part of the axes' height
+        style: dict[str, Any] = {"color": _RED, "markersize": 10, "markeredgewidth": 2.5, "label": "vanished"}
+        axes.plot(vanished, [0.04] * len(vanished), "x", transform=foot, **style)
+    axes.set_xlim(-0.5, len(names) - 0.5)
+    axes.set_xticks(range(len(names)), names, rotation=30 if len(names) > 5 else 0)
+    _dress(axes, "Gradient flow", "layer, input to output", "gradient norm")
+    if len(flow) > 1 or vanished:
+        axes.legend(frameon=False, fontsize=9)
+    return figure
+
+
+def plot_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]], path: str | Path) -> Path:
+    """Write `draw_gradient_flow` as PNG; returns the path."""
+    return save_png(draw_gradient_flow(flow), path)
+
+
+def draw_activation(z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, *, title: str = "") -> "Figure":
+    """The sampled points of a layer and the piecewise-linear activation fitted to them.
+
+    The curve is zero up to the first centre, straight between centres, and constant from the last one on.
+
+    Args:
+        z: sampled mean weighted inputs, any shape.
+        a: sampled mean output rates, in spikes per step, of the same shape.
+        centers: `[K, 2]`, (z, a) of each centre, by rising z.
+        title: what the picture shows.
+
+    Raises:
+        SnnZooError: the shapes do not fit, or matplotlib is not installed.
+    """
+    if z.shape != a.shape:
+        raise SnnZooError(f"z {list(z.shape)} and a {list(a.shape)} must have one shape: they are pairs")
+    if centers.ndim != 2 or centers.shape[1] != 2 or len(centers) < 2:
+        raise SnnZooError(f"centers {list(centers.shape)} must be [K, 2], K >= 2: (z, a) of each centre")
+    points = torch.stack((z.flatten(), a.flatten())).detach().cpu().double()
+    nodes = centers.T.detach().cpu().double()  # [2, K]
+    # the horizontal ends run over all samples, and a little beyond the centres
+    margin = 0.05 * (nodes[0, -1] - nodes[0, 0])
+    left = min(points[0].min() if z.numel() else nodes[0, 0], nodes[0, 0] - margin)
+    right = max(points[0].max() if z.numel() else nodes[0, -1], nodes[0, -1] + margin)
+    before = torch.stack((torch.stack((left, nodes[0, 0])), nodes.new_zeros(2)))
+    after = torch.stack((right, nodes[1, -1])).unsqueeze(1)
+    curve = torch.cat((before, nodes, after), dim=1)  # [2, K + 3]
+
+    figure = _new_figure((5.6, 4.0))
+    axes = figure.subplots()
+    opacity = max(0.05, min(0.6, 300 / max(1, z.numel())))
+    axes.scatter(
+        points[0].numpy(),
+        points[1].numpy(),
+        s=9,
+        color=_GREY,
+        alpha=opacity,
+        linewidths=0,
+        label=f"{z.numel():,} samples",
+    )
+    axes.plot(*curve.numpy(), color=_BLUE, linewidth=2.0, label="fitted activation")
+    axes.plot(*nodes.numpy(), "o", color=_ORANGE, markeredgecolor="white", markersize=7, label="centres", zorder=3)
+    for handle in axes.legend(frameon=False, fontsize=9, loc="upper left").legend_handles:
+        if handle is not None:
+            handle.set_alpha(1)
+    _dress(axes, title or "Activation", "mean weighted input z", "mean rate a (spikes per step)")
+    return figure
+
+
+def plot_activation(
+    z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, path: str | Path, *, title: str = ""
+) -> Path:
+    """Write `draw_activation` as PNG; returns the path."""
+    return save_png(draw_activation(z, a, centers, title=title), path)
+
+
+def save_png(figure: "Figure", path: str | Path, *, dpi: int = 150) -> Path:
+    """Write a figure as PNG; the file appears whole or not at all. Returns its path.
+
+    Raises:
+        SnnZooError: the name does not end in .png, or its directory cannot be written.
+    """
+    if Path(path).suffix.lower() != ".png":
+        raise SnnZooError(f"cannot draw to {path}: pictures are PNG, so the name must end in .png")
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return write_whole(path, buffer.getvalue())
+
+
+def _measured(records: Iterable[EpochRecord], state: str, key: str) -> list[tuple[int, float]]:
+    """(epoch, value) wherever the state was evaluated; epochs count from 1, as people do."""
+    cells = [(record["epoch"] + 1, (record.get(state) or {}).get(key)) for record in records]  # type: ignore[attr-defined]
+    return [(epoch, value) for epoch, value in cells if value is not None]
+
+
+def _new_figure(figsize: tuple[float, float]) -> "Figure":
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise SnnZooError("drawing needs matplotlib: pip install 'snnzoo[plot]'") from error
+    return Figure(figsize=figsize, layout="constrained")
+
+
+def _count_in_whole_numbers(axis: "Axis") -> None:
+    from matplotlib.ticker import MaxNLocator
+
+    axis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+
+
+def _log_scale(axes: "Axes") -> None:
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
+
+    axes.set_yscale("log")
+    low, high = axes.get_ylim()
+    few_decades = high / low < 300
+    axes.yaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few_decades else (1.0,)))
+    axes.yaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.yaxis.set_minor_formatter(NullFormatter())
+
+
+def _dress(axes: "Axes", title: str, x_label: str, y_label: str, *, grid: bool = True) -> None:
+    axes.set_title(title, loc="left", fontsize=11, parse_math=False)
+    axes.set_xlabel(x_label)
+    axes.set_ylabel(y_label)
+    axes.spines[["top", "right"]].set_visible(False)
+    if grid:
+        axes.grid(alpha=0.25, linewidth=0.6)
+        axes.set_axisbelow(True)

@@ -1,0 +1,98 @@
+"""Synaptic operations as NeuroBench counts them (J. Yik et al., Nature Communications 16, 1545, 2025).
+
+An operation is *effective* where neither the weight nor its input is 0: an accumulation (AC) if the input is a spike, a
+multiplication and accumulation (MAC) if it is anything else. *Dense* counts all of them. Biases, neurons, and weights
+that read only padding are none; neither are the currents of input neurons, which have no synapse.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network, Tally
+from bootstrap_core.network.synapse import DenseSynapse, IdentitySynapse, SkipSynapse, Synapse
+from specs.block import skips_of
+from specs.network import NetworkSpec
+
+__all__ = ["ActivityCounter", "effective_operations"]
+
+
+@dataclass
+class ActivityCounter:
+    """A network that counts, while `evaluate` scores it, how often each output is something else than 0.
+
+    `counts[i]`, of the shape of layer i, is over all images, and over all steps as SNN.
+    """
+
+    network: Network | IntegerNetwork
+    counts: list[Tensor] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.counts = [torch.zeros(shape, dtype=torch.int64) for shape in self.spec.shapes]
+
+    @property
+    def spec(self) -> NetworkSpec:
+        """That of the network."""
+        return self.network.spec
+
+    @property
+    def device(self) -> torch.device:
+        """That of the network."""
+        return self.network.device
+
+    def tally(
+        self,
+        images: Tensor,
+        mode: Mode | None = None,
+        *,
+        time_steps: int | None = None,
+        also_after: Sequence[int] = (),
+    ) -> tuple[Tensor, Tally]:
+        """As the network's."""
+        found: Sequence[Tensor | None]
+        if mode is Mode.ANN:
+            logits, trace = self.network.run(images, mode)
+            tally, found = trace.tally(), [rate.count_nonzero(0) for rate in trace.rates]
+        else:
+            logits, tally = self.network.tally(images, mode, time_steps=time_steps, also_after=also_after)
+            found = tally.counts
+        for total, count in zip(self.counts, found, strict=True):
+            if count is not None:
+                total += count.reshape(total.shape).cpu()
+        return logits, tally
+
+
+@torch.no_grad()
+def effective_operations(network: Network, counts: Sequence[Tensor]) -> list[float]:
+    """For each layer, input first, how often an input that is not 0 meets a weight that is not 0.
+
+    Args:
+        network: has the weights, on the hardware's grid.
+        counts: for each layer, of its shape, how often each output was not 0: see `ActivityCounter`.
+    """
+    found = [0.0]
+    for i, layer in enumerate(network.spec.layers[1:], 1):
+        block = network.blocks[i]
+        synapses = block.synapses() if isinstance(block, AffineBlock | SpikingBlock) else []
+        sources = [i - 1, *(skip.source for skip in skips_of(layer))]
+        found.append(
+            sum(_met(*synapse, counts[source]) for synapse, source in zip(synapses, sources, strict=bool(synapses)))
+        )
+    return found
+
+
+def _met(synapse: Synapse | SkipSynapse, weight: Tensor, counts: Tensor) -> float:
+    """Sum of what the synapse gives for `counts` if every weight but 0 is 1; float64 is exact here."""
+    arriving, ones = counts.double(), (weight != 0).double().cpu()
+    if isinstance(synapse, DenseSynapse):
+        return float(F.linear(arriving.flatten(), ones).sum())
+    if isinstance(synapse, IdentitySynapse):
+        return float((arriving * ones.reshape(synapse.broadcast)).sum())
+    spec = synapse.spec
+    return float(F.conv2d(arriving[None], ones, None, spec.stride, spec.padding, spec.dilation, spec.groups).sum())

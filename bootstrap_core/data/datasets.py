@@ -1,0 +1,442 @@
+"""MNIST and Fashion-MNIST: found on disk or downloaded, verified by sha256, parsed strictly; and a sample that ships.
+
+A dataset is four idx files (http://yann.lecun.com/exdb/mnist, "file formats"), plain or gzipped. Digests are of the
+plain bytes, so both forms check alike. `load_dataset` looks in the folder it is given, then in $ZOO_DATA_DIR, then in
+the cache, and downloads into the cache if it may.
+"""
+
+import hashlib
+import math
+import os
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from importlib import resources
+from importlib.resources.abc import Traversable
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bootstrap_core.data.stored_images import StoredImages
+from specs.dataset_sources import SAMPLE_NAME, SOURCES, DatasetSource, dataset_names, unknown_dataset
+from specs.errors import DataError, IntegrityError, TransferError
+from specs.files.download import cache_folder, download, expand_user, fetch_whole
+from specs.files.given_file import check_given_file
+from specs.files.limits import DATASET_FILE_BYTES
+
+__all__ = [
+    "SAMPLE_NAME",
+    "SOURCES",
+    "Dataset",
+    "DatasetSource",
+    "Split",
+    "check_split",
+    "dataset_names",
+    "find_dataset",
+    "load_dataset",
+    "parse_idx",
+    "pull_dataset",
+    "read_idx",
+    "train_validation_split",
+]
+
+IMAGE_SHAPE = (28, 28)
+
+TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
+TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
+
+
+# --- What a dataset is
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images uint8 [N, C, H, W], 0 black to 255 white, and their class numbers, int64 [N].
+
+    Images larger than memory stay in their file; an index, `images[...]`, gives a tensor of either.
+
+    Raises `DataError` for other shapes or dtypes, or arrays.
+    """
+
+    images: Tensor | StoredImages
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        for name, value in (("images", self.images), ("labels", self.labels)):
+            if not isinstance(value, Tensor | StoredImages):
+                raise DataError(f"{name} must be a tensor, as torch.as_tensor makes it, not {type(value).__name__}")
+        found = f"{self.images.dtype} {list(self.images.shape)}"
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
+            raise DataError(f"images must be uint8 [{len(self.labels)}, C, H, W], not {found}")
+        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
+            raise DataError(f"labels must be int64 [N], not {self.labels.dtype} {list(self.labels.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        """An image, uint8 `[C, H, W]`, and its class number: what torch's `DataLoader` makes batches of."""
+        return self.images[[index]][0], self.labels[index]
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Images uint8 `[n, C, H, W]` of the indices int64 `[n]`: as `images[indices]`, in a part of the time."""
+        images = self.images
+        return images[indices] if isinstance(images, StoredImages) else images.index_select(0, indices)
+
+    def take(self, indices: Tensor | list[int] | slice) -> "Split":
+        """Select images and labels by index, in the order given. A slice shares memory, indices copy but stored images.
+
+        >>> len(load_dataset("mnist-sample").test.take(slice(0, 10)))
+        10
+        """
+        images = self.images
+        return Split(
+            images.take(indices) if isinstance(images, StoredImages) else images[indices], self.labels[indices]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """A named training and test split.
+
+    `source` says in words where the data came from. Whatever is scored on a dataset with `is_sample` must say so: it is
+    a small part of the real one. Of one with `is_drawn` the test images were drawn from all that there are.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    source: str
+    is_sample: bool = False
+    is_drawn: bool = False
+
+
+def check_split(split: object, n_classes: int) -> None:
+    """Raise `DataError` for what is no `Split`, and for labels that a network of so many classes has no answer for."""
+    if not isinstance(split, Split):
+        raise DataError(f"images and labels come together as a Split, not as {type(split).__name__}")
+    for label in (split.labels.min(), split.labels.max()) if len(split) else ():
+        if not 0 <= label < n_classes:
+            raise DataError(f"label {int(label)} in data of a network with {n_classes} classes")
+
+
+def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tuple[Split, Split]:
+    """Set aside `n_validation` images for validation: (train, validation), each in the original order.
+
+    Stratified: each class gives its share of `n_validation`, rounded so that the total is exact (largest remainders).
+    Which of its images it gives depends on `seed` alone. Raises `DataError` unless 0 < n_validation < len(split).
+
+    >>> train, validation = train_validation_split(load_dataset("mnist-sample").train, n_validation=200, seed=0)
+    >>> len(train), validation.labels.bincount().unique().tolist()
+    (1800, [20])
+    """
+    if not 0 < n_validation < len(split):
+        raise DataError(
+            f"n_validation = {n_validation} must be between 1 and {len(split) - 1}, one less than the images"
+        )
+    class_sizes = split.labels.bincount()
+    whole, remainders = (n_validation * class_sizes) // len(split), (n_validation * class_sizes) % len(split)
+    by_remainder = remainders.argsort(descending=True, stable=True)
+    whole[by_remainder[: n_validation - int(whole.sum())]] += 1
+
+    generator = torch.Generator().manual_seed(seed)
+    is_validation = torch.zeros(len(split), dtype=torch.bool)
+    for label, n_taken in enumerate(whole.tolist()):
+        members = (split.labels == label).nonzero().flatten()
+        is_validation[members[torch.randperm(len(members), generator=generator)[:n_taken]]] = True
+    return split.take(~is_validation), split.take(is_validation)
+
+
+# --- Finding and loading
+
+
+def load_dataset(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    offline: bool = False,
+    mirrors: Sequence[str] | None = None,
+    registry: Mapping[str, DatasetSource] = SOURCES,
+) -> Dataset:
+    """Load a dataset from the first place that has it: `data_dir`, $ZOO_DATA_DIR, the cache, a download into the cache.
+
+    In `data_dir` and $ZOO_DATA_DIR the files, plain or gzipped, may lie in `<dir>/<name>`, in `<dir>/MNIST/raw`
+    (`FashionMNIST`), as torchvision leaves them, or in `<dir>`. `offline` forbids the download; `mirrors` replaces the
+    URLs of the download; `registry` replaces the table of known datasets. "mnist-sample" needs none of this.
+
+    Raises `DataError` for an unknown name, or when no place has the data: it lists each place and why. Raises
+    `IntegrityError` when a file is found and its bytes are not what they should be.
+
+    >>> dataset = load_dataset("mnist-sample")
+    >>> dataset.test.images.shape, dataset.is_sample
+    (torch.Size([1000, 1, 28, 28]), True)
+    """
+    if name == SAMPLE_NAME:
+        return _load_sample()
+    source = _get_source(name, registry)
+    folder = find_dataset(name, data_dir=data_dir, cache_dir=cache_dir, registry=registry)
+    if folder is None:
+        folder = _pull_or_explain(source, data_dir, cache_dir, offline, mirrors, registry)
+    return Dataset(
+        name=name,
+        train=_load_split(folder, TRAIN_FILES, source),
+        test=_load_split(folder, TEST_FILES, source),
+        classes=source.classes,
+        source=f"{name} from {folder}",
+    )
+
+
+def find_dataset(
+    name: str,
+    *,
+    data_dir: Path | None = None,
+    cache_dir: Path | None = None,
+    registry: Mapping[str, DatasetSource] = SOURCES,
+) -> Path | None:
+    """Find the folder that `load_dataset` would read without a download, or None. Images are not opened.
+
+    For "mnist-sample" it is the embedded file. Raises `DataError` for an unknown name.
+    """
+    if name == SAMPLE_NAME:
+        return Path(str(_sample_file()))
+    source = _get_source(name, registry)
+    places = _places(source, data_dir, cache_dir)
+    return next((folder for folder in places if _has_files(folder, source, registry)), None)
+
+
+def pull_dataset(
+    name: str,
+    *,
+    cache_dir: Path | None = None,
+    mirrors: Sequence[str] | None = None,
+    registry: Mapping[str, DatasetSource] = SOURCES,
+) -> Path:
+    """Download a dataset's files into the cache and return their folder. Files that are there and intact stay.
+
+    Each file is verified before it appears under its name, and comes from the first of `mirrors` (default: the
+    dataset's own) that has it intact. Raises `DataError` when no mirror has, with the error of each, or when the cache
+    can't be written. "mnist-sample" ships with the package and needs no download.
+    """
+    if name == SAMPLE_NAME:
+        return Path(str(_sample_file()))
+    source = _get_source(name, registry)
+    folder = _cached(source, cache_dir)
+    urls = source.mirrors if mirrors is None else mirrors
+    for file, sha256 in source.sha256.items():
+        if not _is_intact(_find_file(folder, file), sha256):
+            _download(folder / f"{file}.gz", sha256, urls)
+            (folder / file).unlink(missing_ok=True)  # a damaged plain copy would come first
+    return folder
+
+
+def _get_source(name: str, registry: Mapping[str, DatasetSource]) -> DatasetSource:
+    if name not in registry:
+        raise unknown_dataset(name, [*registry, SAMPLE_NAME])
+    return registry[name]
+
+
+def _cached(source: DatasetSource, cache_dir: Path | None) -> Path:
+    return cache_folder(cache_dir) / "data" / source.name
+
+
+def _places(source: DatasetSource, data_dir: Path | None, cache_dir: Path | None) -> Iterator[Path]:
+    """Every folder where the files may lie, in the order of the search."""
+    roots = [] if data_dir is None else [Path(data_dir)]
+    if from_environment := os.environ.get("ZOO_DATA_DIR"):
+        roots.append(expand_user(from_environment))
+    for root in roots:
+        yield from (root / source.name, root / source.torchvision_folder / "raw", root)
+    yield _cached(source, cache_dir)
+
+
+def _find_file(folder: Path, file: str) -> Path | None:
+    return next((path for path in (folder / file, folder / f"{file}.gz") if path.is_file()), None)
+
+
+def _missing_files(folder: Path, source: DatasetSource) -> list[str]:
+    return [file for file in source.sha256 if _find_file(folder, file) is None]
+
+
+def _has_files(folder: Path, source: DatasetSource, registry: Mapping[str, DatasetSource]) -> bool:
+    """Whether its files are there, and not those of another dataset, which have the same names."""
+    if _missing_files(folder, source):
+        return False
+    _, labels = TEST_FILES
+    others = [other.sha256.get(labels) for other in registry.values() if other != source]
+    return not any(sha256 is not None and _is_intact(_find_file(folder, labels), sha256) for sha256 in others)
+
+
+def _pull_or_explain(
+    source: DatasetSource,
+    data_dir: Path | None,
+    cache_dir: Path | None,
+    offline: bool,
+    mirrors: Sequence[str] | None,
+    registry: Mapping[str, DatasetSource],
+) -> Path:
+    failure = "no download: offline"
+    if not offline:
+        try:
+            return pull_dataset(source.name, cache_dir=cache_dir, mirrors=mirrors, registry=registry)
+        except DataError as error:
+            failure = str(error)
+    tried = [
+        f"{f}: {'lacks ' + ', '.join(lacking) if (lacking := _missing_files(f, source)) else 'has another dataset'}"
+        for f in _places(source, data_dir, cache_dir)
+    ]
+    raise DataError(
+        f"dataset {source.name!r} not found. Tried:\n"
+        + "".join(f"  {line}\n" for line in [*tried, *failure.splitlines()])
+        + "Put its four idx files (plain or .gz) in a folder, and name that with --data-dir\n"
+        "(in Python data_dir=) or $ZOO_DATA_DIR; or, where a command takes --data, use\n"
+        f"{SAMPLE_NAME}, which comes with the package."
+    )
+
+
+def _load_split(folder: Path, files: tuple[str, str], source: DatasetSource) -> Split:
+    images, labels = (_read_known(folder, file, source) for file in files)
+    if images.shape != (len(labels), *IMAGE_SHAPE) or labels.ndim != 1 or labels.max() >= len(source.classes):
+        raise IntegrityError(
+            f"{folder}: {files[0]} {list(images.shape)} and {files[1]} {list(labels.shape)} are not N images of "
+            f"{IMAGE_SHAPE} with N labels below {len(source.classes)}"
+        )
+    return Split(images[:, None], labels.long())  # [N, 28, 28] -> [N, 1, 28, 28]
+
+
+def _read_known(folder: Path, file: str, source: DatasetSource) -> Tensor:
+    path = _find_file(folder, file)
+    if path is None:
+        raise DataError(f"{folder / file}: the file has gone")
+    return read_idx(path, sha256=source.sha256[file])
+
+
+def _sample_file() -> Traversable:
+    return resources.files("bootstrap_core.data") / "mnist-sample.npz"
+
+
+def _load_sample() -> Dataset:
+    with _sample_file().open("rb") as file, np.load(file) as arrays:
+        train, test = (
+            Split(
+                torch.from_numpy(arrays[f"{part}_images"])[:, None],  # [N, 28, 28] -> [N, 1, 28, 28]
+                torch.from_numpy(arrays[f"{part}_labels"]).long(),
+            )
+            for part in ("train", "test")
+        )
+    return Dataset(
+        name=SAMPLE_NAME,
+        train=train,
+        test=test,
+        classes=SOURCES["mnist"].classes,
+        source=f"the embedded sample of MNIST: {len(test):,} of its 10,000 test digits",
+        is_sample=True,
+    )
+
+
+# --- Files
+
+
+def read_idx(path: Path, *, sha256: str | None = None) -> Tensor:
+    """Read an idx file of unsigned bytes, plain or gzipped, into a uint8 tensor of the shape that its header states.
+
+    `sha256` is the expected digest of the plain bytes. Raises `IntegrityError` for other bytes or a malformed file,
+    `DataError` for one that can't be read.
+    """
+    return parse_idx(_read_plain(path, sha256), what=str(path))
+
+
+def parse_idx(data: bytes, *, what: str = "idx data") -> Tensor:
+    """Parse the plain bytes of an idx file of unsigned bytes; `what` names it in errors.
+
+    The format: 00 00, 08 for unsigned bytes, the number of dimensions, each dimension as a big-endian uint32, the data.
+    Raises `IntegrityError` unless the data is exactly as long as the header says.
+
+    >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
+    tensor([7, 8, 9], dtype=torch.uint8)
+    """
+    if data[:3] != b"\0\0\x08" or len(data) < 4:
+        raise IntegrityError(f"{what}: not an idx file of unsigned bytes: starts with {data[:4].hex(' ') or 'nothing'}")
+    n_dims = data[3]
+    header_size = 4 + 4 * n_dims
+    if not 1 <= n_dims <= 3 or len(data) < header_size:
+        raise IntegrityError(f"{what}: {n_dims} dimensions (1 to 3 expected) in {len(data)} bytes: damaged idx header")
+    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, header_size, 4)]
+    expected_size = header_size + math.prod(shape)  # Python integers: a hostile header can't overflow
+    if 0 in shape:
+        raise IntegrityError(f"{what}: shape {shape} holds nothing")
+    if len(data) != expected_size:
+        raise IntegrityError(f"{what}: shape {shape} takes {expected_size} bytes, the file has {len(data)}")
+    values = np.frombuffer(data, dtype=np.uint8, offset=header_size).reshape(shape)
+    return torch.from_numpy(values.copy())
+
+
+def _read_plain(path: Path, sha256: str | None, *, what: str = "") -> bytes:
+    what = what or str(path)
+    size = check_given_file(path, error=DataError)
+    if size > DATASET_FILE_BYTES:
+        raise IntegrityError(f"{what}: {size} bytes, more than the limit of {DATASET_FILE_BYTES}")
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
+    return _verify(_gunzip(data, what), sha256, what)
+
+
+def _gunzip(data: bytes, what: str) -> bytes:
+    """Decompress, to at most DATASET_FILE_BYTES; data that isn't gzipped comes back as it is."""
+    if not data.startswith(b"\x1f\x8b"):
+        return data
+    decompressor = zlib.decompressobj(wbits=31)  # 31: gzip, with its checksum
+    try:
+        plain = decompressor.decompress(data, DATASET_FILE_BYTES + 1)
+    except zlib.error as error:
+        raise IntegrityError(f"{what}: damaged gzip file: {error}") from error
+    if len(plain) > DATASET_FILE_BYTES:
+        raise IntegrityError(f"{what}: decompresses to more than the limit of {DATASET_FILE_BYTES} bytes")
+    if not decompressor.eof:
+        raise IntegrityError(f"{what}: truncated gzip file, {len(data)} bytes")
+    if decompressor.unused_data:
+        raise IntegrityError(f"{what}: {len(decompressor.unused_data)} bytes follow the end of the gzip file")
+    return plain
+
+
+def _verify(plain: bytes, sha256: str | None, what: str) -> bytes:
+    found = hashlib.sha256(plain).hexdigest()
+    if sha256 not in (None, found):
+        raise IntegrityError(
+            f"{what}: sha256 of its plain bytes is {found}, expected {sha256}: "
+            "the file is damaged or belongs to another dataset; replace or remove it"
+        )
+    return plain
+
+
+def _is_intact(path: Path | None, sha256: str) -> bool:
+    if path is None:
+        return False
+    try:
+        _read_plain(path, sha256)
+    except (IntegrityError, DataError):
+        return False
+    return True
+
+
+def _download(target: Path, sha256: str, mirrors: Sequence[str]) -> None:
+    """Fetch one gzipped file, verified, from the first mirror that has it."""
+    failures = []
+    for mirror in mirrors:
+        url = f"{mirror.rstrip('/')}/{target.name}"
+        try:
+            fetch_whole(
+                target,
+                partial(download, url, limit=DATASET_FILE_BYTES),
+                partial(_read_plain, sha256=sha256, what=url),
+            )
+            return
+        except (TransferError, IntegrityError) as error:
+            failures.append(str(error))
+    raise DataError("\n".join([f"{target.name}: no mirror has it intact", *failures]))

@@ -1,0 +1,417 @@
+"""A user's own images as a dataset: an `.npz` of arrays, or a folder of class folders."""
+
+import math
+import reprlib
+import warnings
+import zipfile
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from pathlib import Path
+from typing import IO, TYPE_CHECKING
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.data.stored_images import STORED_FROM, StoredArray, StoredImages, read_header, stored_array
+from specs.dataset_sources import check_npz
+from specs.errors import DataError, IntegrityError, SnnZooError
+from specs.fields import Shape
+from specs.files.given_file import check_given_file
+from specs.files.given_zip import open_zip
+from specs.files.limits import IMAGE_CLASSES, IMAGE_PIXELS
+from specs.files.memory import refuse_beyond_memory
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+__all__ = [
+    "UNLABELLED",
+    "Size",
+    "image_shape",
+    "load_images",
+    "open_image",
+    "plain_image",
+    "read_pixels",
+    "upright_size",
+]
+
+Size = tuple[int, int, int]
+"""`(C, H, W)`."""
+CHANNELS = 1, 3
+"""Of images: grey ones, and those of three colours."""
+UNLABELLED = "unlabelled"
+"""The one class of a dataset whose images have no labels."""
+TEST_PART = 5
+"""One image in so many is for testing, where a file does not say which."""
+IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+ORIENTATION, SIDEWAYS = 0x0112, {5, 6, 7, 8}
+"""The tag that says how a camera was held, and its values for rows that are columns."""
+PAPERS, MORE = ("white", "black"), 2
+"""What is seen through an image, and how many times the contrast on black must be for it to be that."""
+DEEP_FORMATS = ("PNG", "PPM")
+"""Whose images of mode `I` are of 16 bits."""
+FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
+"""Of Pillow's: others run programs, as EPS does, or read further files."""
+
+
+def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) -> Dataset:
+    """Read a user's images.
+
+    An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
+    if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. Images that `np.savez` wrote, uncompressed, may be
+    larger than memory: they stay in the file, which is read as they are used. A folder has a folder of image files for
+    each class, sorted by name; or `train` and `test` with such folders in them. Those of more than `STORED_FROM` bytes
+    of pixels are decoded as they are used. Without a test set, every fifth image drawn by `seed` is one.
+
+    Args:
+        path: an `.npz`, or a folder.
+        shape: that images enter as. Rows of so many features are taken for such images. Image files are made grey or
+            of three colours, and resized to it; by default, and where they enter in a row that the first has room in,
+            all are made like the first.
+        seed: of the images drawn for testing.
+
+    Raises:
+        DataError: it cannot be read, or is no such thing.
+    """
+    path = Path(path)
+    return _from_folder(path, shape, seed) if path.is_dir() else _from_npz(path, shape, seed)
+
+
+def image_shape(shape: Shape) -> Size | None:
+    """`(C, H, W)` of images, grey or of three colours, that enter as `shape`: those in a row as a square, if it is one.
+
+    >>> image_shape((784,)), image_shape((3072,)), image_shape((3, 24, 32)), image_shape((50,))
+    ((1, 28, 28), (3, 32, 32), (3, 24, 32), None)
+    """
+    if len(shape) == 3:
+        return (shape[0], shape[1], shape[2]) if shape[0] in CHANNELS else None
+    for channels in CHANNELS:
+        side = round((math.prod(shape) / channels) ** 0.5)
+        if math.prod(shape) == channels * side**2:
+            return channels, side, side
+    return None
+
+
+def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
+    arrays, others = _arrays(path)
+    found = {name.lower(): array for name, array in arrays.items()}
+    is_drawn = not {"x_train", "x_test"} <= found.keys()
+    if not is_drawn:
+        labelled = _has_labels(path, found, "y_train", unread=("y",))
+        if len(labels := {"y_train", "y_test"} & found.keys()) == 1:
+            missing = ({"y_train", "y_test"} - labels).pop()
+            raise DataError(
+                f"{path} has {labels.pop()} and no {missing}: of x and y alone, some images are drawn for testing"
+            )
+        train, test = (_split(path, shape, found[f"x_{part}"], found.get(f"y_{part}")) for part in ("train", "test"))
+    elif "x" in found:
+        labelled = _has_labels(path, found, "y", unread=("y_train", "y_test"))
+        train, test = _drawn(_split(path, shape, found["x"], found.get("y")), seed)
+    else:
+        names = ", ".join([*arrays, *others]) or "none"
+        raise DataError(f"{path} has no array x (and y), nor x_train and x_test; it has {names}")
+    n_classes = int(max(train.labels.max(), test.labels.max())) + 1
+    classes = tuple(map(str, range(n_classes))) if labelled else (UNLABELLED,)
+    return Dataset(f"{path}", train, test, classes, f"{path}", is_drawn=is_drawn)
+
+
+def _has_labels(path: Path, found: Collection[str], name: str, *, unread: tuple[str, ...]) -> bool:
+    """Whether there are labels of that name; raises `DataError` for others whose own images are not there."""
+    if strays := [other for other in unread if other in found and other.replace("y", "x", 1) not in found]:
+        raise DataError(f"{path} has {strays[0]} beside images whose labels are {name}: rename it, or leave it out")
+    return name in found
+
+
+LABELS = {"y", "y_train", "y_test"}
+ARRAYS = {"x", "x_train", "x_test", *LABELS}
+COPIES = 3
+"""Of an array that are in memory at a time: as it is, times 255, as bytes."""
+MOST_OTHERS = 5
+"""Names of arrays that are of no use that are told."""
+Array = npt.NDArray[np.generic] | StoredArray
+
+
+def _arrays(path: Path) -> tuple[dict[str, Array], list[str]]:
+    """Those of an .npz that are known by name, and the first names of others."""
+    check_npz(path)
+    arrays, others = dict[str, Array](), list[str]()
+    try:
+        with open_zip(path) as archive:
+            for entry in archive.infolist():
+                name = entry.filename.removesuffix(".npy")
+                if name.lower() in ARRAYS:
+                    arrays[name] = _array(path, archive, entry, name)
+                elif len(others) < MOST_OTHERS:
+                    others.append(reprlib.repr(name).strip("'"))
+    except DataError:
+        raise
+    except IntegrityError as error:
+        raise DataError(f"{path} is no .npz of plain arrays: {error}") from None
+    return arrays, others
+
+
+def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array:
+    """One array, checked; large images are left in the file, if they lie there as they are."""
+    with archive.open(entry) as stream:
+        _check_array(stream, entry.file_size, f"{path}: {name}")
+    if entry.file_size >= STORED_FROM and name.lower() not in LABELS and (found := stored_array(path, archive, entry)):
+        return found
+    refuse_beyond_memory(COPIES * entry.file_size, f"{path}: reading {name}")
+    with archive.open(entry) as stream:
+        return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
+
+
+def _check_array(stream: IO[bytes], n_bytes: int, where: str) -> None:
+    """Refuse what is no array of numbers, or claims more of them than there are: NumPy makes room before it reads."""
+    try:
+        header = read_header(stream)
+    except ValueError as error:  # what NumPy raises on what is no header
+        raise DataError(f"{where} is no array: {' '.join(str(error).split())[:200]}") from None
+    shape, dtype = header.shape, header.dtype
+    if dtype.kind not in "biuf" or dtype.itemsize > 8:
+        raise DataError(f"{where} holds {dtype.name[:40]}, not numbers")
+    if header.n_bytes != n_bytes:
+        raise DataError(f"{where} is of shape {list(shape)[:8]} and dtype {dtype}, which {n_bytes:,} bytes do not fill")
+
+
+def _split(path: Path, shape: Shape | None, x: Array, y: Array | None) -> Split:
+    if 0 in x.shape:
+        raise DataError(f"{path}: no images, or none of any size: {list(x.shape)}")
+
+    def convert(x: npt.NDArray[np.generic]) -> Tensor:
+        return _as_bytes(path, _as_images(path, shape, _tensor(x)))
+
+    images = StoredImages.of(x, convert) if isinstance(x, StoredArray) else convert(x)
+    if y is None:
+        return Split(images, torch.zeros(len(images), dtype=torch.int64))
+    assert isinstance(y, np.ndarray)  # labels are never left in the file
+    labels = _tensor(y).double() if y.ndim else torch.zeros(0)
+    if labels.ndim > 1 and labels.numel() > len(labels):
+        labels = labels.flatten(1)
+        if not torch.equal(labels, F.one_hot(labels.nan_to_num().argmax(1), labels.shape[1]).double()):
+            raise DataError(f"{path}: labels of shape {list(y.shape)} must be one-hot, rows of zeros with a one each")
+        labels = labels.argmax(1)
+    labels = labels.flatten().nan_to_num(-1)
+    if (
+        len(labels) != len(images)
+        or len(images) == 0
+        or not 0 <= int(labels.min()) <= int(labels.max()) < IMAGE_CLASSES
+        or bool((labels % 1).any())
+    ):
+        raise DataError(
+            f"{path}: {len(images)} images and {len(labels)} labels, which must be class numbers from 0 to "
+            f"{IMAGE_CLASSES - 1}"
+        )
+    return Split(images, labels.long())
+
+
+def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
+    """Torch has no numbers of the other byte order, nor whole ones without a sign beyond a byte that it can compare."""
+    wide = array.dtype.kind == "u" and array.dtype.itemsize > 1
+    return torch.from_numpy(np.ascontiguousarray(array, "int64" if wide else array.dtype.newbyteorder("=")))
+
+
+def _as_images(path: Path, shape: Shape | None, x: Tensor) -> Tensor:
+    match x.ndim:
+        case 2 if shape is not None and len(shape) == 3 and math.prod(shape) == x.shape[1]:
+            return x.reshape(-1, *shape)
+        case 2:
+            return x[:, None, None]
+        case 3:
+            return x[:, None]
+        case 4 if shape == x.shape[1:]:
+            return x
+        case 4 if shape == (x.shape[3], *x.shape[1:3]) or (x.shape[3] in CHANNELS and x.shape[1] not in CHANNELS):
+            return x.permute(0, 3, 1, 2)
+        case 4:
+            return x
+        case _:
+            raise DataError(f"{path}: images of shape {list(x.shape[1:])}")
+
+
+def _as_bytes(path: Path, x: Tensor) -> Tensor:
+    if x.dtype == torch.uint8:
+        return x.contiguous()
+    if not x.is_floating_point() or (x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1)):
+        raise DataError(f"{path}: images must be uint8, or floats in 0..1 (as before mean and std)")
+    return (x * 255).round().to(torch.uint8).contiguous()
+
+
+def _drawn(split: Split, seed: int) -> tuple[Split, Split]:
+    order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
+    n_test = max(1, len(split) // TEST_PART)
+    if len(split) < 2:
+        raise DataError("fewer than two images")
+    return split.take(order[n_test:]), split.take(order[:n_test])
+
+
+def _from_folder(path: Path, shape: Shape | None, seed: int) -> Dataset:
+    is_drawn = not ((path / "train").is_dir() and (path / "test").is_dir())
+    if not is_drawn:
+        classes = _classes(path / "train")
+        size = _size_for(shape, classes)
+        train = _read_classes(classes, size, classes)
+        of_test = _classes(path / "test")
+        if unknown := sorted(of_test.keys() - classes.keys()):
+            raise DataError(f"{path / 'test'} has classes that {path / 'train'} has not: {', '.join(unknown)}")
+        test = _read_classes(of_test, size, classes)
+    else:
+        classes = _classes(path)
+        train, test = _drawn(_read_classes(classes, _size_for(shape, classes), classes), seed)
+    if len(classes) == 1:
+        raise DataError(f"{path} has one class, {next(iter(classes))}: there is nothing to tell apart")
+    return Dataset(f"{path}", train, test, tuple(classes), f"{path}", is_drawn=is_drawn)
+
+
+def _classes(path: Path) -> dict[str, list[Path]]:
+    inside = path.resolve()
+    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
+    found = {
+        folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+        for folder in folders
+    }
+    if not found or not all(found.values()):
+        raise DataError(
+            f"{path} is no folder of class folders with images in each; it has {', '.join(found) or 'none'} (images "
+            "without labels go into an .npz, as x alone)"
+        )
+    for file in chain(*found.values()):
+        if not file.resolve().is_relative_to(inside):
+            raise DataError(f"{file} is a link out of {path}; links are followed only within it")
+    return found
+
+
+def _size_for(shape: Shape | None, classes: Mapping[str, list[Path]]) -> Size:
+    """What all image files are made to."""
+    if shape is not None and len(shape) == 3 and shape[0] in CHANNELS:
+        return shape[0], shape[1], shape[2]
+    with open_image(next(iter(classes.values()))[0]) as image:
+        first = (1 if image.mode in {"1", "L", "LA", "I", "F", "I;16"} else 3, *upright_size(image))
+    if shape is None or math.prod(shape) == math.prod(first):
+        return first
+    return image_shape(shape) or first
+
+
+def upright_size(image: "Image") -> tuple[int, int]:
+    """Height and width of an open image as its camera was held, from its head alone."""
+    told = image.format == "TIFF" or "exif" in image.info  # else Pillow looks for it behind the pixels
+    sideways = told and image.getexif().get(ORIENTATION) in SIDEWAYS
+    return (image.width, image.height) if sideways else (image.height, image.width)
+
+
+def _read_classes(classes: Mapping[str, list[Path]], size: Size, names: Iterable[str]) -> Split:
+    """Images of folders, labelled by the places of their classes among `names`."""
+    numbers = {name: number for number, name in enumerate(names)}
+    files = _ImageFiles(tuple(chain(*classes.values())), size)
+    labels = torch.tensor([numbers[name] for name, members in classes.items() for _ in members])
+    if math.prod(files.shape) < STORED_FROM:
+        return Split(torch.from_numpy(files.read(torch.arange(len(labels)))), labels)
+    for file in files.files:
+        with open_image(file):  # its head is read, and its limits are checked
+            pass
+    return Split(StoredImages.of(files, torch.from_numpy), labels)
+
+
+@dataclass(frozen=True)
+class _ImageFiles:
+    """Image files as an array `[N, C, height, width]`, decoded when rows of it are read."""
+
+    files: tuple[Path, ...]
+    size: Size
+    dtype: np.dtype[np.uint8] = np.dtype(np.uint8)  # noqa: RUF009 - immutable
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return (len(self.files), *self.size)
+
+    def read(self, rows: Tensor) -> npt.NDArray[np.uint8]:
+        channels, height, width = self.size
+        folder, n_images = self.files[0].parents[1], len(rows)
+        refuse_beyond_memory(
+            2 * n_images * math.prod(self.size), f"{folder}: {n_images:,} images of {height} x {width} pixels"
+        )
+        found = np.empty((n_images, *self.size), self.dtype)
+        for place, row in enumerate(rows.tolist()):
+            found[place] = read_pixels(self.files[row], channels=channels, height=height, width=width)
+        return found
+
+
+def read_pixels(path: Path, *, channels: int, height: int, width: int) -> Tensor:
+    """An image file as bytes `[C, height, width]`, made grey or of three colours, and resized.
+
+    Raises:
+        DataError: it cannot be read as an image, or is too large.
+        SnnZooError: Pillow is missing.
+    """
+    with open_image(path) as image:
+        plain = plain_image(path, image)
+        pixels = np.asarray(_of_bytes(plain).convert("L" if channels == 1 else "RGB").resize((width, height)))
+    return torch.from_numpy(pixels.copy()).reshape(height, width, channels).permute(2, 0, 1)
+
+
+def plain_image(path: Path, image: "Image") -> "Image":
+    """An open image, upright; what is transparent becomes white paper, or black where more shows on that.
+
+    Of 16 bits, and opaque, it stays so (mode `I` or `I;16`). Raises `DataError` for floats and 32 bits.
+    """
+    from PIL import Image, ImageOps
+
+    if image.mode == "F" or (image.mode == "I" and image.format not in DEEP_FORMATS):
+        raise DataError(f"{path}: of floats or 32 bits, and nothing says what is white: save it in 8 or 16 bits")
+    upright = ImageOps.exif_transpose(image)
+    if not upright.has_transparency_data:
+        return upright
+    ink = _of_bytes(upright).convert("RGBA")
+    on_white, on_black = (Image.alpha_composite(Image.new("RGBA", ink.size, paper), ink) for paper in PAPERS)
+    return on_black if _contrast(on_black) > MORE * _contrast(on_white) else on_white
+
+
+def _of_bytes(image: "Image") -> "Image":
+    """An image of 16 bits in 8, what is transparent by its number so still; others as they are."""
+    from PIL import Image
+
+    if not image.mode.startswith("I"):
+        return image
+    deep, transparent = np.asarray(image, np.uint16), image.info.get("transparency")
+    grey = Image.fromarray((deep // 257).astype(np.uint8))
+    if transparent is not None:
+        grey.putalpha(Image.fromarray(np.where(deep == transparent, 0, 255).astype(np.uint8)))
+    return grey
+
+
+def _contrast(image: "Image") -> int:
+    return int(np.ptp(np.asarray(image.convert("L"))))
+
+
+@contextmanager
+def open_image(path: Path) -> Iterator["Image"]:
+    """An image file, open in Pillow.
+
+    Raises:
+        DataError: it cannot be read as an image, here or in the body of the `with`.
+        SnnZooError: Pillow is missing.
+    """
+    try:
+        from PIL import Image, UnidentifiedImageError
+    except ImportError:
+        raise SnnZooError("reading images needs Pillow: pip install 'snnzoo[plot]'") from None
+    check_given_file(path, error=DataError)
+    try:
+        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+            n_pixels = image.width * image.height
+            if n_pixels > IMAGE_PIXELS:
+                raise DataError(f"{path} is an image of {n_pixels:,} pixels; at most {IMAGE_PIXELS:,} are read")
+            yield image
+    except SnnZooError:
+        raise
+    except UnidentifiedImageError:
+        raise DataError(f"cannot read {path} as an image; known are {', '.join(FORMATS)}") from None
+    except Exception as error:  # Pillow raises whatever its plugins do on what a file holds
+        told = " ".join(str(getattr(error, "strerror", None) or error).split())[:200] or type(error).__name__
+        raise DataError(f"cannot read {path} as an image: {told}") from None

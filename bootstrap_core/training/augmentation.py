@@ -1,0 +1,244 @@
+"""Random augmentation: another small rotation, shift, zoom, shear, bending and blot for each image, a batch at a time.
+
+The conventions are those of `torchvision.transforms.RandomAffine`: about the image centre, a point at offset p moves to
+
+    scale * R(angle) @ K(shear) @ p + translation,    R = [[cos, -sin], [sin, cos]],    K = [[1, -tan(shear)], [0, 1]]
+
+with x to the right and y down, so that a positive angle turns clockwise. Images are resampled, so the code works with
+the inverse: where in the input does each output pixel come from?
+
+Where several processes share a batch (`share`), each draws for all its rows and resamples its own, so that the images
+are those of one process.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.training.distributed import Share
+from specs.errors import DataError, SpecError
+from specs.training import AugmentSpec
+
+__all__ = [
+    "Augmentation",
+    "RandomAffine",
+    "are_pictures",
+    "augmentation",
+    "bend",
+    "erase",
+    "flip",
+    "inverse_affine",
+    "warp_affine",
+]
+
+ELASTIC_POINTS = 5
+"""Places along each axis whose displacement is drawn; between them it is bicubic."""
+
+
+class Augmentation(Protocol):
+    """From float images `[N, C, H, W]`, the rows `share` of a batch, to others of the same shape."""
+
+    def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
+        """The images, changed at random; without a `share` they are the whole batch."""
+        ...
+
+
+def are_pictures(shape: Sequence[int]) -> bool:
+    """Whether images of this shape have rows and columns; else they are numbers side by side, which nothing changes.
+
+    >>> are_pictures((10, 1, 28, 28)), are_pictures((10, 1, 1, 784))
+    (True, False)
+    """
+    return 1 not in shape[-2:]
+
+
+def augmentation(spec: AugmentSpec) -> Augmentation:
+    """All that `spec` asks for, one after the other; nothing of images of one row or column, which are no pictures.
+
+    >>> augment = augmentation(AugmentSpec(flip=True, elastic=0.05, erase=0.25))
+    >>> augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0)).shape
+    torch.Size([8, 1, 28, 28])
+    """
+    affine = RandomAffine(spec.degrees, spec.translate, spec.scale, spec.shear)
+
+    def augment(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
+        images = affine(images, generator, share)
+        if not are_pictures(images.shape):
+            return images
+        if spec.flip:
+            images = flip(images, generator, share)
+        if spec.elastic:
+            images = bend(images, spec.elastic, generator, share)
+        if spec.erase:
+            images = erase(images, spec.erase, generator, share)
+        return images
+
+    return augment
+
+
+@dataclass(frozen=True)
+class RandomAffine:
+    """A random affine transform, drawn anew for each image.
+
+    Parameters mean what they mean to `torchvision.transforms.RandomAffine`: angles in degrees from [-degrees, degrees],
+    shifts from [-translate, translate] times the width and the height, a factor from the interval `scale`, a shear
+    along x in degrees from [-shear, shear]; all uniform. One difference: shifts are not rounded to whole pixels.
+
+    Raises `SpecError` for a parameter outside its range.
+
+    >>> augment = RandomAffine(degrees=10.0, translate=0.05)
+    >>> augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0)).shape
+    torch.Size([8, 1, 28, 28])
+    """
+
+    degrees: float = 10.0
+    translate: float = 0.05
+    scale: tuple[float, float] = (0.95, 1.05)
+    shear: float = 5.0
+
+    def __post_init__(self) -> None:
+        for name, value, bound in (("degrees", self.degrees, 180), ("translate", self.translate, 1)):
+            if not 0 <= value <= bound:
+                raise SpecError(f"RandomAffine: {name} = {value} must be in [0, {bound}]")
+        if not 0 <= self.shear < 90:
+            raise SpecError(f"RandomAffine: shear = {self.shear} must be in [0, 90)")
+        low, high = self.scale
+        if not 0 < low <= high < float("inf"):
+            raise SpecError(f"RandomAffine: scale = {self.scale} must be (low, high) with 0 < low <= high")
+
+    @property
+    def is_identity(self) -> bool:
+        """Whether no draw can change an image."""
+        return self.degrees == self.translate == self.shear == 0 and self.scale == (1, 1)
+
+    def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
+        """Transform float images [N, C, H, W]; bilinear, zero outside. Same shape, dtype and device.
+
+        All randomness comes from `generator`, on whichever device it lives. An identity returns `images` itself and
+        draws nothing; so do images of one row or column, which are numbers side by side and no picture.
+
+        Raises `DataError` for another rank or an integer dtype.
+        """
+        _check_images(images)
+        if self.is_identity or not are_pictures(images.shape):
+            return images
+        share = share or _whole(images)
+        height, width = images.shape[-2:]
+        return warp_affine(images, self.draw(share.n_rows, height, width, generator)[share.rows].to(images))
+
+    def draw(self, n_images: int, height: int, width: int, generator: torch.Generator) -> Tensor:
+        """Draw the inverse matrices [N, 2, 3] of `n_images` transforms, for images of `height` x `width` pixels."""
+        uniform = torch.rand(5, n_images, generator=generator, device=generator.device)
+        angle, shift_x, shift_y, shear = 2 * uniform[:4] - 1  # each in [-1, 1)
+        low, high = self.scale
+        return inverse_affine(
+            angle=angle * self.degrees,
+            translation=torch.stack([shift_x * width, shift_y * height], dim=-1) * self.translate,
+            scale=low + (high - low) * uniform[4],
+            shear=shear * self.shear,
+        )
+
+
+def inverse_affine(*, angle: Tensor, translation: Tensor, scale: Tensor, shear: Tensor) -> Tensor:
+    """Invert affine transforms: matrices [N, 2, 3] from an output pixel's (x, y, 1) to its place in the input.
+
+    Coordinates are pixels from the image centre. `angle` and `shear` [N] are in degrees, `scale` [N] is a factor,
+    `translation` [N, 2] is (x, y) in pixels. With the module's formula, p = K^-1 @ R^-1 @ (q - translation) / scale.
+
+    Source: torchvision, `transforms.functional._get_inverse_affine_matrix`, with shear along x only.
+    """
+    cos, sin = torch.cos(torch.deg2rad(angle)), torch.sin(torch.deg2rad(angle))
+    tan = torch.tan(torch.deg2rad(shear))
+    linear = torch.stack([cos - tan * sin, sin + tan * cos, -sin, cos], dim=-1) / scale[:, None]
+    linear = linear.view(-1, 2, 2)  # [N, 4] -> [N, 2, 2]
+    return torch.cat([linear, -linear @ translation[:, :, None]], dim=-1)
+
+
+def warp_affine(images: Tensor, inverse: Tensor) -> Tensor:
+    """Resample float images [N, C, H, W] by the matrices [N, 2, 3] of `inverse_affine`; bilinear, zero outside.
+
+    Raises `DataError` for images of another rank or an integer dtype.
+    """
+    _check_images(images)
+    height, width = images.shape[-2:]
+    x, y = _pixel_offsets(images)
+    # grid_sample counts from -1 to 1 over the whole image, edge to edge
+    inverse = inverse * inverse.new_tensor([[2 / width], [2 / height]])
+    from_x, from_y, offset = inverse[..., None, None].unbind(dim=2)  # each [N, 2, 1, 1]
+    # A column part plus a row part, x and y in a plane each: many times faster than F.affine_grid's matrix products
+    return _resample(images, from_x * x + (from_y * y[:, None] + offset))  # [N, 2, 1, W] + [N, 2, H, 1]
+
+
+def flip(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Mirror half of the float images [N, C, H, W], left to right."""
+    share = share or _whole(images)
+    drawn = torch.rand(share.n_rows, generator=generator, device=generator.device)[share.rows]
+    return torch.where(drawn.to(images.device)[:, None, None, None] < 0.5, images.flip(-1), images)
+
+
+def bend(images: Tensor, amount: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Displace the pixels of float images [N, C, H, W] smoothly; bilinear, zero outside.
+
+    Args:
+        images: `[N, C, H, W]`.
+        amount: standard deviation, at the points where it is drawn, as a part of the height and the width.
+        generator: of all randomness.
+        share: which rows of a batch the images are; by default all.
+    """
+    share = share or _whole(images)
+    size = (share.n_rows, 2, ELASTIC_POINTS, ELASTIC_POINTS)
+    drawn = torch.randn(size, generator=generator, device=generator.device)[share.rows]
+    rows, columns = (_bicubic(size, images) for size in images.shape[-2:])
+    field = rows @ (drawn.to(images) * (2 * amount)) @ columns.t()  # [N, 2, H, W]
+    x, y = _pixel_offsets(images)
+    still = torch.stack(torch.broadcast_tensors(x * (2 / len(x)), (y * (2 / len(y)))[:, None]))  # [2, H, W]
+    return _resample(images, field + still)
+
+
+def erase(images: Tensor, side: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Black out a square, centred at random, of each float image [N, C, H, W]; `side` is a part of its width."""
+    share = share or _whole(images)
+    height, width = images.shape[-2:]
+    drawn = torch.rand(2, share.n_rows, 1, 1, 1, generator=generator, device=generator.device)
+    centre = drawn[:, share.rows].to(images)
+    x, y = _pixel_offsets(images)
+    left, top = (centre - 0.5) * images.new_tensor([width, height]).view(2, 1, 1, 1, 1)
+    half = side * width / 2
+    hit = ((x - left).abs() < half) & ((y[:, None] - top).abs() < half)  # [N, 1, H, W]
+    return images.masked_fill(hit, 0)
+
+
+def _bicubic(size: int, like: Tensor) -> Tensor:
+    """`[size, ELASTIC_POINTS]`: how much each pixel of an axis takes of each point; ends meet ends."""
+    points = torch.eye(ELASTIC_POINTS, dtype=like.dtype, device=like.device)[None, :, :, None]  # [1, point, place, 1]
+    return F.interpolate(points, (size, 1), mode="bicubic", align_corners=True)[0, :, :, 0].t()
+
+
+def _whole(images: Tensor) -> Share:
+    return Share(slice(0, len(images)), len(images))
+
+
+def _pixel_offsets(images: Tensor) -> tuple[Tensor, Tensor]:
+    """Places of the columns `[W]` and rows `[H]` in pixels from the centre."""
+    height, width = images.shape[-2:]
+    x = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2
+    y = torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2
+    return x, y
+
+
+def _resample(images: Tensor, grid: Tensor) -> Tensor:
+    """Images where each pixel comes from the place that `grid` [N, 2, H, W] names, from -1 to 1 over the image."""
+    grid = grid.permute(0, 2, 3, 1)  # [N, 2, H, W] -> [N, H, W, 2]
+    return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _check_images(images: Tensor) -> None:
+    if images.ndim != 4 or not images.is_floating_point():
+        raise DataError(
+            f"augmentation takes float images [N, C, H, W], not {images.dtype} {list(images.shape)}; "
+            "convert with images.float() / 255"
+        )

@@ -1,0 +1,91 @@
+"""Weights that start where neurons fire, measured on images."""
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.parametrize import is_parametrized
+
+from bootstrap_core.network.batch_norm import MeanOnly
+from bootstrap_core.network.blocks import SpikingBlock
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network
+from bootstrap_core.network.synapse import PoolSynapse
+
+__all__ = ["SPREAD", "initialize"]
+
+SPREAD = 0.5
+"""Deviation of a channel's weighted input, in thresholds."""
+N_ROUNDS = 2
+"""Scaled weights are rounded anew, so the second round mends what that did to the first."""
+
+
+@torch.no_grad()
+def initialize(network: Network, images: Tensor) -> None:
+    """Scale each channel's weights until its weighted input spreads over the neurons' reach, and centre it at 0.
+
+    The usual random weights suit ReLU, which has no threshold: deep layers of spiking neurons never fire, and learn
+    nothing until they do. So images are sent through as spikes, and each block is scaled to what arrives. Without a
+    bias or a mean-only norm, which centre, the root of the mean square is scaled. Pools and the readout stay.
+
+    Args:
+        network: fresh, changed in place.
+        images: `[N, C, H, W]`, a few hundred.
+
+    Source: Salimans and Kingma, "Weight Normalization", 2016, section 3.
+
+    >>> from bootstrap_core import build_network, load_dataset
+    >>> from specs import load_spec
+    >>> net, digits = build_network(load_spec("mnist-dense"), seed=0), load_dataset("mnist-sample")
+    >>> initialize(net, digits.train.images[:100])
+    >>> bool(net.run(digits.test.images[:100])[1].rates[2].mean() > 0.05)
+    True
+    """
+    was_training = network.training
+    learning = [
+        block
+        for block in network.blocks
+        if isinstance(block, SpikingBlock) and not isinstance(block.synapse, PoolSynapse)
+    ]
+    hooks = [block.register_forward_pre_hook(_scale_to_input) for block in learning]
+    try:
+        network.eval().run(images, Mode.SNN)
+    finally:
+        for hook in hooks:
+            hook.remove()
+        network.train(was_training)
+
+
+def _scale_to_input(block: nn.Module, arguments: tuple[Any, ...]) -> None:
+    """Before a block runs: fit it to what it is about to get."""
+    assert isinstance(block, SpikingBlock)
+    x, mode, time_steps, *skipped = arguments
+    current_decay, _ = block.neuron.quantized_decays()
+    current_decay = current_decay.clamp_min(1 / time_steps)  # one that does not decay sums all steps
+    centred = block.bias is not None or isinstance(block.norm, MeanOnly)
+    for _ in range(N_ROUNDS):
+        mean, square = _moments(block.weigh(x, skipped, mode) / block.levels)
+        deviation = (square - mean.square() if centred else square).clamp_min(1e-12).sqrt()
+        wanted = SPREAD * block.neuron.spec.threshold * current_decay
+        _scale_weights(block, (wanted / deviation).float())
+    mean, _ = _moments(block.weigh(x, skipped, mode) / block.levels)
+    if block.bias is not None:
+        block.bias.copy_(-mean / current_decay)
+    elif isinstance(block.norm, MeanOnly):
+        block.norm.running_mean.copy_(mean)
+
+
+def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
+    """Mean and mean square of each channel, of `z` `[T, N, C, ...]`."""
+    axes = [axis for axis in range(z.dim()) if axis != 2]
+    return z.mean(axes), z.square().mean(axes)
+
+
+def _scale_weights(block: SpikingBlock, factor: Tensor) -> None:
+    """Multiply the weights of each output channel; those that are products of length and direction by their length."""
+    for synapse in (block.synapse, *block.skips):
+        weight = synapse.weight * factor.reshape(-1, *[1] * (synapse.weight.dim() - 1))
+        if is_parametrized(synapse, "weight"):
+            synapse.weight = weight
+        else:
+            synapse.weight.copy_(weight)

@@ -1,0 +1,64 @@
+"""Which mode each batch runs in, and each block of it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from bootstrap_core.network.mode import Mode
+
+__all__ = ["LayerModes", "Scheduler"]
+
+
+@dataclass(frozen=True)
+class LayerModes:
+    """A mode for each block: `base`, except that the first `crossover` blocks run as SNN unless all sample.
+
+    >>> modes = LayerModes(Mode.ANN, crossover=2)
+    >>> [modes[i].name for i in range(4)]
+    ['SNN', 'SNN', 'ANN', 'ANN']
+    """
+
+    base: Mode
+    crossover: int = 0
+
+    def __getitem__(self, block: int) -> Mode:
+        if self.base is Mode.SAMPLE or block >= self.crossover:
+            return self.base
+        return Mode.SNN
+
+
+@dataclass(frozen=True)
+class Scheduler:
+    """The bootstrap schedule, a pure function of epoch and iteration.
+
+    In training, every `sample_period` epochs the first `sample_iterations` batches are SAMPLE and the next is FIT; all
+    others are ANN. In testing, epochs that sample are scored as SNN, others as ANN. At each epoch in
+    `crossover_epochs` one more block, from the input on, leaves ANN for SNN.
+
+    >>> schedule = Scheduler(sample_period=5, sample_iterations=2)
+    >>> [schedule.mode(5, i, training=True).base.name for i in range(4)]
+    ['SAMPLE', 'SAMPLE', 'FIT', 'ANN']
+    """
+
+    sample_period: int = 10
+    sample_iterations: int = 10
+    crossover_epochs: Sequence[int] = ()
+
+    def samples(self, epoch: int) -> bool:
+        """Whether `epoch` begins with sampling."""
+        return epoch % self.sample_period == 0
+
+    def crossover(self, epoch: int) -> int:
+        """Number of blocks, from the input on, that run as SNN in `epoch`."""
+        return sum(landmark <= epoch for landmark in self.crossover_epochs)
+
+    def mode(self, epoch: int, iteration: int = 0, *, training: bool) -> LayerModes:
+        """Modes of the batch `iteration` of `epoch`; both count from 0."""
+        base = Mode.ANN
+        if self.samples(epoch):
+            if not training:
+                base = Mode.SNN
+            elif iteration < self.sample_iterations:
+                base = Mode.SAMPLE
+            elif iteration == self.sample_iterations:
+                base = Mode.FIT
+        return LayerModes(base, self.crossover(epoch))

@@ -1,0 +1,393 @@
+"""The bootstrap training loop."""
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from dataclasses import dataclass
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.analysis.evaluation import batches, evaluate, evaluate_exactly
+from bootstrap_core.analysis.statistics import LearningStats
+from bootstrap_core.data.datasets import Split, check_split, train_validation_split
+from bootstrap_core.kernels.half import multiplies_half
+from bootstrap_core.kernels.memory import keep_freed_memory
+from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network
+from bootstrap_core.network.sampler import RateSampler, mix_seed
+from bootstrap_core.training.augmentation import augmentation
+from bootstrap_core.training.averaging import MovingAverage
+from bootstrap_core.training.distributed import ALONE, Group, Share
+from bootstrap_core.training.initialization import initialize
+from bootstrap_core.training.schedule import LayerModes, Scheduler
+from specs.errors import SnnZooError
+from specs.training import LearningRateSchedule, Precision, SnnGradient, TrainingSpec
+
+__all__ = ["EpochReport", "Teacher", "Trainer", "distillation_loss", "fit"]
+
+N_INITIALIZING = 256
+"""Images to which fresh weights are scaled."""
+
+RANK_STRIDE = 1 << 16
+"""Between the counters from which two processes seed what each draws for itself; more than there are epochs."""
+
+Teacher = Callable[[Tensor], Tensor]
+"""From images `[N, C, H, W]` in 0..1 to logits `[N, classes]`."""
+
+
+@dataclass(frozen=True)
+class EpochReport:
+    """One line of `metrics.jsonl`: losses are means, accuracies 0 to 1, of the training or the validation images.
+
+    `training_*` are running figures of the epoch, of augmented images in the modes the schedule gave;
+    `overflow` says how a state left the hardware's 24 bits on the validation images; None if none did. `best` says
+    whether the epoch beats all before it by `validation_snn_accuracy`; one without an overflow beats any with one.
+    """
+
+    epoch: int
+    seconds: float
+    learning_rate: float
+    training_loss: float
+    training_accuracy: float
+    validation_ann_loss: float
+    validation_ann_accuracy: float
+    validation_snn_loss: float
+    validation_snn_accuracy: float
+    best: bool
+    overflow: str | None = None
+
+
+class Trainer:
+    """Trains a network by bootstrap, an epoch at a time.
+
+    Everything random in an epoch is drawn from generators seeded with (seed, epoch), so a run resumed from
+    `state_dict` goes on exactly as if it had not stopped. Several processes, each with a trainer of the same arguments,
+    share each batch and keep the same weights: those of one process, but for the order of additions and the masks
+    of dropout, which every process draws for itself.
+
+    Args:
+        network: trained in place.
+        split: the training images; the validation images are cut from them, balanced, by the seed.
+        recipe: how; by default the spec's `training`.
+        teacher: gives logits `[N, classes]` for images `[N, C, H, W]` in 0..1, to learn from beside the labels.
+        group: the processes that train.
+
+    Raises:
+        DataError: the split is none, has no images left after the validation images, or labels beyond the classes.
+        SnnZooError: the recipe names a teacher, and none is given.
+        LostProcessError: another process has ended or does not answer.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        split: Split,
+        recipe: TrainingSpec | None = None,
+        *,
+        teacher: Teacher | None = None,
+        group: Group = ALONE,
+    ) -> None:
+        check_split(split, network.spec.n_classes)
+        recipe = recipe or network.spec.training or TrainingSpec()
+        recipe.check_images(len(split))
+        if recipe.teacher is not None and teacher is None:
+            raise SnnZooError(
+                f"the recipe learns from {recipe.teacher!r}: pass its answers as teacher=, or set it to null"
+            )
+        keep_freed_memory()
+        self.network, self.recipe, self.teacher, self.group = network, recipe, teacher, group
+        self.training, self.validation = train_validation_split(split, n_validation=recipe.validation, seed=recipe.seed)
+        self.n_images = min(len(self.training), recipe.images_per_epoch or len(self.training))
+        self.n_batches = math.ceil(self.n_images / recipe.batch_size)
+        self.scheduler = Scheduler(
+            recipe.sample_period, max(1, min(recipe.sample_iterations, self.n_batches - 1)), recipe.crossover_epochs
+        )
+        self.optimizer = torch.optim.AdamW(
+            network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
+        )
+        if recipe.initialize and not network.fitted:
+            initialize(network, self.training.images[:N_INITIALIZING].to(network.device))
+        for module in network.modules():
+            if isinstance(module, RateSampler | MeanOnly | WeightScale):
+                module.group = group
+        self.augment = None if recipe.augment is None else augmentation(recipe.augment)
+        self.n_ann_epochs = recipe.epochs - recipe.snn_epochs
+        self.as_ann: Network | None = None
+        self.average = MovingAverage(network, recipe.ema_decay) if recipe.ema_decay else None
+        self.stats = LearningStats()
+        self.epoch = 0
+        self.best = (False, -1.0)
+        """Of the best epoch: whether the hardware can run it, and its accuracy."""
+
+    @property
+    def trained(self) -> Network:
+        """What is scored and kept: the network, or the moving average of its weights if the recipe says so."""
+        return self.network if self.average is None else self.average.network
+
+    def run_epoch(self, on_batch: Callable[[int, int], object] = lambda done, total: None) -> EpochReport:
+        """Train one epoch and score the validation images as ANN and as SNN.
+
+        Args:
+            on_batch: called after each batch with batches done and batches in all.
+
+        Raises:
+            SnnZooError: the recipe has no more epochs; or the loss, or a weight, is no number.
+        """
+        start, epoch = time.perf_counter(), self.epoch
+        if epoch >= self.recipe.epochs:
+            raise SnnZooError(f"all {epoch} epochs of the recipe are done")
+        self.group.spread(self.network.state_dict().values())  # hosts may differ in the last bit
+        if self.average is not None:
+            self.group.spread(self.trained.state_dict().values())
+        with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
+            torch.manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
+            self._train(epoch, on_batch)
+        self._fit_activations(self.network, sampling=epoch >= self.n_ann_epochs)
+        if self.average is not None:
+            self._fit_activations(self.trained, sampling=True)
+        as_ann = evaluate(self.trained, self.validation, mode=Mode.ANN, group=self.group)
+        as_snn, overflow = evaluate_exactly(self.trained, self.validation, group=self.group)
+        for stat, score in ((self.stats.testing, as_ann), (self.stats.snn, as_snn)):
+            stat.add(score.loss, score.n_correct, score.n_images)
+        self.stats.update()
+        before, reached = self.best, (overflow is None, as_snn.accuracy)
+        self.best = max(before, reached)
+        self.epoch += 1
+        training, testing, snn = self.stats.training, self.stats.testing, self.stats.snn
+        return EpochReport(
+            epoch=epoch,
+            seconds=time.perf_counter() - start,
+            learning_rate=self._learning_rate(epoch * self.n_batches),
+            training_loss=_last(training.loss_log),
+            training_accuracy=_last(training.accuracy_log),
+            validation_ann_loss=_last(testing.loss_log),
+            validation_ann_accuracy=_last(testing.accuracy_log),
+            validation_snn_loss=_last(snn.loss_log),
+            validation_snn_accuracy=_last(snn.accuracy_log),
+            best=reached > before,
+            overflow=overflow,
+        )
+
+    def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:
+        if epoch < self.n_ann_epochs or not self.recipe.self_distillation:
+            self.as_ann = None
+        elif self.as_ann is None:
+            self.as_ann = self._frozen()
+        if epoch >= self.n_ann_epochs and self.recipe.snn_gradient is SnnGradient.TANDEM and not self.network.fitted:
+            self._fit_activations(self.network, sampling=True)
+        network, recipe = self.network.train(), self.recipe
+        generator = torch.Generator().manual_seed(mix_seed(recipe.seed, epoch))
+        order = torch.randperm(len(self.training), generator=generator)[: self.n_images]
+        for iteration, indices in enumerate(order.split(recipe.batch_size)):
+            share = self.group.share(len(indices))
+            images, labels, targets = self._batch(indices, generator, share)
+            modes = self._modes(epoch, iteration)
+            tandem = modes == LayerModes(Mode.SNN) and recipe.snn_gradient is SnnGradient.TANDEM
+            rounds = (tandem or modes == LayerModes(Mode.ANN)) and self._may_round()
+            with torch.autocast(network.device.type, torch.bfloat16, enabled=rounds):
+                logits: Tensor = network.tandem(images) if tandem else network(images, modes)
+            loss = self._loss(logits.float() * recipe.logit_scale, images, targets) * share.weight
+            n_right = int((logits.argmax(1) == labels).sum()) / share.repeats
+            value, n_right = self.group.add([loss.item(), n_right])
+            if not math.isfinite(value):
+                raise SnnZooError(f"loss is {value} in epoch {epoch}, batch {iteration}: lower the learning rate")
+            for group in self.optimizer.param_groups:
+                group["lr"] = self._learning_rate(epoch * self.n_batches + iteration)
+            self.optimizer.zero_grad()
+            loss.backward()
+            self.group.add_up(p.grad for p in network.parameters() if p.grad is not None)
+            self.optimizer.step()
+            if self.average is not None:
+                self.average.update()
+            self.stats.training.add(value, round(n_right), len(indices))
+            on_batch(iteration + 1, self.n_batches)
+        if not all(parameter.isfinite().all() for parameter in network.parameters()):
+            raise SnnZooError(f"weights are not finite after epoch {epoch}: lower the learning rate")
+        network.eval()
+
+    def _loss(self, logits: Tensor, images: Tensor, targets: Tensor) -> Tensor:
+        teacher, part = self._teacher()
+        if teacher is None:
+            return distillation_loss(logits, targets, None, part, self.recipe.label_smoothing)
+        with torch.no_grad(), torch.autocast(images.device.type, torch.bfloat16, enabled=self._may_round()):
+            wanted = teacher(images).float()
+        return distillation_loss(logits, targets, wanted, part, self.recipe.label_smoothing)
+
+    def _teacher(self) -> tuple[Teacher | None, float]:
+        """Who teaches this epoch, and its part of the loss."""
+        if self.as_ann is not None:
+            as_ann, scale = self.as_ann, self.recipe.logit_scale
+            return lambda images: as_ann(images, Mode.ANN) * scale, self.recipe.self_distillation
+        return self.teacher, self.recipe.distillation if self.teacher is not None else 0.0
+
+    def _frozen(self) -> Network:
+        """The network as it is now, to learn from."""
+        self.recipe.check_own_teacher(fitted=self.trained.fitted)
+        return deepcopy(self.trained).eval().requires_grad_(False)
+
+    def _batch(self, indices: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor, Tensor]:
+        """Images of this process, mixed and augmented on the network's device, labels, and what to learn: these, or the
+        probabilities `[N, classes]` of mixed images.
+
+        Made between the steps, not beside them: torch would start a second team of threads, whose waiting takes more
+        from the steps than the work is.
+        """
+        images, labels = self._examples(indices[share.rows])
+        targets = labels
+        if self.recipe.mixup:
+            others, other_labels = self._examples(indices.roll(1)[share.rows])
+            kept = _parts_kept(self.recipe.mixup, len(indices), generator)[share.rows].to(images)
+            images = torch.lerp(others, images, kept[:, None, None, None])
+            classes = torch.eye(self.network.spec.n_classes, device=images.device)
+            targets = torch.lerp(classes[other_labels], classes[labels], kept[:, None])
+        if self.augment is not None:
+            images = self.augment(images, generator, share)
+        return images, labels, targets
+
+    def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Images in 0..1 and labels, on the network's device."""
+        device = self.network.device
+        return self.training.pixels(indices).to(device).float().div_(255), self.training.labels[indices].to(device)
+
+    @torch.no_grad()
+    def _fit_activations(self, network: Network, *, sampling: bool) -> None:
+        """Fit the activations that have samples, of training or, `sampling`, of some batches more of all blocks."""
+        samplers = [module for module in network.modules() if isinstance(module, RateSampler)]
+        if sampling:
+            for images, _ in islice(batches(self.training, self.recipe.batch_size), self.recipe.sample_iterations):
+                rows = self.group.share(len(images)).rows
+                network(images[rows].to(network.device), Mode.SAMPLE)
+        for sampler in samplers:
+            sampler.fit()
+            sampler.clear()
+
+    def _modes(self, epoch: int, iteration: int) -> LayerModes:
+        if epoch >= self.n_ann_epochs:
+            return LayerModes(Mode.SNN)
+        return self.scheduler.mode(epoch, iteration, training=True)
+
+    def _may_round(self) -> bool:
+        """Whether the recipe says so, and the device multiplies bfloat16 faster.
+
+        Spikes are exact all the same, and activations are fitted to exact rates.
+        """
+        faster = self.network.device.type != "cpu" or multiplies_half()
+        return self.recipe.precision is Precision.BFLOAT16 and faster
+
+    def _learning_rate(self, step: int) -> float:
+        """Learning rate of batch `step`, counted over all epochs; the SNN epochs at the end start a schedule anew."""
+        recipe, n_ann_steps = self.recipe, self.n_ann_epochs * self.n_batches
+        if step < n_ann_steps:
+            peak, part = recipe.learning_rate, step / n_ann_steps
+        else:
+            peak, part = recipe.snn_learning_rate, (step - n_ann_steps) / (recipe.snn_epochs * self.n_batches)
+        if recipe.learning_rate_schedule is LearningRateSchedule.CONSTANT:
+            return peak
+        return peak * 0.5 * (1 + math.cos(math.pi * part))
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that a later `load_state_dict` needs to go on; tensors and plain values only, a copy."""
+        return deepcopy({
+            "epoch": self.epoch,
+            "recipe": self.recipe.model_dump(mode="json"),
+            "network": self.network.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "as_ann": None if self.as_ann is None else self.as_ann.state_dict(),
+            "average": None if self.average is None else self.average.state_dict(),
+            "stats": self.stats.state_dict(),
+            "best": self.best,
+        })  # fmt: skip
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from a `state_dict`; the recipe may differ in its numbers of epochs only."""
+        ours, theirs = (dict(recipe) for recipe in (self.recipe, TrainingSpec.model_validate(state["recipe"])))
+        changed = sorted(key for key in ours if key not in {"epochs", "snn_epochs"} and ours[key] != theirs[key])
+        if changed:
+            raise SnnZooError(f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)})")
+        self.network.load_state_dict(state["network"])
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))  # which would keep its tensors
+        if self.average is not None:
+            self.average.load_state_dict(state["average"])
+        self.stats.load_state_dict(state["stats"])
+        self.epoch = state["epoch"]
+        self.best = tuple(state.get("best", (True, self.stats.snn.max_accuracy or -1.0)))  # of old ones by accuracy
+        if state.get("as_ann") is not None:
+            self.as_ann = self._frozen()
+            self.as_ann.load_state_dict(state["as_ann"])
+
+
+def fit(
+    network: Network,
+    split: Split,
+    recipe: TrainingSpec | None = None,
+    *,
+    teacher: Teacher | None = None,
+    on_epoch: Callable[[EpochReport], object] = lambda report: None,
+    group: Group = ALONE,
+) -> LearningStats:
+    """Train `network` by bootstrap and leave it with the weights of the best epoch, see `EpochReport`.
+
+    Args:
+        network: trained in place.
+        split, teacher, group: see `Trainer`.
+        recipe: by default the spec's `training`.
+        on_epoch: called with the report of each epoch.
+
+    >>> from bootstrap_core import build_network, load_dataset
+    >>> from specs import load_spec
+    >>> net = build_network(load_spec("mnist-dense-shallow"), seed=0)
+    >>> recipe = TrainingSpec(epochs=1, validation=500, batch_size=50)
+    >>> stats = fit(net, load_dataset("mnist-sample").train, recipe)
+    >>> stats.snn.max_accuracy > 0.5
+    True
+    """
+    trainer = Trainer(network, split, recipe, teacher=teacher, group=group)
+    best: dict[str, Tensor] = {}
+    while trainer.epoch < trainer.recipe.epochs:
+        report = trainer.run_epoch()
+        if report.best:
+            best = {name: tensor.clone() for name, tensor in trainer.trained.state_dict().items()}
+        on_epoch(report)
+    network.load_state_dict(best)
+    return trainer.stats
+
+
+def distillation_loss(
+    logits: Tensor, targets: Tensor, wanted: Tensor | None, part: float, label_smoothing: float = 0.0
+) -> Tensor:
+    """What is learnt: the labels, and to a `part` of it the distance of Kullback and Leibler from a teacher's answers.
+
+    Args:
+        logits: `[N, classes]`.
+        targets: labels `[N]`, or probabilities `[N, classes]`.
+        wanted: logits of the teacher; None without one, when `part` is 0.
+        part, label_smoothing: see `TrainingSpec`.
+    """
+    loss = (1 - part) * F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
+    if wanted is None:
+        return loss
+    distance = F.kl_div(logits.log_softmax(1), wanted.log_softmax(1), log_target=True, reduction="batchmean")
+    return loss + part * distance
+
+
+def _parts_kept(alpha: float, n: int, generator: torch.Generator) -> Tensor:
+    """How much each of `n` images keeps of itself in mixup, `[N]`: the larger of two parts from Beta(alpha, alpha).
+
+    Source: Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization.
+    """
+    seed = int(torch.randint(1 << 62, (), generator=generator, device=generator.device))
+    drawn = torch.from_numpy(np.random.default_rng(seed).beta(alpha, alpha, n))
+    return torch.maximum(drawn, 1 - drawn).float()
+
+
+def _last(log: list[float | None]) -> float:
+    value = log[-1]
+    assert value is not None
+    return value

@@ -1,0 +1,253 @@
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from bootstrap_core.analysis.spike_events import Events, animate, film, to_events, to_tensor
+from specs.errors import SnnZooError
+
+SHAPES = st.one_of(st.tuples(*[st.integers(0, 5)] * 2), st.tuples(*[st.integers(0, 4)] * 4))
+DTYPES = st.sampled_from([np.dtype(name) for name in ("bool", "int8", "int64", "float32", "float64")])
+
+
+@given(st.data())
+def test_round_trip_is_exact(data: st.DataObject) -> None:
+    dtype = data.draw(DTYPES)
+    values = arrays.from_dtype(dtype, allow_nan=False)
+    array = data.draw(arrays.arrays(dtype, data.draw(SHAPES), elements=values))
+    spikes = torch.from_numpy(array)
+    events = to_events(spikes)
+    again = to_tensor(events, spikes.shape)
+    assert again.dtype == spikes.dtype
+    assert torch.equal(again, spikes)
+    assert len(events) == np.count_nonzero(array)
+
+
+def test_dense_events_name_time_neuron_and_payload() -> None:
+    events = to_events(torch.tensor([[0.0, 0.0, 2.5], [-1.0, 0.0, 0.0]]))
+    assert events.t.tolist() == [0, 1]
+    assert events.place.tolist() == [[2], [0]]
+    assert events.payload.tolist() == [2.5, -1.0]
+    assert (events.c.tolist(), events.y.tolist(), events.x.tolist()) == ([2, 0], [0, 0], [0, 0])
+
+
+def test_map_events_name_channel_row_and_column() -> None:
+    spikes = torch.zeros(5, 4, 3, 6)
+    spikes[4, 3, 2, 1] = 7
+    events = to_events(spikes)
+    assert (events.t.item(), events.c.item(), events.y.item(), events.x.item()) == (4, 3, 2, 1)
+    assert events.payload.tolist() == [7]
+
+
+def test_events_come_by_rising_time_and_return_in_any_order() -> None:
+    spikes = torch.tensor([[1, 2], [3, 4]])
+    events = to_events(spikes)
+    assert events.payload.tolist() == [1, 2, 3, 4]
+    shuffled = Events(events.t.flip(0), events.place.flip(0), events.payload.flip(0))
+    assert torch.equal(to_tensor(shuffled, (2, 2)), spikes)
+
+
+def test_events_carry_no_gradient() -> None:
+    assert not to_events(torch.ones(1, 1, requires_grad=True)).payload.requires_grad
+
+
+@pytest.mark.parametrize("shape", [(3,), (2, 3, 4), (1, 1, 1, 1, 1)])
+def test_only_single_samples_have_events(shape: tuple[int, ...]) -> None:
+    with pytest.raises(SnnZooError, match=r"must be one sample, \[T, C\] or \[T, C, H, W\]"):
+        to_events(torch.zeros(shape))
+    with pytest.raises(SnnZooError, match="must be one sample"):
+        to_tensor(to_events(torch.ones(1, 1)), shape)
+
+
+@pytest.mark.parametrize(("t", "c"), [(2, 0), (0, 3), (-1, 0), (0, -1)])
+def test_an_event_outside_the_shape_is_named(t: int, c: int) -> None:
+    events = Events(torch.tensor([0, t]), torch.tensor([[0], [c]]), torch.ones(2))
+    with pytest.raises(SnnZooError, match=rf"event 1 at \[{t}, {c}\] lies outside the shape \[2, 3\]"):
+        to_tensor(events, (2, 3))
+
+
+def test_two_events_at_one_place_are_refused() -> None:
+    events = Events(torch.tensor([1, 0, 1]), torch.tensor([[2], [0], [2]]), torch.ones(3))
+    with pytest.raises(SnnZooError, match=r"several events at \[1, 2\]"):
+        to_tensor(events, (2, 3))
+
+
+def test_events_must_fit_the_rank_of_the_shape() -> None:
+    with pytest.raises(SnnZooError, match="2 coordinates"):
+        to_tensor(to_events(torch.ones(1, 1)), (1, 1, 1, 1))
+
+
+@pytest.mark.parametrize(
+    ("t", "place", "payload"),
+    [((2,), (3, 1), (2,)), ((2,), (2, 2), (2,)), ((2,), (2, 1), (1,)), ((2, 1), (2, 1), (2,))],
+)
+def test_events_that_do_not_fit_together_are_refused(t, place, payload) -> None:
+    with pytest.raises(SnnZooError, match="events need"):
+        Events(torch.zeros(t, dtype=torch.int64), torch.zeros(place, dtype=torch.int64), torch.zeros(payload))
+
+
+# ---- the animation: pixels are read back with Pillow ----
+
+PAGE, SILENT, AMBER, BLUE = (18, 20, 26), (38, 42, 52), (255, 206, 84), (96, 190, 255)
+
+
+def read_frames(path) -> list[np.ndarray]:
+    """Every frame as [height, width, 3]."""
+    image_module = pytest.importorskip("PIL.Image")
+    with image_module.open(path) as gif:
+        frames = []
+        for number in range(gif.n_frames):
+            gif.seek(number)
+            frames.append(np.asarray(gif.convert("RGB")))
+        return frames
+
+
+def squares(frame: np.ndarray, columns: int, rows: int, left: int = 12) -> list[list[tuple[int, ...]]]:
+    """The colour in the middle of each square of a dense layer, whose larger side has 256 // n pixels a square."""
+    scale = 256 // max(columns, rows)
+    ys = [12 + scale * row + scale // 2 for row in range(rows)]
+    return [[tuple(frame[y, left + scale * column + scale // 2].tolist()) for column in range(columns)] for y in ys]
+
+
+def test_each_step_is_a_frame_and_each_neuron_a_square(tmp_path) -> None:
+    spikes = torch.tensor([[1, 0, 0, 0, 0, 0], [0, 0, 1, 0, 0, 0], [0, 0, 0, 1, 0, -1]])
+    path = animate(spikes, tmp_path / "a.gif")
+    assert path == tmp_path / "a.gif"
+    frames = read_frames(path)
+    assert len(frames) == 3
+    o, x, n = SILENT, AMBER, BLUE
+    assert [squares(frame, 3, 2) for frame in frames] == [
+        [[x, o, o], [o, o, o]],
+        [[o, o, x], [o, o, o]],
+        [[o, o, o], [x, o, n]],
+    ]
+
+
+def test_equal_frames_are_all_kept(tmp_path) -> None:
+    assert len(read_frames(animate(torch.zeros(300, 2), tmp_path / "a.gif"))) == 300
+    assert len(read_frames(animate(torch.ones(7, 1), tmp_path / "b.gif"))) == 7
+    assert len(read_frames(animate(torch.ones(40, 1, 300, 2), tmp_path / "c.gif"))) == 40
+
+
+def test_the_bar_below_shows_the_time(tmp_path) -> None:
+    frames = read_frames(animate(torch.zeros(4, 4), tmp_path / "a.gif"))
+    bar = frames[0].shape[0] - 12 - 4
+    elapsed = (205, 210, 220)
+    colours = [[tuple(frame[bar, 12 + 64 * step + 8].tolist()) for step in range(4)] for frame in frames]
+    assert colours == [[elapsed if step <= now else SILENT for step in range(4)] for now in range(4)]
+
+
+def test_a_hairline_parts_the_squares(tmp_path) -> None:
+    frame = read_frames(animate(torch.ones(1, 4), tmp_path / "a.gif"))[0]
+    lit = (frame[12:268, 12:268] == AMBER).all(axis=2)
+    assert np.flatnonzero(~lit.any(axis=0)).tolist() == np.flatnonzero(~lit.any(axis=1)).tolist() == [127, 255]
+
+
+def test_a_larger_payload_is_brighter(tmp_path) -> None:
+    frames = read_frames(animate(torch.tensor([[1, 50, 100, 0]]), tmp_path / "a.gif"))
+    (first, second), (third, silent) = squares(frames[0], 2, 2)
+    assert silent == SILENT
+    assert third == AMBER
+    assert sum(first) < sum(second) < sum(third)
+    assert first != SILENT
+
+
+@pytest.mark.parametrize(
+    ("channels", "options", "columns", "rows"),
+    [
+        (10, {}, 5, 2),
+        (7, {}, 3, 3),
+        (12, {"width": 6}, 6, 2),
+        (12, {"height": 3}, 4, 3),
+        (12, {"width": 5, "height": 4}, 5, 4),
+    ],
+)
+def test_layout_of_a_dense_layer(tmp_path, channels, options, columns, rows) -> None:
+    frame = read_frames(animate(torch.ones(1, channels), tmp_path / "a.gif", **options))[0]
+    scale = 256 // max(columns, rows)
+    assert frame.shape[:2] == (12 + rows * scale + 12 + 6 + 12, 12 + columns * scale + 12)
+    colours = [colour for row in squares(frame, columns, rows) for colour in row]
+    assert colours == [AMBER] * channels + [PAGE] * (columns * rows - channels)
+
+
+def test_maps_lie_side_by_side_unmixed(tmp_path) -> None:
+    spikes = torch.zeros(1, 2, 3, 4)
+    spikes[0, 1, 2, 0] = 1  # the second map, bottom left
+    frame = read_frames(animate(spikes, tmp_path / "a.gif"))[0]
+    cells = squares(frame, 10, 4)  # 2 maps of (4 + 1) columns, 3 + 1 rows
+    assert [(row, column) for row in range(4) for column in range(10) if cells[row][column] == AMBER] == [(2, 5)]
+    assert cells[0][4] == cells[3][0] == PAGE
+    assert cells[2][4] == PAGE
+
+
+def test_the_image_stands_to_the_left(tmp_path) -> None:
+    image = torch.tensor([[0.0, 1.0], [0.0, 0.0]])
+    frames = read_frames(animate(torch.ones(2, 4), tmp_path / "a.gif", image=image))
+    for frame in frames:
+        assert squares(frame, 2, 2) == [[(0, 0, 0), (255, 255, 255)], [(0, 0, 0), (0, 0, 0)]]
+        assert squares(frame, 2, 2, left=12 + 256 + 12) == [[AMBER, AMBER], [AMBER, AMBER]]
+    with_channel = animate(torch.ones(2, 4), tmp_path / "b.gif", image=image.unsqueeze(0))
+    assert with_channel.read_bytes() == (tmp_path / "a.gif").read_bytes()
+
+
+def test_the_bytes_are_deterministic_and_the_animation_loops(tmp_path) -> None:
+    spikes = (torch.arange(60).view(6, 10) % 7 == 0).float()
+    first = animate(spikes, tmp_path / "a.gif").read_bytes()
+    assert first == animate(spikes, tmp_path / "b.gif").read_bytes()
+    assert first.startswith(b"GIF89a")
+    assert b"NETSCAPE2.0\x03\x01\x00\x00" in first
+    assert first != animate(spikes.flip(0), tmp_path / "c.gif").read_bytes()
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+@pytest.mark.parametrize(("options", "milliseconds"), [({}, 200), ({"frames_per_second": 50}, 20)])
+def test_the_time_of_a_frame(tmp_path, options, milliseconds) -> None:
+    image_module = pytest.importorskip("PIL.Image")
+    with image_module.open(animate(torch.ones(3, 2), tmp_path / "a.gif", **options)) as gif:
+        assert gif.info["duration"] == milliseconds
+
+
+ONES = torch.ones(2, 6)
+
+
+@pytest.mark.parametrize(
+    ("spikes", "name", "options", "message"),
+    [
+        (ONES, "a.png", {}, "must end in .gif"),
+        (ONES, "a.gif", {"frames_per_second": 0}, "frames_per_second = 0"),
+        (ONES, "a.gif", {"frames_per_second": 0.001}, "frames_per_second = 0.001"),
+        (ONES, "a.gif", {"frames_per_second": 51}, "to 50"),
+        (ONES, "a.gif", {"width": 0}, "width = 0"),
+        (ONES, "a.gif", {"height": -1}, "height = -1"),
+        (ONES, "a.gif", {"width": 2, "height": 2}, "hold 4 neurons, the layer has 6"),
+        (torch.ones(2, 1, 2, 2), "a.gif", {"width": 2}, "lay out a dense layer"),
+        (torch.ones(2, 3, 4), "a.gif", {}, "must be one sample"),
+        (torch.ones(0, 3), "a.gif", {}, "are empty"),
+        (ONES * torch.nan, "a.gif", {}, "not finite"),
+        (ONES, "a.gif", {"image": torch.ones(3, 2, 2)}, r"image \[3, 2, 2\] must be \[H, W\]"),
+        (ONES, "a.gif", {"image": torch.full((2, 2), 255.0)}, "must lie in 0..1"),
+        (ONES, "a.gif", {"image": torch.full((2, 2), torch.nan)}, "must lie in 0..1"),
+    ],
+)
+def test_what_cannot_be_animated_is_refused(tmp_path, spikes, name, options, message) -> None:
+    with pytest.raises(SnnZooError, match=message):
+        animate(spikes, tmp_path / name, **options)
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch) -> None:
+    monkeypatch.setitem(sys.modules, "PIL", None)
+    with pytest.raises(SnnZooError, match=r"pip install 'snnzoo\[plot\]'"):
+        animate(ONES, tmp_path / "a.gif")
+
+
+def test_a_film_has_the_frames_of_the_animation(tmp_path) -> None:
+    spikes = (torch.arange(24).reshape(4, 6) % 5 == 0).byte()
+    frames = film(spikes)
+    assert (frames.dtype, len(frames)) == (torch.uint8, 4)
+    animated = read_frames(animate(spikes, tmp_path / "a.gif"))
+    assert np.array_equal(frames.numpy(), np.stack(animated))

@@ -1,0 +1,318 @@
+"""A user's own images as datasets."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from bootstrap_core.data import image_files
+from bootstrap_core.data.image_files import UNLABELLED, load_images
+from bootstrap_core.data.stored_images import StoredImages
+from specs.errors import DataError, SnnZooError
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (20, 1, 6, 5), dtype=np.uint8)
+LABELS = np.arange(20) % 4
+
+
+def save(path: Path, **arrays: np.ndarray) -> Path:
+    np.savez(path, **arrays)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("x", "shape"),
+    [
+        (PIXELS, (1, 6, 5)),
+        (PIXELS[:, 0], (1, 6, 5)),
+        (PIXELS.transpose(0, 2, 3, 1), (1, 6, 5)),
+        (PIXELS.reshape(20, -1), (1, 1, 30)),
+        (PIXELS / 255, (1, 6, 5)),
+        ((PIXELS / 255).astype(np.float32), (1, 6, 5)),
+    ],
+)
+def test_arrays_of_every_layout_are_the_same_images(x, shape, tmp_path) -> None:
+    dataset = load_images(save(tmp_path / "mine.npz", x=x, y=LABELS))
+    assert (len(dataset.train), len(dataset.test)) == (16, 4)
+    assert dataset.train.images.shape[1:] == shape
+    found = {tuple(image.flatten().tolist()): int(label) for split in (dataset.train, dataset.test)
+             for image, label in zip(split.images, split.labels, strict=True)}  # fmt: skip
+    assert found == {tuple(image.ravel().tolist()): label for image, label in zip(PIXELS, LABELS.tolist(), strict=True)}
+    assert dataset.classes == ("0", "1", "2", "3")
+
+
+def test_rows_of_numbers_are_the_pictures_that_a_network_takes(tmp_path) -> None:
+    path = save(tmp_path / "a.npz", x=PIXELS.reshape(20, -1), y=LABELS)
+    pictures = load_images(save(tmp_path / "b.npz", x=PIXELS, y=LABELS))
+    assert torch.equal(load_images(path, shape=(1, 6, 5)).test.images, pictures.test.images)
+    for shape in ((30,), (1, 5, 5)):
+        assert load_images(path, shape=shape).test.images.shape[1:] == (1, 1, 30)
+
+
+def test_whether_test_images_were_drawn_is_known(tmp_path) -> None:
+    assert load_images(save(tmp_path / "a.npz", x=PIXELS, y=LABELS)).is_drawn
+    parts = {"x_train": PIXELS[:15], "y_train": LABELS[:15], "x_test": PIXELS[15:], "y_test": LABELS[15:]}
+    assert not load_images(save(tmp_path / "b.npz", **parts)).is_drawn
+
+
+def test_the_test_images_are_drawn_by_the_seed(tmp_path) -> None:
+    path = save(tmp_path / "a.npz", x=PIXELS, y=LABELS)
+    again, other = load_images(path), load_images(path, seed=1)
+    assert torch.equal(load_images(path).test.images, again.test.images)
+    assert not torch.equal(other.test.images, again.test.images)
+
+
+def test_train_and_test_of_the_file_are_kept(tmp_path) -> None:
+    path = save(tmp_path / "a.npz", x_train=PIXELS[:15], y_train=LABELS[:15], x_test=PIXELS[15:], y_test=LABELS[15:])
+    dataset = load_images(path)
+    assert torch.equal(dataset.test.images, torch.from_numpy(PIXELS[15:]))
+    assert dataset.train.labels.tolist() == LABELS[:15].tolist()
+
+
+def test_train_and_test_of_the_file_are_kept_beside_all_images(tmp_path) -> None:
+    parts = {"x_train": PIXELS[:15], "y_train": LABELS[:15], "x_test": PIXELS[15:], "y_test": LABELS[15:]}
+    dataset = load_images(save(tmp_path / "a.npz", x=PIXELS, y=LABELS, **parts))
+    assert torch.equal(dataset.test.images, torch.from_numpy(PIXELS[15:]))
+
+
+def test_labels_may_be_one_hot_or_missing(tmp_path) -> None:
+    hot = load_images(save(tmp_path / "a.npz", x=PIXELS, y=np.eye(4)[LABELS]))
+    plain = load_images(save(tmp_path / "b.npz", x=PIXELS, y=LABELS))
+    assert torch.equal(hot.train.labels, plain.train.labels)
+    assert load_images(save(tmp_path / "c.npz", x=PIXELS)).classes == (UNLABELLED,)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"z": PIXELS}, "has no array x"),
+        ({"x": PIXELS.astype(np.float32), "y": LABELS}, "floats in 0..1"),
+        ({"x": PIXELS, "y": LABELS[:7]}, "20 images and 7 labels"),
+        ({"x": PIXELS, "y": LABELS - 1}, "class numbers from 0"),
+        ({"x": PIXELS[:1], "y": LABELS[:1]}, "fewer than two"),
+        ({"x": PIXELS, "y": LABELS / 3}, "class numbers from 0"),
+        ({"x": PIXELS, "y": np.stack([np.arange(20), LABELS], 1)}, r"labels of shape \[20, 2\] must be one-hot"),
+        ({"x": PIXELS, "y": np.zeros((20, 4))}, "must be one-hot"),
+        ({"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS}, "has y_train and no y_test"),
+        ({"x_train": PIXELS, "x_test": PIXELS, "y_test": LABELS}, "has y_test and no y_train"),
+        ({"x_train": PIXELS, "x_test": PIXELS, "y": LABELS}, "has y beside images whose labels are y_train"),
+        ({"x": PIXELS, "y_train": LABELS}, "has y_train beside images whose labels are y"),
+        ({"x": np.array([{}], dtype=object)}, "x holds object, not numbers"),
+        ({"x": PIXELS[..., None], "y": LABELS}, r"images of shape \[1, 6, 5, 1\]"),
+    ],
+)
+def test_what_is_no_dataset_is_told(arrays, message, tmp_path) -> None:
+    with pytest.raises(DataError, match=message):
+        load_images(save(tmp_path / "a.npz", **arrays))
+
+
+def test_other_files_are_told(tmp_path) -> None:
+    (tmp_path / "a.npz").write_bytes(b"text")
+    with pytest.raises(DataError, match=r"no \.npz"):
+        load_images(tmp_path / "a.npz")
+    with pytest.raises(DataError, match="cannot read"):
+        load_images(tmp_path / "none.npz")
+
+
+def folder(path: Path) -> Path:
+    for name, shade in (("dark", 10), ("light", 240)):
+        (path / name).mkdir(parents=True)
+        for i in range(5):
+            Image.new("L", (8 + i, 6), shade + i).save(path / name / f"{i}.png")
+    return path
+
+
+def test_a_folder_of_class_folders(tmp_path) -> None:
+    dataset = load_images(folder(tmp_path / "own"))
+    assert dataset.classes == ("dark", "light")
+    assert dataset.train.images.shape == (8, 1, 6, 8)
+    for split in (dataset.train, dataset.test):
+        assert torch.equal(split.labels, (split.images.float().mean((1, 2, 3)) > 128).long())
+
+
+def test_a_folder_with_train_and_test(tmp_path) -> None:
+    folder(tmp_path / "own" / "train")
+    folder(tmp_path / "own" / "test")
+    dataset = load_images(tmp_path / "own", shape=(3, 4, 4))
+    assert (len(dataset.train), dataset.test.images.shape) == (10, (10, 3, 4, 4))
+
+
+def test_classes_are_those_of_train_also_where_test_has_not_all_of_them(tmp_path) -> None:
+    folder(tmp_path / "own" / "train")
+    folder(tmp_path / "own" / "test")
+    shutil.rmtree(tmp_path / "own" / "test" / "dark")
+    dataset = load_images(tmp_path / "own")
+    assert dataset.test.labels.tolist() == [1] * 5
+    (tmp_path / "own" / "test" / "light").rename(tmp_path / "own" / "test" / "bright")
+    with pytest.raises(DataError, match=r"has classes that .*train has not: bright"):
+        load_images(tmp_path / "own")
+
+
+def test_one_class_is_refused(tmp_path) -> None:
+    shutil.rmtree(folder(tmp_path / "own") / "dark")
+    with pytest.raises(DataError, match="has one class, light"):
+        load_images(tmp_path / "own")
+
+
+def test_folders_that_are_none_are_told(tmp_path) -> None:
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no folder of class folders"):
+        load_images(tmp_path / "empty")
+    broken = folder(tmp_path / "own")
+    (broken / "dark" / "0.png").write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"0\.png as an image"):
+        load_images(broken)
+
+
+def patterns(path: Path) -> Path:
+    """Twelve images, all different, of sizes that differ too; one in colours."""
+    for i in range(12):
+        pixels = np.random.default_rng(i).integers(0, 256, (6 + i % 2, 8, 3), dtype=np.uint8)
+        (path / f"{i % 3}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).convert("RGB" if i == 4 else "L").save(path / f"{i % 3}" / f"{i}.png")
+    return path
+
+
+def test_a_large_folder_is_decoded_as_it_is_used_with_the_same_images_in_the_same_order(tmp_path, monkeypatch) -> None:
+    path, kinds = patterns(tmp_path / "own"), []
+    for stored_from in (1 << 28, 0):
+        monkeypatch.setattr("bootstrap_core.data.image_files.STORED_FROM", stored_from)
+        kinds.append(load_images(path, seed=3))
+    loaded, stored = kinds
+    for ours, theirs in ((stored.train, loaded.train), (stored.test, loaded.test)):
+        assert isinstance(ours.images, StoredImages)
+        assert isinstance(theirs.images, torch.Tensor)
+        assert ours.images.shape == theirs.images.shape
+        assert torch.equal(ours.images[:], theirs.images)
+        assert torch.equal(ours.images[[1, 0]], theirs.images[[1, 0]])
+        assert torch.equal(ours.labels, theirs.labels)
+    assert stored.classes == loaded.classes == ("0", "1", "2")
+
+
+def test_of_a_large_folder_only_what_is_asked_for_is_decoded(tmp_path, monkeypatch) -> None:
+    for part in ("train", "test"):
+        patterns(tmp_path / "own" / part)
+    monkeypatch.setattr("bootstrap_core.data.image_files.STORED_FROM", 12 * 6 * 8)
+    read, decoded = image_files.read_pixels, []
+
+    def counted(path: Path, **size: int) -> torch.Tensor:
+        decoded.append(f"{path.parent.name}/{path.name}")
+        return read(path, **size)
+
+    monkeypatch.setattr(image_files, "read_pixels", counted)
+    images = load_images(tmp_path / "own").train.images
+    assert decoded == ["0/0.png", "0/0.png"]  # the first of each part, whose shape is that of all
+    decoded.clear()
+    assert images[[11, 4]].shape == (2, 1, 6, 8)
+    assert decoded == ["2/8.png", "1/1.png"]
+
+
+def test_a_large_folder_is_refused_at_once_by_its_heads_and_later_by_a_body(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("bootstrap_core.data.image_files.STORED_FROM", 0)
+    path = patterns(tmp_path / "own")
+    body = path / "1" / "7.png"
+    body.write_bytes(body.read_bytes()[:60])
+    train = load_images(path).train
+    with pytest.raises(DataError, match=r"7\.png as an image"):
+        train.images[:]
+    body.write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"7\.png as an image"):
+        load_images(path)
+
+
+def test_a_batch_that_does_not_fit_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr("bootstrap_core.data.image_files.STORED_FROM", 0)
+    images = load_images(patterns(tmp_path / "own")).train.images
+    monkeypatch.setattr("specs.files.memory.free_memory", lambda: 2 * 3 * 6 * 8)
+    assert len(images[:3]) == 3
+    with pytest.raises(SnnZooError, match=r"own: 4 images of 6 x 8 pixels takes about 0 MiB of memory"):
+        images[:4]
+
+
+def test_it_is_named_by_its_path_so_that_it_is_found_again(tmp_path) -> None:
+    for made in (save(tmp_path / "mnist.npz", x=PIXELS, y=LABELS), folder(tmp_path / "mnist")):
+        assert load_images(made).name == str(made)
+
+
+INK = np.repeat(np.linspace(0, 255, 6, dtype=np.uint8)[:, None], 5, 1)
+
+
+def transparent(colour: tuple[int, int, int]) -> Image.Image:
+    return Image.fromarray(np.dstack([np.broadcast_to(np.uint8(colour), (6, 5, 3)), INK]))
+
+
+@pytest.mark.parametrize(
+    ("image", "shown"),
+    [
+        (Image.fromarray(INK.astype(np.uint16) * 257), INK),
+        (transparent((0, 0, 0)), 255 - INK),
+        (transparent((255, 255, 255)), INK),
+        (transparent((255, 220, 0)), (INK * (205 / 255)).astype(np.uint8)),
+    ],
+)
+def test_files_of_16_bits_and_transparent_ones_show_what_is_on_them(image, shown, tmp_path) -> None:
+    image.save(tmp_path / "a.png")
+    found = image_files.read_pixels(tmp_path / "a.png", channels=1, height=6, width=5)
+    assert (found[0].int() - torch.from_numpy(shown).int()).abs().max() <= 1
+
+
+def test_a_number_of_16_bits_may_be_transparent(tmp_path) -> None:
+    deep = INK.astype(np.uint16) * 257
+    Image.fromarray(deep).save(tmp_path / "a.png", transparency=int(deep[2, 0]))
+    found = image_files.read_pixels(tmp_path / "a.png", channels=1, height=6, width=5)
+    assert found[0, :, 0].tolist() == [255 if i == 2 else shade for i, shade in enumerate(INK[:, 0].tolist())]
+
+
+def test_portable_grey_maps_of_16_bits_are_read(tmp_path) -> None:
+    (tmp_path / "a.pgm").write_bytes(b"P5 5 6 65535 " + (INK.astype(">u2") * 257).tobytes())
+    found = image_files.read_pixels(tmp_path / "a.pgm", channels=1, height=6, width=5)
+    assert torch.equal(found[0], torch.from_numpy(INK))
+
+
+def test_a_folder_of_photos_held_sideways_is_upright(tmp_path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise to see it upright
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        for i in range(2):
+            Image.fromarray(np.ascontiguousarray(np.rot90(INK))).save(tmp_path / name / f"{i}.png", exif=exif)
+    assert torch.equal(load_images(tmp_path).train.images[0, 0], torch.from_numpy(INK))
+
+
+def test_floats_in_a_folder_are_refused_as_nothing_says_what_is_white(tmp_path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(INK.astype(np.float32)).save(tmp_path / name / "0.tiff")
+    with pytest.raises(DataError, match="of floats or 32 bits"):
+        load_images(tmp_path)
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_what_takes_images_tells_where_channels_are(tmp_path, channels: int) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (10, 6, 5, channels), np.uint8)
+    wanted = torch.from_numpy(pixels).permute(0, 3, 1, 2)
+    for name, x in (("a", pixels), ("b", wanted.numpy())):
+        found = load_images(save(tmp_path / f"{name}.npz", x=x, y=np.arange(10) % 2), shape=(channels, 6, 5))
+        whole = torch.cat([found.train.images, found.test.images])
+        assert sorted(map(tuple, whole.flatten(1).tolist())) == sorted(map(tuple, wanted.flatten(1).tolist()))
+
+
+@pytest.mark.parametrize(
+    ("shape", "size"),
+    [
+        (None, (3, 9, 12)),
+        ((1, 7, 8), (1, 7, 8)),
+        ((324,), (3, 9, 12)),
+        ((784,), (1, 28, 28)),
+        ((3072,), (3, 32, 32)),
+        ((50,), (3, 9, 12)),
+    ],
+)
+def test_files_are_made_what_takes_them(tmp_path, shape, size) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "own" / name).mkdir(parents=True)
+        for i in range(3):
+            Image.fromarray(np.full((9, 12, 3), 10 * i, np.uint8)).save(tmp_path / "own" / name / f"{i}.png")
+    assert load_images(tmp_path / "own", shape=shape).train.images.shape[1:] == size

@@ -1,0 +1,333 @@
+"""Integer inference; that it equals the float engine on all kinds of networks is for tests/property."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from bootstrap_core.inference import integer_network
+from bootstrap_core.inference.integer_network import BLOCK, IntegerNetwork
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.network import Network
+from specs.errors import SnnZooError, StateOverflowError
+from specs.network import NetworkSpec
+
+T = 5
+
+
+def make(*blocks: dict[str, Any], **options: Any) -> Network:
+    spec: dict[str, Any] = {"name": "test", "time_steps": T, "input": {"shape": [1], "weight": 2.0}, **options}
+    network = build_network(NetworkSpec.model_validate(spec | {"blocks": blocks}), seed=0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("synapse.weight"):
+                parameter.fill_(1.0)
+    return network
+
+
+DENSE = {"kind": "dense", "features": 1}
+AFFINE = {"kind": "affine", "features": 1}
+GRADED = {"shape": [1], "encoding": "graded", "bits": 12}
+
+
+def test_the_readout_voltage_integrates_the_weighted_input_with_its_decays_and_never_fires() -> None:
+    neuron = {"threshold": 0.5, "current_decay": 0.5, "voltage_decay": 0.75}
+    network = make({**AFFINE, "neuron": neuron}, neuron={"threshold": 0.5})
+    _, trace = IntegerNetwork(network).run(torch.ones(1, 1))
+    u = v = 0
+    expected = []
+    for _ in range(T):
+        u = u // 2 + 4096
+        v = v // 4 + u
+        expected.append(v)
+    assert trace.readout_voltage.flatten().tolist() == expected
+
+
+def test_the_bias_of_the_readout_is_in_its_voltage_and_its_logits() -> None:
+    network = make({**AFFINE, "bias": True}, neuron={"voltage_decay": 1.0})
+    with torch.no_grad():
+        network.readout.bias.fill_(0.25)
+    logits, trace = IntegerNetwork(network).run(torch.ones(1, 1))
+    assert logits.item() == 1.25
+    assert trace.readout_voltage.flatten().tolist() == [4096 + 1024] * T
+
+
+def test_logits_are_those_of_the_float_network() -> None:
+    network = make(DENSE, AFFINE)
+    images = torch.linspace(0, 1, 20)[:, None]
+    assert torch.equal(IntegerNetwork(network)(images), network(images))
+
+
+def test_spikes_are_small_integers() -> None:
+    _, trace = IntegerNetwork(make(DENSE, AFFINE)).run(torch.ones(1, 1))
+    assert [spikes.dtype for spikes in trace.spikes] == [torch.int8, torch.int8, torch.float32]
+
+
+def test_rates_are_the_mean_over_time() -> None:
+    _, trace = IntegerNetwork(make(DENSE, AFFINE)).run(torch.full((1, 1), 0.3))
+    for spikes, rates in zip(trace.spikes, trace.rates, strict=True):
+        assert torch.equal(spikes.float().mean(0), rates)
+
+
+def test_time_steps_overrule_those_of_the_spec() -> None:
+    _, trace = IntegerNetwork(make(DENSE, AFFINE)).run(torch.ones(1, 1), time_steps=3)
+    assert [len(spikes) for spikes in (*trace.spikes, trace.readout_voltage)] == [3] * 4
+
+
+@pytest.mark.parametrize("compiled", [False, None, True])
+def test_numpy_s_integers_count_steps(compiled: bool | None) -> None:
+    if compiled:
+        pytest.importorskip("numba")
+    integer, images = IntegerNetwork(make(DENSE, AFFINE)), torch.rand(3, 1, generator=torch.Generator().manual_seed(0))
+    integer.compiled = compiled
+    logits, tally = integer.tally(images, time_steps=np.int64(5), also_after=[np.int64(3)])
+    assert torch.equal(logits, integer(images, time_steps=5))
+    assert torch.equal(tally.earlier[0], integer(images, time_steps=3))
+
+
+def test_logits_of_more_images_than_go_through_at_once_are_those_of_a_run() -> None:
+    integer = IntegerNetwork(make(DENSE, AFFINE))
+    integer.compiled = False
+    images = torch.rand(2 * BLOCK + 5, 1, generator=torch.Generator().manual_seed(0))
+    assert torch.equal(integer(images), integer.run(images)[0])
+    assert integer(images[:0]).shape == integer.run(images[:0])[0].shape
+
+
+@pytest.mark.parametrize("mode", [Mode.ANN, Mode.SAMPLE, Mode.FIT])
+def test_other_modes_than_snn_are_refused(mode: Mode) -> None:
+    with pytest.raises(SnnZooError, match=rf"runs spikes: Mode\.SNN, not {mode}"):
+        IntegerNetwork(make(AFFINE)).run(torch.ones(1, 1), mode)
+
+
+def test_snn_mode_may_be_named() -> None:
+    integer = IntegerNetwork(make(AFFINE))
+    assert torch.equal(integer.run(torch.ones(1, 1), Mode.SNN)[0], integer(torch.ones(1, 1)))
+
+
+@pytest.mark.parametrize(
+    "name", ["blocks.0.weight", "blocks.1.synapse.weight", "blocks.1.bias", "blocks.2.synapse.weight"]
+)
+def test_training_further_does_not_change_the_snapshot(name: str) -> None:
+    network = make({**DENSE, "bias": True}, AFFINE)
+    integer, images = IntegerNetwork(network), torch.ones(1, 1)
+    before = integer(images)
+    with torch.no_grad():
+        network.get_parameter(name).fill_(-1.0)
+    assert torch.equal(integer(images), before)
+    assert not torch.equal(network(images), before)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
+def test_a_network_on_a_gpu_runs_on_the_cpu_and_stays_where_it_was() -> None:
+    network, images = make({**DENSE, "bias": True}, AFFINE), torch.ones(1, 1)
+    expected = IntegerNetwork(network)(images)
+    assert torch.equal(IntegerNetwork(network.to("cuda"))(images), expected)
+    assert network.device.type == "cuda"
+
+
+def test_the_float_network_is_left_as_it_was() -> None:
+    network = make({**DENSE, "weight_norm": True}, AFFINE)
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    IntegerNetwork(network)(torch.ones(1, 1))
+    after = network.state_dict()
+    assert set(after) == set(before)
+    assert all(torch.equal(after[name], before[name]) for name in before)
+
+
+ONE_ROW_OR_COLUMN = {
+    "one input": [{"kind": "dense", "features": 4}, AFFINE],
+    "one output": [{"kind": "dense", "features": 1}, {"kind": "affine", "features": 3}],
+    "one tap": [{"kind": "conv", "channels": 3, "kernel": 1}, {"kind": "flatten"}, AFFINE],
+}
+
+
+@pytest.mark.parametrize("name", ONE_ROW_OR_COLUMN)
+@pytest.mark.parametrize("encoding", ["spike", "graded"])
+def test_products_of_one_row_or_column_are_right(name: str, encoding: str) -> None:
+    """torch gives such matrices ambiguous strides, which its integer product misreads."""
+    shape = [1, 1, 1] if name == "one tap" else [1]
+    network = make(
+        *ONE_ROW_OR_COLUMN[name],
+        input={"shape": shape, "encoding": encoding, **({"weight": 2.0} if encoding == "spike" else {})},
+        neuron={"threshold": 0.25},
+    )
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.uniform_(-0.5, 1.5, generator=torch.Generator().manual_seed(0))
+    for n in (1, 5):
+        images = torch.linspace(0.2, 1, n).reshape(n, *shape)
+        logits, trace = IntegerNetwork(network).run(images)
+        assert trace.spikes[1].any()
+        assert torch.equal(network.run(images)[1].spikes[1], trace.spikes[1].float())
+        assert torch.equal(logits, network(images))
+
+
+# --- Graded input
+
+
+def test_graded_pixels_are_integers_at_every_step() -> None:
+    network = make(AFFINE, input={**GRADED, "bits": 4})
+    logits, trace = IntegerNetwork(network).run(torch.tensor([[0.2]]))
+    assert trace.spikes[0].flatten().tolist() == [3] * T
+    assert trace.spikes[0].dtype == torch.int32
+    assert logits.item() == pytest.approx(0.2)
+
+
+def test_pixels_of_many_bits_are_weighted_exactly() -> None:
+    network = make(
+        {"kind": "dense", "features": 7},
+        AFFINE,
+        input={**GRADED, "shape": [9]},
+        neuron={"threshold": 0.25, "voltage_decay": 0.5},
+    )
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.uniform_(-0.07, 0.13, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(20, 9, generator=torch.Generator().manual_seed(0))
+    logits, trace = IntegerNetwork(network).run(images)
+    assert 0 < trace.rates[1].mean() < 1
+    assert trace.spikes[0].max() > 1 << 11
+    assert torch.equal(network.run(images)[1].spikes[1], trace.spikes[1].float())
+    assert torch.equal(logits, network(images))
+
+
+def test_large_sums_that_cancel_are_exact() -> None:
+    neuron = {"threshold": 1 / 64, "current_decay": 1.0, "voltage_decay": 1.0}
+    network = make(DENSE, AFFINE, input={**GRADED, "shape": [16384]}, neuron=neuron)
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(125 / 32).mul_(torch.tensor([1, -1]).repeat(8192))
+    pixels = torch.full((2, 16384), 4000)  # 8192 of them, times 125, are more than 2**31 steps of a weight
+    pixels[0, 0] = pixels[1, 1] = 4040
+    exact = IntegerNetwork(network)
+    exact.compiled = False
+    _, trace = exact.run(pixels / 4095)
+    assert trace.spikes[1].flatten().tolist() == [1, 0] * T
+
+
+def test_sums_of_more_than_32_bits_leave_24() -> None:
+    network = make(DENSE, AFFINE, input={"shape": [16], "encoding": "graded", "bits": 16}, neuron={"threshold": 1 / 64})
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(2.0)
+    with pytest.raises(StateOverflowError, match=rf"reaches {16 * 32768 * 2 * 4096} at step 0"):
+        IntegerNetwork(network).run(torch.full((1, 16), 32768 / 65535))
+
+
+def test_images_are_multiplied_a_block_at_a_time(monkeypatch) -> None:
+    exact, images = IntegerNetwork(make(DENSE, DENSE, AFFINE)), torch.linspace(0, 1, 7)[:, None]
+    exact.compiled = False
+    logits, trace = exact.run(images)
+    monkeypatch.setattr(integer_network, "BLOCK", 3)
+    seen, weigh = list[int](), integer_network._weigh
+    monkeypatch.setattr(integer_network, "_weigh", lambda synapses, x: seen.append(x[0].shape[1]) or weigh(synapses, x))
+    again, traced = exact.run(images)
+    assert seen == [3, 3, 3, 3, 1, 1, 7]  # the readout reads all
+    assert torch.equal(again, logits)
+    assert all(torch.equal(a, b) for a, b in zip(traced.spikes, trace.spikes, strict=True))
+
+
+def test_a_step_of_graded_pixels_stands_for_all() -> None:
+    exact = IntegerNetwork(make(DENSE, AFFINE, input={**GRADED, "bits": 3}))
+    exact.compiled = False
+    assert exact.run(torch.rand(3, 1))[1].spikes[0].stride(0) == 0
+
+
+def test_of_many_images_the_worst_is_told(monkeypatch) -> None:
+    exact = integer_neuron({"current_decay": 1.0, "voltage_decay": 1.0})
+    monkeypatch.setattr(integer_network, "BLOCK", 1)
+    with pytest.raises(StateOverflowError, match=rf"reaches {4095 * 4096} at step 0"):
+        exact.run(torch.tensor([[3000 / 4095], [1.0]]))
+
+
+# --- The 24 bits of the hardware
+
+
+def integer_neuron(neuron: dict[str, Any]) -> IntegerNetwork:
+    """One neuron of weight 1 on a 12-bit pixel: its current is 4096 times the pixel."""
+    return IntegerNetwork(make(DENSE, AFFINE, input=GRADED, neuron={"threshold": 0.5, **neuron}))
+
+
+def pixel(value: int) -> torch.Tensor:
+    return torch.full((1, 1), value / 4095)
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_current_that_leaves_24_bits_names_state_block_value_and_step(sign: int) -> None:
+    network = make(DENSE, AFFINE, input=GRADED, neuron={"threshold": 0.5, "current_decay": 0.0, "voltage_decay": 1.0})
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(sign)
+    # 1000 x 4096 at step 0, 2000 x 4096 at step 1, 3000 x 4096 > 2**23 at step 2
+    with pytest.raises(StateOverflowError) as caught:
+        IntegerNetwork(network).run(pixel(1000))
+    message = str(caught.value)
+    assert message.startswith(f"the current of block 1 reaches {sign * 3000 * 4096} at step 2;")
+    assert "-8388608 to 8388607 (24 bits)" in message
+
+
+def test_an_overflow_tells_the_worst_value_of_either_sign() -> None:
+    network = make({**DENSE, "features": 2}, AFFINE, input=GRADED, neuron={"threshold": 0.5, "current_decay": 0.0})
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.copy_(torch.tensor([[-3.0], [0.5]]))
+    with pytest.raises(StateOverflowError, match=rf"reaches {-3 * 1000 * 4096} at step 0"):
+        IntegerNetwork(network).run(pixel(1000))
+
+
+def test_a_voltage_that_leaves_24_bits_names_state_block_and_step() -> None:
+    network = make(DENSE, AFFINE, input=GRADED, neuron={"threshold": 0.5, "current_decay": 1.0, "voltage_decay": 0.0})
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(-1)
+    with pytest.raises(StateOverflowError, match=r"the voltage of block 1 reaches -12288000 at step 2;"):
+        IntegerNetwork(network).run(pixel(1000))
+
+
+def test_an_overflow_of_the_readout_names_its_block() -> None:
+    network = make(AFFINE, input=GRADED, neuron={"threshold": 0.5, "voltage_decay": 0.0})
+    with pytest.raises(StateOverflowError, match=r"the voltage of block 1 reaches 12288000 at step 2;"):
+        IntegerNetwork(network).run(pixel(1000))
+
+
+def test_states_up_to_24_bits_are_held() -> None:
+    neuron = {"current_decay": 1.0, "voltage_decay": 1.0}
+    integer_neuron(neuron).run(pixel(2047))
+    with pytest.raises(StateOverflowError, match="reaches 8388608 at step 0"):
+        integer_neuron(neuron).run(pixel(2048))
+
+
+@pytest.mark.parametrize("compiled", [False, True])
+def test_states_down_to_24_bits_are_held(compiled: bool) -> None:
+    neuron = {"threshold": 0.5, "current_decay": 1.0, "voltage_decay": 1.0}
+    network = make(DENSE, AFFINE, input=GRADED, neuron=neuron)
+    with torch.no_grad():
+        network.blocks[1].synapse.weight.fill_(-1)
+    integers = IntegerNetwork(network)
+    integers.compiled = compiled
+    integers.run(pixel(2048))
+    with pytest.raises(StateOverflowError, match="of block 1 reaches -8392704 at step 0"):
+        integers.run(pixel(2049))
+
+
+def test_no_images_give_no_logits() -> None:
+    assert IntegerNetwork(make(AFFINE))(torch.zeros(0, 1)).shape == (0, 1)
+    assert IntegerNetwork(make(DENSE, AFFINE, input={**GRADED, "bits": 3}))(torch.zeros(0, 1)).shape == (0, 1)
+
+
+def test_skips_reach_the_neurons_in_every_engine() -> None:
+    skipping = make(DENSE, {**DENSE, "skips": [{"source": 0, "kind": "dense"}]}, AFFINE)
+    images, skip = torch.ones(1, 1), skipping.blocks[2].skips[0].weight
+    for weight, fires in ((0.0, True), (-3.0, False)):
+        with torch.no_grad():
+            skip.fill_(weight)
+        exact = IntegerNetwork(skipping)
+        logits = [skipping(images).item()]
+        for exact.compiled in (False, True):
+            logits.append(exact(images).item())
+        assert len(set(logits)) == 1
+        assert (logits[0] > 0) == fires
+
+
+def test_the_fan_in_of_skips_counts_in_what_the_event_engine_takes() -> None:
+    pytest.importorskip("numba")
+    from bootstrap_core.inference.integer_events import EventEngine
+
+    wide = {"kind": "dense", "features": 22_000}
+    ends = [{"kind": "dense", "features": 1, "skips": [{"source": 1, "kind": "dense"}] * n} for n in (1, 2)]
+    assert [EventEngine.takes(make(wide, end)) for end in ends] == [True, False]

@@ -1,0 +1,85 @@
+import pytest
+import torch
+
+from bootstrap_core.network.batch_norm import MeanOnly, WeightScale, build_norm
+from specs.block import Norm
+
+
+def test_a_norm_is_built_by_its_name() -> None:
+    assert build_norm(Norm.NONE, 3) is None
+    assert isinstance(build_norm(Norm.MEAN_ONLY, 3), MeanOnly)
+    assert isinstance(build_norm(Norm.WEIGHT_SCALE, 3), WeightScale)
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((5, 3), 1), ((5, 3, 2, 2), 1), ((4, 5, 3), 2), ((4, 5, 3, 2, 2), 2)])
+def test_the_running_mean_moves_a_tenth_toward_the_mean_of_each_channel(shape: tuple[int, ...], axis: int) -> None:
+    means = torch.tensor([1.0, 2.0, -3.0])
+    z = means.reshape(-1, *[1] * (len(shape) - 1 - axis)).expand(shape)
+    norm = MeanOnly(3)
+    norm.update(z, channel_axis=axis)
+    torch.testing.assert_close(norm.running_mean, 0.1 * means)
+    norm.update(z, channel_axis=axis)
+    torch.testing.assert_close(norm.running_mean, 0.19 * means)
+
+
+def test_the_running_mean_takes_no_gradient() -> None:
+    norm = MeanOnly(2)
+    norm.update(torch.ones(4, 2, requires_grad=True), channel_axis=1)
+    assert not norm.running_mean.requires_grad
+
+
+@pytest.mark.parametrize(("shape", "axis"), [((5, 3), 1), ((5, 3, 2, 2), 1), ((4, 5, 3), 2)])
+def test_the_gradient_is_that_of_subtracting_the_mean_of_the_batch(shape: tuple[int, ...], axis: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    z, weights = torch.randn(shape, generator=generator, requires_grad=True), torch.randn(shape, generator=generator)
+    axes = [i for i in range(len(shape)) if i != axis]
+    ((z - z.mean(axes, keepdim=True)).tanh() * weights).sum().backward()
+    expected, z.grad = z.grad, None
+    weighted = z * 1.0
+    MeanOnly(3).centre_gradient(weighted, channel_axis=axis)
+    ((weighted - z.detach().mean(axes, keepdim=True)).tanh() * weights).sum().backward()
+    torch.testing.assert_close(z.grad, expected)
+
+
+@pytest.mark.parametrize(
+    ("deviation", "scale"),
+    [(1.0, 1), (1.1, 1 / 2), (2.0, 1 / 2), (2.1, 1 / 4), (0.9, 1), (0.5, 2), (0.4, 2), (0.25, 4)],
+)
+def test_the_weight_scale_is_the_power_of_two_that_brings_the_deviation_to_one_or_below(deviation, scale) -> None:
+    norm = WeightScale()
+    norm.running_variance.fill_(deviation**2)
+    assert norm.scale().item() == scale
+
+
+@pytest.mark.parametrize(("variance", "scale"), [(1e9, 1 / 8), (1e-9, 8), (0.0, 8)])
+def test_the_weight_scale_is_at_most_eight_either_way(variance: float, scale: float) -> None:
+    norm = WeightScale()
+    norm.running_variance.fill_(variance)
+    assert norm.scale().item() == scale
+
+
+def test_the_running_variance_moves_a_tenth_toward_that_of_the_weighted_input() -> None:
+    norm = WeightScale()
+    norm.update(torch.tensor([-1.0, 1.0, -1.0, 1.0, 3.0, -3.0]), channel_axis=1)
+    assert norm.running_variance.item() == pytest.approx(0.9 + 0.1 * 22 / 5)
+
+
+def test_the_variance_is_measured_as_if_weights_were_not_scaled() -> None:
+    z = torch.randn(1000, generator=torch.Generator().manual_seed(0)) * 6
+    norm = WeightScale()
+    for _ in range(200):
+        norm.update(norm.scale() * z, channel_axis=1)
+    assert norm.running_variance.item() == pytest.approx(z.var().item(), rel=1e-3)
+    assert norm.scale().item() == 1 / 8
+
+
+@pytest.mark.parametrize("norm", [MeanOnly(3), WeightScale()])
+def test_norms_have_nothing_to_train_and_are_in_the_state_dict(norm) -> None:
+    assert list(norm.parameters()) == []
+    assert list(norm.state_dict()) in (["running_mean"], ["running_variance"])
+
+
+def test_a_batch_of_one_number_leaves_the_running_variance() -> None:
+    norm = WeightScale()
+    norm.update(torch.ones(1, 1), 1)
+    assert norm.running_variance == 1

@@ -1,0 +1,101 @@
+import pytest
+import torch
+from torch import nn
+
+from bootstrap_core.kernels import have_numba
+from bootstrap_core.network.neuron import CubaNeuron
+from specs.neuron import CubaSpec, LearnDecays, Reset
+
+DECAYS = {"current_decay": 0.37, "voltage_decay": 0.03}
+
+
+def make(learn: LearnDecays = LearnDecays.NONE, *, channels: int = 3, levels: int = 1, **options) -> CubaNeuron:
+    return CubaNeuron(CubaSpec(**{**DECAYS, **options}, learn_decays=learn), channels=channels, levels=levels)
+
+
+@pytest.mark.parametrize(
+    ("learn", "size"), [(LearnDecays.NONE, 1), (LearnDecays.SHARED, 1), (LearnDecays.PER_CHANNEL, 3)]
+)
+def test_decays_are_one_for_the_layer_or_one_for_each_channel(learn: LearnDecays, size: int) -> None:
+    neuron = make(learn)
+    for name, value in DECAYS.items():
+        assert torch.equal(getattr(neuron, name).detach(), torch.full((size,), value))
+
+
+@pytest.mark.parametrize("learn", LearnDecays)
+def test_decays_are_in_the_state_dict_learnt_or_not(learn: LearnDecays) -> None:
+    assert set(make(learn).state_dict()) == {"current_decay", "voltage_decay"}
+
+
+def test_decays_that_are_not_learnt_are_buffers() -> None:
+    assert dict(make().named_parameters()) == {}
+
+
+@pytest.mark.parametrize("learn", [LearnDecays.SHARED, LearnDecays.PER_CHANNEL])
+def test_learnt_decays_are_parameters(learn: LearnDecays) -> None:
+    neuron = make(learn)
+    assert {name for name, _ in neuron.named_parameters()} == {"current_decay", "voltage_decay"}
+    assert isinstance(neuron.current_decay, nn.Parameter)
+
+
+@pytest.mark.parametrize("learn", [LearnDecays.SHARED, LearnDecays.PER_CHANNEL])
+def test_gradients_reach_learnt_decays(learn: LearnDecays) -> None:
+    neuron = make(learn, tau_grad=0.01)
+    neuron(torch.rand(8, 4, 3, generator=torch.Generator().manual_seed(0))).spikes.sum().backward()
+    for decay in neuron.parameters():
+        assert decay.grad.shape == decay.shape
+        assert bool((decay.grad < 0).all())  # more decay, fewer spikes
+
+
+def test_decays_run_on_the_grid_of_4096() -> None:
+    current_decay, voltage_decay = make().quantized_decays()
+    assert (4096 * current_decay).tolist() == [1516]
+    assert (4096 * voltage_decay).tolist() == [123]
+
+
+@pytest.mark.parametrize("compiled", [False, have_numba()])
+def test_the_quantized_decays_are_what_runs(compiled: bool) -> None:
+    neuron = make(threshold=9.0)
+    neuron.compiled = compiled
+    out = neuron(torch.tensor([1.0, 0.0]).reshape(2, 1, 1))
+    assert out.current[1].item() == (4096 - 1516) / 4096
+
+
+def test_an_own_decay_overrules_the_neuron_s() -> None:
+    out = make(threshold=9.0)(torch.tensor([1.0, 0.0]).reshape(2, 1, 1), current_decay=torch.ones(1))
+    assert out.current[1].item() == 0
+
+
+@pytest.mark.parametrize(
+    ("threshold", "levels", "mant"), [(1.25, 1, 80), (0.1, 1, 6), (0.1, 15, 96), (1.0, 255, 16_320)]
+)
+def test_the_threshold_is_truncated_to_64ths_after_the_levels_of_its_input(threshold, levels, mant) -> None:
+    assert make(threshold=threshold, levels=levels).threshold_mant == mant
+
+
+def test_the_truncated_threshold_is_what_fires() -> None:
+    just_above = torch.full((1, 1, 1), 6 / 64 + 1 / 4096)
+    assert make(threshold=0.1)(just_above).spikes.item() == 1
+    assert make(threshold=0.1)(just_above - 1 / 4096).spikes.item() == 0
+
+
+def test_the_reset_is_that_of_the_spec() -> None:
+    z = torch.tensor([2.5, 0.0, 0.0]).reshape(3, 1, 1)
+    options = {"current_decay": 1.0, "voltage_decay": 0.0}
+    assert make(**options)(z).spikes.flatten().tolist() == [1, 0, 0]
+    assert make(**options, reset=Reset.SUBTRACT)(z).spikes.flatten().tolist() == [1, 1, 0]
+
+
+def test_the_bias_reaches_the_voltage() -> None:
+    out = make(threshold=9.0)(torch.zeros(1, 2, 3), torch.tensor([0.25, 0.5, 0.75]))
+    assert out.voltage[0, 1].tolist() == [0.25, 0.5, 0.75]
+
+
+@pytest.mark.parametrize(("option", "factor"), [("scale_grad", 3.0), ("tau_grad", 1 / 3)])
+def test_the_surrogate_is_that_of_the_spec(option: str, factor: float) -> None:
+    gradients = []
+    for options in ({}, {option: 3.0}):
+        z = torch.full((1, 1, 1), 1.0, requires_grad=True)  # at the threshold: scale / (2 tau)
+        make(**options)(z).spikes.sum().backward()
+        gradients.append(z.grad.item())
+    assert gradients[1] / gradients[0] == pytest.approx(factor, rel=1e-5)
