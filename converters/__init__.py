@@ -7,13 +7,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from converters.formats import read_model, write_model
-    from converters.migration_plan import migrate_state_dict
+    from converters.ann_to_snn.onnx_conversion import import_onnx
+    from converters.formats.model_files import read_model, write_model
+    from converters.formats.netx.netx_model import write_netx
+    from converters.formats.nir.nir_reader import read_nir
+    from converters.formats.nir.nir_writer import write_nir
     from converters.model import Model
-    from converters.netx.model import write_netx
-    from converters.nir.load import read_nir
-    from converters.nir.save import write_nir
-    from converters.onnx_conversion import import_onnx
+    from converters.weight_norm.migration_plan import migrate_state_dict
 
 __all__ = [
     "Model",
@@ -28,13 +28,13 @@ __all__ = [
 
 _HOMES = {
     "Model": "converters.model",
-    "import_onnx": "converters.onnx_conversion",
-    "migrate_state_dict": "converters.migration_plan",
-    "read_model": "converters.formats",
-    "write_model": "converters.formats",
-    "read_nir": "converters.nir.load",
-    "write_netx": "converters.netx.model",
-    "write_nir": "converters.nir.save",
+    "import_onnx": "converters.ann_to_snn.onnx_conversion",
+    "migrate_state_dict": "converters.weight_norm.migration_plan",
+    "read_model": "converters.formats.model_files",
+    "write_model": "converters.formats.model_files",
+    "read_nir": "converters.formats.nir.nir_reader",
+    "write_netx": "converters.formats.netx.netx_model",
+    "write_nir": "converters.formats.nir.nir_writer",
 }
 
 

@@ -9,8 +9,8 @@ from torch import Tensor
 from bootstrap_core.data.image_files import Size, image_shape
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
-from converters.migration_plan import migrate_state_dict
-from converters.weight_norm import Style
+from converters.weight_norm.migration_plan import migrate_state_dict
+from converters.weight_norm.norm_styles import Style
 from specs.dataset_sources import known_classes
 from specs.errors import IntegrityError
 from specs.files.limits import SPARE_WEIGHTS

@@ -439,11 +439,11 @@ UNIT = "tests/unit"
 FAULTS = (
     (
         "exporting strips weight norm from the live network, and the next `load_state_dict` fails",
-        f"{UNIT}/converters/netx/test_write.py::test_export_leaves_the_network_as_it_was",
+        f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_export_leaves_the_network_as_it_was",
     ),
     (
         "the readout is exported with the weights from before `load_state_dict` (in yours? `zoo verify network.net`)",
-        f"{UNIT}/converters/netx/test_write.py::test_the_readout_is_exported_with_its_loaded_weights",
+        f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_the_readout_is_exported_with_its_loaded_weights",
     ),
     (
         "the fitted activation is not in the state dict, so ANN mode is undefined after a reload",
@@ -451,7 +451,7 @@ FAULTS = (
     ),
     (
         "shapes are unknown before the first forward, so export before it fails",
-        f"{UNIT}/converters/netx/test_write.py::test_a_fresh_network_exports_before_any_forward",
+        f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_a_fresh_network_exports_before_any_forward",
     ),
     (
         "`delay_shift` is documented false and runs true: here it is a field of the spec, false unless told",
@@ -469,15 +469,15 @@ FAULTS = (
     ("`count_log` raises", f"{UNIT}/bootstrap_core/network/test_network.py::test_the_rates_of_all_blocks_are_counted"),
     (
         "`1 << 18 - 1` is 131072 where 262143 is meant, the threshold that a readout must not reach",
-        f"{UNIT}/converters/netx/test_write.py::test_the_readout_never_fires",
+        f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_the_readout_never_fires",
     ),
     (
         "biases are truncated, without rounding or a range check",
-        f"{UNIT}/converters/netx/test_write.py::test_biases_are_rounded_to_mantissas",
+        f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_biases_are_rounded_to_mantissas",
     ),
     (
         "netx has no pooling: an average pool is exported as the grouped convolution that it is",
-        f"{UNIT}/converters/netx/test_write.py::test_an_average_pool_becomes_a_grouped_convolution_of_equal_weights",
+        f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_an_average_pool_becomes_a_grouped_convolution_of_equal_weights",
     ),
 )
 """What lava-dl 0.6.0 does wrong, and the test that fails where it is done so."""

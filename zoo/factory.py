@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from bootstrap_core.network.network import Network
+from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model
-from converters.safetensors_file import read_safetensors
 from specs.errors import SnnZooError
 from zoo.catalog import find_model, local_catalogs, no_model
 from zoo.fetch import local_file

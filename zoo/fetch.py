@@ -144,7 +144,7 @@ def _remember(found: Found, cache_dir: Path | None) -> None:
 
 
 def _convert(source: Path, target: Path, *, force: bool) -> Path:
-    from converters.formats import read_model, write_model
+    from converters.formats.model_files import read_model, write_model
 
     with TemporaryDirectory() as folder:
         return _copy(write_model(read_model(source), Path(folder) / target.name), target, force=force)

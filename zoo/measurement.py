@@ -16,11 +16,11 @@ from bootstrap_core.data.datasets import Dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
-from converters.formats import Hints, option_name
+from converters.formats.model_files import Hints, option_name
+from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model, without_weight_norm
 from converters.report.energy import CAVEAT, COSTS, estimate_energy
-from converters.report.measure import spread_out
-from converters.safetensors_file import read_safetensors
+from converters.report.network_figures import spread_out
 from specs.block import Encoding
 from specs.dataset_sources import dataset_names
 from specs.errors import IntegrityError, SnnZooError

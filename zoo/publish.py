@@ -142,7 +142,7 @@ def _update_hub(
 
 def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
     """The format of `file`, which the card must know by its digest, and must tell the spec of."""
-    from converters.formats import read_model
+    from converters.formats.model_files import read_model
 
     spec = read_model(file).spec
     found = IndexedFile.of(file, file.name)
@@ -181,7 +181,7 @@ def _check_no_own_data(card: Card) -> None:
 
 def _is_path(model: str) -> bool:
     """Whether it is no `NAME` or `NAME@REVISION`."""
-    from converters.formats import MODEL_SUFFIXES
+    from converters.formats.model_files import MODEL_SUFFIXES
 
     return len(Path(model).parts) > 1 or Path(model).suffix in MODEL_SUFFIXES
 

@@ -6,12 +6,12 @@ from typing import Any
 import torch
 
 from bootstrap_core.network.build import build_network
-from converters.file_kind import FileKind, kind_of_file
-from converters.formats import MODEL_SUFFIXES, read_model
+from converters.formats.file_kind import FileKind, kind_of_file
+from converters.formats.model_files import MODEL_SUFFIXES, read_model
+from converters.formats.netx.netx_layers import NetxFile
+from converters.formats.netx.netx_model import netx_of
+from converters.formats.netx.netx_reader import load_netx
 from converters.model import Model
-from converters.netx.layers import NetxFile
-from converters.netx.load import load_netx
-from converters.netx.model import netx_of
 from specs.errors import ConversionError, SnnZooError, SpecError, UnsupportedError
 from specs.files.given_file import is_text, suggest_file
 from specs.io import load_spec, network_names, parse_value, spec_from_document

@@ -28,9 +28,9 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import as_input
 from bootstrap_core.training.distributed import ALONE, Group
 from bootstrap_core.training.trainer import EpochReport, Teacher, Trainer
-from converters.formats import write_model
+from converters.formats.model_files import write_model
+from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model
-from converters.safetensors_file import read_safetensors
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.file_digest import sha256_of
 from specs.files.whole_file import remove_leftovers, write_whole

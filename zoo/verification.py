@@ -8,11 +8,11 @@ from torch import Tensor
 
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network, Trace
-from converters.file_kind import FileKind, kind_of_file
-from converters.formats import MODEL_SUFFIXES, Hints, read_model
-from converters.netx.layers import NetxFile
-from converters.netx.model import netx_of
-from converters.netx.report import differences
+from converters.formats.file_kind import FileKind, kind_of_file
+from converters.formats.model_files import MODEL_SUFFIXES, Hints, read_model
+from converters.formats.netx.netx_layers import NetxFile
+from converters.formats.netx.netx_model import netx_of
+from converters.formats.netx.netx_report import differences
 from specs.errors import IntegrityError, SnnZooError, StateOverflowError, UnsupportedError
 from specs.files.given_file import suggest_file
 from specs.network import NetworkSpec

@@ -1,7 +1,7 @@
 """The commands `convert` and `migrate`."""
 
-from converters.cli.convert import convert
-from converters.cli.migrate import migrate
+from converters.cli.convert_command import convert
+from converters.cli.migrate_command import migrate
 
 __all__ = ["main_convert", "main_migrate"]
 

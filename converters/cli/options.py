@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from converters.cli.shared import KnownModels, say, warn
+from converters.cli.console import KnownModels, say, warn
 from specs.dataset_sources import dataset_names, find_user_data
 from specs.errors import DataError
 

@@ -10,10 +10,11 @@ from torch import Tensor
 from bootstrap_core.analysis.evaluation import batches
 from bootstrap_core.data.datasets import Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from converters.ann import Ann, Conv, Dense, run_ann
-from converters.onnx_conversion import OnnxConversion, ann_input
+from converters.ann_to_snn.ann import Ann, Conv, Dense, run_ann
+from converters.ann_to_snn.onnx_conversion import OnnxConversion, ann_input
+from converters.ann_to_snn.spiking_layers import activations_first
 from converters.report.energy import EnergyEstimate, estimate_energy
-from converters.report.measure import (
+from converters.report.network_figures import (
     BATCH,
     Example,
     NetworkFigures,
@@ -21,7 +22,6 @@ from converters.report.measure import (
     pick_examples,
     run_examples,
 )
-from converters.spiking_layers import activations_first
 from specs.block import has_neurons
 
 __all__ = ["ConversionFigures", "correlation", "count_macs", "layer_correlations", "measure_conversion"]

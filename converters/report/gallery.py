@@ -11,9 +11,16 @@ from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.training.trainer import EpochReport
 from converters.model import Model
-from converters.report.card import card_rows
-from converters.report.graph import draw, graph_of_model
-from converters.report.measure import Example, NetworkFigures, measure_network, pick_examples, run_examples, spread_out
+from converters.report.card_rows import card_rows
+from converters.report.network_figures import (
+    Example,
+    NetworkFigures,
+    measure_network,
+    pick_examples,
+    run_examples,
+    spread_out,
+)
+from converters.report.network_graph import draw, graph_of_model
 from converters.report.rendering import render
 from specs.errors import DataError
 from specs.io import dump_spec

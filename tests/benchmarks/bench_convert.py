@@ -26,8 +26,8 @@ from check_onnx import normalisation, said_of
 from programs import RESULTS, WorkerError, busy_cores, cpu_model, has_module, run_once, stamp
 
 from bootstrap_core.data.datasets import Dataset, load_dataset
-from converters.ann_conversion import MOST_IMAGES
-from converters.onnx_conversion import drawn
+from converters.ann_to_snn.best_candidate import MOST_IMAGES
+from converters.ann_to_snn.onnx_conversion import drawn
 
 DATASET = "mnist"
 TIME_STEPS = [16, 8, 4]

@@ -22,8 +22,8 @@ def make(path: Path, gib: int) -> None:
     """Write a legacy state dict of one large linear layer and smaller ones, piece by piece."""
     import torch
 
-    from converters.migration_plan import TensorSpec
-    from converters.state_dict_file import write_safetensors_pieces
+    from converters.formats.state_dict_file import write_safetensors_pieces
+    from converters.weight_norm.migration_plan import TensorSpec
 
     shapes = [LARGEST, *[(4096, 4096)] * (16 * gib - 8)]
     specs = [

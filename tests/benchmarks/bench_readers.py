@@ -36,7 +36,7 @@ def model_file(name: str) -> Callable[[Path, int], None]:
     def write(path: Path, n_bytes: int) -> None:
         from valid_files import model
 
-        from converters.formats import write_model
+        from converters.formats.model_files import write_model
 
         write_model(model(spec(n_bytes // (4 * SIDE))), path)
 

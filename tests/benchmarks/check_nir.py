@@ -27,8 +27,8 @@ import torch
 from bootstrap_core import IntegerNetwork, Network, build_network
 from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
 from converters import Model
-from converters.nir.load import read_nir
-from converters.nir.save import write_nir
+from converters.formats.nir.nir_reader import read_nir
+from converters.formats.nir.nir_writer import write_nir
 from specs import NetworkSpec
 
 STEPS, IMAGES = 8, 16

@@ -20,7 +20,7 @@ from bootstrap_core import IntegerNetwork
 from bootstrap_core.analysis.evaluation import batches
 from bootstrap_core.data.datasets import load_dataset
 from converters import read_model, write_model
-from converters.onnx_conversion import import_onnx
+from converters.ann_to_snn.onnx_conversion import import_onnx
 from specs import SnnZooError
 
 BATCH = 250

@@ -8,7 +8,7 @@ import pytest
 
 import zoo.demo
 from converters import read_model
-from converters.netx.load import load_netx
+from converters.formats.netx.netx_reader import load_netx
 
 GOLDEN = Path(__file__).parents[1] / "golden/dense"
 

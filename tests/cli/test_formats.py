@@ -12,8 +12,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.formats import read_model
-from converters.tuning import LEARNING_RATES
+from converters.ann_to_snn.tuning import LEARNING_RATES
+from converters.formats.model_files import read_model
 from specs.block import has_neurons
 from specs.neuron import Reset
 
@@ -252,7 +252,9 @@ def test_a_format_refuses_a_residual_network_before_it_is_tuned(tmp_path, run, m
     )
     path = tmp_path / "sum.onnx"
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8), path)
-    monkeypatch.setattr("converters.onnx_conversion.best_candidate", lambda *args, **options: pytest.fail("calibrates"))
+    monkeypatch.setattr(
+        "converters.ann_to_snn.onnx_conversion.best_candidate", lambda *args, **options: pytest.fail("calibrates")
+    )
     command = ["convert", path, "--data", "mnist-sample", "--input", "spike", "-o", tmp_path / "a.safetensors"]
     refused = run(*command, "-o", tmp_path / "a.net", code=1).stderr
     assert f"sum.onnx adds up branches, and cannot become {tmp_path / 'a.net'}: netx holds chains of layers" in refused

@@ -11,8 +11,8 @@ import safetensors.torch
 import torch
 
 from converters.cli import main_migrate
-from converters.cli.migrate import DTYPES, STYLES
-from converters.weight_norm import COMPUTED, Style
+from converters.cli.migrate_command import DTYPES, STYLES
+from converters.weight_norm.norm_styles import COMPUTED, Style
 
 STATE = {
     "module.a.weight_g": torch.tensor([[5.0], [2.0]]),

@@ -10,8 +10,8 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from bootstrap_core import load_dataset
+from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model
-from converters.safetensors_file import read_safetensors
 from specs.io import load_spec, spec_from_document
 
 FRUIT = {"cherry": (200, 30, 40), "lemon": (230, 220, 60), "plum": (90, 30, 140)}

@@ -3,7 +3,7 @@ from pathlib import Path
 
 import pytest
 
-from converters.cli.shared import print_table, say
+from converters.cli.console import print_table, say
 from zoo.card_files import card_file
 from zoo.factory import model_file
 from zoo.packaged_files import packaged_path

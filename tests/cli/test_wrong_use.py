@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from converters.file_kind import FileKind, kind_of_file
+from converters.formats.file_kind import FileKind, kind_of_file
 from specs.errors import SnnZooError
 from zoo.cli import main
 from zoo.packaged_files import packaged_path
@@ -214,7 +214,9 @@ def test_a_file_is_no_folder_to_write_into(run, here, command) -> None:
 
 @pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that not even root can write into")
 def test_a_place_that_cannot_be_written_is_told_before_the_work(run, monkeypatch) -> None:
-    monkeypatch.setattr("converters.formats.read_model", lambda *_: pytest.fail("read before the place was tried"))
+    monkeypatch.setattr(
+        "converters.formats.model_files.read_model", lambda *_: pytest.fail("read before the place was tried")
+    )
     error = run("convert", "mnist-dense", "-o", "/proc/a/b.net", code=1).stderr
     assert error.startswith("Error: cannot write /proc/a/b.net: ")
 
@@ -229,7 +231,7 @@ def test_ctrl_c_ends_any_command_with_its_own_code(run, monkeypatch) -> None:
     def interrupt(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("converters.formats.read_model", interrupt)
+    monkeypatch.setattr("converters.formats.model_files.read_model", interrupt)
     assert run("convert", "mnist-dense", "-o", "a.net", code=130).stderr == "Stopped\n"
 
 

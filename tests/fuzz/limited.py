@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 LOADED = (
-    *("converters.onnx_model.import_ann", "converters.onnx_conversion", "PIL.Image", "numba"),
+    *("converters.onnx.import_ann", "converters.ann_to_snn.onnx_conversion", "PIL.Image", "numba"),
     *("zoo.sources", "zoo.fetch", "zoo.curves", "zoo.golden", "zoo.card_text"),
 )
 SECONDS = 5
@@ -192,7 +192,13 @@ def fork(target: str, path: Path, command: str) -> Outcome:
 
 def load_readers() -> None:
     """Import what they need, so that no call has to."""
-    for name in ("bootstrap_core.data.image_files", "converters.formats", "converters.migrate", "zoo.cli", *LOADED):
+    for name in (
+        "bootstrap_core.data.image_files",
+        "converters.formats.model_files",
+        "converters.weight_norm.file_migration",
+        "zoo.cli",
+        *LOADED,
+    ):
         importlib.import_module(name)
 
 

@@ -6,31 +6,31 @@ from pathlib import Path
 
 
 def _model(path: Path) -> None:
-    from converters.formats import read_model
+    from converters.formats.model_files import read_model
 
     read_model(path).build()
 
 
 def _checkpoint(path: Path) -> None:
-    from converters.formats import Hints, read_model
+    from converters.formats.model_files import Hints, read_model
 
     read_model(path, Hints(time_steps=4, threshold=1.0)).build()
 
 
 def _nir(path: Path) -> None:
-    from converters.formats import Hints, read_model
+    from converters.formats.model_files import Hints, read_model
 
     read_model(path, Hints(dt=1e-4)).build()
 
 
 def _state_dict(path: Path) -> None:
-    from converters.migrate import migrate_file
+    from converters.weight_norm.file_migration import migrate_file
 
     migrate_file(path, None, to="plain")
 
 
 def _onnx(path: Path) -> None:
-    from converters.onnx_model.import_ann import import_ann
+    from converters.onnx.import_ann import import_ann
 
     import_ann(path)
 

@@ -57,7 +57,7 @@ def spec_text() -> bytes:
 
 def written(document: dict[str, Any], name: str, folder: Path) -> bytes:
     """A model file, as we write it."""
-    from converters.formats import write_model
+    from converters.formats.model_files import write_model
 
     return write_model(model(document), folder / name).read_bytes()
 
@@ -79,7 +79,7 @@ def foreign_netx(folder: Path) -> bytes:
 
 def foreign_nir() -> bytes:
     """A NIR graph as others write it: neurons and weights, with a conv."""
-    from converters.nir.file import Graph, Node, graph_bytes
+    from converters.formats.nir.nir_file import Graph, Node, graph_bytes
 
     lif = {"tau": np.full(8, 2e-4), "r": np.ones(8), "v_leak": np.zeros(8), "v_threshold": np.full(8, 0.5)}
     nodes = {

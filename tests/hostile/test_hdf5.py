@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from valid_files import CHAIN, SPEC, foreign_netx, foreign_nir, model
 
-from converters.netx.load import SPEC_ATTRIBUTE
-from converters.netx.model import write_netx
-from converters.nir.save import METADATA_KEY, write_nir
+from converters.formats.netx.netx_model import write_netx
+from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE
+from converters.formats.nir.nir_writer import METADATA_KEY, write_nir
 
 Change = Callable[[h5py.File], object]
 

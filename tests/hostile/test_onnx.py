@@ -8,7 +8,7 @@ import onnx
 import pytest
 from onnx import ModelProto, TensorProto, numpy_helper
 
-from converters.onnx_model.import_ann import import_ann
+from converters.onnx.import_ann import import_ann
 from specs import ConversionError, IntegrityError, SnnZooError, UnsupportedError
 
 WEIGHT = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from valid_files import SPEC, model, safetensors_of, safetensors_parts, safetensors_state
 
-from converters.safetensors_file import METADATA_KEY
+from converters.formats.safetensors_file import METADATA_KEY
 
 MODEL = model(SPEC)
 TEXT = json.dumps({"format": 1, "spec": SPEC, "card": {}})
@@ -262,7 +262,7 @@ def test_a_text_of_the_card_cannot_steer_the_terminal(attempt) -> None:
 
 def test_every_truncation_of_the_header(attempt, tmp_path) -> None:
     """In one process: reading a header begins nothing."""
-    from converters.safetensors_header import read_header
+    from converters.formats.safetensors_header import read_header
     from specs import IntegrityError
 
     content, path = file(), tmp_path / "cut.safetensors"

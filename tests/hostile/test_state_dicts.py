@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from converters.migrate import migrate_file
+from converters.weight_norm.file_migration import migrate_file
 from specs import ConversionError, IntegrityError
 
 G = torch.tensor([[5.0], [2.0]])

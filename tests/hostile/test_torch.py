@@ -12,7 +12,7 @@ import pytest
 import torch
 from valid_files import saved, state_dict, zipped
 
-from converters.lava_checkpoint import read_checkpoint
+from converters.formats.lava_checkpoint import read_checkpoint
 
 
 class Run:

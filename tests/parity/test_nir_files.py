@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from bootstrap_core import IntegerNetwork
-from converters.nir.load import read_nir
+from converters.formats.nir.nir_reader import read_nir
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "nir"
 CASES = sorted(path.stem for path in GOLDEN.glob("*.nir"))

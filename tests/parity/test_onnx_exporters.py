@@ -9,8 +9,8 @@ import torch
 from torch import nn
 from torch.torch_version import TorchVersion
 
-from converters.ann import run_ann
-from converters.onnx_model.import_ann import OnnxImport, import_ann
+from converters.ann_to_snn.ann import run_ann
+from converters.onnx.import_ann import OnnxImport, import_ann
 
 
 class Residual(nn.Module):

@@ -7,8 +7,8 @@ import onnx
 import pytest
 import torch
 
-from converters.ann import Flatten, run_ann
-from converters.onnx_model.import_ann import import_ann
+from converters.ann_to_snn.ann import Flatten, run_ann
+from converters.onnx.import_ann import import_ann
 
 FOLDER = Path(__file__).parents[1] / "golden" / "onnx"
 FILES = sorted(FOLDER.glob("*.onnx"))

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from bootstrap_core import Mode, Network
 from converters import Model
-from converters.nir.load import read_nir
-from converters.nir.save import write_nir
+from converters.formats.nir.nir_reader import read_nir
+from converters.formats.nir.nir_writer import write_nir
 from specs import NetworkSpec
 
 SEEDS = st.integers(0, 2**16)

@@ -9,8 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import TensorProto, numpy_helper
 
-from converters.ann import run_ann
-from converters.onnx_model.import_ann import import_ann
+from converters.ann_to_snn.ann import run_ann
+from converters.onnx.import_ann import import_ann
 from specs import UnsupportedError
 
 OPSETS = (14, 17, 18, 21)

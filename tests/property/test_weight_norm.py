@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from converters import migrate_state_dict
-from converters.weight_norm import Style, kept_axis, multiply_out, names_of, split
+from converters.weight_norm.norm_styles import Style, kept_axis, multiply_out, names_of, split
 
 N_CASES = 10_000 if os.environ.get("SNNZOO_THOROUGH") == "1" else 300
 DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)

@@ -276,7 +276,7 @@ def test_rows_are_written_as_they_come_and_redone_by_name(bench_convert, monkeyp
 
 def test_spikingjelly_calibrates_on_images_of_the_training_set(bench_convert, tmp_path) -> None:
     from bootstrap_core.data.datasets import load_dataset
-    from converters.ann_conversion import MOST_IMAGES
+    from converters.ann_to_snn.best_candidate import MOST_IMAGES
 
     dataset = load_dataset(SAMPLE_NAME)
     bench_convert.save_images(dataset, tmp_path / "images.npz")

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import click
 
-from converters.cli.convert import convert
-from converters.cli.migrate import migrate
-from converters.cli.shared import CONTEXT_SETTINGS, KnownModels, describe_platform, is_verbose, talk_options
+from converters.cli.console import CONTEXT_SETTINGS, KnownModels, describe_platform, is_verbose, talk_options
+from converters.cli.convert_command import convert
+from converters.cli.migrate_command import migrate
 from specs.errors import SnnZooError
 from zoo.cli.card import card
 from zoo.cli.completion import completion

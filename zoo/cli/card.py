@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from converters.cli.console import command, force_option, json_option, print_table, refuse_existing, say
 from converters.cli.options import (
     DataPlaces,
     PathArgument,
@@ -15,7 +16,6 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
-from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
 from specs.errors import ConversionError, SnnZooError
 
 if TYPE_CHECKING:
@@ -69,8 +69,8 @@ def card(
 
     Example: zoo card run -o run/model.yaml
     """
-    from converters.file_kind import USES, FileKind, kind_of_file
-    from converters.formats import MODEL_SUFFIXES
+    from converters.formats.file_kind import USES, FileKind, kind_of_file
+    from converters.formats.model_files import MODEL_SUFFIXES
     from specs.fields import is_name
     from zoo.card import dump_card
     from zoo.card_files import SUFFIX, card_path
@@ -120,7 +120,7 @@ def _measure(
     data: str | None,
     places: DataPlaces,
 ) -> "Card":
-    from converters.safetensors_file import read_safetensors
+    from converters.formats.safetensors_file import read_safetensors
     from zoo.card import FileFacts, load_card
     from zoo.cli.shared import input_shape, usual_data
     from zoo.curves import read_curves

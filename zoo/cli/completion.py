@@ -3,7 +3,7 @@
 import click
 from click.shell_completion import get_completion_class
 
-from converters.cli.shared import command
+from converters.cli.console import command
 
 __all__ = ["completion"]
 

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import click
 
+from converters.cli.console import CONTEXT_SETTINGS, Command, json_option, talk_options
 from converters.cli.options import DataPlaces, cache_option, complete_data, data_options
-from converters.cli.shared import CONTEXT_SETTINGS, Command, json_option, talk_options
 
 __all__ = ["data"]
 

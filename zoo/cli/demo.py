@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from converters.cli.console import command, force_option, json_option, print_table, refuse_existing, say
 from converters.cli.options import PathArgument, percent
-from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
 
 if TYPE_CHECKING:
     from zoo.demo import Demo
@@ -28,7 +28,7 @@ def demo(folder: Path, force: bool, as_json: bool) -> None:
     """
     import torch
 
-    from converters.formats import file_entry
+    from converters.formats.model_files import file_entry
     from zoo.demo import FILES, MODEL, run_demo
 
     for name in FILES:

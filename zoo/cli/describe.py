@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from converters.cli.console import command, force_option, json_option, refuse_existing
 from converters.cli.options import PathArgument, Seed
-from converters.cli.shared import command, force_option, json_option, refuse_existing
 from specs.dataset_sources import TRAINING_IMAGES
 from specs.errors import SpecError
 from specs.files.given_file import is_text
@@ -80,7 +80,7 @@ def build(spec: str, output: Path, seed: int, force: bool, as_json: bool) -> Non
     Example: zoo build mnist-dense -o fresh.safetensors
     """
     from bootstrap_core.network.build import build_network
-    from converters.formats import check_writable_format, file_entry, write_model
+    from converters.formats.model_files import check_writable_format, file_entry, write_model
     from converters.model import Model
 
     check_writable_format(output)
@@ -96,7 +96,7 @@ def _load_spec(source: str, *, find_data: bool = False) -> "NetworkSpec":
 
     path = Path(source)
     if path.is_file() and not is_text(path):
-        from converters.file_kind import USES, kind_of_file
+        from converters.formats.file_kind import USES, kind_of_file
 
         raise SpecError(f"{path} is no spec but {USES[kind_of_file(path)]}")
     return load_spec(source, find_data=find_data)

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from converters.cli.console import command, command_line, force_option, json_option, refuse_existing
 from converters.cli.options import (
     DataPlaces,
     PathArgument,
@@ -14,7 +15,6 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
-from converters.cli.shared import command, command_line, force_option, json_option, refuse_existing
 from zoo.cli.shared import input_shape, own_card, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:

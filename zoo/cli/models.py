@@ -7,8 +7,8 @@ from typing import Any
 
 import click
 
+from converters.cli.console import byte_bar, command, force_option, json_option, print_table, say
 from converters.cli.options import PathArgument, cache_option, complete_models, percent
-from converters.cli.shared import byte_bar, command, force_option, json_option, print_table, say
 from zoo.model_format import ModelFormat
 
 __all__ = ["list_models", "publish_model", "pull"]

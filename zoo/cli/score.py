@@ -10,6 +10,16 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.core import ParameterSource
 
+from converters.cli.console import (
+    command,
+    force_option,
+    json_option,
+    print_table,
+    refuse_existing,
+    say,
+    shows_progress,
+    warn,
+)
 from converters.cli.options import (
     DataPlaces,
     PathArgument,
@@ -20,16 +30,6 @@ from converters.cli.options import (
     run_options,
     say_sample,
     use_threads,
-)
-from converters.cli.shared import (
-    command,
-    force_option,
-    json_option,
-    print_table,
-    refuse_existing,
-    say,
-    shows_progress,
-    warn,
 )
 from specs.errors import DataError, StateOverflowError
 from zoo.cli.shared import input_shape, read_and_say, say_fresh, usual_data

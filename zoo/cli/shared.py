@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 import click
 from click.shell_completion import CompletionItem
 
+from converters.cli.console import print_table, say, say_notes, warn
 from converters.cli.options import complete_from
-from converters.cli.shared import print_table, say, say_notes, warn
 from specs.dataset_sources import dataset_names, doubts
 from specs.errors import DataError, SnnZooError
 

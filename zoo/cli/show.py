@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import click
 
+from converters.cli.console import command, force_option, json_option, print_table, refuse_existing, say
 from converters.cli.options import PathArgument, complete_models
-from converters.cli.shared import command, force_option, json_option, print_table, refuse_existing, say
 from specs.errors import IntegrityError, SnnZooError
 from zoo.cli.shared import own_card, print_layers, read_and_say, say_fresh
 
 if TYPE_CHECKING:
+    from converters.formats.netx.netx_layers import NetxFile
     from converters.model import Model
-    from converters.netx.layers import NetxFile
     from zoo.card import Card
 
 __all__ = ["show", "verify"]
@@ -119,7 +119,7 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
 
 
 def _draw(source: str, path: Path, force: bool, as_json: bool) -> None:
-    from converters.report.graph import graph_of_model, graph_of_netx, graph_page, graph_svg
+    from converters.report.network_graph import graph_of_model, graph_of_netx, graph_page, graph_svg
     from specs.files.whole_file import write_whole
     from zoo.sources import is_netx, layers_of
 
@@ -137,7 +137,7 @@ def _draw(source: str, path: Path, force: bool, as_json: bool) -> None:
 
 
 def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
-    from converters.report.card import card_rows
+    from converters.report.card_rows import card_rows
 
     if as_json:
         measured = None if card is None else card.model_dump(mode="json")
@@ -212,7 +212,7 @@ def _printable(text: str) -> str:
 
 
 def _show_netx(source: str, as_json: bool) -> None:
-    from converters.netx.report import describe_layer, layer_header, layer_row, neuron_header, neuron_rows
+    from converters.formats.netx.netx_report import describe_layer, layer_header, layer_row, neuron_header, neuron_rows
     from zoo.sources import layers_of
 
     file = layers_of(source)
@@ -233,7 +233,7 @@ def _show_netx(source: str, as_json: bool) -> None:
 
 
 def _show_difference(a: "NetxFile", b: "NetxFile", as_json: bool) -> None:
-    from converters.netx.report import differences
+    from converters.formats.netx.netx_report import differences
 
     found = list(differences(a, b))
     if as_json:

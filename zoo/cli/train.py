@@ -8,18 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.options import (
-    DataPlaces,
-    PathArgument,
-    Seed,
-    complete_data,
-    data_options,
-    percent,
-    run_options,
-    say_sample,
-    use_threads,
-)
-from converters.cli.shared import (
+from converters.cli.console import (
     INTERRUPTED,
     command,
     force_option,
@@ -31,6 +20,17 @@ from converters.cli.shared import (
     say_overflow,
     shows_progress,
     warn,
+)
+from converters.cli.options import (
+    DataPlaces,
+    PathArgument,
+    Seed,
+    complete_data,
+    data_options,
+    percent,
+    run_options,
+    say_sample,
+    use_threads,
 )
 from specs.errors import SnnZooError
 from zoo.cli.shared import complete_specs, say_doubts, usual_data

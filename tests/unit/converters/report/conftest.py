@@ -12,11 +12,11 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bootstrap_core.data.datasets import Dataset, Split
 from bootstrap_core.training.trainer import EpochReport
+from converters.ann_to_snn.onnx_conversion import OnnxConversion, import_onnx
 from converters.model import Model
-from converters.onnx_conversion import OnnxConversion, import_onnx
 from converters.report.comparison import measure_conversion
+from converters.report.conversion_page import conversion_page
 from converters.report.gallery import GalleryFigures, gallery_page, measure_gallery
-from converters.report.page import conversion_page
 from specs.block import Encoding
 
 VOID = {"meta", "link", "img", "br", "input"}

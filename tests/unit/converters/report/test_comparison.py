@@ -3,7 +3,7 @@ import pytest
 import torch
 
 from bootstrap_core import IntegerNetwork
-from converters.ann import Ann, Conv, Dense, Node, run_ann
+from converters.ann_to_snn.ann import Ann, Conv, Dense, Node, run_ann
 from converters.report.comparison import correlation, count_macs, layer_correlations, measure_conversion
 
 
@@ -64,6 +64,6 @@ def test_both_programs_run_on_the_same_images(conversion) -> None:
 
 
 def test_without_data_there_is_nothing_to_compare(onnx_file) -> None:
-    from converters.onnx_conversion import import_onnx
+    from converters.ann_to_snn.onnx_conversion import import_onnx
 
     assert measure_conversion(import_onnx(onnx_file)) is None

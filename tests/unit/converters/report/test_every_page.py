@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from converters.report.graph import graph_of_model, graph_page
+from converters.report.network_graph import graph_of_model, graph_page
 
 HOSTILE = '<script>alert("1")</script>'
 

@@ -10,10 +10,10 @@ from bootstrap_core.data.datasets import Dataset, load_dataset
 from bootstrap_core.data.image_files import UNLABELLED
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
-from converters.formats import read_model
-from converters.report import measure
+from converters.formats.model_files import read_model
+from converters.report import network_figures
 from converters.report.gallery import gallery_page, measure_gallery
-from converters.report.measure import spread_out
+from converters.report.network_figures import spread_out
 from converters.report.rendering import MAX_FRAMES
 from specs.errors import DataError
 from specs.io import dump_spec
@@ -41,7 +41,7 @@ def test_it_scores_at_most_so_many_images_of_the_whole_test_set(model, dataset, 
 
 
 def test_the_ann_is_compared_on_the_images_that_steps_are_counted_on(dataset, monkeypatch) -> None:
-    monkeypatch.setattr(measure, "N_SCORED", 20)
+    monkeypatch.setattr(network_figures, "N_SCORED", 20)
     model = read_model(packaged_path("weights", "mnist-dense-shallow.safetensors"))
     digits = load_dataset("mnist-sample")
     figures = measure_gallery(model, digits, limit=400)

@@ -1,0 +1,1 @@
+"""The steps that turn an ANN into a spiking network, from its layers to the tuned result."""

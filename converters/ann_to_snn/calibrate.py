@@ -1,0 +1,410 @@
+"""From an ANN's layers to a spiking network: thresholds and scales measured on images."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from types import MappingProxyType
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.fixed_point import EXACT_IN_FLOAT, MANT, STATE, STATE_MAX, WEIGHT_INT_MIN, WEIGHT_STEP
+from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.neuron import CubaNeuron
+from converters.ann_to_snn.ann import Ann, run_ann
+from converters.ann_to_snn.grid_fit import fit_to_grid
+from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
+from converters.ann_to_snn.linear_fold import Conv, Dense, scale_inputs, scale_outputs
+from converters.ann_to_snn.refit import Reading, refit
+from converters.ann_to_snn.spiking_layers import SpikingLayer, SpikingSkip
+from converters.model import Model
+from specs.block import Encoding
+from specs.errors import UnsupportedError
+from specs.fields import threshold_mant
+from specs.io import name_from, spec_from_document
+from specs.neuron import CubaSpec
+
+__all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]
+
+PARTS = tuple(torch.linspace(0.05, 1.0, 24).tolist())
+"""Thresholds tried for a layer, as parts of its largest activation, rising."""
+SLACK = 0.05
+"""The smallest threshold is taken whose error is larger than the least by no more than this part: its neurons fire
+sooner, and of few time steps each layer loses some before its first spikes."""
+HIGH, MOST_GAIN = 0.999, 8.0
+"""The quantile of activations that all channels of a layer share, and the most that weights grow by for it."""
+N_SAMPLED = 1 << 16
+"""Neurons of images that thresholds are tried on; a layer has many more."""
+TAU_GRAD = 0.005
+"""Width of the surrogate gradient: half a threshold. Much wider or narrower ones learn worse."""
+STATE_FLOATS, MARGIN = (STATE_MAX + 1) / STATE, 0.35
+"""Largest voltage of the hardware, in float units, and the part of it that calibration may use: tuning takes more."""
+
+
+@dataclass(frozen=True)
+class InputForm:
+    """How pixels enter: as spikes of input neurons, or as integers of some bits straight into the first synapse."""
+
+    encoding: Encoding
+    bits: int = 8
+
+    def __str__(self) -> str:
+        return f"graded, {self.bits} bits" if self.encoding is Encoding.GRADED else "spikes"
+
+    @property
+    def levels(self) -> int:
+        """Largest value of the input."""
+        return 2**self.bits - 1 if self.encoding is Encoding.GRADED else 1
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Block `block` of the network: what a rate of 1 stands for, its threshold, and what is left of error.
+
+    `scale` has a number for each channel. `error` is the root mean square of the rates less what the ANN gives, each
+    channel in units of its scale, as a part of the latter's; `saturated` is the part of activations above it. `shrink`
+    is what weights on their whole grid were multiplied by, for the hardware to hold what they drive a voltage to.
+    """
+
+    block: int
+    target: str
+    scale: Tensor
+    threshold: float
+    error: float
+    saturated: float
+    shrink: float = 1.0
+
+
+class _Synapses(NamedTuple):
+    """A linear map, the spikes that it reads, what a 1 of each channel of those stands for, and of a skip its spec."""
+
+    linear: Dense | Conv
+    spikes: Tensor
+    scale: Tensor
+    document: Mapping[str, Any] = MappingProxyType({})
+
+    @property
+    def is_identity(self) -> bool:
+        return self.document.get("kind") == "identity"
+
+    @property
+    def weight(self) -> Tensor:
+        """For spikes, of the weight for what these stand for."""
+        return scale_inputs(self.linear, self.scale).weight
+
+    @property
+    def means(self) -> Tensor:
+        """What the spikes stand for, `[N, ...]`."""
+        mean = self.spikes.mean(0, dtype=torch.float64)
+        return mean * _over_places(self.scale.repeat_interleave(mean.shape[1] // len(self.scale)), mean)
+
+
+def calibrate(
+    ann: Ann,
+    layers: Sequence[SpikingLayer],
+    images: Tensor,
+    *,
+    name: str,
+    time_steps: int,
+    input_form: InputForm,
+    normalization: Normalization = AS_THEY_ARE,
+    balanced: bool = True,
+) -> tuple[Model, list[Calibration]]:
+    """A spiking network of the layers. Each threshold is the smallest whose rates come near to what the ANN gives.
+
+    Layer by layer, on the spikes that the layers before really give; weights are fitted to these anew, so that a layer
+    mends what those before it lost.
+
+    Args:
+        ann: what the layers were made of.
+        layers: with the readout last.
+        images: `[N, *shape]` in 0..1, some hundreds.
+        name: of the network.
+        time_steps: T.
+        input_form: how pixels enter.
+        normalization: of the images that the ANN was trained on; folded into the first layer.
+        balanced: whether channels that say little on these images are made to say more; not with images of noise.
+    """
+    return _Calibrator(ann, images, time_steps, input_form, normalization, balanced).network(layers, name)
+
+
+def shrink_for(reach: float) -> float:
+    """What weights that drive a voltage so far from zero are multiplied by, at most 1, for the hardware to hold it."""
+    return min(1.0, STATE_FLOATS * MARGIN / max(reach, 1e-9))
+
+
+class _Calibrator:
+    def __init__(
+        self,
+        ann: Ann,
+        images: Tensor,
+        time_steps: int,
+        form: InputForm,
+        normalization: Normalization,
+        balanced: bool,
+    ) -> None:
+        self.images, self.time_steps, self.form, self.balanced = images, time_steps, form, balanced
+        # of this height the gradient of a rate is 1 / threshold, that of a neuron that keeps all it gets
+        self.surrogate = {"tau_grad": TAU_GRAD, "scale_grad": 4000 * TAU_GRAD / (time_steps + 1)}
+        self.normalization = ann.normalization.after(normalization)
+        self.generator = torch.Generator().manual_seed(0)
+        with torch.no_grad():
+            _, self.outputs = run_ann(ann, normalization(images), keep=True)
+        self.inputs = {node.name: node.inputs for node in ann.nodes}
+
+    @torch.no_grad()
+    def network(self, layers: Sequence[SpikingLayer], name: str) -> tuple[Model, list[Calibration]]:
+        document: dict[str, Any] = {
+            "name": name_from(name),
+            "time_steps": self.time_steps,
+            "neuron": {"current_decay": 1.0, "voltage_decay": 0.0, **self.surrogate},
+            "input": {"shape": list(layers[0].before), "encoding": self.form.encoding.value},
+            "blocks": [],
+        }
+        spikes, scale, found = self._enter(document["input"], layers[0])
+        tensors: dict[str, Tensor] = {}
+        last_reader = {skip.source: i for i, layer in enumerate(layers) for skip in layer.skips}
+        kept: dict[int, tuple[int, Tensor, Tensor]] = {}  # by layer: its block, spikes and scale
+        for i, layer in enumerate(layers):
+            if i in last_reader:
+                kept[i] = len(document["blocks"]), spikes, scale
+            skips = [self._skip(layer, skip, *kept[skip.source]) for skip in layer.skips]
+            kept = {source: output for source, output in kept.items() if last_reader[source] > i}
+            linear = self._normalized(layer.linear, layer.before[0]) if i == 0 else layer.linear
+            levels = self.form.levels if i == 0 else 1
+            if layer.flattens:
+                if i == 0 and self.form.encoding is Encoding.GRADED:
+                    document["input"]["shape"] = [prod(layer.before)]
+                else:
+                    document["blocks"].append({"kind": "flatten"})
+                spikes = spikes.flatten(2)
+            if layer.is_any:
+                block, spikes = self._any(layer, spikes)
+            else:
+                index = len(document["blocks"]) + 1
+                synapses = [_Synapses(linear, spikes, scale), *skips]
+                block, weights, spikes, scale = self._weighted(layer, synapses, levels, index, found)
+                tensors |= {f"blocks.{index}.{key}": value.float() for key, value in weights.items()}
+            document["blocks"].append(block)
+        spec = spec_from_document(document, origin=name)
+        state = build_network(spec, seed=0).state_dict()
+        return Model(spec, state | tensors), found
+
+    def _enter(self, entering: dict[str, Any], first: SpikingLayer) -> tuple[Tensor, Tensor, list[Calibration]]:
+        """What the first synapse sees, `[T or 1, N, ...]`, and what a 1 of it stands for, in pixels of 0..1."""
+        pixels = self.images.reshape(len(self.images), *first.before)
+        if self.form.encoding is Encoding.GRADED:
+            entering["bits"] = self.form.bits
+            return torch.round(pixels.double() * self.form.levels)[None], torch.ones(pixels.shape[1]).double(), []
+        current = torch.trunc(pixels.double() * MANT) / MANT
+        z = current.float().expand(self.time_steps, *current.shape)
+        chosen = self._choose(z, None, pixels, 1.0, 1, block=0, target="input")
+        entering["neuron"] = {"threshold": chosen.threshold, "current_decay": 1.0, "voltage_decay": 0.0}
+        return _fire(z, None, int(MANT * chosen.threshold)), chosen.scale, [chosen]
+
+    def _skip(self, layer: SpikingLayer, skip: SpikingSkip, block: int, spikes: Tensor, scale: Tensor) -> _Synapses:
+        """A skip from `block`, which gave `spikes`."""
+        linear = skip.linear
+        if skip.source == 0:
+            if self.form.encoding is Encoding.GRADED:
+                raise UnsupportedError(f"{layer.target} adds the image to spikes, and graded pixels have other units")
+            linear = self._normalized(linear, skip.before[0])
+        document: dict[str, Any] = {"source": block, "kind": "dense"}
+        if skip.diagonal is not None:
+            document["kind"] = "identity"
+        elif isinstance(linear, Conv):
+            document |= {"kind": "conv", "groups": linear.groups, **_geometry(linear)}
+        return _Synapses(linear, spikes, scale, document)
+
+    def _normalized(self, linear: Dense | Conv, channels: int) -> Dense | Conv:
+        """A layer that reads images, for pixels in 0..1 instead of normalised ones; exact but where it pads."""
+        mean, std = self.normalization.each(channels)
+        scaled = scale_inputs(linear, 1 / std)
+        return replace(scaled, bias=scaled.bias - scale_inputs(scaled, mean).weight.flatten(1).sum(1))
+
+    def _weighted(
+        self,
+        layer: SpikingLayer,
+        synapses: Sequence[_Synapses],
+        levels: int,
+        index: int,
+        found: list[Calibration],
+    ) -> tuple[dict[str, Any], dict[str, Tensor], Tensor, Tensor]:
+        """Block, its tensors, its spikes, and what a rate of 1 stands for; its own synapses come first."""
+        if levels == 1:  # graded pixels are what they stand for
+            synapses = self._mended(layer, synapses)
+        wanted, gains = layer.wanted(self.outputs[layer.target]), None
+        if layer.activation is not None:
+            if not wanted.any():
+                raise UnsupportedError(
+                    f"{layer.target}: none of its units is active for any image: does the ANN take other images?"
+                )
+            gains = self._gains(wanted)
+            synapses = [each._replace(linear=scale_outputs(each.linear, gains)) for each in synapses]
+            wanted = wanted * _over_places(gains, wanted)
+        linear, scale = synapses[0].linear, synapses[0].scale
+        largest = None if layer.activation is None else float(wanted.max().clamp_min(1e-6))
+        fit = fit_to_grid(
+            torch.cat([each.weight.flatten() for each in synapses]),
+            sum((each.linear.bias for each in synapses[1:]), linear.bias),
+            largest,
+            levels=levels,
+        )
+        block = _document(layer, synapses)
+        assert fit.bias is not None
+
+        def driven(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
+            """What the quantised ones give."""
+            return _weigh(synapses, quantize_weight(weight.float()).double()), quantize_bias(bias.float() * levels)
+
+        z, bias = driven(fit.weight, fit.bias)
+        shrink = shrink_for(self._reach(z, bias))
+        weight, offset, factor = fit.weight * shrink, fit.bias * shrink, fit.factor * shrink
+        if shrink < 1:
+            z, bias = driven(weight, offset)
+        tensors = {"bias": offset, **_named(synapses, weight)}
+        if gains is None:
+            return block, tensors, z, scale
+        z = z.expand(self.time_steps, *z.shape[1:])
+        chosen = self._choose(z, bias, wanted, factor, levels, block=index, target=layer.target)
+        chosen = replace(chosen, scale=chosen.scale / gains, shrink=shrink)
+        found.append(chosen)
+        block["neuron"] = {
+            "threshold": chosen.threshold,
+            "current_decay": 1.0,
+            "voltage_decay": 0.0,
+            **self.surrogate,
+        }
+        return block, tensors, _fire(z, bias, threshold_mant(chosen.threshold, levels)), chosen.scale
+
+    def _mended(self, layer: SpikingLayer, synapses: Sequence[_Synapses]) -> list[_Synapses]:
+        """The synapses with weights that make up for what the layers before lost."""
+        neurons = layer.activation is not None
+        wanted = layer.weighed(self.outputs[self.inputs[layer.target][0] if neurons else layer.target].double())
+        readings = [Reading(each.linear, each.means, each.is_identity) for each in synapses]
+        maps = refit(readings, wanted, rectified=neurons, generator=self.generator)
+        return [each._replace(linear=linear) for each, linear in zip(synapses, maps, strict=True)]
+
+    def _gains(self, wanted: Tensor) -> Tensor:
+        """What each channel's weights are multiplied by, `[C]`, so that one threshold is right for all.
+
+        Silent ones grow the most, so that their readers' weights, of which nothing is known, take little of the grid.
+        """
+        if not self.balanced:
+            return torch.ones(wanted.shape[1]).double()
+        of_channel = wanted.transpose(0, 1).flatten(1).double()  # [C, N * P]
+        high = of_channel.kthvalue(max(1, int(HIGH * of_channel.shape[1])), dim=1).values
+        return (high.max() / high.clamp_min(1e-12)).clamp(1.0, MOST_GAIN)
+
+    def _reach(self, z: Tensor, bias: Tensor) -> float:
+        """How far from zero the voltage of an inhibited neuron goes in T steps, or of any neuron in one."""
+        total = self.time_steps * (z.mean(0) + _over_places(bias, z[0]))
+        return max(float(-total.min()), float(z.abs().max()))
+
+    def _choose(
+        self, z: Tensor, bias: Tensor | None, wanted: Tensor, factor: float, levels: int, *, block: int, target: str
+    ) -> Calibration:
+        """The threshold, in units of an input of 1, and the scale whose rates come near to `wanted`, on a sample.
+
+        Args:
+            z: `[T, N, C, ...]` in units of the input's levels.
+            bias: `[C]`, likewise, or None.
+            wanted: `[N, C, ...]` in units of the ANN.
+            factor: what a 1 of `wanted` is in units of an input of 1.
+        """
+        n = wanted.numel()
+        picked = torch.randint(n, (min(n, N_SAMPLED),), generator=self.generator)
+        sampled, goal = z.flatten(1)[:, picked], wanted.flatten()[picked].double()
+        if bias is not None:
+            sampled = sampled + _over_places(bias, wanted).expand(wanted.shape).flatten()[picked]
+        largest = float(goal.max()) * factor
+        tried = list[Calibration]()
+        for part in PARTS:
+            mant = max(int(MANT * part * largest * levels), levels)
+            rates = _fire(sampled[:, None], None, mant)[:, 0].sum(0).double() / self.time_steps
+            scale = goal @ rates / (rates @ rates).clamp_min(1e-12)
+            error = float((goal - scale * rates).square().mean().sqrt() / goal.square().mean().sqrt().clamp_min(1e-12))
+            threshold = (mant + (0.5 if levels > 1 else 0)) / MANT / levels
+            saturated = float((goal > scale).double().mean())
+            tried.append(Calibration(block, target, scale.expand(wanted.shape[1]), threshold, error, saturated))
+        enough = (1 + SLACK) * min(calibration.error for calibration in tried)
+        return next(calibration for calibration in tried if calibration.error <= enough)
+
+    def _any(self, layer: SpikingLayer, spikes: Tensor) -> tuple[dict[str, Any], Tensor]:
+        linear = layer.linear
+        assert isinstance(linear, Conv)
+        one = 1 + WEIGHT_STEP
+        block = {
+            "kind": "avg_pool", "kernel": list(linear.kernel), "stride": list(linear.stride),
+            "padding": list(linear.padding), "gain": one * prod(linear.kernel),
+            "neuron": {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0, **self.surrogate},
+        }  # fmt: skip
+        fired = F.max_pool2d(spikes.flatten(0, 1), linear.kernel, linear.stride, linear.padding)
+        return block, fired.reshape(*spikes.shape[:2], *fired.shape[1:])
+
+
+def _fire(z: Tensor, bias: Tensor | None, mant: int) -> Tensor:
+    """Spikes of neurons that neither current nor voltage of leaks away, like `z` `[T, N, C, ...]`."""
+    neuron = CubaNeuron(CubaSpec(threshold=mant / MANT, current_decay=1.0, voltage_decay=0.0), channels=1)
+    return neuron.fire(z, bias).values if neuron.runs_compiled(z) else neuron(z, bias).spikes
+
+
+def _document(layer: SpikingLayer, synapses: Sequence[_Synapses]) -> dict[str, Any]:
+    """The block of a layer, without its neurons."""
+    linear, skips = synapses[0].linear, [each.document for each in synapses[1:]]
+    own: dict[str, Any] = {"bias": True, "skips": skips} if skips else {"bias": True}
+    if isinstance(linear, Dense):
+        return {"kind": "dense" if layer.activation else "affine", "features": len(linear.weight), **own}
+    return {"kind": "conv", "channels": len(linear.weight), "groups": linear.groups, **_geometry(linear), **own}
+
+
+def _geometry(conv: Conv) -> dict[str, list[int]]:
+    return {key: list(getattr(conv, key)) for key in ("kernel", "stride", "padding", "dilation")}
+
+
+def _weights(synapses: Sequence[_Synapses], weight: Tensor) -> list[Tensor]:
+    """The weight of each, of all of them in a row."""
+    shapes = [each.linear.weight.shape for each in synapses]
+    parts = weight.split([shape.numel() for shape in shapes])
+    return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+
+def _named(synapses: Sequence[_Synapses], weight: Tensor) -> dict[str, Tensor]:
+    """The weights under their names within the block."""
+    own, *others = _weights(synapses, weight)
+    tensors = {"synapse.weight": own}
+    for k, (skip, each) in enumerate(zip(synapses[1:], others, strict=True)):
+        if skip.is_identity:
+            each = each.diagonal() if each.dim() == 2 else each.flatten()
+        tensors[f"skips.{k}.weight"] = each
+    return tensors
+
+
+def _over_places(factors: Tensor, x: Tensor) -> Tensor:
+    """`[C]` for `x` `[N, C, ...]`."""
+    return factors.reshape(-1, *[1] * (x.dim() - 2))
+
+
+def _weigh(synapses: Sequence[_Synapses], weight: Tensor) -> Tensor:
+    """Weighted input of every step, `[T, N, ...]`, with the weights of all synapses in a row.
+
+    Exact: in float32 if the sums of whole numbers are short enough.
+    """
+    largest = sum(int(each.spikes.max()) * each.linear.weight[0].numel() * -WEIGHT_INT_MIN for each in synapses)
+    dtype = torch.float32 if largest < EXACT_IN_FLOAT else torch.float64
+    first, *others = (
+        _weigh_one(each.linear, part.to(dtype), each.spikes.to(dtype))
+        for each, part in zip(synapses, _weights(synapses, weight), strict=True)
+    )
+    return sum(others, first)
+
+
+def _weigh_one(linear: Dense | Conv, weight: Tensor, x: Tensor) -> Tensor:
+    if isinstance(linear, Dense):
+        return F.linear(x.flatten(2), weight)
+    flat = x.flatten(0, 1)
+    z = F.conv2d(flat, weight, None, linear.stride, linear.padding, linear.dilation, linear.groups)
+    return z.reshape(*x.shape[:2], *z.shape[1:])

@@ -1,0 +1,111 @@
+"""The readout fitted anew to the ANN's answers: what counts of its sums is the class they tell, not the mean square."""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.blocks import AffineBlock
+from bootstrap_core.network.network import Network
+from bootstrap_core.network.synapse import DenseSynapse
+from bootstrap_core.training.trainer import Teacher
+from converters.ann_to_snn.calibrate import shrink_for
+from specs.errors import StateOverflowError
+
+__all__ = ["logit_scale", "refit_readout"]
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Penalties tried on a change of weights, in mean squares of what they are."""
+ITERATIONS = 100
+FEWEST, BATCH = 100, 50
+"""Images that are enough to fit on, and to run at a time."""
+MOST_PRODUCTS = 1 << 30
+"""Of all images with the weights, in one step of a fit: a large readout is fitted on fewer."""
+
+
+@torch.no_grad()
+def refit_readout(network: Network, images: Tensor, teacher: Teacher) -> bool:
+    """Bring the answers nearer to the teacher's, by Kullback and Leibler; whether that was done.
+
+    How strongly a change is penalised is chosen on the half of the images that it was not fitted to. If what is gained
+    there is within its standard error, nothing changes. Neither does a readout that spikes, has skips, or reads pixels,
+    nor one behind states that leave 24 bits, nor any for less than a hundred images.
+
+    Args:
+        network: whose readout is changed in place.
+        images: `[N, ...]`, uint8.
+        teacher: the ANN.
+    """
+    readout = network.readout
+    if not isinstance(readout, AffineBlock) or readout.bias is None or len(readout.skips) or readout.levels != 1:
+        return False
+    assert isinstance(readout.synapse, DenseSynapse)
+    weight, bias = readout.synapse.weight, readout.bias
+    images = images[: MOST_PRODUCTS // weight.numel()]
+    if len(images) < FEWEST:
+        return False
+    parts = images.split(BATCH)
+    try:
+        rates = _rates(IntegerNetwork(network), parts)
+    except StateOverflowError:
+        return False
+    wanted = torch.cat([teacher(part.float() / 255).float() for part in parts])
+    scale = logit_scale(F.linear(rates, weight, bias), wanted)
+    wanted = wanted.log_softmax(1)
+    fit = _Fit(scale * weight.detach(), scale * bias.detach())
+    half = len(images) // 2
+    fitted, judged = (rates[:half], wanted[:half]), (rates[half:], wanted[half:])
+    before = fit.distances(fit.start, *judged)
+    after = {strength: fit.distances(fit.change(*fitted, strength), *judged) for strength in STRENGTHS}
+    best = min(STRENGTHS, key=lambda strength: float(after[strength].mean()))
+    gain = before - after[best]
+    if not gain.mean() > gain.std() / len(gain) ** 0.5:
+        return False
+    changed, offset = (x / scale for x in fit.change(rates, wanted, best))
+    reach = network.spec.time_steps * float(F.linear(rates, changed, offset).abs().max())
+    shrink = min(shrink_for(reach), float(weight.abs().max() / changed.abs().max()))  # the grid's range is in use
+    weight.copy_(changed * shrink)
+    bias.copy_(offset * shrink)
+    return True
+
+
+def logit_scale(ours: Tensor, theirs: Tensor) -> float:
+    """What our logits `[N, classes]` must be multiplied by to be of the size of theirs; a shift means nothing."""
+    ours, theirs = (logits - logits.mean(1, keepdim=True) for logits in (ours, theirs))
+    return max(1e-3, float((ours * theirs).sum() / ours.square().sum().clamp_min(1e-12)))
+
+
+def _rates(exact: IntegerNetwork, parts: Sequence[Tensor]) -> Tensor:
+    """What the readout reads, on average over time, `[N, I]`."""
+    return torch.cat([exact.rates(part)[-2].flatten(1) for part in parts])
+
+
+class _Fit:
+    """Weights and bias of a softmax, not far from those it starts with."""
+
+    def __init__(self, weight: Tensor, bias: Tensor) -> None:
+        self.start = weight, bias
+        self.size = weight.square().mean().clamp_min(1e-12)
+
+    def distances(self, layer: tuple[Tensor, Tensor], rates: Tensor, wanted: Tensor) -> Tensor:
+        """Of the answer to each image, `[N]`."""
+        found = F.linear(rates, *layer).log_softmax(1)
+        return F.kl_div(found, wanted, log_target=True, reduction="none").sum(1)
+
+    @torch.enable_grad()
+    def change(self, rates: Tensor, wanted: Tensor, strength: float) -> tuple[Tensor, Tensor]:
+        """The layer with the least distances and penalty of its change."""
+        layer = weight, bias = tuple(x.clone().requires_grad_() for x in self.start)
+        optimizer = torch.optim.LBFGS(layer, max_iter=ITERATIONS, line_search_fn="strong_wolfe")
+
+        def loss() -> Tensor:
+            optimizer.zero_grad()
+            penalty = strength * (weight - self.start[0]).square().mean() / self.size
+            total = self.distances((weight, bias), rates, wanted).mean() + penalty
+            total.backward()
+            return total
+
+        optimizer.step(loss)
+        return weight.detach(), bias.detach()

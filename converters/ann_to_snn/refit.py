@@ -1,0 +1,134 @@
+"""Weights fitted anew, by ridge regression, to what the layers before really send."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from converters.ann_to_snn.linear_fold import Conv, Dense
+
+__all__ = ["Reading", "refit"]
+
+STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
+"""Penalties tried on a change of weights, in mean squares of what these read."""
+MOST_ROWS = 8192
+"""Places of images that a fit is made on, at most."""
+
+
+class Reading(NamedTuple):
+    """A linear map, what it reads, `[N, ...]`, and whether it must stay as it is."""
+
+    linear: Dense | Conv
+    inputs: Tensor
+    is_fixed: bool = False
+
+
+class _Rows(NamedTuple):
+    """What weights read, `[groups, rows, weights]`, and what their sums lack, `[groups, rows, outputs]`."""
+
+    read: Tensor
+    missing: Tensor
+
+
+@torch.no_grad()
+def refit(
+    readings: Sequence[Reading], wanted: Tensor, *, rectified: bool, generator: torch.Generator
+) -> list[Dense | Conv]:
+    """The maps, changed so that their sum on these inputs comes nearer to `wanted`.
+
+    Maps of another kind than the first, or in other groups, stay as they are; the first has the bias. How strongly a
+    change is penalised is chosen on the half of images that it was not fitted to; if none does good there, nothing
+    changes.
+
+    Args:
+        readings: whose sum is the weighted input.
+        wanted: `[N, channels, ...]`, what that should be.
+        rectified: whether an activation follows, for which one number below 0 is as good as another.
+        generator: of the places of maps that are drawn.
+    """
+    first, n = readings[0].linear, len(wanted)
+    groups = first.groups if isinstance(first, Conv) else 1
+    changed = [
+        i for i, (linear, _, is_fixed) in enumerate(readings)
+        if not is_fixed and type(linear) is type(first) and (linear.groups if isinstance(linear, Conv) else 1) == groups
+    ]  # fmt: skip
+    maps = [each.linear for each in readings]
+    if n < 2:
+        return maps
+    found = sum((_weighted(each.linear, each.inputs) for each in readings[1:]), _weighted(first, readings[0].inputs))
+    missing = wanted - found
+    if rectified:
+        missing = torch.where(wanted > 0, missing, -found.clamp_min(0))
+    joint = [readings[i] for i in changed]
+    half = n // 2
+    rows = [_rows(joint, missing, groups, part, generator) for part in (slice(half), slice(half, n))]
+    judged, ridge = rows[1], _Ridge(rows[0])
+    least, best = float(judged.missing.square().mean()), None
+    for strength in STRENGTHS:
+        weight, bias = ridge.change(strength)
+        error = float((judged.missing - judged.read @ weight - bias).square().mean())
+        if error < least:
+            least, best = error, strength
+    if best is None:
+        return maps
+    weight, bias = _Ridge(_Rows(*(torch.cat(parts, 1) for parts in zip(*rows, strict=True)))).change(best)
+    sizes = [each.linear.weight[0].numel() for each in joint]
+    for i, part in zip(changed, weight.transpose(1, 2).split(sizes, 2), strict=True):  # [groups, outputs, weights]
+        maps[i] = replace(maps[i], weight=maps[i].weight + part.reshape(maps[i].weight.shape))
+    maps[0] = replace(maps[0], bias=maps[0].bias + bias.flatten())
+    return maps
+
+
+def _weighted(linear: Dense | Conv, x: Tensor) -> Tensor:
+    if isinstance(linear, Dense):
+        return F.linear(x.flatten(1).double(), linear.weight, linear.bias)
+    return F.conv2d(
+        x.double(), linear.weight, linear.bias, linear.stride, linear.padding, linear.dilation, linear.groups
+    )
+
+
+def _rows(readings: Sequence[Reading], missing: Tensor, groups: int, part: slice, generator: torch.Generator) -> _Rows:
+    """Of some images; of maps with many places, some of those, drawn."""
+    missing = missing[part].flatten(2) if missing.dim() > 2 else missing[part, :, None]  # [N, C, P]
+    n, channels, places = missing.shape
+    drawn = torch.rand(n, places, generator=generator).argsort(1)[:, : -(-MOST_ROWS // (2 * n))]
+    read = torch.cat([_read(each.linear, each.inputs[part], groups, drawn) for each in readings], 2)
+    lacks = missing.gather(2, drawn[:, None].expand(n, channels, -1)).reshape(n, groups, channels // groups, -1)
+    # [N, groups, numbers, places] -> [groups, N * places, numbers]
+    return _Rows(*(x.permute(1, 0, 3, 2).flatten(1, 2).double() for x in (read, lacks)))
+
+
+def _read(linear: Dense | Conv, x: Tensor, groups: int, drawn: Tensor) -> Tensor:
+    """What the weights read, `[N, groups, weights, places]`, at the places drawn."""
+    if isinstance(linear, Dense):
+        return x.flatten(1)[:, None, :, None]
+    columns = [
+        F.unfold(image[None].float(), linear.kernel, linear.dilation, linear.padding, linear.stride)[0, :, places]
+        for image, places in zip(x, drawn, strict=True)
+    ]
+    return torch.stack(columns).reshape(len(x), groups, -1, drawn.shape[1])
+
+
+class _Ridge:
+    """Ridge regression of what rows lack on what they read, for penalties of any strength."""
+
+    def __init__(self, rows: _Rows) -> None:
+        self.means = [x.mean(1, keepdim=True) for x in rows]
+        read, self.missing = (x - mean for x, mean in zip(rows, self.means, strict=True))
+        self.across, self.few = read.transpose(1, 2), read.shape[1] < read.shape[2]
+        self.squares = read @ self.across if self.few else self.across @ read
+        self.size = self.squares.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).clamp_min(1e-12)
+
+    def change(self, strength: float) -> tuple[Tensor, Tensor]:
+        """The change of weights `[groups, weights, outputs]`, and of the bias `[groups, 1, outputs]`."""
+        squares = self.squares.clone()
+        squares.diagonal(dim1=1, dim2=2).add_(strength * self.size)
+        # (X'X + s)^-1 X'y, or with as many unknowns as there are rows: X' (XX' + s)^-1 y
+        if self.few:
+            weight = self.across @ torch.linalg.solve(squares, self.missing)
+        else:
+            weight = torch.linalg.solve(squares, self.across @ self.missing)
+        return weight, self.means[1] - self.means[0] @ weight

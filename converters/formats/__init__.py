@@ -1,0 +1,1 @@
+"""File formats of models: each is read and written by modules of its own."""

@@ -1,0 +1,206 @@
+"""lava-dl checkpoints (`.pt`): state dicts of networks of its bootstrap or slayer CUBA blocks."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import DECAY_ONE
+from bootstrap_core.functional.quantize import quantize_decay
+from bootstrap_core.network.build import build_network
+from converters.formats.lava_blocks import (
+    DECAYS,
+    DIRECTION,
+    MAGNITUDE,
+    MEAN,
+    PLAIN,
+    LavaBlock,
+    infer_document,
+    lava_blocks,
+)
+from converters.formats.netx.netx_model import read_netx
+from converters.formats.netx.netx_reader import load_netx
+from converters.formats.state_dict_file import open_state_dict
+from converters.model import Model
+from specs.block import skips_of
+from specs.errors import ConversionError, IntegrityError, SpecError
+from specs.io import name_from, spec_from_document
+from specs.network import NetworkSpec
+
+__all__ = ["model_of_checkpoint", "read_checkpoint"]
+
+OUR_NAMES = {
+    **{name: name for name in ("weight", "bias", *DECAYS, PLAIN)},
+    MEAN: "norm.running_mean",
+    MAGNITUDE: "synapse.parametrizations.weight.original0",
+    DIRECTION: "synapse.parametrizations.weight.original1",
+}
+INPUT_DEFAULTS = {"weight": torch.ones(1), "bias": torch.zeros(1)}
+
+
+def read_checkpoint(
+    path: Path,
+    *,
+    spec: NetworkSpec | None = None,
+    time_steps: int | None = None,
+    threshold: float | None = None,
+    input_bits: int = 1,
+    mean: float | None = None,
+    std: float | None = None,
+) -> Model:
+    """The network of a checkpoint file, see `model_of_checkpoint`.
+
+    Without `spec`, the `.net` of the same name beside it, which lava-dl's own scripts export, says what is missing.
+    `mean` and `std` are those of the images in training, which only a spec says; `input_bits` are those of a pixel, for
+    a `.net` without input neurons.
+    """
+    with open_state_dict(path) as file:
+        state = {
+            name: file.whole(name) if value.layout is torch.strided else value for name, value in file.tensors.items()
+        }
+    beside = path.with_suffix(".net")
+    notes: tuple[str, ...] = ()
+    known = spec
+    if spec is None and beside.is_file():
+        says_steps = time_steps is None and load_netx(beside).time_steps is not None
+        taken = "threshold, time steps and geometry" if says_steps else "threshold and geometry"
+        exported = read_netx(beside, time_steps=time_steps, input_bits=input_bits, mean=mean, std=std)
+        notes = (f"{taken} are those of {beside.name} beside it", *exported.notes)
+        known = _as_lava_runs(exported.spec)
+    model = model_of_checkpoint(state, origin=str(path), spec=known, time_steps=time_steps, threshold=threshold)
+    model = replace(model, notes=(*model.notes, *notes))
+    is_told = known is not None if spec is None else mean is None and std is None
+    return model if is_told else model.normalizing(mean, std)
+
+
+def model_of_checkpoint(
+    state: Mapping[str, Tensor],
+    *,
+    origin: str,
+    spec: NetworkSpec | None = None,
+    time_steps: int | None = None,
+    threshold: float | None = None,
+) -> Model:
+    """The network of a lava-dl state dict. It runs as SNN at once; ANN mode needs its activations fitted anew.
+
+    Threshold, time steps and the geometry of convolutions are not in a state dict. They come from `spec`; without
+    one, a dense network with an input block needs just `time_steps` and `threshold`, and runs as lava-dl's blocks do:
+    an empty step after each block, pixels rounded to 2/64, the last block an affine readout, of which a note tells.
+    Norms and decays are always those of the state dict.
+
+    Raises:
+        ConversionError: no lava-dl checkpoint, or something is missing; then with a draft of the spec to fill in.
+        UnsupportedError: blocks that are not of CUBA neurons; names all of them.
+        IntegrityError: the tensors do not fit the spec.
+    """
+    notes: tuple[str, ...] = ()
+    blocks = lava_blocks(state, origin)
+    if spec is not None and any(map(skips_of, spec.layers)):
+        raise ConversionError(f"{origin}: lava-dl's blocks are a chain, and the spec of {spec.name} has skips")
+    if spec is not None and threshold is not None:
+        raise ConversionError(f"{origin}: the spec, or the .net beside it, says the thresholds; leave out --threshold")
+    if spec is None:
+        name = name_from(Path(origin).stem)
+        document = infer_document(blocks, origin, name=name, time_steps=time_steps, threshold=threshold)
+        notes = ("the last block is taken for an affine readout; if it was a Dense, whose spikes count, give --spec",)
+    else:
+        document = spec.model_dump(mode="json")
+    if time_steps is not None:
+        document["time_steps"] = time_steps
+    for layer, block in zip(_layers_with_tensors(document, blocks, origin).values(), blocks, strict=True):
+        _settle(layer, document["neuron"], block, origin)
+    try:
+        settled = spec_from_document(document, origin=origin)
+    except SpecError as error:
+        raise ConversionError(str(error)) from None
+
+    tensors = build_network(settled, seed=0).state_dict()
+    problems = []
+    for (place, layer), block in zip(_layers_with_tensors(document, blocks, origin).items(), blocks, strict=True):
+        for name, value in _our_tensors(block).items():
+            if _is_pool(layer) and name == OUR_NAMES[PLAIN]:
+                continue  # its gain
+            key = f"blocks.{place}.{name}"
+            if key not in tensors:
+                problems.append(f"{key} has no place in the spec")
+            elif _sides(value) != _sides(tensors[key]):
+                problems.append(f"{key} is {list(value.shape)}, the spec wants {list(tensors[key].shape)}")
+            else:
+                tensors[key] = value.reshape(tensors[key].shape)
+    if problems:
+        raise IntegrityError(f"{origin} does not fit the spec of {settled.name}: {'; '.join(problems)}")
+    return Model(settled, tensors, notes=notes)
+
+
+def _as_lava_runs(spec: NetworkSpec) -> NetworkSpec:
+    """The spec of an exported network with what lava-dl's blocks do and netx files do not."""
+    document = spec.model_dump(mode="json") | {"delay_shift": True}
+    if spec.input.encoding == "spike":
+        document["input"]["exact_input"] = False
+    return spec_from_document(document)
+
+
+def _layers_with_tensors(document: dict[str, Any], blocks: list[LavaBlock], origin: str) -> dict[int, dict[str, Any]]:
+    """The layers of a spec that have tensors in a checkpoint, by their place in the network."""
+    layers = [document["input"], *document["blocks"]]
+    found = {i: layer for i, layer in enumerate(layers) if layer.get("kind", "input") not in {"flatten"}}
+    if document["input"].get("encoding") == "graded":
+        del found[0]
+    kinds = ["input" if block.weight is None else "synapses" for block in blocks]
+    wanted = ["input" if i == 0 else "synapses" for i in found]
+    if kinds != wanted:
+        encodings = "; without an input block, input.encoding is graded" if "input" not in kinds else ""
+        raise IntegrityError(f"{origin} has {_counted(kinds)}, the spec {_counted(wanted)}{encodings}")
+    return found
+
+
+def _counted(kinds: list[str]) -> str:
+    return f"{'an' if 'input' in kinds else 'no'} input block and {kinds.count('synapses')} blocks with synapses"
+
+
+def _settle(layer: dict[str, Any], default: dict[str, Any], block: LavaBlock, origin: str) -> None:
+    """Write into the layer's spec what the tensors of its block decide."""
+    if _is_pool(layer) and block.weight is not None:
+        wanted, kernel = list(layer["kernel"]), list(block.weight.shape[2:4])
+        if kernel != wanted or block.weight.unique().numel() > 1:
+            found = "its weights differ" if kernel == wanted else f"it has weights of {kernel}"
+            raise IntegrityError(f"{origin}: block {block.index} is no pool of {wanted}: {found}")
+        layer["gain"] = float(block.weight.double().sum())
+    elif block.weight is not None:
+        layer["weight_norm"] = DIRECTION in block.tensors
+        layer["bias"] = False
+    if MEAN in block.tensors or "norm" in layer:
+        layer["norm"] = "mean_only" if MEAN in block.tensors else "none"
+    neuron = dict(layer.get("neuron") or default)
+    for name in DECAYS:
+        field, decay = name.removeprefix("neuron."), block.tensors[name].flatten()
+        if len(decay) > 1:
+            neuron["learn_decays"] = "per_channel"
+        elif round(float(decay)) != round(DECAY_ONE * neuron[field]):
+            neuron[field] = round(float(decay) / DECAY_ONE, 6)
+    if neuron != default:
+        layer["neuron"] = neuron
+
+
+def _is_pool(layer: Mapping[str, Any]) -> bool:
+    return layer.get("kind") == "avg_pool"
+
+
+def _our_tensors(block: LavaBlock) -> dict[str, Tensor]:
+    """The block's tensors by our names within a block, in our units."""
+    tensors = {OUR_NAMES[name]: tensor.detach().float() for name, tensor in block.tensors.items()}
+    n_decays = max(block.tensors[name].numel() for name in DECAYS)
+    for name in DECAYS:
+        tensors[name] = (tensors[name].flatten() / DECAY_ONE).expand(n_decays).clone()
+    if MEAN in block.tensors:
+        # lava-dl subtracts the mean from the current, where ours, of the weighted input, is divided by this decay.
+        tensors[OUR_NAMES[MEAN]] = tensors[OUR_NAMES[MEAN]] * quantize_decay(tensors[DECAYS[0]])
+    return tensors if block.weight is not None else INPUT_DEFAULTS | tensors
+
+
+def _sides(tensor: Tensor) -> list[int]:
+    """The shape without its ones: lava-dl's weights have five axes."""
+    return [side for side in tensor.shape if side != 1]

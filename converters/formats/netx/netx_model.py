@@ -1,0 +1,232 @@
+"""Networks to netx files and back."""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, DECAY_ONE, MANT, READOUT_THRESHOLD_MANT
+from bootstrap_core.functional.quantize import quantize_weight
+from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.network import Network
+from bootstrap_core.network.neuron import CubaNeuron
+from bootstrap_core.network.synapse import DenseSynapse, PoolSynapse
+from converters.formats.hdf5_node import IntArray
+from converters.formats.netx.netx_layers import (
+    INTEGRATOR,
+    ConvGeometry,
+    NetxFile,
+    NetxLayer,
+    NetxNeuron,
+    problems_by_place,
+)
+from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE, load_netx
+from converters.formats.netx.netx_spec import spec_of_netx
+from converters.formats.netx.netx_writer import save_netx
+from converters.model import Model, check_fit
+from specs.block import AffineSpec, ConvSpec, Encoding, FlattenSpec, LayerSpec, skips_of
+from specs.errors import IntegrityError, UnsupportedError
+from specs.fields import Shape
+from specs.network import NetworkSpec
+from specs.neuron import LearnDecays, Reset
+
+__all__ = ["layer_of_block", "netx_of", "read_netx", "write_netx"]
+
+
+def write_netx(network: Network, path: Path) -> Path:
+    """Write the network for netx: the weights, biases, thresholds and decays that the integer engine runs on.
+
+    The network is only read. Average pools become grouped convolutions, an affine readout a dense layer that never
+    fires. Feed a `spike` network `(x - mean) / std`; load a `graded` one with `input_message_bits` of its bits or more.
+
+    Raises:
+        UnsupportedError: what netx cannot express, all of it at once.
+    """
+    return save_netx(netx_of(network), path)
+
+
+@torch.no_grad()
+def netx_of(network: Network) -> NetxFile:
+    """The network as netx layers; see `write_netx`."""
+    _refuse(network)
+    shapes = (network.spec.input.shape, *network.spec.shapes)
+    layers = (layer_of_block(block, *shapes[i : i + 2]) for i, block in enumerate(network.blocks))
+    return NetxFile(
+        layers=tuple(layer for layer in layers if layer is not None),
+        time_steps=network.spec.time_steps,
+        spec=network.spec.model_dump_json(exclude={"training"}),
+    )
+
+
+def _refuse(network: Network) -> None:
+    problems = problems_by_place("block", map(_problems, network.spec.layers, network.blocks))
+    if problems:
+        raise UnsupportedError("netx cannot express " + "; ".join(problems))
+
+
+def _problems(layer: LayerSpec, block: torch.nn.Module) -> Iterator[str]:
+    """What of a block netx cannot express."""
+    if skips_of(layer):
+        yield "skips (a .net is a chain of layers)"
+    neuron = getattr(block, "neuron", None)
+    if isinstance(neuron, CubaNeuron) and neuron.spec.reset is Reset.SUBTRACT:
+        yield "reset by subtraction (train with neuron.reset: zero)"
+    if isinstance(block, SpikingBlock | AffineBlock) and (bias := block.quantized_bias()) is not None:
+        mant = (bias * MANT).round()
+        if bool(((mant < BIAS_MANT_MIN) | (mant > BIAS_MANT_MAX)).any()):
+            yield f"a bias mantissa outside {BIAS_MANT_MIN} to {BIAS_MANT_MAX}"
+
+
+@torch.no_grad()
+def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxLayer | None:
+    """The block as a layer, but for skips; None for flat graded input and for flattening what is flat.
+
+    Args:
+        block: of a network.
+        before: shape of its input.
+        after: shape of its output.
+    """
+    match block:
+        case InputBlock():
+            weight, offset = quantize_weight(block.weight), quantize_weight(block.bias)
+            return NetxLayer("input", after, _mants(weight), _mants(offset), _neuron(block.neuron))
+        case GradedInputBlock() if len(after) > 1:
+            return NetxLayer("input", after)  # netx cannot infer the size of maps
+        case FlattenBlock() if len(before) > 1:
+            return NetxLayer("flatten", (*after, 1, 1))
+        case SpikingBlock() | AffineBlock():
+            synapse, bias = block.synapse, block.quantized_bias()
+            geometry = None if isinstance(synapse, DenseSynapse) else ConvGeometry.of(synapse.spec)
+            neuron = _neuron(block.neuron)
+            return NetxLayer(
+                kind="conv" if geometry else "dense",
+                shape=after,
+                weight=_mants(block.quantized_weight()),
+                bias=None if bias is None else _mants(bias),
+                neuron=replace(neuron, threshold_mant=READOUT_THRESHOLD_MANT)
+                if isinstance(block, AffineBlock)
+                else neuron,
+                geometry=geometry,
+            )
+        case _:
+            return None
+
+
+def _neuron(neuron: CubaNeuron) -> NetxNeuron:
+    current_decay, voltage_decay = (
+        (decay.cpu() * DECAY_ONE).round().long().numpy() for decay in neuron.quantized_decays()
+    )
+    return NetxNeuron(neuron.threshold_mant, current_decay, voltage_decay)
+
+
+def _mants(x: Tensor) -> IntArray:
+    """Mantissas, in units of 1/64."""
+    mants: IntArray = (x.cpu() * MANT).round().long().numpy()
+    return mants
+
+
+def read_netx(
+    path: Path,
+    *,
+    time_steps: int | None = None,
+    input_bits: int = 1,
+    mean: float | None = None,
+    std: float | None = None,
+) -> Model:
+    """Read a netx file into a network that goes on from the very integers of the file: writing it gives them back.
+
+    Files of snnzoo carry their spec; from others one is made. Their last layer is an affine readout if it has no
+    neurons or a threshold that no voltage reaches; else it is read by its spikes.
+
+    Args:
+        path: of the file: CUBA neurons (`LOIHI` in old files), no delays, no recurrence.
+        time_steps: T, where the file does not say or should not.
+        input_bits: bits of a pixel, for a file that starts with the first synapse instead of input neurons.
+        mean, std: of the images in training, where the file does not say.
+
+    Raises:
+        IntegrityError: the file is damaged, or its layers do not follow from each other.
+        UnsupportedError: it holds what CUBA blocks cannot be; names all of it.
+    """
+    file = load_netx(path)
+    if file.problems:
+        raise UnsupportedError(f"{path} is no network of CUBA blocks: {'; '.join(file.problems)}")
+    spec, notes = spec_of_netx(file, path, time_steps=time_steps, input_bits=input_bits)
+    held = sum(array.size for layer in file.layers for array in (layer.weight, layer.bias) if array is not None)
+    check_fit(spec, held, origin=str(path))
+    network = build_network(spec, seed=0)
+    state, problems = network.state_dict(), []
+    for i, layer in _layers_by_block(spec, file, path).items():
+        problems += [f"layer of block {i}: {problem}" for problem in _disagreements(spec, i, network.blocks[i], layer)]
+        for name, value in _tensors(layer, network.blocks[i]).items():
+            key = f"blocks.{i}.{name}"
+            if value.shape != state[key].shape:
+                problems.append(f"{key} is {list(value.shape)}, where {list(state[key].shape)} follows from the others")
+            state[key] = value
+    if problems:
+        raise IntegrityError(f"{path}: {'; '.join(problems)}")
+    model = Model(spec, state, notes=tuple(notes))
+    says_it = file.spec is not None or spec.input.encoding is Encoding.GRADED
+    return model if says_it and mean is None and std is None else model.normalizing(mean, std)
+
+
+def _layers_by_block(spec: NetworkSpec, file: NetxFile, path: Path) -> dict[int, NetxLayer]:
+    """The layer of each block that has numbers in the file."""
+    blocks = [i for i, layer in enumerate(spec.layers) if i > 0 and not isinstance(layer, FlattenSpec)]
+    inputs = [layer for layer in file.layers[:1] if layer.kind == "input" and layer.neuron is not None]
+    if len(blocks) != len(file.synaptic) or len(inputs) != (spec.input.encoding is Encoding.SPIKE):
+        raise IntegrityError(f"{path}: its layers are not those of the spec in its attribute {SPEC_ATTRIBUTE}")
+    return dict(zip([0] * len(inputs) + blocks, inputs + file.synaptic, strict=True))
+
+
+def _tensors(layer: NetxLayer, block: torch.nn.Module) -> dict[str, Tensor]:
+    """What the layer gives the state dict of its block, by names within the block."""
+    tensors = {}
+    if isinstance(block, InputBlock):
+        tensors["weight"] = _unit(layer.weight)
+    elif isinstance(block, SpikingBlock | AffineBlock) and not isinstance(block.synapse, PoolSynapse):
+        tensors["synapse.weight"] = _unit(layer.weight)
+    if layer.bias is not None:
+        tensors["bias"] = _unit(layer.bias) / getattr(block, "levels", 1)
+    neuron = layer.neuron or INTEGRATOR
+    decays = np.broadcast_arrays(neuron.current_decay, neuron.voltage_decay)
+    for name, decay in zip(("current_decay", "voltage_decay"), decays, strict=True):
+        tensors[f"neuron.{name}"] = torch.from_numpy(decay.copy()).float() / DECAY_ONE
+    return tensors
+
+
+def _disagreements(spec: NetworkSpec, index: int, block: torch.nn.Module, layer: NetxLayer) -> Iterator[str]:
+    """Where the numbers of a layer are not those that the spec fixes: an edited file."""
+    own, neuron = spec.layers[index], layer.neuron or INTEGRATOR
+    if skips_of(own):
+        yield "the spec has skips, which no .net holds"
+    assert isinstance(block, InputBlock | SpikingBlock | AffineBlock)
+    if not isinstance(own, AffineSpec) and neuron.threshold_mant != block.neuron.threshold_mant:
+        yield f"threshold {neuron.threshold_mant}, the spec says {block.neuron.threshold_mant}"
+    if block.neuron.spec.learn_decays is LearnDecays.NONE:
+        for name, decay, wanted in zip(
+            ("iDecay", "vDecay"),
+            (neuron.current_decay, neuron.voltage_decay),
+            block.neuron.quantized_decays(),
+            strict=True,
+        ):
+            if bool((decay != (wanted * DECAY_ONE).round().long().numpy()).any()):
+                yield f"{name} {decay[0]}, the spec says {round(float(wanted[0]) * DECAY_ONE)}"
+    if isinstance(own, ConvSpec) and layer.geometry is not None:
+        for name, value in asdict(layer.geometry).items():
+            if value != getattr(own, name):
+                yield f"{name} {value}, the spec says {getattr(own, name)}"
+    if isinstance(block, SpikingBlock) and isinstance(block.synapse, PoolSynapse):
+        pool, found = block.quantized_weight(), _unit(layer.weight)
+        if pool.shape != found.shape or not torch.equal(pool, found):
+            yield "weights that are not those of the pool in the spec"
+
+
+def _unit(mants: IntArray | None) -> Tensor:
+    """Mantissas in float units."""
+    assert mants is not None
+    return torch.from_numpy(mants).float() / MANT

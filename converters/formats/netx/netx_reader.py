@@ -1,0 +1,201 @@
+"""HDF5 to layers: what a netx file holds, old forms and foreign neurons too."""
+
+from math import prod
+from pathlib import Path
+
+import numpy as np
+
+from bootstrap_core.fixed_point import (
+    BIAS_MANT_MAX,
+    BIAS_MANT_MIN,
+    DECAY_ONE,
+    MANT,
+    MANT_PER_WEIGHT,
+    WEIGHT_INT_MAX,
+    WEIGHT_INT_MIN,
+)
+from converters.formats.hdf5_node import Hdf5Node, IntArray, open_hdf5
+from converters.formats.netx.netx_layers import CUBA_NAMES, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
+from specs.errors import IntegrityError
+from specs.fields import Shape
+from specs.files.limits import NETWORK_BLOCKS
+
+__all__ = ["SPEC_ATTRIBUTE", "load_netx"]
+
+SPEC_ATTRIBUTE = "snnzoo_spec"
+"""Attribute of the root with the spec as JSON: netx has no place for names, means and surrogate gradients."""
+
+WEIGHT_GRID = range(WEIGHT_INT_MIN * MANT_PER_WEIGHT, WEIGHT_INT_MAX * MANT_PER_WEIGHT + 1, MANT_PER_WEIGHT)
+FARTHEST = 1 << 40
+"""Off any grid: no number need be kept that is larger."""
+BIAS_GRID = range(BIAS_MANT_MIN, BIAS_MANT_MAX + 1)
+
+MOST_SIDES = 8
+"""Of a layer's shape: channels, rows and columns, and those of 1 that some files add."""
+
+FOREIGN_KINDS = {
+    "dense_rec": "recurrent synapses",
+    "dense_comp": "complex synapses",
+    "average": "an average over output populations",
+    "concat": "a branch",
+    "pool": "a pool, which netx cannot load either",
+    "convT": "a transposed convolution",
+    "unpool": "an unpooling",
+}
+FOREIGN_DATASETS = {"weight_rec": "recurrent synapses", "weight/imag": "complex weights"}
+
+
+def load_netx(path: Path) -> NetxFile:
+    """Read a netx file, in its old forms too, whatever its neurons are.
+
+    Raises:
+        SnnZooError: the file cannot be read.
+        IntegrityError: it is not HDF5, not of netx, or damaged.
+    """
+    with open_hdf5(path) as root:
+        layers = root.child("layer")
+        if layers is None:
+            raise IntegrityError(f"{path}: an HDF5 file, but not of netx (it has no group 'layer')")
+        names = sorted(layers.names, key=lambda name: (len(name), name))
+        if not 0 < len(names) <= NETWORK_BLOCKS or names != [str(i) for i in range(len(names))]:
+            raise IntegrityError(f"{path}: layers must be numbered from 0; these are {', '.join(names[:8]) or 'none'}")
+        return NetxFile(
+            layers=tuple(_read_layer(layers, name) for name in names),
+            time_steps=root.integer("simulation/tSample"),
+            spec=root.attribute(SPEC_ATTRIBUTE),
+        )
+
+
+def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
+    node = layers.child(name)
+    kind = node.text("type") if node is not None else ""
+    if node is None or not kind:
+        raise IntegrityError(f"{layers.where}/{name}: a layer without a type")
+    problems = [what for dataset, what in FOREIGN_DATASETS.items() if node.find(dataset) is not None]
+    if kind not in {"input", "flatten", "dense", "conv"}:
+        problems.append(FOREIGN_KINDS.get(kind, f"a layer of type {kind[:40]!r}"))
+    if kind == "input" and name != "0":
+        problems.append("an input behind other layers")
+    delay = node.array("delay")
+    if delay is not None and delay.any():
+        problems.append(f"axonal delays of up to {delay.max():g} steps")
+
+    weight = _mants(node, "weight", WEIGHT_GRID, problems)
+    bias = _mants(node, "bias", WEIGHT_GRID if kind == "input" else BIAS_GRID, problems)  # what our blocks hold
+    declared = node.integers("shape")
+    if declared is not None and declared.size > MOST_SIDES:
+        raise IntegrityError(f"{node.where}: a shape of {declared.size:,} sides; at most {MOST_SIDES} are read")
+    shape = tuple(int(side) for side in declared) if declared is not None else ()
+    if declared is None and weight is not None:
+        shape = (len(weight),)
+    if not shape or min(shape) < 1:
+        raise IntegrityError(f"{node.where}: no shape, or a shape that is none: {list(shape)}")
+
+    neuron = _read_neuron(node, shape, problems)
+    if kind == "input" and neuron is not None:
+        weight = np.array([MANT]) if weight is None else weight.ravel()
+        bias = np.array([0]) if bias is None else bias
+        if weight.size != 1 or bias.size != 1:
+            raise IntegrityError(f"{node.where}: an input layer has one weight and one bias")
+    geometry = None
+    if kind == "dense" and weight is not None:
+        weight = _matrix(node, weight, prod(shape))
+    if kind == "conv" and weight is not None:
+        if len(shape) != 3:
+            raise IntegrityError(f"{node.where}: a conv layer gives channels, rows and columns, not {list(shape)}")
+        weight = _kernels(node, weight, shape[0])
+        geometry = _read_geometry(node, weight)
+    if kind in {"dense", "conv"} and weight is None and not problems:
+        raise IntegrityError(f"{node.where}: a {kind} layer without weights")
+    if bias is not None and weight is not None and bias.size != len(weight):
+        raise IntegrityError(f"{node.where}: {bias.size} biases for {len(weight)} outputs")
+    return NetxLayer(kind, shape, weight, bias, neuron, geometry, tuple(problems))
+
+
+def _mants(node: Hdf5Node, name: str, grid: range, problems: list[str]) -> IntArray | None:
+    """A dataset of mantissas in its shape, but biases flat; those off the grid are a problem."""
+    value = node.array(name)
+    if value is None:
+        return None
+    if value.size == 0:
+        raise IntegrityError(f"{node.where}/{name}: holds no numbers")
+    near = np.clip(value.astype(np.float64), -FARTHEST, FARTHEST) if value.dtype.kind == "f" else value
+    mants: IntArray = np.trunc(near).astype(np.int64)
+    off = (mants != value) | (mants < grid.start) | (mants >= grid.stop) | ((mants - grid.start) % grid.step != 0)
+    if off.any():
+        problems.append(
+            f"{np.count_nonzero(off)} of {off.size} {name} mantissas off the grid "
+            f"({grid.start} to {grid[-1]} in steps of {grid.step}), such as {value[off].flat[0]:g}"
+        )
+    flat: IntArray = mants.ravel()
+    return flat if name == "bias" else mants
+
+
+def _matrix(node: Hdf5Node, weight: IntArray, outputs: int) -> IntArray:
+    """`[out, in]` of a dense layer; files have `[out, in]`, `[out, in, 1, 1, 1]`, or one row or column flat."""
+    if weight.size == 0 or weight.size % outputs or (weight.ndim > 1 and len(weight) != outputs):
+        raise IntegrityError(f"{node.where}: weights of {list(weight.shape)} for {outputs} outputs")
+    return weight.reshape(outputs, -1)
+
+
+def _kernels(node: Hdf5Node, weight: IntArray, channels: int) -> IntArray:
+    """`[out, in / groups, kh, kw]` of a conv layer; some files have one more axis, of time, that is 1."""
+    if weight.ndim == 5 and weight.shape[4] == 1:
+        weight = weight[..., 0]
+    if weight.ndim != 4 or weight.size == 0 or len(weight) != channels:
+        raise IntegrityError(f"{node.where}: kernels of {list(weight.shape)} for {channels} channels")
+    return weight
+
+
+def _read_geometry(node: Hdf5Node, weight: IntArray) -> ConvGeometry:
+    def pair(name: str, default: int) -> tuple[int, int]:
+        value = node.integers(name)
+        if value is None:
+            return default, default
+        if value.size not in (1, 2):
+            raise IntegrityError(f"{node.where}/{name}: holds {value.size} numbers, not one or two")
+        return int(value[0]), int(value[-1])
+
+    groups = node.integer("groups")
+    return ConvGeometry(
+        kernel=(weight.shape[2], weight.shape[3]),
+        stride=pair("stride", 1),
+        padding=pair("padding", 0),
+        dilation=pair("dilation", 1),
+        groups=1 if groups is None else groups,
+    )
+
+
+def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuron | None:
+    neuron = node.child("neuron")
+    if neuron is None:
+        return None
+    kind = neuron.text("type")
+    if kind not in CUBA_NAMES:
+        problems.append(f"{kind[:40] or 'unnamed'} neurons")
+    if any(flag is not None and flag.any() for flag in map(neuron.array, ("gradedSpike", "messageBits"))):
+        problems.append("graded spikes")
+    if neuron.integer("wgtExp"):
+        problems.append(f"a weight exponent of {neuron.integer('wgtExp')}")
+    if neuron.integer("refDelay") not in (None, 1):
+        problems.append(f"a refractory delay of {neuron.integer('refDelay')} steps")
+    thresholds = neuron.integers("vThMant")
+    decays = [neuron.integers(name) for name in ("iDecay", "vDecay")]
+    if thresholds is None or not thresholds.size or any(decay is None for decay in decays):
+        if kind in CUBA_NAMES:
+            raise IntegrityError(f"{neuron.where}: CUBA neurons need vThMant, iDecay and vDecay")
+        return NetxNeuron(
+            int(thresholds[0]) if thresholds is not None and thresholds.size else 0, np.array([0]), np.array([0]), kind
+        )
+    if len(set(thresholds.tolist())) != 1:
+        problems.append("a threshold for each neuron")
+    current_decay, voltage_decay = (_per_channel(neuron, decay, shape) for decay in decays if decay is not None)
+    return NetxNeuron(int(thresholds[0]), current_decay, voltage_decay, kind)
+
+
+def _per_channel(neuron: Hdf5Node, decay: IntArray, shape: Shape) -> IntArray:
+    if decay.size not in (1, shape[0]) or bool(((decay < 0) | (decay > DECAY_ONE)).any()):
+        raise IntegrityError(
+            f"{neuron.where}: decays must be one, or one for each of {shape[0]} channels, from 0 to {DECAY_ONE}"
+        )
+    return decay

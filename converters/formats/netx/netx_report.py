@@ -1,0 +1,221 @@
+"""What netx layers hold and where two networks differ, for people and for programs."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
+
+import numpy as np
+
+from bootstrap_core.fixed_point import DECAY_ONE, MANT, MANT_PER_WEIGHT
+from converters.formats.hdf5_node import IntArray
+from converters.formats.netx.netx_layers import INTEGRATOR, NetxFile, NetxLayer, NetxNeuron
+from specs.fields import VTH_MANT_MAX
+
+__all__ = [
+    "LayerDifference",
+    "decay_text",
+    "describe_layer",
+    "differences",
+    "geometry_text",
+    "histogram",
+    "layer_header",
+    "layer_row",
+    "neuron_header",
+    "neuron_rows",
+    "threshold_text",
+]
+
+BARS = " ▁▂▃▄▅▆▇█"
+MOST_BINS = 16
+"""Of a histogram, which reaches from the smallest weight to the largest in bins of the same number of levels."""
+
+
+@dataclass(frozen=True)
+class LayerDifference:
+    """One thing in which a layer of two networks differs; `n_differing` of `n` numbers if it is numbers."""
+
+    layer: int | None
+    what: str
+    text: str
+    n: int = 0
+    n_differing: int = 0
+    largest: int = 0
+
+    @property
+    def place(self) -> str:
+        """Which layer, in words; empty for the network as a whole."""
+        return "" if self.layer is None else f"layer {self.layer}"
+
+
+def describe_layer(layer: NetxLayer) -> dict[str, Any]:
+    """The layer as JSON values; mantissas and, beside them, what they stand for."""
+    facts: dict[str, Any] = {"kind": layer.kind, "shape": list(layer.shape)}
+    if layer.geometry is not None:
+        facts["geometry"] = dict(vars(layer.geometry))
+    for name in ("weight", "bias"):
+        mants = getattr(layer, name)
+        if mants is not None:
+            facts[name] = _numbers(mants)
+    if layer.neuron is not None:
+        neuron = layer.neuron
+        facts["neuron"] = {
+            "type": neuron.kind,
+            "vThMant": neuron.threshold_mant,
+            "threshold": neuron.threshold_mant / MANT,
+        }
+        for key, name in (("iDecay", "current_decay"), ("vDecay", "voltage_decay")):
+            mants = getattr(neuron, name)
+            facts["neuron"] |= {key: mants.tolist(), name: (mants / DECAY_ONE).tolist()}
+    if layer.problems:
+        facts["problems"] = list(layer.problems)
+    return facts
+
+
+def _numbers(mants: IntArray) -> dict[str, Any]:
+    values, counts = np.unique(mants, return_counts=True)
+    return {
+        "shape": list(mants.shape),
+        "n": int(mants.size),
+        "min": int(values[0]),
+        "max": int(values[-1]),
+        "zeros": int(counts[values == 0].sum()),
+        "levels": len(values),
+        "histogram": histogram(mants).tolist(),
+    }
+
+
+def layer_header() -> list[str]:
+    """Titles of `layer_row`."""
+    return ["layer", "shape", "kernel", "weights", "range", "levels", "histogram", "bias"]
+
+
+def layer_row(index: int, layer: NetxLayer) -> list[str]:
+    """One line of the layer table."""
+    weight, bias = layer.weight, layer.bias
+    return [
+        f"{index} {layer.kind}",
+        "x".join(map(str, layer.shape)),
+        geometry_text(layer),
+        *(["", "", "", ""] if weight is None else _weight_cells(weight)),
+        "" if bias is None else f"{bias.min()}..{bias.max()}",
+    ]
+
+
+def neuron_header() -> list[str]:
+    """Titles of `neuron_rows`."""
+    return ["neurons of layers", "threshold", "current decay", "voltage decay"]
+
+
+def neuron_rows(file: NetxFile) -> list[list[str]]:
+    """One line for all layers of equal neurons: integers, and what they stand for."""
+    layers_with: dict[tuple[str, ...], list[str]] = {}
+    for i, layer in enumerate(file.layers):
+        if layer.neuron is not None:
+            neuron = layer.neuron
+            key = threshold_text(neuron), decay_text(neuron.current_decay), decay_text(neuron.voltage_decay)
+            layers_with.setdefault(key, []).append(str(i))
+    return [[", ".join(layers), *key] for key, layers in layers_with.items()]
+
+
+def _weight_cells(weight: IntArray) -> list[str]:
+    return [f"{weight.size:,}", f"{weight.min()}..{weight.max()}", str(len(np.unique(weight))), _sparkline(weight)]
+
+
+def geometry_text(layer: NetxLayer) -> str:
+    """Kernel of a convolution, then stride, padding, dilation and groups where they are not the usual; else empty."""
+    if layer.geometry is None:
+        return ""
+    geometry = layer.geometry
+    defaults = {"stride": (1, 1), "padding": (0, 0), "dilation": (1, 1)}
+    parts = ["x".join(map(str, geometry.kernel))]
+    parts += [
+        f"{name[0]}{'x'.join(map(str, getattr(geometry, name)))}"
+        for name, default in defaults.items()
+        if getattr(geometry, name) != default
+    ]
+    return " ".join(parts + ([f"g{geometry.groups}"] if geometry.groups > 1 else []))
+
+
+def threshold_text(neuron: NetxNeuron) -> str:
+    """The mantissa and what it stands for."""
+    return f"{neuron.threshold_mant} = {neuron.threshold_mant / MANT:g}"
+
+
+def decay_text(mants: IntArray) -> str:
+    """The mantissa and what it stands for, or the range of those of all channels."""
+    if len(mants) > 1:
+        return f"{mants.min()}..{mants.max()}, for each channel"
+    return f"{mants[0]} = {mants[0] / DECAY_ONE:.4g}"
+
+
+def _sparkline(weight: IntArray) -> str:
+    """The histogram in blocks; of the square root of each count, so that tails show."""
+    heights = np.sqrt(histogram(weight))
+    return "".join(BARS[int(np.ceil(8 * height / heights.max()))] for height in heights)
+
+
+def histogram(mants: IntArray) -> IntArray:
+    """How many numbers lie in each of at most `MOST_BINS` bins, from the smallest number to the largest."""
+    levels = (mants - mants.min()) // MANT_PER_WEIGHT
+    counts: IntArray = np.bincount(levels.ravel() // (levels.max() // MOST_BINS + 1))
+    return counts
+
+
+def differences(a: NetxFile, b: NetxFile) -> Iterator[LayerDifference]:
+    """All in which the networks differ, layer by layer; two readouts that never fire count as equal in that.
+
+    A file of another program may not say its time steps: then they do not count.
+
+    >>> list(differences(NetxFile((), 4, None), NetxFile((), None, "{}")))
+    []
+    """
+    if None not in (a.time_steps, b.time_steps) and a.time_steps != b.time_steps:
+        yield LayerDifference(None, "time steps", f"{a.time_steps} and {b.time_steps}")
+    for i, (left, right) in enumerate(zip_longest(a.layers, b.layers)):
+        if left is None or right is None:
+            yield LayerDifference(
+                i, "layer", f"only in the {'second' if left is None else 'first'}: {(left or right).kind}"
+            )
+        elif left.kind != right.kind:
+            yield LayerDifference(i, "type", f"{left.kind} and {right.kind}")
+        else:
+            yield from _layer_differences(i, left, right)
+
+
+def _layer_differences(i: int, a: NetxLayer, b: NetxLayer) -> Iterator[LayerDifference]:
+    if _sides(a) != _sides(b):
+        yield LayerDifference(i, "shape", f"{list(a.shape)} and {list(b.shape)}")
+    if a.geometry != b.geometry:
+        yield LayerDifference(i, "geometry", f"{geometry_text(a)} and {geometry_text(b)}")
+    yield from _number_differences(i, "weight", a.weight, b.weight)
+    yield from _number_differences(i, "bias", a.bias, b.bias)
+    if a.neuron is None and b.neuron is None:
+        return
+    left, right = a.neuron or INTEGRATOR, b.neuron or INTEGRATOR
+    silent = min(left.threshold_mant, right.threshold_mant) >= VTH_MANT_MAX
+    if left.threshold_mant != right.threshold_mant and not silent:
+        yield LayerDifference(i, "threshold", f"{threshold_text(left)} and {threshold_text(right)}")
+    yield from _number_differences(i, "iDecay", left.current_decay, right.current_decay)
+    yield from _number_differences(i, "vDecay", left.voltage_decay, right.voltage_decay)
+
+
+def _sides(layer: NetxLayer) -> list[int]:
+    """The shape without its ones: old files write [256, 1, 1], and a flatten's in either order."""
+    return [side for side in layer.shape if side > 1]
+
+
+def _number_differences(i: int, what: str, a: IntArray | None, b: IntArray | None) -> Iterator[LayerDifference]:
+    if a is None or b is None:
+        if (a is None) != (b is None):
+            yield LayerDifference(i, what, f"only in the {'second' if a is None else 'first'}")
+    elif a.shape != b.shape and min(a.size, b.size) > 1:
+        yield LayerDifference(i, what, f"{list(a.shape)} and {list(b.shape)} numbers")
+    else:
+        apart = np.abs(a - b)
+        n_differing, largest = int(np.count_nonzero(apart)), int(apart.max(initial=0))
+        if n_differing:
+            text = (
+                f"{n_differing:,} of {apart.size:,} differ ({100 * n_differing / apart.size:.1f} %), by up to {largest}"
+            )
+            yield LayerDifference(i, what, text, apart.size, n_differing, largest)

@@ -1,0 +1,59 @@
+"""Layers to HDF5, dataset for dataset as lava-dl writes them."""
+
+import io
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from converters.formats.netx.netx_layers import CUBA_NAMES, NetxFile, NetxLayer, NetxNeuron
+from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE
+from specs.files.whole_file import write_whole
+
+__all__ = ["save_netx"]
+
+STRING = h5py.string_dtype()
+REFRACTORY_STEPS = 1
+
+
+def save_netx(network: NetxFile, path: Path) -> Path:
+    """Write the layers of CUBA neurons for netx; the same layers give the same bytes."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        if network.spec is not None:
+            file.attrs[SPEC_ATTRIBUTE] = network.spec
+        for i, layer in enumerate(network.layers):
+            _save_layer(file.create_group(f"layer/{i}"), layer)
+        file["simulation/Ts"] = np.int64(1)
+        file["simulation/tSample"] = np.int64(network.time_steps or 0)
+    return write_whole(path, buffer.getvalue())
+
+
+def _save_layer(group: h5py.Group, layer: NetxLayer) -> None:
+    group["type"] = np.array([layer.kind.encode()], "S10")
+    group["shape"] = np.array(layer.shape, np.int64)
+    if layer.weight is not None:
+        group["weight"] = layer.weight.astype(np.float32)
+    if layer.bias is not None:
+        group["bias"] = layer.bias.astype(np.float32)
+    if layer.kind == "dense" and layer.weight is not None:
+        group["outFeatures"], group["inFeatures"] = (np.int64(side) for side in layer.weight.shape)
+    if layer.geometry is not None and layer.weight is not None:
+        geometry = layer.geometry
+        group["outChannels"] = np.int64(len(layer.weight))
+        group["inChannels"] = np.int64(layer.weight.shape[1] * geometry.groups)
+        group["groups"] = np.int64(geometry.groups)
+        group["kernelSize"] = np.array(geometry.kernel, np.int64)
+        for name in ("stride", "padding", "dilation"):
+            group[name] = np.array(getattr(geometry, name), np.int64)
+    if layer.neuron is not None:
+        _save_neuron(group.create_group("neuron"), layer.neuron)
+
+
+def _save_neuron(group: h5py.Group, neuron: NetxNeuron) -> None:
+    group.create_dataset("type", data=CUBA_NAMES[0], dtype=STRING)
+    for name, decay in (("iDecay", neuron.current_decay), ("vDecay", neuron.voltage_decay)):
+        group[name] = decay if len(decay) > 1 else decay[0]
+    group["vThMant"] = np.int64(neuron.threshold_mant)
+    group["refDelay"] = np.int64(REFRACTORY_STEPS)
+    group["gradedSpike"] = np.bool_(False)

@@ -1,0 +1,345 @@
+"""A chain of NIR nodes as layers: what is linear between two layers of neurons becomes one synapse."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from converters.ann_to_snn.linear_fold import Conv, Dense, Pair, fold_conv, follow, pool, scale_outputs, spread
+from converters.formats.nir.nir_chain import Named
+from converters.formats.nir.nir_file import Node
+from converters.formats.nir.nir_neurons import (
+    NEURON_TYPES,
+    SILENT_TYPES,
+    Neurons,
+    TimeConstants,
+    channel_values,
+    neurons_of,
+)
+from specs.errors import IntegrityError, UnsupportedError
+from specs.fields import Shape
+
+__all__ = ["Layer", "layers_of"]
+
+MAX_FEATURES = 1 << 24
+MAX_SIDE = 4096
+
+
+@dataclass(frozen=True)
+class Layer:
+    """Weights, and neurons, or at the end none.
+
+    Attributes:
+        names: of the nodes it was.
+        synapse: with the neurons' gain in it; a number for neurons that take what comes in, times that number.
+        bias: `[channels]`, or `[1]` for all: enters the voltage, or without neurons the output.
+        neurons: None at the end, for weights alone. Their gain is 1, their bias 0, and they share one threshold.
+        before, after: shapes of what comes in and goes out; between blocks, a flatten may lie between two shapes.
+        delayed: whether an empty step follows.
+    """
+
+    names: tuple[str, ...]
+    synapse: Conv | Dense | float
+    bias: Tensor
+    neurons: Neurons | None
+    before: Shape
+    after: Shape
+    delayed: bool = False
+
+
+def layers_of(
+    chain: Sequence[Named], *, dt: float, time_constants: TimeConstants, origin: str
+) -> tuple[list[Layer], list[str]]:
+    """The layers of a chain, Input to Output, and notes for people.
+
+    Raises:
+        IntegrityError: a node that is not what NIR says it is.
+        UnsupportedError: what the layers here cannot do; all of it, up to where shapes are lost.
+    """
+    stack = _Stack(dt, time_constants)
+    problems: list[str] = []
+    for name, node in chain:
+        place = f"{name} ({node.type})"
+        try:
+            stack.add(name, node)
+        except IntegrityError as error:
+            raise IntegrityError(f"{origin}: {place}: {error}") from None
+        except UnsupportedError as error:
+            problems.append(f"{place}: {error}")
+            if node.type not in (*NEURON_TYPES, *SILENT_TYPES, "Delay"):
+                break
+            stack.start(name)
+    if problems:
+        raise UnsupportedError(f"{origin} is no network of snnzoo: {'; '.join(problems)}")
+    return stack.layers, stack.notes
+
+
+class _Stack:
+    """Layers so far, and the linear nodes since the last neurons."""
+
+    def __init__(self, dt: float, time_constants: TimeConstants) -> None:
+        self.dt, self.time_constants = dt, time_constants
+        self.layers: list[Layer] = []
+        self.notes: list[str] = []
+        self.shape: Shape = ()
+        self.start("")
+
+    def start(self, name: str) -> None:
+        """Begin a layer, after the node `name`."""
+        self.last, self.names = name, list[str]()
+        self.before = self.maps = self.shape  # `maps` is the shape before flattening
+        self.conv: Conv | None = None
+        self.flat: Dense | Tensor | None = None
+
+    def add(self, name: str, node: Node) -> None:
+        """Take the next node."""
+        if node.type not in {"Input", "Output", "Delay"}:
+            self.names.append(name)
+        match node.type:
+            case "Input":
+                self._input(name, node)
+            case "Affine" | "Linear":
+                self._dense(node)
+            case "Conv2d":
+                self._convolve(_conv_of(node, self.shape))
+            case "SumPool2d" | "AvgPool2d":
+                self._convolve(_pool_of(node, self.shape))
+            case "Scale":
+                self._scale(node)
+            case "Flatten":
+                self._flatten(name, node)
+            case "Delay":
+                self._delay(node)
+            case "Output":
+                self._end()
+            case _:
+                self._neurons(name, node)
+
+    def _input(self, name: str, node: Node) -> None:
+        shape = _integers(node, "shape")
+        if len(shape) in {2, 4} and shape[0] == 1:
+            self.notes.append(f"{name}: the first axis of {list(shape)} is taken for a batch of one")
+            shape = shape[1:]
+        if len(shape) not in {1, 3} or any(not 1 <= side <= MAX_FEATURES for side in shape):
+            raise UnsupportedError(f"shape {list(shape)}: inputs here are [features] or [channels, height, width]")
+        if prod(shape) > MAX_FEATURES:
+            raise UnsupportedError(f"shape {list(shape)} is {prod(shape):,} inputs; at most {MAX_FEATURES:,}")
+        self.shape = shape
+        self.start(name)
+
+    def _dense(self, node: Node) -> None:
+        weight = _array(node, "weight")
+        if weight.ndim != 2 or not weight.size:
+            raise UnsupportedError(f"weights of shape {list(weight.shape)}: [outputs, inputs] is wanted")
+        if self.shape != (weight.shape[1],):
+            raise UnsupportedError(
+                f"weights for {weight.shape[1]} inputs get a signal of {list(self.shape)}"
+                f"{': a Flatten is missing' if prod(self.shape) == weight.shape[1] else ''}"
+            )
+        bias = _bias(node, weight.shape[0])
+        self.flat = follow(self.flat, Dense(torch.from_numpy(weight), bias))
+        self.shape = (weight.shape[0],)
+
+    def _convolve(self, conv: Conv) -> None:
+        self.conv = conv if self.conv is None else fold_conv(self.conv, conv, self.before)
+        self.shape = self.maps = conv.output_shape(self.shape)
+
+    def _scale(self, node: Node) -> None:
+        scale = torch.from_numpy(channel_values(node, "scale", self.shape))
+        if len(self.shape) == 3:
+            self._convolve(pool(scale.expand(self.shape[0]), (1, 1), (1, 1), (0, 0)))
+        else:
+            self.flat = follow(self.flat, scale)
+
+    def _flatten(self, name: str, node: Node) -> None:
+        if len(self.shape) == 1:
+            return
+        first = _integer(node, "start_dim", default=1)
+        last = _integer(node, "end_dim", default=-1)
+        if last not in {-1, 2} or first not in {0, 1}:
+            raise UnsupportedError(f"flattens axes {first} to {last} of {list(self.shape)}: all of them is wanted")
+        if first == 1:
+            self.notes.append(f"{name}: start_dim 1 is taken to count a batch axis, which NIR does not have")
+        self.shape = (prod(self.shape),)
+
+    def _delay(self, node: Node) -> None:
+        delay = channel_values(node, "delay", self.shape)
+        if not delay.any():
+            return
+        if not self.layers or self.conv is not None or self.flat is not None:
+            raise UnsupportedError("a delay that does not follow neurons")
+        if len(delay) > 1 or self.layers[-1].delayed or abs(delay[0] / self.dt - 1) > 1e-3:
+            raise UnsupportedError(f"a delay of {delay.max():g} s; one step of {self.dt:g} s is all that layers have")
+        self.layers[-1] = replace(self.layers[-1], delayed=True)
+
+    def _neurons(self, name: str, node: Node) -> None:
+        shape = self.maps if self.flat is None else self.shape
+        neurons = neurons_of(node, shape, dt=self.dt, time_constants=self.time_constants)
+        self.notes += [f"{name}: {text}" for text in neurons.rounded]
+        gain, threshold = neurons.gain, neurons.threshold
+        if threshold is not None:  # spikes do not change if a channel's states are scaled: one threshold for all
+            gain, neurons = gain * (threshold.max() / threshold), replace(neurons, threshold=threshold.max()[None])
+            bias = neurons.bias * (threshold.max() / threshold)
+        else:
+            bias = neurons.bias
+            if len(bias.unique()) > 1 and bool((neurons.current_decay < 1).any()):
+                raise UnsupportedError(
+                    "a v_leak that differs between the classes, behind a current that decays: logits are its weighted "
+                    "input, in which the v_leak would count for more than in the membrane"
+                )
+        synapse = self._synapse()
+        if not isinstance(synapse, float):
+            if bool(synapse.bias.any()) and bool((neurons.current_decay < 1).any()):
+                raise UnsupportedError(
+                    "the bias of the weights before it would enter a current that decays; here a bias enters the "
+                    "voltage (write it as v_leak, or with tau_syn = dt)"
+                )
+            bias = bias + synapse.bias * gain
+            synapse = scale_outputs(synapse, gain)
+        elif len(gain) > 1:
+            raise UnsupportedError("parameters that differ between channels, with no weights before them")
+        else:
+            synapse *= float(gain)
+        neurons = replace(neurons, gain=torch.ones(1), bias=torch.zeros(1))
+        self._close(name, synapse, bias, neurons, shape)
+
+    def _synapse(self) -> Conv | Dense | float:
+        """All that is linear since the last neurons."""
+        match self.conv, self.flat:
+            case Conv(), None:
+                return self.conv
+            case None, Dense():
+                return self.flat
+            case Conv(), Dense():
+                if not self.conv.depthwise:
+                    raise UnsupportedError("a convolution and a dense layer with no neurons between them")
+                return spread(self.conv, self.flat, self.before)
+            case _ if self.layers:
+                raise UnsupportedError("neurons on neurons, with no weights between them")
+            case None, None:
+                return 1.0
+            case None, Tensor() if len(self.flat) == 1:
+                return float(self.flat)
+            case _:
+                raise UnsupportedError("a Scale of each input by itself, with no weights after it")
+
+    def _close(self, name: str, synapse: Any, bias: Tensor, neurons: Neurons | None, after: Shape) -> None:
+        before = self.before
+        if isinstance(synapse, Conv) and synapse.is_pool and not self.layers and synapse.kernel == (1, 1):
+            weight = synapse.weight.unique()
+            if len(weight) == 1 and synapse.stride == (1, 1) and synapse.padding == (0, 0):
+                synapse = float(weight)  # a Scale of the whole input
+        if isinstance(synapse, Dense):
+            before = (prod(before),)
+        self.layers.append(Layer(tuple(self.names), synapse, bias, neurons, before, after))
+        flat = self.shape
+        self.shape = after
+        self.start(name)
+        self.shape = flat
+
+    def _end(self) -> None:
+        if self.conv is None and self.flat is None:
+            if not self.layers:
+                raise UnsupportedError("no weights and no neurons lead to it")
+            return
+        synapse = self._synapse() if isinstance(self.flat, Dense) else None
+        if not isinstance(synapse, Dense):
+            raise UnsupportedError("a readout without neurons is dense (Affine or Linear), flattened before")
+        self._close("", synapse, synapse.bias, None, self.shape)
+
+
+def _conv_of(node: Node, shape: Shape) -> Conv:
+    if len(shape) != 3:
+        raise UnsupportedError(f"a signal of {list(shape)}, where [channels, height, width] is wanted")
+    weight = _array(node, "weight")
+    groups = _integer(node, "groups", default=1)
+    if weight.ndim != 4 or not weight.size or groups < 1:
+        raise IntegrityError(f"weights of shape {list(weight.shape)} in {groups} groups")
+    if weight.shape[1] * groups != shape[0] or weight.shape[0] % groups:
+        raise IntegrityError(f"weights of shape {list(weight.shape)} in {groups} groups, for {shape[0]} channels")
+    kernel = (weight.shape[2], weight.shape[3])
+    stride, dilation = _pair(node, "stride", 1), _pair(node, "dilation", 1)
+    conv = Conv(
+        torch.from_numpy(weight),
+        _bias(node, weight.shape[0]),
+        stride,
+        _padding(node, kernel, stride, dilation),
+        dilation,
+        groups,
+    )
+    return _checked(conv, shape)
+
+
+def _pool_of(node: Node, shape: Shape) -> Conv:
+    if len(shape) != 3:
+        raise UnsupportedError(f"a signal of {list(shape)}, where [channels, height, width] is wanted")
+    kernel = _pair(node, "kernel_size", 1)
+    stride = _pair(node, "stride", 1)
+    weight = 1.0 / prod(kernel) if node.type == "AvgPool2d" else 1.0
+    return _checked(pool(torch.full((shape[0],), weight).double(), kernel, stride, _pair(node, "padding", 0)), shape)
+
+
+def _checked(conv: Conv, shape: Shape) -> Conv:
+    if min(conv.output_shape(shape)) < 1:
+        raise IntegrityError(f"a kernel of {list(conv.kernel)} does not fit a signal of {list(shape)}")
+    return conv
+
+
+def _padding(node: Node, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
+    given = node.fields.get("padding")
+    if not isinstance(given, str):
+        return _pair(node, "padding", 0)
+    if given == "valid":
+        return (0, 0)
+    reach = [dilation[i] * (kernel[i] - 1) for i in range(2)]
+    if given != "same":
+        raise UnsupportedError(f"padding {given!r}: 'valid', 'same' or numbers are wanted")
+    if stride != (1, 1):
+        raise UnsupportedError(f"padding 'same' with stride {list(stride)}")
+    if reach[0] % 2 or reach[1] % 2:
+        raise UnsupportedError("padding 'same' of a kernel with an even side, which pads one end more than the other")
+    return (reach[0] // 2, reach[1] // 2)
+
+
+def _array(node: Node, name: str) -> Any:
+    value = node.fields.get(name)
+    if not isinstance(value, np.ndarray):
+        raise IntegrityError(f"it has no {name}")
+    return value.astype(np.float64)
+
+
+def _bias(node: Node, channels: int) -> Tensor:
+    if "bias" not in node.fields:
+        return torch.zeros(channels, dtype=torch.float64)
+    bias = _array(node, "bias")
+    if bias.size not in {1, channels}:
+        raise IntegrityError(f"a bias of shape {list(bias.shape)}, for {channels} channels")
+    return torch.from_numpy(bias.reshape(-1)).expand(channels)
+
+
+def _integers(node: Node, name: str) -> tuple[int, ...]:
+    value = _array(node, name)
+    if (value != np.trunc(value)).any():
+        raise IntegrityError(f"{name} holds {value.ravel()[:4]}, not whole numbers")
+    if (np.abs(value) > 2**31).any():
+        raise IntegrityError(f"{name} holds {value.ravel()[:4]}, beyond 2^31")
+    return tuple(int(number) for number in value.ravel()[:8])
+
+
+def _integer(node: Node, name: str, *, default: int) -> int:
+    values = _integers(node, name) if name in node.fields else (default,)
+    if len(values) != 1:
+        raise IntegrityError(f"{name} is {list(values)}, not one number")
+    return values[0]
+
+
+def _pair(node: Node, name: str, least: int) -> Pair:
+    """`(height, width)`; one number stands for both."""
+    values = _integers(node, name)
+    if len(values) not in {1, 2} or not all(least <= value <= MAX_SIDE for value in values):
+        raise IntegrityError(f"{name} is {list(values)}: one or two numbers from {least} to {MAX_SIDE} are wanted")
+    return values[0], values[-1]

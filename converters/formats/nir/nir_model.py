@@ -1,0 +1,237 @@
+"""Layers of a foreign graph as a model: scaled into the hardware's ranges, as spec and tensors."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import MANT, STATE, STATE_MAX
+from bootstrap_core.network.blocks import AffineBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.build import build_network
+from bootstrap_core.network.network import Network
+from converters.ann_to_snn.grid_fit import GridFit, fit_to_grid
+from converters.ann_to_snn.linear_fold import Conv
+from converters.formats.nir.nir_layers import Layer
+from converters.model import Model
+from specs.errors import SpecError, UnsupportedError
+from specs.io import spec_from_document
+from specs.neuron import LearnDecays, Reset
+
+__all__ = ["model_of"]
+
+MAX_POOL_WEIGHT = 254 / MANT
+
+
+@dataclass(frozen=True)
+class _Block:
+    """A block of the spec as a document, and the layer and its numbers; a flatten has none."""
+
+    document: dict[str, Any]
+    layer: Layer | None = None
+    fit: GridFit | None = None
+
+
+def model_of(
+    layers: Sequence[Layer],
+    *,
+    name: str,
+    reset: Reset,
+    time_steps: int,
+    input_bits: int,
+    facts: Mapping[str, Any],
+    notes: Sequence[str],
+    origin: str,
+) -> Model:
+    """A model that does what the layers do.
+
+    Args:
+        layers: in order; a first one without weights is the input's neurons.
+        name, time_steps: of the spec.
+        reset: of all neurons.
+        input_bits: of images that go straight into weights.
+        facts: what `card["nir"]` says besides what became of each layer.
+        notes: for people; more are added.
+        origin: stands in error messages.
+
+    Raises:
+        UnsupportedError: layers that the hardware's ranges or a spec cannot hold, all of them.
+    """
+    blocks, problems = _blocks(layers, reset, input_bits, time_steps)
+    if problems:
+        raise UnsupportedError(f"{origin} is no network of snnzoo: {'; '.join(problems)}")
+    document = {
+        "name": name,
+        "time_steps": time_steps,
+        "delay_shift": layers[0].delayed and isinstance(layers[0].synapse, float),  # the input's is the network's
+        "input": blocks[0].document,
+        "blocks": [block.document for block in blocks[1:]],
+    }
+    try:
+        spec = spec_from_document(document, origin=f"{origin} (as a spec)")
+    except SpecError as error:
+        raise UnsupportedError(str(error)) from None
+    network = build_network(spec, seed=0)
+    with torch.no_grad():
+        for block, module in zip(blocks, network.blocks, strict=True):
+            if block.layer is not None and block.fit is not None:
+                _fill(module, block.layer, block.fit)
+        told = [*notes, *_input_notes(network)]
+    entries = []
+    for i, block in enumerate(blocks):
+        if block.layer is not None and block.fit is not None:
+            names, fit = list(block.layer.names), block.fit
+            entries.append({"block": i, "nodes": names, "factor": fit.factor, "weight_error": fit.weight_error})
+            told += [_told(i, names, fit)] if fit.factor != 1 or fit.weight_error > 0 else []
+    card = {"nir": {**facts, "layers": entries, "notes": told}}
+    model = Model.of(network, card)
+    return Model(model.spec, model.tensors, card, tuple(told))
+
+
+def _told(index: int, names: Sequence[str], fit: GridFit) -> str:
+    rounding = f"; weights rounded by up to {fit.weight_error:.2%} of the largest" if fit.weight_error else ""
+    return f"block {index} ({', '.join(names)}): scaled by {fit.factor:.6g}{rounding}"
+
+
+def _blocks(layers: Sequence[Layer], reset: Reset, input_bits: int, time_steps: int) -> tuple[list[_Block], list[str]]:
+    """The input, the blocks, and what cannot be one."""
+    problems: list[str] = []
+    entering, *rest = layers
+    if isinstance(entering.synapse, float):
+        blocks, levels = [_try(_neuron_input, problems, entering, reset)], 1
+    else:
+        shape = list(entering.before)
+        blocks = [_Block({"kind": "input", "shape": shape, "encoding": "graded", "bits": input_bits})]
+        levels, rest = (1 << input_bits) - 1, list(layers)
+    before = entering.after if isinstance(entering.synapse, float) else entering.before
+    for layer in rest:
+        if layer.before != before:
+            blocks.append(_Block({"kind": "flatten"}))
+        blocks.append(_try(_weighted_block, problems, layer, reset, levels, time_steps))
+        before, levels = layer.after, 1
+    return blocks, problems
+
+
+def _try(make: Callable[..., _Block], problems: list[str], layer: Layer, *arguments: Any) -> _Block:
+    """A block, or an empty one and a problem."""
+    try:
+        return make(layer, *arguments)
+    except UnsupportedError as error:
+        problems.append(f"{', '.join(layer.names)}: {error}")
+        return _Block({})
+
+
+def _neuron_input(layer: Layer, reset: Reset) -> _Block:
+    """Neurons that take what comes in as their current; its weight and bias share the grid of weights."""
+    assert isinstance(layer.synapse, float)
+    assert layer.neurons is not None
+    if layer.neurons.threshold is None:
+        raise UnsupportedError("neurons without spikes straight behind the input")
+    exact = bool((layer.neurons.current_decay == 1).all())
+    if len(layer.bias) > 1 or (not exact and bool(layer.bias.any())):
+        raise UnsupportedError("a v_leak of the input's neurons that differs by channel, or beside a decaying current")
+    fit = fit_to_grid(torch.tensor([layer.synapse, float(layer.bias[0])]), None, float(layer.neurons.threshold))
+    weight, bias = fit.weight.tolist()
+    document = {"kind": "input", "shape": list(layer.before), "weight": weight, "bias": bias, "exact_input": exact}
+    return _Block({**document, "neuron": _neuron(layer, fit, reset)}, layer, fit)
+
+
+def _weighted_block(layer: Layer, reset: Reset, levels: int, time_steps: int) -> _Block:
+    synapse = layer.synapse
+    assert not isinstance(synapse, float)
+    threshold = None if layer.neurons is None or layer.neurons.threshold is None else float(layer.neurons.threshold)
+    bias = layer.bias.expand(len(synapse.weight)) if bool(layer.bias.any()) else None
+    most = math.inf if levels == 1 else _roomy_factor(layer, levels, time_steps)
+    fit = fit_to_grid(synapse.weight, bias, threshold, levels=levels, most=most)
+    neuron = {"neuron": _neuron(layer, fit, reset)}
+    spiking = {**neuron, "delay_shift": layer.delayed}
+    if isinstance(synapse, Conv):
+        if threshold is None:
+            raise UnsupportedError("a readout without spikes is dense")
+        if bias is None and levels == 1 and (gain := _pool_gain(synapse, fit)) is not None:
+            window = {name: list(getattr(synapse, name)) for name in ("kernel", "stride", "padding")}
+            return _Block({"kind": "avg_pool", "gain": gain, **window, **spiking}, layer, fit)
+        geometry = {name: list(getattr(synapse, name)) for name in ("kernel", "stride", "padding", "dilation")}
+        channels = {"channels": len(synapse.weight), "groups": synapse.groups, "bias": bias is not None}
+        return _Block({"kind": "conv", **channels, **geometry, **spiking}, layer, fit)
+    features = {"features": prod(layer.after), "bias": bias is not None}
+    if threshold is None:
+        return _Block({"kind": "affine", **features, **neuron}, layer, fit)
+    return _Block({"kind": "dense", **features, **spiking}, layer, fit)
+
+
+def _roomy_factor(layer: Layer, levels: int, time_steps: int) -> float:
+    """The factor with which no state leaves 24 bits whatever the image: graded pixels come at each step."""
+    assert not isinstance(layer.synapse, float)
+    weight = layer.synapse.weight.double().flatten(1)
+    worst = max(_largest(weight.clamp_min(0)), _largest((-weight).clamp_min(0))) * levels
+    if layer.neurons is not None:
+        for decay in (layer.neurons.current_decay, layer.neurons.voltage_decay):
+            worst *= min(time_steps, 1 / max(float(decay.min()), 1 / time_steps))
+    return STATE_MAX / STATE / max(worst, 1e-12)
+
+
+def _pool_gain(synapse: Conv, fit: GridFit) -> float | None:
+    """The gain of the average pool that a convolution is, or None."""
+    weight = float(fit.weight.flatten()[0])
+    uniform = bool(((fit.weight - weight).abs() <= 1e-9 * abs(weight)).all())
+    small_padding = all(2 * pad <= side for pad, side in zip(synapse.padding, synapse.kernel, strict=True))
+    whole = synapse.is_pool and synapse.dilation == (1, 1)
+    if not (whole and uniform and small_padding and 1 / MANT < weight <= MAX_POOL_WEIGHT):
+        return None
+    return weight * prod(synapse.kernel)
+
+
+def _neuron(layer: Layer, fit: GridFit, reset: Reset) -> dict[str, Any] | None:
+    """The neuron of a block."""
+    neurons = layer.neurons
+    if neurons is None:
+        return None
+    decays = {"current_decay": neurons.current_decay, "voltage_decay": neurons.voltage_decay}
+    per_channel = any(len(decay) > 1 for decay in decays.values())
+    if fit.threshold is None and per_channel:
+        raise UnsupportedError("time constants of a readout that differ between channels")
+    neuron = {
+        **{name: float(decay[0]) for name, decay in decays.items()},
+        "reset": str(reset),
+        "learn_decays": str(LearnDecays.PER_CHANNEL if per_channel else LearnDecays.NONE),
+    }
+    return neuron if fit.threshold is None else {"threshold": fit.threshold, **neuron}
+
+
+def _fill(module: torch.nn.Module, layer: Layer, fit: GridFit) -> None:
+    """The numbers that a spec does not hold."""
+    if isinstance(module, SpikingBlock | AffineBlock):
+        if isinstance(module.synapse.weight, torch.nn.Parameter):  # a pool's is its spec's
+            module.synapse.weight.copy_(fit.weight.reshape(module.synapse.weight.shape))
+        if module.bias is not None:
+            assert fit.bias is not None
+            module.bias.copy_(fit.bias)
+    if isinstance(module, SpikingBlock | InputBlock) and layer.neurons is not None:
+        module.neuron.current_decay.copy_(layer.neurons.current_decay)
+        module.neuron.voltage_decay.copy_(layer.neurons.voltage_decay)
+
+
+def _input_notes(network: Network) -> list[str]:
+    """What is fed; and whether bright images could overflow the current of a block that takes graded input."""
+    entering, block = network.blocks[0], network.blocks[min(1, len(network.blocks) - 1)]
+    if isinstance(entering, InputBlock):
+        grid = "truncated to 1/64" if entering.spec.exact_input else "rounded to 2/64"
+        return [f"input: the graph begins with neurons, so what is fed is their current, {grid}"]
+    notes = [f"input: images in 0..1, rounded to {network.spec.input.bits} bits, the same in each step"]
+    assert isinstance(block, SpikingBlock | AffineBlock)
+    weight = block.quantized_weight().double().flatten(1)
+    worst = max(_largest(weight.clamp_min(0)), _largest((-weight).clamp_min(0))) * block.levels * STATE
+    if worst > STATE_MAX:
+        notes.append(
+            f"block 1: its current can reach {worst / STATE_MAX:.1f} times what 24 bits hold, if every pixel shines; "
+            "the integer engine says so if one does (then give fewer input bits)"
+        )
+    return notes
+
+
+def _largest(weight: Tensor) -> float:
+    return float(weight.sum(1).max())

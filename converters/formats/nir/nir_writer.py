@@ -1,0 +1,246 @@
+"""Models to NIR: the nodes that anybody can run, and beside them all that NIR has no place for."""
+
+import json
+from collections.abc import Iterator, Mapping
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import MANT
+from bootstrap_core.functional.quantize import quantize_weight
+from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.network import Network
+from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, PoolSynapse
+from converters.formats.nir.nir_file import Graph, Node, edges_digest, graph_bytes, node_digest
+from converters.formats.nir.nir_neurons import neuron_node
+from converters.model import Model
+from specs.block import ConvSpec, skips_of
+from specs.errors import ConversionError
+from specs.fields import Shape
+from specs.files.whole_file import write_whole
+from specs.neuron import Reset
+
+__all__ = ["DEFAULT_DT", "METADATA_FORMAT", "METADATA_KEY", "TENSORS_KEY", "graph_of", "write_nir"]
+
+DEFAULT_DT: Final = 1e-4
+"""Seconds: the time step that snnTorch, which cannot be told another, reads and writes."""
+
+MIN_DT, MAX_DT = 1e-15, 1e9
+
+METADATA_KEY = "snnzoo"
+"""In the metadata of the graph: JSON with the spec, the card, and a digest of each node as it was written."""
+TENSORS_KEY = "snnzoo_tensors"
+"""Beside it: the state dict. The nodes hold what the hardware does, and not the floats that training goes on from."""
+METADATA_FORMAT = 1
+
+SKIP = "skip"
+"""In the labels of nodes that are not on the chain."""
+
+RESETS = {
+    Reset.ZERO: "the voltage becomes 0",
+    Reset.SUBTRACT: "the threshold is subtracted from the voltage (NIR cannot say so)",
+}
+
+
+def write_nir(model: Model, path: Path, *, dt: float = DEFAULT_DT) -> Path:
+    """Write a model as a NIR file; the same model gives the same bytes.
+
+    The nodes are a chain, but for skips, whose synapses join in at their block's neurons. They hold quantised weights
+    and biases in float units, and neurons that in Euler steps of `dt`, with every gain 1, do what ours do, but for our
+    states' truncation to 1/4096:
+
+    - Input: for `spike` encoding, the current of each pixel, `weight (x - mean) / std + bias` truncated as the network
+      does it; for `graded`, the pixel rounded to its bits, in 0..1. The metadata say it in words.
+    - `dense` and `affine` are Affine, `conv` is Conv2d, `avg_pool` is SumPool2d and Scale, `flatten` is Flatten;
+      of skips, `identity` is Scale, `conv` is Conv2d, `dense` is Flatten, where its source has maps, and Linear.
+    - Neurons are IF, LIF or CubaLIF (see `neuron_node`). A bias is the synapse's where currents are gone at once, else
+      `v_leak`: it must enter the voltage.
+    - An empty step (`delay_shift`) is a Delay of `dt`.
+    - Output: the readout's spikes or weighted input in each step; logits are the mean over time.
+
+    NIR cannot say that a spike subtracts the threshold. Other programs decide that for themselves (snnTorch: to zero;
+    norse and sinabs: by an option); the metadata say it in words, and `read_nir` reads it.
+
+    Raises:
+        ConversionError: dt is not a time.
+    """
+    if not MIN_DT <= dt <= MAX_DT:
+        raise ConversionError(f"dt is the seconds of a time step, {MIN_DT} to {MAX_DT}, not {dt}")
+    network = model.build()
+    with torch.no_grad():
+        nodes, edges = graph_of(network, dt=dt)
+        words = _in_words(network)
+    document = {
+        "format": METADATA_FORMAT,
+        "spec": model.spec.model_dump(mode="json"),
+        "card": dict(model.card),
+        "digests": {name: node_digest(node) for name, node in nodes.items()},
+        "edges": edges_digest(Graph(nodes, edges)),
+    }
+    metadata = {
+        "dt": np.float64(dt),
+        "time_steps": np.int64(model.spec.time_steps),
+        **words,
+        METADATA_KEY: json.dumps(document, sort_keys=True, allow_nan=False),
+        TENSORS_KEY: {name: tensor.numpy() for name, tensor in sorted(model.tensors.items())},
+    }
+    return write_whole(path, graph_bytes(Graph(nodes, edges, metadata)))
+
+
+def graph_of(network: Network, *, dt: float) -> tuple[dict[str, Node], tuple[tuple[str, str], ...]]:
+    """The nodes by name, each after those before it, and the edges.
+
+    Names sort as the nodes go: HDF5 gives them back sorted, and nirtorch 2.0.2, with which snnTorch reads, gives up
+    on nodes that come long before what they need.
+    """
+    nodes = dict(_labelled_nodes(network, dt))
+    width = len(str(len(nodes)))
+    names = {label: f"n{i:0{width}}_{label}" for i, label in enumerate(nodes)}
+    edges = tuple((names[before], names[after]) for before, after in _edges(network, list(nodes)))
+    return {names[label]: node for label, node in nodes.items()}, edges
+
+
+def _edges(network: Network, labels: list[str]) -> Iterator[tuple[str, str]]:
+    """The chain; and for each skip, from the last node of its source through its own to where the chain's meet them."""
+    chain = [label for label in labels if SKIP not in label]
+    yield from pairwise(chain)
+    ends = {label.partition("_")[0]: label for label in chain}  # the last of each block
+    for i, layer in enumerate(network.spec.layers):
+        for k, skip in enumerate(skips_of(layer)):
+            # A flatten of what is flat has no node.
+            source = next(ends[f"block{j}"] for j in range(skip.source, -1, -1) if f"block{j}" in ends)
+            own = [label for label in labels if label.startswith(f"block{i}_{SKIP}{k}_")]
+            meeting = chain[chain.index(f"block{i}_synapse") + 1]
+            yield from pairwise([source, *own, meeting])
+
+
+def _labelled_nodes(network: Network, dt: float) -> Iterator[tuple[str, Node]]:
+    shapes = network.spec.shapes
+    yield "input", Node("Input", {"shape": np.array(shapes[0])})
+    for i, block in enumerate(network.blocks):
+        before, after = shapes[max(i - 1, 0)], shapes[i]
+        name = f"block{i}"
+        match block:
+            case InputBlock():
+                direct = torch.ones(1) if block.spec.exact_input else None
+                yield f"{name}_neuron", _neuron(block, after, dt, current_decay=direct)
+            case FlattenBlock() if len(before) > 1:
+                yield f"{name}_flatten", _flatten(before)
+            case SpikingBlock() if isinstance(block.synapse, PoolSynapse):
+                yield f"{name}_pool", _pool(block.synapse.spec)
+                yield f"{name}_scale", Node("Scale", {"scale": _full(after, block.synapse.weight[0, 0, 0, 0])})
+                yield f"{name}_neuron", _neuron(block, after, dt)
+            case SpikingBlock():
+                yield f"{name}_synapse", _synapse(block, before, after, _has_direct_current(block))
+                yield from _skip_nodes(network, i, block)
+                yield f"{name}_neuron", _neuron(block, after, dt)
+            case AffineBlock():
+                yield f"{name}_synapse", _synapse(block, before, after, True)
+                yield from _skip_nodes(network, i, block)
+        if getattr(block, "delay_shift", False):
+            yield f"{name}_delay", Node("Delay", {"delay": _full(after, dt)})
+    yield "output", Node("Output", {"shape": np.array(shapes[-1])})
+
+
+def _skip_nodes(network: Network, index: int, block: SpikingBlock | AffineBlock) -> Iterator[tuple[str, Node]]:
+    spec = network.spec
+    skips = zip(skips_of(spec.layers[index]), block.synapses()[1:], strict=True)
+    for k, (skip, (synapse, weight)) in enumerate(skips):
+        name, before = f"block{index}_{SKIP}{k}", spec.shapes[skip.source]
+        match synapse:
+            case IdentitySynapse():
+                scale = weight.reshape(synapse.broadcast).expand(before)
+                yield f"{name}_scale", Node("Scale", {"scale": _array(scale)})
+            case DenseSynapse():
+                if len(before) > 1:
+                    yield f"{name}_flatten", _flatten(before)
+                yield f"{name}_synapse", Node("Linear", {"weight": _array(weight)})
+            case ConvSynapse():
+                yield f"{name}_synapse", _conv(synapse.spec, weight, torch.zeros(len(weight)), before)
+
+
+def _has_direct_current(block: SpikingBlock) -> bool:
+    """Whether a bias of the current is one of the voltage."""
+    current_decay, _ = block.neuron.quantized_decays()
+    return bool((current_decay == 1).all())
+
+
+def _neuron(block: InputBlock | SpikingBlock, shape: Shape, dt: float, *, current_decay: Tensor | None = None) -> Node:
+    own_current_decay, voltage_decay = block.neuron.quantized_decays()
+    bias, levels = None, 1
+    if isinstance(block, SpikingBlock):
+        levels = block.levels
+        bias = None if _has_direct_current(block) else block.quantized_bias()
+    return neuron_node(
+        own_current_decay if current_decay is None else current_decay,
+        voltage_decay,
+        None if bias is None else bias.double() / levels,
+        block.neuron.threshold_mant / MANT / levels,
+        shape,
+        dt=dt,
+    )
+
+
+def _synapse(block: SpikingBlock | AffineBlock, before: Shape, after: Shape, with_bias: bool) -> Node:
+    bias = block.quantized_bias() if with_bias else None
+    in_units = torch.zeros(after[0]) if bias is None else (bias.double() / block.levels).float()
+    weight = block.quantized_weight()
+    if isinstance(block.synapse, DenseSynapse):
+        return Node("Affine", {"weight": _array(weight), "bias": _array(in_units)})
+    return _conv(block.synapse.spec, weight, in_units, before)
+
+
+def _conv(spec: ConvSpec, weight: Tensor, bias: Tensor, before: Shape) -> Node:
+    arrays = {"weight": _array(weight), "bias": _array(bias)}
+    geometry = {"stride": spec.stride, "padding": spec.padding, "dilation": spec.dilation, "input_shape": before[1:]}
+    return Node(
+        "Conv2d",
+        {**arrays, **{name: np.array(pair) for name, pair in geometry.items()}, "groups": np.array(spec.groups)},
+    )
+
+
+def _pool(spec: ConvSpec) -> Node:
+    geometry = {"kernel_size": spec.kernel, "stride": spec.stride, "padding": spec.padding}
+    return Node("SumPool2d", {name: np.array(pair) for name, pair in geometry.items()})
+
+
+def _flatten(before: Shape) -> Node:
+    # NIR counts axes without the batch.
+    return Node("Flatten", {"start_dim": np.array(0), "end_dim": np.array(-1), "input_type": np.array(before)})
+
+
+def _full(shape: Shape, value: Tensor | float) -> npt.NDArray[np.float32]:
+    return np.full(shape, float(value), np.float32)
+
+
+def _array(x: Tensor) -> npt.NDArray[Any]:
+    return np.ascontiguousarray(x.cpu().numpy())
+
+
+def _in_words(network: Network) -> Mapping[str, str]:
+    """What a stranger has to know."""
+    spec = network.spec
+    first, *others = spec.resets
+    reset = "some subtract it (see neuron.reset in the spec)" if others else RESETS[first]
+    return {
+        "name": spec.name,
+        "feed": f"in each time step {_feed(network.blocks[0])}, for pixels x in 0..1",
+        "read": "the logits are the mean of the output over all time steps, from states of 0",
+        "reset": f"where a spike is above the threshold, {reset}",
+    }
+
+
+def _feed(block: torch.nn.Module) -> str:
+    if isinstance(block, GradedInputBlock):
+        return f"round({block.spec.levels} x) / {block.spec.levels}"
+    assert isinstance(block, InputBlock)
+    weight, bias = (quantize_weight(parameter).item() for parameter in (block.weight, block.bias))
+    x = f"(x - {block.spec.mean}) / {block.spec.std}"
+    if block.spec.exact_input:
+        return f"trunc(64 ({weight} {x} + {bias})) / 64"
+    return f"{weight} round(32 {x}) / 32 + {bias}"

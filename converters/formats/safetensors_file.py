@@ -1,0 +1,91 @@
+"""Model files: one self-describing safetensors, with the spec and the card in its metadata."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+
+from converters.formats.safetensors_header import read_header
+from converters.formats.state_dict_file import open_safetensors
+from converters.model import Model, check_card, check_fit
+from converters.weight_norm.norm_styles import Style, all_finite, has_no_direction, names_of
+from specs.errors import IntegrityError, SpecError
+from specs.files.memory import refuse_beyond_memory
+from specs.files.whole_file import write_whole
+from specs.io import spec_from_document
+
+__all__ = ["METADATA_KEY", "describes_itself", "read_metadata", "read_safetensors", "write_safetensors"]
+
+METADATA_KEY = "snnzoo"
+"""The one metadata key; its value is JSON. More keys would come in random order, and the bytes would not repeat."""
+
+FORMAT = 1
+
+DIRECTION = names_of("weight", Style.PARAMETRIZED)[1]
+"""What the names of weight norm's directions end in."""
+
+
+def write_safetensors(model: Model, path: Path) -> Path:
+    """Write a model file; the same model gives the same bytes."""
+    metadata = {
+        "format": FORMAT,
+        "spec": model.spec.model_dump(mode="json"),
+        "sampler": "blocks.*.sampler.{centers,slopes,n_centers}",
+        "card": dict(model.card),
+    }
+    text = json.dumps(metadata, sort_keys=True, allow_nan=False)
+    tensors = {name: tensor.contiguous() for name, tensor in model.tensors.items()}
+    return write_whole(path, safetensors.torch.save(tensors, {METADATA_KEY: text}))
+
+
+def read_safetensors(path: Path) -> Model:
+    """Read a model file.
+
+    Raises:
+        SnnZooError: the file cannot be read.
+        IntegrityError: it is no model file, or is damaged.
+    """
+    metadata = read_metadata(path)
+    try:
+        spec = spec_from_document(metadata["spec"], origin=f"{path} (spec inside)")
+    except SpecError as error:
+        raise IntegrityError(str(error)) from None
+    with open_safetensors(path) as file:
+        check_fit(spec, sum(value.numel() for value in file.tensors.values()), origin=str(path))
+        n_bytes = sum(value.numel() * value.dtype.itemsize for value in file.tensors.values())
+        refuse_beyond_memory(n_bytes, f"{path}: reading its tensors")
+        tensors = {name: file.whole(name) for name in file.tensors}
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not all_finite(tensor):
+            raise IntegrityError(f"{path}: tensor {name} holds values that are not finite")
+        if tensor.is_floating_point() and not all_finite(tensor.float()):  # what a network makes of it
+            raise IntegrityError(f"{path}: tensor {name} holds values beyond float32")
+        if name.endswith(DIRECTION) and has_no_direction(tensor):
+            raise IntegrityError(f"{path}: tensor {name} has a direction of zeros, of which weight norm makes NaN")
+    return Model(spec, tensors, check_card(metadata.get("card", {}), str(path)), origin=str(path))
+
+
+def describes_itself(path: Path) -> bool:
+    """Whether a safetensors file is a model file, and no bare state dict."""
+    return METADATA_KEY in read_header(path).metadata
+
+
+def read_metadata(path: Path) -> Mapping[str, Any]:
+    """What a model file says of itself: `spec` and `card`, without reading its tensors."""
+    raw = read_header(path).metadata.get(METADATA_KEY)
+    if raw is None:
+        raise IntegrityError(
+            f"{path} is a state dict, not a model of snnzoo: there is no spec in it\n"
+            "zoo migrate moves its weight norm, and of lava-dl's, zoo convert makes a model"
+        )
+    try:
+        metadata = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        raise IntegrityError(f"{path}: metadata is not JSON: {error}") from None
+    if not isinstance(metadata, dict) or not isinstance(metadata.get("spec"), dict):
+        raise IntegrityError(f"{path}: metadata has no spec")
+    if metadata.get("format") != FORMAT:
+        raise IntegrityError(f"{path}: model format {metadata.get('format')!r}; this snnzoo reads {FORMAT}")
+    return metadata

@@ -1,0 +1,278 @@
+"""State dicts in files: torch's own, and safetensors, read and written piece by piece."""
+
+import json
+import re
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from converters.formats.file_kind import FileKind, kind_of_file
+from converters.formats.pickle_scan import pickle_problem
+from converters.formats.safetensors_header import DTYPES, read_header
+from converters.weight_norm.migration_plan import TensorSpec
+from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
+from specs.files.given_file import check_given_file
+from specs.files.given_zip import open_zip
+from specs.files.limits import STATE_DICT_DEPTH, TORCH_PICKLE_BYTES, unpacked_bytes
+from specs.files.memory import refuse_beyond_memory
+from specs.files.whole_file import whole_file
+
+__all__ = [
+    "StateDictFile",
+    "check_writable",
+    "open_safetensors",
+    "open_state_dict",
+    "write_safetensors_pieces",
+    "write_torch",
+]
+
+TORCH_SUFFIXES = (".pt", ".pth", ".bin")
+
+NOT_A_MODEL = re.compile(
+    r"(?<![a-z])(?:optim|optimi[sz]ers?|sched|(?:lr)?schedulers?|(?:grad)?scalers?|rng)(?!(?-i:[a-z]))|_extra_state",
+    re.IGNORECASE,
+)
+"""Keys of a checkpoint whose tensors are no state dict of a model."""
+
+LEGACY_PICKLES = 4
+"""Before the tensors of a file of torch 1.5 and older: a magic number, a version, the system, the state dict."""
+
+Read = Callable[[str, int, int], Tensor]
+Write = Callable[[str, int, Tensor], None]
+
+
+@dataclass(frozen=True)
+class StateDictFile:
+    """An open state dict.
+
+    Attributes:
+        state: What it holds. Tensors of a safetensors file are on the meta device: shape and dtype only.
+        read: `read(name, start, stop)`: elements of a tensor, as if it were flat.
+        metadata: Of a safetensors file.
+        modules: `state_dict()._metadata`, the versions of the modules.
+        key: Where in a checkpoint it was; empty if it is all there is.
+        others: What else is in the checkpoint.
+    """
+
+    state: Mapping[str, Any]
+    read: Read
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    modules: Mapping[str, Any] | None = None
+    key: str = ""
+    others: Sequence[str] = ()
+
+    @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What of `state` is a tensor."""
+        return {name: value for name, value in self.state.items() if isinstance(value, Tensor)}
+
+    def whole(self, name: str) -> Tensor:
+        """A tensor, read."""
+        return self.read(name, 0, self.state[name].numel()).reshape(self.state[name].shape)
+
+
+@contextmanager
+def open_state_dict(path: Path, *, key: str | None = None) -> Iterator[StateDictFile]:
+    """Open a state dict file of either kind; of a checkpoint, the state dict in it, or the one at `key`.
+
+    Nothing in the file is executed.
+
+    Raises:
+        SnnZooError: the file cannot be read.
+        IntegrityError: it is no state dict file, or is damaged.
+        ConversionError: it holds Python objects, no state dict, or several.
+    """
+    kind = kind_of_file(path)
+    if kind is FileKind.SAFETENSORS:
+        if key is not None:
+            raise ConversionError(f"{path}: a safetensors file has no keys to choose from; leave out --key {key}")
+        with open_safetensors(path) as opened:
+            yield opened
+    elif kind is FileKind.TORCH:
+        yield _load_torch(path, key)
+    else:
+        raise ConversionError(f"{path} is a {kind} file, no state dict (to write it in another format: convert)")
+
+
+# --- safetensors
+
+
+@contextmanager
+def open_safetensors(path: Path) -> Iterator[StateDictFile]:
+    """Open a safetensors file; tensors are read by seeks, as a map of the file would count as memory of this process.
+
+    Raises:
+        SnnZooError: the file cannot be read.
+        IntegrityError: it is none, or is damaged.
+        UnsupportedError: it holds a dtype that torch does not have.
+    """
+    header = read_header(path)
+    state = {name: torch.empty(place.shape, dtype=place.dtype, device="meta") for name, place in header.tensors.items()}
+    with path.open("rb") as file:
+
+        def read(name: str, start: int, stop: int) -> Tensor:
+            place = header.tensors[name]
+            raw = torch.empty((stop - start) * place.dtype.itemsize, dtype=torch.uint8)
+            file.seek(place.start + start * place.dtype.itemsize)
+            if file.readinto(raw.numpy().data) != len(raw):
+                raise IntegrityError(f"{path} ends within {name}")
+            return raw.view(place.dtype)
+
+        yield StateDictFile(state, read, header.metadata)
+
+
+@contextmanager
+def write_safetensors_pieces(path: Path, specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> Iterator[Write]:
+    """Write a safetensors file piece by piece: gives `write(name, start, piece)`, start in elements.
+
+    Raises:
+        UnsupportedError: a tensor that safetensors cannot hold.
+        SnnZooError: the file cannot be written; nothing is left behind.
+    """
+    names = {dtype: name for name, dtype in DTYPES.items()}
+    for spec in specs:
+        if spec.dtype not in names or spec.name == "__metadata__":
+            raise UnsupportedError(f"safetensors cannot hold {spec} of {spec.dtype}; write a .pt")
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    offsets, end = {}, 0
+    # The widest first, so that each lies at a multiple of its width: as the library does.
+    for spec in sorted(specs, key=lambda spec: (-spec.dtype.itemsize, spec.name)):
+        offsets[spec.name], start, end = end, end, end + spec.n_bytes
+        header[spec.name] = {"dtype": names[spec.dtype], "shape": spec.shape, "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    with whole_file(path) as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+
+        def write(name: str, start: int, piece: Tensor) -> None:
+            raw = piece.detach().contiguous().reshape(-1).view(torch.uint8).numpy()
+            file.seek(8 + len(text) + offsets[name] + start * piece.dtype.itemsize)
+            file.write(raw.data)
+
+        yield write
+
+
+# --- torch
+
+
+def write_torch(path: Path, state: Mapping[str, Any], modules: Mapping[str, Any] | None) -> None:
+    """Write a state dict as `torch.save` does."""
+    ordered = OrderedDict(state)
+    if modules is not None:
+        ordered._metadata = OrderedDict(modules)  # type: ignore[attr-defined]
+    with whole_file(path) as file:
+        try:
+            torch.save(ordered, file)
+        except RuntimeError as error:
+            raise SnnZooError(f"cannot write {path}: {error}") from error
+
+
+def check_writable(path: Path) -> None:
+    """Raise unless the suffix is of a format that state dicts are written in."""
+    if path.suffix not in (".safetensors", *TORCH_SUFFIXES):
+        raise UnsupportedError(f"{path}: a state dict is written as .safetensors or {', '.join(TORCH_SUFFIXES)}")
+
+
+def _load_torch(path: Path, key: str | None) -> StateDictFile:
+    state, others = _unpickle(path), list[str]()
+    found = _state_dicts(state, (), set())
+    candidates = {".".join(keys): keys for keys in found}
+    if key is None:
+        if len(found) > 1:
+            several = ", ".join(".".join(keys) for keys in found)
+            raise ConversionError(f"{path} holds several state dicts: {several}; choose one with --key")
+        key = next(iter(candidates), "")
+    for part in candidates.get(key, key.split(".") if key else ()):
+        if not isinstance(state, Mapping) or part not in state:
+            there = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
+            raise ConversionError(f"{path} has no {key!r}; there is {there}")
+        others += [str(name) for name in state if name != part]
+        state = state[part]
+    if not _holds_tensors(state):
+        raise ConversionError(f"{path} holds no state dict{f' at {key!r}' if key else ''}: {type(state).__name__}")
+    _check_names(state, path)
+    for name, value in state.items():
+        if isinstance(value, Tensor) and value.is_meta:
+            raise IntegrityError(f"{path}: {name} was saved from the meta device and has no values")
+    n_bytes = sum(value.numel() * value.dtype.itemsize for value in state.values() if isinstance(value, Tensor))
+    if n_bytes > unpacked_bytes(path.stat().st_size):
+        raise IntegrityError(f"{path}: its tensors claim {n_bytes:,} bytes, of which the file has few")
+    refuse_beyond_memory(n_bytes, f"{path}: reading its tensors")
+
+    def read(name: str, start: int, stop: int) -> Tensor:
+        value: Tensor = state[name]
+        return value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)[start:stop]
+
+    return StateDictFile(state, read, modules=getattr(state, "_metadata", None), key=key, others=others)
+
+
+def _unpickle(path: Path) -> Any:
+    size = check_given_file(path)
+    with path.open("rb") as file:
+        head = file.read(TORCH_PICKLE_BYTES)
+    is_zip = head.startswith(b"PK\x03\x04")
+    if is_zip:
+        head = _pickle_of_zip(path)
+    else:
+        refuse_beyond_memory(size, f"reading {path}")
+    if problem := pickle_problem(head, n_pickles=1 if is_zip else LEGACY_PICKLES):
+        raise IntegrityError(f"{path}: not a file of torch.save, or a damaged one: {problem}")
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
+    except Exception as error:  # A stranger's pickle can raise anything.
+        text = str(error)
+        if blocked := re.search(r"GLOBAL (\S+)", text):
+            name = blocked[1].removeprefix("builtins.")
+            raise ConversionError(
+                f"{path} holds Python objects ({name}), not only tensors, and to load those would run its code; "
+                'save model.state_dict() first, in the program that made it: torch.save(model.state_dict(), "model.pt")'
+            ) from None
+        # Of what torch says, only the finding; not its advice to load without weights_only.
+        found = re.search(r"WeightsUnpickler error:\s*(.+)", text) or re.match("(.+)", text)
+        reason = found[1][:200] if found else type(error).__name__
+        raise IntegrityError(f"{path}: not a file of torch.save, or a damaged one: {reason}") from None
+
+
+def _pickle_of_zip(path: Path) -> bytes:
+    """The pickle of a checkpoint, which torch.save stores as it is: whatever is compressed could be a bomb."""
+    with open_zip(path) as archive:
+        if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
+            raise ConversionError(f"{path} is TorchScript; save torch.jit.load(...).state_dict() first")
+        for entry in archive.infolist():
+            if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
+                raise IntegrityError(f"{path}: {entry.filename[:80]} in it is compressed, as torch.save does not do")
+        found = next(entry for entry in archive.infolist() if entry.filename.rpartition("/")[2] == "data.pkl")
+        if found.file_size > TORCH_PICKLE_BYTES:
+            raise IntegrityError(f"{path}: a pickle of {found.file_size:,} bytes; at most {TORCH_PICKLE_BYTES:,}")
+        return archive.read(found)
+
+
+def _check_names(state: Mapping[Any, Any], path: Path) -> None:
+    for name in state:
+        if not (isinstance(name, str) and name.isprintable()):
+            raise IntegrityError(f"{path}: {repr(name)[:80]} is no name of a tensor")
+
+
+def _holds_tensors(value: object) -> bool:
+    return isinstance(value, Mapping) and any(isinstance(entry, Tensor) for entry in value.values())
+
+
+def _state_dicts(value: object, keys: tuple[str, ...], seen: set[int]) -> list[tuple[str, ...]]:
+    """The keys of mappings of tensors in a checkpoint, the innermost ones, but for optimizers and the like."""
+    inside: list[tuple[str, ...]] = []
+    if isinstance(value, Mapping) and len(keys) < STATE_DICT_DEPTH and id(value) not in seen:
+        seen.add(id(value))  # A mapping may hold itself, or one other a thousand times.
+        for name, entry in value.items():
+            if isinstance(name, str) and not NOT_A_MODEL.search(name):
+                inside += _state_dicts(entry, (*keys, name), seen)
+    return inside or ([keys] if _holds_tensors(value) else [])

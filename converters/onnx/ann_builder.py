@@ -1,0 +1,501 @@
+"""The ANN while it grows: layers are added, and scalings and shifts between them folded into their weights, exactly.
+
+All numbers are float64 until `finish`. A scaling or shift, `scale * x + shift` of each number, waits in `Data` until it
+is clear where it goes: back into the layer that made x, if nothing else reads that; into the normalisation of the
+input; on into the next layer, past what it commutes with; or, if none of these is exact, into a layer of its own.
+"""
+
+import math
+from collections import Counter
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch.nn.functional as F
+
+from converters.ann_to_snn.ann import (
+    Add,
+    Ann,
+    AvgPool,
+    Clip,
+    Conv,
+    Dense,
+    Flatten,
+    LeakyRelu,
+    MaxPool,
+    Node,
+    Operation,
+    PRelu,
+    Relu,
+)
+from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
+from converters.onnx.scale_folding import (
+    add_channel_of_ones,
+    channel_wise,
+    in_single_precision,
+    of_images,
+    scaled,
+    tensor_of,
+)
+from converters.onnx.tensor_layout import Data, Floats, Maps, Refused, is_upright, maps_of, rows_of, turned
+from converters.onnx.windows import Windows, symmetric
+from specs.errors import UnsupportedError
+from specs.fields import Shape
+from specs.files.limits import ONNX_ELEMENTS
+
+__all__ = ["BETWEEN", "INPUT", "LAYER", "AnnBuilder"]
+
+INPUT = "input"
+MAX_DIAGONAL = 4096
+"""Features that may be scaled by a dense layer of their own."""
+
+BETWEEN = "stands between layers; only as the last node does it keep the order of the classes"
+"""Why a Softmax or its like is refused."""
+LAYER = "a layer of its own"
+"""Why a node became a node of the ANN."""
+
+Range = tuple[float, float]
+EVERYTHING: Range = (-math.inf, math.inf)
+
+
+@dataclass
+class AnnBuilder:
+    """An ANN that grows, and the account of what became of the graph's nodes.
+
+    Attributes:
+        input_shape: of one image.
+        normalization: of images, before the first node.
+        dtype: in which the graph computes.
+        row: of the graph's node that is being read.
+        account: what became of a node, by row, and why.
+        like_input: nodes of the ANN whose numbers stand as those of the input do.
+        shared: nodes of the ANN that more than one node of the graph reads.
+        windows: of convolutions and pools, by row, with all padding written out.
+        constant_shapes: in which constants meet a tensor where the node does not say it by itself, by row.
+        quantised: rows whose rounding is left out, and the bound that is kept.
+        steps: tensors of the graph that hold whole numbers, by name: of what size, and which of them is 0.
+        last: rows behind which nothing follows but what keeps the order of the classes.
+    """
+
+    input_shape: Shape
+    dtype: npt.DTypeLike = np.float32
+    row: int = 0
+    account: dict[int, tuple[str, str]] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    ranges: dict[str, Range] = field(default_factory=dict)
+    normalization: Normalization = AS_THEY_ARE
+    flattened: dict[str, str] = field(default_factory=dict)
+    like_input: set[str] = field(default_factory=lambda: {INPUT})
+    counts: Counter[str] = field(default_factory=Counter)
+    shared: set[str] = field(default_factory=set)
+    windows: dict[int, Windows] = field(default_factory=dict)
+    constant_shapes: dict[int, tuple[int, ...]] = field(default_factory=dict)
+    quantised: dict[int, float | None] = field(default_factory=dict)
+    steps: dict[str, tuple[float, int]] = field(default_factory=dict)
+    last: set[int] = field(default_factory=set)
+
+    # --- layers
+
+    def dense(self, data: Data, weight: Floats) -> Data:
+        """`x W` with W `[features, outputs]`, for each row of the tensor; the result is `[N, outputs]`."""
+        features, outputs = weight.shape
+        row = rows_of(data, features)
+        if data.size * outputs > ONNX_ELEMENTS:
+            raise UnsupportedError(f"{data.size * outputs:,} weights; at most {ONNX_ELEMENTS:,}")
+        data = self._settled(data)
+        spread = np.zeros((data.size, outputs))
+        np.add.at(spread, row[row > 0] - 1, weight[row > 0])  # by the source's order; what the tensor left out is 0
+        bias = np.zeros(outputs) if data.shift is None else data.shift.ravel() @ spread
+        if data.scale is not None:
+            spread *= data.scale.reshape(-1, 1)
+        flat = self._flat(data.source, data.shape)
+        name = self._add(Dense(tensor_of(spread.T), tensor_of(bias)), (flat,), (outputs,))
+        self._absorbed(data, name)
+        return self._result(name, (outputs,), data.batch)
+
+    def conv(self, data: Data, weight: Floats, windows: Windows, groups: int) -> Data:
+        """Cross-correlation with weight `[channels, C / groups, kh, kw]`."""
+        if is_upright(data):
+            return turned(self.conv(turned(data), weight.swapaxes(2, 3), windows.turned, groups))
+        maps, batch = self._maps(data), data.batch
+        data = self._settled(data)
+        pads = _sum(windows.pads, maps.pads)
+        channels, per_group = weight.shape[:2]
+        if per_group * groups != len(maps.channels) or channels % groups:
+            raise UnsupportedError(f"weights {list(weight.shape)} in {groups} groups for {len(maps.channels)} channels")
+        if not maps.in_order:
+            if groups != 1:
+                raise UnsupportedError("a convolution in groups over channels in another order")
+            in_order = np.zeros_like(weight)
+            in_order[:, maps.channels] = weight
+            weight = in_order
+        if any(pads) and channel_wise(data.shift) is not None:
+            if data.source == INPUT:
+                data = self.materialised(data)
+            elif groups == 1:
+                data, weight = self._shift_as_channel(data, weight)
+                per_group = weight.shape[1]
+        each = channel_wise(data.scale)
+        if data.scale is not None and each is None:
+            raise Refused(data.pending, "a factor that differs over height and width before a convolution")
+        shifted = self._shift_map(data, weight, replace(windows, pads=pads), groups)
+        if each is not None:
+            weight = weight * each.reshape(groups, 1, per_group, 1, 1).repeat(channels // groups, 1).reshape(
+                channels, per_group, 1, 1
+            )
+        weight, dilation, padding = symmetric(weight, windows.dilation, pads)
+        if weight.size > ONNX_ELEMENTS:
+            raise UnsupportedError(f"{weight.size:,} weights; at most {ONNX_ELEMENTS:,}")
+        bias = channel_wise(shifted)
+        operation = Conv(
+            tensor_of(weight),
+            tensor_of(np.zeros(channels) if bias is None else bias),
+            windows.stride,
+            padding,
+            dilation,
+            groups,
+        )
+        shape = self._map_shape(channels, data.shape, windows, pads)
+        name = self._add(operation, (data.source,), shape)
+        self._absorbed(data, name)
+        made = self._result(name, shape, batch, flat_axes=maps.flat_axes)
+        # a shift whose windows at the edge saw less of it than others: no bias says that
+        return made if bias is not None or shifted is None else replace(made, shift=shifted, pending=data.pending)
+
+    def average_pool(self, data: Data, windows: Windows) -> Data:
+        """The mean over windows, in which padding counts as zeros."""
+        if is_upright(data):
+            return turned(self.average_pool(turned(data), windows.turned))
+        maps = self._maps(data)
+        pads = _sum(windows.pads, maps.pads)
+        if data.scale is not None and channel_wise(data.scale) is None:
+            data = self.materialised(data)
+        channels = data.shape[0]
+        ones = np.full((channels, 1, *windows.kernel), 1 / math.prod(windows.kernel))
+        shape = self._map_shape(channels, data.shape, windows, pads)
+        shift = self._shift_map(data, ones, replace(windows, pads=pads), channels)
+        plain = pads[:2] == pads[2:] and windows.dilation == (1, 1)
+        if plain and 2 * pads[0] <= windows.kernel[0] and 2 * pads[1] <= windows.kernel[1]:
+            operation: Operation = AvgPool(windows.kernel, windows.stride, pads[:2])
+        else:
+            weight, dilation, padding = symmetric(ones, windows.dilation, pads)
+            operation = Conv(
+                tensor_of(weight), tensor_of(np.zeros(channels)), windows.stride, padding, dilation, groups=channels
+            )
+        name = self._add(operation, (data.source,), shape, self._range(data.source, with_zero=any(pads)))
+        return self._passed(data, name, shape, maps, shift)
+
+    def max_pool(self, data: Data, windows: Windows) -> Data:
+        """The maximum over windows, in which padding does not count."""
+        if is_upright(data):
+            return turned(self.max_pool(turned(data), windows.turned))
+        maps = self._maps(data)
+        factor = channel_wise(data.scale)
+        per_channel = data.shift is None or channel_wise(data.shift) is not None
+        if not per_channel or (data.scale is not None and (factor is None or bool((factor <= 0).any()))):
+            data = self.materialised(data)
+        if any(maps.pads) and (data.shift is not None or self.ranges.get(data.source, EVERYTHING)[0] < 0):
+            raise UnsupportedError("a maximum over zeros of padding and numbers that may be negative")
+        if windows.dilation != (1, 1):
+            raise UnsupportedError(f"a maximum over windows with gaps, dilations {list(windows.dilation)}")
+        pads = _sum(windows.pads, maps.pads)
+        if any(pads[i] >= windows.kernel[i % 2] for i in range(4)):
+            raise UnsupportedError(f"padding {list(pads)} as large as the windows {list(windows.kernel)}")
+        shape = self._map_shape(data.shape[0], data.shape, windows, pads)
+        operation = MaxPool(windows.kernel, windows.stride, pads[:2], (pads[2] - pads[0], pads[3] - pads[1]))
+        name = self._add(operation, (data.source,), shape, self._range(data.source))
+        shift = None if data.shift is None else np.broadcast_to(data.shift[:, :1, :1], shape)
+        return self._passed(data, name, shape, maps, shift)
+
+    def mean_over_maps(self, data: Data, axes: tuple[int, ...], *, keep: bool, largest: bool) -> Data:
+        """The mean, or the largest, of each map: over `axes` of the tensor, which must be all of height and width."""
+        rank = data.index.ndim
+        axes = tuple(sorted({axis % rank for axis in axes if -rank <= axis < rank}))
+        others = [axis for axis in range(rank) if axis not in axes]
+        count = math.prod(data.index.shape[axis] for axis in axes)
+        moved = data.index.transpose(*others, *axes).reshape(data.batch, -1, count)  # [N, C, H * W] if it is maps
+        moved = np.sort(moved, axis=2)
+        if len(data.shape) != 3 or count != data.shape[1] * data.shape[2]:
+            raise UnsupportedError(f"over axes {list(axes)} of {list(data.index.shape)}, not over height and width")
+        maps = replace(data, index=moved.reshape(data.batch, -1, *data.shape[1:]))
+        windows = Windows((data.shape[1], data.shape[2]), (1, 1), (1, 1), (0, 0, 0, 0))
+        made = self.max_pool(maps, windows) if largest else self.average_pool(maps, windows)
+        shape = [1 if axis in axes else side for axis, side in enumerate(data.index.shape)]
+        if not keep:
+            shape = [data.index.shape[axis] for axis in others]
+        return replace(made, index=made.index.reshape(shape))
+
+    # --- activations
+
+    def relu(self, data: Data) -> Data:
+        """`max(x, 0)`, or with a cap before it `min(max(x, 0), cap)`."""
+        if data.cap is not None:
+            high, row = data.cap
+            data = self.clip(replace(data, cap=None), high)
+            self.account[row] = self.account.get(self.row, ("removed", "an upper bound"))
+            return data
+        data = self._positive(data)
+        if data.shift is None and self.ranges.get(data.source, EVERYTHING)[0] >= 0:
+            return self.unchanged(data, "what it reads is never negative")
+        return self._activation(data, Relu(), (0.0, math.inf))
+
+    def clip(self, data: Data, high: float) -> Data:
+        """`min(max(x, 0), high)`."""
+        if math.isinf(high):
+            return self.relu(data)
+        data = self._positive(data)
+        if data.scale is not None and np.ptp(data.scale):
+            data = self.materialised(data)
+        factor = 1.0 if data.scale is None else float(data.scale.flat[0])
+        low, top = self.ranges.get(data.source, EVERYTHING)
+        if low >= 0 and top * factor <= high:
+            return self.unchanged(data, f"what it reads is within 0 to {high:g}")
+        before = self.nodes.get(data.source)
+        if before is not None and isinstance(before.operation, Relu | Clip) and data.source not in self.shared:
+            bound = min(high / factor, getattr(before.operation, "high", math.inf))
+            self.nodes[data.source] = replace(before, operation=Clip(bound))
+            self.ranges[data.source] = (0.0, bound)
+            self.account[self.row] = (data.source, f"with {data.source} a ReLU that ends at {high:g}")
+            return data
+        return self._activation(data, Clip(high / factor), (0.0, high / factor))
+
+    def leaky_relu(self, data: Data, slope: Floats) -> Data:
+        """`x` above 0, `slope * x` below: one slope, or one for each number as the tensor broadcasts it."""
+        data = self._positive(data)
+        if data.shift is None and self.ranges.get(data.source, EVERYTHING)[0] >= 0:
+            return self.unchanged(data, "what it reads is never negative")
+        slopes = channel_wise(slope)
+        if slopes is None:
+            raise UnsupportedError("slopes that differ over height and width")
+        if np.ptp(slopes) or slopes[0] < 0:
+            return self._activation(data, PRelu(tensor_of(slopes)), EVERYTHING)
+        if slopes[0] == 0:
+            return self._activation(data, Relu(), (0.0, math.inf))
+        if slopes[0] == 1:
+            return self.unchanged(data, "its slope is 1 on both sides")
+        return self._activation(data, LeakyRelu(float(slopes[0])), EVERYTHING)
+
+    # --- sums, factors
+
+    def add(self, first: Data, second: Data) -> Data:
+        """The sum of two tensors of one layout."""
+        self._may_go_on(first)
+        self._may_go_on(second)
+        if first.shape != second.shape or not np.array_equal(first.index, second.index):
+            raise UnsupportedError(
+                f"adds {first.source} {list(first.index.shape)} and {second.source} {list(second.index.shape)}, "
+                "whose numbers do not meet one to one"
+            )
+        if first.scale is not None or second.scale is not None:
+            first, second = self.materialised(first), self.materialised(second)
+        low = sum(self.ranges.get(data.source, EVERYTHING)[0] for data in (first, second))
+        high = sum(self.ranges.get(data.source, EVERYTHING)[1] for data in (first, second))
+        name = self._add(Add(), (first.source, second.source), first.shape, (low, high))
+        made = replace(self._result(name, first.shape, first.batch), index=first.index)
+        shifts = [data.shift for data in (first, second) if data.shift is not None]
+        if not shifts:
+            return made
+        return replace(made, shift=np.sum(shifts, axis=0), pending=(*first.pending, *second.pending))
+
+    def affine(self, data: Data, scale: Floats | None, shift: Floats | None) -> Data:
+        """`scale * x + shift`, both of the source's shape, folded at once where that is exact."""
+        self._may_go_on(data)
+        whole, moved = data.scale, data.shift
+        if scale is not None:
+            whole = scale if whole is None else whole * scale
+            moved = None if moved is None else moved * scale
+        if shift is not None:
+            moved = shift if moved is None else moved + shift
+        whole = None if whole is None or bool((whole == 1).all()) else whole
+        moved = None if moved is None or not moved.any() else moved
+        return self._folded_back(replace(data, scale=whole, shift=moved, pending=(*data.pending, self.row)))
+
+    def unchanged(self, data: Data, reason: str) -> Data:
+        """The tensor as it is: the node at hand is left out."""
+        self.account[self.row] = ("removed", reason)
+        return data
+
+    def materialised(self, data: Data) -> Data:
+        """The tensor with a layer of its own for what is pending: each channel times a factor, plus a shift.
+
+        Raises:
+            Refused: it differs over height and width, or the layer would be too large.
+        """
+        self._may_go_on(data)
+        data = self._folded_back(data)
+        if data.scale is None and data.shift is None:
+            return data
+        channels = data.shape[0]
+        scale = np.ones(channels) if data.scale is None else channel_wise(data.scale)
+        shift = np.zeros(channels) if data.shift is None else channel_wise(data.shift)
+        if scale is None or shift is None:
+            what = "factors" if scale is None else "a bias"
+            raise Refused(data.pending, f"{what} that differ over height and width: no convolution has such")
+        if len(data.shape) == 3:
+            operation: Operation = Conv(tensor_of(scale.reshape(-1, 1, 1, 1)), tensor_of(shift), groups=channels)
+        elif channels <= MAX_DIAGONAL:
+            operation = Dense(tensor_of(np.diag(scale)), tensor_of(shift))
+        else:
+            raise Refused(data.pending, f"scales {channels:,} features between layers; at most {MAX_DIAGONAL:,}")
+        name = self._add(operation, (data.source,), data.shape)
+        self._absorbed(data, name, "each channel times a factor, plus a shift")
+        return replace(data, source=name, scale=None, shift=None, pending=())
+
+    def finish(self, data: Data, name: str) -> Ann:
+        """The ANN whose logits are the tensor.
+
+        Raises:
+            UnsupportedError: it is no row of logits.
+            ConversionError: a weight is too large for 32 bits.
+        """
+        data = self.materialised(replace(data, ending=None))
+        if data.cap is not None:
+            raise Refused((data.cap[1],), "an upper bound without the lower bound 0")
+        row = None
+        if data.index.size == data.batch * data.size:
+            row = rows_of(replace(data, index=data.index.reshape(data.batch, -1)), data.size)
+        if data.source == INPUT or math.prod(data.shape[1:]) != 1 or row is None:
+            raise UnsupportedError(f"the output {name!r} {list(data.index.shape)} is not one row of logits per image")
+        if not np.array_equal(row, np.arange(1, data.size + 1)):
+            raise UnsupportedError(f"the output {name!r} has the logits in another order than {data.source}")
+        last = self._flat(data.source, data.shape)
+        used, kept = {last}, []
+        for node in reversed(self.nodes.values()):
+            if node.name in used:
+                used.update(node.inputs)
+                kept.append(replace(node, operation=in_single_precision(node)))
+        return Ann(self.input_shape, tuple(reversed(kept)), self.normalization, INPUT)
+
+    # --- parts
+
+    def _add(self, operation: Operation, inputs: tuple[str, ...], shape: Shape, range_: Range = EVERYTHING) -> str:
+        if math.prod(shape) > ONNX_ELEMENTS:
+            raise UnsupportedError(f"gives {math.prod(shape):,} numbers for an image; at most {ONNX_ELEMENTS:,}")
+        kind = type(operation).__name__.lower()
+        self.counts[kind] += 1
+        name = f"{kind}{self.counts[kind]}"
+        self.nodes[name] = Node(name, operation, inputs, shape)
+        self.ranges[name] = range_
+        if not isinstance(operation, Flatten):
+            self.account[self.row] = (name, LAYER)
+        return name
+
+    def _result(self, name: str, shape: Shape, batch: int, *, flat_axes: int = 4) -> Data:
+        index = np.arange(1, batch * math.prod(shape) + 1).reshape(batch, *shape)
+        if len(shape) == 3 and flat_axes == 3:
+            index = index[:, :, 0]  # [N, C, 1, L] -> [N, C, L]
+        return Data(name, shape, index)
+
+    def _flat(self, source: str, shape: Shape) -> str:
+        """The source flattened, once."""
+        if len(shape) == 1:
+            return source
+        if source not in self.flattened:
+            self.flattened[source] = self._add(Flatten(), (source,), (math.prod(shape),), self._range(source))
+        return self.flattened[source]
+
+    def _maps(self, data: Data) -> Maps:
+        self._may_go_on(data)
+        return maps_of(data, movable=data.source in self.like_input)
+
+    def _range(self, source: str, *, with_zero: bool = False) -> Range:
+        low, high = self.ranges.get(source, EVERYTHING)
+        return (min(low, 0.0), max(high, 0.0)) if with_zero else (low, high)
+
+    def _map_shape(self, channels: int, shape: Shape, windows: Windows, pads: tuple[int, ...]) -> Shape:
+        height, width = replace(windows, pads=(pads[0], pads[1], pads[2], pads[3])).output(shape[1], shape[2])
+        if min(height, width) < 1:
+            raise UnsupportedError(f"windows {list(windows.kernel)} do not fit into maps {list(shape[1:])}")
+        return channels, height, width
+
+    def _may_go_on(self, data: Data) -> None:
+        if data.ending is not None:
+            raise Refused((data.ending,), BETWEEN)
+        if data.cap is not None:
+            raise Refused((data.cap[1],), "an upper bound without the lower bound 0")
+
+    def _settled(self, data: Data) -> Data:
+        self._may_go_on(data)
+        return self._folded_back(data)
+
+    def _positive(self, data: Data) -> Data:
+        """The tensor with nothing pending that an activation does not commute with: factors above 0 alone."""
+        self._may_go_on(data)
+        data = self._folded_back(data)
+        if data.shift is not None or (data.scale is not None and bool((data.scale <= 0).any())):
+            return self.materialised(data)
+        return data
+
+    def _activation(self, data: Data, operation: Operation, range_: Range) -> Data:
+        name = self._add(operation, (data.source,), data.shape, range_)
+        if data.source in self.like_input:
+            self.like_input.add(name)
+        return replace(data, source=name)
+
+    def _passed(self, data: Data, name: str, shape: Shape, maps: Maps, shift: Floats | None) -> Data:
+        """What a pool makes of the tensor, channels in the tensor's order, with what is pending after it."""
+        made = self._result(name, shape, data.batch, flat_axes=maps.flat_axes)
+        scale = None if data.scale is None else np.broadcast_to(data.scale[:, :1, :1], shape)
+        return replace(made, index=made.index[:, maps.channels], scale=scale, shift=shift, pending=data.pending)
+
+    def _absorbed(self, data: Data, name: str, reason: str = "folded into its weights, exactly") -> None:
+        for row in data.pending:
+            if self.account.get(row) != (name, LAYER):
+                self.account[row] = (name, reason)
+
+    def _folded_back(self, data: Data) -> Data:
+        """The tensor with what is pending in the layer it comes from, or the normalisation of the input, if exact."""
+        if data.source in self.shared or (data.scale is None and data.shift is None):
+            if data.pending and data.scale is None and data.shift is None:
+                for row in data.pending:
+                    self.account.setdefault(row, ("removed", "changes nothing"))
+                return replace(data, pending=())
+            return data
+        scale, shift = channel_wise(data.scale), channel_wise(data.shift)
+        if (data.scale is not None and scale is None) or (data.shift is not None and shift is None):
+            return data
+        before = self.nodes.get(data.source)
+        if before is not None and isinstance(before.operation, Dense | Conv):
+            self.nodes[before.name] = replace(before, operation=scaled(before.operation, scale, shift))
+            self.ranges[before.name] = EVERYTHING  # an average that is a convolution had another
+        elif data.source == INPUT:
+            factor, moved = of_images(scale, 1.0, data.shape), of_images(shift, 0.0, data.shape)
+            if factor is None or moved is None or not bool(((factor > 0) & np.isfinite(factor)).all()):
+                return data
+            scaling = Normalization.of((0.0 - moved / factor).tolist(), (1 / factor).tolist())
+            self.normalization = scaling.after(self.normalization)
+            self._absorbed(data, INPUT, "the input's mean and std")
+            return replace(data, scale=None, shift=None, pending=())
+        else:
+            return data
+        self._absorbed(data, before.name)
+        return replace(data, scale=None, shift=None, pending=())
+
+    def _shift_map(self, data: Data, weight: Floats, windows: Windows, groups: int) -> Floats | None:
+        """What the pending shift adds to each output of a convolution: `[channels, H, W]`."""
+        if data.shift is None:
+            return None
+        top, left, bottom, right = windows.pads
+        shift, shape = data.shift, self._map_shape(len(weight), data.shape, windows, windows.pads)
+        if not any(windows.pads) and channel_wise(shift) is not None:
+            # one window tells, of which sums at other places may be rounded apart
+            shift = shift[:, : windows.reach[0], : windows.reach[1]]
+        padded = F.pad(tensor_of(shift)[None], (left, right, top, bottom))
+        seen = F.conv2d(padded, tensor_of(weight), None, windows.stride, 0, windows.dilation, groups)[0].numpy()
+        return np.broadcast_to(seen, shape)
+
+    def _shift_as_channel(self, data: Data, weight: Floats) -> tuple[Data, Floats]:
+        """A shift before padding, made exact by a channel of ones, if there can be one; else all as it was."""
+        shift = channel_wise(data.shift)
+        grown = add_channel_of_ones(self.nodes, data.source, self.shared)
+        if shift is None or grown is None:
+            return data, weight
+        seen = np.einsum("ochw,c->ohw", weight, shift)[:, None]  # the weights of that channel
+        self._absorbed(data, grown, "its factor in the next weights, its shift as a channel that is 1 inside")
+        shape = self.nodes[data.source].shape
+        scale = None if data.scale is None else np.concatenate([data.scale, np.ones((1, *shape[1:]))])
+        return replace(data, shape=shape, scale=scale, shift=None), np.concatenate([weight, seen], axis=1)
+
+
+def _sum(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    return first[0] + second[0], first[1] + second[1], first[2] + second[2], first[3] + second[3]

@@ -1,0 +1,115 @@
+"""Folding constants with onnx's own evaluator, one node at a time, within bounds."""
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import onnx
+from onnx import TensorProto
+from onnx.reference import ReferenceEvaluator
+
+from converters.onnx.reading.onnx_file import Array
+from converters.onnx.reading.onnx_graph import GraphNode
+from specs.errors import IntegrityError, UnsupportedError
+from specs.files.limits import ONNX_ELEMENTS
+
+__all__ = ["FOLDABLE", "evaluate"]
+
+ELEMENTWISE = ("Add", "Sub", "Mul", "Div", "Pow", "Min", "Max", "Equal", "Less", "Greater", "And", "Or", "Where", "Mod")
+FOLDABLE = frozenset(
+    {
+        *ELEMENTWISE,
+        *("Abs", "Cast", "CastLike", "Ceil", "Concat", "Constant", "ConstantOfShape", "DequantizeLinear", "Exp"),
+        *("Expand", "Flatten", "Floor", "Gather", "Identity", "Log", "MatMul", "Neg", "Not", "Pad", "QuantizeLinear"),
+        *("Range", "Reciprocal", "ReduceMax", "ReduceMean", "ReduceMin", "ReduceProd", "ReduceSum", "Relu", "Reshape"),
+        *("Shape", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sum", "Tile", "Transpose", "Unsqueeze"),
+    }
+)
+"""Operators whose value is computed where all their inputs are constant."""
+
+PRODUCTS = 32
+"""Products summed in a MatMul that count as one number more, for the time they take."""
+
+EVALUATED_AS = {"DequantizeLinear": 19, "QuantizeLinear": 19}
+"""Opsets from which onnx evaluates an operator that older ones have with the same meaning for the same types."""
+
+
+def evaluate(node: GraphNode, inputs: list[Array | None], *, made: int = 0) -> list[Array]:
+    """The outputs of a node on constants; `None` stands for an input that is left out.
+
+    `made` are the numbers that other nodes of the graph made of constants already.
+
+    Raises:
+        IntegrityError: it cannot be computed on these.
+        UnsupportedError: the result would be absurdly large.
+    """
+    n_results = _n_results(node, inputs)
+    if n_results > ONNX_ELEMENTS:
+        raise UnsupportedError(f"gives more than {ONNX_ELEMENTS:,} numbers")
+    if made + n_results > ONNX_ELEMENTS:
+        raise UnsupportedError(f"gives, with other nodes, more than {ONNX_ELEMENTS:,} numbers from constants")
+    for attribute in node.proto.attribute:
+        if attribute.HasField("t") and math.prod(attribute.t.dims) > ONNX_ELEMENTS:
+            raise UnsupportedError(f"holds more than {ONNX_ELEMENTS:,} numbers")
+    opset = max(node.opset, EVALUATED_AS.get(node.proto.op_type, 0))
+    graph = onnx.helper.make_graph(
+        [node.proto],
+        "constant",
+        [
+            onnx.helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None)
+            for name, array in dict(zip(node.inputs, inputs, strict=True)).items()
+            if array is not None
+        ],
+        [onnx.helper.make_tensor_value_info(name, TensorProto.UNDEFINED, None) for name in node.outputs if name],
+    )
+    model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+    feeds = {name: array for name, array in zip(node.inputs, inputs, strict=True) if array is not None}
+    try:
+        with np.errstate(all="ignore"):
+            results = ReferenceEvaluator(model).run(None, feeds)
+    except Exception as error:  # the evaluator raises whatever NumPy does on what a file holds
+        raise IntegrityError(f"cannot be computed: {str(error).strip()[:200] or type(error).__name__}") from None
+    if not all(isinstance(result, np.ndarray | np.generic) for result in results):
+        raise UnsupportedError("gives no tensor")
+    return [np.asarray(result) for result in results]
+
+
+def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:
+    """How many numbers an operator that makes more than it is given would make."""
+    first, second = [*inputs, None, None][:2]
+    match node.proto.op_type:
+        case "ConstantOfShape" if first is not None:
+            return _product(first)
+        case "Expand" if first is not None and second is not None:
+            return _broadcast([first.shape, tuple(int(side) for side in second.ravel()[:64])])
+        case "Tile" if first is not None and second is not None:
+            return first.size * _product(second)
+        case "Gather" if first is not None and second is not None:
+            axis = int(node.attributes.get("axis", 0))
+            side = first.shape[axis] if -first.ndim <= axis < first.ndim else 1
+            return int(second.size * first.size // max(1, side))
+        case "MatMul" if first is not None and second is not None:
+            results = math.prod(first.shape[:-1]) * math.prod((*second.shape[:-2], *second.shape[-1:]))
+            return int(results * max(1, math.prod(first.shape[-1:]) // PRODUCTS))
+        case "Pad" if first is not None:
+            pads = second if second is not None else np.array(node.attributes.get("pads", []))
+            return math.prod(
+                int(side) + 2 * int(np.abs(pads.astype(np.float64)).max(initial=0)) for side in first.shape
+            )
+        case "Range" if all(array is not None and array.size == 1 for array in inputs):
+            start, limit, step = (float(np.asarray(array).item()) for array in inputs)
+            return int(min(abs((limit - start) / step), 2.0**62)) if step else 0
+        case op if op in (*ELEMENTWISE, "Sum"):
+            return _broadcast([array.shape for array in inputs if array is not None])
+        case _:
+            return sum(array.size for array in inputs if array is not None)
+
+
+def _broadcast(shapes: Sequence[tuple[int, ...]]) -> int:
+    """How many numbers arrays of these shapes broadcast to, at most."""
+    rank = max(map(len, shapes), default=0)
+    return math.prod(max(([1] * (rank - len(s)) + [*s])[i] for s in shapes) for i in range(rank))
+
+
+def _product(shape: Array) -> int:
+    return math.prod(max(1, int(side)) for side in shape.ravel()[:64])

@@ -1,0 +1,143 @@
+"""Windows of convolutions and pools: where ONNX's attributes put them along each axis."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from converters.ann_to_snn.linear_fold import Pair
+from converters.onnx.tensor_layout import Floats
+from specs.errors import IntegrityError, UnsupportedError
+from specs.shapes import axis_output
+
+__all__ = ["MAX_SIDE", "Pads", "Windows", "symmetric", "windows_of"]
+
+Pads = tuple[int, int, int, int]
+"""`(top, left, bottom, right)`."""
+
+MAX_SIDE = 1 << 14
+"""Of kernels, strides, dilations and paddings: a small file may ask for more than any image has."""
+
+
+@dataclass(frozen=True)
+class Windows:
+    """Where windows stand; `n_axes` of them as the node has it, 1 where height is 1."""
+
+    kernel: Pair
+    stride: Pair
+    dilation: Pair
+    pads: Pads
+    n_axes: int = 2
+
+    @property
+    def turned(self) -> "Windows":
+        """Those over maps with height and width exchanged."""
+        top, left, bottom, right = self.pads
+        return Windows(self.kernel[::-1], self.stride[::-1], self.dilation[::-1], (left, top, right, bottom))
+
+    @property
+    def reach(self) -> Pair:
+        """From the first to the last that a window sees, downwards and across."""
+        down, across = (step * (side - 1) + 1 for step, side in zip(self.dilation, self.kernel, strict=True))
+        return down, across
+
+    def output(self, height: int, width: int) -> Pair:
+        """How many windows there are, downwards and across; 0 or less where none fits."""
+        down, across = (
+            axis_output(
+                side + self.pads[axis] + self.pads[axis + 2],
+                kernel=self.kernel[axis],
+                stride=self.stride[axis],
+                padding=0,
+                dilation=self.dilation[axis],
+            )
+            for axis, side in enumerate((height, width))
+        )
+        return down, across
+
+
+def windows_of(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: tuple[int, ...]) -> Windows:
+    """The windows over maps of `sides`, one or two of them, that a node's attributes describe.
+
+    `SAME_UPPER` and `SAME_LOWER`: as many windows as strides fit into a side; an odd row of padding goes to the end or
+    the start. `ceil_mode`: windows that begin inside count too; the padding they need is added at the end (source:
+    Operators.md of onnx, MaxPool).
+
+    Raises:
+        IntegrityError: an attribute has too many or few numbers, or absurd ones.
+        UnsupportedError: an `auto_pad` that onnx does not have, or padding that takes away.
+    """
+    n = len(sides)
+    stride, dilation = (_sides(attributes, name, n, 1) for name in ("strides", "dilations"))
+    pads = list(_sides(attributes, "pads", 2 * n, 0))
+    if len(kernel) != n:
+        raise IntegrityError(f"its kernel {list(kernel)} and the maps {list(sides)} have not the same axes")
+    for name, values, least in (("kernel", kernel, 1), ("strides", stride, 1), ("dilations", dilation, 1)):
+        if any(not least <= value <= MAX_SIDE for value in values):
+            raise IntegrityError(f"its {name} {list(values)} are not within {least} to {MAX_SIDE}")
+    if any(value > MAX_SIDE for value in pads):
+        raise IntegrityError(f"its pads {pads} are not within 0 to {MAX_SIDE}")
+    if min(pads) < 0:
+        raise UnsupportedError(f"padding that takes away: {pads}")
+    auto = attributes.get("auto_pad", "NOTSET")
+    if auto not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
+        raise UnsupportedError(f"auto_pad={auto!r}")
+    for axis, side in enumerate(sides):
+        reach = dilation[axis] * (kernel[axis] - 1) + 1
+        if auto != "NOTSET":
+            total = max(0, (-(-side // stride[axis]) - 1) * stride[axis] + reach - side) if auto != "VALID" else 0
+            start = total // 2 if auto == "SAME_UPPER" else total - total // 2
+            pads[axis], pads[axis + n] = start, total - start
+        if attributes.get("ceil_mode", 0):
+            room = side + pads[axis] + pads[axis + n] - reach
+            count = -(-room // stride[axis]) + 1
+            count -= (count - 1) * stride[axis] >= side + pads[axis]
+            pads[axis + n] += max(0, (count - 1) * stride[axis] - room)
+    if n == 1:  # maps of height 1
+        return Windows((1, kernel[0]), (1, stride[0]), (1, dilation[0]), (0, pads[0], 0, pads[1]), 1)
+    return Windows(
+        (kernel[0], kernel[1]),
+        (stride[0], stride[1]),
+        (dilation[0], dilation[1]),
+        (pads[0], pads[1], pads[2], pads[3]),
+    )
+
+
+def symmetric(weight: Floats, dilation: Pair, pads: Pads) -> tuple[Floats, Pair, Pair]:
+    """Weight, dilation and padding, the same on both sides, of the same convolution: where more is padded on one side,
+    the other gets as much, and the kernel zeros there. Where the dilation steps over these, it is written out too.
+
+    >>> weight, dilation, padding = symmetric(np.ones((1, 1, 2, 1)), (1, 1), (0, 0, 1, 0))
+    >>> weight.ravel().tolist(), dilation, padding  # reads as before from the row that it is moved to
+    ([0.0, 1.0, 1.0], (1, 1), (1, 0))
+    """
+    steps, padding = list(dilation), []
+    for axis in range(2):
+        start, end = pads[axis], pads[axis + 2]
+        padding.append(max(start, end))
+        extra = abs(end - start)
+        if extra % steps[axis]:
+            weight = _written_out(weight, axis + 2, steps[axis])
+            steps[axis] = 1
+        zeros = [(0, 0)] * 4
+        zeros[axis + 2] = (extra // steps[axis], 0) if end > start else (0, extra // steps[axis])
+        weight = np.pad(weight, zeros)
+    return weight, (steps[0], steps[1]), (padding[0], padding[1])
+
+
+def _written_out(weight: Floats, axis: int, dilation: int) -> Floats:
+    shape = list(weight.shape)
+    shape[axis] = dilation * (shape[axis] - 1) + 1
+    wide = np.zeros(shape)
+    place: list[slice] = [slice(None)] * 4
+    place[axis] = slice(None, None, dilation)
+    wide[tuple(place)] = weight
+    return wide
+
+
+def _sides(attributes: Mapping[str, Any], name: str, n: int, default: int) -> tuple[int, ...]:
+    values = tuple(int(value) for value in attributes.get(name) or (default,) * n)
+    if len(values) != n:
+        raise IntegrityError(f"its {name} {list(values)} are {len(values)} numbers, where {n} are needed")
+    return values

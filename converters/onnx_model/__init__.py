@@ -1,1 +1,0 @@
-"""ONNX classifiers read as `converters.ann.Ann`: nodes by what they do, constants folded, everything accounted for."""

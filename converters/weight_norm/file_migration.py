@@ -1,0 +1,195 @@
+"""A state dict file with its weight norms in another style."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from converters.formats.safetensors_file import METADATA_KEY
+from converters.formats.state_dict_file import (
+    Read,
+    StateDictFile,
+    Write,
+    check_writable,
+    open_state_dict,
+    write_safetensors_pieces,
+    write_torch,
+)
+from converters.weight_norm.migration_plan import Findings, Plan, plan_migration
+from converters.weight_norm.norm_styles import Style
+from specs.errors import ConversionError, UnsupportedError
+
+__all__ = ["MigrationReport", "migrate_file"]
+
+WRAPPERS = ("module.", "_orig_mod.")
+"""Prefixes of DataParallel and torch.compile."""
+
+PIECE_BYTES = 8 * 2**20
+"""Of each tensor in memory at a time."""
+
+
+@dataclass(frozen=True)
+class MigrationReport:
+    """What a migration found and did.
+
+    Attributes:
+        plan: Names, shapes and dtypes, old and new.
+        max_abs_diff: Largest difference of a weight before and after.
+        stripped_prefix: What was taken off the front of names.
+        key: Where in a checkpoint the state dict was.
+        notes: What was chosen, and what was left out.
+        warnings: What might surprise.
+    """
+
+    plan: Plan
+    max_abs_diff: float
+    stripped_prefix: str
+    key: str
+    notes: list[str]
+    warnings: list[str]
+
+
+def migrate_file(
+    source: Path,
+    output: Path | None,
+    *,
+    to: Style | str,
+    only: Sequence[str] | None = None,
+    dim: int | None = 0,
+    dtype: torch.dtype | None = None,
+    key: str | None = None,
+    strip_prefix: str = "",
+    progress: Callable[[int, int], object] = lambda done, total: None,
+) -> MigrationReport:
+    """Migrate a file; with no output, find out what would happen.
+
+    From safetensors to safetensors, memory holds 8 MiB of a tensor before and after; where a norm does not keep axis 0,
+    the whole weight before and after.
+
+    Args:
+        source: A state dict or checkpoint of torch, or safetensors.
+        output: .safetensors, or .pt, .pth, .bin.
+        to, only, dim: As for `migrate_state_dict`.
+        dtype: What floating tensors become, after all else.
+        key: Where in a checkpoint the state dict is, with dots for deeper ones.
+        strip_prefix: Taken off the names that begin with it; `module.` and `_orig_mod.` go by themselves.
+        progress: Called with the number of bytes done, and of all.
+
+    Raises:
+        ConversionError: as for `migrate_state_dict`, or the file has no state dict, or several.
+        IntegrityError: the file is damaged, or something else.
+        UnsupportedError: the output cannot hold it.
+    """
+    if output is not None:
+        check_writable(output)
+    with open_state_dict(source, key=key) as opened:
+        names, stripped = _strip(opened.state, strip_prefix)
+        state = {new: opened.state[old] for new, old in names.items()}
+        tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
+        plan, findings = plan_migration(tensors, to=to, only=only, dim=dim, dtype=dtype), Findings()
+        notes = [*plan.notes, *_left_out(opened)]
+        if dtype is not None or (output is not None and output.suffix == ".safetensors"):
+            _check_dense(tensors)
+
+        def read(name: str, start: int, stop: int) -> Tensor:
+            return opened.read(names[name], start, stop)
+
+        run = partial(_run_in_pieces, plan, read, findings=findings, progress=progress)
+        if output is None:
+            run(write=None)
+        elif output.suffix == ".safetensors":
+            notes += _left_out_of_safetensors(state)
+            metadata = {name: text for name, text in opened.metadata.items() if name != METADATA_KEY}
+            with write_safetensors_pieces(output, plan.outputs, metadata or {"format": "pt"}) as write:
+                run(write=write)
+        else:
+            if lost := opened.metadata.keys() - {"format", METADATA_KEY}:
+                notes.append(f"left out, as torch's files have no metadata: {', '.join(sorted(lost))}")
+            on_disk = {name for name, value in tensors.items() if value.is_meta}
+            state |= {name: opened.whole(names[name]) for name in on_disk}
+            write_torch(output, plan.run(state, findings), _stripped_modules(opened.modules, stripped))
+    warnings = [*plan.warnings, *findings.warnings()]
+    return MigrationReport(plan, findings.max_abs_diff, stripped, opened.key, notes, warnings)
+
+
+def _run_in_pieces(
+    plan: Plan, read: Read, *, write: Write | None, findings: Findings, progress: Callable[[int, int], object]
+) -> None:
+    """Run a plan on a few rows at a time; without `write`, only what has to be computed."""
+    steps = [step for step in plan.steps if write or not step.copies]
+    done, total = 0, sum(spec.n_bytes for step in steps for spec in step.sources)
+    for step in steps:
+        for rows in step.ranges(PIECE_BYTES):
+            values = []
+            for spec in step.reads:
+                start, stop, shape = step.place(spec, rows)
+                values.append(read(spec.name, start, stop).reshape(shape))
+            for spec, value in zip(step.outputs, step.apply(values, findings), strict=True):
+                if write:
+                    write(spec.name, step.place(spec, rows)[0], value)
+            done += sum(value.nbytes for value in values[: len(step.sources)])
+            progress(done, total)
+
+
+def _check_dense(tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in tensors.items():
+        if tensor.layout is not torch.strided:
+            raise UnsupportedError(f"{name} is sparse ({tensor.layout}); write a .pt without --dtype, or make it dense")
+
+
+def _strip(state: Mapping[str, Any], wanted: str) -> tuple[dict[str, str], str]:
+    """Names without prefixes, each with the name in the file; and what was taken off."""
+    names, stripped = _unwrap({name: name for name in state})
+    prefix = f"{wanted.removesuffix('.')}."
+    if not wanted or f".{prefix}" in f".{stripped}":
+        return names, stripped
+    shorter = {name.removeprefix(prefix): old for name, old in names.items()}
+    if shorter.keys() == names.keys():
+        raise ConversionError(f"no tensor's name begins with {prefix!r}; the first is {next(iter(names), 'none')}")
+    if len(shorter) < len(names):
+        lost = next(old for name, old in names.items() if shorter[name.removeprefix(prefix)] != old)
+        raise ConversionError(f"{lost} and {shorter[lost.removeprefix(prefix)]} are one name without {prefix!r}")
+    names, more = _unwrap(shorter)
+    return names, stripped + prefix + more
+
+
+def _unwrap(names: dict[str, str]) -> tuple[dict[str, str], str]:
+    stripped = ""
+    while names and (prefix := next((p for p in WRAPPERS if all(name.startswith(p) for name in names)), "")):
+        names = {name.removeprefix(prefix): old for name, old in names.items()}
+        stripped += prefix
+    return names, stripped
+
+
+def _stripped_modules(modules: Mapping[str, Any] | None, stripped: str) -> Mapping[str, Any] | None:
+    """The versions of modules, by names without the prefix."""
+    if modules is None or not stripped:
+        return modules
+    return {
+        f"{name}.".removeprefix(stripped).removesuffix("."): entry
+        for name, entry in modules.items()
+        if f"{name}.".startswith(stripped)
+    }
+
+
+def _left_out(opened: StateDictFile) -> list[str]:
+    """Notes of what no output takes over."""
+    notes = [f"left out: {', '.join(opened.others)} (beside {opened.key})"] if opened.others else []
+    if METADATA_KEY in opened.metadata:
+        notes.append(f"left out: the metadata {METADATA_KEY!r}, a spec whose names these tensors no longer have")
+    return notes
+
+
+def _left_out_of_safetensors(state: Mapping[str, Any]) -> list[str]:
+    """Notes of what torch's files hold and safetensors does not: other things than tensors, shared memory."""
+    others = [name for name, value in state.items() if not isinstance(value, Tensor)]
+    notes = [f"left out, no tensors: {', '.join(others)}"] if others else []
+    same: dict[tuple[int, int], list[str]] = {}
+    for name, value in state.items():
+        if isinstance(value, Tensor) and not value.is_meta and value.numel():
+            same.setdefault((value.data_ptr(), value.nbytes), []).append(name)
+    return notes + [f"{' and '.join(names)} share memory; each is written" for names in same.values() if len(names) > 1]

@@ -1,0 +1,385 @@
+"""An ANN as layers that can spike: as floats, they are the ANN."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from converters.ann_to_snn import ann as nets
+from converters.ann_to_snn.ann import Ann, Node, run_ann
+from converters.ann_to_snn.linear_fold import Conv, Dense
+from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
+from specs import UnsupportedError
+
+GENERATOR = torch.Generator().manual_seed(0)
+
+
+def conv(channels: int, inputs: int, kernel: int = 3, **options) -> nets.Conv:
+    return nets.Conv(torch.randn(channels, inputs, kernel, kernel, generator=GENERATOR),
+                     torch.randn(channels, generator=GENERATOR), **options)  # fmt: skip
+
+
+def dense(outputs: int, inputs: int) -> nets.Dense:
+    return nets.Dense(torch.randn(outputs, inputs, generator=GENERATOR), torch.randn(outputs, generator=GENERATOR))
+
+
+def chain(shape: tuple[int, ...], *operations: nets.Operation) -> Ann:
+    """An ANN of operations in a row, with their shapes."""
+    nodes, name, x = [], "input", torch.zeros(1, *shape)
+    for i, operation in enumerate(operations):
+        x = nets.apply_operation(operation, x)
+        nodes.append(Node(f"{type(operation).__name__}{i}", operation, (name,), tuple(x.shape[1:])))
+        name = nodes[-1].name
+    return Ann(shape, tuple(nodes))
+
+
+def graph(shape: tuple[int, ...], *nodes: tuple[str, nets.Operation, str]) -> Ann:
+    """An ANN of nodes `(name, operation, names of its inputs)`, with their shapes; `x` is the image."""
+    made, outputs = [], {"x": torch.zeros(1, *shape)}
+    for name, operation, inputs in nodes:
+        outputs[name] = nets.apply_operation(operation, *(outputs[i] for i in inputs.split()))
+        made.append(Node(name, operation, tuple(inputs.split()), tuple(outputs[name].shape[1:])))
+    return Ann(shape, tuple(made), input_name="x")
+
+
+def weigh(linear: Dense | Conv, x: Tensor) -> Tensor:
+    if isinstance(linear, Dense):
+        return F.linear(x.flatten(1), linear.weight, linear.bias)
+    return F.conv2d(
+        x, linear.weight, linear.bias, linear.stride, linear.padding, linear.dilation, linear.groups
+    )  # fmt: skip
+
+
+def forward(layers: list[SpikingLayer], x: Tensor) -> Tensor:
+    """The layers with ideal neurons."""
+    outputs = [x := x.double()]
+    for layer in layers:
+        assert tuple(x.shape[1:]) == layer.before
+        assert layer.flattens == (isinstance(layer.linear, Dense) and len(layer.before) > 1)
+        linear = layer.linear
+        x = F.max_pool2d(x, linear.kernel, linear.stride, linear.padding) if layer.is_any else weigh(linear, x)
+        for skip in layer.skips:
+            source = outputs[skip.source]
+            assert tuple(source.shape[1:]) == skip.before
+            assert not skip.linear.bias.any()
+            added = weigh(skip.linear, source)
+            if skip.diagonal is not None:
+                assert torch.equal(added, source * skip.diagonal.reshape(-1, *[1] * (source.dim() - 2)))
+            x = x + added
+        if layer.activation is not None:
+            activation = nets.Relu() if layer.population is not None else layer.activation
+            x = nets.apply_operation(activation, x)
+        assert tuple(x.shape[1:]) == layer.after
+        outputs.append(x)
+    return x
+
+
+AVERAGED = {
+    "dense": ((6,), dense(5, 6), nets.Relu(), dense(3, 5)),
+    "dense on maps": ((2, 3, 3), nets.Flatten(), dense(5, 18), nets.Relu(), dense(3, 5)),
+    "conv": ((2, 6, 6), conv(3, 2, stride=(2, 1), padding=(1, 0)), nets.Relu(), nets.Flatten(), dense(4, 36)),
+    "average into conv": ((1, 8, 8), conv(2, 1), nets.Relu(), nets.AvgPool((2, 2), (2, 2)), conv(3, 2), nets.Relu(),
+                          nets.Flatten(), dense(4, 3)),
+    "average into dense": ((1, 8, 8), conv(2, 1), nets.Relu(), nets.AvgPool((3, 3), (3, 3)), nets.Flatten(),
+                           dense(4, 8)),
+    "two averages": ((1, 10, 10), conv(2, 1), nets.Relu(), nets.AvgPool((2, 2), (2, 2)), nets.AvgPool((2, 2), (2, 2)),
+                     nets.Flatten(), dense(4, 8)),
+    "average before its activation": ((1, 8, 8), conv(2, 1), nets.AvgPool((2, 2), (2, 2)), nets.Clip(1.5),
+                                      nets.Flatten(), dense(4, 18)),
+    "global average as logits": ((1, 6, 6), conv(4, 1), nets.Relu(), nets.AvgPool((4, 4), (4, 4)), nets.Flatten()),
+    "conv as logits": ((1, 6, 6), conv(2, 1), nets.Relu(), conv(4, 2), nets.AvgPool((2, 2), (2, 2)), nets.Flatten()),
+    "leaky dense": ((6,), dense(5, 6), nets.LeakyRelu(0.3), dense(4, 5), nets.LeakyRelu(0.1), dense(3, 4)),
+    "leaky conv": ((1, 8, 8), conv(2, 1), nets.LeakyRelu(0.3), nets.AvgPool((2, 2), (2, 2)), conv(3, 2),
+                   nets.PRelu(torch.tensor([0.1, 0.2, 0.5])), nets.Flatten(), dense(4, 3)),
+    "leaky into dense": ((1, 6, 6), conv(2, 1), nets.LeakyRelu(0.2), nets.AvgPool((2, 2), (2, 2)), nets.Flatten(),
+                         dense(4, 8)),
+    "dense after dense": ((6,), dense(5, 6), dense(4, 5), nets.Relu(), dense(3, 4)),
+    "leaky into groups": ((1, 8, 8), conv(4, 1), nets.LeakyRelu(0.3), nets.AvgPool((2, 2), (2, 2)),
+                          conv(6, 2, groups=2), nets.PRelu(torch.linspace(0.1, 0.6, 6)), nets.Flatten(), dense(4, 6)),
+    "leaky, depthwise, pointwise": ((3, 7, 7), conv(4, 3), nets.LeakyRelu(0.3), conv(4, 1, groups=4), conv(5, 4, 1),
+                                    nets.LeakyRelu(0.2), nets.Flatten(), dense(4, 45)),
+    "depthwise scale": ((2, 5, 5), conv(2, 1, 1, groups=2), conv(3, 2), nets.LeakyRelu(0.1), nets.Flatten(),
+                        dense(4, 27)),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", AVERAGED)
+def test_with_ideal_neurons_the_layers_are_the_ann(name) -> None:
+    shape, *operations = AVERAGED[name]
+    ann = chain(shape, *operations)
+    layers = spiking_layers(ann, MaxPooling.ERROR)
+    x = torch.randn(7, *shape, generator=GENERATOR)
+    wanted, _ = run_ann(ann, x)
+    torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
+    assert [layer.activation is None for layer in layers] == [False] * (len(layers) - 1) + [True]
+
+
+@pytest.mark.parametrize("first", ["activation", "maximum"])
+def test_maxima_by_any_are_the_maxima_whichever_comes_first(first) -> None:
+    pair = [nets.Relu(), nets.MaxPool((2, 2), (2, 2))]
+    order = pair if first == "activation" else pair[::-1]
+    ann = chain((1, 9, 9), conv(2, 1), *order, conv(3, 2), nets.Relu(), nets.Flatten(), dense(4, 3))
+    moved = activations_first(ann)
+    x = torch.randn(7, 1, 9, 9, generator=GENERATOR)
+    wanted, _ = run_ann(ann, x)
+    assert torch.equal(run_ann(moved, x)[0], wanted)
+    layers = spiking_layers(moved, MaxPooling.ANY)
+    assert [layer.is_any for layer in layers] == [False, True, False, False]
+    torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
+    first, second = (1, 2) if first == "activation" else (2, 1)
+    assert [layer.target for layer in layers] == [ann.nodes[i].name for i in (first, second, 4, 6)]
+
+
+def test_a_maximum_moves_behind_others_too_whoever_reads_the_activation() -> None:
+    pool = nets.MaxPool((2, 2), (1, 1))
+    nodes = (
+        *STEM[:1],
+        ("m", pool, "c0"),
+        ("n", pool, "m"),
+        ("r", RELU, "n"),
+        ("c1", same(2, 2), "r"),
+        ("s", ADD, "c1 r"),
+    )
+    ann = graph((1, 6, 6), *nodes, *head(32, "s"))
+    moved = activations_first(ann)
+    assert [(node.name, node.inputs) for node in moved.nodes[1:6]] == [
+        ("r", ("c0",)), ("m", ("r",)), ("n", ("m",)), ("c1", ("n",)), ("s", ("c1", "n")),
+    ]  # fmt: skip
+    x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
+    assert torch.equal(run_ann(moved, x)[0], run_ann(ann, x)[0])
+
+
+def test_maxima_by_average_are_folded_away() -> None:
+    ann = chain((1, 9, 9), conv(2, 1), nets.Relu(), nets.MaxPool((2, 2), (2, 2)), nets.Flatten(), dense(4, 18))
+    layers = spiking_layers(activations_first(ann), MaxPooling.AVERAGE)
+    assert [layer.is_any for layer in layers] == [False, False]
+    assert layers[1].before == (2, 7, 7)
+
+
+def test_what_has_no_spiking_layers_is_refused() -> None:
+    maxima = chain((1, 9, 9), conv(2, 1), nets.Relu(), nets.MaxPool((2, 2), (2, 2)), nets.Flatten(), dense(4, 18))
+    with pytest.raises(UnsupportedError, match="MaxPool2: a maximum"):
+        spiking_layers(maxima, MaxPooling.ERROR)
+    twice = chain((1, 9, 9), conv(2, 1), conv(2, 2), nets.Relu(), nets.Flatten(), dense(4, 50))
+    with pytest.raises(UnsupportedError, match="Conv1: weights behind weights"):
+        spiking_layers(twice, MaxPooling.ANY)
+
+
+# --- sums of branches
+
+RELU, ADD, MEAN, FLATTEN = nets.Relu(), nets.Add(), nets.AvgPool((2, 2), (2, 2)), nets.Flatten()
+
+
+def same(channels: int, inputs: int, **options) -> nets.Conv:
+    """A convolution that keeps the size."""
+    return conv(channels, inputs, padding=(1, 1), **options)
+
+
+def half(channels: int, inputs: int) -> nets.Conv:
+    return conv(channels, inputs, padding=(1, 1), stride=(2, 2))
+
+
+def head(inputs: int, before: str) -> tuple[tuple[str, nets.Operation, str], ...]:
+    return ("flat", FLATTEN, before), ("logits", dense(3, inputs), "flat")
+
+
+STEM = (("c0", same(2, 1), "x"), ("r0", RELU, "c0"))
+IDENTITY = (("c1", same(2, 2), "r0"), ("r1", RELU, "c1"), ("c2", same(2, 2), "r1"), ("s2", ADD, "c2 r0"),
+            ("r2", RELU, "s2"))  # fmt: skip
+SUMS = {
+    "identity": ((1, 6, 6), [[], [], [(1, "diagonal")], []], *STEM, *IDENTITY, *head(72, "r2")),
+    "identity first": ((1, 6, 6), [[], [], [(1, "diagonal")], []], *STEM, *IDENTITY[:3], ("s2", ADD, "r0 c2"),
+                       ("r2", RELU, "s2"), *head(72, "r2")),
+    "strided projection": (
+        (1, 6, 6), [[], [], [(1, "Conv")], []], *STEM, ("c1", half(4, 2), "r0"), ("r1", RELU, "c1"),
+        ("c2", same(4, 4), "r1"), ("p", conv(4, 2, 1, stride=(2, 2)), "r0"), ("s2", ADD, "c2 p"), ("r2", RELU, "s2"),
+        *head(36, "r2"),
+    ),
+    "two in a row": (
+        (1, 6, 6), [[], [], [(1, "diagonal")], [], [(3, "diagonal")], []], *STEM, *IDENTITY,
+        ("c3", same(2, 2), "r2"), ("r3", RELU, "c3"), ("c4", same(2, 2), "r3"), ("s4", ADD, "c4 r2"),
+        ("r4", RELU, "s4"), *head(72, "r4"),
+    ),
+    "nested": (
+        (1, 6, 6), [[], [], [(1, "diagonal")], [(1, "diagonal")], []], *STEM, *IDENTITY, ("c3", same(2, 2), "r2"),
+        ("s3", ADD, "c3 r0"), ("r3", RELU, "s3"), *head(72, "r3"),
+    ),
+    "scaled after the sum": (
+        (1, 6, 6), [[], [], [(1, "diagonal")], []], *STEM, *IDENTITY[:4], ("n", conv(2, 1, 1, groups=2), "s2"),
+        ("r2", RELU, "n"), *head(72, "r2"),
+    ),
+    "averages on either branch": (
+        (1, 8, 8), [[], [], [(1, "Conv")], []], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+        ("c2", same(2, 2), "r1"), ("a2", MEAN, "c2"), ("a0", MEAN, "r0"), ("s2", ADD, "a2 a0"), ("r2", RELU, "s2"),
+        *head(32, "r2"),
+    ),
+    "an average and weights after the sum": (
+        (1, 6, 6), [[], [], [(1, "Conv")], []], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+        ("s1", ADD, "r1 r0"), ("a1", MEAN, "s1"), ("c2", same(3, 2), "a1"), ("r2", RELU, "c2"), *head(27, "r2"),
+    ),
+    "no activation before a dense layer": (
+        (1, 6, 6), [[], [], [(1, "Dense")]], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+        ("s1", ADD, "r1 r0"), *head(72, "s1"),
+    ),
+    "no activation before flattened neurons": (
+        (1, 6, 6), [[], [], [(1, "Dense")], []], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+        ("s1", ADD, "r1 r0"), ("f", FLATTEN, "s1"), ("d", dense(5, 72), "f"), ("r2", RELU, "d"),
+        ("logits", dense(3, 5), "r2"),
+    ),
+    "logits": ((4,), [[], [(1, "diagonal")]], ("d0", dense(4, 4), "x"), ("r0", RELU, "d0"), ("d1", dense(4, 4), "r0"),
+               ("s", ADD, "d1 r0")),
+    "logits of maps": ((1, 4, 4), [[], [], [(1, "Dense")]], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+                       ("s", ADD, "r1 r0"), ("a", nets.AvgPool((4, 4), (4, 4)), "s"), ("f", FLATTEN, "a")),
+    "sum of activations, active": (
+        (1, 6, 6), [[], [], [(1, "diagonal")], []], *STEM, ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"),
+        ("s1", ADD, "r1 r0"), ("r2", RELU, "s1"), *head(72, "r2"),
+    ),
+    "flat": ((4,), [[], [], [(1, "diagonal")], []], ("d0", dense(5, 4), "x"), ("r0", RELU, "d0"),
+             ("d1", dense(6, 5), "r0"), ("r1", RELU, "d1"), ("d2", dense(5, 6), "r1"), ("s", ADD, "d2 r0"),
+             ("r2", RELU, "s"), ("logits", dense(3, 5), "r2")),
+    "twice itself": ((4,), [[], [(1, "Dense")], []], ("d0", dense(5, 4), "x"), ("r0", RELU, "d0"),
+                     ("s", ADD, "r0 r0"), ("d1", dense(6, 5), "s"), ("r1", RELU, "d1"), ("logits", dense(3, 6), "r1")),
+    "from the image": ((1, 6, 6), [[], [(0, "Conv")], []], *STEM, ("c1", same(2, 2), "r0"), ("p", conv(2, 1, 1), "x"),
+                       ("s1", ADD, "c1 p"), ("r1", RELU, "s1"), *head(72, "r1")),
+    "weights before their activation": (
+        (1, 6, 6), [[], [], [(0, "Conv")], [], [(0, "Conv"), (2, "Conv")]], *STEM, ("c1", same(2, 2), "r0"),
+        ("r1", RELU, "c1"), ("c2", same(2, 2), "r1"), ("s2", ADD, "c0 c2"), ("r2", RELU, "s2"),
+        ("c3", same(2, 2), "r2"), ("r3", RELU, "c3"), ("c4", same(2, 2), "r3"), ("s4", ADD, "s2 c4"),
+        ("r4", RELU, "s4"),
+    ),
+    "leaky": (
+        (1, 6, 6), [[], [], [(1, "Conv")], []], ("c0", same(2, 1), "x"), ("r0", nets.LeakyRelu(0.3), "c0"),
+        ("c1", same(2, 2), "r0"), ("r1", RELU, "c1"), ("c2", same(2, 2), "r1"), ("s2", ADD, "c2 r0"),
+        ("r2", nets.PRelu(torch.tensor([0.1, 0.4])), "s2"), *head(72, "r2"),
+    ),
+    "leaky and flat": (
+        (4,), [[], [], [(1, "Dense")]], ("d0", dense(5, 4), "x"), ("r0", nets.LeakyRelu(0.3), "d0"),
+        ("d1", dense(5, 5), "r0"), ("r1", RELU, "d1"), ("s", ADD, "r1 r0"), ("logits", dense(3, 5), "s"),
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("narrow", [1, 40])
+@pytest.mark.parametrize("name", SUMS)
+def test_sums_become_skips_that_are_the_ann(name, narrow, monkeypatch) -> None:
+    monkeypatch.setattr("converters.ann_to_snn.spiking_layers.NARROW", narrow)
+    shape, skips, *nodes = SUMS[name]
+    ann = graph(shape, *nodes)
+    layers = spiking_layers(activations_first(ann), MaxPooling.ERROR)
+    x = torch.randn(7, *shape, generator=GENERATOR)
+    wanted, _ = run_ann(ann, x)
+    torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
+    kinds = [[(s.source, type(s.linear).__name__ if s.diagonal is None else "diagonal") for s in layer.skips]
+             for layer in layers]  # fmt: skip
+    if narrow == 1:  # else an identity is from several neurons to several
+        assert kinds == skips
+
+
+@pytest.mark.parametrize("slope", [0.0, 0.1])
+def test_units_of_a_narrow_layer_have_several_neurons(slope) -> None:
+    activation = nets.LeakyRelu(slope) if slope else nets.Relu()
+    ann = chain((4,), dense(30, 4), activation, dense(200, 30), activation, dense(3, 200))
+    first, second, _ = spiking_layers(ann, MaxPooling.ERROR)
+    each = 6 if slope else 5  # the fewest, and as many for each sign, that make 128
+    assert first.after == (30 * each,)
+    assert second.after == ((400,) if slope else (200,))
+    gains = first.population.drive[0].abs()
+    assert float(gains.max() / gains.min()) == pytest.approx(4)
+    x = torch.randn(50, 4, generator=GENERATOR)
+    z, y = (run_ann(ann, x, keep=True)[1][ann.nodes[i].name].double() for i in (0, 1))
+    driven = weigh(first.linear, x.double())
+    torch.testing.assert_close(driven.float(), first.weighed(z).float())
+    torch.testing.assert_close(driven.clamp_min(0).float(), first.wanted(y).float())
+
+
+def test_what_ends_in_neurons_has_as_many_logits_as_classes() -> None:
+    ann = chain((4,), dense(5, 4), nets.Relu())
+    layers = spiking_layers(ann, MaxPooling.ERROR)
+    assert [layer.after for layer in layers] == [(130,), (5,)]
+    x = torch.randn(7, 4, generator=GENERATOR)
+    torch.testing.assert_close(forward(layers, x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-4)
+
+
+def test_a_maximum_that_others_read_too_stays_before_its_activation() -> None:
+    nodes = (*STEM[:1], ("m", nets.MaxPool((2, 2), (2, 2)), "c0"), ("r", RELU, "m"), ("s", ADD, "m r"))
+    ann = graph((1, 6, 6), *nodes, *head(18, "s"))
+    moved = activations_first(ann)
+    assert moved == ann
+
+
+def test_a_maximum_of_an_activation_may_be_skipped_from() -> None:
+    nodes = (*STEM, ("m", nets.MaxPool((2, 2), (2, 2)), "r0"), ("c1", same(2, 2), "m"), ("s", ADD, "c1 m"))
+    ann = graph((1, 6, 6), *nodes, ("r1", RELU, "s"), *head(18, "r1"))
+    layers = spiking_layers(ann, MaxPooling.ANY)
+    assert [[skip.source for skip in layer.skips] for layer in layers] == [[], [], [2], []]
+    x = torch.randn(7, 1, 6, 6, generator=GENERATOR)
+    torch.testing.assert_close(forward(layers, x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-4)
+
+
+REFUSED = {
+    "parallel activations": (
+        (("c1", same(2, 2), "r0"), ("r1", RELU, "c1"), ("c2", same(2, 2), "r0"), ("r2", RELU, "c2"),
+         ("s", ADD, "r1 r2")),
+        r"r2: its weights read r0, and none of them r1, the layer before it: of branches that part, all but one",
+    ),
+    "weights behind a sum with weights": (
+        (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("c2", same(2, 2), "s"), ("r1", RELU, "c2")),
+        "c2: weights behind weights with no activation between them",
+    ),
+    "maximum of a sum": (
+        (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("m", nets.MaxPool((2, 2), (2, 2)), "s")),
+        "m: a maximum with no activation, or a leaky one, before it",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_sums_without_spiking_layers_are_refused_by_name(name) -> None:
+    nodes, message = REFUSED[name]
+    with pytest.raises(UnsupportedError, match=message):
+        spiking_layers(graph((1, 6, 6), *STEM, *nodes), MaxPooling.ANY)
+
+
+def test_a_maximum_stays_before_an_activation_that_falls() -> None:
+    falling = nets.PRelu(torch.tensor([0.25, -0.5]))
+    ann = chain((1, 9, 9), conv(2, 1), nets.MaxPool((2, 2), (2, 2)), falling, nets.Flatten(), dense(4, 18))
+    assert activations_first(ann) == ann
+
+
+def test_a_maximum_padded_by_more_than_half_its_window_is_averaged_or_refused() -> None:
+    ann = chain((1, 9, 9), conv(2, 1), nets.Relu(), nets.MaxPool((3, 3), (3, 3), (2, 2)), nets.Flatten(), dense(4, 18))
+    assert len(spiking_layers(ann, MaxPooling.AVERAGE)) == 2
+    with pytest.raises(UnsupportedError, match="padded by more than half of its window"):
+        spiking_layers(ann, MaxPooling.ANY)
+
+
+def test_a_maximum_of_the_image_is_averaged_or_refused() -> None:
+    ann = chain((1, 8, 8), nets.MaxPool((2, 2), (2, 2)), nets.Flatten(), dense(5, 16), nets.Relu(), dense(3, 5))
+    assert len(spiking_layers(ann, MaxPooling.AVERAGE)) == 2
+    with pytest.raises(UnsupportedError, match="a maximum of the image itself"):
+        spiking_layers(ann, MaxPooling.ANY)
+
+
+def test_a_sum_that_doubles_each_time_is_refused() -> None:
+    doubled = [(f"s{i + 1}", ADD, f"s{i} s{i}") for i in range(40)]
+    with pytest.raises(UnsupportedError, match="s7: a sum of more than 64 branches"):
+        spiking_layers(graph((1, 6, 6), *STEM, ("s0", same(2, 2), "r0"), *doubled), MaxPooling.ANY)
+
+
+@pytest.mark.parametrize(
+    ("shape", "operations"),
+    [
+        ((3, 160, 160), [conv(2, 3, 160), nets.Flatten()]),
+        ((1, 12, 12), [conv(64, 1), nets.Flatten(), nets.Relu(), dense(3, 6400)]),
+        ((1, 28, 28), [conv(64, 1), nets.Flatten(), dense(10, 43264)]),
+    ],
+    ids=["few outputs", "many outputs", "a dense layer behind"],
+)
+def test_a_convolution_becomes_a_dense_layer_in_the_memory_of_its_weights(shape, operations) -> None:
+    ann = chain(shape, *operations)
+    with torch.profiler.profile(profile_memory=True) as profile:
+        layers = spiking_layers(ann, MaxPooling.ANY)
+    largest = max(layer.linear.weight.numel() for layer in layers) * 8
+    assert sum(max(0, event.self_cpu_memory_usage) for event in profile.events()) < 4 * largest + (32 << 20)
+    x = torch.randn(2, *shape, generator=GENERATOR)
+    torch.testing.assert_close(forward(layers, x).float(), run_ann(ann, x)[0], rtol=1e-4, atol=1e-2)

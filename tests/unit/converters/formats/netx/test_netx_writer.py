@@ -1,0 +1,189 @@
+import json
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from bootstrap_core import IntegerNetwork, Mode, build_network
+from converters import write_netx
+from converters.formats.netx.netx_model import read_netx
+from specs import IntegrityError, NetworkSpec, UnsupportedError, parse_spec
+
+
+def network(*blocks, neuron=None, **fields):
+    document = {
+        "name": "tiny",
+        "time_steps": 4,
+        "neuron": neuron or {"threshold": 0.5, "voltage_decay": 0.1},
+        "input": {"shape": [2, 6, 6]},
+        "blocks": [*blocks, {"kind": "flatten"}, {"kind": "affine", "features": 3, "bias": True}],
+        **fields,
+    }
+    return build_network(NetworkSpec.model_validate(document), seed=1)
+
+
+CONV = {"kind": "conv", "channels": 4, "kernel": 3, "bias": True, "weight_norm": True}
+
+
+def test_export_leaves_the_network_as_it_was(tmp_path) -> None:
+    net = network(CONV).train()
+    before = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+    modules = [type(module) for module in net.modules()]
+    write_netx(net, tmp_path / "a.net")
+    assert net.training
+    assert [type(module) for module in net.modules()] == modules
+    assert before.keys() == net.state_dict().keys()
+    assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
+
+
+def test_export_load_export_gives_identical_bytes(tmp_path) -> None:
+    """lava-dl's export strips weight norm, so its next load_state_dict fails; ours must not."""
+    net = network(CONV)
+    first = write_netx(net, tmp_path / "a.net").read_bytes()
+    net.load_state_dict(net.state_dict())
+    assert write_netx(net, tmp_path / "b.net").read_bytes() == first
+
+
+def test_save_load_export_train_in_any_order_and_twice(tmp_path) -> None:
+    net = network(CONV)
+    images, labels = torch.rand(8, 2, 6, 6), torch.arange(8) % 3
+    optimizer = torch.optim.Adam(net.parameters(), lr=0.05)
+
+    def train() -> None:
+        net.train()
+        nn.functional.cross_entropy(net(images, Mode.SNN), labels).backward()
+        optimizer.step()
+        net.eval()
+
+    for _ in range(2):
+        saved = {name: tensor.clone() for name, tensor in net.state_dict().items()}
+        first = write_netx(net, tmp_path / "a.net").read_bytes()
+        train()
+        write_netx(net, tmp_path / "b.net")
+        net.load_state_dict(saved)
+        assert write_netx(net, tmp_path / "c.net").read_bytes() == first
+        train()
+    assert write_netx(net, tmp_path / "d.net").read_bytes() != first
+
+
+def test_the_readout_is_exported_with_its_loaded_weights(tmp_path) -> None:
+    """lava-dl exports a stale affine weight after load_state_dict: that of weight norm's last forward."""
+    spec = network(CONV).spec.model_dump()
+    spec["blocks"][-1]["weight_norm"] = True
+    net, other = (build_network(NetworkSpec.model_validate(spec), seed=seed) for seed in (0, 1))
+    wanted = []
+    for each in (net, other):
+        each(torch.rand(2, *each.spec.input.shape))
+        with h5py.File(write_netx(each, tmp_path / f"{len(wanted)}.net")) as file:
+            wanted.append(file["layer/3/weight"][()])
+    assert not np.array_equal(*wanted)
+    net.load_state_dict(other.state_dict())
+    with h5py.File(write_netx(net, tmp_path / "a.net")) as file:
+        assert np.array_equal(file["layer/3/weight"][()], wanted[1])
+
+
+def test_a_fresh_network_exports_before_any_forward(tmp_path) -> None:
+    with h5py.File(write_netx(network(CONV), tmp_path / "a.net")) as file:
+        assert file["layer/1/shape"][()].tolist() == [4, 4, 4]
+
+
+def test_an_average_pool_becomes_a_grouped_convolution_of_equal_weights(tmp_path) -> None:
+    net = network({"kind": "avg_pool", "kernel": 2, "gain": 1.0})
+    with h5py.File(write_netx(net, tmp_path / "a.net")) as file:
+        layer = file["layer/1"]
+        assert layer["type"][0] == b"conv"
+        assert layer["groups"][()] == 2
+        assert layer["stride"][()].tolist() == [2, 2]
+        assert np.array_equal(layer["weight"][()], np.full((2, 1, 2, 2), 16, np.float32))
+
+
+def test_biases_are_rounded_to_mantissas(tmp_path) -> None:
+    net = network(CONV)
+    with torch.no_grad():
+        net.blocks[1].bias.copy_(torch.tensor([0.49 / 64, 0.51 / 64, -0.51 / 64, 1000.0]))
+    with h5py.File(write_netx(net, tmp_path / "a.net")) as file:
+        assert file["layer/1/bias"][()].tolist() == [0, 1, -1, 4095]
+
+
+def test_flat_graded_networks_start_at_the_first_synapse_with_scaled_threshold(tmp_path) -> None:
+    dense = {"kind": "dense", "features": 4}
+    net = network(dense, input={"shape": [6], "encoding": "graded", "bits": 4})
+    with h5py.File(write_netx(net, tmp_path / "a.net")) as file:
+        assert file["layer/0/type"][0] == b"dense"
+        assert file["layer/0/neuron/vThMant"][()] == 32 * 15
+
+
+def test_before_a_graded_convolution_stands_the_shape_of_the_input_and_no_neuron(tmp_path) -> None:
+    spec = {"shape": [2, 6, 6], "encoding": "graded", "bits": 4}
+    net = network(CONV, input=spec)
+    with h5py.File(write_netx(net, tmp_path / "a.net"), "r+") as file:
+        assert file["layer/0/type"][0] == b"input"
+        assert file["layer/0/shape"][()].tolist() == [2, 6, 6]
+        assert set(file["layer/0"]) == {"type", "shape"}
+        assert file["layer/1/neuron/vThMant"][()] == 32 * 15
+        del file.attrs["snnzoo_spec"]
+    again = read_netx(tmp_path / "a.net", input_bits=4)
+    assert again.spec.input.shape == (2, 6, 6)
+    x = torch.rand(3, 2, 6, 6)
+    assert torch.equal(IntegerNetwork(again.build())(x), IntegerNetwork(net)(x))
+
+
+def test_the_readout_never_fires(tmp_path) -> None:
+    with h5py.File(write_netx(network(CONV), tmp_path / "a.net")) as file:
+        assert file["layer/3/neuron/vThMant"][()] == 262143
+
+
+def test_the_spec_travels_in_an_attribute(tmp_path) -> None:
+    net = network(CONV)
+    with h5py.File(write_netx(net, tmp_path / "a.net")) as file:
+        document = json.loads(file.attrs["snnzoo_spec"])
+    assert parse_spec(json.dumps(document)) == net.spec
+
+
+def test_all_that_netx_cannot_express_is_told_at_once(tmp_path) -> None:
+    net = network(CONV, neuron={"reset": "subtract"})
+    with pytest.raises(UnsupportedError) as error:
+        write_netx(net, tmp_path / "a.net")
+    assert "blocks 0, 1, 3: reset by subtraction" in str(error.value)
+    assert not (tmp_path / "a.net").exists()
+
+
+def test_skips_are_refused_by_block(tmp_path) -> None:
+    skips = [{"source": 1, "kind": "identity"}, {"source": 0, "kind": "conv", "kernel": 3}]
+    net = network(CONV, {"kind": "conv", "channels": 4, "kernel": 1, "skips": skips})
+    with pytest.raises(UnsupportedError, match=r"block 2: skips \(a .net is a chain of layers\)"):
+        write_netx(net, tmp_path / "a.net")
+    assert not (tmp_path / "a.net").exists()
+
+
+def test_a_file_whose_spec_has_skips_is_refused(tmp_path) -> None:
+    path = write_netx(network(CONV), tmp_path / "a.net")
+    with h5py.File(path, "r+") as file:
+        spec = json.loads(file.attrs["snnzoo_spec"])
+        spec["blocks"][-1]["skips"] = [{"source": 1, "kind": "dense"}]
+        file.attrs["snnzoo_spec"] = json.dumps(spec)
+    with pytest.raises(IntegrityError, match="layer of block 3: the spec has skips"):
+        read_netx(path)
+
+
+def test_decays_of_each_channel_are_written_as_lava_dl_writes_them(tmp_path) -> None:
+    net = network(CONV, neuron={"threshold": 0.5, "learn_decays": "per_channel"})
+    with torch.no_grad():
+        net.blocks[1].neuron.voltage_decay.copy_(torch.tensor([0.0, 0.25, 0.5, 1.0]))
+    with h5py.File(write_netx(net, tmp_path / "a.net")) as file:
+        assert file["layer/1/neuron/vDecay"][()].tolist() == [0, 1024, 2048, 4096]
+        assert file["layer/3/neuron/vDecay"][()] == 0
+
+
+def test_weights_are_those_of_the_integer_engine(tmp_path) -> None:
+    net = network(CONV)
+    images = torch.rand(3, 2, 6, 6)
+    with h5py.File(write_netx(net, tmp_path / "a.net")) as file:
+        weight = torch.from_numpy(file["layer/1/weight"][()]) / 64
+        bias = torch.from_numpy(file["layer/1/bias"][()]) / 64
+    _, trace = IntegerNetwork(net).run(images)
+    z = nn.functional.conv2d(trace.spikes[0][0].float(), weight)
+    first_step = (z + bias[:, None, None]) > 0.5
+    assert torch.equal(first_step, trace.spikes[1][0].bool())

@@ -1,0 +1,123 @@
+"""What files are, told from their content."""
+
+import io
+import zipfile
+from pathlib import Path
+
+import h5py
+import numpy as np
+import onnx
+import pytest
+import safetensors.torch
+import torch
+
+from converters.formats.file_kind import FileKind, kind_of_file
+from specs import IntegrityError, SnnZooError
+
+
+def save(path: Path, data: bytes) -> Path:
+    path.write_bytes(data)
+    return path
+
+
+def torch_bytes(**options) -> bytes:
+    buffer = io.BytesIO()
+    torch.save({"w": torch.zeros(2)}, buffer, **options)
+    return buffer.getvalue()
+
+
+def hdf5_bytes(*groups: str) -> bytes:
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for group in groups:
+            file.create_group(group)
+    return buffer.getvalue()
+
+
+def zip_bytes(*names: str) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for name in names:
+            archive.writestr(name, "x")
+    return buffer.getvalue()
+
+
+def npz_bytes() -> bytes:
+    buffer = io.BytesIO()
+    np.savez(buffer, x=np.zeros(2))
+    return buffer.getvalue()
+
+
+def npy_bytes() -> bytes:
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(2))
+    return buffer.getvalue()
+
+
+def onnx_bytes() -> bytes:
+    graph = onnx.helper.make_graph([], "g", [], [])
+    return onnx.helper.make_model(graph).SerializeToString()
+
+
+MODELS = {
+    FileKind.SAFETENSORS: [safetensors.torch.save({"w": torch.zeros(2)}),
+                           safetensors.torch.save({f"w{i}": torch.zeros(2) for i in range(9)})],
+    FileKind.TORCH: [torch_bytes(), torch_bytes(_use_new_zipfile_serialization=False)],
+    FileKind.NETX: [hdf5_bytes("layer", "simulation")],
+    FileKind.NIR: [hdf5_bytes("node")],
+    FileKind.ONNX: [onnx_bytes()],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("suffix", ["", ".pt", ".onnx", ".net", ".nir", ".xyz"])
+@pytest.mark.parametrize("kind", MODELS)
+def test_models_are_known_by_their_content(kind, suffix, tmp_path) -> None:
+    for data in MODELS[kind]:
+        assert kind_of_file(save(tmp_path / f"a{suffix}", data)) is kind
+
+
+def test_safetensors_whose_header_has_the_length_of_a_pickles_mark(tmp_path) -> None:
+    """The first byte is the low byte of a length; 0x80 0x02 would begin a pickle."""
+    for extra in range(700):
+        data = safetensors.torch.save({"w": torch.zeros(1)}, {"a": "x" * extra})
+        if data[:2] == b"\x80\x02":
+            break
+    assert data[:2] == b"\x80\x02"
+    assert kind_of_file(save(tmp_path / "a", data)) is FileKind.SAFETENSORS
+
+
+IMPOSTERS = {
+    "is empty": b"",
+    "Git LFS": b"version https://git-lfs.github.com/spec/v1\noid sha256:abc\nsize 12\n",
+    "a web page": b"\n  <!DOCTYPE html><html><body>404</body></html>",
+    "a web page, not": b"<HTML><head></head></HTML>",
+    "an XML document": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
+    "the error message of a server": b'{"error":"Repository not found"}',
+    "compressed by gzip": b"\x1f\x8b\x08\x00" + b"\0" * 20,
+    "a GGUF file, not a model": b"GGUF\x03\0\0\0",
+    "a NumPy array": npy_bytes(),
+    "a NumPy archive": npz_bytes(),
+    "a zip archive with model.onnx in it: unpack it first": zip_bytes("model.onnx", "README"),
+    "a zip archive, not a model; it holds a.txt": zip_bytes("a.txt"),
+    "damaged zip": torch_bytes()[:200],
+    "an HDF5 file of Keras": hdf5_bytes("model_weights", "optimizer_weights"),
+    "of neither netx nor NIR; it holds other": hdf5_bytes("other"),
+    "is text, not a model": b"name: net\ntime_steps: 4\n",
+    "of no known kind": bytes(range(64, 255)),
+}
+
+
+@pytest.mark.parametrize("suffix", [".onnx", ".pt", ".net", ""])
+@pytest.mark.parametrize("what", IMPOSTERS)
+def test_what_is_no_model_is_told_by_what_it_is(what, suffix, tmp_path) -> None:
+    with pytest.raises(IntegrityError, match=what):
+        kind_of_file(save(tmp_path / f"a{suffix}", IMPOSTERS[what]))
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path) -> None:
+    with pytest.raises(SnnZooError, match="No such file"):
+        kind_of_file(tmp_path / "none.pt")
+    with pytest.raises(SnnZooError, match="Is a directory"):
+        kind_of_file(tmp_path)
+    with pytest.raises(SnnZooError, match="cannot read"):
+        kind_of_file(Path("a\0b"))

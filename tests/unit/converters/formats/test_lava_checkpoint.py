@@ -1,0 +1,354 @@
+"""lava-dl checkpoints: what their tensors say, what they cannot, and that their networks run as they ran there."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from bootstrap_core import Mode, build_network
+from converters import read_model, write_model
+from converters.formats.lava_checkpoint import model_of_checkpoint, read_checkpoint
+from converters.formats.model_files import Hints
+from specs import ConversionError, IntegrityError, NetworkSpec, UnsupportedError, parse_spec
+
+GOLDEN = Path(__file__).parents[3] / "golden"
+DENSE = Hints(time_steps=16, threshold=1.25)
+CONV_SPEC = """
+name: conv
+time_steps: 12
+delay_shift: true
+neuron: {threshold: 0.75, current_decay: 1.0, voltage_decay: 0.05}
+input: {shape: [2, 8, 8], exact_input: false}
+blocks:
+  - {kind: conv, channels: 6, kernel: 3, stride: [2, 1], padding: [1, 0]}
+  - {kind: conv, channels: 8, kernel: [2, 3], groups: 2}
+  - {kind: flatten}
+  - {kind: dense, features: 16}
+  - {kind: affine, features: 5}
+"""
+
+
+def checkpoint(name: str) -> dict[str, Tensor]:
+    return torch.load(GOLDEN / name / "network.pt", weights_only=True)
+
+
+def save(path: Path, state: dict[str, Any]) -> Path:
+    torch.save(state, path)
+    return path
+
+
+def recorded(name: str) -> tuple[Tensor, Tensor]:
+    """Images, and the logits of lava-dl's SNN."""
+    with np.load(GOLDEN / name / "reference.npz") as file:
+        return torch.from_numpy(file["x"]), torch.from_numpy(file["snn/logits"])
+
+
+def datasets(path: Path) -> dict[str, Any]:
+    found = {}
+    with h5py.File(path) as file:
+        file.visititems(lambda name, item: found.update({name: item[()]}) if isinstance(item, h5py.Dataset) else None)
+    return found
+
+
+def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The checkpoint after lava-dl's export, which strips weight norm."""
+    stripped = {}
+    for key, value in state.items():
+        if key.endswith("weight_g"):
+            v = state[key.replace("weight_g", "weight_v")]
+            stripped[key.replace("weight_g", "weight")] = torch._weight_norm(v, value, 0)
+        elif not key.endswith("weight_v"):
+            stripped[key] = value
+    return stripped
+
+
+@pytest.mark.parametrize("name", ["dense", "dense_meanonly", "conv"])
+def test_beside_its_net_a_checkpoint_needs_nothing_else(name, tmp_path) -> None:
+    model = read_model(GOLDEN / name / "network.pt")
+    assert any("network.net beside it" in note for note in model.notes)
+    images, logits = recorded(name)
+    assert torch.equal(model.build()(images), logits)
+    written, wanted = datasets(write_model(model, tmp_path / "x.net")), datasets(GOLDEN / name / "network.net")
+    assert written.keys() == wanted.keys()
+    assert all(np.array_equal(written[key], value) for key, value in wanted.items())
+
+
+@pytest.mark.parametrize("name", ["dense", "dense_meanonly"])
+def test_a_lone_dense_checkpoint_needs_time_steps_and_threshold(name, tmp_path) -> None:
+    path = Path(shutil.copy(GOLDEN / name / "network.pt", tmp_path / "lone.pt"))
+    images, logits = recorded(name)
+    model = read_model(path, DENSE)
+    assert torch.equal(model.build()(images), logits)
+    again = read_model(write_model(model, tmp_path / "x.safetensors"))
+    assert torch.equal(again.build()(images), logits)
+
+
+def test_a_lone_convolutional_checkpoint_needs_a_spec(tmp_path) -> None:
+    path = Path(shutil.copy(GOLDEN / "conv" / "network.pt", tmp_path / "lone.pt"))
+    images, logits = recorded("conv")
+    model = read_model(path, Hints(spec=parse_spec(CONV_SPEC)))
+    assert torch.equal(model.build()(images), logits)
+    assert [getattr(block, "weight_norm", None) for block in model.spec.blocks] == [True, True, None, True, False]
+
+
+@pytest.mark.parametrize("name", ["dense", "dense_meanonly", "conv"])
+def test_stripped_checkpoints_run_alike(name, tmp_path) -> None:
+    shutil.copy(GOLDEN / name / "network.net", tmp_path / "network.net")
+    model = read_model(save(tmp_path / "network.pt", plain(checkpoint(name))))
+    images, logits = recorded(name)
+    assert torch.equal(model.build()(images), logits)
+    assert not any(getattr(block, "weight_norm", False) for block in model.spec.blocks)
+
+
+def test_parametrized_names_prefixes_and_nesting_do_not_matter(tmp_path) -> None:
+    names = {"weight_g": "parametrizations.weight.original0", "weight_v": "parametrizations.weight.original1"}
+    state = {}
+    for key, value in checkpoint("dense").items():
+        stem, dot, last = key.rpartition(".")
+        state[f"module.{stem}{dot}{names.get(last, last)}"] = value
+    path = save(tmp_path / "a.pt", {"epoch": 3, "state_dict": state})
+    images, logits = recorded("dense")
+    assert torch.equal(read_model(path, DENSE).build()(images), logits)
+
+
+def test_what_is_missing_is_named_with_a_draft_that_can_be_filled_in(tmp_path) -> None:
+    path = Path(shutil.copy(GOLDEN / "conv" / "network.pt", tmp_path / "lone.pt"))
+    with pytest.raises(ConversionError) as error:
+        read_checkpoint(path)
+    text = str(error.value)
+    assert "hold\n- the time steps (--time-steps)\n- the threshold (--threshold)\n" in text
+    assert "stride, padding and dilation of blocks 1, 2, and the size of the images" in text
+    filled = text.partition("\n\n")[2]
+    for unknown, value in (("[2, '?', '?']", "[2, 8, 8]"), ("time_steps: '?'", "time_steps: 12"),
+                           ("threshold: '?'", "threshold: 0.75"), ("stride: '?'", "stride: [2, 1]"),
+                           ("padding: '?'", "padding: [1, 0]")):  # fmt: skip
+        assert unknown in filled
+        filled = filled.replace(unknown, value, 1)
+    filled = filled.replace("stride: '?'", "stride: 1").replace("padding: '?'", "padding: 0")
+    filled = filled.replace("dilation: '?'", "dilation: 1")
+    images, logits = recorded("conv")
+    assert torch.equal(read_model(path, Hints(spec=parse_spec(filled))).build()(images), logits)
+
+
+def draft_of_the_pool() -> str:
+    """Filled in."""
+    with pytest.raises(ConversionError, match=r"graded, of how many bits\?(.*\n)*.*dense if its spikes count") as error:
+        read_checkpoint(GOLDEN / "pool" / "network.pt", time_steps=12, threshold=1.0)
+    draft = str(error.value).partition("\n\n")[2]
+    for unknown, value in (("[2, '?', '?']", "[2, 12, 12]"), ("bits: '?'", "bits: 1"), ("affine", "dense"),
+                           ("stride: '?'", "stride: 2"), ("padding: '?'", "padding: 1"),
+                           ("stride: '?'", "stride: 2")):  # fmt: skip
+        assert unknown in draft
+        draft = draft.replace(unknown, value, 1)
+    return draft.replace("stride: '?'", "stride: 1").replace("padding: '?'", "padding: 0").replace("'?'", "1")
+
+
+def test_a_pool_without_an_input_block_spikes_as_it_did_there() -> None:
+    network = read_model(GOLDEN / "pool" / "network.pt", Hints(spec=parse_spec(draft_of_the_pool()))).build()
+    assert [layer.kind for layer in network.spec.blocks] == ["conv", "avg_pool", "conv", "flatten", "dense"]
+    with np.load(GOLDEN / "pool" / "reference.npz") as file:
+        _, trace = network.run(torch.from_numpy(file["x"]).float(), Mode.SNN)
+        for i, spikes in enumerate(trace.spikes[1:]):
+            wanted = torch.from_numpy(file[f"snn/{i}"]).movedim(-1, 0)
+            assert spikes is not None
+            assert torch.equal(spikes.to(torch.uint8), wanted)
+            assert 0.1 < wanted.float().mean() < 0.9
+
+
+def test_a_pool_of_other_weights_or_size_is_told() -> None:
+    state = checkpoint("pool")
+    spec = parse_spec(draft_of_the_pool())
+    state["blocks.1.synapse.weight"][0, 0, 0, 0] += 1
+    with pytest.raises(IntegrityError, match=r"block 1 is no pool of \[2, 2\]: its weights differ"):
+        model_of_checkpoint(state, origin="a.pt", spec=spec)
+    state["blocks.1.synapse.weight"] = torch.ones(1, 1, 3, 2, 1)
+    with pytest.raises(IntegrityError, match=r"block 1 is no pool of \[2, 2\]: it has weights of \[3, 2\]"):
+        model_of_checkpoint(state, origin="a.pt", spec=spec)
+
+
+def test_spikes_for_input_and_no_input_block_is_told() -> None:
+    spec = parse_spec(draft_of_the_pool().replace("encoding: graded", "").replace("bits: 1", "exact_input: false"))
+    with pytest.raises(IntegrityError, match=r"an input block and 4 .*without an input block, .* is graded"):
+        model_of_checkpoint(checkpoint("pool"), origin="a.pt", spec=spec)
+
+
+def test_a_given_spec_goes_before_the_net_beside(tmp_path) -> None:
+    for file in ("network.pt", "network.net"):
+        shutil.copy(GOLDEN / "conv" / file, tmp_path / file)
+    document = parse_spec(CONV_SPEC).model_dump() | {"time_steps": 5}
+    model = read_model(tmp_path / "network.pt", Hints(spec=NetworkSpec.model_validate(document)))
+    assert (model.spec.time_steps, model.notes) == (5, ())
+
+
+def test_what_the_net_beside_does_not_say_is_told(tmp_path) -> None:
+    for file in ("network.pt", "network.net"):
+        shutil.copy(GOLDEN / "dense" / file, tmp_path / file)
+    with h5py.File(tmp_path / "network.net", "r+") as file:
+        del file["simulation"]
+    told = "\n".join(read_model(tmp_path / "network.pt").notes)
+    assert "T = 16 is assumed" in told
+    assert "threshold and geometry are those of network.net beside it" in told
+    assert told.count("--mean") == 1
+    assert "is assumed" not in "".join(read_model(tmp_path / "network.pt", Hints(time_steps=7)).notes)
+
+
+def test_bits_of_pixels_may_be_said_for_a_net_beside_without_input_neurons(tmp_path) -> None:
+    state = {key: value for key, value in checkpoint("dense").items() if not key.startswith("blocks.0.")}
+    shutil.copy(GOLDEN / "dense" / "network.net", tmp_path / "network.net")
+    with h5py.File(tmp_path / "network.net", "r+") as file:
+        layers = [file["layer"][str(i)] for i in range(1, len(file["layer"]))]
+        for i, layer in enumerate(layers):
+            file.move(layer.name, f"new/{i}")
+        del file["layer"]
+        file.move("new", "layer")
+    path = save(tmp_path / "network.pt", state)
+    assert read_model(path, Hints(input_bits=4)).spec.input.bits == 4
+    assert any("integers of 1 bits" in note for note in read_model(path).notes)
+
+
+def test_of_a_lone_checkpoint_the_last_block_is_said_to_be_taken_for_a_readout(tmp_path) -> None:
+    lone = Path(shutil.copy(GOLDEN / "dense" / "network.pt", tmp_path / "lone.pt"))
+    assert any("taken for an affine readout" in note for note in read_model(lone, DENSE).notes)
+    assert not any("taken for" in note for note in read_model(GOLDEN / "dense" / "network.pt").notes)
+
+
+def test_mean_and_std_are_asked_for_where_no_spec_says_them() -> None:
+    path = GOLDEN / "dense" / "network.pt"
+    assert any("--mean" in note for note in read_model(path).notes)
+    model = read_model(path, Hints(mean=0.5, std=0.25))
+    assert (model.spec.input.mean, model.spec.input.std) == (0.5, 0.25)
+    assert not any("--mean" in note for note in model.notes)
+
+
+def test_decays_of_each_channel(tmp_path) -> None:
+    state = checkpoint("dense")
+    state["blocks.1.neuron.voltage_decay"] = torch.linspace(0, 4096, 32)
+    model = model_of_checkpoint(state, origin="a.pt", time_steps=16, threshold=1.25)
+    assert model.spec.neuron_of(model.spec.layers[1]).learn_decays == "per_channel"
+    assert model.spec.neuron_of(model.spec.layers[2]).learn_decays == "none"
+    _, decays = model.build().blocks[1].neuron.quantized_decays()
+    assert torch.equal(decays * 4096, torch.linspace(0, 4096, 32).round())
+
+
+def test_decays_of_each_channel_of_the_input() -> None:
+    state = checkpoint("dense")
+    n_inputs = state["blocks.1.synapse.weight_v"].shape[1]
+    for name in ("current_decay", "voltage_decay"):
+        state[f"blocks.0.neuron.{name}"] = torch.linspace(1, 4096, n_inputs)
+    model = model_of_checkpoint(state, origin="a.pt", time_steps=16, threshold=1.25)
+    assert model.tensors["blocks.0.neuron.voltage_decay"].shape == (n_inputs,)
+
+
+def test_a_mean_enters_the_voltage_as_lava_dls_does_whatever_the_current_decay() -> None:
+    state = checkpoint("dense_meanonly")
+    for key in state:
+        if key.endswith("current_decay"):
+            state[key] = torch.tensor([1000.0])
+    network = model_of_checkpoint(state, origin="a.pt", time_steps=16, threshold=1.25).build()
+    wanted = -(state["blocks.1.neuron.norm.running_mean"] * 32).round() / 32  # rounded to 2/64
+    assert wanted.any()
+    assert torch.equal(network.blocks[1].quantized_bias(), wanted)
+
+
+def test_an_input_block_without_weight_and_bias_leaves_pixels_as_they_are() -> None:
+    state = checkpoint("dense")
+    del state["blocks.0.weight"], state["blocks.0.bias"]
+    tensors = model_of_checkpoint(state, origin="a.pt", time_steps=16, threshold=1.25).tensors
+    assert (float(tensors["blocks.0.weight"]), float(tensors["blocks.0.bias"])) == (1.0, 0.0)
+
+
+FOREIGN = {
+    "blocks.1.neuron.norm.running_var": (torch.ones(1), "block 1: a batch norm that scales"),
+    "blocks.2.delay.delay": (torch.ones(24), "block 2: axonal delays"),
+    "blocks.1.recurrent_synapse.weight": (torch.ones(32, 32), "block 1: recurrent synapses"),
+    "blocks.1.synapse.imag.weight": (torch.ones(32, 49), "block 1: complex synapses"),
+    "blocks.3.neuron.sin_decay": (torch.ones(1), "block 3: a tensor neuron.sin_decay, which no block of CUBA"),
+}
+
+
+@pytest.mark.parametrize("key", FOREIGN)
+def test_foreign_blocks_are_refused_by_name(key) -> None:
+    tensor, message = FOREIGN[key]
+    with pytest.raises(UnsupportedError, match=message):
+        model_of_checkpoint(checkpoint("dense") | {key: tensor}, origin="a.pt")
+
+
+@pytest.mark.parametrize(
+    "state",
+    [
+        {"conv1.weight": torch.ones(3, 3)},
+        {"layers.0.weight": torch.ones(3, 3), "layers.0.bias": torch.ones(3)},
+        {"a.0.neuron.current_decay": torch.ones(1), "b.0.neuron.current_decay": torch.ones(1)},
+    ],
+)
+def test_other_networks_are_sent_to_migrate(state) -> None:
+    with pytest.raises(ConversionError, match=r"no lava-dl checkpoint.*migrate"):
+        model_of_checkpoint(state, origin="a.pt")
+
+
+def test_a_spec_of_another_shape_is_told() -> None:
+    document = parse_spec(CONV_SPEC).model_dump()
+    document["blocks"][3]["features"] = 17
+    with pytest.raises(IntegrityError) as error:
+        model_of_checkpoint(checkpoint("conv"), origin="a.pt", spec=NetworkSpec.model_validate(document))
+    assert "blocks.4.synapse.parametrizations.weight.original1 is [16, 96, 1, 1, 1], the spec wants [17, 96]" in str(
+        error.value
+    )
+
+
+def test_a_spec_with_skips_is_told() -> None:
+    document = parse_spec(CONV_SPEC).model_dump()
+    document["blocks"][3]["skips"] = [{"source": 1, "kind": "dense"}]
+    with pytest.raises(ConversionError, match=r"a.pt: lava-dl's blocks are a chain, and the spec of .* has skips"):
+        model_of_checkpoint(checkpoint("conv"), origin="a.pt", spec=NetworkSpec.model_validate(document))
+
+
+def test_a_spec_with_more_blocks_is_told() -> None:
+    document = parse_spec(CONV_SPEC).model_dump()
+    document["blocks"] += ({"kind": "affine", "features": 5},)
+    document["blocks"] = (*document["blocks"][:4], {"kind": "dense", "features": 5}, *document["blocks"][5:])
+    with pytest.raises(IntegrityError, match=r"an input block and 4 blocks with synapses.* and 5 blocks"):
+        model_of_checkpoint(checkpoint("conv"), origin="a.pt", spec=NetworkSpec.model_validate(document))
+
+
+def test_without_an_input_block_a_spec_is_needed() -> None:
+    state = {key: value for key, value in checkpoint("dense").items() if not key.startswith("blocks.0.")}
+    with pytest.raises(ConversionError, match="no input block"):
+        model_of_checkpoint(state, origin="a.pt", time_steps=16, threshold=1.25)
+    spec = NetworkSpec.model_validate(
+        {
+            "name": "events", "time_steps": 16, "neuron": {"threshold": 1.25}, "delay_shift": True,
+            "input": {"shape": [49], "encoding": "graded", "bits": 1},
+            "blocks": [{"kind": "dense", "features": 32}, {"kind": "dense", "features": 24},
+                       {"kind": "dense", "features": 10}],
+        }
+    )  # fmt: skip
+    model = model_of_checkpoint(state, origin="a.pt", spec=spec)
+    g, v = state["blocks.3.synapse.weight_g"], state["blocks.3.synapse.weight_v"]
+    weight = torch._weight_norm(v, g, 0).reshape(10, 24)
+    assert torch.equal(model.build().blocks[3].quantized_weight(), (weight * 32).round() / 32)
+    assert model.build()(torch.rand(3, 49)).shape == (3, 10)
+
+
+def test_training_goes_on_from_a_checkpoint() -> None:
+    network = read_model(GOLDEN / "conv" / "network.pt").build().train()
+    images, _ = recorded("conv")
+    torch.nn.functional.cross_entropy(network(images, Mode.SNN), torch.arange(len(images)) % 5).backward()
+    assert all(parameter.grad is not None and parameter.grad.isfinite().all() for parameter in network.parameters())
+
+
+def test_the_checkpoint_itself_is_left_as_it_was() -> None:
+    state = checkpoint("dense")
+    before = {key: value.clone() for key, value in state.items()}
+    model = model_of_checkpoint(state, origin="a.pt", time_steps=16, threshold=1.25)
+    network = model.build()
+    with torch.no_grad():
+        for parameter in network.parameters():
+            parameter.fill_(7.0)
+    assert all(torch.equal(state[key], value) for key, value in before.items())
+    assert build_network(model.spec).state_dict().keys() == model.tensors.keys()

@@ -1,0 +1,52 @@
+"""One door: any file read by what it is, with the hints that it has a use for."""
+
+from pathlib import Path
+
+import pytest
+
+from bootstrap_core import build_network
+from converters import Model, read_model, write_model
+from converters.formats.model_files import Hints
+from specs import ConversionError, IntegrityError, NetworkSpec, UnsupportedError
+
+SPEC = NetworkSpec.model_validate(
+    {"name": "tiny", "time_steps": 4, "input": {"shape": [6]}, "blocks": [{"kind": "affine", "features": 3}]}
+)
+
+
+@pytest.fixture
+def model() -> Model:
+    return Model.of(build_network(SPEC, seed=0))
+
+
+@pytest.mark.parametrize("lie", [".pt", ".onnx", ".nir", ".net", ".hdf5", ".bin"])
+@pytest.mark.parametrize("truth", [".safetensors", ".net"])
+def test_content_goes_before_the_suffix(truth, lie, model, tmp_path) -> None:
+    path = write_model(model, tmp_path / f"a{truth}").rename(tmp_path / f"b{lie}")
+    read = read_model(path)
+    assert read.spec.input == model.spec.input
+    told = any(f"this is a {truth} file" in note for note in read.notes)
+    assert told == (lie in {".pt", ".onnx", ".nir", ".net"} - {truth})
+
+
+@pytest.mark.parametrize("suffix", [".safetensors", ".net", ".hdf5"])
+def test_hints_without_use_are_refused(suffix, model, tmp_path) -> None:
+    path = write_model(model, tmp_path / f"a{suffix}")
+    with pytest.raises(ConversionError, match="has no use for --spec and --threshold"):
+        read_model(path, Hints(spec=SPEC, threshold=1.0))
+
+
+def test_an_onnx_model_has_no_reader_by_name(tmp_path) -> None:
+    import onnx
+
+    path = tmp_path / "a.onnx"
+    path.write_bytes(onnx.helper.make_model(onnx.helper.make_graph([], "g", [], [])).SerializeToString())
+    with pytest.raises(UnsupportedError, match=r"zoo convert .*a\.onnx --data mnist -o a\.safetensors"):
+        read_model(path)
+
+
+def test_a_page_saved_as_a_model_is_told(tmp_path) -> None:
+    path = Path(tmp_path / "a.net")
+    path.write_text("<!DOCTYPE html>")
+    with pytest.raises(IntegrityError, match="a web page"):
+        read_model(path)

@@ -1,0 +1,154 @@
+"""Model, safetensors files, and formats by suffix."""
+
+import json
+from dataclasses import replace
+
+import pytest
+import safetensors.torch
+import torch
+
+from bootstrap_core import Mode, build_network
+from converters import Model, read_model, write_model
+from converters.formats.safetensors_file import read_safetensors
+from specs import ConversionError, IntegrityError, NetworkSpec, SnnZooError, UnsupportedError
+
+SPEC = NetworkSpec.model_validate(
+    {
+        "name": "tiny",
+        "time_steps": 4,
+        "neuron": {"threshold": 0.5, "learn_decays": "shared"},
+        "input": {"shape": [6], "mean": 0.5, "std": 0.25},
+        "blocks": [
+            {"kind": "dense", "features": 5, "weight_norm": True, "norm": "mean_only"},
+            {"kind": "affine", "features": 3, "bias": True},
+        ],
+    }
+)
+
+
+def fitted_network():
+    net = build_network(SPEC, seed=3).train()
+    images = torch.rand(64, 6)
+    net(images, Mode.SAMPLE)
+    net(images, Mode.FIT)
+    return net.eval()
+
+
+def save_with(path, tensors, metadata):
+    path.write_bytes(safetensors.torch.save(tensors, metadata))
+    return path
+
+
+def test_a_file_alone_gives_back_the_network_in_both_modes(tmp_path) -> None:
+    net, images = fitted_network(), torch.rand(9, 6)
+    write_model(Model.of(net), tmp_path / "a.safetensors")
+    again = read_model(tmp_path / "a.safetensors").build()
+    assert again.spec == SPEC
+    assert torch.equal(again(images, Mode.SNN), net(images, Mode.SNN))
+    assert torch.equal(again(images, Mode.ANN), net(images, Mode.ANN))
+
+
+def test_folding_multiplies_weight_norm_out_and_leaves_every_output(tmp_path) -> None:
+    net, images = fitted_network(), torch.rand(16, 6)
+    folded = Model.of(net, {"by": "me"}).folded()
+    assert [block.weight_norm for block in folded.spec.blocks] == [False, False]
+    assert "blocks.1.synapse.weight" in folded.tensors
+    again = read_model(write_model(folded, tmp_path / "folded.safetensors"))
+    assert again.card == {"by": "me"}
+    for mode in (Mode.SNN, Mode.ANN):
+        assert torch.equal(again.build()(images, mode), net(images, mode))
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path) -> None:
+    net = fitted_network()
+    card = {"b": 1, "a": {"y": 2, "x": 3}}
+    first = write_model(Model.of(net, card), tmp_path / "a.safetensors").read_bytes()
+    model = read_model(tmp_path / "a.safetensors")
+    assert model.card == card
+    assert write_model(model, tmp_path / "b.safetensors").read_bytes() == first
+
+
+def test_a_model_is_a_copy(tmp_path) -> None:
+    net = fitted_network()
+    model = Model.of(net)
+    before = model.tensors["blocks.2.bias"].clone()
+    with torch.no_grad():
+        net.readout.bias.add_(1)
+    assert torch.equal(model.tensors["blocks.2.bias"], before)
+
+
+def test_tensors_that_do_not_fit_are_all_named() -> None:
+    model = Model.of(fitted_network())
+    tensors = dict(model.tensors)
+    del tensors["blocks.0.weight"]
+    tensors["blocks.9.weight"] = torch.zeros(1)
+    tensors["blocks.2.bias"] = torch.zeros(4)
+    with pytest.raises(IntegrityError) as error:
+        Model(SPEC, tensors).build()
+    assert "blocks.0.weight is missing" in str(error.value)
+    assert "blocks.9.weight belongs to no block" in str(error.value)
+    assert "blocks.2.bias is [4], the spec wants [3]" in str(error.value)
+
+
+def test_a_missing_file_is_told(tmp_path) -> None:
+    with pytest.raises(SnnZooError, match=r"none\.safetensors"):
+        read_model(tmp_path / "none.safetensors")
+
+
+def test_bytes_that_are_no_safetensors_are_told(tmp_path) -> None:
+    (tmp_path / "a.safetensors").write_bytes(b"not a model")
+    with pytest.raises(IntegrityError, match=r"a\.safetensors: not a safetensors file"):
+        read_model(tmp_path / "a.safetensors")
+
+
+def test_a_truncated_file_is_told(tmp_path) -> None:
+    path = write_model(Model.of(fitted_network()), tmp_path / "a.safetensors")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(IntegrityError, match=r"a\.safetensors"):
+        read_model(path)
+
+
+def test_a_strangers_safetensors_is_told(tmp_path) -> None:
+    path = save_with(tmp_path / "a.safetensors", {"w": torch.zeros(1)}, {"format": "pt"})
+    with pytest.raises(ConversionError, match="no lava-dl checkpoint"):
+        read_model(path)
+    with pytest.raises(IntegrityError, match="not a model of snnzoo"):
+        read_safetensors(path)
+
+
+@pytest.mark.parametrize(
+    ("metadata", "message"),
+    [
+        ("{", "not JSON"),
+        ("[]", "no spec"),
+        (json.dumps({"format": 1, "spec": {"name": "x"}}), "time_steps"),
+        (json.dumps({"format": 99, "spec": {}}), "model format 99"),
+    ],
+)
+def test_bad_metadata_is_told(tmp_path, metadata, message) -> None:
+    path = save_with(tmp_path / "a.safetensors", {"w": torch.zeros(1)}, {"snnzoo": metadata})
+    with pytest.raises(IntegrityError, match=message):
+        read_model(path)
+
+
+def test_values_that_are_not_finite_are_told(tmp_path) -> None:
+    net = fitted_network()
+    with torch.no_grad():
+        net.readout.bias[1] = float("nan")
+    path = write_model(Model.of(net), tmp_path / "a.safetensors")
+    with pytest.raises(IntegrityError, match=r"blocks\.2\.bias holds values that are not finite"):
+        read_model(path)
+
+
+def test_unknown_suffixes_name_the_known_ones(tmp_path) -> None:
+    with pytest.raises(UnsupportedError, match=r"no writer for a file with no suffix.*\.net"):
+        write_model(Model.of(fitted_network()), tmp_path / "a")
+
+
+def test_a_direction_of_zeros_is_refused(tmp_path) -> None:
+    model = Model.of(build_network(SPEC, seed=0))
+    name = next(name for name in model.tensors if name.endswith("original1"))
+    flat = {**model.tensors, name: torch.zeros_like(model.tensors[name])}
+    path = write_model(replace(model, tensors=flat), tmp_path / "a.safetensors")
+    with pytest.raises(IntegrityError, match=f"{name} has a direction of zeros, of which weight norm makes NaN"):
+        read_model(path)

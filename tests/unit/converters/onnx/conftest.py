@@ -1,0 +1,63 @@
+"""Small ONNX files, written from their text form."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from onnx import ModelProto, numpy_helper
+from onnx.reference import ReferenceEvaluator
+
+from converters.ann_to_snn.ann import run_ann
+from converters.onnx.import_ann import OnnxImport, import_ann
+
+
+def numbers(*shape: int, seed: int = 3) -> np.ndarray:
+    """Of either sign, around 0.1."""
+    return np.random.default_rng(seed).normal(0.1, 0.5, shape).astype(np.float32)
+
+
+def model_of(
+    nodes: str, weights: dict[str, np.ndarray], *, shape: str, opset: int, output: str = "y", dtype: str = "float"
+) -> ModelProto:
+    """A model with the input `x` and one output, without shapes in between."""
+    graph = onnx.parser.parse_graph(f"tiny ({dtype}[{shape}] x) => (float {output}) {{ {nodes} }}")
+    graph.output[0].type.tensor_type.ClearField("shape")
+    graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
+    return onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", opset)])
+
+
+@pytest.fixture
+def write(tmp_path) -> Callable[..., Path]:
+    """`write(nodes, weights, shape="1,2,6,6", opset=13)`: the file of a graph from x to y."""
+
+    def write(nodes: str, weights: dict | None = None, *, shape: str = "1,2,6,6", opset: int = 13, **options) -> Path:
+        path = tmp_path / "tiny.onnx"
+        path.write_bytes(model_of(nodes, weights or {}, shape=shape, opset=opset, **options).SerializeToString())
+        return path
+
+    return write
+
+
+@pytest.fixture
+def classify(write) -> Callable[..., OnnxImport]:
+    """`classify(nodes, weights)`: the import of a graph from x to h, with a dense layer from h to y behind it.
+
+    The weights of that layer all differ, so that no number may stand in another's place.
+    """
+
+    def classify(nodes: str, weights: dict | None = None, *, shape: str = "1,2,6,6", opset: int = 13, features=None):
+        weights = dict(weights or {})
+        if features is None:
+            before = model_of(nodes, weights, shape=shape, opset=opset, output="h")
+            sides = [int(side) if side.isdigit() else 1 for side in shape.split(",")]
+            features = ReferenceEvaluator(before).run(None, {"x": np.zeros(sides, np.float32)})[0].size // sides[0]
+        weights |= {"W": numbers(features, 3, seed=9)}
+        found = import_ann(write(f"{nodes} flat = Flatten(h) y = MatMul(flat, W)", weights, shape=shape, opset=opset))
+        images = torch.rand(5, *found.ann.shape)
+        assert np.allclose(run_ann(found.ann, images)[0], found.reference.logits(images), rtol=1e-4, atol=1e-4)
+        return found
+
+    return classify

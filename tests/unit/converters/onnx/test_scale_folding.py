@@ -1,0 +1,362 @@
+"""Scalings and shifts between layers: where they are folded, exactly, and where that is refused."""
+
+import numpy as np
+import pytest
+import torch
+
+from converters.ann_to_snn.ann import Clip, Conv, Dense, run_ann
+from converters.onnx.import_ann import import_ann
+from specs import UnsupportedError
+
+
+def numbers(*shape, seed=3):
+    return np.random.default_rng(seed).normal(0.1, 0.5, shape).astype(np.float32)
+
+
+def kinds(found):
+    return [type(node.operation).__name__ for node in found.ann.nodes]
+
+
+def operations(found, kind):
+    return [node.operation for node in found.ann.nodes if isinstance(node.operation, kind)]
+
+
+def statistics(channels):
+    scale = np.linspace(0.5, 1.5, channels) * np.where(np.arange(channels) % 2, 1, -1)
+    values = {"s": scale, "t": numbers(channels, seed=5), "m": numbers(channels, seed=6)}
+    return {name: v.astype(np.float32) for name, v in values.items()} | {
+        "v": np.linspace(0.5, 2, channels, dtype=np.float32)
+    }
+
+
+NORM = "BatchNormalization<epsilon=0.001>"
+K, L = numbers(4, 2, 3, 3), numbers(4, 4, 3, 3, seed=8)
+
+
+@pytest.mark.parametrize("opset", [7, 9, 14, 15])
+def test_normalisation_after_a_convolution(classify, opset) -> None:
+    found = classify(
+        f"c = Conv(x, k) n = {NORM}(c, s, t, m, v) h = Relu(n)", {"k": K, **statistics(4)}, opset=opset, features=64
+    )
+    assert kinds(found) == ["Conv", "Relu", "Flatten", "Dense"]
+    s = {name: array.astype(np.float64) for name, array in statistics(4).items()}
+    factor = s["s"] / np.sqrt(s["v"] + 0.001)
+    (conv,) = operations(found, Conv)
+    assert np.allclose(conv.weight, K * factor.reshape(4, 1, 1, 1), atol=1e-6)
+    assert np.allclose(conv.bias, s["t"] - s["m"] * factor, atol=1e-6)
+
+
+def test_normalisation_of_opset_6(classify) -> None:
+    classify(
+        "c = Conv(x, k) h = BatchNormalization<is_test=1>(c, s, t, m, v)",
+        {"k": K, **statistics(4)},
+        opset=6,
+        features=64,
+    )
+    with pytest.raises(UnsupportedError, match="eval mode"):
+        classify(
+            "c = Conv(x, k) h = BatchNormalization(c, s, t, m, v)", {"k": K, **statistics(4)}, opset=6, features=64
+        )
+
+
+def test_normalisation_by_the_batch_is_refused(classify) -> None:
+    with pytest.raises(UnsupportedError, match="eval mode"):
+        classify("h = BatchNormalization<training_mode=1>(x, s, t, m, v)", statistics(2), opset=15, features=72)
+
+
+def test_normalisation_after_a_dense_layer(write) -> None:
+    nodes = f"d = MatMul(x, w) n = {NORM}(d, s, t, m, v) r = Relu(n) y = MatMul(r, u)"
+    found = import_ann(write(nodes, {"w": numbers(6, 4), "u": numbers(4, 3), **statistics(4)}, shape="1,6"))
+    assert kinds(found) == ["Dense", "Relu", "Dense"]
+
+
+@pytest.mark.parametrize("between", ["", "p = AveragePool<kernel_shape=[2,2]>", "p = Flatten", "p = Identity"])
+def test_normalisation_after_relu_goes_on_into_the_next_layer(classify, between) -> None:
+    nodes = f"c = Conv(x, k) r = Relu(c) n = {NORM}(r, s, t, m, v) "
+    nodes += f"{between}(n) h = Identity(p)" if between else "h = Conv(n, l)"
+    found = classify(nodes, {"k": K, "l": L, **statistics(4)})
+    assert len(operations(found, Conv)) == (1 if between else 2)
+    assert len(operations(found, Dense)) == 1
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_normalisation_passes_a_maximum_only_with_factors_above_0(classify, sign) -> None:
+    stats = statistics(4)
+    stats["s"] = sign * np.abs(stats["s"])
+    nodes = f"c = Conv(x, k) r = Relu(c) n = {NORM}(r, s, t, m, v) h = MaxPool<kernel_shape=[2,2]>(n)"
+    found = classify(nodes, {"k": K, **stats})
+    assert len(operations(found, Conv)) == (1 if sign > 0 else 2)
+
+
+def test_a_shift_between_a_maximum_and_a_convolution_is_its_bias(classify) -> None:
+    """However many places there are, which sums of floats may round apart."""
+    nodes = f"c = Conv(x, k) r = Relu(c) p = MaxPool<kernel_shape=[2,2],strides=[2,2]>(r) n = {NORM}(p, s, t, m, v) "
+    stats = statistics(8)
+    weights = {"k": numbers(8, 3, 3, 3), "l": numbers(8, 8, 3, 3, seed=8), **stats, "s": np.abs(stats["s"])}
+    found = classify(nodes + "q = Conv(n, l) h = Relu(q)", weights, shape="1,3,28,28")
+    assert kinds(found) == ["Conv", "Relu", "MaxPool", "Conv", "Relu", "Flatten", "Dense"]
+
+
+def test_a_shift_before_padding_becomes_a_channel_of_ones(classify) -> None:
+    nodes = f"c = Conv(x, k) r = Relu(c) p = MaxPool<kernel_shape=[2,2]>(r) n = {NORM}(p, s, t, m, v) "
+    nodes += "h = Conv<pads=[1,1,1,1]>(n, l)"
+    stats = statistics(4)
+    stats["s"] = np.abs(stats["s"])
+    found = classify(nodes, {"k": K, "l": L, **stats})
+    first, second = operations(found, Conv)
+    assert first.weight.shape[0] == 5
+    assert (first.weight[4].abs().sum(), first.bias[4]) == (0, 1)
+    assert second.weight.shape[1] == 5
+    assert [node.shape[0] for node in found.ann.nodes[:3]] == [5, 5, 5]
+
+
+def test_a_factor_alone_goes_through_padding(classify) -> None:
+    nodes = "c = Conv(x, k) r = Relu(c) n = Mul(r, a) h = Conv<pads=[1,1,1,1]>(n, l)"
+    found = classify(nodes, {"k": K, "l": L, "a": numbers(4, 1, 1)})
+    assert [tuple(conv.weight.shape) for conv in operations(found, Conv)] == [(4, 2, 3, 3), (4, 4, 3, 3)]
+
+
+def test_a_shift_before_padding_without_a_way_back_and_a_relu_is_refused(classify) -> None:
+    nodes = "r = Relu(x) n = Add(r, a) c = Conv<pads=[1,1,1,1]>(n, k) h = Relu(c)"
+    with pytest.raises(UnsupportedError, match=r"n \(Add\): a bias that differ"):
+        classify(nodes, {"k": K, "a": numbers(2, 1, 1)}, features=144)
+
+
+def test_a_shift_before_padding_goes_on_into_a_dense_layer(classify) -> None:
+    nodes = "r = Relu(x) n = Add(r, a) h = Conv<pads=[1,1,1,1]>(n, k)"
+    assert kinds(classify(nodes, {"k": K, "a": numbers(2, 1, 1)})) == ["Relu", "Conv", "Flatten", "Dense"]
+
+
+def test_normalisation_between_a_sum_and_relu_is_a_layer_of_its_own(classify) -> None:
+    nodes = f"c = Conv(x, k) r = Relu(c) e = Add(r, c) n = {NORM}(e, s, t, m, v) h = Relu(n)"
+    found = classify(nodes, {"k": K, **statistics(4)})
+    assert kinds(found) == ["Conv", "Relu", "Add", "Conv", "Relu", "Flatten", "Dense"]
+    assert operations(found, Conv)[1].groups == 4
+
+
+@pytest.mark.parametrize(
+    "nodes", ["n = Mul(c, a) m = Add(n, b)", "n = Mul(a, c) m = Add(b, n)", "n = Div(c, i) m = Sub(n, o)"]
+)
+def test_normalisation_as_factor_and_shift(classify, nodes) -> None:
+    a, b = numbers(4, 1, 1) + 2, numbers(1, 4, 1, 1)
+    found = classify(f"c = Conv(x, k) {nodes} h = Relu(m)", {"k": K, "a": a, "b": b, "i": 1 / a, "o": -b})
+    (conv,) = operations(found, Conv)
+    assert np.allclose(conv.weight, K * a.reshape(4, 1, 1, 1), atol=1e-5)
+    assert np.allclose(conv.bias, b.ravel(), atol=1e-6)
+
+
+def test_a_factor_above_0_passes_activations(classify) -> None:
+    nodes = "r = Relu(x) a = Mul(r, two) h = Clip(a, zero, six)"
+    weights = {"two": np.array(2, np.float32), "zero": np.array(0, np.float32), "six": np.array(6, np.float32)}
+    found = classify(nodes, weights)
+    assert operations(found, Clip) == [Clip(3.0)]
+    assert kinds(found) == ["Clip", "Flatten", "Dense"]
+
+
+def test_a_factor_below_0_does_not(classify) -> None:
+    found = classify("r = Relu(x) a = Neg(r) s = Add(a, x) h = Relu(s)")
+    assert kinds(found) == ["Relu", "Conv", "Add", "Relu", "Flatten", "Dense"]
+
+
+def test_a_bias_that_differs_over_height_and_width(classify) -> None:
+    weights = {"k": K, "b": numbers(4, 4, 4)}
+    assert len(operations(classify("c = Conv(x, k) h = Add(c, b)", weights), Dense)) == 1  # goes into the dense bias
+    with pytest.raises(UnsupportedError, match=r"a \(Add\): a bias that differ over height and width"):
+        classify("c = Conv(x, k) a = Add(c, b) h = Relu(a)", weights, features=64)
+
+
+# --- the input
+
+
+@pytest.mark.parametrize(
+    ("nodes", "mean", "std"),
+    [
+        ("a = Sub(x, m) n = Div(a, s)", 0.25, 0.5),
+        ("a = Mul(x, s) n = Sub(a, m)", 0.5, 2.0),
+        ("a = Div(x, s) n = Add(m, a)", -0.125, 0.5),
+    ],
+)
+def test_normalisation_of_the_input(classify, nodes, mean, std) -> None:
+    weights = {"m": np.array(0.25, np.float32), "s": np.array([0.5], np.float32), "k": K}
+    found = classify(f"{nodes} h = Conv<pads=[1,1,1,1]>(n, k)", weights)
+    assert found.ann.normalization.as_json() == {"mean": pytest.approx(mean), "std": pytest.approx(std)}
+    assert found.nodes[0]["became"] == found.nodes[1]["became"] == "input"
+    assert kinds(found) == ["Conv", "Flatten", "Dense"]
+
+
+MEAN, STD = np.array([0.25, 0.5], np.float32).reshape(2, 1, 1), np.array([0.5, 2], np.float32).reshape(1, 2, 1, 1)
+
+
+@pytest.mark.parametrize("pads", ["[0,0,0,0]", "[1,1,1,1]"])
+def test_normalisation_of_the_input_by_channel(classify, pads) -> None:
+    found = classify(
+        f"a = Sub(x, m) n = Div(a, s) c = Conv<pads={pads}>(n, k) h = Relu(c)", {"m": MEAN, "s": STD, "k": K}
+    )
+    assert kinds(found) == ["Conv", "Relu", "Flatten", "Dense"]
+    assert found.ann.normalization.as_json() == {"mean": [0.25, 0.5], "std": [0.5, 2.0]}
+    assert found.nodes[0]["became"] == found.nodes[1]["became"] == "input"
+
+
+def test_normalisation_by_channel_before_any_other_in_the_file(classify) -> None:
+    weights = {"m": MEAN, "s": STD, "k": K, "half": np.array(0.5, np.float32)}
+    found = classify("b = Mul(x, half) a = Sub(b, m) n = Div(a, s) h = Conv<pads=[1,1,1,1]>(n, k)", weights)
+    assert found.ann.normalization.as_json() == {"mean": [0.5, 1.0], "std": [1.0, 4.0]}
+
+
+def test_a_channel_that_is_turned_round_is_no_normalisation(classify) -> None:
+    found = classify("n = Mul(x, s) h = Conv(n, k)", {"s": STD * np.float32([-1, 1]).reshape(2, 1, 1), "k": K})
+    assert found.ann.normalization.as_json() == {"mean": 0.0, "std": 1.0}
+    assert kinds(found) == ["Conv", "Flatten", "Dense"]
+
+
+# --- quantised models
+
+
+def quantised(weight, scale):
+    return np.clip(np.round(weight / scale), -127, 127).astype(np.int8)
+
+
+SCALE = np.array(0.02, np.float32)
+
+
+@pytest.mark.parametrize("opset", [10, 13, 21])
+@pytest.mark.parametrize(("zero", "kind"), [(np.array(-128, np.int8), "Clip"), (np.array(3, np.int8), None)])
+def test_quantised_models(classify, opset, zero, kind) -> None:
+    nodes = (
+        "w = DequantizeLinear(q, ws, wz) c = Conv(x, w) a = QuantizeLinear(c, as, az) "
+        "b = DequantizeLinear(a, as, az) h = MaxPool<kernel_shape=[2,2]>(b)"
+    )
+    weights = {
+        "q": quantised(K, 0.01),
+        "ws": np.array(0.01, np.float32),
+        "wz": np.array(0, np.int8),
+        "as": SCALE,
+        "az": zero,
+    }
+    found = classify(nodes, weights, opset=opset, features=36)
+    assert kinds(found) == ["Conv", *([kind] if kind else []), "MaxPool", "Flatten", "Dense"]
+    assert np.allclose(operations(found, Conv)[0].weight, quantised(K, 0.01) * 0.01, atol=1e-7)
+    if kind:
+        assert operations(found, Clip)[0].high == pytest.approx(255 * 0.02)
+    assert any("rounding" in note for note in found.notes)
+
+
+SIGNED = {"s": SCALE, "I": 2 * np.eye(6, dtype=np.float32), "w": numbers(6, 3)}
+
+
+def test_the_size_of_the_image_may_be_asked_before_it_is_normalised(classify) -> None:
+    size = "s = Shape(x) g = Gather(s, i) u = Unsqueeze(g, a) q = Concat<axis=0>(u, m)"
+    weights = {
+        "i": np.array(0),
+        "a": np.array([0]),
+        "m": np.array([-1]),
+        "d": np.float32(0.3),
+        "k": numbers(4, 2, 3, 3),
+    }
+    found = classify(f"{size} n = Sub(x, d) c = Conv<pads=[1,1,1,1]>(n, k) r = Relu(c) h = Reshape(r, q)", weights)
+    assert found.ann.normalization.mean == pytest.approx((0.3,))
+
+
+def test_a_quantiser_may_name_its_type_without_a_zero_point(write) -> None:
+    nodes = "h = MatMul(x, I) q = QuantizeLinear{}(h, s) d = DequantizeLinear(q, s) y = MatMul(d, w)"
+    for named, found in (("<output_dtype=3>", ["Dense", "Dense"]), ("", ["Dense", "Clip", "Dense"])):
+        assert kinds(import_ann(write(nodes.format(named), SIGNED, shape="1,6", opset=21))) == found
+    with pytest.raises(UnsupportedError, match="quantises to float8e4m3fn"):
+        import_ann(write(nodes.format("<output_dtype=17>"), SIGNED, shape="1,6", opset=21))
+
+
+@pytest.mark.parametrize(
+    ("back", "message"),
+    [
+        ("d = DequantizeLinear(q, t)", r"d \(DequantizeLinear\): dequantises by 0\.1 from 0 what was .* by 0\.02"),
+        ("c = Cast<to=1>(q) d = Mul(c, s)", r"c \(Cast\): computes with quantised numbers"),
+    ],
+)
+def test_what_is_dequantised_by_another_scale_or_by_hand_is_refused(write, back, message) -> None:
+    nodes = f"h = MatMul(x, I) q = QuantizeLinear(h, s) {back} y = MatMul(d, w)"
+    with pytest.raises(UnsupportedError, match=message):
+        import_ann(write(nodes, {**SIGNED, "t": np.array(0.1, np.float32)}, shape="1,6"))
+
+
+def test_quantised_numbers_may_be_laid_out_anew(write) -> None:
+    nodes = (
+        "c = Conv(x, k) q = QuantizeLinear(c, s, z) m = MaxPool<kernel_shape=[2,2]>(q) f = Flatten(m) "
+        "d = DequantizeLinear(f, s, z) y = MatMul(d, v)"
+    )
+    weights = {"k": K, "s": SCALE, "z": np.array(0, np.uint8), "v": numbers(36, 3)}
+    assert kinds(import_ann(write(nodes, weights))) == ["Conv", "Clip", "MaxPool", "Flatten", "Dense"]
+
+
+def test_the_size_of_quantised_numbers_may_be_asked(write) -> None:
+    nodes = (
+        "c = Conv(x, k) q = QuantizeLinear(c, s, z) h = Shape(q) n = Gather(h, zero) u = Unsqueeze(n, zeros) "
+        "r = Concat<axis=0>(u, rest) f = Reshape(q, r) d = DequantizeLinear(f, s, z) y = MatMul(d, v)"
+    )
+    weights = {
+        "k": K, "s": SCALE, "z": np.array(0, np.uint8), "v": numbers(64, 3),
+        "zero": np.array(0), "zeros": np.array([0]), "rest": np.array([-1]),
+    }  # fmt: skip
+    assert kinds(import_ann(write(nodes, weights))) == ["Conv", "Clip", "Flatten", "Dense"]
+
+
+def test_an_image_of_bytes_that_is_dequantised_is_scaled(write) -> None:
+    nodes = "d = DequantizeLinear(x, s, z) y = MatMul(d, w)"
+    weights = {"s": np.array(0.5, np.float32), "z": np.array(128, np.uint8), "w": numbers(6, 3)}
+    found = import_ann(write(nodes, weights, shape="1,6", dtype="uint8"))
+    assert kinds(found) == ["Dense"]
+    logits = run_ann(found.ann, torch.full((1, 6), 255.0) / 255)[0]
+    assert np.allclose(logits.numpy(), (255 - 128) * 0.5 * weights["w"].sum(0), rtol=1e-5)
+
+
+def test_weights_quantised_by_channel(classify) -> None:
+    scales = np.array([0.01, 0.02, 0.03, 0.04], np.float32)
+    weights = {"q": quantised(K, 0.02), "ws": scales, "wz": np.zeros(4, np.int8)}
+    (conv,) = operations(classify("w = DequantizeLinear<axis=0>(q, ws, wz) h = Conv(x, w)", weights, features=64), Conv)
+    assert np.allclose(conv.weight, quantised(K, 0.02) * scales.reshape(4, 1, 1, 1))
+
+
+def test_integer_operators_are_refused(write) -> None:
+    nodes = "q = QuantizeLinear(x, s, z) m = MatMulInteger(q, w) y = Cast<to=1>(m)"
+    path = write(nodes, {"s": SCALE, "z": np.array(0, np.uint8), "w": np.ones((6, 3), np.int8)}, shape="1,6")
+    with pytest.raises(UnsupportedError, match=r"m \(MatMulInteger\): an integer operator"):
+        import_ann(path)
+
+
+def test_weights_are_folded_in_64_bits(classify) -> None:
+    """Two factors that cancel leave the weights as they were, to the bit."""
+    weights = {"k": K, "a": np.float32([1e-20]), "b": np.float32([1e20])}
+    (conv,) = operations(classify("c = Conv(x, k) m = Mul(c, a) h = Mul(m, b)", weights), Conv)
+    assert torch.allclose(conv.weight, torch.from_numpy(K), rtol=1e-6)
+
+
+def test_normalisation_of_each_number_by_itself(classify) -> None:
+    """`spatial=0`, until opset 8: statistics of the maps' shape."""
+    shape = (4, 4, 4)
+    weights = {name: numbers(*shape, seed=i) for i, name in enumerate("stm")} | {"v": np.full(shape, 0.5, np.float32)}
+    found = classify(
+        "c = Conv(x, k) h = BatchNormalization<spatial=0>(c, s, t, m, v)", {"k": K, **weights}, opset=7, features=64
+    )
+    assert len(operations(found, Dense)) == 1
+
+
+def test_normalisation_of_channels_last_images(classify) -> None:
+    """As Keras' preprocessing is exported: by channel, then channels first, then padding."""
+    nodes = "a = Sub(x, m) n = Mul(a, s) t = Transpose<perm=[0,3,1,2]>(n) c = Conv<pads=[1,1,1,1]>(t, k) h = Relu(c)"
+    found = classify(nodes, {"m": MEAN.ravel(), "s": STD.ravel(), "k": K}, shape="N,6,5,2")
+    assert found.ann.shape == (2, 6, 5)
+    assert found.ann.normalization.as_json() == {"mean": [0.25, 0.5], "std": [2.0, 0.5]}
+    assert kinds(found) == ["Conv", "Relu", "Flatten", "Dense"]
+
+
+def test_a_bound_is_not_folded_into_a_relu_that_others_read(classify) -> None:
+    found = classify("r = Relu(x) m = Min(r, a) h = Add(m, r)", {"a": np.array(0.25, np.float32)})
+    assert kinds(found) == ["Relu", "Clip", "Add", "Flatten", "Dense"]
+
+
+def test_a_channel_of_ones_does_not_pass_a_bound_below_1(classify) -> None:
+    nodes = "c = Conv(x, k) r = Clip(c, zero, {}) n = Add(r, a) d = Conv<pads=[1,1,1,1]>(n, l) h = Relu(d)"
+    weights = {"k": K, "l": L, "a": numbers(4, 1, 1), "zero": np.array(0, np.float32)}
+    found = classify(nodes.format("two"), {**weights, "two": np.array(2, np.float32)})
+    assert operations(found, Conv)[0].weight.shape[0] == 5
+    with pytest.raises(UnsupportedError, match=r"n \(Add\): a bias that differ"):
+        classify(nodes.format("half"), {**weights, "half": np.array(0.5, np.float32)})
