@@ -5,7 +5,7 @@ from pathlib import Path
 from matplotlib.figure import Figure
 
 from bootstrap_core.analysis.plots import save_png
-from zoo.card_files import card_names, packaged_card
+from zoo.runs.card_files import card_names, packaged_card
 
 PICTURE = Path(__file__).parent / "pictures" / "accuracy.png"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")

@@ -22,9 +22,9 @@ from typing import Any
 
 from spec_reference import spec_reference
 
-from zoo.card import Card, seed_accuracies
-from zoo.card_files import card_names, packaged_card
 from zoo.model_format import ModelFormat
+from zoo.runs.card import Card, seed_accuracies
+from zoo.runs.card_files import card_names, packaged_card
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "specs/README.md", "tests/benchmarks/README.md")]

@@ -16,12 +16,12 @@ from converters.report.conversion_page import conversion_page
 from converters.report.gallery import gallery_page, measure_gallery
 from converters.report.pictures import png
 from specs.files.whole_file import write_whole
-from zoo.card_files import packaged_card
-from zoo.catalog import find_models, packaged_models
-from zoo.curves import reports_of
-from zoo.fetch import pull
+from zoo.hub.catalog import find_models, packaged_models
+from zoo.hub.fetch import pull
 from zoo.model_format import ModelFormat
 from zoo.packaged_files import packaged_path
+from zoo.runs.card_files import packaged_card
+from zoo.runs.learning_curves import reports_of
 
 __all__ = ["ANN", "FILES", "MODEL", "Demo", "run_demo"]
 

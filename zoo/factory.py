@@ -6,8 +6,8 @@ from bootstrap_core.network.network import Network
 from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model
 from specs.errors import SnnZooError
-from zoo.catalog import find_model, local_catalogs, no_model
-from zoo.fetch import local_file
+from zoo.hub.catalog import find_model, local_catalogs, no_model
+from zoo.hub.fetch import local_file
 from zoo.model_format import ModelFormat
 from zoo.packaged_files import packaged_names, packaged_path
 

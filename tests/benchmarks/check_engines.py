@@ -20,7 +20,7 @@ from torch import Tensor
 from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
 from bootstrap_core.analysis.evaluation import batches
 from bootstrap_core.kernels import describe
-from zoo.cli.shared import usual_data
+from zoo.cli.given_model import usual_data
 from zoo.factory import model_names
 from zoo.sources import read_source
 

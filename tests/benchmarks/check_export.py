@@ -21,7 +21,7 @@ from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
 from bootstrap_core.fixed_point import MANT
 from bootstrap_core.network.blocks import FlattenBlock, GradedInputBlock, InputBlock
 from converters import write_netx
-from zoo.cli.shared import usual_data
+from zoo.cli.given_model import usual_data
 from zoo.sources import read_source
 
 

@@ -32,14 +32,14 @@ from programs import RESULTS
 
 from converters import read_model
 from specs import load_spec
-from zoo.card_files import card_file
 from zoo.factory import model_file
-from zoo.publish import publish, read_index
+from zoo.hub.publish import publish, read_index
+from zoo.runs.card_files import card_file
 
 SMALL, LARGE = "mnist-dense-shallow", "mnist-dense"
 """Packaged models: the one is there, the other is to come."""
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["zoo.training_run", "zoo.cli", "numba"])
+FORKS.set_forkserver_preload(["zoo.runs.training_run", "zoo.cli", "numba"])
 SPEC = """
 name: small
 time_steps: 4

@@ -10,8 +10,8 @@ import pytest
 
 import zoo
 from converters import read_model
-from zoo import catalog
-from zoo.publish import publish
+from zoo.hub import catalog
+from zoo.hub.publish import publish
 
 
 @pytest.fixture

@@ -4,9 +4,9 @@ from pathlib import Path
 import pytest
 
 from converters.cli.console import print_table, say
-from zoo.card_files import card_file
 from zoo.factory import model_file
 from zoo.packaged_files import packaged_path
+from zoo.runs.card_files import card_file
 
 GOLDEN = Path(__file__).parents[1] / "golden/dense"
 HEADER, ROWS = ["old", "what"], [["blocks.1.parametrizations.weight.original0", "ok"], ["a", "some words more " * 9]]

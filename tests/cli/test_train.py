@@ -13,10 +13,10 @@ from converters import read_model, write_model
 from specs.files.file_digest import sha256_of
 from specs.io import dump_spec, load_spec
 from specs.training import TrainingSpec
-from zoo.card_files import packaged_card
-from zoo.cli.train import _EpochBar
+from zoo.cli.train_command import _EpochBar
+from zoo.runs.card_files import packaged_card
+from zoo.runs.training_run import read_metrics
 from zoo.sources import override_spec
-from zoo.training_run import read_metrics
 
 
 def test_a_run_leaves_what_the_readme_says(trained) -> None:

@@ -22,7 +22,7 @@ from typing import Any
 
 LOADED = (
     *("converters.onnx.import_ann", "converters.ann_to_snn.onnx_conversion", "PIL.Image", "numba"),
-    *("zoo.sources", "zoo.fetch", "zoo.curves", "zoo.golden", "zoo.card_text"),
+    *("zoo.sources", "zoo.hub.fetch", "zoo.runs.learning_curves", "zoo.runs.golden", "zoo.runs.card_text"),
 )
 SECONDS = 5
 BYTES = 2 << 30

@@ -62,8 +62,8 @@ def _image(path: Path) -> None:
 
 
 def _index(path: Path) -> None:
-    from zoo.catalog import open_catalogs, search
-    from zoo.index import dump_index, parse_index
+    from zoo.hub.catalog import open_catalogs, search
+    from zoo.hub.index import dump_index, parse_index
 
     (catalog,) = open_catalogs([str(path)])
     assert parse_index(dump_index(catalog.index), origin="again") == catalog.index
@@ -71,10 +71,10 @@ def _index(path: Path) -> None:
 
 
 def _card(path: Path) -> None:
-    from zoo.card import dump_card, load_card
-    from zoo.card_text import as_markdown
-    from zoo.curves import reports_of
-    from zoo.golden import golden_images
+    from zoo.runs.card import dump_card, load_card
+    from zoo.runs.card_text import as_markdown
+    from zoo.runs.golden import golden_images
+    from zoo.runs.learning_curves import reports_of
 
     card = load_card(path)
     as_markdown(card)

@@ -158,8 +158,8 @@ def image(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (9, 7)) 
 def card(folder: Path) -> bytes:
     """A card, shorter than those that are measured, true of a model file that is written to `folder`."""
     from specs import NetworkSpec
-    from zoo.card import Card, Curves, FileFacts, dump_card, load_card, revision_of, spec_digest
-    from zoo.card_files import card_file
+    from zoo.runs.card import Card, Curves, FileFacts, dump_card, load_card, revision_of, spec_digest
+    from zoo.runs.card_files import card_file
 
     file = folder / "tiny.safetensors"
     written(DENSE, file.name, folder)
@@ -185,8 +185,8 @@ def card(folder: Path) -> bytes:
 
 def index(folder: Path) -> bytes:
     """An index of that model, in two revisions; the newer is in `folder`."""
-    from zoo.card import load_card
-    from zoo.index import IndexedFile, IndexedModel, ZooIndex, dump_index
+    from zoo.hub.index import IndexedFile, IndexedModel, ZooIndex, dump_index
+    from zoo.runs.card import load_card
 
     (folder / "tiny.yaml").write_bytes(card(folder))
     files = {"safetensors": IndexedFile.of(folder / "tiny.safetensors", "tiny.safetensors")}

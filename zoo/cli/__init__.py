@@ -9,17 +9,17 @@ from converters.cli.console import CONTEXT_SETTINGS, KnownModels, describe_platf
 from converters.cli.convert_command import convert
 from converters.cli.migrate_command import migrate
 from specs.errors import SnnZooError
-from zoo.cli.card import card
-from zoo.cli.completion import completion
-from zoo.cli.data import data
-from zoo.cli.demo import demo
-from zoo.cli.describe import build, check, schema
-from zoo.cli.gallery import gallery
-from zoo.cli.models import list_models, publish_model, pull
-from zoo.cli.score import evaluate_model, predict
-from zoo.cli.shared import local_names
-from zoo.cli.show import show, verify
-from zoo.cli.train import train
+from zoo.cli.card_command import card
+from zoo.cli.completion_command import completion
+from zoo.cli.data_commands import data
+from zoo.cli.demo_command import demo
+from zoo.cli.gallery_command import gallery
+from zoo.cli.given_model import local_names
+from zoo.cli.index_commands import list_models, publish_model, pull
+from zoo.cli.score_commands import evaluate_model, predict
+from zoo.cli.show_commands import show, verify
+from zoo.cli.spec_commands import build, check, schema
+from zoo.cli.train_command import train
 
 __all__ = ["main", "zoo"]
 

@@ -6,8 +6,8 @@ from bootstrap_core import build_network, load_dataset
 from bootstrap_core.data.datasets import Dataset
 from converters import Model, write_model
 from specs import NetworkSpec, parse_spec
-from zoo.card import Card
-from zoo.measurement import measure_card
+from zoo.runs.card import Card
+from zoo.runs.measurement import measure_card
 
 TINY = """
 name: tiny

@@ -4,7 +4,7 @@ import zoo
 from bootstrap_core import IntegerNetwork, evaluate, load_dataset
 from specs import SnnZooError, load_spec
 from zoo.factory import packaged_model
-from zoo.measurement import made_by
+from zoo.runs.measurement import made_by
 
 
 def test_the_packaged_models_are_named() -> None:

@@ -32,7 +32,7 @@ from converters.cli.options import (
     use_threads,
 )
 from specs.errors import DataError, StateOverflowError
-from zoo.cli.shared import input_shape, read_and_say, say_fresh, usual_data
+from zoo.cli.given_model import input_shape, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
     from bootstrap_core.analysis.evaluation import Evaluation, Runnable
@@ -241,7 +241,7 @@ def _plot_scores(path: Path, scores: "list[Evaluation]", ann: "Evaluation | None
 
 
 def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) -> None:
-    from zoo.card_text import rate_words
+    from zoo.runs.card_text import rate_words
 
     print_table(
         ["", "accuracy", "images", "loss", "synops/image", "images/s"],

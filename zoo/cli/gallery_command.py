@@ -15,7 +15,7 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
-from zoo.cli.shared import input_shape, own_card, read_and_say, say_fresh, usual_data
+from zoo.cli.given_model import input_shape, own_card, read_and_say, say_fresh, usual_data
 
 if TYPE_CHECKING:
     from bootstrap_core.training.trainer import EpochReport
@@ -85,8 +85,8 @@ def gallery(
 
 def _reports(source: str) -> "list[EpochReport]":
     """What is known of its training, epoch by epoch."""
-    from zoo.curves import reports_of
-    from zoo.training_run import read_metrics
+    from zoo.runs.learning_curves import reports_of
+    from zoo.runs.training_run import read_metrics
 
     card = own_card(source)
     if card is not None and (reports := reports_of(card.training)):

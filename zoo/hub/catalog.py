@@ -11,9 +11,9 @@ from pathlib import Path
 from specs.errors import IntegrityError, SnnZooError, TransferError
 from specs.files.download import cache_folder
 from specs.suggestion import suggest
-from zoo.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
-from zoo.publish import read_index
-from zoo.transport import FolderTransport, Transport, is_remote, open_transport
+from zoo.hub.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
+from zoo.hub.publish import read_index
+from zoo.hub.transport import FolderTransport, Transport, is_remote, open_transport
 
 __all__ = [
     "CACHE",

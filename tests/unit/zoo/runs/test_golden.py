@@ -11,7 +11,7 @@ from bootstrap_core.data.datasets import Split
 from converters import read_model
 from specs import IntegrityError, SnnZooError
 from specs.io import spec_from_document
-from zoo.golden import golden_differences, golden_images, golden_of
+from zoo.runs.golden import golden_differences, golden_images, golden_of
 
 
 @pytest.fixture(scope="module")

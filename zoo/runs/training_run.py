@@ -38,7 +38,7 @@ from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.training import LearningRateSchedule, TrainingSpec
-from zoo.card import Versions, revision_of
+from zoo.runs.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 
 __all__ = ["CHECKPOINT", "FILES", "METRICS", "TrainingRun", "load_teacher", "read_metrics"]

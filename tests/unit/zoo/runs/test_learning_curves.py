@@ -5,8 +5,8 @@ import pytest
 
 from bootstrap_core.training.trainer import EpochReport
 from specs import IntegrityError, SnnZooError
-from zoo.card import Training
-from zoo.curves import read_curves, reports_of
+from zoo.runs.card import Training
+from zoo.runs.learning_curves import read_curves, reports_of
 
 REPORTS = [
     EpochReport(

@@ -12,7 +12,7 @@ from converters.cli.options import PathArgument, Seed
 from specs.dataset_sources import TRAINING_IMAGES
 from specs.errors import SpecError
 from specs.files.given_file import is_text
-from zoo.cli.shared import complete_specs, print_layers, say_doubts
+from zoo.cli.given_model import complete_specs, print_layers, say_doubts
 
 if TYPE_CHECKING:
     from specs.network import NetworkSpec
@@ -63,7 +63,7 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
         recipe.check_images(n_images)
     recipe.check_own_teacher(fitted=recipe.snn_epochs < recipe.epochs)  # an ANN epoch fits
     if recipe.teacher is not None:
-        from zoo.training_run import load_teacher
+        from zoo.runs.training_run import load_teacher
 
         load_teacher(network)
 

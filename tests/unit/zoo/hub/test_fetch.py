@@ -14,12 +14,12 @@ import pytest
 
 from converters import read_model
 from specs.errors import IntegrityError, SnnZooError, TransferError
-from zoo.catalog import cached_models, find_model, find_models, model_cache, open_catalogs, packaged_models, search
-from zoo.fetch import pull
+from zoo.hub.catalog import cached_models, find_model, find_models, model_cache, open_catalogs, packaged_models, search
+from zoo.hub.fetch import pull
+from zoo.hub.publish import publish
 from zoo.model_format import ModelFormat
-from zoo.publish import publish
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 ALL = tuple(ModelFormat)
 
 

@@ -3,7 +3,7 @@ import io
 import pytest
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
-from zoo.transport import FolderTransport, FsspecTransport, HubTransport, WebTransport, is_remote, open_transport
+from zoo.hub.transport import FolderTransport, FsspecTransport, HubTransport, WebTransport, is_remote, open_transport
 
 
 def fetch(url: str, start: bytes = b"", size: int | None = None) -> bytes:

@@ -28,7 +28,8 @@ from specs.io import load_spec, network_names
 from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import TrainingSpec
-from zoo.card import (
+from zoo.model_format import ModelFormat
+from zoo.runs.card import (
     Card,
     Commands,
     Curves,
@@ -46,8 +47,7 @@ from zoo.card import (
     revision_of,
     spec_digest,
 )
-from zoo.golden import golden_of
-from zoo.model_format import ModelFormat
+from zoo.runs.golden import golden_of
 
 __all__ = ["STEPS", "Difference", "differences", "energy_of", "made_by", "measure_card", "measure_seed", "same_network"]
 

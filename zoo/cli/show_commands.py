@@ -12,12 +12,12 @@ import click
 from converters.cli.console import command, force_option, json_option, print_table, refuse_existing, say
 from converters.cli.options import PathArgument, complete_models
 from specs.errors import IntegrityError, SnnZooError
-from zoo.cli.shared import own_card, print_layers, read_and_say, say_fresh
+from zoo.cli.given_model import own_card, print_layers, read_and_say, say_fresh
 
 if TYPE_CHECKING:
     from converters.formats.netx.netx_layers import NetxFile
     from converters.model import Model
-    from zoo.card import Card
+    from zoo.runs.card import Card
 
 __all__ = ["show", "verify"]
 
@@ -70,7 +70,7 @@ def show(
         refuse_existing(curves, force)
         say(str(_plot_curves(_needed(card, source), curves)))
     if markdown:
-        from zoo.card_text import as_markdown
+        from zoo.runs.card_text import as_markdown
 
         click.echo(_printable(as_markdown(_needed(card, source))), nl=False)
     elif other is not None:
@@ -97,8 +97,8 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
     Example: zoo verify mnist-dense
     """
     from zoo.factory import model_names
+    from zoo.runs.verification import verify_model
     from zoo.sources import read_source
-    from zoo.verification import verify_model
 
     if source is None and against is not None:
         raise click.UsageError("--against compares one model: name it")
@@ -169,7 +169,7 @@ def _needed(card: "Card | None", source: str) -> "Card":
 
 
 def _show_card(card: "Card") -> None:
-    from zoo.card_text import sections
+    from zoo.runs.card_text import sections
 
     click.echo(click.wrap_text(_printable(f"{card.name}: {card.description}".rstrip(": ")), WIDTH))
     for section in sections(card):
@@ -187,7 +187,7 @@ def _show_card(card: "Card") -> None:
 def _plot_curves(card: "Card", path: Path) -> Path:
     from bootstrap_core.analysis.plots import plot_curves
     from bootstrap_core.analysis.statistics import EpochRecord, Measured
-    from zoo.curves import reports_of
+    from zoo.runs.learning_curves import reports_of
 
     if not (reports := reports_of(card.training)):
         raise SnnZooError(f"the card of {card.name} has no learning curves: its run did not keep them")

@@ -42,7 +42,7 @@ def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: P
 
     Example: zoo list 'mnist-*'
     """
-    from zoo.catalog import CACHE, PACKAGE, cached_models, no_model, open_catalogs, search
+    from zoo.hub.catalog import CACHE, PACKAGE, cached_models, no_model, open_catalogs, search
 
     cached = cached_models(cache_dir)
     catalogs = open_catalogs(urls, cache_dir=cache_dir, offline=offline)
@@ -115,8 +115,8 @@ def pull(
 
     Example: zoo pull mnist-dense -o models --format safetensors --format netx
     """
-    from zoo import fetch
-    from zoo.catalog import find_models, open_catalogs, packaged_models
+    from zoo.hub import fetch
+    from zoo.hub.catalog import find_models, open_catalogs, packaged_models
 
     catalogs = open_catalogs(urls, cache_dir=cache_dir, offline=offline)
     pulled, packaged = [], packaged_models()
@@ -161,7 +161,7 @@ def publish_model(file: Path, card: Path, url: str, own_data: bool, as_json: boo
 
     Example: zoo publish run/model.safetensors run/model.yaml --to /srv/models
     """
-    from zoo.publish import publish
+    from zoo.hub.publish import publish
 
     reference = publish(file, card, url, own_data=own_data)
     click.echo(json.dumps({"published": reference, "index": url}) if as_json else reference)

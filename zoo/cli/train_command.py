@@ -33,14 +33,14 @@ from converters.cli.options import (
     use_threads,
 )
 from specs.errors import SnnZooError
-from zoo.cli.shared import complete_specs, say_doubts, usual_data
+from zoo.cli.given_model import complete_specs, say_doubts, usual_data
 
 if TYPE_CHECKING:
     from bootstrap_core.training.distributed import Group
     from bootstrap_core.training.trainer import EpochReport
     from converters.model import Model
     from specs.training import TrainingSpec
-    from zoo.training_run import TrainingRun
+    from zoo.runs.training_run import TrainingRun
 
 __all__ = ["train"]
 
@@ -134,9 +134,9 @@ def _start_run(
     from bootstrap_core.training.distributed import local_device
     from specs.files.file_digest import sha256_of
     from specs.training import TrainingSpec
-    from zoo.card import revision_of
+    from zoo.runs.card import revision_of
+    from zoo.runs.training_run import CHECKPOINT, FILES, TrainingRun
     from zoo.sources import is_spec, override_spec, read_start, resolve_device
-    from zoo.training_run import CHECKPOINT, FILES, TrainingRun
 
     if not resume and group.leads:
         otherwise = "go on with --resume, " if (folder / CHECKPOINT).exists() else ""
@@ -192,7 +192,7 @@ def _say_learnt_validation(who: str, model: "Model", recipe: "TrainingSpec") -> 
 
 def _say_of_teacher(source: str, run: "TrainingRun", teacher: str) -> None:
     """Say what makes a run differ from the one that a card tells, or look better than it is."""
-    from zoo.card_files import card_of
+    from zoo.runs.card_files import card_of
     from zoo.sources import read_source
 
     card, model = card_of(source), read_source(teacher)[0]

@@ -10,9 +10,9 @@ from bootstrap_core import IntegerNetwork, build_network, evaluate
 from converters import Model, read_model, write_model
 from specs import IntegrityError, SnnZooError, load_spec, summarize
 from specs.io import spec_from_document
-from zoo.card import SeedScore, Versions, dump_card, load_card, seed_accuracies
-from zoo.card_text import as_markdown, seed_words
-from zoo.measurement import STEPS, differences, made_by, measure_card, measure_seed, same_network
+from zoo.runs.card import SeedScore, Versions, dump_card, load_card, seed_accuracies
+from zoo.runs.card_text import as_markdown, seed_words
+from zoo.runs.measurement import STEPS, differences, made_by, measure_card, measure_seed, same_network
 
 
 def test_the_file_and_the_spec_are_told(card, model_file, spec) -> None:

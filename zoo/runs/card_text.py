@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from statistics import mean
 
 from specs.training import TrainingSpec
-from zoo.card import Card, OperationsOf, Versions, seed_accuracies
 from zoo.model_format import ModelFormat
+from zoo.runs.card import Card, OperationsOf, Versions, seed_accuracies
 
 __all__ = ["Section", "as_markdown", "percent", "rate_words", "sections", "seed_words"]
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from specs.errors import IntegrityError, SnnZooError
-from zoo.card import dump_card, load_card
+from zoo.hub.publish import publish, read_index
 from zoo.model_format import ModelFormat
-from zoo.publish import publish, read_index
+from zoo.runs.card import dump_card, load_card
 
-ROOT = Path(__file__).parents[3]
+ROOT = Path(__file__).parents[4]
 
 
 def names(folder: Path) -> set[str]:
@@ -133,8 +133,8 @@ def test_a_revision_never_changes(carded, tmp_path) -> None:
 
 def test_other_formats_join_their_safetensors_file(carded, tmp_path) -> None:
     from converters import read_model, write_model
-    from zoo.card import FileFacts
-    from zoo.index import IndexedFile
+    from zoo.hub.index import IndexedFile
+    from zoo.runs.card import FileFacts
 
     made = carded()
     netx = write_model(read_model(made.file), tmp_path / "tiny.net")

@@ -5,8 +5,8 @@ from pathlib import Path
 
 from bootstrap_core.training.trainer import EpochReport
 from specs.errors import SnnZooError
-from zoo.card import Curves, Training
-from zoo.training_run import METRICS, read_metrics
+from zoo.runs.card import Curves, Training
+from zoo.runs.training_run import METRICS, read_metrics
 
 __all__ = ["read_curves", "reports_of"]
 

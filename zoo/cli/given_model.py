@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from specs.fields import Shape
     from specs.network import NetworkSpec
     from specs.training import TrainingSpec
-    from zoo.card import Card
+    from zoo.runs.card import Card
 
 __all__ = [
     "complete_specs",
@@ -33,7 +33,7 @@ __all__ = [
 
 def local_names() -> list[str]:
     """Names of the trained models on this machine, sorted; of the package's alone, if the cache cannot be read."""
-    from zoo.catalog import local_catalogs, packaged_models, search
+    from zoo.hub.catalog import local_catalogs, packaged_models, search
 
     try:
         return [found.name for found in search("*", local_catalogs())]
@@ -87,7 +87,7 @@ def read_and_say(source: str) -> "tuple[Model, bool]":
 
 def own_card(source: str) -> "Card | None":
     """`card_of`, but for a card of other bytes, of which it tells on stderr."""
-    from zoo.card_files import card_of, is_of
+    from zoo.runs.card_files import card_of, is_of
     from zoo.sources import model_path
 
     card, path = card_of(source), model_path(source)

@@ -11,7 +11,7 @@ from bootstrap_core.data.datasets import Split
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from specs.block import has_neurons
 from specs.errors import IntegrityError, SnnZooError
-from zoo.card import GOLDEN_LETTERS, Golden
+from zoo.runs.card import GOLDEN_LETTERS, Golden
 
 __all__ = ["golden_differences", "golden_images", "golden_of"]
 

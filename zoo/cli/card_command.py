@@ -19,7 +19,7 @@ from converters.cli.options import (
 from specs.errors import ConversionError, SnnZooError
 
 if TYPE_CHECKING:
-    from zoo.card import Card
+    from zoo.runs.card import Card
 
 __all__ = ["card"]
 
@@ -72,9 +72,9 @@ def card(
     from converters.formats.file_kind import USES, FileKind, kind_of_file
     from converters.formats.model_files import MODEL_SUFFIXES
     from specs.fields import is_name
-    from zoo.card import dump_card
-    from zoo.card_files import SUFFIX, card_path
     from zoo.factory import local_model, unknown_model
+    from zoo.runs.card import dump_card
+    from zoo.runs.card_files import SUFFIX, card_path
     from zoo.sources import TRAINED, refuse_folder
 
     if name is not None and not is_name(name):
@@ -121,10 +121,10 @@ def _measure(
     places: DataPlaces,
 ) -> "Card":
     from converters.formats.safetensors_file import read_safetensors
-    from zoo.card import FileFacts, load_card
-    from zoo.cli.shared import input_shape, usual_data
-    from zoo.curves import read_curves
-    from zoo.measurement import measure_card, measure_seed
+    from zoo.cli.given_model import input_shape, usual_data
+    from zoo.runs.card import FileFacts, load_card
+    from zoo.runs.learning_curves import read_curves
+    from zoo.runs.measurement import measure_card, measure_seed
     from zoo.sources import TRAINED
 
     model = read_safetensors(path)
@@ -156,8 +156,8 @@ def _measure(
 
 def _compare(before: Path | None, found: "Card", as_json: bool) -> None:
     """Say where the card differs, and fail if it does."""
-    from zoo.card import load_card
-    from zoo.measurement import differences
+    from zoo.runs.card import load_card
+    from zoo.runs.measurement import differences
 
     if before is None:
         raise SnnZooError(f"there is no card of {found.name} to check: write it with -o")

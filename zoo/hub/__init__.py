@@ -1,0 +1,1 @@
+"""Indexes of models: finding, fetching and publishing."""
