@@ -6,7 +6,7 @@ from importlib import import_module
 from pathlib import Path
 
 PACKAGES = ("specs", "bootstrap_core", "converters", "zoo")
-LEFT_OUT = {"__main__", "cli", "data", "examples", "kernels", "networks", "weights"}
+LEFT_OUT = {"__main__", "cli", "examples", "kernels", "networks", "weights"}
 
 
 def main(folder: Path) -> None:
