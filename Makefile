@@ -15,12 +15,12 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-engines check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-engines check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-$(BIN)/.installed: pyproject.toml
+$(BIN)/.installed: pyproject.toml setup.py $(wildcard bootstrap_core/ops/native/*)
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "snnzoo needs Python 3.11 or newer: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --upgrade pip
@@ -155,5 +155,8 @@ docs: install  ## Write the tables and pictures of the README, and the index of 
 	$(BIN)/python tests/make_accuracy_picture.py
 	$(BIN)/python tests/make_readme_tables.py
 
+wheel: install  ## Build this machine's wheel, with the native library, into dist
+	$(BIN)/pip wheel --quiet --no-deps --wheel-dir dist .
+
 clean:  ## Remove what the targets made
-	rm -rf $(VENV) demo
+	rm -rf $(VENV) demo build dist bootstrap_core/ops/*.so

@@ -26,8 +26,9 @@ class LearningRateSchedule(StrEnum):
 
 
 class Precision(StrEnum):
-    """Of products in training."""
+    """Type of the factors of products in training."""
 
+    AUTO = "auto"
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
 
@@ -100,9 +101,10 @@ class TrainingSpec(StrictModel):
     mixup: Annotated[Number, Field(ge=0, le=100)] = 0.0
     """How far each image, and its label, is mixed with another of its batch: the two parts are drawn from
     Beta(mixup, mixup), and the larger is its own. 0.2 to 0.4 is usual; 0: not."""
-    precision: Precision = Precision.FLOAT32
-    """What ANN batches, and gradients in tandem, compute with; bfloat16 where the processor multiplies it faster.
-    Weights stay float32."""
+    precision: Precision = Precision.AUTO
+    """Type of the factors of products in training: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the
+    processor multiplies that faster. It applies to ANN batches and to the gradients of ANN and SNN batches; weights and
+    spikes stay exact. In bfloat16 a gradient is off by at most 2^-9 of itself, at random, which sums average away."""
     images_per_epoch: Positive | None = None
     """An epoch is a pass over so many of the training images, others each time; else over all."""
     validation: Positive = 5000

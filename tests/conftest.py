@@ -18,12 +18,9 @@ import hypothesis
 import pytest
 import torch
 
-from bootstrap_core import kernels
 from specs.files import download
 
 collect_ignore = ["rank.py"]
-kernels._Patience.left = 0
-"""Engines follow spikes from the first image on, whatever is compiled."""
 torch.set_num_threads(1)
 """Small tensors and busy machines: threads that wait for each other cost more than they give."""
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
@@ -233,7 +230,7 @@ def port() -> int:
 
 
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["torch.distributed", "zoo.runs.training_run", "zoo.cli", "numba"])
+FORKS.set_forkserver_preload(["torch.distributed", "zoo.runs.training_run", "zoo.cli"])
 PATIENCE_S = 300
 
 

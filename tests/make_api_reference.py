@@ -6,11 +6,11 @@ from importlib import import_module
 from pathlib import Path
 
 PACKAGES = ("specs", "bootstrap_core", "converters", "zoo")
-LEFT_OUT = {"__main__", "cli", "examples", "kernels", "networks", "weights"}
+LEFT_OUT = {"__main__", "cli", "examples", "networks", "weights"}
 
 
 def main(folder: Path) -> None:
-    """Import the packages, lazy names too, and render what is for users: no commands, kernels and data."""
+    """Import the packages, lazy names too, and render what is for users: no commands and data."""
     import pdoc
 
     packages = [import_module(name) for name in PACKAGES]

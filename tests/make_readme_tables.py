@@ -107,7 +107,7 @@ def machine(report: dict[str, Any]) -> str:
     alike = len(set(under.values())) == 1
     versions = [f"{name} {v}" + ("" if alike else f" ({under[name]})") for name, v in report["versions"].items()]
     return (
-        f"{report['cpu']}, {report['cores']} cores, {report['threads']} threads; snnzoo's kernels: {report['kernel']}; "
+        f"{report['cpu']}, {report['cores']} cores, {report['threads']} threads; snnzoo on {report['kernel']}; "
         f"{dated(report)}. {', '.join(versions)}" + (f"; all under {under['snnzoo']}." if alike else ".")
     )
 
@@ -199,7 +199,7 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
     first = [(row["what"], row["first_call"]["snnzoo"]) for row in report["rows"] if "first_call" in row]
     slow = [f"{what} {seconds:.2g} s" for what, seconds in first if seconds > 0.1 and "epoch" not in what]
     if slow:
-        yield f"first call in a process, with whatever is compiled or loaded then: {', '.join(slow)}"
+        yield f"first call in a process, with whatever is loaded then: {', '.join(slow)}"
     if report["busy_cores"] > BUSY:
         told = []
         for row in report["rows"]:
@@ -580,7 +580,7 @@ def engines_table() -> str:
 def render_engines(report: dict[str, Any]) -> str:
     """What `check_engines.py` wrote."""
     lines = [
-        f"Kernels: {report['kernels']}; {dated(report)}.",
+        f"On {report['kernels']}; {dated(report)}.",
         "",
         "| model | images | T | spikes | places compared | different |",
         "|---" * 6 + "|",
@@ -604,7 +604,7 @@ def profile_table() -> str:
 def render_profile(report: dict[str, Any]) -> str:
     """What `profile_steps.py` wrote: for each network a table of the parts of its steps."""
     lines = [
-        f"{report['cpu']}, {report['threads']} threads, kernels: {report['kernel']}; batch {report['batch']}, T = 16; "
+        f"{report['cpu']}, {report['threads']} threads, {report['kernel']}; batch {report['batch']}, T = 16; "
         f"{dated(report)}."
     ]
     for network, works in report["networks"].items():

@@ -7,7 +7,6 @@ from pathlib import Path
 from bootstrap_core.analysis.evaluation import Evaluation, evaluate
 from bootstrap_core.data.datasets import SAMPLE_NAME, load_dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.kernels import will_compile
 from converters.ann_to_snn.onnx_conversion import OnnxConversion, import_onnx
 from converters.formats.model_files import file_entry, write_model
 from converters.formats.safetensors_file import read_safetensors
@@ -73,11 +72,8 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
     formats = (ModelFormat.SAFETENSORS, ModelFormat.NETX)
     pull(found, formats=formats, folder=folder, force=force)
     model = read_safetensors(folder / WEIGHTS)
-    if will_compile():
-        say("Compiling the kernels that run it: some seconds, this once.")
     say(f"Scoring it on {len(digits.test):,} digits, in the integers of the chip.")
     exact = IntegerNetwork(model.build())
-    exact.compiled = True
     score = evaluate(exact, digits.test)
     figures = measure_gallery(model, digits, limit=len(digits.test))
     reports = reports_of(packaged_card(MODEL).training)

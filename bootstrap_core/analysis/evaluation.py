@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from bootstrap_core.data.datasets import Split, check_split
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
+from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.training.distributed import ALONE, Group
 from specs.block import (
     AffineSpec,

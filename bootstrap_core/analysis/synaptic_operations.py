@@ -58,7 +58,8 @@ class ActivityCounter:
         found: Sequence[Tensor | None]
         if mode is Mode.ANN:
             logits, trace = self.network.run(images, mode)
-            tally, found = trace.tally(), [rate.count_nonzero(0) for rate in trace.rates]
+            tally = Tally((None,) * len(trace.rates), tuple(float(rate.mean()) for rate in trace.rates))
+            found = [rate.count_nonzero(0) for rate in trace.rates]
         else:
             logits, tally = self.network.tally(images, mode, time_steps=time_steps, also_after=also_after)
             found = tally.counts

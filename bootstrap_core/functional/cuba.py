@@ -1,5 +1,6 @@
 """The CUBA neuron: exact fixed-point dynamics forward, a surrogate gradient backward. This is its definition."""
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -8,7 +9,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import STATE
 from bootstrap_core.functional.surrogate import exponential_surrogate
 
-__all__ = ["CubaOutput", "cuba", "cuba_forward"]
+__all__ = ["CubaOutput", "cuba", "cuba_forward", "cuba_states", "per_channel"]
 
 
 class CubaOutput(NamedTuple):
@@ -54,34 +55,42 @@ def cuba(
     >>> out.spikes.flatten().tolist(), out.voltage.flatten().tolist()
     ([0.0, 1.0, 0.0, 1.0], [0.75, 1.5, 0.75, 1.5])
     """
-    decays = _per_channel(current_decay, z), _per_channel(voltage_decay, z)
-    offset = None if bias is None else _per_channel(bias, z)
+    decays = per_channel(current_decay, z), per_channel(voltage_decay, z)
+    offset = None if bias is None else per_channel(bias, z)
     return CubaOutput(*_Cuba.apply(z, *decays, offset, threshold, tau_grad, scale_grad, subtract))  # type: ignore[no-untyped-call]
 
 
 def cuba_forward(
     z: Tensor, current_decay: Tensor, voltage_decay: Tensor, bias: Tensor | None, threshold: float, subtract: bool
 ) -> CubaOutput:
-    """The recurrence of `cuba` alone; decays and bias broadcast against one step `[N, C, ...]`.
+    """The recurrence of `cuba` alone, for all steps; see `cuba_states`."""
+    spikes, current, voltage = (torch.empty(z.shape, dtype=torch.float32, device=z.device) for _ in range(3))
+    for t, (u, v, fired) in enumerate(cuba_states(z, current_decay, voltage_decay, bias, threshold, subtract)):
+        spikes[t] = fired
+        torch.div(u, STATE, out=current[t])
+        torch.div(v, STATE, out=voltage[t])
+    return CubaOutput(spikes, current, voltage)
 
-    Works in float64, in which integers below 2**53 and their truncated products are exact.
+
+def cuba_states(
+    z: Tensor, current_decay: Tensor, voltage_decay: Tensor, bias: Tensor | None, threshold: float, subtract: bool
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """Yield, step by step, current and voltage before the reset, in units of 1/4096, and which neurons fire.
+
+    Decays and bias broadcast against one step `[N, C, ...]`. All is float64, in which integers below 2**53 and their
+    truncated products are exact. What is yielded is overwritten by the next step.
     """
     keep_u, keep_v = (1 - decay.double() for decay in (current_decay, voltage_decay))
     offset = 0.0 if bias is None else bias.double() * STATE
     limit = threshold * STATE
-
-    spikes, current, voltage = (torch.empty(z.shape, dtype=torch.float32, device=z.device) for _ in range(3))
     u, v = (torch.zeros(z.shape[1:], dtype=torch.float64, device=z.device) for _ in range(2))
-    for t in range(len(z)):
-        drive = z[t].mul(STATE).double().trunc_()
-        u = _leak(u, keep_u).add_(drive) if bool(keep_u.any()) else drive
+    for step in z:
+        drive = step.mul(STATE).double().trunc_()
+        u = _leak(u, keep_u).add_(drive)
         v = _leak(v, keep_v).add_(u).add_(offset)
         fired = v > limit
-        spikes[t] = fired
-        torch.div(u, STATE, out=current[t])
-        torch.div(v, STATE, out=voltage[t])
+        yield u, v, fired
         v = v.sub_(fired * limit) if subtract else v.masked_fill_(fired, 0.0)
-    return CubaOutput(spikes, current, voltage)
 
 
 def _leak(x: Tensor, keep: Tensor) -> Tensor:
@@ -89,7 +98,7 @@ def _leak(x: Tensor, keep: Tensor) -> Tensor:
     return x.mul_(keep).trunc_()
 
 
-def _per_channel(x: Tensor, z: Tensor) -> Tensor:
+def per_channel(x: Tensor, z: Tensor) -> Tensor:
     """`[1]` or `[C]` to a shape that broadcasts against a step `[N, C, ...]`."""
     return x.reshape(-1, *[1] * (z.dim() - 3))
 
@@ -133,7 +142,7 @@ class _Cuba(torch.autograd.Function):
         threshold, tau_grad, scale_grad, subtract = ctx.constants
         surrogate = exponential_surrogate(voltage, threshold=threshold, tau_grad=tau_grad, scale_grad=scale_grad)
         grad_v = _filter_back(surrogate.mul_(grads[0]), 1 - voltage_decay)
-        grad_u = grad_v if bool((current_decay == 1).all()) else _filter_back(grad_v, 1 - current_decay)
+        grad_u = _filter_back(grad_v, 1 - current_decay)
 
         grad_current_decay = grad_voltage_decay = grad_bias = None
         if ctx.needs_input_grad[1]:

@@ -2,37 +2,31 @@
 
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from numbers import Integral
-from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
 from bootstrap_core.functional.quantize import straight_through
-from bootstrap_core.kernels import have_numba
-from bootstrap_core.network.blocks import AffineBlock, Block, Carried, packed
+from bootstrap_core.network.blocks import AffineBlock, Block, Signals
+from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.sampler import RateSampler
-from bootstrap_core.network.spikes import InputRates, Spikes
+from bootstrap_core.ops.spike_counts import count
+from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.training.schedule import LayerModes
-from specs.block import skips_of
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 
-if TYPE_CHECKING:
-    from bootstrap_core.inference.integer_events import Followed
-
-__all__ = ["Network", "Tally", "Trace", "as_input", "check_earlier", "count_steps"]
+__all__ = ["Network", "Tally", "Trace", "as_input", "as_logits", "check_earlier", "count_steps"]
 
 UNSCALED = 16.0
 """Images that reach so far were not divided by 255; those that a network of lava-dl takes, normalised, do not."""
-
-FEWEST_FOLLOWED = 2
-"""Blocks, the input among them, for which an engine is worth making."""
 
 
 @dataclass(frozen=True)
@@ -53,15 +47,6 @@ class Trace:
             raise SnnZooError("the readout ran as ANN, which has no steps")
         return tuple((x[:t].sum(0, dtype=torch.float64) / t).float().flatten(1) for t in steps)
 
-    def tally(self) -> "Tally":
-        """The trace, counted."""
-        counts = tuple(None if spikes is None else _count(spikes) for spikes in self.spikes)
-        rates = (
-            float(rate.mean()) if spikes is None or count is None else float(count.sum()) / max(1, spikes.numel())
-            for spikes, count, rate in zip(self.spikes, counts, self.rates, strict=True)
-        )
-        return Tally(counts, tuple(rates))
-
 
 @dataclass(frozen=True)
 class Tally:
@@ -77,12 +62,6 @@ class Tally:
     earlier: tuple[Tensor, ...] = ()
 
 
-def _count(spikes: Tensor) -> Tensor:
-    if spikes.stride(0) == 0:  # one step that stands for all
-        return spikes[0].count_nonzero(0) * len(spikes)
-    return spikes.count_nonzero(dim=(0, 1))
-
-
 class Network(nn.Module):
     """Bootstrap blocks in a row, with skips. Made by `build_network`; `spec` says what it is.
 
@@ -93,8 +72,7 @@ class Network(nn.Module):
         super().__init__()
         self.spec = spec
         self.blocks = nn.ModuleList(blocks)
-        self._sources = [[skip.source for skip in skips_of(layer)] for layer in spec.layers]
-        self._last_reader = {source: i for i, sources in enumerate(self._sources) for source in sources}
+        self._sources = sources_of(spec)
 
     def forward(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
@@ -106,9 +84,33 @@ class Network(nn.Module):
             mode: one mode, or one for each block; by default SNN in eval, ANN in training.
             time_steps: T, by default the spec's.
         """
-        modes = self._layer_modes(mode)
-        with self._uncast(modes):
-            return self._carry(images, modes, count_steps(self.spec, time_steps))
+        last: Signals = images
+        for read, output in self.outputs(images, mode, time_steps=time_steps):
+            read.clear()  # what no later block reads is freed at once
+            last = output
+        return as_logits(last)
+
+    def outputs(
+        self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
+    ) -> Iterator[tuple[list[Signals], Signals]]:
+        """Run block after block and yield what each reads, from the block before it and through its skips, and gives.
+
+        Arguments as of `forward`.
+        """
+        modes, steps = self._layer_modes(mode), count_steps(self.spec, time_steps)
+        read: list[Signals] = []
+        uncast = self._uncast(modes)
+
+        def run(i: int, arriving: list[Signals]) -> Signals:
+            read[:] = [_seen_by(modes[i], x) for x in arriving]
+            x, *skipped = read
+            block: Block = self.blocks[i]  # type: ignore[assignment]
+            with uncast:
+                return block(x, modes[i], steps, *skipped)
+
+        given: Signals = as_input(images, self.spec)
+        for output in walk(self._sources, given, run):
+            yield list(read), output
 
     def tandem(self, images: Tensor) -> Tensor:
         """Logits as of spikes, with the gradient of the ANN where its activations give the rates of these spikes.
@@ -116,81 +118,44 @@ class Network(nn.Module):
         Block by block the spikes run without a gradient, and the ANN beside them on their rates; both drop the same
         inputs. Norms learn from both. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
         """
-        rates = as_input(images, self.spec)
-        kept: dict[int, Tensor] = {}
-        for i, (block, (of_spikes, weighed)) in enumerate(zip(self.blocks, self._rates_of_spikes(rates), strict=True)):
-            skipped = [kept[source] for source in self._sources[i]]
-            known = {} if weighed is None else {"weighed": weighed}
-            ann = block(rates, Mode.ANN, self.spec.time_steps, *skipped, **known)
-            rates = straight_through(ann, of_spikes.to(ann.dtype))
-            if i in self._last_reader:
-                kept[i] = rates
-        return rates.flatten(1)
-
-    def _rates_of_spikes(self, images: Tensor) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """What the spikes of block after block are on average over time and, where known, what its synapses weigh.
-
-        Without a gradient.
-        A block may draw masks of dropout; the generators of torch are left as they were, for who draws them again.
-        """
         steps, device = self.spec.time_steps, self.device
-        spikes: Carried = images
-        kept: dict[int, Carried] = {}
-        followed = self._followed(images)
-        first = 0 if followed is None else len(followed.rates)
-        if followed is not None:
-            yield from zip(followed.rates, followed.weighed, strict=True)
-            if first < len(self.blocks):
-                spikes = followed.spikes(first - 1)
-                sources = {source for sources in self._sources[first:] for source in sources if source < first}
-                kept = {source: followed.spikes(source) for source in sources}
-        for i, block in enumerate(self.blocks[first:], first):
-            assert isinstance(block, Block)
-            skipped = [kept[source] for source in self._sources[i]]
+
+        def run(i: int, arriving: list[tuple[Signals, Tensor]]) -> tuple[Signals, Tensor]:
+            block: Block = self.blocks[i]  # type: ignore[assignment]
+            (spikes, rates), *skipped = arriving
             forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
             with forked, torch.no_grad(), torch.autocast(device.type, enabled=False):
-                spikes = packed(block.carry(spikes, Mode.SNN, steps, *skipped))
-                rates: Tensor = _seen_by(Mode.ANN, steps, spikes, True)
-            if i in self._last_reader:
-                kept[i] = spikes
-            yield rates, None
+                spikes = block(spikes, Mode.SNN, steps, *(x for x, _ in skipped))
+            ann = block(rates, Mode.ANN, steps, *(x for _, x in skipped))
+            assert isinstance(ann, Tensor)
+            of_spikes = _seen_by(Mode.ANN, spikes)
+            assert isinstance(of_spikes, Tensor)
+            return spikes, straight_through(ann, of_spikes.to(ann.dtype))
 
-    def _followed(self, images: Tensor) -> "Followed | None":
-        """The first blocks' spikes by the engine that follows them, which is faster; None where it cannot.
-
-        It runs on the CPU and needs numba. It drops no inputs, and norms that learn have to see what spikes weigh, so
-        such a block and all after it are not for it.
-        """
-        n_blocks = len(self.blocks)
-        if self.training:
-            n_blocks = next((i for i, block in enumerate(self.blocks) if not block.same_in_training), n_blocks)
-        if n_blocks < FEWEST_FOLLOWED or images.device.type != "cpu" or not len(images) or not have_numba():
-            return None
-        from bootstrap_core.inference.integer_events import EventEngine
-
-        if not EventEngine.takes(self):
-            return None
-        return EventEngine(self, n_blocks).follow(images.detach(), self.spec.time_steps, weighed=True)
+        images = as_input(images, self.spec)
+        given: tuple[Signals, Tensor] = images, images
+        _, rates = deque(walk(self._sources, given, run), maxlen=1).pop()
+        return rates.flatten(1)
 
     def run(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
     ) -> tuple[Tensor, Trace]:
         """Like `forward`, with a `Trace` of what every block gave."""
-        modes, steps = self._layer_modes(mode), count_steps(self.spec, time_steps)
-        outputs: list[tuple[Tensor, bool]] = []
-        x, spiking = as_input(images, self.spec), False
-        for i, block in enumerate(self.blocks):
-            arriving = [(x, spiking), *(outputs[source] for source in self._sources[i])]
-            x, *skipped = (_seen_by(modes[i], steps, *output) for output in arriving)
-            with self._uncast(modes):
-                x, spiking = block(x, modes[i], steps, *skipped), modes[i].spiking
-            # a step that stands for all is shown as all of them
-            outputs.append((x.expand(steps, *x.shape[1:]) if spiking else x, spiking))
-        logits = (x.sum(0) / len(x) if spiking else x).flatten(1)
-        return logits, Trace(
-            spikes=tuple(x if spiking else None for x, spiking in outputs),
-            rates=tuple(x.mean(0, dtype=torch.float32) if spiking else x for x, spiking in outputs),
-        )
+        modes = self._layer_modes(mode)
+        spikes, rates = list[Tensor | None](), list[Tensor]()
+        for i, (read, output) in enumerate(self.outputs(images, modes, time_steps=time_steps)):
+            shown = self.shown(i, read, output) if modes[i].spiking else None
+            spikes.append(shown)
+            rates.append(_rates_of(output) if shown is None else shown.mean(0, dtype=torch.float32))
+        return as_logits(output), Trace(tuple(spikes), tuple(rates))
+
+    def shown(self, i: int, read: list[Signals], output: Signals) -> Tensor:
+        """What block i gives at each step, `[T, N, ...]`: spikes, or the weighted input of an affine readout."""
+        if isinstance(output, Spikes):
+            return output.tensor()
+        block = self.blocks[i]
+        assert isinstance(block, AffineBlock)
+        return block.over_time(*(x for x in read if isinstance(x, Spikes)))
 
     def tally(
         self,
@@ -200,61 +165,41 @@ class Network(nn.Module):
         time_steps: int | None = None,
         also_after: Sequence[int] = (),
     ) -> tuple[Tensor, Tally]:
-        """Like `run`, with the trace only counted, but for an affine readout's; nearly as fast as `forward`.
+        """Like `forward`, with what every block gave counted.
 
-        `also_after` are numbers of steps up to T, whose logits are `earlier`; these take as long as `run`.
+        `also_after` are numbers of steps up to T, whose logits are `earlier`.
         """
-        modes, steps = self._layer_modes(mode), count_steps(self.spec, time_steps)
-        if also_after:
-            also_after = check_earlier(steps, also_after)
-            logits, trace = self.run(images, modes, time_steps=steps)
-            return logits, replace(trace.tally(), earlier=trace.logits_after(also_after))
+        outputs = self.outputs(images, mode, time_steps=time_steps)
+        return self.tally_of(outputs, count_steps(self.spec, time_steps), also_after)
+
+    def tally_of(
+        self, outputs: Iterable[tuple[list[Signals], Signals]], steps: int, also_after: Sequence[int]
+    ) -> tuple[Tensor, Tally]:
+        """Logits and tally of what `outputs` gave in T steps."""
+        also_after = check_earlier(steps, also_after)
         counts: list[Tensor | None] = []
         rates: list[float] = []
+        last: tuple[list[Signals], Signals]
+        for last in outputs:
+            output = last[1]
+            if isinstance(output, Spikes):
+                found = _count(output)
+                counts.append(found)
+                rates.append(float(found.sum()) / max(1, output.steps * output.n * found.numel()))
+            else:
+                counts.append(None)
+                rates.append(float(output.detach().mean()))
+        earlier = tuple(self.logits_after(t, *last) for t in also_after)
+        return as_logits(last[1]), Tally(tuple(counts), tuple(rates), earlier)
 
-        def count(block: Block, x: Carried, spiking: bool) -> None:
-            found, rate = None, 0.0
-            if not spiking:
-                floats = packed(x)
-                assert isinstance(floats, Tensor)
-                rate = floats.mean().item()
-            elif not isinstance(block, AffineBlock):
-                assert not isinstance(x, InputRates)
-                found = _count(x.expand(steps, *x.shape[1:])) if isinstance(x, Tensor) else x.counts()
-                rate = float(found.sum()) / max(1, found.numel() * len(images) * steps)
-            counts.append(found)
-            rates.append(rate)
-
-        with self._uncast(modes):
-            logits = self._carry(images, modes, steps, count)
-        return logits, Tally(tuple(counts), tuple(rates))
-
-    def _carry(
-        self,
-        images: Tensor,
-        modes: LayerModes,
-        steps: int,
-        see: Callable[[Block, Carried, bool], object] | None = None,
-    ) -> Tensor:
-        """Logits, with spikes packed; `see` is shown each block, what it gave, and whether these are spikes."""
-        x: Carried = as_input(images, self.spec)
-        spiking = False
-        kept: dict[int, tuple[Carried, bool]] = {}
-        for i, block in enumerate(self.blocks):
-            assert isinstance(block, Block)
-            arriving = [(x, spiking), *(kept[source] for source in self._sources[i])]
-            x, *skipped = (_seen_by(modes[i], steps, *output) for output in arriving)
-            x, spiking = block.carry(x, modes[i], steps, *skipped), modes[i].spiking
-            if i in self._last_reader:
-                x = packed(x)
-                kept[i] = x, spiking
-            kept = {source: output for source, output in kept.items() if self._last_reader[source] > i}
-            if see is not None:
-                see(block, x, spiking)
-        x = packed(x)
-        if isinstance(x, Spikes):
-            return (x.totals() / steps).flatten(1)
-        return (x.sum(0) / len(x) if spiking else x).flatten(1)
+    def logits_after(self, steps: int, read: list[Signals], output: Signals) -> Tensor:
+        """Logits after the first steps, of what the readout read and gave in a longer run."""
+        if isinstance(output, Spikes):
+            return as_logits(output.first(steps))
+        first = [x.first(steps) for x in read if isinstance(x, Spikes)]
+        if len(first) != len(read):
+            raise SnnZooError("the readout ran as ANN, which has no steps")
+        return as_logits(self.readout(first[0], Mode.SNN, steps, *first[1:]))
 
     def _uncast(self, modes: LayerModes) -> AbstractContextManager[object]:
         """Where a block spikes, nothing is rounded, whatever a caller lets torch cast: spikes are exact."""
@@ -286,12 +231,28 @@ class Network(nn.Module):
         return all(module.fitted for module in self.modules() if isinstance(module, RateSampler))
 
 
-def _seen_by(mode: Mode, steps: int, x: Any, spiking: bool) -> Any:
+def _seen_by(mode: Mode, x: Signals) -> Signals:
     """What a block in `mode` gets of an output: at the crossover, where spikes meet rates, their mean rate."""
-    if mode.spiking or not spiking:
-        return x
-    x = packed(x)
-    return x.totals() / steps if isinstance(x, Spikes) else x.mean(0, dtype=torch.float32)
+    return _rates_of(x) if isinstance(x, Spikes) and not mode.spiking else x
+
+
+def _rates_of(x: Signals) -> Tensor:
+    """Mean over time of spikes; rates as they are."""
+    return (count(x) / x.steps).float() if isinstance(x, Spikes) else x
+
+
+def as_logits(output: Signals) -> Tensor:
+    """What the readout gave, `[N, classes]`."""
+    return _rates_of(output).flatten(1)
+
+
+def _count(spikes: Spikes) -> Tensor:
+    """How often each neuron gave something else than 0, over all images and steps, int64."""
+    if spikes.values is None:
+        return count(spikes).sum(0, dtype=torch.float64).long()
+    if spikes.is_constant:
+        return spikes.tensor()[0].count_nonzero(0) * spikes.steps
+    return spikes.tensor().count_nonzero(dim=(0, 1))
 
 
 def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:

@@ -7,8 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from bootstrap_core.functional.piecewise import piecewise
-from bootstrap_core.kernels import by_size, is_worthwhile
+from bootstrap_core.ops.activation import activate
 from bootstrap_core.training.distributed import ALONE, Group
 from specs.errors import SnnZooError
 
@@ -54,7 +53,6 @@ class RateSampler(nn.Module):
         self.register_buffer("n_centers", torch.zeros((), dtype=torch.int64))
         self.seed, self.capacity = seed, capacity
         self.group: Group = ALONE
-        self.compiled = by_size()
         self.clear()
 
     def clear(self) -> None:
@@ -168,21 +166,9 @@ class RateSampler(nn.Module):
             )
         return self.centers[:n], self.slopes[: n - 1]
 
-    def runs_compiled(self, z: Tensor) -> bool:
-        """Whether a compiled kernel gives the rates of input like this."""
-        fits = z.device.type == "cpu" and z.dtype in (torch.float32, torch.bfloat16)
-        return fits and is_worthwhile(z.numel(), self.compiled)
-
     def forward(self, z: Tensor) -> Tensor:
         """Rate `f(z)`, any shape. Raises `SnnZooError` before the first fit."""
-        centers, slopes = self.curve
-        if self.runs_compiled(z):
-            from bootstrap_core.kernels import curve_op
-
-            return curve_op.piecewise(z, centers, slopes)
-        if z.dtype == torch.bfloat16:  # in which the centres would move
-            return piecewise(z.float(), centers, slopes).to(z.dtype)
-        return piecewise(z, centers, slopes)
+        return activate(z, *self.curve)
 
 
 def _keys_below(limit: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -1,78 +1,42 @@
-"""Synapses: quantised weights, dense, convolutional and pooling. Rates and spikes go through the same code.
-
-Packed spikes are weighed as integers, with the same result; see `kernels.synapse_op`.
-"""
-
-from typing import Any
+"""Synapses: quantised weights, dense, convolutional and pooling. Rates and spikes go through the same weights."""
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
-from torch.nn.utils.parametrize import is_parametrized
 
-from bootstrap_core.functional.quantize import quantize_weight
-from bootstrap_core.kernels import by_size, is_worthwhile
-from bootstrap_core.kernels.convolution_op import convolve
-from bootstrap_core.kernels.known_product import known_convolution, known_linear
-from bootstrap_core.kernels.linear_op import linear
-from bootstrap_core.kernels.weight_norm_op import quantize_normed
-from bootstrap_core.network.spikes import InputRates, Spikes
+from bootstrap_core.ops.products import convolve, linear
+from bootstrap_core.ops.synapses import Connection
+from bootstrap_core.ops.weight_grid import quantize_weight
 from specs.block import ConvSpec
 from specs.fields import Shape
 
-__all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "SkipSynapse", "Synapse", "geometry_of"]
-
-
-compiled = by_size()
-
-
-def _on_grid(weight: Tensor, scale: Tensor | float) -> Tensor:
-    """The weight after multiplication by `scale`, quantised."""
-    scaled = weight if _is_one(scale) else weight * scale
-    if _is_compiled(scaled):
-        from bootstrap_core.kernels import grid_op
-
-        quantized: Tensor = grid_op.quantize_weight(scaled)
-        return quantized
-    return quantize_weight(scaled)
-
-
-def _is_one(scale: Tensor | float) -> bool:
-    return isinstance(scale, float) and scale == 1
-
-
-def _is_compiled(weight: Tensor) -> bool:
-    fits = weight.device.type == "cpu" and weight.dtype == torch.float32
-    return fits and is_worthwhile(weight.numel(), compiled)
-
-
-def geometry_of(spec: ConvSpec) -> list[int]:
-    """Kernel, stride, padding and dilation of the rows, then of the columns."""
-    axes = zip(spec.kernel, spec.stride, spec.padding, spec.dilation, strict=True)
-    return [number for axis in axes for number in axis]
+__all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "SkipSynapse", "Synapse"]
 
 
 class _LearnedSynapse(nn.Module):
-    """What dense and convolutional synapses share: a weight, perhaps with weight norm, on its grid."""
+    """A learnable weight, perhaps with weight norm, and its grid."""
 
     weight: Tensor
+    spec: ConvSpec | None
 
     def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
-        """The weight on its grid, `[outputs, inputs]` or `[channels, C / groups, kernel height, kernel width]`, after
-        multiplication by `scale`."""
-        if not (_is_one(scale) and is_parametrized(self, "weight")):
-            return _on_grid(self.weight, scale)
-        parametrizations: Any = self.parametrizations
-        normed = parametrizations.weight
-        return quantize_normed(normed.original0, normed.original1, compiled=_is_compiled(normed.original1))
+        """The weight on its grid, after multiplication by `scale`; shaped as `weight`."""
+        weight = self.weight
+        return quantize_weight(weight if isinstance(scale, float) and scale == 1 else weight * scale)
+
+    def connection(self, scale: Tensor | float = 1.0) -> Connection:
+        """What operators take."""
+        return Connection(self.quantized_weight(scale), self.spec)
 
 
 class DenseSynapse(_LearnedSynapse):
-    """`z = x W^T`, `[..., inputs]` to `[..., outputs]`; `weight` is `[outputs, inputs]`.
+    """`z = x W^T`, `[N, inputs]` to `[N, outputs]`; `weight` is `[outputs, inputs]`.
 
     The last `n_axes` of its input are flattened.
     """
+
+    spec = None
 
     def __init__(self, inputs: int, outputs: int, *, normalize: bool, n_axes: int = 1) -> None:
         super().__init__()
@@ -81,19 +45,15 @@ class DenseSynapse(_LearnedSynapse):
         if normalize:
             weight_norm(self)
 
-    def forward(
-        self, x: Tensor | Spikes | InputRates, scale: Tensor | float = 1.0, known: Tensor | None = None
-    ) -> Tensor:
-        """Weighted input, in the dtype of `x`; where it is `known`, for rates, only its gradient is computed."""
-        x, weight = x.flatten(-self.n_axes), self.quantized_weight(scale)
-        if not isinstance(x, Tensor):
-            return x.multiplied(weight)
-        weight = weight.to(x.dtype)
-        return linear(x, weight) if known is None else known_linear(x, weight, known)
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """Weighted input of rates, in their dtype."""
+        return linear(x.flatten(-self.n_axes), self.quantized_weight(scale).to(x.dtype))
 
 
 class ConvSynapse(_LearnedSynapse):
-    """2-D cross-correlation, `[..., C, H, W]`; `weight` is `[channels, C / groups, kernel height, kernel width]`."""
+    """2-D cross-correlation, `[N, C, H, W]`; `weight` is `[channels, C / groups, kernel height, kernel width]`."""
+
+    spec: ConvSpec
 
     def __init__(self, spec: ConvSpec, in_channels: int, *, normalize: bool) -> None:
         super().__init__()
@@ -102,23 +62,13 @@ class ConvSynapse(_LearnedSynapse):
         if normalize:
             weight_norm(self)
 
-    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0, known: Tensor | None = None) -> Tensor:
-        """Weighted input, in the dtype of `x`; where it is `known`, for rates, only its gradient is computed."""
-        spec, weight = self.spec, self.quantized_weight(scale)
-        if isinstance(x, Spikes):
-            return x.convolved(weight, geometry_of(spec), spec.groups)
-        weight = weight.to(x.dtype)
-        if known is not None:
-            return known_convolution(x, weight, known, geometry_of(spec), spec.groups)
-        if x.dim() == 4 and spec.groups == 1:
-            return convolve(x, weight, geometry_of(spec))
-        flat = x.flatten(0, -4)  # [T, N, C, H, W] -> [T * N, C, H, W]
-        z = F.conv2d(flat, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
-        return z.reshape(*x.shape[:-3], *z.shape[1:])
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """Weighted input of rates, in their dtype."""
+        return convolve(x, self.quantized_weight(scale).to(x.dtype), self.spec)
 
 
 class PoolSynapse(nn.Module):
-    """The grouped convolution of one weight that is an average pool, `[..., C, H, W]`. Nothing to learn.
+    """The grouped convolution of one weight that is an average pool, `[N, C, H, W]`. Nothing to learn.
 
     `weight` is `[C, 1, kernel height, kernel width]`, every entry the same: the export of the pool.
     """
@@ -135,31 +85,35 @@ class PoolSynapse(nn.Module):
         """The weight, `[C, 1, kernel height, kernel width]`."""
         return self.weight
 
-    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0, known: Tensor | None = None) -> Tensor:
-        """Weighted input: the sum under the kernel times the weight, which is computed even where it is `known`."""
-        if isinstance(x, Spikes):
-            return x.convolved(self.weight, geometry_of(self.spec), self.spec.groups)
-        flat = x.flatten(0, -4)  # [T, N, C, H, W] -> [T * N, C, H, W]
-        total = F.avg_pool2d(flat, self.spec.kernel, self.spec.stride, self.spec.padding, divisor_override=1)
-        z = total * self.weight[0, 0, 0, 0].to(x.dtype)
-        return z.reshape(*x.shape[:-3], *z.shape[1:])
+    def connection(self, scale: Tensor | float = 1.0) -> Connection:
+        """What operators take."""
+        return Connection(self.weight, self.spec)
+
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """Weighted input of rates: the sum under the kernel times the weight."""
+        total = F.avg_pool2d(x, self.spec.kernel, self.spec.stride, self.spec.padding, divisor_override=1)
+        return total * self.weight[0, 0, 0, 0].to(x.dtype)
 
 
 class IdentitySynapse(nn.Module):
-    """Each neuron to the one in its place, `[..., C]` or `[..., C, H, W]`; `weight` is `[C]`."""
+    """Each neuron to the one in its place, `[N, C]` or `[N, C, H, W]`; `weight` is `[C]`."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
         self.broadcast = (shape[0], *[1] * (len(shape) - 1))
+        self.spec = ConvSpec(channels=shape[0], kernel=(1, 1), groups=shape[0])
         self.weight = nn.Parameter(torch.ones(shape[0]))
 
     def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
         """The weight on its grid, `[C]`."""
-        return _on_grid(self.weight, scale)
+        return quantize_weight(self.weight if isinstance(scale, float) and scale == 1 else self.weight * scale)
 
-    def forward(self, x: Tensor | Spikes, scale: Tensor | float = 1.0) -> Tensor:
-        """Weighted input, in the dtype of `x`."""
-        x = x.tensor() if isinstance(x, Spikes) else x
+    def connection(self, scale: Tensor | float = 1.0) -> Connection:
+        """What operators take: a convolution of kernel 1, a group for each channel."""
+        return Connection(self.quantized_weight(scale).reshape(-1, 1, 1, 1), self.spec)
+
+    def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
+        """Weighted input of rates, in their dtype."""
         return x * self.quantized_weight(scale).to(x.dtype).reshape(self.broadcast)
 
 

@@ -59,16 +59,16 @@ def initialize(network: Network, images: Tensor) -> None:
 def _scale_to_input(block: nn.Module, arguments: tuple[Any, ...]) -> None:
     """Before a block runs: fit it to what it is about to get."""
     assert isinstance(block, SpikingBlock)
-    x, mode, time_steps, *skipped = arguments
+    x, _, time_steps, *skipped = arguments
     current_decay, _ = block.neuron.quantized_decays()
     current_decay = current_decay.clamp_min(1 / time_steps)  # one that does not decay sums all steps
     centred = block.bias is not None or isinstance(block.norm, MeanOnly)
     for _ in range(N_ROUNDS):
-        mean, square = _moments(block.weigh(x, skipped, mode) / block.levels)
+        mean, square = _moments(block.weigh(x, *skipped) / block.levels)
         deviation = (square - mean.square() if centred else square).clamp_min(1e-12).sqrt()
         wanted = SPREAD * block.neuron.spec.threshold * current_decay
         _scale_weights(block, (wanted / deviation).float())
-    mean, _ = _moments(block.weigh(x, skipped, mode) / block.levels)
+    mean, _ = _moments(block.weigh(x, *skipped) / block.levels)
     if block.bias is not None:
         block.bias.copy_(-mean / current_decay)
     elif isinstance(block.norm, MeanOnly):

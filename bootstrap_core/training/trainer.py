@@ -16,19 +16,19 @@ from torch import Tensor
 from bootstrap_core.analysis.evaluation import batches, evaluate, evaluate_exactly
 from bootstrap_core.analysis.statistics import LearningStats
 from bootstrap_core.data.datasets import Split, check_split, train_validation_split
-from bootstrap_core.kernels.half import multiplies_half
-from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.sampler import RateSampler, mix_seed
+from bootstrap_core.ops.heap import keep_freed_memory
+from bootstrap_core.ops.precision import product_dtype, products_in
 from bootstrap_core.training.augmentation import augmentation
 from bootstrap_core.training.averaging import MovingAverage
 from bootstrap_core.training.distributed import ALONE, Group, Share
 from bootstrap_core.training.initialization import initialize
 from bootstrap_core.training.schedule import LayerModes, Scheduler
 from specs.errors import SnnZooError
-from specs.training import LearningRateSchedule, Precision, SnnGradient, TrainingSpec
+from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
 
 __all__ = ["EpochReport", "Teacher", "Trainer", "distillation_loss", "fit"]
 
@@ -49,6 +49,7 @@ class EpochReport:
     `training_*` are running figures of the epoch, of augmented images in the modes the schedule gave;
     `overflow` says how a state left the hardware's 24 bits on the validation images; None if none did. `best` says
     whether the epoch beats all before it by `validation_snn_accuracy`; one without an overflow beats any with one.
+    `precision` is the type of the factors of products, as the recipe says it or as `auto` chose it on this machine.
     """
 
     epoch: int
@@ -62,6 +63,7 @@ class EpochReport:
     validation_snn_accuracy: float
     best: bool
     overflow: str | None = None
+    precision: str | None = None
 
 
 class Trainer:
@@ -173,6 +175,7 @@ class Trainer:
             validation_snn_accuracy=_last(snn.accuracy_log),
             best=reached > before,
             overflow=overflow,
+            precision=str(self._product_dtype()).removeprefix("torch."),
         )
 
     def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:
@@ -191,7 +194,8 @@ class Trainer:
             modes = self._modes(epoch, iteration)
             tandem = modes == LayerModes(Mode.SNN) and recipe.snn_gradient is SnnGradient.TANDEM
             rounds = (tandem or modes == LayerModes(Mode.ANN)) and self._may_round()
-            with torch.autocast(network.device.type, torch.bfloat16, enabled=rounds):
+            cast = torch.autocast(network.device.type, torch.bfloat16, enabled=rounds)
+            with products_in(recipe.precision), cast:
                 logits: Tensor = network.tandem(images) if tandem else network(images, modes)
             loss = self._loss(logits.float() * recipe.logit_scale, images, targets) * share.weight
             n_right = int((logits.argmax(1) == labels).sum()) / share.repeats
@@ -201,7 +205,8 @@ class Trainer:
             for group in self.optimizer.param_groups:
                 group["lr"] = self._learning_rate(epoch * self.n_batches + iteration)
             self.optimizer.zero_grad()
-            loss.backward()
+            with products_in(recipe.precision):
+                loss.backward()
             self.group.add_up(p.grad for p in network.parameters() if p.grad is not None)
             self.optimizer.step()
             if self.average is not None:
@@ -273,13 +278,13 @@ class Trainer:
             return LayerModes(Mode.SNN)
         return self.scheduler.mode(epoch, iteration, training=True)
 
-    def _may_round(self) -> bool:
-        """Whether the recipe says so, and the device multiplies bfloat16 faster.
+    def _product_dtype(self) -> torch.dtype:
+        """The type of the factors of products. Spikes are exact all the same, activations fitted to exact rates."""
+        return product_dtype(self.recipe.precision, self.network.device.type)
 
-        Spikes are exact all the same, and activations are fitted to exact rates.
-        """
-        faster = self.network.device.type != "cpu" or multiplies_half()
-        return self.recipe.precision is Precision.BFLOAT16 and faster
+    def _may_round(self) -> bool:
+        """Whether ANN batches are computed in bfloat16."""
+        return self._product_dtype() == torch.bfloat16
 
     def _learning_rate(self, step: int) -> float:
         """Learning rate of batch `step`, counted over all epochs; the SNN epochs at the end start a schedule anew."""

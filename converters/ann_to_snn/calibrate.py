@@ -14,6 +14,7 @@ from bootstrap_core.fixed_point import EXACT_IN_FLOAT, MANT, STATE, STATE_MAX, W
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.neuron import CubaNeuron
+from bootstrap_core.ops.neurons import fire
 from converters.ann_to_snn.ann import Ann, run_ann
 from converters.ann_to_snn.grid_fit import fit_to_grid
 from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
@@ -349,7 +350,7 @@ class _Calibrator:
 def _fire(z: Tensor, bias: Tensor | None, mant: int) -> Tensor:
     """Spikes of neurons that neither current nor voltage of leaks away, like `z` `[T, N, C, ...]`."""
     neuron = CubaNeuron(CubaSpec(threshold=mant / MANT, current_decay=1.0, voltage_decay=0.0), channels=1)
-    return neuron.fire(z, bias).values if neuron.runs_compiled(z) else neuron(z, bias).spikes
+    return fire(z, neuron.constants(bias), len(z)).tensor()
 
 
 def _document(layer: SpikingLayer, synapses: Sequence[_Synapses]) -> dict[str, Any]:

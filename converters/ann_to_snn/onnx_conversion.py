@@ -16,8 +16,8 @@ from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, ba
 from bootstrap_core.data.datasets import Dataset, Split
 from bootstrap_core.data.image_files import UNLABELLED
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.kernels.memory import keep_freed_memory
 from bootstrap_core.network.network import Network
+from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.training.augmentation import are_pictures
 from bootstrap_core.training.trainer import EpochReport, Teacher
 from converters.ann_to_snn.ann import Ann, run_ann

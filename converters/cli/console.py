@@ -39,6 +39,7 @@ __all__ = [
     "is_quiet",
     "is_verbose",
     "json_option",
+    "note_missing_library",
     "print_table",
     "refuse_existing",
     "say",
@@ -57,6 +58,10 @@ ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
 they wait, since other programs may want the same cores."""
 OF_THE_SYSTEM = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
 """Errors that are no bug, whichever file has them."""
+NO_LIBRARY = (
+    "note: the native library is not installed, so this runs on torch alone, several times slower; results are the "
+    "same (reinstall snnzoo where a C++ compiler is on the path)"
+)
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as of shells."""
 NARROWEST = 12
@@ -157,16 +162,16 @@ def refuse_existing(path: Path, force: bool, *, otherwise: str = "") -> None:
 
 
 def describe_platform() -> list[str]:
-    """What this process runs on, and, if it has loaded torch, by which kernels."""
+    """What this process runs on, and, if it has loaded torch, what runs the operators."""
     if "torch" not in sys.modules:
         return [f"Python {platform.python_version()}"]
     import torch
 
-    from bootstrap_core.kernels import describe
+    from bootstrap_core.ops.library import describe
 
     return [
         f"Python {platform.python_version()}, torch {torch.__version__}, {torch.get_num_threads()} threads",
-        f"kernels: {describe()}",
+        f"operators: {describe()}",
     ]
 
 
@@ -210,6 +215,14 @@ def _parted(text: str, *, after: str = "") -> str:
         return text
     fill = partial(textwrap.fill, width=shutil.get_terminal_size().columns, break_long_words=False)
     return "\n".join(fill(line, break_on_hyphens=False) for line in f"{after}{text}".split("\n")).removeprefix(after)
+
+
+def note_missing_library(device: str = "cpu") -> None:
+    """Say so if what follows runs on a CPU without the native library, and so takes longer than it could."""
+    from bootstrap_core.ops import library
+
+    if device == "cpu" and not library.is_installed():
+        say(NO_LIBRARY)
 
 
 def say_notes(model: "Model", *, said: str | None = None) -> None:

@@ -16,6 +16,7 @@ from converters.cli.console import (
     command_line,
     force_option,
     json_option,
+    note_missing_library,
     print_table,
     refuse_existing,
     say,
@@ -203,6 +204,7 @@ def convert(
         source = known.find(given) or source
     if kind_of_file(source) is FileKind.ONNX:
         use_threads(onnx.threads)
+        note_missing_library()
         conversion = _convert_onnx(source, outputs, onnx, places, hints)
         model, figures = conversion.model, conversion.report
     else:

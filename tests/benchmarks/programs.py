@@ -31,7 +31,7 @@ class WorkerError(Exception):
 class Program:
     """A running worker."""
 
-    def __init__(self, name: str, command: list[str], threads: int, **variables: str) -> None:
+    def __init__(self, name: str, command: list[str], threads: int) -> None:
         self.name = name
         self.errors = tempfile.TemporaryFile("w+")  # noqa: SIM115 closed by `close`
         try:
@@ -41,7 +41,7 @@ class Program:
                 stdout=subprocess.PIPE,
                 stderr=self.errors,
                 text=True,
-                env=environment(threads) | variables,
+                env=environment(threads),
             )
         except OSError as error:
             raise WorkerError(f"cannot start {command[0]}: {error.strerror}") from error
@@ -72,7 +72,7 @@ class Program:
 
 def environment(threads: int) -> dict[str, str]:
     """The environment of a program's process."""
-    variables = ("OMP", "MKL", "OPENBLAS", "NUMBA")
+    variables = ("OMP", "MKL", "OPENBLAS")
     return {**os.environ, **{f"{variable}_NUM_THREADS": str(threads) for variable in variables}}
 
 
@@ -141,12 +141,12 @@ def busy_cores(seconds: float = 2.0) -> float:
 
 
 @contextmanager
-def running(chosen: dict[str, list[str]], threads: int, **variables: str) -> Iterator[dict[str, Program]]:
-    """The programs, started with these variables in their environment; they end with the block."""
+def running(chosen: dict[str, list[str]], threads: int) -> Iterator[dict[str, Program]]:
+    """The programs, started; they end with the block."""
     with ExitStack() as stack:
         programs = {}
         for name, command in chosen.items():
-            programs[name] = Program(name, command, threads, **variables)
+            programs[name] = Program(name, command, threads)
             stack.callback(programs[name].close)
         yield programs
 

@@ -12,6 +12,7 @@ from bootstrap_core import IntegerNetwork, Mode, build_network, fit
 from bootstrap_core.data.datasets import SAMPLE_NAME, Split, load_dataset
 from bootstrap_core.network.blocks import AffineBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.sampler import RateSampler
+from bootstrap_core.ops.library import describe
 from bootstrap_core.training.trainer import Trainer
 from specs import NetworkSpec
 from specs.training import AugmentSpec, TrainingSpec
@@ -45,7 +46,6 @@ class Program:
 
     def __init__(self, request):
         self.network = build_network(NetworkSpec.model_validate(make_spec(request)), seed=0)
-        self.compiled = None if request.get("impatient") else True  # or matrices are multiplied till numba is done
         self.parameters, self.train = self.network.parameters, self.network.train
         weights, (gain, offset) = load_weights(request)
         blocks = synaptic(self.network)
@@ -61,9 +61,7 @@ class Program:
         return self.network(images, Mode(mode))
 
     def inference(self):
-        network = IntegerNetwork(self.network)
-        network.compiled = self.compiled
-        return network
+        return IntegerNetwork(self.network)
 
     def optimizer(self):
         return Trainer(self.network, some_images(10), TrainingSpec(validation=1)).optimizer
@@ -158,14 +156,5 @@ def save_weights(network, path):
         np.savez(path, gain=gain.item(), offset=offset.item(), **weights)
 
 
-def kernel():
-    """What the package says that it runs on."""
-    try:
-        from bootstrap_core.kernels import describe
-    except ImportError:
-        return "torch"
-    return str(describe())
-
-
 if __name__ == "__main__":
-    serve(Program, train=train, version=version("snnzoo"), kernel=kernel())
+    serve(Program, train=train, version=version("snnzoo"), kernel=describe())

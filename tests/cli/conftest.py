@@ -27,6 +27,12 @@ def no_width(monkeypatch) -> None:
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def with_library(monkeypatch) -> None:
+    """Commands talk as where the native library is installed."""
+    monkeypatch.setattr("bootstrap_core.ops.library.is_installed", lambda: True)
+
+
 @pytest.fixture
 def golden_nir() -> Path:
     """A NIR graph of norse, which does not say its time step."""

@@ -13,7 +13,9 @@ import torch
 from PIL import Image
 
 from bootstrap_core import build_network, load_dataset
+from bootstrap_core.ops.library import describe
 from converters import Model, read_model, write_model
+from converters.cli.console import NO_LIBRARY
 from specs.dataset_sources import SOURCES
 from specs.io import spec_from_document
 from zoo.packaged_files import packaged_path
@@ -269,11 +271,11 @@ def test_data_list_shows_the_sample(run) -> None:
 
 
 def test_the_version_and_what_it_runs_on(run) -> None:
-    assert "kernels" not in run("--version").stdout
+    assert "operators" not in run("--version").stdout
     told = run("--version", "-v").stdout
     assert told.startswith(run("--version").stdout)
     assert "torch" in told
-    assert "kernels: numba" in told
+    assert f"operators: {describe()}" in told
 
 
 def test_any_command_is_quiet_or_tells_what_it_ran_on(run, trained) -> None:
@@ -282,14 +284,35 @@ def test_any_command_is_quiet_or_tells_what_it_ran_on(run, trained) -> None:
     noted, told = run(*command).stderr, run(*command, "--verbose").stderr
     assert noted.startswith("note: scored on the embedded sample")
     assert told.startswith(f"{noted}Python")
-    assert "kernels: numba" in told
+    assert f"operators: {describe()}" in told
     assert told.endswith(" s\n")
+
+
+def test_what_computes_tells_that_the_native_library_is_missing(run, trained, tmp_path, monkeypatch) -> None:
+    spec, model, onnx = (
+        trained / "spec.yaml",
+        trained / "model.safetensors",
+        packaged_path("examples", "mnist-relu.onnx"),
+    )
+    commands = [
+        ["eval", model, "--limit", 20],
+        ["train", spec, "-o", tmp_path / "run", "--epochs", 1],
+        ["convert", onnx, "--epochs", 0, "--input", "graded"],
+    ]
+    for command in commands:
+        assert NO_LIBRARY not in run(*command).stderr
+    monkeypatch.setattr("bootstrap_core.ops.library.is_installed", lambda: False)
+    for command in commands:
+        again = ["--force"] if command[0] == "train" else []
+        assert run(*command, *again).stderr.splitlines().count(NO_LIBRARY) == 1
+        assert NO_LIBRARY not in run(*command, *again, "-q").stderr
+    assert NO_LIBRARY not in run("convert", model, "-o", tmp_path / "model.net").stderr  # which computes nothing
 
 
 def test_where_the_flags_stand_does_not_matter(run, trained) -> None:
     command = "eval", trained / "model.safetensors", "--limit", 20
     assert run("-q", *command).stderr == ""
-    assert "kernels: numba" in run("-v", *command).stderr
+    assert f"operators: {describe()}" in run("-v", *command).stderr
     assert "Python" in run("data", "-v", "list").stderr
     assert run("data", "list").stderr == ""
 

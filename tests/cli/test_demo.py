@@ -1,7 +1,4 @@
 import json
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -46,30 +43,3 @@ def test_files_that_exist_are_not_overwritten_unasked(run, tmp_path, name) -> No
     (tmp_path / name).write_text("mine")
     assert f"{name} exists" in run("demo", "-o", tmp_path, code=1).stderr
     assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, "mine")]
-
-
-@pytest.mark.parametrize("compiling", [True, False])
-def test_the_demo_says_that_it_compiles_if_it_will(monkeypatch, tmp_path, compiling) -> None:
-    def stop(*_: object) -> None:
-        raise InterruptedError
-
-    said: list[str] = []
-    monkeypatch.setattr(zoo.demo, "will_compile", lambda: compiling)
-    monkeypatch.setattr(zoo.demo, "evaluate", stop)
-    with pytest.raises(InterruptedError):
-        zoo.demo.run_demo(tmp_path, say=said.append)
-    assert any("Compiling" in line for line in said) is compiling
-
-
-def test_kernels_are_compiled_once(tmp_path) -> None:
-    code = (
-        "from pathlib import Path; from bootstrap_core.kernels import will_compile; print(will_compile());"
-        "from bootstrap_core.kernels.integer_trains import dense_trains as kernel;"
-        "folder = Path(kernel.stats.cache_path); folder.mkdir(parents=True, exist_ok=True);"
-        "(folder / (kernel._cache._cache_file._index_name)).touch(); print(will_compile())"
-    )
-    places = {"NUMBA_CACHE_DIR": str(tmp_path)}
-    done = subprocess.run(
-        [sys.executable, "-c", code], env={**os.environ, **places}, capture_output=True, text=True, check=True
-    )
-    assert done.stdout.split() == ["True", "False"]

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from bootstrap_core import load_dataset
+from bootstrap_core.ops.precision import product_dtype
 from bootstrap_core.training.trainer import Trainer
 from converters import read_model, write_model
 from specs.files.file_digest import sha256_of
@@ -38,10 +39,8 @@ def test_the_card_has_the_test_figures(trained) -> None:
     assert test["snn"]["accuracy"] > 0.5
 
 
-def test_epochs_are_a_table_of_80_columns_that_says_what_its_star_is(trained, run, tmp_path, monkeypatch) -> None:
-    monkeypatch.setattr("bootstrap_core.kernels.will_compile", lambda *kernels: True)
-    compiling, *told = run("train", trained / "spec.yaml", "-o", tmp_path / "run").stderr.splitlines()
-    assert compiling == "Compiling kernels with the first batches: some seconds, this once"
+def test_epochs_are_a_table_of_80_columns_that_says_what_its_star_is(trained, run, tmp_path) -> None:
+    told = run("train", trained / "spec.yaml", "-o", tmp_path / "run").stderr.splitlines()
     legend, header, *epochs = told[:4]
     assert legend == "*: the best SNN so far on validation images, kept as model.safetensors"
     assert header.split() == ["training", "loss", "accuracy", "validation", "ANN", "SNN", "seconds"]
@@ -358,6 +357,17 @@ def test_resume_refuses_fewer_epochs_than_are_done_and_leaves_the_run(trained, r
 def test_resume_without_a_checkpoint_is_told(spec_file, run, tmp_path) -> None:
     result = run("train", spec_file, "-o", tmp_path / "none", "--resume", code=1)
     assert "nothing to resume" in result.stderr
+
+
+@pytest.mark.parametrize("given", ["auto", "float32", "bfloat16"])
+def test_the_metrics_say_what_type_products_had(spec_file, run, tmp_path, given) -> None:
+    run("train", spec_file, "-o", tmp_path / "run", "--epochs", 1, "--precision", given)
+    used = str(product_dtype(load_spec(tmp_path / "run/spec.yaml").training.precision)).removeprefix("torch.")
+    assert given in ("auto", used)
+    (line,) = (tmp_path / "run/metrics.jsonl").read_text().splitlines()
+    assert json.loads(line)["precision"] == used
+    (report,) = read_metrics(tmp_path / "run")
+    assert report.precision == used
 
 
 def test_a_damaged_checkpoint_is_told(spec_file, run, tmp_path) -> None:

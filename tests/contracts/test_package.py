@@ -1,4 +1,4 @@
-"""What pyproject.toml puts into the wheel."""
+"""What pyproject.toml puts into the wheel, and MANIFEST.in into a source distribution."""
 
 import importlib.util
 import tomllib
@@ -10,7 +10,10 @@ from zoo.hub.publish import read_index
 ROOT = Path(__file__).parents[2]
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["setuptools"]
 FILES = [path for top in ("specs", "bootstrap_core", "converters", "zoo") for path in (ROOT / top).rglob("*.*")]
-SOURCES = [path.relative_to(ROOT) for path in FILES if "__pycache__" not in path.parts and path.is_file()]
+FOUND = [path.relative_to(ROOT) for path in FILES if "__pycache__" not in path.parts and path.is_file()]
+NATIVE = Path("bootstrap_core/ops/native")
+"""Sources of the native library, which setup.py builds: they are no package, and not in the wheel."""
+SOURCES = [path for path in FOUND if path.parent != NATIVE and path.suffix != ".so"]
 
 
 def test_it_holds_every_package() -> None:
@@ -34,6 +37,15 @@ def test_it_holds_every_file_that_is_no_module() -> None:
         )
     ]
     assert left_out == []
+
+
+def test_sources_of_the_native_library_are_distributed_and_not_installed() -> None:
+    command, folder, *patterns = (ROOT / "MANIFEST.in").read_text("utf-8").split()
+    assert (command, folder) == ("recursive-include", str(NATIVE))
+    native = [path.name for path in FOUND if path.parent == NATIVE]
+    assert native
+    assert [name for name in native if not any(fnmatch(name, pattern) for pattern in patterns)] == []
+    assert SETTINGS["include-package-data"] is False
 
 
 def test_its_index_is_that_of_its_cards() -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 LOADED = (
-    *("converters.onnx.import_ann", "converters.ann_to_snn.onnx_conversion", "PIL.Image", "numba"),
+    *("converters.onnx.import_ann", "converters.ann_to_snn.onnx_conversion", "PIL.Image"),
     *("zoo.sources", "zoo.hub.fetch", "zoo.runs.learning_curves", "zoo.runs.golden", "zoo.runs.card_text"),
 )
 SECONDS = 5

@@ -19,7 +19,8 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.functional import CubaOutput, cuba
-from bootstrap_core.kernels import have_numba
+from bootstrap_core.ops.library import is_installed
+from bootstrap_core.ops.neurons import NeuronConstants, by_step, fire
 
 CASES = range(12)
 
@@ -36,18 +37,18 @@ class Case:
     ours: CubaOutput
 
 
-def by_kernels(z: Tensor, *, current_decay: Tensor, voltage_decay: Tensor, **constants: float) -> CubaOutput:
-    """`cuba` by the compiled loops."""
-    from bootstrap_core.kernels import spiking_ops
+def by_native(z: Tensor, **constants: Any) -> CubaOutput:
+    """`cuba` by the native library."""
+    spikes = fire(z, NeuronConstants(**constants), len(z))
+    run = spikes.link.grad_fn.run
+    states = (by_step(state.view(*state.shape[:2], -1)) / 4096 for state in (run.current, run.voltage))
+    return CubaOutput(spikes.tensor(), *states)
 
-    order = (constants[name] for name in ("threshold", "tau_grad", "scale_grad"))
-    return CubaOutput(*spiking_ops.cuba(z, current_decay, voltage_decay, None, *order, False))
 
-
-@pytest.fixture(scope="module", params=[cuba, by_kernels], ids=["defined", "compiled"])
+@pytest.fixture(scope="module", params=[cuba, by_native], ids=["defined", "native"])
 def run_case(request, golden_arrays, golden_json):
-    if request.param is by_kernels and not have_numba():
-        pytest.skip("needs numba")
+    if request.param is by_native and not is_installed():
+        pytest.skip("needs the native library")
     arrays, parameters = golden_arrays("dynamics.npz"), golden_json("dynamics.json")
 
     def run(k: int) -> Case:

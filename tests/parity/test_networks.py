@@ -1,33 +1,33 @@
 """Whole networks with lava-dl's weights: outputs of every block, logits and gradients, as SNN and as ANN.
 
 The mean-only network runs in training mode, as it was recorded: with its update off, and with lava-dl's gradient, to
-which the mean is a constant. By the definitions, and by the compiled kernels.
+which the mean is a constant. By the definitions, and by the native library.
 """
+
+from collections.abc import Iterator
+from contextlib import nullcontext
 
 import pytest
 import torch
 
-from bootstrap_core.kernels import have_numba
 from bootstrap_core.network.batch_norm import MeanOnly
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.neuron import CubaNeuron
+from bootstrap_core.ops.library import is_installed, without_native
 
 NAMES = ("dense", "dense_meanonly", "conv")
 
 
-@pytest.fixture(params=[False, True], ids=["defined", "compiled"])
-def compiled(request) -> bool:
-    if request.param and not have_numba():
-        pytest.skip("needs numba")
-    return request.param
+@pytest.fixture(params=[False, True], ids=["defined", "native"])
+def native(request) -> Iterator[bool]:
+    if request.param and not is_installed():
+        pytest.skip("needs the native library")
+    with nullcontext() if request.param else without_native():
+        yield request.param
 
 
 @pytest.fixture(params=NAMES)
-def golden(request, compiled, load_golden_network, monkeypatch):
+def golden(request, native, load_golden_network, monkeypatch):
     golden = load_golden_network(request.param, exact_input=False)
-    for module in golden.network.modules():
-        if isinstance(module, CubaNeuron):
-            module.compiled = compiled
     if request.param == "dense_meanonly":
         for method in ("update", "centre_gradient"):
             monkeypatch.setattr(MeanOnly, method, lambda self, z, channel_axis: None)

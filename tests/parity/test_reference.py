@@ -1,4 +1,7 @@
-"""The CUBA recurrence once more, from the equations of the design, in int64 NumPy: both engines must agree with it."""
+"""The CUBA recurrence once more, from the equations of the design, in int64 NumPy.
+
+The definition and the native library must agree with it.
+"""
 
 from typing import NamedTuple
 
@@ -7,9 +10,8 @@ import pytest
 import torch
 
 from bootstrap_core.functional import cuba_forward
-from bootstrap_core.inference.integer_network import _Neurons
-from bootstrap_core.network.neuron import CubaNeuron
-from specs.neuron import CubaSpec, LearnDecays, Reset
+from bootstrap_core.ops.library import is_installed
+from bootstrap_core.ops.neurons import NeuronConstants, by_step, fire
 
 CHANNELS = 6
 
@@ -65,7 +67,7 @@ def case(request) -> Case:
     return case
 
 
-def test_the_float_engine_equals_the_reference(case: Case) -> None:
+def test_the_definition_equals_the_reference(case: Case) -> None:
     ours = cuba_forward(
         torch.from_numpy(case.z) / 64,
         *(torch.from_numpy(decay) / 4096 for decay in (case.current_decay, case.voltage_decay)),
@@ -79,21 +81,24 @@ def test_the_float_engine_equals_the_reference(case: Case) -> None:
     assert np.array_equal(ours.voltage.double().numpy() * 4096, voltage)
 
 
-@pytest.mark.parametrize("dtype", [torch.int32, torch.int64])
-def test_the_integer_engine_equals_the_reference(case: Case, dtype: torch.dtype) -> None:
-    spec = CubaSpec(
-        threshold=case.threshold / 64,
-        reset=Reset.SUBTRACT if case.subtract else Reset.ZERO,
-        learn_decays=LearnDecays.PER_CHANNEL,
-    )
-    neuron = CubaNeuron(spec, channels=CHANNELS)
-    neuron.load_state_dict(
-        {name: torch.from_numpy(getattr(case, name)) / 4096 for name in ("current_decay", "voltage_decay")}
-    )
-    with torch.no_grad():
-        neurons = _Neurons(neuron, 1, shift=False)
-    z, bias = (torch.from_numpy(64 * mants).to(dtype) for mants in (case.z, case.bias))
-    voltage, spikes = neurons.voltages(z, bias)
-    expected_spikes, _, expected_voltage = reference(case)
-    assert np.array_equal(spikes.numpy(), expected_spikes)
-    assert np.array_equal(voltage.numpy(), expected_voltage)
+def constants(case: Case) -> NeuronConstants:
+    decays = (torch.from_numpy(decay) / 4096 for decay in (case.current_decay, case.voltage_decay))
+    bias = torch.from_numpy(case.bias) / 64
+    return NeuronConstants(*decays, threshold=case.threshold / 64, subtract=case.subtract, bias=bias)
+
+
+@pytest.mark.skipif(not is_installed(), reason="needs the native library")
+@pytest.mark.parametrize("learns", [False, True])
+def test_the_native_library_equals_the_reference(case: Case, learns: bool) -> None:
+    neurons, z = constants(case), (torch.from_numpy(case.z) / 64).requires_grad_(learns)
+    for decay in (neurons.current_decay, neurons.voltage_decay):
+        decay.requires_grad_(learns)
+    fired = fire(z, neurons, len(z))
+    spikes, current, voltage = reference(case)
+    assert np.array_equal(fired.tensor().detach().numpy(), spikes)
+    largest = max(int(np.where(x < 0, -x - 1, x).max()) for x in (current, voltage))
+    assert fired.reached.bit_length() == largest.bit_length()
+    if learns:
+        run = fired.link.grad_fn.run
+        for ours, theirs in ((run.current, current), (run.voltage, voltage)):
+            assert np.array_equal(by_step(ours.view(3, 25, CHANNELS)).numpy(), theirs)

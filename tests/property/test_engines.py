@@ -11,10 +11,10 @@ from torch import Tensor
 
 from bootstrap_core.functional import CubaOutput, cuba_forward
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.network.blocks import AffineBlock
+from bootstrap_core.network.blocks import AffineBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
-from bootstrap_core.network.neuron import CubaNeuron
+from bootstrap_core.ops.library import without_native
 from specs.errors import StateOverflowError
 
 SEEDS = st.integers(0, 2**16)
@@ -37,23 +37,18 @@ def n_hidden_spikes(network: Network, spikes: tuple[Tensor, ...]) -> int:
 def leaves_24_bits(network: Network, images: Tensor) -> bool:
     """Whether a state of the float network would not fit the hardware; the readout's integrates and never fires."""
     outputs: list[CubaOutput] = []
-    hooks = [
-        module.register_forward_hook(lambda module, args, output: outputs.append(output))
-        for module in network.modules()
-        if isinstance(module, CubaNeuron)
-    ]
-    _, trace = network.run(images, Mode.SNN)
-    for hook in hooks:
-        hook.remove()
-    readout = network.readout
-    if isinstance(readout, AffineBlock):
-        skipped = [trace.spikes[skip.source] for skip in network.spec.blocks[-1].skips]
-        z = readout.weigh(trace.spikes[-2], skipped, Mode.SNN)
-        outputs.append(
-            cuba_forward(
-                z, *readout.neuron.quantized_decays(), readout.quantized_bias(), threshold=math.inf, subtract=False
-            )
-        )
+    with without_native():
+        for block, (read, output) in zip(network.blocks, network.outputs(images, Mode.SNN), strict=True):
+            if isinstance(block, InputBlock):
+                current = block.current(*read)
+                outputs.append(block.constants().define(current.expand(output.steps, *current.shape)))
+            elif isinstance(block, AffineBlock):
+                z = block.weigh(*read).expand(read[0].steps, -1, -1)
+                decays, bias = block.neuron.quantized_decays(), block.quantized_bias()
+                outputs.append(cuba_forward(z, *decays, bias, threshold=math.inf, subtract=False))
+            elif isinstance(block, SpikingBlock):
+                z = block.weigh(*read)
+                outputs.append(block.neuron(z.expand(output.steps, *z.shape[1:]), block.quantized_bias()))
     states = [state * 4096 for output in outputs for state in (output.current, output.voltage)]
     return any(bool((state < -(2**23)).any() or (state > 2**23 - 1).any()) for state in states)
 
@@ -83,20 +78,20 @@ def test_both_engines_give_the_same_spikes_and_logits(
         for i, (ours, theirs) in enumerate(zip(float_trace.spikes, trace.spikes, strict=True)):
             assert torch.equal(ours.double(), theirs.double()), f"block {i}, {spec.layers[i].kind}"
         assert torch.equal(float_logits, logits)
-        for block in network.modules():
-            if isinstance(block, CubaNeuron):
-                block.compiled = True  # and with packed spikes
         assert torch.equal(network(images, Mode.SNN), logits)
         exact = IntegerNetwork(network)
-        exact.compiled = True
         assert torch.equal(exact(images), logits)
         _, tally = exact.tally(images)
-        exact.compiled = False  # the other engine: matrices instead of spikes
-        matrix_logits, matrix_trace = exact.run(images)
-        assert torch.equal(matrix_logits, logits)
-        assert all(torch.equal(a.double(), b.double()) for a, b in zip(matrix_trace.spikes, trace.spikes, strict=True))
-        for ours, theirs in zip(tally.counts, matrix_trace.tally().counts, strict=True):
-            assert ours is None or torch.equal(ours, theirs)
+        with without_native():  # the definitions in torch, in floats
+            defined_logits, defined_trace = exact.run(images)
+            float_logits, float_trace = network.run(images, Mode.SNN)
+        assert torch.equal(defined_logits, logits)
+        assert torch.equal(float_logits, logits)
+        for ours, defined, floats in zip(trace.spikes, defined_trace.spikes, float_trace.spikes, strict=True):
+            assert torch.equal(ours.double(), defined.double())
+            assert torch.equal(ours.double(), floats.double())
+        for ours, theirs in zip(tally.counts, defined_trace.spikes, strict=True):
+            assert ours is None or torch.equal(ours, theirs.count_nonzero(dim=(0, 1)))
         n_fired.append(n_hidden_spikes(network, trace.spikes) > 0)
 
     check()

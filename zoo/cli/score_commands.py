@@ -14,6 +14,7 @@ from converters.cli.console import (
     command,
     force_option,
     json_option,
+    note_missing_library,
     print_table,
     refuse_existing,
     say,
@@ -108,10 +109,10 @@ def evaluate_model(
     dataset = places.load_labelled(data or usual_data(model), input_shape(model), model.classes)
     test = dataset.test.take(slice(0, limit)) if limit else dataset.test
     network = model.build().to(resolve_device(device))
+    note_missing_library(network.device.type)
     runnable: Runnable = network
     if engine == "integer":
-        runnable = exact = IntegerNetwork(network)
-        exact.compiled = len(test) > WARM_UP or None
+        runnable = IntegerNetwork(network)
     scores, beyond = _score_each(runnable, test, Mode(mode), steps)
     if scores and as_json:
         click.echo(json.dumps(_scores_as_json(source, model.card, dataset, engine, scores)))

@@ -1,7 +1,6 @@
 """The command that trains."""
 
 import json
-import math
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -14,6 +13,7 @@ from converters.cli.console import (
     force_option,
     is_quiet,
     json_option,
+    note_missing_library,
     print_table,
     refuse_existing,
     say,
@@ -58,8 +58,8 @@ BAR_WIDTH = 79
 @click.option("--data", shell_complete=complete_data, help="Same as --set training.data=NAME.")
 @click.option(
     "--precision",
-    type=click.Choice(["float32", "bfloat16"]),
-    help="Of ANN batches and gradients in tandem; same as --set training.precision=NAME.",
+    type=click.Choice(["auto", "float32", "bfloat16"]),
+    help="Type of products; auto: bfloat16 where that is faster. Same as --set training.precision=NAME.",
 )
 @click.option(
     "--set",
@@ -153,12 +153,13 @@ def _start_run(
     if model is not None and recipe.data == model.data:
         usual_data(model)  # or how to name them anew is told
     use_threads(threads)
+    device = local_device(resolve_device(device))
     if group.leads:
+        note_missing_library(device)
         say_doubts(network, recipe)
         if model is not None:
             _say_learnt_validation(spec, model, recipe)
     dataset = places.load_labelled(recipe.data, network.input.shape, () if model is None else model.classes)
-    device = local_device(resolve_device(device))
     run = TrainingRun(
         network,
         dataset,
@@ -213,8 +214,6 @@ def _train(run: "TrainingRun") -> None:
     if not (quiet or run.finished):
         if run.start_accuracy is not None:
             click.echo(f"before: {run.start_accuracy:.2%} of the validation images, as SNN", err=True)
-        if _will_compile(run):
-            click.echo("Compiling kernels with the first batches: some seconds, this once", err=True)
         click.echo(f"*: the best SNN so far on validation images, kept as {run.model_path.name}", err=True)
         click.echo(_columns(EPOCH_HEADER, run.recipe.epochs), err=True)
     try:
@@ -232,15 +231,6 @@ def _train(run: "TrainingRun") -> None:
         click.echo(f"\nStopped; the {what} {run.model_path}", err=True)
         click.echo("Go on with the same command and --resume", err=True)
         raise SystemExit(INTERRUPTED) from None
-
-
-def _will_compile(run: "TrainingRun") -> bool:
-    """Whether the first batches wait for kernels to be compiled, on this machine and not before."""
-    from bootstrap_core.kernels import is_worthwhile, will_compile
-
-    n_spikes = run.recipe.batch_size * run.spec.time_steps * math.prod(run.spec.input.shape)
-    runs_compiled = run.network.device.type == "cpu" and is_worthwhile(n_spikes, None)
-    return runs_compiled and will_compile(["forward"], "neuron_loops")
 
 
 class _EpochBar:

@@ -27,7 +27,7 @@ from specs.errors import IntegrityError, SnnZooError
 from specs.io import load_spec, network_names
 from specs.network import NetworkSpec
 from specs.summary import summarize
-from specs.training import TrainingSpec
+from specs.training import Precision, TrainingSpec
 from zoo.model_format import ModelFormat
 from zoo.runs.card import (
     Card,
@@ -214,8 +214,17 @@ def made_by(model: Model, spec: NetworkSpec) -> bool:
 
 
 def same_network(spec: NetworkSpec, other: NetworkSpec) -> bool:
-    """Whether two specs are of one network and recipe: weight norm, which folds into the weights, aside."""
-    return without_weight_norm(spec) == without_weight_norm(other)
+    """Whether two specs are of one network and recipe.
+
+    Weight norm, which folds into the weights, is left out, and so is `precision`, which means another type from machine
+    to machine.
+    """
+    return _as_compared(spec) == _as_compared(other)
+
+
+def _as_compared(spec: NetworkSpec) -> NetworkSpec:
+    recipe = spec.training and spec.training.model_copy(update={"precision": Precision.AUTO})
+    return without_weight_norm(spec).model_copy(update={"training": recipe})
 
 
 @dataclass(frozen=True)

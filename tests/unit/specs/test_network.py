@@ -220,7 +220,7 @@ def test_a_pool_whose_inputs_all_fire_fires(threshold: float, kernel: int) -> No
 
     pool = {**POOL, "kernel": kernel}
     spec = parse_spec(text(pool, FLATTEN, READOUT, shape=(1, 6, 6), neuron={"threshold": threshold}))
-    spikes = build_network(spec, seed=0).blocks[1](torch.ones(4, 1, 1, 6, 6), Mode.SNN, 4)
+    spikes = build_network(spec, seed=0).blocks[1](torch.ones(4, 1, 1, 6, 6), Mode.SNN, 4).tensor()
     assert spikes.mean() == 1
 
 

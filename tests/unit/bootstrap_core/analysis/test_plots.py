@@ -257,7 +257,7 @@ def test_without_matplotlib_the_extra_is_named(monkeypatch) -> None:
 
 def test_matplotlib_is_loaded_late_and_pyplot_never(tmp_path) -> None:
     code = (
-        "import sys, torch; from bootstrap_core import plots, events, stats;"
+        "import sys, torch; from bootstrap_core.analysis import plots, spike_events, statistics;"
         "assert 'matplotlib' not in sys.modules and 'PIL' not in sys.modules;"
         "plots.plot_raster(torch.ones(2, 2), sys.argv[1]);"
         "assert 'matplotlib.pyplot' not in sys.modules"

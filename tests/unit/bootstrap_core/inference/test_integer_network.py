@@ -1,16 +1,18 @@
 """Integer inference; that it equals the float engine on all kinds of networks is for tests/property."""
 
+from collections.abc import Iterator
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 
-from bootstrap_core.inference import integer_network
-from bootstrap_core.inference.integer_network import BLOCK, IntegerNetwork
+from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
+from bootstrap_core.ops.library import is_installed, without_native
 from specs.errors import SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 
@@ -30,6 +32,15 @@ def make(*blocks: dict[str, Any], **options: Any) -> Network:
 DENSE = {"kind": "dense", "features": 1}
 AFFINE = {"kind": "affine", "features": 1}
 GRADED = {"shape": [1], "encoding": "graded", "bits": 12}
+
+
+@pytest.fixture(params=[False, True], ids=["defined", "native"])
+def native(request) -> Iterator[bool]:
+    """By the definitions, or by the native library."""
+    if request.param and not is_installed():
+        pytest.skip("needs the native library")
+    with nullcontext() if request.param else without_native():
+        yield request.param
 
 
 def test_the_readout_voltage_integrates_the_weighted_input_with_its_decays_and_never_fires() -> None:
@@ -76,21 +87,16 @@ def test_time_steps_overrule_those_of_the_spec() -> None:
     assert [len(spikes) for spikes in (*trace.spikes, trace.readout_voltage)] == [3] * 4
 
 
-@pytest.mark.parametrize("compiled", [False, None, True])
-def test_numpy_s_integers_count_steps(compiled: bool | None) -> None:
-    if compiled:
-        pytest.importorskip("numba")
+def test_numpy_s_integers_count_steps(native: bool) -> None:
     integer, images = IntegerNetwork(make(DENSE, AFFINE)), torch.rand(3, 1, generator=torch.Generator().manual_seed(0))
-    integer.compiled = compiled
     logits, tally = integer.tally(images, time_steps=np.int64(5), also_after=[np.int64(3)])
     assert torch.equal(logits, integer(images, time_steps=5))
     assert torch.equal(tally.earlier[0], integer(images, time_steps=3))
 
 
-def test_logits_of_more_images_than_go_through_at_once_are_those_of_a_run() -> None:
+def test_logits_of_many_and_of_no_images_are_those_of_a_run(native: bool) -> None:
     integer = IntegerNetwork(make(DENSE, AFFINE))
-    integer.compiled = False
-    images = torch.rand(2 * BLOCK + 5, 1, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(133, 1, generator=torch.Generator().manual_seed(0))
     assert torch.equal(integer(images), integer.run(images)[0])
     assert integer(images[:0]).shape == integer.run(images[:0])[0].shape
 
@@ -191,16 +197,14 @@ def test_pixels_of_many_bits_are_weighted_exactly() -> None:
     assert torch.equal(logits, network(images))
 
 
-def test_large_sums_that_cancel_are_exact() -> None:
+def test_large_sums_that_cancel_are_exact(native: bool) -> None:
     neuron = {"threshold": 1 / 64, "current_decay": 1.0, "voltage_decay": 1.0}
     network = make(DENSE, AFFINE, input={**GRADED, "shape": [16384]}, neuron=neuron)
     with torch.no_grad():
         network.blocks[1].synapse.weight.fill_(125 / 32).mul_(torch.tensor([1, -1]).repeat(8192))
     pixels = torch.full((2, 16384), 4000)  # 8192 of them, times 125, are more than 2**31 steps of a weight
     pixels[0, 0] = pixels[1, 1] = 4040
-    exact = IntegerNetwork(network)
-    exact.compiled = False
-    _, trace = exact.run(pixels / 4095)
+    _, trace = IntegerNetwork(network).run(pixels / 4095)
     assert trace.spikes[1].flatten().tolist() == [1, 0] * T
 
 
@@ -212,28 +216,13 @@ def test_sums_of_more_than_32_bits_leave_24() -> None:
         IntegerNetwork(network).run(torch.full((1, 16), 32768 / 65535))
 
 
-def test_images_are_multiplied_a_block_at_a_time(monkeypatch) -> None:
-    exact, images = IntegerNetwork(make(DENSE, DENSE, AFFINE)), torch.linspace(0, 1, 7)[:, None]
-    exact.compiled = False
-    logits, trace = exact.run(images)
-    monkeypatch.setattr(integer_network, "BLOCK", 3)
-    seen, weigh = list[int](), integer_network._weigh
-    monkeypatch.setattr(integer_network, "_weigh", lambda synapses, x: seen.append(x[0].shape[1]) or weigh(synapses, x))
-    again, traced = exact.run(images)
-    assert seen == [3, 3, 3, 3, 1, 1, 7]  # the readout reads all
-    assert torch.equal(again, logits)
-    assert all(torch.equal(a, b) for a, b in zip(traced.spikes, trace.spikes, strict=True))
-
-
 def test_a_step_of_graded_pixels_stands_for_all() -> None:
     exact = IntegerNetwork(make(DENSE, AFFINE, input={**GRADED, "bits": 3}))
-    exact.compiled = False
     assert exact.run(torch.rand(3, 1))[1].spikes[0].stride(0) == 0
 
 
-def test_of_many_images_the_worst_is_told(monkeypatch) -> None:
+def test_of_many_images_the_worst_is_told() -> None:
     exact = integer_neuron({"current_decay": 1.0, "voltage_decay": 1.0})
-    monkeypatch.setattr(integer_network, "BLOCK", 1)
     with pytest.raises(StateOverflowError, match=rf"reaches {4095 * 4096} at step 0"):
         exact.run(torch.tensor([[3000 / 4095], [1.0]]))
 
@@ -292,14 +281,12 @@ def test_states_up_to_24_bits_are_held() -> None:
         integer_neuron(neuron).run(pixel(2048))
 
 
-@pytest.mark.parametrize("compiled", [False, True])
-def test_states_down_to_24_bits_are_held(compiled: bool) -> None:
+def test_states_down_to_24_bits_are_held(native: bool) -> None:
     neuron = {"threshold": 0.5, "current_decay": 1.0, "voltage_decay": 1.0}
     network = make(DENSE, AFFINE, input=GRADED, neuron=neuron)
     with torch.no_grad():
         network.blocks[1].synapse.weight.fill_(-1)
     integers = IntegerNetwork(network)
-    integers.compiled = compiled
     integers.run(pixel(2048))
     with pytest.raises(StateOverflowError, match="of block 1 reaches -8392704 at step 0"):
         integers.run(pixel(2049))
@@ -310,24 +297,12 @@ def test_no_images_give_no_logits() -> None:
     assert IntegerNetwork(make(DENSE, AFFINE, input={**GRADED, "bits": 3}))(torch.zeros(0, 1)).shape == (0, 1)
 
 
-def test_skips_reach_the_neurons_in_every_engine() -> None:
+def test_skips_reach_the_neurons_in_both_engines(native: bool) -> None:
     skipping = make(DENSE, {**DENSE, "skips": [{"source": 0, "kind": "dense"}]}, AFFINE)
     images, skip = torch.ones(1, 1), skipping.blocks[2].skips[0].weight
     for weight, fires in ((0.0, True), (-3.0, False)):
         with torch.no_grad():
             skip.fill_(weight)
-        exact = IntegerNetwork(skipping)
-        logits = [skipping(images).item()]
-        for exact.compiled in (False, True):
-            logits.append(exact(images).item())
+        logits = [skipping(images).item(), IntegerNetwork(skipping)(images).item()]
         assert len(set(logits)) == 1
         assert (logits[0] > 0) == fires
-
-
-def test_the_fan_in_of_skips_counts_in_what_the_event_engine_takes() -> None:
-    pytest.importorskip("numba")
-    from bootstrap_core.inference.integer_events import EventEngine
-
-    wide = {"kind": "dense", "features": 22_000}
-    ends = [{"kind": "dense", "features": 1, "skips": [{"source": 1, "kind": "dense"}] * n} for n in (1, 2)]
-    assert [EventEngine.takes(make(wide, end)) for end in ends] == [True, False]

@@ -7,10 +7,11 @@ from torch import Tensor
 from torch.optim.swa_utils import AveragedModel
 
 from bootstrap_core.functional import cuba, quantize_bias, quantize_weight
-from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.blocks import AffineBlock, Block, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
+from bootstrap_core.ops.spikes import Spikes
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec
 
@@ -43,6 +44,14 @@ def input_block(**options: Any) -> InputBlock:
 
 def spikes(*shape: int) -> Tensor:
     return (torch.rand(shape, generator=torch.Generator().manual_seed(1)) < 0.5).float()
+
+
+def fired(block: Block, x: Tensor, mode: Mode = Mode.SNN) -> Tensor:
+    """The spikes of a block, `[T, N, ...]`."""
+    given = block(x, mode, T)
+    assert isinstance(given, Spikes)
+    assert given.steps == T
+    return given.tensor()
 
 
 def fit_line(block: SpikingBlock | InputBlock) -> None:
@@ -79,24 +88,24 @@ def test_weight_and_bias_of_the_input_are_on_the_weight_grid() -> None:
 @pytest.mark.parametrize(("exact", "expected"), [(True, [0, 0, 1, 0, 0]), (False, [0, 1, 1, 1, 1])])
 def test_only_an_inexact_input_piles_up_in_the_current(exact: bool, expected: list[int]) -> None:
     block = input_block(exact_input=exact, neuron={"current_decay": 0.25, "voltage_decay": 0.0})
-    assert block(torch.full((1, 6), 0.5), Mode.SNN, T)[:, 0, 0].tolist() == expected
+    assert fired(block, torch.full((1, 6), 0.5))[:, 0, 0].tolist() == expected
 
 
 def test_the_input_current_is_the_same_each_step() -> None:
     block = input_block(weight=2.0, neuron={"voltage_decay": 1.0})
-    assert block(torch.tensor([[0.0, 0.4, 0.6, 1.0, 0.0, 0.0]]), Mode.SNN, T)[:, 0, :4].tolist() == [[0, 0, 1, 1]] * T
+    assert fired(block, torch.tensor([[0.0, 0.4, 0.6, 1.0, 0.0, 0.0]]))[:, 0, :4].tolist() == [[0, 0, 1, 1]] * T
 
 
 def test_the_empty_step_of_an_input_comes_first_and_the_last_one_is_lost() -> None:
     x = torch.linspace(0, 1, 6)[None]
-    plain, shifted = (input_block(delay_shift=shift)(x, Mode.SNN, T) for shift in (False, True))
+    plain, shifted = (fired(input_block(delay_shift=shift), x) for shift in (False, True))
     assert not shifted[0].any()
     assert torch.equal(shifted[1:], plain[:-1])
 
 
 def test_gradients_reach_weight_and_bias_of_the_input() -> None:
     block = input_block()
-    block(torch.rand(3, 6), Mode.SNN, T).sum().backward()
+    fired(block, torch.rand(3, 6)).sum().backward()
     assert block.weight.grad.item() > 0
     assert block.bias.grad.item() > block.weight.grad.item()  # pixels are below 1
 
@@ -104,7 +113,7 @@ def test_gradients_reach_weight_and_bias_of_the_input() -> None:
 def test_the_input_samples_its_current_and_its_rate() -> None:
     block = input_block(weight=0.7)
     x = torch.linspace(0, 1, 12).reshape(2, 6)
-    out = block(x, Mode.SAMPLE, T)
+    out = fired(block, x, Mode.SAMPLE)
     assert torch.equal(
         block.sampler.pairs, torch.stack([block.current(x).flatten(), out.mean(0).flatten()], 1).detach()
     )
@@ -125,26 +134,34 @@ def test_the_gradient_of_graded_pixels_goes_through_the_rounding(mode: Mode) -> 
     network(images, mode).square().sum().backward()
     assert images.grad.abs().max() > 0
     pixels = torch.tensor([[-0.2, 0.3, 0.51, 1.7]], requires_grad=True)
-    network.blocks[0](pixels, mode, T).sum().backward()
+    given = network.blocks[0](pixels, mode, T)
+    (given.tensor()[0] if mode is Mode.SNN else given).sum().backward()
     assert pixels.grad.tolist() == [[0.0, 255.0, 255.0, 0.0]]
 
 
 def test_graded_spikes_are_one_step_that_stands_for_all() -> None:
     block = make({"kind": "dense", "features": 2}, input={"encoding": "graded"}).blocks[0]
     x = torch.rand(3, 6)
-    steps = block(x, Mode.SNN, T)
-    assert (steps.shape, steps.dtype) == ((1, 3, 6), torch.float64)
-    assert torch.equal(steps[0].float(), block(x, Mode.ANN, T))
+    spikes = block(x, Mode.SNN, T)
+    assert spikes.is_constant
+    assert (spikes.shape, spikes.tensor().dtype) == ((T, 3, 6), torch.float64)
+    assert torch.equal(spikes.tensor(), block(x, Mode.ANN, T).expand(T, 3, 6))
 
 
 # --- Flatten
 
 
-@pytest.mark.parametrize("lead", [(2,), (T, 2)])
-def test_flatten_keeps_c_order_and_the_axes_before(lead: tuple[int, ...]) -> None:
-    x = torch.rand(*lead, 3, 4, 5)
-    flat = FlattenBlock(3)(x, Mode.SNN, T)
-    assert torch.equal(flat, x.reshape(*lead, 60))
+def test_flatten_keeps_c_order_and_the_axis_before() -> None:
+    x = torch.rand(2, 3, 4, 5)
+    assert torch.equal(FlattenBlock(3)(x, Mode.ANN, T), x.reshape(2, 60))
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_flatten_keeps_c_order_and_the_axes_before(packed: bool) -> None:
+    x = spikes(T, 2, 3, 4, 5)
+    flat = FlattenBlock(3)(Spikes.of(x).packed() if packed else Spikes.of(x), Mode.SNN, T)
+    assert flat.shape == (T, 2, 60)
+    assert torch.equal(flat.tensor(), x.reshape(T, 2, 60))
 
 
 # --- Spiking blocks
@@ -165,12 +182,12 @@ def test_a_block_is_synapses_then_neurons(reset: str) -> None:
         subtract=reset == "subtract",
     ).spikes
     assert expected.any()
-    assert torch.equal(block(x, Mode.SNN, T), expected)
+    assert torch.equal(fired(block, x), expected)
 
 
 def test_the_empty_step_of_a_block_comes_first_and_the_last_one_is_lost() -> None:
     x = spikes(T, 3, 6)
-    plain, shifted = (block_of(delay_shift=shift)(x, Mode.SNN, T) for shift in (False, True))
+    plain, shifted = (fired(block_of(delay_shift=shift), x) for shift in (False, True))
     assert not shifted[0].any()
     assert torch.equal(shifted[1:], plain[:-1])
 
@@ -188,7 +205,7 @@ def test_rates_are_the_activation_of_the_weighted_input() -> None:
 
 def test_sampling_records_the_mean_weighted_input_and_the_mean_rate() -> None:
     block, x = block_of(), spikes(T, 3, 6)
-    out = block(x, Mode.SAMPLE, T)
+    out = fired(block, x, Mode.SAMPLE)
     z = F.linear(x, quantize_weight(block.synapse.weight)).mean(0)
     assert torch.equal(block.sampler.pairs, torch.stack([z.flatten(), out.mean(0).flatten()], 1).detach())
 
@@ -266,7 +283,7 @@ def test_spikes_of_a_mean_only_norm_are_those_of_its_bias() -> None:
     with torch.no_grad():
         plain.bias.copy_(normed.quantized_bias())
     x = spikes(T, 8, 6)
-    assert torch.equal(normed(x, Mode.SNN, T), plain(x, Mode.SNN, T))
+    assert torch.equal(fired(normed, x), fired(plain, x))
 
 
 def test_rates_of_a_mean_only_norm_are_those_of_the_weighted_input_less_the_mean() -> None:
@@ -294,7 +311,9 @@ def test_what_moves_a_whole_channel_gives_a_mean_only_norm_no_gradient(mode: Mod
     for norm, alike in (("none", False), ("mean_only", True)):
         block = block_of(norm=norm).train()
         fit_line(block)
-        (block(x, mode, T) * torch.arange(12.0).reshape(3, 4)).sum().backward()
+        given = block(x, mode, T)
+        numbers = given.tensor() if mode is Mode.SNN else given
+        (numbers * torch.arange(12.0).reshape(3, 4)).sum().backward()
         gradient = block.synapse.weight.grad
         assert gradient[:, 1:].abs().max() > 0
         assert bool(gradient[:, 0].abs().max() < 1e-5) is alike
@@ -316,7 +335,7 @@ def test_a_weight_scale_multiplies_the_weights_before_they_are_quantized() -> No
     expected = block_of()
     with torch.no_grad():
         expected.synapse.weight.copy_(block.synapse.weight / 4)
-    assert torch.equal(block(x, Mode.SNN, T), expected(x, Mode.SNN, T))
+    assert torch.equal(fired(block, x), fired(expected, x))
 
 
 def test_a_mean_only_norm_survives_a_current_decay_learnt_down_to_zero() -> None:
@@ -329,25 +348,32 @@ def test_a_mean_only_norm_survives_a_current_decay_learnt_down_to_zero() -> None
 # --- Dropout
 
 
+def weighed_alone(x: Tensor, mode: Mode, *, training: bool = True, dropout: float) -> Tensor:
+    """The weighted input where each neuron has one input, of weight 1: the input that dropout leaves."""
+    block = make({"kind": "dense", "features": 6, "dropout": dropout}).blocks[1].train(training)
+    with torch.no_grad():
+        block.synapse.weight.copy_(torch.eye(6))
+    return block.weigh(Spikes.of(x).packed() if mode.spiking else x)
+
+
 def test_dropout_takes_one_mask_for_all_steps_and_scales_survivors_up() -> None:
-    block = block_of(dropout=0.25).train()
     torch.manual_seed(0)
-    dropped = block.dropped(torch.ones(T, 50, 6), Mode.SNN)
+    dropped = weighed_alone(torch.ones(T, 50, 6), Mode.SNN, dropout=0.25)
     assert torch.equal(dropped, dropped[:1].expand_as(dropped))
     assert dropped.unique().tolist() == pytest.approx([0, 4 / 3])
     assert (dropped[0] == 0).float().mean().item() == pytest.approx(0.25, abs=0.08)
 
 
 def test_dropout_draws_a_mask_for_each_image_and_input() -> None:
-    block = block_of(dropout=0.5).train()
-    mask = block.dropped(torch.ones(50, 6), Mode.ANN)
+    mask = weighed_alone(torch.ones(50, 6), Mode.ANN, dropout=0.5)
     assert 0 < (mask.std(dim=0) > 0).float().mean() <= 1
     assert bool((mask.std(dim=1) > 0).any())
 
 
-def test_dropout_does_nothing_in_evaluation() -> None:
-    x = torch.ones(T, 3, 6)
-    assert block_of(dropout=0.5).dropped(x, Mode.SNN) is x
+@pytest.mark.parametrize("mode", [Mode.SNN, Mode.ANN])
+def test_dropout_does_nothing_in_evaluation(mode: Mode) -> None:
+    x = spikes(T, 3, 6) if mode is Mode.SNN else torch.rand(3, 6)
+    assert torch.equal(weighed_alone(x, mode, training=False, dropout=0.5), x)
 
 
 def test_dropout_reaches_the_weighted_input_of_block_and_readout() -> None:
@@ -375,7 +401,7 @@ def test_a_pool_is_a_grouped_convolution_of_its_weight() -> None:
     z = F.conv2d(x.flatten(0, 1), pool.quantized_weight(), stride=2, groups=3).reshape(T, 2, 3, 2, 2)
     expected = cuba(z, current_decay=torch.ones(1), voltage_decay=torch.zeros(1), threshold=1.5).spikes
     assert expected.any()
-    assert torch.equal(pool(x, Mode.SNN, T), expected)
+    assert torch.equal(fired(pool, x), expected)
 
 
 def test_the_weights_of_networks_with_pools_are_averaged_by_torch() -> None:
@@ -400,7 +426,7 @@ def test_without_a_gain_four_weights_of_a_pool_just_pass_the_threshold_of_its_ne
 
 
 def test_a_pool_whose_inputs_all_fire_fires_too() -> None:
-    assert pool_network().blocks[1](torch.ones(T, 1, 3, 4, 4), Mode.SNN, T).all()
+    assert fired(pool_network().blocks[1], torch.ones(T, 1, 3, 4, 4)).all()
 
 
 # --- Graded blocks
@@ -432,12 +458,12 @@ def test_the_drive_of_graded_input_is_in_units_of_an_input_of_one() -> None:
 def test_a_graded_step_that_stands_for_all_runs_as_all() -> None:
     block = graded_block()
     step = torch.randint(0, 16, (1, 3, 6)).double()
-    assert torch.equal(block(step, Mode.SNN, T), block(step.repeat(T, 1, 1), Mode.SNN, T))
+    assert torch.equal(fired(block, step.expand(T, 3, 6)), fired(block, step.repeat(T, 1, 1)))
 
 
 def test_graded_sampling_records_drives_in_units_of_an_input_of_one() -> None:
     block = graded_block()
-    block(torch.full((1, 1, 6), 15.0).double(), Mode.SAMPLE, T)
+    block(torch.full((1, 1, 6), 15.0).double().expand(T, 1, 6), Mode.SAMPLE, T)
     expected = quantize_weight(block.synapse.weight).sum(1).detach()
     torch.testing.assert_close(block.sampler.pairs[:, 0], expected)
 
@@ -474,14 +500,19 @@ def test_the_readout_is_a_weighted_input_plus_bias_without_spikes(lead: tuple[in
     with torch.no_grad():
         block.bias.copy_(torch.tensor([0.3, -0.7]))
     expected = F.linear(x, quantize_weight(block.synapse.weight)) + quantize_bias(torch.tensor([0.3, -0.7]))
-    assert torch.equal(block(x, Mode.SNN if len(lead) == 2 else Mode.ANN, T), expected)
+    if len(lead) == 1:
+        assert torch.equal(block(x, Mode.ANN, T), expected)
+    else:
+        assert torch.equal(block.over_time(Spikes.of(x)), expected)
+        torch.testing.assert_close(block(x, Mode.SNN, T), expected.mean(0))
 
 
 def test_the_readout_of_graded_input_is_in_units_of_an_input_of_one() -> None:
     block = readout(bias=True, input={"encoding": "graded", "bits": 4})
     with torch.no_grad():
         block.bias.fill_(0.3)
-    z = block(torch.full((1, 1, 6), 15.0).double(), Mode.SNN, T)
+    x = torch.full((1, 1, 6), 15.0).double().expand(T, 1, 6)
     expected = quantize_weight(block.synapse.weight).sum(1) + 0.3
-    assert z.dtype == torch.float32
-    torch.testing.assert_close(z[0, 0], expected)
+    for z in (block(x, Mode.SNN, T), block.over_time(Spikes.of(x))[0]):
+        assert z.dtype == torch.float32
+        torch.testing.assert_close(z[0], expected)

@@ -1,5 +1,6 @@
 import gc
 import weakref
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -12,9 +13,10 @@ from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, as_input
-from bootstrap_core.network.neuron import CubaNeuron
+from bootstrap_core.ops.library import is_installed, without_native
+from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.training.schedule import LayerModes
-from specs.errors import DataError, SnnZooError
+from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 
 T = 6
@@ -80,9 +82,10 @@ def test_each_block_runs_on_the_output_of_the_one_before() -> None:
     network = make()
     _, trace = network.run(images(), Mode.SNN)
     x = images()
-    for i, block in enumerate(network.blocks):
+    for i, block in enumerate(network.blocks[:-1]):
         x = block(x, Mode.SNN, T)
-        assert torch.equal(x, trace.spikes[i])
+        assert torch.equal(x.tensor(), trace.spikes[i])
+    assert torch.equal(network.readout.over_time(x), trace.spikes[-1])
 
 
 def test_running_gives_the_logits_of_calling() -> None:
@@ -124,9 +127,9 @@ def test_blocks_before_the_crossover_run_all_steps_and_their_mean_rate_enters_th
     x = images()
     for block in fitted.blocks[:crossover]:
         x = block(x, Mode.SNN, T)
-    assert len(x) == T
-    assert 0 < x.mean() < 1
-    x = x.mean(0)
+    assert len(x.tensor()) == T
+    assert 0 < x.tensor().mean() < 1
+    x = x.tensor().mean(0)
     for block in fitted.blocks[crossover:]:
         x = block(x, Mode.ANN, T)
     assert torch.equal(logits, x)
@@ -159,12 +162,25 @@ def test_a_tally_of_a_hybrid_counts_spikes_and_has_the_means_of_rates(crossover:
     modes = LayerModes(Mode.ANN, crossover)
     logits, trace = fitted.run(images(), modes)
     ours, tally = fitted.tally(images(), modes)
-    expected = trace.tally()
     assert torch.equal(ours, logits)
-    assert tally.rates == expected.rates
     assert [count is not None for count in tally.counts] == [i < crossover for i in range(5)]
     for i in range(crossover):
-        assert torch.equal(tally.counts[i], expected.counts[i])
+        assert torch.equal(tally.counts[i], trace.spikes[i].count_nonzero(dim=(0, 1)))
+        assert tally.rates[i] == pytest.approx((trace.spikes[i] != 0).double().mean().item())
+    for i in range(crossover, 5):
+        assert tally.rates[i] == pytest.approx(trace.rates[i].mean().item())
+
+
+@pytest.mark.parametrize("steps", [1, 3])
+def test_graded_input_is_weighed_as_it_is_for_any_number_of_steps(steps: int) -> None:
+    network = make(input={"shape": [1, 4, 4], "encoding": "graded"}, time_steps=steps)
+    logits, trace = network.run(images(), Mode.SNN)
+    block = network.blocks[1]
+    z = F.conv2d(torch.round(255 * images()), block.quantized_weight())
+    expected = block.neuron(z.expand(steps, *z.shape), block.quantized_bias()).spikes
+    assert 0 < expected.mean() < 1
+    assert torch.equal(trace.spikes[1], expected)
+    assert torch.equal(IntegerNetwork(network)(images()), logits)
 
 
 def test_a_trace_shows_graded_input_at_every_step() -> None:
@@ -252,10 +268,11 @@ CONV = {"kind": "conv", "channels": 3, "kernel": 3, "padding": 1, "bias": True}
 ANY = {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0}
 
 
+@pytest.mark.skipif(not is_installed(), reason="needs the native library")
 @pytest.mark.parametrize("dropping", [None, 2, 3, 5, 6])
 @pytest.mark.parametrize("entering", [{}, {"encoding": "graded", "bits": 3}, {"exact_input": False}])
-def test_a_tandem_is_the_same_whether_an_engine_follows_its_spikes(
-    entering: dict[str, Any], dropping: int | None, monkeypatch
+def test_a_tandem_is_the_same_by_the_native_library_and_by_the_definitions(
+    entering: dict[str, Any], dropping: int | None
 ) -> None:
     network = make(
         time_steps=8,  # rates in eighths: floats hold their sums, too
@@ -274,24 +291,21 @@ def test_a_tandem_is_the_same_whether_an_engine_follows_its_spikes(
         network(x, mode)
     if dropping is not None:
         network.blocks[dropping].dropout = 0.5
-    followed = network.train()._followed(x)
-    assert followed is not None
-    assert len(followed.rates) == (dropping or 7)
+    network.train()
     found = []
-    for followed in (True, False):
-        if not followed:
-            monkeypatch.setattr(network, "_followed", lambda images: None)
+    for run in (nullcontext, without_native):
         network.zero_grad()
         torch.manual_seed(3)
-        logits = network.tandem(x)
-        logits.square().sum().backward()
+        with run():
+            logits = network.tandem(x)
+            logits.square().sum().backward()
         found.append([logits, *(parameter.grad for parameter in network.parameters())])
-    for engine, floats in zip(*found, strict=True):
-        torch.testing.assert_close(engine, floats, rtol=1e-5, atol=1e-5)
+    for native, defined in zip(*found, strict=True):
+        torch.testing.assert_close(native, defined, rtol=1e-5, atol=1e-5)
     assert torch.equal(found[0][0], found[1][0])
 
 
-def test_a_tandem_whose_states_leave_24_bits_goes_on_in_floats() -> None:
+def test_a_tandem_whose_states_leave_24_bits_goes_on() -> None:
     network = make(
         neuron={"threshold": 0.5, "voltage_decay": 0.0},
         blocks=[{"kind": "flatten"}, {"kind": "dense", "features": 9}, {"kind": "affine", "features": 2}],
@@ -301,16 +315,9 @@ def test_a_tandem_whose_states_leave_24_bits_goes_on_in_floats() -> None:
     with torch.no_grad():
         network.blocks[2].synapse.weight.fill_(-3.9)
     network.spec = network.spec.model_copy(update={"time_steps": 200})
-    assert network._followed(images()) is None
+    with pytest.raises(StateOverflowError):
+        IntegerNetwork(network)(images())
     assert torch.equal(network.tandem(images()), network(images(), Mode.SNN))
-
-
-@pytest.mark.parametrize("changed", [{"dropout": 0.5}, {"norm": "mean_only"}])
-def test_no_engine_follows_spikes_that_dropout_or_a_norm_has_to_see(changed: dict[str, Any]) -> None:
-    dense = {"kind": "dense", "features": 9, **changed}
-    network = make(blocks=[{"kind": "flatten"}, dense, {"kind": "affine", "features": 2}])
-    assert len(network.train()._followed(images()).rates) == 2
-    assert len(network.eval()._followed(images()).rates) == 4
 
 
 @pytest.mark.parametrize("graded", [False, True])
@@ -530,12 +537,14 @@ def test_a_skip_over_the_crossover_takes_the_mean_rate(crossover: int) -> None:
     network(images(50), Mode.FIT)
     modes = LayerModes(Mode.ANN, crossover)
     logits, trace = network.run(images(), modes)
-    outputs: list[Tensor] = []
     for i, block in enumerate(network.blocks):
         sources = [i - 1, *(skip.source for skip in getattr(network.spec.layers[i], "skips", ()))]
         seen = [trace.spikes[s] if modes[i].spiking else trace.rates[s] for s in sources if s >= 0] or [images()]
-        outputs.append(block(seen[0], modes[i], T, *seen[1:]))
-        torch.testing.assert_close(outputs[i], trace.spikes[i] if modes[i].spiking else trace.rates[i])
+        output = block(seen[0], modes[i], T, *seen[1:])
+        if isinstance(output, Spikes):
+            assert torch.equal(output.tensor(), trace.spikes[i])
+        else:
+            torch.testing.assert_close(output, trace.rates[i])
     assert torch.equal(network(images(), modes), logits)
 
 
@@ -546,18 +555,16 @@ def test_skips_are_in_the_state_dict_by_number() -> None:
     ]  # fmt: skip
 
 
+@pytest.mark.skipif(not is_installed(), reason="needs the native library")
 @pytest.mark.parametrize("options", [{}, {"norm": "weight_scale"}, {"delay_shift": True}, {"dropout": 0.2}])
 def test_packed_spikes_with_skips_give_the_same_logits_and_gradients(options: dict[str, Any]) -> None:
     network, gradients = residual(**options).train(), []
-    for module in network.modules():
-        if isinstance(module, CubaNeuron):
-            module.compiled = True
-    for run in (network, network.run):
+    for run in (nullcontext, without_native):
         torch.manual_seed(0)
         network.zero_grad()
-        found = run(images(), Mode.SNN)
-        logits = found if isinstance(found, Tensor) else found[0]
-        logits.square().sum().backward()
+        with run():
+            logits = network(images(), Mode.SNN)
+            logits.square().sum().backward()
         gradients.append([logits, *(parameter.grad for parameter in network.parameters())])
         if "norm" in options:
             network.blocks[2].norm.running_variance.fill_(1.0)
@@ -577,23 +584,24 @@ def test_a_weight_scale_is_of_all_synapses() -> None:
     assert torch.equal(exact.spikes[2].float(), trace.spikes[2])
 
 
-def test_outputs_are_kept_until_their_last_reader_and_no_longer() -> None:
+@pytest.mark.parametrize("mode", [Mode.ANN, Mode.SNN])
+def test_outputs_are_kept_until_their_last_reader_and_no_longer(mode: Mode) -> None:
     network, alive = residual(), []
-    for mode in (Mode.SAMPLE, Mode.FIT):
-        network(images(), mode)
-    kept: dict[int, weakref.ref[Tensor]] = {}
+    for fitting in (Mode.SAMPLE, Mode.FIT):
+        network(images(), fitting)
+    kept: dict[int, weakref.ref[Tensor | Spikes]] = {}
     for i, block in enumerate(network.blocks):
 
-        def note(module: torch.nn.Module, args: tuple, output: Tensor, i: int = i) -> None:
+        def note(module: torch.nn.Module, args: tuple, output: Tensor | Spikes, i: int = i) -> None:
             gc.collect()
             alive.append([j for j, output in kept.items() if output() is not None])
             kept[i] = weakref.ref(output)
 
         block.register_forward_hook(note)
     with torch.no_grad():
-        network(images(), Mode.ANN)
-    # While blocks 0, 1, 2, 4, 5 run: the output before, and what they or later ones skip from. 2 lives on in its view.
-    assert [[j for j in now if j != 2] for now in alive] == [[], [0], [0, 1], [1], [4]]
+        network(images(), mode)
+    # While each block runs: the output before, and what it or later ones skip from. 2 lives on in its view.
+    assert [[j for j in now if j != 2] for now in alive] == [[], [0], [0, 1], [1], [1, 3], [4]]
 
 
 @pytest.mark.parametrize("run", ["__call__", "run", "tally"])

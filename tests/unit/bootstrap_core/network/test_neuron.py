@@ -2,8 +2,9 @@ import pytest
 import torch
 from torch import nn
 
-from bootstrap_core.kernels import have_numba
 from bootstrap_core.network.neuron import CubaNeuron
+from bootstrap_core.ops.library import is_installed
+from bootstrap_core.ops.neurons import fire
 from specs.neuron import CubaSpec, LearnDecays, Reset
 
 DECAYS = {"current_decay": 0.37, "voltage_decay": 0.03}
@@ -53,17 +54,21 @@ def test_decays_run_on_the_grid_of_4096() -> None:
     assert (4096 * voltage_decay).tolist() == [123]
 
 
-@pytest.mark.parametrize("compiled", [False, have_numba()])
-def test_the_quantized_decays_are_what_runs(compiled: bool) -> None:
-    neuron = make(threshold=9.0)
-    neuron.compiled = compiled
-    out = neuron(torch.tensor([1.0, 0.0]).reshape(2, 1, 1))
+def test_the_quantized_decays_are_what_runs() -> None:
+    out = make(threshold=9.0)(torch.tensor([1.0, 0.0]).reshape(2, 1, 1))
     assert out.current[1].item() == (4096 - 1516) / 4096
 
 
-def test_an_own_decay_overrules_the_neuron_s() -> None:
-    out = make(threshold=9.0)(torch.tensor([1.0, 0.0]).reshape(2, 1, 1), current_decay=torch.ones(1))
-    assert out.current[1].item() == 0
+@pytest.mark.skipif(not is_installed(), reason="needs the native library")
+def test_the_quantized_decays_are_what_the_native_library_runs() -> None:
+    neuron = make(LearnDecays.SHARED, threshold=9.0)
+    spikes = fire(torch.tensor([1.0, 0.0]).reshape(2, 1, 1), neuron.constants(), 2)
+    assert spikes.link.grad_fn.run.current.flatten().tolist() == [4096, 4096 - 1516]
+
+
+def test_a_direct_input_enters_the_voltage_past_the_current() -> None:
+    z = torch.tensor([1.0, 0.0]).reshape(2, 1, 1)
+    assert make(threshold=9.0).constants(direct=True).define(z).current[1].item() == 0
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,8 @@ import torch.nn.functional as F
 
 from bootstrap_core.functional import quantize_weight
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, PoolSynapse
+from bootstrap_core.ops.spikes import Spikes
+from bootstrap_core.ops.weighted_input import weigh
 from specs.block import AvgPoolSpec, ConvSpec
 from specs.shapes import pool_as_conv
 
@@ -23,6 +25,11 @@ def test_dense_synapses_are_a_linear_map_of_the_quantized_weight(lead: tuple[int
     assert torch.equal(z, F.linear(x, quantize_weight(synapse.weight)))
 
 
+def weighed(synapse: ConvSynapse | PoolSynapse, x: torch.Tensor) -> torch.Tensor:
+    """The weighted input of rates `[N, C, H, W]` or of spikes `[T, N, C, H, W]`."""
+    return synapse(x) if x.dim() == 4 else weigh(Spikes.of(x), synapse.connection())
+
+
 @pytest.mark.parametrize("lead", [(5,), (3, 5)])
 def test_conv_synapses_are_torch_s_conv2d_of_the_quantized_weight(lead: tuple[int, ...]) -> None:
     synapse = ConvSynapse(CONV, 6, normalize=False)
@@ -35,7 +42,7 @@ def test_conv_synapses_are_torch_s_conv2d_of_the_quantized_weight(lead: tuple[in
         dilation=(1, 2),
         groups=2,
     )
-    assert torch.equal(synapse(x), expected.reshape(*lead, *expected.shape[1:]))
+    assert torch.equal(weighed(synapse, x), expected.reshape(*lead, *expected.shape[1:]))
 
 
 @pytest.mark.parametrize("lead", [(5,), (3, 5)])
@@ -46,7 +53,7 @@ def test_pool_synapses_are_the_convolution_of_the_weight_they_export(lead: tuple
     expected = F.conv2d(
         x.reshape(-1, 3, 6, 7), synapse.quantized_weight(), stride=(1, 2), padding=(1, 1), groups=3
     ).reshape(*lead, 3, 7, 4)
-    torch.testing.assert_close(synapse(x), expected)
+    torch.testing.assert_close(weighed(synapse, x), expected)
 
 
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1)])

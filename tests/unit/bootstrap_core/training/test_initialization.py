@@ -3,7 +3,8 @@ from typing import Any
 import pytest
 import torch
 
-from bootstrap_core import Mode, Network, build_network, load_dataset
+from bootstrap_core import Network, build_network, load_dataset
+from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.training.initialization import SPREAD, initialize
 from bootstrap_core.training.trainer import Trainer, fit
 from specs import NetworkSpec, TrainingSpec
@@ -38,8 +39,8 @@ def drives(net: Network) -> list[torch.Tensor]:
         _, trace = net.run(IMAGES)
         for i in (1, 2, 5):
             block = net.blocks[i]
-            skipped = [trace.spikes[1]] if i == 2 else []
-            z = block.weigh(trace.spikes[i - 1], skipped, Mode.SNN)
+            skipped = [Spikes.of(trace.spikes[1])] if i == 2 else []
+            z = block.weigh(Spikes.of(trace.spikes[i - 1]), *skipped)
             bias = block.quantized_bias()
             decay, _ = block.neuron.quantized_decays()
             if bias is not None:

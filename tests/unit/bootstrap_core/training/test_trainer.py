@@ -13,7 +13,7 @@ from bootstrap_core.data.datasets import Split, load_dataset
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
-from bootstrap_core.training import trainer as trainer_module
+from bootstrap_core.ops import precision as precision_module
 from bootstrap_core.training.distributed import Group, Share
 from bootstrap_core.training.schedule import LayerModes
 from bootstrap_core.training.trainer import EpochReport, Trainer, fit
@@ -38,14 +38,16 @@ def recipe(**options: Any) -> TrainingSpec:
     )
 
 
-def network(*, seed: int = 0, dropout: float = 0.0, training: TrainingSpec | None = None) -> Network:
+def network(
+    *, seed: int = 0, dropout: float = 0.0, norm: str = "mean_only", training: TrainingSpec | None = None
+) -> Network:
     spec = {
         "name": "tiny",
         "time_steps": 4,
         "neuron": {"threshold": 1.0, "voltage_decay": 0.1, "tau_grad": 0.1},
         "input": {"shape": [784]},
         "blocks": [
-            {"kind": "dense", "features": 12, "weight_norm": True, "norm": "mean_only", "dropout": dropout},
+            {"kind": "dense", "features": 12, "weight_norm": True, "norm": norm, "dropout": dropout},
             {"kind": "affine", "features": 10},
         ],
         "training": training,
@@ -368,7 +370,7 @@ def test_a_recipe_that_names_a_teacher_wants_its_answers(split: Split) -> None:
 
 
 def test_ann_batches_may_be_rounded_and_spikes_and_samples_are_not(split: Split, monkeypatch) -> None:
-    monkeypatch.setattr(trainer_module, "multiplies_half", lambda: True)
+    monkeypatch.setattr(precision_module, "multiplies_half", lambda: True)
 
     def losses(precision: str, **options: Any) -> list[float]:
         trainer = Trainer(network(), split, recipe(epochs=1, precision=precision, **options))
@@ -386,12 +388,44 @@ def test_ann_batches_may_be_rounded_and_spikes_and_samples_are_not(split: Split,
     tandems = [losses(precision, **options) for precision in ("float32", "bfloat16")]
     assert tandems[0][0] == tandems[1][0]  # spikes are exact
     assert tandems[0][3] != tandems[1][3]  # and their gradients are not
-    monkeypatch.setattr(trainer_module, "multiplies_half", lambda: False)
-    assert losses("bfloat16") == exact
+    assert losses("auto") == rounded
+    monkeypatch.setattr(precision_module, "multiplies_half", lambda: False)
+    assert losses("auto") == exact
+
+
+@pytest.mark.parametrize("norm", ["none", "mean_only"])  # in one pass, and in parts
+def test_gradients_of_snn_batches_are_rounded_as_the_recipe_says(norm: str, split: Split, monkeypatch) -> None:
+    monkeypatch.setattr(precision_module, "HALF_FROM", 1)
+    monkeypatch.setattr(precision_module, "multiplies_half", lambda: True)
+
+    def gradient(precision: str) -> Tensor:
+        trainer = Trainer(network(norm=norm), split, recipe(epochs=1, snn_epochs=1, precision=precision))
+        kept = list[Tensor]()
+        *_, weight = trainer.network.blocks[1].synapse.parameters()
+        monkeypatch.setattr(trainer.optimizer, "step", lambda: kept.append(weight.grad.clone()))
+        trainer._train(0, lambda done, total: None)
+        return kept[0]
+
+    exact, rounded, auto = (gradient(precision) for precision in ("float32", "bfloat16", "auto"))
+    assert torch.equal(auto, rounded)
+    assert not torch.equal(exact, rounded)
+    torch.testing.assert_close(exact, rounded, rtol=0.02, atol=1e-4)
+    monkeypatch.setattr(precision_module, "multiplies_half", lambda: False)
+    assert torch.equal(gradient("auto"), exact)
+
+
+@pytest.mark.parametrize("faster", [False, True])
+def test_a_report_says_what_type_products_had(faster: bool, split: Split, monkeypatch) -> None:
+    monkeypatch.setattr(precision_module, "multiplies_half", lambda: faster)
+    for given, used in {
+        "float32": "float32",
+        "bfloat16": "bfloat16",
+        "auto": "bfloat16" if faster else "float32",
+    }.items():
+        assert Trainer(network(), split, recipe(precision=given)).run_epoch().precision == used
 
 
 def test_convolutions_may_be_rounded_too(split: Split, monkeypatch) -> None:
-    monkeypatch.setattr(trainer_module, "multiplies_half", lambda: True)
     spec = NetworkSpec.model_validate({
         "name": "conv", "time_steps": 4, "neuron": {"threshold": 1.0, "voltage_decay": 0.1, "tau_grad": 0.1},
         "input": {"shape": [1, 28, 28]},

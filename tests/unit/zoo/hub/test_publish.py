@@ -198,7 +198,7 @@ def counted(self, target):
     steps -= 1
     return replace(self, target)
 Path.replace = counted
-from zoo import publish
+from zoo.hub import publish
 from zoo.model_format import ModelFormat
 publish._check_card = lambda *_: ModelFormat.SAFETENSORS  # without loading torch
 publish.publish(Path(sys.argv[2]), Path(sys.argv[3]), sys.argv[4])

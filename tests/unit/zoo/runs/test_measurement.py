@@ -10,6 +10,7 @@ from bootstrap_core import IntegerNetwork, build_network, evaluate
 from converters import Model, read_model, write_model
 from specs import IntegrityError, SnnZooError, load_spec, summarize
 from specs.io import spec_from_document
+from specs.training import Precision
 from zoo.runs.card import SeedScore, Versions, dump_card, load_card, seed_accuracies
 from zoo.runs.card_text import as_markdown, seed_words
 from zoo.runs.measurement import STEPS, differences, made_by, measure_card, measure_seed, same_network
@@ -150,6 +151,8 @@ def test_folding_weight_norm_leaves_a_network_the_same() -> None:
     spec = load_spec("mnist-dense")
     folded = tuple(block.model_copy(update={"weight_norm": False}) for block in spec.blocks)
     assert same_network(spec, spec.model_copy(update={"blocks": folded}))
+    rounded = spec.training.model_copy(update={"precision": Precision.BFLOAT16})
+    assert same_network(spec, spec.model_copy(update={"training": rounded}))
     assert not same_network(spec, spec.model_copy(update={"time_steps": 4}))
     assert not same_network(spec, spec.model_copy(update={"training": spec.training.model_copy(update={"epochs": 81})}))
 

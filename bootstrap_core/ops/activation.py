@@ -1,0 +1,46 @@
+"""The fitted activation. Definition: `functional.piecewise`."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.functional.piecewise import GRADIENT_FLOOR, piecewise
+from bootstrap_core.ops.library import Curve, call, pointer, runs_native
+
+__all__ = ["activate"]
+
+
+def activate(z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
+    """Rate for a weighted input; see `functional.piecewise`. bfloat16 is computed in float32.
+
+    Args:
+        z: any shape.
+        centers: `[K, 2]`, rows (z, a) with z rising.
+        slopes: `[K - 1]`, of the segments between them.
+    """
+    if z.dtype == torch.bfloat16:  # in which the centres would move
+        return activate(z.float(), centers, slopes).to(z.dtype)
+    if z.dtype == torch.float32 and runs_native(z):
+        return _Activate.apply(z, centers, slopes)  # type: ignore[no-any-return, no-untyped-call]
+    return piecewise(z, centers, slopes)
+
+
+class _Activate(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
+        z = z if z.is_contiguous() or z.is_contiguous(memory_format=torch.channels_last) else z.contiguous()
+        rates, gradients = torch.empty_like(z), torch.empty_like(z) if ctx.needs_input_grad[0] else None
+        z_centers, a_centers, tangents = (x.float().contiguous() for x in (*centers.T, slopes))
+        steepness = float((z_centers[-1] / a_centers[-1]).abs())
+        curve = Curve(*map(pointer, (z_centers, a_centers, tangents)), len(centers), steepness, GRADIENT_FLOOR)
+        places = (x if x is None else x.data_ptr() for x in (z, rates, gradients))
+        given, *found = places
+        call("snn_piecewise", given, z.numel(), curve, *found)
+        ctx.save_for_backward(gradients)
+        return rates
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        (gradients,) = ctx.saved_tensors
+        return grads[0] * gradients, None, None

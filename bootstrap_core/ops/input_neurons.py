@@ -1,0 +1,238 @@
+"""Input neurons: a current for each pixel, the same at each step, and the spikes or rates that it makes.
+
+Definition: `functional.truncate_current` and `functional.cuba`, or `functional.piecewise`. All that a neuron does
+follows from its current, a whole number of 1/64, so it is found once for each number and looked up for each pixel.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, MANT, STATE
+from bootstrap_core.functional.quantize import quantize_weight, truncate_current
+from bootstrap_core.functional.surrogate import exponential_surrogate
+from bootstrap_core.ops.activation import activate
+from bootstrap_core.ops.library import InputScaling, call, pointer, runs_native
+from bootstrap_core.ops.neurons import MOST_REACHED, LayerRun, NeuronConstants, by_image
+from bootstrap_core.ops.spikes import Spikes, SteadyInput, empty_link
+
+__all__ = ["InputCurrent", "input_current", "input_gradients", "input_rates", "input_spikes"]
+
+
+@dataclass(frozen=True)
+class InputCurrent:
+    """The current of a pixel in 0..1: `weight * (pixel - mean) / std + bias`, truncated to 1/64.
+
+    `weight` and `bias` are `[1]`, off their grid of 2/64, on which they are put.
+    """
+
+    weight: Tensor
+    bias: Tensor
+    mean: float
+    std: float
+
+    @cached_property
+    def record(self) -> InputScaling:
+        """The same for the native library, on the grid."""
+        weight, bias = quantize_weight(torch.cat([self.weight.detach(), self.bias.detach()])).tolist()
+        return InputScaling(self.mean, self.std, weight, bias, MANT, BIAS_MANT_MIN, BIAS_MANT_MAX)
+
+    @property
+    def learns(self) -> bool:
+        """Whether a gradient is wanted."""
+        return torch.is_grad_enabled() and (self.weight.requires_grad or self.bias.requires_grad)
+
+
+@dataclass(frozen=True)
+class _Numbered:
+    """Pixels by the number of their current, which counts from the lowest current of the batch.
+
+    Attributes:
+        pixels, numbers: `[N, inputs]`, float32 and int32; maps lie with their channels last.
+        lowest: current, in units of 1/64.
+        n: of the currents from the lowest to the highest.
+    """
+
+    pixels: Tensor
+    numbers: Tensor
+    lowest: int
+    n: int
+
+    def currents(self) -> Tensor:
+        """Each of the currents, `[1, n]`."""
+        return torch.arange(self.lowest, self.lowest + self.n, dtype=torch.float32).div_(MANT)[None]
+
+
+def _number_currents(images: Tensor, given: InputCurrent) -> _Numbered:
+    """Number the currents of pixels, by the native library."""
+    lying = images if images.dim() == 2 else images.movedim(1, -1)
+    pixels = lying.detach().contiguous().view(len(images), -1)
+    numbers, span = torch.empty(pixels.shape, dtype=torch.int32), torch.empty(2, dtype=torch.int32)
+    call("snn_input_currents", pointer(pixels), pixels.numel(), given.record, pointer(numbers), pointer(span))
+    lowest, n = span.tolist()
+    return _Numbered(pixels, numbers, lowest, n)
+
+
+def input_current(images: Tensor, given: InputCurrent) -> Tensor:
+    """The current of each pixel, float32; float64 inside, so that the truncation is exact."""
+    if _is_plain(images) and not given.learns:
+        numbered = _number_currents(images, given)
+        return _as_images(_look_up(numbered.currents(), numbered.numbers)[0], images)
+    weight, bias = quantize_weight(given.weight), quantize_weight(given.bias)
+    x = (images.double() - given.mean) / given.std
+    return truncate_current(weight * x + bias).float()
+
+
+def input_rates(images: Tensor, given: InputCurrent, centers: Tensor, slopes: Tensor) -> Tensor:
+    """What a fitted activation gives for the current of each pixel, float32; see `activation.activate`.
+
+    The input's weight and bias get a gradient, and images that want one.
+    """
+    if not _is_plain(images):
+        return activate(input_current(images, given), centers, slopes)
+    numbered = _number_currents(images, given)
+    with torch.enable_grad():
+        currents = numbered.currents().requires_grad_()
+        table = activate(currents, centers, slopes)
+    rates = _as_images(_look_up(table.detach(), numbered.numbers)[0], images)
+    if not given.learns:
+        return rates
+    (gradients,) = torch.autograd.grad(table.sum(), currents)
+    source = given.weight, given.bias, given.mean, given.std
+    steady = SteadyInput(numbered.numbers, numbered.pixels, gradients.view(-1, 1), *source)
+    return _Rates.apply(given.weight, given.bias, rates, steady)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _is_plain(images: Tensor) -> bool:
+    """Whether the library takes these images."""
+    return images.dtype == torch.float32 and not images.requires_grad and images.numel() > 0 and runs_native(images)
+
+
+def _as_images(x: Tensor, images: Tensor) -> Tensor:
+    """`[N, inputs]`, channels last, in the shape of the images."""
+    if images.dim() == 2:
+        return x
+    n, channels, *size = images.shape
+    return x.view(n, *size, channels).movedim(-1, 1)
+
+
+def input_spikes(images: Tensor, given: InputCurrent, neurons: NeuronConstants, steps: int) -> Spikes:
+    """Spikes of neurons driven by their pixel's current, which enters the voltage as the hardware's bias does.
+
+    Args:
+        images: `[N, ...]` in 0..1.
+        given: how pixels become currents.
+        neurons: their constants; the current decay does not matter.
+        steps: T.
+    """
+    if _is_plain(images) and len(neurons.voltage_decay) == 1 and not neurons.learns_decays:
+        numbered = _number_currents(images, given)
+        table = _table_of(numbered, neurons, steps)
+        if table.run.reached < MOST_REACHED:
+            shape = tuple(images.shape[1:])
+            words = _look_up(table.run.words.view(-1, numbered.n), numbered.numbers)
+            words = words.view(len(words), len(images), *shape[1:], shape[0])
+            steady = _steady(numbered, table, given, neurons) if given.learns else None
+            link = None
+            if steady is not None:
+                link = _Link.apply(given.weight, given.bias, steady, (steps, *images.shape))  # type: ignore[no-untyped-call]
+            return Spikes(steps, shape, words=words, link=link, steady=steady, reached=table.run.reached)
+    current = input_current(images, given)
+    direct = replace(neurons, current_decay=torch.ones_like(neurons.current_decay))
+    return direct.fire_definition(current.expand(steps, *current.shape))
+
+
+@dataclass(frozen=True)
+class _Table:
+    """What the neurons of each current do; voltage `[T, currents]` in float units."""
+
+    run: LayerRun
+    voltage: Tensor
+
+
+def _table_of(numbered: _Numbered, neurons: NeuronConstants, steps: int) -> _Table:
+    """The table of the batch's currents; constants keep the last ones, for batches of the same."""
+    key = numbered.lowest, numbered.n, steps
+    tables: dict[tuple[int, int, int], _Table] = neurons.input_tables
+    if key not in tables:
+        tables.clear()
+        currents = numbered.currents()
+        alike = replace(
+            neurons,
+            current_decay=torch.ones(1, dtype=torch.float32),
+            voltage_decay=neurons.voltage_decay.detach(),
+            bias=None,
+        )
+        run = LayerRun(alike, (1, 1, 1, numbered.n), steps)
+        layer = run.layer(trains=True)
+        run.reached = call("snn_neurons", layer, alike.record(numbered.n), pointer(currents), True)
+        assert run.voltage is not None
+        tables[key] = _Table(run, run.voltage.view(steps, numbered.n).float().div_(STATE))
+    return tables[key]
+
+
+def _steady(numbered: _Numbered, table: _Table, given: InputCurrent, neurons: NeuronConstants) -> SteadyInput:
+    """What the gradients of spikes are worth to the currents."""
+    steps = len(table.voltage)
+    slopes = exponential_surrogate(
+        table.voltage, threshold=neurons.threshold, tau_grad=neurons.tau_grad, scale_grad=neurons.scale_grad
+    )
+    # d voltage[t] / d current = 1 + keep + ... + keep^t: the leak is differentiated, the reset is not
+    keep = 1 - neurons.voltage_decay.detach().float()
+    response = torch.cumsum(torch.cat([torch.ones(1, dtype=torch.float32), keep.expand(steps - 1)]).cumprod(0), 0)
+    slopes *= response[:, None]
+    if neurons.shift:  # the gradient of a spike arrives a step later
+        slopes = torch.cat([torch.zeros_like(slopes[:1]), slopes[:-1]])
+    source = given.weight, given.bias, given.mean, given.std
+    return SteadyInput(numbered.numbers, numbered.pixels, slopes.t().contiguous(), *source)
+
+
+def _look_up(table: Tensor, numbers: Tensor) -> Tensor:
+    """Rows of a table `[K, currents]`, of 32 bits, for all numbers: `[K, *numbers.shape]`."""
+    out = torch.empty(len(table), *numbers.shape, dtype=table.dtype)
+    sizes = *table.shape, pointer(numbers), numbers.numel()
+    call("snn_look_up", pointer(table), *sizes, pointer(out))
+    return out
+
+
+def input_gradients(grad: Tensor, steady: SteadyInput) -> tuple[Tensor, Tensor]:
+    """Gradients of the input's weight and bias from that of its spikes `[T, N, ...]`."""
+    rows = by_image(grad)
+    rows = rows if rows.dtype == torch.bfloat16 else rows.float()
+    images, steps = rows.shape[:2]
+    sums = torch.zeros(2, dtype=torch.float64)
+    pointers = map(pointer, (rows, steady.currents, steady.pixels, steady.slopes))
+    sizes = images, steps, steady.currents.shape[1], rows.dtype == torch.bfloat16
+    call("snn_input_gradient", *pointers, *sizes, pointer(sums))
+    return steady.gradients(*sums.tolist())
+
+
+class _Rates(torch.autograd.Function):
+    """Rates of pixels, whose gradient goes to the input's weight and bias."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bias: Tensor, rates: Tensor, steady: SteadyInput) -> Tensor:
+        ctx.steady = steady
+        return rates.view_as(rates)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return *input_gradients(grads[0][None], ctx.steady), None, None
+
+
+class _Link(torch.autograd.Function):
+    """Carries the gradient of input neurons' spikes to the input's weight and bias."""
+
+    @staticmethod
+    def forward(ctx: Any, weight: Tensor, bias: Tensor, steady: SteadyInput | None, shape: tuple[int, ...]) -> Tensor:
+        ctx.steady = steady
+        return empty_link(shape)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        return *input_gradients(grads[0], ctx.steady), None, None

@@ -1,0 +1,264 @@
+"""The native library: where it is, whether it runs, and how its functions are called.
+
+This is the only place that chooses between native code and the definitions in torch. The library is built from
+`native/` when the package is installed, once for each kind of CPU. It needs neither Python's nor torch's headers:
+functions take pointers, sizes and the records below, which `native/library.h` declares too.
+"""
+
+import ctypes
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from ctypes import POINTER, Structure, byref, c_double, c_float, c_int, c_int32, c_int64, c_void_p
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "LANES",
+    "Backward",
+    "Curve",
+    "Fold",
+    "InputScaling",
+    "Layer",
+    "Neurons",
+    "SteadyGradient",
+    "Synapse",
+    "WeightGradient",
+    "call",
+    "describe",
+    "is_installed",
+    "n_threads",
+    "pad_lanes",
+    "pointer",
+    "runs_native",
+    "without_native",
+]
+
+LANES = 16
+"""Numbers of a vector in the library; arrays of channels are padded to a multiple."""
+
+_KINDS = ("", "avx2", "avx512")
+_STARTED_IN = os.getpid()
+
+
+class Neurons(Structure):
+    """Constants of a layer's neurons."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("keep_current", "keep_voltage", "bias")),
+        *((name, c_int32) for name in ("threshold", "forgets", "subtract", "shift")),
+    ]
+
+
+class Synapse(Structure):
+    """Synapses from one population to another."""
+
+    _fields_ = [
+        ("kind", c_int32),
+        ("groups", c_int32),
+        *((name, c_void_p) for name in ("trains", "weight", "taps")),
+        *((name, c_int32) for name in ("n_taps", "height", "width", "channels")),
+        *((name, c_int32) for name in ("out_height", "out_width", "out_channels")),
+        *((name, c_int32 * 2) for name in ("kernel", "stride", "padding", "dilation")),
+    ]
+
+
+class Layer(Structure):
+    """Sizes of a layer's output, and where it goes."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "steps", "height", "width", "channels")),
+        *((name, c_void_p) for name in ("trains", "voltage", "current", "totals")),
+    ]
+
+
+class Backward(Structure):
+    """Gradients of a layer's neurons."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "parts", "steps", "places", "channels")),
+        *((name, c_void_p) for name in ("voltage", "current", "grad")),
+        *((name, c_int64) for name in ("image_stride", "step_stride")),
+        *((name, c_void_p) for name in ("out", "bias", "decays", "keep_current", "keep_voltage")),
+        *((name, c_float) for name in ("tau", "height")),
+        *((name, c_int32) for name in ("threshold", "subtract", "shift", "constant", "grad_in_half", "out_in_half")),
+    ]
+
+
+class WeightGradient(Structure):
+    """The gradient of a weight behind spikes."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "steps", "pixels", "channels", "places", "taps", "outputs")),
+        *((name, c_void_p) for name in ("trains", "grad", "sources", "out")),
+        ("parts", c_int64),
+        ("in_half", c_int32),
+    ]
+
+
+class SteadyGradient(Structure):
+    """What reaches input neurons through the synapses behind them."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "steps", "pixels", "channels", "places", "taps", "outputs")),
+        ("n_currents", c_int64),
+        *((name, c_void_p) for name in ("currents", "values")),
+        ("background", c_float),
+        *((name, c_void_p) for name in ("slopes", "weight", "sources", "grad", "sums")),
+        ("in_half", c_int32),
+    ]
+
+
+class Fold(Structure):
+    """What every place of a convolution has for the pixels that it sees."""
+
+    _fields_ = [
+        *((name, c_int64) for name in ("images", "pixels", "channels", "places", "taps")),
+        *((name, c_void_p) for name in ("columns", "sources", "out")),
+        ("in_half", c_int32),
+    ]
+
+
+class InputScaling(Structure):
+    """How a pixel becomes an input current."""
+
+    _fields_ = [(name, c_double) for name in ("mean", "std", "weight", "bias", "unit", "lowest", "highest")]
+
+
+class Curve(Structure):
+    """A fitted activation."""
+
+    _fields_ = [
+        *((name, c_void_p) for name in ("z", "a", "slopes")),
+        ("n", c_int32),
+        *((name, c_float) for name in ("steepness", "floor")),
+    ]
+
+
+_SIGNATURES: dict[str, list[Any]] = {
+    "snn_layer": [POINTER(Layer), POINTER(Neurons), c_void_p, c_int64],
+    "snn_neurons": [POINTER(Layer), POINTER(Neurons), c_void_p, c_int],
+    "snn_weigh": [POINTER(Layer), c_void_p, c_int64, c_float, c_void_p],
+    "snn_neurons_backward": [POINTER(Backward)],
+    "snn_weight_gradient": [POINTER(WeightGradient)],
+    "snn_steady_gradient": [POINTER(SteadyGradient)],
+    "snn_input_gradient": [*[c_void_p] * 4, *[c_int64] * 3, c_int, c_void_p],
+    "snn_input_currents": [c_void_p, c_int64, POINTER(InputScaling), c_void_p, c_void_p],
+    "snn_piecewise": [c_void_p, c_int64, POINTER(Curve), c_void_p, c_void_p],
+    "snn_pack_weight": [c_void_p, c_int64, c_int64, c_void_p, c_int64, c_float, c_void_p],
+    "snn_unpack": [c_void_p, *[c_int64] * 3, c_void_p],
+    "snn_fold": [POINTER(Fold)],
+    "snn_quantize_weight": [c_void_p, c_int64, c_float, c_float, c_float, c_void_p],
+    "snn_look_up": [c_void_p, c_int64, c_int64, c_void_p, c_int64, c_void_p],
+    "snn_count": [c_void_p, c_int64, c_int64, c_void_p],
+}
+"""Parameters of each function but the last, the number of threads."""
+
+
+class _Switch:
+    """Whether the library may be used; see `without_native`."""
+
+    on = True
+
+
+@cache
+def _library() -> ctypes.CDLL | None:
+    """The library for this CPU, or None if the package was installed without one."""
+    folder = Path(__file__).parent
+    try:
+        library = ctypes.CDLL(str(folder / "libsnnzoo.so"))
+        best = library.snn_best_kind()
+    except (OSError, AttributeError):
+        return None
+    for kind in range(best, 0, -1):
+        with suppress(OSError):
+            library = ctypes.CDLL(str(folder / f"libsnnzoo-{_KINDS[kind]}.so"))
+            break
+    for name, parameters in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.argtypes, function.restype = [*parameters, c_int], c_int64
+    library.snn_set_parallel_region.argtypes = [c_void_p]
+    library.snn_set_parallel_region(_parallel_region())
+    return library
+
+
+def _parallel_region() -> int | None:
+    """What opens a parallel region on the threads that torch has: GNU's, LLVM's and Intel's OpenMP all have it."""
+    for path in Path(torch.__file__).parent.glob("lib/libtorch_cpu.*"):
+        with suppress(OSError, AttributeError):
+            return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, c_void_p).value
+    return None
+
+
+def is_installed() -> bool:
+    """Whether the native library was built for this machine."""
+    return _library() is not None
+
+
+def describe() -> str:
+    """What runs the operators, in a few words."""
+    library = _library()
+    if library is None:
+        return "torch alone (the native library is not installed)"
+    if not _Switch.on:
+        return "torch alone (the native library is switched off)"
+    kind = _KINDS[library.snn_kind()]
+    return f"native library ({kind})" if kind else "native library"
+
+
+@contextmanager
+def without_native() -> Iterator[None]:
+    """Run the definitions in torch, which give the same spikes, in all threads of this process."""
+    before, _Switch.on = _Switch.on, False
+    try:
+        yield
+    finally:
+        _Switch.on = before
+
+
+def runs_native(*tensors: Tensor) -> bool:
+    """Whether native functions take these tensors: on the CPU, in plain eager mode."""
+    return (
+        _Switch.on
+        and all(x.device.type == "cpu" for x in tensors)
+        and not torch.compiler.is_compiling()
+        and _library() is not None
+    )
+
+
+def n_threads() -> int:
+    """Threads for native functions: torch's; after a fork, which leaves them behind, the one that calls."""
+    return torch.get_num_threads() if os.getpid() == _STARTED_IN else 1
+
+
+def pointer(x: Tensor | None) -> int | None:
+    """Where a contiguous tensor's numbers lie; None for none."""
+    if x is None:
+        return None
+    assert x.is_contiguous()
+    return x.data_ptr()
+
+
+def pad_lanes(x: Tensor, n: int) -> Tensor:
+    """Numbers of channels, `[n]` or `[1]` for all, as `[m]` with zeros behind them, m a multiple of `LANES`."""
+    out = x.new_zeros(-(-n // LANES) * LANES)
+    out[:n] = x
+    return out
+
+
+def call(name: str, *arguments: Any) -> int:
+    """Call a function of the library with torch's threads. Raises `MemoryError`.
+
+    Structures among the arguments are passed by reference.
+    """
+    library = _library()
+    assert library is not None
+    given = [byref(x) if isinstance(x, Structure) else x for x in arguments]
+    result: int = getattr(library, name)(*given, n_threads())
+    if result < 0:
+        raise MemoryError(f"{name} ran out of memory")
+    return result

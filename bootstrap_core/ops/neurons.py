@@ -1,0 +1,263 @@
+"""CUBA neurons on a weighted input. Definition: `functional.cuba`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import DECAY_ONE, MANT, STATE, STATE_PER_MANT
+from bootstrap_core.functional.cuba import CubaOutput, cuba
+from bootstrap_core.functional.surrogate import surrogate_shape
+from bootstrap_core.ops.library import Backward, Layer, Neurons, call, pad_lanes, pointer, runs_native
+from bootstrap_core.ops.spikes import Spikes, empty_link, n_words
+from specs.fields import Shape
+
+__all__ = ["MOST_REACHED", "LayerRun", "NeuronConstants", "by_image", "by_step", "fire", "map_of"]
+
+PARTS = 16
+"""Of the images, whose gradients are added up each by itself, so that sums do not depend on the threads."""
+MOST_REACHED = 1 << 30
+"""Magnitude of a state from which 32 bits could wrap; such a run is repeated by the definition."""
+
+
+@dataclass(frozen=True)
+class NeuronConstants:
+    """Constants of a layer's neurons.
+
+    Attributes:
+        current_decay, voltage_decay: `[1]` or `[C]`, on the grid of 1/4096.
+        threshold: on the grid of 1/64.
+        tau_grad, scale_grad: width and height of the surrogate gradient.
+        subtract: whether a spike subtracts the threshold instead of setting the voltage to zero.
+        shift: whether spikes leave a step later.
+        bias: `[C]`, on the grid of 1/64, or None.
+    """
+
+    current_decay: Tensor
+    voltage_decay: Tensor
+    threshold: float
+    tau_grad: float = 1.0
+    scale_grad: float = 1.0
+    subtract: bool = False
+    shift: bool = False
+    bias: Tensor | None = None
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What may have a gradient."""
+        return self.current_decay, self.voltage_decay, self.bias
+
+    @property
+    def learns_decays(self) -> bool:
+        """Whether a gradient of the decays is wanted."""
+        return torch.is_grad_enabled() and (self.current_decay.requires_grad or self.voltage_decay.requires_grad)
+
+    @cached_property
+    def keeps(self) -> tuple[Tensor, Tensor]:
+        """What current and voltage keep at each step, in units of 1/4096, float32 `[1]` or `[C]`."""
+        return (1 - self.current_decay.detach()) * DECAY_ONE, (1 - self.voltage_decay.detach()) * DECAY_ONE
+
+    @cached_property
+    def forgets(self) -> bool:
+        """Whether no neuron keeps any of its current."""
+        return not bool(self.keeps[0].any())
+
+    @cached_property
+    def input_tables(self) -> dict[tuple[int, int, int], Any]:
+        """What input neurons of some currents do; see `input_neurons`."""
+        return {}
+
+    @cached_property
+    def _record(self) -> dict[int, tuple[Neurons, list[Tensor]]]:
+        return {}
+
+    def record(self, channels: int) -> Neurons:
+        """The constants for the native library."""
+        if channels not in self._record:
+            bias = torch.zeros(1, dtype=torch.float32) if self.bias is None else self.bias.detach() * MANT
+            numbers = *(keep.round().int() for keep in self.keeps), bias.round().int() * STATE_PER_MANT
+            arrays = [pad_lanes(x, channels) for x in numbers]
+            threshold = min(round(self.threshold * STATE), (1 << 31) - 1)
+            record = Neurons(*map(pointer, arrays), threshold, self.forgets, self.subtract, self.shift)
+            self._record[channels] = record, arrays  # the record points into the arrays
+        return self._record[channels][0]
+
+    def define(self, z: Tensor) -> CubaOutput:
+        """Run the definition on weighted input `[T, N, C, ...]`; without the shift."""
+        return cuba(
+            z,
+            current_decay=self.current_decay,
+            voltage_decay=self.voltage_decay,
+            threshold=self.threshold,
+            bias=self.bias,
+            tau_grad=self.tau_grad,
+            scale_grad=self.scale_grad,
+            subtract=self.subtract,
+        )
+
+    def fire_definition(self, z: Tensor) -> Spikes:
+        """The spikes of the definition, shifted if they are to be."""
+        out = self.define(z)
+        spikes = Spikes.of(out.spikes, reached=_reached(out))
+        return spikes.delayed() if self.shift else spikes
+
+
+def _reached(out: CubaOutput) -> int:
+    """The largest magnitude of the states."""
+    if not out.voltage.numel() or torch.compiler.is_compiling():
+        return 0
+    bounds = [bound.double() * STATE for x in (out.current, out.voltage) for bound in torch.aminmax(x)]
+    largest = max(float(bound) if bound >= 0 else float(-bound - 1) for bound in bounds)
+    return int(min(largest, float(1 << 62))) if largest == largest else 0
+
+
+def fire(z: Tensor, neurons: NeuronConstants, steps: int) -> Spikes:
+    """Run neurons from rest on a weighted input.
+
+    Args:
+        z: `[T, N, C]` or `[T, N, C, H, W]` in float units, truncated to 1/4096; `[1, N, ...]` stands for all steps.
+        neurons: their constants.
+        steps: T.
+    """
+    constant = len(z) == 1 or z.stride(0) == 0
+    if runs_native(z) and z.numel() and _is_single(z):
+        given = z[:1] if constant else z
+        run = LayerRun(neurons, (given.shape[1], *map_of(given.shape[2:])), steps)
+        link = _Fire.apply(given, *neurons.tensors, run)  # type: ignore[no-untyped-call]
+        if run.reached < MOST_REACHED:
+            return run.spikes(tuple(given.shape[2:]), link)
+    return neurons.fire_definition(z.expand(steps, *z.shape[1:]) if constant else z)
+
+
+def _is_single(z: Tensor) -> bool:
+    """Whether float32 holds these numbers."""
+    return z.dtype == torch.float32 or torch.equal(z.detach().float().to(z.dtype), z.detach())
+
+
+def map_of(shape: Shape | torch.Size) -> tuple[int, int, int]:
+    """`(C,)` or `(C, H, W)` as height, width and channels."""
+    channels, height, width = (*shape, 1, 1)[:3]
+    return height, width, channels
+
+
+def by_image(x: Tensor) -> Tensor:
+    """`[T, N, C]` or `[T, N, C, H, W]` as `[N, T, C]` or `[N, T, H, W, C]`, contiguous: as native functions have it."""
+    last = x if x.dim() == 3 else x.movedim(2, -1)
+    return last.transpose(0, 1).contiguous()
+
+
+def by_step(x: Tensor) -> Tensor:
+    """`by_image` inverted, as a view."""
+    last = x.transpose(0, 1)
+    return last if x.dim() == 3 else last.movedim(-1, 2)
+
+
+class LayerRun:
+    """One run of a layer by the native library: its outputs, and what the backward pass needs of them.
+
+    Args:
+        neurons: constants of the neurons.
+        size: images, height, width, channels.
+        steps: T.
+        weighed: whether to add up what the synapses weigh.
+    """
+
+    def __init__(
+        self, neurons: NeuronConstants, size: tuple[int, int, int, int], steps: int, *, weighed: bool = False
+    ) -> None:
+        self.neurons, self.size, self.steps = neurons, size, steps
+        images, *lying = size
+        wanted = any(x is not None and x.requires_grad for x in neurons.tensors)
+        self.decays = neurons.learns_decays
+        self.words = torch.empty(n_words(steps), images, *lying, dtype=torch.int32)
+        self.voltage: Tensor | None = None
+        self.current: Tensor | None = None
+        self.totals = torch.zeros(size, dtype=torch.int32) if weighed else None
+        self.wanted = wanted
+        self.reached = 0
+
+    def layer(self, *, trains: bool) -> Layer:
+        """Where the native library writes; with `trains` also the states that the backward pass needs."""
+        images, *lying = self.size
+        if trains:
+            self.voltage = torch.empty(images, self.steps, *lying, dtype=torch.int32)
+            self.current = torch.empty_like(self.voltage) if self.decays else None
+        outputs = self.words, self.voltage, self.current, self.totals
+        return Layer(images, self.steps, *lying, *map(pointer, outputs))
+
+    def spikes(self, shape: Shape, link: Tensor | None) -> Spikes:
+        """What the run gave; `shape` is that of a population."""
+        words = self.words.view(*self.words.shape[:2], shape[0]) if len(shape) == 1 else self.words
+        return Spikes(self.steps, shape, words=words, link=link, reached=self.reached)
+
+    def backward(
+        self, grad: Tensor, voltage: Tensor, current: Tensor | None, dtype: torch.dtype, *, constant: bool = False
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
+        """Gradients of the weighted input `[N, T, H, W, C]` (`constant`: `[N, H, W, C]`), both decays and the bias.
+
+        `grad` is that of the spikes, `[T, N, ...]`; `dtype` that of the result.
+        """
+        images, height, width, channels = self.size
+        neurons, parts = self.neurons, min(images, PARTS)
+        n = height * width * channels
+        alike = grad.stride(0) == 0 and self.steps > 1
+        given = by_image(grad[:1] if alike else grad)
+        given = given if given.dtype == torch.bfloat16 else given.float()
+        lying = height, width, channels
+        out = torch.empty((images, *lying) if constant else (images, self.steps, *lying), dtype=dtype)
+        padded = pad_lanes(torch.zeros(1, dtype=torch.float32), channels)
+        bias = None if neurons.bias is None else torch.zeros(parts, len(padded), dtype=torch.float32)
+        decays = torch.zeros(parts, 2, len(padded), dtype=torch.float32) if self.decays else None
+        keeps = [pad_lanes(keep / DECAY_ONE, channels) for keep in neurons.keeps]
+        tau, peak = surrogate_shape(neurons.threshold, neurons.tau_grad, neurons.scale_grad)
+        record = Backward(
+            images, parts, self.steps, height * width, channels,
+            pointer(voltage), pointer(current), pointer(given),
+            n if alike else self.steps * n, 0 if alike else n,
+            pointer(out), pointer(bias), pointer(decays), *map(pointer, keeps),
+            tau, peak, round(neurons.threshold * STATE), neurons.subtract, neurons.shift,
+            constant, given.dtype == torch.bfloat16, dtype == torch.bfloat16,
+        )  # fmt: skip
+        call("snn_neurons_backward", record)
+        of_decays = [None, None] if decays is None else list(decays.sum(0)[:, :channels])
+        return (
+            out,
+            *(None if x is None else _to_shape(x, like) for x, like in zip(of_decays, neurons.tensors, strict=False)),
+            None if bias is None else bias.sum(0)[:channels],
+        )  # type: ignore[return-value]
+
+
+def _to_shape(grad: Tensor, like: Tensor | None) -> Tensor:
+    """The gradient of each channel as that of `like`, `[C]` or `[1]`."""
+    assert like is not None
+    return grad if len(like) > 1 else grad.sum().reshape(1)
+
+
+class _Fire(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, z: Tensor, current_decay: Tensor, voltage_decay: Tensor, bias: Tensor | None, run: LayerRun
+    ) -> Tensor:
+        trains = any(ctx.needs_input_grad)
+        given, constant = by_image(z).float(), len(z) == 1
+        layer = run.layer(trains=trains)
+        run.reached = call("snn_neurons", layer, run.neurons.record(run.size[3]), pointer(given), constant)
+        ctx.run, ctx.constant = run, constant
+        ctx.save_for_backward(run.voltage, run.current)
+        ctx.set_materialize_grads(False)
+        return empty_link((run.steps, *z.shape[1:]))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        (grad,) = grads
+        if grad is None:
+            return (None,) * 5
+        out, *others = ctx.run.backward(grad, *ctx.saved_tensors, torch.float32, constant=ctx.constant)
+        if out.shape[-3:-1] == (1, 1) and grad.dim() == 3:
+            out = out.flatten(-3)
+        of_z = by_step(out[:, None] if ctx.constant else out)
+        return of_z, *others, None

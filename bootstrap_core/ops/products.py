@@ -1,0 +1,89 @@
+"""Products of rates with weights, whose gradients are products in the type that training allows.
+
+Definition: `F.linear` and `F.conv2d`. See `precision` for the types.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.ops.library import runs_native
+from bootstrap_core.ops.precision import gradient_dtype
+from bootstrap_core.ops.synapses import fold, sources_of_places
+from specs.block import ConvSpec
+
+__all__ = ["convolve", "linear"]
+
+
+def linear(x: Tensor, weight: Tensor) -> Tensor:
+    """`x W^T` for rates `[..., I]` and a weight `[O, I]`."""
+    if _rounds(x, x.numel() * len(weight)):
+        return _HalfLinear.apply(x, weight)  # type: ignore[no-any-return, no-untyped-call]
+    return F.linear(x, weight)
+
+
+def convolve(x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
+    """Cross-correlation of rates `[N, C, H, W]`."""
+    if x.requires_grad and spec.groups == 1 and x.dtype == torch.float32 and runs_native(x) and _is_uncast():
+        return _Convolve.apply(x, weight, spec)  # type: ignore[no-any-return, no-untyped-call]
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # oneDNN is faster on channels that come last
+        x, weight = (y.contiguous(memory_format=torch.channels_last) for y in (x, weight))
+    return F.conv2d(x, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
+
+
+def _is_uncast() -> bool:
+    return torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+
+
+class _Convolve(torch.autograd.Function):
+    """`F.conv2d`, whose input's gradient is products that are folded: torch's own take long for few channels."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        ctx.spec = spec
+        return F.conv2d(x, weight, None, spec.stride, spec.padding, spec.dilation)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        (x, weight), spec, grad = ctx.saved_tensors, ctx.spec, grads[0]
+        of_x = of_weight = None
+        if ctx.needs_input_grad[0]:
+            dtype = gradient_dtype(grad.numel() * weight[0].numel())
+            n, channels, *size = x.shape
+            sources = sources_of_places((size[0], size[1]), (spec.kernel, spec.stride, spec.padding, spec.dilation))
+            by_place = weight.detach().permute(0, 2, 3, 1).flatten(1).to(dtype)
+            given = grad.movedim(1, -1).flatten(1, 2).to(dtype).contiguous()
+            folded = fold(given, by_place, sources, size[0] * size[1]).to(x.dtype)
+            of_x = folded.view(n, *size, channels).movedim(-1, 1)
+        if ctx.needs_input_grad[1]:
+            geometry = spec.stride, spec.padding, spec.dilation, False, (0, 0), 1, (False, True, False)
+            _, of_weight, _ = torch.ops.aten.convolution_backward(grad, x, weight, None, *geometry)
+        return of_x, of_weight, None
+
+
+def _rounds(x: Tensor, multiplications: int) -> bool:
+    """Whether gradients of a product are rounded to bfloat16."""
+    plain = x.dim() > 1 and x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    if not plain or torch.compiler.is_compiling() or not torch.is_grad_enabled():
+        return False
+    return gradient_dtype(multiplications) == torch.bfloat16
+
+
+class _HalfLinear(torch.autograd.Function):
+    """`F.linear` with gradients from products in bfloat16."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(x, weight)
+        return F.linear(x, weight)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, Tensor | None]:
+        (x, weight), half = ctx.saved_tensors, grads[0].to(torch.bfloat16)
+        of_x = (half @ weight.to(half.dtype)).float() if ctx.needs_input_grad[0] else None
+        rows, inputs = half.flatten(0, -2), x.flatten(0, -2)
+        of_weight = (rows.t() @ inputs.to(half.dtype)).float() if ctx.needs_input_grad[1] else None
+        return of_x, of_weight

@@ -1,0 +1,207 @@
+"""Spikes of a population over time: what blocks hand to each other, in training and in inference."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from math import prod
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from specs.fields import Shape
+
+__all__ = ["WORD_STEPS", "Spikes", "SteadyInput", "empty_link", "n_words", "pack", "unpack"]
+
+WORD_STEPS = 32
+"""Steps of a word."""
+
+
+def n_words(steps: int) -> int:
+    """Words that hold so many steps."""
+    return -(-steps // WORD_STEPS)
+
+
+@dataclass(frozen=True)
+class SteadyInput:
+    """Where spikes of input neurons came from: one current for each pixel, the same at each step.
+
+    Synapses behind it find the gradients of the input's two numbers from this, without those of its spikes.
+
+    Attributes:
+        currents: `[N, inputs]`, int32, rows of `slopes`; inputs lie as in `Spikes.words`.
+        pixels: `[N, inputs]`, float32.
+        slopes: `[currents, T]`, float32: what the gradient of a spike is worth to the current.
+        weight, bias: of the input, `[1]` each.
+        mean, std: of the pixels; the current is `weight * (pixel - mean) / std + bias`.
+    """
+
+    currents: Tensor
+    pixels: Tensor
+    slopes: Tensor
+    weight: Tensor
+    bias: Tensor
+    mean: float
+    std: float
+
+    def gradients(self, by_pixel: float, by_one: float) -> tuple[Tensor, Tensor]:
+        """Gradients of `weight` and `bias`, from the sums of (gradient of a current) * pixel and of the gradient."""
+        of_weight = (by_pixel - self.mean * by_one) / self.std
+        return self.weight.new_full((1,), of_weight), self.bias.new_full((1,), by_one)
+
+
+@dataclass(frozen=True)
+class Spikes:
+    """Spikes `[T, N, C]` or `[T, N, C, H, W]`, held as words or as numbers.
+
+    Words are int32, `[ceil(T / 32), N, C]` or `[..., N, H, W, C]`: bit t of word k is the spike of step 32 k + t. Torch
+    gives integers no gradient, so `link`, a float of the spikes' shape that takes no memory, carries theirs. `values`
+    are the same spikes as numbers; they may be graded, and have a stride of 0 over time where all steps are alike.
+
+    Attributes:
+        steps: T.
+        map_shape: `(C,)` or `(C, H, W)`.
+        words, link, values: see above; `words` or `values` is there.
+        is_flat: whether a map `[C, H, W]` stands for its numbers in a row; it lies in memory as before.
+        steady: where the spikes came from, if one current for each neuron made them.
+        reached: the largest magnitude of a state of the neurons that gave them, in units of 1/4096.
+    """
+
+    steps: int
+    map_shape: Shape
+    words: Tensor | None = None
+    link: Tensor | None = None
+    values: Tensor | None = None
+    is_flat: bool = False
+    steady: SteadyInput | None = None
+    reached: int = 0
+
+    @classmethod
+    def of(cls, values: Tensor, *, reached: int = 0) -> Spikes:
+        """Spikes, or graded messages, given as numbers `[T, N, ...]`."""
+        return cls(len(values), tuple(values.shape[2:]), values=values, reached=reached)
+
+    @property
+    def n(self) -> int:
+        """Number of images."""
+        held = self.words if self.values is None else self.values
+        assert held is not None
+        return held.shape[1]
+
+    @property
+    def is_constant(self) -> bool:
+        """Whether one step stands for all."""
+        return self.values is not None and self.values.stride(0) == 0
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """`(T, N, ...)`."""
+        return (self.steps, self.n, *((prod(self.map_shape),) if self.is_flat else self.map_shape))
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        held = self.words if self.values is None else self.values
+        assert held is not None
+        return held.device
+
+    def tensor(self) -> Tensor:
+        """The spikes as numbers `[T, N, ...]`, float32 unless graded, with their gradient."""
+        if self.values is not None:
+            x = self.values
+        else:
+            assert self.words is not None
+            x = _Unpack.apply(self.words, self.steps, self.link)  # type: ignore[no-untyped-call]
+        return x.flatten(2) if self.is_flat else x
+
+    def packed(self) -> Spikes:
+        """The same, held as words; numbers must be 0 and 1."""
+        if self.values is None:
+            return self
+        link = self.values.float() if self.values.requires_grad else None
+        return replace(self, words=pack(self.values.detach()), link=link, values=None)
+
+    def flatten(self) -> Spikes:
+        """Maps as numbers in a row, in the order of `[C, H, W]`."""
+        return self if len(self.map_shape) == 1 else replace(self, is_flat=True)
+
+    def in_rows(self) -> Spikes:
+        """The same, with flat maps in the order of `[C, H, W]` in memory too."""
+        if not self.is_flat:
+            return self
+        flat = replace(self, map_shape=(prod(self.map_shape),), is_flat=False, steady=None)
+        if self.words is None:
+            return replace(flat, values=self.tensor())
+        words = self.words.movedim(-1, 2).flatten(2).contiguous()
+        return replace(flat, words=words, link=None if self.link is None else self.link.flatten(2))
+
+    def masked(self, kept: Tensor) -> Spikes:
+        """The spikes of those neurons that are `kept`, bool `[N, ...]`, at all steps."""
+        if self.words is None:
+            assert self.values is not None
+            return replace(self, values=self.values * kept.view(self.n, *self.map_shape), steady=None)
+        maps = kept.view(self.n, *self.map_shape)
+        words = self.words * (maps if maps.dim() == 2 else maps.movedim(1, -1))
+        link = None if self.link is None else _Masked.apply(self.link, maps)  # type: ignore[no-untyped-call]
+        return replace(self, words=words.contiguous(), link=link, steady=None)
+
+    def first(self, steps: int) -> Spikes:
+        """The first steps, without a gradient."""
+        if self.values is not None:
+            return replace(self, steps=steps, values=self.values[:steps].detach(), steady=None)
+        assert self.words is not None
+        words = self.words[: n_words(steps)].clone()
+        if steps % WORD_STEPS:
+            words[-1] &= (1 << steps % WORD_STEPS) - 1
+        return replace(self, steps=steps, words=words, link=None, steady=None)
+
+    def delayed(self) -> Spikes:
+        """The same a step later; the first step is silent, and the last one's spikes are lost."""
+        x = self.tensor()
+        return Spikes.of(torch.cat([torch.zeros_like(x[:1]), x[:-1]]), reached=self.reached)
+
+
+def unpack(words: Tensor, steps: int) -> Tensor:
+    """Words as spikes `[T, N, C, ...]`, float32."""
+    bits = torch.arange(WORD_STEPS, dtype=torch.int32).view(1, -1, *[1] * (words.dim() - 1))
+    spikes = (words[:, None] >> bits & 1).flatten(0, 1)[:steps].float()
+    return spikes.movedim(-1, 2)
+
+
+def pack(values: Tensor) -> Tensor:
+    """Spikes `[T, N, C, ...]` as words, see `Spikes`."""
+    spikes = values.movedim(2, -1).to(torch.int32)
+    words = spikes.new_zeros(n_words(len(values)), *spikes.shape[1:])
+    for t, step in enumerate(spikes):
+        words[t // WORD_STEPS] |= step << t % WORD_STEPS
+    return words
+
+
+def empty_link(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
+    """A float of any shape that takes no memory; `dtype` is that of its gradient."""
+    return torch.zeros((), dtype=dtype).expand(shape)
+
+
+class _Unpack(torch.autograd.Function):
+    """Words as numbers; their gradient goes on to the link."""
+
+    @staticmethod
+    def forward(ctx: Any, words: Tensor, steps: int, link: Tensor | None) -> Tensor:
+        return unpack(words, steps)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, None, Tensor]:
+        return None, None, grads[0]
+
+
+class _Masked(torch.autograd.Function):
+    """A link whose gradient is that of some neurons only."""
+
+    @staticmethod
+    def forward(ctx: Any, link: Tensor, kept: Tensor) -> Tensor:
+        ctx.save_for_backward(kept)
+        return link.view_as(link)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
+        return grads[0] * ctx.saved_tensors[0], None

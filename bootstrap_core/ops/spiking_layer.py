@@ -1,0 +1,138 @@
+"""Synapses and the neurons behind them, in one pass over the spikes.
+
+Definition: `Connection.weigh` of each source, added up, then `functional.cuba`.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import WEIGHT_STEP
+from bootstrap_core.ops.library import Synapse, call, runs_native
+from bootstrap_core.ops.neurons import MOST_REACHED, LayerRun, NeuronConstants, map_of
+from bootstrap_core.ops.precision import link_dtype
+from bootstrap_core.ops.spikes import Spikes, empty_link
+from bootstrap_core.ops.synapses import Connection
+
+__all__ = ["Fired", "Operands", "spiking_layer"]
+
+
+@dataclass(frozen=True)
+class Operands:
+    """What a layer is made of: synapses, one for each source, and neurons. Kept between calls, it is prepared once."""
+
+    connections: tuple[Connection, ...]
+    neurons: NeuronConstants
+
+
+@dataclass(frozen=True)
+class Fired:
+    """What a layer gives.
+
+    Attributes:
+        spikes: of its neurons.
+        weighed: `[N, C, ...]`, float32, what the synapses weigh, added up over time, if it was asked for.
+    """
+
+    spikes: Spikes
+    weighed: Tensor | None = None
+
+
+def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: bool = False) -> Fired:
+    """Run synapses and the neurons behind them from rest.
+
+    Args:
+        sources: spikes, 0 and 1, that each of the connections reads.
+        operands: the layer.
+        weighed: whether to tell what synapses weigh.
+    """
+    if _fits(sources, operands):
+        packed = [each.laid(spikes) for each, spikes in zip(operands.connections, sources, strict=True)]
+        shape = operands.connections[0].out_shape(packed[0].map_shape)
+        run = LayerRun(operands.neurons, (packed[0].n, *map_of(shape)), packed[0].steps, weighed=weighed)
+        tensors = [*operands.neurons.tensors, *(each.weight for each in operands.connections)]
+        tensors += [tensor for spikes in packed for tensor in _differentiable(spikes)]
+        if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
+            link = _SpikingLayer.apply(operands, packed, run, *tensors)  # type: ignore[no-untyped-call]
+        else:
+            link, synapses = None, _synapses(operands, packed)
+            arguments = operands.neurons.record(run.size[3]), ctypes.addressof(synapses), len(synapses)
+            run.reached = call("snn_layer", run.layer(trains=False), *arguments)
+        if run.reached < MOST_REACHED:
+            total = None if run.totals is None else _in_units(run.totals, len(shape))
+            return Fired(run.spikes(shape, link), total)
+    z = reduce(add, (each.weigh(x.tensor()) for each, x in zip(operands.connections, sources, strict=True)))
+    return Fired(operands.neurons.fire_definition(z), z.detach().sum(0) if weighed else None)
+
+
+def _fits(sources: Sequence[Spikes], operands: Operands) -> bool:
+    """Whether the native library has sums of so many inputs in 32 bits."""
+    inputs = sum(connection.weight[0].numel() for connection in operands.connections)
+    native = all(runs_native(*(x for x in (s.words, s.values) if x is not None)) for s in sources)
+    return native and sources[0].n > 0 and inputs < 1 << 16
+
+
+def _in_units(totals: Tensor, n_axes: int) -> Tensor:
+    """`[N, H, W, C]`, in steps of a weight, as `[N, C]` or `[N, C, H, W]` in its units."""
+    weighed = totals.float().mul_(WEIGHT_STEP)
+    return weighed.flatten(1) if n_axes == 1 else weighed.movedim(-1, 1)
+
+
+def _differentiable(spikes: Spikes) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """What the gradient of the spikes goes to: the input's weight and bias, or the link."""
+    steady = spikes.steady
+    if steady is not None:
+        return steady.weight, steady.bias, None
+    return None, None, spikes.link
+
+
+def _synapses(operands: Operands, sources: list[Spikes]) -> Any:
+    """The synapses for the native library, one after another."""
+    records = [each.record(x) for each, x in zip(operands.connections, sources, strict=True)]
+    return (Synapse * len(records))(*records)
+
+
+class _SpikingLayer(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, operands: Operands, sources: list[Spikes], run: LayerRun, *tensors: Tensor | None) -> Tensor:
+        synapses = _synapses(operands, sources)
+        arguments = operands.neurons.record(run.size[3]), ctypes.addressof(synapses), len(synapses)
+        run.reached = call("snn_layer", run.layer(trains=True), *arguments)
+        ctx.layer, ctx.n = (operands, sources, run), len(sources)
+        ctx.dtypes = [each.gradient_dtype(x) for each, x in zip(operands.connections, sources, strict=True)]
+        weights = [each.weight for each in operands.connections]
+        words = [x.words for x in sources]
+        ctx.save_for_backward(run.voltage, run.current, *weights, *words)
+        ctx.set_materialize_grads(False)
+        shape = operands.connections[0].out_shape(sources[0].map_shape)
+        return empty_link((run.steps, run.size[0], *shape), link_dtype(run.voltage))
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        (grad,), n = grads, ctx.n
+        if grad is None:
+            return (None,) * int(6 + 4 * n)
+        operands: Operands
+        sources: list[Spikes]
+        run: LayerRun
+        operands, sources, run = ctx.layer
+        voltage, current, *_ = ctx.saved_tensors  # complains of what was changed in place since
+        of_z, *of_neurons = run.backward(grad, voltage, current, ctx.dtypes[0])
+        needs = ctx.needs_input_grad
+        of_weights, of_sources = list[Tensor | None](), list[Tensor | None]()
+        for i, (connection, spikes) in enumerate(zip(operands.connections, sources, strict=True)):
+            of_weight, of_input, of_link = needs[6 + i], any(needs[6 + n + 3 * i :][:2]), needs[6 + n + 3 * i + 2]
+            found = connection.weight_gradient(of_z, spikes) if of_weight else None
+            back = connection.source_gradient(of_z, spikes) if of_link else None
+            numbers = connection.input_gradients(of_z, spikes) if of_input else (None, None)
+            of_weights.append(found)
+            of_sources += [*numbers, back]
+        return None, None, None, *of_neurons, *of_weights, *of_sources

@@ -1,0 +1,332 @@
+"""Synapses between two populations: their weights, what they weigh of spikes, and the gradients of both."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property, lru_cache
+from math import prod
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from bootstrap_core.fixed_point import WEIGHT_STEP
+from bootstrap_core.ops.input_neurons import input_gradients
+from bootstrap_core.ops.library import LANES, Fold, SteadyGradient, Synapse, WeightGradient, call, pointer
+from bootstrap_core.ops.neurons import by_step, map_of
+from bootstrap_core.ops.precision import gradient_dtype
+from bootstrap_core.ops.spikes import Spikes
+from specs.block import ConvSpec
+from specs.fields import Shape
+from specs.shapes import axis_output
+
+__all__ = ["Connection", "fold", "sources_of_places"]
+
+FOUR = 4
+"""Inputs that a product of bytes takes at once."""
+DENSE, CONVOLUTION, DEPTHWISE = range(3)
+FOLDED_BYTES = 1 << 22
+"""Of the products that `fold` adds up at once: they stay in the cache."""
+LEAST_ITEMS = 8
+"""Parts of the work that threads share: few outputs are cut by images, in as many parts for any number of threads."""
+
+
+@dataclass(frozen=True)
+class Connection:
+    """Synapses from one population to another, with weights on their grid.
+
+    Attributes:
+        weight: `[O, I]`, or of a convolution `[O, C / groups, kernel height, kernel width]`.
+        geometry: kernel, stride, padding, dilation and groups of a convolution; None for dense synapses.
+    """
+
+    weight: Tensor
+    geometry: ConvSpec | None = None
+
+    def weigh(self, x: Tensor) -> Tensor:
+        """The weighted input of numbers `[T, N, C]` or `[T, N, C, H, W]`, in plain torch."""
+        weight, geometry = self.weight.to(x.dtype), self.geometry
+        if geometry is None:
+            return F.linear(x.flatten(2), weight)
+        maps = x.reshape(-1, *(*x.shape[2:], 1, 1)[:3])
+        z = F.conv2d(maps, weight, None, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+        return z.reshape(*x.shape[:2], *(z.shape[1:] if x.dim() > 3 else z.shape[1:2]))
+
+    def out_shape(self, before: Shape) -> Shape:
+        """Shape of what is weighed, for a population of shape `before`."""
+        if self.geometry is None:
+            return (len(self.weight),)
+        if len(before) == 1:
+            return before
+        axes = zip(before[1:], *self._axes, strict=True)
+        sizes = (axis_output(size, kernel=k, stride=s, padding=p, dilation=d) for size, k, s, p, d in axes)
+        return (len(self.weight), *sizes)
+
+    @property
+    def _axes(self) -> tuple[tuple[int, int], ...]:
+        """Kernel, stride, padding and dilation, each of rows and columns."""
+        assert self.geometry is not None
+        geometry = self.geometry
+        return geometry.kernel, geometry.stride, geometry.padding, geometry.dilation
+
+    @property
+    def _kind(self) -> int:
+        if self.geometry is None:
+            return DENSE
+        groups = self.geometry.groups
+        return DEPTHWISE if groups == len(self.weight) and self.weight.shape[1] == 1 else CONVOLUTION
+
+    def laid(self, spikes: Spikes) -> Spikes:
+        """Spikes as words, in the order in which these synapses read them."""
+        return (spikes if self.geometry is None else spikes.in_rows()).packed()
+
+    # --- For the native library
+
+    @cached_property
+    def _packed(self) -> dict[Shape, tuple[Tensor, Tensor]]:
+        return {}
+
+    def packed(self, before: Shape) -> tuple[Tensor, Tensor]:
+        """Weights, int8, and taps, as `Synapse` has them, for a source of shape `before`; kept for the next call."""
+        if before not in self._packed:
+            self._packed[before] = self._pack(before)
+        return self._packed[before]
+
+    def _pack(self, before: Shape) -> tuple[Tensor, Tensor]:
+        weight = self.weight.detach().float().contiguous()
+        if self._kind == DEPTHWISE:
+            by_tap = (weight.flatten(1).t() / WEIGHT_STEP).round().to(torch.int8)
+            return by_tap.contiguous(), torch.zeros(1, dtype=torch.int32)
+        groups = 1 if self.geometry is None else self.geometry.groups
+        source, taps = _sources_of_weight(before) if self.geometry is None else _taps(before, self._numbers)
+        outputs, row = len(weight) // groups, weight[0].numel()
+        out = torch.empty(groups, -(-outputs // LANES) * LANES * len(source), dtype=torch.int8)
+        for of_group, packed in zip(weight.flatten(1).split(outputs), out, strict=True):
+            sizes = outputs, row, pointer(source), len(source), 1 / WEIGHT_STEP
+            call("snn_pack_weight", pointer(of_group), *sizes, pointer(packed))
+        return out, taps
+
+    @property
+    def _numbers(self) -> tuple[int, ...]:
+        """The geometry, for caches: kernel, padding, dilation, groups."""
+        assert self.geometry is not None
+        kernel, _, padding, dilation = self._axes
+        return *kernel, *padding, *dilation, self.geometry.groups
+
+    def record(self, spikes: Spikes) -> Synapse:
+        """The synapses of these spikes, as words, for the native library; it points into them and into `packed`."""
+        before = spikes.map_shape
+        if before not in self._records:
+            weight, taps = self.packed(before)
+            height, width, channels = (1, 1, prod(before)) if self.geometry is None else map_of(before)
+            out_height, out_width, out_channels = map_of(self.out_shape(before))
+            axes = ((1, 1), (1, 1), (0, 0), (1, 1)) if self.geometry is None else self._axes
+            groups = 1 if self.geometry is None else self.geometry.groups
+            sizes = taps.shape[-1], height, width, channels, out_height, out_width, out_channels
+            self._records[before] = Synapse(self._kind, groups, None, pointer(weight), pointer(taps), *sizes, *axes)
+        record = Synapse.from_buffer_copy(self._records[before])
+        record.trains = pointer(spikes.words)
+        return record
+
+    @cached_property
+    def _records(self) -> dict[Shape, Synapse]:
+        return {}
+
+    # --- Backward
+
+    def multiplications(self, spikes: Spikes) -> int:
+        """Of all steps and images, as if the synapses were dense products."""
+        places = prod(self.out_shape(spikes.map_shape)[1:])
+        return spikes.steps * spikes.n * places * self.weight.numel()
+
+    def gradient_dtype(self, spikes: Spikes) -> torch.dtype:
+        """The type of the weighted input's gradient in products."""
+        return gradient_dtype(self.multiplications(spikes))
+
+    def source_gradient(self, grad: Tensor, spikes: Spikes) -> Tensor:
+        """Gradient of the spikes `[T, N, ...]` from that of the weighted input, `[N, T, H, W, O]`."""
+        images, steps = grad.shape[:2]
+        if self.geometry is not None and self.geometry.groups > 1:
+            return self._grouped_gradients(grad, spikes, of_source=True)
+        if self.geometry is None:
+            weight = _in_memory_order(self.weight.detach().to(grad.dtype), spikes.map_shape)
+            product = grad.reshape(images * steps, -1) @ weight
+        else:
+            weight = self._by_place().to(grad.dtype)
+            product = fold(grad.flatten(0, 1).flatten(1, 2), weight, self._sources(spikes), prod(spikes.map_shape[1:]))
+        lying = map_of(spikes.map_shape)
+        return by_step(product.view(images, steps, *(lying if len(spikes.map_shape) > 1 else lying[2:])))
+
+    def _by_place(self) -> Tensor:
+        """The weight as `[O, taps * channels]`, in the order in which a window of a map lies."""
+        if self.geometry is None:
+            return self.weight.detach()
+        return self.weight.detach().permute(0, 2, 3, 1).flatten(1)
+
+    def _sources(self, spikes: Spikes) -> Tensor:
+        """The pixel that each tap of each place sees; dense synapses see one pixel of all channels."""
+        if self.geometry is None:
+            return torch.zeros(1, 1, dtype=torch.int32)
+        return sources_of_places(map_of(spikes.map_shape)[:2], self._axes)
+
+    def weight_gradient(self, grad: Tensor, spikes: Spikes) -> Tensor:
+        """Gradient of the weight from that of the weighted input, `[N, T, H, W, O]`.
+
+        It is the sum of the gradients at the steps in which an input spiked, which takes no product. Dense ones in
+        bfloat16 are products all the same, on CPUs that multiply it fast.
+        """
+        if self.geometry is not None and self.geometry.groups > 1:
+            return self._grouped_gradients(grad, spikes, of_source=False)
+        if self.geometry is None and grad.dtype == torch.bfloat16:
+            product = (as_columns(spikes) @ grad.flatten(0, -2)).float().t()
+            return _in_weight_order(product.contiguous(), spikes.map_shape)
+        images, steps, height, width, outputs = grad.shape
+        pixels, channels = self._sizes(spikes)
+        sources = self._sources(spikes)
+        taps = sources.shape[1]
+        parts = max(1, min(-(-LEAST_ITEMS // -(-outputs // LANES)), images))
+        out = torch.zeros(parts, outputs, taps, channels, dtype=torch.float32)
+        record = WeightGradient(
+            images, steps, pixels, channels, height * width, taps, outputs,
+            pointer(spikes.words), pointer(grad), pointer(sources), pointer(out),
+            parts, grad.dtype == torch.bfloat16,
+        )  # fmt: skip
+        call("snn_weight_gradient", record)
+        total = out[0] if parts == 1 else out.sum(0)
+        if self.geometry is None:
+            return _in_weight_order(total.flatten(1), spikes.map_shape)
+        return total.transpose(1, 2).reshape(self.weight.shape)
+
+    def input_gradients(self, grad: Tensor, spikes: Spikes) -> tuple[Tensor, Tensor]:
+        """Gradients of the weight and bias of input neurons behind these synapses; see `SteadyInput`."""
+        steady = spikes.steady
+        assert steady is not None
+        in_products = grad.dtype == torch.bfloat16 if self.geometry is None else self.geometry.groups > 1
+        if in_products:
+            return input_gradients(self.source_gradient(grad, spikes), steady)
+        images, steps, height, width, outputs = grad.shape
+        pixels, channels = self._sizes(spikes)
+        sources = self._sources(spikes)
+        weight = self._by_place() if self.geometry else _in_memory_order(self.weight.detach(), spikes.map_shape)
+        weight = weight.float().contiguous()
+        sums = torch.zeros(2, dtype=torch.float64)
+        record = SteadyGradient(
+            images, steps, pixels, channels, height * width, sources.shape[1], outputs, len(steady.slopes),
+            pointer(steady.currents), pointer(steady.pixels), float(steady.pixels.min()),
+            pointer(steady.slopes), pointer(weight), pointer(sources), pointer(grad), pointer(sums),
+            grad.dtype == torch.bfloat16,
+        )  # fmt: skip
+        call("snn_steady_gradient", record)
+        return steady.gradients(*sums.tolist())
+
+    def _sizes(self, spikes: Spikes) -> tuple[int, int]:
+        """Pixels and channels of the source, as `sources` counts them."""
+        if self.geometry is None:
+            return 1, prod(spikes.map_shape)
+        height, width, channels = map_of(spikes.map_shape)
+        return height * width, channels
+
+    def _grouped_gradients(self, grad: Tensor, spikes: Spikes, *, of_source: bool) -> Tensor:
+        """The gradient of the spikes, or of the weight, of a convolution in groups, by torch."""
+        assert self.geometry is not None
+        maps = grad.float().flatten(0, 1).movedim(-1, 1).contiguous()
+        shape = (*spikes.map_shape, 1, 1)[:3]
+        x = torch.empty(len(maps), *shape, dtype=torch.float32)
+        if not of_source:
+            x = spikes.tensor().detach().transpose(0, 1).reshape(len(maps), *shape)
+        _, stride, padding, dilation = self._axes
+        gradients = torch.ops.aten.convolution_backward(
+            maps, x, self.weight.detach(), None, stride, padding, dilation, False, (0, 0), self.geometry.groups,
+            (of_source, not of_source, False),
+        )  # fmt: skip
+        found: Tensor = gradients[0] if of_source else gradients[1]
+        return found.view(spikes.n, spikes.steps, *spikes.map_shape).transpose(0, 1) if of_source else found
+
+
+def as_columns(spikes: Spikes) -> Tensor:
+    """Spikes of each input over all images and steps, `[inputs, N * T]`, bfloat16; inputs as they lie in memory."""
+    inputs = prod(spikes.map_shape)
+    out = torch.empty(inputs, spikes.n * spikes.steps, dtype=torch.bfloat16)
+    call("snn_unpack", pointer(spikes.words), spikes.n, spikes.steps, inputs, pointer(out))
+    return out
+
+
+def fold(grad: Tensor, weight: Tensor, sources: Tensor, n_pixels: int) -> Tensor:
+    """Gradient of the maps `[M, pixels, C]` that a convolution saw.
+
+    Args:
+        grad: of its output, `[M, places, O]`.
+        weight: `[O, taps * C]`, of the type of `grad`.
+        sources: `[places, taps]`, see `sources_of_places`.
+        n_pixels: of a map.
+    """
+    (places, taps), channels = sources.shape, weight.shape[1] // sources.shape[1]
+    out = torch.empty(len(grad), n_pixels, channels, dtype=grad.dtype)
+    if not len(grad):
+        return out
+    at_once = max(1, FOLDED_BYTES // (places * weight.shape[1] * grad.element_size()))
+    for some, into in zip(grad.split(at_once), out.split(at_once), strict=True):
+        columns = some.reshape(len(some) * places, -1) @ weight
+        sizes = len(some), n_pixels, channels, places, taps
+        record = Fold(*sizes, *map(pointer, (columns, sources, into)), grad.dtype == torch.bfloat16)
+        call("snn_fold", record)
+    return out
+
+
+def _in_memory_order(weight: Tensor, shape: Shape) -> Tensor:
+    """Columns of a dense weight `[O, C * H * W]` in the order in which maps lie, channels last."""
+    if len(shape) == 1:
+        return weight
+    return weight.view(-1, *shape).permute(0, 2, 3, 1).flatten(1)
+
+
+def _in_weight_order(weight: Tensor, shape: Shape) -> Tensor:
+    """`_in_memory_order` inverted."""
+    if len(shape) == 1:
+        return weight
+    height, width, channels = map_of(shape)
+    return weight.view(-1, height, width, channels).permute(0, 3, 1, 2).flatten(1)
+
+
+@lru_cache(maxsize=64)
+def _sources_of_weight(shape: Shape) -> tuple[Tensor, Tensor]:
+    """For dense synapses: the column of the weight of each input, in memory order, and where fours of them lie."""
+    columns = _in_memory_order(torch.arange(prod(shape), dtype=torch.int32)[None], shape)[0]
+    source = F.pad(columns, (0, -len(columns) % FOUR), value=-1)
+    return source, torch.zeros(len(source) // FOUR, dtype=torch.int32)
+
+
+@lru_cache(maxsize=64)
+def _taps(shape: Shape, numbers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+    """For convolutions: the number of an output's weights at each place of a window, and where fours of those lie.
+
+    A window is read in runs of bytes: the columns of a kernel's row together, if nothing lies between them.
+    """
+    kernel_height, kernel_width, _, pad, dilation, spread, groups = numbers
+    channels, _, width = shape
+    line = (width + 2 * pad) * channels
+    of_group = channels // groups
+    run = kernel_width if spread == 1 and groups == 1 else 1  # columns of a run
+    source, taps = list[int](), list[int]()
+    for a in range(kernel_height):
+        for b in range(0, kernel_width, run):
+            places = [(b + k) + kernel_width * (a + kernel_height * c) for k in range(run) for c in range(of_group)]
+            places += [-1] * (-len(places) % FOUR)
+            source += places
+            first = a * dilation * line + b * spread * channels
+            taps += range(first, first + len(places), FOUR)
+    of_groups = torch.tensor(taps, dtype=torch.int32) + of_group * torch.arange(groups, dtype=torch.int32)[:, None]
+    return torch.tensor(source, dtype=torch.int32), of_groups.contiguous()
+
+
+@lru_cache(maxsize=64)
+def sources_of_places(size: tuple[int, int], axes: tuple[tuple[int, int], ...]) -> Tensor:
+    """The pixel that each tap of each place of a convolution sees, `[places, taps]`, int32; -1 for padding."""
+    seen = []
+    for extent, kernel, stride, padding, dilation in zip(size, *axes, strict=True):
+        n = axis_output(extent, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
+        at = torch.arange(n)[:, None] * stride - padding + torch.arange(kernel) * dilation
+        seen.append(torch.where((at >= 0) & (at < extent), at, -1))
+    rows, columns = seen[0][:, None, :, None], seen[1][None, :, None, :]
+    pixels = torch.where((rows >= 0) & (columns >= 0), rows * size[1] + columns, -1)
+    return pixels.flatten(2).flatten(0, 1).to(torch.int32).contiguous()

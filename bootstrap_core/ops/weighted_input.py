@@ -1,0 +1,57 @@
+"""What synapses weigh of spikes, step by step. Definition: `Connection.weigh`."""
+
+from __future__ import annotations
+
+import ctypes
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import WEIGHT_STEP
+from bootstrap_core.ops.library import Layer, Synapse, call, pointer, runs_native
+from bootstrap_core.ops.neurons import by_step, map_of
+from bootstrap_core.ops.spikes import Spikes
+from bootstrap_core.ops.synapses import Connection
+
+__all__ = ["weigh"]
+
+
+def weigh(spikes: Spikes, connection: Connection) -> Tensor:
+    """The weighted input `[T, N, O]` or `[T, N, O, H, W]`; `[1, N, ...]` where one step stands for all.
+
+    float32, or of graded messages float64, in which their sums are exact.
+    """
+    if spikes.is_constant:
+        return connection.weigh(spikes.tensor()[:1])
+    if spikes.words is not None and spikes.n and runs_native(spikes.words):
+        spikes = connection.laid(spikes)
+        return _Weigh.apply(connection, spikes, connection.weight, spikes.link)  # type: ignore[no-any-return, no-untyped-call]
+    return connection.weigh(spikes.tensor())
+
+
+class _Weigh(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, connection: Connection, spikes: Spikes, weight: Tensor, link: Tensor | None) -> Tensor:
+        record = connection.record(spikes)
+        shape = connection.out_shape(spikes.map_shape)
+        height, width, channels = map_of(shape)
+        lying = (channels,) if len(shape) == 1 else (height, width, channels)
+        out = torch.empty(spikes.n, spikes.steps, *lying, dtype=torch.float32)
+        layer = Layer(spikes.n, spikes.steps, height, width, channels)
+        address = ctypes.addressof((Synapse * 1).from_buffer(record))
+        call("snn_weigh", layer, address, 1, WEIGHT_STEP, pointer(out))
+        ctx.connection, ctx.spikes, ctx.size = connection, spikes, (height, width, channels)
+        ctx.save_for_backward(weight, spikes.words)
+        return by_step(out)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
+        _ = ctx.saved_tensors  # complains of what was changed in place since
+        connection, spikes = ctx.connection, ctx.spikes
+        last = grads[0] if grads[0].dim() == 3 else grads[0].movedim(2, -1)
+        grad = last.transpose(0, 1).contiguous().view(spikes.n, spikes.steps, *ctx.size)
+        grad = grad.to(connection.gradient_dtype(spikes))
+        of_weight = connection.weight_gradient(grad, spikes) if ctx.needs_input_grad[2] else None
+        of_link = connection.source_gradient(grad, spikes) if ctx.needs_input_grad[3] else None
+        return None, None, of_weight, of_link

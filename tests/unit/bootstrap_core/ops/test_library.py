@@ -1,0 +1,326 @@
+"""The native library: when it runs, which one is loaded, and that all of them give the same."""
+
+import ctypes
+import ctypes.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bootstrap_core import ops
+from bootstrap_core.ops import library
+from bootstrap_core.ops.activation import activate
+from bootstrap_core.ops.input_neurons import InputCurrent, input_spikes
+from bootstrap_core.ops.library import (
+    LANES,
+    Layer,
+    Neurons,
+    call,
+    describe,
+    is_installed,
+    n_threads,
+    pad_lanes,
+    pointer,
+    runs_native,
+    without_native,
+)
+from bootstrap_core.ops.neurons import NeuronConstants, fire
+from bootstrap_core.ops.spikes import Spikes
+from bootstrap_core.ops.spiking_layer import Operands, spiking_layer
+from bootstrap_core.ops.synapses import Connection
+from bootstrap_core.ops.weighted_input import weigh
+from specs.block import ConvSpec
+
+FOLDER = Path(ops.__file__).parent
+KINDS = {
+    path.name: kind for kind, path in enumerate(FOLDER / f"libsnnzoo{dash}.so" for dash in ("", "-avx2", "-avx512"))
+}
+DENSE, CONV, POOL = (
+    None,
+    ConvSpec(channels=20, kernel=(3, 2), stride=(2, 1), padding=(1, 1), dilation=(1, 2)),
+    ConvSpec(channels=3, kernel=(2, 2), stride=(2, 2), groups=3),
+)
+
+
+def run_all(drawn_spikes: Callable[..., Tensor], drawn_weight: Callable[..., Tensor]) -> dict[str, list[Tensor]]:
+    """What each operator gives: numbers that are equal to the last bit, and gradients that are close."""
+    neurons = NeuronConstants(
+        torch.tensor([0.5]), torch.tensor([0.125]), 1.25, tau_grad=0.1, shift=True, bias=torch.zeros(1)
+    )
+    exact, close = list[Tensor](), list[Tensor]()
+
+    def take(x: Tensor, *leaves: Tensor) -> None:
+        grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(7))
+        exact.append(x.detach())
+        close.extend(torch.autograd.grad(x, leaves, grad, retain_graph=True))  # spikes are taken twice
+
+    weights = {
+        (3 * 7 * 6,): (drawn_weight(70, 126), DENSE),
+        (3, 7, 6): (drawn_weight(20, 3, 3, 2), CONV),
+        (3, 8, 6): (drawn_weight(3, 1, 2, 2), POOL),
+    }
+    for shape, (weight, spec) in weights.items():
+        for steps in (16, 40):
+            leaf, learnt = drawn_spikes(steps, 3, *shape).requires_grad_(), weight.clone().requires_grad_()
+            spikes, connection = Spikes.of(leaf).packed(), Connection(learnt, spec)
+            take(spiking_layer([spikes], Operands((connection,), neurons)).spikes.tensor(), leaf, learnt)
+            take(weigh(spikes, connection), leaf, learnt)
+    z = torch.randn(40, 3, 33, generator=torch.Generator().manual_seed(4)).requires_grad_()
+    take(fire(z, neurons, 40).tensor(), z)
+    numbers = torch.tensor([1.5], requires_grad=True), torch.tensor([0.25], requires_grad=True)
+    images = torch.rand(3, 50, generator=torch.Generator().manual_seed(5))
+    inputs = NeuronConstants(torch.ones(1), torch.tensor([0.125]), 1.25, tau_grad=0.1)
+    spikes = input_spikes(images, InputCurrent(*numbers, 0.1, 0.5), inputs, 40)
+    take(spikes.tensor(), *numbers)
+    fired = spiking_layer([spikes], Operands((Connection(drawn_weight(33, 50)),), neurons)).spikes.tensor()
+    take(fired, *numbers)
+    centers = torch.tensor([[0.0, 0.0], [0.5, 0.25], [1.0, 1.0]])
+    rates = activate(z, centers, torch.tensor([0.5, 1.5]))
+    close += [rates.detach(), *torch.autograd.grad(rates.sum(), z)]
+    return {"exact": exact, "close": close}
+
+
+def hold_same(
+    found: dict[str, list[Tensor]], expected: dict[str, list[Tensor]], hold_close: Callable[..., None]
+) -> None:
+    assert len(found["exact"]) == len(expected["exact"]) > 10
+    assert all(torch.equal(a, b) for a, b in zip(found["exact"], expected["exact"], strict=True))
+    hold_close(found["close"], expected["close"], 1e-4)
+
+
+def test_without_native_the_definitions_run_until_its_block_ends() -> None:
+    x = torch.zeros(1)
+    assert runs_native(x) == runs_native() == is_installed()
+    with without_native():
+        assert not runs_native(x)
+        assert describe().startswith("torch alone")
+        with without_native():
+            assert not runs_native(x)
+        assert not runs_native(x)
+        assert fire(torch.ones(2, 1, 1), NeuronConstants(torch.ones(1), torch.ones(1), 1.0), 2).words is None
+    assert runs_native(x) == is_installed()
+    with pytest.raises(ValueError, match="inside"), without_native():
+        raise ValueError("inside")
+    assert runs_native(x) == is_installed()
+
+
+def test_tensors_elsewhere_and_compilers_have_the_definitions(monkeypatch) -> None:
+    x = torch.zeros(1)
+    assert not runs_native(x, torch.zeros(1, device="meta"))
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    assert not runs_native(x)
+
+
+def test_what_runs_is_described(monkeypatch) -> None:
+    if is_installed():
+        assert re.fullmatch(r"native library( \((avx2|avx512)\))?", describe())
+    monkeypatch.setattr(library, "_library", lambda: None)
+    assert describe() == "torch alone (the native library is not installed)"
+    assert not is_installed()
+    assert not runs_native(torch.zeros(1))
+
+
+def test_a_missing_library_changes_no_result(drawn_spikes, drawn_weight, hold_close, monkeypatch) -> None:
+    expected = run_all(drawn_spikes, drawn_weight)
+    monkeypatch.setattr(library, "_library", lambda: None)
+    hold_same(run_all(drawn_spikes, drawn_weight), expected, hold_close)
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch) -> Path:
+    """An empty folder where the loader looks for libraries."""
+    monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
+    return tmp_path
+
+
+def test_without_a_file_there_is_no_library(folder) -> None:
+    assert library._library.__wrapped__() is None
+
+
+def test_a_file_that_is_not_a_library_is_none(folder) -> None:
+    (folder / "libsnnzoo.so").write_bytes(b"no library")
+    assert library._library.__wrapped__() is None
+
+
+def test_a_library_of_somebody_else_is_none(folder) -> None:
+    name = ctypes.util.find_library("m")
+    if name is None or sys.platform != "linux":
+        pytest.skip("no library to take")
+    place = next((path for root in ("/lib", "/usr/lib") for path in Path(root).rglob(name)), None)
+    if place is None:
+        pytest.skip("no library to take")
+    shutil.copy(place, folder / "libsnnzoo.so")
+    assert library._library.__wrapped__() is None
+
+
+def best_kind() -> int:
+    """The best kind for this CPU."""
+    best: int = ctypes.CDLL(str(FOLDER / "libsnnzoo.so")).snn_best_kind()
+    return best
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_each_library_that_this_cpu_runs_gives_the_same(
+    name, native, folder, drawn_spikes, drawn_weight, hold_close, monkeypatch
+) -> None:
+    """The best one that is there is loaded."""
+    if not (FOLDER / name).exists():
+        pytest.skip("not built on this kind of machine")
+    if KINDS[name] > best_kind():
+        pytest.skip("this CPU does not run it")
+    for each in {"libsnnzoo.so", name}:
+        shutil.copy(FOLDER / each, folder / each)
+    loaded = library._library.__wrapped__()
+    if name != "libsnnzoo.so":
+        assert loaded._name == str(folder / name)
+        assert loaded.snn_kind() == KINDS[name]
+    expected = run_all(drawn_spikes, drawn_weight)
+    monkeypatch.setattr(library, "_library", lambda: loaded)
+    kind = library._KINDS[loaded.snn_kind()]
+    assert describe() == (f"native library ({kind})" if kind else "native library")
+    hold_same(run_all(drawn_spikes, drawn_weight), expected, hold_close)
+
+
+def test_a_library_that_is_broken_is_passed_over_for_the_next(native, folder) -> None:
+    if best_kind() == 0:
+        pytest.skip("this CPU has no better kind")
+    shutil.copy(FOLDER / "libsnnzoo.so", folder / "libsnnzoo.so")
+    for name in KINDS:
+        if name != "libsnnzoo.so":
+            (folder / name).write_bytes(b"")
+    assert library._library.__wrapped__()._name == str(folder / "libsnnzoo.so")
+
+
+def test_without_openmp_one_thread_does_all(
+    native, folder, drawn_spikes, drawn_weight, hold_close, with_threads, monkeypatch
+) -> None:
+    expected = run_all(drawn_spikes, drawn_weight)
+    for path in FOLDER.glob("libsnnzoo*.so"):
+        shutil.copy(path, folder / path.name)
+    monkeypatch.setattr(library, "_parallel_region", lambda: None)
+    loaded = library._library.__wrapped__()
+    monkeypatch.setattr(library, "_library", lambda: loaded)
+    with_threads(3)
+    hold_same(run_all(drawn_spikes, drawn_weight), expected, hold_close)
+
+
+def test_torch_s_threads_are_found() -> None:
+    if sys.platform == "linux" and torch.backends.openmp.is_available():
+        assert library._parallel_region() is not None
+
+
+def test_threads_are_torch_s_but_one_after_a_fork(monkeypatch, with_threads) -> None:
+    with_threads(3)
+    assert n_threads() == 3
+    monkeypatch.setattr(library, "_STARTED_IN", os.getpid() + 1)
+    assert n_threads() == 1
+
+
+def test_the_choice_is_of_the_process_that_imports_it() -> None:
+    code = "from bootstrap_core.ops.library import describe, is_installed; print(is_installed(), describe())"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == f"{is_installed()} {describe()}"
+
+
+def test_a_pointer_is_that_of_contiguous_numbers() -> None:
+    x = torch.zeros(4, 3)
+    assert pointer(None) is None
+    assert pointer(x) == x.data_ptr()
+    assert pointer(x[1]) == x.data_ptr() + 12
+    with pytest.raises(AssertionError):
+        pointer(x.T)
+
+
+@pytest.mark.parametrize(("n", "padded"), [(1, 16), (16, 16), (17, 32)])
+def test_channels_are_padded_with_zeros_to_whole_vectors(n: int, padded: int) -> None:
+    x = torch.arange(1, n + 1, dtype=torch.int32)
+    found = pad_lanes(x, n)
+    assert found.dtype == torch.int32
+    assert found.tolist() == [*range(1, n + 1), *[0] * (padded - n)]
+    assert pad_lanes(torch.tensor([2.5]), n).tolist() == [*[2.5] * n, *[0.0] * (padded - n)]
+    assert padded % LANES == 0
+
+
+class Recorder:
+    """A library whose functions note what they are given."""
+
+    def __init__(self, result: int) -> None:
+        self.given: list[Any] = []
+        self.result = result
+
+    def __getattr__(self, name: str) -> Callable[..., int]:
+        return lambda *arguments: self.given.append((name, *arguments)) or self.result
+
+
+def test_a_call_passes_records_by_reference_and_the_threads_last(monkeypatch, with_threads) -> None:
+    recorder, layer = Recorder(5), Layer(1, 2, 3, 4, 5)
+    monkeypatch.setattr(library, "_library", lambda: recorder)
+    with_threads(2)
+    assert call("snn_something", layer, 7, None) == 5
+    ((name, record, *rest),) = recorder.given
+    assert (name, rest) == ("snn_something", [7, None, 2])
+    assert ctypes.cast(record, ctypes.POINTER(Layer)).contents.channels == 5
+
+
+def test_too_little_memory_is_an_error(monkeypatch) -> None:
+    monkeypatch.setattr(library, "_library", lambda: Recorder(-1))
+    with pytest.raises(MemoryError, match="snn_something ran out of memory"):
+        call("snn_something")
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_a_thread_without_memory_is_an_error(threads, native, with_threads) -> None:
+    """Neurons of a petabyte."""
+    with_threads(threads)
+    with pytest.raises(MemoryError, match="snn_neurons"):
+        call("snn_neurons", Layer(2, 1, 1, 1 << 44, LANES), Neurons(), None, True)
+
+
+C_TYPES = {
+    "int64_t": ctypes.c_int64, "int32_t": ctypes.c_int32, "float": ctypes.c_float, "double": ctypes.c_double,
+    "SynapseKind": ctypes.c_int32,
+}  # fmt: skip
+
+
+def fields_of(text: str, struct: str) -> list[tuple[str, Any]]:
+    """Fields of a record in a header, as `ctypes` has them."""
+    body = re.search(rf"struct {struct} {{(.*?)\n}};", text, re.DOTALL)[1]
+    body = "\n".join(line.split("//")[0] for line in body.splitlines() if "(" not in line.split("//")[0])
+    fields = []
+    for declaration in filter(None, (part.strip() for part in body.split(";"))):
+        kind, names = re.fullmatch(r"(?:const )?(\w+)\s*(.+)", declaration, re.DOTALL).groups()
+        for name in (name.strip() for name in names.split(",")):
+            of = C_TYPES.get(kind)
+            if name.startswith("*") or names.startswith("*"):
+                of = ctypes.c_void_p
+            elif name.endswith("[2]"):
+                of = of * 2
+            fields.append((name.strip("* ").removesuffix("[2]"), of))
+    return fields
+
+
+@pytest.mark.parametrize(
+    ("header", "struct"),
+    [
+        ("neurons.h", "Neurons"), ("synapses.h", "Synapse"), ("library.h", "Layer"), ("library.h", "Backward"),
+        ("library.h", "WeightGradient"), ("library.h", "SteadyGradient"), ("library.h", "InputScaling"),
+        ("library.h", "Curve"),
+    ],
+)  # fmt: skip
+def test_records_have_the_fields_of_the_headers(header: str, struct: str) -> None:
+    found = fields_of((FOLDER / "native" / header).read_text(), struct)
+    assert found == list(getattr(library, struct)._fields_)
+
+
+def test_functions_have_the_parameters_of_the_header() -> None:
+    text = re.sub(r"//.*", "", (FOLDER / "native" / "library.h").read_text())
+    declared = {name: len(given.split(",")) for name, given in re.findall(r"int64_t (snn_\w+)\(([^)]*)\)", text)}
+    assert declared == {name: len(parameters) + 1 for name, parameters in library._SIGNATURES.items()}

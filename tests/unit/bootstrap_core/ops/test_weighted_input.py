@@ -1,0 +1,138 @@
+"""What synapses weigh of spikes, step by step: the definition's numbers, and its gradients."""
+
+import pytest
+import torch
+
+from bootstrap_core.ops import precision
+from bootstrap_core.ops.library import is_installed
+from bootstrap_core.ops.precision import products_in
+from bootstrap_core.ops.spikes import Spikes
+from bootstrap_core.ops.synapses import Connection
+from bootstrap_core.ops.weighted_input import weigh
+from specs.block import ConvSpec
+from specs.training import Precision
+
+CASES = {
+    "dense": ((45,), (33, 45), None),
+    "maps in a row": ((3, 4, 5), (20, 60), None),
+    "maps": ((3, 4, 5), (20, 60), None),
+    "conv": (
+        (3, 7, 6), (5, 3, 3, 2),
+        ConvSpec(channels=5, kernel=(3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2)),
+    ),
+    "groups": ((4, 6, 5), (34, 2, 3, 3), ConvSpec(channels=34, kernel=(3, 3), padding=(1, 1), groups=2)),
+    "pool": ((20, 6, 4), (20, 1, 2, 2), ConvSpec(channels=20, kernel=(2, 2), stride=(2, 2), groups=20)),
+    "identity in a row": ((19,), (19, 1, 1, 1), ConvSpec(channels=19, kernel=(1, 1), groups=19)),
+}  # fmt: skip
+
+
+def learn(name, x, weight, in_words=True):
+    """What is weighed, and gradients of the spikes and of the weight."""
+    _, _, spec = CASES[name]
+    leaves = x.clone().requires_grad_(), weight.clone().requires_grad_()
+    spikes = Spikes.of(leaves[0])
+    spikes = spikes.packed() if in_words else spikes
+    z = weigh(spikes.flatten() if name == "maps in a row" else spikes, Connection(leaves[1], spec))
+    grad = torch.randn(z.shape, generator=torch.Generator().manual_seed(2))
+    return z.detach(), torch.autograd.grad(z, leaves, grad)
+
+
+@pytest.mark.parametrize("steps", [1, 16, 33, 70])
+@pytest.mark.parametrize("name", CASES)
+def test_words_are_weighed_as_numbers_are(name, steps, in_both, drawn_spikes, drawn_weight, hold_close) -> None:
+    shape, size, _ = CASES[name]
+    x, weight = drawn_spikes(steps, 3, *shape), drawn_weight(*size)
+    (z, found), (expected, wanted) = in_both(lambda: learn(name, x, weight))
+    assert z.dtype == torch.float32
+    assert torch.equal(z, expected)
+    hold_close(found, wanted)
+    numbers, others = learn(name, x, weight, in_words=False)
+    assert torch.equal(numbers, expected)
+    hold_close(others, wanted)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_gradients_in_bfloat16_lose_little(name, native, drawn_spikes, drawn_weight, hold_close, monkeypatch) -> None:
+    shape, size, _ = CASES[name]
+    x, weight = drawn_spikes(16, 3, *shape), drawn_weight(*size)
+    z, exact = learn(name, x, weight)
+    monkeypatch.setattr(precision, "HALF_FROM", 1)
+    with products_in(Precision.BFLOAT16):
+        again, rounded = learn(name, x, weight)
+    assert torch.equal(again, z)
+    assert not torch.equal(rounded[1], exact[1])
+    hold_close(rounded, exact, 1e-2)
+
+
+def test_one_step_that_stands_for_all_is_weighed_once(in_both, drawn_weight) -> None:
+    one, weight = torch.rand(1, 3, 45), drawn_weight(33, 45)
+    for z in in_both(lambda: weigh(Spikes.of(one.expand(9, -1, -1)), Connection(weight))):
+        assert torch.equal(z, torch.nn.functional.linear(one, weight))
+
+
+def test_sums_of_graded_messages_are_exact_in_float64(drawn_weight) -> None:
+    """Float32 would round them."""
+    pixels = torch.full((1, 1, 5000), 65535.0, dtype=torch.float64).expand(4, -1, -1)
+    z = weigh(Spikes.of(pixels), Connection(torch.full((1, 5000), 127 / 32)))
+    assert z.dtype == torch.float64
+    assert z.shape == (1, 1, 1)
+    assert z.item() * 32 == 65535 * 127 * 5000 > 1 << 24
+    several = weigh(Spikes.of(pixels.contiguous()), Connection(torch.full((1, 5000), 127 / 32)))
+    assert several.shape == (4, 1, 1)
+    assert torch.equal(several, z.expand(4, -1, -1))
+
+
+def test_sums_of_many_spikes_are_exact(in_both) -> None:
+    """Of more inputs than a layer's 32-bit states take: 8.4 million steps of a weight."""
+    x = torch.ones(2, 1, 66_001)
+    for z in in_both(lambda: weigh(Spikes.of(x).packed(), Connection(torch.full((1, 66_001), 127 / 32)))):
+        assert (z * 32).flatten().tolist() == [127 * 66_001] * 2
+
+
+def test_no_image_is_weighed_and_has_no_gradient() -> None:
+    weight = torch.ones(4, 3, 2, 2, requires_grad=True)
+    spikes = Spikes.of(torch.zeros(5, 0, 3, 4, 4)).packed()
+    z = weigh(spikes, Connection(weight, ConvSpec(channels=4, kernel=(2, 2))))
+    assert z.shape == (5, 0, 4, 3, 3)
+    z.sum().backward()
+    assert not weight.grad.any()
+
+
+def test_masked_spikes_have_the_gradients_of_those_that_are_kept(
+    in_both, drawn_spikes, drawn_weight, hold_close
+) -> None:
+    x, weight, kept = drawn_spikes(9, 3, 45), drawn_weight(33, 45), drawn_spikes(3, 45, rate=0.5) != 0
+
+    def run():
+        leaf, learnt = x.clone().requires_grad_(), weight.clone().requires_grad_()
+        z = weigh(Spikes.of(leaf).packed().masked(kept), Connection(learnt))
+        return z.detach(), torch.autograd.grad(z.square().sum(), (leaf, learnt))
+
+    (z, found), (expected, wanted) = in_both(run)
+    assert torch.equal(z, (x * kept) @ weight.T)
+    assert torch.equal(z, expected)
+    hold_close(found, wanted)
+    assert not found[0][:, ~kept].any()
+
+
+@pytest.mark.parametrize("changed", ["weight", "words"])
+def test_what_was_changed_in_place_since_has_no_gradient(changed, drawn_spikes, drawn_weight) -> None:
+    if changed == "words" and not is_installed():
+        pytest.skip("the definition unpacks words at once")
+    weight = drawn_weight(33, 45).requires_grad_()
+    spikes = Spikes.of(drawn_spikes(9, 3, 45).requires_grad_()).packed()
+    z = weigh(spikes, Connection(weight))
+    with torch.no_grad():
+        (weight if changed == "weight" else spikes.words).mul_(0)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        z.sum().backward()
+
+
+def test_only_gradients_that_are_wanted_are_made(drawn_spikes, drawn_weight) -> None:
+    x, weight = drawn_spikes(9, 3, 45), drawn_weight(33, 45)
+    assert not weigh(Spikes.of(x).packed(), Connection(weight)).requires_grad
+    learnt, leaf = weight.clone().requires_grad_(), x.clone().requires_grad_()
+    weigh(Spikes.of(x).packed(), Connection(learnt)).sum().backward()
+    assert torch.equal(learnt.grad, x.sum((0, 1)).expand(33, -1))
+    weigh(Spikes.of(leaf).packed(), Connection(weight)).sum().backward()
+    torch.testing.assert_close(leaf.grad, weight.sum(0).expand(9, 3, -1))
