@@ -17,7 +17,7 @@ from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, MANT, STATE
 from bootstrap_core.functional.quantize import quantize_weight, truncate_current
 from bootstrap_core.functional.surrogate import exponential_surrogate
 from bootstrap_core.ops.activation import activate
-from bootstrap_core.ops.library import InputScaling, call, pointer, runs_native
+from bootstrap_core.ops.library import InputScaling, Prepared, call, pointer, runs_native
 from bootstrap_core.ops.neurons import MOST_REACHED, LayerRun, NeuronConstants, by_image
 from bootstrap_core.ops.spikes import Spikes, SteadyInput, empty_link
 
@@ -25,7 +25,7 @@ __all__ = ["InputCurrent", "input_current", "input_gradients", "input_rates", "i
 
 
 @dataclass(frozen=True)
-class InputCurrent:
+class InputCurrent(Prepared):
     """The current of a pixel in 0..1: `weight * (pixel - mean) / std + bias`, truncated to 1/64.
 
     `weight` and `bias` are `[1]`, off their grid of 2/64, on which they are put.

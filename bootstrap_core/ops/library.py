@@ -25,6 +25,7 @@ __all__ = [
     "InputScaling",
     "Layer",
     "Neurons",
+    "Prepared",
     "SteadyGradient",
     "Synapse",
     "WeightGradient",
@@ -137,6 +138,17 @@ class Curve(Structure):
         ("n", c_int32),
         *((name, c_float) for name in ("steepness", "floor")),
     ]
+
+
+class Prepared:
+    """Base of frozen dataclasses that keep what they prepared for the library; copies and pickles prepare it anew.
+
+    What is prepared points into tensors, which a copy has others of.
+    """
+
+    def __getstate__(self) -> dict[str, Any]:
+        """The fields alone."""
+        return {name: getattr(self, name) for name in self.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
 _SIGNATURES: dict[str, list[Any]] = {

@@ -12,7 +12,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, STATE, STATE_PER_MANT
 from bootstrap_core.functional.cuba import CubaOutput, cuba
 from bootstrap_core.functional.surrogate import surrogate_shape
-from bootstrap_core.ops.library import Backward, Layer, Neurons, call, pad_lanes, pointer, runs_native
+from bootstrap_core.ops.library import Backward, Layer, Neurons, Prepared, call, pad_lanes, pointer, runs_native
 from bootstrap_core.ops.spikes import Spikes, empty_link, n_words
 from specs.fields import Shape
 
@@ -25,7 +25,7 @@ MOST_REACHED = 1 << 30
 
 
 @dataclass(frozen=True)
-class NeuronConstants:
+class NeuronConstants(Prepared):
     """Constants of a layer's neurons.
 
     Attributes:

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.ops.input_neurons import input_gradients
-from bootstrap_core.ops.library import LANES, Fold, SteadyGradient, Synapse, WeightGradient, call, pointer
+from bootstrap_core.ops.library import LANES, Fold, Prepared, SteadyGradient, Synapse, WeightGradient, call, pointer
 from bootstrap_core.ops.neurons import by_step, map_of
 from bootstrap_core.ops.precision import gradient_dtype
 from bootstrap_core.ops.spikes import Spikes
@@ -32,7 +32,7 @@ LEAST_ITEMS = 8
 
 
 @dataclass(frozen=True)
-class Connection:
+class Connection(Prepared):
     """Synapses from one population to another, with weights on their grid.
 
     Attributes:

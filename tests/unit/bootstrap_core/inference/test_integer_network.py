@@ -1,7 +1,10 @@
 """Integer inference; that it equals the float engine on all kinds of networks is for tests/property."""
 
+import gc
+import pickle
 from collections.abc import Iterator
 from contextlib import nullcontext
+from copy import deepcopy
 from typing import Any
 
 import numpy as np
@@ -13,6 +16,7 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.library import is_installed, without_native
+from specs import load_spec
 from specs.errors import SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 
@@ -306,3 +310,15 @@ def test_skips_reach_the_neurons_in_both_engines(native: bool) -> None:
         logits = [skipping(images).item(), IntegerNetwork(skipping)(images).item()]
         assert len(set(logits)) == 1
         assert (logits[0] > 0) == fires
+
+
+@pytest.mark.parametrize("copy", [deepcopy, lambda x: pickle.loads(pickle.dumps(x))], ids=["deepcopy", "pickle"])
+def test_copies_run_on_tensors_of_their_own(copy) -> None:
+    images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    integer = IntegerNetwork(build_network(load_spec("mnist-dense-t4"), seed=0))
+    logits = integer(images)  # so that everything is prepared
+    copied = copy(integer)
+    del integer
+    gc.collect()
+    torch.rand(1 << 20)  # what the freed memory holds now
+    assert torch.equal(copied(images), logits)
