@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.inference.overflow import explain_overflow
@@ -56,6 +57,9 @@ class IntegerNetwork:
         self._network = deepcopy(network).to(self.device).eval().requires_grad_(False)
         self.spec: NetworkSpec = network.spec
         with torch.no_grad():
+            for module in self._network.modules():
+                if is_parametrized(module, "weight"):  # a norm, which torch cannot pickle
+                    remove_parametrizations(module, "weight")
             for block in self._network.blocks:
                 assert isinstance(block, Block)
                 block.freeze()

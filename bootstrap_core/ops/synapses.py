@@ -20,7 +20,7 @@ from specs.block import ConvSpec
 from specs.fields import Shape
 from specs.shapes import axis_output
 
-__all__ = ["Connection", "fold", "sources_of_places"]
+__all__ = ["Connection", "as_columns", "fold", "sources_of_places"]
 
 FOUR = 4
 """Inputs that a product of bytes takes at once."""
