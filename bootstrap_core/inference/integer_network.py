@@ -58,8 +58,9 @@ class IntegerNetwork:
         self.spec: NetworkSpec = network.spec
         with torch.no_grad():
             for module in self._network.modules():
-                if is_parametrized(module, "weight"):  # a norm, which torch cannot pickle
+                if is_parametrized(module, "weight"):  # a norm, which torch cannot pickle, nor the hooks that it leaves
                     remove_parametrizations(module, "weight")
+                    module._load_state_dict_pre_hooks.clear()
             for block in self._network.blocks:
                 assert isinstance(block, Block)
                 block.freeze()
