@@ -7,7 +7,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from converters.ann_to_snn.onnx_conversion import import_onnx
+    from converters.ann_to_snn.best_candidate import SpikingForms
+    from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
     from converters.formats.model_files import read_model, write_model
     from converters.formats.netx.netx_model import write_netx
     from converters.formats.nir.nir_reader import read_nir
@@ -16,7 +17,9 @@ if TYPE_CHECKING:
     from converters.weight_norm.migration_plan import migrate_state_dict
 
 __all__ = [
+    "ImportCallbacks",
     "Model",
+    "SpikingForms",
     "import_onnx",
     "migrate_state_dict",
     "read_model",
@@ -27,7 +30,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "ImportCallbacks": "converters.ann_to_snn.onnx_conversion",
     "Model": "converters.model",
+    "SpikingForms": "converters.ann_to_snn.best_candidate",
     "import_onnx": "converters.ann_to_snn.onnx_conversion",
     "migrate_state_dict": "converters.weight_norm.migration_plan",
     "read_model": "converters.formats.model_files",

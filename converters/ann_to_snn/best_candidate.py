@@ -18,7 +18,16 @@ from converters.model import Model
 from specs.block import Encoding, FlattenSpec, InputSpec
 from specs.errors import StateOverflowError, UnsupportedError
 
-__all__ = ["MOST_IMAGES", "Candidate", "best_candidate", "has_maxima", "has_skips", "images_wanted"]
+__all__ = [
+    "EVERY_FORM",
+    "MOST_IMAGES",
+    "Candidate",
+    "SpikingForms",
+    "best_candidate",
+    "has_maxima",
+    "has_skips",
+    "images_wanted",
+]
 
 FEWEST, MOST = 256, 4096
 """Images to calibrate on, few for large networks."""
@@ -35,6 +44,23 @@ GRADED_BITS = (8, 7, 6, 5, 4, 3)
 
 Fit = Callable[..., tuple[Model, list[Calibration]]]
 """`calibrate`, of layers, in an `input_form`."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SpikingForms:
+    """Forms that a spiking network may take; the one that answers most as the ANN does is chosen.
+
+    Attributes:
+        encodings: encodings of the input, by default spikes and graded pixels.
+        max_pooling: what may become of a maximum over windows, by default neurons that fire with any of their window,
+            or the average.
+    """
+
+    encodings: Sequence[Encoding] = tuple(Encoding)
+    max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE)
+
+
+EVERY_FORM = SpikingForms()
 
 
 @dataclass(frozen=True)
@@ -90,8 +116,7 @@ def best_candidate(
     *,
     name: str,
     time_steps: int,
-    encodings: Sequence[Encoding] = tuple(Encoding),
-    max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE),
+    forms: SpikingForms = EVERY_FORM,
     normalization: Normalization = AS_THEY_ARE,
     balanced: bool = True,
 ) -> Candidate:
@@ -106,8 +131,7 @@ def best_candidate(
         images: `[N, ...]` in 0..1; see `images_wanted`.
         name: of the network.
         time_steps: T.
-        encodings: of the input, to choose from; of graded input, the bits with which the first layer errs least.
-        max_pooling: what maxima may become.
+        forms: forms to choose from; graded input gets the number of bits with which the first layer errs least.
         normalization: of the ANN's images.
         balanced: see `calibrate`.
 
@@ -132,13 +156,13 @@ def best_candidate(
         balanced=balanced,
     )
     found, problems = [], []
-    for pooling in max_pooling if has_maxima(ann) else max_pooling[:1]:
+    for pooling in forms.max_pooling if has_maxima(ann) else forms.max_pooling[:1]:
         try:
             layers = spiking_layers(ann, pooling)
         except UnsupportedError as error:
             problems.append(str(error))
             continue
-        for encoding in encodings:
+        for encoding in forms.encodings:
             try:
                 form = _form(fit, layers, encoding)
                 model, calibrations = fit(layers, input_form=form)

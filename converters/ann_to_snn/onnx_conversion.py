@@ -21,11 +21,10 @@ from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.training.augmentation import are_pictures
 from bootstrap_core.training.trainer import EpochReport, Teacher
 from converters.ann_to_snn.ann import Ann, run_ann
-from converters.ann_to_snn.best_candidate import Candidate, best_candidate, images_wanted
+from converters.ann_to_snn.best_candidate import EVERY_FORM, Candidate, SpikingForms, best_candidate, images_wanted
 from converters.ann_to_snn.image_normalization import Normalization, usual_normalizations
 from converters.ann_to_snn.linear_fold import Conv
 from converters.ann_to_snn.readout import refit_readout
-from converters.ann_to_snn.spiking_layers import MaxPooling
 from converters.ann_to_snn.tuning import neuron_steps, tune
 from converters.model import Model
 from converters.onnx.ann_builder import LAYER
@@ -37,7 +36,7 @@ from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.training import TrainingSpec
 
-__all__ = ["OnnxConversion", "ann_input", "drawn", "import_onnx"]
+__all__ = ["ImportCallbacks", "OnnxConversion", "ann_input", "drawn", "import_onnx"]
 
 BATCH = 250
 READOUT_STEPS = 1 << 31
@@ -54,6 +53,31 @@ DOUBT_IMAGES = 1000
 """Training images that the ANN is asked for, normalised in several ways."""
 STANDARD_ERRORS = 3
 """By so many must one of two ways be better than the other."""
+
+
+def _ignore(_: object) -> None:
+    """Do nothing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImportCallbacks:
+    """Functions that `import_onnx` calls on its way, each with what it has just found; one that raises ends the import.
+
+    Attributes:
+        on_imported: called with the ANN, before anything else is done with it.
+        on_doubt: called with the note that the images seem to be normalised otherwise, before anything that takes long.
+        on_calibrated: called with the network before its readout is fitted and it is tuned; only its tensors change
+            afterwards.
+        on_epoch: called with the report of each epoch of tuning.
+    """
+
+    on_imported: Callable[[Ann], object] = _ignore
+    on_doubt: Callable[[str], object] = _ignore
+    on_calibrated: Callable[[Model], object] = _ignore
+    on_epoch: Callable[[EpochReport], object] = _ignore
+
+
+NO_CALLBACKS = ImportCallbacks()
 
 
 @dataclass(frozen=True)
@@ -153,13 +177,9 @@ def import_onnx(
     std: float | Sequence[float] = 1.0,
     time_steps: int = 16,
     epochs: int = 2,
-    encodings: Sequence[Encoding] = tuple(Encoding),
-    max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE),
+    forms: SpikingForms = EVERY_FORM,
     seed: int = 0,
-    on_imported: Callable[[Ann], object] = lambda ann: None,
-    on_doubt: Callable[[str], object] = lambda note: None,
-    on_calibrated: Callable[[Model], object] = lambda model: None,
-    on_epoch: Callable[[EpochReport], object] = lambda report: None,
+    callbacks: ImportCallbacks = NO_CALLBACKS,
 ) -> OnnxConversion:
     """Import an ANN, calibrate its spiking form, fit the readout, tune it all by bootstrap, and score every stage.
 
@@ -173,12 +193,9 @@ def import_onnx(
             for each channel.
         time_steps: T.
         epochs: of tuning; 0 for none.
-        encodings, max_pooling: what to choose from, by measure.
+        forms: forms of the input and of max pools to choose from, by measure.
         seed: of everything random.
-        on_imported: called with the ANN, before anything else is done with it.
-        on_doubt: called with the note that the images seem to be normalised otherwise, before anything that takes long.
-        on_calibrated: called with the network before its readout is fitted and it is tuned: its tensors alone change.
-        on_epoch: called with the report of each epoch.
+        callbacks: functions to call with what is found on the way.
 
     Raises:
         UnsupportedError: nodes without a spiking form, names all of them; or an output of one number.
@@ -192,7 +209,7 @@ def import_onnx(
     ann, notes = imported.ann, list(imported.notes)
     if prod(ann.nodes[-1].shape) == 1:
         raise UnsupportedError(f"{path} gives one number, no classes to tell apart: of a sigmoid of z make two, [0, z]")
-    on_imported(ann)
+    callbacks.on_imported(ann)
     normalization = Normalization.of(mean, std)
     normalization.check(ann.shape)
     dataset = dataset(ann.shape) if callable(dataset) else dataset
@@ -207,30 +224,29 @@ def import_onnx(
         dataset = _answered(teacher, dataset)
         notes.append("no labels: the ANN's answers stand for them, in tuning and in every accuracy")
     elif doubt := _doubt(ann, dataset.train, normalization, seed):
-        on_doubt(doubt)
+        callbacks.on_doubt(doubt)
         notes.append(doubt)
     candidate = best_candidate(
         ann,
         _calibration_images(ann, dataset, seed),
         name=path.stem,
         time_steps=time_steps,
-        encodings=encodings,
-        max_pooling=max_pooling,
+        forms=forms,
         normalization=normalization,
         balanced=dataset is not None,
     )
     notes += _shrunk(candidate, time_steps) + _padded(candidate, ann.normalization.after(normalization))
-    on_calibrated(candidate.model)
+    callbacks.on_calibrated(candidate.model)
     network, done = candidate.model.build(), _Learnt()
     if dataset is not None:
-        done = _learn(network, teacher, dataset, time_steps, epochs, seed, on_epoch)
+        done = _learn(network, teacher, dataset, time_steps, epochs, seed, callbacks.on_epoch)
         if done.ann is not None and done.ann < DOUBTFUL and not doubt:
             right = f"{100 * done.ann:.1f} %"
             notes.append(f"the ANN itself is right in {right} only: does it take other images (--mean, --std, --raw)?")
         notes += _lost(done, time_steps, epochs)
     notes += done.notes
     told = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
-    for option, choices in (("input", encodings), ("max_pool", max_pooling)):
+    for option, choices in (("input", forms.encodings), ("max_pool", forms.max_pooling)):
         if len(choices) == 1:  # else they are chosen again
             told[option] = str(choices[0])
     return OnnxConversion(

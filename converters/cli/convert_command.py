@@ -283,8 +283,8 @@ def _convert_onnx(
     places: DataPlaces,
     hints: dict[str, Any],
 ) -> "OnnxConversion":
-    from converters.ann_to_snn.best_candidate import has_skips
-    from converters.ann_to_snn.onnx_conversion import import_onnx
+    from converters.ann_to_snn.best_candidate import EVERY_FORM, has_skips
+    from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
     from converters.ann_to_snn.spiking_layers import MaxPooling
     from converters.formats.model_files import CHAINS, check_writable, option_name
     from specs.block import Encoding
@@ -297,11 +297,15 @@ def _convert_onnx(
     if onnx.raw and (mean is not None or std is not None):
         raise click.UsageError("--raw is --mean 0 --std 0.00392 (1/255): give one or the other")
 
-    pooling = (MaxPooling.ANY, MaxPooling.AVERAGE) if onnx.max_pool == "auto" else (MaxPooling(onnx.max_pool),)
+    forms = EVERY_FORM
+    if onnx.entering != "auto":
+        forms = replace(forms, encodings=(Encoding(onnx.entering),))
+    if onnx.max_pool != "auto":
+        forms = replace(forms, max_pooling=(MaxPooling(onnx.max_pool),))
 
     def check_branches(ann: "Ann") -> None:
         chains = [str(output) for output in outputs if output.suffix in CHAINS]
-        if chains and has_skips(ann, pooling):
+        if chains and has_skips(ann, forms.max_pooling):
             raise UnsupportedError(
                 f"{source} adds up branches, and cannot become {' or '.join(chains)}: netx holds chains of layers. "
                 "Write .safetensors or .nir, which hold skips"
@@ -318,13 +322,14 @@ def _convert_onnx(
         std=1 / 255 if onnx.raw else (std or 1.0),
         time_steps=time_steps or 16,
         epochs=onnx.epochs,
-        encodings=tuple(Encoding) if onnx.entering == "auto" else (Encoding(onnx.entering),),
-        max_pooling=pooling,
+        forms=forms,
         seed=onnx.seed,
-        on_imported=check_branches,
-        on_doubt=lambda note: say(f"note: {note}"),
-        on_calibrated=check_outputs,
-        on_epoch=_say_epoch,
+        callbacks=ImportCallbacks(
+            on_imported=check_branches,
+            on_doubt=lambda note: say(f"note: {note}"),
+            on_calibrated=check_outputs,
+            on_epoch=_say_epoch,
+        ),
     )
 
 

@@ -212,7 +212,7 @@ def _score_each(
     """Scores of each T, the spec's for None, and what is told of those at which a state leaves 24 bits."""
     from bootstrap_core import evaluate
 
-    with suppress(StateOverflowError):  # what is compiled or loaded is no speed
+    with suppress(StateOverflowError):  # warm up: the speed leaves out loading
         evaluate(network, test.take(slice(0, WARM_UP)), mode=mode, time_steps=steps[0])
     scores, beyond = [], list[str]()
     for t in steps:

@@ -8,7 +8,7 @@ import torch
 from bootstrap_core import IntegerNetwork
 from converters.ann_to_snn import ann as nets
 from converters.ann_to_snn.ann import Ann, Node, run_ann
-from converters.ann_to_snn.best_candidate import best_candidate, images_wanted
+from converters.ann_to_snn.best_candidate import SpikingForms, best_candidate, images_wanted
 from converters.ann_to_snn.calibrate import InputForm, calibrate
 from converters.ann_to_snn.image_normalization import Normalization
 from converters.ann_to_snn.linear_fold import Conv, Dense, scale_inputs
@@ -208,10 +208,10 @@ def test_a_maximum_of_a_sum_is_averaged_where_it_cannot_be_by_any_neuron() -> No
         ("logits", dense(5, 64), "f"),
     )  # fmt: skip
     images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
-    found = best_candidate(ann, images, name="a", time_steps=8, encodings=[Encoding.SPIKE])
+    found = best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(encodings=[Encoding.SPIKE]))
     assert found.max_pooling is MaxPooling.AVERAGE
     with pytest.raises(UnsupportedError, match=r"^a: no spiking form: m: a maximum with no activation.*before it$"):
-        best_candidate(ann, images, name="a", time_steps=8, max_pooling=[MaxPooling.ANY])
+        best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(max_pooling=[MaxPooling.ANY]))
 
 
 @torch.no_grad()

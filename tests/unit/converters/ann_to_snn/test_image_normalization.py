@@ -10,6 +10,7 @@ from onnx import helper, numpy_helper
 from torch import Tensor, nn
 
 from bootstrap_core.data.datasets import Dataset, Split, load_dataset
+from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization, usual_normalizations
 from converters.ann_to_snn.onnx_conversion import import_onnx
 from specs import DataError
@@ -147,7 +148,13 @@ def test_numbers_that_are_no_channels_are_refused() -> None:
 def test_a_conversion_answers_like_the_ann(digits, tmp_path, flat, encoding) -> None:
     network = trained(digits, flat=flat)
     path = write(tmp_path / "colours.onnx", network, normalises=False)
-    options = {"mean": COLOURS.mean, "std": COLOURS.std, "time_steps": 8, "epochs": 0, "encodings": [encoding]}
+    options = {
+        "mean": COLOURS.mean,
+        "std": COLOURS.std,
+        "time_steps": 8,
+        "epochs": 0,
+        "forms": SpikingForms(encodings=[encoding]),
+    }
     found = import_onnx(path, dataset=digits, **options)
     assert found.ann == accuracy(network, digits.test) > 0.8
     assert found.converted[8] > found.ann - 0.04
@@ -160,7 +167,7 @@ def test_a_file_that_normalises_converts_to_the_same_network(digits, tmp_path, c
     network = trained(digits, flat=False)
     outside = write(tmp_path / "a.onnx", network, normalises=False)
     inside = write(tmp_path / "b.onnx", network, normalises=True, channels_last=channels_last)
-    options = {"dataset": digits, "time_steps": 8, "epochs": 0, "encodings": [Encoding.GRADED]}
+    options = {"dataset": digits, "time_steps": 8, "epochs": 0, "forms": SpikingForms(encodings=[Encoding.GRADED])}
     given = import_onnx(outside, mean=COLOURS.mean, std=COLOURS.std, **options)
     read = import_onnx(inside, **options)
     assert read.ann == given.ann

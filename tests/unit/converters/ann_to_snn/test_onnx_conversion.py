@@ -17,10 +17,10 @@ from bootstrap_core.data.datasets import Dataset, Split
 from converters import read_model, write_model
 from converters.ann_to_snn import onnx_conversion
 from converters.ann_to_snn.ann import run_ann
-from converters.ann_to_snn.best_candidate import FEWEST, FEWEST_TO_JUDGE, best_candidate
+from converters.ann_to_snn.best_candidate import FEWEST, FEWEST_TO_JUDGE, SpikingForms, best_candidate
 from converters.ann_to_snn.calibrate import InputForm, calibrate
 from converters.ann_to_snn.image_normalization import Normalization
-from converters.ann_to_snn.onnx_conversion import import_onnx
+from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
 from converters.ann_to_snn.spiking_layers import MaxPooling, activations_first, spiking_layers
 from converters.onnx.import_ann import import_ann
 from specs import DataError, UnsupportedError
@@ -28,6 +28,7 @@ from specs.block import Encoding, skips_of
 
 MEAN, STD = 0.13, 0.31
 NORMAL = Normalization.of(MEAN, STD)
+SPIKES, GRADED = (SpikingForms(encodings=[encoding]) for encoding in (Encoding.SPIKE, Encoding.GRADED))
 
 
 def write_onnx(path: Path, network: nn.Sequential) -> Path:
@@ -160,7 +161,7 @@ def stop(told: object) -> None:
 @pytest.mark.parametrize("given", [{}, {"mean": 0.5, "std": 0.5}, {"std": 1 / 255}])
 def test_that_images_seem_to_be_normalised_otherwise_is_told_at_once(mlp, digits, given) -> None:
     with pytest.raises(StopError) as told:
-        import_onnx(mlp, dataset=digits, **given, on_doubt=stop)
+        import_onnx(mlp, dataset=digits, **given, callbacks=ImportCallbacks(on_doubt=stop))
     before, n, mean, std, after = re.fullmatch(
         r"the ANN is right in ([\d.]+) % of ([\d,]+) training images, and with --mean (\S+) --std (\S+) in ([\d.]+) %",
         str(told.value),
@@ -174,15 +175,19 @@ def test_that_images_seem_to_be_normalised_otherwise_is_told_at_once(mlp, digits
 def test_of_images_normalised_as_the_ann_knows_them_there_is_no_doubt(mlp, cnn, digits) -> None:
     for path in (mlp, cnn):
         with pytest.raises(StopError):
-            import_onnx(path, dataset=digits, mean=MEAN, std=STD, on_doubt=pytest.fail, on_calibrated=stop)
+            import_onnx(
+                path,
+                dataset=digits,
+                mean=MEAN,
+                std=STD,
+                callbacks=ImportCallbacks(on_doubt=pytest.fail, on_calibrated=stop),
+            )
 
 
 def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits) -> None:
     ann = import_ann(residual).ann
     images = digits.train.images[:360].float() / 255
-    found = best_candidate(
-        ann, images, name="residual", time_steps=16, encodings=[Encoding.SPIKE], normalization=NORMAL
-    )
+    found = best_candidate(ann, images, name="residual", time_steps=16, forms=SPIKES, normalization=NORMAL)
     spec = found.model.spec
     assert [[(skip.source, skip.kind) for skip in skips_of(layer)] for layer in spec.layers] == [
         [], [], [], [(1, "identity")], [], [(3, "conv")], [], [], [(5, "dense")],
@@ -208,7 +213,7 @@ def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits
 @pytest.mark.parametrize("which", ["mlp", "cnn"])
 def test_untuned_accuracy_stays_near_the_anns(which, entering, digits, request) -> None:
     path = request.getfixturevalue(which)
-    found = import_onnx(path, dataset=digits, mean=MEAN, std=STD, epochs=0, encodings=[entering])
+    found = import_onnx(path, dataset=digits, mean=MEAN, std=STD, epochs=0, forms=SpikingForms(encodings=[entering]))
     assert found.ann is not None
     assert found.ann > 0.85
     assert found.converted[16] > found.ann - 0.03
@@ -217,7 +222,7 @@ def test_untuned_accuracy_stays_near_the_anns(which, entering, digits, request) 
 
 
 def test_tuning_never_loses_what_it_is_judged_by(mlp, digits) -> None:
-    found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=2, encodings=[Encoding.SPIKE])
+    found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=2, forms=SPIKES)
     assert found.tuned[4] > found.converted[4] - 0.02
     assert found.tuned[4] > found.ann - 0.05
     assert list(found.tuned) == [4, 2, 1]
@@ -240,12 +245,12 @@ def test_classes_that_the_data_has_not_are_told(mlp, digits) -> None:
         part: Split(split.images[split.labels < 5], split.labels[split.labels < 5])
         for part, split in (("train", digits.train), ("test", digits.test))
     })  # fmt: skip
-    found = import_onnx(mlp, dataset=five, mean=MEAN, std=STD, time_steps=4, epochs=0, encodings=[Encoding.SPIKE])
+    found = import_onnx(mlp, dataset=five, mean=MEAN, std=STD, time_steps=4, epochs=0, forms=SPIKES)
     assert any("the ANN has 10 classes, mnist-sample 5" in note for note in found.notes)
 
 
 def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> None:
-    options = {"dataset": digits, "time_steps": 4, "epochs": 0, "encodings": [Encoding.SPIKE]}
+    options = {"dataset": digits, "time_steps": 4, "epochs": 0, "forms": SPIKES}
     dark = replace(
         digits,
         **{name: Split(255 - getattr(digits, name).images, getattr(digits, name).labels) for name in ("train", "test")},
@@ -262,7 +267,7 @@ def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> No
 
 def test_a_conversion_that_loses_much_is_told(mlp, digits, monkeypatch) -> None:
     monkeypatch.setattr(onnx_conversion, "MUCH", 0.03)
-    options = {"dataset": digits, "mean": MEAN, "std": STD, "epochs": 0, "encodings": [Encoding.SPIKE]}
+    options = {"dataset": digits, "mean": MEAN, "std": STD, "epochs": 0, "forms": SPIKES}
     for steps, loses in ((1, True), (8, False)):
         found = import_onnx(mlp, time_steps=steps, **options)
         assert (found.ann - found.score.accuracy > 0.03) == loses
@@ -270,7 +275,7 @@ def test_a_conversion_that_loses_much_is_told(mlp, digits, monkeypatch) -> None:
 
 
 def test_weights_with_hardly_any_grid_left_are_told(mlp, digits) -> None:
-    options = {"dataset": digits, "mean": MEAN, "std": STD, "epochs": 0, "encodings": [Encoding.GRADED]}
+    options = {"dataset": digits, "mean": MEAN, "std": STD, "epochs": 0, "forms": GRADED}
     assert not any("of their grid" in note for note in import_onnx(mlp, time_steps=4, **options).notes)
     long = import_onnx(mlp, time_steps=200, **options)
     (told,) = (note for note in long.notes if "of their grid" in note)
@@ -282,7 +287,7 @@ def test_images_that_leave_24_bits_are_told_and_the_network_is_kept(mlp, digits)
     dim = replace(digits.train, images=digits.train.images // 16)
     white = Split(torch.cat([digits.test.images[:40] // 16, torch.full((1, 1, 28, 28), 255, dtype=torch.uint8)]),
                   digits.test.labels[:41])  # fmt: skip
-    options = {"epochs": 0, "encodings": [Encoding.GRADED]}
+    options = {"epochs": 0, "forms": GRADED}
     found = import_onnx(mlp, dataset=replace(digits, train=dim, test=white), time_steps=64, **options)
     assert next(iter(found.converted.items())) == (64, None)
     assert found.score is not None
@@ -300,7 +305,7 @@ def test_one_output_tells_no_classes_apart(tmp_path) -> None:
 
 def test_tuning_in_vain_is_said(mlp, digits, monkeypatch) -> None:
     monkeypatch.setattr("converters.ann_to_snn.tuning.LEARNING_RATES", (9.0,))
-    found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, encodings=[Encoding.SPIKE])
+    found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, forms=SPIKES)
     assert found.tuned == found.converted
     assert "taken back" in found.notes[-1]
 
@@ -346,7 +351,7 @@ def test_the_contract_of_import_onnx(mlp) -> None:
 
 
 def test_the_figures_tell_the_bits_of_graded_input(mlp, digits) -> None:
-    found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, encodings=(Encoding.GRADED,), epochs=0)
+    found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, forms=GRADED, epochs=0)
     assert (found.report["input"], found.report["input_bits"]) == ("graded", found.model.spec.input.bits)
 
 
@@ -407,18 +412,18 @@ def test_more_steps_leave_less_error(mlp, digits) -> None:
 def test_the_pooling_that_keeps_most_answers_is_chosen(cnn, digits) -> None:
     ann = import_ann(cnn).ann
     images = digits.train.images[:800].float() / 255
-    options = {"name": "x", "time_steps": 8, "encodings": [Encoding.SPIKE], "normalization": NORMAL}
-    each = [best_candidate(ann, images, max_pooling=[pooling], **options).agreement
+    options = {"name": "x", "time_steps": 8, "normalization": NORMAL}
+    each = [best_candidate(ann, images, forms=replace(SPIKES, max_pooling=[pooling]), **options).agreement
             for pooling in (MaxPooling.ANY, MaxPooling.AVERAGE)]  # fmt: skip
-    assert best_candidate(ann, images, **options).agreement == max(each)
+    assert best_candidate(ann, images, forms=SPIKES, **options).agreement == max(each)
     with pytest.raises(UnsupportedError, match="a maximum"):
-        best_candidate(ann, images, max_pooling=[MaxPooling.ERROR], **options)
+        best_candidate(ann, images, forms=replace(SPIKES, max_pooling=[MaxPooling.ERROR]), **options)
 
 
 def test_a_few_images_more_do_not_choose_alone(cnn, digits, monkeypatch) -> None:
     monkeypatch.setattr("converters.ann_to_snn.best_candidate.NUMBERS", 1)
     ann, images = import_ann(cnn).ann, digits.train.images[: FEWEST + FEWEST_TO_JUDGE].float() / 255
-    options = {"name": "x", "time_steps": 2, "encodings": [Encoding.SPIKE], "normalization": NORMAL}
+    options = {"name": "x", "time_steps": 2, "forms": SPIKES, "normalization": NORMAL}
     few, many = (best_candidate(ann, images[:n], **options) for n in (FEWEST + 1, len(images)))
     assert (few.held_out, many.held_out) == (False, True)
     assert few.agreement not in {0.0, 1.0}

@@ -12,6 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from bootstrap_core.data.datasets import Dataset, Split
 from bootstrap_core.training.trainer import EpochReport
+from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.onnx_conversion import OnnxConversion, import_onnx
 from converters.model import Model
 from converters.report.comparison import measure_conversion
@@ -57,7 +58,9 @@ def dataset() -> Dataset:
 
 @pytest.fixture(scope="session")
 def conversion(onnx_file, dataset) -> OnnxConversion:
-    return import_onnx(onnx_file, dataset=dataset, labelled=False, epochs=0, encodings=[Encoding.SPIKE])
+    return import_onnx(
+        onnx_file, dataset=dataset, labelled=False, epochs=0, forms=SpikingForms(encodings=[Encoding.SPIKE])
+    )
 
 
 @pytest.fixture(scope="session")
