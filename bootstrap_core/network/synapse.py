@@ -17,6 +17,7 @@ __all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "Ski
 class _LearnedSynapse(nn.Module):
     """A learnable weight, perhaps with weight norm, and its grid."""
 
+    is_learned = True
     weight: Tensor
     spec: ConvSpec | None
 
@@ -49,6 +50,10 @@ class DenseSynapse(_LearnedSynapse):
         """Weighted input of rates, in their dtype."""
         return linear(x.flatten(-self.n_axes), self.quantized_weight(scale).to(x.dtype))
 
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Sums of one input `x`, without a batch, with other weights of the same shape."""
+        return F.linear(x.flatten(), weight)
+
 
 class ConvSynapse(_LearnedSynapse):
     """2-D cross-correlation, `[N, C, H, W]`; `weight` is `[channels, C / groups, kernel height, kernel width]`."""
@@ -66,6 +71,10 @@ class ConvSynapse(_LearnedSynapse):
         """Weighted input of rates, in their dtype."""
         return convolve(x, self.quantized_weight(scale).to(x.dtype), self.spec)
 
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See `DenseSynapse.sums`."""
+        return _conv_sums(x, weight, self.spec)
+
 
 class PoolSynapse(nn.Module):
     """The grouped convolution of one weight that is an average pool, `[N, C, H, W]`. Nothing to learn.
@@ -73,6 +82,7 @@ class PoolSynapse(nn.Module):
     `weight` is `[C, 1, kernel height, kernel width]`, every entry the same: the export of the pool.
     """
 
+    is_learned = False
     weight: Tensor
 
     def __init__(self, spec: ConvSpec, weight: float) -> None:
@@ -93,6 +103,10 @@ class PoolSynapse(nn.Module):
         """Weighted input of rates: the sum under the kernel times the weight."""
         total = F.avg_pool2d(x, self.spec.kernel, self.spec.stride, self.spec.padding, divisor_override=1)
         return total * self.weight[0, 0, 0, 0].to(x.dtype)
+
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See `DenseSynapse.sums`."""
+        return _conv_sums(x, weight, self.spec)
 
 
 class IdentitySynapse(nn.Module):
@@ -115,6 +129,14 @@ class IdentitySynapse(nn.Module):
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input of rates, in their dtype."""
         return x * self.quantized_weight(scale).to(x.dtype).reshape(self.broadcast)
+
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See `DenseSynapse.sums`."""
+        return x * weight.reshape(self.broadcast)
+
+
+def _conv_sums(x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
+    return F.conv2d(x[None], weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)[0]
 
 
 Synapse = DenseSynapse | ConvSynapse | PoolSynapse
