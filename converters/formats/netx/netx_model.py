@@ -22,19 +22,22 @@ from converters.formats.netx.netx_layers import (
     NetxFile,
     NetxLayer,
     NetxNeuron,
-    problems_by_place,
 )
 from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE, load_netx
 from converters.formats.netx.netx_spec import spec_of_netx
 from converters.formats.netx.netx_writer import save_netx
+from converters.formats.refusals import problems_by_place, refuse_unknown_kinds, unknown_kinds
 from converters.model import Model, check_fit
-from specs.block import AffineSpec, ConvSpec, Encoding, FlattenSpec, LayerSpec, skips_of
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, LayerSpec, skips_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.neuron import LearnDecays, Reset
 
 __all__ = ["layer_of_block", "netx_of", "read_netx", "write_netx"]
+
+KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
+"""Kinds of blocks that a .net can hold."""
 
 
 def write_netx(network: Network, path: Path) -> Path:
@@ -63,7 +66,8 @@ def netx_of(network: Network) -> NetxFile:
 
 
 def _refuse(network: Network) -> None:
-    problems = problems_by_place("block", map(_problems, network.spec.layers, network.blocks))
+    problems = unknown_kinds(network.spec, KINDS)
+    problems += problems_by_place("block", map(_problems, network.spec.layers, network.blocks))
     if problems:
         raise UnsupportedError("netx cannot express " + "; ".join(problems))
 
@@ -156,6 +160,7 @@ def read_netx(
     if file.problems:
         raise UnsupportedError(f"{path} is no network of CUBA blocks: {'; '.join(file.problems)}")
     spec, notes = spec_of_netx(file, path, time_steps=time_steps, input_bits=input_bits)
+    refuse_unknown_kinds(spec, KINDS, f"{path}: netx")
     held = sum(array.size for layer in file.layers for array in (layer.weight, layer.bias) if array is not None)
     check_fit(spec, held, origin=str(path))
     network = build_network(spec, seed=0)
