@@ -14,7 +14,7 @@ from bootstrap_core.functional.quantize import quantize_bias
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sampler import RateSampler
-from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, SkipSynapse, Synapse
+from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, Synapse
 from bootstrap_core.ops.neurons import NeuronConstants
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import Operands
@@ -64,7 +64,7 @@ class Block(nn.Module):
         """Output of each step, `[T, N, ...]`, of a block whose output has no time axis."""
         raise NotImplementedError(f"{type(self).__name__} gives spikes")
 
-    def synapses(self) -> list[tuple[Synapse | SkipSynapse, Tensor]]:
+    def synapses(self) -> list[tuple[Synapse, Tensor]]:
         """Synapses, the block's own and then those of its skips, each with the weights that the hardware holds."""
         return []
 
@@ -90,7 +90,7 @@ class SynapticBlock(Block):
         neuron: CubaNeuron,
         *,
         channels: int,
-        skips: Sequence[SkipSynapse] = (),
+        skips: Sequence[Synapse] = (),
         bias: bool = False,
         dropout: float = 0.0,
         levels: int = 1,
@@ -117,7 +117,7 @@ class SynapticBlock(Block):
         """See `Block`."""
         return self.weigh(*arriving), self.constants()
 
-    def synapses(self) -> list[tuple[Synapse | SkipSynapse, Tensor]]:
+    def synapses(self) -> list[tuple[Synapse, Tensor]]:
         """See `Block`."""
         return [(synapse, synapse.quantized_weight(self._scale())) for synapse in (self.synapse, *self.skips)]
 
@@ -212,13 +212,13 @@ class Place:
             spec = spec.model_copy(update={"learn_decays": LearnDecays.NONE})
         return CubaNeuron(spec, channels=self.channels, levels=self.levels)
 
-    def skips(self) -> list[SkipSynapse]:
+    def skips(self) -> list[Synapse]:
         """Return the synapses of the block's skips."""
         after = self.shapes[self.index]
         return [_build_skip(skip, self.shapes[skip.source], after) for skip in skips_of(self.layer)]
 
 
-def _build_skip(skip: SkipSpec, before: Shape, after: Shape) -> SkipSynapse:
+def _build_skip(skip: SkipSpec, before: Shape, after: Shape) -> Synapse:
     if isinstance(skip, IdentitySkip):
         return IdentitySynapse(before)
     layer, seen = skip.as_layer(before, after)

@@ -14,7 +14,7 @@ from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInput
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.neuron import CubaNeuron
-from bootstrap_core.network.synapse import DenseSynapse, PoolSynapse
+from bootstrap_core.network.synapse import PoolSynapse
 from converters.formats.hdf5_node import IntArray
 from converters.formats.netx.netx_layers import (
     INTEGRATOR,
@@ -104,7 +104,7 @@ def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxL
             return NetxLayer("flatten", (*after, 1, 1))
         case SpikingBlock() | AffineBlock():
             synapse, bias = block.synapse, block.quantized_bias()
-            geometry = None if isinstance(synapse, DenseSynapse) else ConvGeometry.of(synapse.spec)
+            geometry = None if synapse.spec is None else ConvGeometry.of(synapse.spec)
             neuron = _neuron(block.neuron)
             return NetxLayer(
                 kind="conv" if geometry else "dense",

@@ -196,9 +196,10 @@ def _synapse(block: SpikingBlock | AffineBlock, before: Shape, after: Shape, wit
     bias = block.quantized_bias() if with_bias else None
     in_units = torch.zeros(after[0]) if bias is None else (bias.double() / block.levels).float()
     weight = block.quantized_weight()
-    if isinstance(block.synapse, DenseSynapse):
+    spec = block.synapse.spec
+    if spec is None:
         return Node("Affine", {"weight": _array(weight), "bias": _array(in_units)})
-    return _conv(block.synapse.spec, weight, in_units, before)
+    return _conv(spec, weight, in_units, before)
 
 
 def _conv(spec: ConvSpec, weight: Tensor, bias: Tensor, before: Shape) -> Node:
