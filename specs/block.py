@@ -492,8 +492,8 @@ BLOCK_KINDS: tuple[type[Layer], ...] = get_args(_AnyBlock)
 def kind_of(model: type[Layer]) -> str:
     """Name by which specs, tables and drawings call a kind of layer.
 
-    >>> [kind_of(model) for model in BLOCK_KINDS]
-    ['dense', 'conv', 'avg_pool', 'flatten', 'affine']
+    >>> kind_of(AvgPoolSpec)
+    'avg_pool'
     """
     return str(model.model_fields["kind"].default)
 
