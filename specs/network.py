@@ -9,22 +9,21 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from specs.block import (
-    AffineSpec,
-    AvgPoolSpec,
+    BLOCK_KINDS,
     BlockSpec,
     Encoding,
-    FlattenSpec,
     InputSpec,
+    Layer,
     LayerSpec,
-    Norm,
+    Role,
     SkipSpec,
-    has_neurons,
+    kind_of,
     skips_of,
 )
 from specs.fields import VTH_MANT_MAX, Flag, Name, Shape, StrictModel, TimeSteps, threshold_mant
 from specs.files.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
 from specs.neuron import CubaSpec, Reset
-from specs.shapes import ShapeError, n_weights, output_shape, skip_as_layer, skip_shape
+from specs.shapes import ShapeError
 from specs.training import TrainingSpec
 
 __all__ = ["SCHEMA_VERSION", "NetworkSpec"]
@@ -75,7 +74,7 @@ class NetworkSpec(StrictModel):
         """Output shape of each of `layers`."""
         shapes = [self.input.shape]
         for block in self.blocks:
-            shapes.append(output_shape(block, shapes[-1]))
+            shapes.append(block.output_shape(shapes[-1]))
         return tuple(shapes)
 
     @property
@@ -90,11 +89,11 @@ class NetworkSpec(StrictModel):
     @property
     def resets(self) -> set[Reset]:
         """What spikes do, of all layers with neurons; without any, of the network's."""
-        return {self.neuron_of(layer).reset for layer in self.layers if has_neurons(layer)} or {self.neuron.reset}
+        return {self.neuron_of(layer).reset for layer in self.layers if layer.has_neurons} or {self.neuron.reset}
 
     def delay_shift_of(self, layer: LayerSpec) -> bool:
         """Whether an empty step follows the layer. One without neurons has none; the input follows the network."""
-        if not has_neurons(layer):
+        if not layer.has_neurons:
             return False
         own = getattr(layer, "delay_shift", None)
         return self.delay_shift if own is None else own
@@ -116,20 +115,23 @@ class NetworkSpec(StrictModel):
             return
         *hidden, last = self.blocks
         for i, block in enumerate(hidden):
-            if isinstance(block, AffineSpec):
+            if block.role is Role.LOGITS:
                 yield (
                     ("blocks", i, "kind"),
-                    f"affine is a readout and comes last; this is block {i} of {len(self.blocks)} (use dense here)",
+                    f"{block.kind} is a readout and comes last; this is block {i} of {len(self.blocks)} "
+                    "(use dense here)",
                 )
-        if isinstance(last, FlattenSpec):
+        readouts, spiking = _kinds(Role.LOGITS), _kinds(Role.SPIKES)
+        if last.role is Role.RESHAPED:
             yield (
                 ("blocks", len(hidden), "kind"),
-                "the last block is the readout: affine, or dense, conv or avg_pool to read their rates",
+                f"the last block is the readout: {_either(readouts)}, or {_either(spiking)} to read their rates",
             )
-        if self.input.encoding is Encoding.GRADED and isinstance(self.blocks[0], FlattenSpec | AvgPoolSpec):
+        if self.input.encoding is Encoding.GRADED and not self.blocks[0].takes_graded_input:
+            takers = [kind for kind in spiking if kind.takes_graded_input]
             yield (
                 ("blocks", 0, "kind"),
-                f"graded input enters a dense or conv block, not {self.blocks[0].kind} "
+                f"graded input enters a {_either(takers)} block, not {self.blocks[0].kind} "
                 "(give input.shape as one number to flatten images)",
             )
 
@@ -141,19 +143,19 @@ class NetworkSpec(StrictModel):
         for i, block in enumerate(self.blocks):
             before = shapes[-1]
             try:
-                after = output_shape(block, before)
+                after = block.output_shape(before)
             except ShapeError as error:
                 yield ("blocks", i, *([error.field] if error.field else [])), str(error)
                 return
-            total += n_weights(block, before, after)
+            total += block.n_weights(before)
             for k, skip in enumerate(skips_of(block)):
                 problem = self._skip_problem(skip, shapes, after)
                 if problem:
                     field, message = problem
                     yield ("blocks", i, "skips", k, *([field] if field else [])), message
                 else:
-                    layer, seen = skip_as_layer(skip, shapes[skip.source], after)
-                    total += n_weights(layer, seen, output_shape(layer, seen))
+                    layer, seen = skip.as_layer(shapes[skip.source], after)
+                    total += layer.n_weights(seen)
             if total > NETWORK_WEIGHTS:
                 yield (
                     ("blocks", i),
@@ -179,7 +181,7 @@ class NetworkSpec(StrictModel):
             return "source", "0 is graded input, whose units are not those of spikes: skip from a block of neurons"
         before = shapes[skip.source]
         try:
-            shape = skip_shape(skip, before, after)
+            shape = skip.output_shape(before, after)
         except ShapeError as error:
             return error.field, str(error)
         if shape != after:
@@ -187,7 +189,7 @@ class NetworkSpec(StrictModel):
         return None
 
     def _arithmetic_problems(self) -> Iterator[Problem]:
-        if self.blocks and self.input.encoding is Encoding.GRADED and not isinstance(self.blocks[0], AffineSpec):
+        if self.blocks and self.input.encoding is Encoding.GRADED and self.blocks[0].role is not Role.LOGITS:
             mant = threshold_mant(self.neuron_of(self.blocks[0]).threshold, self.input.levels)
             if mant > VTH_MANT_MAX:
                 yield (
@@ -196,34 +198,18 @@ class NetworkSpec(StrictModel):
                     f"{mant}; the hardware's limit is {VTH_MANT_MAX}",
                 )
         for i, block in enumerate(self.blocks):
-            norm = getattr(block, "norm", Norm.NONE)
-            # Decays are on a grid of 1/4096.
-            if norm is Norm.MEAN_ONLY and round(4096 * self.neuron_of(block).current_decay) == 0:
-                yield (
-                    ("blocks", i, "norm"),
-                    "mean_only needs a current_decay above 0, in steps of 1/4096: it leaves as the bias "
-                    "mean / current_decay",
-                )
-            if isinstance(block, AvgPoolSpec):
-                weight = self.pool_weight(block)
-                if not 1 / 64 < weight <= 254 / 64:
-                    yield (
-                        ("blocks", i, "kernel"),
-                        f"a pool of {block.kernel[0]}x{block.kernel[1]} has weight "
-                        f"{weight:.4g}, outside the weight grid (1/64, 254/64]: set gain",
-                    )
+            for field, message in block.problems(self.neuron_of(block)):
+                yield ("blocks", i, field), message
 
-    def pool_weight(self, pool: AvgPoolSpec) -> float:
-        """The one weight of an average pool, before it is rounded to the weight grid.
 
-        That is `gain / (kernel area)`; without a gain, the smallest multiple of 2/64 of which the kernel's sum is above
-        the threshold.
-        """
-        area = pool.kernel[0] * pool.kernel[1]
-        if pool.gain is not None:
-            return pool.gain / area
-        threshold_mant = int(64 * self.neuron_of(pool).threshold)
-        return 2 * (threshold_mant // (2 * area) + 1) / 64
+def _kinds(role: Role) -> list[type[Layer]]:
+    return [model for model in BLOCK_KINDS if model.role is role]
+
+
+def _either(models: list[type[Layer]]) -> str:
+    """Names of kinds, as in `dense, conv or avg_pool`."""
+    *others, last = map(kind_of, models)
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _too_many_neurons(shape: Shape) -> str:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from specs import json_schema
+from specs.block import BLOCK_KINDS, kind_of
 
 __all__ = ["spec_reference"]
 
@@ -15,11 +16,7 @@ TITLES = {
     "NetworkSpec": "The network",
     "InputSpec": "`input`",
     "CubaSpec": "`neuron`",
-    "DenseSpec": "`kind: dense`, of `blocks`",
-    "ConvSpec": "`kind: conv`, of `blocks`",
-    "AvgPoolSpec": "`kind: avg_pool`, of `blocks`",
-    "FlattenSpec": "`kind: flatten`, of `blocks`",
-    "AffineSpec": "`kind: affine`, of `blocks`",
+    **{model.__name__: f"`kind: {kind_of(model)}`, of `blocks`" for model in BLOCK_KINDS},
     "IdentitySkip": "`kind: identity`, of `skips`",
     "DenseSkip": "`kind: dense`, of `skips`",
     "ConvSkip": "`kind: conv`, of `skips`",

@@ -4,6 +4,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import reduce
+from operator import mul
 from typing import Any, Protocol
 
 import torch
@@ -15,20 +17,10 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.training.distributed import ALONE, Group
-from specs.block import (
-    AffineSpec,
-    AvgPoolSpec,
-    ConvSpec,
-    DenseSpec,
-    LayerSpec,
-    has_neurons,
-    skips_of,
-)
+from specs.block import Layer, has_neurons, skips_of
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.fields import Shape
 from specs.network import NetworkSpec
-from specs.shapes import pool_as_conv, skip_as_layer
-from specs.summary import conv_fanout
 
 __all__ = [
     "Evaluation",
@@ -253,30 +245,23 @@ def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
     """
     shapes = spec.shapes
 
-    def reached(layer: LayerSpec, source: int, seen: Shape) -> float:
+    def reached(layer: Layer, source: int, seen: Shape) -> float:
         """Weights of `layer`, which sees what the source gives in the shape `seen`, that its spikes reach."""
         arrived = tally.counts[source]
         assert arrived is not None
-        return float((arrived.double().reshape(seen) * _fanout(layer, seen).to(arrived.device)).sum())
+        return float((arrived.double().reshape(seen) * _fan_out(layer, seen).to(arrived.device)).sum())
 
     counts = [0.0]
     for i, layer in enumerate(spec.layers[1:], 1):
         count = reached(layer, i - 1, shapes[i - 1])
         for skip in skips_of(layer):
-            as_layer, seen = skip_as_layer(skip, shapes[skip.source], shapes[i])
+            as_layer, seen = skip.as_layer(shapes[skip.source], shapes[i])
             count += reached(as_layer, skip.source, seen)
         counts.append(count)
     return counts
 
 
-def _fanout(layer: LayerSpec, shape: Shape) -> Tensor:
+def _fan_out(layer: Layer, shape: Shape) -> Tensor:
     """Weights that each input of `shape` reaches in `layer`; broadcasts against `shape`."""
-    match layer:
-        case DenseSpec() | AffineSpec():
-            return torch.tensor(float(layer.features))
-        case ConvSpec() | AvgPoolSpec():
-            conv = layer if isinstance(layer, ConvSpec) else pool_as_conv(layer, shape[0])
-            height, width = (torch.tensor(axis, dtype=torch.float64) for axis in conv_fanout(conv, shape))
-            return height[:, None] * width * (conv.channels // conv.groups)
-        case _:
-            return torch.tensor(0.0)
+    axes = (torch.tensor(factors, dtype=torch.float64) for factors in layer.fan_out(shape))
+    return reduce(mul, (axis.reshape(-1, *[1] * (len(shape) - 1 - i)) for i, axis in enumerate(axes)))

@@ -9,14 +9,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
+from bootstrap_core.network.base_block import Block
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
-from bootstrap_core.network.synapse import DenseSynapse, IdentitySynapse, SkipSynapse, Synapse
 from specs.block import skips_of
 from specs.network import NetworkSpec
 
@@ -79,21 +77,12 @@ def effective_operations(network: Network, counts: Sequence[Tensor]) -> list[flo
     """
     found = [0.0]
     for i, layer in enumerate(network.spec.layers[1:], 1):
-        block = network.blocks[i]
-        synapses = block.synapses() if isinstance(block, AffineBlock | SpikingBlock) else []
+        block: Block = network.blocks[i]  # type: ignore[assignment]
         sources = [i - 1, *(skip.source for skip in skips_of(layer))]
-        found.append(
-            sum(_met(*synapse, counts[source]) for synapse, source in zip(synapses, sources, strict=bool(synapses)))
+        synapses = block.synapses()
+        met = (
+            float(synapse.sums(counts[source].double(), (weight != 0).double().cpu()).sum())  # exact in float64
+            for (synapse, weight), source in zip(synapses, sources, strict=bool(synapses))
         )
+        found.append(sum(met))
     return found
-
-
-def _met(synapse: Synapse | SkipSynapse, weight: Tensor, counts: Tensor) -> float:
-    """Sum of what the synapse gives for `counts` if every weight but 0 is 1; float64 is exact here."""
-    arriving, ones = counts.double(), (weight != 0).double().cpu()
-    if isinstance(synapse, DenseSynapse):
-        return float(F.linear(arriving.flatten(), ones).sum())
-    if isinstance(synapse, IdentitySynapse):
-        return float((arriving * ones.reshape(synapse.broadcast)).sum())
-    spec = synapse.spec
-    return float(F.conv2d(arriving[None], ones, None, spec.stride, spec.padding, spec.dilation, spec.groups).sum())

@@ -10,14 +10,12 @@ from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.inference.overflow import explain_overflow
-from bootstrap_core.network.blocks import AffineBlock, Block, Signals, SpikingBlock, is_graded
+from bootstrap_core.network.base_block import Block, Signals
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally, Trace, as_input, as_logits, count_steps
-from bootstrap_core.ops.neurons import fire
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
-from bootstrap_core.ops.spiking_layer import spiking_layer
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec
 
@@ -123,12 +121,8 @@ class IntegerNetwork:
 
         def run(i: int, arriving: list[Signals]) -> Signals:
             read[:] = arriving
-            block = blocks[i]
-            if isinstance(block, AffineBlock):
-                output, reached = _read_out(block, arriving, steps)
-            else:
-                output = block(arriving[0], Mode.SNN, steps, *arriving[1:])
-                reached = output.reached if isinstance(output, Spikes) else 0
+            block: Block = blocks[i]  # type: ignore[assignment]
+            output, reached = block.run_checked(arriving, steps)
             if reached > STATE_MAX:
                 explain_overflow(self._network, i, arriving, steps)
             return output
@@ -139,23 +133,10 @@ class IntegerNetwork:
 
     def _voltage(self, read: list[Signals]) -> Tensor:
         """That of the readout's neurons, int32."""
-        block = self._network.readout
-        assert isinstance(block, AffineBlock | SpikingBlock)
-        z = block.weigh(*read)
+        z, neurons = self._network.readout.driven_by(*read)
         steps = next(x.steps for x in read if isinstance(x, Spikes))
-        voltage = block.constants().define(z.expand(steps, *z.shape[1:])).voltage
+        voltage = neurons.define(z.expand(steps, *z.shape[1:])).voltage
         return (voltage.double() * STATE).round().int()
-
-
-def _read_out(block: AffineBlock, arriving: list[Signals], steps: int) -> tuple[Signals, int]:
-    """Logits, and the largest state of the neurons that the readout is exported with."""
-    sources = [x for x in arriving if isinstance(x, Spikes)]
-    if any(is_graded(source) for source in sources):
-        reached = fire(block.weigh(*sources), block.constants(), steps).reached
-        return block(sources[0], Mode.SNN, steps, *sources[1:]), reached
-    fired = spiking_layer(sources, block.operands(), weighed=True)
-    assert fired.weighed is not None
-    return block.logits_of(fired.weighed, steps), fired.spikes.reached
 
 
 def _as_integers(shown: Tensor, output: Signals) -> Tensor:

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE_MAX, STATE_MIN
 from bootstrap_core.functional.cuba import cuba_states, per_channel
-from bootstrap_core.network.blocks import AffineBlock, InputBlock, Signals, SpikingBlock
+from bootstrap_core.network.base_block import Block, Signals
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.neurons import NeuronConstants
 from specs.errors import StateOverflowError
@@ -22,18 +22,9 @@ def explain_overflow(network: Network, index: int, read: list[Signals], steps: i
         read: what the block read, from the block before it and through its skips.
         steps: T.
     """
-    z, constants = _driven_by(network.blocks[index], read)
+    block: Block = network.blocks[index]  # type: ignore[assignment]
+    z, constants = block.driven_by(*read)
     _tell(index, z.expand(steps, *z.shape[1:]), constants)
-
-
-def _driven_by(block: object, read: list[Signals]) -> tuple[Tensor, NeuronConstants]:
-    """The weighted input of a block, `[T, N, ...]` or `[1, N, ...]`, and its neurons."""
-    if isinstance(block, InputBlock):
-        (images,) = read
-        assert isinstance(images, Tensor)
-        return block.current(images)[None], block.constants()
-    assert isinstance(block, AffineBlock | SpikingBlock)
-    return block.weigh(*read), block.constants()
 
 
 def _tell(index: int, z: Tensor, neurons: NeuronConstants) -> None:

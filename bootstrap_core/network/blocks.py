@@ -1,32 +1,32 @@
-"""Bootstrap blocks: the same weights run as spikes through time, or as rates through the fitted activation."""
+"""Bootstrap blocks: the same weights run as spikes through time, or as rates through the fitted activation.
 
-from collections.abc import Sequence
+A block's module and its builder stand here; `BUILDERS` has the builder of each kind of layer.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import reduce
-from operator import add
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, READOUT_THRESHOLD_MANT, WEIGHT_STEP
-from bootstrap_core.functional.dropout import dropout_mask
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight, straight_through
-from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
+from bootstrap_core.network.base_block import Block, Place, Signals, SynapticBlock, as_spikes, fitted, is_graded
+from bootstrap_core.network.batch_norm import MeanOnly, WeightScale, build_norm
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sampler import RateSampler
-from bootstrap_core.network.synapse import SkipSynapse, Synapse
+from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, PoolSynapse, Synapse
 from bootstrap_core.ops.input_neurons import InputCurrent, input_current, input_rates, input_spikes
 from bootstrap_core.ops.neurons import NeuronConstants, fire
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
-from bootstrap_core.ops.spiking_layer import Operands, spiking_layer
-from bootstrap_core.ops.synapses import Connection
-from bootstrap_core.ops.weighted_input import weigh
-from specs.block import InputSpec
+from bootstrap_core.ops.spiking_layer import spiking_layer
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, InputSpec, Layer
 
 __all__ = [
+    "BUILDERS",
     "AffineBlock",
     "Block",
     "FlattenBlock",
@@ -36,33 +36,6 @@ __all__ = [
     "SpikingBlock",
     "is_graded",
 ]
-
-Signals = Tensor | Spikes
-"""What goes from block to block: spikes `[T, N, ...]`, or rates `[N, ...]`; images go into the first."""
-
-
-class Block(nn.Module):
-    """Base of all blocks.
-
-    `forward(x, mode, time_steps, *skipped)` takes and gives spikes in spiking modes, rates otherwise. `skipped` are
-    what the sources of the block's skips gave. An affine readout gives logits `[N, classes]` in all modes.
-    """
-
-    if TYPE_CHECKING:  # nn.Module leaves it untyped
-
-        def __call__(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
-            """`forward`."""
-
-    def freeze(self) -> None:
-        """Prepare what operators take once and for all. Weights must not change any more."""
-
-
-def _fitted(sampler: RateSampler, mode: Mode) -> RateSampler:
-    """The activation; in FIT mode it is fitted first."""
-    if mode is Mode.FIT:
-        sampler.fit()
-        sampler.clear()
-    return sampler
 
 
 class InputBlock(Block):
@@ -102,7 +75,7 @@ class InputBlock(Block):
     def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Signals:
         """See `Block`."""
         if not mode.spiking:
-            _fitted(self.sampler, mode)
+            fitted(self.sampler, mode)
             return self.rates(x)
         if self.spec.exact_input:
             spikes = input_spikes(x, self._scaling(), self.constants(), time_steps)
@@ -111,6 +84,12 @@ class InputBlock(Block):
         if mode is Mode.SAMPLE:
             self.sampler.add(self.current(x), count(spikes) / time_steps)
         return spikes
+
+    def driven_by(self, *arriving: Signals) -> tuple[Tensor, NeuronConstants]:
+        """See `Block`."""
+        (images,) = arriving
+        assert isinstance(images, Tensor)
+        return self.current(images)[None], self.constants()
 
     def freeze(self) -> None:
         """See `Block`."""
@@ -156,111 +135,19 @@ class FlattenBlock(Block):
     def forward(self, x: Signals, mode: Mode, time_steps: int) -> Signals:
         """See `Block`."""
         if mode.spiking:
-            return _as_spikes(x).flatten()
+            return as_spikes(x).flatten()
         assert isinstance(x, Tensor)
         return x.flatten(-self.n_axes)
 
 
-class _SynapticBlock(Block):
-    """Base of blocks with synapses: dropout of inputs, weighted input, bias.
-
-    Args:
-        synapse: gives the weighted input.
-        skips: give what is added to it, from the outputs of earlier blocks.
-        neuron: the neurons.
-        channels: of the output.
-        bias: whether there is one to learn; in units of an input of 1.
-        dropout: part of the inputs of `synapse` silenced in training, for all of an image's steps.
-        levels: largest value of the input: above 1 only for a block that takes graded input.
-    """
-
-    bias: Tensor | None
-
-    def __init__(
-        self,
-        synapse: Synapse,
-        neuron: CubaNeuron,
-        *,
-        channels: int,
-        skips: Sequence[SkipSynapse] = (),
-        bias: bool = False,
-        dropout: float = 0.0,
-        levels: int = 1,
-    ) -> None:
-        super().__init__()
-        self.synapse, self.neuron, self.dropout, self.levels = synapse, neuron, dropout, levels
-        self.skips = nn.ModuleList(skips)
-        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if bias else None)
-        self._frozen: Operands | None = None
-
-    def freeze(self) -> None:
-        """See `Block`."""
-        self._frozen = self.operands()
-
-    def operands(self) -> Operands:
-        """What operators take."""
-        return self._frozen or Operands(self.connections(), self.constants())
-
-    def constants(self) -> NeuronConstants:
-        """Constants of the neurons, with the bias."""
-        raise NotImplementedError
-
-    def synapses(self) -> list[tuple[Synapse | SkipSynapse, Tensor]]:
-        """The block's own synapses, then those of its skips, each with the weights that the hardware holds."""
-        return [(synapse, synapse.quantized_weight(self._scale())) for synapse in (self.synapse, *self.skips)]
-
-    def quantized_weight(self) -> Tensor:
-        """The weights of the block's own synapses that the hardware holds: normed, scaled, on their grid."""
-        return self.synapse.quantized_weight(self._scale())
-
-    def quantized_bias(self) -> Tensor | None:
-        """The bias that the hardware holds, `[channels]` on the grid of 1/64, in units of the input's levels."""
-        return None if self.bias is None else quantize_bias(self.bias * self.levels)
-
-    def connections(self) -> tuple[Connection, ...]:
-        """What operators take of `synapses`."""
-        if self._frozen is not None:
-            return self._frozen.connections
-        return tuple(synapse.connection(self._scale()) for synapse in (self.synapse, *self.skips))
-
-    def weigh(self, x: Signals, *skipped: Signals) -> Tensor:
-        """Weighted input of all synapses: of spikes `[T, N, ...]`, `[1, N, ...]` if steps are alike; or `[N, ...]`."""
-        if not isinstance(x, Spikes):
-            return self._weigh_rates(x, skipped)
-        own, *others = self.connections()
-        mask = self._mask(x.shape[1:], x.device)
-        z = weigh(x, own) if mask is None else weigh(x.masked(mask != 0), own) / (1 - self.dropout)
-        sources = (source for source in skipped if isinstance(source, Spikes))
-        return reduce(add, (weigh(*pair) for pair in zip(sources, others, strict=True)), z)
-
-    def _weigh_rates(self, x: Tensor, skipped: Sequence[Signals]) -> Tensor:
-        mask, scale = self._mask(x.shape, x.device), self._scale()
-        z: Tensor = self.synapse(x if mask is None else x * mask, scale)
-        for skip, source in zip(self.skips, skipped, strict=True):
-            z = z + skip(source, scale)
-        return z
-
-    def _scale(self) -> Tensor | float:
-        """What multiplies the weights before they are quantised."""
-        return 1.0
-
-    @property
-    def _drops(self) -> bool:
-        return self.training and self.dropout > 0
-
-    def _mask(self, shape: Sequence[int], device: torch.device) -> Tensor | None:
-        """What dropout multiplies inputs `[N, ...]` by: 0, or more than 1; None without dropout."""
-        return dropout_mask(shape, self.dropout, device) if self._drops else None
-
-
-class SpikingBlock(_SynapticBlock):
+class SpikingBlock(SynapticBlock):
     """Dense, convolutional or pooling synapses, then CUBA neurons.
 
     The bias, and a mean-only norm, enter the voltage as the hardware's bias does; as ANN they count for
     `current_decay` times as much, since a steady weighted input z gives the current z / current_decay.
 
     Args:
-        synapse, neuron, channels, skips, bias, dropout, levels: see `_SynapticBlock`.
+        synapse, neuron, channels, skips, bias, dropout, levels: see `SynapticBlock`.
         norm: a norm of the weighted input, or None.
         delay_shift: whether an empty step comes first, inside the T steps.
     """
@@ -280,7 +167,7 @@ class SpikingBlock(_SynapticBlock):
         self.sampler = RateSampler()
 
     def quantized_bias(self) -> Tensor | None:
-        """See `_SynapticBlock`; with that of a mean-only norm."""
+        """See `SynapticBlock`; with that of a mean-only norm."""
         total = super().quantized_bias()
         if isinstance(self.norm, MeanOnly):
             current_decay, _ = self.neuron.quantized_decays()
@@ -290,16 +177,16 @@ class SpikingBlock(_SynapticBlock):
         return total
 
     def constants(self) -> NeuronConstants:
-        """See `_SynapticBlock`."""
+        """See `SynapticBlock`."""
         return self.neuron.constants(self.quantized_bias(), shift=self.delay_shift)
 
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
         """See `Block`. In SAMPLE mode rates are recorded against what drives the neurons."""
         if not mode.spiking:
             z = self._normed(self.weigh(x, *skipped), channel_axis=1)
-            rates: Tensor = _fitted(self.sampler, mode)(self._drive(z, self.quantized_bias()))
+            rates: Tensor = fitted(self.sampler, mode)(self._drive(z, self.quantized_bias()))
             return rates
-        sources, weighed = [_as_spikes(each) for each in (x, *skipped)], None
+        sources, weighed = [as_spikes(each) for each in (x, *skipped)], None
         learns_norm = self.training and self.norm is not None
         if self._drops or learns_norm or any(is_graded(source) for source in sources):
             z = self._normed(self.weigh(*sources), channel_axis=2)
@@ -336,7 +223,7 @@ class SpikingBlock(_SynapticBlock):
         return z / self.levels if self.levels != 1 else z
 
 
-class AffineBlock(_SynapticBlock):
+class AffineBlock(SynapticBlock):
     """The readout: weighted input plus bias, no spikes; its mean over time is the logits, in all modes.
 
     `neuron` only says how the readout neuron of an exported network integrates.
@@ -346,8 +233,18 @@ class AffineBlock(_SynapticBlock):
         """See `Block`. Of spikes their counts are weighed, all steps at once."""
         if not mode.spiking:
             return self.logits_of(self.weigh(x, *skipped), 1)
-        counts = [count(_as_spikes(each)) for each in (x, *skipped)]
-        return self.logits_of(self._weigh_rates(counts[0], counts[1:]), time_steps)
+        counts = [count(as_spikes(each)) for each in (x, *skipped)]
+        return self.logits_of(self.weigh_rates(counts[0], counts[1:]), time_steps)
+
+    def run_checked(self, arriving: Sequence[Signals], time_steps: int) -> tuple[Signals, int]:
+        """See `Block`; the states are those of the neurons that an exported readout has."""
+        sources = [x for x in arriving if isinstance(x, Spikes)]
+        if any(is_graded(source) for source in sources):
+            reached = fire(self.weigh(*sources), self.constants(), time_steps).reached
+            return self(sources[0], Mode.SNN, time_steps, *sources[1:]), reached
+        fired = spiking_layer(sources, self.operands(), weighed=True)
+        assert fired.weighed is not None
+        return self.logits_of(fired.weighed, time_steps), fired.spikes.reached
 
     def constants(self) -> NeuronConstants:
         """Constants of the neurons that an exported readout has, which never fire."""
@@ -367,13 +264,62 @@ class AffineBlock(_SynapticBlock):
         return (z / self.levels if self.levels != 1 else z).float()
 
 
-def is_graded(spikes: Spikes) -> bool:
-    """Whether spikes may be more than 0 and 1: in float64, or one step that stands for all."""
-    return spikes.values is not None and (spikes.values.dtype == torch.float64 or spikes.is_constant)
+def _build_input(layer: InputSpec, place: Place) -> Block:
+    if layer.encoding is Encoding.GRADED:
+        return GradedInputBlock(layer)
+    return InputBlock(layer, place.neuron(), delay_shift=place.delay_shift)
 
 
-def _as_spikes(x: Signals) -> Spikes:
-    """Spikes, which may be given as numbers `[T, N, ...]`."""
-    if isinstance(x, Spikes):
-        return x
-    return Spikes.of(x.double() if ((x != 0) & (x != 1)).any() else x)
+def _build_flatten(layer: FlattenSpec, place: Place) -> Block:
+    return FlattenBlock(len(place.before))
+
+
+def _build_pool(layer: AvgPoolSpec, place: Place) -> Block:
+    weight = layer.weight(place.network.neuron_of(layer))
+    synapse = PoolSynapse(layer.as_conv(place.channels), weight)
+    return SpikingBlock(synapse, place.neuron(), channels=place.channels, delay_shift=place.delay_shift)
+
+
+def _build_dense(layer: DenseSpec, place: Place) -> Block:
+    return _build_spiking(layer, place, DenseSynapse(place.before[0], place.channels, normalize=layer.weight_norm))
+
+
+def _build_conv(layer: ConvSpec, place: Place) -> Block:
+    return _build_spiking(layer, place, ConvSynapse(layer, place.before[0], normalize=layer.weight_norm))
+
+
+def _build_spiking(layer: DenseSpec | ConvSpec, place: Place, synapse: Synapse) -> Block:
+    return SpikingBlock(
+        synapse,
+        place.neuron(),
+        channels=place.channels,
+        skips=place.skips(),
+        bias=layer.bias,
+        dropout=layer.dropout,
+        norm=build_norm(layer.norm, place.channels),
+        delay_shift=place.delay_shift,
+        levels=place.levels,
+    )
+
+
+def _build_affine(layer: AffineSpec, place: Place) -> Block:
+    return AffineBlock(
+        DenseSynapse(place.before[0], place.channels, normalize=layer.weight_norm),
+        place.neuron(learn=False),  # no gradient reaches its decays
+        channels=place.channels,
+        skips=place.skips(),
+        bias=layer.bias,
+        dropout=layer.dropout,
+        levels=place.levels,
+    )
+
+
+BUILDERS: Mapping[type[Layer], Callable[[Any, Place], Block]] = {
+    InputSpec: _build_input,
+    DenseSpec: _build_dense,
+    ConvSpec: _build_conv,
+    AvgPoolSpec: _build_pool,
+    FlattenSpec: _build_flatten,
+    AffineSpec: _build_affine,
+}
+"""What makes a block from the spec of each kind of layer and its place in the network."""

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from bootstrap_core.functional.quantize import straight_through
-from bootstrap_core.network.blocks import AffineBlock, Block, Signals
+from bootstrap_core.network.base_block import Block, Signals
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.sampler import RateSampler
@@ -153,8 +153,7 @@ class Network(nn.Module):
         """What block i gives at each step, `[T, N, ...]`: spikes, or the weighted input of an affine readout."""
         if isinstance(output, Spikes):
             return output.tensor()
-        block = self.blocks[i]
-        assert isinstance(block, AffineBlock)
+        block: Block = self.blocks[i]  # type: ignore[assignment]
         return block.over_time(*(x for x in read if isinstance(x, Spikes)))
 
     def tally(
@@ -220,7 +219,7 @@ class Network(nn.Module):
 
     @property
     def readout(self) -> Block:
-        """The last block: an `AffineBlock`, or a `SpikingBlock` whose rates are the logits."""
+        """The last block: a readout, or a block of neurons whose rates are the logits."""
         block = self.blocks[-1]
         assert isinstance(block, Block)
         return block

@@ -11,14 +11,19 @@ from bootstrap_core.ops.weight_grid import quantize_weight
 from specs.block import ConvSpec
 from specs.fields import Shape
 
-__all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "SkipSynapse", "Synapse"]
+__all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "Synapse"]
 
 
-class _LearnedSynapse(nn.Module):
-    """A learnable weight, perhaps with weight norm, and its grid."""
+class Synapse(nn.Module):
+    """Base of all synapses. `forward(x, scale)` gives the weighted input of rates, in their dtype.
+
+    `spec` is the convolution that the synapse is to operators, None if it is dense.
+    """
 
     weight: Tensor
     spec: ConvSpec | None
+    is_learned = True
+    """Whether the weight is trainable, perhaps through weight norm."""
 
     def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
         """The weight on its grid, after multiplication by `scale`; shaped as `weight`."""
@@ -29,8 +34,12 @@ class _LearnedSynapse(nn.Module):
         """What operators take."""
         return Connection(self.quantized_weight(scale), self.spec)
 
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """Sums of one input `x`, without a batch, with other weights of the same shape."""
+        raise NotImplementedError
 
-class DenseSynapse(_LearnedSynapse):
+
+class DenseSynapse(Synapse):
     """`z = x W^T`, `[N, inputs]` to `[N, outputs]`; `weight` is `[outputs, inputs]`.
 
     The last `n_axes` of its input are flattened.
@@ -49,8 +58,12 @@ class DenseSynapse(_LearnedSynapse):
         """Weighted input of rates, in their dtype."""
         return linear(x.flatten(-self.n_axes), self.quantized_weight(scale).to(x.dtype))
 
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See `Synapse`."""
+        return F.linear(x.flatten(), weight)
 
-class ConvSynapse(_LearnedSynapse):
+
+class ConvSynapse(Synapse):
     """2-D cross-correlation, `[N, C, H, W]`; `weight` is `[channels, C / groups, kernel height, kernel width]`."""
 
     spec: ConvSpec
@@ -66,14 +79,19 @@ class ConvSynapse(_LearnedSynapse):
         """Weighted input of rates, in their dtype."""
         return convolve(x, self.quantized_weight(scale).to(x.dtype), self.spec)
 
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See `Synapse`."""
+        return _conv_sums(x, weight, self.spec)
 
-class PoolSynapse(nn.Module):
+
+class PoolSynapse(Synapse):
     """The grouped convolution of one weight that is an average pool, `[N, C, H, W]`. Nothing to learn.
 
     `weight` is `[C, 1, kernel height, kernel width]`, every entry the same: the export of the pool.
     """
 
-    weight: Tensor
+    spec: ConvSpec
+    is_learned = False
 
     def __init__(self, spec: ConvSpec, weight: float) -> None:
         super().__init__()
@@ -85,17 +103,17 @@ class PoolSynapse(nn.Module):
         """The weight, `[C, 1, kernel height, kernel width]`."""
         return self.weight
 
-    def connection(self, scale: Tensor | float = 1.0) -> Connection:
-        """What operators take."""
-        return Connection(self.weight, self.spec)
-
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Weighted input of rates: the sum under the kernel times the weight."""
         total = F.avg_pool2d(x, self.spec.kernel, self.spec.stride, self.spec.padding, divisor_override=1)
         return total * self.weight[0, 0, 0, 0].to(x.dtype)
 
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See `Synapse`."""
+        return _conv_sums(x, weight, self.spec)
 
-class IdentitySynapse(nn.Module):
+
+class IdentitySynapse(Synapse):
     """Each neuron to the one in its place, `[N, C]` or `[N, C, H, W]`; `weight` is `[C]`."""
 
     def __init__(self, shape: Shape) -> None:
@@ -103,10 +121,6 @@ class IdentitySynapse(nn.Module):
         self.broadcast = (shape[0], *[1] * (len(shape) - 1))
         self.spec = ConvSpec(channels=shape[0], kernel=(1, 1), groups=shape[0])
         self.weight = nn.Parameter(torch.ones(shape[0]))
-
-    def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
-        """The weight on its grid, `[C]`."""
-        return quantize_weight(self.weight if isinstance(scale, float) and scale == 1 else self.weight * scale)
 
     def connection(self, scale: Tensor | float = 1.0) -> Connection:
         """What operators take: a convolution of kernel 1, a group for each channel."""
@@ -116,6 +130,10 @@ class IdentitySynapse(nn.Module):
         """Weighted input of rates, in their dtype."""
         return x * self.quantized_weight(scale).to(x.dtype).reshape(self.broadcast)
 
+    def sums(self, x: Tensor, weight: Tensor) -> Tensor:
+        """See `Synapse`."""
+        return x * weight.reshape(self.broadcast)
 
-Synapse = DenseSynapse | ConvSynapse | PoolSynapse
-SkipSynapse = IdentitySynapse | DenseSynapse | ConvSynapse
+
+def _conv_sums(x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
+    return F.conv2d(x[None], weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)[0]

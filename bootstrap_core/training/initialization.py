@@ -10,7 +10,6 @@ from bootstrap_core.network.batch_norm import MeanOnly
 from bootstrap_core.network.blocks import SpikingBlock
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
-from bootstrap_core.network.synapse import PoolSynapse
 
 __all__ = ["SPREAD", "initialize"]
 
@@ -42,11 +41,7 @@ def initialize(network: Network, images: Tensor) -> None:
     True
     """
     was_training = network.training
-    learning = [
-        block
-        for block in network.blocks
-        if isinstance(block, SpikingBlock) and not isinstance(block.synapse, PoolSynapse)
-    ]
+    learning = [block for block in network.blocks if isinstance(block, SpikingBlock) and block.synapse.is_learned]
     hooks = [block.register_forward_pre_hook(_scale_to_input) for block in learning]
     try:
         network.eval().run(images, Mode.SNN)

@@ -15,7 +15,7 @@ from converters.ann_to_snn.calibrate import Calibration, InputForm, calibrate
 from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
 from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
 from converters.model import Model
-from specs.block import Encoding, FlattenSpec, InputSpec
+from specs.block import Encoding, Role
 from specs.errors import StateOverflowError, UnsupportedError
 
 __all__ = [
@@ -88,7 +88,7 @@ class Candidate:
     @property
     def blocks(self) -> list[int]:
         """The block of the network that each of `layers` became."""
-        return [i for i, made in enumerate(self.model.spec.layers) if not isinstance(made, InputSpec | FlattenSpec)]
+        return [i for i, made in enumerate(self.model.spec.layers) if i > 0 and made.role is not Role.RESHAPED]
 
     def blocks_of(self, ann: Ann) -> dict[str, list[int]]:
         """The blocks that do what each node of the ANN does, by its name."""

@@ -23,14 +23,18 @@ from converters.formats.lava_blocks import (
 )
 from converters.formats.netx.netx_model import read_netx
 from converters.formats.netx.netx_reader import load_netx
+from converters.formats.refusals import refuse_unknown_kinds
 from converters.formats.state_dict_file import open_state_dict
 from converters.model import Model
-from specs.block import skips_of
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, skips_of
 from specs.errors import ConversionError, IntegrityError, SpecError
 from specs.io import name_from, spec_from_document
 from specs.network import NetworkSpec
 
 __all__ = ["model_of_checkpoint", "read_checkpoint"]
+
+KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
+"""Kinds of blocks that lava-dl has."""
 
 OUR_NAMES = {
     **{name: name for name in ("weight", "bias", *DECAYS, PLAIN)},
@@ -93,11 +97,13 @@ def model_of_checkpoint(
 
     Raises:
         ConversionError: no lava-dl checkpoint, or something is missing; then with a draft of the spec to fill in.
-        UnsupportedError: blocks that are not of CUBA neurons; names all of them.
+        UnsupportedError: blocks that are not of CUBA neurons, or kinds in the spec that lava-dl lacks; names all.
         IntegrityError: the tensors do not fit the spec.
     """
     notes: tuple[str, ...] = ()
     blocks = lava_blocks(state, origin)
+    if spec is not None:
+        refuse_unknown_kinds(spec, KINDS, f"{origin}: a lava-dl checkpoint")
     if spec is not None and any(map(skips_of, spec.layers)):
         raise ConversionError(f"{origin}: lava-dl's blocks are a chain, and the spec of {spec.name} has skips")
     if spec is not None and threshold is not None:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bootstrap_core.fixed_point import MANT
-from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
+from bootstrap_core.network.base_block import Block
 from converters.formats.hdf5_node import IntArray
 from converters.formats.netx.netx_layers import NetxFile, NetxLayer
 from converters.formats.netx.netx_model import layer_of_block
@@ -97,11 +97,10 @@ def graph_of_model(model: Model, *, trained: bool = True) -> NetworkGraph:
     shapes = (spec.input.shape, *spec.shapes)
     layers = []
     for i, (layer, block) in enumerate(zip(spec.layers, network.blocks, strict=True)):
+        assert isinstance(block, Block)
         netx = layer_of_block(block, shapes[i], shapes[i + 1])
-        mants = []
-        if isinstance(block, SpikingBlock | AffineBlock):
-            with torch.no_grad():
-                mants = [(weight * MANT).round().long().numpy() for _, weight in block.synapses()]
+        with torch.no_grad():
+            mants = [(weight * MANT).round().long().numpy() for _, weight in block.synapses()]
         facts = [] if netx is None else list(_facts(netx, trained=trained))
         facts += _spec_facts(spec, layer, mants[1:])
         sources = tuple(skip.source for skip in skips_of(layer))

@@ -1,16 +1,16 @@
 """A network as netx files hold it: layers, in the integers of the hardware."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
 
 from bootstrap_core.fixed_point import DECAY_ONE, READOUT_THRESHOLD_MANT
 from converters.formats.hdf5_node import IntArray
+from converters.formats.refusals import problems_by_place
 from specs.block import ConvSpec
 from specs.fields import Shape
 
-__all__ = ["CUBA_NAMES", "INTEGRATOR", "ConvGeometry", "NetxFile", "NetxLayer", "NetxNeuron", "problems_by_place"]
+__all__ = ["CUBA_NAMES", "INTEGRATOR", "ConvGeometry", "NetxFile", "NetxLayer", "NetxNeuron"]
 
 CUBA_NAMES = ("CUBA", "LOIHI")
 """What files call CUBA neurons: the newer name, which is written, and the older."""
@@ -86,14 +86,3 @@ class NetxFile:
     def problems(self) -> list[str]:
         """What stands in the way of a network of CUBA blocks, each with its layers."""
         return problems_by_place("layer", (layer.problems for layer in self.layers))
-
-
-def problems_by_place(noun: str, found: Iterable[Iterable[str]]) -> list[str]:
-    """Each problem once, as in `layers 0, 2: no weights`; `found` has those of each place."""
-    places_with: dict[str, list[str]] = {}
-    for i, problems in enumerate(found):
-        for problem in problems:
-            places_with.setdefault(problem, []).append(str(i))
-    return [
-        f"{noun}{'s' * (len(places) > 1)} {', '.join(places)}: {problem}" for problem, places in places_with.items()
-    ]

@@ -14,7 +14,7 @@ from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInput
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.neuron import CubaNeuron
-from bootstrap_core.network.synapse import DenseSynapse, PoolSynapse
+from bootstrap_core.network.synapse import PoolSynapse
 from converters.formats.hdf5_node import IntArray
 from converters.formats.netx.netx_layers import (
     INTEGRATOR,
@@ -22,19 +22,22 @@ from converters.formats.netx.netx_layers import (
     NetxFile,
     NetxLayer,
     NetxNeuron,
-    problems_by_place,
 )
 from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE, load_netx
 from converters.formats.netx.netx_spec import spec_of_netx
 from converters.formats.netx.netx_writer import save_netx
+from converters.formats.refusals import problems_by_place, refuse_unknown_kinds, unknown_kinds
 from converters.model import Model, check_fit
-from specs.block import AffineSpec, ConvSpec, Encoding, FlattenSpec, LayerSpec, skips_of
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, LayerSpec, skips_of
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.neuron import LearnDecays, Reset
 
 __all__ = ["layer_of_block", "netx_of", "read_netx", "write_netx"]
+
+KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
+"""Kinds of blocks that a .net can hold."""
 
 
 def write_netx(network: Network, path: Path) -> Path:
@@ -63,7 +66,8 @@ def netx_of(network: Network) -> NetxFile:
 
 
 def _refuse(network: Network) -> None:
-    problems = problems_by_place("block", map(_problems, network.spec.layers, network.blocks))
+    problems = unknown_kinds(network.spec, KINDS)
+    problems += problems_by_place("block", map(_problems, network.spec.layers, network.blocks))
     if problems:
         raise UnsupportedError("netx cannot express " + "; ".join(problems))
 
@@ -100,7 +104,7 @@ def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxL
             return NetxLayer("flatten", (*after, 1, 1))
         case SpikingBlock() | AffineBlock():
             synapse, bias = block.synapse, block.quantized_bias()
-            geometry = None if isinstance(synapse, DenseSynapse) else ConvGeometry.of(synapse.spec)
+            geometry = None if synapse.spec is None else ConvGeometry.of(synapse.spec)
             neuron = _neuron(block.neuron)
             return NetxLayer(
                 kind="conv" if geometry else "dense",
@@ -156,6 +160,7 @@ def read_netx(
     if file.problems:
         raise UnsupportedError(f"{path} is no network of CUBA blocks: {'; '.join(file.problems)}")
     spec, notes = spec_of_netx(file, path, time_steps=time_steps, input_bits=input_bits)
+    refuse_unknown_kinds(spec, KINDS, f"{path}: netx")
     held = sum(array.size for layer in file.layers for array in (layer.weight, layer.bias) if array is not None)
     check_fit(spec, held, origin=str(path))
     network = build_network(spec, seed=0)

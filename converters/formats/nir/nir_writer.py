@@ -18,8 +18,9 @@ from bootstrap_core.network.network import Network
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, PoolSynapse
 from converters.formats.nir.nir_file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.formats.nir.nir_neurons import neuron_node
+from converters.formats.refusals import refuse_unknown_kinds
 from converters.model import Model
-from specs.block import ConvSpec, skips_of
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, skips_of
 from specs.errors import ConversionError
 from specs.fields import Shape
 from specs.files.whole_file import write_whole
@@ -37,6 +38,9 @@ METADATA_KEY = "snnzoo"
 TENSORS_KEY = "snnzoo_tensors"
 """Beside it: the state dict. The nodes hold what the hardware does, and not the floats that training goes on from."""
 METADATA_FORMAT = 1
+
+KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
+"""Kinds of blocks that the nodes of a graph can express."""
 
 SKIP = "skip"
 """In the labels of nodes that are not on the chain."""
@@ -68,9 +72,11 @@ def write_nir(model: Model, path: Path, *, dt: float = DEFAULT_DT) -> Path:
 
     Raises:
         ConversionError: dt is not a time.
+        UnsupportedError: kinds of blocks that NIR cannot express, all of them at once.
     """
     if not MIN_DT <= dt <= MAX_DT:
         raise ConversionError(f"dt is the seconds of a time step, {MIN_DT} to {MAX_DT}, not {dt}")
+    refuse_unknown_kinds(model.spec, KINDS, "NIR")
     network = model.build()
     with torch.no_grad():
         nodes, edges = graph_of(network, dt=dt)
@@ -190,9 +196,10 @@ def _synapse(block: SpikingBlock | AffineBlock, before: Shape, after: Shape, wit
     bias = block.quantized_bias() if with_bias else None
     in_units = torch.zeros(after[0]) if bias is None else (bias.double() / block.levels).float()
     weight = block.quantized_weight()
-    if isinstance(block.synapse, DenseSynapse):
+    spec = block.synapse.spec
+    if spec is None:
         return Node("Affine", {"weight": _array(weight), "bias": _array(in_units)})
-    return _conv(block.synapse.spec, weight, in_units, before)
+    return _conv(spec, weight, in_units, before)
 
 
 def _conv(spec: ConvSpec, weight: Tensor, bias: Tensor, before: Shape) -> Node:

@@ -197,13 +197,13 @@ def test_a_pool_weight_at_the_end_of_the_grid_is_allowed(kernel: int, gain: floa
 
 def test_a_pool_weight_is_gain_over_area() -> None:
     spec = parse_spec(text({**POOL, "kernel": [2, 4], "gain": 3.0}, FLATTEN, READOUT, shape=(1, 8, 8)))
-    assert spec.pool_weight(spec.blocks[0]) == 3 / 8
+    assert spec.blocks[0].weight(spec.neuron) == 3 / 8
 
 
 def test_without_a_gain_the_weight_is_the_smallest_that_fires_the_pools_own_neurons() -> None:
     pools = [POOL, {**POOL, "neuron": {"threshold": 3.0}}]
     spec = parse_spec(text(*pools, FLATTEN, READOUT, shape=(1, 8, 8), neuron={"threshold": 2.0}))
-    assert [spec.pool_weight(pool) for pool in spec.blocks[:2]] == [17 / 32, 25 / 32]
+    assert [pool.weight(spec.neuron_of(pool)) for pool in spec.blocks[:2]] == [17 / 32, 25 / 32]
 
 
 def test_the_default_stride_of_a_pool_is_its_kernel() -> None:

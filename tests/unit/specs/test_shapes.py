@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specs import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, InputSpec
-from specs.shapes import ShapeError, axis_fanout, axis_output, output_shape, pool_as_conv
+from specs.shapes import ShapeError, axis_fanout, axis_output
 
 axis = st.fixed_dictionaries(
     {
@@ -31,9 +31,9 @@ def test_a_conv_has_the_shape_of_torchs_or_neither_exists(height, width, image, 
         expected = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, groups).shape[1:]
     except RuntimeError:
         with pytest.raises(ShapeError, match="nothing is left"):
-            output_shape(conv, tuple(x.shape[1:]))
+            conv.output_shape(tuple(x.shape[1:]))
     else:
-        assert output_shape(conv, tuple(x.shape[1:])) == tuple(expected)
+        assert conv.output_shape(tuple(x.shape[1:])) == tuple(expected)
 
 
 @settings(max_examples=200)
@@ -51,9 +51,9 @@ def test_a_pool_has_the_shape_of_torchs_or_neither_exists(kernel, stride, part, 
         expected = F.avg_pool2d(x, kernel, stride, padding).shape[1:]
     except RuntimeError:
         with pytest.raises(ShapeError, match="nothing is left"):
-            output_shape(pool, tuple(x.shape[1:]))
+            pool.output_shape(tuple(x.shape[1:]))
     else:
-        assert output_shape(pool, tuple(x.shape[1:])) == tuple(expected)
+        assert pool.output_shape(tuple(x.shape[1:])) == tuple(expected)
 
 
 @settings(max_examples=200)
@@ -76,35 +76,35 @@ def test_a_last_step_that_does_not_fit_is_dropped() -> None:
 
 def test_height_and_width_are_not_mixed_up() -> None:
     conv = ConvSpec(channels=1, kernel=(1, 3), stride=(2, 1), padding=(0, 2), dilation=(1, 2))
-    assert output_shape(conv, (1, 6, 10)) == (1, 3, 10)
+    assert conv.output_shape((1, 6, 10)) == (1, 3, 10)
 
 
 @pytest.mark.parametrize(("shape", "flat"), [((2, 3, 4), 24), ((5,), 5)])
 def test_flatten_keeps_every_number(shape: tuple[int, ...], flat: int) -> None:
-    assert output_shape(FlattenSpec(), shape) == (flat,)
+    assert FlattenSpec().output_shape(shape) == (flat,)
 
 
 @pytest.mark.parametrize("layer", [DenseSpec(features=7), AffineSpec(features=7)])
 def test_dense_and_affine_give_their_features(layer) -> None:
-    assert output_shape(layer, (3,)) == (7,)
+    assert layer.output_shape((3,)) == (7,)
 
 
 def test_the_input_has_its_own_shape() -> None:
-    assert output_shape(InputSpec(shape=(1, 2, 3)), ()) == (1, 2, 3)
+    assert InputSpec(shape=(1, 2, 3)).output_shape(()) == (1, 2, 3)
 
 
 def test_a_shape_error_names_the_field_to_blame() -> None:
     with pytest.raises(ShapeError) as caught:
-        output_shape(ConvSpec(channels=4, kernel=1, groups=3), (3, 2, 2))
+        ConvSpec(channels=4, kernel=1, groups=3).output_shape((3, 2, 2))
     assert caught.value.field == "groups"
 
 
 def test_a_pool_is_a_conv_of_one_group_a_channel() -> None:
     pool = AvgPoolSpec(kernel=(2, 3), stride=(1, 2), padding=(1, 0), delay_shift=True)
-    assert pool_as_conv(pool, 5) == ConvSpec(
+    assert pool.as_conv(5) == ConvSpec(
         channels=5, kernel=(2, 3), stride=(1, 2), padding=(1, 0), groups=5, delay_shift=True
     )
 
 
 def test_a_pool_strides_by_its_kernel_by_default() -> None:
-    assert pool_as_conv(AvgPoolSpec(kernel=(2, 3)), 5).stride == (2, 3)
+    assert AvgPoolSpec(kernel=(2, 3)).as_conv(5).stride == (2, 3)

@@ -6,8 +6,6 @@ import torch.nn.functional as F
 
 from bootstrap_core import build_network
 from specs import ConvSpec, NetworkSpec, load_spec, network_names, summarize
-from specs.shapes import pool_as_conv
-from specs.summary import conv_fanout
 
 
 def network(*blocks: dict, shape: tuple[int, ...] = (2, 9, 8), **more) -> NetworkSpec:
@@ -69,7 +67,7 @@ def test_synops_of_a_conv_are_its_connections(geometry: dict) -> None:
 @pytest.mark.parametrize("geometry", [{"kernel": 2}, {"kernel": 3, "stride": 2, "padding": 1}, {"kernel": [2, 4]}])
 def test_synops_of_a_pool_are_its_connections(geometry: dict) -> None:
     spec = network({"kind": "avg_pool", **geometry}, {"kind": "flatten"}, {"kind": "affine", "features": 2})
-    assert summarize(spec)[1].synops == _connections(pool_as_conv(spec.blocks[0], 2), (2, 9, 8))
+    assert summarize(spec)[1].synops == _connections(spec.blocks[0].as_conv(2), (2, 9, 8))
 
 
 def test_synops_of_dense_and_affine_are_their_weights() -> None:
@@ -129,9 +127,9 @@ def test_rows_are_the_layers_with_their_shapes() -> None:
     ]
 
 
-def test_fanout_of_a_conv_is_height_then_width() -> None:
+def test_fan_out_of_a_conv_is_channels_then_height_then_width() -> None:
     conv = ConvSpec(channels=1, kernel=(1, 3), padding=(0, 1))
-    assert conv_fanout(conv, (1, 2, 4)) == ([1, 1], [2, 3, 3, 2])
+    assert conv.fan_out((1, 2, 4)) == ([1], [1, 1], [2, 3, 3, 2])
 
 
 def _connections(conv: ConvSpec, shape: tuple[int, int, int]) -> int:

@@ -4,10 +4,18 @@ import pytest
 import torch
 
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
-from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.blocks import (
+    BUILDERS,
+    AffineBlock,
+    FlattenBlock,
+    GradedInputBlock,
+    InputBlock,
+    SpikingBlock,
+)
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, PoolSynapse
+from specs.block import BLOCK_KINDS, InputSpec
 from specs.io import load_spec, network_names
 from specs.network import NetworkSpec
 
@@ -31,6 +39,10 @@ def test_every_kind_has_its_block_in_the_order_of_the_layers() -> None:
     assert [type(block) for block in blocks] == kinds
     synapses = [type(block.synapse) for block in blocks if hasattr(block, "synapse")]
     assert synapses == [ConvSynapse, PoolSynapse, DenseSynapse, DenseSynapse]
+
+
+def test_every_kind_has_a_builder() -> None:
+    assert set(BUILDERS) == {InputSpec, *BLOCK_KINDS}
 
 
 def test_the_encoding_chooses_the_input_block() -> None:

@@ -7,7 +7,6 @@ from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, PoolSynaps
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.weighted_input import weigh
 from specs.block import AvgPoolSpec, ConvSpec
-from specs.shapes import pool_as_conv
 
 CONV = ConvSpec(channels=4, kernel=(2, 3), stride=(2, 1), padding=(1, 2), dilation=(1, 2), groups=2)
 
@@ -47,7 +46,7 @@ def test_conv_synapses_are_torch_s_conv2d_of_the_quantized_weight(lead: tuple[in
 
 @pytest.mark.parametrize("lead", [(5,), (3, 5)])
 def test_pool_synapses_are_the_convolution_of_the_weight_they_export(lead: tuple[int, ...]) -> None:
-    pool = pool_as_conv(AvgPoolSpec(kernel=(2, 3), stride=(1, 2), padding=(1, 1)), 3)
+    pool = AvgPoolSpec(kernel=(2, 3), stride=(1, 2), padding=(1, 1)).as_conv(3)
     synapse = PoolSynapse(pool, 0.3)
     x = rand(*lead, 3, 6, 7).round()
     expected = F.conv2d(
@@ -58,14 +57,14 @@ def test_pool_synapses_are_the_convolution_of_the_weight_they_export(lead: tuple
 
 @pytest.mark.parametrize("padding", [(0, 0), (1, 1)])
 def test_pool_synapses_are_torch_s_avg_pool2d_times_their_gain(padding: tuple[int, int]) -> None:
-    pool = pool_as_conv(AvgPoolSpec(kernel=(2, 4), padding=padding), 3)
+    pool = AvgPoolSpec(kernel=(2, 4), padding=padding).as_conv(3)
     x = rand(5, 3, 8, 8)
     expected = 1.25 * F.avg_pool2d(x, (2, 4), (2, 4), padding)
     torch.testing.assert_close(PoolSynapse(pool, 1.25 / 8)(x), expected)
 
 
 def test_the_weight_of_a_pool_is_on_the_grid_one_for_all_and_not_learnt() -> None:
-    synapse = PoolSynapse(pool_as_conv(AvgPoolSpec(kernel=(2, 3)), 4), 0.3)
+    synapse = PoolSynapse(AvgPoolSpec(kernel=(2, 3)).as_conv(4), 0.3)
     assert synapse.weight.shape == (4, 1, 2, 3)
     assert (64 * synapse.weight).unique().tolist() == [20]  # 19.2, to the even neighbour
     assert list(synapse.parameters()) == []

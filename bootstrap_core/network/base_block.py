@@ -1,0 +1,247 @@
+"""What blocks have in common: what goes between them, their base classes, and their places in a network."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import reduce
+from operator import add
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from bootstrap_core.functional.dropout import dropout_mask
+from bootstrap_core.functional.quantize import quantize_bias
+from bootstrap_core.network.mode import Mode
+from bootstrap_core.network.neuron import CubaNeuron
+from bootstrap_core.network.sampler import RateSampler
+from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, Synapse
+from bootstrap_core.ops.neurons import NeuronConstants
+from bootstrap_core.ops.spikes import Spikes
+from bootstrap_core.ops.spiking_layer import Operands
+from bootstrap_core.ops.synapses import Connection
+from bootstrap_core.ops.weighted_input import weigh
+from specs.block import ConvSpec, IdentitySkip, LayerSpec, SkipSpec, skips_of
+from specs.fields import Shape
+from specs.network import NetworkSpec
+from specs.neuron import LearnDecays
+
+__all__ = ["Block", "Place", "Signals", "SynapticBlock", "as_spikes", "fitted", "is_graded"]
+
+Signals = Tensor | Spikes
+"""What goes from block to block: spikes `[T, N, ...]`, or rates `[N, ...]`; images go into the first."""
+
+
+class Block(nn.Module):
+    """Base of all blocks.
+
+    `forward(x, mode, time_steps, *skipped)` takes and gives spikes in spiking modes, rates otherwise. `skipped` are
+    what the sources of the block's skips gave. An affine readout gives logits `[N, classes]` in all modes.
+    """
+
+    if TYPE_CHECKING:  # nn.Module leaves it untyped
+
+        def __call__(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
+            """`forward`."""
+
+    def freeze(self) -> None:
+        """Prepare what operators take once and for all. Weights must not change any more."""
+
+    def run_checked(self, arriving: Sequence[Signals], time_steps: int) -> tuple[Signals, int]:
+        """Run as SNN; return the output and the largest magnitude of a state, in units of 1/4096.
+
+        Args:
+            arriving: what the block reads, from the block before it and through its skips.
+            time_steps: T.
+        """
+        output = self(arriving[0], Mode.SNN, time_steps, *arriving[1:])
+        return output, output.reached if isinstance(output, Spikes) else 0
+
+    def driven_by(self, *arriving: Signals) -> tuple[Tensor, NeuronConstants]:
+        """Weighted input of the neurons, `[T, N, ...]`, or `[1, N, ...]` if steps are alike; and their constants."""
+        raise NotImplementedError(f"{type(self).__name__} has no neurons")
+
+    def over_time(self, *sources: Spikes) -> Tensor:
+        """Output of each step, `[T, N, ...]`, of a block whose output has no time axis."""
+        raise NotImplementedError(f"{type(self).__name__} gives spikes")
+
+    def synapses(self) -> list[tuple[Synapse, Tensor]]:
+        """Synapses, the block's own and then those of its skips, each with the weights that the hardware holds."""
+        return []
+
+
+class SynapticBlock(Block):
+    """Base of blocks with synapses: dropout of inputs, weighted input, bias.
+
+    Args:
+        synapse: gives the weighted input.
+        skips: give what is added to it, from the outputs of earlier blocks.
+        neuron: the neurons.
+        channels: of the output.
+        bias: whether there is one to learn; in units of an input of 1.
+        dropout: part of the inputs of `synapse` silenced in training, for all of an image's steps.
+        levels: largest value of the input: above 1 only for a block that takes graded input.
+    """
+
+    bias: Tensor | None
+
+    def __init__(
+        self,
+        synapse: Synapse,
+        neuron: CubaNeuron,
+        *,
+        channels: int,
+        skips: Sequence[Synapse] = (),
+        bias: bool = False,
+        dropout: float = 0.0,
+        levels: int = 1,
+    ) -> None:
+        super().__init__()
+        self.synapse, self.neuron, self.dropout, self.levels = synapse, neuron, dropout, levels
+        self.skips = nn.ModuleList(skips)
+        self.register_parameter("bias", nn.Parameter(torch.zeros(channels)) if bias else None)
+        self._frozen: Operands | None = None
+
+    def freeze(self) -> None:
+        """See `Block`."""
+        self._frozen = self.operands()
+
+    def operands(self) -> Operands:
+        """What operators take."""
+        return self._frozen or Operands(self.connections(), self.constants())
+
+    def constants(self) -> NeuronConstants:
+        """Constants of the neurons, with the bias."""
+        raise NotImplementedError
+
+    def driven_by(self, *arriving: Signals) -> tuple[Tensor, NeuronConstants]:
+        """See `Block`."""
+        return self.weigh(*arriving), self.constants()
+
+    def synapses(self) -> list[tuple[Synapse, Tensor]]:
+        """See `Block`."""
+        return [(synapse, synapse.quantized_weight(self._scale())) for synapse in (self.synapse, *self.skips)]
+
+    def quantized_weight(self) -> Tensor:
+        """The weights of the block's own synapses that the hardware holds: normed, scaled, on their grid."""
+        return self.synapse.quantized_weight(self._scale())
+
+    def quantized_bias(self) -> Tensor | None:
+        """The bias that the hardware holds, `[channels]` on the grid of 1/64, in units of the input's levels."""
+        return None if self.bias is None else quantize_bias(self.bias * self.levels)
+
+    def connections(self) -> tuple[Connection, ...]:
+        """What operators take of `synapses`."""
+        if self._frozen is not None:
+            return self._frozen.connections
+        return tuple(synapse.connection(self._scale()) for synapse in (self.synapse, *self.skips))
+
+    def weigh(self, x: Signals, *skipped: Signals) -> Tensor:
+        """Weighted input of all synapses: of spikes `[T, N, ...]`, `[1, N, ...]` if steps are alike; or `[N, ...]`."""
+        if not isinstance(x, Spikes):
+            return self.weigh_rates(x, skipped)
+        own, *others = self.connections()
+        mask = self._mask(x.shape[1:], x.device)
+        z = weigh(x, own) if mask is None else weigh(x.masked(mask != 0), own) / (1 - self.dropout)
+        sources = (source for source in skipped if isinstance(source, Spikes))
+        return reduce(add, (weigh(*pair) for pair in zip(sources, others, strict=True)), z)
+
+    def weigh_rates(self, x: Tensor, skipped: Sequence[Signals]) -> Tensor:
+        """Weighted input of all synapses, of rates or counts `[N, ...]`."""
+        mask, scale = self._mask(x.shape, x.device), self._scale()
+        z: Tensor = self.synapse(x if mask is None else x * mask, scale)
+        for skip, source in zip(self.skips, skipped, strict=True):
+            z = z + skip(source, scale)
+        return z
+
+    def _scale(self) -> Tensor | float:
+        """What multiplies the weights before they are quantised."""
+        return 1.0
+
+    @property
+    def _drops(self) -> bool:
+        return self.training and self.dropout > 0
+
+    def _mask(self, shape: Sequence[int], device: torch.device) -> Tensor | None:
+        """What dropout multiplies inputs `[N, ...]` by: 0, or more than 1; None without dropout."""
+        return dropout_mask(shape, self.dropout, device) if self._drops else None
+
+
+@dataclass(frozen=True)
+class Place:
+    """A layer's place in a network: what its builder needs besides the layer's own spec.
+
+    Args:
+        network: the whole network.
+        index: of the layer; 0 is the input.
+        shapes: of all outputs, input first.
+    """
+
+    network: NetworkSpec
+    index: int
+    shapes: tuple[Shape, ...]
+
+    @property
+    def layer(self) -> LayerSpec:
+        """Spec of the layer."""
+        return self.network.layers[self.index]
+
+    @property
+    def before(self) -> Shape:
+        """Shape of what the block gets."""
+        return self.shapes[max(self.index - 1, 0)]
+
+    @property
+    def channels(self) -> int:
+        """Channels of the output."""
+        return self.shapes[self.index][0]
+
+    @property
+    def levels(self) -> int:
+        """Largest value of the block's input: above 1 only behind graded input."""
+        return self.network.input.levels if self.index == 1 else 1
+
+    @property
+    def delay_shift(self) -> bool:
+        """Whether an empty step comes first, inside the T steps."""
+        return self.network.delay_shift_of(self.layer)
+
+    def neuron(self, *, learn: bool = True) -> CubaNeuron:
+        """Return the block's neurons; with `learn=False`, their decays are fixed whatever the spec says."""
+        spec = self.network.neuron_of(self.layer)
+        if not learn:
+            spec = spec.model_copy(update={"learn_decays": LearnDecays.NONE})
+        return CubaNeuron(spec, channels=self.channels, levels=self.levels)
+
+    def skips(self) -> list[Synapse]:
+        """Return the synapses of the block's skips."""
+        after = self.shapes[self.index]
+        return [_build_skip(skip, self.shapes[skip.source], after) for skip in skips_of(self.layer)]
+
+
+def _build_skip(skip: SkipSpec, before: Shape, after: Shape) -> Synapse:
+    if isinstance(skip, IdentitySkip):
+        return IdentitySynapse(before)
+    layer, seen = skip.as_layer(before, after)
+    if isinstance(layer, ConvSpec):
+        return ConvSynapse(layer, seen[0], normalize=False)
+    return DenseSynapse(seen[0], layer.features, normalize=False, n_axes=len(before))
+
+
+def fitted(sampler: RateSampler, mode: Mode) -> RateSampler:
+    """The activation; in FIT mode it is fitted first."""
+    if mode is Mode.FIT:
+        sampler.fit()
+        sampler.clear()
+    return sampler
+
+
+def is_graded(spikes: Spikes) -> bool:
+    """Whether spikes may be more than 0 and 1: in float64, or one step that stands for all."""
+    return spikes.values is not None and (spikes.values.dtype == torch.float64 or spikes.is_constant)
+
+
+def as_spikes(x: Signals) -> Spikes:
+    """Spikes, which may be given as numbers `[T, N, ...]`."""
+    if isinstance(x, Spikes):
+        return x
+    return Spikes.of(x.double() if ((x != 0) & (x != 1)).any() else x)

@@ -1,0 +1,39 @@
+"""What a format cannot express, all of it in one message."""
+
+from collections.abc import Collection, Iterable
+
+from specs.block import Layer, kind_of
+from specs.errors import UnsupportedError
+from specs.network import NetworkSpec
+
+__all__ = ["problems_by_place", "refuse_unknown_kinds", "unknown_kinds"]
+
+
+def problems_by_place(noun: str, found: Iterable[Iterable[str]]) -> list[str]:
+    """Each problem once, as in `layers 0, 2: no weights`; `found` has those of each place."""
+    places_with: dict[str, list[str]] = {}
+    for i, problems in enumerate(found):
+        for problem in problems:
+            places_with.setdefault(problem, []).append(str(i))
+    return [
+        f"{noun}{'s' * (len(places) > 1)} {', '.join(places)}: {problem}" for problem, places in places_with.items()
+    ]
+
+
+def unknown_kinds(spec: NetworkSpec, known: Collection[type[Layer]]) -> list[str]:
+    """Return a problem for each kind of block that is not among `known`: the blocks, the kind, and what to do.
+
+    >>> from specs import DenseSpec, load_spec
+    >>> unknown_kinds(load_spec("mnist-dense-shallow"), [DenseSpec])
+    ['block 2: kind affine (only dense; replace the block, or write a .safetensors, which holds every kind)']
+    """
+    hint = f"only {', '.join(map(kind_of, known))}; replace the block, or write a .safetensors, which holds every kind"
+    unknown = ([] if type(layer) in known else [f"kind {layer.kind} ({hint})"] for layer in spec.blocks)
+    return problems_by_place("block", [[], *unknown])
+
+
+def refuse_unknown_kinds(spec: NetworkSpec, known: Collection[type[Layer]], format_name: str) -> None:
+    """Raise `UnsupportedError` if a block is of a kind that is not among `known`, the kinds that a format can hold."""
+    problems = unknown_kinds(spec, known)
+    if problems:
+        raise UnsupportedError(f"{format_name} cannot express {'; '.join(problems)}")
