@@ -35,7 +35,7 @@ KINDS = {
 
 SLOWER = (
     "the native library could not be built, since a C++ compiler is missing or failed: training and inference will run "
-    "on torch alone, several times slower, with the same results"
+    "on torch alone, many times slower, with the same spikes"
 )
 
 

@@ -39,7 +39,7 @@ class IntegerNetwork:
     snapshot: training the network further does not change it.
 
     Args:
-        network: the float network.
+        network: the float network. Raises `SnnZooError` if its tensors are not finite.
 
     >>> from bootstrap_core import build_network
     >>> from specs import load_spec
@@ -54,6 +54,9 @@ class IntegerNetwork:
     def __init__(self, network: Network) -> None:
         self._network = deepcopy(network).to(self.device).eval().requires_grad_(False)
         self.spec: NetworkSpec = network.spec
+        for name, tensor in self._network.state_dict().items():
+            if not torch.isfinite(tensor).all():
+                raise SnnZooError(f"{name} holds values that are not finite; integers have none")
         with torch.no_grad():
             for module in self._network.modules():
                 if is_parametrized(module, "weight"):  # a norm, which torch cannot pickle, nor the hooks that it leaves

@@ -74,10 +74,11 @@ def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: boo
 
 
 def _fits(sources: Sequence[Spikes], operands: Operands) -> bool:
-    """Whether the native library has sums of so many inputs in 32 bits."""
+    """Whether the native library holds these weights in bytes, and sums of so many inputs in 32 bits."""
     inputs = sum(connection.weight[0].numel() for connection in operands.connections)
     native = all(runs_native(*(x for x in (s.words, s.values) if x is not None)) for s in sources)
-    return native and sources[0].n > 0 and inputs < 1 << 16
+    finite = all(connection.is_finite for connection in operands.connections)
+    return native and finite and sources[0].n > 0 and inputs < 1 << 16
 
 
 def _in_units(totals: Tensor, n_axes: int) -> Tensor:

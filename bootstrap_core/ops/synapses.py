@@ -83,6 +83,11 @@ class Connection(Prepared):
     # --- For the native library
 
     @cached_property
+    def is_finite(self) -> bool:
+        """Whether all weights are numbers, which bytes can hold; the definition shows those that are not."""
+        return bool(torch.isfinite(self.weight.detach()).all())
+
+    @cached_property
     def _packed(self) -> dict[Shape, tuple[Tensor, Tensor]]:
         return {}
 

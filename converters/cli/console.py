@@ -59,7 +59,7 @@ they wait, since other programs may want the same cores."""
 OF_THE_SYSTEM = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
 """Errors that are no bug, whichever file has them."""
 NO_LIBRARY = (
-    "note: the native library is not installed, so this runs on torch alone, several times slower; results are the "
+    "note: the native library is not installed, so this runs on torch alone, many times slower; spikes are the "
     "same (reinstall snnzoo where a C++ compiler is on the path)"
 )
 INTERRUPTED = 130

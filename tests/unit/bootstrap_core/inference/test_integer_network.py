@@ -322,3 +322,24 @@ def test_copies_run_on_tensors_of_their_own(copy) -> None:
     gc.collect()
     torch.rand(1 << 20)  # what the freed memory holds now
     assert torch.equal(copied(images), logits)
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_not_finite_are_refused(value: float) -> None:
+    network = make(DENSE, AFFINE)
+    with torch.no_grad():
+        network.blocks[1].synapse.weight[0, 0] = value
+    with pytest.raises(SnnZooError, match=r"blocks\.1\.synapse\.weight holds values that are not finite"):
+        IntegerNetwork(network)
+
+
+@pytest.mark.parametrize("graded", [False, True])
+def test_a_network_with_a_weight_that_is_no_number_gives_no_number(graded: bool) -> None:
+    blocks = [{"kind": "dense", "features": 20}, {"kind": "dense", "features": 20}, {"kind": "affine", "features": 3}]
+    entry = {"shape": [9], "encoding": "graded"} if graded else {"shape": [9]}
+    network = build_network(
+        NetworkSpec.model_validate({"name": "test", "time_steps": 4, "input": entry, "blocks": blocks})
+    )
+    with torch.no_grad():
+        network.blocks[3].synapse.weight[0, 0] = float("nan")
+    assert network(torch.rand(2, 9)).isnan().any()
