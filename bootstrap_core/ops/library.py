@@ -162,7 +162,7 @@ _SIGNATURES: dict[str, list[Any]] = {
     "snn_input_currents": [c_void_p, c_int64, POINTER(InputScaling), c_void_p, c_void_p],
     "snn_piecewise": [c_void_p, c_int64, POINTER(Curve), c_void_p, c_void_p],
     "snn_pack_weight": [c_void_p, c_int64, c_int64, c_void_p, c_int64, c_float, c_void_p],
-    "snn_unpack": [c_void_p, *[c_int64] * 3, c_void_p],
+    "snn_unpack": [c_void_p, *[c_int64] * 4, c_void_p],
     "snn_fold": [POINTER(Fold)],
     "snn_quantize_weight": [c_void_p, c_int64, c_float, c_float, c_float, c_void_p],
     "snn_look_up": [c_void_p, c_int64, c_int64, c_void_p, c_int64, c_void_p],

@@ -125,7 +125,8 @@ int64_t snn_count(const uint32_t* trains, int64_t words, int64_t n, float* out, 
     });
 }
 
-int64_t snn_unpack(const uint32_t* trains, int64_t images, int64_t steps, int64_t n, uint16_t* out, int threads) {
+int64_t snn_unpack(const uint32_t* trains, int64_t images, int64_t steps, int64_t n, int64_t apart, uint16_t* out,
+                   int threads) {
     using namespace snn;
     constexpr uint32_t ONE = 0x3F80;  // in bfloat16
     constexpr int64_t TOGETHER = 8;   // images, whose steps fill whole lines of the cache
@@ -137,7 +138,7 @@ int64_t snn_unpack(const uint32_t* trains, int64_t images, int64_t steps, int64_
                 for (int64_t t = 0; t < steps; t += LANES) {
                     const uint32_t word = trains[(t / WORD_STEPS * images + image) * n + i];
                     const words bits = (words{} + (word >> t % WORD_STEPS)) >> step_of_lane & 1;
-                    store_some(out + (i * images + image) * steps + t, __builtin_convertvector(bits * ONE, halves),
+                    store_some(out + i * apart + image * steps + t, __builtin_convertvector(bits * ONE, halves),
                                static_cast<int>(std::min<int64_t>(LANES, steps - t)));
                 }
     });

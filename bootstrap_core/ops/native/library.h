@@ -132,8 +132,9 @@ int64_t snn_look_up(const int32_t* table, int64_t rows, int64_t width, const int
 int64_t snn_pack_weight(const float* weight, int64_t outputs, int64_t row, const int32_t* source, int64_t n_source,
                         float per_unit, int8_t* out, int threads);
 
-// Writes trains [words, images, n] as bfloat16, [n, images, steps].
-int64_t snn_unpack(const uint32_t* trains, int64_t images, int64_t steps, int64_t n, uint16_t* out, int threads);
+// Writes trains [words, images, n] as bfloat16, n rows of [images, steps], so many numbers apart.
+int64_t snn_unpack(const uint32_t* trains, int64_t images, int64_t steps, int64_t n, int64_t apart, uint16_t* out,
+                   int threads);
 
 // Spikes of trains [words, n] over time, [n].
 int64_t snn_count(const uint32_t* trains, int64_t words, int64_t n, float* out, int threads);

@@ -48,7 +48,8 @@ inline V load_some(const T* from, int n) {
 
 template <typename V, typename T>
 inline void store_some(T* to, V v, int n) {
-    std::memcpy(to, &v, (n < LANES ? n : LANES) * sizeof(T));
+    if (n >= LANES) return store(to, v);
+    std::memcpy(to, &v, n * sizeof(T));
 }
 
 // A number in all lanes; written as a difference, since x - 0 is x for the compiler too, and 0 + x is not.
