@@ -3,10 +3,10 @@
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.utils.parametrize import is_parametrized, remove_parametrizations
 
 from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.inference.overflow import explain_overflow
@@ -58,13 +58,13 @@ class IntegerNetwork:
             if not torch.isfinite(tensor).all():
                 raise SnnZooError(f"{name} holds values that are not finite; integers have none")
         with torch.no_grad():
-            for module in self._network.modules():
-                if is_parametrized(module, "weight"):  # a norm, which torch cannot pickle, nor the hooks that it leaves
-                    remove_parametrizations(module, "weight")
-                    module._load_state_dict_pre_hooks.clear()
             for block in self._network.blocks:
                 assert isinstance(block, Block)
                 block.freeze()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Copies and pickles are the spec and the tensors: torch cannot pickle modules with a weight norm."""
+        return _rebuild, (self.spec, self._network.state_dict())
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
         """Logits `[N, classes]`, float32, for images `[N, ...]` in 0..1. Raises `StateOverflowError` like `run`."""

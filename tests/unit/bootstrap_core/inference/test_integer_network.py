@@ -343,3 +343,13 @@ def test_a_network_with_a_weight_that_is_no_number_gives_no_number(graded: bool)
     with torch.no_grad():
         network.blocks[3].synapse.weight[0, 0] = float("nan")
     assert network(torch.rand(2, 9)).isnan().any()
+
+
+def test_the_network_goes_on_as_it_was() -> None:
+    """A weight norm lives in a class that copies of a module share."""
+    network = build_network(load_spec("mnist-dense-t4"), seed=0)
+    images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
+    logits, names = network(images), set(network.state_dict())
+    pickle.loads(pickle.dumps(IntegerNetwork(network)))
+    assert torch.equal(network(images), logits)
+    assert set(network.state_dict()) == names
