@@ -142,6 +142,13 @@ class IntegerNetwork:
         return (voltage.double() * STATE).round().int()
 
 
+def _rebuild(spec: NetworkSpec, tensors: dict[str, Tensor]) -> IntegerNetwork:
+    """The engine of a network that has these tensors."""
+    network = build_network(spec, seed=0)
+    network.load_state_dict(tensors)
+    return IntegerNetwork(network)
+
+
 def _as_integers(shown: Tensor, output: Signals) -> Tensor:
     """Spikes as int8, graded messages as int32; the weighted input of a readout as it is."""
     if not isinstance(output, Spikes):
