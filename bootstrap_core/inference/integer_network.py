@@ -11,6 +11,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.inference.overflow import explain_overflow
 from bootstrap_core.network.base_block import Block, Signals
+from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally, Trace, as_input, as_logits, count_steps
