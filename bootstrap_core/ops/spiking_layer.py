@@ -77,8 +77,9 @@ def _fits(sources: Sequence[Spikes], operands: Operands) -> bool:
     """Whether the native library holds these weights in bytes, and sums of so many inputs in 32 bits."""
     inputs = sum(connection.weight[0].numel() for connection in operands.connections)
     native = all(runs_native(*(x for x in (s.words, s.values) if x is not None)) for s in sources)
-    finite = all(connection.is_finite for connection in operands.connections)
-    return native and finite and sources[0].n > 0 and inputs < 1 << 16
+    if not native or sources[0].n == 0 or inputs >= 1 << 16:
+        return False
+    return all(connection.is_finite for connection in operands.connections)
 
 
 def _in_units(totals: Tensor, n_axes: int) -> Tensor:

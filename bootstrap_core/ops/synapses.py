@@ -256,6 +256,7 @@ def as_columns(spikes: Spikes) -> Tensor:
     inputs, columns = prod(spikes.map_shape), spikes.n * spikes.steps
     # rows that are a power of two apart would push each other out of the cache
     out = torch.empty(inputs, columns + APART, dtype=torch.bfloat16)
+    out[:, columns:] = 0  # products may read a little beyond a row, and multiply it by 0
     call("snn_unpack", pointer(spikes.words), spikes.n, spikes.steps, inputs, columns + APART, pointer(out))
     return out[:, :columns]
 

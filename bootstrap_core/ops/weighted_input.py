@@ -24,7 +24,7 @@ def weigh(spikes: Spikes, connection: Connection) -> Tensor:
     """
     if spikes.is_constant:
         return connection.weigh(spikes.tensor()[:1])
-    if spikes.words is not None and spikes.n and connection.is_finite and runs_native(spikes.words):
+    if spikes.words is not None and spikes.n and runs_native(spikes.words) and connection.is_finite:
         spikes = connection.laid(spikes)
         return _Weigh.apply(connection, spikes, connection.weight, spikes.link)  # type: ignore[no-any-return, no-untyped-call]
     return connection.weigh(spikes.tensor())
