@@ -12,10 +12,9 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.inference.integer_network import IntegerNetwork
-from bootstrap_core.network.base_block import Block
+from bootstrap_core.network.graph import sources_of
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
-from specs.block import skips_of
 from specs.network import NetworkSpec
 
 __all__ = ["ActivityCounter", "effective_operations"]
@@ -76,10 +75,9 @@ def effective_operations(network: Network, counts: Sequence[Tensor]) -> list[flo
         counts: for each layer, of its shape, how often each output was not 0: see `ActivityCounter`.
     """
     found = [0.0]
-    for i, layer in enumerate(network.spec.layers[1:], 1):
-        block: Block = network.blocks[i]  # type: ignore[assignment]
-        sources = [i - 1, *(skip.source for skip in skips_of(layer))]
-        synapses = block.synapses()
+    for i, skips in enumerate(sources_of(network.spec)[1:], 1):
+        sources = [i - 1, *skips]
+        synapses = network.block(i).synapses()
         met = (
             float(synapse.sums(counts[source].double(), (weight != 0).double().cpu()).sum())  # exact in float64
             for (synapse, weight), source in zip(synapses, sources, strict=bool(synapses))

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.inference.overflow import explain_overflow
-from bootstrap_core.network.base_block import Block, Signals
+from bootstrap_core.network.base_block import Signals
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.mode import Mode
@@ -59,9 +59,8 @@ class IntegerNetwork:
             if not torch.isfinite(tensor).all():
                 raise SnnZooError(f"{name} holds values that are not finite; integers have none")
         with torch.no_grad():
-            for block in self._network.blocks:
-                assert isinstance(block, Block)
-                block.freeze()
+            for i in range(len(self._network.blocks)):
+                self._network.block(i).freeze()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copies and pickles are the spec and the tensors: torch cannot pickle modules with a weight norm."""
@@ -121,12 +120,11 @@ class IntegerNetwork:
         """Yield what each block read and gave, once its states were checked."""
         if mode not in (None, Mode.SNN):
             raise SnnZooError(f"the integer engine runs spikes: Mode.SNN, not {mode}")
-        steps, blocks, read = count_steps(self.spec, time_steps), self._network.blocks, list[Signals]()
+        steps, read = count_steps(self.spec, time_steps), list[Signals]()
 
         def run(i: int, arriving: list[Signals]) -> Signals:
             read[:] = arriving
-            block: Block = blocks[i]  # type: ignore[assignment]
-            output, reached = block.run_checked(arriving, steps)
+            output, reached = self._network.block(i).run_checked(arriving, steps)
             if reached > STATE_MAX:
                 explain_overflow(self._network, i, arriving, steps)
             return output

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE_MAX, STATE_MIN
 from bootstrap_core.functional.cuba import cuba_states, per_channel
-from bootstrap_core.network.base_block import Block, Signals
+from bootstrap_core.network.base_block import Signals
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.neurons import NeuronConstants
 from specs.errors import StateOverflowError
@@ -22,8 +22,7 @@ def explain_overflow(network: Network, index: int, read: list[Signals], steps: i
         read: what the block read, from the block before it and through its skips.
         steps: T.
     """
-    block: Block = network.blocks[index]  # type: ignore[assignment]
-    z, constants = block.driven_by(*read)
+    z, constants = network.block(index).driven_by(*read)
     _tell(index, z.expand(steps, *z.shape[1:]), constants)
 
 

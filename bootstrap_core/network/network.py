@@ -104,9 +104,8 @@ class Network(nn.Module):
         def run(i: int, arriving: list[Signals]) -> Signals:
             read[:] = [_seen_by(modes[i], x) for x in arriving]
             x, *skipped = read
-            block: Block = self.blocks[i]  # type: ignore[assignment]
             with uncast:
-                return block(x, modes[i], steps, *skipped)
+                return self.block(i)(x, modes[i], steps, *skipped)
 
         given: Signals = as_input(images, self.spec)
         for output in walk(self._sources, given, run):
@@ -121,8 +120,7 @@ class Network(nn.Module):
         steps, device = self.spec.time_steps, self.device
 
         def run(i: int, arriving: list[tuple[Signals, Tensor]]) -> tuple[Signals, Tensor]:
-            block: Block = self.blocks[i]  # type: ignore[assignment]
-            (spikes, rates), *skipped = arriving
+            block, ((spikes, rates), *skipped) = self.block(i), arriving
             forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
             with forked, torch.no_grad(), torch.autocast(device.type, enabled=False):
                 spikes = block(spikes, Mode.SNN, steps, *(x for x, _ in skipped))
@@ -153,8 +151,7 @@ class Network(nn.Module):
         """What block i gives at each step, `[T, N, ...]`: spikes, or the weighted input of an affine readout."""
         if isinstance(output, Spikes):
             return output.tensor()
-        block: Block = self.blocks[i]  # type: ignore[assignment]
-        return block.over_time(*(x for x in read if isinstance(x, Spikes)))
+        return self.block(i).over_time(*(x for x in read if isinstance(x, Spikes)))
 
     def tally(
         self,
@@ -212,6 +209,12 @@ class Network(nn.Module):
             return mode
         return LayerModes(Mode(mode) if mode else Mode.ANN if self.training else Mode.SNN)
 
+    def block(self, i: int) -> Block:
+        """Return block i; 0 is the input, -1 the readout."""
+        block = self.blocks[i]
+        assert isinstance(block, Block)
+        return block
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
@@ -220,9 +223,7 @@ class Network(nn.Module):
     @property
     def readout(self) -> Block:
         """The last block: a readout, or a block of neurons whose rates are the logits."""
-        block = self.blocks[-1]
-        assert isinstance(block, Block)
-        return block
+        return self.block(-1)
 
     @property
     def fitted(self) -> bool:

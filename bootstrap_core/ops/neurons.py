@@ -171,13 +171,11 @@ class LayerRun:
     ) -> None:
         self.neurons, self.size, self.steps = neurons, size, steps
         images, *lying = size
-        wanted = any(x is not None and x.requires_grad for x in neurons.tensors)
         self.decays = neurons.learns_decays
         self.words = torch.empty(n_words(steps), images, *lying, dtype=torch.int32)
         self.voltage: Tensor | None = None
         self.current: Tensor | None = None
         self.totals = torch.zeros(size, dtype=torch.int32) if weighed else None
-        self.wanted = wanted
         self.reached = 0
 
     def layer(self, *, trains: bool) -> Layer:

@@ -19,22 +19,24 @@ __all__ = ["convolve", "linear"]
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
     """`x W^T` for rates `[..., I]` and a weight `[O, I]`."""
-    if _rounds(x, x.numel() * len(weight)):
+    if _trains(x) and x.dim() > 1 and gradient_dtype(x.numel() * len(weight)) == torch.bfloat16:
         return _HalfLinear.apply(x, weight)  # type: ignore[no-any-return, no-untyped-call]
     return F.linear(x, weight)
 
 
 def convolve(x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
     """Cross-correlation of rates `[N, C, H, W]`."""
-    if x.requires_grad and spec.groups == 1 and x.dtype == torch.float32 and runs_native(x) and _is_uncast():
+    if _trains(x) and x.requires_grad and spec.groups == 1 and runs_native(x):
         return _Convolve.apply(x, weight, spec)  # type: ignore[no-any-return, no-untyped-call]
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # oneDNN is faster on channels that come last
         x, weight = (y.contiguous(memory_format=torch.channels_last) for y in (x, weight))
     return F.conv2d(x, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
 
 
-def _is_uncast() -> bool:
-    return torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu")
+def _trains(x: Tensor) -> bool:
+    """True in eager training on the CPU, in float32 and without autocast."""
+    plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+    return plain and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class _Convolve(torch.autograd.Function):
@@ -43,33 +45,25 @@ class _Convolve(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
         ctx.save_for_backward(x, weight)
-        ctx.spec = spec
-        return F.conv2d(x, weight, None, spec.stride, spec.padding, spec.dilation)
+        z = F.conv2d(x, weight, None, spec.stride, spec.padding, spec.dilation)
+        ctx.spec, ctx.dtype = spec, gradient_dtype(z.numel() * weight[0].numel())
+        return z
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         (x, weight), spec, grad = ctx.saved_tensors, ctx.spec, grads[0]
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
-            dtype = gradient_dtype(grad.numel() * weight[0].numel())
             n, channels, *size = x.shape
             sources = sources_of_places((size[0], size[1]), (spec.kernel, spec.stride, spec.padding, spec.dilation))
-            by_place = weight.detach().permute(0, 2, 3, 1).flatten(1).to(dtype)
-            given = grad.movedim(1, -1).flatten(1, 2).to(dtype).contiguous()
+            by_place = weight.detach().permute(0, 2, 3, 1).flatten(1).to(ctx.dtype)
+            given = grad.movedim(1, -1).flatten(1, 2).to(ctx.dtype).contiguous()
             folded = fold(given, by_place, sources, size[0] * size[1]).to(x.dtype)
             of_x = folded.view(n, *size, channels).movedim(-1, 1)
         if ctx.needs_input_grad[1]:
             geometry = spec.stride, spec.padding, spec.dilation, False, (0, 0), 1, (False, True, False)
             _, of_weight, _ = torch.ops.aten.convolution_backward(grad, x, weight, None, *geometry)
         return of_x, of_weight, None
-
-
-def _rounds(x: Tensor, multiplications: int) -> bool:
-    """Whether gradients of a product are rounded to bfloat16."""
-    plain = x.dim() > 1 and x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
-    if not plain or torch.compiler.is_compiling() or not torch.is_grad_enabled():
-        return False
-    return gradient_dtype(multiplications) == torch.bfloat16
 
 
 class _HalfLinear(torch.autograd.Function):

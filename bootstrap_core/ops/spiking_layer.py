@@ -5,7 +5,6 @@ Definition: `Connection.weigh` of each source, added up, then `functional.cuba`.
 
 from __future__ import annotations
 
-import ctypes
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
@@ -16,7 +15,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
-from bootstrap_core.ops.library import Synapse, call, runs_native
+from bootstrap_core.ops.library import Layer, Synapse, call, runs_native
 from bootstrap_core.ops.neurons import MOST_REACHED, LayerRun, NeuronConstants, map_of
 from bootstrap_core.ops.precision import link_dtype
 from bootstrap_core.ops.spikes import Spikes, empty_link
@@ -63,9 +62,8 @@ def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: boo
         if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in tensors):
             link = _SpikingLayer.apply(operands, packed, run, *tensors)  # type: ignore[no-untyped-call]
         else:
-            link, synapses = None, _synapses(operands, packed)
-            arguments = operands.neurons.record(run.size[3]), ctypes.addressof(synapses), len(synapses)
-            run.reached = call("snn_layer", run.layer(trains=False), *arguments)
+            link = None
+            run.reached = call("snn_layer", *_arguments(operands, packed, run.layer(trains=False)))
         if run.reached < MOST_REACHED:
             total = None if run.totals is None else _in_units(run.totals, len(shape))
             return Fired(run.spikes(shape, link), total)
@@ -96,18 +94,16 @@ def _differentiable(spikes: Spikes) -> tuple[Tensor | None, Tensor | None, Tenso
     return None, None, spikes.link
 
 
-def _synapses(operands: Operands, sources: list[Spikes]) -> Any:
-    """The synapses for the native library, one after another."""
+def _arguments(operands: Operands, sources: list[Spikes], layer: Layer) -> tuple[Any, ...]:
+    """Return the arguments of `snn_layer`."""
     records = [each.record(x) for each, x in zip(operands.connections, sources, strict=True)]
-    return (Synapse * len(records))(*records)
+    return layer, operands.neurons.record(layer.channels), (Synapse * len(records))(*records), len(records)
 
 
 class _SpikingLayer(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, operands: Operands, sources: list[Spikes], run: LayerRun, *tensors: Tensor | None) -> Tensor:
-        synapses = _synapses(operands, sources)
-        arguments = operands.neurons.record(run.size[3]), ctypes.addressof(synapses), len(synapses)
-        run.reached = call("snn_layer", run.layer(trains=True), *arguments)
+        run.reached = call("snn_layer", *_arguments(operands, sources, run.layer(trains=True)))
         ctx.layer, ctx.n = (operands, sources, run), len(sources)
         ctx.dtypes = [each.gradient_dtype(x) for each, x in zip(operands.connections, sources, strict=True)]
         weights = [each.weight for each in operands.connections]

@@ -156,19 +156,18 @@ class Connection(Prepared):
         images, steps = grad.shape[:2]
         if self.geometry is not None and self.geometry.groups > 1:
             return self._grouped_gradients(grad, spikes, of_source=True)
+        weight = self._as_read(spikes).to(grad.dtype)
         if self.geometry is None:
-            weight = _in_memory_order(self.weight.detach().to(grad.dtype), spikes.map_shape)
             product = grad.reshape(images * steps, -1) @ weight
         else:
-            weight = self._by_place().to(grad.dtype)
             product = fold(grad.flatten(0, 1).flatten(1, 2), weight, self._sources(spikes), prod(spikes.map_shape[1:]))
         lying = map_of(spikes.map_shape)
         return by_step(product.view(images, steps, *(lying if len(spikes.map_shape) > 1 else lying[2:])))
 
-    def _by_place(self) -> Tensor:
-        """The weight as `[O, taps * channels]`, in the order in which a window of a map lies."""
+    def _as_read(self, spikes: Spikes) -> Tensor:
+        """Return the weight as `[O, taps * channels]`, in the order in which these spikes lie in memory."""
         if self.geometry is None:
-            return self.weight.detach()
+            return _in_memory_order(self.weight.detach(), spikes.map_shape)
         return self.weight.detach().permute(0, 2, 3, 1).flatten(1)
 
     def _sources(self, spikes: Spikes) -> Tensor:
@@ -215,8 +214,7 @@ class Connection(Prepared):
         images, steps, height, width, outputs = grad.shape
         pixels, channels = self._sizes(spikes)
         sources = self._sources(spikes)
-        weight = self._by_place() if self.geometry else _in_memory_order(self.weight.detach(), spikes.map_shape)
-        weight = weight.float().contiguous()
+        weight = self._as_read(spikes).float().contiguous()
         sums = torch.zeros(2, dtype=torch.float64)
         record = SteadyGradient(
             images, steps, pixels, channels, height * width, sources.shape[1], outputs, len(steady.slopes),

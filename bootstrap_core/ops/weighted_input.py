@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 from typing import Any
 
 import torch
@@ -39,9 +38,9 @@ class _Weigh(torch.autograd.Function):
         lying = (channels,) if len(shape) == 1 else (height, width, channels)
         out = torch.empty(spikes.n, spikes.steps, *lying, dtype=torch.float32)
         layer = Layer(spikes.n, spikes.steps, height, width, channels)
-        address = ctypes.addressof((Synapse * 1).from_buffer(record))
-        call("snn_weigh", layer, address, 1, WEIGHT_STEP, pointer(out))
+        call("snn_weigh", layer, (Synapse * 1)(record), 1, WEIGHT_STEP, pointer(out))
         ctx.connection, ctx.spikes, ctx.size = connection, spikes, (height, width, channels)
+        ctx.dtype = connection.gradient_dtype(spikes)
         ctx.save_for_backward(weight, spikes.words)
         return by_step(out)
 
@@ -51,7 +50,7 @@ class _Weigh(torch.autograd.Function):
         connection, spikes = ctx.connection, ctx.spikes
         last = grads[0] if grads[0].dim() == 3 else grads[0].movedim(2, -1)
         grad = last.transpose(0, 1).contiguous().view(spikes.n, spikes.steps, *ctx.size)
-        grad = grad.to(connection.gradient_dtype(spikes))
+        grad = grad.to(ctx.dtype)
         of_weight = connection.weight_gradient(grad, spikes) if ctx.needs_input_grad[2] else None
         of_link = connection.source_gradient(grad, spikes) if ctx.needs_input_grad[3] else None
         return None, None, of_weight, of_link

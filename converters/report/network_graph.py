@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from bootstrap_core.fixed_point import MANT
-from bootstrap_core.network.base_block import Block
 from converters.formats.hdf5_node import IntArray
 from converters.formats.netx.netx_layers import NetxFile, NetxLayer
 from converters.formats.netx.netx_model import layer_of_block
@@ -96,8 +95,8 @@ def graph_of_model(model: Model, *, trained: bool = True) -> NetworkGraph:
     spec, network = model.spec, model.build()
     shapes = (spec.input.shape, *spec.shapes)
     layers = []
-    for i, (layer, block) in enumerate(zip(spec.layers, network.blocks, strict=True)):
-        assert isinstance(block, Block)
+    for i, layer in enumerate(spec.layers):
+        block = network.block(i)
         netx = layer_of_block(block, shapes[i], shapes[i + 1])
         with torch.no_grad():
             mants = [(weight * MANT).round().long().numpy() for _, weight in block.synapses()]
