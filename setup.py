@@ -55,11 +55,11 @@ class BuildLibrary(build_ext):
         return str(Path(*fullname.split("."))) + ".so"
 
     def get_export_symbols(self, ext: Extension) -> list[str]:
-        """There is no function that initialises a Python module."""
+        """Export nothing by name: this is not a Python module."""
         return []
 
     def build_extension(self, ext: Extension) -> None:
-        """Build one library; a failure is told, and is no error."""
+        """Build one library; a failure is a warning, not an error."""
         temporary = self.build_temp
         self.build_temp = str(Path(temporary) / ext.name)
         try:
@@ -79,7 +79,7 @@ class AnyPythonWheel(bdist_wheel):
 
 
 def libraries() -> list[Extension]:
-    """The library for each kind of CPU that this machine's processors are of."""
+    """Return the libraries to build on this kind of machine, one for each kind of CPU."""
     sources = sorted(str(path) for path in Path(FOLDER).glob("*.cpp"))
     headers = sorted(str(path) for path in Path(FOLDER).glob("*.h"))
     return [

@@ -1,4 +1,4 @@
-"""What a block is: one model for each kind, told apart by `kind`, with its shapes and costs.
+"""Specs of blocks: one model for each `kind`, with its shapes and costs.
 
 All other code asks these models through the methods of `Layer`. A new kind is a class here and its place in the union
 `_AnyBlock`.
@@ -55,14 +55,14 @@ class Norm(StrEnum):
 
 
 class Role(Enum):
-    """What a kind of layer gives."""
+    """Kind of output of a layer."""
 
     SPIKES = auto()
     """The spikes of its neurons; as the last block, their rates are the logits."""
     LOGITS = auto()
     """Logits: a readout, which comes last."""
     RESHAPED = auto()
-    """What it gets, in another shape; it does not come last."""
+    """The input in another shape; such a layer is never the last."""
 
 
 class Layer(StrictModel):
@@ -73,11 +73,11 @@ class Layer(StrictModel):
 
     role: ClassVar[Role] = Role.SPIKES
     takes_graded_input: ClassVar[bool] = False
-    """Whether it can be the first block behind graded input."""
+    """True if the block may follow graded input."""
 
     @property
     def has_neurons(self) -> bool:
-        """Whether the outputs are spikes of the layer's own neurons."""
+        """True if the outputs are spikes of the layer's own neurons."""
         return self.role is Role.SPIKES
 
     def output_shape(self, before: Shape) -> Shape:
@@ -167,7 +167,7 @@ class InputSpec(Layer):
 
     @property
     def has_neurons(self) -> bool:
-        """Whether pixels enter through input neurons; graded pixels do not."""
+        """True if pixels enter through input neurons; graded pixels do not."""
         return self.encoding is Encoding.SPIKE
 
     def output_shape(self, before: Shape) -> Shape:

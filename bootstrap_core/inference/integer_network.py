@@ -1,4 +1,4 @@
-"""Exact integer inference: the hardware's arithmetic, with its limits checked."""
+"""Exact integer inference: the arithmetic of the hardware, with its limits checked."""
 
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
@@ -67,7 +67,7 @@ class IntegerNetwork:
         return _rebuild, (self.spec, self._network.state_dict())
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
-        """Logits `[N, classes]`, float32, for images `[N, ...]` in 0..1. Raises `StateOverflowError` like `run`."""
+        """Return logits `[N, classes]`, float32, for images `[N, ...]` in 0..1. Raises as `run` does."""
         last: Signals = images
         for read, output in self._outputs(images, time_steps):
             read.clear()  # what no later block reads is freed at once
@@ -77,10 +77,10 @@ class IntegerNetwork:
     def run(
         self, images: Tensor, mode: Mode | None = None, *, time_steps: int | None = None
     ) -> tuple[Tensor, IntegerTrace]:
-        """Logits and what each layer gave; in `trace.spikes` an affine readout has its weighted input.
+        """Return logits, and the output of each block in a trace; that of an affine readout is its weighted input.
 
         Raises:
-            StateOverflowError: a current or voltage leaves the hardware's 24 bits; says where.
+            StateOverflowError: a current or voltage leaves the hardware's 24 bits; the message names block and step.
         """
         spikes = list[Tensor]()
         outputs = self._outputs(images, time_steps, mode)
@@ -96,7 +96,10 @@ class IntegerNetwork:
         return as_logits(output), trace
 
     def rates(self, images: Tensor, *, time_steps: int | None = None) -> tuple[Tensor, ...]:
-        """What each block gives on average over time, float32 `[N, ...]`, a readout its logits; faster than `run`."""
+        """Return the mean output of each block over time, float32 `[N, ...]`; of an affine readout, the logits.
+
+        Faster than `run`, which keeps the output of each step.
+        """
         outputs = (output for _, output in self._outputs(images, time_steps))
         return tuple((count(x) / x.steps).float() if isinstance(x, Spikes) else x for x in outputs)
 
@@ -108,7 +111,7 @@ class IntegerNetwork:
         time_steps: int | None = None,
         also_after: Sequence[int] = (),
     ) -> tuple[Tensor, Tally]:
-        """Like `__call__`, with spikes counted; see `Network.tally`."""
+        """Run like `__call__` and count spikes; see `Network.tally`."""
         outputs, steps = self._outputs(images, time_steps, mode), count_steps(self.spec, time_steps)
         with torch.no_grad():
             return self._network.tally_of(outputs, steps, also_after)
@@ -117,7 +120,7 @@ class IntegerNetwork:
     def _outputs(
         self, images: Tensor, time_steps: int | None, mode: Mode | None = None
     ) -> Iterator[tuple[list[Signals], Signals]]:
-        """Yield what each block read and gave, once its states were checked."""
+        """Yield the inputs and the output of each block, after a check of its states."""
         if mode not in (None, Mode.SNN):
             raise SnnZooError(f"the integer engine runs spikes: Mode.SNN, not {mode}")
         steps, read = count_steps(self.spec, time_steps), list[Signals]()
@@ -134,7 +137,7 @@ class IntegerNetwork:
             yield list(read), output
 
     def _voltage(self, read: list[Signals]) -> Tensor:
-        """That of the readout's neurons, int32."""
+        """Return the voltage of the readout's neurons, `[T, N, ...]`, int32 in state units."""
         z, neurons = self._network.readout.driven_by(*read)
         steps = next(x.steps for x in read if isinstance(x, Spikes))
         voltage = neurons.define(z.expand(steps, *z.shape[1:])).voltage
@@ -142,15 +145,15 @@ class IntegerNetwork:
 
 
 def _rebuild(spec: NetworkSpec, tensors: dict[str, Tensor]) -> IntegerNetwork:
-    """The engine of a network that has these tensors."""
+    """Build the engine anew from a spec and the tensors of its network."""
     network = build_network(spec, seed=0)
     network.load_state_dict(tensors)
     return IntegerNetwork(network)
 
 
 def _as_integers(shown: Tensor, output: Signals) -> Tensor:
-    """Spikes as int8, graded messages as int32; the weighted input of a readout as it is."""
+    """Return spikes as int8 and graded messages as int32; a readout's weighted input stays as it is."""
     if not isinstance(output, Spikes):
         return shown
-    steps = shown[:1] if output.is_constant else shown  # one that stands for all goes on to do so
+    steps = shown[:1] if output.is_constant else shown  # a step that stands for all steps is converted once
     return steps.to(torch.int32 if shown.dtype == torch.float64 else torch.int8).expand(shown.shape)

@@ -1,4 +1,4 @@
-"""Which state leaves the hardware's 24 bits, and when."""
+"""Error message for states that leave the hardware's 24 bits: which state, and at which step."""
 
 import torch
 from torch import Tensor
@@ -17,16 +17,16 @@ def explain_overflow(network: Network, index: int, read: list[Signals], steps: i
     """Raise `StateOverflowError` for the first state of a block that leaves 24 bits.
 
     Args:
-        network: that ran as SNN.
-        index: of the block.
-        read: what the block read, from the block before it and through its skips.
+        network: the network that ran, in SNN mode.
+        index: of the block with the state.
+        read: inputs of this block: the output of the block before it, then the outputs that its skips read.
         steps: T.
     """
     z, constants = network.block(index).driven_by(*read)
-    _tell(index, z.expand(steps, *z.shape[1:]), constants)
+    _raise_first(index, z.expand(steps, *z.shape[1:]), constants)
 
 
-def _tell(index: int, z: Tensor, neurons: NeuronConstants) -> None:
+def _raise_first(index: int, z: Tensor, neurons: NeuronConstants) -> None:
     """Raise an error for the first state that leaves 24 bits."""
     decays = per_channel(neurons.current_decay, z), per_channel(neurons.voltage_decay, z)
     bias = None if neurons.bias is None else per_channel(neurons.bias, z)

@@ -1,4 +1,4 @@
-"""What blocks have in common: what goes between them, their base classes, and their places in a network."""
+"""Base classes of blocks, the signals between blocks, and the place of a block in its network."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,14 +28,15 @@ from specs.neuron import LearnDecays
 __all__ = ["Block", "Place", "Signals", "SynapticBlock", "as_spikes", "fitted", "is_graded"]
 
 Signals = Tensor | Spikes
-"""What goes from block to block: spikes `[T, N, ...]`, or rates `[N, ...]`; images go into the first."""
+"""Inputs and outputs of blocks: spikes `[T, N, ...]`, or rates `[N, ...]`. The first block takes images."""
 
 
 class Block(nn.Module):
     """Base of all blocks.
 
-    `forward(x, mode, time_steps, *skipped)` takes and gives spikes in spiking modes, rates otherwise. `skipped` are
-    what the sources of the block's skips gave. An affine readout gives logits `[N, classes]` in all modes.
+    `forward(x, mode, time_steps, *skipped)` takes and returns spikes in spiking modes, rates otherwise. `x` is the
+    output of the block before, `skipped` are the outputs that the block's skips read. An affine readout returns logits
+    `[N, classes]` in all modes.
     """
 
     if TYPE_CHECKING:  # nn.Module leaves it untyped
@@ -44,42 +45,45 @@ class Block(nn.Module):
             """`forward`."""
 
     def freeze(self) -> None:
-        """Prepare what operators take once and for all. Weights must not change any more."""
+        """Prepare weights and constants for the operators, once. Weights must not change afterwards."""
 
     def run_checked(self, arriving: Sequence[Signals], time_steps: int) -> tuple[Signals, int]:
         """Run as SNN; return the output and the largest magnitude of a state, in units of 1/4096.
 
         Args:
-            arriving: what the block reads, from the block before it and through its skips.
+            arriving: inputs of the block: the output of the block before it, then the outputs that its skips read.
             time_steps: T.
         """
         output = self(arriving[0], Mode.SNN, time_steps, *arriving[1:])
         return output, output.reached if isinstance(output, Spikes) else 0
 
     def driven_by(self, *arriving: Signals) -> tuple[Tensor, NeuronConstants]:
-        """Weighted input of the neurons, `[T, N, ...]`, or `[1, N, ...]` if steps are alike; and their constants."""
+        """Return the weighted input of the neurons and their constants.
+
+        The weighted input is `[T, N, ...]`, or `[1, N, ...]` if it is the same at all steps.
+        """
         raise NotImplementedError(f"{type(self).__name__} has no neurons")
 
     def over_time(self, *sources: Spikes) -> Tensor:
-        """Output of each step, `[T, N, ...]`, of a block whose output has no time axis."""
+        """Return the output of each step, `[T, N, ...]`, for a block whose output has no time axis."""
         raise NotImplementedError(f"{type(self).__name__} gives spikes")
 
     def synapses(self) -> list[tuple[Synapse, Tensor]]:
-        """Synapses, the block's own and then those of its skips, each with the weights that the hardware holds."""
+        """Return the block's own synapses, then those of its skips, each with the weights that the hardware holds."""
         return []
 
 
 class SynapticBlock(Block):
-    """Base of blocks with synapses: dropout of inputs, weighted input, bias.
+    """Base of blocks with synapses: it drops inputs, weighs them, and adds the bias.
 
     Args:
-        synapse: gives the weighted input.
-        skips: give what is added to it, from the outputs of earlier blocks.
+        synapse: the block's own synapses, from the block before it.
+        skips: synapses from earlier blocks, whose weighted input is added.
         neuron: the neurons.
-        channels: of the output.
-        bias: whether there is one to learn; in units of an input of 1.
-        dropout: part of the inputs of `synapse` silenced in training, for all of an image's steps.
-        levels: largest value of the input: above 1 only for a block that takes graded input.
+        channels: number of output channels.
+        bias: whether the block has a trainable bias, in units of an input of 1.
+        dropout: part of the inputs of `synapse` that is silenced in training, for all time steps of an image.
+        levels: largest value of the input; above 1 only for a block that takes graded input.
     """
 
     bias: Tensor | None
@@ -106,11 +110,11 @@ class SynapticBlock(Block):
         self._frozen = self.operands()
 
     def operands(self) -> Operands:
-        """What operators take."""
+        """Return synapses and neurons as `spiking_layer` takes them."""
         return self._frozen or Operands(self.connections(), self.constants())
 
     def constants(self) -> NeuronConstants:
-        """Constants of the neurons, with the bias."""
+        """Return the constants of the neurons, with the bias."""
         raise NotImplementedError
 
     def driven_by(self, *arriving: Signals) -> tuple[Tensor, NeuronConstants]:
@@ -122,21 +126,24 @@ class SynapticBlock(Block):
         return [(synapse, synapse.quantized_weight(self._scale())) for synapse in (self.synapse, *self.skips)]
 
     def quantized_weight(self) -> Tensor:
-        """The weights of the block's own synapses that the hardware holds: normed, scaled, on their grid."""
+        """Return the weights of the block's own synapses that the hardware holds: scaled by the norm, on their grid."""
         return self.synapse.quantized_weight(self._scale())
 
     def quantized_bias(self) -> Tensor | None:
-        """The bias that the hardware holds, `[channels]` on the grid of 1/64, in units of the input's levels."""
+        """Return the bias that the hardware holds, `[channels]` on the grid of 1/64, in units of the input's levels."""
         return None if self.bias is None else quantize_bias(self.bias * self.levels)
 
     def connections(self) -> tuple[Connection, ...]:
-        """What operators take of `synapses`."""
+        """Return the block's own synapses, then those of its skips, as operators take them."""
         if self._frozen is not None:
             return self._frozen.connections
         return tuple(synapse.connection(self._scale()) for synapse in (self.synapse, *self.skips))
 
     def weigh(self, x: Signals, *skipped: Signals) -> Tensor:
-        """Weighted input of all synapses: of spikes `[T, N, ...]`, `[1, N, ...]` if steps are alike; or `[N, ...]`."""
+        """Return the weighted input of all synapses together.
+
+        For spikes it is `[T, N, ...]`, or `[1, N, ...]` if it is the same at all steps; for rates `[N, ...]`.
+        """
         if not isinstance(x, Spikes):
             return self.weigh_rates(x, skipped)
         own, *others = self.connections()
@@ -146,7 +153,7 @@ class SynapticBlock(Block):
         return reduce(add, (weigh(*pair) for pair in zip(sources, others, strict=True)), z)
 
     def weigh_rates(self, x: Tensor, skipped: Sequence[Signals]) -> Tensor:
-        """Weighted input of all synapses, of rates or counts `[N, ...]`."""
+        """Return the weighted input of all synapses together, for rates or spike counts `[N, ...]`."""
         mask, scale = self._mask(x.shape, x.device), self._scale()
         z: Tensor = self.synapse(x if mask is None else x * mask, scale)
         for skip, source in zip(self.skips, skipped, strict=True):
@@ -154,7 +161,7 @@ class SynapticBlock(Block):
         return z
 
     def _scale(self) -> Tensor | float:
-        """What multiplies the weights before they are quantised."""
+        """Return the factor that the norm puts on the weights before they are quantised."""
         return 1.0
 
     @property
@@ -162,18 +169,18 @@ class SynapticBlock(Block):
         return self.training and self.dropout > 0
 
     def _mask(self, shape: Sequence[int], device: torch.device) -> Tensor | None:
-        """What dropout multiplies inputs `[N, ...]` by: 0, or more than 1; None without dropout."""
+        """Return the dropout mask of inputs `[N, ...]`: 0 where silenced, 1 / (1 - dropout) elsewhere; None without."""
         return dropout_mask(shape, self.dropout, device) if self._drops else None
 
 
 @dataclass(frozen=True)
 class Place:
-    """A layer's place in a network: what its builder needs besides the layer's own spec.
+    """Place of a layer in a network: everything that its builder reads.
 
     Args:
         network: the whole network.
-        index: of the layer; 0 is the input.
-        shapes: of all outputs, input first.
+        index: index of the layer; 0 is the input.
+        shapes: output shapes of all layers, input first.
     """
 
     network: NetworkSpec
@@ -187,12 +194,12 @@ class Place:
 
     @property
     def before(self) -> Shape:
-        """Shape of what the block gets."""
+        """Shape of the block's input."""
         return self.shapes[max(self.index - 1, 0)]
 
     @property
     def channels(self) -> int:
-        """Channels of the output."""
+        """Number of output channels."""
         return self.shapes[self.index][0]
 
     @property
@@ -202,7 +209,7 @@ class Place:
 
     @property
     def delay_shift(self) -> bool:
-        """Whether an empty step comes first, inside the T steps."""
+        """True if spikes leave a step later, so that the first of the T steps is silent."""
         return self.network.delay_shift_of(self.layer)
 
     def neuron(self, *, learn: bool = True) -> CubaNeuron:
@@ -228,7 +235,7 @@ def _build_skip(skip: SkipSpec, before: Shape, after: Shape) -> Synapse:
 
 
 def fitted(sampler: RateSampler, mode: Mode) -> RateSampler:
-    """The activation; in FIT mode it is fitted first."""
+    """Return the activation; in FIT mode, fit it to its samples first."""
     if mode is Mode.FIT:
         sampler.fit()
         sampler.clear()
@@ -236,12 +243,12 @@ def fitted(sampler: RateSampler, mode: Mode) -> RateSampler:
 
 
 def is_graded(spikes: Spikes) -> bool:
-    """Whether spikes may be more than 0 and 1: in float64, or one step that stands for all."""
+    """Return whether spikes are graded: values other than 0 and 1, held in float64 or as one step for all."""
     return spikes.values is not None and (spikes.values.dtype == torch.float64 or spikes.is_constant)
 
 
 def as_spikes(x: Signals) -> Spikes:
-    """Spikes, which may be given as numbers `[T, N, ...]`."""
+    """Return `Spikes`, also for a plain tensor `[T, N, ...]`."""
     if isinstance(x, Spikes):
         return x
     return Spikes.of(x.double() if ((x != 0) & (x != 1)).any() else x)

@@ -1,6 +1,6 @@
 """Bootstrap blocks: the same weights run as spikes through time, or as rates through the fitted activation.
 
-A block's module and its builder stand here; `BUILDERS` has the builder of each kind of layer.
+This file has the module of each kind of block, and in `BUILDERS` the function that builds it from its spec.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -39,15 +39,15 @@ __all__ = [
 
 
 class InputBlock(Block):
-    """Pixels as currents: `weight * (x - mean) / std + bias` drives a neuron for each, the same each step.
+    """Input neurons, one for each pixel, driven by the same current at each step: `weight * (x - mean) / std + bias`.
 
     With `exact_input` the current is truncated to 1/64 and enters the voltage, where the hardware's bias does.
     Without it, as in lava-dl, the pixel is rounded to the grid of the weights and its current enters the current state.
 
     Args:
         spec: the input.
-        neuron: a neuron for each pixel.
-        delay_shift: whether an empty step comes first, inside the T steps.
+        neuron: the neurons, one for each pixel.
+        delay_shift: whether spikes leave a step later.
     """
 
     def __init__(self, spec: InputSpec, neuron: CubaNeuron, *, delay_shift: bool) -> None:
@@ -59,14 +59,14 @@ class InputBlock(Block):
         self._frozen: tuple[NeuronConstants, InputCurrent] | None = None
 
     def current(self, images: Tensor) -> Tensor:
-        """Current of each pixel, `[N, *shape]`, for images in 0..1."""
+        """Return the current of each pixel, `[N, *shape]`, for images in 0..1."""
         if self.spec.exact_input:
             return input_current(images, self._scaling())
         x = (images.double() - self.spec.mean) / self.spec.std
         return (quantize_weight(self.weight) * quantize_weight(x) + quantize_weight(self.bias)).float()
 
     def rates(self, images: Tensor) -> Tensor:
-        """What the activation gives for the `current` of each pixel, `[N, *shape]`."""
+        """Return the rate of each pixel's neuron, `[N, *shape]`: the fitted activation of its current."""
         if self.spec.exact_input:
             return input_rates(images, self._scaling(), *self.sampler.curve)
         activated: Tensor = self.sampler(self.current(images))
@@ -96,7 +96,7 @@ class InputBlock(Block):
         self._frozen = self.constants(), self._scaling()
 
     def constants(self) -> NeuronConstants:
-        """Constants of the neurons."""
+        """Return the constants of the neurons."""
         if self._frozen is not None:
             return self._frozen[0]
         return self.neuron.constants(shift=self.delay_shift, direct=self.spec.exact_input)
@@ -108,9 +108,9 @@ class InputBlock(Block):
 
 
 class GradedInputBlock(Block):
-    """Pixels as integers of `bits` bits, the same each step.
+    """Graded input: pixels as integers of `bits` bits, the same at each step.
 
-    The gradient of pixels within 0..1 goes straight through the rounding.
+    The gradient of pixels within 0..1 passes the rounding unchanged.
     """
 
     def __init__(self, spec: InputSpec) -> None:
@@ -126,7 +126,7 @@ class GradedInputBlock(Block):
 
 
 class FlattenBlock(Block):
-    """`[..., C, H, W]` to `[..., C * H * W]`."""
+    """Flatten `[..., C, H, W]` to `[..., C * H * W]`."""
 
     def __init__(self, n_axes: int) -> None:
         super().__init__()
@@ -148,8 +148,8 @@ class SpikingBlock(SynapticBlock):
 
     Args:
         synapse, neuron, channels, skips, bias, dropout, levels: see `SynapticBlock`.
-        norm: a norm of the weighted input, or None.
-        delay_shift: whether an empty step comes first, inside the T steps.
+        norm: norm of the weighted input, or None.
+        delay_shift: whether spikes leave a step later.
     """
 
     def __init__(
@@ -167,7 +167,7 @@ class SpikingBlock(SynapticBlock):
         self.sampler = RateSampler()
 
     def quantized_bias(self) -> Tensor | None:
-        """See `SynapticBlock`; with that of a mean-only norm."""
+        """See `SynapticBlock`; a mean-only norm adds its own."""
         total = super().quantized_bias()
         if isinstance(self.norm, MeanOnly):
             current_decay, _ = self.neuron.quantized_decays()
@@ -181,7 +181,7 @@ class SpikingBlock(SynapticBlock):
         return self.neuron.constants(self.quantized_bias(), shift=self.delay_shift)
 
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
-        """See `Block`. In SAMPLE mode rates are recorded against what drives the neurons."""
+        """See `Block`. SAMPLE mode also records pairs of drive and rate for the activation."""
         if not mode.spiking:
             z = self._normed(self.weigh(x, *skipped), channel_axis=1)
             rates: Tensor = fitted(self.sampler, mode)(self._drive(z, self.quantized_bias()))
@@ -205,7 +205,7 @@ class SpikingBlock(SynapticBlock):
         return spikes
 
     def _normed(self, z: Tensor, channel_axis: int) -> Tensor:
-        """Weighted input, of which the norm has learnt."""
+        """Update the statistics of the norm in training; return the weighted input."""
         if self.training and self.norm is not None:
             self.norm.update(z / self.levels, channel_axis)
             if isinstance(self.norm, MeanOnly):
@@ -216,7 +216,7 @@ class SpikingBlock(SynapticBlock):
         return self.norm.scale() if isinstance(self.norm, WeightScale) else 1.0
 
     def _drive(self, z: Tensor, bias: Tensor | None) -> Tensor:
-        """What the activation is a function of: `z + current_decay * bias` `[N, C, ...]`, in units of an input of 1."""
+        """Return the activation's argument `z + current_decay * bias`, `[N, C, ...]`, in units of an input of 1."""
         if bias is not None:
             current_decay, _ = self.neuron.quantized_decays()
             z = z + (current_decay * bias).to(z.dtype).reshape(-1, *[1] * (z.dim() - 2))
@@ -224,13 +224,13 @@ class SpikingBlock(SynapticBlock):
 
 
 class AffineBlock(SynapticBlock):
-    """The readout: weighted input plus bias, no spikes; its mean over time is the logits, in all modes.
+    """Affine readout: weighted input plus bias, without spikes. Its mean over time is the logits, in all modes.
 
-    `neuron` only says how the readout neuron of an exported network integrates.
+    `neuron` has the decays of the readout's neurons in an exported network; logits do not depend on them.
     """
 
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Tensor:
-        """See `Block`. Of spikes their counts are weighed, all steps at once."""
+        """See `Block`. Spikes are counted first, so that all steps are weighed at once."""
         if not mode.spiking:
             return self.logits_of(self.weigh(x, *skipped), 1)
         counts = [count(as_spikes(each)) for each in (x, *skipped)]
@@ -247,17 +247,17 @@ class AffineBlock(SynapticBlock):
         return self.logits_of(fired.weighed, time_steps), fired.spikes.reached
 
     def constants(self) -> NeuronConstants:
-        """Constants of the neurons that an exported readout has, which never fire."""
+        """Return the constants of the neurons of an exported readout, which never fire."""
         return replace(self.neuron.constants(self.quantized_bias()), threshold=READOUT_THRESHOLD_MANT / MANT)
 
     def over_time(self, *sources: Spikes) -> Tensor:
-        """The weighted input plus bias of each step, `[T, N, classes]` in units of an input of 1."""
+        """Return weighted input plus bias of each step, `[T, N, classes]`, in units of an input of 1."""
         steps = sources[0].steps
         z = self.logits_of(self.weigh(*sources), 1)
         return z.expand(steps, *z.shape[1:])
 
     def logits_of(self, z: Tensor, time_steps: int) -> Tensor:
-        """Logits for the weighted input of so many steps, added up; with the bias, in units of an input of 1."""
+        """Add the bias to a weighted input summed over `time_steps` steps; return the mean as logits `[N, classes]`."""
         bias = self.quantized_bias()
         z = z if bias is None else z + bias * time_steps
         z = z / time_steps if time_steps != 1 else z
@@ -322,4 +322,4 @@ BUILDERS: Mapping[type[Layer], Callable[[Any, Place], Block]] = {
     FlattenSpec: _build_flatten,
     AffineSpec: _build_affine,
 }
-"""What makes a block from the spec of each kind of layer and its place in the network."""
+"""Builder of each kind of block, called with its spec and its place in the network."""

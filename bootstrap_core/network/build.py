@@ -1,4 +1,4 @@
-"""A spec compiled into a network: the only place that makes blocks."""
+"""Build networks from specs."""
 
 import torch
 
@@ -13,18 +13,18 @@ __all__ = ["build_network"]
 
 FLOAT_BYTES = 4
 COPIES = 2
-"""Of the weights: as they are learnt, and on the grid of the hardware."""
+"""Copies of the weights in memory: the trainable ones, and those on the grid of the hardware."""
 
 
 def build_network(spec: NetworkSpec, *, seed: int | None = None) -> Network:
-    """Blocks with fresh weights, in eval mode.
+    """Build a network with fresh weights, in eval mode.
 
     Args:
-        spec: what to build.
-        seed: of the weights, leaving torch's global generator alone; None draws from the global generator.
+        spec: spec of the network.
+        seed: seed of the weights; torch's global generator stays as it is. None draws from the global generator.
 
     Raises:
-        SnnZooError: its weights take more memory than is free; says how much.
+        SnnZooError: the weights take more memory than is free.
 
     >>> from specs import load_spec
     >>> net = build_network(load_spec("mnist-dense"), seed=0)

@@ -1,4 +1,4 @@
-"""The order in which blocks run, and what each of them reads: the one before it, and the sources of its skips."""
+"""Walk over the blocks of a network: each reads the block before it and the sources of its skips."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -12,19 +12,20 @@ Output = TypeVar("Output")
 
 
 def sources_of(spec: NetworkSpec) -> list[list[int]]:
-    """The sources of each block's skips, input first."""
+    """Return the indices of the blocks that each block's skips read, input first."""
     return [[skip.source for skip in skips_of(layer)] for layer in spec.layers]
 
 
 def walk(
     sources: Sequence[Sequence[int]], given: Output, run: Callable[[int, list[Output]], Output]
 ) -> Iterator[Output]:
-    """Run blocks in order and yield what each gives; outputs are kept only as long as a later block reads them.
+    """Run blocks in order and yield their outputs; an output is kept only as long as a later block reads it.
 
     Args:
-        sources: of each block's skips, see `sources_of`.
-        given: what the first block reads.
-        run: called with a block's index and what it reads: the output before it, then those of its skips' sources.
+        sources: sources of each block's skips, see `sources_of`.
+        given: input of the first block.
+        run: called with the index of a block and its inputs: the output of the block before it, then the outputs
+            that its skips read.
 
     >>> list(walk([[], [], [0]], 1, lambda i, read: sum(read) + i))
     [1, 2, 5]

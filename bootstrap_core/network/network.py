@@ -26,12 +26,12 @@ from specs.shapes import fit_input
 __all__ = ["Network", "Tally", "Trace", "as_input", "as_logits", "check_earlier", "count_steps"]
 
 UNSCALED = 16.0
-"""Images that reach so far were not divided by 255; those that a network of lava-dl takes, normalised, do not."""
+"""Pixel value above which images are taken as not divided by 255; normalised images of lava-dl stay below it."""
 
 
 @dataclass(frozen=True)
 class Trace:
-    """What every block gave in one run, input first.
+    """Outputs of all blocks in one run, input first.
 
     `spikes[i]` is `[T, N, ...]` where block i ran as SNN (for the readout: its weighted input of each step), and None
     where it ran as ANN; `rates[i]` is `[N, ...]`, the mean over time, or the ANN rates.
@@ -41,7 +41,7 @@ class Trace:
     rates: tuple[Tensor, ...]
 
     def logits_after(self, steps: Sequence[int]) -> tuple[Tensor, ...]:
-        """Those of runs of so many steps, each `[N, classes]`, float32: what the readout gave till then, on average."""
+        """Return the logits `[N, classes]` of shorter runs: the mean output of the readout over the first steps."""
         x = self.spikes[-1]
         if x is None:
             raise SnnZooError("the readout ran as ANN, which has no steps")
@@ -50,11 +50,11 @@ class Trace:
 
 @dataclass(frozen=True)
 class Tally:
-    """A run in numbers, input first.
+    """Counts of one run, input first.
 
-    `counts[i]` `[...]` has for each neuron of block i how often it gave something else than 0, over all images and
-    steps; None where nothing was counted. `rates[i]` is the part of all outputs that were not 0, or as ANN their mean.
-    `earlier` has the logits of shorter runs, which this one began with.
+    `counts[i]` has the number of nonzero outputs of each neuron of block i, over all images and steps; None where
+    nothing was counted. `rates[i]` is the share of nonzero outputs, or for a block that ran as ANN the mean output.
+    `earlier` has the logits after the first steps of the run, for each number of steps that was asked for.
     """
 
     counts: tuple[Tensor | None, ...]
@@ -63,9 +63,9 @@ class Tally:
 
 
 class Network(nn.Module):
-    """Bootstrap blocks in a row, with skips. Made by `build_network`; `spec` says what it is.
+    """Bootstrap blocks in a row, with skips. Made by `build_network` from `spec`.
 
-    Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255); it gives logits `[N, classes]`.
+    Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255); it returns logits `[N, classes]`.
     """
 
     def __init__(self, spec: NetworkSpec, blocks: list[Block]) -> None:
@@ -77,7 +77,7 @@ class Network(nn.Module):
     def forward(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
     ) -> Tensor:
-        """Logits `[N, classes]`: the mean over time of the readout, which for a spiking one is its rates.
+        """Return logits `[N, classes]`: the mean output of the readout over time, for a spiking readout its rates.
 
         Args:
             images: `[N, ...]` of the spec's input size, in 0..1.
@@ -93,7 +93,7 @@ class Network(nn.Module):
     def outputs(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
     ) -> Iterator[tuple[list[Signals], Signals]]:
-        """Run block after block and yield what each reads, from the block before it and through its skips, and gives.
+        """Run block after block; yield the inputs of each, its predecessor's output first, and its output.
 
         Arguments as of `forward`.
         """
@@ -112,7 +112,7 @@ class Network(nn.Module):
             yield list(read), output
 
     def tandem(self, images: Tensor) -> Tensor:
-        """Logits as of spikes, with the gradient of the ANN where its activations give the rates of these spikes.
+        """Return the logits of the SNN, with the gradient of the ANN taken at the rates of these spikes.
 
         Block by block the spikes run without a gradient, and the ANN beside them on their rates; both drop the same
         inputs. Norms learn from both. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
@@ -138,7 +138,7 @@ class Network(nn.Module):
     def run(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
     ) -> tuple[Tensor, Trace]:
-        """Like `forward`, with a `Trace` of what every block gave."""
+        """Run like `forward`; also return the outputs of all blocks."""
         modes = self._layer_modes(mode)
         spikes, rates = list[Tensor | None](), list[Tensor]()
         for i, (read, output) in enumerate(self.outputs(images, modes, time_steps=time_steps)):
@@ -148,7 +148,7 @@ class Network(nn.Module):
         return as_logits(output), Trace(tuple(spikes), tuple(rates))
 
     def shown(self, i: int, read: list[Signals], output: Signals) -> Tensor:
-        """What block i gives at each step, `[T, N, ...]`: spikes, or the weighted input of an affine readout."""
+        """Return the output of block i at each step, `[T, N, ...]`; of an affine readout, its weighted input."""
         if isinstance(output, Spikes):
             return output.tensor()
         return self.block(i).over_time(*(x for x in read if isinstance(x, Spikes)))
@@ -161,7 +161,7 @@ class Network(nn.Module):
         time_steps: int | None = None,
         also_after: Sequence[int] = (),
     ) -> tuple[Tensor, Tally]:
-        """Like `forward`, with what every block gave counted.
+        """Run like `forward` and count the outputs of every block that are not 0.
 
         `also_after` are numbers of steps up to T, whose logits are `earlier`.
         """
@@ -171,7 +171,7 @@ class Network(nn.Module):
     def tally_of(
         self, outputs: Iterable[tuple[list[Signals], Signals]], steps: int, also_after: Sequence[int]
     ) -> tuple[Tensor, Tally]:
-        """Logits and tally of what `outputs` gave in T steps."""
+        """Return logits and tally of a run of T steps, whose blocks' inputs and outputs are `outputs`."""
         also_after = check_earlier(steps, also_after)
         counts: list[Tensor | None] = []
         rates: list[float] = []
@@ -189,7 +189,7 @@ class Network(nn.Module):
         return as_logits(last[1]), Tally(tuple(counts), tuple(rates), earlier)
 
     def logits_after(self, steps: int, read: list[Signals], output: Signals) -> Tensor:
-        """Logits after the first steps, of what the readout read and gave in a longer run."""
+        """Return the logits after the first steps, from the readout's inputs and output in a longer run."""
         if isinstance(output, Spikes):
             return as_logits(output.first(steps))
         first = [x.first(steps) for x in read if isinstance(x, Spikes)]
@@ -198,7 +198,7 @@ class Network(nn.Module):
         return as_logits(self.readout(first[0], Mode.SNN, steps, *first[1:]))
 
     def _uncast(self, modes: LayerModes) -> AbstractContextManager[object]:
-        """Where a block spikes, nothing is rounded, whatever a caller lets torch cast: spikes are exact."""
+        """Return a context that switches autocast off if a block spikes, since spikes are exact."""
         device = self.device.type
         if torch.is_autocast_enabled(device) and any(modes[i].spiking for i in range(len(self.blocks))):
             return torch.autocast(device, enabled=False)
@@ -217,37 +217,37 @@ class Network(nn.Module):
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
 
     @property
     def readout(self) -> Block:
-        """The last block: a readout, or a block of neurons whose rates are the logits."""
+        """Last block: an affine readout, or a block of neurons whose rates are the logits."""
         return self.block(-1)
 
     @property
     def fitted(self) -> bool:
-        """Whether every activation has been fitted, so that ANN mode is defined."""
+        """True if every activation has been fitted, so that ANN mode is defined."""
         return all(module.fitted for module in self.modules() if isinstance(module, RateSampler))
 
 
 def _seen_by(mode: Mode, x: Signals) -> Signals:
-    """What a block in `mode` gets of an output: at the crossover, where spikes meet rates, their mean rate."""
+    """Return an output as a block in `mode` reads it: spikes become their mean rate where an ANN block follows."""
     return _rates_of(x) if isinstance(x, Spikes) and not mode.spiking else x
 
 
 def _rates_of(x: Signals) -> Tensor:
-    """Mean over time of spikes; rates as they are."""
+    """Return the mean of spikes over time; rates stay as they are."""
     return (count(x) / x.steps).float() if isinstance(x, Spikes) else x
 
 
 def as_logits(output: Signals) -> Tensor:
-    """What the readout gave, `[N, classes]`."""
+    """Return the output of the readout as logits `[N, classes]`."""
     return _rates_of(output).flatten(1)
 
 
 def _count(spikes: Spikes) -> Tensor:
-    """How often each neuron gave something else than 0, over all images and steps, int64."""
+    """Return the number of nonzero outputs of each neuron, over all images and steps, int64."""
     if spikes.values is None:
         return count(spikes).sum(0, dtype=torch.float64).long()
     if spikes.is_constant:
@@ -256,7 +256,7 @@ def _count(spikes: Spikes) -> Tensor:
 
 
 def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:
-    """T of a run: `time_steps`, or by default the spec's. Raises `SnnZooError` unless it is whole, and at least 1."""
+    """Return T of a run: `time_steps`, or the spec's. Raises `SnnZooError` unless it is an integer of at least 1."""
     steps = spec.time_steps if time_steps is None else time_steps
     if not (isinstance(steps, Integral) and steps >= 1):
         raise SnnZooError(f"time_steps must be a whole number, at least 1, not {steps!r}")
@@ -264,7 +264,7 @@ def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:
 
 
 def check_earlier(steps: int, also_after: Sequence[int]) -> list[int]:
-    """`also_after`; raises `SnnZooError` unless all are steps of a run of so many."""
+    """Return `also_after` as a list; raises `SnnZooError` unless all lie in 1 to `steps`."""
     for t in also_after:
         if not (isinstance(t, Integral) and 1 <= t <= steps):
             raise SnnZooError(f"also_after takes whole numbers from 1 to {steps}, the steps of this run, not {t!r}")
@@ -272,8 +272,10 @@ def check_earlier(steps: int, also_after: Sequence[int]) -> list[int]:
 
 
 def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
-    """Images `[N, ...]` in the input's shape, uint8 scaled to 0..1. Raises `DataError` if they cannot be, and warns of
-    floats that were not scaled."""
+    """Return images `[N, ...]` in the input's shape, uint8 scaled to 0..1.
+
+    Raises `DataError` if they do not fit; warns of floats that seem not to be divided by 255.
+    """
     shape = spec.input.shape
     wanted = f"{spec.name} takes images as a tensor [N, {', '.join(map(str, shape))}], floats in 0..1 or uint8"
     if not isinstance(images, Tensor):

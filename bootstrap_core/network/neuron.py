@@ -41,16 +41,16 @@ class CubaNeuron(nn.Module):
                 self.register_parameter(name, nn.Parameter(decay))
 
     def quantized_decays(self) -> tuple[Tensor, Tensor]:
-        """Current and voltage decay on the grid of 1/4096."""
+        """Return current and voltage decay on the grid of 1/4096."""
         return quantize_decay(self.current_decay), quantize_decay(self.voltage_decay)
 
     def constants(self, bias: Tensor | None = None, *, shift: bool = False, direct: bool = False) -> NeuronConstants:
-        """What operators take.
+        """Return the constants as operators take them.
 
         Args:
             bias: `[C]`, on the grid of 1/64.
             shift: whether spikes leave a step later.
-            direct: whether the weighted input enters the voltage, past the current, as the hardware's bias does.
+            direct: whether the weighted input bypasses the current and enters the voltage, as the hardware's bias does.
         """
         current_decay, voltage_decay = self.quantized_decays()
         return NeuronConstants(

@@ -15,23 +15,23 @@ __all__ = ["ConvSynapse", "DenseSynapse", "IdentitySynapse", "PoolSynapse", "Syn
 
 
 class Synapse(nn.Module):
-    """Base of all synapses. `forward(x, scale)` gives the weighted input of rates, in their dtype.
+    """Base of all synapses. `forward(x, scale)` returns the weighted input of rates, in their dtype.
 
-    `spec` is the convolution that the synapse is to operators, None if it is dense.
+    `spec` is the geometry of a convolution, or None for dense synapses.
     """
 
     weight: Tensor
     spec: ConvSpec | None
     is_learned = True
-    """Whether the weight is trainable, perhaps through weight norm."""
+    """True if the weight is trainable, directly or through weight norm."""
 
     def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
-        """The weight on its grid, after multiplication by `scale`; shaped as `weight`."""
+        """Return the weight times `scale` on its grid, of the shape of `weight`."""
         weight = self.weight
         return quantize_weight(weight if isinstance(scale, float) and scale == 1 else weight * scale)
 
     def connection(self, scale: Tensor | float = 1.0) -> Connection:
-        """What operators take."""
+        """Return the synapses as operators take them."""
         return Connection(self.quantized_weight(scale), self.spec)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -85,9 +85,9 @@ class ConvSynapse(Synapse):
 
 
 class PoolSynapse(Synapse):
-    """The grouped convolution of one weight that is an average pool, `[N, C, H, W]`. Nothing to learn.
+    """Average pool of `[N, C, H, W]` as a grouped convolution with one fixed weight.
 
-    `weight` is `[C, 1, kernel height, kernel width]`, every entry the same: the export of the pool.
+    `weight` is `[C, 1, kernel height, kernel width]`, with the same number everywhere; exports write it so.
     """
 
     spec: ConvSpec
@@ -114,7 +114,7 @@ class PoolSynapse(Synapse):
 
 
 class IdentitySynapse(Synapse):
-    """Each neuron to the one in its place, `[N, C]` or `[N, C, H, W]`; `weight` is `[C]`."""
+    """Synapses from each neuron to the one at the same place, `[N, C]` or `[N, C, H, W]`; `weight` is `[C]`."""
 
     def __init__(self, shape: Shape) -> None:
         super().__init__()
@@ -123,7 +123,7 @@ class IdentitySynapse(Synapse):
         self.weight = nn.Parameter(torch.ones(shape[0]))
 
     def connection(self, scale: Tensor | float = 1.0) -> Connection:
-        """What operators take: a convolution of kernel 1, a group for each channel."""
+        """Return the synapses as operators take them: a convolution of kernel 1 with a group for each channel."""
         return Connection(self.quantized_weight(scale).reshape(-1, 1, 1, 1), self.spec)
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:

@@ -1,6 +1,6 @@
-"""Operators: everything fast, each with a definition in plain torch that it equals.
+"""Operators: fast implementations, each equal to a definition in plain torch.
 
-| operator | does | definition |
+| operator | computes | definition |
 |---|---|---|
 | `input_neurons.input_spikes`, `input_current` | pixels to currents, and their neurons' spikes | `functional.cuba` |
 | `spiking_layer.spiking_layer` | synapses and the neurons behind them | `F.linear`, `F.conv2d`, `functional.cuba` |
@@ -10,6 +10,7 @@
 | `activation.activate` | rates through a fitted activation | `functional.piecewise` |
 | `products.linear`, `convolve` | rates through weights | `F.linear`, `F.conv2d` |
 
-Spikes are handed on as `spikes.Spikes`. Blocks call operators and nothing else. Which implementation runs is decided in
-`library.py`: the native one on the CPU, where it was built, and else the definition. Spikes are equal to the last bit.
+Operators take and return spikes as `spikes.Spikes`. Blocks call operators and nothing else. `library.py` decides which
+implementation runs: the native library on the CPU if it was built, otherwise the definition. Both give the same spikes,
+to the last bit.
 """

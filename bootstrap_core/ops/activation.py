@@ -12,12 +12,12 @@ __all__ = ["activate"]
 
 
 def activate(z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
-    """Rate for a weighted input; see `functional.piecewise`. bfloat16 is computed in float32.
+    """Return the rates for a weighted input; see `functional.piecewise`. bfloat16 is computed in float32.
 
     Args:
         z: any shape.
-        centers: `[K, 2]`, rows (z, a) with z rising.
-        slopes: `[K - 1]`, of the segments between them.
+        centers: `[K, 2]`, points (z, rate) of the curve, z ascending.
+        slopes: `[K - 1]`, slope of each segment between two points.
     """
     if z.dtype == torch.bfloat16:  # in which the centres would move
         return activate(z.float(), centers, slopes).to(z.dtype)
@@ -34,8 +34,7 @@ class _Activate(torch.autograd.Function):
         z_centers, a_centers, tangents = (x.float().contiguous() for x in (*centers.T, slopes))
         steepness = float((z_centers[-1] / a_centers[-1]).abs())
         curve = Curve(*map(pointer, (z_centers, a_centers, tangents)), len(centers), steepness, GRADIENT_FLOOR)
-        places = (x if x is None else x.data_ptr() for x in (z, rates, gradients))
-        given, *found = places
+        given, *found = (x if x is None else x.data_ptr() for x in (z, rates, gradients))  # in any order of memory
         call("snn_piecewise", given, z.numel(), curve, *found)
         ctx.save_for_backward(gradients)
         return rates

@@ -15,8 +15,8 @@ NEVER = 2**31 - 1
 def keep_freed_memory() -> None:
     """Let the C library keep large blocks that are freed, for the next step or batch to take.
 
-    glibc gives them back to the system and asks for new ones, each page of which costs a fault: for a tensor of
-    [16, 256, 16, 12, 12] more than the arithmetic on it. Does nothing where the C library is another.
+    glibc returns large blocks to the system and asks for new ones, and each page of those costs a fault: for a tensor
+    of [16, 256, 16, 12, 12] more time than the arithmetic on it. With other C libraries this does nothing.
     """
     with suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)

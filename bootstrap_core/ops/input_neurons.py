@@ -1,7 +1,8 @@
-"""Input neurons: a current for each pixel, the same at each step, and the spikes or rates that it makes.
+"""Input neurons: each pixel drives a neuron with one current, the same at each step.
 
-Definition: `functional.truncate_current` and `functional.cuba`, or `functional.piecewise`. All that a neuron does
-follows from its current, a whole number of 1/64, so it is found once for each number and looked up for each pixel.
+Definition: `functional.truncate_current` and `functional.cuba`, or `functional.piecewise`. A current is a whole number
+of 1/64, and the spikes follow from it: they are computed once for each number that occurs, and looked up for each
+pixel.
 """
 
 from __future__ import annotations
@@ -26,9 +27,9 @@ __all__ = ["InputCurrent", "input_current", "input_gradients", "input_rates", "i
 
 @dataclass(frozen=True)
 class InputCurrent(Prepared):
-    """The current of a pixel in 0..1: `weight * (pixel - mean) / std + bias`, truncated to 1/64.
+    """Current of a pixel in 0..1: `weight * (pixel - mean) / std + bias`, truncated to 1/64.
 
-    `weight` and `bias` are `[1]`, off their grid of 2/64, on which they are put.
+    `weight` and `bias` are `[1]`; they are rounded to their grid of 2/64 first.
     """
 
     weight: Tensor
@@ -38,24 +39,24 @@ class InputCurrent(Prepared):
 
     @cached_property
     def record(self) -> InputScaling:
-        """The same for the native library, on the grid."""
+        """Record for the native library, with weight and bias on their grid."""
         weight, bias = quantize_weight(torch.cat([self.weight.detach(), self.bias.detach()])).tolist()
         return InputScaling(self.mean, self.std, weight, bias, MANT, BIAS_MANT_MIN, BIAS_MANT_MAX)
 
     @property
     def learns(self) -> bool:
-        """Whether a gradient is wanted."""
+        """True if weight or bias need a gradient."""
         return torch.is_grad_enabled() and (self.weight.requires_grad or self.bias.requires_grad)
 
 
 @dataclass(frozen=True)
 class _Numbered:
-    """Pixels by the number of their current, which counts from the lowest current of the batch.
+    """Pixels and the number of each one's current, counted from the lowest current of the batch.
 
     Attributes:
-        pixels, numbers: `[N, inputs]`, float32 and int32; maps lie with their channels last.
-        lowest: current, in units of 1/64.
-        n: of the currents from the lowest to the highest.
+        pixels, numbers: `[N, inputs]`, float32 and int32; maps have their channels last.
+        lowest: the lowest current, in units of 1/64.
+        n: number of currents from the lowest to the highest.
     """
 
     pixels: Tensor
@@ -64,12 +65,12 @@ class _Numbered:
     n: int
 
     def currents(self) -> Tensor:
-        """Each of the currents, `[1, n]`."""
+        """Return all currents in ascending order, `[1, n]`."""
         return torch.arange(self.lowest, self.lowest + self.n, dtype=torch.float32).div_(MANT)[None]
 
 
 def _number_currents(images: Tensor, given: InputCurrent) -> _Numbered:
-    """Number the currents of pixels, by the native library."""
+    """Number the currents of pixels, in the native library."""
     lying = images if images.dim() == 2 else images.movedim(1, -1)
     pixels = lying.detach().contiguous().view(len(images), -1)
     numbers, span = torch.empty(pixels.shape, dtype=torch.int32), torch.empty(2, dtype=torch.int32)
@@ -79,7 +80,7 @@ def _number_currents(images: Tensor, given: InputCurrent) -> _Numbered:
 
 
 def input_current(images: Tensor, given: InputCurrent) -> Tensor:
-    """The current of each pixel, float32; float64 inside, so that the truncation is exact."""
+    """Return the current of each pixel, float32; computed in float64, so that the truncation is exact."""
     if _is_plain(images) and not given.learns:
         numbered = _number_currents(images, given)
         return _as_images(_look_up(numbered.currents(), numbered.numbers)[0], images)
@@ -89,9 +90,9 @@ def input_current(images: Tensor, given: InputCurrent) -> Tensor:
 
 
 def input_rates(images: Tensor, given: InputCurrent, centers: Tensor, slopes: Tensor) -> Tensor:
-    """What a fitted activation gives for the current of each pixel, float32; see `activation.activate`.
+    """Return the rate of each pixel: the fitted activation of its current, float32; see `activation.activate`.
 
-    The input's weight and bias get a gradient, and images that want one.
+    Differentiable in the weight and bias of the input, and in the images.
     """
     if not _is_plain(images):
         return activate(input_current(images, given), centers, slopes)
@@ -109,12 +110,12 @@ def input_rates(images: Tensor, given: InputCurrent, centers: Tensor, slopes: Te
 
 
 def _is_plain(images: Tensor) -> bool:
-    """Whether the library takes these images."""
+    """Return whether the native library takes these images."""
     return images.dtype == torch.float32 and not images.requires_grad and images.numel() > 0 and runs_native(images)
 
 
 def _as_images(x: Tensor, images: Tensor) -> Tensor:
-    """`[N, inputs]`, channels last, in the shape of the images."""
+    """Return `[N, inputs]`, channels last, in the shape of the images."""
     if images.dim() == 2:
         return x
     n, channels, *size = images.shape
@@ -122,12 +123,12 @@ def _as_images(x: Tensor, images: Tensor) -> Tensor:
 
 
 def input_spikes(images: Tensor, given: InputCurrent, neurons: NeuronConstants, steps: int) -> Spikes:
-    """Spikes of neurons driven by their pixel's current, which enters the voltage as the hardware's bias does.
+    """Return the spikes of input neurons, whose current enters the voltage as the hardware's bias does.
 
     Args:
         images: `[N, ...]` in 0..1.
-        given: how pixels become currents.
-        neurons: their constants; the current decay does not matter.
+        given: scaling from pixels to currents.
+        neurons: constants of the neurons; their current decay is not used.
         steps: T.
     """
     if _is_plain(images) and len(neurons.voltage_decay) == 1 and not neurons.learns_decays:
@@ -149,14 +150,14 @@ def input_spikes(images: Tensor, given: InputCurrent, neurons: NeuronConstants, 
 
 @dataclass(frozen=True)
 class _Table:
-    """What the neurons of each current do; voltage `[T, currents]` in float units."""
+    """Spikes and voltage of a neuron for each current; voltage `[T, currents]` in float units."""
 
     run: LayerRun
     voltage: Tensor
 
 
 def _table_of(numbered: _Numbered, neurons: NeuronConstants, steps: int) -> _Table:
-    """The table of the batch's currents; constants keep the last ones, for batches of the same."""
+    """Return the table for the currents of a batch; it is kept for the next batch with the same ones."""
     key = numbered.lowest, numbered.n, steps
     tables: dict[tuple[int, int, int], _Table] = neurons.input_tables
     if key not in tables:
@@ -177,7 +178,7 @@ def _table_of(numbered: _Numbered, neurons: NeuronConstants, steps: int) -> _Tab
 
 
 def _steady(numbered: _Numbered, table: _Table, given: InputCurrent, neurons: NeuronConstants) -> SteadyInput:
-    """What the gradients of spikes are worth to the currents."""
+    """Return the derivative of each spike with respect to its current."""
     steps = len(table.voltage)
     slopes = exponential_surrogate(
         table.voltage, threshold=neurons.threshold, tau_grad=neurons.tau_grad, scale_grad=neurons.scale_grad
@@ -193,7 +194,7 @@ def _steady(numbered: _Numbered, table: _Table, given: InputCurrent, neurons: Ne
 
 
 def _look_up(table: Tensor, numbers: Tensor) -> Tensor:
-    """Rows of a table `[K, currents]`, of 32 bits, for all numbers: `[K, *numbers.shape]`."""
+    """Look up all numbers in each row of a table `[K, currents]` of 32-bit values: `[K, *numbers.shape]`."""
     out = torch.empty(len(table), *numbers.shape, dtype=table.dtype)
     sizes = *table.shape, pointer(numbers), numbers.numel()
     call("snn_look_up", pointer(table), *sizes, pointer(out))
@@ -201,7 +202,7 @@ def _look_up(table: Tensor, numbers: Tensor) -> Tensor:
 
 
 def input_gradients(grad: Tensor, steady: SteadyInput) -> tuple[Tensor, Tensor]:
-    """Gradients of the input's weight and bias from that of its spikes `[T, N, ...]`."""
+    """Return the gradients of the input's weight and bias from the gradient of its spikes, `[T, N, ...]`."""
     rows = by_image(grad)
     rows = rows if rows.dtype == torch.bfloat16 else rows.float()
     images, steps = rows.shape[:2]
@@ -213,7 +214,7 @@ def input_gradients(grad: Tensor, steady: SteadyInput) -> tuple[Tensor, Tensor]:
 
 
 class _Rates(torch.autograd.Function):
-    """Rates of pixels, whose gradient goes to the input's weight and bias."""
+    """Pass rates on; their gradient goes to the input's weight and bias."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor, rates: Tensor, steady: SteadyInput) -> Tensor:
@@ -226,7 +227,7 @@ class _Rates(torch.autograd.Function):
 
 
 class _Link(torch.autograd.Function):
-    """Carries the gradient of input neurons' spikes to the input's weight and bias."""
+    """Carry the gradient of input neurons' spikes to the input's weight and bias."""
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, bias: Tensor, steady: SteadyInput | None, shape: tuple[int, ...]) -> Tensor:

@@ -1,8 +1,8 @@
-"""The native library: where it is, whether it runs, and how its functions are called.
+"""Load and call the native library; the only place that chooses between native code and the definitions in torch.
 
-This is the only place that chooses between native code and the definitions in torch. The library is built from
-`native/` when the package is installed, once for each kind of CPU. It needs neither Python's nor torch's headers:
-functions take pointers, sizes and the records below, which `native/library.h` declares too.
+The library is built from `native/` when the package is installed, once for each kind of CPU. It uses the headers of
+neither Python nor torch: its functions take pointers, sizes and the records below, which `native/library.h` declares
+for C++.
 """
 
 import ctypes
@@ -40,7 +40,7 @@ __all__ = [
 ]
 
 LANES = 16
-"""Numbers of a vector in the library; arrays of channels are padded to a multiple."""
+"""Length of a vector in the library; arrays of channels are padded to a multiple of it."""
 
 _KINDS = ("", "avx2", "avx512")
 _STARTED_IN = os.getpid()
@@ -69,7 +69,7 @@ class Synapse(Structure):
 
 
 class Layer(Structure):
-    """Sizes of a layer's output, and where it goes."""
+    """Sizes of a layer's output, and pointers to its arrays."""
 
     _fields_ = [
         *((name, c_int64) for name in ("images", "steps", "height", "width", "channels")),
@@ -78,7 +78,7 @@ class Layer(Structure):
 
 
 class Backward(Structure):
-    """Gradients of a layer's neurons."""
+    """Arguments of the backward pass of a layer's neurons."""
 
     _fields_ = [
         *((name, c_int64) for name in ("images", "parts", "steps", "places", "channels")),
@@ -91,7 +91,7 @@ class Backward(Structure):
 
 
 class WeightGradient(Structure):
-    """The gradient of a weight behind spikes."""
+    """Arguments of the gradient of a weight that multiplies spikes."""
 
     _fields_ = [
         *((name, c_int64) for name in ("images", "steps", "pixels", "channels", "places", "taps", "outputs")),
@@ -102,7 +102,7 @@ class WeightGradient(Structure):
 
 
 class SteadyGradient(Structure):
-    """What reaches input neurons through the synapses behind them."""
+    """Arguments of the gradient that reaches input neurons through the next layer's synapses."""
 
     _fields_ = [
         *((name, c_int64) for name in ("images", "steps", "pixels", "channels", "places", "taps", "outputs")),
@@ -115,7 +115,7 @@ class SteadyGradient(Structure):
 
 
 class Fold(Structure):
-    """What every place of a convolution has for the pixels that it sees."""
+    """Arguments of `snn_fold`, which adds the columns of all places of a convolution to the pixels that they see."""
 
     _fields_ = [
         *((name, c_int64) for name in ("images", "pixels", "channels", "places", "taps")),
@@ -125,13 +125,13 @@ class Fold(Structure):
 
 
 class InputScaling(Structure):
-    """How a pixel becomes an input current."""
+    """Scaling from a pixel to its input current."""
 
     _fields_ = [(name, c_double) for name in ("mean", "std", "weight", "bias", "unit", "lowest", "highest")]
 
 
 class Curve(Structure):
-    """A fitted activation."""
+    """Curve of a fitted activation."""
 
     _fields_ = [
         *((name, c_void_p) for name in ("z", "a", "slopes")),
@@ -141,13 +141,13 @@ class Curve(Structure):
 
 
 class Prepared:
-    """Base of frozen dataclasses that keep what they prepared for the library; copies and pickles prepare it anew.
+    """Base of frozen dataclasses that cache records for the library; copies and pickles leave the cache behind.
 
-    What is prepared points into tensors, which a copy has others of.
+    Cached records point into tensors, and a copy has tensors of its own.
     """
 
     def __getstate__(self) -> dict[str, Any]:
-        """The fields alone."""
+        """Return the fields alone."""
         return {name: getattr(self, name) for name in self.__dataclass_fields__}  # type: ignore[attr-defined]
 
 
@@ -168,18 +168,18 @@ _SIGNATURES: dict[str, list[Any]] = {
     "snn_look_up": [c_void_p, c_int64, c_int64, c_void_p, c_int64, c_void_p],
     "snn_count": [c_void_p, c_int64, c_int64, c_void_p],
 }
-"""Parameters of each function but the last, the number of threads."""
+"""Parameters of each function; the last one, the number of threads, is left out."""
 
 
 class _Switch:
-    """Whether the library may be used; see `without_native`."""
+    """Switch of `without_native`."""
 
     on = True
 
 
 @cache
 def _library() -> ctypes.CDLL | None:
-    """The library for this CPU, or None if the package was installed without one."""
+    """Load the best library for this CPU; return None if the package was installed without one."""
     folder = Path(__file__).parent
     try:
         library = ctypes.CDLL(str(folder / "libsnnzoo.so"))
@@ -199,7 +199,10 @@ def _library() -> ctypes.CDLL | None:
 
 
 def _parallel_region() -> int | None:
-    """What opens a parallel region on the threads that torch has: GNU's, LLVM's and Intel's OpenMP all have it."""
+    """Return the address of `GOMP_parallel` in torch's own OpenMP, so that the library runs on torch's threads.
+
+    The OpenMP libraries of GNU, LLVM and Intel all have this function.
+    """
     for path in Path(torch.__file__).parent.glob("lib/libtorch_cpu.*"):
         with suppress(OSError, AttributeError):
             return ctypes.cast(ctypes.CDLL(str(path)).GOMP_parallel, c_void_p).value
@@ -207,12 +210,12 @@ def _parallel_region() -> int | None:
 
 
 def is_installed() -> bool:
-    """Whether the native library was built for this machine."""
+    """Return whether the native library was built for this machine."""
     return _library() is not None
 
 
 def describe() -> str:
-    """What runs the operators, in a few words."""
+    """Return how operators run on this machine, for people: the native library and its kind, or torch alone."""
     library = _library()
     if library is None:
         return "torch alone (the native library is not installed)"
@@ -224,7 +227,7 @@ def describe() -> str:
 
 @contextmanager
 def without_native() -> Iterator[None]:
-    """Run the definitions in torch, which give the same spikes, in all threads of this process."""
+    """Run all operators by their definitions in torch, in all threads of this process; spikes stay the same."""
     before, _Switch.on = _Switch.on, False
     try:
         yield
@@ -233,7 +236,7 @@ def without_native() -> Iterator[None]:
 
 
 def runs_native(*tensors: Tensor) -> bool:
-    """Whether native functions take these tensors: on the CPU, in plain eager mode."""
+    """Return whether native functions take these tensors: on the CPU, in eager mode, with the library built."""
     return (
         _Switch.on
         and all(x.device.type == "cpu" for x in tensors)
@@ -243,12 +246,12 @@ def runs_native(*tensors: Tensor) -> bool:
 
 
 def n_threads() -> int:
-    """Threads for native functions: torch's; after a fork, which leaves them behind, the one that calls."""
+    """Return the number of threads: torch's; in a forked process 1, since a fork does not copy threads."""
     return torch.get_num_threads() if os.getpid() == _STARTED_IN else 1
 
 
 def pointer(x: Tensor | None) -> int | None:
-    """Where a contiguous tensor's numbers lie; None for none."""
+    """Return the address of a contiguous tensor's data; None for None."""
     if x is None:
         return None
     assert x.is_contiguous()
@@ -256,7 +259,7 @@ def pointer(x: Tensor | None) -> int | None:
 
 
 def pad_lanes(x: Tensor, n: int) -> Tensor:
-    """Numbers of channels, `[n]` or `[1]` for all, as `[m]` with zeros behind them, m a multiple of `LANES`."""
+    """Return one value for each of `n` channels, padded with zeros to a multiple of `LANES`; `x` is `[n]` or `[1]`."""
     out = x.new_zeros(-(-n // LANES) * LANES)
     out[:n] = x
     return out

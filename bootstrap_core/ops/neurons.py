@@ -19,9 +19,9 @@ from specs.fields import Shape
 __all__ = ["MOST_REACHED", "LayerRun", "NeuronConstants", "by_image", "by_step", "fire", "map_of"]
 
 PARTS = 16
-"""Of the images, whose gradients are added up each by itself, so that sums do not depend on the threads."""
+"""Groups of images; gradients are summed within each and then over all, so that sums do not depend on threads."""
 MOST_REACHED = 1 << 30
-"""Magnitude of a state from which 32 bits could wrap; such a run is repeated by the definition."""
+"""Magnitude from which a 32-bit state could wrap around; such a run is repeated by the definition."""
 
 
 @dataclass(frozen=True)
@@ -48,27 +48,27 @@ class NeuronConstants(Prepared):
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What may have a gradient."""
+        """Tensors that may need a gradient: both decays and the bias."""
         return self.current_decay, self.voltage_decay, self.bias
 
     @property
     def learns_decays(self) -> bool:
-        """Whether a gradient of the decays is wanted."""
+        """True if the decays need a gradient."""
         return torch.is_grad_enabled() and (self.current_decay.requires_grad or self.voltage_decay.requires_grad)
 
     @cached_property
     def keeps(self) -> tuple[Tensor, Tensor]:
-        """What current and voltage keep at each step, in units of 1/4096, float32 `[1]` or `[C]`."""
+        """Part of current and of voltage that is left after a step, in units of 1/4096, float32 `[1]` or `[C]`."""
         return (1 - self.current_decay.detach()) * DECAY_ONE, (1 - self.voltage_decay.detach()) * DECAY_ONE
 
     @cached_property
     def forgets(self) -> bool:
-        """Whether no neuron keeps any of its current."""
+        """True if the current of all neurons is lost at each step: a current decay of 1."""
         return not bool(self.keeps[0].any())
 
     @cached_property
     def input_tables(self) -> dict[tuple[int, int, int], Any]:
-        """What input neurons of some currents do; see `input_neurons`."""
+        """Cache of `input_neurons`: the table for the currents of the last batch."""
         return {}
 
     @cached_property
@@ -76,7 +76,7 @@ class NeuronConstants(Prepared):
         return {}
 
     def record(self, channels: int) -> Neurons:
-        """The constants for the native library."""
+        """Return the constants as the native library takes them."""
         if channels not in self._record:
             bias = torch.zeros(1, dtype=torch.float32) if self.bias is None else self.bias.detach() * MANT
             numbers = *(keep.round().int() for keep in self.keeps), bias.round().int() * STATE_PER_MANT
@@ -87,7 +87,7 @@ class NeuronConstants(Prepared):
         return self._record[channels][0]
 
     def define(self, z: Tensor) -> CubaOutput:
-        """Run the definition on weighted input `[T, N, C, ...]`; without the shift."""
+        """Run the definition on a weighted input `[T, N, C, ...]`, without the shift."""
         return cuba(
             z,
             current_decay=self.current_decay,
@@ -100,14 +100,14 @@ class NeuronConstants(Prepared):
         )
 
     def fire_definition(self, z: Tensor) -> Spikes:
-        """The spikes of the definition, shifted if they are to be."""
+        """Return the spikes of the definition, a step later if `shift` is set."""
         out = self.define(z)
         spikes = Spikes.of(out.spikes, reached=_reached(out))
         return spikes.delayed() if self.shift else spikes
 
 
 def _reached(out: CubaOutput) -> int:
-    """The largest magnitude of the states."""
+    """Return the largest magnitude of a state, in units of 1/4096."""
     if not out.voltage.numel() or torch.compiler.is_compiling():
         return 0
     bounds = [bound.double() * STATE for x in (out.current, out.voltage) for bound in torch.aminmax(x)]
@@ -116,11 +116,11 @@ def _reached(out: CubaOutput) -> int:
 
 
 def fire(z: Tensor, neurons: NeuronConstants, steps: int) -> Spikes:
-    """Run neurons from rest on a weighted input.
+    """Run neurons from rest on a weighted input; return their spikes.
 
     Args:
         z: `[T, N, C]` or `[T, N, C, H, W]` in float units, truncated to 1/4096; `[1, N, ...]` stands for all steps.
-        neurons: their constants.
+        neurons: constants of the neurons.
         steps: T.
     """
     constant = len(z) == 1 or z.stride(0) == 0
@@ -134,36 +134,36 @@ def fire(z: Tensor, neurons: NeuronConstants, steps: int) -> Spikes:
 
 
 def _is_single(z: Tensor) -> bool:
-    """Whether float32 holds these numbers."""
+    """Return whether float32 holds these values exactly."""
     return z.dtype == torch.float32 or torch.equal(z.detach().float().to(z.dtype), z.detach())
 
 
 def map_of(shape: Shape | torch.Size) -> tuple[int, int, int]:
-    """`(C,)` or `(C, H, W)` as height, width and channels."""
+    """Return height, width and channels of a shape `(C,)` or `(C, H, W)`."""
     channels, height, width = (*shape, 1, 1)[:3]
     return height, width, channels
 
 
 def by_image(x: Tensor) -> Tensor:
-    """`[T, N, C]` or `[T, N, C, H, W]` as `[N, T, C]` or `[N, T, H, W, C]`, contiguous: as native functions have it."""
+    """Return `[T, N, C]` or `[T, N, C, H, W]` as contiguous `[N, T, C]` or `[N, T, H, W, C]`, for native functions."""
     last = x if x.dim() == 3 else x.movedim(2, -1)
     return last.transpose(0, 1).contiguous()
 
 
 def by_step(x: Tensor) -> Tensor:
-    """`by_image` inverted, as a view."""
+    """Invert `by_image`, as a view."""
     last = x.transpose(0, 1)
     return last if x.dim() == 3 else last.movedim(-1, 2)
 
 
 class LayerRun:
-    """One run of a layer by the native library: its outputs, and what the backward pass needs of them.
+    """One run of a layer in the native library: its output arrays, and its backward pass.
 
     Args:
         neurons: constants of the neurons.
         size: images, height, width, channels.
         steps: T.
-        weighed: whether to add up what the synapses weigh.
+        weighed: whether to sum the weighted input over time.
     """
 
     def __init__(
@@ -179,7 +179,7 @@ class LayerRun:
         self.reached = 0
 
     def layer(self, *, trains: bool) -> Layer:
-        """Where the native library writes; with `trains` also the states that the backward pass needs."""
+        """Return the output arrays for the native library; with `trains`, also those that the backward pass reads."""
         images, *lying = self.size
         if trains:
             self.voltage = torch.empty(images, self.steps, *lying, dtype=torch.int32)
@@ -188,16 +188,21 @@ class LayerRun:
         return Layer(images, self.steps, *lying, *map(pointer, outputs))
 
     def spikes(self, shape: Shape, link: Tensor | None) -> Spikes:
-        """What the run gave; `shape` is that of a population."""
+        """Return the spikes of the run; `shape` is that of the population, `(C,)` or `(C, H, W)`."""
         words = self.words.view(*self.words.shape[:2], shape[0]) if len(shape) == 1 else self.words
         return Spikes(self.steps, shape, words=words, link=link, reached=self.reached)
 
     def backward(
         self, grad: Tensor, voltage: Tensor, current: Tensor | None, dtype: torch.dtype, *, constant: bool = False
     ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """Gradients of the weighted input `[N, T, H, W, C]` (`constant`: `[N, H, W, C]`), both decays and the bias.
+        """Return the gradients of the weighted input, of both decays and of the bias.
 
-        `grad` is that of the spikes, `[T, N, ...]`; `dtype` that of the result.
+        Args:
+            grad: gradient of the spikes, `[T, N, ...]`.
+            voltage, current: states of the run, before reset.
+            dtype: of the gradient of the weighted input.
+            constant: whether the weighted input was the same at all steps; its gradient is then `[N, H, W, C]` and
+                not `[N, T, H, W, C]`.
         """
         images, height, width, channels = self.size
         neurons, parts = self.neurons, min(images, PARTS)
@@ -230,7 +235,7 @@ class LayerRun:
 
 
 def _to_shape(grad: Tensor, like: Tensor | None) -> Tensor:
-    """The gradient of each channel as that of `like`, `[C]` or `[1]`."""
+    """Return a gradient by channel in the shape of `like`: `[C]`, or summed to `[1]`."""
     assert like is not None
     return grad if len(like) > 1 else grad.sum().reshape(1)
 

@@ -1,6 +1,6 @@
-"""Products of rates with weights, whose gradients are products in the type that training allows.
+"""Products of rates with weights. Definition: `F.linear` and `F.conv2d`.
 
-Definition: `F.linear` and `F.conv2d`. See `precision` for the types.
+Gradients may be computed in bfloat16; see `precision`.
 """
 
 from typing import Any
@@ -18,14 +18,14 @@ __all__ = ["convolve", "linear"]
 
 
 def linear(x: Tensor, weight: Tensor) -> Tensor:
-    """`x W^T` for rates `[..., I]` and a weight `[O, I]`."""
+    """Return `x W^T` for rates `[..., I]` and a weight `[O, I]`."""
     if _trains(x) and x.dim() > 1 and gradient_dtype(x.numel() * len(weight)) == torch.bfloat16:
         return _HalfLinear.apply(x, weight)  # type: ignore[no-any-return, no-untyped-call]
     return F.linear(x, weight)
 
 
 def convolve(x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
-    """Cross-correlation of rates `[N, C, H, W]`."""
+    """Return the cross-correlation of rates `[N, C, H, W]` with a weight `[O, C / groups, kh, kw]`."""
     if _trains(x) and x.requires_grad and spec.groups == 1 and runs_native(x):
         return _Convolve.apply(x, weight, spec)  # type: ignore[no-any-return, no-untyped-call]
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # oneDNN is faster on channels that come last
@@ -34,13 +34,13 @@ def convolve(x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
 
 
 def _trains(x: Tensor) -> bool:
-    """True in eager training on the CPU, in float32 and without autocast."""
+    """Return whether this is eager training on the CPU, in float32 without autocast."""
     plain = x.dtype == torch.float32 and x.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
     return plain and torch.is_grad_enabled() and not torch.compiler.is_compiling()
 
 
 class _Convolve(torch.autograd.Function):
-    """`F.conv2d`, whose input's gradient is products that are folded: torch's own take long for few channels."""
+    """`F.conv2d`; the gradient of its input is a product and a fold, faster than torch's for few channels."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
@@ -67,7 +67,7 @@ class _Convolve(torch.autograd.Function):
 
 
 class _HalfLinear(torch.autograd.Function):
-    """`F.linear` with gradients from products in bfloat16."""
+    """`F.linear` with gradients computed in bfloat16."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How often each neuron spiked. Definition: the sum of the spikes over time."""
+"""Spike counts. Definition: the sum of the spikes over time."""
 
 from typing import Any
 
@@ -12,9 +12,9 @@ __all__ = ["count"]
 
 
 def count(spikes: Spikes) -> Tensor:
-    """Spikes of each neuron over time, `[N, C, ...]`, float32; of graded messages their sum, in their own type.
+    """Return the number of spikes of each neuron, `[N, C, ...]`, float32; for graded messages their sum, in float64.
 
-    The gradient is that of every step.
+    Each step gets the gradient of the count.
     """
     if spikes.values is not None:
         x = spikes.values

@@ -1,4 +1,4 @@
-"""Spikes of a population over time: what blocks hand to each other, in training and in inference."""
+"""Spikes of a population over time, as blocks pass them on, in training and in inference."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from specs.fields import Shape
 __all__ = ["WORD_STEPS", "Spikes", "SteadyInput", "empty_link", "n_words", "pack", "unpack"]
 
 WORD_STEPS = 32
-"""Steps of a word."""
+"""Time steps in a word."""
 
 
 def n_words(steps: int) -> int:
-    """Words that hold so many steps."""
+    """Return the number of words for so many steps."""
     return -(-steps // WORD_STEPS)
 
 
 @dataclass(frozen=True)
 class SteadyInput:
-    """Where spikes of input neurons came from: one current for each pixel, the same at each step.
+    """Origin of the spikes of input neurons: one current for each pixel, the same at each step.
 
-    Synapses behind it find the gradients of the input's two numbers from this, without those of its spikes.
+    With it, the next layer computes the gradients of the input's weight and bias directly, without those of the spikes.
 
     Attributes:
-        currents: `[N, inputs]`, int32, rows of `slopes`; inputs lie as in `Spikes.words`.
+        currents: `[N, inputs]`, int32, indices of rows of `slopes`; inputs are ordered as in `Spikes.words`.
         pixels: `[N, inputs]`, float32.
-        slopes: `[currents, T]`, float32: what the gradient of a spike is worth to the current.
-        weight, bias: of the input, `[1]` each.
+        slopes: `[currents, T]`, float32, derivative of each step's spike with respect to the current.
+        weight, bias: weight and bias of the input, `[1]` each.
         mean, std: of the pixels; the current is `weight * (pixel - mean) / std + bias`.
     """
 
@@ -45,7 +45,12 @@ class SteadyInput:
     std: float
 
     def gradients(self, by_pixel: float, by_one: float) -> tuple[Tensor, Tensor]:
-        """Gradients of `weight` and `bias`, from the sums of (gradient of a current) * pixel and of the gradient."""
+        """Return the gradients of `weight` and `bias`.
+
+        Args:
+            by_pixel: sum over all pixels of the gradient of the current times the pixel.
+            by_one: sum of the gradient of the current.
+        """
         of_weight = (by_pixel - self.mean * by_one) / self.std
         return self.weight.new_full((1,), of_weight), self.bias.new_full((1,), by_one)
 
@@ -55,16 +60,17 @@ class Spikes:
     """Spikes `[T, N, C]` or `[T, N, C, H, W]`, held as words or as numbers.
 
     Words are int32, `[ceil(T / 32), N, C]` or `[..., N, H, W, C]`: bit t of word k is the spike of step 32 k + t. Torch
-    gives integers no gradient, so `link`, a float of the spikes' shape that takes no memory, carries theirs. `values`
-    are the same spikes as numbers; they may be graded, and have a stride of 0 over time where all steps are alike.
+    has no gradients of integers: `link`, a float tensor of the spikes' shape that takes no memory, carries them.
+    `values` are spikes as numbers; they may be graded, and have a stride of 0 over time if all steps are the same.
 
     Attributes:
         steps: T.
         map_shape: `(C,)` or `(C, H, W)`.
-        words, link, values: see above; `words` or `values` is there.
-        is_flat: whether a map `[C, H, W]` stands for its numbers in a row; it lies in memory as before.
-        steady: where the spikes came from, if one current for each neuron made them.
-        reached: the largest magnitude of a state of the neurons that gave them, in units of 1/4096.
+        words, link, values: see above; either `words` or `values` is given.
+        is_flat: whether a map `[C, H, W]` is read as `[C * H * W]`; its layout in memory stays that of the map.
+        steady: origin of the spikes, if they are those of input neurons.
+        reached: largest magnitude of the neurons' states, in units of 1/4096. From the native library it is a larger
+            number of as many bits, which is enough to check limits that are powers of two.
     """
 
     steps: int
@@ -78,7 +84,7 @@ class Spikes:
 
     @classmethod
     def of(cls, values: Tensor, *, reached: int = 0) -> Spikes:
-        """Spikes, or graded messages, given as numbers `[T, N, ...]`."""
+        """Return spikes, or graded messages, given as numbers `[T, N, ...]`."""
         return cls(len(values), tuple(values.shape[2:]), values=values, reached=reached)
 
     @property
@@ -90,23 +96,23 @@ class Spikes:
 
     @property
     def is_constant(self) -> bool:
-        """Whether one step stands for all."""
+        """True if all steps are the same, and only one is held."""
         return self.values is not None and self.values.stride(0) == 0
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """`(T, N, ...)`."""
+        """Shape `(T, N, ...)` as a tensor."""
         return (self.steps, self.n, *((prod(self.map_shape),) if self.is_flat else self.map_shape))
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """Device of the spikes."""
         held = self.words if self.values is None else self.values
         assert held is not None
         return held.device
 
     def tensor(self) -> Tensor:
-        """The spikes as numbers `[T, N, ...]`, float32 unless graded, with their gradient."""
+        """Return the spikes as numbers `[T, N, ...]`, float32 unless graded; differentiable."""
         if self.values is not None:
             x = self.values
         else:
@@ -115,18 +121,18 @@ class Spikes:
         return x.flatten(2) if self.is_flat else x
 
     def packed(self) -> Spikes:
-        """The same, held as words; numbers must be 0 and 1."""
+        """Return the same spikes held as words. They must be 0 and 1."""
         if self.values is None:
             return self
         link = self.values.float() if self.values.requires_grad else None
         return replace(self, words=pack(self.values.detach()), link=link, values=None)
 
     def flatten(self) -> Spikes:
-        """Maps as numbers in a row, in the order of `[C, H, W]`."""
+        """Return maps flattened to `[C * H * W]`; nothing is copied."""
         return self if len(self.map_shape) == 1 else replace(self, is_flat=True)
 
     def in_rows(self) -> Spikes:
-        """The same, with flat maps in the order of `[C, H, W]` in memory too."""
+        """Return the same spikes, with flattened maps laid out in memory as `[C * H * W]`."""
         if not self.is_flat:
             return self
         flat = replace(self, map_shape=(prod(self.map_shape),), is_flat=False, steady=None)
@@ -136,7 +142,7 @@ class Spikes:
         return replace(flat, words=words, link=None if self.link is None else self.link.flatten(2))
 
     def masked(self, kept: Tensor) -> Spikes:
-        """The spikes of those neurons that are `kept`, bool `[N, ...]`, at all steps."""
+        """Return the spikes of the neurons in `kept`, bool `[N, ...]`; the others are silent at all steps."""
         if self.words is None:
             assert self.values is not None
             return replace(self, values=self.values * kept.view(self.n, *self.map_shape), steady=None)
@@ -146,7 +152,7 @@ class Spikes:
         return replace(self, words=words.contiguous(), link=link, steady=None)
 
     def first(self, steps: int) -> Spikes:
-        """The first steps, without a gradient."""
+        """Return the first steps, without a gradient."""
         if self.values is not None:
             return replace(self, steps=steps, values=self.values[:steps].detach(), steady=None)
         assert self.words is not None
@@ -156,20 +162,20 @@ class Spikes:
         return replace(self, steps=steps, words=words, link=None, steady=None)
 
     def delayed(self) -> Spikes:
-        """The same a step later; the first step is silent, and the last one's spikes are lost."""
+        """Return the spikes a step later: the first step is silent, and the spikes of the last step are lost."""
         x = self.tensor()
         return Spikes.of(torch.cat([torch.zeros_like(x[:1]), x[:-1]]), reached=self.reached)
 
 
 def unpack(words: Tensor, steps: int) -> Tensor:
-    """Words as spikes `[T, N, C, ...]`, float32."""
+    """Return words as spikes `[T, N, C, ...]`, float32."""
     bits = torch.arange(WORD_STEPS, dtype=torch.int32).view(1, -1, *[1] * (words.dim() - 1))
     spikes = (words[:, None] >> bits & 1).flatten(0, 1)[:steps].float()
     return spikes.movedim(-1, 2)
 
 
 def pack(values: Tensor) -> Tensor:
-    """Spikes `[T, N, C, ...]` as words, see `Spikes`."""
+    """Return spikes `[T, N, C, ...]` as words, see `Spikes`."""
     spikes = values.movedim(2, -1).to(torch.int32)
     words = spikes.new_zeros(n_words(len(values)), *spikes.shape[1:])
     for t, step in enumerate(spikes):
@@ -178,12 +184,12 @@ def pack(values: Tensor) -> Tensor:
 
 
 def empty_link(shape: tuple[int, ...], dtype: torch.dtype = torch.float32) -> Tensor:
-    """A float of any shape that takes no memory; `dtype` is that of its gradient."""
+    """Return a float tensor of any shape that takes no memory; `dtype` is that of its gradient."""
     return torch.zeros((), dtype=dtype).expand(shape)
 
 
 class _Unpack(torch.autograd.Function):
-    """Words as numbers; their gradient goes on to the link."""
+    """Convert words to numbers; the gradient of these goes to the link."""
 
     @staticmethod
     def forward(ctx: Any, words: Tensor, steps: int, link: Tensor | None) -> Tensor:
@@ -195,7 +201,7 @@ class _Unpack(torch.autograd.Function):
 
 
 class _Masked(torch.autograd.Function):
-    """A link whose gradient is that of some neurons only."""
+    """Pass a link on; its gradient is that of the kept neurons only."""
 
     @staticmethod
     def forward(ctx: Any, link: Tensor, kept: Tensor) -> Tensor:

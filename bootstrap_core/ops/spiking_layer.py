@@ -26,7 +26,7 @@ __all__ = ["Fired", "Operands", "spiking_layer"]
 
 @dataclass(frozen=True)
 class Operands:
-    """What a layer is made of: synapses, one for each source, and neurons. Kept between calls, it is prepared once."""
+    """Synapses, one connection for each source, and neurons of a layer. Kept between calls, they are prepared once."""
 
     connections: tuple[Connection, ...]
     neurons: NeuronConstants
@@ -34,11 +34,11 @@ class Operands:
 
 @dataclass(frozen=True)
 class Fired:
-    """What a layer gives.
+    """Result of `spiking_layer`.
 
     Attributes:
-        spikes: of its neurons.
-        weighed: `[N, C, ...]`, float32, what the synapses weigh, added up over time, if it was asked for.
+        spikes: spikes of the neurons.
+        weighed: weighted input of the neurons summed over time, `[N, C, ...]`, float32; None unless asked for.
     """
 
     spikes: Spikes
@@ -46,12 +46,12 @@ class Fired:
 
 
 def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: bool = False) -> Fired:
-    """Run synapses and the neurons behind them from rest.
+    """Run synapses and the neurons behind them, from rest.
 
     Args:
         sources: spikes, 0 and 1, that each of the connections reads.
-        operands: the layer.
-        weighed: whether to tell what synapses weigh.
+        operands: synapses and neurons of the layer.
+        weighed: whether to return the weighted input, summed over time.
     """
     if _fits(sources, operands):
         packed = [each.laid(spikes) for each, spikes in zip(operands.connections, sources, strict=True)]
@@ -72,7 +72,7 @@ def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: boo
 
 
 def _fits(sources: Sequence[Spikes], operands: Operands) -> bool:
-    """Whether the native library holds these weights in bytes, and sums of so many inputs in 32 bits."""
+    """Return whether the native library can run this layer: weights in 8 bits, and sums over all inputs in 32."""
     inputs = sum(connection.weight[0].numel() for connection in operands.connections)
     native = all(runs_native(*(x for x in (s.words, s.values) if x is not None)) for s in sources)
     if not native or sources[0].n == 0 or inputs >= 1 << 16:
@@ -81,13 +81,13 @@ def _fits(sources: Sequence[Spikes], operands: Operands) -> bool:
 
 
 def _in_units(totals: Tensor, n_axes: int) -> Tensor:
-    """`[N, H, W, C]`, in steps of a weight, as `[N, C]` or `[N, C, H, W]` in its units."""
+    """Return sums `[N, H, W, C]`, in steps of the weight grid, as `[N, C]` or `[N, C, H, W]` in float units."""
     weighed = totals.float().mul_(WEIGHT_STEP)
     return weighed.flatten(1) if n_axes == 1 else weighed.movedim(-1, 1)
 
 
 def _differentiable(spikes: Spikes) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """What the gradient of the spikes goes to: the input's weight and bias, or the link."""
+    """Return the tensors that the gradient of spikes goes to: weight and bias of the input, or else the link."""
     steady = spikes.steady
     if steady is not None:
         return steady.weight, steady.bias, None

@@ -1,4 +1,4 @@
-"""Synapses between two populations: their weights, what they weigh of spikes, and the gradients of both."""
+"""Synapses between two populations: their weights in the layout of the native library, and their gradients."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from specs.shapes import axis_output
 __all__ = ["Connection", "as_columns", "fold", "sources_of_places"]
 
 FOUR = 4
-"""Inputs that a product of bytes takes at once."""
+"""Inputs that one 8-bit dot-product instruction takes."""
 DENSE, CONVOLUTION, DEPTHWISE = range(3)
 APART = 32
-"""Numbers between the rows of a matrix: a line of the cache."""
+"""Padding between the rows of a matrix, in numbers: a cache line."""
 FOLDED_BYTES = 1 << 22
-"""Of the products that `fold` adds up at once: they stay in the cache."""
+"""Size of the products that `fold` adds up at a time, so that they stay in the cache."""
 LEAST_ITEMS = 8
-"""Parts of the work that threads share: few outputs are cut by images, in as many parts for any number of threads."""
+"""Fewest parts that the work on a weight's gradient is cut into, for any number of threads."""
 
 
 @dataclass(frozen=True)
@@ -40,14 +40,14 @@ class Connection(Prepared):
 
     Attributes:
         weight: `[O, I]`, or of a convolution `[O, C / groups, kernel height, kernel width]`.
-        geometry: kernel, stride, padding, dilation and groups of a convolution; None for dense synapses.
+        geometry: geometry of a convolution; None for dense synapses.
     """
 
     weight: Tensor
     geometry: ConvSpec | None = None
 
     def weigh(self, x: Tensor) -> Tensor:
-        """The weighted input of numbers `[T, N, C]` or `[T, N, C, H, W]`, in plain torch."""
+        """Return the weighted input of numbers `[T, N, C]` or `[T, N, C, H, W]`, in plain torch."""
         weight, geometry = self.weight.to(x.dtype), self.geometry
         if geometry is None:
             return F.linear(x.flatten(2), weight)
@@ -56,7 +56,7 @@ class Connection(Prepared):
         return z.reshape(*x.shape[:2], *(z.shape[1:] if x.dim() > 3 else z.shape[1:2]))
 
     def out_shape(self, before: Shape) -> Shape:
-        """Shape of what is weighed, for a population of shape `before`."""
+        """Return the shape of the weighted input, for a source of shape `before`."""
         if self.geometry is None:
             return (len(self.weight),)
         if len(before) == 1:
@@ -67,7 +67,7 @@ class Connection(Prepared):
 
     @property
     def _axes(self) -> tuple[tuple[int, int], ...]:
-        """Kernel, stride, padding and dilation, each of rows and columns."""
+        """Kernel, stride, padding and dilation, each for rows and columns."""
         assert self.geometry is not None
         geometry = self.geometry
         return geometry.kernel, geometry.stride, geometry.padding, geometry.dilation
@@ -80,22 +80,22 @@ class Connection(Prepared):
         return DEPTHWISE if groups == len(self.weight) and self.weight.shape[1] == 1 else CONVOLUTION
 
     def laid(self, spikes: Spikes) -> Spikes:
-        """Spikes as words, in the order in which these synapses read them."""
+        """Return spikes as words, in the order in which these synapses read them."""
         return (spikes if self.geometry is None else spikes.in_rows()).packed()
 
     # --- For the native library
 
     @cached_property
     def is_finite(self) -> bool:
-        """Whether all weights are numbers, which bytes can hold; the definition shows those that are not."""
-        return math.isfinite(float(self.weight.detach().sum()))  # one that is not makes the sum so
+        """True if all weights are finite, so that 8 bits can hold them; otherwise the definition runs."""
+        return math.isfinite(float(self.weight.detach().sum()))  # a NaN or an infinity makes the sum one too
 
     @cached_property
     def _packed(self) -> dict[Shape, tuple[Tensor, Tensor]]:
         return {}
 
     def packed(self, before: Shape) -> tuple[Tensor, Tensor]:
-        """Weights, int8, and taps, as `Synapse` has them, for a source of shape `before`; kept for the next call."""
+        """Return int8 weights and taps, as `Synapse` takes them, for a source of shape `before`; cached."""
         if before not in self._packed:
             self._packed[before] = self._pack(before)
         return self._packed[before]
@@ -116,13 +116,13 @@ class Connection(Prepared):
 
     @property
     def _numbers(self) -> tuple[int, ...]:
-        """The geometry, for caches: kernel, padding, dilation, groups."""
+        """Kernel, padding, dilation and groups: a key of caches."""
         assert self.geometry is not None
         kernel, _, padding, dilation = self._axes
         return *kernel, *padding, *dilation, self.geometry.groups
 
     def record(self, spikes: Spikes) -> Synapse:
-        """The synapses of these spikes, as words, for the native library; it points into them and into `packed`."""
+        """Return the synapses for the native library; the record points into these spikes' words and into `packed`."""
         before = spikes.map_shape
         if before not in self._records:
             weight, taps = self.packed(before)
@@ -143,16 +143,16 @@ class Connection(Prepared):
     # --- Backward
 
     def multiplications(self, spikes: Spikes) -> int:
-        """Of all steps and images, as if the synapses were dense products."""
+        """Return the number of multiplications over all steps and images, if spikes were numbers."""
         places = prod(self.out_shape(spikes.map_shape)[1:])
         return spikes.steps * spikes.n * places * self.weight.numel()
 
     def gradient_dtype(self, spikes: Spikes) -> torch.dtype:
-        """The type of the weighted input's gradient in products."""
+        """Return the type of the weighted input's gradient; see `precision`."""
         return gradient_dtype(self.multiplications(spikes))
 
     def source_gradient(self, grad: Tensor, spikes: Spikes) -> Tensor:
-        """Gradient of the spikes `[T, N, ...]` from that of the weighted input, `[N, T, H, W, O]`."""
+        """Return the gradient of the spikes, `[T, N, ...]`, from that of the weighted input, `[N, T, H, W, O]`."""
         images, steps = grad.shape[:2]
         if self.geometry is not None and self.geometry.groups > 1:
             return self._grouped_gradients(grad, spikes, of_source=True)
@@ -171,16 +171,16 @@ class Connection(Prepared):
         return self.weight.detach().permute(0, 2, 3, 1).flatten(1)
 
     def _sources(self, spikes: Spikes) -> Tensor:
-        """The pixel that each tap of each place sees; dense synapses see one pixel of all channels."""
+        """Return the pixel that each tap of each place sees; dense synapses see one pixel with all channels."""
         if self.geometry is None:
             return torch.zeros(1, 1, dtype=torch.int32)
         return sources_of_places(map_of(spikes.map_shape)[:2], self._axes)
 
     def weight_gradient(self, grad: Tensor, spikes: Spikes) -> Tensor:
-        """Gradient of the weight from that of the weighted input, `[N, T, H, W, O]`.
+        """Return the gradient of the weight from that of the weighted input, `[N, T, H, W, O]`.
 
-        It is the sum of the gradients at the steps in which an input spiked, which takes no product. Dense ones in
-        bfloat16 are products all the same, on CPUs that multiply it fast.
+        It is the sum of the gradients at the steps in which an input spiked, without multiplications. A matrix product
+        is faster only for dense synapses in bfloat16, on CPUs that multiply it fast.
         """
         if self.geometry is not None and self.geometry.groups > 1:
             return self._grouped_gradients(grad, spikes, of_source=False)
@@ -205,7 +205,7 @@ class Connection(Prepared):
         return total.transpose(1, 2).reshape(self.weight.shape)
 
     def input_gradients(self, grad: Tensor, spikes: Spikes) -> tuple[Tensor, Tensor]:
-        """Gradients of the weight and bias of input neurons behind these synapses; see `SteadyInput`."""
+        """Return the gradients of the input's weight and bias, if these synapses read its spikes; see `SteadyInput`."""
         steady = spikes.steady
         assert steady is not None
         in_products = grad.dtype == torch.bfloat16 if self.geometry is None else self.geometry.groups > 1
@@ -226,14 +226,14 @@ class Connection(Prepared):
         return steady.gradients(*sums.tolist())
 
     def _sizes(self, spikes: Spikes) -> tuple[int, int]:
-        """Pixels and channels of the source, as `sources` counts them."""
+        """Return pixels and channels of the source, as `_sources` counts them."""
         if self.geometry is None:
             return 1, prod(spikes.map_shape)
         height, width, channels = map_of(spikes.map_shape)
         return height * width, channels
 
     def _grouped_gradients(self, grad: Tensor, spikes: Spikes, *, of_source: bool) -> Tensor:
-        """The gradient of the spikes, or of the weight, of a convolution in groups, by torch."""
+        """Return the gradient of the spikes, or of the weight, of a grouped convolution, computed by torch."""
         assert self.geometry is not None
         maps = grad.float().flatten(0, 1).movedim(-1, 1).contiguous()
         shape = (*spikes.map_shape, 1, 1)[:3]
@@ -250,7 +250,7 @@ class Connection(Prepared):
 
 
 def as_columns(spikes: Spikes) -> Tensor:
-    """Spikes of each input over all images and steps, `[inputs, N * T]`, bfloat16; inputs as they lie in memory."""
+    """Return the spikes of each input over all images and steps, `[inputs, N * T]`, bfloat16, in memory order."""
     inputs, columns = prod(spikes.map_shape), spikes.n * spikes.steps
     # rows that are a power of two apart would push each other out of the cache
     out = torch.empty(inputs, columns + APART, dtype=torch.bfloat16)
@@ -260,13 +260,13 @@ def as_columns(spikes: Spikes) -> Tensor:
 
 
 def fold(grad: Tensor, weight: Tensor, sources: Tensor, n_pixels: int) -> Tensor:
-    """Gradient of the maps `[M, pixels, C]` that a convolution saw.
+    """Return the gradient of the input of a convolution, `[M, pixels, C]`.
 
     Args:
-        grad: of its output, `[M, places, O]`.
+        grad: gradient of its output, `[M, places, O]`.
         weight: `[O, taps * C]`, of the type of `grad`.
         sources: `[places, taps]`, see `sources_of_places`.
-        n_pixels: of a map.
+        n_pixels: number of pixels of a map.
     """
     (places, taps), channels = sources.shape, weight.shape[1] // sources.shape[1]
     out = torch.empty(len(grad), n_pixels, channels, dtype=grad.dtype)
@@ -282,14 +282,14 @@ def fold(grad: Tensor, weight: Tensor, sources: Tensor, n_pixels: int) -> Tensor
 
 
 def _in_memory_order(weight: Tensor, shape: Shape) -> Tensor:
-    """Columns of a dense weight `[O, C * H * W]` in the order in which maps lie, channels last."""
+    """Return a dense weight `[O, C * H * W]` with its columns in memory order, which is `[O, H * W * C]`."""
     if len(shape) == 1:
         return weight
     return weight.view(-1, *shape).permute(0, 2, 3, 1).flatten(1)
 
 
 def _in_weight_order(weight: Tensor, shape: Shape) -> Tensor:
-    """`_in_memory_order` inverted."""
+    """Invert `_in_memory_order`."""
     if len(shape) == 1:
         return weight
     height, width, channels = map_of(shape)
@@ -298,7 +298,7 @@ def _in_weight_order(weight: Tensor, shape: Shape) -> Tensor:
 
 @lru_cache(maxsize=64)
 def _sources_of_weight(shape: Shape) -> tuple[Tensor, Tensor]:
-    """For dense synapses: the column of the weight of each input, in memory order, and where fours of them lie."""
+    """Return for dense synapses the weight's column of each input in memory order, and taps of 0."""
     columns = _in_memory_order(torch.arange(prod(shape), dtype=torch.int32)[None], shape)[0]
     source = F.pad(columns, (0, -len(columns) % FOUR), value=-1)
     return source, torch.zeros(len(source) // FOUR, dtype=torch.int32)
@@ -306,9 +306,9 @@ def _sources_of_weight(shape: Shape) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=64)
 def _taps(shape: Shape, numbers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
-    """For convolutions: the number of an output's weights at each place of a window, and where fours of those lie.
+    """Return for a convolution the index of the weight at each byte of a window, and the offset of each four bytes.
 
-    A window is read in runs of bytes: the columns of a kernel's row together, if nothing lies between them.
+    A window is read in runs of contiguous bytes: a whole row of the kernel if neither dilation nor groups part it.
     """
     kernel_height, kernel_width, _, pad, dilation, spread, groups = numbers
     channels, _, width = shape
@@ -329,7 +329,7 @@ def _taps(shape: Shape, numbers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
 
 @lru_cache(maxsize=64)
 def sources_of_places(size: tuple[int, int], axes: tuple[tuple[int, int], ...]) -> Tensor:
-    """The pixel that each tap of each place of a convolution sees, `[places, taps]`, int32; -1 for padding."""
+    """Return the pixel that each tap of each place of a convolution sees, `[places, taps]`, int32; -1 for padding."""
     seen = []
     for extent, kernel, stride, padding, dilation in zip(size, *axes, strict=True):
         n = axis_output(extent, kernel=kernel, stride=stride, padding=padding, dilation=dilation)

@@ -1,4 +1,4 @@
-"""What synapses weigh of spikes, step by step. Definition: `Connection.weigh`."""
+"""Weighted input of spikes, step by step. Definition: `Connection.weigh`."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ __all__ = ["weigh"]
 
 
 def weigh(spikes: Spikes, connection: Connection) -> Tensor:
-    """The weighted input `[T, N, O]` or `[T, N, O, H, W]`; `[1, N, ...]` where one step stands for all.
+    """Return the weighted input `[T, N, O]` or `[T, N, O, H, W]`; `[1, N, ...]` if all steps are the same.
 
-    float32, or of graded messages float64, in which their sums are exact.
+    It is float32, or for graded messages float64, in which their sums are exact.
     """
     if spikes.is_constant:
         return connection.weigh(spikes.tensor()[:1])

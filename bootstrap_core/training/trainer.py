@@ -279,11 +279,11 @@ class Trainer:
         return self.scheduler.mode(epoch, iteration, training=True)
 
     def _product_dtype(self) -> torch.dtype:
-        """The type of the factors of products. Spikes are exact all the same, activations fitted to exact rates."""
+        """Return the type of the factors of matrix products in training. Spikes are exact in either type."""
         return product_dtype(self.recipe.precision, self.network.device.type)
 
     def _may_round(self) -> bool:
-        """Whether ANN batches are computed in bfloat16."""
+        """Return whether ANN batches are computed in bfloat16."""
         return self._product_dtype() == torch.bfloat16
 
     def _learning_rate(self, step: int) -> float:

@@ -162,7 +162,7 @@ def refuse_existing(path: Path, force: bool, *, otherwise: str = "") -> None:
 
 
 def describe_platform() -> list[str]:
-    """What this process runs on, and, if it has loaded torch, what runs the operators."""
+    """Return the versions that this process runs on; if torch is loaded, also how operators run."""
     if "torch" not in sys.modules:
         return [f"Python {platform.python_version()}"]
     import torch

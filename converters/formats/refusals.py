@@ -1,4 +1,4 @@
-"""What a format cannot express, all of it in one message."""
+"""Errors for networks that a format cannot express: all reasons in one message."""
 
 from collections.abc import Collection, Iterable
 
@@ -10,7 +10,7 @@ __all__ = ["problems_by_place", "refuse_unknown_kinds", "unknown_kinds"]
 
 
 def problems_by_place(noun: str, found: Iterable[Iterable[str]]) -> list[str]:
-    """Each problem once, as in `layers 0, 2: no weights`; `found` has those of each place."""
+    """Return each problem once with its places, as in `layers 0, 2: no weights`; `found` has the problems by place."""
     places_with: dict[str, list[str]] = {}
     for i, problems in enumerate(found):
         for problem in problems:

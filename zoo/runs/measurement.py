@@ -214,10 +214,10 @@ def made_by(model: Model, spec: NetworkSpec) -> bool:
 
 
 def same_network(spec: NetworkSpec, other: NetworkSpec) -> bool:
-    """Whether two specs are of one network and recipe.
+    """Return whether two specs have the same network and recipe.
 
-    Weight norm, which folds into the weights, is left out, and so is `precision`, which means another type from machine
-    to machine.
+    Weight norm is not compared, since it folds into the weights; nor is `precision`, whose `auto` depends on the
+    machine.
     """
     return _as_compared(spec) == _as_compared(other)
 
