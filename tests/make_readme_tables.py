@@ -1,23 +1,19 @@
-"""Write the tables of README, ARCHITECTURE, `specs/README.md` and `tests/benchmarks/README.md`.
+"""Write the generated tables of the README files and of ARCHITECTURE.
 
     python tests/make_readme_tables.py [--print NAME]
 
-`models` comes from the cards of the packaged models, `bench` from the last `make bench`, `bench-tiles` and `bench-vnni`
-from one on a CPU with tiles, and with VNNI alone, with the option `--output FILE`, `accuracy` from `make
-bench-accuracy`, `convert` and `convert-notes` from the last `make bench-convert`, `fuzz` from `make fuzz`, `readers`
-from `make bench-readers`, `cluster` from `make bench-cluster`, `estimate` from `make estimate-cluster`, `kills` from
-`make check-kills`, `engines` from `make check-engines`, `profile` from `make profile`, `spec` from the JSON Schema;
-`demo` is what `zoo demo` printed when `make docs` ran it.
-`--print NAME` only prints one.
+A table stands between the lines `<!-- NAME -->` and `<!-- end -->`; `TABLES` has the function for each name. They read
+cards, the JSON Schema, and the results that the targets of `make` leave in `tests/benchmarks/results/`. `--print NAME`
+prints one table and writes nothing.
 """
 
 import json
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 from spec_reference import spec_reference
@@ -27,66 +23,57 @@ from zoo.runs.card import Card, seed_accuracies
 from zoo.runs.card_files import card_names, packaged_card
 
 ROOT = Path(__file__).parents[1]
-DOCUMENTS = [ROOT / name for name in ("README.md", "ARCHITECTURE.md", "specs/README.md", "tests/benchmarks/README.md")]
+FOLDERS = ("", "specs", "bootstrap_core", "converters", "zoo", "tests/benchmarks")
+DOCUMENTS = [*(ROOT / folder / "README.md" for folder in FOLDERS), ROOT / "ARCHITECTURE.md"]
 RESULTS = ROOT / "tests" / "benchmarks" / "results"
 BENCHMARK, ACCURACY = RESULTS / "bench.json", RESULTS / "accuracy.json"
-WITH_TILES, WITH_VNNI = (RESULTS / f"bench-{name}.json" for name in ("tiles", "vnni"))
 CONVERSIONS = RESULTS / "convert.json"
 FUZZ = RESULTS / "fuzz.json"
 READERS = RESULTS / "readers.json"
 NOT_MEASURED = "Not measured yet."
 BUSY = 0.2
-"""Cores busy with other work before the benchmarks, above which the table says so."""
+"""Number of cores busy with other work, above which a table mentions it."""
 
 
-MODEL_COLUMNS = (
-    "model",
-    "layers",
-    "T",
-    "test accuracy",
-    "over seeds",
-    "as ANN",
-    "rates",
-    "synops/image",
-    "parameters",
-    "size",
-    "chosen",
-)
+SHORT = ("model", "layers", "T", "test accuracy", "as ANN", "synops/image", "size")
+"""Columns of the table of models in the main README."""
 
 
-def models_table() -> str:
-    """One row for each packaged model, from its card."""
-    rows = [f"| {' | '.join(MODEL_COLUMNS)} |", "|---" * len(MODEL_COLUMNS) + "|"]
-    rows += [f"| {' | '.join(model_cells(packaged_card(name)))} |" for name in card_names()]
+def models_table(columns: Sequence[str] = ()) -> str:
+    """Return a row for each packaged model, from its card; of all columns, or of those given."""
+    models = [model_cells(packaged_card(name)) for name in card_names()]
+    columns = columns or list(models[0])
+    rows = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    rows += [f"| {' | '.join(cells[column] for column in columns)} |" for cells in models]
     return "\n".join(rows)
 
 
-def model_cells(card: Card) -> list[str]:
-    """The row of the table."""
+def model_cells(card: Card) -> dict[str, str]:
+    """Return the cells of a model, by column."""
     training = card.training
-    return [
-        f"`{card.name}`",
-        "-".join("x".join(map(str, layer.shape)) for layer in card.layers),
-        str(card.time_steps),
-        f"{percent(card.test.accuracy)} %",
-        over_seeds(card),
-        f"{percent(card.test.ann)} %",
-        " ".join(f"{layer.rate:.2f}" for layer in card.layers if layer.rate is not None),
-        f"{sum(layer.synops for layer in card.layers):,.0f}",
-        f"{card.parameters:,}",
-        f"{card.files[ModelFormat.SAFETENSORS].bytes / 1e6:.1f} MB",
-        "-" if training.epoch is None else f"epoch {training.epoch + 1} of {training.recipe.epochs}",
-    ]
+    return {
+        "model": f"`{card.name}`",
+        "layers": "-".join("x".join(map(str, layer.shape)) for layer in card.layers),
+        "T": str(card.time_steps),
+        "test accuracy": f"{percent(card.test.accuracy)} %",
+        "over seeds": over_seeds(card),
+        "as ANN": f"{percent(card.test.ann)} %",
+        "rates": " ".join(f"{layer.rate:.2f}" for layer in card.layers if layer.rate is not None),
+        "synops/image": f"{sum(layer.synops for layer in card.layers):,.0f}",
+        "parameters": f"{card.parameters:,}",
+        "size": f"{card.files[ModelFormat.SAFETENSORS].bytes / 1e6:.1f} MB",
+        "chosen": "-" if training.epoch is None else f"epoch {training.epoch + 1} of {training.recipe.epochs}",
+    }
 
 
 def over_seeds(card: Card) -> str:
-    """Mean and standard deviation of the test accuracy, and of how many seeds."""
+    """Return mean and standard deviation of the test accuracy over seeds, and the number of seeds."""
     found = [100 * accuracy for accuracy in seed_accuracies(card)]
     return f"{mean(found):.2f} ± {stdev(found):.2f} % of {len(found)}" if len(found) > 1 else "-"
 
 
 def benchmark_table(path: Path) -> str:
-    """Each row of a benchmark: medians, ratios to lava-dl and the fastest other program, target, and whether met."""
+    """Return the table of a benchmark, with ratios to lava-dl and to the fastest other program."""
     return render_benchmark(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
 
 
@@ -95,14 +82,14 @@ COLUMNS = ("work", *PROGRAMS, "reference", "vs lava-dl", "vs best peer", "target
 
 
 def render_benchmark(report: dict[str, Any]) -> str:
-    """The table of what `bench.py` or `bench_accuracy.py` wrote."""
+    """Return the table of a report by `bench.py` or `bench_accuracy.py`."""
     lines = [machine(report), "", f"| {' | '.join(COLUMNS)} |", "|---" * len(COLUMNS) + "|"]
     lines += [f"| {' | '.join(cells(row))} |" for row in report["rows"]]
     return "\n".join([*lines, "", *(f"- {note}" for note in notes(report))])
 
 
 def machine(report: dict[str, Any]) -> str:
-    """Where and with what it was measured."""
+    """Return a line with the machine and the versions of a report."""
     under = report["under"]
     alike = len(set(under.values())) == 1
     versions = [f"{name} {v}" + ("" if alike else f" ({under[name]})") for name, v in report["versions"].items()]
@@ -113,12 +100,12 @@ def machine(report: dict[str, Any]) -> str:
 
 
 def dated(report: dict[str, Any]) -> str:
-    """When, and of which code."""
+    """Return date and commit of a report."""
     return report["date"] + (f", commit {report['commit']}" if report.get("commit") else "")
 
 
 def ratios(row: dict[str, Any], clock: str = "wall") -> dict[str, float]:
-    """What a target may be about: "lava-dl" and "peer" over ours, ours over the "reference", our "seconds"."""
+    """Return the values that targets bound: "lava-dl", "peer" (theirs over ours), "reference" (inverse), "seconds"."""
     values = row[clock]
     ours = values["snnzoo"]
     peers = [values[name] for name in PROGRAMS[2:] if name in values]
@@ -133,7 +120,7 @@ def ratios(row: dict[str, Any], clock: str = "wall") -> dict[str, float]:
 
 
 def met(row: dict[str, Any]) -> str:
-    """Yes or no, or a question mark for a target about a program that did not take part, or did not get there."""
+    """Return whether a row meets its target: yes, no, or ? if a program did not take part or did not finish."""
     found = ratios(row)
     kept = [
         found[key] <= bound if key in ("reference", "seconds") else found[key] >= bound
@@ -146,7 +133,7 @@ def met(row: dict[str, Any]) -> str:
 
 
 def cells(row: dict[str, Any]) -> list[str]:
-    """The row of the table."""
+    """Return the cells of a row."""
     values, found, unit, scale = row["wall"], ratios(row), row["unit"], 1.0
     if unit == "s" and values["snnzoo"] < 1:
         unit, scale = "ms", 1e3
@@ -171,17 +158,17 @@ def cells(row: dict[str, Any]) -> list[str]:
 
 
 def times(ratio: float) -> str:
-    """`12.3x`, below ten `3.99x`, which must not read as a target of 4."""
+    """Return a ratio as `12.3x`; below 10 as `3.99x`, so that rounding does not make it meet a target."""
     return f"{ratio:.{1 if ratio >= 10 else 2}f}x"
 
 
 def number(value: float) -> str:
-    """Three digits."""
+    """Return a number with three digits."""
     return f"{value:.3g}" if value < 1000 else f"{value:,.0f}"
 
 
 def notes(report: dict[str, Any]) -> Iterator[str]:
-    """What a reader of the table must know."""
+    """Yield notes to put below the table."""
     yield from report.get("notes", [])
     older: dict[str, list[str]] = {}
     for row in report["rows"]:
@@ -192,24 +179,24 @@ def notes(report: dict[str, Any]) -> Iterator[str]:
     yield from notebook_notes(report)
     for network, programs in report.get("agreement", {}).items():
         if programs:
-            told = ", ".join(f"{name} {part}" for name, part in programs.items())
-            yield f"digits of the batch classified as by snnzoo, {network} network: {told}"
+            parts = ", ".join(f"{name} {part}" for name, part in programs.items())
+            yield f"digits of the batch with the same class as in snnzoo, {network} network: {parts}"
     for network, rates in report.get("rates", {}).items():
-        yield f"mean spike rates of the {network} network's blocks, input first: {', '.join(map(str, rates))}"
+        yield f"mean spike rates of the {network} network, from input to last block: {', '.join(map(str, rates))}"
     first = [(row["what"], row["first_call"]["snnzoo"]) for row in report["rows"] if "first_call" in row]
     slow = [f"{what} {seconds:.2g} s" for what, seconds in first if seconds > 0.1 and "epoch" not in what]
     if slow:
-        yield f"first call in a process, with whatever is loaded then: {', '.join(slow)}"
+        yield f"first call in a process, which also loads code: {', '.join(slow)}"
     if report["busy_cores"] > BUSY:
-        told = []
+        compared = []
         for row in report["rows"]:
             found = ratios(row, "cpu") if "cpu" in row else {}
             names = {"lava-dl": "lava-dl", "peer": "best peer", "reference": row["reference"]}
             parts = [f"{found[key]:.2g}x {names[key]}" for key in row["target"] if key in names and key in found]
-            told += [f"{row['what']} {', '.join(parts)}"] if parts else []
+            compared += [f"{row['what']} {', '.join(parts)}"] if parts else []
         yield (
-            f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so wall times are too long, "
-            f"and unevenly so; ratios by CPU time: {'; '.join(told)}"
+            f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so wall times are too long; "
+            f"ratios of CPU times: {'; '.join(compared)}"
         )
 
 
@@ -219,26 +206,26 @@ NOTEBOOK = {10: 0.9846, 20: 0.9895}
 
 
 def notebook_notes(report: dict[str, Any]) -> Iterator[str]:
-    """That lava-dl's tutorial was published with better figures than it came to here, and what they would make."""
+    """Yield a note if lava-dl's tutorial was published with better figures than it reached here."""
     epochs = report.get("epochs", {}).get("lava-dl", {}).get("epochs", [])
     if len(epochs) > max(NOTEBOOK):
         published = " and ".join(f"{accuracy:.2%} in epoch {epoch}" for epoch, accuracy in NOTEBOOK.items())
         wall = epochs[max(NOTEBOOK)]["wall"]
         ratio = wall / report["rows"][0]["wall"]["snnzoo"]
         yield (
-            f"the notebook was published with {published}, counted from 0, of the test images, which it did not come "
-            f"to here; by the {wall:.0f} s of so many epochs the ratio would be {ratio:.1f}x. Our recipe is another: "
-            "larger batches and steps"
+            f"the notebook was published with {published} (epochs from 0, test images), which it did not reach here; "
+            f"with the {wall:.0f} s that these epochs took, the ratio would be {ratio:.1f}x. Our recipe has larger "
+            "batches and learning rates"
         )
 
 
 def conversion_table() -> str:
-    """Each ONNX file's accuracy as ANN, as our SNN, and as SpikingJelly's."""
+    """Return the accuracy of each ONNX file as ANN, as our SNN, and as SpikingJelly's."""
     return render_conversions(json.loads(CONVERSIONS.read_text("utf-8"))) if CONVERSIONS.exists() else NOT_MEASURED
 
 
 def conversion_conditions() -> str:
-    """What could not be done with a file, and on what each was converted."""
+    """Return the reasons why files were not converted, and the machines on which the others were."""
     if not CONVERSIONS.exists():
         return NOT_MEASURED
     return "\n".join(f"- {note}" for note in conversion_details(json.loads(CONVERSIONS.read_text("utf-8"))))
@@ -250,7 +237,7 @@ CONVERSION_COLUMNS = ("file", "ANN", "untuned, T = 16", f"tuned, {EACH}", "met",
 
 
 def render_conversions(report: dict[str, Any]) -> str:
-    """The table of what `bench_convert.py` wrote: accuracies in percent, and below it what could not be done."""
+    """Return the table of a report by `bench_convert.py`, with accuracies in percent, and its notes."""
     versions = ", ".join(f"{name} {number}" for name, number in report["versions"].items())
     lines = [f"{versions}.", "", f"| {' | '.join(CONVERSION_COLUMNS)} |", "|---" * len(CONVERSION_COLUMNS) + "|"]
     lines += [f"| {' | '.join(conversion_cells(row, report['targets']))} |" for row in report["rows"]]
@@ -258,7 +245,7 @@ def render_conversions(report: dict[str, Any]) -> str:
 
 
 def conversion_cells(row: dict[str, Any], targets: dict[str, dict[str, float]]) -> list[str]:
-    """The row of the table."""
+    """Return the cells of a row."""
     ours, theirs = row["snnzoo"], list(row["spikingjelly"].values())
     peers = [found for found in theirs if "accuracy" in found]
     best = {t: max((found["accuracy"][t] for found in peers), default=None) for t in STEPS}
@@ -282,18 +269,31 @@ def conversion_cells(row: dict[str, Any], targets: dict[str, dict[str, float]]) 
 NOT_CONVERTED = "not converted"
 
 
+def expectation() -> str:
+    """Return a sentence on the accuracy that conversions lose, in percentage points."""
+    rows = json.loads(CONVERSIONS.read_text("utf-8"))["rows"]
+    converted = [row["snnzoo"] for row in rows if "error" not in row["snnzoo"]]
+    lost = {t: [100 * (found["ann"] - found["tuned"][t]) for found in converted] for t in STEPS}
+    losses = "; ".join(f"T = {t}: {median(points):.2f} and {max(points):.2f}" for t, points in lost.items())
+    return (
+        f"**Accuracy of converted networks.** Of {len(rows)} MNIST classifiers in ONNX that others published, "
+        f"{len(converted)} were converted. Percentage points lost against the ANN, median and worst: {losses} "
+        "(negative: gained). [Each file](converters/README.md#accuracy-of-converted-networks)."
+    )
+
+
 def percents(accuracies: dict[str, float | None]) -> str:
-    """Accuracies at each T, as the tables have them."""
+    """Return the accuracies for each T, in percent."""
     return " / ".join(percent(accuracies.get(t)) for t in STEPS) if accuracies else "-"
 
 
 def percent(part: float | None) -> str:
-    """A part of 1, as the tables have it."""
+    """Return a fraction of 1 in percent."""
     return "-" if part is None else f"{100 * part:.2f}"
 
 
 def targets_met(found: dict[str, Any], targets: dict[str, dict[str, float]]) -> str:
-    """Yes or no, or a question mark where something was not measured."""
+    """Return whether a conversion meets the targets: yes, no, or ? if something was not measured."""
     wanted = [(found[stage].get(t), points) for stage, limits in targets.items() for t, points in limits.items()]
     lost = [(100 * (found["ann"] - accuracy), points) for accuracy, points in wanted if accuracy is not None]
     if any(loss > points + 1e-9 for loss, points in lost):
@@ -302,24 +302,24 @@ def targets_met(found: dict[str, Any], targets: dict[str, dict[str, float]]) -> 
 
 
 def conversion_notes(report: dict[str, Any]) -> Iterator[str]:
-    """What a reader of the table must know."""
+    """Yield notes to put below the table."""
     limits = {
         stage: ", ".join(f"{points:g} at T = {t}" for t, points in targets.items())
         for stage, targets in report["targets"].items()
     }
-    told = "; ".join(f"{stage}: {limit}" for stage, limit in limits.items())
-    yield f"met: points of accuracy that the SNN may lose against the ANN, at most. {told[0].upper()}{told[1:]}."
+    allowed = "; ".join(f"{stage}: {limit}" for stage, limit in limits.items())
+    yield f"met: the SNN loses at most these points of accuracy against the ANN. {allowed[0].upper()}{allowed[1:]}."
     recipes = list(dict.fromkeys(recipe for row in report["rows"] for recipe in row["spikingjelly"]))
     if recipes:
         yield (
-            "SpikingJelly: analog input, float weights, reset by subtraction, calibrated on images of the same set; at "
-            f"each T the recipe of its ({', '.join(recipes)}) that is best on the test set; it trains nothing. It "
-            "takes PyTorch modules, which onnx2torch makes of the files, where it can."
+            "SpikingJelly: analog input, float weights, reset by subtraction, calibrated on images of the same set, no "
+            f"training. For each T the best of its recipes ({', '.join(recipes)}) on the test set. It converts "
+            "PyTorch modules, which onnx2torch made from the files where it could."
         )
 
 
 def conversion_details(report: dict[str, Any]) -> Iterator[str]:
-    """What could not be done with a file, and on what each was converted."""
+    """Return the reasons why files were not converted, and the machines on which the others were."""
     for row in report["rows"]:
         errors = [found["error"] for found in row["spikingjelly"].values() if "error" in found]
         if "error" in row["snnzoo"]:
@@ -336,22 +336,22 @@ def conversion_details(report: dict[str, Any]) -> Iterator[str]:
 
 
 def described(conditions: dict[str, Any]) -> str:
-    """On what, and beside what, something was measured."""
-    told = "{cpu}, {cores} cores, {threads} threads; {date}".format(**conditions)
+    """Return the machine, the date and the other load of a measurement."""
+    text = "{cpu}, {cores} cores, {threads} threads; {date}".format(**conditions)
     if conditions["busy_cores"] > BUSY:
-        told += f"; other work kept {conditions['busy_cores']:.1f} cores busy, so it took longer"
-    return told
+        text += f"; other work kept {conditions['busy_cores']:.1f} cores busy, so it took longer"
+    return text
 
 
 def fuzz_table() -> str:
-    """Each format: hostile files in the tests, files changed at random by each engine, and how reading them ended."""
+    """Return a row for each format: hostile files in the tests, files changed at random, and the results of reading."""
     if not FUZZ.exists():
         return NOT_MEASURED
     return render_fuzz(json.loads(FUZZ.read_text("utf-8")))
 
 
 def render_fuzz(report: dict[str, Any]) -> str:
-    """The table of what `fuzz.py` wrote."""
+    """Return the table of a report by `fuzz.py`."""
     lines = [
         "| format | cases tried | bytes changed | structure changed | read | refused | failed | last run |",
         "|---" * 8 + "|",
@@ -366,7 +366,7 @@ def render_fuzz(report: dict[str, Any]) -> str:
 
 
 def readers_table() -> str:
-    """Peak memory of each reader, beyond Python and torch, for each size of its file."""
+    """Return the peak memory of each reader, without that of Python and torch, for each size of a file."""
     if not READERS.exists():
         return NOT_MEASURED
     report = json.loads(READERS.read_text("utf-8"))
@@ -374,11 +374,11 @@ def readers_table() -> str:
 
 
 def render_readers(rows: list[dict[str, Any]]) -> str:
-    """The table of what `bench_readers.py` wrote."""
+    """Return the table of a report by `bench_readers.py`."""
     lines = ["| format | file, MiB | peak, MiB | CPU s | |", "|---" * 5 + "|"]
     for row in rows:
-        said = "" if row["outcome"] == "read" else f"{row['outcome']}: {row['text']}"
-        lines.append(f"| {row['format']} | {row['file_mib']:g} | {row['peak_mib']} | {row['seconds']:.2f} | {said} |")
+        reason = "" if row["outcome"] == "read" else f"{row['outcome']}: {row['text']}"
+        lines.append(f"| {row['format']} | {row['file_mib']:g} | {row['peak_mib']} | {row['seconds']:.2f} | {reason} |")
     return "\n".join(lines)
 
 
@@ -386,7 +386,7 @@ DEMO = RESULTS / "demo.txt"
 
 
 def demo_output() -> str:
-    """What `zoo demo` printed when `make docs` ran it."""
+    """Return the output of `zoo demo` when `make docs` ran it."""
     return f"```\n{DEMO.read_text('utf-8').rstrip()}\n```"
 
 
@@ -400,7 +400,7 @@ OTHERS = {
     "NIR": ("a format, runs nothing", "NIR", "Python"),
     "snn_toolbox": ("float weights", "from Keras, PyTorch and Caffe; to simulators and Loihi 1", "configuration files"),
 }
-"""Of each program: arithmetic, formats, how a network is written, by its documentation."""
+"""Arithmetic, formats and the way to write a network of each program, from its documentation."""
 MEASURED = {
     "inference, ms": "784-512-512-10: exact inference",
     "training step, ms": "784-512-512-10: SNN training step",
@@ -409,7 +409,7 @@ MEASURED = {
 
 
 def others_table() -> str:
-    """The programs of the field beside each other; figures from the benchmarks."""
+    """Return a table that compares the programs of the field; figures are from the benchmarks."""
     report = json.loads(BENCHMARK.read_text("utf-8"))
     rows = {row["what"]: row["wall"] for row in report["rows"]}
     converted = files_converted(json.loads(CONVERSIONS.read_text("utf-8")))
@@ -418,12 +418,15 @@ def others_table() -> str:
     for name, facts in OTHERS.items():
         times = [number(1e3 * rows[what][name]) if name in rows[what] else "-" for what in MEASURED.values()]
         lines.append(f"| {' | '.join([name, *facts, *times, converted.get(name, '-')])} |")
-    notes = "784-512-512-10, T = 16, batch 256 or 1: medians of `make bench`. ONNX files: of `make bench-convert`."
+    notes = (
+        "Times: network 784-512-512-10, T = 16, batch 256 (one image: 1), medians of `make bench`. ONNX files: `make "
+        "bench-convert`."
+    )
     return "\n".join([*lines, "", notes])
 
 
 def files_converted(report: dict[str, Any]) -> dict[str, str]:
-    """How many of the files each program could convert."""
+    """Return for each program the number of ONNX files that it converted."""
     rows = report["rows"]
     ours = sum("error" not in row["snnzoo"] for row in rows)
     tried = [row["spikingjelly"].values() for row in rows if row["spikingjelly"]]
@@ -438,11 +441,11 @@ def files_converted(report: dict[str, Any]) -> dict[str, str]:
 UNIT = "tests/unit"
 FAULTS = (
     (
-        "exporting strips weight norm from the live network, and the next `load_state_dict` fails",
+        "export removes weight norm from the live network, so the next `load_state_dict` fails",
         f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_export_leaves_the_network_as_it_was",
     ),
     (
-        "the readout is exported with the weights from before `load_state_dict` (in yours? `zoo verify network.net`)",
+        "the readout is exported with the weights from before `load_state_dict` (see `zoo verify network.net`)",
         f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_the_readout_is_exported_with_its_loaded_weights",
     ),
     (
@@ -454,21 +457,21 @@ FAULTS = (
         f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_a_fresh_network_exports_before_any_forward",
     ),
     (
-        "`delay_shift` is documented false and runs true: here it is a field of the spec, false unless told",
+        "`delay_shift` is documented as false and runs as true; here it is a field of the spec, false by default",
         f"{UNIT}/bootstrap_core/network/test_network.py::test_no_step_is_empty_unless_told",
     ),
     (
-        "in hybrid training the spiking layers run a single time step",
+        "in hybrid training the spiking layers run for a single time step",
         f"{UNIT}/bootstrap_core/network/test_network.py::"
         "test_blocks_before_the_crossover_run_all_steps_and_their_mean_rate_enters_the_next",
     ),
     (
-        "the sampler grows without bound, and draws from a global generator",
+        "the sampler grows without bound and draws from a global random generator",
         f"{UNIT}/bootstrap_core/network/test_sampler.py::test_memory_is_bounded_by_the_capacity",
     ),
     ("`count_log` raises", f"{UNIT}/bootstrap_core/network/test_network.py::test_the_rates_of_all_blocks_are_counted"),
     (
-        "`1 << 18 - 1` is 131072 where 262143 is meant, the threshold that a readout must not reach",
+        "the threshold that keeps a readout from spiking is `1 << 18 - 1`, which is 131072 instead of 262143",
         f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_the_readout_never_fires",
     ),
     (
@@ -476,33 +479,33 @@ FAULTS = (
         f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_biases_are_rounded_to_mantissas",
     ),
     (
-        "netx has no pooling: an average pool is exported as the grouped convolution that it is",
+        "netx has no pooling; here an average pool is exported as an equal grouped convolution",
         f"{UNIT}/converters/formats/netx/test_netx_writer.py::test_an_average_pool_becomes_a_grouped_convolution_of_equal_weights",
     ),
 )
-"""What lava-dl 0.6.0 does wrong, and the test that fails where it is done so."""
+"""Faults of lava-dl 0.6.0, each with the test that fails if snnzoo has it."""
 
 
 def faults_table() -> str:
-    """Each fault and its test."""
-    rows = [f"| {fault} | [`{test.partition('::')[2]}`]({test.partition('::')[0]}) |" for fault, test in FAULTS]
-    return "\n".join(["| in lava-dl | held by |", "|---|---|", *rows])
+    """Return the table of faults, with links for `converters/README.md`."""
+    rows = [f"| {fault} | [`{test.partition('::')[2]}`](../{test.partition('::')[0]}) |" for fault, test in FAULTS]
+    return "\n".join(["| in lava-dl | test |", "|---|---|", *rows])
 
 
 def cluster_table() -> str:
-    """One process against two."""
+    """Return the table of training with one process and with two."""
     path = RESULTS / "cluster.json"
     return render_cluster(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
 
 
 def render_cluster(report: dict[str, Any]) -> str:
-    """What `bench_cluster.py` wrote."""
+    """Return the table of a report by `bench_cluster.py`."""
     alone, parted = report["seconds"]["1"], report["largest_difference"]
     lines = [
-        f"{report['cpu']}, {report['cores']} cores, a thread for each process; {dated(report)}. "
+        f"{report['cpu']}, {report['cores']} cores, one thread for each process; {dated(report)}. "
         f"`{report['network']}` without dropout on {report['dataset']}, {report['epochs']} epochs "
-        f"of {report['images']:,} images, the last as spikes. "
-        f"The loss of the last batch, {report['batches']}, is {report['losses']['1'][-1]:.4f}.",
+        f"of {report['images']:,} images, the last as SNN. "
+        f"The loss of the last batch ({report['batches']}) is {report['losses']['1'][-1]:.4f}.",
         "",
         f"| processes | ANN epoch, s | SNN epoch, s | {' | '.join(differences(parted))} |",
         "|---|---|---|---|---|---|",
@@ -512,26 +515,26 @@ def render_cluster(report: dict[str, Any]) -> str:
         cells += ["-"] * len(parted) if n == "1" else [f"{part:.1e}" for part in parted.values()]
         lines.append(f"| {n} | {' | '.join(cells)} |")
     if report["busy_cores"] > BUSY:
-        told = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy, so the times say little"
-        lines += ["", f"- {told}"]
+        note = f"other work kept {report['busy_cores']:.1f} of {report['cores']} cores busy: the times are unreliable"
+        lines += ["", f"- {note}"]
     return "\n".join(lines)
 
 
 def differences(parted: dict[str, float]) -> list[str]:
-    """Headers of the largest differences of losses, by batches."""
-    return [f"losses part by, {n} batch{'es' if n != '1' else ''}" for n in parted]
+    """Return the headers of the columns with the largest difference of losses after some batches."""
+    return [f"loss difference, {n} batch{'es' if n != '1' else ''}" for n in parted]
 
 
 def estimate_table() -> str:
-    """What `estimate_cluster.py` wrote."""
+    """Return the table of a report by `estimate_cluster.py`."""
     report = json.loads((RESULTS / "estimate.json").read_text("utf-8"))
     assumed, price = report["assumed"], report["assumed"]["dollars_per_hour"]
     lines = [
-        f"ResNet-50 as a spec: {report['products'] / 1e9:.2f} billion products an image and step, "
+        f"ResNet-50 as a spec: {report['products'] / 1e9:.2f} billion multiplications per image and time step, "
         f"{report['parameters'] / 1e6:.1f} million parameters. {assumed['epochs']} epochs of {assumed['images']:,} "
         f"images, {assumed['images'] * assumed['image_bytes'] / 1e9:.0f} GB as uint8.",
         "",
-        f"| T | {assumed['gpu']} | images on each | hours | of it meeting | at {price:g} $ an hour |",
+        f"| T | {assumed['gpu']} | images on each | hours | of it communication | at {price:g} $ an hour |",
         "|---|---|---|---|---|---|",
     ]
     for row in report["rows"]:
@@ -545,25 +548,25 @@ def estimate_table() -> str:
         lines.append(f"| {' | '.join(map(str, cells))} | {row['dollars']} $ |")
     lines += [
         "",
-        f"- Assumed: {assumed['products_per_second'] / 1e12:g} tera products a second, of which "
-        f"{assumed['part_of_peak']:.0%} are reached, three times the products of a forward pass; "
-        f"{assumed['bytes_per_second'] / 1e12:g} TB/s of memory, {assumed['neuron_bytes']:g} bytes moved and "
-        f"{assumed['kept_bytes']:g} kept for each neuron and step, {assumed['memory_bytes'] / 1e9:g} GB for them; "
+        f"- Assumed: {assumed['products_per_second'] / 1e12:g} tera multiplications per second, of which "
+        f"{assumed['part_of_peak']:.0%} are reached; three times the multiplications of a forward pass; "
+        f"{assumed['bytes_per_second'] / 1e12:g} TB/s of memory bandwidth, {assumed['neuron_bytes']:g} bytes moved and "
+        f"{assumed['kept_bytes']:g} stored for each neuron and step, {assumed['memory_bytes'] / 1e9:g} GB for them; "
         f"{assumed['network_bytes_per_second'] / 1e9:g} GB/s between hosts.",
-        "- Nothing of this size has been converted: dozens of layers lose accuracy, and whether two epochs mend it is "
-        "not known.",
+        "- No network of this size has been converted. Dozens of layers lose accuracy; whether two epochs recover it "
+        "is unknown.",
     ]
     return "\n".join(lines)
 
 
 def kills_table() -> str:
-    """Counts of the campaign of kill -9."""
+    """Return the table of commands that were ended by `kill -9`."""
     path = RESULTS / "kills.json"
     return render_kills(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
 
 
 def render_kills(report: dict[str, dict[str, Any]]) -> str:
-    """What `check_kills.py` wrote."""
+    """Return the table of a report by `check_kills.py`."""
     columns = ("tries", "killed", "resumed", "temporaries", "lost", "date")
     lines = [f"| command | {' | '.join(columns)} |", "|---" * (1 + len(columns)) + "|"]
     for name, counts in report.items():
@@ -572,17 +575,17 @@ def render_kills(report: dict[str, dict[str, Any]]) -> str:
 
 
 def engines_table() -> str:
-    """Spikes of both engines on whole test sets."""
+    """Return the comparison of both engines on whole test sets."""
     path = RESULTS / "engines.json"
     return render_engines(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
 
 
 def render_engines(report: dict[str, Any]) -> str:
-    """What `check_engines.py` wrote."""
+    """Return the table of a report by `check_engines.py`."""
     lines = [
         f"On {report['kernels']}; {dated(report)}.",
         "",
-        "| model | images | T | spikes | places compared | different |",
+        "| model | images | T | spikes | values compared | different |",
         "|---" * 6 + "|",
     ]
     for name, row in report["models"].items():
@@ -591,18 +594,18 @@ def render_engines(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-SMALL = 0.02
-"""Part of the time below which a row is not shown alone."""
+SMALL = 0.05
+"""Fraction of the time below which an operator does not get its own row."""
 
 
 def profile_table() -> str:
-    """Where the time of each step goes."""
+    """Return the share of each operator in the time of a step."""
     path = RESULTS / "profile.json"
     return render_profile(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
 
 
 def render_profile(report: dict[str, Any]) -> str:
-    """What `profile_steps.py` wrote: for each network a table of the parts of its steps."""
+    """Return a table for each network of a report by `profile_steps.py`."""
     lines = [
         f"{report['cpu']}, {report['threads']} threads, {report['kernel']}; batch {report['batch']}, T = 16; "
         f"{dated(report)}."
@@ -627,9 +630,9 @@ TABLES = {
     "demo": demo_output,
     "others": others_table,
     "models": models_table,
+    "models-short": partial(models_table, SHORT),
+    "expect": expectation,
     "bench": partial(benchmark_table, BENCHMARK),
-    "bench-tiles": partial(benchmark_table, WITH_TILES),
-    "bench-vnni": partial(benchmark_table, WITH_VNNI),
     "accuracy": partial(benchmark_table, ACCURACY),
     "convert": conversion_table,
     "convert-notes": conversion_conditions,
@@ -646,7 +649,7 @@ TABLES = {
 
 
 def render(text: str) -> str:
-    """The README with fresh tables between its markers."""
+    """Return a document with all tables between its markers written anew."""
     for name, table in TABLES.items():
         pattern = re.compile(f"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
         text = pattern.sub(lambda found, table=table: f"{found[1]}{table()}\n{found[2]}", text)

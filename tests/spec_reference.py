@@ -1,4 +1,4 @@
-"""The tables of `specs/README.md`, every field of a spec, from the JSON Schema of `zoo schema`."""
+"""Tables of `specs/README.md`: all fields of a spec, from the JSON Schema that `zoo schema` prints."""
 
 import json
 import re
@@ -23,13 +23,13 @@ TITLES = {
     "TrainingSpec": "`training`",
     "AugmentSpec": "`augment`",
 }
-"""Of each model, in the order in which people meet them."""
+"""Headings of the models, in the order of the reference."""
 NO_BOUND = 1 << 24
-"""Largest values from here on keep memory in bounds, and say nothing to a reader."""
+"""Bounds from here on only limit memory and are not shown."""
 
 
 def spec_reference() -> str:
-    """A heading and a table for each of `TITLES`."""
+    """Return a heading and a table for each of `TITLES`."""
     whole = json_schema()
     models = {"NetworkSpec": whole, **whole["$defs"]}
     return "\n\n".join("\n".join(_section(title, models[name], models)) for name, title in TITLES.items())
@@ -50,7 +50,7 @@ def _section(title: str, model: Schema, models: Schema) -> Iterator[str]:
 
 
 def _value(default: Any) -> str:
-    """As YAML has it; a model's default is all of its fields' defaults."""
+    """Return a default as YAML; `{}` for a model, which stands for the defaults of its fields."""
     if isinstance(default, dict):
         return "{}"
     return default if isinstance(default, str) and default else json.dumps(default)
@@ -84,7 +84,7 @@ def _name(ref: str) -> str:
 
 
 def _link(ref: str) -> str:
-    """To the section of a model."""
+    """Return a link to the section of a model."""
     title = TITLES[_name(ref)].replace("`", "")
     anchor = re.sub(r"[^a-z_ ]", "", title).replace(" ", "-")
     return f"[{title.removeprefix('kind: ').split(',')[0]}](#{anchor})"

@@ -1,10 +1,11 @@
-"""The README says what is so."""
+"""The documents state what is so: their tables, commands, code and links."""
 
 import importlib.util
 import re
 import shlex
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 
 from specs import parse_spec
@@ -12,32 +13,53 @@ from zoo.cli import zoo
 from zoo.packaged_files import packaged_path
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text("utf-8")
+DOCUMENTS = [
+    ROOT / name
+    for name in (
+        "README.md",
+        "ARCHITECTURE.md",
+        "CONTRIBUTING.md",
+        *(f"{folder}/README.md" for folder in ("specs", "bootstrap_core", "converters", "zoo", "tests/benchmarks")),
+    )
+]
+README = DOCUMENTS[0].read_text("utf-8")
+
+each_document = pytest.mark.parametrize("document", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, re.DOTALL)
+def blocks(document: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```", document.read_text("utf-8"), re.DOTALL | re.MULTILINE)
 
 
-def test_its_tables_are_those_of_the_cards_and_the_benchmark() -> None:
+def test_the_main_readme_is_short() -> None:
+    assert len(README.splitlines()) <= 250
+
+
+def test_generated_tables_are_up_to_date() -> None:
     path = ROOT / "tests" / "make_readme_tables.py"
     spec = importlib.util.spec_from_file_location("make_readme_tables", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    assert set(module.DOCUMENTS) == set(DOCUMENTS) - {ROOT / "CONTRIBUTING.md"}
+    used = set()
     for document in module.DOCUMENTS:
         text = document.read_text("utf-8")
         assert module.render(text) == text, document
+        used |= set(re.findall(r"<!-- ([a-z-]+) -->", text))
+    assert used == {*module.TABLES, "end"}
 
 
-def test_its_spec_is_valid() -> None:
-    assert parse_spec(blocks("yaml")[0]).n_classes == 10
+@each_document
+def test_specs_are_valid(document) -> None:
+    for text in blocks(document, "yaml"):
+        assert parse_spec(text).n_classes == 10
 
 
-def test_its_stories_go_through(tmp_path, monkeypatch) -> None:
-    """As they stand, one after the other, where the demo ran; with no network, and no data but what the package has."""
+def test_the_stories_run(tmp_path, monkeypatch) -> None:
+    """All `sh` blocks of the main README run in order, in the folder of the demo, without a network or other data."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text(blocks("yaml")[0])
-    lines = [line.partition("#")[0] for block in blocks("sh") for line in block.splitlines()]
+    (tmp_path / "mine.yaml").write_text(blocks(DOCUMENTS[0], "yaml")[0])
+    lines = [line.partition("#")[0] for block in blocks(DOCUMENTS[0], "sh") for line in block.splitlines()]
     assert len(lines) > 15
     for line in ["zoo demo", *lines]:
         result = CliRunner().invoke(zoo, shlex.split(line)[1:])
@@ -46,31 +68,54 @@ def test_its_stories_go_through(tmp_path, monkeypatch) -> None:
     assert all((tmp_path / name).stat().st_size > 1000 for name in made)
 
 
-def test_the_tests_that_hold_the_faults_of_lava_dl_are_there() -> None:
-    found = re.findall(r"\[`(test_\w+)`\]\((tests/[^)]+)\)", README)
-    assert len(found) == 11
-    for name, path in found:
-        assert f"def {name}(" in (ROOT / path).read_text("utf-8")
-
-
-def test_its_commands_exist() -> None:
-    named = set(re.findall(r"^zoo ([a-z]+)", README, re.MULTILINE))
-    assert named
-    assert named <= zoo.commands.keys()
-
-
-def test_its_python_runs(tmp_path, monkeypatch) -> None:
+@each_document
+def test_python_blocks_run(document, tmp_path, monkeypatch) -> None:
     monkeypatch.chdir(tmp_path)
     ann = tmp_path / "demo/mnist-relu.onnx"
     ann.parent.mkdir()
     ann.write_bytes(packaged_path("examples", ann.name).read_bytes())
     names: dict[str, object] = {}
-    for code in blocks("python"):
-        exec(compile(code, "README.md", "exec"), names)
-    assert (tmp_path / "net.net").exists()
+    for code in blocks(document, "python"):
+        exec(compile(code, str(document), "exec"), names)
 
 
-def test_its_make_targets_exist() -> None:
-    targets = set(re.findall(r"make ([a-z-]+)", README))
-    assert "test" in targets
-    assert targets <= set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+@each_document
+def test_commands_and_options_exist(document) -> None:
+    lines = "\n".join(blocks(document, "(?:sh)?")).splitlines()
+    for line in lines:
+        if found := re.match(r"(?:.* -m )?zoo ([a-z]+)(.*)", line):
+            command = zoo.commands[found[1]]
+            known = {name for parameter in command.params for name in parameter.opts} | {"--help"}
+            assert set(re.findall(r"\s(--?[a-z][a-z-]*)", found[2].partition(" #")[0])) <= known, line
+
+
+@each_document
+def test_make_targets_exist(document) -> None:
+    text = document.read_text("utf-8")
+    targets = set(re.findall(r"^make ([a-z-]+)|`make\s+([a-z-]+)", text, re.MULTILINE))
+    known = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text("utf-8"), re.MULTILINE))
+    assert {name for pair in targets for name in pair if name} <= known
+
+
+@each_document
+def test_links_lead_somewhere(document) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", document.read_text("utf-8")):
+        path, _, anchor = target.partition("#")
+        linked = document.parent / path if path else document
+        assert linked.exists(), target
+        if anchor:
+            assert anchor in anchors(linked.read_text("utf-8")), target
+
+
+def anchors(text: str) -> set[str]:
+    """Return the anchors of all headings."""
+    headings = re.findall(r"^#+ (.*)", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_tests_named_for_faults_of_lava_dl_exist() -> None:
+    converters = ROOT / "converters"
+    found = re.findall(r"\[`(test_\w+)`\]\(([^)]+)\)", (converters / "README.md").read_text("utf-8"))
+    assert len(found) == 11
+    for name, path in found:
+        assert f"def {name}(" in (converters / path).read_text("utf-8")
