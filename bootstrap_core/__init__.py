@@ -1,4 +1,19 @@
-"""How a spec runs: bootstrap blocks in torch, their training, and exact integer inference."""
+"""Networks that run: bootstrap blocks in torch, their training, and exact integer inference.
+
+`build_network` makes a `Network` of a spec. It runs in a `Mode`: as SNN, as ANN with fitted activations, or sampling
+its neurons. `fit` trains it; `IntegerNetwork` runs it in the integers of the hardware, with the same spikes.
+
+>>> import torch
+>>> from bootstrap_core import IntegerNetwork, Mode, build_network
+>>> from specs import load_spec
+>>> net = build_network(load_spec("mnist-dense-shallow"), seed=0).eval()
+>>> images = torch.rand(2, 1, 28, 28)  # [N, C, H, W], 0..1
+>>> logits, trace = net.run(images)
+>>> logits.shape, trace.spikes[1].shape  # [N, classes]; [T, N, features]
+(torch.Size([2, 10]), torch.Size([16, 2, 512]))
+>>> torch.equal(IntegerNetwork(net)(images), logits)
+True
+"""
 
 from bootstrap_core.analysis.evaluation import Evaluation, evaluate
 from bootstrap_core.analysis.statistics import LearningStats

@@ -1,6 +1,15 @@
-"""Formats: files of every kind, read and written.
+"""Converters: model files of all formats, ANNs in ONNX, and weight norm.
 
-Names load when they are first used, so that importing the package costs nothing.
+`read_model` and `write_model` take files of any format; a `Model` is a spec with tensors. `import_onnx` turns an ANN
+into a spiking network. `migrate_state_dict` changes the style of weight norm.
+
+>>> import torch
+>>> from converters import migrate_state_dict
+>>> old = {"conv.weight_g": torch.ones(8, 1, 1), "conv.weight_v": torch.randn(8, 4, 3)}
+>>> sorted(migrate_state_dict(old, to="parametrized"))
+['conv.parametrizations.weight.original0', 'conv.parametrizations.weight.original1']
+
+Names are imported on first use, so that importing the package is cheap.
 """
 
 from importlib import import_module

@@ -1,6 +1,16 @@
-"""What a network is: typed specs in YAML. No torch here.
+"""Specs: typed, immutable descriptions of networks, read from YAML. This package never imports torch.
 
-Names load when they are first used, so that importing the package costs nothing.
+A `NetworkSpec` has an input, blocks, default neurons and a training recipe. Pydantic checks each field; the network
+checks shapes and limits of the hardware. All errors of a spec are reported at once, as a `SpecError`.
+
+>>> from specs import load_spec, summarize
+>>> spec = load_spec("mnist-dense-shallow")  # a packaged spec, or the path of a YAML file
+>>> spec.shapes
+((784,), (512,), (10,))
+>>> sum(layer.parameters for layer in summarize(spec))
+407562
+
+Names are imported on first use, so that importing the package costs nothing.
 """
 
 from importlib import import_module
@@ -83,7 +93,7 @@ __all__ = [
 ]
 
 _MODULES = ("errors", "neuron", "block", "training", "network", "summary", "io")
-"""Those that have these names, light ones first."""
+"""Modules with these names, in the order of search: those that import fastest come first."""
 
 
 def __getattr__(name: str) -> object:

@@ -1,6 +1,14 @@
-"""What exists and how to get it.
+"""Model zoo: find, fetch, train, measure and publish trained models.
 
-Names load when they are first used, so that importing the package costs nothing.
+>>> import torch, zoo
+>>> net = zoo.create_model("mnist-dense-shallow")  # a `bootstrap_core.Network` with trained weights, in eval mode
+>>> net(torch.zeros(1, 1, 28, 28)).shape
+torch.Size([1, 10])
+
+`zoo.hub` works with indexes of models, `zoo.runs` with training runs, cards and verification. Most people use the
+command `zoo` instead.
+
+Names are imported on first use, so that importing the package costs nothing.
 """
 
 from importlib import import_module

@@ -1,0 +1,94 @@
+"""Print the texts of the product that people read: messages and help, or first lines of docstrings.
+
+    python tests/list_texts.py [--docstrings] [FOLDER ...]
+
+A message is any string of two words or more that is not a docstring: errors, warnings, notes, help, titles. Expressions
+inside a string are shown as {...}. FOLDER is a package or a folder of one; all four packages by default.
+"""
+
+import ast
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import pairwise
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("specs", "bootstrap_core", "converters", "zoo")
+Documented = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
+
+
+@dataclass(frozen=True)
+class Text:
+    """A text and its place in the source."""
+
+    path: Path
+    line: int
+    name: str
+    """Qualified name of what a docstring documents; empty for a message."""
+    text: str
+
+    def __str__(self) -> str:
+        place = f"{self.path.relative_to(ROOT)}:{self.line}"
+        return f"{place}  {self.name + ': ' if self.name else ''}{self.text}"
+
+
+def sources(folders: tuple[str, ...] = PACKAGES) -> list[Path]:
+    """Return the Python files of folders, sorted."""
+    return sorted(path for folder in folders for path in (ROOT / folder).rglob("*.py"))
+
+
+def messages(path: Path) -> Iterator[Text]:
+    """Yield each string of two words or more that is not a docstring."""
+    tree = ast.parse(path.read_text("utf-8"))
+    skipped = {id(part) for node in ast.walk(tree) for part in _parts(node)}
+    for node in ast.walk(tree):
+        if id(node) not in skipped and isinstance(node, ast.JoinedStr | ast.Constant):
+            text = _text(node)
+            if len(text.split()) > 1:
+                yield Text(path, node.lineno, "", text)
+
+
+def docstrings(path: Path) -> Iterator[Text]:
+    """Yield the first line of each docstring of a module, class, function, or attribute."""
+    yield from _docstrings(path, ast.parse(path.read_text("utf-8")), "")
+
+
+def _docstrings(path: Path, node: ast.AST, prefix: str) -> Iterator[Text]:
+    name = ".".join(filter(None, (prefix, getattr(node, "name", ""))))
+    if isinstance(node, Documented) and (text := ast.get_docstring(node)) is not None:
+        yield Text(path, node.body[0].lineno, name or "module", text.splitlines()[0])
+    body = getattr(node, "body", [])
+    for before, after in pairwise(body) if isinstance(body, list) else ():
+        if isinstance(before, ast.Assign | ast.AnnAssign) and _is_text(after):
+            target = before.target if isinstance(before, ast.AnnAssign) else before.targets[0]
+            documented = f"{name}.{ast.unparse(target)}".strip(".")
+            yield Text(path, after.lineno, documented, _text(after.value).splitlines()[0])
+    for child in ast.iter_child_nodes(node):
+        yield from _docstrings(path, child, name)
+
+
+def _parts(node: ast.AST) -> Iterator[ast.AST]:
+    """Yield strings that are not messages of their own: docstrings, and parts of a longer string."""
+    if _is_text(node):
+        yield node.value
+    elif isinstance(node, ast.JoinedStr):
+        yield from (part for part in ast.walk(node) if part is not node)
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
+
+
+def _text(node: ast.AST) -> str:
+    if isinstance(node, ast.JoinedStr):
+        return "".join(_text(part) if isinstance(part, ast.Constant) else "{...}" for part in node.values)
+    return node.value if isinstance(node, ast.Constant) and isinstance(node.value, str) else ""
+
+
+if __name__ == "__main__":
+    arguments = [word for word in sys.argv[1:] if word != "--docstrings"]
+    listed = docstrings if "--docstrings" in sys.argv else messages
+    for source in sources(tuple(arguments) or PACKAGES):
+        for found in listed(source):
+            print(found)
