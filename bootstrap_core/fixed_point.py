@@ -1,6 +1,6 @@
-"""The grids of the hardware: every constant named once, and the way from floats to mantissas and back.
+"""Grids of the hardware's numbers: each constant and its unit are defined here only.
 
-Source: DESIGN of Loihi's CUBA neuron as lava-dl (slayer) and Lava (`fixed_pt`) compute it.
+Source: Loihi's CUBA neuron, as lava-dl (slayer) and Lava (`fixed_pt`) compute it.
 """
 
 __all__ = [
@@ -22,33 +22,34 @@ __all__ = [
 ]
 
 MANT = 64
-"""Mantissas of weights, biases and thresholds are in units of 1/64."""
+"""Mantissas per float unit: mantissas of weights, biases and thresholds are in units of 1/64."""
 
 STATE = MANT * 64
-"""Current and voltage are integers in units of 1/4096."""
+"""State units per float unit: current and voltage are integers in units of 1/4096."""
 
 DECAY_ONE = 1 << 12
-"""The decay mantissa that forgets everything: 12 bits after the point."""
+"""Mantissa of a decay of 1, which clears the state at each step; decays are in units of 1/4096."""
 
 WEIGHT_STEP = 2 / MANT
-"""Weights are multiples of 2/64: signed 8-bit integers, stored doubled."""
+"""Step of the weight grid, 2/64: a weight is a signed 8-bit integer times this step."""
 
 MANT_PER_WEIGHT = round(MANT * WEIGHT_STEP)
 STATE_PER_MANT = STATE // MANT
 STATE_PER_WEIGHT = STATE_PER_MANT * MANT_PER_WEIGHT
-"""What a weight of one step, and a mantissa of one (bias, threshold, input current), are in finer units."""
+"""State units of a weight step. `MANT_PER_WEIGHT`: mantissas of a weight step. `STATE_PER_MANT`: state units of a
+mantissa (bias, threshold, input current)."""
 
 WEIGHT_INT_MIN, WEIGHT_INT_MAX = -128, 127
-"""Range of a weight in steps of `WEIGHT_STEP`."""
+"""Range of a weight, in steps of `WEIGHT_STEP`."""
 
 BIAS_MANT_MIN, BIAS_MANT_MAX = -(1 << 12), (1 << 12) - 1
 """Range of a 13-bit signed bias mantissa, in units of 1/64."""
 
 STATE_MIN, STATE_MAX = -(1 << 23), (1 << 23) - 1
-"""Range of the hardware's 24-bit current and voltage."""
+"""Range of the hardware's 24-bit current and voltage, in state units."""
 
 READOUT_THRESHOLD_MANT = (1 << 18) - 1
-"""Threshold that netx files give to a readout neuron, so that it never fires."""
+"""Threshold mantissa of readout neurons in netx files, too high for them to spike."""
 
 EXACT_IN_FLOAT = 1 << 24
-"""Below it, float32 holds every whole number, so that a sum of floats is the sum of integers."""
+"""Bound below which float32 represents every integer, so that sums of floats are exact."""

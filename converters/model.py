@@ -1,4 +1,4 @@
-"""A network as data: what every format reads and writes."""
+"""Models: networks as a spec and tensors, which every format reads and writes."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -26,14 +26,14 @@ PROBLEMS_TOLD = 20
 
 @dataclass(frozen=True)
 class Model:
-    """A spec and its tensors, apart from any module.
+    """Network as data: its spec, tensors and card, without a module.
 
     Attributes:
-        spec: what the network is.
-        tensors: the state dict of the network that `build_network(spec)` makes, on the CPU.
-        card: what is known about the network: how it was trained, what it scores. JSON values only.
-        notes: what a reader had to assume, for people; not part of the model.
-        origin: the file it was read from, for messages; not part of the model.
+        spec: specification of the network.
+        tensors: state dict of the network that `build_network(spec)` makes, on the CPU.
+        card: facts about the network, such as its training and its test scores; JSON values only.
+        notes: assumptions that the reader of a file made, for people; not part of the model.
+        origin: path of the file that the model was read from, for messages; not part of the model.
     """
 
     spec: NetworkSpec
@@ -43,20 +43,23 @@ class Model:
     origin: str = field(default="", compare=False)
 
     def told(self, topic: str) -> Mapping[str, Any]:
-        """What the card has of a topic, such as "training"; nothing, if it is no mapping: files come from anywhere."""
+        """Return the card's entry for a topic, such as "training"; empty if it is missing or not a mapping."""
         facts = self.card.get(topic)
         return facts if isinstance(facts, Mapping) else {}
 
     @property
     def overflow(self) -> str | None:
-        """How a state left the chip's 24 bits when training scored it, which floats do not notice; None if none did."""
+        """Description of a 24-bit overflow on the chip, found in the test after training; None if there was none.
+
+        The float engine does not notice such an overflow.
+        """
         snn = self.told("test").get("snn")
         told = snn.get("overflow") if isinstance(snn, Mapping) else None
         return told if isinstance(told, str) and told.isprintable() else None
 
     @property
     def data(self) -> str | None:
-        """The dataset that it was trained on, or converted with; None if neither card nor recipe tells."""
+        """Dataset that the network was trained on or converted with; None if neither card nor recipe names one."""
         recipe = self.spec.training
         found = self.told("training").get("data", recipe and recipe.data)
         found = self.told("conversion").get("data") if found is None else found
@@ -64,7 +67,7 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """The names of its classes, by its card, or else as its data has them; else numbers."""
+        """Names of the classes: from the card, or of the known dataset, or else numbers."""
         n = self.spec.n_classes
         told = self.card.get("classes", known_classes(self.data or ""))
         names = tuple(map(str, told)) if isinstance(told, list | tuple) else ()
@@ -73,7 +76,10 @@ class Model:
 
     @property
     def image_shape(self) -> Size | None:
-        """`(C, H, W)` of the images that it takes, grey or of three colours; in a row, by its card or as a square."""
+        """Shape `(C, H, W)` of the input images, C = 1 or 3; None if the input is not an image.
+
+        A flat input has the shape in the card if it fits, otherwise that of a square image.
+        """
         told, shape = self.card.get("image_shape"), self.spec.input.shape
         if isinstance(told, list) and [type(side) for side in told] == [int, int, int] and min(told[1:]) > 1:
             known = image_shape(tuple(told))
@@ -82,28 +88,28 @@ class Model:
 
     @classmethod
     def of(cls, network: Network, card: Mapping[str, Any] | None = None) -> "Model":
-        """A copy of what `network` holds now; the network is left as it is."""
+        """Return a copy of the network's current state; the network is not changed."""
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
         return cls(network.spec, tensors, card or {})
 
     def normalizing(self, mean: float | None, std: float | None) -> "Model":
-        """The model with `(x - mean) / std` before its input; without either, a note that images enter as they are.
+        """Return the model with `(x - mean) / std` before its input; if both are None, with a note that it has none.
 
         Raises:
-            SpecError: an input that normalises nothing (graded), or a bad value.
+            SpecError: the input takes no normalisation (graded), or a value is out of range.
         """
         given = {name: value for name, value in (("mean", mean), ("std", std)) if value is not None}
         if not given:
-            note = "images enter as they are: if training normalised them, say by which mean and std (--mean, --std)"
+            note = "images are not normalised: if training normalised them, give its mean and std (--mean, --std)"
             return replace(self, notes=(*self.notes, note))
         document = self.spec.model_dump(mode="json")
         document["input"] |= given
         return replace(self, spec=spec_from_document(document, origin=self.spec.name))
 
     def folded(self) -> "Model":
-        """The same network with its weight norms multiplied out, spikes and all: to be run rather than trained.
+        """Return the same network with its weight norms multiplied out, to run rather than to train. Spikes are equal.
 
-        Its card says so of a conversion, whose command makes it again.
+        If the card has an entry "conversion", that gets `fold: true`: `--fold` reproduces the model.
         """
         tensors = migrate_state_dict(self.tensors, to=Style.PLAIN)
         told = self.told("conversion")
@@ -111,10 +117,10 @@ class Model:
         return replace(self, spec=without_weight_norm(self.spec), tensors=tensors, card=card)
 
     def build(self) -> Network:
-        """The network, in eval mode with these tensors.
+        """Return the network in eval mode, with these tensors.
 
         Raises:
-            IntegrityError: a tensor is missing, left over, or of another shape than the spec's.
+            IntegrityError: a tensor is missing, unexpected, complex, or of another shape than in the spec.
         """
         check_fit(self.spec, sum(tensor.numel() for tensor in self.tensors.values()), origin=self.origin)
         network = build_network(self.spec, seed=0)
@@ -122,7 +128,7 @@ class Model:
         problems = [f"{name} is missing" for name in wanted.keys() - self.tensors.keys()]
         problems += [f"{name} belongs to no block" for name in self.tensors.keys() - wanted.keys()]
         problems += [
-            f"{name} is {list(self.tensors[name].shape)}, the spec wants {list(tensor.shape)}"
+            f"{name} has shape {list(self.tensors[name].shape)}, expected {list(tensor.shape)}"
             for name, tensor in wanted.items()
             if name in self.tensors and self.tensors[name].shape != tensor.shape
         ]
@@ -138,7 +144,7 @@ class Model:
 
 
 def without_weight_norm(spec: NetworkSpec) -> NetworkSpec:
-    """The spec of a network whose weight norms were multiplied out."""
+    """Return the spec of the network with its weight norms multiplied out."""
     blocks = (
         block.model_copy(update={"weight_norm": False}) if hasattr(block, "weight_norm") else block
         for block in spec.blocks
@@ -147,15 +153,18 @@ def without_weight_norm(spec: NetworkSpec) -> NetworkSpec:
 
 
 def check_fit(spec: NetworkSpec, held: int, *, origin: str = "") -> None:
-    """Raise `IntegrityError` if a spec wants far more than the `held` numbers of a file, before anyone makes them."""
+    """Raise `IntegrityError` if a spec has far more parameters than the `held` numbers of a file.
+
+    Call it before building the network, which would allocate memory for all of them.
+    """
     wanted = sum(row.parameters for row in summarize(spec))
     if wanted > held + SPARE_WEIGHTS:
         where = f"{origin}: " if origin else ""
-        raise IntegrityError(f"{where}the spec of {spec.name} wants {wanted:,} numbers; the file holds {held:,}")
+        raise IntegrityError(f"{where}the spec of {spec.name} has {wanted:,} parameters; the file holds {held:,}")
 
 
 def check_card(card: object, origin: str) -> Mapping[str, Any]:
-    """The card of a file, if it is one: a mapping, and so is what it tells of the training. Raises `IntegrityError`."""
+    """Return the card of a file; raise `IntegrityError` unless it and its entry "training" are mappings."""
     if not isinstance(card, dict) or not isinstance(card.get("training", {}), dict):
-        raise IntegrityError(f"{origin}: its card is none: {str(card)[:80]!r}")
+        raise IntegrityError(f"{origin}: the card, or its entry training, is not a mapping: {str(card)[:80]!r}")
     return card

@@ -1,6 +1,6 @@
 """Specs of blocks: one model for each `kind`, with its shapes and costs.
 
-All other code asks these models through the methods of `Layer`. A new kind is a class here and its place in the union
+Other code reads these models through the methods of `Layer`. To add a kind, add a class here and name it in the union
 `_AnyBlock`.
 """
 
@@ -40,14 +40,14 @@ __all__ = [
 
 
 class Encoding(StrEnum):
-    """How a pixel enters."""
+    """Encoding of a pixel."""
 
     SPIKE = "spike"
     GRADED = "graded"
 
 
 class Norm(StrEnum):
-    """Batch norm of a synapse."""
+    """Batch norm of a weighted input."""
 
     NONE = "none"
     MEAN_ONLY = "mean_only"
@@ -58,15 +58,15 @@ class Role(Enum):
     """Kind of output of a layer."""
 
     SPIKES = auto()
-    """The spikes of its neurons; as the last block, their rates are the logits."""
+    """Spikes of the layer's neurons; of the last block, their rates are the logits."""
     LOGITS = auto()
-    """Logits: a readout, which comes last."""
+    """Logits of a readout, which must be the last block."""
     RESHAPED = auto()
-    """The input in another shape; such a layer is never the last."""
+    """Input of the layer in another shape; such a layer cannot be the last block."""
 
 
 class Layer(StrictModel):
-    """Base of the input and of all kinds of blocks: what other code asks of them.
+    """Base of the input and of all kinds of blocks: shapes, sizes and costs.
 
     `before` is always the shape of the layer's input.
     """
@@ -81,23 +81,25 @@ class Layer(StrictModel):
         return self.role is Role.SPIKES
 
     def output_shape(self, before: Shape) -> Shape:
-        """Shape of the outputs; raises `ShapeError`."""
+        """Return the shape of the outputs. Raises `ShapeError` if the input does not fit."""
         raise NotImplementedError
 
     def n_weights(self, before: Shape) -> int:
-        """Number of weights, trainable or not."""
+        """Return the number of weights, trainable or not."""
         return 0
 
     def n_parameters(self, before: Shape) -> int:
-        """Number of trainable parameters, without the decays of neurons and without skips."""
+        """Return the number of trainable parameters, without the decays of neurons and without skips."""
         return 0
 
     def n_synops(self, before: Shape) -> int:
-        """Synaptic operations of one step in which every input spikes; by default each weight is reached once."""
+        """Return the synaptic operations of a time step if every input spikes; by default, one for each weight."""
         return self.n_weights(before)
 
     def fan_out(self, before: Shape) -> tuple[Sequence[int], ...]:
-        """Weights that each input reaches, as one list of factors for each axis of `before`; a list of one broadcasts.
+        """Return the number of weights that each input reaches, as a list of factors for each axis of `before`.
+
+        A list of one number broadcasts.
 
         >>> ConvSpec(channels=8, kernel=3).fan_out((1, 4, 5))
         ([8], [1, 2, 2, 1], [1, 2, 3, 2, 1])
@@ -105,44 +107,45 @@ class Layer(StrictModel):
         return ([0],) * len(before)
 
     def problems(self, neuron: CubaSpec) -> Iterator[tuple[str, str]]:
-        """Yield each field that is wrong together with the block's neurons, and what is wrong."""
+        """Yield each field that does not fit the block's neurons, with the rest of an error message."""
         yield from ()
 
 
 class InputSpec(Layer):
-    """How images, in 0 to 1, come in.
+    """Input of the network: images with pixels from 0 to 1.
 
-    With spikes, an input neuron for each pixel takes the same current at each step. Graded, the pixel enters the first
-    synapse at each step as an integer; threshold and bias of the first block are scaled by `2**bits - 1`, so they are
-    written in the units of an input of 1.
+    With `encoding: spike`, each pixel drives an input neuron with the same current at each time step. With `encoding:
+    graded`, each pixel enters the first synapses as an integer of `bits` bits, at each time step. Threshold and bias of
+    the first block are multiplied by `2**bits - 1` when the network is built: write `threshold` for pixels from 0 to 1.
     """
 
     kind: Literal["input"] = "input"
     shape: Annotated[tuple[Positive, ...], Field(json_schema_extra={"minItems": 1, "maxItems": 3})]
-    """`[features]` or `[channels, height, width]`."""
+    """Shape of an image, `[features]` or `[channels, height, width]`."""
     encoding: Encoding = Encoding.SPIKE
-    """How a pixel enters: as the current of an input neuron, or as a graded spike straight into the first synapse."""
+    """Encoding of a pixel: `spike` makes it the current of an input neuron; `graded` makes it an integer that enters
+    the first synapses directly, as a graded spike of Loihi 2."""
     bits: Annotated[Integer, Field(ge=1, le=16)] = 8
-    """Of a graded pixel, which is rounded to them."""
+    """Number of bits of a pixel with `encoding: graded`; without effect otherwise."""
     mean: Number = 0.0
-    """What is taken off each pixel."""
+    """Mean that is subtracted from each pixel; only with `encoding: spike`, as the four fields below."""
     std: Annotated[Number, Field(gt=0)] = 1.0
-    """What the pixel is then divided by."""
+    """Standard deviation by which each pixel is divided, after `mean` is subtracted."""
     weight: Number = 1.0
-    """The current of an input neuron is `weight` times the pixel, plus `bias`; learnt from here on."""
+    """Initial weight of the input neurons; trainable. The current is `weight * (pixel - mean) / std + bias`."""
     bias: Number = 0.0
-    """Learnt from here on, as `weight` is."""
+    """Initial bias of the input neurons; trainable."""
     exact_input: Flag = True
-    """Whether that current is truncated to 1/64, as the hardware takes it; else, as in lava-dl, the pixel is rounded to
-    2/64."""
+    """Rounding of the input: `true` truncates the current to a multiple of 1/64, as the hardware needs it; `false`
+    rounds the pixel to a multiple of 2/64 instead, as lava-dl does."""
     neuron: CubaSpec | None = None
-    """The input's own neurons; else the network's."""
+    """Neurons of the input; by default the network's `neuron`, which this replaces as a whole."""
 
     @field_validator("shape")
     @classmethod
     def _check_shape(cls, shape: Shape) -> Shape:
         if len(shape) not in {1, 3}:
-            raise ValueError(f"is [features] or [channels, height, width]; this has {len(shape)} numbers")
+            raise ValueError("must be [features] or [channels, height, width]")
         return shape
 
     @field_validator("mean", "std", "weight", "bias", "exact_input", "neuron")
@@ -151,19 +154,20 @@ class InputSpec(Layer):
         graded = info.data.get("encoding") is Encoding.GRADED
         if graded and value != cls.model_fields[str(info.field_name)].default:
             raise ValueError(
-                "graded input is the pixel itself, with no neuron: leave this out (mean and std fold into the weights)"
+                "does not apply to encoding: graded, which has no input neurons: remove it (mean and std can be folded "
+                "into the first weights)"
             )
         return value
 
     @property
     def idle(self) -> list[str]:
-        """What was set and does nothing beside the rest, and why.
+        """Warnings about fields that are set but have no effect.
 
         >>> InputSpec(shape=(4,), bits=3).idle
-        ['input.bits does nothing with spikes: set input.encoding=graded']
+        ['input.bits has no effect with input.encoding=spike: set input.encoding=graded']
         """
         idle = self.encoding is Encoding.SPIKE and self.bits != InputSpec.model_fields["bits"].default
-        return ["input.bits does nothing with spikes: set input.encoding=graded"] if idle else []
+        return ["input.bits has no effect with input.encoding=spike: set input.encoding=graded"] if idle else []
 
     @property
     def has_neurons(self) -> bool:
@@ -171,11 +175,11 @@ class InputSpec(Layer):
         return self.encoding is Encoding.SPIKE
 
     def output_shape(self, before: Shape) -> Shape:
-        """Shape of the images."""
+        """Return the shape of the images."""
         return self.shape
 
     def n_parameters(self, before: Shape) -> int:
-        """Two, the weight and the bias of the input neurons; none for graded input."""
+        """Return 2, the weight and the bias of the input neurons; 0 for graded input."""
         return 2 if self.has_neurons else 0
 
     @property
@@ -186,10 +190,11 @@ class InputSpec(Layer):
 
 class _Skip(StrictModel):
     source: Annotated[Integer, Field(ge=0)]
-    """An earlier block, as tensors are named: 0 is the input (not a graded one), 1 the first of `blocks`."""
+    """Index of the earlier block that the skip reads: 0 is the input (not with `encoding: graded`), 1 the first of
+    `blocks`, whatever its kind."""
 
     def as_layer(self, before: Shape, after: Shape) -> tuple["ConvSpec | DenseSpec", Shape]:
-        """Return the layer that a skip from `before` to `after` is, and its input's shape as that layer sees it.
+        """Return the layer that computes a skip from shape `before` to `after`, and the input shape of that layer.
 
         >>> conv, seen = IdentitySkip(source=1).as_layer((7,), (7,))
         >>> conv.groups, seen
@@ -198,27 +203,27 @@ class _Skip(StrictModel):
         raise NotImplementedError
 
     def output_shape(self, before: Shape, after: Shape) -> Shape:
-        """Shape of what the skip adds to a block of shape `after`; raises `ShapeError`."""
+        """Return the shape of the skip's output for a block of shape `after`. Raises `ShapeError`."""
         layer, seen = self.as_layer(before, after)
         return layer.output_shape(seen)
 
 
 class IdentitySkip(_Skip):
-    """Each neuron of the source to the one in its place, with one weight for each channel."""
+    """Skip from each neuron of the source to the neuron at the same place, with one weight for each channel."""
 
     kind: Literal["identity"] = "identity"
 
     def as_layer(self, before: Shape, after: Shape) -> tuple["ConvSpec | DenseSpec", Shape]:
-        """Return a convolution of kernel 1 with a group for each channel."""
+        """Return a convolution with kernel 1 and one group for each channel."""
         return ConvSpec(channels=before[0], kernel=(1, 1), groups=before[0]), (*before, 1, 1)[:3]
 
     def output_shape(self, before: Shape, after: Shape) -> Shape:
-        """Shape of the source."""
+        """Return the shape of the source."""
         return before
 
 
 class DenseSkip(_Skip):
-    """Every neuron of the source, flattened in C order, to every one of the block's."""
+    """Skip from every neuron of the source to every neuron of the block; the source is flattened in C order."""
 
     kind: Literal["dense"] = "dense"
 
@@ -228,72 +233,73 @@ class DenseSkip(_Skip):
 
 
 class ConvSkip(_Skip):
-    """2-D cross-correlation to the block's channels; geometry as in `ConvSpec`."""
+    """Convolutional skip to the channels of the block; geometry as in `torch.nn.Conv2d`."""
 
     kind: Literal["conv"] = "conv"
     kernel: PositivePair = (1, 1)
-    """One number, or `[height, width]`, as all sizes."""
+    """Kernel size, one number or `[height, width]`."""
     stride: PositivePair = (1, 1)
-    """By how much the kernel moves."""
+    """Stride, one number or `[height, width]`."""
     padding: Pair = (0, 0)
-    """Silent rows and columns at each edge."""
+    """Rows and columns of zeros at each edge, one number or `[height, width]`."""
     dilation: PositivePair = (1, 1)
-    """How far apart the inputs of a kernel are."""
+    """Dilation, as in `torch.nn.Conv2d`, one number or `[height, width]`."""
     groups: Positive = 1
-    """Parts of the channels that do not see each other."""
+    """Number of groups, as in `torch.nn.Conv2d`; must divide the input and output channels."""
 
     def as_layer(self, before: Shape, after: Shape) -> tuple["ConvSpec | DenseSpec", Shape]:
-        """Return the convolution."""
+        """Return the convolution and the shape of its input."""
         return ConvSpec(channels=after[0], **self.model_dump(exclude={"kind", "source"})), before
 
 
 SkipSpec = Annotated[IdentitySkip | DenseSkip | ConvSkip, Field(discriminator="kind")]
-"""Further synapses of a block, from any earlier block."""
+"""Skip connection: synapses from an earlier block."""
 
 
 class _Synapse(Layer):
     weight_norm: Flag = False
-    """Whether weights are learnt as a direction and a length for each output."""
+    """Weight normalization, as in `torch.nn.utils.weight_norm`: trains direction and length of each output's weights
+    separately."""
     bias: Flag = False
-    """Whether each channel has a current of its own."""
+    """Trainable bias for each output channel, added to the voltage in each time step."""
     dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    """The part of the inputs that training leaves out."""
+    """Probability with which an input is silenced in training, for all time steps of an image."""
     neuron: CubaSpec | None = None
-    """The block's own neurons; else the network's."""
+    """Neurons of this block; by default the network's `neuron`, which this replaces as a whole."""
     skips: tuple[SkipSpec, ...] = ()
-    """Further synapses, from any earlier block, whose weighted inputs are added to the block's; bias, norm and neurons
-    are of the sum. Not for netx, whose networks are chains."""
+    """Synapses from earlier blocks (skip connections). Their weighted inputs are added to the block's own, before batch
+    norm, bias and neurons. Where shapes differ, use `kind: conv` with a stride. netx cannot express them."""
 
     def n_parameters(self, before: Shape) -> int:
-        """Weights, and for each output channel its bias and the length that weight norm learns."""
+        """Return the number of weights, biases and lengths of weight norm."""
         return self.n_weights(before) + self.output_shape(before)[0] * (self.bias + self.weight_norm)
 
 
 class _Hidden(_Synapse):
     norm: Norm = Norm.NONE
-    """Batch norm: none, a running mean of the channel that is taken off and becomes the bias, or weights divided by a
-    power of two."""
+    """Batch norm of the weighted input: `none`; `mean_only` subtracts a running mean for each channel, which becomes a
+    bias; `weight_scale` divides the weights of the block by a power of two near the standard deviation of the
+    weighted input. Neither costs anything on the hardware."""
     delay_shift: Flag | None = None
-    """Whether an empty step follows; else as the network has it."""
+    """Delay of the output spikes by one time step; those of step T are lost. The default is the network's."""
     takes_graded_input = True
 
     def problems(self, neuron: CubaSpec) -> Iterator[tuple[str, str]]:
         """See `Layer`."""
-        # Decays are on a grid of 1/4096.
-        if self.norm is Norm.MEAN_ONLY and round(4096 * neuron.current_decay) == 0:
+        if self.norm is Norm.MEAN_ONLY and round(4096 * neuron.current_decay) == 0:  # the grid of decays
             yield (
                 "norm",
-                "mean_only needs a current_decay above 0, in steps of 1/4096: it leaves as the bias "
+                "mean_only needs a current_decay of at least 1/4096: the mean is exported as the bias "
                 "mean / current_decay",
             )
 
 
 class DenseSpec(_Hidden):
-    """Every input to every one of `features` neurons. Input must be flat."""
+    """Fully connected block: every input to each of `features` neurons. The input must be flat."""
 
     kind: Literal["dense"] = "dense"
     features: Positive
-    """Neurons."""
+    """Number of neurons."""
 
     def output_shape(self, before: Shape) -> Shape:
         """See `Layer`."""
@@ -309,24 +315,24 @@ class DenseSpec(_Hidden):
 
 
 class ConvSpec(_Hidden):
-    """2-D cross-correlation to `channels` maps; geometry as in `torch.nn.Conv2d`, `[height, width]`."""
+    """2-D convolution to `channels` feature maps; geometry as in `torch.nn.Conv2d`."""
 
     kind: Literal["conv"] = "conv"
     channels: Positive
-    """Maps that come out."""
+    """Number of output channels."""
     kernel: PositivePair
-    """One number, or `[height, width]`, as all sizes."""
+    """Kernel size, one number or `[height, width]`."""
     stride: PositivePair = (1, 1)
-    """By how much the kernel moves."""
+    """Stride, one number or `[height, width]`."""
     padding: Pair = (0, 0)
-    """Silent rows and columns at each edge."""
+    """Rows and columns of zeros at each edge, one number or `[height, width]`."""
     dilation: PositivePair = (1, 1)
-    """How far apart the inputs of a kernel are."""
+    """Dilation, as in `torch.nn.Conv2d`, one number or `[height, width]`."""
     groups: Positive = 1
-    """Parts of the channels that do not see each other."""
+    """Number of groups, as in `torch.nn.Conv2d`; must divide the input and output channels."""
 
     def output_shape(self, before: Shape) -> Shape:
-        """Shape of the outputs; raises `ShapeError`.
+        """Return the shape of the outputs. Raises `ShapeError`.
 
         >>> ConvSpec(channels=8, kernel=3, stride=2).output_shape((1, 28, 28))
         (8, 13, 13)
@@ -334,7 +340,7 @@ class ConvSpec(_Hidden):
         channels, *size = _maps(self, before)
         if channels % self.groups or self.channels % self.groups:
             raise ShapeError(
-                "groups", f"{self.groups} groups must divide {channels} input and {self.channels} output channels"
+                "groups", f"{self.groups} groups must divide the {channels} input and {self.channels} output channels"
             )
         outputs = [axis_output(size[axis], **self._along(axis)) for axis in range(2)]
         for axis, n in enumerate(outputs):
@@ -342,13 +348,13 @@ class ConvSpec(_Hidden):
                 reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
                 raise ShapeError(
                     "kernel",
-                    f"reaches {reach} along {('height', 'width')[axis]}, where the padded input has "
-                    f"{size[axis] + 2 * self.padding[axis]}: nothing is left",
+                    f"covers {reach} pixels along the {('height', 'width')[axis]}, more than the padded input has "
+                    f"({size[axis] + 2 * self.padding[axis]})",
                 )
         return (self.channels, *outputs)
 
     def n_weights(self, before: Shape) -> int:
-        """Number of weights.
+        """Return the number of weights.
 
         >>> ConvSpec(channels=8, kernel=3, groups=2).n_weights((4, 28, 28))
         144
@@ -356,7 +362,7 @@ class ConvSpec(_Hidden):
         return math.prod(self.kernel) * self.channels * (before[0] // self.groups)
 
     def n_synops(self, before: Shape) -> int:
-        """See `Layer`; weights that read only padding are not reached."""
+        """See `Layer`. Weights that read only padding are not counted."""
         height, width = (axis_connections(before[1 + axis], **self._along(axis)) for axis in range(2))
         return height * width * self.channels * (before[0] // self.groups)
 
@@ -370,32 +376,32 @@ class ConvSpec(_Hidden):
 
 
 class AvgPoolSpec(Layer):
-    """Average pooling with neurons of its own: a grouped convolution of the one weight `gain / (kernel area)`."""
+    """Average pooling followed by neurons: a grouped convolution with one fixed weight, `gain / (kernel area)`."""
 
     kind: Literal["avg_pool"] = "avg_pool"
     kernel: PositivePair
-    """One number, or `[height, width]`, as all sizes."""
+    """Kernel size, one number or `[height, width]`."""
     stride: PositivePair | None = None
-    """By how much the kernel moves; else by its own size."""
+    """Stride, one number or `[height, width]`; the default is the kernel size."""
     padding: Pair = (0, 0)
-    """Silent rows and columns at each edge; at most half the kernel."""
+    """Rows and columns of zeros at each edge, one number or `[height, width]`; at most half the kernel."""
     gain: Annotated[Number, Field(gt=0)] | None = None
-    """The sum of the weights; else of the smallest on the grid with which a pool whose inputs all fire fires too."""
+    """Sum of the weights of one pool. The default is the smallest with which a neuron spikes if all inputs spike."""
     neuron: CubaSpec | None = None
-    """The block's own neurons; else the network's."""
+    """Neurons of this block; by default the network's `neuron`, which this replaces as a whole."""
     delay_shift: Flag | None = None
-    """Whether an empty step follows; else as the network has it."""
+    """Delay of the output spikes by one time step; those of step T are lost. The default is the network's."""
 
     @field_validator("padding")
     @classmethod
     def _check_padding(cls, padding: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
         most = tuple(side // 2 for side in info.data.get("kernel", ()))
         if any(side > half for side, half in zip(padding, most, strict=False)):
-            raise ValueError(f"at most half the kernel, {list(most)}")
+            raise ValueError(f"must be at most half the kernel, {list(most)}")
         return padding
 
     def as_conv(self, channels: int) -> ConvSpec:
-        """Return the grouped convolution that the pool over `channels` maps is."""
+        """Return the grouped convolution that computes this pool over `channels` feature maps."""
         return ConvSpec(
             channels=channels,
             kernel=self.kernel,
@@ -407,10 +413,10 @@ class AvgPoolSpec(Layer):
         )
 
     def weight(self, neuron: CubaSpec) -> float:
-        """The one weight of the pool, before it is rounded to the weight grid.
+        """Return the weight of the pool, before it is rounded to the weight grid.
 
-        That is `gain / (kernel area)`; without a gain, the smallest multiple of 2/64 of which the kernel's sum is above
-        the threshold of `neuron`.
+        It is `gain / (kernel area)`. Without a gain, it is the smallest multiple of 2/64 whose sum over the kernel is
+        above the threshold of `neuron`.
         """
         area = self.kernel[0] * self.kernel[1]
         if self.gain is not None:
@@ -424,7 +430,7 @@ class AvgPoolSpec(Layer):
         return self.as_conv(channels).output_shape(before)
 
     def n_weights(self, before: Shape) -> int:
-        """See `Layer`; none of them is trainable."""
+        """See `Layer`. The weights are not trainable."""
         return self.as_conv(before[0]).n_weights(before)
 
     def n_synops(self, before: Shape) -> int:
@@ -447,7 +453,7 @@ class AvgPoolSpec(Layer):
 
 
 class FlattenSpec(Layer):
-    """`[C, H, W]` to `[C * H * W]`, C order."""
+    """Flatten `[channels, height, width]` to `[features]`, in C order. It has no neurons."""
 
     kind: Literal["flatten"] = "flatten"
     role = Role.RESHAPED
@@ -458,14 +464,15 @@ class FlattenSpec(Layer):
 
 
 class AffineSpec(_Synapse):
-    """The readout: synapses without spikes. Logits are the mean over time of its weighted input.
+    """Readout: synapses whose weighted input, averaged over time, is the logits.
 
-    `neuron` gives the decays that the exported readout neuron integrates with; it never fires.
+    It has no spikes in this package. A netx file needs a neuron for it, which has the decays of `neuron` and never
+    spikes.
     """
 
     kind: Literal["affine"] = "affine"
     features: Positive
-    """Classes."""
+    """Number of classes."""
     role = Role.LOGITS
     takes_graded_input = True
 
@@ -483,14 +490,14 @@ class AffineSpec(_Synapse):
 
 
 _AnyBlock = DenseSpec | ConvSpec | AvgPoolSpec | FlattenSpec | AffineSpec
-"""All kinds of blocks; everything else follows from this union."""
+"""Union of all kinds of blocks; schema, tables and builders follow from it."""
 BlockSpec = Annotated[_AnyBlock, Field(discriminator="kind")]
 LayerSpec = InputSpec | _AnyBlock
 BLOCK_KINDS: tuple[type[Layer], ...] = get_args(_AnyBlock)
 
 
 def kind_of(model: type[Layer]) -> str:
-    """Name by which specs, tables and drawings call a kind of layer.
+    """Return the name of a kind of layer in specs, tables and drawings.
 
     >>> kind_of(AvgPoolSpec)
     'avg_pool'
@@ -499,23 +506,23 @@ def kind_of(model: type[Layer]) -> str:
 
 
 def has_neurons(layer: LayerSpec) -> bool:
-    """Whether a layer's outputs are spikes: not those of a graded input, a flatten, or an affine readout."""
+    """Return whether a layer's outputs are spikes. Those of a graded input, a flatten and an affine readout are not."""
     return layer.has_neurons
 
 
 def skips_of(layer: LayerSpec) -> tuple[SkipSpec, ...]:
-    """The layer's synapses from other layers than the one before it."""
+    """Return the skips of a layer; empty if its kind has none."""
     return layer.skips if isinstance(layer, _Synapse) else ()
 
 
 def _dense_shape(layer: DenseSpec | AffineSpec, before: Shape) -> Shape:
     if len(before) != 1:
-        raise ShapeError("", f"{layer.kind} needs a flat input, gets {list(before)}: put a flatten before it")
+        raise ShapeError("", f"{layer.kind} needs a flat input, got {list(before)}: put a flatten block before it")
     return (layer.features,)
 
 
 def _maps(layer: ConvSpec | AvgPoolSpec, before: Shape) -> Shape:
     """Return the shape of the input, `[channels, height, width]`."""
     if len(before) != 3:
-        raise ShapeError("", f"{layer.kind} needs [channels, height, width], and gets {list(before)}")
+        raise ShapeError("", f"{layer.kind} needs an input [channels, height, width], got {list(before)}")
     return before

@@ -1,4 +1,4 @@
-"""The datasets that have names: where they come from, and the digests that their files must have; and a user's own."""
+"""Named datasets with their download addresses, digests and classes; and checks of a user's own data."""
 
 import os
 from collections.abc import Iterable, Mapping
@@ -26,17 +26,17 @@ __all__ = [
 
 SAMPLE_NAME = "mnist-sample"
 IMAGE_SHAPE = (1, 28, 28)
-"""Of all datasets that have names."""
+"""Shape `(C, H, W)` of the images of all named datasets."""
 TRAINING_IMAGES = {"fashion-mnist": 60_000, "mnist": 60_000, SAMPLE_NAME: 2_000}
-"""How many each has."""
+"""Number of training images of each named dataset."""
 
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """Where a dataset's files come from and what they must be.
+    """Download addresses, digests and classes of a dataset.
 
-    `sha256` maps each file's name, without .gz, to the digest of its plain bytes. `mirrors` are URLs of folders that
-    hold the gzipped files. `torchvision_folder` is torchvision's name for it (`<root>/<name>/raw`).
+    `sha256` maps each file's name, without .gz, to the digest of its decompressed bytes. `mirrors` are URLs of folders
+    that hold the gzipped files. `torchvision_folder` is the dataset's folder in torchvision (`<root>/<name>/raw`).
     """
 
     name: str
@@ -57,7 +57,7 @@ SOURCES: Mapping[str, DatasetSource] = {
         mirrors=(
             "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
             "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # torchvision's; has no HTTPS
+            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # as in torchvision; has no HTTPS
         ),
         sha256={
             "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
@@ -85,7 +85,7 @@ SOURCES: Mapping[str, DatasetSource] = {
 
 
 def dataset_names() -> tuple[str, ...]:
-    """Name the datasets that `load_dataset` knows.
+    """Return the names of the datasets that `load_dataset` knows.
 
     >>> dataset_names()
     ('fashion-mnist', 'mnist', 'mnist-sample')
@@ -94,59 +94,65 @@ def dataset_names() -> tuple[str, ...]:
 
 
 def known_classes(name: str) -> tuple[str, ...] | None:
-    """The names of the classes of a dataset that `load_dataset` knows, or None."""
+    """Return the class names of a dataset that `load_dataset` knows; None for other names."""
     return SOURCES.get(name, SOURCES["mnist"]).classes if name in dataset_names() else None
 
 
 def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
-    """What does not fit of a network with inputs of `shape`, and the dataset that has this name, if any has.
+    """Return a warning if a network does not fit a named dataset; None if it fits, or for other names.
+
+    Args:
+        name: name of the dataset.
+        shape: shape of the network's input.
+        n_outputs: number of the network's outputs.
 
     >>> doubts("mnist", [784], 128)
-    'mnist has 10 classes, and the network 128 outputs: is the last block missing, an affine one of 10 features?'
+    'mnist has 10 classes, but the network has 128 outputs: is the last block missing (affine, 10 features)?'
     """
     classes = known_classes(name)
     if classes is None:
         return None
     n_classes = len(classes)
     if prod(shape) != prod(IMAGE_SHAPE):
-        return f"{name} has images of {list(IMAGE_SHAPE)}, and the network takes {list(shape)}"
+        return f"{name} has images of {list(IMAGE_SHAPE)}, but the network takes {list(shape)}"
     if n_outputs != n_classes:
         return (
-            f"{name} has {n_classes} classes, and the network {n_outputs} outputs: is the last block missing, "
-            f"an affine one of {n_classes} features?"
+            f"{name} has {n_classes} classes, but the network has {n_outputs} outputs: is the last block missing "
+            f"(affine, {n_classes} features)?"
         )
     return None
 
 
 def find_user_data(name: str) -> Path | None:
-    """The file or folder of images that `name` means; None if it is the name of a dataset.
+    """Return the path of a user's own images; None if `name` is the name of a dataset.
 
-    Raises `DataError` for what is neither, or cannot be read.
+    Raises:
+        DataError: `name` is neither, or the file cannot be read.
 
     >>> find_user_data("mnist")
     """
     path = Path(name)
     if name in dataset_names():
         return None
-    if path.suffix == ".npz" or len(path.parts) > 1 or os.path.exists(name):  # noqa: PTH110 - False for a bad name
-        if not os.path.isdir(name):  # noqa: PTH112 - the same
+    if path.suffix == ".npz" or len(path.parts) > 1 or os.path.exists(name):  # noqa: PTH110 - False for an invalid name
+        if not os.path.isdir(name):  # noqa: PTH112 - for the same reason
             check_npz(path)
         return path
     raise unknown_dataset(name, dataset_names())
 
 
 def check_npz(path: Path) -> None:
-    """Raise `DataError` for a file that is not even a zip archive; says what it is, if that can be told."""
+    """Raise `DataError` for a file that is not a zip archive, as an .npz is; the message says what it is, if known."""
     check_given_file(path, error=DataError)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     refuse_imposter(head, path, wanted="dataset", error=DataError)
     if not head.startswith(b"PK"):
         known = ", ".join(dataset_names())
-        raise DataError(f"{path} is no .npz, nor other data, which is a folder of class folders, or a name ({known})")
+        raise DataError(f"{path} is not a dataset: expected an .npz, a folder of class folders, or a name ({known})")
 
 
 def unknown_dataset(name: str, known: Iterable[str]) -> DataError:
-    """The error for a dataset of no known name; says which was meant."""
+    """Return the error for an unknown dataset name, with the known names and the nearest one as a hint."""
     known = sorted(known)
     return DataError(f"unknown dataset {name!r}; known: {', '.join(known)}{suggest(name, known)}")

@@ -1,4 +1,4 @@
-"""The one exception tree. Everything snnzoo expects to go wrong is a `SnnZooError`; anything else is a bug."""
+"""Exceptions of all packages. Everything that snnzoo expects to go wrong is a `SnnZooError`; anything else is a bug."""
 
 __all__ = [
     "ConversionError",
@@ -14,11 +14,11 @@ __all__ = [
 
 
 class SnnZooError(Exception):
-    """Base of all expected failures. The message says what, where, and what to do, in one line or a few."""
+    """Base of all expected failures. The message names the problem, its place, and what to do."""
 
 
 class SpecError(SnnZooError):
-    """A network or training specification that cannot describe a runnable network."""
+    """A spec of a network or of its training that is invalid."""
 
 
 class ConversionError(SnnZooError):
@@ -30,7 +30,7 @@ class UnsupportedError(ConversionError):
 
 
 class IntegrityError(SnnZooError):
-    """A file whose bytes are not what they should be: digest, size, truncation, wrong format."""
+    """A file with unexpected bytes: wrong digest, size or format, or cut short."""
 
 
 class DataError(SnnZooError):
@@ -38,7 +38,7 @@ class DataError(SnnZooError):
 
 
 class TransferError(SnnZooError):
-    """A server or a network that does not give what is asked of it."""
+    """A failed transfer: a server, a folder or the network did not deliver a file."""
 
 
 class StateOverflowError(SnnZooError):
@@ -46,4 +46,4 @@ class StateOverflowError(SnnZooError):
 
 
 class LostProcessError(SnnZooError):
-    """One of several processes that work together has ended, or does not answer."""
+    """A process that no longer answers, or has ended, while others still need it."""

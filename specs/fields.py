@@ -1,4 +1,4 @@
-"""Field types shared by all specs: every bound and unit is written here once."""
+"""Field types that all specs share: each bound and unit is defined here, once."""
 
 import math
 import re
@@ -29,26 +29,26 @@ VTH_MANT_MAX = (1 << 17) - 1
 
 
 class StrictModel(BaseModel):
-    """Base of all specs: immutable, and a key it does not know is an error; what stands below a field describes it."""
+    """Base of all specs: immutable; an unknown key is an error. The string below a field is its description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
 
 def _as_pair(value: object) -> object:
-    """One number stands for both axes: `3` is `[3, 3]`."""
+    """Return a pair of sizes, where one number stands for both axes: `3` is `[3, 3]`."""
     if isinstance(value, list | tuple):
         if len(value) != 2:
-            raise ValueError(f"takes one number or two, [height, width]; this has {len(value)}")
+            raise ValueError("must be one number or [height, width]")
         return value
     return (value, value)
 
 
 Integer = Annotated[int, Strict()]
-"""A whole number: neither `true` nor `"1"`."""
+"""Integer; `true` and `"1"` are refused."""
 Flag = Annotated[bool, Strict()]
-"""`true` or `false`: neither `1` nor `"yes"`."""
+"""`true` or `false`; `1` and `"yes"` are refused."""
 Number = Annotated[float, Strict()]
-"""A number: neither `true` nor `"1"`."""
+"""Number; `true` and `"1"` are refused."""
 _NAME = r"^[a-z0-9][a-z0-9._-]{0,63}$"
 Name = Annotated[str, Field(pattern=_NAME)]
 TimeSteps = Annotated[Integer, Field(ge=1, le=4096)]
@@ -67,12 +67,14 @@ Shape = tuple[int, ...]
 
 
 def is_name(text: str) -> bool:
-    """Whether a text is a `Name`."""
+    """Return whether a text is a valid `Name`."""
     return re.fullmatch(_NAME, text) is not None
 
 
 def threshold_mant(threshold: float, levels: int = 1) -> int:
-    """Threshold as the hardware's mantissa, `trunc(64 threshold levels)`; `levels` is a graded input's largest value.
+    """Return the threshold as a mantissa of the hardware, `trunc(64 threshold levels)`.
+
+    `levels` is the largest value of a graded input.
 
     >>> threshold_mant(1.25), threshold_mant(0.1)
     (80, 6)

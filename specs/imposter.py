@@ -1,4 +1,4 @@
-"""Files that are often given in place of others: what they are, by how they begin."""
+"""Files that are often given by mistake, recognised by their first bytes."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ from specs.errors import IntegrityError, SnnZooError
 
 __all__ = ["refuse_imposter"]
 
-_IMAGE = "an image", "zoo predict NAME IMAGE classifies it"
+_IMAGE = "an image", "classify it with zoo predict NAME IMAGE"
 _PAGE = "a web page", "download the file itself"
 IMPOSTERS = {
     b"\x89PNG\r\n": _IMAGE,
@@ -16,23 +16,30 @@ IMPOSTERS = {
     b"II*\0": _IMAGE,
     b"MM\0*": _IMAGE,
     b"%PDF": ("a PDF document", ""),
-    b"version https://git-lfs": ("a pointer of Git LFS", "fetch the file itself with git lfs pull"),
+    b"version https://git-lfs": ("a Git LFS pointer", "fetch the file itself with git lfs pull"),
     b"<!doctype": _PAGE,
     b"<html": _PAGE,
-    b"<?xml": ("an XML document, often the error of a download", ""),
+    b"<?xml": ("an XML document, often an error page", ""),
     b'{"error': ("the error message of a server", ""),
-    b"\x1f\x8b": ("compressed by gzip", "unpack it first"),
+    b"\x1f\x8b": ("a gzip file", "unpack it first"),
     b"7z\xbc\xaf": ("a 7z archive", "unpack it first"),
     b"GGUF": ("a GGUF file", ""),
-    b"\x93NUMPY": ("a NumPy array", "save it in an .npz, as x, and --data takes it as images"),
+    b"\x93NUMPY": ("a NumPy array", "save images as x in an .npz file for --data"),
 }
-"""How they begin; what they are, and what to do."""
+"""First bytes of such files, each with the kind of file and what to do, which may be empty."""
 
 
 def refuse_imposter(
     head: bytes, path: Path, *, wanted: str = "model", error: type[SnnZooError] = IntegrityError
 ) -> None:
-    """Raise `error` for a file that is empty, or begins like what is often given in place of what is `wanted`."""
+    """Raise `error` for an empty file, or one that begins like one of `IMPOSTERS`.
+
+    Args:
+        head: first bytes of the file.
+        path: path of the file, for the message.
+        wanted: kind of file that was expected, for the message.
+        error: type of the exception.
+    """
     if not head:
         raise error(f"{path} is empty")
     start = head.lstrip().lower()

@@ -1,4 +1,4 @@
-"""Specs, and other typed documents, in and out of YAML. An error names file, line, field, value and bound."""
+"""Read and write specs and other typed documents as YAML. Errors name file, line, field, value and bound."""
 
 import json
 import re
@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 UPGRADES: dict[int, Callable[[dict[str, Any]], dict[str, Any]]] = {}
-"""From each old schema version, the function that gives the next one's document."""
+"""Function for each old schema version, which converts a document to the next version."""
 
 HUGE_BYTES = 1 << 30
 
@@ -49,18 +49,18 @@ BLOCKS, SKIPS = (
     for union in (BlockSpec, SkipSpec)
 )
 SIZE_KEYS = ("features", "channels")
-"""How many neurons, or maps of them, a block has: each kind has one of these at most."""
+"""Keys for the number of neurons or of feature maps; each kind of block has at most one of them."""
 
 
 NO_WORDS = {f"tag:yaml.org,2002:{kind}" for kind in ("null", "bool", "int", "float", "timestamp")}
-"""What a key without quotes may be that is no text: `~`, `yes`, `5`."""
+"""YAML types other than text that a key without quotes may have: `~`, `yes`, `5`."""
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML as specs are written in it."""
+    """YAML loader for specs and other documents."""
 
     def construct_object(self, node: yaml.Node, deep: bool = False) -> Any:
-        """What a node stands for; a value that Python has no place for, as 2020-13-45, is an error with a line."""
+        """Return the value of a node. A value that Python lacks, as 2020-13-45, is an error with its line."""
         try:
             return super().construct_object(node, deep)
         except ValueError as error:
@@ -68,27 +68,31 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """YAML that `_Loader` reads back as it was."""
+    """YAML dumper whose text `_Loader` reads back unchanged."""
 
 
 def _text(loader: _Loader, node: yaml.ScalarNode) -> str:
-    """A string. JSON escapes a character beyond 16 bits as two surrogates: they are joined here."""
+    """Return a string. JSON escapes a character beyond 16 bits as two surrogates, which are joined here."""
     return loader.construct_scalar(node).encode("utf-16", "surrogatepass").decode("utf-16")
 
 
 _Loader.add_constructor("tag:yaml.org,2002:str", _text)
 for _class in (_Loader, _Dumper):
-    # PyYAML, of YAML 1.1, takes 1e-3 and 1.5e3 for strings.
+    # PyYAML follows YAML 1.1, which reads 1e-3 and 1.5e3 as strings.
     _class.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?([0-9]+\.?[0-9]*|\.[0-9]+)[eE][-+]?[0-9]+$"), list("-+.0123456789")
     )
 
 
 def load_spec(source: str | Path, *, find_data: bool = False) -> NetworkSpec:
-    """Read a network spec from a YAML file, or by the name of one that comes with the package.
+    """Read a network spec from a YAML file, or by the name of a spec in the package.
 
-    Raises `SpecError` with every problem found, each with its line and field; with `find_data`, one is training data
-    that has neither a known name nor a place here.
+    Args:
+        source: path or name; a file comes before a spec of the same name.
+        find_data: also report `training.data` that is neither the name of a dataset nor an existing file or folder.
+
+    Raises:
+        SpecError: the spec cannot be read, or is invalid; lists every problem with its line and field.
 
     >>> load_spec("mnist-dense").n_classes
     10
@@ -106,25 +110,40 @@ def load_spec(source: str | Path, *, find_data: bool = False) -> NetworkSpec:
 
 
 def parse_spec(text: str, *, origin: str = "spec") -> NetworkSpec:
-    """A network spec from YAML (or JSON) text; `origin` stands in error messages. Raises `SpecError`."""
+    """Read a network spec from YAML (or JSON) text; `origin` names it in errors. Raises `SpecError`."""
     return parse_document(text, NetworkSpec, origin=origin)
 
 
 def spec_from_document(document: object, *, origin: str = "spec") -> NetworkSpec:
-    """A network spec from what `json.loads` gives; `origin` stands in error messages. Raises `SpecError`."""
+    """Validate a network spec that `json.loads` returned; `origin` names it in errors. Raises `SpecError`."""
     return document_as(document, NetworkSpec, origin=origin)
 
 
 def document_as(document: object, model: type[Typed], *, origin: str) -> Typed:
-    """What `model` describes, from what `json.loads` gives; `origin` stands in error messages. Raises `SpecError`."""
+    """Validate a document that `json.loads` returned, and return the model.
+
+    Args:
+        document: the document, usually a dict.
+        model: the Pydantic model that describes it.
+        origin: name of the document in errors, such as its path.
+
+    Raises:
+        SpecError: the document is invalid; lists every problem with its field.
+    """
     _refuse_many(document, origin, _name_of(model))
     return _validate(document, model, {}, origin)
 
 
 def load_document(path: Path, model: type[Typed], *, context: Mapping[str, object] | None = None) -> Typed:
-    """Read a YAML file as what `model` describes. Raises `SpecError` with every problem found, its line and field.
+    """Read a document from a YAML (or JSON) file.
 
-    `context` is what validators of the model are told beside the values.
+    Args:
+        path: path of the file.
+        model: the Pydantic model that describes the document.
+        context: validation context for the model's validators.
+
+    Raises:
+        SpecError: the file cannot be read, or is invalid; lists every problem with its line and field.
     """
     what = _name_of(model)
     check_given_file(path, error=SpecError, what=f"{what} ")
@@ -141,13 +160,13 @@ def load_document(path: Path, model: type[Typed], *, context: Mapping[str, objec
 
 
 def parse_document(text: str, model: type[Typed], *, origin: str, context: Mapping[str, object] | None = None) -> Typed:
-    """What `model` describes, from YAML (or JSON) text; `origin` stands in error messages. Raises `SpecError`."""
+    """Read a document from YAML (or JSON) text; `origin` names it in errors. Otherwise like `load_document`."""
     node, document = _parse(text, origin, _name_of(model))
     return _validate(document, model, _lines(node), origin, context)
 
 
 def parse_value(text: str, *, origin: str) -> Any:
-    """What a piece of YAML stands for, as in a spec. Raises `SpecError`.
+    """Return the value of a piece of YAML, read like a value in a spec. Raises `SpecError`.
 
     >>> parse_value("1e-3", origin="--set")
     0.001
@@ -156,12 +175,12 @@ def parse_value(text: str, *, origin: str) -> Any:
 
 
 def dump_spec(spec: NetworkSpec, path: Path | None = None) -> str:
-    """The spec as YAML text, defaults written out; also written to `path` if given."""
+    """Return the spec as YAML text, with defaults written out; also write it to `path` if given."""
     return dump_document(spec, path)
 
 
 def dump_document(document: StrictModel, path: Path | None = None) -> str:
-    """As YAML text, defaults written out; also written to `path` if given."""
+    """Return a document as YAML text, with defaults written out; also write it to `path` if given."""
     tree = document.model_dump(mode="json")
     text: str = yaml.dump(tree, Dumper=_Dumper, sort_keys=False, width=110, default_flow_style=None)
     if path is not None:
@@ -170,19 +189,19 @@ def dump_document(document: StrictModel, path: Path | None = None) -> str:
 
 
 def json_schema() -> dict[str, Any]:
-    """JSON Schema of a network spec, for editors."""
+    """Return the JSON Schema of network specs, for editors."""
     schema = NetworkSpec.model_json_schema()
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema}
 
 
 def network_names() -> list[str]:
-    """Names of the specs in the package, sorted."""
+    """Return the names of the specs in the package, sorted."""
     files = resources.files("specs.networks").iterdir()
     return sorted(file.name.removesuffix(".yaml") for file in files if file.name.endswith(".yaml"))
 
 
 def name_from(text: str) -> str:
-    """A network's name made from any text.
+    """Make a valid network name from any text.
 
     >>> name_from("My Network (2)")
     'my-network-2'
@@ -198,7 +217,7 @@ def _exists(path: Path) -> bool:
 
 
 def _name_of(model: type[StrictModel]) -> str:
-    """How messages call what `model` describes.
+    """Return the name of a kind of document, for messages.
 
     >>> _name_of(NetworkSpec)
     'network spec'
@@ -223,10 +242,10 @@ def _refuse_many(document: object, origin: str, what: str) -> None:
 
 
 def _parse(text: str, origin: str, what: str) -> tuple[yaml.Node | None, Any]:
-    """The YAML node tree, for its lines, and what it stands for."""
+    """Return the YAML node tree, which has the line numbers, and the document itself."""
     _refuse_size(text, origin, what)
     if "\t" in text and _is_json(text):
-        text = text.replace("\t", " ")  # between tokens, where YAML takes none
+        text = text.replace("\t", " ")  # JSON has tabs only between tokens, where YAML forbids them
     try:
         _refuse_tokens(text, origin)
         node = yaml.compose(text, Loader=_Loader)
@@ -266,17 +285,17 @@ def _refuse_tokens(text: str, origin: str) -> None:
             case yaml.BlockEndToken() | yaml.FlowMappingEndToken() | yaml.FlowSequenceEndToken():
                 depth -= 1
         if depth > SPEC_DEPTH:
-            raise SpecError(f"{where}: nested too deeply to be a spec")
+            raise SpecError(f"{where}: nested too deeply; the limit is {SPEC_DEPTH} levels")
 
 
 def _refuse_keys(node: yaml.Node | None, origin: str) -> None:
-    """Refuse keys that are no words, or are given twice."""
+    """Refuse keys that are not text, or are given twice."""
     if isinstance(node, yaml.MappingNode):
         seen: set[str] = set()
         for key, value in node.value:
             where = f"{origin}:{key.start_mark.line + 1}"
             if not isinstance(key, yaml.ScalarNode):
-                raise SpecError(f"{where}: a key must be a word")
+                raise SpecError(f"{where}: a key must be text, got a list or a mapping")
             if key.tag in NO_WORDS:
                 kind = key.tag.rpartition(":")[2]
                 raise SpecError(f"{where}: the key {_brief(key.value)} is read as {kind}: put it in quotes")
@@ -290,7 +309,7 @@ def _refuse_keys(node: yaml.Node | None, origin: str) -> None:
 
 
 def _lines(node: yaml.Node | None, path: FieldPath = ()) -> dict[FieldPath, int]:
-    """Line number of every field path in the document."""
+    """Return the line number of every field path in the document."""
     if node is None:
         return {}
     lines = {path: node.start_mark.line + 1}
@@ -312,7 +331,8 @@ def _validate(
 ) -> Typed:
     if not isinstance(document, dict):
         needed = [name for name, field in model.model_fields.items() if field.is_required()]
-        raise SpecError(f"{origin}: a {_name_of(model)} is a mapping with {', '.join(needed[:-1])} and {needed[-1]}")
+        keys = f"{', '.join(needed[:-1])} and {needed[-1]}"
+        raise SpecError(f"{origin}: a {_name_of(model)} must be a mapping with {keys}")
     if model is NetworkSpec:
         document = _upgrade(document, origin)
     try:
@@ -328,7 +348,7 @@ def _upgrade(document: dict[str, Any], origin: str) -> dict[str, Any]:
     version = document.get("schema_version", SCHEMA_VERSION)
     if type(version) is not int or version > SCHEMA_VERSION:
         raise SpecError(
-            f"{origin}: schema_version {_brief(version)} is not known here (newest: {SCHEMA_VERSION}); "
+            f"{origin}: schema_version {_brief(version)} is not supported (newest: {SCHEMA_VERSION}); "
             "update snnzoo to read it"
         )
     while version < SCHEMA_VERSION:
@@ -340,7 +360,7 @@ def _upgrade(document: dict[str, Any], origin: str) -> dict[str, Any]:
 
 
 def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int], origin: str) -> str:
-    """`file:line: field: message (got value)` for one of pydantic's problems."""
+    """Return one of Pydantic's problems as `file:line: field: message (got value)`."""
     path, message, value = _without_kind(problem["loc"]), problem["msg"].removeprefix("Value error, "), problem["input"]
     match problem["type"]:
         case "extra_forbidden":
@@ -350,7 +370,7 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
         case "tuple_type":
             message = "must be a list"
         case "less_than_equal" if isinstance(value, int) and 4 * value > HUGE_BYTES:
-            message = f"{message.lower()}; one float for each alone would take {_gibibytes(4 * value)}"
+            message = f"{message.lower()}; a float for each would take {_gibibytes(4 * value)}"
         case "union_tag_not_found" | "union_tag_invalid":
             kinds = list(SKIPS if "skips" in path else BLOCKS)
             path, value = (*path, "kind"), value.get("kind")
@@ -367,7 +387,7 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
 
 
 def _without_kind(loc: FieldPath) -> FieldPath:
-    """Pydantic puts the kind of a block, and of a skip, into its path; the document has no such level."""
+    """Remove the kinds of blocks and skips from a path of Pydantic; the document does not have these levels."""
     if len(loc) > 2 and loc[0] == "blocks" and loc[2] in BLOCKS:
         loc = (*loc[:2], *loc[3:])
     if len(loc) > 4 and loc[2] == "skips" and loc[4] in SKIPS:
@@ -376,16 +396,17 @@ def _without_kind(loc: FieldPath) -> FieldPath:
 
 
 def _suggest_size(loc: FieldPath) -> str:
-    """A hint with what a block calls its size, if it was given by the name that blocks of another kind have for it."""
+    """Return a hint with the block's own size key, if the path has the size key of another kind of block."""
     if len(loc) != 4 or loc[0] != "blocks" or loc[3] not in SIZE_KEYS:
         return ""
     return "".join(f"; did you mean {key}?" for key in SIZE_KEYS if key in BLOCKS[str(loc[2])].model_fields)
 
 
 def _suggest_key(path: FieldPath, model: type[StrictModel]) -> str:
-    """A hint with the nearest key, and with its place where that is another, as `epochs` is one of `training`."""
+    """Return a hint with the nearest key; with its full path if it belongs elsewhere, as in `training.epochs`."""
     parent, places = path[:-1], list(_places(model))
-    places.sort(key=lambda place: (place[:-1] == parent, -len(place)))  # the last of a name counts: beside it, shallow
+    # the last of equal names wins: a sibling, or the shallowest
+    places.sort(key=lambda place: (place[:-1] == parent, -len(place)))
     known = {name: (*parent, name) for name in _field_names(model)}
     if all(isinstance(part, str) for part in parent):
         known |= {str(place[-1]): place for place in places}
@@ -395,7 +416,7 @@ def _suggest_key(path: FieldPath, model: type[StrictModel]) -> str:
 
 
 def _places(model: type[StrictModel]) -> Iterator[FieldPath]:
-    """The path of every key of a document that is in no list."""
+    """Yield the path of every key of a document, except those within lists."""
     for name, field in model.model_fields.items():
         yield (name,)
         for kind in (field.annotation, *get_args(field.annotation)):
@@ -410,14 +431,14 @@ def _field_names(model: type[StrictModel]) -> list[str]:
 
 
 def _gibibytes(n_bytes: int) -> str:
-    return f"{n_bytes / 2**30:,.0f} GiB" if n_bytes < 1 << 100 else "more memory than there is"
+    return f"{n_bytes / 2**30:,.0f} GiB" if n_bytes < 1 << 100 else "more memory than any machine has"
 
 
 def _brief(value: object) -> str:
-    """`repr`, cut where it is long."""
+    """Return `repr(value)`, shortened if it is long."""
     short = reprlib.Repr()
     short.maxstring = 80
     try:
         return short.repr(value)
-    except ValueError:  # more digits than Python writes
+    except ValueError:  # an integer with more digits than Python converts to text
         return "a huge integer"

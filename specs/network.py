@@ -1,4 +1,4 @@
-"""What a network is: an input, blocks, defaults, and the checks that take more than one block to make."""
+"""Spec of a network: input, blocks, defaults, and the checks that involve more than one block."""
 
 import math
 from collections.abc import Iterator
@@ -31,11 +31,11 @@ __all__ = ["SCHEMA_VERSION", "NetworkSpec"]
 SCHEMA_VERSION: Final = 1
 
 Problem = tuple[tuple[str | int, ...], str]
-"""The path of the field to blame, and what is wrong."""
+"""Path of a wrong field, and the rest of the error message."""
 
 
 class NetworkSpec(StrictModel):
-    """A whole network: an input, then blocks, the last of which is the readout.
+    """Network: an input, then blocks, of which the last is the readout.
 
     >>> spec = NetworkSpec.model_validate({"name": "tiny", "time_steps": 4, "input": {"shape": [9]},
     ...     "blocks": [{"kind": "dense", "features": 5}, {"kind": "affine", "features": 2}]})
@@ -44,29 +44,29 @@ class NetworkSpec(StrictModel):
     """
 
     schema_version: Literal[1] = SCHEMA_VERSION
-    """The version of this form of spec."""
+    """Version of the spec format."""
     name: Name
-    """What the network is called: lower case, digits, `.`, `_` and `-`."""
+    """Name of the network: lower-case letters, digits, `.`, `_` and `-`; at most 64 characters."""
     description: str = ""
-    """What people read of it."""
+    """One-line description, shown in listings and cards."""
     time_steps: TimeSteps
-    """T, the length of one presentation."""
+    """Number of time steps (T) for which each image is presented."""
     neuron: CubaSpec = CubaSpec()
-    """The neurons of the input and of each block that has none of its own."""
+    """Neurons of the input and of all blocks that do not define their own `neuron`."""
     delay_shift: Flag = False
-    """Whether an empty step, inside the T steps, follows the input's neurons and each block of neurons, as in lava-dl;
-    a block may have its own."""
+    """Delay of one time step after the input neurons and each block with neurons, as in lava-dl: the first of the T
+    steps is silent, and spikes of the last are lost. Blocks can override it. Meant for lava-dl checkpoints."""
     input: InputSpec
-    """How images come in."""
+    """Shape and encoding of the images."""
     blocks: Annotated[tuple[BlockSpec, ...], Field(max_length=NETWORK_BLOCKS)]
-    """What follows the input, told apart by `kind`; the last is the readout: affine, or neurons whose rates are the
-    logits."""
+    """Blocks after the input, in order; `kind` selects the type. The last block is the readout: `affine`, or a block
+    with neurons, whose rates are then the logits."""
     training: TrainingSpec | None = None
-    """The recipe that `zoo train` follows."""
+    """Training recipe for `zoo train`; the default values apply if it is omitted."""
 
     @property
     def layers(self) -> tuple[LayerSpec, ...]:
-        """The input and the blocks, in order; `Network.blocks` has the same indices."""
+        """Input and blocks, in order; `Network.blocks` uses the same indices."""
         return (self.input, *self.blocks)
 
     @property
@@ -83,16 +83,16 @@ class NetworkSpec(StrictModel):
         return math.prod(self.shapes[-1])
 
     def neuron_of(self, layer: LayerSpec) -> CubaSpec:
-        """The layer's own neuron, or the network's."""
+        """Return the neuron spec of a layer: its own, or the network's."""
         return getattr(layer, "neuron", None) or self.neuron
 
     @property
     def resets(self) -> set[Reset]:
-        """What spikes do, of all layers with neurons; without any, of the network's."""
+        """Resets of all layers with neurons; if there are none, that of the network."""
         return {self.neuron_of(layer).reset for layer in self.layers if layer.has_neurons} or {self.neuron.reset}
 
     def delay_shift_of(self, layer: LayerSpec) -> bool:
-        """Whether an empty step follows the layer. One without neurons has none; the input follows the network."""
+        """Return whether the layer delays its spikes by a time step; False for layers without neurons."""
         if not layer.has_neurons:
             return False
         own = getattr(layer, "delay_shift", None)
@@ -111,28 +111,29 @@ class NetworkSpec(StrictModel):
 
     def _order_problems(self) -> Iterator[Problem]:
         if not self.blocks:
-            yield ("blocks",), "a network needs at least its readout, {kind: affine, features: N}"
+            yield ("blocks",), "must have at least one block, the readout: {kind: affine, features: N}"
             return
         *hidden, last = self.blocks
         for i, block in enumerate(hidden):
             if block.role is Role.LOGITS:
                 yield (
                     ("blocks", i, "kind"),
-                    f"{block.kind} is a readout and comes last; this is block {i} of {len(self.blocks)} "
-                    "(use dense here)",
+                    f"{block.kind} is a readout and must be the last block, got block {i} of {len(self.blocks)}: "
+                    "use dense here",
                 )
         readouts, spiking = _kinds(Role.LOGITS), _kinds(Role.SPIKES)
         if last.role is Role.RESHAPED:
             yield (
                 ("blocks", len(hidden), "kind"),
-                f"the last block is the readout: {_either(readouts)}, or {_either(spiking)} to read their rates",
+                f"{last.kind} cannot be the last block, the readout: use {_either(readouts)}, or {_either(spiking)} to "
+                "classify by rates",
             )
         if self.input.encoding is Encoding.GRADED and not self.blocks[0].takes_graded_input:
             takers = [kind for kind in spiking if kind.takes_graded_input]
             yield (
                 ("blocks", 0, "kind"),
-                f"graded input enters a {_either(takers)} block, not {self.blocks[0].kind} "
-                "(give input.shape as one number to flatten images)",
+                f"graded input must enter a {_either(takers)} block, got {self.blocks[0].kind}: to flatten images, "
+                "give input.shape as [features]",
             )
 
     def _shape_problems(self) -> Iterator[Problem]:
@@ -159,8 +160,8 @@ class NetworkSpec(StrictModel):
             if total > NETWORK_WEIGHTS:
                 yield (
                     ("blocks", i),
-                    f"with this block the network has {total:,} weights; at most {NETWORK_WEIGHTS:,} "
-                    f"(as floats they take {total / 2**28:,.0f} GiB)",
+                    f"the network may have at most {NETWORK_WEIGHTS:,} weights; up to this block it has {total:,} "
+                    f"({total / 2**28:,.0f} GiB as float32)",
                 )
                 return
             if math.prod(after) > NETWORK_NEURONS:
@@ -169,23 +170,26 @@ class NetworkSpec(StrictModel):
             shapes.append(after)
 
     def _skip_problem(self, skip: SkipSpec, shapes: list[Shape], after: Shape) -> tuple[str, str] | None:
-        """The field to blame and what is wrong with a skip to the block that follows `shapes`."""
+        """Return the wrong field of a skip to the block after `shapes`, and the message; None if the skip is valid."""
         own = len(shapes)
         if skip.source >= own:
-            which = "this block itself" if skip.source == own else "a later block, or none"
+            which = "the block itself" if skip.source == own else "not an earlier block"
             return "source", (
-                f"{skip.source} is {which}; a skip comes from an earlier one, 0 (the input) to {own - 1} "
-                "(the first of blocks is 1)"
+                f"must be the index of an earlier block, 0 (the input) to {own - 1}; {skip.source} is {which} "
+                "(the first of blocks has index 1)"
             )
         if skip.source == 0 and self.input.encoding is Encoding.GRADED:
-            return "source", "0 is graded input, whose units are not those of spikes: skip from a block of neurons"
+            return "source", "0 is a graded input, which skips cannot read: skip from a block with neurons"
         before = shapes[skip.source]
         try:
             shape = skip.output_shape(before, after)
         except ShapeError as error:
             return error.field, str(error)
         if shape != after:
-            return "", f"from block {skip.source} {list(before)} gives {list(shape)}, and the block has {list(after)}"
+            return (
+                "",
+                f"output of the skip from source {skip.source} is {list(shape)}, but this block has {list(after)}",
+            )
         return None
 
     def _arithmetic_problems(self) -> Iterator[Problem]:
@@ -194,8 +198,8 @@ class NetworkSpec(StrictModel):
             if mant > VTH_MANT_MAX:
                 yield (
                     ("input", "bits"),
-                    f"{self.input.bits} bits scale the first threshold to a mantissa of "
-                    f"{mant}; the hardware's limit is {VTH_MANT_MAX}",
+                    f"{self.input.bits} bits scale the threshold of the first block to a mantissa of {mant}; the "
+                    f"hardware allows at most {VTH_MANT_MAX}: use fewer bits or a lower threshold",
                 )
         for i, block in enumerate(self.blocks):
             for field, message in block.problems(self.neuron_of(block)):
@@ -207,7 +211,7 @@ def _kinds(role: Role) -> list[type[Layer]]:
 
 
 def _either(models: list[type[Layer]]) -> str:
-    """Names of kinds, as in `dense, conv or avg_pool`."""
+    """Return the names of kinds as text, such as `dense, conv or avg_pool`."""
     *others, last = map(kind_of, models)
     return f"{', '.join(others)} or {last}" if others else last
 
@@ -215,5 +219,5 @@ def _either(models: list[type[Layer]]) -> str:
 def _too_many_neurons(shape: Shape) -> str:
     n = math.prod(shape)
     return (
-        f"has {n:,} neurons; at most {NETWORK_NEURONS:,} (the states of one image and step take {n / 2**28:,.0f} GiB)"
+        f"may have at most {NETWORK_NEURONS:,} neurons, got {n:,} (the states of one image take {n / 2**28:,.0f} GiB)"
     )

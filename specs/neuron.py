@@ -1,4 +1,4 @@
-"""What a neuron is: the current-based leaky integrate-and-fire (CUBA) neuron of Loihi."""
+"""Spec of a neuron: the current-based leaky integrate-and-fire (CUBA) neuron of Loihi."""
 
 from enum import StrEnum
 from typing import Annotated, Literal
@@ -11,14 +11,14 @@ __all__ = ["CubaSpec", "LearnDecays", "Reset"]
 
 
 class Reset(StrEnum):
-    """What a spike does to the voltage."""
+    """Reset of the voltage after a spike."""
 
     ZERO = "zero"
     SUBTRACT = "subtract"
 
 
 class LearnDecays(StrEnum):
-    """Whether training may move the decays."""
+    """Sharing of trainable decays."""
 
     NONE = "none"
     SHARED = "shared"
@@ -26,22 +26,28 @@ class LearnDecays(StrEnum):
 
 
 class CubaSpec(StrictModel):
-    """`u = (1 - current_decay) u + z`, `v = (1 - voltage_decay) v + u + bias`, a spike where `v > threshold`."""
+    """CUBA neuron: `u = (1 - current_decay) u + z`, `v = (1 - voltage_decay) v + u + bias`, spike if `v > threshold`.
+
+    `z` is the weighted input, `u` the current and `v` the voltage.
+    """
 
     kind: Literal["cuba"] = "cuba"
     threshold: Threshold = 1.0
-    """The voltage above which a neuron fires; truncated to 1/64."""
+    """Voltage above which the neuron spikes; truncated to a multiple of 1/64."""
     current_decay: Decay = 1.0
-    """The part of the current that is lost each step."""
+    """Fraction of the current that decays in each time step; rounded to a multiple of 1/4096."""
     voltage_decay: Decay = 0.0
-    """The part of the voltage that is lost each step."""
+    """Fraction of the voltage that decays in each time step; rounded to a multiple of 1/4096."""
     tau_grad: Annotated[Number, Field(gt=0)] = 1.0
-    """Width of the spike's surrogate gradient, which is `scale_grad / (2000 * threshold * tau_grad)` at the threshold,
-    and falls by e with every `100 * threshold * tau_grad` of voltage. By the default, lava-dl's, next to nothing of it
-    is left behind some layers: our networks learn as spikes with 0.1 and less, convolutions with 0.005."""
+    """Width of the surrogate gradient of a spike. For SNN epochs use 0.1 or less in dense networks and about 0.005 in
+    convolutional networks; with the default, that of lava-dl, gradients vanish after a few layers. The gradient is
+    `scale_grad / (2000 * threshold * tau_grad)` at the threshold and decreases by a factor of e for each
+    `100 * threshold * tau_grad` of voltage away from it."""
     scale_grad: Annotated[Number, Field(gt=0)] = 1.0
-    """Height of the spike's surrogate gradient, see `tau_grad`."""
+    """Factor on the surrogate gradient of a spike; see `tau_grad`."""
     reset: Reset = Reset.ZERO
-    """What a spike does to the voltage: set it to zero, as the chip does, or subtract the threshold (not for netx)."""
+    """Reset of the voltage after a spike: `zero` sets it to 0, as Loihi does; `subtract` subtracts the threshold (netx
+    cannot express this)."""
     learn_decays: LearnDecays = LearnDecays.NONE
-    """Whether training may move the decays: not at all, one pair for the layer, or one pair for each channel."""
+    """Training of the decays, from the values above: `none` keeps them fixed, `shared` trains one pair for the layer,
+    `per_channel` one pair for each channel (in a dense block, each neuron)."""

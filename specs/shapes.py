@@ -1,4 +1,4 @@
-"""Arithmetic of kernels along one axis, and which images fit an input. Layers take their shapes from it."""
+"""Shape arithmetic: kernels along one axis, and the images that fit an input."""
 
 import math
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ __all__ = ["ShapeError", "axis_connections", "axis_fanout", "axis_output", "fit_
 
 
 class ShapeError(ValueError):
-    """A block that cannot take its input shape. `field` is the block's field to blame, or the empty string."""
+    """Error for a block whose input shape does not fit. `field` names the wrong field of the block, or is empty."""
 
     def __init__(self, field: str, message: str) -> None:
         super().__init__(message)
@@ -17,7 +17,9 @@ class ShapeError(ValueError):
 
 
 def fit_input(images: Shape, shape: Shape) -> bool:
-    """Whether images of one shape enter an input of another: of the same axes, or either has all numbers in a row.
+    """Return whether images of shape `images` fit an input of shape `shape`.
+
+    They fit if the shapes are the same without sides of 1, or if one of the two is flat and both have as many numbers.
 
     >>> fit_input((3, 32, 32), (3072,)), fit_input((28, 28), (1, 28, 28)), fit_input((3, 20, 24), (3, 24, 20))
     (True, True, False)
@@ -27,7 +29,7 @@ def fit_input(images: Shape, shape: Shape) -> bool:
 
 
 def axis_output(size: int, *, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Positions a kernel takes along one axis, `floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`.
+    """Return the output size along one axis, `floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`.
 
     >>> axis_output(28, kernel=3, stride=2, padding=1, dilation=1)
     14
@@ -36,7 +38,7 @@ def axis_output(size: int, *, kernel: int, stride: int, padding: int, dilation: 
 
 
 def axis_fanout(size: int, *, kernel: int, stride: int, padding: int, dilation: int) -> list[int]:
-    """For each input position along one axis, how many output positions read it.
+    """Return for each input position along one axis the number of output positions that read it.
 
     >>> axis_fanout(4, kernel=3, stride=1, padding=0, dilation=1)
     [1, 2, 2, 1]
@@ -49,7 +51,7 @@ def axis_fanout(size: int, *, kernel: int, stride: int, padding: int, dilation: 
 
 
 def axis_connections(size: int, *, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """The sum of `axis_fanout`, without making it.
+    """Return the sum of `axis_fanout`, without building the list.
 
     >>> axis_connections(4, kernel=3, stride=1, padding=0, dilation=1)
     6
@@ -58,7 +60,7 @@ def axis_connections(size: int, *, kernel: int, stride: int, padding: int, dilat
 
 
 def _positions_read(size: int, kernel: int, stride: int, padding: int, dilation: int) -> Iterator[range]:
-    """For each tap of the kernel, the input positions it reads; what lies in the padding is left out."""
+    """Yield for each tap of the kernel the input positions that it reads, without those in the padding."""
     n_outputs = axis_output(size, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
     for tap in range(kernel):
         first = tap * dilation - padding  # of output 0; below 0 in the padding

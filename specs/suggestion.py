@@ -1,4 +1,4 @@
-"""What a mistyped word was meant to be."""
+"""Suggestions for mistyped words."""
 
 import difflib
 from collections.abc import Iterable
@@ -6,11 +6,11 @@ from collections.abc import Iterable
 __all__ = ["nearest", "suggest"]
 
 LIKENESS = 0.7
-"""Of the nearest word, by `difflib`'s ratio, at least."""
+"""Smallest similarity of a suggestion, as the ratio of `difflib`."""
 
 
 def suggest(word: object, known: Iterable[str]) -> str:
-    """A hint with the nearest of the words known, if `word` is not one of them, out of place.
+    """Return a hint with the most similar known word; empty if `word` is known, or no known word is similar.
 
     >>> suggest("mnist-dens", ["mnist-conv", "mnist-dense"])
     '; did you mean mnist-dense?'
@@ -20,6 +20,6 @@ def suggest(word: object, known: Iterable[str]) -> str:
 
 
 def nearest(word: object, known: Iterable[str]) -> str | None:
-    """The word known that is most like `word`, or None where none is."""
+    """Return the known word that is most similar to `word`; None if no word is similar."""
     close = difflib.get_close_matches(word[:64], list(known), n=1, cutoff=LIKENESS) if isinstance(word, str) else []
     return close[0] if close else None

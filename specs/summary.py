@@ -1,4 +1,4 @@
-"""What a network costs, from its spec alone: one row a layer."""
+"""Costs of a network, computed from its spec alone: one row for each layer."""
 
 from dataclasses import dataclass, replace
 
@@ -12,9 +12,15 @@ __all__ = ["LayerSummary", "summarize"]
 
 @dataclass(frozen=True)
 class LayerSummary:
-    """One layer: its output shape, trainable parameters, bytes of 8-bit weights, and synops a step at input rate 1.
+    """Costs of one layer, including its skips.
 
-    `skips` are the layers, besides the one before it, from which it has synapses; they are in the other figures.
+    Attributes:
+        kind: kind of the layer.
+        shape: shape of its output.
+        parameters: number of trainable parameters.
+        weight_bytes: bytes of its weights, at 8 bits each.
+        synops: synaptic operations of one time step in which every input spikes.
+        skips: indices of the layers that its skips read.
     """
 
     kind: str
@@ -26,10 +32,9 @@ class LayerSummary:
 
 
 def summarize(spec: NetworkSpec) -> list[LayerSummary]:
-    """The layer table of `zoo check`, input first.
+    """Return the costs of each layer, input first, as `zoo check` shows them.
 
-    A synaptic operation (synop) is one weight reached by one spike; with padding, weights that read only padding are
-    not reached.
+    A synaptic operation (synop) is one spike that reaches one weight; padding has no spikes.
     """
     shapes = spec.shapes
     before = (spec.input.shape, *shapes)

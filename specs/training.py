@@ -1,4 +1,4 @@
-"""How a network is trained: data, augmentation, optimiser, and the bootstrap schedule."""
+"""Spec of a training run: data, augmentation, optimizer, and the bootstrap schedule."""
 
 from enum import StrEnum
 from typing import Annotated
@@ -12,21 +12,21 @@ from specs.fields import Flag, Integer, Number, Positive, StrictModel
 __all__ = ["FIND_DATA", "AugmentSpec", "LearningRateSchedule", "Precision", "SnnGradient", "TrainingSpec"]
 
 FIND_DATA = "find data"
-"""In the context of a validation: whether data of no known name must be here."""
+"""Key of a Pydantic validation context: True if files and folders named in `data` must exist."""
 
 NonNegative = Annotated[Integer, Field(ge=0)]
 Amount = Annotated[Number, Field(ge=0)]
 
 
 class LearningRateSchedule(StrEnum):
-    """How a learning rate changes with the epochs."""
+    """Learning rate over the epochs."""
 
     CONSTANT = "constant"
     COSINE = "cosine"
 
 
 class Precision(StrEnum):
-    """Type of the factors of products in training."""
+    """Number type of matrix products in training."""
 
     AUTO = "auto"
     FLOAT32 = "float32"
@@ -34,102 +34,110 @@ class Precision(StrEnum):
 
 
 class SnnGradient(StrEnum):
-    """How SNN epochs learn. Source of the tandem: Wu et al. 2021, A Tandem Learning Rule for Effective Training and
-    Rapid Inference of Deep Spiking Neural Networks."""
+    """Gradient of SNN epochs.
+
+    Source of `tandem`: Wu et al. 2021, A Tandem Learning Rule for Effective Training and Rapid Inference of Deep
+    Spiking Neural Networks.
+    """
 
     SURROGATE = "surrogate"
     TANDEM = "tandem"
 
 
 class AugmentSpec(StrictModel):
-    """What is done to each image at random."""
+    """Random augmentation of each training image."""
 
     degrees: Annotated[Number, Field(ge=0, le=180)] = 10.0
-    """The widest turn, either way."""
+    """Maximum rotation, in degrees, in either direction."""
     translate: Annotated[Number, Field(ge=0, le=1)] = 0.05
-    """The farthest shift along each axis, as a part of its size."""
+    """Maximum shift along each axis, as a fraction of the image size."""
     scale: tuple[Annotated[Number, Field(gt=0)], Annotated[Number, Field(gt=0)]] = (0.95, 1.05)
-    """The smallest and the largest zoom."""
+    """Smallest and largest zoom factor."""
     shear: Annotated[Number, Field(ge=0, lt=90)] = 5.0
-    """The widest shear, either way, in degrees."""
+    """Maximum shear, in degrees, in either direction."""
     flip: Flag = False
-    """Whether half of the images are mirrored, left to right."""
+    """Mirror images left to right, with probability 1/2."""
     elastic: Annotated[Number, Field(ge=0, le=1)] = 0.0
-    """Standard deviation of a smooth displacement, as a part of the size."""
+    """Standard deviation of a smooth random displacement of pixels, as a fraction of the image size; 0 disables it."""
     erase: Annotated[Number, Field(ge=0, le=1)] = 0.0
-    """Side of a square that is blacked out, as a part of the size."""
+    """Side of a square that is set to 0 at a random place, as a fraction of the image size; 0 disables it."""
 
     @field_validator("scale")
     @classmethod
     def _check_scale(cls, scale: tuple[float, float]) -> tuple[float, float]:
         if scale[0] > scale[1]:
-            raise ValueError("is [smallest, largest], and falls")
+            raise ValueError("must be [smallest, largest]")
         return scale
 
 
 class TrainingSpec(StrictModel):
-    """The recipe. Its defaults train the tutorial's networks on MNIST.
+    """Training recipe. The defaults train the networks of lava-dl's bootstrap tutorial on MNIST.
 
-    Every `sample_period` epochs the first `sample_iterations` batches run as SNN to sample, one fits the activations,
-    and the rest train as ANN. ANN and SNN epochs have a learning-rate schedule each.
+    ANN epochs replace each neuron by its activation, a curve fitted to the neuron's measured rates. Every
+    `sample_period` epochs, the first `sample_iterations` batches run as SNN and sample the neurons, the next
+    batch fits the activations, and the remaining batches train as ANN. ANN epochs and SNN epochs each have their own
+    learning-rate schedule. The optimizer is AdamW.
     """
 
     data: str = "mnist"
-    """A dataset's name, an `.npz` file, or a folder with a folder of images for each class."""
+    """Dataset: a name from `zoo data list`, an `.npz` file, or a folder that has a folder of images for each class; see
+    "Images" in `converters/README.md`."""
     initialize: Flag = False
-    """Whether fresh weights are scaled to the images, without which deep networks do not fire at all."""
+    """Scale initial weights layer by layer so that all layers spike on the training images. Deep networks need it."""
     epochs: Positive = 50
-    """Of ANN and of SNN."""
+    """Total number of epochs, ANN and SNN together."""
     batch_size: Positive = 128
-    """Images of one step."""
+    """Number of images in a batch; of all processes together in distributed training."""
     learning_rate: Annotated[Number, Field(gt=0)] = 1e-3
-    """Of the ANN epochs."""
+    """Initial learning rate of the ANN epochs."""
     learning_rate_schedule: LearningRateSchedule = LearningRateSchedule.COSINE
-    """Whether learning rates stay or fall to zero along a cosine."""
+    """Learning rates over the epochs: `constant`, or `cosine`, which decreases to 0."""
     weight_decay: Amount = 0.0
-    """Of AdamW."""
+    """Weight decay of the AdamW optimizer."""
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    """The part of each label that is spread over all classes."""
+    """Label smoothing, as in `torch.nn.CrossEntropyLoss`: fraction of each label that is spread over all classes."""
     logit_scale: Annotated[Number, Field(gt=0)] = 1.0
-    """What logits are multiplied by in the loss."""
+    """Factor on the logits in the loss."""
     teacher: str | None = None
-    """A model, by its name or file, from whose answers the network learns."""
+    """Teacher for distillation: name or model file of a trained network with the same classes."""
     distillation: Annotated[Number, Field(ge=0, le=1)] = 0.5
-    """With a teacher: the part of the loss that is the distance from its answers."""
+    """Weight of the distillation loss, from 0 (labels only) to 1 (teacher only); needs a `teacher`."""
     augment: AugmentSpec | None = None
-    """`{}`: small turns, shifts, zooms and shears; `null`: none."""
+    """Augmentation of training images. `{}` enables it with the default rotations, shifts, zooms and shears; `null`
+    disables it."""
     mixup: Annotated[Number, Field(ge=0, le=100)] = 0.0
-    """How far each image, and its label, is mixed with another of its batch: the two parts are drawn from
-    Beta(mixup, mixup), and the larger is its own. 0.2 to 0.4 is usual; 0: not."""
+    """Mixup: each image and its label are mixed with another of the batch, in proportions drawn from
+    Beta(mixup, mixup); the image itself always gets the larger share. Usual values are 0.2 to 0.4; 0 disables it."""
     precision: Precision = Precision.AUTO
-    """Type of the factors of products in training: `float32`, `bfloat16`, or `auto`, which is bfloat16 where the
-    processor multiplies that faster. It applies to ANN batches and to the gradients of ANN and SNN batches; weights and
-    spikes stay exact. In bfloat16 a gradient is off by at most 2^-9 of itself, at random, which sums average away."""
+    """Number type of matrix products in training: `float32`, `bfloat16`, or `auto`, which is bfloat16 on processors
+    that multiply it faster. It applies to ANN batches and to gradients; weights and spikes stay exact. In bfloat16 each
+    factor of a gradient has a random relative error of at most 2^-9."""
     images_per_epoch: Positive | None = None
-    """An epoch is a pass over so many of the training images, others each time; else over all."""
+    """Number of training images in an epoch, drawn anew for each epoch; the default is all."""
     validation: Positive = 5000
-    """Images that are cut from the training set to choose the best epoch."""
+    """Number of images that are held out of the training set to choose the best epoch."""
     sample_period: Positive = 10
-    """Every how many epochs activations are sampled and fitted."""
+    """Number of epochs from one sampling and fit of the activations to the next."""
     sample_iterations: Positive = 10
-    """Batches that run as SNN to sample."""
+    """Number of batches that run as SNN to sample the neurons, at the start of such an epoch."""
     crossover_epochs: tuple[NonNegative, ...] = ()
-    """At each of these epochs, counted from 0, one more block runs as SNN."""
+    """Hybrid training: epochs, counted from 0, in ascending order. From the first of them on the input runs as SNN,
+    from the second also the first block, and so on; the other blocks run as ANN."""
     snn_epochs: NonNegative = 0
-    """The last so many epochs train wholly as SNN."""
+    """Number of epochs at the end, at most `epochs`, that train the whole network as SNN."""
     snn_learning_rate: Annotated[Number, Field(gt=0)] = 2e-4
-    """Of the SNN epochs."""
+    """Initial learning rate of the SNN epochs."""
     snn_gradient: SnnGradient = SnnGradient.SURROGATE
-    """How SNN epochs learn: by the surrogates of the spikes, through all steps; or faster, in tandem with the ANN, by
-    its slopes at the rates that the spikes gave."""
+    """Gradient of the SNN epochs: `surrogate` goes back through all time steps with surrogate gradients; `tandem` is
+    faster and uses the slopes of the fitted activations at the measured rates."""
     self_distillation: Annotated[Number, Field(ge=0, le=1)] = 0.0
-    """The part of the SNN epochs' loss that is the distance from the ANN that they began with; a teacher then teaches
-    the epochs before."""
+    """Weight, from 0 to 1, of a distillation loss in the SNN epochs whose teacher is the network itself, as ANN, at the
+    start of these epochs. A `teacher`, if given, then teaches the ANN epochs only."""
     ema_decay: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    """The part that a moving average of the weights keeps at each batch; it is what is scored and kept. 0.999 is usual;
-    0: the weights themselves."""
+    """Decay of an exponential moving average of the weights, for each batch. The averaged weights are evaluated and
+    saved. A usual value is 0.999; 0 disables it."""
     seed: Annotated[Integer, Field(ge=0, lt=1 << 63)] = 0
-    """Of weights, the split, the order of images, augmentation and dropout."""
+    """Random seed of initial weights, validation split, order of images, augmentation and dropout."""
 
     @field_validator("data")
     @classmethod
@@ -146,54 +154,55 @@ class TrainingSpec(StrictModel):
     def _check_snn_epochs(cls, snn_epochs: int, info: ValidationInfo) -> int:
         epochs = info.data.get("epochs", snn_epochs)
         if snn_epochs > epochs:
-            raise ValueError(f"these are the last of {epochs} epochs: too many")
+            raise ValueError(f"must be at most training.epochs ({epochs})")
         return snn_epochs
 
     @field_validator("crossover_epochs")
     @classmethod
     def _check_crossover_epochs(cls, crossover_epochs: tuple[int, ...]) -> tuple[int, ...]:
         if list(crossover_epochs) != sorted(crossover_epochs):
-            raise ValueError("must rise")
+            raise ValueError("must be in ascending order")
         return crossover_epochs
 
     def check_images(self, n_images: int) -> None:
-        """Raise `DataError` unless validation leaves some of so many training images."""
+        """Raise `DataError` if the validation split would take all of `n_images` training images."""
         if self.validation >= n_images:
-            fewer = f"lower it, as in --set training.validation={n_images // 4 or 1}"
+            fewer = f"lower it, for example with --set training.validation={n_images // 4 or 1}"
             raise DataError(
-                f"training.validation takes {self.validation:,} of {n_images:,} training images, all of them: "
-                + (fewer if n_images > 1 else "there must be more")
+                f"training.validation: must be below the number of training images ({n_images:,}), got "
+                f"{self.validation:,}: " + (fewer if n_images > 1 else "provide more images")
             )
 
     def check_own_teacher(self, *, fitted: bool) -> None:
-        """Raise `SnnZooError` if the network is to teach itself as ANN when its SNN epochs begin, and is not fitted."""
+        """Raise `SnnZooError` if `self_distillation` is set and the activations are not fitted (`fitted` is False)."""
         if self.self_distillation and not fitted:
-            raise SnnZooError("training.self_distillation learns from the ANN: train an epoch as ANN before")
+            raise SnnZooError("training.self_distillation: the teacher is the ANN: train at least one ANN epoch first")
 
     def learnt_validation(self, before: "TrainingSpec") -> str | None:
-        """What to set where a network that was trained by `before` has learnt from images that validate here; None if
-        it has not.
+        """Return advice if a network trained with `before` has learnt from images that this recipe validates on.
+
+        Returns None if the validation images are still unseen.
 
         >>> TrainingSpec(seed=1).learnt_validation(TrainingSpec())
-        'training.seed=0 keeps those that were set aside before'
+        'set training.seed=0 to keep the validation images of the earlier training'
         """
         if self.data != before.data:
             return None
         if self.seed != before.seed:
-            return f"training.seed={before.seed} keeps those that were set aside before"
+            return f"set training.seed={before.seed} to keep the validation images of the earlier training"
         if self.validation > before.validation:
-            return f"no more than training.validation={before.validation} were set aside before"
+            return f"set training.validation={before.validation} or less, as in the earlier training"
         return None
 
     @property
     def idle(self) -> list[str]:
-        """What was set and does nothing beside the rest, and why.
+        """Warnings about fields that are set but have no effect.
 
         >>> TrainingSpec(self_distillation=0.5).idle
-        ['training.self_distillation does nothing without SNN epochs: set training.snn_epochs']
+        ['training.self_distillation has no effect without SNN epochs: set training.snn_epochs']
         """
         return [
-            f"training.{name} does nothing without {what}: set training.{needed}"
+            f"training.{name} has no effect without {what}: set training.{needed}"
             for needed, what, names in _NEEDED
             for name in names
             if not getattr(self, needed) and getattr(self, name) != TrainingSpec.model_fields[name].default
@@ -204,4 +213,4 @@ _NEEDED = (
     ("snn_epochs", "SNN epochs", ("snn_learning_rate", "snn_gradient", "self_distillation")),
     ("teacher", "a teacher", ("distillation",)),
 )
-"""Fields without which others do nothing."""
+"""Fields that others need to have an effect: the field, its name in messages, and the others."""

@@ -1,4 +1,4 @@
-"""What tests of several packages share: a web server on loopback that misbehaves as told, cards, and processes."""
+"""Fixtures for all packages: a web server on loopback with scripted faults, model files with cards, and processes."""
 
 import hashlib
 import multiprocessing
@@ -22,7 +22,7 @@ from specs.files import download
 
 collect_ignore = ["rank.py"]
 torch.set_num_threads(1)
-"""Small tensors and busy machines: threads that wait for each other cost more than they give."""
+"""With small tensors on busy machines, threads cost more than they gain."""
 hypothesis.settings.register_profile("tests", derandomize=True, deadline=None, database=None)
 hypothesis.settings.load_profile("tests")
 
@@ -38,7 +38,7 @@ def give(
     length: int | None = None,
     kind: str = "application/octet-stream",
 ) -> None:
-    """Answer with `data` from where the client wants it, but only `sent` bytes of that, as if they were `length`."""
+    """Send `data` from the requested offset, but only `sent` bytes, with a Content-Length of `length` (-1: none)."""
     start = 0
     if ranges and (found := re.fullmatch(r"bytes=(\d+)-", handler.headers["Range"] or "")):
         start = int(found[1])
@@ -58,7 +58,7 @@ def half(handler: BaseHTTPRequestHandler, data: bytes) -> None:
 
 
 def reset(handler: BaseHTTPRequestHandler, data: bytes) -> None:
-    """Half of it, then a connection reset."""
+    """Send half of the data, then reset the connection."""
     half(handler, data)
     handler.wfile.flush()
     handler.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -66,7 +66,7 @@ def reset(handler: BaseHTTPRequestHandler, data: bytes) -> None:
 
 
 def stall(handler: BaseHTTPRequestHandler, data: bytes) -> None:
-    """Half of it, then nothing for some seconds."""
+    """Send half of the data, then nothing for 3 seconds."""
     half(handler, data)
     handler.wfile.flush()
     time.sleep(3)
@@ -83,11 +83,11 @@ def status(code: int, **headers: str) -> Answer:
 
 
 class WebServer:
-    """Shows a folder, with ranges.
+    """Serves a folder, with ranges.
 
     Attributes:
         requests: path and Range header (or None) of each request; `headers` has all headers.
-        script: for a path, what to do wrong: one answer a request, in turn; then as it should be.
+        script: faulty answers by path, one for each request in turn; later requests are answered correctly.
     """
 
     give, half, reset, stall, status = map(staticmethod, (give, half, reset, stall, status))
@@ -117,7 +117,7 @@ class WebServer:
 
         class Quiet(ThreadingHTTPServer):
             def handle_error(self, request: object, client_address: object) -> None:
-                """Clients that go away are expected here."""
+                """Print nothing: tests drop connections on purpose."""
 
         self.httpd = Quiet(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.httpd.server_port}"
@@ -138,7 +138,7 @@ class WebServer:
 
 @pytest.fixture(autouse=True)
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Transfers that are tried again at once, no proxy between, no index of the user's."""
+    """Retry transfers at once; use neither a proxy nor the user's index."""
     monkeypatch.setattr(download, "BACKOFF_S", 0.001)
     monkeypatch.setattr(download, "TIMEOUT_S", 5.0)
     monkeypatch.setenv("no_proxy", "*")
@@ -147,20 +147,20 @@ def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_data(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No dataset and no model of the user's, and none to download."""
+    """Hide the user's datasets and cache."""
     monkeypatch.delenv("ZOO_DATA_DIR", raising=False)
     monkeypatch.setenv("ZOO_CACHE_DIR", str(tmp_path / "cache"))
 
 
 @pytest.fixture(autouse=True)
 def _same_numbers() -> None:
-    """Whichever tests ran before."""
+    """Seed torch, so that random numbers do not depend on earlier tests."""
     torch.manual_seed(0)
 
 
 @dataclass(frozen=True)
 class Carded:
-    """A tiny model file with a card that is true of its bytes."""
+    """A tiny model file and a card with its digest and size."""
 
     file: Path
     card_file: Path
@@ -170,7 +170,7 @@ class Carded:
 
 @pytest.fixture
 def carded(tmp_path: Path) -> Callable[..., Carded]:
-    """Make a model and its card."""
+    """Return a function that makes a model file and its card."""
     from bootstrap_core import build_network
     from converters import Model, write_model
     from specs import parse_spec
@@ -210,14 +210,14 @@ blocks:
 
 @pytest.fixture
 def web(tmp_path: Path) -> Iterator[WebServer]:
-    """A web server of the folder `tmp_path / "web"`."""
+    """Serve the folder `tmp_path / "web"`."""
     (tmp_path / "web").mkdir()
     with WebServer(tmp_path / "web") as server:
         yield server
 
 
 def free_port() -> int:
-    """One of loopback that nobody listens at."""
+    """Return a free port of loopback."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         port: int = server.getsockname()[1]
     return port
@@ -235,7 +235,7 @@ PATIENCE_S = 300
 
 
 class Ranks:
-    """Processes started as by `torchrun`, with what each has printed."""
+    """Processes started as by `torchrun`, and the files with their output."""
 
     def __init__(self, arguments: list[str], *, size: int, folder: Path) -> None:
         port = free_port()
@@ -254,7 +254,7 @@ class Ranks:
             self.processes.append(process)
 
     def wait(self, *codes: int) -> list[str]:
-        """What each printed, once all have ended, with `codes`."""
+        """Wait for all processes, check that their exit codes are `codes`, and return their outputs."""
         for process in self.processes:
             process.join(PATIENCE_S)
         printed = [output.read_text() for output in self.outputs]
@@ -262,7 +262,7 @@ class Ranks:
         return printed
 
     def kill(self) -> None:
-        """End those that run."""
+        """Kill all processes."""
         for process in self.processes:
             process.kill()
             process.join()
@@ -270,7 +270,7 @@ class Ranks:
 
 @pytest.fixture(scope="module")
 def launch(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Ranks]]:
-    """Start processes that train together: `launch("zoo", "train", ..., size=2)`."""
+    """Return a function that starts processes that train together: `launch("zoo", "train", ..., size=2)`."""
     started: list[Ranks] = []
 
     def start(*arguments: object, size: int = 2) -> Ranks:

@@ -1,4 +1,4 @@
-"""Draw what the cards of the packaged models say of accuracy and T: `python tests/make_accuracy_picture.py`."""
+"""Plot accuracy against T from the cards of the packaged models: `python tests/make_accuracy_picture.py`."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from zoo.runs.card_files import card_names, packaged_card
 
 PICTURE = Path(__file__).parent / "pictures" / "accuracy.png"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
-"""Told apart by colour-blind people too (source: Okabe and Ito, "Color Universal Design", 2008)."""
+"""Colours that colour-blind people can distinguish (source: Okabe and Ito, "Color Universal Design", 2008)."""
 
 
 def main() -> None:

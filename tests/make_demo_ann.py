@@ -1,6 +1,6 @@
-"""Make zoo/examples/mnist-relu.onnx, the ANN that `zoo demo` converts: `python tests/make_demo_ann.py DATA_DIR`.
+"""Train the ANN of `zoo demo` and write zoo/examples/mnist-relu.onnx: `python tests/make_demo_ann.py DATA_DIR`.
 
-A plain ReLU network, 784-96-10, trained on MNIST with torch, its normalisation inside the graph as exporters leave it.
+A ReLU network, 784-96-10, trained on MNIST with torch. Its normalisation is part of the graph, as exporters write it.
 """
 
 import sys
@@ -21,7 +21,7 @@ TARGET = Path(__file__).parents[1] / "zoo" / "examples" / "mnist-relu.onnx"
 
 
 def train(images: torch.Tensor, labels: torch.Tensor) -> nn.Sequential:
-    """A ReLU network for images `[N, 1, 28, 28]` in 0..1."""
+    """Train a ReLU network on images `[N, 1, 28, 28]` in 0..1."""
     torch.manual_seed(SEED)
     net = nn.Sequential(nn.Flatten(), nn.Linear(784, HIDDEN), nn.ReLU(), nn.Linear(HIDDEN, 10))
     optimizer = torch.optim.Adam(net.parameters())
@@ -35,7 +35,7 @@ def train(images: torch.Tensor, labels: torch.Tensor) -> nn.Sequential:
 
 
 def as_onnx(net: nn.Sequential) -> onnx.ModelProto:
-    """Sub, Div, Flatten, Gemm, Relu, Gemm."""
+    """Return the network as an ONNX model: Sub, Div, Flatten, Gemm, Relu, Gemm."""
     constants = {"mean": np.float32(MEAN), "std": np.float32(STD)}
     constants |= {name: tensor.detach().numpy() for name, tensor in net.state_dict().items()}
     nodes = [
@@ -57,7 +57,7 @@ def as_onnx(net: nn.Sequential) -> onnx.ModelProto:
 
 
 def main(data_dir: Path, target: Path = TARGET) -> None:
-    """Train it and write it."""
+    """Train the network and write its file."""
     mnist = load_dataset("mnist", data_dir=data_dir, offline=True)
     model = as_onnx(train(mnist.train.images.float() / 255, mnist.train.labels))
     onnx.checker.check_model(model, full_check=True)

@@ -1,7 +1,7 @@
 """Make bootstrap_core/data/mnist-sample.npz from MNIST: `python tests/make_mnist_sample.py DATA_DIR`.
 
-The same arrays each time: a seeded generator chooses 200 training and 100 test digits of each class, kept in MNIST's
-order.
+A seeded generator chooses 200 training and 100 test digits of each class, in the order of MNIST, so that the arrays are
+the same each time.
 """
 
 import sys
@@ -16,7 +16,7 @@ TARGET = Path(__file__).parents[1] / "bootstrap_core" / "data" / "mnist-sample.n
 
 
 def choose(split: Split, n_per_class: int, generator: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Choose images [N, 28, 28] and labels [N], both uint8."""
+    """Choose images `[N, 28, 28]` and labels `[N]`, both uint8."""
     labels = split.labels.numpy()
     members = [np.flatnonzero(labels == label) for label in range(10)]
     chosen = np.sort(np.concatenate([generator.choice(m, n_per_class, replace=False) for m in members]))

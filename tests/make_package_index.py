@@ -1,4 +1,4 @@
-"""Write the index of the package, zoo/index.json, from its cards: `python tests/make_package_index.py`."""
+"""Write the package's index, zoo/index.json, from its cards: `python tests/make_package_index.py`."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ PACKAGE = ROOT / "zoo"
 
 
 def package_index() -> bytes:
-    """One revision of each model that has a card."""
+    """Return the index file: one revision of each model that has a card."""
     index = ZooIndex.empty()
     for path in sorted((PACKAGE / "cards").glob("*.yaml")):
         card = load_card(path)

@@ -1,7 +1,7 @@
-"""One of several processes that a test starts as `torchrun` would: `conftest.py` runs this file in each.
+"""Run one of the processes that a test starts as `torchrun` would; `Ranks` in `conftest.py` runs this file.
 
-Given are `ENVIRONMENT`; `OUTPUT`, the file of stdout and stderr; and `ARGUMENTS`: `zoo` and its arguments, or a script
-and its own.
+`Ranks` defines the globals `ENVIRONMENT`; `OUTPUT`, the file for stdout and stderr; and `ARGUMENTS`: `zoo` or the path
+of a script, and its arguments.
 """
 
 import os

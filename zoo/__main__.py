@@ -1,4 +1,4 @@
-"""`python -m zoo`, which is also what a launcher of several processes starts."""
+"""Entry point of `python -m zoo`; launchers of several processes use it too."""
 
 from zoo.cli import main
 

@@ -1,4 +1,4 @@
-"""The whole story in under a minute, with no network: a model of the zoo scored and exported, an ANN made spiking."""
+"""Demo in under a minute, offline: score and export a model of the zoo, and convert an ANN."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -30,35 +30,35 @@ IMAGE, SPIKING, REPORT = "seven.png", "mnist-relu.net", "report.html"
 CHECKPOINT, EXPORTED = "network.pt", "network.net"
 FILES = {
     WEIGHTS: "the model: spec, weights, fitted activations",
-    NETX: "the same for Lava's netx",
-    CARD: "its card, which zoo verify holds it to",
+    NETX: "the same model for Lava's netx",
+    CARD: "its card: the figures that zoo verify checks",
     PAGE: "the model at work: spikes, rasters, layers",
     IMAGE: "a digit to try: zoo predict",
     ANN: "an ANN to try: zoo convert",
     SPIKING: "the ANN as a spiking network, for netx",
-    REPORT: "how the ANN became one",
+    REPORT: "report on this conversion",
     CHECKPOINT: "a checkpoint of lava-dl to try: zoo convert",
-    EXPORTED: "what lava-dl exported of it",
+    EXPORTED: "that checkpoint as lava-dl exported it",
 }
-"""That the demo makes, each with what it is."""
+"""Files that the demo writes, each with a description."""
 TIME_STEPS, EPOCHS = 8, 1
 
 
 @dataclass(frozen=True)
 class Demo:
-    """What was found."""
+    """Results of the demo."""
 
     score: Evaluation
     conversion: OnnxConversion
 
 
 def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] = lambda line: None) -> Demo:
-    """Make `FILES` in `folder`.
+    """Write `FILES` into `folder`; return the results.
 
     Args:
-        folder: made if missing.
-        force: overwrite what an earlier demo left.
-        say: is told what comes next.
+        folder: output folder, made if missing.
+        force: overwrite files of an earlier demo.
+        say: called with one line of text before each step.
     """
     digits = load_dataset(SAMPLE_NAME)
     ann, spiking = folder / ANN, folder / SPIKING
@@ -67,19 +67,19 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
     for example in (ANN, CHECKPOINT, EXPORTED):
         write_whole(folder / example, packaged_path("examples", example).read_bytes())
 
-    say(f"Pulling {MODEL} out of the package, for Python and for Lava's netx.")
+    say(f"Pulling {MODEL} from the package, for Python and for Lava's netx.")
     (found,) = find_models([MODEL], [packaged_models()])
     formats = (ModelFormat.SAFETENSORS, ModelFormat.NETX)
     pull(found, formats=formats, folder=folder, force=force)
     model = read_safetensors(folder / WEIGHTS)
-    say(f"Scoring it on {len(digits.test):,} digits, in the integers of the chip.")
+    say(f"Scoring it on {len(digits.test):,} digits, in the chip's integer arithmetic.")
     exact = IntegerNetwork(model.build())
     score = evaluate(exact, digits.test)
     figures = measure_gallery(model, digits, limit=len(digits.test))
     reports = reports_of(packaged_card(MODEL).training)
     write_whole(folder / PAGE, gallery_page(model, figures, source=MODEL, command=COMMAND, reports=reports).encode())
 
-    say(f"Making a spiking network of {TIME_STEPS} time steps of the ANN in {ANN}.")
+    say(f"Converting the ANN in {ANN} to a spiking network of {TIME_STEPS} time steps.")
     conversion = import_onnx(ann, dataset=digits, time_steps=TIME_STEPS, epochs=EPOCHS)
     write_model(conversion.model, spiking)
     written = conversion_page(

@@ -1,4 +1,4 @@
-"""Trained networks by name: those whose weights come with the package, and those that were pulled."""
+"""Trained networks by name, from the package or from the cache of pulled models."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ FOLDER, SUFFIX = "weights", ".safetensors"
 
 
 def create_model(reference: str) -> Network:
-    """The trained network `NAME` or `NAME@REVISION`, in eval mode: of the package, else pulled before.
+    """Return the trained network `NAME` or `NAME@REVISION`, in eval mode, from the package, else from the cache.
 
     Raises:
-        SnnZooError: no such model on this machine; says how to get it.
+        SnnZooError: the model is not on this machine; the message says how to get it.
 
     >>> import torch
     >>> create_model("mnist-dense")(torch.zeros(1, 1, 28, 28)).shape
@@ -33,7 +33,7 @@ def create_model(reference: str) -> Network:
 
 
 def local_model(reference: str) -> Path | None:
-    """The file of the model `NAME` or `NAME@REVISION` in the package, else in the cache, checked; None without one."""
+    """Return the checked file of `NAME` or `NAME@REVISION`, in the package, else in the cache; None if missing."""
     if reference in model_names():
         return model_file(reference)
     found = find_model(reference, local_catalogs())
@@ -41,22 +41,22 @@ def local_model(reference: str) -> Path | None:
 
 
 def unknown_model(reference: str) -> SnnZooError:
-    """The error for a model that is not on this machine."""
+    """Return the error for a model that is not on this machine."""
     return no_model(reference, local_catalogs(), otherwise=f"\nIf an index has it: zoo pull {reference}")
 
 
 def packaged_model(name: str) -> Model:
-    """The model `name` with its spec and card. Raises `SnnZooError` if the package has none of that name."""
+    """Return the model `name` of the package, with spec and card. Raises `SnnZooError` for an unknown name."""
     if name not in model_names():
         raise SnnZooError(f"no trained model {name!r} in the package; there are {', '.join(model_names()) or 'none'}")
     return read_safetensors(model_file(name))
 
 
 def model_names() -> list[str]:
-    """Names of the trained models in the package, sorted."""
+    """Return the names of the trained models in the package, sorted."""
     return packaged_names(FOLDER, SUFFIX)
 
 
 def model_file(name: str) -> Path:
-    """Where the weights of a model of the package lie."""
+    """Return the path of the weights of a model in the package."""
     return packaged_path(FOLDER, f"{name}{SUFFIX}")

@@ -1,4 +1,4 @@
-"""The formats that models are kept in."""
+"""Formats of model files."""
 
 from enum import StrEnum
 
@@ -6,7 +6,7 @@ __all__ = ["ModelFormat"]
 
 
 class ModelFormat(StrEnum):
-    """Formats of model files, as `zoo pull --format` names them."""
+    """Format of a model file, by its name in `zoo pull --format`."""
 
     SAFETENSORS = "safetensors"
     NETX = "netx"
@@ -14,7 +14,7 @@ class ModelFormat(StrEnum):
 
     @property
     def suffix(self) -> str:
-        """Of its files.
+        """Suffix of files in this format.
 
         >>> ModelFormat.NETX.suffix
         '.net'

@@ -1,4 +1,4 @@
-"""Classifying image files: of any size, brought to what the network was trained on."""
+"""Classify image files of any size, framed like the images that the network was trained on."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,21 +24,21 @@ if TYPE_CHECKING:
 __all__ = ["FRAMINGS", "Framing", "Prediction", "animate_prediction", "predict_files"]
 
 CONTENT = 0.2
-"""Brighter than this part of the range between background and brightest pixel is content."""
+"""Brightness above which a pixel is content, from 0 for the background to 1 for the brightest pixel."""
 BLANK = "blank"
 BATCH = 250
-"""Images that are classified at once."""
+"""Number of images classified at once."""
 LEAST_CONTRAST = 0.1
-"""Between lightest and darkest, with less of which an image shows nothing."""
+"""Smallest difference between the lightest and the darkest pixel, in 0..1, of an image that is not blank."""
 
 
 @dataclass(frozen=True)
 class Framing:
-    """How a dataset's makers put what an image shows into its frame.
+    """Placement of the content in the images of a dataset.
 
     Attributes:
-        part: of the frame's height and width that the longer side fills.
-        by_mass: whether the centre of mass is in the middle of the frame, or that of the box around it.
+        part: share of the image's height and width into which the content is fitted.
+        by_mass: True if the centre of mass is in the middle of the image; else the centre of the bounding box is.
     """
 
     part: float
@@ -56,9 +56,14 @@ FRAMINGS["mnist-sample"] = FRAMINGS["mnist"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image file, as the network saw it `[C, H, W]`, its class, and the softmax of its logits.
+    """Classification of one image file.
 
-    `done` says what was done to the image.
+    Attributes:
+        path: path of the file.
+        image: the image as the network saw it, `[C, H, W]` in 0..1.
+        label: index of the class.
+        scores: softmax of the logits.
+        done: size of the file and changes made to the image, for people.
     """
 
     path: Path
@@ -68,12 +73,12 @@ class Prediction:
     done: str
 
     def likeliest(self, n: int) -> list[int]:
-        """The `n` classes with the highest scores, the highest first."""
+        """Return the `n` classes with the highest scores, the highest first."""
         return nlargest(n, range(len(self.scores)), key=self.scores.__getitem__)
 
     @property
     def is_blank(self) -> bool:
-        """Whether the network saw nothing."""
+        """True if the image has too little contrast, or all classes have the same score."""
         return BLANK in self.done or min(self.scores) == max(self.scores)
 
 
@@ -86,28 +91,29 @@ def predict_files(
     invert: bool | None = None,
     on_unreadable: Callable[[DataError], object] | None = None,
 ) -> list[Prediction]:
-    """Classify image files, brought to the network's input.
+    """Classify image files, after fitting them to the network's input.
 
-    They are read as images of one's own are for training: turned as their camera says, made grey or of three colours,
-    resized. For data of `FRAMINGS`, a file of another size is framed as that: what it shows is cut out, made as large,
-    and centred.
+    Files are read like a user's own training images: turned upright, converted to grey or three colours, and resized.
+    If the network was trained on a dataset of `FRAMINGS`, files of another size are framed like it instead: their
+    content is cut out, scaled, and centred.
 
     Args:
-        network: classifies as SNN.
-        paths: of files that Pillow reads.
-        data: the dataset that the network was trained on.
-        shape: `(C, H, W)` of its images; by default that of the input, or if they enter in a row, a square.
-        invert: whether light becomes dark; by default for data of `FRAMINGS`, which is light on dark, if the image goes
-            farther below its edge than above it, as ink on paper.
-        on_unreadable: called with what is wrong with a file, which is left out; by default that is raised.
+        network: network to run as SNN.
+        paths: image files that Pillow can read.
+        data: name of the dataset that the network was trained on.
+        shape: `(C, H, W)` of its images; by default the shape of the network's input, or a square if that is flat.
+        invert: whether to swap light and dark. By default this is decided for datasets of `FRAMINGS`, which are light
+            on dark: an image is inverted if it goes farther below the brightness of its edge than above, as ink on
+            paper does.
+        on_unreadable: called with the error of a file that cannot be read, which is left out; by default it is raised.
 
     Raises:
         DataError: a file cannot be read as an image.
-        SnnZooError: Pillow is missing, or the network takes no grey or coloured images.
+        SnnZooError: Pillow is missing, or the network's input is not a grey or coloured image.
     """
     shape = shape or image_shape(network.spec.input.shape)
     if shape is None:
-        raise SnnZooError(f"the input {list(network.spec.input.shape)} is no image, grey or of three colours")
+        raise SnnZooError(f"the network's input {list(network.spec.input.shape)} is not a grey or three-colour image")
     seen = []
     for path in paths:
         try:
@@ -128,7 +134,11 @@ def predict_files(
 
 
 def animate_prediction(network: Network, prediction: Prediction, path: Path) -> Path:
-    """Write the spikes of the last spiking block as an animation, beside the image in grey."""
+    """Write the spikes of the last spiking block as an animation, beside the grey image; return the path.
+
+    Raises:
+        SnnZooError: the network has no spiking block.
+    """
     with torch.no_grad():
         _, trace = network.run(prediction.image[None], Mode.SNN)
     spikes = [
@@ -137,12 +147,12 @@ def animate_prediction(network: Network, prediction: Prediction, path: Path) -> 
         if spikes is not None and has_neurons(layer)
     ]
     if not spikes:
-        raise SnnZooError(f"no neuron of {network.spec.name} spikes: there is nothing to animate")
+        raise SnnZooError(f"{network.spec.name} has no spiking block to animate")
     return animate(spikes[-1][:, 0], path, image=prediction.image.mean(0))
 
 
 def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool | None) -> tuple[Tensor, str]:
-    """Image `[C, H, W]` in 0..1, and what was done to it."""
+    """Return an image `[C, H, W]` in 0..1, and the changes made to it, for people."""
     if path.is_dir():
         raise DataError(f"{path} is a folder: name the images in it, as {path / '*.png'}")
     channels, height, width = shape
@@ -163,7 +173,7 @@ def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool |
 
 
 def _read_framed(path: Path, framing: Framing, height: int, width: int, invert: bool | None) -> tuple[Tensor, str]:
-    """Grey image `[1, H, W]` in 0..1, and what was done to it."""
+    """Return a grey image `[1, H, W]` in 0..1, and the changes made to it, for people."""
     with open_image(path) as image:
         grey = _as_grey(plain_image(path, image))
     done = [f"{grey.shape[1]}x{grey.shape[0]}"]
@@ -174,14 +184,14 @@ def _read_framed(path: Path, framing: Framing, height: int, width: int, invert: 
         done.append("inverted")
     if grey.shape != (height, width):
         grey = _frame(grey, framing, height, width)
-        done.append(f"cut out and centred in {width}x{height}, as in its data")
+        done.append(f"cut out and centred in {width}x{height}, as in the training data")
         if BLANK not in done and float(grey.max() - grey.min()) < LEAST_CONTRAST:
             done.append(BLANK)
     return grey[None], ", ".join(done)
 
 
 def _as_grey(image: "Image") -> Tensor:
-    """`[H, W]` in 0..1."""
+    """Return an image as grey, `[H, W]` in 0..1."""
     if image.mode.startswith("I"):
         return torch.from_numpy(np.asarray(image).astype(np.float32) / 65535).clamp(0, 1)
     return torch.from_numpy(np.asarray(image.convert("L")).astype(np.float32) / 255)
@@ -197,7 +207,7 @@ def _is_dark_on_light(grey: Tensor) -> bool:
 
 
 def _frame(grey: Tensor, framing: Framing, height: int, width: int) -> Tensor:
-    """What stands out of the background, on black, as large and as central as `framing` says."""
+    """Cut out the content of a grey image `[H, W]`; scale and centre it on black, as `framing` says."""
     background = _edge(grey).median()
     spread = (grey.max() - background).clamp_min(1 / 255)
     light = ((grey - background) / spread).clamp(0, 1)
@@ -207,15 +217,15 @@ def _frame(grey: Tensor, framing: Framing, height: int, width: int) -> Tensor:
     light = light[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
     scale = framing.part * min(height / light.shape[0], width / light.shape[1])
     light = _resize(light, *(max(1, round(side * scale)) for side in light.shape))
-    # from the corner to the middle, in pixels: of the content, and of the frame
+    # centres of content and frame, in pixels from the top left corner of each
     content = [(side - 1) / 2 for side in light.shape]
     middle = [(side - 1) / 2 for side in (height, width)]
     if framing.by_mass:
         mass = (light.sum(1), light.sum(0))
         content = [float(part @ torch.arange(float(len(part))) / part.sum()) for part in mass]
-        middle = [height / 2, width / 2]  # 14, 14: so do the images of MNIST lie, to half a pixel
+        middle = [height / 2, width / 2]  # the centre of mass of MNIST's images is at (14, 14), within half a pixel
     top, left = (
-        min(max(round(wanted - found), 0), side - size)  # nothing leaves the frame
+        min(max(round(wanted - found), 0), side - size)  # the content stays inside the frame
         for wanted, found, side, size in zip(middle, content, (height, width), light.shape, strict=True)
     )
     frame = torch.zeros(height, width)
@@ -224,6 +234,6 @@ def _frame(grey: Tensor, framing: Framing, height: int, width: int) -> Tensor:
 
 
 def _resize(grey: Tensor, height: int, width: int) -> Tensor:
-    """Bilinear; averaging where it shrinks."""
+    """Resize a grey image bilinearly, with averaging if it shrinks."""
     sized = F.interpolate(grey[None, None], (height, width), mode="bilinear", align_corners=False, antialias=True)
     return sized[0, 0].clamp(0, 1)

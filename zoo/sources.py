@@ -1,4 +1,4 @@
-"""From what a user names to a network: a model file, a model or a spec by name, or a spec file."""
+"""Models and specs as users name them: a model file, a model or a spec by name, or a spec file."""
 
 from pathlib import Path
 from typing import Any
@@ -35,15 +35,15 @@ __all__ = [
 
 SPEC_SUFFIXES = {".yaml", ".yml", ".json"}
 TRAINED = "model.safetensors"
-"""The model in the folder of a training."""
+"""Name of the model file in the folder of a training run."""
 
 
 def read_source(source: str) -> tuple[Model, bool]:
-    """The model that `source` names, and whether it is trained.
+    """Read the model that `source` names; return it, and whether it is trained.
 
     Args:
-        source: a model file, or a trained model as `NAME` or `NAME@REVISION`, of the package or pulled; or a spec, by
-            file or name, which gives fresh weights, of seed 0.
+        source: a model file; a trained model of the package or the cache, as `NAME` or `NAME@REVISION`; or a spec, by
+            file or name, which gets fresh weights of seed 0.
     """
     path = Path(source)
     if _is_model_file(path):
@@ -63,14 +63,18 @@ def read_source(source: str) -> tuple[Model, bool]:
 
 
 def model_path(source: str) -> Path:
-    """The file of the model that `source` names: a file, or a trained model."""
+    """Return the file of the model that `source` names: a path, or a trained model."""
     path = Path(source)
     return path if _is_model_file(path) else local_model(source) or path
 
 
 def read_start(source: str) -> tuple[NetworkSpec, Model | None]:
-    """What training starts from: a model file, with its spec; or a spec, by file or name, or of a trained model, by
-    name, alone."""
+    """Return the spec that training starts from, and the model if training continues one.
+
+    Args:
+        source: a model file, which is continued; or a spec, by file or name, or by the name of a trained model, whose
+            weights are left out.
+    """
     if not _is_model_file(Path(source)):
         if source not in network_names():
             refuse_folder(Path(source))
@@ -82,70 +86,79 @@ def read_start(source: str) -> tuple[NetworkSpec, Model | None]:
 
 
 def is_spec(source: str) -> bool:
-    """Whether training takes `source` for a spec, by file or name, also if a trained model has that name."""
+    """Return whether training reads `source` as a spec, by file or name, even if a trained model has that name."""
     path = Path(source)
     return source in network_names() or (path.exists() and not _is_model_file(path))
 
 
 def _is_model_file(path: Path) -> bool:
-    """By its suffix, or, as a spec is text, by its content; what is neither is told so by the reader of models."""
+    """Return whether a path is a model file: by its suffix, else by its content, which for a spec would be text.
+
+    A file that is neither counts as a model file, so that the reader of models explains the problem.
+    """
     if path.suffix in MODEL_SUFFIXES:
         return True
     return path.suffix not in SPEC_SUFFIXES and path.is_file() and not is_text(path)
 
 
 def _load_spec(path: Path) -> NetworkSpec:
-    """A spec, by file or name; text that is none and does not look like one is told what else it could be."""
+    """Load a spec by file or name; the error for a text file without a spec's suffix says what else is accepted."""
     try:
         return load_spec(path)
     except SpecError as error:
         if path.suffix in SPEC_SUFFIXES or not path.is_file():
             raise
         kinds = ", ".join(FileKind)
-        raise SpecError(f"{error}\n{path} is text: a spec would be YAML, a model a name or a file ({kinds})") from None
+        raise SpecError(
+            f"{error}\n{path} is a text file: expected a spec in YAML, or a model, by name or file ({kinds})"
+        ) from None
 
 
 def refuse_folder(path: Path) -> None:
-    """Raise `SnnZooError` for a folder; that of a training has a model in it."""
+    """Raise `SnnZooError` for a folder; the message names the model in the folder of a training run."""
     if path.is_dir():
         inside = path / TRAINED
         if inside.is_file():
             raise SnnZooError(f"{path} is a folder; its model is {inside}")
-        raise SnnZooError(f"{path} is a folder, not a model, nor that of a training: there is no {inside.name} in it")
+        raise SnnZooError(f"{path} is a folder, not a model; the folder of a training run would have a {inside.name}")
 
 
 def _read(path: Path) -> Model:
-    """A file that says too little about itself must be converted first, where it can be told."""
+    """Read a model file; the error for a file that lacks information says to convert it first."""
     try:
         return read_model(path)
     except UnsupportedError:
         raise
     except ConversionError as error:
         raise ConversionError(
-            f"{error}\nMake a model of it first, with what it does not say: "
+            f"{error}\nConvert it first, with options for the missing information: "
             f"zoo convert {path} ... -o {path.with_suffix('.safetensors').name}"
         ) from None
 
 
 def is_netx(source: str) -> bool:
-    """Whether `source` is a netx file."""
+    """Return whether `source` is a netx file."""
     path = Path(source)
     return path.is_file() and _is_model_file(path) and kind_of_file(path) is FileKind.NETX
 
 
 def layers_of(source: str) -> NetxFile:
-    """The layers of any model as netx holds them: those of a netx file as they are, of others as they are exported."""
+    """Return the netx layers of any model: of a netx file as they are, of other models as they are exported."""
     return load_netx(Path(source)) if is_netx(source) else netx_of(read_source(source)[0].build())
 
 
 TEXTS = {"name", "description", "training.data"}
-"""Fields whose values may look like anything."""
+"""Fields of free text, whose values are YAML only if they begin with a quote."""
 
 
 def override_spec(spec: NetworkSpec, assignments: tuple[str, ...]) -> NetworkSpec:
-    """The spec with fields replaced by `key=value`: dotted paths, values in YAML, those of `TEXTS` as they are.
+    """Return the spec with fields replaced by `key=value`: keys are dotted paths, values are YAML.
 
-    Of fewer epochs the SNN ones keep their part, unless they are replaced too.
+    Values of `TEXTS` are taken as they are. Fewer `training.epochs` also reduce `training.snn_epochs` in proportion,
+    unless that is replaced too.
+
+    Raises:
+        SpecError: an assignment or the new spec is invalid.
 
     >>> spec = override_spec(load_spec("mnist-dense"), ("training.epochs=3", "blocks.0.features=64"))
     >>> spec.training.epochs, spec.shapes[1]
@@ -159,7 +172,7 @@ def override_spec(spec: NetworkSpec, assignments: tuple[str, ...]) -> NetworkSpe
     for assignment in assignments:
         key, equals, value = assignment.partition("=")
         if not equals:
-            raise SpecError(f"--set takes key=value, as in training.epochs=5; this is {assignment!r}")
+            raise SpecError(f"--set takes key=value, as in training.epochs=5; got {assignment!r}")
         is_text = key in TEXTS and value[:1] not in ("'", '"')
         _assign(document, key, value if is_text else parse_value(value, origin=f"--set {key}"))
         keys.add(key)
@@ -169,7 +182,7 @@ def override_spec(spec: NetworkSpec, assignments: tuple[str, ...]) -> NetworkSpe
 
 
 def _share_epochs(training: dict[str, Any], before: TrainingSpec) -> None:
-    """Give the SNN epochs the part of fewer epochs that they had of all."""
+    """Reduce the SNN epochs in proportion if there are fewer epochs than before."""
     epochs = training["epochs"]
     if isinstance(epochs, int) and epochs < before.epochs:
         training["snn_epochs"] = epochs * before.snn_epochs // before.epochs
@@ -195,7 +208,7 @@ def _assign(document: object, key: str, value: object) -> None:
 
 
 def resolve_device(device: str) -> str:
-    """`auto` is CUDA where there is one; raises `SnnZooError` for a CUDA that is not there."""
+    """Return the device to use; `auto` means CUDA if available. Raises `SnnZooError` if `cuda` is not available."""
     if device == "auto":
         return "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and not torch.cuda.is_available():

@@ -1,1 +1,1 @@
-"""Measuring networks: scores, operations, statistics of learning, plots and animations."""
+"""Analysis of networks: scores, synaptic operations, learning statistics, plots and animations."""

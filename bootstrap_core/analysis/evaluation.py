@@ -1,4 +1,4 @@
-"""Scoring a network: accuracy, loss, rates, synaptic operations, speed."""
+"""Scores of a network: accuracy, loss, rates, synaptic operations, speed."""
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -34,16 +34,16 @@ __all__ = [
 
 
 class Runnable(Protocol):
-    """What `evaluate` scores: a `Network` or an `IntegerNetwork`."""
+    """Network that `evaluate` can score: a `Network` or an `IntegerNetwork`."""
 
     @property
     def spec(self) -> NetworkSpec:
-        """What the network is."""
+        """Spec of the network."""
         ...
 
     @property
     def device(self) -> torch.device:
-        """Where it runs."""
+        """Device that the network runs on."""
         ...
 
     def tally(
@@ -54,17 +54,24 @@ class Runnable(Protocol):
         time_steps: int | None = None,
         also_after: Sequence[int] = (),
     ) -> tuple[Tensor, Tally]:
-        """Logits `[N, classes]` and what each layer gave, counted."""
+        """Return logits `[N, classes]` and the counted outputs of each layer; see `Network.tally`."""
         ...
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate` found.
+    """Result of `evaluate`.
 
-    `rates` has the mean rate of each spiking layer (None for others), `synops` the mean synaptic operations of one
-    image in each layer, None in ANN mode; both input first. `correct_after` counts what shorter runs classify
-    correctly, by their number of steps. `seconds` covers the network alone.
+    Attributes:
+        mode: SNN or ANN.
+        time_steps: T.
+        n_images: number of images.
+        n_correct: number of images classified correctly.
+        loss: mean cross-entropy.
+        rates: mean rate of each layer with neurons, None for others; input first.
+        synops: mean synaptic operations per image in each layer, input first; None in ANN mode.
+        seconds: time spent in the network alone.
+        correct_after: number of images that shorter runs classify correctly, by their number of steps.
     """
 
     mode: Mode
@@ -79,28 +86,28 @@ class Evaluation:
 
     @property
     def accuracy(self) -> float:
-        """Part of the images classified correctly, 0 to 1."""
+        """Share of the images classified correctly, 0 to 1."""
         return self.n_correct / self.n_images
 
     @property
     def by_steps(self) -> dict[int, float]:
-        """Accuracy by T, of the shorter runs too, the least first."""
+        """Accuracy by number of time steps, shorter runs included, in ascending order."""
         counts = {**self.correct_after, self.time_steps: self.n_correct}
         return {t: counts[t] / self.n_images for t in sorted(counts)}
 
     @property
     def silent(self) -> int | None:
-        """The first block whose neurons did not spike on any image; None if all did."""
+        """Index of the first block whose neurons never spiked; None if all spiked, and in ANN mode."""
         return next((i for i, rate in enumerate(self.rates) if rate == 0 and self.mode.spiking), None)
 
     @property
     def images_per_second(self) -> float:
-        """Throughput of the network, without loading."""
+        """Throughput of the network, without loading of images."""
         return self.n_images / self.seconds
 
 
 def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Images (uint8) and labels of the split, in order, `size` at a time. Raises `SnnZooError` for a size below 1."""
+    """Yield images (uint8) and labels in order, `size` at a time. Raises `SnnZooError` for a size below 1."""
     if size < 1:
         raise SnnZooError(f"batch_size must be at least 1, not {size}")
     for start in range(0, len(split), size):
@@ -119,24 +126,25 @@ def evaluate(
     progress: Callable[[int], object] = lambda n: None,
     group: Group = ALONE,
 ) -> Evaluation:
-    """Score `network` on all images of `split`, in eval mode; a network in training is put back.
+    """Score `network` on all images of `split`, in eval mode; afterwards it is in the same mode as before.
 
     Args:
         network: a `Network`, or an `IntegerNetwork` (SNN only).
         split: images and labels.
         mode: SNN or ANN.
         time_steps: T, by default the spec's.
-        also_after: fewer steps, whose runs are what this run begins with: the integer engine scores them for little.
-        batch_size: images run at once; changes speed only.
+        also_after: numbers of steps below T to score as well: such a run is the beginning of this one, so that it takes
+            little extra time.
+        batch_size: number of images that run at once; affects only the speed.
         progress: called with the number of images done since the last call.
-        group: processes that score a part each; all get the result of the whole.
+        group: processes that score a part each; all return the result for the whole split.
 
     Raises:
-        DataError: the split is none, is empty, or has labels beyond the classes.
+        DataError: `split` is not a `Split`, is empty, or has labels beyond the classes.
     """
     check_split(split, network.spec.n_classes)
     if len(split) == 0:
-        raise DataError("no images to score")
+        raise DataError("no images to score: the split is empty")
     keep_freed_memory()
     spec = network.spec
     n_correct, correct_after, loss, seconds = 0, [0] * len(also_after), 0.0, 0.0
@@ -177,7 +185,7 @@ def evaluate(
 
 @contextmanager
 def _evaluating(network: object) -> Iterator[None]:
-    """A network in training, or one that is wrapped, in eval mode, then put back."""
+    """Put a network, perhaps inside a wrapper, in eval mode, and back in training mode if it was."""
     network = getattr(network, "network", network)
     trained = network if isinstance(network, nn.Module) and network.training else None
     if trained is not None:
@@ -190,7 +198,7 @@ def _evaluating(network: object) -> Iterator[None]:
 
 
 class _Exact:
-    """A network run in integers; in floats, which do not notice, once a state has left the hardware's 24 bits."""
+    """Network that runs in integers; after a state has left the hardware's 24 bits, in floats, which allow it."""
 
     def __init__(self, network: Network) -> None:
         self.spec, self.device = network.spec, network.device
@@ -210,24 +218,25 @@ class _Exact:
 def evaluate_exactly(
     network: Network, split: Split, *, progress: Callable[[int], object] = lambda n: None, group: Group = ALONE
 ) -> tuple[Evaluation, str | None]:
-    """`evaluate` as spikes, in integers, and how a state leaves the hardware's 24 bits; None if none does.
+    """Score `network` as SNN in integers; also return the message of a state overflow, or None.
 
-    Where one does, the score is that of floats, which go on.
+    From the batch in which a state leaves the hardware's 24 bits, images are scored in floats.
     """
     exact = _Exact(network)
     with _evaluating(network):
         score = evaluate(exact, split, progress=progress, group=group)
     (n_beyond,) = group.add([int(exact.overflow is not None)])
-    elsewhere = "a state leaves 24 bits, on images of another process" if n_beyond else None
+    elsewhere = "a state leaves 24 bits on images of another process" if n_beyond else None
     return score, exact.overflow or elsewhere
 
 
 def accuracy_by_steps(
     network: Runnable, split: Split, steps: Iterable[int], *, batch_size: int = 250
 ) -> dict[int, float | None]:
-    """Accuracy as SNN by T, the least first; None where a state leaves the hardware's 24 bits, and for all T above.
+    """Return the SNN accuracy for each number of time steps, in ascending order.
 
-    The longest run has all others in it. Where it leaves 24 bits, all runs but that one are tried again.
+    It is None for the first T at which a state leaves the hardware's 24 bits, and for all larger T. The longest run
+    also scores the shorter ones; if it overflows, they are tried again without it.
     """
     rising = sorted(set(steps))
     for n in range(len(rising), 0, -1):
@@ -239,14 +248,14 @@ def accuracy_by_steps(
 
 
 def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
-    """Synaptic operations of each layer in an SNN run, all images and steps: spikes that arrive, times their fan-out.
+    """Return the synaptic operations of each layer in an SNN run: spikes that arrive, times their fan-out.
 
-    Graded input counts each pixel that is not 0, at every step.
+    They are summed over all images and steps. Each nonzero pixel of a graded input counts at every step.
     """
     shapes = spec.shapes
 
     def reached(layer: Layer, source: int, seen: Shape) -> float:
-        """Weights of `layer`, which sees what the source gives in the shape `seen`, that its spikes reach."""
+        """Return the operations of `layer` on spikes of block `source`, which it reads in the shape `seen`."""
         arrived = tally.counts[source]
         assert arrived is not None
         return float((arrived.double().reshape(seen) * _fan_out(layer, seen).to(arrived.device)).sum())
@@ -262,6 +271,6 @@ def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
 
 
 def _fan_out(layer: Layer, shape: Shape) -> Tensor:
-    """Weights that each input of `shape` reaches in `layer`; broadcasts against `shape`."""
+    """Return the number of weights in `layer` that each input of `shape` reaches; broadcasts against `shape`."""
     axes = (torch.tensor(factors, dtype=torch.float64) for factors in layer.fan_out(shape))
     return reduce(mul, (axis.reshape(-1, *[1] * (len(shape) - 1 - i)) for i, axis in enumerate(axes)))

@@ -1,10 +1,10 @@
-"""How much gradient reaches each layer.
+"""Gradient norm of each layer.
 
 Surrogate gradients shrink from layer to layer when `tau_grad` or `scale_grad` do not fit the threshold: the early
-layers then stop learning while the loss still falls. A `GradientFlow` shows it as one number per layer.
+layers then stop learning while the loss still falls. `GradientFlow` shows it as one number per layer.
 
-Source: `grad_flow` of the lava-dl tutorials, which reads a norm that the synapses keep by themselves; here nothing is
-hooked, and the norms are read when they are asked for.
+Source: `grad_flow` of the lava-dl tutorials. There, synapses store their norms; here, `record` reads the gradients of
+any layers, without hooks.
 """
 
 import math
@@ -21,20 +21,20 @@ Norms = dict[str, float | None]
 
 
 class GradientFlow:
-    """The gradient norm of each layer, as mean over the steps of an epoch.
+    """Gradient norm of each layer, averaged over the steps of an epoch.
 
-    The norm of a layer is the Euclidean norm of the gradients of all its parameters together; those of a parametrized
-    weight (`torch.nn.utils.parametrize`, weight norm among them) are its originals. Layers without parameters, such as
-    a flatten, are left out.
+    The norm of a layer is the Euclidean norm of the gradients of all its parameters together; a parametrized weight
+    (`torch.nn.utils.parametrize`, such as weight norm) counts with its original parameters. Layers without parameters,
+    such as flatten, are left out.
 
     Args:
-        modules: a module, whose children are the layers (`Sequential`, `ModuleList`, such as a network's `blocks`); or
-            the layers themselves, as a mapping from name to module or as a sequence, named by position.
+        modules: a module whose children are the layers, such as `Sequential` or a network's `blocks`; or the layers
+            themselves, as a mapping from name to module, or as a sequence, named by position.
 
     Attributes:
-        names: the layers that are watched, first to last.
+        names: names of the watched layers, first to last.
         history: for each closed epoch, the mean norm by layer; None for a layer that never had a gradient.
-        steps: steps recorded in the open epoch.
+        steps: number of steps recorded in the open epoch.
 
     Raises:
         SnnZooError: no layer has a parameter.
@@ -63,9 +63,9 @@ class GradientFlow:
         self._open_epoch()
 
     def record(self) -> None:
-        """Add the gradients as they stand; call it after `backward()` and before the optimiser clears them.
+        """Record the present gradients; call it after `backward()` and before the optimiser clears them.
 
-        A layer whose gradients are all None in this step does not count in its mean.
+        A step in which all gradients of a layer are None does not count in its mean.
         """
         for name, module in self._layers.items():
             norm = _gradient_norm(module)
@@ -76,26 +76,26 @@ class GradientFlow:
 
     @property
     def norms(self) -> Norms:
-        """Mean norm by layer: of the open epoch, or of the one closed last if no step is recorded since; {} before any.
+        """Mean norm by layer, None for a layer without any gradient; {} before the first step.
 
-        None stands for a layer that had no gradient in any step.
+        Norms are those of the open epoch or, if it has no step yet, of the last closed one.
         """
         if self.steps:
             return {name: self._sums[name] / n if (n := self._counts[name]) else None for name in self.names}
         return dict(self.history[-1]) if self.history else {}
 
     def update(self) -> None:
-        """Close the epoch: its mean norms join the history. An epoch without a step leaves no trace."""
+        """Close the epoch: append its mean norms to the history, unless it had no step."""
         if self.steps:
             self.history.append(self.norms)
             self._open_epoch()
 
     def vanished(self) -> list[str]:
-        """The layers that no gradient reaches: their norm is zero, or they had none."""
+        """Return the names of layers that no gradient reaches: their norm is zero or None."""
         return [name for name, norm in self.norms.items() if not norm]
 
     def summary(self) -> str:
-        """A table: layer, mean gradient norm, and a word where it vanished or is not finite."""
+        """Return a table: layer, mean gradient norm, and a remark if it vanished or is not finite."""
         if not self.norms:
             return "no gradient recorded"
         width = max(len("layer"), *(len(name) for name in self.names))
@@ -116,5 +116,6 @@ def _gradient_norm(module: nn.Module) -> float | None:
     gradients = [parameter.grad.detach() for parameter in module.parameters() if parameter.grad is not None]
     if not gradients:
         return None
-    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64).cpu() for gradient in gradients]  # squares fit
+    # in float64, since squares may overflow float32
+    norms = [torch.linalg.vector_norm(gradient, dtype=torch.float64).cpu() for gradient in gradients]
     return float(torch.linalg.vector_norm(torch.stack(norms)))

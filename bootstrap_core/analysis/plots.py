@@ -1,8 +1,8 @@
-"""Pictures: training curves, spike rasters, gradient flow, fitted activations.
+"""Plots of training curves, accuracy by time steps, spike rasters, gradient flow and fitted activations.
 
-Each has two functions: `draw_*` gives a matplotlib `Figure`, to look at or to change; `plot_*` writes it as PNG and
-returns the path. Figures are objects of their own and never touch pyplot, so drawing needs no display, leaves no state.
-matplotlib comes with `pip install 'snnzoo[plot]'` and is imported on the first drawing.
+Each plot has two functions: `draw_*` returns a matplotlib `Figure`, to show or to change; `plot_*` writes it as PNG and
+returns the path. Figures do not use pyplot, so drawing needs no display and leaves no global state. matplotlib comes
+with `pip install 'snnzoo[plot]'` and is imported by the first plot.
 """
 
 import io
@@ -37,7 +37,7 @@ __all__ = [
     "save_png",
 ]
 
-# Okabe and Ito's palette, told apart with any colour vision. The SNN also differs by its marker and its dashes.
+# Okabe and Ito's palette, distinct for any colour vision. The SNN also differs by its marker and its dashes.
 _BLUE, _ORANGE, _GREEN, _RED, _GREY = "#0072B2", "#E69F00", "#007A58", "#C0392B", "#8A8F98"
 _STATE_STYLES: dict[str, dict[str, Any]] = {
     "training": {"label": "training", "color": _GREY, "linewidth": 1.5, "marker": ".", "markersize": 5},
@@ -60,18 +60,18 @@ def draw_curves(
     kept: int | None = None,
     figsize: tuple[float, float] = (9.0, 3.6),
 ) -> "Figure":
-    """Loss (log scale) and accuracy (per cent) over the epochs, the SNN marked apart from the ANN, its best starred.
+    """Draw loss (log scale) and accuracy (per cent) over the epochs; a star marks an epoch of the SNN.
 
-    Epochs in which a state was not evaluated are bridged by a straight line between those in which it was.
+    A straight line bridges epochs in which a state was not evaluated.
 
     Args:
         stats_or_records: statistics, or their `records()`, such as the lines of a metrics file.
-        kept: epoch that is starred, as the records count it; by default the SNN's most accurate, which the hardware may
-            not run.
+        kept: epoch to mark, counted as in the records; by default the epoch with the highest SNN accuracy, even if its
+            states overflow the hardware.
         figsize: width and height in inches.
 
     Raises:
-        SnnZooError: there is no closed epoch to draw, or matplotlib is not installed.
+        SnnZooError: no epoch is closed, or matplotlib is not installed.
     """
     records = stats_or_records.records() if isinstance(stats_or_records, LearningStats) else list(stats_or_records)
     curves = {(state, key): _measured(records, state, key) for state in _STATE_STYLES for key in ("loss", "accuracy")}
@@ -109,20 +109,20 @@ def draw_curves(
 def plot_curves(
     stats_or_records: LearningStats | Iterable[EpochRecord], path: str | Path, *, kept: int | None = None
 ) -> Path:
-    """Write `draw_curves` as PNG; returns the path."""
+    """Write `draw_curves` as PNG and return the path."""
     return save_png(draw_curves(stats_or_records, kept=kept), path)
 
 
 def draw_accuracy(by_steps: Mapping[int, float], *, ann: float | None = None, title: str = "") -> "Figure":
-    """Accuracy (per cent) as SNN against time steps T (powers of two), and, as a level line, as ANN.
+    """Draw the SNN accuracy (per cent) against time steps T (log scale), and the ANN accuracy as a horizontal line.
 
     Args:
-        by_steps: accuracy, 0 to 1, by T.
-        ann: accuracy as ANN.
-        title: what the picture shows.
+        by_steps: SNN accuracy, 0 to 1, by T.
+        ann: ANN accuracy, 0 to 1; None draws no line.
+        title: title of the figure.
 
     Raises:
-        SnnZooError: nothing to draw, or matplotlib is not installed.
+        SnnZooError: `by_steps` is empty, or matplotlib is not installed.
     """
     if not by_steps:
         raise SnnZooError("no accuracy to draw: score at least one number of time steps")
@@ -153,29 +153,29 @@ def draw_accuracy(by_steps: Mapping[int, float], *, ann: float | None = None, ti
 def plot_accuracy(
     by_steps: Mapping[int, float], path: str | Path, *, ann: float | None = None, title: str = ""
 ) -> Path:
-    """Write `draw_accuracy` as PNG; returns the path."""
+    """Write `draw_accuracy` as PNG and return the path."""
     return save_png(draw_accuracy(by_steps, ann=ann, title=title), path)
 
 
 def draw_raster(spikes: torch.Tensor, *, index: int = 0, title: str = "") -> "Figure":
-    """The spikes of one sample: a mark for each, time to the right, neurons upwards; graded payloads as colours.
+    """Draw the spikes of one sample as marks, time to the right, neurons upwards; colours show graded payloads.
 
     Args:
-        spikes: `[T, C]`, one sample; or `[T, N, C]`, `[T, N, C, H, W]`, a batch. Maps count their neurons in row-major
-            order.
-        index: which sample of the batch.
-        title: what the picture shows; the mean rate, in spikes per neuron and step, is added to it.
+        spikes: `[T, C]`, one sample; or `[T, N, C]` or `[T, N, C, H, W]`, a batch. Neurons of maps are numbered in
+            row-major order.
+        index: index of the sample in the batch, from 0.
+        title: title of the figure; the mean rate, in spikes per neuron and step, is added to it.
 
     Raises:
-        SnnZooError: the shape is none of these, the sample does not exist, or matplotlib is not installed.
+        SnnZooError: `spikes` has another shape or no such sample, or matplotlib is not installed.
     """
     if spikes.ndim not in (2, 3, 5) or 0 in spikes.shape:
         raise SnnZooError(
-            f"spikes {list(spikes.shape)}: a raster takes [T, C], [T, N, C] or [T, N, C, H, W], not empty"
+            f"spikes {list(spikes.shape)}: a raster takes a non-empty [T, C], [T, N, C] or [T, N, C, H, W]"
         )
     n_samples = 1 if spikes.ndim == 2 else spikes.shape[1]
     if not 0 <= index < n_samples:
-        raise SnnZooError(f"sample index = {index}: spikes {list(spikes.shape)} hold {n_samples}, counted from 0")
+        raise SnnZooError(f"sample index = {index} must be from 0 to {n_samples - 1} for spikes {list(spikes.shape)}")
     sample = spikes if spikes.ndim == 2 else spikes[:, index]
     sample = sample.detach().cpu().flatten(1)  # [T, C, ...] -> [T, neurons]
     time_steps, n_neurons = sample.shape
@@ -205,20 +205,20 @@ def draw_raster(spikes: torch.Tensor, *, index: int = 0, title: str = "") -> "Fi
 
 
 def plot_raster(spikes: torch.Tensor, path: str | Path, *, index: int = 0, title: str = "") -> Path:
-    """Write `draw_raster` as PNG; returns the path."""
+    """Write `draw_raster` as PNG and return the path."""
     return save_png(draw_raster(spikes, index=index, title=title), path)
 
 
 def draw_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]]) -> "Figure":
-    """Mean gradient norm (log scale) of each layer: bold for the latest epoch, pale for those before.
+    """Draw the mean gradient norm (log scale) of each layer: bold for the latest epoch, pale for earlier ones.
 
-    Layers that no gradient reaches (norm zero, or none) are crosses at the foot of the picture.
+    Crosses at the bottom mark layers that no gradient reaches: their norm is zero or None.
 
     Args:
-        flow: a monitor, or its `history`: for each epoch the norm by layer.
+        flow: a `GradientFlow`, or its `history`: for each epoch the norm by layer.
 
     Raises:
-        SnnZooError: nothing is recorded, or matplotlib is not installed.
+        SnnZooError: no step is recorded, or matplotlib is not installed.
     """
     if isinstance(flow, GradientFlow):
         flow = [*flow.history, flow.norms] if flow.steps else flow.history
@@ -233,11 +233,11 @@ def draw_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]]
         if age == 0:
             axes.plot(heights, color=_BLUE, linewidth=2.0, marker="o", label="latest epoch", zorder=3)
         else:
-            axes.plot(heights, color=_BLUE, linewidth=1.0, alpha=0.22, label="epochs before" if age == 1 else None)
+            axes.plot(heights, color=_BLUE, linewidth=1.0, alpha=0.22, label="earlier epochs" if age == 1 else None)
     _log_scale(axes)
     vanished = [place for place, name in enumerate(names) if not flow[-1][name]]
     if vanished:
-        foot = axes.get_xaxis_transform()  # x in layers, y as a part of the axes' height
+        foot = axes.get_xaxis_transform()  # x in layers, y as a fraction of the axes' height
         style: dict[str, Any] = {"color": _RED, "markersize": 10, "markeredgewidth": 2.5, "label": "vanished"}
         axes.plot(vanished, [0.04] * len(vanished), "x", transform=foot, **style)
     axes.set_xlim(-0.5, len(names) - 0.5)
@@ -249,31 +249,31 @@ def draw_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]]
 
 
 def plot_gradient_flow(flow: GradientFlow | Sequence[Mapping[str, float | None]], path: str | Path) -> Path:
-    """Write `draw_gradient_flow` as PNG; returns the path."""
+    """Write `draw_gradient_flow` as PNG and return the path."""
     return save_png(draw_gradient_flow(flow), path)
 
 
 def draw_activation(z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, *, title: str = "") -> "Figure":
-    """The sampled points of a layer and the piecewise-linear activation fitted to them.
+    """Draw the sampled points of a layer and the piecewise-linear activation fitted to them.
 
-    The curve is zero up to the first centre, straight between centres, and constant from the last one on.
+    The curve is zero up to the first centre, linear between centres, and constant from the last one on.
 
     Args:
         z: sampled mean weighted inputs, any shape.
         a: sampled mean output rates, in spikes per step, of the same shape.
-        centers: `[K, 2]`, (z, a) of each centre, by rising z.
-        title: what the picture shows.
+        centers: `[K, 2]`, (z, a) of each centre, z ascending.
+        title: title of the figure.
 
     Raises:
         SnnZooError: the shapes do not fit, or matplotlib is not installed.
     """
     if z.shape != a.shape:
-        raise SnnZooError(f"z {list(z.shape)} and a {list(a.shape)} must have one shape: they are pairs")
+        raise SnnZooError(f"z {list(z.shape)} and a {list(a.shape)} must have the same shape: they are pairs")
     if centers.ndim != 2 or centers.shape[1] != 2 or len(centers) < 2:
         raise SnnZooError(f"centers {list(centers.shape)} must be [K, 2], K >= 2: (z, a) of each centre")
     points = torch.stack((z.flatten(), a.flatten())).detach().cpu().double()
     nodes = centers.T.detach().cpu().double()  # [2, K]
-    # the horizontal ends run over all samples, and a little beyond the centres
+    # the horizontal ends reach over all samples, and a little beyond the centres
     margin = 0.05 * (nodes[0, -1] - nodes[0, 0])
     left = min(points[0].min() if z.numel() else nodes[0, 0], nodes[0, 0] - margin)
     right = max(points[0].max() if z.numel() else nodes[0, -1], nodes[0, -1] + margin)
@@ -305,12 +305,12 @@ def draw_activation(z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, *, 
 def plot_activation(
     z: torch.Tensor, a: torch.Tensor, centers: torch.Tensor, path: str | Path, *, title: str = ""
 ) -> Path:
-    """Write `draw_activation` as PNG; returns the path."""
+    """Write `draw_activation` as PNG and return the path."""
     return save_png(draw_activation(z, a, centers, title=title), path)
 
 
 def save_png(figure: "Figure", path: str | Path, *, dpi: int = 150) -> Path:
-    """Write a figure as PNG; the file appears whole or not at all. Returns its path.
+    """Write a figure as PNG and return the path; the file appears whole or not at all.
 
     Raises:
         SnnZooError: the name does not end in .png, or its directory cannot be written.
@@ -323,7 +323,7 @@ def save_png(figure: "Figure", path: str | Path, *, dpi: int = 150) -> Path:
 
 
 def _measured(records: Iterable[EpochRecord], state: str, key: str) -> list[tuple[int, float]]:
-    """(epoch, value) wherever the state was evaluated; epochs count from 1, as people do."""
+    """Return (epoch, value) for each epoch in which the state was evaluated; epochs count from 1."""
     cells = [(record["epoch"] + 1, (record.get(state) or {}).get(key)) for record in records]  # type: ignore[attr-defined]
     return [(epoch, value) for epoch, value in cells if value is not None]
 

@@ -1,7 +1,7 @@
-"""Spikes as events, and as an animation.
+"""Spikes as lists of events, and as animations.
 
-A spike tensor names every neuron at every step; its events name only those that spiked. Both hold the same: the round
-trip is exact, payloads of graded spikes included.
+A spike tensor has a number for every neuron at every step; events list only the spikes. Conversion is exact in both
+directions, payloads of graded spikes included.
 """
 
 import io
@@ -22,15 +22,15 @@ __all__ = ["Events", "animate", "film", "to_events", "to_tensor"]
 
 @dataclass(frozen=True, eq=False)
 class Events:
-    """E spikes of one sample, by rising time, then by rising place.
+    """The E spikes of one sample, sorted by time and then by place.
 
     Attributes:
         t: time step of each event, int64 `[E]`.
-        place: which neuron, int64 `[E, 1]` with column (c), or `[E, 3]` with columns (c, y, x).
-        payload: what the spike carries, `[E]`, in the type of the tensor: 1 or True unless spikes are graded.
+        place: neuron of each event, int64 `[E, 1]` with column (c), or `[E, 3]` with columns (c, y, x).
+        payload: value of each spike, `[E]`, in the type of the tensor: 1 or True unless spikes are graded.
 
     Raises:
-        SnnZooError: the three do not fit together.
+        SnnZooError: the shapes of the three do not match.
     """
 
     t: torch.Tensor
@@ -63,13 +63,13 @@ class Events:
 
 
 def to_events(spikes: torch.Tensor) -> Events:
-    """The events of a spike tensor: one for each entry that is not zero.
+    """Return the events of a spike tensor: one for each nonzero entry.
 
     Args:
         spikes: `[T, C]` or `[T, C, H, W]`, one sample.
 
     Raises:
-        SnnZooError: the shape is neither.
+        SnnZooError: `spikes` has another shape.
 
     Example:
         >>> events = to_events(torch.tensor([[0, 0, 0], [0, 5, 0]]))
@@ -83,7 +83,7 @@ def to_events(spikes: torch.Tensor) -> Events:
 
 
 def to_tensor(events: Events, shape: Sequence[int]) -> torch.Tensor:
-    """The spike tensor of some events: the inverse of `to_events`.
+    """Return the spike tensor of events: the inverse of `to_events`.
 
     Args:
         events: in any order.
@@ -106,19 +106,19 @@ def to_tensor(events: Events, shape: Sequence[int]) -> torch.Tensor:
     places, counts = torch.unique(where, dim=0, return_counts=True)
     if len(places) < len(where):
         place = places[counts > 1][0].tolist()
-        raise SnnZooError(f"several events at {place}: a neuron spikes once a step; add their payloads up first")
+        raise SnnZooError(f"several events at {place}: a neuron spikes at most once a step; add up their payloads")
     spikes = events.payload.new_zeros(tuple(shape))
     spikes[tuple(where.T)] = events.payload
     return spikes
 
 
-# The palette of an animation. A GIF holds 256 colours: here a page, a silent neuron, the time line, and three ramps.
+# Palette of an animation, at most 256 colours in a GIF: background, silent neuron, time line, and three ramps.
 _PAGE, _SILENT, _ELAPSED = 0, 1, 2
 _LEVELS = 64
 _POSITIVE, _NEGATIVE, _IMAGE = 3, 3 + _LEVELS, 3 + 2 * _LEVELS  # first index of each ramp
 SLOWEST, FASTEST = 1 / 600, 50
-"""Frames a second that a GIF can be shown at, and most programs do."""
-_CANVAS = 256  # pixels, the least size that a layer is scaled up to
+"""Range of frames per second that GIF can encode and most programs show."""
+_CANVAS = 256  # pixels, the size that small layers are enlarged to, as far as whole factors allow
 _MARGIN = 12  # pixels
 
 
@@ -133,16 +133,17 @@ def animate(
 ) -> Path:
     """Write the spikes of one sample as an animated GIF: a frame for each time step, a square for each neuron.
 
-    A spike lights its square: amber, or blue where its payload is negative, the brighter the larger it is. The bar
-    below shows the time that has passed. The same input gives the same bytes, with the same Pillow.
+    A spike lights its square: amber, or blue for a negative payload; the larger the payload, the brighter. The bar
+    below shows the time that has passed. With the same version of Pillow, the same input produces the same bytes.
 
     Args:
         spikes: `[T, C]`, a dense layer, laid out row by row; or `[T, C, H, W]`, whose C maps are laid out side by side.
-        path: where the GIF goes, ending in .gif; it appears whole or not at all.
-        image: what the network saw, in 0..1, `[H, W]` or `[1, H, W]`; stands to the left, in grey.
+        path: path of the GIF, ending in .gif; the file appears whole or not at all.
+        image: input image in 0..1, `[H, W]` or `[1, H, W]`, shown on the left in grey.
         frames_per_second: from 1/600 to 50; GIF rounds the time of a frame to 1/100 s.
-        width: squares in a row of a dense layer; by default close to a square, without an empty place if that can be.
-        height: rows of a dense layer; by default as many as it takes.
+        width: number of squares in a row of a dense layer; by default the layout is nearly square, and has no empty
+            places if possible.
+        height: number of rows of a dense layer; by default as many as needed.
 
     Returns:
         The path.
@@ -181,7 +182,7 @@ def animate(
 
 
 def film(spikes: torch.Tensor) -> torch.Tensor:
-    """The spikes of one sample as pictures, a frame for each time step, drawn as `animate` does.
+    """Return the spikes of one sample as RGB frames, one for each time step, drawn as in `animate`.
 
     Args:
         spikes: `[T, C]` or `[T, C, H, W]`.
@@ -206,7 +207,7 @@ def _check_shape(shape: Sequence[int]) -> None:
 
 
 def _colours(spikes: torch.Tensor) -> _Pixels:
-    """Palette index of each neuron at each step, in the shape of the spikes."""
+    """Return the palette index of each neuron at each step, in the shape of the spikes."""
     _check_shape(spikes.shape)
     if 0 in spikes.shape:
         raise SnnZooError(f"spikes {list(spikes.shape)} are empty: nothing to animate")
@@ -220,7 +221,7 @@ def _colours(spikes: torch.Tensor) -> _Pixels:
 
 
 def _lay_out(colours: _Pixels, *, width: int | None, height: int | None) -> _Pixels:
-    """[T, C] or [T, C, H, W] -> [T, rows, columns]; places without a neuron show the page."""
+    """Arrange [T, C] or [T, C, H, W] as [T, rows, columns]; places without a neuron show the background."""
     time_steps, channels = colours.shape[:2]
     if colours.ndim == 4:
         if width is not None or height is not None:
@@ -238,7 +239,7 @@ def _lay_out(colours: _Pixels, *, width: int | None, height: int | None) -> _Pix
 
 
 def _grid(channels: int, width: int | None, height: int | None) -> tuple[int, int]:
-    """(columns, rows) with a place for every channel."""
+    """Return (columns, rows) with a place for every channel."""
     for name, value in (("width", width), ("height", height)):
         if value is not None and value < 1:
             raise SnnZooError(f"{name} = {value} must be at least 1")
@@ -249,13 +250,13 @@ def _grid(channels: int, width: int | None, height: int | None) -> tuple[int, in
     rows = height or -(-channels // columns)
     if columns * rows < channels:
         raise SnnZooError(
-            f"width = {columns} and height = {rows} hold {columns * rows} neurons, the layer has {channels}"
+            f"width = {columns} and height = {rows} hold {columns * rows} neurons, but the layer has {channels}"
         )
     return columns, rows
 
 
 def _enlarge(cells: _Pixels) -> _Pixels:
-    """Each cell becomes a square of pixels, with a hairline between squares where they are large enough."""
+    """Enlarge each cell to a square of pixels, with a thin line between squares if they are large enough."""
     scale = max(1, _CANVAS // max(cells.shape[1:]))
     pixels = cells.repeat(scale, axis=1).repeat(scale, axis=2)
     if scale >= 4:
@@ -265,7 +266,7 @@ def _enlarge(cells: _Pixels) -> _Pixels:
 
 
 def _picture(image: torch.Tensor, height: int) -> _Pixels:
-    """An image in 0..1 as palette indices, scaled up to the height of the layer."""
+    """Return an image in 0..1 as palette indices, enlarged to about the height of the layer."""
     grey = image.detach().cpu().double().numpy()
     if grey.ndim == 3 and grey.shape[0] == 1:
         grey = grey[0]
@@ -279,7 +280,7 @@ def _picture(image: torch.Tensor, height: int) -> _Pixels:
 
 
 def _side_by_side(left: _Pixels, right: _Pixels) -> _Pixels:
-    """Two films [T, h, w] as one, each in the middle of the common height."""
+    """Join two films [T, h, w] side by side, each in the middle of the common height."""
     height = max(left.shape[1], right.shape[1])
     padded = []
     for film in (left, right):
@@ -291,9 +292,10 @@ def _side_by_side(left: _Pixels, right: _Pixels) -> _Pixels:
 
 
 def _add_time_line(film: _Pixels) -> _Pixels:
-    """A margin all round, and below a bar of T parts, in rows if one is too short, of which those up to now are light.
+    """Add a margin, and a time bar of T parts below; the parts up to the present step are light.
 
-    It also makes every frame differ from the one before: Pillow would merge equal ones.
+    The bar has several rows if one is too short. It also makes each frame differ from the one before: Pillow would
+    merge equal frames.
     """
     time_steps, _, width = film.shape
     per_row = min(time_steps, max(1, width // 2))
@@ -311,7 +313,7 @@ def _add_time_line(film: _Pixels) -> _Pixels:
 
 
 def _palette() -> list[int]:
-    """256 colours as 768 numbers."""
+    """Return 256 colours as 768 numbers."""
     page, silent, elapsed = (18, 20, 26), (38, 42, 52), (205, 210, 220)
     ramps = (((110, 74, 20), (255, 206, 84)), ((24, 66, 120), (96, 190, 255)), ((0, 0, 0), (255, 255, 255)))
     colours = [page, silent, elapsed]

@@ -3,7 +3,7 @@
 The three states are kept apart, because they are three different networks: `training` (in the mode of the schedule),
 `testing` (the piecewise-linear ANN) and `snn` (the same weights, running as spikes). Only the last gets deployed.
 
-Source: `slayer.utils.LearningStats` of lava-dl, whose accumulators keep their names here.
+Source: `slayer.utils.LearningStats` of lava-dl; the accumulators have the same names.
 """
 
 import math
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["STATES", "EpochRecord", "LearningStat", "LearningStats", "Measured"]
 
 STATES = ("training", "testing", "snn")
-"""The states of `LearningStats`, in the order in which they are printed and drawn."""
+"""Names of the states of `LearningStats`, in the order in which they are printed and drawn."""
 
 
 class Measured(TypedDict):
@@ -34,7 +34,7 @@ class Measured(TypedDict):
 
 
 class EpochRecord(TypedDict):
-    """What one epoch measured: one line of a metrics file, one position on the curves. Epochs count from 0."""
+    """Losses and accuracies of one epoch: one line of a metrics file, one point of the curves. Epochs count from 0."""
 
     epoch: int
     training: Measured
@@ -45,13 +45,13 @@ class EpochRecord(TypedDict):
 class LearningStat:
     """Loss and accuracy of one state: the sums of the open epoch, and one log entry for each closed epoch.
 
-    The best figures are read off the logs, so they cannot disagree with them. One name differs from lava-dl on purpose:
-    its `best_accuracy` is a flag that reads like a value. Here `max_accuracy` is the value and `improved` the flag.
+    The best figures are computed from the logs, so they always agree. One name differs from lava-dl on purpose: its
+    `best_accuracy` is a flag with the name of a value. Here `max_accuracy` is the value and `improved` the flag.
 
     Attributes:
         loss_sum: sum of the losses of the samples of the open epoch.
-        correct_samples: how many of them were classified correctly.
-        num_samples: how many there were.
+        correct_samples: number of correctly classified samples of the open epoch.
+        num_samples: number of samples of the open epoch.
         loss_log: mean loss of each closed epoch, None where there were no samples.
         accuracy_log: accuracy of each closed epoch, from 0 to 1, None where there were no samples.
 
@@ -80,7 +80,7 @@ class LearningStat:
         """Add a batch of `n` samples to the open epoch.
 
         Args:
-            loss: mean loss of the batch, as `torch.nn.functional.cross_entropy(...).item()` gives it.
+            loss: mean loss of the batch, as `torch.nn.functional.cross_entropy(...).item()` returns it.
             correct: correctly classified samples, 0 to n.
             n: samples in the batch.
 
@@ -112,23 +112,23 @@ class LearningStat:
 
     @property
     def min_loss(self) -> float | None:
-        """Lowest finite loss of the closed epochs; None if there is none."""
+        """Lowest finite loss of the closed epochs, or None."""
         return min((loss for loss in self.loss_log if loss is not None and math.isfinite(loss)), default=None)
 
     @property
     def max_accuracy(self) -> float | None:
-        """Highest accuracy of the closed epochs, 0 to 1; None if there is none."""
+        """Highest accuracy of the closed epochs, 0 to 1, or None."""
         return max((accuracy for accuracy in self.accuracy_log if accuracy is not None), default=None)
 
     @property
     def best_epoch(self) -> int | None:
-        """The first closed epoch, counted from 0, that reached `max_accuracy`; None if there is none."""
+        """First closed epoch, counted from 0, that reached `max_accuracy`, or None."""
         best = self.max_accuracy
         return None if best is None else self.accuracy_log.index(best)
 
     @property
     def improved(self) -> bool:
-        """Whether the epoch closed last beat the accuracy of all before it: the moment to save a checkpoint."""
+        """True if the last closed epoch has a higher accuracy than all before: the moment to save a checkpoint."""
         return self.best_epoch is not None and self.best_epoch == len(self.accuracy_log) - 1
 
     def __str__(self) -> str:
@@ -140,14 +140,14 @@ class LearningStat:
         return text if self.best_epoch is None else f"{text[:-1]}, epoch {self.best_epoch})"
 
     def state_dict(self) -> dict[str, Any]:
-        """The open sums and the logs, as plain numbers and lists."""
+        """Return the open sums and the logs, as plain numbers and lists."""
         return _StatState.of(self).model_dump()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave.
+        """Load a state that `state_dict` returned.
 
         Raises:
-            IntegrityError: the state is not one that `state_dict` gives; nothing has changed.
+            IntegrityError: the state has another format; nothing has changed.
         """
         try:
             _StatState.model_validate(state).fill(self)
@@ -156,12 +156,12 @@ class LearningStat:
 
 
 class LearningStats:
-    """The three states of a bootstrap run, side by side.
+    """Losses and accuracies of a bootstrap run, in its three states.
 
     Attributes:
         training: the batches that the optimiser saw, in the mode of the schedule.
         testing: evaluation in ANN mode.
-        snn: evaluation in SNN mode; often not every epoch, then its logs hold None.
+        snn: evaluation in SNN mode; its logs hold None for epochs without one.
 
     Example:
         >>> stats = LearningStats()
@@ -187,7 +187,7 @@ class LearningStats:
         return "\n".join(f"{name:8}  {getattr(self, name)}" for name in STATES)
 
     def records(self) -> list[EpochRecord]:
-        """One record for each closed epoch, the first first; `records()[-1]` is the line for a metrics file."""
+        """Return a record for each closed epoch, in order; `records()[-1]` is the line for a metrics file."""
         columns = [
             zip(stat.loss_log, stat.accuracy_log, strict=True) for stat in (self.training, self.testing, self.snn)
         ]
@@ -197,14 +197,14 @@ class LearningStats:
         ]
 
     def state_dict(self) -> dict[str, Any]:
-        """All three states as plain numbers and lists, for a checkpoint."""
+        """Return all three states as plain numbers and lists, for a checkpoint."""
         return self._state().model_dump()
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state_dict` gave.
+        """Load a state that `state_dict` returned.
 
         Raises:
-            IntegrityError: the state is not one that `state_dict` gives; nothing has changed.
+            IntegrityError: the state has another format; nothing has changed.
         """
         try:
             self._fill(_StatsState.model_validate(state))
@@ -212,14 +212,14 @@ class LearningStats:
             raise IntegrityError(f"not the state of LearningStats: {_where(error)}") from error
 
     def save(self, path: str | Path) -> Path:
-        """Write all three states as JSON; the file appears whole or not at all. Returns its path."""
+        """Write all three states as JSON and return the path; the file appears whole or not at all."""
         return write_whole(path, (self._state().model_dump_json(indent=1) + "\n").encode())
 
     def load(self, path: str | Path) -> None:
-        """Take over the states that `save` wrote.
+        """Load the states that `save` wrote.
 
         Raises:
-            IntegrityError: the file is not one that `save` writes; nothing has changed.
+            IntegrityError: the file has another format; nothing has changed.
             SnnZooError: the file cannot be read.
         """
         try:
@@ -230,10 +230,10 @@ class LearningStats:
             raise SnnZooError(f"cannot read learning statistics {path}: {error.strerror}") from error
 
     def plot(self, path: str | Path | None = None, figsize: tuple[float, float] = (9.0, 3.6)) -> "Figure":
-        """Draw the curves of all closed epochs, and write them as PNG where a path is given.
+        """Draw the curves of all closed epochs; with a `path`, also write them as PNG.
 
         Args:
-            path: where the PNG goes; None draws only.
+            path: path of the PNG; None to draw only.
             figsize: width and height in inches.
 
         Raises:
@@ -262,7 +262,7 @@ _Accuracy = Annotated[float, Field(ge=0, le=1)]
 
 
 class _StatState(BaseModel):
-    """What a `LearningStat` is on disk."""
+    """JSON form of a `LearningStat`."""
 
     model_config = ConfigDict(extra="forbid")
     loss_sum: _Loss
@@ -295,7 +295,7 @@ class _StatState(BaseModel):
 
 
 class _StatsState(BaseModel):
-    """What `LearningStats` is on disk."""
+    """JSON form of `LearningStats`."""
 
     model_config = ConfigDict(extra="forbid")
     version: Literal[1] = 1

@@ -1,8 +1,8 @@
 """Synaptic operations as NeuroBench counts them (J. Yik et al., Nature Communications 16, 1545, 2025).
 
 An operation is *effective* where neither the weight nor its input is 0: an accumulation (AC) if the input is a spike, a
-multiplication and accumulation (MAC) if it is anything else. *Dense* counts all of them. Biases, neurons, and weights
-that read only padding are none; neither are the currents of input neurons, which have no synapse.
+multiplication and accumulation (MAC) if it is anything else. *Dense* counts all of them. Biases, neurons, weights that
+read only padding, and the currents of input neurons, which have no synapse, do not count.
 """
 
 from collections.abc import Sequence
@@ -22,9 +22,9 @@ __all__ = ["ActivityCounter", "effective_operations"]
 
 @dataclass
 class ActivityCounter:
-    """A network that counts, while `evaluate` scores it, how often each output is something else than 0.
+    """Network that counts the nonzero outputs of each neuron while `evaluate` scores it.
 
-    `counts[i]`, of the shape of layer i, is over all images, and over all steps as SNN.
+    `counts[i]` has the shape of layer i; it counts over all images and, in SNN mode, over all steps.
     """
 
     network: Network | IntegerNetwork
@@ -35,12 +35,12 @@ class ActivityCounter:
 
     @property
     def spec(self) -> NetworkSpec:
-        """That of the network."""
+        """Spec of the network."""
         return self.network.spec
 
     @property
     def device(self) -> torch.device:
-        """That of the network."""
+        """Device of the network."""
         return self.network.device
 
     def tally(
@@ -51,7 +51,7 @@ class ActivityCounter:
         time_steps: int | None = None,
         also_after: Sequence[int] = (),
     ) -> tuple[Tensor, Tally]:
-        """As the network's."""
+        """Run the `tally` of the network, and add to `counts`."""
         found: Sequence[Tensor | None]
         if mode is Mode.ANN:
             logits, trace = self.network.run(images, mode)
@@ -68,11 +68,11 @@ class ActivityCounter:
 
 @torch.no_grad()
 def effective_operations(network: Network, counts: Sequence[Tensor]) -> list[float]:
-    """For each layer, input first, how often an input that is not 0 meets a weight that is not 0.
+    """Return the effective operations of each layer, input first: a nonzero input meets a nonzero weight.
 
     Args:
-        network: has the weights, on the hardware's grid.
-        counts: for each layer, of its shape, how often each output was not 0: see `ActivityCounter`.
+        network: network with the weights, which are taken as the hardware holds them.
+        counts: number of nonzero outputs of each neuron, by layer; see `ActivityCounter`.
     """
     found = [0.0]
     for i, skips in enumerate(sources_of(network.spec)[1:], 1):

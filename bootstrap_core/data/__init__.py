@@ -1,1 +1,1 @@
-"""Datasets: named ones, a user's own images, and the sample that ships in the wheel."""
+"""Datasets: MNIST and Fashion-MNIST, users' own images, and the sample that ships in the wheel."""

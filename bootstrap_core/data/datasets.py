@@ -1,8 +1,8 @@
-"""MNIST and Fashion-MNIST: found on disk or downloaded, verified by sha256, parsed strictly; and a sample that ships.
+"""MNIST and Fashion-MNIST, found on disk or downloaded, and a sample of MNIST that ships with the package.
 
-A dataset is four idx files (http://yann.lecun.com/exdb/mnist, "file formats"), plain or gzipped. Digests are of the
-plain bytes, so both forms check alike. `load_dataset` looks in the folder it is given, then in $ZOO_DATA_DIR, then in
-the cache, and downloads into the cache if it may.
+A dataset is four idx files (http://yann.lecun.com/exdb/mnist, "file formats"), plain or gzipped. They are verified by
+the sha256 of their plain bytes. `load_dataset` looks in the folder that is passed to it, then in $ZOO_DATA_DIR, then in
+the cache; if downloads are allowed, it finally downloads into the cache.
 """
 
 import hashlib
@@ -49,16 +49,16 @@ TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
 
 
-# --- What a dataset is
+# --- Datasets
 
 
 @dataclass(frozen=True, eq=False)
 class Split:
     """Images uint8 [N, C, H, W], 0 black to 255 white, and their class numbers, int64 [N].
 
-    Images larger than memory stay in their file; an index, `images[...]`, gives a tensor of either.
+    Images larger than memory stay in their file; `images[...]` returns a tensor in both cases.
 
-    Raises `DataError` for other shapes or dtypes, or arrays.
+    Raises `DataError` for other shapes or dtypes, or for NumPy arrays.
     """
 
     images: Tensor | StoredImages
@@ -67,7 +67,7 @@ class Split:
     def __post_init__(self) -> None:
         for name, value in (("images", self.images), ("labels", self.labels)):
             if not isinstance(value, Tensor | StoredImages):
-                raise DataError(f"{name} must be a tensor, as torch.as_tensor makes it, not {type(value).__name__}")
+                raise DataError(f"{name} must be a tensor, not {type(value).__name__}: convert with torch.as_tensor")
         found = f"{self.images.dtype} {list(self.images.shape)}"
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
             raise DataError(f"images must be uint8 [{len(self.labels)}, C, H, W], not {found}")
@@ -78,16 +78,18 @@ class Split:
         return len(self.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """An image, uint8 `[C, H, W]`, and its class number: what torch's `DataLoader` makes batches of."""
+        """Return an image, uint8 `[C, H, W]`, and its class number, as torch's `DataLoader` expects."""
         return self.images[[index]][0], self.labels[index]
 
     def pixels(self, indices: Tensor) -> Tensor:
-        """Images uint8 `[n, C, H, W]` of the indices int64 `[n]`: as `images[indices]`, in a part of the time."""
+        """Return images uint8 `[n, C, H, W]` for indices int64 `[n]`; faster than `images[indices]`."""
         images = self.images
         return images[indices] if isinstance(images, StoredImages) else images.index_select(0, indices)
 
     def take(self, indices: Tensor | list[int] | slice) -> "Split":
-        """Select images and labels by index, in the order given. A slice shares memory, indices copy but stored images.
+        """Return the images and labels at `indices`, in this order.
+
+        A slice shares memory. Indices copy the images, unless these are stored in a file: then only indices are kept.
 
         >>> len(load_dataset("mnist-sample").test.take(slice(0, 10)))
         10
@@ -100,10 +102,15 @@ class Split:
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """A named training and test split.
+    """Training and test images of a named dataset.
 
-    `source` says in words where the data came from. Whatever is scored on a dataset with `is_sample` must say so: it is
-    a small part of the real one. Of one with `is_drawn` the test images were drawn from all that there are.
+    Attributes:
+        name: name of the dataset, or its path.
+        train, test: training and test images.
+        classes: names of the classes.
+        source: where the data came from, for people.
+        is_sample: True for a small part of the real dataset; results on it must say so.
+        is_drawn: True if the test images were drawn at random from all images.
     """
 
     name: str
@@ -116,19 +123,22 @@ class Dataset:
 
 
 def check_split(split: object, n_classes: int) -> None:
-    """Raise `DataError` for what is no `Split`, and for labels that a network of so many classes has no answer for."""
+    """Raise `DataError` unless `split` is a `Split` and its labels are from 0 to `n_classes` - 1."""
     if not isinstance(split, Split):
-        raise DataError(f"images and labels come together as a Split, not as {type(split).__name__}")
+        raise DataError(f"images and labels must be a Split, not {type(split).__name__}")
     for label in (split.labels.min(), split.labels.max()) if len(split) else ():
         if not 0 <= label < n_classes:
-            raise DataError(f"label {int(label)} in data of a network with {n_classes} classes")
+            raise DataError(
+                f"label {int(label)}: the network has {n_classes} classes, so labels must be from 0 to {n_classes - 1}"
+            )
 
 
 def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tuple[Split, Split]:
-    """Set aside `n_validation` images for validation: (train, validation), each in the original order.
+    """Set aside `n_validation` images; return (train, validation), each in the original order.
 
-    Stratified: each class gives its share of `n_validation`, rounded so that the total is exact (largest remainders).
-    Which of its images it gives depends on `seed` alone. Raises `DataError` unless 0 < n_validation < len(split).
+    Stratified: each class contributes its share of `n_validation`, rounded so that the total is exact (largest
+    remainders). The choice within a class depends on `seed` alone. Raises `DataError` unless
+    0 < n_validation < len(split).
 
     >>> train, validation = train_validation_split(load_dataset("mnist-sample").train, n_validation=200, seed=0)
     >>> len(train), validation.labels.bincount().unique().tolist()
@@ -136,7 +146,7 @@ def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tup
     """
     if not 0 < n_validation < len(split):
         raise DataError(
-            f"n_validation = {n_validation} must be between 1 and {len(split) - 1}, one less than the images"
+            f"n_validation = {n_validation} must be from 1 to {len(split) - 1}, as there are {len(split)} images"
         )
     class_sizes = split.labels.bincount()
     whole, remainders = (n_validation * class_sizes) // len(split), (n_validation * class_sizes) % len(split)
@@ -167,10 +177,11 @@ def load_dataset(
 
     In `data_dir` and $ZOO_DATA_DIR the files, plain or gzipped, may lie in `<dir>/<name>`, in `<dir>/MNIST/raw`
     (`FashionMNIST`), as torchvision leaves them, or in `<dir>`. `offline` forbids the download; `mirrors` replaces the
-    URLs of the download; `registry` replaces the table of known datasets. "mnist-sample" needs none of this.
+    URLs of the download; `registry` replaces the table of known datasets. "mnist-sample" ships with the package and
+    ignores these options.
 
-    Raises `DataError` for an unknown name, or when no place has the data: it lists each place and why. Raises
-    `IntegrityError` when a file is found and its bytes are not what they should be.
+    Raises `DataError` for an unknown name, or when no place has the data; the message lists the places and the reasons.
+    Raises `IntegrityError` when a file has the wrong sha256 or a wrong format.
 
     >>> dataset = load_dataset("mnist-sample")
     >>> dataset.test.images.shape, dataset.is_sample
@@ -198,9 +209,9 @@ def find_dataset(
     cache_dir: Path | None = None,
     registry: Mapping[str, DatasetSource] = SOURCES,
 ) -> Path | None:
-    """Find the folder that `load_dataset` would read without a download, or None. Images are not opened.
+    """Return the folder that `load_dataset` would read without a download, or None. Images are not opened.
 
-    For "mnist-sample" it is the embedded file. Raises `DataError` for an unknown name.
+    For "mnist-sample", return the embedded file. Raises `DataError` for an unknown name.
     """
     if name == SAMPLE_NAME:
         return Path(str(_sample_file()))
@@ -216,11 +227,11 @@ def pull_dataset(
     mirrors: Sequence[str] | None = None,
     registry: Mapping[str, DatasetSource] = SOURCES,
 ) -> Path:
-    """Download a dataset's files into the cache and return their folder. Files that are there and intact stay.
+    """Download a dataset's files into the cache and return their folder. Intact files in the cache are kept.
 
-    Each file is verified before it appears under its name, and comes from the first of `mirrors` (default: the
-    dataset's own) that has it intact. Raises `DataError` when no mirror has, with the error of each, or when the cache
-    can't be written. "mnist-sample" ships with the package and needs no download.
+    Each file is verified before it appears under its name, and comes from the first of `mirrors` (by default those of
+    the dataset) that has it intact. Raises `DataError` when no mirror has it, with the error of each mirror, or when
+    the cache cannot be written. "mnist-sample" ships with the package and needs no download.
     """
     if name == SAMPLE_NAME:
         return Path(str(_sample_file()))
@@ -245,7 +256,7 @@ def _cached(source: DatasetSource, cache_dir: Path | None) -> Path:
 
 
 def _places(source: DatasetSource, data_dir: Path | None, cache_dir: Path | None) -> Iterator[Path]:
-    """Every folder where the files may lie, in the order of the search."""
+    """Yield every folder where the files may lie, in the order of the search."""
     roots = [] if data_dir is None else [Path(data_dir)]
     if from_environment := os.environ.get("ZOO_DATA_DIR"):
         roots.append(expand_user(from_environment))
@@ -263,7 +274,7 @@ def _missing_files(folder: Path, source: DatasetSource) -> list[str]:
 
 
 def _has_files(folder: Path, source: DatasetSource, registry: Mapping[str, DatasetSource]) -> bool:
-    """Whether its files are there, and not those of another dataset, which have the same names."""
+    """Return whether `folder` has the files of this dataset, and not those of another, which have the same names."""
     if _missing_files(folder, source):
         return False
     _, labels = TEST_FILES
@@ -279,7 +290,7 @@ def _pull_or_explain(
     mirrors: Sequence[str] | None,
     registry: Mapping[str, DatasetSource],
 ) -> Path:
-    failure = "no download: offline"
+    failure = "downloads are switched off (offline)"
     if not offline:
         try:
             return pull_dataset(source.name, cache_dir=cache_dir, mirrors=mirrors, registry=registry)
@@ -292,8 +303,8 @@ def _pull_or_explain(
     raise DataError(
         f"dataset {source.name!r} not found. Tried:\n"
         + "".join(f"  {line}\n" for line in [*tried, *failure.splitlines()])
-        + "Put its four idx files (plain or .gz) in a folder, and name that with --data-dir\n"
-        "(in Python data_dir=) or $ZOO_DATA_DIR; or, where a command takes --data, use\n"
+        + "Put its four idx files (plain or .gz) in a folder and pass the folder with --data-dir\n"
+        "(in Python data_dir=) or $ZOO_DATA_DIR. Commands with an option --data also take\n"
         f"{SAMPLE_NAME}, which comes with the package."
     )
 
@@ -302,8 +313,8 @@ def _load_split(folder: Path, files: tuple[str, str], source: DatasetSource) -> 
     images, labels = (_read_known(folder, file, source) for file in files)
     if images.shape != (len(labels), *IMAGE_SHAPE) or labels.ndim != 1 or labels.max() >= len(source.classes):
         raise IntegrityError(
-            f"{folder}: {files[0]} {list(images.shape)} and {files[1]} {list(labels.shape)} are not N images of "
-            f"{IMAGE_SHAPE} with N labels below {len(source.classes)}"
+            f"{folder}: expected N images of {IMAGE_SHAPE} and N labels below {len(source.classes)}, got {files[0]} "
+            f"{list(images.shape)} and {files[1]} {list(labels.shape)}"
         )
     return Split(images[:, None], labels.long())  # [N, 28, 28] -> [N, 1, 28, 28]
 
@@ -311,7 +322,7 @@ def _load_split(folder: Path, files: tuple[str, str], source: DatasetSource) -> 
 def _read_known(folder: Path, file: str, source: DatasetSource) -> Tensor:
     path = _find_file(folder, file)
     if path is None:
-        raise DataError(f"{folder / file}: the file has gone")
+        raise DataError(f"{folder / file}: the file was removed while the dataset was loaded")
     return read_idx(path, sha256=source.sha256[file])
 
 
@@ -344,8 +355,8 @@ def _load_sample() -> Dataset:
 def read_idx(path: Path, *, sha256: str | None = None) -> Tensor:
     """Read an idx file of unsigned bytes, plain or gzipped, into a uint8 tensor of the shape that its header states.
 
-    `sha256` is the expected digest of the plain bytes. Raises `IntegrityError` for other bytes or a malformed file,
-    `DataError` for one that can't be read.
+    `sha256` is the expected digest of the plain bytes. Raises `IntegrityError` for another digest or a malformed file,
+    `DataError` for a file that cannot be read.
     """
     return parse_idx(_read_plain(path, sha256), what=str(path))
 
@@ -366,9 +377,9 @@ def parse_idx(data: bytes, *, what: str = "idx data") -> Tensor:
     if not 1 <= n_dims <= 3 or len(data) < header_size:
         raise IntegrityError(f"{what}: {n_dims} dimensions (1 to 3 expected) in {len(data)} bytes: damaged idx header")
     shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, header_size, 4)]
-    expected_size = header_size + math.prod(shape)  # Python integers: a hostile header can't overflow
+    expected_size = header_size + math.prod(shape)  # Python integers: a hostile header cannot make them overflow
     if 0 in shape:
-        raise IntegrityError(f"{what}: shape {shape} holds nothing")
+        raise IntegrityError(f"{what}: shape {shape} is empty")
     if len(data) != expected_size:
         raise IntegrityError(f"{what}: shape {shape} takes {expected_size} bytes, the file has {len(data)}")
     values = np.frombuffer(data, dtype=np.uint8, offset=header_size).reshape(shape)
@@ -388,7 +399,7 @@ def _read_plain(path: Path, sha256: str | None, *, what: str = "") -> bytes:
 
 
 def _gunzip(data: bytes, what: str) -> bytes:
-    """Decompress, to at most DATASET_FILE_BYTES; data that isn't gzipped comes back as it is."""
+    """Decompress gzipped data, to at most DATASET_FILE_BYTES; return other data unchanged."""
     if not data.startswith(b"\x1f\x8b"):
         return data
     decompressor = zlib.decompressobj(wbits=31)  # 31: gzip, with its checksum
@@ -426,7 +437,7 @@ def _is_intact(path: Path | None, sha256: str) -> bool:
 
 
 def _download(target: Path, sha256: str, mirrors: Sequence[str]) -> None:
-    """Fetch one gzipped file, verified, from the first mirror that has it."""
+    """Download one gzipped file from the first mirror that has it intact."""
     failures = []
     for mirror in mirrors:
         url = f"{mirror.rstrip('/')}/{target.name}"

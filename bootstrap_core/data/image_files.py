@@ -1,4 +1,4 @@
-"""A user's own images as a dataset: an `.npz` of arrays, or a folder of class folders."""
+"""Datasets of users' own images: an `.npz` of arrays, or a folder of class folders."""
 
 import math
 import reprlib
@@ -42,22 +42,22 @@ __all__ = [
 ]
 
 Size = tuple[int, int, int]
-"""`(C, H, W)`."""
+"""Size of an image, `(C, H, W)`."""
 CHANNELS = 1, 3
-"""Of images: grey ones, and those of three colours."""
+"""Numbers of channels of an image: grey, or RGB."""
 UNLABELLED = "unlabelled"
-"""The one class of a dataset whose images have no labels."""
+"""Name of the only class of a dataset without labels."""
 TEST_PART = 5
-"""One image in so many is for testing, where a file does not say which."""
+"""Every fifth image is for testing if the files have no test set."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 ORIENTATION, SIDEWAYS = 0x0112, {5, 6, 7, 8}
-"""The tag that says how a camera was held, and its values for rows that are columns."""
+"""Exif tag for the orientation of the camera, and its values for images that are stored on their side."""
 PAPERS, MORE = ("white", "black"), 2
-"""What is seen through an image, and how many times the contrast on black must be for it to be that."""
+"""Backgrounds for transparent images. Black is taken if it gives more than `MORE` times the contrast of white."""
 DEEP_FORMATS = ("PNG", "PPM")
-"""Whose images of mode `I` are of 16 bits."""
+"""Formats whose images have 16 bits where Pillow reports mode `I`."""
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
-"""Of Pillow's: others run programs, as EPS does, or read further files."""
+"""Formats that are read. Other formats of Pillow run programs, as EPS does, or read further files."""
 
 
 def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) -> Dataset:
@@ -65,26 +65,29 @@ def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) 
 
     An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
     if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. Images that `np.savez` wrote, uncompressed, may be
-    larger than memory: they stay in the file, which is read as they are used. A folder has a folder of image files for
-    each class, sorted by name; or `train` and `test` with such folders in them. Those of more than `STORED_FROM` bytes
-    of pixels are decoded as they are used. Without a test set, every fifth image drawn by `seed` is one.
+    larger than memory: they stay in the file and are read when they are used.
+
+    A folder has a folder of image files for each class, sorted by name; or `train` and `test` with such folders in
+    them. If their pixels take more than `STORED_FROM` bytes, images are decoded when they are used.
+
+    Without a test set, a fifth of the images is for testing, drawn by `seed`.
 
     Args:
         path: an `.npz`, or a folder.
-        shape: that images enter as. Rows of so many features are taken for such images. Image files are made grey or
-            of three colours, and resized to it; by default, and where they enter in a row that the first has room in,
-            all are made like the first.
-        seed: of the images drawn for testing.
+        shape: input shape of the network. Rows of as many features become images of this shape. Image files are
+            converted to grey or RGB and resized to it. By default, or if the shape is flat and the first image has as
+            many values, all image files get the size of the first.
+        seed: seed for drawing the test images.
 
     Raises:
-        DataError: it cannot be read, or is no such thing.
+        DataError: the files cannot be read, or are not such an `.npz` or folder.
     """
     path = Path(path)
     return _from_folder(path, shape, seed) if path.is_dir() else _from_npz(path, shape, seed)
 
 
 def image_shape(shape: Shape) -> Size | None:
-    """`(C, H, W)` of images, grey or of three colours, that enter as `shape`: those in a row as a square, if it is one.
+    """Return the size of grey or RGB images that fit an input `shape`, square if it is flat; None if no size fits.
 
     >>> image_shape((784,)), image_shape((3072,)), image_shape((3, 24, 32)), image_shape((50,))
     ((1, 28, 28), (3, 32, 32), (3, 24, 32), None)
@@ -107,7 +110,7 @@ def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
         if len(labels := {"y_train", "y_test"} & found.keys()) == 1:
             missing = ({"y_train", "y_test"} - labels).pop()
             raise DataError(
-                f"{path} has {labels.pop()} and no {missing}: of x and y alone, some images are drawn for testing"
+                f"{path} has {labels.pop()} but no {missing}: add it, or store all images as x and all labels as y"
             )
         train, test = (_split(path, shape, found[f"x_{part}"], found.get(f"y_{part}")) for part in ("train", "test"))
     elif "x" in found:
@@ -115,30 +118,30 @@ def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
         train, test = _drawn(_split(path, shape, found["x"], found.get("y")), seed)
     else:
         names = ", ".join([*arrays, *others]) or "none"
-        raise DataError(f"{path} has no array x (and y), nor x_train and x_test; it has {names}")
+        raise DataError(f"{path} must have an array x (and y), or x_train and x_test; it has {names}")
     n_classes = int(max(train.labels.max(), test.labels.max())) + 1
     classes = tuple(map(str, range(n_classes))) if labelled else (UNLABELLED,)
     return Dataset(f"{path}", train, test, classes, f"{path}", is_drawn=is_drawn)
 
 
 def _has_labels(path: Path, found: Collection[str], name: str, *, unread: tuple[str, ...]) -> bool:
-    """Whether there are labels of that name; raises `DataError` for others whose own images are not there."""
+    """Return whether there are labels `name`. Raises `DataError` for `unread` labels whose own images are missing."""
     if strays := [other for other in unread if other in found and other.replace("y", "x", 1) not in found]:
-        raise DataError(f"{path} has {strays[0]} beside images whose labels are {name}: rename it, or leave it out")
+        raise DataError(f"{path} has {strays[0]}, but labels of its images must be called {name}: rename or remove it")
     return name in found
 
 
 LABELS = {"y", "y_train", "y_test"}
 ARRAYS = {"x", "x_train", "x_test", *LABELS}
 COPIES = 3
-"""Of an array that are in memory at a time: as it is, times 255, as bytes."""
+"""Copies of an array in memory at a time: as it is, times 255, and as bytes."""
 MOST_OTHERS = 5
-"""Names of arrays that are of no use that are told."""
+"""Number of other arrays that an error names at most."""
 Array = npt.NDArray[np.generic] | StoredArray
 
 
 def _arrays(path: Path) -> tuple[dict[str, Array], list[str]]:
-    """Those of an .npz that are known by name, and the first names of others."""
+    """Return the arrays of an .npz that have a known name, and the names of the first others."""
     check_npz(path)
     arrays, others = dict[str, Array](), list[str]()
     try:
@@ -152,12 +155,12 @@ def _arrays(path: Path) -> tuple[dict[str, Array], list[str]]:
     except DataError:
         raise
     except IntegrityError as error:
-        raise DataError(f"{path} is no .npz of plain arrays: {error}") from None
+        raise DataError(f"{path} is not an .npz of plain arrays: {error}") from None
     return arrays, others
 
 
 def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array:
-    """One array, checked; large images are left in the file, if they lie there as they are."""
+    """Check and read one array; large images stay in the file if they can be read from there in parts."""
     with archive.open(entry) as stream:
         _check_array(stream, entry.file_size, f"{path}: {name}")
     if entry.file_size >= STORED_FROM and name.lower() not in LABELS and (found := stored_array(path, archive, entry)):
@@ -168,21 +171,21 @@ def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: s
 
 
 def _check_array(stream: IO[bytes], n_bytes: int, where: str) -> None:
-    """Refuse what is no array of numbers, or claims more of them than there are: NumPy makes room before it reads."""
+    """Raise `DataError` unless this is an array of numbers of this size: NumPy allocates memory before it reads."""
     try:
         header = read_header(stream)
-    except ValueError as error:  # what NumPy raises on what is no header
-        raise DataError(f"{where} is no array: {' '.join(str(error).split())[:200]}") from None
+    except ValueError as error:  # NumPy raises it for a malformed header
+        raise DataError(f"{where} is not an array: {' '.join(str(error).split())[:200]}") from None
     shape, dtype = header.shape, header.dtype
     if dtype.kind not in "biuf" or dtype.itemsize > 8:
         raise DataError(f"{where} holds {dtype.name[:40]}, not numbers")
     if header.n_bytes != n_bytes:
-        raise DataError(f"{where} is of shape {list(shape)[:8]} and dtype {dtype}, which {n_bytes:,} bytes do not fill")
+        raise DataError(f"{where} is of shape {list(shape)[:8]} and dtype {dtype}, but has {n_bytes:,} bytes")
 
 
 def _split(path: Path, shape: Shape | None, x: Array, y: Array | None) -> Split:
     if 0 in x.shape:
-        raise DataError(f"{path}: no images, or none of any size: {list(x.shape)}")
+        raise DataError(f"{path}: the array of images is empty: {list(x.shape)}")
 
     def convert(x: npt.NDArray[np.generic]) -> Tensor:
         return _as_bytes(path, _as_images(path, shape, _tensor(x)))
@@ -195,7 +198,7 @@ def _split(path: Path, shape: Shape | None, x: Array, y: Array | None) -> Split:
     if labels.ndim > 1 and labels.numel() > len(labels):
         labels = labels.flatten(1)
         if not torch.equal(labels, F.one_hot(labels.nan_to_num().argmax(1), labels.shape[1]).double()):
-            raise DataError(f"{path}: labels of shape {list(y.shape)} must be one-hot, rows of zeros with a one each")
+            raise DataError(f"{path}: labels of shape {list(y.shape)} must be one-hot: one 1 in each row, else 0")
         labels = labels.argmax(1)
     labels = labels.flatten().nan_to_num(-1)
     if (
@@ -205,14 +208,14 @@ def _split(path: Path, shape: Shape | None, x: Array, y: Array | None) -> Split:
         or bool((labels % 1).any())
     ):
         raise DataError(
-            f"{path}: {len(images)} images and {len(labels)} labels, which must be class numbers from 0 to "
-            f"{IMAGE_CLASSES - 1}"
+            f"{path}: {len(images)} images and {len(labels)} labels: each image needs one, and labels must be class "
+            f"numbers from 0 to {IMAGE_CLASSES - 1}"
         )
     return Split(images, labels.long())
 
 
 def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
-    """Torch has no numbers of the other byte order, nor whole ones without a sign beyond a byte that it can compare."""
+    """Convert an array to a tensor, in native byte order; torch cannot compare unsigned integers beyond a byte."""
     wide = array.dtype.kind == "u" and array.dtype.itemsize > 1
     return torch.from_numpy(np.ascontiguousarray(array, "int64" if wide else array.dtype.newbyteorder("=")))
 
@@ -232,14 +235,15 @@ def _as_images(path: Path, shape: Shape | None, x: Tensor) -> Tensor:
         case 4:
             return x
         case _:
-            raise DataError(f"{path}: images of shape {list(x.shape[1:])}")
+            expected = "[C, H, W], [H, W, C], [H, W] or [features]"
+            raise DataError(f"{path}: images of shape {list(x.shape[1:])}, expected {expected}")
 
 
 def _as_bytes(path: Path, x: Tensor) -> Tensor:
     if x.dtype == torch.uint8:
         return x.contiguous()
     if not x.is_floating_point() or (x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1)):
-        raise DataError(f"{path}: images must be uint8, or floats in 0..1 (as before mean and std)")
+        raise DataError(f"{path}: images must be uint8, or floats in 0..1 (not yet normalised by mean and std)")
     return (x * 255).round().to(torch.uint8).contiguous()
 
 
@@ -247,7 +251,7 @@ def _drawn(split: Split, seed: int) -> tuple[Split, Split]:
     order = torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))
     n_test = max(1, len(split) // TEST_PART)
     if len(split) < 2:
-        raise DataError("fewer than two images")
+        raise DataError("fewer than two images: at least one must be for training and one for testing")
     return split.take(order[n_test:]), split.take(order[:n_test])
 
 
@@ -259,13 +263,13 @@ def _from_folder(path: Path, shape: Shape | None, seed: int) -> Dataset:
         train = _read_classes(classes, size, classes)
         of_test = _classes(path / "test")
         if unknown := sorted(of_test.keys() - classes.keys()):
-            raise DataError(f"{path / 'test'} has classes that {path / 'train'} has not: {', '.join(unknown)}")
+            raise DataError(f"{path / 'test'} has classes that are missing in {path / 'train'}: {', '.join(unknown)}")
         test = _read_classes(of_test, size, classes)
     else:
         classes = _classes(path)
         train, test = _drawn(_read_classes(classes, _size_for(shape, classes), classes), seed)
     if len(classes) == 1:
-        raise DataError(f"{path} has one class, {next(iter(classes))}: there is nothing to tell apart")
+        raise DataError(f"{path} has one class, {next(iter(classes))}: at least two are needed")
     return Dataset(f"{path}", train, test, tuple(classes), f"{path}", is_drawn=is_drawn)
 
 
@@ -278,17 +282,17 @@ def _classes(path: Path) -> dict[str, list[Path]]:
     }
     if not found or not all(found.values()):
         raise DataError(
-            f"{path} is no folder of class folders with images in each; it has {', '.join(found) or 'none'} (images "
-            "without labels go into an .npz, as x alone)"
+            f"{path} must contain class folders with images in each; it has {', '.join(found) or 'none'} (store images "
+            "without labels in an .npz, as x alone)"
         )
     for file in chain(*found.values()):
         if not file.resolve().is_relative_to(inside):
-            raise DataError(f"{file} is a link out of {path}; links are followed only within it")
+            raise DataError(f"{file} is a link out of {path}: links are followed only within it")
     return found
 
 
 def _size_for(shape: Shape | None, classes: Mapping[str, list[Path]]) -> Size:
-    """What all image files are made to."""
+    """Return the size that all image files are converted to."""
     if shape is not None and len(shape) == 3 and shape[0] in CHANNELS:
         return shape[0], shape[1], shape[2]
     with open_image(next(iter(classes.values()))[0]) as image:
@@ -299,28 +303,28 @@ def _size_for(shape: Shape | None, classes: Mapping[str, list[Path]]) -> Size:
 
 
 def upright_size(image: "Image") -> tuple[int, int]:
-    """Height and width of an open image as its camera was held, from its head alone."""
-    told = image.format == "TIFF" or "exif" in image.info  # else Pillow looks for it behind the pixels
-    sideways = told and image.getexif().get(ORIENTATION) in SIDEWAYS
+    """Return height and width of an open image as its camera was held; only the header is read."""
+    has_exif = image.format == "TIFF" or "exif" in image.info  # otherwise Pillow would read all pixels to look for it
+    sideways = has_exif and image.getexif().get(ORIENTATION) in SIDEWAYS
     return (image.width, image.height) if sideways else (image.height, image.width)
 
 
 def _read_classes(classes: Mapping[str, list[Path]], size: Size, names: Iterable[str]) -> Split:
-    """Images of folders, labelled by the places of their classes among `names`."""
+    """Read the images of class folders; a label is the index of the class in `names`."""
     numbers = {name: number for number, name in enumerate(names)}
     files = _ImageFiles(tuple(chain(*classes.values())), size)
     labels = torch.tensor([numbers[name] for name, members in classes.items() for _ in members])
     if math.prod(files.shape) < STORED_FROM:
         return Split(torch.from_numpy(files.read(torch.arange(len(labels)))), labels)
     for file in files.files:
-        with open_image(file):  # its head is read, and its limits are checked
+        with open_image(file):  # reads the header and checks the limits
             pass
     return Split(StoredImages.of(files, torch.from_numpy), labels)
 
 
 @dataclass(frozen=True)
 class _ImageFiles:
-    """Image files as an array `[N, C, height, width]`, decoded when rows of it are read."""
+    """Image files as an array `[N, C, H, W]`, whose rows are decoded when they are read."""
 
     files: tuple[Path, ...]
     size: Size
@@ -343,7 +347,7 @@ class _ImageFiles:
 
 
 def read_pixels(path: Path, *, channels: int, height: int, width: int) -> Tensor:
-    """An image file as bytes `[C, height, width]`, made grey or of three colours, and resized.
+    """Read an image file as uint8 `[C, height, width]`, converted to grey or RGB and resized.
 
     Raises:
         DataError: it cannot be read as an image, or is too large.
@@ -356,14 +360,14 @@ def read_pixels(path: Path, *, channels: int, height: int, width: int) -> Tensor
 
 
 def plain_image(path: Path, image: "Image") -> "Image":
-    """An open image, upright; what is transparent becomes white paper, or black where more shows on that.
+    """Return an open image upright and opaque: on white, or on black if that gives much more contrast.
 
-    Of 16 bits, and opaque, it stays so (mode `I` or `I;16`). Raises `DataError` for floats and 32 bits.
+    Opaque images of 16 bits keep them (mode `I` or `I;16`). Raises `DataError` for floats and 32 bits.
     """
     from PIL import Image, ImageOps
 
     if image.mode == "F" or (image.mode == "I" and image.format not in DEEP_FORMATS):
-        raise DataError(f"{path}: of floats or 32 bits, and nothing says what is white: save it in 8 or 16 bits")
+        raise DataError(f"{path}: pixels of floats or 32 bits have no defined white: save the image in 8 or 16 bits")
     upright = ImageOps.exif_transpose(image)
     if not upright.has_transparency_data:
         return upright
@@ -373,7 +377,7 @@ def plain_image(path: Path, image: "Image") -> "Image":
 
 
 def _of_bytes(image: "Image") -> "Image":
-    """An image of 16 bits in 8, what is transparent by its number so still; others as they are."""
+    """Convert an image of 16 bits to 8, its transparent grey level included; return others unchanged."""
     from PIL import Image
 
     if not image.mode.startswith("I"):
@@ -391,7 +395,7 @@ def _contrast(image: "Image") -> int:
 
 @contextmanager
 def open_image(path: Path) -> Iterator["Image"]:
-    """An image file, open in Pillow.
+    """Open an image file in Pillow.
 
     Raises:
         DataError: it cannot be read as an image, here or in the body of the `with`.
@@ -406,12 +410,12 @@ def open_image(path: Path) -> Iterator["Image"]:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
             n_pixels = image.width * image.height
             if n_pixels > IMAGE_PIXELS:
-                raise DataError(f"{path} is an image of {n_pixels:,} pixels; at most {IMAGE_PIXELS:,} are read")
+                raise DataError(f"{path} has {n_pixels:,} pixels, more than the limit of {IMAGE_PIXELS:,}")
             yield image
     except SnnZooError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"cannot read {path} as an image; known are {', '.join(FORMATS)}") from None
-    except Exception as error:  # Pillow raises whatever its plugins do on what a file holds
-        told = " ".join(str(getattr(error, "strerror", None) or error).split())[:200] or type(error).__name__
-        raise DataError(f"cannot read {path} as an image: {told}") from None
+        raise DataError(f"cannot read {path} as an image; supported formats: {', '.join(FORMATS)}") from None
+    except Exception as error:  # Pillow's plugins raise errors of all kinds on malformed files
+        reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200] or type(error).__name__
+        raise DataError(f"cannot read {path} as an image: {reason}") from None

@@ -1,4 +1,4 @@
-"""Images that stay in their files, for datasets larger than memory: rows are read when they are asked for."""
+"""Images that stay in their files, for datasets larger than memory: rows are read when they are used."""
 
 import io
 import math
@@ -19,33 +19,33 @@ from specs.errors import DataError
 __all__ = ["STORED_FROM", "Header", "Rows", "StoredArray", "StoredImages", "read_header", "stored_array"]
 
 STORED_FROM = 1 << 28
-"""Bytes from which images are left in their files."""
+"""Size in bytes from which images stay in their files."""
 CHUNK = 1 << 20
 HEADER_BYTES = 1 << 16
-"""Most that are read of a header; those that NumPy takes are shorter."""
+"""Bytes that are read to find a header; headers that NumPy accepts are shorter."""
 DTYPES = {np.dtype(name) for name in ("uint8", "float16", "float32", "float64")}
 
 
 class Rows(Protocol):
-    """An array beyond memory."""
+    """Array in files, of which some rows at a time are read."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Of all of it."""
+        """Shape of the whole array."""
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of its numbers."""
+        """Type of its numbers."""
 
     def read(self, rows: Tensor) -> npt.NDArray[Any]:
-        """A copy of some rows, `[n, ...]`, in the order given. Raises `DataError` if they cannot be read."""
+        """Return a copy of some rows, `[n, ...]`, in the order given. Raises `DataError` if they cannot be read."""
 
 
 class StoredArray:
-    """An array in C order, from byte `offset` of a file on.
+    """Array in C order that starts at byte `offset` of a file.
 
-    The file stays open, so that one put in its place does no harm. It is read, not mapped into memory: what has been
-    read is not held, and a file cut short is an error, where a map would end the process.
+    The file stays open, so that replacing it by another file does no harm. It is read and not mapped into memory: a
+    mapped file that is cut short would crash the process, where a read raises an error.
     """
 
     def __init__(self, path: Path, *, offset: int, shape: tuple[int, ...], dtype: np.dtype[Any]) -> None:
@@ -54,7 +54,7 @@ class StoredArray:
         weakref.finalize(self, self._file.close)
 
     def read(self, rows: Tensor) -> npt.NDArray[Any]:
-        """A copy of some rows, `[n, ...]`, in the order given; those that follow each other are read at once."""
+        """Return a copy of some rows, `[n, ...]`, in the order given; consecutive rows are read at once."""
         found = np.empty((len(rows), *self.shape[1:]), self.dtype)
         row_bytes = math.prod(self.shape[1:]) * self.dtype.itemsize
         memory = found.reshape(-1).view(np.uint8).data
@@ -63,11 +63,11 @@ class StoredArray:
         for start, stop in zip(starts, [*starts[1:], len(rows)], strict=True):
             place = self.offset + int(rows[start]) * row_bytes if len(rows) else 0
             if not self._fill(memory[start * row_bytes : stop * row_bytes], place):
-                raise DataError(f"{self.path}: cut short or unreadable at byte {place}, since it was opened")
+                raise DataError(f"{self.path}: cut short or unreadable at byte {place}; it changed after it was opened")
         return found
 
     def _fill(self, memory: memoryview, place: int) -> bool:
-        """Read as many bytes as `memory` has from `place` on; whether there were as many."""
+        """Fill `memory` from byte `place` on; return False if the file is too short or cannot be read."""
         try:
             self._file.seek(place)
             return self._file.readinto(memory) == len(memory)
@@ -76,7 +76,7 @@ class StoredArray:
 
 
 class Header(NamedTuple):
-    """What an `.npy` says of its array, in `own_bytes` before it."""
+    """Header of an `.npy`: shape, order and type of its array, and the size of the header in bytes."""
 
     shape: tuple[int, ...]
     fortran: bool
@@ -85,24 +85,25 @@ class Header(NamedTuple):
 
     @property
     def n_bytes(self) -> int:
-        """Of header and array; Python integers, so a hostile header can't overflow."""
+        """Size of header and array, a Python integer: a hostile header cannot make it overflow."""
         return self.own_bytes + math.prod(self.shape) * self.dtype.itemsize
 
 
 def read_header(member: IO[bytes]) -> Header:
-    """The header of an `.npy`, which is read from its beginning. Raises `ValueError` for what is none."""
+    """Read the header at the start of an `.npy`. Raises `ValueError` if it is malformed."""
     start = io.BytesIO(member.read(HEADER_BYTES))
     version = np.lib.format.read_magic(start)
     if version not in {(1, 0), (2, 0), (3, 0)}:
-        raise ValueError(f"an .npy of version {version}")
+        raise ValueError(f"unsupported .npy version {version}")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
     return Header(*read(start), start.tell())
 
 
 def stored_array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -> StoredArray | None:
-    """The array of an entry of an `.npz` as it lies in the file, after its checksum was found right.
+    """Return the array of an `.npz` entry as it lies in the file, after a check of its checksum.
 
-    None if it must be loaded: compressed, in Fortran order, of another type or byte order, or longer than it says.
+    Return None if the array has to be loaded: if it is compressed or encrypted, in Fortran order, of another type or
+    byte order, or not as long as its header says.
     """
     if entry.compress_type != zipfile.ZIP_STORED or entry.flag_bits & 1:
         return None
@@ -122,13 +123,13 @@ def stored_array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -
 
 @dataclass(frozen=True, eq=False)
 class StoredImages:
-    """Images uint8 `[N, C, H, W]`, of which only those asked for are in memory; indexed as a tensor is, by images.
+    """Images uint8 `[N, C, H, W]` that stay in their files; an index `images[...]` reads those that it selects.
 
     Args:
-        array: what is in the files.
-        convert: makes images uint8 `[n, C, H, W]` of rows of the array.
-        rows: which of them, in this order.
-        image_shape: `(C, H, W)`.
+        array: array in the files.
+        convert: function that converts rows of the array to images, uint8 `[n, C, H, W]`.
+        rows: rows of the array that are the images, in this order.
+        image_shape: shape of an image, `(C, H, W)`.
     """
 
     array: Rows
@@ -138,7 +139,7 @@ class StoredImages:
 
     @classmethod
     def of(cls, array: Rows, convert: Callable[[npt.NDArray[Any]], Tensor]) -> "StoredImages":
-        """All images of the array; floats are looked at once, as `convert` may refuse some. Raises what it raises."""
+        """Return all images of the array. Floats are converted once, so that errors of `convert` are raised here."""
         rows = torch.arange(array.shape[0])
         size = max(1, CHUNK // max(1, math.prod(array.shape[1:])))
         for part in (rows[:1] if array.dtype == np.uint8 else rows).split(size):
@@ -146,7 +147,7 @@ class StoredImages:
         return cls(array, convert, rows, image_shape)
 
     def take(self, indices: Tensor | list[int] | slice) -> "StoredImages":
-        """Some of the images, still in their files."""
+        """Return the images at these indices, which stay in their files."""
         return replace(self, rows=self.rows[indices])
 
     def __getitem__(self, indices: Tensor | list[int] | slice) -> Tensor:
@@ -157,15 +158,15 @@ class StoredImages:
 
     @property
     def shape(self) -> torch.Size:
-        """`[N, C, H, W]`."""
+        """Shape `[N, C, H, W]`."""
         return torch.Size([len(self), *self.image_shape])
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the images, not of what is in the files."""
+        """Type of the images, uint8, whatever type the files have."""
         return torch.uint8
 
     @property
     def ndim(self) -> int:
-        """Axes of all the images."""
+        """Number of axes, 4."""
         return len(self.shape)

@@ -1,4 +1,4 @@
-"""Pure tensor functions: the definitions that everything else runs on, in plain torch."""
+"""Definitions of the neuron, its gradient, the activation and the grids: pure functions in plain torch."""
 
 from bootstrap_core.functional.cuba import CubaOutput, cuba, cuba_forward
 from bootstrap_core.functional.piecewise import piecewise

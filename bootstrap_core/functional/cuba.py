@@ -1,4 +1,4 @@
-"""The CUBA neuron: exact fixed-point dynamics forward, a surrogate gradient backward. This is its definition."""
+"""Definition of the CUBA neuron: exact fixed-point dynamics forward, a surrogate gradient backward."""
 
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -13,7 +13,10 @@ __all__ = ["CubaOutput", "cuba", "cuba_forward", "cuba_states", "per_channel"]
 
 
 class CubaOutput(NamedTuple):
-    """All `[T, N, C, ...]`, float32: spikes 0 or 1, and current and voltage (before reset) in float units."""
+    """Spikes and states of a run, each `[T, N, C, ...]`, float32.
+
+    Spikes are 0 or 1. Current and voltage are in float units; the voltage is that before the reset.
+    """
 
     spikes: Tensor
     current: Tensor
@@ -39,14 +42,14 @@ def cuba(
         v[t] = (1 - voltage_decay) v[t-1] + u[t] + bias
         s[t] = v[t] > threshold;  v[t] = 0 where s[t]   (`subtract`: v[t] - threshold)
 
-    States are integers in units of 1/4096 and every product is truncated toward zero, as on the chip. Backward, the
-    spike has the gradient of `exponential_surrogate`, the leaks are differentiated and the reset is not.
+    States are integers in units of 1/4096 and every product is truncated toward zero, as on the chip. In the backward
+    pass a spike has the gradient of `exponential_surrogate`; the leaks are differentiated, the reset is not.
 
     Args:
-        z: weighted input `[T, N, C, ...]`; truncated to 1/4096.
-        current_decay, voltage_decay: `[1]` or `[C]`, on the grid of 1/4096.
-        threshold: on the grid of 1/64.
-        bias: `[C]`, on the grid of 1/64.
+        z: weighted input `[T, N, C, ...]` in float units; truncated to 1/4096.
+        current_decay, voltage_decay: decays, 0 to 1, `[1]` or `[C]`, on the grid of 1/4096.
+        threshold: voltage above which a neuron spikes, on the grid of 1/64.
+        bias: added to the voltage at each step, `[C]`, on the grid of 1/64.
         tau_grad, scale_grad: width and height of the surrogate gradient.
         subtract: whether a spike subtracts the threshold instead of setting the voltage to zero.
 
@@ -63,7 +66,7 @@ def cuba(
 def cuba_forward(
     z: Tensor, current_decay: Tensor, voltage_decay: Tensor, bias: Tensor | None, threshold: float, subtract: bool
 ) -> CubaOutput:
-    """The recurrence of `cuba` alone, for all steps; see `cuba_states`."""
+    """Run the forward pass of `cuba`, without gradients; arguments as of `cuba_states`."""
     spikes, current, voltage = (torch.empty(z.shape, dtype=torch.float32, device=z.device) for _ in range(3))
     for t, (u, v, fired) in enumerate(cuba_states(z, current_decay, voltage_decay, bias, threshold, subtract)):
         spikes[t] = fired
@@ -75,10 +78,10 @@ def cuba_forward(
 def cuba_states(
     z: Tensor, current_decay: Tensor, voltage_decay: Tensor, bias: Tensor | None, threshold: float, subtract: bool
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield, step by step, current and voltage before the reset, in units of 1/4096, and which neurons fire.
+    """Yield for each step the current, the voltage before the reset, and a mask of the neurons that spike.
 
-    Decays and bias broadcast against one step `[N, C, ...]`. All is float64, in which integers below 2**53 and their
-    truncated products are exact. What is yielded is overwritten by the next step.
+    States are in units of 1/4096. Decays and bias broadcast against one step `[N, C, ...]`. Everything is float64, in
+    which integers below 2**53 and their truncated products are exact. The next step overwrites the yielded tensors.
     """
     keep_u, keep_v = (1 - decay.double() for decay in (current_decay, voltage_decay))
     offset = 0.0 if bias is None else bias.double() * STATE
@@ -94,17 +97,17 @@ def cuba_states(
 
 
 def _leak(x: Tensor, keep: Tensor) -> Tensor:
-    """Scale an integer state in place by `keep`, a multiple of 1/4096, toward zero."""
+    """Multiply an integer state in place by `keep`, a multiple of 1/4096, and round toward zero."""
     return x.mul_(keep).trunc_()
 
 
 def per_channel(x: Tensor, z: Tensor) -> Tensor:
-    """`[1]` or `[C]` to a shape that broadcasts against a step `[N, C, ...]`."""
+    """Reshape `[1]` or `[C]` so that it broadcasts against one step `[N, C, ...]` of `z`."""
     return x.reshape(-1, *[1] * (z.dim() - 3))
 
 
 def _filter_back(grad: Tensor, keep: Tensor) -> Tensor:
-    """`g[t] = grad[t] + keep g[t+1]`: the gradient through a leaky state, `[T, N, C, ...]`."""
+    """Return `g[t] = grad[t] + keep g[t+1]`, the gradient through a leaky state, `[T, N, C, ...]`."""
     out = grad.clone()
     for t in range(len(out) - 2, -1, -1):
         out[t].addcmul_(out[t + 1], keep.expand_as(out[t]))

@@ -1,4 +1,4 @@
-"""Masks of dropout."""
+"""Dropout masks."""
 
 from collections.abc import Sequence
 from math import prod
@@ -10,14 +10,14 @@ from torch import Tensor
 __all__ = ["dropout_mask"]
 
 BITS = np.uint16
-"""Drawn for each input; of them a raw number of numpy's generators has four."""
+"""Type of the random number of each input; a 64-bit number of NumPy's generators contains four."""
 
 
 def dropout_mask(shape: Sequence[int], p: float, device: torch.device) -> Tensor:
-    """What inputs of this shape are multiplied by, float32: 0 with probability `p`, else 1 / (1 - p).
+    """Return a dropout mask, float32: 0 with probability `p`, else 1 / (1 - p).
 
-    On the CPU torch's global generator gives a seed, no more: a number of its own for each input takes longer than the
-    product with the weights. There `p` is rounded to a multiple of 2^-16.
+    On the CPU, torch's global generator only seeds a NumPy generator: drawing all numbers with torch takes longer than
+    the product with the weights. There `p` is rounded to a multiple of 2^-16.
 
     >>> dropout_mask((2, 3), 0.0, torch.device("cpu"))
     tensor([[1., 1., 1.],

@@ -1,4 +1,4 @@
-"""The piecewise-linear activation that ANN mode runs on."""
+"""Piecewise-linear activation of ANN mode."""
 
 from typing import Any
 
@@ -8,18 +8,18 @@ from torch import Tensor
 __all__ = ["GRADIENT_FLOOR", "piecewise"]
 
 GRADIENT_FLOOR = 1e-5
-"""Gradient outside the activation's range, so that no neuron dies."""
+"""Gradient outside the range of the activation, so that every neuron keeps learning."""
 
 
 def piecewise(z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
-    """Rate for a weighted input: 0 up to the first centre, straight between centres, constant from the last on.
+    """Return the rate for a weighted input: 0 up to the first centre, then linear, constant from the last centre on.
 
     The gradient is `slope |z_max / a_max| + 1e-5` inside, where (z_max, a_max) is the last centre, and 1e-5 outside.
 
     Args:
-        z: any shape.
-        centers: `[K, 2]`, rows (z, a) with z rising.
-        slopes: `[K - 1]`, of the segments between them.
+        z: weighted input, any shape.
+        centers: `[K, 2]`, points (z, rate) of the curve, z ascending.
+        slopes: `[K - 1]`, slope of each segment between two points.
     """
     return _Piecewise.apply(z, centers.to(z.dtype), slopes.to(z.dtype))  # type: ignore[no-any-return, no-untyped-call]
 
@@ -28,7 +28,7 @@ class _Piecewise(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
         z_centers, a_centers = centers.T.contiguous()
-        segment = torch.bucketize(z.contiguous(), z_centers, right=False) - 1  # -1 below all, K - 1 above all
+        segment = torch.bucketize(z.contiguous(), z_centers, right=False) - 1  # -1 below all centres, K - 1 above
         inside = (segment >= 0) & (segment < len(slopes))
         segment = segment.clamp_(0, len(slopes) - 1)
         slope = torch.where(inside, slopes[segment], 0.0)

@@ -1,4 +1,4 @@
-"""Rounding to the hardware's grids, with gradients straight through."""
+"""Rounding to the grids of the hardware, with straight-through gradients."""
 
 from typing import Any
 
@@ -29,14 +29,14 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def straight_through(x: Tensor, value: Tensor) -> Tensor:
-    """`value` going forward, the gradient of `x` coming back; same shapes."""
+    """Return `value`, and pass its gradient to `x`, of the same shape, in the backward pass."""
     if not (x.requires_grad and torch.is_grad_enabled()):
         return value.detach()
     return _StraightThrough.apply(x, value.detach())  # type: ignore[no-any-return, no-untyped-call]
 
 
 def quantize_weight(weight: Tensor) -> Tensor:
-    """Weight on the grid of 2/64 in [-256, 254]/64; rounds half to even.
+    """Round weights to the grid of 2/64 in [-256, 254]/64, half to even.
 
     >>> quantize_weight(torch.tensor([0.017, 1 / 64, 3 / 64, 9.0]))
     tensor([0.0312, 0.0000, 0.0625, 3.9688])
@@ -46,17 +46,17 @@ def quantize_weight(weight: Tensor) -> Tensor:
 
 
 def quantize_bias(bias: Tensor) -> Tensor:
-    """Bias on the grid of 1/64, kept within a 13-bit signed mantissa; rounds half to even."""
+    """Round biases to the grid of 1/64, half to even, and clamp them to a 13-bit signed mantissa."""
     mant = torch.round(bias.detach() * MANT).clamp_(BIAS_MANT_MIN, BIAS_MANT_MAX)
     return straight_through(bias, mant / MANT)
 
 
 def quantize_decay(decay: Tensor) -> Tensor:
-    """Decay on the grid of 1/4096 in [0, 1]; rounds half to even."""
+    """Round decays to the grid of 1/4096 in [0, 1], half to even."""
     return straight_through(decay, torch.round(decay.detach() * DECAY_ONE).clamp_(0, DECAY_ONE) / DECAY_ONE)
 
 
 def truncate_current(current: Tensor) -> Tensor:
-    """Input current truncated toward zero to 1/64 and kept within 13 bits, as a bias mantissa takes it."""
+    """Truncate input currents toward zero to 1/64 and clamp them to 13 bits: hardware takes them as bias mantissas."""
     mant = torch.trunc(current.detach() * MANT).clamp_(BIAS_MANT_MIN, BIAS_MANT_MAX)
     return straight_through(current, mant / MANT)

@@ -1,4 +1,4 @@
-"""The gradient that stands in for a spike's."""
+"""Surrogate gradient of a spike."""
 
 import torch
 from torch import Tensor
@@ -7,12 +7,12 @@ __all__ = ["exponential_surrogate", "surrogate_shape"]
 
 
 def exponential_surrogate(voltage: Tensor, *, threshold: float, tau_grad: float, scale_grad: float) -> Tensor:
-    """d spike / d voltage, `height exp(-|v - threshold| / tau)`, elementwise."""
+    """Return d spike / d voltage, `height exp(-|v - threshold| / tau)`, elementwise; see `surrogate_shape`."""
     tau, height = surrogate_shape(threshold, tau_grad, scale_grad)
     return torch.exp((voltage - threshold).abs_().div_(-tau)).mul_(height)
 
 
 def surrogate_shape(threshold: float, tau_grad: float, scale_grad: float) -> tuple[float, float]:
-    """Width `tau = 100 threshold tau_grad` and height `0.1 scale_grad / (2 tau)`, as of lava-dl's slayer neurons."""
+    """Return width `tau = 100 threshold tau_grad` and height `0.1 scale_grad / (2 tau)`, as lava-dl's slayer does."""
     tau = 100 * threshold * tau_grad
     return tau, 0.1 * scale_grad / (2 * tau)

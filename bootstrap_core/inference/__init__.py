@@ -1,1 +1,1 @@
-"""Exact inference in integers, as the hardware computes."""
+"""Exact inference in integers, with the arithmetic of the hardware."""

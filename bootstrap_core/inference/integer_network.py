@@ -27,14 +27,14 @@ __all__ = ["IntegerNetwork", "IntegerTrace"]
 class IntegerTrace(Trace):
     """A `Trace` with the voltage of the readout's neurons before reset, `[T, N, ...]` in state units of 1/4096.
 
-    The neurons that an affine readout is exported with never fire; their voltage is what the chip reads.
+    The neurons of an exported affine readout never spike; their voltage is read from the chip as its output.
     """
 
     readout_voltage: Tensor
 
 
 class IntegerNetwork:
-    """Inference on the CPU in the hardware's integers; the same spikes as the network's and as Lava's `fixed_pt` ones.
+    """Exact integer inference on the CPU, with the same spikes as the float network and Lava's `fixed_pt` simulation.
 
     Weights are 8-bit integers, laid out for inference once. States are checked against the hardware's 24 bits. It is a
     snapshot: training the network further does not change it.
@@ -57,20 +57,20 @@ class IntegerNetwork:
         self.spec: NetworkSpec = network.spec
         for name, tensor in self._network.state_dict().items():
             if not torch.isfinite(tensor).all():
-                raise SnnZooError(f"{name} holds values that are not finite; integers have none")
+                raise SnnZooError(f"{name} holds values that are not finite, which integers cannot represent")
         with torch.no_grad():
             for i in range(len(self._network.blocks)):
                 self._network.block(i).freeze()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Copies and pickles are the spec and the tensors: torch cannot pickle modules with a weight norm."""
+        """Copy and pickle the spec and the tensors only, since torch cannot pickle modules with a weight norm."""
         return _rebuild, (self.spec, self._network.state_dict())
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
         """Return logits `[N, classes]`, float32, for images `[N, ...]` in 0..1. Raises as `run` does."""
         last: Signals = images
         for read, output in self._outputs(images, time_steps):
-            read.clear()  # what no later block reads is freed at once
+            read.clear()  # frees outputs that no later block reads
             last = output
         return as_logits(last)
 
@@ -122,7 +122,7 @@ class IntegerNetwork:
     ) -> Iterator[tuple[list[Signals], Signals]]:
         """Yield the inputs and the output of each block, after a check of its states."""
         if mode not in (None, Mode.SNN):
-            raise SnnZooError(f"the integer engine runs spikes: Mode.SNN, not {mode}")
+            raise SnnZooError(f"the integer engine runs only Mode.SNN, not {mode}")
         steps, read = count_steps(self.spec, time_steps), list[Signals]()
 
         def run(i: int, arriving: list[Signals]) -> Signals:

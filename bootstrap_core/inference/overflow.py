@@ -18,7 +18,7 @@ def explain_overflow(network: Network, index: int, read: list[Signals], steps: i
 
     Args:
         network: the network that ran, in SNN mode.
-        index: of the block with the state.
+        index: index of the block.
         read: inputs of this block: the output of the block before it, then the outputs that its skips read.
         steps: T.
     """

@@ -1,1 +1,1 @@
-"""Networks: their blocks, neurons and synapses, and how a spec is built into one."""
+"""Networks: blocks, neurons and synapses, and the function that builds a network from a spec."""

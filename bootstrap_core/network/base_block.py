@@ -42,7 +42,7 @@ class Block(nn.Module):
     if TYPE_CHECKING:  # nn.Module leaves it untyped
 
         def __call__(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
-            """`forward`."""
+            """Call `forward`."""
 
     def freeze(self) -> None:
         """Prepare weights and constants for the operators, once. Weights must not change afterwards."""
@@ -66,7 +66,7 @@ class Block(nn.Module):
 
     def over_time(self, *sources: Spikes) -> Tensor:
         """Return the output of each step, `[T, N, ...]`, for a block whose output has no time axis."""
-        raise NotImplementedError(f"{type(self).__name__} gives spikes")
+        raise NotImplementedError(f"{type(self).__name__} returns spikes, which have a time axis")
 
     def synapses(self) -> list[tuple[Synapse, Tensor]]:
         """Return the block's own synapses, then those of its skips, each with the weights that the hardware holds."""

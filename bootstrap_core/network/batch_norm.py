@@ -1,4 +1,4 @@
-"""Batch norms that the hardware can hold: a bias, or a power of two in the weights."""
+"""Batch norms that the hardware can represent: as a bias, or as a power of two in the weights."""
 
 import torch
 from torch import Tensor, nn
@@ -10,18 +10,18 @@ __all__ = ["MeanOnly", "WeightScale", "build_norm"]
 
 MOMENTUM = 0.1
 MAX_SHIFT = 3
-"""A weight scale is at most 2**3 either way."""
+"""Largest exponent of a weight scale, which is 2**-3 to 2**3."""
 
 
 class MeanOnly(nn.Module):
-    """Subtracts the running mean of each channel's weighted input; it leaves through the bias of the neuron.
+    """Norm that subtracts the running mean of each channel's weighted input, by way of the neuron's bias.
 
-    The running mean, not the batch's, is subtracted in training too, so ANN, SNN and hardware see one network. The
-    gradient is that of subtracting the batch's: what moves a whole channel is taken back by the running mean, so it
-    counts for nothing.
+    Training, too, subtracts the running mean and not the mean of the batch, so that ANN, SNN and hardware compute the
+    same. Gradients, however, are those of subtracting the mean of the batch: a shift of a whole channel has no lasting
+    effect, since the running mean follows it.
 
     Attributes:
-        group: processes that train together; the mean is of the whole batch.
+        group: processes that train together; the mean is that of their whole batch.
     """
 
     running_mean: Tensor
@@ -36,23 +36,23 @@ class MeanOnly(nn.Module):
         self.running_mean.lerp_(self._mean(z.detach(), channel_axis).flatten().to(self.running_mean.dtype), MOMENTUM)
 
     def centre_gradient(self, z: Tensor, channel_axis: int) -> None:
-        """Have the gradient at `z` lose its mean over all axes but the channel's, in the backward pass to come."""
+        """Subtract from the gradient of `z` its mean over all axes but the channel's, in the next backward pass."""
         if z.requires_grad:
             z.register_hook(lambda gradient: gradient - self._mean(gradient, channel_axis))
 
     def _mean(self, values: Tensor, channel_axis: int) -> Tensor:
-        """Of the whole batch, for each channel; as many axes as `values` has."""
+        """Return the mean of each channel over the whole batch, with as many axes as `values`."""
         axes = [axis for axis in range(values.dim()) if axis != channel_axis]
         return self.group.mean(values.mean(axes, keepdim=True), values.numel() // values.shape[channel_axis])
 
 
 class WeightScale(nn.Module):
-    """Divides the weights by `2**ceil(log2(deviation))`, at most 2**3 either way, before they are quantised.
+    """Norm that divides the weights by `2**ceil(log2(deviation))`, from 2**-3 to 2**3, before they are quantised.
 
-    One scale for the layer, from the running variance of the weighted input of the unscaled weights.
+    A layer has one scale. `deviation` comes from the running variance of the weighted input, with unscaled weights.
 
     Attributes:
-        group: processes that train together; the variance is of the whole batch.
+        group: processes that train together; the variance is that of their whole batch.
     """
 
     running_variance: Tensor
@@ -63,14 +63,14 @@ class WeightScale(nn.Module):
         self.group: Group = ALONE
 
     def scale(self) -> Tensor:
-        """The power of two that multiplies the weights."""
+        """Return the power of two that multiplies the weights."""
         shift = torch.ceil(0.5 * torch.log2(self.running_variance.clamp_min(1e-12))).clamp_(-MAX_SHIFT, MAX_SHIFT)
         return torch.exp2(-shift)
 
     def update(self, z: Tensor, channel_axis: int) -> None:
-        """Move the running variance toward that of `z`, measured in the scale of the unscaled weights.
+        """Move the running variance toward that of `z`, converted to unscaled weights.
 
-        A batch of one number has none, and moves nothing.
+        A batch of a single number has no variance and changes nothing.
         """
         z, n = z.detach().float(), sum(self.group.counts(z.numel()))
         if n < 2:
@@ -80,14 +80,14 @@ class WeightScale(nn.Module):
 
 
 def _variance(z: Tensor, n: int, group: Group) -> Tensor:
-    """Variance of the n numbers that all processes of the group have."""
+    """Return the variance of the `n` numbers of all processes in the group; `z` has those of this one."""
     mean, square = group.mean(torch.stack([z.mean(dtype=torch.float64), z.double().square().mean()]), z.numel())
     variance: Tensor = (square - mean.square()) * n / (n - 1)
     return variance.float()
 
 
 def build_norm(norm: Norm, channels: int) -> MeanOnly | WeightScale | None:
-    """The module of a norm, or None."""
+    """Return the module of a norm, or None for `Norm.NONE`."""
     match norm:
         case Norm.MEAN_ONLY:
             return MeanOnly(channels)

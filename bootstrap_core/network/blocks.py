@@ -45,7 +45,7 @@ class InputBlock(Block):
     Without it, as in lava-dl, the pixel is rounded to the grid of the weights and its current enters the current state.
 
     Args:
-        spec: the input.
+        spec: spec of the input.
         neuron: the neurons, one for each pixel.
         delay_shift: whether spikes leave a step later.
     """
@@ -190,7 +190,7 @@ class SpikingBlock(SynapticBlock):
         learns_norm = self.training and self.norm is not None
         if self._drops or learns_norm or any(is_graded(source) for source in sources):
             z = self._normed(self.weigh(*sources), channel_axis=2)
-            constants = self.constants()  # with what the norm has learnt
+            constants = self.constants()  # after the norm was updated, since it changes the bias
             spikes = fire(z, constants, time_steps)
             if mode is Mode.SAMPLE:
                 weighed = z.detach().mean(0)

@@ -1,4 +1,4 @@
-"""How a block runs."""
+"""Modes in which a block runs."""
 
 from enum import Enum
 
@@ -24,13 +24,13 @@ class Mode(Enum):
 
     @classmethod
     def _missing_(cls, value: object) -> "Mode":
-        """Of another case. Raises `SnnZooError` for what is none."""
+        """Return the mode of a name in upper or lower case. Raises `SnnZooError` for other values."""
         for mode in cls:
             if isinstance(value, str) and value.lower() == mode.value:
                 return mode
-        raise SnnZooError(f"a mode is one of {', '.join(mode.value for mode in cls)}, not {value!r}")
+        raise SnnZooError(f"mode must be one of {', '.join(mode.value for mode in cls)}, got {value!r}")
 
     @property
     def spiking(self) -> bool:
-        """Whether tensors have a time axis in this mode."""
+        """True if tensors have a time axis in this mode."""
         return self in (Mode.SAMPLE, Mode.SNN)

@@ -44,7 +44,7 @@ class Trace:
         """Return the logits `[N, classes]` of shorter runs: the mean output of the readout over the first steps."""
         x = self.spikes[-1]
         if x is None:
-            raise SnnZooError("the readout ran as ANN, which has no steps")
+            raise SnnZooError("the readout ran as ANN, which has no time steps: run it in Mode.SNN")
         return tuple((x[:t].sum(0, dtype=torch.float64) / t).float().flatten(1) for t in steps)
 
 
@@ -86,16 +86,16 @@ class Network(nn.Module):
         """
         last: Signals = images
         for read, output in self.outputs(images, mode, time_steps=time_steps):
-            read.clear()  # what no later block reads is freed at once
+            read.clear()  # frees outputs that no later block reads
             last = output
         return as_logits(last)
 
     def outputs(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
     ) -> Iterator[tuple[list[Signals], Signals]]:
-        """Run block after block; yield the inputs of each, its predecessor's output first, and its output.
+        """Run blocks in order; yield the inputs of each block, the output of its predecessor first, and its output.
 
-        Arguments as of `forward`.
+        Arguments are those of `forward`.
         """
         modes, steps = self._layer_modes(mode), count_steps(self.spec, time_steps)
         read: list[Signals] = []
@@ -114,8 +114,8 @@ class Network(nn.Module):
     def tandem(self, images: Tensor) -> Tensor:
         """Return the logits of the SNN, with the gradient of the ANN taken at the rates of these spikes.
 
-        Block by block the spikes run without a gradient, and the ANN beside them on their rates; both drop the same
-        inputs. Norms learn from both. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
+        Each block runs on spikes, without a gradient, and then as ANN on the rates of these spikes, with the same
+        dropout mask; norms learn from both. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
         """
         steps, device = self.spec.time_steps, self.device
 
@@ -194,7 +194,7 @@ class Network(nn.Module):
             return as_logits(output.first(steps))
         first = [x.first(steps) for x in read if isinstance(x, Spikes)]
         if len(first) != len(read):
-            raise SnnZooError("the readout ran as ANN, which has no steps")
+            raise SnnZooError("the readout ran as ANN, which has no time steps: run it in Mode.SNN")
         return as_logits(self.readout(first[0], Mode.SNN, steps, *first[1:]))
 
     def _uncast(self, modes: LayerModes) -> AbstractContextManager[object]:
@@ -292,7 +292,7 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     if not torch.compiler.is_compiling() and x.numel():
         highest = float(x.detach().max())
         if math.isnan(highest):
-            raise DataError(f"images have pixels that are no numbers (NaN): {wanted}")
+            raise DataError(f"images have pixels that are NaN: {wanted}")
         if highest > UNSCALED:
-            warnings.warn(f"images up to {highest:g}: {wanted}, which alone is divided by 255", stacklevel=2)
+            warnings.warn(f"images have values up to {highest:g}: {wanted}; only uint8 is divided by 255", stacklevel=2)
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x

@@ -1,4 +1,4 @@
-"""The CUBA neuron as a module: its decays, perhaps learnable, and its constants."""
+"""CUBA neurons as a module: decays, trainable if the spec says so, and constants."""
 
 import torch
 from torch import Tensor, nn
@@ -16,12 +16,12 @@ __all__ = ["CubaNeuron"]
 class CubaNeuron(nn.Module):
     """CUBA neurons of one layer; see `functional.cuba` for the dynamics.
 
-    `current_decay` and `voltage_decay` are in the state dict, `[1]` or, learnt per channel, `[channels]`; they are
-    parameters if the spec learns them and buffers if not.
+    `current_decay` and `voltage_decay` are in the state dict, `[1]` or, trained per channel, `[channels]`; they are
+    parameters if the spec trains them and buffers if not.
 
     Args:
-        spec: the neuron.
-        channels: of the layer.
+        spec: spec of the neurons.
+        channels: number of channels of the layer.
         levels: largest value of a graded input; the threshold is in its units.
     """
 

@@ -1,4 +1,4 @@
-"""Measuring a layer's activation: sampled pairs (weighted input, rate), and the curve fitted to them."""
+"""Measured activation of a layer: sampled pairs (weighted input, rate), and the curve fitted to them."""
 
 import math
 from collections.abc import Callable
@@ -14,29 +14,29 @@ from specs.errors import SnnZooError
 __all__ = ["RateSampler", "mix_seed"]
 
 CAPACITY = 1 << 14
-"""Pairs, under which the centres of two samples of one network differ by a hundredth of its curve's width."""
+"""Number of pairs in a sample; centres fitted to two such samples differ by a hundredth of the curve's width."""
 SURPLUS = 4
-"""How many times its capacity a sampler may hold before it sorts out."""
+"""Multiple of its capacity that a sampler holds before it drops the surplus."""
 DEVIATIONS = 6
-"""By so many standard deviations more keys than the capacity are below the limit, so that they are not too few."""
+"""Safety margin of random counts, in standard deviations, so that practically never too few keys are drawn."""
 BINS = 5
 NOVELTY = 0.1
-"""Weight of a new fit's centre; the rest is that of the fits before."""
+"""Weight of a newly measured centre; the centre of earlier fits has the rest."""
 
 
 class RateSampler(nn.Module):
-    """Samples pairs (z, a) of a spiking layer and fits its activation `a = f(z)`, piecewise linear.
+    """Sample of pairs (z, a) of a spiking layer, and the piecewise-linear activation `a = f(z)` fitted to it.
 
-    Of all pairs added it keeps a uniform sample of at most `capacity`, those with the smallest random keys, so memory
-    is bounded and samplers of several processes merge. The fitted curve lives in buffers, hence in the state dict:
+    Every pair gets a random key, and the `capacity` pairs with the smallest keys are kept: a uniform sample in bounded
+    memory, which samplers of several processes can merge. The fitted curve is in buffers, and so in the state dict:
 
-    - `centers` `[BINS + 2, 2]`: rows (z, a), rising in z; the first and last are extrapolated to a = 0 and the maximum.
-    - `slopes` `[BINS + 1]`: of the segments between them.
-    - `n_centers`: how many rows are in use; 0 until the first fit.
+    - `centers` `[BINS + 2, 2]`: rows (z, a), z ascending; the first and last are extrapolated to a = 0 and the maximum.
+    - `slopes` `[BINS + 1]`: slope of each segment between two centres.
+    - `n_centers`: number of rows in use; 0 until the first fit.
 
     Args:
-        seed: of the sample; samplers that will merge need different seeds.
-        capacity: most pairs kept.
+        seed: seed of the keys; samplers that will be merged need different seeds.
+        capacity: largest number of pairs that are kept.
 
     Attributes:
         group: processes that sample together: each adds its share of a batch, and all keep the sample of the whole.
@@ -56,31 +56,31 @@ class RateSampler(nn.Module):
         self.clear()
 
     def clear(self) -> None:
-        """Forget the pairs; the fitted curve stays."""
+        """Drop the pairs; the fitted curve stays."""
         self.n_seen = 0
         self._held = [(torch.zeros(0, 2), torch.zeros(0, dtype=torch.float64))]  # pairs and keys of each batch
         self._n_held = 0
-        self._limit = 1.0  # of all pairs seen, those with smaller keys are here
+        self._limit = 1.0  # all pairs seen with a smaller key are held
 
     @property
     def pairs(self) -> Tensor:
-        """The sample, `[n, 2]` float32 on the CPU, rows (z, a)."""
+        """Sampled pairs, `[n, 2]`, float32 on the CPU, rows (z, a)."""
         return self._smallest()[0]
 
     @property
     def fitted(self) -> bool:
-        """Whether there is a curve to run on."""
+        """True after the first fit."""
         return bool(self.n_centers > 0)
 
     def add(self, z: Tensor, a: Tensor) -> None:
-        """Add pairs: mean weighted inputs `z` and mean rates `a`, of one shape."""
+        """Add pairs: mean weighted inputs `z` and mean rates `a`, of the same shape."""
         z, a = (x.detach().flatten() for x in (z, a))
         self.add_some(len(z), lambda places: (z[places.to(z.device)], a[places.to(a.device)]))
 
     def add_some(self, n: int, pairs_at: Callable[[Tensor], tuple[Tensor, Tensor]]) -> None:
-        """Add `n` pairs, of which only those that are kept are asked for: `pairs_at(places)` gives their z and a."""
+        """Add `n` pairs; `pairs_at(places)` returns z and a of those that are kept, the others are never computed."""
         generator = torch.Generator().manual_seed(mix_seed(self.seed, self.n_seen))
-        counts = self.group.counts(n)  # the pairs of all ranks follow each other
+        counts = self.group.counts(n)  # places count the pairs of all ranks, rank after rank
         start, total = sum(counts[: self.group.rank]), sum(counts)
         self.n_seen += total
         enough = self.capacity + DEVIATIONS * self.capacity**0.5
@@ -93,7 +93,7 @@ class RateSampler(nn.Module):
     def _pairs_of_all(
         self, places: Tensor, start: int, n: int, pairs_at: Callable[[Tensor], tuple[Tensor, Tensor]]
     ) -> Tensor:
-        """Pairs at places of all ranks, `[k, 2]` on the CPU, of which this one has the `n` from `start` on."""
+        """Return the pairs at `places`, `[k, 2]` on the CPU; `n` places from `start` on are those of this rank."""
         if self.group.size == 1:
             return torch.stack(pairs_at(places), dim=1).to("cpu", torch.float32)
         pairs = torch.zeros(len(places), 2)
@@ -112,12 +112,12 @@ class RateSampler(nn.Module):
     def _keep(self, pairs: Tensor, keys: Tensor) -> None:
         self._held.append((pairs, keys))
         self._n_held += len(keys)
-        if self._n_held >= SURPLUS * self.capacity:  # only now and then: what is too much does no harm before
+        if self._n_held >= SURPLUS * self.capacity:  # rarely, since a surplus does no harm
             pairs, keys = self._smallest()
             self._held, self._n_held, self._limit = [(pairs, keys)], len(keys), float(keys.max())
 
     def _smallest(self) -> tuple[Tensor, Tensor]:
-        """Pairs and keys of the sample."""
+        """Return pairs and keys of the sample."""
         pairs, keys = (torch.cat(parts) for parts in zip(*self._held, strict=True))
         if len(keys) <= self.capacity:
             return pairs, keys
@@ -127,9 +127,10 @@ class RateSampler(nn.Module):
     def fit(self) -> None:
         """Fit the activation to the pairs, by lava-dl's rule; without pairs nothing changes.
 
-        The maximum rate is the mean of all rates above 0.9 of the largest, at least 0.8. Bins of equal width lie
-        between 0.1 and 0.9 of it; each gives the median z and a of its pairs, weighed 0.1 to 0.9 with the mean of those
-        centres of the previous fit that lie in it, or those centres alone if it has no pairs.
+        The maximum rate is the mean of all rates above 0.9 of the largest, but at least 0.8. Between 0.1 and 0.9 of the
+        maximum lie bins of equal width, each with a centre: the median z and a of the bin's pairs, with weight 0.1, and
+        the mean of the previous fit's centres in the bin, with weight 0.9. If one of the two is missing, the other
+        counts alone.
         """
         pairs = self.pairs
         if len(pairs) == 0:
@@ -157,24 +158,24 @@ class RateSampler(nn.Module):
 
     @property
     def curve(self) -> tuple[Tensor, Tensor]:
-        """Those of `centers` and `slopes` that are in use. Raises `SnnZooError` before the first fit."""
+        """Centres and slopes in use, `[K, 2]` and `[K - 1]`. Raises `SnnZooError` before the first fit."""
         n = int(self.n_centers)
         if n == 0:
             raise SnnZooError(
-                "ANN mode has no activations yet, as training fits them: train the network, or run batches in "
+                "ANN mode needs fitted activations, and this network has none yet: train it, or run batches in "
                 "Mode.SAMPLE, then one in Mode.FIT"
             )
         return self.centers[:n], self.slopes[: n - 1]
 
     def forward(self, z: Tensor) -> Tensor:
-        """Rate `f(z)`, any shape. Raises `SnnZooError` before the first fit."""
+        """Return the rate `f(z)`, any shape. Raises `SnnZooError` before the first fit."""
         return activate(z, *self.curve)
 
 
 def _keys_below(limit: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Of `n` uniform keys, the places of those below `limit`, rising, and these keys; the others are never drawn.
+    """Draw `n` uniform keys, but only those below `limit`: return their places, ascending, and the keys.
 
-    From one such place to the next it is a number of places that is geometrically distributed.
+    The distance from one such place to the next is geometrically distributed, so the keys between are never drawn.
     """
     found, last, expected = list[Tensor](), -1.0, limit * n
     while last < n:
@@ -189,17 +190,17 @@ def _keys_below(limit: float, n: int, generator: torch.Generator) -> tuple[Tenso
 
 
 def mix_seed(seed: int, counter: int) -> int:
-    """One seed for a generator from a seed and a counter; torch's CPU generator takes 32 bits."""
+    """Combine a seed and a counter into one seed of 32 bits, as torch's CPU generator takes it."""
     return (seed * 0x9E3779B1 + counter) % (1 << 32)
 
 
 def _median(x: Tensor) -> Tensor:
-    """Median, the mean of the middle two for an even count."""
+    """Return the median: for an even count, the mean of the middle two."""
     return torch.quantile(x, 0.5)
 
 
 def _rising(found: list[Tensor]) -> list[Tensor]:
-    """Centres without those whose z does not rise: a curve must be a function."""
+    """Return the centres without those whose z does not rise, since a curve must be a function."""
     rising: list[Tensor] = []
     for center in found:
         if not rising or center[0] > rising[-1][0]:
@@ -208,7 +209,7 @@ def _rising(found: list[Tensor]) -> list[Tensor]:
 
 
 def _curve(found: list[Tensor], maximum: float) -> tuple[Tensor, Tensor]:
-    """Centres with both ends extrapolated to rate 0 and `maximum`, and the slope of each segment."""
+    """Return centres, with both ends extrapolated to rate 0 and `maximum`, and the slope of each segment."""
     if not found:
         found = [torch.full((2,), part * maximum, dtype=torch.float64) for part in (0.1, 0.9)]
     elif len(found) == 1:

@@ -1,4 +1,4 @@
-"""Synapses: quantised weights, dense, convolutional and pooling. Rates and spikes go through the same weights."""
+"""Synapses: dense, convolutional and pooling, with quantised weights that rates and spikes share."""
 
 import torch
 import torch.nn.functional as F
@@ -35,7 +35,7 @@ class Synapse(nn.Module):
         return Connection(self.quantized_weight(scale), self.spec)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
-        """Sums of one input `x`, without a batch, with other weights of the same shape."""
+        """Return the weighted input of one input `x`, without a batch axis, for other weights of the same shape."""
         raise NotImplementedError
 
 
@@ -55,7 +55,7 @@ class DenseSynapse(Synapse):
             weight_norm(self)
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """Weighted input of rates, in their dtype."""
+        """Return the weighted input of rates, in their dtype."""
         return linear(x.flatten(-self.n_axes), self.quantized_weight(scale).to(x.dtype))
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -76,7 +76,7 @@ class ConvSynapse(Synapse):
             weight_norm(self)
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """Weighted input of rates, in their dtype."""
+        """Return the weighted input of rates, in their dtype."""
         return convolve(x, self.quantized_weight(scale).to(x.dtype), self.spec)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -100,11 +100,11 @@ class PoolSynapse(Synapse):
         self.register_buffer("weight", value.repeat(spec.channels, 1, *spec.kernel), persistent=False)
 
     def quantized_weight(self, scale: Tensor | float = 1.0) -> Tensor:
-        """The weight, `[C, 1, kernel height, kernel width]`."""
+        """Return the weight, `[C, 1, kernel height, kernel width]`."""
         return self.weight
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """Weighted input of rates: the sum under the kernel times the weight."""
+        """Return the weighted input of rates: the sum under the kernel times the weight."""
         total = F.avg_pool2d(x, self.spec.kernel, self.spec.stride, self.spec.padding, divisor_override=1)
         return total * self.weight[0, 0, 0, 0].to(x.dtype)
 
@@ -127,7 +127,7 @@ class IdentitySynapse(Synapse):
         return Connection(self.quantized_weight(scale).reshape(-1, 1, 1, 1), self.spec)
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
-        """Weighted input of rates, in their dtype."""
+        """Return the weighted input of rates, in their dtype."""
         return x * self.quantized_weight(scale).to(x.dtype).reshape(self.broadcast)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:

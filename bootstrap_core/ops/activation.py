@@ -19,7 +19,7 @@ def activate(z: Tensor, centers: Tensor, slopes: Tensor) -> Tensor:
         centers: `[K, 2]`, points (z, rate) of the curve, z ascending.
         slopes: `[K - 1]`, slope of each segment between two points.
     """
-    if z.dtype == torch.bfloat16:  # in which the centres would move
+    if z.dtype == torch.bfloat16:  # bfloat16 would move the centres
         return activate(z.float(), centers, slopes).to(z.dtype)
     if z.dtype == torch.float32 and runs_native(z):
         return _Activate.apply(z, centers, slopes)  # type: ignore[no-any-return, no-untyped-call]
@@ -34,7 +34,7 @@ class _Activate(torch.autograd.Function):
         z_centers, a_centers, tangents = (x.float().contiguous() for x in (*centers.T, slopes))
         steepness = float((z_centers[-1] / a_centers[-1]).abs())
         curve = Curve(*map(pointer, (z_centers, a_centers, tangents)), len(centers), steepness, GRADIENT_FLOOR)
-        given, *found = (x if x is None else x.data_ptr() for x in (z, rates, gradients))  # in any order of memory
+        given, *found = (x if x is None else x.data_ptr() for x in (z, rates, gradients))  # in any memory order
         call("snn_piecewise", given, z.numel(), curve, *found)
         ctx.save_for_backward(gradients)
         return rates

@@ -1,4 +1,4 @@
-"""The heap of a process that trains, calibrates, or runs batches of images."""
+"""Heap settings for processes that train, calibrate, or run batches of images."""
 
 import ctypes
 from contextlib import suppress
@@ -13,10 +13,11 @@ NEVER = 2**31 - 1
 
 @cache
 def keep_freed_memory() -> None:
-    """Let the C library keep large blocks that are freed, for the next step or batch to take.
+    """Let the C library keep large freed blocks for the next step or batch.
 
-    glibc returns large blocks to the system and asks for new ones, and each page of those costs a fault: for a tensor
-    of [16, 256, 16, 12, 12] more time than the arithmetic on it. With other C libraries this does nothing.
+    glibc returns large blocks to the system and requests new ones, and every page of a new block costs a page fault.
+    For a tensor of [16, 256, 16, 12, 12] this takes longer than the arithmetic on it. With other C libraries this
+    function does nothing.
     """
     with suppress(OSError, AttributeError, TypeError):
         libc = ctypes.CDLL(None)

@@ -1,8 +1,7 @@
 """Input neurons: each pixel drives a neuron with one current, the same at each step.
 
-Definition: `functional.truncate_current` and `functional.cuba`, or `functional.piecewise`. A current is a whole number
-of 1/64, and the spikes follow from it: they are computed once for each number that occurs, and looked up for each
-pixel.
+Definition: `functional.truncate_current` and `functional.cuba`, or `functional.piecewise`. A current is a multiple of
+1/64 and determines the spikes: they are computed once for each current that occurs, and looked up for each pixel.
 """
 
 from __future__ import annotations
@@ -51,7 +50,7 @@ class InputCurrent(Prepared):
 
 @dataclass(frozen=True)
 class _Numbered:
-    """Pixels and the number of each one's current, counted from the lowest current of the batch.
+    """Pixels, and the number of each pixel's current, counted from the lowest current of the batch.
 
     Attributes:
         pixels, numbers: `[N, inputs]`, float32 and int32; maps have their channels last.

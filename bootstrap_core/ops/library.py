@@ -172,7 +172,7 @@ _SIGNATURES: dict[str, list[Any]] = {
 
 
 class _Switch:
-    """Switch of `without_native`."""
+    """State of `without_native`."""
 
     on = True
 
@@ -215,7 +215,7 @@ def is_installed() -> bool:
 
 
 def describe() -> str:
-    """Return how operators run on this machine, for people: the native library and its kind, or torch alone."""
+    """Describe in words how operators run on this machine: by the native library and its kind, or by torch alone."""
     library = _library()
     if library is None:
         return "torch alone (the native library is not installed)"
@@ -266,7 +266,7 @@ def pad_lanes(x: Tensor, n: int) -> Tensor:
 
 
 def call(name: str, *arguments: Any) -> int:
-    """Call a function of the library with torch's threads. Raises `MemoryError`.
+    """Call a function of the library with torch's threads. Raises `MemoryError` if a thread gets no memory.
 
     Structures among the arguments are passed by reference.
     """

@@ -200,7 +200,7 @@ class LayerRun:
         Args:
             grad: gradient of the spikes, `[T, N, ...]`.
             voltage, current: states of the run, before reset.
-            dtype: of the gradient of the weighted input.
+            dtype: type of the gradient of the weighted input.
             constant: whether the weighted input was the same at all steps; its gradient is then `[N, H, W, C]` and
                 not `[N, T, H, W, C]`.
         """

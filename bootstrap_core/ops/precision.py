@@ -41,7 +41,7 @@ def product_dtype(precision: Precision, device: str = "cpu") -> torch.dtype:
 
 
 def gradient_dtype(multiplications: int) -> torch.dtype:
-    """Return the type of a gradient that enters a product of so many multiplications, on the CPU."""
+    """Return the type of a gradient that enters a product with this number of multiplications, on the CPU."""
     return product_dtype(_precision.get()) if multiplications >= HALF_FROM else torch.float32
 
 

@@ -28,7 +28,7 @@ def convolve(x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
     """Return the cross-correlation of rates `[N, C, H, W]` with a weight `[O, C / groups, kh, kw]`."""
     if _trains(x) and x.requires_grad and spec.groups == 1 and runs_native(x):
         return _Convolve.apply(x, weight, spec)  # type: ignore[no-any-return, no-untyped-call]
-    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # oneDNN is faster on channels that come last
+    if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # oneDNN is faster with channels last
         x, weight = (y.contiguous(memory_format=torch.channels_last) for y in (x, weight))
     return F.conv2d(x, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
 

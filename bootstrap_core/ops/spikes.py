@@ -18,7 +18,7 @@ WORD_STEPS = 32
 
 
 def n_words(steps: int) -> int:
-    """Return the number of words for so many steps."""
+    """Return the number of words for a number of time steps."""
     return -(-steps // WORD_STEPS)
 
 
@@ -33,7 +33,7 @@ class SteadyInput:
         pixels: `[N, inputs]`, float32.
         slopes: `[currents, T]`, float32, derivative of each step's spike with respect to the current.
         weight, bias: weight and bias of the input, `[1]` each.
-        mean, std: of the pixels; the current is `weight * (pixel - mean) / std + bias`.
+        mean, std: mean and deviation of the pixels; the current is `weight * (pixel - mean) / std + bias`.
     """
 
     currents: Tensor

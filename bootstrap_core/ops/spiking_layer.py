@@ -122,7 +122,7 @@ class _SpikingLayer(torch.autograd.Function):
         sources: list[Spikes]
         run: LayerRun
         operands, sources, run = ctx.layer
-        voltage, current, *_ = ctx.saved_tensors  # complains of what was changed in place since
+        voltage, current, *_ = ctx.saved_tensors  # raises an error if one was changed in place
         of_z, *of_neurons = run.backward(grad, voltage, current, ctx.dtypes[0])
         needs = ctx.needs_input_grad
         of_weights, of_sources = list[Tensor | None](), list[Tensor | None]()

@@ -31,7 +31,7 @@ APART = 32
 FOLDED_BYTES = 1 << 22
 """Size of the products that `fold` adds up at a time, so that they stay in the cache."""
 LEAST_ITEMS = 8
-"""Fewest parts that the work on a weight's gradient is cut into, for any number of threads."""
+"""Least number of parts that the work on a weight's gradient is divided into, for any number of threads."""
 
 
 @dataclass(frozen=True)
@@ -252,7 +252,7 @@ class Connection(Prepared):
 def as_columns(spikes: Spikes) -> Tensor:
     """Return the spikes of each input over all images and steps, `[inputs, N * T]`, bfloat16, in memory order."""
     inputs, columns = prod(spikes.map_shape), spikes.n * spikes.steps
-    # rows that are a power of two apart would push each other out of the cache
+    # rows at a distance of a power of two would evict each other from the cache
     out = torch.empty(inputs, columns + APART, dtype=torch.bfloat16)
     out[:, columns:] = 0  # products may read a little beyond a row, and multiply it by 0
     call("snn_unpack", pointer(spikes.words), spikes.n, spikes.steps, inputs, columns + APART, pointer(out))

@@ -13,7 +13,7 @@ __all__ = ["quantize_weight"]
 
 
 def quantize_weight(weight: Tensor) -> Tensor:
-    """Weight on the grid of 2/64 in [-256, 254]/64, with its gradient straight through."""
+    """Round weights to the grid of 2/64 in [-256, 254]/64, half to even, with a straight-through gradient."""
     if weight.dtype == torch.float32 and runs_native(weight):
         return _QuantizeWeight.apply(weight)  # type: ignore[no-any-return, no-untyped-call]
     return quantize.quantize_weight(weight)

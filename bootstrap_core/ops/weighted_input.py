@@ -46,7 +46,7 @@ class _Weigh(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        _ = ctx.saved_tensors  # complains of what was changed in place since
+        _ = ctx.saved_tensors  # raises an error if one was changed in place
         connection, spikes = ctx.connection, ctx.spikes
         last = grads[0] if grads[0].dim() == 3 else grads[0].movedim(2, -1)
         grad = last.transpose(0, 1).contiguous().view(spikes.n, spikes.steps, *ctx.size)

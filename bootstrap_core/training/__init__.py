@@ -1,1 +1,1 @@
-"""Training: the loop, its schedule, augmentation, averaged weights, several processes."""
+"""Training: the loop, its schedule, augmentation, averaged weights, and several processes."""

@@ -1,14 +1,14 @@
-"""Random augmentation: another small rotation, shift, zoom, shear, bending and blot for each image, a batch at a time.
+"""Random augmentation of images: rotation, shift, zoom, shear, mirroring, bending and erasing, drawn for each image.
 
 The conventions are those of `torchvision.transforms.RandomAffine`: about the image centre, a point at offset p moves to
 
     scale * R(angle) @ K(shear) @ p + translation,    R = [[cos, -sin], [sin, cos]],    K = [[1, -tan(shear)], [0, 1]]
 
 with x to the right and y down, so that a positive angle turns clockwise. Images are resampled, so the code works with
-the inverse: where in the input does each output pixel come from?
+the inverse: the place in the input from which each output pixel comes.
 
-Where several processes share a batch (`share`), each draws for all its rows and resamples its own, so that the images
-are those of one process.
+If several processes share a batch (`share`), each draws random numbers for all rows and resamples its own rows, so that
+the images are the same as with a single process.
 """
 
 from collections.abc import Sequence
@@ -36,19 +36,19 @@ __all__ = [
 ]
 
 ELASTIC_POINTS = 5
-"""Places along each axis whose displacement is drawn; between them it is bicubic."""
+"""Number of points along each axis at which `bend` draws a displacement; between them it is interpolated."""
 
 
 class Augmentation(Protocol):
-    """From float images `[N, C, H, W]`, the rows `share` of a batch, to others of the same shape."""
+    """Function that changes images at random."""
 
     def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
-        """The images, changed at random; without a `share` they are the whole batch."""
+        """Return changed images for float images `[N, C, H, W]`: the rows `share` of a batch, by default all."""
         ...
 
 
 def are_pictures(shape: Sequence[int]) -> bool:
-    """Whether images of this shape have rows and columns; else they are numbers side by side, which nothing changes.
+    """Return whether images of this shape have rows and columns; otherwise they are features, which are not augmented.
 
     >>> are_pictures((10, 1, 28, 28)), are_pictures((10, 1, 1, 784))
     (True, False)
@@ -57,7 +57,7 @@ def are_pictures(shape: Sequence[int]) -> bool:
 
 
 def augmentation(spec: AugmentSpec) -> Augmentation:
-    """All that `spec` asks for, one after the other; nothing of images of one row or column, which are no pictures.
+    """Return a function that applies all augmentations of `spec` in turn; features stay as they are (`are_pictures`).
 
     >>> augment = augmentation(AugmentSpec(flip=True, elastic=0.05, erase=0.25))
     >>> augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0)).shape
@@ -82,11 +82,11 @@ def augmentation(spec: AugmentSpec) -> Augmentation:
 
 @dataclass(frozen=True)
 class RandomAffine:
-    """A random affine transform, drawn anew for each image.
+    """Random affine transform, drawn for each image.
 
-    Parameters mean what they mean to `torchvision.transforms.RandomAffine`: angles in degrees from [-degrees, degrees],
-    shifts from [-translate, translate] times the width and the height, a factor from the interval `scale`, a shear
-    along x in degrees from [-shear, shear]; all uniform. One difference: shifts are not rounded to whole pixels.
+    Parameters are those of `torchvision.transforms.RandomAffine`: angles in degrees from [-degrees, degrees], shifts
+    from [-translate, translate] times the width and the height, a factor from the interval `scale`, a shear along x in
+    degrees from [-shear, shear]; all uniform. One difference: shifts are not rounded to whole pixels.
 
     Raises `SpecError` for a parameter outside its range.
 
@@ -112,16 +112,16 @@ class RandomAffine:
 
     @property
     def is_identity(self) -> bool:
-        """Whether no draw can change an image."""
+        """True if no draw can change an image."""
         return self.degrees == self.translate == self.shear == 0 and self.scale == (1, 1)
 
     def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
         """Transform float images [N, C, H, W]; bilinear, zero outside. Same shape, dtype and device.
 
-        All randomness comes from `generator`, on whichever device it lives. An identity returns `images` itself and
-        draws nothing; so do images of one row or column, which are numbers side by side and no picture.
+        All randomness comes from `generator`, which may be on any device. If the transform is the identity, or if the
+        images are features (`are_pictures`), it returns `images` itself and draws nothing.
 
-        Raises `DataError` for another rank or an integer dtype.
+        Raises `DataError` for images of another rank or an integer dtype.
         """
         _check_images(images)
         if self.is_identity or not are_pictures(images.shape):
@@ -144,7 +144,7 @@ class RandomAffine:
 
 
 def inverse_affine(*, angle: Tensor, translation: Tensor, scale: Tensor, shear: Tensor) -> Tensor:
-    """Invert affine transforms: matrices [N, 2, 3] from an output pixel's (x, y, 1) to its place in the input.
+    """Return inverse affine transforms: matrices [N, 2, 3] from an output pixel's (x, y, 1) to its place in the input.
 
     Coordinates are pixels from the image centre. `angle` and `shear` [N] are in degrees, `scale` [N] is a factor,
     `translation` [N, 2] is (x, y) in pixels. With the module's formula, p = K^-1 @ R^-1 @ (q - translation) / scale.
@@ -169,12 +169,12 @@ def warp_affine(images: Tensor, inverse: Tensor) -> Tensor:
     # grid_sample counts from -1 to 1 over the whole image, edge to edge
     inverse = inverse * inverse.new_tensor([[2 / width], [2 / height]])
     from_x, from_y, offset = inverse[..., None, None].unbind(dim=2)  # each [N, 2, 1, 1]
-    # A column part plus a row part, x and y in a plane each: many times faster than F.affine_grid's matrix products
+    # The sum of a part for columns and one for rows: many times faster than the matrix products of F.affine_grid
     return _resample(images, from_x * x + (from_y * y[:, None] + offset))  # [N, 2, 1, W] + [N, 2, H, 1]
 
 
 def flip(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
-    """Mirror half of the float images [N, C, H, W], left to right."""
+    """Mirror each float image [N, C, H, W] left to right with probability 1/2."""
     share = share or _whole(images)
     drawn = torch.rand(share.n_rows, generator=generator, device=generator.device)[share.rows]
     return torch.where(drawn.to(images.device)[:, None, None, None] < 0.5, images.flip(-1), images)
@@ -185,9 +185,9 @@ def bend(images: Tensor, amount: float, generator: torch.Generator, share: Share
 
     Args:
         images: `[N, C, H, W]`.
-        amount: standard deviation, at the points where it is drawn, as a part of the height and the width.
-        generator: of all randomness.
-        share: which rows of a batch the images are; by default all.
+        amount: standard deviation of the displacement, as a fraction of the height and the width.
+        generator: source of all randomness.
+        share: rows of a batch that the images are; by default all.
     """
     share = share or _whole(images)
     size = (share.n_rows, 2, ELASTIC_POINTS, ELASTIC_POINTS)
@@ -200,7 +200,7 @@ def bend(images: Tensor, amount: float, generator: torch.Generator, share: Share
 
 
 def erase(images: Tensor, side: float, generator: torch.Generator, share: Share | None = None) -> Tensor:
-    """Black out a square, centred at random, of each float image [N, C, H, W]; `side` is a part of its width."""
+    """Black out a square at a random place of each float image [N, C, H, W]; `side` is a fraction of the width."""
     share = share or _whole(images)
     height, width = images.shape[-2:]
     drawn = torch.rand(2, share.n_rows, 1, 1, 1, generator=generator, device=generator.device)
@@ -213,7 +213,7 @@ def erase(images: Tensor, side: float, generator: torch.Generator, share: Share 
 
 
 def _bicubic(size: int, like: Tensor) -> Tensor:
-    """`[size, ELASTIC_POINTS]`: how much each pixel of an axis takes of each point; ends meet ends."""
+    """Return bicubic weights `[size, ELASTIC_POINTS]` of the points for each pixel; the outermost of both coincide."""
     points = torch.eye(ELASTIC_POINTS, dtype=like.dtype, device=like.device)[None, :, :, None]  # [1, point, place, 1]
     return F.interpolate(points, (size, 1), mode="bicubic", align_corners=True)[0, :, :, 0].t()
 
@@ -223,7 +223,7 @@ def _whole(images: Tensor) -> Share:
 
 
 def _pixel_offsets(images: Tensor) -> tuple[Tensor, Tensor]:
-    """Places of the columns `[W]` and rows `[H]` in pixels from the centre."""
+    """Return the offsets of columns `[W]` and rows `[H]` from the image centre, in pixels."""
     height, width = images.shape[-2:]
     x = torch.arange(width, dtype=images.dtype, device=images.device) - (width - 1) / 2
     y = torch.arange(height, dtype=images.dtype, device=images.device) - (height - 1) / 2
@@ -231,7 +231,7 @@ def _pixel_offsets(images: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _resample(images: Tensor, grid: Tensor) -> Tensor:
-    """Images where each pixel comes from the place that `grid` [N, 2, H, W] names, from -1 to 1 over the image."""
+    """Sample images at the places of `grid` [N, 2, H, W], -1 to 1 over the image; bilinear, zero outside."""
     grid = grid.permute(0, 2, 3, 1)  # [N, 2, H, W] -> [N, H, W, 2]
     return F.grid_sample(images, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
 

@@ -1,4 +1,4 @@
-"""A network whose weights are an exponential moving average of those that another one has in training."""
+"""Exponential moving average of a network's weights during training."""
 
 from collections.abc import Iterator, Mapping
 from copy import deepcopy
@@ -14,19 +14,19 @@ __all__ = ["MovingAverage"]
 
 
 class MovingAverage:
-    """A copy of a network in training, that follows it: calmer than the network itself, whose every step adds noise.
+    """Copy of a network in training, whose weights are a moving average: it lacks the noise of single steps.
 
     Parameters and the running statistics of norms are averaged; activations must be fitted to the copy itself.
     Source: Polyak and Juditsky 1992, Acceleration of Stochastic Approximation by Averaging.
 
     Args:
-        network: in training.
-        decay: part of the average that each update keeps, 0 to 1; of the first updates less, (1 + n) / (10 + n) of the
-            n-th, so that the weights it began with are forgotten.
+        network: the network in training.
+        decay: share of the average that each update keeps, 0 to 1. Update n keeps at most (1 + n) / (10 + n), so that
+            the initial weights are soon forgotten.
 
     Attributes:
         network: the copy, in eval mode.
-        n_updates: how many there were.
+        n_updates: number of updates so far.
     """
 
     def __init__(self, network: Network, decay: float) -> None:
@@ -36,18 +36,18 @@ class MovingAverage:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Follow the network by one step."""
+        """Move the average toward the present weights of the network."""
         self.n_updates += 1
         kept = min(self.decay, (1 + self.n_updates) / (10 + self.n_updates))
         for ours, theirs in self._pairs:
             ours.lerp_(theirs, 1 - kept)
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later `load_state_dict` needs to go on following."""
+        """Return the state from which `load_state_dict` continues."""
         return {"network": self.network.state_dict(), "n_updates": self.n_updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`."""
+        """Continue from a `state_dict`."""
         self.network.load_state_dict(state["network"])
         self.n_updates = state["n_updates"]
 

@@ -1,9 +1,9 @@
-"""Several processes that train one network: what they share, and how they add up.
+"""Training of one network by several processes.
 
-Each process, a *rank*, holds the whole network and computes a share of each batch. What depends on the whole batch is
-added up over the group: gradients, losses, counts, what norms and samplers measure. So all ranks keep the same weights,
-and those that one process alone would have, but for the order in which numbers are added. `ALONE` is the group of one
-process; nothing is added up in it.
+Each process, a *rank*, holds the whole network and computes a share of each batch. Values that depend on the whole
+batch are summed over the group: gradients, losses, counts, and the statistics of norms and samplers. So all ranks keep
+the same weights, equal to those of a single process except for the order of additions. `ALONE` is the group of a single
+process.
 """
 
 import os
@@ -26,15 +26,18 @@ from specs.errors import LostProcessError, SnnZooError
 __all__ = ["ALONE", "Group", "Share", "join_group", "local_device"]
 
 BUCKET = 1 << 23
-"""Numbers that are added up in one message, but for a larger tensor."""
+"""Maximum of numbers that one message sums; a larger tensor gets a message of its own."""
 
 
 @dataclass(frozen=True)
 class Share:
-    """The rows of a batch that one process computes, of `n_rows` in all.
+    """Rows of a batch that one process computes.
 
-    `repeats` is in how many shares each row is: 1, or the size of the group where there are fewer rows than processes
-    and each computes them all.
+    Attributes:
+        rows: the rows of this process.
+        n_rows: number of rows of the whole batch.
+        repeats: number of processes that compute each row: 1, or the size of the group if the batch has fewer rows than
+            the group has processes; then all of them compute the whole batch.
     """
 
     rows: slice
@@ -43,17 +46,17 @@ class Share:
 
     @property
     def weight(self) -> float:
-        """What a mean over the share counts for in the mean over the batch."""
+        """Weight of the mean over this share in the mean over the whole batch."""
         n_own: int = self.rows.stop - self.rows.start
         return n_own / (self.n_rows * self.repeats)
 
 
 @dataclass(frozen=True)
 class Group:
-    """`size` processes, of which this one is `rank`.
+    """Group of `size` processes; this process is number `rank`, counted from 0.
 
     All methods but `share` and `part` must be called by all ranks, in the same order. They raise `LostProcessError`
-    when another one has ended or does not answer in time.
+    when another process has ended or does not answer in time.
     """
 
     rank: int = 0
@@ -61,11 +64,11 @@ class Group:
 
     @property
     def leads(self) -> bool:
-        """Whether this is the process that writes and prints."""
+        """True for rank 0, the process that writes files and prints."""
         return self.rank == 0
 
     def part(self, n_rows: int) -> slice:
-        """Rows of this rank, of `n_rows` that follow each other: equal parts, larger by one for the first ranks.
+        """Return the slice of `n_rows` rows that belongs to this rank: equal parts, one row more for the first ranks.
 
         >>> [Group(rank, 3).part(8) for rank in range(3)]
         [slice(0, 3, None), slice(3, 6, None), slice(6, 8, None)]
@@ -75,17 +78,17 @@ class Group:
         return slice(start, start + whole + (self.rank < left))
 
     def share(self, n_rows: int) -> Share:
-        """The part of a batch that this rank computes; all of it if there are fewer rows than ranks."""
+        """Return this rank's share of a batch of `n_rows`: the whole batch if there are fewer rows than ranks."""
         if n_rows < self.size:
             return Share(slice(0, n_rows), n_rows, self.size)
         return Share(self.part(n_rows), n_rows)
 
     def counts(self, n: int) -> list[int]:
-        """How many each rank has, where this one has `n`."""
+        """Return the counts of all ranks, in their order; `n` is the count of this one."""
         return [int(count) for count in self.add([n if rank == self.rank else 0 for rank in range(self.size)])]
 
     def add(self, values: Sequence[float]) -> list[float]:
-        """The sums of numbers over the group, in float64."""
+        """Return the sum of each number over the group, computed in float64."""
         if self.size == 1:
             return list(values)
         total = torch.tensor(values, dtype=torch.float64)
@@ -103,7 +106,7 @@ class Group:
                 tensor.detach().copy_(part.view_as(tensor))
 
     def mean(self, means: Tensor, n: int) -> Tensor:
-        """The mean of what all ranks measured, from the means `[...]` of each over its `n` samples."""
+        """Return the mean over the samples of all ranks; `means` `[...]` is that over the `n` samples of this rank."""
         if self.size == 1:
             return means
         sums = torch.cat([means.double().flatten() * n, torch.full((1,), n, device=means.device)])
@@ -120,7 +123,7 @@ class Group:
             tensor.detach().copy_(whole)
 
     def spread_bytes(self, data: bytes) -> bytes:
-        """The bytes that the first rank gives; what the others give does not matter."""
+        """Return the `data` of the first rank to all ranks; the `data` of the others is ignored."""
         if self.size == 1:
             return data
         (length,) = self.add([len(data) if self.leads else 0])
@@ -133,17 +136,17 @@ class Group:
             work()
         except RuntimeError as error:
             raise LostProcessError(
-                f"process {self.rank} of {self.size} lost another one, which ended or does not answer "
+                f"process {self.rank} of {self.size}: another process has ended or does not answer "
                 f"({_reason(error)}): {GO_ON}"
             ) from None
 
 
 ALONE = Group()
-GO_ON = "start them all again, with --resume to go on after the last epoch that was saved"
+GO_ON = "start all processes again, with --resume to continue after the last saved epoch"
 
 
 def _reason(error: Exception) -> str:
-    """The first sentence, without the line of C++ that it comes from."""
+    """Return the first sentence of an error of torch, without its place in the C++ source."""
     return re.sub(r"^\[.*?\] ", "", str(error).splitlines()[0]).partition(". ")[0]
 
 
@@ -160,29 +163,30 @@ def _buckets(tensors: Iterable[Tensor]) -> Iterator[list[Tensor]]:
 
 @contextmanager
 def join_group(*, timeout_s: float) -> Iterator[Group]:
-    """The group that `torchrun` or `accelerate launch` made this process a part of, by the environment; or `ALONE`.
+    """Join the group of processes that `torchrun` or `accelerate launch` started; without them, yield `ALONE`.
 
-    In the body of the `with`, a launcher that ends this process (SIGTERM) raises `LostProcessError` in it. The `with`
-    ends when all processes have done its body, and gloo's threads with it: one that frees a tensor while Python ends
-    aborts the process.
+    The environment (WORLD_SIZE, RANK, ...) names the group. Inside the `with` block, a SIGTERM from the launcher raises
+    `LostProcessError`. The block ends when all processes have reached its end. Then gloo's threads end too: a thread
+    that still freed a tensor while Python shuts down would abort the process.
 
     Args:
-        timeout_s: how long another process may be silent before it counts as lost.
+        timeout_s: time in seconds after which a silent process counts as lost.
 
     Raises:
-        SnnZooError: the environment is incomplete, or the processes do not meet.
+        SnnZooError: the environment is incomplete, or this process cannot reach the others.
     """
     size = int(os.environ.get("WORLD_SIZE", 1))
     if size == 1:
         yield ALONE
         return
-    import_module("torch.distributed.nn")  # or an optimiser does later, and its defaults hold the group for ever
+    # Imported before the group exists: an optimiser imports it later, and its default arguments would keep the group.
+    import_module("torch.distributed.nn")
     try:
         dist.init_process_group(timeout=timedelta(seconds=timeout_s))
     except (RuntimeError, ValueError) as error:
         raise SnnZooError(
-            f"{size} processes are announced (WORLD_SIZE), and this one cannot meet the others: "
-            f"{_reason(error)}; start them with torchrun or accelerate launch"
+            f"WORLD_SIZE announces {size} processes, but this one cannot reach the others: "
+            f"{_reason(error)}; start all processes with torchrun or accelerate launch"
         ) from None
     before = signal.signal(signal.SIGTERM, _end)
     group = Group(dist.get_rank(), size)
@@ -191,15 +195,15 @@ def join_group(*, timeout_s: float) -> Iterator[Group]:
         group._meet(dist.barrier)
     finally:
         signal.signal(signal.SIGTERM, before)
-    dist.destroy_process_group()  # not after an error: it might wait for the lost
+    dist.destroy_process_group()  # not after an error: it could wait for a lost process
 
 
 def _end(number: int, frame: FrameType | None) -> None:
-    raise LostProcessError(f"ended by the launcher, as it does when another process fails: {GO_ON}")
+    raise LostProcessError(f"the launcher has ended this process, as it does when another process fails: {GO_ON}")
 
 
 def local_device(device: str) -> str:
-    """The device of this process, where a launcher started several on a host: each has a GPU of its own."""
+    """Return the device of this process: for "cuda" under a launcher, the GPU of its LOCAL_RANK; else `device`."""
     index = os.environ.get("LOCAL_RANK")
     if device != "cuda" or index is None:
         return device

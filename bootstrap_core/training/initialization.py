@@ -1,4 +1,4 @@
-"""Weights that start where neurons fire, measured on images."""
+"""Scaling of initial weights to images, so that the neurons of all layers spike."""
 
 from typing import Any
 
@@ -14,22 +14,23 @@ from bootstrap_core.network.network import Network
 __all__ = ["SPREAD", "initialize"]
 
 SPREAD = 0.5
-"""Deviation of a channel's weighted input, in thresholds."""
+"""Target for the standard deviation of a channel's weighted input, in units of threshold times current decay."""
 N_ROUNDS = 2
-"""Scaled weights are rounded anew, so the second round mends what that did to the first."""
+"""Number of scalings: weights are rounded to their grid after each, and the second corrects for the rounding."""
 
 
 @torch.no_grad()
 def initialize(network: Network, images: Tensor) -> None:
-    """Scale each channel's weights until its weighted input spreads over the neurons' reach, and centre it at 0.
+    """Scale the weights of each channel so that its neurons spike, and centre its weighted input at 0.
 
-    The usual random weights suit ReLU, which has no threshold: deep layers of spiking neurons never fire, and learn
-    nothing until they do. So images are sent through as spikes, and each block is scaled to what arrives. Without a
-    bias or a mean-only norm, which centre, the root of the mean square is scaled. Pools and the readout stay.
+    The usual random weights suit ReLU, which has no threshold: with them, neurons of deep layers never spike, and so do
+    not learn. Here images run through the network as spikes, and each block is scaled to the spikes that reach it.
+    Weights are scaled to a standard deviation of the weighted input; in blocks without a bias or a mean-only norm,
+    which cannot be centred, to a root mean square. Pools and the readout keep their weights.
 
     Args:
-        network: fresh, changed in place.
-        images: `[N, C, H, W]`, a few hundred.
+        network: newly built network; changed in place.
+        images: `[N, C, H, W]`; a few hundred are enough.
 
     Source: Salimans and Kingma, "Weight Normalization", 2016, section 3.
 
@@ -52,11 +53,11 @@ def initialize(network: Network, images: Tensor) -> None:
 
 
 def _scale_to_input(block: nn.Module, arguments: tuple[Any, ...]) -> None:
-    """Before a block runs: fit it to what it is about to get."""
+    """Scale a block to its input; called before the block runs."""
     assert isinstance(block, SpikingBlock)
     x, _, time_steps, *skipped = arguments
     current_decay, _ = block.neuron.quantized_decays()
-    current_decay = current_decay.clamp_min(1 / time_steps)  # one that does not decay sums all steps
+    current_decay = current_decay.clamp_min(1 / time_steps)  # without decay, the current is the sum of all steps
     centred = block.bias is not None or isinstance(block.norm, MeanOnly)
     for _ in range(N_ROUNDS):
         mean, square = _moments(block.weigh(x, *skipped) / block.levels)
@@ -71,13 +72,13 @@ def _scale_to_input(block: nn.Module, arguments: tuple[Any, ...]) -> None:
 
 
 def _moments(z: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and mean square of each channel, of `z` `[T, N, C, ...]`."""
+    """Return mean and mean square of each channel of `z`, `[T, N, C, ...]`."""
     axes = [axis for axis in range(z.dim()) if axis != 2]
     return z.mean(axes), z.square().mean(axes)
 
 
 def _scale_weights(block: SpikingBlock, factor: Tensor) -> None:
-    """Multiply the weights of each output channel; those that are products of length and direction by their length."""
+    """Multiply the weights of each output channel by `factor`, `[C]`; weight norms stay in place."""
     for synapse in (block.synapse, *block.skips):
         weight = synapse.weight * factor.reshape(-1, *[1] * (synapse.weight.dim() - 1))
         if is_parametrized(synapse, "weight"):

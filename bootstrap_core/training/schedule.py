@@ -1,4 +1,4 @@
-"""Which mode each batch runs in, and each block of it."""
+"""Bootstrap schedule: the mode of each block in each batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ __all__ = ["LayerModes", "Scheduler"]
 
 @dataclass(frozen=True)
 class LayerModes:
-    """A mode for each block: `base`, except that the first `crossover` blocks run as SNN unless all sample.
+    """Mode of each block: SNN for the first `crossover` blocks, `base` for the rest; a SAMPLE `base` applies to all.
 
     >>> modes = LayerModes(Mode.ANN, crossover=2)
     >>> [modes[i].name for i in range(4)]
@@ -28,11 +28,11 @@ class LayerModes:
 
 @dataclass(frozen=True)
 class Scheduler:
-    """The bootstrap schedule, a pure function of epoch and iteration.
+    """Bootstrap schedule, a pure function of epoch and iteration.
 
     In training, every `sample_period` epochs the first `sample_iterations` batches are SAMPLE and the next is FIT; all
-    others are ANN. In testing, epochs that sample are scored as SNN, others as ANN. At each epoch in
-    `crossover_epochs` one more block, from the input on, leaves ANN for SNN.
+    others are ANN. In testing, epochs that sample are scored as SNN, others as ANN. From each epoch in
+    `crossover_epochs` on, one more block, counted from the input, runs as SNN instead of ANN.
 
     >>> schedule = Scheduler(sample_period=5, sample_iterations=2)
     >>> [schedule.mode(5, i, training=True).base.name for i in range(4)]
@@ -44,15 +44,15 @@ class Scheduler:
     crossover_epochs: Sequence[int] = ()
 
     def samples(self, epoch: int) -> bool:
-        """Whether `epoch` begins with sampling."""
+        """Return whether `epoch` begins with sampling."""
         return epoch % self.sample_period == 0
 
     def crossover(self, epoch: int) -> int:
-        """Number of blocks, from the input on, that run as SNN in `epoch`."""
+        """Return the number of blocks, counted from the input, that run as SNN in `epoch`."""
         return sum(landmark <= epoch for landmark in self.crossover_epochs)
 
     def mode(self, epoch: int, iteration: int = 0, *, training: bool) -> LayerModes:
-        """Modes of the batch `iteration` of `epoch`; both count from 0."""
+        """Return the modes of batch `iteration` of `epoch`; both count from 0."""
         base = Mode.ANN
         if self.samples(epoch):
             if not training:

@@ -33,23 +33,31 @@ from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
 __all__ = ["EpochReport", "Teacher", "Trainer", "distillation_loss", "fit"]
 
 N_INITIALIZING = 256
-"""Images to which fresh weights are scaled."""
+"""Number of images to which initial weights are scaled."""
 
 RANK_STRIDE = 1 << 16
-"""Between the counters from which two processes seed what each draws for itself; more than there are epochs."""
+"""Distance between the seed counters of two ranks; larger than any number of epochs, so that no seed occurs twice."""
 
 Teacher = Callable[[Tensor], Tensor]
-"""From images `[N, C, H, W]` in 0..1 to logits `[N, classes]`."""
+"""Function that returns logits `[N, classes]` for images `[N, C, H, W]` in 0..1."""
 
 
 @dataclass(frozen=True)
 class EpochReport:
-    """One line of `metrics.jsonl`: losses are means, accuracies 0 to 1, of the training or the validation images.
+    """Figures of one epoch, one line of `metrics.jsonl`: losses are means over images, accuracies are 0 to 1.
 
-    `training_*` are running figures of the epoch, of augmented images in the modes the schedule gave;
-    `overflow` says how a state left the hardware's 24 bits on the validation images; None if none did. `best` says
-    whether the epoch beats all before it by `validation_snn_accuracy`; one without an overflow beats any with one.
-    `precision` is the type of the factors of products, as the recipe says it or as `auto` chose it on this machine.
+    Attributes:
+        epoch: index of the epoch, from 0.
+        seconds: duration of the epoch.
+        learning_rate: learning rate of its first batch.
+        training_loss, training_accuracy: on augmented training images, in the modes of the schedule, while the weights
+            change.
+        validation_ann_loss, validation_ann_accuracy, validation_snn_loss, validation_snn_accuracy: on the validation
+            images after the epoch.
+        best: True if `validation_snn_accuracy` is higher than in all epochs before; an epoch without an overflow is
+            better than any with one.
+        overflow: message that says which state left the hardware's 24 bits on the validation images, or None.
+        precision: type of the factors of matrix products, "float32" or "bfloat16"; for `auto`, the type it chose.
     """
 
     epoch: int
@@ -67,23 +75,23 @@ class EpochReport:
 
 
 class Trainer:
-    """Trains a network by bootstrap, an epoch at a time.
+    """Bootstrap training of a network, one epoch at a time.
 
-    Everything random in an epoch is drawn from generators seeded with (seed, epoch), so a run resumed from
-    `state_dict` goes on exactly as if it had not stopped. Several processes, each with a trainer of the same arguments,
-    share each batch and keep the same weights: those of one process, but for the order of additions and the masks
-    of dropout, which every process draws for itself.
+    All random numbers of an epoch come from generators seeded with (seed, epoch), so a run resumed from `state_dict`
+    continues exactly as if it had not stopped. Several processes, each with a trainer of the same arguments, share each
+    batch and keep the same weights. These equal the weights of a single process except for the order of additions and
+    the dropout masks, which each process draws for itself.
 
     Args:
-        network: trained in place.
-        split: the training images; the validation images are cut from them, balanced, by the seed.
-        recipe: how; by default the spec's `training`.
-        teacher: gives logits `[N, classes]` for images `[N, C, H, W]` in 0..1, to learn from beside the labels.
-        group: the processes that train.
+        network: network to train, in place.
+        split: training images; validation images are taken from them, balanced by class, as the seed decides.
+        recipe: training recipe; by default the spec's `training`.
+        teacher: function whose logits the network learns besides the labels; see `Teacher`.
+        group: processes that train together.
 
     Raises:
-        DataError: the split is none, has no images left after the validation images, or labels beyond the classes.
-        SnnZooError: the recipe names a teacher, and none is given.
+        DataError: `split` is not a `Split`, has no images left for training, or has labels beyond the classes.
+        SnnZooError: the recipe names a teacher, but `teacher` is missing.
         LostProcessError: another process has ended or does not answer.
     """
 
@@ -101,7 +109,8 @@ class Trainer:
         recipe.check_images(len(split))
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
-                f"the recipe learns from {recipe.teacher!r}: pass its answers as teacher=, or set it to null"
+                f"the recipe's teacher is {recipe.teacher!r}: pass a function that returns its logits as teacher=, or "
+                "set training.teacher to null"
             )
         keep_freed_memory()
         self.network, self.recipe, self.teacher, self.group = network, recipe, teacher, group
@@ -126,25 +135,25 @@ class Trainer:
         self.stats = LearningStats()
         self.epoch = 0
         self.best = (False, -1.0)
-        """Of the best epoch: whether the hardware can run it, and its accuracy."""
+        """Best epoch so far: True if no state overflowed, and its SNN accuracy."""
 
     @property
     def trained(self) -> Network:
-        """What is scored and kept: the network, or the moving average of its weights if the recipe says so."""
+        """Network that is scored and saved: the trained one or, with `ema_decay`, the moving average of its weights."""
         return self.network if self.average is None else self.average.network
 
     def run_epoch(self, on_batch: Callable[[int, int], object] = lambda done, total: None) -> EpochReport:
         """Train one epoch and score the validation images as ANN and as SNN.
 
         Args:
-            on_batch: called after each batch with batches done and batches in all.
+            on_batch: called after each batch with the number of batches done and their total.
 
         Raises:
-            SnnZooError: the recipe has no more epochs; or the loss, or a weight, is no number.
+            SnnZooError: all epochs of the recipe are done, or the loss or a weight is not finite.
         """
         start, epoch = time.perf_counter(), self.epoch
         if epoch >= self.recipe.epochs:
-            raise SnnZooError(f"all {epoch} epochs of the recipe are done")
+            raise SnnZooError(f"all {epoch} epochs of the recipe are done: raise training.epochs to train longer")
         self.group.spread(self.network.state_dict().values())  # hosts may differ in the last bit
         if self.average is not None:
             self.group.spread(self.trained.state_dict().values())
@@ -226,23 +235,23 @@ class Trainer:
         return distillation_loss(logits, targets, wanted, part, self.recipe.label_smoothing)
 
     def _teacher(self) -> tuple[Teacher | None, float]:
-        """Who teaches this epoch, and its part of the loss."""
+        """Return the teacher of this epoch, or None, and its share of the loss."""
         if self.as_ann is not None:
             as_ann, scale = self.as_ann, self.recipe.logit_scale
             return lambda images: as_ann(images, Mode.ANN) * scale, self.recipe.self_distillation
         return self.teacher, self.recipe.distillation if self.teacher is not None else 0.0
 
     def _frozen(self) -> Network:
-        """The network as it is now, to learn from."""
+        """Return a frozen copy of the network, which teaches the SNN epochs as ANN."""
         self.recipe.check_own_teacher(fitted=self.trained.fitted)
         return deepcopy(self.trained).eval().requires_grad_(False)
 
     def _batch(self, indices: Tensor, generator: torch.Generator, share: Share) -> tuple[Tensor, Tensor, Tensor]:
-        """Images of this process, mixed and augmented on the network's device, labels, and what to learn: these, or the
-        probabilities `[N, classes]` of mixed images.
+        """Return this process's images, mixed and augmented, their labels, and the targets of the loss.
 
-        Made between the steps, not beside them: torch would start a second team of threads, whose waiting takes more
-        from the steps than the work is.
+        Targets are the labels `[n]`, or probabilities `[n, classes]` if images are mixed. All are on the network's
+        device. Batches are made between training steps and not in a thread beside them: torch would start a second team
+        of threads, whose waiting slows the steps down by more than this work takes.
         """
         images, labels = self._examples(indices[share.rows])
         targets = labels
@@ -257,13 +266,13 @@ class Trainer:
         return images, labels, targets
 
     def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Images in 0..1 and labels, on the network's device."""
+        """Return images in 0..1 and labels, on the network's device."""
         device = self.network.device
         return self.training.pixels(indices).to(device).float().div_(255), self.training.labels[indices].to(device)
 
     @torch.no_grad()
     def _fit_activations(self, network: Network, *, sampling: bool) -> None:
-        """Fit the activations that have samples, of training or, `sampling`, of some batches more of all blocks."""
+        """Fit all activations that have samples; with `sampling`, first run some training batches in SAMPLE mode."""
         samplers = [module for module in network.modules() if isinstance(module, RateSampler)]
         if sampling:
             for images, _ in islice(batches(self.training, self.recipe.batch_size), self.recipe.sample_iterations):
@@ -287,7 +296,7 @@ class Trainer:
         return self._product_dtype() == torch.bfloat16
 
     def _learning_rate(self, step: int) -> float:
-        """Learning rate of batch `step`, counted over all epochs; the SNN epochs at the end start a schedule anew."""
+        """Return the learning rate of batch `step`, counted over all epochs; SNN epochs have their own schedule."""
         recipe, n_ann_steps = self.recipe, self.n_ann_epochs * self.n_batches
         if step < n_ann_steps:
             peak, part = recipe.learning_rate, step / n_ann_steps
@@ -298,7 +307,7 @@ class Trainer:
         return peak * 0.5 * (1 + math.cos(math.pi * part))
 
     def state_dict(self) -> dict[str, Any]:
-        """All that a later `load_state_dict` needs to go on; tensors and plain values only, a copy."""
+        """Return the state from which `load_state_dict` continues: a copy, of tensors and plain values only."""
         return deepcopy({
             "epoch": self.epoch,
             "recipe": self.recipe.model_dump(mode="json"),
@@ -311,18 +320,19 @@ class Trainer:
         })  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from a `state_dict`; the recipe may differ in its numbers of epochs only."""
+        """Continue from a `state_dict`. Raises `SnnZooError` if recipes differ in more than the numbers of epochs."""
         ours, theirs = (dict(recipe) for recipe in (self.recipe, TrainingSpec.model_validate(state["recipe"])))
         changed = sorted(key for key in ours if key not in {"epochs", "snn_epochs"} and ours[key] != theirs[key])
         if changed:
             raise SnnZooError(f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)})")
         self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))  # which would keep its tensors
+        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would keep these very tensors
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.stats.load_state_dict(state["stats"])
         self.epoch = state["epoch"]
-        self.best = tuple(state.get("best", (True, self.stats.snn.max_accuracy or -1.0)))  # of old ones by accuracy
+        # checkpoints of early versions have no "best"
+        self.best = tuple(state.get("best", (True, self.stats.snn.max_accuracy or -1.0)))
         if state.get("as_ann") is not None:
             self.as_ann = self._frozen()
             self.as_ann.load_state_dict(state["as_ann"])
@@ -337,12 +347,11 @@ def fit(
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
     group: Group = ALONE,
 ) -> LearningStats:
-    """Train `network` by bootstrap and leave it with the weights of the best epoch, see `EpochReport`.
+    """Train `network` by bootstrap, load the weights of the best epoch, and return the statistics of all epochs.
 
     Args:
-        network: trained in place.
-        split, teacher, group: see `Trainer`.
-        recipe: by default the spec's `training`.
+        network: network to train, in place.
+        split, recipe, teacher, group: see `Trainer`.
         on_epoch: called with the report of each epoch.
 
     >>> from bootstrap_core import build_network, load_dataset
@@ -367,13 +376,14 @@ def fit(
 def distillation_loss(
     logits: Tensor, targets: Tensor, wanted: Tensor | None, part: float, label_smoothing: float = 0.0
 ) -> Tensor:
-    """What is learnt: the labels, and to a `part` of it the distance of Kullback and Leibler from a teacher's answers.
+    """Return the loss: cross-entropy with the targets and, to a `part`, Kullback-Leibler divergence from a teacher.
 
     Args:
-        logits: `[N, classes]`.
+        logits: logits of the network, `[N, classes]`.
         targets: labels `[N]`, or probabilities `[N, classes]`.
-        wanted: logits of the teacher; None without one, when `part` is 0.
-        part, label_smoothing: see `TrainingSpec`.
+        wanted: logits of the teacher, `[N, classes]`; None without a teacher, with `part` 0.
+        part: share of the divergence in the loss, 0 to 1.
+        label_smoothing: see `TrainingSpec`.
     """
     loss = (1 - part) * F.cross_entropy(logits, targets, label_smoothing=label_smoothing)
     if wanted is None:
@@ -383,7 +393,7 @@ def distillation_loss(
 
 
 def _parts_kept(alpha: float, n: int, generator: torch.Generator) -> Tensor:
-    """How much each of `n` images keeps of itself in mixup, `[N]`: the larger of two parts from Beta(alpha, alpha).
+    """Draw the share that each of `n` images keeps in mixup, `[n]`: the larger of two parts from Beta(alpha, alpha).
 
     Source: Zhang et al. 2018, mixup: Beyond Empirical Risk Minimization.
     """

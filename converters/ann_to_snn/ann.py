@@ -1,4 +1,8 @@
-"""An ordinary ANN as data: what an importer makes of a file, and a spiking network is made from. Runs in torch."""
+"""Data model of an ordinary ANN, and its evaluation in torch: the starting point of a conversion.
+
+An importer builds an `Ann` from a file. `run_ann` returns its logits and activations, which all later steps compare
+with. The ANN is data rather than a torch module, so that those steps can fold, reorder and replace its nodes.
+"""
 
 import math
 from dataclasses import dataclass
@@ -32,7 +36,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class AvgPool:
-    """Mean over windows; padding, if any, counts as zeros in the mean."""
+    """Average pooling; padded zeros count in the mean."""
 
     kernel: Pair
     stride: Pair
@@ -41,7 +45,7 @@ class AvgPool:
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Maximum over windows; padding never is the maximum. `extra`: how much more is padded below and on the right."""
+    """Max pooling; padded places are never the maximum. `extra` is further padding at the bottom and on the right."""
 
     kernel: Pair
     stride: Pair
@@ -51,38 +55,38 @@ class MaxPool:
 
 @dataclass(frozen=True)
 class Relu:
-    """`max(x, 0)`."""
+    """ReLU: `max(x, 0)`."""
 
 
 @dataclass(frozen=True)
 class Clip:
-    """`min(max(x, 0), high)`: ReLU6 and its kind."""
+    """Clipped ReLU, such as ReLU6: `min(max(x, 0), high)`."""
 
     high: float
 
 
 @dataclass(frozen=True)
 class LeakyRelu:
-    """`x` above 0, `slope * x` below."""
+    """Leaky ReLU: `x` above 0, `slope * x` below."""
 
     slope: float
 
 
 @dataclass(frozen=True)
 class PRelu:
-    """`x` above 0, `slope * x` below, with a slope for each channel: `[channels]`."""
+    """PReLU: `x` above 0, `slope * x` below, with one slope for each channel: `slope` is `[channels]`."""
 
     slope: Tensor
 
 
 @dataclass(frozen=True)
 class Flatten:
-    """`[C, H, W]` to `[C * H * W]`, C order."""
+    """Reshape of `[C, H, W]` to `[C * H * W]`, in C order."""
 
 
 @dataclass(frozen=True)
 class Add:
-    """The sum of two outputs of one shape."""
+    """Sum of two outputs of the same shape."""
 
 
 Operation = Dense | Conv | AvgPool | MaxPool | Relu | Clip | LeakyRelu | PRelu | Flatten | Add
@@ -90,7 +94,14 @@ Operation = Dense | Conv | AvgPool | MaxPool | Relu | Clip | LeakyRelu | PRelu |
 
 @dataclass(frozen=True)
 class Node:
-    """One operation: its output's name, those of its inputs, the output's shape without the batch."""
+    """One operation of the network.
+
+    Attributes:
+        name: name of the output.
+        operation: the operation, with its weights.
+        inputs: names of the outputs that it reads.
+        shape: shape of the output, without the batch.
+    """
 
     name: str
     operation: Operation
@@ -100,12 +111,13 @@ class Node:
 
 @dataclass(frozen=True)
 class Ann:
-    """A classifier: images `[N, *shape]` in 0..1, normalised, then nodes in order; the last gives the logits.
+    """Image classifier: a normalization of images `[N, *shape]`, then nodes, the last of which returns the logits.
 
     Attributes:
-        shape: of one image, `(C, H, W)` or `(features,)`.
-        nodes: in an order in which each comes after its inputs; the first reads `input_name`.
-        normalization: what the file itself does to its input before the first node.
+        shape: shape of one image, `(C, H, W)` or `(features,)`.
+        nodes: operations in the order in which they run; the first reads `input_name`.
+        normalization: normalization inside the file, applied before the first node.
+        input_name: name under which nodes read the normalised images.
     """
 
     shape: Shape
@@ -115,12 +127,12 @@ class Ann:
 
 
 def run_ann(ann: Ann, images: Tensor, *, keep: bool = False) -> tuple[Tensor, dict[str, Tensor]]:
-    """Logits `[N, classes]`, and with `keep` the output of every node by name.
+    """Return the logits `[N, classes]`, and the outputs of all nodes by name.
 
     Args:
         ann: the network.
-        images: `[N, *shape]`, as the file itself takes them.
-        keep: whether to give all outputs.
+        images: `[N, *shape]`, normalised as the ANN expects, apart from `ann.normalization`.
+        keep: True to return the outputs of all nodes; False returns an empty dict in their place.
     """
     values = {ann.input_name: ann.normalization(images)}
     last_use = {name: i for i, node in enumerate(ann.nodes) for name in node.inputs}
@@ -134,13 +146,13 @@ def run_ann(ann: Ann, images: Tensor, *, keep: bool = False) -> tuple[Tensor, di
 
 
 def apply_operation(operation: Operation, *inputs: Tensor) -> Tensor:
-    """One operation on `[N, ...]`."""
+    """Return the output of one operation on inputs `[N, ...]`."""
     x = inputs[0]
     match operation:
         case Dense(weight, bias):
             return F.linear(x, weight, bias)
         case Conv():
-            o, last = operation, torch.channels_last  # in which oneDNN, and pools behind, are up to twice as fast
+            o, last = operation, torch.channels_last  # up to twice as fast, also a pool after it
             weight = o.weight.contiguous(memory_format=last)
             found = F.conv2d(x, weight, o.bias, o.stride, o.padding, o.dilation, o.groups)
             return found.contiguous(memory_format=last)

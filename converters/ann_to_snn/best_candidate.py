@@ -1,4 +1,9 @@
-"""An ANN becomes a spiking network: the form of input and of pooling that answers most as the ANN does."""
+"""Choice of the spiking form: the encoding of the input, and the replacement of max pooling.
+
+Inputs are an ANN and images. Each form is calibrated on some of the images, and judged on others by its agreement: the
+part of images to which the network gives the ANN's answer. The result is the `Candidate` with the largest agreement.
+Which form loses least depends on the ANN and on the data, so it is measured. This needs no labels.
+"""
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -30,30 +35,30 @@ __all__ = [
 ]
 
 FEWEST, MOST = 256, 4096
-"""Images to calibrate on, few for large networks."""
+"""Bounds of the number of calibration images; fewer for large networks."""
 NUMBERS = 1 << 22
-"""Activations of the ANN, of all images to calibrate on together, that are worth more than the fewest."""
+"""Number of activations, over all images, that is enough for calibration; large networks need fewer images."""
 FEWEST_TO_JUDGE, N_JUDGING = 500, 4000
-"""Images to judge by, few of large ones."""
+"""Bounds of the number of images to judge by; fewer if they are large."""
 PIXELS = 1 << 27
-"""Of all images to judge by together, that are worth more than the fewest: half a gigabyte."""
+"""Number of pixels, over all images, that is enough to judge by: half a gigabyte."""
 MOST_IMAGES = MOST + N_JUDGING
-"""That any conversion asks for."""
+"""Largest number of images that a conversion uses."""
 BATCH = 250
 GRADED_BITS = (8, 7, 6, 5, 4, 3)
 
 Fit = Callable[..., tuple[Model, list[Calibration]]]
-"""`calibrate`, of layers, in an `input_form`."""
+"""Type of `calibrate` with all arguments bound but `layers` and `input_form`."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class SpikingForms:
-    """Forms that a spiking network may take; the one that answers most as the ANN does is chosen.
+    """Forms of a spiking network to choose from; the one that agrees most with the ANN is taken.
 
     Attributes:
-        encodings: encodings of the input, by default spikes and graded pixels.
-        max_pooling: what may become of a maximum over windows, by default neurons that fire with any of their window,
-            or the average.
+        encodings: encodings of the input to try; by default spikes and graded pixels.
+        max_pooling: replacements of max pooling to try; by default neurons that fire when any neuron of their window
+            does, and the average.
     """
 
     encodings: Sequence[Encoding] = tuple(Encoding)
@@ -65,16 +70,16 @@ EVERY_FORM = SpikingForms()
 
 @dataclass(frozen=True)
 class Candidate:
-    """A calibrated network, and the part of images to which it gives the answer of the ANN.
+    """Calibrated network, and its agreement with the ANN.
 
     Attributes:
         model: the network.
-        calibrations: of its layers of neurons.
-        layers: what it was made of, each a block of its own, beside flattens and the input.
-        input_form: how pixels enter.
-        max_pooling: what maxima became.
-        agreement: part of the judged images.
-        held_out: whether it was calibrated without these.
+        calibrations: calibrations of its layers of neurons.
+        layers: layers that it was made from; each is one block. Input and flattening are further blocks.
+        input_form: form of the input.
+        max_pooling: replacement of max pooling.
+        agreement: part of the judged images that get the ANN's answer, 0..1.
+        held_out: True if the network was calibrated without these images.
     """
 
     model: Model
@@ -87,11 +92,11 @@ class Candidate:
 
     @property
     def blocks(self) -> list[int]:
-        """The block of the network that each of `layers` became."""
+        """Indices of the blocks that `layers` became, one for each layer."""
         return [i for i, made in enumerate(self.model.spec.layers) if i > 0 and made.role is not Role.RESHAPED]
 
     def blocks_of(self, ann: Ann) -> dict[str, list[int]]:
-        """The blocks that do what each node of the ANN does, by its name."""
+        """Return the indices of the blocks that compute each node of the ANN, by name of the node."""
         own = {layer.target: block for layer, block in zip(self.layers, self.blocks, strict=True)}
         found: dict[str, set[int]] = {name: {block} for name, block in own.items()}
         for node in reversed(activations_first(ann).nodes):
@@ -102,7 +107,7 @@ class Candidate:
 
 
 def images_wanted(ann: Ann) -> int:
-    """How many images `best_candidate` has a use for."""
+    """Return the number of images that `best_candidate` can use."""
     return _n_calibrating(activations_first(ann)) + min(N_JUDGING, max(FEWEST_TO_JUDGE, PIXELS // prod(ann.shape)))
 
 
@@ -120,23 +125,22 @@ def best_candidate(
     normalization: Normalization = AS_THEY_ARE,
     balanced: bool = True,
 ) -> Candidate:
-    """Calibrate every form on the first images, 256 to 4,096, judge each on up to 4,000, and give the best.
+    """Calibrate the ANN in each form, and return the one that agrees most with it.
 
-    They are judged on others if there are 500 at least, on all if not: of a few others, chance would choose.
-
-    No labels are needed: what counts is that the answer is the ANN's.
+    The first 256 to 4,096 images calibrate; the others, up to 4,000, are judged. If fewer than 500 others are left, the
+    images that calibrate are judged too, as chance would decide among a few. Labels are not needed.
 
     Args:
         ann: the ANN.
         images: `[N, ...]` in 0..1; see `images_wanted`.
-        name: of the network.
+        name: name of the network.
         time_steps: T.
-        forms: forms to choose from; graded input gets the number of bits with which the first layer errs least.
-        normalization: of the ANN's images.
+        forms: forms to choose from; graded input gets the number of bits with the smallest error of the first layer.
+        normalization: normalization of the images that the ANN takes.
         balanced: see `calibrate`.
 
     Raises:
-        UnsupportedError: no form gives a network; says why.
+        UnsupportedError: no form works; the message has the reasons.
     """
     ann = activations_first(ann)
     images = images.reshape(len(images), *ann.shape)
@@ -171,17 +175,17 @@ def best_candidate(
             except (UnsupportedError, StateOverflowError) as error:
                 problems.append(f"{encoding} input: {error}")
     if not found:
-        raise UnsupportedError(f"{name}: no spiking form: {'; '.join(dict.fromkeys(problems))}")
+        raise UnsupportedError(f"{name}: no spiking form works: {'; '.join(dict.fromkeys(problems))}")
     return max(found, key=lambda candidate: candidate.agreement)
 
 
 def has_maxima(ann: Ann) -> bool:
-    """Whether any node is a maximum over windows."""
+    """Return whether the ANN has max pooling."""
     return any(isinstance(node.operation, MaxPool) for node in ann.nodes)
 
 
 def has_skips(ann: Ann, max_pooling: Sequence[MaxPooling]) -> bool:
-    """Whether every spiking form of the ANN, by what its maxima may become, has skips."""
+    """Return whether the network has skips, whichever replacement of max pooling is chosen."""
     ann, found = activations_first(ann), list[bool]()
     for pooling in max_pooling:
         with suppress(UnsupportedError):
@@ -190,21 +194,21 @@ def has_skips(ann: Ann, max_pooling: Sequence[MaxPooling]) -> bool:
 
 
 def _form(fit: Fit, layers: Sequence[SpikingLayer], encoding: Encoding) -> InputForm:
-    """The form of an encoding; of graded input with the bits whose first layer errs least."""
+    """Return the input form for an encoding; graded input gets the bits with the smallest error of the first layer."""
     if encoding is Encoding.SPIKE or layers[0].activation is None:
         return InputForm(encoding)
     errors = dict[InputForm, float]()
     for form in (InputForm(encoding, bits) for bits in GRADED_BITS):
         try:
             errors[form] = fit(layers[:1], input_form=form)[1][0].error
-        except UnsupportedError:  # of many levels the bias may leave its range; with the fewest that is told
+        except UnsupportedError:  # with many levels the bias may be out of range; reported if the fewest bits fail too
             if form.bits == GRADED_BITS[-1] and not errors:
                 raise
     return min(errors, key=lambda form: errors[form])
 
 
 def _agreement(model: Model, images: Tensor, answers: Tensor) -> float:
-    """The part of images that get their answer."""
+    """Return the part of images to which the network gives the wanted answer."""
     exact = IntegerNetwork(model.build())
     found = torch.cat([exact(part).argmax(1) for part in images.split(BATCH)])
     return float((found == answers).double().mean())

@@ -1,4 +1,11 @@
-"""From an ANN's layers to a spiking network: thresholds and scales measured on images."""
+"""Calibration: from spiking layers to a network, with weights, thresholds and scales measured on images.
+
+Inputs are an ANN, its spiking layers and some hundreds of images; the result is a `Model`, and a `Calibration` for each
+layer of neurons. Layers are taken in order, each on the spikes that the layers before it really send: its weights are
+refitted to them (`refit`) and scaled onto the hardware's grid (`grid_fit`), then it gets the smallest threshold whose
+rates come close to the ANN's activations. With few time steps, rates are coarse and saturate; as real spikes are
+measured, each layer makes up for part of the error of the layers before it.
+"""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -31,23 +38,25 @@ from specs.neuron import CubaSpec
 __all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]
 
 PARTS = tuple(torch.linspace(0.05, 1.0, 24).tolist())
-"""Thresholds tried for a layer, as parts of its largest activation, rising."""
+"""Thresholds to try for a layer, ascending, relative to its largest activation."""
 SLACK = 0.05
-"""The smallest threshold is taken whose error is larger than the least by no more than this part: its neurons fire
-sooner, and of few time steps each layer loses some before its first spikes."""
+"""Tolerance of the error, relative to the least: the smallest threshold within it is chosen.
+
+Neurons with a lower threshold fire sooner. With few time steps, every layer loses some before its first spikes.
+"""
 HIGH, MOST_GAIN = 0.999, 8.0
-"""The quantile of activations that all channels of a layer share, and the most that weights grow by for it."""
+"""Quantile of the activations that is made equal for all channels of a layer, and the largest factor for that."""
 N_SAMPLED = 1 << 16
-"""Neurons of images that thresholds are tried on; a layer has many more."""
+"""Largest number of activations on which thresholds are tried, drawn from all neurons and images."""
 TAU_GRAD = 0.005
-"""Width of the surrogate gradient: half a threshold. Much wider or narrower ones learn worse."""
+"""Width of the surrogate gradient, which makes it half a threshold. Much wider or narrower ones train worse."""
 STATE_FLOATS, MARGIN = (STATE_MAX + 1) / STATE, 0.35
-"""Largest voltage of the hardware, in float units, and the part of it that calibration may use: tuning takes more."""
+"""Largest voltage of the hardware in float units, and the part that calibration may use; the rest is for tuning."""
 
 
 @dataclass(frozen=True)
 class InputForm:
-    """How pixels enter: as spikes of input neurons, or as integers of some bits straight into the first synapse."""
+    """Form of the input: spikes of input neurons, or pixels as integers of `bits` bits sent to the first synapse."""
 
     encoding: Encoding
     bits: int = 8
@@ -57,17 +66,23 @@ class InputForm:
 
     @property
     def levels(self) -> int:
-        """Largest value of the input."""
+        """Largest value of the input: 1 for spikes."""
         return 2**self.bits - 1 if self.encoding is Encoding.GRADED else 1
 
 
 @dataclass(frozen=True)
 class Calibration:
-    """Block `block` of the network: what a rate of 1 stands for, its threshold, and what is left of error.
+    """Calibration of one layer of neurons.
 
-    `scale` has a number for each channel. `error` is the root mean square of the rates less what the ANN gives, each
-    channel in units of its scale, as a part of the latter's; `saturated` is the part of activations above it. `shrink`
-    is what weights on their whole grid were multiplied by, for the hardware to hold what they drive a voltage to.
+    Attributes:
+        block: index of the block in the network.
+        target: node of the ANN whose activations the rates stand for.
+        scale: `[C]`, activation that a rate of 1 stands for, for each channel.
+        threshold: threshold in units of an input of 1.
+        error: root mean square of the difference between rates and activations, relative to that of the activations;
+            channels are brought to one size first.
+        saturated: part of the activations that are above the scale, 0..1.
+        shrink: factor below the whole grid on the weights, so that voltages stay in the hardware's range; 1 if they do.
     """
 
     block: int
@@ -80,7 +95,14 @@ class Calibration:
 
 
 class _Synapses(NamedTuple):
-    """A linear map, the spikes that it reads, what a 1 of each channel of those stands for, and of a skip its spec."""
+    """Synapses of a layer that is being calibrated.
+
+    Attributes:
+        linear: weights and bias, for inputs in units of the ANN.
+        spikes: `[T or 1, N, ...]`, the input.
+        scale: `[C]`, activation that an input of 1 stands for, for each channel.
+        document: spec of a skip; empty for the layer's own synapses.
+    """
 
     linear: Dense | Conv
     spikes: Tensor
@@ -93,12 +115,12 @@ class _Synapses(NamedTuple):
 
     @property
     def weight(self) -> Tensor:
-        """For spikes, of the weight for what these stand for."""
+        """Weight for spikes: the weight for activations, times their scale."""
         return scale_inputs(self.linear, self.scale).weight
 
     @property
     def means(self) -> Tensor:
-        """What the spikes stand for, `[N, ...]`."""
+        """Activations that the spikes stand for, `[N, ...]`."""
         mean = self.spikes.mean(0, dtype=torch.float64)
         return mean * _over_places(self.scale.repeat_interleave(mean.shape[1] // len(self.scale)), mean)
 
@@ -114,30 +136,36 @@ def calibrate(
     normalization: Normalization = AS_THEY_ARE,
     balanced: bool = True,
 ) -> tuple[Model, list[Calibration]]:
-    """A spiking network of the layers. Each threshold is the smallest whose rates come near to what the ANN gives.
+    """Make a spiking network of the layers; return it with the calibrations of its layers of neurons, in order.
 
-    Layer by layer, on the spikes that the layers before really give; weights are fitted to these anew, so that a layer
-    mends what those before it lost.
+    Each layer is calibrated on the spikes that the layers before it really send. Its weights are refitted to them, so
+    that it makes up for part of the error so far. Its threshold is the smallest whose rates come close to the ANN's
+    activations.
 
     Args:
-        ann: what the layers were made of.
-        layers: with the readout last.
+        ann: ANN that the layers were made from.
+        layers: spiking layers, the readout last.
         images: `[N, *shape]` in 0..1, some hundreds.
-        name: of the network.
+        name: name of the network.
         time_steps: T.
-        input_form: how pixels enter.
-        normalization: of the images that the ANN was trained on; folded into the first layer.
-        balanced: whether channels that say little on these images are made to say more; not with images of noise.
+        input_form: form of the input.
+        normalization: normalization of the images that the ANN takes; folded into the first layer.
+        balanced: True to raise channels that are weakly active on these images; False if the images are noise.
+
+    Raises:
+        UnsupportedError: a layer does not fit the hardware's ranges or this form of input, or is active for no image.
     """
     return _Calibrator(ann, images, time_steps, input_form, normalization, balanced).network(layers, name)
 
 
 def shrink_for(reach: float) -> float:
-    """What weights that drive a voltage so far from zero are multiplied by, at most 1, for the hardware to hold it."""
+    """Return the factor on weights, at most 1, with which the hardware can hold a voltage that now reaches `reach`."""
     return min(1.0, STATE_FLOATS * MARGIN / max(reach, 1e-9))
 
 
 class _Calibrator:
+    """Images, and outputs of the ANN on them, with the steps of a calibration."""
+
     def __init__(
         self,
         ann: Ann,
@@ -148,7 +176,7 @@ class _Calibrator:
         balanced: bool,
     ) -> None:
         self.images, self.time_steps, self.form, self.balanced = images, time_steps, form, balanced
-        # of this height the gradient of a rate is 1 / threshold, that of a neuron that keeps all it gets
+        # this height makes the gradient of a rate 1 / threshold, as for a neuron that loses none of its input
         self.surrogate = {"tau_grad": TAU_GRAD, "scale_grad": 4000 * TAU_GRAD / (time_steps + 1)}
         self.normalization = ann.normalization.after(normalization)
         self.generator = torch.Generator().manual_seed(0)
@@ -158,6 +186,7 @@ class _Calibrator:
 
     @torch.no_grad()
     def network(self, layers: Sequence[SpikingLayer], name: str) -> tuple[Model, list[Calibration]]:
+        """Calibrate all layers; see `calibrate`."""
         document: dict[str, Any] = {
             "name": name_from(name),
             "time_steps": self.time_steps,
@@ -168,7 +197,7 @@ class _Calibrator:
         spikes, scale, found = self._enter(document["input"], layers[0])
         tensors: dict[str, Tensor] = {}
         last_reader = {skip.source: i for i, layer in enumerate(layers) for skip in layer.skips}
-        kept: dict[int, tuple[int, Tensor, Tensor]] = {}  # by layer: its block, spikes and scale
+        kept: dict[int, tuple[int, Tensor, Tensor]] = {}  # layer -> its block, spikes and scale, up to its last skip
         for i, layer in enumerate(layers):
             if i in last_reader:
                 kept[i] = len(document["blocks"]), spikes, scale
@@ -195,7 +224,10 @@ class _Calibrator:
         return Model(spec, state | tensors), found
 
     def _enter(self, entering: dict[str, Any], first: SpikingLayer) -> tuple[Tensor, Tensor, list[Calibration]]:
-        """What the first synapse sees, `[T or 1, N, ...]`, and what a 1 of it stands for, in pixels of 0..1."""
+        """Return the input of the first synapse, `[T or 1, N, ...]`, its scale in pixels of 0..1, and its calibration.
+
+        Only input neurons have a calibration. The form of the input is added to `entering`, the spec of the input.
+        """
         pixels = self.images.reshape(len(self.images), *first.before)
         if self.form.encoding is Encoding.GRADED:
             entering["bits"] = self.form.bits
@@ -207,11 +239,13 @@ class _Calibrator:
         return _fire(z, None, int(MANT * chosen.threshold)), chosen.scale, [chosen]
 
     def _skip(self, layer: SpikingLayer, skip: SpikingSkip, block: int, spikes: Tensor, scale: Tensor) -> _Synapses:
-        """A skip from `block`, which gave `spikes`."""
+        """Return the synapses of a skip from `block`, whose output is `spikes`."""
         linear = skip.linear
         if skip.source == 0:
             if self.form.encoding is Encoding.GRADED:
-                raise UnsupportedError(f"{layer.target} adds the image to spikes, and graded pixels have other units")
+                raise UnsupportedError(
+                    f"{layer.target} adds the image to spikes: needs spikes as input, as graded pixels have other units"
+                )
             linear = self._normalized(linear, skip.before[0])
         document: dict[str, Any] = {"source": block, "kind": "dense"}
         if skip.diagonal is not None:
@@ -221,7 +255,7 @@ class _Calibrator:
         return _Synapses(linear, spikes, scale, document)
 
     def _normalized(self, linear: Dense | Conv, channels: int) -> Dense | Conv:
-        """A layer that reads images, for pixels in 0..1 instead of normalised ones; exact but where it pads."""
+        """Return a layer for pixels in 0..1, given one for normalised pixels; exact except near padding."""
         mean, std = self.normalization.each(channels)
         scaled = scale_inputs(linear, 1 / std)
         return replace(scaled, bias=scaled.bias - scale_inputs(scaled, mean).weight.flatten(1).sum(1))
@@ -234,14 +268,15 @@ class _Calibrator:
         index: int,
         found: list[Calibration],
     ) -> tuple[dict[str, Any], dict[str, Tensor], Tensor, Tensor]:
-        """Block, its tensors, its spikes, and what a rate of 1 stands for; its own synapses come first."""
-        if levels == 1:  # graded pixels are what they stand for
+        """Calibrate a layer; return its block, tensors, spikes and scale. Its own synapses come first, then skips."""
+        if levels == 1:  # graded pixels have no error to make up for
             synapses = self._mended(layer, synapses)
         wanted, gains = layer.wanted(self.outputs[layer.target]), None
         if layer.activation is not None:
             if not wanted.any():
                 raise UnsupportedError(
-                    f"{layer.target}: none of its units is active for any image: does the ANN take other images?"
+                    f"{layer.target}: none of its units is active for any image; check that these are images that the "
+                    "ANN takes, with its normalization"
                 )
             gains = self._gains(wanted)
             synapses = [each._replace(linear=scale_outputs(each.linear, gains)) for each in synapses]
@@ -258,7 +293,7 @@ class _Calibrator:
         assert fit.bias is not None
 
         def driven(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
-            """What the quantised ones give."""
+            """Return weighted input and bias after quantisation."""
             return _weigh(synapses, quantize_weight(weight.float()).double()), quantize_bias(bias.float() * levels)
 
         z, bias = driven(fit.weight, fit.bias)
@@ -282,7 +317,7 @@ class _Calibrator:
         return block, tensors, _fire(z, bias, threshold_mant(chosen.threshold, levels)), chosen.scale
 
     def _mended(self, layer: SpikingLayer, synapses: Sequence[_Synapses]) -> list[_Synapses]:
-        """The synapses with weights that make up for what the layers before lost."""
+        """Return the synapses with weights refitted to make up for the error of the layers before."""
         neurons = layer.activation is not None
         wanted = layer.weighed(self.outputs[self.inputs[layer.target][0] if neurons else layer.target].double())
         readings = [Reading(each.linear, each.means, each.is_identity) for each in synapses]
@@ -290,9 +325,10 @@ class _Calibrator:
         return [each._replace(linear=linear) for each, linear in zip(synapses, maps, strict=True)]
 
     def _gains(self, wanted: Tensor) -> Tensor:
-        """What each channel's weights are multiplied by, `[C]`, so that one threshold is right for all.
+        """Return a factor for the weights of each channel, `[C]`, that makes one threshold right for all channels.
 
-        Silent ones grow the most, so that their readers' weights, of which nothing is known, take little of the grid.
+        Silent channels get the largest factor, which makes the weights that read them small: the images say nothing
+        about these weights, so they should not decide how the next layer is scaled onto its grid.
         """
         if not self.balanced:
             return torch.ones(wanted.shape[1]).double()
@@ -301,20 +337,22 @@ class _Calibrator:
         return (high.max() / high.clamp_min(1e-12)).clamp(1.0, MOST_GAIN)
 
     def _reach(self, z: Tensor, bias: Tensor) -> float:
-        """How far from zero the voltage of an inhibited neuron goes in T steps, or of any neuron in one."""
+        """Return the largest magnitude of a voltage: of an inhibited neuron after T steps, of others after one step."""
         total = self.time_steps * (z.mean(0) + _over_places(bias, z[0]))
         return max(float(-total.min()), float(z.abs().max()))
 
     def _choose(
         self, z: Tensor, bias: Tensor | None, wanted: Tensor, factor: float, levels: int, *, block: int, target: str
     ) -> Calibration:
-        """The threshold, in units of an input of 1, and the scale whose rates come near to `wanted`, on a sample.
+        """Choose the smallest threshold, and its scale, whose rates come close to `wanted` on a sample.
 
         Args:
-            z: `[T, N, C, ...]` in units of the input's levels.
-            bias: `[C]`, likewise, or None.
-            wanted: `[N, C, ...]` in units of the ANN.
-            factor: what a 1 of `wanted` is in units of an input of 1.
+            z: weighted input, `[T, N, C, ...]`, in units of the input's levels.
+            bias: `[C]`, in the same units, or None.
+            wanted: activations, `[N, C, ...]`, in units of the ANN.
+            factor: activation of 1 in units of an input of 1.
+            levels: largest value of the input.
+            block, target: see `Calibration`.
         """
         n = wanted.numel()
         picked = torch.randint(n, (min(n, N_SAMPLED),), generator=self.generator)
@@ -335,9 +373,10 @@ class _Calibrator:
         return next(calibration for calibration in tried if calibration.error <= enough)
 
     def _any(self, layer: SpikingLayer, spikes: Tensor) -> tuple[dict[str, Any], Tensor]:
+        """Return the block of an `any` pool, and its spikes."""
         linear = layer.linear
         assert isinstance(linear, Conv)
-        one = 1 + WEIGHT_STEP
+        one = 1 + WEIGHT_STEP  # neurons spike above their threshold, not at it
         block = {
             "kind": "avg_pool", "kernel": list(linear.kernel), "stride": list(linear.stride),
             "padding": list(linear.padding), "gain": one * prod(linear.kernel),
@@ -348,13 +387,13 @@ class _Calibrator:
 
 
 def _fire(z: Tensor, bias: Tensor | None, mant: int) -> Tensor:
-    """Spikes of neurons that neither current nor voltage of leaks away, like `z` `[T, N, C, ...]`."""
+    """Return the spikes of integrate-and-fire neurons, in the shape of `z`, `[T, N, C, ...]`; threshold `mant / 64`."""
     neuron = CubaNeuron(CubaSpec(threshold=mant / MANT, current_decay=1.0, voltage_decay=0.0), channels=1)
     return fire(z, neuron.constants(bias), len(z)).tensor()
 
 
 def _document(layer: SpikingLayer, synapses: Sequence[_Synapses]) -> dict[str, Any]:
-    """The block of a layer, without its neurons."""
+    """Return the block of a layer, without its neurons."""
     linear, skips = synapses[0].linear, [each.document for each in synapses[1:]]
     own: dict[str, Any] = {"bias": True, "skips": skips} if skips else {"bias": True}
     if isinstance(linear, Dense):
@@ -367,14 +406,14 @@ def _geometry(conv: Conv) -> dict[str, list[int]]:
 
 
 def _weights(synapses: Sequence[_Synapses], weight: Tensor) -> list[Tensor]:
-    """The weight of each, of all of them in a row."""
+    """Split a flat weight into the weights of all synapses, each in its shape."""
     shapes = [each.linear.weight.shape for each in synapses]
     parts = weight.split([shape.numel() for shape in shapes])
     return [part.reshape(shape) for part, shape in zip(parts, shapes, strict=True)]
 
 
 def _named(synapses: Sequence[_Synapses], weight: Tensor) -> dict[str, Tensor]:
-    """The weights under their names within the block."""
+    """Return the weights under their names in the block, given a flat weight."""
     own, *others = _weights(synapses, weight)
     tensors = {"synapse.weight": own}
     for k, (skip, each) in enumerate(zip(synapses[1:], others, strict=True)):
@@ -385,14 +424,14 @@ def _named(synapses: Sequence[_Synapses], weight: Tensor) -> dict[str, Tensor]:
 
 
 def _over_places(factors: Tensor, x: Tensor) -> Tensor:
-    """`[C]` for `x` `[N, C, ...]`."""
+    """Reshape factors `[C]` to be multiplied with `x`, `[N, C, ...]`."""
     return factors.reshape(-1, *[1] * (x.dim() - 2))
 
 
 def _weigh(synapses: Sequence[_Synapses], weight: Tensor) -> Tensor:
-    """Weighted input of every step, `[T, N, ...]`, with the weights of all synapses in a row.
+    """Return the weighted input of each step, `[T, N, ...]`, of all synapses together; `weight` is flat.
 
-    Exact: in float32 if the sums of whole numbers are short enough.
+    Sums are exact: computed in float32 where it can hold them, otherwise in float64.
     """
     largest = sum(int(each.spikes.max()) * each.linear.weight[0].numel() * -WEIGHT_INT_MIN for each in synapses)
     dtype = torch.float32 if largest < EXACT_IN_FLOAT else torch.float64

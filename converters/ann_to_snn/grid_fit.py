@@ -1,4 +1,10 @@
-"""Float weights onto the hardware's grids: scaled, with bias and threshold, by the factor that loses least."""
+"""Scaling of a layer onto the hardware's grids: one factor for weights, bias and threshold.
+
+Inputs are float weights, bias and threshold; the result is a `GridFit`. If all three are multiplied by one factor, the
+spikes stay the same, so the factor is free. Some factor may put all numbers on their grids, so that nothing is lost:
+average pooling and weights that were quantised before are like that. Otherwise rounding loses least with the largest
+factor in range.
+"""
 
 import math
 from dataclasses import dataclass
@@ -20,27 +26,27 @@ from specs.fields import VTH_MANT_MAX, threshold_mant
 __all__ = ["GridFit", "fit_to_grid"]
 
 TOLERANCE, NOISE = 1e-3, 4e-6
-"""Closer to the grid than the first, in its steps, and the second, in parts of the largest, a number counts as on it.
+"""Largest distance from the grid that still counts as on it: in grid steps, and relative to the largest number.
 
-Float32 files are off by less; and numbers so small that the grid would make zeros of them are not on it.
+Both must hold. Numbers from float32 files are off by less. The second excludes numbers that would all round to 0.
 """
 
 KEPT_LEVELS = 8
-"""Of the 128 levels that a weight has either way, one in so many at least is left."""
+"""Largest divisor of a factor that exceeds `most`: of the 128 levels of a weight of either sign, 16 are left."""
 WHOLE_FACTORS = range(1, 65)
 POWERS = range(-12, 13)
 
 
 @dataclass(frozen=True)
 class GridFit:
-    """A layer in the hardware's ranges.
+    """Layer scaled into the hardware's ranges.
 
     Attributes:
-        factor: what weights, bias and threshold were multiplied by. Spikes do not depend on it; logits grow with it.
-        weight: float64; rounded to its grid only where it lay on it.
-        bias: in units of an input of 1, or None.
-        threshold: on its grid, in units of an input of 1, or None.
-        weight_error: largest rounding of a weight, as a part of the largest weight.
+        factor: factor on weights, bias and threshold. Spikes do not depend on it; logits are proportional to it.
+        weight: scaled weights, float64; rounded only if all were on their grid already, but for noise.
+        bias: scaled bias in units of an input of 1, or None.
+        threshold: scaled threshold on its grid, in units of an input of 1, or None.
+        weight_error: largest rounding error of a weight, relative to the largest weight.
     """
 
     factor: float
@@ -55,20 +61,21 @@ def fit_to_grid(
 ) -> GridFit:
     """Scale a layer into the hardware's ranges.
 
-    What lies on the grids already stays as it is. Else the factor nearest to 1, a whole number or a power of two, that
-    puts everything on them; else the largest of those with which at least weights and bias are on them; else the
-    largest that the ranges allow, with which rounding loses least.
+    The factor is the first of these that exists:
+
+    1. the whole number or power of two closest to 1 that puts weights, bias and threshold on their grids;
+    2. the largest whole number or power of two that puts weights and bias on their grids;
+    3. the largest that the ranges allow, with which rounding loses least.
 
     Args:
-        weight: of any shape; the grid is multiples of 2/64 in [-256, 254]/64.
-        bias: of any shape, on a grid of 1/(64 levels) with 13 bits, or None.
-        threshold: truncated to 1/(64 levels), at most 17 bits; None for a readout that never fires.
-        levels: largest value of a graded input.
-        most: the largest factor where rounding cannot be helped, so that states have room; but weights keep 5 bits.
+        weight: any shape; its grid is multiples of 2/64 in [-256, 254]/64.
+        bias: any shape, on a grid of 1/(64 levels) with 13 bits, or None.
+        threshold: truncated to 1/(64 levels), at most 17 bits; None for a readout, which never fires.
+        levels: largest value of a graded input; 1 for spikes.
+        most: largest factor in case 3, so that states do not overflow; but weights keep at least 5 bits.
 
     Raises:
-        UnsupportedError: the weights are so large beside the threshold that in range it falls below 1/64, or so small
-            that they all become 0.
+        UnsupportedError: with the weights in range, the threshold is below 1/64; or all weights round to 0.
 
     >>> fit = fit_to_grid(torch.tensor([0.25, -0.5]) / 9, None, 1 / 9)
     >>> fit.factor, fit.weight.tolist(), fit.threshold, fit.weight_error
@@ -79,8 +86,8 @@ def fit_to_grid(
     smallest = 0.0 if threshold is None else 1 / (MANT * threshold)
     if largest < smallest * (1 - 1e-9):
         raise UnsupportedError(
-            f"weights or biases too large beside the threshold of {threshold:.4g}: in the hardware's range it would "
-            f"be {largest * (threshold or 0):.2g}, below 1/64"
+            f"weights or biases are too large relative to the threshold of {threshold:.4g}: scaled into the hardware's "
+            f"range, it would be {largest * (threshold or 0):.2g}; it must be at least 1/64"
         )
     factor, exact = _choose_factor(weight, bias, threshold, levels, smallest, largest)
     if not exact:
@@ -92,14 +99,14 @@ def fit_to_grid(
     peak = scaled.abs().max().item() if scaled.numel() else 0.0
     if peak and not bool(steps.any()):
         beside = "the bias" if threshold is None else f"the threshold of {threshold:.4g}, or the bias"
-        raise UnsupportedError(f"weights too small beside {beside}: all become 0")
+        raise UnsupportedError(f"weights are too small relative to {beside}: all would round to 0")
     error = (steps * WEIGHT_STEP - scaled).abs().max().item() / peak if peak else 0.0
     mant = None if threshold is None else _mantissa(threshold * factor, levels)
     return GridFit(factor, scaled, scaled_bias, None if mant is None else _threshold(mant, levels), error)
 
 
 def _largest_factor(weight: Tensor, bias: Tensor | None, threshold: float | None, levels: int) -> float:
-    """The largest factor that keeps everything in range; infinite for a layer of zeros."""
+    """Return the largest factor that keeps all numbers in range; infinite for a layer of zeros."""
     bounds = [math.inf]
     for x, low, high in (
         (weight, WEIGHT_INT_MIN * WEIGHT_STEP, WEIGHT_INT_MAX * WEIGHT_STEP),
@@ -118,9 +125,9 @@ def _largest_factor(weight: Tensor, bias: Tensor | None, threshold: float | None
 def _choose_factor(
     weight: Tensor, bias: Tensor | None, threshold: float | None, levels: int, smallest: float, largest: float
 ) -> tuple[float, bool]:
-    """A factor between the bounds, and whether it puts weights and bias on their grids."""
+    """Return a factor between the bounds, and whether it puts weights and bias on their grids."""
     wanted = {float(n) for n in WHOLE_FACTORS} | {2.0**n for n in POWERS}
-    slack = 1 + 1e-6  # float32 noise at the end of a range
+    slack = 1 + 1e-6  # for float32 noise at the end of a range
     allowed = [factor for factor in wanted if smallest / slack <= factor <= largest * slack]
     allowed.sort(key=lambda factor: (abs(math.log2(factor)), factor))
     exact = [
@@ -137,7 +144,7 @@ def _choose_factor(
 
 
 def _on_grid(multiples: Tensor) -> bool:
-    """Whether all are whole numbers; the first few decide most cases."""
+    """Return whether all numbers are whole; the first few decide most cases."""
     flat = multiples.flatten()
     if not flat.numel():
         return True
@@ -146,13 +153,13 @@ def _on_grid(multiples: Tensor) -> bool:
 
 
 def _mantissa(threshold: float, levels: int) -> int:
-    """Truncated, but for what lies just under a whole number."""
+    """Return the mantissa of a threshold: truncated, but rounded if it is within noise of a whole number."""
     mant = MANT * threshold * levels
     return min(round(mant) if abs(mant - round(mant)) < TOLERANCE else math.trunc(mant), VTH_MANT_MAX)
 
 
 def _threshold(mant: int, levels: int) -> float:
-    """The threshold of a spec that has this mantissa."""
+    """Return the threshold that has this mantissa in a spec."""
     threshold = max(mant / MANT / levels, 1 / MANT)
     while threshold_mant(threshold, levels) < mant:
         threshold = math.nextafter(threshold, math.inf)

@@ -1,4 +1,8 @@
-"""What was done to images before an ANN saw them."""
+"""Normalization of an ANN's images, `(x - mean) / std`, and the normalizations in common use.
+
+Most files leave it out, since training applies it to the data. A conversion needs it: mean and std are given by the
+user, and the common ones are tried to detect a wrong choice.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -15,14 +19,14 @@ from specs.fields import Shape
 __all__ = ["AS_THEY_ARE", "Normalization", "usual_normalizations"]
 
 Numbers = tuple[float, ...]
-"""One number, or one for each channel."""
+"""One number for all channels, or one for each channel."""
 
 
 @dataclass(frozen=True)
 class Normalization:
-    """`(x - mean) / std` of images: alike for all of their numbers, or of each channel.
+    """Normalization of images, `(x - mean) / std`, with one mean and std for all channels or for each.
 
-    Images `[N, C, H, W]` have C channels; of images in a row, `[N, features]`, a channel is `features / C` numbers.
+    Images `[N, C, H, W]` have C channels. In flat images `[N, features]`, each channel is `features / C` numbers.
 
     >>> colours = Normalization.of([0.5, 0.25], 0.5)
     >>> colours(torch.tensor([[0.5, 1.0, 0.5, 0.25]]))
@@ -36,75 +40,79 @@ class Normalization:
 
     @classmethod
     def of(cls, mean: float | Sequence[float], std: float | Sequence[float]) -> "Normalization":
-        """Of a number each, or one for each channel."""
+        """Return the normalization by one number for all channels, or one for each channel."""
         return cls(*(tuple(np.atleast_1d(np.asarray(x, np.float64)).tolist()) for x in (mean, std)))
 
     def __call__(self, images: Tensor) -> Tensor:
-        """Images `[N, ...]`, normalised."""
+        """Return images `[N, ...]`, normalised."""
         if len(self.mean) == len(self.std) == 1:
             return (images - self.mean[0]) / self.std[0]
         mean, std = (x.to(images.dtype).reshape(-1, *[1] * (images.dim() - 2)) for x in self.each(images.shape[1]))
         return (images - mean) / std
 
     def each(self, channels: int) -> tuple[Tensor, Tensor]:
-        """Means and deviations, float64 `[channels]`."""
+        """Return mean and std of each channel (of each number, for flat images), float64 `[channels]`."""
         mean, std = (torch.tensor(x, dtype=torch.float64) for x in (self.mean, self.std))
         return mean.repeat_interleave(channels // len(mean)), std.repeat_interleave(channels // len(std))
 
     def after(self, first: "Normalization") -> "Normalization":
-        """Both, `first` first."""
+        """Return the normalization that is `first`, then this one."""
         mean = np.asarray(first.mean) + np.asarray(first.std) * np.asarray(self.mean)
         return Normalization.of(mean.tolist(), (np.asarray(first.std) * np.asarray(self.std)).tolist())
 
     def fits(self, shape: Shape) -> bool:
-        """Whether images of `shape`, `[C, H, W]` or `[features]`, have so many channels."""
+        """Return whether the means and stds fit the channels of images of `shape`, `(C, H, W)` or `(features,)`."""
         return not any(self._unfit(shape))
 
     def _unfit(self, shape: Shape) -> Iterator[str]:
-        for name, numbers in (("means", self.mean), ("deviations", self.std)):
+        """Yield "3 means" or the like if their number does not fit the channels."""
+        for name, numbers in (("means", self.mean), ("standard deviations", self.std)):
             n = len(numbers)
             if n > 1 and (shape[0] != n if len(shape) > 1 else prod(shape) % n):
                 yield f"{n} {name}"
 
     def check(self, shape: Shape) -> None:
-        """Raise `DataError` where images of `shape`, in 0..1, cannot have these."""
+        """Raise `DataError` if this cannot be the normalization of images of `shape` in 0..1."""
         for unfit in self._unfit(shape):
-            raise DataError(f"{unfit}, for images {list(shape)}: give one, or one for each channel")
+            raise DataError(f"got {unfit} for images of {list(shape)}: give one, or one for each channel")
         if max(self.mean) > 1:
             known = ",".join(f"{x / 255:.4g}" for x in self.mean)
-            raise DataError(f"a mean of {max(self.mean):g}, of images in 0..1: if they were in 0..255, it is {known}")
+            raise DataError(
+                f"mean: must be at most 1, as images are in 0..1, got {max(self.mean):g}; "
+                f"if it is a mean of images in 0..255, give {known}"
+            )
 
     def __str__(self) -> str:
         if self == AS_THEY_ARE:
             return "in 0..1, as they are"
         mean, std = (",".join(f"{x:.4g}" for x in numbers) for numbers in (self.mean, self.std))
-        return f"in 0..1, less {mean}, divided by {std}"
+        return f"in 0..1, minus {mean}, divided by {std}"
 
     @property
     def option(self) -> str:
-        """How `convert` is told of it."""
+        """Options of `convert` for this normalization."""
         if self == RAW:
             return "--raw"
         mean, std = (",".join(f"{x:.4g}" for x in numbers) for numbers in (self.mean, self.std))
         return f"--mean {mean} --std {std}"
 
     def as_json(self) -> dict[str, Any]:
-        """`mean` and `std`: numbers, or lists of one for each channel."""
+        """Return `mean` and `std` as JSON values: a number each, or a list with one for each channel."""
         return {"mean": _short(self.mean), "std": _short(self.std)}
 
 
 AS_THEY_ARE = Normalization()
-"""Of images in 0..1."""
+"""Normalization of ANNs that take images in 0..1."""
 OF_IMAGENET = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-"""What torchvision's models of coloured images were trained on."""
+"""Normalization of ImageNet, with which torchvision's models were trained."""
 RAW = Normalization(std=(1 / 255,))
+"""Normalization of ANNs that take images in 0..255."""
 
 
 def usual_normalizations(images: Tensor) -> list[Normalization]:
-    """What ANNs for images `[N, C, H, W]`, uint8, were mostly trained on.
+    """Return the normalizations that are common for ANNs trained on these images, `[N, C, H, W]`, uint8.
 
-    As they are; in -1..1; in 0..255; less their mean, divided by their deviation, of each channel; as ImageNet's, if
-    they have three.
+    These are: 0..1; -1..1; 0..255; the mean and std of each channel of the images; for three channels, ImageNet's.
     """
     found = [AS_THEY_ARE, Normalization((0.5,), (0.5,)), RAW]
     levels = torch.arange(256, dtype=torch.float64) / 255

@@ -1,4 +1,9 @@
-"""Linear layers in a row folded into one: pooling without neurons, and scaling, into the synapse beside it."""
+"""Folding of consecutive linear layers into one: average pooling and scaling become part of the weights next to them.
+
+Inputs are linear maps with no neurons between them; the result is one map that computes the same, in float64. On the
+hardware all weights lie between two layers of neurons, so consecutive maps must become one. Of two convolutions one
+must be depthwise, as a pool is; others are refused.
+"""
 
 import math
 from dataclasses import dataclass, replace
@@ -25,19 +30,19 @@ __all__ = [
 ]
 
 Pair = tuple[int, int]
-"""`(height, width)`."""
+"""Sizes `(height, width)`."""
 
 MAX_WEIGHTS = 1 << 26
-"""Of a folded layer: a small file may ask for a huge kernel."""
+"""Largest number of weights of a folded layer; a small file may ask for a huge kernel."""
 MAX_POOL_WEIGHTS = 1 << 22
-"""Of a pool, that a few bytes ask for: fitting them to the grid takes a second or two."""
+"""Largest number of weights of a pool, which a few bytes can ask for; scaling these to the grid takes 1 to 2 s."""
 MAX_PRODUCTS = 1 << 30
-"""Of weights with weights, that a folded layer is made by."""
+"""Largest number of products of weights in folding two layers."""
 
 
 @dataclass(frozen=True)
 class Dense:
-    """`z = weight x + bias`: weight `[outputs, inputs]`, bias `[outputs]`; float64 once folded."""
+    """Dense layer `z = weight x + bias`: weight `[outputs, inputs]`, bias `[outputs]`; float64 once folded."""
 
     weight: Tensor
     bias: Tensor
@@ -45,10 +50,14 @@ class Dense:
 
 @dataclass(frozen=True)
 class Conv:
-    """2-D cross-correlation: weight `[channels, in channels / groups, height, width]`, bias `[channels]`; float64 once
-    folded.
+    """2-D convolution, as in `torch.nn.Conv2d`; float64 once folded.
 
-    `is_pool` marks a pool or a scaling: each channel by itself, one weight for all places of its kernel.
+    Attributes:
+        weight: `[channels, in channels / groups, height, width]`.
+        bias: `[channels]`.
+        stride, padding, dilation: `(height, width)`.
+        groups: number of groups.
+        is_pool: True for a pool or a scaling: depthwise, with one weight for all places of a channel's kernel.
     """
 
     weight: Tensor
@@ -61,16 +70,16 @@ class Conv:
 
     @property
     def kernel(self) -> Pair:
-        """Its size, `(height, width)`."""
+        """Size of the kernel, `(height, width)`."""
         return int(self.weight.shape[2]), int(self.weight.shape[3])
 
     @property
     def depthwise(self) -> bool:
-        """Whether each output channel reads the one input channel of its number."""
+        """True if each output channel reads only the input channel of the same index."""
         return self.groups == self.weight.shape[0] and self.weight.shape[1] == 1
 
     def output_shape(self, shape: Shape) -> Shape:
-        """For inputs of `[C, H, W]`; a side is 0 or less where the kernel does not fit."""
+        """Return the output shape for inputs of `[C, H, W]`; a side is 0 or less if the kernel does not fit."""
         sides = [
             axis_output(
                 shape[1 + i],
@@ -85,7 +94,7 @@ class Conv:
 
 
 def scale_inputs(linear: Dense | Conv, factors: Tensor) -> Dense | Conv:
-    """With what reads each input times the factor of its channel, `[channels]`; a dense layer reads them in a row."""
+    """Multiply the weights of each input channel by its factor, `[channels]`; dense layers read channels flattened."""
     outputs, inputs = linear.weight.shape[:2]
     if isinstance(linear, Dense):
         return replace(linear, weight=linear.weight * factors.repeat_interleave(inputs // len(factors)))
@@ -94,28 +103,37 @@ def scale_inputs(linear: Dense | Conv, factors: Tensor) -> Dense | Conv:
 
 
 def scale_outputs(linear: Dense | Conv, factors: Tensor) -> Dense | Conv:
-    """With each output channel's weights and bias times its factor, `[channels]`."""
+    """Multiply the weights and the bias of each output channel by its factor, `[channels]`."""
     each = factors.reshape(-1, *[1] * (linear.weight.dim() - 1))
     return replace(linear, weight=linear.weight * each, bias=linear.bias * factors)
 
 
 def pool(weight: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Conv:
-    """The convolution that a sum over windows is, times `weight` `[channels]`."""
+    """Return the convolution that sums over windows, times a factor for each channel: `weight` `[channels]`.
+
+    Raises:
+        UnsupportedError: the windows have more than `MAX_POOL_WEIGHTS` weights.
+    """
     channels = len(weight)
-    if channels * math.prod(kernel) > MAX_POOL_WEIGHTS:
-        raise UnsupportedError(f"a window of {kernel[0]}x{kernel[1]} over {channels} channels is too large")
+    if (n := channels * math.prod(kernel)) > MAX_POOL_WEIGHTS:
+        raise UnsupportedError(
+            f"a window of {kernel[0]}x{kernel[1]} over {channels} channels is too large: {n:,} weights, at most "
+            f"{MAX_POOL_WEIGHTS:,} are supported"
+        )
     spread_out = weight.double().reshape(-1, 1, 1, 1).expand(channels, 1, *kernel)
     return Conv(spread_out, torch.zeros(channels).double(), stride, padding, groups=channels, is_pool=True)
 
 
 def fold_conv(first: Conv, second: Conv, shape: Shape) -> Conv:
-    """One convolution that is `second` after `first`, on inputs of `shape` `[C, H, W]`; one of them is depthwise.
+    """Return one convolution that equals `second` after `first`, on inputs of `shape` `[C, H, W]`.
 
-    Output i of `second` reads `first` at `i s2 - p2 + a d2`, which reads the input at `s1` times that, `- p1 + b d1`:
-    the stride is `s1 s2`, the padding `p2 s1 + p1`, and the weights of a and b meet at the place `a d2 s1 + b d1`.
+    One of the two must be depthwise. With stride s, padding p and dilation d of each, output i of `second` reads output
+    `j = i s2 - p2 + a d2` of `first`, which reads the input at `j s1 - p1 + b d1`. So the joint stride is `s1 s2`, the
+    joint padding `p2 s1 + p1`, and weights a and b meet at place `a d2 s1 + b d1` of the joint kernel.
 
     Raises:
-        UnsupportedError: neither is depthwise, or `second` pads with zeros what `first` would not give as zero.
+        UnsupportedError: neither is depthwise; `second` pads with zeros where `first`, continued beyond its edge, is
+            not zero; or the joint kernel is too large.
 
     >>> mean = pool(torch.full((1,), 0.25), (2, 2), (2, 2), (0, 0))
     >>> both = fold_conv(mean, Conv(torch.ones(1, 1, 2, 2).double(), torch.zeros(1).double()), (1, 6, 6))
@@ -123,7 +141,7 @@ def fold_conv(first: Conv, second: Conv, shape: Shape) -> Conv:
     ((4, 4), (2, 2), [0.25])
     """
     if not (first.depthwise or second.depthwise):
-        raise UnsupportedError("two convolutions with no neurons between them")
+        raise UnsupportedError("cannot fold two convolutions with no neurons between them: one must be depthwise")
     _check_padding(first, second, shape)
     axes = [_joint_axis(first, second, i) for i in range(2)]
     weight, groups = _joint_weight(first, second, axes)
@@ -140,7 +158,7 @@ def fold_conv(first: Conv, second: Conv, shape: Shape) -> Conv:
 
 
 def spread(first: Conv, second: Dense, shape: Shape) -> Dense:
-    """One dense layer that is `second` after the flattened `first`, on flattened inputs of `shape` `[C, H, W]`.
+    """Return one dense layer that equals `second` after the flattened `first`, on flattened inputs of `[C, H, W]`.
 
     Raises:
         UnsupportedError: the layer is too large.
@@ -148,15 +166,21 @@ def spread(first: Conv, second: Dense, shape: Shape) -> Dense:
     channels, height, width = first.output_shape(shape)
     n_outputs = len(second.weight)
     if n_outputs * math.prod(shape) > MAX_WEIGHTS:
-        raise UnsupportedError(f"its weights spread over the pooled inputs {list(shape)} are too many")
+        raise UnsupportedError(
+            f"a dense layer folded with the pool before it has {n_outputs * math.prod(shape):,} weights, for inputs of "
+            f"{list(shape)}; at most {MAX_WEIGHTS:,} are supported"
+        )
     maps = second.weight.reshape(n_outputs, channels, height, width)
     return Dense(unrolled(maps, first, shape), second.bias + maps.sum((2, 3)) @ first.bias)
 
 
 def unrolled(maps: Tensor, conv: Conv, shape: Shape) -> Tensor:
-    """`[M, C * H * W]`: how `maps` `[M, channels, h, w]`, weights of the outputs of `conv`, weigh its flattened input.
+    """Return the weights for the flattened input of `conv`, given weights for its output: `[M, C * H * W]`.
 
-    `shape`: `[C, H, W]`.
+    Args:
+        maps: `[M, channels, h, w]`, weights for the output of `conv`.
+        conv: the convolution.
+        shape: `[C, H, W]` of its input.
     """
     left = [
         shape[1 + i]
@@ -179,7 +203,7 @@ def unrolled(maps: Tensor, conv: Conv, shape: Shape) -> Tensor:
 
 
 def follow(first: Dense | Tensor | None, second: Dense | Tensor) -> Dense | Tensor:
-    """What `second` after `first` is: dense layers, or scalings of each number, `[n]`.
+    """Return one map that equals `second` after `first`; each is a dense layer, or a factor for each number, `[n]`.
 
     Raises:
         UnsupportedError: both are dense.
@@ -194,14 +218,14 @@ def follow(first: Dense | Tensor | None, second: Dense | Tensor) -> Dense | Tens
         case Dense(), Tensor():
             return Dense(first.weight * second[:, None], first.bias * second)
         case _:
-            raise UnsupportedError("two dense layers with no neurons between them")
+            raise UnsupportedError("two dense layers with no neurons between them are not supported")
 
 
 def _check_padding(first: Conv, second: Conv, shape: Shape) -> None:
-    """Refuse it unless what `second` pads is zero when `first` is computed there."""
+    """Raise `UnsupportedError` unless `first`, continued beyond its edge, is zero wherever `second` pads."""
     after = first.output_shape(shape)
     if any(second.padding) and bool(first.bias.any()):
-        raise UnsupportedError("a bias, then padding with no neurons between them")
+        raise UnsupportedError("cannot fold a layer with bias into one with padding after it: give the first neurons")
     for i in range(2):
         if not second.padding[i]:
             continue
@@ -210,15 +234,15 @@ def _check_padding(first: Conv, second: Conv, shape: Shape) -> None:
         beyond = after[1 + i] * first.stride[i] - first.padding[i] >= shape[1 + i]
         if not (before and beyond):
             raise UnsupportedError(
-                f"windows of {first.kernel[i]} over {shape[1 + i]}, stride {first.stride[i]}, then padding by "
-                f"{second.padding[i]} with no neurons between: one convolution would read inputs at the edge that "
-                "the windows leave out (give the pool neurons, or a size that its stride divides)"
+                f"cannot fold windows of {first.kernel[i]} over {shape[1 + i]} inputs, stride {first.stride[i]}, into "
+                f"a layer with padding by {second.padding[i]}: one convolution would read inputs at the edge that the "
+                "windows leave out; give the pool neurons, or an input size that its stride divides"
             )
 
 
 @dataclass(frozen=True)
 class _Axis:
-    """One axis of a joint kernel: weight b of the first and a of the second meet at `a step_second + b step_first`."""
+    """One axis of a joint kernel; weights a of the second and b of the first meet at `a step_second + b step_first`."""
 
     kernel: int
     dilation: int
@@ -227,7 +251,7 @@ class _Axis:
 
 
 def _joint_axis(first: Conv, second: Conv, axis: int) -> _Axis:
-    """A kernel of one place leaves the other's dilation be; else the joint kernel is filled up with zeros."""
+    """Return an axis of the joint kernel. If a kernel has size 1 it is the other's; otherwise zeros fill its gaps."""
     step = second.dilation[axis] * first.stride[axis]
     if first.kernel[axis] == 1:
         return _Axis(second.kernel[axis], step, 1, 1)
@@ -238,7 +262,7 @@ def _joint_axis(first: Conv, second: Conv, axis: int) -> _Axis:
 
 
 def _joint_weight(first: Conv, second: Conv, axes: list[_Axis]) -> tuple[Tensor, int]:
-    """Weights `[channels, in channels / groups, height, width]` of both in one, and its groups."""
+    """Return the joint weight, `[channels, in channels / groups, height, width]`, and its groups."""
     if first.depthwise:
         groups, (channels, inputs) = second.groups, second.weight.shape[:2]
         group_of = torch.arange(channels) // (channels // groups)
@@ -248,8 +272,12 @@ def _joint_weight(first: Conv, second: Conv, axes: list[_Axis]) -> tuple[Tensor,
         groups, (channels, inputs) = first.groups, first.weight.shape[:2]
         inner, outer = first.weight, second.weight.expand(-1, inputs, -1, -1)
     products = channels * inputs * math.prod((*first.kernel, *second.kernel))
-    if channels * inputs * axes[0].kernel * axes[1].kernel > MAX_WEIGHTS or products > MAX_PRODUCTS:
-        raise UnsupportedError(f"the folded kernel of {axes[0].kernel}x{axes[1].kernel} is too large")
+    n_weights = channels * inputs * axes[0].kernel * axes[1].kernel
+    if n_weights > MAX_WEIGHTS or products > MAX_PRODUCTS:
+        raise UnsupportedError(
+            f"the folded kernel of {axes[0].kernel}x{axes[1].kernel} is too large: {n_weights:,} weights and "
+            f"{products:,} products, at most {MAX_WEIGHTS:,} and {MAX_PRODUCTS:,} are supported"
+        )
     weight = torch.zeros(channels, inputs, axes[0].kernel, axes[1].kernel, dtype=torch.float64)
     rows, columns = (torch.arange(first.kernel[i]) * axes[i].step_first for i in range(2))
     for a in range(second.kernel[0]):
@@ -260,7 +288,7 @@ def _joint_weight(first: Conv, second: Conv, axes: list[_Axis]) -> tuple[Tensor,
 
 
 def _weighted(bias: Tensor, conv: Conv) -> Tensor:
-    """What a constant `bias` of each input channel adds to each output."""
+    """Return the output of each channel for an input that is constant in each channel, `bias`."""
     per_group = bias.reshape(conv.groups, -1)  # [C] -> [groups, C / groups]
     weight = conv.weight.sum((2, 3)).reshape(conv.groups, -1, per_group.shape[1])
     return torch.einsum("goi,gi->go", weight, per_group).flatten()

@@ -1,4 +1,10 @@
-"""From an ONNX file to a tuned spiking network, with every figure on the way."""
+"""Conversion of an ONNX file into a tuned spiking network: runs all steps, and measures each.
+
+The steps: import the ANN; calibrate it and choose its form (`best_candidate`); fit the readout to the ANN's answers
+(`readout`); tune the network as spikes (`tuning`); score the ANN and the network. The result is an `OnnxConversion`:
+the model, its accuracies before and after tuning, and notes on what was assumed and what went badly. Without images,
+the network is calibrated on noise, and neither tuned nor scored.
+"""
 
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -40,19 +46,19 @@ __all__ = ["ImportCallbacks", "OnnxConversion", "ann_input", "drawn", "import_on
 
 BATCH = 250
 READOUT_STEPS = 1 << 31
-"""Neurons of all images and time steps that a readout is fitted on, at most: ten seconds or twenty."""
+"""Largest product of images, neurons and time steps for the fit of a readout: 10 to 20 s."""
 FEWEST_TO_TUNE = 2
-"""Images: one to learn from, one to judge by."""
+"""Least number of training images for tuning: one to learn from, one to judge by."""
 SHRUNK = 0.05
-"""Part of their grid that weights of a layer must have left, or it is told: six integers up and six down."""
+"""Part of its grid below which a layer's weights are noted: six levels of either sign."""
 DOUBTFUL = 0.5
-"""Accuracy of an ANN below which its images are probably of another kind."""
+"""Accuracy of the ANN below which a note asks whether it takes other images."""
 MUCH = 0.05
-"""Accuracy that a conversion loses, from which on it is told."""
+"""Loss of accuracy above which a note suggests more time steps or epochs."""
 DOUBT_IMAGES = 1000
-"""Training images that the ANN is asked for, normalised in several ways."""
+"""Number of training images on which several normalizations are compared."""
 STANDARD_ERRORS = 3
-"""By so many must one of two ways be better than the other."""
+"""Required margin between two normalizations, in standard errors."""
 
 
 def _ignore(_: object) -> None:
@@ -61,12 +67,12 @@ def _ignore(_: object) -> None:
 
 @dataclass(frozen=True, kw_only=True)
 class ImportCallbacks:
-    """Functions that `import_onnx` calls on its way, each with what it has just found; one that raises ends the import.
+    """Functions that `import_onnx` calls with intermediate results; an exception from one ends the conversion.
 
     Attributes:
-        on_imported: called with the ANN, before anything else is done with it.
-        on_doubt: called with the note that the images seem to be normalised otherwise, before anything that takes long.
-        on_calibrated: called with the network before its readout is fitted and it is tuned; only its tensors change
+        on_imported: called with the ANN as soon as it is imported.
+        on_doubt: called with a note if the images seem to need another normalization, before any step that takes long.
+        on_calibrated: called with the network before the readout is fitted and before tuning; only its tensors change
             afterwards.
         on_epoch: called with the report of each epoch of tuning.
     """
@@ -82,21 +88,23 @@ NO_CALLBACKS = ImportCallbacks()
 
 @dataclass(frozen=True)
 class OnnxConversion:
-    """What came of an ONNX file. Accuracies are of the test images, by labels; without those, by the ANN's answers.
+    """Result of converting an ONNX file.
+
+    Accuracies are on the test images, by their labels, or without labels by the ANN's answers.
 
     Attributes:
         model: the spiking network.
-        imported: nodes, and the largest difference from the ONNX reference.
-        candidate: what calibration chose.
-        dataset: what it was tuned and scored on, with the labels that it was scored by; None without data.
-        normalization: of the ANN's images.
-        ann: accuracy of the ANN; None without data.
-        converted, tuned: accuracy by time steps, before and after tuning; None where a state leaves 24 bits.
-        score: of the final network at its own T, with rates and synops, in floats where a state leaves 24 bits; None
-            without data.
-        notes: what was assumed.
-        doubt: that of them which says that the images seem to be normalised otherwise; None without it.
-        seconds: all of it.
+        imported: the ANN, its nodes, and the largest difference from the ONNX reference.
+        candidate: form that was chosen, as calibrated.
+        dataset: images for tuning and scores, with the labels that were used; None without data.
+        normalization: normalization of the images that the ANN takes.
+        ann: accuracy of the ANN, 0..1; None without data.
+        converted, tuned: accuracy for each T, before and after tuning; None where a state leaves 24 bits.
+        score: evaluation of the final network at its own T, with rates and synops; by the float engine if a state
+            leaves 24 bits; None without data.
+        notes: assumptions and warnings, for people.
+        doubt: the one of the notes that the images seem to need another normalization; None if they do not.
+        seconds: duration of the conversion.
     """
 
     model: Model
@@ -114,17 +122,17 @@ class OnnxConversion:
 
     @property
     def spec(self) -> NetworkSpec:
-        """Of the spiking network."""
+        """Spec of the spiking network."""
         return self.model.spec
 
     @property
     def tensors(self) -> Mapping[str, Tensor]:
-        """Its state dict."""
+        """State dict of the spiking network."""
         return self.model.tensors
 
     @property
     def nodes(self) -> list[dict[str, str]]:
-        """What became of each node of the file, see `OnnxImport`; the reason of a layer names the blocks it is in."""
+        """Result for each node of the file, see `OnnxImport`; for a layer, `reason` names the blocks that it became."""
         blocks, layers = self.candidate.blocks_of(self.imported.ann), self.model.spec.layers
         words = {i: f"block {i}, {layer.kind}" for i, layer in enumerate(layers)}
         for i, layer in zip(self.candidate.blocks, self.candidate.layers, strict=True):
@@ -181,25 +189,25 @@ def import_onnx(
     seed: int = 0,
     callbacks: ImportCallbacks = NO_CALLBACKS,
 ) -> OnnxConversion:
-    """Import an ANN, calibrate its spiking form, fit the readout, tune it all by bootstrap, and score every stage.
+    """Convert an ANN into a spiking network: import, calibrate, fit the readout, tune by bootstrap, score each stage.
 
     Args:
-        path: of the ONNX file.
-        dataset: images to calibrate, tune and score on, or what loads them for the shape that the ANN takes; without,
-            images of noise calibrate, and nothing is tuned.
-        labelled: whether its labels mean something, by default if its class is not `UNLABELLED`; if they do not, the
-            ANN's answers stand for them.
-        mean, std: what the ANN's images were normalised by, `(x - mean) / std` of x in 0..1: one number each, or one
-            for each channel.
+        path: path of the ONNX file.
+        dataset: images to calibrate, tune and score on, or a function that loads them for the shape that the ANN takes;
+            None calibrates on noise, without tuning and scores.
+        labelled: False if the labels of the dataset mean nothing: then the ANN's answers replace them. By default
+            True, unless the only class is `UNLABELLED`.
+        mean, std: normalization of the images that the ANN takes, `(x - mean) / std` for x in 0..1: one number each, or
+            one for each channel.
         time_steps: T.
-        epochs: of tuning; 0 for none.
-        forms: forms of the input and of max pools to choose from, by measure.
-        seed: of everything random.
-        callbacks: functions to call with what is found on the way.
+        epochs: number of epochs of tuning; 0 for none.
+        forms: forms of the input and of max pooling to choose from, by measured agreement.
+        seed: seed of everything random.
+        callbacks: functions to call with intermediate results.
 
     Raises:
-        UnsupportedError: nodes without a spiking form, names all of them; or an output of one number.
-        DataError: images or labels that the ANN has no use for.
+        UnsupportedError: nodes have no spiking form (the message names all), or the ANN has a single output.
+        DataError: images, labels or normalization do not fit the ANN.
         ConversionError: the import does not agree with the ONNX reference.
     """
     path = Path(path)
@@ -208,7 +216,9 @@ def import_onnx(
     imported = import_ann(path)
     ann, notes = imported.ann, list(imported.notes)
     if prod(ann.nodes[-1].shape) == 1:
-        raise UnsupportedError(f"{path} gives one number, no classes to tell apart: of a sigmoid of z make two, [0, z]")
+        raise UnsupportedError(
+            f"{path} has one output; a classifier needs one for each class: replace a sigmoid of z by two, [0, z]"
+        )
     callbacks.on_imported(ann)
     normalization = Normalization.of(mean, std)
     normalization.check(ann.shape)
@@ -219,10 +229,10 @@ def import_onnx(
         notes += _check(ann, dataset, labelled)
     teacher, doubt = partial(_logits, ann, normalization), None
     if dataset is None:
-        notes.append("no data: calibrated on noise, and not tuned; with --data it would be better, and its score known")
+        notes.append("no data: calibrated on noise, neither tuned nor scored; --data makes the network more accurate")
     elif not labelled:
         dataset = _answered(teacher, dataset)
-        notes.append("no labels: the ANN's answers stand for them, in tuning and in every accuracy")
+        notes.append("no labels: tuning and all accuracies use the ANN's answers as labels")
     elif doubt := _doubt(ann, dataset.train, normalization, seed):
         callbacks.on_doubt(doubt)
         notes.append(doubt)
@@ -242,12 +252,15 @@ def import_onnx(
         done = _learn(network, teacher, dataset, time_steps, epochs, seed, callbacks.on_epoch)
         if done.ann is not None and done.ann < DOUBTFUL and not doubt:
             right = f"{100 * done.ann:.1f} %"
-            notes.append(f"the ANN itself is right in {right} only: does it take other images (--mean, --std, --raw)?")
+            notes.append(
+                f"the ANN itself has an accuracy of only {right}; it may take other images, or another "
+                "normalization (--mean, --std, --raw)"
+            )
         notes += _lost(done, time_steps, epochs)
     notes += done.notes
     told = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
     for option, choices in (("input", forms.encodings), ("max_pool", forms.max_pooling)):
-        if len(choices) == 1:  # else they are chosen again
+        if len(choices) == 1:  # of several, converting again chooses again
             told[option] = str(choices[0])
     return OnnxConversion(
         model=replace(_as_model(network, told, dataset, labelled, done.recipe), notes=tuple(notes)),
@@ -267,7 +280,7 @@ def import_onnx(
 
 @dataclass(frozen=True)
 class _Learnt:
-    """What a calibrated network learnt of data, see `OnnxConversion`, and the recipe of what is kept of its tuning."""
+    """Result of `_learn`: fields of `OnnxConversion`, and the recipe of the tuning if it was kept."""
 
     ann: float | None = None
     converted: dict[int, float | None] = field(default_factory=dict)
@@ -278,12 +291,12 @@ class _Learnt:
 
 
 def _lost(done: _Learnt, time_steps: int, epochs: int) -> list[str]:
-    """That the SNN is much worse than the ANN, if it is."""
+    """Return a note if the SNN is much less accurate than the ANN."""
     if done.ann is None or done.score is None or done.ann - done.score.accuracy <= MUCH:
         return []
     return [
-        f"the SNN is right in {done.score.accuracy:.1%} only, the ANN in {done.ann:.1%}: more than --time-steps "
-        f"{time_steps}, or more than --epochs {epochs} of tuning, may bring it nearer"
+        f"accuracy falls from {done.ann:.1%} (ANN) to {done.score.accuracy:.1%} (SNN): more than --time-steps "
+        f"{time_steps}, or more than --epochs {epochs} of tuning, may help"
     ]
 
 
@@ -296,26 +309,26 @@ def _learn(
     seed: int,
     on_epoch: Callable[[EpochReport], object],
 ) -> _Learnt:
-    """Fit the readout, tune, and score what there is before and after; `teacher` answers as the ANN."""
+    """Fit the readout, tune, and score the network before and after; `teacher` is the ANN."""
     notes, tuning, test = list[str](), None, dataset.test
     steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
     if refit_readout(network, drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), teacher):
-        notes.append("the readout was fitted once more, to the ANN's answers")
+        notes.append("the readout was refitted to the ANN's answers")
     converted, score = _scored(network, test, steps)
     tuned = dict[int, float | None]()
     if epochs and len(dataset.train) < FEWEST_TO_TUNE:
-        notes.append("not tuned: of one training image none can be held out")
+        notes.append(f"not tuned: needs at least {FEWEST_TO_TUNE} training images, got {len(dataset.train)}")
     elif epochs and (tuning := tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)):
         if tuning.part < 1:
-            notes.append(f"{tuning.part:.0%} of what tuning changed is kept: images held out speak for that")
+            notes.append(f"{tuning.part:.0%} of the change by tuning was kept: this is best on held-out images")
         tuned, score = _scored(network, test, steps)
     elif epochs:
-        moved = ", shifted and turned a little" if are_pictures(dataset.train.images.shape) else ""
-        notes.append(f"tuning was taken back: it answered worse on training images held out{moved}")
+        moved = ", slightly shifted and rotated" if are_pictures(dataset.train.images.shape) else ""
+        notes.append(f"tuning was undone: it made the network worse on held-out training images{moved}")
         tuned = converted
     if score is None:
         score, overflow = evaluate_exactly(network, test)
-        notes.append(f"{overflow} (--time-steps with fewer, or --input spike)")
+        notes.append(f"{overflow} (use fewer --time-steps, or --input spike)")
     return _Learnt(
         ann=float((_answers(teacher, test) == test.labels).double().mean()),
         converted=converted,
@@ -329,7 +342,7 @@ def _learn(
 def _as_model(
     network: Network, told: dict[str, Any], dataset: Dataset | None, labelled: bool, recipe: TrainingSpec | None
 ) -> Model:
-    """The network with a card, which tells its conversion, and the recipe of its tuning."""
+    """Return the network with a card that describes its conversion, and with the recipe of its tuning."""
     card: dict[str, Any] = {"conversion": told}
     if dataset is not None:
         told["data"] = dataset.name
@@ -341,41 +354,41 @@ def _as_model(
 
 
 def _shrunk(candidate: Candidate, time_steps: int) -> list[str]:
-    """Which layers have to do with a small part of their weights' grid."""
+    """Return a note for each layer whose weights use only a small part of their grid."""
     return [
-        f"block {found.block}: 24 bits do not hold {time_steps} steps of what drives it, unless its weights are on "
-        f"{found.shrink:.2g} of their grid: fewer time steps, or spikes for input, would lose less"
+        f"block {found.block}: its input over {time_steps} steps would exceed 24 bits, so its weights use only "
+        f"{found.shrink:.2g} of their grid and are less precise; use fewer --time-steps, or --input spike"
         for found in candidate.calibrations
         if found.shrink < SHRUNK
     ]
 
 
 def _padded(candidate: Candidate, normalization: Normalization) -> list[str]:
-    """That images are padded otherwise."""
+    """Return a note if the ANN pads normalised images, which the network cannot do exactly."""
     first = candidate.layers[0].linear
     if not isinstance(first, Conv) or not any(first.padding) or not any(normalization.mean):
         return []
-    return ["the ANN pads normalised images with 0, their mean, and the network with black: near edges they differ"]
+    return ["the ANN pads images with their mean, the network pads them with black: near edges they differ"]
 
 
 def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
-    """What there is to say of an ANN and its data; raises `DataError` where they do not fit."""
+    """Return notes about an ANN and its data; raise `DataError` if they do not fit each other."""
     shape, n_classes = tuple(dataset.test.images.shape[1:]), prod(ann.nodes[-1].shape)
     if not fit_input(shape, ann.shape):
-        raise DataError(f"{dataset.name} has images of {list(shape)}, the ANN takes {list(ann.shape)}: make them so")
+        raise DataError(f"{dataset.name} has images of {list(shape)}, the ANN takes {list(ann.shape)}: convert them")
     highest = max(int(split.labels.max()) for split in (dataset.train, dataset.test))
     if labelled and highest >= n_classes:
-        raise DataError(f"{dataset.name} has the label {highest}, and the ANN {n_classes} classes, from 0 on")
+        raise DataError(f"{dataset.name} has the label {highest}; the ANN has classes 0 to {n_classes - 1} only")
     if labelled and len(dataset.classes) < n_classes:
         return [
-            f"the ANN has {n_classes} classes, {dataset.name} {len(dataset.classes)}: are these the ANN's images? If a "
-            "class is missing, those behind it have its number"
+            f"the ANN has {n_classes} classes, {dataset.name} has {len(dataset.classes)}: check that they belong "
+            "together; if a class is missing in the data, all classes after it have the wrong number"
         ]
     return []
 
 
 def _doubt(ann: Ann, train: Split, normalization: Normalization, seed: int) -> str | None:
-    """That the ANN gives clearly better answers to images normalised in another of the usual ways."""
+    """Return a note if the ANN answers clearly better with another common normalization; None otherwise."""
     chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:DOUBT_IMAGES]
     images = train.images[chosen]
     some = Split(images, train.labels[chosen])
@@ -384,7 +397,7 @@ def _doubt(ann: Ann, train: Split, normalization: Normalization, seed: int) -> s
         return _answers(partial(_logits, ann, way), some) == some.labels
 
     right = right_answers(normalization)
-    if int((~right).sum()) <= STANDARD_ERRORS**2:  # even if all of these became right
+    if int((~right).sum()) <= STANDARD_ERRORS**2:  # too few mistakes for a clear difference
         return None
     every = train.images if isinstance(train.images, Tensor) else images
     ways = [way for way in usual_normalizations(every) if way != normalization and way.fits(ann.shape)]
@@ -395,38 +408,38 @@ def _doubt(ann: Ann, train: Split, normalization: Normalization, seed: int) -> s
         return None
     before, after = (f"{100 * x.double().mean():.1f} %" for x in (right, best))
     options = " or ".join(way.option for right, way in found if right.sum() == best.sum())
-    return f"the ANN is right in {before} of {len(some):,} training images, and with {options} in {after}"
+    return f"accuracy of the ANN on {len(some):,} training images: {before}; with {options}: {after}"
 
 
 def ann_input(ann: Ann, images: Tensor, normalization: Normalization) -> Tensor:
-    """What the ANN takes, float32 `[N, *shape]`, of images `[N, C, H, W]` in 0..1."""
+    """Return the ANN's input, float32 `[N, *shape]`, for images `[N, C, H, W]` in 0..1."""
     return normalization(images.reshape(len(images), *ann.shape))
 
 
 def _logits(ann: Ann, normalization: Normalization, images: Tensor) -> Tensor:
-    """Of images in 0..1."""
+    """Return the ANN's logits for images in 0..1."""
     return run_ann(ann, ann_input(ann, images, normalization))[0]
 
 
 def _answers(teacher: Teacher, split: Split) -> Tensor:
-    """The classes that the ANN sees, int64 `[N]`."""
+    """Return the class that the ANN gives to each image, int64 `[N]`."""
     with torch.no_grad():
         return torch.cat([teacher(images.float() / 255).argmax(1) for images, _ in batches(split, BATCH)])
 
 
 def _answered(teacher: Teacher, dataset: Dataset) -> Dataset:
-    """The dataset with the ANN's answers as labels."""
+    """Return the dataset with the ANN's answers as labels."""
     train, test = (Split(split.images, _answers(teacher, split)) for split in (dataset.train, dataset.test))
     return replace(dataset, train=train, test=test)
 
 
 def drawn(split: Split, n: int, seed: int) -> Tensor:
-    """Some `n` images, or all there are, `[N, ...]`, uint8."""
+    """Draw `n` images, or all if there are fewer; `[N, ...]`, uint8."""
     return split.images[torch.randperm(len(split), generator=torch.Generator().manual_seed(seed))[:n]]
 
 
 def _calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
-    """Images `[N, ...]` in 0..1, drawn from the training set, or blurred noise."""
+    """Return images `[N, ...]` in 0..1: drawn from the training set, or without one blurred noise."""
     n = images_wanted(ann)
     if dataset is not None:
         return drawn(dataset.train, n, seed).float() / 255
@@ -439,7 +452,10 @@ def _calibration_images(ann: Ann, dataset: Dataset | None, seed: int) -> Tensor:
 
 
 def _scored(network: Network, split: Split, steps: Sequence[int]) -> tuple[dict[int, float | None], Evaluation | None]:
-    """In the integer engine, accuracies by T, and all of the run at the first T, the network's own; None beyond."""
+    """Return the accuracy for each T, and the evaluation at the first, the network's own, by the integer engine.
+
+    None stands for a run in which a state leaves 24 bits.
+    """
     exact = IntegerNetwork(network)
     try:
         score = evaluate(exact, split, also_after=steps[1:])

@@ -1,4 +1,10 @@
-"""The readout fitted anew to the ANN's answers: what counts of its sums is the class they tell, not the mean square."""
+"""Refit of the readout, so that the network's class probabilities come closer to the ANN's.
+
+Inputs are a calibrated network, images, and the ANN as teacher. The readout's weights and bias are fitted to the rates
+that it really reads, by the Kullback-Leibler divergence from the ANN's answers. The result is the network, changed in
+place where that helps on images that were not fitted to. Calibration minimises squared errors of the logits, but what
+matters is the class that they choose.
+"""
 
 from collections.abc import Sequence
 
@@ -17,24 +23,24 @@ from specs.errors import StateOverflowError
 __all__ = ["logit_scale", "refit_readout"]
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Penalties tried on a change of weights, in mean squares of what they are."""
+"""Penalties to try on a change of the weights, relative to the mean square of the weights."""
 ITERATIONS = 100
 FEWEST, BATCH = 100, 50
-"""Images that are enough to fit on, and to run at a time."""
+"""Least number of images for a fit, and number of images to run at a time."""
 MOST_PRODUCTS = 1 << 30
-"""Of all images with the weights, in one step of a fit: a large readout is fitted on fewer."""
+"""Largest number of products in one step of a fit; a large readout is fitted on fewer images."""
 
 
 @torch.no_grad()
 def refit_readout(network: Network, images: Tensor, teacher: Teacher) -> bool:
-    """Bring the answers nearer to the teacher's, by Kullback and Leibler; whether that was done.
+    """Fit the readout to the teacher's answers; return whether it changed.
 
-    How strongly a change is penalised is chosen on the half of the images that it was not fitted to. If what is gained
-    there is within its standard error, nothing changes. Neither does a readout that spikes, has skips, or reads pixels,
-    nor one behind states that leave 24 bits, nor any for less than a hundred images.
+    The penalty on a change of the weights is chosen on the half of the images that was not fitted to. The readout stays
+    as it is if the gain there is within one standard error, if it spikes, has no bias, has skips, or reads pixels, if a
+    state leaves 24 bits, or if there are fewer than 100 images.
 
     Args:
-        network: whose readout is changed in place.
+        network: its readout is changed in place.
         images: `[N, ...]`, uint8.
         teacher: the ANN.
     """
@@ -65,38 +71,39 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher) -> bool:
         return False
     changed, offset = (x / scale for x in fit.change(rates, wanted, best))
     reach = network.spec.time_steps * float(F.linear(rates, changed, offset).abs().max())
-    shrink = min(shrink_for(reach), float(weight.abs().max() / changed.abs().max()))  # the grid's range is in use
+    # the old weights fill their grid, so the new ones must not be larger
+    shrink = min(shrink_for(reach), float(weight.abs().max() / changed.abs().max()))
     weight.copy_(changed * shrink)
     bias.copy_(offset * shrink)
     return True
 
 
 def logit_scale(ours: Tensor, theirs: Tensor) -> float:
-    """What our logits `[N, classes]` must be multiplied by to be of the size of theirs; a shift means nothing."""
+    """Return the factor that brings our logits, `[N, classes]`, to the size of theirs; a common shift is ignored."""
     ours, theirs = (logits - logits.mean(1, keepdim=True) for logits in (ours, theirs))
     return max(1e-3, float((ours * theirs).sum() / ours.square().sum().clamp_min(1e-12)))
 
 
 def _rates(exact: IntegerNetwork, parts: Sequence[Tensor]) -> Tensor:
-    """What the readout reads, on average over time, `[N, I]`."""
+    """Return the mean over time of what the readout reads, `[N, inputs]`."""
     return torch.cat([exact.rates(part)[-2].flatten(1) for part in parts])
 
 
 class _Fit:
-    """Weights and bias of a softmax, not far from those it starts with."""
+    """Softmax regression with a penalty on the change from its initial weights."""
 
     def __init__(self, weight: Tensor, bias: Tensor) -> None:
         self.start = weight, bias
         self.size = weight.square().mean().clamp_min(1e-12)
 
     def distances(self, layer: tuple[Tensor, Tensor], rates: Tensor, wanted: Tensor) -> Tensor:
-        """Of the answer to each image, `[N]`."""
+        """Return the Kullback-Leibler divergence from the wanted answer to each image, `[N]`."""
         found = F.linear(rates, *layer).log_softmax(1)
         return F.kl_div(found, wanted, log_target=True, reduction="none").sum(1)
 
     @torch.enable_grad()
     def change(self, rates: Tensor, wanted: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-        """The layer with the least distances and penalty of its change."""
+        """Return the weights and bias with the least mean divergence plus penalty."""
         layer = weight, bias = tuple(x.clone().requires_grad_() for x in self.start)
         optimizer = torch.optim.LBFGS(layer, max_iter=ITERATIONS, line_search_fn="strong_wolfe")
 

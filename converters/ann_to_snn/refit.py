@@ -1,4 +1,10 @@
-"""Weights fitted anew, by ridge regression, to what the layers before really send."""
+"""Refit of a layer's weights, by ridge regression, to what the layers before it really send.
+
+Inputs are the linear maps that a layer adds up, their inputs averaged over time, and the ANN's weighted input. The
+result is the maps, changed so that their sum comes closer to the latter. Rates differ from the ANN's activations in a
+systematic way, and the weights that read them can make up for part of it. The strength of the penalty is chosen on
+images that were not fitted to, so that too few images do no harm.
+"""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -13,13 +19,13 @@ from converters.ann_to_snn.linear_fold import Conv, Dense
 __all__ = ["Reading", "refit"]
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
-"""Penalties tried on a change of weights, in mean squares of what these read."""
+"""Penalties to try on a change of the weights, relative to the mean square of what they read."""
 MOST_ROWS = 8192
-"""Places of images that a fit is made on, at most."""
+"""Largest number of rows of a regression; a row is one place of one image."""
 
 
 class Reading(NamedTuple):
-    """A linear map, what it reads, `[N, ...]`, and whether it must stay as it is."""
+    """Linear map, its inputs `[N, ...]`, and whether it must stay as it is."""
 
     linear: Dense | Conv
     inputs: Tensor
@@ -27,7 +33,7 @@ class Reading(NamedTuple):
 
 
 class _Rows(NamedTuple):
-    """What weights read, `[groups, rows, weights]`, and what their sums lack, `[groups, rows, outputs]`."""
+    """Inputs of the weights, `[groups, rows, weights]`, and errors to correct, `[groups, rows, outputs]`."""
 
     read: Tensor
     missing: Tensor
@@ -37,17 +43,16 @@ class _Rows(NamedTuple):
 def refit(
     readings: Sequence[Reading], wanted: Tensor, *, rectified: bool, generator: torch.Generator
 ) -> list[Dense | Conv]:
-    """The maps, changed so that their sum on these inputs comes nearer to `wanted`.
+    """Return the maps, changed so that their sum on these inputs comes closer to `wanted`.
 
-    Maps of another kind than the first, or in other groups, stay as they are; the first has the bias. How strongly a
-    change is penalised is chosen on the half of images that it was not fitted to; if none does good there, nothing
-    changes.
+    Maps of another kind than the first, or with other groups, stay as they are; the bias is that of the first. The
+    penalty is chosen on the half of the images that was not fitted to; if no change helps there, all maps stay.
 
     Args:
-        readings: whose sum is the weighted input.
-        wanted: `[N, channels, ...]`, what that should be.
-        rectified: whether an activation follows, for which one number below 0 is as good as another.
-        generator: of the places of maps that are drawn.
+        readings: maps whose sum is the weighted input.
+        wanted: `[N, channels, ...]`, weighted input to come close to.
+        rectified: True if an activation follows, for which all values below 0 are equally good.
+        generator: random generator, which draws places of feature maps.
     """
     first, n = readings[0].linear, len(wanted)
     groups = first.groups if isinstance(first, Conv) else 1
@@ -91,7 +96,7 @@ def _weighted(linear: Dense | Conv, x: Tensor) -> Tensor:
 
 
 def _rows(readings: Sequence[Reading], missing: Tensor, groups: int, part: slice, generator: torch.Generator) -> _Rows:
-    """Of some images; of maps with many places, some of those, drawn."""
+    """Return the rows of some images; of large feature maps, some places are drawn."""
     missing = missing[part].flatten(2) if missing.dim() > 2 else missing[part, :, None]  # [N, C, P]
     n, channels, places = missing.shape
     drawn = torch.rand(n, places, generator=generator).argsort(1)[:, : -(-MOST_ROWS // (2 * n))]
@@ -102,7 +107,7 @@ def _rows(readings: Sequence[Reading], missing: Tensor, groups: int, part: slice
 
 
 def _read(linear: Dense | Conv, x: Tensor, groups: int, drawn: Tensor) -> Tensor:
-    """What the weights read, `[N, groups, weights, places]`, at the places drawn."""
+    """Return the inputs of the weights at the drawn places, `[N, groups, weights, places]`."""
     if isinstance(linear, Dense):
         return x.flatten(1)[:, None, :, None]
     columns = [
@@ -113,7 +118,7 @@ def _read(linear: Dense | Conv, x: Tensor, groups: int, drawn: Tensor) -> Tensor
 
 
 class _Ridge:
-    """Ridge regression of what rows lack on what they read, for penalties of any strength."""
+    """Ridge regression of the errors on the inputs, for penalties of any strength."""
 
     def __init__(self, rows: _Rows) -> None:
         self.means = [x.mean(1, keepdim=True) for x in rows]
@@ -123,10 +128,10 @@ class _Ridge:
         self.size = self.squares.diagonal(dim1=1, dim2=2).mean(1, keepdim=True).clamp_min(1e-12)
 
     def change(self, strength: float) -> tuple[Tensor, Tensor]:
-        """The change of weights `[groups, weights, outputs]`, and of the bias `[groups, 1, outputs]`."""
+        """Return the change of weights, `[groups, weights, outputs]`, and of the bias, `[groups, 1, outputs]`."""
         squares = self.squares.clone()
         squares.diagonal(dim1=1, dim2=2).add_(strength * self.size)
-        # (X'X + s)^-1 X'y, or with as many unknowns as there are rows: X' (XX' + s)^-1 y
+        # (X'X + s)^-1 X'y; with fewer rows than weights X' (XX' + s)^-1 y, which is equal, takes less time
         if self.few:
             weight = self.across @ torch.linalg.solve(squares, self.missing)
         else:

@@ -1,4 +1,10 @@
-"""An ANN as layers that can spike: each a linear map, and the activation that its neurons will stand for."""
+"""Layers that can spike: each is a linear map, and the activation that the rates of its neurons stand for.
+
+Inputs are an ANN, and a replacement for max pooling. The result is a list of `SpikingLayer`, the readout last. The
+hardware has only synapses and neurons, so all linear nodes up to an activation are folded into one map, and each
+activation ends a layer. Where a layer reads a sum of branches, one branch is its own input, and the others are skips.
+Units with a leaky activation, and units of a narrow layer, become several neurons each (`Population`).
+"""
 
 from collections import Counter
 from dataclasses import dataclass, replace
@@ -18,20 +24,20 @@ __all__ = ["MaxPooling", "Population", "SpikingLayer", "SpikingSkip", "activatio
 
 ACTIVATIONS = (nets.Relu, nets.Clip, nets.LeakyRelu, nets.PRelu)
 MOST_BRANCHES = 64
-"""Of a sum: one that is added to itself again and again has endlessly many."""
+"""Largest number of branches in a sum; each time that a sum is added to itself, their number doubles."""
 LARGEST_READOUT = 1 << 26
-"""Weights of a readout that a final convolution and pool become."""
+"""Largest number of weights of a dense readout that replaces a final convolution and pool."""
 NARROW = 128
-"""Neurons that a dense layer has at least. Units of a narrower one take several each, whose errors average out."""
+"""Least number of neurons in a dense layer; in a narrower one, units get several neurons, whose errors average out."""
 GAINS = 4.0
-"""The largest weights of a unit's neurons by the smallest: so their rates step at different places."""
+"""Ratio of largest to smallest weights among a unit's neurons, so that their rates step at different inputs."""
 
 
 class MaxPooling(StrEnum):
-    """What becomes of a maximum over windows.
+    """Replacement of max pooling.
 
-    `any`: neurons that fire when any neuron of their window does; `average`: the mean instead, folded into the next
-    layer; `error`: it is refused.
+    `any`: neurons that fire when any neuron of their window does; `average`: average pooling, folded into the next
+    layer; `error`: none, max pooling is refused.
     """
 
     ANY = "any"
@@ -41,10 +47,10 @@ class MaxPooling(StrEnum):
 
 @dataclass(frozen=True)
 class Population:
-    """Several neurons for each unit of a layer, side by side in its channels: `[channels, parts]`.
+    """Several neurons for each unit of an ANN's layer, as adjacent channels; all tensors are `[channels, parts]`.
 
-    Of a unit that weighs its inputs to z and answers y, neuron p weighs them to `drive[p] z` and stands for the
-    positive part of `encoding[p] y`; y is the sum of `decoding[p]` times what they stand for.
+    For a unit with weighted input z and activation y, neuron p has the weighted input `drive[p] z`, and its rate stands
+    for the positive part of `encoding[p] y`. The sum over p of `decoding[p]` times these activations is y.
     """
 
     drive: Tensor
@@ -52,37 +58,40 @@ class Population:
     decoding: Tensor
 
     def neurons(self, units: Shape) -> Shape:
-        """The shape of the neurons."""
+        """Return the shape of the neurons, for the shape of the units."""
         return (self.drive.numel(), *units[1:])
 
     def driven(self, linear: Dense | Conv) -> Dense | Conv:
-        """The map to all neurons, of that to the units."""
+        """Return the map to all neurons, given the map to the units."""
         drive = self.drive.reshape(*self.drive.shape, *[1] * (linear.weight.dim() - 1))
         weight, bias = drive * linear.weight[:, None], self.drive * linear.bias[:, None]
         return replace(linear, weight=weight.flatten(0, 1), bias=bias.flatten())
 
     @staticmethod
     def shared(factors: Tensor, x: Tensor) -> Tensor:
-        """Each unit's number, `[N, channels, ...]`, times `factors` for its neurons: `[N, channels * parts, ...]`."""
+        """Multiply the value of each unit, `[N, channels, ...]`, by its factors: `[N, channels * parts, ...]`."""
         factors = factors.to(x.dtype).reshape(*factors.shape, *[1] * (x.dim() - 2))
         return (x[:, :, None] * factors).flatten(1, 2)
 
     def decoded(self, linear: Dense | Conv) -> Dense | Conv:
-        """The map from all neurons, of that from the units."""
+        """Return the map from all neurons, given the map from the units."""
         groups = linear.groups if isinstance(linear, Conv) else 1
         channels, parts = self.decoding.shape
         each = self.decoding.reshape(groups, 1, channels // groups, parts, 1)
         outputs, _, *kernel = linear.weight.shape
-        maps = linear.weight.reshape(groups, outputs // groups, channels // groups, 1, -1)  # places or kernel last
+        maps = linear.weight.reshape(groups, outputs // groups, channels // groups, 1, -1)  # last: places or kernel
         weight = (maps * each).reshape(outputs, -1, *kernel)
         return replace(linear, weight=weight, is_pool=False) if isinstance(linear, Conv) else Dense(weight, linear.bias)
 
 
 @dataclass(frozen=True)
 class SpikingSkip:
-    """Further synapses of a layer: `linear`, without a bias, of the output of layer `source`, of shape `before`.
+    """Further synapses of a layer, from an earlier layer.
 
-    Layers count from 1 here; 0 is the image. A dense map reads it flattened.
+    Attributes:
+        source: layer that it reads, counted from 1; 0 is the image.
+        linear: weights, with a bias of 0; a dense map reads its input flattened.
+        before: shape of the input.
     """
 
     source: int
@@ -91,7 +100,7 @@ class SpikingSkip:
 
     @property
     def diagonal(self) -> Tensor | None:
-        """If each neuron reads the one in its place alone: the weight of each channel."""
+        """Weight of each channel if a neuron reads only the neuron in its own place; None otherwise."""
         linear, weight = self.linear, self.linear.weight
         if isinstance(linear, Conv):
             straight = (linear.kernel, linear.stride, linear.padding) == ((1, 1), (1, 1), (0, 0))
@@ -102,17 +111,17 @@ class SpikingSkip:
 
 @dataclass(frozen=True)
 class SpikingLayer:
-    """A layer of neurons, or the readout.
+    """Layer of neurons, or the readout.
 
     Attributes:
-        target: node of the ANN whose output the rates of the neurons stand for; of a readout, the logits.
-        linear: weights and bias; of an `any` pool, ones.
-        before, after: shapes of its input, before it is flattened, and output.
-        activation: what the neurons stand for; None for a readout without neurons.
-        flattens: whether its input is flattened first.
-        is_any: whether it is an `any` pool.
-        population: where several neurons stand for each unit of the ANN's layer; None if one does.
-        skips: further synapses, from layers before.
+        target: node of the ANN whose output the rates stand for; for the readout, the node of the logits.
+        linear: weights and bias; all weights are 1 for an `any` pool.
+        before, after: shapes of the input, before flattening, and of the output.
+        activation: activation that the rates stand for; None for a readout without neurons.
+        flattens: True if the input is flattened first.
+        is_any: True for an `any` pool.
+        population: neurons for each unit of the ANN's layer; None if there is one for each.
+        skips: further synapses, from earlier layers.
     """
 
     target: str
@@ -126,34 +135,42 @@ class SpikingLayer:
     skips: tuple[SpikingSkip, ...] = ()
 
     def weighed(self, z: Tensor) -> Tensor:
-        """The weighted inputs of the neurons, `[N, *after]`, for those of the ANN's units, `[N, ...]`."""
+        """Return the weighted inputs of the neurons, `[N, *after]`, given those of the ANN's units, `[N, ...]`."""
         z = z if self.population is None else self.population.shared(self.population.drive, z)
         return z.reshape(len(z), *self.after)
 
     def wanted(self, output: Tensor) -> Tensor:
-        """What the rates stand for, `[N, *after]` and never negative, for the node's output `[N, ...]`."""
+        """Return the activations that the rates stand for, `[N, *after]`, at least 0, given the output of the node."""
         if self.population is not None:
             output = self.population.shared(self.population.encoding, output)
         return output.reshape(len(output), *self.after).clamp_min(0)
 
 
 def spiking_layers(ann: Ann, max_pooling: MaxPooling) -> list[SpikingLayer]:
-    """The layers in order, of an ANN with its `activations_first`.
+    """Return the spiking layers of an ANN in order.
 
-    Averages fold into the weights beside them, exactly. Of a sum of branches, one that comes from the layer before is
-    the layer's own, and the others are its skips; what follows the sum before an activation goes into all of them.
+    Average pooling is folded into the weights next to it, exactly. If an activation follows a sum of branches, a branch
+    from the layer just before is the layer's own input, and the others become skips. Linear nodes between the sum and
+    the activation are folded into every branch.
+
+    Args:
+        ann: the ANN, as returned by `activations_first`.
+        max_pooling: replacement of max pooling.
 
     Raises:
-        UnsupportedError: what has no spiking form.
+        UnsupportedError: a node has no spiking form.
     """
-    maxima = [f"{node.name}: a maximum" for node in ann.nodes if isinstance(node.operation, nets.MaxPool)]
+    maxima = [node.name for node in ann.nodes if isinstance(node.operation, nets.MaxPool)]
     if maxima and max_pooling is MaxPooling.ERROR:
-        raise UnsupportedError("no spiking layers for " + "; ".join(maxima))
+        raise UnsupportedError(f"max pooling is refused ('error' was chosen): {', '.join(maxima)}")
     return _Lowering(ann, max_pooling).layers
 
 
 def activations_first(ann: Ann) -> Ann:
-    """The same ANN with maxima behind activations instead of before them, if both only rise. Nodes keep their names."""
+    """Return the ANN with max pooling after activations instead of before them. Nodes keep their names.
+
+    The logits stay the same, as only activations that never decrease are moved.
+    """
     ordered = list(ann.nodes)
     n_readers = Counter(name for node in ann.nodes for name in node.inputs)
     i = 0
@@ -182,19 +199,20 @@ def activations_first(ann: Ann) -> Ann:
 
 
 def _falls(activation: nets.Operation) -> bool:
-    """Whether an activation falls anywhere."""
+    """Return whether an activation decreases anywhere."""
     return isinstance(activation, nets.PRelu) and bool((activation.slope < 0).any())
 
 
 @dataclass(frozen=True)
 class _Branch:
-    """A linear map of the output of a layer that waits for an activation. A value is a sum of branches.
+    """Linear map of a layer's output, up to the next activation. A value is a sum of branches.
 
     Attributes:
-        source: of which layer; 0 is the image, 1 the first layer.
-        units: the shape of that output in the ANN.
-        population: of that layer, if it has one.
-        average, linear: the map of the units, averages and then weights; without either, it is the output itself.
+        source: layer that it reads; 0 is the image, 1 the first layer.
+        units: shape of that layer's output in the ANN.
+        population: population of that layer, or None.
+        average, linear: map of the units: `average` if it is averages alone, `linear` once it has weights. Both are
+            None if the branch is the output itself.
     """
 
     source: int
@@ -205,23 +223,23 @@ class _Branch:
 
     @property
     def before(self) -> Shape:
-        """The shape of the output of the neurons."""
+        """Shape of the neurons' output."""
         return self.units if self.population is None else self.population.neurons(self.units)
 
     @property
     def is_output(self) -> bool:
-        """Whether it is the output of the ANN's layer, as its neurons give it."""
+        """True if the branch is the output of the ANN's layer itself, one neuron for each unit."""
         return self.linear is None and self.average is None and self.population is None
 
     def convolved(self, node: str, conv: Conv) -> "_Branch":
-        """With a convolution behind it."""
+        """Return the branch with a convolution after it; `node` is named in errors."""
         first = self.linear or self.average
         if isinstance(first, Dense) or (isinstance(first, Conv) and not (first.depthwise or conv.depthwise)):
-            raise UnsupportedError(f"{node}: weights behind weights with no activation between them")
+            raise UnsupportedError(f"{node}: weights after weights, with no activation between them, are not supported")
         return replace(self, linear=fold_conv(first, conv, self.units) if first else conv, average=None)
 
     def weighed(self, dense: Dense) -> "_Branch":
-        """With a dense layer behind it."""
+        """Return the branch with a dense layer after it."""
         match self.linear:
             case Conv() as first:
                 linear = spread(first, dense, self.units)
@@ -232,9 +250,9 @@ class _Branch:
         return replace(self, linear=linear, average=None)
 
     def averaged(self, node: str, kernel: Pair, stride: Pair, padding: Pair) -> "_Branch":
-        """With a mean over windows behind it."""
+        """Return the branch with average pooling after it; `node` is named in errors."""
         if isinstance(self.linear, Dense):
-            raise UnsupportedError(f"{node}: an average over the outputs of a dense layer")
+            raise UnsupportedError(f"{node}: average pooling of the outputs of a dense layer is not supported")
         channels = self.units[0] if self.linear is None else len(self.linear.bias)
         mean = pool(torch.full((channels,), 1 / prod(kernel)), kernel, stride, padding)
         if self.linear is not None:
@@ -242,7 +260,7 @@ class _Branch:
         return replace(self, average=fold_conv(self.average, mean, self.units) if self.average else mean)
 
     def synapses(self, after: Shape) -> Dense | Conv:
-        """The map of the neurons to others of shape `after`."""
+        """Return the map from the neurons to a layer of shape `after`."""
         linear = self.linear or self.average or self._identity()
         linear = linear if self.population is None else self.population.decoded(linear)
         return _as_dense(linear, self.before) if isinstance(linear, Conv) and len(after) == 1 else linear
@@ -258,7 +276,7 @@ _Value = tuple[_Branch, ...]
 
 
 class _Lowering:
-    """Walks along the nodes, whose values are sums of branches; each activation makes a layer of such a sum."""
+    """Walk over the nodes, whose values are sums of branches; each activation makes a layer from such a sum."""
 
     def __init__(self, ann: Ann, max_pooling: MaxPooling) -> None:
         self.max_pooling = max_pooling
@@ -272,12 +290,13 @@ class _Lowering:
             self._close(replace(last, shape=(prod(last.shape),)), logits, None)
 
     def _value(self, node: Node, value: _Value, *others: _Value) -> _Value:
+        """Return the value of a node, given those of its inputs."""
         match node.operation:
-            case nets.Flatten():  # a dense layer flattens what it reads
+            case nets.Flatten():  # a dense layer flattens its input
                 return value
             case nets.Add():
-                if len(value) + len(others[0]) > MOST_BRANCHES:
-                    raise UnsupportedError(f"{node.name}: a sum of more than {MOST_BRANCHES} branches")
+                if (n := len(value) + len(others[0])) > MOST_BRANCHES:
+                    raise UnsupportedError(f"{node.name}: a sum of {n} branches; at most {MOST_BRANCHES} are supported")
                 return value + others[0]
             case nets.Conv(weight, bias, stride, padding, dilation, groups):
                 convs = (Conv(weight.double(), b, stride, padding, dilation, groups) for b in _once(bias, value))
@@ -288,33 +307,40 @@ class _Lowering:
             case nets.AvgPool(kernel, stride, padding):
                 return tuple(branch.averaged(node.name, kernel, stride, padding) for branch in value)
             case nets.MaxPool(extra=extra) if any(extra):
-                raise UnsupportedError(f"{node.name}: a maximum over windows padded by {extra} at one end only")
+                raise UnsupportedError(
+                    f"{node.name}: max pooling with {extra} more padding at the bottom and right is not supported"
+                )
             case nets.MaxPool(kernel, stride, padding) if self.max_pooling is MaxPooling.AVERAGE:
                 return tuple(branch.averaged(node.name, kernel, stride, padding) for branch in value)
             case nets.MaxPool(kernel, stride, padding):
                 branch = value[0]
                 if branch.source == 0:
-                    raise UnsupportedError(f"{node.name}: a maximum of the image itself, which does not spike")
+                    raise UnsupportedError(f"{node.name}: max pooling of the image, which has no spikes: not supported")
                 if len(value) > 1 or not branch.is_output:
-                    raise UnsupportedError(f"{node.name}: a maximum with no activation, or a leaky one, before it")
+                    raise UnsupportedError(
+                        f"{node.name}: max pooling needs an activation just before it, and not a leaky one"
+                    )
                 if any(2 * side > extent for side, extent in zip(padding, kernel, strict=True)):
-                    raise UnsupportedError(f"{node.name}: a maximum padded by more than half of its window")
+                    raise UnsupportedError(
+                        f"{node.name}: max pooling with kernel {kernel} is padded by {padding}; at most half of the "
+                        "kernel is supported"
+                    )
                 windows = pool(torch.ones(branch.before[0]), kernel, stride, padding)
                 return self._close(node, (replace(branch, linear=windows),), nets.Relu(), is_any=True)
             case activation:
                 if len(value) == 1 and value[0].linear is None:
-                    raise UnsupportedError(f"{node.name}: an activation with no weights before it")
+                    raise UnsupportedError(f"{node.name}: an activation with no weights before it is not supported")
                 return self._close(node, value, activation)
 
     def _close(self, node: Node, value: _Value, activation: nets.Operation | None, *, is_any: bool = False) -> _Value:
-        """Make the layer whose neurons stand for an activation of `value`, or the readout; give its output."""
+        """Add the layer that computes an activation of `value`, or the readout; return its output."""
         place = max(range(len(value)), key=lambda i: (self._from_last(value[i]), value[i].linear is not None))
         own, *others = branches = (value[place], *value[:place], *value[place + 1 :])
         if not self._from_last(own):
             read = ", ".join(sorted({self.targets[branch.source] for branch in value}))
             raise UnsupportedError(
-                f"{node.name}: its weights read {read}, and none of them {self.targets[-1]}, the layer before it: "
-                "of branches that part, all but one must be without activations"
+                f"{node.name} reads {read}, but not {self.targets[-1]}, the layer before it: where the ANN has "
+                "parallel branches, only one of them may have activations"
             )
         after = node.shape
         maps = [branch.synapses(after) for branch in branches]
@@ -338,14 +364,14 @@ class _Lowering:
 
 
 def _once(bias: Tensor, value: _Value) -> list[Tensor]:
-    """The bias for the first of the branches, and zeros for others: of a sum it counts once."""
+    """Return the bias for the first branch and zeros for the others, as a sum counts it once."""
     return [bias.double(), *[torch.zeros_like(bias).double()] * (len(value) - 1)]
 
 
 def _population(activation: nets.Operation, shape: Shape) -> Population | None:
-    """The neurons for each unit of a layer of `shape`; None if one is enough.
+    """Return the neurons for each unit of a layer of `shape`; None if one for each is enough.
 
-    A leaky unit takes two, as `leaky(x) = relu(x) - slope relu(-x)`; units of a narrow layer take several of each.
+    A leaky unit gets two, since `leaky(x) = relu(x) - slope relu(-x)`; units of a narrow layer get several of each.
     """
     drive = torch.ones(shape[0], 1, dtype=torch.float64)
     encoding = decoding = drive
@@ -362,7 +388,7 @@ def _population(activation: nets.Operation, shape: Shape) -> Population | None:
 
 
 def _slopes_of(activation: nets.Operation | None, channels: int) -> Tensor | None:
-    """Slopes below zero, `[channels]`, of an activation that has any above 0."""
+    """Return the slopes of an activation for negative inputs, `[channels]`; None if none of them is above 0."""
     match activation:
         case nets.LeakyRelu(slope):
             slopes = torch.full((channels,), slope, dtype=torch.float64)
@@ -376,10 +402,12 @@ def _slopes_of(activation: nets.Operation | None, channels: int) -> Tensor | Non
 
 
 def _as_dense(conv: Conv, shape: Shape) -> Dense:
-    """The dense layer on flattened inputs that a convolution is."""
+    """Return the dense layer on flattened inputs that equals a convolution."""
     n_inputs, n_outputs = prod(shape), prod(conv.output_shape(shape))
     if n_inputs * n_outputs > LARGEST_READOUT:
-        raise UnsupportedError(f"a readout of {n_outputs} by {n_inputs} weights")
+        raise UnsupportedError(
+            f"a convolution as readout needs {n_outputs:,} x {n_inputs:,} weights, at most {LARGEST_READOUT:,} in all"
+        )
     after = conv.output_shape(shape)
     if n_outputs <= n_inputs:
         weight = unrolled(torch.eye(n_outputs, dtype=torch.float64).reshape(n_outputs, *after), conv, shape)

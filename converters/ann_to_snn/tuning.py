@@ -1,4 +1,9 @@
-"""Tuning of a calibrated network, as spikes, by labels and by the answers of the ANN that it was made of."""
+"""Tuning of a calibrated network: training as spikes, on labels and on the ANN's answers.
+
+Inputs are a calibrated network, labelled training images, and the ANN as teacher. The result is the network, changed in
+place, and the recipe; or no change, if its loss on held-out images would rise. Calibration treats one layer after
+another; tuning trains all layers together, on what is left of their errors.
+"""
 
 import math
 from collections.abc import Callable, Mapping
@@ -23,34 +28,44 @@ from specs.training import AugmentSpec, SnnGradient, TrainingSpec
 __all__ = ["Tuning", "epoch_work", "image_work", "neuron_steps", "tune"]
 
 LEARNING_RATES = 1.5e-3, 5e-4
-"""Calibrated weights fill the range of 8 bits, so that they are large: a step must be a part of the grid. Deep networks
-lose by such steps what they cannot learn back in some epochs: then the smaller ones are tried."""
+"""Learning rates to try, in this order, until the loss on held-out images does not rise.
+
+Calibrated weights fill the range of 8 bits, so a step must be a noticeable part of their grid. Such steps cost a deep
+network more than it can learn again in a few epochs; it then needs the smaller ones.
+"""
 PARTS = 1.0, 0.75, 0.5, 0.25
-"""Of what tuning changes, that may be kept; tried until one is worse than the one before. On the way between two
-networks lies much of what a few images teach, and less of the noise of the steps that taught it. Source: Wortsman et
-al. 2022, Robust Fine-Tuning of Zero-Shot Models."""
+"""Parts of the change by tuning to try, in this order, until the loss on held-out images rises.
+
+Weights between the calibrated and the tuned ones keep much of what was learnt from a few images, and less of the noise
+of the steps. Source: Wortsman et al. 2022, Robust Fine-Tuning of Zero-Shot Models.
+"""
 BATCH = 50
-"""Small, since a step of spikes costs what its images cost."""
+"""Batch size; small, since the time of a step as spikes is proportional to its images."""
 MOVED = AugmentSpec(degrees=5, translate=0.03, scale=(0.97, 1.03), shear=2)
-"""How images are changed in tuning: the ANN has learnt them by heart as they are, and they say too little anew."""
+"""Random changes of the images. The ANN was trained on the unchanged ones, so its answers to them teach little."""
 LARGEST_VALIDATION, VALIDATION_PART = 5000, 12
-"""Images held out, to choose the best epoch by: one in so many, and no more than so many."""
+"""Held-out images, which choose the best epoch: one in 12 of the training images, at most 5,000."""
 FEWEST_VALIDATION, EPOCH_PART = 1000, 6
-"""Of a short epoch, no more than one in so many of the images that it trains on, or than so many if it has them."""
+"""Limit of the held-out images for short epochs: 1,000, or a sixth of an epoch's images if that is more."""
 N_MOVES = 2
-"""How often each of these is moved for the judge. Most of what it errs by is noise of the spikes, which differs for an
-image moved otherwise: so this tells nearly as much as twice the images would."""
+"""Number of random changes of each held-out image.
+
+Most of the error of the loss is noise of the spikes, which differs from change to change. So two changes say nearly as
+much as twice the images.
+"""
 LAYER_WORK, LEAST_WORK = 1 << 30, 16 << 30
-"""What an epoch may cost: for each layer, as a deep network has more to mend, and for the few of a shallow one. In time
-steps of a neuron; the smaller is half a minute or so."""
+"""Largest cost of an epoch for each layer, and the least of it for any network, in time steps of a neuron.
+
+It grows with the layers, as a deep network has more errors to correct. The least takes about half a minute.
+"""
 PRODUCTS = 12
-"""Weights of the ANN beside the spikes, which are multiplied forward and back in the time of a neuron's step."""
+"""Number of the ANN's weights that are multiplied, forward and backward, in the time of one step of a neuron."""
 N_SCALED = 1000
-"""Images by which logits are brought to one size."""
+"""Number of images by which the network's logits are brought to the size of the ANN's."""
 
 
 class Tuning(NamedTuple):
-    """What was done: the recipe, and the part of `PARTS` that was kept of what it changed."""
+    """Result of tuning: the recipe, and the part of the change that was kept, one of `PARTS`."""
 
     recipe: TrainingSpec
     part: float
@@ -65,20 +80,20 @@ def tune(
     seed: int = 0,
     on_epoch: Callable[[EpochReport], object] = lambda report: None,
 ) -> Tuning | None:
-    """Train on, and keep the best epoch; or the network as it was, if its loss on held-out images is smaller.
+    """Tune a network in place; return the recipe and the part that was kept, or None if tuning did not help.
 
-    All epochs run as spikes: the rates of a few steps with a hard reset stray from any curve by more, layer after
-    layer, than tuning has to mend. They learn in tandem with the curves' slopes: surrogates take longer, and left a
-    deep network a larger loss. The ANN has seen all images as they are: what tunes, and what both are judged on, is
-    moved a little. Of what an epoch changes all is kept, or a part, whichever has the smallest loss on images held out;
-    the first of `LEARNING_RATES` by which that loss does not rise is taken. None if it was in vain.
+    All epochs run as spikes: with few steps and a hard reset, rates differ from any fitted curve by more, layer after
+    layer, than tuning has to correct. Gradients follow the slopes of these curves (tandem): surrogates take longer, and
+    left deep networks with a larger loss. All images are changed at random, as the ANN was trained on the unchanged
+    ones. Of the change of the weights, the part with the least loss on held-out images is kept. The first of
+    `LEARNING_RATES` by which that loss does not rise is taken; if there is none, the network stays as it was.
 
     Args:
-        network: tuned in place.
+        network: network to tune.
         split: training images.
         teacher: the ANN.
-        epochs: passes over the training images, or over as many as `epoch_work` allows.
-        seed: of everything random.
+        epochs: number of passes over the training images, or over as many as `epoch_work` allows.
+        seed: seed of everything random.
         on_epoch: called with the report of each epoch.
     """
     per_epoch = max(BATCH, min(len(split), epoch_work(network.spec) // image_work(network.spec)))
@@ -110,23 +125,25 @@ def tune(
 
 
 def neuron_steps(spec: NetworkSpec) -> int:
-    """Neurons of all layers times T: what one image costs as spikes."""
+    """Return the cost of one image as spikes: neurons of all layers times T."""
     return spec.time_steps * sum(prod(shape) for shape in spec.shapes)
 
 
 def image_work(spec: NetworkSpec) -> int:
-    """What one image costs in tandem, in time steps of a neuron."""
+    """Return the cost of one image in tandem training, in time steps of a neuron."""
     return neuron_steps(spec) + sum(row.synops for row in summarize(spec)) // PRODUCTS
 
 
 def epoch_work(spec: NetworkSpec) -> int:
-    """What an epoch of tuning may cost, in time steps of a neuron."""
+    """Return the largest cost of an epoch of tuning, in time steps of a neuron."""
     return max(LEAST_WORK, LAYER_WORK * len(spec.layers))
 
 
 class _Judge:
-    """Tells how well a network answers to images held out, moved, in the integer engine: by the loss that is learnt, as
-    accuracies of so few images say less."""
+    """Loss of networks on held-out images, changed at random, in the integer engine.
+
+    It is the loss of training, since the accuracy on so few images says less.
+    """
 
     def __init__(self, held_out: Split, teacher: Teacher, recipe: TrainingSpec) -> None:
         generator = torch.Generator().manual_seed(recipe.seed)
@@ -138,7 +155,7 @@ class _Judge:
         self.wanted, self.recipe = _by_parts(teacher, self.images), recipe
 
     def score(self, network: Network) -> float:
-        """The loss; infinite if a state leaves 24 bits."""
+        """Return the loss; infinite if a state leaves 24 bits."""
         try:
             logits = _by_parts(IntegerNetwork(network), self.images)
         except StateOverflowError:
@@ -149,7 +166,7 @@ class _Judge:
 
 @torch.no_grad()
 def _keep_best_part(network: Network, before: Mapping[str, Tensor], judge: _Judge) -> tuple[float, float]:
-    """Have the parameters go that one of `PARTS` of the way after which the loss is least; gives both."""
+    """Keep the one of `PARTS` of the change since `before` that has the least loss; return the part and its loss."""
     tuned = {name: parameter.clone() for name, parameter in network.named_parameters()}
 
     def go(part: float) -> None:
@@ -169,5 +186,5 @@ def _keep_best_part(network: Network, before: Mapping[str, Tensor], judge: _Judg
 
 @torch.no_grad()
 def _by_parts(answer: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
-    """Logits for images, uint8 `[N, ...]`, some at a time."""
+    """Return the logits for images, uint8 `[N, ...]`, computed in batches."""
     return torch.cat([answer(part.float() / 255).float() for part in images.split(BATCH)])

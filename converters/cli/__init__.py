@@ -7,10 +7,10 @@ __all__ = ["main_convert", "main_migrate"]
 
 
 def main_convert() -> None:
-    """Run `convert` as a program of its own."""
+    """Run the program `convert`."""
     convert(prog_name="convert")
 
 
 def main_migrate() -> None:
-    """Run `migrate` as a program of its own."""
+    """Run the program `migrate`."""
     migrate(prog_name="migrate")

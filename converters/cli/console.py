@@ -1,4 +1,4 @@
-"""What all commands share: errors as exit codes, options, tables."""
+"""Behaviour of all commands: exit codes of errors, common options, notes and warnings, tables."""
 
 import errno
 import os
@@ -51,34 +51,37 @@ __all__ = [
 ]
 
 TYPED, QUIET, VERBOSE = (f"{__name__}.{what}" for what in ("typed", "quiet", "verbose"))
-"""What a context remembers of its command."""
+"""Keys under which a click context stores the typed arguments, `--quiet` and `--verbose`."""
 CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 110}
 ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
-"""Of a command, unless the user says otherwise, and before torch is loaded: its threads must not spin for long while
-they wait, since other programs may want the same cores."""
-OF_THE_SYSTEM = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
-"""Errors that are no bug, whichever file has them."""
+"""Environment variables that a command sets, unless the user has, before it loads torch. Its threads then spin only
+briefly while they wait, because other programs may need the same cores."""
+SYSTEM_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
+"""Errors of the operating system that are never a bug of ours."""
 NO_LIBRARY = (
-    "note: the native library is not installed, so this runs on torch alone, many times slower; spikes are the "
-    "same (reinstall snnzoo where a C++ compiler is on the path)"
+    "note: the native library is not installed, so this runs in torch, many times slower and with the same spikes; "
+    "to build the library, install a C++ compiler and then snnzoo again"
 )
 INTERRUPTED = 130
-"""Exit code after Ctrl-C, as of shells."""
+"""Exit code after Ctrl-C, as in shells."""
 NARROWEST = 12
-"""Of columns that are folded."""
+"""Smallest width to which a table column is folded, in characters."""
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class KnownModels:
-    """What a program knows by name, as the object of its context: `find` gives a model's file, or None."""
+    """Models that a program knows by name, kept as the object of its click context.
+
+    `find` returns the file of a model, or None for an unknown name; `names` returns all names, for completion.
+    """
 
     find: Callable[[str], Path | None]
     names: Callable[[], list[str]]
 
 
 def _remembered(key: str, *names: str, help: str) -> click.Option:
-    """A flag that a context remembers as `key`, wherever it stands on the command line."""
+    """Return a flag that is stored in the click context as `key`; it may stand before or after a subcommand."""
 
     def remember(context: click.Context, parameter: click.Parameter, value: bool) -> None:
         context.meta[key] = value or context.meta.get(key, False)
@@ -87,22 +90,22 @@ def _remembered(key: str, *names: str, help: str) -> click.Option:
 
 
 def talk_options() -> list[click.Option]:
-    """`-q` and `-v`."""
+    """Return the options `-q` and `-v`."""
     return [
-        _remembered(QUIET, "-q", "--quiet", help="No notes and no progress; warnings and errors stay."),
-        _remembered(VERBOSE, "-v", "--verbose", help="At the end, what it ran on and how long it took."),
+        _remembered(QUIET, "-q", "--quiet", help="Print no notes and no progress; warnings and errors stay."),
+        _remembered(VERBOSE, "-v", "--verbose", help="At the end, print the versions used and the run time."),
     ]
 
 
 class Command(click.Command):
-    """A command that fails with `Error: what, where, what to do` and code 1; a bug keeps its traceback."""
+    """Command that turns an expected error into `Error: ...` and exit code 1; a bug keeps its traceback."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
         self.params += talk_options()
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        """Parse, and remember what was typed."""
+        """Parse the arguments, and store them as typed."""
         ctx.meta[TYPED] = tuple(args)
         return super().parse_args(ctx, args)
 
@@ -114,17 +117,17 @@ class Command(click.Command):
         try:
             return super().invoke(ctx)
         except SnnZooError as error:
-            raise click.ClickException(_parted(str(error), after="Error: ")) from error
+            raise click.ClickException(_wrapped(str(error), after="Error: ")) from error
         except KeyboardInterrupt:
             click.echo("Stopped", err=True)
             raise SystemExit(INTERRUPTED) from None
         except OSError as error:
-            if error.errno not in OF_THE_SYSTEM:
+            if error.errno not in SYSTEM_ERRORS:
                 raise
             does = "write" if error.errno in {errno.ENOSPC, errno.EROFS} else "use"
             raise click.ClickException(f"cannot {does} {error.filename or 'the output'}: {error.strerror}") from error
         finally:
-            if is_verbose() and os.environ.get("RANK", "0") == "0":  # of several processes the first one speaks
+            if is_verbose() and os.environ.get("RANK", "0") == "0":  # of several processes only the first prints
                 click.echo("\n".join([*describe_platform(), f"{time.perf_counter() - start:.1f} s"]), err=True)
 
 
@@ -133,23 +136,26 @@ command = partial(click.command, cls=Command, context_settings=CONTEXT_SETTINGS)
 
 
 def command_line() -> str:
-    """The command that runs, as typed."""
+    """Return the running command, as typed."""
     context = click.get_current_context()
     return shlex.join([*context.command_path.split(), *context.meta[TYPED]])
 
 
 def json_option(command: F) -> F:
-    """Give a command `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of a table.")(command)
+    """Add the option `--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON object instead of text.")(command)
 
 
 def force_option(command: F) -> F:
-    """Give a command `--force`."""
-    return click.option("--force", is_flag=True, help="Overwrite files that exist.")(command)
+    """Add the option `--force`."""
+    return click.option("--force", is_flag=True, help="Overwrite existing files.")(command)
 
 
 def refuse_existing(path: Path, force: bool, *, otherwise: str = "") -> None:
-    """Raise unless `path` may be written; `otherwise` is what else can be done."""
+    """Raise `SnnZooError` if `path` cannot be written, or exists and `force` is false.
+
+    `otherwise` is a further remedy for the message, such as `resume with --resume, `.
+    """
     try:
         refuse_file_as_folder(path.parent)
         exists = path.exists()
@@ -158,11 +164,11 @@ def refuse_existing(path: Path, force: bool, *, otherwise: str = "") -> None:
     except OSError as error:
         raise SnnZooError(f"cannot write {path}: {error.strerror or error}") from None
     if exists and not force:
-        raise SnnZooError(f"{path} exists; choose another place, {otherwise}or overwrite it with --force")
+        raise SnnZooError(f"{path} exists: choose another path, {otherwise}or overwrite it with --force")
 
 
 def describe_platform() -> list[str]:
-    """Return the versions that this process runs on; if torch is loaded, also how operators run."""
+    """Return lines about Python and, if it is loaded, about torch and the native library."""
     if "torch" not in sys.modules:
         return [f"Python {platform.python_version()}"]
     import torch
@@ -176,12 +182,12 @@ def describe_platform() -> list[str]:
 
 
 def is_quiet() -> bool:
-    """Whether the command was asked for no notes."""
+    """Return whether `--quiet` was given."""
     return _is_remembered(QUIET)
 
 
 def is_verbose() -> bool:
-    """Whether the command was asked what it runs on."""
+    """Return whether `--verbose` was given."""
     return _is_remembered(VERBOSE)
 
 
@@ -191,25 +197,25 @@ def _is_remembered(key: str) -> bool:
 
 
 def shows_progress() -> bool:
-    """Whether somebody looks at stderr, and wants to see how far the command is."""
+    """Return whether to show progress bars: stderr is a terminal, and `--quiet` was not given."""
     return sys.stderr.isatty() and not is_quiet()
 
 
 def say(text: str) -> None:
-    """A line of talk to stderr, but for `--quiet`; on a terminal as many, parted between words, as it takes."""
+    """Print a note to stderr, unless `--quiet` was given; on a terminal, wrap it between words."""
     if not is_quiet():
-        click.echo(_parted(text), err=True)
+        click.echo(_wrapped(text), err=True)
 
 
 def warn(text: str) -> None:
-    """A warning to stderr, as `say`, always."""
-    click.echo(_parted(f"warning: {text}"), err=True)
+    """Print a warning to stderr, even with `--quiet`; on a terminal, wrap it between words."""
+    click.echo(_wrapped(f"warning: {text}"), err=True)
 
 
-def _parted(text: str, *, after: str = "") -> str:
-    """What goes to stderr `after` other text; on a terminal, lines that it is too narrow for part between words.
+def _wrapped(text: str, *, after: str = "") -> str:
+    """Wrap text for stderr between words if that is a terminal; `after` is text that is printed before it.
 
-    So a command that someone copies stays whole if it has a line of its own.
+    Each line of the text is wrapped alone, so that a command on its own line can be copied.
     """
     if not sys.stderr.isatty():
         return text
@@ -218,7 +224,7 @@ def _parted(text: str, *, after: str = "") -> str:
 
 
 def note_missing_library(device: str = "cpu") -> None:
-    """Say so if what follows runs on a CPU without the native library, and so takes longer than it could."""
+    """Print a note if the command computes on a CPU without the native library, which is slow."""
     from bootstrap_core.ops import library
 
     if device == "cpu" and not library.is_installed():
@@ -226,7 +232,7 @@ def note_missing_library(device: str = "cpu") -> None:
 
 
 def say_notes(model: "Model", *, said: str | None = None) -> None:
-    """What a reader had to assume, but what was said; and that the chip cannot run the model, if it is known."""
+    """Print the notes of a model's reader, except the note `said` before, and a warning if the chip cannot run it."""
     for note in model.notes:
         if note != said:
             say(f"note: {note}")
@@ -234,14 +240,14 @@ def say_notes(model: "Model", *, said: str | None = None) -> None:
 
 
 def say_overflow(overflow: str | None) -> None:
-    """That a state leaves the chip's 24 bits, and how, if one does."""
+    """Print a warning with `overflow`, the message about a state that leaves the chip's 24 bits; nothing for None."""
     if overflow is not None:
-        warn(f"not for the chip as it is: {overflow}")
+        warn(f"the chip cannot run this network: {overflow}")
 
 
 @contextmanager
 def byte_bar(label: str) -> Iterator[Callable[[int, int | None], object]]:
-    """A progress bar on stderr if that is a terminal; gives the function to call with bytes done and all bytes."""
+    """Show a progress bar on stderr if that is a terminal; yield the function to call with bytes done and in all."""
     if not shows_progress():
         yield lambda done, total: None
         return
@@ -249,7 +255,7 @@ def byte_bar(label: str) -> Iterator[Callable[[int, int | None], object]]:
 
         def progress(done: int, total: int | None) -> None:
             bar.length = total or done
-            if done < bar.pos:  # another file, or the same from the start
+            if done < bar.pos:  # another file begins, or the same file begins again
                 bar.pos = 0
             bar.update(done - bar.pos)
 
@@ -258,10 +264,10 @@ def byte_bar(label: str) -> Iterator[Callable[[int, int | None], object]]:
 
 
 def print_table(header: list[str], rows: list[list[str]], *, words: bool = False) -> None:
-    """Columns to stdout: the first to the left; the others to the right, or to the left if they are words.
+    """Print a table to stdout. The first column aligns left; the others align right, or left if they are `words`.
 
-    On a terminal, or where $COLUMNS says how wide it is, cells of the widest columns go over several lines until all
-    fits, the first, which has names, only if others do not suffice; in a file or a pipe a row is a line.
+    On a terminal, or with $COLUMNS set, the cells of the widest columns are folded over several lines until the table
+    fits. The first column, which has names, is folded last. In a file or a pipe each row is one line.
     """
     widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
     screen = shutil.get_terminal_size(fallback=(0, 0)).columns
@@ -278,7 +284,7 @@ def print_table(header: list[str], rows: list[list[str]], *, words: bool = False
 
 
 def _folded(cell: str, width: int) -> list[str]:
-    """The lines of a cell; long names part after their dots, dashes and slashes."""
+    """Fold a cell into lines; long names break after dots, dashes, underscores and slashes."""
     if len(cell) <= width:
         return [cell]
     wrapper = textwrap.TextWrapper(width)

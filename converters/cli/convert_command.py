@@ -1,4 +1,4 @@
-"""The command `convert`: any readable format to any writable one, and an ANN in ONNX to a spiking network."""
+"""The command `convert`: write a model in another format, and turn an ANN in ONNX into a spiking network."""
 
 import json
 from collections.abc import Callable
@@ -23,6 +23,7 @@ from converters.cli.console import (
     say_notes,
 )
 from converters.cli.options import (
+    THREADS_HELP,
     DataPlaces,
     Number,
     PathArgument,
@@ -43,11 +44,12 @@ if TYPE_CHECKING:
 __all__ = ["convert"]
 
 EPOCHS = 2
+"""Default number of epochs of tuning."""
 
 
 @dataclass(frozen=True)
 class _OnnxOptions:
-    """Those that only ONNX files have a use for."""
+    """Options that only apply to ONNX files."""
 
     data: str | None
     raw: bool
@@ -63,37 +65,54 @@ _ONNX_OPTIONS = {field.name for field in fields(_OnnxOptions)}
 
 
 def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options that say what a file may not; it takes them as `hints`."""
+    """Add the options for facts that a file may lack; the command takes them as `hints`."""
     for option in reversed(
         (
-            click.option("--spec", help="Spec of a lava-dl checkpoint: a YAML file, or a name."),
+            click.option("--spec", help="Spec of a lava-dl checkpoint: a YAML file, or the name of a network."),
             click.option(
                 "--time-steps",
                 type=click.IntRange(1, 4096),
-                help="T. [default: what the file says; 16 of ONNX, and of NIR that does not]",
-            ),
-            click.option("--threshold", type=Number(positive=True), help="Of the neurons of a checkpoint."),
-            click.option(
-                "--input-bits", type=click.IntRange(1, 16), help="Bits of a pixel, without input neurons. [NIR: 8]"
+                help="Number of time steps T. [default: as in the file, else 16]",
             ),
             click.option(
-                "--mean", type=Number(several=True), help="Mean that was subtracted from images, in 0..1, in training."
+                "--threshold", type=Number(positive=True), help="Threshold of all neurons in a lava-dl checkpoint."
             ),
             click.option(
-                "--std", type=Number(positive=True, several=True), help="Deviation that they were divided by."
+                "--input-bits",
+                type=click.IntRange(1, 16),
+                help="Bits of a pixel, for networks without input neurons. [default: 8 for NIR, else 1]",
             ),
-            click.option("--dt", type=Number(positive=True), help="Seconds of a step of a NIR graph."),
+            click.option(
+                "--mean",
+                type=Number(several=True),
+                help="Mean that the training subtracted from images in 0..1; for ONNX also one for each channel, as in "
+                "0.49,0.48,0.45. [default: as in the file, else 0]",
+            ),
+            click.option(
+                "--std",
+                type=Number(positive=True, several=True),
+                help="Standard deviation that the training divided images by, like --mean. [default: as in the file, "
+                "else 1]",
+            ),
+            click.option("--dt", type=Number(positive=True), help="Length of a time step of a NIR graph, in seconds."),
             click.option(
                 "--time-constants",
                 type=click.Choice(["euler", "exact"]),
-                help="How a NIR graph's become decays. [default: euler]",
+                help="Decays for the time constants tau of a NIR graph. euler: dt / tau, exact: 1 - exp(-dt / tau). "
+                "[default: euler]",
             ),
             click.option(
                 "--reset",
                 type=click.Choice(["zero", "subtract"]),
-                help="What a spike does in a NIR graph. [default: zero]",
+                help="Reset in a NIR graph after a spike. zero: the voltage becomes 0, subtract: it falls by the "
+                "threshold. [default: zero]",
             ),
-            click.option("--nodes-only", is_flag=True, default=None, help="Believe the nodes of a NIR graph of ours."),
+            click.option(
+                "--nodes-only",
+                is_flag=True,
+                default=None,
+                help="Read a NIR file of snnzoo from its nodes, for instance after you changed them.",
+            ),
         )
     ):
         command = option(command)
@@ -101,7 +120,7 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command the options of ONNX files; it takes them as `onnx`."""
+    """Add the options for ONNX files; the command takes them as `onnx`."""
 
     @wraps(command)
     def with_onnx(**given: Any) -> Any:
@@ -112,29 +131,36 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--data",
                 shell_complete=complete_data,
-                help="ONNX: mnist, fashion-mnist, mnist-sample (embedded), an .npz with x (and y), or a folder of "
-                "class folders.",
+                help="ONNX: images to calibrate, tune and score with: mnist, fashion-mnist, mnist-sample (embedded), "
+                "an .npz with x and, if there are labels, y, or a folder with a folder of images for each class.",
             ),
-            click.option("--raw", is_flag=True, help="ONNX: the ANN takes pixels of 0..255."),
+            click.option("--raw", is_flag=True, help="ONNX: the ANN takes pixels in 0..255."),
             click.option(
-                "--epochs", type=click.IntRange(0), default=EPOCHS, show_default=True, help="ONNX: of tuning."
+                "--epochs",
+                type=click.IntRange(0),
+                default=EPOCHS,
+                show_default=True,
+                help="ONNX: epochs of tuning after the calibration; 0 for none.",
             ),
             click.option(
                 "--input",
                 "entering",
                 type=click.Choice(["auto", "spike", "graded"]),
                 default="auto",
-                help="ONNX: how images enter. [default: auto, by measure]",
+                help="ONNX: form of the input. spike: spikes of a neuron for each pixel, graded: pixels as small "
+                "integers, auto: the one that scores better. [default: auto]",
             ),
             click.option(
                 "--max-pool",
                 type=click.Choice(["auto", "any", "average", "error"]),
                 default="auto",
-                help="ONNX: what maxima become; error: refuse them. [default: auto, by measure]",
+                help="ONNX: replacement of max pools. any: neurons that spike when any neuron in the window does, "
+                "average: average pools, auto: the one that scores better, error: none, so refuse them. "
+                "[default: auto]",
             ),
-            click.option("--seed", type=Seed, default=0, show_default=True, help="ONNX: of everything random."),
-            click.option("--threads", type=click.IntRange(1), help="ONNX: CPU threads."),
-            click.option("--report", type=PathArgument, help="ONNX: write all figures as one HTML page, FILE.html."),
+            click.option("--seed", type=Seed, default=0, show_default=True, help="ONNX: seed of all random numbers."),
+            click.option("--threads", type=click.IntRange(1), help=f"ONNX: {THREADS_HELP}"),
+            click.option("--report", type=PathArgument, help="ONNX: also write a page with all figures, FILE.html."),
         )
     ):
         with_onnx = option(with_onnx)
@@ -149,10 +175,14 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "outputs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="Where to write; the suffix names the format: .safetensors, .net, .hdf5, .nir. May be repeated; without it, "
-    "nothing is kept.",
+    help="File to write; the suffix names the format: .safetensors, .net, .hdf5, .nir. May be repeated. Without it "
+    "no model is written.",
 )
-@click.option("--fold", is_flag=True, help="Multiply weight norm out: the same spikes, for files to be run.")
+@click.option(
+    "--fold",
+    is_flag=True,
+    help="Multiply weight norm into the weights. Spikes stay the same; the file is for running, not for training.",
+)
 @_hint_options
 @_onnx_options
 @data_options
@@ -168,21 +198,22 @@ def convert(
     as_json: bool,
     **hints: Any,
 ) -> None:
-    """Write a model in other formats; make an SNN of an ANN.
+    """Write a model in another format, or turn an ANN into an SNN.
 
-    SOURCE is an ANN in ONNX, a model of snnzoo (.safetensors), a netx file (.net, .hdf5), a NIR graph (.nir), or a
-    lava-dl checkpoint (.pt, or as `zoo migrate` wrote it); its content tells which. `zoo convert` also takes
-    the name of a model.
+    SOURCE is an ANN in ONNX (.onnx), a model of snnzoo (.safetensors), a netx file (.net, .hdf5), a NIR graph (.nir),
+    or a lava-dl checkpoint (.pt, or .safetensors from zoo migrate). Its content decides, not its suffix. zoo convert
+    also takes the name of a model.
 
-    ONNX: the ANN is imported and checked against the ONNX reference, calibrated on images of --data, tuned by
-    bootstrap, and scored. --input and --max-pool (neurons that fire when any of a window does, or averages) are chosen
-    by measure. --mean and --std are those of its images in 0..1, one for each channel as 0.49,0.48,0.45 where they
-    differ; or --raw. --report draws all figures as a page.
+    ONNX: the ANN is checked against the ONNX reference, calibrated and tuned on the images of --data, and scored.
+    Without labels the tuning imitates the ANN. Without --data it is calibrated on noise, and neither tuned nor scored.
+    Say how the ANN's images were normalised, with --mean and --std, or --raw.
 
-    lava-dl: the .net that it exported, beside a checkpoint, saves its --spec.
+    lava-dl: a checkpoint needs --spec, or beside it the .net that lava-dl exported from it, under the same name. A
+    dense network needs only --threshold and --time-steps.
 
-    NIR keeps neither the time step nor the reset: snnTorch's graphs want --dt 1e-4, norse's --dt 1e-6, sinabs' --dt 1
-    --time-constants exact; and --reset subtract, where their neurons do, as snnTorch's and sinabs' do unless told.
+    NIR: a graph contains neither the time step nor the reset. snnTorch's graphs need --dt 1e-4, norse's --dt 1e-6,
+    sinabs' --dt 1 --time-constants exact. Add --reset subtract if the neurons subtract the threshold after a spike,
+    which is the default of snnTorch and sinabs.
 
     Example: zoo convert network.pt -o network.safetensors -o network.nir
     """
@@ -193,13 +224,13 @@ def convert(
         check_writable_format(output)
         refuse_existing(output, force)
     if len({output.resolve() for output in outputs}) < len(outputs):
-        raise click.UsageError("one file is named by several -o")
+        raise click.UsageError("several -o name the same file")
     if onnx.report is not None:
         if onnx.report.suffix != ".html":
-            raise click.UsageError(f"--report {onnx.report}: it is a page, so the name must end in .html")
+            raise click.UsageError(f"--report: must be FILE.html, got {onnx.report}")
         refuse_existing(onnx.report, force)
     given = str(source)
-    known = click.get_current_context().obj  # `zoo convert` knows models by name
+    known = click.get_current_context().obj  # `zoo convert` finds models by name, `convert` does not
     if isinstance(known, KnownModels) and not source.exists():
         source = known.find(given) or source
     if kind_of_file(source) is FileKind.ONNX:
@@ -227,7 +258,7 @@ def convert(
     if conversion is not None:
         _print_conversion(conversion)
     elif not written:
-        say(f"note: {given} was read, and nothing written: name a file with -o, as in -o model.safetensors")
+        say(f"note: {given} was read, but nothing was written: name a file with -o, as in -o model.safetensors")
     for entry in written:
         click.echo(entry["path"])
 
@@ -239,7 +270,7 @@ def _write_report(
     outputs: list[dict[str, str]],
     layers: list[dict[str, Any]],
 ) -> None:
-    """The page; what it measures of each layer joins `layers`."""
+    """Write the page of a conversion, and add its measurements of each layer to `layers`."""
     from converters.report.comparison import measure_conversion
     from converters.report.conversion_page import conversion_page
     from specs.files.whole_file import write_whole
@@ -258,7 +289,7 @@ def _refuse_onnx_options(source: Path) -> None:
     given = [name for name in names if context.get_parameter_source(name) is ParameterSource.COMMANDLINE]
     useless = [option.opts[0] for option in context.command.params if option.name in given]
     if useless:
-        raise click.UsageError(f"{source} is no ONNX file: it has no use for {', '.join(useless)}")
+        raise click.UsageError(f"{source} is not an ONNX file: leave out {', '.join(useless)}")
 
 
 def _read(source: Path, hints: dict[str, Any]) -> "Model":
@@ -269,7 +300,7 @@ def _read(source: Path, hints: dict[str, Any]) -> "Model":
 
     for name in ("mean", "std"):
         if isinstance(hints[name], tuple):
-            raise click.UsageError(f"--{name}: one for each channel is for ONNX files; {source} takes one")
+            raise click.UsageError(f"--{name}: must be one number; only ONNX files take one for each channel")
     for name, kind in (("time_constants", TimeConstants), ("reset", Reset), ("spec", load_spec)):
         if hints[name] is not None:
             hints[name] = kind(hints[name])
@@ -293,9 +324,9 @@ def _convert_onnx(
     mean, std, time_steps = (hints.pop(name) for name in ("mean", "std", "time_steps"))
     useless = [option_name(name) for name, value in hints.items() if value is not None]
     if useless:
-        raise click.UsageError(f"an ONNX file has no use for {', '.join(useless)}")
+        raise click.UsageError(f"{source} is an ONNX file: leave out {', '.join(useless)}")
     if onnx.raw and (mean is not None or std is not None):
-        raise click.UsageError("--raw is --mean 0 --std 0.00392 (1/255): give one or the other")
+        raise click.UsageError("--raw means --mean 0 --std 0.00392 (1/255): give either --raw, or --mean and --std")
 
     forms = EVERY_FORM
     if onnx.entering != "auto":
@@ -307,8 +338,8 @@ def _convert_onnx(
         chains = [str(output) for output in outputs if output.suffix in CHAINS]
         if chains and has_skips(ann, forms.max_pooling):
             raise UnsupportedError(
-                f"{source} adds up branches, and cannot become {' or '.join(chains)}: netx holds chains of layers. "
-                "Write .safetensors or .nir, which hold skips"
+                f"{source} has branches that are added, and netx cannot express them: write .safetensors or .nir "
+                f"instead of {' and '.join(chains)}"
             )
 
     def check_outputs(model: "Model") -> None:
@@ -336,7 +367,7 @@ def _convert_onnx(
 def _say_epoch(report: "EpochReport") -> None:
     say(
         f"tuning, epoch {report.epoch + 1}, learning rate {report.learning_rate:.2g}: "
-        f"SNN {percent(report.validation_snn_accuracy)} of the held-out images, {report.seconds:.0f} s"
+        f"SNN {percent(report.validation_snn_accuracy)} on held-out images, {report.seconds:.0f} s"
     )
 
 
@@ -348,18 +379,18 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
         [[node["name"], node["op"], node["became"], node["reason"]] for node in conversion.nodes],
         words=True,
     )
-    click.echo(f"\nimport: off the ONNX reference by {conversion.imported.max_abs_error:.2g} at most")
+    click.echo(f"\nimport: differs from the ONNX reference by at most {conversion.imported.max_abs_error:.2g}")
     agreement = percent(conversion.candidate.agreement)
     candidate = conversion.candidate
-    judged = "images that it was not calibrated on" if candidate.held_out else "all images, as there are few"
-    noise = f" of {judged}, untuned" if conversion.dataset else " of images of noise"
-    pooling = f"; maxima: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
+    judged = "images held out of calibration" if candidate.held_out else "all images (too few to hold some out)"
+    where = f"{judged}, before tuning" if conversion.dataset else "noise images"
+    pooling = f"; max pools: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
     click.echo(f"images: {conversion.normalization}")
-    click.echo(f"input: {candidate.input_form}{pooling}; agrees with the ANN in {agreement}{noise}")
+    click.echo(f"input: {candidate.input_form}{pooling}; agrees with the ANN on {agreement} of {where}")
     if conversion.ann is not None:
         rows = [["ANN", "", percent(conversion.ann)]]
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):
             rows += [[stage, f"T={t}", "overflows" if a is None else percent(a)] for t, a in accuracies.items()]
         click.echo()
         print_table(["", "", "accuracy"], rows)
-    click.echo(f"{conversion.seconds:.0f} s")
+    click.echo(f"took {conversion.seconds:.0f} s")

@@ -1,4 +1,4 @@
-"""The command `migrate`: weight norm in a state dict file, in another style."""
+"""The command `migrate`: rewrite weight norm in a state dict file in another style."""
 
 import json
 from pathlib import Path
@@ -16,26 +16,42 @@ __all__ = ["migrate"]
 STYLES = ["plain", "legacy", "parametrized"]
 DTYPES = {"fp16": "float16", "bf16": "bfloat16", "fp32": "float32", "fp64": "float64"}
 N_ROWS = 12
-"""Renamed tensors shown, but by --dry-run, which shows all."""
+"""Number of renamed tensors that are shown after writing; --dry-run shows all."""
 
 
 @command()
 @click.argument("source", type=click.Path(path_type=Path))
-@click.option("--to", required=True, type=click.Choice(STYLES), help="Style of the output.")
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Where to write: .safetensors, .pt, .pth, .bin.")
+@click.option("--to", required=True, type=click.Choice(STYLES), help="Style of weight norm in the output, see above.")
+@click.option("-o", "--output", type=click.Path(path_type=Path), help="File to write: .safetensors, .pt, .pth or .bin.")
 @click.option(
-    "--strip-prefix", default="", metavar="P", help="Take off names; module. and _orig_mod. go by themselves."
+    "--strip-prefix",
+    default="",
+    metavar="P",
+    help="Prefix to remove from tensor names. module. and _orig_mod. are removed anyway.",
 )
-@click.option("--key", metavar="K", help="Where in a checkpoint the state dict is, as in model.generator.")
+@click.option(
+    "--key",
+    metavar="K",
+    help="Key of the state dict inside a checkpoint, as in model.generator. [default: found, if there is only one]",
+)
 @click.option(
     "--only",
     multiple=True,
     metavar="GLOB",
-    help="Plain weights that get a norm. May be repeated. [default: every `weight`, if none has a norm]",
+    help="Plain weights that get a norm, as in 'layer1.*'. May be repeated. [default: every weight of two axes or more "
+    "if the file has no weight norm, else none]",
 )
-@click.option("--dim", default="0", metavar="N|none", show_default=True, help="Axis that such a new norm keeps.")
-@click.option("--dtype", type=click.Choice([*DTYPES, *DTYPES.values()]), help="Cast floating tensors, after all else.")
-@click.option("--dry-run", is_flag=True, help="Show what would be renamed, and write nothing.")
+@click.option(
+    "--dim",
+    default="0",
+    metavar="N|none",
+    show_default=True,
+    help="Axis that a new norm keeps, with a magnitude for each index; none: one magnitude for the whole weight.",
+)
+@click.option(
+    "--dtype", type=click.Choice([*DTYPES, *DTYPES.values()]), help="Type of floating-point tensors in the output."
+)
+@click.option("--dry-run", is_flag=True, help="Show all tensors that would be renamed; write nothing.")
 @force_option
 @json_option
 def migrate(
@@ -51,7 +67,10 @@ def migrate(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Move weight norm in a state dict to another style.
+    """Rewrite weight norm in a state dict in another style.
+
+    SOURCE is any torch state dict or checkpoint: .pt, .pth, .bin or .safetensors. Effective weights are compared before
+    and after. The styles of --to are:
 
     \b
     plain         weight
@@ -66,11 +85,11 @@ def migrate(
     from converters.weight_norm.file_migration import migrate_file
 
     if output is None and not dry_run:
-        raise click.UsageError("where to? -o FILE, or --dry-run to look first")
+        raise click.UsageError("-o: name the file to write, or look first with --dry-run")
     if only and to == "plain":
-        raise click.UsageError("--only chooses weights that get a norm; with --to plain none does")
+        raise click.UsageError("--only names weights that get a norm, and --to plain removes norms: leave --only out")
     if dim != "none" and not dim.isdecimal():
-        raise click.BadParameter(f"takes an axis, as 0 or 1, or none; this is {dim!r}", param_hint="--dim")
+        raise click.BadParameter(f"must be an axis, such as 0 or 1, or none; got {dim!r}", param_hint="--dim")
     if output is not None and not dry_run:
         refuse_existing(output, force)
     with byte_bar("migrate") as progress:
@@ -109,9 +128,9 @@ def _as_json(report: "MigrationReport", to: str, output: Path | None) -> dict[st
 
 def _print_report(report: "MigrationReport", to: str, output: Path | None) -> None:
     if report.key:
-        say(f"note: the state dict is at {report.key!r}")
+        say(f"note: the state dict was found under the key {report.key!r}")
     if report.stripped_prefix:
-        say(f"note: took {report.stripped_prefix!r} off the names")
+        say(f"note: the prefix {report.stripped_prefix!r} was removed from the names")
     for note in report.notes:
         say(f"note: {note}")
     for warning in report.warnings:
@@ -120,7 +139,7 @@ def _print_report(report: "MigrationReport", to: str, output: Path | None) -> No
     shown = renamed if output is None else renamed[:N_ROWS]
     if shown:
         print_table(
-            ["old", "new", "what", "shape"],
+            ["old name", "new name", "change", "shape"],
             [[old.name, new.name, what, str(list(new.shape))] for old, new, what in shown],
             words=True,
         )

@@ -1,4 +1,4 @@
-"""Options that several commands share: where data lies, what it runs on; and how figures are printed."""
+"""Options of several commands: places of datasets, devices, completion; and text of figures."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from specs.fields import Shape
 
 __all__ = [
+    "THREADS_HELP",
     "DataPlaces",
     "Number",
     "PathArgument",
@@ -38,11 +39,13 @@ __all__ = [
 
 PathArgument = click.Path(path_type=Path)
 Seed = click.IntRange(0, (1 << 63) - 1)
-CLASSES_TOLD = 10
+THREADS_HELP = "CPU threads. [default: chosen by torch]"
+CLASSES_SHOWN = 10
+"""Largest number of classes in a message."""
 
 
 class Number(click.ParamType):  # type: ignore[type-arg] # generic since click 8.5
-    """A finite number, above 0 if it must be; with `several`, also a tuple of such, given with commas between."""
+    """Finite number as the type of an option, above 0 if `positive`; with `several`, also a comma-separated tuple."""
 
     def __init__(self, *, positive: bool = False, several: bool = False) -> None:
         self.positive, self.several = positive, several
@@ -69,48 +72,54 @@ class Number(click.ParamType):  # type: ignore[type-arg] # generic since click 8
 
 @dataclass(frozen=True)
 class DataPlaces:
-    """Where the user wants datasets looked for."""
+    """Folders to search for datasets, and whether downloads are forbidden."""
 
     data_dir: Path | None = None
     cache_dir: Path | None = None
     offline: bool = False
 
     def load(self, name: str, shape: "Shape | None" = None, classes: Sequence[str] = ()) -> "Dataset":
-        """The dataset `name`, downloaded if it is nowhere and that is allowed; or a user's .npz or folder, read for a
-        network that takes images of `shape` and, if it knows them, has `classes`: by these a folder's are numbered."""
+        """Load a dataset by name, or a user's .npz file or folder; download a missing dataset unless `offline`.
+
+        Args:
+            name: name of a dataset, or path of an .npz file or of a folder with a folder of images for each class.
+            shape: input shape of the network; images of a folder are resized to it.
+            classes: class names of the network, if known; folders are numbered as there.
+        """
         from bootstrap_core.data.datasets import load_dataset
         from bootstrap_core.data.image_files import load_images
 
         if path := find_user_data(name):
-            dataset = replace(load_images(path, shape=shape), name=name)  # as it is found again
+            dataset = replace(load_images(path, shape=shape), name=name)  # the name by which it is found again
             if classes and path.is_dir():
                 dataset = _numbered(dataset, classes)
             seen = set(dataset.test.labels.tolist())
             if untested := [known for label, known in enumerate(dataset.classes) if label not in seen]:
-                more = f", and {len(untested) - CLASSES_TOLD} more" if len(untested) > CLASSES_TOLD else ""
-                say(f"note: {name} has no test images of {', '.join(untested[:CLASSES_TOLD])}{more}")
+                more = f", and {len(untested) - CLASSES_SHOWN} more" if len(untested) > CLASSES_SHOWN else ""
+                say(f"note: {name} has no test images of {', '.join(untested[:CLASSES_SHOWN])}{more}")
             return dataset
         return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
 
     def load_labelled(self, name: str, shape: "Shape | None" = None, classes: Sequence[str] = ()) -> "Dataset":
-        """The same; raises `DataError` for images without labels."""
+        """Load a dataset as `load` does; raise `DataError` for images without labels."""
         from bootstrap_core.data.image_files import UNLABELLED
 
         dataset = self.load(name, shape, classes)
         if dataset.classes == (UNLABELLED,):
-            raise DataError(f"{name} has no labels to train or score by: give it an array y")
+            raise DataError(f"{name} has no labels, which training and scoring need: add an array y")
         return dataset
 
 
 def _numbered(dataset: "Dataset", classes: Sequence[str]) -> "Dataset":
-    """A folder's images with the numbers that a model has for the names of their folders."""
+    """Number the classes of a folder as the model does; warn if the folders have other names."""
     import torch
 
     if strange := [name for name in dataset.classes if name not in classes]:
         if len(dataset.classes) != len(classes) or tuple(classes) != tuple(map(str, range(len(classes)))):
             warn(
-                f"{dataset.name} has folders that are no class of the model ({', '.join(strange[:CLASSES_TOLD])}), "
-                f"which has {', '.join(classes[:CLASSES_TOLD])}: its folders count as classes 0, 1, ... in their order"
+                f"{dataset.name} has folders that are not classes of the model ({', '.join(strange[:CLASSES_SHOWN])}); "
+                f"its classes are {', '.join(classes[:CLASSES_SHOWN])}. Its folders count as classes 0, 1, ... in "
+                "alphabetical order"
             )
         return dataset
     numbers = torch.tensor([classes.index(name) for name in dataset.classes])
@@ -119,30 +128,33 @@ def _numbered(dataset: "Dataset", classes: Sequence[str]) -> "Dataset":
 
 
 def complete_from(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    """For a shell: the names that begin so, or else files."""
+    """Complete a word for the shell: names that begin with it, and files."""
     found = [CompletionItem(name) for name in names if name.startswith(incomplete)]
     return [CompletionItem(incomplete, type="file"), *found]  # bash drops what comes before a request for files
 
 
 def complete_models(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """For a shell: the models that the program knows by name, or else files."""
+    """Complete a model for the shell: names that the program knows, and files."""
     return complete_from(context.obj.names() if isinstance(context.obj, KnownModels) else (), incomplete)
 
 
 def complete_data(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """For a shell: the datasets, or else files."""
+    """Complete a dataset for the shell: names of datasets, and files."""
     return complete_from(dataset_names(), incomplete)
 
 
 def cache_option(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--cache-dir`."""
+    """Add the option `--cache-dir`."""
     return click.option(
-        "--cache-dir", type=PathArgument, callback=_use_cache, help="Folder of downloads. [default: $ZOO_CACHE_DIR]"
+        "--cache-dir",
+        type=PathArgument,
+        callback=_use_cache,
+        help="Folder for downloads. [default: $ZOO_CACHE_DIR, else ~/.cache/snnzoo]",
     )(command)
 
 
 def _use_cache(context: click.Context, parameter: click.Parameter, folder: Path | None) -> Path | None:
-    """While the command runs, its models are found there too."""
+    """Set $ZOO_CACHE_DIR while the command runs, so that pulled models are found there too."""
     if folder is not None:
         context.with_resource(_environment("ZOO_CACHE_DIR", str(folder)))
     return folder
@@ -161,15 +173,15 @@ def _environment(name: str, value: str) -> Iterator[None]:
 
 
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--data-dir`, `--cache-dir` and `--offline`; it takes them as `places`."""
+    """Add `--data-dir`, `--cache-dir` and `--offline`; the command takes them as `places`."""
 
     @click.option(
         "--data-dir",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Folder with the datasets' idx files. [default: $ZOO_DATA_DIR]",
+        help="Folder with the idx files of mnist and fashion-mnist. [default: $ZOO_DATA_DIR]",
     )
     @cache_option
-    @click.option("--offline", is_flag=True, help="Never download.")
+    @click.option("--offline", is_flag=True, help="Do not download datasets.")
     @wraps(command)
     def with_places(data_dir: Path | None, cache_dir: Path | None, offline: bool, **others: Any) -> Any:
         return command(places=DataPlaces(data_dir, cache_dir, offline), **others)
@@ -178,32 +190,36 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--device` and `--threads`."""
-    command = click.option("--threads", type=click.IntRange(1), help="CPU threads.")(command)
-    return click.option("--device", type=click.Choice(["cpu", "cuda", "auto"]), default="cpu", show_default=True)(
-        command
-    )
+    """Add the options `--device` and `--threads`."""
+    command = click.option("--threads", type=click.IntRange(1), help=THREADS_HELP)(command)
+    return click.option(
+        "--device",
+        type=click.Choice(["cpu", "cuda", "auto"]),
+        default="cpu",
+        show_default=True,
+        help="Device to run on; auto: CUDA if there is one.",
+    )(command)
 
 
 def say_sample(dataset: "Dataset") -> None:
-    """Say so on stderr if figures are of the embedded sample, or of images that were drawn for it."""
+    """Print a note if the scores are of the embedded sample, or of test images that were drawn at random."""
     if dataset.is_sample:
         say(f"note: scored on {dataset.source}")
     if dataset.is_drawn:
         n_test, n = len(dataset.test), len(dataset.train) + len(dataset.test)
         say(
-            f"note: scored on {n_test:,} of the {n:,} images of {dataset.source}, drawn, as it does not say which are "
-            "for testing (folders train and test do, or x_train and x_test)"
+            f"note: scored on {n_test:,} of the {n:,} images of {dataset.source}, drawn at random, because it has no "
+            "separate test images (folders train and test, or arrays x_train and x_test)"
         )
 
 
 def percent(part: float | None) -> str:
-    """0.9876 as `98.76 %`; a dash for None."""
+    """Return a fraction as text: 0.9876 as `98.76 %`, None as a dash."""
     return "-" if part is None else f"{100 * part:.2f} %"
 
 
 def use_threads(threads: int | None) -> None:
-    """Tell torch how many CPU threads to use."""
+    """Set the number of torch's CPU threads; None leaves it."""
     if threads is not None:
         import torch
 

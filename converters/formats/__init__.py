@@ -1,1 +1,1 @@
-"""File formats of models: each is read and written by modules of its own."""
+"""File formats of models; each format has its own modules for reading and writing."""

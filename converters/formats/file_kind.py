@@ -1,4 +1,4 @@
-"""What a file is, told from its content: suffixes lie."""
+"""Kinds of model files, detected from the content: suffixes can be wrong."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -14,14 +14,14 @@ __all__ = ["USES", "FileKind", "kind_of_file"]
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
 SAFETENSORS = b"\0\0\0{"
-"""The end of the header's length, in eight bytes, and the start of the header."""
+"""Bytes 5 to 8 of a file: the end of the 8-byte header length, and the first character of the header."""
 ZIP = b"PK\x03\x04"
 ONNX_FIELDS = {0x12, 0x1A, 0x22, 0x28, 0x32, 0x3A, 0x42}
-"""Tags that follow the first field of an ONNX model, its `ir_version` (source: onnx.proto)."""
+"""Tags that can follow `ir_version`, the first field of an ONNX model (source: onnx.proto)."""
 
 
 class FileKind(StrEnum):
-    """Kinds of files that hold models; the value is the suffix they usually have."""
+    """Kinds of model files; the value is the usual suffix."""
 
     SAFETENSORS = ".safetensors"
     NETX = ".net"
@@ -31,21 +31,21 @@ class FileKind(StrEnum):
 
 
 USES = {
-    FileKind.SAFETENSORS: "a model of snnzoo; zoo show tells of it, and zoo train trains it on",
-    FileKind.NETX: "a netx file; zoo show tells of it, and zoo convert makes a model of it",
-    FileKind.NIR: "a NIR graph; zoo show tells of it, and zoo convert makes a model of it",
-    FileKind.TORCH: "a torch file; zoo convert makes a model of lava-dl's, and zoo migrate moves its weight norm",
-    FileKind.ONNX: "an ANN in ONNX; zoo convert makes a spiking network of it",
+    FileKind.SAFETENSORS: "a snnzoo model; zoo show describes it, and zoo train continues its training",
+    FileKind.NETX: "a netx file; zoo show describes it, and zoo convert makes a model from it",
+    FileKind.NIR: "a NIR graph; zoo show describes it, and zoo convert makes a model from it",
+    FileKind.TORCH: "a torch file; zoo convert makes a model from lava-dl's, and zoo migrate changes its weight norms",
+    FileKind.ONNX: "an ANN in ONNX; zoo convert makes a spiking network from it",
 }
-"""What a file of each kind is, and which command takes it."""
+"""Description of each kind of file, with the commands that take it."""
 
 
 def kind_of_file(path: Path) -> FileKind:
-    """The kind of a model file.
+    """Return the kind of a model file.
 
     Raises:
         SnnZooError: the file cannot be read.
-        IntegrityError: it is no model; says what it is, if that can be told.
+        IntegrityError: the file is not a model; the message says what it is, if known.
     """
     check_given_file(path)
     try:
@@ -66,8 +66,8 @@ def kind_of_file(path: Path) -> FileKind:
         return FileKind.ONNX
     kinds = ", ".join(FileKind)
     if head.isascii() and b"\0" not in head:
-        raise IntegrityError(f"{path} is text, not a model ({kinds}); of a spec zoo build makes one")
-    raise IntegrityError(f"{path} is of no known kind, not a model ({kinds})")
+        raise IntegrityError(f"{path} is text, not a model ({kinds}); if it is a spec, zoo build makes a model from it")
+    raise IntegrityError(f"{path} is not a model file of a known kind ({kinds})")
 
 
 def _kind_of_hdf5(path: Path) -> FileKind:
@@ -77,7 +77,7 @@ def _kind_of_hdf5(path: Path) -> FileKind:
         return FileKind.NETX
     if "node" in names:
         return FileKind.NIR
-    what = "of Keras (write it as ONNX)" if "model_weights" in names else "of neither netx nor NIR"
+    what = "of Keras (export it to ONNX)" if "model_weights" in names else "of neither netx nor NIR"
     raise IntegrityError(f"{path} is an HDF5 file {what}; it holds {', '.join(names[:8]) or 'nothing'}")
 
 
@@ -88,9 +88,9 @@ def _kind_of_zip(path: Path) -> FileKind:
         return FileKind.TORCH
     inside = [name for name in names if Path(name).suffix in {*FileKind, ".pth"}]
     if any(name.endswith(".npy") for name in names):
-        what = "a NumPy archive, not a model; if it has images, x, --data takes it"
+        what = "a NumPy archive, not a model; if it holds images as x, give it as --data"
     elif inside:
-        what = f"a zip archive with {inside[0]} in it: unpack it first"
+        what = f"a zip archive that holds {inside[0]}: unpack it first"
     else:
         what = f"a zip archive, not a model; it holds {', '.join(names[:4]) or 'nothing'}"
     raise IntegrityError(f"{path} is {what}")

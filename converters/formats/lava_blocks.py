@@ -1,4 +1,4 @@
-"""The blocks in a lava-dl state dict, and the spec that their tensors give away."""
+"""Blocks of a lava-dl state dict, and the spec as far as it follows from their tensors."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -25,7 +25,7 @@ OTHER_NAMES = {
 }
 KNOWN = {"weight", "bias", *DECAYS, MEAN, PLAIN, MAGNITUDE, DIRECTION}
 FOREIGN = {
-    "neuron.norm.running_var": "a batch norm that scales what its rounded weights gave",
+    "neuron.norm.running_var": "a batch norm that scales the output of rounded weights",
     "delay.delay": "axonal delays",
     "input_synapse": "recurrent synapses",
     "recurrent_synapse": "recurrent synapses",
@@ -40,28 +40,29 @@ DAMAGE_TOLD = 8
 
 @dataclass(frozen=True)
 class LavaBlock:
-    """A block: its place in the network, and its tensors by their names within it."""
+    """Block of a network: its index, and its tensors by their names within the block."""
 
     index: int
     tensors: Mapping[str, Tensor]
 
     @property
     def weight(self) -> Tensor | None:
-        """The tensor of the weight's shape, `[out, in / groups, kernel height, kernel width, 1]`; None for an input."""
+        """Weight or its direction, `[out, in / groups, kernel height, kernel width, 1]`; None for an input block."""
         return self.tensors.get(DIRECTION, self.tensors.get(PLAIN))
 
     @property
     def is_conv(self) -> bool:
-        """Whether it has a kernel of more than one tap."""
+        """True if the kernel has more than one tap."""
         return self.weight is not None and prod(self.weight.shape[2:]) > 1
 
 
 def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
-    """The blocks that have tensors, in order; flatten has none.
+    """Return the blocks that have tensors, in order; a flatten has none.
 
     Raises:
-        ConversionError: this is no state dict of lava-dl blocks.
-        UnsupportedError: it is, with what our blocks cannot be; names all of it.
+        ConversionError: the state dict is not one of lava-dl blocks.
+        UnsupportedError: blocks that snnzoo does not have; the message lists all of them.
+        IntegrityError: damaged tensors.
     """
     lists: set[str] = set()
     found: dict[int, dict[str, Tensor]] = {}
@@ -70,60 +71,60 @@ def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
         match = KEY.fullmatch(key)
         if match is None:
             raise ConversionError(
-                f"{origin} is no lava-dl checkpoint: it has a tensor {key} (for other networks: migrate)"
+                f"{origin} is not a lava-dl checkpoint: it has a tensor {key} (for other networks: zoo migrate)"
             )
         lists.add(match["blocks"])
         index, name = int(match["index"]), OTHER_NAMES.get(match["name"], match["name"])
         foreign = next((what for start, what in FOREIGN.items() if name.startswith(start)), None)
         if foreign or name not in KNOWN:
-            problems.setdefault(index, foreign or f"a tensor {match['name']}, which no block of CUBA neurons has")
+            problems.setdefault(index, foreign or f"a tensor {match['name']}, which CUBA blocks do not have")
         found.setdefault(index, {})[name] = tensor
     if len(lists) != 1 or not any(name in tensors for tensors in found.values() for name in DECAYS):
         raise ConversionError(
-            f"{origin} is no lava-dl checkpoint: no list of blocks with neurons (for others: migrate)"
+            f"{origin} is not a lava-dl checkpoint: no list of blocks has neurons (for other networks: zoo migrate)"
         )
     if problems:
         told = "; ".join(f"block {index}: {problem}" for index, problem in sorted(problems.items()))
-        raise UnsupportedError(f"{origin} is no network of CUBA blocks: {told}")
+        raise UnsupportedError(f"{origin} is not a network of CUBA blocks: {told}")
     blocks = [LavaBlock(index, tensors) for index, tensors in sorted(found.items())]
     if damage := [f"block {block.index}: {what}" for block in blocks for what in _damage(block)]:
         raise IntegrityError(f"{origin}: {'; '.join(damage[:DAMAGE_TOLD])}")
     if all(block.weight is None for block in blocks):
-        raise ConversionError(f"{origin} is no lava-dl checkpoint of a network: no block has synapses")
+        raise ConversionError(f"{origin} is not a lava-dl checkpoint of a network: no block has synapses")
     return blocks
 
 
 def _damage(block: LavaBlock) -> Iterator[str]:
-    """What no block that ran can hold."""
+    """Yield the faults of a block's tensors."""
     for name, tensor in block.tensors.items():
         if tensor.layout is not torch.strided or tensor.is_complex() or tensor.is_quantized:
-            yield f"{name} is not of plain real numbers"
+            yield f"{name} is not a dense tensor of real numbers"
         elif tensor.is_floating_point() and not all_finite(tensor):
             yield f"{name} holds values that are not finite"
         elif tensor.is_floating_point() and not all_finite(tensor.float()):
-            yield f"{name} holds values beyond float32"
+            yield f"{name} holds values beyond the range of float32"
         elif name == DIRECTION and has_no_direction(tensor):
-            yield f"{name} has a direction of zeros, of which weight norm makes NaN"
-    yield from (f"{name} is missing, or empty" for name in DECAYS if not block.tensors.get(name, NOTHING).numel())
+            yield f"{name} has a channel of zeros, for which weight norm returns NaN"
+    yield from (f"{name} is missing or empty" for name in DECAYS if not block.tensors.get(name, NOTHING).numel())
     weight = block.weight
     if weight is not None and (weight.ndim < 2 or not weight.numel()):
-        yield f"a weight of shape {list(weight.shape)}"
+        yield f"the weight has shape {list(weight.shape)}, expected two axes or more and no side of 0"
     sizes = [block.tensors.get(name, NOTHING).numel() for name in DECAYS]
     n_channels = weight.shape[0] if weight is not None and weight.ndim else max(sizes)
     for name in (*DECAYS, MEAN):
         if (found := block.tensors.get(name, NOTHING).numel()) > 1 and found != n_channels:
-            yield f"{name} holds {found} numbers for {n_channels} channels"
+            yield f"{name} has {found} values, expected 1 or {n_channels}"
     if (DIRECTION in block.tensors) != (MAGNITUDE in block.tensors):
-        yield "half of a weight norm"
+        yield "a weight norm needs magnitude and direction, and one of them is missing"
 
 
 def infer_document(
     blocks: list[LavaBlock], origin: str, *, name: str, time_steps: int | None, threshold: float | None
 ) -> dict[str, Any]:
-    """The spec of a checkpoint of bootstrap blocks, as far as tensors give it away.
+    """Return the spec of a checkpoint of bootstrap blocks, if it follows from the tensors.
 
     Raises:
-        ConversionError: something cannot be known; names it, with a draft of the spec to fill in.
+        ConversionError: values are missing; the message lists them, with a draft of the spec to fill in.
     """
     missing = [
         f"{what} ({option})"
@@ -134,7 +135,7 @@ def infer_document(
         if value is None
     ]
     if not _has_input(blocks):
-        missing.append("what the input is (there is no input block: graded, of how many bits? 1 for spikes)")
+        missing.append("the bits of the graded input (no input block was found; 1 bit for spikes)")
     convs = [block for block in blocks if block.is_conv]
     if convs:
         missing.append(
@@ -144,16 +145,16 @@ def infer_document(
     document = _draft(blocks, name, time_steps, threshold)
     if missing:
         raise ConversionError(
-            "\n- ".join([f"{origin}: a lava-dl state dict does not hold", *missing]) + "\n"
+            "\n- ".join([f"{origin}: a lava-dl state dict does not contain", *missing]) + "\n"
             "Put the .net that lava-dl exported beside it under the same name, or fill in this draft and give it as "
-            "--spec; its last block is dense if its spikes count:\n\n"
+            "--spec. If the spikes of the last block are counted, change its kind to dense:\n\n"
             f"{yaml.safe_dump(document, sort_keys=False, default_flow_style=None, width=110)}"
         )
     return document
 
 
 def _draft(blocks: list[LavaBlock], name: str, time_steps: int | None, threshold: float | None) -> dict[str, Any]:
-    """A spec with question marks."""
+    """Return a spec document with a question mark for each unknown value."""
     weights = [(block, block.weight) for block in blocks if block.weight is not None]
     (first, first_weight), (last, _) = weights[0], weights[-1]
     decays = [round(float(first.tensors[key].flatten()[0]) / DECAY_ONE, 6) for key in DECAYS]

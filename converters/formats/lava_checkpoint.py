@@ -34,7 +34,7 @@ from specs.network import NetworkSpec
 __all__ = ["model_of_checkpoint", "read_checkpoint"]
 
 KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
-"""Kinds of blocks that lava-dl has."""
+"""Kinds of blocks that a lava-dl checkpoint can hold."""
 
 OUR_NAMES = {
     **{name: name for name in ("weight", "bias", *DECAYS, PLAIN)},
@@ -55,11 +55,16 @@ def read_checkpoint(
     mean: float | None = None,
     std: float | None = None,
 ) -> Model:
-    """The network of a checkpoint file, see `model_of_checkpoint`.
+    """Read the network of a checkpoint file; see `model_of_checkpoint`.
 
-    Without `spec`, the `.net` of the same name beside it, which lava-dl's own scripts export, says what is missing.
-    `mean` and `std` are those of the images in training, which only a spec says; `input_bits` are those of a pixel, for
-    a `.net` without input neurons.
+    Without `spec`, the missing values are read from the `.net` of the same name beside it, which lava-dl's own scripts
+    export.
+
+    Args:
+        path: the checkpoint.
+        spec, time_steps, threshold: see `model_of_checkpoint`.
+        input_bits: bits of a pixel, for a `.net` without input neurons.
+        mean, std: normalisation of the training images, if there is no spec.
     """
     with open_state_dict(path) as file:
         state = {
@@ -88,16 +93,16 @@ def model_of_checkpoint(
     time_steps: int | None = None,
     threshold: float | None = None,
 ) -> Model:
-    """The network of a lava-dl state dict. It runs as SNN at once; ANN mode needs its activations fitted anew.
+    """Return the network of a lava-dl state dict. It can run as SNN; for ANN mode, fit its activations first.
 
-    Threshold, time steps and the geometry of convolutions are not in a state dict. They come from `spec`; without
-    one, a dense network with an input block needs just `time_steps` and `threshold`, and runs as lava-dl's blocks do:
-    an empty step after each block, pixels rounded to 2/64, the last block an affine readout, of which a note tells.
-    Norms and decays are always those of the state dict.
+    A state dict does not contain threshold, time steps and the geometry of convolutions. They come from `spec`. Without
+    a spec, a dense network with an input block needs only `time_steps` and `threshold`; it then runs as lava-dl's
+    blocks do: an empty step after each block, pixels rounded to 2/64, and an affine readout as last block, which a note
+    says. Norms and decays are always read from the state dict.
 
     Raises:
-        ConversionError: no lava-dl checkpoint, or something is missing; then with a draft of the spec to fill in.
-        UnsupportedError: blocks that are not of CUBA neurons, or kinds in the spec that lava-dl lacks; names all.
+        ConversionError: not a lava-dl checkpoint, or values are missing; then with a draft of the spec to fill in.
+        UnsupportedError: blocks without CUBA neurons, or kinds in the spec that lava-dl lacks; lists all of them.
         IntegrityError: the tensors do not fit the spec.
     """
     notes: tuple[str, ...] = ()
@@ -105,13 +110,13 @@ def model_of_checkpoint(
     if spec is not None:
         refuse_unknown_kinds(spec, KINDS, f"{origin}: a lava-dl checkpoint")
     if spec is not None and any(map(skips_of, spec.layers)):
-        raise ConversionError(f"{origin}: lava-dl's blocks are a chain, and the spec of {spec.name} has skips")
+        raise ConversionError(f"{origin}: lava-dl's blocks form a chain, but the spec of {spec.name} has skips")
     if spec is not None and threshold is not None:
-        raise ConversionError(f"{origin}: the spec, or the .net beside it, says the thresholds; leave out --threshold")
+        raise ConversionError(f"{origin}: thresholds come from the spec or the .net beside it; leave out --threshold")
     if spec is None:
         name = name_from(Path(origin).stem)
         document = infer_document(blocks, origin, name=name, time_steps=time_steps, threshold=threshold)
-        notes = ("the last block is taken for an affine readout; if it was a Dense, whose spikes count, give --spec",)
+        notes = ("the last block is read as an affine readout; if it was a Dense, with counted spikes, give --spec",)
     else:
         document = spec.model_dump(mode="json")
     if time_steps is not None:
@@ -128,12 +133,12 @@ def model_of_checkpoint(
     for (place, layer), block in zip(_layers_with_tensors(document, blocks, origin).items(), blocks, strict=True):
         for name, value in _our_tensors(block).items():
             if _is_pool(layer) and name == OUR_NAMES[PLAIN]:
-                continue  # its gain
+                continue  # in the spec, as the gain of the pool
             key = f"blocks.{place}.{name}"
             if key not in tensors:
-                problems.append(f"{key} has no place in the spec")
+                problems.append(f"{key} belongs to no block of the spec")
             elif _sides(value) != _sides(tensors[key]):
-                problems.append(f"{key} is {list(value.shape)}, the spec wants {list(tensors[key].shape)}")
+                problems.append(f"{key} has shape {list(value.shape)}, expected {list(tensors[key].shape)}")
             else:
                 tensors[key] = value.reshape(tensors[key].shape)
     if problems:
@@ -142,7 +147,7 @@ def model_of_checkpoint(
 
 
 def _as_lava_runs(spec: NetworkSpec) -> NetworkSpec:
-    """The spec of an exported network with what lava-dl's blocks do and netx files do not."""
+    """Return the spec of an exported network as lava-dl's blocks run it: with empty steps and untruncated input."""
     document = spec.model_dump(mode="json") | {"delay_shift": True}
     if spec.input.encoding == "spike":
         document["input"]["exact_input"] = False
@@ -150,7 +155,7 @@ def _as_lava_runs(spec: NetworkSpec) -> NetworkSpec:
 
 
 def _layers_with_tensors(document: dict[str, Any], blocks: list[LavaBlock], origin: str) -> dict[int, dict[str, Any]]:
-    """The layers of a spec that have tensors in a checkpoint, by their place in the network."""
+    """Return the layers of a spec that have tensors in a checkpoint, by their index in the network."""
     layers = [document["input"], *document["blocks"]]
     found = {i: layer for i, layer in enumerate(layers) if layer.get("kind", "input") not in {"flatten"}}
     if document["input"].get("encoding") == "graded":
@@ -158,8 +163,8 @@ def _layers_with_tensors(document: dict[str, Any], blocks: list[LavaBlock], orig
     kinds = ["input" if block.weight is None else "synapses" for block in blocks]
     wanted = ["input" if i == 0 else "synapses" for i in found]
     if kinds != wanted:
-        encodings = "; without an input block, input.encoding is graded" if "input" not in kinds else ""
-        raise IntegrityError(f"{origin} has {_counted(kinds)}, the spec {_counted(wanted)}{encodings}")
+        encodings = "; without an input block, input.encoding must be graded" if "input" not in kinds else ""
+        raise IntegrityError(f"{origin} has {_counted(kinds)}; the spec has {_counted(wanted)}{encodings}")
     return found
 
 
@@ -168,12 +173,12 @@ def _counted(kinds: list[str]) -> str:
 
 
 def _settle(layer: dict[str, Any], default: dict[str, Any], block: LavaBlock, origin: str) -> None:
-    """Write into the layer's spec what the tensors of its block decide."""
+    """Write the values that follow from a block's tensors into the layer's spec."""
     if _is_pool(layer) and block.weight is not None:
         wanted, kernel = list(layer["kernel"]), list(block.weight.shape[2:4])
         if kernel != wanted or block.weight.unique().numel() > 1:
-            found = "its weights differ" if kernel == wanted else f"it has weights of {kernel}"
-            raise IntegrityError(f"{origin}: block {block.index} is no pool of {wanted}: {found}")
+            found = "its weights differ" if kernel == wanted else f"its kernel is {kernel}"
+            raise IntegrityError(f"{origin}: block {block.index} is not a pool with kernel {wanted}: {found}")
         layer["gain"] = float(block.weight.double().sum())
     elif block.weight is not None:
         layer["weight_norm"] = DIRECTION in block.tensors
@@ -196,17 +201,18 @@ def _is_pool(layer: Mapping[str, Any]) -> bool:
 
 
 def _our_tensors(block: LavaBlock) -> dict[str, Tensor]:
-    """The block's tensors by our names within a block, in our units."""
+    """Return the block's tensors in our units, by our names within a block."""
     tensors = {OUR_NAMES[name]: tensor.detach().float() for name, tensor in block.tensors.items()}
     n_decays = max(block.tensors[name].numel() for name in DECAYS)
     for name in DECAYS:
         tensors[name] = (tensors[name].flatten() / DECAY_ONE).expand(n_decays).clone()
     if MEAN in block.tensors:
-        # lava-dl subtracts the mean from the current, where ours, of the weighted input, is divided by this decay.
+        # lava-dl subtracts the mean from the current; we subtract it from the weighted input, which adds up in the
+        # current to 1 / decay times as much.
         tensors[OUR_NAMES[MEAN]] = tensors[OUR_NAMES[MEAN]] * quantize_decay(tensors[DECAYS[0]])
     return tensors if block.weight is not None else INPUT_DEFAULTS | tensors
 
 
 def _sides(tensor: Tensor) -> list[int]:
-    """The shape without its ones: lava-dl's weights have five axes."""
+    """Return the shape without sides of 1: lava-dl's weights have five axes."""
     return [side for side in tensor.shape if side != 1]

@@ -1,4 +1,4 @@
-"""Models in files of every format: read by what the file is, written by its suffix."""
+"""Read models of any format, detected from the content; write them in the format of the suffix."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
@@ -38,18 +38,18 @@ __all__ = [
 
 @dataclass(frozen=True, kw_only=True)
 class Hints:
-    """What a file may not say, for the readers that have a use for it; None where the caller does not say either.
+    """Values that a file may not contain, for the readers that need them; None if unknown.
 
     Attributes:
-        spec: of a lava-dl checkpoint.
-        time_steps: T; of a netx file, a NIR graph or a checkpoint.
-        threshold: of all neurons of a dense checkpoint.
-        input_bits: bits of a pixel, of a network without input neurons.
-        mean, std: of the images in training, where the file does not say.
-        dt: seconds of a time step of a NIR graph.
-        time_constants: how those of a NIR graph become decays.
-        reset: what a spike does in a NIR graph, which cannot say it.
-        nodes_only: read a NIR graph of our own by its nodes, which someone changed.
+        spec: spec of a lava-dl checkpoint.
+        time_steps: T of a netx file, a NIR graph or a checkpoint.
+        threshold: threshold of all neurons of a dense checkpoint.
+        input_bits: bits of a pixel, for a network without input neurons.
+        mean, std: normalisation of the training images.
+        dt: length of a time step of a NIR graph, in seconds.
+        time_constants: conversion of a NIR graph's time constants to decays.
+        reset: effect of a spike on the voltage, which a NIR graph does not contain.
+        nodes_only: read the nodes of a NIR graph that snnzoo wrote and someone changed, rather than its metadata.
     """
 
     spec: NetworkSpec | None = None
@@ -64,11 +64,11 @@ class Hints:
     nodes_only: bool | None = None
 
     def given(self) -> dict[str, Any]:
-        """Those that are not None, by name."""
+        """Return the hints that are not None, by name."""
         return {field.name: value for field in fields(self) if (value := getattr(self, field.name)) is not None}
 
     def as_json(self) -> dict[str, Any]:
-        """The same as JSON values, a spec by its name."""
+        """Return the hints that are not None as JSON values, a spec as its name."""
         return {
             name: value.name if isinstance(value, NetworkSpec) else str(value) if isinstance(value, Enum) else value
             for name, value in self.given().items()
@@ -76,7 +76,7 @@ class Hints:
 
 
 def option_name(hint: str) -> str:
-    """How the command line calls a hint.
+    """Return the command-line option for a hint.
 
     >>> option_name("time_steps")
     '--time-steps'
@@ -90,7 +90,7 @@ READERS: dict[FileKind, Callable[..., Model]] = {
     FileKind.NIR: read_nir,
     FileKind.TORCH: read_checkpoint,
 }
-"""Each takes the path, and as keywords those hints that it has a use for."""
+"""Readers by kind of file; each takes the path, and the hints that it needs as keywords."""
 
 
 def _write_netx(model: Model, path: Path) -> Path:
@@ -105,19 +105,19 @@ WRITERS: dict[str, Callable[[Model, Path], Path]] = {
 }
 
 CHAINS = {suffix for suffix, write in WRITERS.items() if write is _write_netx}
-"""Suffixes of formats that hold no skips."""
+"""Suffixes of formats that cannot hold skips."""
 
 MODEL_SUFFIXES = {*FileKind, *WRITERS, ".pth", ".h5"}
-"""Suffixes by which a name is taken for a model file."""
+"""Suffixes that mark a name as that of a model file."""
 
 
 def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
-    """Read a model, whatever the format; the content tells it, not the suffix.
+    """Read a model of any format, detected from the content rather than the suffix.
 
     Raises:
-        UnsupportedError: no reader for such a file, or it holds what no network of ours can be.
-        ConversionError: a hint that this kind of file has no use for, or one that is missing.
-        IntegrityError: the file is damaged, or no model; says what it is.
+        UnsupportedError: no reader for this kind of file, or a network that snnzoo cannot represent.
+        ConversionError: a hint is missing, or is not used for this kind of file.
+        IntegrityError: the file is damaged or not a model; the message says what it is.
     """
     path = Path(path)
     kind = kind_of_file(path)
@@ -132,22 +132,22 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
         reader = read_checkpoint
     if useless := given.keys() - signature(reader).parameters.keys():
         raise ConversionError(
-            f"{path}: a {kind} file has no use for {' and '.join(map(option_name, sorted(useless)))}, or says that "
-            "itself: leave it out"
+            f"{path}: leave out {' and '.join(map(option_name, sorted(useless)))}: a {kind} file does not need it, or "
+            "contains the value"
         )
     model = reader(path, **given)
     if reader is not read_safetensors and not model.card.keys() & {"training", "conversion"}:
         model = replace(model, card={**model.card, "conversion": {"source": path.name, **hints.as_json()}})
     if path.suffix in set(FileKind) - {kind}:
-        model = replace(model, notes=(f"by its content this is a {kind} file, and read as such", *model.notes))
+        model = replace(model, notes=(f"the content is that of a {kind} file, so it was read as one", *model.notes))
     return model
 
 
 def write_model(model: Model, path: str | Path) -> Path:
-    """Write a model to a file whose suffix names its format; overwrites.
+    """Write a model to a file, in the format of its suffix; overwrites.
 
     Raises:
-        UnsupportedError: no writer for that suffix, or a network that the format cannot express.
+        UnsupportedError: no writer for the suffix, or a network that the format cannot express.
     """
     path = Path(path)
     check_writable_format(path)
@@ -155,29 +155,29 @@ def write_model(model: Model, path: str | Path) -> Path:
 
 
 def check_writable_format(path: Path) -> None:
-    """Raise `UnsupportedError` unless there is a writer for the suffix; for use before long work."""
+    """Raise `UnsupportedError` if there is no writer for the suffix; call it before long work."""
     if path.suffix not in WRITERS:
         raise UnsupportedError(f"cannot write {path}: no writer for {path.suffix or 'a file with no suffix'} "
                                f"(known: {', '.join(WRITERS)})")  # fmt: skip
 
 
 def file_entry(path: Path) -> dict[str, str]:
-    """What JSON and pages say of a file that was written: path, format, sha256."""
+    """Return path, format and sha256 of a written file, for JSON and pages."""
     return {"path": str(path), "format": path.suffix[1:], "sha256": sha256_of(path)}
 
 
 def format_notes(spec: NetworkSpec, suffix: str) -> list[str]:
-    """What a file of this suffix makes of a network that is not quite the network's own."""
+    """Return notes on how a network in a file of this suffix differs from the network itself."""
     truncates = suffix in CHAINS and spec.input.encoding is Encoding.SPIKE and not spec.input.exact_input
     if not truncates:
         return []
     return [
-        "input.exact_input is false, as in lava-dl: the chip truncates the currents of the input to 1/64, and may "
-        "spike otherwise"
+        "input.exact_input is false, as in lava-dl: the chip truncates the input's currents to 1/64, so its spikes may "
+        "differ"
     ]
 
 
 def check_writable(model: Model, suffix: str) -> None:
-    """Raise what `write_model` would for such a model; for use before long work that changes its tensors alone."""
+    """Raise the errors of `write_model`; call it before long work that changes only the tensors."""
     with TemporaryDirectory() as folder:
         write_model(model, Path(folder) / f"tried{suffix}")

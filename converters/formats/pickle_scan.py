@@ -1,4 +1,4 @@
-"""A pickle read as text, before it is loaded: what would take torch's loader for ever, or all memory."""
+"""Scan a pickle before it is loaded, for content that would take torch's loader forever, or all memory."""
 
 import io
 import pickletools
@@ -14,10 +14,11 @@ MARK = -1
 
 
 def pickle_problem(pickled: bytes, *, n_pickles: int = 1) -> str:
-    """What is wrong with the first pickles of a text, up to where they are damaged, in words; empty if nothing is.
+    """Return the problem of the first `n_pickles` pickles of a file, in words; empty if there is none.
 
-    Tuples are followed through the stack and the memo: one that holds another twice, which holds another twice, and so
-    on, is short as a pickle, and as a key takes Python for ever to hash. No object is made.
+    The scan stops where a pickle is damaged. It follows tuples through the stack and the memo: a tuple that holds
+    another twice, which holds another twice, and so on, is a short pickle, but as a key it takes Python forever to
+    hash. No object is made.
     """
     text, left = io.BytesIO(pickled), TORCH_PICKLE_OPERATIONS
     for _ in range(n_pickles):
@@ -28,19 +29,19 @@ def pickle_problem(pickled: bytes, *, n_pickles: int = 1) -> str:
                 if n == left:
                     return f"a pickle of more than {TORCH_PICKLE_OPERATIONS:,} operations"
                 if argument in ("__builtin__ bytearray", "builtins bytearray"):
-                    return "a pickle that asks for memory (bytearray)"
+                    return "a pickle that allocates memory (bytearray)"
                 if _follow(operation, argument, stack, memo) > TUPLE_ITEMS:
-                    return f"tuples within each other that hold more than {TUPLE_ITEMS:,} items"
+                    return f"nested tuples of more than {TUPLE_ITEMS:,} items"
         except (ValueError, IndexError, KeyError):
-            break  # where torch stops too, and says why
+            break  # torch stops here, too, with an error of its own
         left -= n
     return ""
 
 
 def _follow(operation: Any, argument: Any, stack: list[int], memo: dict[int, int]) -> int:
-    """Do to a stack of sizes what the operation does to one of objects; the size of what it makes.
+    """Apply an operation to a stack with the sizes of objects; return the size of the object that it makes.
 
-    That of a tuple counts all items of those within, that of anything else is 1.
+    The size of a tuple is 1 plus the sizes of its items; the size of any other object is 1.
     """
     name = operation.name
     if name == "MARK":

@@ -1,4 +1,4 @@
-"""Model files: one self-describing safetensors, with the spec and the card in its metadata."""
+"""Model files: one safetensors file each, with the spec and the card in its metadata."""
 
 import json
 from collections.abc import Mapping
@@ -19,12 +19,12 @@ from specs.io import spec_from_document
 __all__ = ["METADATA_KEY", "describes_itself", "read_metadata", "read_safetensors", "write_safetensors"]
 
 METADATA_KEY = "snnzoo"
-"""The one metadata key; its value is JSON. More keys would come in random order, and the bytes would not repeat."""
+"""The only metadata key; its value is JSON. Several keys would be written in random order: other bytes each time."""
 
 FORMAT = 1
 
 DIRECTION = names_of("weight", Style.PARAMETRIZED)[1]
-"""What the names of weight norm's directions end in."""
+"""End of the names of weight-norm directions."""
 
 
 def write_safetensors(model: Model, path: Path) -> Path:
@@ -45,7 +45,7 @@ def read_safetensors(path: Path) -> Model:
 
     Raises:
         SnnZooError: the file cannot be read.
-        IntegrityError: it is no model file, or is damaged.
+        IntegrityError: the file is not a model file, or is damaged.
     """
     metadata = read_metadata(path)
     try:
@@ -60,25 +60,29 @@ def read_safetensors(path: Path) -> Model:
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not all_finite(tensor):
             raise IntegrityError(f"{path}: tensor {name} holds values that are not finite")
-        if tensor.is_floating_point() and not all_finite(tensor.float()):  # what a network makes of it
-            raise IntegrityError(f"{path}: tensor {name} holds values beyond float32")
+        if tensor.is_floating_point() and not all_finite(tensor.float()):  # networks convert it to float32
+            raise IntegrityError(f"{path}: tensor {name} holds values beyond the range of float32")
         if name.endswith(DIRECTION) and has_no_direction(tensor):
-            raise IntegrityError(f"{path}: tensor {name} has a direction of zeros, of which weight norm makes NaN")
+            raise IntegrityError(f"{path}: tensor {name} has a channel of zeros, for which weight norm returns NaN")
     return Model(spec, tensors, check_card(metadata.get("card", {}), str(path)), origin=str(path))
 
 
 def describes_itself(path: Path) -> bool:
-    """Whether a safetensors file is a model file, and no bare state dict."""
+    """Return whether a safetensors file is a model file rather than a bare state dict."""
     return METADATA_KEY in read_header(path).metadata
 
 
 def read_metadata(path: Path) -> Mapping[str, Any]:
-    """What a model file says of itself: `spec` and `card`, without reading its tensors."""
+    """Return the metadata of a model file, with `spec` and `card`, without reading its tensors.
+
+    Raises:
+        IntegrityError: the file is not a model file, or is damaged.
+    """
     raw = read_header(path).metadata.get(METADATA_KEY)
     if raw is None:
         raise IntegrityError(
-            f"{path} is a state dict, not a model of snnzoo: there is no spec in it\n"
-            "zoo migrate moves its weight norm, and of lava-dl's, zoo convert makes a model"
+            f"{path} is a state dict, not a snnzoo model: it contains no spec\n"
+            "zoo migrate changes its weight norms; if it is lava-dl's, zoo convert makes a model from it"
         )
     try:
         metadata = json.loads(raw)
@@ -87,5 +91,5 @@ def read_metadata(path: Path) -> Mapping[str, Any]:
     if not isinstance(metadata, dict) or not isinstance(metadata.get("spec"), dict):
         raise IntegrityError(f"{path}: metadata has no spec")
     if metadata.get("format") != FORMAT:
-        raise IntegrityError(f"{path}: model format {metadata.get('format')!r}; this snnzoo reads {FORMAT}")
+        raise IntegrityError(f"{path}: model format {metadata.get('format')!r}; this version of snnzoo reads {FORMAT}")
     return metadata

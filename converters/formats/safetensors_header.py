@@ -1,4 +1,4 @@
-"""The header of a safetensors file: 8 bytes, its length; names, shapes and places of tensors in JSON."""
+"""Header of a safetensors file: its length in 8 bytes, then JSON with name, dtype, shape and place of each tensor."""
 
 import json
 import math
@@ -34,12 +34,12 @@ DTYPES = {
     "F8_E5M2": torch.float8_e5m2,
     "C64": torch.complex64,
 }
-"""Names of dtypes in safetensors (source: safetensors/torch.py)."""
+"""Dtypes by their names in safetensors (source: safetensors/torch.py)."""
 
 
 @dataclass(frozen=True)
 class Place:
-    """A tensor: its dtype and shape, and at which byte of the file it starts."""
+    """Dtype and shape of a tensor, and the byte of the file at which it starts."""
 
     dtype: torch.dtype
     shape: tuple[int, ...]
@@ -47,13 +47,13 @@ class Place:
 
     @property
     def n_bytes(self) -> int:
-        """Of the tensor."""
+        """Size of the tensor in bytes."""
         return math.prod(self.shape) * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Header:
-    """What stands where in a file; the tensors fill the rest of it, each byte once."""
+    """Header of a file. The tensors fill the rest of the file without gaps or overlaps."""
 
     tensors: Mapping[str, Place]
     metadata: Mapping[str, str]
@@ -64,49 +64,52 @@ def read_header(path: Path) -> Header:
 
     Raises:
         SnnZooError: the file cannot be read.
-        IntegrityError: it is no safetensors file, or is damaged: says where.
-        UnsupportedError: a tensor of a dtype that torch does not have.
+        IntegrityError: the file is not a safetensors file, or is damaged; the message says where.
+        UnsupportedError: a tensor has a dtype that torch does not have.
     """
     size = check_given_file(path)
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if size < 8 or length > min(size - 8, SAFETENSORS_HEADER_BYTES):
-            _refuse(path, f"a header of {length:,} bytes, in {size:,}; at most {SAFETENSORS_HEADER_BYTES:,} are read")
+            _refuse(
+                path,
+                f"a header of {length:,} bytes in a file of {size:,}; at most {SAFETENSORS_HEADER_BYTES:,} are read",
+            )
         text = file.read(length)
     try:
         header = json.loads(text.decode("utf-8"), object_pairs_hook=unique_keys, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        _refuse(path, f"its header is not JSON: {' '.join(str(error).split())[:200]}")
+        _refuse(path, f"the header is not JSON: {' '.join(str(error).split())[:200]}")
     if not isinstance(header, dict):
-        _refuse(path, "its header is no JSON object")
+        _refuse(path, "the header is not a JSON object")
     metadata = header.pop("__metadata__", None) or {}
     if not isinstance(metadata, dict) or not all(map(_is_text, (*metadata, *metadata.values()))):
-        _refuse(path, "its metadata are not texts")
+        _refuse(path, "the metadata are not texts")
     places = {name: _place(path, name, entry, 8 + length) for name, entry in header.items()}
     end = 8 + length
     for name, place in sorted(places.items(), key=lambda item: (item[1].start, item[1].n_bytes)):
         if place.start != end:
-            _refuse(path, f"tensor {name!r} starts at byte {place.start:,}, where that before it ends at {end:,}")
+            _refuse(path, f"tensor {name!r} starts at byte {place.start:,}, but the part before it ends at {end:,}")
         end += place.n_bytes
     if end != size:
-        _refuse(path, f"the tensors end at byte {end:,}, the file at {size:,}")
+        _refuse(path, f"the tensors end at byte {end:,}, but the file ends at {size:,}")
     return Header(places, metadata)
 
 
 def _place(path: Path, name: str, entry: object, begin: int) -> Place:
     if not name.isprintable():
-        raise IntegrityError(f"{path}: {name!r} is no name of a tensor")
+        raise IntegrityError(f"{path}: {name!r} is not a valid tensor name")
     if not isinstance(entry, dict) or entry.keys() != {"dtype", "shape", "data_offsets"}:
-        _refuse(path, f"tensor {name!r} has not dtype, shape and data_offsets")
+        _refuse(path, f"tensor {name!r} needs exactly dtype, shape and data_offsets")
     shape, offsets = entry["shape"], entry["data_offsets"]
     whole = isinstance(shape, list) and isinstance(offsets, list) and len(offsets) == 2 and len(shape) <= 64
     if not whole or not all(type(number) is int and 0 <= number < 1 << 63 for number in (*shape, *offsets)):
-        _refuse(path, f"tensor {name!r} has a shape or offsets that are none")
+        _refuse(path, f"tensor {name!r}: shape and data_offsets must be lists of whole numbers of at least 0")
     if not isinstance(entry["dtype"], str) or entry["dtype"] not in DTYPES:
-        raise UnsupportedError(f"{path}: {name} is {str(entry['dtype'])[:40]!r}, which snnzoo does not read")
+        raise UnsupportedError(f"{path}: {name} has dtype {str(entry['dtype'])[:40]!r}, which is not supported")
     place = Place(DTYPES[entry["dtype"]], tuple(shape), begin + offsets[0])
     if place.n_bytes != offsets[1] - offsets[0]:
-        _refuse(path, f"tensor {name!r} of shape {shape} takes {place.n_bytes:,} bytes; its offsets are {offsets}")
+        _refuse(path, f"tensor {name!r} of shape {shape} takes {place.n_bytes:,} bytes, but its offsets are {offsets}")
     return place
 
 
@@ -119,4 +122,4 @@ def _is_text(value: object) -> bool:
 
 
 def _no_number(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no number")
+    raise ValueError(f"{text} is not a JSON number")

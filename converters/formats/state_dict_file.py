@@ -1,4 +1,4 @@
-"""State dicts in files: torch's own, and safetensors, read and written piece by piece."""
+"""Read and write state dict files: those of torch, and safetensors piece by piece."""
 
 import json
 import re
@@ -40,10 +40,10 @@ NOT_A_MODEL = re.compile(
     r"(?<![a-z])(?:optim|optimi[sz]ers?|sched|(?:lr)?schedulers?|(?:grad)?scalers?|rng)(?!(?-i:[a-z]))|_extra_state",
     re.IGNORECASE,
 )
-"""Keys of a checkpoint whose tensors are no state dict of a model."""
+"""Keys of a checkpoint with the tensors of optimizers and the like, which are not the state dict of a model."""
 
 LEGACY_PICKLES = 4
-"""Before the tensors of a file of torch 1.5 and older: a magic number, a version, the system, the state dict."""
+"""Pickles before the tensors in a file of torch 1.5 or older: magic number, version, system, state dict."""
 
 Read = Callable[[str, int, int], Tensor]
 Write = Callable[[str, int, Tensor], None]
@@ -51,15 +51,15 @@ Write = Callable[[str, int, Tensor], None]
 
 @dataclass(frozen=True)
 class StateDictFile:
-    """An open state dict.
+    """Open state dict file.
 
     Attributes:
-        state: What it holds. Tensors of a safetensors file are on the meta device: shape and dtype only.
-        read: `read(name, start, stop)`: elements of a tensor, as if it were flat.
-        metadata: Of a safetensors file.
+        state: Entries by name. Tensors of a safetensors file are on the meta device: shape and dtype only.
+        read: `read(name, start, stop)` returns elements of the flattened tensor.
+        metadata: Metadata of a safetensors file.
         modules: `state_dict()._metadata`, the versions of the modules.
-        key: Where in a checkpoint it was; empty if it is all there is.
-        others: What else is in the checkpoint.
+        key: Path of the state dict in a checkpoint; empty if the file holds nothing else.
+        others: Keys of the checkpoint's other entries.
     """
 
     state: Mapping[str, Any]
@@ -71,24 +71,24 @@ class StateDictFile:
 
     @property
     def tensors(self) -> dict[str, Tensor]:
-        """What of `state` is a tensor."""
+        """Entries of `state` that are tensors."""
         return {name: value for name, value in self.state.items() if isinstance(value, Tensor)}
 
     def whole(self, name: str) -> Tensor:
-        """A tensor, read."""
+        """Read and return a whole tensor."""
         return self.read(name, 0, self.state[name].numel()).reshape(self.state[name].shape)
 
 
 @contextmanager
 def open_state_dict(path: Path, *, key: str | None = None) -> Iterator[StateDictFile]:
-    """Open a state dict file of either kind; of a checkpoint, the state dict in it, or the one at `key`.
+    """Open a state dict file of torch or safetensors; in a checkpoint, its only state dict or the one at `key`.
 
     Nothing in the file is executed.
 
     Raises:
         SnnZooError: the file cannot be read.
-        IntegrityError: it is no state dict file, or is damaged.
-        ConversionError: it holds Python objects, no state dict, or several.
+        IntegrityError: the file is not a state dict file, or is damaged.
+        ConversionError: the file holds Python objects, no state dict, or several.
     """
     kind = kind_of_file(path)
     if kind is FileKind.SAFETENSORS:
@@ -99,7 +99,7 @@ def open_state_dict(path: Path, *, key: str | None = None) -> Iterator[StateDict
     elif kind is FileKind.TORCH:
         yield _load_torch(path, key)
     else:
-        raise ConversionError(f"{path} is a {kind} file, no state dict (to write it in another format: convert)")
+        raise ConversionError(f"{path} is a {kind} file, not a state dict (to write it in another format: zoo convert)")
 
 
 # --- safetensors
@@ -107,12 +107,12 @@ def open_state_dict(path: Path, *, key: str | None = None) -> Iterator[StateDict
 
 @contextmanager
 def open_safetensors(path: Path) -> Iterator[StateDictFile]:
-    """Open a safetensors file; tensors are read by seeks, as a map of the file would count as memory of this process.
+    """Open a safetensors file. Tensors are read by seeking: a memory map would count as memory of this process.
 
     Raises:
         SnnZooError: the file cannot be read.
-        IntegrityError: it is none, or is damaged.
-        UnsupportedError: it holds a dtype that torch does not have.
+        IntegrityError: the file is not a safetensors file, or is damaged.
+        UnsupportedError: a tensor has a dtype that torch does not have.
     """
     header = read_header(path)
     state = {name: torch.empty(place.shape, dtype=place.dtype, device="meta") for name, place in header.tensors.items()}
@@ -123,7 +123,7 @@ def open_safetensors(path: Path) -> Iterator[StateDictFile]:
             raw = torch.empty((stop - start) * place.dtype.itemsize, dtype=torch.uint8)
             file.seek(place.start + start * place.dtype.itemsize)
             if file.readinto(raw.numpy().data) != len(raw):
-                raise IntegrityError(f"{path} ends within {name}")
+                raise IntegrityError(f"{path} ends within tensor {name}")
             return raw.view(place.dtype)
 
         yield StateDictFile(state, read, header.metadata)
@@ -131,11 +131,11 @@ def open_safetensors(path: Path) -> Iterator[StateDictFile]:
 
 @contextmanager
 def write_safetensors_pieces(path: Path, specs: Sequence[TensorSpec], metadata: Mapping[str, str]) -> Iterator[Write]:
-    """Write a safetensors file piece by piece: gives `write(name, start, piece)`, start in elements.
+    """Write a safetensors file piece by piece; yields `write(name, start, piece)`, with start in elements.
 
     Raises:
-        UnsupportedError: a tensor that safetensors cannot hold.
-        SnnZooError: the file cannot be written; nothing is left behind.
+        UnsupportedError: safetensors cannot hold a tensor.
+        SnnZooError: the file cannot be written; no part of it remains.
     """
     names = {dtype: name for name, dtype in DTYPES.items()}
     for spec in specs:
@@ -143,7 +143,7 @@ def write_safetensors_pieces(path: Path, specs: Sequence[TensorSpec], metadata: 
             raise UnsupportedError(f"safetensors cannot hold {spec} of {spec.dtype}; write a .pt")
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     offsets, end = {}, 0
-    # The widest first, so that each lies at a multiple of its width: as the library does.
+    # Widest dtypes first, as the library does, so that each tensor starts at a multiple of its width.
     for spec in sorted(specs, key=lambda spec: (-spec.dtype.itemsize, spec.name)):
         offsets[spec.name], start, end = end, end, end + spec.n_bytes
         header[spec.name] = {"dtype": names[spec.dtype], "shape": spec.shape, "data_offsets": [start, end]}
@@ -164,7 +164,7 @@ def write_safetensors_pieces(path: Path, specs: Sequence[TensorSpec], metadata: 
 
 
 def write_torch(path: Path, state: Mapping[str, Any], modules: Mapping[str, Any] | None) -> None:
-    """Write a state dict as `torch.save` does."""
+    """Write a state dict as `torch.save` does; `modules` are the versions of its modules."""
     ordered = OrderedDict(state)
     if modules is not None:
         ordered._metadata = OrderedDict(modules)  # type: ignore[attr-defined]
@@ -176,7 +176,7 @@ def write_torch(path: Path, state: Mapping[str, Any], modules: Mapping[str, Any]
 
 
 def check_writable(path: Path) -> None:
-    """Raise unless the suffix is of a format that state dicts are written in."""
+    """Raise `UnsupportedError` unless state dicts can be written with this suffix."""
     if path.suffix not in (".safetensors", *TORCH_SUFFIXES):
         raise UnsupportedError(f"{path}: a state dict is written as .safetensors or {', '.join(TORCH_SUFFIXES)}")
 
@@ -193,18 +193,21 @@ def _load_torch(path: Path, key: str | None) -> StateDictFile:
     for part in candidates.get(key, key.split(".") if key else ()):
         if not isinstance(state, Mapping) or part not in state:
             there = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
-            raise ConversionError(f"{path} has no {key!r}; there is {there}")
+            raise ConversionError(f"{path} has no entry {key!r}; found {there}")
         others += [str(name) for name in state if name != part]
         state = state[part]
     if not _holds_tensors(state):
-        raise ConversionError(f"{path} holds no state dict{f' at {key!r}' if key else ''}: {type(state).__name__}")
+        place = f" at {key!r}" if key else ""
+        raise ConversionError(
+            f"{path} holds no state dict{place}: expected a dict with tensors, got {type(state).__name__}"
+        )
     _check_names(state, path)
     for name, value in state.items():
         if isinstance(value, Tensor) and value.is_meta:
             raise IntegrityError(f"{path}: {name} was saved from the meta device and has no values")
     n_bytes = sum(value.numel() * value.dtype.itemsize for value in state.values() if isinstance(value, Tensor))
     if n_bytes > unpacked_bytes(path.stat().st_size):
-        raise IntegrityError(f"{path}: its tensors claim {n_bytes:,} bytes, of which the file has few")
+        raise IntegrityError(f"{path}: its tensors claim {n_bytes:,} bytes, too many for the size of the file")
     refuse_beyond_memory(n_bytes, f"{path}: reading its tensors")
 
     def read(name: str, start: int, stop: int) -> Tensor:
@@ -229,38 +232,40 @@ def _unpickle(path: Path) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
-    except Exception as error:  # A stranger's pickle can raise anything.
+    except Exception as error:  # An untrusted pickle can raise anything.
         text = str(error)
         if blocked := re.search(r"GLOBAL (\S+)", text):
             name = blocked[1].removeprefix("builtins.")
             raise ConversionError(
-                f"{path} holds Python objects ({name}), not only tensors, and to load those would run its code; "
-                'save model.state_dict() first, in the program that made it: torch.save(model.state_dict(), "model.pt")'
+                f"{path} holds Python objects ({name}), not only tensors, and loading them would run its code; save "
+                'only the tensors in the program that made it: torch.save(model.state_dict(), "model.pt")'
             ) from None
-        # Of what torch says, only the finding; not its advice to load without weights_only.
+        # Keep torch's finding, without its advice to load with weights_only=False.
         found = re.search(r"WeightsUnpickler error:\s*(.+)", text) or re.match("(.+)", text)
         reason = found[1][:200] if found else type(error).__name__
         raise IntegrityError(f"{path}: not a file of torch.save, or a damaged one: {reason}") from None
 
 
 def _pickle_of_zip(path: Path) -> bytes:
-    """The pickle of a checkpoint, which torch.save stores as it is: whatever is compressed could be a bomb."""
+    """Return the pickle of a checkpoint. Compressed entries could be bombs and are refused; torch.save writes none."""
     with open_zip(path) as archive:
         if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
             raise ConversionError(f"{path} is TorchScript; save torch.jit.load(...).state_dict() first")
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
-                raise IntegrityError(f"{path}: {entry.filename[:80]} in it is compressed, as torch.save does not do")
+                raise IntegrityError(
+                    f"{path}: {entry.filename[:80]} in it is compressed, unlike in files of torch.save"
+                )
         found = next(entry for entry in archive.infolist() if entry.filename.rpartition("/")[2] == "data.pkl")
         if found.file_size > TORCH_PICKLE_BYTES:
-            raise IntegrityError(f"{path}: a pickle of {found.file_size:,} bytes; at most {TORCH_PICKLE_BYTES:,}")
+            raise IntegrityError(f"{path}: a pickle of {found.file_size:,} bytes, more than {TORCH_PICKLE_BYTES:,}")
         return archive.read(found)
 
 
 def _check_names(state: Mapping[Any, Any], path: Path) -> None:
     for name in state:
         if not (isinstance(name, str) and name.isprintable()):
-            raise IntegrityError(f"{path}: {repr(name)[:80]} is no name of a tensor")
+            raise IntegrityError(f"{path}: {repr(name)[:80]} is not a valid tensor name")
 
 
 def _holds_tensors(value: object) -> bool:
@@ -268,10 +273,10 @@ def _holds_tensors(value: object) -> bool:
 
 
 def _state_dicts(value: object, keys: tuple[str, ...], seen: set[int]) -> list[tuple[str, ...]]:
-    """The keys of mappings of tensors in a checkpoint, the innermost ones, but for optimizers and the like."""
+    """Return the keys of the innermost mappings of tensors in a checkpoint, without optimizers and the like."""
     inside: list[tuple[str, ...]] = []
     if isinstance(value, Mapping) and len(keys) < STATE_DICT_DEPTH and id(value) not in seen:
-        seen.add(id(value))  # A mapping may hold itself, or one other a thousand times.
+        seen.add(id(value))  # A mapping may hold itself, or another one many times.
         for name, entry in value.items():
             if isinstance(name, str) and not NOT_A_MODEL.search(name):
                 inside += _state_dicts(entry, (*keys, name), seen)

@@ -1,1 +1,1 @@
-"""Reading ONNX classifiers as an `Ann`: nodes by what they do, constants folded, everything accounted for."""
+"""Import of ONNX classifiers as an `Ann`: constants are folded, and every node of the file is accounted for."""

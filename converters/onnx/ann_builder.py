@@ -1,8 +1,8 @@
-"""The ANN while it grows: layers are added, and scalings and shifts between them folded into their weights, exactly.
+"""Builder of an ANN: it adds layers, and folds scalings and shifts between them into their weights, exactly.
 
-All numbers are float64 until `finish`. A scaling or shift, `scale * x + shift` of each number, waits in `Data` until it
-is clear where it goes: back into the layer that made x, if nothing else reads that; into the normalisation of the
-input; on into the next layer, past what it commutes with; or, if none of these is exact, into a layer of its own.
+All numbers are float64 until `finish`. A scaling or shift, `scale * x + shift` of each value, waits in `Data` until its
+place is clear: the layer that computes x, if no other node reads x; the normalization of the input; the next layer,
+past operations that commute with it; or, if none of these is exact, a layer of its own.
 """
 
 import math
@@ -43,16 +43,20 @@ from specs.errors import UnsupportedError
 from specs.fields import Shape
 from specs.files.limits import ONNX_ELEMENTS
 
-__all__ = ["BETWEEN", "INPUT", "LAYER", "AnnBuilder"]
+__all__ = ["BETWEEN", "INPUT", "LAYER", "PRODUCT_OF_TENSORS", "AnnBuilder"]
 
 INPUT = "input"
 MAX_DIAGONAL = 4096
-"""Features that may be scaled by a dense layer of their own."""
+"""Largest number of features for which a scaling may become a dense layer of its own."""
 
-BETWEEN = "stands between layers; only as the last node does it keep the order of the classes"
-"""Why a Softmax or its like is refused."""
+BETWEEN = "stands between layers, and is supported only as the last node: use ReLU between layers"
+"""Reason to refuse a Softmax or similar node."""
+PRODUCT_OF_TENSORS = "multiplies or divides two tensors that depend on the image: one of them must be constant"
+"""Reason to refuse a MatMul, Mul or Div."""
+NOT_FROM_ZERO = "an upper bound without a lower bound of 0: use Clip with a minimum of 0, or Relu before it"
+"""Reason to refuse a Min or Clip."""
 LAYER = "a layer of its own"
-"""Why a node became a node of the ANN."""
+"""Reason in `OnnxImport.nodes` for a node that became a node of the ANN."""
 
 Range = tuple[float, float]
 EVERYTHING: Range = (-math.inf, math.inf)
@@ -60,21 +64,25 @@ EVERYTHING: Range = (-math.inf, math.inf)
 
 @dataclass
 class AnnBuilder:
-    """An ANN that grows, and the account of what became of the graph's nodes.
+    """ANN under construction, with a record of what each node of the graph became.
 
     Attributes:
-        input_shape: of one image.
-        normalization: of images, before the first node.
-        dtype: in which the graph computes.
-        row: of the graph's node that is being read.
-        account: what became of a node, by row, and why.
-        like_input: nodes of the ANN whose numbers stand as those of the input do.
+        input_shape: shape of one image.
+        dtype: type in which the graph computes.
+        row: row of the graph's node that is being read.
+        account: what a node became, and the reason, by row.
+        nodes: nodes of the ANN by name.
+        ranges: least and largest possible value of a node's output, by name.
+        normalization: normalization of images, before the first node.
+        flattened: name of the Flatten after a node, by the node's name.
+        like_input: nodes of the ANN whose output has the layout of the input.
+        counts: nodes so far, by kind, to name the next one.
         shared: nodes of the ANN that more than one node of the graph reads.
-        windows: of convolutions and pools, by row, with all padding written out.
-        constant_shapes: in which constants meet a tensor where the node does not say it by itself, by row.
-        quantised: rows whose rounding is left out, and the bound that is kept.
-        steps: tensors of the graph that hold whole numbers, by name: of what size, and which of them is 0.
-        last: rows behind which nothing follows but what keeps the order of the classes.
+        windows: windows of convolutions and pools, by row, with explicit padding.
+        constant_shapes: shapes that constants need to broadcast with their tensor, by row, if the file has others.
+        quantised: rows of quantisations without rounding, with the upper bound that is kept, or None.
+        steps: scale and zero point of the graph's quantised tensors, by name.
+        last: rows after which all nodes keep the order of the classes.
     """
 
     input_shape: Shape
@@ -97,14 +105,14 @@ class AnnBuilder:
     # --- layers
 
     def dense(self, data: Data, weight: Floats) -> Data:
-        """`x W` with W `[features, outputs]`, for each row of the tensor; the result is `[N, outputs]`."""
+        """Add `x W`, with x one row `[features]` for each image, and W `[features, outputs]`."""
         features, outputs = weight.shape
         row = rows_of(data, features)
         if data.size * outputs > ONNX_ELEMENTS:
-            raise UnsupportedError(f"{data.size * outputs:,} weights; at most {ONNX_ELEMENTS:,}")
+            raise UnsupportedError(f"{data.size * outputs:,} weights; at most {ONNX_ELEMENTS:,} are supported")
         data = self._settled(data)
         spread = np.zeros((data.size, outputs))
-        np.add.at(spread, row[row > 0] - 1, weight[row > 0])  # by the source's order; what the tensor left out is 0
+        np.add.at(spread, row[row > 0] - 1, weight[row > 0])  # in the source's order; 0 for values not in the tensor
         bias = np.zeros(outputs) if data.shift is None else data.shift.ravel() @ spread
         if data.scale is not None:
             spread *= data.scale.reshape(-1, 1)
@@ -114,7 +122,7 @@ class AnnBuilder:
         return self._result(name, (outputs,), data.batch)
 
     def conv(self, data: Data, weight: Floats, windows: Windows, groups: int) -> Data:
-        """Cross-correlation with weight `[channels, C / groups, kh, kw]`."""
+        """Add a cross-correlation with weight `[channels, C / groups, kh, kw]`."""
         if is_upright(data):
             return turned(self.conv(turned(data), weight.swapaxes(2, 3), windows.turned, groups))
         maps, batch = self._maps(data), data.batch
@@ -122,10 +130,12 @@ class AnnBuilder:
         pads = _sum(windows.pads, maps.pads)
         channels, per_group = weight.shape[:2]
         if per_group * groups != len(maps.channels) or channels % groups:
-            raise UnsupportedError(f"weights {list(weight.shape)} in {groups} groups for {len(maps.channels)} channels")
+            raise UnsupportedError(
+                f"its weights {list(weight.shape)} in {groups} groups do not fit {len(maps.channels)} channels"
+            )
         if not maps.in_order:
             if groups != 1:
-                raise UnsupportedError("a convolution in groups over channels in another order")
+                raise UnsupportedError("reordered channels before a convolution in groups are not supported")
             in_order = np.zeros_like(weight)
             in_order[:, maps.channels] = weight
             weight = in_order
@@ -137,7 +147,7 @@ class AnnBuilder:
                 per_group = weight.shape[1]
         each = channel_wise(data.scale)
         if data.scale is not None and each is None:
-            raise Refused(data.pending, "a factor that differs over height and width before a convolution")
+            raise Refused(data.pending, "its factors differ over height and width: use one factor per channel")
         shifted = self._shift_map(data, weight, replace(windows, pads=pads), groups)
         if each is not None:
             weight = weight * each.reshape(groups, 1, per_group, 1, 1).repeat(channels // groups, 1).reshape(
@@ -145,7 +155,7 @@ class AnnBuilder:
             )
         weight, dilation, padding = symmetric(weight, windows.dilation, pads)
         if weight.size > ONNX_ELEMENTS:
-            raise UnsupportedError(f"{weight.size:,} weights; at most {ONNX_ELEMENTS:,}")
+            raise UnsupportedError(f"has {weight.size:,} weights; at most {ONNX_ELEMENTS:,} are supported")
         bias = channel_wise(shifted)
         operation = Conv(
             tensor_of(weight),
@@ -159,11 +169,11 @@ class AnnBuilder:
         name = self._add(operation, (data.source,), shape)
         self._absorbed(data, name)
         made = self._result(name, shape, batch, flat_axes=maps.flat_axes)
-        # a shift whose windows at the edge saw less of it than others: no bias says that
+        # windows at the edge see less of a shift before padding: it differs between places, and cannot be the bias
         return made if bias is not None or shifted is None else replace(made, shift=shifted, pending=data.pending)
 
     def average_pool(self, data: Data, windows: Windows) -> Data:
-        """The mean over windows, in which padding counts as zeros."""
+        """Add the mean over windows, in which padding counts as zeros."""
         if is_upright(data):
             return turned(self.average_pool(turned(data), windows.turned))
         maps = self._maps(data)
@@ -186,7 +196,7 @@ class AnnBuilder:
         return self._passed(data, name, shape, maps, shift)
 
     def max_pool(self, data: Data, windows: Windows) -> Data:
-        """The maximum over windows, in which padding does not count."""
+        """Add the maximum over windows, in which padding does not count."""
         if is_upright(data):
             return turned(self.max_pool(turned(data), windows.turned))
         maps = self._maps(data)
@@ -195,12 +205,14 @@ class AnnBuilder:
         if not per_channel or (data.scale is not None and (factor is None or bool((factor <= 0).any()))):
             data = self.materialised(data)
         if any(maps.pads) and (data.shift is not None or self.ranges.get(data.source, EVERYTHING)[0] < 0):
-            raise UnsupportedError("a maximum over zeros of padding and numbers that may be negative")
+            raise UnsupportedError(
+                "a maximum over zeros of a Pad and values that may be negative: use MaxPool's pads, or Relu before Pad"
+            )
         if windows.dilation != (1, 1):
-            raise UnsupportedError(f"a maximum over windows with gaps, dilations {list(windows.dilation)}")
+            raise UnsupportedError(f"dilations {list(windows.dilation)} of a maximum are not supported: use 1")
         pads = _sum(windows.pads, maps.pads)
         if any(pads[i] >= windows.kernel[i % 2] for i in range(4)):
-            raise UnsupportedError(f"padding {list(pads)} as large as the windows {list(windows.kernel)}")
+            raise UnsupportedError(f"padding {list(pads)} must be smaller than the windows {list(windows.kernel)}")
         shape = self._map_shape(data.shape[0], data.shape, windows, pads)
         operation = MaxPool(windows.kernel, windows.stride, pads[:2], (pads[2] - pads[0], pads[3] - pads[1]))
         name = self._add(operation, (data.source,), shape, self._range(data.source))
@@ -208,15 +220,24 @@ class AnnBuilder:
         return self._passed(data, name, shape, maps, shift)
 
     def mean_over_maps(self, data: Data, axes: tuple[int, ...], *, keep: bool, largest: bool) -> Data:
-        """The mean, or the largest, of each map: over `axes` of the tensor, which must be all of height and width."""
+        """Add the mean of each map, or the maximum if `largest`.
+
+        Args:
+            data: the maps.
+            axes: axes of the tensor to reduce; they must be height and width.
+            keep: keep these axes, with size 1.
+            largest: take the maximum.
+        """
         rank = data.index.ndim
         axes = tuple(sorted({axis % rank for axis in axes if -rank <= axis < rank}))
         others = [axis for axis in range(rank) if axis not in axes]
         count = math.prod(data.index.shape[axis] for axis in axes)
-        moved = data.index.transpose(*others, *axes).reshape(data.batch, -1, count)  # [N, C, H * W] if it is maps
+        moved = data.index.transpose(*others, *axes).reshape(data.batch, -1, count)  # [N, C, H * W] for maps
         moved = np.sort(moved, axis=2)
         if len(data.shape) != 3 or count != data.shape[1] * data.shape[2]:
-            raise UnsupportedError(f"over axes {list(axes)} of {list(data.index.shape)}, not over height and width")
+            raise UnsupportedError(
+                f"reduces axes {list(axes)} of {list(data.index.shape)}; only height and width together are supported"
+            )
         maps = replace(data, index=moved.reshape(data.batch, -1, *data.shape[1:]))
         windows = Windows((data.shape[1], data.shape[2]), (1, 1), (1, 1), (0, 0, 0, 0))
         made = self.max_pool(maps, windows) if largest else self.average_pool(maps, windows)
@@ -228,7 +249,7 @@ class AnnBuilder:
     # --- activations
 
     def relu(self, data: Data) -> Data:
-        """`max(x, 0)`, or with a cap before it `min(max(x, 0), cap)`."""
+        """Add `max(x, 0)`, or with a cap before it `min(max(x, 0), cap)`."""
         if data.cap is not None:
             high, row = data.cap
             data = self.clip(replace(data, cap=None), high)
@@ -236,11 +257,11 @@ class AnnBuilder:
             return data
         data = self._positive(data)
         if data.shift is None and self.ranges.get(data.source, EVERYTHING)[0] >= 0:
-            return self.unchanged(data, "what it reads is never negative")
+            return self.unchanged(data, "its input is never negative")
         return self._activation(data, Relu(), (0.0, math.inf))
 
     def clip(self, data: Data, high: float) -> Data:
-        """`min(max(x, 0), high)`."""
+        """Add `min(max(x, 0), high)`."""
         if math.isinf(high):
             return self.relu(data)
         data = self._positive(data)
@@ -249,24 +270,24 @@ class AnnBuilder:
         factor = 1.0 if data.scale is None else float(data.scale.flat[0])
         low, top = self.ranges.get(data.source, EVERYTHING)
         if low >= 0 and top * factor <= high:
-            return self.unchanged(data, f"what it reads is within 0 to {high:g}")
+            return self.unchanged(data, f"its input is within 0 to {high:g}")
         before = self.nodes.get(data.source)
         if before is not None and isinstance(before.operation, Relu | Clip) and data.source not in self.shared:
             bound = min(high / factor, getattr(before.operation, "high", math.inf))
             self.nodes[data.source] = replace(before, operation=Clip(bound))
             self.ranges[data.source] = (0.0, bound)
-            self.account[self.row] = (data.source, f"with {data.source} a ReLU that ends at {high:g}")
+            self.account[self.row] = (data.source, f"bounds the ReLU {data.source} at {high:g}")
             return data
         return self._activation(data, Clip(high / factor), (0.0, high / factor))
 
     def leaky_relu(self, data: Data, slope: Floats) -> Data:
-        """`x` above 0, `slope * x` below: one slope, or one for each number as the tensor broadcasts it."""
+        """Add `x` above 0 and `slope * x` below, with a slope for each value of the source."""
         data = self._positive(data)
         if data.shift is None and self.ranges.get(data.source, EVERYTHING)[0] >= 0:
-            return self.unchanged(data, "what it reads is never negative")
+            return self.unchanged(data, "its input is never negative")
         slopes = channel_wise(slope)
         if slopes is None:
-            raise UnsupportedError("slopes that differ over height and width")
+            raise UnsupportedError("its slopes differ over height and width: use one slope per channel")
         if np.ptp(slopes) or slopes[0] < 0:
             return self._activation(data, PRelu(tensor_of(slopes)), EVERYTHING)
         if slopes[0] == 0:
@@ -278,13 +299,13 @@ class AnnBuilder:
     # --- sums, factors
 
     def add(self, first: Data, second: Data) -> Data:
-        """The sum of two tensors of one layout."""
-        self._may_go_on(first)
-        self._may_go_on(second)
+        """Add the sum of two tensors of the same shape and layout."""
+        self._check_may_follow(first)
+        self._check_may_follow(second)
         if first.shape != second.shape or not np.array_equal(first.index, second.index):
             raise UnsupportedError(
                 f"adds {first.source} {list(first.index.shape)} and {second.source} {list(second.index.shape)}, "
-                "whose numbers do not meet one to one"
+                "which must have the same shape and layout"
             )
         if first.scale is not None or second.scale is not None:
             first, second = self.materialised(first), self.materialised(second)
@@ -298,8 +319,8 @@ class AnnBuilder:
         return replace(made, shift=np.sum(shifts, axis=0), pending=(*first.pending, *second.pending))
 
     def affine(self, data: Data, scale: Floats | None, shift: Floats | None) -> Data:
-        """`scale * x + shift`, both of the source's shape, folded at once where that is exact."""
-        self._may_go_on(data)
+        """Return `scale * x + shift`, folded at once if that is exact; both have the source's shape, or are None."""
+        self._check_may_follow(data)
         whole, moved = data.scale, data.shift
         if scale is not None:
             whole = scale if whole is None else whole * scale
@@ -311,17 +332,17 @@ class AnnBuilder:
         return self._folded_back(replace(data, scale=whole, shift=moved, pending=(*data.pending, self.row)))
 
     def unchanged(self, data: Data, reason: str) -> Data:
-        """The tensor as it is: the node at hand is left out."""
+        """Return the tensor as it is, and record that the node is left out."""
         self.account[self.row] = ("removed", reason)
         return data
 
     def materialised(self, data: Data) -> Data:
-        """The tensor with a layer of its own for what is pending: each channel times a factor, plus a shift.
+        """Return the tensor with no scale or shift pending: add a layer for them if they cannot be folded back.
 
         Raises:
-            Refused: it differs over height and width, or the layer would be too large.
+            Refused: they differ over height and width, or the layer would be too large.
         """
-        self._may_go_on(data)
+        self._check_may_follow(data)
         data = self._folded_back(data)
         if data.scale is None and data.shift is None:
             return data
@@ -329,35 +350,38 @@ class AnnBuilder:
         scale = np.ones(channels) if data.scale is None else channel_wise(data.scale)
         shift = np.zeros(channels) if data.shift is None else channel_wise(data.shift)
         if scale is None or shift is None:
-            what = "factors" if scale is None else "a bias"
-            raise Refused(data.pending, f"{what} that differ over height and width: no convolution has such")
+            what = "factors" if scale is None else "bias values"
+            raise Refused(data.pending, f"its {what} differ over height and width: use one value per channel")
         if len(data.shape) == 3:
             operation: Operation = Conv(tensor_of(scale.reshape(-1, 1, 1, 1)), tensor_of(shift), groups=channels)
         elif channels <= MAX_DIAGONAL:
             operation = Dense(tensor_of(np.diag(scale)), tensor_of(shift))
         else:
-            raise Refused(data.pending, f"scales {channels:,} features between layers; at most {MAX_DIAGONAL:,}")
+            raise Refused(
+                data.pending,
+                f"scales or shifts {channels:,} features between layers; at most {MAX_DIAGONAL:,} are supported",
+            )
         name = self._add(operation, (data.source,), data.shape)
-        self._absorbed(data, name, "each channel times a factor, plus a shift")
+        self._absorbed(data, name, "a factor and a shift for each channel")
         return replace(data, source=name, scale=None, shift=None, pending=())
 
     def finish(self, data: Data, name: str) -> Ann:
-        """The ANN whose logits are the tensor.
+        """Return the ANN whose logits are the tensor, the output `name` of the graph.
 
         Raises:
-            UnsupportedError: it is no row of logits.
+            UnsupportedError: the tensor is not one row of logits for each image.
             ConversionError: a weight is too large for 32 bits.
         """
         data = self.materialised(replace(data, ending=None))
         if data.cap is not None:
-            raise Refused((data.cap[1],), "an upper bound without the lower bound 0")
+            raise Refused((data.cap[1],), NOT_FROM_ZERO)
         row = None
         if data.index.size == data.batch * data.size:
             row = rows_of(replace(data, index=data.index.reshape(data.batch, -1)), data.size)
         if data.source == INPUT or math.prod(data.shape[1:]) != 1 or row is None:
             raise UnsupportedError(f"the output {name!r} {list(data.index.shape)} is not one row of logits per image")
         if not np.array_equal(row, np.arange(1, data.size + 1)):
-            raise UnsupportedError(f"the output {name!r} has the logits in another order than {data.source}")
+            raise UnsupportedError(f"the output {name!r} has the logits of {data.source} in another order")
         last = self._flat(data.source, data.shape)
         used, kept = {last}, []
         for node in reversed(self.nodes.values()):
@@ -369,8 +393,9 @@ class AnnBuilder:
     # --- parts
 
     def _add(self, operation: Operation, inputs: tuple[str, ...], shape: Shape, range_: Range = EVERYTHING) -> str:
+        """Add a node to the ANN; return its name."""
         if math.prod(shape) > ONNX_ELEMENTS:
-            raise UnsupportedError(f"gives {math.prod(shape):,} numbers for an image; at most {ONNX_ELEMENTS:,}")
+            raise UnsupportedError(f"{math.prod(shape):,} numbers per image; at most {ONNX_ELEMENTS:,} are supported")
         kind = type(operation).__name__.lower()
         self.counts[kind] += 1
         name = f"{kind}{self.counts[kind]}"
@@ -381,13 +406,14 @@ class AnnBuilder:
         return name
 
     def _result(self, name: str, shape: Shape, batch: int, *, flat_axes: int = 4) -> Data:
+        """Return the output of a node as a tensor, `[N, C, L]` if `flat_axes` is 3."""
         index = np.arange(1, batch * math.prod(shape) + 1).reshape(batch, *shape)
         if len(shape) == 3 and flat_axes == 3:
             index = index[:, :, 0]  # [N, C, 1, L] -> [N, C, L]
         return Data(name, shape, index)
 
     def _flat(self, source: str, shape: Shape) -> str:
-        """The source flattened, once."""
+        """Return the name of the flattened source; a source is flattened only once."""
         if len(shape) == 1:
             return source
         if source not in self.flattened:
@@ -395,56 +421,63 @@ class AnnBuilder:
         return self.flattened[source]
 
     def _maps(self, data: Data) -> Maps:
-        self._may_go_on(data)
+        """Describe a tensor as feature maps."""
+        self._check_may_follow(data)
         return maps_of(data, movable=data.source in self.like_input)
 
     def _range(self, source: str, *, with_zero: bool = False) -> Range:
+        """Return the range of a node's output; `with_zero` includes padding zeros."""
         low, high = self.ranges.get(source, EVERYTHING)
         return (min(low, 0.0), max(high, 0.0)) if with_zero else (low, high)
 
     def _map_shape(self, channels: int, shape: Shape, windows: Windows, pads: tuple[int, ...]) -> Shape:
+        """Return the output shape of windows on maps of `shape`."""
         height, width = replace(windows, pads=(pads[0], pads[1], pads[2], pads[3])).output(shape[1], shape[2])
         if min(height, width) < 1:
             raise UnsupportedError(f"windows {list(windows.kernel)} do not fit into maps {list(shape[1:])}")
         return channels, height, width
 
-    def _may_go_on(self, data: Data) -> None:
+    def _check_may_follow(self, data: Data) -> None:
+        """Raise an error if no node may follow a tensor: after a Softmax, or an upper bound alone."""
         if data.ending is not None:
             raise Refused((data.ending,), BETWEEN)
         if data.cap is not None:
-            raise Refused((data.cap[1],), "an upper bound without the lower bound 0")
+            raise Refused((data.cap[1],), NOT_FROM_ZERO)
 
     def _settled(self, data: Data) -> Data:
-        self._may_go_on(data)
+        """Return the tensor with its scale and shift folded back, as far as that is exact."""
+        self._check_may_follow(data)
         return self._folded_back(data)
 
     def _positive(self, data: Data) -> Data:
-        """The tensor with nothing pending that an activation does not commute with: factors above 0 alone."""
-        self._may_go_on(data)
+        """Return the tensor with at most factors above 0 pending, with which activations commute."""
+        self._check_may_follow(data)
         data = self._folded_back(data)
         if data.shift is not None or (data.scale is not None and bool((data.scale <= 0).any())):
             return self.materialised(data)
         return data
 
     def _activation(self, data: Data, operation: Operation, range_: Range) -> Data:
+        """Add an activation."""
         name = self._add(operation, (data.source,), data.shape, range_)
         if data.source in self.like_input:
             self.like_input.add(name)
         return replace(data, source=name)
 
     def _passed(self, data: Data, name: str, shape: Shape, maps: Maps, shift: Floats | None) -> Data:
-        """What a pool makes of the tensor, channels in the tensor's order, with what is pending after it."""
+        """Return the output of a pool, with the tensor's order of channels, its pending scale, and `shift`."""
         made = self._result(name, shape, data.batch, flat_axes=maps.flat_axes)
         scale = None if data.scale is None else np.broadcast_to(data.scale[:, :1, :1], shape)
         return replace(made, index=made.index[:, maps.channels], scale=scale, shift=shift, pending=data.pending)
 
     def _absorbed(self, data: Data, name: str, reason: str = "folded into its weights, exactly") -> None:
+        """Record that the node `name` of the ANN does the work of the pending nodes."""
         for row in data.pending:
             if self.account.get(row) != (name, LAYER):
                 self.account[row] = (name, reason)
 
     def _folded_back(self, data: Data) -> Data:
-        """The tensor with what is pending in the layer it comes from, or the normalisation of the input, if exact."""
+        """Fold scale and shift into the layer before, or into the normalization of the input, if that is exact."""
         if data.source in self.shared or (data.scale is None and data.shift is None):
             if data.pending and data.scale is None and data.shift is None:
                 for row in data.pending:
@@ -457,14 +490,14 @@ class AnnBuilder:
         before = self.nodes.get(data.source)
         if before is not None and isinstance(before.operation, Dense | Conv):
             self.nodes[before.name] = replace(before, operation=scaled(before.operation, scale, shift))
-            self.ranges[before.name] = EVERYTHING  # an average that is a convolution had another
+            self.ranges[before.name] = EVERYTHING  # a convolution that is an average had a narrower one
         elif data.source == INPUT:
             factor, moved = of_images(scale, 1.0, data.shape), of_images(shift, 0.0, data.shape)
             if factor is None or moved is None or not bool(((factor > 0) & np.isfinite(factor)).all()):
                 return data
             scaling = Normalization.of((0.0 - moved / factor).tolist(), (1 / factor).tolist())
             self.normalization = scaling.after(self.normalization)
-            self._absorbed(data, INPUT, "the input's mean and std")
+            self._absorbed(data, INPUT, "folded into the input's mean and std")
             return replace(data, scale=None, shift=None, pending=())
         else:
             return data
@@ -472,30 +505,31 @@ class AnnBuilder:
         return replace(data, scale=None, shift=None, pending=())
 
     def _shift_map(self, data: Data, weight: Floats, windows: Windows, groups: int) -> Floats | None:
-        """What the pending shift adds to each output of a convolution: `[channels, H, W]`."""
+        """Return what the pending shift adds to the output of a convolution, `[channels, H, W]`; None without shift."""
         if data.shift is None:
             return None
         top, left, bottom, right = windows.pads
         shift, shape = data.shift, self._map_shape(len(weight), data.shape, windows, windows.pads)
         if not any(windows.pads) and channel_wise(shift) is not None:
-            # one window tells, of which sums at other places may be rounded apart
+            # all windows have the same sum, but rounding could make it differ: one window is computed
             shift = shift[:, : windows.reach[0], : windows.reach[1]]
         padded = F.pad(tensor_of(shift)[None], (left, right, top, bottom))
         seen = F.conv2d(padded, tensor_of(weight), None, windows.stride, 0, windows.dilation, groups)[0].numpy()
         return np.broadcast_to(seen, shape)
 
     def _shift_as_channel(self, data: Data, weight: Floats) -> tuple[Data, Floats]:
-        """A shift before padding, made exact by a channel of ones, if there can be one; else all as it was."""
+        """Replace a shift before padding by a channel of ones, if the ANN can have one; otherwise change nothing."""
         shift = channel_wise(data.shift)
         grown = add_channel_of_ones(self.nodes, data.source, self.shared)
         if shift is None or grown is None:
             return data, weight
-        seen = np.einsum("ochw,c->ohw", weight, shift)[:, None]  # the weights of that channel
-        self._absorbed(data, grown, "its factor in the next weights, its shift as a channel that is 1 inside")
+        seen = np.einsum("ochw,c->ohw", weight, shift)[:, None]  # weights of the channel of ones
+        self._absorbed(data, grown, "its factor is folded into the next weights, its shift is a channel of ones")
         shape = self.nodes[data.source].shape
         scale = None if data.scale is None else np.concatenate([data.scale, np.ones((1, *shape[1:]))])
         return replace(data, shape=shape, scale=scale, shift=None), np.concatenate([weight, seen], axis=1)
 
 
 def _sum(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+    """Return the sum of two paddings."""
     return first[0] + second[0], first[1] + second[1], first[2] + second[2], first[3] + second[3]

@@ -1,4 +1,4 @@
-"""ONNX files to ANNs: the walk over a graph, the account of its nodes, the check of the result."""
+"""Import of ONNX files as ANNs: a pass over the nodes, a record of each, and a check of the result."""
 
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from onnx import TensorProto
 
 from converters.ann_to_snn.ann import Ann, PRelu
 from converters.ann_to_snn.image_normalization import Normalization
-from converters.onnx.ann_builder import BETWEEN, INPUT, AnnBuilder
+from converters.onnx.ann_builder import BETWEEN, INPUT, PRODUCT_OF_TENSORS, AnnBuilder
 from converters.onnx.operator_table import Value
 from converters.onnx.operators import OPERATIONS, fitted_from
 from converters.onnx.reading.constant_folding import FOLDABLE, evaluate
@@ -24,23 +24,23 @@ from specs.files.limits import ONNX_ELEMENTS
 __all__ = ["TOLERANCE", "OnnxImport", "import_ann"]
 
 TOLERANCE = 1e-4
-"""Of the largest logit: how far an import may be from onnx's evaluator."""
+"""Largest allowed difference between an import and onnx's evaluator, as a part of the largest logit."""
 IMAGES = 4
-"""Of each kind that the check runs on."""
+"""Number of random images of each kind for the check."""
 
 
 @dataclass(frozen=True)
 class OnnxImport:
-    """An ANN, and what became of the file that it comes from.
+    """ANN from an ONNX file, with a record of the import.
 
     Attributes:
         ann: the network.
-        nodes: of each node of the file `name`, `op`, `became` and `reason`. `became` is the node of the ANN that does
-            its work, `input` for its mean and std, or one of `constant`, `layout`, `removed`, `unused`.
-        max_abs_error: the largest difference of a logit from onnx's evaluator.
-        relative_error: the same as part of the largest logit.
-        notes: what had to be chosen, or left out, for people.
-        reference: onnx's evaluator on the file, to compare on other images.
+        nodes: `name`, `op`, `became` and `reason` of each node of the file. `became` is the node of the ANN that does
+            its work, `input` if the ANN's normalization does, or one of `constant`, `layout`, `removed`, `unused`.
+        max_abs_error: largest difference of a logit from onnx's evaluator.
+        relative_error: the same, as a part of the largest logit.
+        notes: choices and omissions that the user should know.
+        reference: onnx's evaluator on the file, for comparisons on other images.
     """
 
     ann: Ann
@@ -54,16 +54,16 @@ class OnnxImport:
 def import_ann(path: Path) -> OnnxImport:
     """Read a classifier of ReLU layers from an ONNX file, and check it against onnx's own evaluator.
 
-    Images enter as `[N, *ann.shape]`, channels first, whatever the file's layout is; where its input is bytes, images
-    are in 0..1 all the same. Trailing Softmax, LogSoftmax, Sigmoid, ReLU and ArgMax are left out, as they keep the
-    order of the classes. Rounding of activations, of quantised models, is left out.
+    The ANN takes images `[N, *ann.shape]`, channels first, whatever the layout in the file, and in 0..1 even if the
+    file takes bytes. Softmax, LogSoftmax, Sigmoid, ReLU and ArgMax at the end are left out, as they keep the order of
+    the classes. Activations of quantised models are not rounded.
 
     Raises:
-        SnnZooError: the file, or external data beside it, cannot be read.
-        IntegrityError: it is damaged, or no ONNX model.
-        UnsupportedError: what has no spiking meaning, all such nodes at once, by name, operator and reason.
-        ConversionError: its opset is newer than the installed onnx; or the import differs from onnx's evaluator by more
-            than 1e-4 of the largest logit.
+        SnnZooError: the file, or its external data, cannot be read.
+        IntegrityError: the file is damaged, or is not an ONNX model.
+        UnsupportedError: some nodes cannot be converted; the message lists all of them with the reason.
+        ConversionError: the opset is newer than the installed onnx supports, or the import differs from onnx's
+            evaluator by more than `TOLERANCE` of the largest logit.
     """
     graph = read_graph(path)
     walk, ann, data, output = _first_that_works(graph, path)
@@ -74,15 +74,15 @@ def import_ann(path: Path) -> OnnxImport:
     if not relative < TOLERANCE:
         raise ConversionError(
             f"{path}: the import differs from onnx's evaluator by {error:.3g}, {relative:.2g} of the largest logit; "
-            f"{TOLERANCE:g} is allowed. A model whose numbers are near the end of 32 bits can do that; otherwise it is "
-            "a bug of snnzoo"
+            f"at most {TOLERANCE:g} is allowed. Numbers near the limits of 32-bit floats can cause this; otherwise it "
+            "is a bug in snnzoo"
         )
-    notes = *_notes(graph, walk, output), *_falling(ann)
+    notes = *_notes(graph, walk, output), *_notes_on_slopes(ann)
     return OnnxImport(ann, list(walk.table(ann)), error, relative, notes, reference)
 
 
 def _errors(ann: Ann, reference: Reference) -> tuple[float, float]:
-    """The largest error and the largest logit on images of uniform, and, if they are no bytes, normal numbers."""
+    """Return the largest error and the largest logit, on uniform images or, if they are worse, normal ones."""
     generator = torch.Generator().manual_seed(0)
     errors = [largest_errors(ann, reference, torch.rand(IMAGES, *ann.shape, generator=generator))]
     if reference.graph.input.gain == 1:
@@ -92,8 +92,11 @@ def _errors(ann: Ann, reference: Reference) -> tuple[float, float]:
 
 
 def _first_that_works(graph: Graph, path: Path) -> tuple["_Walk", Ann, Data, str]:
-    """The walk to the first output that is a row of logits: of those that no other output depends on, or else of those
-    behind which nothing has weights, as a label that is made of the logits."""
+    """Import the first output that is a row of logits.
+
+    Outputs that no other output depends on are tried first. Then follow outputs with no weights after them, such as
+    logits from which another output computes a label.
+    """
     first: UnsupportedError | None = None
     before = {name: graph.ancestors((name,)) for name in graph.outputs}
     makers = {name: node.row for node in graph.nodes for name in node.outputs if name}
@@ -112,21 +115,22 @@ def _first_that_works(graph: Graph, path: Path) -> tuple["_Walk", Ann, Data, str
 
 
 def _walk_to(graph: Graph, output: str, path: Path) -> tuple["_Walk", Ann, Data, str]:
-    """The walk under the likelier layout of the input, or, if that does not work, under the other."""
+    """Import one output, with the likelier layout of the input or, if that fails, with the other one."""
     first: UnsupportedError | None = None
     needed = graph.ancestors((output,))
     for node in graph.nodes:
         if node.row in needed and not graph.texts.isdisjoint(node.inputs):
-            raise UnsupportedError(f"{path}: the output {output!r} is made of texts")
+            raise UnsupportedError(f"{path}: the output {output!r} is computed from strings, not a row of logits")
     for layout in _layouts(graph.input.shape[1:]):
         try:
             return _walk_with(layout, graph, output, path)
         except UnsupportedError as error:
             first = first or error
-    raise first or UnsupportedError(f"{path}: an input without numbers")
+    raise first or UnsupportedError(f"{path}: its input is empty")
 
 
 def _walk_with(layout: Layout, graph: Graph, output: str, path: Path) -> tuple["_Walk", Ann, Data, str]:
+    """Import one output with this layout of the input, or with the layout in which the first layer reads it."""
     settled = False
     while True:
         walk = _Walk(graph, output, layout, settled=settled)
@@ -142,7 +146,7 @@ def _walk_with(layout: Layout, graph: Graph, output: str, path: Path) -> tuple["
 
 
 def _is_weighed(graph: Graph, behind: set[str], needed: Container[int] | None = None) -> bool:
-    """Whether a layer has weights for what is made of these tensors; of all nodes, or of those `needed`."""
+    """Return whether a node with weights depends on these tensors; only nodes in `needed` count, if it is given."""
     for node in graph.nodes:
         if (needed is None or node.row in needed) and not behind.isdisjoint(node.inputs):
             if node.proto.op_type in (*PRODUCTS, "Gemm", "Conv"):
@@ -152,9 +156,9 @@ def _is_weighed(graph: Graph, behind: set[str], needed: Container[int] | None = 
 
 
 def _layouts(shape: tuple[int, ...]) -> list[Layout]:
-    """How an input may be laid out, the likelier first.
+    """Return possible layouts of an input of this shape, the likelier one first.
 
-    Channels first, unless the last axis alone could be that of channels; maps without channels have one.
+    Channels are first, unless only the last axis has a usual number of channels. Maps without channels get one.
     """
     places = np.arange(int(np.prod(shape)))
     if len(shape) < 3:
@@ -165,49 +169,51 @@ def _layouts(shape: tuple[int, ...]) -> list[Layout]:
 
 
 def _notes(graph: Graph, walk: "_Walk", output: str) -> Iterator[str]:
+    """Yield notes on choices and omissions."""
     others = [name for name in graph.outputs if name != output]
     if others:
-        yield f"the output {output!r} is read; {', '.join(map(repr, others))} are not"
+        yield f"the output {output!r} is converted; other outputs are ignored: {', '.join(map(repr, others))}"
     if walk.builder.quantised:
-        yield "the rounding of activations is left out; the check is against the file without it"
+        yield "the rounding of activations is left out; the check compares with the file without this rounding"
     if walk.layout.shape != graph.input.shape[1:]:
-        yield f"the file's images are {list(graph.input.shape[1:])}; the ANN's are {list(walk.layout.shape)}"
+        yield f"the file takes images {list(graph.input.shape[1:])}; the ANN takes {list(walk.layout.shape)}"
     if graph.input.gain != 1:
-        yield f"the file's images are bytes; the ANN's are in 0..1, {graph.input.gain:g} being 1"
+        yield f"the file takes images of bytes; the ANN takes 0..1, where 1 stands for {graph.input.gain:g}"
 
 
-def _falling(ann: Ann) -> Iterator[str]:
+def _notes_on_slopes(ann: Ann) -> Iterator[str]:
+    """Yield a note for each activation with slopes below 0."""
     for node in ann.nodes:
         if isinstance(node.operation, PRelu) and (n := int((node.operation.slope < 0).sum())):
-            yield f"{node.name}: slopes below 0, of {n} of its channels, are 0 as spikes, which only rise"
+            yield f"{node.name}: slopes below 0, in {n} of its channels, become 0: spike rates only rise"
 
 
 WORK = 8
-"""Times that each number of the largest constants may be looked at while they are folded."""
-NODES_TOLD = 100
-"""Refused nodes that a message names."""
+"""Limit on the numbers that constant folding reads, in multiples of `ONNX_ELEMENTS`."""
+NODES_NAMED = 100
+"""Largest number of refused nodes that a message names."""
 UNKNOWN = None
-"""Stands for a tensor that a refused node would have made."""
+"""Placeholder for the output of a refused node."""
 ENDINGS = "ArgMax", "Identity", "Log", "LogSoftmax", "Sigmoid", "Softmax"
-"""Operators that keep the order of the classes."""
+"""Operators that keep the order of the classes, and so may follow the logits."""
 LAYOUT = "Flatten", "Gather", "Identity", "Reshape", "Slice", "Squeeze", "Transpose", "Unsqueeze"
 MOVES = *LAYOUT, "GlobalMaxPool", "MaxPool", "ReduceMax"
-"""Operators that give some of the numbers that they read."""
+"""Operators that return some of the numbers of their input, unchanged."""
 SIZES = "Shape", "Size"
+"""Operators that read only the shape of their input."""
 BINARY = "Add", "Sub", "Mul", "Div"
-"""Of which the second operand may fit the first from an axis on, until opset 6."""
-"""Operators that do not look at numbers."""
+"""Operators whose second input may, until opset 6, align with the first from an axis on."""
 PRODUCTS = "MatMul", "Mul", "Div"
-"""Operators that may multiply what depends on the image by itself."""
+"""Operators that cannot take two tensors that depend on the image."""
 
 
 class _Walk:
-    """One walk over the nodes that an output needs."""
+    """One pass over the nodes that an output needs; with `settled`, the layout of the input is not changed any more."""
 
     def __init__(self, graph: Graph, output: str, layout: Layout, *, settled: bool) -> None:
         self.graph, self.output, self.layout, self.settled = graph, output, layout, settled
         self.needed = graph.ancestors((output,))
-        self.made = self.touched = 0
+        self.made = self.touched = 0  # count of numbers that constant folding has computed, and read
         self.uses = dict.fromkeys([output], 1)
         for node in graph.nodes:
             for name in node.inputs if node.row in self.needed and node.proto.op_type not in SIZES else ():
@@ -219,7 +225,7 @@ class _Walk:
         self.constants: dict[str, Array] = dict(graph.constants)
         self.problems: dict[int, str] = {}
         self.unread = set[str]()
-        """Constants that no one knows: sizes of what a refused node would have made, and what is computed of these."""
+        """Names of unknown constants: sizes of a refused node's output, and what is computed from them."""
         batch, size = graph.input.shape[0], layout.order.size
         index = np.arange(batch)[:, None] * size + layout.index
         self.values: dict[str, Data | None] = {
@@ -227,11 +233,11 @@ class _Walk:
         }
 
     def run(self, path: Path) -> None:
-        """Read all nodes.
+        """Read all nodes, and collect refusals in `problems`.
 
         Raises:
-            Relayout: the input should be laid out otherwise.
-            IntegrityError: a node cannot be computed.
+            Relayout: the first layer reads the input in another layout.
+            IntegrityError: a node is invalid.
         """
         for node in self.graph.nodes:
             if node.row not in self.needed:
@@ -255,14 +261,15 @@ class _Walk:
             except Relayout:
                 if not self.settled:
                     raise
-                self.problems[node.row] = "reads the input in another layout than other layers do"
+                self.problems[node.row] = "reads the input in another layout than other layers do: use one layout"
                 self._give_up(node)
 
     def finished(self, path: Path) -> tuple[Ann, Data]:
-        """The ANN, and the tensor of its logits.
+        """Return the ANN and the tensor of its logits.
 
         Raises:
-            UnsupportedError: all nodes that have no spiking meaning.
+            UnsupportedError: some nodes cannot be converted, and the message lists them; or the output is not logits.
+            ConversionError: a weight does not fit into 32 bits.
         """
         data = self.values.get(self.output, UNKNOWN)
         ann = None
@@ -277,17 +284,18 @@ class _Walk:
                 raise ConversionError(f"{path}: {error}") from None
         if self.problems:
             named = {node.row: node for node in self.graph.nodes}
-            told = [f"{named[row].name} ({named[row].op}): {self.problems[row]}" for row in sorted(self.problems)]
-            more = [f"and {len(told) - NODES_TOLD} more"] if len(told) > NODES_TOLD else []
+            found = [f"{named[row].name} ({named[row].op}): {self.problems[row]}" for row in sorted(self.problems)]
+            more = [f"and {len(found) - NODES_NAMED} more"] if len(found) > NODES_NAMED else []
             raise UnsupportedError(
-                f"{path} has no spiking meaning in {len(told)} of its nodes: {'; '.join([*told[:NODES_TOLD], *more])}"
+                f"{path}: {len(found)} of its nodes cannot become spiking layers: "
+                f"{'; '.join([*found[:NODES_NAMED], *more])}"
             )
         if ann is None or data is None:
             raise UnsupportedError(f"{path}: the output {self.output!r} does not depend on the image")
         return ann, data
 
     def table(self, ann: Ann) -> Iterator[dict[str, str]]:
-        """What became of each node, in the file's order."""
+        """Yield the rows of `OnnxImport.nodes`, in the order of the file."""
         lost = self.builder.nodes.keys() - {node.name for node in ann.nodes}
         for node in sorted(self.graph.nodes, key=lambda node: node.row):
             became, reason = self.builder.account[node.row]
@@ -296,6 +304,7 @@ class _Walk:
             yield {"name": node.name, "op": node.op, "became": became, "reason": reason}
 
     def _read(self, node: GraphNode) -> None:
+        """Read one node: compute it if it is constant, otherwise add its work to the ANN."""
         constant = all(name in self.constants for name in node.inputs if name)
         if constant and not node.domain and node.proto.op_type in FOLDABLE:
             given = [self.constants.get(name) for name in node.inputs]
@@ -304,12 +313,12 @@ class _Walk:
                 given = [first, fitted_from(int(node.attributes["axis"]), first.ndim, second)]
             self.touched += sum(array.size for array in given if array is not None)
             if self.touched > WORK * ONNX_ELEMENTS:
-                raise IntegrityError(f"the constants before it take more than {WORK * ONNX_ELEMENTS:,} numbers to fold")
+                raise IntegrityError(f"constants up to here read more than {WORK * ONNX_ELEMENTS:,} numbers, the limit")
             results = evaluate(node, given, made=self.made)
             self.made += sum(array.size for array in results)
             names = [name for name in node.outputs if name]
             self.constants.update(zip(names, results, strict=True))
-            self.builder.account[node.row] = ("constant", "computed once, by onnx's evaluator")
+            self.builder.account[node.row] = ("constant", "computed at import, by onnx's evaluator")
             return
         variable = [name for name in node.inputs if name and name not in self.constants]
         from_image = [name for name in variable if name not in self.unread]
@@ -326,11 +335,11 @@ class _Walk:
         inputs = [self._value(name) for name in node.inputs]
         for name in node.outputs[1:]:
             if self.uses.get(name):
-                raise UnsupportedError(f"its output {name!r} is read; only its first has a meaning here")
+                raise UnsupportedError(f"its output {name!r} is read; only its first output is supported")
         steps = self.builder.steps
         if any(name in steps for name in node.inputs):
             if node.proto.op_type not in (*MOVES, *SIZES, *ENDINGS, "DequantizeLinear"):
-                raise UnsupportedError("computes with quantised numbers, which first want a DequantizeLinear")
+                raise UnsupportedError("computes with quantised numbers: put a DequantizeLinear before it")
             if node.proto.op_type in MOVES:
                 steps[node.outputs[0]] = steps[node.inputs[0]]
         result = operator.read(node, tuple(inputs), self.builder)
@@ -341,15 +350,15 @@ class _Walk:
             self.constants[node.outputs[0]] = result
 
     def _refuse_unknown(self, node: GraphNode, from_image: list[str]) -> None:
-        """Raise `UnsupportedError` for what has no meaning, whatever its inputs `from_image` are."""
+        """Raise `UnsupportedError` if the node would be refused whatever its inputs `from_image` are."""
         op = node.proto.op_type
         if op in PRODUCTS and len(from_image) > 1:
-            raise UnsupportedError("joins two tensors that depend on the image by a product")
+            raise UnsupportedError(PRODUCT_OF_TENSORS)
         if op in ("Softmax", "LogSoftmax") and _is_weighed(self.graph, set(node.outputs), self.needed):
             raise UnsupportedError(BETWEEN)
 
     def _last_rows(self) -> set[int]:
-        """Rows of the nodes whose first output is read by nothing but `ENDINGS`, and by the user."""
+        """Return the rows of the nodes after which only `ENDINGS` follow."""
         last, middle = set[int](), set[str]()
         for node in reversed(self.graph.nodes):
             if node.row not in self.needed:
@@ -363,6 +372,7 @@ class _Walk:
         return last
 
     def _value(self, name: str) -> Value | None:
+        """Return an input by name; a tensor that several nodes read is marked as shared."""
         if not name:
             return None
         if name in self.constants:
@@ -373,6 +383,6 @@ class _Walk:
         return data
 
     def _give_up(self, node: GraphNode) -> None:
-        """Go on without what a refused node would give, to find what else there is to refuse."""
+        """Mark the outputs of a refused node as unknown, so that the pass can go on and find all refusals."""
         self.builder.account.setdefault(node.row, ("removed", ""))
         self.values.update(dict.fromkeys(filter(None, node.outputs), UNKNOWN))

@@ -1,4 +1,4 @@
-"""What operators take their inputs as: what depends on the image, constants, and a meeting of both."""
+"""Inputs of operators: tensors that depend on the image, constants, and arithmetic of both."""
 
 from dataclasses import replace
 
@@ -26,55 +26,56 @@ __all__ = [
 
 
 def data_at(inputs: Inputs, place: int) -> Data:
-    """An input that must depend on the image."""
+    """Return an input that must depend on the image."""
     value = inputs[place] if place < len(inputs) else None
     if not isinstance(value, Data):
-        raise UnsupportedError(f"its input {place + 1} does not depend on the image")
+        raise UnsupportedError(f"its input {place + 1} must depend on the image, not be constant")
     return value
 
 
 def constant(value: Value | None, what: str) -> Array | None:
-    """A value that must not depend on the image."""
+    """Return an input that must be constant; `what` names it in the message."""
     if isinstance(value, Data):
-        raise UnsupportedError(f"{what} depends on the image")
+        raise UnsupportedError(f"{what} must be constant, not computed from the image")
     return value
 
 
 def floats_at(inputs: Inputs, place: int, what: str) -> Floats:
-    """A constant input that must be there, float64."""
+    """Return a required constant input as float64; `what` names it in the message."""
     value = inputs[place] if place < len(inputs) else None
     if isinstance(value, Data) or value is None:
-        raise UnsupportedError(f"has {what} computed from the image" if value is not None else f"lacks {what}")
+        problem = "must be given" if value is None else "must be constant, not computed from the image"
+        raise UnsupportedError(f"{what} {problem}")
     return as_floats(value)
 
 
 def as_floats(value: Value | None) -> Floats:
-    """A constant, float64; what overflows becomes infinite."""
+    """Return a constant as float64; numbers that overflow become infinite."""
     if isinstance(value, Data) or value is None:
-        raise UnsupportedError("lacks a constant")
+        raise UnsupportedError("one of its inputs must be constant")
     with np.errstate(all="ignore"):
         return value.astype(np.float64)
 
 
 def bound_at(inputs: Inputs, place: int, default: float) -> float:
-    """The one number of a constant input, which may be left out."""
+    """Return the number in an optional constant input, or `default` if it is left out."""
     if place >= len(inputs) or inputs[place] is None:
         return default
-    return one_number(floats_at(inputs, place, "a bound"))
+    return one_number(floats_at(inputs, place, "its bound"))
 
 
 def one_number(values: npt.NDArray[np.generic]) -> float:
-    """The number that an array holds once or more."""
+    """Return the number that all elements of an array are equal to."""
     numbers = values.astype(np.float64).ravel()
     if not numbers.size or (numbers != numbers[0]).any():
-        raise UnsupportedError("bounds that differ between numbers")
+        raise UnsupportedError("its bounds must be one number, the same for all values")
     return float(numbers[0])
 
 
 def only_data(
-    inputs: Inputs, otherwise: str = "joins two tensors that depend on the image"
+    inputs: Inputs, otherwise: str = "exactly one of its inputs may depend on the image, the others must be constant"
 ) -> tuple[Data, list[Array]]:
-    """The one input that depends on the image, and the others."""
+    """Return the one input that depends on the image, and the constant inputs."""
     tensors = [value for value in inputs if isinstance(value, Data)]
     if len(tensors) != 1:
         raise UnsupportedError(otherwise)
@@ -82,10 +83,10 @@ def only_data(
 
 
 def affine(builder: AnnBuilder, data: Data, scale: Floats, shift: Floats | None) -> Data:
-    """`scale * x + shift`, each meeting the tensor by broadcasting."""
+    """Return `scale * x + shift`; scale and shift broadcast with the tensor."""
     for values in (scale, shift):
         if values is not None and not np.isfinite(values).all():
-            raise IntegrityError("a factor or a shift that is not finite")
+            raise IntegrityError("its factor or shift is not finite")
     data, factors = spread_over(data, scale, fill=1.0)
     if shift is None:
         return builder.affine(data, factors, None)
@@ -94,13 +95,13 @@ def affine(builder: AnnBuilder, data: Data, scale: Floats, shift: Floats | None)
 
 
 def shifted(builder: AnnBuilder, data: Data, shift: Floats) -> Data:
-    """`x + shift`, which meets the tensor by broadcasting."""
+    """Return `x + shift`; shift broadcasts with the tensor."""
     if not np.isfinite(shift).all():
-        raise IntegrityError("a constant that is not finite")
+        raise IntegrityError("its constant is not finite")
     data, moves = spread_over(data, shift, fill=0.0, moves=True)
     return builder.affine(data, None, moves)
 
 
 def laid_out(data: Data, index: Index) -> Data:
-    """The same numbers in other places."""
+    """Return the tensor with its values at other places."""
     return replace(data, index=np.ascontiguousarray(index))

@@ -1,4 +1,4 @@
-"""Quantisation of activations: its rounding is left out, what its bounds do to them is kept."""
+"""Quantised activations: rounding is left out; a lower bound of 0 is kept, with the upper bound of the type."""
 
 import numpy as np
 from onnx import TensorProto
@@ -16,24 +16,26 @@ QUANTISED = {"uint8", "int8", "uint16", "int16", "uint4", "int4"}
 
 
 def quantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
-    """QuantizeLinear of what depends on the image: its rounding is left out, its lower bound at 0 kept as a ReLU.
+    """Read QuantizeLinear of activations: rounding is left out, a lower bound of 0 is kept as a ReLU.
 
-    Quantisers leave out a ReLU before a type whose least value stands for 0 (source: onnxruntime,
-    quantization/operators/activation.py), so the bound has to stay.
+    Quantisers drop a ReLU before a type whose smallest value stands for 0 (source: onnxruntime,
+    quantization/operators/activation.py), so the bounds of such a type are kept.
     """
-    data, scale = data_at(inputs, 0), floats_at(inputs, 1, "a scale")
+    data, scale = data_at(inputs, 0), floats_at(inputs, 1, "its scale")
     zero = inputs[2] if len(inputs) > 2 else None
     if isinstance(zero, Data) or scale.size != 1 or (zero is not None and zero.size != 1):
-        raise UnsupportedError("activations quantised by channel")
+        raise UnsupportedError("quantises activations per channel, which is not supported: use one scale")
     name = _type_named(node) if zero is None else zero.dtype.name
     if name not in QUANTISED or scale.flat[0] <= 0:
-        raise UnsupportedError(f"quantises to {name} by {scale.flat[0]:g}")
+        raise UnsupportedError(
+            f"quantises to {name} with scale {scale.flat[0]:g}; expected integers of 4, 8 or 16 bits, a scale above 0"
+        )
     builder.quantised[node.row] = None
     low, high = _bounds_of(name)
     place = 0 if zero is None else int(zero.flat[0])
     builder.steps[node.outputs[0]] = float(scale.flat[0]), place
     if place != low or data.source == INPUT or data.ending is not None:
-        return builder.unchanged(data, "rounding is left out, and the bounds of its type")
+        return builder.unchanged(data, "rounding and the bounds of its type are left out")
     bound = (high - place) * float(scale.flat[0])
     builder.quantised[node.row] = bound
     made = builder.clip(data, bound)
@@ -43,29 +45,32 @@ def quantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Dat
 
 
 def dequantize_linear(node: GraphNode, inputs: Inputs, builder: AnnBuilder) -> Data:
-    """DequantizeLinear of what QuantizeLinear left as it was, or of an image of whole numbers."""
-    data, scale = data_at(inputs, 0), floats_at(inputs, 1, "a scale")
-    zero = np.zeros(1) if len(inputs) < 3 or inputs[2] is None else floats_at(inputs, 2, "a zero point")
+    """Read DequantizeLinear, after QuantizeLinear or of an image of integers."""
+    data, scale = data_at(inputs, 0), floats_at(inputs, 1, "its scale")
+    zero = np.zeros(1) if len(inputs) < 3 or inputs[2] is None else floats_at(inputs, 2, "its zero point")
     if scale.size != 1 or zero.size != 1:
-        raise UnsupportedError("activations dequantised by channel")
+        raise UnsupportedError("dequantises activations per channel, which is not supported: use one scale")
     by, place = float(scale.flat[0]), int(zero.flat[0])
     known = builder.steps.get(node.inputs[0])
     if known is None:
         return affine(builder, data, np.array(by), np.array(-by * place))
     if known != (by, place):
-        raise UnsupportedError(f"dequantises by {by:g} from {place} what was quantised by {known[0]:g} from {known[1]}")
+        raise UnsupportedError(
+            f"its scale {by:g} and zero point {place} must be those of the QuantizeLinear before it, {known[0]:g} and "
+            f"{known[1]}"
+        )
     builder.quantised[node.row] = None
     return builder.unchanged(data, "undoes a quantisation that is left out")
 
 
 def _type_named(node: GraphNode) -> str:
-    """The type that a quantisation without a zero point gives."""
+    """Return the type to which a node without a zero point quantises."""
     kind = int(node.attributes.get("output_dtype", 0)) or TensorProto.UINT8
     names: dict[int, str] = {number: name.lower() for name, number in TensorProto.DataType.items()}
     return names.get(kind, f"type {kind}")
 
 
 def _bounds_of(dtype: str) -> tuple[int, int]:
-    """The least and the largest number of a type."""
+    """Return the smallest and the largest number of an integer type."""
     bits = int(dtype.removeprefix("u").removeprefix("int"))
     return (0, 2**bits - 1) if dtype.startswith("u") else (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)

@@ -1,4 +1,4 @@
-"""What onnx's own evaluator makes of a graph, to hold an import against."""
+"""Reference for an import: onnx's own evaluator on the graph of the file."""
 
 from dataclasses import dataclass, field
 
@@ -24,30 +24,35 @@ __all__ = ["GlobalMaxPool", "Layout", "Reference", "largest_errors", "make_refer
 
 WIDER: dict[int, int] = {TensorProto.FLOAT16: TensorProto.FLOAT, TensorProto.BFLOAT16: TensorProto.FLOAT}
 LEAST = float(np.finfo(np.float32).min)
-"""What never is a maximum."""
+"""Padding value of MaxPool, which is never the maximum."""
 
 
 @dataclass(frozen=True)
 class Layout:
-    """How images `[N, *shape]` stand in the file's input: number i of an image there is number `order[i]` here."""
+    """Layout of images in the file's input.
+
+    Attributes:
+        shape: shape of an image of the ANN.
+        order: `order[i]` is the place, in an image of the ANN, of value i of an image of the file.
+    """
 
     shape: Shape
     order: Index = field(repr=False)
 
     @property
     def index(self) -> Index:
-        """`order` as places from 1 on, as `Data` has them."""
+        """Places counted from 1, as in `Data.index`."""
         return self.order + 1
 
 
 @dataclass(frozen=True)
 class Reference:
-    """A graph for onnx's evaluator, up to its logits.
+    """Graph for onnx's evaluator, up to the logits.
 
-    It is the file's but for this: what is constant is given; half precision is computed in single; quantised
-    activations are not rounded, as in the import. And what the evaluator of onnx 1.23 gets wrong is written in other
-    nodes: BatchNormalization before opset 14, and padding of pools, or by `auto_pad` (MaxPool with
-    SAME_LOWER and strides, or with pads [0, 1, 0, 1]); or computed here: `GlobalMaxPool`.
+    It is the graph of the file with these changes: constants are given, half precision is computed in single, and
+    quantised activations are not rounded, as in the import. Other nodes replace those that the evaluator of onnx 1.23
+    computes wrongly: BatchNormalization before opset 14, pools with padding, and padding by `auto_pad` (MaxPool with
+    SAME_LOWER and strides, or with pads [0, 1, 0, 1]). `GlobalMaxPool` is computed here.
     """
 
     evaluator: ReferenceEvaluator = field(repr=False)
@@ -56,14 +61,14 @@ class Reference:
     layout: Layout
 
     def logits(self, images: Tensor) -> npt.NDArray[np.float64]:
-        """`[N, classes]` for images `[N, *shape]` of the ANN's shape.
+        """Return logits `[N, classes]` for images `[N, *shape]` as the ANN takes them.
 
         Raises:
-            ConversionError: the evaluator cannot compute them.
+            ConversionError: the evaluator cannot run the graph.
         """
         entering, gain = self.graph.input, self.graph.input.gain
         batch = entering.shape[0]
-        flat = images.flatten(1).numpy()[:, self.layout.order]  # [N, C * H * W], as the file has them
+        flat = images.flatten(1).numpy()[:, self.layout.order]  # [N, C * H * W], in the order of the file
         if gain != 1:
             flat = np.round(flat * gain)
         missing = -len(flat) % batch
@@ -76,14 +81,14 @@ class Reference:
                 with np.errstate(all="ignore"):
                     result = np.asarray(next(iter(self.evaluator.run(None, feeds))))
                 chunks.append(result.reshape(batch, -1).astype(np.float64))
-            except Exception as error:  # whatever NumPy raises on what a file holds
+            except Exception as error:  # the evaluator passes on any error of NumPy
                 text = str(error).strip()[:300] or type(error).__name__
                 raise ConversionError(f"onnx's evaluator cannot run the model: {text}") from None
         return np.concatenate(chunks)[: len(images)]
 
 
 class GlobalMaxPool(OpRun):
-    """The maximum of each map; that of onnx 1.23 takes the axes of maps with height and width, whatever they have."""
+    """Maximum of each map; the class in onnx 1.23 is right only for maps with height and width."""
 
     op_domain = ""
 
@@ -98,11 +103,17 @@ def make_reference(
     layout: Layout,
     builder: AnnBuilder,
 ) -> Reference:
-    """The reference for the tensor `logits`.
+    """Return the reference for an import.
 
     Args:
-        constants: all tensors that do not depend on the image.
-        builder: what the import found out about the nodes.
+        graph: graph of the file.
+        logits: name of the tensor to compute.
+        constants: all tensors that do not depend on the image, by name.
+        layout: layout of images in the file's input.
+        builder: builder of the ANN, with its records of the nodes.
+
+    Raises:
+        ConversionError: the evaluator lacks an operator.
     """
     values = {name: _wider(array) for name, array in constants.items()}
     nodes = []
@@ -130,26 +141,26 @@ def make_reference(
     )
     try:
         evaluator = ReferenceEvaluator(model, new_ops=[GlobalMaxPool])
-    except Exception as error:  # of operators that it lacks in some version
+    except Exception as error:  # it lacks some versions of operators
         raise ConversionError(f"onnx's evaluator cannot run the model: {str(error).strip()[:300]}") from None
     return Reference(evaluator, values, graph, layout)
 
 
 def largest_errors(ann: Ann, reference: Reference, images: Tensor) -> tuple[float, float]:
-    """The largest difference between the ANN's logits and the reference's, and the largest logit."""
+    """Return the largest difference between logits of the ANN and of the reference, and the largest logit."""
     gain = reference.graph.input.gain
     images = images if gain == 1 else torch.round(images * gain) / gain
     wanted = reference.logits(images)
     with torch.no_grad():
         found = run_ann(ann, images)[0].double().numpy()
     if found.shape != wanted.shape:
-        raise ConversionError(f"the import gives logits {list(found.shape)}, onnx's evaluator {list(wanted.shape)}")
+        raise ConversionError(f"the import returns logits {list(found.shape)}, onnx's evaluator {list(wanted.shape)}")
     with np.errstate(all="ignore"):
         return float(np.abs(found - wanted).max()), float(np.abs(wanted).max())
 
 
 def _plain(node: GraphNode, second: tuple[int, ...] | None, values: dict[str, Array]) -> NodeProto:
-    """The node as the evaluator understands it; its second input in the shape that it says by its axis."""
+    """Return a node for the evaluator; its second input gets the shape `second`, if that is given."""
     proto = NodeProto()
     proto.CopyFrom(node.proto)
     proto.domain = ""
@@ -164,13 +175,13 @@ def _plain(node: GraphNode, second: tuple[int, ...] | None, values: dict[str, Ar
 
 
 def _padded(node: GraphNode, windows: Windows, values: dict[str, Array]) -> list[NodeProto]:
-    """The node with its padding as a node of its own, unless there is none or a convolution says it by `pads`."""
+    """Return a node with its padding as a separate Pad; padding by `pads` of a convolution stays in the node."""
     top, left, bottom, right = windows.pads
     says_it = node.proto.op_type == "Conv" and node.attributes.get("auto_pad", "NOTSET") == "NOTSET"
     proto = _plain(node, None, values)
     if says_it:
         return [proto]
-    _without(proto, ("auto_pad", "ceil_mode", "pads"))  # before 1.23 the evaluator cannot do VALID either
+    _without(proto, ("auto_pad", "ceil_mode", "pads"))  # before 1.23 the evaluator is wrong for VALID too
     if not any(windows.pads):
         return [proto]
     name = f"{node.inputs[0]}, padded for node {node.row}"
@@ -185,7 +196,7 @@ def _padded(node: GraphNode, windows: Windows, values: dict[str, Array]) -> list
 
 
 def _unrounded(node: GraphNode, bound: float | None, values: dict[str, Array]) -> list[NodeProto]:
-    """A quantisation without its rounding: nothing, or its bounds."""
+    """Return nodes for a quantisation without rounding: its bounds 0 to `bound`, or no change."""
     source, result = node.inputs[0], node.outputs[0]
     if bound is None:
         return [onnx.helper.make_node("Identity", [source], [result])]
@@ -195,7 +206,7 @@ def _unrounded(node: GraphNode, bound: float | None, values: dict[str, Array]) -
 
 
 def _dequantised(node: GraphNode, values: dict[str, Array]) -> list[NodeProto]:
-    """DequantizeLinear in elementary steps: the evaluator of onnx 1.23 has none before opset 19."""
+    """Return DequantizeLinear in elementary steps: the evaluator of onnx 1.23 lacks it before opset 19."""
     source, scale, *zero = node.inputs
     result, number, moved = node.outputs[0], f"{node.outputs[0]}, a number", f"{node.outputs[0]}, moved"
     values[f"{moved} by"] = values[zero[0]].astype(np.float32) if any(zero) else np.zeros(1, np.float32)
@@ -207,7 +218,7 @@ def _dequantised(node: GraphNode, values: dict[str, Array]) -> list[NodeProto]:
 
 
 def _normalised(node: GraphNode, shape: tuple[int, ...], values: dict[str, Array]) -> list[NodeProto]:
-    """BatchNormalization in elementary steps: until opset 13 the evaluator takes it for training.
+    """Return BatchNormalization in elementary steps: until opset 13 the evaluator assumes training mode.
 
     Source: op_batch_normalization.py of onnx 1.23; https://github.com/onnx/onnx/pull/8442.
     """
@@ -225,11 +236,12 @@ def _normalised(node: GraphNode, shape: tuple[int, ...], values: dict[str, Array
 
 
 def _without(proto: NodeProto, names: tuple[str, ...]) -> None:
+    """Remove attributes from a node."""
     kept = [attribute for attribute in proto.attribute if attribute.name not in names]
     del proto.attribute[:]
     proto.attribute.extend(kept)
 
 
 def _wider(array: Array) -> Array:
-    """Single precision for half."""
+    """Return half precision as single."""
     return array.astype(np.float32) if array.dtype.name in ("float16", "bfloat16") else array

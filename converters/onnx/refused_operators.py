@@ -1,18 +1,20 @@
-"""Operators that have no spiking meaning, and why."""
+"""Operators that cannot be converted: the reason for each, and what to use instead."""
 
 __all__ = ["REFUSED"]
 
-SMOOTH = "a smooth activation; neurons that spike compute ReLU: train the model with it"
-BOUNDED = "an activation of another form than ReLU: train the model with it"
-RECURRENT = "recurrent: the model keeps a state between steps of its own"
-ATTENTION = "attention multiplies what depends on the image by itself"
-STATISTICS = "normalises by statistics of each image, which no fixed weights do: use BatchNormalization"
-PRODUCT = "computes from the image what no fixed weights and ReLU compute"
-CONTROL = "holds a graph of its own; control flow is not unfolded: export the model without it"
-INTEGER = "an integer operator: export the model with QuantizeLinear and DequantizeLinear instead (QDQ)"
-RANDOM = "random"
-JOIN = "joins or splits tensors; of branches only sums are read"
-PLACES = "moves numbers to places that depend on them, or makes them anew"
+SMOOTH = "a smooth function, which spiking neurons cannot compute: train the model with ReLU instead"
+BOUNDED = "a function that spiking neurons cannot compute: train the model with ReLU instead"
+RECURRENT = "a recurrent layer, which keeps a state between its own steps: use Conv or dense layers"
+ATTENTION = "attention, which multiplies two tensors that depend on the image: use Conv or dense layers"
+STATISTICS = "normalises by statistics of each image, which fixed weights cannot do: use BatchNormalization"
+FUNCTION = "not supported on values that depend on the image: use Conv, Gemm, MatMul, pooling, Add and ReLU"
+REDUCTION = "a sum over axes is not supported: use ReduceMean over height and width, or MatMul"
+CONTROL = "control flow, whose branches are not read: export the model without it"
+INTEGER = "an integer operator, which is not supported: export with QuantizeLinear and DequantizeLinear instead (QDQ)"
+RANDOM = "draws random numbers, which a converted network cannot do: export the model in eval mode"
+JOIN = "joins, splits or repeats tensors, which is not supported: join branches by Add"
+SAMPLING = "resamples, sorts or selects values, which is not supported: use Conv or pooling, or resize the images"
+TRANSPOSED = "a transposed convolution, which is not supported: use Conv"
 
 _REASONS = {
     SMOOTH: "Celu Elu Erf Exp Gelu HardSwish Mish Selu Softplus Softsign Swish SwiGLU Tanh",
@@ -23,17 +25,18 @@ _REASONS = {
         "GroupNormalization InstanceNormalization LRN LayerNormalization LpNormalization MeanVarianceNormalization "
         "RMSNormalization"
     ),
-    PRODUCT: (
+    FUNCTION: (
         "Cos Einsum GlobalLpPool LpPool Pow Reciprocal ReduceL1 ReduceL2 ReduceLogSum ReduceLogSumExp ReduceMin "
-        "ReduceProd ReduceSum ReduceSumSquare Sin Sqrt"
+        "ReduceProd ReduceSumSquare Sin Sqrt"
     ),
+    REDUCTION: "ReduceSum",
     CONTROL: "If Loop Scan SequenceMap",
     INTEGER: "ConvInteger DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul",
     RANDOM: "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
     JOIN: "Concat Mean Split Tile",
-    PLACES: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression Resize RoiAlign TopK Upsample Where",
-    "a transposed convolution, which makes maps larger: not a classifier's": "ConvTranspose",
+    SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression Resize RoiAlign TopK Upsample Where",
+    TRANSPOSED: "ConvTranspose",
 }
 
 REFUSED = {("", name): reason for reason, names in _REASONS.items() for name in names.split()}
-"""Why, by `(domain, operator)`."""
+"""Reason, with advice, by `(domain, operator)`."""

@@ -1,4 +1,4 @@
-"""Scalings and shifts in the weights of layers: what is exact, in float64."""
+"""Exact folding of scalings and shifts into the weights of layers, in float64."""
 
 from collections.abc import Collection
 from dataclasses import replace
@@ -17,7 +17,7 @@ __all__ = ["add_channel_of_ones", "channel_wise", "in_single_precision", "of_ima
 
 
 def channel_wise(values: Floats | None) -> Floats | None:
-    """`[C]` of values `[C, H, W]` that are the same over height and width, or of `[C]`; else None.
+    """Return one value per channel, `[C]`, of values `[C, H, W]` or `[C]`; None if they differ over height and width.
 
     >>> channel_wise(np.array([[[2.0, 2.0]], [[3.0, 3.0]]])), channel_wise(np.array([[[2.0, 1.0]]]))
     (array([2., 3.]), None)
@@ -29,7 +29,10 @@ def channel_wise(values: Floats | None) -> Floats | None:
 
 
 def of_images(values: Floats | None, default: float, shape: Shape) -> Floats | None:
-    """`[1]` of values `[C]` that are the same, `[C]` of others if images of `shape` are maps; `default` for None."""
+    """Return values `[C]` as a normalization takes them: `[1]` if all are equal, `[C]` for maps, otherwise None.
+
+    `default` stands for missing values; `shape` is the shape of an image.
+    """
     if values is None:
         return np.array([default])
     if not np.ptp(values):
@@ -38,7 +41,7 @@ def of_images(values: Floats | None, default: float, shape: Shape) -> Floats | N
 
 
 def scaled(operation: Dense | Conv, scale: Floats | None, shift: Floats | None) -> Dense | Conv:
-    """The layer with its outputs times `scale` `[channels]`, plus `shift`."""
+    """Return the layer with its outputs multiplied by `scale`, plus `shift`, each `[channels]` or None."""
     weight, bias = operation.weight, operation.bias
     if scale is not None:
         factors = tensor_of(scale)
@@ -50,11 +53,13 @@ def scaled(operation: Dense | Conv, scale: Floats | None, shift: Floats | None) 
 
 
 def add_channel_of_ones(nodes: dict[str, Node], source: str, shared: Collection[str]) -> str | None:
-    """Give the maps of `source` a last channel of ones, and name the convolution that makes it, if there is one.
+    """Append a channel of ones to the maps of `source`; return the convolution that computes it, None if none can.
 
-    A shift before padding is no bias: the next windows see zeros around. A channel that is 1 inside, and 0 around as
-    all are, carries it: the next layer weighs it by what its other weights make of the shift. The last convolution
-    before the source gets the channel, weights 0 and bias 1; activations and pools in between leave a 1 as it is.
+    A shift before padding cannot become the bias of the next convolution, whose windows see zeros in the padding. A
+    channel that is 1 in the maps and 0 in the padding carries the shift: its weight in the next convolution is, at each
+    place of the kernel, the sum of the other weights times the shift. The last convolution before `source` gets the
+    channel, with weights 0 and bias 1; activations and pools in between must leave a 1 unchanged, and no other node may
+    read the maps.
     """
     path: list[str] = []
     name = source
@@ -79,20 +84,20 @@ def add_channel_of_ones(nodes: dict[str, Node], source: str, shared: Collection[
 
 
 def in_single_precision(node: Node) -> Operation:
-    """The operation with weights of 32 bits.
+    """Return the operation with its weights in 32 bits.
 
     Raises:
-        ConversionError: one of them is not finite.
+        ConversionError: a weight is not finite in 32 bits.
     """
     operation = node.operation
     tensors = {n: v.float() for n, v in vars(operation).items() if isinstance(v, Tensor)}
     for name, tensor in tensors.items():
         if not bool(tensor.isfinite().all()):
-            raise ConversionError(f"{node.name}: a {name} that is not finite in 32 bits")
+            raise ConversionError(f"{node.name}: its {name} is not finite in 32 bits")
     values: dict[str, Any] = tensors
     return replace(operation, **values)
 
 
 def tensor_of(array: Floats) -> Tensor:
-    """A float64 copy: views that broadcast cannot be written."""
+    """Return a copy as float64; a broadcast view could not be written to."""
     return torch.from_numpy(np.array(array, dtype=np.float64))

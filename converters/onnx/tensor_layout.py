@@ -1,4 +1,4 @@
-"""A tensor of the graph that depends on the image: which numbers of a node's output stand where in it."""
+"""Tensors of the graph that depend on the image: which value of an ANN node's output is at which place."""
 
 import math
 from dataclasses import dataclass, field, replace
@@ -29,8 +29,8 @@ Index = npt.NDArray[np.int64]
 Floats = npt.NDArray[np.float64]
 
 
-class Refused(UnsupportedError):  # noqa: N818 - says what was done, as the tree of errors has it
-    """What other nodes than the one at hand are to blame for: `rows`, those of the graph."""
+class Refused(UnsupportedError):  # noqa: N818 - internal: the import lists all refusals in one error
+    """Refusal of earlier nodes than the one that is being read: `rows` are their rows in the graph."""
 
     def __init__(self, rows: tuple[int, ...], reason: str) -> None:
         super().__init__(reason)
@@ -39,16 +39,17 @@ class Refused(UnsupportedError):  # noqa: N818 - says what was done, as the tree
 
 @dataclass(frozen=True)
 class Data:
-    """A tensor, `scale * x + shift` of the numbers x of a node of the ANN, laid out anew.
+    """Tensor of the graph: values `scale * x + shift` in a new order, where x is the output of a node of the ANN.
 
     Attributes:
-        source: the node of the ANN.
-        shape: of its output for one image.
-        index: in the tensor's own shape, batch and all: i + 1 where number i of the batch of outputs stands, in C
-            order, and 0 where a zero does. Whatever moves elements about acts on this.
-        scale, shift: of the source's shape, or None: what the nodes `pending` have done to the numbers.
-        cap: an upper bound that still waits for the lower bound 0, with its row.
-        ending: the row of a Softmax or its like, which may only come last.
+        source: name of the node of the ANN.
+        shape: shape of its output for one image.
+        index: array of the tensor's shape, with the batch: `i + 1` at the place of value i of the source's output
+            `[N, *shape]` in C order, 0 at the place of a padding zero. Operators that move values act on this.
+        scale, shift: factor and shift of each value, of shape `shape`, or None; no layer has absorbed them yet.
+        pending: rows of the graph's nodes that `scale` and `shift` come from.
+        cap: upper bound that still needs a lower bound of 0, and the row of its node.
+        ending: row of a Softmax or similar node, which may only come last.
     """
 
     source: str
@@ -62,57 +63,60 @@ class Data:
 
     @property
     def size(self) -> int:
-        """Numbers of the source for one image."""
+        """Number of values of the source for one image."""
         return math.prod(self.shape)
 
     @property
     def batch(self) -> int:
-        """Images in the tensor, going by the largest number in it."""
+        """Number of images in the tensor, from the largest index in it."""
         return max(1, -(-int(self.index.max(initial=0)) // self.size))
 
 
 def spread_over(data: Data, values: Array, *, fill: float, moves: bool = False) -> tuple[Data, Floats]:
-    """The tensor in the shape that it and `values` broadcast to, and the value that each number of the source meets.
+    """Broadcast a tensor and a constant; return the tensor, and the constant for each value of the source.
 
     Args:
-        fill: for numbers that do not stand in the tensor.
-        moves: whether a value other than 0 changes a zero.
+        data: the tensor.
+        values: the constant, of any shape that broadcasts with the tensor's.
+        fill: constant for values of the source that are not in the tensor.
+        moves: True if the constant is added, so that it would change the zeros of padding.
 
     Raises:
-        UnsupportedError: the shapes do not fit, or one number of the source meets different values.
+        UnsupportedError: the shapes do not fit, the result is too large, or the constant differs between copies of one
+            value or between images, or would change the zeros of padding.
     """
     try:
         shape = np.broadcast_shapes(data.index.shape, values.shape)
     except ValueError:
         raise UnsupportedError(
-            f"its constant {list(values.shape)} does not fit the tensor {list(data.index.shape)}"
+            f"its constant {list(values.shape)} does not broadcast with the tensor {list(data.index.shape)}"
         ) from None
     if math.prod(shape) > ONNX_ELEMENTS:
-        raise UnsupportedError(f"makes {math.prod(shape):,} numbers")
+        raise UnsupportedError(f"makes {math.prod(shape):,} numbers; at most {ONNX_ELEMENTS:,} are supported")
     index = np.broadcast_to(data.index, shape)
     wide = np.broadcast_to(values.astype(np.float64), shape)
     each = np.full(data.batch * data.size + 1, fill)
     each[index.ravel()] = wide.ravel()
     kept = index > 0
     if not np.array_equal(each[index][kept], wide[kept]):
-        raise UnsupportedError("one number meets different constants")
+        raise UnsupportedError("applies different constants to copies of one value, which is not supported")
     if moves and bool(wide[~kept].any()):
-        raise UnsupportedError("a constant that changes the zeros of padding")
+        raise UnsupportedError("its constant changes the zeros of the Pad before it: apply it before the padding")
     each = each[1:].reshape(data.batch, *data.shape)
     if not all(np.array_equal(each[0], other) for other in each[1:]):
-        raise UnsupportedError("constants that differ between the images of a batch")
+        raise UnsupportedError("its constant differs between the images of a batch: use the same for all")
     return replace(data, index=index.copy()), each[0]
 
 
 def rows_of(data: Data, features: int) -> Index:
-    """`[features]`: what stands in the row of the first image, all rows being alike.
+    """Return the indices in the row of the first image, `[features]`; the rows of other images are alike.
 
     Raises:
-        UnsupportedError: the tensor has not one row of `features` numbers for each image.
+        UnsupportedError: the tensor is not one row of `features` values for each image.
     """
     shape = list(data.index.shape)
     if data.index.size != data.batch * features or (data.index.ndim > 1 and data.index.shape[-1] != features):
-        raise UnsupportedError(f"a dense layer over one axis of {shape}, of which the others are not all 1")
+        raise UnsupportedError(f"a dense layer on {shape}, expected one row of {features} values per image: flatten it")
     rows = data.index.reshape(data.batch, features)
     _check_batch(data, rows, shape)
     return np.asarray(rows[0], dtype=np.int64)
@@ -120,8 +124,13 @@ def rows_of(data: Data, features: int) -> Index:
 
 @dataclass(frozen=True)
 class Maps:
-    """Feature maps in a tensor: `channels[i]` is the source's channel in place i, `pads` (top, left, bottom, right) of
-    zeros around."""
+    """Feature maps in a tensor, in terms of the source's maps.
+
+    Attributes:
+        channels: `[C]`, the source's channel at each place.
+        pads: zeros around the maps, `(top, left, bottom, right)`.
+        flat_axes: axes of the tensor: 4, or 3 for `[N, C, L]`.
+    """
 
     channels: Index
     pads: tuple[int, int, int, int]
@@ -129,12 +138,12 @@ class Maps:
 
     @property
     def in_order(self) -> bool:
-        """Whether channels stand as in the source."""
+        """True if the channels are in the order of the source."""
         return bool((self.channels == np.arange(len(self.channels))).all())
 
 
-class Relayout(Exception):  # noqa: N818 - no error: the import starts again
-    """The first layer reads the input in another layout than was assumed: `index`, that of one image."""
+class Relayout(Exception):  # noqa: N818 - a signal to start the import again, not an error
+    """Signal that the first layer reads the input in another layout than assumed: `index`, for one image."""
 
     def __init__(self, index: Index) -> None:
         super().__init__("another layout of the input")
@@ -142,27 +151,28 @@ class Relayout(Exception):  # noqa: N818 - no error: the import starts again
 
 
 def maps_of(data: Data, *, movable: bool) -> Maps:
-    """The tensor `[N, C, H, W]`, or `[N, C, L]` as maps of height 1, in terms of the source's maps.
+    """Describe a tensor in terms of the source's maps.
 
     Args:
-        movable: whether the source's numbers stand as the input is taken to be laid out.
+        data: tensor `[N, C, H, W]`, or `[N, C, L]`, which is taken as maps of height 1.
+        movable: True if the source has the layout that is assumed for the input, and so may get another one.
 
     Raises:
-        UnsupportedError: it is not the source's maps, with channels in any order and zeros around.
-        Relayout: it would be, were the input laid out so.
+        UnsupportedError: the tensor is not the source's maps, with channels in any order and zeros around.
+        Relayout: the tensor would be the source's maps if the input had another layout.
     """
     index = data.index
     if index.ndim not in (3, 4):
-        raise UnsupportedError(f"a layer over maps reads [N, C, H, W] or [N, C, L], not {list(index.shape)}")
+        raise UnsupportedError(f"expected maps [N, C, H, W] or [N, C, L], got a tensor of shape {list(index.shape)}")
     if index.ndim == 3:
         index = index[:, :, None, :]  # [N, C, L] -> [N, C, 1, L]
     if index.shape[0] != data.batch:
-        raise UnsupportedError(f"its first axis, {index.shape[0]}, is not the batch")
+        raise UnsupportedError(f"the first axis of its input is {index.shape[0]}, expected the batch, {data.batch}")
     _check_batch(data, index.reshape(data.batch, -1), list(data.index.shape))
     one = index[0]
     inside = np.nonzero((one > 0).any(axis=0))
     if not len(inside[0]):
-        raise UnsupportedError("reads nothing but zeros")
+        raise UnsupportedError("its input contains only zeros")
     (top, bottom), (left, right) = ((int(axis.min()), int(axis.max()) + 1) for axis in inside)
     inner = one[:, top:bottom, left:right]
     pads = (top, left, one.shape[1] - bottom, one.shape[2] - right)
@@ -174,23 +184,24 @@ def maps_of(data: Data, *, movable: bool) -> Maps:
     if movable and sorted(inner.ravel()) == list(range(1, data.size + 1)):
         raise Relayout(inner)
     raise UnsupportedError(
-        f"reads {list(data.index.shape)} laid out otherwise than {data.source}, {list(data.shape)}, gives it: "
-        "no weights can absorb that"
+        f"reads the values of {data.source}, {list(data.shape)}, in another layout, {list(data.index.shape)}, which "
+        "its weights cannot absorb: remove the Transpose, Reshape or the like before it"
     )
 
 
 def is_upright(data: Data) -> bool:
-    """Whether maps of height 1 stand upright in the tensor, `[N, C, L, 1]`, as tf2onnx writes pools of one axis."""
+    """Return whether the tensor is maps of height 1 turned to `[N, C, L, 1]`, as tf2onnx writes pools over one axis."""
     shape = data.index.shape
     return len(shape) == 4 and len(data.shape) == 3 and data.shape[1] == 1 == shape[3] < shape[2]
 
 
 def turned(data: Data) -> Data:
-    """Maps with height and width exchanged."""
+    """Exchange height and width of maps."""
     return replace(data, index=data.index.swapaxes(2, 3))
 
 
 def _check_batch(data: Data, rows: Index, shape: list[int]) -> None:
+    """Raise an error unless each image's row has only values of that image, in the same order."""
     for image, row in enumerate(rows):
         if not np.array_equal(np.where(rows[0] > 0, rows[0] + image * data.size, 0), row):
-            raise UnsupportedError(f"mixes the images of a batch: {shape}")
+            raise UnsupportedError(f"mixes the images of a batch in {shape}: keep the batch as first axis")

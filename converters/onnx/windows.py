@@ -1,4 +1,4 @@
-"""Windows of convolutions and pools: where ONNX's attributes put them along each axis."""
+"""Windows of convolutions and pools: their places along each axis, from the attributes of an ONNX node."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,15 +14,21 @@ from specs.shapes import axis_output
 __all__ = ["MAX_SIDE", "Pads", "Windows", "symmetric", "windows_of"]
 
 Pads = tuple[int, int, int, int]
-"""`(top, left, bottom, right)`."""
+"""Padding, `(top, left, bottom, right)`."""
 
 MAX_SIDE = 1 << 14
-"""Of kernels, strides, dilations and paddings: a small file may ask for more than any image has."""
+"""Largest side of a kernel, stride, dilation or padding; guards against small files that ask for huge maps."""
 
 
 @dataclass(frozen=True)
 class Windows:
-    """Where windows stand; `n_axes` of them as the node has it, 1 where height is 1."""
+    """Windows on maps, `(height, width)` each.
+
+    Attributes:
+        kernel, stride, dilation: as in `torch.nn.Conv2d`.
+        pads: padding on each side.
+        n_axes: 2, or 1 for a node on `[N, C, L]`, whose maps get height 1.
+    """
 
     kernel: Pair
     stride: Pair
@@ -32,18 +38,18 @@ class Windows:
 
     @property
     def turned(self) -> "Windows":
-        """Those over maps with height and width exchanged."""
+        """Windows for maps with height and width exchanged."""
         top, left, bottom, right = self.pads
         return Windows(self.kernel[::-1], self.stride[::-1], self.dilation[::-1], (left, top, right, bottom))
 
     @property
     def reach(self) -> Pair:
-        """From the first to the last that a window sees, downwards and across."""
+        """Extent of a window, `(height, width)`, with the gaps of its dilation."""
         down, across = (step * (side - 1) + 1 for step, side in zip(self.dilation, self.kernel, strict=True))
         return down, across
 
     def output(self, height: int, width: int) -> Pair:
-        """How many windows there are, downwards and across; 0 or less where none fits."""
+        """Return the number of windows along height and width; 0 or less if none fits."""
         down, across = (
             axis_output(
                 side + self.pads[axis] + self.pads[axis + 2],
@@ -58,31 +64,36 @@ class Windows:
 
 
 def windows_of(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: tuple[int, ...]) -> Windows:
-    """The windows over maps of `sides`, one or two of them, that a node's attributes describe.
+    """Return the windows that the attributes of a node describe.
 
-    `SAME_UPPER` and `SAME_LOWER`: as many windows as strides fit into a side; an odd row of padding goes to the end or
-    the start. `ceil_mode`: windows that begin inside count too; the padding they need is added at the end (source:
-    Operators.md of onnx, MaxPool).
+    With `SAME_UPPER` and `SAME_LOWER` a side has `ceil(side / stride)` windows; an odd row of padding goes to the end
+    or to the start. With `ceil_mode`, a last window that starts inside counts too, and the padding that it needs is
+    added at the end (source: Operators.md of onnx, MaxPool).
+
+    Args:
+        attributes: attributes of the node.
+        kernel: sides of the kernel.
+        sides: sides of the maps, one or two.
 
     Raises:
-        IntegrityError: an attribute has too many or few numbers, or absurd ones.
-        UnsupportedError: an `auto_pad` that onnx does not have, or padding that takes away.
+        IntegrityError: an attribute has the wrong number of values, or a value out of range.
+        UnsupportedError: an `auto_pad` that onnx does not define, or negative padding.
     """
     n = len(sides)
     stride, dilation = (_sides(attributes, name, n, 1) for name in ("strides", "dilations"))
     pads = list(_sides(attributes, "pads", 2 * n, 0))
     if len(kernel) != n:
-        raise IntegrityError(f"its kernel {list(kernel)} and the maps {list(sides)} have not the same axes")
+        raise IntegrityError(f"its kernel {list(kernel)} and the maps {list(sides)} must have the same number of axes")
     for name, values, least in (("kernel", kernel, 1), ("strides", stride, 1), ("dilations", dilation, 1)):
         if any(not least <= value <= MAX_SIDE for value in values):
-            raise IntegrityError(f"its {name} {list(values)} are not within {least} to {MAX_SIDE}")
+            raise IntegrityError(f"its {name} {list(values)} must be within {least} to {MAX_SIDE}")
     if any(value > MAX_SIDE for value in pads):
-        raise IntegrityError(f"its pads {pads} are not within 0 to {MAX_SIDE}")
+        raise IntegrityError(f"its pads {pads} must be within 0 to {MAX_SIDE}")
     if min(pads) < 0:
-        raise UnsupportedError(f"padding that takes away: {pads}")
+        raise UnsupportedError(f"negative padding {pads}, which crops, is not supported: use pads of at least 0")
     auto = attributes.get("auto_pad", "NOTSET")
     if auto not in ("NOTSET", "VALID", "SAME_UPPER", "SAME_LOWER"):
-        raise UnsupportedError(f"auto_pad={auto!r}")
+        raise UnsupportedError(f"auto_pad={auto!r} is not supported: use explicit pads")
     for axis, side in enumerate(sides):
         reach = dilation[axis] * (kernel[axis] - 1) + 1
         if auto != "NOTSET":
@@ -105,11 +116,13 @@ def windows_of(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: tu
 
 
 def symmetric(weight: Floats, dilation: Pair, pads: Pads) -> tuple[Floats, Pair, Pair]:
-    """Weight, dilation and padding, the same on both sides, of the same convolution: where more is padded on one side,
-    the other gets as much, and the kernel zeros there. Where the dilation steps over these, it is written out too.
+    """Return weight, dilation and padding of the same convolution, with equal padding on opposite sides.
+
+    The smaller padding of two sides is raised to the larger one, and the kernel gets zeros on the same side. If the
+    difference is not a multiple of the dilation, the gaps in the kernel are written out as zeros first.
 
     >>> weight, dilation, padding = symmetric(np.ones((1, 1, 2, 1)), (1, 1), (0, 0, 1, 0))
-    >>> weight.ravel().tolist(), dilation, padding  # reads as before from the row that it is moved to
+    >>> weight.ravel().tolist(), dilation, padding  # the zero meets the added row of padding
     ([0.0, 1.0, 1.0], (1, 1), (1, 0))
     """
     steps, padding = list(dilation), []
@@ -127,6 +140,7 @@ def symmetric(weight: Floats, dilation: Pair, pads: Pads) -> tuple[Floats, Pair,
 
 
 def _written_out(weight: Floats, axis: int, dilation: int) -> Floats:
+    """Return a weight whose gaps along an axis are written out as zeros."""
     shape = list(weight.shape)
     shape[axis] = dilation * (shape[axis] - 1) + 1
     wide = np.zeros(shape)
@@ -137,7 +151,8 @@ def _written_out(weight: Floats, axis: int, dilation: int) -> Floats:
 
 
 def _sides(attributes: Mapping[str, Any], name: str, n: int, default: int) -> tuple[int, ...]:
+    """Return an attribute of `n` integers, all `default` if it is missing."""
     values = tuple(int(value) for value in attributes.get(name) or (default,) * n)
     if len(values) != n:
-        raise IntegrityError(f"its {name} {list(values)} are {len(values)} numbers, where {n} are needed")
+        raise IntegrityError(f"expected {n} numbers as its {name}, got {list(values)}")
     return values

@@ -1,1 +1,1 @@
-"""Pages for people: what a network does on images, as one HTML file that needs no other."""
+"""HTML reports and drawings of networks; each page is a single file that loads nothing else."""

@@ -1,4 +1,4 @@
-"""What a model's card says, for people."""
+"""Facts of a model's card as rows of text."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -7,7 +7,7 @@ __all__ = ["card_rows"]
 
 
 def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str, str]]:
-    """Topic, key and value of each fact; epochs count from 1.
+    """Return topic, key and value of each fact of a card, as text; epochs count from 1.
 
     >>> card_rows({"training": {"epoch": 4, "epochs": 9}, "test": {"snn": {"accuracy": 0.5, "synops": None}}})
     [('training', 'epoch', '5 (of 9)'), ('training', 'epochs', '9'), ('test', 'snn', 'accuracy 0.5')]

@@ -1,4 +1,4 @@
-"""Charts as numbers: where lines, ticks and labels stand in a drawing. The templates draw them as SVG."""
+"""Layout of charts: positions of lines, ticks and labels. The templates draw them as SVG."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -11,14 +11,14 @@ from bootstrap_core.training.trainer import EpochReport
 __all__ = ["HEIGHT", "WIDTH", "Axis", "Line", "LineChart", "accuracy_chart", "learning_charts", "output_chart", "ticks"]
 
 WIDTH, HEIGHT = 400.0, 250.0
-"""Of the drawing, in its own units."""
+"""Size of a chart, in SVG units."""
 LEFT, RIGHT, TOP, BOTTOM = 54.0, 388.0, 12.0, 206.0
-"""Of the area between the axes."""
+"""Edges of the area between the axes, in SVG units."""
 
 
 @dataclass(frozen=True)
 class Axis:
-    """From values to places; `labels` are `(place, text)`."""
+    """Axis from the values `low` to `high`, at the positions `start` to `end`; `labels` are `(position, text)`."""
 
     low: float
     high: float
@@ -28,13 +28,13 @@ class Axis:
     labels: tuple[tuple[float, str], ...] = ()
 
     def at(self, value: float) -> float:
-        """Where a value stands."""
+        """Return the position of a value."""
         return round(self.start + (value - self.low) / (self.high - self.low) * (self.end - self.start), 2)
 
 
 @dataclass(frozen=True)
 class Line:
-    """A line in pieces, each some points `(x, y)`; its class in the style sheet, a mark at each point if `dotted`."""
+    """Line in pieces of points `(x, y)`; `style` is a class of the style sheet, `dotted` marks each point."""
 
     name: str
     style: str
@@ -44,7 +44,7 @@ class Line:
 
 @dataclass(frozen=True)
 class LineChart:
-    """Axes and lines, the last on top; `title` and `description` are what it says in words."""
+    """Line chart; the last line is on top. `title` and `description` state its content in words."""
 
     title: str
     description: str
@@ -54,7 +54,7 @@ class LineChart:
 
 
 def ticks(low: float, high: float, n: int = 5) -> list[float]:
-    """Round numbers in steps of 1, 2 or 5 times a power of ten that reach from `low` or below to `high` or above.
+    """Return round numbers, in steps of 1, 2 or 5 times a power of ten, that cover the range from `low` to `high`.
 
     >>> ticks(0.13, 0.97)
     [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
@@ -68,12 +68,17 @@ def ticks(low: float, high: float, n: int = 5) -> list[float]:
 
 
 def _shares(levels: list[float]) -> list[float]:
-    """Those that are parts of a whole."""
+    """Return the levels within 0..1."""
     return [level for level in levels if 0 <= level <= 1]
 
 
 def accuracy_chart(by_steps: dict[int, float | None], ann: float | None = None) -> LineChart:
-    """Accuracy against T on a scale of powers of two, with gaps where there is none; the ANN's as a level line."""
+    """Return the chart of accuracy against T, on a logarithmic axis of T.
+
+    Args:
+        by_steps: accuracy for each T, 0..1; None makes a gap.
+        ann: accuracy of the ANN, drawn as a horizontal line; None without ANN.
+    """
     known = {t: accuracy for t, accuracy in by_steps.items() if accuracy is not None}
     levels = _shares(ticks(min([*known.values(), *([] if ann is None else [ann])], default=0.0), 1.0))
     y = Axis(levels[0], 1.0, BOTTOM, TOP, "accuracy")
@@ -99,19 +104,19 @@ LEARNERS = (
     ("validation, ANN", "ann", "validation_ann"),
     ("validation, SNN", "snn", "validation_snn"),
 )
-"""Lines of `learning_charts`: name, class in the style sheet, and how the fields of an `EpochReport` begin."""
+"""Lines of `learning_charts`: name, class in the style sheet, and prefix of the fields of `EpochReport`."""
 
 
 def learning_charts(reports: Sequence[EpochReport]) -> tuple[LineChart, LineChart]:
-    """Accuracy and loss over the epochs of a training run, in training and on validation images; counted from 1."""
-    kept = [report for report in reports if report.best]  # the last is; of cards of strangers maybe none
+    """Return the charts of accuracy and of loss over the epochs, which count from 1."""
+    kept = [report for report in reports if report.best]  # the last was kept; other programs may mark none
     best = kept[-1] if kept else max(reports, key=lambda report: report.validation_snn_accuracy)
     last = reports[-1]
     accuracy = _learning_chart(
         reports,
         "accuracy",
-        f"The SNN's best on validation images is {_percent(best.validation_snn_accuracy)}, in epoch {best.epoch + 1} "
-        f"of {len(reports)}; in the last it is {_percent(last.validation_snn_accuracy)}, the ANN's "
+        f"Best validation accuracy of the SNN: {_percent(best.validation_snn_accuracy)}, in epoch {best.epoch + 1} of "
+        f"{len(reports)}. Last epoch: SNN {_percent(last.validation_snn_accuracy)}, ANN "
         f"{_percent(last.validation_ann_accuracy)}.",
     )
     losses = ", ".join(f"{name} {getattr(last, f'{field}_loss'):.4f}" for name, _, field in LEARNERS)
@@ -145,7 +150,13 @@ def _learning_chart(reports: Sequence[EpochReport], figure: str, description: st
 
 
 def output_chart(over_time: Tensor, classes: Sequence[str], label: int) -> LineChart:
-    """The mean output of each class up to each step, `[T, classes]`; that of the answer and of the label stand out."""
+    """Return the chart of the outputs over time, in which the answer and the label stand out.
+
+    Args:
+        over_time: mean output of each class up to each step, `[T, classes]`.
+        classes: names of the classes.
+        label: index of the true class.
+    """
     rows = over_time.tolist()
     answer = int(over_time[-1].argmax())
     levels = ticks(float(over_time.min()), float(over_time.max()), 4)
@@ -176,7 +187,7 @@ def output_chart(over_time: Tensor, classes: Sequence[str], label: int) -> LineC
 def _pieces(
     x: Axis, y: Axis, points: Iterable[tuple[float, float | None]]
 ) -> tuple[tuple[tuple[float, float], ...], ...]:
-    """Where points stand, in pieces that end where a value is missing."""
+    """Return the positions of points, in pieces that end where a value is missing."""
     pieces: list[list[tuple[float, float]]] = [[]]
     for at, value in points:
         if value is None:
@@ -187,7 +198,7 @@ def _pieces(
 
 
 def _whole_marks(n: int) -> list[int]:
-    """1 and up to eight more whole numbers to `n`."""
+    """Return 1 and up to eight more whole numbers up to `n`."""
     return [i for i in range(1, n + 1) if i == 1 or i % max(1, -(-n // 8)) == 0]
 
 

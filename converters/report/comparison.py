@@ -1,4 +1,4 @@
-"""An ANN beside the spiking network made of it, on the same images."""
+"""Comparison of an ANN with the spiking network made from it, on the same images."""
 
 import time
 from dataclasses import dataclass
@@ -27,22 +27,22 @@ from specs.block import has_neurons
 __all__ = ["ConversionFigures", "correlation", "count_macs", "layer_correlations", "measure_conversion"]
 
 ROUNDING = 1e-12
-"""Part of a sum of squares that rounding leaves where nothing varies."""
+"""Spread, relative to the sum of squares, up to which values count as constant: rounding errors."""
 
 
 @dataclass(frozen=True, eq=False)
 class ConversionFigures:
-    """What a page shows of a conversion with data.
+    """Figures for the report of a conversion with data.
 
     Attributes:
-        network: the spiking network by itself.
-        ann_accuracy: on the same images as `network.by_steps`.
-        agreement: part of them to which both give one answer.
-        correlations: for each layer, of the ANN's activations with the rates; None where there is nothing to compare.
-        macs: multiplications and additions of the ANN for an image.
-        energy: estimates for an image.
-        examples: images with what the SNN makes of them, and the ANN's logits.
-        seconds: what measuring took.
+        network: figures of the spiking network alone.
+        ann_accuracy: accuracy of the ANN on the images of `network.by_steps`, 0..1.
+        agreement: part of these images to which both give the same answer, 0..1.
+        correlations: for each layer, correlation of the ANN's activations with the rates; None if it is not defined.
+        macs: multiply-accumulate operations of the ANN for one image.
+        energy: energy estimates for one image.
+        examples: images with the SNN's response, and the ANN's logits.
+        seconds: duration of the measurement.
     """
 
     network: NetworkFigures
@@ -55,7 +55,7 @@ class ConversionFigures:
     seconds: float
 
     def layers_as_json(self) -> list[dict[str, float | int | None]]:
-        """For each layer what JSON has of it beside the conversion's own figures."""
+        """Return for each layer the figures that are not in `OnnxConversion.report`, as JSON values."""
         return [
             {"dead": layer.dead, "correlation": r}
             for layer, r in zip(self.network.layers, self.correlations, strict=True)
@@ -63,7 +63,7 @@ class ConversionFigures:
 
 
 def measure_conversion(conversion: OnnxConversion) -> ConversionFigures | None:
-    """Run both programs on test images; None without data, or if a state leaves 24 bits."""
+    """Run ANN and SNN on test images; return None without data, or if a state leaves 24 bits."""
     accuracy = (conversion.tuned or conversion.converted).get(conversion.spec.time_steps)
     if conversion.dataset is None or conversion.score is None or conversion.score.synops is None or accuracy is None:
         return None
@@ -95,7 +95,7 @@ def measure_conversion(conversion: OnnxConversion) -> ConversionFigures | None:
 
 
 def count_macs(ann: Ann) -> int:
-    """Multiplications of weights with inputs for one image, each with its addition; padding counts."""
+    """Return the multiply-accumulate operations of weights and inputs for one image; those on padding count."""
     total = 0
     for node in ann.nodes:
         match node.operation:
@@ -108,7 +108,7 @@ def count_macs(ann: Ann) -> int:
 
 @torch.no_grad()
 def layer_correlations(conversion: OnnxConversion, exact: IntegerNetwork, split: Split) -> list[float | None]:
-    """For each layer, input first, how the ANN's activations and the rates that stand for them correlate."""
+    """Return for each layer, input first, the correlation of the ANN's activations with the rates for them."""
     ann = activations_first(conversion.imported.ann)
     layers = exact.spec.layers
     sources = dict(zip(conversion.candidate.blocks, conversion.candidate.layers, strict=True))
@@ -123,20 +123,24 @@ def layer_correlations(conversion: OnnxConversion, exact: IntegerNetwork, split:
             output, found = values[source.target], rates[i]
             if source.activation is not None:
                 output = source.wanted(output)
-                scale = scales.get(i, scale)  # neurons for any of a window stand for what those in it do
+                scale = scales.get(i, scale)  # an `any` pool has the scale of what it reads
                 found = found * scale.reshape(-1, *[1] * (found.dim() - 2))
             moments[i] += _moments(output, found)
     return [correlation(row) for row in moments]
 
 
 def _moments(x: Tensor, y: Tensor) -> Tensor:
-    """Number, sums, sums of squares and of products of two tensors with as many elements, float64 `[6]`."""
+    """Return count, sums, sums of squares and of products of two tensors of equal size, float64 `[6]`."""
     x, y = x.double().flatten(), y.double().flatten()
     return torch.stack([torch.tensor(float(len(x))).double(), x.sum(), y.sum(), x @ x, y @ y, x @ y])
 
 
 def correlation(moments: Tensor) -> float | None:
-    """Pearson's, of summed moments `[n, sum x, sum y, sum x^2, sum y^2, sum x y]`; None where one does not vary."""
+    """Return Pearson's correlation; None if x or y is constant.
+
+    Args:
+        moments: summed moments `[n, sum x, sum y, sum x^2, sum y^2, sum x y]`.
+    """
     n, x, y, xx, yy, xy = moments.tolist()
     spread_x, spread_y = n * xx - x * x, n * yy - y * y
     if spread_x <= ROUNDING * n * xx or spread_y <= ROUNDING * n * yy:

@@ -1,4 +1,4 @@
-"""The report of a conversion, from its figures to a page."""
+"""HTML report of a conversion."""
 
 from collections.abc import Mapping, Sequence
 
@@ -18,14 +18,14 @@ def conversion_page(
     command: str,
     outputs: Sequence[Mapping[str, str]],
 ) -> str:
-    """The report of `convert model.onnx`.
+    """Return the HTML report of `convert model.onnx`.
 
     Args:
-        conversion: what was converted.
-        figures: of both programs; None without data.
-        source: the file.
-        command: as typed.
-        outputs: files written: path, format, sha256.
+        conversion: result of the conversion.
+        figures: comparison of ANN and SNN; None without data.
+        source: name of the ONNX file.
+        command: command line, as typed.
+        outputs: files written: `path`, `format` and `sha256` of each.
     """
     saturated = {found.block: found.saturated for found in conversion.candidate.calibrations}
     return render(

@@ -1,4 +1,4 @@
-"""Energy of an image, estimated from its operations: what each costs is published, how many there are is counted."""
+"""Estimated energy of one image: counted operations, times the published cost of each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ CAVEAT = (
 
 @dataclass(frozen=True)
 class EnergyCost:
-    """What one operation costs, and who says so."""
+    """Energy of one operation, and where it was published."""
 
     operation: str
     picojoules: float
@@ -38,29 +38,29 @@ COSTS = (FLOAT_ADD, FLOAT_MULTIPLY, INTEGER_ADD, BYTE_MULTIPLY, LOIHI_SYNOP)
 
 @dataclass(frozen=True)
 class EnergyEstimate:
-    """Energy of one image in some arithmetic: how often each operation."""
+    """Energy of one image in one kind of arithmetic; `terms` are counts of operations and their costs."""
 
     program: str
     terms: tuple[tuple[float, EnergyCost], ...]
 
     @property
     def nanojoules(self) -> float:
-        """Their sum."""
+        """Energy of all operations together."""
         return sum(count * cost.picojoules for count, cost in self.terms) / 1000
 
 
 def estimate_energy(
     spec: NetworkSpec, synops: Sequence[float], macs: int | None = None, effective_macs: float | None = None
 ) -> list[EnergyEstimate]:
-    """The spiking network in floats, in 8-bit weights, and on Loihi; before it, if given, the ANN likewise.
+    """Return estimates for the SNN in floats, with 8-bit weights and on Loihi, and for the ANN if `macs` is given.
 
-    A synop adds a weight. Where graded pixels arrive it multiplies first, as each step of the ANN does.
+    A synop adds a weight. A synop of a graded pixel, and a MAC of the ANN, multiplies first.
 
     Args:
-        spec: of the network.
-        synops: of an image, by layer, input first.
-        macs: multiplications and additions of the ANN for an image.
-        effective_macs: those of them without a zero.
+        spec: spec of the network.
+        synops: synops of one image for each layer, input first.
+        macs: multiply-accumulate operations of the ANN for one image.
+        effective_macs: those of `macs` in which no factor is 0.
     """
     adds = sum(synops)
     multiplies = synops[1] if spec.input.encoding is Encoding.GRADED else 0

@@ -1,4 +1,4 @@
-"""The gallery of a model: what it does on test images, from the model to a page."""
+"""Gallery of a model: a page that shows its answers and spikes on test images."""
 
 import time
 from collections.abc import Sequence
@@ -28,21 +28,21 @@ from specs.io import dump_spec
 __all__ = ["GalleryFigures", "gallery_page", "measure_gallery"]
 
 N_EXAMPLES, N_MISTAKES = 12, 2
-"""Images shown, and how many of them the network gets wrong, at most if it gets others right."""
+"""Number of images shown, and how many of them are mistakes; more only if too few others are right."""
 
 
 @dataclass(frozen=True, eq=False)
 class GalleryFigures:
-    """What a page shows of a model on a dataset.
+    """Figures for the gallery of a model.
 
     Attributes:
-        dataset: whose test images these are.
-        score: of the spiking network, in the integer engine.
-        ann: accuracy of the ANN on the same images, and on those of `network.by_steps`; None if its activations were
-            never fitted.
-        network: by time steps, by class, by layer.
-        examples: images, by class.
-        seconds: what measuring took.
+        dataset: dataset of the test images.
+        score: evaluation of the spiking network by the integer engine.
+        ann: accuracy as ANN on the same images, and on those of `network.by_steps`; None if the activations were never
+            fitted.
+        network: figures by time steps, class and layer.
+        examples: images, sorted by class.
+        seconds: duration of the measurement.
     """
 
     dataset: Dataset
@@ -54,21 +54,21 @@ class GalleryFigures:
 
 
 def measure_gallery(model: Model, dataset: Dataset, *, limit: int) -> GalleryFigures:
-    """Run a model on test images.
+    """Run a model on test images; return the figures of its gallery.
 
     Args:
-        model: a classifier of images like the dataset's.
-        dataset: with labels.
-        limit: test images, at most; they lie evenly in the test set.
+        model: classifier of images like the dataset's.
+        dataset: images with labels.
+        limit: largest number of test images; they are evenly spaced in the test set.
 
     Raises:
-        DataError: the dataset has no labels, or other classes than the model.
+        DataError: the dataset has no labels, or more classes than the model.
         StateOverflowError: a state leaves the hardware's 24 bits within the model's own time steps.
     """
     if dataset.classes == (UNLABELLED,):
-        raise DataError(f"a gallery scores answers, so it needs labels: there are none in {dataset.source}")
+        raise DataError(f"a gallery scores answers, which needs labels; {dataset.source} has no labels")
     if len(dataset.classes) > model.spec.n_classes:
-        raise DataError(f"{dataset.name} has {len(dataset.classes)} classes, the model {model.spec.n_classes}")
+        raise DataError(f"{dataset.name} has {len(dataset.classes)} classes, the model has only {model.spec.n_classes}")
     start = time.perf_counter()
     network = model.build()
     exact = IntegerNetwork(network)
@@ -94,14 +94,14 @@ def measure_gallery(model: Model, dataset: Dataset, *, limit: int) -> GalleryFig
 def gallery_page(
     model: Model, figures: GalleryFigures, *, source: str, command: str, reports: Sequence[EpochReport] = ()
 ) -> str:
-    """The page of a model.
+    """Return the gallery of a model, an HTML page.
 
     Args:
-        model: as it was measured.
-        figures: what it did.
-        source: its file or name.
-        command: as typed.
-        reports: of the epochs that it was trained in, if they are known.
+        model: the model.
+        figures: figures of the model.
+        source: file or name of the model.
+        command: command line, as typed.
+        reports: reports of its training epochs, if known.
     """
     return render(
         "gallery.html.jinja",

@@ -1,4 +1,4 @@
-"""What a spiking network does on images: accuracy by time steps, confusions, activity of its layers, single images."""
+"""Figures of a spiking network on images: accuracy by time steps, confusions, activity of layers, single images."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -32,28 +32,28 @@ __all__ = [
 
 TIME_STEPS = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64)
 N_SCORED = 2000
-"""Test images, at most, for accuracy by T and confusions."""
+"""Largest number of test images for accuracy by T and confusions."""
 N_WATCHED = 500
-"""Test images, at most, for what each layer does."""
+"""Largest number of test images on which dead units are counted."""
 N_EXAMPLES = 6
 N_DRAWN = 96
-"""Neurons of a layer in a raster, at most."""
+"""Largest number of neurons in a raster."""
 BATCH = 64
 
 
 @dataclass(frozen=True, eq=False)
 class Confusion:
-    """How often each answer was given: `counts` int64 `[class, answer]`."""
+    """Confusion matrix: `counts` is int64 `[class, answer]`."""
 
     counts: Tensor
 
     @property
     def accuracy(self) -> float:
-        """Part of the images on the diagonal."""
+        """Part of the images with the right answer, 0..1."""
         return float(self.counts.diagonal().sum()) / float(self.counts.sum())
 
     def most_frequent(self, n: int) -> list[tuple[int, int, int]]:
-        """Up to `n` mistakes `(class, answer, count)`, the most frequent first."""
+        """Return up to `n` mistakes `(class, answer, count)`, the most frequent first."""
         wrong = self.counts.clone().fill_diagonal_(0).flatten()
         order = wrong.argsort(descending=True, stable=True)[:n].tolist()
         n_classes = len(self.counts)
@@ -62,14 +62,14 @@ class Confusion:
 
 @dataclass(frozen=True)
 class LayerActivity:
-    """A layer on the test images.
+    """Activity of a layer on the test images.
 
     Attributes:
-        name: index and kind, as `1 dense`.
-        shape: of its output.
-        rate: spikes of a neuron and step; None without neurons.
-        synops: synaptic operations of an image that arrive in it.
-        dead: neurons that no watched image makes spike; None without neurons.
+        name: index and kind, such as `1 dense`.
+        shape: shape of the output.
+        rate: spikes per neuron and time step; None without neurons.
+        synops: synaptic operations that arrive in the layer, per image.
+        dead: number of neurons that never spike on the watched images; None without neurons.
     """
 
     name: str
@@ -80,13 +80,13 @@ class LayerActivity:
 
     @property
     def n_units(self) -> int:
-        """Outputs of an image."""
+        """Number of outputs."""
         return prod(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
 class Raster:
-    """Spikes of a layer on one image: int8 `[T, neurons]`, of `n_neurons` some that lie evenly."""
+    """Spikes of a layer on one image, int8 `[T, neurons]`: some of its `n_neurons` neurons, evenly spaced."""
 
     layer: str
     spikes: Tensor
@@ -95,10 +95,14 @@ class Raster:
 
 @dataclass(frozen=True, eq=False)
 class Example:
-    """An image uint8 `[C, H, W]`, its class, and what the network makes of it.
+    """Image with the response of the network.
 
-    `over_time` `[T, classes]` is the mean of the output up to each step; its last row are the logits. `spikes`,
-    `[T, C]` or `[T, C, H, W]`, are all those of the last layer of neurons, that of the last raster; None without one.
+    Attributes:
+        image: uint8 `[C, H, W]`.
+        label: index of the true class.
+        over_time: mean output up to each step, `[T, classes]`; the last row is the logits.
+        rasters: spikes of each layer of neurons.
+        spikes: all spikes of the last layer of neurons, `[T, C]` or `[T, C, H, W]`; None without neurons.
     """
 
     image: Tensor
@@ -115,16 +119,16 @@ class Example:
 
 @dataclass(frozen=True, eq=False)
 class NetworkFigures:
-    """What a page shows of a spiking network.
+    """Figures of a spiking network, for a page.
 
     Attributes:
         classes: names of the answers.
-        by_steps: accuracy by T on `n_scored` test images; None where a state leaves 24 bits.
-        confusion: at the network's own T, on the same images.
-        logits: of the same images, `[n_scored, classes]`.
-        scored: those images.
-        layers: input first; rates and synops are those of all test images, dead units those of `watched`.
-        watched: the images of dead units.
+        by_steps: accuracy for each T on the `scored` images; None where a state leaves 24 bits.
+        confusion: confusions on the same images, at the network's own T.
+        logits: logits of the same images, `[N, classes]`.
+        scored: test images for the four figures above.
+        layers: activity of each layer, input first; rates and synops on all test images, dead units on `watched`.
+        watched: test images on which dead units are counted.
     """
 
     classes: tuple[str, ...]
@@ -137,12 +141,12 @@ class NetworkFigures:
 
 
 def measure_network(exact: IntegerNetwork, dataset: Dataset, score: Evaluation) -> NetworkFigures:
-    """Run a network on test images that lie evenly in the test set.
+    """Run a network on test images, evenly spaced in the test set; return its figures.
 
     Args:
         exact: the network.
-        dataset: its test images are run.
-        score: of all test images at the network's own T.
+        dataset: dataset with the test images.
+        score: evaluation on all test images, at the network's own T.
     """
     scored, watched = spread_out(dataset.test, N_SCORED), spread_out(dataset.test, N_WATCHED)
     logits = torch.cat([exact(images) for images, _ in batches(scored, BATCH)])
@@ -163,12 +167,12 @@ def measure_network(exact: IntegerNetwork, dataset: Dataset, score: Evaluation) 
 
 
 def spread_out(split: Split, n: int) -> Split:
-    """At most `n` images that lie evenly in the split, which may be sorted by class."""
+    """Return at most `n` images, evenly spaced, as a split may be sorted by class."""
     return split if len(split) <= n else split.take(torch.arange(n) * len(split) // n)
 
 
 def class_names(dataset: Dataset, n_classes: int) -> tuple[str, ...]:
-    """The names of the dataset's classes if it has as many as the network; else numbers."""
+    """Return the names of the dataset's classes if the network has as many; otherwise numbers."""
     return dataset.classes if len(dataset.classes) == n_classes else tuple(map(str, range(n_classes)))
 
 
@@ -182,7 +186,7 @@ def count_confusions(labels: Tensor, answers: Tensor, n_classes: int) -> Confusi
 
 
 def dead_units(exact: IntegerNetwork, split: Split) -> list[int | None]:
-    """For each layer, input first, the neurons that never spike on these images; None without neurons."""
+    """Return for each layer, input first, how many neurons never spike on these images; None without neurons."""
     tallies = [exact.tally(images)[1].counts for images, _ in batches(split, BATCH)]
     found: list[int | None] = []
     for layer, counts in zip(exact.spec.layers, zip(*tallies, strict=True), strict=True):
@@ -197,13 +201,13 @@ def dead_units(exact: IntegerNetwork, split: Split) -> list[int | None]:
 def pick_examples(
     labels: Tensor, interesting: Tensor, n: int = N_EXAMPLES, *, n_interesting: int | None = None
 ) -> list[int]:
-    """Indices of up to `n` images: some of them interesting if there are as many, the others of many classes.
+    """Return the indices of up to `n` images, some of them interesting, from as many classes as possible.
 
     Args:
         labels: int64 `[N]`.
         interesting: bool `[N]`.
-        n: how many.
-        n_interesting: how many of them are interesting, by default half; more only if there are no others.
+        n: number of images.
+        n_interesting: number of interesting ones, by default half; more only if too few others exist.
 
     >>> pick_examples(torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([1, 1, 0, 1, 0, 0]).bool(), 4)
     [0, 3, 2, 4]
@@ -214,7 +218,7 @@ def pick_examples(
 
 
 def _each_class_in_turn(labels: Tensor, indices: Tensor) -> list[int]:
-    """The indices, the first ones of each class before the second ones."""
+    """Return the indices in rounds: the first of each class, then the second of each, and so on."""
     seen, turns = Counter[int](), list[tuple[int, int]]()
     for i, label in zip(indices.tolist(), labels[indices].tolist(), strict=True):
         turns.append((seen[label], i))
@@ -224,7 +228,7 @@ def _each_class_in_turn(labels: Tensor, indices: Tensor) -> list[int]:
 
 @torch.no_grad()
 def run_examples(exact: IntegerNetwork, split: Split, indices: Sequence[int]) -> list[Example]:
-    """What the network makes of some images, step by step."""
+    """Run the network on some images; return its outputs and spikes step by step."""
     chosen = split.take(list(indices))
     images = chosen.images[:]
     _, trace = exact.run(images)

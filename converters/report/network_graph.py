@@ -1,4 +1,4 @@
-"""A network drawn: its layers from top to bottom, in the integers of the hardware."""
+"""Drawing of a network: its layers from top to bottom, in the integers of the hardware."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -34,18 +34,18 @@ __all__ = [
 ]
 
 WIDTH = 360.0
-"""Of the drawing, in its own units; letters are 12 of them high."""
+"""Width of the drawing, in SVG units; letters are 12 units high."""
 LEFT, RIGHT = 46.0, 352.0
-"""Of the boxes; skips bend to the left of them."""
+"""Edges of the boxes; skips run to the left of them."""
 PAD, LINE, GAP = 10.0, 16.0, 24.0
 BARS_WIDTH, BARS_HEIGHT = 92.0, 38.0
 WRAP, WRAP_BESIDE_BARS = 48, 29
-"""Letters in a line of a box, without and with a histogram beside it."""
+"""Characters in a line of a box, without and with a histogram next to it."""
 
 
 @dataclass(frozen=True)
 class Histogram:
-    """How often weights lie in bins of equal width from `low` to `high`, in units of 1/64."""
+    """Histogram of weights: counts in bins of equal width from `low` to `high`, in units of 1/64."""
 
     low: int
     high: int
@@ -54,14 +54,14 @@ class Histogram:
 
 @dataclass(frozen=True)
 class GraphLayer:
-    """A layer in words.
+    """Layer of a drawing, in words.
 
     Attributes:
-        name: index and kind, as `1 dense`.
-        shape: of its output.
-        facts: what else is known, a sentence each.
-        sources: indices of the layers from which it has skips.
-        weights: of all its synapses; None where there are none, or they were never trained.
+        name: index and kind, such as `1 dense`.
+        shape: shape of the output.
+        facts: further facts, one phrase each.
+        sources: indices of the layers that its skips read.
+        weights: weights of all its synapses; None if there are none, if all are equal, or if they were never trained.
     """
 
     name: str
@@ -73,7 +73,7 @@ class GraphLayer:
 
 @dataclass(frozen=True)
 class NetworkGraph:
-    """A network in words: its name, what is known of it as a whole, and its layers, input first."""
+    """Network in words: its name, a line about the whole of it, and its layers, input first."""
 
     name: str
     about: str
@@ -81,17 +81,17 @@ class NetworkGraph:
 
 
 def graph_svg(graph: NetworkGraph) -> str:
-    """The drawing as an SVG file of its own."""
+    """Return the drawing as a standalone SVG file."""
     return render("graph.svg.jinja", drawing=draw(graph))
 
 
 def graph_page(graph: NetworkGraph) -> str:
-    """The drawing on a page, with the same in words."""
+    """Return an HTML page with the drawing, and the same facts as a table."""
     return render("graph.html.jinja", drawing=draw(graph))
 
 
 def graph_of_model(model: Model, *, trained: bool = True) -> NetworkGraph:
-    """The graph of a model; without its weights if nobody trained them."""
+    """Return the graph of a model; `trained=False` leaves out the values of its weights."""
     spec, network = model.spec, model.build()
     shapes = (spec.input.shape, *spec.shapes)
     layers = []
@@ -110,11 +110,11 @@ def graph_of_model(model: Model, *, trained: bool = True) -> NetworkGraph:
 
 
 def graph_of_netx(file: NetxFile, name: str) -> NetworkGraph:
-    """The graph of a netx file, whatever its neurons are.
+    """Return the graph of a netx file, also if this package cannot run its neurons.
 
     Args:
-        file: what it holds.
-        name: of the drawing.
+        file: content of the file.
+        name: title of the drawing.
     """
     layers = tuple(
         GraphLayer(
@@ -126,11 +126,12 @@ def graph_of_netx(file: NetxFile, name: str) -> NetworkGraph:
         for i, layer in enumerate(file.layers)
     )
     n_weights = sum(layer.weight.size for layer in file.layers if layer.weight is not None)
-    steps = f"T = {file.time_steps}" if file.time_steps else "time steps not said"
+    steps = f"T = {file.time_steps}" if file.time_steps else "time steps unknown"
     return NetworkGraph(name, f"{steps}, {n_weights:,} weights", layers)
 
 
 def _facts(layer: NetxLayer, *, trained: bool) -> Iterator[str]:
+    """Yield the facts that a netx layer holds; values of weights only if they are trained."""
     if layer.geometry is not None:
         yield f"kernel {geometry_text(layer)}"
     if layer.weight is not None and layer.kind == "input":
@@ -153,7 +154,7 @@ def _facts(layer: NetxLayer, *, trained: bool) -> Iterator[str]:
 
 
 def _spec_facts(spec: NetworkSpec, layer: LayerSpec, skips: list[IntArray]) -> Iterator[str]:
-    """What a netx layer has no place for."""
+    """Yield the facts that a netx layer has no field for."""
     if isinstance(layer, InputSpec) and layer.encoding is Encoding.GRADED:
         yield f"graded, {layer.bits} bits"
         return
@@ -162,13 +163,13 @@ def _spec_facts(spec: NetworkSpec, layer: LayerSpec, skips: list[IntArray]) -> I
     if spec.neuron_of(layer).reset is Reset.SUBTRACT and has_neurons(layer):
         yield "a spike subtracts the threshold"
     if spec.delay_shift_of(layer):
-        yield "an empty step follows"
+        yield "spikes leave a step later"
     for skip, weight in zip(skips_of(layer), skips, strict=True):
-        yield f"from {skip.source}: {skip.kind}, {weight.size:,} weights"
+        yield f"skip from {skip.source}: {skip.kind}, {weight.size:,} weights"
 
 
 def _histogram(mants: list[IntArray]) -> Histogram | None:
-    """Of all weights together; None if they are all the same."""
+    """Return the histogram of all weights together; None if they are all equal."""
     weights = np.concatenate([part.ravel() for part in mants]) if mants else np.zeros(1, np.int64)
     low, high = int(weights.min()), int(weights.max())
     return None if low == high else Histogram(low, high, tuple(histogram(weights).tolist()))
@@ -176,9 +177,14 @@ def _histogram(mants: list[IntArray]) -> Histogram | None:
 
 @dataclass(frozen=True)
 class Box:
-    """Where a layer stands: its upper edge and height, lines of text `(y, text)`, bars `(x, y, width, height)`.
+    """Box of a layer, in SVG units.
 
-    `foot` is where the least and the largest weight are written.
+    Attributes:
+        layer: the layer.
+        top, height: upper edge and height.
+        lines: lines of text, `(y, text)`.
+        bars: bars of the histogram, `(x, y, width, height)`.
+        foot: y of the least and the largest weight below the bars.
     """
 
     layer: GraphLayer
@@ -190,13 +196,13 @@ class Box:
 
     @property
     def middle(self) -> float:
-        """Half-way down."""
+        """Vertical centre."""
         return self.top + self.height / 2
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """Where everything stands; `skips` are paths from the box of a source to that of a layer, with the arrow's end."""
+    """Layout of a drawing; each of `skips` is an SVG path between two boxes, and the tip of its arrow."""
 
     graph: NetworkGraph
     height: float
@@ -210,7 +216,7 @@ class Drawing:
 
 
 def draw(graph: NetworkGraph) -> Drawing:
-    """Lay a network out."""
+    """Return the layout of a network."""
     boxes: list[Box] = []
     top = 2 * LINE + GAP
     for layer in graph.layers:
@@ -243,7 +249,7 @@ def _box(layer: GraphLayer, top: float) -> Box:
 
 
 def _skip(source: Box, target: Box, n: int) -> tuple[str, tuple[float, float]]:
-    """A curve to the left of the boxes, the wider the more of them it passes; `n`: how many end above it there."""
+    """Return a curve to the left of the boxes, wider the longer it is; `n` other skips end above it at the target."""
     start, end = source.middle, target.middle + 10 * n
     reach = min(56.0, 24 + (end - start) / 12)
     path = f"M{LEFT},{start:g} C{LEFT - reach:g},{start:g} {LEFT - reach:g},{end:g} {LEFT - 6},{end:g}"

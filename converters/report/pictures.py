@@ -1,4 +1,4 @@
-"""Images as PNG inside a page."""
+"""Images as PNG, embedded in pages as `data:` URIs."""
 
 import struct
 import zlib
@@ -15,7 +15,7 @@ GREY, RGB = 0, 2
 
 
 def png(pixels: Tensor) -> bytes:
-    """A PNG file of uint8 `[H, W]`, grey, or `[H, W, 3]`, RGB (W3C, Portable Network Graphics, 8 bits a sample)."""
+    """Return a PNG file of uint8 `[H, W]` (grey) or `[H, W, 3]` (RGB). Source: W3C, Portable Network Graphics."""
     height, width = pixels.shape[:2]
     rows = pixels.contiguous().reshape(height, -1).numpy()
     lines = b"".join(b"\0" + row.tobytes() for row in rows)  # 0: no filter
@@ -27,9 +27,9 @@ def png(pixels: Tensor) -> bytes:
 
 
 def image_uri(image: Tensor) -> str:
-    """A `data:` URI of an image uint8 `[C, H, W]`: RGB of three channels, else grey of the first.
+    """Return the URI of an image, uint8 `[C, H, W]`: RGB for three channels, otherwise the first channel in grey.
 
-    A single row of a square number of pixels is taken for a square.
+    A single row is shown as a square if its number of pixels is a square.
     """
     if image.shape[0] == 3:
         return _uri(image.permute(1, 2, 0))  # [H, W, 3]
@@ -39,12 +39,12 @@ def image_uri(image: Tensor) -> str:
 
 
 def raster_uri(spikes: Tensor) -> str:
-    """A `data:` URI of spikes `[T, neurons]`: time to the right, a row a neuron, black where one spikes."""
+    """Return the URI of spikes, `[T, neurons]`: time to the right, one row for each neuron, spikes in black."""
     return _uri(255 * (spikes.t() == 0).byte())
 
 
 def film_uri(frames: Tensor) -> str:
-    """A `data:` URI of frames RGB `[T, H, W, 3]`, side by side: a page shows one after the other."""
+    """Return the URI of RGB frames `[T, H, W, 3]`, side by side; the page shows one after another."""
     return _uri(frames.transpose(0, 1).flatten(1, 2))  # [H, T * W, 3]
 
 

@@ -1,4 +1,4 @@
-"""Templates of this package, filled: pages that need no other file, with no script, that fetch nothing."""
+"""Rendering of this package's templates: each page is one file without scripts, which loads nothing."""
 
 import math
 from dataclasses import dataclass
@@ -13,25 +13,25 @@ from converters.report.pictures import film_uri, image_uri, raster_uri
 __all__ = ["ScoreRow", "film_steps", "render", "score_rows", "visible"]
 
 MAX_MATRIX = 25
-"""Classes, at most, of which the whole confusion matrix is shown."""
+"""Largest number of classes for which the confusion matrix is shown."""
 MAX_ROWS = 10
-"""Classes of an image's scores; of more, those that either program puts first."""
+"""Largest number of classes in an image's scores; with more, those with the highest scores are shown."""
 MAX_FRAMES = 64
-"""Of the animation of an image's spikes: the page holds each."""
-GRAPH_KEY = "Bars: how often weights occur, in units of 1/64; as high as the root of their number. Curves: skips."
+"""Largest number of frames in the animation of an image's spikes; the page holds all of them."""
+GRAPH_KEY = "Bars: histogram of the weights, in units of 1/64; heights are square roots of counts. Curves: skips."
 NOTHING = "\N{EN DASH}"
 BIDI = (*range(0x202A, 0x202F), *range(0x2066, 0x206A))
 CONTROLS = (*range(9), *range(0xB, 0x20), *range(0x7F, 0xA0), *range(0xD800, 0xE000))
 INVISIBLE = dict.fromkeys((*CONTROLS, *BIDI), "\N{REPLACEMENT CHARACTER}")
-"""What a name in a file may hold and a page may not: controls, halves of characters, what turns text around."""
+"""Characters that a page replaces: controls, lone surrogates, and those that change the direction of text."""
 
 
 def render(template: str, **names: Any) -> str:
-    """A template of this package, filled. Every value is escaped, and invisible characters in it are shown.
+    """Fill a template of this package. Values are escaped, and invisible characters in them replaced.
 
     Args:
-        template: its file name.
-        names: what it uses.
+        template: file name of the template.
+        names: values that the template uses.
     """
     from jinja2 import Environment, FunctionLoader, StrictUndefined
 
@@ -64,15 +64,15 @@ def render(template: str, **names: Any) -> str:
 
 
 def visible(value: Any) -> Any:
-    """Text with its invisible characters replaced; anything else as it is."""
+    """Replace the invisible characters of a text; return any other value as it is."""
     return value.translate(INVISIBLE) if isinstance(value, str) else value
 
 
 @dataclass(frozen=True)
 class ScoreRow:
-    """The scores of one class, and each as a part of the way from its program's lowest to its highest.
+    """Scores of one class, by SNN and ANN; the ANN's are None without an ANN.
 
-    The ANN's are None where there is no ANN.
+    Each part is the position of a score between the lowest and the highest of its program, 0..1.
     """
 
     label: int
@@ -83,10 +83,10 @@ class ScoreRow:
 
 
 def score_rows(example: Example, ann: Any = None) -> list[ScoreRow]:
-    """Scores of an image by class, of at most `MAX_ROWS` classes.
+    """Return the scores of an image by class, for at most `MAX_ROWS` classes.
 
     Args:
-        example: what the SNN made of the image.
+        example: image with the SNN's response.
         ann: the ANN's logits `[classes]`, or None.
     """
     programs = [example.scores.tolist()] + ([] if ann is None else [ann.tolist()])
@@ -103,7 +103,7 @@ def score_rows(example: Example, ann: Any = None) -> list[ScoreRow]:
 
 
 def film_steps(example: Example) -> int:
-    """Steps of an image that are animated: all if they are not too many, none without neurons."""
+    """Return the number of steps to animate: at most `MAX_FRAMES`, and 0 without neurons."""
     return 0 if example.spikes is None else min(MAX_FRAMES, len(example.spikes))
 
 
@@ -117,7 +117,7 @@ def _percent(part: float | None) -> str:
 
 
 def _number(value: float | None, digits: int = 3) -> str:
-    """With so many significant digits, never in powers of ten."""
+    """Format a number with `digits` significant digits, without powers of ten."""
     if value is None:
         return NOTHING
     if value == 0 or not math.isfinite(value):

@@ -1,1 +1,1 @@
-"""Weight norm: its three styles, and the migration of state dicts between them."""
+"""Weight norm: its three styles, and the migration of state dicts from one to another."""

@@ -1,4 +1,4 @@
-"""A state dict file with its weight norms in another style."""
+"""Migrate the weight norms of a state dict file to another style."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,23 +26,23 @@ from specs.errors import ConversionError, UnsupportedError
 __all__ = ["MigrationReport", "migrate_file"]
 
 WRAPPERS = ("module.", "_orig_mod.")
-"""Prefixes of DataParallel and torch.compile."""
+"""Prefixes that DataParallel and torch.compile add to names."""
 
 PIECE_BYTES = 8 * 2**20
-"""Of each tensor in memory at a time."""
+"""Most bytes of a tensor in memory at a time."""
 
 
 @dataclass(frozen=True)
 class MigrationReport:
-    """What a migration found and did.
+    """Result of a migration.
 
     Attributes:
-        plan: Names, shapes and dtypes, old and new.
-        max_abs_diff: Largest difference of a weight before and after.
-        stripped_prefix: What was taken off the front of names.
-        key: Where in a checkpoint the state dict was.
-        notes: What was chosen, and what was left out.
-        warnings: What might surprise.
+        plan: Old and new names, shapes and dtypes.
+        max_abs_diff: Largest absolute difference of a weight before and after.
+        stripped_prefix: Prefix that was removed from names.
+        key: Path of the state dict in a checkpoint; empty if the file holds nothing else.
+        notes: Defaults that were chosen, and entries that were left out.
+        warnings: Findings that need attention, such as rows of zeros.
     """
 
     plan: Plan
@@ -65,24 +65,24 @@ def migrate_file(
     strip_prefix: str = "",
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> MigrationReport:
-    """Migrate a file; with no output, find out what would happen.
+    """Migrate a state dict file to another style of weight norm; without `output`, only report the changes.
 
-    From safetensors to safetensors, memory holds 8 MiB of a tensor before and after; where a norm does not keep axis 0,
-    the whole weight before and after.
+    From safetensors to safetensors, memory holds 8 MiB of a tensor before and after; if a norm does not keep axis 0, it
+    holds the whole weight before and after.
 
     Args:
-        source: A state dict or checkpoint of torch, or safetensors.
-        output: .safetensors, or .pt, .pth, .bin.
-        to, only, dim: As for `migrate_state_dict`.
-        dtype: What floating tensors become, after all else.
-        key: Where in a checkpoint the state dict is, with dots for deeper ones.
-        strip_prefix: Taken off the names that begin with it; `module.` and `_orig_mod.` go by themselves.
-        progress: Called with the number of bytes done, and of all.
+        source: State dict or checkpoint of torch, or safetensors file.
+        output: File to write: .safetensors, .pt, .pth or .bin.
+        to, only, dim: See `migrate_state_dict`.
+        dtype: Dtype of the new floating-point tensors, cast at the end; None keeps each as it is.
+        key: Path of the state dict in a checkpoint, with dots between keys.
+        strip_prefix: Prefix to remove from names; `module.` and `_orig_mod.` are always removed.
+        progress: Called with the number of bytes done, and the total.
 
     Raises:
-        ConversionError: as for `migrate_state_dict`, or the file has no state dict, or several.
-        IntegrityError: the file is damaged, or something else.
-        UnsupportedError: the output cannot hold it.
+        ConversionError: see `migrate_state_dict`; or the file has no state dict, or several.
+        IntegrityError: the file is damaged, or not a state dict file.
+        UnsupportedError: the output format cannot hold a tensor.
     """
     if output is not None:
         check_writable(output)
@@ -108,7 +108,7 @@ def migrate_file(
                 run(write=write)
         else:
             if lost := opened.metadata.keys() - {"format", METADATA_KEY}:
-                notes.append(f"left out, as torch's files have no metadata: {', '.join(sorted(lost))}")
+                notes.append(f"left out, as torch files have no metadata: {', '.join(sorted(lost))}")
             on_disk = {name for name, value in tensors.items() if value.is_meta}
             state |= {name: opened.whole(names[name]) for name in on_disk}
             write_torch(output, plan.run(state, findings), _stripped_modules(opened.modules, stripped))
@@ -119,7 +119,7 @@ def migrate_file(
 def _run_in_pieces(
     plan: Plan, read: Read, *, write: Write | None, findings: Findings, progress: Callable[[int, int], object]
 ) -> None:
-    """Run a plan on a few rows at a time; without `write`, only what has to be computed."""
+    """Run a plan on a few rows at a time; without `write`, only the steps that compute something."""
     steps = [step for step in plan.steps if write or not step.copies]
     done, total = 0, sum(spec.n_bytes for step in steps for spec in step.sources)
     for step in steps:
@@ -142,17 +142,17 @@ def _check_dense(tensors: Mapping[str, Tensor]) -> None:
 
 
 def _strip(state: Mapping[str, Any], wanted: str) -> tuple[dict[str, str], str]:
-    """Names without prefixes, each with the name in the file; and what was taken off."""
+    """Return the names without prefixes, each with the name in the file, and the prefix that was removed."""
     names, stripped = _unwrap({name: name for name in state})
     prefix = f"{wanted.removesuffix('.')}."
     if not wanted or f".{prefix}" in f".{stripped}":
         return names, stripped
     shorter = {name.removeprefix(prefix): old for name, old in names.items()}
     if shorter.keys() == names.keys():
-        raise ConversionError(f"no tensor's name begins with {prefix!r}; the first is {next(iter(names), 'none')}")
+        raise ConversionError(f"no tensor name begins with {prefix!r}; the first name is {next(iter(names), 'none')}")
     if len(shorter) < len(names):
         lost = next(old for name, old in names.items() if shorter[name.removeprefix(prefix)] != old)
-        raise ConversionError(f"{lost} and {shorter[lost.removeprefix(prefix)]} are one name without {prefix!r}")
+        raise ConversionError(f"{lost} and {shorter[lost.removeprefix(prefix)]} are the same without {prefix!r}")
     names, more = _unwrap(shorter)
     return names, stripped + prefix + more
 
@@ -166,7 +166,7 @@ def _unwrap(names: dict[str, str]) -> tuple[dict[str, str], str]:
 
 
 def _stripped_modules(modules: Mapping[str, Any] | None, stripped: str) -> Mapping[str, Any] | None:
-    """The versions of modules, by names without the prefix."""
+    """Return the versions of modules by their names without the prefix."""
     if modules is None or not stripped:
         return modules
     return {
@@ -177,19 +177,21 @@ def _stripped_modules(modules: Mapping[str, Any] | None, stripped: str) -> Mappi
 
 
 def _left_out(opened: StateDictFile) -> list[str]:
-    """Notes of what no output takes over."""
+    """Return notes on entries that are left out of any output."""
     notes = [f"left out: {', '.join(opened.others)} (beside {opened.key})"] if opened.others else []
     if METADATA_KEY in opened.metadata:
-        notes.append(f"left out: the metadata {METADATA_KEY!r}, a spec whose names these tensors no longer have")
+        notes.append(f"left out: the metadata {METADATA_KEY!r}, with a spec that the new names do not match")
     return notes
 
 
 def _left_out_of_safetensors(state: Mapping[str, Any]) -> list[str]:
-    """Notes of what torch's files hold and safetensors does not: other things than tensors, shared memory."""
+    """Return notes on what safetensors cannot hold: entries that are not tensors, and shared memory."""
     others = [name for name, value in state.items() if not isinstance(value, Tensor)]
-    notes = [f"left out, no tensors: {', '.join(others)}"] if others else []
+    notes = [f"left out, not tensors: {', '.join(others)}"] if others else []
     same: dict[tuple[int, int], list[str]] = {}
     for name, value in state.items():
         if isinstance(value, Tensor) and not value.is_meta and value.numel():
             same.setdefault((value.data_ptr(), value.nbytes), []).append(name)
-    return notes + [f"{' and '.join(names)} share memory; each is written" for names in same.values() if len(names) > 1]
+    return notes + [
+        f"{' and '.join(names)} share memory; each is written separately" for names in same.values() if len(names) > 1
+    ]

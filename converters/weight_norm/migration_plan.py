@@ -1,4 +1,4 @@
-"""A migration of weight norms: planned from names, dtypes and shapes alone, then run.
+"""Migration of weight norms: planned from names, dtypes and shapes only, then run.
 
 A plan runs on whole tensors or, for files larger than memory, on a few rows at a time.
 """
@@ -32,7 +32,7 @@ from specs.errors import ConversionError, UnsupportedError
 __all__ = ["Findings", "Plan", "Step", "TensorSpec", "migrate_state_dict", "plan_migration"]
 
 ROUNDINGS = 4
-"""Forms of one weight differ by at most this many eps: the norm, the quotient and the product are each rounded."""
+"""Largest difference between two forms of one weight, in eps: norm, quotient and product are each rounded."""
 
 LEGACY_NAME = re.compile(r"(?P<base>(?:.*\.)?[^.]+)_[gv]")
 PARAMETRIZED_NAME = re.compile(r"(?P<module>(?:.*\.)?)parametrizations\.(?P<name>[^.]+)\.(?P<part>.+)")
@@ -40,7 +40,7 @@ PARAMETRIZED_NAME = re.compile(r"(?P<module>(?:.*\.)?)parametrizations\.(?P<name
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """A tensor but for its values."""
+    """Name, dtype and shape of a tensor."""
 
     name: str
     dtype: torch.dtype
@@ -56,20 +56,20 @@ class TensorSpec:
 
     @property
     def n_bytes(self) -> int:
-        """Size of the values."""
+        """Size of the values, in bytes."""
         return self.n_elements * self.dtype.itemsize
 
 
 @dataclass(frozen=True)
 class Step:
-    """Tensors of the old state dict, and what becomes of them.
+    """Step of a migration: tensors of the old state dict, and the tensors made from them.
 
     Attributes:
-        base: Name of the plain weight, or of any other tensor.
+        base: Name of the plain weight, or of a tensor without a norm.
         sources: One tensor, or g and v.
         outputs: One tensor, or g and v.
-        dim: Axis that the norm keeps, or `WHOLE`; None if the step does not look at one.
-        twins: The same weight in other forms, which must agree with `sources` and are dropped.
+        dim: Axis that the norm keeps, or `WHOLE`; None if the step has no norm.
+        twins: Other forms of the same weight, which must agree with `sources` and are dropped.
     """
 
     base: str
@@ -80,43 +80,43 @@ class Step:
 
     @property
     def reads(self) -> list[TensorSpec]:
-        """What `apply` takes, in order."""
+        """Tensors that `apply` takes, in order."""
         return [*self.sources, *(spec for twin in self.twins for spec in twin)]
 
     @property
     def pairs(self) -> list[tuple[TensorSpec, TensorSpec]]:
-        """Which old tensor goes into which new one."""
+        """Pairs of an old tensor and a new tensor that it goes into."""
         if len(self.sources) == len(self.outputs):
             return list(zip(self.sources, self.outputs, strict=True))
         return [(old, new) for old in self.sources for new in self.outputs]
 
     @property
     def what(self) -> str:
-        """What happens, in a word or two."""
+        """Name of the step: renamed, multiplied out or split."""
         if len(self.sources) == len(self.outputs):
             return "renamed"
         return "multiplied out" if len(self.sources) > len(self.outputs) else "split"
 
     @property
     def copies(self) -> bool:
-        """Whether the outputs are the sources, bit by bit."""
+        """True if the outputs are the sources, bit by bit."""
         same_number = len(self.sources) == len(self.outputs)
         return same_number and not self.twins and all(old.dtype == new.dtype for old, new in self.pairs)
 
     @property
     def n_rows(self) -> int:
-        """In how many parts it may be done: elements; rows, if each has a norm of its own; or one."""
+        """Number of parts that can be computed on their own: elements, or rows that each have a norm, or else 1."""
         v = self.sources[-1]
         return v.n_elements if self.dim is None else v.shape[0] if self.dim == 0 else 1
 
     def ranges(self, n_bytes: int) -> Iterator[tuple[int, int]]:
-        """Ranges of rows in which no tensor has more than `n_bytes`, if a row has not."""
+        """Return ranges of rows in which each tensor has at most `n_bytes`, or one row if that is larger."""
         largest = max(spec.n_bytes for spec in (*self.reads, *self.outputs))
         size = max(1, n_bytes * self.n_rows // max(1, largest))
         return ((start, min(start + size, self.n_rows)) for start in range(0, self.n_rows, size))
 
     def place(self, spec: TensorSpec, rows: tuple[int, int]) -> tuple[int, int, tuple[int, ...]]:
-        """First and last element, and shape, of some rows of a tensor."""
+        """Return the start, the stop (in elements) and the shape of some rows of a tensor."""
         size = spec.n_elements // self.n_rows
         start, stop = rows
         shape = {None: (stop - start,), 0: (stop - start, *spec.shape[1:])}.get(self.dim, spec.shape)
@@ -124,10 +124,10 @@ class Step:
 
     @torch.no_grad()
     def apply(self, values: Sequence[Tensor], findings: "Findings") -> list[Tensor]:
-        """The outputs, of all that is read: whole, or the same rows of each.
+        """Return the outputs for the tensors in `reads`: whole, or the same rows of each.
 
         Raises:
-            ConversionError: no such weight exists, or its twin is another.
+            ConversionError: the weight is not defined or out of range, or a twin differs from it.
         """
         if self.copies:
             return list(values)
@@ -142,7 +142,9 @@ class Step:
             made = list(split(before, self.dim))
             if not all_finite(made[0]) and all_finite(before):
                 dtype = _name(before.dtype)
-                raise ConversionError(f"{self.base}: its norm is beyond {dtype}; cast first, --to plain --dtype fp32")
+                raise ConversionError(
+                    f"{self.base}: the norm is beyond {dtype}; first cast, with --to plain --dtype fp32"
+                )
             findings.zero_rows[self.base] += int((made[0] == 0).sum())
         else:
             made = sources if len(self.outputs) == len(sources) else [before]
@@ -151,19 +153,21 @@ class Step:
         return made
 
     def _weight(self, sources: Sequence[Tensor], findings: "Findings") -> Tensor:
+        """Return the plain weight of the sources; refuse rows whose direction is zero and whose magnitude is not."""
         if len(sources) == 1 or self.dim is None:
             return sources[0]
         g, v = sources
         zero = zero_rows(v, self.dim) if v.numel() else torch.zeros((), dtype=torch.bool)
         if bool((zero & (g != 0)).any()):
             raise ConversionError(
-                f"{self.sources[1].name}: a direction of zeros whose magnitude, in {self.sources[0].name}, is not 0; "
-                "set the magnitude to 0 if the weight is zero there"
+                f"{self.sources[1].name}: a row of zeros whose magnitude, in {self.sources[0].name}, is not 0; set the "
+                "magnitude to 0 if the weight is zero there"
             )
         findings.zero_rows[self.base] += int(zero.sum())
         return multiply_out(sources, self.dim)
 
     def _agree(self, sources: Sequence[Tensor], weight: Tensor, other: Sequence[Tensor]) -> bool:
+        """Return whether another form has the same weight, up to rounding if the forms differ."""
         if len(sources) == len(other):
             return all(a.dtype == b.dtype and torch.equal(a, b) for a, b in zip(sources, other, strict=True))
         found = multiply_out(other, self.dim)
@@ -178,10 +182,12 @@ class Step:
 
 @dataclass
 class Findings:
-    """What only the values tell, gathered while a plan runs.
+    """Findings that depend on the values of tensors, collected while a plan runs.
 
     Attributes:
-        max_abs_diff: Largest difference of a weight before and after, where both are finite.
+        max_abs_diff: Largest absolute difference of a weight before and after, where both are finite.
+        zero_rows: Number of rows of zeros, by weight.
+        not_finite: Message on values that are not finite, by weight.
     """
 
     max_abs_diff: float = 0.0
@@ -189,7 +195,7 @@ class Findings:
     not_finite: dict[str, str] = field(default_factory=dict)
 
     def compare(self, base: str, before: Tensor, after: Tensor) -> None:
-        """Take in a weight, or a part of it, before and after."""
+        """Record the difference of a weight, or of a part of it, before and after."""
         wide = torch.float64 if torch.float64 in (before.dtype, after.dtype) else torch.float32
         for old, new in zip(parts(before), parts(after), strict=True):
             difference = (old.to(wide) - new.to(wide)).abs()
@@ -201,22 +207,22 @@ class Findings:
                 self.max_abs_diff = max(self.max_abs_diff, float(difference.max()))
 
     def warnings(self) -> list[str]:
-        """A line for each weight that deserves a look."""
+        """Return a line for each weight that needs attention."""
         return [
-            *(f"{base}: {n} rows are zero and stay so, by a magnitude of 0" for base, n in self.zero_rows.items() if n),
+            *(f"{base}: {n} rows are zero; their magnitude is 0" for base, n in self.zero_rows.items() if n),
             *(f"{base} {what}" for base, what in self.not_finite.items()),
         ]
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How a state dict becomes one of another style.
+    """Steps that turn a state dict into one of another style.
 
     Attributes:
-        found: The style of the weight norms in it; `mixed`; or `plain` if there are none.
-        steps: Each tensor is in one.
-        warnings: What might surprise, by name.
-        notes: What was chosen, as nobody said.
+        found: Style of the weight norms in the state dict; `mixed` for several; `plain` if there are none.
+        steps: Steps in order; each tensor is in one of them.
+        warnings: Findings that need attention, with the name of the weight.
+        notes: Defaults that were chosen.
     """
 
     found: str
@@ -231,13 +237,14 @@ class Plan:
 
     @property
     def renamed(self) -> list[tuple[TensorSpec, TensorSpec, str]]:
-        """Old tensor, new one, and what happens, of all whose name changes."""
+        """Old tensor, new tensor and name of the step, for each tensor whose name changes."""
         return [(old, new, step.what) for step in self.steps for old, new in step.pairs if old.name != new.name]
 
     def run(self, state: Mapping[str, Tensor], findings: Findings) -> dict[str, Tensor]:
-        """Run it in memory. What is only renamed stays the same object, so that tied weights stay tied.
+        """Run the plan in memory and return the new state dict.
 
-        `state` may hold more than was planned with, anything at all; that is taken over.
+        A tensor that is only renamed stays the same object, so that tied weights stay tied. `state` may have entries
+        that are not in the plan, of any type; they are kept.
         """
         made: dict[str, Tensor] = {}
         place: dict[str, str] = {}
@@ -256,20 +263,20 @@ class Plan:
 def migrate_state_dict(
     state: Mapping[str, Tensor], *, to: Style | str, only: Sequence[str] | None = None, dim: int | None = 0
 ) -> dict[str, Tensor]:
-    """A state dict with its weight norms in another style; the given one stays as it is.
+    """Return a state dict with its weight norms in another style; the given one is not changed.
 
     Args:
-        state: Names and tensors; what is no weight norm is taken over, the same objects.
+        state: Tensors by name; entries that are not weight norms are kept, as the same objects.
         to: `plain`, `legacy` or `parametrized`.
-        only: Patterns of plain weights that get a norm. By default none does if there is a norm already; if there is
-            none, every floating tensor named `weight` of two axes or more does.
+        only: Patterns of plain weights that get a norm. By default, if the state dict has no norm yet, all
+            floating-point tensors named `weight` with two axes or more get one; otherwise none does.
         dim: Axis that a new norm keeps; None for one norm over all axes.
 
     Raises:
-        ConversionError: half a weight norm; two forms of a weight that differ; a name that is taken.
+        ConversionError: half of a weight norm is missing, two forms of a weight differ, or a new name is taken.
 
     Warns:
-        UserWarning: a weight is there twice, has zero rows, or is not finite.
+        UserWarning: a weight is stored twice, has rows of zeros, or is not finite.
 
     >>> migrate_state_dict({"weight_g": torch.tensor([[10.0]]), "weight_v": torch.tensor([[3.0, 4.0]])}, to="plain")
     {'weight': tensor([[6., 8.]])}
@@ -290,13 +297,13 @@ def plan_migration(
     dim: int | None = 0,
     dtype: torch.dtype | None = None,
 ) -> Plan:
-    """Plan `migrate_state_dict`, of tensors that may be on the meta device; `dtype` is for all floating outputs.
+    """Plan `migrate_state_dict`; tensors may be on the meta device. `dtype` is that of all floating-point outputs.
 
     Raises:
-        ConversionError: as there, as far as names, dtypes and shapes tell.
+        ConversionError: see `migrate_state_dict`, as far as names, dtypes and shapes show it.
     """
     if to not in list(Style):
-        raise ConversionError(f"no style {to!r}; there are {', '.join(Style)}")
+        raise ConversionError(f"unknown style {to!r}; expected {', '.join(Style)}")
     to = Style(to)
     warnings: list[str] = []
     normed = _find_normed(state, warnings)
@@ -311,17 +318,17 @@ def plan_migration(
         else:
             steps.append(_keep(_spec(state, base), base, dtype))
     _check_names(steps)
-    notes = [] if normed or chosen else ["no weight norm, and none to give: every tensor stays as it is"]
+    notes = [] if normed or chosen else ["no weight norms are found or added: every tensor stays as it is"]
     if chosen:
         axis = "none" if dim is None else dim
-        notes.append(f"{len(chosen)} plain weights get a norm of dim {axis} (`only`, `dim` choose): {_listed(chosen)}")
+        notes.append(f"{len(chosen)} plain weights get a norm of dim {axis} (see `only`, `dim`): {_listed(chosen)}")
     styles = sorted({style for found in normed.values() for style in found if style is not Style.PLAIN})
     found = "mixed" if len(styles) > 1 else str(styles[0] if styles else Style.PLAIN)
     return Plan(found, tuple(steps), tuple(warnings), tuple(notes))
 
 
 def _find_normed(state: Mapping[str, Tensor], warnings: list[str]) -> dict[str, list[Style]]:
-    """The weight-normed weights, each with the styles that it is there in."""
+    """Return the weights with a weight norm, each with the styles in which it is stored."""
     legacy: dict[str, None] = {}
     parametrized: dict[str, set[str]] = {}
     for name in state:
@@ -335,7 +342,7 @@ def _find_normed(state: Mapping[str, Tensor], warnings: list[str]) -> dict[str, 
         if originals and found != originals:
             raise ConversionError(
                 f"{names_of(base, Style.PARAMETRIZED)[0]} has another parametrization beside it "
-                f"({_listed(sorted(found - originals))}); take that one away in torch first"
+                f"({_listed(sorted(found - originals))}); remove that one in torch first"
             )
         if originals and _is_pair(state, base, Style.PARAMETRIZED, warnings):
             normed.setdefault(base, []).append(Style.PARAMETRIZED)
@@ -349,24 +356,24 @@ def _find_normed(state: Mapping[str, Tensor], warnings: list[str]) -> dict[str, 
 
 
 def _is_pair(state: Mapping[str, Tensor], base: str, style: Style, warnings: list[str]) -> bool:
-    """Whether two tensors are a weight norm; refuses those whose names say so and whose shapes do not."""
+    """Return whether two tensors are a weight norm; refuse them if their names say so but their shapes do not."""
     names = names_of(base, style)
     is_weight = "weight" in base.rpartition(".")[2]
     here = [name for name in names if name in state]
     if len(here) == 1:
-        # torch.nn.utils.spectral_norm keeps weight_orig, weight_u and weight_v.
+        # torch.nn.utils.spectral_norm stores weight_orig, weight_u and weight_v.
         if style is Style.LEGACY and (not is_weight or f"{base}_orig" in state):
             return False
         missing = names[1 - names.index(here[0])]
         raise ConversionError(f"{here[0]} is half a weight norm: {missing} is missing; is the file complete?")
     g, v = (state[name] for name in names)
-    # Two tensors of one shape, w_g and w_v, are gates or projections rather than a norm, unless they say weight.
+    # w_g and w_v of the same shape are gates or projections, not a norm, unless "weight" is in their names.
     alike = style is Style.LEGACY and not is_weight and g.shape == v.shape
     if kept_axis(g, v) is not None and not alike:
         return True
-    problem = f"{_spec(state, names[0])} and {_spec(state, names[1])} do not fit each other as a weight norm"
+    problem = f"{_spec(state, names[0])} and {_spec(state, names[1])} do not fit together as a weight norm"
     if is_weight:
-        raise ConversionError(f"{problem}: the first is a scalar, or has one axis of the second and 1 for the others")
+        raise ConversionError(f"{problem}: the first must be a scalar, or have one side of the second and else 1")
     warnings.append(f"{problem}: left as they are")
     return False
 
@@ -374,9 +381,9 @@ def _is_pair(state: Mapping[str, Tensor], base: str, style: Style, warnings: lis
 def _choose_plain(
     state: Mapping[str, Tensor], normed: Mapping[str, object], to: Style, only: Sequence[str] | None
 ) -> list[str]:
-    """The plain weights that get a norm."""
+    """Return the names of the plain weights that get a norm."""
     if to is Style.PLAIN and only:
-        raise ConversionError("`only` chooses plain weights that get a norm; to plain, none does")
+        raise ConversionError("`only` chooses plain weights that get a norm; in style plain none does: leave it out")
     if to is Style.PLAIN or (normed and not only):
         return []
     halves = {half for base in normed for style in Style for half in names_of(base, style)}
@@ -391,9 +398,9 @@ def _choose_plain(
     ]
     for pattern in only or ():
         if any(fnmatchcase(name, pattern) for name in halves & {*state, *normed}):
-            raise ConversionError(f"what is like {pattern!r} has a norm already, or is half of one; leave out --only")
+            raise ConversionError(f"a weight that matches {pattern!r} already has a norm; leave out --only")
         if not any(fnmatchcase(name, pattern) for name in possible):
-            raise ConversionError(f"no plain weight is like {pattern!r}; there are {_listed(possible) or 'none'}")
+            raise ConversionError(f"no plain weight matches {pattern!r}; there are {_listed(possible) or 'none'}")
     return [
         name
         for name in possible
@@ -417,10 +424,10 @@ def _migrate_normed(
     dim = kept_axis(*(state[spec.name] for spec in pair))
     sources, *twins = forms
     for twin in twins:
-        # From behind: a plain weight has the shape of v.
+        # Compare from the last: a plain weight has the shape of v.
         if any(a.shape != b.shape for a, b in zip(sources[::-1], twin[::-1], strict=False)):
             raise _different(sources, twin)
-        warnings.append(f"{base} is there twice: {_named(sources)} stays, its equal {_named(twin)} is dropped")
+        warnings.append(f"{base} is stored twice: {_named(sources)} is kept, the equal {_named(twin)} is dropped")
     names = names_of(base, to)
     outputs = tuple(
         replace(spec, name=name, dtype=_cast(spec.dtype, dtype))
@@ -431,7 +438,7 @@ def _migrate_normed(
         return [_keep(old, new.name, dtype) for old, new in step.pairs]
     for spec in step.reads:
         if spec.dtype not in COMPUTED:
-            raise ConversionError(f"{spec.name} is {_name(spec.dtype)}: torch has no weight norm of that")
+            raise ConversionError(f"{spec.name} is {_name(spec.dtype)}: torch has no weight norm of this dtype")
     return [step]
 
 
@@ -439,7 +446,7 @@ def _give_norm(state: Mapping[str, Tensor], base: str, to: Style, dim: int | Non
     weight = _spec(state, base)
     axis = WHOLE if dim is None else dim
     if dim is not None and not 0 <= dim < len(weight.shape):
-        raise ConversionError(f"{weight} has no axis {dim}; take one from 0 to {len(weight.shape) - 1}, or none")
+        raise ConversionError(f"{weight} has no axis {dim}; expected 0 to {len(weight.shape) - 1}, or none")
     shapes = magnitude_shape(weight.shape, axis), weight.shape
     outputs = tuple(
         TensorSpec(name, _cast(weight.dtype, dtype), shape)
@@ -469,7 +476,7 @@ def _different(sources: Sequence[TensorSpec], twin: Sequence[TensorSpec]) -> Con
 
 def _spec(state: Mapping[str, Tensor], name: str) -> TensorSpec:
     if state[name].is_nested:
-        raise UnsupportedError(f"{name} is nested, of tensors of several shapes")
+        raise UnsupportedError(f"{name} is a nested tensor, which is not supported")
     return TensorSpec(name, state[name].dtype, tuple(state[name].shape))
 
 

@@ -1,7 +1,7 @@
-"""Weight norm of one weight: its names in three styles, and its arithmetic as torch has it.
+"""Weight norm of one weight: the names of its tensors in three styles, and its arithmetic as in torch.
 
-A weight-normed weight is `w = g * v / |v|`, the norm taken over all axes but one, or over all (Salimans and Kingma
-2016; torch.nn.utils.weight_norm).
+A weight with weight norm is `w = g * v / |v|`; the norm is taken over all axes but one, or over all axes (Salimans and
+Kingma 2016; torch.nn.utils.weight_norm).
 """
 
 from collections.abc import Sequence
@@ -26,17 +26,17 @@ __all__ = [
 ]
 
 WHOLE = -1
-"""The `dim` of one norm over all axes, as torch writes `dim=None` inside."""
+"""Value of `dim` for one norm over all axes; torch uses it internally for `dim=None`."""
 
 COMPUTED = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
-"""Dtypes that torch._weight_norm takes."""
+"""Dtypes that torch._weight_norm supports."""
 
 PIECE = 2**21
-"""Elements looked at in one go."""
+"""Number of elements that are compared at a time."""
 
 
 class Style(StrEnum):
-    """How a weight is stored."""
+    """Style in which a weight is stored."""
 
     PLAIN = "plain"
     LEGACY = "legacy"
@@ -44,7 +44,7 @@ class Style(StrEnum):
 
 
 def names_of(base: str, style: Style) -> tuple[str, ...]:
-    """Names of a weight's tensors: the weight itself, or magnitude g and direction v.
+    """Return the names of a weight's tensors: the weight itself, or magnitude g and direction v.
 
     >>> names_of("conv.weight", Style.LEGACY)
     ('conv.weight_g', 'conv.weight_v')
@@ -60,14 +60,14 @@ def names_of(base: str, style: Style) -> tuple[str, ...]:
 
 
 def multiply_out(values: Sequence[Tensor], dim: int | None) -> Tensor:
-    """The plain weight of (g, v), bit by bit what torch's module computes in its forward; of a plain one, itself.
+    """Return the plain weight of (g, v), bit for bit as torch's module computes it; a plain weight is returned as is.
 
-    Rows where v and g are zero are zero; torch gives NaN.
+    Rows where v and g are zero become zero; torch returns NaN.
     """
     if len(values) == 1 or dim is None:
         return values[-1]
     g, v = values
-    if not v.numel():  # torch's kernel divides by the number of rows, and the process dies
+    if not v.numel():  # torch's kernel divides by the number of rows, which kills the process
         return v
     dtype = torch.promote_types(g.dtype, v.dtype)
     weight = torch._weight_norm(v.to(dtype), g.to(dtype), dim).to(v.dtype)
@@ -75,10 +75,10 @@ def multiply_out(values: Sequence[Tensor], dim: int | None) -> Tensor:
 
 
 def split(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
-    """g and v of a plain weight; multiplied out they give it back, within one rounding of the dtype.
+    """Return g and v of a plain weight; multiplied out, they equal it within one rounding of the dtype.
 
-    v is the weight, but for rows with a norm of 0: there v is ones if they are zero, and the weight at a larger scale
-    if only their squares are.
+    v is the weight, except in rows with a norm of 0: there v is ones if the row is zero, and the weight at a larger
+    scale if only the squares of the row underflow to zero.
     """
     g = _norm(weight, dim)
     if not weight.numel() or not bool((g == 0).any()):
@@ -93,7 +93,7 @@ def split(weight: Tensor, dim: int) -> tuple[Tensor, Tensor]:
 
 
 def kept_axis(g: Tensor, v: Tensor) -> int | None:
-    """The axis that the norm keeps, by the shapes of g and v, or `WHOLE`; None if they are no weight norm."""
+    """Return the axis that the norm keeps, by the shapes of g and v, or `WHOLE`; None if they are not a weight norm."""
     if not (g.is_floating_point() and v.is_floating_point() and v.ndim and v.layout is g.layout is torch.strided):
         return None
     fitting = (axis for axis in range(v.ndim) if g.shape == magnitude_shape(v.shape, axis))
@@ -101,35 +101,35 @@ def kept_axis(g: Tensor, v: Tensor) -> int | None:
 
 
 def magnitude_shape(shape: Sequence[int], dim: int) -> tuple[int, ...]:
-    """Shape of g to a v of some shape."""
+    """Return the shape of g for a v of the given shape."""
     return () if dim == WHOLE else tuple(n if axis == dim else 1 for axis, n in enumerate(shape))
 
 
 def zero_rows(v: Tensor, dim: int) -> Tensor:
-    """Where v is zero along all axes that the norm goes over; a shape that goes with g."""
+    """Return a mask of the rows where v is zero along all axes of the norm; it broadcasts with g."""
     return _largest(v, dim) == 0
 
 
 def has_no_direction(v: Tensor) -> bool:
-    """Whether v `[channels, ...]` is zero in all of a channel, which divides by zero."""
+    """Return whether v `[channels, ...]` has a channel of zeros, for which weight norm divides by zero."""
     return v.dim() > 1 and v.numel() > 0 and bool(zero_rows(v.float(), 0).any())
 
 
 def parts(tensor: Tensor) -> Sequence[Tensor]:
-    """A tensor in flat parts, for what would need several times its size."""
+    """Return a tensor in flat parts, for operations that would need several times its memory."""
     pieces: Sequence[Tensor] = tensor.reshape(-1).split(PIECE)
     return pieces
 
 
 def all_finite(tensor: Tensor) -> bool:
-    """Whether a tensor of real numbers has neither NaN nor infinity."""
-    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:  # in which torch does not compute
+    """Return whether a tensor of real numbers has neither NaN nor infinity."""
+    if tensor.is_floating_point() and tensor.dtype.itemsize == 1:  # torch does not compute in 8 bits
         tensor = tensor.float()
     return not tensor.numel() or all(bool(torch.isfinite(end)) for end in torch.aminmax(tensor))
 
 
 def _largest(weight: Tensor, dim: int) -> Tensor:
-    """Largest absolute value along the axes that the norm goes over."""
+    """Return the largest absolute value along the axes of the norm."""
     axes = [axis for axis in range(weight.ndim) if axis != dim]
     return torch.linalg.vector_norm(weight, torch.inf, axes, keepdim=True) if axes else weight.abs()
 
@@ -138,7 +138,7 @@ def _norm(weight: Tensor, dim: int) -> Tensor:
     if not weight.numel():
         return weight.new_zeros(magnitude_shape(weight.shape, dim))
     if dim in (0, weight.ndim - 1) and weight.dtype in (torch.float32, torch.float64):
-        # Summed in the order of the forward: then g / |v| is 1, not 1 give or take two roundings.
+        # Sum in the order of the forward pass, so that g / |v| is exactly 1.
         ones = weight.new_ones(magnitude_shape(weight.shape, dim))
         return torch._weight_norm_interface(weight.contiguous(), ones, dim)[1]
     return torch.norm_except_dim(weight, 2, dim)

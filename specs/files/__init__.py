@@ -1,1 +1,1 @@
-"""Reading and writing files safely: downloads, digests, limits, files that appear whole or not at all."""
+"""Safe reading and writing of files: downloads, digests, limits, and files that appear whole or not at all."""

@@ -1,4 +1,4 @@
-"""Files over a network: resumed where they broke off, checked, and under their name whole or not at all."""
+"""Downloads that resume where they broke off, are checked, and appear under their name whole or not at all."""
 
 import io
 import os
@@ -29,20 +29,20 @@ __all__ = [
 ]
 
 TIMEOUT_S = 30.0
-"""Without a byte."""
+"""Seconds without a byte after which a transfer has broken off."""
 LOWEST_RATE = 1 << 10
-"""Bytes a second. A transfer that brings less in `RATE_WINDOW_S` of waiting for them has broken off."""
+"""Bytes per second; a transfer that stays below it for `RATE_WINDOW_S` of waiting has broken off."""
 RATE_WINDOW_S = 60.0
 ATTEMPTS = 4
-"""In a row that bring nothing new."""
+"""Number of attempts in a row, each with less than `CHUNK_BYTES` of new data, after which a transfer fails."""
 BACKOFF_S = 0.5
-"""Longest pause after the first failure; it doubles with each."""
+"""Longest pause after the first failure, in seconds; it doubles with each further one."""
 CHUNK_BYTES = 1 << 18
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
-"""Answers that may be others a moment later."""
+"""HTTP status codes after which another attempt may succeed."""
 
 Progress = Callable[[int, int | None], object]
-"""Called with the bytes that are there and all bytes, if that is known."""
+"""Function called with the number of bytes received so far, and the total, or None if unknown."""
 
 
 class BrokenOffError(Exception):
@@ -50,7 +50,7 @@ class BrokenOffError(Exception):
 
 
 def cache_folder(cache_dir: Path | None = None) -> Path:
-    """Resolve the cache: `cache_dir`, else $ZOO_CACHE_DIR, else snnzoo in $XDG_CACHE_HOME, else ~/.cache/snnzoo."""
+    """Return the cache: `cache_dir`, else $ZOO_CACHE_DIR, else snnzoo in $XDG_CACHE_HOME, else ~/.cache/snnzoo."""
     if cache_dir is not None:
         return cache_dir
     if from_environment := os.environ.get("ZOO_CACHE_DIR"):
@@ -59,7 +59,7 @@ def cache_folder(cache_dir: Path | None = None) -> Path:
 
 
 def expand_user(path: str) -> Path:
-    """A path with its `~` replaced. Raises `SnnZooError` for a user who has no home, as in some containers."""
+    """Return a path with its `~` replaced. Raises `SnnZooError` if the user has no home, as in some containers."""
     try:
         return Path(path).expanduser()
     except RuntimeError as error:
@@ -67,18 +67,19 @@ def expand_user(path: str) -> Path:
 
 
 def fetch_whole(target: Path, fetch: Callable[[BinaryIO], object], check: Callable[[Path], object]) -> Path:
-    """The file `target`, fetched unless it is there and in order; then nothing is written, nor need it be possible.
+    """Return `target`, after fetching it if it is missing or fails its check.
 
-    Of several processes one fetches, the others wait. What a killed or failed one leaves beside the target, the next
-    goes on with; if the whole then fails its check, it is fetched once more from the start.
+    A file that passes its check is only read, so its folder may be read-only. If several processes need the file, one
+    fetches it and the others wait. A transfer that a killed or failed process began is completed; if the whole then
+    fails its check, it is fetched once more from the start.
 
     Args:
-        target: its folder is made.
-        fetch: appends what is missing to the file it is given.
-        check: raises `IntegrityError` unless the file at the path is as it must be.
+        target: path of the file; missing folders are made.
+        fetch: called with a file open for appending; appends the missing bytes.
+        check: called with a path; raises `IntegrityError` if the file is not as expected.
 
     Raises:
-        SnnZooError: the file cannot be written, or whatever `fetch` and `check` raise.
+        SnnZooError: the file cannot be written. Errors of `fetch` and `check` are passed on.
     """
     if _is_in_order(target, check):
         return target
@@ -91,11 +92,11 @@ def fetch_whole(target: Path, fetch: Callable[[BinaryIO], object], check: Callab
             if not _is_in_order(target, check):
                 _fetch_checked(part, fetch, check)
                 part.replace(target)
-            with suppress(OSError):  # whoever waits for it finds the target
+            with suppress(OSError):  # processes that wait for the lock then find the target
                 lock.unlink()
     except OSError as error:
         raise SnnZooError(
-            f"cannot write {target}: {error.strerror or error}; --cache-dir or ZOO_CACHE_DIR name another place"
+            f"cannot write {target}: {error.strerror or error}; choose another folder with --cache-dir or ZOO_CACHE_DIR"
         ) from error
     return target
 
@@ -109,32 +110,32 @@ def download(
     headers: Mapping[str, str] | None = None,
     progress: Progress = lambda done, total: None,
 ) -> None:
-    """Append to `file` what it lacks of `url`, which is `http://` or `https://`.
+    """Append to `file` the bytes of `url` that it lacks.
 
-    A transfer that breaks off, stalls or trickles is resumed, from the start if the server knows no ranges, after
-    pauses that grow. Headers called Authorization go to the named host alone.
+    A transfer that breaks off, stalls or trickles is resumed after growing pauses; from the start if the server does
+    not support ranges. An Authorization header is sent to the host of `url` only.
 
     Args:
-        url: must not lead, by redirection, to another scheme, but to https.
+        url: `http://` or `https://`; redirections are followed within the same scheme and to https.
         file: open for appending, or in memory.
-        size: of the whole, where it is known.
-        limit: of the size, where it is not.
-        headers: of the requests.
-        progress: is told how far it is.
+        size: size of the whole in bytes, if known.
+        limit: largest size in bytes; None for any.
+        headers: headers of the requests.
+        progress: called after each chunk.
 
     Raises:
-        TransferError: the server refuses, or the transfer broke off `ATTEMPTS` times without bringing anything new.
-        IntegrityError: the server has something else: a web page, or a file of another size.
-        SnnZooError: the file cannot be written; it is empty then.
+        TransferError: the server refuses, or the transfer broke off `ATTEMPTS` times in a row.
+        IntegrityError: the server sends something else: a web page, or a file of another size.
+        SnnZooError: the file cannot be written; it is then emptied.
     """
     persist(lambda: _receive(url, file, size, limit, headers or {}, progress), file, what=url)
 
 
 def persist(attempt: Callable[[], object], file: BinaryIO, *, what: str) -> None:
-    """Call `attempt`, which appends to `file`, again after each `BrokenOffError`, after pauses that grow.
+    """Call `attempt`, which appends to `file`; repeat it after each `BrokenOffError`, with growing pauses.
 
     Raises:
-        TransferError: it broke off `ATTEMPTS` times without bringing anything new; `what` stands in the message.
+        TransferError: it broke off `ATTEMPTS` times in a row; the message begins with `what`.
     """
     furthest, failures = file.seek(0, os.SEEK_END), 0
     while True:
@@ -159,11 +160,19 @@ def copy_rest(
     what: str,
     progress: Progress = lambda done, total: None,
 ) -> int:
-    """Append what `read` gives, until it gives nothing, to `file`; the bytes of the file then.
+    """Append the rest of a source to `file`; return the size of the file in bytes.
+
+    Args:
+        read: called with a number of bytes; returns at most that many, and none at the end.
+        file: open for appending.
+        limit: largest size of the file in bytes; None for any.
+        total: expected size of the file in bytes, for `progress`.
+        what: name of the source in messages.
+        progress: called after each chunk.
 
     Raises:
-        IntegrityError: the file grows beyond `limit`; it is empty then, as that is something else.
-        SnnZooError: the file cannot be written; it is empty then, to give its room back.
+        IntegrityError: the file would exceed `limit`; it is emptied, since its bytes are not the expected ones.
+        SnnZooError: the file cannot be written; it is emptied, to free the disk.
     """
     done = file.seek(0, os.SEEK_END)
     while chunk := read(CHUNK_BYTES):
@@ -197,7 +206,7 @@ def _is_in_order(path: Path, check: Callable[[Path], object]) -> bool:
 
 
 def _fetch_checked(part: Path, fetch: Callable[[BinaryIO], object], check: Callable[[Path], object]) -> None:
-    """Complete `part`; if it began with another's bytes and fails its check, once more from the start."""
+    """Complete `part` and check it; if it was begun before and fails the check, fetch it once more from the start."""
     for resumed in (part.exists(), False):
         try:
             with part.open("a+b", buffering=0) as file:
@@ -218,7 +227,7 @@ def _fetch_checked(part: Path, fetch: Callable[[BinaryIO], object], check: Calla
 def _receive(
     url: str, file: BinaryIO, size: int | None, limit: int | None, headers: Mapping[str, str], progress: Progress
 ) -> None:
-    """One request for what `file` lacks, and its answer. Raises `BrokenOffError` if another may help."""
+    """Request the bytes that `file` lacks and append them. Raises `BrokenOffError` if another attempt may help."""
     start = file.seek(0, os.SEEK_END)
     if size is not None and start > size:
         start = file.truncate(0)
@@ -228,17 +237,17 @@ def _receive(
         if response.headers.get_content_type() == "text/html":
             raise IntegrityError(f"{url}: the server sends a web page, not the file")
         first, announced = _extent(response)
-        if first != start:  # the server knows no ranges, or gives another
+        if first != start:  # the server does not support ranges, or sends another one
             file.truncate(0)
         if first not in (start, 0):
-            raise BrokenOffError(f"the server sends from byte {first} on, not from {start}")
+            raise BrokenOffError(f"expected bytes from {start} on, the server sends bytes from {first} on")
         if None not in (size, announced) and size != announced:
-            raise IntegrityError(f"{url}: {announced} bytes, as the server says; it must be {size}")
+            raise IntegrityError(f"{url}: expected {size} bytes, the server announces {announced}")
         if limit is not None and announced is not None and announced > limit:
             raise IntegrityError(f"{url}: {announced} bytes, more than the limit of {limit}")
         total = announced if size is None else size
         try:
-            # read1, which keeps what has come: read would wait for a whole chunk
+            # read1 returns the bytes that have arrived; read waits for a whole chunk and loses them on a break
             done = copy_rest(
                 response.read1, file, limit=limit if size is None else size, total=total, what=url, progress=progress
             )
@@ -258,8 +267,8 @@ def _request(url: str, headers: Mapping[str, str], start: int) -> HTTPResponse:
         with error:
             if error.code in TRANSIENT:
                 raise BrokenOffError(str(error)) from None
-            if error.code == 416 and start:  # there are no bytes from there on
-                raise IntegrityError(f"{url}: shorter than the {start} bytes that were fetched before") from None
+            if error.code == 416 and start:  # the file on the server ends before `start`
+                raise IntegrityError(f"{url}: the file is shorter than the {start} bytes fetched before") from None
             raise TransferError(f"{url}: {error}") from None
     except (ValueError, InvalidURL) as error:
         raise TransferError(f"{url}: {error}") from None
@@ -269,7 +278,7 @@ def _request(url: str, headers: Mapping[str, str], start: int) -> HTTPResponse:
 
 
 def _extent(response: HTTPResponse) -> tuple[int, int | None]:
-    """The place of the first byte that comes, and the bytes of the whole as far as the server says."""
+    """Return the position of the first byte sent, and the size of the whole in bytes, or None if not announced."""
     if response.status == 206:
         found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
         if found is None:
@@ -281,13 +290,13 @@ def _extent(response: HTTPResponse) -> tuple[int, int | None]:
 
 
 def _reason(error: Exception) -> str:
-    """Of a URLError, what it wraps; the names of exceptions that say nothing."""
+    """Return the message of an error; of a URLError, that of the error in it; the type's name if it is empty."""
     inner = getattr(error, "reason", error)
     return str(inner) or type(inner).__name__
 
 
 def _opener() -> urllib.request.OpenerDirector:
-    """Opens http and https, through the proxies of the environment, and nothing else: no files, no ftp, no data."""
+    """Return an opener for http and https alone, not for files, ftp or data; it uses the environment's proxies."""
     opener = urllib.request.OpenerDirector()
     for handler in (
         urllib.request.ProxyHandler(),
@@ -303,7 +312,7 @@ def _opener() -> urllib.request.OpenerDirector:
 
 
 class _Paced(io.RawIOBase):
-    """What a server sends, of headers and file, as long as that is not less than `LOWEST_RATE`."""
+    """Stream from a server, headers and file, that fails when it stays slower than `LOWEST_RATE`."""
 
     def __init__(self, raw: io.RawIOBase) -> None:
         self._raw, self._received, self._waited = raw, 0, 0.0
@@ -312,14 +321,14 @@ class _Paced(io.RawIOBase):
         return True
 
     def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]
-        """As of any raw stream. Raises `TimeoutError`."""
+        """Read like any raw stream. Raises `TimeoutError` if the server is too slow."""
         start = time.monotonic()
         n_bytes = self._raw.readinto(buffer)
         self._waited += time.monotonic() - start
         self._received += n_bytes or 0
         if self._waited >= RATE_WINDOW_S:
             if self._received < LOWEST_RATE * self._waited:
-                raise TimeoutError(f"the server sent {self._received} bytes in {self._waited:.0f} s")
+                raise TimeoutError(f"too slow: the server sent {self._received} bytes in {self._waited:.0f} s")
             self._received, self._waited = 0, 0.0
         return n_bytes
 
@@ -336,7 +345,7 @@ class _PacedResponse(HTTPResponse):
 
 class _PacedHandler(urllib.request.AbstractHTTPHandler):
     def do_open(self, http_class: Any, req: urllib.request.Request, **options: Any) -> HTTPResponse:
-        """The answer to a request, over a connection of its own."""
+        """Send a request over a new connection and return the answer."""
 
         def connection(host: str, **options: Any) -> HTTPConnection:
             made: HTTPConnection = http_class(host, **options)
@@ -355,15 +364,15 @@ class _PacedHTTPSHandler(_PacedHandler, urllib.request.HTTPSHandler):
 
 
 class _SafeRedirect(urllib.request.HTTPRedirectHandler):
-    """Follows to the same scheme or to https, and keeps secrets from other hosts."""
+    """Redirections within the same scheme or to https, without secrets for other hosts."""
 
     def redirect_request(
         self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: object, newurl: str
     ) -> urllib.request.Request | None:
-        """The request to go on with."""
+        """Return the request for the new address."""
         old, new = urlsplit(req.full_url), urlsplit(newurl)
         if new.scheme not in (old.scheme, "https"):
-            raise urllib.error.HTTPError(req.full_url, code, f"leads to {newurl}, which is not followed", headers, fp)  # type: ignore[arg-type]
+            raise urllib.error.HTTPError(req.full_url, code, f"redirection to {newurl} is not followed", headers, fp)  # type: ignore[arg-type]
         request = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
         if request is not None and new.netloc != old.netloc:
             request.remove_header("Authorization")

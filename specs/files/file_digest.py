@@ -1,4 +1,4 @@
-"""The digest by which files are known."""
+"""Sha256 of files."""
 
 import hashlib
 from pathlib import Path
@@ -9,7 +9,7 @@ __all__ = ["sha256_of"]
 
 
 def sha256_of(path: Path) -> str:
-    """Sha256 of a file, in hexadecimal digits. Raises `SnnZooError` if it cannot be read."""
+    """Return the sha256 of a file, in hexadecimal digits. Raises `SnnZooError` if it cannot be read."""
     try:
         with path.open("rb") as file:
             return hashlib.file_digest(file, "sha256").hexdigest()

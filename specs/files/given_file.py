@@ -1,4 +1,4 @@
-"""Files that a user gives: there, of a kind that ends, and of a size that can be read."""
+"""Checks of files that a user names: they exist, are regular files, and are not too large."""
 
 import codecs
 import os
@@ -13,25 +13,25 @@ __all__ = ["check_given_file", "is_text", "suggest_file"]
 
 HEAD_BYTES = 512
 MOST_NAMES = 1000
-"""In a folder, of which the nearest to a name that is not there is looked for."""
+"""Largest number of files in a folder that are compared with a missing name."""
 
 
 def check_given_file(
     path: str | Path, *, limit: int | None = None, error: type[SnnZooError] = SnnZooError, what: str = ""
 ) -> int:
-    """The bytes of a regular file, or of one that a link leads to; a pipe or device, which may never end, is none.
+    """Return the size of a file in bytes; refuse pipes and devices, which may never end. Links are followed.
 
     Args:
-        path: of the file.
-        limit: the most bytes that are read.
-        error: raised for a file that cannot be read.
-        what: stands before the path in a message.
+        path: path of the file.
+        limit: largest size in bytes.
+        error: type of the exception.
+        what: text before the path in messages.
 
     Raises:
-        SnnZooError: it is not there, or may not be read; no regular file; larger than the limit.
+        SnnZooError: the file is missing, unreadable, larger than `limit`, or not a regular file.
     """
     try:
-        found = os.stat(path)  # noqa: PTH116 - a name with a null byte is a ValueError here, False in pathlib
+        found = os.stat(path)  # noqa: PTH116 - a null byte in the name raises ValueError here; pathlib hides it
         if not os.access(path, os.R_OK):
             raise PermissionError(13, "Permission denied")
     except (OSError, ValueError) as problem:
@@ -46,7 +46,7 @@ def check_given_file(
 
 
 def suggest_file(path: Path) -> str:
-    """A hint with the file beside a missing one that has the nearest name, out of place."""
+    """Return a hint with the most similar name in the folder of a missing file; empty if there is none."""
     try:
         names = [file.name for file in islice(path.parent.iterdir(), MOST_NAMES) if file.name[0] != "."]
     except OSError:
@@ -55,7 +55,7 @@ def suggest_file(path: Path) -> str:
 
 
 def is_text(path: Path) -> bool:
-    """Whether a file begins like text in UTF-8. Raises `SnnZooError` if it cannot be read."""
+    """Return whether a file begins like UTF-8 text. Raises `SnnZooError` if it cannot be read."""
     check_given_file(path)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)

@@ -1,4 +1,4 @@
-"""Zip archives of strangers: few entries, each once, none that unpacks to more than its archive can honestly hold."""
+"""Zip archives from strangers: limits on the number of entries and the unpacked size, and no name twice."""
 
 import io
 import zipfile
@@ -17,16 +17,16 @@ END_64, END_64_BYTES = b"PK\6\6", 56
 METHODS = {zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, zipfile.ZIP_BZIP2, zipfile.ZIP_LZMA}
 COMMENT_BYTES = 1 << 16
 LEAST_ENTRY_BYTES = 46
-"""Of an entry in the directory, without its name."""
+"""Smallest size of an entry in the archive's directory, without its name."""
 
 
 @contextmanager
 def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """An archive, open; errors of the archive, in the block too, become ours.
+    """Open a zip archive. Errors of the archive, also inside the `with` block, become `IntegrityError`.
 
     Raises:
         SnnZooError: the file cannot be read.
-        IntegrityError: it is damaged, encrypted, or has too many entries, one twice, or a bomb.
+        IntegrityError: the archive is damaged or encrypted, has too many entries or a name twice, or is a zip bomb.
     """
     size = check_given_file(path)
     try:
@@ -35,27 +35,28 @@ def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
             entries = archive.infolist()
             names = {entry.filename for entry in entries}
             if len(names) < len(entries):
-                raise IntegrityError(f"{path}: a zip archive with one name twice")
+                raise IntegrityError(f"{path}: the zip archive has two entries with the same name")
             if any(entry.flag_bits & 1 for entry in entries):
-                raise IntegrityError(f"{path}: an encrypted zip archive")
+                raise IntegrityError(f"{path}: the zip archive is encrypted, which is not supported")
             if methods := {entry.compress_type for entry in entries} - METHODS:
-                raise IntegrityError(
-                    f"{path}: a zip archive whose compression method is not supported ({min(methods)})"
-                )
+                raise IntegrityError(f"{path}: compression method {min(methods)} of the zip archive is not supported")
             if (n_bytes := sum(entry.file_size for entry in entries)) > unpacked_bytes(size):
                 raise IntegrityError(
-                    f"{path}: {size:,} bytes that unpack to {n_bytes:,}; at most {unpacked_bytes(size):,} are read"
+                    f"{path}: {size:,} bytes that unpack to {n_bytes:,}; the limit is {unpacked_bytes(size):,}"
                 )
             yield archive
     except SnnZooError:
         raise
-    except Exception as error:  # zipfile raises ten kinds on what a file holds
-        told = " ".join(str(error).split())[:200] or type(error).__name__
-        raise IntegrityError(f"{path} is a damaged zip archive, perhaps cut short: {told}") from None
+    except Exception as error:  # zipfile raises about ten types of errors for damaged files
+        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        raise IntegrityError(f"{path} is a damaged zip archive, perhaps cut short: {reason}") from None
 
 
 def _refuse_long_directory(path: Path) -> None:
-    """Python makes an object for each entry before anyone can count them. Source: APPNOTE.TXT, 4.3.14 and 4.3.16."""
+    """Raise `IntegrityError` for too many entries; zipfile would make an object for each before they can be counted.
+
+    Source: APPNOTE.TXT, 4.3.14 and 4.3.16.
+    """
     with path.open("rb") as file:
         end = file.seek(0, io.SEEK_END)
         file.seek(max(0, end - COMMENT_BYTES - END_BYTES - END_64_BYTES - 20))
@@ -65,4 +66,4 @@ def _refuse_long_directory(path: Path) -> None:
     if place_64 >= 0:
         n_bytes = max(n_bytes % 0xFFFFFFFF, int.from_bytes(tail[place_64 + 40 : place_64 + 48], "little"))
     if min(n_bytes, end) > ZIP_ENTRIES * 2 * LEAST_ENTRY_BYTES:
-        raise IntegrityError(f"{path}: a zip archive of more than {ZIP_ENTRIES:,} entries ({n_bytes:,} bytes of names)")
+        raise IntegrityError(f"{path}: zip archive of more than {ZIP_ENTRIES:,} entries ({n_bytes:,} bytes of names)")

@@ -1,4 +1,4 @@
-"""What readers accept of a stranger's file: bounds on sizes, numbers and depths, checked before memory is taken."""
+"""Limits on files from strangers: sizes, counts and depths that readers check before they allocate memory."""
 
 __all__ = [
     "CARD_IMAGE_BYTES",
@@ -33,73 +33,73 @@ __all__ = [
 # --- specs
 
 SPEC_BYTES = 1 << 16
-"""Of a spec file, or characters of a text; PyYAML takes a second or two for so many."""
+"""Largest spec file in bytes, or text in characters; PyYAML needs a second or two for it."""
 SPEC_DEPTH = 32
-"""Mappings and lists within each other; a spec has half a dozen."""
+"""Largest depth of nested mappings and lists; a spec has about six levels."""
 SPEC_PROBLEMS = 20
-"""Problems of one spec that are told."""
+"""Largest number of problems reported for one spec."""
 
 DOCUMENT_VALUES = 1 << 18
-"""Of a document as JSON: each may be a problem, and all are found before a few are told."""
+"""Largest number of values in a JSON document: each may be a problem, and all are found before a few are reported."""
 
-# --- models that are shared
+# --- shared models
 
 INDEX_BYTES = 1 << 24
-"""Of index.json; its values, not its bytes, bound it to some 14,000 revisions."""
+"""Largest index.json in bytes; `DOCUMENT_VALUES` is reached first, at about 14,000 revisions."""
 CARD_IMAGE_BYTES = 1 << 24
-"""Of the golden images of a card, unpacked."""
+"""Largest size of the golden images in a card, in bytes, unpacked."""
 
-# --- networks, whatever file they come from
+# --- networks from files of any format
 
 NETWORK_BLOCKS = 4096
 NETWORK_WEIGHTS = 1 << 31
-"""Of all blocks: beyond it, no machine holds what a short text asks for."""
+"""Largest number of weights in all blocks together: a short spec could ask for more than a machine can hold."""
 NETWORK_NEURONS = 1 << 28
-"""Of one block: its states of one image and one step take a gigabyte."""
+"""Largest number of neurons in one block: their states for one image and one step take a gigabyte."""
 SPARE_WEIGHTS = 1 << 22
-"""By so many the spec of a model file may want more numbers than the file holds, to be told what is missing by name."""
+"""Largest number of parameters missing in a model file that is still read, to report the missing tensors by name."""
 
 # --- model files
 
 SAFETENSORS_HEADER_BYTES = 1 << 24
-"""Names, shapes and metadata; those of 100,000 tensors fit."""
+"""Largest header in bytes: names, shapes and metadata. It has room for 100,000 tensors."""
 STATE_DICT_DEPTH = 4
-"""Of keys within keys of a checkpoint."""
+"""Largest depth of nested dicts in a checkpoint."""
 TORCH_PICKLE_BYTES = 1 << 24
-"""Of the pickle in a checkpoint, without its tensors."""
+"""Largest pickle in a checkpoint in bytes, without the data of tensors."""
 TORCH_PICKLE_OPERATIONS = 1 << 20
-"""A tensor takes some 30 of them; torch does a million in a second."""
+"""Largest number of pickle operations: a tensor takes about 30, and torch runs a million in a second."""
 TUPLE_ITEMS = 1 << 16
-"""Items of a tuple in a pickle and of those within it, each as often as it is there."""
+"""Largest number of items in a tuple of a pickle and in the tuples within it; repeated tuples count each time."""
 ZIP_ENTRIES = 200_000
 
 HDF5_DEPTH = 16
 HDF5_OBJECTS = 20_000
-"""Groups and datasets of a file."""
+"""Largest number of groups and datasets in a file."""
 HDF5_TEXTS = 100_000
-"""Strings of one dataset."""
+"""Largest number of strings in one dataset."""
 
 ONNX_BYTES = (1 << 31) - 1
-"""Of a protobuf file, by protobuf itself; of all external data together, by us."""
+"""Largest size in bytes of a protobuf file, which protobuf itself sets; and of all external data together."""
 ONNX_ELEMENTS = 1 << 27
-"""Numbers of one tensor, and of all that nodes make of constants."""
+"""Largest number of elements in one tensor, and in all results of constant folding together."""
 ONNX_INPUT = 1 << 22
-"""Numbers of a batch of images; each is followed through the graph."""
+"""Largest number of elements in a batch of images; each element is traced through the graph."""
 ONNX_NODES = 20_000
 
 # --- data
 
 DATASET_FILE_BYTES = 64 << 20
-"""Of an idx file, plain or gzipped; the largest, the training images of MNIST, has 47 MB."""
+"""Largest idx file in bytes, plain or gzipped; the training images of MNIST have 47 MB."""
 IMAGE_PIXELS = 1 << 26
-"""Of an image file, 8192 by 8192."""
+"""Largest number of pixels in an image file: 8192 x 8192."""
 IMAGE_CLASSES = 1 << 16
 
 
 def unpacked_bytes(n_bytes: int) -> int:
-    """The most bytes that a file of `n_bytes` may unpack to.
+    """Return the largest number of bytes that a file of `n_bytes` may unpack to.
 
-    Weights and photographs shrink by less than 10, drawings by perhaps 30, and zeros, which bombs are made of, by 1000.
+    Weights and photographs compress by a factor below 10, drawings by perhaps 30, the zeros of zip bombs by 1000.
 
     >>> unpacked_bytes(1 << 20) >> 20
     288

@@ -1,4 +1,4 @@
-"""How much memory is free, and refusing in words what would not fit."""
+"""Free memory, and a clear error before an allocation that would not fit."""
 
 import os
 from collections.abc import Iterator
@@ -15,15 +15,18 @@ CGROUP = Path("/sys/fs/cgroup")
 def refuse_beyond_memory(n_bytes: int, what: str) -> None:
     """Raise `SnnZooError` if `n_bytes` of memory are not free; `what` begins the message.
 
-    For use before allocating: most systems promise memory that they do not have, and end the process that touches it.
+    Call it before allocating: most systems promise memory that they do not have, then kill the process that uses it.
     """
     free = free_memory()
     if free is not None and n_bytes > free:
-        raise SnnZooError(f"{what} takes about {_told(n_bytes)} of memory; {_told(free)} are free here")
+        raise SnnZooError(f"{what} takes about {_in_units(n_bytes)} of memory; {_in_units(free)} are free")
 
 
 def free_memory() -> int | None:
-    """Bytes that this process may still take: of the machine, its container, and its own limit; None if unknown."""
+    """Return the bytes that this process may still allocate; None if unknown.
+
+    The smallest of three counts: free in the machine, in its container, and below the limit of the process.
+    """
     return min(_free_by_each(), default=None)
 
 
@@ -44,5 +47,5 @@ def _free_by_each() -> Iterator[int]:
             yield max(0, most - pages * os.sysconf("SC_PAGE_SIZE"))
 
 
-def _told(n_bytes: int) -> str:
+def _in_units(n_bytes: int) -> str:
     return f"{n_bytes / 2**30:,.1f} GiB" if n_bytes >= 1 << 30 else f"{n_bytes / 2**20:,.0f} MiB"

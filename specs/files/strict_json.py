@@ -1,4 +1,4 @@
-"""JSON of strangers."""
+"""Strict reading of JSON from strangers."""
 
 from typing import Any
 
@@ -6,7 +6,10 @@ __all__ = ["unique_keys"]
 
 
 def unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """An `object_pairs_hook` that refuses a key given twice, of which readers would take one or the other.
+    """Build a dict; refuse a key given twice, since JSON readers differ on its value. Use it as `object_pairs_hook`.
+
+    Raises:
+        ValueError: a key is given twice.
 
     >>> import json
     >>> json.loads('{"a": 1, "a": 2}', object_pairs_hook=unique_keys)

@@ -13,17 +13,18 @@ from specs.errors import SnnZooError
 __all__ = ["refuse_file_as_folder", "remove_leftovers", "whole_file", "write_whole"]
 
 N_RANDOM = 8
-"""Bytes that make a temporary file's name its own."""
+"""Number of random bytes in the name of a temporary file."""
 
 
 @contextmanager
 def whole_file(path: str | Path) -> Iterator[BinaryIO]:
-    """Open a file to write: a temporary one beside it, fsync, rename at the end; makes missing folders.
+    """Open a file for writing that appears under its name only when it is complete.
 
-    What killed processes left of it before is removed.
+    Data go into a temporary file beside it, which is synced to disk and renamed at the end. Missing folders are made,
+    and temporary files that killed processes left behind are removed.
 
     Raises:
-        SnnZooError: it cannot be written. Nothing is left behind then, nor after any other exception.
+        SnnZooError: the file cannot be written. After any exception the temporary file is removed.
     """
     path = Path(path)
     try:
@@ -41,17 +42,17 @@ def whole_file(path: str | Path) -> Iterator[BinaryIO]:
 
 
 def refuse_file_as_folder(folder: str | Path) -> None:
-    """Raise `SnnZooError` where a file is in the place of a folder, or of one that it lies in."""
+    """Raise `SnnZooError` if a folder, or one of its parents, is a file."""
     for place in (Path(folder), *Path(folder).parents):
         if place.exists() and not place.is_dir():
             raise SnnZooError(f"cannot write into {folder}: {place} is a file, not a folder; choose another place")
 
 
 def write_whole(path: str | Path, data: bytes) -> Path:
-    """Write a file that appears whole or not at all. Returns the path.
+    """Write a file that appears whole or not at all; return its path.
 
     Raises:
-        SnnZooError: it cannot be written; nothing is left behind.
+        SnnZooError: the file cannot be written; no temporary file is left behind.
     """
     with whole_file(path) as file:
         file.write(data)
@@ -59,9 +60,9 @@ def write_whole(path: str | Path, data: bytes) -> Path:
 
 
 def remove_leftovers(path: str | Path) -> None:
-    """Remove what processes that were killed while they wrote `path` left beside it, and nothing of those that write.
+    """Remove temporary files that killed processes left beside `path`; files that are being written are kept.
 
-    Where files cannot be locked, all is left.
+    On systems without file locks all files are kept.
     """
     path = Path(path)
     for leftover in path.parent.glob(f".{glob.escape(path.name)}.{'[0-9a-f]' * 2 * N_RANDOM}"):
@@ -72,13 +73,13 @@ def remove_leftovers(path: str | Path) -> None:
 
 @contextmanager
 def _temporary(path: Path) -> Iterator[Path]:
-    """An empty file beside `path`, locked as long as it is written: the kernel takes locks from the dead."""
+    """Make an empty file beside `path`, locked while it is written: the kernel releases locks of dead processes."""
     while True:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(N_RANDOM)}")
         with ExitStack() as held:
             if not _lock(_open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL, held), wait=True):
-                held.close()  # Windows renames no open file
-            if not temporary.exists():  # another took it for a leftover before it was locked
+                held.close()  # Windows cannot rename an open file
+            if not temporary.exists():  # another process removed it as a leftover before it was locked
                 continue
             try:
                 yield temporary
@@ -94,7 +95,7 @@ def _open(path: Path, flags: int, held: ExitStack) -> int:
 
 
 def _lock(descriptor: int, *, wait: bool) -> bool:
-    """Whether the file is locked now, until its descriptor is closed or its process ends."""
+    """Lock a file until its descriptor is closed or its process ends; return False if it cannot be locked."""
     try:
         import fcntl
 

@@ -1,12 +1,16 @@
-"""SpikingJelly's side of `bench_convert.py`, under a Python that has spikingjelly and onnx2torch.
+"""Convert an ONNX file with SpikingJelly and score the result, for `bench_convert.py`.
+
+Runs under a Python that has spikingjelly and onnx2torch.
 
     python ann2snn_worker.py '{"path": "model.onnx", "images": "images.npz", "recipe": "max", "time_steps": [8], ...}'
 
-The file becomes a torch module by onnx2torch, that a spiking one by `ann2snn.Converter`: the images enter as they are
-in each step, weights are floats, neurons are reset by subtraction, and what comes out of all steps is added up, as in
-SpikingJelly's example. It refuses a Softmax; one at the end, which keeps the order of the classes, is left out.
+onnx2torch makes a torch module of the file, and `ann2snn.Converter` makes a spiking network of the module, used as in
+SpikingJelly's example: each step reads the unchanged image, weights are floats, neurons are reset by subtraction, and
+the outputs of all steps are added up. The converter refuses a Softmax. A Softmax at the end is removed, since it keeps
+the order of the classes.
 
-Prints a line of JSON: accuracy of the ANN, of the SNN by time steps; or which program could not do what.
+Prints a line of JSON: the accuracy of the ANN, and that of the SNN for each number of time steps; or the error of the
+program that failed.
 """
 
 import contextlib
@@ -30,16 +34,16 @@ RECIPES = {
     "max": lambda batches: ann2snn.RateCodingRecipe(batches, mode="max"),
     "local": ann2snn.LocalThresholdBalancingRecipe,
 }
-"""What its example compares; `local` balances thresholds of channels, with neurons that start halfway."""
+"""Recipes of SpikingJelly's example; `local` balances thresholds of channels and starts neurons at half of them."""
 
 
 class PeerError(Exception):
-    """A program could not do its part."""
+    """One of the programs failed; the message names it."""
 
 
 @contextlib.contextmanager
 def blaming(program):
-    """Whatever goes wrong inside is that program's."""
+    """Raise every exception of the block as an error of `program`."""
     try:
         yield
     except Exception as error:
@@ -48,7 +52,7 @@ def blaming(program):
 
 
 def load(path):
-    """The ANN as a module, and the shape of one image."""
+    """Return the ANN as a module, and the shape of one image."""
     model = onnx.load(path)
     constants = {tensor.name for tensor in model.graph.initializer}
     entering = next(value for value in model.graph.input if value.name not in constants)
@@ -57,7 +61,7 @@ def load(path):
 
 
 def without_softmax(module):
-    """The module without a Softmax as its last step."""
+    """Remove a Softmax that is the last step of the module."""
     output = next(node for node in module.graph.nodes if node.op == "output")
     last = output.args[0]
     if getattr(last, "op", "") == "call_module" and isinstance(
@@ -71,7 +75,7 @@ def without_softmax(module):
 
 @torch.inference_mode()
 def n_correct(network, images, labels, steps):
-    """Right answers after 1, 2, ... `steps` steps."""
+    """Return the number of correct answers after 1, 2, ... `steps` steps."""
     found = torch.zeros(steps, dtype=torch.int64)
     for start in range(0, len(images), BATCH):
         x, wanted = images[start : start + BATCH], labels[start : start + BATCH]
@@ -84,7 +88,7 @@ def n_correct(network, images, labels, steps):
 
 
 def convert(request):
-    """The answer to a request."""
+    """Convert and score the file of a request; return the answer."""
     with np.load(request["images"]) as arrays:
         seen, images = (
             (torch.from_numpy(arrays[name]).float() / 255 - request["mean"]) / request["std"]
@@ -109,7 +113,7 @@ def convert(request):
 def main():
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.manual_seed(0)
-    with contextlib.redirect_stdout(sys.stderr):  # what libraries print
+    with contextlib.redirect_stdout(sys.stderr):  # libraries print to stdout
         answer = convert(json.loads(sys.argv[1]))
     print(json.dumps({**answer, "versions": {name: version(name) for name in ("spikingjelly", "onnx2torch")}}))
 

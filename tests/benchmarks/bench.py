@@ -1,15 +1,15 @@
-"""snnzoo beside lava-dl, snntorch, norse, spikingjelly and sinabs, on one machine, in turn.
+"""Compare the speed of snnzoo, lava-dl, snntorch, norse, spikingjelly and sinabs on one machine.
 
     python tests/benchmarks/bench.py [--peer-python PY] [--lava-python PY] [--threads 2] [--repeats 7] [--only WORD]
 
-Writes `results/bench.json`; `python tests/make_readme_tables.py --print bench` makes the table of it. PY are Pythons
-that have the other programs (`pip install '.[bench]'` and lava-dl); without the first, those that this one has take
-part, and without the second lava-dl does not. $PEER_PYTHON and $LAVA_PYTHON do as well.
+Writes `results/bench.json`; `python tests/make_readme_tables.py --print bench` prints it as a table. --peer-python is a
+Python with the other programs (`pip install '.[bench]'`), by default this one; --lava-python is one with lava-dl, which
+is otherwise left out. $PEER_PYTHON and $LAVA_PYTHON set the defaults.
 
-All programs run the same network with the same weights, which snnzoo trained a little on the embedded digits, on the
-same 256 digits; `peer_worker.py` and `lava_dl_worker.py` say how. The report has how many digits each classifies as
-snnzoo does. Each program is a process, which warms up and then waits; they are measured in turn, A B C A B C, for some
-tenths of a second each, and the table has the median of all calls. Optimiser: AdamW, fused, for all.
+All programs run the same network on the same 256 digits, with weights that snnzoo trained briefly on the embedded
+sample; see `peer_worker.py` and `lava_dl_worker.py`. The report counts the digits that each program classifies as
+snnzoo does. Each program is a process that warms up and then waits. Programs are measured in turn, A B C A B C, for a
+few tenths of a second each, and the table has the median of all calls. All use AdamW, fused.
 """
 
 import argparse
@@ -40,23 +40,24 @@ from workload import NETWORKS
 SPIKING = ("snnzoo", "lava-dl", *PEERS)
 BOOTSTRAP = ("snnzoo", "lava-dl")
 PROCESSES = 3
-"""Whose memory and first call are measured: where torch puts things differs by a tenth, times by more."""
+"""Number of fresh processes for memory and first calls: memory differs by a tenth between processes, times by more."""
 OTHERS_BATCHES = 5
 FIRST_CALLS = {"infer": "exact inference", "ann_step": "ANN training step", "snn_step": "SNN training step"}
 FIRST_CALL_S = 0.5
-"""Above a later one, of training; the first batch of inference takes at most `FIRST_BATCH` times a later one."""
+"""Seconds that a first training call may take beyond a later one; for inference, see `FIRST_BATCH`."""
 FIRST_BATCH = 2.0
+"""Time that the first batch of inference may take, as a multiple of a later one."""
 BUSY = 2.0
-"""How many times as long work may take while another process keeps one core busy."""
+"""Time that work may take while another process keeps one core busy, as a multiple of the time without it."""
 SHAPES = {"dense": "784-512-512-10", "conv": "conv"}
 
 
 @dataclass(frozen=True)
 class Row:
-    """A measurement of some programs, and of a reference: (program, work, name).
+    """Row of the benchmark: a kind of work, the programs that do it, and a reference as (program, work, name).
 
-    `target` has the least ratio of their time to ours, for "lava-dl" and "peer" (the fastest other program), the
-    greatest of ours to the "reference", or most "seconds".
+    `target` contains, for "lava-dl" and "peer" (the fastest other program), the smallest allowed ratio of its time to
+    ours; for "reference" the largest allowed ratio of our time to the reference; for "seconds" the longest time.
     """
 
     what: str
@@ -70,7 +71,7 @@ class Row:
 
 
 def network_rows(network: str, lava: float, infer: float, peer: float, relu: float) -> list[Row]:
-    """Inference and both training steps, with their targets."""
+    """Return the rows for inference and both training steps, with their targets."""
     name = SHAPES[network]
     products = ("products", "infer", "fp32 products"), ("products", "train_step", "fp32 products")
     train = {"lava-dl": 12.0 if network == "dense" else lava, "peer": 4.0}
@@ -116,11 +117,11 @@ ROWS = [
         options={"warm_up": 1},
     ),
 ]
-"""What is timed."""
+"""Rows of the benchmark, in the order of the table."""
 
 
 def measure_row(row: Row, programs: dict[str, Program], weights: dict[str, str], rounds: int) -> dict[str, Any]:
-    """Medians of all calls, in seconds, each program's and the reference's; measured in turn."""
+    """Measure the programs and the reference in turn; return the median seconds of all calls for each."""
     request = {**base_request(), "layers": NETWORKS[row.network], "weights": weights[row.network], **row.options}
     jobs = {name: (name, row.work) for name in row.programs if name in programs}
     if row.reference is not None:
@@ -146,7 +147,7 @@ def measure_row(row: Row, programs: dict[str, Program], weights: dict[str, str],
 
 
 def quartiles(values: list[float]) -> list[float]:
-    """Where a quarter and three quarters of the values lie."""
+    """Return the first and the third quartile of values."""
     ordered = sorted(values)
     return [ordered[len(ordered) // 4], ordered[3 * (len(ordered) - 1) // 4]]
 
@@ -154,7 +155,10 @@ def quartiles(values: list[float]) -> list[float]:
 def measure_memory(
     chosen: dict[str, list[str]], weights: dict[str, str], threads: int, request: dict[str, Any]
 ) -> list[dict[str, Any]]:
-    """Rows of memory, in MiB above that of one image and one step: medians of fresh processes; others' of one."""
+    """Return rows of peak memory, in MiB above a run of one image and one step.
+
+    Figures of snnzoo are medians of `PROCESSES` fresh processes, those of the other programs come from one process.
+    """
     base = {**request, "layers": NETWORKS["dense"], "weights": weights["dense"]}
 
     def peaks(name: str, work: str, batches: list[int], steps: int = 16) -> list[float]:
@@ -170,7 +174,7 @@ def measure_memory(
         others = {name: peaks(name, work, [OTHERS_BATCHES])[0] for name in SPIKING[1:] if name in chosen}
         (few, many), (long,) = peaks("snnzoo", work, [20, 200]), peaks("snnzoo", work, [20], 64)
         if work == "infer":
-            block = 48 * base["batch"] * 784 / 2**20  # the widest block's spikes of the 48 steps more, a byte each
+            block = 48 * base["batch"] * 784 / 2**20  # spikes of the widest block in 48 more steps, 1 byte each
             limit, name = few + block, "T = 16 and a block's spikes"
         else:
             limit, name = 4 * few, "4 times T = 16"
@@ -192,7 +196,7 @@ def memory_row(what: str, found: dict[str, float], reference: float, name: str) 
 
 
 def measure_first_calls(chosen: dict[str, list[str]], weights: dict[str, str], threads: int) -> list[dict[str, Any]]:
-    """Rows of the first call in a process of its own, beside later ones; medians of `PROCESSES`."""
+    """Return rows of the first call in a fresh process beside later calls, as medians of `PROCESSES` processes."""
     rows: list[dict[str, Any]] = []
     for network, path in weights.items():
         request = {**base_request(), "layers": NETWORKS[network], "weights": path}
@@ -216,7 +220,7 @@ def measure_first_calls(chosen: dict[str, list[str]], weights: dict[str, str], t
 
 
 def measure_busy(programs: dict[str, Program], weights: dict[str, str], rounds: int) -> list[dict[str, Any]]:
-    """Rows of work while another process keeps one core busy, beside the same work without."""
+    """Return rows of work while another process keeps one core busy, beside the same work without it."""
     rows = []
     for work, what in FIRST_CALLS.items():
         request = {**base_request(), "layers": NETWORKS["dense"], "weights": weights["dense"], "work": work}
@@ -239,7 +243,7 @@ def measure_busy(programs: dict[str, Program], weights: dict[str, str], rounds: 
 
 
 def agreement(programs: dict[str, Program], weights: dict[str, str]) -> dict[str, dict[str, str]]:
-    """For each network and program, how many digits of the batch it classifies as snnzoo does."""
+    """Return for each network and program the number of digits that it classifies as snnzoo does."""
     found: dict[str, dict[str, str]] = {}
     for network, path in weights.items():
         request = {**base_request(), "work": "classes", "layers": NETWORKS[network], "weights": path}
@@ -257,8 +261,8 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"))
     parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"))
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--repeats", type=int, default=7, help="rounds in turn")
-    parser.add_argument("--only", default="", help="only rows with this word; the others stay as they were measured")
+    parser.add_argument("--repeats", type=int, default=7, help="rounds, each of which measures all programs in turn")
+    parser.add_argument("--only", default="", help="measure only rows that contain this word; keep the others")
     parser.add_argument("--output", type=Path, default=RESULTS / "bench.json")
     return parser.parse_args()
 
@@ -273,7 +277,7 @@ def main() -> int:
             before = json.loads(options.output.read_text("utf-8")) if options.only and options.output.exists() else None
             conditions = ("cpu", "threads", "kernel", "versions")
             if before is not None and (other := [key for key in conditions if before[key] != report[key]]):
-                raise WorkerError(f"{options.output} is of another {' and '.join(other)}: measure all rows")
+                raise WorkerError(f"{options.output} was measured with another {' and '.join(other)}: leave out --only")
             weights = {network: str(Path(folder) / f"{network}.npz") for network in NETWORKS}
             report["rates"] = {
                 network: make_weights(programs["snnzoo"], network, Path(path)) for network, path in weights.items()

@@ -1,14 +1,14 @@
-"""Time to 98.7 % SNN validation accuracy of the tutorial's network: snnzoo's recipe, and lava-dl running its tutorial.
+"""Measure the time to 98.7 % SNN validation accuracy of the tutorial's network: snnzoo beside lava-dl's own tutorial.
 
     python tests/benchmarks/bench_accuracy.py [--lava-python PY] [--data-dir D] [--threads 2] [--accuracy 0.987]
 
 Both train on the same 55,000 MNIST images, with the same random affine maps, and are scored as SNN on the other 5,000
-after each epoch. snnzoo follows `RECIPE`; the clock runs through augmentation, training, and
-scoring as ANN and as SNN. lava-dl follows its notebook: batches of 32, Adam at 0.001, torchvision's transforms of each
-image, SAMPLE and FIT every ten epochs. The notebook scores as SNN in every tenth epoch only; here each epoch is, so
-that it can stop earlier, and what the notebook does besides, scoring 10,000 test images and writing files, is left out.
+after each epoch. snnzoo follows `RECIPE`; the time includes augmentation, training, and scoring as ANN and as SNN.
+lava-dl follows its notebook: batches of 32, Adam at 0.001, torchvision's transforms of each image, SAMPLE and FIT every
+ten epochs. Two differences from the notebook: it scores as SNN in every tenth epoch only, here every epoch is scored so
+that the run can stop earlier; and it scores 10,000 test images and writes files, which is left out here.
 
-Needs MNIST: D, $ZOO_DATA_DIR or the cache. Takes minutes for snnzoo and an hour, perhaps, for lava-dl. Writes
+Needs MNIST in D, $ZOO_DATA_DIR or the cache. Takes minutes for snnzoo and about an hour for lava-dl. Writes
 `results/accuracy.json`, which `make_readme_tables.py` adds to the table.
 """
 
@@ -33,7 +33,7 @@ from specs import load_spec
 
 
 def time_ours(options: argparse.Namespace) -> dict[str, Any]:
-    """Seconds and accuracy of each epoch, up to the one that reaches the accuracy."""
+    """Train with snnzoo; return seconds and accuracy of each epoch, up to the one that reaches the accuracy."""
     torch.set_num_threads(options.threads)
     split = load_dataset("mnist", data_dir=options.data_dir).train
     epochs = []
@@ -51,7 +51,7 @@ def time_ours(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def time_lava(options: argparse.Namespace) -> dict[str, Any]:
-    """The same of lava-dl, on the images that our split gives."""
+    """Train with lava-dl on the same split; return the same figures as `time_ours`."""
     split = load_dataset("mnist", data_dir=options.data_dir).train
     parts = train_validation_split(split, n_validation=RECIPE.validation, seed=RECIPE.seed)
     chosen = {"lava-dl": commands(None, options.lava_python)["lava-dl"]}
@@ -75,10 +75,10 @@ def time_lava(options: argparse.Namespace) -> dict[str, Any]:
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"))
-    parser.add_argument("--data-dir", type=Path, help="has MNIST's idx files; default: $ZOO_DATA_DIR, the cache")
+    parser.add_argument("--data-dir", type=Path, help="folder with MNIST; default: $ZOO_DATA_DIR, then the cache")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--accuracy", type=float, default=0.987)
-    parser.add_argument("--epochs", type=int, default=100, help="most epochs")
+    parser.add_argument("--epochs", type=int, default=100, help="stop after this many epochs")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--output", type=Path, default=RESULTS / "accuracy.json")
     return parser.parse_args()

@@ -1,9 +1,9 @@
-"""One process against two on one host: losses of every batch, and seconds an epoch.
+"""Compare training in one process with training in two on one host: losses of every batch, and seconds per epoch.
 
     python tests/benchmarks/bench_cluster.py [--data MNIST_FOLDER] [--epochs N]
 
-Trains 784-512-512-10 without dropout, as each process draws other masks, and writes `results/cluster.json`. Each
-process has one thread. This file is also what `torchrun` starts.
+Trains 784-512-512-10 and writes `results/cluster.json`. Dropout is off, because each process draws its own masks. Each
+process has one thread. `torchrun` starts this file too.
 """
 
 import argparse
@@ -31,7 +31,7 @@ NO_DROPOUT = ("blocks.1.dropout=0.0", "blocks.2.dropout=0.0")
 
 
 def train(options: argparse.Namespace) -> None:
-    """What one process does; the first writes losses and seconds."""
+    """Train in one process; the first process writes losses and seconds."""
     torch.set_num_threads(1)
     spec = override_spec(load_spec(NETWORK), NO_DROPOUT)
     data = load_dataset(options.dataset, data_dir=options.data).train
@@ -54,7 +54,7 @@ def train(options: argparse.Namespace) -> None:
 
 
 def measure(size: int) -> dict[str, Any]:
-    """Losses and seconds of a training in `size` processes."""
+    """Return losses and seconds of a training in `size` processes."""
     with tempfile.TemporaryDirectory() as folder:
         answer = Path(folder) / "answer.json"
         command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", size, __file__, *sys.argv[1:]]
@@ -65,7 +65,7 @@ def measure(size: int) -> dict[str, Any]:
 
 
 def largest_difference(ours: list[float], theirs: list[float]) -> float:
-    """Of losses, as a part of them."""
+    """Return the largest relative difference between two lists of losses."""
     return max(abs(mine - other) / other for mine, other in zip(ours, theirs, strict=True))
 
 
@@ -73,8 +73,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--dataset", default="mnist")
     parser.add_argument("--data", type=Path, help="folder with the dataset's files")
-    parser.add_argument("--epochs", type=int, default=3, help="the last one is as spikes")
-    parser.add_argument("--images", type=int, default=6_400, help="of an epoch")
+    parser.add_argument("--epochs", type=int, default=3, help="number of epochs; the last one trains as SNN")
+    parser.add_argument("--images", type=int, default=6_400, help="images per epoch")
     parser.add_argument("--worker", type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker:

@@ -1,16 +1,15 @@
-"""`convert` beside SpikingJelly's converter, on the full MNIST test set, for each ONNX file of a folder.
+"""Compare `convert` with SpikingJelly's converter on the full MNIST test set, for each ONNX file of a folder.
 
     python tests/benchmarks/bench_convert.py --folder FOLDER [--data DIR] [--peer-python PY] [--epochs 2] [--only NAME]
 
-Ours runs with its default settings, in integers: 8-bit weights, hard reset; a conversion of its own for each T, before
-and after tuning; the `.net` of T = 16 is read back and run on all images too. SpikingJelly gets the same ANN
-through onnx2torch, calibrated on images of the same set, each of its recipes: `ann2snn_worker.py`. Images are
-normalised as the folder's README.md says, see `check_onnx.py`.
+snnzoo runs with its default settings on integers: 8-bit weights, hard reset. Each T is a separate conversion, scored
+before and after tuning; the `.net` of T = 16 is also read back and run on all images. SpikingJelly converts the same
+ANN, imported by onnx2torch, with each of its recipes, calibrated on images of the same training set; see
+`ann2snn_worker.py`. Images are normalised as the folder's README.md says, see `check_onnx.py`.
 
-Each conversion is a process of its own that may take `--limit` seconds. `results/convert.json` is written after each
-file; `--only NAME` measures the files with that in their names, and leaves the other rows as they were; `--ours` leaves
-SpikingJelly's figures as they were.
-`python tests/make_readme_tables.py --print convert` makes the table of it.
+Each conversion is a separate process, stopped after `--limit` seconds. `results/convert.json` is written after each
+file. `--only NAME` measures the files whose names contain NAME and keeps the other rows; `--ours` keeps SpikingJelly's
+figures. `python tests/make_readme_tables.py --print convert` prints the results as a table.
 """
 
 import argparse
@@ -32,27 +31,27 @@ from converters.ann_to_snn.onnx_conversion import drawn
 DATASET = "mnist"
 TIME_STEPS = [16, 8, 4]
 TARGETS = {"untuned": {"16": 1.0}, "tuned": {"16": 0.2, "8": 0.5, "4": 1.0}}
-"""Points that the SNN may lose against its ANN, by time steps."""
+"""Percentage points that the SNN may lose against its ANN, for each number of time steps."""
 RECIPES = ("99.9%", "max", "local")
-"""Of `ann2snn_worker.py`."""
+"""Recipes of `ann2snn_worker.py`."""
 
 
 def save_images(dataset: Dataset, path: Path) -> None:
-    """Write the images that SpikingJelly calibrates on, those that `import_onnx` draws, and the test set, as uint8."""
+    """Write, as uint8, the test set and the images for SpikingJelly's calibration, which are those of `import_onnx`."""
     seen = drawn(dataset.train, MOST_IMAGES, seed=0)
     np.savez(path, calibration=seen, test=dataset.test.images, labels=dataset.test.labels)
 
 
 def parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="of .onnx files, and perhaps a README.md")
+    parser.add_argument("--folder", type=Path, required=True, help="folder with .onnx files, optionally a README.md")
     parser.add_argument("--data", type=Path, help="folder with MNIST; default: as `zoo` finds it")
     parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"))
-    parser.add_argument("--epochs", type=int, default=2, help="of tuning")
+    parser.add_argument("--epochs", type=int, default=2, help="epochs of tuning")
     parser.add_argument("--threads", type=int, default=2)
-    parser.add_argument("--limit", type=float, default=1800.0, help="seconds that a conversion may take")
-    parser.add_argument("--only", default="", help="only files with this in their names")
-    parser.add_argument("--ours", action="store_true", help="only snnzoo; the other figures stay as they were")
+    parser.add_argument("--limit", type=float, default=1800.0, help="time limit of a conversion in seconds")
+    parser.add_argument("--only", default="", help="measure only files whose names contain this text")
+    parser.add_argument("--ours", action="store_true", help="measure only snnzoo; keep the other figures")
     parser.add_argument("--output", type=Path, default=RESULTS / "convert.json")
     return parser.parse_args()
 
@@ -67,7 +66,7 @@ def main() -> int:
         has_module(options.peer_python, name) for name in ("spikingjelly", "onnx2torch")
     )
     if not (with_peer or options.ours):
-        print("SpikingJelly does not take part: no Python with spikingjelly and onnx2torch", file=sys.stderr)
+        print("SpikingJelly is left out: --peer-python lacks spikingjelly or onnx2torch", file=sys.stderr)
     said = said_of(options.folder)
     before = json.loads(options.output.read_text("utf-8")) if options.output.exists() else {"rows": [], "versions": {}}
     rows = {row["file"]: row for row in before["rows"]}
@@ -99,7 +98,7 @@ def main() -> int:
 def measure(
     path: Path, said: dict[str, str], images: Path, options: argparse.Namespace, *, with_peer: bool
 ) -> dict[str, Any]:
-    """The row of a file: answers of `convert_worker.py`, and of `ann2snn_worker.py` by recipe."""
+    """Return the row of a file: answers of `convert_worker.py`, and of `ann2snn_worker.py` for each recipe."""
     mean, std = normalisation(said)
     common = {"path": str(path), "mean": mean, "std": std}
     data = None if options.data is None else str(options.data)
@@ -119,7 +118,7 @@ def measure(
 
 
 def each_time_steps(request: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """The answer for the first T, with the accuracies of all conversions, each at the T that it was made for."""
+    """Return the answer for the first T, with the accuracies of all conversions, each at its own T."""
     command = [sys.executable, "convert_worker.py"]
     answers = {str(t): attempt("snnzoo", command, {**request, "time_steps": t}, options) for t in TIME_STEPS}
     first = answers[str(TIME_STEPS[0])]
@@ -131,7 +130,7 @@ def each_time_steps(request: dict[str, Any], options: argparse.Namespace) -> dic
 
 
 def attempt(name: str, command: list[str], request: dict[str, Any], options: argparse.Namespace) -> dict[str, Any]:
-    """What a worker answers, or why there is no answer."""
+    """Return the answer of a worker, or its error."""
     try:
         return run_once(name, command, request, threads=options.threads, seconds=options.limit)
     except WorkerError as error:

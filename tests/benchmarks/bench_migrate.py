@@ -1,4 +1,4 @@
-"""Time and memory of `migrate` on a safetensors file of 4 GiB.
+"""Measure time and memory of `migrate` on a safetensors file of 4 GiB.
 
     python tests/benchmarks/bench_migrate.py [--gib N] [--folder DIR]
 
@@ -39,7 +39,7 @@ def make(path: Path, gib: int) -> None:
 
 
 def run(*command: str | Path) -> tuple[float, float]:
-    """Seconds and peak MiB of a child process."""
+    """Run a Python child process; return its seconds and its peak memory in MiB."""
     start = time.perf_counter()
     process = subprocess.Popen([sys.executable, *command], stdout=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
@@ -49,7 +49,7 @@ def run(*command: str | Path) -> tuple[float, float]:
 
 
 def main() -> None:
-    """Make the file in a child, so that this process stays small: a child's ru_maxrss begins at its parent's."""
+    """Measure `migrate`. A child process makes the file: ru_maxrss of later children starts at that of this process."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--gib", type=int, default=4)
     parser.add_argument("--folder", type=Path)

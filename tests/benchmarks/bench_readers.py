@@ -1,8 +1,8 @@
-"""Peak memory of each reader against the size of its file, beyond what Python and torch take.
+"""Measure the peak memory of each reader, without that of Python and torch, against the size of its file.
 
     python tests/benchmarks/bench_readers.py [--mib 1,16,128]
 
-Each reading is a process of its own, under the limits of tests/fuzz/limited.py. The figures go into
+Each file is read in a separate process, under the limits of tests/fuzz/limited.py. Writes
 tests/benchmarks/results/readers.json.
 """
 
@@ -21,17 +21,17 @@ RESULTS = Path(__file__).parent / "results" / "readers.json"
 sys.path.insert(0, str(Path(__file__).parents[1] / "fuzz"))
 MIB = 1 << 20
 SIDE = 1024
-"""Inputs of the one large layer."""
+"""Number of inputs of the large layer."""
 
 
 def spec(features: int) -> dict[str, Any]:
-    """A network with one large dense layer."""
+    """Return the spec of a network with one large dense layer."""
     blocks = [{"kind": "dense", "features": features}, {"kind": "affine", "features": 2}]
     return {"name": "wide", "time_steps": 4, "input": {"shape": [SIDE]}, "blocks": blocks}
 
 
 def model_file(name: str) -> Callable[[Path, int], None]:
-    """A model of about so many bytes of 4-byte weights, in the format of the suffix."""
+    """Return a function that writes a model of about `n_bytes`, in the format of the path's suffix."""
 
     def write(path: Path, n_bytes: int) -> None:
         from valid_files import model
@@ -45,7 +45,7 @@ def model_file(name: str) -> Callable[[Path, int], None]:
 
 
 def state_dict(path: Path, n_bytes: int) -> None:
-    """A lava-dl state dict with one large layer."""
+    """Write a lava-dl state dict with one large layer."""
     import torch
     from valid_files import state_dict
 
@@ -57,7 +57,7 @@ def state_dict(path: Path, n_bytes: int) -> None:
 
 
 def onnx_file(path: Path, n_bytes: int) -> None:
-    """A dense network with one large layer."""
+    """Write a dense network with one large layer."""
     import onnx
     from onnx import numpy_helper
 
@@ -72,18 +72,18 @@ def onnx_file(path: Path, n_bytes: int) -> None:
 
 
 def npz(path: Path, n_bytes: int) -> None:
-    """Images as bytes, without labels."""
+    """Write uint8 images without labels."""
     np.savez(path, x=np.random.default_rng(0).integers(0, 256, (n_bytes // 784, 784), np.uint8))
 
 
 def idx(path: Path, n_bytes: int) -> None:
-    """As many bytes, up to the limit of such files."""
+    """Write an IDX file of images."""
     rows = n_bytes // 784
     path.write_bytes(b"\0\0\x08\3" + b"".join(n.to_bytes(4, "big") for n in (rows, 28, 28)) + bytes(rows * 784))
 
 
 def image(path: Path, n_bytes: int) -> None:
-    """A picture of noise, of three bytes a pixel."""
+    """Write a picture of noise, three bytes per pixel."""
     from PIL import Image
 
     side = round((n_bytes / 3) ** 0.5)
@@ -102,16 +102,16 @@ WRITERS: dict[str, Callable[[Path, int], None]] = {
     "npz": npz,
     "image": image,
 }
-"""Specs are left out: they have at most 64 KiB."""
+"""Writer of a file of each format. Specs are left out: they have at most 64 KiB."""
 
 
 def main() -> None:
-    """Measure all, and write."""
+    """Measure all formats and sizes, and write the results."""
     from limited import Server
     from reader_targets import TARGETS
 
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--mib", default="1,16,128", help="sizes of the files")
+    parser.add_argument("--mib", default="1,16,128", help="sizes of the files in MiB")
     sizes = [int(size) for size in parser.parse_args().mib.split(",")]
     rows, server = [], Server()
     for name, write in WRITERS.items():

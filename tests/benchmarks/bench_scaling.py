@@ -1,11 +1,12 @@
-"""How time grows with T, width and batch: snnzoo, the fastest other program, and the matrix products in fp32.
+"""Measure how time grows with T, width and batch: snnzoo, the fastest other program, and the matrix products in fp32.
 
     python tests/benchmarks/bench_scaling.py [--peer-python PY] [--peer NAME] [--threads 2] [--rounds 3] [--plot-only]
 
-Exact inference and SNN training steps of 784-W-W-10, W = 512, T = 16, batches of 256, but for what varies, with random
-weights under which all layers spike. The other program is by default the one that `results/bench.json` says is fastest
-at each. Writes `results/scaling.json`, and plots `results/scaling_inference.png` and `results/scaling_training.png`,
-medians of calls in turn. Under ten minutes.
+Measures exact inference and SNN training steps of 784-W-W-10 with W = 512, T = 16 and batches of 256, and varies one of
+the three at a time. The weights are random, scaled so that all layers spike. By default the other program is the
+fastest one in `results/bench.json`. Programs are measured in turn; figures are medians of calls. Writes
+`results/scaling.json`, and plots `results/scaling_inference.png` and `results/scaling_training.png`. Takes less than
+ten minutes.
 """
 
 import argparse
@@ -29,11 +30,11 @@ LABELS = {"time_steps": "time steps T", "width": "neurons of a hidden layer", "b
 WORKS = {"infer": ("exact inference", "inference"), "snn_step": ("SNN training step", "training")}
 COLOURS = {"snnzoo": "#0b5394", "products": "#888888"}
 SECONDS = 0.15
-"""Of each program in each round, and at least one call."""
+"""Duration of the measurement of a program in one round, in seconds; at least one call is measured."""
 
 
 def fastest_peer(work: str, path: Path, found: list[str]) -> str | None:
-    """The program that the benchmarks found fastest at inference or the training step."""
+    """Return the program of `found` that is fastest at this work in the benchmark results at `path`."""
     if not found:
         return None
     rows = json.loads(path.read_text("utf-8"))["rows"] if path.exists() else []
@@ -45,7 +46,7 @@ def fastest_peer(work: str, path: Path, found: list[str]) -> str | None:
 
 
 def measure(programs: dict[str, Program], work: str, names: list[str], rounds: int) -> dict[str, dict[str, Any]]:
-    """Median seconds along each axis: {axis: {name: [...], "sizes": [...]}}."""
+    """Return median seconds along each axis: `{axis: {name: [...], "sizes": [...]}}`."""
     found: dict[str, dict[str, Any]] = {}
     for axis, sizes in AXES.items():
         found[axis] = {"sizes": sizes, **{name: [] for name in names}}
@@ -67,12 +68,12 @@ def measure(programs: dict[str, Program], work: str, names: list[str], rounds: i
 
 
 def slope(sizes: list[int], seconds: list[float]) -> float:
-    """Growth of log time with log size over the last two doublings or so."""
+    """Return the slope of log time against log size between the third last size and the last."""
     return math.log(seconds[-1] / seconds[-3]) / math.log(sizes[-1] / sizes[-3])
 
 
 def plot(report: dict[str, Any], folder: Path) -> None:
-    """A figure for each kind of work, a panel for each axis."""
+    """Plot a figure for each kind of work, with a panel for each axis."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -116,11 +117,11 @@ def plot(report: dict[str, Any], folder: Path) -> None:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"))
-    parser.add_argument("--peer", choices=PEERS, help="default: the fastest at each work")
+    parser.add_argument("--peer", choices=PEERS, help="default: the fastest program for each kind of work")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=RESULTS)
-    parser.add_argument("--plot-only", action="store_true", help="of what was measured before")
+    parser.add_argument("--plot-only", action="store_true", help="plot earlier results, do not measure")
     options = parser.parse_args()
     path = options.folder / "scaling.json"
     if not options.plot_only:

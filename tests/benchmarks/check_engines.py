@@ -2,9 +2,9 @@
 
     python tests/benchmarks/check_engines.py [MODEL...] [--data NAME] [--data-dir DIR] [--output FILE]
 
-MODEL is what `zoo eval` takes; by default all of the package. The spikes, weighted input and logits of every block in
-every step, of `run`; then the logits of the paths that keep no spikes, and what they count. Exits with 1 if a single
-number differs.
+MODEL is an argument as for `zoo eval`; default: all packaged models. Compares the output of every block in every step
+and the logits of `run`, then the logits and counts of the calls that keep no spikes. Exits with 1 if a single number
+differs.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from zoo.sources import read_source
 
 
 def n_different(a: Tensor | None, b: Tensor | None) -> int:
-    """Places that are not the same."""
+    """Return the number of elements that differ; all of them if the shapes differ."""
     if a is None or b is None:
         return int(a is not b)
     return int((a != b).sum()) if a.shape == b.shape else max(a.numel(), b.numel())
@@ -35,7 +35,7 @@ def n_different(a: Tensor | None, b: Tensor | None) -> int:
 
 @torch.no_grad()
 def compare(source: str, data: str | None, data_dir: Path | None) -> dict[str, Any]:
-    """What was found of a model."""
+    """Compare the engines on one model; return its row of the report."""
     model, _ = read_source(source)
     network = model.build()
     exact = IntegerNetwork(network)
@@ -66,12 +66,12 @@ def compare(source: str, data: str | None, data_dir: Path | None) -> dict[str, A
 
 
 def main() -> None:
-    """Compare each model given."""
+    """Compare the engines on each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", help="default: all of the package, whose results are kept")
-    parser.add_argument("--data", help="default: what the model was trained on")
+    parser.add_argument("models", nargs="*", help="default: all packaged models; only then the results are written")
+    parser.add_argument("--data", help="dataset; default: the model's training data")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--output", type=Path, default=RESULTS / "engines.json", help="of all models of the package")
+    parser.add_argument("--output", type=Path, default=RESULTS / "engines.json", help="results of all packaged models")
     options = parser.parse_args()
     rows = {}
     for name in options.models or model_names():

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/check_export.py --lava-python PY MODEL... [--images N] [--data NAME] [--data-dir DIR]
 
-MODEL is what `zoo eval` takes. The images are the first of the test set of its data, one window of T steps after
-another with `reset_interval=T`. Exits with 1 if anything differs.
+MODEL is an argument as for `zoo eval`. Runs the first images of its test set, one window of T steps after another with
+`reset_interval=T`. Exits with 1 if anything differs.
 """
 
 import argparse
@@ -26,12 +26,12 @@ from zoo.sources import read_source
 
 
 def to_netx(array: np.ndarray) -> np.ndarray:
-    """`[N, C, H, W]` or `[T, N, C, H, W]` in netx's order, `[..., W, H, C]`; flat arrays as they are."""
+    """Move `[..., C, H, W]` to the order of netx, `[..., W, H, C]`; return arrays of fewer than 4 axes as they are."""
     return array.swapaxes(-1, -3) if array.ndim >= 4 else array
 
 
 def compare(network: Network, images: Tensor, lava_python: str) -> tuple[int, int]:
-    """Spikes (and final readout voltages) that were compared, and how many differ."""
+    """Return how many spikes and final readout voltages were compared, and how many of them differ."""
     n_images, steps = len(images), network.spec.time_steps
     shape = network.spec.input.shape
     first, pixels = network.blocks[0], images.reshape(n_images, *shape)
@@ -64,16 +64,16 @@ def compare(network: Network, images: Tensor, lava_python: str) -> tuple[int, in
 
 
 def main() -> int:
-    """Compare each model given."""
+    """Compare each model with Lava."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"), help="default: $LAVA_PYTHON")
     parser.add_argument("--images", type=int, default=20)
-    parser.add_argument("--data", help="default: what the model was trained on")
+    parser.add_argument("--data", help="dataset; default: the model's training data")
     parser.add_argument("--data-dir", type=Path)
     parser.add_argument("models", nargs="+")
     options = parser.parse_args()
     if not options.lava_python:
-        parser.error("name a Python that has lava-dl with --lava-python or $LAVA_PYTHON")
+        parser.error("no Python with lava-dl: name one with --lava-python or $LAVA_PYTHON")
     failed = False
     for name in options.models:
         model, _ = read_source(name)

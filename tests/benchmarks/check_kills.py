@@ -1,13 +1,16 @@
-"""kill -9 at random moments of `zoo train`, `zoo pull`, `zoo publish` and `convert`: nothing is lost or half there.
+"""Kill `zoo train`, `zoo pull`, `zoo publish` and `convert` with SIGKILL at random moments; check that no file is lost.
 
     python tests/benchmarks/check_kills.py [--tries 100] [--seed 0] [--only train|convert|pull|publish]
 
-`train`: a run is killed, resumed (or begun again, where not even its first checkpoint was there), killed once more, and
-resumed to its end. After each kill every file that is there must be whole; at the end the model and the metrics must be
-those of a run that nobody killed, to the byte but for the seconds. `convert`: files are written over others; after a
-kill each must be the old one or the new one, to the byte; so must what `pull` fetches from a slow server, and the files
-that an index names after `publish`. What a killed process leaves beside a file is gone after the next one has written
-it. Writes `results/kills.json`, and stops at the first loss.
+- `train`: a run is killed, resumed (or started again if it has no checkpoint yet), killed once more, and resumed to its
+  end. After each kill all files must be readable. At the end the model and the metrics must equal those of an
+  undisturbed run byte for byte, except for the seconds.
+- `convert`: files replace other files; after a kill each must be the old one or the new one, byte for byte.
+- `pull`: the same for a file fetched from a slow server.
+- `publish`: the same for the index; all files that it names must match their digests.
+
+Temporary files of a killed process must be gone after the next process has written the same file. Writes
+`results/kills.json`, and stops at the first loss.
 """
 
 import argparse
@@ -37,7 +40,7 @@ from zoo.hub.publish import publish, read_index
 from zoo.runs.card_files import card_file
 
 SMALL, LARGE = "mnist-dense-shallow", "mnist-dense"
-"""Packaged models: the one is there, the other is to come."""
+"""Packaged models: the first is in place before a command, which replaces it with the second."""
 FORKS = multiprocessing.get_context("forkserver")
 FORKS.set_forkserver_preload(["zoo.runs.training_run", "zoo.cli"])
 SPEC = """
@@ -53,7 +56,7 @@ training: {data: mnist-sample, epochs: 4, batch_size: 200, images_per_epoch: 400
 
 
 def command(arguments: list[str]) -> None:
-    """What a child process does."""
+    """Run a `zoo` command in a child process, with its output discarded."""
     from zoo.cli import zoo
 
     torch.set_num_threads(1)
@@ -63,7 +66,7 @@ def command(arguments: list[str]) -> None:
 
 
 def run(arguments: list[str], seconds: float | None = None) -> tuple[bool, float]:
-    """Run a command, and kill it after some seconds; whether that came before its end, and how long it took."""
+    """Run a command and kill it after `seconds`; return True if it had not ended by then, and the seconds it ran."""
     process = FORKS.Process(target=command, args=(arguments,))
     start = time.perf_counter()
     process.start()
@@ -71,12 +74,12 @@ def run(arguments: list[str], seconds: float | None = None) -> tuple[bool, float
     process.kill()
     process.join()
     if process.exitcode not in (0, -9):
-        raise SystemExit(f"failed, {process.exitcode}: zoo {' '.join(arguments)}")
+        raise SystemExit(f"failed with exit code {process.exitcode}: zoo {' '.join(arguments)}")
     return process.exitcode != 0, time.perf_counter() - start
 
 
 def usual_seconds(arguments: list[str], prepare: Callable[[], object] = lambda: None) -> float:
-    """What the command takes when what it reads was read before."""
+    """Return the seconds of a second run of a command, when the files that it reads are cached."""
     for _ in range(2):
         prepare()
         _, seconds = run(arguments)
@@ -84,7 +87,7 @@ def usual_seconds(arguments: list[str], prepare: Callable[[], object] = lambda: 
 
 
 def check_whole(folder: Path) -> None:
-    """Read every file that a run has left, but for temporary ones."""
+    """Read every file of a run except temporary ones; a broken file raises."""
     readers = {
         "model.safetensors": lambda path: read_model(path).build(),
         "checkpoint.pt": lambda path: torch.load(path, weights_only=True),
@@ -97,17 +100,17 @@ def check_whole(folder: Path) -> None:
 
 
 def metrics(path: Path) -> list[dict[str, Any]]:
-    """The lines, without what differs from run to run."""
+    """Return the lines of a metrics file with the seconds, which differ from run to run, set to 0."""
     return [{**json.loads(line), "seconds": 0} for line in path.read_text("utf-8").splitlines()]
 
 
 def temporaries(folder: Path) -> set[Path]:
-    """Files that a killed process was about to rename; what the next write of theirs removes."""
+    """Return the temporary files of killed processes; the next write of the same file removes them."""
     return {path for path in folder.rglob(".*") if path.suffix != ".lock"}
 
 
 def train(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, int]]:
-    """Counts of each try."""
+    """Kill training runs; yield the counts of each try."""
     (folder / "spec.yaml").write_text(SPEC)
     arguments = ["train", str(folder / "spec.yaml"), "-q", "--force", "-o"]
     whole, target = folder / "whole", folder / "run"
@@ -124,17 +127,17 @@ def train(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, i
             counts["temporaries"] += len(temporaries(target) - left)
             left = temporaries(target)
         if left:
-            raise SystemExit(f"left behind: {left}")
+            raise SystemExit(f"temporary files are left: {left}")
         ours, theirs = (path / "model.safetensors" for path in (target, whole))
         same = ours.read_bytes() == theirs.read_bytes()
         if not same or metrics(target / "metrics.jsonl") != metrics(whole / "metrics.jsonl"):
-            raise SystemExit(f"lost: {target} is not {whole}")
+            raise SystemExit(f"lost: {target} differs from {whole}")
         shutil.rmtree(target)
         yield counts
 
 
 def convert(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, int]]:
-    """Counts of each try."""
+    """Kill conversions; yield the counts of each try."""
     names = ["m.safetensors", "m.net"]
     targets, old, new = [folder / name for name in names], folder / "old", folder / "new"
     for path, model in ((old, SMALL), (new, LARGE)):
@@ -154,7 +157,7 @@ def convert(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str,
 
 
 def pull(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, int]]:
-    """Counts of each try."""
+    """Kill downloads; yield the counts of each try."""
     publish(model_file(LARGE), card_file(LARGE), str(folder / "index"))
     target, cache = folder / "out" / f"{LARGE}.safetensors", folder / "cache"
     target.parent.mkdir()
@@ -177,7 +180,7 @@ def pull(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, in
 
 
 def publishing(tries: int, draw: random.Random, folder: Path) -> Iterator[dict[str, int]]:
-    """Counts of each try."""
+    """Kill publications; yield the counts of each try."""
     index = folder / "index"
     publish(model_file(SMALL), card_file(SMALL), str(index))
     before = (index / "index.json").read_bytes()
@@ -203,29 +206,32 @@ def _kill(
     *,
     n_files: int = 1,
 ) -> Iterator[dict[str, int]]:
-    """Counts of each try, and at last the command left alone; `written` raises at a file that is neither."""
+    """Kill a command at random moments; yield the counts of each try. At last run it to its end.
+
+    `written` returns the number of new files; it raises if a file is neither the old nor the new one.
+    """
     seconds, left = usual_seconds(arguments, prepare), set[Path]()
     for delay in [*(draw.uniform(0, seconds) for _ in range(tries)), None]:
         prepare()
         killed, _ = run(arguments, delay)
         found = written()
         if found < n_files and not killed:
-            raise SystemExit(f"lost: it ended, and has not written: zoo {' '.join(arguments)}")
+            raise SystemExit(f"lost: the command ended without writing its files: zoo {' '.join(arguments)}")
         before, left = left, temporaries(folder)
         if delay is not None:
             yield {"killed": int(killed), "written": found, "temporaries": len(left - before)}
     if left:
-        raise SystemExit(f"left behind: {left}")
+        raise SystemExit(f"temporary files are left: {left}")
 
 
 class Slow(SimpleHTTPRequestHandler):
-    """A server that gives files in pieces, with ranges."""
+    """A server that sends files slowly, in pieces, and supports ranges."""
 
     def log_message(self, format: str, *args: object) -> None:
-        """Say nothing."""
+        """Print no log."""
 
     def do_GET(self) -> None:
-        """Answer with a file from where it is wanted."""
+        """Send a file from the requested offset."""
         data = (Path(self.directory) / self.path.lstrip("/")).read_bytes()
         first = int((self.headers["Range"] or "bytes=0-").removeprefix("bytes=").removesuffix("-"))
         self.send_response(206 if first else 200)

@@ -1,15 +1,15 @@
-"""Hold recorded spikes against Lava: run a netx file in its bit-accurate simulation and compare, spike for spike.
+"""Run a netx file in Lava's bit-accurate simulation and compare every spike with a recorded reference.
 
     python tests/benchmarks/check_netx.py --lava-python PY FILE.net REFERENCE.npz [--steps S]
 
-REFERENCE.npz is laid out as tests/golden's `lava_simulation.npz`: for image n `n/input_bias_mant` (or `n/input_graded`:
-integers injected into the first synapse at each step), `n/spikes/k` `[C, steps]` of layer k and, if it likes,
-`n/readout_voltage`. A scalar `reset_interval` runs the images one after another, as windows of that many steps.
-The golden files ran for one step less than they have columns (T + layers - 1: 19 for dense, 16 for conv; the last
-column was never written): give that number as --steps, and later columns are left out of the comparison.
-PY is a Python with lava-dl and lava-nc; $LAVA_PYTHON does as well. Slow: each Lava process is a system process.
+REFERENCE.npz has the layout of `lava_simulation.npz` in tests/golden. For image n it contains `n/input_bias_mant` (or
+`n/input_graded`: integers injected into the first synapse at each step), `n/spikes/k` `[C, steps]` of layer k and,
+optionally, `n/readout_voltage`. With a scalar `reset_interval` the images run one after another, in windows of that
+many steps. In the golden files the last column was never written: they ran for T + layers - 1 steps (19 for dense, 16
+for conv), one less than their columns. Pass that number as --steps; later columns are not compared.
+PY is a Python with lava-dl and lava-nc; default: $LAVA_PYTHON. Slow: each Lava process is a system process.
 
-Exit code 0: all alike; 1: a difference, or Lava failed; 2: wrong usage.
+Exit code 0: no difference; 1: a difference, or Lava failed; 2: wrong usage.
 """
 
 import argparse
@@ -23,11 +23,11 @@ import numpy as np
 
 WORKER = Path(__file__).with_name("netx_worker.py")
 STYLES = {"input_bias_mant": "spike", "input_graded": "graded"}
-"""Name of the input in a reference: how the worker shows it."""
+"""Style of input for the worker, by the name of the input in a reference."""
 
 
 class LavaError(Exception):
-    """Lava could not be run; says why."""
+    """Lava could not be run; the message gives the reason."""
 
 
 def run_netx(
@@ -41,20 +41,20 @@ def run_netx(
     message_bits: int = 8,
     timeout_s: float = 900,
 ) -> dict[str, np.ndarray]:
-    """Simulate `net_path` in Lava's `fixed_pt` models; see `netx_worker.py` for what comes back.
+    """Simulate `net_path` in Lava's `fixed_pt` models; return the arrays that `netx_worker.py` describes.
 
     Args:
-        lava_python: a Python that has lava-dl and lava-nc.
+        lava_python: path of a Python that has lava-dl and lava-nc.
         net_path: the netx file.
         inputs: integers `[n, ...]`, in netx's axis order: bias mantissas ("spike") or pixel levels ("graded").
-        steps: of each image.
+        steps: time steps of each image.
         style: "spike" or "graded".
-        reset_interval: None runs each image from rest; else it must be `steps`.
-        message_bits: of a graded input.
-        timeout_s: of the whole run.
+        reset_interval: None runs each image from rest; otherwise it must be `steps`.
+        message_bits: bits of a graded input.
+        timeout_s: time limit of the whole run in seconds.
 
     Raises:
-        LavaError: there is no such Python, it has no Lava, or the simulation failed.
+        LavaError: the Python is missing, it has no Lava, or the simulation failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         images, out = Path(folder, "images.npy"), Path(folder, "out.npz")
@@ -80,9 +80,9 @@ def _tail(text: str, n_lines: int = 12) -> str:
 
 
 def compare(reference: dict[str, np.ndarray], found: dict[str, np.ndarray], steps: int) -> list[tuple[str, int, int]]:
-    """(array, elements that differ, elements) for the outputs in `reference`, of the first `steps` steps.
+    """Return (array name, elements that differ, elements) for each output in `reference`, up to step `steps`.
 
-    An array that is missing, or of another shape, differs everywhere.
+    All elements of an array differ if it is missing or has another shape.
     """
     rows = []
     for name, array in reference.items():
@@ -103,10 +103,10 @@ def main() -> int:
     parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"), help="default: $LAVA_PYTHON")
     parser.add_argument("net", type=Path)
     parser.add_argument("reference", type=Path)
-    parser.add_argument("--steps", type=int, help="steps that the reference ran; default: its columns")
+    parser.add_argument("--steps", type=int, help="steps that the reference ran; default: its number of columns")
     options = parser.parse_args()
     if not options.lava_python:
-        parser.error("name a Python that has lava-dl with --lava-python or $LAVA_PYTHON")
+        parser.error("no Python with lava-dl: name one with --lava-python or $LAVA_PYTHON")
     for path in (options.net, options.reference):
         if not path.is_file():
             parser.error(f"{path}: no such file")
@@ -133,7 +133,7 @@ def main() -> int:
         spikes = f", {np.count_nonzero(reference[name][..., :steps])} spikes" if "/spikes/" in name else ""
         print(f"{name}: {n_different} of {size} differ{spikes}")
     n_different = sum(row[1] for row in rows)
-    verdict = "all alike" if n_different == 0 else f"{n_different} DIFFER"
+    verdict = "no difference" if n_different == 0 else f"{n_different} DIFFER"
     print(f"{n_images} images, {len(rows)} arrays, {steps} of {n_columns} steps: {verdict}")
     return int(n_different > 0)
 

@@ -1,14 +1,15 @@
-"""Exchange NIR files with snntorch, sinabs and norse, both ways, and compare every spike.
+"""Exchange NIR files with snntorch, sinabs and norse in both directions, and compare every spike.
 
     python tests/benchmarks/check_nir.py --peer-python PY --snntorch-python PY [--keep FOLDER]
 
-The first is a Python with `pip install sinabs norse`, which asks for nir 1.0.4; the second one with `pip install
-snntorch nir==1.0.8`, as snntorch cannot export without nodes that have `v_reset`. `nir_worker.py` runs in each, and
-says which settings make the programs agree.
+--peer-python is a Python with `pip install sinabs norse`, which requires nir 1.0.4. --snntorch-python is one with `pip
+install snntorch nir==1.0.8`: snntorch's export needs nodes that have `v_reset`. `nir_worker.py` runs in each; its
+docstring lists the settings under which the programs agree.
 
-Theirs: networks that each program wrote, read with `read_nir`, in both engines. Ours: networks that `write_nir` wrote,
-in each program that can read them; why the others cannot is told. Exits with 1 if a spike differs, or a program fails,
-that should not. `--keep` keeps the files of the others, with input and spikes: `tests/golden/nir`.
+Rows "theirs": networks that each program wrote, read with `read_nir` and run in both engines. Rows "ours": networks
+that `write_nir` wrote, run in each program that can read them, or the reason why it cannot. Exits with 1 at a
+difference or failure that is not listed below as known. `--keep` writes the files of the other programs, with input and
+spikes, to FOLDER, as in `tests/golden/nir`.
 """
 
 import argparse
@@ -38,30 +39,30 @@ READOUT = {"kind": "dense", "features": 5, "bias": True}
 HALF = {"threshold": 33 / 64, "voltage_decay": 0.5}
 
 UNLIKE = {
-    ("lif", "sinabs"): "takes seconds for steps, decays by exp(-1 / tau), leaves r out",
-    ("lif", "norse"): "leaves r out",
-    ("conv_lif", "norse"): "leaves r out",
+    ("lif", "sinabs"): "reads time constants in seconds as steps, decays by exp(-1 / tau), ignores r",
+    ("lif", "norse"): "ignores r",
+    ("conv_lif", "norse"): "ignores r",
 }
-"""Spikes that differ because of what a program does with a node, by its source."""
+"""Known differences of spikes, with the reason in the program's source code, by case and program."""
 
 UNREADABLE = {
     "snntorch": {
-        **dict.fromkeys(("if", "affine", "current", "conv"), "makes IF a Leaky(0.9) that gives its state too"),
+        **dict.fromkeys(("if", "affine", "current", "conv"), "imports IF as Leaky(0.9), which also returns its state"),
         **dict.fromkeys(("pool", "delay"), "has no SumPool2d, Scale, Delay"),
     },
     "sinabs": {
         "cuba": "has no CubaLIF",
-        "conv_lif": "reads v_leak of one axis only",
+        "conv_lif": "requires v_leak with one axis",
         "pool": "has no Scale",
         "delay": "has no Delay",
     },
     "norse": {"pool": "has no Scale", "delay": "has no Delay"},
 }
-"""Files that a program cannot read or run, by its source. Any other failure is one of ours."""
+"""Files that a program cannot read or run, with the reason in its source code. Any other failure counts as ours."""
 
 
 def our_networks() -> Iterator[tuple[str, Network]]:
-    """Networks with weights drawn at random that use every block, and every node that we write."""
+    """Yield networks with random weights; together they use every block, and every node that `write_nir` writes."""
     graded = {"encoding": "graded", "bits": 1}
     free, images = {"threshold": 33 / 64}, {"shape": [2, 8, 8], **graded}
     pool = {"kind": "avg_pool", "kernel": 2, "gain": 1.0}
@@ -88,7 +89,7 @@ def our_networks() -> Iterator[tuple[str, Network]]:
 
 @torch.no_grad()
 def drawn(network: Network) -> Network:
-    """Weights and biases of either sign, multiples of 2/64, whose sums miss the threshold's odd mantissa."""
+    """Draw weights and biases of both signs, multiples of 2/64: no sum equals the threshold, whose mantissa is odd."""
     generator = torch.Generator().manual_seed(5)
     for block in network.blocks:
         if isinstance(block, SpikingBlock | AffineBlock) and isinstance(block.synapse.weight, torch.nn.Parameter):
@@ -99,7 +100,7 @@ def drawn(network: Network) -> Network:
 
 
 def compare_theirs(folder: Path) -> Iterator[tuple[str, str, str, int, int, str]]:
-    """Rows: direction, case, reader, numbers compared, numbers that differ, remark."""
+    """Yield rows: direction, case, reader, numbers compared, numbers that differ, remark."""
     for path in sorted(folder.glob("*.nir")):
         recorded = np.load(path.with_suffix(".npz"))
         options = json.loads(str(recorded["options"]))
@@ -114,7 +115,7 @@ def compare_theirs(folder: Path) -> Iterator[tuple[str, str, str, int, int, str]
 
 
 def write_ours(folder: Path) -> dict[str, np.ndarray]:
-    """Our files and their input; the output that we expect, `[T, N, features]`."""
+    """Write our files and their input; return the expected output of each, `[T, N, features]`."""
     folder.mkdir()
     expected = {}
     for name, network in our_networks():
@@ -129,7 +130,7 @@ def write_ours(folder: Path) -> dict[str, np.ndarray]:
 
 
 def compare_ours(folder: Path, expected: dict[str, np.ndarray]) -> Iterator[tuple[str, str, str, int, int, str]]:
-    """Rows as of `compare_theirs`; 0 compared where the program could not read the file."""
+    """Yield rows as `compare_theirs` does, with 0 numbers compared where the program could not read the file."""
     for name, wanted in expected.items():
         for tool in TOOLS:
             found, reason = folder / f"{name}.{tool}.npy", folder / f"{name}.{tool}.txt"
@@ -142,7 +143,7 @@ def compare_ours(folder: Path, expected: dict[str, np.ndarray]) -> Iterator[tupl
 
 
 def main() -> int:
-    """Compare, and print a row for each file and reader."""
+    """Compare in both directions, and print a row for each file and reader."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer-python", default=os.environ.get("PEER_PYTHON"), help="default: $PEER_PYTHON")
     parser.add_argument(
@@ -151,7 +152,7 @@ def main() -> int:
     parser.add_argument("--keep", type=Path, metavar="FOLDER")
     options = parser.parse_args()
     if not options.peer_python or not options.snntorch_python:
-        parser.error("name Pythons that have sinabs and norse, and snntorch: --peer-python, --snntorch-python")
+        parser.error("name a Python with sinabs and norse (--peer-python) and one with snntorch (--snntorch-python)")
     torch.set_num_threads(1)
     failed = False
     with tempfile.TemporaryDirectory() as name:

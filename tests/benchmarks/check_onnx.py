@@ -1,12 +1,12 @@
-"""Import each ONNX file of a folder, and score its ANN on the MNIST test set.
+"""Import each ONNX file of a folder and score its ANN on the MNIST test set.
 
     python tests/benchmarks/check_onnx.py --folder FOLDER --data DIR [--json]
 
-A row for each file: outcome; the largest difference from onnx's evaluator on random and on real images, as part of the
-largest logit; accuracy of the ANN on all 10,000 images, under the preprocessing that the table of the folder's
-README.md names for the file (`x/255` or `(x/255-.1307)/.3081`; without a table `x/255`), and the accuracy that the
-table gives. Exits with 1 if an import that worked is off by more than 1e-4, or misses its accuracy by more than 0.02
-points (a few images near a boundary; 0.1 where the import leaves out the rounding of a quantised model).
+Prints a row for each file: the largest difference from onnx's evaluator on random and on real images, as a share of the
+largest logit; the accuracy of the ANN on all 10,000 images; the accuracy that the table in the folder's README.md
+states; the outcome. That table also names the preprocessing of each file, `x/255` or `(x/255-.1307)/.3081`; the default
+is `x/255`. Exits with 1 if an imported file differs by more than 1e-4, or its accuracy by more than 0.02 points, a few
+images near a decision boundary (0.1 points where the import leaves out the rounding of a quantised model).
 """
 
 import argparse
@@ -30,7 +30,7 @@ NORMALISED = "(x/255-.1307)/.3081"
 
 @dataclass(frozen=True)
 class Row:
-    """A line of the table; accuracies in percent."""
+    """Row of the output; accuracies in percent."""
 
     file: str
     outcome: str
@@ -42,14 +42,14 @@ class Row:
 
     @property
     def good(self) -> bool:
-        """Whether it is what the file's source says."""
+        """True if errors and accuracy are within the tolerances."""
         errors = [error for error in (self.random_error, self.real_error) if error is not None]
         off = 0.0 if self.accuracy is None or self.said is None else abs(self.accuracy - self.said)
         return all(error < TOLERANCE for error in errors) and off <= (0.021 if self.exact else 0.1)
 
 
 def said_of(folder: Path) -> dict[str, dict[str, str]]:
-    """The table in the folder's README.md: cells by file and column."""
+    """Read the table in the folder's README.md: cells by file and column."""
     readme = folder / "README.md"
     lines = readme.read_text("utf-8").splitlines() if readme.is_file() else []
     table = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines if line.startswith("|")]
@@ -57,18 +57,18 @@ def said_of(folder: Path) -> dict[str, dict[str, str]]:
 
 
 def normalisation(said: dict[str, str]) -> tuple[float, float]:
-    """Mean and std of the images that a file's ANN was trained on, by its line of the table."""
+    """Return mean and std of the images that an ANN was trained on, from its row of the README's table."""
     return (0.1307, 0.3081) if said.get("preprocessing") == NORMALISED else (0.0, 1.0)
 
 
 @torch.no_grad()
 def score(path: Path, said: dict[str, str], images: Tensor, labels: Tensor) -> Row:
-    """Import a file and run it on all images."""
+    """Import a file, run it on all images, and return its row."""
     told = float(said["accuracy %"]) if "accuracy %" in said else None
     try:
         found = import_ann(path)
     except SnnZooError as error:
-        return Row(path.name, f"{type(error).__name__}: {str(error).removeprefix(f'{path} ')}", said=told)
+        return Row(path.name, f"{type(error).__name__}: {str(error).removeprefix(f'{path}: ')}", said=told)
     mean, std = normalisation(said)
     images = (images - mean) / std
     images = images.reshape(len(images), *found.ann.shape)
@@ -87,7 +87,7 @@ def score(path: Path, said: dict[str, str], images: Tensor, labels: Tensor) -> R
 def main() -> int:
     """Print a row for each file."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--folder", type=Path, required=True, help="of .onnx files, and perhaps a README.md")
+    parser.add_argument("--folder", type=Path, required=True, help="folder with .onnx files, optionally a README.md")
     parser.add_argument("--data", type=Path, help="folder with MNIST; default: as `zoo` finds it")
     parser.add_argument("--json", action="store_true")
     options = parser.parse_args()

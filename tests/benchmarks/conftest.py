@@ -1,3 +1,3 @@
-"""Nothing here is a test: the scripts are run by hand or by make, some of them by a Python without snnzoo."""
+"""Keep pytest out of this folder: its scripts run by hand or by make, some under a Python without snnzoo."""
 
 collect_ignore_glob = ["*.py"]

@@ -1,9 +1,9 @@
-"""snnzoo's side of `bench_convert.py`: one ONNX file converted, scored, and run again from the exported `.net`.
+"""Convert an ONNX file with snnzoo, score it, and run the exported `.net` again, for `bench_convert.py`.
 
     python convert_worker.py '{"path": "model.onnx", "dataset": "mnist", "data": DIR or null, "mean": 0, "std": 1, ...}'
 
-Prints a line of JSON: accuracies, seconds of the whole conversion, and how many test images the integer engine
-classifies otherwise when the network comes from its `.net`; or why the file is refused.
+Prints a line of JSON: accuracies, seconds of the whole conversion, and the number of test images that the integer
+engine classifies differently after the network went through its `.net`; or the error of a file that is refused.
 """
 
 import contextlib
@@ -27,7 +27,7 @@ BATCH = 250
 
 
 def convert(request):
-    """The answer to a request."""
+    """Convert and score the file of a request; return the answer."""
     dataset, path = load_dataset(request["dataset"], data_dir=request["data"]), Path(request["path"])
     try:
         found = import_onnx(
@@ -51,7 +51,7 @@ def convert(request):
 
 
 def from_netx(model, split):
-    """Test images that the exported file's network classifies otherwise, or why there is no such file."""
+    """Count the test images that the network of the exported file classifies differently; or return the error."""
     with TemporaryDirectory() as folder:
         try:
             again = read_model(write_model(model, Path(folder) / "model.net"))
@@ -67,14 +67,14 @@ def from_netx(model, split):
 
 
 def classify(model, split):
-    """Classes of all images in the integer engine, int64 `[N]`."""
+    """Return the classes of all images in the integer engine, int64 `[N]`."""
     exact = IntegerNetwork(model.build())
     return torch.cat([exact(images).argmax(1) for images, _ in batches(split, BATCH)])
 
 
 def main():
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
-    with contextlib.redirect_stdout(sys.stderr):  # what libraries print
+    with contextlib.redirect_stdout(sys.stderr):  # libraries print to stdout
         answer = convert(json.loads(sys.argv[1]))
     print(json.dumps({**answer, "versions": {"snnzoo": version("snnzoo")}}))
 

@@ -1,7 +1,7 @@
-"""What tuning a network of ImageNet's size would cost, on paper: `python tests/benchmarks/estimate_cluster.py`.
+"""Estimate the cost of tuning a network of ImageNet's size: `python tests/benchmarks/estimate_cluster.py`.
 
-Counts what `specs.summary` counts for ResNet-50 as a spec, and divides by what a GPU does; writes
-`results/estimate.json`. Nothing of it is measured: no network of this size has been converted.
+Divides the counts of `specs.summary` for ResNet-50 by the figures of a GPU; writes `results/estimate.json`. None of
+these figures is measured: no network of this size has been converted.
 """
 
 import json
@@ -18,11 +18,11 @@ STAGES = ((64, 3, 1), (128, 4, 2), (256, 6, 2), (512, 3, 2))
 
 @dataclass(frozen=True)
 class Assumed:
-    """What is multiplied and divided.
+    """Assumptions of the estimate.
 
     Products are float32, as in `functional/`; a training step takes three times the products of a forward pass. Neurons
-    run as elementwise operations on float64 states, which memory limits: `neuron_bytes` are read and written for each
-    neuron and step, forward and backward; `kept_bytes` of them are kept from one to the other.
+    run as elementwise operations on float64 states, limited by memory bandwidth: forward and backward pass together
+    read and write `neuron_bytes` for each neuron and step; `kept_bytes` stay in memory between the two passes.
     """
 
     gpu: str = "A100, 80 GB"
@@ -40,7 +40,7 @@ class Assumed:
 
 
 def resnet50(time_steps: int) -> NetworkSpec:
-    """The network as a spec: average pools for maxima, projections as skips."""
+    """Return ResNet-50 as a spec, with average pools in place of max pools, and projections as skips."""
     blocks: list[dict[str, Any]] = [
         {"kind": "conv", "channels": 64, "kernel": 7, "stride": 2, "padding": 3, "bias": True},
         {"kind": "avg_pool", "kernel": 3, "stride": 2, "padding": 1},
@@ -69,7 +69,7 @@ def resnet50(time_steps: int) -> NetworkSpec:
 
 
 def estimate(time_steps: int, gpus: int, assumed: Assumed) -> dict[str, float]:
-    """Hours and dollars of tuning at T on some GPUs, and the images that one holds."""
+    """Return hours and dollars of tuning at T on `gpus` GPUs, and the batch that fits one of them."""
     rows = summarize(resnet50(time_steps))
     products = sum(row.synops for row in rows) * time_steps
     neuron_steps = sum(row.shape[0] * (row.shape[1] * row.shape[2] if len(row.shape) == 3 else 1) for row in rows)
@@ -92,7 +92,7 @@ def estimate(time_steps: int, gpus: int, assumed: Assumed) -> dict[str, float]:
 
 
 def report() -> dict[str, Any]:
-    """The estimates, and what they rest on."""
+    """Return the estimates with their assumptions."""
     assumed = Assumed()
     rows = summarize(resnet50(1))
     return {

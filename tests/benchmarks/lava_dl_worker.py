@@ -1,7 +1,7 @@
-"""lava-dl's side of the benchmarks, under a Python that has it: bootstrap blocks as in its tutorial.
+"""Run lava-dl for the benchmarks, under a Python that has it: bootstrap blocks as in its tutorial.
 
-Time is last, ANN mode has one step of time. Its blocks delay their spikes by a step each, so its outputs differ a
-little from the other programs'; the work is the same. `Tutorial` is its notebook's training, for
+Time is the last axis; ANN mode has one time step. Each block delays its spikes by one step, so outputs differ a little
+from those of the other programs; the work is the same. `Tutorial` is the training of its notebook, for
 `bench_accuracy.py`.
 """
 
@@ -19,7 +19,7 @@ SYNAPSE = {"weight_norm": True, "weight_scale": 2}
 
 
 class Program:
-    """The network, with the weights of the request's file."""
+    """The network with the weights of the request's file."""
 
     bootstrap = True
 
@@ -54,7 +54,7 @@ class Program:
             sampler.clear()
 
     def work(self, name, images):
-        """FIT alone; the points stay, so that every call fits as many."""
+        """Return a call that runs FIT alone; it keeps the sampled points, so that every call fits the same number."""
         assert name == "fit"
         for _ in range(5):
             self.logits(images, "sample")
@@ -63,7 +63,7 @@ class Program:
 
 
 def make_blocks(layers, blocks, gain, offset, neuron=NEURON):
-    """Input, layers, and a flatten where a dense layer follows a convolution."""
+    """Yield the input block, the layers, and a flatten where a dense layer follows a convolution."""
     yield blocks.Input(neuron, weight=gain, bias=offset)
     before, sizes = None, [next(s.parameters()).shape[1] for s in make_synapses(layers)]
     for (kind, features, *options), inputs in zip(layers, sizes, strict=True):
@@ -79,7 +79,7 @@ def make_blocks(layers, blocks, gain, offset, neuron=NEURON):
 
 
 class Tutorial:
-    """lava-dl's notebook `tutorials/lava/lib/dl/bootstrap/mnist/train.ipynb`, an epoch at a time."""
+    """lava-dl's notebook `tutorials/lava/lib/dl/bootstrap/mnist/train.ipynb`, run epoch by epoch."""
 
     def __init__(self, request):
         import lava.lib.dl.bootstrap as bootstrap
@@ -103,12 +103,12 @@ class Tutorial:
 
     def forward(self, images, mode):
         x = images.flatten(1).unsqueeze(-1).repeat(1, 1, 1 if mode.base_mode == self.modes.ANN else 16)
-        for block, block_mode in zip(self.blocks, mode, strict=False):  # the modes go on for ever
+        for block, block_mode in zip(self.blocks, mode, strict=False):  # the iterator of modes is endless
             x = block(x, mode=block_mode)
         return x.mean(-1).reshape(len(images), -1)
 
     def run_epoch(self):
-        """Seconds since the start, and the accuracy as SNN."""
+        """Train for an epoch; return the seconds since the start, and the accuracy as SNN."""
         wall, cpu = time.perf_counter(), time.process_time()
         self.blocks.train()
         for i, (images, labels) in enumerate(self.loaders[0]):
@@ -120,7 +120,7 @@ class Tutorial:
         n_correct = 0
         with torch.no_grad():
             for images, labels in self.loaders[1]:
-                logits = self.forward(images, self.scheduler.mode(0, 0, False))  # epoch 0: as SNN
+                logits = self.forward(images, self.scheduler.mode(0, 0, False))  # the scheduler scores epoch 0 as SNN
                 n_correct += int((logits.argmax(1) == labels).sum())
         self.epoch += 1
         self.wall += time.perf_counter() - wall
@@ -129,7 +129,7 @@ class Tutorial:
 
 
 class Images(torch.utils.data.Dataset):
-    """As torchvision's MNIST: an image of PIL, transformed, and its label."""
+    """Pairs of a transformed PIL image and its label, as in torchvision's MNIST."""
 
     def __init__(self, images, labels, transform):
         self.images, self.labels, self.transform = images, labels, transform

@@ -1,6 +1,6 @@
-"""Run a netx file in Lava's bit-accurate CPU simulation and record what every layer did.
+"""Run a netx file in Lava's bit-accurate CPU simulation and record the spikes and voltages of its layers.
 
-Runs under a Python that has lava-nc and lava-dl, not under snnzoo's: `check_netx.py` starts it.
+`check_netx.py` starts it under a Python that has lava-nc and lava-dl.
 
     python netx_worker.py FILE.net IMAGES.npy OUT.npz --steps S [--style spike|graded] [--reset-interval T]
 
@@ -9,13 +9,13 @@ IMAGES is an integer array `[n, ...]`, each image in netx's axis order (`[C]`, o
 - `spike`: the file begins with an input layer that has neurons; the integers are their bias mantissas.
 - `graded`: the file begins with dense or conv; the integers are injected at every step, unsigned, of `--message-bits`.
 
-OUT has, for image n, `n/spikes/k` of layer k, int8, time last; `n/readout_voltage`, the last layer's voltage after
-the last step, and `n/voltage`, the same after every step. What the steps are depends on the reset:
+OUT contains for image n: `n/spikes/k`, the spikes of layer k, int8, time last; `n/readout_voltage`, the last layer's
+voltage after the last step; `n/voltage`, the same after every step.
 
-- without `--reset-interval`, each image runs from rest for S steps in a simulation of its own. The arrays hold all S
-  steps, so layer k lags by k steps (`graded`: k + 1, the way from the source is a synapse too).
-- with it, the images follow each other in one simulation, S = T = the interval, and netx clears each layer as its
-  window opens. The arrays hold each layer's own window of T steps: no lag.
+- Without `--reset-interval` each image runs from rest for S steps in a separate simulation. The arrays have all S
+  steps, so layer k lags by k steps (`graded`: k + 1, since the way from the source is a synapse too).
+- With it the images follow each other in one simulation, S must equal the interval, and netx clears each layer at the
+  start of its window. The arrays have each layer's own window of S steps, without lag.
 """
 
 import argparse
@@ -27,7 +27,7 @@ import numpy as np
 
 
 def load_network(path, style, message_bits, reset_interval):
-    """The netx process, checked against `style`."""
+    """Load the netx process and check that its first layer suits `style`."""
     from lava.lib.dl.netx import hdf5
 
     graded = style == "graded"
@@ -35,20 +35,20 @@ def load_network(path, style, message_bits, reset_interval):
         net_config=path,
         input_message_bits=message_bits if graded else 0,
         reset_interval=reset_interval,
-        # A source's spike crosses a synapse before it counts: every window opens a step later than netx assumes.
+        # An injected input arrives through a synapse: every window opens one step later than netx assumes.
         reset_offset=int(graded and reset_interval is not None),
     )
     begins_with_neurons = type(network.in_layer).__name__ == "Input"
     if begins_with_neurons == graded:
         found = "an input layer with neurons" if begins_with_neurons else type(network.in_layer).__name__
-        raise SystemExit(f"{path} begins with {found}: not a file for style {style!r}")
+        raise SystemExit(f"{path} begins with {found}, which does not suit --style {style}")
     return network
 
 
 def simulate(network, images, style, steps_each, n_steps):
-    """Run `n_steps`, each image for `steps_each` of them (the last until the end).
+    """Run `n_steps` steps, each image for `steps_each` of them (the last until the end).
 
-    Returns spikes of each layer but the last, and the last one's voltage, all `[..., n_steps]`.
+    Returns the spikes of each layer except the last, and the last layer's voltage, all `[..., n_steps]`.
     """
     from lava.magma.core.run_conditions import RunSteps
     from lava.magma.core.run_configs import Loihi2SimCfg
@@ -92,7 +92,7 @@ def simulate(network, images, style, steps_each, n_steps):
 
 
 def record(path, images, *, steps, style, message_bits, reset_interval):
-    """What OUT holds, see the module's text."""
+    """Return the arrays of OUT, see the module's docstring."""
     if reset_interval is None:
         runs = []
         for image in images:
@@ -128,12 +128,12 @@ def main():
     parser.add_argument("--message-bits", type=int, default=8)
     options = parser.parse_args()
     if options.reset_interval not in (None, options.steps):
-        parser.error("--reset-interval must be --steps: an image is shown for one window")
+        parser.error("--reset-interval must equal --steps: an image is shown for one window")
 
     images = np.load(options.images)
     if not np.issubdtype(images.dtype, np.integer):
         parser.error(f"{options.images} holds {images.dtype}, not integers")
-    with contextlib.redirect_stdout(sys.stderr):  # lava prints
+    with contextlib.redirect_stdout(sys.stderr):  # lava prints to stdout
         arrays = record(
             options.net,
             images,

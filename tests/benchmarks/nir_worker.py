@@ -1,25 +1,27 @@
-"""Let another program write NIR files, and read and run ours.
+"""Write NIR files with another program, and read and run our NIR files in it.
 
-Runs under a Python that has that program, not under snnzoo's: `check_nir.py` starts it.
+`check_nir.py` starts it under a Python that has that program.
 
     python nir_worker.py snntorch|sinabs|norse FOLDER
 
-Writes `FOLDER/theirs/CASE.nir`, with `CASE.npz` beside it: `x` `[N, ...]`, zeros and ones that enter alike in each of T
-steps, the `spikes` `[T, N, ...]` that come out, and `options`, JSON of what `read_nir` has to be told.
+Writes `FOLDER/theirs/CASE.nir`, and beside it `CASE.npz` with `x` `[N, ...]`, zeros and ones that enter in each of T
+steps; `spikes` `[T, N, ...]`, the output; `options`, JSON of the arguments that `read_nir` needs.
 
-For each `FOLDER/ours/CASE.nir`, with `CASE.npy` of its input `[N, ...]`, writes `CASE.TOOL.npy`, the output
-`[T, N, ...]` of the program that read it, or `CASE.TOOL.txt`, why it could not. `FOLDER/TOOL.json` has the versions.
+For each `FOLDER/ours/CASE.nir`, with its input `[N, ...]` in `CASE.npy`, writes the output `[T, N, ...]` of the program
+to `CASE.TOOL.npy`, or its error to `CASE.TOOL.txt`. `FOLDER/TOOL.json` contains the versions.
 
-Weights are multiples of 2/64 and decays 1/2, with which eight steps are exact in float32 and on our grid of 1/4096.
-What is set below so that programs agree:
+Weights are multiples of 2/64 and decays 1/2, so that eight steps are exact in float32 and on our grid of 1/4096. These
+settings make the programs agree:
 
-- snntorch `reset_delay=False`: else a spike is subtracted a step later, and Synaptic's voltage stays 0 for one. Its
-  subtraction takes the threshold off again if what is left is still above it: thresholds are high, so that none is.
-  The exporter drops `reset_mechanism`. Parameters are vectors: nir 1.0.8 refuses scalars, of all three programs.
-- sinabs `SingleSpike`: else a neuron gives several spikes at once; `min_v_mem=None`, which its importer sets to minus
-  the threshold. It fires at `v >= threshold`: thresholds that no sum of weights hits make that `v > threshold`.
-- norse `LIFBoxCell`, `IAFCell`: its LIFCell takes input one step late and is exported as if it did not. The exporter
-  writes `dt / tau_mem_inv`, dt times the time constant.
+- snntorch: `reset_delay=False`, otherwise a spike is subtracted one step later, and the voltage of Synaptic stays 0 for
+  one step. Its subtraction takes the threshold off a second time if the rest is still above it: thresholds are so high
+  that this never happens. The exporter drops `reset_mechanism`. Parameters are vectors, since nir 1.0.8 refuses scalars
+  from all three programs.
+- sinabs: `SingleSpike`, otherwise a neuron fires several spikes in one step; `min_v_mem=None`, which its importer sets
+  to minus the threshold. It fires at `v >= threshold`: with thresholds that no sum of weights can equal, this is the
+  same as `v > threshold`.
+- norse: `LIFBoxCell`, `IAFCell`. Its LIFCell takes input one step late, which the exporter ignores. The exporter writes
+  `dt / tau_mem_inv`, dt times the time constant.
 """
 
 import json
@@ -50,7 +52,7 @@ STEPS, IMAGES = 8, 16
 
 
 def on_grid(module, generator, most=0.5, least=-0.25):
-    """Weights and biases on the grid of 2/64, by default more of them positive."""
+    """Set weights and biases to random multiples of 2/64 in `least..most`, by default more of them positive."""
     with torch.no_grad():
         for parameter in (module.weight, module.bias):
             if parameter is not None:
@@ -60,7 +62,7 @@ def on_grid(module, generator, most=0.5, least=-0.25):
 
 
 def leaky(shape, beta=0.5, threshold=1.0, **options):
-    """Leaky neurons with a parameter for each."""
+    """Return leaky neurons with their own parameters each."""
     return snn.Leaky(
         beta=beta * torch.ones(shape),
         threshold=threshold * torch.ones(shape),
@@ -71,7 +73,7 @@ def leaky(shape, beta=0.5, threshold=1.0, **options):
 
 
 def snntorch_cases(generator):
-    """Names, networks, input shapes, and what to tell `read_nir`."""
+    """Yield names, networks and input shapes."""
 
     def weights(layer, **options):
         return on_grid(layer, generator, **options)
@@ -129,18 +131,18 @@ def snntorch_cases(generator):
 
 
 def run_snntorch(net, x):
-    """Spikes `[T, N, ...]`."""
+    """Return the spikes `[T, N, ...]`."""
     with torch.no_grad():
         return np.stack([np.asarray(first(net(x))) for _ in range(STEPS)])
 
 
 def first(output):
-    """The output of a step, without the state that some executors give with it."""
+    """Return the output of a step without the state that some executors return with it."""
     return output[0] if isinstance(output, tuple) else output
 
 
 def iaf(threshold=33 / 64, **options):
-    """Integrate-and-fire neurons as snnzoo has them."""
+    """Return integrate-and-fire neurons that behave as snnzoo's."""
     return sinl.IAFSqueeze(
         num_timesteps=STEPS,
         spike_threshold=torch.tensor(threshold),
@@ -151,7 +153,7 @@ def iaf(threshold=33 / 64, **options):
 
 
 def lif(n):
-    """Leaky neurons whose decay in a step is 1/2."""
+    """Return leaky neurons with a decay of 1/2 per step."""
     return sinl.LIFSqueeze(
         tau_mem=torch.full((n,), 1 / math.log(2)),
         num_timesteps=STEPS,
@@ -163,7 +165,7 @@ def lif(n):
 
 
 def sinabs_cases(generator):
-    """Names, networks, input shapes."""
+    """Yield names, networks and input shapes."""
 
     def weights(layer, **options):
         return on_grid(layer, generator, **options)
@@ -197,14 +199,14 @@ def sinabs_cases(generator):
 
 
 def run_sinabs(net, x):
-    """Spikes `[T, N, ...]`; sinabs has time inside the batch, `[N * T, ...]`."""
+    """Return the spikes `[T, N, ...]`; sinabs keeps time inside the batch, `[N * T, ...]`."""
     with torch.no_grad():
         out = first(net(x.repeat_interleave(STEPS, 0)))
     return out.reshape(len(x), STEPS, *out.shape[1:]).movedim(0, 1).numpy()
 
 
 def norse_cases(generator):
-    """Names, networks, input shapes."""
+    """Yield names, networks and input shapes."""
 
     def weights(layer):
         return on_grid(layer, generator)
@@ -221,7 +223,7 @@ def norse_cases(generator):
 
 
 def run_norse(net, x):
-    """Spikes `[T, N, ...]`."""
+    """Return the spikes `[T, N, ...]`."""
     spikes, state = [], None
     with torch.no_grad():
         for _ in range(STEPS):
@@ -231,14 +233,14 @@ def run_norse(net, x):
 
 
 def with_types(graph):
-    """Sinabs leaves the types of Flatten out, without which nir cannot write it."""
+    """Add the types of Flatten, which sinabs leaves out and nir needs for writing."""
     if any(isinstance(node, nir.Flatten) for node in graph.nodes.values()):
         graph.infer_types()
     return graph
 
 
 def export(net, x):
-    """The graph that the program makes of its network; NIR has no batch, norse takes the sample's for one."""
+    """Export a network to a NIR graph, which has no batch axis; norse needs a sample without one."""
     if TOOL == "snntorch":
         return export_to_nir(net, x[:1], ignore_dims=[0])
     if TOOL == "sinabs":
@@ -247,13 +249,13 @@ def export(net, x):
 
 
 def write_theirs(folder, cases, run, options):
-    """All cases of the program."""
+    """Write all cases of the program, with input and spikes."""
     generator = torch.Generator().manual_seed(1)
     for name, layers, shape in cases(generator):
         x = (torch.rand(IMAGES, *([shape] if isinstance(shape, int) else shape), generator=generator) < 0.5).float()
         net = (norse.SequentialState if TOOL == "norse" else nn.Sequential)(*layers)
         spikes = run(net, x)
-        for module in net.modules():  # no state of the run may reach the export
+        for module in net.modules():  # the state of the run must not reach the export
             for reset in ("reset_states", "reset_mem"):
                 getattr(module, reset, lambda: None)()
         graph = export(net, x)
@@ -269,7 +271,7 @@ def write_theirs(folder, cases, run, options):
 
 
 def read(path):
-    """The network that the program makes of a file of ours, with the settings named above."""
+    """Read one of our files into the program, with the settings listed in the module's docstring."""
     graph = nir.read(path)
     if TOOL == "snntorch":
         return import_from_nir(graph)
@@ -283,20 +285,20 @@ def read(path):
 
 
 def run_ours(folder, run):
-    """Every file of ours."""
+    """Run each of our files and write the output, or the error."""
     for path in sorted(folder.glob("*.nir")):
         x = torch.from_numpy(np.load(path.with_suffix(".npy")))
         try:
             # One image at a time: snntorch and norse flatten the batch too, as they take NIR's axes for torch's.
             outputs = [run(read(path), image[None]).reshape(STEPS, -1) for image in x]
-        except Exception as error:  # whatever another program makes of our file is the result
+        except Exception as error:  # an error of the other program is a result
             path.with_suffix(f".{TOOL}.txt").write_text(f"{type(error).__name__}: {error}".splitlines()[0])
         else:
             np.save(path.with_suffix(f".{TOOL}.npy"), np.stack(outputs, 1))
 
 
 def main():
-    """Both ways."""
+    """Write the program's files, then read ours."""
     warnings.simplefilter("ignore")
     folder = Path(sys.argv[2])
     cases, run, options = {

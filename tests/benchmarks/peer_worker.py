@@ -1,23 +1,24 @@
-"""Another program's side of the benchmarks, under a Python that has it: `bench.py` starts it.
+"""Run another program for the benchmarks; `bench.py` starts this file under a Python that has the program.
 
     python peer_worker.py snntorch|norse|spikingjelly|sinabs|relu|products
 
-All spiking ones run the same network: leaky neurons for the input, whose constant current is an affine map of the
-pixel with two learnable numbers, then synapses without bias and leaky neurons, then a linear readout, whose mean over
-time is the logits. Neurons fire above 1.25, keep 0.97 of their voltage and are reset to zero. Each is used as its
-documentation recommends for speed, and all steps' inputs of a layer are multiplied at once where that is faster:
+All spiking programs run the same network: leaky input neurons, whose constant current is an affine map of the pixel
+with two trainable numbers; then layers of synapses without bias and leaky neurons; then a linear readout, whose mean
+over time is the logits. Neurons fire above 1.25, keep 0.97 of their voltage per step and are reset to zero. Each
+program is used as its documentation recommends for speed. The inputs of all steps of a layer are multiplied in one
+product where that is faster:
 
-- snntorch: `Leaky`, its default arctan surrogate, in a loop over time. Its reset comes a step late, before the leak,
-  which for a reset to zero gives the same spikes.
-- norse: `LIFBoxCell`, its default SuperSpike surrogate, in a loop over time, its step compiled by `torch.compile`, as
-  its release notes advise, where there is a C++ compiler; not for memory, as the compiler takes some. It multiplies its
-  input by the decay (0.03), so the threshold is 0.03 times ours.
-- spikingjelly: `LIFNode` in multi-step mode, arctan surrogate, reset detached; its CPU code is chosen by itself.
-- sinabs: `LIF`, `SingleSpike`, `MembraneReset`, a step at a time, in training faster than its [N, T] layout, which one
-  image has, of which it is three times as fast.
+- snntorch: `Leaky` in a loop over time, with its default arctan surrogate. Its reset comes one step late, before the
+  leak; for a reset to zero the spikes are the same.
+- norse: `LIFBoxCell` in a loop over time, with its default SuperSpike surrogate. Where there is a C++ compiler its step
+  is compiled by `torch.compile`, as its release notes advise; not for measurements of memory, as the compiler itself
+  takes some. It multiplies its input by the decay (0.03), so the threshold is 0.03 times ours.
+- spikingjelly: `LIFNode` in multi-step mode, arctan surrogate, reset detached; it chooses its CPU code by itself.
+- sinabs: `LIF`, `SingleSpike`, `MembraneReset`, one step at a time, which is faster in training than its [N, T] layout.
+  For single images the [N, T] layout is used: it is three times as fast.
 
-`relu` is the network of the same shape with ReLU for neurons and no time; `products` has only the synapses, on
-T * N inputs of zeros and ones: what a float program cannot do without.
+`relu` is the network of the same shape with ReLU in place of neurons, without time. `products` runs only the synapses,
+on T * N inputs of zeros and ones: the least work of any float program.
 """
 
 import math
@@ -33,11 +34,11 @@ from workload import THRESHOLD, VOLTAGE_DECAY, input_shape, load_weights, make_s
 
 TOOL = sys.argv[1] if len(sys.argv) > 1 else ""
 ABOVE = float(np.nextafter(np.float32(THRESHOLD), np.float32(2)))
-"""For those that fire at the threshold, too."""
+"""Threshold for programs that fire at `v >= threshold`: the next float32 above ours."""
 
 
 class SpikingNetwork(nn.Module):
-    """The network, for neurons `[T, N, ...]` to `[T, N, ...]`; `a step at a time` or a layer at a time."""
+    """The network for neurons that map `[T, N, ...]` to `[T, N, ...]`; `stepwise` runs one step after another."""
 
     stepwise = False
 
@@ -60,7 +61,7 @@ class SpikingNetwork(nn.Module):
         return self.layers(current.expand(self.steps, *current.shape))
 
     def layers(self, z):
-        """Mean over time of the readout, for currents `[T, N, ...]`."""
+        """Return the mean of the readout over time, for currents `[T, N, ...]`."""
         for neuron, synapse in zip(self.neurons, self.synapses, strict=True):
             spikes = self.fire(neuron, z)
             z = synapse(spikes.flatten(0, 1))  # [T * N, ...]
@@ -68,10 +69,10 @@ class SpikingNetwork(nn.Module):
         return z.mean(0)
 
     def prepare(self, request):
-        """Once, before any work."""
+        """Prepare the network once, before any work."""
 
     def forget(self):
-        """Before each batch."""
+        """Reset the neurons before each batch."""
 
 
 def snntorch_network():
@@ -95,7 +96,7 @@ def norse_network():
     import norse.torch as norse
     from norse.torch.functional.lif_box import lif_box_feed_forward_step
 
-    torch._dynamo.config.recompile_limit = 64  # for each shape, with and without a state and gradients
+    torch._dynamo.config.recompile_limit = 64  # one for each shape, with and without state and gradients
     decay, step = torch.tensor(VOLTAGE_DECAY), torch.compile(lif_box_feed_forward_step, dynamic=False)
 
     class Network(SpikingNetwork):
@@ -149,7 +150,7 @@ def sinabs_network():
         def prepare(self, request):
             self.stepwise = request["work"] != "one"
             for neuron in self.neurons:
-                neuron.requires_grad_(False)  # its time constant, that the others do not learn
+                neuron.requires_grad_(False)  # the time constant: other programs do not train theirs
 
         def make_neuron(self):
             return LIF(
@@ -171,7 +172,7 @@ def sinabs_network():
 
 
 class ReluNetwork(nn.Sequential):
-    """The plain network of the same shape."""
+    """A ReLU network of the same shape."""
 
     def __init__(self, request):
         *hidden, readout = make_synapses(request["layers"])
@@ -182,7 +183,7 @@ class ReluNetwork(nn.Sequential):
 
 
 class Products(nn.Module):
-    """The matrix products or convolutions of T steps alone, each layer's apart from the others'."""
+    """The matrix products or convolutions of T steps alone; each layer has its own random input."""
 
     def __init__(self, request):
         super().__init__()
@@ -196,7 +197,7 @@ class Products(nn.Module):
         return lambda images: [synapse(x) for synapse, x in zip(self.synapses, self.inputs, strict=True)][-1]
 
     def work(self, name, images):
-        """The products of a training step: forward, and the gradients of weights and of inputs."""
+        """Return a call that runs the products of a training step: forward, gradients of weights and of inputs."""
         inputs = [x.requires_grad_() for x in self.inputs]
         with torch.no_grad():
             grads = [torch.rand_like(synapse(x)) for synapse, x in zip(self.synapses, inputs, strict=True)]

@@ -1,12 +1,12 @@
-"""Where the time of a step goes: SNN training, ANN training, exact inference; tables in Markdown.
+"""Print where the time of a step goes, as Markdown tables: SNN training, ANN training, exact inference.
 
     python tests/benchmarks/profile_steps.py [--network dense|conv] [--threads 1] [--batch 256] [--repeats 20] [--ops]
 
-Writes `results/profile.json`; `python tests/make_readme_tables.py --print profile` makes the table of it.
-Random weights under which all layers spike. Training: own time of torch's operators under its profiler, each added to
-our operator around it, or to the first group in `GROUPS` whose pattern its name, or that of one around it, has.
-Inference: own time of functions under Python's profiler; the native library's time is that of the function that calls
-it. Beside each, the same step's median without a profiler. `--ops` lists operators.
+Writes `results/profile.json`; `python tests/make_readme_tables.py --print profile` prints it as a table. The weights
+are random, scaled so that all layers spike. Training: self time of torch's operators under its profiler, each added to
+the snnzoo operator that calls it, or else to the first group in `GROUPS` whose pattern matches its name or the name of
+an operator around it. Inference: self time of functions under Python's profiler; time in the native library counts for
+the function that calls it. Each table also has the median time of the step without a profiler. `--ops` lists operators.
 """
 
 import argparse
@@ -41,13 +41,13 @@ GROUPS = {
     "memory: copies, fills": r"aten::(copy_|_to_copy|to|clone|contiguous|zeros.*|zero_|fill_|empty.*|cat|stack)$",
 }
 OURS = re.compile(r"(?:^|: )_([A-Z]\w+?)(Backward)?$")
-"""An operator of ours, or its backward pass: a group by itself."""
+"""Name of an snnzoo operator or its backward pass; each forms a group by itself."""
 
 WORKS = {"snn_step": "SNN training step", "ann_step": "ANN training step", "infer": "exact inference"}
 
 
 def group(event: Any) -> str:
-    """Group of an operator: its own name first, then the names around it; else, its own name."""
+    """Return the group of an operator, by its own name first, then by the names of the operators around it."""
     node = event
     while node is not None:
         if ours := OURS.search(node.name):
@@ -60,11 +60,11 @@ def group(event: Any) -> str:
 
 
 Found = tuple[Counter[str], dict[str, Counter[str]]]
-"""Seconds of each group, and of the operators in each."""
+"""Seconds of each group, and seconds of the operators in each group."""
 
 
 def time_calls(call: Callable[[], object], repeats: int) -> float:
-    """Median seconds."""
+    """Return the median seconds of a call."""
     seconds = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -74,7 +74,7 @@ def time_calls(call: Callable[[], object], repeats: int) -> float:
 
 
 def by_operator(call: Callable[[], object], repeats: int) -> Found:
-    """By torch's profiler."""
+    """Profile with torch's profiler."""
     with profile(activities=[ProfilerActivity.CPU]) as profiler:
         start = time.perf_counter()
         for _ in range(repeats):
@@ -91,7 +91,7 @@ def by_operator(call: Callable[[], object], repeats: int) -> Found:
 
 
 def by_function(call: Callable[[], object], repeats: int) -> Found:
-    """By Python's profiler: functions of ours by file and name, others by name."""
+    """Profile with Python's profiler."""
     profiler = cProfile.Profile()
     profiler.enable()
     for _ in range(repeats):
@@ -108,12 +108,12 @@ def by_function(call: Callable[[], object], repeats: int) -> Found:
 
 
 def place_of(file: str, line: int, name: str) -> str:
-    """A function in the table."""
+    """Return the row name of a function: file and name for snnzoo's functions, the name for others."""
     return f"{Path(file).stem}: {name}" if "bootstrap_core" in file else name.strip("<>")
 
 
 def table(what: str, seconds: float, found: Found, *, ops: bool) -> Iterator[str]:
-    """Lines of Markdown, largest first."""
+    """Yield the lines of a Markdown table, largest part first."""
     groups, operators = found
     whole = sum(groups.values())
     yield f"| {what}: {1e3 * seconds:.2f} ms ({1e3 * whole:.2f} under the profiler) | ms | part |"
@@ -155,7 +155,7 @@ def main() -> None:
 
 
 def measure(network: str, work: str, batch: int, repeats: int) -> tuple[float, Found]:
-    """Median seconds of a step, and where they go."""
+    """Return the median seconds of a step, and the seconds of its parts."""
     request = {**base_request(), "batch": batch, "layers": NETWORKS[network], "work": work, "weights": RANDOM}
     call, _ = prepare(Program(request), request)
     for _ in range(3):

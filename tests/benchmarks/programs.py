@@ -1,4 +1,4 @@
-"""The programs that the benchmarks compare, each a process of its own that `workload.serve`s one request at a time."""
+"""Start the programs that the benchmarks compare, each in a process that answers requests (`workload.serve`)."""
 
 import json
 import os
@@ -25,11 +25,11 @@ REFERENCES = ("relu", "products")
 
 
 class WorkerError(Exception):
-    """A worker failed; says why."""
+    """A worker failed; the message gives the reason."""
 
 
 class Program:
-    """A running worker."""
+    """A running worker process."""
 
     def __init__(self, name: str, command: list[str], threads: int) -> None:
         self.name = name
@@ -47,7 +47,7 @@ class Program:
             raise WorkerError(f"cannot start {command[0]}: {error.strerror}") from error
 
     def ask(self, **request: Any) -> dict[str, Any]:
-        """The worker's answer."""
+        """Send a request and return the worker's answer."""
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         try:
@@ -62,30 +62,30 @@ class Program:
         return dict(json.loads(answer))
 
     def close(self) -> None:
-        """Let it end."""
+        """End the worker and wait for it."""
         assert self.process.stdin is not None
-        with suppress(BrokenPipeError):  # it has failed, and said why
+        with suppress(BrokenPipeError):  # it has failed, and `ask` reported it
             self.process.stdin.close()
         self.process.wait()
         self.errors.close()
 
 
 def environment(threads: int) -> dict[str, str]:
-    """The environment of a program's process."""
+    """Return environment variables for a worker with this number of threads."""
     variables = ("OMP", "MKL", "OPENBLAS")
     return {**os.environ, **{f"{variable}_NUM_THREADS": str(threads) for variable in variables}}
 
 
 def last_lines(text: str, n: int = 8) -> str:
-    """The end of what a program said."""
+    """Return the last lines of a text, indented."""
     return "\n".join(f"  {line}" for line in text.strip().splitlines()[-n:])
 
 
 def run_once(name: str, command: list[str], request: dict[str, Any], *, threads: int, seconds: float) -> dict[str, Any]:
-    """The answer of a worker that takes one request, as its last argument, prints JSON as its last line, and ends.
+    """Run a worker that takes one request as its last argument; return the JSON of its last line.
 
     Raises:
-        WorkerError: it failed, or was not done in time and was stopped.
+        WorkerError: the worker failed, or was stopped after `seconds`.
     """
     try:
         done = subprocess.run(
@@ -106,7 +106,7 @@ def run_once(name: str, command: list[str], request: dict[str, Any], *, threads:
 
 
 def commands(peer_python: str | None, lava_python: str | None) -> dict[str, list[str]]:
-    """How to start each program that is there, by name."""
+    """Return the command that starts each available program, by name."""
     found = {"snnzoo": [sys.executable, "snnzoo_worker.py"]}
     if lava_python:
         found["lava-dl"] = [lava_python, "lava_dl_worker.py"]
@@ -117,7 +117,7 @@ def commands(peer_python: str | None, lava_python: str | None) -> dict[str, list
 
 
 def has_module(python: str | None, module: str) -> bool:
-    """Whether a Python, or this one, can import a module."""
+    """Return True if a Python (None: this one) can import a module."""
     if not python:
         return find_spec(module) is not None
     code = f"import sys, importlib.util as u; sys.exit(u.find_spec({module!r}) is None)"
@@ -125,7 +125,7 @@ def has_module(python: str | None, module: str) -> bool:
 
 
 def busy_cores(seconds: float = 2.0) -> float:
-    """Cores that other work keeps busy, watched for some seconds before ours starts; without /proc, the load."""
+    """Return the number of cores that are busy, measured over `seconds`; without /proc, the load average."""
 
     def busy() -> float:
         line = Path("/proc/stat").read_text().split("\n")[0]
@@ -142,7 +142,7 @@ def busy_cores(seconds: float = 2.0) -> float:
 
 @contextmanager
 def running(chosen: dict[str, list[str]], threads: int) -> Iterator[dict[str, Program]]:
-    """The programs, started; they end with the block."""
+    """Start programs, and end them with the block."""
     with ExitStack() as stack:
         programs = {}
         for name, command in chosen.items():
@@ -152,18 +152,18 @@ def running(chosen: dict[str, list[str]], threads: int) -> Iterator[dict[str, Pr
 
 
 def base_request() -> dict[str, Any]:
-    """What all requests have in common."""
+    """Return the fields that all requests share."""
     return {"time_steps": 16, "batch": 256, "data": str(find_dataset(SAMPLE_NAME))}
 
 
 def make_weights(program: Program, network: str, path: Path) -> list[float]:
-    """Write weights of a network that snnzoo trained a little, for all programs to load; gives its blocks' rates."""
+    """Train a network briefly, write its weights for all programs, and return the mean rates of its blocks."""
     request = {**base_request(), "layers": NETWORKS[network], "path": str(path)}
     return list(program.ask(work="make_weights", **request)["rates"])
 
 
 def header(programs: dict[str, Program], threads: int, busy: float) -> dict[str, Any]:
-    """Where, when and with what versions something was measured."""
+    """Return the conditions of a measurement: date, commit, machine, threads and versions."""
     told = {name: program.ask(work="describe") for name, program in programs.items()}
     told = {name: answer for name, answer in told.items() if name not in REFERENCES}
     return {
@@ -179,7 +179,7 @@ def header(programs: dict[str, Program], threads: int, busy: float) -> dict[str,
 
 
 MEASURED = ":/", f":(top,exclude){RESULTS.relative_to(HERE.parents[1])}"
-"""Whose state a commit tells: all files but the results."""
+"""Git path specs of the files that count as changes: all but the results."""
 
 
 def _git(*arguments: str) -> str:
@@ -187,7 +187,7 @@ def _git(*arguments: str) -> str:
 
 
 def stamp() -> dict[str, str]:
-    """When something was measured, and of which commit; with a mark if files differ from it."""
+    """Return date and commit of a measurement; the commit ends with `-dirty` if files differ from it."""
     commit = ""
     with suppress(OSError):  # no git
         changed = _git("diff", "HEAD", "--name-only", "--", *MEASURED)
@@ -196,7 +196,7 @@ def stamp() -> dict[str, str]:
 
 
 def cpu_model() -> str:
-    """What the system calls the processor, with its instructions for integers, if it has any."""
+    """Return the name of the processor, and its instructions for integer products, if it has any."""
     try:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:

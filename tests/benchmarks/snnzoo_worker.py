@@ -1,4 +1,4 @@
-"""snnzoo's side of the benchmarks, which start it."""
+"""Run snnzoo for the benchmarks, which start this file as a worker."""
 
 from importlib.metadata import version
 from itertools import islice
@@ -18,12 +18,12 @@ from specs import NetworkSpec
 from specs.training import AugmentSpec, TrainingSpec
 
 RECIPE = TrainingSpec(epochs=50, batch_size=256, learning_rate=4e-3, augment=AugmentSpec())
-"""The tutorial's way, without the teacher and the time that `mnist-dense.yaml` takes for the last tenths."""
+"""Recipe like the tutorial's; without the teacher and the long training with which `mnist-dense.yaml` gains tenths."""
 KINDS = {"conv": ("channels", "kernel", "stride"), "dense": ("features",), "affine": ("features",)}
 
 
 def make_spec(request):
-    """The spec of the request's layers: weight norm as in the tutorial, no dropout, which the others lack."""
+    """Return the spec of a request's layers: weight norm as in the tutorial, no dropout as in the other programs."""
     blocks = []
     for kind, *values in request["layers"]:
         if kind == "dense" and blocks and blocks[-1]["kind"] == "conv":
@@ -40,7 +40,7 @@ def make_spec(request):
 
 
 class Program:
-    """A network, with the weights of the request's file."""
+    """A network with the weights of the request's file."""
 
     bootstrap = True
 
@@ -83,19 +83,19 @@ class Program:
 
 
 def synaptic(network):
-    """Blocks with weights."""
+    """Return the blocks that have weights."""
     return [block for block in network.blocks if isinstance(block, SpikingBlock | AffineBlock)]
 
 
 def some_images(n):
-    """`n` training images: digits of the sample, repeated."""
+    """Return `n` training images: digits of the sample, repeated."""
     split = load_dataset(SAMPLE_NAME).train
     chosen = torch.arange(n) % len(split)
     return Split(split.images[chosen], split.labels[chosen])
 
 
 def epoch_trainer():
-    """A trainer of mnist-dense by `RECIPE`, on as many images as MNIST has, sampled and fitted."""
+    """Return a trainer of mnist-dense with `RECIPE`, on 60,000 images as in MNIST, after SAMPLE and FIT."""
     from specs import load_spec
 
     trainer = Trainer(build_network(load_spec("mnist-dense"), seed=0), some_images(60_000), RECIPE)
@@ -107,7 +107,7 @@ def epoch_trainer():
 
 
 def epoch():
-    """An epoch without SAMPLE batches, nine in ten: augmentation, training, and scoring as ANN and as SNN."""
+    """Return a call that runs an epoch with augmentation and scoring, and without SAMPLE, as 9 of 10 epochs are."""
     trainer = epoch_trainer()
 
     def run():
@@ -118,7 +118,7 @@ def epoch():
 
 
 def epoch_steps():
-    """As many training steps as the epoch has, on a batch that is ready."""
+    """Return a call that runs the training steps of an epoch, all on one prepared batch."""
     trainer = epoch_trainer()
     size = trainer.recipe.batch_size
     images, labels = trainer.training.images[:size].float() / 255, trainer.training.labels[:size]
@@ -135,7 +135,7 @@ def epoch_steps():
 
 
 def train(request):
-    """Train the network of a request a little, write what the hardware would hold to `path`; tells its mean rates."""
+    """Train the network of a request briefly, write its quantised weights to `path`, and return its mean rates."""
     network = build_network(NetworkSpec.model_validate(make_spec(request)), seed=0)
     recipe = TrainingSpec(epochs=8, batch_size=100, validation=200, learning_rate=3e-3, sample_period=2)
     fit(network, load_dataset(SAMPLE_NAME).train, recipe)
@@ -147,7 +147,7 @@ def train(request):
 
 
 def save_weights(network, path):
-    """Write the weights that the hardware would hold, and the input's gain and offset."""
+    """Write the weights on the grid of the hardware, and the gain and offset of the input."""
     first = network.blocks[0]
     assert isinstance(first, InputBlock)
     with torch.no_grad():

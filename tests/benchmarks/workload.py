@@ -1,13 +1,14 @@
-"""The work that the benchmarks time: one text for all programs, which differ only in the network they bring.
+"""Define the work that the benchmarks time: the same code for all programs, each of which supplies its network.
 
-Needs torch and numpy alone, so that it runs under any program's Python. A worker calls `serve(make)`; `make(request)`
-gives a program, an object with
+Needs only torch and numpy, so that it runs under the Python of any program. A worker calls `serve(make)`;
+`make(request)` returns a program, an object with these methods, some of them optional:
 
-- `parameters()`: what the optimiser moves, and perhaps `optimizer()`;
-- `train(on)`: enter or leave training;
-- `logits(images, mode)`: `[N, 10]` for images in 0..1, mode "snn", and perhaps "ann", "sample", "fit";
-- perhaps `inference()`: a function from images to logits for SNN runs, faster than `logits`;
-- perhaps `work(name)`: a function that does other work, and how many units of it.
+- `parameters()`: the trainable parameters;
+- `optimizer()` (optional): the optimiser, instead of `adam`;
+- `train(on)`: switch training mode on or off;
+- `logits(images, mode)`: `[N, 10]` for images in 0..1; mode is "snn" or, optionally, "ann", "sample", "fit";
+- `inference()` (optional): a function from images to logits for SNN runs, faster than `logits`;
+- `work(name, images)` (optional): a function that does other work, and the number of units of work in a call.
 
 The driver writes requests to the worker's stdin, one JSON object a line, and reads an answer to each:
 
@@ -33,20 +34,20 @@ import torch.nn.functional as F
 from torch import nn
 
 THRESHOLD, VOLTAGE_DECAY = 1.25, 0.03
-"""Of the tutorial's neuron, a leaky integrator: its current decays at once."""
+"""Constants of the tutorial's neuron, a leaky integrator whose current decays within one step."""
 
 CONV = [["conv", 16, 5, 2], ["conv", 32, 3, 2], ["dense", 128], ["affine", 10]]
-"""Kind, and features or channels, kernel, stride."""
+"""Layers as kind, features; a convolution as kind, channels, kernel, stride."""
 
 SAMPLE_PASSES = 10
-"""That the tutorial's schedule makes in a row."""
+"""Number of consecutive SAMPLE passes in the tutorial's schedule."""
 
 WARM_UP = 3
 """Calls before the clock starts."""
 
 
 def dense(width=512):
-    """Layers of the tutorial's network."""
+    """Return the layers of the tutorial's network."""
     return [["dense", width], ["dense", width], ["affine", 10]]
 
 
@@ -54,12 +55,12 @@ NETWORKS = {"dense": dense(), "conv": CONV}
 
 
 def input_shape(layers):
-    """Shape of one image."""
+    """Return the shape of one image."""
     return [1, 28, 28] if layers[0][0] == "conv" else [784]
 
 
 def make_synapses(layers):
-    """Torch modules without bias, one for each layer; a dense one flattens what a convolution gave."""
+    """Return torch modules without bias, one for each layer; a dense layer after a convolution flattens its input."""
     shape, synapses = input_shape(layers), []
     for kind, features, *options in layers:
         if kind == "conv":
@@ -74,13 +75,13 @@ def make_synapses(layers):
 
 
 RANDOM = "random"
-"""As a request's weights: random ones under which the layers spike at rates of 0.1 to 0.3, as trained ones do.
+"""Value of a request's `weights`: random weights that give the layers spike rates of 0.1 to 0.3, like trained ones.
 
-With torch's initial weights the deeper layers are silent, which programs that skip zeros would gain by."""
+With torch's initial weights the deeper layers are silent, an advantage for programs that skip zeros."""
 
 
 def load_weights(request):
-    """Weights of each layer, and gain and offset of the input, of the file that the request names; or None."""
+    """Return the weights of each layer (or None), and gain and offset of the input, from the request's file."""
     if not request.get("weights"):
         return None, (1.0, 0.0)
     if request["weights"] == RANDOM:
@@ -97,7 +98,7 @@ def load_weights(request):
 
 
 def load_images(request):
-    """Digits of the sample, `[N, ...]` in 0..1, repeated as often as needed, and their labels."""
+    """Return digits of the sample, `[N, ...]` in 0..1, repeated to fill the batch, and their labels."""
     with np.load(request["data"]) as arrays:
         images, labels = arrays["test_images"], arrays["test_labels"]
     chosen = np.arange(request["batch"]) % len(images)
@@ -106,7 +107,7 @@ def load_images(request):
 
 
 def adam(parameters):
-    """The same optimiser for all, fused where this torch can."""
+    """Return AdamW, fused if this torch supports it; the same optimiser for all programs."""
     parameters = list(parameters)
     try:
         return torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.0, fused=True)
@@ -115,7 +116,7 @@ def adam(parameters):
 
 
 def prepare(program, request):
-    """A function that does the work once, and how many units of work that is."""
+    """Return a function that does the work once, and the number of units of work in a call."""
     work = request["work"]
     images, labels = load_images(request)
     if work in ("infer", "one", "classes"):
@@ -146,7 +147,7 @@ def prepare(program, request):
 
         @torch.no_grad()
         def sample():
-            """As training does: no pairs are left of the samples before."""
+            """Run the SAMPLE passes with empty samplers, as training does."""
             program.forget_samples()
             for _ in range(SAMPLE_PASSES):
                 program.logits(images, "sample")
@@ -156,7 +157,7 @@ def prepare(program, request):
 
 
 def measure(call, units, seconds):
-    """Wall and CPU seconds of each unit of work, for about `seconds` and at least one call."""
+    """Return wall and CPU seconds per unit of work, for calls during about `seconds`, at least one."""
     wall, cpu = [], []
     end = time.perf_counter() + seconds
     while not wall or time.perf_counter() < end:
@@ -168,14 +169,14 @@ def measure(call, units, seconds):
 
 
 def peak_memory(make, request):
-    """MiB that batches of work add at most to what the process holds after one of one image and one step.
+    """Return the peak memory of batches of work, in MiB above that of a run of one image and one step.
 
-    A list: after each number of batches, counted from the start, that the request names.
+    The list has a figure for each number of batches in the request, counted from the start.
     """
     small = {**request, "time_steps": 1, "batch": 1}
     prepare(make(small), small)[0]()
     call, _ = prepare(make(request), request)
-    with contextlib.suppress(OSError, AttributeError):  # give back what is free, so that it is counted when taken
+    with contextlib.suppress(OSError, AttributeError):  # return free memory, so that later use counts
         ctypes.CDLL(None).malloc_trim(0)
     before, done, peaks = reset_peak(), 0, []
     for batches in request["batches"]:
@@ -187,14 +188,14 @@ def peak_memory(make, request):
 
 
 def reset_peak():
-    """Forget the peak of this process's memory; gives what it holds now, in MiB. Linux; elsewhere, the peak so far."""
+    """Reset the peak memory of this process; return the present use in MiB. Not on Linux: return the peak so far."""
     with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
     return read_peak()
 
 
 def read_peak():
-    """Peak of this process's memory, in MiB."""
+    """Return the peak memory of this process, in MiB."""
     try:
         lines = Path("/proc/self/status").read_text().splitlines()
         return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM")) / 1024
@@ -203,22 +204,22 @@ def read_peak():
 
 
 def describe():
-    """Versions of what every worker has."""
+    """Return versions and threads, in the form common to all workers."""
     return {"python": platform.python_version(), "torch": torch.__version__, "threads": torch.get_num_threads()}
 
 
 def serve(make, *, train=None, tutorial=None, **versions):
-    """The main program of a worker: answer requests until stdin ends.
+    """Answer requests until stdin ends; the main program of a worker.
 
-    `train(request)` writes the weights that all programs load, `tutorial(request)` gives an object that can
-    `run_epoch()`; `versions` are told when asked for.
+    `train(request)` writes the weights that all programs load; `tutorial(request)` returns an object with
+    `run_epoch()`; `versions` are added to the answer to "describe".
     """
     torch.set_num_threads(int(os.environ["OMP_NUM_THREADS"]))
     torch.set_num_interop_threads(1)
     kept, answers, course = {}, sys.stdout, None
     for line in sys.stdin:
         request = json.loads(line)
-        with contextlib.redirect_stdout(sys.stderr):  # what libraries print
+        with contextlib.redirect_stdout(sys.stderr):  # libraries print to stdout
             torch.manual_seed(0)
             if request["work"] == "make_weights":
                 answer = train(request)

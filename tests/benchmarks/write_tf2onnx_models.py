@@ -1,15 +1,15 @@
-"""Write the ONNX files of `tests/golden/onnx/`: small Keras classifiers, exported by tf2onnx.
+"""Write the ONNX files of `tests/golden/onnx/`: small Keras classifiers exported by tf2onnx.
 
     python tests/benchmarks/write_tf2onnx_models.py
 
-Runs under a Python of its own: `pip install tensorflow-cpu tf_keras tf2onnx`. Weights are random, those of batch
-normalisation too, of every sign. `CASE-ROUTE-OPSET.onnx` came by one of the ways that tf2onnx has:
+Needs a separate Python with `pip install tensorflow-cpu tf_keras tf2onnx`. Weights are random and of both signs, also
+those of batch normalisation. In `CASE-ROUTE-OPSET.onnx`, ROUTE names the function of tf2onnx:
 
-- `keras2`: `from_keras`, which knows Keras 2; `nchw` with images channels first, `fixed` with a batch of one.
-- `keras3`: `from_function`, the way of Keras 3.
+- `keras2`: `from_keras`, for Keras 2; `nchw` with images channels first, `fixed` with a batch of one.
+- `keras3`: `from_function`, for Keras 3.
 - `tflite`: `from_tflite`; `int8` from a file with weights and activations in 8 bits.
 
-`CASE.npz` has images `x`, channels last, and what TensorFlow gives for them before a Softmax, `logits` `[N, classes]`.
+`CASE.npz` contains images `x`, channels last, and `logits` `[N, classes]`, TensorFlow's output before the Softmax.
 """
 
 import os
@@ -30,7 +30,7 @@ N_IMAGES = 6
 
 
 def mlp(keras, layers):
-    """Normalisation first, a flattening, batch normalisation after ReLU, dropout, a ReLU that ends at 6."""
+    """Return a dense network with input normalisation, batch normalisation after ReLU, dropout and ReLU6."""
     return keras.Sequential(
         [
             keras.Input((8, 8)),
@@ -49,7 +49,7 @@ def mlp(keras, layers):
 
 
 def cnn(keras, layers):
-    """Convolutions of every padding, maxima, a flattening of channels last."""
+    """Return a network with all kinds of padding, max pools, and a flatten of channels-last feature maps."""
     return keras.Sequential(
         [
             keras.Input((12, 12, 1)),
@@ -71,7 +71,7 @@ def cnn(keras, layers):
 
 
 def residual(keras, layers):
-    """A sum of branches, convolutions of each channel alone and with gaps, averages, a global mean."""
+    """Return a network with a skip, depthwise and dilated convolutions, an average pool and a global mean."""
     x = entering = keras.Input((12, 12, 3))
     x = kept = layers.Conv2D(6, 3, padding="same", activation="relu")(x)
     x = layers.DepthwiseConv2D(3, padding="same", use_bias=False)(x)
@@ -88,7 +88,7 @@ def residual(keras, layers):
 
 
 def line(keras, layers):
-    """One axis."""
+    """Return a network of 1-D convolutions."""
     return keras.Sequential(
         [
             keras.Input((32, 2)),
@@ -111,7 +111,7 @@ DILATED = ("residual", "line")
 
 
 def made(make, seed):
-    """The model of Keras 2, and the same one of Keras 3."""
+    """Return a model in Keras 2, and the same model in Keras 3."""
     tf_keras.utils.set_random_seed(seed)
     old, new = make(tf_keras, tf_keras.layers), make(keras, keras.layers)
     generator = np.random.default_rng(seed)
@@ -122,7 +122,7 @@ def made(make, seed):
 
 
 def drawn(weight, generator):
-    """As training would leave it: statistics, factors and shifts of batch normalisation, and biases."""
+    """Draw statistics, factors and shifts of batch normalisation, and biases, as training would leave them."""
     match weight.name.rsplit("/", 1)[1].split(":")[0]:
         case "moving_variance":
             return generator.uniform(0.5, 2, weight.shape)
@@ -134,7 +134,7 @@ def drawn(weight, generator):
 
 
 def routes(name, old, new):
-    """Name, opset, and a function that writes the file to a path."""
+    """Yield for each route its name, the opset, and a function that writes the file."""
 
     def as_keras2(batch, **options):
         entering = (tf.TensorSpec((batch, *old.input_shape[1:]), tf.float32, name="x"),)
@@ -167,7 +167,7 @@ def routes(name, old, new):
     yield "keras3", 13, as_keras3
     if len(old.input_shape) == 4:
         yield "nchw", 11, as_keras2(None, inputs_as_nchw=["x"])
-    if name not in DILATED:  # which it writes as convolutions of a batch of pieces
+    if name not in DILATED:  # TFLite splits the images of a dilated convolution into a batch of pieces
         yield "tflite", 13, as_tflite
         yield "int8", 13, as_int8
 

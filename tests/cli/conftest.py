@@ -9,7 +9,7 @@ from zoo.cli import zoo
 
 @pytest.fixture
 def run() -> Callable[..., click.testing.Result]:
-    """Run a `zoo` command line; fails the test on a traceback."""
+    """Return a function that runs a `zoo` command line; a traceback fails the test."""
 
     def run(*arguments: object, code: int = 0) -> click.testing.Result:
         result = click.testing.CliRunner().invoke(zoo, [str(argument) for argument in arguments])
@@ -23,19 +23,19 @@ def run() -> Callable[..., click.testing.Result]:
 
 @pytest.fixture(autouse=True)
 def no_width(monkeypatch) -> None:
-    """Tables as in a pipe: pytest-xdist tells its processes a width."""
+    """Print tables as into a pipe: pytest-xdist sets a terminal width."""
     monkeypatch.delenv("COLUMNS", raising=False)
 
 
 @pytest.fixture(autouse=True)
 def with_library(monkeypatch) -> None:
-    """Commands talk as where the native library is installed."""
+    """Print messages as with an installed native library."""
     monkeypatch.setattr("bootstrap_core.ops.library.is_installed", lambda: True)
 
 
 @pytest.fixture
 def golden_nir() -> Path:
-    """A NIR graph of norse, which does not say its time step."""
+    """A NIR graph from norse, which does not name its time step."""
     return Path(__file__).parents[1] / "golden/nir/norse_lif.nir"
 
 
@@ -60,7 +60,7 @@ def spec_file(tmp_path):
 
 @pytest.fixture(scope="module")
 def trained(tmp_path_factory):
-    """A folder with a trained tiny model."""
+    """A folder with a trained, tiny model."""
     folder = tmp_path_factory.mktemp("trained")
     (folder / "tiny.yaml").write_text(TINY)
     result = click.testing.CliRunner().invoke(

@@ -1,4 +1,4 @@
-"""`zoo train` of which the second process is killed in its second epoch; run by `launch`."""
+"""Run `zoo train` and kill the second process in its second epoch; started by `launch`."""
 
 import os
 import signal

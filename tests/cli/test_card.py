@@ -15,7 +15,7 @@ from zoo.runs.card_files import card_file
 
 @pytest.fixture(scope="module")
 def measured(trained, tmp_path_factory):
-    """The trained tiny model and its card, side by side."""
+    """A folder with the trained tiny model and its card."""
     folder = tmp_path_factory.mktemp("measured")
     shutil.copy(trained / "model.safetensors", folder / "tiny.safetensors")
     result = click.testing.CliRunner().invoke(zoo, ["card", str(trained), "-o", str(folder / "tiny.yaml")])
@@ -44,7 +44,9 @@ def test_a_card_agrees_with_eval_and_the_run(measured, trained, run) -> None:
 
 
 def test_check_passes_on_a_true_card_and_names_what_is_not(measured, run, tmp_path) -> None:
-    assert run("card", measured / "tiny.safetensors", "--check").stdout == "tiny: as its card says\n"
+    assert (
+        run("card", measured / "tiny.safetensors", "--check").stdout == "tiny: the card agrees with the measurements\n"
+    )
     document = json.loads(run("card", measured / "tiny.safetensors", "--json").stdout)
     assert document["test"]["accuracy"] == load_card(measured / "tiny.yaml").test.accuracy
     card = load_card(measured / "tiny.yaml")
@@ -59,7 +61,7 @@ def test_check_passes_on_a_true_card_and_names_what_is_not(measured, run, tmp_pa
     assert [row["field"] for row in different] == ["description", "parameters"]
     assert different[1]["card"] == "1"
     (tmp_path / "tiny.yaml").unlink()
-    assert "no card of tiny to check" in run("card", tmp_path / "tiny.safetensors", "--check", code=1).stderr
+    assert "tiny has no card to check" in run("card", tmp_path / "tiny.safetensors", "--check", code=1).stderr
 
 
 def test_the_commands_on_the_card_of_a_pulled_model_run(measured, run, tmp_path, monkeypatch) -> None:
@@ -67,7 +69,7 @@ def test_the_commands_on_the_card_of_a_pulled_model_run(measured, run, tmp_path,
     assert "no model 'tiny'" in run("card", reference, "--check", code=1).stderr
     run("pull", "tiny", "--from", tmp_path)
     for name in ("tiny", reference):
-        assert run("card", name, "--check").stdout == "tiny: as its card says\n"
+        assert run("card", name, "--check").stdout == "tiny: the card agrees with the measurements\n"
     (tmp_path / "home").mkdir()
     monkeypatch.chdir(tmp_path / "home")
     run(*shlex.split(load_card(measured / "tiny.yaml").commands.train)[1:], "--epochs", 1, "-q")
@@ -78,8 +80,8 @@ def test_a_card_is_not_overwritten_and_anew_keeps_its_curves(measured, run) -> N
     before = load_card(measured / "tiny.yaml")
     assert "--force" in run(*command, code=1).stderr
     assert before.licence == "NOASSERTION"
-    assert "tells no licence" in run(*command, "--force").stderr
-    assert "tells no licence" not in run(*command, "--force", "--licence", "MIT").stderr
+    assert "has no licence" in run(*command, "--force").stderr
+    assert "has no licence" not in run(*command, "--force", "--licence", "MIT").stderr
     run(*command, "--force")
     after = load_card(measured / "tiny.yaml")
     assert after.training.curves == before.training.curves is not None
@@ -175,8 +177,8 @@ def test_verify_holds_a_model_to_its_card(run, tmp_path) -> None:
     digests = [load_card(card_file(name)) for name in ("mnist-dense-shallow", "mnist-dense")]
     file, card = (one.files["safetensors"] for one in digests)
     ours, theirs = (f"{one.sha256[:12]}, {one.bytes:,} bytes" for one in (file, card))
-    assert f"{ours}; of the card {theirs}" in failed[3]
-    assert "{}; of the card {}".format(*(one.spec_sha256[:12] for one in digests)) in failed[4]
+    assert f"{ours}; card: {theirs}" in failed[3]
+    assert "{}; card: {}".format(*(one.spec_sha256[:12] for one in digests)) in failed[4]
 
 
 def test_verify_against_a_card_holds_the_model_to_it(run) -> None:
@@ -189,7 +191,7 @@ def test_verify_against_a_card_holds_the_model_to_it(run) -> None:
 
 
 def test_a_model_that_was_trained_elsewhere_is_published(measured, run, tmp_path) -> None:
-    """The card tells how it was converted, and on what to score it."""
+    """Its card has the command of the conversion and the dataset for scoring."""
     run("convert", measured / "tiny.safetensors", "-o", tmp_path / "tiny.net")
     run("convert", tmp_path / "tiny.net", "-o", tmp_path / "old.safetensors", "--time-steps", 5)
     data = load_card(measured / "tiny.yaml").data.name
@@ -199,7 +201,7 @@ def test_a_model_that_was_trained_elsewhere_is_published(measured, run, tmp_path
     assert card.commands.train == "zoo convert tiny.net --time-steps=5 -o old.safetensors"
     run("publish", tmp_path / "old.safetensors", tmp_path / "old.yaml", "--to", tmp_path / "zoo")
     run("pull", "old", "--from", tmp_path / "zoo")
-    assert run(*shlex.split(card.commands.card)[1:]).stdout == "old: as its card says\n"
+    assert run(*shlex.split(card.commands.card)[1:]).stdout == "old: the card agrees with the measurements\n"
     assert f"{100 * card.test.accuracy:.2f} %" in run(*shlex.split(card.commands.eval)[1:]).stdout
     assert card.commands.train in run("show", "old").stdout
 
@@ -211,9 +213,7 @@ def test_cards_are_of_trained_models_and_lie_where_they_are_found(run, spec_file
     assert f"zoo train {tmp_path / 'fresh.safetensors'} -o run" in error
     assert not (tmp_path / "fresh.yaml").exists()
     for name in ("card.txt", "card", "card.yml"):
-        assert (
-            "a card is FILE.yaml" in run("card", tmp_path / "fresh.safetensors", "-o", tmp_path / name, code=2).stderr
-        )
+        assert "must be FILE.yaml" in run("card", tmp_path / "fresh.safetensors", "-o", tmp_path / name, code=2).stderr
 
 
 def test_verify_holds_an_exported_file_to_the_golden_output(run, tmp_path) -> None:
@@ -237,6 +237,6 @@ def test_predict_says_on_stderr_what_it_did(run, trained, tmp_path) -> None:
     image = Image.fromarray(255 - load_dataset("mnist-sample").test.images[0, 0].numpy()).resize((280, 280))
     image.save(tmp_path / "a.jpg")
     result = run("predict", trained / "model.safetensors", tmp_path / "a.jpg", "--json")
-    done = "280x280, inverted, cut out and centred in 28x28, as in its data"
+    done = "280x280, inverted, cut out and centred in 28x28, as in the training data"
     assert result.stderr == f"{tmp_path / 'a.jpg'}: {done}\n"
     assert json.loads(result.stdout)["predictions"][0]["done"] == done

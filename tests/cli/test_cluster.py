@@ -1,4 +1,4 @@
-"""`zoo train` in several processes, as a launcher starts them."""
+"""`zoo train` in several processes, as launchers start them."""
 
 import importlib.util
 import json
@@ -22,14 +22,14 @@ def spec(trained) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(launch, spec, tmp_path_factory) -> tuple[Path, list[str]]:
-    """The folder of a run of two processes, and what each printed."""
+    """The folder of a run in two processes, and the output of each process."""
     folder = tmp_path_factory.mktemp("whole") / "run"
     return folder, launch("zoo", "train", spec, "-o", folder, "--json").wait(0, 0)
 
 
 @pytest.fixture(scope="module")
 def lost(launch, spec, tmp_path_factory) -> tuple[Path, list[str]]:
-    """The same where the second process was killed in the second epoch."""
+    """The same for a run whose second process is killed in the second epoch."""
     folder = tmp_path_factory.mktemp("lost") / "run"
     return folder, launch(WORKER, "train", spec, "-o", folder).wait(1, -signal.SIGKILL)
 
@@ -61,7 +61,7 @@ def test_a_lost_process_ends_the_others_with_one_line(lost) -> None:
     *_, told, error = first.splitlines()
     assert told.startswith("epoch 1/2")
     assert first.count("epoch 1/2") == 1
-    assert error.startswith("Error: process 0 of 2 lost another one")
+    assert error.startswith("Error: process 0 of 2: another process has ended")
     assert "--resume" in error
     assert second == ""
 
@@ -77,7 +77,7 @@ def test_a_run_that_lost_a_process_resumes_to_the_same_bytes(lost, whole, launch
 def test_what_the_first_process_refuses_ends_all(launch, spec, trained) -> None:
     first, second = launch("zoo", "train", spec, "-o", trained).wait(1, 1)
     assert "--force" in first
-    assert second.splitlines()[-1].startswith("Error: ")  # lost it, or did not even meet it
+    assert second.splitlines()[-1].startswith("Error: ")  # it lost the first process, or never reached it
     assert "Traceback" not in first + second
 
 
@@ -94,7 +94,7 @@ def test_launchers_start_it(launcher, port, spec, tmp_path) -> None:
         try:
             printed, told = process.communicate(timeout=300)
         except subprocess.TimeoutExpired:
-            process.terminate()  # not killed: so that it ends what it started
+            process.terminate()  # not kill: the launcher must end its own processes
             printed, told = process.communicate()
     assert process.returncode == 0, told
     assert "test, SNN" in printed

@@ -146,7 +146,8 @@ def test_eval_says_when_it_scores_the_sample(run, trained) -> None:
 
 def test_eval_tells_of_the_other_engine_unless_one_is_chosen(run, trained) -> None:
     told = {
-        options: "--engine integer gives the same" in run("eval", "mnist-dense", "--limit", 5, *data, *options).stderr
+        options: "--engine integer computes the same"
+        in run("eval", "mnist-dense", "--limit", 5, *data, *options).stderr
         for data in [("--data", "mnist-sample")]
         for options in [(), ("--engine", "torch"), ("--engine", "integer"), ("--mode", "ann"), ("--json",)]
     }
@@ -155,8 +156,8 @@ def test_eval_tells_of_the_other_engine_unless_one_is_chosen(run, trained) -> No
 
 def test_eval_says_that_floats_go_on_beyond_24_bits(run, trained) -> None:
     command = "eval", trained / "model.safetensors", "--limit", 20
-    told = "floats do not notice"
-    assert told in run(*command, "--time-steps", "4,5").stderr  # the spec has 4
+    told = "only --engine integer checks that"
+    assert told in run(*command, "--time-steps", "4,5").stderr  # more than the 4 of the spec
     assert told not in run(*command, "--time-steps", "1,4").stderr
     assert told not in run(*command, "--time-steps", "5", "--engine", "integer").stderr
 
@@ -306,7 +307,7 @@ def test_what_computes_tells_that_the_native_library_is_missing(run, trained, tm
         again = ["--force"] if command[0] == "train" else []
         assert run(*command, *again).stderr.splitlines().count(NO_LIBRARY) == 1
         assert NO_LIBRARY not in run(*command, *again, "-q").stderr
-    assert NO_LIBRARY not in run("convert", model, "-o", tmp_path / "model.net").stderr  # which computes nothing
+    assert NO_LIBRARY not in run("convert", model, "-o", tmp_path / "model.net").stderr  # this command computes nothing
 
 
 def test_where_the_flags_stand_does_not_matter(run, trained) -> None:
@@ -362,7 +363,7 @@ def test_predict_says_that_a_blank_image_shows_nothing(run, tmp_path) -> None:
     for value in (0, 7):
         Image.new("L", (28, 28), value).save(tmp_path / f"{value}.png")
     result = run("predict", "mnist-dense", tmp_path / "0.png")
-    assert "shows the network nothing" in result.stderr
+    assert "is blank for the network" in result.stderr
     told = json.loads(run("predict", "mnist-dense", tmp_path / "0.png", "--json").stdout)["predictions"]
     assert told[0]["blank"] is True
     digit = load_dataset("mnist-sample").test.images[0, 0].numpy()
@@ -379,7 +380,7 @@ def test_eval_asks_for_the_data_that_a_model_does_not_tell(run, tmp_path) -> Non
 
 
 def test_eval_runs_no_more_steps_than_are_asked_for(run, tmp_path) -> None:
-    """One step stays within the 24 bits of a voltage that is kept; sixteen, the network's own, do not."""
+    """A voltage without decay stays within 24 bits for one step, but not for the network's 16 steps."""
     layers = [{"kind": "dense", "features": 4}, {"kind": "affine", "features": 10}]
     spec = {"name": "low", "time_steps": 16, "neuron": {"threshold": 1.0, "voltage_decay": 0.0}, "blocks": layers}
     network = build_network(spec_from_document({**spec, "input": {"shape": [784], "encoding": "graded", "bits": 7}}))

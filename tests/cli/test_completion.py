@@ -71,7 +71,7 @@ def test_names_of_the_package_complete_beside_a_damaged_cache(tmp_path) -> None:
 
 
 def test_bash_completes_a_name(tmp_path) -> None:
-    """With the program's own script, where names win over files."""
+    """Completion uses the program's own script and offers names before files."""
     (tmp_path / "zoo").write_text(f"#!/bin/sh\nexec {sys.executable} -c '{MAIN}' \"$@\"\n")
     (tmp_path / "zoo").chmod(0o755)
     script = 'eval "$(zoo completion bash)"; COMP_WORDS=(zoo show mnist-c); COMP_CWORD=2; '

@@ -1,4 +1,4 @@
-"""The command `migrate`: what it prints, where, and when it refuses."""
+"""The command `migrate`: its output, and the files that it refuses."""
 
 import json
 import os
@@ -29,7 +29,7 @@ def source(tmp_path):
 
 
 def test_its_choices_are_those_of_the_library() -> None:
-    """They are written out, so that --help needs no torch."""
+    """The command repeats the choices, so that --help does not need torch."""
     assert list(Style) == STYLES
     assert {getattr(torch, name) for name in DTYPES.values()} == set(COMPUTED)
 
@@ -63,12 +63,12 @@ def test_a_table_for_people_and_talk_on_stderr(run, source, tmp_path) -> None:
     output = tmp_path / "new.pt"
     result = run("migrate", source, "--to", "plain", "-o", output)
     lines = result.stdout.splitlines()
-    assert lines[0].split() == ["old", "new", "what", "shape"]
+    assert lines[0].split() == ["old", "name", "new", "name", "change", "shape"]
     assert lines[1].split() == ["a.weight_g", "a.weight", "multiplied", "out", "[2,", "2]"]
     assert lines[-2:] == ["legacy -> plain: 2 tensors, 2 renamed, weights differ by at most 0", f"wrote {output}"]
     assert result.stderr.splitlines() == [
-        "note: the state dict is at 'state_dict'",
-        "note: took 'module.' off the names",
+        "note: the state dict was found under the key 'state_dict'",
+        "note: the prefix 'module.' was removed from the names",
         "note: left out: epoch (beside state_dict)",
     ]
 
@@ -79,7 +79,7 @@ def test_a_dry_run_shows_all_and_writes_nothing(run, tmp_path) -> None:
     result = run("migrate", tmp_path / "old.pt", "--to", "legacy", "--dry-run")
     assert len(result.stdout.splitlines()) == 1 + 40 + 2
     assert result.stdout.splitlines()[1].split() == ["0.weight", "0.weight_g", "split", "[2,", "1]"]
-    assert "note: 20 plain weights get a norm of dim 0 (`only`, `dim` choose): 0.weight" in result.stderr
+    assert "note: 20 plain weights get a norm of dim 0 (see `only`, `dim`): 0.weight" in result.stderr
     result = run("migrate", tmp_path / "old.pt", "--to", "legacy", "--dry-run", "--json", "-o", tmp_path / "old.pt")
     assert json.loads(result.stdout)["output"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["old.pt"]
@@ -90,13 +90,13 @@ def test_a_dry_run_shows_all_and_writes_nothing(run, tmp_path) -> None:
 def test_a_dry_run_finds_what_would_fail(run, tmp_path) -> None:
     torch.save({"w_g": torch.ones(1, 1), "w_v": torch.zeros(1, 2)}, tmp_path / "old.pt")
     result = run("migrate", tmp_path / "old.pt", "--to", "plain", "--dry-run", code=1)
-    assert result.stderr.startswith("Error: w_v: a direction of zeros")
+    assert result.stderr.startswith("Error: w_v: a row of zeros")
 
 
 def test_warnings_are_on_stderr(run, tmp_path) -> None:
     torch.save({"weight": torch.zeros(3, 2)}, tmp_path / "old.pt")
     result = run("migrate", tmp_path / "old.pt", "--to", "legacy", "--dry-run")
-    assert "warning: weight: 3 rows are zero and stay so, by a magnitude of 0\n" in result.stderr
+    assert "warning: weight: 3 rows are zero; their magnitude is 0\n" in result.stderr
 
 
 def test_the_options_reach_the_library(run, tmp_path) -> None:
@@ -127,12 +127,12 @@ def test_nothing_is_overwritten_without_force(run, source, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--to", "plain"], "-o FILE, or --dry-run"),
+        (["--to", "plain"], "name the file to write, or look first with --dry-run"),
         (["--dry-run"], "--to"),
         (["--to", "keras", "--dry-run"], "'keras' is not one of"),
-        (["--to", "plain", "--only", "x", "--dry-run"], "with --to plain none does"),
-        (["--to", "legacy", "--dim", "-1", "--dry-run"], "takes an axis"),
-        (["--to", "legacy", "--dim", "x", "--dry-run"], "this is 'x'"),
+        (["--to", "plain", "--only", "x", "--dry-run"], "leave --only out"),
+        (["--to", "legacy", "--dim", "-1", "--dry-run"], "must be an axis"),
+        (["--to", "legacy", "--dim", "x", "--dry-run"], "got 'x'"),
         (["--to", "legacy", "--dtype", "int8", "--dry-run"], "int8"),
     ],
 )

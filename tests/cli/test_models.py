@@ -1,4 +1,4 @@
-"""list, pull and publish; and models by reference in the other commands."""
+"""`zoo list`, `pull` and `publish`, and references to models in other commands."""
 
 import json
 import os
@@ -16,7 +16,7 @@ from zoo.hub.publish import publish
 
 @pytest.fixture
 def index(carded, tmp_path) -> tuple[str, list]:
-    """An index in a folder with two revisions of `tiny`, and those."""
+    """An index in a folder with two revisions of `tiny`, and both revisions."""
     models = [carded(seed=seed) for seed in range(2)]
     for made in models:
         publish(made.file, made.card_file, str(tmp_path / "index"))
@@ -66,7 +66,7 @@ def test_models_of_another_cache_run(run, index, tmp_path, monkeypatch) -> None:
 
 def test_an_index_without_a_name_is_told(run, carded) -> None:
     made = carded()
-    assert "this is empty" in run("publish", made.file, made.card_file, "--to", "", code=1).stderr
+    assert "the URL of the index is empty" in run("publish", made.file, made.card_file, "--to", "", code=1).stderr
 
 
 def test_list_of_a_mistyped_name_suggests_one(run) -> None:
@@ -131,7 +131,8 @@ def test_publish_of_a_wrong_card_is_an_error(run, carded, tmp_path) -> None:
 def test_publish_of_a_spec_in_the_place_of_a_card_says_what_writes_one(run, carded, spec_file, tmp_path) -> None:
     file = carded().file
     error = run("publish", file, spec_file, "--to", tmp_path / "new", code=1).stderr
-    assert error == f"Error: {spec_file} is no card; this writes one:\nzoo card {file} -o {file.with_suffix('.yaml')}\n"
+    command = f"zoo card {file} -o {file.with_suffix('.yaml')}"
+    assert error == f"Error: {spec_file} is not a card; this writes one:\n{command}\n"
 
 
 @pytest.mark.parametrize("command", ["list", "pull tiny"])
@@ -150,7 +151,7 @@ def test_what_was_pulled_is_known_by_name_and_revision(run, index) -> None:
         shown = json.loads(run("show", made.reference, "--json").stdout)
         assert (shown["measured"]["revision"], shown["spec"]["name"]) == (made.reference[5:], "tiny")
     assert json.loads(run("show", "tiny", "--json").stdout)["measured"]["revision"] == older.reference[5:]
-    for made in (newer, older):  # from the cache
+    for made in (newer, older):  # now from the cache
         run("pull", made.reference)
         assert json.loads(run("show", "tiny", "--json").stdout)["measured"]["revision"] == made.reference[5:]
     weights = [zoo.create_model(which).state_dict()["blocks.1.synapse.weight"] for which in (newer.reference, "tiny")]
@@ -161,8 +162,8 @@ def test_the_package_comes_before_the_cache(run, carded, tmp_path) -> None:
     made = carded("mnist-dense")
     publish(made.file, made.card_file, str(tmp_path / "index"))
     told = run("pull", "mnist-dense", "--from", tmp_path / "index").stderr
-    assert "note: mnist-dense alone means the package's" in told
-    assert f"this one is {made.reference}" in " ".join(told.split())
+    assert "note: mnist-dense means the package's" in told
+    assert f"name this one as {made.reference}" in " ".join(told.split())
     assert zoo.create_model("mnist-dense").spec.input.shape == (784,)
     assert zoo.create_model(made.reference).spec.input.shape == (4,)
     packaged = rows(run)["mnist-dense"]
@@ -175,7 +176,7 @@ def test_a_damaged_model_of_the_cache_is_not_loaded(run, index, tmp_path) -> Non
     Path(path).write_bytes(b"damaged")
     for command in (("show", "tiny"), ("pull", "tiny")):
         error = run(*command, code=1).stderr
-        assert "is damaged, or gone; fetch it again: zoo pull tiny@" in " ".join(error.split())
+        assert "is damaged or missing; fetch it again: zoo pull tiny@" in " ".join(error.split())
 
 
 def test_convert_knows_what_was_pulled(run, index, tmp_path) -> None:

@@ -1,4 +1,4 @@
-"""Images of one's own, from the ANN to the name of a class."""
+"""A user's own images, from the ANN to the name of a class."""
 
 import json
 import shutil
@@ -20,7 +20,7 @@ MEAN, STD = (0.7, 0.4, 0.3), (0.2, 0.3, 0.2)
 
 @pytest.fixture
 def fruit(tmp_path):
-    """A folder of class folders: shades of a colour, 10 by 9 pixels."""
+    """A folder with one folder per class: images in shades of a colour, 10 by 9 pixels."""
     generator = np.random.default_rng(0)
     for name, colour in FRUIT.items():
         (tmp_path / "fruit" / name).mkdir(parents=True)
@@ -32,7 +32,7 @@ def fruit(tmp_path):
 
 @pytest.fixture
 def ann(tmp_path):
-    """A classifier by hand, for normalised images: how near the mean colour is to that of each fruit."""
+    """A handmade classifier of normalised images: the distance of the mean colour from that of each fruit."""
     wanted = (np.array(list(FRUIT.values())) / 255 - MEAN) / STD
     nodes = "c = Conv<pads=[1,1,1,1]>(x, k) r = Relu(c) p = GlobalAveragePool(r) f = Flatten(p) y = Gemm(f, w, b)"
     weights = {
@@ -65,10 +65,10 @@ def test_an_ann_of_coloured_images_becomes_a_network_that_names_them(run, fruit,
 
     assert run("show", out).stdout.count("cherry, lemon, plum") == 1
     shown = run("convert", ann, *options[:-1], 0, "-o", out, "--force").stdout
-    assert "images: in 0..1, less 0.7,0.4,0.3, divided by 0.2,0.3,0.2\n" in shown
+    assert "images: in 0..1, minus 0.7,0.4,0.3, divided by 0.2,0.3,0.2\n" in shown
 
     refused = run("convert", ann, *options[:2], "--mean", "0.5,0.5", "-o", out, "--force", code=1).stderr
-    assert "2 means, for images [3, 9, 10]" in refused
+    assert "got 2 means for images of [3, 9, 10]" in refused
     assert (
         "nan is not a finite number, or one for each channel, as in 0.49"
         in run("convert", ann, "--mean", "0.5,nan,0", "-o", out, "--force", code=2).stderr
@@ -76,9 +76,9 @@ def test_an_ann_of_coloured_images_becomes_a_network_that_names_them(run, fruit,
     assert "'' is not a finite number" in run("convert", ann, "--mean", "0.5,,0", "-o", out, "--force", code=2).stderr
     bytes_ = ["--mean", "178.5,102,76.5", "--std", "51,76.5,51"]
     told = run("convert", ann, *options[:2], *bytes_, "-o", out, "--force", code=1).stderr
-    assert "if they were in 0..255, it is 0.7,0.4,0.3" in " ".join(told.split())
+    assert "if it is a mean of images in 0..255, give 0.7,0.4,0.3" in " ".join(told.split())
     told = run("convert", out, "--mean", numbers[0], "-o", tmp_path / "a.net", code=2).stderr
-    assert "one for each channel is for ONNX files" in " ".join(told.split())
+    assert "only ONNX files take one for each channel" in " ".join(told.split())
 
 
 def test_files_of_other_sizes_and_kinds_are_made_what_the_network_takes(run, fruit, ann, tmp_path) -> None:
@@ -97,7 +97,7 @@ def test_files_of_other_sizes_and_kinds_are_made_what_the_network_takes(run, fru
 
 @pytest.fixture
 def digits(tmp_path):
-    """Threes and sevens, in folders of these names."""
+    """Threes and sevens in folders named after them."""
     split = load_dataset("mnist-sample").test
     for label in (3, 7):
         (tmp_path / "mine" / str(label)).mkdir(parents=True)
@@ -118,7 +118,7 @@ def test_folders_have_the_numbers_that_the_model_has_for_their_names(run, digits
 
 def test_what_part_of_a_folder_is_scored_is_told(run, digits) -> None:
     told = " ".join(run("eval", "mnist-dense-shallow", "--data", digits).stderr.split())
-    assert f"scored on 8 of the 40 images of {digits}, drawn, as it does not say which are for testing" in told
+    assert f"scored on 8 of the 40 images of {digits}, drawn at random, because it has no separate test images" in told
     digits.rename(digits.parent / "test")
     for part in ("train", "test"):
         shutil.copytree(digits.parent / "test", digits / part)
@@ -130,8 +130,8 @@ def test_what_part_of_a_folder_is_scored_is_told(run, digits) -> None:
 def test_folders_that_are_no_class_of_the_model_are_told(run, digits) -> None:
     (digits / "3").rename(digits / "three")
     told = " ".join(run("eval", "mnist-dense-shallow", "--data", digits, "--json").stderr.split())
-    assert "folders that are no class of the model (three), which has 0, 1, 2" in told
-    assert "count as classes 0, 1, ... in their order" in told
+    assert "folders that are not classes of the model (three); its classes are 0, 1, 2" in told
+    assert "count as classes 0, 1, ... in alphabetical order" in told
 
 
 def test_images_of_another_shape_with_as_many_pixels_are_refused(run, ann, tmp_path) -> None:
@@ -204,5 +204,5 @@ def test_data_that_moved_is_told_with_what_names_it_anew(run, spec_file, tmp_pat
     (tmp_path / "digits.npz").rename("others.npz")
     name, *options = command.split()
     told = run(name, "run/model.safetensors", *options, code=1).stderr
-    assert "tiny was made with 'digits.npz', which is not there: --data names it anew" in told
+    assert "tiny was made with 'digits.npz', which is missing: name the data with --data" in told
     run(name, "run/model.safetensors", *options, "--data", "others.npz")

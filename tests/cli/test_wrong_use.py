@@ -1,4 +1,4 @@
-"""What a newcomer mistypes or mistakes is named, with the way on."""
+"""Mistakes of new users: the error names the mistake and the remedy."""
 
 from pathlib import Path
 
@@ -37,7 +37,7 @@ def test_a_user_without_a_home_is_told_what_to_set(run, monkeypatch) -> None:
 
 
 def test_a_name_that_no_card_may_have_is_told_before_measuring(run) -> None:
-    assert "'Bad Name' is no name of a model" in run("card", "mnist-conv", "--name", "Bad Name", code=2).stderr
+    assert "got 'Bad Name'" in run("card", "mnist-conv", "--name", "Bad Name", code=2).stderr
 
 
 @pytest.mark.parametrize(
@@ -73,8 +73,8 @@ def test_a_mistyped_word_gets_a_suggestion(run, here, line, meant) -> None:
     [
         ("mnits", "did you mean mnist?"),
         ("nowhere/a.npz", "No such file"),
-        ("a.npy", "a NumPy array, not a dataset: save it in an .npz"),
-        ("a.txt", "a.txt is no .npz, nor other data, which is a folder of class folders, or a name (fashion-mnist, "),
+        ("a.npy", "a NumPy array, not a dataset: save images as x in an .npz"),
+        ("a.txt", "a.txt is not a dataset: expected an .npz, a folder of class folders, or a name (fashion-mnist, "),
     ],
 )
 def test_data_of_a_spec_that_is_nowhere_is_a_mistake_in_its_line(run, here, spec_file, data, told) -> None:
@@ -128,7 +128,7 @@ def test_an_image_is_no_dataset(run, here, place) -> None:
     (here / "pictures").mkdir()
     Image.new("L", (28, 28), 200).save(here / place, "PNG")
     error = run("eval", "mnist-dense", "--data", place, code=1).stderr
-    assert f"{place} is an image, not a dataset: zoo predict NAME IMAGE" in error
+    assert f"{place} is an image, not a dataset: classify it with zoo predict NAME IMAGE" in error
 
 
 def test_a_migrated_state_dict_converts_as_the_checkpoint_does(run, here) -> None:
@@ -142,10 +142,10 @@ def test_a_migrated_state_dict_converts_as_the_checkpoint_does(run, here) -> Non
 @pytest.mark.parametrize(
     ("command", "said"),
     [
-        ("card {}", "is a state dict, not a model of snnzoo"),
+        ("card {}", "is a state dict, not a snnzoo model"),
         ("eval {}", "the threshold (--threshold)"),
         ("convert {} -o a.net", "the threshold (--threshold)"),
-        ("convert {} -o a.net --dt 1", "has no use for --dt"),
+        ("convert {} -o a.net --dt 1", "leave out --dt"),
     ],
 )
 def test_a_migrated_state_dict_says_what_it_is_or_lacks(run, here, command, said) -> None:
@@ -157,13 +157,13 @@ def test_a_migrated_state_dict_says_what_it_is_or_lacks(run, here, command, said
 def test_what_is_converted_without_images_has_no_use_for_where_they_are(run, here, trained) -> None:
     for option in ("--data-dir", "--cache-dir"):
         told = run("convert", trained / "model.safetensors", "-o", "a.net", option, ".", code=2).stderr
-        assert f"no use for {option}" in " ".join(told.split())
+        assert f"leave out {option}" in " ".join(told.split())
 
 
 def test_any_other_state_dict_is_sent_to_migrate(run, here) -> None:
     save_file({"fc.weight": torch.ones(2, 2)}, here / "fc.safetensors")
     error = run("convert", "fc.safetensors", "-o", "a.net", code=1).stderr
-    assert "no lava-dl checkpoint" in error
+    assert "not a lava-dl checkpoint" in error
     assert "migrate" in error
 
 
@@ -172,12 +172,12 @@ def test_any_other_state_dict_is_sent_to_migrate(run, here) -> None:
 def test_an_image_is_told_to_be_one(run, here, command, format) -> None:
     Image.new("L", (28, 28), 200).save(here / "seven", format)
     error = run(command, "seven", code=1).stderr
-    assert "an image, not a model: zoo predict NAME IMAGE" in error
+    assert "an image, not a model: classify it with zoo predict NAME IMAGE" in error
 
 
 def test_arrays_are_data(run, here) -> None:
     np.savez(here / "a.npz", x=np.zeros((3, 28, 28)))
-    assert "--data takes it" in run("show", "a.npz", code=1).stderr
+    assert "give it as --data" in run("show", "a.npz", code=1).stderr
 
 
 def test_text_of_any_suffix_is_read_as_a_spec(run, here, spec_file) -> None:
@@ -187,14 +187,14 @@ def test_text_of_any_suffix_is_read_as_a_spec(run, here, spec_file) -> None:
     (here / "words.txt").write_text("hello")
     for command in ("show words.txt", "verify words.txt", "train words.txt -o run"):
         error = run(*command.split(), code=1).stderr
-        assert "a network spec is a mapping" in error
-        assert "words.txt is text: a spec would be YAML, a model a name or a file (.safetensors, " in error
+        assert "a network spec must be a mapping" in error
+        assert "words.txt is a text file: expected a spec in YAML, or a model, by name or file (.safetensors, " in error
 
 
 def test_a_folder_tells_the_model_in_it(run, here, trained) -> None:
     assert f"its model is {trained / 'model.safetensors'}" in run("show", trained, code=1).stderr
     for command in ("train . -o run", "show .", "card ."):
-        assert "not a model, nor that of a training: there is no model" in run(*command.split(), code=1).stderr
+        assert "not a model; the folder of a training run would have a model" in run(*command.split(), code=1).stderr
 
 
 def test_a_folder_of_images_is_no_image(run, here) -> None:
@@ -212,7 +212,7 @@ def test_a_file_is_no_folder_to_write_into(run, here, command) -> None:
     assert error == "Error: cannot write into a: a is a file, not a folder; choose another place\n"
 
 
-@pytest.mark.skipif(not Path("/proc/self").exists(), reason="no folder here that not even root can write into")
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc, a folder that root cannot write")
 def test_a_place_that_cannot_be_written_is_told_before_the_work(run, monkeypatch) -> None:
     monkeypatch.setattr(
         "converters.formats.model_files.read_model", lambda *_: pytest.fail("read before the place was tried")
@@ -223,7 +223,7 @@ def test_a_place_that_cannot_be_written_is_told_before_the_work(run, monkeypatch
 
 def test_a_file_is_written_once(run, here) -> None:
     error = run("convert", "mnist-dense", "-o", "a.net", "-o", "./a.net", code=2).stderr
-    assert "one file is named by several -o" in error
+    assert "several -o name the same file" in error
     assert not (here / "a.net").exists()
 
 
@@ -237,16 +237,19 @@ def test_ctrl_c_ends_any_command_with_its_own_code(run, monkeypatch) -> None:
 
 def test_an_animation_of_another_format_is_refused_at_once(run, here) -> None:
     error = run("predict", "nobody", "nothing.png", "--animate", "a.png", code=2).stderr
-    assert "--animate writes a .gif; this is 'a.png'" in error
+    assert "--animate: must be FILE.gif, got 'a.png'" in error
 
 
 def test_too_many_images_to_validate_say_how_to_take_fewer(run, here) -> None:
     error = run("train", "mnist-dense", "-o", "run", "--data", "mnist-sample", code=1).stderr
-    assert "5,000 of 2,000 training images, all of them: lower it, as in --set training.validation=500" in error
+    assert (
+        "training.validation: must be below the number of training images (2,000), got 5,000: lower it, "
+        "for example with --set training.validation=500" in error
+    )
 
 
 def test_a_spec_is_built_rather_than_converted(run, spec_file) -> None:
-    assert "of a spec zoo build makes one" in run("convert", spec_file, "-o", "a.net", code=1).stderr
+    assert "if it is a spec, zoo build makes a model from it" in run("convert", spec_file, "-o", "a.net", code=1).stderr
 
 
 def test_what_was_mistyped_is_nothing_to_pull(run) -> None:
@@ -289,7 +292,7 @@ def test_another_distribution_of_our_names_is_told(monkeypatch, capsys) -> None:
     with pytest.raises(SystemExit):
         main()
     told = capsys.readouterr().err
-    assert "the package 'specs' here is another distribution's (/elsewhere/specs/__init__.py)" in told
+    assert "the package 'specs' belongs to another distribution (/elsewhere/specs/__init__.py)" in told
 
 
 def test_a_nir_graph_without_its_time_step_says_what_to_type(run, here, golden_nir) -> None:
@@ -300,7 +303,7 @@ def test_a_nir_graph_without_its_time_step_says_what_to_type(run, here, golden_n
         assert "--dt 1 --time-constants exact" in error
     assert f"zoo convert {golden_nir} ... -o norse_lif.safetensors" in run("show", golden_nir, code=1).stderr
     run("convert", golden_nir, "--dt", "1e-6", "-o", "a.safetensors")
-    assert "has no use for --dt" in run("convert", "a.safetensors", "--dt", 1, "-o", "b.net", code=1).stderr
+    assert "leave out --dt" in run("convert", "a.safetensors", "--dt", 1, "-o", "b.net", code=1).stderr
 
 
 def test_a_missing_file_in_the_place_of_a_model_is_no_model_to_pull(run) -> None:
@@ -335,8 +338,8 @@ def test_fields_that_do_nothing_are_told(run, tmp_path) -> None:
     recipe = "{data: mnist-sample, epochs: 1, validation: 500, self_distillation: 0.5}"
     (tmp_path / "mine.yaml").write_text(f"{text}training: {recipe}\n")
     said = (
-        "warning: input.bits does nothing with spikes: set input.encoding=graded\n"
-        "warning: training.self_distillation does nothing without SNN epochs: set training.snn_epochs\n"
+        "warning: input.bits has no effect with input.encoding=spike: set input.encoding=graded\n"
+        "warning: training.self_distillation has no effect without SNN epochs: set training.snn_epochs\n"
     )
     assert run("check", tmp_path / "mine.yaml").stderr == said
     assert said in run("train", tmp_path / "mine.yaml", "-o", tmp_path / "run", "-q").stderr

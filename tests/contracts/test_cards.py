@@ -1,4 +1,4 @@
-"""Every packaged model has a card, and whatever of it is cheap to compute is so. `make cards` measures the rest."""
+"""Cards of the packaged models: every figure that is cheap to compute is checked; `make cards` measures the rest."""
 
 import shlex
 
@@ -105,7 +105,7 @@ def test_its_energy_follows_from_its_synops(card: Card) -> None:
 
 
 def test_its_commands_can_be_run(card: Card) -> None:
-    """They parse, and name the model."""
+    """Its commands parse, and name the model."""
     for line in card.commands.model_dump().values():
         program, name, *arguments = shlex.split(line)
         assert program == "zoo"

@@ -1,4 +1,4 @@
-"""Examples of `--help` are commands that go through."""
+"""Every example in `--help` runs without an error."""
 
 import re
 import shlex
@@ -15,16 +15,16 @@ from zoo.cli import zoo
 from zoo.packaged_files import packaged_path
 
 FIRST = ["zoo train", "zoo card"]
-"""Others need what these leave."""
+"""Examples that run first, since others read their files."""
 ELSEWHERE = {"zoo demo", "zoo demo -o demo", "torchrun --nproc-per-node 2 -m zoo train mnist-dense -o run"}
-"""Those of the README's stories, and of the tests of several processes, run them."""
+"""Examples that other tests run: those of the README, and those of training in several processes."""
 SMALLER = {
     "zoo train mnist-dense -o run --epochs 5": "--epochs 1 --data mnist-sample --set training.validation=500",
-    "zoo card run -o run/model.yaml": "--name tried",  # as it was not trained as the package's model of its name
+    "zoo card run -o run/model.yaml": "--name tried",  # its own name is that of a packaged model
 }
-"""Appended, where the example would take a download, or minutes."""
+"""Options appended to examples that would need a download or take minutes."""
 INSTEAD = {"zoo data pull mnist": "zoo data pull mnist-sample", "/srv/models": "index"}
-"""What is replaced, as no test writes beyond its folder, nor has a network."""
+"""Replacements in examples: tests write only into their folder and have no network."""
 
 
 def examples() -> Iterator[str]:

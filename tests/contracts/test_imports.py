@@ -1,4 +1,4 @@
-"""What an import does, and which imports there are: downward, light, silent; and what each package exports."""
+"""Imports point down the layers, load little and print nothing; packages export what they list."""
 
 import ast
 import importlib
@@ -24,7 +24,7 @@ COMMANDS = [name for name in MODULES if "cli" in name.split(".")]
 
 
 def run(program: str, *arguments: str) -> str:
-    """What a fresh Python, in the root of the repository, prints."""
+    """Run a program in a new Python in the root of the repository; return its output."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], cwd=ROOT, capture_output=True, text=True, check=False, timeout=300
     )
@@ -41,7 +41,7 @@ def tree(path: Path) -> ast.Module:
 
 
 def public_definitions(path: Path) -> set[str]:
-    """Functions and classes without an underscore, but for the commands that a click group holds."""
+    """Return functions and classes without a leading underscore, except the commands of a click group."""
     return {
         node.name
         for node in tree(path).body
@@ -53,11 +53,11 @@ def public_definitions(path: Path) -> set[str]:
     }
 
 
-# --- which imports there are
+# --- which modules import which
 
 
 def test_dependencies_point_down() -> None:
-    """The contracts of `[tool.importlinter]` in pyproject.toml."""
+    """import-linter finds no broken contract of `[tool.importlinter]` in pyproject.toml."""
     run("import sys; from importlinter.cli import lint_imports; sys.exit(lint_imports(cache_dir=None, no_cache=True))")
 
 
@@ -132,7 +132,7 @@ def test_importing_anything_reads_no_environment_and_opens_no_file() -> None:
 
 
 def test_the_watch_on_imports_sees_what_it_should(tmp_path) -> None:
-    """So that the test above can fail."""
+    """The watch reports each read of the environment and each opened file, so the test above can fail."""
     package = tmp_path / "specs"
     package.mkdir()
     (package / "__init__.py").write_text(
@@ -189,7 +189,7 @@ def test_a_module_lists_nothing_twice_and_nothing_private(path: Path) -> None:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_lists_what_it_imports_from_itself_and_no_more(package: str) -> None:
-    """Those behind `if TYPE_CHECKING` too, which load when first used."""
+    """Names imported under `if TYPE_CHECKING`, which load at first use, count too."""
     path = ROOT / package / "__init__.py"
     taken = {
         alias.asname or alias.name

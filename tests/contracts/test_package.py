@@ -1,4 +1,4 @@
-"""What pyproject.toml puts into the wheel, and MANIFEST.in into a source distribution."""
+"""Contents of the wheel (pyproject.toml) and of the source distribution (MANIFEST.in)."""
 
 import importlib.util
 import tomllib
@@ -12,12 +12,12 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["tool"]["
 FILES = [path for top in ("specs", "bootstrap_core", "converters", "zoo") for path in (ROOT / top).rglob("*.*")]
 FOUND = [path.relative_to(ROOT) for path in FILES if "__pycache__" not in path.parts and path.is_file()]
 NATIVE = Path("bootstrap_core/ops/native")
-"""Sources of the native library, which setup.py builds: they are no package, and not in the wheel."""
+"""Sources of the native library, which setup.py builds: not a package, and not in the wheel."""
 SOURCES = [path for path in FOUND if path.parent != NATIVE and path.suffix != ".so"]
 
 
 def test_it_holds_every_package() -> None:
-    """Every folder with files in it is a package by its `__init__.py`, and so are the folders around it."""
+    """Every folder with files has an `__init__.py`, and so have its parent folders."""
     folders = {folder for path in SOURCES for folder in path.parents if folder.name}
     assert [str(folder) for folder in sorted(folders) if folder / "__init__.py" not in SOURCES] == []
     found = SETTINGS["packages"]["find"]["include"]
@@ -49,7 +49,7 @@ def test_sources_of_the_native_library_are_distributed_and_not_installed() -> No
 
 
 def test_its_index_is_that_of_its_cards() -> None:
-    """If not: `make docs`."""
+    """zoo/index.json matches the cards; `make docs` writes it."""
     path = ROOT / "tests" / "make_package_index.py"
     spec = importlib.util.spec_from_file_location("make_package_index", path)
     module = importlib.util.module_from_spec(spec)

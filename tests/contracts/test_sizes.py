@@ -1,4 +1,4 @@
-"""Bounds that keep the code readable: parameters, folders, types, and how deep a training step calls."""
+"""Bounds that keep the code readable: parameters, modules in a folder, types, and depth of calls in a training step."""
 
 import ast
 import sys
@@ -25,7 +25,7 @@ def functions(path: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
 
 
 def is_command(function: ast.FunctionDef | ast.AsyncFunctionDef) -> bool:
-    """Whether this is a command, to which click passes a parameter for each of its options."""
+    """Return True for a command: click passes it a parameter for each option."""
     return any("option" in ast.unparse(decorator) for decorator in function.decorator_list)
 
 
@@ -56,7 +56,7 @@ def test_no_module_is_excused_from_the_type_checker() -> None:
 
 
 def depth_of(frame: FrameType | None) -> int:
-    """How many functions of the project are being called, but for this file's."""
+    """Return the number of frames on the stack that belong to the four packages."""
     n = 0
     while frame is not None:
         path = Path(frame.f_code.co_filename)
@@ -76,7 +76,7 @@ def test_a_training_step_reaches_arithmetic_in_few_calls(mode: Mode, monkeypatch
         return library.call(name, *arguments)
 
     monkeypatch.setattr(spiking_layer, "call", watched)
-    network = build_network(load_spec("mnist-dense"), seed=0)  # in eval mode: without dropout, with gradients
+    network = build_network(load_spec("mnist-dense"), seed=0)  # in eval mode: no dropout, but gradients
     assert network(torch.rand(2, 1, 28, 28), mode).requires_grad
     assert depths
     assert max(depths) <= MOST_LEVELS

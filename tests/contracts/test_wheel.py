@@ -1,4 +1,4 @@
-"""The wheel with the native library, and the one that is built without a compiler, each in an empty environment."""
+"""Wheels with the native library and without (built without a compiler), each in an empty environment."""
 
 import os
 import shutil
@@ -35,7 +35,7 @@ def run(*command: object, path: str, **environment: str) -> str:
 
 
 def build(folder: Path, path: str) -> Path:
-    """A wheel of the sources, by setuptools as it is installed here."""
+    """Build a wheel of the sources with the installed setuptools."""
     source = folder / "source"
     for part in (*PARTS, *LEGAL):
         if (ROOT / part).is_dir():
@@ -54,12 +54,12 @@ def build(folder: Path, path: str) -> Path:
 
 
 def try_out(wheel: Path, folder: Path) -> list[str]:
-    """What the wheel's library is called, and the classes that a network tells of some digits."""
+    """Install a wheel; return the description of its native library, and the classes of some digits."""
     run(sys.executable, "-m", "venv", folder, path=os.defpath)
     python = folder / "bin" / "python"
     alone = str(folder / "bin")  # no compiler
     run(python, "-m", "pip", "install", "--quiet", "--no-deps", "--no-index", wheel, path=alone)
-    # what it needs is taken from here; the sources are not, since files that name paths do not work from there
+    # dependencies come from this environment; PYTHONPATH ignores .pth files, so the sources stay hidden
     return run(python, "-c", PROGRAM, path=alone, PYTHONPATH=sysconfig.get_path("purelib")).strip().split("|")
 
 

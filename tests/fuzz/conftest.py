@@ -1,3 +1,3 @@
-"""Nothing here is a test: `make fuzz` runs it, and tests/hostile takes its valid files and its limits."""
+"""Keep pytest out of this folder: `make fuzz` runs it, and tests/hostile uses its valid files and limits."""
 
 collect_ignore_glob = ["*.py"]

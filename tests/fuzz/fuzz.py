@@ -1,13 +1,14 @@
-"""Change valid files, read them, and count how it ends: success or one of our errors, in 2 GiB and 5 s.
+"""Change valid files at random, read them, and count the outcomes: a success, or an error of our own, in 2 GiB and 5 s.
 
     python tests/fuzz/fuzz.py [FORMAT...] [--executions N] [--seconds S] [--engine bytes|structure|both] [--more]
 
-`bytes`: libFuzzer changes bytes, guided by the branches of our own code that they reach (atheris; extra `fuzz`).
-`structure`: hypothesis changes headers, shapes, keys, links (structure.py). N and S are of each engine and
-format.
-A file that ends otherwise is kept in FOLDER (--failures), and its reading goes on. The counts go into
-tests/benchmarks/results/fuzz.json; formats that are not asked for keep theirs. With --more, which wants
-another --seed, what is counted is added to theirs.
+Engine `bytes`: libFuzzer changes bytes, guided by the branches of our code that they reach (atheris; extra `fuzz`).
+Engine `structure`: hypothesis changes headers, shapes, keys and links (structure.py). N and S are limits for each
+engine and format.
+
+A file with any other outcome is kept in FOLDER (--failures), and fuzzing continues. The counts are written to
+tests/benchmarks/results/fuzz.json; other formats keep their counts. With --more the new counts are added to the old
+ones; choose another --seed for it.
 """
 
 import argparse
@@ -35,15 +36,15 @@ PACKAGES = ("specs", "bootstrap_core", "converters", "zoo")
 ENGINES = ("bytes", "structure")
 OUTCOMES = ("read", "refused", "failed")
 WALL_SECONDS = 600
-"""For what waits, which is no CPU time."""
+"""Limit of wall time, for files that make a reader wait, which takes no CPU time."""
 ROUND = 50
-"""Documents that hypothesis makes at a time."""
+"""Number of documents that hypothesis makes in one round."""
 MOST_FAILURES = 20
-"""Of an engine and a format, after which it is given up."""
+"""Number of dead processes after which an engine is stopped for a format."""
 
 
 class Counts:
-    """How many readings ended how: numbers in a file, so that they outlive the process."""
+    """Number of readings for each outcome, kept in a file so that the counts outlive the process."""
 
     def __init__(self, path: Path) -> None:
         if not path.exists():
@@ -74,7 +75,7 @@ class Execution:
         from specs.errors import SnnZooError
 
         self.path.write_bytes(content)
-        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # in CPU time; its signal ends the process, wherever it is
+        signal.setitimer(signal.ITIMER_PROF, SECONDS)  # CPU time; the signal ends the process anywhere
         try:
             self.target.read(self.path)
             outcome, why = "read", ""
@@ -89,12 +90,12 @@ class Execution:
 
 
 def current_file(name: str, folder: Path) -> Path:
-    """Where what is being read lies."""
+    """Return the path of the file that is being read."""
     return folder / f"current{TARGETS[name].suffix}"
 
 
 def keep(content: bytes, why: str, failures: Path, name: str) -> None:
-    """Keep a file that failed, and its story; one of each last line."""
+    """Keep a file that failed, and its traceback; one file for each failing line of code."""
     failures.mkdir(parents=True, exist_ok=True)
     last = [line for line in why.strip().splitlines() if line.startswith("  File")][-1:] or why.strip().splitlines()[
         -1:
@@ -106,7 +107,7 @@ def keep(content: bytes, why: str, failures: Path, name: str) -> None:
 
 
 def run_bytes(execution: Execution, seeds: list[bytes], *, runs: int, seconds: int, folder: Path, seed: int) -> None:
-    """Let libFuzzer change bytes; does not return."""
+    """Fuzz with libFuzzer; does not return."""
     import atheris
 
     corpus = folder / "corpus"
@@ -129,7 +130,7 @@ def run_bytes(execution: Execution, seeds: list[bytes], *, runs: int, seconds: i
 
 
 def run_structure(execution: Execution, seeds: list[bytes], *, runs: int, seconds: int, seed: int) -> None:
-    """Let hypothesis change documents, in rounds, until one of the bounds."""
+    """Fuzz with hypothesis, in rounds, until the limit of readings or seconds."""
     from hypothesis import HealthCheck, Phase, given, settings
     from hypothesis import seed as seeded
     from hypothesis import strategies as st
@@ -142,7 +143,7 @@ def run_structure(execution: Execution, seeds: list[bytes], *, runs: int, second
         try:
             content = change(data.draw, content)
         except (ValueError, TypeError, KeyError, OSError, RuntimeError, OverflowError):
-            return  # the change is none that its library can write
+            return  # the format's library cannot write this change
         execution(content)
 
     limit_memory()
@@ -158,7 +159,7 @@ def run_structure(execution: Execution, seeds: list[bytes], *, runs: int, second
 
 
 def child(arguments: argparse.Namespace) -> None:
-    """One engine on one format, in a process of its own."""
+    """Run one engine on one format; the main function of a child process."""
     folder = Path(arguments.child)
     if arguments.engine == "bytes":
         import atheris
@@ -183,7 +184,7 @@ def child(arguments: argparse.Namespace) -> None:
 
 
 def fuzz(name: str, engine: str, arguments: argparse.Namespace) -> dict[str, Any]:
-    """Run an engine on a format, anew after each death, and say how the readings ended."""
+    """Run an engine on a format, start it again after each death, and return the counts of outcomes."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "0"}
     start, deaths = time.monotonic(), 0
     memory = Path("/dev/shm")
@@ -232,7 +233,7 @@ def fuzz(name: str, engine: str, arguments: argparse.Namespace) -> dict[str, Any
 
 
 def n_cases() -> dict[str, int]:
-    """Hostile files in tests/hostile, by format; one that is read by function and by command counts once."""
+    """Count the cases in tests/hostile by format; a case that is read by function and by command counts once."""
     alone = {"test_onnx.py": "onnx", "test_specs.py": "spec", "test_state_dicts.py": "state-dict"}
     command = [sys.executable, "-m", "pytest", "--collect-only", "-p", "no:cacheprovider", "tests/hostile"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
@@ -256,18 +257,18 @@ def main() -> None:
     parser.add_argument("--seconds", type=int, default=600)
     parser.add_argument("--engine", choices=[*ENGINES, "both"], default="both")
     parser.add_argument("--seed", type=int, default=1)
-    parser.add_argument("--more", action="store_true", help="add to the counts there")
+    parser.add_argument("--more", action="store_true", help="add to the existing counts")
     parser.add_argument("--failures", type=Path, default=Path("fuzz-failures"))
     parser.add_argument("--child", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if unknown := set(arguments.formats) - TARGETS.keys():
-        parser.error(f"no format {', '.join(sorted(unknown))}; there are {', '.join(TARGETS)}")
+        parser.error(f"unknown format {', '.join(sorted(unknown))}; choose from {', '.join(TARGETS)}")
     if arguments.child:
         child(arguments)
         return
     engines = ENGINES if arguments.engine == "both" else (arguments.engine,)
     if "bytes" in engines and find_spec("atheris") is None:
-        parser.error("bytes are changed by atheris: pip install '.[fuzz]', or --engine structure")
+        parser.error("--engine bytes needs atheris: pip install '.[fuzz]', or use --engine structure")
     failed, cases = 0, n_cases()
     for name in arguments.formats:
         for engine in engines:

@@ -1,8 +1,8 @@
-"""Calls under limits: each in a process of its own, which may take 2 GiB beyond what it starts with, and 5 s.
+"""Call readers under limits: each call is a process that may take 2 GiB of additional memory and 5 s.
 
-As a program it is a server: a line of JSON for each call comes in, a line with its outcome goes out, so that torch is
-loaded once. Nothing but files within the call's folder, and what the interpreter is made of, may be opened; no program
-may be started, nothing unpickled by Python, no connection made.
+Run as a program it is a server, so that torch is loaded only once: it reads a line of JSON for each call and prints a
+line with its outcome. A call may open only files in its folder and those of the interpreter; it must not start a
+program, unpickle with Python's pickle, or open a connection.
 """
 
 import importlib
@@ -27,7 +27,7 @@ LOADED = (
 SECONDS = 5
 BYTES = 2 << 30
 WALL_SECONDS = 300
-"""For waiting, which is no CPU time; a busy machine may take a minute or more for 5 s of work."""
+"""Limit of wall time, for calls that wait; on a busy machine 5 s of CPU time may take more than a minute."""
 ROOT = Path(__file__).parents[2]
 OF_THE_SYSTEM = ("/proc/", "/sys/", "/dev/null", "/dev/urandom", "/usr/", "/etc/ld.so", "/etc/localtime", "/etc/mime")
 FORBIDDEN = ("os.exec", "os.fork", "os.posix_spawn", "os.system", "pickle.find_class", "socket.", "subprocess.Popen")
@@ -35,15 +35,15 @@ FORBIDDEN = ("os.exec", "os.fork", "os.posix_spawn", "os.system", "pickle.find_c
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a call ended.
+    """Outcome of a call.
 
     Attributes:
         kind: `read`, `refused` (by one of our errors, or exit code 1), `crash`, or `limit` (killed for time or memory).
-        text: the error's message; of a crash, its traceback.
-        error: the class of the error.
+        text: message of the error, or traceback of a crash.
+        error: class of the error.
         seconds: CPU time.
-        mib: peak memory beyond the start.
-        seen: what was opened or begun that must not be.
+        mib: peak memory in MiB above that at the start.
+        seen: forbidden files and operations that the call tried.
     """
 
     kind: str
@@ -55,15 +55,15 @@ class Outcome:
 
     @property
     def allowed(self) -> bool:
-        """Whether it is what a hostile file may bring about."""
+        """True if a hostile file may have this outcome."""
         return self.kind in ("read", "refused") and not self.seen
 
 
 class Server:
-    """Makes calls in a process that forks for each."""
+    """Runs calls in a process that forks for each call."""
 
     def __init__(self) -> None:
-        nowhere = str(Path(__file__).with_name("none"))  # neither data nor models of the user's
+        nowhere = str(Path(__file__).with_name("none"))  # hides the user's data and models
         places = dict.fromkeys(("ZOO_DATA_DIR", "ZOO_CACHE_DIR"), nowhere)
         environment = os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT), "ZOO_INDEX": "", **places}
         self._process = subprocess.Popen(
@@ -71,7 +71,7 @@ class Server:
         )
 
     def call(self, target: str, path: Path, *, command: str = "") -> Outcome:
-        """Read `path` as `target` does, or by a command of `zoo` if there is one."""
+        """Read `path` with the reader of `target`, or with a `zoo` command if one is given."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.write(json.dumps({"target": target, "path": str(path), "command": command}) + "\n")
@@ -80,24 +80,24 @@ class Server:
         return Outcome(**{**answer, "seen": tuple(answer["seen"])})
 
     def close(self) -> None:
-        """End the process."""
+        """End the server process."""
         self._process.communicate()
 
 
 def limit_memory() -> None:
-    """Let this process take no more than `BYTES` beyond what it has."""
+    """Limit this process to `BYTES` of additional memory."""
     taken = int(Path("/proc/self/statm").read_text("ascii").split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + BYTES, taken + BYTES))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
 
 
 def peak_kib() -> int:
-    """The most memory that this process has had, in KiB."""
+    """Return the peak memory of this process, in KiB."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def watched(folder: Path) -> list[str]:
-    """From now on, what is opened outside `folder` and the interpreter, or begun, ends up in the list."""
+    """Return a list that collects, from now on, forbidden operations and files opened outside `folder`."""
     seen: list[str] = []
     allowed = tuple(map(str, (folder, folder.resolve(), ROOT, sys.prefix, sys.base_prefix, *OF_THE_SYSTEM)))
 
@@ -114,7 +114,7 @@ def watched(folder: Path) -> list[str]:
 
 
 def run(target: str, path: Path, command: str) -> Outcome:
-    """Make a call in this process."""
+    """Run a call in this process."""
     from reader_targets import TARGETS
 
     from specs.errors import SnnZooError
@@ -135,7 +135,7 @@ def run(target: str, path: Path, command: str) -> Outcome:
 
 
 def run_command(command: str, path: Path) -> tuple[str, str]:
-    """Run `zoo`, without an interpreter of its own: `refused` is exit code 1, `Error: ...` and no more."""
+    """Run `zoo` in this process; `refused` means exit code 1 with a message `Error: ...` and no traceback."""
     from zoo.cli import main
 
     places = {"FILE": path, "FOLDER": path.parent, "OUT": path.parent / "out"}
@@ -162,7 +162,7 @@ def run_command(command: str, path: Path) -> tuple[str, str]:
 
 
 def fork(target: str, path: Path, command: str) -> Outcome:
-    """Make a call in a child, which is killed when its time is over."""
+    """Run a call in a child process, which is killed when its time is over."""
     reader, writer = os.pipe()
     child = os.fork()
     if child == 0:
@@ -191,7 +191,7 @@ def fork(target: str, path: Path, command: str) -> Outcome:
 
 
 def load_readers() -> None:
-    """Import what they need, so that no call has to."""
+    """Import all modules that readers need, so that calls do not import them."""
     for name in (
         "bootstrap_core.data.image_files",
         "converters.formats.model_files",
@@ -203,7 +203,7 @@ def load_readers() -> None:
 
 
 def main() -> None:
-    """Load what readers need, then serve."""
+    """Import the readers, then answer calls."""
     load_readers()
     limit_memory()
     for line in sys.stdin:

@@ -1,4 +1,4 @@
-"""The readers of each format, as programs call them and as the command line does."""
+"""Readers of each format: the function that programs call, and the command that users run."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -85,9 +85,9 @@ def _card(path: Path) -> None:
 
 @dataclass(frozen=True)
 class Target:
-    """How files of a format are read: by a function, and by the arguments of `zoo`, `FILE` and `OUT` being paths.
+    """Readers of a format: a function, and the arguments of a `zoo` command.
 
-    `FOLDER` is the folder of the file.
+    In `command`, `FILE` stands for the path of the file, `FOLDER` for its folder, and `OUT` for a path in that folder.
     """
 
     suffix: str
@@ -109,4 +109,4 @@ TARGETS = {
     "index": Target("/index.json", _index, "list --from FILE"),
     "card": Target(".yaml", _card, "publish FOLDER/hostile.safetensors FILE --to OUT"),
 }
-"""By format. `suffix` is how the names of its files end, or of that in a folder; readers go by content."""
+"""Readers by format. `suffix` is the end of the file's path; readers recognise files by their content."""

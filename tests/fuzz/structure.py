@@ -1,4 +1,4 @@
-"""Valid documents changed where their structure is: keys, shapes, types, links; hypothesis draws the changes."""
+"""Change the structure of valid files at random: keys, shapes, types, links. hypothesis draws the changes."""
 
 import io
 import json
@@ -75,7 +75,7 @@ DTYPES = ["f8", "f4", "f2", "i8", "i1", "u1", "u8", "?", ">f4", "c8", "S3"]
 
 
 def changed(draw: Draw, document: Any, *, most: int = 3) -> Any:
-    """A JSON-like document with some of its values replaced, left out, doubled or swapped."""
+    """Replace, delete, duplicate or swap some values of a JSON-like document."""
     document = deepcopy(document)
     for _ in range(draw(st.integers(1, most))):
         here, depth = document, draw(st.integers(0, 6))
@@ -107,7 +107,7 @@ def changed(draw: Draw, document: Any, *, most: int = 3) -> Any:
 
 
 def odd_array(draw: Draw, like: np.ndarray | None = None) -> np.ndarray:
-    """Numbers of any shape and dtype, or those of `like` with some made odd."""
+    """Draw an array of any shape and dtype, or `like` with some unusual numbers."""
     if like is not None and like.size and like.dtype.kind in "iuf" and draw(st.booleans()):
         array = np.array(like, dtype="f8" if like.dtype.kind == "f" else like.dtype)
         place = draw(st.integers(0, array.size - 1))
@@ -123,7 +123,7 @@ def odd_array(draw: Draw, like: np.ndarray | None = None) -> np.ndarray:
 
 
 def safetensors(draw: Draw, content: bytes) -> bytes:
-    """Another header, or another spec in it."""
+    """Change the header of a safetensors file, or the spec in it."""
     header, tensors = valid_files.safetensors_parts(content)
     metadata = header.get("__metadata__", {}).get(METADATA_KEY)
     if metadata and draw(st.booleans()):
@@ -133,7 +133,7 @@ def safetensors(draw: Draw, content: bytes) -> bytes:
 
 
 def state_dict(draw: Draw, content: bytes) -> bytes:
-    """Other names and tensors in a checkpoint, or another header of a safetensors file."""
+    """Change names and tensors of a checkpoint, or the header of a safetensors file."""
     if content[8:9] == b"{":
         return safetensors(draw, content)
     state: Any = torch.load(io.BytesIO(content), weights_only=True)
@@ -159,7 +159,7 @@ def state_dict(draw: Draw, content: bytes) -> bytes:
 
 
 def hdf5(draw: Draw, content: bytes) -> bytes:
-    """Other datasets, links, types and attributes."""
+    """Change datasets, links, types and attributes of an HDF5 file."""
     data = io.BytesIO(content)
     with h5py.File(data, "a") as file:
         names: list[str] = []
@@ -194,7 +194,7 @@ def hdf5(draw: Draw, content: bytes) -> bytes:
 
 
 def onnx_model(draw: Draw, content: bytes) -> bytes:
-    """Other operators, attributes, shapes, names and versions."""
+    """Change operators, attributes, shapes, names and versions of an ONNX model."""
     model = ModelProto.FromString(content)
     graph = model.graph
     names = [name for node in graph.node for name in (*node.input, *node.output)]
@@ -237,18 +237,18 @@ def onnx_model(draw: Draw, content: bytes) -> bytes:
 
 
 def spec(draw: Draw, content: bytes) -> bytes:
-    """Another spec, in YAML or JSON."""
+    """Change a spec; write it as YAML or JSON."""
     document = changed(draw, yaml.safe_load(content))
     return (json.dumps(document) if draw(st.booleans()) else yaml.safe_dump(document)).encode()
 
 
 def index(draw: Draw, content: bytes) -> bytes:
-    """Another index, or card, in JSON."""
+    """Change an index or a card; write it as JSON."""
     return json.dumps(changed(draw, json.loads(content))).encode()
 
 
 def idx(draw: Draw, content: bytes) -> bytes:
-    """Other numbers in the header."""
+    """Change numbers in the header of an IDX file."""
     n_dims, shape = (
         draw(st.integers(0, 9)),
         draw(st.lists(st.sampled_from([0, 1, 3, 4, 28, 1 << 16, (1 << 32) - 1]), max_size=5)),
@@ -258,7 +258,7 @@ def idx(draw: Draw, content: bytes) -> bytes:
 
 
 def npz(draw: Draw, content: bytes) -> bytes:
-    """Other names, shapes and dtypes of arrays."""
+    """Change names, shapes and dtypes of the arrays of an .npz."""
     with np.load(io.BytesIO(content)) as file:
         arrays = dict(file)
     for _ in range(draw(st.integers(1, 3))):
@@ -268,7 +268,7 @@ def npz(draw: Draw, content: bytes) -> bytes:
 
 
 def image(draw: Draw, content: bytes) -> bytes:
-    """Another header of a PNG, with its checksum; of others, other bytes at the start."""
+    """Change the header of a PNG and its checksum; in other images, change bytes at the start."""
     if content.startswith(b"\x89PNG"):
         width, height = (draw(st.sampled_from([0, 1, 9, 7, 5000, 1 << 16, (1 << 31) - 1])) for _ in range(2))
         depth, kind = draw(st.sampled_from([1, 2, 8, 16, 3])), draw(st.sampled_from([0, 2, 3, 4, 6, 1]))
@@ -297,9 +297,9 @@ CHANGES: dict[str, Callable[[Draw, bytes], bytes]] = {
     "index": index,
     "card": spec,
 }
-"""By format of `reader_targets.TARGETS`."""
+"""Functions that change a file, by format of `reader_targets.TARGETS`."""
 
 
 def seeds(folder: Path) -> dict[str, list[bytes]]:
-    """What is changed."""
+    """Return the valid files that are changed, by format."""
     return valid_files.valid_files(folder)

@@ -1,4 +1,4 @@
-"""Small valid files of each format, made when they are needed: what is mutated, and what hostile files start from."""
+"""Make small valid files of each format, the start of fuzzing and of hostile files."""
 
 import base64
 import gzip
@@ -40,7 +40,7 @@ WEIGHT = np.linspace(-1, 1, 12, dtype=np.float32).reshape(4, 3)
 
 
 def model(document: dict[str, Any]):
-    """A network with fresh weights."""
+    """Return a network with fresh weights."""
     from bootstrap_core.network.build import build_network
     from converters.model import Model
     from specs import NetworkSpec
@@ -49,21 +49,21 @@ def model(document: dict[str, Any]):
 
 
 def spec_text() -> bytes:
-    """A spec in YAML."""
+    """Return a spec in YAML."""
     from specs import NetworkSpec, dump_spec
 
     return dump_spec(NetworkSpec.model_validate(SPEC)).encode()
 
 
 def written(document: dict[str, Any], name: str, folder: Path) -> bytes:
-    """A model file, as we write it."""
+    """Return a model file as snnzoo writes it."""
     from converters.formats.model_files import write_model
 
     return write_model(model(document), folder / name).read_bytes()
 
 
 def foreign_netx(folder: Path) -> bytes:
-    """A netx file as others write it: dense layers, no spec."""
+    """Return a netx file as other programs write it: dense layers, no spec."""
     with h5py.File(folder / "foreign.net", "w") as file:
         neuron = {"iDecay": 4096, "vDecay": 123, "vThMant": 80, "refDelay": 1, "gradedSpike": False}
         layers = [("input", [6], [64.0]), ("dense", [4], np.full((4, 6), 2.0)), ("dense", [3], np.full((3, 4), -4.0))]
@@ -78,7 +78,7 @@ def foreign_netx(folder: Path) -> bytes:
 
 
 def foreign_nir() -> bytes:
-    """A NIR graph as others write it: neurons and weights, with a conv."""
+    """Return a NIR graph as other programs write it: neurons and weights, with a convolution."""
     from converters.formats.nir.nir_file import Graph, Node, graph_bytes
 
     lif = {"tau": np.full(8, 2e-4), "r": np.ones(8), "v_leak": np.zeros(8), "v_threshold": np.full(8, 0.5)}
@@ -94,7 +94,7 @@ def foreign_nir() -> bytes:
 
 
 def state_dict() -> dict[str, torch.Tensor]:
-    """A lava-dl state dict of a dense network with weight norm."""
+    """Return a lava-dl state dict of a dense network with weight norm."""
     decays = {"neuron.current_decay": torch.tensor([4096.0]), "neuron.voltage_decay": torch.tensor([123.0])}
     shapes = {1: (4, 6), 2: (3, 4)}
     state = {f"blocks.0.{name}": tensor for name, tensor in decays.items()}
@@ -107,14 +107,14 @@ def state_dict() -> dict[str, torch.Tensor]:
 
 
 def saved(content: object, **options: Any) -> bytes:
-    """What torch.save writes."""
+    """Return the bytes that torch.save writes."""
     data = io.BytesIO()
     torch.save(content, data, **options)
     return data.getvalue()
 
 
 def onnx_model() -> ModelProto:
-    """A small classifier: convolution, pool, dense, by a folded shape."""
+    """Return a small classifier: convolution, pool, reshape to a computed shape, dense."""
     graph = onnx.parser.parse_graph(
         "g (float[1,1,4,4] x) => (float[1,3] y) { c = Conv<pads=[1,1,1,1]>(x, k, b) r = Relu(c) "
         "p = AveragePool<kernel_shape=[2,2], strides=[2,2]>(r) f = Reshape(p, s) m = MatMul(f, w) y = Add(m, d) }"
@@ -131,13 +131,13 @@ def onnx_model() -> ModelProto:
 
 
 def idx(shape: tuple[int, ...] = (3, 4, 4)) -> bytes:
-    """An idx file of bytes."""
+    """Return an IDX file of bytes."""
     header = b"\0\0\x08" + bytes([len(shape)]) + b"".join(side.to_bytes(4, "big") for side in shape)
     return header + bytes(range(int(np.prod(shape))))
 
 
 def npz(compressed: bool = False, **arrays: Any) -> bytes:
-    """An .npz, by default of 20 images and labels."""
+    """Return an .npz, by default of 20 images and labels."""
     generator = np.random.default_rng(0)
     default = {"x": generator.integers(0, 256, (20, 1, 4, 4), np.uint8), "y": np.arange(20) % 3}
     data = io.BytesIO()
@@ -146,7 +146,7 @@ def npz(compressed: bool = False, **arrays: Any) -> bytes:
 
 
 def image(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (9, 7)) -> bytes:
-    """An image file."""
+    """Return an image file."""
     from PIL import Image
 
     data = io.BytesIO()
@@ -156,7 +156,7 @@ def image(kind: str = "PNG", mode: str = "RGB", size: tuple[int, int] = (9, 7)) 
 
 
 def card(folder: Path) -> bytes:
-    """A card, shorter than those that are measured, true of a model file that is written to `folder`."""
+    """Write a model file to `folder` and return a short card for it."""
     from specs import NetworkSpec
     from zoo.runs.card import Card, Curves, FileFacts, dump_card, load_card, revision_of, spec_digest
     from zoo.runs.card_files import card_file
@@ -184,7 +184,7 @@ def card(folder: Path) -> bytes:
 
 
 def index(folder: Path) -> bytes:
-    """An index of that model, in two revisions; the newer is in `folder`."""
+    """Return an index with two revisions of the card's model; the newer one is in `folder`."""
     from zoo.hub.index import IndexedFile, IndexedModel, ZooIndex, dump_index
     from zoo.runs.card import load_card
 
@@ -197,24 +197,24 @@ def index(folder: Path) -> bytes:
 
 
 def safetensors_state() -> bytes:
-    """A plain state dict in safetensors, with weight norm."""
+    """Return a state dict with weight norm as safetensors."""
     return safetensors.torch.save({"a.weight_g": torch.ones(2, 1), "a.weight_v": torch.ones(2, 3), "n": torch.ones(2)})
 
 
 def safetensors_parts(data: bytes) -> tuple[dict[str, Any], bytes]:
-    """Header and tensors of a safetensors file."""
+    """Split a safetensors file into its header and the bytes of its tensors."""
     length = int.from_bytes(data[:8], "little")
     return json.loads(data[8 : 8 + length]), data[8 + length :]
 
 
 def safetensors_of(header: dict[str, Any] | str, tensors: bytes) -> bytes:
-    """A safetensors file of any header."""
+    """Return a safetensors file with the given header."""
     text = (header if isinstance(header, str) else json.dumps(header)).encode()
     return len(text).to_bytes(8, "little") + text + tensors
 
 
 def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> bytes:
-    """A zip archive."""
+    """Return a zip archive."""
     data = io.BytesIO()
     with zipfile.ZipFile(data, "w", compression) as archive:
         for name, content in entries.items():
@@ -223,7 +223,7 @@ def zipped(entries: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> 
 
 
 def valid_files(folder: Path) -> dict[str, list[bytes]]:
-    """Valid files of each format that `reader_targets.TARGETS` knows; `folder` is for those made on the way."""
+    """Return valid files of each format in `reader_targets.TARGETS`; `folder` is for temporary files."""
     return {
         "safetensors": [written(SPEC, "a.safetensors", folder), written(DENSE, "b.safetensors", folder)],
         "state-dict": [safetensors_state(), saved({"a.weight_g": torch.ones(2, 1), "a.weight_v": torch.ones(2, 3)})],

@@ -1,7 +1,8 @@
-"""Hostile files, read by the public reader and by the command line, under the limits of tests/fuzz/limited.py.
+"""Fixtures that read hostile files with the public reader and the command line, under the limits of fuzz/limited.py.
 
-A module has a table `CASES`: `{name: (target, content, reason)}`. `content` is bytes, or `content(path)` makes a file
-or a folder; `reason` is a pattern that the error, without the name of the file, must match. `check_case` runs one.
+A test module has a table `CASES`: `{name: (target, content, reason)}`. `content` is bytes, or a function that writes a
+file or a folder to a path; `reason` is a pattern that the error, without the name of the file, must match. `check_case`
+runs one case.
 """
 
 import re
@@ -15,11 +16,11 @@ from reader_targets import TARGETS
 Content = bytes | Callable[[Path], object]
 Case = tuple[str, Content, str]
 STEM = "hostile"
-"""Of every file's name."""
+"""Stem of the name of every file."""
 
 
 def without_name(text: str, path: Path) -> str:
-    """A message without the file's path and name, nor its folder's, which would match a pattern whatever is wrong.
+    """Remove the names of the file and its folder from a message, since they could match a pattern by chance.
 
     >>> without_name("cannot read folder/hostile.npz: a pipe; of hostile", Path("folder/hostile.npz"))
     'cannot read : a pipe; of '
@@ -38,7 +39,7 @@ def server() -> Iterator[Server]:
 
 @pytest.fixture
 def attempt(server: Server, tmp_path: Path) -> Callable[..., Outcome]:
-    """Read a file, or let `zoo` do it: within the limits, with no traceback, and nothing else opened or begun."""
+    """Return a function that reads a hostile file and checks outcome, limits, and that nothing else was opened."""
 
     def attempt(target: str, content: Content, *, command: str = "", suffix: str | None = None) -> Outcome:
         path = tmp_path / f"{STEM}{TARGETS[target].suffix if suffix is None else suffix}"
@@ -60,7 +61,7 @@ def attempt(server: Server, tmp_path: Path) -> Callable[..., Outcome]:
 def check_case(
     request: pytest.FixtureRequest, attempt: Callable[..., Outcome], tmp_path: Path
 ) -> Callable[[Case], None]:
-    """Whether a case is refused, in few words that name the file and what is wrong."""
+    """Return a function that checks that a case is refused with a short error that names the file and the fault."""
 
     def check_case(case: Case) -> None:
         target, content, reason = case
@@ -68,7 +69,7 @@ def check_case(
         assert outcome.kind == "refused", outcome
         told = without_name(outcome.text, tmp_path / f"{STEM}{TARGETS[target].suffix}")
         assert re.search(reason, told), outcome.text
-        assert STEM in outcome.text or "tiny" in outcome.text  # the file, or the network that it names
+        assert STEM in outcome.text or "tiny" in outcome.text  # the name of the file, or of its network
         assert len(outcome.text) < 1200
 
     return check_case

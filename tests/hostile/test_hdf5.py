@@ -1,4 +1,4 @@
-"""HDF5 files, of netx and NIR, that lead elsewhere, go in circles, unpack without end, or contradict themselves."""
+"""netx and NIR files (HDF5) with links to other files, cycles, endless decompression, or contradictory contents."""
 
 import json
 import os
@@ -20,7 +20,7 @@ Change = Callable[[h5py.File], object]
 
 
 def netx(change: Change, path: Path) -> None:
-    """A foreign netx file with a change."""
+    """Write a netx file of another program, with a change."""
     made = path.with_name("made")
     made.mkdir()
     path.write_bytes(foreign_netx(made))
@@ -47,7 +47,7 @@ def own_nir(change: Change, path: Path) -> None:
 
 
 def put(name: str, value: object, **options: object) -> Change:
-    """Set a dataset, or a link, in place of what is there."""
+    """Replace a dataset or a link."""
 
     def change(file: h5py.File) -> None:
         if name in file:
@@ -61,7 +61,7 @@ def put(name: str, value: object, **options: object) -> Change:
 
 
 def outside(name: str) -> Change:
-    """Link the name into another file, which is there and would fit."""
+    """Replace a dataset by a link to the same dataset in another, existing file."""
 
     def change(file: h5py.File) -> None:
         folder = Path(file.filename).parent / "elsewhere"
@@ -86,7 +86,7 @@ def virtual(file: h5py.File) -> None:
 
 
 def bomb(name: str, shape: tuple[int, ...], unpacked: int) -> Change:
-    """A dataset with a chunk that inflates to so many bytes."""
+    """Replace a dataset by one whose chunk inflates to `unpacked` bytes."""
 
     def change(file: h5py.File) -> None:
         if name in file:
@@ -122,7 +122,7 @@ def many(file: h5py.File) -> None:
 
 
 def damaged_texts(file: h5py.File) -> None:
-    """A text whose length is 4 GiB."""
+    """Set the length of a string to 4 GiB."""
     offset, path = file["node/nodes/fc/type"].id.get_offset(), Path(file.filename)
     file.close()
     with path.open("r+b") as raw:
@@ -131,7 +131,7 @@ def damaged_texts(file: h5py.File) -> None:
 
 
 def damaged_heap(file: h5py.File) -> None:
-    """A text, the only one of any length, whose heap leads out of the file."""
+    """Let the heap of the only variable-length string point beyond the end of the file."""
     for i in range(3):
         put(f"layer/{i}/neuron/type", np.bytes_(b"LOIHI"))(file)
     file.attrs[SPEC_ATTRIBUTE] = "x" * 100
@@ -146,7 +146,7 @@ def damaged_heap(file: h5py.File) -> None:
 
 
 def shared_names(file: h5py.File) -> None:
-    """Groups whose names all lie where those of the root do."""
+    """Let all groups use the table of names of the root group."""
     path = Path(file.filename)
     file.close()
     content = bytearray(path.read_bytes())
@@ -161,19 +161,19 @@ def shared_names(file: h5py.File) -> None:
 WIDE = {"kind": "dense", "features": 1 << 15}
 LARGE = {"input": {"shape": [1 << 15]}, "blocks": [WIDE, {"kind": "affine", "features": 2}]}
 WEIGHT, SHAPE, NEURON = "layer/1/weight", "layer/1/shape", "layer/1/neuron"
-SIDES = "a shape of 100,000 sides; at most 8 are read"
+SIDES = "the shape has 100,000 sides; at most 8 are read"
 FC = "node/nodes/fc/weight"
 NETX: dict[str, tuple[Change, str]] = {
     "a link into another file": (outside("layer/1"), "links are not followed"),
     "a weight in another file": (outside(WEIGHT), "links are not followed"),
     "values in /etc/passwd": (raw_outside, "outside the file"),
     "a virtual dataset": (virtual, "outside the file"),
-    "a soft link to itself": (put("layer/1", h5py.SoftLink("/layer/1")), "/layer/1: a link to elsewhere"),
-    "a soft link to the root": (put("layer", h5py.SoftLink("/")), "/layer: a link to elsewhere"),
+    "a soft link to itself": (put("layer/1", h5py.SoftLink("/layer/1")), "/layer/1: is a link"),
+    "a soft link to the root": (put("layer", h5py.SoftLink("/")), "/layer: is a link"),
     "soft links in a circle": (put("layer/2", h5py.SoftLink("/layer/1")), "links are not followed"),
-    "2^40 numbers": (put(WEIGHT, None, shape=(1 << 20, 1 << 20), dtype="f8"), "bytes, where at most"),
-    "3 GiB of zeros in little": (zeros_packed(WEIGHT), "bytes, where at most"),
-    "a chunk that inflates": (bomb(WEIGHT, (4, 6), 64 << 20), "a chunk that unpacks to more than its 192 bytes"),
+    "2^40 numbers": (put(WEIGHT, None, shape=(1 << 20, 1 << 20), dtype="f8"), "bytes; at most"),
+    "3 GiB of zeros in little": (zeros_packed(WEIGHT), "bytes; at most"),
+    "a chunk that inflates": (bomb(WEIGHT, (4, 6), 64 << 20), "a chunk unpacks to more than its 192 bytes"),
     "a chunk of 2 GiB": (
         put(WEIGHT, None, shape=(4, 6), dtype="f8", chunks=(1 << 14, 1 << 13), maxshape=(None, None)),
         "chunks of 1,073,741,824",
@@ -185,91 +185,94 @@ NETX: dict[str, tuple[Change, str]] = {
     "ragged weights": (put(WEIGHT, None, shape=(4,), dtype=h5py.vlen_dtype(np.float64)), "not numbers"),
     "records for weights": (put(WEIGHT, np.zeros((4, 6), [("a", "f4"), ("b", "i8")])), "not numbers"),
     "complex weights": (put(WEIGHT, np.ones((4, 6), complex)), "not numbers"),
-    "weights that are empty": (put(WEIGHT, h5py.Empty("f8")), f"/{WEIGHT}: holds nothing"),
+    "weights that are empty": (put(WEIGHT, h5py.Empty("f8")), f"/{WEIGHT}: the dataset is empty"),
     "NaN among weights": (put(WEIGHT, np.full((4, 6), np.nan)), "not finite"),
     "weights of 1e300": (put(WEIGHT, np.full((4, 6), 1e300)), r"24 of 24 weight mantissas off .*, such as 1e\+300"),
     "a gap in the numbers of layers": (lambda file: file.move("layer/1", "layer/7"), "numbered from 0"),
     "layers named by words": (lambda file: file.move("layer/1", "layer/one"), "numbered from 0"),
     "no layers": (put("layer", np.zeros(3)), "it has no group 'layer'"),
-    "a shape that contradicts the weight": (put(SHAPE, np.array([5])), r"weights of \[4, 6\] for 5 outputs"),
+    "a shape that contradicts the weight": (put(SHAPE, np.array([5])), r"weights of shape \[4, 6\] for 5 outputs"),
     "a shape of 2^62": (
         put(SHAPE, np.array([1 << 62])),
         rf"/{SHAPE}: holds \[4611686018427387904\]\.\.\., beyond 2\^53",
     ),
-    "a shape below zero": (put(SHAPE, np.array([-4])), r"a shape that is none: \[-4\]"),
+    "a shape below zero": (put(SHAPE, np.array([-4])), r"of at least 1, got \[-4\]"),
     "a shape of 100,000 sides of 1": (put(SHAPE, np.ones(100_000, int)), SIDES),
     "a shape of 100,000 long sides": (put(SHAPE, np.full(100_000, 1 << 52)), SIDES),
     "a shape of 100,000 sides of 0": (put(SHAPE, np.zeros(100_000, int)), SIDES),
-    "a type that is a number": (put("layer/1/type", np.array(3)), "without a type"),
+    "a type that is a number": (put("layer/1/type", np.array(3)), "the layer has no type"),
     "a type of a megabyte": (put("layer/1/type", np.array(b"x" * (1 << 20))), f"a layer of type '{'x' * 40}'"),
     "a threshold of 2^62": (
         put(f"{NEURON}/vThMant", np.array(1 << 62)),
         rf"/{NEURON}/vThMant: holds \[4611686018427387904\]\.\.\., beyond 2\^53",
     ),
     "no thresholds": (put(f"{NEURON}/vThMant", np.zeros(0)), f"/{NEURON}: CUBA neurons need vThMant"),
-    "a decay that is none": (put(f"{NEURON}/iDecay", np.array(1e9)), f"/{NEURON}: decays must be .* from 0 to 4096"),
+    "a decay that is none": (
+        put(f"{NEURON}/iDecay", np.array(1e9)),
+        f"/{NEURON}: expected one decay, .* from 0 to 4096",
+    ),
     "no decays": (
         put(f"{NEURON}/iDecay", np.zeros(0)),
-        f"/{NEURON}: decays must be one, or one for each of 4 channels",
+        f"/{NEURON}: expected one decay, or one for each of 4 channels",
     ),
     # found by fuzzing
-    "an attribute's damaged text": (damaged_heap, f"a damaged text in the attribute {SPEC_ATTRIBUTE}"),
-    "groups that share their names": (shared_names, "its names are those of another group"),
-    "a name that is no text": (lambda file: file.create_group(b"layer/\xff\xfe"), "names that are no text"),
+    "an attribute's damaged text": (damaged_heap, f"the text in the attribute {SPEC_ATTRIBUTE} is damaged"),
+    "groups that share their names": (shared_names, "shares its names with another group"),
+    "a name that is no text": (lambda file: file.create_group(b"layer/\xff\xfe"), "a name that is not printable text"),
     "2^40 time steps": (put("simulation/tSample", np.array(1 << 40)), "time_steps"),
     "weights that do not follow": (
         put("layer/2/weight", np.full((3, 9), 2.0)),
-        r"synapse\.weight is \[3, 9\], where \[3, 4\] follows from the others",
+        r"synapse\.weight has shape \[3, 9\], expected \[3, 4\]",
     ),
 }
 OWN_NETX: dict[str, tuple[Change, str]] = {
-    "a spec of 4 GiB": (spec_attribute(**LARGE), "the spec of tiny wants 1,073,840,130 numbers; the file holds 90"),
+    "a spec of 4 GiB": (spec_attribute(**LARGE), "the spec of tiny has 1,073,840,130 parameters; the file holds 90"),
     "a spec of brackets": (
         lambda file: file.attrs.create(SPEC_ATTRIBUTE, "[" * 40_000),
         f"attribute {SPEC_ATTRIBUTE}: .* while decoding a JSON array",
     ),
     "a spec that is another's": (
         spec_attribute(time_steps=4, blocks=CHAIN["blocks"][2:]),
-        "its layers are not those of the spec in its attribute",
+        "the layers do not match the spec in the attribute",
     ),
 }
 NIR: dict[str, tuple[Change, str]] = {
-    "a group in itself": (group_in_itself, "under another name"),
-    "a soft link to itself": (put("node/nodes/fc", h5py.SoftLink("/node/nodes/fc")), "/fc: a link to elsewhere"),
+    "a group in itself": (group_in_itself, "has another name"),
+    "a soft link to itself": (put("node/nodes/fc", h5py.SoftLink("/node/nodes/fc")), "/fc: is a link"),
     "a link into another file": (
         put("node/nodes/fc", h5py.ExternalLink("/etc/other.h5", "/")),
         "links are not followed",
     ),
     "40 groups deep": (deep, "groups deep"),
     "20,001 groups": (many, "more than 20000 objects"),
-    "2^40 numbers": (put(FC, None, shape=(1 << 40,), dtype="f8"), "bytes, where at most"),
-    "3 GiB of zeros in little": (zeros_packed(FC), "bytes, where at most"),
-    "a chunk that inflates": (bomb(FC, (8, 8), 64 << 20), "a chunk that unpacks"),
+    "2^40 numbers": (put(FC, None, shape=(1 << 40,), dtype="f8"), "bytes; at most"),
+    "3 GiB of zeros in little": (zeros_packed(FC), "bytes; at most"),
+    "a chunk that inflates": (bomb(FC, (8, 8), 64 << 20), "a chunk unpacks"),
     "100,001 texts": (put("node/edges", None, shape=(1 << 20, 2), dtype=h5py.string_dtype()), "texts; at most"),
     "edges of numbers": (put("node/edges", np.zeros((4, 2))), "edges are not pairs of names"),
     "edges to nowhere": (
         put("node/edges", np.array([["input", "ghost"]], dtype=object), dtype=h5py.string_dtype()),
-        "an edge names the node 'ghost', which is not there",
+        "an edge refers to the missing node 'ghost'",
     ),
     "edges in a circle": (
         put("node/edges", np.array([["fc", "lif"], ["lif", "fc"]], dtype=object), dtype=h5py.string_dtype()),
         r"fc \(Affine\): part of a cycle; .*lif \(LIF\): part of a cycle",
     ),
-    "a node that is a number": (put("node/nodes/fc", np.array(3)), "is not a node"),
+    "a node that is a number": (put("node/nodes/fc", np.array(3)), "is not a group"),
     "a type that is a number": (put("node/nodes/fc/type", np.array(3)), "node 'fc' has no type"),
-    "a text of 4 GiB": (damaged_texts, "/fc/type: a damaged text"),
+    "a text of 4 GiB": (damaged_texts, "/fc/type: a text is damaged"),
     "NaN": (put(FC, np.full((8, 8), np.nan)), "not finite"),
     "weights of three axes": (
         put(FC, np.ones((8, 8, 8))),
-        r"weights of shape \[8, 8, 8\]: \[outputs, inputs\] is wanted",
+        r"weights of shape \[8, 8, 8\]; expected \[outputs, inputs\]",
     ),
-    "weights without numbers": (put(FC, np.ones((0, 8))), r"weights of shape \[0, 8\]: \[outputs, inputs\] is wanted"),
+    "weights without numbers": (put(FC, np.ones((0, 8))), r"weights of shape \[0, 8\]; expected \[outputs, inputs\]"),
     "a threshold without numbers": (
         put("node/nodes/lif/v_threshold", np.zeros(0)),
-        r"v_threshold is \[0\], for a signal of \[8\]",
+        r"v_threshold of shape \[0\] does not fit a signal of shape \[8\]",
     ),
-    "groups that share their names": (shared_names, "its names are those of another group"),
-    "a name that is no text": (lambda file: file.create_group(b"node/\xff\xfe"), "names that are no text"),
+    "groups that share their names": (shared_names, "shares its names with another group"),
+    "a name that is no text": (lambda file: file.create_group(b"node/\xff\xfe"), "a name that is not printable text"),
     "a shape of 2^62": (
         put("node/nodes/input/shape", np.array([1 << 62])),
         r"shape holds \[4\.61168602e\+18\], beyond 2\^31",
@@ -306,7 +309,7 @@ CASES = {
     "netx, HDF5 of neither, in no text": (
         "netx",
         lambda path: own_group(path, b"\xff\xfe"),
-        "names that are no text",
+        "a name that is not printable text",
     ),
     "netx, a signature alone": ("netx", b"\x89HDF\r\n\x1a\n" + bytes(100), "not an HDF5 file, or a damaged one"),
     "netx, a pipe": ("netx", os.mkfifo, "a pipe or a device"),

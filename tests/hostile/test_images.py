@@ -1,4 +1,4 @@
-"""Data that lie: .npz of a user's arrays, folders of images, image files, idx files."""
+"""Hostile data: .npz files of arrays, folders of images, image files, IDX files."""
 
 import gzip
 import io
@@ -19,14 +19,14 @@ Y = np.arange(20) % 3
 
 
 class Run:
-    """Runs a command when it is unpickled."""
+    """Calls a function when it is unpickled."""
 
     def __reduce__(self):
         return print, ("boom",)
 
 
 def member(array: np.ndarray, **header: object) -> bytes:
-    """A .npy file, some of its header changed."""
+    """Return a .npy file with changes in its header."""
     data = io.BytesIO()
     told = {"descr": array.dtype.str, "fortran_order": False, "shape": array.shape, **header}
     np.lib.format.write_array_header_1_0(data, told)
@@ -38,7 +38,7 @@ def archive(**arrays: bytes) -> bytes:
 
 
 def encrypted() -> bytes:
-    """An archive whose entries say that they are."""
+    """Return a zip archive whose entries are marked as encrypted."""
     data = bytearray(npz(x=X, y=Y))
     for signature, place in ((b"PK\3\4", 6), (b"PK\1\2", 8)):
         at = data.find(signature)
@@ -49,7 +49,7 @@ def encrypted() -> bytes:
 
 
 def of_method(method: int) -> bytes:
-    """An archive compressed in a way that there is not."""
+    """Return a zip archive that names a compression method, which may not exist."""
     data = bytearray(npz(x=X, y=Y))
     for signature, place in ((b"PK\3\4", 8), (b"PK\1\2", 10)):
         at = data.find(signature)
@@ -64,12 +64,12 @@ def objects() -> bytes:
 
 
 def bomb() -> bytes:
-    """300 MiB of zeros."""
+    """Return a zip archive of 300 MiB of zeros."""
     return zipped({"x.npy": member(np.zeros(300 << 20, np.uint8))}, zipfile.ZIP_DEFLATED)
 
 
 def png(width: int, height: int, rows: bytes = b"", *, kind: int = 0, depth: int = 8) -> bytes:
-    """A PNG of any size, of few rows or none."""
+    """Return a PNG of the given size, with any number of rows."""
     chunks = {
         b"IHDR": struct.pack(">IIBBBBB", width, height, depth, kind, 0, 0, 0),
         b"IDAT": zlib.compress(rows),
@@ -82,19 +82,19 @@ def png(width: int, height: int, rows: bytes = b"", *, kind: int = 0, depth: int
 
 
 def text_bomb() -> bytes:
-    """A PNG with a compressed text of 100 MiB."""
+    """Return a PNG with a compressed text chunk of 100 MiB."""
     whole, text = image(), b"zTXt" + b"note\0\0" + zlib.compress(bytes(100 << 20), 9)
     return whole[:33] + struct.pack(">I", len(text) - 4) + text + struct.pack(">I", zlib.crc32(text)) + whole[33:]
 
 
 SIDE = 3000
 LARGE = png(SIDE, SIDE, bytes(SIDE * (SIDE + 1)))
-"""In whose size some 40 images take more memory than those in files may."""
+"""An image of a size at which about 40 images exceed the memory limit for images."""
 EPS = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n(boom) print\nshowpage\n"
 
 
 def folder(**files: bytes):
-    """A folder of two classes, with further files in the first."""
+    """Return a function that makes a folder of two classes, with further files in the first."""
 
     def make(path: Path) -> None:
         for name in ("cat", "dog"):
@@ -122,7 +122,7 @@ def program(path: Path) -> None:
 
 
 def large_folder(path: Path, *, first: bytes = LARGE, further: Callable[[Path], object] = lambda path: None) -> None:
-    """The first image says the size of all, unless a network does; in it, they are more than are held in memory."""
+    """Make a folder that exceeds the memory limit in the size of its first image, which sets the size of all images."""
     folder()(path)
     (path / "cat" / "a.png").write_bytes(first)
     for i in range(40):
@@ -139,9 +139,9 @@ TABLE = {
     "npz": {
         "objects": (objects(), "x holds object, not numbers"),
         "a bomb": (bomb(), "bytes that unpack to"),
-        "a shape of 2^40": (archive(x=member(X, shape=(1 << 40,))), "do not fill"),
-        "a shape that wraps": (archive(x=member(X, shape=(1 << 62, 1 << 62))), "do not fill"),
-        "a shape below zero": (archive(x=member(X, shape=(-20, 784))), r"of shape \[-20, 784\] and .* do not fill"),
+        "a shape of 2^40": (archive(x=member(X, shape=(1 << 40,))), "but has"),
+        "a shape that wraps": (archive(x=member(X, shape=(1 << 62, 1 << 62))), "but has"),
+        "a shape below zero": (archive(x=member(X, shape=(-20, 784))), r"of shape \[-20, 784\] and .*, but has"),
         "a shape of no numbers": (archive(x=member(X, shape=("a",))), r"shape is not valid: \('a',\)"),
         "a dtype that is a program": (
             archive(x=member(X, descr="__import__('os')")),
@@ -158,16 +158,16 @@ TABLE = {
         "NaN": (npz(x=np.full((4, 784), np.nan), y=Y[:4]), "floats in 0..1"),
         "infinity": (npz(x=np.full((4, 784), np.inf), y=Y[:4]), "floats in 0..1"),
         "one number": (npz(x=np.array(0.5)), r"images of shape \[\]"),
-        "no images": (npz(x=np.zeros((0, 784), np.uint8), y=Y[:0]), r"no images, or none of any size: \[0, 784\]"),
-        "images of no size": (npz(x=np.zeros((20, 1, 0, 28), np.uint8), y=Y), r"none of any size: \[20, 1, 0, 28\]"),
+        "no images": (npz(x=np.zeros((0, 784), np.uint8), y=Y[:0]), r"array of images is empty: \[0, 784\]"),
+        "images of no size": (npz(x=np.zeros((20, 1, 0, 28), np.uint8), y=Y), r"images is empty: \[20, 1, 0, 28\]"),
         "labels of 2^62": (npz(x=X, y=np.full(20, 1 << 62)), "class numbers from 0 to 65535"),
-        "labels of NaN": (npz(x=X, y=np.full(20, np.nan)), "20 labels, which must be class numbers"),
+        "labels of NaN": (npz(x=X, y=np.full(20, np.nan)), "20 labels: each image needs one"),
         "labels that are one number": (npz(x=X, y=np.array(3)), "20 images and 0 labels"),
         "labels of no classes": (npz(x=X, y=np.zeros((20, 0))), "20 images and 0 labels"),
         "encrypted": (encrypted(), "encrypted"),
-        "a compression that there is not": (of_method(97), "compression method is not supported"),
+        "a compression that there is not": (of_method(97), "compression method 97 of the zip archive is not supported"),
         "cut short": (npz(x=X, y=Y)[:-30], "a damaged zip archive, perhaps cut short: File is not a zip file"),
-        "no zip": (b"hello", "is no .npz, nor other data"),
+        "no zip": (b"hello", "is not a dataset: expected an .npz"),
         "an array alone": (member(X), "is a NumPy array, not a dataset"),
         "a pipe": (os.mkfifo, "a pipe or a device"),
         "a folder with a link out of it": (linked_out, "a link out of"),
@@ -180,24 +180,24 @@ TABLE = {
         "a large folder with a pipe": (partial(large_folder, further=os.mkfifo), "/dog/z.png: a pipe or a device"),
         "a large folder with a program": (
             partial(large_folder, further=program),
-            "/dog/z.png as an image; known are PNG",
+            "/dog/z.png as an image; supported formats: PNG",
         ),
-        "a folder with a program": (folder(z=EPS), "/cat/z.png as an image; known are PNG"),
-        "an empty folder": (lambda path: path.mkdir(), "no folder of class folders"),
+        "a folder with a program": (folder(z=EPS), "/cat/z.png as an image; supported formats: PNG"),
+        "an empty folder": (lambda path: path.mkdir(), "must contain class folders"),
     },
     "image": {
         "10^9 pixels": (png(40_000, 25_000), "1000000000 pixels"),
-        "10^8 pixels": (png(10_000, 10_000), "100,000,000 pixels; at most 67,108,864"),
+        "10^8 pixels": (png(10_000, 10_000), "100,000,000 pixels, more than the limit of 67,108,864"),
         "2^62 pixels": (png((1 << 31) - 1, (1 << 31) - 1), r"4611686014132420609 pixels\) exceeds limit"),
-        "no pixels": (png(0, 0), "as an image; known are PNG"),
+        "no pixels": (png(0, 0), "as an image; supported formats: PNG"),
         "rows that are missing": (png(8000, 8000), "as an image: .* truncated"),
-        "a depth that there is not": (png(9, 9, depth=3), "as an image; known are PNG"),
+        "a depth that there is not": (png(9, 9, depth=3), "as an image; supported formats: PNG"),
         "a text of 100 MiB": (text_bomb(), "as an image: Decompressed data too large"),
-        "a program, EPS": (EPS, "as an image; known are PNG"),
+        "a program, EPS": (EPS, "as an image; supported formats: PNG"),
         "cut short": (image("JPEG")[:-200], "as an image: .*[Tt]runcated"),
         "a header alone": (image()[:20], "as an image: .*[Tt]runcated"),
-        "text": (b"hello", "as an image; known are PNG"),
-        "nothing": (b"", "as an image; known are PNG"),
+        "text": (b"hello", "as an image; supported formats: PNG"),
+        "nothing": (b"", "as an image; supported formats: PNG"),
         "a PPM of 10^9 pixels": (b"P6 40000 25000 255\n", r"1000000000 pixels\) exceeds limit"),
         "a PPM of words": (b"P3 3 3 255\n" + b"x " * 27, "as an image: invalid literal for int"),
         "a pipe": (os.mkfifo, "a pipe or a device"),
@@ -209,7 +209,7 @@ TABLE = {
         "bytes at the end": (idx() + b"x", "takes 64 bytes, the file has 65"),
         "250 dimensions": (b"\0\0\x08\xfa" + bytes(1000), r"250 dimensions \(1 to 3 expected\)"),
         "no dimensions": (b"\0\0\x08\0", r": 0 dimensions \(1 to 3 expected\)"),
-        "an empty side": (b"\0\0\x08\1\0\0\0\0", r"shape \[0\] holds nothing"),
+        "an empty side": (b"\0\0\x08\1\0\0\0\0", r"shape \[0\] is empty"),
         "floats": (b"\0\0\x0d\1\0\0\0\1" + bytes(4), "unsigned bytes: starts with 00 00 0d 01"),
         "a bomb": (gzip.compress(bytes(100 << 20), 9, mtime=0), "decompresses to more than"),
         "two files in one": (gzip.compress(idx()) * 2, "follow the end"),
@@ -234,7 +234,7 @@ def test_it_is_refused(check_case, name) -> None:
 @pytest.mark.parametrize("check_case", ["reader"], indirect=True)
 @pytest.mark.parametrize("name", [name for name, (target, *_) in CASES.items() if target == "idx"])
 def test_an_idx_file_is_refused(check_case, name) -> None:
-    """By the reader only: commands read no idx file whose digest is not known."""
+    """Only the reader is tested: commands refuse IDX files of unknown digests before reading them."""
     check_case(CASES[name])
 
 

@@ -1,4 +1,4 @@
-"""Safetensors files that lie: of models, and of state dicts."""
+"""Hostile safetensors files: models and state dicts."""
 
 import json
 import math
@@ -24,7 +24,7 @@ def file(text: str = TEXT, **changes: torch.Tensor) -> bytes:
 
 
 def with_header(change) -> bytes:
-    """The file with another header."""
+    """Return the model file with a changed header."""
     header, tensors = safetensors_parts(file())
     return safetensors_of(change(header) or header, tensors)
 
@@ -34,7 +34,7 @@ def first(header: dict) -> dict:
 
 
 def sparse(header_bytes: int, n_bytes: int, content: bytes = b""):
-    """A file of so many bytes that takes no room on the disk."""
+    """Return a function that writes a sparse file of `n_bytes`, which takes no space on disk."""
 
     def write(path: Path) -> None:
         path.write_bytes(struct.pack("<Q", header_bytes) + content)
@@ -80,7 +80,7 @@ CASES = {
     "a tensor larger than the file": (
         "safetensors",
         safetensors_of(huge_tensor(), bytes(64)),
-        "the tensors end at byte .*, the file at",
+        "the tensors end at byte .*, but the file ends at",
     ),
     "overlapping": (
         "safetensors",
@@ -94,58 +94,74 @@ CASES = {
                 and None
             )
         ),
-        "tensor .* starts at byte .*, where that before it ends",
+        "tensor .* starts at byte .*, but the part before it ends",
     ),
     "a gap": (
         "safetensors",
         with_header(lambda h: h.pop(min(name for name in h if name != "__metadata__")) and None),
-        "starts at byte .*, where that before it ends",
+        "starts at byte .*, but the part before it ends",
     ),
     "offsets beyond the end": (
         "safetensors",
         with_header(lambda h: first(h).update(data_offsets=[1 << 40, (1 << 40) + 4])),
-        "starts at byte .*, where that before it ends",
+        "starts at byte .*, but the part before it ends",
     ),
     "offsets of 2^70": (
         "safetensors",
         with_header(lambda h: first(h).update(data_offsets=[1 << 70, 1 << 70])),
-        "are none",
+        "lists of whole numbers",
     ),
     "offsets backwards": (
         "safetensors",
         with_header(lambda h: first(h).update(data_offsets=[8, 0])),
         "its offsets are",
     ),
-    "offsets below zero": ("safetensors", with_header(lambda h: first(h).update(data_offsets=[-8, 0])), "are none"),
-    "offsets that are no list": ("safetensors", with_header(lambda h: first(h).update(data_offsets=8)), "are none"),
+    "offsets below zero": (
+        "safetensors",
+        with_header(lambda h: first(h).update(data_offsets=[-8, 0])),
+        "lists of whole numbers",
+    ),
+    "offsets that are no list": (
+        "safetensors",
+        with_header(lambda h: first(h).update(data_offsets=8)),
+        "lists of whole numbers",
+    ),
     "a shape of 2^60": ("safetensors", with_header(lambda h: first(h).update(shape=[1 << 60])), "takes 4,611,686"),
     "shapes whose product wraps": (
         "safetensors",
         with_header(lambda h: first(h).update(shape=[1 << 62, 1 << 62])),
         "takes 85,070,591,730,234,615,865,843,651,857,942,052,864 bytes",
     ),
-    "a shape of true": ("safetensors", with_header(lambda h: first(h).update(shape=[True])), "are none"),
-    "a shape of 65 axes": ("safetensors", with_header(lambda h: first(h).update(shape=[1] * 65)), "are none"),
-    "a dtype that is none": ("safetensors", with_header(lambda h: first(h).update(dtype="F77")), "is 'F77', which"),
-    "an entry that is none": ("safetensors", with_header(lambda h: h.update(a=[1, 2])), "has not dtype"),
-    "a key too many": ("safetensors", with_header(lambda h: first(h).update(code="x")), "has not dtype"),
+    "a shape of true": ("safetensors", with_header(lambda h: first(h).update(shape=[True])), "lists of whole numbers"),
+    "a shape of 65 axes": (
+        "safetensors",
+        with_header(lambda h: first(h).update(shape=[1] * 65)),
+        "lists of whole numbers",
+    ),
+    "a dtype that is none": (
+        "safetensors",
+        with_header(lambda h: first(h).update(dtype="F77")),
+        "has dtype 'F77', which",
+    ),
+    "an entry that is none": ("safetensors", with_header(lambda h: h.update(a=[1, 2])), "needs exactly dtype"),
+    "a key too many": ("safetensors", with_header(lambda h: first(h).update(code="x")), "needs exactly dtype"),
     "a name twice": ("safetensors", with_header(duplicated), "is given twice"),
     "a name of control characters": (
         "safetensors",
         safetensors.torch.save({"a\x1b[2J": torch.ones(1)}, {METADATA_KEY: TEXT}),
-        "is no name",
+        "is not a valid tensor name",
     ),
     "metadata that are no Unicode": (
         "safetensors",
         with_header(lambda h: h.update(__metadata__={METADATA_KEY: "\ud800"})),
-        "its metadata are not texts",
+        "the metadata are not texts",
     ),
     "metadata that are numbers": (
         "safetensors",
         with_header(lambda h: h.update(__metadata__={METADATA_KEY: 1})),
         "not texts",
     ),
-    "NaN in the header": ("safetensors", safetensors_of('{"a": NaN}', b""), "NaN is no number"),
+    "NaN in the header": ("safetensors", safetensors_of('{"a": NaN}', b""), "NaN is not a JSON number"),
     "brackets without end": (
         "safetensors",
         safetensors_of("[" * 100_000, b""),
@@ -157,7 +173,7 @@ CASES = {
         "not JSON: .*5000 digits",
     ),
     "a header in Latin-1": ("safetensors", struct.pack("<Q", 4) + b'{"\xe9"', "not JSON: .*byte 0xe9"),
-    "a list for a header": ("safetensors", safetensors_of("[]", b""), "no JSON object"),
+    "a list for a header": ("safetensors", safetensors_of("[]", b""), "not a JSON object"),
     "NaN among the weights": (
         "safetensors",
         file(**{"blocks.1.bias": torch.tensor([math.nan, 0.0])}),
@@ -166,7 +182,7 @@ CASES = {
     "a bias beyond float32": (
         "safetensors",
         file(**{"blocks.1.bias": torch.tensor([0.0, 1e300], dtype=torch.float64)}),
-        r"blocks\.1\.bias holds values beyond float32",
+        r"blocks\.1\.bias holds values beyond the range of float32",
     ),
     "infinity among the weights": (
         "safetensors",
@@ -176,7 +192,7 @@ CASES = {
     "a shape that is not the spec's": (
         "safetensors",
         file(**{"blocks.1.bias": torch.zeros(3)}),
-        r"blocks\.1\.bias is \[3\], the spec wants \[2\]",
+        r"blocks\.1\.bias has shape \[3\], expected \[2\]",
     ),
     "a tensor that is no block's": ("safetensors", file(extra=torch.zeros(3)), "extra belongs to no block"),
     "complex weights": (
@@ -187,12 +203,12 @@ CASES = {
     "a spec of 4 GiB of weights": (
         "safetensors",
         file(spec_with(input={"shape": [1 << 15]}, blocks=BIG[1:])),
-        "wants 1,073,",
+        "has 1,073,",
     ),
     "a spec larger than any": (
         "safetensors",
         file(spec_with(input={"shape": [1 << 24]}, blocks=BIG)),
-        "the network has 549,755,813,888 weights; at most",
+        "up to this block it has 549,755,813,888",
     ),
     "a spec of 2 million sides": (
         "safetensors",
@@ -211,14 +227,14 @@ CASES = {
     "a card that is a list": (
         "safetensors",
         file(json.dumps({"format": 1, "spec": SPEC, "card": [1]})),
-        "card is none",
+        "is not a mapping",
     ),
     "training that is a text": (
         "safetensors",
         file(json.dumps({"format": 1, "spec": SPEC, "card": {"training": "x"}})),
-        "card is none",
+        "is not a mapping",
     ),
-    "no model": ("safetensors", safetensors.torch.save({"a": torch.ones(1)}), "no lava-dl checkpoint"),
+    "no model": ("safetensors", safetensors.torch.save({"a": torch.ones(1)}), "not a lava-dl checkpoint"),
     "state dict, a name twice": (
         "state-dict",
         safetensors_of(
@@ -261,7 +277,7 @@ def test_a_text_of_the_card_cannot_steer_the_terminal(attempt) -> None:
 
 
 def test_every_truncation_of_the_header(attempt, tmp_path) -> None:
-    """In one process: reading a header begins nothing."""
+    """It runs in this process: reading a header starts nothing."""
     from converters.formats.safetensors_header import read_header
     from specs import IntegrityError
 

@@ -1,4 +1,4 @@
-"""Files that are no state dict, or would do harm."""
+"""Files that are not state dicts, and hostile state dicts."""
 
 import io
 import pickle
@@ -34,7 +34,11 @@ def scripted() -> bytes:
 SAFE = safetensors.torch.save(LEGACY)
 HOSTILE = {
     "bomb.pt": (lambda: pickled({"a": Bomb()}), ConversionError, r"holds Python objects \(print\)"),
-    "module.pt": (lambda: pickled(torch.nn.Linear(2, 2)), ConversionError, r"Linear.*save model\.state_dict\(\) first"),
+    "module.pt": (
+        lambda: pickled(torch.nn.Linear(2, 2)),
+        ConversionError,
+        r"Linear.*save only the tensors .*model\.state_dict\(\)",
+    ),
     "bare.pt": (lambda: pickle.dumps({"a": Bomb()}, protocol=2), ConversionError, r"holds Python objects \(print\)"),
     "huge.pt": (
         lambda: b"\x80\x02c__builtin__\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x7f\x85R.",
@@ -46,10 +50,10 @@ HOSTILE = {
     "empty.pt": (lambda: b"", IntegrityError, "is empty"),
     "page.bin": (lambda: b"\n<!DOCTYPE html><html>", IntegrityError, "is a web page"),
     "lfs.pth": (lambda: b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", IntegrityError, "git lfs pull"),
-    "name.pt": (lambda: pickled({"a\nb": G}), IntegrityError, r"'a\\nb' is no name"),
-    "number.pt": (lambda: pickled({1: G}), IntegrityError, "1 is no name"),
+    "name.pt": (lambda: pickled({"a\nb": G}), IntegrityError, r"'a\\nb' is not a valid tensor name"),
+    "number.pt": (lambda: pickled({1: G}), IntegrityError, "1 is not a valid tensor name"),
     "meta.pt": (lambda: pickled({"a": G.to("meta")}), IntegrityError, "a was saved from the meta device"),
-    "name.safetensors": (lambda: safetensors.torch.save({"a\x1b[2J": G}), IntegrityError, "is no name"),
+    "name.safetensors": (lambda: safetensors.torch.save({"a\x1b[2J": G}), IntegrityError, "is not a valid tensor name"),
     "empty.safetensors": (lambda: b"", IntegrityError, "is empty"),
     "text.safetensors": (lambda: b"hello, world\n", IntegrityError, "not a safetensors file"),
     "cut.safetensors": (lambda: SAFE[:-1], IntegrityError, "damaged"),

@@ -1,4 +1,4 @@
-"""The notebook runs, in fewer epochs, and holds no outputs. `make notebook` runs it in Jupyter, as it is."""
+"""The notebook runs with fewer epochs and contains no outputs. `make notebook` runs it unchanged in Jupyter."""
 
 import json
 import sys
@@ -13,7 +13,7 @@ CELLS: list[dict[str, Any]] = [c for c in json.loads(PATH.read_text("utf-8"))["c
 
 
 class Shown:
-    """What a cell displays: a picture in bytes or in a file."""
+    """A picture that a cell displays, from bytes or a file."""
 
     def __init__(self, data: Any, **_: Any) -> None:
         self.data = data.read_bytes() if isinstance(data, Path) else data

@@ -1,4 +1,4 @@
-"""Headless Chromium, driven through the pipe of its DevTools protocol: no port, no driver, no other package."""
+"""Drive headless Chromium through the pipe of its DevTools protocol: without a port, a driver or another package."""
 
 import fcntl
 import json
@@ -34,12 +34,12 @@ KEYS = {"Tab": 9, "Enter": 13, "Space": 32}
 
 
 def find_chromium() -> str | None:
-    """$CHROMIUM, or what is on the path."""
+    """Return $CHROMIUM, or the first Chromium on the path."""
     return os.environ.get("CHROMIUM") or next((path for name in NAMES if (path := shutil.which(name))), None)
 
 
 class Chromium:
-    """A browser with one page; keeps what its console said and what it asked for."""
+    """A browser with one page, which records the messages of its console (`said`) and the requested URLs."""
 
     def __init__(self, program: str) -> None:
         self.said: list[str] = []
@@ -47,7 +47,7 @@ class Chromium:
         self._n, self._unread, self._session = 0, b"", None
         self._events: list[str] = []
         self._profile = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
-        # The browser reads at 3 and writes at 4; ours are moved out of the way of these.
+        # The browser reads from file descriptor 3 and writes to 4; ours are moved to higher numbers.
         theirs_in, self._write, self._read, theirs_out = (_high(fd) for fd in (*os.pipe(), *os.pipe()))
         self._process = subprocess.Popen(
             [
@@ -67,7 +67,7 @@ class Chromium:
             self.send(f"{domain}.enable")
 
     def send(self, method: str, **params: Any) -> dict[str, Any]:
-        """A command and its answer."""
+        """Send a command of the protocol and return the result."""
         self._n += 1
         message = {"id": self._n, "method": method, "params": params}
         if self._session:
@@ -89,7 +89,7 @@ class Chromium:
             self._receive()
 
     def run(self, script: str) -> Any:
-        """What a JavaScript expression gives, from outside the page and its policy."""
+        """Evaluate a JavaScript expression outside the page's content policy; return its value."""
         result = self.send("Runtime.evaluate", expression=script, returnByValue=True, awaitPromise=True)
         assert "exceptionDetails" not in result, (script, result)
         return result["result"].get("value")
@@ -103,12 +103,12 @@ class Chromium:
         self.send("Input.dispatchKeyEvent", type="keyUp", key=name, code=key, windowsVirtualKeyCode=code)
 
     def click(self, x: float, y: float) -> None:
-        """Press and release the mouse at a place of the window."""
+        """Press and release the mouse at a position in the window."""
         for kind in ("mousePressed", "mouseReleased"):
             self.send("Input.dispatchMouseEvent", type=kind, x=x, y=y, button="left", clickCount=1)
 
     def screenshot(self, path: Path, *, whole: bool = True) -> Path:
-        """Save what is seen, or the whole page, as PNG."""
+        """Save the whole page, or its visible part, as PNG."""
         data = self.send("Page.captureScreenshot", captureBeyondViewport=whole)["data"]
         path.write_bytes(b64decode(data))
         return path
@@ -153,7 +153,7 @@ class Chromium:
 
 
 def _high(fd: int) -> int:
-    """The same file as `fd` at a number from 10 on; closes `fd`."""
+    """Move a file descriptor to a number of at least 10."""
     high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, 10)
     os.close(fd)
     return high
@@ -163,7 +163,7 @@ def _high(fd: int) -> int:
 def browser() -> Iterator[Chromium]:
     program = find_chromium()
     if program is None:
-        pytest.skip(f"no Chromium: none of {', '.join(NAMES)} on the path, and no $CHROMIUM")
+        pytest.skip(f"needs Chromium: set $CHROMIUM, or have one of {', '.join(NAMES)} on the path")
     chromium = Chromium(program)
     yield chromium
     chromium.close()

@@ -1,4 +1,4 @@
-"""The pages in a browser: no error, nothing fetched, all of it within a phone's width, by mouse and by keyboard."""
+"""Pages in a browser: no errors, no requests, no wider than a phone, usable by mouse and by keyboard."""
 
 import json
 from pathlib import Path
@@ -21,7 +21,7 @@ def run(*arguments: object) -> None:
 
 @pytest.fixture(scope="module")
 def pages(browser, tmp_path_factory) -> dict[str, Path]:
-    """One of each kind."""
+    """One page of each kind."""
     folder = tmp_path_factory.mktemp("pages")
     images = np.random.default_rng(0).integers(0, 256, (120, 8, 8), np.uint8)
     np.savez(folder / "noise.npz", x=images, y=np.arange(120) % 5)
@@ -35,7 +35,7 @@ def pages(browser, tmp_path_factory) -> dict[str, Path]:
 
 
 def quiet(browser, path: Path) -> None:
-    """The console is empty, and nothing but the file itself was asked for."""
+    """Check that the console is empty and only the file itself was requested."""
     assert browser.said == []
     assert {url for url in browser.requested if not url.startswith("data:")} == {path.as_uri()}
 
@@ -56,7 +56,7 @@ def test_a_page_opens_without_a_word_and_fits_its_window(browser, pages, kind, w
 
 
 def click_all(browser, selector: str) -> int:
-    """Click each element in turn; gives how many there were."""
+    """Click each element in turn; return the number of elements."""
     n = browser.run(f"document.querySelectorAll('{selector}').length")
     for i in range(n):
         place = browser.run(f"""(() => {{
@@ -71,7 +71,7 @@ def click_all(browser, selector: str) -> int:
 
 @pytest.mark.parametrize("kind", ["gallery", "report"])
 def test_every_link_and_fold_answers_to_the_mouse(browser, pages, kind) -> None:
-    browser.open(pages[kind], prefers_reduced_motion="reduce")  # a smooth scroll would move what is clicked next
+    browser.open(pages[kind], prefers_reduced_motion="reduce")  # a smooth scroll would move the next target
     assert click_all(browser, "nav a") > 5
     assert browser.run("location.hash === [...document.querySelectorAll('nav a')].at(-1).hash")
     assert browser.run("[...document.querySelectorAll('nav a')].every(a => document.querySelector(a.hash))")

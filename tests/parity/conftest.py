@@ -1,4 +1,4 @@
-"""Recorded figures of lava-dl and Lava, in our units and our layout: time first, our parameter names."""
+"""Recorded figures of lava-dl and Lava, converted to snnzoo's units, layout (time first) and parameter names."""
 
 import json
 from collections.abc import Callable
@@ -50,12 +50,12 @@ SPECS = {"dense": DENSE, "dense_meanonly": MEAN_ONLY, "conv": CONV}
 
 
 def time_first(array: np.ndarray) -> Tensor:
-    """lava-dl's `[N, ..., T]` as `[T, N, ...]`."""
+    """Convert lava-dl's `[N, ..., T]` to `[T, N, ...]`."""
     return torch.from_numpy(np.moveaxis(array, -1, 0).copy())
 
 
 def our_name(lava_name: str) -> str:
-    """The name of lava-dl's parameter or buffer in our state dict."""
+    """Return the name in our state dict of a parameter or buffer of lava-dl."""
     return (
         lava_name.replace("neuron.norm.", "norm.")
         .replace("weight_g", "parametrizations.weight.original0")
@@ -65,7 +65,7 @@ def our_name(lava_name: str) -> str:
 
 @dataclass(frozen=True)
 class GoldenNetwork:
-    """A network with lava-dl's trained weights and fitted activations, and what lava-dl and Lava made of it."""
+    """A network with lava-dl's trained weights and fitted activations, and the outputs of lava-dl and Lava for it."""
 
     network: Network
     reference: dict[str, np.ndarray]
@@ -85,11 +85,11 @@ class GoldenNetwork:
         return [i for i, layer in enumerate(self.network.spec.layers[:-1]) if layer.kind != "flatten"]
 
     def block_spikes(self, index: int) -> Tensor:
-        """`[T, N, ...]`; of the readout, its weighted input."""
+        """Return lava-dl's spikes of a block, `[T, N, ...]`; of the readout, its weighted input."""
         return time_first(self.reference[f"snn/{index}"])
 
     def block_rates(self, index: int) -> Tensor:
-        """`[N, ...]`, in ANN mode."""
+        """Return lava-dl's output of a block in ANN mode, `[N, ...]`."""
         return torch.from_numpy(self.reference[f"ann/{index}"]).squeeze(-1)
 
     @property
@@ -97,7 +97,7 @@ class GoldenNetwork:
         return torch.from_numpy(self.reference["snn/logits"])
 
     def gradients(self, mode: Mode) -> dict[str, Tensor]:
-        """By our name, in our shape."""
+        """Return lava-dl's gradients with our names and shapes."""
         prefix = f"{mode.value}_grad/"
         named = {key.removeprefix(prefix): array for key, array in self.reference.items() if key.startswith(prefix)}
         ours = dict(self.network.named_parameters())
@@ -106,7 +106,7 @@ class GoldenNetwork:
         }
 
     def simulated_spikes(self, image: int) -> list[Tensor]:
-        """Of each block with neurons, `[steps, ...]` of all steps that ran (the recording has one more)."""
+        """Return Lava's spikes of each block with neurons, `[steps, ...]`; the last recorded step never ran."""
         spikes = []
         for k in range(len(self.spiking_blocks)):
             array = self.simulation[f"{image}/spikes/{k}"][..., :-1]
@@ -136,7 +136,7 @@ def _load(name: str, *, exact_input: bool) -> GoldenNetwork:
 
 @pytest.fixture(scope="session")
 def load_golden_network() -> Callable[..., GoldenNetwork]:
-    """`load_golden_network(name, exact_input=...)`, with name one of dense, dense_meanonly, conv."""
+    """`load_golden_network(name, exact_input=...)` for the names dense, dense_meanonly and conv."""
     return _load
 
 

@@ -1,13 +1,13 @@
 """The CUBA neuron against lava-dl's figures, and its gradients against torch autograd.
 
-Forward, and in the gradient of the weighted input, lava-dl and snnzoo agree. Not in the gradients of the decays, where
-lava-dl's figures are not derivatives of its own dynamics:
+lava-dl and snnzoo agree in the forward pass and in the gradient of the weighted input. They differ in the gradients of
+the decays, where lava-dl's figures are not derivatives of its own dynamics:
 
-- `grad_current_decay` has the opposite sign: it is the gradient of what is kept, 1 - decay.
-- `grad_voltage_decay` has the opposite sign too, and multiplies by the voltage before the reset, which the leak never
-  sees after a spike.
+- `grad_current_decay` has the opposite sign: it is the gradient with respect to 1 - decay.
+- `grad_voltage_decay` has the opposite sign too, and multiplies by the voltage before the reset, while the leak acts on
+  the voltage after it.
 
-Both also count decays in units of 1/4096 without the factor 1/4096. The last tests show that ours are the true
+Both also lack the factor 1/4096 of decays in units of 1/4096. The last tests show that snnzoo's gradients are the true
 derivatives of the recurrence in which a spike has its surrogate's gradient and a reset subtracts a constant.
 """
 
@@ -27,7 +27,7 @@ CASES = range(12)
 
 @dataclass(frozen=True)
 class Case:
-    """One recorded case, time first, and our run of it with its gradients."""
+    """One recorded case, time first, and our outputs and gradients for it."""
 
     recorded: dict[str, Tensor]
     parameters: dict[str, Any]
@@ -38,7 +38,7 @@ class Case:
 
 
 def by_native(z: Tensor, **constants: Any) -> CubaOutput:
-    """`cuba` by the native library."""
+    """Run `cuba` with the native library."""
     spikes = fire(z, NeuronConstants(**constants), len(z))
     run = spikes.link.grad_fn.run
     states = (by_step(state.view(*state.shape[:2], -1)) / 4096 for state in (run.current, run.voltage))
@@ -94,13 +94,13 @@ def test_lava_dl_gives_the_current_decay_the_opposite_sign(k: int, run_case) -> 
 def test_lava_dl_takes_the_voltage_before_reset_in_the_gradient_of_the_voltage_decay(k: int, run_case) -> None:
     case = run_case(k)
     grad_v = case.z.grad.clone()
-    grad_v[:-1] -= (1 - case.current_decay.detach()) * case.z.grad[1:]  # undo the filter of the current
+    grad_v[:-1] -= (1 - case.current_decay.detach()) * case.z.grad[1:]  # invert the filter of the current
     lava_form = (grad_v[1:] * case.ours.voltage[:-1]).sum().item()
     assert case.recorded["grad_voltage_decay"].item() == pytest.approx(lava_form, rel=1e-5)
 
 
 class _Spike(torch.autograd.Function):
-    """A step at the threshold, with the gradient `scale / (2 tau) exp(-|v - threshold| / tau)`."""
+    """A step function at the threshold, with gradient `scale / (2 tau) exp(-|v - threshold| / tau)`."""
 
     @staticmethod
     def forward(ctx: Any, v: Tensor, threshold: float, tau: float, scale: float) -> Tensor:
@@ -125,7 +125,7 @@ def untruncated_spikes(
     bias: Tensor | float = 0.0,
     subtract: bool = False,
 ) -> Tensor:
-    """The recurrence for autograd to differentiate: in real numbers, what a reset takes away a constant."""
+    """Run the recurrence in real numbers, for autograd; the amount that a reset subtracts has no gradient."""
     u = v = torch.zeros_like(z[0])
     spikes = []
     for step in z:
@@ -149,7 +149,7 @@ def test_decay_gradients_are_those_of_autograd_up_to_the_truncation_of_the_state
 
 
 def random_exact_case(channels: int, seed: int) -> dict[str, Tensor]:
-    """Seven steps, decays in halves, inputs on a coarse grid: every state fits 1/4096, nothing is truncated."""
+    """Draw 7 steps with decays 0, 1/2 or 1 and inputs on a coarse grid: all states are on the grid of 1/4096."""
     generator = torch.Generator().manual_seed(seed)
 
     def grid(low: int, high: int, denominator: int, *shape: int) -> Tensor:

@@ -1,7 +1,8 @@
 """The integer engine against Lava's bit-accurate simulation of the exported network, spike for spike.
 
-In Lava a synapse takes a step, so layer k lags by k steps; an empty step in each of our blocks, the input's cut off,
-is the same. The simulation ran T + layers - 1 steps without reset.
+In Lava each synapse takes one step, so layer k lags by k steps. The networks here have an empty step in each block
+(`delay_shift`), so they lag likewise once the first step is cut off. The simulation ran T + layers - 1 steps without
+reset.
 """
 
 import pytest

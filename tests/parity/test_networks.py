@@ -1,7 +1,7 @@
 """Whole networks with lava-dl's weights: outputs of every block, logits and gradients, as SNN and as ANN.
 
-The mean-only network runs in training mode, as it was recorded: with its update off, and with lava-dl's gradient, to
-which the mean is a constant. By the definitions, and by the native library.
+The mean-only network runs in training mode, as in the recording: without updates, and with lava-dl's gradient, which
+treats the mean as a constant. All tests run with the definitions and with the native library.
 """
 
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""Exported `.net` files against those that lava-dl wrote from the same weights, and what its files run like, read."""
+"""Exported `.net` files against lava-dl's files of the same weights, and lava-dl's files read and run."""
 
 from pathlib import Path
 
@@ -35,7 +35,7 @@ def test_every_dataset_has_lava_dls_name_type_shape_and_values(name, load_golden
 def test_files_of_lava_dl_run_as_lava_ran_them(name, load_golden_network) -> None:
     golden = load_golden_network(name, exact_input=True)
     model = read_model(FOLDER / name / "network.net")
-    # Lava ran without reset: every layer from the first step on, each a step behind the one before.
+    # Lava ran without reset: each layer ran from the first step on, one step behind the previous layer.
     lagging = model.spec.model_copy(update={"delay_shift": True})
     network = IntegerNetwork(Model(lagging, model.tensors).build())
     for image in range(3):

@@ -1,4 +1,4 @@
-"""NIR files that snnTorch, sinabs and norse wrote: every spike of their own simulations, in both engines."""
+"""NIR files from snnTorch, sinabs and norse: both engines give every spike of their own simulations."""
 
 import json
 from pathlib import Path

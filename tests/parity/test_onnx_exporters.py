@@ -1,4 +1,4 @@
-"""Models that torch's exporters write, imported and held against torch itself."""
+"""Models from torch's ONNX exporters, imported and compared with torch."""
 
 import importlib.util
 import warnings
@@ -14,7 +14,7 @@ from converters.onnx.import_ann import OnnxImport, import_ann
 
 
 class Residual(nn.Module):
-    """Branches, normalisation, ReLU6, leaky ReLU, and a flattening that computes shapes."""
+    """Network with branches, normalisation, ReLU6, leaky ReLU, and a flatten that computes shapes."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -30,7 +30,7 @@ class Residual(nn.Module):
 
 
 class AfterRelu(nn.Module):
-    """Normalisation after ReLU, then padding; a global mean; dropout; two outputs."""
+    """Network with normalisation after ReLU, then padding; a global mean; dropout; two outputs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class AfterRelu(nn.Module):
 
 
 class Line(nn.Module):
-    """One axis."""
+    """Network of 1-D convolutions."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -77,7 +77,7 @@ CASES = {"residual": (Residual, (2, 8, 8)), "after_relu": (AfterRelu, (2, 8, 8))
 
 
 def trained(kind: type[nn.Module]) -> nn.Module:
-    """With statistics of every sign and size."""
+    """Make a network with batch norm statistics of all signs and sizes."""
     torch.manual_seed(3)
     model = kind()
     for module in model.modules():
@@ -91,7 +91,7 @@ def trained(kind: type[nn.Module]) -> nn.Module:
 
 def export(model: nn.Module, example: torch.Tensor, path, **options) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # of the exporters, about themselves
+        warnings.simplefilter("ignore")  # the exporters warn about themselves
         torch.onnx.export(model, (example,), str(path), **options)
 
 
@@ -119,7 +119,7 @@ def test_torchscript(tmp_path, name, opset, folded) -> None:
 
 
 @pytest.mark.skipif(importlib.util.find_spec("onnxscript") is None, reason="torch's dynamo exporter needs onnxscript")
-@pytest.mark.skipif(TorchVersion(torch.__version__) < "2.9", reason="before, that exporter was not torch's usual one")
+@pytest.mark.skipif(TorchVersion(torch.__version__) < "2.9", reason="the dynamo exporter is the default from 2.9 on")
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("options", [{}, {"external_data": True}, {"optimize": False}], ids=str)
 def test_dynamo(tmp_path, name, options) -> None:

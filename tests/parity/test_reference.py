@@ -1,4 +1,4 @@
-"""The CUBA recurrence once more, from the equations of the design, in int64 NumPy.
+"""The CUBA recurrence in int64 NumPy, written from the equations of the design.
 
 The definition and the native library must agree with it.
 """
@@ -17,7 +17,7 @@ CHANNELS = 6
 
 
 class Case(NamedTuple):
-    """Mantissas, all int64: z `[T, N, C]` (in units of 1/64), decays and bias `[C]`, threshold."""
+    """Integer inputs, all int64: z `[T, N, C]` (in units of 1/64), decays and bias `[C]`, threshold."""
 
     z: np.ndarray
     current_decay: np.ndarray
@@ -43,7 +43,7 @@ def leak(x: np.ndarray, decay: np.ndarray) -> np.ndarray:
 
 
 def reference(case: Case) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Spikes, current and voltage before reset, `[T, N, C]`, states in units of 1/4096."""
+    """Return spikes, current and voltage before reset, `[T, N, C]`, states in units of 1/4096."""
     u = v = np.zeros(case.z.shape[1:], dtype=np.int64)
     spikes, current, voltage = [], [], []
     for z in case.z:

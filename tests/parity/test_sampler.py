@@ -1,4 +1,4 @@
-"""The fitted activation against lava-dl's: three rounds of sampling and fitting, each on top of the last."""
+"""The fitted activation against lava-dl's, in three rounds of sampling and fitting without clearing."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""The bootstrap schedule against lava-dl's, row for row."""
+"""The bootstrap schedule against lava-dl's, row by row."""
 
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.training.schedule import Scheduler

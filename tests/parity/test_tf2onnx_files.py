@@ -1,4 +1,4 @@
-"""Keras classifiers as tf2onnx writes them, imported and held against TensorFlow; see golden/onnx/README.md."""
+"""Keras classifiers from tf2onnx, imported and compared with TensorFlow; see golden/onnx/README.md."""
 
 from pathlib import Path
 
@@ -13,11 +13,11 @@ from converters.onnx.import_ann import import_ann
 FOLDER = Path(__file__).parents[1] / "golden" / "onnx"
 FILES = sorted(FOLDER.glob("*.onnx"))
 SHAPES = {"mlp": (1, 8, 8), "cnn": (1, 12, 12), "residual": (3, 12, 12), "line": (2, 1, 32)}
-"""Of one image, channels first."""
+"""Shape of one image of each case, channels first."""
 
 
 def recorded(path):
-    """Images `[N, C, H, W]` and logits of a file's network."""
+    """Return images `[N, C, H, W]` and TensorFlow's logits for a file."""
     case = path.name.split("-")[0]
     with np.load(FOLDER / f"{case}.npz") as arrays:
         images, logits = (torch.from_numpy(arrays[name]) for name in ("x", "logits"))
@@ -35,7 +35,7 @@ def test_logits_are_those_of_tensorflow(path) -> None:
     images, wanted = recorded(path)
     found = import_ann(path)
     assert found.ann.shape == images.shape[1:]
-    allowed = 2e-2 if "-int8-" in path.name else 1e-4  # which rounds weights
+    allowed = 2e-2 if "-int8-" in path.name else 1e-4  # int8 files round weights
     assert torch.allclose(run_ann(found.ann, images)[0], wanted, atol=allowed * float(wanted.abs().max()), rtol=0)
 
 

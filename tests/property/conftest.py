@@ -1,4 +1,4 @@
-"""Networks drawn at random: specs that use every option, and weights under which their neurons fire."""
+"""Random networks: specs that use every option, and weights with which their neurons fire."""
 
 import math
 from collections.abc import Callable
@@ -17,7 +17,7 @@ from bootstrap_core.network.neuron import CubaNeuron
 from specs.network import NetworkSpec
 
 POSITIVE_DECAYS = st.sampled_from([0.1, 0.25, 0.37, 0.5, 1.0])
-"""Current decays; a current that never decays soon leaves the 24 bits of the hardware."""
+"""Current decays without 0: a current that never decays soon exceeds the 24 bits of the hardware."""
 
 
 @st.composite
@@ -90,7 +90,7 @@ def dense_layers(draw: st.DrawFn) -> dict[str, Any]:
 
 @st.composite
 def skips(draw: st.DrawFn, spec: NetworkSpec, index: int) -> list[dict[str, Any]]:
-    """Skips to layer `index` from any earlier one that spikes, of every kind that fits."""
+    """Draw skips to layer `index` from earlier spiking layers, of every kind that fits their shapes."""
     after, found = spec.shapes[index], []
     for source in range(spec.input.encoding == "graded", index):
         before, kinds = spec.shapes[source], []
@@ -118,7 +118,7 @@ def specs(
     channels = draw(st.integers(1, 2))
     shape = (
         [draw(st.integers(2, 20))] if flat else [channels, *draw(pairs(11, 13))]
-    )  # enough for every conv and pool below
+    )  # large enough for every conv and pool below
     blocks: list[dict[str, Any]] = []
     if not flat:
         blocks.append(draw(convolutions(channels)))
@@ -166,7 +166,7 @@ def specs(
 
 
 def draw_weight(block: SpikingBlock | AffineBlock, generator: torch.Generator) -> None:
-    """Weights of either sign, more of them positive, with which a few spikes reach the threshold."""
+    """Draw weights of both signs, mostly positive, so that a few spikes reach the threshold."""
     synapse, threshold = block.synapse, block.neuron.spec.threshold
     if hasattr(synapse, "parametrizations"):
         magnitude, direction = synapse.parametrizations.weight.original0, synapse.parametrizations.weight.original1
@@ -182,7 +182,7 @@ def draw_weight(block: SpikingBlock | AffineBlock, generator: torch.Generator) -
 
 @torch.no_grad()
 def trained(spec: NetworkSpec, seed: int) -> Network:
-    """A network whose tensors are as far from their first values as training might move them, and that fires."""
+    """Return a network that fires, and whose tensors differ from their initial values as after training."""
     network = build_network(spec, seed=seed)
     generator = torch.Generator().manual_seed(seed)
     for block in network.blocks:
@@ -203,7 +203,7 @@ def trained(spec: NetworkSpec, seed: int) -> Network:
 
 @pytest.fixture(scope="session")
 def network_specs() -> Callable[..., SearchStrategy[NetworkSpec]]:
-    """`network_specs(flat=..., graded=..., skipping=...)`: a strategy; what is left out is drawn."""
+    """`network_specs(flat=..., graded=..., skipping=...)`: a strategy; omitted arguments are drawn."""
     return specs
 
 

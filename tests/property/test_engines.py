@@ -1,4 +1,4 @@
-"""The float engine and the integer engine are one network; neither cares how images are batched or neurons ordered."""
+"""Float and integer engine agree; neither depends on the batching of images or the order of neurons."""
 
 import math
 from collections.abc import Callable
@@ -26,7 +26,7 @@ def draw_images(network: Network, seed: int, n: int = 3) -> Tensor:
 
 
 def n_hidden_spikes(network: Network, spikes: tuple[Tensor, ...]) -> int:
-    """Spikes of the blocks with neurons that are neither the input nor the readout."""
+    """Return the number of spikes of all blocks with neurons except the input and the readout."""
     return sum(
         int(x.count_nonzero())
         for x, layer in zip(spikes[1:-1], network.spec.blocks[:-1], strict=True)
@@ -35,7 +35,7 @@ def n_hidden_spikes(network: Network, spikes: tuple[Tensor, ...]) -> int:
 
 
 def leaves_24_bits(network: Network, images: Tensor) -> bool:
-    """Whether a state of the float network would not fit the hardware; the readout's integrates and never fires."""
+    """Return True if a state of the float network exceeds 24 bits, also in the readout, which never fires."""
     outputs: list[CubaOutput] = []
     with without_native():
         for block, (read, output) in zip(network.blocks, network.outputs(images, Mode.SNN), strict=True):
@@ -82,7 +82,7 @@ def test_both_engines_give_the_same_spikes_and_logits(
         exact = IntegerNetwork(network)
         assert torch.equal(exact(images), logits)
         _, tally = exact.tally(images)
-        with without_native():  # the definitions in torch, in floats
+        with without_native():  # the definitions in torch
             defined_logits, defined_trace = exact.run(images)
             float_logits, float_trace = network.run(images, Mode.SNN)
         assert torch.equal(defined_logits, logits)

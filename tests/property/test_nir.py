@@ -1,4 +1,4 @@
-"""A model through NIR and back: exactly, by its metadata; and in every spike, by the nodes alone."""
+"""Models through NIR and back: exact with the metadata, the same spikes with the nodes alone."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -26,7 +26,7 @@ def forget_metadata(path: Path) -> None:
 
 
 def sayable(spec: NetworkSpec, reset: str) -> NetworkSpec:
-    """The spec, with what nodes alone can say: no reset of a layer's own, and input currents on the grid of 1/64."""
+    """Restrict a spec to what nodes can express: one reset for all layers, input currents on the grid of 1/64."""
     document = spec.model_dump(mode="json", exclude_none=True)
     for part in [document, document["input"], *document["blocks"]]:
         if "neuron" in part:
@@ -86,7 +86,7 @@ def test_the_nodes_alone_give_the_same_spikes(
         found, again = read.build().run(what_the_nodes_are_fed(network, images))
         assert torch.equal(expected, found)
         theirs = [x for x in again.spikes if x is not None]
-        # One block may be missing or more: a flatten of what is flat, a flatten of images.
+        # The number of blocks may differ by a flatten, so only the last blocks are compared.
         assert torch.equal(trace.spikes[-1], theirs[-1])
         n_spikes += sum(int((x > 0).sum()) for x in trace.spikes[:-1])
 

@@ -1,4 +1,4 @@
-"""Random chains of operators, imported and held against onnx's evaluator."""
+"""Random chains of operators, imported and compared with onnx's evaluator."""
 
 from dataclasses import dataclass, field
 
@@ -22,7 +22,7 @@ KINDS = (
 
 @dataclass
 class Chain:
-    """A graph that grows at its end."""
+    """A graph to which operators are appended."""
 
     opset: int
     generator: np.random.Generator
@@ -94,7 +94,7 @@ def map_steps(draw: st.DrawFn, chain: Chain) -> None:
         fitting = [name for name, shape in chain.earlier if shape == chain.shape and name != chain.last]
         if fitting:
             chain.node(draw(st.sampled_from(["Add", "Sub"])), draw(st.sampled_from(fitting)))
-    elif kind == "twice":  # there and back
+    elif kind == "twice":  # to channels last and back
         chain.node("Transpose", perm=[0, 2, 3, 1])
         if draw(st.booleans()):
             chain.node("Add", chain.numbers(channels))
@@ -153,10 +153,10 @@ def chains(draw: st.DrawFn) -> tuple[onnx.ModelProto, tuple[int, ...]]:
 FOR_CAUSE = (
     "differ over height and width",
     "may be negative",
-    "as large as the windows",
-    "changes the zeros of padding",
+    "must be smaller than the windows",
+    "changes the zeros of the Pad",
 )
-"""What no import can be exact in."""
+"""Parts of errors for operators that cannot be imported exactly."""
 
 
 def test_any_chain_is_imported_exactly_or_refused_for_cause(tmp_path) -> None:
@@ -177,7 +177,7 @@ def test_any_chain_is_imported_exactly_or_refused_for_cause(tmp_path) -> None:
         x = torch.rand(3, *found.ann.shape, generator=images)
         logits, wanted = run_ann(found.ann, x)[0], found.reference.logits(x)
         assert np.abs(logits.numpy() - wanted).max() <= 1e-4 * max(1, np.abs(wanted).max())
-        for i in range(3):  # a batch is its images one by one
+        for i in range(3):  # a batch equals its images one by one
             assert torch.allclose(run_ann(found.ann, x[i : i + 1])[0][0], logits[i], rtol=1e-4, atol=1e-4)
         assert len(found.nodes) == len(model.graph.node)
         names = {node.name for node in found.ann.nodes}

@@ -1,4 +1,4 @@
-"""Specs survive their own text."""
+"""Specs written to text and read again are equal."""
 
 import json
 
@@ -47,7 +47,7 @@ def test_json_with_escaped_characters_beyond_16_bits_is_read_as_json() -> None:
 
 
 def kinds(spec: NetworkSpec) -> dict[str, list[dict[str, object]]]:
-    """The blocks without their defaults, but with the kind that tells them apart."""
+    """Return the blocks without default values, but with their kind."""
     blocks = []
     for block in spec.blocks:
         document = {**block.model_dump(mode="json", exclude_defaults=True), "kind": block.kind}

@@ -1,6 +1,6 @@
-"""Random torch modules whose weight norms move between the three styles; torch's own modules are the judge.
+"""Random torch modules with weight norm, migrated between the three styles and compared with torch's own modules.
 
-10,000 cases with SNNZOO_THOROUGH=1, some hundreds without.
+Runs 10,000 cases with SNNZOO_THOROUGH=1, otherwise some hundreds.
 """
 
 import copy
@@ -22,7 +22,7 @@ DTYPES = (torch.float32, torch.float64, torch.bfloat16, torch.float16)
 
 @dataclass
 class Layer:
-    """A module, the name of its normed weight, the axis of the norm, and an input."""
+    """A module, the name of its weight with norm, the axis of the norm, and an input."""
 
     module: nn.Module
     name: str
@@ -61,10 +61,10 @@ def layers(draw: st.DrawFn, dtype: torch.dtype) -> Layer:
 
 
 def styled(layer: Layer, style: Style) -> Layer:
-    """A copy of a plain layer with its weight in a style, by torch."""
+    """Return a copy of a plain layer with its weight in a style, made by torch."""
     module = copy.deepcopy(layer.module)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", FutureWarning)  # torch.nn.utils.weight_norm is deprecated, and why we are here.
+        warnings.simplefilter("ignore", FutureWarning)  # torch.nn.utils.weight_norm is deprecated
         if style is Style.LEGACY:
             nn.utils.weight_norm(module, layer.name, dim=layer.dim)
         elif style is Style.PARAMETRIZED:
@@ -74,7 +74,7 @@ def styled(layer: Layer, style: Style) -> Layer:
 
 @torch.no_grad()
 def trained(layer: Layer, style: Style, seed: int) -> None:
-    """Move g away from |v|, as training does."""
+    """Change g so that it differs from |v|, as training does."""
     if style is not Style.PLAIN:
         generator = torch.Generator().manual_seed(seed)
         g = dict(layer.module.named_parameters())[names_of(layer.name, style)[0]]
@@ -89,21 +89,21 @@ def weight_of(layer: Layer) -> Tensor:
 
 
 def dim_by_shape(layer: Layer) -> int | None:
-    """The axis as the file shows it: where several would do, the first."""
+    """Return the axis that the shapes in a file imply; the first one if several fit."""
     g, v = (styled(layer, Style.LEGACY).module.state_dict()[name] for name in names_of(layer.name, Style.LEGACY))
     return kept_axis(g, v)
 
 
 @torch.no_grad()
 def check(old: Layer, new: Layer, *, roundings: int) -> None:
-    """Two layers are one function: to the bit, or to some roundings of each weight."""
+    """Check that two layers compute the same: exactly, or up to some roundings of each weight."""
     eps = torch.finfo(weight_of(old).dtype).eps
-    # A relative bound holds for normal numbers; below, steps are of fixed size.
+    # The relative bound applies to normal numbers; subnormal ones have steps of fixed size.
     least = torch.finfo(weight_of(old).dtype).smallest_normal * eps
     wanted, found = weight_of(old), weight_of(new)
     if not roundings:
         assert torch.equal(wanted, found)
-        if not (isinstance(old.module, nn.RNNBase)):  # it runs on the weights that it had when it was built
+        if not (isinstance(old.module, nn.RNNBase)):  # an RNN keeps using the weights it was built with
             assert torch.equal(old.outputs(), new.outputs())
     else:
         torch.testing.assert_close(found.double(), wanted.double(), rtol=roundings * eps, atol=roundings * least)
@@ -133,7 +133,7 @@ def test_any_module_in_any_style_and_back(data, dtype, here, there, path, seed) 
 
     moved = migrate_state_dict(state, to=there, **options(here, there))
     new.module.load_state_dict({name.removeprefix(prefix): value for name, value in moved.items()}, strict=True)
-    # Where several axes fit the shapes, the sums of the first one may be in another order than the module's.
+    # Where several axes fit the shapes, the sum over the first may run in another order than the module's.
     loose = 1 if dim_by_shape(plain) == (-1 if plain.dim is None else plain.dim) else 4
     renamed = Style.PLAIN not in (here, there) or here is there
     check(old, new, roundings=0 if renamed or (there is Style.PLAIN and loose == 1) else loose)

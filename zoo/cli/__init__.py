@@ -1,4 +1,4 @@
-"""The `zoo` command. Each command parses, calls the library once, and prints; torch is imported inside."""
+"""The program `zoo`. A command parses, calls the library once, and prints; it imports torch inside its function."""
 
 from importlib.metadata import version as distribution_version
 from pathlib import Path
@@ -25,7 +25,10 @@ __all__ = ["main", "zoo"]
 
 
 def _local_model(name: str) -> Path | None:
-    """The weights of a model of the package, or of one that was pulled; None for what can be no name."""
+    """Return the file of a packaged or pulled model, or None if `name` cannot be a model name.
+
+    Raises `SnnZooError` for a name of no model on this machine.
+    """
     from zoo.factory import local_model, unknown_model
 
     path = local_model(name)
@@ -37,17 +40,19 @@ def _local_model(name: str) -> Path | None:
 @click.group(
     context_settings={**CONTEXT_SETTINGS, "obj": KnownModels(_local_model, local_names)}, invoke_without_command=True
 )
-@click.option("--version", is_flag=True, help="Show the version; with -v also what it runs on.")
+@click.option("--version", is_flag=True, help="Print the version; with -v, also the versions of Python and torch.")
 @click.pass_context
 def zoo(context: click.Context, version: bool) -> None:
-    """Spiking networks from spec to chip: train by bootstrap, score, deploy.
+    """Train, convert, score and deploy low-latency spiking networks.
+
+    Every command has its own help: zoo COMMAND --help.
 
     Example: zoo demo
     """
     if version:
         click.echo(f"zoo, version {distribution_version('snnzoo')}")
         if is_verbose():
-            import torch  # noqa: F401 - to be described
+            import torch  # noqa: F401 - describe_platform describes it if it is loaded
 
             click.echo("\n".join(describe_platform()))
         context.exit()
@@ -65,7 +70,7 @@ for member in (
 
 
 def main() -> None:
-    """Run the `zoo` command."""
+    """Run the program `zoo`."""
     try:
         _check_clash()
     except SnnZooError as error:
@@ -75,7 +80,7 @@ def main() -> None:
 
 
 def _check_clash() -> None:
-    """Refuse to run where another distribution owns one of our import names."""
+    """Raise `SnnZooError` if another distribution is installed under one of our import names."""
     import converters
     import specs
 
@@ -83,6 +88,6 @@ def _check_clash() -> None:
     for package in (converters, specs):
         if package.__file__ is None or Path(package.__file__).parents[1] != ours:
             raise SnnZooError(
-                f"the package {package.__name__!r} here is another distribution's ({package.__file__}): "
-                "install snnzoo in an environment of its own"
+                f"the package {package.__name__!r} belongs to another distribution ({package.__file__}): "
+                "install snnzoo in a separate environment"
             )

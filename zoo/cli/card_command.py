@@ -1,4 +1,4 @@
-"""The command that measures a trained model and writes its card."""
+"""The command `card`: measure a trained model and write its card."""
 
 import json
 from pathlib import Path
@@ -8,6 +8,7 @@ import click
 
 from converters.cli.console import command, force_option, json_option, print_table, refuse_existing, say
 from converters.cli.options import (
+    THREADS_HELP,
     DataPlaces,
     PathArgument,
     complete_data,
@@ -24,26 +25,34 @@ if TYPE_CHECKING:
 __all__ = ["card"]
 
 NO_LICENCE = "NOASSERTION"
-"""Of weights, where nobody says one; SPDX's word for it."""
+"""Licence on a card if none is given: SPDX's identifier for no statement."""
 
 
 @command()
 @click.argument("source", shell_complete=complete_models)
-@click.option("-o", "--output", type=PathArgument, help="The card, a .yaml; by default it is printed.")
-@click.option("--check", is_flag=True, help="Write nothing; say where the card there is differs from what is measured.")
-@click.option("--data", shell_complete=complete_data, help="Dataset; by default the one it was trained on.")
-@click.option("--run", type=PathArgument, help="Folder of the training, for its curves; by default SOURCE.")
+@click.option("-o", "--output", type=PathArgument, help="Card to write, FILE.yaml. [default: print it]")
+@click.option("--check", is_flag=True, help="Compare the existing card with the measurements; write nothing.")
+@click.option(
+    "--data", shell_complete=complete_data, help="Dataset to measure on. [default: the one the model was trained on]"
+)
+@click.option(
+    "--run",
+    type=PathArgument,
+    help="Folder of the training run, for its learning curves. [default: SOURCE, if that is a folder]",
+)
 @click.option(
     "--seed-run",
     "seed_runs",
     type=PathArgument,
     multiple=True,
-    help="Folder of a training by another seed. May be repeated.",
+    help="Folder of a run with another seed, whose score the card gets. May be repeated.",
 )
-@click.option("--name", help="Of the model; by default that of its spec.")
-@click.option("--licence", help="Of the weights; as SPDX names it; by default as in the card before.")
+@click.option("--name", help="Name of the model. [default: the name in its spec]")
+@click.option(
+    "--licence", help="Licence of the weights, by its SPDX name, as in Apache-2.0. [default: as on the old card]"
+)
 @data_options
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@click.option("--threads", type=click.IntRange(1), help=THREADS_HELP)
 @force_option
 @json_option
 def card(
@@ -62,10 +71,11 @@ def card(
 ) -> None:
     """Measure a trained model and write its card.
 
-    SOURCE is the folder of a training run, a safetensors file, or the name of a model, of the package or pulled; it
-    runs on the full test set of what it was trained on. A card that is written anew keeps the licence of the one
-    before, and, if that is of the same file, learning curves and other seeds. Its description is that of the spec, as
-    in zoo train SPEC -o run --set description=TEXT.
+    SOURCE is the folder of a training run, a .safetensors file, or the name of a model. The model runs on all test
+    images of the dataset that it was trained on.
+
+    A new card keeps the licence of the old one, and its learning curves and other seeds if both describe the same file.
+    The description comes from the spec: set it with zoo train SPEC -o run --set description=TEXT.
 
     Example: zoo card run -o run/model.yaml
     """
@@ -78,9 +88,9 @@ def card(
     from zoo.sources import TRAINED, refuse_folder
 
     if name is not None and not is_name(name):
-        raise click.UsageError(f"--name {name!r} is no name of a model: lower case, digits, . _ -")
+        raise click.UsageError(f"--name: must have only lower-case letters, digits, '.', '_' and '-', got {name!r}")
     if output is not None and output.suffix != SUFFIX:
-        raise click.UsageError(f"a card is FILE.yaml, found beside FILE.safetensors by show and verify; -o is {output}")
+        raise click.UsageError(f"-o: must be FILE.yaml, which zoo show finds beside FILE.safetensors, got {output}")
     path, before = Path(source), None
     if path.is_dir():
         path, run = path / TRAINED, run or path
@@ -92,7 +102,7 @@ def card(
             raise unknown_model(source)
         path, before, name = local, card_path(source), name or source.partition("@")[0]
     if (kind := kind_of_file(path)) is not FileKind.SAFETENSORS:
-        raise ConversionError(f"cards are of .safetensors files; {path} is {USES[kind]}")
+        raise ConversionError(f"a card describes a .safetensors file, but {path} is {USES[kind]}")
     if output is not None and not check:
         refuse_existing(output, force)
     before = before or card_path(str(path))
@@ -133,7 +143,7 @@ def _measure(
     old = None if before is None else load_card(before)
     licence = licence or (NO_LICENCE if old is None else old.licence)
     if licence == NO_LICENCE:
-        say("note: the card tells no licence: --licence is for that, as in --licence Apache-2.0")
+        say("note: the card has no licence: set one, as in --licence Apache-2.0")
     if old is not None and FileFacts.of_file(path) not in old.files.values():
         old = None
     curves = None if old is None else old.training.curves
@@ -142,7 +152,7 @@ def _measure(
     seeds = () if old is None else old.training.other_seeds
     if seed_runs:
         seeds = tuple(measure_seed(folder / TRAINED, model, dataset) for folder in seed_runs)
-    say(f"{name or model.spec.name}: {len(dataset.test):,} test images of {dataset.name}")
+    say(f"{name or model.spec.name}: measuring on {len(dataset.test):,} test images of {dataset.name}")
     return measure_card(
         path,
         dataset,
@@ -150,17 +160,17 @@ def _measure(
         licence=licence,
         curves=curves,
         other_seeds=seeds,
-        progress=lambda what: say(f"  {what}"),
+        progress=lambda name: say(f"  {name}"),
     )
 
 
 def _compare(before: Path | None, found: "Card", as_json: bool) -> None:
-    """Say where the card differs, and fail if it does."""
+    """Print the fields in which the card differs from the measurements; raise `SnnZooError` if there are any."""
     from zoo.runs.card import load_card
     from zoo.runs.measurement import differences
 
     if before is None:
-        raise SnnZooError(f"there is no card of {found.name} to check: write it with -o")
+        raise SnnZooError(f"{found.name} has no card to check: write one with -o")
     different = differences(load_card(before), found)
     rows = [[one.field, _short(one.stored), _short(one.found)] for one in different]
     if as_json:
@@ -169,10 +179,11 @@ def _compare(before: Path | None, found: "Card", as_json: bool) -> None:
     elif different:
         print_table(["field", "card", "measured"], rows, words=True)
     else:
-        click.echo(f"{found.name}: as its card says")
+        click.echo(f"{found.name}: the card agrees with the measurements")
     if not different:
         return
-    raise SnnZooError(f"{before} is not what was measured, in {len(different)} fields; write it anew with -o --force")
+    n = len(different)
+    raise SnnZooError(f"{before} differs from the measurements in {n} fields: write it anew with -o {before} --force")
 
 
 def _short(value: object) -> str:

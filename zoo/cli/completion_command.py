@@ -1,4 +1,4 @@
-"""The command that lets a shell complete `zoo`."""
+"""The command `completion`: let a shell complete commands of `zoo`."""
 
 import click
 from click.shell_completion import get_completion_class
@@ -8,15 +8,15 @@ from converters.cli.console import command
 __all__ = ["completion"]
 
 VARIABLE = "_ZOO_COMPLETE"
-"""By which click, run as `zoo`, is asked for completions."""
+"""Environment variable by which a shell asks click for completions."""
 
 
 @command()
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> None:
-    """Print what makes SHELL complete what is typed after zoo.
+    """Print the script that makes a shell complete zoo commands.
 
-    Its start-up file evaluates that. Commands, options, models and datasets are completed.
+    It completes commands, options, models and datasets. Evaluate it in the start-up file of the shell:
 
     \b
     ~/.bashrc                    eval "$(zoo completion bash)"

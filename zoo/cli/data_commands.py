@@ -1,4 +1,4 @@
-"""Commands for datasets: data list, data pull."""
+"""The commands `data list` and `data pull`."""
 
 import json
 from pathlib import Path
@@ -13,7 +13,7 @@ __all__ = ["data"]
 
 @click.group(context_settings=CONTEXT_SETTINGS)
 def data() -> None:
-    """Datasets: what there is, where it lies, and getting it.
+    """List and download datasets.
 
     Example: zoo data list
     """
@@ -26,7 +26,7 @@ data.params += talk_options()
 @data_options
 @json_option
 def data_list(places: DataPlaces, as_json: bool) -> None:
-    """List the datasets and where each was found.
+    """List the datasets, and the folder of each on this machine.
 
     Example: zoo data list
     """
@@ -37,7 +37,7 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
         click.echo(json.dumps({name: None if path is None else str(path) for name, path in found.items()}))
         return
     for name, path in found.items():
-        click.echo(f"{name:<16}{path or 'not here (zoo data pull ' + name + ')'}")
+        click.echo(f"{name:<16}{path or 'missing (zoo data pull ' + name + ')'}")
 
 
 @data.command("pull", cls=Command)
@@ -47,7 +47,7 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
 def data_pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
     """Download a dataset into the cache, and print its folder.
 
-    Digests are checked.
+    NAME is one of zoo data list. The sha256 of each file is checked.
 
     Example: zoo data pull mnist
     """

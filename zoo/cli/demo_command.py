@@ -1,4 +1,4 @@
-"""The command of the first minute: demo."""
+"""The command `demo`."""
 
 import json
 from pathlib import Path
@@ -16,13 +16,22 @@ __all__ = ["demo"]
 
 
 @command()
-@click.option("-o", "--output", "folder", type=PathArgument, default=Path("demo"), show_default=True, help="Folder.")
+@click.option(
+    "-o",
+    "--output",
+    "folder",
+    type=PathArgument,
+    default=Path("demo"),
+    show_default=True,
+    help="Folder to write into.",
+)
 @force_option
 @json_option
 def demo(folder: Path, force: bool, as_json: bool) -> None:
-    """The whole story in under a minute, with no network.
+    """Score a model and convert an ANN in a minute, offline.
 
-    Pulls a model, scores it, converts an ANN, draws both.
+    Writes a trained model and scores it on embedded test images, converts an embedded ANN into a spiking network, and
+    draws a page about each.
 
     Example: zoo demo -o demo
     """
@@ -52,7 +61,7 @@ def _print_demo(found: "Demo") -> None:
 
     conversion = found.conversion
     rows = [[MODEL, f"T={found.score.time_steps}, integers", percent(found.score.accuracy)]]
-    rows += [[ANN, "as the ANN it is", percent(conversion.ann)]]
+    rows += [[ANN, "ANN", percent(conversion.ann)]]
     rows += [
         [ANN, f"T={t}, integers", "overflows" if accuracy is None else percent(accuracy)]
         for t, accuracy in conversion.tuned.items()

@@ -1,4 +1,4 @@
-"""The command about pages: gallery."""
+"""The command `gallery`: a page that shows a model at work."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -7,6 +7,7 @@ import click
 
 from converters.cli.console import command, command_line, force_option, json_option, refuse_existing
 from converters.cli.options import (
+    THREADS_HELP,
     DataPlaces,
     PathArgument,
     complete_data,
@@ -25,15 +26,17 @@ __all__ = ["gallery"]
 
 @command()
 @click.argument("source", shell_complete=complete_models)
-@click.option("-o", "--output", required=True, type=PathArgument, help="The page, FILE.html.")
+@click.option("-o", "--output", required=True, type=PathArgument, help="Page to write, FILE.html.")
 @click.option(
     "--data",
     shell_complete=complete_data,
-    help="Dataset; by default the one it was trained on, of MNIST the embedded sample if need be.",
+    help="Dataset to run on. [default: the one the model was trained on, or mnist-sample if mnist is missing]",
 )
-@click.option("--limit", type=click.IntRange(1), default=2000, show_default=True, help="Test images, at most.")
+@click.option(
+    "--limit", type=click.IntRange(1), default=2000, show_default=True, help="Number of test images to use, at most."
+)
 @data_options
-@click.option("--threads", type=click.IntRange(1), help="CPU threads.")
+@click.option("--threads", type=click.IntRange(1), help=THREADS_HELP)
 @force_option
 @json_option
 def gallery(
@@ -46,11 +49,11 @@ def gallery(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Show a model at work on one page.
+    """Write a page that shows a model at work.
 
-    It fetches nothing and needs no other file. Images with the spikes that they cause, accuracy against T, layers,
-    confusions, learning curves (of the model's card, or of the metrics.jsonl that `zoo train` leaves beside it), the
-    network drawn, its spec.
+    The page is one HTML file that loads nothing else. It shows images with their spikes, accuracy by number of time
+    steps, layers, confusions, learning curves, a drawing of the network, and its spec. Learning curves come from the
+    model's card, or from the metrics.jsonl of zoo train beside the model.
 
     Example: zoo gallery mnist-dense -o page.html
     """
@@ -60,7 +63,7 @@ def gallery(
     from specs.files.whole_file import write_whole
 
     if output.suffix not in {".html", ".htm"}:
-        raise click.UsageError(f"a gallery is a page: -o takes FILE.html; this is {str(output)!r}")
+        raise click.UsageError(f"-o: must be FILE.html, got {str(output)!r}")
     refuse_existing(output, force)
     model, trained = read_and_say(source)
     say_fresh(trained)
@@ -84,7 +87,7 @@ def gallery(
 
 
 def _reports(source: str) -> "list[EpochReport]":
-    """What is known of its training, epoch by epoch."""
+    """Return the reports of all epochs of a model's training, empty if unknown."""
     from zoo.runs.learning_curves import reports_of
     from zoo.runs.training_run import read_metrics
 
@@ -95,7 +98,7 @@ def _reports(source: str) -> "list[EpochReport]":
 
 
 def _found(name: str, places: DataPlaces) -> str:
-    """The dataset `name`; of MNIST, where it would have to be downloaded, the embedded sample."""
+    """Return `name`, or the embedded sample instead of MNIST if MNIST would have to be downloaded."""
     from bootstrap_core.data.datasets import SAMPLE_NAME, find_dataset
 
     if name == "mnist" and find_dataset(name, data_dir=places.data_dir, cache_dir=places.cache_dir) is None:

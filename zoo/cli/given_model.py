@@ -1,4 +1,4 @@
-"""What commands about models share."""
+"""Helpers of commands that take a model: reading, notes, warnings, completion and tables."""
 
 import os
 from typing import TYPE_CHECKING
@@ -32,7 +32,7 @@ __all__ = [
 
 
 def local_names() -> list[str]:
-    """Names of the trained models on this machine, sorted; of the package's alone, if the cache cannot be read."""
+    """Return the names of the trained models on this machine, sorted; only packaged ones if the cache is damaged."""
     from zoo.hub.catalog import local_catalogs, packaged_models, search
 
     try:
@@ -42,14 +42,17 @@ def local_names() -> list[str]:
 
 
 def complete_specs(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """For a shell: the specs of the package, or else files."""
+    """Complete a spec for the shell: names of packaged specs, and files."""
     from specs.io import network_names
 
     return complete_from(network_names(), incomplete)
 
 
 def print_layers(network: "NetworkSpec") -> None:
-    """The layer table of a spec; `5 conv + 2` has a skip from layer 2, `input, 3 bits` takes pixels as integers."""
+    """Print the layer table of a spec.
+
+    `5 conv + 2` is layer 5 with a skip from layer 2; `0 input, 3 bits` takes pixels as integers of 3 bits.
+    """
     from specs.block import Encoding
     from specs.summary import summarize
 
@@ -77,7 +80,7 @@ def print_layers(network: "NetworkSpec") -> None:
 
 
 def read_and_say(source: str) -> "tuple[Model, bool]":
-    """`read_source`, with the notes of the reader on stderr."""
+    """Read a model as `read_source` does, and print the reader's notes to stderr."""
     from zoo.sources import read_source
 
     model, trained = read_source(source)
@@ -86,7 +89,7 @@ def read_and_say(source: str) -> "tuple[Model, bool]":
 
 
 def own_card(source: str) -> "Card | None":
-    """`card_of`, but for a card of other bytes, of which it tells on stderr."""
+    """Return the card of a model; warn, and return None, if it describes another file."""
     from zoo.runs.card_files import card_of, is_of
     from zoo.sources import model_path
 
@@ -95,34 +98,34 @@ def own_card(source: str) -> "Card | None":
         return card
     beside = path.with_suffix(".yaml")
     warn(
-        f"{beside} is the card of another file than {path}, so it is not shown; this measures it:\n"
+        f"{beside} is the card of another file than {path} and is not shown; to measure this file:\n"
         f"zoo card {path} -o {beside} --force"
     )
     return None
 
 
 def say_doubts(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
-    """Say on stderr what is odd about a network and its recipe: data that do not fit, and fields that do nothing."""
+    """Print warnings about a network and its recipe: data that do not fit, and fields without effect."""
     doubt = doubts(recipe.data, network.input.shape, network.n_classes)
     for warning in filter(None, [doubt, *network.input.idle, *recipe.idle]):
         warn(warning)
 
 
 def say_fresh(trained: bool) -> None:
-    """Say so on stderr if nobody trained the weights."""
+    """Print a note if the weights are fresh."""
     if not trained:
-        say("note: fresh weights, never trained")
+        say("note: these are fresh weights, never trained")
 
 
 def usual_data(model: "Model") -> str:
-    """The dataset that a model was trained on. Raises `SnnZooError` if it does not tell, or if that is gone."""
+    """Return the dataset that a model was trained on. Raises `SnnZooError` if that is unknown or missing."""
     if model.data is None:
-        raise SnnZooError(f"{model.spec.name} does not tell what it was trained on: name it, as in --data mnist")
+        raise SnnZooError(f"{model.spec.name} does not say which data it was trained on: name them, as in --data mnist")
     if model.data not in dataset_names() and not os.path.exists(model.data):  # noqa: PTH110 - False for a bad name
-        raise DataError(f"{model.spec.name} was made with {model.data!r}, which is not there: --data names it anew")
+        raise DataError(f"{model.spec.name} was made with {model.data!r}, which is missing: name the data with --data")
     return model.data
 
 
 def input_shape(model: "Model") -> "Shape":
-    """Of the images that a model takes, as it remembers them, or as they enter."""
+    """Return the shape of the images that a model was made for, or else of its input."""
     return model.image_shape or model.spec.input.shape

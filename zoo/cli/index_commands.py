@@ -1,4 +1,4 @@
-"""Commands about the models of indexes: list, pull, publish."""
+"""The commands `list`, `pull` and `publish`, which work with indexes of models."""
 
 import json
 from collections.abc import Callable
@@ -15,17 +15,17 @@ __all__ = ["list_models", "publish_model", "pull"]
 
 
 def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a command `--from` and `--offline`."""
-    command = click.option("--offline", is_flag=True, help="Nothing from other machines but what was pulled before.")(
-        command
-    )
+    """Add the options `--from` and `--offline`."""
+    command = click.option(
+        "--offline", is_flag=True, help="Use only indexes on this machine, and models that were pulled before."
+    )(command)
     return click.option(
         "--from",
         "urls",
         multiple=True,
         metavar="INDEX",
-        help="A folder, https://, hf:// or any URL of fsspec. May be repeated: the first with the name wins. "
-        "[default: $ZOO_INDEX, then the package, then what was pulled]",
+        help="Index of models: a folder, https://, hf:// or another URL of fsspec. May be repeated; the first index "
+        "that has the model is used. [default: $ZOO_INDEX, then the package, then pulled models]",
     )(command)
 
 
@@ -35,10 +35,10 @@ def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @cache_option
 @json_option
 def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: Path | None, as_json: bool) -> None:
-    """List the models whose names match PATTERN, or NAME@REVISION.
+    """List the models whose names match PATTERN.
 
-    Those of all indexes, and those that were pulled. Accuracy is that of the card, as SNN on the test images of the
-    data.
+    PATTERN is NAME or NAME@REVISION; in NAME, * stands for any letters and ? for one. Accuracy is the SNN's on the test
+    images of the dataset, from the model's card. MB is the size of the model file.
 
     Example: zoo list 'mnist-*'
     """
@@ -83,7 +83,9 @@ def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: P
 
 @command()
 @click.argument("references", nargs=-1, required=True, shell_complete=complete_models, metavar="NAME[@REVISION]...")
-@click.option("-o", "--output", "folder", type=PathArgument, help="Also write the files, and the card, there.")
+@click.option(
+    "-o", "--output", "folder", type=PathArgument, help="Also write the files, and the card, into this folder."
+)
 @click.option(
     "--format",
     "formats",
@@ -91,7 +93,7 @@ def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: P
     type=click.Choice([format.value for format in ModelFormat]),
     default=[ModelFormat.SAFETENSORS.value],
     show_default=True,
-    help="May be repeated. What an index does not have, is converted here.",
+    help="Format of the files. May be repeated. A format that the index lacks is converted here.",
 )
 @_index_options
 @cache_option
@@ -107,11 +109,10 @@ def pull(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Fetch models into the cache, and print where they are.
+    """Fetch models into the cache, and print the path of each file.
 
-    Sizes and digests are checked; of each model and format a path is printed. A revision is the beginning of the model
-    file's sha256: NAME@REVISION is that file or an error. Transfers that broke off go on where they ended. Other
-    commands know by name what lies in $ZOO_CACHE_DIR.
+    Other commands then find the models by name. Sizes and sha256 are checked. A transfer that broke off continues where
+    it ended. A revision is the beginning of the model file's sha256, so NAME@REVISION always means the same file.
 
     Example: zoo pull mnist-dense -o models --format safetensors --format netx
     """
@@ -132,7 +133,7 @@ def pull(
             )
         ours, revision = packaged.index.get(found.name), found.model.revision
         if ours is not None and ours.revision != revision:
-            say(f"note: {found.name} alone means the package's {ours.revision}; this one is {found.name}@{revision}")
+            say(f"note: {found.name} means the package's {ours.revision}; name this one as {found.name}@{revision}")
         pulled.append({
             "name": found.name,
             "revision": revision,
@@ -149,15 +150,25 @@ def pull(
 @command("publish")
 @click.argument("file", type=PathArgument)
 @click.argument("card", type=PathArgument)
-@click.option("--to", "url", required=True, metavar="INDEX", help="A folder, which is made, or hf://OWNER/REPOSITORY.")
-@click.option("--own-data", is_flag=True, help="All may see the path of your own images, and the eight on the card.")
+@click.option(
+    "--to",
+    "url",
+    required=True,
+    metavar="INDEX",
+    help="Index to add to: a folder, made if missing, or hf://OWNER/REPOSITORY.",
+)
+@click.option(
+    "--own-data",
+    is_flag=True,
+    help="If the data are your own: agree to publish their path, and the eight images on the card.",
+)
 @json_option
 def publish_model(file: Path, card: Path, url: str, own_data: bool, as_json: bool) -> None:
     """Add the model FILE, with its CARD, to an index.
 
-    Prints NAME@REVISION. Files come first and index.json last, so readers find the old or the new. What a revision
-    holds never changes. A folder can be pulled from as it is, or from any web server that shows it. Name, description
-    and licence are those of the card, which zoo card writes.
+    Prints NAME@REVISION. Name, description and licence come from the card, which zoo card writes. A published revision
+    never changes. The files are written first and index.json last, so that readers always see a complete index. Others
+    can pull from the folder, or from any web server that serves it.
 
     Example: zoo publish run/model.safetensors run/model.yaml --to /srv/models
     """

@@ -1,4 +1,4 @@
-"""Commands that run a trained model: eval, predict."""
+"""The commands `eval` and `predict`, which run a model."""
 
 import json
 import sys
@@ -45,7 +45,7 @@ __all__ = ["evaluate_model", "predict"]
 
 STEPS = "--time-steps"
 WARM_UP = 256
-"""Images that run before any are timed."""
+"""Number of images that run before the timing begins."""
 
 
 @command("eval")
@@ -53,19 +53,29 @@ WARM_UP = 256
 @click.option(
     "--data",
     shell_complete=complete_data,
-    help="Dataset, .npz, or folder with a folder for each class, named so; by default the data it was trained on.",
+    help="Dataset, .npz file, or folder with a folder of images for each class, named like the class. [default: the "
+    "dataset that the model was trained on]",
 )
 @click.option(
     "--engine",
     type=click.Choice(["torch", "integer"]),
     default="torch",
     show_default=True,
-    help="Floats, or the integers of the chip: the same spikes within its 24 bits, mostly faster.",
+    help="torch: floats. integer: the chip's integers, with the same spikes and mostly faster; an error if a state "
+    "leaves the chip's 24 bits.",
 )
-@click.option("--mode", type=click.Choice(["snn", "ann"]), default="snn", show_default=True)
-@click.option(STEPS, metavar="T[,T...]", help="Time steps; by default the spec's.")
-@click.option("--limit", type=click.IntRange(1), help="Only the first N images.")
-@click.option("--plot", type=PathArgument, help="Draw accuracy against T, and the ANN's, as a .png.")
+@click.option(
+    "--mode",
+    type=click.Choice(["snn", "ann"]),
+    default="snn",
+    show_default=True,
+    help="snn: spikes over time. ann: the fitted activations, without time.",
+)
+@click.option(STEPS, metavar="T[,T...]", help="Numbers of time steps to score. [default: as in the spec]")
+@click.option("--limit", type=click.IntRange(1), help="Number of images to score, the first ones. [default: all]")
+@click.option(
+    "--plot", type=PathArgument, help="Also draw accuracy by number of time steps, and as ANN, into FILE.png."
+)
 @data_options
 @run_options
 @force_option
@@ -84,9 +94,10 @@ def evaluate_model(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Score a model on the test images.
+    """Score a model on test images.
 
-    Prints accuracy, rates, synaptic operations of an image, images a second.
+    Prints accuracy and speed, and for each layer the rate (spikes per neuron and time step) and the synops (synaptic
+    operations) per image. SOURCE is a model file or the name of a model.
 
     Example: zoo eval mnist-dense --data mnist-sample --time-steps 1,4,16
     """
@@ -95,14 +106,14 @@ def evaluate_model(
 
     steps = _parse_steps(time_steps)
     if engine == "integer" and (mode == "ann" or device == "cuda"):
-        raise click.UsageError("the integer engine runs spikes on the CPU: no --mode ann, no --device cuda")
+        raise click.UsageError("--engine integer runs spikes on the CPU: leave out --mode ann and --device cuda")
     if mode == "ann" and time_steps is not None:
-        raise click.UsageError(f"an ANN has no time steps: no {STEPS} with --mode ann")
+        raise click.UsageError(f"an ANN has no time steps: leave out {STEPS} or --mode ann")
     if plot is not None:
         if mode == "ann":
-            raise click.UsageError("--plot draws spiking accuracy: no --mode ann")
+            raise click.UsageError("--plot draws the accuracy of the SNN: leave out --mode ann")
         if plot.suffix != ".png":
-            raise click.UsageError(f"--plot writes a .png; this is {str(plot)!r}")
+            raise click.UsageError(f"--plot: must be FILE.png, got {str(plot)!r}")
         refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)
@@ -121,12 +132,12 @@ def evaluate_model(
         say_sample(dataset)
         _print_scores(model.spec, scores, engine)
         if mode == "ann" and model.told("conversion"):
-            say("note: this is the network by its activations, not the ANN that it was converted from")
+            say("note: ANN means this network with its fitted activations, not the ANN that it was converted from")
         chosen = click.get_current_context().get_parameter_source("engine") is ParameterSource.COMMANDLINE
         if mode == "snn" and network.device.type == "cpu" and not chosen and model.overflow is None:
-            say("note: --engine integer gives the same spikes, mostly faster")
+            say("note: --engine integer computes the same spikes, mostly faster")
         if mode == "snn" and engine == "torch" and any(t and t > model.spec.time_steps for t in steps):
-            say("note: more steps may leave the chip's 24 bits, which floats do not notice and --engine integer does")
+            say("note: with more time steps a state may leave the chip's 24 bits; only --engine integer checks that")
     if scores and plot is not None:
         _plot_scores(plot, scores, evaluate(network, test, mode=Mode.ANN) if network.fitted else None)
     if beyond:
@@ -136,18 +147,25 @@ def evaluate_model(
 @command()
 @click.argument("source", shell_complete=complete_models)
 @click.argument("images", nargs=-1, required=True, type=PathArgument)
-@click.option("--invert/--no-invert", default=None, help="Light for dark; by default of dark on light.")
-@click.option("--animate", type=PathArgument, help="Write the output spikes of the first image as a GIF.")
+@click.option(
+    "--invert/--no-invert",
+    default=None,
+    help="Invert brightness, or do not. [default: invert if the object is darker than the background, for models of "
+    "MNIST and Fashion-MNIST]",
+)
+@click.option(
+    "--animate", type=PathArgument, help="Also write the output spikes for the first image as a GIF, FILE.gif."
+)
 @force_option
 @json_option
 def predict(
     source: str, images: tuple[Path, ...], invert: bool | None, animate: Path | None, force: bool, as_json: bool
 ) -> None:
-    """Classify image files of any size: the likeliest classes.
+    """Classify image files of any size.
 
-    They are read as images of one's own are for training: grey or in colours, resized. For MNIST and Fashion-MNIST they
-    are framed as those: what they show is cut out, made light on dark, and centred. stderr tells what was done. --json
-    has the scores of all classes.
+    Prints the two likeliest classes of each image; --json has the scores of all classes. Images are made grey or
+    coloured, and resized, as the network needs. For models of MNIST and Fashion-MNIST the object is also cut out, made
+    light on dark, and centred as in these datasets. stderr says what was done to each image.
 
     Example: zoo predict mnist-dense seven.png --animate seven.gif
     """
@@ -155,7 +173,7 @@ def predict(
 
     if animate is not None:
         if animate.suffix.lower() != ".gif":
-            raise click.UsageError(f"--animate writes a .gif; this is {str(animate)!r}")
+            raise click.UsageError(f"--animate: must be FILE.gif, got {str(animate)!r}")
         refuse_existing(animate, force)
     model = read_and_say(source)[0]
     network, names = model.build(), model.classes
@@ -166,7 +184,7 @@ def predict(
     for p in predictions:
         say(f"{p.path}: {p.done}")
         if p.is_blank:
-            warn(f"{p.path} shows the network nothing: what it answers means nothing")
+            warn(f"{p.path} is blank for the network: its class means nothing")
     if predictions and as_json:
         rows = [
             {
@@ -182,7 +200,7 @@ def predict(
         click.echo(json.dumps({"predictions": rows}))
     elif predictions:
         print_table(
-            ["image", "class", "probability", "next", "probability"],
+            ["image", "class", "probability", "next class", "probability"],
             [
                 [str(p.path), *(cell for label in p.likeliest(2) for cell in (names[label], percent(p.scores[label])))]
                 for p in predictions
@@ -199,20 +217,23 @@ def _parse_steps(text: str | None) -> list[int | None]:
         steps: list[int | None] = [None] if text is None else [int(part) for part in text.split(",")]
     except ValueError:
         raise click.BadParameter(
-            f"takes numbers with commas, as in 4,8,16; this is {text!r}", param_hint=STEPS
+            f"must be whole numbers with commas, as in 4,8,16, got {text!r}", param_hint=STEPS
         ) from None
     if any(t is not None and not 1 <= t <= 4096 for t in steps):
-        raise click.BadParameter(f"time steps are 1 to 4096; this is {text!r}", param_hint=STEPS)
+        raise click.BadParameter(f"must be 1 to 4096, got {text!r}", param_hint=STEPS)
     return steps
 
 
 def _score_each(
     network: "Runnable", test: "Split", mode: "Mode", steps: list[int | None]
 ) -> "tuple[list[Evaluation], list[str]]":
-    """Scores of each T, the spec's for None, and what is told of those at which a state leaves 24 bits."""
+    """Score a network for each number of time steps, where None means the spec's.
+
+    Returns the scores, and a message for each number at which a state leaves the hardware's 24 bits.
+    """
     from bootstrap_core import evaluate
 
-    with suppress(StateOverflowError):  # warm up: the speed leaves out loading
+    with suppress(StateOverflowError):  # warm-up, so that the speed does not include loading
         evaluate(network, test.take(slice(0, WARM_UP)), mode=mode, time_steps=steps[0])
     scores, beyond = [], list[str]()
     for t in steps:
@@ -226,7 +247,7 @@ def _score_each(
 
 @contextmanager
 def _image_bar(n_images: int) -> Iterator[Callable[[int], object]]:
-    """A progress bar on stderr if that is a terminal; gives the function to call with the number of images done."""
+    """Show a progress bar on stderr if that is a terminal; yield the function to call with a number of new images."""
     if not shows_progress():
         yield lambda n: None
         return

@@ -1,4 +1,4 @@
-"""Commands about model files: show, verify."""
+"""The commands `show` and `verify`, which describe and check a model."""
 
 import json
 from dataclasses import asdict
@@ -30,11 +30,11 @@ WIDTH = 80
     "--diff",
     "other",
     shell_complete=complete_models,
-    help="Another model: tell where its layers differ, in the integers of the hardware.",
+    help="Second model: print the differences of its layers, in integers of the chip.",
 )
 @click.option("--graph", type=PathArgument, help="Draw the network into FILE.svg or FILE.html.")
-@click.option("--markdown", is_flag=True, help="The card as a page of Markdown.")
-@click.option("--curves", type=PathArgument, help="Draw the learning curves of the card, as a .png.")
+@click.option("--markdown", is_flag=True, help="Print the card as Markdown.")
+@click.option("--curves", type=PathArgument, help="Draw the learning curves of the card into FILE.png.")
 @force_option
 @json_option
 def show(
@@ -46,11 +46,11 @@ def show(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Show what a model or a spec is, and what a model scores.
+    """Show a model or a spec: layers, scores and training.
 
-    A model of the package, a model file, or a spec. The card tells, if there is one: of a model of the package, or
-    beside the file, as model.yaml. Of a netx file: the integers that it holds, whatever its neurons are. A drawing has
-    the integers of any network, and histograms of its weights.
+    SOURCE is a model file, a spec, or the name of a model or spec. The scores come from the model's card, which lies
+    beside a file as model.yaml. A netx file is shown as the integers in it, also if its neurons are unknown to snnzoo.
+    A drawing shows the integers of any network, and histograms of its weights.
 
     Example: zoo show mnist-dense --graph network.svg
     """
@@ -59,12 +59,12 @@ def show(
     if graph is not None and other is not None:
         raise click.UsageError("--graph draws one network, --diff compares two: use one at a time")
     if (markdown or curves is not None) and (graph is not None or other is not None):
-        raise click.UsageError("--markdown and --curves are of a card, --graph and --diff of layers: use one at a time")
+        raise click.UsageError("--markdown and --curves show a card, --graph and --diff show layers: use one at a time")
     if graph is not None:
         _draw(source, graph, force, as_json)
         return
     if markdown and as_json:
-        raise click.UsageError("--markdown and --json are two forms of the same: use one at a time")
+        raise click.UsageError("--markdown and --json print the same in two forms: use one at a time")
     card = own_card(source) if other is None else None
     if curves is not None:
         refuse_existing(curves, force)
@@ -84,15 +84,17 @@ def show(
 @command()
 @click.argument("source", shell_complete=complete_models, required=False)
 @click.option(
-    "--against", type=PathArgument, help="The file, or the card, to hold it to; by default those of its name beside it."
+    "--against",
+    type=PathArgument,
+    help="File or card to compare with. [default: the card of SOURCE, and the model files of its name beside it]",
 )
 @json_option
 def verify(source: str | None, against: Path | None, as_json: bool) -> None:
-    """Check a model, or all of the package.
+    """Check a model, or all models of the package.
 
-    That both engines agree; by its card, its bytes, its spec, and its output on the golden images, to the last bit; and
-    that files of its name hold the same: a checkpoint network.pt beside network.net, say, or a model.net beside
-    model.safetensors.
+    Both engines must give the same spikes. Bytes, spec, and output on the golden images must agree with the card, to
+    the last bit. Other model files of the same name beside SOURCE must hold the same integers, such as network.pt
+    beside network.net, or model.net beside model.safetensors. The exit code is 1 if a check fails.
 
     Example: zoo verify mnist-dense
     """
@@ -101,7 +103,7 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
     from zoo.sources import read_source
 
     if source is None and against is not None:
-        raise click.UsageError("--against compares one model: name it")
+        raise click.UsageError("--against compares one model: name it before --against")
     reports = []
     for name in model_names() if source is None else [source]:
         say_fresh(read_source(name)[1])
@@ -110,7 +112,7 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
         reports.append({"model": name, "passed": passed, "checks": [asdict(check) for check in checks]})
         if not as_json:
             rows = [[c.name, "skipped" if c.skipped else "ok" if c.passed else "FAILED", c.found] for c in checks]
-            print_table(["check" if source else name, "", "found"], rows, words=True)
+            print_table(["check" if source else name, "result", "found"], rows, words=True)
     passed = all(report["passed"] for report in reports)
     if as_json:
         click.echo(json.dumps({"passed": passed, "models": reports} if source is None else reports[0]))
@@ -124,7 +126,7 @@ def _draw(source: str, path: Path, force: bool, as_json: bool) -> None:
     from zoo.sources import is_netx, layers_of
 
     if path.suffix not in {".svg", ".html"}:
-        raise click.UsageError(f"--graph takes FILE.svg or FILE.html; this is {str(path)!r}")
+        raise click.UsageError(f"--graph: must be FILE.svg or FILE.html, got {str(path)!r}")
     refuse_existing(path, force)
     if is_netx(source):
         graph = graph_of_netx(layers_of(source), Path(source).name)
@@ -161,9 +163,10 @@ def _needed(card: "Card | None", source: str) -> "Card":
 
     if card is None:
         path = model_path(source)
-        read_and_say(source)  # what is no model is told
+        read_and_say(source)  # raises if it is not a model
         own = path.suffix == ModelFormat.SAFETENSORS.suffix
-        remedy = f"this writes one:\nzoo card {path} -o {path.with_suffix('.yaml')}" if own else "safetensors have one"
+        command = f"zoo card {path} -o {path.with_suffix('.yaml')}"
+        remedy = f"this writes one:\n{command}" if own else "only .safetensors files have cards"
         raise SnnZooError(f"{source} has no card; {remedy}")
     return card
 
@@ -207,7 +210,7 @@ def _plot_curves(card: "Card", path: Path) -> Path:
 
 
 def _printable(text: str) -> str:
-    """A stranger's text, without what would steer the terminal."""
+    """Replace characters of a foreign text that could control the terminal."""
     return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
 
 
@@ -221,15 +224,15 @@ def _show_netx(source: str, as_json: bool) -> None:
         try:
             spec = None if file.spec is None else json.loads(file.spec)
         except (ValueError, RecursionError) as error:
-            raise IntegrityError(f"{source}: the spec in it is no JSON: {error}") from None
+            raise IntegrityError(f"{source}: the spec in it is not JSON: {error}") from None
         click.echo(json.dumps({"time_steps": file.time_steps, "spec": spec, "layers": layers}))
         return
     print_table(layer_header(), [layer_row(i, layer) for i, layer in enumerate(file.layers)])
     click.echo()
     print_table(neuron_header(), neuron_rows(file), words=True)
-    click.echo(f"\ntime steps: {file.time_steps or 'not said'}")
+    click.echo(f"\ntime steps: {file.time_steps or 'not in the file'}")
     if file.problems:
-        click.echo(f"no network of CUBA blocks: {'; '.join(file.problems)}")
+        click.echo(f"not a network of CUBA blocks: {'; '.join(file.problems)}")
 
 
 def _show_difference(a: "NetxFile", b: "NetxFile", as_json: bool) -> None:
@@ -245,7 +248,7 @@ def _show_difference(a: "NetxFile", b: "NetxFile", as_json: bool) -> None:
             words=True,
         )
     else:
-        click.echo("the same in every layer")
+        click.echo("all layers are the same")
 
 
 def _kind(a: "NetxFile", b: "NetxFile", index: int) -> str:

@@ -1,4 +1,4 @@
-"""Commands about specs: schema, check, build."""
+"""The commands `schema`, `check` and `build`, which work with specs."""
 
 import json
 from dataclasses import asdict
@@ -38,8 +38,9 @@ def schema() -> None:
 def check(spec: str, as_json: bool) -> None:
     """Validate SPEC, a YAML file or a name, and print its layers.
 
-    Data that it would be trained on must have a known name or be here, and so must its teacher. Weight bytes are of
-    8-bit weights; synops are synaptic operations a step if every input fires.
+    Also checks that zoo train would accept the recipe: its data and its teacher must have a known name or exist here.
+    Weight bytes are for weights of 8 bits. Synops/step are the synaptic operations of a time step in which every input
+    spikes.
 
     Example: zoo check mnist-dense
     """
@@ -58,10 +59,10 @@ def check(spec: str, as_json: bool) -> None:
 
 
 def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
-    """What `zoo train` would refuse."""
+    """Raise the errors that `zoo train` would raise for a recipe."""
     if n_images := TRAINING_IMAGES.get(recipe.data):
         recipe.check_images(n_images)
-    recipe.check_own_teacher(fitted=recipe.snn_epochs < recipe.epochs)  # an ANN epoch fits
+    recipe.check_own_teacher(fitted=recipe.snn_epochs < recipe.epochs)  # ANN epochs fit the activations
     if recipe.teacher is not None:
         from zoo.runs.training_run import load_teacher
 
@@ -70,12 +71,16 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
 
 @command()
 @click.argument("spec", shell_complete=complete_specs)
-@click.option("-o", "--output", required=True, type=PathArgument, help="Model file; the suffix names the format.")
-@click.option("--seed", type=Seed, default=0, show_default=True, help="Of the fresh weights.")
+@click.option(
+    "-o", "--output", required=True, type=PathArgument, help="Model file to write; the suffix names the format."
+)
+@click.option("--seed", type=Seed, default=0, show_default=True, help="Seed of the fresh weights.")
 @force_option
 @json_option
 def build(spec: str, output: Path, seed: int, force: bool, as_json: bool) -> None:
-    """Build SPEC with fresh weights into a model file.
+    """Write a model file of SPEC with fresh weights.
+
+    SPEC is a YAML file or the name of a network.
 
     Example: zoo build mnist-dense -o fresh.safetensors
     """
@@ -91,12 +96,12 @@ def build(spec: str, output: Path, seed: int, force: bool, as_json: bool) -> Non
 
 
 def _load_spec(source: str, *, find_data: bool = False) -> "NetworkSpec":
-    """A spec, see `load_spec`; a file that is none is told what it is."""
+    """Read a spec as `load_spec` does; the error for another kind of file says what it is."""
     from specs.io import load_spec
 
     path = Path(source)
     if path.is_file() and not is_text(path):
         from converters.formats.file_kind import USES, kind_of_file
 
-        raise SpecError(f"{path} is no spec but {USES[kind_of_file(path)]}")
+        raise SpecError(f"{path} is not a spec but {USES[kind_of_file(path)]}")
     return load_spec(source, find_data=find_data)

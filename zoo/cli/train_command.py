@@ -1,4 +1,4 @@
-"""The command that trains."""
+"""The command `train`."""
 
 import json
 import time
@@ -52,14 +52,18 @@ BAR_WIDTH = 79
 @click.argument("spec", shell_complete=complete_specs)
 @click.option("-o", "--output", "folder", required=True, type=PathArgument, help="Folder of the run.")
 @click.option(
-    "--epochs", type=click.IntRange(1), help="Same as --set training.epochs=N; of fewer, SNN ones keep their part."
+    "--epochs",
+    type=click.IntRange(1),
+    help="Number of epochs, ANN and SNN together; if less than in the recipe, SNN epochs keep their share. Same as "
+    "--set training.epochs=N.",
 )
-@click.option("--seed", type=Seed, help="Same as --set training.seed=N.")
-@click.option("--data", shell_complete=complete_data, help="Same as --set training.data=NAME.")
+@click.option("--seed", type=Seed, help="Seed of the training. Same as --set training.seed=N.")
+@click.option("--data", shell_complete=complete_data, help="Dataset to train on. Same as --set training.data=NAME.")
 @click.option(
     "--precision",
     type=click.Choice(["auto", "float32", "bfloat16"]),
-    help="Type of products; auto: bfloat16 where that is faster. Same as --set training.precision=NAME.",
+    help="Number type of matrix products; auto: bfloat16 where the CPU is faster with it. Same as --set "
+    "training.precision=NAME.",
 )
 @click.option(
     "--set",
@@ -68,13 +72,13 @@ BAR_WIDTH = 79
     metavar="KEY=VALUE",
     help="Replace a field of the spec, as in training.epochs=5 or blocks.0.features=64. May be repeated.",
 )
-@click.option("--resume", is_flag=True, help="Go on from the checkpoint in the folder.")
+@click.option("--resume", is_flag=True, help="Continue from the checkpoint in the folder.")
 @click.option(
     "--timeout",
     type=click.IntRange(1),
     default=300,
     show_default=True,
-    help="Of several processes: seconds until one that does not answer is given up.",
+    help="With several processes: seconds to wait for a process that does not answer.",
 )
 @data_options
 @run_options
@@ -96,15 +100,18 @@ def train(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Train SPEC, a YAML file or a name, by bootstrap.
+    """Train a network by bootstrap training.
 
-    The name of a model trains its network afresh. Or train a model file on, by the recipe in it. Leaves in the folder
-    model.safetensors (the best epoch by SNN accuracy on validation images cut from the training set), checkpoint.pt,
-    metrics.jsonl and curves.png; then scores the test set once. Ctrl-C leaves a checkpoint.
+    SPEC is a YAML file, or the name of a network or model: it is trained from fresh weights. SPEC can also be a model
+    file: its training continues, with the recipe in it.
 
-    Epochs count from 1 in what is printed, from 0 in JSON, metrics.jsonl and cards, as recipes name them.
+    The folder gets model.safetensors, checkpoint.pt, metrics.jsonl and curves.png. The model comes from the epoch with
+    the best SNN accuracy on validation images, which are cut from the training set. At the end it is scored on the test
+    set. After Ctrl-C, the same command with --resume continues.
 
-    Several processes, on one host or more, train together: start them with `torchrun` or `accelerate launch`.
+    Epochs count from 1 in printed text, and from 0 in JSON, metrics.jsonl, cards and recipes.
+
+    Several processes, on one host or more, can train together: start them with torchrun or accelerate launch.
 
     Example: zoo train mnist-dense -o run --epochs 5
 
@@ -139,7 +146,7 @@ def _start_run(
     from zoo.sources import is_spec, override_spec, read_start, resolve_device
 
     if not resume and group.leads:
-        otherwise = "go on with --resume, " if (folder / CHECKPOINT).exists() else ""
+        otherwise = "continue with --resume, " if (folder / CHECKPOINT).exists() else ""
         for name in FILES:
             refuse_existing(folder / name, force, otherwise=otherwise)
     start, model = read_start(spec)
@@ -147,11 +154,11 @@ def _start_run(
     recipe = network.training or TrainingSpec()
     if start.training is None and "data" not in recipe.model_fields_set and not is_spec(spec):
         raise SnnZooError(
-            f"{start.name} tells no recipe, as what was trained elsewhere, or converted and not tuned: name data, as "
-            "in --data mnist, to train it by the tutorial's, or by what --set says"
+            f"{start.name} has no recipe, since it was trained elsewhere, or converted and not tuned: name data, as in "
+            "--data mnist, to train with the default recipe, which --set changes"
         )
     if model is not None and recipe.data == model.data:
-        usual_data(model)  # or how to name them anew is told
+        usual_data(model)  # raises if the data are missing
     use_threads(threads)
     device = local_device(resolve_device(device))
     if group.leads:
@@ -173,8 +180,8 @@ def _start_run(
     )
     if group.leads and run.planned_epochs is not None:
         warn(
-            f"until epoch {len(run.reports)} the learning rate fell as of {run.planned_epochs} epochs: {recipe.epochs} "
-            "in one go end with other weights"
+            f"up to epoch {len(run.reports)} the learning rate was planned for {run.planned_epochs} epochs: a run of "
+            f"{recipe.epochs} epochs without a break would end with other weights"
         )
     if group.leads and recipe.teacher is not None:
         _say_of_teacher(spec, run, recipe.teacher)
@@ -182,17 +189,17 @@ def _start_run(
 
 
 def _say_learnt_validation(who: str, model: "Model", recipe: "TrainingSpec") -> None:
-    """Of a model that was trained, or tuned when it was converted, as its recipe tells."""
+    """Warn if a model has learnt from images that `recipe` validates on."""
     from specs.training import TrainingSpec
 
     before = model.spec.training or (TrainingSpec() if model.told("training") else None)
     has_learnt = model.told("training") or model.told("conversion")
     if before and has_learnt and (remedy := recipe.learnt_validation(before)):
-        warn(f"{who} has learnt from some of the validation images, which will flatter this run: {remedy}")
+        warn(f"{who} has learnt from some of the validation images, so their accuracy will be too high: {remedy}")
 
 
 def _say_of_teacher(source: str, run: "TrainingRun", teacher: str) -> None:
-    """Say what makes a run differ from the one that a card tells, or look better than it is."""
+    """Warn if the teacher is not the one on the card of `source`, or has learnt from the validation images."""
     from zoo.runs.card_files import card_of
     from zoo.sources import read_source
 
@@ -200,41 +207,41 @@ def _say_of_teacher(source: str, run: "TrainingRun", teacher: str) -> None:
     taught_by = None if card is None or card.training.recipe is None else card.training.recipe.teacher
     if card is not None and taught_by == teacher and card.training.teacher_revision not in (None, run.teacher_revision):
         warn(
-            f"{source} was taught by {teacher}@{card.training.teacher_revision}; {teacher} is {run.teacher_revision} "
-            "now, so this run becomes other weights"
+            f"{source} was taught by {teacher}@{card.training.teacher_revision}, but {teacher} is now revision "
+            f"{run.teacher_revision}: this run will end with other weights"
         )
     _say_learnt_validation(f"the teacher {teacher}", model, run.recipe)
 
 
 def _train(run: "TrainingRun") -> None:
-    """Train to the end, showing a bar on a terminal and a line for each epoch."""
-    quiet, told = is_quiet() or not run.group.leads, False
+    """Train all epochs; print a line for each, and on a terminal a progress bar."""
+    quiet, explained = is_quiet() or not run.group.leads, False
     bar = shows_progress() and not quiet
     run.score_start()
     if not (quiet or run.finished):
         if run.start_accuracy is not None:
-            click.echo(f"before: {run.start_accuracy:.2%} of the validation images, as SNN", err=True)
-        click.echo(f"*: the best SNN so far on validation images, kept as {run.model_path.name}", err=True)
+            click.echo(f"before training: SNN accuracy {run.start_accuracy:.2%} on the validation images", err=True)
+        click.echo(f"*: best SNN accuracy on the validation images so far, saved as {run.model_path.name}", err=True)
         click.echo(_columns(EPOCH_HEADER, run.recipe.epochs), err=True)
     try:
         while not run.finished:
             report = run.run_epoch(_EpochBar(run.trainer.epoch) if bar else lambda done, total: None)
             if not quiet:
                 click.echo(_epoch_line(report, run.recipe.epochs), err=True)
-                if report.overflow and not told:
-                    say("!: a state leaves the chip's 24 bits on validation images; epochs without that come first")
-                told = told or report.overflow is not None
+                if report.overflow and not explained:
+                    say("!: a state leaves the chip's 24 bits on validation images; epochs without ! are preferred")
+                explained = explained or report.overflow is not None
     except KeyboardInterrupt:
         if not run.group.leads:
             raise SystemExit(INTERRUPTED) from None
-        what = "best model so far is" if run.trainer.epoch else "first epoch has not ended; its weights so far are"
+        what = "best model so far is" if run.trainer.epoch else "first epoch has not ended; its weights are in"
         click.echo(f"\nStopped; the {what} {run.model_path}", err=True)
-        click.echo("Go on with the same command and --resume", err=True)
+        click.echo("Continue with the same command and --resume", err=True)
         raise SystemExit(INTERRUPTED) from None
 
 
 class _EpochBar:
-    """Progress of one epoch on the terminal's last line: batches, rate, time left."""
+    """Progress bar of one epoch on the last line of the terminal: batches, speed, time left."""
 
     def __init__(self, epoch: int) -> None:
         self.epoch, self.start = epoch, time.perf_counter()
@@ -277,17 +284,17 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
     try:
         run.plot()
     except SnnZooError as error:
-        say(f"no curves.png: {error}")
+        say(f"note: curves.png was not drawn: {error}")
     say_overflow(run.overflow)
     if run.start_accuracy is not None and run.start_accuracy > best.validation_snn_accuracy:
         warn(
-            f"the model that this run went on from got {run.start_accuracy:.2%} of the validation images right, more "
-            "than any epoch: keep that one, or go on from it with a smaller learning rate"
+            f"the start model has an accuracy of {run.start_accuracy:.2%} on the validation images, better than every "
+            "epoch: keep the start model, or train it with a smaller learning rate"
         )
     silent = scores[Mode.SNN].silent
     if silent is not None:
-        scaling = "let weights be scaled to the images (--set training.initialize=true)"
-        cure = "learn at a smaller rate" if run.recipe.initialize else scaling
+        scaling = "scale the weights to the images (--set training.initialize=true)"
+        cure = "use a smaller learning rate" if run.recipe.initialize else scaling
         warn(f"no neuron of block {silent} ever spikes: {cure}, or train longer")
     if as_json:
         click.echo(json.dumps({

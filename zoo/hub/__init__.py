@@ -1,1 +1,1 @@
-"""Indexes of models: finding, fetching and publishing."""
+"""Indexes of models: find, fetch and publish models."""

@@ -1,4 +1,4 @@
-"""What there is: the models of the package, those pulled before, and those of any index; found by name."""
+"""Catalogs of models: the package, the cache of pulled models, and any index; search by name."""
 
 import os
 from collections.abc import Sequence
@@ -32,14 +32,14 @@ __all__ = [
 ]
 
 PACKAGE, CACHE = "package", "cache"
-"""Names of the catalogs that are no index of the user's."""
+"""Names of the two catalogs that every installation has."""
 
 
 @dataclass(frozen=True)
 class Catalog:
-    """An index that was read, and the way to its files.
+    """An index that was read, and the transport for its files.
 
-    `name` is what tables show: `PACKAGE`, `CACHE`, or its URL.
+    `name` is shown in tables: `PACKAGE`, `CACHE`, or the URL.
     """
 
     name: str
@@ -57,48 +57,47 @@ class Found:
 
 
 def packaged_models() -> Catalog:
-    """The models that come with the package."""
+    """Return the catalog of the models in the package."""
     with resources.as_file(resources.files("zoo")) as folder:
         return _read_catalog(FolderTransport(Path(folder)), name=PACKAGE)
 
 
 def model_cache(cache_dir: Path | None = None) -> Path:
-    """The folder of pulled models: an index whose files lie below their digests. `cache_dir` as in `cache_folder`."""
+    """Return the folder of pulled models, which is an index. `cache_dir` as in `cache_folder`."""
     return cache_folder(cache_dir) / "models"
 
 
 def cached_models(cache_dir: Path | None = None) -> Catalog:
-    """The models that were pulled before; the revision pulled last stands for the name.
+    """Return the catalog of pulled models; a name without a revision means the revision pulled last.
 
     Raises:
-        IntegrityError: the cache's index is damaged; says what to do.
+        IntegrityError: the cache's index is damaged; the message says how to repair it.
     """
     folder = model_cache(cache_dir)
     try:
         index = read_index(folder)
     except IntegrityError as error:
-        remedy = f"remove {folder / INDEX_NAME}: the models are still there, and are named again when they are pulled"
+        remedy = f"remove {folder / INDEX_NAME}, then pull the models again: their files are kept"
         raise IntegrityError(f"{error}\n{remedy}") from None
     return Catalog(CACHE, FolderTransport(folder), index)
 
 
 def local_catalogs(cache_dir: Path | None = None) -> list[Catalog]:
-    """What is on this machine: the package, then the cache."""
+    """Return the catalogs on this machine: the package, then the cache."""
     return [packaged_models(), cached_models(cache_dir)]
 
 
 def open_catalogs(urls: Sequence[str] = (), *, cache_dir: Path | None = None, offline: bool = False) -> list[Catalog]:
-    """The indexes to search, first the one that goes before the others.
+    """Return the catalogs to search; earlier ones take precedence.
 
     Args:
-        urls: of indexes; by default those in $ZOO_INDEX, with spaces between them, then the package, and at last what
-            was pulled before.
+        urls: URLs of indexes; by default those in $ZOO_INDEX, separated by spaces, then the package, then the cache.
         cache_dir: as in `cache_folder`.
-        offline: instead of each index beyond this machine, take what was pulled before.
+        offline: read the cache instead of each index on another machine.
 
     Raises:
-        TransferError: an index cannot be read; none is passed over, as another would take its place.
-        IntegrityError: it is no index.
+        TransferError: an index cannot be read; it is not skipped, since a later one would take its place.
+        IntegrityError: an index is damaged.
     """
     if urls:
         return [_open_catalog(url, cache_dir, offline) for url in urls]
@@ -106,20 +105,20 @@ def open_catalogs(urls: Sequence[str] = (), *, cache_dir: Path | None = None, of
         catalogs = [_open_catalog(url, cache_dir, offline) for url in os.environ.get("ZOO_INDEX", "").split()]
     except TransferError as error:
         raise TransferError(
-            f"{error}\nZOO_INDEX names this index; --offline does without those on other machines"
+            f"{error}\nThis index comes from ZOO_INDEX; --offline skips indexes on other machines"
         ) from None
     return [*catalogs, packaged_models(), cached_models(cache_dir)]
 
 
 def find_model(reference: str, catalogs: Sequence[Catalog]) -> Found | None:
-    """The model that `NAME` or `NAME@REVISION` means: in the first catalog that has it, of that revision if said."""
+    """Return the model `NAME` or `NAME@REVISION` from the first catalog that has it; None if it is missing in all."""
     name, revision = parse_reference(reference)
     found = ((catalog, catalog.index.get(name, revision)) for catalog in catalogs)
     return next((Found(name, model, catalog) for catalog, model in found if model), None)
 
 
 def find_models(references: Sequence[str], catalogs: Sequence[Catalog]) -> list[Found]:
-    """The models that the references mean. Raises `SnnZooError` unless all are there."""
+    """Return the models that the references name. Raises `SnnZooError` if one is missing."""
     found = {reference: find_model(reference, catalogs) for reference in references}
     for reference, model in found.items():
         if model is None:
@@ -128,9 +127,9 @@ def find_models(references: Sequence[str], catalogs: Sequence[Catalog]) -> list[
 
 
 def no_model(reference: str, catalogs: Sequence[Catalog], *, otherwise: str = "") -> SnnZooError:
-    """The error for a model that is in none of the catalogs: what revisions there are, or what name was meant.
+    """Return the error for a model that no catalog has; it lists the revisions or names that exist.
 
-    `otherwise` follows, unless a name is near.
+    If a name is similar, it is suggested instead; else the text `otherwise` is appended.
     """
     name, revision = parse_reference(reference)
     where = ", ".join(dict.fromkeys(catalog.name for catalog in catalogs))
@@ -145,8 +144,10 @@ def no_model(reference: str, catalogs: Sequence[Catalog], *, otherwise: str = ""
 
 
 def search(pattern: str, catalogs: Sequence[Catalog]) -> list[Found]:
-    """The models whose names match `pattern`, with `*`, `?` and `[...]`, perhaps `@REVISION`; each once, as
-    `find_model` finds it."""
+    """Return the models whose names match `pattern`, each once, as `find_model` finds it.
+
+    `pattern` may contain `*`, `?` and `[...]`, and end in `@REVISION`.
+    """
     pattern, at, revision = pattern.partition("@")
     names = [name for name in _names(catalogs) if fnmatchcase(name, pattern)]
     return [found for name in names if (found := find_model(f"{name}{at}{revision}", catalogs))]
@@ -163,8 +164,8 @@ def _open_catalog(url: str, cache_dir: Path | None, offline: bool) -> Catalog:
 def _read_catalog(transport: Transport, *, name: str = "") -> Catalog:
     if isinstance(transport, FolderTransport):
         place = transport.folder / INDEX_NAME
-        if not os.path.exists(place):  # noqa: PTH110 - False for a name that cannot be
-            raise TransferError(f"no index in {transport.folder}: there is no {place}; zoo publish makes one")
+        if not os.path.exists(place):  # noqa: PTH110 - False for an invalid name
+            raise TransferError(f"no index in {transport.folder}: {place} is missing; zoo publish makes one")
     raw = BytesIO()
     transport.fetch(INDEX_NAME, raw)
     return Catalog(

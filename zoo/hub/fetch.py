@@ -1,4 +1,4 @@
-"""Getting models: checked, into the cache, and from there to where the user wants them, in any format."""
+"""Fetch models: check them, cache them, and copy or convert them to where the user wants them."""
 
 import filecmp
 import shutil
@@ -29,24 +29,25 @@ def pull(
     force: bool = False,
     progress: Progress = no_progress,
 ) -> list[Path]:
-    """Fetch a model; the paths of its files, one a format.
+    """Fetch a model; return the paths of its files, one for each format.
 
-    Size and sha256 of each file are checked each time. Models of the package are taken from there, others come through
-    the cache, which processes share. A format that the index does not have is made of the safetensors file.
+    Size and sha256 of each file are checked at every call. Models of the package are read from there, others go through
+    the cache, which several processes may use at once. A format that the index lacks is converted from the safetensors
+    file.
 
     Args:
         found: the model.
-        formats: that are wanted.
-        folder: also write the files, and the card, there; by default they stay where they are.
+        formats: formats to return.
+        folder: folder that gets copies of the files and of the card; by default files stay in the package or the cache.
         cache_dir: as in `cache_folder`.
-        force: overwrite files in `folder` that have other bytes.
-        progress: is told, of each file, bytes done and in all.
+        force: overwrite files in `folder` that differ.
+        progress: called for each file with the bytes received so far and in total.
 
     Raises:
-        TransferError: the index does not give the file.
-        IntegrityError: it gives another.
-        UnsupportedError: the network cannot be in that format.
-        SnnZooError: a file cannot be written, or has other bytes and `force` is not given.
+        TransferError: a file cannot be fetched.
+        IntegrityError: a file is not the one that the index describes.
+        UnsupportedError: a format cannot express the network.
+        SnnZooError: a file cannot be written, or exists and differs without `force`.
     """
     offered = [format for format in dict.fromkeys((ModelFormat.SAFETENSORS, *formats)) if format in found.model.files]
     here = {format: local_file(found, format, cache_dir=cache_dir, progress=progress) for format in offered}
@@ -70,11 +71,17 @@ def pull(
 def local_file(
     found: Found, format: ModelFormat | None, *, cache_dir: Path | None = None, progress: Progress = no_progress
 ) -> Path:
-    """Where a file of a model lies on this machine, fetched if need be, and checked; for no format, the card.
+    """Return the path of a model's file on this machine, fetched if needed, and checked.
+
+    Args:
+        found: the model.
+        format: format of the file; None for the card.
+        cache_dir: as in `cache_folder`.
+        progress: called with the bytes received so far and in total.
 
     Raises:
-        TransferError: the index does not give it.
-        IntegrityError: it gives another.
+        TransferError: the file cannot be fetched.
+        IntegrityError: the file is not the one that the index describes.
     """
     file, transport = _facts(found.model, format), found.catalog.transport
     if found.catalog.name in (PACKAGE, CACHE) and isinstance(transport, FolderTransport):
@@ -86,7 +93,7 @@ def local_file(
                 raise
             reference = f"{found.name}@{found.model.revision}"
             raise IntegrityError(
-                f"{path} is damaged, or gone; fetch it again: zoo pull {reference} --from INDEX"
+                f"{path} is damaged or missing; fetch it again: zoo pull {reference} --from INDEX"
             ) from error
         return path
     return fetch_whole(
@@ -97,14 +104,17 @@ def local_file(
 
 
 def _check_card(path: Path, found: Found) -> None:
-    """Raise `IntegrityError` if a card is of another model than the index says; a later snnzoo's cannot be read."""
+    """Raise `IntegrityError` if a card belongs to another model or revision.
+
+    A card that cannot be read passes: a later snnzoo may have written it.
+    """
     try:
         card = load_card(path)
     except SpecError:
         return
     if (card.name, card.revision) != (found.name, found.model.revision):
         raise IntegrityError(
-            f"{found.catalog.transport.url}: the card of {found.name}@{found.model.revision} is that of "
+            f"{found.catalog.transport.url}: expected the card of {found.name}@{found.model.revision}, got that of "
             f"{card.name}@{card.revision}"
         )
 
@@ -118,16 +128,17 @@ def _cached(found: Found, format: ModelFormat | None, cache_dir: Path | None) ->
 
 
 def _cached_path(found: Found, format: ModelFormat | None) -> str:
-    """Below the digest, so that other bytes have another place; the card beside the model.
+    """Return the path of a file in the cache, relative to it; for no format, that of the card, beside the safetensors.
 
-    Nothing of it is the index's to choose but the name.
+    The folder is named by the file's sha256, so that different files have different paths. An index cannot choose where
+    files are written: only the model's name comes from it.
     """
     digest = found.model.files[format or ModelFormat.SAFETENSORS].sha256
     return f"{digest}/{found.name}{CARD_SUFFIX if format is None else format.suffix}"
 
 
 def _remember(found: Found, cache_dir: Path | None) -> None:
-    """Let the cache's own index name what of the model is there."""
+    """Add the model to the cache's index, with those of its files that are in the cache."""
     folder = model_cache(cache_dir)
 
     def moved(file: IndexedFile, format: ModelFormat | None) -> IndexedFile:
@@ -158,7 +169,7 @@ def _copy(source: Path, target: Path, *, force: bool) -> Path:
     except OSError as error:
         raise SnnZooError(f"cannot write {target}: {error.strerror or error}") from None
     if exists and not force:
-        raise SnnZooError(f"{target} exists, with other bytes; choose another place, or overwrite it with --force")
+        raise SnnZooError(f"{target} exists with other content; choose another place, or overwrite it with --force")
     with source.open("rb") as opened, whole_file(target) as file:
         shutil.copyfileobj(opened, file)
     return target

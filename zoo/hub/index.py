@@ -1,6 +1,6 @@
-"""What an index says: which models there are, in which revisions, and what the bytes of their files must be.
+"""Indexes of models: names, revisions, and the size and sha256 of each file.
 
-An index is a folder, here or on a server, with `index.json` and the files that it names by relative paths.
+An index is a folder, on this machine or on a server, with `index.json` and the files that it names by relative paths.
 """
 
 import json
@@ -35,26 +35,26 @@ CARD_SUFFIX = ".yaml"
 SEGMENT = "[A-Za-z0-9_][A-Za-z0-9._-]{0,127}"
 RelativePath = Annotated[
     str,
-    Field(pattern=rf"^{SEGMENT}(/{SEGMENT}){{0,7}}$", description="below the index; no part begins with a dot"),
+    Field(pattern=rf"^{SEGMENT}(/{SEGMENT}){{0,7}}$", description="relative to the index; no part begins with a dot"),
 ]
 LINE_LENGTH = 1000
 Line = Annotated[
-    str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$", max_length=LINE_LENGTH, description="printable, on one line")
+    str, Field(pattern=r"^[^\p{C}\p{Zl}\p{Zp}]*$", max_length=LINE_LENGTH, description="printable text on one line")
 ]
 
 
 class IndexedFile(FileFacts):
-    """A file of an index: where it lies, and what its bytes must be."""
+    """A file of an index: its path, size and sha256."""
 
     path: RelativePath
 
     @classmethod
     def of(cls, file: Path, path: str) -> "IndexedFile":
-        """The facts of `file`, as it lies at `path` in an index."""
+        """Describe `file`, which has the path `path` in the index."""
         return cls(path=path, **dict(FileFacts.of_file(file)))
 
     def check(self, file: Path, *, what: str = "") -> None:
-        """Raise `IntegrityError` unless `file` has this size and digest; `what` stands for it in the message."""
+        """Raise `IntegrityError` unless `file` has this size and digest; `what` names it in the message."""
         what = what or str(file)
         if (size := file.stat().st_size) != self.bytes:
             raise IntegrityError(f"{what}: {size} bytes; the index says {self.bytes}")
@@ -63,7 +63,7 @@ class IndexedFile(FileFacts):
 
 
 class IndexedModel(StrictModel):
-    """A revision of a model: its files by format, its card, and what a list shows of that."""
+    """A revision of a model: its files by format, its card, and the figures that listings show."""
 
     revision: Annotated[str, Field(max_length=64)]
     description: Line
@@ -76,7 +76,7 @@ class IndexedModel(StrictModel):
 
     @classmethod
     def of(cls, card: Card, files: dict[str, IndexedFile], card_file: IndexedFile) -> "IndexedModel":
-        """What an index says of a model with this card."""
+        """Build the entry of a model from its card and files."""
         return cls(
             revision=card.revision,
             description=_line(card.description),
@@ -94,14 +94,14 @@ class IndexedModel(StrictModel):
         return self
 
     def is_revision(self, said: str) -> bool:
-        """Whether `said` is the revision, or more of the digest that it begins."""
+        """Return whether `said` names this revision: the revision, or more digits of the sha256 that it abbreviates."""
         digest, said = self.files[ModelFormat.SAFETENSORS].sha256, said.lower()
         return len(said) >= len(self.revision) and digest.startswith(said)
 
 
 def _not_empty(revisions: tuple[IndexedModel, ...]) -> tuple[IndexedModel, ...]:
     if not revisions:
-        raise ValueError("a model has at least one revision")
+        raise ValueError("a model must have at least one revision")
     return revisions
 
 
@@ -113,35 +113,36 @@ class ZooIndex(StrictModel):
 
     @classmethod
     def empty(cls) -> "ZooIndex":
-        """An index without models."""
+        """Return an index without models."""
         return cls(schema_version=INDEX_VERSION, models={})
 
     def get(self, name: str, revision: str | None = None) -> IndexedModel | None:
-        """The revision of a model, by default the newest; None if it is not here."""
+        """Return a revision of a model, by default the newest; None if the index lacks it."""
         revisions = self.models.get(name, ())
         return next((model for model in reversed(revisions) if revision is None or model.is_revision(revision)), None)
 
     def adding(self, name: str, model: IndexedModel) -> "ZooIndex":
-        """The index with `model` as the newest revision of `name`, instead of what has that revision."""
+        """Return the index with `model` as the newest revision of `name`; an entry of the same revision is replaced."""
         others = tuple(other for other in self.models.get(name, ()) if other.revision != model.revision)
         return ZooIndex(schema_version=INDEX_VERSION, models={**self.models, name: (*others, model)})
 
     def changing(self, name: str, model: IndexedModel) -> "ZooIndex":
-        """The index with `model` where its revision of `name` is."""
+        """Return the index with `model` in the place of the entry of the same revision."""
         revisions = tuple(model if old.revision == model.revision else old for old in self.models[name])
         return ZooIndex(schema_version=INDEX_VERSION, models={**self.models, name: revisions})
 
 
 def parse_index(raw: bytes, *, origin: str) -> ZooIndex:
-    """Read index.json; `origin` stands in messages. Raises `IntegrityError` with every problem found."""
+    """Read index.json; `origin` names it in messages. Raises `IntegrityError` with every problem found."""
     try:
         document = json.loads(raw, object_pairs_hook=unique_keys)
     except (ValueError, RecursionError) as error:
-        what = "a web page" if raw.lstrip()[:1] == b"<" else f"no JSON: {error}"
-        raise IntegrityError(f"{origin}: not an index but {what}") from None
+        what = "a web page, not an index" if raw.lstrip()[:1] == b"<" else f"not JSON: {error}"
+        raise IntegrityError(f"{origin}: {what}") from None
     if isinstance(document, dict) and document.get("schema_version", INDEX_VERSION) != INDEX_VERSION:
         raise IntegrityError(
-            f"{origin}: schema_version {str(document['schema_version'])[:20]!r}; this snnzoo reads {INDEX_VERSION}"
+            f"{origin}: schema_version {str(document['schema_version'])[:20]!r} is not supported; "
+            f"this snnzoo reads {INDEX_VERSION}"
         )
     try:
         return document_as(document, ZooIndex, origin=origin)
@@ -150,14 +151,14 @@ def parse_index(raw: bytes, *, origin: str) -> ZooIndex:
 
 
 def dump_index(index: ZooIndex) -> bytes:
-    """As JSON, models by name; the same index gives the same bytes."""
+    """Return the index as JSON, models sorted by name; equal indexes have equal bytes."""
     document = index.model_dump(mode="json")
     document["models"] = dict(sorted(document["models"].items()))
     return (json.dumps(document, indent=1) + "\n").encode()
 
 
 def parse_reference(reference: str) -> tuple[str, str | None]:
-    """Name and revision of `NAME` or `NAME@REVISION`.
+    """Return name and revision of `NAME@REVISION`; the revision of a `NAME` alone is None.
 
     >>> parse_reference("mnist-dense@0123456789ab")
     ('mnist-dense', '0123456789ab')

@@ -1,4 +1,4 @@
-"""Adding models to an index, in a folder or on a hub: files first, index.json last; what is there never changes."""
+"""Publish models to an index in a folder or on a hub: files first, index.json last; existing files never change."""
 
 import shutil
 from collections.abc import Callable, Sequence
@@ -19,18 +19,18 @@ Change = Callable[[ZooIndex], ZooIndex]
 
 
 def publish(file: Path, card_file: Path, url: str, *, own_data: bool = False) -> str:
-    """Add a model file to an index; `NAME@REVISION`. What is there already, is left.
+    """Add a model file and its card to an index; return `NAME@REVISION`. Entries that exist stay as they are.
 
     Args:
-        file: as its card describes it. The safetensors file of a revision comes first.
-        card_file: its card.
+        file: model file. The safetensors file of a revision must be published first.
+        card_file: card of the model.
         url: a folder, or `hf://`.
-        own_data: whether all may see the path of images of one's own, and those that the card shows.
+        own_data: allow everyone to see the path of the user's own training data, and the images in the card.
 
     Raises:
         SpecError: the card cannot be read.
-        IntegrityError: the card is of another file, or the index has other bytes for this revision.
-        SnnZooError: the index cannot be written, or shows data of one's own without `own_data`.
+        IntegrityError: the card belongs to another file, or the index has other bytes for this revision.
+        SnnZooError: the index cannot be written, or would show the user's own data without `own_data`.
     """
     try:
         card = load_card(card_file)
@@ -38,7 +38,7 @@ def publish(file: Path, card_file: Path, url: str, *, own_data: bool = False) ->
         if is_card(card_file):
             raise
         raise SpecError(
-            f"{card_file} is no card; this writes one:\nzoo card {file} -o {file.with_suffix(CARD_SUFFIX)}"
+            f"{card_file} is not a card; this writes one:\nzoo card {file} -o {file.with_suffix(CARD_SUFFIX)}"
         ) from None
     format = _check_card(file, card_file, card)
     if not own_data:
@@ -57,12 +57,12 @@ def publish(file: Path, card_file: Path, url: str, *, own_data: bool = False) ->
         case HubTransport():
             _update_hub(transport, change, sources, f"Add {card.name}@{card.revision}")
         case _:
-            raise SnnZooError(f"{url}: models are published to a folder or to hf://")
+            raise SnnZooError(f"{url}: cannot publish there; use a folder or hf://")
     return f"{card.name}@{card.revision}"
 
 
 def read_index(folder: Path) -> ZooIndex:
-    """The index in a folder, empty if there is none. Raises `IntegrityError` if it is no index."""
+    """Return the index in a folder; an empty one if the folder has none. Raises `IntegrityError` if it is damaged."""
     path, raw = folder / INDEX_NAME, BytesIO()
     try:
         path.stat()
@@ -75,11 +75,11 @@ def read_index(folder: Path) -> ZooIndex:
 
 
 def update_index(folder: Path, change: Change, files: Sequence[tuple[IndexedFile, Path]] = ()) -> None:
-    """Bring `files` to their paths in a folder, then change its index; one process at a time.
+    """Copy `files` to their paths in a folder, then change its index; one process at a time.
 
     Raises:
-        IntegrityError: a file is no longer what is said of it.
-        SnnZooError: it cannot be written, or whatever `change` raises.
+        IntegrityError: a file does not have the size and sha256 of its entry.
+        SnnZooError: the folder cannot be written. Errors of `change` are passed on.
     """
     from filelock import FileLock
 
@@ -110,7 +110,7 @@ def _is_there(folder: Path, facts: IndexedFile) -> bool:
 def _update_hub(
     transport: HubTransport, change: Change, files: Sequence[tuple[IndexedFile, Path]], message: str
 ) -> None:
-    """One commit with all, on top of the one that was read, so that nobody's work is lost."""
+    """Commit all files at once; the hub refuses it if the index has changed since it was read."""
     from huggingface_hub import CommitOperationAdd, HfApi
 
     prefix = f"{transport.folder}/" if transport.folder else ""
@@ -136,12 +136,12 @@ def _update_hub(
         )
     except SnnZooError:
         raise
-    except Exception as error:  # of the library, of what it uses for http, of its checks
+    except Exception as error:  # huggingface_hub and its http library raise many types
         raise TransferError(f"{transport.url}: {type(error).__name__}: {error}") from error
 
 
 def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
-    """The format of `file`, which the card must know by its digest, and must tell the spec of."""
+    """Return the format of `file`. Raises `IntegrityError` unless the card has its sha256 and that of its spec."""
     from converters.formats.model_files import read_model
 
     spec = read_model(file).spec
@@ -150,16 +150,16 @@ def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
     if (format := known.get(found.sha256)) is None:
         own = ModelFormat.SAFETENSORS
         remedy = (
-            "measure a card of this file"
+            "measure a card of this file with zoo card"
             if file.suffix == own.suffix
-            else f"publish its {own.suffix}, of which zoo pull --format makes the others"
+            else f"publish its {own.suffix} file: zoo pull --format converts it to the other formats"
         )
         raise IntegrityError(
-            f"{card_file} is the card of another file: it does not know the sha256 of {file}, {found.sha256}; {remedy}"
+            f"{card_file} is the card of another file: it lacks the sha256 of {file}, {found.sha256}; {remedy}"
         )
     if format is ModelFormat.SAFETENSORS and spec_digest(spec) != card.spec_sha256:
         raise IntegrityError(
-            f"{card_file}: spec_sha256 is {card.spec_sha256}, of the spec in {file} {spec_digest(spec)}"
+            f"{card_file}: spec_sha256 is {card.spec_sha256}, but the spec in {file} has {spec_digest(spec)}"
         )
     return format
 
@@ -168,19 +168,19 @@ def _check_no_own_data(card: Card) -> None:
     recipe = card.training.recipe
     if recipe is not None and recipe.teacher is not None and _is_path(recipe.teacher):
         raise SnnZooError(
-            f"whoever pulls {card.name} sees the path of its teacher, {recipe.teacher}, which nobody else can learn "
-            "from: say --own-data if all may"
+            f"everyone who pulls {card.name} sees the path of its teacher, {recipe.teacher}, which nobody else can "
+            "train from; allow this with --own-data"
         )
     for data in (card.data.name, card.data.name if recipe is None else recipe.data):
         if data not in dataset_names():
             raise SnnZooError(
-                f"whoever pulls {card.name} sees the path of its data, {data}, and {card.golden.shape[0]} test images "
-                f"of {card.data.name}, which the card holds to verify by: say --own-data if all may"
+                f"everyone who pulls {card.name} sees the path of its data, {data}, and {card.golden.shape[0]} test "
+                f"images of {card.data.name}, which are in the card for zoo verify; allow this with --own-data"
             )
 
 
 def _is_path(model: str) -> bool:
-    """Whether it is no `NAME` or `NAME@REVISION`."""
+    """Return whether a model is named by a path, not as `NAME` or `NAME@REVISION`."""
     from converters.formats.model_files import MODEL_SUFFIXES
 
     return len(Path(model).parts) > 1 or Path(model).suffix in MODEL_SUFFIXES
@@ -197,7 +197,7 @@ def _adding(
     for ours, theirs in ((file, known.files.get(format)), (card_file, known.card)):
         if theirs is not None and ours != theirs:
             raise IntegrityError(
-                f"{url} has {card.name}@{card.revision} with another {theirs.path}; a revision never changes"
+                f"{url} has {card.name}@{card.revision} with another {theirs.path}; a published revision cannot change"
             )
     if format in known.files:
         return index

@@ -1,4 +1,4 @@
-"""Ways to the files of an index: a folder, a web server, a hub, or whatever fsspec reaches."""
+"""Access to the files of an index: in a folder, on a web server, on a hub, or by fsspec."""
 
 import os
 import re
@@ -25,44 +25,50 @@ __all__ = [
 
 LOOPBACK = {"localhost", "127.0.0.1", "::1"}
 HERE = {"", "file", "memory"}
-"""Schemes of what lies on this machine."""
+"""URL schemes of indexes on this machine."""
 FINAL = (FileNotFoundError, PermissionError, IsADirectoryError, ImportError, NotImplementedError, ValueError, TypeError)
-"""Errors of file systems behind fsspec that another attempt would end in too."""
+"""Errors of fsspec's file systems after which another attempt would fail too."""
 
 
 def no_progress(done: int, total: int | None) -> None:
-    """Progress that nobody watches."""
+    """Ignore progress."""
 
 
 class Transport(Protocol):
-    """Where an index lies; `url` is how messages name it."""
+    """Access to the files of an index; `url` names it in messages."""
 
     url: str
 
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
-        """Append to `file` what it lacks of the file at `path`, which has `size` bytes, or those of an index at most.
+        """Append to `file` the bytes that it lacks of the index's file at `path`.
+
+        Args:
+            path: path relative to the index.
+            file: open for appending, or in memory.
+            size: size of the whole in bytes; if unknown, `INDEX_BYTES` is the limit.
+            progress: called with the bytes received so far and in total.
 
         Raises:
-            TransferError: it is not there, or cannot be read.
-            IntegrityError: it is larger.
+            TransferError: the index's file is missing, or cannot be read.
+            IntegrityError: the index's file is larger than expected.
             SnnZooError: `file` cannot be written.
         """
 
 
 def is_remote(url: str) -> bool:
-    """Whether an index is beyond this machine."""
+    """Return whether an index is on another machine."""
     return _scheme(url) not in HERE
 
 
 def open_transport(url: str) -> Transport:
-    """The way to an index. Raises `SnnZooError` for a URL that cannot be, or needs what is not installed."""
+    """Return the transport for an index. Raises `SnnZooError` if the URL is invalid, or needs a missing package."""
     if not url:
-        raise SnnZooError("an index has a folder or a URL; this is empty")
+        raise SnnZooError("the URL of the index is empty; give a folder or a URL")
     try:
         return _open(url)
     except SnnZooError:
         raise
-    except Exception as error:  # of URLs, hubs and file systems, each with errors of its own
+    except Exception as error:  # URLs, hubs and file systems raise many types
         raise SnnZooError(f"{url}: {error}") from error
 
 
@@ -85,14 +91,14 @@ def _open(url: str) -> Transport:
 
 
 class FolderTransport:
-    """An index in a folder of this machine."""
+    """Index in a folder of this machine."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder.absolute()
         self.url = str(self.folder)
 
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
-        """As `Transport.fetch`."""
+        """See `Transport.fetch`."""
         source = self.folder / path
         found, limit = check_given_file(source, error=TransferError), INDEX_BYTES if size is None else size
         if found > limit:
@@ -105,43 +111,43 @@ class FolderTransport:
 
 
 class WebTransport:
-    """An index on a web server: https, or http on this machine.
+    """Index on a web server: by https, or by http on this machine.
 
     Args:
-        url: of the folder.
-        address: at which it really is, if `url` only names it.
-        headers: of each request; an Authorization among them goes to that server only.
+        url: URL of the folder.
+        address: http or https address of the folder, if `url` has another scheme.
+        headers: headers of each request; an Authorization header is sent to that server only.
     """
 
     def __init__(self, url: str, *, address: str = "", headers: dict[str, str] | None = None) -> None:
         self.url, self.address, self.headers = url, address or url, headers
         parts = urlsplit(self.address)
         if parts.scheme == "http" and parts.hostname not in LOOPBACK:
-            raise SnnZooError(f"{url}: what comes by http may have been changed on its way; use https://")
+            raise SnnZooError(f"{url}: http does not protect files from changes on their way; use https://")
         if "@" in parts.netloc:
-            raise SnnZooError(f"{parts.hostname}: a URL with a password would be shown, so none is taken")
+            raise SnnZooError(f"{parts.hostname}: a URL with a password is refused, since messages would show it")
         if re.search(r"[\s\x00-\x1f\x7f]", self.address):
-            raise SnnZooError(f"{url}: a URL has no spaces; write %20")
+            raise SnnZooError(f"{url}: a URL must not contain spaces or control characters; write a space as %20")
         if parts.query or parts.fragment:
-            raise SnnZooError(f"{url}: files lie below the URL of an index, so it has neither ? nor #")
+            raise SnnZooError(f"{url}: the URL of an index must not contain ? or #, since file paths are appended")
 
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
-        """As `Transport.fetch`."""
+        """See `Transport.fetch`."""
         url = f"{self.address}/{quote(path)}"
         download(url, file, size=size, limit=INDEX_BYTES, headers=self.headers, progress=progress)
 
 
 class HubTransport(WebTransport):
-    """An index in a model repository of a hub: `hf://OWNER/REPOSITORY[@REVISION][/FOLDER]`.
+    """Index in a model repository of a Hugging Face hub: `hf://OWNER/REPOSITORY[@REVISION][/FOLDER]`.
 
-    Files come as from any web server; huggingface_hub knows its address, which HF_ENDPOINT replaces, and the user's
-    token.
+    Files are downloaded as from any web server; huggingface_hub only tells the hub's address, which HF_ENDPOINT
+    replaces, and the user's token.
     """
 
     def __init__(self, url: str) -> None:
         found = re.fullmatch(r"hf://([\w.-]+/[\w.-]+)(?:@([\w.-]+))?(?:/([\w./-]+))?", url)
         if found is None:
-            raise SnnZooError(f"{url}: a hub's index is hf://OWNER/REPOSITORY[@REVISION][/FOLDER]")
+            raise SnnZooError(f"{url}: expected hf://OWNER/REPOSITORY[@REVISION][/FOLDER]")
         try:
             from huggingface_hub import hf_hub_url
             from huggingface_hub.utils import build_hf_headers
@@ -154,7 +160,7 @@ class HubTransport(WebTransport):
 
 
 class FsspecTransport:
-    """An index at any URL that fsspec, with what it finds installed, can read."""
+    """Index at any URL that fsspec can read with the packages installed."""
 
     def __init__(self, url: str) -> None:
         try:
@@ -165,7 +171,7 @@ class FsspecTransport:
         self._files, self._root = url_to_fs(url)
 
     def fetch(self, path: str, file: BinaryIO, size: int | None = None, progress: Progress = no_progress) -> None:
-        """As `Transport.fetch`."""
+        """See `Transport.fetch`."""
         what = f"{self.url}/{path}"
 
         def attempt() -> None:
@@ -176,7 +182,7 @@ class FsspecTransport:
                 raise
             except FINAL as error:
                 raise TransferError(f"{what}: {type(error).__name__}: {error}") from error
-            except Exception as error:  # each file system behind fsspec has errors of its own
+            except Exception as error:  # fsspec's file systems raise many types
                 raise BrokenOffError(f"{type(error).__name__}: {error}") from error
 
         persist(attempt, file, what=what)

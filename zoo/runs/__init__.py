@@ -1,1 +1,1 @@
-"""Training runs on disk, and what is measured of their models: cards, golden images, verification."""
+"""Training runs on disk, and the cards, golden images and checks of the models that they make."""

@@ -1,7 +1,7 @@
-"""What a card says of a trained model: what it is, where it came from, what it does, and how to make it again.
+"""Card of a trained model: origin, measured figures, and the commands that reproduce them.
 
-`zoo card` writes a card from measurements, never a person. Its parts that are cheap to compute are computed again by
-the tests, the others by `make cards`.
+`zoo card` writes cards from measurements; nobody writes one by hand. The tests recompute the parts that are cheap to
+compute, `make cards` measures the others again.
 """
 
 import hashlib
@@ -56,30 +56,30 @@ __all__ = [
 CARD_VERSION: Final = 1
 FIRST_KEY: Final = b"card_version:"
 REVISION_DIGITS: Final = 12
-"""Of the model file's sha256, which make its revision."""
+"""Number of leading digits of a model file's sha256 that are its revision."""
 
 Revision = Annotated[str, Field(pattern=rf"^[0-9a-f]{{{REVISION_DIGITS}}}$")]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$", description="sha256, in hexadecimal digits")]
 Count = Annotated[Integer, Field(ge=0, lt=1 << 63)]
 Amount = Annotated[Number, Field(ge=0)]
-Part = Annotated[Number, Field(ge=0, le=1, description="a part of all, 0 to 1")]
+Part = Annotated[Number, Field(ge=0, le=1, description="fraction, 0 to 1")]
 Steps = Annotated[int, Field(ge=1, le=4096)]
 
 
 class FileFacts(StrictModel):
-    """What the bytes of a file must be."""
+    """Digest and size of a file."""
 
     sha256: Digest
     bytes: Annotated[Integer, Field(ge=1, lt=1 << 63)]
 
     @classmethod
     def of_file(cls, path: Path) -> "FileFacts":
-        """Those of `path`. Raises `SnnZooError` if it cannot be read."""
+        """Return digest and size of the file `path`. Raises `SnnZooError` if it cannot be read."""
         return FileFacts(sha256=sha256_of(path), bytes=path.stat().st_size)
 
 
 class Versions(StrictModel):
-    """Of the programs that made something."""
+    """Versions of the programs that trained or measured a model."""
 
     snnzoo: str
     torch: str
@@ -88,16 +88,16 @@ class Versions(StrictModel):
 
     @classmethod
     def here(cls) -> "Versions":
-        """Those that run now."""
+        """Return the versions in this process."""
         return cls(
             snnzoo=version("snnzoo"), torch=version("torch"), numpy=version("numpy"), python=platform.python_version()
         )
 
 
 class Data(StrictModel):
-    """Images, and how they were split: for training, for choosing the epoch, for the scores.
+    """Dataset of a model, and its split into images for training, for the choice of the epoch, and for the scores.
 
-    `training_images` and what is of the validation are None where no recipe tells.
+    `training_images` and the `validation_*` fields are None if the model file has no recipe.
     """
 
     name: str
@@ -110,7 +110,10 @@ class Data(StrictModel):
 
 
 class Curves(StrictModel):
-    """Of a training, by epoch, all as long; `seconds` is what each took on the machine that trained."""
+    """Learning curves of a training run, with one value for each epoch.
+
+    `seconds` is the duration of an epoch on the machine that trained.
+    """
 
     seconds: tuple[Amount, ...]
     learning_rate: tuple[Amount, ...]
@@ -125,12 +128,16 @@ class Curves(StrictModel):
     def _check(self) -> "Curves":
         lengths = {name: len(values) for name, values in self}
         if len(set(lengths.values())) > 1:
-            raise ValueError(f"curves of one training have other lengths: {lengths}")
+            raise ValueError(f"learning curves must have equal lengths, got {lengths}")
         return self
 
 
 class SeedScore(StrictModel):
-    """What the same recipe gave from another seed: the test accuracy of the integer engine, at the network's own T."""
+    """Score of the same recipe with another seed.
+
+    `accuracy` is the test accuracy of the integer engine at the network's T. `epoch`, counted from 0, is the one that
+    was kept; its `validation_accuracy` is measured as SNN.
+    """
 
     seed: Count
     epoch: Count | None
@@ -139,12 +146,18 @@ class SeedScore(StrictModel):
 
 
 class Training(StrictModel):
-    """How the weights came to be.
+    """Training that made the weights.
 
-    `recipe` is None of weights that were trained elsewhere and not tuned. `epoch`, counted from 0, is that of the best
-    `validation_accuracy` as SNN; None if no epoch ended. `start_revision` is of the model that was trained on, None of
-    fresh weights; `start_changes`, as `key=value`, is what was replaced of its spec. `versions`, `teacher_revision` and
-    `curves` are None where the model file, or its run, did not keep them. `other_seeds` are runs that were not shipped.
+    Attributes:
+        recipe: recipe of the training or tuning; None for weights that were trained elsewhere and not tuned.
+        epoch: the epoch that was kept, counted from 0; None if no epoch ended.
+        validation_accuracy: accuracy of that epoch on the validation images, as SNN.
+        start_revision: revision of the model that the training started from; None for fresh weights.
+        start_changes: fields of that model's spec that were replaced, as `key=value`.
+        teacher_revision: revision of the teacher; None without one, or if the model file does not contain it.
+        versions: versions of the programs that trained; None if the model file does not contain them.
+        curves: learning curves; None if the run did not keep them.
+        other_seeds: scores of runs with other seeds, whose weights are not published.
     """
 
     recipe: TrainingSpec | None
@@ -159,10 +172,10 @@ class Training(StrictModel):
 
 
 class Layer(StrictModel):
-    """A layer, input first: what it costs, and what it does on the test images at the network's own T.
+    """Cost of a layer, and its activity on the test images at the network's T.
 
-    `rate` is spikes of a neuron and step, None without neurons; `synops` are the weights that arriving spikes reach, of
-    an image.
+    `rate` is the mean number of spikes per neuron and time step; None for a layer without neurons. `synops` is the mean
+    number of synaptic operations per image: weights that arriving spikes reach.
     """
 
     kind: str
@@ -174,12 +187,12 @@ class Layer(StrictModel):
 
 
 class Scores(StrictModel):
-    """Accuracy on all test images, of the integer engine as SNN.
+    """Scores of the integer engine on all test images.
 
     Attributes:
-        accuracy: at the network's own T.
-        loss: cross-entropy there.
-        by_steps: accuracy of T steps; None where a state leaves the 24 bits of the hardware.
+        accuracy: accuracy at the network's T, 0 to 1.
+        loss: mean cross-entropy at the network's T.
+        by_steps: accuracy by number of time steps; None if a state leaves the hardware's 24 bits.
         ann: accuracy as ANN, in floats; None without fitted activations.
     """
 
@@ -191,10 +204,10 @@ class Scores(StrictModel):
 
 
 class OperationsOf(StrictModel):
-    """Synaptic operations of an inference as NeuroBench defines them: no bias, no neuron, no padding.
+    """Synaptic operations of one inference, as NeuroBench defines them: without biases, neurons and padding.
 
-    `dense` counts every synapse, at each step; the effective ones only where neither weight nor input is 0. They are
-    accumulations (`acs`) of spikes, and multiplications with accumulation (`macs`) of any other input.
+    `dense` counts every synapse at each time step. The effective operations leave out those whose weight or input is 0:
+    `effective_acs` are accumulates, for spikes; `effective_macs` are multiply-accumulates, for any other input.
     """
 
     dense: Count
@@ -203,14 +216,14 @@ class OperationsOf(StrictModel):
 
 
 class Operations(StrictModel):
-    """Of the spiking network at its own T, and of the same weights as ANN, if its activations are fitted."""
+    """Synaptic operations of the network as SNN at its T, and as ANN; `ann` is None without fitted activations."""
 
     snn: OperationsOf
     ann: OperationsOf | None
 
 
 class EnergyConstant(StrictModel):
-    """What one operation costs, and who says so."""
+    """Energy of one operation, and the source of the figure."""
 
     operation: str
     picojoules: Amount
@@ -218,7 +231,7 @@ class EnergyConstant(StrictModel):
 
 
 class Energy(StrictModel):
-    """Of an image, estimated from its operations."""
+    """Energy of one inference, estimated from its operations, for each way to run the network."""
 
     nanojoules: dict[str, Amount]
     constants: tuple[EnergyConstant, ...]
@@ -226,18 +239,18 @@ class Energy(StrictModel):
 
 
 GOLDEN_LETTERS = 1 << 15
-"""That the golden images of a card may take."""
+"""Limit on the text of a card's golden images, in characters of base64."""
 
 
 class Golden(StrictModel):
-    """Test images and what the integer engine makes of them, at the network's own T.
+    """Golden images: test images, and the output of the integer engine for them at the network's T.
 
     Attributes:
-        images: uint8 `shape`, compressed by zlib, in base64.
+        images: pixels, uint8 of `shape`, compressed by zlib, in base64.
         shape: `[N, C, H, W]`.
-        labels: the classes of the images.
-        logits: `[N, classes]`, exact.
-        spikes: `[N, layers]`, of the layers that have neurons, input first.
+        labels: classes of the images, `[N]`.
+        logits: exact logits, `[N, classes]`.
+        spikes: number of spikes in each layer that has neurons, input first, `[N, layers]`.
     """
 
     images: Annotated[str, Field(max_length=GOLDEN_LETTERS)]
@@ -250,15 +263,18 @@ class Golden(StrictModel):
     def _check(self) -> "Golden":
         n_images, n_bytes = self.shape[0], prod(self.shape)
         if not 0 < n_bytes <= CARD_IMAGE_BYTES:
-            raise ValueError(f"images of {list(self.shape)} have {n_bytes:,} bytes, not 1 to {CARD_IMAGE_BYTES:,}")
+            raise ValueError(f"images of {list(self.shape)}: must be 1 to {CARD_IMAGE_BYTES:,} bytes, got {n_bytes:,}")
         for name, rows in (("labels", self.labels), ("logits", self.logits), ("spikes", self.spikes)):
             if len(rows) != n_images:
-                raise ValueError(f"{n_images} images have {len(rows)} {name}")
+                raise ValueError(f"{name}: must have a row for each of the {n_images} images, got {len(rows)}")
         return self
 
 
 class Commands(StrictModel):
-    """That make the model, its scores and this card again; `train` is None where nobody tells recipe or conversion."""
+    """Commands that reproduce the model, its scores and this card.
+
+    `train` is None if the model file has neither a recipe nor the options of a conversion.
+    """
 
     train: str | None
     eval: str
@@ -266,16 +282,16 @@ class Commands(StrictModel):
 
 
 class Card(StrictModel):
-    """A trained model.
+    """Card of a trained model.
 
     Attributes:
-        revision: the first digits of the safetensors file's sha256.
-        date: when it was measured.
-        spec_sha256: of the spec in the model file, as `spec_digest` computes it.
-        files: by format; always the safetensors file.
-        weight_bytes: of all weights, 8 bits each.
-        input: shape and preprocessing.
-        versions: of what measured.
+        revision: first digits of the safetensors file's sha256.
+        date: date of the measurement.
+        spec_sha256: digest of the spec in the model file, see `spec_digest`.
+        files: digest and size of the model's files by format; the safetensors file is always there.
+        weight_bytes: size of all weights at 8 bits each.
+        input: shape of the images, and their preprocessing.
+        versions: versions of the programs that measured.
     """
 
     card_version: Literal[1] = CARD_VERSION
@@ -304,18 +320,18 @@ class Card(StrictModel):
     def _check(self) -> "Card":
         check_revision(self.revision, self.files)
         if self.time_steps not in self.test.by_steps:
-            raise ValueError(f"test.by_steps lacks the network's own time_steps, {self.time_steps}")
+            raise ValueError(f"test.by_steps: must contain the network's time_steps, {self.time_steps}")
         data = self.data
         split = data.training_images, data.validation_images, data.validation_seed, data.validation_rule
         if any((part is None) is not (self.training.recipe is None) for part in split):
-            raise ValueError("data tells how images were split if, and only if, training.recipe tells a recipe")
-        if self.test.accuracy != (own := self.test.by_steps[self.time_steps]):
-            raise ValueError(f"test.accuracy is {self.test.accuracy}, of its own {self.time_steps} time steps {own}")
+            raise ValueError("data: training_images and validation_* need values if training.recipe has one, else null")
+        if (accuracy := self.test.accuracy) != (own := self.test.by_steps[self.time_steps]):
+            raise ValueError(f"test.accuracy: must be {own}, as by_steps has at T = {self.time_steps}, got {accuracy}")
         return self
 
 
 def seed_accuracies(card: Card) -> list[float]:
-    """Test accuracies of all seeds that were trained, that of the shipped weights first."""
+    """Return the test accuracies of all seeds; the first one is of the model that the card describes."""
     return [card.test.accuracy, *(run.accuracy for run in card.training.other_seeds)]
 
 
@@ -325,43 +341,44 @@ def load_card(path: Path) -> Card:
 
 
 def is_card(path: Path) -> bool:
-    """Whether a file is a card, by how it begins. Raises `SnnZooError` if it cannot be read."""
+    """Return whether a file begins like a card. Raises `SnnZooError` if it cannot be read."""
     check_given_file(path, what="card ")
     with path.open("rb") as file:
         return file.read(len(FIRST_KEY)) == FIRST_KEY
 
 
 def dump_card(card: Card, path: Path | None = None) -> str:
-    """The card as YAML text; also written to `path` if given."""
+    """Return the card as YAML text; also write it to `path` if given."""
     return dump_document(card, path)
 
 
 def revision_of(sha256: str) -> str:
-    """The revision of a model file with that digest."""
+    """Return the revision of a model file from its sha256."""
     return sha256[:REVISION_DIGITS]
 
 
 def check_revision(revision: str, files: Mapping[Any, FileFacts]) -> None:
-    """Raise `ValueError` unless there is a safetensors file among `files`, by format, and it is of that revision."""
+    """Raise `ValueError` unless `files`, by format, have a safetensors file of this revision."""
     if ModelFormat.SAFETENSORS not in files:
-        raise ValueError("files has no safetensors, from which all other formats are made")
+        raise ValueError("files: the safetensors file is missing, from which all other formats are made")
     own = revision_of(files[ModelFormat.SAFETENSORS].sha256)
     if revision != own:
-        raise ValueError(f"revision {revision} is not {own}, as the sha256 of its safetensors file begins")
+        raise ValueError(f"revision: must be {own}, the first digits of the safetensors file's sha256, got {revision}")
 
 
 def spec_digest(spec: NetworkSpec) -> str:
-    """Sha256 of the spec's canonical JSON: keys sorted, no spaces, ASCII.
+    """Return the sha256 of the spec's canonical JSON: keys sorted, no spaces, ASCII.
 
-    Defaults are left out, so that a spec keeps its digest when specs grow fields; each block's `kind` stays.
+    Fields with their default value are left out, so that a digest stays the same when specs get new fields; each
+    block's `kind` is kept.
     """
-    text = json.dumps(_told(spec), sort_keys=True, separators=(",", ":"))
+    text = json.dumps(_without_defaults(spec), sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _told(value: object) -> object:
-    """What a spec says beyond its defaults, as JSON values."""
+def _without_defaults(value: object) -> object:
+    """Return the fields of a spec that differ from their defaults, as JSON values."""
     if isinstance(value, BaseModel):
         fields = type(value).model_fields
-        return {name: _told(one) for name, one in value if name == "kind" or one != fields[name].default}
-    return [_told(one) for one in value] if isinstance(value, tuple) else value
+        return {name: _without_defaults(one) for name, one in value if name == "kind" or one != fields[name].default}
+    return [_without_defaults(one) for one in value] if isinstance(value, tuple) else value

@@ -1,4 +1,4 @@
-"""Where cards lie: in the package, or beside a model file."""
+"""Find the card of a model: in the package, in the cache, or beside a model file."""
 
 from pathlib import Path
 
@@ -14,36 +14,40 @@ FOLDER, SUFFIX = "cards", ".yaml"
 
 
 def card_names() -> list[str]:
-    """Names of the models of which the package has a card, sorted."""
+    """Return the names of the models whose cards are in the package, sorted."""
     return packaged_names(FOLDER, SUFFIX)
 
 
 def card_file(name: str) -> Path:
-    """Where the card of a model of the package lies."""
+    """Return the path of a packaged model's card."""
     return packaged_path(FOLDER, f"{name}{SUFFIX}")
 
 
 def packaged_card(name: str) -> Card:
-    """The card of a model of the package. Raises `SnnZooError` if there is none."""
+    """Read the card of a packaged model. Raises `SnnZooError` if the package has no such card."""
     if name not in card_names():
-        raise SnnZooError(f"no card of {name!r} in the package; there are {', '.join(card_names()) or 'none'}")
+        raise SnnZooError(f"no card of {name!r} in the package; cards there: {', '.join(card_names()) or 'none'}")
     return load_card(card_file(name))
 
 
 def card_of(source: str) -> Card | None:
-    """The card of a model, see `card_path`."""
+    """Read the card of a model, found as by `card_path`; return None without one."""
     path = card_path(source)
     return None if path is None else load_card(path)
 
 
 def is_of(card: Card, path: Path) -> bool:
-    """Whether a card knows the bytes of a file; those of a format that it does not tell, it need not."""
+    """Return whether a file has the digest and size that the card gives for its format, if it gives any."""
     known = [facts for format, facts in card.files.items() if format.suffix == path.suffix]
     return not known or FileFacts.of_file(path) in known
 
 
 def card_path(source: str) -> Path | None:
-    """Where the card of a model is: beside its file; by name or `NAME@REVISION`, of the package or pulled."""
+    """Return the path of a model's card, or None.
+
+    Args:
+        source: a model file, whose card lies beside it; or `NAME` or `NAME@REVISION` of a packaged or pulled model.
+    """
     path = Path(source)
     if path.is_file():
         return card_beside(path)
@@ -54,6 +58,6 @@ def card_path(source: str) -> Path | None:
 
 
 def card_beside(path: Path) -> Path | None:
-    """The card of a model file that lies beside it under its name, as `model.yaml`; a spec there is no card."""
+    """Return the path of the card beside a model file, as `model.yaml`; None if that is missing, or is a spec."""
     card = path.with_suffix(SUFFIX)
     return card if card.is_file() and is_card(card) else None

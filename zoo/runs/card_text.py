@@ -1,4 +1,4 @@
-"""A card for people: its sections as rows of words, and as Markdown."""
+"""Text of a card for people: sections of tables, and a page of Markdown."""
 
 from dataclasses import dataclass
 from statistics import mean
@@ -11,14 +11,20 @@ __all__ = ["Section", "as_markdown", "percent", "rate_words", "sections", "seed_
 
 
 SAME_LAYERS = (
-    "ANN: these layers with activations instead of neurons. That from which a network was converted may have others: "
-    "`zoo convert --report` tells of it."
+    "ANN: the same layers with fitted activations instead of neurons. An ANN from which the network was converted may "
+    "have other layers: see `zoo convert --report`."
 )
+
+
+COMMANDS = "Commands that reproduce it"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A title, a table, whose first column names its rows, and perhaps a note below it."""
+    """Section of a card: a title, a table, and a note below it, which may be empty.
+
+    The first column of the table names its rows. `words` is true for tables of text, whose columns align left.
+    """
 
     title: str
     header: tuple[str, ...]
@@ -28,7 +34,7 @@ class Section:
 
 
 def sections(card: Card) -> list[Section]:
-    """All that a person wants to know of a model, the most wanted first; learning curves and golden images aside."""
+    """Return the sections of a card, the most important first; without learning curves and golden images."""
     file = card.files[ModelFormat.SAFETENSORS]
     facts = {
         "revision": card.revision,
@@ -43,22 +49,22 @@ def sections(card: Card) -> list[Section]:
     if (recipe := training.recipe) is not None:
         epoch = "" if training.epoch is None else f"epoch {training.epoch + 1} of {recipe.epochs}, "
         how = {
-            "data": f"{data.name}: {data.training_images:,} images to train, {data.validation_images:,} to choose by",
+            "data": f"{data.name}: {data.training_images:,} training, {data.validation_images:,} validation images",
             "split": f"{data.validation_rule} {data.validation_seed}",
-            "chosen": f"{epoch}{percent(training.validation_accuracy)} of the validation images",
+            "kept": f"{epoch}{percent(training.validation_accuracy)} on the validation images",
             "recipe": _recipe_words(recipe, training.teacher_revision),
             "seeds": seed_words(card),
         }
     if training.start_revision is not None:
-        how["start"] = f"the model {training.start_revision}"
+        how["start"] = f"model {training.start_revision}"
     how |= {
-        "took": "not recorded" if training.curves is None else f"{sum(training.curves.seconds) / 60:.0f} minutes",
-        "by": "not recorded" if training.versions is None else _versions(training.versions),
+        "duration": "not recorded" if training.curves is None else f"{sum(training.curves.seconds) / 60:.0f} minutes",
+        "versions": "not recorded" if training.versions is None else _versions(training.versions),
     }
     return [
         Section("Model", ("", ""), tuple(facts.items()), words=True),
         Section(
-            f"Accuracy on the {data.test_images:,} test images, {card.test.engine} engine",
+            f"Accuracy on {data.test_images:,} test images, {card.test.engine} engine",
             ("T", *map(str, card.test.by_steps), "as ANN"),
             (("%", *(_number(accuracy) for accuracy in (*card.test.by_steps.values(), card.test.ann))),),
         ),
@@ -77,7 +83,7 @@ def sections(card: Card) -> list[Section]:
             ),
         ),
         Section(
-            "Synaptic operations of an image, as NeuroBench counts them",
+            "Synaptic operations per image, as NeuroBench counts them",
             ("", "dense", "effective MACs", "effective ACs"),
             tuple(
                 (name, *_operations(found))
@@ -87,14 +93,14 @@ def sections(card: Card) -> list[Section]:
             note=SAME_LAYERS,
         ),
         Section(
-            "Energy of an image, estimated",
+            "Estimated energy per image",
             ("", "nJ"),
             tuple((program, f"{value:,.0f}") for program, value in card.energy.nanojoules.items()),
             note=card.energy.caveat,
         ),
         Section("Training", ("", ""), tuple(how.items()), words=True),
         Section(
-            "Again",
+            COMMANDS,
             ("", ""),
             (*card.commands.model_dump(exclude_none=True).items(), *_seed_commands(card)),
             note=_teacher_words(recipe, training.teacher_revision),
@@ -104,7 +110,7 @@ def sections(card: Card) -> list[Section]:
 
 
 def as_markdown(card: Card) -> str:
-    """The card as a page of Markdown."""
+    """Return the card as a page of Markdown."""
     lines = [f"# {card.name}", "", card.description]
     for section in sections(card):
         lines += ["", f"## {section.title}", ""]
@@ -112,54 +118,54 @@ def as_markdown(card: Card) -> str:
             _row(section.header),
             _row(("---", *("---" if section.words else "--:",) * (len(section.header) - 1))),
         ]
-        command = section.title == "Again"
+        command = section.title == COMMANDS
         lines += [_row((name, *(f"`{cell}`" if command else cell for cell in cells))) for name, *cells in section.rows]
         if section.note:
             lines += ["", section.note]
     constants = [f"{one.operation}: {one.picojoules:g} pJ ({one.source})" for one in card.energy.constants]
-    lines += ["", "Constants of the energy:", "", *(f"- {line}" for line in constants)]
+    lines += ["", "Energy of one operation:", "", *(f"- {line}" for line in constants)]
     return "\n".join(lines) + "\n"
 
 
 def rate_words(rate: float | None) -> str:
-    """Spikes of a neuron and step; graded input, a flattening and a readout have no neurons."""
+    """Return a mean rate, in spikes per neuron and time step, as text; `no neurons` for None."""
     return "no neurons" if rate is None else f"{rate:.4f}"
 
 
 def _recipe_words(recipe: TrainingSpec, teacher_revision: str | None) -> str:
-    """What the recipe says that its defaults do not."""
-    told = recipe.model_dump(mode="json", exclude_defaults=True)
-    if "teacher" in told and teacher_revision is not None:
-        told["teacher"] += f"@{teacher_revision}"
+    """Return the fields of a recipe that differ from their defaults, as text."""
+    fields = recipe.model_dump(mode="json", exclude_defaults=True)
+    if "teacher" in fields and teacher_revision is not None:
+        fields["teacher"] += f"@{teacher_revision}"
     if recipe.augment is not None:
-        told["augment"] = " ".join(f"{key} {value}" for key, value in told["augment"].items()) or "default"
-    return ", ".join(f"{key} {value}" for key, value in told.items()) or "the defaults"
+        fields["augment"] = " ".join(f"{key} {value}" for key, value in fields["augment"].items()) or "default"
+    return ", ".join(f"{key} {value}" for key, value in fields.items()) or "defaults"
 
 
 def _teacher_words(recipe: TrainingSpec | None, revision: str | None) -> str:
-    """Why training again gives other weights."""
+    """Return a note that names the teacher; empty without one."""
     if recipe is None or recipe.teacher is None:
         return ""
-    taught = f"{recipe.teacher}@{revision}" if revision else f"a {recipe.teacher} whose revision was not recorded"
-    return f"Taught by {taught}; by another one it becomes other weights."
+    taught = f"{recipe.teacher}@{revision}" if revision else f"{recipe.teacher} (revision not recorded)"
+    return f"Taught by {taught}. Training with another teacher leads to other weights."
 
 
 def _seed_commands(card: Card) -> list[tuple[str, str]]:
-    """How the runs of other seeds are made again."""
+    """Return the command that repeats the run of each other seed, with its name."""
     train = card.commands.train
     return [(f"seed {one.seed}", f"{train}-{one.seed} --seed {one.seed}") for one in card.training.other_seeds if train]
 
 
 def seed_words(card: Card) -> str:
-    """Mean and spread of the test accuracy over the seeds that were trained."""
+    """Return mean and range of the test accuracy over all trained seeds, as text."""
     found = seed_accuracies(card)
     if len(found) == 1:
-        return "not recorded" if card.training.recipe is None else f"{card.training.recipe.seed} alone"
-    return f"{len(found)} seeds: {percent(mean(found))} in the mean, {_number(min(found))} to {percent(max(found))}"
+        return "not recorded" if card.training.recipe is None else f"{card.training.recipe.seed} only"
+    return f"{len(found)} seeds: mean {percent(mean(found))}, {_number(min(found))} to {percent(max(found))}"
 
 
 def percent(part: float | None) -> str:
-    """0.9876 as `98.76 %`; a dash for None."""
+    """Return a fraction as text: 0.9876 as `98.76 %`, None as a dash."""
     return "-" if part is None else f"{_number(part)} %"
 
 
@@ -179,8 +185,8 @@ def _input_words(card: Card) -> str:
     spec = card.input
     shape = "x".join(map(str, spec.shape))
     if spec.levels > 1:
-        return f"{shape}, pixels in 0..1 as integers of {spec.bits} bits"
-    return f"{shape}, pixels in 0..1, (x - {spec.mean:g}) / {spec.std:g}, as spikes"
+        return f"{shape}, pixels in 0..1, as integers of {spec.bits} bits"
+    return f"{shape}, pixels in 0..1, normalised by (x - {spec.mean:g}) / {spec.std:g}, as spikes"
 
 
 def _row(cells: tuple[str, ...]) -> str:

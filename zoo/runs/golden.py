@@ -1,4 +1,4 @@
-"""Golden images: a few of the test set, and what the integer engine made of them when the card was written."""
+"""Golden images: a few test images, with the output of the integer engine from when the card was written."""
 
 import base64
 import zlib
@@ -16,21 +16,23 @@ from zoo.runs.card import GOLDEN_LETTERS, Golden
 __all__ = ["golden_differences", "golden_images", "golden_of"]
 
 LOGITS = 2000
-"""That a card holds, at most, of all golden images."""
+"""Largest number of logits in a card, over all golden images."""
 
 
 def golden_of(exact: IntegerNetwork, split: Split) -> Golden:
-    """What the network makes of the images of the split, or of as many as a card holds, at its own T.
+    """Run the first images of a split, as many as fit into a card, at the network's T.
 
     Raises:
         StateOverflowError: a state leaves the hardware's 24 bits on one of them.
-        SnnZooError: a card does not hold even one.
+        SnnZooError: not even one image fits.
     """
     n = max(1, min(len(split), LOGITS // exact.spec.n_classes))
     while len(text := _packed(images := split.images[:n])) > GOLDEN_LETTERS and n > 1:
         n //= 2
     if len(text) > GOLDEN_LETTERS:
-        raise SnnZooError(f"a card holds {GOLDEN_LETTERS:,} letters of test images, and the first takes {len(text):,}")
+        raise SnnZooError(
+            f"a test image takes {len(text):,} characters as text, but a card holds at most {GOLDEN_LETTERS:,}"
+        )
     logits, spikes = _run(exact, images)
     return Golden(
         images=text,
@@ -46,19 +48,23 @@ def _packed(images: Tensor) -> str:
 
 
 def golden_images(golden: Golden) -> Tensor:
-    """The images, uint8 `[N, C, H, W]`. Raises `IntegrityError` if the text is not those."""
+    """Unpack the images, uint8 `[N, C, H, W]`. Raises `IntegrityError` if their text is damaged."""
     size = prod(golden.shape)
     try:
         unpacked = zlib.decompressobj().decompress(base64.b64decode(golden.images, validate=True), size + 1)
     except (ValueError, zlib.error) as error:
-        raise IntegrityError(f"golden.images of the card is not base64 of zlib: {error}") from None
+        raise IntegrityError(f"golden.images: the text in the card is not base64 of zlib data: {error}") from None
     if len(unpacked) != size:
-        raise IntegrityError(f"golden.images of the card unpacks to other than the {size} bytes of {golden.shape}")
+        raise IntegrityError(f"golden.images: must unpack to {size} bytes, as golden.shape {golden.shape} says")
     return torch.frombuffer(bytearray(unpacked), dtype=torch.uint8).reshape(golden.shape)
 
 
 def golden_differences(exact: IntegerNetwork, golden: Golden) -> list[str]:
-    """Where the network's output is not that of the card; empty if it is, to the last bit. Raises `IntegrityError`."""
+    """Compare the network's output with the card's; return what differs, empty if every bit agrees.
+
+    Raises:
+        IntegrityError: the images in the card are damaged.
+    """
     logits, spikes = _run(exact, golden_images(golden))
     found = []
     for what, ours, theirs in (("logits", _rows(logits), golden.logits), ("spikes", _rows(spikes), golden.spikes)):
@@ -69,7 +75,7 @@ def golden_differences(exact: IntegerNetwork, golden: Golden) -> list[str]:
 
 
 def _run(exact: IntegerNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Logits `[N, classes]`, and the spikes of each layer that has neurons `[N, layers]`."""
+    """Return logits `[N, classes]`, and the number of spikes in each layer that has neurons, `[N, layers]`."""
     logits, trace = exact.run(images)
     counts = [
         spikes.flatten(2).sum((0, 2), dtype=torch.int64)  # [T, N, ...] -> [N]

@@ -1,4 +1,4 @@
-"""Learning curves: of a run's metrics, by field, as cards keep them, and back to a report for each epoch."""
+"""Convert a run's metrics to the learning curves of a card, and back."""
 
 from itertools import accumulate
 from pathlib import Path
@@ -11,25 +11,25 @@ from zoo.runs.training_run import METRICS, read_metrics
 __all__ = ["read_curves", "reports_of"]
 
 DIGITS = 6
-"""That matter of a loss, a rate or a time."""
+"""Significant digits of values in a card's curves."""
 
 
 def read_curves(run: Path) -> Curves:
-    """The learning curves of the training run in the folder `run`.
+    """Read the learning curves of the training run in the folder `run`.
 
     Raises:
-        SnnZooError: there is none.
-        IntegrityError: its metrics are damaged.
+        SnnZooError: the folder has no metrics of any epoch.
+        IntegrityError: the metrics are damaged.
     """
     reports = read_metrics(run)
     if not reports:
-        raise SnnZooError(f"no learning curves: no epoch in {run / METRICS}")
+        raise SnnZooError(f"no learning curves: {run / METRICS} is missing or has no epoch")
     fields = {name: tuple(_rounded(getattr(report, name)) for report in reports) for name in Curves.model_fields}
     return Curves(**fields)
 
 
 def reports_of(training: Training) -> list[EpochReport]:
-    """A report for each epoch, if the curves were kept; the last that is `best` is the one that the card tells of."""
+    """Return a report for each epoch, empty without curves; the last one with `best` is the epoch that was kept."""
     if (curves := training.curves) is None:
         return []
     kept = len(curves.seconds) if training.epoch is None else training.epoch
@@ -38,7 +38,7 @@ def reports_of(training: Training) -> list[EpochReport]:
     return [
         EpochReport(
             epoch=epoch,
-            best=epoch == kept or (accuracy > best and epoch < kept),  # better ones behind it left 24 bits
+            best=epoch == kept or (accuracy > best and epoch < kept),  # a later epoch with a better accuracy overflowed
             **dict(zip(Curves.model_fields, values, strict=True)),
         )
         for epoch, (values, accuracy, best) in enumerate(

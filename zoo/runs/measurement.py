@@ -1,4 +1,4 @@
-"""Measuring a trained model for its card."""
+"""Measure a trained model for its card."""
 
 import math
 import shlex
@@ -54,15 +54,15 @@ __all__ = ["STEPS", "Difference", "differences", "energy_of", "made_by", "measur
 Typed = TypeVar("Typed", bound=BaseModel)
 
 STEPS = (1, 2, 4, 8, 16, 32)
-"""Every card tells the accuracy of so many steps, and of the network's own number."""
+"""Numbers of time steps T for which every card has the accuracy, besides the network's T."""
 N_GOLDEN = 8
 VALIDATION_RULE = "of each class its share, taken out of the training images at random, by the seed"
 FLOAT_TOLERANCE = 1e-6
-"""Relative; of figures that floats were added up for."""
+"""Relative difference up to which two measured floats count as equal: they are sums, and rounding differs."""
 CONVERSION_OPTIONS = ["epochs", "seed", "input", "max_pool", *(hint.name for hint in fields(Hints)), "fold"]
-"""Of `convert`, that the file of a converted model tells."""
+"""Options of `convert` that the file of a converted model records, and that the card's command repeats."""
 UNMEASURED: dict[str, Any] = {"date": True, "versions": True, "training": {"versions", "curves", "other_seeds"}}
-"""Parts of a card that measuring again does not find."""
+"""Fields of a card that cannot be measured again, and so are not compared."""
 
 
 def measure_card(
@@ -78,36 +78,37 @@ def measure_card(
     """Measure the model in a safetensors file on all test images of `dataset`.
 
     Args:
-        path: the model file; tells its spec, and perhaps its recipe and how it was trained.
-        dataset: what it was trained on.
-        name: of the model; by default the spec's.
-        licence: of the weights.
-        curves: of its training.
-        other_seeds: what `measure_seed` gave of other runs.
-        progress: called with what is scored next.
+        path: the model file.
+        dataset: the dataset that the model was trained on.
+        name: name of the model; by default the name of its spec.
+        licence: licence of the weights, as SPDX names it.
+        curves: learning curves of the training.
+        other_seeds: results of `measure_seed` for other runs.
+        progress: called with the name of the next score.
 
     Raises:
-        SnnZooError: the file tells neither training nor conversion, or the spec of this name in the package is another.
-        IntegrityError: what it tells of its training is of other types.
-        StateOverflowError: the network leaves the hardware's 24 bits at its own T.
+        SnnZooError: the file records neither training nor conversion, or the package has another spec of this name, or
+            the model was trained on another dataset.
+        IntegrityError: the file's record of its training has wrong types.
+        StateOverflowError: a state leaves the hardware's 24 bits at the network's T.
     """
     model = read_safetensors(path)
     spec, recipe, name = model.spec, model.spec.training, name or model.spec.name
     if name in network_names() and not made_by(model, load_spec(name)):
         raise SnnZooError(
-            f"{path} was not made by the spec {name!r} of the package, so `zoo train {name}` would not make it again: "
-            "give it another name, or bring the spec up to date"
+            f"{path} was not trained by the package's spec {name!r}, so `zoo train {name}` would not reproduce it: "
+            "give the model another name with --name, or update the spec"
         )
     network = model.build()
     if not model.card and not network.fitted:
         raise SnnZooError(
-            f"{path} tells neither training nor conversion, so a card has nothing to tell: zoo train {path} -o run, or "
-            "convert it again from its source"
+            f"{path} records neither training nor conversion, and a card needs one of them: train it with "
+            f"zoo train {path} -o run, or convert it again from its source"
         )
     if recipe is not None and recipe.data != dataset.name and {recipe.data, dataset.name} & set(dataset_names()):
         raise SnnZooError(
-            f"{path} was trained on {recipe.data}, and a card tells how that was split: measure it on that, not on "
-            f"{dataset.name}"
+            f"{path} was trained on {recipe.data}, and its card describes the split of that dataset: measure it on "
+            f"{recipe.data}, not on {dataset.name}"
         )
     if recipe is not None:
         recipe.check_images(len(dataset.train))
@@ -173,28 +174,29 @@ def measure_card(
 
 
 def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
-    """Score a run that differs from that of `model` by its seed alone.
+    """Score a run that differs from the run of `model` only in its seed.
 
     Args:
-        path: the run's model file.
-        model: the one that a card is about.
-        dataset: as of `measure_card`.
+        path: model file of the run.
+        model: the model that the card describes.
+        dataset: the dataset that both were trained on.
 
     Raises:
-        SnnZooError: the run is of another spec, recipe or teacher, or of the same seed.
-        IntegrityError: what it tells of its training is of other types.
+        SnnZooError: the run has another spec, recipe or teacher, or the same seed.
+        IntegrityError: the file's record of its training has wrong types.
     """
     other = read_safetensors(path)
     recipe, own = other.spec.training, model.spec.training
     if recipe is None or own is None or recipe.seed == own.seed:
-        raise SnnZooError(f"{path} is no run of another seed than {model.spec.name} itself")
+        raise SnnZooError(f"{path} is not a run with another seed than {model.spec.name}")
     if not same_network(
         other.spec.model_copy(update={"training": recipe.model_copy(update={"seed": own.seed})}), model.spec
     ):
-        raise SnnZooError(f"{path} differs from {model.spec.name} by more than its seed")
+        raise SnnZooError(f"{path} differs from {model.spec.name} in more than the seed")
     teachers = [one.told("training").get("teacher_revision") for one in (other, model)]
     if None not in teachers and teachers[0] != teachers[1]:
-        raise SnnZooError(f"{path} was taught by {recipe.teacher}@{teachers[0]}, {model.spec.name} by @{teachers[1]}")
+        theirs, ours = (f"{recipe.teacher}@{revision}" for revision in teachers)
+        raise SnnZooError(f"{path} was taught by {theirs}, but {model.spec.name} by {ours}")
     return _believed(
         path,
         SeedScore,
@@ -206,11 +208,14 @@ def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
 
 
 def made_by(model: Model, spec: NetworkSpec) -> bool:
-    """Whether a model is of the network of `spec` and, unless it was trained on from another model, of its recipe."""
+    """Return whether a model has the network of `spec` and its recipe.
+
+    The recipe is not compared if the training started from another model.
+    """
     if model.told("training").get("start_revision") is None:
         return same_network(model.spec, spec)
-    trained_on = {"training": spec.training, "description": spec.description}
-    return same_network(model.spec.model_copy(update=trained_on), spec)
+    ignored = {"training": spec.training, "description": spec.description}
+    return same_network(model.spec.model_copy(update=ignored), spec)
 
 
 def same_network(spec: NetworkSpec, other: NetworkSpec) -> bool:
@@ -229,7 +234,7 @@ def _as_compared(spec: NetworkSpec) -> NetworkSpec:
 
 @dataclass(frozen=True)
 class Difference:
-    """A field of a card, by its path, and its two values."""
+    """Difference between two cards: the path of a field, its value in the file, and its measured value."""
 
     field: str
     stored: object
@@ -237,7 +242,10 @@ class Difference:
 
 
 def differences(stored: Card, found: Card) -> list[Difference]:
-    """Where two cards of one model differ, but for what measuring again does not find; floats may by rounding."""
+    """Return the fields in which two cards of one model differ.
+
+    Floats may differ by rounding. Fields in `UNMEASURED` are not compared.
+    """
     a, b = (dict(_leaves(card.model_dump(mode="json", exclude=UNMEASURED))) for card in (stored, found))
     return [
         Difference(field, a.get(field), b.get(field))
@@ -266,19 +274,17 @@ def _training(
 
 
 def _believed(path: Path, kind: type[Typed], **facts: object) -> Typed:
-    """Facts of a model file as part of a card. Raises `IntegrityError` if they are of other types."""
+    """Validate facts from a model file as part of a card. Raises `IntegrityError` if they have wrong types."""
     try:
         return kind.model_validate(facts)
     except ValidationError as error:
         problem = error.errors()[0]
         where = ".".join(map(str, problem["loc"]))
-        raise IntegrityError(
-            f"{path}: what the file tells of its training cannot be: {where}: {problem['msg']}"
-        ) from None
+        raise IntegrityError(f"{path}: the file's record of its training is wrong: {where}: {problem['msg']}") from None
 
 
 def _operations(network: Network, counter: ActivityCounter, n_images: int, *, steps: int | None = None) -> OperationsOf:
-    """Of an image, as SNN of so many steps, or as ANN."""
+    """Return the operations per image, as SNN of `steps` time steps, or as ANN if `steps` is None."""
     found = effective_operations(network, counter.counts)
     graded = network.spec.input.encoding is Encoding.GRADED
     macs = sum(found) if steps is None else found[1] if graded else 0.0
@@ -290,7 +296,7 @@ def _operations(network: Network, counter: ActivityCounter, n_images: int, *, st
 
 
 def energy_of(spec: NetworkSpec, synops: Sequence[float], ann: OperationsOf | None) -> Energy:
-    """Of synops of each layer, and of the ANN's operations, if they were counted."""
+    """Estimate the energy per image from synaptic operations per layer, and from the ANN's operations if counted."""
     macs, effective = sum(row.synops for row in summarize(spec)), None if ann is None else ann.effective_macs
     return Energy(
         nanojoules={one.program: one.nanojoules for one in estimate_energy(spec, synops, macs, effective)},
@@ -306,32 +312,32 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, tra
         options = "".join(f" --set {shlex.quote(change)}" for change in changes)
         train = f"zoo train START.safetensors -o run/{name}{options} # START is the file whose sha256 begins {start}"
     elif conversion:
-        told = {key: conversion[key] for key in CONVERSION_OPTIONS if key in conversion}
-        if "epochs" in told:  # of an ANN
+        given = {key: conversion[key] for key in CONVERSION_OPTIONS if key in conversion}
+        if "epochs" in given:  # only conversions of ONNX files have epochs
             calibrated = {"data": data} if conversion.get("data") is not None else {}
-            told = {**calibrated, "time_steps": model.spec.time_steps, **told}
-        if "spec" in told:
-            told["spec"] = _spec_source(str(told["spec"]))
-        words = [str(conversion.get("source", "ANN.onnx")), *(_option(*option) for option in told.items())]
+            given = {**calibrated, "time_steps": model.spec.time_steps, **given}
+        if "spec" in given:
+            given["spec"] = _spec_source(str(given["spec"]))
+        words = [str(conversion.get("source", "ANN.onnx")), *(_option(*option) for option in given.items())]
         train = f"zoo convert {shlex.join(words)} -o {name}.safetensors"
     elif model.spec.training is not None:
         train = f"zoo train {name} -o run/{name}"
     steps = ",".join(str(t) for t, accuracy in by_steps.items() if accuracy is not None)
-    untold = "" if model.data == data else f" {shlex.quote(_option('data', data))}"
+    data_option = "" if model.data == data else f" {shlex.quote(_option('data', data))}"
     return Commands(
         train=train,
-        eval=f"zoo eval {name}{untold} --engine integer --time-steps {steps}",
-        card=f"zoo card {name}{untold} --check",
+        eval=f"zoo eval {name}{data_option} --engine integer --time-steps {steps}",
+        card=f"zoo card {name}{data_option} --check",
     )
 
 
 def _spec_source(name: str) -> str:
-    """How a command finds a spec: of the package by its name, another in a file."""
+    """Return the argument by which a command finds a spec: the name of a packaged spec, else a file name."""
     return name if name in network_names() else f"{name}.yaml"
 
 
 def _option(name: str, value: object) -> str:
-    """An option with a value of a card; lists with commas, and flags alone."""
+    """Return an option with its value for the command line; lists get commas, flags stand alone."""
     option = option_name(name)
     if value is True:
         return option
@@ -339,7 +345,7 @@ def _option(name: str, value: object) -> str:
 
 
 def _leaves(tree: object, path: str = "") -> Iterator[tuple[str, object]]:
-    """Every value of a JSON document with its path; lists of numbers are one value."""
+    """Yield every value of a JSON document with its path; a list of numbers is one value."""
     if isinstance(tree, dict):
         for key, value in tree.items():
             yield from _leaves(value, f"{path}.{key}" if path else str(key))

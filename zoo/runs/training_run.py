@@ -1,12 +1,12 @@
-"""A training run on disk: what `zoo train` leaves in its folder, and how it goes on from there.
+"""Training run on disk: the files that `zoo train` writes, and how `--resume` continues from them.
 
 - `spec.yaml`: the network and its recipe, as trained
-- `checkpoint.pt`: all that `--resume` needs, from the start and after each epoch
-- `metrics.jsonl`: one `EpochReport` a line
-- `model.safetensors`: the best epoch by SNN validation accuracy
+- `checkpoint.pt`: everything that `--resume` needs; written at the start and after each epoch
+- `metrics.jsonl`: an `EpochReport` on each line
+- `model.safetensors`: the network of the epoch with the best SNN accuracy on the validation images
 - `curves.png`: loss and accuracy, if matplotlib is installed
 
-Of several processes the first one reads and writes; the others need no folder.
+If several processes train together, only the first one reads and writes the folder.
 """
 
 import io
@@ -50,24 +50,24 @@ _Line = TypeAdapter(EpochReport)
 
 
 class TrainingRun:
-    """Trains a spec into a folder.
+    """Training of a network, with its files in a folder.
 
     Args:
-        spec: what to train, and how.
-        dataset: its training images; its test images are scored once, at the end.
-        folder: made if missing.
-        weights: a state dict to start from; by default fresh weights of the recipe's seed.
-        start_revision: of the model file that they are of, for the card.
-        start_changes: what `spec` replaces of that file's spec, as `key=value`, for the card.
-        device: where to train.
-        resume: go on from the folder's checkpoint.
+        spec: network and recipe.
+        dataset: images to train on; its test images are scored once, at the end.
+        folder: folder of the run; made if missing.
+        weights: state dict to start from; by default fresh weights from the recipe's seed.
+        start_revision: revision of the model file with these weights, for the card.
+        start_changes: fields of that file's spec that `spec` replaces, as `key=value`, for the card.
+        device: device to train on.
+        resume: continue from the checkpoint in the folder.
         group: processes that train together.
 
     Raises:
-        SnnZooError: nothing to resume, or a checkpoint of another spec or of more epochs.
+        SnnZooError: nothing to resume, or the checkpoint has another spec or more epochs.
         LostProcessError: another process has ended or does not answer.
-        IntegrityError: weights of another spec.
-        DataError: images or labels that the network does not take.
+        IntegrityError: the weights do not fit the spec.
+        DataError: the network does not take these images or labels.
     """
 
     def __init__(
@@ -101,9 +101,9 @@ class TrainingRun:
         self.group = group
         self.overflow: str | None = None
         self.start_accuracy: float | None = None
-        """As SNN, 0 to 1, on the validation images, of the model that the run went on from, once it is scored."""
+        """SNN accuracy of the start model on the validation images, 0 to 1; set by `score_start`."""
         self.planned_epochs: int | None = None
-        """By which the learning rate fell until the run was resumed, if they were others."""
+        """Number of epochs for which the learning rate was planned before the run was resumed, if that has changed."""
         self.reports: list[dict[str, Any]] = []
         if group.leads:
             for name in FILES:
@@ -112,30 +112,33 @@ class TrainingRun:
             self._resume()
         elif group.leads:
             self._save_checkpoint()
-            for name in OUTCOMES:  # of an earlier run
+            for name in OUTCOMES:  # files of an earlier run
                 (folder / name).unlink(missing_ok=True)
         if group.leads:
             dump_spec(self.spec, folder / SPEC)
 
     @property
     def model_path(self) -> Path:
-        """Where the best model is."""
+        """Path of the best model."""
         return self.folder / MODEL
 
     @property
     def best(self) -> EpochReport:
-        """Of the epoch whose network is kept."""
+        """Report of the epoch whose network is kept."""
         return next(EpochReport(**report) for report in reversed(self.reports) if report["best"])
 
     def score_start(self) -> None:
-        """Set `start_accuracy`, before the first epoch of a run that goes on from a model."""
+        """Set `start_accuracy` if the run starts from a model; call it before the first epoch."""
         if self.start_revision is not None and not self.reports:
             self.start_accuracy = evaluate_exactly(self.network, self.trainer.validation, group=self.group)[0].accuracy
 
     def run_epoch(self, on_batch: Callable[[int, int], object] = lambda done, total: None) -> EpochReport:
-        """Train one epoch and leave the folder ready to resume after it.
+        """Train one epoch, and write model, metrics and checkpoint.
 
-        If the epoch is interrupted, a model is left in the folder even if no epoch has finished.
+        If Ctrl-C stops the first epoch, the model file gets the weights so far.
+
+        Args:
+            on_batch: called after each batch with the number of batches done and of all batches in the epoch.
         """
         try:
             report = self.trainer.run_epoch(on_batch)
@@ -149,18 +152,21 @@ class TrainingRun:
         if report.best:
             write_model(Model.of(self.trainer.trained, self._card(report)), self.model_path)
         write_whole(self.folder / METRICS, "".join(json.dumps(r) + "\n" for r in self.reports).encode())
-        self._save_checkpoint()  # last: what a resumed run does again, it writes again
+        self._save_checkpoint()  # last: if the process ends before this, --resume repeats the epoch
         return report
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs of the recipe are done."""
+        """True if all epochs of the recipe are done."""
         return self.trainer.epoch >= self.recipe.epochs
 
     def score(self, progress: Callable[[int], object] = lambda n: None) -> dict[Mode, Evaluation]:
-        """Score the best model on the test images, once, as SNN and as ANN, and write the figures into its card.
+        """Score the best model on the test images, as SNN and as ANN, and write the scores into the model file.
 
-        `overflow` then tells if a state leaves the chip's 24 bits on any of them, which floats do not notice.
+        `overflow` is then a message if a state leaves the hardware's 24 bits on a test image, else None.
+
+        Args:
+            progress: called with the number of images after each batch.
         """
         group = self.group
         model = read_safetensors(self.model_path) if group.leads else Model.of(self.network)
@@ -211,7 +217,7 @@ class TrainingRun:
         }
 
     def _identity(self) -> NetworkSpec:
-        """The spec but for its number of epochs, which a resumed run may change."""
+        """Return the spec with fixed numbers of epochs, since a resumed run may change these."""
         recipe = self.recipe.model_copy(update={"epochs": 1, "snn_epochs": 0})
         return self.spec.model_copy(update={"training": recipe})
 
@@ -223,28 +229,28 @@ class TrainingRun:
         try:
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
             spec, self.reports = NetworkSpec.model_validate_json(state["spec"]), state["reports"]
-        except Exception as error:  # torch.load raises whatever a damaged pickle makes it
-            raise IntegrityError(f"{path} is no checkpoint of snnzoo: {error}") from None
+        except Exception as error:  # torch.load raises many types for damaged files
+            raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {error}") from None
         if differing := _differing(spec.model_dump(), self._identity().model_dump()):
             raise SnnZooError(
-                f"{path} is of another spec (differs in: {', '.join(differing)}); resume with the spec.yaml beside it"
+                f"{path} has another spec (differs in: {', '.join(differing)}): resume with the spec.yaml beside it"
             )
         self.trainer.load_state_dict(state)
         if self.trainer.epoch > self.recipe.epochs:
             raise SnnZooError(
-                f"{path} is of {self.trainer.epoch} epochs, more than the {self.recipe.epochs} of the recipe: "
-                "resume with no fewer, or train anew"
+                f"{path} has {self.trainer.epoch} epochs, more than the {self.recipe.epochs} of the recipe: "
+                f"resume with at least {self.trainer.epoch}, or train anew with --force"
             )
         taught_by = state.get("teacher_revision", self.teacher_revision)
         if taught_by != self.teacher_revision:
             raise SnnZooError(
-                f"{path} learnt from {self.recipe.teacher}@{taught_by}, which is {self.teacher_revision} now: bring "
-                "that one back, or train anew"
+                f"{path} was taught by {self.recipe.teacher}@{taught_by}, but {self.recipe.teacher} is now revision "
+                f"{self.teacher_revision}: restore the old revision, or train anew with --force"
             )
         if self.start_revision not in (None, began_with := state.get("start_revision", self.start_revision)):
             raise SnnZooError(
-                f"{path} began with {began_with or 'fresh weights'}, not with the model {self.start_revision}: resume "
-                "with the spec.yaml beside it"
+                f"{path} started from {began_with or 'fresh weights'}, not from the model {self.start_revision}: "
+                "resume with the spec.yaml beside it"
             )
         self.start_revision, self.start_changes = began_with, state.get("start_changes", self.start_changes)
         before = TrainingSpec.model_validate(state["recipe"])
@@ -254,7 +260,7 @@ class TrainingRun:
 
 
 def _differing(ours: Any, theirs: Any, name: str = "") -> list[str]:
-    """Names of the fields of two dumped specs that are not the same."""
+    """Return the dotted names of the fields in which two dumped specs differ."""
     if ours == theirs:
         return []
     if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
@@ -263,9 +269,12 @@ def _differing(ours: Any, theirs: Any, name: str = "") -> list[str]:
 
 
 def load_teacher(spec: NetworkSpec, device: str = "cpu") -> Teacher | None:
-    """What the trained model that the recipe of `spec` names as teacher answers as ANN; None if it names none.
+    """Load the teacher that the recipe of `spec` names, as a function from images to logits; None without a teacher.
 
-    Raises `SnnZooError` if there is no such model, or if it cannot teach this network.
+    The teacher answers in ANN mode.
+
+    Raises:
+        SnnZooError: there is no such model, or it cannot teach this network.
     """
     if spec.training is None or spec.training.teacher is None:
         return None
@@ -275,24 +284,24 @@ def load_teacher(spec: NetworkSpec, device: str = "cpu") -> Teacher | None:
     except SnnZooError as error:
         raise type(error)(f"training.teacher: {error}") from None
     if not trained:
-        raise SnnZooError(f"training.teacher {source!r} is a spec, and has learnt nothing: name a trained model")
+        raise SnnZooError(f"training.teacher: must be a trained model; {source!r} is a spec, whose weights are fresh")
     network = model.build().eval().to(device)
     if not network.fitted:
-        raise SnnZooError(f"training.teacher {source!r} has no fitted activations, so it cannot answer as ANN")
+        raise SnnZooError(f"training.teacher: {source!r} has no fitted activations, so it cannot run as ANN")
     if not fit_input(spec.input.shape, model.spec.input.shape):
-        sizes = f"{list(model.spec.input.shape)}, and {spec.name} learns from {list(spec.input.shape)}"
-        raise SnnZooError(f"training.teacher {source!r} takes images of {sizes}")
+        sizes = f"{list(model.spec.input.shape)}, but {spec.name} takes {list(spec.input.shape)}"
+        raise SnnZooError(f"training.teacher: {source!r} takes images of {sizes}")
     if model.spec.n_classes != spec.n_classes:
-        classes = f"{model.spec.n_classes} classes, and {spec.name} has {spec.n_classes}"
-        raise SnnZooError(f"training.teacher {source!r} knows {classes}")
+        classes = f"{model.spec.n_classes} classes, but {spec.name} has {spec.n_classes}"
+        raise SnnZooError(f"training.teacher: {source!r} has {classes}")
     return partial(network, mode=Mode.ANN)
 
 
 def read_metrics(folder: Path) -> list[EpochReport]:
-    """The reports of the epochs of the run in `folder`, in order; none if there was none.
+    """Read the reports of all epochs of the run in `folder`, in order; an empty list without a metrics file.
 
     Raises:
-        IntegrityError: its metrics are not what `TrainingRun` writes; names file and line.
+        IntegrityError: a line is not what `TrainingRun` writes; the message names file and line.
     """
     path = folder / METRICS
     if not path.exists():
@@ -305,8 +314,8 @@ def read_metrics(folder: Path) -> list[EpochReport]:
             problem = error.errors()[0]
             where = ".".join(map(str, problem["loc"]))
             raise IntegrityError(
-                f"{path}:{number}: {where}{': ' if where else ''}{problem['msg']}; this is no metrics file of "
-                "zoo train: move it away from beside the model"
+                f"{path}:{number}: {where}{': ' if where else ''}{problem['msg']}; this is not a metrics file of "
+                "zoo train: move it out of the model's folder"
             ) from None
     return reports
 

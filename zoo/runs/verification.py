@@ -1,4 +1,4 @@
-"""Checking a model: whole, the same in both engines, the same as what lies beside it."""
+"""Check a model: readable, equal in both engines, and equal to its card and to the files beside it."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ N_IMAGES = 8
 
 @dataclass(frozen=True)
 class Check:
-    """One check, and what was found; of a `skipped` one, why."""
+    """Result of one check; `found` says what was found, or why the check was skipped."""
 
     name: str
     passed: bool
@@ -38,15 +38,15 @@ class Check:
 
 
 def verify_model(source: str, against: Path | None = None) -> list[Check]:
-    """Check the model `source`, a file or a name, by its card too if it has one: see `card_of`.
+    """Check the model `source`, also against its card if it has one.
 
     Args:
-        source: the model.
-        against: a file that must hold the same integers, or a card that must be true of it; by default every model
-            file of the same name beside `source`, and its own card.
+        source: a model file, or the name of a model.
+        against: a file that must have the same integers, or a card to check against; by default the model's card (see
+            `card_of`), and every model file of the same name beside `source`.
 
     Raises:
-        SnnZooError: `source` cannot be read at all, or there is no file `against`.
+        SnnZooError: `source` cannot be read, or the file `against` does not exist.
     """
     network = read_source(source)[0].build()
     card = card_of(source)
@@ -69,7 +69,7 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
         if path.suffix in MODEL_SUFFIXES
         else []
     )
-    with_integers = MODEL_SUFFIXES - {str(FileKind.ONNX)}  # an ANN has none
+    with_integers = MODEL_SUFFIXES - {str(FileKind.ONNX)}  # an ANN has no integers
     others = [against] if against else [other for other in beside if other.suffix in with_integers and other != path]
     return checks + [_check_same(source, other, network.spec, asked=against is not None) for other in others]
 
@@ -90,28 +90,28 @@ def _random_images(network: Network) -> Tensor:
 
 
 def _compare_spikes(name: str, expected: Trace, found: Trace) -> Check:
-    n_places = n_differing = 0
+    n_outputs = n_differing = 0
     for a, b in zip(expected.spikes, found.spikes, strict=True):
         assert a is not None
         assert b is not None
-        n_places, n_differing = n_places + a.numel(), n_differing + int((a != b).sum())
-    return Check(name, n_differing == 0, f"{n_differing} of {n_places:,} places differ, on {N_IMAGES} random images")
+        n_outputs, n_differing = n_outputs + a.numel(), n_differing + int((a != b).sum())
+    return Check(name, n_differing == 0, f"{n_differing} of {n_outputs:,} outputs differ, on {N_IMAGES} random images")
 
 
 def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
-    """That the file has the bytes that the card names, if it does, and its spec, and gives the golden output."""
+    """Check the bytes of a file, if the card has their digest, its spec, and its output on the golden images."""
     checks = []
     wanted = [file for kind, file in card.files.items() if kind.suffix == path.suffix]
     if wanted:
         facts = FileFacts.of_file(path)
         found = f"revision {card.revision}"
         if facts not in wanted:
-            found = f"{_bytes(facts)}; of the card {_bytes(wanted[0])}"
+            found = f"{_bytes(facts)}; card: {_bytes(wanted[0])}"
         checks.append(Check("bytes, by the card", facts in wanted, found))
     if path.suffix == ModelFormat.SAFETENSORS.suffix:
         digest = spec_digest(network.spec)
         same = digest == card.spec_sha256
-        found = "the same" if same else f"{revision_of(digest)}; of the card {revision_of(card.spec_sha256)}"
+        found = "the same" if same else f"{revision_of(digest)}; card: {revision_of(card.spec_sha256)}"
         checks.append(Check("spec, by the card", same, found))
     try:
         differing = golden_differences(IntegerNetwork(network), card.golden)
@@ -126,13 +126,13 @@ def _bytes(facts: FileFacts) -> str:
 
 
 def _check_same(source: str, other: Path, spec: NetworkSpec, *, asked: bool) -> Check:
-    """`asked`: whether someone wants them compared; else a file that cannot be is no failure."""
+    """Compare the integers of two models. If not `asked` for, a file that cannot be compared is skipped."""
     name = f"the integers of {other.name}"
     try:
         ours, theirs = layers_of(source), _layers_beside(other, spec)
     except IntegrityError as error:
         return Check(name, False, _first_line(error))
-    except UnsupportedError:  # of netx, whose layers they are compared by
+    except UnsupportedError:  # netx, whose layers are compared, cannot express one of the networks
         return _check_same_spikes(source, other, spec, asked=asked)
     except SnnZooError as error:
         return _not_compared(name, error, asked)
@@ -145,7 +145,7 @@ def _check_same_spikes(source: str, other: Path, spec: NetworkSpec, *, asked: bo
     try:
         ours, theirs = read_source(source)[0].build(), _network_beside(other, spec)
         if ours.spec.shapes != theirs.spec.shapes:
-            return Check(name, False, "a network of other layers")
+            return Check(name, False, "the layers have other shapes")
         images, steps = _random_images(ours), ours.spec.time_steps
         traces = [IntegerNetwork(network).run(images, time_steps=steps)[1] for network in (ours, theirs)]
     except IntegrityError as error:
@@ -164,7 +164,7 @@ def _layers_beside(other: Path, spec: NetworkSpec) -> NetxFile:
 
 
 def _network_beside(other: Path, spec: NetworkSpec) -> Network:
-    """A checkpoint does not say what the model's spec does."""
+    """Read and build the network of a file; a checkpoint, which has no spec, gets the spec of the checked model."""
     model = read_model(other, Hints(spec=spec)) if kind_of_file(other) is FileKind.TORCH else read_source(str(other))[0]
     return model.build()
 

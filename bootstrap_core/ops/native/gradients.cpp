@@ -1,4 +1,4 @@
-// Gradients of weights behind spikes, and of what drives input neurons.
+// Gradients of weights that multiply spikes, of the currents of input neurons, and of convolutions' inputs.
 #include <algorithm>
 #include <vector>
 
@@ -10,11 +10,11 @@ namespace snn {
 namespace {
 
 constexpr int ROWS_OF_TABLE = 4, ENTRIES = 1 << ROWS_OF_TABLE, MOST_TABLES = WORD_STEPS / ROWS_OF_TABLE;
-constexpr int FEW_TRAINS = 12;  // up to which adding up the steps of each train is faster than making tables
+constexpr int FEW_TRAINS = 12;  // for up to this many trains, adding step by step is faster than making tables
 
-// The trains of one image that are not silent, pixel after pixel.
+// The trains of one image that have spikes, pixel after pixel.
 struct Trains {
-    std::vector<int32_t> starts;  // of each pixel, [pixels + 1]
+    std::vector<int32_t> starts;  // index of each pixel's first train, [pixels + 1]
     std::vector<int32_t> channels;
     std::vector<uint32_t> words;
 
@@ -36,7 +36,7 @@ struct Trains {
     }
 };
 
-// Sums of any of four rows, for every four steps of a word.
+// For every four steps of a word, the sums of all 16 subsets of their rows.
 struct Tables {
     floats entries[MOST_TABLES][ENTRIES];
 
@@ -51,7 +51,7 @@ struct Tables {
 
     template <int N>
     floats sum_of(uint32_t word) const {
-        constexpr int ENTRY = 6;  // log2 of an entry's bytes: bits of the word become an address in one shift
+        constexpr int ENTRY = 6;  // log2 of an entry's bytes: one shift turns bits of the word into an address
         static_assert(sizeof(floats) == 1 << ENTRY);
         floats sums[N];
 #pragma GCC unroll 8
@@ -83,7 +83,7 @@ void add_steps(const floats* rows, const Trains& trains, int32_t begin, int32_t 
     }
 }
 
-// The gradients of 16 outputs at one place in the steps of a word, zeros behind them.
+// Loads the gradients of 16 outputs at one place for the steps of a word, then zeros.
 template <typename Gradient>
 void take_rows(const Gradient* grad, int64_t apart, int64_t steps, int some, floats* rows) {
     for (int64_t t = 0; t < steps; ++t) rows[t] = load_floats(grad + t * apart, some);
@@ -119,7 +119,7 @@ void add_trains(const WeightGradient& work, const Trains& trains, int64_t image,
     }
 }
 
-// Writes totals [inputs, 16] as 16 rows of a gradient [outputs, inputs], or adds them to it.
+// Adds totals [inputs, 16] to `some` rows of a gradient [outputs, inputs].
 void write_rows(const float* totals, int64_t inputs, int some, float* out) {
     for (int j = 0; j < some; ++j)
         for (int64_t i = 0; i < inputs; ++i) out[j * inputs + i] += totals[i * LANES + j];
@@ -161,12 +161,12 @@ int64_t snn_weight_gradient(const WeightGradient* work, int threads) {
 namespace snn {
 namespace {
 
-// The numbers of one image that are not background, pixel after pixel.
+// The values of one image that are not background, pixel after pixel.
 struct Foreground {
-    std::vector<int32_t> starts;  // of each pixel, [pixels + 1]
+    std::vector<int32_t> starts;  // index of each pixel's first value, [pixels + 1]
     std::vector<int32_t> channels, currents;
     std::vector<float> values;
-    int32_t of_background = -1;  // its current
+    int32_t of_background = -1;  // current of the background; -1 if no value has it
 
     void take(const SteadyGradient& work, int64_t image) {
         const int64_t n = work.pixels * work.channels;
@@ -186,7 +186,7 @@ struct Foreground {
     }
 };
 
-// Sums over time of the gradients of 16 outputs, each times a current's slope of the step.
+// Sums the gradients of 16 outputs over time, each times a current's slope at the step.
 inline floats mix(const floats* rows, const float* slopes, int64_t steps) {
     floats even = {}, odd = {};
     int64_t t = 0;
@@ -197,7 +197,7 @@ inline floats mix(const floats* rows, const float* slopes, int64_t steps) {
     return t < steps ? mul_add(rows[t], everywhere(slopes[t]), even) + odd : even + odd;
 }
 
-// Weights of 16 outputs, [taps, channels, 16], and their sums over what each place sees.
+// Weights of 16 outputs, [taps, channels, 16], and their sums over the inputs that each place sees.
 struct WeightBlock {
     std::vector<float> rows;
     std::vector<floats> wholes;
@@ -215,12 +215,12 @@ struct WeightBlock {
     }
 };
 
-constexpr int64_t LEAST_ITEMS = 8;  // parts of the work that threads share, the same for any number of them
+constexpr int64_t LEAST_ITEMS = 8;  // parts of the work, independent of the number of threads, so that sums are too
 
-// What a block of outputs needs while it goes through the images.
+// State of a block of 16 outputs while it goes through the images.
 struct Mixing {
-    std::vector<floats> rows, mixed;  // gradients at each step; of each current, what is mixed of them
-    std::vector<int64_t> mixed_at;    // the place, counted over all images, for which it was mixed
+    std::vector<floats> rows, mixed;  // gradients at each step; their `mix` for each current
+    std::vector<int64_t> mixed_at;    // place, counted over all images, for which `mixed` was computed
     int64_t place = 0;
     floats by_pixel = {}, by_one = {};
 
@@ -228,7 +228,7 @@ struct Mixing {
         : rows(work.steps), mixed(work.n_currents), mixed_at(work.n_currents, -1) {}
 };
 
-// What the background brings is taken for all inputs, and put right for the others.
+// Adds the contribution of the background for all inputs, then corrects it for inputs that are not background.
 template <typename Gradient>
 void add_image(const SteadyGradient& work, const Foreground& image, int64_t index, int64_t output,
                const WeightBlock& weight, Mixing& mixing) {

@@ -1,4 +1,4 @@
-// Single passes over numbers: input currents, fitted activations, packed weights, counted spikes.
+// Operations on numbers one by one: input currents, fitted activations, rounded and packed weights, spike counts.
 #include <algorithm>
 #include <cmath>
 
@@ -8,7 +8,7 @@
 
 namespace {
 
-constexpr int64_t PART = 1 << 15;  // numbers that a thread takes at once
+constexpr int64_t PART = 1 << 15;  // numbers that a thread processes at a time
 
 template <typename Body>
 int64_t in_parts(int64_t n, int threads, const Body& body) {
@@ -28,7 +28,7 @@ int64_t snn_input_currents(const float* pixels, int64_t n, const InputScaling* s
         int32_t low = lows[worker], high = highs[worker];
         for (int64_t i = part * PART; i < std::min(n, (part + 1) * PART); ++i) {
             double current = (s.weight * ((static_cast<double>(pixels[i]) - s.mean) / s.std) + s.bias) * s.unit;
-            current = current > s.lowest ? current : s.lowest;  // also what is no number
+            current = current > s.lowest ? current : s.lowest;  // also if it is NaN
             current = current < s.highest ? current : s.highest;
             out[i] = static_cast<int32_t>(current);
             low = std::min(low, out[i]);
@@ -54,8 +54,8 @@ int64_t snn_piecewise(const float* z, int64_t n, const Curve* curve, float* rate
             const int some = static_cast<int>(std::min<int64_t>(LANES, end - i));
             const floats x = load_floats(z + i, some);
             floats rate = {}, slope = {};
-            for (int k = 0; k < c.n; ++k) {  // each segment overrules those before it
-                const bool last = k == c.n - 1;  // constant from there on, also for infinity
+            for (int k = 0; k < c.n; ++k) {  // each segment overrides those before it
+                const bool last = k == c.n - 1;  // constant from the last centre on, also for infinity
                 const ints above = x > c.z[k];
                 rate = above ? last ? everywhere(c.a[k]) : c.slopes[k] * (x - c.z[k]) + c.a[k] : rate;
                 slope = above ? everywhere(last ? 0.0f : c.slopes[k]) : slope;
@@ -129,7 +129,7 @@ int64_t snn_unpack(const uint32_t* trains, int64_t images, int64_t steps, int64_
                    int threads) {
     using namespace snn;
     constexpr uint32_t ONE = 0x3F80;  // in bfloat16
-    constexpr int64_t TOGETHER = 8;   // images, whose steps fill whole lines of the cache
+    constexpr int64_t TOGETHER = 8;   // images that are written together, so that their steps fill whole cache lines
     words step_of_lane;
     for (int j = 0; j < LANES; ++j) step_of_lane[j] = j;
     const bool done = for_each((images + TOGETHER - 1) / TOGETHER, threads, [=](int64_t part, int) {
@@ -147,7 +147,7 @@ int64_t snn_unpack(const uint32_t* trains, int64_t images, int64_t steps, int64_
 
 namespace {
 
-// Sums over an image of (gradient of a current) * pixel, and of the gradient.
+// Adds the sums over an image of (gradient of a current) * pixel, and of the gradient.
 template <typename Gradient>
 void add_input_gradient(const Gradient* grad, const int32_t* currents, const float* pixels, const float* slopes,
                         int64_t steps, int64_t inputs, double* sums) {
@@ -178,6 +178,6 @@ int64_t snn_input_gradient(const void* grad, const int32_t* currents, const floa
             add_input_gradient(static_cast<const float*>(grad) + first, currents + at, pixels + at, slopes, steps,
                                inputs, own);
     });
-    for (size_t i = 0; i < of_images.size(); ++i) sums[i % 2] += of_images[i];  // in the same order for any threads
+    for (size_t i = 0; i < of_images.size(); ++i) sums[i % 2] += of_images[i];  // the same for any number of threads
     return done ? 0 : OUT_OF_MEMORY;
 }

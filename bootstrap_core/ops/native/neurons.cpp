@@ -1,4 +1,4 @@
-// Layers of neurons forward, and their gradients back.
+// Layers of neurons: forward and backward passes.
 #include "neurons.h"
 
 #include <algorithm>
@@ -11,26 +11,27 @@
 
 namespace snn {
 
-constexpr int WEIGHT_SHIFT = 7;  // a step of a weight is 128 state units
-constexpr int TOO_LARGE = 1 << 30;  // a magnitude from which 32 bits could wrap
+constexpr int WEIGHT_SHIFT = 7;  // a weight step is 2^7 state units
+constexpr int TOO_LARGE = 1 << 30;  // magnitude from which 32 bits could wrap around
 
 namespace {
 
-// What a thread needs to run one image.
+// Memory of a thread that runs one image.
 struct Scratch {
     std::vector<int32_t> z, current, voltage;
-    std::vector<uint32_t> held;  // the last spikes of neurons that shift them
+    std::vector<uint32_t> held;  // spikes of the last step, for neurons that spike a step later
 };
 
-// Where the weighted input of a row of neurons lies: [steps, columns, padded(channels)].
+// Weighted input of a row of neurons: [steps, columns, padded(channels)].
 struct RowInput {
     const int32_t* z;
-    int64_t step_stride;  // 0 if all steps are alike
-    int shift;            // to state units
+    int64_t step_stride;  // 0 if all steps are the same
+    int shift;            // left shift that converts to state units
 };
 
-// Neurons for the steps of one word: G times 16, side by side, since each step waits for the last one's product. They
-// lie from `place` on in the scratch and from `at` on in the outputs. Without ALL, the last ones are fewer than 16.
+// Runs G vectors of 16 neurons for the steps of one word. Two vectors run interleaved, since each step of a neuron
+// waits for its last one. The neurons lie from `place` on in the scratch and from `at` on in the outputs. Without ALL,
+// the vector has fewer than 16 neurons.
 template <bool FORGETS, int G, bool ALL>
 void run_lanes(const Neurons& neurons, const Layer& layer, int64_t image, int64_t word, int64_t steps,
                const RowInput& input, int64_t from, int64_t channel, int64_t place, int64_t at, Scratch& scratch,
@@ -84,7 +85,7 @@ void run_lanes(const Neurons& neurons, const Layer& layer, int64_t image, int64_
     }
 }
 
-// The neurons of one row of an image for the steps of one word.
+// Runs the neurons of one row of an image for the steps of one word.
 template <bool FORGETS>
 void run_row(const Neurons& neurons, const Layer& layer, int64_t image, int64_t word, int64_t y, int64_t steps,
              const RowInput& input, Scratch& scratch, ints& reached) {
@@ -123,7 +124,7 @@ int64_t largest(const std::vector<ints>& reached) {
     return all;
 }
 
-// Runs `row(scratch, image, word, y, steps)` for every row of every word of every image.
+// Runs every row of every word of every image, with a worker and a scratch for each thread.
 template <typename MakeWorker>
 int64_t run_layer(const Neurons& neurons, const Layer& layer, int threads, const MakeWorker& make_worker) {
     std::vector<ints> reached(std::max(threads, 1));
@@ -146,14 +147,14 @@ int64_t run_layer(const Neurons& neurons, const Layer& layer, int threads, const
     return done ? largest(reached) : OUT_OF_MEMORY;
 }
 
-// Sums up what the synapses of a layer weigh, row by row.
+// Worker that computes the weighted input from all synapses of a layer, row by row.
 class Weighing {
   public:
     Weighing(const Neurons& neurons, const Layer& layer, const Synapse* synapses, int64_t n_synapses)
         : neurons(neurons), layer(layer) {
         const int64_t steps = std::min<int64_t>(WORD_STEPS, layer.steps);
         for (int64_t i = 0; i < n_synapses; ++i) arriving.emplace_back(synapses[i], steps), given.push_back(synapses + i);
-        z.resize((steps * layer.width + 1) * padded(layer.channels) + 4 * LANES);  // products add zeros behind it
+        z.resize((steps * layer.width + 1) * padded(layer.channels) + 4 * LANES);  // products also write behind the row
     }
 
     void take(int64_t image, int64_t word, int64_t steps) {
@@ -182,7 +183,7 @@ class Weighing {
     std::vector<const Synapse*> given;
 };
 
-// Takes the weighted input as it is given, [images, steps or 1, neurons], in float units.
+// Worker that takes a given weighted input, [images, steps or 1, neurons], in float units.
 class Given {
   public:
     Given(const Neurons& neurons, const Layer& layer, const float* z, bool constant)
@@ -222,7 +223,7 @@ class Given {
     std::vector<int32_t> z_of_row;
 };
 
-// The gradient of one image's neurons, back in time. Voltages and currents are [steps, neurons].
+// Runs the backward pass of one image's neurons, from the last step to the first.
 template <typename In, typename Out>
 void run_back(const Backward& back, int64_t image, float* bias, float* decays) {
     const int64_t steps = back.steps, channels = back.channels, n = back.places * channels;
@@ -242,7 +243,7 @@ void run_back(const Backward& back, int64_t image, float* bias, float* decays) {
                 floats apart = v - threshold;
                 apart = apart < 0 ? -apart : apart;
                 const floats slope = exp2_of_negative(apart * rate) * back.height;
-                const int64_t seen = t + back.shift;  // a spike leaves so many steps later
+                const int64_t seen = t + back.shift;  // the step at which this spike leaves
                 floats arriving = {};
                 if (seen < steps) arriving = load_floats(grad + seen * back.step_stride + at, some);
                 gv = mul_add(gv, keep_v, slope * arriving);

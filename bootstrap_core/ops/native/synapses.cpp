@@ -17,7 +17,7 @@ Arriving::Arriving(const Synapse& synapse, int64_t steps) : synapse(synapse), li
     } else if (synapse.kind == CONVOLUTION) {
         line = int64_t(synapse.width + 2 * synapse.padding[1]) * synapse.channels;
         map = (synapse.height + 2 * synapse.padding[0]) * line;
-        spikes.assign(steps * map + FOUR, 0);  // a last four may reach beyond the map, where its weights are 0
+        spikes.assign(steps * map + FOUR, 0);  // the last four inputs may reach beyond the map, where weights are 0
         for (int32_t k = 0; k < synapse.n_taps; ++k) which.push_back(k);
     }
 }
@@ -29,7 +29,7 @@ void Arriving::take(const uint32_t* trains, int64_t steps) {
     if (synapse.kind != DEPTHWISE && rows_for != steps) place_rows(steps);
 }
 
-// Four neighbouring inputs are one number at each step; fours that are silent are left out.
+// Packs four neighbouring inputs into one number for each step; leaves out fours without spikes.
 void Arriving::take_fours(const uint32_t* trains, int64_t steps) {
     const int64_t inputs = synapse.n_inputs(), fours = (inputs + FOUR - 1) / FOUR;
     words step_of_lane;
@@ -65,8 +65,8 @@ void Arriving::take_maps(const uint32_t* trains, int64_t steps) {
     }
 }
 
-// Steps and columns of outputs are rows of a product; the last ones of ROWS that are none read anything and add it
-// behind z.
+// Makes a row of the product for each step and column of outputs. Rows are filled up to a multiple of ROWS: the extra
+// rows read from place 0 and write behind the outputs.
 void Arriving::place_rows(int64_t steps) {
     const int64_t columns = synapse.out_width, width = padded(synapse.out_channels);
     reads.clear();
@@ -109,7 +109,7 @@ static void add_products(const uint8_t* spikes, const int64_t* reads, const int6
     }
 }
 
-// All rows, for the outputs of one group.
+// Multiplies all rows by the weights of the outputs of one group.
 void Arriving::multiply(int64_t first, const int32_t* read, int64_t n_read, const int8_t* weight, int64_t outputs,
                         int64_t to, int32_t* z) {
     const int64_t vectors = padded(outputs) / LANES, apart = int64_t(synapse.n_taps) * BYTES_OF_TAP;
@@ -124,7 +124,7 @@ void Arriving::multiply(int64_t first, const int32_t* read, int64_t n_read, cons
     }
 }
 
-// Synapses of one input channel for each output channel: pools, and skips to the neuron in the same place.
+// Adds synapses with one input channel for each output channel: pools, and skips to the neuron at the same place.
 void Arriving::add_depthwise(int64_t y, int64_t steps, int32_t* z) {
     const int64_t channels = synapse.channels, width = padded(channels);
     for (int64_t a = 0; a < synapse.kernel[0]; ++a) {

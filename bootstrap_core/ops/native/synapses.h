@@ -1,4 +1,4 @@
-// Spikes weighed by synapses: sums of whole numbers, exact.
+// Weighted input of spikes: exact sums of integers.
 #pragma once
 
 #include <cstdint>
@@ -17,7 +17,7 @@ struct Synapse {
     const uint32_t* trains;  // [words, images, height, width, channels]
     // DENSE and CONVOLUTION: [groups, vectors, taps, 16 outputs, 4 inputs]; DEPTHWISE: [kernel places, channels]
     const int8_t* weight;
-    const int32_t* taps;  // where each four of inputs lie from the window's corner on: [groups, taps], in bytes
+    const int32_t* taps;  // offset of each four inputs from the corner of the window: [groups, taps], in bytes
     int32_t n_taps;
     int32_t height, width, channels;
     int32_t out_height, out_width, out_channels;
@@ -28,14 +28,14 @@ struct Synapse {
 
 inline int64_t padded(int64_t n) { return (n + LANES - 1) / LANES * LANES; }
 
-// One image's spikes of one word, laid out for a synapse.
+// Spikes of one image for the steps of one word, laid out for a synapse.
 class Arriving {
   public:
     explicit Arriving(const Synapse& synapse, int64_t steps);
 
     void take(const uint32_t* trains, int64_t steps);
 
-    // Adds to `z` [steps, out_width, padded(out_channels)] the weighted input of a row of outputs, in steps of a weight.
+    // Adds the weighted input of output row `y` to `z` [steps, out_width, padded(out_channels)], in weight steps.
     void add_row(int64_t y, int64_t steps, int32_t* z);
 
   private:
@@ -48,12 +48,12 @@ class Arriving {
 
     const Synapse& synapse;
     const uint32_t* of_image = nullptr;
-    int64_t line, map;                 // bytes of a row of a padded map, and of a map
+    int64_t line, map;                 // bytes of a row of a padded map, and of the map
     std::vector<uint8_t> spikes;       // DENSE: [inputs / 4, steps, 4]; CONVOLUTION: [steps, map]
-    std::vector<int32_t> which;        // places in the weight of the fours that are read; DENSE: of those that spike
-    std::vector<int32_t> taps;         // DENSE: where they lie
-    int64_t n_taps = 0;                // DENSE: how many
-    std::vector<int64_t> reads, writes;  // of each step and column: where it reads, and adds to in z
+    std::vector<int32_t> which;        // index in the weight of each four that is read; DENSE: of those with spikes
+    std::vector<int32_t> taps;         // DENSE: offset in `spikes` of each such four
+    int64_t n_taps = 0;                // DENSE: number of such fours
+    std::vector<int64_t> reads, writes;  // offset in `spikes` and in z, for each step and column
     int64_t rows_for = -1;
 };
 

@@ -1,4 +1,4 @@
-// Work shared by the threads that torch already has.
+// Loops that run on torch's threads.
 #pragma once
 
 #include <atomic>
@@ -7,13 +7,13 @@
 
 namespace snn {
 
-// Sets what opens a parallel region: `GOMP_parallel` of the OpenMP library that torch runs on. Without it, all work is
-// done by the thread that calls.
+// Sets the function that opens a parallel region: `GOMP_parallel` of torch's OpenMP library. Without it, the calling
+// thread does all work.
 void set_parallel_region(void* gomp_parallel);
 void run_region(void (*body)(void*), void* data, int threads);
 
-// Runs `body(item, worker)` for each item below n. Threads take the next item when they are done with one, so that a
-// thread that has to share its core holds nobody up. Returns false if a thread ran out of memory.
+// Runs `body(item, worker)` for each item below n. A thread takes the next item when it has finished one, so that slow
+// threads do not delay the others. Returns false if a thread ran out of memory.
 template <typename Body>
 bool for_each(int64_t n, int threads, const Body& body) {
     struct Shared {

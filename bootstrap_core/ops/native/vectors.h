@@ -1,7 +1,7 @@
-// Vectors of 16 numbers, one text for every instruction set.
+// Vectors of 16 numbers, with one source for all instruction sets.
 //
 // The types are the compiler's vector extensions: gcc and clang turn 64 bytes into one register of AVX-512, two of AVX2
-// or four of NEON. Intrinsics are used where no plain code exists: for products of bytes and for multiply-add.
+// or four of NEON. Intrinsics are used where plain code does not exist: for products of bytes and for multiply-add.
 #pragma once
 
 #include <cstdint>
@@ -37,7 +37,7 @@ inline void store(void* to, V v) {
     std::memcpy(to, &v, sizeof(V));
 }
 
-// The first n numbers; the other lanes are 0.
+// Loads the first n numbers; the other lanes are 0.
 template <typename V, typename T>
 inline V load_some(const T* from, int n) {
     if (n >= LANES) return load<V>(from);
@@ -52,7 +52,7 @@ inline void store_some(T* to, V v, int n) {
     std::memcpy(to, &v, n * sizeof(T));
 }
 
-// A number in all lanes; written as a difference, since x - 0 is x for the compiler too, and 0 + x is not.
+// Returns x in all lanes. Written as a difference, since compilers may simplify x - 0 to x, but not 0 + x (x = -0).
 inline floats everywhere(float x) { return x - floats{}; }
 
 inline float widen(float x) { return x; }
@@ -71,14 +71,14 @@ inline floats load_floats(const bfloat16* from, int n = LANES) {
 
 inline void store_floats(float* to, floats v, int n = LANES) { store_some(to, v, n); }
 
-// Rounds to the nearest bfloat16, half to even.
+// Rounds to the nearest bfloat16, half to even, and stores.
 inline void store_floats(bfloat16* to, floats v, int n = LANES) {
     words bits = (words)v;
     bits = (bits + 0x7FFF + ((bits >> 16) & 1)) >> 16;
     store_some(to, __builtin_convertvector(bits, halves), n);
 }
 
-// a * b + c, rounded once where the CPU can. Plain expressions are never contracted to it: the exact ones must not be.
+// Returns a * b + c, rounded once if the CPU can. The build forbids compilers to fuse plain expressions in this way.
 inline floats mul_add(floats a, floats b, floats c) {
 #if defined(__AVX512F__)
     return (floats)_mm512_fmadd_ps((__m512)a, (__m512)b, (__m512)c);
@@ -105,10 +105,10 @@ inline float sum(floats v) {
     return total;
 }
 
-// 2**x for x <= 0, within 2e-7 of itself.
+// Returns 2**x for x <= 0, with a relative error below 2e-7.
 inline floats exp2_of_negative(floats x) {
     x = x > -125.0f ? x : everywhere(-125.0f);
-    const floats to_whole = everywhere(1.5f * (1 << 23));  // adding it rounds to the nearest whole number
+    const floats to_whole = everywhere(1.5f * (1 << 23));  // adding it rounds to the nearest integer
     floats shifted = x + to_whole;
     floats rest = x - (shifted - to_whole);
     // Chebyshev fit of 2**x on [-0.5, 0.5]
@@ -118,7 +118,7 @@ inline floats exp2_of_negative(floats x) {
     return (floats)((ints)power + ((ints)shifted << 23));
 }
 
-// Sums of products of bytes for 16 outputs. A step adds four spikes times four weights to each output; the 64 bytes of
+// Sums of products of bytes for 16 outputs. `add` adds four spikes times four weights to each output; the 64 bytes of
 // weights lie output by output. ROWS x COLUMNS sums are held in registers at once.
 #if defined(__AVX512VNNI__)
 
@@ -131,7 +131,7 @@ struct ByteSums {
         explicit Weights(const int8_t* from) : bytes(_mm512_loadu_si512(from)) {}
     };
     void add(uint32_t spikes, const Weights& weights) {
-        // as an instruction, since gcc 12 copies the sums around its intrinsic, which takes as long again
+        // as assembly, since gcc 12 copies the sums around the intrinsic, which doubles the time
         __m512i total = sums, four = _mm512_set1_epi32(static_cast<int>(spikes));
         asm("vpdpbusd %2, %1, %0" : "+v"(total) : "v"(four), "v"(weights.bytes));
         sums = total;
@@ -141,7 +141,7 @@ struct ByteSums {
 
 #elif defined(__AVX2__)
 
-// Pairs of products are added up in 16 bits, which hold 120 times two of them.
+// Pairs of products are summed in 16 bits, which hold the sum of 120 pairs.
 constexpr int ROWS = 4, COLUMNS = 1, MOST_TAPS = 120;
 
 struct ByteSums {

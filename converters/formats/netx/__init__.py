@@ -1,1 +1,1 @@
-"""netx HDF5 (`.net`), the network description that Lava's netx loads: read, written, compared."""
+"""Read, write and compare netx files (HDF5, `.net`), the network description that Lava's netx loads."""

@@ -1,4 +1,4 @@
-"""A network as netx files hold it: layers, in the integers of the hardware."""
+"""Layers of a netx file, in the integers of the hardware."""
 
 from dataclasses import dataclass
 
@@ -13,12 +13,12 @@ from specs.fields import Shape
 __all__ = ["CUBA_NAMES", "INTEGRATOR", "ConvGeometry", "NetxFile", "NetxLayer", "NetxNeuron"]
 
 CUBA_NAMES = ("CUBA", "LOIHI")
-"""What files call CUBA neurons: the newer name, which is written, and the older."""
+"""Names of CUBA neurons in files: the current one, which is written, and the old one."""
 
 
 @dataclass(frozen=True)
 class NetxNeuron:
-    """Neurons of a layer: threshold in units of 1/64; decays `[1]` or `[C]`, one a channel, in units of 1/4096."""
+    """Neurons of a layer: threshold in units of 1/64; decays `[1]`, or `[C]` per channel, in units of 1/4096."""
 
     threshold_mant: int
     current_decay: IntArray
@@ -27,12 +27,12 @@ class NetxNeuron:
 
 
 INTEGRATOR = NetxNeuron(READOUT_THRESHOLD_MANT, np.array([0]), np.array([DECAY_ONE]))
-"""What netx makes of a dense layer without neurons."""
+"""Neuron that netx gives to a dense layer without neurons."""
 
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """Of a convolution, each pair `(height, width)`."""
+    """Geometry of a convolution; each pair is `(height, width)`."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
@@ -42,22 +42,22 @@ class ConvGeometry:
 
     @classmethod
     def of(cls, spec: ConvSpec) -> "ConvGeometry":
-        """That of a conv block."""
+        """Return the geometry of a conv block."""
         return cls(spec.kernel, spec.stride, spec.padding, spec.dilation, spec.groups)
 
 
 @dataclass(frozen=True)
 class NetxLayer:
-    """One layer.
+    """Layer of a netx file.
 
     Attributes:
-        kind: `input`, `flatten`, `dense`, `conv`, or whatever else the file says.
-        shape: of the output, as the file gives it.
+        kind: `input`, `flatten`, `dense`, `conv`, or any other type in the file.
+        shape: shape of the output, as in the file.
         weight: dense `[out, in]`, conv `[out, in / groups, kernel height, kernel width]`, input `[1]`; units of 1/64.
         bias: `[out]`, input `[1]`; units of 1/64.
-        neuron: None if the file gives none.
-        geometry: of a conv.
-        problems: what of this layer no network of CUBA blocks can be.
+        neuron: None if the file has none.
+        geometry: geometry of a conv layer, otherwise None.
+        problems: features of the layer that CUBA blocks do not have.
     """
 
     kind: str
@@ -71,7 +71,7 @@ class NetxLayer:
 
 @dataclass(frozen=True)
 class NetxFile:
-    """A whole file. `time_steps` is None where it does not say, `spec` (JSON) where snnzoo did not write it."""
+    """Content of a netx file. `time_steps` is None if missing; `spec` (JSON) is None if snnzoo did not write it."""
 
     layers: tuple[NetxLayer, ...]
     time_steps: int | None
@@ -79,10 +79,10 @@ class NetxFile:
 
     @property
     def synaptic(self) -> list[NetxLayer]:
-        """The layers with synapses."""
+        """Layers with synapses."""
         return [layer for layer in self.layers if layer.kind in {"dense", "conv"}]
 
     @property
     def problems(self) -> list[str]:
-        """What stands in the way of a network of CUBA blocks, each with its layers."""
+        """Features that CUBA blocks do not have, each with the layers that have it."""
         return problems_by_place("layer", (layer.problems for layer in self.layers))

@@ -1,4 +1,4 @@
-"""Networks to netx files and back."""
+"""Convert networks to netx files and back."""
 
 from collections.abc import Iterator
 from dataclasses import asdict, replace
@@ -41,20 +41,21 @@ KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
 
 
 def write_netx(network: Network, path: Path) -> Path:
-    """Write the network for netx: the weights, biases, thresholds and decays that the integer engine runs on.
+    """Write a network as a netx file: the weights, biases, thresholds and decays that the integer engine runs on.
 
-    The network is only read. Average pools become grouped convolutions, an affine readout a dense layer that never
-    fires. Feed a `spike` network `(x - mean) / std`; load a `graded` one with `input_message_bits` of its bits or more.
+    The network is not changed. Average pools become grouped convolutions; an affine readout becomes a dense layer that
+    never fires. In Lava, feed `(x - mean) / std` to a network with `spike` input; load one with `graded` input with
+    `input_message_bits` of at least the bits of the input.
 
     Raises:
-        UnsupportedError: what netx cannot express, all of it at once.
+        UnsupportedError: features that netx cannot express, all of them in one message.
     """
     return save_netx(netx_of(network), path)
 
 
 @torch.no_grad()
 def netx_of(network: Network) -> NetxFile:
-    """The network as netx layers; see `write_netx`."""
+    """Return the network as netx layers; see `write_netx`."""
     _refuse(network)
     shapes = (network.spec.input.shape, *network.spec.shapes)
     layers = (layer_of_block(block, *shapes[i : i + 2]) for i, block in enumerate(network.blocks))
@@ -73,7 +74,7 @@ def _refuse(network: Network) -> None:
 
 
 def _problems(layer: LayerSpec, block: torch.nn.Module) -> Iterator[str]:
-    """What of a block netx cannot express."""
+    """Yield the features of a block that netx cannot express."""
     if skips_of(layer):
         yield "skips (a .net is a chain of layers)"
     neuron = getattr(block, "neuron", None)
@@ -87,10 +88,10 @@ def _problems(layer: LayerSpec, block: torch.nn.Module) -> Iterator[str]:
 
 @torch.no_grad()
 def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxLayer | None:
-    """The block as a layer, but for skips; None for flat graded input and for flattening what is flat.
+    """Return a block as a netx layer, without its skips; None for flat graded input and a flatten of flat data.
 
     Args:
-        block: of a network.
+        block: block of a network.
         before: shape of its input.
         after: shape of its output.
     """
@@ -128,7 +129,7 @@ def _neuron(neuron: CubaNeuron) -> NetxNeuron:
 
 
 def _mants(x: Tensor) -> IntArray:
-    """Mantissas, in units of 1/64."""
+    """Return mantissas, in units of 1/64."""
     mants: IntArray = (x.cpu() * MANT).round().long().numpy()
     return mants
 
@@ -141,24 +142,24 @@ def read_netx(
     mean: float | None = None,
     std: float | None = None,
 ) -> Model:
-    """Read a netx file into a network that goes on from the very integers of the file: writing it gives them back.
+    """Read a netx file into a network with exactly the integers of the file; writing it again restores them.
 
-    Files of snnzoo carry their spec; from others one is made. Their last layer is an affine readout if it has no
-    neurons or a threshold that no voltage reaches; else it is read by its spikes.
+    Files of snnzoo contain their spec; for other files it is inferred. Their last layer is an affine readout if it has
+    no neurons or a threshold that no voltage reaches; otherwise its spikes are counted.
 
     Args:
-        path: of the file: CUBA neurons (`LOIHI` in old files), no delays, no recurrence.
-        time_steps: T, where the file does not say or should not.
-        input_bits: bits of a pixel, for a file that starts with the first synapse instead of input neurons.
-        mean, std: of the images in training, where the file does not say.
+        path: the file; CUBA neurons (`LOIHI` in old files), no delays, no recurrence.
+        time_steps: T, if the file does not contain it or to replace it.
+        input_bits: bits of a pixel, for a file without input neurons.
+        mean, std: normalisation of the training images, if the file does not contain it.
 
     Raises:
-        IntegrityError: the file is damaged, or its layers do not follow from each other.
-        UnsupportedError: it holds what CUBA blocks cannot be; names all of it.
+        IntegrityError: the file is damaged, or its layers do not fit each other.
+        UnsupportedError: features that CUBA blocks do not have; the message lists all of them.
     """
     file = load_netx(path)
     if file.problems:
-        raise UnsupportedError(f"{path} is no network of CUBA blocks: {'; '.join(file.problems)}")
+        raise UnsupportedError(f"{path} is not a network of CUBA blocks: {'; '.join(file.problems)}")
     spec, notes = spec_of_netx(file, path, time_steps=time_steps, input_bits=input_bits)
     refuse_unknown_kinds(spec, KINDS, f"{path}: netx")
     held = sum(array.size for layer in file.layers for array in (layer.weight, layer.bias) if array is not None)
@@ -170,7 +171,7 @@ def read_netx(
         for name, value in _tensors(layer, network.blocks[i]).items():
             key = f"blocks.{i}.{name}"
             if value.shape != state[key].shape:
-                problems.append(f"{key} is {list(value.shape)}, where {list(state[key].shape)} follows from the others")
+                problems.append(f"{key} has shape {list(value.shape)}, expected {list(state[key].shape)}")
             state[key] = value
     if problems:
         raise IntegrityError(f"{path}: {'; '.join(problems)}")
@@ -180,16 +181,16 @@ def read_netx(
 
 
 def _layers_by_block(spec: NetworkSpec, file: NetxFile, path: Path) -> dict[int, NetxLayer]:
-    """The layer of each block that has numbers in the file."""
+    """Return the layer of each block that has tensors in the file."""
     blocks = [i for i, layer in enumerate(spec.layers) if i > 0 and not isinstance(layer, FlattenSpec)]
     inputs = [layer for layer in file.layers[:1] if layer.kind == "input" and layer.neuron is not None]
     if len(blocks) != len(file.synaptic) or len(inputs) != (spec.input.encoding is Encoding.SPIKE):
-        raise IntegrityError(f"{path}: its layers are not those of the spec in its attribute {SPEC_ATTRIBUTE}")
+        raise IntegrityError(f"{path}: the layers do not match the spec in the attribute {SPEC_ATTRIBUTE}")
     return dict(zip([0] * len(inputs) + blocks, inputs + file.synaptic, strict=True))
 
 
 def _tensors(layer: NetxLayer, block: torch.nn.Module) -> dict[str, Tensor]:
-    """What the layer gives the state dict of its block, by names within the block."""
+    """Return the tensors of a layer, by their names within its block."""
     tensors = {}
     if isinstance(block, InputBlock):
         tensors["weight"] = _unit(layer.weight)
@@ -205,13 +206,13 @@ def _tensors(layer: NetxLayer, block: torch.nn.Module) -> dict[str, Tensor]:
 
 
 def _disagreements(spec: NetworkSpec, index: int, block: torch.nn.Module, layer: NetxLayer) -> Iterator[str]:
-    """Where the numbers of a layer are not those that the spec fixes: an edited file."""
+    """Yield the differences between a layer and its spec, as an edited file has them."""
     own, neuron = spec.layers[index], layer.neuron or INTEGRATOR
     if skips_of(own):
-        yield "the spec has skips, which no .net holds"
+        yield "the spec has skips, which a .net cannot hold"
     assert isinstance(block, InputBlock | SpikingBlock | AffineBlock)
     if not isinstance(own, AffineSpec) and neuron.threshold_mant != block.neuron.threshold_mant:
-        yield f"threshold {neuron.threshold_mant}, the spec says {block.neuron.threshold_mant}"
+        yield f"threshold is {neuron.threshold_mant}, expected {block.neuron.threshold_mant} from the spec"
     if block.neuron.spec.learn_decays is LearnDecays.NONE:
         for name, decay, wanted in zip(
             ("iDecay", "vDecay"),
@@ -220,18 +221,18 @@ def _disagreements(spec: NetworkSpec, index: int, block: torch.nn.Module, layer:
             strict=True,
         ):
             if bool((decay != (wanted * DECAY_ONE).round().long().numpy()).any()):
-                yield f"{name} {decay[0]}, the spec says {round(float(wanted[0]) * DECAY_ONE)}"
+                yield f"{name} is {decay[0]}, expected {round(float(wanted[0]) * DECAY_ONE)} from the spec"
     if isinstance(own, ConvSpec) and layer.geometry is not None:
         for name, value in asdict(layer.geometry).items():
             if value != getattr(own, name):
-                yield f"{name} {value}, the spec says {getattr(own, name)}"
+                yield f"{name} is {value}, expected {getattr(own, name)} from the spec"
     if isinstance(block, SpikingBlock) and isinstance(block.synapse, PoolSynapse):
         pool, found = block.quantized_weight(), _unit(layer.weight)
         if pool.shape != found.shape or not torch.equal(pool, found):
-            yield "weights that are not those of the pool in the spec"
+            yield "the weights differ from those of the pool in the spec"
 
 
 def _unit(mants: IntArray | None) -> Tensor:
-    """Mantissas in float units."""
+    """Return mantissas in float units."""
     assert mants is not None
     return torch.from_numpy(mants).float() / MANT

@@ -1,4 +1,4 @@
-"""HDF5 to layers: what a netx file holds, old forms and foreign neurons too."""
+"""Read netx files into layers: current and old forms, and layers that CUBA blocks cannot represent."""
 
 from math import prod
 from pathlib import Path
@@ -23,15 +23,15 @@ from specs.files.limits import NETWORK_BLOCKS
 __all__ = ["SPEC_ATTRIBUTE", "load_netx"]
 
 SPEC_ATTRIBUTE = "snnzoo_spec"
-"""Attribute of the root with the spec as JSON: netx has no place for names, means and surrogate gradients."""
+"""Root attribute with the spec as JSON: netx has no place for names, normalisation and surrogate gradients."""
 
 WEIGHT_GRID = range(WEIGHT_INT_MIN * MANT_PER_WEIGHT, WEIGHT_INT_MAX * MANT_PER_WEIGHT + 1, MANT_PER_WEIGHT)
 FARTHEST = 1 << 40
-"""Off any grid: no number need be kept that is larger."""
+"""Bound to which numbers are clipped before they become integers; it is off every grid."""
 BIAS_GRID = range(BIAS_MANT_MIN, BIAS_MANT_MAX + 1)
 
 MOST_SIDES = 8
-"""Of a layer's shape: channels, rows and columns, and those of 1 that some files add."""
+"""Most sides of a layer's shape: channels, rows and columns, and sides of 1 that some files add."""
 
 FOREIGN_KINDS = {
     "dense_rec": "recurrent synapses",
@@ -46,19 +46,19 @@ FOREIGN_DATASETS = {"weight_rec": "recurrent synapses", "weight/imag": "complex 
 
 
 def load_netx(path: Path) -> NetxFile:
-    """Read a netx file, in its old forms too, whatever its neurons are.
+    """Read a netx file, in its current or an old form, with neurons of any type.
 
     Raises:
         SnnZooError: the file cannot be read.
-        IntegrityError: it is not HDF5, not of netx, or damaged.
+        IntegrityError: the file is not HDF5, not a netx file, or damaged.
     """
     with open_hdf5(path) as root:
         layers = root.child("layer")
         if layers is None:
-            raise IntegrityError(f"{path}: an HDF5 file, but not of netx (it has no group 'layer')")
+            raise IntegrityError(f"{path}: an HDF5 file, but not a netx file: it has no group 'layer'")
         names = sorted(layers.names, key=lambda name: (len(name), name))
         if not 0 < len(names) <= NETWORK_BLOCKS or names != [str(i) for i in range(len(names))]:
-            raise IntegrityError(f"{path}: layers must be numbered from 0; these are {', '.join(names[:8]) or 'none'}")
+            raise IntegrityError(f"{path}: layers must be numbered from 0, got {', '.join(names[:8]) or 'none'}")
         return NetxFile(
             layers=tuple(_read_layer(layers, name) for name in names),
             time_steps=root.integer("simulation/tSample"),
@@ -70,50 +70,50 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
     node = layers.child(name)
     kind = node.text("type") if node is not None else ""
     if node is None or not kind:
-        raise IntegrityError(f"{layers.where}/{name}: a layer without a type")
+        raise IntegrityError(f"{layers.where}/{name}: the layer has no type")
     problems = [what for dataset, what in FOREIGN_DATASETS.items() if node.find(dataset) is not None]
     if kind not in {"input", "flatten", "dense", "conv"}:
         problems.append(FOREIGN_KINDS.get(kind, f"a layer of type {kind[:40]!r}"))
     if kind == "input" and name != "0":
-        problems.append("an input behind other layers")
+        problems.append("an input layer after other layers")
     delay = node.array("delay")
     if delay is not None and delay.any():
         problems.append(f"axonal delays of up to {delay.max():g} steps")
 
     weight = _mants(node, "weight", WEIGHT_GRID, problems)
-    bias = _mants(node, "bias", WEIGHT_GRID if kind == "input" else BIAS_GRID, problems)  # what our blocks hold
+    bias = _mants(node, "bias", WEIGHT_GRID if kind == "input" else BIAS_GRID, problems)  # grids of our blocks
     declared = node.integers("shape")
     if declared is not None and declared.size > MOST_SIDES:
-        raise IntegrityError(f"{node.where}: a shape of {declared.size:,} sides; at most {MOST_SIDES} are read")
+        raise IntegrityError(f"{node.where}: the shape has {declared.size:,} sides; at most {MOST_SIDES} are read")
     shape = tuple(int(side) for side in declared) if declared is not None else ()
     if declared is None and weight is not None:
         shape = (len(weight),)
     if not shape or min(shape) < 1:
-        raise IntegrityError(f"{node.where}: no shape, or a shape that is none: {list(shape)}")
+        raise IntegrityError(f"{node.where}: expected a shape of sides of at least 1, got {list(shape)}")
 
     neuron = _read_neuron(node, shape, problems)
     if kind == "input" and neuron is not None:
         weight = np.array([MANT]) if weight is None else weight.ravel()
         bias = np.array([0]) if bias is None else bias
         if weight.size != 1 or bias.size != 1:
-            raise IntegrityError(f"{node.where}: an input layer has one weight and one bias")
+            raise IntegrityError(f"{node.where}: expected one weight and one bias, got {weight.size} and {bias.size}")
     geometry = None
     if kind == "dense" and weight is not None:
         weight = _matrix(node, weight, prod(shape))
     if kind == "conv" and weight is not None:
         if len(shape) != 3:
-            raise IntegrityError(f"{node.where}: a conv layer gives channels, rows and columns, not {list(shape)}")
+            raise IntegrityError(f"{node.where}: expected a shape of channels, rows and columns, got {list(shape)}")
         weight = _kernels(node, weight, shape[0])
         geometry = _read_geometry(node, weight)
     if kind in {"dense", "conv"} and weight is None and not problems:
-        raise IntegrityError(f"{node.where}: a {kind} layer without weights")
+        raise IntegrityError(f"{node.where}: the {kind} layer has no weights")
     if bias is not None and weight is not None and bias.size != len(weight):
         raise IntegrityError(f"{node.where}: {bias.size} biases for {len(weight)} outputs")
     return NetxLayer(kind, shape, weight, bias, neuron, geometry, tuple(problems))
 
 
 def _mants(node: Hdf5Node, name: str, grid: range, problems: list[str]) -> IntArray | None:
-    """A dataset of mantissas in its shape, but biases flat; those off the grid are a problem."""
+    """Return a dataset of mantissas, biases flattened; add a problem if some are off the grid."""
     value = node.array(name)
     if value is None:
         return None
@@ -132,18 +132,18 @@ def _mants(node: Hdf5Node, name: str, grid: range, problems: list[str]) -> IntAr
 
 
 def _matrix(node: Hdf5Node, weight: IntArray, outputs: int) -> IntArray:
-    """`[out, in]` of a dense layer; files have `[out, in]`, `[out, in, 1, 1, 1]`, or one row or column flat."""
+    """Return `[out, in]` of a dense layer; files also have `[out, in, 1, 1, 1]`, or a flat row or column."""
     if weight.size == 0 or weight.size % outputs or (weight.ndim > 1 and len(weight) != outputs):
-        raise IntegrityError(f"{node.where}: weights of {list(weight.shape)} for {outputs} outputs")
+        raise IntegrityError(f"{node.where}: weights of shape {list(weight.shape)} for {outputs} outputs")
     return weight.reshape(outputs, -1)
 
 
 def _kernels(node: Hdf5Node, weight: IntArray, channels: int) -> IntArray:
-    """`[out, in / groups, kh, kw]` of a conv layer; some files have one more axis, of time, that is 1."""
+    """Return `[out, in / groups, kh, kw]` of a conv layer; some files have a fifth axis, time, of size 1."""
     if weight.ndim == 5 and weight.shape[4] == 1:
         weight = weight[..., 0]
     if weight.ndim != 4 or weight.size == 0 or len(weight) != channels:
-        raise IntegrityError(f"{node.where}: kernels of {list(weight.shape)} for {channels} channels")
+        raise IntegrityError(f"{node.where}: kernels of shape {list(weight.shape)} for {channels} channels")
     return weight
 
 
@@ -188,7 +188,7 @@ def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuro
             int(thresholds[0]) if thresholds is not None and thresholds.size else 0, np.array([0]), np.array([0]), kind
         )
     if len(set(thresholds.tolist())) != 1:
-        problems.append("a threshold for each neuron")
+        problems.append("thresholds that differ between neurons")
     current_decay, voltage_decay = (_per_channel(neuron, decay, shape) for decay in decays if decay is not None)
     return NetxNeuron(int(thresholds[0]), current_decay, voltage_decay, kind)
 
@@ -196,6 +196,6 @@ def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuro
 def _per_channel(neuron: Hdf5Node, decay: IntArray, shape: Shape) -> IntArray:
     if decay.size not in (1, shape[0]) or bool(((decay < 0) | (decay > DECAY_ONE)).any()):
         raise IntegrityError(
-            f"{neuron.where}: decays must be one, or one for each of {shape[0]} channels, from 0 to {DECAY_ONE}"
+            f"{neuron.where}: expected one decay, or one for each of {shape[0]} channels, from 0 to {DECAY_ONE}"
         )
     return decay

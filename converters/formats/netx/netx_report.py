@@ -1,4 +1,4 @@
-"""What netx layers hold and where two networks differ, for people and for programs."""
+"""Describe netx layers, and list the differences of two networks, for people and for programs."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -28,12 +28,20 @@ __all__ = [
 
 BARS = " ▁▂▃▄▅▆▇█"
 MOST_BINS = 16
-"""Of a histogram, which reaches from the smallest weight to the largest in bins of the same number of levels."""
+"""Most bins of a histogram, which ranges from the smallest to the largest weight in bins of equally many levels."""
 
 
 @dataclass(frozen=True)
 class LayerDifference:
-    """One thing in which a layer of two networks differs; `n_differing` of `n` numbers if it is numbers."""
+    """Difference between a layer of two networks.
+
+    Attributes:
+        layer: index of the layer; None for the network as a whole.
+        what: name of the quantity, such as `weight`.
+        text: the difference in words.
+        n, n_differing: number of values compared, and of those that differ; 0 if it is not an array.
+        largest: largest absolute difference of two values, in mantissas.
+    """
 
     layer: int | None
     what: str
@@ -44,12 +52,12 @@ class LayerDifference:
 
     @property
     def place(self) -> str:
-        """Which layer, in words; empty for the network as a whole."""
+        """Name of the layer, such as `layer 2`; empty for the network as a whole."""
         return "" if self.layer is None else f"layer {self.layer}"
 
 
 def describe_layer(layer: NetxLayer) -> dict[str, Any]:
-    """The layer as JSON values; mantissas and, beside them, what they stand for."""
+    """Return a layer as JSON values: mantissas, and beside them their values in float units."""
     facts: dict[str, Any] = {"kind": layer.kind, "shape": list(layer.shape)}
     if layer.geometry is not None:
         facts["geometry"] = dict(vars(layer.geometry))
@@ -86,12 +94,12 @@ def _numbers(mants: IntArray) -> dict[str, Any]:
 
 
 def layer_header() -> list[str]:
-    """Titles of `layer_row`."""
+    """Return the column titles of `layer_row`."""
     return ["layer", "shape", "kernel", "weights", "range", "levels", "histogram", "bias"]
 
 
 def layer_row(index: int, layer: NetxLayer) -> list[str]:
-    """One line of the layer table."""
+    """Return one row of the table of layers."""
     weight, bias = layer.weight, layer.bias
     return [
         f"{index} {layer.kind}",
@@ -103,12 +111,12 @@ def layer_row(index: int, layer: NetxLayer) -> list[str]:
 
 
 def neuron_header() -> list[str]:
-    """Titles of `neuron_rows`."""
+    """Return the column titles of `neuron_rows`."""
     return ["neurons of layers", "threshold", "current decay", "voltage decay"]
 
 
 def neuron_rows(file: NetxFile) -> list[list[str]]:
-    """One line for all layers of equal neurons: integers, and what they stand for."""
+    """Return one row for all layers with equal neurons: mantissas, and their values in float units."""
     layers_with: dict[tuple[str, ...], list[str]] = {}
     for i, layer in enumerate(file.layers):
         if layer.neuron is not None:
@@ -123,7 +131,7 @@ def _weight_cells(weight: IntArray) -> list[str]:
 
 
 def geometry_text(layer: NetxLayer) -> str:
-    """Kernel of a convolution, then stride, padding, dilation and groups where they are not the usual; else empty."""
+    """Return kernel, stride, padding, dilation and groups of a convolution, without defaults, such as `3x3 p1x1`."""
     if layer.geometry is None:
         return ""
     geometry = layer.geometry
@@ -138,34 +146,34 @@ def geometry_text(layer: NetxLayer) -> str:
 
 
 def threshold_text(neuron: NetxNeuron) -> str:
-    """The mantissa and what it stands for."""
+    """Return the mantissa of the threshold and its value, such as `64 = 1`."""
     return f"{neuron.threshold_mant} = {neuron.threshold_mant / MANT:g}"
 
 
 def decay_text(mants: IntArray) -> str:
-    """The mantissa and what it stands for, or the range of those of all channels."""
+    """Return the mantissa of a decay and its value, or the range of the mantissas of all channels."""
     if len(mants) > 1:
         return f"{mants.min()}..{mants.max()}, for each channel"
     return f"{mants[0]} = {mants[0] / DECAY_ONE:.4g}"
 
 
 def _sparkline(weight: IntArray) -> str:
-    """The histogram in blocks; of the square root of each count, so that tails show."""
+    """Draw the histogram with block characters. Heights are the square roots of counts, so that tails show."""
     heights = np.sqrt(histogram(weight))
     return "".join(BARS[int(np.ceil(8 * height / heights.max()))] for height in heights)
 
 
 def histogram(mants: IntArray) -> IntArray:
-    """How many numbers lie in each of at most `MOST_BINS` bins, from the smallest number to the largest."""
+    """Count the numbers in each of at most `MOST_BINS` bins, from the smallest number to the largest."""
     levels = (mants - mants.min()) // MANT_PER_WEIGHT
     counts: IntArray = np.bincount(levels.ravel() // (levels.max() // MOST_BINS + 1))
     return counts
 
 
 def differences(a: NetxFile, b: NetxFile) -> Iterator[LayerDifference]:
-    """All in which the networks differ, layer by layer; two readouts that never fire count as equal in that.
+    """Yield all differences of two networks, layer by layer. Thresholds of two readouts that never fire count as equal.
 
-    A file of another program may not say its time steps: then they do not count.
+    Time steps are compared only if both files contain them: those of other programs may not.
 
     >>> list(differences(NetxFile((), 4, None), NetxFile((), None, "{}")))
     []
@@ -201,7 +209,7 @@ def _layer_differences(i: int, a: NetxLayer, b: NetxLayer) -> Iterator[LayerDiff
 
 
 def _sides(layer: NetxLayer) -> list[int]:
-    """The shape without its ones: old files write [256, 1, 1], and a flatten's in either order."""
+    """Return the shape without sides of 1: old files have [256, 1, 1], and that of a flatten in either order."""
     return [side for side in layer.shape if side > 1]
 
 

@@ -1,4 +1,4 @@
-"""The spec of a netx file: the one it carries, or one made from its layers."""
+"""Spec of a netx file: the one in the file, or one inferred from its layers."""
 
 import json
 from collections import Counter
@@ -18,24 +18,25 @@ from specs.network import NetworkSpec
 __all__ = ["spec_of_netx"]
 
 TIME_STEPS = 16
-"""T of a file that does not say."""
+"""T for a file that does not contain it."""
 
 
 def spec_of_netx(
     file: NetxFile, path: Path, *, time_steps: int | None, input_bits: int
 ) -> tuple[NetworkSpec, list[str]]:
-    """A spec that the layers of the file fit, and what had to be assumed.
+    """Return a spec that fits the layers of the file, and notes on what was assumed.
 
-    Weights are plain, norms none and biases free, as in the file.
+    The spec has no weight norm and no batch norm, and a bias where the file has one.
 
     Raises:
-        ConversionError: no spec can say what the file holds.
+        ConversionError: no valid spec describes the file.
+        UnsupportedError: no layer has synapses.
         IntegrityError: the spec in the file is damaged.
     """
     notes: list[str] = []
     document = _carried(file, path) if file.spec else _inferred(file, path, input_bits, notes)
     if not (time_steps or file.time_steps):
-        notes.append(f"the file does not say its time steps: T = {TIME_STEPS} is assumed")
+        notes.append(f"the file does not contain the time steps: T = {TIME_STEPS} is assumed")
     document["time_steps"] = time_steps or file.time_steps or TIME_STEPS
     try:
         return spec_from_document(document, origin=str(path)), notes
@@ -50,7 +51,7 @@ def _carried(file: NetxFile, path: Path) -> dict[str, Any]:
         raise IntegrityError(f"{path}: attribute {SPEC_ATTRIBUTE}: {error}") from None
     document = spec.model_dump(mode="json")
     synaptic = [block for block in document["blocks"] if block["kind"] != "flatten"]
-    for block, layer in zip(synaptic, file.synaptic, strict=False):  # their numbers are compared with the tensors
+    for block, layer in zip(synaptic, file.synaptic, strict=False):  # `read_netx` refuses other numbers of layers
         settled = {"weight_norm": False, "norm": "none", "bias": layer.bias is not None}
         block |= {name: value for name, value in settled.items() if name in block}
     return document
@@ -94,7 +95,7 @@ def _input_shape(first: NetxLayer | None, layers: list[NetxLayer], notes: list[s
     follows = next(layer for layer in layers if layer.weight is not None and layer.kind != "flatten")
     assert follows.weight is not None
     if first is not None:
-        shape = first.shape if len(first.shape) != 2 else (1, *first.shape)  # netx: no channels are one channel
+        shape = first.shape if len(first.shape) != 2 else (1, *first.shape)  # netx leaves out a single channel
         return (prod(shape),) if layers[0].kind == "dense" else shape
     if follows.geometry is None:
         return (follows.weight.shape[1],)
@@ -107,7 +108,9 @@ def _input_shape(first: NetxLayer | None, layers: list[NetxLayer], notes: list[s
         for axis in range(2)
     ]
     shape = (follows.weight.shape[1] * geometry.groups, *sides)
-    notes.append(f"the file has no input layer: the smallest input that its first convolution fits is {list(shape)}")
+    notes.append(
+        f"the file has no input layer: inputs of {list(shape)} are assumed, the smallest for its first convolution"
+    )
     return shape
 
 
@@ -118,13 +121,13 @@ def _block(layer: NetxLayer, levels: int, *, is_last: bool) -> dict[str, Any]:
     if layer.geometry is not None:
         return block | {"channels": len(layer.weight), **asdict(layer.geometry)}
     if is_last and neuron.threshold_mant >= VTH_MANT_MAX:
-        del block["neuron"]["threshold"]  # it never fires
+        del block["neuron"]["threshold"]  # an affine readout has none
         block["kind"] = "affine"
     return block | {"features": len(layer.weight)}
 
 
 def _neuron(neuron: NetxNeuron, levels: int = 1) -> dict[str, Any]:
-    # Half a mantissa more, so that truncation of the product with the levels gives the mantissa back.
+    # Add half a mantissa, so that multiplying by the levels and truncating restores the mantissa.
     threshold = (neuron.threshold_mant + 0.5) / levels if levels > 1 else neuron.threshold_mant
     document: dict[str, Any] = {"threshold": threshold / MANT, "learn_decays": "none"}
     for name, decay in (("current_decay", neuron.current_decay), ("voltage_decay", neuron.voltage_decay)):
@@ -135,7 +138,7 @@ def _neuron(neuron: NetxNeuron, levels: int = 1) -> dict[str, Any]:
 
 
 def _with_common_neuron(entering: dict[str, Any], blocks: list[dict[str, Any]]) -> dict[str, Any]:
-    """`neuron`, `input` and `blocks` of a spec: the neuron that most layers have is written once."""
+    """Return `neuron`, `input` and `blocks` of a spec; the most frequent neuron is written once, as `neuron`."""
     with_neuron = [layer for layer in (entering, *blocks) if "threshold" in layer.get("neuron", {})]
     counts = Counter(json.dumps(layer["neuron"]) for layer in with_neuron)
     common = json.loads(counts.most_common(1)[0][0]) if counts else {}

@@ -1,4 +1,4 @@
-"""Layers to HDF5, dataset for dataset as lava-dl writes them."""
+"""Write layers to HDF5, with the same datasets as lava-dl."""
 
 import io
 from pathlib import Path
@@ -17,7 +17,7 @@ REFRACTORY_STEPS = 1
 
 
 def save_netx(network: NetxFile, path: Path) -> Path:
-    """Write the layers of CUBA neurons for netx; the same layers give the same bytes."""
+    """Write layers of CUBA neurons as a netx file; the same layers give the same bytes."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         if network.spec is not None:

@@ -1,1 +1,1 @@
-"""NIR, the Neuromorphic Intermediate Representation: graphs read and written, losslessly where they are our own."""
+"""Read and write NIR graphs (Neuromorphic Intermediate Representation); those of snnzoo are read without loss."""

@@ -1,4 +1,4 @@
-"""A NIR graph as a row of nodes; what is no row is refused, all of it at once."""
+"""Order the nodes of a NIR graph as a chain; refuse other graphs, with all reasons in one message."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
@@ -13,32 +13,33 @@ LINEAR_TYPES = ("Affine", "Linear", "Conv2d", "Scale", "SumPool2d", "AvgPool2d",
 
 KNOWN = {*LINEAR_TYPES, *NEURON_TYPES, *SILENT_TYPES, "Delay", "Input", "Output"}
 REASONS = {
-    "Conv1d": "convolutions here have two axes",
-    "I": "an integrator that never leaks nor fires",
-    "Threshold": "a threshold without a neuron",
+    "Conv1d": "convolutions with one axis are not supported",
+    "I": "integrators that neither leak nor fire are not supported",
+    "Threshold": "thresholds without a neuron are not supported",
 }
 
 Named = tuple[str, Node]
-"""A node with its name; one in a subgraph is `subgraph.node`."""
+"""Name and node; a node in a subgraph is named `subgraph.node`."""
 
 
 def chain_of(graph: Graph, *, origin: str) -> list[Named]:
-    """The nodes from Input to Output in the order of the edges, subgraphs unfolded.
+    """Return the nodes from Input to Output in the order of the edges, with subgraphs unfolded.
 
     Raises:
-        UnsupportedError: node types that snnzoo does not have, branches, merges, cycles, loose ends: all of them.
+        UnsupportedError: unsupported node types, branches, merges, cycles or unconnected nodes; lists all of them.
     """
     problems: list[str] = []
     chain = _walk(graph, "", problems)
     for name, node in chain[1:-1]:
         if node.type in SILENT_TYPES and name != chain[-2][0]:
-            problems.append(f"{name} ({node.type}): a neuron without spikes is read as the last node only")
+            problems.append(f"{name} ({node.type}): neurons without spikes are supported only as the last node")
     if problems:
-        raise UnsupportedError(f"{origin} is no network of snnzoo: {'; '.join(problems)}")
+        raise UnsupportedError(f"{origin} cannot be read as a snnzoo network: {'; '.join(problems)}")
     return chain
 
 
 def _walk(graph: Graph, prefix: str, problems: list[str]) -> list[Named]:
+    """Return the chain of a graph as far as it goes; append what is not a chain to `problems`."""
     after, before = defaultdict(list), defaultdict(list)
     for source, target in dict.fromkeys(graph.edges):
         after[source].append(target)
@@ -61,7 +62,7 @@ def _walk(graph: Graph, prefix: str, problems: list[str]) -> list[Named]:
         unreached = [prefix + loose for loose in graph.nodes if loose not in seen]
         if unreached or chain[-1][1].type != "Output":
             problems.append(f"no path from Input to Output through {', '.join(sorted(unreached)) or 'the nodes'}")
-    else:  # subgraphs that the path did not reach have faults of their own
+    else:  # report the faults of subgraphs that the path did not reach, too
         for loose, node in graph.nodes.items():
             if isinstance(node, Graph) and loose not in seen:
                 _walk(node, f"{prefix}{loose}.", problems)
@@ -69,28 +70,29 @@ def _walk(graph: Graph, prefix: str, problems: list[str]) -> list[Named]:
 
 
 def _faults(graph: Graph, prefix: str, after: dict[str, list[str]], before: dict[str, list[str]]) -> Iterator[str]:
+    """Yield the reasons why a graph is not a chain of supported nodes."""
     for kind in ("Input", "Output"):
         names = [name for name, node in graph.nodes.items() if isinstance(node, Node) and node.type == kind]
         if len(names) != 1:
             place = f"{prefix.rstrip('.')} (NIRGraph): " if prefix else ""
-            yield f"{place}{len(names)} {kind} nodes, where one is needed{_listed(names)}"
+            yield f"{place}expected one {kind} node, got {len(names)}{_listed(names)}"
     looping = _in_cycles(graph, after)
     for name, node in graph.nodes.items():
         kind = "NIRGraph" if isinstance(node, Graph) else node.type
         place = f"{prefix}{name} ({kind})"
         if kind not in KNOWN and kind != "NIRGraph":
-            yield f"{place}: {REASONS.get(kind, 'a node type that snnzoo does not have')}"
+            yield f"{place}: {REASONS.get(kind, 'this node type is not supported')}"
         if name in looping:
-            yield f"{place}: part of a cycle; networks here are not recurrent"
+            yield f"{place}: part of a cycle; recurrent networks are not supported"
             continue
         if len(after[name]) > 1:
-            yield f"{place}: branches{_listed(after[name])}"
+            yield f"{place}: feeds several nodes{_listed(after[name])}"
         if len(before[name]) > 1:
-            yield f"{place}: merges{_listed(before[name])}"
+            yield f"{place}: is fed by several nodes{_listed(before[name])}"
 
 
 def _in_cycles(graph: Graph, after: dict[str, list[str]]) -> set[str]:
-    """Nodes that lie on a cycle: what is left when nodes without a way in, and then without one out, are taken away."""
+    """Return the nodes on cycles: those left after removing nodes without inputs, then without outputs, repeatedly."""
     left = set(graph.nodes)
     before = defaultdict(list)
     for source, targets in after.items():

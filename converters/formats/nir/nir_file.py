@@ -1,7 +1,8 @@
-"""NIR's HDF5 files and the graph that stands in them, without what the nodes mean.
+"""Read and write the HDF5 files of NIR as graphs; `nir_layers` and `nir_neurons` interpret the nodes.
 
-Source: `nir.serialization` of nir 1.0.4 to 1.0.8. That package is not used here. Releases up to 1.0.4 refuse the field
-`v_reset` and later ones demand it of some nodes, so a file for all of them leaves it out, as only our own writer can.
+Source: `nir.serialization` of nir 1.0.4 to 1.0.8; that package is not used here. Releases up to 1.0.4 reject the field
+`v_reset`, and later ones require it to make some nodes. A file for all of them leaves it out, as only our own writer
+can.
 """
 
 import hashlib
@@ -24,15 +25,15 @@ from specs.files.limits import HDF5_DEPTH, HDF5_OBJECTS
 __all__ = ["Field", "Graph", "Node", "edges_digest", "graph_bytes", "node_digest", "read_graph"]
 
 FORMAT_VERSION = "1.0.4"
-"""Of the nodes we write: the oldest release of nir that has all their fields."""
+"""Version in the files that we write: the oldest release of nir that has all fields of our nodes."""
 
 Field = npt.NDArray[Any] | str
-"""What a node's field holds: numbers of any shape, or a text."""
+"""Value of a node's field: numbers of any shape, or a text."""
 
 
 @dataclass(frozen=True)
 class Node:
-    """A node: its type and fields, under NIR's names."""
+    """Node of a graph: its type and fields, under NIR's names."""
 
     type: str
     fields: Mapping[str, Field]
@@ -40,7 +41,7 @@ class Node:
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes by name, edges `(from, to)`, and metadata: texts, arrays, and mappings of them."""
+    """Graph of nodes by name, edges `(from, to)`, and metadata: texts, arrays, and mappings of them."""
 
     nodes: Mapping[str, "Node | Graph"]
     edges: tuple[tuple[str, str], ...]
@@ -48,7 +49,7 @@ class Graph:
 
 
 def graph_bytes(graph: Graph) -> bytes:
-    """A NIR file; the same graph gives the same bytes."""
+    """Return the content of a NIR file; the same graph gives the same bytes."""
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
         file.create_dataset("version", data=FORMAT_VERSION, dtype=h5py.string_dtype())
@@ -57,27 +58,27 @@ def graph_bytes(graph: Graph) -> bytes:
 
 
 def read_graph(path: Path) -> Graph:
-    """The graph of a NIR file.
+    """Read the graph of a NIR file.
 
     Raises:
         SnnZooError: the file cannot be read.
-        IntegrityError: it is no NIR file, is damaged, holds numbers that are not finite, or is absurdly large.
+        IntegrityError: the file is not a NIR file, is damaged, is too large, or holds numbers that are not finite.
     """
     with open_hdf5(path) as file:
         root = file.child("node")
         if root is None:
-            raise IntegrityError(f"{path}: an HDF5 file, but not NIR: it has no group 'node'")
+            raise IntegrityError(f"{path}: an HDF5 file, but not a NIR file: it has no group 'node'")
         tree = _Tree().read(root)
     graph = _as_node(tree, f"{path}: the graph")
     if not isinstance(graph, Graph):
-        raise IntegrityError(f"{path}: holds one {graph.type} node, not a NIRGraph")
+        raise IntegrityError(f"{path}: expected a NIRGraph, got a single {graph.type} node")
     return graph
 
 
 def node_digest(node: Node) -> str:
-    """Sha256 of a node's type and numbers, whatever their precision is stored as.
+    """Return the sha256 of a node's type and numbers, the same for any precision that they are stored in.
 
-    `metadata` does not count, nor a `v_reset` of zeros, which later releases of nir add when they save a file again.
+    It leaves out `metadata`, and a `v_reset` of zeros, which later releases of nir add when they save a file again.
     """
     digest = hashlib.sha256(node.type.encode())
     for name, value in sorted(node.fields.items()):
@@ -92,12 +93,12 @@ def node_digest(node: Node) -> str:
 
 
 def edges_digest(graph: Graph) -> str:
-    """Sha256 of a graph's edges, in whichever order."""
+    """Return the sha256 of a graph's edges, the same for any order."""
     return hashlib.sha256(json.dumps(sorted(graph.edges)).encode()).hexdigest()
 
 
 def _as_mapping(graph: "Graph | Node") -> dict[str, Any]:
-    """What a group of the file holds for a graph or a node."""
+    """Return the content of the file's group for a graph or a node."""
     if isinstance(graph, Node):
         return {"type": graph.type, **graph.fields}
     nodes = {name: _as_mapping(node) for name, node in graph.nodes.items()}
@@ -117,16 +118,16 @@ def _write_group(group: h5py.Group, mapping: Mapping[str, Any]) -> None:
 
 
 class _Tree:
-    """Groups as nested mappings, refusing what would go round in circles or never end."""
+    """Reader of groups as nested mappings; refuses loops, and files that are too deep or have too many objects."""
 
     def __init__(self) -> None:
         self.n_objects = 0
         self.seen: set[int] = set()
 
     def read(self, node: Hdf5Node, depth: int = 0) -> dict[str, Any]:
-        """Groups as mappings, datasets as arrays, texts as `str`."""
+        """Return a group as a mapping of mappings, arrays, and texts as `str`."""
         if depth > HDF5_DEPTH:
-            raise IntegrityError(f"{node.where}: more than {HDF5_DEPTH} groups deep")
+            raise IntegrityError(f"{node.where}: nested more than {HDF5_DEPTH} groups deep")
         found: dict[str, Any] = {}
         names = node.names
         self.n_objects += len(names)
@@ -136,10 +137,10 @@ class _Tree:
             where = f"{node.where}/{name}"
             item = node.find(name)
             if item is None:
-                raise IntegrityError(f"{where}: a name that leads nowhere")
+                raise IntegrityError(f"{where}: the name refers to no object")
             address = h5py.h5o.get_info(item.id).addr
             if address in self.seen:
-                raise IntegrityError(f"{where}: is in the file under another name too")
+                raise IntegrityError(f"{where}: the object has another name in the file, too")
             self.seen.add(address)
             if isinstance(item, h5py.Group):
                 found[name] = self.read(replace(node, group=item, where=where), depth + 1)
@@ -153,7 +154,7 @@ class _Tree:
             return texts
         numbers = node.array(name)
         if numbers is None:
-            raise IntegrityError(f"{node.where}/{name}: neither numbers, nor a text, nor a group")
+            raise IntegrityError(f"{node.where}/{name}: expected numbers, a text or a group")
         return numbers
 
 
@@ -167,19 +168,19 @@ def _as_node(mapping: Mapping[str, Any], place: str) -> "Node | Graph":
         return Node(kind, fields)
     nodes, edges, metadata = mapping.get("nodes"), mapping.get("edges"), mapping.get("metadata", {})
     if not isinstance(nodes, Mapping) or not isinstance(edges, np.ndarray) or not isinstance(metadata, Mapping):
-        raise IntegrityError(f"{place} lacks its nodes or edges")
+        raise IntegrityError(f"{place} has no nodes or no edges, or its metadata are not a group")
     if edges.size and (edges.ndim != 2 or edges.shape[1] != 2 or edges.dtype != object):
-        raise IntegrityError(f"{place}: edges are not pairs of names")
+        raise IntegrityError(f"{place}: the edges are not pairs of names")
     pairs = tuple((str(source), str(target)) for source, target in edges) if edges.size else ()
     for name in sorted(set(chain(*pairs)) - nodes.keys()):
-        raise IntegrityError(f"{place}: an edge names the node {name!r}, which is not there")
+        raise IntegrityError(f"{place}: an edge refers to the missing node {name!r}")
     return Graph(dict(_named(nodes, place)), pairs, metadata)
 
 
 def _named(nodes: Mapping[str, Any], place: str) -> Iterator[tuple[str, "Node | Graph"]]:
     for name, node in nodes.items():
         if not isinstance(node, Mapping):
-            raise IntegrityError(f"{place}: {name!r} among its nodes is not a node")
+            raise IntegrityError(f"{place}: the entry {name!r} of its nodes is not a group")
         yield name, _as_node(node, f"{place.removesuffix('the graph')}node {name!r}")
 
 
@@ -187,4 +188,4 @@ def _check_fields(fields: Mapping[str, Any], place: str) -> None:
     for name, value in fields.items():
         is_number = isinstance(value, np.ndarray) and value.dtype.kind != "O"
         if not is_number and not isinstance(value, str):
-            raise IntegrityError(f"{place}: {name} is neither numbers nor a text")
+            raise IntegrityError(f"{place}: {name} must be numbers or a text")

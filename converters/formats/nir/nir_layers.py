@@ -1,4 +1,4 @@
-"""A chain of NIR nodes as layers: what is linear between two layers of neurons becomes one synapse."""
+"""Turn a chain of NIR nodes into layers: linear nodes between two layers of neurons become one synapse."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -31,15 +31,15 @@ MAX_SIDE = 4096
 
 @dataclass(frozen=True)
 class Layer:
-    """Weights, and neurons, or at the end none.
+    """Synapses and the neurons behind them; the last layer may have no neurons.
 
     Attributes:
-        names: of the nodes it was.
-        synapse: with the neurons' gain in it; a number for neurons that take what comes in, times that number.
-        bias: `[channels]`, or `[1]` for all: enters the voltage, or without neurons the output.
-        neurons: None at the end, for weights alone. Their gain is 1, their bias 0, and they share one threshold.
-        before, after: shapes of what comes in and goes out; between blocks, a flatten may lie between two shapes.
-        delayed: whether an empty step follows.
+        names: names of the nodes that the layer was made from.
+        synapse: weights times the gain of the neurons; a number if the neurons have no weights, which scales the input.
+        bias: `[channels]`, or `[1]` for all channels; enters the voltage, or the output if there are no neurons.
+        neurons: gain 1, bias 0, and one threshold for all channels; None for a last layer without neurons.
+        before, after: shapes of input and output; if the next layer's `before` differs, there is a flatten between.
+        delayed: True if an empty step follows.
     """
 
     names: tuple[str, ...]
@@ -54,11 +54,17 @@ class Layer:
 def layers_of(
     chain: Sequence[Named], *, dt: float, time_constants: TimeConstants, origin: str
 ) -> tuple[list[Layer], list[str]]:
-    """The layers of a chain, Input to Output, and notes for people.
+    """Return the layers of a chain from Input to Output, and notes for people.
+
+    Args:
+        chain: nodes with their names, in order.
+        dt: length of a time step in seconds.
+        time_constants: conversion of time constants to decays.
+        origin: path of the file, for error messages.
 
     Raises:
-        IntegrityError: a node that is not what NIR says it is.
-        UnsupportedError: what the layers here cannot do; all of it, up to where shapes are lost.
+        IntegrityError: a node does not follow NIR's definition.
+        UnsupportedError: features that layers do not have; lists all, up to a node whose output shape is unknown.
     """
     stack = _Stack(dt, time_constants)
     problems: list[str] = []
@@ -74,12 +80,12 @@ def layers_of(
                 break
             stack.start(name)
     if problems:
-        raise UnsupportedError(f"{origin} is no network of snnzoo: {'; '.join(problems)}")
+        raise UnsupportedError(f"{origin} cannot be read as a snnzoo network: {'; '.join(problems)}")
     return stack.layers, stack.notes
 
 
 class _Stack:
-    """Layers so far, and the linear nodes since the last neurons."""
+    """Layers made so far, and the linear nodes since the last neurons."""
 
     def __init__(self, dt: float, time_constants: TimeConstants) -> None:
         self.dt, self.time_constants = dt, time_constants
@@ -89,14 +95,14 @@ class _Stack:
         self.start("")
 
     def start(self, name: str) -> None:
-        """Begin a layer, after the node `name`."""
+        """Start a layer after the node `name`."""
         self.last, self.names = name, list[str]()
         self.before = self.maps = self.shape  # `maps` is the shape before flattening
         self.conv: Conv | None = None
         self.flat: Dense | Tensor | None = None
 
     def add(self, name: str, node: Node) -> None:
-        """Take the next node."""
+        """Add the next node of the chain."""
         if node.type not in {"Input", "Output", "Delay"}:
             self.names.append(name)
         match node.type:
@@ -122,22 +128,22 @@ class _Stack:
     def _input(self, name: str, node: Node) -> None:
         shape = _integers(node, "shape")
         if len(shape) in {2, 4} and shape[0] == 1:
-            self.notes.append(f"{name}: the first axis of {list(shape)} is taken for a batch of one")
+            self.notes.append(f"{name}: the first axis of {list(shape)} is read as a batch of one")
             shape = shape[1:]
         if len(shape) not in {1, 3} or any(not 1 <= side <= MAX_FEATURES for side in shape):
-            raise UnsupportedError(f"shape {list(shape)}: inputs here are [features] or [channels, height, width]")
+            raise UnsupportedError(f"shape {list(shape)}; expected [features] or [channels, height, width]")
         if prod(shape) > MAX_FEATURES:
-            raise UnsupportedError(f"shape {list(shape)} is {prod(shape):,} inputs; at most {MAX_FEATURES:,}")
+            raise UnsupportedError(f"shape {list(shape)} has {prod(shape):,} inputs, more than {MAX_FEATURES:,}")
         self.shape = shape
         self.start(name)
 
     def _dense(self, node: Node) -> None:
         weight = _array(node, "weight")
         if weight.ndim != 2 or not weight.size:
-            raise UnsupportedError(f"weights of shape {list(weight.shape)}: [outputs, inputs] is wanted")
+            raise UnsupportedError(f"weights of shape {list(weight.shape)}; expected [outputs, inputs]")
         if self.shape != (weight.shape[1],):
             raise UnsupportedError(
-                f"weights for {weight.shape[1]} inputs get a signal of {list(self.shape)}"
+                f"weights for {weight.shape[1]} inputs receive a signal of shape {list(self.shape)}"
                 f"{': a Flatten is missing' if prod(self.shape) == weight.shape[1] else ''}"
             )
         bias = _bias(node, weight.shape[0])
@@ -161,9 +167,9 @@ class _Stack:
         first = _integer(node, "start_dim", default=1)
         last = _integer(node, "end_dim", default=-1)
         if last not in {-1, 2} or first not in {0, 1}:
-            raise UnsupportedError(f"flattens axes {first} to {last} of {list(self.shape)}: all of them is wanted")
+            raise UnsupportedError(f"flattens axes {first} to {last} of {list(self.shape)}; expected all axes")
         if first == 1:
-            self.notes.append(f"{name}: start_dim 1 is taken to count a batch axis, which NIR does not have")
+            self.notes.append(f"{name}: start_dim 1 is read as 0: it counts a batch axis, which NIR does not have")
         self.shape = (prod(self.shape),)
 
     def _delay(self, node: Node) -> None:
@@ -171,9 +177,9 @@ class _Stack:
         if not delay.any():
             return
         if not self.layers or self.conv is not None or self.flat is not None:
-            raise UnsupportedError("a delay that does not follow neurons")
+            raise UnsupportedError("a delay is supported only directly after neurons")
         if len(delay) > 1 or self.layers[-1].delayed or abs(delay[0] / self.dt - 1) > 1e-3:
-            raise UnsupportedError(f"a delay of {delay.max():g} s; one step of {self.dt:g} s is all that layers have")
+            raise UnsupportedError(f"a delay of {delay.max():g} s; only one time step of {self.dt:g} s is supported")
         self.layers[-1] = replace(self.layers[-1], delayed=True)
 
     def _neurons(self, name: str, node: Node) -> None:
@@ -181,34 +187,34 @@ class _Stack:
         neurons = neurons_of(node, shape, dt=self.dt, time_constants=self.time_constants)
         self.notes += [f"{name}: {text}" for text in neurons.rounded]
         gain, threshold = neurons.gain, neurons.threshold
-        if threshold is not None:  # spikes do not change if a channel's states are scaled: one threshold for all
+        if threshold is not None:  # scale each channel to the same threshold, which does not change its spikes
             gain, neurons = gain * (threshold.max() / threshold), replace(neurons, threshold=threshold.max()[None])
             bias = neurons.bias * (threshold.max() / threshold)
         else:
             bias = neurons.bias
             if len(bias.unique()) > 1 and bool((neurons.current_decay < 1).any()):
                 raise UnsupportedError(
-                    "a v_leak that differs between the classes, behind a current that decays: logits are its weighted "
-                    "input, in which the v_leak would count for more than in the membrane"
+                    "v_leak differs between the classes, and the current decays: logits are the mean weighted input, "
+                    "in which v_leak would count for more than in the voltage"
                 )
         synapse = self._synapse()
         if not isinstance(synapse, float):
             if bool(synapse.bias.any()) and bool((neurons.current_decay < 1).any()):
                 raise UnsupportedError(
-                    "the bias of the weights before it would enter a current that decays; here a bias enters the "
-                    "voltage (write it as v_leak, or with tau_syn = dt)"
+                    "the weights before it have a bias that enters a decaying current; only a bias that enters the "
+                    "voltage is supported (write it as v_leak, or set tau_syn = dt)"
                 )
             bias = bias + synapse.bias * gain
             synapse = scale_outputs(synapse, gain)
         elif len(gain) > 1:
-            raise UnsupportedError("parameters that differ between channels, with no weights before them")
+            raise UnsupportedError("parameters that differ between channels need weights before the neurons")
         else:
             synapse *= float(gain)
         neurons = replace(neurons, gain=torch.ones(1), bias=torch.zeros(1))
         self._close(name, synapse, bias, neurons, shape)
 
     def _synapse(self) -> Conv | Dense | float:
-        """All that is linear since the last neurons."""
+        """Return the linear nodes since the last neurons as one synapse."""
         match self.conv, self.flat:
             case Conv(), None:
                 return self.conv
@@ -216,16 +222,16 @@ class _Stack:
                 return self.flat
             case Conv(), Dense():
                 if not self.conv.depthwise:
-                    raise UnsupportedError("a convolution and a dense layer with no neurons between them")
+                    raise UnsupportedError("a convolution and a dense layer need neurons between them")
                 return spread(self.conv, self.flat, self.before)
             case _ if self.layers:
-                raise UnsupportedError("neurons on neurons, with no weights between them")
+                raise UnsupportedError("neurons after neurons need weights between them")
             case None, None:
                 return 1.0
             case None, Tensor() if len(self.flat) == 1:
                 return float(self.flat)
             case _:
-                raise UnsupportedError("a Scale of each input by itself, with no weights after it")
+                raise UnsupportedError("a Scale with a factor for each input needs weights after it")
 
     def _close(self, name: str, synapse: Any, bias: Tensor, neurons: Neurons | None, after: Shape) -> None:
         before = self.before
@@ -244,23 +250,23 @@ class _Stack:
     def _end(self) -> None:
         if self.conv is None and self.flat is None:
             if not self.layers:
-                raise UnsupportedError("no weights and no neurons lead to it")
+                raise UnsupportedError("no weights and no neurons come before it")
             return
         synapse = self._synapse() if isinstance(self.flat, Dense) else None
         if not isinstance(synapse, Dense):
-            raise UnsupportedError("a readout without neurons is dense (Affine or Linear), flattened before")
+            raise UnsupportedError("a readout without neurons must be Affine or Linear, after a Flatten")
         self._close("", synapse, synapse.bias, None, self.shape)
 
 
 def _conv_of(node: Node, shape: Shape) -> Conv:
     if len(shape) != 3:
-        raise UnsupportedError(f"a signal of {list(shape)}, where [channels, height, width] is wanted")
+        raise UnsupportedError(f"a signal of shape {list(shape)}; expected [channels, height, width]")
     weight = _array(node, "weight")
     groups = _integer(node, "groups", default=1)
     if weight.ndim != 4 or not weight.size or groups < 1:
-        raise IntegrityError(f"weights of shape {list(weight.shape)} in {groups} groups")
+        raise IntegrityError(f"weights of shape {list(weight.shape)} in {groups} groups do not form a convolution")
     if weight.shape[1] * groups != shape[0] or weight.shape[0] % groups:
-        raise IntegrityError(f"weights of shape {list(weight.shape)} in {groups} groups, for {shape[0]} channels")
+        raise IntegrityError(f"weights of shape {list(weight.shape)} in {groups} groups do not fit {shape[0]} channels")
     kernel = (weight.shape[2], weight.shape[3])
     stride, dilation = _pair(node, "stride", 1), _pair(node, "dilation", 1)
     conv = Conv(
@@ -276,7 +282,7 @@ def _conv_of(node: Node, shape: Shape) -> Conv:
 
 def _pool_of(node: Node, shape: Shape) -> Conv:
     if len(shape) != 3:
-        raise UnsupportedError(f"a signal of {list(shape)}, where [channels, height, width] is wanted")
+        raise UnsupportedError(f"a signal of shape {list(shape)}; expected [channels, height, width]")
     kernel = _pair(node, "kernel_size", 1)
     stride = _pair(node, "stride", 1)
     weight = 1.0 / prod(kernel) if node.type == "AvgPool2d" else 1.0
@@ -285,7 +291,7 @@ def _pool_of(node: Node, shape: Shape) -> Conv:
 
 def _checked(conv: Conv, shape: Shape) -> Conv:
     if min(conv.output_shape(shape)) < 1:
-        raise IntegrityError(f"a kernel of {list(conv.kernel)} does not fit a signal of {list(shape)}")
+        raise IntegrityError(f"a kernel of {list(conv.kernel)} does not fit into a signal of shape {list(shape)}")
     return conv
 
 
@@ -297,18 +303,18 @@ def _padding(node: Node, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
         return (0, 0)
     reach = [dilation[i] * (kernel[i] - 1) for i in range(2)]
     if given != "same":
-        raise UnsupportedError(f"padding {given!r}: 'valid', 'same' or numbers are wanted")
+        raise UnsupportedError(f"padding {given!r}; expected 'valid', 'same' or numbers")
     if stride != (1, 1):
-        raise UnsupportedError(f"padding 'same' with stride {list(stride)}")
+        raise UnsupportedError(f"padding 'same' with stride {list(stride)}; expected stride 1")
     if reach[0] % 2 or reach[1] % 2:
-        raise UnsupportedError("padding 'same' of a kernel with an even side, which pads one end more than the other")
+        raise UnsupportedError("padding 'same' of an even kernel, which pads one end more than the other")
     return (reach[0] // 2, reach[1] // 2)
 
 
 def _array(node: Node, name: str) -> Any:
     value = node.fields.get(name)
     if not isinstance(value, np.ndarray):
-        raise IntegrityError(f"it has no {name}")
+        raise IntegrityError(f"the field {name} is missing or not numeric")
     return value.astype(np.float64)
 
 
@@ -317,7 +323,7 @@ def _bias(node: Node, channels: int) -> Tensor:
         return torch.zeros(channels, dtype=torch.float64)
     bias = _array(node, "bias")
     if bias.size not in {1, channels}:
-        raise IntegrityError(f"a bias of shape {list(bias.shape)}, for {channels} channels")
+        raise IntegrityError(f"a bias of shape {list(bias.shape)} does not fit {channels} channels")
     return torch.from_numpy(bias.reshape(-1)).expand(channels)
 
 
@@ -338,8 +344,8 @@ def _integer(node: Node, name: str, *, default: int) -> int:
 
 
 def _pair(node: Node, name: str, least: int) -> Pair:
-    """`(height, width)`; one number stands for both."""
+    """Return a field as `(height, width)`; a single number is used for both."""
     values = _integers(node, name)
     if len(values) not in {1, 2} or not all(least <= value <= MAX_SIDE for value in values):
-        raise IntegrityError(f"{name} is {list(values)}: one or two numbers from {least} to {MAX_SIDE} are wanted")
+        raise IntegrityError(f"{name} is {list(values)}; expected one or two numbers from {least} to {MAX_SIDE}")
     return values[0], values[-1]

@@ -1,4 +1,4 @@
-"""Layers of a foreign graph as a model: scaled into the hardware's ranges, as spec and tensors."""
+"""Turn the layers of another program's graph into a model: scaled to the hardware's ranges, as spec and tensors."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -28,7 +28,7 @@ MAX_POOL_WEIGHT = 254 / MANT
 
 @dataclass(frozen=True)
 class _Block:
-    """A block of the spec as a document, and the layer and its numbers; a flatten has none."""
+    """Block of the spec as a document, with its layer and its fitted numbers; a flatten has neither."""
 
     document: dict[str, Any]
     layer: Layer | None = None
@@ -46,27 +46,27 @@ def model_of(
     notes: Sequence[str],
     origin: str,
 ) -> Model:
-    """A model that does what the layers do.
+    """Return a model that computes what the layers do.
 
     Args:
-        layers: in order; a first one without weights is the input's neurons.
-        name, time_steps: of the spec.
-        reset: of all neurons.
-        input_bits: of images that go straight into weights.
-        facts: what `card["nir"]` says besides what became of each layer.
-        notes: for people; more are added.
-        origin: stands in error messages.
+        layers: layers in order; a first layer without weights holds the input neurons.
+        name, time_steps: name and T of the spec.
+        reset: reset of all neurons.
+        input_bits: bits of a pixel, if images enter weights directly.
+        facts: entries of `card["nir"]` beside `layers` and `notes`, which are added.
+        notes: notes for people; more are added.
+        origin: path of the file, for error messages.
 
     Raises:
-        UnsupportedError: layers that the hardware's ranges or a spec cannot hold, all of them.
+        UnsupportedError: layers that do not fit the hardware's ranges or a spec; lists all of them.
     """
     blocks, problems = _blocks(layers, reset, input_bits, time_steps)
     if problems:
-        raise UnsupportedError(f"{origin} is no network of snnzoo: {'; '.join(problems)}")
+        raise UnsupportedError(f"{origin} cannot be read as a snnzoo network: {'; '.join(problems)}")
     document = {
         "name": name,
         "time_steps": time_steps,
-        "delay_shift": layers[0].delayed and isinstance(layers[0].synapse, float),  # the input's is the network's
+        "delay_shift": layers[0].delayed and isinstance(layers[0].synapse, float),  # the input uses the network's
         "input": blocks[0].document,
         "blocks": [block.document for block in blocks[1:]],
     }
@@ -97,7 +97,7 @@ def _told(index: int, names: Sequence[str], fit: GridFit) -> str:
 
 
 def _blocks(layers: Sequence[Layer], reset: Reset, input_bits: int, time_steps: int) -> tuple[list[_Block], list[str]]:
-    """The input, the blocks, and what cannot be one."""
+    """Return the input and the blocks, and the problems of layers that no block can represent."""
     problems: list[str] = []
     entering, *rest = layers
     if isinstance(entering.synapse, float):
@@ -116,7 +116,7 @@ def _blocks(layers: Sequence[Layer], reset: Reset, input_bits: int, time_steps: 
 
 
 def _try(make: Callable[..., _Block], problems: list[str], layer: Layer, *arguments: Any) -> _Block:
-    """A block, or an empty one and a problem."""
+    """Return the block that `make` returns; if it is refused, add a problem and return an empty block."""
     try:
         return make(layer, *arguments)
     except UnsupportedError as error:
@@ -125,14 +125,14 @@ def _try(make: Callable[..., _Block], problems: list[str], layer: Layer, *argume
 
 
 def _neuron_input(layer: Layer, reset: Reset) -> _Block:
-    """Neurons that take what comes in as their current; its weight and bias share the grid of weights."""
+    """Return an input block, whose neurons take pixels as current; weight and bias are on the grid of weights."""
     assert isinstance(layer.synapse, float)
     assert layer.neurons is not None
     if layer.neurons.threshold is None:
-        raise UnsupportedError("neurons without spikes straight behind the input")
+        raise UnsupportedError("neurons without spikes directly after the input")
     exact = bool((layer.neurons.current_decay == 1).all())
     if len(layer.bias) > 1 or (not exact and bool(layer.bias.any())):
-        raise UnsupportedError("a v_leak of the input's neurons that differs by channel, or beside a decaying current")
+        raise UnsupportedError("v_leak of input neurons must be equal for all channels, and 0 if their current decays")
     fit = fit_to_grid(torch.tensor([layer.synapse, float(layer.bias[0])]), None, float(layer.neurons.threshold))
     weight, bias = fit.weight.tolist()
     document = {"kind": "input", "shape": list(layer.before), "weight": weight, "bias": bias, "exact_input": exact}
@@ -140,6 +140,7 @@ def _neuron_input(layer: Layer, reset: Reset) -> _Block:
 
 
 def _weighted_block(layer: Layer, reset: Reset, levels: int, time_steps: int) -> _Block:
+    """Return the block for a layer with weights."""
     synapse = layer.synapse
     assert not isinstance(synapse, float)
     threshold = None if layer.neurons is None or layer.neurons.threshold is None else float(layer.neurons.threshold)
@@ -150,7 +151,7 @@ def _weighted_block(layer: Layer, reset: Reset, levels: int, time_steps: int) ->
     spiking = {**neuron, "delay_shift": layer.delayed}
     if isinstance(synapse, Conv):
         if threshold is None:
-            raise UnsupportedError("a readout without spikes is dense")
+            raise UnsupportedError("a readout without spikes must be dense")
         if bias is None and levels == 1 and (gain := _pool_gain(synapse, fit)) is not None:
             window = {name: list(getattr(synapse, name)) for name in ("kernel", "stride", "padding")}
             return _Block({"kind": "avg_pool", "gain": gain, **window, **spiking}, layer, fit)
@@ -164,7 +165,7 @@ def _weighted_block(layer: Layer, reset: Reset, levels: int, time_steps: int) ->
 
 
 def _roomy_factor(layer: Layer, levels: int, time_steps: int) -> float:
-    """The factor with which no state leaves 24 bits whatever the image: graded pixels come at each step."""
+    """Return the largest factor with which no image can overflow 24 bits: graded pixels enter at each step."""
     assert not isinstance(layer.synapse, float)
     weight = layer.synapse.weight.double().flatten(1)
     worst = max(_largest(weight.clamp_min(0)), _largest((-weight).clamp_min(0))) * levels
@@ -175,7 +176,7 @@ def _roomy_factor(layer: Layer, levels: int, time_steps: int) -> float:
 
 
 def _pool_gain(synapse: Conv, fit: GridFit) -> float | None:
-    """The gain of the average pool that a convolution is, or None."""
+    """Return the gain of the average pool that equals a convolution; None if no pool does."""
     weight = float(fit.weight.flatten()[0])
     uniform = bool(((fit.weight - weight).abs() <= 1e-9 * abs(weight)).all())
     small_padding = all(2 * pad <= side for pad, side in zip(synapse.padding, synapse.kernel, strict=True))
@@ -186,14 +187,14 @@ def _pool_gain(synapse: Conv, fit: GridFit) -> float | None:
 
 
 def _neuron(layer: Layer, fit: GridFit, reset: Reset) -> dict[str, Any] | None:
-    """The neuron of a block."""
+    """Return the neuron of a block as a document."""
     neurons = layer.neurons
     if neurons is None:
         return None
     decays = {"current_decay": neurons.current_decay, "voltage_decay": neurons.voltage_decay}
     per_channel = any(len(decay) > 1 for decay in decays.values())
     if fit.threshold is None and per_channel:
-        raise UnsupportedError("time constants of a readout that differ between channels")
+        raise UnsupportedError("time constants of a readout must not differ between channels")
     neuron = {
         **{name: float(decay[0]) for name, decay in decays.items()},
         "reset": str(reset),
@@ -203,9 +204,9 @@ def _neuron(layer: Layer, fit: GridFit, reset: Reset) -> dict[str, Any] | None:
 
 
 def _fill(module: torch.nn.Module, layer: Layer, fit: GridFit) -> None:
-    """The numbers that a spec does not hold."""
+    """Copy the numbers that a spec does not contain into a block."""
     if isinstance(module, SpikingBlock | AffineBlock):
-        if isinstance(module.synapse.weight, torch.nn.Parameter):  # a pool's is its spec's
+        if isinstance(module.synapse.weight, torch.nn.Parameter):  # a pool's weight follows from its spec
             module.synapse.weight.copy_(fit.weight.reshape(module.synapse.weight.shape))
         if module.bias is not None:
             assert fit.bias is not None
@@ -216,19 +217,19 @@ def _fill(module: torch.nn.Module, layer: Layer, fit: GridFit) -> None:
 
 
 def _input_notes(network: Network) -> list[str]:
-    """What is fed; and whether bright images could overflow the current of a block that takes graded input."""
+    """Return notes on the expected input, and on a possible overflow of the first current by bright images."""
     entering, block = network.blocks[0], network.blocks[min(1, len(network.blocks) - 1)]
     if isinstance(entering, InputBlock):
         grid = "truncated to 1/64" if entering.spec.exact_input else "rounded to 2/64"
-        return [f"input: the graph begins with neurons, so what is fed is their current, {grid}"]
+        return [f"input: the graph begins with neurons, so the input is their current, {grid}"]
     notes = [f"input: images in 0..1, rounded to {network.spec.input.bits} bits, the same in each step"]
     assert isinstance(block, SpikingBlock | AffineBlock)
     weight = block.quantized_weight().double().flatten(1)
     worst = max(_largest(weight.clamp_min(0)), _largest((-weight).clamp_min(0))) * block.levels * STATE
     if worst > STATE_MAX:
         notes.append(
-            f"block 1: its current can reach {worst / STATE_MAX:.1f} times what 24 bits hold, if every pixel shines; "
-            "the integer engine says so if one does (then give fewer input bits)"
+            f"block 1: its current can reach {worst / STATE_MAX:.1f} times the range of 24 bits if every pixel is "
+            "bright; the integer engine reports an overflow (then give fewer input bits)"
         )
     return notes
 

@@ -1,4 +1,4 @@
-"""NIR's neurons in discrete time: time constants to decays of the CUBA neuron, and back."""
+"""Convert NIR's neurons to discrete-time CUBA neurons, and back: time constants become decays."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,16 +20,16 @@ __all__ = ["NEURON_TYPES", "SILENT_TYPES", "Neurons", "TimeConstants", "channel_
 
 NEURON_TYPES = ("CubaLIF", "LIF", "IF")
 SILENT_TYPES = ("CubaLI", "LI")
-"""Leaky integrators without spikes: readouts."""
+"""Types of leaky integrators without spikes, which serve as readouts."""
 
 FOREVER = 2.0**40
-"""A time constant in steps that stands for no decay: a power of two, hence exact in float32."""
+"""Time constant in steps that stands for no decay: a power of two, hence exact in float32."""
 
 Array = npt.NDArray[np.float64]
 
 
 class TimeConstants(StrEnum):
-    """How a time constant becomes a decay in a step of dt: `dt / tau`, or `1 - exp(-dt / tau)`."""
+    """Conversion of a time constant to a decay per step: `euler` is `dt / tau`, `exact` is `1 - exp(-dt / tau)`."""
 
     EULER = "euler"
     EXACT = "exact"
@@ -37,10 +37,10 @@ class TimeConstants(StrEnum):
 
 @dataclass(frozen=True)
 class Neurons:
-    """A layer of neurons as `u = (1 - du) u + gain z`, `v = (1 - dv) v + u + bias`, a spike where `v > threshold`.
+    """Layer of neurons: `u = (1 - du) u + gain z`, `v = (1 - dv) v + u + bias`, a spike where `v > threshold`.
 
-    All are float64, `[1]` where the layer has one value and `[channels]` where each channel has its own; decays are on
-    the grid of 1/4096. `threshold` is None for neurons that never fire. `rounded` names decays that the grid moved.
+    Tensors are float64: `[1]` if the layer has one value, `[channels]` if each channel has its own. Decays are on the
+    grid of 1/4096. `threshold` is None for neurons that never fire. `rounded` describes decays that the grid changed.
     """
 
     current_decay: Tensor
@@ -52,14 +52,20 @@ class Neurons:
 
 
 def neurons_of(node: Node, shape: Shape, *, dt: float, time_constants: TimeConstants) -> Neurons:
-    """What a neuron node of `shape` does in steps of `dt` seconds.
+    """Return the neurons of a node.
 
-    `r` and `w_in` become the gain, `v_leak` a bias. `IF` takes its input as it is, `v += r z`, in each step: so do
-    snnTorch, sinabs and norse, though by the letter of NIR it would be `dt r z`.
+    `r` and `w_in` become the gain, `v_leak` becomes a bias. `IF` adds its input in each step, `v += r z`, as in
+    snnTorch, sinabs and norse; NIR's definition would be `dt r z`.
+
+    Args:
+        node: a node of one of `NEURON_TYPES` or `SILENT_TYPES`.
+        shape: shape of the layer.
+        dt: length of a time step in seconds.
+        time_constants: conversion of time constants to decays.
 
     Raises:
-        IntegrityError: a parameter is missing, or of a shape that does not fit.
-        UnsupportedError: what our neurons cannot do.
+        IntegrityError: a parameter is missing, or its shape does not fit.
+        UnsupportedError: features that CUBA neurons do not have.
     """
 
     def read(name: str) -> Array:
@@ -78,9 +84,9 @@ def neurons_of(node: Node, shape: Shape, *, dt: float, time_constants: TimeConst
         gain = gain * current_decay * (read("w_in") if "w_in" in node.fields else 1.0)
     threshold = read("v_threshold") if node.type in NEURON_TYPES else None
     if threshold is not None and not (threshold > 0).all():
-        raise UnsupportedError(f"v_threshold of {threshold.min():.4g}: thresholds here are above 0")
+        raise UnsupportedError(f"v_threshold must be above 0, got {threshold.min():.4g}")
     if "v_reset" in node.fields and channel_values(node, "v_reset", shape).any():
-        raise UnsupportedError("a v_reset other than 0: voltages here start at 0 and return to it")
+        raise UnsupportedError("v_reset must be 0: voltages start at 0 and are reset to 0")
     decays = {"current_decay": current_decay, "voltage_decay": voltage_decay}
     snapped = {"current_decay": np.ones(1), "voltage_decay": np.zeros(1)}
     rounded = []
@@ -89,7 +95,7 @@ def neurons_of(node: Node, shape: Shape, *, dt: float, time_constants: TimeConst
             snapped[name] = np.round(decay * DECAY_ONE) / DECAY_ONE
             if np.abs(decay - snapped[name]).max() * DECAY_ONE > 1e-2:
                 worst = int(np.abs(decay - snapped[name]).argmax())
-                rounded.append(f"{name} {decay[worst]:.6g} is {snapped[name][worst]:.6g} on the grid of 1/4096")
+                rounded.append(f"{name} {decay[worst]:.6g} is rounded to {snapped[name][worst]:.6g} (grid of 1/4096)")
     return Neurons(
         **{name: torch.from_numpy(decay) for name, decay in snapped.items()},
         gain=_shared(gain),
@@ -102,17 +108,17 @@ def neurons_of(node: Node, shape: Shape, *, dt: float, time_constants: TimeConst
 def neuron_node(
     current_decay: Tensor, voltage_decay: Tensor, bias: Tensor | None, threshold: float, shape: Shape, *, dt: float
 ) -> Node:
-    """The node that is our neurons in Euler steps of `dt`, with every gain 1.
+    """Return the node that equals our neurons in Euler steps of `dt`, with every gain 1.
 
-    IF if nothing decays, LIF if currents are gone at once, else CubaLIF; `bias` enters the voltage, as a leak toward
-    `bias / voltage_decay`. NIR has no reset by subtraction.
+    The type is IF if nothing decays, LIF if currents last one step only, otherwise CubaLIF. `bias` enters the voltage,
+    as a leak toward `bias / voltage_decay`. NIR has no reset by subtraction.
 
     Args:
         current_decay, voltage_decay: `[1]` or `[channels]`, on the grid of 1/4096.
         bias: `[channels]`, or None.
-        threshold: for all.
-        shape: of the layer; each parameter has it.
-        dt: seconds.
+        threshold: threshold of all neurons, in float units.
+        shape: shape of the layer and of each parameter.
+        dt: length of a time step in seconds.
     """
     tau_syn, tau_mem = (_steps(decay) for decay in (current_decay, voltage_decay))
     leak = torch.zeros(1, dtype=torch.float64) if bias is None else bias.double() * tau_mem
@@ -130,42 +136,42 @@ def neuron_node(
 
 
 def _steps(decay: Tensor) -> Tensor:
-    """Time constant in steps, `1 / decay`."""
+    """Return the time constant in steps, `1 / decay`."""
     return torch.where(decay > 0, 1 / decay.double().clamp_min(1 / DECAY_ONE), FOREVER)
 
 
 def _filled(value: Tensor, shape: Shape) -> npt.NDArray[np.float32]:
-    """`[1]` or `[channels]` as float32 of the layer's shape."""
+    """Expand `[1]` or `[channels]` to the layer's shape, in float32."""
     per_channel = value.float().reshape(-1, *[1] * (len(shape) - 1))
     return np.ascontiguousarray(per_channel.expand(shape).numpy())
 
 
 def channel_values(node: Node, name: str, shape: Shape) -> Array:
-    """A field of a node whose signal has `shape`: float64, `[1]` if all are one, else `[channels]`.
+    """Return a field of a node whose signal has `shape`: float64, `[1]` if all values are equal, else `[channels]`.
 
     Raises:
-        IntegrityError: it is missing, or of a shape that does not fit.
-        UnsupportedError: it differs within a channel.
+        IntegrityError: the field is missing, or its shape does not fit.
+        UnsupportedError: values differ within a channel.
     """
     value: Any = node.fields.get(name)
     if not isinstance(value, np.ndarray):
-        raise IntegrityError(f"it has no {name}")
+        raise IntegrityError(f"the field {name} is missing or not numeric")
     value = value.astype(np.float64)
     fits = {shape, (shape[0], *[1] * (len(shape) - 1)), (prod(shape),)}
     if value.size != 1 and value.shape not in fits:
-        raise IntegrityError(f"{name} is {list(value.shape)}, for a signal of {list(shape)}")
+        raise IntegrityError(f"{name} of shape {list(value.shape)} does not fit a signal of shape {list(shape)}")
     if (value == value.flat[0]).all():
         return np.array([value.flat[0]])
     channels: Array = value.reshape(shape[0], -1)
     if (channels != channels[:, :1]).any():
-        raise UnsupportedError(f"{name} differs within a channel, where layers here have one value for all of it")
+        raise UnsupportedError(f"{name} differs within a channel; only one value per channel is supported")
     return channels[:, 0].copy()
 
 
 def _decay(read: Callable[[str], Array], name: str, dt: float, time_constants: TimeConstants) -> Array:
     tau = read(name)
     if not (tau > 0).all():
-        raise UnsupportedError(f"{name} of {tau.min():.4g} s: time constants are above 0")
+        raise UnsupportedError(f"{name} must be above 0 s, got {tau.min():.4g} s")
     decay = dt / tau if time_constants is TimeConstants.EULER else -np.expm1(-dt / tau)
     if (decay > 1 + 1e-4).any():
         raise UnsupportedError(
@@ -176,6 +182,6 @@ def _decay(read: Callable[[str], Array], name: str, dt: float, time_constants: T
 
 
 def _shared(values: Array) -> Tensor:
-    """`[1]` if all are one value, else `[channels]`; what float32 kept from being 1 is 1."""
+    """Return `[1]` if all values are equal, else `[channels]`; values that float32 rounded away from 1 become 1."""
     values = np.where(np.abs(values - 1) < 1e-6, 1.0, values)
     return torch.from_numpy(values[:1] if (values == values[0]).all() else values)

@@ -1,4 +1,4 @@
-"""NIR to models: our own files as they were, other programs' graphs by what their nodes do."""
+"""Read NIR files: those of snnzoo as the model that was written, those of other programs by their nodes."""
 
 import json
 import re
@@ -39,41 +39,43 @@ def read_nir(
 ) -> Model:
     """Read a NIR file.
 
-    One that `write_nir` wrote gives the model back as it was, or for other `time_steps`. A graph of another program is
-    read by what its nodes do: a chain of Affine, Linear, Conv2d, pools, Scale, Flatten, one-step Delay, and CubaLIF,
-    LIF or IF neurons. Pools and scalings with no neurons of their own are folded into the weights beside them, exactly.
-    Each layer is scaled into the hardware's ranges (see `fit_to_grid`), which leaves spikes as they are. LI or CubaLI
-    at the end are the neurons of an affine readout: logits are still the mean of its weighted input;
-    `IntegerTrace.readout_voltage` is their membrane. `card["nir"]` says what became of each layer, `notes` what had to
-    be assumed.
+    A file of `write_nir` returns the model that was written, with other `time_steps` if given. A graph of another
+    program is read from its nodes: a chain of Affine, Linear, Conv2d, pools, Scale, Flatten, one-step Delay, and
+    CubaLIF, LIF or IF neurons. Pools and scalings without neurons are folded into the weights beside them, exactly.
+    Each layer is scaled to the hardware's ranges (see `fit_to_grid`), which does not change spikes. LI or CubaLI at the
+    end become the neurons of an affine readout: logits are still the mean of its weighted input;
+    `IntegerTrace.readout_voltage` is their membrane voltage. `card["nir"]` describes the conversion of each layer,
+    `notes` list the assumptions.
 
-    If the graph begins with neurons, what it is fed is their current (`spike` encoding); if it begins with weights, an
-    image in 0..1, rounded to `input_bits` bits, the same in each step (`graded`).
+    If the graph begins with neurons, its input is their current (`spike` encoding). If it begins with weights, its
+    input is an image in 0..1, rounded to `input_bits` bits, the same in each step (`graded`).
 
     Args:
         path: the file.
-        dt: seconds of a time step, if the file does not say: 1e-4 for snnTorch. Norse's exporter multiplies its time
-            constants by its dt, so its files want `dt**2`, 1e-6. Sinabs counts in steps: 1, with `exact`.
-        time_constants: how they become decays: `euler` (snnTorch, norse), `exact` (sinabs).
-        reset: what a spike does; NIR cannot say: `zero`, with a note, unless it is told.
-        time_steps: T of the model; by default what the file says, or 16.
-        input_bits: of an image that goes straight into weights; 1 for spikes. By default 8.
-        nodes_only: read also our own files by what their nodes do, for instance after someone changed them. The reset
-            and the bits, which nodes do not tell, are then by default those of the spec in the file.
+        dt: length of a time step in seconds, if the file does not contain it: 1e-4 for snnTorch. Norse's exporter
+            multiplies its time constants by its dt, so its files need `dt**2`, 1e-6. Sinabs counts in steps: 1, with
+            `exact`.
+        time_constants: conversion to decays: `euler` (snnTorch, norse), `exact` (sinabs).
+        reset: effect of a spike on the voltage, which NIR cannot express; by default `zero`, with a note.
+        time_steps: T of the model; by default from the file, or 16.
+        input_bits: bits of an image that enters weights directly, 1 for spikes; by default 8.
+        nodes_only: read files of snnzoo from their nodes, too, for instance after someone changed them. By default,
+            reset and input bits, which nodes do not contain, then come from the spec in the file.
 
     Raises:
         SnnZooError: the file cannot be read.
-        IntegrityError: it is no NIR file, or is damaged.
-        UnsupportedError: what no network of snnzoo can do, all of it at once.
-        ConversionError: dt is needed, or contradicts the file; input_bits is out of range; our own nodes were changed.
+        IntegrityError: the file is not a NIR file, or is damaged.
+        UnsupportedError: features that snnzoo does not have; the message lists all of them.
+        ConversionError: dt is missing or contradicts the file, input_bits is out of range, or the nodes of a file of
+            snnzoo were changed.
     """
     if input_bits is not None and not 1 <= input_bits <= 16:
-        raise ConversionError(f"input_bits is 1 to 16, not {input_bits}")
+        raise ConversionError(f"input_bits must be from 1 to 16, got {input_bits}")
     graph = read_graph(path)
     said = _number(graph.metadata.get("dt"))
     if METADATA_KEY in graph.metadata and not nodes_only:
         if dt is not None and said is not None and abs(dt - said) > 1e-6 * said:
-            raise ConversionError(f"{path} was written for time steps of {said:g} s, not --dt {dt:g}: leave it out")
+            raise ConversionError(f"{path} was written for time steps of {said:g} s, not {dt:g} s: leave out --dt")
         return _own_model(graph, path, time_steps)
     chain = chain_of(graph, origin=str(path))
     chosen = _time_step(chain, said if dt is None else dt, path)
@@ -93,26 +95,27 @@ def read_nir(
         notes=[*notes, *_fed(graph)],
         origin=str(path),
     )
-    return replace(model, notes=(*model.notes, f"taken, as NIR does not say: {', '.join(unsaid)}")) if unsaid else model
+    return replace(model, notes=(*model.notes, f"assumed, not in the file: {', '.join(unsaid)}")) if unsaid else model
 
 
 def _told_inside(graph: Graph) -> tuple[Reset | None, int | None]:
-    """The reset of all neurons, and the bits of graded input, by the spec in a file of ours."""
+    """Return the reset of all neurons and the bits of graded input from the spec in a file of snnzoo, else None."""
     try:
         spec = spec_from_document(json.loads(graph.metadata[METADATA_KEY])["spec"], origin="spec")
-    except (SpecError, ValueError, TypeError, KeyError, RecursionError):  # another program's, or damaged
+    except (SpecError, ValueError, TypeError, KeyError, RecursionError):  # written by another program, or damaged
         return None, None
     reset, *others = spec.resets
     return None if others else reset, spec.input.bits if spec.input.encoding is Encoding.GRADED else None
 
 
 def _fed(graph: Graph) -> list[str]:
-    """What a file of ours says that it wants to be fed."""
+    """Return a note on the input that a file of snnzoo describes."""
     feed = graph.metadata.get("feed") if METADATA_KEY in graph.metadata else None
-    return [f"the file says what to feed it: {feed}"] if isinstance(feed, str) else []
+    return [f"input, as the file describes it: {feed}"] if isinstance(feed, str) else []
 
 
 def _own_model(graph: Graph, path: Path, time_steps: int | None) -> Model:
+    """Return the model in the metadata of a file of snnzoo; refuse it if the nodes were changed."""
     try:
         document = json.loads(graph.metadata[METADATA_KEY])
         digests, card, version = document["digests"], document["card"], document["format"]
@@ -120,22 +123,22 @@ def _own_model(graph: Graph, path: Path, time_steps: int | None) -> Model:
     except (ValueError, TypeError, KeyError, RecursionError) as error:
         raise IntegrityError(f"{path}: damaged metadata {METADATA_KEY!r}: {error!r}") from None
     if version != METADATA_FORMAT or not isinstance(digests, dict) or not isinstance(card, dict):
-        raise IntegrityError(f"{path}: metadata of format {version!r}; this snnzoo reads {METADATA_FORMAT}")
+        raise IntegrityError(f"{path}: metadata of format {version!r}; expected {METADATA_FORMAT}, undamaged")
     nodes = {name: node_digest(node) for name, node in graph.nodes.items() if isinstance(node, Node)}
     changed = sorted(name for name in nodes.keys() | digests.keys() if nodes.get(name) != digests.get(name))
-    if document.get("edges") not in (None, edges_digest(graph)):  # files of before 0.1 do not tell
-        changed.append("what leads where")
+    if document.get("edges") not in (None, edges_digest(graph)):  # files from before 0.1 have no digest of edges
+        changed.append("the edges")
     if changed or len(nodes) < len(graph.nodes):
         raise ConversionError(
-            f"{path}: nodes changed since snnzoo wrote them: {', '.join(changed)}. The metadata tell of the network "
-            "before that: go by the nodes with --nodes-only"
+            f"{path}: the graph was changed since snnzoo wrote it: {', '.join(changed)}. The metadata describe the "
+            "network before the change; read the nodes instead with --nodes-only"
         )
     tensors = graph.metadata.get(TENSORS_KEY)
     if not isinstance(tensors, Mapping) or not all(isinstance(array, np.ndarray) for array in tensors.values()):
-        raise IntegrityError(f"{path}: metadata without tensors")
+        raise IntegrityError(f"{path}: the metadata contain no tensors")
     try:
         spec = spec_from_document(spec_document, origin=f"{path} (spec inside)")
-        # torch has no big-endian arrays, nor unsigned ones beyond a byte
+        # TypeError: torch lacks this dtype, such as big-endian or wide unsigned integers
         copies = {name: torch.from_numpy(array.copy()) for name, array in tensors.items()}
     except (SpecError, TypeError, ValueError) as error:
         raise IntegrityError(f"{path}: {error}") from None
@@ -146,22 +149,22 @@ def _time_step(chain: list[Named], dt: float | None, path: Path) -> float | None
     timed = [f"{name} ({node.type})" for name, node in chain if node.type in TIMED_TYPES]
     if dt is None and timed:
         raise ConversionError(
-            f"{path} does not say how long a time step is, and {timed[0]} depends on it. Give --dt 1e-4 if snnTorch "
-            "wrote it; --dt 1e-6 if norse did, with its own dt of 1e-3; --dt 1 --time-constants exact if sinabs did; "
-            "and --reset subtract, if its neurons do"
+            f"{path} does not contain the length of a time step, which {timed[0]} needs. Give --dt 1e-4 if snnTorch "
+            "wrote it; --dt 1e-6 if norse did, with its dt of 1e-3; --dt 1 --time-constants exact if sinabs did. Add "
+            "--reset subtract if a spike subtracts the threshold"
         )
     if dt is not None and not 0 < dt < float("inf"):
-        raise ConversionError(f"--dt is the seconds of a time step, not {dt}")
+        raise ConversionError(f"--dt must be a finite number of seconds above 0, got {dt}")
     return dt
 
 
 def _name(path: Path) -> str:
-    """The file's name as a spec allows it."""
+    """Return the name of the file in the form that a spec allows."""
     return re.sub(r"[^a-z0-9._-]+", "-", path.stem.lower()).strip("._-")[:64] or "nir"
 
 
 def _number(value: object) -> float | None:
-    """A number of the metadata, if it is one."""
+    """Return a value of the metadata as a number; None if it is not a single number."""
     if not isinstance(value, np.ndarray) or value.size != 1:
         return None
     return float(value.flat[0])

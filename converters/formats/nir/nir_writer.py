@@ -1,4 +1,4 @@
-"""Models to NIR: the nodes that anybody can run, and beside them all that NIR has no place for."""
+"""Write models as NIR: nodes that other programs can run, and metadata with all that NIR cannot express."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -29,21 +29,21 @@ from specs.neuron import Reset
 __all__ = ["DEFAULT_DT", "METADATA_FORMAT", "METADATA_KEY", "TENSORS_KEY", "graph_of", "write_nir"]
 
 DEFAULT_DT: Final = 1e-4
-"""Seconds: the time step that snnTorch, which cannot be told another, reads and writes."""
+"""Length of a time step in seconds: snnTorch reads and writes this one and no other."""
 
 MIN_DT, MAX_DT = 1e-15, 1e9
 
 METADATA_KEY = "snnzoo"
-"""In the metadata of the graph: JSON with the spec, the card, and a digest of each node as it was written."""
+"""Key of the graph's metadata: JSON with the spec, the card, and a digest of each node as it was written."""
 TENSORS_KEY = "snnzoo_tensors"
-"""Beside it: the state dict. The nodes hold what the hardware does, and not the floats that training goes on from."""
+"""Key of the state dict in the metadata: nodes have quantised values, and training continues from the floats."""
 METADATA_FORMAT = 1
 
 KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
 """Kinds of blocks that the nodes of a graph can express."""
 
 SKIP = "skip"
-"""In the labels of nodes that are not on the chain."""
+"""Part of the labels of nodes that are not on the chain."""
 
 RESETS = {
     Reset.ZERO: "the voltage becomes 0",
@@ -54,28 +54,33 @@ RESETS = {
 def write_nir(model: Model, path: Path, *, dt: float = DEFAULT_DT) -> Path:
     """Write a model as a NIR file; the same model gives the same bytes.
 
-    The nodes are a chain, but for skips, whose synapses join in at their block's neurons. They hold quantised weights
-    and biases in float units, and neurons that in Euler steps of `dt`, with every gain 1, do what ours do, but for our
-    states' truncation to 1/4096:
+    The nodes form a chain, except for skips, whose synapses join it at the neurons of their block. Weights and biases
+    are quantised, in float units. Neurons in Euler steps of `dt`, with every gain 1, compute what ours do, without the
+    truncation of our states to 1/4096:
 
-    - Input: for `spike` encoding, the current of each pixel, `weight (x - mean) / std + bias` truncated as the network
-      does it; for `graded`, the pixel rounded to its bits, in 0..1. The metadata say it in words.
-    - `dense` and `affine` are Affine, `conv` is Conv2d, `avg_pool` is SumPool2d and Scale, `flatten` is Flatten;
-      of skips, `identity` is Scale, `conv` is Conv2d, `dense` is Flatten, where its source has maps, and Linear.
-    - Neurons are IF, LIF or CubaLIF (see `neuron_node`). A bias is the synapse's where currents are gone at once, else
-      `v_leak`: it must enter the voltage.
-    - An empty step (`delay_shift`) is a Delay of `dt`.
+    - Input: for `spike` encoding, the current of each pixel, `weight (x - mean) / std + bias`, truncated as in the
+      network; for `graded`, the pixel rounded to its bits, in 0..1. The metadata describe it in words.
+    - `dense` and `affine` become Affine, `conv` becomes Conv2d, `avg_pool` SumPool2d and Scale, `flatten` Flatten. In
+      skips, `identity` becomes Scale, `conv` Conv2d, and `dense` Linear, with a Flatten before it for feature maps.
+    - Neurons become IF, LIF or CubaLIF (see `neuron_node`). A bias becomes that of the synapse if currents last one
+      step only, otherwise `v_leak`, since it must enter the voltage.
+    - An empty step (`delay_shift`) becomes a Delay of `dt`.
     - Output: the readout's spikes or weighted input in each step; logits are the mean over time.
 
-    NIR cannot say that a spike subtracts the threshold. Other programs decide that for themselves (snnTorch: to zero;
-    norse and sinabs: by an option); the metadata say it in words, and `read_nir` reads it.
+    NIR cannot express that a spike subtracts the threshold. Other programs choose the reset themselves (snnTorch: to
+    zero; norse and sinabs: by an option). The metadata describe it in words, and `read_nir` restores it.
+
+    Args:
+        model: the model; it is not changed.
+        path: file to write; overwritten.
+        dt: length of a time step in seconds.
 
     Raises:
-        ConversionError: dt is not a time.
-        UnsupportedError: kinds of blocks that NIR cannot express, all of them at once.
+        ConversionError: dt is out of range.
+        UnsupportedError: kinds of blocks that NIR cannot express, all of them in one message.
     """
     if not MIN_DT <= dt <= MAX_DT:
-        raise ConversionError(f"dt is the seconds of a time step, {MIN_DT} to {MAX_DT}, not {dt}")
+        raise ConversionError(f"dt must be from {MIN_DT} to {MAX_DT} seconds, got {dt}")
     refuse_unknown_kinds(model.spec, KINDS, "NIR")
     network = model.build()
     with torch.no_grad():
@@ -99,10 +104,10 @@ def write_nir(model: Model, path: Path, *, dt: float = DEFAULT_DT) -> Path:
 
 
 def graph_of(network: Network, *, dt: float) -> tuple[dict[str, Node], tuple[tuple[str, str], ...]]:
-    """The nodes by name, each after those before it, and the edges.
+    """Return the nodes by name, each after its inputs, and the edges.
 
-    Names sort as the nodes go: HDF5 gives them back sorted, and nirtorch 2.0.2, with which snnTorch reads, gives up
-    on nodes that come long before what they need.
+    Names sort in the order of the nodes: HDF5 returns them sorted, and nirtorch 2.0.2, which snnTorch uses, fails on
+    nodes that come long before their inputs.
     """
     nodes = dict(_labelled_nodes(network, dt))
     width = len(str(len(nodes)))
@@ -112,13 +117,13 @@ def graph_of(network: Network, *, dt: float) -> tuple[dict[str, Node], tuple[tup
 
 
 def _edges(network: Network, labels: list[str]) -> Iterator[tuple[str, str]]:
-    """The chain; and for each skip, from the last node of its source through its own to where the chain's meet them."""
+    """Yield the edges of the chain, and of each skip, from its source through its own nodes back to the chain."""
     chain = [label for label in labels if SKIP not in label]
     yield from pairwise(chain)
-    ends = {label.partition("_")[0]: label for label in chain}  # the last of each block
+    ends = {label.partition("_")[0]: label for label in chain}  # last node of each block
     for i, layer in enumerate(network.spec.layers):
         for k, skip in enumerate(skips_of(layer)):
-            # A flatten of what is flat has no node.
+            # A flatten of flat data has no node.
             source = next(ends[f"block{j}"] for j in range(skip.source, -1, -1) if f"block{j}" in ends)
             own = [label for label in labels if label.startswith(f"block{i}_{SKIP}{k}_")]
             meeting = chain[chain.index(f"block{i}_synapse") + 1]
@@ -171,7 +176,7 @@ def _skip_nodes(network: Network, index: int, block: SpikingBlock | AffineBlock)
 
 
 def _has_direct_current(block: SpikingBlock) -> bool:
-    """Whether a bias of the current is one of the voltage."""
+    """Return whether currents last one step only, so that a bias of the synapse enters the voltage as it is."""
     current_decay, _ = block.neuron.quantized_decays()
     return bool((current_decay == 1).all())
 
@@ -230,7 +235,7 @@ def _array(x: Tensor) -> npt.NDArray[Any]:
 
 
 def _in_words(network: Network) -> Mapping[str, str]:
-    """What a stranger has to know."""
+    """Return metadata in words for users of other programs: name, input, output and reset."""
     spec = network.spec
     first, *others = spec.resets
     reset = "some subtract it (see neuron.reset in the spec)" if others else RESETS[first]

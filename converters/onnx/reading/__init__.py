@@ -1,1 +1,1 @@
-"""Reading ONNX files safely: the file, its graph, and the constants in it."""
+"""Safe reading of ONNX files: the file, its graph, and its constants."""

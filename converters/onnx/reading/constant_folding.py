@@ -1,4 +1,4 @@
-"""Folding constants with onnx's own evaluator, one node at a time, within bounds."""
+"""Constant folding with onnx's own evaluator, one node at a time, within limits on sizes."""
 
 import math
 from collections.abc import Sequence
@@ -25,32 +25,35 @@ FOLDABLE = frozenset(
         *("Shape", "Size", "Slice", "Split", "Sqrt", "Squeeze", "Sum", "Tile", "Transpose", "Unsqueeze"),
     }
 )
-"""Operators whose value is computed where all their inputs are constant."""
+"""Operators that are computed at import if all their inputs are constant."""
 
 PRODUCTS = 32
-"""Products summed in a MatMul that count as one number more, for the time they take."""
+"""Multiplications in a MatMul that count as one number: the limit on numbers then limits the time too."""
 
 EVALUATED_AS = {"DequantizeLinear": 19, "QuantizeLinear": 19}
-"""Opsets from which onnx evaluates an operator that older ones have with the same meaning for the same types."""
+"""Opset in which onnx evaluates an operator of an older opset: it lacks the older versions, which mean the same."""
 
 
 def evaluate(node: GraphNode, inputs: list[Array | None], *, made: int = 0) -> list[Array]:
-    """The outputs of a node on constants; `None` stands for an input that is left out.
+    """Compute the outputs of a node from the values of its inputs.
 
-    `made` are the numbers that other nodes of the graph made of constants already.
+    Args:
+        node: the node.
+        inputs: value of each input; None for an optional input that is left out.
+        made: count of numbers that other nodes of the graph have computed from constants.
 
     Raises:
-        IntegrityError: it cannot be computed on these.
-        UnsupportedError: the result would be absurdly large.
+        IntegrityError: onnx's evaluator cannot compute the node from these values.
+        UnsupportedError: the result, alone or with `made`, exceeds `ONNX_ELEMENTS` numbers, or is not a tensor.
     """
     n_results = _n_results(node, inputs)
     if n_results > ONNX_ELEMENTS:
-        raise UnsupportedError(f"gives more than {ONNX_ELEMENTS:,} numbers")
+        raise UnsupportedError(f"computes more than {ONNX_ELEMENTS:,} numbers, the limit")
     if made + n_results > ONNX_ELEMENTS:
-        raise UnsupportedError(f"gives, with other nodes, more than {ONNX_ELEMENTS:,} numbers from constants")
+        raise UnsupportedError(f"constants of this and other nodes exceed {ONNX_ELEMENTS:,} numbers, the limit")
     for attribute in node.proto.attribute:
         if attribute.HasField("t") and math.prod(attribute.t.dims) > ONNX_ELEMENTS:
-            raise UnsupportedError(f"holds more than {ONNX_ELEMENTS:,} numbers")
+            raise UnsupportedError(f"its attribute {attribute.name!r} exceeds {ONNX_ELEMENTS:,} numbers, the limit")
     opset = max(node.opset, EVALUATED_AS.get(node.proto.op_type, 0))
     graph = onnx.helper.make_graph(
         [node.proto],
@@ -67,15 +70,15 @@ def evaluate(node: GraphNode, inputs: list[Array | None], *, made: int = 0) -> l
     try:
         with np.errstate(all="ignore"):
             results = ReferenceEvaluator(model).run(None, feeds)
-    except Exception as error:  # the evaluator raises whatever NumPy does on what a file holds
-        raise IntegrityError(f"cannot be computed: {str(error).strip()[:200] or type(error).__name__}") from None
+    except Exception as error:  # the evaluator passes on any error of NumPy
+        raise IntegrityError(f"onnx cannot compute it: {str(error).strip()[:200] or type(error).__name__}") from None
     if not all(isinstance(result, np.ndarray | np.generic) for result in results):
-        raise UnsupportedError("gives no tensor")
+        raise UnsupportedError("its output is not a tensor")
     return [np.asarray(result) for result in results]
 
 
 def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:
-    """How many numbers an operator that makes more than it is given would make."""
+    """Return an upper bound on the numbers that a node computes; for MatMul the bound also covers its time."""
     first, second = [*inputs, None, None][:2]
     match node.proto.op_type:
         case "ConstantOfShape" if first is not None:
@@ -106,10 +109,11 @@ def _n_results(node: GraphNode, inputs: list[Array | None]) -> int:
 
 
 def _broadcast(shapes: Sequence[tuple[int, ...]]) -> int:
-    """How many numbers arrays of these shapes broadcast to, at most."""
+    """Return an upper bound on the numbers that arrays of these shapes broadcast to."""
     rank = max(map(len, shapes), default=0)
     return math.prod(max(([1] * (rank - len(s)) + [*s])[i] for s in shapes) for i in range(rank))
 
 
 def _product(shape: Array) -> int:
+    """Return the number of elements of a shape; sides below 1 count as 1."""
     return math.prod(max(1, int(side)) for side in shape.ravel()[:64])

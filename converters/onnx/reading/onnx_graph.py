@@ -1,4 +1,4 @@
-"""An ONNX graph as plain data: functions unfolded, nodes in order, those that the logits need told apart."""
+"""An ONNX graph as plain data: functions are inlined, nodes are sorted, and it is known which nodes an output needs."""
 
 import math
 from collections import Counter
@@ -32,16 +32,18 @@ FLOATS: dict[int, float] = {
     TensorProto.BFLOAT16: 1.0,
 }
 ENTERING: dict[int, float] = {**FLOATS, TensorProto.UINT8: 255.0}
-"""Types that images may have, and the value of a pixel of 1.0 in them."""
+"""Element types that an input may have, and the value that stands for a pixel of 1.0."""
 
 
 @dataclass(frozen=True)
 class GraphNode:
-    """A node.
+    """Node of a graph.
 
     Attributes:
-        row: its place in the file, with functions unfolded.
-        version: the opset in which its operator got the meaning that it has here; 0 if onnx does not know it.
+        row: position in the file, after functions are inlined.
+        proto: the node as onnx has it.
+        opset: opset of the operator's domain that the model declares.
+        version: opset in which this definition of the operator appeared; 0 if onnx does not know the operator.
     """
 
     row: int
@@ -51,45 +53,50 @@ class GraphNode:
 
     @property
     def op(self) -> str:
-        """The operator, with its domain unless it is one of ONNX's own."""
+        """Name of the operator, with its domain unless it is one of ONNX's own."""
         return f"{self.domain}.{self.proto.op_type}" if self.domain else self.proto.op_type
 
     @property
     def key(self) -> tuple[str, str]:
-        """`(domain, operator)`."""
+        """Key of the operator in tables: `(domain, name)`."""
         return self.domain, self.proto.op_type
 
     @property
     def domain(self) -> str:
-        """The operator's; empty for ONNX's own."""
+        """Domain of the operator; empty for ONNX's own."""
         return "" if self.proto.domain in DEFAULT_DOMAINS else self.proto.domain
 
     @property
     def name(self) -> str:
-        """Its name, or else that of its first output."""
+        """Name of the node, or of its first output if it has none."""
         return self.proto.name or next((name for name in self.proto.output if name), f"node {self.row}")
 
     @property
     def inputs(self) -> tuple[str, ...]:
-        """Names; empty where an optional one is left out."""
+        """Names of the inputs; empty for an optional input that is left out."""
         return tuple(self.proto.input)
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Names; empty where an optional one is left out."""
+        """Names of the outputs; empty for an optional output that is left out."""
         return tuple(self.proto.output)
 
     @cached_property
     def attributes(self) -> dict[str, Any]:
-        """Values as Python's, texts decoded."""
+        """Attributes by name, as Python values; strings are decoded."""
         values = {a.name: onnx.helper.get_attribute_value(a) for a in self.proto.attribute}
         return {k: v.decode("utf-8", "replace") if isinstance(v, bytes) else v for k, v in values.items()}
 
 
 @dataclass(frozen=True)
 class GraphInput:
-    """What images enter: its name, its shape with the batch (1 where the file leaves it open), and the value that a
-    pixel of 1.0 has there."""
+    """Input that takes the images.
+
+    Attributes:
+        name: name of the tensor.
+        shape: shape with the batch, which is 1 if the file leaves it open.
+        element_type: type of the numbers, a key of `ENTERING`.
+    """
 
     name: str
     shape: tuple[int, ...]
@@ -97,13 +104,22 @@ class GraphInput:
 
     @property
     def gain(self) -> float:
-        """1, or 255 for bytes."""
+        """Value that stands for a pixel of 1.0: 255 if the input takes bytes, otherwise 1."""
         return ENTERING[self.element_type]
 
 
 @dataclass(frozen=True)
 class Graph:
-    """A graph to import: `nodes` in an order in which each comes after its inputs; `texts` are constants, not read."""
+    """Graph to import.
+
+    Attributes:
+        nodes: sorted, so that each node comes after its inputs.
+        constants: initializers by name.
+        input: the input that takes the images.
+        outputs: names of the outputs.
+        opset: opset of ONNX's own operators.
+        texts: names of initializers that contain strings, which are not read.
+    """
 
     nodes: tuple[GraphNode, ...]
     constants: dict[str, Array]
@@ -114,16 +130,16 @@ class Graph:
 
     @cached_property
     def uses(self) -> Counter[str]:
-        """How many inputs of nodes each tensor is; nodes that no output needs do not count."""
+        """Number of times that each tensor is an input of a node in `needed`."""
         return Counter(name for node in self.nodes if node.row in self.needed for name in node.inputs if name)
 
     @cached_property
     def needed(self) -> frozenset[int]:
-        """Rows of the nodes that some output needs."""
+        """Rows of the nodes that some output depends on."""
         return self.ancestors(self.outputs)
 
     def ancestors(self, tensors: tuple[str, ...]) -> frozenset[int]:
-        """Rows of the nodes that `tensors` come from."""
+        """Return the rows of the nodes that `tensors` depend on."""
         wanted, rows = set(tensors), set()
         for node in reversed(self.nodes):
             if wanted.intersection(filter(None, node.outputs)):
@@ -133,19 +149,20 @@ class Graph:
 
 
 def read_graph(path: Path) -> Graph:
-    """The graph of a file.
+    """Read the graph of a file.
 
     Raises:
         SnnZooError: the file cannot be read.
-        IntegrityError: it is damaged, or its graph is none: a tensor made twice or never, a cycle.
-        UnsupportedError: it has no single image input of a known size.
+        IntegrityError: the file is damaged, or its graph is invalid: a tensor is produced twice or never, or a cycle.
+        UnsupportedError: the graph does not have exactly one image input of a known size, or its opset is too old.
+        ConversionError: its opset is newer than the installed onnx package supports.
     """
-    model = _unfold_functions(load_onnx(path), path)
+    model = _inline_functions(load_onnx(path), path)
     opset = opset_of(model, path)
     opsets = {entry.domain: entry.version for entry in model.opset_import} | dict.fromkeys(DEFAULT_DOMAINS, opset)
     graph = model.graph
     if graph.sparse_initializer:
-        raise UnsupportedError(f"{path}: sparse initializers; save the model with dense ones")
+        raise UnsupportedError(f"{path}: sparse initializers are not supported; save the model with dense ones")
     constants: dict[str, Array] = {}
     texts = set[str]()
     for tensor in graph.initializer:
@@ -164,6 +181,7 @@ def read_graph(path: Path) -> Graph:
 
 
 def _graph_node(row: int, proto: NodeProto, opsets: dict[str, int], path: Path) -> GraphNode:
+    """Return a node with the version of its operator, once onnx has checked its inputs and attributes."""
     domain = proto.domain = "" if proto.domain in DEFAULT_DOMAINS else proto.domain
     opset = opsets.get(domain, 0)
     try:
@@ -182,17 +200,17 @@ def _graph_node(row: int, proto: NodeProto, opsets: dict[str, int], path: Path) 
 
 
 def _in_order(nodes: list[GraphNode], given: list[str], outputs: tuple[str, ...], path: Path) -> tuple[GraphNode, ...]:
-    """Nodes sorted so that each comes after its inputs; those that could be next stay in the file's order."""
+    """Sort nodes so that each comes after its inputs, otherwise in the order of the file."""
     maker: dict[str, GraphNode] = {}
     for node in nodes:
         for name in filter(None, node.outputs):
             if name in maker or name in given:
-                raise IntegrityError(f"{path}: the tensor {name!r} is made twice")
+                raise IntegrityError(f"{path}: the tensor {name!r} is produced twice")
             maker[name] = node
     known = set(given)
     for name in [*(name for node in nodes for name in node.inputs if name), *outputs]:
         if name not in maker and name not in known:
-            raise IntegrityError(f"{path}: nothing makes the tensor {name!r}")
+            raise IntegrityError(f"{path}: no node or initializer produces the tensor {name!r}")
     sorter = TopologicalSorter(dict.fromkeys(range(len(nodes)), ()))
     for node in nodes:
         sorter.add(node.row, *(maker[name].row for name in node.inputs if name in maker))
@@ -200,10 +218,11 @@ def _in_order(nodes: list[GraphNode], given: list[str], outputs: tuple[str, ...]
         return tuple(nodes[row] for row in sorter.static_order())
     except CycleError as error:
         stuck = nodes[error.args[1][0]]
-        raise IntegrityError(f"{path}: the graph goes round in circles through {stuck.name!r} ({stuck.op})") from None
+        raise IntegrityError(f"{path}: the graph has a cycle through {stuck.name!r} ({stuck.op})") from None
 
 
 def _image_input(model: ModelProto, graph: Graph, entering: list[str], path: Path) -> GraphInput:
+    """Return the one input that the graph uses, once its type and shape are checked."""
     values = [value for value in model.graph.input if value.name in entering]
     used = [value for value in values if graph.uses[value.name] or value.name in graph.outputs]
     if len(used) != 1:
@@ -212,31 +231,34 @@ def _image_input(model: ModelProto, graph: Graph, entering: list[str], path: Pat
     tensor = used[0].type.tensor_type
     if tensor.elem_type not in ENTERING:
         kind = TensorProto.DataType.Name(tensor.elem_type) if tensor.elem_type in TensorProto.DataType.values() else "?"
-        raise UnsupportedError(f"{path}: the input {used[0].name!r} is of type {kind}; images are floats or bytes")
+        raise UnsupportedError(f"{path}: the input {used[0].name!r} has type {kind}; expected a float type or UINT8")
     sides = [(side.dim_value, side.dim_param) for side in tensor.shape.dim]
     if not 2 <= len(sides) <= 4:
         raise UnsupportedError(
-            f"{path}: the input {used[0].name!r} has {len(sides)} axes; [N, features], [N, C, L], [N, C, H, W] or "
-            "[N, H, W, C] is needed"
+            f"{path}: the input {used[0].name!r} has {len(sides)} axes; expected [N, features], [N, C, L], "
+            "[N, C, H, W] or [N, H, W, C]"
         )
     shape = (max(sides[0][0], 1), *(value for value, _ in sides[1:]))
     if any(side < 1 for side in shape):
-        told = ", ".join(str(value or name or "?") for value, name in sides)
-        raise UnsupportedError(f"{path}: the input {used[0].name!r} is [{told}]: only the batch may be left open")
+        known = ", ".join(str(value or name or "?") for value, name in sides)
+        raise UnsupportedError(
+            f"{path}: the input {used[0].name!r} has shape [{known}]: only the batch may be left open; export the "
+            "model with fixed sides"
+        )
     if math.prod(shape) > ONNX_INPUT:
         raise IntegrityError(
-            f"{path}: the input {used[0].name!r} is {list(shape)}; at most {ONNX_INPUT:,} numbers are read"
+            f"{path}: the input {used[0].name!r} has shape {list(shape)}; at most {ONNX_INPUT:,} numbers are supported"
             f"{': export it with a batch of 1' if shape[0] > 1 else ''}"
         )
     return GraphInput(used[0].name, shape, tensor.elem_type)
 
 
 _Function = tuple[str, str, str]
-"""Domain, name and overload, by which onnx knows a function."""
+"""Key of a function: domain, name and overload."""
 
 
 def _called(nodes: Iterable[NodeProto]) -> Iterator[_Function]:
-    """What nodes call, those in the bodies of If, Loop and Scan too."""
+    """Yield the operators and functions that nodes call, also in bodies of If, Loop and Scan."""
     for node in nodes:
         yield node.domain, node.op_type, node.overload
         for attribute in node.attribute:
@@ -244,8 +266,8 @@ def _called(nodes: Iterable[NodeProto]) -> Iterator[_Function]:
                 yield from _called(graph.node)
 
 
-def _unfold_functions(model: ModelProto, path: Path) -> ModelProto:
-    """The model with its own functions written out, as onnx does it, unless that never ends."""
+def _inline_functions(model: ModelProto, path: Path) -> ModelProto:
+    """Return the model with its own functions inlined by onnx, once it is known that this ends."""
     if not model.functions:
         return model
     bodies = {(f.domain, f.name, f.overload): f.node for f in model.functions}
@@ -253,19 +275,19 @@ def _unfold_functions(model: ModelProto, path: Path) -> ModelProto:
 
     def size(key: _Function, inside: frozenset[_Function]) -> int:
         if key in inside or len(inside) > 64:
-            raise IntegrityError(f"{path}: the function {key[1]!r} calls itself, or too many others in turn")
+            raise IntegrityError(f"{path}: the function {key[1]!r} calls itself, or calls are nested too deeply")
         if key not in sizes:
             called = _called(bodies[key])
             sizes[key] = min(ONNX_NODES + 1, sum(size(k, inside | {key}) if k in bodies else 1 for k in called))
         return sizes[key]
 
     if sum(size(key, frozenset()) if key in bodies else 1 for key in _called(model.graph.node)) > ONNX_NODES:
-        raise IntegrityError(f"{path}: more than {ONNX_NODES:,} nodes when its functions are unfolded")
+        raise IntegrityError(f"{path}: more than {ONNX_NODES:,} nodes when its functions are inlined")
     try:
-        unfolded = inline_local_functions(model)
+        inlined = inline_local_functions(model)
     except (RuntimeError, ValueError, onnx.checker.ValidationError) as error:
-        raise IntegrityError(f"{path}: its functions cannot be unfolded: {str(error)[:200]}") from None
-    if unfolded.functions:
-        names = ", ".join(sorted(f.name for f in unfolded.functions))
-        raise UnsupportedError(f"{path}: functions that cannot be unfolded: {names}")
-    return unfolded
+        raise IntegrityError(f"{path}: its functions cannot be inlined: {str(error)[:200]}") from None
+    if inlined.functions:
+        names = ", ".join(sorted(f.name for f in inlined.functions))
+        raise UnsupportedError(f"{path}: these functions cannot be inlined: {names}")
+    return inlined

@@ -1,4 +1,4 @@
-"""On a GPU: the CPU's spikes to the last one, its gradients closely, and a training from sampling to spikes."""
+"""On a GPU: the same spikes as on the CPU, close gradients, and a training from SAMPLE to SNN."""
 
 from copy import deepcopy
 
@@ -24,7 +24,7 @@ IMAGES, LABELS = DIGITS.images[:12].float() / 255, DIGITS.labels[:12]
 
 @pytest.fixture(params=NAMES)
 def networks(request) -> tuple[Network, Network]:
-    """A network that spikes, and its copy on the GPU."""
+    """Return a network that spikes, and its copy on the GPU."""
     network = build_network(load_spec(request.param), seed=0)
     initialize(network, IMAGES)
     network.eval()

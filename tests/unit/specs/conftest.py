@@ -7,7 +7,7 @@ from specs import SpecError, parse_spec
 
 @pytest.fixture
 def refusal() -> Callable[[str], str]:
-    """The message with which a spec's text, called net.yaml, is refused."""
+    """Return a function that parses a spec named net.yaml and returns the message of its error."""
 
     def message(text: str) -> str:
         with pytest.raises(SpecError) as caught:

@@ -1,4 +1,4 @@
-"""Every bound of every field: one step outside is refused by file, line, path, bound and value; the bound is in."""
+"""Bounds of all fields: the bound is valid, and an error one step beyond names file, line, path, bound and value."""
 
 import copy
 import re
@@ -190,7 +190,7 @@ INSIDE = [
 
 
 def _with(path: str, value: object) -> str:
-    """YAML text of the document with `value` at `path`, each field on a line of its own."""
+    """Return YAML text of the document with `value` at `path`, one field per line."""
     document: Any = copy.deepcopy(DOCUMENT)
     *parents, last = (int(part) if part.isdigit() else part for part in re.findall(r"\w+", path))
     parent = document
@@ -262,7 +262,7 @@ def test_a_quoted_number_is_no_integer(path: str, refusal) -> None:
 
 
 def test_an_exponent_without_a_point_is_a_number() -> None:
-    """YAML 1.1 reads `1e-3` as a string."""
+    """`1e-3`, which YAML 1.1 reads as a string, is a number."""
     text = _with("training.learning_rate", 0.125).replace("0.125", "1e-3")
     assert parse_spec(text).training.learning_rate == 1e-3
 
@@ -297,13 +297,10 @@ def test_two_numbers_are_height_and_width() -> None:
 @pytest.mark.parametrize("field", ["kernel", "stride", "padding", "dilation"])
 @pytest.mark.parametrize("value", [[1, 1, 1], [1], []])
 def test_an_axis_too_many_or_too_few_is_refused(field: str, value: list[int], refusal) -> None:
-    """Three numbers are what a 5-D kernel of lava-dl has."""
+    """Three numbers may come from a 5-D kernel of lava-dl."""
     text = _with(f"blocks[0].{field}", value)
     line = _line(f"blocks[0].{field}")
-    assert refusal(text) == (
-        f"net.yaml:{line}: blocks[0].{field}: takes one number or two, [height, width]; "
-        f"this has {len(value)} (got {value})"
-    )
+    assert refusal(text) == (f"net.yaml:{line}: blocks[0].{field}: must be one number or [height, width] (got {value})")
 
 
 @pytest.mark.parametrize("path", ["neuron.reset", "neuron.learn_decays", "input.encoding", "blocks[0].norm"])

@@ -1,4 +1,4 @@
-"""Specs in and out of YAML: files, names, messages with lines and hints, upgrades."""
+"""Specs from and to YAML: files, names, errors with lines and hints, upgrades."""
 
 import json
 
@@ -35,7 +35,7 @@ training: {epochs: 3, augment: {scale: [0.5, 2]}, crossover_epochs: [1, 2], snn_
 """
 
 
-# --- what loads
+# --- valid specs
 
 
 @pytest.mark.parametrize("name", network_names())
@@ -95,7 +95,7 @@ def test_a_problem_in_a_file_begins_with_its_path(tmp_path) -> None:
     assert str(caught.value).startswith(f"{path}:6: blocks[0].features:")
 
 
-# --- what is refused, and how
+# --- refused specs and their errors
 
 
 def test_a_misspelt_key_is_refused_with_the_nearest_one(refusal) -> None:
@@ -180,7 +180,7 @@ def test_aliases_are_refused(refusal) -> None:
 
 @pytest.mark.parametrize("text", ["", "# only words\n", "tiny", "[1, 2]", "4"])
 def test_what_is_no_mapping_is_told_what_a_spec_is(text: str, refusal) -> None:
-    assert refusal(text) == "net.yaml: a network spec is a mapping with name, time_steps, input and blocks"
+    assert refusal(text) == "net.yaml: a network spec must be a mapping with name, time_steps, input and blocks"
 
 
 @pytest.mark.parametrize(
@@ -234,7 +234,7 @@ def test_json_may_have_tabs_and_numbers_as_json_has_them() -> None:
 def test_a_schema_version_from_the_future_asks_for_an_update(version: str, refusal) -> None:
     message = refusal(TINY + f"schema_version: {version}\n")
     assert message.startswith("net.yaml: schema_version ")
-    assert message.endswith("is not known here (newest: 1); update snnzoo to read it")
+    assert message.endswith("is not supported (newest: 1); update snnzoo to read it")
 
 
 def test_an_old_schema_version_without_a_way_up_says_so(refusal) -> None:
@@ -247,7 +247,7 @@ def test_a_schema_version_is_no_bool(refusal) -> None:
 
 @pytest.fixture
 def upgrades(monkeypatch):
-    """Version -1 called time_steps `T`, version 0 `steps`."""
+    """Upgrades from two old schemas: version -1 called time_steps `T`, version 0 `steps`."""
     ways = {
         -1: lambda old: {("steps" if key == "T" else key): value for key, value in old.items()},
         0: lambda old: {("time_steps" if key == "steps" else key): value for key, value in old.items()},
@@ -281,7 +281,7 @@ def test_a_problem_in_an_upgraded_spec_keeps_its_line(upgrades, refusal) -> None
     assert refusal(old).startswith("net.yaml:7: blocks[0].features:")
 
 
-# --- out again
+# --- dumps
 
 
 @pytest.mark.parametrize("text", [TINY, EVERYTHING], ids=["tiny", "everything"])
@@ -301,7 +301,7 @@ def test_a_dump_is_stable() -> None:
 
 
 def test_a_dump_writes_defaults_out() -> None:
-    """So that a later version with other defaults reads the same network."""
+    """A later version with other defaults then reads the same network."""
     written = yaml.safe_load(dump_spec(parse_spec(TINY)))
     assert set(written) == set(NetworkSpec.model_fields)
     assert written["neuron"]["threshold"] == 1.0
@@ -313,7 +313,7 @@ def test_a_name_that_looks_like_a_number_reads_back_as_a_name() -> None:
 
 
 def test_a_dump_is_plain_yaml() -> None:
-    """No tag of a Python object."""
+    """A dump has no tags of Python objects."""
     assert "!" not in dump_spec(parse_spec(EVERYTHING))
 
 
@@ -357,6 +357,6 @@ def test_a_document_of_more_values_than_any_has_is_refused_before_it_is_looked_a
 
 
 def count(value: object) -> int:
-    """What a document holds, at any depth."""
+    """Return the number of values in a document, at any depth."""
     inside = list(value.values()) if isinstance(value, dict) else value if isinstance(value, list) else []
     return len(inside) + sum(map(count, inside))

@@ -1,4 +1,4 @@
-"""The JSON Schema for editors accepts what the loader accepts, as far as a schema can say it."""
+"""The JSON Schema for editors accepts the specs that the loader accepts, as far as a schema can express it."""
 
 import json
 import re
@@ -34,7 +34,7 @@ TINY: dict[str, Any] = {
 
 
 def problems(value: Any, schema: dict[str, Any], path: str = "") -> list[str]:
-    """Where `value` breaks `schema`: the part of JSON Schema that ours uses, and no word of it passed over."""
+    """Return the places where `value` violates `schema`; an unknown keyword of JSON Schema raises."""
     found: list[str] = []
     for word, bound in schema.items():
         match word:

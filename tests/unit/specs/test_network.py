@@ -1,4 +1,4 @@
-"""The checks that take more than one field, and what a network says of itself."""
+"""Checks that involve several fields, and the properties of a network spec."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def document(*blocks: dict[str, Any], shape: tuple[int, ...] = (9,), **more: Any
 
 
 def text(*blocks: dict[str, Any], **more: Any) -> str:
-    """YAML of a network, one line for each top-level field and each block."""
+    """Return YAML of a network, with one line for each top-level field and each block."""
     whole = document(*blocks, **more)
     lines = [f"{key}: {yaml.safe_dump(value, default_flow_style=True)}".rstrip("\n.") for key, value in whole.items()]
     at = next(i for i, line in enumerate(lines) if line.startswith("blocks:"))
@@ -29,20 +29,20 @@ def text(*blocks: dict[str, Any], **more: Any) -> str:
 
 def test_a_network_needs_a_block(refusal) -> None:
     assert refusal("name: a\ntime_steps: 4\ninput: {shape: [9]}\nblocks: []\n") == (
-        "net.yaml:4: blocks: a network needs at least its readout, {kind: affine, features: N}"
+        "net.yaml:4: blocks: must have at least one block, the readout: {kind: affine, features: N}"
     )
 
 
 def test_affine_in_the_middle_is_refused(refusal) -> None:
     assert refusal(text(DENSE, READOUT, READOUT)) == (
-        "net.yaml:6: blocks[1].kind: affine is a readout and comes last; this is block 1 of 3 (use dense here)"
+        "net.yaml:6: blocks[1].kind: affine is a readout and must be the last block, got block 1 of 3: use dense here"
     )
 
 
 def test_the_last_block_must_give_logits(refusal) -> None:
     assert refusal(text(DENSE, FLATTEN)) == (
-        "net.yaml:6: blocks[1].kind: the last block is the readout: affine, or dense, conv or avg_pool "
-        "to read their rates"
+        "net.yaml:6: blocks[1].kind: flatten cannot be the last block, the readout: use affine, or dense, "
+        "conv or avg_pool to classify by rates"
     )
 
 
@@ -50,14 +50,14 @@ def test_the_last_block_must_give_logits(refusal) -> None:
 def test_images_need_a_flatten_before_dense(block: dict[str, Any], refusal) -> None:
     blocks = [block] if block is READOUT else [block, READOUT]
     assert refusal(text(*blocks, shape=(1, 8, 8))) == (
-        f"net.yaml:5: blocks[0]: {block['kind']} needs a flat input, gets [1, 8, 8]: put a flatten before it"
+        f"net.yaml:5: blocks[0]: {block['kind']} needs a flat input, got [1, 8, 8]: put a flatten block before it"
     )
 
 
 @pytest.mark.parametrize("block", [{"kind": "conv", "channels": 1, "kernel": 1}, POOL], ids=["conv", "avg_pool"])
 def test_maps_come_from_images(block: dict[str, Any], refusal) -> None:
     message = refusal(text(block, READOUT))
-    assert message.startswith(f"net.yaml:5: blocks[0]: {block['kind']} needs [channels, height, width]")
+    assert message.startswith(f"net.yaml:5: blocks[0]: {block['kind']} needs an input [channels, height, width]")
     assert message.endswith("[9]")
 
 
@@ -74,21 +74,20 @@ def test_a_conv_that_leaves_nothing_is_refused_with_its_reach(
 ) -> None:
     conv = {"kind": "conv", "channels": 4, **geometry}
     assert refusal(text(conv, FLATTEN, READOUT, shape=(1, 8, 8))) == (
-        f"net.yaml:5: blocks[0].kernel: reaches {reach} along {axis}, "
-        f"where the padded input has {size}: nothing is left"
+        f"net.yaml:5: blocks[0].kernel: covers {reach} pixels along the {axis}, more than the padded input has ({size})"
     )
 
 
 def test_blocks_that_shrink_to_nothing_are_refused_at_the_block_that_does(refusal) -> None:
     message = refusal(text(POOL, POOL, POOL, POOL, FLATTEN, READOUT, shape=(1, 8, 8)))
-    assert message.startswith("net.yaml:8: blocks[3].kernel: reaches 2 along height, where the padded input has 1")
+    assert message.startswith("net.yaml:8: blocks[3].kernel: covers 2 pixels along the height, more than")
 
 
 @pytest.mark.parametrize(("groups", "channels"), [(2, 4), (3, 4)], ids=["not the input's", "not the output's"])
 def test_groups_divide_input_and_output_channels(groups: int, channels: int, refusal) -> None:
     conv = {"kind": "conv", "channels": channels, "kernel": 1, "groups": groups}
     message = refusal(text(conv, FLATTEN, READOUT, shape=(3, 8, 8)))
-    wanted = f"{groups} groups must divide 3 input and {channels} output channels"
+    wanted = f"{groups} groups must divide the 3 input and {channels} output channels"
     assert message == f"net.yaml:5: blocks[0].groups: {wanted}"
 
 
@@ -105,7 +104,7 @@ def test_graded_input_enters_a_synapse(block: dict[str, Any], refusal) -> None:
     blocks = [block, READOUT] if block is FLATTEN else [block, FLATTEN, READOUT]
     message = refusal(text(*blocks, input={"shape": [1, 8, 8], "encoding": "graded"}))
     assert message.startswith(
-        f"net.yaml:5: blocks[0].kind: graded input enters a dense or conv block, not {block['kind']}"
+        f"net.yaml:5: blocks[0].kind: graded input must enter a dense or conv block, got {block['kind']}"
     )
 
 
@@ -118,8 +117,8 @@ def test_spike_input_enters_any_block(block: dict[str, Any]) -> None:
 def test_graded_input_takes_no_mean_or_std(field: dict[str, float], refusal) -> None:
     message = refusal(text(DENSE, READOUT, input={"shape": [9], "encoding": "graded", **field}))
     assert message == (
-        f"net.yaml:3: input.{next(iter(field))}: graded input is the pixel itself, with no neuron: "
-        "leave this out (mean and std fold into the weights) (got 0.5)"
+        f"net.yaml:3: input.{next(iter(field))}: does not apply to encoding: graded, which has no input neurons: "
+        "remove it (mean and std can be folded into the first weights) (got 0.5)"
     )
 
 
@@ -149,8 +148,8 @@ def test_a_graded_threshold_may_fill_its_mantissa(bits: int, threshold: float) -
 def test_a_graded_threshold_beyond_its_mantissa_is_refused(bits: int, threshold: float, mantissa: int, refusal) -> None:
     graded = {"shape": [9], "encoding": "graded", "bits": bits}
     assert refusal(text(DENSE, READOUT, input=graded, neuron={"threshold": threshold})) == (
-        f"net.yaml:3: input.bits: {bits} bits scale the first threshold to a mantissa of {mantissa}; "
-        "the hardware's limit is 131071"
+        f"net.yaml:3: input.bits: {bits} bits scale the threshold of the first block to a mantissa of "
+        f"{mantissa}; the hardware allows at most 131071: use fewer bits or a lower threshold"
     )
 
 
@@ -213,7 +212,7 @@ def test_the_default_stride_of_a_pool_is_its_kernel() -> None:
 
 @pytest.mark.parametrize(("threshold", "kernel"), [(1.0, 2), (1.25, 3)])
 def test_a_pool_whose_inputs_all_fire_fires(threshold: float, kernel: int) -> None:
-    """What `AvgPoolSpec` promises of a pool without a gain."""
+    """A pool with the default gain fires at each step if all its inputs fire, as `AvgPoolSpec` states."""
     import torch
 
     from bootstrap_core import Mode, build_network
@@ -234,7 +233,7 @@ def test_a_pool_with_more_padding_than_half_its_kernel_is_refused(refusal) -> No
 def test_mean_only_needs_a_current_decay(refusal) -> None:
     dense = {**DENSE, "norm": "mean_only", "neuron": {"current_decay": 0}}
     assert refusal(text(dense, READOUT)).startswith(
-        "net.yaml:5: blocks[0].norm: mean_only needs a current_decay above 0"
+        "net.yaml:5: blocks[0].norm: mean_only needs a current_decay of at least 1/4096"
     )
 
 
@@ -260,7 +259,7 @@ def test_every_problem_between_blocks_is_told(refusal) -> None:
     assert "blocks[1].norm" in message
 
 
-# --- what a network says of itself
+# --- properties of a network
 
 
 def spec_of_all_kinds(**more: Any) -> NetworkSpec:
@@ -331,7 +330,7 @@ def test_a_spec_cannot_be_changed(member: int) -> None:
 
 
 def test_a_spec_is_hashable_all_through() -> None:
-    """So no part of it is a list or a dict that could be changed in place."""
+    """A hashable spec has no list or dict that could be changed in place."""
     assert hash(spec_of_all_kinds(training={"augment": {}})) == hash(spec_of_all_kinds(training={"augment": {}}))
 
 
@@ -341,8 +340,7 @@ def test_a_spec_is_hashable_all_through() -> None:
 @pytest.mark.parametrize("shape", [[], [2, 3], [1, 2, 3, 4]])
 def test_an_input_has_one_axis_or_three(shape: list[int], refusal) -> None:
     assert refusal(text(READOUT, input={"shape": shape})) == (
-        f"net.yaml:3: input.shape: is [features] or [channels, height, width]; this has {len(shape)} numbers "
-        f"(got {shape})"
+        f"net.yaml:3: input.shape: must be [features] or [channels, height, width] (got {shape})"
     )
 
 
@@ -365,7 +363,7 @@ CONV = {"kind": "conv", "channels": 4, "kernel": 3, "padding": 1}
 
 
 def skipping(*skips: dict[str, Any], **more: Any) -> str:
-    """Maps of 1x8x8, 4x8x8, and the block with skips, 4x8x8, on line 6."""
+    """Return YAML of feature maps 1x8x8, 4x8x8, and 4x8x8 with the skips, which is on line 6."""
     return text(CONV, {**CONV, "skips": list(skips)}, FLATTEN, READOUT, shape=(1, 8, 8), **more)
 
 
@@ -397,24 +395,27 @@ def test_a_conv_skip_is_a_projection_unless_told_otherwise() -> None:
     [
         (
             {"source": 2, "kind": "identity"},
-            ".source: 2 is this block itself; a skip comes from an earlier one, 0 (the input) to 1 "
-            "(the first of blocks is 1)",
+            ".source: must be the index of an earlier block, 0 (the input) to 1; 2 is the block itself "
+            "(the first of blocks has index 1)",
         ),
         (
             {"source": 3, "kind": "identity"},
-            ".source: 3 is a later block, or none; a skip comes from an earlier one, 0 (the input) to 1 "
-            "(the first of blocks is 1)",
+            ".source: must be the index of an earlier block, 0 (the input) to 1; 3 is not an earlier block "
+            "(the first of blocks has index 1)",
         ),
-        ({"source": 0, "kind": "identity"}, ": from block 0 [1, 8, 8] gives [1, 8, 8], and the block has [4, 8, 8]"),
+        (
+            {"source": 0, "kind": "identity"},
+            ": output of the skip from source 0 is [1, 8, 8], but this block has [4, 8, 8]",
+        ),
         (
             {"source": 1, "kind": "conv", "stride": 2},
-            ": from block 1 [4, 8, 8] gives [4, 4, 4], and the block has [4, 8, 8]",
+            ": output of the skip from source 1 is [4, 4, 4], but this block has [4, 8, 8]",
         ),
-        ({"source": 1, "kind": "dense"}, ": from block 1 [4, 8, 8] gives [4], and the block has [4, 8, 8]"),
-        ({"source": 0, "kind": "conv", "groups": 2}, ".groups: 2 groups must divide 1 input and 4 output channels"),
+        ({"source": 1, "kind": "dense"}, ": output of the skip from source 1 is [4], but this block has [4, 8, 8]"),
+        ({"source": 0, "kind": "conv", "groups": 2}, ".groups: 2 groups must divide the 1 input and 4 output channels"),
         (
             {"source": 1, "kind": "conv", "kernel": 9},
-            ".kernel: reaches 9 along height, where the padded input has 8: nothing is left",
+            ".kernel: covers 9 pixels along the height, more than the padded input has (8)",
         ),
         ({"source": 1, "kind": "dens"}, ".kind: must be one of identity, dense, conv; did you mean dense? (got dens)"),
         ({"source": 1, "kind": "identity", "stride": 2}, ".stride: no such key (got 2)"),
@@ -422,7 +423,7 @@ def test_a_conv_skip_is_a_projection_unless_told_otherwise() -> None:
     ],
 )
 def test_a_skip_that_does_not_fit_is_refused_by_its_own_path(skip: dict[str, Any], message: str, refusal) -> None:
-    line = 7 if message.startswith(".stride") else 6  # that of the key, where it is the key's fault
+    line = 7 if message.startswith(".stride") else 6  # errors of a key name the line of the key
     assert refusal(skipping(skip)).replace("'", "") == f"net.yaml:{line}: blocks[1].skips[0]{message}"
 
 
@@ -437,8 +438,8 @@ def test_every_skip_that_does_not_fit_is_told(refusal) -> None:
 def test_graded_input_is_no_source(refusal) -> None:
     entering = {"shape": [1, 8, 8], "encoding": "graded"}
     assert refusal(skipping({"source": 0, "kind": "conv"}, input=entering)) == (
-        "net.yaml:6: blocks[1].skips[0].source: 0 is graded input, whose units are not those of spikes: skip from a "
-        "block of neurons"
+        "net.yaml:6: blocks[1].skips[0].source: 0 is a graded input, which skips cannot read: skip from a "
+        "block with neurons"
     )
 
 
@@ -452,6 +453,6 @@ def test_weights_of_skips_count_in_the_largest_network(refusal) -> None:
     wide = {"kind": "dense", "features": 30_000}
     blocks = [wide, {**wide, "skips": [{"source": 1, "kind": "dense"}, {"source": 1, "kind": "dense"}]}]
     assert refusal(text(*blocks, READOUT)) == (
-        "net.yaml:6: blocks[1]: with this block the network has 2,700,270,000 weights; at most 2,147,483,648 "
-        "(as floats they take 10 GiB)"
+        "net.yaml:6: blocks[1]: the network may have at most 2,147,483,648 weights; up to this block it has "
+        "2,700,270,000 (10 GiB as float32)"
     )

@@ -1,4 +1,4 @@
-"""The table of `zoo check` against the modules that a spec builds, and against counting."""
+"""The table of `zoo check`, compared with the modules that a spec builds and with counted connections."""
 
 import pytest
 import torch
@@ -59,7 +59,7 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_synops_of_a_conv_are_its_connections(geometry: dict) -> None:
-    """All ones through all ones: each output counts the weights that reach it, and padding adds nothing."""
+    """With weights and inputs of 1, each output is its number of connections, without those to the padding."""
     spec = network({"kind": "conv", "channels": 4, **geometry}, {"kind": "flatten"}, {"kind": "affine", "features": 2})
     assert summarize(spec)[1].synops == _connections(spec.blocks[0], (2, 9, 8))
 
@@ -109,7 +109,7 @@ def test_input_and_flatten_cost_no_synops_and_no_weights() -> None:
 
 
 def test_a_weight_is_a_byte_and_a_bias_is_none() -> None:
-    """Those of a pool are stored too, though none is a parameter."""
+    """Weights of a pool are stored too, although they are not parameters."""
     spec = of_all_kinds(flag=True)
     weights = [0, 4 * 1 * 3 * 2, 4 * 2 * 2, 0, 7 * 4 * 3 * 3, 3 * 7]
     assert spec.shapes[2] == (4, 3, 3)

@@ -8,7 +8,7 @@ NETWORK = "name: a\ntime_steps: 4\ninput: {shape: [9]}\nblocks:\n  - {kind: affi
 
 def test_the_snn_epochs_are_among_the_epochs(refusal) -> None:
     assert refusal(NETWORK + "training: {epochs: 2, snn_epochs: 3}\n") == (
-        "net.yaml:6: training.snn_epochs: these are the last of 2 epochs: too many (got 3)"
+        "net.yaml:6: training.snn_epochs: must be at most training.epochs (2) (got 3)"
     )
 
 
@@ -18,7 +18,7 @@ def test_all_epochs_may_be_snn_epochs() -> None:
 
 def test_crossover_epochs_rise(refusal) -> None:
     assert refusal(NETWORK + "training: {crossover_epochs: [1, 3, 2]}\n") == (
-        "net.yaml:6: training.crossover_epochs: must rise (got [1, 3, 2])"
+        "net.yaml:6: training.crossover_epochs: must be in ascending order (got [1, 3, 2])"
     )
 
 
@@ -33,7 +33,7 @@ def test_two_blocks_may_cross_over_in_one_epoch() -> None:
 
 def test_the_scale_of_augmentation_runs_from_smallest_to_largest(refusal) -> None:
     assert refusal(NETWORK + "training:\n  augment:\n    scale: [1.1, 0.9]\n") == (
-        "net.yaml:8: training.augment.scale: is [smallest, largest], and falls (got [1.1, 0.9])"
+        "net.yaml:8: training.augment.scale: must be [smallest, largest] (got [1.1, 0.9])"
     )
 
 
@@ -86,9 +86,9 @@ def test_a_seed_that_no_generator_takes_is_refused(refusal) -> None:
 def test_what_does_nothing_beside_the_rest_is_told() -> None:
     recipe = TrainingSpec(snn_gradient="tandem", snn_learning_rate=1e-3, distillation=0.7)
     assert recipe.idle == [
-        "training.snn_learning_rate does nothing without SNN epochs: set training.snn_epochs",
-        "training.snn_gradient does nothing without SNN epochs: set training.snn_epochs",
-        "training.distillation does nothing without a teacher: set training.teacher",
+        "training.snn_learning_rate has no effect without SNN epochs: set training.snn_epochs",
+        "training.snn_gradient has no effect without SNN epochs: set training.snn_epochs",
+        "training.distillation has no effect without a teacher: set training.teacher",
     ]
     assert recipe.model_copy(update={"snn_epochs": 1, "teacher": "mnist-conv"}).idle == []
     assert TrainingSpec().idle == []

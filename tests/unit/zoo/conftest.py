@@ -28,14 +28,14 @@ def spec() -> NetworkSpec:
 
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
-    """The sample, with 40 test images that lie evenly in it."""
+    """The sample with 40 test images, evenly spaced in it."""
     sample = load_dataset("mnist-sample")
     return Dataset("mnist-sample", sample.train, sample.test.take(slice(0, None, 25)), sample.classes, "", True)
 
 
 @pytest.fixture(scope="session")
 def model_file(spec, tmp_path_factory) -> Path:
-    """A tiny network that never learnt anything, with what a training leaves in the file."""
+    """A model file of a tiny untrained network, with the facts of a training."""
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     versions = {"snnzoo": "0", "torch": "1", "numpy": "2", "python": "3"}
     training = {"data": "mnist-sample", "epoch": 1, "validation_snn_accuracy": 0.25, "versions": versions}

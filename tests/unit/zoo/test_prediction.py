@@ -1,4 +1,4 @@
-"""Image files as networks see them."""
+"""Image files, prepared for networks."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ def network() -> Network:
 
 @pytest.fixture
 def saved(tmp_path):
-    """Write pixels `[H, W]` or `[H, W, C]`, uint8 or uint16, as an image file."""
+    """Return a function that writes pixels `[H, W]` or `[H, W, C]`, uint8 or uint16, as an image file."""
 
     def saved(pixels: np.ndarray, name: str = "a.png", **options):
         Image.fromarray(pixels).save(tmp_path / name, **options)
@@ -33,7 +33,7 @@ def saved(tmp_path):
 
 
 def photo(digit: torch.Tensor, *, margins: tuple[int, int, int, int] = (130, 10, 40, 90)) -> np.ndarray:
-    """A digit in dark ink on light paper, six times as large, out of the middle: left, right, top, bottom."""
+    """Return a digit in dark ink on light paper, 6 times as large; margins are left, right, top, bottom."""
     large = Image.fromarray(digit.numpy()).resize((168, 168), Image.Resampling.BICUBIC)
     left, right, top, bottom = margins
     ink = np.pad(np.asarray(large), ((top, bottom), (left, right)))
@@ -64,7 +64,7 @@ def test_photos_are_read_nearly_as_the_digits_themselves(network, saved, suffix:
     predictions = predict_files(network, paths, data="mnist")
     right = [p.label == label for p, label in zip(predictions, DIGITS.labels.tolist(), strict=False)]
     assert sum(right) >= 39
-    assert predictions[0].done == "308x298, inverted, cut out and centred in 28x28, as in its data"
+    assert predictions[0].done == "308x298, inverted, cut out and centred in 28x28, as in the training data"
 
 
 def test_a_framed_digit_is_20_pixels_long_with_its_mass_in_the_middle(network, saved) -> None:
@@ -107,7 +107,7 @@ def test_what_is_transparent_is_paper_on_which_ink_of_either_colour_shows(networ
 def test_a_camera_held_sideways_is_turned_back(network, saved) -> None:
     upright = photo(DIGITS.images[2, 0])
     exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise to see it upright
+    exif[0x0112] = 6  # orientation: upright after a turn by 90 degrees clockwise
     paths = [saved(upright), saved(np.ascontiguousarray(np.rot90(upright)), "b.png", exif=exif)]
     straight, turned = predict_files(network, paths, data="mnist")
     assert torch.equal(straight.image, turned.image)
@@ -146,7 +146,7 @@ def test_ink_shows_on_paper_of_any_grey(network, saved, paper: int) -> None:
 
 
 def test_a_frame_in_which_nothing_is_left_is_blank(saved) -> None:
-    """Also to networks whose scores of black differ."""
+    """This holds also for networks with different scores of a black image."""
     path = saved(photo(DIGITS.images[0, 0]))
     for name in ("mnist-dense-t4", "mnist-conv"):
         (none, ink) = (predict_files(zoo.create_model(name), [path], data="mnist", invert=i)[0] for i in (False, None))
@@ -204,5 +204,5 @@ def test_inputs_that_are_no_images_are_refused(saved, shape: list[int]) -> None:
     document = {"name": "a", "time_steps": 2, "neuron": {"threshold": 1.0}, "input": {"shape": shape}}
     document["blocks"] = [{"kind": "flatten"}, {"kind": "affine", "features": 4}][len(shape) == 1 :]
     network = build_network(spec_from_document(document, origin="a test"), seed=0)
-    with pytest.raises(SnnZooError, match=r"is no image, grey or of three colours"):
+    with pytest.raises(SnnZooError, match=r"is not a grey or three-colour image"):
         predict_files(network, [saved(np.zeros((8, 8), np.uint8))])

@@ -29,20 +29,20 @@ FIRING = {"threshold": 0.1, "voltage_decay": 0.1, "tau_grad": 0.1}
 
 
 def marked_split(first_pixels: list[int], labels: list[int]) -> Split:
-    """Images that are black but for their first pixel."""
+    """Return images that are black except for their first pixel."""
     images = torch.zeros(len(labels), 1, 28, 28, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.tensor(first_pixels, dtype=torch.uint8)
     return Split(images, torch.tensor(labels))
 
 
 def tally_of(*spikes: Tensor) -> Tally:
-    """Of a run in which each layer but an affine readout gave `spikes` `[T, N, ...]`."""
+    """Return the tally of a run with these `spikes` `[T, N, ...]` of each layer except the affine readout."""
     counts = [x.count_nonzero(dim=(0, 1)) for x in spikes]
     return Tally((*counts, None), (*(float((x != 0).double().mean()) for x in spikes), 0.0))
 
 
 class Oracle:
-    """A network that answers the class written in the first pixel, sure by a factor of e, and fires there."""
+    """A network whose logit is 1 for the class in the first pixel, 0 for others, and whose first pixel fires."""
 
     spec = spec_of(AFFINE, input={"shape": [784]})
     device = torch.device("cpu")
@@ -76,7 +76,7 @@ def test_accuracy_counts_the_images_whose_largest_logit_is_their_label() -> None
 
 
 class Overflowing(Oracle):
-    """From T = 8 on."""
+    """A network whose states overflow from T = 8 on."""
 
     def tally(self, images: Tensor, mode: Mode | None = None, **steps: Any) -> tuple[Tensor, Tally]:
         found = super().tally(images, mode, **steps)
@@ -137,7 +137,7 @@ def test_loss_is_the_mean_over_images_whatever_the_batch(batch_size: int) -> Non
 @pytest.mark.parametrize("batch_size", [1, 2, 5])
 def test_rates_and_synops_are_means_over_images_whatever_the_batch(batch_size: int) -> None:
     score = evaluate(Oracle(), SPLIT, batch_size=batch_size)
-    assert score.rates == (pytest.approx(3 / 5 / 784), None)  # three of five images fire, in one pixel
+    assert score.rates == (pytest.approx(3 / 5 / 784), None)  # one of 784 pixels fires, in three of five images
     assert score.synops == (0, pytest.approx(3 / 5 * 4 * 3))  # at each of 4 steps, to 3 classes
 
 
@@ -218,16 +218,16 @@ def test_a_network_in_evaluation_stays_there() -> None:
 def test_the_training_flag_comes_back_after_an_error() -> None:
     network, split = real()
     network.train()
-    with pytest.raises(SnnZooError, match="no activations yet"):
+    with pytest.raises(SnnZooError, match="needs fitted activations"):
         evaluate(network, split, mode=Mode.ANN)
     assert network.training
 
 
-# --- In integers as far as these hold
+# --- In integers, until their states overflow
 
 
 def inhibited() -> tuple[Network, Split]:
-    """Neurons whose voltage sinks below 24 bits within 16 steps, on digits; and not on a black image, the first."""
+    """Return a network whose voltages leave 24 bits within 16 steps on digits, but not on the first, black image."""
     block = {"kind": "dense", "features": 8, "dropout": 0.5}
     neuron = {"threshold": 0.5, "voltage_decay": 0.0}
     spec = spec_of(block, AFFINE, input={"shape": [784], "encoding": "graded", "bits": 4}, neuron=neuron)
@@ -276,7 +276,7 @@ def test_layers_without_neurons_have_no_rate() -> None:
 
 
 def synops(spec: NetworkSpec, *spikes: Tensor) -> list[float]:
-    """Of a run in which each layer but the readout gave `spikes` `[T, N, ...]`."""
+    """Return the synops of a run with these `spikes` `[T, N, ...]` of each layer except the readout."""
     return count_synops(spec, tally_of(*spikes))
 
 
@@ -364,10 +364,10 @@ def test_the_first_silent_block_is_told() -> None:
 
 
 def test_a_pair_of_tensors_is_told_to_be_no_split() -> None:
-    with pytest.raises(DataError, match="images and labels come together as a Split, not as tuple"):
+    with pytest.raises(DataError, match="images and labels must be a Split, not tuple"):
         evaluate(Oracle(), (SPLIT.images, SPLIT.labels))  # type: ignore[arg-type]
 
 
 def test_a_label_that_no_class_has_is_told() -> None:
-    with pytest.raises(DataError, match="label 3 in data of a network with 3 classes"):
+    with pytest.raises(DataError, match="label 3: the network has 3 classes"):
         evaluate(Oracle(), marked_split([0, 1], [0, 3]))

@@ -10,7 +10,7 @@ from specs.errors import SnnZooError
 
 
 class Two(nn.Module):
-    """Two layers with parameters and one without."""
+    """A module of two layers with parameters and one without."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -55,7 +55,7 @@ def test_norms_are_means_over_the_steps_of_an_epoch() -> None:
     flow.update()
     assert (flow.steps, flow.history) == (0, [{"first": 7.0, "last": 3.0}])
     assert flow.norms == flow.history[-1]
-    flow.record()  # the next epoch starts anew
+    flow.record()  # the next epoch starts from zero
     assert flow.norms["last"] == 1.0
     flow.update()
     assert [epoch["last"] for epoch in flow.history] == [3.0, 1.0]

@@ -24,7 +24,7 @@ def png_size(path) -> tuple[int, int]:
 
 
 def lines(axes) -> dict[str, tuple[list[float], list[float]]]:
-    """Label -> (x, y) of every labelled line."""
+    """Return x and y of every labelled line, by label."""
     return {
         line.get_label(): (list(map(float, line.get_xdata())), list(map(float, line.get_ydata())))
         for line in axes.lines
@@ -99,7 +99,7 @@ def test_curves_of_nothing_are_refused() -> None:
 
 
 def marks(figure) -> list[tuple[float, float]]:
-    """(time step, neuron) of every mark of a raster."""
+    """Return time step and neuron of every mark of a raster."""
     (collection,) = figure.axes[0].collections
     return [(float(segment[0, 0]), float(segment[:, 1].mean().round(6))) for segment in collection.get_segments()]
 
@@ -141,7 +141,7 @@ def test_a_silent_raster_is_drawn() -> None:
     [
         ((4,), 0, "a raster takes"),
         ((4, 1, 1, 1), 0, "a raster takes"),
-        ((0, 2), 0, "not empty"),
+        ((0, 2), 0, "non-empty"),
         ((4, 2, 3), 2, "index = 2"),
         ((4, 2, 3), -1, "index = -1"),
         ((4, 2), 1, "index = 1"),
@@ -174,7 +174,7 @@ def test_gradient_flow_shows_the_latest_epoch_and_marks_vanished_layers() -> Non
     drawn = lines(axes)
     assert drawn["latest epoch"][1][0] == 0.5
     assert np.isnan(drawn["latest epoch"][1][1:]).all()
-    assert drawn["epochs before"][1] == [1.0, 2.0, 3.0]
+    assert drawn["earlier epochs"][1] == [1.0, 2.0, 3.0]
     assert drawn["vanished"][0] == [1, 2]
     assert [label.get_text() for label in axes.get_xticklabels()] == ["a", "b", "c"]
     assert axes.get_yscale() == "log"
@@ -192,7 +192,7 @@ def test_gradient_flow_of_a_monitor_holds_its_history_and_its_open_epoch() -> No
     layer.weight.grad = torch.tensor([[-3.0]])
     flow.record()
     drawn = lines(plots.draw_gradient_flow(flow).axes[0])
-    assert drawn == {"latest epoch": ([0], [3.0]), "epochs before": ([0], [2.0])}
+    assert drawn == {"latest epoch": ([0], [3.0]), "earlier epochs": ([0], [2.0])}
 
 
 def test_activation_shows_samples_centres_and_the_curve_to_both_ends() -> None:
@@ -221,7 +221,7 @@ def test_activation_without_samples_is_drawn() -> None:
 def test_activation_refuses_shapes_that_do_not_fit(centers) -> None:
     with pytest.raises(SnnZooError, match=r"must be \[K, 2\]"):
         plots.draw_activation(torch.zeros(3), torch.zeros(3), centers)
-    with pytest.raises(SnnZooError, match="must have one shape"):
+    with pytest.raises(SnnZooError, match="must have the same shape"):
         plots.draw_activation(torch.zeros(3), torch.zeros(4), torch.zeros(2, 2))
 
 

@@ -96,7 +96,7 @@ PAGE, SILENT, AMBER, BLUE = (18, 20, 26), (38, 42, 52), (255, 206, 84), (96, 190
 
 
 def read_frames(path) -> list[np.ndarray]:
-    """Every frame as [height, width, 3]."""
+    """Read all frames of an animation, each as `[height, width, 3]`."""
     image_module = pytest.importorskip("PIL.Image")
     with image_module.open(path) as gif:
         frames = []
@@ -107,7 +107,7 @@ def read_frames(path) -> list[np.ndarray]:
 
 
 def squares(frame: np.ndarray, columns: int, rows: int, left: int = 12) -> list[list[tuple[int, ...]]]:
-    """The colour in the middle of each square of a dense layer, whose larger side has 256 // n pixels a square."""
+    """Return the middle colour of each square of a dense layer; squares have 256 // (longer side) pixels."""
     scale = 256 // max(columns, rows)
     ys = [12 + scale * row + scale // 2 for row in range(rows)]
     return [[tuple(frame[y, left + scale * column + scale // 2].tolist()) for column in range(columns)] for y in ys]
@@ -176,7 +176,7 @@ def test_layout_of_a_dense_layer(tmp_path, channels, options, columns, rows) -> 
 
 def test_maps_lie_side_by_side_unmixed(tmp_path) -> None:
     spikes = torch.zeros(1, 2, 3, 4)
-    spikes[0, 1, 2, 0] = 1  # the second map, bottom left
+    spikes[0, 1, 2, 0] = 1  # the second map, at the bottom left
     frame = read_frames(animate(spikes, tmp_path / "a.gif"))[0]
     cells = squares(frame, 10, 4)  # 2 maps of (4 + 1) columns, 3 + 1 rows
     assert [(row, column) for row in range(4) for column in range(10) if cells[row][column] == AMBER] == [(2, 5)]
@@ -223,7 +223,7 @@ ONES = torch.ones(2, 6)
         (ONES, "a.gif", {"frames_per_second": 51}, "to 50"),
         (ONES, "a.gif", {"width": 0}, "width = 0"),
         (ONES, "a.gif", {"height": -1}, "height = -1"),
-        (ONES, "a.gif", {"width": 2, "height": 2}, "hold 4 neurons, the layer has 6"),
+        (ONES, "a.gif", {"width": 2, "height": 2}, "hold 4 neurons, but the layer has 6"),
         (torch.ones(2, 1, 2, 2), "a.gif", {"width": 2}, "lay out a dense layer"),
         (torch.ones(2, 3, 4), "a.gif", {}, "must be one sample"),
         (torch.ones(0, 3), "a.gif", {}, "are empty"),

@@ -8,7 +8,7 @@ from specs.errors import IntegrityError, SnnZooError
 
 
 def three_epochs() -> LearningStats:
-    """Training every epoch, ANN every epoch, SNN in the epochs 0 and 2 only."""
+    """Return statistics of three epochs: training and ANN in each, SNN in epochs 0 and 2 only."""
     stats = LearningStats()
     for epoch, (training, testing, snn) in enumerate([(5, 4, 3), (7, 6, 0), (8, 5, 4)]):
         stats.training.add(loss=1.0 / (epoch + 1), correct=training, n=10)

@@ -1,4 +1,4 @@
-"""Operations counted from sums over images, against operations counted one by one."""
+"""Operations counted from sums over images, compared with operations counted one by one."""
 
 import pytest
 import torch
@@ -33,7 +33,7 @@ blocks:
 
 
 def network(text: str) -> Network:
-    """With weights of which a good part is 0."""
+    """Build a network with many weights of 0."""
     net = build_network(parse_spec(text), seed=0)
     with torch.no_grad():
         for name, parameter in net.named_parameters():

@@ -1,4 +1,4 @@
-"""Datasets: the search, downloads from a loopback server, the idx parser and hostile files, the sample, the split."""
+"""Datasets: search, downloads from a loopback server, the IDX parser and hostile files, the sample, the split."""
 
 import gzip
 import hashlib
@@ -37,7 +37,7 @@ def idx(values: np.ndarray) -> bytes:
 
 
 def make_contents(n_train: int = 6, n_test: int = 4) -> dict[str, bytes]:
-    """The four idx files of a tiny dataset with three classes."""
+    """Return the four IDX files of a tiny dataset with three classes."""
     generator = np.random.default_rng(0)
     arrays = []
     for n in (n_train, n_test):
@@ -64,7 +64,7 @@ def write(folder: Path, contents: dict[str, bytes] = CONTENTS, *, gz: bool = Tru
 
 @pytest.fixture(autouse=True)
 def _isolated(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """No real cache, data folder, proxy or mirror."""
+    """Hide the user's cache, data folders and proxies."""
     for name in ("ZOO_DATA_DIR", "ZOO_CACHE_DIR", "http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("no_proxy", "*")
@@ -114,7 +114,7 @@ def test_search_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ZOO_DATA_DIR", str(environment))
     find = partial(find_dataset, "tiny", data_dir=argument, cache_dir=cache, registry=REGISTRY)
     assert find() is None
-    for folder in (cache / "data" / "tiny", environment / "tiny", argument / "tiny"):  # the last wins
+    for folder in (cache / "data" / "tiny", environment / "tiny", argument / "tiny"):  # the last one is preferred
         write(folder)
         assert find() == folder
 
@@ -158,7 +158,7 @@ def test_not_found_names_every_place_and_the_way_out(tmp_path: Path, monkeypatch
 
 
 def test_a_folder_of_another_dataset_s_files_is_passed_over(tmp_path) -> None:
-    """They have the same names."""
+    """Files of different datasets have the same names."""
     other = make_contents(n_test=5)
     registry = {**REGISTRY, "other": replace(make_registry(other)["tiny"], name="other", torchvision_folder="Other")}
     flat, cache = write(tmp_path / "flat"), tmp_path / "cache"
@@ -193,7 +193,7 @@ def test_other_bytes_name_the_file_and_both_digests(tmp_path: Path, gz: bool) ->
 def test_splits_that_do_not_fit_together_are_refused(tmp_path: Path, file: str, values: np.ndarray) -> None:
     contents = CONTENTS | {file: idx(values)}
     write(tmp_path, contents)
-    with pytest.raises(IntegrityError, match="not N images"):
+    with pytest.raises(IntegrityError, match="expected N images"):
         load_dataset("tiny", data_dir=tmp_path, registry=make_registry(contents))
 
 
@@ -304,7 +304,7 @@ def test_shipped_sources_are_complete() -> None:
 
 def test_reads_dimensions_in_order(tmp_path: Path) -> None:
     values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    (tmp_path / "file").write_bytes(gzip.compress(idx(values)))  # known by its content, not by its name
+    (tmp_path / "file").write_bytes(gzip.compress(idx(values)))  # recognised by content, not by name
     np.testing.assert_array_equal(read_idx(tmp_path / "file").numpy(), values)
 
 
@@ -324,7 +324,7 @@ GOOD = idx(np.arange(6, dtype=np.uint8).reshape(2, 3))
         (GOOD[:-1], "takes 18 bytes, the file has 17"),
         (GOOD + b"\0", "takes 18 bytes, the file has 19"),
         (bytes([0, 0, 8, 3]) + b"\xff" * 12 + bytes(100), "4294967295, 4294967295, 4294967295"),
-        (bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 2**31, 4), "the file has 16"),  # 2**64 bytes: 0 if it wraps
+        (bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 2**31, 4), "the file has 16"),  # 2**64 bytes: 0 after a wrap
         (bytes([0, 0, 8, 3]) + struct.pack(">3I", 0, 28, 28), r"shape \[0, 28, 28\]"),
         (b"\x1f\x8b" + bytes(20), "damaged gzip"),
         (gzip.compress(GOOD, mtime=0)[:-1], "truncated gzip"),
@@ -391,7 +391,7 @@ def test_sample_bytes() -> None:
 
 
 def test_sample_looks_like_digits() -> None:
-    """The nearest mean image classifies MNIST at about 80 %; shuffled labels or a transposed batch would give 10 %."""
+    """The nearest mean image classifies about 80 % of MNIST; with shuffled labels or a transposed batch, 10 %."""
     dataset = load_dataset("mnist-sample")
     train, test = (split.images.flatten(1).float() for split in (dataset.train, dataset.test))
     means = torch.stack([train[dataset.train.labels == label].mean(0) for label in range(10)])
@@ -410,7 +410,7 @@ def test_sample_is_found_and_needs_no_pull() -> None:
 
 
 def make_split(class_sizes: list[int]) -> Split:
-    """Each image holds its own number, so that a wrong pairing shows."""
+    """Return a split whose images contain their own numbers, so that a wrong pairing shows."""
     labels = torch.cat([torch.full((n,), label) for label, n in enumerate(class_sizes)])
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
     numbers = torch.arange(len(labels), dtype=torch.uint8)
@@ -452,7 +452,7 @@ def test_validation_split_is_stratified_and_disjoint() -> None:
 
 @pytest.mark.parametrize(("n_validation", "expected"), [(1, [1, 0, 0]), (4, [2, 1, 1]), (9, [4, 3, 2])])
 def test_validation_shares_round_by_largest_remainder(n_validation: int, expected: list[int]) -> None:
-    # Shares 0.4 0.4 0.2; 1.6 1.6 0.8; 3.6 3.6 1.8. Equal remainders go to the lower class
+    # Exact shares: 0.4 0.4 0.2; 1.6 1.6 0.8; 3.6 3.6 1.8. Of equal remainders, the lower class is rounded up
     _, validation = train_validation_split(make_split([4, 4, 2]), n_validation=n_validation, seed=0)
     assert validation.labels.bincount(minlength=3).tolist() == expected
 
@@ -468,7 +468,7 @@ def test_validation_split_depends_on_the_seed_alone() -> None:
 
 @pytest.mark.parametrize("n_validation", [-1, 0, 10, 11])
 def test_validation_split_refuses_to_leave_a_part_empty(n_validation: int) -> None:
-    with pytest.raises(DataError, match=f"n_validation = {n_validation} must be between 1 and 9"):
+    with pytest.raises(DataError, match=f"n_validation = {n_validation} must be from 1 to 9"):
         train_validation_split(make_split([10]), n_validation=n_validation, seed=0)
 
 
@@ -490,5 +490,5 @@ def test_split_refuses_other_shapes_and_dtypes(images: torch.Tensor, labels: tor
 def test_split_refuses_arrays_and_tells_what_makes_tensors_of_them(arrays: set[str]) -> None:
     numbers = {"images": torch.zeros(2, 1, 28, 28, dtype=torch.uint8), "labels": torch.zeros(2, dtype=torch.int64)}
     given = {name: tensor.numpy() if name in arrays else tensor for name, tensor in numbers.items()}
-    with pytest.raises(DataError, match=f"{arrays.pop()} must be a tensor, as torch.as_tensor makes it, not ndarray"):
+    with pytest.raises(DataError, match=f"{arrays.pop()} must be a tensor, not ndarray: convert with torch.as_tensor"):
         Split(**given)

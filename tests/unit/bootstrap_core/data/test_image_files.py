@@ -87,7 +87,7 @@ def test_labels_may_be_one_hot_or_missing(tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"z": PIXELS}, "has no array x"),
+        ({"z": PIXELS}, "must have an array x"),
         ({"x": PIXELS.astype(np.float32), "y": LABELS}, "floats in 0..1"),
         ({"x": PIXELS, "y": LABELS[:7]}, "20 images and 7 labels"),
         ({"x": PIXELS, "y": LABELS - 1}, "class numbers from 0"),
@@ -95,10 +95,10 @@ def test_labels_may_be_one_hot_or_missing(tmp_path) -> None:
         ({"x": PIXELS, "y": LABELS / 3}, "class numbers from 0"),
         ({"x": PIXELS, "y": np.stack([np.arange(20), LABELS], 1)}, r"labels of shape \[20, 2\] must be one-hot"),
         ({"x": PIXELS, "y": np.zeros((20, 4))}, "must be one-hot"),
-        ({"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS}, "has y_train and no y_test"),
-        ({"x_train": PIXELS, "x_test": PIXELS, "y_test": LABELS}, "has y_test and no y_train"),
-        ({"x_train": PIXELS, "x_test": PIXELS, "y": LABELS}, "has y beside images whose labels are y_train"),
-        ({"x": PIXELS, "y_train": LABELS}, "has y_train beside images whose labels are y"),
+        ({"x_train": PIXELS, "y_train": LABELS, "x_test": PIXELS}, "has y_train but no y_test"),
+        ({"x_train": PIXELS, "x_test": PIXELS, "y_test": LABELS}, "has y_test but no y_train"),
+        ({"x_train": PIXELS, "x_test": PIXELS, "y": LABELS}, "has y, but labels of its images must be called y_train"),
+        ({"x": PIXELS, "y_train": LABELS}, "has y_train, but labels of its images must be called y"),
         ({"x": np.array([{}], dtype=object)}, "x holds object, not numbers"),
         ({"x": PIXELS[..., None], "y": LABELS}, r"images of shape \[1, 6, 5, 1\]"),
     ],
@@ -110,7 +110,7 @@ def test_what_is_no_dataset_is_told(arrays, message, tmp_path) -> None:
 
 def test_other_files_are_told(tmp_path) -> None:
     (tmp_path / "a.npz").write_bytes(b"text")
-    with pytest.raises(DataError, match=r"no \.npz"):
+    with pytest.raises(DataError, match=r"is not a dataset: expected an \.npz"):
         load_images(tmp_path / "a.npz")
     with pytest.raises(DataError, match="cannot read"):
         load_images(tmp_path / "none.npz")
@@ -146,7 +146,7 @@ def test_classes_are_those_of_train_also_where_test_has_not_all_of_them(tmp_path
     dataset = load_images(tmp_path / "own")
     assert dataset.test.labels.tolist() == [1] * 5
     (tmp_path / "own" / "test" / "light").rename(tmp_path / "own" / "test" / "bright")
-    with pytest.raises(DataError, match=r"has classes that .*train has not: bright"):
+    with pytest.raises(DataError, match=r"has classes that are missing in .*train: bright"):
         load_images(tmp_path / "own")
 
 
@@ -158,7 +158,7 @@ def test_one_class_is_refused(tmp_path) -> None:
 
 def test_folders_that_are_none_are_told(tmp_path) -> None:
     (tmp_path / "empty").mkdir()
-    with pytest.raises(DataError, match="no folder of class folders"):
+    with pytest.raises(DataError, match="must contain class folders"):
         load_images(tmp_path / "empty")
     broken = folder(tmp_path / "own")
     (broken / "dark" / "0.png").write_bytes(b"no image")
@@ -167,7 +167,7 @@ def test_folders_that_are_none_are_told(tmp_path) -> None:
 
 
 def patterns(path: Path) -> Path:
-    """Twelve images, all different, of sizes that differ too; one in colours."""
+    """Write twelve different images of different sizes, one of them in colour."""
     for i in range(12):
         pixels = np.random.default_rng(i).integers(0, 256, (6 + i % 2, 8, 3), dtype=np.uint8)
         (path / f"{i % 3}").mkdir(parents=True, exist_ok=True)
@@ -203,7 +203,7 @@ def test_of_a_large_folder_only_what_is_asked_for_is_decoded(tmp_path, monkeypat
 
     monkeypatch.setattr(image_files, "read_pixels", counted)
     images = load_images(tmp_path / "own").train.images
-    assert decoded == ["0/0.png", "0/0.png"]  # the first of each part, whose shape is that of all
+    assert decoded == ["0/0.png", "0/0.png"]  # the first of each part sets the shape of all
     decoded.clear()
     assert images[[11, 4]].shape == (2, 1, 6, 8)
     assert decoded == ["2/8.png", "1/1.png"]
@@ -273,7 +273,7 @@ def test_portable_grey_maps_of_16_bits_are_read(tmp_path) -> None:
 
 def test_a_folder_of_photos_held_sideways_is_upright(tmp_path) -> None:
     exif = Image.Exif()
-    exif[0x0112] = 6  # orientation: turn by 90 degrees clockwise to see it upright
+    exif[0x0112] = 6  # orientation: upright after a turn by 90 degrees clockwise
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         for i in range(2):

@@ -135,7 +135,7 @@ print(len(split), held() - before, flush=True)
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="no /proc here")
 def test_an_epoch_holds_a_batch_and_not_the_file(launch, tmp_path) -> None:
-    """Of 300 MiB."""
+    """The file has 300 MiB."""
     shape = (2400, 1, 400, 328)
     np.savez(tmp_path / "small.npz", y=np.arange(shape[0]) % 10)
     with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive, zipfile.ZipFile(tmp_path / "small.npz") as small:

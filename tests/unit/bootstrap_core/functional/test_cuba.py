@@ -1,4 +1,4 @@
-"""The CUBA neuron on paper: each rule on the smallest case that shows it. Parity and gradients: tests/parity."""
+"""Rules of the CUBA neuron, each on the smallest case that shows it. Parity and gradients are in tests/parity."""
 
 import math
 from typing import Any
@@ -13,7 +13,7 @@ STATE = 1 / 4096
 
 
 def run(z: list[float], *, current_decay: float = 1.0, voltage_decay: float = 0.0, **options: Any) -> CubaOutput:
-    """One neuron over time."""
+    """Run one neuron over time."""
     decays = {"current_decay": torch.tensor([current_decay]), "voltage_decay": torch.tensor([voltage_decay])}
     return cuba(torch.tensor(z).reshape(-1, 1, 1), **decays, **{"threshold": 1.0, **options})
 

@@ -15,7 +15,7 @@ def test_a_part_is_dropped_and_the_rest_scaled_so_that_the_mean_stays(p: float) 
     assert mask.unique().tolist() == pytest.approx([0, 1 / (1 - p)])
     assert float((mask == 0).float().mean()) == pytest.approx(p, abs=5e-3)
     rows, columns = (mask.mean(axis) * (1 - p) for axis in (1, 0))
-    spread = (p * (1 - p)) ** 0.5  # of independent inputs
+    spread = (p * (1 - p)) ** 0.5  # standard deviation of an independent input
     assert rows.std().item() == pytest.approx(spread / 1001**0.5, rel=0.15)
     assert columns.std().item() == pytest.approx(spread / 400**0.5, rel=0.15)
 
@@ -24,7 +24,7 @@ def test_neighbours_are_independent() -> None:
     torch.manual_seed(0)
     kept = (dropout_mask((1 << 18,), 0.5, CPU) > 0).double() - 0.5
     for distance in (1, 2, 3, 4, 8, 512):
-        assert abs(float((kept[:-distance] * kept[distance:]).mean())) < 2e-3  # of 0.25; 4 standard errors
+        assert abs(float((kept[:-distance] * kept[distance:]).mean())) < 2e-3  # 4 standard errors; equal: 0.25
 
 
 def test_torch_s_generator_is_its_seed() -> None:

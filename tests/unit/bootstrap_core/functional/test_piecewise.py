@@ -6,7 +6,7 @@ from bootstrap_core.functional import piecewise
 CENTERS = torch.tensor([[0.5, 0.0], [1.0, 0.25], [3.0, 0.75]])
 SLOPES = torch.tensor([0.5, 0.25])
 PEAK = 3.0 / 0.75
-"""What a gradient is scaled with: the last centre's z over its rate."""
+"""Factor of gradients: z of the last centre over its rate."""
 
 
 @pytest.mark.parametrize(

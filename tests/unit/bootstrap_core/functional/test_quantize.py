@@ -10,7 +10,7 @@ QUANTIZERS = (quantize_weight, quantize_bias, quantize_decay, truncate_current)
 
 
 def mantissas(quantize: Callable[[Tensor], Tensor], unit: int, values: list[float]) -> list[float]:
-    """What `values`, in units of the grid, become."""
+    """Quantise `values` given in multiples of 1/unit; return multiples of 1/unit."""
     return (quantize(torch.tensor(values) / unit) * unit).tolist()
 
 

@@ -1,4 +1,4 @@
-"""Integer inference; that it equals the float engine on all kinds of networks is for tests/property."""
+"""Integer inference. tests/property compares it with the float engine on all kinds of networks."""
 
 import gc
 import pickle
@@ -40,7 +40,7 @@ GRADED = {"shape": [1], "encoding": "graded", "bits": 12}
 
 @pytest.fixture(params=[False, True], ids=["defined", "native"])
 def native(request) -> Iterator[bool]:
-    """By the definitions, or by the native library."""
+    """Run a test with the definitions, then with the native library."""
     if request.param and not is_installed():
         pytest.skip("needs the native library")
     with nullcontext() if request.param else without_native():
@@ -107,7 +107,7 @@ def test_logits_of_many_and_of_no_images_are_those_of_a_run(native: bool) -> Non
 
 @pytest.mark.parametrize("mode", [Mode.ANN, Mode.SAMPLE, Mode.FIT])
 def test_other_modes_than_snn_are_refused(mode: Mode) -> None:
-    with pytest.raises(SnnZooError, match=rf"runs spikes: Mode\.SNN, not {mode}"):
+    with pytest.raises(SnnZooError, match=rf"runs only Mode\.SNN, not {mode}"):
         IntegerNetwork(make(AFFINE)).run(torch.ones(1, 1), mode)
 
 
@@ -156,7 +156,7 @@ ONE_ROW_OR_COLUMN = {
 @pytest.mark.parametrize("name", ONE_ROW_OR_COLUMN)
 @pytest.mark.parametrize("encoding", ["spike", "graded"])
 def test_products_of_one_row_or_column_are_right(name: str, encoding: str) -> None:
-    """torch gives such matrices ambiguous strides, which its integer product misreads."""
+    """Matrices of one row or column have ambiguous strides, which torch's integer product misreads."""
     shape = [1, 1, 1] if name == "one tap" else [1]
     network = make(
         *ONE_ROW_OR_COLUMN[name],
@@ -206,7 +206,7 @@ def test_large_sums_that_cancel_are_exact(native: bool) -> None:
     network = make(DENSE, AFFINE, input={**GRADED, "shape": [16384]}, neuron=neuron)
     with torch.no_grad():
         network.blocks[1].synapse.weight.fill_(125 / 32).mul_(torch.tensor([1, -1]).repeat(8192))
-    pixels = torch.full((2, 16384), 4000)  # 8192 of them, times 125, are more than 2**31 steps of a weight
+    pixels = torch.full((2, 16384), 4000)  # 8192 of them times 125 exceed 2**31 steps of a weight
     pixels[0, 0] = pixels[1, 1] = 4040
     _, trace = IntegerNetwork(network).run(pixels / 4095)
     assert trace.spikes[1].flatten().tolist() == [1, 0] * T
@@ -235,7 +235,7 @@ def test_of_many_images_the_worst_is_told() -> None:
 
 
 def integer_neuron(neuron: dict[str, Any]) -> IntegerNetwork:
-    """One neuron of weight 1 on a 12-bit pixel: its current is 4096 times the pixel."""
+    """Return a neuron of weight 1 on a 12-bit pixel: in state units its current is 4096 times the pixel."""
     return IntegerNetwork(make(DENSE, AFFINE, input=GRADED, neuron={"threshold": 0.5, **neuron}))
 
 
@@ -316,11 +316,11 @@ def test_skips_reach_the_neurons_in_both_engines(native: bool) -> None:
 def test_copies_run_on_tensors_of_their_own(copy) -> None:
     images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     integer = IntegerNetwork(build_network(load_spec("mnist-dense-t4"), seed=0))
-    logits = integer(images)  # so that everything is prepared
+    logits = integer(images)  # prepares the cached tensors
     copied = copy(integer)
     del integer
     gc.collect()
-    torch.rand(1 << 20)  # what the freed memory holds now
+    torch.rand(1 << 20)  # overwrites freed memory
     assert torch.equal(copied(images), logits)
 
 
@@ -346,7 +346,7 @@ def test_a_network_with_a_weight_that_is_no_number_gives_no_number(graded: bool)
 
 
 def test_the_network_goes_on_as_it_was() -> None:
-    """A weight norm lives in a class that copies of a module share."""
+    """Copies of a module share the class that holds its weight norm."""
     network = build_network(load_spec("mnist-dense-t4"), seed=0)
     images = torch.rand(4, 1, 28, 28, generator=torch.Generator().manual_seed(0))
     logits, names = network(images), set(network.state_dict())

@@ -28,7 +28,7 @@ def make(*blocks: dict[str, Any], shape: tuple[int, ...] = (6,), **options: Any)
 
 
 def block_of(**options: Any) -> SpikingBlock:
-    """A dense block 6 to 4, its neurons and input set by `neuron` and `input`."""
+    """Return a dense block from 6 to 4 neurons; `neuron` and `input` set those parts of the spec."""
     outside = {name: options.pop(name) for name in ("neuron", "input", "delay_shift") if name in options}
     block = make({"kind": "dense", "features": 4, **options}, **outside).blocks[1]
     with torch.no_grad():
@@ -47,7 +47,7 @@ def spikes(*shape: int) -> Tensor:
 
 
 def fired(block: Block, x: Tensor, mode: Mode = Mode.SNN) -> Tensor:
-    """The spikes of a block, `[T, N, ...]`."""
+    """Return the spikes of a block, `[T, N, ...]`."""
     given = block(x, mode, T)
     assert isinstance(given, Spikes)
     assert given.steps == T
@@ -193,7 +193,7 @@ def test_the_empty_step_of_a_block_comes_first_and_the_last_one_is_lost() -> Non
 
 
 def test_ann_mode_before_a_fit_raises() -> None:
-    with pytest.raises(SnnZooError, match="no activations yet"):
+    with pytest.raises(SnnZooError, match="needs fitted activations"):
         block_of()(torch.zeros(3, 6), Mode.ANN, T)
 
 
@@ -255,7 +255,7 @@ def test_the_bias_counts_current_decay_times_in_ann_mode() -> None:
 
 
 def test_a_steady_input_and_a_bias_of_the_same_drive_give_the_same_rate() -> None:
-    """What the rule above is for: z of a neuron with current decay d weighs as much as a bias z / d."""
+    """A steady weighted input z drives a neuron of current decay d as a bias z / d does, which the rule above uses."""
     decays = {"current_decay": torch.tensor([0.25]), "voltage_decay": torch.tensor([0.5]), "threshold": 1.0}
     steady = cuba(torch.full((400, 1, 1), 0.5), **decays).spikes.mean().item()
     biased = cuba(torch.zeros(400, 1, 1), bias=torch.tensor([2.0]), **decays).spikes.mean().item()
@@ -307,7 +307,7 @@ def test_norms_follow_the_weighted_input_of_each_channel_in_training(mode: Mode)
 @pytest.mark.parametrize("mode", [Mode.SNN, Mode.ANN])
 def test_what_moves_a_whole_channel_gives_a_mean_only_norm_no_gradient(mode: Mode) -> None:
     x = spikes(T, 3, 6) if mode is Mode.SNN else torch.rand(3, 6)
-    x[..., 0] = 1.0  # the same for all: its weight moves each channel as a whole
+    x[..., 0] = 1.0  # equal for all images: its weight shifts whole channels
     for norm, alike in (("none", False), ("mean_only", True)):
         block = block_of(norm=norm).train()
         fit_line(block)
@@ -349,7 +349,7 @@ def test_a_mean_only_norm_survives_a_current_decay_learnt_down_to_zero() -> None
 
 
 def weighed_alone(x: Tensor, mode: Mode, *, training: bool = True, dropout: float) -> Tensor:
-    """The weighted input where each neuron has one input, of weight 1: the input that dropout leaves."""
+    """Return the input after dropout: the weighted input of neurons with one input of weight 1 each."""
     block = make({"kind": "dense", "features": 6, "dropout": dropout}).blocks[1].train(training)
     with torch.no_grad():
         block.synapse.weight.copy_(torch.eye(6))
@@ -471,7 +471,7 @@ def test_graded_sampling_records_drives_in_units_of_an_input_of_one() -> None:
 def test_a_mean_only_norm_of_graded_input_subtracts_its_mean() -> None:
     block = graded_block(norm="mean_only")
     block.norm.running_mean.fill_(10 / 15)  # 10 levels of 15
-    assert block.quantized_bias().tolist() == [-20.0] * 4  # over a current decay of 0.5
+    assert block.quantized_bias().tolist() == [-20.0] * 4  # divided by the current decay of 0.5
 
 
 def test_a_weight_scale_of_graded_input_is_that_of_an_input_of_one() -> None:

@@ -60,7 +60,7 @@ def test_weights_have_the_shapes_of_the_spec() -> None:
 
 
 def test_the_state_dict_keys_of_the_tutorial_s_network() -> None:
-    """They are a file format: a change breaks every checkpoint."""
+    """The keys are a file format: a change would break every checkpoint."""
     sampler = ["sampler.centers", "sampler.slopes", "sampler.n_centers"]
     decays = ["neuron.current_decay", "neuron.voltage_decay"]
     weight = [f"synapse.parametrizations.weight.original{i}" for i in (0, 1)]

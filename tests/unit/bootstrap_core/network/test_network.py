@@ -68,7 +68,7 @@ def test_the_rates_of_all_blocks_are_counted() -> None:
 
 
 def test_no_step_is_empty_unless_told() -> None:
-    """The input's neurons fire in the first step, and so do those that they drive hard enough."""
+    """Input neurons, and neurons with a strong input from them, fire in the first step, unless `delay_shift` is set."""
     for options, first in (({}, True), ({"delay_shift": True}, False)):
         network = make(**options)
         with torch.no_grad():
@@ -227,7 +227,7 @@ def test_a_network_is_fitted_when_every_activation_is() -> None:
 
 
 def test_ann_mode_before_a_fit_raises() -> None:
-    with pytest.raises(SnnZooError, match="no activations yet"):
+    with pytest.raises(SnnZooError, match="needs fitted activations"):
         make()(images(), Mode.ANN)
 
 
@@ -256,7 +256,7 @@ def test_a_tandem_has_the_logits_of_spikes_and_the_gradient_of_the_ann_at_their_
     assert (arriving != 0).float().mean() > 0
     torch.testing.assert_close(blocks[4].synapse.weight.grad[0], dense.sum(0))
     torch.testing.assert_close(blocks[3].synapse.weight.grad, arriving.T @ flat)
-    spikes = (pixels * T).round().double()  # sums lie on corners of the activation, from which a rounded one strays
+    spikes = (pixels * T).round().double()  # exact: sums lie on corners of the activation
     drive = F.conv2d(spikes, blocks[1].quantized_weight().double()).float().div(T).detach().requires_grad_()
     blocks[1].sampler(drive).sum().backward()
     arriving = (arriving @ blocks[3].quantized_weight()).reshape(conv.shape) * drive.grad
@@ -275,7 +275,7 @@ def test_a_tandem_is_the_same_by_the_native_library_and_by_the_definitions(
     entering: dict[str, Any], dropping: int | None
 ) -> None:
     network = make(
-        time_steps=8,  # rates in eighths: floats hold their sums, too
+        time_steps=8,  # rates in eighths: their sums are exact in float32
         input={"shape": [2, 6, 5], **entering},
         blocks=[
             {**CONV, "channels": 4, "groups": 2},
@@ -336,7 +336,7 @@ def test_both_of_a_tandem_drop_the_same_inputs(graded: bool) -> None:
     torch.manual_seed(7)
     logits = network.train().tandem(images(1))
     logits[0, 0].backward()
-    weight = network.readout.synapse.weight.grad[0]  # the rates that arrived
+    weight = network.readout.synapse.weight.grad[0]  # equals the rates that reached the readout
     _, trace = network.eval().run(images(1), Mode.SNN)
     assert 0 < ((weight == 0) & (trace.rates[-2][0] > 0)).sum() < (trace.rates[-2][0] > 0).sum()
     torch.testing.assert_close(logits[0, 0], network.readout.quantized_weight()[0] @ weight)
@@ -384,7 +384,7 @@ WANTED = r"tiny takes images as a tensor \[N, 1, 4, 4\], floats in 0..1 or uint8
         ([1], rf"{WANTED}, not a list"),
         (torch.zeros(1, 1, 4, 4).numpy(), rf"{WANTED}, not a ndarray"),
         (torch.zeros(1, 1, 4, 4, dtype=torch.int64), rf"{WANTED}, not torch.int64"),
-        (torch.zeros(3, 1, 4, 4).index_fill(2, torch.tensor(1), torch.nan), rf"no numbers \(NaN\): {WANTED}"),
+        (torch.zeros(3, 1, 4, 4).index_fill(2, torch.tensor(1), torch.nan), rf"pixels that are NaN: {WANTED}"),
     ],
 )
 def test_what_are_no_images_is_told_by_both_engines(images, error) -> None:
@@ -397,9 +397,9 @@ def test_what_are_no_images_is_told_by_both_engines(images, error) -> None:
 def test_floats_that_were_not_divided_are_told_by_both_engines() -> None:
     whole = images().round()
     for runnable in (make(), IntegerNetwork(make())):
-        with pytest.warns(UserWarning, match=f"images up to 255: {WANTED}, which alone is divided by 255"):
+        with pytest.warns(UserWarning, match=f"images have values up to 255: {WANTED}; only uint8 is"):
             runnable(whole * 255)
-        runnable(whole * 2 - 1)  # in silence: normalised, as lava-dl's
+        runnable(whole * 2 - 1)  # no warning: normalised as in lava-dl
 
 
 def test_gradients_of_images_are_asked_for_in_silence() -> None:
@@ -414,7 +414,7 @@ def test_a_mode_may_be_named() -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 def test_images_of_half_precision_are_taken(dtype) -> None:
-    few = (images() * 4).round() / 4  # exact in both
+    few = (images() * 4).round() / 4  # exact in both types
     for runnable in (make(), IntegerNetwork(make())):
         assert torch.equal(runnable(few.to(dtype)), runnable(few))
 
@@ -469,7 +469,7 @@ def test_a_spiking_readout_gives_its_rates_as_logits(last) -> None:
 
 
 def residual(**options: Any) -> Network:
-    """conv 1, conv 2 with skips from 0 and 1, flatten 3, dense 4 with a skip from 1, affine 5 with one from 4."""
+    """Return conv 1, conv 2 (skips from 0 and 1), flatten 3, dense 4 (skip from 1), affine 5 (skip from 4)."""
     network = make(
         blocks=[
             {"kind": "conv", "channels": 3, "kernel": 3, "padding": 1},
@@ -492,7 +492,7 @@ def residual(**options: Any) -> Network:
 
 
 def weighted_by_hand(network: Network, i: int, outputs: list[Tensor]) -> Tensor:
-    """z of block i, written out, from what every block gave, `[M, ...]` each."""
+    """Compute z of block i from the outputs of all blocks, `[M, ...]` each, with torch's own functions."""
     own, skips = network.blocks[i].quantized_weight(), [skip.quantized_weight() for skip in network.blocks[i].skips]
     match i:
         case 2:
@@ -600,7 +600,7 @@ def test_outputs_are_kept_until_their_last_reader_and_no_longer(mode: Mode) -> N
         block.register_forward_hook(note)
     with torch.no_grad():
         network(images(), mode)
-    # While each block runs: the output before, and what it or later ones skip from. 2 lives on in its view.
+    # While a block runs, the previous output and the sources of its and later skips are alive; 2 also as a view.
     assert [[j for j in now if j != 2] for now in alive] == [[], [0], [0, 1], [1], [1, 3], [4]]
 
 
@@ -617,5 +617,5 @@ def test_spikes_are_exact_where_a_caller_lets_torch_round(run: str) -> None:
 def test_modes_go_by_their_names_in_any_case() -> None:
     assert Mode("SNN") is Mode("snn") is Mode.SNN
     for name in ("spikes", 3):
-        with pytest.raises(SnnZooError, match="one of sample, fit, ann, snn, not"):
+        with pytest.raises(SnnZooError, match="one of sample, fit, ann, snn, got"):
             Mode(name)

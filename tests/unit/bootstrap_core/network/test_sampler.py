@@ -7,7 +7,7 @@ from specs.errors import SnnZooError
 
 
 def line(n: int = 1000) -> tuple[Tensor, Tensor]:
-    """Pairs on the line a = z / 2 for z in 0..2."""
+    """Return pairs on the line a = z / 2 for z in 0..2."""
     z = torch.linspace(0, 2, n)
     return z, z / 2
 
@@ -30,7 +30,7 @@ def as_set(sampler: RateSampler) -> set[tuple[float, ...]]:
 def test_an_unfitted_activation_says_what_to_run_first() -> None:
     sampler = RateSampler()
     assert not sampler.fitted
-    with pytest.raises(SnnZooError, match=r"no activations yet, .* run batches in Mode\.SAMPLE, then one in Mode\.FIT"):
+    with pytest.raises(SnnZooError, match=r"needs fitted .*, or run batches in Mode\.SAMPLE, then one in Mode\.FIT"):
         sampler(torch.zeros(1))
 
 
@@ -186,7 +186,7 @@ def test_memory_is_bounded_by_the_capacity() -> None:
         assert sampler._n_held == sum(n for n, _ in held) == sum(n for _, n in held) <= SURPLUS * 100 + 70
     assert sampler.pairs.shape == (100, 2)
     assert sampler.n_seen == 1400
-    assert torch.equal(torch.get_rng_state(), before)  # its draws are its own
+    assert torch.equal(torch.get_rng_state(), before)  # the sampler has its own generator
 
 
 def test_the_default_capacity_is_16384_pairs() -> None:
@@ -225,7 +225,7 @@ def test_keys_below_a_limit_are_as_if_all_had_been_drawn(limit: float) -> None:
     drawn = [_keys_below(limit, n, generator) for _ in range(rounds)]
     assert all(bool((places.diff() > 0).all()) for places, _ in drawn)
     numbers = torch.tensor([float(len(places)) for places, _ in drawn], dtype=torch.float64)
-    deviation = (n * limit * (1 - limit)) ** 0.5  # of a binomial number
+    deviation = (n * limit * (1 - limit)) ** 0.5  # standard deviation of a binomial number
     assert numbers.mean().item() == pytest.approx(n * limit, abs=4 * deviation / rounds**0.5)
     assert numbers.std().item() == pytest.approx(deviation, rel=0.2)
     places, keys = (torch.cat(column) for column in zip(*drawn, strict=True))

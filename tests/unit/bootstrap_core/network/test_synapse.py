@@ -25,7 +25,7 @@ def test_dense_synapses_are_a_linear_map_of_the_quantized_weight(lead: tuple[int
 
 
 def weighed(synapse: ConvSynapse | PoolSynapse, x: torch.Tensor) -> torch.Tensor:
-    """The weighted input of rates `[N, C, H, W]` or of spikes `[T, N, C, H, W]`."""
+    """Return the weighted input of rates `[N, C, H, W]` or of spikes `[T, N, C, H, W]`."""
     return synapse(x) if x.dim() == 4 else weigh(Spikes.of(x), synapse.connection())
 
 
@@ -66,7 +66,7 @@ def test_pool_synapses_are_torch_s_avg_pool2d_times_their_gain(padding: tuple[in
 def test_the_weight_of_a_pool_is_on_the_grid_one_for_all_and_not_learnt() -> None:
     synapse = PoolSynapse(AvgPoolSpec(kernel=(2, 3)).as_conv(4), 0.3)
     assert synapse.weight.shape == (4, 1, 2, 3)
-    assert (64 * synapse.weight).unique().tolist() == [20]  # 19.2, to the even neighbour
+    assert (64 * synapse.weight).unique().tolist() == [20]  # 19.2 rounded to an even mantissa
     assert list(synapse.parameters()) == []
     assert synapse.state_dict() == {}
 

@@ -1,4 +1,4 @@
-"""What tests of operators share: random spikes and weights, and runs of an operator beside its definition."""
+"""Fixtures for operators: random spikes and weights, runs with and without the native library, comparisons."""
 
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
@@ -15,21 +15,21 @@ from specs.training import Precision
 
 @pytest.fixture(autouse=True)
 def _in_float32() -> Iterator[None]:
-    """Products of training in float32 on every CPU."""
+    """Compute products of training in float32 on every CPU."""
     with products_in(Precision.FLOAT32):
         yield
 
 
 @pytest.fixture
 def native() -> None:
-    """Skip where the library was not built."""
+    """Skip a test if the native library is not built."""
     if not is_installed():
         pytest.skip("the native library is not installed")
 
 
 @pytest.fixture
 def drawn_spikes() -> Callable[..., Tensor]:
-    """Draw spikes of a shape, float32."""
+    """Return a function that draws float32 spikes of a shape."""
 
     def draw(*shape: int, rate: float = 0.4, seed: int = 0) -> Tensor:
         return (torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < rate).float()
@@ -39,7 +39,7 @@ def drawn_spikes() -> Callable[..., Tensor]:
 
 @pytest.fixture
 def drawn_weight() -> Callable[..., Tensor]:
-    """Draw weights of a shape on their whole grid; the first two outputs have its ends alone."""
+    """Return a function that draws weights from the whole grid; those of the first two outputs are all at its ends."""
 
     def draw(*shape: int, seed: int = 1) -> Tensor:
         whole = torch.randint(-128, 128, shape, generator=torch.Generator().manual_seed(seed))
@@ -51,7 +51,7 @@ def drawn_weight() -> Callable[..., Tensor]:
 
 @pytest.fixture
 def in_both() -> Callable[[Callable[[], Any]], tuple[Any, Any]]:
-    """Return what a function gives as it is, and what it gives without the native library."""
+    """Return a function that runs another with and without the native library, and returns both results."""
 
     def run(function: Callable[[], Any]) -> tuple[Any, Any]:
         found = function()
@@ -63,7 +63,7 @@ def in_both() -> Callable[[Callable[[], Any]], tuple[Any, Any]]:
 
 @pytest.fixture
 def hold_close() -> Callable[..., None]:
-    """Compare tensors, each within a part of the largest number of the expected one."""
+    """Return a function that compares tensors, with a tolerance relative to the largest expected number."""
 
     def hold(found: Sequence[Tensor | None], expected: Sequence[Tensor | None], tolerance: float = 1e-5) -> None:
         assert len(found) == len(expected)
@@ -82,7 +82,7 @@ def hold_close() -> Callable[..., None]:
 
 @pytest.fixture
 def with_threads() -> Iterator[Callable[[int], None]]:
-    """Set the number of torch's threads for the rest of a test."""
+    """Return a function that sets the number of torch's threads for the rest of a test."""
     before = torch.get_num_threads()
     yield torch.set_num_threads
     torch.set_num_threads(before)

@@ -1,4 +1,4 @@
-"""The fitted activation is the definition's, in type and layout too."""
+"""The fitted activation equals the definition, also in type and layout."""
 
 import math
 
@@ -11,7 +11,7 @@ from bootstrap_core.ops.activation import activate
 
 
 def curve(n: int, last: float = 1.3) -> tuple[Tensor, Tensor]:
-    """Centres, and slopes between them, in float64 as samplers have them."""
+    """Return centres and the slopes between them, in float64 like those of samplers."""
     centers = torch.stack([torch.linspace(-0.2, last, n), torch.linspace(0, 0.9, n) ** 2], 1).double()
     return centers, centers[:, 1].diff() / centers[:, 0].diff()
 
@@ -45,7 +45,7 @@ def test_rates_by_hand(in_both) -> None:
     for rates in in_both(lambda: activate(z, centers, slopes)):
         torch.testing.assert_close(rates.tolist(), [0.0, 0.0, 0.125, 0.25, 0.625, 1.0, 1.0])
         (gradient,) = torch.autograd.grad(rates.sum(), z)
-        floor = 1e-5  # a centre belongs to the segment below it
+        floor = 1e-5  # eps of the gradient; a centre belongs to the segment below
         expected = [floor, floor, 0.5 + floor, 0.5 + floor, 1.5 + floor, 1.5 + floor, floor]
         torch.testing.assert_close(gradient.tolist(), expected)
 

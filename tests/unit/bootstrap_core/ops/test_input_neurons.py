@@ -26,7 +26,7 @@ def neurons_of(**given) -> NeuronConstants:
 
 
 def drawn_images(n: int, *shape: int) -> Tensor:
-    """Half of the pixels are background."""
+    """Return images, half of whose pixels are background."""
     return torch.rand(n, *shape, generator=torch.Generator().manual_seed(1)).sub(0.5).mul(2).clamp_min(0)
 
 
@@ -154,7 +154,7 @@ def test_rates_of_other_images_are_the_activation_of_currents(case) -> None:
 
 
 def test_the_same_neurons_may_take_other_batches_and_steps() -> None:
-    """They keep what the currents of the last batch do."""
+    """The neurons cache results of the last batch; other batches, steps and weights must not use them."""
     neurons = neurons_of()
     for n, steps, weight in ((5, 9, 1.5), (5, 9, 1.5), (5, 33, 1.5), (2, 9, 1.5), (5, 9, -1.5), (5, 9, 1.5)):
         spikes, gradients = learn(drawn_images(n, 40), neurons, steps, weight=weight)

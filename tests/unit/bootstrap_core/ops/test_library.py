@@ -1,4 +1,4 @@
-"""The native library: when it runs, which one is loaded, and that all of them give the same."""
+"""The native library: when it runs, which file is loaded, and equal results of all files."""
 
 import ctypes
 import ctypes.util
@@ -51,7 +51,7 @@ DENSE, CONV, POOL = (
 
 
 def run_all(drawn_spikes: Callable[..., Tensor], drawn_weight: Callable[..., Tensor]) -> dict[str, list[Tensor]]:
-    """What each operator gives: numbers that are equal to the last bit, and gradients that are close."""
+    """Run each operator; return its results, which must be equal, and its gradients, which must be close."""
     neurons = NeuronConstants(
         torch.tensor([0.5]), torch.tensor([0.125]), 1.25, tau_grad=0.1, shift=True, bias=torch.zeros(1)
     )
@@ -60,7 +60,7 @@ def run_all(drawn_spikes: Callable[..., Tensor], drawn_weight: Callable[..., Ten
     def take(x: Tensor, *leaves: Tensor) -> None:
         grad = torch.randn(x.shape, generator=torch.Generator().manual_seed(7))
         exact.append(x.detach())
-        close.extend(torch.autograd.grad(x, leaves, grad, retain_graph=True))  # spikes are taken twice
+        close.extend(torch.autograd.grad(x, leaves, grad, retain_graph=True))  # spikes are differentiated twice
 
     weights = {
         (3 * 7 * 6,): (drawn_weight(70, 126), DENSE),
@@ -136,7 +136,7 @@ def test_a_missing_library_changes_no_result(drawn_spikes, drawn_weight, hold_cl
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch) -> Path:
-    """An empty folder where the loader looks for libraries."""
+    """An empty folder in which the loader looks for libraries."""
     monkeypatch.setattr(library, "__file__", str(tmp_path / "library.py"))
     return tmp_path
 
@@ -153,16 +153,16 @@ def test_a_file_that_is_not_a_library_is_none(folder) -> None:
 def test_a_library_of_somebody_else_is_none(folder) -> None:
     name = ctypes.util.find_library("m")
     if name is None or sys.platform != "linux":
-        pytest.skip("no library to take")
+        pytest.skip("needs libm of Linux as a foreign library")
     place = next((path for root in ("/lib", "/usr/lib") for path in Path(root).rglob(name)), None)
     if place is None:
-        pytest.skip("no library to take")
+        pytest.skip("needs libm of Linux as a foreign library")
     shutil.copy(place, folder / "libsnnzoo.so")
     assert library._library.__wrapped__() is None
 
 
 def best_kind() -> int:
-    """The best kind for this CPU."""
+    """Return the best kind of library for this CPU."""
     best: int = ctypes.CDLL(str(FOLDER / "libsnnzoo.so")).snn_best_kind()
     return best
 
@@ -171,7 +171,7 @@ def best_kind() -> int:
 def test_each_library_that_this_cpu_runs_gives_the_same(
     name, native, folder, drawn_spikes, drawn_weight, hold_close, monkeypatch
 ) -> None:
-    """The best one that is there is loaded."""
+    """Of the libraries in the folder, the best one for this CPU is loaded, and gives the same results."""
     if not (FOLDER / name).exists():
         pytest.skip("not built on this kind of machine")
     if KINDS[name] > best_kind():
@@ -250,7 +250,7 @@ def test_channels_are_padded_with_zeros_to_whole_vectors(n: int, padded: int) ->
 
 
 class Recorder:
-    """A library whose functions note what they are given."""
+    """A library whose functions record their arguments."""
 
     def __init__(self, result: int) -> None:
         self.given: list[Any] = []
@@ -278,7 +278,7 @@ def test_too_little_memory_is_an_error(monkeypatch) -> None:
 
 @pytest.mark.parametrize("threads", [1, 2])
 def test_a_thread_without_memory_is_an_error(threads, native, with_threads) -> None:
-    """Neurons of a petabyte."""
+    """Neurons that need a petabyte raise a MemoryError."""
     with_threads(threads)
     with pytest.raises(MemoryError, match="snn_neurons"):
         call("snn_neurons", Layer(2, 1, 1, 1 << 44, LANES), Neurons(), None, True)
@@ -291,7 +291,7 @@ C_TYPES = {
 
 
 def fields_of(text: str, struct: str) -> list[tuple[str, Any]]:
-    """Fields of a record in a header, as `ctypes` has them."""
+    """Return the fields of a struct in a C++ header as `ctypes` fields."""
     body = re.search(rf"struct {struct} {{(.*?)\n}};", text, re.DOTALL)[1]
     body = "\n".join(line.split("//")[0] for line in body.splitlines() if "(" not in line.split("//")[0])
     fields = []

@@ -1,4 +1,4 @@
-"""Networks learn by the operators as they do by the definitions, also where torch compiles them."""
+"""Networks learn with the native operators as with the definitions, also when torch compiles them."""
 
 from collections.abc import Callable
 from typing import Any
@@ -40,7 +40,7 @@ def train_once(network: Network, images: Tensor, mode: Mode = Mode.SNN) -> tuple
 
 
 def some_images(network: Network, n: int = 5) -> Tensor:
-    """Half of the pixels are background."""
+    """Return images, half of whose pixels are background."""
     images = torch.rand(n, *network.spec.input.shape, generator=torch.Generator().manual_seed(1))
     return images.sub(0.5).mul(2).clamp_min(0)
 
@@ -65,7 +65,7 @@ NETWORKS: dict[str, Callable[[], Network]] = {
     "learnt": lambda: make(DENSE, DENSE, neuron={"learn_decays": "per_channel"}),
     "inexact": lambda: make(DENSE, input={"shape": (40,), "mean": 0.5, "std": 0.25, "exact_input": False}),
     "norm": lambda: make({**DENSE, "norm": "mean_only"}, DENSE),
-    "dropout": lambda: make({**DENSE, "dropout": 0.5}, {**DENSE, "dropout": 0.5}),  # survivors count twice: exactly
+    "dropout": lambda: make({**DENSE, "dropout": 0.5}, {**DENSE, "dropout": 0.5}),  # the factor 2 of survivors is exact
     "graded": lambda: make(DENSE, {**DENSE, "norm": "mean_only"}, DENSE, input=GRADED),
     "graded dropout": lambda: make({**DENSE, "dropout": 0.3}, input={**GRADED, "bits": 10}),
     "graded convs": lambda: make(
@@ -145,7 +145,7 @@ def test_large_products_round_the_gradient_to_bfloat16_and_lose_little(
     assert torch.equal(again, logits)
     assert any(not torch.equal(rounded[key], exact[key]) for key in exact)
     for key, gradient in exact.items():
-        of_input = key.startswith("blocks.0.")  # two sums over all pixels, whose terms cancel out
+        of_input = key.startswith("blocks.0.")  # sums over all pixels, whose terms nearly cancel
         assert (rounded[key] - gradient).norm() < (0.1 if of_input else tolerance) * gradient.norm(), key
 
 
@@ -170,7 +170,7 @@ def test_weights_may_lie_in_any_order_in_memory(name: str) -> None:
 
 
 def small(kind: str) -> Network:
-    """A network of few steps, which a compiler takes one by one."""
+    """Return a network with few time steps, since the compiler unrolls them."""
     if kind == "dense":
         return make({"kind": "dense", "features": 7}, shape=(9,), steps=2, neuron={"threshold": 0.2})
     return make(
@@ -178,7 +178,7 @@ def small(kind: str) -> Network:
     )
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # torch.compile's own
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")  # from torch.compile itself
 @pytest.mark.parametrize(("kind", "fullgraph"), [("dense", False), ("dense", True), ("conv", True)])
 def test_networks_that_torch_compiles_train_as_they_are(kind: str, fullgraph: bool) -> None:
     network = small(kind)
@@ -196,7 +196,7 @@ def test_networks_that_torch_compiles_train_as_they_are(kind: str, fullgraph: bo
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::UserWarning")
 def test_compiled_blocks_take_spikes_of_blocks_that_are_not() -> None:
-    """A word of spikes goes into a graph, and numbers come out of it."""
+    """A compiled block reads packed spikes and returns numbers."""
     network = small("dense")
     images = some_images(network)
     expected_logits, expected = train_once(network, images)

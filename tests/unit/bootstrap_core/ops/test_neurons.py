@@ -1,4 +1,4 @@
-"""Neurons on a weighted input: spikes are the definition's to the last bit, and gradients are close."""
+"""Neurons on a weighted input: spikes equal those of the definition, and gradients are close."""
 
 import ctypes
 import math
@@ -32,13 +32,13 @@ GRID = torch.tensor([1.0]), torch.tensor([128 / 4096])
 
 
 def drawn_input(*shape: int, seed: int = 0) -> Tensor:
-    """Weighted input between the states' 1/4096."""
+    """Draw weighted input that is not on the grid of 1/4096."""
     generator = torch.Generator().manual_seed(seed)
     return torch.randn(shape, generator=generator).mul(40).round().div(32).add(0.3)
 
 
 def drawn_neurons(channels: int, seed: int) -> NeuronConstants:
-    """Neurons of every kind, one after the other."""
+    """Draw neurons; successive seeds give all kinds."""
     generator = torch.Generator().manual_seed(seed)
 
     def decay() -> Tensor:
@@ -62,7 +62,7 @@ def leaves_of(neurons: NeuronConstants) -> list[Tensor]:
 
 
 def learn(z: Tensor, neurons: NeuronConstants, grad: Tensor, steps: int | None = None) -> tuple[Spikes, list[Tensor]]:
-    """The spikes, and gradients of the weighted input and of what the neurons learn."""
+    """Return the spikes, and the gradients of the weighted input and of the trainable constants."""
     leaf = z.detach().requires_grad_()
     spikes = fire(leaf, neurons, steps or len(z))
     return spikes, list(torch.autograd.grad(spikes.tensor(), [leaf, *leaves_of(neurons)], grad))
@@ -89,14 +89,14 @@ def test_the_table_of_neurons_fires_and_rests() -> None:
 
 
 def test_currents_and_voltages_leak_toward_zero_and_spikes_set_the_voltage_to_zero() -> None:
-    """By hand, in units of 1/4096: keeps are 3/4 and 1/2, the threshold is 1/64."""
+    """By hand in units of 1/4096: a step keeps 3/4 of the current and 1/2 of the voltage; the threshold is 1/64."""
     decays = torch.tensor([0.25]), torch.tensor([0.5])
     neurons = NeuronConstants(*decays, threshold=1 / 64)
     z = torch.tensor([-3.0, 0.0, 0.0, 66.0, 0.0, 0.0]).div(STATE).view(-1, 1, 1)
     # u: -3, trunc(-2.25) = -2, trunc(-1.5) = -1, 66 + 0, 49, 36
     # v: -3, -1 - 2 = -3, -1 - 1 = -2, -1 + 66 = 65 > 64, 49, 24 + 36 = 60
     assert fire(z, neurons, 6).tensor().flatten().tolist() == [0, 0, 0, 1, 0, 0]
-    # after a spike that subtracts 64: 0 + 49, 24 + 36, so that nothing changes but the voltage 1 that is left
+    # with a reset that subtracts the threshold, the voltage after the spike is not 0
     subtracting = replace(neurons, subtract=True, threshold=59 / STATE)
     # v: -3, -3, -2, 65 > 59 -> 6, 3 + 49 = 52, 26 + 36 = 62 > 59
     assert fire(z, subtracting, 6).tensor().flatten().tolist() == [0, 0, 0, 1, 0, 1]
@@ -190,7 +190,7 @@ def test_float64_just_below_a_state_is_truncated_as_by_the_definition(in_both) -
 
 
 def test_large_float64_is_the_definition_s_state_although_float32_would_round_it(in_both) -> None:
-    """As of graded input behind dropout: 5000 needs 25 bits in units of 1/4096."""
+    """Graded input after dropout may be so large: 5000 needs 25 bits in units of 1/4096."""
     z = torch.tensor([5000 + 1 / STATE, -5000 - 1 / STATE], dtype=torch.float64).view(2, 1, 1)
     neurons = NeuronConstants(torch.zeros(1), torch.ones(1), 5000.0)
     found, expected = in_both(lambda: fire(z, neurons, 2).tensor().flatten())
@@ -212,7 +212,7 @@ def test_what_is_not_finite_is_left_to_the_definition(value: float, constant: bo
 @pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize(("excess", "leaves"), [(0, False), (1, True)])
 def test_the_states_tell_whether_they_left_24_bits(excess: int, leaves: bool, sign: int, in_both) -> None:
-    """24 bits hold -2^23 and 2^23 - 1."""
+    """The range of 24 bits is -2^23 to 2^23 - 1."""
     largest = (1 << 23) - 1 if sign > 0 else 1 << 23
     z = torch.tensor([[[sign * (largest + excess) / STATE]]], dtype=torch.float64)
     for found in in_both(lambda: fire(z, NeuronConstants(*GRID, threshold=1.0), 1)):
@@ -270,7 +270,7 @@ def test_threads_change_no_spike_and_next_to_no_gradient(seed: int, with_threads
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_a_forked_process_runs_although_torch_had_threads(native, with_threads) -> None:
-    """The threads are left behind; to wait for them would take forever."""
+    """A forked process has no other threads; waiting for them would never end."""
     with_threads(2)
     z, neurons = drawn_input(16, 7, 20), drawn_neurons(20, 2)
     expected = fire(z, neurons, 16).words

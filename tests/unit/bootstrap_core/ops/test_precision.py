@@ -1,4 +1,4 @@
-"""The type in which products of training are made."""
+"""The number type of products in training."""
 
 import threading
 from pathlib import Path

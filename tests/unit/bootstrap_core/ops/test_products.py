@@ -1,4 +1,4 @@
-"""Products of rates with weights: torch's, with gradients in the type that training allows."""
+"""Products of rates and weights: equal to torch's, with gradients in the type that training chooses."""
 
 import pytest
 import torch

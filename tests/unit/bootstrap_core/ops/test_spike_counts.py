@@ -1,4 +1,4 @@
-"""Spikes are counted over time, and each step gets the gradient of their number."""
+"""Spikes are counted over time, and each step receives the gradient of the count."""
 
 import pytest
 import torch

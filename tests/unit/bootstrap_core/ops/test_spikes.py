@@ -1,4 +1,4 @@
-"""Spikes as words and as numbers are the same spikes, with the same gradients."""
+"""Spikes packed in words and spikes as numbers are equal and have equal gradients."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Synapses and the neurons behind them: spikes are the definition's to the last bit, and gradients are close."""
+"""Layers of synapses and neurons: spikes equal those of the definition, and gradients are close."""
 
 import subprocess
 import sys
@@ -24,7 +24,7 @@ from specs.training import Precision
 
 IDENTITY = ConvSpec(channels=6, kernel=(1, 1), groups=6)
 SAME = ConvSpec(channels=6, kernel=(3, 3), padding=(1, 1))
-# a layer: for each source its shape, whether it is flattened, the size of the weight, and the geometry
+# for each source of a layer: shape, True if it is flattened, size of the weight, and geometry
 LAYERS: dict[str, list[tuple[Shape, bool, Shape, ConvSpec | None]]] = {
     "dense": [((45,), False, (70, 45), None)],
     "one neuron": [((1,), False, (1, 1), None)],
@@ -86,7 +86,7 @@ def make_neurons(kind: str, channels: int) -> NeuronConstants:
 def learn(
     name: str, x: Sequence[Tensor], weights: Sequence[Tensor], kind: str = "plain", in_words: bool = True
 ) -> tuple[Fired, list[Tensor]]:
-    """What a layer gives, and the gradients of its sources, weights and neurons."""
+    """Run a layer; return its output, and the gradients of its sources, weights and neurons."""
     operands, leaves = list[Connection](), list[Tensor]()
     sources = list[Spikes]()
     for (_, flat, _, spec), given, weight in zip(LAYERS[name], x, weights, strict=True):
@@ -104,7 +104,7 @@ def learn(
 
 @pytest.fixture
 def drawn(drawn_spikes, drawn_weight) -> Callable[..., tuple[list[Tensor], list[Tensor]]]:
-    """Draw spikes and weights of a layer."""
+    """Return a function that draws spikes and weights of a layer."""
 
     def draw(name: str, steps: int, images: int = 3, rate: float = 0.3) -> tuple[list[Tensor], list[Tensor]]:
         layer = enumerate(LAYERS[name])
@@ -234,7 +234,7 @@ def test_operands_that_are_kept_give_the_same_again(drawn_spikes, drawn_weight) 
 
 @pytest.mark.parametrize("inputs", [65_535, 65_536])
 def test_as_many_inputs_as_32_bits_take_and_more(inputs: int, in_both) -> None:
-    """All of the largest weight: 2^30 - 2^14, and 2^30, in units of a state."""
+    """All inputs have the largest weight: their sums are 2^30 - 2^14 and 2^30 in state units."""
     operands = Operands(
         (Connection(torch.full((2, inputs), -4.0)),), NeuronConstants(torch.ones(1), torch.ones(1), 1.0)
     )
@@ -249,7 +249,7 @@ def test_as_many_inputs_as_32_bits_take_and_more(inputs: int, in_both) -> None:
 @pytest.mark.parametrize(("steps", "leaves"), [(16, False), (17, True)])
 @pytest.mark.parametrize("sign", [-1, 1])
 def test_the_states_tell_whether_they_left_24_bits(sign: int, steps: int, leaves: bool, in_both) -> None:
-    """32 inputs of -4 and a current that never leaks: after 16 steps it is -2^21 * 4 = -2^23, which still fits."""
+    """32 inputs of -4 and a current without decay: after 16 steps it is -2^21 * 4 = -2^23, which still fits."""
     weight = torch.full((1, 32), 4.0 * sign) if sign < 0 else torch.full((1, 32), 127 / 32)
     operands = Operands((Connection(weight),), NeuronConstants(torch.zeros(1), torch.ones(1), 1e5))
     for found in in_both(lambda: spiking_layer([Spikes.of(torch.ones(steps, 1, 32))], operands)):
@@ -283,7 +283,7 @@ def test_states_that_32_bits_might_not_hold_are_left_to_the_definition(subtract,
 @pytest.mark.parametrize("changed", ["weight", "words"])
 def test_what_was_changed_in_place_since_has_no_gradient(changed, drawn_spikes, drawn_weight) -> None:
     if changed == "words" and not is_installed():
-        pytest.skip("the definition unpacks words at once")
+        pytest.skip("the definition does not keep words")
     weight, spikes = drawn_weight(33, 45).requires_grad_(), Spikes.of(drawn_spikes(9, 3, 45).requires_grad_()).packed()
     fired = spiking_layer([spikes], Operands((Connection(weight),), make_neurons("plain", 33)))
     with torch.no_grad():
@@ -323,7 +323,7 @@ STEADY: dict[str, tuple[Shape, bool, Shape, ConvSpec | None]] = {
 def test_input_neurons_learn_through_the_layer(
     name, steps, shift, dtype, in_both, drawn_weight, hold_close, monkeypatch
 ) -> None:
-    """Their gradients come from their currents alone, without those of their spikes."""
+    """Their gradients are computed from their currents, without gradients of their spikes."""
     monkeypatch.setattr(precision, "HALF_FROM", 1)
     shape, flat, size, spec = STEADY[name]
     images = torch.rand(5, *shape).sub(0.4).clamp_min(0)
@@ -373,7 +373,7 @@ assert torch.equal(expected[1], x.flatten(2) * identity.weight.flatten())
 
 
 def test_maps_in_a_row_skip_to_the_neurons_in_their_place() -> None:
-    """In a process of its own: what reads beyond its memory ends it."""
+    """It runs in a separate process, since a read beyond the memory would end it."""
     done = subprocess.run([sys.executable, "-c", FLAT_IDENTITY], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr[-2000:]
 

@@ -1,4 +1,4 @@
-"""Synapses: what they weigh, how weights are laid out for the library, and gradients against torch's."""
+"""Synapses: weighted input, the layout of weights for the native library, and gradients compared with torch's."""
 
 from typing import Any
 
@@ -44,7 +44,7 @@ NAMES = [*CONVOLUTIONS, *DENSE, "identity in a row"]
 
 
 def make(name: str, drawn_weight: Any) -> tuple[Shape, bool, Connection]:
-    """A population's shape, whether it is flattened, and synapses behind it."""
+    """Return the shape of a population, True if it is flattened, and the synapses that read it."""
     if name in CONVOLUTIONS:
         shape, numbers = CONVOLUTIONS[name]
         spec = ConvSpec(**{"kernel": (1, 1), **numbers})
@@ -56,7 +56,7 @@ def make(name: str, drawn_weight: Any) -> tuple[Shape, bool, Connection]:
 
 
 def by_torch(x: Tensor, connection: Connection) -> Tensor:
-    """The product of `[T, N, ...]`, step after step."""
+    """Return torch's product for `[T, N, ...]`, step by step."""
     geometry, weight = connection.geometry, connection.weight
     if geometry is None:
         return torch.stack([step.flatten(1) @ weight.T for step in x])
@@ -67,7 +67,7 @@ def by_torch(x: Tensor, connection: Connection) -> Tensor:
 
 
 def to_record(grad: Tensor) -> Tensor:
-    """A gradient `[T, N, O, ...]` as `[N, T, H, W, O]`."""
+    """Convert a gradient `[T, N, O, ...]` to `[N, T, H, W, O]`."""
     maps = grad if grad.dim() == 5 else grad[..., None, None]
     return maps.permute(1, 0, 3, 4, 2).contiguous()
 
@@ -85,7 +85,7 @@ def test_what_is_weighed_is_the_product_of_torch(name: str, drawn_spikes, drawn_
 
 
 def test_one_neuron_goes_to_the_one_in_its_place() -> None:
-    """An identity skip of a layer of one feature: its one group is the only one."""
+    """An identity skip of a layer with one feature has a single group."""
     x = torch.tensor([1.0, 0.0, 1.0]).view(3, 1, 1)
     connection = Connection(torch.full((1, 1, 1, 1), 0.5), ConvSpec(channels=1, kernel=(1, 1), groups=1))
     assert connection.out_shape((1,)) == (1,)
@@ -93,7 +93,7 @@ def test_one_neuron_goes_to_the_one_in_its_place() -> None:
 
 
 def test_weights_lie_by_group_vector_and_four_of_inputs(native, drawn_weight) -> None:
-    """`[groups, vectors, taps, 16 outputs, 4 inputs]`, zeros where there is none."""
+    """The layout is `[groups, vectors, taps, 16 outputs, 4 inputs]`, padded with zeros."""
     connection = Connection(drawn_weight(18, 6))
     weight, taps = connection.packed((6,))
     assert weight.dtype == torch.int8
@@ -146,7 +146,7 @@ def test_gradients_are_those_of_torch(name, steps, dtype, native, drawn_spikes, 
     spikes = spikes.flatten() if flat else spikes
     found = connection.source_gradient(to_record(grad), spikes)
     assert found.dtype in {dtype, torch.float32}
-    tolerance = 1e-5 if dtype == torch.float32 else 1e-2  # products of bfloat16 are rounded to it
+    tolerance = 1e-5 if dtype == torch.float32 else 1e-2  # bfloat16 rounds products
     hold_close([found.float().view_as(x)], [of_x], tolerance)
     hold_close([connection.weight_gradient(to_record(grad), spikes)], [of_weight], tolerance)
 
@@ -202,7 +202,7 @@ def test_large_products_take_the_type_that_is_allowed(least: int, dtype: torch.d
 def test_gradients_of_input_neurons_are_sums_over_their_pixels(
     name, steps, background, dtype, native, drawn_weight, hold_close
 ) -> None:
-    """Of pixels that are mostly background, or all different; with `SteadyInput` as its fields say."""
+    """Pixels are mostly background, or all different; the layout is that of `SteadyInput`."""
     shape, flat, connection = make(name, drawn_weight)
     n = 4
     levels = torch.randint(20, (n, *shape))

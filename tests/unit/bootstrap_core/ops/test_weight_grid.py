@@ -1,4 +1,4 @@
-"""Weights on their grid are the definition's to the last bit."""
+"""Weights on their grid equal those of the definition."""
 
 import math
 
@@ -11,7 +11,7 @@ from bootstrap_core.ops.weight_grid import quantize_weight
 
 
 def test_weights_of_every_kind_are_the_definition_s() -> None:
-    sixteenths = torch.arange(-16 * 140, 16 * 140) / 16 * WEIGHT_STEP  # ties between steps, and beyond both ends
+    sixteenths = torch.arange(-16 * 140, 16 * 140) / 16 * WEIGHT_STEP  # with ties, and beyond both ends
     special = torch.tensor([0.0, -0.0, math.nan, math.inf, -math.inf, 1e30, -1e-30])
     weight = torch.cat([sixteenths, torch.nextafter(sixteenths, torch.tensor(math.inf)), torch.randn(1000), special])
     found, expected = quantize_weight(weight), quantize.quantize_weight(weight)
@@ -20,7 +20,7 @@ def test_weights_of_every_kind_are_the_definition_s() -> None:
 
 
 def test_weights_by_hand(in_both) -> None:
-    """In steps of 2/64, half to even, within -128 and 127."""
+    """Weights are rounded to steps of 2/64, half to even, and clamped to -128..127 steps."""
     weight = torch.tensor([0.5, 1.5, 2.4, -0.5, -1.5, 126.6, 127.6, 500.0, -128.4, -500.0]) * WEIGHT_STEP
     for found in in_both(lambda: quantize_weight(weight) / WEIGHT_STEP):
         assert found.tolist() == [0, 2, 2, 0, -2, 127, 127, 127, -128, -128]

@@ -1,4 +1,4 @@
-"""What synapses weigh of spikes, step by step: the definition's numbers, and its gradients."""
+"""Weighted input of spikes in each step: numbers and gradients equal those of the definition."""
 
 import pytest
 import torch
@@ -27,7 +27,7 @@ CASES = {
 
 
 def learn(name, x, weight, in_words=True):
-    """What is weighed, and gradients of the spikes and of the weight."""
+    """Return the weighted input, and the gradients of the spikes and of the weight."""
     _, _, spec = CASES[name]
     leaves = x.clone().requires_grad_(), weight.clone().requires_grad_()
     spikes = Spikes.of(leaves[0])
@@ -71,7 +71,7 @@ def test_one_step_that_stands_for_all_is_weighed_once(in_both, drawn_weight) -> 
 
 
 def test_sums_of_graded_messages_are_exact_in_float64(drawn_weight) -> None:
-    """Float32 would round them."""
+    """float32 would round these sums."""
     pixels = torch.full((1, 1, 5000), 65535.0, dtype=torch.float64).expand(4, -1, -1)
     z = weigh(Spikes.of(pixels), Connection(torch.full((1, 5000), 127 / 32)))
     assert z.dtype == torch.float64
@@ -83,7 +83,7 @@ def test_sums_of_graded_messages_are_exact_in_float64(drawn_weight) -> None:
 
 
 def test_sums_of_many_spikes_are_exact(in_both) -> None:
-    """Of more inputs than a layer's 32-bit states take: 8.4 million steps of a weight."""
+    """With 66,001 inputs, more than a layer's 32-bit states allow, the sum is 8.4 million steps of a weight."""
     x = torch.ones(2, 1, 66_001)
     for z in in_both(lambda: weigh(Spikes.of(x).packed(), Connection(torch.full((1, 66_001), 127 / 32)))):
         assert (z * 32).flatten().tolist() == [127 * 66_001] * 2
@@ -118,7 +118,7 @@ def test_masked_spikes_have_the_gradients_of_those_that_are_kept(
 @pytest.mark.parametrize("changed", ["weight", "words"])
 def test_what_was_changed_in_place_since_has_no_gradient(changed, drawn_spikes, drawn_weight) -> None:
     if changed == "words" and not is_installed():
-        pytest.skip("the definition unpacks words at once")
+        pytest.skip("the definition does not keep words")
     weight = drawn_weight(33, 45).requires_grad_()
     spikes = Spikes.of(drawn_spikes(9, 3, 45).requires_grad_()).packed()
     z = weigh(spikes, Connection(weight))

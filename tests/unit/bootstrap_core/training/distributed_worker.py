@@ -1,4 +1,4 @@
-"""What each process of `test_distributed.py` does; run by `launch`, with the folder for what it found."""
+"""Run the work of each process of `test_distributed.py`; `launch` passes the folder for its results."""
 
 import sys
 from pathlib import Path
@@ -21,8 +21,8 @@ from specs.training import TrainingSpec
 
 AUGMENT = {"flip": True, "elastic": 0.05, "erase": 0.2}
 RECIPES: dict[str, dict[str, Any]] = {
-    "ann": {"augment": AUGMENT, "mixup": 0.4},  # samples, fits, trains as ANN
-    "snn": {"crossover_epochs": (0,), "snn_epochs": 1, "batch_size": 89},  # two batches, and one of a single image
+    "ann": {"augment": AUGMENT, "mixup": 0.4},  # SAMPLE, FIT, and training as ANN
+    "snn": {"crossover_epochs": (0,), "snn_epochs": 1, "batch_size": 89},  # the last batch has a single image
     "tandem": {"snn_epochs": 1, "snn_gradient": "tandem", "snn_learning_rate": 0.003, "ema_decay": 0.8},
     "dropout": {"precision": "bfloat16"},
 }
@@ -53,7 +53,7 @@ def digits() -> Split:
 
 
 def train(group: Group, name: str) -> dict[str, Any]:
-    """Losses of all batches, and what there is after two epochs."""
+    """Train for two epochs; return the losses of all batches and the final state."""
     options = {"epochs": 2, "batch_size": 35, "validation": 21, "sample_iterations": 2, "initialize": True}
     options |= {"learning_rate": 0.003, "logit_scale": 3.0, "precision": "float32"}
     made = network(dropout=0.5 if name == "dropout" else 0.0)
@@ -79,7 +79,7 @@ def train(group: Group, name: str) -> dict[str, Any]:
 
 
 def sample(group: Group) -> dict[str, Any]:
-    """A sampler that is filled, and then some, from shares of batches."""
+    """Fill a sampler beyond its capacity from shares of batches."""
     sampler = RateSampler(capacity=100)
     sampler.group = group
     generator = torch.Generator().manual_seed(0)
@@ -94,7 +94,7 @@ def sample(group: Group) -> dict[str, Any]:
 
 
 def norms(group: Group) -> dict[str, Any]:
-    """Norms that see shares of batches."""
+    """Update norms from shares of batches."""
     mean, scale = MeanOnly(3), WeightScale()
     mean.group = scale.group = group
     z = 3 * torch.randn(7, 3, 4, generator=torch.Generator().manual_seed(0)) + 1
@@ -105,7 +105,7 @@ def norms(group: Group) -> dict[str, Any]:
 
 
 def collectives(group: Group) -> dict[str, Any]:
-    """Sums and what the first rank spreads; rank r brings r + 1."""
+    """Return the results of sums and broadcasts, in which rank r contributes r + 1."""
     small, large = torch.full((3,), group.rank + 1.0), torch.full((2, 5), group.rank + 1.0).T
     group.add_up([small, large])
     spread = torch.full((2, 2), group.rank + 1).T

@@ -1,4 +1,4 @@
-"""Affine augmentation against matrices composed forwards in NumPy and a bilinear loop written from its definition."""
+"""Affine augmentation compared with forward matrices in NumPy and a bilinear loop written from its definition."""
 
 import math
 
@@ -25,7 +25,7 @@ from specs.training import AugmentSpec
 
 
 def one(angle: float = 0, x: float = 0, y: float = 0, scale: float = 1, shear: float = 0) -> Tensor:
-    """The inverse matrix [1, 2, 3] of one transform."""
+    """Return the inverse matrix `[1, 2, 3]` of one transform."""
     return inverse_affine(
         angle=torch.tensor([angle], dtype=torch.float64),
         translation=torch.tensor([[x, y]], dtype=torch.float64),
@@ -37,7 +37,7 @@ def one(angle: float = 0, x: float = 0, y: float = 0, scale: float = 1, shear: f
 def forward_matrix(
     angle: float, x: float, y: float, scale: float, shear: float, height: int, width: int
 ) -> NDArray[np.float64]:
-    """Where an input pixel goes, step by step in pixel indices: to the centre, shear, turn, zoom, back, shift."""
+    """Return the matrix that moves a pixel of the input: to the centre, shear, turn, zoom, back and shift."""
     a, k, cx, cy = math.radians(angle), math.radians(shear), (width - 1) / 2, (height - 1) / 2
     to_centre = np.array([[1, 0, -cx], [0, 1, -cy], [0, 0, 1]])
     shearing = np.array([[1, -math.tan(k), 0], [0, 1, 0], [0, 0, 1]])
@@ -73,7 +73,7 @@ def warp_by_loop(image: NDArray[np.float64], forward: NDArray[np.float64]) -> ND
     ],
 )
 def test_warp_is_the_forward_transform(angle: float, x: float, y: float, scale: float, shear: float) -> None:
-    image = np.random.default_rng(0).random((5, 8))  # not square, so that an exchanged axis shows
+    image = np.random.default_rng(0).random((5, 8))  # not square, so that swapped axes show
     expected = warp_by_loop(image, forward_matrix(angle, x, y, scale, shear, 5, 8))
     found = warp_affine(torch.from_numpy(image)[None, None], one(angle, x, y, scale, shear))
     np.testing.assert_allclose(found[0, 0].numpy(), expected, atol=1e-9)
@@ -224,7 +224,7 @@ def test_half_of_the_images_are_flipped_left_to_right() -> None:
     assert 450 < flipped.sum() < 550
 
 
-@pytest.mark.parametrize(("height", "width"), [(21, 41), (41, 21)])  # whose centre is a point that is drawn
+@pytest.mark.parametrize(("height", "width"), [(21, 41), (41, 21)])  # the centre is a pixel
 def test_bending_displaces_by_the_amount_asked_along_each_axis(height: int, width: int) -> None:
     y, x = torch.meshgrid(torch.arange(height), torch.arange(width), indexing="ij")
     ramps = torch.stack([x, y]).double().expand(4000, 2, height, width)
@@ -256,7 +256,7 @@ def test_a_square_is_erased_wherever_its_centre_falls() -> None:
     gone = found[:, 0] == 0
     assert gone.any(2).sum(1).max() == gone.any(1).sum(1).max() == 4  # 0.4 of the width, along both axes
     assert torch.equal(gone, gone.any(2)[:, :, None] & gone.any(1)[:, None])
-    assert gone.float().mean(0).min() > 0.01  # each pixel's turn comes
+    assert gone.float().mean(0).min() > 0.01  # every pixel is erased sometimes
 
 
 def test_all_that_is_asked_for_is_done_and_nothing_else() -> None:

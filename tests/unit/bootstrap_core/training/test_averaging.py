@@ -24,7 +24,7 @@ def network() -> Network:
 
 
 def add(network: Network, amount: float) -> None:
-    """Add to all floats of the network."""
+    """Add an amount to all float tensors of the network."""
     with torch.no_grad():
         for tensor in network.state_dict().values():
             if tensor.is_floating_point():

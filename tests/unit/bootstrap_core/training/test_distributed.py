@@ -1,4 +1,4 @@
-"""Two processes do what one does. `distributed_worker.py` says what they do."""
+"""Two processes give the results of one; `distributed_worker.py` defines their work."""
 
 import runpy
 from pathlib import Path
@@ -17,7 +17,7 @@ Found = dict[tuple[int, int], dict[str, Any]]
 
 @pytest.fixture(scope="module")
 def found(launch, tmp_path_factory) -> Found:
-    """What each rank of groups of one and two processes found, by (size, rank)."""
+    """Results of each rank in groups of one and two processes, by (size, rank)."""
     folder = tmp_path_factory.mktemp("found")
     for size in (1, 2):
         launch(WORKER, folder, size=size).wait(*[0] * size)
@@ -71,7 +71,7 @@ def test_nobody_leaves_before_all_are_done(launch, tmp_path) -> None:
     launch(tmp_path / "slow.py", tmp_path / "done", size=2).wait(0, 0)
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="names of threads are read as Linux gives them")
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs /proc for the names of threads")
 def test_the_threads_of_a_group_end_with_it(launch, tmp_path) -> None:
     (tmp_path / "step.py").write_text(STEP)
     launch(tmp_path / "step.py", size=2).wait(0, 0)
@@ -192,7 +192,7 @@ def test_an_incomplete_environment_is_told(monkeypatch) -> None:
     for name in ("RANK", "MASTER_ADDR", "MASTER_PORT"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("WORLD_SIZE", "2")
-    with pytest.raises(SnnZooError, match=r"2 processes are announced .* RANK .*torchrun"), join_group(timeout_s=1):
+    with pytest.raises(SnnZooError, match=r"announces 2 processes.* RANK .*torchrun"), join_group(timeout_s=1):
         pass
 
 

@@ -33,7 +33,7 @@ def network(options: dict[str, Any], *, encoding: str = "spike", current_decay: 
 
 
 def drives(net: Network) -> list[torch.Tensor]:
-    """What each learning block's neurons are driven by, `[channels, all else]`, in thresholds."""
+    """Return the drive of the neurons of each trainable block, `[channels, rest]`, in thresholds."""
     found = []
     with torch.no_grad():
         _, trace = net.run(IMAGES)

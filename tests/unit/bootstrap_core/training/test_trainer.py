@@ -26,7 +26,7 @@ N_TRAINING, N_BATCHES = 180, 4
 
 @pytest.fixture(scope="module")
 def split() -> Split:
-    """20 images of each class, of which 20 are for validation."""
+    """20 images of each class; 20 images are for validation."""
     train = load_dataset("mnist-sample").train
     chosen = torch.cat([(train.labels == label).nonzero().flatten()[:20] for label in range(10)])
     return train.take(chosen)
@@ -56,7 +56,7 @@ def network(
 
 
 def tensors(state: Any) -> list[Tensor]:
-    """All tensors in nested state, in order."""
+    """Return all tensors in a nested state, in order."""
     if isinstance(state, Tensor):
         return [state]
     values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else []
@@ -68,7 +68,7 @@ def state_bytes(trainer: Trainer) -> bytes:
 
 
 def modes_of(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[LayerModes]:
-    """Filled, as the trainer runs, with the modes of each batch in training."""
+    """Return a list to which the running trainer adds the modes of each training batch."""
     seen: list[LayerModes] = []
     forward = trainer.network.forward
 
@@ -80,7 +80,7 @@ def modes_of(trainer: Trainer, monkeypatch: pytest.MonkeyPatch) -> list[LayerMod
     return seen
 
 
-# --- What a trainer takes
+# --- Arguments of a trainer
 
 
 def test_validation_images_are_cut_from_the_training_images(split: Split) -> None:
@@ -98,18 +98,18 @@ def test_the_seed_chooses_the_validation_images(split: Split) -> None:
 
 @pytest.mark.parametrize("validation", [200, 5000])
 def test_more_validation_images_than_there_are_images_are_refused(validation: int, split: Split) -> None:
-    with pytest.raises(DataError, match=rf"training.validation takes {validation:,} of 200 .* lower it"):
+    with pytest.raises(DataError, match=rf"training.validation: must be below .*200.*, got {validation:,}: lower it"):
         Trainer(network(), split, recipe(validation=validation))
 
 
 def test_images_without_labels_are_no_split(split: Split) -> None:
-    with pytest.raises(DataError, match="images and labels come together as a Split, not as Tensor"):
+    with pytest.raises(DataError, match="images and labels must be a Split, not Tensor"):
         Trainer(network(), split.images, recipe())
 
 
 @pytest.mark.parametrize(("shift", "told"), [(1, 10), (-1, -1), (-100, -100)])
 def test_labels_beyond_the_classes_are_refused(split: Split, shift: int, told: int) -> None:
-    with pytest.raises(DataError, match=f"label {told} in data of a network with 10 classes"):
+    with pytest.raises(DataError, match=f"label {told}: the network has 10 classes"):
         Trainer(network(), Split(split.images, split.labels + shift), recipe())
 
 
@@ -322,16 +322,16 @@ def test_a_resumed_run_of_other_numbers_of_epochs_has_the_teacher_of_its_own(spl
     longer = Trainer(network(), split, recipe(epochs=4, snn_epochs=1, self_distillation=0.5))
     longer.load_state_dict(trainer.state_dict())
     longer.run_epoch()
-    assert longer.as_ann is None  # it trains as ANN
+    assert longer.as_ann is None  # trains as ANN
     shorter = Trainer(network(), split, recipe(epochs=5, snn_epochs=4, self_distillation=0.5))
     shorter.load_state_dict(longer.state_dict())
     shorter.run_epoch()
-    assert shorter.as_ann is not None  # though the SNN epochs should have begun before
+    assert shorter.as_ann is not None  # although its SNN epochs should have started earlier
 
 
 def test_a_network_that_was_never_fitted_cannot_teach_itself(split: Split) -> None:
     trainer = Trainer(network(), split, recipe(epochs=1, snn_epochs=1, self_distillation=0.5))
-    with pytest.raises(SnnZooError, match="learns from the ANN"):
+    with pytest.raises(SnnZooError, match="the teacher is the ANN"):
         trainer.run_epoch()
 
 
@@ -365,7 +365,7 @@ def test_a_network_teaches_itself_by_its_average(split: Split) -> None:
 
 
 def test_a_recipe_that_names_a_teacher_wants_its_answers(split: Split) -> None:
-    with pytest.raises(SnnZooError, match="learns from 'somebody'"):
+    with pytest.raises(SnnZooError, match="teacher is 'somebody'"):
         Trainer(network(), split, recipe(teacher="somebody"))
 
 
@@ -380,20 +380,20 @@ def test_ann_batches_may_be_rounded_and_spikes_and_samples_are_not(split: Split,
         return found
 
     exact, rounded = losses("float32"), losses("bfloat16")
-    assert rounded[:2] == exact[:2]  # two batches sample, the others run as ANN
+    assert rounded[:2] == exact[:2]  # the first two batches are SAMPLE, the others ANN
     assert rounded[3] != exact[3]
     assert rounded == pytest.approx(exact, rel=0.02)
     assert losses("bfloat16", snn_epochs=1) == losses("float32", snn_epochs=1)
     options = {"snn_epochs": 1, "snn_gradient": "tandem", "snn_learning_rate": 0.01}
     tandems = [losses(precision, **options) for precision in ("float32", "bfloat16")]
     assert tandems[0][0] == tandems[1][0]  # spikes are exact
-    assert tandems[0][3] != tandems[1][3]  # and their gradients are not
+    assert tandems[0][3] != tandems[1][3]  # gradients are rounded
     assert losses("auto") == rounded
     monkeypatch.setattr(precision_module, "multiplies_half", lambda: False)
     assert losses("auto") == exact
 
 
-@pytest.mark.parametrize("norm", ["none", "mean_only"])  # in one pass, and in parts
+@pytest.mark.parametrize("norm", ["none", "mean_only"])  # backward in one pass, and in parts
 def test_gradients_of_snn_batches_are_rounded_as_the_recipe_says(norm: str, split: Split, monkeypatch) -> None:
     monkeypatch.setattr(precision_module, "HALF_FROM", 1)
     monkeypatch.setattr(precision_module, "multiplies_half", lambda: True)
@@ -462,7 +462,7 @@ def test_training_lowers_the_loss(split: Split) -> None:
 
 
 def batches_of(trainer: Trainer, n: int) -> list[tuple[Tensor, Tensor, Tensor]]:
-    """`n` batches of 40 images and more: each drawn by a generator of its own."""
+    """Return `n` batches of 40 images and more, each drawn with its own generator."""
     orders = (torch.arange(len(trainer.training)).roll(i)[: 40 + i] for i in range(n))
     return [
         trainer._batch(order, torch.Generator().manual_seed(i), Share(slice(0, len(order)), len(order)))
@@ -550,7 +550,7 @@ def test_the_network_is_left_in_eval_mode(split: Split) -> None:
 
 
 HARD = {"augment": {}, "sample_period": 2, "crossover_epochs": (3,), "weight_decay": 0.01, "seed": 3}
-"""A recipe with everything random and everything scheduled."""
+"""A recipe that uses all random and all scheduled parts."""
 
 
 def test_one_seed_gives_the_same_bytes_whatever_the_global_generator(split: Split) -> None:
@@ -583,7 +583,7 @@ def test_training_leaves_the_global_generator_alone(split: Split) -> None:
 
 def test_dropout_draws_anew_in_each_epoch(split: Split) -> None:
     trainer = Trainer(network(dropout=0.5), split, recipe())
-    trainer.run_epoch()  # samples; the epochs after it are alike
+    trainer.run_epoch()  # the first epoch samples, later ones do not
     drawn: list[Tensor] = []
     trainer.network.blocks[1].register_forward_pre_hook(lambda block, args: drawn.append(torch.rand(3)))
     trainer.run_epoch()
@@ -592,11 +592,11 @@ def test_dropout_draws_anew_in_each_epoch(split: Split) -> None:
     assert not torch.equal(drawn[0], drawn[n_first])
 
 
-# --- Stopping and going on
+# --- Stopping and resuming
 
 
 def saved(trainer: Trainer) -> dict[str, Any]:
-    """The state through a file that holds tensors and plain values only."""
+    """Save the state to a file of tensors and plain values only, and load it again."""
     file = io.BytesIO()
     torch.save(trainer.state_dict(), file)
     file.seek(0)
@@ -678,9 +678,9 @@ def test_a_checkpoint_that_says_no_best_epoch_has_that_of_its_statistics(split: 
 
 @pytest.fixture
 def script(monkeypatch) -> Callable[..., None]:
-    """Of 10 validation images, right in each epoch: best as SNN in epoch 1, and again in 3; best as ANN in epoch 2.
+    """Script the correct answers on 10 validation images: best as SNN in epochs 1 and 3, best as ANN in epoch 2.
 
-    Called, it says in which epochs states leave 24 bits.
+    The returned function takes a list that is True for epochs in which states leave 24 bits.
     """
     right = {Mode.ANN: iter([1, 2, 9, 4]), Mode.SNN: iter([3, 6, 5, 6])}
 
@@ -744,7 +744,7 @@ def test_fit_leaves_the_average_of_the_best_epoch(split: Split, script, monkeypa
 @pytest.mark.parametrize(
     ("beyond", "best"),
     [
-        ([True, True, False, False], [True, True, True, True]),  # of the third on, within 24 bits
+        ([True, True, False, False], [True, True, True, True]),  # within 24 bits from the third epoch on
         ([False, True, True, True], [True, False, False, False]),
         ([True, True, True, True], [True, True, False, False]),
     ],

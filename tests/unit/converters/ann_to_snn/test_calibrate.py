@@ -1,4 +1,4 @@
-"""Calibration of layers with skips: every source in its own units, on one grid."""
+"""Calibration of layers with skips: every source has its own units, and all share one grid."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def dense(outputs: int, inputs: int) -> nets.Dense:
 
 
 def graph(*nodes: tuple[str, nets.Operation, str]) -> Ann:
-    """Nodes `(name, operation, names of its inputs)` on images `x` of 1x8x8."""
+    """Build an ANN of nodes `(name, operation, names of its inputs)` on images `x` of 1x8x8."""
     made, outputs = [], {"x": torch.zeros(1, 1, 8, 8)}
     for name, operation, inputs in nodes:
         outputs[name] = nets.apply_operation(operation, *(outputs[i] for i in inputs.split()))
@@ -73,12 +73,12 @@ def in_pixels(linear: Dense | Conv, source: int) -> Dense | Conv:
 
 
 def read_by(gains: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Without what each channel was multiplied by."""
+    """Return a weight without the gains of its input channels."""
     return weight / gains.reshape(-1, *[1] * (weight.dim() - 1))
 
 
 @pytest.mark.parametrize(
-    ("ann", "form", "mean"),  # where convolutions pad the image, only a mean of 0 folds exactly
+    ("ann", "form", "mean"),  # padding of the image folds exactly only with mean 0
     [
         (SUMS, InputForm(Encoding.GRADED, 4), 0.0),
         (SUMS, InputForm(Encoding.SPIKE), 0.0),
@@ -135,7 +135,7 @@ def test_the_network_runs_as_it_was_calibrated_in_both_engines(ann: Ann, form: I
         rates = trace.rates[each.block]
         goal = goal / each.scale.reshape(-1, *[1] * (rates.dim() - 2))
         error = (rates - goal).square().mean().sqrt() / goal.square().mean().sqrt()
-        assert float(error) == pytest.approx(each.error, rel=0.25), each  # that was on a sample
+        assert float(error) == pytest.approx(each.error, rel=0.25), each  # `each.error` was measured on a sample
     assert torch.corrcoef(torch.stack([logits.flatten(), wanted["logits"].flatten()]))[0, 1] > 0.6
     exact_logits, exact = IntegerNetwork(network).run(images)
     assert torch.equal(exact_logits, logits)
@@ -145,7 +145,7 @@ def test_the_network_runs_as_it_was_calibrated_in_both_engines(ann: Ann, form: I
 @pytest.mark.parametrize("form", [InputForm(Encoding.GRADED, 4), InputForm(Encoding.SPIKE)], ids=str)
 @torch.no_grad()
 def test_channels_that_say_little_fire_as_much_as_others(form: InputForm, monkeypatch) -> None:
-    """An eighth of the first convolution, and eight times what reads it, is the same ANN."""
+    """Two channels are divided by 8, and the weights that read them multiplied by 8: the same ANN."""
     monkeypatch.setattr("converters.ann_to_snn.calibrate.MOST_GAIN", 1000.0)
     images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     ann = graph(*STEM[:2], ("f", nets.Flatten(), "r0"), ("logits", dense(5, 256), "f"))
@@ -210,13 +210,13 @@ def test_a_maximum_of_a_sum_is_averaged_where_it_cannot_be_by_any_neuron() -> No
     images = torch.rand(12, 1, 8, 8, generator=torch.Generator().manual_seed(1))
     found = best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(encodings=[Encoding.SPIKE]))
     assert found.max_pooling is MaxPooling.AVERAGE
-    with pytest.raises(UnsupportedError, match=r"^a: no spiking form: m: a maximum with no activation.*before it$"):
+    with pytest.raises(UnsupportedError, match=r"^a: no spiking form works: m: max pooling needs .*leaky one$"):
         best_candidate(ann, images, name="a", time_steps=8, forms=SpikingForms(max_pooling=[MaxPooling.ANY]))
 
 
 @torch.no_grad()
 def test_the_smallest_threshold_is_taken_that_errs_as_little(monkeypatch) -> None:
-    """Alone in front of its input a layer gets the same choice of thresholds, whatever is taken of it."""
+    """The first layer is calibrated alone, so the candidate thresholds are the same for every slack."""
     images = torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(3))
     layers = spiking_layers(SUMS, MaxPooling.AVERAGE)[:1]
 

@@ -40,7 +40,7 @@ def test_weights_off_the_grid_are_scaled_as_far_as_they_go() -> None:
     assert fit.factor == pytest.approx(254 / 64 / 0.1234, rel=1e-6)
     assert 0 < fit.weight_error <= 1 / 254
     assert fit.threshold == int(64 * 0.7 * fit.factor) / 64
-    assert torch.allclose(fit.weight / fit.factor, weight.double())  # not rounded: the network does that
+    assert torch.allclose(fit.weight / fit.factor, weight.double())  # not rounded: the network rounds
 
 
 def test_a_negative_weight_may_reach_one_step_further() -> None:
@@ -71,17 +71,17 @@ def test_a_graded_threshold_has_the_mantissa_it_was_written_with() -> None:
 
 
 def test_weights_too_large_for_the_threshold_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match=r"too large beside the threshold of 0\.1"):
+    with pytest.raises(UnsupportedError, match=r"too large relative to the threshold of 0\.1"):
         fit_to_grid(torch.tensor([100.0]), None, 0.1)
 
 
 def test_weights_too_small_for_the_threshold_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match=r"too small beside the threshold of 1e\+05"):
+    with pytest.raises(UnsupportedError, match=r"too small relative to the threshold of 1e\+05"):
         fit_to_grid(torch.tensor([0.1]), None, 1e5)
 
 
 def test_weights_too_small_for_the_bias_are_refused() -> None:
-    with pytest.raises(UnsupportedError, match="too small beside the bias"):
+    with pytest.raises(UnsupportedError, match="too small relative to the bias"):
         fit_to_grid(torch.tensor([0.1]), torch.tensor([1e5]), None)
 
 

@@ -1,4 +1,4 @@
-"""Images normalised by channel: the arithmetic, and what becomes of it in a conversion."""
+"""Normalisation of images by channel: its arithmetic, and its conversion."""
 
 from pathlib import Path
 
@@ -21,10 +21,10 @@ IMAGES = torch.rand(4, 3, 6, 5, generator=torch.Generator().manual_seed(0))
 
 
 def tinted(split: Split, generator: torch.Generator) -> Split:
-    """The digits in colours, on grounds of other colours."""
+    """Return the digits in random colours on grounds of other colours."""
     grey = split.images.float()[:, :, ::2, ::2] / 255
     ink, ground = torch.rand(2, len(split), 3, 1, 1, generator=generator)
-    ink[:, 2], ground[:, 2] = 0.8 + 0.2 * ink[:, 2], 0.5 * ground[:, 2]  # blue tells ink and ground apart
+    ink[:, 2], ground[:, 2] = 0.8 + 0.2 * ink[:, 2], 0.5 * ground[:, 2]  # blue separates ink and ground
     return Split(((ground + (ink - ground) * grey) * 255).round().to(torch.uint8), split.labels)
 
 
@@ -66,7 +66,7 @@ def accuracy(network: Network, test: Split) -> float:
 
 
 def write(path: Path, network: Network, *, normalises: bool, channels_last: bool = False) -> Path:
-    """As ONNX, with the normalisation or without it, for images `[N, 14, 14, 3]` or `[N, 3, 14, 14]` or in a row."""
+    """Write a network as ONNX, optionally with normalisation, for images `[N, 14, 14, 3]`, `[N, 3, 14, 14]` or flat."""
     weights = {name.replace(".", "_"): tensor.detach().numpy() for name, tensor in network.state_dict().items()}
     side = (-1,) if channels_last else (-1, 1, 1)
     weights |= {name: np.float32(getattr(COLOURS, name)).reshape(side) for name in ("mean", "std")}
@@ -134,9 +134,9 @@ def test_numbers_that_are_no_channels_are_refused() -> None:
         COLOURS.check(fits)
     AS_THEY_ARE.check((7,))
     for other in ((1, 28, 28), (6, 5, 5), (784,)):
-        with pytest.raises(DataError, match=r"^3 means, for images \["):
+        with pytest.raises(DataError, match=r"^got 3 means for images of \["):
             COLOURS.check(other)
-    with pytest.raises(DataError, match=r"^2 deviations, for images \[3, 6, 5\]: give one, or one for each channel"):
+    with pytest.raises(DataError, match=r"^got 2 standard deviations for images of \[3, 6, 5\]: give one, or one"):
         Normalization.of(0.0, [1.0, 2.0]).check((3, 6, 5))
 
 
@@ -177,5 +177,5 @@ def test_a_file_that_normalises_converts_to_the_same_network(digits, tmp_path, c
 
 def test_means_that_are_no_channels_are_refused(digits, tmp_path) -> None:
     path = write(tmp_path / "a.onnx", trained(digits, flat=False), normalises=False)
-    with pytest.raises(DataError, match=r"^2 means, for images \[3, 14, 14\]"):
+    with pytest.raises(DataError, match=r"^got 2 means for images of \[3, 14, 14\]"):
         import_onnx(path, dataset=digits, mean=[0.5, 0.5])

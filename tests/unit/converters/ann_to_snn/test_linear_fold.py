@@ -46,15 +46,15 @@ def test_a_kernel_of_one_place_keeps_the_others_dilation() -> None:
 
 
 def test_padding_after_a_pool_that_leaves_inputs_out_is_refused() -> None:
-    """Nine in windows of two: the ninth belongs to none, but one kernel would read it beside the padding."""
+    """Of nine inputs in windows of two the ninth is in no window, but a folded kernel would read it in the padding."""
     halves = pool(torch.ones(2), (2, 2), (2, 2), (0, 0))
     with pytest.raises(UnsupportedError, match=r"windows of 2 over 9.*padding by 1"):
         fold_conv(halves, conv(2, padding=(1, 1)), SHAPE)
-    fold_conv(halves, conv(2, padding=(0, 1)), SHAPE)  # ten divides
+    fold_conv(halves, conv(2, padding=(0, 1)), SHAPE)  # 10 is a multiple of 2
 
 
 def test_padding_after_a_bias_is_refused() -> None:
-    with pytest.raises(UnsupportedError, match="bias, then padding"):
+    with pytest.raises(UnsupportedError, match="a layer with bias into one with padding"):
         fold_conv(depthwise(1, 2, kernel=(1, 1)), conv(2, padding=(1, 0)), SHAPE)
 
 

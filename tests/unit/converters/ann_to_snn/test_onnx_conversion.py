@@ -1,4 +1,4 @@
-"""ANNs trained on the embedded digits, from ONNX to spikes."""
+"""ANNs trained on the embedded digits, converted from ONNX to spiking networks."""
 
 import re
 from dataclasses import replace
@@ -32,7 +32,7 @@ SPIKES, GRADED = (SpikingForms(encodings=[encoding]) for encoding in (Encoding.S
 
 
 def write_onnx(path: Path, network: nn.Sequential) -> Path:
-    """The network's layers as ONNX nodes."""
+    """Write the network's layers as ONNX nodes."""
     nodes, weights, name = [], [], "image"
     for i, layer in enumerate(network):
         inputs, attributes = [name], {}
@@ -73,7 +73,7 @@ def train(network: nn.Sequential, split: Split, epochs: int) -> None:
 
 
 class Residual(nn.Module):
-    """A sum with an identity, one with a strided projection and norms, and one that goes into weights as it is."""
+    """A network with three skips: an identity, a strided projection with norms, and one that is read without a ReLU."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -162,8 +162,8 @@ def stop(told: object) -> None:
 def test_that_images_seem_to_be_normalised_otherwise_is_told_at_once(mlp, digits, given) -> None:
     with pytest.raises(StopError) as told:
         import_onnx(mlp, dataset=digits, **given, callbacks=ImportCallbacks(on_doubt=stop))
-    before, n, mean, std, after = re.fullmatch(
-        r"the ANN is right in ([\d.]+) % of ([\d,]+) training images, and with --mean (\S+) --std (\S+) in ([\d.]+) %",
+    n, before, mean, std, after = re.fullmatch(
+        r"accuracy of the ANN on ([\d,]+) training images: ([\d.]+) %; with --mean (\S+) --std (\S+): ([\d.]+) %",
         str(told.value),
     ).groups()
     assert float(before) < float(after)
@@ -226,7 +226,7 @@ def test_tuning_never_loses_what_it_is_judged_by(mlp, digits) -> None:
     assert found.tuned[4] > found.converted[4] - 0.02
     assert found.tuned[4] > found.ann - 0.05
     assert list(found.tuned) == [4, 2, 1]
-    recipe = found.model.spec.training  # to train on by
+    recipe = found.model.spec.training  # for further training
     assert (recipe.data, recipe.epochs, recipe.snn_epochs) == (digits.name, 2, 2)
 
 
@@ -236,7 +236,7 @@ def test_images_and_labels_that_the_ann_cannot_take_are_told(mlp, digits) -> Non
     with pytest.raises(DataError, match=r"small has images of \[1, 24, 24\], the ANN takes \[1, 28, 28\]"):
         import_onnx(mlp, dataset=small)
     beyond = replace(digits, test=Split(digits.test.images, digits.test.labels + 5))
-    with pytest.raises(DataError, match="the label 14, and the ANN 10 classes"):
+    with pytest.raises(DataError, match="the label 14; the ANN has classes 0 to 9 only"):
         import_onnx(mlp, dataset=beyond)
 
 
@@ -246,7 +246,7 @@ def test_classes_that_the_data_has_not_are_told(mlp, digits) -> None:
         for part, split in (("train", digits.train), ("test", digits.test))
     })  # fmt: skip
     found = import_onnx(mlp, dataset=five, mean=MEAN, std=STD, time_steps=4, epochs=0, forms=SPIKES)
-    assert any("the ANN has 10 classes, mnist-sample 5" in note for note in found.notes)
+    assert any("the ANN has 10 classes, mnist-sample has 5" in note for note in found.notes)
 
 
 def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> None:
@@ -260,9 +260,9 @@ def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> No
     assert any("other images" in note for note in found.notes)
     mistaken = import_onnx(mlp, mean=-9.0, std=0.31, **options)
     assert mistaken.ann < 0.5
-    assert [" and with --mean" in note for note in mistaken.notes] == [True, False]
+    assert ["; with --mean" in note for note in mistaken.notes] == [True, False]
     told = import_onnx(mlp, mean=MEAN, std=STD, **options).notes
-    assert told == ("the readout was fitted once more, to the ANN's answers",)
+    assert told == ("the readout was refitted to the ANN's answers",)
 
 
 def test_a_conversion_that_loses_much_is_told(mlp, digits, monkeypatch) -> None:
@@ -279,7 +279,7 @@ def test_weights_with_hardly_any_grid_left_are_told(mlp, digits) -> None:
     assert not any("of their grid" in note for note in import_onnx(mlp, time_steps=4, **options).notes)
     long = import_onnx(mlp, time_steps=200, **options)
     (told,) = (note for note in long.notes if "of their grid" in note)
-    assert told.startswith("block 1: 24 bits do not hold 200 steps")
+    assert told.startswith("block 1: its input over 200 steps would exceed 24 bits")
     assert long.converted[200] < 0.9
 
 
@@ -292,14 +292,14 @@ def test_images_that_leave_24_bits_are_told_and_the_network_is_kept(mlp, digits)
     assert next(iter(found.converted.items())) == (64, None)
     assert found.score is not None
     assert found.score.n_images == 41
-    assert any("24 bits" in note and "--input spike" in note for note in found.notes)
+    assert any("24 bits" in note and "(use fewer --time-steps, or --input spike)" in note for note in found.notes)
 
 
 def test_one_output_tells_no_classes_apart(tmp_path) -> None:
     graph = onnx.parser.parse_graph("one (float[n, 4] x) => (float[n, 1] y) { y = Gemm(x, w) }")
     graph.initializer.append(numpy_helper.from_array(np.ones((4, 1), np.float32), "w"))
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)]), tmp_path / "one.onnx")
-    with pytest.raises(UnsupportedError, match=r"one.onnx gives one number, no classes to tell apart"):
+    with pytest.raises(UnsupportedError, match=r"one.onnx has one output; a classifier needs one for each class"):
         import_onnx(tmp_path / "one.onnx")
 
 
@@ -307,7 +307,7 @@ def test_tuning_in_vain_is_said(mlp, digits, monkeypatch) -> None:
     monkeypatch.setattr("converters.ann_to_snn.tuning.LEARNING_RATES", (9.0,))
     found = import_onnx(mlp, dataset=digits, mean=MEAN, std=STD, time_steps=4, epochs=1, forms=SPIKES)
     assert found.tuned == found.converted
-    assert "taken back" in found.notes[-1]
+    assert "tuning was undone" in found.notes[-1]
 
 
 def test_one_training_image_tunes_nothing_and_that_is_said(mlp, digits) -> None:
@@ -416,7 +416,7 @@ def test_the_pooling_that_keeps_most_answers_is_chosen(cnn, digits) -> None:
     each = [best_candidate(ann, images, forms=replace(SPIKES, max_pooling=[pooling]), **options).agreement
             for pooling in (MaxPooling.ANY, MaxPooling.AVERAGE)]  # fmt: skip
     assert best_candidate(ann, images, forms=SPIKES, **options).agreement == max(each)
-    with pytest.raises(UnsupportedError, match="a maximum"):
+    with pytest.raises(UnsupportedError, match="max pooling is refused"):
         best_candidate(ann, images, forms=replace(SPIKES, max_pooling=[MaxPooling.ERROR]), **options)
 
 
@@ -436,6 +436,6 @@ def test_states_have_room_on_the_images_of_the_calibration(cnn, digits) -> None:
         layers = spiking_layers(ann, MaxPooling.ANY)
         form = InputForm(Encoding.GRADED, bits)
         model, _ = calibrate(ann, layers, images, name="x", time_steps=16, input_form=form, normalization=NORMAL)
-        IntegerNetwork(model.build()).run(images)  # would raise
+        IntegerNetwork(model.build()).run(images)  # raises if a state leaves 24 bits
         assert model.spec.input.bits == bits
         assert np.isfinite(float(model.tensors["blocks.1.synapse.weight"].abs().max()))

@@ -1,4 +1,4 @@
-"""A readout fitted to a teacher's answers: what it mends, and what it leaves alone."""
+"""A readout fitted to a teacher's answers: its repairs, and the cases without a change."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_a_damaged_readout_answers_as_the_teacher_again() -> None:
 
 def test_weights_stay_in_the_range_that_they_had() -> None:
     network = network_of(HIDDEN, READOUT)
-    teacher = answers_of(network, 40.0)  # far surer than logits of this size can be
+    teacher = answers_of(network, 40.0)  # much larger logits than this network can have
     damage(network, 1.0)
     largest = largest_weight(network)
     assert refit_readout(network, images_of(3000), teacher)
@@ -79,7 +79,7 @@ def test_weights_stay_in_the_range_that_they_had() -> None:
 
 def test_what_a_few_images_say_by_chance_changes_nothing() -> None:
     network = network_of(HIDDEN, READOUT)
-    with torch.no_grad():  # else what the grid rounds off would be there to learn
+    with torch.no_grad():  # on the grid, so that rounding errors are not fitted
         network.readout.synapse.weight.copy_(network.readout.synapse.quantized_weight())
         network.readout.bias.copy_(network.readout.quantized_bias())
     state = {name: tensor.clone() for name, tensor in network.state_dict().items()}

@@ -1,4 +1,4 @@
-"""Weights fitted anew: what is lost comes back, and nothing else moves."""
+"""Refitted weights: lost accuracy is restored, and other weights stay."""
 
 import pytest
 import torch
@@ -70,7 +70,7 @@ def test_below_zero_one_number_is_as_good_as_another() -> None:
     assert refit([Reading(linear, x)], wanted, rectified=True, generator=seeded()) == [linear]
     assert refit([Reading(linear, x)], wanted, rectified=False, generator=seeded())[0] is not linear
     [found] = refit([Reading(linear, x)], torch.where(z > 0.5, z, -1.0), rectified=True, generator=seeded())
-    assert float(found.bias.sum()) < float(linear.bias.sum())  # what is above 0 and should not be counts
+    assert float(found.bias.sum()) < float(linear.bias.sum())  # outputs above 0 that should be silent count as errors
 
 
 def test_noise_changes_nothing() -> None:

@@ -1,4 +1,4 @@
-"""An ANN as layers that can spike: as floats, they are the ANN."""
+"""An ANN as a list of layers that can spike: with ideal neurons they equal the ANN."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ def dense(outputs: int, inputs: int) -> nets.Dense:
 
 
 def chain(shape: tuple[int, ...], *operations: nets.Operation) -> Ann:
-    """An ANN of operations in a row, with their shapes."""
+    """Return an ANN that is a chain of operations, with shapes."""
     nodes, name, x = [], "input", torch.zeros(1, *shape)
     for i, operation in enumerate(operations):
         x = nets.apply_operation(operation, x)
@@ -34,7 +34,7 @@ def chain(shape: tuple[int, ...], *operations: nets.Operation) -> Ann:
 
 
 def graph(shape: tuple[int, ...], *nodes: tuple[str, nets.Operation, str]) -> Ann:
-    """An ANN of nodes `(name, operation, names of its inputs)`, with their shapes; `x` is the image."""
+    """Return an ANN of nodes `(name, operation, names of its inputs)`, with shapes; `x` is the image."""
     made, outputs = [], {"x": torch.zeros(1, *shape)}
     for name, operation, inputs in nodes:
         outputs[name] = nets.apply_operation(operation, *(outputs[i] for i in inputs.split()))
@@ -51,7 +51,7 @@ def weigh(linear: Dense | Conv, x: Tensor) -> Tensor:
 
 
 def forward(layers: list[SpikingLayer], x: Tensor) -> Tensor:
-    """The layers with ideal neurons."""
+    """Run the layers with ideal neurons."""
     outputs = [x := x.double()]
     for layer in layers:
         assert tuple(x.shape[1:]) == layer.before
@@ -158,10 +158,10 @@ def test_maxima_by_average_are_folded_away() -> None:
 
 def test_what_has_no_spiking_layers_is_refused() -> None:
     maxima = chain((1, 9, 9), conv(2, 1), nets.Relu(), nets.MaxPool((2, 2), (2, 2)), nets.Flatten(), dense(4, 18))
-    with pytest.raises(UnsupportedError, match="MaxPool2: a maximum"):
+    with pytest.raises(UnsupportedError, match=r"max pooling is refused \('error' was chosen\): MaxPool2"):
         spiking_layers(maxima, MaxPooling.ERROR)
     twice = chain((1, 9, 9), conv(2, 1), conv(2, 2), nets.Relu(), nets.Flatten(), dense(4, 50))
-    with pytest.raises(UnsupportedError, match="Conv1: weights behind weights"):
+    with pytest.raises(UnsupportedError, match="Conv1: weights after weights"):
         spiking_layers(twice, MaxPooling.ANY)
 
 
@@ -171,7 +171,7 @@ RELU, ADD, MEAN, FLATTEN = nets.Relu(), nets.Add(), nets.AvgPool((2, 2), (2, 2))
 
 
 def same(channels: int, inputs: int, **options) -> nets.Conv:
-    """A convolution that keeps the size."""
+    """Return a convolution that keeps the size of feature maps."""
     return conv(channels, inputs, padding=(1, 1), **options)
 
 
@@ -271,7 +271,7 @@ def test_sums_become_skips_that_are_the_ann(name, narrow, monkeypatch) -> None:
     torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
     kinds = [[(s.source, type(s.linear).__name__ if s.diagonal is None else "diagonal") for s in layer.skips]
              for layer in layers]  # fmt: skip
-    if narrow == 1:  # else an identity is from several neurons to several
+    if narrow == 1:  # otherwise each unit has several neurons, and identities are not diagonal
         assert kinds == skips
 
 
@@ -280,7 +280,7 @@ def test_units_of_a_narrow_layer_have_several_neurons(slope) -> None:
     activation = nets.LeakyRelu(slope) if slope else nets.Relu()
     ann = chain((4,), dense(30, 4), activation, dense(200, 30), activation, dense(3, 200))
     first, second, _ = spiking_layers(ann, MaxPooling.ERROR)
-    each = 6 if slope else 5  # the fewest, and as many for each sign, that make 128
+    each = 6 if slope else 5  # smallest number that gives 128 neurons, equal for both signs
     assert first.after == (30 * each,)
     assert second.after == ((400,) if slope else (200,))
     gains = first.population.drive[0].abs()
@@ -320,15 +320,15 @@ REFUSED = {
     "parallel activations": (
         (("c1", same(2, 2), "r0"), ("r1", RELU, "c1"), ("c2", same(2, 2), "r0"), ("r2", RELU, "c2"),
          ("s", ADD, "r1 r2")),
-        r"r2: its weights read r0, and none of them r1, the layer before it: of branches that part, all but one",
+        r"r2 reads r0, but not r1, the layer before it: where the ANN has parallel branches, only one",
     ),
     "weights behind a sum with weights": (
         (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("c2", same(2, 2), "s"), ("r1", RELU, "c2")),
-        "c2: weights behind weights with no activation between them",
+        "c2: weights after weights, with no activation between them, are not supported",
     ),
     "maximum of a sum": (
         (("c1", same(2, 2), "r0"), ("s", ADD, "c1 r0"), ("m", nets.MaxPool((2, 2), (2, 2)), "s")),
-        "m: a maximum with no activation, or a leaky one, before it",
+        "m: max pooling needs an activation just before it, and not a leaky one",
     ),
 }  # fmt: skip
 
@@ -349,20 +349,20 @@ def test_a_maximum_stays_before_an_activation_that_falls() -> None:
 def test_a_maximum_padded_by_more_than_half_its_window_is_averaged_or_refused() -> None:
     ann = chain((1, 9, 9), conv(2, 1), nets.Relu(), nets.MaxPool((3, 3), (3, 3), (2, 2)), nets.Flatten(), dense(4, 18))
     assert len(spiking_layers(ann, MaxPooling.AVERAGE)) == 2
-    with pytest.raises(UnsupportedError, match="padded by more than half of its window"):
+    with pytest.raises(UnsupportedError, match=r"with kernel \(3, 3\) is padded by \(2, 2\); at most half"):
         spiking_layers(ann, MaxPooling.ANY)
 
 
 def test_a_maximum_of_the_image_is_averaged_or_refused() -> None:
     ann = chain((1, 8, 8), nets.MaxPool((2, 2), (2, 2)), nets.Flatten(), dense(5, 16), nets.Relu(), dense(3, 5))
     assert len(spiking_layers(ann, MaxPooling.AVERAGE)) == 2
-    with pytest.raises(UnsupportedError, match="a maximum of the image itself"):
+    with pytest.raises(UnsupportedError, match="max pooling of the image"):
         spiking_layers(ann, MaxPooling.ANY)
 
 
 def test_a_sum_that_doubles_each_time_is_refused() -> None:
     doubled = [(f"s{i + 1}", ADD, f"s{i} s{i}") for i in range(40)]
-    with pytest.raises(UnsupportedError, match="s7: a sum of more than 64 branches"):
+    with pytest.raises(UnsupportedError, match="s7: a sum of 128 branches; at most 64"):
         spiking_layers(graph((1, 6, 6), *STEM, ("s0", same(2, 2), "r0"), *doubled), MaxPooling.ANY)
 
 

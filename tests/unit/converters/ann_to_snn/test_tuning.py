@@ -1,4 +1,4 @@
-"""Tuning, of a network whose teacher knows the answer."""
+"""Tuning with a known teacher."""
 
 import math
 
@@ -44,7 +44,7 @@ def copied(network: Network) -> Network:
 
 
 def by(network: Network, factor: float = 1.0):
-    """A teacher: the network's logits times a factor, off by 3."""
+    """Return a teacher whose logits are those of the network times a factor, plus 3."""
 
     def answer(images: Tensor) -> Tensor:
         with torch.no_grad():
@@ -86,7 +86,7 @@ def test_what_answers_worse_is_taken_back(trained: Network, digits: Dataset, mon
 
 
 def test_smaller_steps_follow_on_those_that_made_it_worse(trained: Network, digits: Dataset, monkeypatch) -> None:
-    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 1e-12, 1e-13))  # the second moves no weight
+    monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 1e-12, 1e-13))  # the second is too small to change a weight
     network, seen = copied(trained), []
     tuned = tune(network, digits.train, by(trained), 1, on_epoch=seen.append)
     assert tuned is not None

@@ -1,4 +1,4 @@
-"""What files are, told from their content."""
+"""Kinds of files, recognised by their content."""
 
 import io
 import zipfile
@@ -77,7 +77,7 @@ def test_models_are_known_by_their_content(kind, suffix, tmp_path) -> None:
 
 
 def test_safetensors_whose_header_has_the_length_of_a_pickles_mark(tmp_path) -> None:
-    """The first byte is the low byte of a length; 0x80 0x02 would begin a pickle."""
+    """The file starts with the length of its header; a length with the bytes 0x80 0x02 looks like a pickle."""
     for extra in range(700):
         data = safetensors.torch.save({"w": torch.zeros(1)}, {"a": "x" * extra})
         if data[:2] == b"\x80\x02":
@@ -93,17 +93,17 @@ IMPOSTERS = {
     "a web page, not": b"<HTML><head></head></HTML>",
     "an XML document": b'<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>',
     "the error message of a server": b'{"error":"Repository not found"}',
-    "compressed by gzip": b"\x1f\x8b\x08\x00" + b"\0" * 20,
+    "a gzip file, not a model: unpack it first": b"\x1f\x8b\x08\x00" + b"\0" * 20,
     "a GGUF file, not a model": b"GGUF\x03\0\0\0",
     "a NumPy array": npy_bytes(),
     "a NumPy archive": npz_bytes(),
-    "a zip archive with model.onnx in it: unpack it first": zip_bytes("model.onnx", "README"),
+    "a zip archive that holds model.onnx: unpack it first": zip_bytes("model.onnx", "README"),
     "a zip archive, not a model; it holds a.txt": zip_bytes("a.txt"),
     "damaged zip": torch_bytes()[:200],
     "an HDF5 file of Keras": hdf5_bytes("model_weights", "optimizer_weights"),
     "of neither netx nor NIR; it holds other": hdf5_bytes("other"),
     "is text, not a model": b"name: net\ntime_steps: 4\n",
-    "of no known kind": bytes(range(64, 255)),
+    "not a model file of a known kind": bytes(range(64, 255)),
 }
 
 

@@ -1,4 +1,4 @@
-"""lava-dl checkpoints: what their tensors say, what they cannot, and that their networks run as they ran there."""
+"""lava-dl checkpoints: specs from their tensors, facts that tensors lack, and the same outputs as in lava-dl."""
 
 import shutil
 from pathlib import Path
@@ -43,7 +43,7 @@ def save(path: Path, state: dict[str, Any]) -> Path:
 
 
 def recorded(name: str) -> tuple[Tensor, Tensor]:
-    """Images, and the logits of lava-dl's SNN."""
+    """Return images, and the logits of lava-dl's SNN."""
     with np.load(GOLDEN / name / "reference.npz") as file:
         return torch.from_numpy(file["x"]), torch.from_numpy(file["snn/logits"])
 
@@ -56,7 +56,7 @@ def datasets(path: Path) -> dict[str, Any]:
 
 
 def plain(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The checkpoint after lava-dl's export, which strips weight norm."""
+    """Return the checkpoint as after lava-dl's export, which strips weight norm."""
     stripped = {}
     for key, value in state.items():
         if key.endswith("weight_g"):
@@ -121,7 +121,7 @@ def test_what_is_missing_is_named_with_a_draft_that_can_be_filled_in(tmp_path) -
     with pytest.raises(ConversionError) as error:
         read_checkpoint(path)
     text = str(error.value)
-    assert "hold\n- the time steps (--time-steps)\n- the threshold (--threshold)\n" in text
+    assert "contain\n- the time steps (--time-steps)\n- the threshold (--threshold)\n" in text
     assert "stride, padding and dilation of blocks 1, 2, and the size of the images" in text
     filled = text.partition("\n\n")[2]
     for unknown, value in (("[2, '?', '?']", "[2, 8, 8]"), ("time_steps: '?'", "time_steps: 12"),
@@ -136,8 +136,10 @@ def test_what_is_missing_is_named_with_a_draft_that_can_be_filled_in(tmp_path) -
 
 
 def draft_of_the_pool() -> str:
-    """Filled in."""
-    with pytest.raises(ConversionError, match=r"graded, of how many bits\?(.*\n)*.*dense if its spikes count") as error:
+    """Return the draft of a spec for the golden pool network, with its unknown values filled in."""
+    with pytest.raises(
+        ConversionError, match=r"the bits of the graded input(.*\n)*.*change its kind to dense"
+    ) as error:
         read_checkpoint(GOLDEN / "pool" / "network.pt", time_steps=12, threshold=1.0)
     draft = str(error.value).partition("\n\n")[2]
     for unknown, value in (("[2, '?', '?']", "[2, 12, 12]"), ("bits: '?'", "bits: 1"), ("affine", "dense"),
@@ -164,16 +166,16 @@ def test_a_pool_of_other_weights_or_size_is_told() -> None:
     state = checkpoint("pool")
     spec = parse_spec(draft_of_the_pool())
     state["blocks.1.synapse.weight"][0, 0, 0, 0] += 1
-    with pytest.raises(IntegrityError, match=r"block 1 is no pool of \[2, 2\]: its weights differ"):
+    with pytest.raises(IntegrityError, match=r"block 1 is not a pool with kernel \[2, 2\]: its weights differ"):
         model_of_checkpoint(state, origin="a.pt", spec=spec)
     state["blocks.1.synapse.weight"] = torch.ones(1, 1, 3, 2, 1)
-    with pytest.raises(IntegrityError, match=r"block 1 is no pool of \[2, 2\]: it has weights of \[3, 2\]"):
+    with pytest.raises(IntegrityError, match=r"block 1 is not a pool with kernel \[2, 2\]: its kernel is \[3, 2\]"):
         model_of_checkpoint(state, origin="a.pt", spec=spec)
 
 
 def test_spikes_for_input_and_no_input_block_is_told() -> None:
     spec = parse_spec(draft_of_the_pool().replace("encoding: graded", "").replace("bits: 1", "exact_input: false"))
-    with pytest.raises(IntegrityError, match=r"an input block and 4 .*without an input block, .* is graded"):
+    with pytest.raises(IntegrityError, match=r"an input block and 4 .*without an input block, .* must be graded"):
         model_of_checkpoint(checkpoint("pool"), origin="a.pt", spec=spec)
 
 
@@ -213,8 +215,8 @@ def test_bits_of_pixels_may_be_said_for_a_net_beside_without_input_neurons(tmp_p
 
 def test_of_a_lone_checkpoint_the_last_block_is_said_to_be_taken_for_a_readout(tmp_path) -> None:
     lone = Path(shutil.copy(GOLDEN / "dense" / "network.pt", tmp_path / "lone.pt"))
-    assert any("taken for an affine readout" in note for note in read_model(lone, DENSE).notes)
-    assert not any("taken for" in note for note in read_model(GOLDEN / "dense" / "network.pt").notes)
+    assert any("read as an affine readout" in note for note in read_model(lone, DENSE).notes)
+    assert not any("read as an affine" in note for note in read_model(GOLDEN / "dense" / "network.pt").notes)
 
 
 def test_mean_and_std_are_asked_for_where_no_spec_says_them() -> None:
@@ -267,7 +269,7 @@ FOREIGN = {
     "blocks.2.delay.delay": (torch.ones(24), "block 2: axonal delays"),
     "blocks.1.recurrent_synapse.weight": (torch.ones(32, 32), "block 1: recurrent synapses"),
     "blocks.1.synapse.imag.weight": (torch.ones(32, 49), "block 1: complex synapses"),
-    "blocks.3.neuron.sin_decay": (torch.ones(1), "block 3: a tensor neuron.sin_decay, which no block of CUBA"),
+    "blocks.3.neuron.sin_decay": (torch.ones(1), "block 3: a tensor neuron.sin_decay, which CUBA blocks do not have"),
 }
 
 
@@ -287,7 +289,7 @@ def test_foreign_blocks_are_refused_by_name(key) -> None:
     ],
 )
 def test_other_networks_are_sent_to_migrate(state) -> None:
-    with pytest.raises(ConversionError, match=r"no lava-dl checkpoint.*migrate"):
+    with pytest.raises(ConversionError, match=r"not a lava-dl checkpoint.*migrate"):
         model_of_checkpoint(state, origin="a.pt")
 
 
@@ -296,7 +298,7 @@ def test_a_spec_of_another_shape_is_told() -> None:
     document["blocks"][3]["features"] = 17
     with pytest.raises(IntegrityError) as error:
         model_of_checkpoint(checkpoint("conv"), origin="a.pt", spec=NetworkSpec.model_validate(document))
-    assert "blocks.4.synapse.parametrizations.weight.original1 is [16, 96, 1, 1, 1], the spec wants [17, 96]" in str(
+    assert "blocks.4.synapse.parametrizations.weight.original1 has shape [16, 96, 1, 1, 1], expected [17, 96]" in str(
         error.value
     )
 
@@ -304,7 +306,7 @@ def test_a_spec_of_another_shape_is_told() -> None:
 def test_a_spec_with_skips_is_told() -> None:
     document = parse_spec(CONV_SPEC).model_dump()
     document["blocks"][3]["skips"] = [{"source": 1, "kind": "dense"}]
-    with pytest.raises(ConversionError, match=r"a.pt: lava-dl's blocks are a chain, and the spec of .* has skips"):
+    with pytest.raises(ConversionError, match=r"a.pt: lava-dl's blocks form a chain, but the spec of .* has skips"):
         model_of_checkpoint(checkpoint("conv"), origin="a.pt", spec=NetworkSpec.model_validate(document))
 
 

@@ -1,4 +1,4 @@
-"""One door: any file read by what it is, with the hints that it has a use for."""
+"""Any model file is read by its kind, with the options that apply to it."""
 
 from pathlib import Path
 
@@ -25,14 +25,14 @@ def test_content_goes_before_the_suffix(truth, lie, model, tmp_path) -> None:
     path = write_model(model, tmp_path / f"a{truth}").rename(tmp_path / f"b{lie}")
     read = read_model(path)
     assert read.spec.input == model.spec.input
-    told = any(f"this is a {truth} file" in note for note in read.notes)
+    told = any(f"that of a {truth} file" in note for note in read.notes)
     assert told == (lie in {".pt", ".onnx", ".nir", ".net"} - {truth})
 
 
 @pytest.mark.parametrize("suffix", [".safetensors", ".net", ".hdf5"])
 def test_hints_without_use_are_refused(suffix, model, tmp_path) -> None:
     path = write_model(model, tmp_path / f"a{suffix}")
-    with pytest.raises(ConversionError, match="has no use for --spec and --threshold"):
+    with pytest.raises(ConversionError, match="leave out --spec and --threshold"):
         read_model(path, Hints(spec=SPEC, threshold=1.0))
 
 

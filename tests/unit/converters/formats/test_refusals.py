@@ -1,4 +1,4 @@
-"""Every format but safetensors refuses a kind of block that it was not written for."""
+"""Every format except safetensors refuses a kind of block that it does not know."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -24,7 +24,7 @@ KNOWN = "(only dense, conv, avg_pool, flatten, affine; replace the block, or wri
 
 @pytest.fixture
 def spec() -> NetworkSpec:
-    """A network whose blocks 1 and 2 are of a kind that no format knows."""
+    """Return a network whose blocks 1 and 2 are of a kind that no format knows."""
     spec = load_spec("mnist-dense")
     blocks = (GateSpec(features=512), GateSpec(features=512), spec.blocks[-1])
     return spec.model_copy(update={"blocks": blocks})

@@ -1,4 +1,4 @@
-"""Model, safetensors files, and formats by suffix."""
+"""`Model`, safetensors files, and the choice of a format by suffix."""
 
 import json
 from dataclasses import replace
@@ -87,7 +87,7 @@ def test_tensors_that_do_not_fit_are_all_named() -> None:
         Model(SPEC, tensors).build()
     assert "blocks.0.weight is missing" in str(error.value)
     assert "blocks.9.weight belongs to no block" in str(error.value)
-    assert "blocks.2.bias is [4], the spec wants [3]" in str(error.value)
+    assert "blocks.2.bias has shape [4], expected [3]" in str(error.value)
 
 
 def test_a_missing_file_is_told(tmp_path) -> None:
@@ -110,9 +110,9 @@ def test_a_truncated_file_is_told(tmp_path) -> None:
 
 def test_a_strangers_safetensors_is_told(tmp_path) -> None:
     path = save_with(tmp_path / "a.safetensors", {"w": torch.zeros(1)}, {"format": "pt"})
-    with pytest.raises(ConversionError, match="no lava-dl checkpoint"):
+    with pytest.raises(ConversionError, match="not a lava-dl checkpoint"):
         read_model(path)
-    with pytest.raises(IntegrityError, match="not a model of snnzoo"):
+    with pytest.raises(IntegrityError, match="not a snnzoo model"):
         read_safetensors(path)
 
 
@@ -150,5 +150,5 @@ def test_a_direction_of_zeros_is_refused(tmp_path) -> None:
     name = next(name for name in model.tensors if name.endswith("original1"))
     flat = {**model.tensors, name: torch.zeros_like(model.tensors[name])}
     path = write_model(replace(model, tensors=flat), tmp_path / "a.safetensors")
-    with pytest.raises(IntegrityError, match=f"{name} has a direction of zeros, of which weight norm makes NaN"):
+    with pytest.raises(IntegrityError, match=f"{name} has a channel of zeros, for which weight norm returns NaN"):
         read_model(path)

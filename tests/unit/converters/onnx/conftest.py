@@ -15,14 +15,14 @@ from converters.onnx.import_ann import OnnxImport, import_ann
 
 
 def numbers(*shape: int, seed: int = 3) -> np.ndarray:
-    """Of either sign, around 0.1."""
+    """Draw numbers of both signs, around 0.1."""
     return np.random.default_rng(seed).normal(0.1, 0.5, shape).astype(np.float32)
 
 
 def model_of(
     nodes: str, weights: dict[str, np.ndarray], *, shape: str, opset: int, output: str = "y", dtype: str = "float"
 ) -> ModelProto:
-    """A model with the input `x` and one output, without shapes in between."""
+    """Return a model with the input `x` and one output, without shapes in between."""
     graph = onnx.parser.parse_graph(f"tiny ({dtype}[{shape}] x) => (float {output}) {{ {nodes} }}")
     graph.output[0].type.tensor_type.ClearField("shape")
     graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in weights.items())
@@ -31,7 +31,7 @@ def model_of(
 
 @pytest.fixture
 def write(tmp_path) -> Callable[..., Path]:
-    """`write(nodes, weights, shape="1,2,6,6", opset=13)`: the file of a graph from x to y."""
+    """`write(nodes, weights, shape="1,2,6,6", opset=13)` writes a graph from x to y and returns its path."""
 
     def write(nodes: str, weights: dict | None = None, *, shape: str = "1,2,6,6", opset: int = 13, **options) -> Path:
         path = tmp_path / "tiny.onnx"
@@ -43,9 +43,9 @@ def write(tmp_path) -> Callable[..., Path]:
 
 @pytest.fixture
 def classify(write) -> Callable[..., OnnxImport]:
-    """`classify(nodes, weights)`: the import of a graph from x to h, with a dense layer from h to y behind it.
+    """`classify(nodes, weights)` imports a graph from x to h, followed by a dense layer from h to y.
 
-    The weights of that layer all differ, so that no number may stand in another's place.
+    The weights of that layer all differ, so that swapped elements of h change y.
     """
 
     def classify(nodes: str, weights: dict | None = None, *, shape: str = "1,2,6,6", opset: int = 13, features=None):

@@ -1,4 +1,4 @@
-"""Scalings and shifts between layers: where they are folded, exactly, and where that is refused."""
+"""Scales and shifts between layers: folded exactly where possible, otherwise refused."""
 
 import numpy as np
 import pytest
@@ -89,7 +89,7 @@ def test_normalisation_passes_a_maximum_only_with_factors_above_0(classify, sign
 
 
 def test_a_shift_between_a_maximum_and_a_convolution_is_its_bias(classify) -> None:
-    """However many places there are, which sums of floats may round apart."""
+    """The shift is the same in all places, although sums of floats may round differently there."""
     nodes = f"c = Conv(x, k) r = Relu(c) p = MaxPool<kernel_shape=[2,2],strides=[2,2]>(r) n = {NORM}(p, s, t, m, v) "
     stats = statistics(8)
     weights = {"k": numbers(8, 3, 3, 3), "l": numbers(8, 8, 3, 3, seed=8), **stats, "s": np.abs(stats["s"])}
@@ -118,7 +118,7 @@ def test_a_factor_alone_goes_through_padding(classify) -> None:
 
 def test_a_shift_before_padding_without_a_way_back_and_a_relu_is_refused(classify) -> None:
     nodes = "r = Relu(x) n = Add(r, a) c = Conv<pads=[1,1,1,1]>(n, k) h = Relu(c)"
-    with pytest.raises(UnsupportedError, match=r"n \(Add\): a bias that differ"):
+    with pytest.raises(UnsupportedError, match=r"n \(Add\): its bias values differ"):
         classify(nodes, {"k": K, "a": numbers(2, 1, 1)}, features=144)
 
 
@@ -160,8 +160,8 @@ def test_a_factor_below_0_does_not(classify) -> None:
 
 def test_a_bias_that_differs_over_height_and_width(classify) -> None:
     weights = {"k": K, "b": numbers(4, 4, 4)}
-    assert len(operations(classify("c = Conv(x, k) h = Add(c, b)", weights), Dense)) == 1  # goes into the dense bias
-    with pytest.raises(UnsupportedError, match=r"a \(Add\): a bias that differ over height and width"):
+    assert len(operations(classify("c = Conv(x, k) h = Add(c, b)", weights), Dense)) == 1  # folded into the dense bias
+    with pytest.raises(UnsupportedError, match=r"a \(Add\): its bias values differ over height and width"):
         classify("c = Conv(x, k) a = Add(c, b) h = Relu(a)", weights, features=64)
 
 
@@ -268,7 +268,7 @@ def test_a_quantiser_may_name_its_type_without_a_zero_point(write) -> None:
 @pytest.mark.parametrize(
     ("back", "message"),
     [
-        ("d = DequantizeLinear(q, t)", r"d \(DequantizeLinear\): dequantises by 0\.1 from 0 what was .* by 0\.02"),
+        ("d = DequantizeLinear(q, t)", r"d \(DequantizeLinear\): its scale 0\.1 and zero point 0 must be .* 0\.02"),
         ("c = Cast<to=1>(q) d = Mul(c, s)", r"c \(Cast\): computes with quantised numbers"),
     ],
 )
@@ -323,14 +323,14 @@ def test_integer_operators_are_refused(write) -> None:
 
 
 def test_weights_are_folded_in_64_bits(classify) -> None:
-    """Two factors that cancel leave the weights as they were, to the bit."""
+    """Two factors that cancel leave the weights unchanged, to the bit."""
     weights = {"k": K, "a": np.float32([1e-20]), "b": np.float32([1e20])}
     (conv,) = operations(classify("c = Conv(x, k) m = Mul(c, a) h = Mul(m, b)", weights), Conv)
     assert torch.allclose(conv.weight, torch.from_numpy(K), rtol=1e-6)
 
 
 def test_normalisation_of_each_number_by_itself(classify) -> None:
-    """`spatial=0`, until opset 8: statistics of the maps' shape."""
+    """With `spatial=0`, until opset 8, statistics have the shape of a feature map."""
     shape = (4, 4, 4)
     weights = {name: numbers(*shape, seed=i) for i, name in enumerate("stm")} | {"v": np.full(shape, 0.5, np.float32)}
     found = classify(
@@ -340,7 +340,7 @@ def test_normalisation_of_each_number_by_itself(classify) -> None:
 
 
 def test_normalisation_of_channels_last_images(classify) -> None:
-    """As Keras' preprocessing is exported: by channel, then channels first, then padding."""
+    """Keras exports its preprocessing so: normalisation by channel, a transpose to channels first, padding."""
     nodes = "a = Sub(x, m) n = Mul(a, s) t = Transpose<perm=[0,3,1,2]>(n) c = Conv<pads=[1,1,1,1]>(t, k) h = Relu(c)"
     found = classify(nodes, {"m": MEAN.ravel(), "s": STD.ravel(), "k": K}, shape="N,6,5,2")
     assert found.ann.shape == (2, 6, 5)
@@ -358,5 +358,5 @@ def test_a_channel_of_ones_does_not_pass_a_bound_below_1(classify) -> None:
     weights = {"k": K, "l": L, "a": numbers(4, 1, 1), "zero": np.array(0, np.float32)}
     found = classify(nodes.format("two"), {**weights, "two": np.array(2, np.float32)})
     assert operations(found, Conv)[0].weight.shape[0] == 5
-    with pytest.raises(UnsupportedError, match=r"n \(Add\): a bias that differ"):
+    with pytest.raises(UnsupportedError, match=r"n \(Add\): its bias values differ"):
         classify(nodes.format("half"), {**weights, "half": np.array(0.5, np.float32)})

@@ -98,7 +98,7 @@ def test_an_image_with_channels_last(write) -> None:
     path = write(nodes, {"k": KERNEL, "b": numbers(4), "W": numbers(48, 3)}, shape="N,5,6,2")
     found = import_ann(path)
     assert found.ann.shape == (2, 5, 6)
-    assert any("images are [5, 6, 2]; the ANN's are [2, 5, 6]" in note for note in found.notes)
+    assert any("takes images [5, 6, 2]; the ANN takes [2, 5, 6]" in note for note in found.notes)
     images = torch.rand(3, 2, 5, 6)
     wanted = found.reference.evaluator.run(
         None, {**found.reference.constants, "x": images[:1].permute(0, 2, 3, 1).numpy()}
@@ -158,7 +158,7 @@ def test_maps_of_one_axis_that_stand_upright(classify, nodes, operation) -> None
 
 def test_maps_turned_over_are_refused(classify) -> None:
     nodes = "c = Conv(x, k) t = Transpose<perm=[0,1,3,2]>(c) h = Conv(t, l)"
-    with pytest.raises(UnsupportedError, match="no weights can absorb that"):
+    with pytest.raises(UnsupportedError, match="which its weights cannot absorb"):
         classify(nodes, {"k": KERNEL, "l": numbers(2, 4, 1, 1)}, features=32)
 
 
@@ -241,7 +241,7 @@ WEIGHTS = {"w": numbers(6, 4), "v": numbers(4, 3)}
 def test_nodes_in_any_order(tmp_path) -> None:
     found = import_ann(saved(tmp_path / "a.onnx", dense_graph(LAYERS[::-1], WEIGHTS)))
     assert kinds(found) == ["Dense", "Relu", "Dense"]
-    assert [row["name"] for row in found.nodes] == ["y", "r", "a"]  # without names, by their outputs, as in the file
+    assert [row["name"] for row in found.nodes] == ["y", "r", "a"]  # unnamed: names of outputs, in the file's order
 
 
 def test_initializers_that_are_inputs_too(tmp_path) -> None:
@@ -301,7 +301,7 @@ def test_the_output_that_others_lead_to(tmp_path, outputs) -> None:
 def test_an_output_that_can_be_read_is_preferred(tmp_path) -> None:
     nodes = [*LAYERS, ("Tanh", ["r"], ["t"])]
     found = import_ann(saved(tmp_path / "a.onnx", dense_graph(nodes, WEIGHTS, outputs=("t", "y"))))
-    assert found.notes == ("the output 'y' is read; 't' are not",)
+    assert found.notes == ("the output 'y' is converted; other outputs are ignored: 't'",)
     assert found.nodes[3]["became"] == "unused"
 
 

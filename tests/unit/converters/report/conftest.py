@@ -26,7 +26,7 @@ HOSTILE = '<script>alert("1")</script>'
 
 @pytest.fixture(scope="session")
 def onnx_file(tmp_path_factory) -> Path:
-    """16 pixels, 12 hidden neurons of which the last is always 0, 4 classes; a node has a hostile name."""
+    """An ONNX file: 16 pixels, 12 hidden neurons (the last is always 0), 4 classes, and a node with a hostile name."""
     random = np.random.default_rng(0)
     first, second = random.normal(size=(12, 16)).astype(np.float32), random.normal(size=(4, 12)).astype(np.float32)
     first[-1] = 0
@@ -50,7 +50,7 @@ def onnx_file(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="session")
 def dataset() -> Dataset:
-    """300 images to learn from and 90 to test on, without labels that mean anything."""
+    """300 training and 90 test images of noise, all with label 0."""
     images = torch.randint(0, 256, (390, 1, 4, 4), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     train, test = (Split(part, torch.zeros(len(part), dtype=torch.int64)) for part in images.split([300, 90]))
     return Dataset("noise", train, test, ("<b>a", "b", "c", "d"), "drawn <at> random")
@@ -72,7 +72,7 @@ def conversion_html(conversion) -> str:
 
 @pytest.fixture(scope="session")
 def model(conversion) -> Model:
-    """As converted, with a description and a card that are hostile."""
+    """The converted model with a hostile description and a hostile card."""
     spec = conversion.model.spec.model_copy(update={"description": HOSTILE})
     return replace(conversion.model, spec=spec, card={"training": {"data": HOSTILE, "epoch": 1, "epochs": 3}})
 
@@ -84,7 +84,7 @@ def gallery(model, dataset) -> GalleryFigures:
 
 @pytest.fixture(scope="session")
 def reports() -> list[EpochReport]:
-    """Of three epochs; the loss of the first overflows."""
+    """Reports of three epochs; the loss of the first overflows."""
     return [
         EpochReport(0, 1.0, 0.01, math.inf, 0.5, 1.5, 0.625, 1.75, 0.375, True),
         EpochReport(1, 1.0, 0.01, 0.5, 0.75, 1.0, 0.875, 1.25, 0.8125, True),
@@ -98,7 +98,7 @@ def gallery_html(model, gallery, reports) -> str:
 
 
 class Page(HTMLParser):
-    """Elements with their attributes; text by the element it stands in."""
+    """A parsed page: elements with their attributes, and text by element."""
 
     def __init__(self, text: str) -> None:
         super().__init__()
@@ -130,5 +130,5 @@ class Page(HTMLParser):
 
 @pytest.fixture(scope="session")
 def parse() -> Callable[[str], Page]:
-    """Takes a page apart."""
+    """The class that parses a page."""
     return Page

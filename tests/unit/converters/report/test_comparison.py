@@ -48,7 +48,7 @@ def test_correlations_are_those_of_activations_and_rates(conversion) -> None:
 
 def test_both_programs_run_on_the_same_images(conversion) -> None:
     figures = measure_conversion(conversion)
-    assert figures.ann_accuracy == 1.0  # the labels are its answers
+    assert figures.ann_accuracy == 1.0  # the labels are the ANN's own answers
     assert figures.agreement == figures.network.confusion.accuracy == figures.network.by_steps[16]
     assert figures.network.by_steps[16] == conversion.converted[16]
     assert figures.macs == 16 * 12 + 12 * 4

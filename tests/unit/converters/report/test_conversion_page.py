@@ -1,4 +1,4 @@
-"""The report of a conversion says what became of it. What holds for every page is in test_every_page.py."""
+"""The page of a conversion shows all its results. Rules for all pages are in test_every_page.py."""
 
 from dataclasses import replace
 
@@ -63,13 +63,13 @@ def test_gaps_and_disagreements_and_tuning_show(conversion, parse) -> None:
     network = replace(figures.network, by_steps={**figures.network.by_steps, 64: None})
     tuned = replace(conversion, tuned={16: 0.4321, 8: 0.4321, 4: None})
     page = parse(conversion_page(tuned, replace(figures, network=network), source="x", command="c", outputs=[]))
-    assert "a state leaves 24 bits" in page.text
+    assert "a state exceeds 24 bits" in page.text
     assert "overflows" in page.text
     assert "43.21" in page.text
     example, ann = figures.examples[-1]
     swapped = replace(figures, examples=[(example, -ann)], agreement=0.5)
     text = parse(conversion_page(conversion, swapped, source="x", command="c", outputs=[])).text
-    assert "They disagree." in text
+    assert "ANN and SNN disagree." in text
     assert "✗ wrong" in text
 
 

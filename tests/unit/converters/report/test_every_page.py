@@ -1,4 +1,4 @@
-"""Every page is well-formed, fetches nothing, and says everything in words too."""
+"""Every page is well-formed, fetches nothing, and has a text for every picture."""
 
 import re
 

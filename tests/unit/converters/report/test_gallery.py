@@ -1,4 +1,4 @@
-"""The gallery of a model: its figures are those of the engines, and all of them are on the page."""
+"""The gallery of a model: its figures equal those of the engines, and the page shows all of them."""
 
 from dataclasses import replace
 
@@ -68,9 +68,9 @@ def test_examples_come_by_class_and_few_of_them_are_mistakes(model, dataset) -> 
 
 def test_data_without_labels_or_with_other_classes_is_refused(model, dataset) -> None:
     unlabelled = Dataset("x", dataset.train, dataset.test, (UNLABELLED,), "pictures.npz")
-    with pytest.raises(DataError, match="needs labels: there are none in pictures"):
+    with pytest.raises(DataError, match=r"needs labels; pictures\.npz has no labels"):
         measure_gallery(model, unlabelled, limit=5)
-    with pytest.raises(DataError, match="x has 9 classes, the model 4"):
+    with pytest.raises(DataError, match="x has 9 classes, the model has only 4"):
         measure_gallery(model, Dataset("x", dataset.train, dataset.test, tuple("123456789"), ""), limit=5)
 
 
@@ -86,7 +86,7 @@ def test_every_figure_is_on_the_page(page, model, gallery, reports) -> None:
     for line in (dump_spec(model.spec), "zoo gallery '<u>.net'", "training: epoch", "2 (of 3)"):
         assert line in said
     for i in range(len(model.spec.layers)):
-        assert f"{i} {model.spec.layers[i].kind}, " in said  # of the drawing
+        assert f"{i} {model.spec.layers[i].kind}, " in said  # from the drawing
 
 
 def test_each_image_has_its_spikes_beside_it_frame_by_frame(page, model, gallery) -> None:
@@ -121,8 +121,8 @@ def test_of_a_long_run_the_first_frames_are_shown(model, gallery, parse) -> None
 def test_without_a_run_beside_it_the_page_says_where_curves_come_from(model, gallery, parse) -> None:
     bare = replace(model, card={})
     text = parse(gallery_page(bare, gallery, source="x", command="c")).text
-    assert "neither a card nor a metrics.jsonl, as zoo train writes it" in text
-    assert "What the model file says of itself" not in text
+    assert "neither the model's card nor a metrics.jsonl file, which zoo train writes" in text
+    assert "Card of the model file" not in text
 
 
 def test_of_one_epoch_every_line_is_a_dot(model, gallery, reports) -> None:

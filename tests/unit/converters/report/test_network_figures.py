@@ -1,4 +1,4 @@
-"""Figures of a network whose every answer is known: the class is the first bright pixel, and no image is dark."""
+"""Figures of a network with known answers: the class is the first bright pixel, and no image is dark."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ from specs.network import NetworkSpec
 
 @pytest.fixture
 def exact() -> IntegerNetwork:
-    """Pixel i drives hidden neuron i alone, at each step; the fourth pixel has no weight. Neuron i is for class i."""
+    """A network in which pixel i fires hidden neuron i, which votes for class i; pixel 3 has no weight."""
     document = {
         "name": "known", "time_steps": 5, "neuron": {"threshold": 0.5, "current_decay": 1.0, "voltage_decay": 1.0},
         "input": {"shape": [4], "encoding": "graded", "bits": 1},

@@ -68,11 +68,13 @@ def test_facts_are_those_of_the_spec_and_of_the_weights(model, graph) -> None:
         "threshold 32 = 0.5",
         "current decay 4096 = 1",
         "voltage decay 1024 = 0.25",
-        "an empty step follows",
+        "spikes leave a step later",
     )
-    assert {"threshold 64 = 1", "a spike subtracts the threshold", "from 1: identity, 2 weights"} <= set(second.facts)
+    wanted = {"threshold 64 = 1", "a spike subtracts the threshold", "skip from 1: identity, 2 weights"}
+    assert wanted <= set(second.facts)
     assert "8 weights, all 10" in pool.facts
-    assert {"readout, never fires", "from 0: dense, 48 weights", "from 1: dense, 96 weights"} <= set(readout.facts)
+    wanted = {"readout, never fires", "skip from 0: dense, 48 weights", "skip from 1: dense, 96 weights"}
+    assert wanted <= set(readout.facts)
     assert graph.layers[0].facts[0] == "current 1 x + 0"
     assert graph.layers[0].facts[-1] == "x = (pixel - 0.5) / 0.25"
     assert [layer.sources for layer in graph.layers] == [(), (), (1,), (), (), (0, 1)]
@@ -155,7 +157,7 @@ def test_a_netx_file_is_drawn_whatever_its_neurons_are() -> None:
     )  # fmt: skip
     file = NetxFile((NetxLayer("input", (1, 2, 2)), conv), None, None)
     graph = graph_of_netx(file, "odd.net")
-    assert graph.about == "time steps not said, 8 weights"
+    assert graph.about == "time steps unknown, 8 weights"
     assert graph.layers[1].facts == (
         "kernel 2x2",
         "8 weights, -8 to 6",

@@ -1,4 +1,4 @@
-"""Weight norm in state dicts: the three styles, against torch's own modules."""
+"""Weight norm in state dicts: the three styles, compared with torch's own modules."""
 
 import copy
 import subprocess
@@ -115,7 +115,7 @@ def test_multiplied_out_it_is_what_torch_computes(dim, dtype) -> None:
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("dim", [0, 1])
 def test_a_wide_weight_comes_back_to_the_bit(dim, dtype) -> None:
-    """Its norm is summed as in the forward; torch.norm_except_dim sums in another order."""
+    """Its norm is summed as in torch's forward pass; torch.norm_except_dim sums in another order."""
     weight = torch.randn(300, 4096, dtype=dtype, generator=torch.Generator().manual_seed(0))
     assert torch.equal(multiply_out(split(weight, dim), dim), weight)
 
@@ -131,7 +131,7 @@ def test_by_default_all_matrices_named_weight_do() -> None:
     state = {**network().state_dict(), "table": torch.ones(2, 2), "codes.weight": torch.ones(2, 2, dtype=torch.int8)}
     plan = plan_migration(state, to="parametrized")
     assert {old.name for old, _, _ in plan.renamed} == {"0.weight", "2.weight"}
-    assert plan.notes == ("2 plain weights get a norm of dim 0 (`only`, `dim` choose): 0.weight, 2.weight",)
+    assert plan.notes == ("2 plain weights get a norm of dim 0 (see `only`, `dim`): 0.weight, 2.weight",)
 
 
 def test_beside_a_norm_none_does() -> None:
@@ -154,11 +154,11 @@ def test_the_axis_of_a_new_norm_is_chosen(dim, shape) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"only": ["z*"]}, r"no plain weight is like 'z\*'; there are a\.weight"),
-        ({"dim": 2}, r"a\.weight \[2, 2\] has no axis 2; take one from 0 to 1"),
+        ({"only": ["z*"]}, r"no plain weight matches 'z\*'; there are a\.weight"),
+        ({"dim": 2}, r"a\.weight \[2, 2\] has no axis 2; expected 0 to 1"),
         ({"dim": -1}, "has no axis -1"),
-        ({"to": "plain", "only": ["a*"]}, "to plain, none does"),
-        ({"to": "keras"}, "no style 'keras'; there are plain, legacy, parametrized"),
+        ({"to": "plain", "only": ["a*"]}, "in style plain none does"),
+        ({"to": "keras"}, "unknown style 'keras'; expected plain, legacy, parametrized"),
     ],
 )
 def test_a_choice_that_cannot_be_is_told(options, message) -> None:
@@ -186,7 +186,7 @@ def test_shapes_that_do_not_fit_are_refused_by_name() -> None:
 @pytest.mark.parametrize("shape", [[4], [4, 1], [4, 4]])
 def test_gates_g_and_v_are_no_norm(shape) -> None:
     state = {"cell.w_g": torch.ones(shape), "cell.w_v": torch.ones(shape)}
-    with pytest.warns(UserWarning, match=r"cell\.w_g .* and cell\.w_v .* do not fit each other .*: left as they are"):
+    with pytest.warns(UserWarning, match=r"cell\.w_g .* and cell\.w_v .* do not fit together .*: left as they are"):
         found = migrate_state_dict(state, to="plain")
     assert same(found, state)
 
@@ -227,7 +227,7 @@ def test_magnitude_and_direction_may_differ_in_dtype() -> None:
 
 @pytest.mark.parametrize("to", list(Style))
 def test_a_weight_in_all_three_styles_is_kept_once(to) -> None:
-    with pytest.warns(UserWarning, match=r"a\.weight is there twice: .* stays, its equal .* is dropped"):
+    with pytest.warns(UserWarning, match=r"a\.weight is stored twice: .* is kept, the equal .* is dropped"):
         found = migrate_state_dict({**LEGACY, **PARAMETRIZED, **PLAIN}, to=to)
     assert same(found, {"plain": PLAIN, "legacy": LEGACY, "parametrized": PARAMETRIZED}[to])
 
@@ -265,7 +265,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
         migrate_state_dict(state, to="legacy", only=["w"])
 
 
-# --- zeros, infinities, nothing
+# --- zeros, infinities, empty tensors
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -273,7 +273,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
 def test_a_zero_row_gets_ones_and_a_magnitude_of_zero(dim, dtype) -> None:
     weight = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=dtype)
     weight = {0: weight, 1: weight.T.contiguous(), None: weight * 0}[dim]
-    with pytest.warns(UserWarning, match="weight: 1 rows are zero and stay so"):
+    with pytest.warns(UserWarning, match="weight: 1 rows are zero; their magnitude is 0"):
         found = migrate_state_dict({"weight": weight}, to="legacy", dim=dim)
     g, v = found["weight_g"], found["weight_v"]
     assert g.reshape(-1)[-1] == 0
@@ -297,7 +297,7 @@ def test_a_direction_of_zeros_with_no_magnitude_is_zero() -> None:
 
 
 def test_a_direction_of_zeros_with_a_magnitude_is_refused_by_name() -> None:
-    with pytest.raises(ConversionError, match=r"weight_v: a direction of zeros whose magnitude, in weight_g, is not 0"):
+    with pytest.raises(ConversionError, match=r"weight_v: a row of zeros whose magnitude, in weight_g, is not 0"):
         migrate_state_dict({"weight_g": torch.ones(1, 1), "weight_v": torch.zeros(1, 2)}, to="plain")
 
 
@@ -312,13 +312,13 @@ def test_values_that_are_not_finite_are_told_and_pass(value, to) -> None:
 
 
 def test_a_norm_beyond_the_dtype_is_refused() -> None:
-    with pytest.raises(ConversionError, match="weight: its norm is beyond float16; cast first"):
+    with pytest.raises(ConversionError, match="weight: the norm is beyond float16; first cast"):
         migrate_state_dict({"weight": torch.full((1, 4), 6e4, dtype=torch.float16)}, to="legacy")
 
 
 @pytest.mark.parametrize("shape", [(0, 3), (3, 0)])
 def test_an_empty_weight_passes(shape) -> None:
-    """In a process of its own: torch's kernel divides by zero."""
+    """It runs in a separate process, since torch's kernel divides by zero."""
     program = (
         "import torch, warnings; from converters import migrate_state_dict as migrate\n"
         "warnings.simplefilter('ignore')\n"

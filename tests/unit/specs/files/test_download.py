@@ -1,4 +1,4 @@
-"""Downloads from a server that misbehaves; files that are whole or not there; one fetch for many."""
+"""Downloads from a faulty server; files that are complete or absent; one download for several processes."""
 
 import errno
 import io
@@ -69,12 +69,12 @@ def test_a_transfer_that_breaks_off_is_resumed(web, url, monkeypatch, fault: str
     assert fetch(url, size=n_bytes if known else None) == data
     (_, first), (_, second) = web.requests
     assert first is None
-    if fault != "reset":  # which may lose what was sent but not read
+    if fault != "reset":  # a reset may lose bytes that were sent
         assert second == f"bytes={n_bytes // 2}-"
 
 
 def trickle(web, where: str, handler, data: bytes) -> None:
-    """A byte at a time, for seconds: of the second half of the file, of headers, of the size of a chunk."""
+    """Send the second half of the file, a header, or the size of a chunk byte by byte, for seconds."""
     rest = b"x" * 100
     if where == "body":
         web.half(handler, data)
@@ -105,7 +105,8 @@ def test_a_transfer_that_trickles_is_broken_off_and_resumed(web, url, monkeypatc
 def test_a_server_that_only_trickles_is_given_up_with_the_reason(web, url, monkeypatch) -> None:
     monkeypatch.setattr("specs.files.download.RATE_WINDOW_S", 0.2)
     web.script["/file"] = [partial(trickle, web, "headers")] * ATTEMPTS
-    with pytest.raises(TransferError, match=rf"/file: the server sent \d+ bytes in 0 s; tried {ATTEMPTS} times"):
+    told = rf"/file: too slow: the server sent \d+ bytes in 0 s; tried {ATTEMPTS} times"
+    with pytest.raises(TransferError, match=told):
         fetch(url)
 
 
@@ -186,7 +187,7 @@ def test_a_missing_file_is_not_asked_for_again(web) -> None:
 
 @pytest.mark.parametrize("difference", [-1, 1])
 def test_another_length_than_expected_is_refused_before_it_is_read(web, url, difference: int) -> None:
-    with pytest.raises(IntegrityError, match=f"{len(DATA)} bytes, as the server says; it must be"):
+    with pytest.raises(IntegrityError, match=f"expected .* bytes, the server announces {len(DATA)}$"):
         fetch(url, size=len(DATA) + difference)
     assert len(web.requests) == 1
 
@@ -244,7 +245,7 @@ def test_a_url_that_cannot_be_is_named(bad: str) -> None:
 
 
 class Full(io.BytesIO):
-    """A disk with room for a few bytes."""
+    """A file on a disk with space for 100 bytes."""
 
     name = "full"
 
@@ -261,7 +262,7 @@ def test_a_full_disk_is_told_at_once_and_gets_its_room_back(web, url) -> None:
     assert (file.getvalue(), len(web.requests)) == (b"", 1)
 
 
-# --- Files that are whole or not there
+# --- Files that are complete or absent
 
 
 def names(folder: Path) -> list[str]:

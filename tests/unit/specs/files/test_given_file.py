@@ -10,7 +10,7 @@ from specs.files.given_file import HEAD_BYTES, check_given_file, is_text
         (b"", True),
         (b"name: a", True),
         ("ü".encode() * HEAD_BYTES, True),
-        (b"x" + "ü".encode() * HEAD_BYTES, True),  # the last is cut in two
+        (b"x" + "ü".encode() * HEAD_BYTES, True),  # the last character is cut in two
         (b"a\0b", False),
         (b"\xff\xd8\xff", False),
     ],

@@ -61,7 +61,7 @@ with whole_file(sys.argv[1]) as file:
 
 @pytest.fixture
 def killed(tmp_path) -> Callable[[Path], str]:
-    """Write a file and be killed; the name of what is left."""
+    """Return a function that kills a process while it writes a file, and returns the name of the file it leaves."""
 
     def killed(path: Path) -> str:
         before = set(tmp_path.iterdir())
@@ -115,7 +115,7 @@ def test_without_locks_files_are_written_and_nothing_is_removed(tmp_path, monkey
 
 
 def test_a_temporary_file_that_was_taken_for_a_leftover_is_made_again(tmp_path, monkeypatch) -> None:
-    """Another process may come between its making and its lock."""
+    """Another process may delete the temporary file between its creation and its lock."""
     lock, taken = whole_file_module._lock, []
 
     def late(descriptor: int, *, wait: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Pulling from folders and from a server on loopback that misbehaves."""
+"""Pulls from folders and from a faulty server on loopback."""
 
 import hashlib
 import json
@@ -31,7 +31,7 @@ def cache(monkeypatch, tmp_path) -> Path:
 
 @pytest.fixture
 def made(web, carded):
-    """A tiny model, in an index on the web server."""
+    """A tiny model in an index on the web server."""
     made = carded()
     publish(made.file, made.card_file, str(web.folder))
     return made
@@ -88,7 +88,7 @@ def test_a_format_that_the_index_has_is_not_converted(web, made, tmp_path) -> No
 
 def test_nothing_is_overwritten_unless_asked(web, made, tmp_path) -> None:
     (tmp_path / "tiny.safetensors").write_bytes(b"mine")
-    with pytest.raises(SnnZooError, match=r"tiny.safetensors exists, with other bytes.*--force"):
+    with pytest.raises(SnnZooError, match=r"tiny.safetensors exists with other content.*--force"):
         pull_from(web.url, folder=tmp_path)
     assert (tmp_path / "tiny.safetensors").read_bytes() == b"mine"
     pull_from(web.url, folder=tmp_path, force=True)
@@ -117,7 +117,7 @@ def test_too_much_too_little_and_web_pages_are_refused(web, made, cache) -> None
     data = file.read_bytes()
     for other in (data + b"x", data[:-1]):
         file.write_bytes(other)
-        with pytest.raises(IntegrityError, match=f"{len(other)} bytes, as the server says; it must be {len(data)}"):
+        with pytest.raises(IntegrityError, match=f"expected {len(data)} bytes, the server announces {len(other)}$"):
             pull_from(web.url)
     web.script[path_of(made)] = [partial(web.give, kind="text/html")]
     with pytest.raises(IntegrityError, match="a web page"):
@@ -194,7 +194,7 @@ def test_the_first_index_with_the_name_wins(tmp_path, carded, monkeypatch) -> No
     assert find_model(models[2].reference, catalogs) is None
     assert [found.name for found in search("*", catalogs)] == ["other", "tiny"]
     assert [found.name for found in search("t?n[xy]", catalogs)] == ["tiny"]
-    assert find_model("mnist-dense", catalogs) is None  # those asked for, and no others
+    assert find_model("mnist-dense", catalogs) is None  # only the given catalogs are searched
     monkeypatch.setenv("ZOO_INDEX", f"{tmp_path}/index2 {tmp_path}/index0")
     catalogs = open_catalogs()
     assert [catalog.name for catalog in catalogs] == [f"{tmp_path}/index2", f"{tmp_path}/index0", "package", "cache"]
@@ -208,12 +208,12 @@ def test_an_index_that_cannot_be_read_is_not_passed_over(tmp_path, web, made) ->
 
 def test_of_an_index_of_the_environment_it_is_told_what_to_do(monkeypatch, web, made) -> None:
     monkeypatch.setenv("ZOO_INDEX", f"{web.url}/none")
-    with pytest.raises(TransferError, match="ZOO_INDEX names this index; --offline does without"):
+    with pytest.raises(TransferError, match="This index comes from ZOO_INDEX; --offline skips"):
         open_catalogs()
 
 
 def replace_card(web, text: bytes) -> None:
-    """Put another card in the place of that of `tiny`, as the index then says."""
+    """Replace the card of `tiny`, and its digest in the index."""
     index = json.loads((web.folder / "index.json").read_text())
     card = index["models"]["tiny"][0]["card"]
     (web.folder / card["path"]).write_bytes(text)
@@ -229,7 +229,7 @@ def test_a_model_with_a_card_of_a_later_version_is_pulled(web, made) -> None:
 def test_a_card_of_another_model_is_refused(web, made, carded) -> None:
     other = carded("other")
     replace_card(web, other.card_file.read_bytes())
-    with pytest.raises(IntegrityError, match=f"the card of {made.reference} is that of {other.reference}"):
+    with pytest.raises(IntegrityError, match=f"expected the card of {made.reference}, got that of {other.reference}"):
         pull_from(web.url)
 
 
@@ -293,7 +293,7 @@ def test_a_killed_pull_is_resumed(web, made, cache) -> None:
 
 
 def no_interface() -> tuple[str, ...]:
-    """A command that runs another where there is no network interface but a loopback that is down."""
+    """Return a prefix that runs a command without network: its only interface is a loopback that is down."""
     prefix = ("unshare", "--user", "--map-root-user", "--net")
     try:
         subprocess.run([*prefix, "true"], check=True, capture_output=True)
@@ -313,9 +313,9 @@ def test_the_package_s_models_come_without_a_network_in_all_formats(tmp_path) ->
     assert all(path.stat().st_size > 100_000 for path in paths)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="namespaces are Linux's")
+@pytest.mark.skipif(sys.platform != "linux", reason="needs network namespaces of Linux")
 def test_the_namespace_has_no_network(web) -> None:
-    """So that the test above can fail."""
+    """A connection fails in the namespace, so the test above can fail."""
     process = start("list", "--from", web.url, prefix=no_interface())
     _, errors = process.communicate()
     assert process.returncode == 1

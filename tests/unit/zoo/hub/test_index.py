@@ -9,7 +9,7 @@ from zoo.runs.card import load_card
 
 @pytest.fixture
 def document(carded) -> dict:
-    """An index with one model, as `json.loads` gives it."""
+    """An index with one model, as parsed JSON."""
     made = carded()
     model = IndexedModel.of(
         load_card(made.card_file),

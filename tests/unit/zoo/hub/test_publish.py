@@ -126,7 +126,7 @@ def test_a_revision_never_changes(carded, tmp_path) -> None:
     publish(made.file, made.card_file, str(tmp_path / "index"))
     before = (tmp_path / "index" / "index.json").read_bytes()
     made = carded(description="another card")
-    with pytest.raises(IntegrityError, match=rf"{made.reference} with another .*tiny.yaml; a revision never changes"):
+    with pytest.raises(IntegrityError, match=rf"{made.reference} with another .*tiny.yaml; a published revision"):
         publish(made.file, made.card_file, str(tmp_path / "index"))
     assert (tmp_path / "index" / "index.json").read_bytes() == before
 
@@ -159,7 +159,7 @@ def test_a_format_that_no_card_knows_is_left_to_pull(carded, tmp_path) -> None:
 
     made = carded()
     netx = write_model(read_model(made.file), tmp_path / "tiny.net")
-    with pytest.raises(IntegrityError, match=r"publish its \.safetensors, of which zoo pull --format makes the others"):
+    with pytest.raises(IntegrityError, match=r"publish its \.safetensors file: zoo pull --format converts it"):
         publish(netx, made.card_file, str(tmp_path / "index"))
 
 
@@ -172,7 +172,7 @@ def test_a_folder_that_cannot_be_written_is_told(carded, tmp_path) -> None:
 
 def test_other_indexes_cannot_be_published_to(carded) -> None:
     made = carded()
-    with pytest.raises(SnnZooError, match="a folder or to hf://"):
+    with pytest.raises(SnnZooError, match="use a folder or hf://"):
         publish(made.file, made.card_file, "https://example.org/models")
 
 
@@ -222,7 +222,7 @@ def test_killed_between_any_two_files_it_leaves_the_old_index(carded, tmp_path, 
 
 
 class Hub:
-    """As much of a hub's API as a commit and a download take."""
+    """A server with the part of a hub's API that commits and downloads use."""
 
     def __init__(self, folder: Path) -> None:
         self.commits: list[dict] = []
@@ -273,7 +273,7 @@ class Hub:
 
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
-    """huggingface_hub reads its endpoint when it is imported, so it is used in a process of its own."""
+    """A hub for other processes: huggingface_hub reads its endpoint only when it is imported."""
     pytest.importorskip("huggingface_hub")
     (tmp_path / "hub").mkdir()
     hub = Hub(tmp_path / "hub")

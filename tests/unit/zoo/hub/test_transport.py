@@ -30,7 +30,7 @@ def test_each_way_gives_what_is_missing(web, folder, form: str, start: bytes) ->
         fsspec.filesystem("memory").pipe(f"{url}/models/a.bin", b"0123456789")
     assert fetch(url, start) == b"0123456789"
     assert fetch(url, start, 10) == b"0123456789"
-    with pytest.raises(IntegrityError, match=r"more than the limit of 9|must be 9"):
+    with pytest.raises(IntegrityError, match=r"more than the limit of 9|expected 9"):
         fetch(url, start, 9)
 
 
@@ -74,7 +74,7 @@ def test_a_url_that_leads_nowhere_is_named(url: str) -> None:
 
 @pytest.mark.parametrize("url", ["https://example.org/x?a=b", "https://example.org/x#a"])
 def test_a_url_with_a_query_is_refused(url: str) -> None:
-    with pytest.raises(SnnZooError, match="neither"):
+    with pytest.raises(SnnZooError, match=r"must not contain \? or #"):
         open_transport(url)
 
 
@@ -85,7 +85,7 @@ def test_a_url_with_a_password_is_refused_and_not_shown() -> None:
 
 
 def test_a_url_with_a_space_is_refused() -> None:
-    with pytest.raises(SnnZooError, match="no spaces; write %20"):
+    with pytest.raises(SnnZooError, match="must not contain spaces or control characters; write a space as %20"):
         open_transport("https://example.org/my models")
 
 
@@ -117,7 +117,7 @@ def test_kinds_of_urls(tmp_path) -> None:
 
 
 def test_a_folder_s_name_is_absolute(tmp_path, monkeypatch) -> None:
-    """So that none is called as the package or the cache."""
+    """An absolute name cannot be mistaken for `package` or `cache`."""
     monkeypatch.chdir(tmp_path)
     assert open_transport("package").url == str(tmp_path / "package")
 

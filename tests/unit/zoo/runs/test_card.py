@@ -1,4 +1,4 @@
-"""Cards: out and in again, what they refuse, and what a digest depends on."""
+"""Cards: round trips, refused cards, and the digest of a spec."""
 
 import hashlib
 
@@ -11,7 +11,7 @@ from zoo.runs.card import Card, dump_card, load_card, revision_of, spec_digest
 
 @pytest.fixture
 def refusal(card, tmp_path):
-    """What is said of the card's text with a piece of it replaced."""
+    """Return a function that replaces a piece of a card's text and returns the message of the error."""
 
     def refusal(old: str, new: str) -> str:
         path = tmp_path / "card.yaml"
@@ -46,37 +46,37 @@ def test_an_unknown_key_is_told_with_the_nearest_known(refusal) -> None:
 
 def test_a_revision_of_another_file_is_refused(refusal, card) -> None:
     said = refusal(f"revision: {card.revision}", "revision: '000000000000'")
-    assert f"revision 000000000000 is not {card.revision}" in said
+    assert f"revision: must be {card.revision}" in said
 
 
 def test_a_card_without_safetensors_is_refused(refusal) -> None:
-    assert "files has no safetensors" in refusal("  safetensors: {", "  netx: {")
+    assert "files: the safetensors file is missing" in refusal("  safetensors: {", "  netx: {")
 
 
 def test_a_card_has_the_score_of_the_networks_own_t(refusal) -> None:
-    assert "test.by_steps lacks the network's own time_steps, 5" in refusal("time_steps: 3\n", "time_steps: 5\n")
+    assert "test.by_steps: must contain the network's time_steps, 5" in refusal("time_steps: 3\n", "time_steps: 5\n")
 
 
 def test_a_card_does_not_contradict_itself(refusal, card) -> None:
     told = refusal(f"accuracy: {card.test.accuracy}\n", "accuracy: 0.99\n")
-    assert f"test.accuracy is 0.99, of its own 3 time steps {card.test.by_steps[3]}" in told
+    assert f"test.accuracy: must be {card.test.by_steps[3]}, as by_steps has at T = 3, got 0.99" in told
 
 
 def test_a_card_with_a_recipe_tells_how_images_were_split(refusal, card) -> None:
     told = refusal(f"training_images: {card.data.training_images}\n", "training_images: null\n")
-    assert "data tells how images were split if, and only if, training.recipe tells a recipe" in told
+    assert "data: training_images and validation_* need values if training.recipe has one, else null" in told
 
 
 def test_what_is_no_card_is_told_what_a_card_is(tmp_path) -> None:
     (tmp_path / "card.yaml").write_text("[1, 2]")
-    with pytest.raises(SpecError, match=r"a card is a mapping with name, revision, .* and golden"):
+    with pytest.raises(SpecError, match=r"a card must be a mapping with name, revision, .* and golden"):
         load_card(tmp_path / "card.yaml")
     with pytest.raises(SpecError, match="cannot read card"):
         load_card(tmp_path / "none.yaml")
 
 
 def test_the_digest_of_a_spec_is_that_of_its_json_without_defaults_but_kinds() -> None:
-    """Spelt out, so that no later version changes it unawares."""
+    """The JSON is spelt out here, so that later versions cannot change it unnoticed."""
     spec = parse_spec(
         "name: a\ntime_steps: 2\nneuron: {voltage_decay: 0.5}\ninput: {shape: [4], mean: 0.5, std: 1.0}\n"
         "blocks: [{kind: dense, features: 3, bias: true}, {kind: affine, features: 2}]\n"

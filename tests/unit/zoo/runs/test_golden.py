@@ -1,4 +1,4 @@
-"""Golden images: stored whole, compared to the last bit."""
+"""Golden images: stored completely, and compared to the last bit."""
 
 import base64
 import zlib
@@ -40,7 +40,7 @@ def test_of_large_images_or_many_classes_a_card_holds_fewer() -> None:
         return len(golden.labels)
 
     assert [held(28), held(80), held(8, n_classes=900)] == [8, 2, 2]
-    with pytest.raises(SnnZooError, match="a card holds 32,768 letters of test images"):
+    with pytest.raises(SnnZooError, match="a card holds at most 32,768"):
         held(200)
 
 

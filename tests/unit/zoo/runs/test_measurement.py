@@ -1,4 +1,4 @@
-"""What is measured for a card, held against the functions that measure one thing each."""
+"""Figures of a card, compared with the functions that measure each of them."""
 
 import datetime
 import hashlib
@@ -102,12 +102,12 @@ def test_golden_images_are_of_the_test_set_and_many_classes(card, dataset) -> No
 
 
 def test_a_card_with_a_recipe_is_measured_on_the_data_that_it_was_trained_on(model_file, dataset) -> None:
-    with pytest.raises(SnnZooError, match=r"was trained on mnist-sample, .* measure it on that, not on mnist"):
+    with pytest.raises(SnnZooError, match=r"was trained on mnist-sample, .* measure it on mnist-sample, not on mnist"):
         measure_card(model_file, replace(dataset, name="mnist"), licence="MIT")
 
 
 def test_a_name_of_the_package_must_have_the_packages_spec(model_file, dataset) -> None:
-    with pytest.raises(SnnZooError, match="not made by the spec 'mnist-dense' of the package"):
+    with pytest.raises(SnnZooError, match="not trained by the package's spec 'mnist-dense'"):
         measure_card(model_file, dataset, name="mnist-dense", licence="MIT")
 
 
@@ -134,7 +134,9 @@ def test_the_card_of_a_model_without_a_recipe_tells_of_none(card, model_file, da
 )
 def test_a_file_that_tells_nonsense_of_its_training_is_refused(told, message, model_file, dataset, tmp_path) -> None:
     path = write_model(replace(read_model(model_file), card={"training": told}), tmp_path / "a.safetensors")
-    with pytest.raises(IntegrityError, match=rf"a\.safetensors: what the file tells of its training .*{message}"):
+    with pytest.raises(
+        IntegrityError, match=rf"a\.safetensors: the file's record of its training is wrong: .*{message}"
+    ):
         measure_card(path, dataset, licence="MIT")
 
 
@@ -168,8 +170,8 @@ def test_a_model_that_was_trained_on_keeps_the_network_and_not_the_recipe(model_
 
 def test_a_start_is_told_where_there_was_one(card) -> None:
     on = card.model_copy(update={"training": card.training.model_copy(update={"start_revision": "0123456789ab"})})
-    assert "the model 0123456789ab" in as_markdown(on)
-    assert "the model" not in as_markdown(card)
+    assert "model 0123456789ab" in as_markdown(on)
+    assert "model 0123456789ab" not in as_markdown(card)
 
 
 def test_a_run_of_another_seed_is_scored_and_counts_for_mean_and_spread(
@@ -180,33 +182,33 @@ def test_a_run_of_another_seed_is_scored_and_counts_for_mean_and_spread(
     found = measure_seed(other, model, dataset)
     accuracy = evaluate(IntegerNetwork(read_model(other).build()), dataset.test).accuracy
     assert found == SeedScore(seed=8, epoch=1, validation_accuracy=0.25, accuracy=accuracy)
-    assert seed_words(card) == "7 alone"
+    assert seed_words(card) == "7 only"
     both = measure_card(model_file, dataset, licence="MIT", other_seeds=(found,))
     assert differences(card, both) == []
     assert seed_accuracies(both) == [card.test.accuracy, accuracy]
     figures = sorted(100 * one for one in seed_accuracies(both))
-    mean = f"{sum(figures) / 2:.2f} % in the mean"
+    mean = f"mean {sum(figures) / 2:.2f} %"
     assert f"`{both.commands.train}-8 --seed 8`" in as_markdown(both)
     assert seed_words(both) == f"2 seeds: {mean}, {figures[0]:.2f} to {figures[1]:.2f} %"
 
 
 def test_a_run_of_the_same_seed_or_of_another_recipe_is_no_other_seed(model_file, spec, dataset, tmp_path) -> None:
     model = read_model(model_file)
-    with pytest.raises(SnnZooError, match="no run of another seed"):
+    with pytest.raises(SnnZooError, match="not a run with another seed"):
         measure_seed(model_file, model, dataset)
     nonsense = replace(read_model(_of_seed(spec, 8, tmp_path)), card={"training": {"epoch": "many"}})
     with pytest.raises(IntegrityError, match="epoch: Input should be"):
         measure_seed(write_model(nonsense, tmp_path / "nonsense.safetensors"), model, dataset)
-    with pytest.raises(SnnZooError, match="differs from tiny by more than its seed"):
+    with pytest.raises(SnnZooError, match="differs from tiny in more than the seed"):
         measure_seed(_of_seed(spec, 8, tmp_path, epochs=3), model, dataset)
     for known in (model, other := read_model(_of_seed(spec, 8, tmp_path))):
         known.card["training"]["teacher_revision"] = "a" if known is model else "b"
-    with pytest.raises(SnnZooError, match="was taught by None@b, tiny by @a"):
+    with pytest.raises(SnnZooError, match="was taught by None@b, but tiny by None@a"):
         measure_seed(write_model(other, tmp_path / "other.safetensors"), model, dataset)
 
 
 def _of_seed(spec, seed: int, folder, **recipe):
-    """A file as of a run by another seed."""
+    """Write a model file as of a run with another seed."""
     training = spec.training.model_copy(update={"seed": seed, **recipe})
     network = build_network(spec.model_copy(update={"training": training}), seed=seed)
     facts = {"training": {"epoch": 1, "validation_snn_accuracy": 0.25}}

@@ -1,4 +1,4 @@
-"""netx files of every form, read: their networks run in the integers of the file, and give them back."""
+"""netx files of every form: their networks run with the integers of the file, and write the same integers."""
 
 import json
 import shutil
@@ -28,7 +28,7 @@ def datasets(path: Path) -> dict[str, Any]:
 
 
 def save(path: Path, *layers: dict[str, Any], **simulation: int) -> Path:
-    """A netx file; each layer's `neuron` may be a dict."""
+    """Write a netx file; values that are dicts become groups."""
     with h5py.File(path, "w") as file:
         for i, layer in enumerate(layers):
             group = file.create_group(f"layer/{i}")
@@ -55,7 +55,7 @@ READOUT = {"type": "dense", "shape": [3], "weight": even(3, 4, seed=1), "neuron"
 
 
 def same_spikes(path: Path, **options: Any) -> None:
-    """Reading, writing and reading again gives one network, and both engines run it alike."""
+    """Check that a file read, written and read again gives the same network, and that both engines agree on it."""
     model = read_netx(path, **options)
     network = model.build()
     images = torch.rand(4, *model.spec.input.shape)
@@ -65,7 +65,7 @@ def same_spikes(path: Path, **options: Any) -> None:
     assert torch.equal(again.build()(images), logits)
 
 
-# --- there and back
+# --- round trips
 
 
 @pytest.mark.parametrize("name", ["dense", "dense_meanonly", "conv"])
@@ -153,7 +153,7 @@ def test_one_decay_for_each_channel_and_one_for_all(tmp_path) -> None:
 
 
 def test_old_names_and_shapes(tmp_path) -> None:
-    """LOIHI neurons, shapes of three, a flatten whose shape is reversed, kernels with a trailing axis, scalars."""
+    """Old files have LOIHI neurons, shapes of 3 axes, flattens with reversed shapes, 5-D kernels, and scalars."""
     conv = {
         "type": "conv", "shape": [2, 3, 3], "inChannels": 1, "outChannels": 2, "kernelSize": [2, 2], "stride": 1,
         "padding": [0, 0], "dilation": [1, 1], "groups": 1, "weight": even(2, 1, 2, 2, 1), "neuron": LOIHI,
@@ -242,7 +242,7 @@ def test_a_first_convolution_without_input_says_what_it_assumes(tmp_path) -> Non
     path = save(tmp_path / "a.net", conv, {"type": "flatten", "shape": [24, 1, 1]}, last, tSample=5)
     model = read_netx(path)
     assert model.spec.input.shape == (3, 5, 5)
-    assert any("smallest input" in note for note in model.notes)
+    assert any("the smallest for its first" in note for note in model.notes)
     same_spikes(path)
 
 
@@ -278,12 +278,12 @@ FOREIGN = {
     "axonal delays of up to 7 steps": DENSE | {"delay": np.array([0.0, 7.0, 1.0, 0.0])},
     "a pool": {"type": "pool", "shape": [4]},
     "an average over output populations": {"type": "average", "shape": [4]},
-    "an input behind other layers": INPUT,
+    "an input layer after other layers": INPUT,
     "such as 1e+300": DENSE | {"weight": np.where(np.arange(24).reshape(4, 6) == 7, 1e300, even(4, 6).astype(float))},
     "a layer of type 'mystery'": {"type": "mystery", "shape": [4]},
     "a refractory delay of 3 steps": DENSE | {"neuron": CUBA | {"refDelay": 3}},
     "a weight exponent of 2": DENSE | {"neuron": LOIHI | {"wgtExp": 2}},
-    "a threshold for each neuron": DENSE | {"neuron": CUBA | {"vThMant": np.array([80, 80, 81, 80])}},
+    "thresholds that differ between neurons": DENSE | {"neuron": CUBA | {"vThMant": np.array([80, 80, 81, 80])}},
     "1 of 24 weight mantissas off": DENSE | {"weight": np.where(np.arange(24).reshape(4, 6) == 7, 3.0, even(4, 6))},
     "24 of 24 weight mantissas off": DENSE | {"weight": even(4, 6) + 0.5},
     "such as 300": DENSE | {"weight": np.where(np.arange(24).reshape(4, 6) == 7, 300.0, even(4, 6))},
@@ -317,23 +317,21 @@ def test_all_problems_are_told_at_once_each_with_its_layers(tmp_path) -> None:
 
 DAMAGED = {
     "no group 'layer'": [],
-    "without a type": [INPUT, {k: v for k, v in DENSE.items() if k != "type"}],
+    "has no type": [INPUT, {k: v for k, v in DENSE.items() if k != "type"}],
     "for 4 outputs": [INPUT, DENSE | {"weight": even(7)}],
-    "is [4, 5]": [INPUT, DENSE | {"weight": even(4, 5)}, READOUT],
+    "has shape [4, 5]": [INPUT, DENSE | {"weight": even(4, 5)}, READOUT],
     "2 biases for 4 outputs": [INPUT, DENSE | {"bias": even(2)}],
     "not finite": [INPUT, DENSE | {"weight": np.full((4, 6), np.nan, np.float32)}],
-    "without weights": [INPUT, {k: v for k, v in DENSE.items() if k != "weight"}],
+    "has no weights": [INPUT, {k: v for k, v in DENSE.items() if k != "weight"}],
     "need vThMant": [INPUT, DENSE | {"neuron": {"type": b"CUBA", "vThMant": 80}}],
     "from 0 to 4096": [INPUT, DENSE | {"neuron": CUBA | {"iDecay": 5000}}],
     "one for each of 4 channels": [INPUT, DENSE | {"neuron": CUBA | {"vDecay": np.array([1, 2])}}],
-    "no shape": [INPUT | {"shape": np.array([], int)}, DENSE],
-    "a shape that is none": [INPUT | {"shape": [-3]}, DENSE],
+    "of at least 1, got []": [INPUT | {"shape": np.array([], int)}, DENSE],
+    "of at least 1, got [-3]": [INPUT | {"shape": [-3]}, DENSE],
     "one weight and one bias": [INPUT | {"weight": even(6)}, DENSE],
     "bias: holds no numbers": [INPUT, DENSE | {"bias": np.zeros(0)}],
-    "gives channels, rows and columns, not [8]": [
-        {"type": "conv", "shape": [8], "weight": even(8, 1, 2, 2), "neuron": CUBA}
-    ],
-    "kernels of [2, 3]": [{"type": "conv", "shape": [2, 2, 2], "weight": even(2, 3), "neuron": CUBA}],
+    "channels, rows and columns, got [8]": [{"type": "conv", "shape": [8], "weight": even(8, 1, 2, 2), "neuron": CUBA}],
+    "kernels of shape [2, 3]": [{"type": "conv", "shape": [2, 2, 2], "weight": even(2, 3), "neuron": CUBA}],
     "not one or two": [
         {"type": "conv", "shape": [2, 2, 2], "weight": even(2, 1, 2, 2), "stride": [1, 1, 1], "neuron": CUBA}
     ],
@@ -444,10 +442,10 @@ def own(tmp_path) -> Path:
 @pytest.mark.parametrize(
     ("key", "value", "message"),
     [
-        ("layer/1/neuron/vThMant", 99, "layer of block 1: threshold 99, the spec says 64"),
-        ("layer/1/neuron/vDecay", 5, "layer of block 1: vDecay 5, the spec says 0"),
-        ("layer/1/stride", [2, 2], r"layer of block 1: stride \(2, 2\), the spec says \(1, 1\)"),
-        ("layer/2/weight", even(2, 1, 2, 2), "layer of block 2: weights that are not those of the pool"),
+        ("layer/1/neuron/vThMant", 99, "layer of block 1: threshold is 99, expected 64 from the spec"),
+        ("layer/1/neuron/vDecay", 5, "layer of block 1: vDecay is 5, expected 0 from the spec"),
+        ("layer/1/stride", [2, 2], r"layer of block 1: stride is \(2, 2\), expected \(1, 1\) from the spec"),
+        ("layer/2/weight", even(2, 1, 2, 2), "layer of block 2: the weights differ from those of the pool"),
     ],
 )
 def test_numbers_against_the_spec_inside_are_told(key, value, message, own) -> None:
@@ -467,7 +465,7 @@ def test_edited_weights_are_read_as_they_are(own) -> None:
 def test_a_layer_too_many_for_the_spec_inside_is_told(own) -> None:
     with h5py.File(own, "a") as file:
         file.copy("layer/4", "layer/5")
-    with pytest.raises(IntegrityError, match="not those of the spec"):
+    with pytest.raises(IntegrityError, match="the layers do not match the spec"):
         read_netx(own)
 
 

@@ -39,7 +39,7 @@ def test_export_leaves_the_network_as_it_was(tmp_path) -> None:
 
 
 def test_export_load_export_gives_identical_bytes(tmp_path) -> None:
-    """lava-dl's export strips weight norm, so its next load_state_dict fails; ours must not."""
+    """The export leaves weight norm in the network; lava-dl's strips it, so that its next load_state_dict fails."""
     net = network(CONV)
     first = write_netx(net, tmp_path / "a.net").read_bytes()
     net.load_state_dict(net.state_dict())
@@ -69,7 +69,7 @@ def test_save_load_export_train_in_any_order_and_twice(tmp_path) -> None:
 
 
 def test_the_readout_is_exported_with_its_loaded_weights(tmp_path) -> None:
-    """lava-dl exports a stale affine weight after load_state_dict: that of weight norm's last forward."""
+    """lava-dl exports the affine weight of the last forward pass even after load_state_dict; ours is current."""
     spec = network(CONV).spec.model_dump()
     spec["blocks"][-1]["weight_norm"] = True
     net, other = (build_network(NetworkSpec.model_validate(spec), seed=seed) for seed in (0, 1))

@@ -1,4 +1,4 @@
-"""NIR: what is written for strangers, what is read of them, and what is refused by name."""
+"""NIR: graphs written for other programs, graphs read from them, and graphs refused."""
 
 import io
 import json
@@ -55,7 +55,7 @@ GRADED = {"shape": [2, 6, 6], "encoding": "graded", "bits": 4}
 
 
 def written(net, tmp_path, **options):
-    """Nodes by the label in their names, as the nir package reads them, in the order of the edges."""
+    """Write a network and read it with the nir package; return its nodes by label, in the order of the edges."""
     path = write_nir(Model.of(net), tmp_path / "a.nir", **options)
     graph = nir.read(path)
     after = dict(graph.edges)
@@ -86,7 +86,7 @@ def test_the_nir_package_reads_a_chain_of_every_block(tmp_path) -> None:
 
 
 def test_names_sort_as_the_chain_goes(tmp_path) -> None:
-    """nirtorch, with which snnTorch reads, takes nodes in the order of the file, which is that of their names."""
+    """nirtorch, snnTorch's reader, runs nodes in the order of the file, which is the order of their names."""
     path = write_nir(Model.of(network(CONV, POOL)), tmp_path / "a.nir")
     with h5py.File(path) as file:
         edges = [(a.decode(), b.decode()) for a, b in file["node/edges"][()]]
@@ -143,7 +143,7 @@ def test_skips_join_in_at_the_neurons_of_their_block(tmp_path) -> None:
 
 
 def test_edges_into_one_node_add_up_to_the_networks_spikes(tmp_path) -> None:
-    """The equations of NIR, node by node in the order of the names, signals added where edges meet."""
+    """The nodes run by NIR's equations in the order of their names, and signals of edges into one node are added."""
     net, path = residual_file(tmp_path)
     graph = read_graph(path)
     images = torch.rand(5, 2, 6, 6, generator=torch.Generator().manual_seed(1))
@@ -166,8 +166,8 @@ def test_a_model_with_skips_comes_back_and_is_no_chain_for_its_nodes(tmp_path) -
     assert all(torch.equal(tensor, model.tensors[name]) for name, tensor in net.state_dict().items())
     with pytest.raises(UnsupportedError) as error:
         read_nir(path, nodes_only=True)
-    assert "block2_neuron (LIF): merges (" in str(error.value)
-    assert "block1_neuron (LIF): branches (" in str(error.value)
+    assert "block2_neuron (LIF): is fed by several nodes (" in str(error.value)
+    assert "block1_neuron (LIF): feeds several nodes (" in str(error.value)
 
 
 def test_no_node_has_a_v_reset_which_old_releases_of_nir_refuse(tmp_path) -> None:
@@ -201,7 +201,7 @@ def test_decaying_currents_make_a_cuba_lif_whose_bias_enters_the_voltage(tmp_pat
 
 
 def test_currents_gone_at_once_make_a_lif_whose_bias_is_the_synapses(tmp_path) -> None:
-    """So that snnTorch and sinabs, which refuse v_leak, can read it."""
+    """snnTorch and sinabs refuse v_leak; with the bias in the synapse they can read the file."""
     net = network(CONV)
     nodes = written(net, tmp_path, dt=DT)
     assert np.allclose(nodes["block1_neuron"].tau, 4 * DT)
@@ -245,7 +245,7 @@ def test_the_metadata_tell_strangers_what_to_feed_and_to_read(tmp_path) -> None:
     assert "subtracted" in metadata["reset"]
     net = network({**CONV, "neuron": {"reset": "subtract"}}, input=GRADED)
     metadata = nir.read(write_nir(Model.of(net), tmp_path / "a.nir")).metadata
-    assert "the threshold is subtracted" in metadata["reset"]  # by all that have a voltage
+    assert "the threshold is subtracted" in metadata["reset"]  # all blocks with a voltage subtract
 
 
 def test_the_same_model_gives_the_same_bytes_and_stays_as_it_is(tmp_path) -> None:
@@ -260,7 +260,7 @@ def test_the_same_model_gives_the_same_bytes_and_stays_as_it_is(tmp_path) -> Non
 
 @pytest.mark.parametrize("dt", [0.0, -1.0, math.nan, math.inf])
 def test_a_time_step_is_a_time(tmp_path, dt) -> None:
-    with pytest.raises(ConversionError, match="seconds of a time step"):
+    with pytest.raises(ConversionError, match="dt must be from 1e-15 to"):
         write_nir(Model.of(network(CONV)), tmp_path / "a.nir", dt=dt)
     assert not (tmp_path / "a.nir").exists()
 
@@ -282,7 +282,7 @@ def test_changed_nodes_are_named_and_can_be_read_alone(tmp_path) -> None:
     with h5py.File(path, "r+") as file:
         name = next(name for name in file["node/nodes"] if name.endswith("block1_synapse"))
         file[f"node/nodes/{name}/weight"][1, 0, 2, 1] = 1.5
-    with pytest.raises(ConversionError, match=rf"changed since snnzoo wrote them: {name}\. .*--nodes-only"):
+    with pytest.raises(ConversionError, match=rf"changed since snnzoo wrote it: {name}\. .*--nodes-only"):
         read_nir(path)
     changed = read_nir(path, nodes_only=True, input_bits=4)
     expected = net.blocks[1].quantized_weight().detach().clone()
@@ -297,8 +297,11 @@ def test_nodes_alone_leave_what_the_file_says_besides(tmp_path) -> None:
     model = read_nir(path, nodes_only=True)
     assert torch.equal(model.build()(images), subtracting.eval()(images))
     assert (model.spec.input.bits, model.card["nir"]["reset"]) == (subtracting.spec.input.bits, "subtract")
-    assert not any("does not say" in note for note in model.notes)
-    assert any(f"what to feed it: in each time step round({subtracting.spec.input.levels} x)" in n for n in model.notes)
+    assert not any("not in the file" in note for note in model.notes)
+    assert any(
+        f"as the file describes it: in each time step round({subtracting.spec.input.levels} x)" in n
+        for n in model.notes
+    )
     assert read_nir(path, nodes_only=True, reset=Reset.ZERO, input_bits=2).spec.input.bits == 2
 
 
@@ -308,7 +311,7 @@ def test_changed_edges_are_told(tmp_path) -> None:
         edges = file["node/edges"][:-1]
         del file["node/edges"]
         file.create_dataset("node/edges", data=edges, dtype=h5py.string_dtype())
-    with pytest.raises(ConversionError, match="changed since snnzoo wrote them: what leads where"):
+    with pytest.raises(ConversionError, match="changed since snnzoo wrote it: the edges"):
         read_nir(path)
 
 
@@ -320,15 +323,15 @@ def test_our_own_files_run_as_many_steps_as_asked_for(tmp_path) -> None:
 def test_another_time_step_than_the_files_is_refused(tmp_path) -> None:
     path = write_nir(Model.of(network(CONV)), tmp_path / "a.nir", dt=DT)
     assert read_nir(path, dt=DT).spec.name == "tiny"
-    with pytest.raises(ConversionError, match=r"written for time steps of 0\.001 s, not --dt 0\.0001"):
+    with pytest.raises(ConversionError, match=r"written for time steps of 0\.001 s, not 0\.0001 s"):
         read_nir(path, dt=1e-4)
 
 
-# --- reading graphs of others
+# --- reading graphs of other programs
 
 
 def chain(*nodes, shape=(3,), path):
-    """A file with the nodes in a row; parameters as keywords of the nodes' types."""
+    """Write a file with a chain of nodes."""
     named = {"in": Node("Input", {"shape": np.array(shape)})}
     named |= {f"{len(nodes) - i}.{node.type}": node for i, node in enumerate(nodes)}  # names sort against the edges
     named["out"] = Node("Output", {"shape": np.array([1])})
@@ -342,7 +345,7 @@ def node(kind, **fields):
 
 
 def neuron(kind="IF", n=(), **fields):
-    """A neuron whose parameters, but for those given, make its gain 1, with dt = DT."""
+    """Return a neuron node with gain 1 at dt = DT, unless `fields` change it."""
     defaults = {
         "IF": {"r": 1.0, "v_threshold": 1.0},
         "LIF": {"tau": 2 * DT, "r": 2.0, "v_leak": 0.0, "v_threshold": 1.0},
@@ -354,7 +357,7 @@ def neuron(kind="IF", n=(), **fields):
 
 
 def drawn(*shape, seed=0, scale=32):
-    """Weights on the grid of 1 / `scale`."""
+    """Draw weights on the grid of 1 / `scale`."""
     generator = np.random.default_rng(seed)
     return generator.integers(-10, 17, shape) / scale
 
@@ -371,12 +374,12 @@ def conv(outputs, inputs, kernel=(3, 3), *, groups=1, bias=0.0, seed=0, **fields
 
 
 def simulate(nodes, x, steps, subtract=False):
-    """The equations of NIR in Euler steps of DT, in float64, written out; `x` `[N, ...]` to `[T, N, ...]`."""
+    """Run NIR's equations in Euler steps of DT, in float64, on a constant input `[N, ...]`; return `[T, N, ...]`."""
     return simulate_steps(nodes, [x] * steps, subtract)
 
 
 def simulate_steps(nodes, xs, subtract=False):
-    """The same for inputs that differ from step to step."""
+    """Run NIR's equations on inputs that differ from step to step."""
     states, outputs = [{} for _ in nodes], []
     for x in xs:
         signal = torch.as_tensor(x).double()
@@ -427,7 +430,7 @@ def fire(kind, f, state, signal, subtract):
 
 
 def assert_like_the_equations(nodes, tmp_path, shape, *, steps=5, reset=Reset.ZERO, **options):
-    """The model read, in both engines, gives the spikes of the equations of NIR. Gives the model."""
+    """Read nodes, check in both engines that spikes follow NIR's equations, and return the model."""
     path = chain(*nodes, shape=shape, path=tmp_path / "a.nir")
     model = read_nir(path, dt=DT, time_steps=steps, input_bits=1, reset=reset, **options)
     x = torch.rand(20, *shape, generator=torch.Generator().manual_seed(1)).round()
@@ -571,7 +574,7 @@ def test_neurons_at_the_input_take_its_current(tmp_path) -> None:
     nodes = (node("Scale", scale=0.5), neuron("LIF", v_leak=0.25), affine(4, 8), neuron("IF"))
     model = read_nir(chain(*nodes, shape=(8,), path=tmp_path / "a.nir"), dt=DT, time_steps=5)
     assert (model.spec.input.weight, model.spec.input.bias) == (0.5, 0.125)
-    assert "what is fed is their current, truncated to 1/64" in model.notes[0]
+    assert "the input is their current, truncated to 1/64" in model.notes[0]
     x = torch.arange(160).reshape(20, 8) / 32
     assert torch.equal(model.build().run(x)[1].spikes[-1].double(), simulate(nodes, x, 5))
 
@@ -587,7 +590,7 @@ def test_weights_at_the_end_are_an_affine_readout(last, tmp_path) -> None:
     assert model.spec.blocks[-1].kind == "affine"
     leak = 0.25 if last and last[0].type == "LI" else 0.0
     assert torch.allclose(logits, (simulate(nodes, x, 5).mean(0) + leak).float())
-    if last:  # their membrane
+    if last:  # the voltage of the last neurons
         silent = node(last[0].type + "F", **last[0].fields, v_threshold=1e9)
         state, expected = {}, []
         for z in simulate(nodes, x, 5):
@@ -611,7 +614,7 @@ def test_decays_off_the_grid_are_told(tmp_path) -> None:
     model = read_nir(
         chain(affine(6, 8), neuron("LIF", tau=3.3 * DT, r=3.3), shape=(8,), path=tmp_path / "a.nir"), dt=DT
     )
-    assert any("voltage_decay 0.30303 is 0.302979 on the grid of 1/4096" in note for note in model.notes)
+    assert any("voltage_decay 0.30303 is rounded to 0.302979 (grid of 1/4096)" in note for note in model.notes)
 
 
 def test_what_became_of_each_layer_is_on_the_card(tmp_path) -> None:
@@ -637,14 +640,14 @@ def test_many_bits_that_may_overflow_are_told(tmp_path) -> None:
 
 def test_the_time_step_must_be_known_where_it_matters(tmp_path) -> None:
     path = chain(affine(4, 8), neuron("LIF"), shape=(8,), path=tmp_path / "a.nir")
-    with pytest.raises(ConversionError, match=r"1\.LIF \(LIF\) depends on it\. Give --dt 1e-4 if snnTorch"):
+    with pytest.raises(ConversionError, match=r"1\.LIF \(LIF\) needs\. Give --dt 1e-4 if snnTorch"):
         read_nir(path)
     assert read_nir(chain(affine(4, 8), neuron("IF"), shape=(8,), path=path)).card["nir"]["dt"] is None
 
 
 @pytest.mark.parametrize("bits", [0, 17])
 def test_input_bits_are_1_to_16(bits, tmp_path) -> None:
-    with pytest.raises(ConversionError, match="input_bits is 1 to 16"):
+    with pytest.raises(ConversionError, match="input_bits must be from 1 to 16"):
         read_nir(chain(affine(4, 8), neuron("IF"), shape=(8,), path=tmp_path / "a.nir"), input_bits=bits)
 
 
@@ -704,10 +707,10 @@ def test_all_that_is_no_chain_is_named_at_once(tmp_path) -> None:
     for part in (
         "rnn.lif (LIF): part of a cycle",
         "rnn.w_rec (Linear): part of a cycle",
-        "rnn (NIRGraph): branches (down, up)",
-        "up (Conv1d): convolutions here have two axes",
-        "down (Spline): a node type that snnzoo does not have",
-        "out (Output): merges (down, up)",
+        "rnn (NIRGraph): feeds several nodes (down, up)",
+        "up (Conv1d): convolutions with one axis are not supported",
+        "down (Spline): this node type is not supported",
+        "out (Output): is fed by several nodes (down, up)",
     ):
         assert part in str(error.value)
 
@@ -718,32 +721,35 @@ def test_loose_nodes_and_missing_ends_are_named(tmp_path) -> None:
     with pytest.raises(UnsupportedError, match="no path from Input to Output through fc"):
         read_nir(tmp_path / "a.nir")
     (tmp_path / "a.nir").write_bytes(graph_bytes(Graph({"fc": affine(6, 8)}, ())))
-    with pytest.raises(UnsupportedError, match=r"0 Input nodes.*0 Output nodes"):
+    with pytest.raises(UnsupportedError, match=r"one Input node, got 0.*one Output node, got 0"):
         read_nir(tmp_path / "a.nir")
 
 
 PLANE = {"tau": 2 * DT, "r": 2.0, "v_threshold": np.arange(1, 109).reshape(3, 6, 6)}
 REFUSED = {
     "a bias of a decaying current": ((affine(6, 8, bias=0.25), neuron("CubaLIF")), r"1\.CubaLIF .*v_leak"),
-    "v_reset": ((affine(6, 8), neuron("IF", 6, v_reset=-0.5)), r"1\.IF \(IF\): a v_reset other than 0"),
-    "a threshold of 0": ((affine(6, 8), neuron("IF", v_threshold=0.0)), "v_threshold of 0"),
+    "v_reset": ((affine(6, 8), neuron("IF", 6, v_reset=-0.5)), r"1\.IF \(IF\): v_reset must be 0"),
+    "a threshold of 0": ((affine(6, 8), neuron("IF", v_threshold=0.0)), "v_threshold must be above 0, got 0"),
     "a short time constant": (
         (affine(6, 8), neuron("LIF", tau=DT / 2)),
         "shorter than a time step, .*--time-constants exact",
     ),
-    "a negative time constant": ((affine(6, 8), neuron("LIF", tau=-DT)), "time constants are above 0"),
+    "a negative time constant": ((affine(6, 8), neuron("LIF", tau=-DT)), "tau must be above 0 s"),
     "two dense layers": ((affine(6, 8), affine(4, 6), neuron()), r"2\.Linear .*two dense layers"),
-    "neurons on neurons": ((affine(6, 8), neuron(), neuron()), r"1\.IF .*neurons on neurons"),
-    "a silent neuron inside": ((affine(6, 8), neuron("LI"), affine(4, 6), neuron()), r"3\.LI \(LI\).*last node only"),
-    "a long delay": ((affine(6, 8), neuron(), node("Delay", delay=3 * DT), affine(4, 6)), r"2\.Delay .*one step"),
-    "a delay of weights": ((affine(6, 8), node("Delay", delay=DT), neuron()), "does not follow neurons"),
+    "neurons on neurons": ((affine(6, 8), neuron(), neuron()), r"1\.IF .*neurons after neurons"),
+    "a silent neuron inside": (
+        (affine(6, 8), neuron("LI"), affine(4, 6), neuron()),
+        r"3\.LI \(LI\).*only as the last node",
+    ),
+    "a long delay": ((affine(6, 8), neuron(), node("Delay", delay=3 * DT), affine(4, 6)), r"2\.Delay .*one time step"),
+    "a delay of weights": ((affine(6, 8), node("Delay", delay=DT), neuron()), "only directly after neurons"),
     "a leak beside the input's current": (
         (neuron("CubaLIF", v_leak=0.5), affine(4, 8), neuron()),
-        "v_leak of the input",
+        "v_leak of input neurons",
     ),
     "a leak of some classes behind a decaying current": (
         (affine(6, 8), neuron(), affine(3, 6), neuron("CubaLI", 3, v_leak=[0.0, 0.25, 0.0])),
-        r"1\.CubaLI .*v_leak that differs between the classes",
+        r"1\.CubaLI .*v_leak differs between the classes",
     ),
     "no layers": ((), "no weights and no neurons"),
     "nothing but the input's neurons": ((neuron(),), "readout"),
@@ -755,11 +761,11 @@ REFUSED_IMAGES = {
         (conv(3, 2), node("Flatten", start_dim=0, end_dim=-1), affine(3, 108), neuron()),
         "a convolution and a dense layer",
     ),
-    "dense on maps": ((affine(6, 8), neuron()), r"2\.Linear .*get a signal of \[2, 8, 8\]"),
+    "dense on maps": ((affine(6, 8), neuron()), r"2\.Linear .*receive a signal of shape \[2, 8, 8\]"),
     "a missing flatten": ((affine(6, 128), neuron()), "a Flatten is missing"),
     "half a flatten": ((conv(3, 2), neuron(), node("Flatten", start_dim=0, end_dim=1)), "flattens axes 0 to 1"),
-    "a convolution at the end": ((conv(3, 2),), "a readout without neurons is dense"),
-    "even same": ((conv(3, 2, (2, 3), padding="same"), neuron()), "'same' of a kernel with an even side"),
+    "a convolution at the end": ((conv(3, 2),), "a readout without neurons must be Affine"),
+    "even same": ((conv(3, 2, (2, 3), padding="same"), neuron()), "'same' of an even kernel"),
     "same with a stride": ((conv(3, 2, padding="same", stride=2), neuron()), "'same' with stride"),
     "padding after a pool that leaves inputs out": (
         (
@@ -790,36 +796,39 @@ def test_several_refusals_come_together(tmp_path) -> None:
 # --- hostile files
 
 NOT_FINITE = "holds values that are not finite"
-WINDOW = "one or two numbers from {} to 4096 are wanted"
+WINDOW = "expected one or two numbers from {} to 4096"
 DAMAGED = {
-    "a missing field": ((affine(6, 8), node("IF", r=1.0)), r"1\.IF \(IF\): it has no v_threshold"),
-    "no weights": ((node("Linear"), neuron()), r"2\.Linear \(Linear\): it has no weight"),
+    "a missing field": ((affine(6, 8), node("IF", r=1.0)), r"1\.IF \(IF\): the field v_threshold is missing"),
+    "no weights": ((node("Linear"), neuron()), r"2\.Linear \(Linear\): the field weight is missing"),
     "weights of no size": (
         (node("Linear", weight=np.zeros((0, 8))), neuron()),
-        r"weights of shape \[0, 8\]: \[outputs, inputs\] is wanted",
+        r"weights of shape \[0, 8\]; expected \[outputs, inputs\]",
     ),
     "weights in one axis": (
         (node("Linear", weight=np.zeros(8)), neuron()),
-        r"weights of shape \[8\]: \[outputs, inputs\] is wanted",
+        r"weights of shape \[8\]; expected \[outputs, inputs\]",
     ),
-    "a text for weights": ((node("Linear", weight="none"), neuron()), r"2\.Linear \(Linear\): it has no weight"),
+    "a text for weights": (
+        (node("Linear", weight="none"), neuron()),
+        r"2\.Linear \(Linear\): the field weight is missing",
+    ),
     "not finite": ((node("Linear", weight=np.full((6, 8), np.nan)), neuron()), rf"/2\.Linear/weight: {NOT_FINITE}"),
     "an endless time constant": ((affine(6, 8), neuron("LIF", tau=np.inf)), rf"/1\.LIF/tau: {NOT_FINITE}"),
     "parameters of another shape": (
         (affine(6, 8), neuron("IF", 5, v_threshold=[1, 2, 3, 4, 5])),
-        r"1\.IF \(IF\): r is \[5\], for a signal of \[6\]",
+        r"1\.IF \(IF\): r of shape \[5\] does not fit a signal of shape \[6\]",
     ),
     "a bias of another shape": (
         (node("Affine", weight=np.ones((6, 8)), bias=np.ones(5)), neuron()),
-        r"2\.Affine \(Affine\): a bias of shape \[5\], for 6 channels",
+        r"2\.Affine \(Affine\): a bias of shape \[5\] does not fit 6 channels",
     ),
     "weights beyond all range": (
         (node("Linear", weight=np.full((6, 8), 1e300)), neuron()),
-        r"weights or biases too large beside the threshold of 1: .*4e-300",
+        r"weights or biases are too large relative to the threshold of 1: .*4e-300",
     ),
     "a threshold beyond all range": (
         (affine(6, 8), neuron(v_threshold=1e300)),
-        r"weights too small beside the threshold of 1e\+300",
+        r"weights are too small relative to the threshold of 1e\+300",
     ),
 }
 DAMAGED_IMAGES = {
@@ -827,20 +836,20 @@ DAMAGED_IMAGES = {
         (node("SumPool2d", kernel_size=4096, stride=1, padding=4096), neuron()),
         "a window of 4096x4096 over 2 channels is too large",
     ),
-    "a stride of 0": ((conv(3, 2, stride=0), neuron()), rf"stride is \[0\]: {WINDOW.format(1)}"),
+    "a stride of 0": ((conv(3, 2, stride=0), neuron()), rf"stride is \[0\]; {WINDOW.format(1)}"),
     "half a stride": ((conv(3, 2, stride=0.5), neuron()), r"stride holds \[0\.5\], not whole numbers"),
-    "three strides": ((conv(3, 2, stride=(1, 1, 1)), neuron()), rf"stride is \[1, 1, 1\]: {WINDOW.format(1)}"),
-    "negative padding": ((conv(3, 2, padding=-1), neuron()), rf"padding is \[-1\]: {WINDOW.format(0)}"),
+    "three strides": ((conv(3, 2, stride=(1, 1, 1)), neuron()), rf"stride is \[1, 1, 1\]; {WINDOW.format(1)}"),
+    "negative padding": ((conv(3, 2, padding=-1), neuron()), rf"padding is \[-1\]; {WINDOW.format(0)}"),
     "unknown padding": ((conv(3, 2, padding="reflect"), neuron()), "padding 'reflect'"),
-    "huge padding": ((conv(3, 2, padding=10**9), neuron()), rf"padding is \[1000000000\]: {WINDOW.format(0)}"),
+    "huge padding": ((conv(3, 2, padding=10**9), neuron()), rf"padding is \[1000000000\]; {WINDOW.format(0)}"),
     "a kernel that does not fit": (
         (conv(3, 2, (9, 9)), neuron()),
-        r"a kernel of \[9, 9\] does not fit a signal of \[2, 8, 8\]",
+        r"a kernel of \[9, 9\] does not fit into a signal of shape \[2, 8, 8\]",
     ),
-    "other channels": ((conv(3, 3), neuron()), r"weights of shape \[3, 3, 3, 3\] in 1 groups, for 2 channels"),
+    "other channels": ((conv(3, 3), neuron()), r"weights of shape \[3, 3, 3, 3\] in 1 groups do not fit 2 channels"),
     "groups that do not divide": (
         (conv(3, 2, groups=2), neuron()),
-        r"weights of shape \[3, 1, 3, 3\] in 2 groups, for 2 channels",
+        r"weights of shape \[3, 1, 3, 3\] in 2 groups do not fit 2 channels",
     ),
     "no groups": (
         (node("Conv2d", weight=np.ones((3, 2, 3, 3)), bias=np.zeros(3), stride=1, padding=0, groups=0), neuron()),
@@ -848,15 +857,15 @@ DAMAGED_IMAGES = {
     ),
     "a huge window": (
         (conv(3, 2), neuron(), node("SumPool2d", kernel_size=4097, stride=1, padding=2048), neuron()),
-        rf"kernel_size is \[4097\]: {WINDOW.format(1)}",
+        rf"kernel_size is \[4097\]; {WINDOW.format(1)}",
     ),
     "a window with huge padding": (
         (conv(3, 2), neuron(), node("SumPool2d", kernel_size=2, stride=1, padding=4097), neuron()),
-        rf"padding is \[4097\]: {WINDOW.format(0)}",
+        rf"padding is \[4097\]; {WINDOW.format(0)}",
     ),
     "kernel of size 0": (
         (node("AvgPool2d", kernel_size=0, stride=1, padding=0), neuron()),
-        rf"kernel_size is \[0\]: {WINDOW.format(1)}",
+        rf"kernel_size is \[0\]; {WINDOW.format(1)}",
     ),
 }
 
@@ -912,17 +921,17 @@ HOSTILE = {
     "no node": (replace("node", None), "no group 'node'"),
     "a number for the node": (replace("node", 1), "no group 'node'"),
     "no type": (replace("node/type", None), "has no type"),
-    "one node": (replace("node/type", "LIF"), "holds one LIF node|neither numbers nor"),
-    "no nodes": (replace("node/nodes", None), "lacks its nodes"),
-    "no edges": (replace("node/edges", None), "lacks its nodes or edges"),
+    "one node": (replace("node/type", "LIF"), "got a single LIF node|must be numbers or a text"),
+    "no nodes": (replace("node/nodes", None), "has no nodes"),
+    "no edges": (replace("node/edges", None), "has no nodes or no edges"),
     "edges of numbers": (replace("node/edges", np.zeros((3, 2))), "not pairs of names"),
     "an edge to nowhere": (
         replace("node/edges", np.array([("a", "b")], "S1")),
-        "names the node 'a', which is not there",
+        "refers to the missing node 'a'",
     ),
-    "circles": (link_in_circles, "under another name too|a link"),
-    "a link out": (lead_out, "a link to elsewhere"),
-    "a terabyte": (claim_memory, "bytes, where at most"),
+    "circles": (link_in_circles, "has another name|is a link"),
+    "a link out": (lead_out, "is a link"),
+    "a terabyte": (claim_memory, "bytes; at most"),
     "depth": (nest, "groups deep"),
     "metadata that are no JSON": (replace("node/metadata/snnzoo", "{"), "damaged metadata"),
     "metadata that are a number": (replace("node/metadata/snnzoo", 3), "damaged metadata"),
@@ -930,7 +939,7 @@ HOSTILE = {
         replace("node/metadata/snnzoo", json.dumps({"format": 9, "spec": {}, "card": {}, "digests": {}})),
         "metadata of format 9",
     ),
-    "no tensors": (replace("node/metadata/snnzoo_tensors", None), "metadata without tensors"),
+    "no tensors": (replace("node/metadata/snnzoo_tensors", None), "the metadata contain no tensors"),
 }
 
 
@@ -955,7 +964,7 @@ def test_files_that_are_no_hdf5_or_are_cut_short_are_told(tmp_path) -> None:
 
 @pytest.mark.parametrize("part", ["length", "heap address", "heap signature", "heap object"])
 def test_damaged_texts_are_told_before_hdf5_looks_for_them(part, tmp_path) -> None:
-    """It would set 4 GiB aside for the length, and with a heap whose objects do not follow each other never end."""
+    """HDF5 would allocate 4 GiB for the length, and would never return from a heap with a broken chain of objects."""
     path = write_nir(Model.of(network(CONV)), tmp_path / "a.nir")
     with h5py.File(path) as file:
         start = file["node/edges"].id.get_offset()
@@ -987,5 +996,5 @@ def test_any_hdf5_file_but_nir_is_told(tmp_path) -> None:
     with h5py.File(buffer, "w") as file:
         file["layer/0/type"] = "dense"
     (tmp_path / "a.nir").write_bytes(buffer.getvalue())
-    with pytest.raises(IntegrityError, match="but not NIR"):
+    with pytest.raises(IntegrityError, match="but not a NIR file"):
         read_nir(tmp_path / "a.nir")
