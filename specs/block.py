@@ -128,7 +128,7 @@ class InputSpec(Layer):
     bits: Annotated[Integer, Field(ge=1, le=16)] = 8
     """Number of bits of a pixel with `encoding: graded`; without effect otherwise."""
     mean: Number = 0.0
-    """Mean that is subtracted from each pixel; only with `encoding: spike`, as the four fields below."""
+    """Mean that is subtracted from each pixel; only with `encoding: spike`, like all fields below."""
     std: Annotated[Number, Field(gt=0)] = 1.0
     """Standard deviation by which each pixel is divided, after `mean` is subtracted."""
     weight: Number = 1.0

@@ -9,6 +9,7 @@
 | `spike_counts.count` | spikes of each neuron over time | a sum |
 | `activation.activate` | rates through a fitted activation | `functional.piecewise` |
 | `products.linear`, `convolve` | rates through weights | `F.linear`, `F.conv2d` |
+| `weight_grid.quantize_weight` | weights to their grid | `functional.quantize` |
 
 Operators take and return spikes as `spikes.Spikes`. Blocks call operators and nothing else. `library.py` decides which
 implementation runs: the native library on the CPU if it was built, otherwise the definition. Both give the same spikes,

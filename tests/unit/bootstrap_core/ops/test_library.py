@@ -312,7 +312,7 @@ def fields_of(text: str, struct: str) -> list[tuple[str, Any]]:
     [
         ("neurons.h", "Neurons"), ("synapses.h", "Synapse"), ("library.h", "Layer"), ("library.h", "Backward"),
         ("library.h", "WeightGradient"), ("library.h", "SteadyGradient"), ("library.h", "InputScaling"),
-        ("library.h", "Curve"),
+        ("library.h", "Curve"), ("library.h", "Fold"),
     ],
 )  # fmt: skip
 def test_records_have_the_fields_of_the_headers(header: str, struct: str) -> None:
