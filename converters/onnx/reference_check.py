@@ -51,8 +51,9 @@ class Reference:
 
     It is the graph of the file with these changes: constants are given, half precision is computed in single, and
     quantised activations are not rounded, as in the import. Other nodes replace those that the evaluator of onnx 1.23
-    computes wrongly: BatchNormalization before opset 14, pools with padding, and padding by `auto_pad` (MaxPool with
-    SAME_LOWER and strides, or with pads [0, 1, 0, 1]). `GlobalMaxPool` is computed here.
+    lacks or computes wrongly: Dropout before opset 7, BatchNormalization before opset 14, pools with padding, and
+    padding by `auto_pad` (MaxPool with SAME_LOWER and strides, or with pads [0, 1, 0, 1]). `GlobalMaxPool` is computed
+    here.
     """
 
     evaluator: ReferenceEvaluator = field(repr=False)
@@ -127,6 +128,8 @@ def make_reference(
             nodes += _dequantised(node, values)
         elif node.row in builder.windows:
             nodes += _padded(node, builder.windows[node.row], values)
+        elif node.key == ("", "Dropout") and node.version < 7:
+            nodes.append(onnx.helper.make_node("Identity", node.inputs, node.outputs[:1]))
         elif node.key == ("", "BatchNormalization") and node.version < 14:
             nodes += _normalised(node, builder.constant_shapes[node.row], values)
         else:

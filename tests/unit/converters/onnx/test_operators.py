@@ -498,6 +498,8 @@ def test_endings_between_layers_are_refused(write, kind) -> None:
 @pytest.mark.parametrize(
     ("nodes", "opset"),
     [
+        ("i = Identity(x) h = Dropout<is_test=1, ratio=0.5>(i)", 6),
+        ("i = Identity(x) h, mask = Dropout<is_test=1>(i)", 6),
         ("i = Identity(x) h = Dropout<ratio=0.5>(i)", 7),
         ("i = Identity(x) h, mask = Dropout<ratio=0.5>(i)", 10),
         ("h, mask = Dropout(x, ratio)", 12),
