@@ -1,5 +1,6 @@
 """Import of ONNX files as ANNs: a pass over the nodes, a record of each, and a check of the result."""
 
+from collections import Counter
 from collections.abc import Container, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -283,16 +284,26 @@ class _Walk:
             except ConversionError as error:
                 raise ConversionError(f"{path}: {error}") from None
         if self.problems:
-            named = {node.row: node for node in self.graph.nodes}
-            found = [f"{named[row].name} ({named[row].op}): {self.problems[row]}" for row in sorted(self.problems)]
-            more = [f"and {len(found) - NODES_NAMED} more"] if len(found) > NODES_NAMED else []
             raise UnsupportedError(
-                f"{path}: {len(found)} of its nodes cannot become spiking layers: "
-                f"{'; '.join([*found[:NODES_NAMED], *more])}"
+                f"{path}: {len(self.problems)} of its nodes cannot become spiking layers: {self._refusals()}"
             )
         if ann is None or data is None:
             raise UnsupportedError(f"{path}: the output {self.output!r} does not depend on the image")
         return ann, data
+
+    def _refusals(self) -> str:
+        """Return the refused nodes as text: those of one operator and reason together, with their number."""
+        refused = [node for node in sorted(self.graph.nodes, key=lambda node: node.row) if node.row in self.problems]
+        counts = Counter((node.op, self.problems[node.row]) for node in refused)
+        names: dict[tuple[str, str], list[str]] = {}
+        for node in refused[:NODES_NAMED]:
+            names.setdefault((node.op, self.problems[node.row]), []).append(node.name)
+        found = [
+            f"{', '.join(names[kind])} ({kind[0]}{f', {counts[kind]} nodes' if counts[kind] > 1 else ''}): {kind[1]}"
+            for kind in names
+        ]
+        more = [f"and {len(refused) - NODES_NAMED} more nodes"] if len(refused) > NODES_NAMED else []
+        return "; ".join([*found, *more])
 
     def table(self, ann: Ann) -> Iterator[dict[str, str]]:
         """Yield the rows of `OnnxImport.nodes`, in the order of the file."""
@@ -354,7 +365,7 @@ class _Walk:
         op = node.proto.op_type
         if op in PRODUCTS and len(from_image) > 1:
             raise UnsupportedError(PRODUCT_OF_TENSORS)
-        if op in ("Softmax", "LogSoftmax") and _is_weighed(self.graph, set(node.outputs), self.needed):
+        if op in ENDINGS and op != "Identity" and _is_weighed(self.graph, set(node.outputs), self.needed):
             raise UnsupportedError(BETWEEN)
 
     def _last_rows(self) -> set[int]:
