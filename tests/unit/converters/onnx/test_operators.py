@@ -498,7 +498,11 @@ def test_endings_between_layers_are_refused(write, kind) -> None:
 @pytest.mark.parametrize(
     ("nodes", "total", "told"),
     [
-        ("a = Sigmoid(l) m = MatMul(a, q) b = Sigmoid(m) h = MatMul(b, q)", 2, ["a, b (Sigmoid, 2 nodes): stands betw"]),
+        (
+            "a = Sigmoid(l) m = MatMul(a, q) b = Sigmoid(m) h = MatMul(b, q)",
+            2,
+            ["a, b (Sigmoid, 2 nodes): stands betw"],
+        ),
         (
             "a = Sigmoid(l) s = Mul(l, a) m = MatMul(s, q) b = Sigmoid(m) t = Mul(m, b) h = MatMul(t, q)",
             4,
@@ -519,7 +523,11 @@ def test_all_refused_nodes_are_named_once(write, nodes, total, told) -> None:
 def test_a_hundred_refused_nodes_are_named_and_all_are_counted(write) -> None:
     nodes = " ".join(f"t{i + 1} = Tanh(t{i})" for i in range(150))
     with pytest.raises(UnsupportedError, match=r"t99, t100 \(Tanh, 150 nodes\): .*; and 50 more nodes$"):
-        import_ann(write(f"t0 = MatMul(x, w) {nodes} y = MatMul(t150, q)", {"w": numbers(6, 4), "q": numbers(4, 4)}, shape="1,6"))
+        import_ann(
+            write(
+                f"t0 = MatMul(x, w) {nodes} y = MatMul(t150, q)", {"w": numbers(6, 4), "q": numbers(4, 4)}, shape="1,6"
+            )
+        )
 
 
 @pytest.mark.parametrize(
