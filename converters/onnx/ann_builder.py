@@ -39,11 +39,11 @@ from converters.onnx.scale_folding import (
 )
 from converters.onnx.tensor_layout import Data, Floats, Maps, Refused, is_upright, maps_of, rows_of, turned
 from converters.onnx.windows import Windows, symmetric
-from specs.errors import UnsupportedError
+from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
-from specs.files.limits import ONNX_ELEMENTS
+from specs.files.limits import ONNX_ELEMENTS, ONNX_TENSOR, ONNX_WINDOWS
 
-__all__ = ["BETWEEN", "INPUT", "LAYER", "PRODUCT_OF_TENSORS", "AnnBuilder"]
+__all__ = ["BETWEEN", "INPUT", "LAYER", "PRODUCT_OF_TENSORS", "TENSOR_WORK", "AnnBuilder", "Budget"]
 
 INPUT = "input"
 MAX_DIAGONAL = 4096
@@ -58,8 +58,38 @@ NOT_FROM_ZERO = "an upper bound without a lower bound of 0: use Clip with a mini
 LAYER = "a layer of its own"
 """Reason in `OnnxImport.nodes` for a node that became a node of the ANN."""
 
+MACS, WEIGHT_WORK, TENSOR_WORK = 64, 2, 2
+"""Work, see `Budget`: multiplications that count as one number; numbers that a weight of a layer counts as, and that a
+number which depends on the image counts as, each time that it is made."""
+
 Range = tuple[float, float]
 EVERYTHING: Range = (-math.inf, math.inf)
+
+
+@dataclass
+class Budget:
+    """Work that the import of a file may take, in elements that are read or made: see `onnx_work`.
+
+    Attributes:
+        limit: largest work, for all outputs and layouts that are tried.
+        spent: work so far.
+    """
+
+    limit: int
+    spent: int = 0
+
+    def spend(self, work: int) -> None:
+        """Add to the work.
+
+        Raises:
+            IntegrityError: the work exceeds the limit.
+        """
+        self.spent += work
+        if self.spent > self.limit:
+            raise IntegrityError(
+                f"the import up to here takes {self.spent:,} numbers; at most {self.limit:,} are supported for a file "
+                "of this size: export the model with a batch of 1, or for smaller images"
+            )
 
 
 @dataclass
@@ -68,6 +98,7 @@ class AnnBuilder:
 
     Attributes:
         input_shape: shape of one image.
+        budget: work that the import may take.
         dtype: type in which the graph computes.
         row: row of the graph's node that is being read.
         account: what a node became, and the reason, by row.
@@ -86,6 +117,7 @@ class AnnBuilder:
     """
 
     input_shape: Shape
+    budget: Budget
     dtype: npt.DTypeLike = np.float32
     row: int = 0
     account: dict[int, tuple[str, str]] = field(default_factory=dict)
@@ -110,6 +142,7 @@ class AnnBuilder:
         row = rows_of(data, features)
         if data.size * outputs > ONNX_ELEMENTS:
             raise UnsupportedError(f"{data.size * outputs:,} weights; at most {ONNX_ELEMENTS:,} are supported")
+        self.budget.spend(WEIGHT_WORK * data.size * outputs)
         data = self._settled(data)
         spread = np.zeros((data.size, outputs))
         np.add.at(spread, row[row > 0] - 1, weight[row > 0])  # in the source's order; 0 for values not in the tensor
@@ -129,6 +162,7 @@ class AnnBuilder:
         data = self._settled(data)
         pads = _sum(windows.pads, maps.pads)
         channels, per_group = weight.shape[:2]
+        shape = self._map_shape(channels, data, windows, pads, per_output=per_group)
         if per_group * groups != len(maps.channels) or channels % groups:
             raise UnsupportedError(
                 f"its weights {list(weight.shape)} in {groups} groups do not fit {len(maps.channels)} channels"
@@ -156,6 +190,7 @@ class AnnBuilder:
         weight, dilation, padding = symmetric(weight, windows.dilation, pads)
         if weight.size > ONNX_ELEMENTS:
             raise UnsupportedError(f"has {weight.size:,} weights; at most {ONNX_ELEMENTS:,} are supported")
+        self.budget.spend(WEIGHT_WORK * weight.size)
         bias = channel_wise(shifted)
         operation = Conv(
             tensor_of(weight),
@@ -165,7 +200,6 @@ class AnnBuilder:
             dilation,
             groups,
         )
-        shape = self._map_shape(channels, data.shape, windows, pads)
         name = self._add(operation, (data.source,), shape)
         self._absorbed(data, name)
         made = self._result(name, shape, batch, flat_axes=maps.flat_axes)
@@ -178,11 +212,11 @@ class AnnBuilder:
             return turned(self.average_pool(turned(data), windows.turned))
         maps = self._maps(data)
         pads = _sum(windows.pads, maps.pads)
+        channels = data.shape[0]
+        shape = self._map_shape(channels, data, windows, pads)
         if data.scale is not None and channel_wise(data.scale) is None:
             data = self.materialised(data)
-        channels = data.shape[0]
         ones = np.full((channels, 1, *windows.kernel), 1 / math.prod(windows.kernel))
-        shape = self._map_shape(channels, data.shape, windows, pads)
         shift = self._shift_map(data, ones, replace(windows, pads=pads), channels)
         plain = pads[:2] == pads[2:] and windows.dilation == (1, 1)
         if plain and 2 * pads[0] <= windows.kernel[0] and 2 * pads[1] <= windows.kernel[1]:
@@ -213,7 +247,7 @@ class AnnBuilder:
         pads = _sum(windows.pads, maps.pads)
         if any(pads[i] >= windows.kernel[i % 2] for i in range(4)):
             raise UnsupportedError(f"padding {list(pads)} must be smaller than the windows {list(windows.kernel)}")
-        shape = self._map_shape(data.shape[0], data.shape, windows, pads)
+        shape = self._map_shape(data.shape[0], data, windows, pads)
         operation = MaxPool(windows.kernel, windows.stride, pads[:2], (pads[2] - pads[0], pads[3] - pads[1]))
         name = self._add(operation, (data.source,), shape, self._range(data.source))
         shift = None if data.shift is None else np.broadcast_to(data.shift[:, :1, :1], shape)
@@ -302,6 +336,7 @@ class AnnBuilder:
         """Add the sum of two tensors of the same shape and layout."""
         self._check_may_follow(first)
         self._check_may_follow(second)
+        self.budget.spend(TENSOR_WORK * first.index.size)
         if first.shape != second.shape or not np.array_equal(first.index, second.index):
             raise UnsupportedError(
                 f"adds {first.source} {list(first.index.shape)} and {second.source} {list(second.index.shape)}, "
@@ -355,6 +390,7 @@ class AnnBuilder:
         if len(data.shape) == 3:
             operation: Operation = Conv(tensor_of(scale.reshape(-1, 1, 1, 1)), tensor_of(shift), groups=channels)
         elif channels <= MAX_DIAGONAL:
+            self.budget.spend(WEIGHT_WORK * channels**2)
             operation = Dense(tensor_of(np.diag(scale)), tensor_of(shift))
         else:
             raise Refused(
@@ -394,8 +430,6 @@ class AnnBuilder:
 
     def _add(self, operation: Operation, inputs: tuple[str, ...], shape: Shape, range_: Range = EVERYTHING) -> str:
         """Add a node to the ANN; return its name."""
-        if math.prod(shape) > ONNX_ELEMENTS:
-            raise UnsupportedError(f"{math.prod(shape):,} numbers per image; at most {ONNX_ELEMENTS:,} are supported")
         kind = type(operation).__name__.lower()
         self.counts[kind] += 1
         name = f"{kind}{self.counts[kind]}"
@@ -430,11 +464,29 @@ class AnnBuilder:
         low, high = self.ranges.get(source, EVERYTHING)
         return (min(low, 0.0), max(high, 0.0)) if with_zero else (low, high)
 
-    def _map_shape(self, channels: int, shape: Shape, windows: Windows, pads: tuple[int, ...]) -> Shape:
-        """Return the output shape of windows on maps of `shape`."""
-        height, width = replace(windows, pads=(pads[0], pads[1], pads[2], pads[3])).output(shape[1], shape[2])
+    def _map_shape(
+        self, channels: int, data: Data, windows: Windows, pads: tuple[int, int, int, int], *, per_output: int = 1
+    ) -> Shape:
+        """Return the output shape of windows on maps, once their sizes and work are within the limits.
+
+        Args:
+            channels: channels of the output.
+            data: the maps.
+            windows: the windows.
+            pads: padding of the maps.
+            per_output: channels of the maps that one channel of the output reads.
+        """
+        height, width = replace(windows, pads=pads).output(*data.shape[1:])
         if min(height, width) < 1:
-            raise UnsupportedError(f"windows {list(windows.kernel)} do not fit into maps {list(shape[1:])}")
+            raise UnsupportedError(f"windows {list(windows.kernel)} do not fit into maps {list(data.shape[1:])}")
+        top, left, bottom, right = pads
+        padded = data.shape[0] * (data.shape[1] + top + bottom) * (data.shape[2] + left + right)
+        if (size := data.batch * max(padded, channels * height * width)) > ONNX_TENSOR:
+            raise UnsupportedError(f"makes {size:,} numbers; at most {ONNX_TENSOR:,} are supported")
+        places = data.batch * height * width
+        if (size := places * data.shape[0] * math.prod(windows.reach)) > ONNX_WINDOWS:
+            raise UnsupportedError(f"its windows have {size:,} numbers; at most {ONNX_WINDOWS:,} are supported")
+        self.budget.spend(size + places * channels * per_output * math.prod(windows.kernel) // MACS)
         return channels, height, width
 
     def _check_may_follow(self, data: Data) -> None:
@@ -509,7 +561,7 @@ class AnnBuilder:
         if data.shift is None:
             return None
         top, left, bottom, right = windows.pads
-        shift, shape = data.shift, self._map_shape(len(weight), data.shape, windows, windows.pads)
+        shift, shape = data.shift, (len(weight), *windows.output(*data.shape[1:]))
         if not any(windows.pads) and channel_wise(shift) is not None:
             # all windows have the same sum, but rounding could make it differ: one window is computed
             shift = shift[:, : windows.reach[0], : windows.reach[1]]

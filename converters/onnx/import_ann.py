@@ -1,6 +1,7 @@
 """Import of ONNX files as ANNs: a pass over the nodes, a record of each, and a check of the result."""
 
-from collections.abc import Container, Iterator
+from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from onnx import TensorProto
 
 from converters.ann_to_snn.ann import Ann, PRelu
 from converters.ann_to_snn.image_normalization import Normalization
-from converters.onnx.ann_builder import BETWEEN, INPUT, PRODUCT_OF_TENSORS, AnnBuilder
+from converters.onnx.ann_builder import BETWEEN, INPUT, PRODUCT_OF_TENSORS, TENSOR_WORK, AnnBuilder, Budget
 from converters.onnx.operator_table import Value
 from converters.onnx.operators import OPERATIONS, fitted_from
 from converters.onnx.reading.constant_folding import FOLDABLE, evaluate
@@ -19,14 +20,16 @@ from converters.onnx.reading.onnx_graph import Graph, GraphNode, read_graph
 from converters.onnx.reference_check import Layout, Reference, largest_errors, make_reference
 from converters.onnx.tensor_layout import Data, Refused, Relayout
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
-from specs.files.limits import ONNX_ELEMENTS
+from specs.files.limits import onnx_constants, onnx_work
 
 __all__ = ["TOLERANCE", "OnnxImport", "import_ann"]
 
 TOLERANCE = 1e-4
 """Largest allowed difference between an import and onnx's evaluator, as a part of the largest logit."""
-IMAGES = 4
-"""Number of random images of each kind for the check."""
+IMAGES, CHECK_WORK = 4, 1 << 25
+"""Number of random images of each kind for the check; fewer if they would take more than this work, see `Budget`."""
+NODE_WORK = 1 << 14
+"""Work for each node, see `Budget`."""
 
 
 @dataclass(frozen=True)
@@ -66,10 +69,11 @@ def import_ann(path: Path) -> OnnxImport:
             evaluator by more than `TOLERANCE` of the largest logit.
     """
     graph = read_graph(path)
-    walk, ann, data, output = _first_that_works(graph, path)
+    budget = Budget(onnx_work(graph.n_bytes))
+    walk, ann, data, output = _first_that_works(graph, path, budget)
     logits = output if data.ending is None else next(n for n in graph.nodes if n.row == data.ending).inputs[0]
     reference = make_reference(graph, logits, walk.constants, walk.layout, walk.builder)
-    error, largest = _errors(ann, reference)
+    error, largest = _errors(ann, reference, max(1, min(IMAGES, CHECK_WORK // budget.spent)))
     relative = error / largest if largest else error
     if not relative < TOLERANCE:
         raise ConversionError(
@@ -81,17 +85,17 @@ def import_ann(path: Path) -> OnnxImport:
     return OnnxImport(ann, list(walk.table(ann)), error, relative, notes, reference)
 
 
-def _errors(ann: Ann, reference: Reference) -> tuple[float, float]:
-    """Return the largest error and the largest logit, on uniform images or, if they are worse, normal ones."""
+def _errors(ann: Ann, reference: Reference, n: int) -> tuple[float, float]:
+    """Return the largest error and the largest logit, on `n` uniform images or, if they are worse, `n` normal ones."""
     generator = torch.Generator().manual_seed(0)
-    errors = [largest_errors(ann, reference, torch.rand(IMAGES, *ann.shape, generator=generator))]
+    errors = [largest_errors(ann, reference, torch.rand(n, *ann.shape, generator=generator))]
     if reference.graph.input.gain == 1:
-        errors.append(largest_errors(ann, reference, torch.randn(IMAGES, *ann.shape, generator=generator)))
+        errors.append(largest_errors(ann, reference, torch.randn(n, *ann.shape, generator=generator)))
     worst = max(errors, key=lambda pair: pair[0] / pair[1] if pair[1] else pair[0])
     return (worst[0], worst[1]) if not any(np.isnan(pair[0]) for pair in errors) else (float("nan"), 1.0)
 
 
-def _first_that_works(graph: Graph, path: Path) -> tuple["_Walk", Ann, Data, str]:
+def _first_that_works(graph: Graph, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data, str]:
     """Import the first output that is a row of logits.
 
     Outputs that no other output depends on are tried first. Then follow outputs with no weights after them, such as
@@ -105,16 +109,17 @@ def _first_that_works(graph: Graph, path: Path) -> tuple["_Walk", Ann, Data, str
         for name in graph.outputs
         if not any(makers.get(name) in before[other] for other in graph.outputs if before[other] > before[name])
     ]
-    others = [name for name in graph.outputs if name not in last and not _is_weighed(graph, {name})]
+    weighed = _before_weights(graph)
+    others = [name for name in graph.outputs if name not in last and name not in weighed]
     for output in [*last, *sorted(others, key=lambda name: len(before[name]), reverse=True)]:
         try:
-            return _walk_to(graph, output, path)
+            return _walk_to(graph, output, path, budget)
         except UnsupportedError as error:
             first = first or error
     raise first or UnsupportedError(f"{path} has no output")
 
 
-def _walk_to(graph: Graph, output: str, path: Path) -> tuple["_Walk", Ann, Data, str]:
+def _walk_to(graph: Graph, output: str, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data, str]:
     """Import one output, with the likelier layout of the input or, if that fails, with the other one."""
     first: UnsupportedError | None = None
     needed = graph.ancestors((output,))
@@ -123,17 +128,17 @@ def _walk_to(graph: Graph, output: str, path: Path) -> tuple["_Walk", Ann, Data,
             raise UnsupportedError(f"{path}: the output {output!r} is computed from strings, not a row of logits")
     for layout in _layouts(graph.input.shape[1:]):
         try:
-            return _walk_with(layout, graph, output, path)
+            return _walk_with(layout, graph, output, path, budget)
         except UnsupportedError as error:
             first = first or error
     raise first or UnsupportedError(f"{path}: its input is empty")
 
 
-def _walk_with(layout: Layout, graph: Graph, output: str, path: Path) -> tuple["_Walk", Ann, Data, str]:
+def _walk_with(layout: Layout, graph: Graph, output: str, path: Path, budget: Budget) -> tuple["_Walk", Ann, Data, str]:
     """Import one output with this layout of the input, or with the layout in which the first layer reads it."""
     settled = False
     while True:
-        walk = _Walk(graph, output, layout, settled=settled)
+        walk = _Walk(graph, output, layout, budget, settled=settled)
         try:
             walk.run(path)
         except Relayout as found:
@@ -145,14 +150,13 @@ def _walk_with(layout: Layout, graph: Graph, output: str, path: Path) -> tuple["
         return walk, ann, data, output
 
 
-def _is_weighed(graph: Graph, behind: set[str], needed: Container[int] | None = None) -> bool:
-    """Return whether a node with weights depends on these tensors; only nodes in `needed` count, if it is given."""
-    for node in graph.nodes:
-        if (needed is None or node.row in needed) and not behind.isdisjoint(node.inputs):
-            if node.proto.op_type in (*PRODUCTS, "Gemm", "Conv"):
-                return True
-            behind.update(node.outputs)
-    return False
+def _before_weights(graph: Graph) -> set[str]:
+    """Return the names of the tensors that a node with weights depends on."""
+    names = set[str]()
+    for node in reversed(graph.nodes):
+        if node.proto.op_type in (*PRODUCTS, "Gemm", "Conv") or not names.isdisjoint(node.outputs):
+            names.update(node.inputs)
+    return names
 
 
 def _layouts(shape: tuple[int, ...]) -> list[Layout]:
@@ -188,8 +192,6 @@ def _notes_on_slopes(ann: Ann) -> Iterator[str]:
             yield f"{node.name}: slopes below 0, in {n} of its channels, become 0: spike rates only rise"
 
 
-WORK = 8
-"""Limit on the numbers that constant folding reads, in multiples of `ONNX_ELEMENTS`."""
 NODES_NAMED = 100
 """Largest number of refused nodes that a message names."""
 UNKNOWN = None
@@ -210,16 +212,19 @@ PRODUCTS = "MatMul", "Mul", "Div"
 class _Walk:
     """One pass over the nodes that an output needs; with `settled`, the layout of the input is not changed any more."""
 
-    def __init__(self, graph: Graph, output: str, layout: Layout, *, settled: bool) -> None:
+    def __init__(self, graph: Graph, output: str, layout: Layout, budget: Budget, *, settled: bool) -> None:
         self.graph, self.output, self.layout, self.settled = graph, output, layout, settled
         self.needed = graph.ancestors((output,))
-        self.made = self.touched = 0  # count of numbers that constant folding has computed, and read
+        self.constants_left = onnx_constants(graph.n_bytes)
+        self.before_weights = _before_weights(graph)
+        self.last_reader = {name: node.row for node in graph.nodes if node.row in self.needed for name in node.inputs}
+        self.last_reader.pop(output, None)
         self.uses = dict.fromkeys([output], 1)
         for node in graph.nodes:
             for name in node.inputs if node.row in self.needed and node.proto.op_type not in SIZES else ():
                 self.uses[name] = self.uses.get(name, 0) + 1
         double = graph.input.element_type == TensorProto.DOUBLE
-        self.builder = AnnBuilder(layout.shape, np.float64 if double else np.float32)
+        self.builder = AnnBuilder(layout.shape, budget, np.float64 if double else np.float32)
         self.builder.normalization = Normalization.of(0.0, 1 / graph.input.gain)
         self.builder.last = self._last_rows()
         self.constants: dict[str, Array] = dict(graph.constants)
@@ -263,6 +268,9 @@ class _Walk:
                     raise
                 self.problems[node.row] = "reads the input in another layout than other layers do: use one layout"
                 self._give_up(node)
+            for name in node.inputs:
+                if self.last_reader.get(name) == node.row:
+                    self.values.pop(name, None)  # large maps: only those that are still needed stay in memory
 
     def finished(self, path: Path) -> tuple[Ann, Data]:
         """Return the ANN and the tensor of its logits.
@@ -283,16 +291,26 @@ class _Walk:
             except ConversionError as error:
                 raise ConversionError(f"{path}: {error}") from None
         if self.problems:
-            named = {node.row: node for node in self.graph.nodes}
-            found = [f"{named[row].name} ({named[row].op}): {self.problems[row]}" for row in sorted(self.problems)]
-            more = [f"and {len(found) - NODES_NAMED} more"] if len(found) > NODES_NAMED else []
             raise UnsupportedError(
-                f"{path}: {len(found)} of its nodes cannot become spiking layers: "
-                f"{'; '.join([*found[:NODES_NAMED], *more])}"
+                f"{path}: {len(self.problems)} of its nodes cannot become spiking layers: {self._refusals()}"
             )
         if ann is None or data is None:
             raise UnsupportedError(f"{path}: the output {self.output!r} does not depend on the image")
         return ann, data
+
+    def _refusals(self) -> str:
+        """Return the refused nodes as text: those of one operator and reason together, with their number."""
+        refused = [node for node in sorted(self.graph.nodes, key=lambda node: node.row) if node.row in self.problems]
+        counts = Counter((node.op, self.problems[node.row]) for node in refused)
+        names: dict[tuple[str, str], list[str]] = {}
+        for node in refused[:NODES_NAMED]:
+            names.setdefault((node.op, self.problems[node.row]), []).append(node.name)
+        found = [
+            f"{', '.join(names[kind])} ({kind[0]}{f', {counts[kind]} nodes' if counts[kind] > 1 else ''}): {kind[1]}"
+            for kind in names
+        ]
+        more = [f"and {len(refused) - NODES_NAMED} more nodes"] if len(refused) > NODES_NAMED else []
+        return "; ".join([*found, *more])
 
     def table(self, ann: Ann) -> Iterator[dict[str, str]]:
         """Yield the rows of `OnnxImport.nodes`, in the order of the file."""
@@ -305,17 +323,20 @@ class _Walk:
 
     def _read(self, node: GraphNode) -> None:
         """Read one node: compute it if it is constant, otherwise add its work to the ANN."""
+        given = [self.constants[name] for name in node.inputs if name in self.constants]
+        self.builder.budget.spend(NODE_WORK + sum(array.size for array in given))
         constant = all(name in self.constants for name in node.inputs if name)
         if constant and not node.domain and node.proto.op_type in FOLDABLE:
-            given = [self.constants.get(name) for name in node.inputs]
+            values = [self.constants.get(name) for name in node.inputs]
             if node.version < 7 and "axis" in node.attributes and node.proto.op_type in BINARY:
-                first, second = (self.constants[name] for name in node.inputs)
-                given = [first, fitted_from(int(node.attributes["axis"]), first.ndim, second)]
-            self.touched += sum(array.size for array in given if array is not None)
-            if self.touched > WORK * ONNX_ELEMENTS:
-                raise IntegrityError(f"constants up to here read more than {WORK * ONNX_ELEMENTS:,} numbers, the limit")
-            results = evaluate(node, given, made=self.made)
-            self.made += sum(array.size for array in results)
+                first, second = given
+                values = [first, fitted_from(int(node.attributes["axis"]), first.ndim, second)]
+            self.unread.update(node.outputs)
+            results = evaluate(node, values, limit=self.constants_left)
+            self.unread.difference_update(node.outputs)
+            size = sum(array.size for array in results)
+            self.builder.budget.spend(size)
+            self.constants_left -= size
             names = [name for name in node.outputs if name]
             self.constants.update(zip(names, results, strict=True))
             self.builder.account[node.row] = ("constant", "computed at import, by onnx's evaluator")
@@ -344,6 +365,7 @@ class _Walk:
                 steps[node.outputs[0]] = steps[node.inputs[0]]
         result = operator.read(node, tuple(inputs), self.builder)
         if isinstance(result, Data):
+            self.builder.budget.spend(TENSOR_WORK * result.index.size)
             self.values[node.outputs[0]] = result
             self.builder.account.setdefault(node.row, ("removed", "changes nothing"))
         else:
@@ -354,7 +376,7 @@ class _Walk:
         op = node.proto.op_type
         if op in PRODUCTS and len(from_image) > 1:
             raise UnsupportedError(PRODUCT_OF_TENSORS)
-        if op in ("Softmax", "LogSoftmax") and _is_weighed(self.graph, set(node.outputs), self.needed):
+        if op in ENDINGS and op != "Identity" and not self.before_weights.isdisjoint(node.outputs):
             raise UnsupportedError(BETWEEN)
 
     def _last_rows(self) -> set[int]:

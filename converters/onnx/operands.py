@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
-from converters.onnx.ann_builder import AnnBuilder
+from converters.onnx.ann_builder import TENSOR_WORK, AnnBuilder
 from converters.onnx.operator_table import Inputs, Value
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.tensor_layout import Data, Floats, Index, spread_over
@@ -87,6 +87,7 @@ def affine(builder: AnnBuilder, data: Data, scale: Floats, shift: Floats | None)
     for values in (scale, shift):
         if values is not None and not np.isfinite(values).all():
             raise IntegrityError("its factor or shift is not finite")
+    builder.budget.spend(TENSOR_WORK * data.index.size)
     data, factors = spread_over(data, scale, fill=1.0)
     if shift is None:
         return builder.affine(data, factors, None)
@@ -98,6 +99,7 @@ def shifted(builder: AnnBuilder, data: Data, shift: Floats) -> Data:
     """Return `x + shift`; shift broadcasts with the tensor."""
     if not np.isfinite(shift).all():
         raise IntegrityError("its constant is not finite")
+    builder.budget.spend(TENSOR_WORK * data.index.size)
     data, moves = spread_over(data, shift, fill=0.0, moves=True)
     return builder.affine(data, None, moves)
 

@@ -1,6 +1,8 @@
 """Reference for an import: onnx's own evaluator on the graph of the file."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,7 +22,7 @@ from converters.onnx.windows import Windows
 from specs.errors import ConversionError
 from specs.fields import Shape
 
-__all__ = ["GlobalMaxPool", "Layout", "Reference", "largest_errors", "make_reference"]
+__all__ = ["AveragePool", "GlobalMaxPool", "Layout", "MaxPool", "Reference", "largest_errors", "make_reference"]
 
 WIDER: dict[int, int] = {TensorProto.FLOAT16: TensorProto.FLOAT, TensorProto.BFLOAT16: TensorProto.FLOAT}
 LEAST = float(np.finfo(np.float32).min)
@@ -51,8 +53,9 @@ class Reference:
 
     It is the graph of the file with these changes: constants are given, half precision is computed in single, and
     quantised activations are not rounded, as in the import. Other nodes replace those that the evaluator of onnx 1.23
-    computes wrongly: BatchNormalization before opset 14, pools with padding, and padding by `auto_pad` (MaxPool with
-    SAME_LOWER and strides, or with pads [0, 1, 0, 1]). `GlobalMaxPool` is computed here.
+    lacks or computes wrongly: Dropout before opset 7, BatchNormalization before opset 14, pools with padding, and
+    padding by `auto_pad` (MaxPool with SAME_LOWER and strides, or with pads [0, 1, 0, 1]). Pools are computed here:
+    `GlobalMaxPool` is wrong there, and others walk through each window in Python.
     """
 
     evaluator: ReferenceEvaluator = field(repr=False)
@@ -96,6 +99,36 @@ class GlobalMaxPool(OpRun):
         return (np.maximum.reduce(x, axis=tuple(range(2, x.ndim)), keepdims=True),)
 
 
+class MaxPool(OpRun):
+    """Maximum of each window; the padding is a node of its own."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, **attributes: Any) -> tuple[Array]:
+        return (np.maximum.reduce(_windows(x, attributes), axis=-1),)
+
+
+class AveragePool(OpRun):
+    """Mean of each window; the padding is a node of its own."""
+
+    op_domain = ""
+
+    def _run(self, x: Array, **attributes: Any) -> tuple[Array]:
+        return (_windows(x, attributes).mean(axis=-1, dtype=x.dtype),)
+
+
+def _windows(x: Array, attributes: Mapping[str, Any]) -> Array:
+    """Return the values in each window, `[N, C, *places, kernel]`."""
+    kernel = attributes["kernel_shape"]
+    steps, gaps = (
+        [*(attributes.get(name) or ()), *[1] * len(kernel)][: len(kernel)] for name in ("strides", "dilations")
+    )
+    reach = [gap * (side - 1) + 1 for side, gap in zip(kernel, gaps, strict=True)]
+    seen = np.lib.stride_tricks.sliding_window_view(x, reach, tuple(range(2, x.ndim)))
+    seen = seen[:, :, *(slice(None, None, step) for step in [*steps, *gaps])]
+    return seen.reshape(*seen.shape[: x.ndim], -1)
+
+
 def make_reference(
     graph: Graph,
     logits: str,
@@ -127,6 +160,8 @@ def make_reference(
             nodes += _dequantised(node, values)
         elif node.row in builder.windows:
             nodes += _padded(node, builder.windows[node.row], values)
+        elif node.key == ("", "Dropout") and node.version < 7:
+            nodes.append(onnx.helper.make_node("Identity", node.inputs, node.outputs[:1]))
         elif node.key == ("", "BatchNormalization") and node.version < 14:
             nodes += _normalised(node, builder.constant_shapes[node.row], values)
         else:
@@ -140,7 +175,7 @@ def make_reference(
         opset_imports=[onnx.helper.make_opsetid("", graph.opset)],
     )
     try:
-        evaluator = ReferenceEvaluator(model, new_ops=[GlobalMaxPool])
+        evaluator = ReferenceEvaluator(model, new_ops=[AveragePool, GlobalMaxPool, MaxPool])
     except Exception as error:  # it lacks some versions of operators
         raise ConversionError(f"onnx's evaluator cannot run the model: {str(error).strip()[:300]}") from None
     return Reference(evaluator, values, graph, layout)

@@ -9,7 +9,7 @@ import numpy.typing as npt
 from converters.onnx.reading.onnx_file import Array
 from specs.errors import UnsupportedError
 from specs.fields import Shape
-from specs.files.limits import ONNX_ELEMENTS
+from specs.files.limits import ONNX_TENSOR
 
 __all__ = [
     "Data",
@@ -91,8 +91,8 @@ def spread_over(data: Data, values: Array, *, fill: float, moves: bool = False) 
         raise UnsupportedError(
             f"its constant {list(values.shape)} does not broadcast with the tensor {list(data.index.shape)}"
         ) from None
-    if math.prod(shape) > ONNX_ELEMENTS:
-        raise UnsupportedError(f"makes {math.prod(shape):,} numbers; at most {ONNX_ELEMENTS:,} are supported")
+    if math.prod(shape) > ONNX_TENSOR:
+        raise UnsupportedError(f"makes {math.prod(shape):,} numbers; at most {ONNX_TENSOR:,} are supported")
     index = np.broadcast_to(data.index, shape)
     wide = np.broadcast_to(values.astype(np.float64), shape)
     each = np.full(data.batch * data.size + 1, fill)

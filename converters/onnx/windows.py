@@ -1,5 +1,6 @@
 """Windows of convolutions and pools: their places along each axis, from the attributes of an ONNX node."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,7 @@ import numpy as np
 from converters.ann_to_snn.linear_fold import Pair
 from converters.onnx.tensor_layout import Floats
 from specs.errors import IntegrityError, UnsupportedError
+from specs.files.limits import ONNX_ELEMENTS
 from specs.shapes import axis_output
 
 __all__ = ["MAX_SIDE", "Pads", "Windows", "symmetric", "windows_of"]
@@ -143,6 +145,8 @@ def _written_out(weight: Floats, axis: int, dilation: int) -> Floats:
     """Return a weight whose gaps along an axis are written out as zeros."""
     shape = list(weight.shape)
     shape[axis] = dilation * (shape[axis] - 1) + 1
+    if math.prod(shape) > ONNX_ELEMENTS:
+        raise UnsupportedError(f"needs {math.prod(shape):,} weights; at most {ONNX_ELEMENTS:,} are supported")
     wide = np.zeros(shape)
     place: list[slice] = [slice(None)] * 4
     place[axis] = slice(None, None, dilation)

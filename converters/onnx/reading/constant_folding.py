@@ -11,7 +11,7 @@ from onnx.reference import ReferenceEvaluator
 from converters.onnx.reading.onnx_file import Array
 from converters.onnx.reading.onnx_graph import GraphNode
 from specs.errors import IntegrityError, UnsupportedError
-from specs.files.limits import ONNX_ELEMENTS
+from specs.files.limits import ONNX_ELEMENTS, ONNX_TENSOR
 
 __all__ = ["FOLDABLE", "evaluate"]
 
@@ -34,23 +34,20 @@ EVALUATED_AS = {"DequantizeLinear": 19, "QuantizeLinear": 19}
 """Opset in which onnx evaluates an operator of an older opset: it lacks the older versions, which mean the same."""
 
 
-def evaluate(node: GraphNode, inputs: list[Array | None], *, made: int = 0) -> list[Array]:
+def evaluate(node: GraphNode, inputs: list[Array | None], *, limit: int = ONNX_TENSOR) -> list[Array]:
     """Compute the outputs of a node from the values of its inputs.
 
     Args:
         node: the node.
         inputs: value of each input; None for an optional input that is left out.
-        made: count of numbers that other nodes of the graph have computed from constants.
+        limit: largest number of elements that the node may compute.
 
     Raises:
         IntegrityError: onnx's evaluator cannot compute the node from these values.
-        UnsupportedError: the result, alone or with `made`, exceeds `ONNX_ELEMENTS` numbers, or is not a tensor.
+        UnsupportedError: the result exceeds `limit`, or is not a tensor.
     """
-    n_results = _n_results(node, inputs)
-    if n_results > ONNX_ELEMENTS:
-        raise UnsupportedError(f"computes more than {ONNX_ELEMENTS:,} numbers, the limit")
-    if made + n_results > ONNX_ELEMENTS:
-        raise UnsupportedError(f"constants of this and other nodes exceed {ONNX_ELEMENTS:,} numbers, the limit")
+    if (n_results := _n_results(node, inputs)) > limit:
+        raise UnsupportedError(f"computes up to {n_results:,} numbers; at most {limit:,} are supported here")
     for attribute in node.proto.attribute:
         if attribute.HasField("t") and math.prod(attribute.t.dims) > ONNX_ELEMENTS:
             raise UnsupportedError(f"its attribute {attribute.name!r} exceeds {ONNX_ELEMENTS:,} numbers, the limit")

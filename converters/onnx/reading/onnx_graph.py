@@ -21,7 +21,7 @@ from converters.onnx.reading.onnx_file import (
     tensor_array,
 )
 from specs.errors import IntegrityError, UnsupportedError
-from specs.files.limits import ONNX_INPUT, ONNX_NODES
+from specs.files.limits import ONNX_INPUT, ONNX_NODES, ONNX_OUTPUTS
 
 __all__ = ["Graph", "GraphInput", "GraphNode", "read_graph"]
 
@@ -119,6 +119,7 @@ class Graph:
         outputs: names of the outputs.
         opset: opset of ONNX's own operators.
         texts: names of initializers that contain strings, which are not read.
+        n_bytes: size of the file or, if it is larger, of its initializers.
     """
 
     nodes: tuple[GraphNode, ...]
@@ -127,6 +128,7 @@ class Graph:
     outputs: tuple[str, ...]
     opset: int
     texts: frozenset[str] = frozenset()
+    n_bytes: int = 0
 
     @cached_property
     def uses(self) -> Counter[str]:
@@ -174,9 +176,14 @@ def read_graph(path: Path) -> Graph:
             constants[tensor.name] = tensor_array(tensor, f"{path}: tensor {tensor.name!r}")
     nodes = [_graph_node(row, proto, opsets, path) for row, proto in enumerate(graph.node)]
     outputs = tuple(dict.fromkeys(output.name for output in graph.output))
+    if len(outputs) > ONNX_OUTPUTS:
+        raise IntegrityError(
+            f"{path} has {len(outputs):,} outputs; at most {ONNX_OUTPUTS} are supported: keep the logits"
+        )
     entering = [value.name for value in graph.input if value.name not in {*constants, *texts}]
     ordered = _in_order(nodes, [*constants, *texts, *entering], outputs, path)
-    found = Graph(ordered, constants, GraphInput("", (), TensorProto.FLOAT), outputs, opset, frozenset(texts))
+    n_bytes = max(path.stat().st_size, sum(array.nbytes for array in constants.values()))
+    found = Graph(ordered, constants, GraphInput("", (), TensorProto.FLOAT), outputs, opset, frozenset(texts), n_bytes)
     return replace(found, input=_image_input(model, found, entering, path))
 
 

@@ -496,8 +496,45 @@ def test_endings_between_layers_are_refused(write, kind) -> None:
 
 
 @pytest.mark.parametrize(
+    ("nodes", "total", "told"),
+    [
+        (
+            "a = Sigmoid(l) m = MatMul(a, q) b = Sigmoid(m) h = MatMul(b, q)",
+            2,
+            ["a, b (Sigmoid, 2 nodes): stands betw"],
+        ),
+        (
+            "a = Sigmoid(l) s = Mul(l, a) m = MatMul(s, q) b = Sigmoid(m) t = Mul(m, b) h = MatMul(t, q)",
+            4,
+            ["a, b (Sigmoid, 2 nodes): stands between layers", "s, t (Mul, 2 nodes): multiplies or divides"],
+        ),
+        ("a = Tanh(l) b = Sigmoid(a) h = MatMul(b, q)", 2, ["a (Tanh): a smooth function", "b (Sigmoid): stands"]),
+        ("a = Tanh(l) m = MatMul(a, q) h = Sigmoid(m)", 1, ["a (Tanh): a smooth function"]),
+    ],
+)
+def test_all_refused_nodes_are_named_once(write, nodes, total, told) -> None:
+    nodes = f"l = MatMul(x, w) {nodes} y = Identity(h)"
+    with pytest.raises(UnsupportedError, match=f"{total} of its nodes cannot become spiking layers") as caught:
+        import_ann(write(nodes, {"w": numbers(6, 4), "q": numbers(4, 4)}, shape="1,6"))
+    for words in told:
+        assert str(caught.value).count(words) == 1
+
+
+def test_a_hundred_refused_nodes_are_named_and_all_are_counted(write) -> None:
+    nodes = " ".join(f"t{i + 1} = Tanh(t{i})" for i in range(150))
+    with pytest.raises(UnsupportedError, match=r"t99, t100 \(Tanh, 150 nodes\): .*; and 50 more nodes$"):
+        import_ann(
+            write(
+                f"t0 = MatMul(x, w) {nodes} y = MatMul(t150, q)", {"w": numbers(6, 4), "q": numbers(4, 4)}, shape="1,6"
+            )
+        )
+
+
+@pytest.mark.parametrize(
     ("nodes", "opset"),
     [
+        ("i = Identity(x) h = Dropout<is_test=1, ratio=0.5>(i)", 6),
+        ("i = Identity(x) h, mask = Dropout<is_test=1>(i)", 6),
         ("i = Identity(x) h = Dropout<ratio=0.5>(i)", 7),
         ("i = Identity(x) h, mask = Dropout<ratio=0.5>(i)", 10),
         ("h, mask = Dropout(x, ratio)", 12),
@@ -574,7 +611,7 @@ def test_attention_is_named_whole_and_what_is_computed_of_sizes_is_not(classify)
     )
     with pytest.raises(UnsupportedError, match="4 of its nodes") as caught:
         classify(nodes, {"one": np.ones(6, np.float32)}, opset=20, features=72)
-    for text in ("q (LayerN", "m (MatMul): multiplies", "s (Softmax): stands between", "h (MatMul): multiplies"):
+    for text in ("q (LayerN", "s (Softmax): stands between", "m, h (MatMul, 2 nodes): multiplies"):
         assert text in str(caught.value)
 
 
