@@ -11,6 +11,7 @@ from numbers import Integral
 import torch
 from torch import Tensor, nn
 
+from bootstrap_core.functional.dropout import same_masks_again
 from bootstrap_core.functional.quantize import straight_through
 from bootstrap_core.network.base_block import Block, Signals
 from bootstrap_core.network.graph import sources_of, walk
@@ -117,12 +118,11 @@ class Network(nn.Module):
         Each block runs on spikes, without a gradient, and then as ANN on the rates of these spikes, with the same
         dropout mask; norms learn from both. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
         """
-        steps, device = self.spec.time_steps, self.device
+        steps, device = self.spec.time_steps, self.device.type
 
         def run(i: int, arriving: list[tuple[Signals, Tensor]]) -> tuple[Signals, Tensor]:
             block, ((spikes, rates), *skipped) = self.block(i), arriving
-            forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
-            with forked, torch.no_grad(), torch.autocast(device.type, enabled=False):
+            with same_masks_again(), torch.no_grad(), torch.autocast(device, enabled=False):
                 spikes = block(spikes, Mode.SNN, steps, *(x for x, _ in skipped))
             ann = block(rates, Mode.ANN, steps, *(x for _, x in skipped))
             assert isinstance(ann, Tensor)
