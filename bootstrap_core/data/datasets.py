@@ -125,7 +125,8 @@ class Dataset:
 def check_split(split: object, n_classes: int) -> None:
     """Raise `DataError` unless `split` is a `Split` and its labels are from 0 to `n_classes` - 1."""
     if not isinstance(split, Split):
-        raise DataError(f"images and labels must be a Split, not {type(split).__name__}")
+        hint = ": pass its train or its test" if isinstance(split, Dataset) else ""
+        raise DataError(f"images and labels must be a Split, not {type(split).__name__}{hint}")
     for label in (split.labels.min(), split.labels.max()) if len(split) else ():
         if not 0 <= label < n_classes:
             raise DataError(

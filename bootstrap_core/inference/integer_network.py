@@ -40,7 +40,10 @@ class IntegerNetwork:
     snapshot: training the network further does not change it.
 
     Args:
-        network: the float network. Raises `SnnZooError` if its tensors are not finite.
+        network: the float network.
+
+    Raises:
+        SnnZooError: `network` is not a `Network`, or its tensors are not finite.
 
     >>> from bootstrap_core import build_network
     >>> from specs import load_spec
@@ -53,6 +56,11 @@ class IntegerNetwork:
     device = torch.device("cpu")
 
     def __init__(self, network: Network) -> None:
+        if not isinstance(network, Network):
+            raise SnnZooError(
+                f"IntegerNetwork takes a Network, not a {type(network).__name__}: build_network makes one from a spec, "
+                "zoo.create_model from the name of a model"
+            )
         self._network = deepcopy(network).to(self.device).eval().requires_grad_(False)
         self.spec: NetworkSpec = network.spec
         for name, tensor in self._network.state_dict().items():

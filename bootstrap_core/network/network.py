@@ -3,10 +3,11 @@
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Self
 
 import torch
 from torch import Tensor, nn
@@ -214,6 +215,16 @@ class Network(nn.Module):
         block = self.blocks[i]
         assert isinstance(block, Block)
         return block
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert all tensors, as `to` and `float` do; refuse types that would round the weights."""
+        dtype = fn(torch.empty(0)).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise SnnZooError(
+                f"weights cannot be {str(dtype).removeprefix('torch.')}, which would round them: a network is float32 "
+                "or float64; training.precision: bfloat16 makes training faster, IntegerNetwork inference"
+            )
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     @property
     def device(self) -> torch.device:
