@@ -19,11 +19,12 @@ from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec
+from specs.outline import outline
 
 __all__ = ["IntegerNetwork", "IntegerTrace"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class IntegerTrace(Trace):
     """A `Trace` with the voltage of the readout's neurons before reset, `[T, N, ...]` in state units of 1/4096.
 
@@ -69,6 +70,9 @@ class IntegerNetwork:
         with torch.no_grad():
             for i in range(len(self._network.blocks)):
                 self._network.block(i).freeze()
+
+    def __repr__(self) -> str:
+        return outline("IntegerNetwork", self.spec)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the spec and the tensors only, since torch cannot pickle modules with a weight norm."""

@@ -20,13 +20,17 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
+from bootstrap_core.pictures import figure, raster_uri
 from bootstrap_core.training.schedule import LayerModes
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
+from specs.outline import MOST_LINES, few_lines, outline
 from specs.shapes import fit_input
 
 __all__ = ["Network", "Tally", "Trace", "as_input", "as_logits", "check_earlier", "count_steps"]
 
+SHOWN_NEURONS, SHOWN_WIDTH = 256, 128
+"""Number of neurons of a block in a notebook's picture, and its width there in pixels."""
 UNSCALED = 16.0
 """Pixel value above which images are taken as not divided by 255; normalised images of lava-dl stay below it."""
 
@@ -41,6 +45,22 @@ class Trace:
 
     spikes: tuple[Tensor | None, ...]
     rates: tuple[Tensor, ...]
+
+    def __repr__(self) -> str:
+        lines = [
+            f"block {i}: {f'as ANN {list(a.shape)}' if s is None else f'as SNN {list(s.shape)}'}, "
+            f"mean {float(a.detach().mean()):.3g}"
+            for i, (s, a) in enumerate(zip(self.spikes, self.rates, strict=True))
+        ]
+        return few_lines(f"{type(self).__name__} of {len(self.rates[0])} images", lines)
+
+    def _repr_html_(self) -> str:
+        """Return pictures of the first image's spikes, for a notebook: a row for each neuron, time to the right."""
+        return "".join(
+            figure(raster_uri(x[:, 0].detach().cpu().flatten(1)[:, :SHOWN_NEURONS]), f"block {i}", width=SHOWN_WIDTH)
+            for i, x in enumerate(self.spikes[:MOST_LINES])
+            if x is not None and x.shape[1]
+        )
 
     def logits_after(self, steps: Sequence[int]) -> tuple[Tensor, ...]:
         """Return the logits `[N, classes]` of shorter runs: the mean output of the readout over the first steps."""
@@ -63,6 +83,13 @@ class Tally:
     rates: tuple[float, ...]
     earlier: tuple[Tensor, ...] = ()
 
+    def __repr__(self) -> str:
+        lines = [
+            f"block {i}: mean {rate:.3g}" + ("" if x is None else f", {int(x.sum()):,} nonzero outputs")
+            for i, (x, rate) in enumerate(zip(self.counts, self.rates, strict=True))
+        ]
+        return few_lines("Tally", lines)
+
 
 class Network(nn.Module):
     """Bootstrap blocks in a row, with skips. Made by `build_network` from `spec`.
@@ -75,6 +102,9 @@ class Network(nn.Module):
         self.spec = spec
         self.blocks = nn.ModuleList(blocks)
         self._sources = sources_of(spec)
+
+    def __repr__(self) -> str:
+        return outline(type(self).__name__, self.spec)
 
     def forward(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None

@@ -44,6 +44,7 @@ from specs.errors import ConversionError, DataError, StateOverflowError, Unsuppo
 from specs.fields import Integer, Shape, StrictModel, TimeSteps
 from specs.io import document_as
 from specs.network import NetworkSpec
+from specs.outline import few_lines
 from specs.shapes import fit_input
 from specs.training import TrainingSpec
 
@@ -132,6 +133,14 @@ class OnnxConversion:
     notes: tuple[str, ...]
     doubt: str | None
     seconds: float
+
+    def __repr__(self) -> str:
+        lines = [] if self.ann is None else [f"ANN: {self.ann:.2%}"]
+        for name, found in (("converted", self.converted), ("tuned", self.tuned)):
+            accuracies = (f"{'overflow' if a is None else f'{a:.2%}'} (T = {t})" for t, a in found.items())
+            lines += [f"{name}: {', '.join(accuracies)}"] if found else []
+        lines += [f"{len(self.notes)} notes, see .notes"] if self.notes else []
+        return few_lines(f"OnnxConversion {self.spec.name!r}, T = {self.spec.time_steps}", lines)
 
     @property
     def spec(self) -> NetworkSpec:
