@@ -16,6 +16,7 @@ from specs.errors import IntegrityError
 from specs.files.limits import SPARE_WEIGHTS
 from specs.io import spec_from_document
 from specs.network import NetworkSpec
+from specs.outline import outline
 from specs.shapes import fit_input
 from specs.summary import summarize
 
@@ -41,6 +42,9 @@ class Model:
     card: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = field(default=(), compare=False)
     origin: str = field(default="", compare=False)
+
+    def __repr__(self) -> str:
+        return outline("Model", self.spec)
 
     def told(self, topic: str) -> Mapping[str, Any]:
         """Return the card's entry for a topic, such as "training"; empty if it is missing or not a mapping."""

@@ -7,13 +7,13 @@ from pathlib import Path
 from bootstrap_core.analysis.evaluation import Evaluation, evaluate
 from bootstrap_core.data.datasets import SAMPLE_NAME, load_dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.pictures import png
 from converters.ann_to_snn.onnx_conversion import OnnxConversion, import_onnx
 from converters.formats.model_files import file_entry, write_model
 from converters.formats.safetensors_file import read_safetensors
 from converters.report.comparison import measure_conversion
 from converters.report.conversion_page import conversion_page
 from converters.report.gallery import gallery_page, measure_gallery
-from converters.report.pictures import png
 from specs.files.whole_file import write_whole
 from zoo.hub.catalog import find_models, packaged_models
 from zoo.hub.fetch import pull

@@ -21,6 +21,7 @@ from specs.block import Layer, has_neurons, skips_of
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.fields import Shape
 from specs.network import NetworkSpec
+from specs.outline import few_lines
 
 __all__ = [
     "Evaluation",
@@ -83,6 +84,16 @@ class Evaluation:
     synops: tuple[float, ...] | None
     seconds: float
     correct_after: dict[int, int] = field(default_factory=dict)
+
+    def __repr__(self) -> str:
+        first = f"Evaluation: {self.accuracy:.2%} of {self.n_images:,} images are right, loss {self.loss:.4g}"
+        lines = [f"T = {t}: {accuracy:.2%}" for t, accuracy in self.by_steps.items() if t != self.time_steps]
+        synops = self.synops or [None] * len(self.rates)
+        for i, (rate, n) in enumerate(zip(self.rates, synops, strict=True)):
+            found = [] if rate is None else [f"rate {rate:.3g}"]
+            found += [f"{n:,.0f} synops per image"] if n else []
+            lines += [f"block {i}: {', '.join(found)}"] if found else []
+        return few_lines(f"{first} ({f'SNN, T = {self.time_steps}' if self.mode.spiking else 'ANN'})", lines)
 
     @property
     def accuracy(self) -> float:

@@ -16,6 +16,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, PlainSerializ
 
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.whole_file import write_whole
+from specs.outline import few_lines
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -131,6 +132,9 @@ class LearningStat:
         """True if the last closed epoch has a higher accuracy than all before: the moment to save a checkpoint."""
         return self.best_epoch is not None and self.best_epoch == len(self.accuracy_log) - 1
 
+    def __repr__(self) -> str:
+        return f"LearningStat of {len(self.loss_log)} epochs: {self}"
+
     def __str__(self) -> str:
         loss, accuracy = self.loss, self.accuracy
         if not self.num_samples and self.loss_log:
@@ -182,6 +186,9 @@ class LearningStats:
         """Close the epoch of all three states, so that their logs stay in step."""
         for name in STATES:
             getattr(self, name).update()
+
+    def __repr__(self) -> str:
+        return few_lines(f"LearningStats of {len(self.training.loss_log)} epochs", str(self).splitlines())
 
     def __str__(self) -> str:
         return "\n".join(f"{name:8}  {getattr(self, name)}" for name in STATES)

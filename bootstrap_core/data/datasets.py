@@ -8,6 +8,7 @@ the cache; if downloads are allowed, it finally downloads into the cache.
 import hashlib
 import math
 import os
+import reprlib
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,11 +22,13 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.data.stored_images import StoredImages
+from bootstrap_core.pictures import figure, image_uri
 from specs.dataset_sources import SAMPLE_NAME, SOURCES, DatasetSource, dataset_names, unknown_dataset
 from specs.errors import DataError, IntegrityError, TransferError
 from specs.files.download import cache_folder, download, expand_user, fetch_whole
 from specs.files.given_file import check_given_file
 from specs.files.limits import DATASET_FILE_BYTES
+from specs.outline import few_lines
 
 __all__ = [
     "SAMPLE_NAME",
@@ -44,6 +47,8 @@ __all__ = [
 ]
 
 IMAGE_SHAPE = (28, 28)
+SHOWN_IMAGES, SHOWN_WIDTH = 20, 56
+"""Number of images that a notebook shows of a split, and their width there in pixels."""
 
 TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
 TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
@@ -76,6 +81,18 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def __repr__(self) -> str:
+        of = f", labels {int(self.labels.min())} to {int(self.labels.max())}" if len(self) else ""
+        return f"Split of {len(self):,} images, uint8 {list(self.images.shape[1:])}{of}"
+
+    def _repr_html_(self) -> str:
+        """Return pictures of the first images with their class numbers, for a notebook."""
+        some = self.take(slice(0, SHOWN_IMAGES))
+        return "".join(
+            figure(image_uri(image), str(int(label)), width=SHOWN_WIDTH)
+            for image, label in zip(some.images[:], some.labels, strict=True)
+        )
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
         """Return an image, uint8 `[C, H, W]`, and its class number, as torch's `DataLoader` expects."""
@@ -121,11 +138,16 @@ class Dataset:
     is_sample: bool = False
     is_drawn: bool = False
 
+    def __repr__(self) -> str:
+        lines = [f"{len(self.classes)} classes: {reprlib.repr(self.classes)}", f"train: {self.train}"]
+        return few_lines(f"Dataset {self.name!r}", [*lines, f"test: {self.test}"])
+
 
 def check_split(split: object, n_classes: int) -> None:
     """Raise `DataError` unless `split` is a `Split` and its labels are from 0 to `n_classes` - 1."""
     if not isinstance(split, Split):
-        raise DataError(f"images and labels must be a Split, not {type(split).__name__}")
+        hint = ": pass its train or its test" if isinstance(split, Dataset) else ""
+        raise DataError(f"images and labels must be a Split, not {type(split).__name__}{hint}")
     for label in (split.labels.min(), split.labels.max()) if len(split) else ():
         if not 0 <= label < n_classes:
             raise DataError(

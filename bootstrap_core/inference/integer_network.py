@@ -19,11 +19,12 @@ from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import SnnZooError
 from specs.network import NetworkSpec
+from specs.outline import outline
 
 __all__ = ["IntegerNetwork", "IntegerTrace"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class IntegerTrace(Trace):
     """A `Trace` with the voltage of the readout's neurons before reset, `[T, N, ...]` in state units of 1/4096.
 
@@ -40,7 +41,10 @@ class IntegerNetwork:
     snapshot: training the network further does not change it.
 
     Args:
-        network: the float network. Raises `SnnZooError` if its tensors are not finite.
+        network: the float network.
+
+    Raises:
+        SnnZooError: `network` is not a `Network`, or its tensors are not finite.
 
     >>> from bootstrap_core import build_network
     >>> from specs import load_spec
@@ -53,6 +57,11 @@ class IntegerNetwork:
     device = torch.device("cpu")
 
     def __init__(self, network: Network) -> None:
+        if not isinstance(network, Network):
+            raise SnnZooError(
+                f"IntegerNetwork takes a Network, not a {type(network).__name__}: build_network makes one from a spec, "
+                "zoo.create_model from the name of a model"
+            )
         self._network = deepcopy(network).to(self.device).eval().requires_grad_(False)
         self.spec: NetworkSpec = network.spec
         for name, tensor in self._network.state_dict().items():
@@ -61,6 +70,9 @@ class IntegerNetwork:
         with torch.no_grad():
             for i in range(len(self._network.blocks)):
                 self._network.block(i).freeze()
+
+    def __repr__(self) -> str:
+        return outline("IntegerNetwork", self.spec)
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the spec and the tensors only, since torch cannot pickle modules with a weight norm."""

@@ -181,11 +181,13 @@ class Place:
         network: the whole network.
         index: index of the layer; 0 is the input.
         shapes: output shapes of all layers, input first.
+        generator: generator that draws the weights; None for torch's global one.
     """
 
     network: NetworkSpec
     index: int
     shapes: tuple[Shape, ...]
+    generator: torch.Generator | None = None
 
     @property
     def layer(self) -> LayerSpec:
@@ -222,16 +224,15 @@ class Place:
     def skips(self) -> list[Synapse]:
         """Return the synapses of the block's skips."""
         after = self.shapes[self.index]
-        return [_build_skip(skip, self.shapes[skip.source], after) for skip in skips_of(self.layer)]
+        return [self._build_skip(skip, self.shapes[skip.source], after) for skip in skips_of(self.layer)]
 
-
-def _build_skip(skip: SkipSpec, before: Shape, after: Shape) -> Synapse:
-    if isinstance(skip, IdentitySkip):
-        return IdentitySynapse(before)
-    layer, seen = skip.as_layer(before, after)
-    if isinstance(layer, ConvSpec):
-        return ConvSynapse(layer, seen[0], normalize=False)
-    return DenseSynapse(seen[0], layer.features, normalize=False, n_axes=len(before))
+    def _build_skip(self, skip: SkipSpec, before: Shape, after: Shape) -> Synapse:
+        if isinstance(skip, IdentitySkip):
+            return IdentitySynapse(before)
+        layer, seen = skip.as_layer(before, after)
+        if isinstance(layer, ConvSpec):
+            return ConvSynapse(layer, seen[0], normalize=False, generator=self.generator)
+        return DenseSynapse(seen[0], layer.features, normalize=False, n_axes=len(before), generator=self.generator)
 
 
 def fitted(sampler: RateSampler, mode: Mode) -> RateSampler:

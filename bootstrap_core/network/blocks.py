@@ -281,11 +281,16 @@ def _build_pool(layer: AvgPoolSpec, place: Place) -> Block:
 
 
 def _build_dense(layer: DenseSpec, place: Place) -> Block:
-    return _build_spiking(layer, place, DenseSynapse(place.before[0], place.channels, normalize=layer.weight_norm))
+    return _build_spiking(layer, place, _dense_synapse(layer, place))
+
+
+def _dense_synapse(layer: DenseSpec | AffineSpec, place: Place) -> DenseSynapse:
+    return DenseSynapse(place.before[0], place.channels, normalize=layer.weight_norm, generator=place.generator)
 
 
 def _build_conv(layer: ConvSpec, place: Place) -> Block:
-    return _build_spiking(layer, place, ConvSynapse(layer, place.before[0], normalize=layer.weight_norm))
+    synapse = ConvSynapse(layer, place.before[0], normalize=layer.weight_norm, generator=place.generator)
+    return _build_spiking(layer, place, synapse)
 
 
 def _build_spiking(layer: DenseSpec | ConvSpec, place: Place, synapse: Synapse) -> Block:
@@ -304,7 +309,7 @@ def _build_spiking(layer: DenseSpec | ConvSpec, place: Place, synapse: Synapse) 
 
 def _build_affine(layer: AffineSpec, place: Place) -> Block:
     return AffineBlock(
-        DenseSynapse(place.before[0], place.channels, normalize=layer.weight_norm),
+        _dense_synapse(layer, place),
         place.neuron(learn=False),  # no gradient reaches its decays
         channels=place.channels,
         skips=place.skips(),

@@ -21,7 +21,7 @@ def build_network(spec: NetworkSpec, *, seed: int | None = None) -> Network:
 
     Args:
         spec: spec of the network.
-        seed: seed of the weights; torch's global generator stays as it is. None draws from the global generator.
+        seed: seed of the weights; torch's global generator is not used. None draws from the global generator.
 
     Raises:
         SnnZooError: the weights take more memory than is free.
@@ -33,14 +33,7 @@ def build_network(spec: NetworkSpec, *, seed: int | None = None) -> Network:
     """
     n_weights = sum(row.parameters for row in summarize(spec))
     refuse_beyond_memory(COPIES * FLOAT_BYTES * n_weights, f"a network of {n_weights:,} weights, {spec.name},")
-    if seed is not None:
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(seed)
-            return _build(spec)
-    return _build(spec)
-
-
-def _build(spec: NetworkSpec) -> Network:
+    generator = None if seed is None else torch.Generator().manual_seed(seed)
     shapes = spec.shapes
-    blocks = [BUILDERS[type(layer)](layer, Place(spec, i, shapes)) for i, layer in enumerate(spec.layers)]
+    blocks = [BUILDERS[type(layer)](layer, Place(spec, i, shapes, generator)) for i, layer in enumerate(spec.layers)]
     return Network(spec, blocks).eval()

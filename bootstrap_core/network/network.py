@@ -3,14 +3,16 @@
 import math
 import warnings
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from numbers import Integral
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 
+from bootstrap_core.functional.dropout import same_masks_again
 from bootstrap_core.functional.quantize import straight_through
 from bootstrap_core.network.base_block import Block, Signals
 from bootstrap_core.network.graph import sources_of, walk
@@ -18,13 +20,17 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
+from bootstrap_core.pictures import figure, raster_uri
 from bootstrap_core.training.schedule import LayerModes
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
+from specs.outline import MOST_LINES, few_lines, outline
 from specs.shapes import fit_input
 
 __all__ = ["Network", "Tally", "Trace", "as_input", "as_logits", "check_earlier", "count_steps"]
 
+SHOWN_NEURONS, SHOWN_WIDTH = 256, 128
+"""Number of neurons of a block in a notebook's picture, and its width there in pixels."""
 UNSCALED = 16.0
 """Pixel value above which images are taken as not divided by 255; normalised images of lava-dl stay below it."""
 
@@ -39,6 +45,22 @@ class Trace:
 
     spikes: tuple[Tensor | None, ...]
     rates: tuple[Tensor, ...]
+
+    def __repr__(self) -> str:
+        lines = [
+            f"block {i}: {f'as ANN {list(a.shape)}' if s is None else f'as SNN {list(s.shape)}'}, "
+            f"mean {float(a.detach().mean()):.3g}"
+            for i, (s, a) in enumerate(zip(self.spikes, self.rates, strict=True))
+        ]
+        return few_lines(f"{type(self).__name__} of {len(self.rates[0])} images", lines)
+
+    def _repr_html_(self) -> str:
+        """Return pictures of the first image's spikes, for a notebook: a row for each neuron, time to the right."""
+        return "".join(
+            figure(raster_uri(x[:, 0].detach().cpu().flatten(1)[:, :SHOWN_NEURONS]), f"block {i}", width=SHOWN_WIDTH)
+            for i, x in enumerate(self.spikes[:MOST_LINES])
+            if x is not None and x.shape[1]
+        )
 
     def logits_after(self, steps: Sequence[int]) -> tuple[Tensor, ...]:
         """Return the logits `[N, classes]` of shorter runs: the mean output of the readout over the first steps."""
@@ -61,6 +83,13 @@ class Tally:
     rates: tuple[float, ...]
     earlier: tuple[Tensor, ...] = ()
 
+    def __repr__(self) -> str:
+        lines = [
+            f"block {i}: mean {rate:.3g}" + ("" if x is None else f", {int(x.sum()):,} nonzero outputs")
+            for i, (x, rate) in enumerate(zip(self.counts, self.rates, strict=True))
+        ]
+        return few_lines("Tally", lines)
+
 
 class Network(nn.Module):
     """Bootstrap blocks in a row, with skips. Made by `build_network` from `spec`.
@@ -73,6 +102,9 @@ class Network(nn.Module):
         self.spec = spec
         self.blocks = nn.ModuleList(blocks)
         self._sources = sources_of(spec)
+
+    def __repr__(self) -> str:
+        return outline(type(self).__name__, self.spec)
 
     def forward(
         self, images: Tensor, mode: Mode | LayerModes | None = None, *, time_steps: int | None = None
@@ -117,12 +149,11 @@ class Network(nn.Module):
         Each block runs on spikes, without a gradient, and then as ANN on the rates of these spikes, with the same
         dropout mask; norms learn from both. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
         """
-        steps, device = self.spec.time_steps, self.device
+        steps, device = self.spec.time_steps, self.device.type
 
         def run(i: int, arriving: list[tuple[Signals, Tensor]]) -> tuple[Signals, Tensor]:
             block, ((spikes, rates), *skipped) = self.block(i), arriving
-            forked = torch.random.fork_rng([device] if device.type == "cuda" else [])
-            with forked, torch.no_grad(), torch.autocast(device.type, enabled=False):
+            with same_masks_again(), torch.no_grad(), torch.autocast(device, enabled=False):
                 spikes = block(spikes, Mode.SNN, steps, *(x for x, _ in skipped))
             ann = block(rates, Mode.ANN, steps, *(x for _, x in skipped))
             assert isinstance(ann, Tensor)
@@ -214,6 +245,16 @@ class Network(nn.Module):
         block = self.blocks[i]
         assert isinstance(block, Block)
         return block
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> Self:
+        """Convert all tensors, as `to` and `float` do; refuse types that would round the weights."""
+        dtype = fn(torch.empty(0)).dtype
+        if dtype not in (torch.float32, torch.float64):
+            raise SnnZooError(
+                f"weights cannot be {str(dtype).removeprefix('torch.')}, which would round them: a network is float32 "
+                "or float64; training.precision: bfloat16 makes training faster, IntegerNetwork inference"
+            )
+        return super()._apply(fn, recurse)  # type: ignore[no-any-return, no-untyped-call]
 
     @property
     def device(self) -> torch.device:

@@ -125,12 +125,19 @@ class RateSampler(nn.Module):
         return pairs.index_select(0, order), keys
 
     def fit(self) -> None:
-        """Fit the activation to the pairs, by lava-dl's rule; without pairs nothing changes.
+        """Fit the activation to the pairs, by lava-dl's rule with two changes; without pairs nothing changes.
 
         The maximum rate is the mean of all rates above 0.9 of the largest, but at least 0.8. Between 0.1 and 0.9 of the
         maximum lie bins of equal width, each with a centre: the median z and a of the bin's pairs, with weight 0.1, and
         the mean of the previous fit's centres in the bin, with weight 0.9. If one of the two is missing, the other
         counts alone.
+
+        The changes make the result a function of z for any pairs:
+
+        - A centre whose z is not above that of the centre before is dropped. lava-dl keeps it; its segments then
+          overlap, the last one counts, and the curve jumps.
+        - A single centre with z <= 0 is joined to (z - a, 0) and not to the origin, and the maximum of a layer without
+          spikes is 0.8 and not NaN.
         """
         pairs = self.pairs
         if len(pairs) == 0:

@@ -1,5 +1,7 @@
 """Synapses: dense, convolutional and pooling, with quantised weights that rates and spikes share."""
 
+import math
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,15 +44,23 @@ class Synapse(nn.Module):
 class DenseSynapse(Synapse):
     """`z = x W^T`, `[N, inputs]` to `[N, outputs]`; `weight` is `[outputs, inputs]`.
 
-    The last `n_axes` of its input are flattened.
+    The last `n_axes` of its input are flattened. `generator` draws the weights; by default torch's global one does.
     """
 
     spec = None
 
-    def __init__(self, inputs: int, outputs: int, *, normalize: bool, n_axes: int = 1) -> None:
+    def __init__(
+        self,
+        inputs: int,
+        outputs: int,
+        *,
+        normalize: bool,
+        n_axes: int = 1,
+        generator: torch.Generator | None = None,
+    ) -> None:
         super().__init__()
         self.n_axes = n_axes
-        self.weight = nn.Linear(inputs, outputs, bias=False).weight
+        self.weight = _initial_weight((outputs, inputs), generator)
         if normalize:
             weight_norm(self)
 
@@ -64,14 +74,19 @@ class DenseSynapse(Synapse):
 
 
 class ConvSynapse(Synapse):
-    """2-D cross-correlation, `[N, C, H, W]`; `weight` is `[channels, C / groups, kernel height, kernel width]`."""
+    """2-D cross-correlation, `[N, C, H, W]`; `weight` is `[channels, C / groups, kernel height, kernel width]`.
+
+    `generator` draws the weights; by default torch's global one does.
+    """
 
     spec: ConvSpec
 
-    def __init__(self, spec: ConvSpec, in_channels: int, *, normalize: bool) -> None:
+    def __init__(
+        self, spec: ConvSpec, in_channels: int, *, normalize: bool, generator: torch.Generator | None = None
+    ) -> None:
         super().__init__()
         self.spec = spec
-        self.weight = nn.Conv2d(in_channels, spec.channels, spec.kernel, groups=spec.groups, bias=False).weight
+        self.weight = _initial_weight((spec.channels, in_channels // spec.groups, *spec.kernel), generator)
         if normalize:
             weight_norm(self)
 
@@ -133,6 +148,11 @@ class IdentitySynapse(Synapse):
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
         """See `Synapse`."""
         return x * weight.reshape(self.broadcast)
+
+
+def _initial_weight(shape: tuple[int, ...], generator: torch.Generator | None) -> nn.Parameter:
+    """Draw a weight as `nn.Linear` and `nn.Conv2d` do, which take no generator."""
+    return nn.Parameter(nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5), generator=generator))
 
 
 def _conv_sums(x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:

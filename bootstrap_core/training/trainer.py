@@ -16,6 +16,7 @@ from torch import Tensor
 from bootstrap_core.analysis.evaluation import batches, evaluate, evaluate_exactly
 from bootstrap_core.analysis.statistics import LearningStats
 from bootstrap_core.data.datasets import Split, check_split, train_validation_split
+from bootstrap_core.functional.dropout import masks_from
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
@@ -157,8 +158,8 @@ class Trainer:
         self.group.spread(self.network.state_dict().values())  # hosts may differ in the last bit
         if self.average is not None:
             self.group.spread(self.trained.state_dict().values())
-        with torch.random.fork_rng(devices=[]):  # dropout draws from the global generator
-            torch.manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
+        masks = torch.Generator().manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
+        with masks_from(masks):
             self._train(epoch, on_batch)
         self._fit_activations(self.network, sampling=epoch >= self.n_ann_epochs)
         if self.average is not None:

@@ -7,7 +7,7 @@ Which form loses least depends on the ANN and on the data, so it is measured. Th
 
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from math import prod
 
@@ -83,8 +83,8 @@ class Candidate:
     """
 
     model: Model
-    calibrations: list[Calibration]
-    layers: Sequence[SpikingLayer]
+    calibrations: list[Calibration] = field(repr=False)
+    layers: Sequence[SpikingLayer] = field(repr=False)
     input_form: InputForm
     max_pooling: MaxPooling
     agreement: float

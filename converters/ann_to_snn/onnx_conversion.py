@@ -12,15 +12,18 @@ from dataclasses import dataclass, field, replace
 from functools import partial
 from math import prod
 from pathlib import Path
-from typing import Any
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any
 
 import torch
 import torch.nn.functional as F
+from onnx import ModelProto
+from pydantic import Field
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, batches, evaluate, evaluate_exactly
-from bootstrap_core.data.datasets import Dataset, Split
-from bootstrap_core.data.image_files import UNLABELLED
+from bootstrap_core.data.datasets import Dataset, Split, load_dataset
+from bootstrap_core.data.image_files import UNLABELLED, load_images
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.heap import keep_freed_memory
@@ -36,9 +39,12 @@ from converters.model import Model
 from converters.onnx.ann_builder import LAYER
 from converters.onnx.import_ann import OnnxImport, import_ann
 from specs.block import Encoding
-from specs.errors import DataError, StateOverflowError, UnsupportedError
-from specs.fields import Shape
+from specs.dataset_sources import find_user_data
+from specs.errors import ConversionError, DataError, StateOverflowError, UnsupportedError
+from specs.fields import Integer, Shape, StrictModel, TimeSteps
+from specs.io import document_as
 from specs.network import NetworkSpec
+from specs.outline import few_lines
 from specs.shapes import fit_input
 from specs.training import TrainingSpec
 
@@ -86,6 +92,14 @@ class ImportCallbacks:
 NO_CALLBACKS = ImportCallbacks()
 
 
+class _Numbers(StrictModel):
+    """Numbers that `import_onnx` takes, with their bounds."""
+
+    time_steps: TimeSteps
+    epochs: Annotated[Integer, Field(ge=0, le=1 << 24)]
+    seed: Annotated[Integer, Field(ge=0, lt=1 << 63)]
+
+
 @dataclass(frozen=True)
 class OnnxConversion:
     """Result of converting an ONNX file.
@@ -119,6 +133,14 @@ class OnnxConversion:
     notes: tuple[str, ...]
     doubt: str | None
     seconds: float
+
+    def __repr__(self) -> str:
+        lines = [] if self.ann is None else [f"ANN: {self.ann:.2%}"]
+        for name, found in (("converted", self.converted), ("tuned", self.tuned)):
+            accuracies = (f"{'overflow' if a is None else f'{a:.2%}'} (T = {t})" for t, a in found.items())
+            lines += [f"{name}: {', '.join(accuracies)}"] if found else []
+        lines += [f"{len(self.notes)} notes, see .notes"] if self.notes else []
+        return few_lines(f"OnnxConversion {self.spec.name!r}, T = {self.spec.time_steps}", lines)
 
     @property
     def spec(self) -> NetworkSpec:
@@ -177,9 +199,9 @@ class OnnxConversion:
 
 
 def import_onnx(
-    path: str | Path,
+    path: str | Path | ModelProto,
     *,
-    dataset: Dataset | Callable[[Shape], Dataset] | None = None,
+    dataset: Dataset | str | Path | Callable[[Shape], Dataset] | None = None,
     labelled: bool | None = None,
     mean: float | Sequence[float] = 0.0,
     std: float | Sequence[float] = 1.0,
@@ -192,9 +214,10 @@ def import_onnx(
     """Convert an ANN into a spiking network: import, calibrate, fit the readout, tune by bootstrap, score each stage.
 
     Args:
-        path: path of the ONNX file.
-        dataset: images to calibrate, tune and score on, or a function that loads them for the shape that the ANN takes;
-            None calibrates on noise, without tuning and scores.
+        path: path of the ONNX file, or the model in memory.
+        dataset: images to calibrate, tune and score on: a dataset, its name, the path of an `.npz` or of a folder with
+            a folder of images for each class, or a function that loads them for the shape that the ANN takes. None
+            calibrates on noise, without tuning and scores.
         labelled: False if the labels of the dataset mean nothing: then the ANN's answers replace them. By default
             True, unless the only class is `UNLABELLED`.
         mean, std: normalization of the images that the ANN takes, `(x - mean) / std` for x in 0..1: one number each, or
@@ -209,11 +232,12 @@ def import_onnx(
         UnsupportedError: nodes have no spiking form (the message names all), or the ANN has a single output.
         DataError: images, labels or normalization do not fit the ANN.
         ConversionError: the import does not agree with the ONNX reference.
+        SpecError: a number is out of its range.
     """
-    path = Path(path)
+    document_as({"time_steps": time_steps, "epochs": epochs, "seed": seed}, _Numbers, origin="import_onnx")
     start = time.perf_counter()
     keep_freed_memory()
-    imported = import_ann(path)
+    path, imported = _imported(path)
     ann, notes = imported.ann, list(imported.notes)
     if prod(ann.nodes[-1].shape) == 1:
         raise UnsupportedError(
@@ -222,7 +246,7 @@ def import_onnx(
     callbacks.on_imported(ann)
     normalization = Normalization.of(mean, std)
     normalization.check(ann.shape)
-    dataset = dataset(ann.shape) if callable(dataset) else dataset
+    dataset = _loaded(dataset, ann.shape)
     if labelled is None:
         labelled = dataset is None or dataset.classes != (UNLABELLED,)
     if dataset is not None:
@@ -275,6 +299,37 @@ def import_onnx(
         notes=tuple(notes),
         doubt=doubt,
         seconds=time.perf_counter() - start,
+    )
+
+
+def _imported(model: object) -> tuple[Path, OnnxImport]:
+    """Import a file, or a model in memory, which is called model.onnx."""
+    if isinstance(model, ModelProto):
+        with TemporaryDirectory() as folder:
+            path = Path(folder) / "model.onnx"
+            path.write_bytes(model.SerializeToString())
+            return path, import_ann(path)
+    if not isinstance(model, str | Path):
+        raise ConversionError(
+            f"import_onnx takes the path of an ONNX file or an onnx.ModelProto, not a {type(model).__name__}; "
+            "torch.onnx.export writes a torch module as an ONNX file"
+        )
+    return Path(model), import_ann(Path(model))
+
+
+def _loaded(dataset: object, shape: Shape) -> Dataset | None:
+    """Return the dataset that `import_onnx` was given, for an ANN that takes images of `shape`."""
+    if isinstance(dataset, str | Path):
+        name = str(dataset)
+        path = find_user_data(name)
+        return load_dataset(name) if path is None else replace(load_images(path, shape=shape), name=name)
+    if callable(dataset):
+        dataset = dataset(shape)
+    if dataset is None or isinstance(dataset, Dataset):
+        return dataset
+    raise DataError(
+        f"dataset must be a Dataset, the name of one, or the path of an .npz file or a folder, not a "
+        f"{type(dataset).__name__}"
     )
 
 

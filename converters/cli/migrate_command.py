@@ -51,6 +51,11 @@ N_ROWS = 12
 @click.option(
     "--dtype", type=click.Choice([*DTYPES, *DTYPES.values()]), help="Type of floating-point tensors in the output."
 )
+@click.option(
+    "--keep-wrapper",
+    is_flag=True,
+    help="Write the whole checkpoint, with the new state dict in its place, for programs that read it by its key.",
+)
 @click.option("--dry-run", is_flag=True, help="Show all tensors that would be renamed; write nothing.")
 @force_option
 @json_option
@@ -63,6 +68,7 @@ def migrate(
     only: tuple[str, ...],
     dim: str,
     dtype: str | None,
+    keep_wrapper: bool,
     dry_run: bool,
     force: bool,
     as_json: bool,
@@ -102,6 +108,7 @@ def migrate(
             dtype=None if dtype is None else getattr(torch, DTYPES.get(dtype, dtype)),
             key=key,
             strip_prefix=strip_prefix,
+            keep_wrapper=keep_wrapper,
             progress=progress,
         )
     written = None if dry_run else output

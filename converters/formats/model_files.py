@@ -8,6 +8,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
+from bootstrap_core.network.network import Network
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.lava_checkpoint import read_checkpoint
 from converters.formats.netx.netx_model import read_netx, write_netx
@@ -143,14 +144,20 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
     return model
 
 
-def write_model(model: Model, path: str | Path) -> Path:
-    """Write a model to a file, in the format of its suffix; overwrites.
+def write_model(model: Model | Network, path: str | Path) -> Path:
+    """Write a model, or a network without a card, to a file in the format of its suffix; overwrites.
 
     Raises:
+        ConversionError: `model` is neither.
         UnsupportedError: no writer for the suffix, or a network that the format cannot express.
     """
     path = Path(path)
     check_writable_format(path)
+    if isinstance(model, Network):
+        model = Model.of(model)
+    if not isinstance(model, Model):
+        hint = ": pass its .model" if isinstance(getattr(model, "model", None), Model) else ""
+        raise ConversionError(f"write_model takes a Model or a Network, not a {type(model).__name__}{hint}")
     return WRITERS[path.suffix](model, path)
 
 

@@ -9,19 +9,22 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import PicklingError
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from converters.formats.file_kind import FileKind, kind_of_file
+from converters.formats.pickle_objects import allowed_objects
 from converters.formats.pickle_scan import pickle_problem
 from converters.formats.safetensors_header import DTYPES, read_header
 from converters.weight_norm.migration_plan import TensorSpec
+from converters.weight_norm.nesting import Keys, find_state_dicts, holds_tensors
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
 from specs.files.given_file import check_given_file
 from specs.files.given_zip import open_zip
-from specs.files.limits import STATE_DICT_DEPTH, TORCH_PICKLE_BYTES, unpacked_bytes
+from specs.files.limits import TORCH_PICKLE_BYTES, unpacked_bytes
 from specs.files.memory import refuse_beyond_memory
 from specs.files.whole_file import whole_file
 
@@ -35,12 +38,6 @@ __all__ = [
 ]
 
 TORCH_SUFFIXES = (".pt", ".pth", ".bin")
-
-NOT_A_MODEL = re.compile(
-    r"(?<![a-z])(?:optim|optimi[sz]ers?|sched|(?:lr)?schedulers?|(?:grad)?scalers?|rng)(?!(?-i:[a-z]))|_extra_state",
-    re.IGNORECASE,
-)
-"""Keys of a checkpoint with the tensors of optimizers and the like, which are not the state dict of a model."""
 
 LEGACY_PICKLES = 4
 """Pickles before the tensors in a file of torch 1.5 or older: magic number, version, system, state dict."""
@@ -58,7 +55,8 @@ class StateDictFile:
         read: `read(name, start, stop)` returns elements of the flattened tensor.
         metadata: Metadata of a safetensors file.
         modules: `state_dict()._metadata`, the versions of the modules.
-        key: Path of the state dict in a checkpoint; empty if the file holds nothing else.
+        checkpoint: All that a file of torch holds.
+        keys: Path of the state dict in the checkpoint; empty if the file holds nothing else.
         others: Keys of the checkpoint's other entries.
     """
 
@@ -66,8 +64,14 @@ class StateDictFile:
     read: Read
     metadata: Mapping[str, str] = field(default_factory=dict)
     modules: Mapping[str, Any] | None = None
-    key: str = ""
+    checkpoint: Any = None
+    keys: Keys = ()
     others: Sequence[str] = ()
+
+    @property
+    def key(self) -> str:
+        """Path of the state dict, with dots between keys."""
+        return ".".join(self.keys)
 
     @property
     def tensors(self) -> dict[str, Tensor]:
@@ -163,15 +167,28 @@ def write_safetensors_pieces(path: Path, specs: Sequence[TensorSpec], metadata: 
 # --- torch
 
 
-def write_torch(path: Path, state: Mapping[str, Any], modules: Mapping[str, Any] | None) -> None:
-    """Write a state dict as `torch.save` does; `modules` are the versions of its modules."""
+def write_torch(
+    path: Path,
+    state: Mapping[str, Any],
+    modules: Mapping[str, Any] | None,
+    *,
+    wrap: Callable[[Mapping[str, Any]], object] = lambda state: state,
+) -> None:
+    """Write a state dict as `torch.save` does.
+
+    Args:
+        path: File to write.
+        state: The state dict.
+        modules: Versions of its modules.
+        wrap: Function that returns what is written for the state dict, such as a checkpoint around it.
+    """
     ordered = OrderedDict(state)
     if modules is not None:
         ordered._metadata = OrderedDict(modules)  # type: ignore[attr-defined]
     with whole_file(path) as file:
         try:
-            torch.save(ordered, file)
-        except RuntimeError as error:
+            torch.save(wrap(ordered), file)
+        except (RuntimeError, TypeError, AttributeError, PicklingError) as error:
             raise SnnZooError(f"cannot write {path}: {error}") from error
 
 
@@ -182,21 +199,22 @@ def check_writable(path: Path) -> None:
 
 
 def _load_torch(path: Path, key: str | None) -> StateDictFile:
-    state, others = _unpickle(path), list[str]()
-    found = _state_dicts(state, (), set())
+    checkpoint, others = _unpickle(path), list[str]()
+    found = find_state_dicts(checkpoint)
     candidates = {".".join(keys): keys for keys in found}
     if key is None:
         if len(found) > 1:
             several = ", ".join(".".join(keys) for keys in found)
             raise ConversionError(f"{path} holds several state dicts: {several}; choose one with --key")
         key = next(iter(candidates), "")
-    for part in candidates.get(key, key.split(".") if key else ()):
+    state, keys = checkpoint, candidates.get(key, tuple(key.split(".")) if key else ())
+    for part in keys:
         if not isinstance(state, Mapping) or part not in state:
             there = ", ".join(map(str, state)) if isinstance(state, Mapping) else type(state).__name__
             raise ConversionError(f"{path} has no entry {key!r}; found {there}")
         others += [str(name) for name in state if name != part]
         state = state[part]
-    if not _holds_tensors(state):
+    if not holds_tensors(state):
         place = f" at {key!r}" if key else ""
         raise ConversionError(
             f"{path} holds no state dict{place}: expected a dict with tensors, got {type(state).__name__}"
@@ -214,7 +232,8 @@ def _load_torch(path: Path, key: str | None) -> StateDictFile:
         value: Tensor = state[name]
         return value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)[start:stop]
 
-    return StateDictFile(state, read, modules=getattr(state, "_metadata", None), key=key, others=others)
+    modules = getattr(state, "_metadata", None)
+    return StateDictFile(state, read, modules=modules, checkpoint=checkpoint, keys=keys, others=others)
 
 
 def _unpickle(path: Path) -> Any:
@@ -229,7 +248,7 @@ def _unpickle(path: Path) -> Any:
     if problem := pickle_problem(head, n_pickles=1 if is_zip else LEGACY_PICKLES):
         raise IntegrityError(f"{path}: not a file of torch.save, or a damaged one: {problem}")
     try:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), allowed_objects():
             warnings.simplefilter("ignore")
             return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
     except Exception as error:  # An untrusted pickle can raise anything.
@@ -266,18 +285,3 @@ def _check_names(state: Mapping[Any, Any], path: Path) -> None:
     for name in state:
         if not (isinstance(name, str) and name.isprintable()):
             raise IntegrityError(f"{path}: {repr(name)[:80]} is not a valid tensor name")
-
-
-def _holds_tensors(value: object) -> bool:
-    return isinstance(value, Mapping) and any(isinstance(entry, Tensor) for entry in value.values())
-
-
-def _state_dicts(value: object, keys: tuple[str, ...], seen: set[int]) -> list[tuple[str, ...]]:
-    """Return the keys of the innermost mappings of tensors in a checkpoint, without optimizers and the like."""
-    inside: list[tuple[str, ...]] = []
-    if isinstance(value, Mapping) and len(keys) < STATE_DICT_DEPTH and id(value) not in seen:
-        seen.add(id(value))  # A mapping may hold itself, or another one many times.
-        for name, entry in value.items():
-            if isinstance(name, str) and not NOT_A_MODEL.search(name):
-                inside += _state_dicts(entry, (*keys, name), seen)
-    return inside or ([keys] if _holds_tensors(value) else [])

@@ -46,8 +46,8 @@ class OnnxImport:
         reference: onnx's evaluator on the file, for comparisons on other images.
     """
 
-    ann: Ann
-    nodes: list[dict[str, str]]
+    ann: Ann = field(repr=False)
+    nodes: list[dict[str, str]] = field(repr=False)
     max_abs_error: float
     relative_error: float
     notes: tuple[str, ...]

@@ -6,9 +6,9 @@ from importlib import resources
 from typing import Any
 
 from bootstrap_core.analysis.spike_events import film
+from bootstrap_core.pictures import film_uri, image_uri, raster_uri
 from converters.report.charts import HEIGHT, LEARNERS, WIDTH, accuracy_chart, learning_charts, output_chart
 from converters.report.network_figures import Example
-from converters.report.pictures import film_uri, image_uri, raster_uri
 
 __all__ = ["ScoreRow", "film_steps", "render", "score_rows", "visible"]
 

@@ -20,6 +20,7 @@ from converters.formats.state_dict_file import (
     write_torch,
 )
 from converters.weight_norm.migration_plan import Findings, Plan, plan_migration
+from converters.weight_norm.nesting import replace_at
 from converters.weight_norm.norm_styles import Style
 from specs.errors import ConversionError, UnsupportedError
 
@@ -63,6 +64,7 @@ def migrate_file(
     dtype: torch.dtype | None = None,
     key: str | None = None,
     strip_prefix: str = "",
+    keep_wrapper: bool = False,
     progress: Callable[[int, int], object] = lambda done, total: None,
 ) -> MigrationReport:
     """Migrate a state dict file to another style of weight norm; without `output`, only report the changes.
@@ -77,6 +79,7 @@ def migrate_file(
         dtype: Dtype of the new floating-point tensors, cast at the end; None keeps each as it is.
         key: Path of the state dict in a checkpoint, with dots between keys.
         strip_prefix: Prefix to remove from names; `module.` and `_orig_mod.` are always removed.
+        keep_wrapper: Write the whole checkpoint, with the new state dict in the place of the old one.
         progress: Called with the number of bytes done, and the total.
 
     Raises:
@@ -86,12 +89,14 @@ def migrate_file(
     """
     if output is not None:
         check_writable(output)
+        if keep_wrapper and output.suffix == ".safetensors":
+            raise UnsupportedError(f"{output}: safetensors cannot hold the entries around a state dict; write a .pt")
     with open_state_dict(source, key=key) as opened:
         names, stripped = _strip(opened.state, strip_prefix)
         state = {new: opened.state[old] for new, old in names.items()}
         tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
         plan, findings = plan_migration(tensors, to=to, only=only, dim=dim, dtype=dtype), Findings()
-        notes = [*plan.notes, *_left_out(opened)]
+        notes = [*plan.notes, *_left_out(opened, keep_wrapper)]
         if dtype is not None or (output is not None and output.suffix == ".safetensors"):
             _check_dense(tensors)
 
@@ -111,7 +116,8 @@ def migrate_file(
                 notes.append(f"left out, as torch files have no metadata: {', '.join(sorted(lost))}")
             on_disk = {name for name, value in tensors.items() if value.is_meta}
             state |= {name: opened.whole(names[name]) for name in on_disk}
-            write_torch(output, plan.run(state, findings), _stripped_modules(opened.modules, stripped))
+            wrap = partial(replace_at, opened.checkpoint, opened.keys if keep_wrapper else ())
+            write_torch(output, plan.run(state, findings), _stripped_modules(opened.modules, stripped), wrap=wrap)
     warnings = [*plan.warnings, *findings.warnings()]
     return MigrationReport(plan, findings.max_abs_diff, stripped, opened.key, notes, warnings)
 
@@ -176,9 +182,10 @@ def _stripped_modules(modules: Mapping[str, Any] | None, stripped: str) -> Mappi
     }
 
 
-def _left_out(opened: StateDictFile) -> list[str]:
-    """Return notes on entries that are left out of any output."""
-    notes = [f"left out: {', '.join(opened.others)} (beside {opened.key})"] if opened.others else []
+def _left_out(opened: StateDictFile, keep_wrapper: bool) -> list[str]:
+    """Return notes on entries that are left out of any output, or kept as they are."""
+    what = "kept as before" if keep_wrapper else "left out"
+    notes = [f"{what}: {', '.join(opened.others)} (beside {opened.key})"] if opened.others else []
     if METADATA_KEY in opened.metadata:
         notes.append(f"left out: the metadata {METADATA_KEY!r}, with a spec that the new names do not match")
     return notes

@@ -9,11 +9,15 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from functools import reduce
 from math import prod
+from operator import getitem
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from converters.weight_norm.nesting import find_state_dicts, holds_tensors, replace_at
 from converters.weight_norm.norm_styles import (
     COMPUTED,
     WHOLE,
@@ -261,12 +265,14 @@ class Plan:
 
 
 def migrate_state_dict(
-    state: Mapping[str, Tensor], *, to: Style | str, only: Sequence[str] | None = None, dim: int | None = 0
-) -> dict[str, Tensor]:
+    state: Mapping[str, Any], *, to: Style | str, only: Sequence[str] | None = None, dim: int | None = 0
+) -> dict[str, Any]:
     """Return a state dict with its weight norms in another style; the given one is not changed.
 
     Args:
-        state: Tensors by name; entries that are not weight norms are kept, as the same objects.
+        state: Tensors by name; entries that are not weight norms are kept, as the same objects. Of a checkpoint, a
+            mapping without tensors of its own, each state dict in it is migrated, except those of optimizers and the
+            like, and the entries around them are kept.
         to: `plain`, `legacy` or `parametrized`.
         only: Patterns of plain weights that get a norm. By default, if the state dict has no norm yet, all
             floating-point tensors named `weight` with two axes or more get one; otherwise none does.
@@ -281,6 +287,12 @@ def migrate_state_dict(
     >>> migrate_state_dict({"weight_g": torch.tensor([[10.0]]), "weight_v": torch.tensor([[3.0, 4.0]])}, to="plain")
     {'weight': tensor([[6., 8.]])}
     """
+    if not holds_tensors(state) and (found := find_state_dicts(state)):
+        checkpoint = dict(state)
+        for keys in found:
+            inner = reduce(getitem, keys, state)
+            checkpoint = replace_at(checkpoint, keys, migrate_state_dict(inner, to=to, only=only, dim=dim))
+        return checkpoint
     tensors = {name: value for name, value in state.items() if isinstance(value, Tensor)}
     plan, findings = plan_migration(tensors, to=to, only=only, dim=dim), Findings()
     new = plan.run(state, findings)

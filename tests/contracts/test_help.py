@@ -10,7 +10,7 @@ import click
 from click.testing import CliRunner
 
 from bootstrap_core import load_dataset
-from converters.report.pictures import png
+from bootstrap_core.pictures import png
 from zoo.cli import zoo
 from zoo.packaged_files import packaged_path
 

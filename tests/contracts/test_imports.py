@@ -188,6 +188,12 @@ def test_a_module_lists_nothing_twice_and_nothing_private(path: Path) -> None:
 
 
 @pytest.mark.parametrize("package", PACKAGES)
+def test_completion_offers_what_a_package_lists_before_it_is_imported(package: str) -> None:
+    shown = f"import {package}; print(sorted(set({package}.__all__) - set(dir({package}))))"
+    assert run(shown) == "[]\n"
+
+
+@pytest.mark.parametrize("package", PACKAGES)
 def test_a_package_lists_what_it_imports_from_itself_and_no_more(package: str) -> None:
     """Names imported under `if TYPE_CHECKING`, which load at first use, count too."""
     path = ROOT / package / "__init__.py"

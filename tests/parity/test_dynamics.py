@@ -23,6 +23,12 @@ from bootstrap_core.ops.library import is_installed
 from bootstrap_core.ops.neurons import NeuronConstants, by_step, fire
 
 CASES = range(12)
+ROUNDING = 1e-6
+"""Tolerance of a decay's gradient, as a part of the sum of the magnitudes of its terms.
+
+The gradient is a sum over all steps, images and neurons whose terms cancel, up to 700-fold: its error in float32 is a
+part of the terms, and no fixed part of the sum.
+"""
 
 
 @dataclass(frozen=True)
@@ -87,7 +93,9 @@ def test_gradient_of_the_weighted_input_equals_lava_dl(k: int, run_case) -> None
 @pytest.mark.parametrize("k", CASES)
 def test_lava_dl_gives_the_current_decay_the_opposite_sign(k: int, run_case) -> None:
     case = run_case(k)
-    assert case.current_decay.grad.item() == pytest.approx(-case.recorded["grad_current_decay"].item(), rel=1e-5)
+    rounding = ROUNDING * (case.z.grad[1:] * case.ours.current[:-1]).abs().sum().item()
+    expected = -case.recorded["grad_current_decay"].item()
+    assert case.current_decay.grad.item() == pytest.approx(expected, rel=0, abs=rounding)
 
 
 @pytest.mark.parametrize("k", CASES)
@@ -95,8 +103,9 @@ def test_lava_dl_takes_the_voltage_before_reset_in_the_gradient_of_the_voltage_d
     case = run_case(k)
     grad_v = case.z.grad.clone()
     grad_v[:-1] -= (1 - case.current_decay.detach()) * case.z.grad[1:]  # invert the filter of the current
-    lava_form = (grad_v[1:] * case.ours.voltage[:-1]).sum().item()
-    assert case.recorded["grad_voltage_decay"].item() == pytest.approx(lava_form, rel=1e-5)
+    terms = grad_v[1:] * case.ours.voltage[:-1]
+    rounding = ROUNDING * terms.abs().sum().item()
+    assert case.recorded["grad_voltage_decay"].item() == pytest.approx(terms.sum().item(), rel=0, abs=rounding)
 
 
 class _Spike(torch.autograd.Function):

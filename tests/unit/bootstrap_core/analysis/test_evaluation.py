@@ -16,6 +16,7 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
 from bootstrap_core.ops.library import is_installed, without_native
 from bootstrap_core.training.distributed import Group
+from specs import load_spec
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.network import NetworkSpec
 
@@ -371,3 +372,9 @@ def test_a_pair_of_tensors_is_told_to_be_no_split() -> None:
 def test_a_label_that_no_class_has_is_told() -> None:
     with pytest.raises(DataError, match="label 3: the network has 3 classes"):
         evaluate(Oracle(), marked_split([0, 1], [0, 3]))
+
+
+def test_a_dataset_has_two_splits_to_choose_from() -> None:
+    dataset = load_dataset("mnist-sample")
+    with pytest.raises(DataError, match="must be a Split, not Dataset: pass its train or its test"):
+        evaluate(build_network(load_spec("mnist-dense-shallow"), seed=0), dataset)

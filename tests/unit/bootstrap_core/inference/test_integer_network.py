@@ -353,3 +353,8 @@ def test_the_network_goes_on_as_it_was() -> None:
     pickle.loads(pickle.dumps(IntegerNetwork(network)))
     assert torch.equal(network(images), logits)
     assert set(network.state_dict()) == names
+
+
+def test_a_name_is_no_network() -> None:
+    with pytest.raises(SnnZooError, match=r"takes a Network, not a str: .* zoo\.create_model from the name"):
+        IntegerNetwork("mnist-dense")

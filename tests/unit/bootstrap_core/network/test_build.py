@@ -1,3 +1,4 @@
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -181,3 +182,14 @@ def test_building_does_not_share_weights_between_networks() -> None:
     with torch.no_grad():
         first.blocks[1].synapse.weight.zero_()
     assert second.blocks[1].synapse.weight.any()
+
+
+def test_a_seed_gives_the_same_network_while_other_threads_build_and_draw() -> None:
+    expected = {seed: make(*ALL, seed=seed).state_dict() for seed in range(8)}
+    torch.manual_seed(0)
+    after = torch.rand(1)
+    torch.manual_seed(0)
+    with ThreadPoolExecutor(8) as pool:
+        for seed, network in zip(expected, pool.map(lambda seed: make(*ALL, seed=seed), expected), strict=True):
+            assert all(torch.equal(expected[seed][name], tensor) for name, tensor in network.state_dict().items())
+    assert torch.equal(torch.rand(1), after)

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.inference.integer_network import IntegerNetwork
@@ -619,3 +619,13 @@ def test_modes_go_by_their_names_in_any_case() -> None:
     for name in ("spikes", 3):
         with pytest.raises(SnnZooError, match="one of sample, fit, ann, snn, got"):
             Mode(name)
+
+
+@pytest.mark.parametrize("convert", [lambda n: n.half(), lambda n: n.bfloat16(), lambda n: n.to(torch.float16)])
+def test_types_that_round_weights_are_refused_and_nothing_changes(convert) -> None:
+    network = make()
+    before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for module in (network, nn.Sequential(network)):
+        with pytest.raises(SnnZooError, match=r"weights cannot be b?float16, .* network is float32 or float64"):
+            convert(module)
+    assert all(torch.equal(before[name], tensor) for name, tensor in network.state_dict().items())

@@ -1,6 +1,7 @@
 import io
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -10,6 +11,8 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, evaluate
 from bootstrap_core.data.datasets import Split, load_dataset
+from bootstrap_core.functional.dropout import dropout_mask
+from bootstrap_core.network import base_block
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
@@ -564,6 +567,17 @@ def test_one_seed_gives_the_same_bytes_whatever_the_global_generator(split: Spli
     assert found[0] == found[1]
 
 
+def test_trainings_in_threads_give_the_bytes_of_each_alone(split: Split) -> None:
+    def trained(seed: int) -> bytes:
+        trainer = Trainer(network(seed=seed, dropout=0.3), split, recipe(**{**HARD, "seed": seed}))
+        trainer.run_epoch()
+        return state_bytes(trainer)
+
+    alone = [trained(seed) for seed in range(3)]
+    with ThreadPoolExecutor(3) as pool:
+        assert list(pool.map(trained, range(3))) == alone
+
+
 def test_another_seed_gives_other_bytes(split: Split) -> None:
     found = []
     for seed in (3, 4):
@@ -581,11 +595,11 @@ def test_training_leaves_the_global_generator_alone(split: Split) -> None:
     assert torch.equal(torch.rand(1), expected)
 
 
-def test_dropout_draws_anew_in_each_epoch(split: Split) -> None:
+def test_dropout_draws_anew_in_each_epoch(split: Split, monkeypatch) -> None:
     trainer = Trainer(network(dropout=0.5), split, recipe())
     trainer.run_epoch()  # the first epoch samples, later ones do not
     drawn: list[Tensor] = []
-    trainer.network.blocks[1].register_forward_pre_hook(lambda block, args: drawn.append(torch.rand(3)))
+    monkeypatch.setattr(base_block, "dropout_mask", lambda *args: drawn.append(dropout_mask(*args)) or drawn[-1])
     trainer.run_epoch()
     n_first = len(drawn)
     trainer.run_epoch()

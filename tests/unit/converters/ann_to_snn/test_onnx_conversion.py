@@ -23,7 +23,7 @@ from converters.ann_to_snn.image_normalization import Normalization
 from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
 from converters.ann_to_snn.spiking_layers import MaxPooling, activations_first, spiking_layers
 from converters.onnx.import_ann import import_ann
-from specs import DataError, UnsupportedError
+from specs import ConversionError, DataError, SpecError, UnsupportedError
 from specs.block import Encoding, skips_of
 
 MEAN, STD = 0.13, 0.31
@@ -439,3 +439,43 @@ def test_states_have_room_on_the_images_of_the_calibration(cnn, digits) -> None:
         IntegerNetwork(model.build()).run(images)  # raises if a state leaves 24 bits
         assert model.spec.input.bits == bits
         assert np.isfinite(float(model.tensors["blocks.1.synapse.weight"].abs().max()))
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        ({"time_steps": 0}, r"import_onnx: time_steps: .* 1 .*got 0"),
+        ({"time_steps": 1.5}, r"time_steps: .*integer.*got 1\.5"),
+        ({"epochs": -1}, r"epochs: .* 0 .*got -1"),
+        ({"seed": "a"}, r"seed: .*integer.*got 'a'"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(given, told, mlp) -> None:
+    with pytest.raises(SpecError, match=told):
+        import_onnx(mlp, **given)
+
+
+def test_a_dataset_may_be_named_or_lie_in_a_file(mlp, digits, tmp_path) -> None:
+    some = digits.test.take(slice(0, 50))
+    np.savez(tmp_path / "own.npz", x=some.images.numpy(), y=some.labels.numpy())
+    for given, n in (("mnist-sample", 1000), (tmp_path / "own.npz", 10), (str(tmp_path / "own.npz"), 10)):
+        found = import_onnx(mlp, dataset=given, time_steps=1, epochs=0, forms=GRADED)
+        assert (found.dataset.name, len(found.dataset.test)) == (str(given), n)
+
+
+def test_a_dataset_that_is_none_is_refused(mlp, digits) -> None:
+    with pytest.raises(DataError, match=r"dataset must be a Dataset, the name of one, or the path .*, not a Split"):
+        import_onnx(mlp, dataset=digits.test)
+    with pytest.raises(DataError, match=r"mnist-sampl.*mnist-sample"):
+        import_onnx(mlp, dataset="mnist-sampl")
+
+
+def test_a_model_in_memory_gives_the_network_of_its_file(mlp) -> None:
+    given, read = (import_onnx(source, time_steps=2, forms=GRADED) for source in (onnx.load(mlp), mlp))
+    assert given.spec.name == "model"
+    assert all(torch.equal(given.tensors[name], tensor) for name, tensor in read.tensors.items())
+
+
+def test_a_torch_module_is_referred_to_its_export() -> None:
+    with pytest.raises(ConversionError, match=r"not a Linear; torch\.onnx\.export writes"):
+        import_onnx(nn.Linear(2, 2))

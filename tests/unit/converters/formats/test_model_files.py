@@ -1,6 +1,7 @@
 """Any model file is read by its kind, with the options that apply to it."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -50,3 +51,17 @@ def test_a_page_saved_as_a_model_is_told(tmp_path) -> None:
     path.write_text("<!DOCTYPE html>")
     with pytest.raises(IntegrityError, match="a web page"):
         read_model(path)
+
+
+def test_a_network_is_written_like_its_model(tmp_path) -> None:
+    network = build_network(SPEC, seed=0)
+    paths = [write_model(given, tmp_path / f"{i}.safetensors") for i, given in enumerate((network, Model.of(network)))]
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+
+
+def test_what_is_no_model_is_refused_before_anything_is_written(model, tmp_path) -> None:
+    with pytest.raises(ConversionError, match="write_model takes a Model or a Network, not a dict"):
+        write_model({}, tmp_path / "a.net")
+    with pytest.raises(ConversionError, match=r"not a SimpleNamespace: pass its \.model"):
+        write_model(SimpleNamespace(model=model), tmp_path / "a.net")
+    assert not list(tmp_path.iterdir())

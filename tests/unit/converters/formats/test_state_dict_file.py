@@ -4,14 +4,17 @@ import json
 import signal
 import subprocess
 import sys
+from argparse import Namespace
 from collections import OrderedDict
+from pickle import UnpicklingError
 
+import numpy as np
 import pytest
 import safetensors.torch
 import torch
 from safetensors import safe_open
 
-from converters.formats.state_dict_file import DTYPES, open_state_dict, write_safetensors_pieces
+from converters.formats.state_dict_file import DTYPES, open_state_dict, write_safetensors_pieces, write_torch
 from converters.weight_norm.file_migration import migrate_file
 from converters.weight_norm.migration_plan import TensorSpec
 from specs import ConversionError, SnnZooError, UnsupportedError
@@ -193,6 +196,62 @@ def test_views_of_conjugates_are_written_and_nested_tensors_refused(tmp_path) ->
         SnnZooError, match=r"w is a nested tensor|nested_tensor"
     ):  # newer versions of torch refuse to load it
         migrate_file(saved(tmp_path / "n.pt", {"w": nested}), None, to="plain")
+
+
+def test_a_wrapper_is_kept_when_asked(tmp_path) -> None:
+    other = {"w_g": torch.ones(1), "w_v": torch.ones(1)}
+    content = {"epoch": 3, "nets": {"generator": LEGACY, "other": other}, "args": Namespace(lr=0.1)}
+    path = saved(tmp_path / "a.pt", content)
+    report = migrate_file(path, tmp_path / "b.pt", to="plain", key="nets.generator", keep_wrapper=True)
+    found = torch.load(tmp_path / "b.pt", weights_only=False)
+    assert (found["epoch"], found["args"]) == (3, Namespace(lr=0.1))
+    assert torch.equal(found["nets"]["generator"]["a.weight"], PLAIN)
+    assert found["nets"]["other"] == other
+    assert report.notes == ["kept as before: epoch, args, other (beside nets.generator)"]
+    with pytest.raises(UnsupportedError, match=r"cannot hold the entries around a state dict; write a \.pt"):
+        migrate_file(path, tmp_path / "b.safetensors", to="plain", key="nets.generator", keep_wrapper=True)
+
+
+NUMBERS = [np.float64(0.5), np.float32(-2), np.int64(7), np.bool_(True), np.uint8(200), np.complex64(1j), np.float16(3)]
+
+
+def test_options_and_numpy_numbers_beside_a_state_dict_are_read(tmp_path) -> None:
+    options = Namespace(lr=np.float64(1e-3), layers=[1, 2])
+    path = saved(tmp_path / "a.pt", {"model": LEGACY, "args": options, "numbers": NUMBERS})
+    with open_state_dict(path) as opened:
+        found = opened.checkpoint
+    assert found["args"] == options
+    assert [(type(x), x) for x in found["numbers"]] == [(type(x), x) for x in NUMBERS]
+    assert list(migrated(path, tmp_path / "b.pt")[0]) == ["a.weight", "a.bias"]
+
+
+def test_numbers_of_numpy_1_are_read(tmp_path) -> None:
+    content = {"model": LEGACY, "lr": np.float64(0.5)}
+    path = saved(tmp_path / "a.pt", content, _use_new_zipfile_serialization=False)
+    path.write_bytes(path.read_bytes().replace(b"cnumpy._core.multiarray\n", b"cnumpy.core.multiarray\n"))
+    with open_state_dict(path) as opened:
+        assert opened.checkpoint["lr"] == 0.5
+
+
+def test_options_that_cannot_be_written_again_are_refused(tmp_path) -> None:
+    hostile = Namespace(__reduce_ex__=3)  # as a file can set it
+    with pytest.raises(SnnZooError, match=r"cannot write .*b\.pt"):
+        write_torch(tmp_path / "b.pt", LEGACY, None, wrap=lambda state: {"model": state, "args": hostile})
+    assert not (tmp_path / "b.pt").exists()
+
+
+@pytest.mark.parametrize("value", [np.array([1.0]), np.datetime64(1, "s"), np.str_("a"), np.void(b"ab")])
+def test_other_numpy_values_are_refused(value, tmp_path) -> None:
+    path = saved(tmp_path / "a.pt", {"model": LEGACY, "value": value})
+    with pytest.raises(SnnZooError, match=r"a\.pt"):
+        migrate_file(path, None, to="plain")
+
+
+def test_objects_are_allowed_only_while_a_file_is_read(tmp_path) -> None:
+    path = saved(tmp_path / "a.pt", {"model": LEGACY, "args": Namespace(lr=0.1)})
+    migrate_file(path, None, to="plain")
+    with pytest.raises(UnpicklingError, match=r"argparse\.Namespace"):
+        torch.load(path, weights_only=True)
 
 
 def test_several_state_dicts_need_a_key(tmp_path) -> None:

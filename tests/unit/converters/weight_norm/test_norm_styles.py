@@ -362,3 +362,22 @@ def test_a_plan_needs_no_values() -> None:
         ("bias", torch.float16, (3,)),
         ("weight", torch.float16, (3, 2, 2)),
     ]
+
+
+# --- checkpoints
+
+
+def test_state_dicts_in_a_checkpoint_are_migrated_where_they_are() -> None:
+    legacy = {"w_g": torch.full((1, 1), 10.0), "w_v": torch.tensor([[3.0, 4.0]])}
+    optimizer = {"state": dict(legacy)}
+    checkpoint = {"epoch": 3, "nets": {"generator": legacy, "critic": dict(legacy)}, "optimizer": optimizer}
+    found = migrate_state_dict(checkpoint, to="plain")
+    assert list(found) == ["epoch", "nets", "optimizer"]
+    assert [net["w"].tolist() for net in found["nets"].values()] == [[[6, 8]]] * 2
+    assert found["optimizer"] is optimizer
+    assert list(checkpoint["nets"]["generator"]) == ["w_g", "w_v"]
+
+
+def test_a_mapping_beside_tensors_is_kept_as_it_is() -> None:
+    inner = {"w_g": torch.ones(1, 1), "w_v": torch.ones(1, 2)}
+    assert migrate_state_dict({"a": torch.ones(2), "extra": inner}, to="plain")["extra"] is inner

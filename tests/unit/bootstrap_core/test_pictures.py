@@ -6,7 +6,7 @@ import pytest
 import torch
 from PIL import Image
 
-from converters.report.pictures import film_uri, image_uri, png, raster_uri
+from bootstrap_core.pictures import film_uri, image_uri, png, raster_uri
 
 
 def decoded(uri: str) -> np.ndarray:

@@ -1,13 +1,14 @@
-"""Images as PNG, embedded in pages as `data:` URIs."""
+"""Images as PNG, embedded in pages and notebooks as `data:` URIs."""
 
 import struct
 import zlib
 from base64 import b64encode
+from html import escape
 from math import isqrt
 
 from torch import Tensor
 
-__all__ = ["film_uri", "image_uri", "png", "raster_uri"]
+__all__ = ["figure", "film_uri", "image_uri", "png", "raster_uri"]
 
 SIGNATURE = b"\x89PNG\r\n\x1a\n"
 GREY, RGB = 0, 2
@@ -46,6 +47,15 @@ def raster_uri(spikes: Tensor) -> str:
 def film_uri(frames: Tensor) -> str:
     """Return the URI of RGB frames `[T, H, W, 3]`, side by side; the page shows one after another."""
     return _uri(frames.transpose(0, 1).flatten(1, 2))  # [H, T * W, 3]
+
+
+def figure(uri: str, caption: str, *, width: int) -> str:
+    """Return HTML of a picture, `width` pixels wide on the screen, with a caption below it, for a notebook."""
+    return (
+        '<figure style="display: inline-block; margin: 4px; vertical-align: top">'
+        f'<img src="{uri}" style="width: {width}px; image-rendering: pixelated; border: 1px solid #ccc">'
+        f"<figcaption>{escape(caption)}</figcaption></figure>"
+    )
 
 
 def _uri(pixels: Tensor) -> str:
