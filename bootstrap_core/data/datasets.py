@@ -77,9 +77,18 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return an image, uint8 `[C, H, W]`, and its class number, as torch's `DataLoader` expects."""
-        return self.images[[index]][0], self.labels[index]
+    def __getitem__(self, index: int | slice | list[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """Return an image, uint8 `[C, H, W]`, and its class number, as torch's `DataLoader` expects.
+
+        For a slice, a list or a tensor, return images `[n, C, H, W]` and class numbers `[n]`.
+
+        >>> images, labels = load_dataset("mnist-sample").test[:3]
+        >>> images.shape, labels.shape
+        (torch.Size([3, 1, 28, 28]), torch.Size([3]))
+        """
+        labels = self.labels[index]
+        images = self.images[index if labels.ndim else [int(index)]]  # type: ignore[index,arg-type]
+        return (images if labels.ndim else images[0]), labels
 
     def pixels(self, indices: Tensor) -> Tensor:
         """Return images uint8 `[n, C, H, W]` for indices int64 `[n]`; faster than `images[indices]`."""

@@ -430,6 +430,22 @@ def test_a_split_is_a_dataset_of_torch() -> None:
     assert sum(1 for _ in split) == 7
 
 
+@pytest.mark.parametrize("chosen", [slice(2, 5), [5, 0, 2], torch.tensor([5, 0, 2]), torch.arange(7) % 3 == 1, []])
+def test_an_index_of_several_returns_matching_images_and_labels(chosen) -> None:
+    split = make_split([3, 4])
+    images, labels = split[chosen]
+    assert torch.equal(images, split.images[chosen])
+    assert torch.equal(labels, split.labels[chosen])
+
+
+@pytest.mark.parametrize("chosen", [2, -5, np.int64(2), torch.tensor(2)])
+def test_an_index_of_one_returns_an_image_and_its_label(chosen) -> None:
+    split = make_split([3, 4])
+    image, label = split[chosen]
+    assert torch.equal(image, split.images[2])
+    assert label == split.labels[2]
+
+
 def test_take_keeps_the_order_and_the_pairs() -> None:
     split = make_split([3, 4])
     for indices in ([5, 0, 2], torch.tensor([5, 0, 2])):
