@@ -16,6 +16,7 @@ __all__ = [
     "SOURCES",
     "TRAINING_IMAGES",
     "DatasetSource",
+    "check_class_names",
     "check_npz",
     "dataset_names",
     "doubts",
@@ -96,6 +97,22 @@ def dataset_names() -> tuple[str, ...]:
 def known_classes(name: str) -> tuple[str, ...] | None:
     """Return the class names of a dataset that `load_dataset` knows; None for other names."""
     return SOURCES.get(name, SOURCES["mnist"]).classes if name in dataset_names() else None
+
+
+def check_class_names(names: Iterable[object], where: str) -> tuple[str, ...]:
+    """Return class names as text. Raise `DataError` if one is empty, cannot be printed, or occurs twice.
+
+    >>> check_class_names(["cat", "dog"], "--classes")
+    ('cat', 'dog')
+    """
+    found = tuple(map(str, names))
+    for i, name in enumerate(found):
+        if not name or not name.isprintable():
+            raise DataError(f"{where}: name {i} is empty or cannot be printed: {name[:40]!r}")
+    if len(set(found)) < len(found):
+        twice = next(name for i, name in enumerate(found) if name in found[:i])
+        raise DataError(f"{where}: {twice[:40]!r} occurs twice: each class needs a name of its own")
+    return found
 
 
 def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
