@@ -11,8 +11,8 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from converters.weight_norm.migration_plan import migrate_state_dict
 from converters.weight_norm.norm_styles import Style
-from specs.dataset_sources import known_classes
-from specs.errors import IntegrityError
+from specs.dataset_sources import check_class_names, known_classes
+from specs.errors import DataError, IntegrityError
 from specs.files.limits import SPARE_WEIGHTS
 from specs.io import spec_from_document
 from specs.network import NetworkSpec
@@ -67,12 +67,16 @@ class Model:
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes: from the card, or of the known dataset, or else numbers."""
-        n = self.spec.n_classes
+        """Names of the classes: from the card, or of the known dataset; classes without a name have their number."""
+        numbers = tuple(map(str, range(self.spec.n_classes)))
         told = self.card.get("classes", known_classes(self.data or ""))
-        names = tuple(map(str, told)) if isinstance(told, list | tuple) else ()
-        fit = len(names) == n and all(name.isprintable() for name in names)
-        return names if fit else tuple(map(str, range(n)))
+        try:
+            names = check_class_names(told if isinstance(told, list | tuple) else (), "card")
+            return (
+                check_class_names((*names, *numbers[len(names) :]), "card") if len(names) <= len(numbers) else numbers
+            )
+        except DataError:
+            return numbers
 
     @property
     def image_shape(self) -> Size | None:

@@ -1,6 +1,7 @@
 """Named datasets with their download addresses, digests and classes; and checks of a user's own data."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -109,8 +110,8 @@ def check_class_names(names: Iterable[object], where: str) -> tuple[str, ...]:
     for i, name in enumerate(found):
         if not name or not name.isprintable():
             raise DataError(f"{where}: name {i} is empty or cannot be printed: {name[:40]!r}")
-    if len(set(found)) < len(found):
-        twice = next(name for i, name in enumerate(found) if name in found[:i])
+    twice = next((name for name, n in Counter(found).items() if n > 1), None)
+    if twice is not None:
         raise DataError(f"{where}: {twice[:40]!r} occurs twice: each class needs a name of its own")
     return found
 

@@ -36,6 +36,7 @@ __all__ = [
     "check_split",
     "dataset_names",
     "find_dataset",
+    "hint_from_one",
     "load_dataset",
     "parse_idx",
     "pull_dataset",
@@ -135,11 +136,17 @@ def check_split(split: object, n_classes: int) -> None:
     """Raise `DataError` unless `split` is a `Split` and its labels are from 0 to `n_classes` - 1."""
     if not isinstance(split, Split):
         raise DataError(f"images and labels must be a Split, not {type(split).__name__}")
-    for label in (split.labels.min(), split.labels.max()) if len(split) else ():
-        if not 0 <= label < n_classes:
-            raise DataError(
-                f"label {int(label)}: the network has {n_classes} classes, so labels must be from 0 to {n_classes - 1}"
-            )
+    least, most = map(int, split.labels.aminmax()) if len(split) else (0, 0)
+    if least < 0 or most >= n_classes:
+        raise DataError(
+            f"label {least if least < 0 else most}: the network has {n_classes} classes, so labels must be from 0 to "
+            f"{n_classes - 1}{hint_from_one(least, most, n_classes)}"
+        )
+
+
+def hint_from_one(least: int, most: int, n_classes: int) -> str:
+    """Return the end of a message on labels beyond the classes: advice if they seem to count from 1."""
+    return "; if the labels count from 1, subtract 1" if least == 1 and most == n_classes else ""
 
 
 def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tuple[Split, Split]:

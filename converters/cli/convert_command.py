@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,10 +239,16 @@ def convert(
         note_missing_library()
         conversion = _convert_onnx(source, outputs, onnx, places, hints)
         model, figures = conversion.model, conversion.report
+        if places.classes:
+            told = {**model.told("conversion"), "classes": list(places.classes)}
+            model = replace(model, card={**model.card, "conversion": told})
     else:
         _refuse_onnx_options(source)
         model = _read(source, hints)
         conversion, figures = None, {"notes": model.notes}
+        places.check_classes(model.spec.n_classes)
+    if places.classes:
+        model = replace(model, card={**model.card, "classes": list(places.classes)})
     if fold:
         model = model.folded()
     more = {note: None for output in outputs for note in format_notes(model.spec, output.suffix)}
@@ -334,7 +341,8 @@ def _convert_onnx(
     if onnx.max_pool != "auto":
         forms = replace(forms, max_pooling=(MaxPooling(onnx.max_pool),))
 
-    def check_branches(ann: "Ann") -> None:
+    def check_ann(ann: "Ann") -> None:
+        places.check_classes(prod(ann.nodes[-1].shape))
         chains = [str(output) for output in outputs if output.suffix in CHAINS]
         if chains and has_skips(ann, forms.max_pooling):
             raise UnsupportedError(
@@ -356,7 +364,7 @@ def _convert_onnx(
         forms=forms,
         seed=onnx.seed,
         callbacks=ImportCallbacks(
-            on_imported=check_branches,
+            on_imported=check_ann,
             on_doubt=lambda note: say(f"note: {note}"),
             on_calibrated=check_outputs,
             on_epoch=_say_epoch,

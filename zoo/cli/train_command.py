@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,6 +33,7 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
+from specs.dataset_sources import check_class_names
 from specs.errors import SnnZooError
 from zoo.cli.given_model import complete_specs, say_doubts, usual_data
 
@@ -166,7 +168,11 @@ def _start_run(
         say_doubts(network, recipe)
         if model is not None:
             _say_learnt_validation(spec, model, recipe)
-    dataset = places.load_labelled(recipe.data, network.input.shape, () if model is None else model.classes)
+    places.check_classes(network.n_classes)
+    classes = () if model is None else model.classes
+    if resume and (known := _classes_of_run(folder, places, group)):
+        places, classes = replace(places, classes=known), ()
+    dataset = places.load_labelled(recipe.data, network.input.shape, classes)
     run = TrainingRun(
         network,
         dataset,
@@ -186,6 +192,22 @@ def _start_run(
     if group.leads and recipe.teacher is not None:
         _say_of_teacher(spec, run, recipe.teacher)
     return run
+
+
+def _classes_of_run(folder: Path, places: DataPlaces, group: "Group") -> tuple[str, ...]:
+    """Return the names of the classes that a run has trained with; empty before the end of its first epoch.
+
+    Raises `SnnZooError` if `--classes` has others.
+    """
+    from converters.formats.model_files import read_model
+    from zoo.sources import TRAINED
+
+    path = folder / TRAINED
+    found = read_model(path).card.get("classes", ()) if group.leads and path.exists() else ()
+    names = check_class_names(json.loads(group.spread_bytes(json.dumps(found).encode())), f"{path}: classes")
+    if names and places.classes and places.classes != names:
+        raise SnnZooError(f"--classes: the run in {folder} has the classes {', '.join(names)}: leave out --classes")
+    return names
 
 
 def _say_learnt_validation(who: str, model: "Model", recipe: "TrainingSpec") -> None:
