@@ -1,6 +1,6 @@
 """Models: networks as a spec and tensors, which every format reads and writes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -64,6 +64,19 @@ class Model:
         found = self.told("training").get("data", recipe and recipe.data)
         found = self.told("conversion").get("data") if found is None else found
         return None if found is None else str(found)
+
+    def with_data(self, change: Callable[[str], str]) -> "Model":
+        """Return the model with `change` applied to each name of a dataset in its card and its recipe."""
+        topics = {topic: self.told(topic) for topic in ("training", "conversion")}
+        named = {
+            topic: {**told, "data": change(told["data"])}
+            for topic, told in topics.items()
+            if isinstance(told.get("data"), str)
+        }
+        spec, recipe = self.spec, self.spec.training
+        if recipe is not None and (data := change(recipe.data)) != recipe.data:
+            spec = spec.model_copy(update={"training": recipe.model_copy(update={"data": data})})
+        return replace(self, spec=spec, card={**self.card, **named})
 
     @property
     def classes(self) -> tuple[str, ...]:

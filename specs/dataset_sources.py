@@ -22,7 +22,9 @@ __all__ = [
     "dataset_names",
     "doubts",
     "find_user_data",
+    "found_data",
     "known_classes",
+    "stored_data",
     "unknown_dataset",
 ]
 
@@ -157,6 +159,26 @@ def find_user_data(name: str) -> Path | None:
             check_npz(path)
         return path
     raise unknown_dataset(name, dataset_names())
+
+
+def found_data(name: str, folder: Path = Path()) -> str:
+    """Return the absolute path of data that a file in `folder`, or a command there, calls `name`.
+
+    Return names of datasets, and paths under which `folder` has nothing, unchanged.
+    """
+    path = folder / name
+    is_there = name not in dataset_names() and os.path.exists(path)  # noqa: PTH110 - False for an invalid name
+    return os.path.abspath(path) if is_there else name  # noqa: PTH100 - links stay as they are
+
+
+def stored_data(name: str, folder: Path) -> str:
+    """Return the name of data for a file in `folder`, as `found_data` reads it: data in the folder by a relative path.
+
+    >>> stored_data("/runs/fruit.npz", Path("/runs")), stored_data("/data/fruit.npz", Path("/runs"))
+    ('fruit.npz', '/data/fruit.npz')
+    """
+    path, inside = Path(name), Path(os.path.abspath(folder))  # noqa: PTH100 - links stay as they are
+    return path.relative_to(inside).as_posix() if path.is_relative_to(inside) else name
 
 
 def check_npz(path: Path) -> None:

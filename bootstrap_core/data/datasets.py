@@ -139,7 +139,7 @@ def check_split(split: object, n_classes: int) -> None:
     least, most = map(int, split.labels.aminmax()) if len(split) else (0, 0)
     if least < 0 or most >= n_classes:
         raise DataError(
-            f"label {least if least < 0 else most}: the network has {n_classes} classes, so labels must be from 0 to "
+            f"label {most if 0 <= least < n_classes else least}: the network has {n_classes} classes, so labels must be from 0 to "
             f"{n_classes - 1}{hint_from_one(least, most, n_classes)}"
         )
 

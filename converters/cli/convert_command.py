@@ -326,6 +326,7 @@ def _convert_onnx(
     from converters.ann_to_snn.spiking_layers import MaxPooling
     from converters.formats.model_files import CHAINS, check_writable, option_name
     from specs.block import Encoding
+    from specs.dataset_sources import found_data
     from specs.errors import UnsupportedError
 
     mean, std, time_steps = (hints.pop(name) for name in ("mean", "std", "time_steps"))
@@ -356,7 +357,7 @@ def _convert_onnx(
 
     return import_onnx(
         source,
-        dataset=partial(places.load, onnx.data) if onnx.data else None,
+        dataset=partial(places.load, found_data(onnx.data)) if onnx.data else None,
         mean=mean or 0.0,
         std=1 / 255 if onnx.raw else (std or 1.0),
         time_steps=time_steps or 16,

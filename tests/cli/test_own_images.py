@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,6 +12,7 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from bootstrap_core import load_dataset
+from converters.formats.model_files import read_model, write_model
 from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model
 from specs.io import load_spec, spec_from_document
@@ -283,6 +286,55 @@ def test_data_that_moved_is_told_with_what_names_it_anew(run, spec_file, tmp_pat
     run("train", spec_file, "-o", "run", "--epochs", 1, "--set", "training.data=digits.npz")
     (tmp_path / "digits.npz").rename("others.npz")
     name, *options = command.split()
-    told = run(name, "run/model.safetensors", *options, code=1).stderr
-    assert "tiny was made with 'digits.npz', which is missing: name the data with --data" in told
+    told = " ".join(run(name, "run/model.safetensors", *options, code=1).stderr.split())
+    assert f"tiny was made with '{tmp_path}/digits.npz', which is missing: name the data with --data" in told
     run(name, "run/model.safetensors", *options, "--data", "others.npz")
+
+
+@pytest.mark.parametrize("command", ["eval", "card", "gallery -o page.html", "train -o on"])
+def test_data_outside_the_folder_of_a_model_are_opened_only_if_the_user_names_them(
+    run, spec_file, tmp_path, monkeypatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    digits = load_dataset("mnist-sample").train
+    np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
+    run("train", spec_file, "-o", "run", "--epochs", 1, "--data", "digits.npz")
+    (tmp_path / "run/link.npz").symlink_to(tmp_path / "digits.npz")
+    linked = read_model(tmp_path / "run/model.safetensors").with_data(lambda name: "link.npz")
+    write_model(linked, tmp_path / "run/linked.safetensors")
+    name, *options = command.split()
+    for model, data in (("model", "digits.npz"), ("linked", "run/link.npz")):
+        told = " ".join(run(name, f"run/{model}.safetensors", *options, code=1).stderr.split())
+        assert f"which is not in its folder and is only opened if you name it: --data {tmp_path}/{data}" in told
+    run(name, "run/model.safetensors", *options, "--data", "digits.npz")
+
+
+def test_data_in_the_folder_of_a_model_move_with_it_and_are_found_from_everywhere(
+    run, spec_file, tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    digits = load_dataset("mnist-sample").train
+    np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
+    run("train", spec_file, "-o", "run", "--epochs", 1, "--data", "digits.npz")
+    assert read_model("run/model.safetensors").data == str(tmp_path / "project/digits.npz")
+    run("convert", "run/model.safetensors", "-o", "tiny.safetensors")
+    assert read_safetensors(Path("tiny.safetensors")).data == "digits.npz"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "project").rename("moved")
+    assert json.loads(run("eval", "moved/tiny.safetensors", "--json").stdout)["results"][0]["images"] == 400
+    run("convert", "moved/tiny.safetensors", "-o", "tiny.nir")
+    assert read_model("tiny.nir").data == str(tmp_path / "moved/digits.npz")
+    command = ["train", spec_file, "-o", "moved/run", "--epochs", 2, "--resume"]
+    run(*command, "--data", "moved/digits.npz")
+
+
+def test_a_recipe_cannot_name_other_data_than_the_card(run, spec_file, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    digits = load_dataset("mnist-sample").train
+    np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
+    run("train", spec_file, "-o", "run", "--epochs", 1, "--data", "digits.npz")
+    model = read_model("run/model.safetensors")
+    write_model(replace(model, card={"training": {"data": "mnist-sample"}}), "run/model.safetensors")
+    told = run("train", "run/model.safetensors", "-o", "on", "--epochs", 1, code=1).stderr
+    assert "is only opened if you name it" in " ".join(told.split())

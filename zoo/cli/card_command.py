@@ -130,14 +130,14 @@ def _measure(
     data: str | None,
     places: DataPlaces,
 ) -> "Card":
-    from converters.formats.safetensors_file import read_safetensors
+    from converters.formats.model_files import read_model
     from zoo.cli.given_model import input_shape, usual_data
     from zoo.runs.card import FileFacts, load_card
     from zoo.runs.learning_curves import read_curves
     from zoo.runs.measurement import measure_card, measure_seed
     from zoo.sources import TRAINED
 
-    model = read_safetensors(path)
+    model = read_model(path)
     dataset = places.load_labelled(data or usual_data(model), input_shape(model), model.classes)
     say_sample(dataset)
     old = None if before is None else load_card(before)

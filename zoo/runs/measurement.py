@@ -323,7 +323,7 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, tra
     elif model.spec.training is not None:
         train = f"zoo train {name} -o run/{name}"
     steps = ",".join(str(t) for t, accuracy in by_steps.items() if accuracy is not None)
-    data_option = "" if model.data == data else f" {shlex.quote(_option('data', data))}"
+    data_option = "" if model.data == data and data in dataset_names() else f" {shlex.quote(_option('data', data))}"
     return Commands(
         train=train,
         eval=f"zoo eval {name}{data_option} --engine integer --time-steps {steps}",
