@@ -138,9 +138,10 @@ def check_split(split: object, n_classes: int) -> None:
         raise DataError(f"images and labels must be a Split, not {type(split).__name__}")
     least, most = map(int, split.labels.aminmax()) if len(split) else (0, 0)
     if least < 0 or most >= n_classes:
+        wrong = most if 0 <= least < n_classes else least
         raise DataError(
-            f"label {most if 0 <= least < n_classes else least}: the network has {n_classes} classes, so labels must be from 0 to "
-            f"{n_classes - 1}{hint_from_one(least, most, n_classes)}"
+            f"label {wrong}: the network has {n_classes} classes, so labels must be from 0 to {n_classes - 1}"
+            f"{hint_from_one(least, most, n_classes)}"
         )
 
 
