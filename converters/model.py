@@ -1,6 +1,6 @@
 """Models: networks as a spec and tensors, which every format reads and writes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -11,8 +11,8 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from converters.weight_norm.migration_plan import migrate_state_dict
 from converters.weight_norm.norm_styles import Style
-from specs.dataset_sources import known_classes
-from specs.errors import IntegrityError
+from specs.dataset_sources import check_class_names, known_classes
+from specs.errors import DataError, IntegrityError
 from specs.files.limits import SPARE_WEIGHTS
 from specs.io import spec_from_document
 from specs.network import NetworkSpec
@@ -69,14 +69,31 @@ class Model:
         found = self.told("conversion").get("data") if found is None else found
         return None if found is None else str(found)
 
+    def with_data(self, change: Callable[[str], str]) -> "Model":
+        """Return the model with `change` applied to each name of a dataset in its card and its recipe."""
+        topics = {topic: self.told(topic) for topic in ("training", "conversion")}
+        named = {
+            topic: {**told, "data": change(told["data"])}
+            for topic, told in topics.items()
+            if isinstance(told.get("data"), str)
+        }
+        spec, recipe = self.spec, self.spec.training
+        if recipe is not None and (data := change(recipe.data)) != recipe.data:
+            spec = spec.model_copy(update={"training": recipe.model_copy(update={"data": data})})
+        return replace(self, spec=spec, card={**self.card, **named})
+
     @property
     def classes(self) -> tuple[str, ...]:
-        """Names of the classes: from the card, or of the known dataset, or else numbers."""
-        n = self.spec.n_classes
+        """Names of the classes: from the card, or of the known dataset; classes without a name have their number."""
+        numbers = tuple(map(str, range(self.spec.n_classes)))
         told = self.card.get("classes", known_classes(self.data or ""))
-        names = tuple(map(str, told)) if isinstance(told, list | tuple) else ()
-        fit = len(names) == n and all(name.isprintable() for name in names)
-        return names if fit else tuple(map(str, range(n)))
+        try:
+            names = check_class_names(told if isinstance(told, list | tuple) else (), "card")
+            return (
+                check_class_names((*names, *numbers[len(names) :]), "card") if len(names) <= len(numbers) else numbers
+            )
+        except DataError:
+            return numbers
 
     @property
     def image_shape(self) -> Size | None:

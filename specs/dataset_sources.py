@@ -1,6 +1,7 @@
 """Named datasets with their download addresses, digests and classes; and checks of a user's own data."""
 
 import os
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from math import prod
@@ -16,11 +17,14 @@ __all__ = [
     "SOURCES",
     "TRAINING_IMAGES",
     "DatasetSource",
+    "check_class_names",
     "check_npz",
     "dataset_names",
     "doubts",
     "find_user_data",
+    "found_data",
     "known_classes",
+    "stored_data",
     "unknown_dataset",
 ]
 
@@ -98,6 +102,22 @@ def known_classes(name: str) -> tuple[str, ...] | None:
     return SOURCES.get(name, SOURCES["mnist"]).classes if name in dataset_names() else None
 
 
+def check_class_names(names: Iterable[object], where: str) -> tuple[str, ...]:
+    """Return class names as text. Raise `DataError` if one is empty, cannot be printed, or occurs twice.
+
+    >>> check_class_names(["cat", "dog"], "--classes")
+    ('cat', 'dog')
+    """
+    found = tuple(map(str, names))
+    for i, name in enumerate(found):
+        if not name or not name.isprintable():
+            raise DataError(f"{where}: name {i} is empty or cannot be printed: {name[:40]!r}")
+    twice = next((name for name, n in Counter(found).items() if n > 1), None)
+    if twice is not None:
+        raise DataError(f"{where}: {twice[:40]!r} occurs twice: each class needs a name of its own")
+    return found
+
+
 def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
     """Return a warning if a network does not fit a named dataset; None if it fits, or for other names.
 
@@ -139,6 +159,26 @@ def find_user_data(name: str) -> Path | None:
             check_npz(path)
         return path
     raise unknown_dataset(name, dataset_names())
+
+
+def found_data(name: str, folder: Path = Path()) -> str:
+    """Return the absolute path of data that a file in `folder`, or a command there, calls `name`.
+
+    Return names of datasets, and paths under which `folder` has nothing, unchanged.
+    """
+    path = folder / name
+    is_there = name not in dataset_names() and os.path.exists(path)  # noqa: PTH110 - False for an invalid name
+    return os.path.abspath(path) if is_there else name  # noqa: PTH100 - links stay as they are
+
+
+def stored_data(name: str, folder: Path) -> str:
+    """Return the name of data for a file in `folder`, as `found_data` reads it: data in the folder by a relative path.
+
+    >>> stored_data("/runs/fruit.npz", Path("/runs")), stored_data("/data/fruit.npz", Path("/runs"))
+    ('fruit.npz', '/data/fruit.npz')
+    """
+    path, inside = Path(name), Path(os.path.abspath(folder))  # noqa: PTH100 - links stay as they are
+    return path.relative_to(inside).as_posix() if path.is_relative_to(inside) else name
 
 
 def check_npz(path: Path) -> None:

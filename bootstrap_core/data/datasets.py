@@ -39,6 +39,7 @@ __all__ = [
     "check_split",
     "dataset_names",
     "find_dataset",
+    "hint_from_one",
     "load_dataset",
     "parse_idx",
     "pull_dataset",
@@ -88,15 +89,23 @@ class Split:
 
     def _repr_html_(self) -> str:
         """Return pictures of the first images with their class numbers, for a notebook."""
-        some = self.take(slice(0, SHOWN_IMAGES))
         return "".join(
             figure(image_uri(image), str(int(label)), width=SHOWN_WIDTH)
-            for image, label in zip(some.images[:], some.labels, strict=True)
+            for image, label in zip(*self[:SHOWN_IMAGES], strict=True)
         )
 
-    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
-        """Return an image, uint8 `[C, H, W]`, and its class number, as torch's `DataLoader` expects."""
-        return self.images[[index]][0], self.labels[index]
+    def __getitem__(self, index: int | slice | list[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """Return an image, uint8 `[C, H, W]`, and its class number, as torch's `DataLoader` expects.
+
+        For a slice, a list or a tensor, return images `[n, C, H, W]` and class numbers `[n]`.
+
+        >>> images, labels = load_dataset("mnist-sample").test[:3]
+        >>> images.shape, labels.shape
+        (torch.Size([3, 1, 28, 28]), torch.Size([3]))
+        """
+        labels = self.labels[index]
+        images = self.images[index if labels.ndim else [int(index)]]  # type: ignore[index,arg-type]
+        return (images if labels.ndim else images[0]), labels
 
     def pixels(self, indices: Tensor) -> Tensor:
         """Return images uint8 `[n, C, H, W]` for indices int64 `[n]`; faster than `images[indices]`."""
@@ -148,11 +157,18 @@ def check_split(split: object, n_classes: int) -> None:
     if not isinstance(split, Split):
         hint = ": pass its train or its test" if isinstance(split, Dataset) else ""
         raise DataError(f"images and labels must be a Split, not {type(split).__name__}{hint}")
-    for label in (split.labels.min(), split.labels.max()) if len(split) else ():
-        if not 0 <= label < n_classes:
-            raise DataError(
-                f"label {int(label)}: the network has {n_classes} classes, so labels must be from 0 to {n_classes - 1}"
-            )
+    least, most = map(int, split.labels.aminmax()) if len(split) else (0, 0)
+    if least < 0 or most >= n_classes:
+        wrong = most if 0 <= least < n_classes else least
+        raise DataError(
+            f"label {wrong}: the network has {n_classes} classes, so labels must be from 0 to {n_classes - 1}"
+            f"{hint_from_one(least, most, n_classes)}"
+        )
+
+
+def hint_from_one(least: int, most: int, n_classes: int) -> str:
+    """Return the end of a message on labels beyond the classes: advice if they seem to count from 1."""
+    return "; if the labels count from 1, subtract 1" if least == 1 and most == n_classes else ""
 
 
 def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tuple[Split, Split]:

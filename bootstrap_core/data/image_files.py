@@ -4,27 +4,26 @@ import math
 import reprlib
 import warnings
 import zipfile
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.data.datasets import Dataset, Split
-from bootstrap_core.data.stored_images import STORED_FROM, StoredArray, StoredImages, read_header, stored_array
-from specs.dataset_sources import check_npz
+from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
+from specs.dataset_sources import check_class_names, check_npz
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.fields import Shape
 from specs.files.given_file import check_given_file
 from specs.files.given_zip import open_zip
-from specs.files.limits import IMAGE_CLASSES, IMAGE_PIXELS
+from specs.files.limits import CLASS_NAMES_BYTES, IMAGE_CLASSES, IMAGE_PIXELS, IMAGES
 from specs.files.memory import refuse_beyond_memory
 
 if TYPE_CHECKING:
@@ -64,7 +63,8 @@ def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) 
     """Read a user's images.
 
     An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
-    if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. Images that `np.savez` wrote, uncompressed, may be
+    if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. The names `images` and `labels` mean the same, and
+    `train_images` and so on. `classes` has the names of the classes. Images that `np.savez` wrote, uncompressed, may be
     larger than memory: they stay in the file and are read when they are used.
 
     A folder has a folder of image files for each class, sorted by name; or `train` and `test` with such folders in
@@ -101,38 +101,22 @@ def image_shape(shape: Shape) -> Size | None:
     return None
 
 
-def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
-    arrays, others = _arrays(path)
-    found = {name.lower(): array for name, array in arrays.items()}
-    is_drawn = not {"x_train", "x_test"} <= found.keys()
-    if not is_drawn:
-        labelled = _has_labels(path, found, "y_train", unread=("y",))
-        if len(labels := {"y_train", "y_test"} & found.keys()) == 1:
-            missing = ({"y_train", "y_test"} - labels).pop()
-            raise DataError(
-                f"{path} has {labels.pop()} but no {missing}: add it, or store all images as x and all labels as y"
-            )
-        train, test = (_split(path, shape, found[f"x_{part}"], found.get(f"y_{part}")) for part in ("train", "test"))
-    elif "x" in found:
-        labelled = _has_labels(path, found, "y", unread=("y_train", "y_test"))
-        train, test = _drawn(_split(path, shape, found["x"], found.get("y")), seed)
-    else:
-        names = ", ".join([*arrays, *others]) or "none"
-        raise DataError(f"{path} must have an array x (and y), or x_train and x_test; it has {names}")
-    n_classes = int(max(train.labels.max(), test.labels.max())) + 1
-    classes = tuple(map(str, range(n_classes))) if labelled else (UNLABELLED,)
-    return Dataset(f"{path}", train, test, classes, f"{path}", is_drawn=is_drawn)
-
-
-def _has_labels(path: Path, found: Collection[str], name: str, *, unread: tuple[str, ...]) -> bool:
-    """Return whether there are labels `name`. Raises `DataError` for `unread` labels whose own images are missing."""
-    if strays := [other for other in unread if other in found and other.replace("y", "x", 1) not in found]:
-        raise DataError(f"{path} has {strays[0]}, but labels of its images must be called {name}: rename or remove it")
-    return name in found
-
-
-LABELS = {"y", "y_train", "y_test"}
-ARRAYS = {"x", "x_train", "x_test", *LABELS}
+IMAGES_OF = {"y": "x", "y_train": "x_train", "y_test": "x_test"}
+"""Array of images for each array of labels."""
+CLASSES = "classes"
+"""Array of class names."""
+OWN_NAMES = (*IMAGES_OF, *IMAGES_OF.values(), CLASSES)
+OTHER_NAMES = {
+    "images": "x",
+    "labels": "y",
+    "train_images": "x_train",
+    "train_labels": "y_train",
+    "test_images": "x_test",
+    "test_labels": "y_test",
+}
+"""Further names of arrays; they count if the file does not use the own name."""
+KEYS = {**{name: name for name in OWN_NAMES}, **OTHER_NAMES}
+"""Arrays that are read, by the names that they may have in a file, in lower case."""
 COPIES = 3
 """Copies of an array in memory at a time: as it is, times 255, and as bytes."""
 MOST_OTHERS = 5
@@ -140,53 +124,140 @@ MOST_OTHERS = 5
 Array = npt.NDArray[np.generic] | StoredArray
 
 
-def _arrays(path: Path) -> tuple[dict[str, Array], list[str]]:
-    """Return the arrays of an .npz that have a known name, and the names of the first others."""
+def _from_npz(path: Path, shape: Shape | None, seed: int) -> Dataset:
+    arrays = _arrays(path)
+    train, *others = (
+        _split(path, shape, arrays[f"x{part}"], arrays.get(f"y{part}"))
+        for part in ("", "_train", "_test")
+        if f"x{part}" in arrays
+    )
+    is_drawn = not others
+    train, test = _drawn(train, seed) if is_drawn else (train, *others)
+    classes: tuple[str, ...] = (UNLABELLED,)
+    if arrays.keys() & IMAGES_OF.keys():
+        n_classes = int(max(train.labels.max(), test.labels.max())) + 1
+        classes = _class_names(path, arrays.get(CLASSES), n_classes)
+    return Dataset(f"{path}", train, test, classes, f"{path}", is_drawn=is_drawn)
+
+
+def _class_names(path: Path, names: Array | None, n_classes: int) -> tuple[str, ...]:
+    """Return the names of the classes in a file; without names, their numbers."""
+    if not isinstance(names, np.ndarray):
+        return tuple(map(str, range(n_classes)))
+    if len(names) < n_classes:
+        raise DataError(f"{path}: {CLASSES} has {len(names)} names, but there is the label {n_classes - 1}")
+    return check_class_names(names.tolist(), f"{path}: {CLASSES}")
+
+
+def _arrays(path: Path) -> dict[str, Array]:
+    """Return the arrays of an .npz that make up a dataset, by their names in `KEYS`."""
     check_npz(path)
-    arrays, others = dict[str, Array](), list[str]()
+    entries, headers, others = dict[str, zipfile.ZipInfo](), dict[str, Header](), list[str]()
     try:
         with open_zip(path) as archive:
-            for entry in archive.infolist():
-                name = entry.filename.removesuffix(".npy")
-                if name.lower() in ARRAYS:
-                    arrays[name] = _array(path, archive, entry, name)
-                elif len(others) < MOST_OTHERS:
-                    others.append(reprlib.repr(name).strip("'"))
+            named = [(entry, entry.filename.removesuffix(".npy")) for entry in archive.infolist()]
+            for entry, given in sorted(named, key=lambda pair: pair[1].lower() in OTHER_NAMES):
+                name = KEYS.get(given.lower())
+                if name is None or name in entries:
+                    others.append(reprlib.repr(given).strip("'"))
+                else:
+                    with archive.open(entry) as stream:
+                        headers[name] = _header(stream, entry.file_size, f"{path}: {given}", names=name == CLASSES)
+                    entries[name] = entry
+            chosen = _chosen(
+                path, {name: entry.filename.removesuffix(".npy") for name, entry in entries.items()}, others
+            )
+            for name in chosen:
+                _check_shape(path, name, headers)
+            return {name: _array(path, archive, entries[name], name) for name in chosen}
     except DataError:
         raise
     except IntegrityError as error:
         raise DataError(f"{path} is not an .npz of plain arrays: {error}") from None
-    return arrays, others
+
+
+def _chosen(path: Path, given: Mapping[str, str], others: list[str]) -> list[str]:
+    """Return the arrays to read: a training and a test set, or else one set of images.
+
+    Args:
+        path: path of the file, for errors.
+        given: names of the arrays in the file, by their names in `KEYS`.
+        others: names of its other arrays.
+
+    Raises:
+        DataError: images or labels are missing, or labels belong to other images.
+    """
+    parts = ["_train", "_test"] if {"x_train", "x_test"} <= given.keys() else [""]
+    if parts == [""] and "x" not in given:
+        names = ", ".join([*given.values(), *others[:MOST_OTHERS]]) or "none"
+        raise DataError(f"{path} must have an array x (and y), or x_train and x_test; it has {names}")
+    if strays := [given[name] for name, images in IMAGES_OF.items() if name in given and images not in given]:
+        raise DataError(
+            f"{path} has {strays[0]}, but labels of its images must be called y{parts[0]}: rename or remove it"
+        )
+    labels = [f"y{part}" for part in parts if f"y{part}" in given]
+    if len(labels) == 1 < len(parts):
+        missing = next(f"y{part}" for part in parts if f"y{part}" not in given)
+        raise DataError(
+            f"{path} has {given[labels[0]]} but no {missing}: add it, or store all images as x and all labels as y"
+        )
+    if CLASSES in given and not labels:
+        raise DataError(f"{path} has {CLASSES} but no labels: add labels as y{parts[0]}, or remove {CLASSES}")
+    return [*(f"x{part}" for part in parts), *labels, *({CLASSES} & given.keys())]
+
+
+def _header(stream: IO[bytes], n_bytes: int, where: str, *, names: bool) -> Header:
+    """Return the header of an array of numbers, or of names, of this size: NumPy allocates memory before it reads."""
+    try:
+        header = read_header(stream)
+    except ValueError as error:  # NumPy raises it for a malformed header
+        raise DataError(f"{where} is not an array: {' '.join(str(error).split())[:200]}") from None
+    shape, dtype = header.shape, header.dtype
+    if names and dtype.kind not in "iuU":
+        raise DataError(f"{where} holds {dtype.name[:40]}, not text: store the names with np.array(names, dtype=str)")
+    if not names and (dtype.kind not in "biuf" or dtype.itemsize > 8):
+        raise DataError(f"{where} holds {dtype.name[:40]}, not numbers")
+    if header.n_bytes != n_bytes:
+        raise DataError(f"{where} is of shape {list(shape)[:8]} and dtype {dtype}, but has {n_bytes:,} bytes")
+    return header
+
+
+def _check_shape(path: Path, name: str, headers: Mapping[str, Header]) -> None:
+    """Raise `DataError` for too many images, labels or names, before memory is allocated for them."""
+    header, n_labels = headers[name], _n_rows(headers[name].shape)
+    if name in IMAGES_OF:
+        n_images, n_columns = _n_rows(headers[IMAGES_OF[name]].shape), math.prod(header.shape[1:])
+        if n_labels != n_images:
+            raise DataError(f"{path}: {n_images:,} images and {n_labels:,} labels: each image needs one label")
+        if n_columns > IMAGE_CLASSES:
+            raise DataError(f"{path}: labels of {n_columns:,} classes, more than the limit of {IMAGE_CLASSES:,}")
+    elif name == CLASSES:
+        if len(header.shape) != 1 or header.n_bytes > CLASS_NAMES_BYTES:
+            raise DataError(
+                f"{path}: {CLASSES} must have one axis and at most {CLASS_NAMES_BYTES:,} bytes, got "
+                f"{list(header.shape)[:8]} and {header.n_bytes:,}"
+            )
+    elif 0 in header.shape:
+        raise DataError(f"{path}: the array of images is empty: {list(header.shape)[:8]}")
+    elif n_labels > IMAGES:
+        raise DataError(f"{path}: {n_labels:,} images, more than the limit of {IMAGES:,}")
+
+
+def _n_rows(shape: tuple[int, ...]) -> int:
+    return shape[0] if shape and 0 not in shape else 0
 
 
 def _array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo, name: str) -> Array:
-    """Check and read one array; large images stay in the file if they can be read from there in parts."""
-    with archive.open(entry) as stream:
-        _check_array(stream, entry.file_size, f"{path}: {name}")
-    if entry.file_size >= STORED_FROM and name.lower() not in LABELS and (found := stored_array(path, archive, entry)):
+    """Read one array; large images stay in the file if they can be read from there in parts."""
+    is_large = entry.file_size >= STORED_FROM and name in IMAGES_OF.values()
+    if is_large and (found := stored_array(path, archive, entry)):
         return found
     refuse_beyond_memory(COPIES * entry.file_size, f"{path}: reading {name}")
     with archive.open(entry) as stream:
         return np.asarray(np.lib.format.read_array(stream, allow_pickle=False))
 
 
-def _check_array(stream: IO[bytes], n_bytes: int, where: str) -> None:
-    """Raise `DataError` unless this is an array of numbers of this size: NumPy allocates memory before it reads."""
-    try:
-        header = read_header(stream)
-    except ValueError as error:  # NumPy raises it for a malformed header
-        raise DataError(f"{where} is not an array: {' '.join(str(error).split())[:200]}") from None
-    shape, dtype = header.shape, header.dtype
-    if dtype.kind not in "biuf" or dtype.itemsize > 8:
-        raise DataError(f"{where} holds {dtype.name[:40]}, not numbers")
-    if header.n_bytes != n_bytes:
-        raise DataError(f"{where} is of shape {list(shape)[:8]} and dtype {dtype}, but has {n_bytes:,} bytes")
-
-
 def _split(path: Path, shape: Shape | None, x: Array, y: Array | None) -> Split:
-    if 0 in x.shape:
-        raise DataError(f"{path}: the array of images is empty: {list(x.shape)}")
-
     def convert(x: npt.NDArray[np.generic]) -> Tensor:
         return _as_bytes(path, _as_images(path, shape, _tensor(x)))
 
@@ -194,24 +265,25 @@ def _split(path: Path, shape: Shape | None, x: Array, y: Array | None) -> Split:
     if y is None:
         return Split(images, torch.zeros(len(images), dtype=torch.int64))
     assert isinstance(y, np.ndarray)  # labels are never left in the file
-    labels = _tensor(y).double() if y.ndim else torch.zeros(0)
-    if labels.ndim > 1 and labels.numel() > len(labels):
-        labels = labels.flatten(1)
-        if not torch.equal(labels, F.one_hot(labels.nan_to_num().argmax(1), labels.shape[1]).double()):
+    return Split(images, _labels(path, y))
+
+
+def _labels(path: Path, y: npt.NDArray[Any]) -> Tensor:
+    """Return class numbers, int64 `[N]`, of labels `[N]`, or one-hot `[N, classes]`."""
+    rows = y.reshape(len(y), -1)
+    if rows.shape[1] > 1:
+        numbers = rows.argmax(1)
+        ones = np.take_along_axis(rows, numbers[:, None], 1)[:, 0] == 1
+        if not (ones & (np.count_nonzero(rows, axis=1) == 1)).all():
             raise DataError(f"{path}: labels of shape {list(y.shape)} must be one-hot: one 1 in each row, else 0")
-        labels = labels.argmax(1)
-    labels = labels.flatten().nan_to_num(-1)
-    if (
-        len(labels) != len(images)
-        or len(images) == 0
-        or not 0 <= int(labels.min()) <= int(labels.max()) < IMAGE_CLASSES
-        or bool((labels % 1).any())
-    ):
+        return torch.from_numpy(numbers)
+    values = torch.from_numpy(rows[:, 0].astype(np.float64))
+    wrong = ~((values >= 0) & (values < IMAGE_CLASSES) & (values % 1 == 0))
+    if wrong.any():
         raise DataError(
-            f"{path}: {len(images)} images and {len(labels)} labels: each image needs one, and labels must be class "
-            f"numbers from 0 to {IMAGE_CLASSES - 1}"
+            f"{path}: labels must be class numbers from 0 to {IMAGE_CLASSES - 1}, got {float(values[wrong][0]):g}"
         )
-    return Split(images, labels.long())
+    return values.long()
 
 
 def _tensor(array: npt.NDArray[np.generic]) -> Tensor:
@@ -242,8 +314,15 @@ def _as_images(path: Path, shape: Shape | None, x: Tensor) -> Tensor:
 def _as_bytes(path: Path, x: Tensor) -> Tensor:
     if x.dtype == torch.uint8:
         return x.contiguous()
-    if not x.is_floating_point() or (x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1)):
-        raise DataError(f"{path}: images must be uint8, or floats in 0..1 (not yet normalised by mean and std)")
+    wanted = "images must be uint8, or floats in 0..1"
+    if not x.is_floating_point():
+        raise DataError(f"{path}: {wanted}, got {x.dtype}: if all are in 0..255, convert them to uint8")
+    least, most = map(float, x.aminmax())
+    if not (least >= 0 and most <= 1):
+        cure = (
+            "they are normalised: store them as they were before" if least < 0 else "divide them by their largest value"
+        )
+        raise DataError(f"{path}: {wanted}, got floats from {least:g} to {most:g}: {cure}")
     return (x * 255).round().to(torch.uint8).contiguous()
 
 

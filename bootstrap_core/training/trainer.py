@@ -321,9 +321,14 @@ class Trainer:
         })  # fmt: skip
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue from a `state_dict`. Raises `SnnZooError` if recipes differ in more than the numbers of epochs."""
+        """Continue from a `state_dict`.
+
+        Raises `SnnZooError` if recipes differ in more than the numbers of epochs and the path of the data.
+        """
         ours, theirs = (dict(recipe) for recipe in (self.recipe, TrainingSpec.model_validate(state["recipe"])))
-        changed = sorted(key for key in ours if key not in {"epochs", "snn_epochs"} and ours[key] != theirs[key])
+        changed = sorted(
+            key for key in ours if key not in {"data", "epochs", "snn_epochs"} and ours[key] != theirs[key]
+        )
         if changed:
             raise SnnZooError(f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)})")
         self.network.load_state_dict(state["network"])

@@ -22,7 +22,7 @@ from pydantic import Field
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, batches, evaluate, evaluate_exactly
-from bootstrap_core.data.datasets import Dataset, Split, load_dataset
+from bootstrap_core.data.datasets import Dataset, Split, hint_from_one, load_dataset
 from bootstrap_core.data.image_files import UNLABELLED, load_images
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
@@ -277,8 +277,8 @@ def import_onnx(
         if done.ann is not None and done.ann < DOUBTFUL and not doubt:
             right = f"{100 * done.ann:.1f} %"
             notes.append(
-                f"the ANN itself has an accuracy of only {right}; it may take other images, or another "
-                "normalization (--mean, --std, --raw)"
+                f"the ANN itself has an accuracy of only {right}; it may take other images, another normalization "
+                "(--mean, --std, --raw), or have its classes in another order (--classes)"
             )
         notes += _lost(done, time_steps, epochs)
     notes += done.notes
@@ -431,9 +431,12 @@ def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
     shape, n_classes = tuple(dataset.test.images.shape[1:]), prod(ann.nodes[-1].shape)
     if not fit_input(shape, ann.shape):
         raise DataError(f"{dataset.name} has images of {list(shape)}, the ANN takes {list(ann.shape)}: convert them")
-    highest = max(int(split.labels.max()) for split in (dataset.train, dataset.test))
-    if labelled and highest >= n_classes:
-        raise DataError(f"{dataset.name} has the label {highest}; the ANN has classes 0 to {n_classes - 1} only")
+    least, most = map(int, torch.cat([dataset.train.labels, dataset.test.labels]).aminmax())
+    if labelled and most >= n_classes:
+        raise DataError(
+            f"{dataset.name} has the label {most}; the ANN has classes 0 to {n_classes - 1} only"
+            f"{hint_from_one(least, most, n_classes)}"
+        )
     if labelled and len(dataset.classes) < n_classes:
         return [
             f"the ANN has {n_classes} classes, {dataset.name} has {len(dataset.classes)}: check that they belong "

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
+from math import prod
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -238,10 +239,16 @@ def convert(
         note_missing_library()
         conversion = _convert_onnx(source, outputs, onnx, places, hints)
         model, figures = conversion.model, conversion.report
+        if places.classes:
+            told = {**model.told("conversion"), "classes": list(places.classes)}
+            model = replace(model, card={**model.card, "conversion": told})
     else:
         _refuse_onnx_options(source)
         model = _read(source, hints)
         conversion, figures = None, {"notes": model.notes}
+        places.check_classes(model.spec.n_classes)
+    if places.classes:
+        model = replace(model, card={**model.card, "classes": list(places.classes)})
     if fold:
         model = model.folded()
     more = {note: None for output in outputs for note in format_notes(model.spec, output.suffix)}
@@ -319,6 +326,7 @@ def _convert_onnx(
     from converters.ann_to_snn.spiking_layers import MaxPooling
     from converters.formats.model_files import CHAINS, check_writable, option_name
     from specs.block import Encoding
+    from specs.dataset_sources import found_data
     from specs.errors import UnsupportedError
 
     mean, std, time_steps = (hints.pop(name) for name in ("mean", "std", "time_steps"))
@@ -334,7 +342,8 @@ def _convert_onnx(
     if onnx.max_pool != "auto":
         forms = replace(forms, max_pooling=(MaxPooling(onnx.max_pool),))
 
-    def check_branches(ann: "Ann") -> None:
+    def check_ann(ann: "Ann") -> None:
+        places.check_classes(prod(ann.nodes[-1].shape))
         chains = [str(output) for output in outputs if output.suffix in CHAINS]
         if chains and has_skips(ann, forms.max_pooling):
             raise UnsupportedError(
@@ -348,7 +357,7 @@ def _convert_onnx(
 
     return import_onnx(
         source,
-        dataset=partial(places.load, onnx.data) if onnx.data else None,
+        dataset=partial(places.load, found_data(onnx.data)) if onnx.data else None,
         mean=mean or 0.0,
         std=1 / 255 if onnx.raw else (std or 1.0),
         time_steps=time_steps or 16,
@@ -356,7 +365,7 @@ def _convert_onnx(
         forms=forms,
         seed=onnx.seed,
         callbacks=ImportCallbacks(
-            on_imported=check_branches,
+            on_imported=check_ann,
             on_doubt=lambda note: say(f"note: {note}"),
             on_calibrated=check_outputs,
             on_epoch=_say_epoch,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from converters.cli.console import KnownModels, say, warn
-from specs.dataset_sources import dataset_names, find_user_data
+from converters.cli.console import KnownModels, say
+from specs.dataset_sources import check_class_names, dataset_names, find_user_data
 from specs.errors import DataError
 
 if TYPE_CHECKING:
@@ -27,11 +27,13 @@ __all__ = [
     "PathArgument",
     "Seed",
     "cache_option",
+    "classes_option",
     "complete_data",
     "complete_from",
     "complete_models",
     "data_options",
     "percent",
+    "places_options",
     "run_options",
     "say_sample",
     "use_threads",
@@ -72,11 +74,12 @@ class Number(click.ParamType):  # type: ignore[type-arg] # generic since click 8
 
 @dataclass(frozen=True)
 class DataPlaces:
-    """Folders to search for datasets, and whether downloads are forbidden."""
+    """Folders to search for datasets, whether downloads are forbidden, and the classes in the network's order."""
 
     data_dir: Path | None = None
     cache_dir: Path | None = None
     offline: bool = False
+    classes: tuple[str, ...] = ()
 
     def load(self, name: str, shape: "Shape | None" = None, classes: Sequence[str] = ()) -> "Dataset":
         """Load a dataset by name, or a user's .npz file or folder; download a missing dataset unless `offline`.
@@ -84,21 +87,32 @@ class DataPlaces:
         Args:
             name: name of a dataset, or path of an .npz file or of a folder with a folder of images for each class.
             shape: input shape of the network; images of a folder are resized to it.
-            classes: class names of the network, if known; folders are numbered as there.
+            classes: class names of the network, if known. Labels are numbered as there, or as in `self.classes`.
+
+        Raises:
+            DataError: the data are missing or malformed, or have names that are not classes of the network.
         """
         from bootstrap_core.data.datasets import load_dataset
         from bootstrap_core.data.image_files import load_images
 
+        if self.classes and classes:
+            self.check_classes(len(classes))
         if path := find_user_data(name):
             dataset = replace(load_images(path, shape=shape), name=name)  # the name by which it is found again
-            if classes and path.is_dir():
-                dataset = _numbered(dataset, classes)
+            if path.is_file() and min(int(split.labels.min()) for split in (dataset.train, dataset.test)) == 1:
+                say(f"note: {name} has no label 0: labels count from 0; if these count from 1, subtract 1")
+            dataset = _numbered(dataset, self.classes or tuple(classes))
             seen = set(dataset.test.labels.tolist())
             if untested := [known for label, known in enumerate(dataset.classes) if label not in seen]:
-                more = f", and {len(untested) - CLASSES_SHOWN} more" if len(untested) > CLASSES_SHOWN else ""
-                say(f"note: {name} has no test images of {', '.join(untested[:CLASSES_SHOWN])}{more}")
+                say(f"note: {name} has no test images of {_listed(untested)}")
             return dataset
-        return load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
+        dataset = load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
+        return _numbered(dataset, self.classes)
+
+    def check_classes(self, n_classes: int) -> None:
+        """Raise `DataError` if `--classes` was given, and not with a name for each class of the network."""
+        if self.classes and len(self.classes) != n_classes:
+            raise DataError(f"--classes: must name the network's {n_classes} classes, got {len(self.classes)} names")
 
     def load_labelled(self, name: str, shape: "Shape | None" = None, classes: Sequence[str] = ()) -> "Dataset":
         """Load a dataset as `load` does; raise `DataError` for images without labels."""
@@ -110,21 +124,34 @@ class DataPlaces:
         return dataset
 
 
-def _numbered(dataset: "Dataset", classes: Sequence[str]) -> "Dataset":
-    """Number the classes of a folder as the model does; warn if the folders have other names."""
+def _numbered(dataset: "Dataset", classes: tuple[str, ...]) -> "Dataset":
+    """Number the classes of a dataset as in `classes`, by name; data that have only numbers get the names.
+
+    Raises `DataError` for names that are not in `classes`: their order is unknown, and accuracies would mean nothing.
+    """
     import torch
 
-    if strange := [name for name in dataset.classes if name not in classes]:
-        if len(dataset.classes) != len(classes) or tuple(classes) != tuple(map(str, range(len(classes)))):
-            warn(
-                f"{dataset.name} has folders that are not classes of the model ({', '.join(strange[:CLASSES_SHOWN])}); "
-                f"its classes are {', '.join(classes[:CLASSES_SHOWN])}. Its folders count as classes 0, 1, ... in "
-                "alphabetical order"
-            )
+    from bootstrap_core.data.image_files import UNLABELLED
+
+    own = dataset.classes
+    if not classes or own == (UNLABELLED,):
         return dataset
-    numbers = torch.tensor([classes.index(name) for name in dataset.classes])
-    train, test = (replace(split, labels=numbers[split.labels]) for split in (dataset.train, dataset.test))
-    return replace(dataset, train=train, test=test, classes=tuple(classes))
+    if own == tuple(map(str, range(len(own)))) and len(own) <= len(classes):
+        return replace(dataset, classes=classes)
+    numbers = {name: number for number, name in enumerate(classes)}
+    if strange := [name for name in own if name not in numbers]:
+        raise DataError(
+            f"{dataset.name} has classes that the network does not have ({_listed(strange)}); the network's are "
+            f"{_listed(classes)}: name the classes of {dataset.name} in the network's order, as in --classes a,b,c"
+        )
+    of_own = torch.tensor([numbers[name] for name in own])
+    train, test = (replace(split, labels=of_own[split.labels]) for split in (dataset.train, dataset.test))
+    return replace(dataset, train=train, test=test, classes=classes)
+
+
+def _listed(names: Sequence[str]) -> str:
+    more = f" and {len(names) - CLASSES_SHOWN} more" if len(names) > CLASSES_SHOWN else ""
+    return ", ".join(names[:CLASSES_SHOWN]) + more
 
 
 def complete_from(names: Iterable[str], incomplete: str) -> list[CompletionItem]:
@@ -172,7 +199,35 @@ def _environment(name: str, value: str) -> Iterator[None]:
             os.environ[name] = before
 
 
+def classes_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option `--classes`, a tuple of names."""
+    return click.option(
+        "--classes",
+        metavar="NAME[,NAME...]",
+        callback=_parse_classes,
+        help="Names of the network's classes, in its order, where folders have other names or another order. "
+        "[default: the names in the model; for an ANN the folders in alphabetical order]",
+    )(command)
+
+
+def _parse_classes(context: click.Context, parameter: click.Parameter, text: str | None) -> tuple[str, ...]:
+    try:
+        return () if text is None else check_class_names((name.strip() for name in text.split(",")), "names")
+    except DataError as error:
+        raise click.BadParameter(str(error)) from None
+
+
 def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the options of `places_options` and `--classes`; the command takes them as `places`."""
+
+    @wraps(command)
+    def with_classes(places: DataPlaces, classes: tuple[str, ...], **others: Any) -> Any:
+        return command(places=replace(places, classes=classes), **others)
+
+    return places_options(classes_option(with_classes))
+
+
+def places_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--data-dir`, `--cache-dir` and `--offline`; the command takes them as `places`."""
 
     @click.option(

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from enum import Enum
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -18,6 +19,7 @@ from converters.formats.nir.nir_writer import write_nir
 from converters.formats.safetensors_file import describes_itself, read_safetensors, write_safetensors
 from converters.model import Model
 from specs.block import Encoding
+from specs.dataset_sources import found_data, stored_data
 from specs.errors import ConversionError, UnsupportedError
 from specs.files.file_digest import sha256_of
 from specs.network import NetworkSpec
@@ -115,6 +117,8 @@ MODEL_SUFFIXES = {*FileKind, *WRITERS, ".pth", ".h5"}
 def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
     """Read a model of any format, detected from the content rather than the suffix.
 
+    A relative path of its data is one from the file's folder, and becomes absolute if there is something.
+
     Raises:
         UnsupportedError: no reader for this kind of file, or a network that snnzoo cannot represent.
         ConversionError: a hint is missing, or is not used for this kind of file.
@@ -141,11 +145,13 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
         model = replace(model, card={**model.card, "conversion": {"source": path.name, **hints.as_json()}})
     if path.suffix in set(FileKind) - {kind}:
         model = replace(model, notes=(f"the content is that of a {kind} file, so it was read as one", *model.notes))
-    return model
+    return replace(model.with_data(partial(found_data, folder=path.parent)), origin=str(path))
 
 
 def write_model(model: Model | Network, path: str | Path) -> Path:
     """Write a model, or a network without a card, to a file in the format of its suffix; overwrites.
+
+    The path of data in the file's folder is written relative to it, so that both can be moved together.
 
     Raises:
         ConversionError: `model` is neither.
@@ -158,7 +164,7 @@ def write_model(model: Model | Network, path: str | Path) -> Path:
     if not isinstance(model, Model):
         hint = ": pass its .model" if isinstance(getattr(model, "model", None), Model) else ""
         raise ConversionError(f"write_model takes a Model or a Network, not a {type(model).__name__}{hint}")
-    return WRITERS[path.suffix](model, path)
+    return WRITERS[path.suffix](model.with_data(partial(stored_data, folder=path.parent)), path)
 
 
 def check_writable_format(path: Path) -> None:

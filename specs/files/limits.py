@@ -2,11 +2,13 @@
 
 __all__ = [
     "CARD_IMAGE_BYTES",
+    "CLASS_NAMES_BYTES",
     "DATASET_FILE_BYTES",
     "DOCUMENT_VALUES",
     "HDF5_DEPTH",
     "HDF5_OBJECTS",
     "HDF5_TEXTS",
+    "IMAGES",
     "IMAGE_CLASSES",
     "IMAGE_PIXELS",
     "INDEX_BYTES",
@@ -104,7 +106,11 @@ DATASET_FILE_BYTES = 64 << 20
 """Largest idx file in bytes, plain or gzipped; the training images of MNIST have 47 MB."""
 IMAGE_PIXELS = 1 << 26
 """Largest number of pixels in an image file: 8192 x 8192."""
+IMAGES = 1 << 24
+"""Largest number of images in one array; ImageNet has 14 million."""
 IMAGE_CLASSES = 1 << 16
+CLASS_NAMES_BYTES = 1 << 24
+"""Largest array of class names in bytes; NumPy takes four for each character of the longest name."""
 
 
 def onnx_constants(n_bytes: int) -> int:

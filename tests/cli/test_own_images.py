@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -10,6 +12,7 @@ from onnx import helper, numpy_helper
 from PIL import Image
 
 from bootstrap_core import load_dataset
+from converters.formats.model_files import read_model, write_model
 from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model
 from specs.io import load_spec, spec_from_document
@@ -129,9 +132,87 @@ def test_what_part_of_a_folder_is_scored_is_told(run, digits) -> None:
 
 def test_folders_that_are_no_class_of_the_model_are_told(run, digits) -> None:
     (digits / "3").rename(digits / "three")
-    told = " ".join(run("eval", "mnist-dense-shallow", "--data", digits, "--json").stderr.split())
-    assert "folders that are not classes of the model (three); its classes are 0, 1, 2" in told
-    assert "count as classes 0, 1, ... in alphabetical order" in told
+    told = " ".join(run("eval", "mnist-dense-shallow", "--data", digits, "--json", code=1).stderr.split())
+    assert "has classes that the network does not have (three); the network's are 0, 1, 2" in told
+    assert "in the network's order, as in --classes a,b,c" in told
+    names = ["--classes", "0,1,2,three,4,5,6,7,8,9"]
+    found = json.loads(run("eval", "mnist-dense-shallow", "--data", digits, *names, "--json").stdout)
+    assert found["results"][0]["accuracy"] > 0.8
+    told = run("eval", "mnist-dense-shallow", "--data", digits, "--classes", "three,7", code=1).stderr
+    assert "--classes: must name the network's 10 classes, got 2 names" in told
+    assert "occurs twice" in run("eval", "mnist-dense-shallow", "--classes", "three,three", code=2).stderr
+
+
+WORDS = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"]
+
+
+def test_other_words_in_as_many_classes_are_refused_and_scored_in_the_order_given(run, tmp_path) -> None:
+    split = load_dataset("mnist-sample").test
+    for label, word in enumerate(WORDS):
+        (tmp_path / "words" / word).mkdir(parents=True)
+        for i, image in enumerate(split.images[split.labels == label][:10, 0].numpy()):
+            Image.fromarray(image).save(tmp_path / "words" / word / f"{i}.png")
+    command = ["mnist-dense-shallow", "--data", tmp_path / "words"]
+    assert "has classes that the network does not have (eight, five" in run("eval", *command, code=1).stderr
+    right = json.loads(run("eval", *command, "--classes", ",".join(WORDS), "--json").stdout)
+    assert right["results"][0]["accuracy"] > 0.8
+    wrong = run("eval", *command, "--classes", ",".join(sorted(WORDS)))
+    assert "is near chance (10.00 %): the data may number the classes in another order" in " ".join(
+        wrong.stderr.split()
+    )
+    page = ["-o", tmp_path / "a.html", "--json", "--classes", ", ".join(WORDS)]
+    assert json.loads(run("gallery", *command, *page).stdout)["accuracy"] > 0.8
+
+
+def test_an_ann_with_classes_in_another_order_is_converted_with_them(run, fruit, ann, tmp_path) -> None:
+    out = tmp_path / "fruit.safetensors"
+    for old, new in (("cherry", "z-cherry"), ("lemon", "a-lemon")):
+        (fruit / old).rename(fruit / new)
+    options = ["--data", fruit, "--mean", "0.7,0.4,0.3", "--std", "0.2,0.3,0.2", "--epochs", 0, "--input", "spike"]
+    wrong = run("convert", ann, *options, "-o", out)
+    assert "or have its classes in another order (--classes)" in " ".join(wrong.stderr.split())
+    names = ["--classes", "z-cherry,a-lemon,plum"]
+    found = json.loads(run("convert", ann, *options, *names, "-o", out, "--force", "--json").stdout)
+    assert found["accuracy"]["ann"] == 1.0
+    assert json.loads(run("eval", out, "--json").stdout)["results"][0]["accuracy"] > 0.9
+    assert "--classes=z-cherry,a-lemon,plum" in run("card", out).stdout.replace("\n   ", "")
+    image = fruit / "z-cherry" / "0.png"
+    assert json.loads(run("predict", out, image, "--json").stdout)["predictions"][0]["name"] == "z-cherry"
+    named = ["--classes", "Kirsche,Zitrone,Pflaume"]
+    assert json.loads(run("predict", out, image, *named, "--json").stdout)["predictions"][0]["name"] == "Kirsche"
+    run("convert", out, *named, "-o", tmp_path / "other.safetensors")
+    assert read_safetensors(tmp_path / "other.safetensors").classes == ("Kirsche", "Zitrone", "Pflaume")
+    refused = run("convert", ann, *options, "--classes", "a,b", "-o", out, "--force", code=1).stderr
+    assert "must name the network's 3 classes, got 2 names" in refused
+
+
+def test_numbers_of_classes_get_the_names_given(run, fruit, ann, tmp_path) -> None:
+    x = np.stack([np.array(Image.open(path)) for name in FRUIT for path in sorted((fruit / name).iterdir())])
+    y = np.arange(len(x)) * 3 // len(x)
+    np.savez(tmp_path / "named.npz", images=x, labels=y, classes=np.array([*FRUIT]))
+    np.savez(tmp_path / "plain.npz", images=x, labels=y)
+    options = ["--mean", "0.7,0.4,0.3", "--std", "0.2,0.3,0.2", "--epochs", 0, "--input", "spike"]
+    for name, more in (("named", []), ("plain", ["--classes", ",".join(FRUIT)])):
+        out = tmp_path / f"{name}.safetensors"
+        run("convert", ann, "--data", tmp_path / f"{name}.npz", *options, *more, "-o", out)
+        assert read_safetensors(out).classes == tuple(FRUIT)
+        assert json.loads(run("eval", out, "--data", fruit, "--json").stdout)["results"][0]["accuracy"] > 0.9
+    np.savez(tmp_path / "one.npz", images=x, labels=y + 1)
+    told = run(
+        "convert", ann, "--data", tmp_path / "one.npz", *options, "-o", tmp_path / "a.safetensors", code=1
+    ).stderr
+    assert "has the label 3; the ANN has classes 0 to 2 only; if the labels count from 1" in " ".join(told.split())
+    assert "one.npz has no label 0" in " ".join(told.split())
+
+
+def test_a_run_keeps_the_order_of_its_classes(run, spec_file, digits, tmp_path) -> None:
+    names = ["--classes", "7,3,0,1,2,4,5,6,8,9"]
+    command = ["train", spec_file, "-o", tmp_path / "run", "--data", digits, "--set", "training.validation=4"]
+    run(*command, *names, "--epochs", 1)
+    other = run(*command, "--classes", "3,7,0,1,2,4,5,6,8,9", "--epochs", 2, "--resume", code=1).stderr
+    assert "has the classes 7, 3, 0" in " ".join(other.split())
+    run(*command, "--epochs", 2, "--resume")
+    assert read_safetensors(tmp_path / "run/model.safetensors").classes[:2] == ("7", "3")
 
 
 def test_images_of_another_shape_with_as_many_pixels_are_refused(run, ann, tmp_path) -> None:
@@ -154,7 +235,9 @@ def test_a_class_without_test_images_is_told(run, fruit, ann, tmp_path) -> None:
     ("card", "names"),
     [
         ({"classes": [*"abcdefghij"]}, "abcdefghij"),
-        ({"classes": ["a", "b"]}, "0123456789"),
+        ({"classes": ["a", "b"]}, "ab23456789"),
+        ({"classes": ["7", "b"]}, "0123456789"),
+        ({"classes": [*"abcdefghija"]}, "0123456789"),
         ({"classes": "abcdefghij"}, "0123456789"),
         ({"classes": [*"abcdefghi", "\x1b[2J"]}, "0123456789"),
         ({"training": {"data": "fruit"}}, "0123456789"),
@@ -203,6 +286,55 @@ def test_data_that_moved_is_told_with_what_names_it_anew(run, spec_file, tmp_pat
     run("train", spec_file, "-o", "run", "--epochs", 1, "--set", "training.data=digits.npz")
     (tmp_path / "digits.npz").rename("others.npz")
     name, *options = command.split()
-    told = run(name, "run/model.safetensors", *options, code=1).stderr
-    assert "tiny was made with 'digits.npz', which is missing: name the data with --data" in told
+    told = " ".join(run(name, "run/model.safetensors", *options, code=1).stderr.split())
+    assert f"tiny was made with '{tmp_path}/digits.npz', which is missing: name the data with --data" in told
     run(name, "run/model.safetensors", *options, "--data", "others.npz")
+
+
+@pytest.mark.parametrize("command", ["eval", "card", "gallery -o page.html", "train -o on"])
+def test_data_outside_the_folder_of_a_model_are_opened_only_if_the_user_names_them(
+    run, spec_file, tmp_path, monkeypatch, command: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    digits = load_dataset("mnist-sample").train
+    np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
+    run("train", spec_file, "-o", "run", "--epochs", 1, "--data", "digits.npz")
+    (tmp_path / "run/link.npz").symlink_to(tmp_path / "digits.npz")
+    linked = read_model(tmp_path / "run/model.safetensors").with_data(lambda name: "link.npz")
+    write_model(linked, tmp_path / "run/linked.safetensors")
+    name, *options = command.split()
+    for model, data in (("model", "digits.npz"), ("linked", "run/link.npz")):
+        told = " ".join(run(name, f"run/{model}.safetensors", *options, code=1).stderr.split())
+        assert f"which is not in its folder and is only opened if you name it: --data {tmp_path}/{data}" in told
+    run(name, "run/model.safetensors", *options, "--data", "digits.npz")
+
+
+def test_data_in_the_folder_of_a_model_move_with_it_and_are_found_from_everywhere(
+    run, spec_file, tmp_path, monkeypatch
+) -> None:
+    (tmp_path / "project").mkdir()
+    monkeypatch.chdir(tmp_path / "project")
+    digits = load_dataset("mnist-sample").train
+    np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
+    run("train", spec_file, "-o", "run", "--epochs", 1, "--data", "digits.npz")
+    assert read_model("run/model.safetensors").data == str(tmp_path / "project/digits.npz")
+    run("convert", "run/model.safetensors", "-o", "tiny.safetensors")
+    assert read_safetensors(Path("tiny.safetensors")).data == "digits.npz"
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "project").rename("moved")
+    assert json.loads(run("eval", "moved/tiny.safetensors", "--json").stdout)["results"][0]["images"] == 400
+    run("convert", "moved/tiny.safetensors", "-o", "tiny.nir")
+    assert read_model("tiny.nir").data == str(tmp_path / "moved/digits.npz")
+    command = ["train", spec_file, "-o", "moved/run", "--epochs", 2, "--resume"]
+    run(*command, "--data", "moved/digits.npz")
+
+
+def test_a_recipe_cannot_name_other_data_than_the_card(run, spec_file, tmp_path, monkeypatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    digits = load_dataset("mnist-sample").train
+    np.savez("digits.npz", x=digits.images.numpy(), y=digits.labels.numpy())
+    run("train", spec_file, "-o", "run", "--epochs", 1, "--data", "digits.npz")
+    model = read_model("run/model.safetensors")
+    write_model(replace(model, card={"training": {"data": "mnist-sample"}}), "run/model.safetensors")
+    told = run("train", "run/model.safetensors", "-o", "on", "--epochs", 1, code=1).stderr
+    assert "is only opened if you name it" in " ".join(told.split())

@@ -189,7 +189,7 @@ def test_texts_are_taken_as_they_are(run, spec_file, tmp_path, monkeypatch) -> N
         "-q",
     )
     spec = load_spec("run/spec.yaml")
-    assert (spec.training.data, spec.description) == ("a #2: it's.npz", "Run #3: 2")
+    assert (spec.training.data, spec.description) == (f"{tmp_path}/a #2: it's.npz", "Run #3: 2")
     quoted = override_spec(spec, ['description="2026"', "name=2026"])
     assert (quoted.description, quoted.name) == ("2026", "2026")
 
@@ -430,11 +430,11 @@ def test_images_of_ones_own_are_found_again_by_all_that_follows(spec_file, run, 
     arrays = {f"{k}_{name}": v for name, s in parts.items() for k, v in (("x", s.images), ("y", s.labels))}
     np.savez("mnist.npz", **{name: array.numpy() for name, array in arrays.items()})
     run("train", spec_file, "-o", "run", "--data", "mnist.npz", "--epochs", 1, "-q")
-    rows = json.loads(run("eval", "run/model.safetensors", "--json").stdout)
+    rows = json.loads(run("eval", "run/model.safetensors", "--data", "mnist.npz", "--json").stdout)
     assert rows["data"] == "mnist.npz"
     assert rows["results"][0]["images"] == 200
-    run("train", "run/model.safetensors", "-o", "on", "--epochs", 1, "-q")
-    run("card", "run", "-o", "run/model.yaml", "--licence", "MIT")
+    run("train", "run/model.safetensors", "-o", "on", "--data", "mnist.npz", "--epochs", 1, "-q")
+    run("card", "run", "-o", "run/model.yaml", "--data", "mnist.npz", "--licence", "MIT")
     (tmp_path / "mnist.npz").rename("moved.npz")
     assert "mnist.npz" in run("card", "run", "--force", code=1).stderr
     assert "name: moved.npz" in run("card", "run", "--data", "moved.npz").stdout

@@ -318,8 +318,8 @@ def test_a_file_of_nearly_that_name_does_not_hide_the_model_that_was_meant(run, 
 
 
 def test_arrays_of_no_use_are_named(run, tmp_path) -> None:
-    np.savez(tmp_path / "mine.npz", images=np.zeros((3, 784)), labels=np.zeros(3))
-    assert "it has images, labels" in run("eval", "mnist-dense", "--data", tmp_path / "mine.npz", code=1).stderr
+    np.savez(tmp_path / "mine.npz", pictures=np.zeros((3, 784)), targets=np.zeros(3))
+    assert "it has pictures, targets" in run("eval", "mnist-dense", "--data", tmp_path / "mine.npz", code=1).stderr
 
 
 def test_a_data_folder_that_is_not_there_is_wrong_use(run, tmp_path) -> None:

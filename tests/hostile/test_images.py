@@ -68,6 +68,23 @@ def bomb() -> bytes:
     return zipped({"x.npy": member(np.zeros(300 << 20, np.uint8))}, zipfile.ZIP_DEFLATED)
 
 
+def packed(**arrays: np.ndarray | tuple) -> Callable[[Path], object]:
+    """Return a function that writes a compressed .npz; a shape, or dtype and shape, stands for an array of zeros."""
+
+    def make(path: Path) -> None:
+        members = {}
+        for name, value in arrays.items():
+            if isinstance(value, tuple):
+                descr, shape = value if isinstance(value[0], str) else ("|u1", value)
+                n_bytes = np.dtype(descr).itemsize * int(np.prod(shape))
+                members[f"{name}.npy"] = member(np.zeros(0, np.uint8), descr=descr, shape=shape) + bytes(n_bytes)
+            else:
+                members[f"{name}.npy"] = member(value)
+        path.write_bytes(zipped(members, zipfile.ZIP_DEFLATED))
+
+    return make
+
+
 def png(width: int, height: int, rows: bytes = b"", *, kind: int = 0, depth: int = 8) -> bytes:
     """Return a PNG of the given size, with any number of rows."""
     chunks = {
@@ -161,7 +178,19 @@ TABLE = {
         "no images": (npz(x=np.zeros((0, 784), np.uint8), y=Y[:0]), r"array of images is empty: \[0, 784\]"),
         "images of no size": (npz(x=np.zeros((20, 1, 0, 28), np.uint8), y=Y), r"images is empty: \[20, 1, 0, 28\]"),
         "labels of 2^62": (npz(x=X, y=np.full(20, 1 << 62)), "class numbers from 0 to 65535"),
-        "labels of NaN": (npz(x=X, y=np.full(20, np.nan)), "20 labels: each image needs one"),
+        "labels of NaN": (npz(x=X, y=np.full(20, np.nan)), "class numbers from 0 to 65535, got nan"),
+        "labels of many rows": (packed(x=X, y=(250_000_000,)), "20 images and 250,000,000 labels"),
+        "one-hot labels of many columns": (packed(x=X, y=(20, 12_500_000)), "labels of 12,500,000 classes"),
+        "images and labels of many rows": (
+            packed(x=(100_000_000, 1), y=(100_000_000,)),
+            "100,000,000 images, more than the limit",
+        ),
+        "one-hot labels of nothing": (packed(x=(1 << 24, 1), y=(1 << 24, 14)), "must be one-hot"),
+        "a name without end": (
+            packed(x=X, y=Y, classes=("<U60000000", (1,))),
+            "classes must have one axis and at most",
+        ),
+        "names of programs": (npz(x=X, y=Y, classes=np.array([Run()], dtype=object)), "holds object, not text"),
         "labels that are one number": (npz(x=X, y=np.array(3)), "20 images and 0 labels"),
         "labels of no classes": (npz(x=X, y=np.zeros((20, 0))), "20 images and 0 labels"),
         "encrypted": (encrypted(), "encrypted"),
@@ -252,13 +281,14 @@ def test_an_idx_file_of_another_digest_is_refused_by_a_command(attempt, tmp_path
     [
         ("npz", npz(x=X, y=Y)),
         ("npz", npz(x=X, y=np.eye(3, dtype=bool)[Y])),
+        ("npz", packed(x=(1 << 24, 1), y=(1 << 24,))),
         ("npz", folder()),
         ("npz", large_folder),
         ("image", image()),
         ("image", image("GIF", "L")),
         ("idx", idx()),
     ],
-    ids=["npz", "one-hot by truth values", "folder", "large folder", "png", "gif", "idx"],
+    ids=["npz", "one-hot by truth values", "the most images", "folder", "large folder", "png", "gif", "idx"],
 )
 def test_the_file_itself_is_read(attempt, target, content) -> None:
     assert attempt(target, content).kind == "read"

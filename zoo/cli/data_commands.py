@@ -6,7 +6,7 @@ from pathlib import Path
 import click
 
 from converters.cli.console import CONTEXT_SETTINGS, Command, json_option, talk_options
-from converters.cli.options import DataPlaces, cache_option, complete_data, data_options
+from converters.cli.options import DataPlaces, cache_option, complete_data, places_options
 
 __all__ = ["data"]
 
@@ -23,7 +23,7 @@ data.params += talk_options()
 
 
 @data.command("list", cls=Command)
-@data_options
+@places_options
 @json_option
 def data_list(places: DataPlaces, as_json: bool) -> None:
     """List the datasets, and the folder of each on this machine.

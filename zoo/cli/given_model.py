@@ -1,6 +1,8 @@
 """Helpers of commands that take a model: reading, notes, warnings, completion and tables."""
 
 import os
+import shlex
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
     from zoo.runs.card import Card
 
 __all__ = [
+    "check_named_data",
     "complete_specs",
     "input_shape",
     "local_names",
@@ -118,12 +121,32 @@ def say_fresh(trained: bool) -> None:
 
 
 def usual_data(model: "Model") -> str:
-    """Return the dataset that a model was trained on. Raises `SnnZooError` if that is unknown or missing."""
+    """Return the dataset that a model was trained on. Raises `SnnZooError` if that is unknown, or not to be opened."""
     if model.data is None:
         raise SnnZooError(f"{model.spec.name} does not say which data it was trained on: name them, as in --data mnist")
-    if model.data not in dataset_names() and not os.path.exists(model.data):  # noqa: PTH110 - False for a bad name
-        raise DataError(f"{model.spec.name} was made with {model.data!r}, which is missing: name the data with --data")
+    check_named_data(model.data, Path(model.origin), model.spec.name)
     return model.data
+
+
+def check_named_data(data: str, file: Path, name: str) -> None:
+    """Raise `DataError` if the data that a model names are missing or outside the folder of its file.
+
+    A model may come from a stranger, so it must not choose which other files are opened.
+
+    Args:
+        data: name of a dataset, or a path.
+        file: file of the model.
+        name: name of the model, for the error.
+    """
+    if data in dataset_names():
+        return
+    if not os.path.exists(data):  # noqa: PTH110 - False for a bad name
+        raise DataError(f"{name} was made with {data!r}, which is missing: name the data with --data")
+    if not Path(os.path.realpath(data)).is_relative_to(os.path.realpath(file.parent)):
+        raise DataError(
+            f"{name} was made with {data!r}, which is not in its folder and is only opened if you name it: "
+            f"--data {shlex.quote(data)}"
+        )
 
 
 def input_shape(model: "Model") -> "Shape":

@@ -24,6 +24,7 @@ from converters.cli.console import (
 from converters.cli.options import (
     DataPlaces,
     PathArgument,
+    classes_option,
     complete_data,
     complete_models,
     data_options,
@@ -32,6 +33,7 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
+from specs.dataset_sources import dataset_names
 from specs.errors import DataError, StateOverflowError
 from zoo.cli.given_model import input_shape, read_and_say, say_fresh, usual_data
 
@@ -44,6 +46,8 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_model", "predict"]
 
 STEPS = "--time-steps"
+NEAR_CHANCE = 0.25
+"""Accuracy below which a note asks for the order of the classes, as a part of the way from chance to 1."""
 WARM_UP = 256
 """Number of images that run before the timing begins."""
 
@@ -130,6 +134,8 @@ def evaluate_model(
     elif scores:
         say_fresh(trained)
         say_sample(dataset)
+        if trained and dataset.name not in dataset_names():
+            _say_chance(max(score.accuracy for score in scores), model.spec.n_classes)
         _print_scores(model.spec, scores, engine)
         if mode == "ann" and model.told("conversion"):
             say("note: ANN means this network with its fitted activations, not the ANN that it was converted from")
@@ -156,10 +162,17 @@ def evaluate_model(
 @click.option(
     "--animate", type=PathArgument, help="Also write the output spikes for the first image as a GIF, FILE.gif."
 )
+@classes_option
 @force_option
 @json_option
 def predict(
-    source: str, images: tuple[Path, ...], invert: bool | None, animate: Path | None, force: bool, as_json: bool
+    source: str,
+    images: tuple[Path, ...],
+    invert: bool | None,
+    animate: Path | None,
+    classes: tuple[str, ...],
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Classify image files of any size.
 
@@ -176,7 +189,8 @@ def predict(
             raise click.UsageError(f"--animate: must be FILE.gif, got {str(animate)!r}")
         refuse_existing(animate, force)
     model = read_and_say(source)[0]
-    network, names = model.build(), model.classes
+    DataPlaces(classes=classes).check_classes(model.spec.n_classes)
+    network, names = model.build(), classes or model.classes
     unreadable = list[DataError]()
     predictions = predict_files(
         network, images, data=model.data, shape=model.image_shape, invert=invert, on_unreadable=unreadable.append
@@ -253,6 +267,16 @@ def _image_bar(n_images: int) -> Iterator[Callable[[int], object]]:
         return
     with click.progressbar(length=n_images, label="images", file=sys.stderr, show_pos=True) as bar:
         yield bar.update
+
+
+def _say_chance(accuracy: float, n_classes: int) -> None:
+    """Print a note if an accuracy is near chance: less than `NEAR_CHANCE` of the way from chance to 1."""
+    chance = 1 / n_classes
+    if accuracy < chance + NEAR_CHANCE * (1 - chance):
+        say(
+            f"note: {percent(accuracy)} is near chance ({percent(chance)}): the data may number the classes in another "
+            "order than the model (name them in the model's order with --classes)"
+        )
 
 
 def _plot_scores(path: Path, scores: "list[Evaluation]", ann: "Evaluation | None") -> None:

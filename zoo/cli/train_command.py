@@ -2,6 +2,7 @@
 
 import json
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -32,8 +33,9 @@ from converters.cli.options import (
     say_sample,
     use_threads,
 )
+from specs.dataset_sources import check_class_names, found_data
 from specs.errors import SnnZooError
-from zoo.cli.given_model import complete_specs, say_doubts, usual_data
+from zoo.cli.given_model import check_named_data, complete_specs, say_doubts
 
 if TYPE_CHECKING:
     from bootstrap_core.training.distributed import Group
@@ -143,7 +145,7 @@ def _start_run(
     from specs.training import TrainingSpec
     from zoo.runs.card import revision_of
     from zoo.runs.training_run import CHECKPOINT, FILES, TrainingRun
-    from zoo.sources import is_spec, override_spec, read_start, resolve_device
+    from zoo.sources import is_spec, model_path, override_spec, read_start, resolve_device
 
     if not resume and group.leads:
         otherwise = "continue with --resume, " if (folder / CHECKPOINT).exists() else ""
@@ -151,14 +153,16 @@ def _start_run(
             refuse_existing(folder / name, force, otherwise=otherwise)
     start, model = read_start(spec)
     network = override_spec(start, assignments)
+    if network.training is not None and (data := found_data(network.training.data)) != network.training.data:
+        network = network.model_copy(update={"training": network.training.model_copy(update={"data": data})})
     recipe = network.training or TrainingSpec()
     if start.training is None and "data" not in recipe.model_fields_set and not is_spec(spec):
         raise SnnZooError(
             f"{start.name} has no recipe, since it was trained elsewhere, or converted and not tuned: name data, as in "
             "--data mnist, to train with the default recipe, which --set changes"
         )
-    if model is not None and recipe.data == model.data:
-        usual_data(model)  # raises if the data are missing
+    if not (is_spec(spec) or any(assignment.startswith("training.data=") for assignment in assignments)):
+        check_named_data(recipe.data, model_path(spec), start.name)
     use_threads(threads)
     device = local_device(resolve_device(device))
     if group.leads:
@@ -166,7 +170,11 @@ def _start_run(
         say_doubts(network, recipe)
         if model is not None:
             _say_learnt_validation(spec, model, recipe)
-    dataset = places.load_labelled(recipe.data, network.input.shape, () if model is None else model.classes)
+    places.check_classes(network.n_classes)
+    classes = () if model is None else model.classes
+    if resume and (known := _classes_of_run(folder, places, group)):
+        places, classes = replace(places, classes=known), ()
+    dataset = places.load_labelled(recipe.data, network.input.shape, classes)
     run = TrainingRun(
         network,
         dataset,
@@ -186,6 +194,22 @@ def _start_run(
     if group.leads and recipe.teacher is not None:
         _say_of_teacher(spec, run, recipe.teacher)
     return run
+
+
+def _classes_of_run(folder: Path, places: DataPlaces, group: "Group") -> tuple[str, ...]:
+    """Return the names of the classes that a run has trained with; empty before the end of its first epoch.
+
+    Raises `SnnZooError` if `--classes` has others.
+    """
+    from converters.formats.model_files import read_model
+    from zoo.sources import TRAINED
+
+    path = folder / TRAINED
+    found = read_model(path).card.get("classes", ()) if group.leads and path.exists() else ()
+    names = check_class_names(json.loads(group.spread_bytes(json.dumps(found).encode())), f"{path}: classes")
+    if names and places.classes and places.classes != names:
+        raise SnnZooError(f"--classes: the run in {folder} has the classes {', '.join(names)}: leave out --classes")
+    return names
 
 
 def _say_learnt_validation(who: str, model: "Model", recipe: "TrainingSpec") -> None:

@@ -59,7 +59,7 @@ N_GOLDEN = 8
 VALIDATION_RULE = "of each class its share, taken out of the training images at random, by the seed"
 FLOAT_TOLERANCE = 1e-6
 """Relative difference up to which two measured floats count as equal: they are sums, and rounding differs."""
-CONVERSION_OPTIONS = ["epochs", "seed", "input", "max_pool", *(hint.name for hint in fields(Hints)), "fold"]
+CONVERSION_OPTIONS = ["epochs", "seed", "input", "max_pool", "classes", *(hint.name for hint in fields(Hints)), "fold"]
 """Options of `convert` that the file of a converted model records, and that the card's command repeats."""
 UNMEASURED: dict[str, Any] = {"date": True, "versions": True, "training": {"versions", "curves", "other_seeds"}}
 """Fields of a card that cannot be measured again, and so are not compared."""
@@ -323,7 +323,7 @@ def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, tra
     elif model.spec.training is not None:
         train = f"zoo train {name} -o run/{name}"
     steps = ",".join(str(t) for t, accuracy in by_steps.items() if accuracy is not None)
-    data_option = "" if model.data == data else f" {shlex.quote(_option('data', data))}"
+    data_option = "" if model.data == data and data in dataset_names() else f" {shlex.quote(_option('data', data))}"
     return Commands(
         train=train,
         eval=f"zoo eval {name}{data_option} --engine integer --time-steps {steps}",

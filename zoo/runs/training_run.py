@@ -217,8 +217,8 @@ class TrainingRun:
         }
 
     def _identity(self) -> NetworkSpec:
-        """Return the spec with fixed numbers of epochs, since a resumed run may change these."""
-        recipe = self.recipe.model_copy(update={"epochs": 1, "snn_epochs": 0})
+        """Return the spec with what a resumed run may change: numbers of epochs, and the folder of its data."""
+        recipe = self.recipe.model_copy(update={"epochs": 1, "snn_epochs": 0, "data": Path(self.recipe.data).name})
         return self.spec.model_copy(update={"training": recipe})
 
     def _resume(self) -> None:

@@ -17,6 +17,7 @@ from bootstrap_core.data.datasets import (
     SOURCES,
     DatasetSource,
     Split,
+    check_split,
     dataset_names,
     find_dataset,
     load_dataset,
@@ -428,6 +429,30 @@ def test_a_split_is_a_dataset_of_torch() -> None:
     assert torch.equal(torch.cat([images for images, _ in batches]), split.images)
     assert torch.equal(torch.cat([labels for _, labels in batches]), split.labels)
     assert sum(1 for _ in split) == 7
+
+
+def test_labels_that_count_from_1_are_explained() -> None:
+    split = make_split([3, 4])
+    with pytest.raises(DataError, match=r"label 2: the network has 2 classes.* 0 to 1; if the labels count from 1"):
+        check_split(replace(split, labels=split.labels + 1), 2)
+    with pytest.raises(DataError, match=r"0 to 0$"):
+        check_split(split, 1)
+
+
+@pytest.mark.parametrize("chosen", [slice(2, 5), [5, 0, 2], torch.tensor([5, 0, 2]), torch.arange(7) % 3 == 1, []])
+def test_an_index_of_several_returns_matching_images_and_labels(chosen) -> None:
+    split = make_split([3, 4])
+    images, labels = split[chosen]
+    assert torch.equal(images, split.images[chosen])
+    assert torch.equal(labels, split.labels[chosen])
+
+
+@pytest.mark.parametrize("chosen", [2, -5, np.int64(2), torch.tensor(2)])
+def test_an_index_of_one_returns_an_image_and_its_label(chosen) -> None:
+    split = make_split([3, 4])
+    image, label = split[chosen]
+    assert torch.equal(image, split.images[2])
+    assert label == split.labels[2]
 
 
 def test_take_keeps_the_order_and_the_pairs() -> None:

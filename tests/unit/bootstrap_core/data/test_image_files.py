@@ -84,13 +84,45 @@ def test_labels_may_be_one_hot_or_missing(tmp_path) -> None:
     assert load_images(save(tmp_path / "c.npz", x=PIXELS)).classes == (UNLABELLED,)
 
 
+def test_arrays_may_have_names_in_full(tmp_path) -> None:
+    short = load_images(save(tmp_path / "a.npz", x=PIXELS, y=LABELS))
+    full = load_images(save(tmp_path / "b.npz", images=PIXELS, labels=LABELS))
+    assert torch.equal(full.train.images, short.train.images)
+    assert torch.equal(full.train.labels, short.train.labels)
+    parts = {"train_images": PIXELS, "train_labels": LABELS[:, None], "test_images": PIXELS[:3]}
+    found = load_images(save(tmp_path / "c.npz", **parts, test_labels=LABELS[:3, None]))
+    assert (len(found.train), found.test.labels.tolist(), found.is_drawn) == (20, [0, 1, 2], False)
+
+
+def test_own_names_of_arrays_come_before_names_in_full(tmp_path) -> None:
+    other = {"images": np.zeros(3), "labels": np.array(["a text"])}
+    found = load_images(save(tmp_path / "a.npz", **other, x=PIXELS, y=LABELS))
+    assert found.classes == ("0", "1", "2", "3")
+
+
+@pytest.mark.parametrize("names", [[*"abcd"], [*"abcde"], [10, 20, 30, 40]])
+def test_a_file_may_name_its_classes(names, tmp_path) -> None:
+    found = load_images(save(tmp_path / "a.npz", x=PIXELS, y=LABELS, classes=np.array(names)))
+    assert found.classes == tuple(map(str, names))
+
+
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
         ({"z": PIXELS}, "must have an array x"),
         ({"x": PIXELS.astype(np.float32), "y": LABELS}, "floats in 0..1"),
         ({"x": PIXELS, "y": LABELS[:7]}, "20 images and 7 labels"),
-        ({"x": PIXELS, "y": LABELS - 1}, "class numbers from 0"),
+        ({"x": PIXELS, "y": LABELS - 1}, "class numbers from 0 to 65535, got -1"),
+        ({"x": PIXELS.astype(np.int16), "y": LABELS}, "floats in 0..1, got torch.int16: if all are in 0..255, convert"),
+        ({"x": PIXELS * 1.0, "y": LABELS}, r"0..1, got floats from 0 to 255: divide them"),
+        ({"x": PIXELS / 127.5 - 1, "y": LABELS}, r"got floats from -1 to 1: they are normalised"),
+        ({"x": PIXELS, "y": LABELS, "classes": np.array(["a", "b", "c"])}, "has 3 names, but there is the label 3"),
+        ({"x": PIXELS, "y": LABELS, "classes": np.array([*"abca"])}, "classes: 'a' occurs twice"),
+        ({"x": PIXELS, "y": LABELS, "classes": np.array([*"abc", "\x1b[2J"])}, r"name 3 is .* printed: '\\x1b\[2J'"),
+        ({"x": PIXELS, "y": LABELS, "classes": np.array([*"abcd"], dtype=object)}, "holds object, not text: store"),
+        ({"x": PIXELS, "y": LABELS, "classes": np.array([["a", "b"]])}, r"one axis and .* got \[1, 2\]"),
+        ({"x": PIXELS, "classes": np.array([*"abcd"])}, "has classes but no labels"),
+        ({"images": PIXELS, "y_train": LABELS}, "has y_train, but labels of its images must be called y"),
         ({"x": PIXELS[:1], "y": LABELS[:1]}, "fewer than two"),
         ({"x": PIXELS, "y": LABELS / 3}, "class numbers from 0"),
         ({"x": PIXELS, "y": np.stack([np.arange(20), LABELS], 1)}, r"labels of shape \[20, 2\] must be one-hot"),

@@ -54,6 +54,7 @@ def test_stored_images_are_taken_as_tensors_are(tmp_path) -> None:
     for chosen in (slice(3, 9), [7, 2, 3, 2], torch.tensor([19, 0]), torch.arange(20) % 3 == 1, slice(0, 0)):
         ours, theirs = split.take(chosen), tensors.take(chosen)
         assert torch.equal(ours.images[:], theirs.images)
+        assert all(map(torch.equal, split[chosen], tensors[chosen]))
         assert torch.equal(split.images[chosen], theirs.images)
         assert torch.equal(ours.take(slice(1, 3)).images[:], theirs.images[1:3])
         assert len(ours) == len(ours.images) == len(theirs)
