@@ -63,8 +63,16 @@ class _Loader(yaml.SafeLoader):
         """Return the value of a node. A value that Python lacks, as 2020-13-45, is an error with its line."""
         try:
             return super().construct_object(node, deep)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+
+    def fetch_more_tokens(self) -> None:
+        """Read the next tokens. An escape beyond Unicode, as `\\U00110000`, is an error with its line."""
+        try:
+            super().fetch_more_tokens()
+        except (ValueError, OverflowError):
+            problem = "an escape that is not a Unicode character"
+            raise yaml.scanner.ScannerError(None, None, problem, self.get_mark()) from None
 
 
 class _Dumper(yaml.SafeDumper):
