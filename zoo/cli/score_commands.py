@@ -1,6 +1,5 @@
 """The commands `eval` and `predict`, which run a model."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,8 +11,10 @@ from click.core import ParameterSource
 
 from converters.cli.console import (
     command,
+    echo,
     force_option,
     json_option,
+    json_text,
     note_missing_library,
     print_table,
     refuse_existing,
@@ -126,7 +127,7 @@ def evaluate_model(
         runnable = IntegerNetwork(network)
     scores, beyond = _score_each(runnable, test, Mode(mode), steps)
     if scores and as_json:
-        click.echo(json.dumps(_scores_as_json(source, model.card, dataset, engine, scores)))
+        echo(json_text(_scores_as_json(source, model.card, dataset, engine, scores)))
     elif scores:
         say_fresh(trained)
         say_sample(dataset)
@@ -197,7 +198,7 @@ def predict(
             }
             for p in predictions
         ]
-        click.echo(json.dumps({"predictions": rows}))
+        echo(json_text({"predictions": rows}))
     elif predictions:
         print_table(
             ["image", "class", "probability", "next class", "probability"],
@@ -281,7 +282,7 @@ def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) 
     )
 
     last = scores[-1]
-    click.echo()
+    echo()
     print_table(
         [f"layer, T={last.time_steps}" if last.mode.spiking else "layer", "rate", "synops/image"],
         [

@@ -7,7 +7,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.console import command, force_option, json_option, refuse_existing
+from converters.cli.console import (
+    command,
+    echo,
+    force_option,
+    json_option,
+    json_text,
+    refuse_existing,
+)
 from converters.cli.options import PathArgument, Seed
 from specs.dataset_sources import TRAINING_IMAGES
 from specs.errors import SpecError
@@ -29,7 +36,7 @@ def schema() -> None:
     """
     from specs.io import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    echo(json.dumps(json_schema(), indent=2))
 
 
 @command()
@@ -51,7 +58,7 @@ def check(spec: str, as_json: bool) -> None:
         _check_recipe(network, network.training)
     if as_json:
         layers = [asdict(row) for row in summarize(network)]
-        click.echo(json.dumps({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
+        echo(json_text({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
     else:
         print_layers(network)
     if network.training:
@@ -92,7 +99,7 @@ def build(spec: str, output: Path, seed: int, force: bool, as_json: bool) -> Non
     refuse_existing(output, force)
     model = Model.of(build_network(_load_spec(spec), seed=seed))
     written = write_model(model, output)
-    click.echo(json.dumps(file_entry(written)) if as_json else written)
+    echo(json_text(file_entry(written)) if as_json else written)
 
 
 def _load_spec(source: str, *, find_data: bool = False) -> "NetworkSpec":
