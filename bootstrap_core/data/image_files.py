@@ -22,7 +22,7 @@ from bootstrap_core.data.stored_images import STORED_FROM, StoredArray, StoredIm
 from specs.dataset_sources import check_npz
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.fields import Shape
-from specs.files.given_file import check_given_file
+from specs.files.given_file import check_given_file, real_path
 from specs.files.given_zip import open_zip
 from specs.files.limits import IMAGE_CLASSES, IMAGE_PIXELS
 from specs.files.memory import refuse_beyond_memory
@@ -274,7 +274,7 @@ def _from_folder(path: Path, shape: Shape | None, seed: int) -> Dataset:
 
 
 def _classes(path: Path) -> dict[str, list[Path]]:
-    inside = path.resolve()
+    inside = real_path(path)
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     found = {
         folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
@@ -286,7 +286,7 @@ def _classes(path: Path) -> dict[str, list[Path]]:
             "without labels in an .npz, as x alone)"
         )
     for file in chain(*found.values()):
-        if not file.resolve().is_relative_to(inside):
+        if not real_path(file).is_relative_to(inside):
             raise DataError(f"{file} is a link out of {path}: links are followed only within it")
     return found
 

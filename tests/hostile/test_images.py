@@ -106,6 +106,11 @@ def folder(**files: bytes):
     return make
 
 
+def looped(path: Path) -> None:
+    folder()(path)
+    (path / "cat" / "loop.png").symlink_to("loop.png")
+
+
 def linked_out(path: Path) -> None:
     folder()(path)
     (path.parent / "private.png").write_bytes(image())
@@ -171,6 +176,7 @@ TABLE = {
         "an array alone": (member(X), "is a NumPy array, not a dataset"),
         "a pipe": (os.mkfifo, "a pipe or a device"),
         "a folder with a link out of it": (linked_out, "a link out of"),
+        "a loop of links": (looped, "Too many levels of symbolic links"),
         "a folder with a pipe": (piped, "/cat/pipe.png: a pipe or a device"),
         "a folder with an image of 10^9 pixels": (folder(z=png(40_000, 25_000)), "1000000000 pixels"),
         "a large folder that starts with a broken image": (
