@@ -15,7 +15,7 @@ from converters.formats.nir.nir_neurons import TimeConstants
 from converters.formats.nir.nir_reader import read_nir
 from converters.formats.nir.nir_writer import write_nir
 from converters.formats.safetensors_file import describes_itself, read_safetensors, write_safetensors
-from converters.model import Model
+from converters.model import Model, check_card
 from specs.block import Encoding
 from specs.errors import ConversionError, UnsupportedError
 from specs.files.file_digest import sha256_of
@@ -148,9 +148,11 @@ def write_model(model: Model, path: str | Path) -> Path:
 
     Raises:
         UnsupportedError: no writer for the suffix, or a network that the format cannot express.
+        IntegrityError: a card that the file cannot hold; see `check_card`.
     """
     path = Path(path)
     check_writable_format(path)
+    check_card(dict(model.card), f"cannot write {path}")
     return WRITERS[path.suffix](model, path)
 
 
