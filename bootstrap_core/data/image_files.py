@@ -404,7 +404,7 @@ def open_image(path: Path) -> Iterator["Image"]:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
-        raise SnnZooError("reading images needs Pillow: pip install 'snnzoo[plot]'") from None
+        raise SnnZooError("reading images needs Pillow: pip install pillow") from None
     check_given_file(path, error=DataError)
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
