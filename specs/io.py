@@ -27,6 +27,7 @@ __all__ = [
     "dump_document",
     "dump_spec",
     "json_schema",
+    "line_of",
     "load_document",
     "load_spec",
     "name_from",
@@ -180,6 +181,21 @@ def parse_value(text: str, *, origin: str) -> Any:
     0.001
     """
     return _parse(text, origin, "value")[1]
+
+
+def line_of(source: str | Path, field: str) -> int | None:
+    """Return the line of a field in a file, such as `training.teacher`, or else that of the mapping it belongs to.
+
+    Returns None if `source` is not a file of YAML.
+    """
+    try:
+        lines = _lines(_parse(Path(source).read_text("utf-8"), str(source), "document")[0])
+    except (OSError, UnicodeDecodeError, SpecError):
+        return None
+    path: FieldPath = tuple(field.split("."))
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path)
 
 
 def dump_spec(spec: NetworkSpec, path: Path | None = None) -> str:

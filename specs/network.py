@@ -100,7 +100,8 @@ class NetworkSpec(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> "NetworkSpec":
-        problems = list(chain(self._order_problems(), self._shape_problems(), self._arithmetic_problems()))
+        checks = self._order_problems(), self._shape_problems(), self._arithmetic_problems(), self._schedule_problems()
+        problems = list(chain(*checks))
         if problems:
             details: list[InitErrorDetails] = [
                 {"type": PydanticCustomError("network", "{message}", {"message": message}), "loc": path, "input": None}
@@ -191,6 +192,15 @@ class NetworkSpec(StrictModel):
                 f"output of the skip from source {skip.source} is {list(shape)}, but this block has {list(after)}",
             )
         return None
+
+    def _schedule_problems(self) -> Iterator[Problem]:
+        given = () if self.training is None else self.training.crossover_epochs
+        most = len(self.layers)
+        if len(given) > most:
+            yield (
+                ("training", "crossover_epochs"),
+                f"must have at most {most} epochs, one for the input and one for each block, got {len(given)}",
+            )
 
     def _arithmetic_problems(self) -> Iterator[Problem]:
         if self.blocks and self.input.encoding is Encoding.GRADED and self.blocks[0].role is not Role.LOGITS:

@@ -1,5 +1,6 @@
 """Mistakes of new users: the error names the mistake and the remedy."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -344,3 +345,29 @@ def test_fields_that_do_nothing_are_told(run, tmp_path) -> None:
     assert run("check", tmp_path / "mine.yaml").stderr == said
     assert said in run("train", tmp_path / "mine.yaml", "-o", tmp_path / "run", "-q").stderr
     assert run("check", "mnist-dense").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("mnist-sample, ", "mnist, validation: 60000, ", ":9: training.validation: must be below"),
+        ("epochs: 2", "epochs: 2, teacher: mnist-dens", ":9: training.teacher: no model"),
+        ("epochs: 2", "epochs: 2, snn_epochs: 2, self_distillation: 0.5", ":9: training.self_distillation: "),
+        ("epochs: 2", "epochs: 2, crossover_epochs: [1, 1]", ":9: .*crossover_epochs: must be in ascending order"),
+        ("epochs: 2", "epochs: 2, crossover_epochs: [2]", r":9: .*crossover_epochs: must be below .* \(2\)"),
+        ("epochs: 2", "epochs: 9, crossover_epochs: [1, 2, 3, 4]", ":9: .*crossover_epochs: .* at most 3 epochs"),
+        ("mnist-sample", "no/such", ":9: training.data: "),
+    ],
+)
+def test_check_gives_the_line_of_an_error_in_the_recipe(old, new, reason, spec_file, run) -> None:
+    text = spec_file.read_text().replace("validation: 500, ", "" if "validation" in new else "validation: 500, ")
+    spec_file.write_text(text.replace(old, new))
+    assert re.search(re.escape(f"Error: {spec_file}") + reason, run("check", spec_file, code=1).stderr)
+
+
+def test_check_takes_the_same_changes_as_train(spec_file, run) -> None:
+    assert "28" in run("check", spec_file, "--set", "blocks.0.features=28").stdout.splitlines()[2]
+    changes = ("--set", "training.data=mnist", "--set", "training.validation=60000")
+    error = run("check", spec_file, *changes, code=1).stderr
+    assert error.startswith("Error: training.validation: must be below the number of training images (60,000), got")
+    assert "training.data" in run("check", spec_file, "--set", "training.data=no/such", code=1).stderr

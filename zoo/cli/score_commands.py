@@ -40,11 +40,14 @@ if TYPE_CHECKING:
     from bootstrap_core.analysis.evaluation import Evaluation, Runnable
     from bootstrap_core.data.datasets import Dataset, Split
     from bootstrap_core.network.mode import Mode
+    from converters.model import Model
     from specs.network import NetworkSpec
 
 __all__ = ["evaluate_model", "predict"]
 
 STEPS = "--time-steps"
+NEAR_CHANCE = 0.1
+"""Accuracy that counts as near chance, as a part of the way from chance to 1."""
 WARM_UP = 256
 """Number of images that run before the timing begins."""
 
@@ -134,6 +137,7 @@ def evaluate_model(
         _print_scores(model.spec, scores, engine)
         if mode == "ann" and model.told("conversion"):
             say("note: ANN means this network with its fitted activations, not the ANN that it was converted from")
+        _say_chance(model, scores)
         chosen = click.get_current_context().get_parameter_source("engine") is ParameterSource.COMMANDLINE
         if mode == "snn" and network.device.type == "cpu" and not chosen and model.overflow is None:
             say("note: --engine integer computes the same spikes, mostly faster")
@@ -154,13 +158,20 @@ def evaluate_model(
     help="Invert brightness, or do not. [default: invert if the object is darker than the background, for models of "
     "MNIST and Fashion-MNIST]",
 )
+@click.option(STEPS, type=click.IntRange(1, 4096), help="Number of time steps. [default: as in the spec]")
 @click.option(
     "--animate", type=PathArgument, help="Also write the output spikes for the first image as a GIF, FILE.gif."
 )
 @force_option
 @json_option
 def predict(
-    source: str, images: tuple[Path, ...], invert: bool | None, animate: Path | None, force: bool, as_json: bool
+    source: str,
+    images: tuple[Path, ...],
+    invert: bool | None,
+    time_steps: int | None,
+    animate: Path | None,
+    force: bool,
+    as_json: bool,
 ) -> None:
     """Classify image files of any size.
 
@@ -180,7 +191,13 @@ def predict(
     network, names = model.build(), model.classes
     unreadable = list[DataError]()
     predictions = predict_files(
-        network, images, data=model.data, shape=model.image_shape, invert=invert, on_unreadable=unreadable.append
+        network,
+        images,
+        data=model.data,
+        shape=model.image_shape,
+        invert=invert,
+        time_steps=time_steps,
+        on_unreadable=unreadable.append,
     )
     for p in predictions:
         say(f"{p.path}: {p.done}")
@@ -208,7 +225,7 @@ def predict(
             ],
         )
     if predictions and animate is not None:
-        say(str(animate_prediction(network, predictions[0], animate)))
+        say(str(animate_prediction(network, predictions[0], animate, time_steps=time_steps)))
     if unreadable:
         raise DataError("\n".join(map(str, unreadable)))
 
@@ -254,6 +271,20 @@ def _image_bar(n_images: int) -> Iterator[Callable[[int], object]]:
         return
     with click.progressbar(length=n_images, label="images", file=sys.stderr, show_pos=True) as bar:
         yield bar.update
+
+
+def _say_chance(model: "Model", scores: "list[Evaluation]") -> None:
+    """Print a note if a converted network without normalisation scores near chance."""
+    from specs.block import Encoding
+
+    chance, spec = 1 / model.spec.n_classes, model.spec.input
+    near = chance + NEAR_CHANCE * (1 - chance)
+    normalises = spec.encoding is Encoding.GRADED or (spec.mean, spec.std) != (0, 1)
+    if model.told("conversion") and not normalises and all(score.accuracy < near for score in scores):
+        say(
+            f"note: the accuracy is near chance ({chance:.0%}), and this network does not normalise images: if the "
+            "training did, convert again with its --mean and --std"
+        )
 
 
 def _plot_scores(path: Path, scores: "list[Evaluation]", ann: "Evaluation | None") -> None:

@@ -15,9 +15,9 @@ from converters.cli.console import (
     json_text,
     refuse_existing,
 )
-from converters.cli.options import PathArgument, Seed
-from specs.dataset_sources import TRAINING_IMAGES
-from specs.errors import SpecError
+from converters.cli.options import PathArgument, Seed, set_option
+from specs.dataset_sources import TRAINING_IMAGES, find_user_data
+from specs.errors import DataError, SnnZooError, SpecError
 from specs.files.given_file import is_text
 from zoo.cli.given_model import complete_specs, print_layers, say_doubts
 
@@ -41,8 +41,9 @@ def schema() -> None:
 
 @command()
 @click.argument("spec", shell_complete=complete_specs)
+@set_option
 @json_option
-def check(spec: str, as_json: bool) -> None:
+def check(spec: str, assignments: tuple[str, ...], as_json: bool) -> None:
     """Validate SPEC, a YAML file or a name, and print its layers.
 
     Also checks that zoo train would accept the recipe: its data and its teacher must have a known name or exist here.
@@ -53,9 +54,16 @@ def check(spec: str, as_json: bool) -> None:
     """
     from specs.summary import summarize
 
-    network = _load_spec(spec, find_data=True)
+    network = _load_spec(spec, find_data=not assignments)
+    if assignments:
+        from zoo.sources import override_spec
+
+        network = override_spec(network, assignments)
     if network.training:
-        _check_recipe(network, network.training)
+        try:
+            _check_recipe(network, network.training)
+        except SnnZooError as error:
+            raise type(error)(f"{_place(spec, str(error).partition(':')[0], assignments)}{error}") from None
     if as_json:
         layers = [asdict(row) for row in summarize(network)]
         echo(json_text({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
@@ -65,8 +73,20 @@ def check(spec: str, as_json: bool) -> None:
         say_doubts(network, network.training)
 
 
+def _place(spec: str, field: str, assignments: tuple[str, ...]) -> str:
+    """Return file and line of a field as the begin of a message; empty if the field may come from an assignment."""
+    from specs.io import line_of
+
+    line = None if assignments else line_of(spec, field)
+    return "" if line is None else f"{spec}:{line}: "
+
+
 def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
-    """Raise the errors that `zoo train` would raise for a recipe."""
+    """Raise the errors that `zoo train` would raise for a recipe; each begins with the field."""
+    try:
+        find_user_data(recipe.data)
+    except DataError as error:
+        raise DataError(f"training.data: {error}") from None
     if n_images := TRAINING_IMAGES.get(recipe.data):
         recipe.check_images(n_images)
     recipe.check_own_teacher(fitted=recipe.snn_epochs < recipe.epochs)  # ANN epochs fit the activations

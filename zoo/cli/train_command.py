@@ -32,6 +32,7 @@ from converters.cli.options import (
     percent,
     run_options,
     say_sample,
+    set_option,
     use_threads,
 )
 from specs.errors import SnnZooError
@@ -67,13 +68,7 @@ BAR_WIDTH = 79
     help="Number type of matrix products; auto: bfloat16 where the CPU is faster with it. Same as --set "
     "training.precision=NAME.",
 )
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Replace a field of the spec, as in training.epochs=5 or blocks.0.features=64. May be repeated.",
-)
+@set_option
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in the folder.")
 @click.option(
     "--timeout",

@@ -219,8 +219,11 @@ class TrainingRun:
         }
 
     def _identity(self) -> NetworkSpec:
-        """Return the spec with fixed numbers of epochs, since a resumed run may change these."""
-        recipe = self.recipe.model_copy(update={"epochs": 1, "snn_epochs": 0})
+        """Return the spec with fixed numbers of epochs, since a resumed run may change these.
+
+        The trainer's state holds the whole recipe.
+        """
+        recipe = self.recipe.model_copy(update={"epochs": 1, "snn_epochs": 0, "crossover_epochs": ()})
         return self.spec.model_copy(update={"training": recipe})
 
     def _resume(self) -> None:
