@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from specs.block import BlockSpec, SkipSpec
 from specs.errors import SpecError
-from specs.fields import StrictModel
+from specs.fields import PATTERNS, StrictModel
 from specs.files.given_file import check_given_file
 from specs.files.limits import DOCUMENT_VALUES, SPEC_BYTES, SPEC_DEPTH, SPEC_PROBLEMS
 from specs.files.whole_file import write_whole
@@ -393,6 +393,9 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
             value = None
         case "tuple_type":
             message = "must be a list"
+        case "string_pattern_mismatch":
+            pattern = problem["ctx"]["pattern"]
+            message = f"must be {PATTERNS.get(pattern, f'a text that matches {pattern}')}"
         case "less_than_equal" if isinstance(value, int) and 4 * value > HUGE_BYTES:
             message = f"{message.lower()}; a float for each would take {_gibibytes(4 * value)}"
         case "union_tag_not_found" | "union_tag_invalid":

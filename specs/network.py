@@ -25,6 +25,7 @@ from specs.files.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
 from specs.neuron import CubaSpec, Reset
 from specs.shapes import ShapeError
 from specs.training import TrainingSpec
+from specs.words import counted
 
 __all__ = ["SCHEMA_VERSION", "NetworkSpec"]
 
@@ -208,8 +209,8 @@ class NetworkSpec(StrictModel):
             if mant > VTH_MANT_MAX:
                 yield (
                     ("input", "bits"),
-                    f"{self.input.bits} bits scale the threshold of the first block to a mantissa of {mant}; the "
-                    f"hardware allows at most {VTH_MANT_MAX}: use fewer bits or a lower threshold",
+                    f"input of {counted(self.input.bits, 'bit')} scales the threshold of the first block to a mantissa "
+                    f"of {mant}; the hardware allows at most {VTH_MANT_MAX}: use fewer bits or a lower threshold",
                 )
         for i, block in enumerate(self.blocks):
             for field, message in block.problems(self.neuron_of(block)):

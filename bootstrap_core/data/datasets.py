@@ -26,6 +26,7 @@ from specs.errors import DataError, IntegrityError, TransferError
 from specs.files.download import cache_folder, download, expand_user, fetch_whole
 from specs.files.given_file import check_given_file
 from specs.files.limits import DATASET_FILE_BYTES
+from specs.words import counted
 
 __all__ = [
     "SAMPLE_NAME",
@@ -129,7 +130,8 @@ def check_split(split: object, n_classes: int) -> None:
     for label in (split.labels.min(), split.labels.max()) if len(split) else ():
         if not 0 <= label < n_classes:
             raise DataError(
-                f"label {int(label)}: the network has {n_classes} classes, so labels must be from 0 to {n_classes - 1}"
+                f"label {int(label)}: the network has {counted(n_classes, 'class')}, so labels must be from 0 to "
+                f"{n_classes - 1}"
             )
 
 

@@ -26,6 +26,7 @@ from specs.files.given_file import check_given_file, real_path
 from specs.files.given_zip import open_zip
 from specs.files.limits import IMAGE_CLASSES, IMAGE_PIXELS
 from specs.files.memory import refuse_beyond_memory
+from specs.words import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -200,16 +201,13 @@ def _split(path: Path, shape: Shape | None, x: Array, y: Array | None) -> Split:
         if not torch.equal(labels, F.one_hot(labels.nan_to_num().argmax(1), labels.shape[1]).double()):
             raise DataError(f"{path}: labels of shape {list(y.shape)} must be one-hot: one 1 in each row, else 0")
         labels = labels.argmax(1)
-    labels = labels.flatten().nan_to_num(-1)
-    if (
-        len(labels) != len(images)
-        or len(images) == 0
-        or not 0 <= int(labels.min()) <= int(labels.max()) < IMAGE_CLASSES
-        or bool((labels % 1).any())
-    ):
+    labels = labels.flatten()
+    if len(labels) != len(images) or len(images) == 0:
+        found = f"{counted(len(images), 'image')} and {counted(len(labels), 'label')}"
+        raise DataError(f"{path}: {found}: each image needs one label")
+    if wrong := labels[~((labels >= 0) & (labels < IMAGE_CLASSES) & (labels % 1 == 0))][:1].tolist():
         raise DataError(
-            f"{path}: {len(images)} images and {len(labels)} labels: each image needs one, and labels must be class "
-            f"numbers from 0 to {IMAGE_CLASSES - 1}"
+            f"{path}: label {wrong[0]:g}: labels must be class numbers, whole numbers from 0 to {IMAGE_CLASSES - 1}"
         )
     return Split(images, labels.long())
 
@@ -242,8 +240,16 @@ def _as_images(path: Path, shape: Shape | None, x: Tensor) -> Tensor:
 def _as_bytes(path: Path, x: Tensor) -> Tensor:
     if x.dtype == torch.uint8:
         return x.contiguous()
-    if not x.is_floating_point() or (x.numel() and not (float(x.min()) >= 0 and float(x.max()) <= 1)):
-        raise DataError(f"{path}: images must be uint8, or floats in 0..1 (not yet normalised by mean and std)")
+    if not x.is_floating_point():
+        raise DataError(f"{path}: images are {str(x.dtype).removeprefix('torch.')}; save them as uint8, from 0 to 255")
+    low, high = map(float, x.aminmax()) if x.numel() else (0.0, 0.0)
+    found = f"{path}: images as floats must be from 0 to 1, got"
+    if not math.isfinite(low + high):
+        raise DataError(f"{found} numbers that are not finite")
+    if low < 0:
+        raise DataError(f"{found} {low:g}: save the images before mean and std normalise them")
+    if high > 1:
+        raise DataError(f"{found} {high:g}: divide by 255, or save as uint8")
     return (x * 255).round().to(torch.uint8).contiguous()
 
 

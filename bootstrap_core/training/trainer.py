@@ -31,6 +31,7 @@ from bootstrap_core.training.schedule import LayerModes, Scheduler
 from bootstrap_core.training.trainer_state import TrainerState, check_tensors, tensors_of_optimizer
 from specs.errors import IntegrityError, SnnZooError
 from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
+from specs.words import counted
 
 __all__ = ["EpochReport", "Teacher", "Trainer", "distillation_loss", "fit"]
 
@@ -155,7 +156,9 @@ class Trainer:
         """
         start, epoch = time.perf_counter(), self.epoch
         if epoch >= self.recipe.epochs:
-            raise SnnZooError(f"all {epoch} epochs of the recipe are done: raise training.epochs to train longer")
+            raise SnnZooError(
+                f"{counted(epoch, 'epoch')} done, as many as in the recipe: raise training.epochs to train longer"
+            )
         self.group.spread(self.network.state_dict().values())  # hosts may differ in the last bit
         if self.average is not None:
             self.group.spread(self.trained.state_dict().values())

@@ -41,6 +41,7 @@ from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.training import TrainingSpec
+from specs.words import counted
 
 __all__ = ["ImportCallbacks", "OnnxConversion", "ann_input", "drawn", "import_onnx"]
 
@@ -381,8 +382,8 @@ def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
         raise DataError(f"{dataset.name} has the label {highest}; the ANN has classes 0 to {n_classes - 1} only")
     if labelled and len(dataset.classes) < n_classes:
         return [
-            f"the ANN has {n_classes} classes, {dataset.name} has {len(dataset.classes)}: check that they belong "
-            "together; if a class is missing in the data, all classes after it have the wrong number"
+            f"the ANN has {counted(n_classes, 'class')}, {dataset.name} has {len(dataset.classes)}: check that they "
+            "belong together; if a class is missing in the data, all classes after it have the wrong number"
         ]
     return []
 

@@ -20,6 +20,7 @@ from converters.cli.console import (
 
 if TYPE_CHECKING:
     from converters.weight_norm.file_migration import MigrationReport
+from specs.words import counted
 
 __all__ = ["migrate"]
 
@@ -156,7 +157,7 @@ def _print_report(report: "MigrationReport", to: str, output: Path | None) -> No
     if len(shown) < len(renamed):
         echo(f"... and {len(renamed) - len(shown)} more")
     echo(
-        f"{report.plan.found} -> {to}: {len(report.plan.outputs)} tensors, {len(renamed)} renamed, "
+        f"{report.plan.found} -> {to}: {counted(len(report.plan.outputs), 'tensor')}, {len(renamed)} renamed, "
         f"weights differ by at most {report.max_abs_diff:.3g}"
     )
     echo("nothing written" if output is None else f"wrote {output}")

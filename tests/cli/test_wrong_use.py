@@ -330,7 +330,7 @@ def test_a_data_folder_that_is_not_there_is_wrong_use(run, tmp_path) -> None:
 def test_outputs_that_are_not_the_classes_are_doubted(run, tmp_path) -> None:
     text = "name: mine\ntime_steps: 4\ninput: {shape: [784]}\nblocks: [{kind: dense, features: 128}]\n"
     (tmp_path / "mine.yaml").write_text(f"{text}training: {{data: mnist-sample, epochs: 1, validation: 500}}\n")
-    assert "128 outputs: is the last block missing" in run("check", tmp_path / "mine.yaml").stderr
+    assert "128 outputs: the last block, the readout, needs features: 10" in run("check", tmp_path / "mine.yaml").stderr
     assert "128 outputs" in run("train", tmp_path / "mine.yaml", "-o", tmp_path / "run").stderr
 
 

@@ -26,6 +26,7 @@ from converters.cli.options import (
     use_threads,
 )
 from specs.errors import ConversionError, SnnZooError
+from specs.words import counted
 
 if TYPE_CHECKING:
     from zoo.runs.card import Card
@@ -191,7 +192,9 @@ def _compare(before: Path | None, found: "Card", as_json: bool) -> None:
     if not different:
         return
     n = len(different)
-    raise SnnZooError(f"{before} differs from the measurements in {n} fields: write it anew with -o {before} --force")
+    raise SnnZooError(
+        f"{before} differs from the measurements in {counted(n, 'field')}: write it anew with -o {before} --force"
+    )
 
 
 def _short(value: object) -> str:

@@ -36,6 +36,7 @@ from converters.cli.options import (
     use_threads,
 )
 from specs.errors import SnnZooError
+from specs.words import counted
 from zoo.cli.given_model import complete_specs, say_doubts, usual_data
 
 if TYPE_CHECKING:
@@ -177,8 +178,8 @@ def _start_run(
     )
     if group.leads and run.planned_epochs is not None:
         warn(
-            f"up to epoch {len(run.reports)} the learning rate was planned for {run.planned_epochs} epochs: a run of "
-            f"{recipe.epochs} epochs without a break would end with other weights"
+            f"up to epoch {len(run.reports)} the learning rate was planned for {counted(run.planned_epochs, 'epoch')}: "
+            f"a run of {counted(recipe.epochs, 'epoch')} without a break would end with other weights"
         )
     if group.leads and recipe.teacher is not None:
         _say_of_teacher(spec, run, recipe.teacher)

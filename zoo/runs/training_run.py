@@ -40,6 +40,7 @@ from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.training import LearningRateSchedule, TrainingSpec
+from specs.words import counted
 from zoo.runs.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 
@@ -247,7 +248,7 @@ class TrainingRun:
             raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {error}") from None
         if self.trainer.epoch > self.recipe.epochs:
             raise SnnZooError(
-                f"{path} has {self.trainer.epoch} epochs, more than the {self.recipe.epochs} of the recipe: "
+                f"{path} has {counted(self.trainer.epoch, 'epoch')}, more than the {self.recipe.epochs} of the recipe: "
                 f"resume with at least {self.trainer.epoch}, or train anew with --force"
             )
         taught_by = state.get("teacher_revision", self.teacher_revision)
@@ -329,7 +330,7 @@ def load_teacher(spec: NetworkSpec, device: str = "cpu") -> Teacher | None:
         sizes = f"{list(model.spec.input.shape)}, but {spec.name} takes {list(spec.input.shape)}"
         raise SnnZooError(f"training.teacher: {source!r} takes images of {sizes}")
     if model.spec.n_classes != spec.n_classes:
-        classes = f"{model.spec.n_classes} classes, but {spec.name} has {spec.n_classes}"
+        classes = f"{counted(model.spec.n_classes, 'class')}, but {spec.name} has {spec.n_classes}"
         raise SnnZooError(f"training.teacher: {source!r} has {classes}")
     return partial(network, mode=Mode.ANN)
 
