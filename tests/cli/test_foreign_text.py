@@ -4,9 +4,12 @@ import json
 import re
 from pathlib import Path
 
+import h5py
+import onnx
 import pytest
 import safetensors.torch
 import torch
+from onnx import TensorProto, helper
 from PIL import Image
 
 import converters.cli
@@ -79,3 +82,28 @@ def test_tags_keys_and_values_of_a_spec(line, spec_file, run) -> None:
 
 def test_numbers_that_json_lacks_become_null() -> None:
     assert json_text([float("nan"), (1.5, {"a": float("inf")})]) == '[null, [1.5, {"a": null}]]'
+
+
+def onnx_file(path: Path, escape: str) -> None:
+    values = [helper.make_tensor_value_info(f"{name}{escape}", TensorProto.FLOAT, ["N", 784]) for name in "xy"]
+    node = helper.make_node(f"Odd{escape}", [values[0].name], [values[1].name], name=f"node{escape}")
+    graph = helper.make_graph([node], "graph", values[:1], values[1:])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)]), path)
+
+
+def netx_file(path: Path, escape: str) -> None:
+    with h5py.File(path, "w") as file:
+        layer = file.create_group("layer/0")
+        layer["type"], layer["shape"] = f"dense{escape}", [3]
+        layer["neuron/type"] = f"CUBA{escape}"
+
+
+@pytest.mark.parametrize("escape", ESCAPES, ids=ascii)
+@pytest.mark.parametrize("write", [onnx_file, netx_file])
+def test_types_and_names_of_layers(write, escape, run, tmp_path) -> None:
+    write(tmp_path / "model", escape)
+    assert "\N{REPLACEMENT CHARACTER}" in checked(
+        run("convert", tmp_path / "model", "-o", tmp_path / "out.safetensors", code=1)
+    )
+    if write is netx_file:
+        checked(run("show", tmp_path / "model"))

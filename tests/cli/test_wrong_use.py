@@ -6,9 +6,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
+from converters.cli import console
 from converters.formats.file_kind import FileKind, kind_of_file
 from specs.errors import SnnZooError
 from zoo.cli import main
@@ -371,3 +373,12 @@ def test_check_takes_the_same_changes_as_train(spec_file, run) -> None:
     error = run("check", spec_file, *changes, code=1).stderr
     assert error.startswith("Error: training.validation: must be below the number of training images (60,000), got")
     assert "training.data" in run("check", spec_file, "--set", "training.data=no/such", code=1).stderr
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(1 << 50), lambda: np.empty(1 << 50), lambda: bytes(1 << 60)])
+def test_memory_that_runs_out_is_an_error_and_other_bugs_are_not(allocate) -> None:
+    result = CliRunner().invoke(console.command("hungry")(allocate))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: out of memory: close other programs")
+    bug = CliRunner().invoke(console.command("buggy")(lambda: torch.ones(2) @ torch.ones(3)))
+    assert isinstance(bug.exception, RuntimeError)
