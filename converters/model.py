@@ -1,5 +1,6 @@
 """Models: networks as a spec and tensors, which every format reads and writes."""
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,7 +14,7 @@ from converters.weight_norm.migration_plan import migrate_state_dict
 from converters.weight_norm.norm_styles import Style
 from specs.dataset_sources import check_class_names, known_classes
 from specs.errors import DataError, IntegrityError
-from specs.files.limits import SPARE_WEIGHTS
+from specs.files.limits import CARD_BYTES, SPARE_WEIGHTS
 from specs.io import spec_from_document
 from specs.network import NetworkSpec
 from specs.outline import outline
@@ -185,7 +186,16 @@ def check_fit(spec: NetworkSpec, held: int, *, origin: str = "") -> None:
 
 
 def check_card(card: object, origin: str) -> Mapping[str, Any]:
-    """Return the card of a file; raise `IntegrityError` unless it and its entry "training" are mappings."""
+    """Return the card of a file; raise `IntegrityError` for one that model files cannot hold.
+
+    It and its entry "training" must be mappings, its numbers finite, and its JSON at most `CARD_BYTES` long.
+    """
     if not isinstance(card, dict) or not isinstance(card.get("training", {}), dict):
         raise IntegrityError(f"{origin}: the card, or its entry training, is not a mapping: {str(card)[:80]!r}")
+    try:
+        n_bytes = len(json.dumps(card, allow_nan=False))
+    except ValueError:
+        raise IntegrityError(f"{origin}: the card holds a number that is not finite, which JSON lacks") from None
+    if n_bytes > CARD_BYTES:
+        raise IntegrityError(f"{origin}: the card has {n_bytes:,} bytes; the limit is {CARD_BYTES:,}")
     return card

@@ -11,6 +11,7 @@ from specs.errors import DataError
 from specs.files.given_file import HEAD_BYTES, check_given_file
 from specs.imposter import refuse_imposter
 from specs.suggestion import suggest
+from specs.words import counted
 
 __all__ = [
     "SAMPLE_NAME",
@@ -127,7 +128,7 @@ def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
         n_outputs: number of the network's outputs.
 
     >>> doubts("mnist", [784], 128)
-    'mnist has 10 classes, but the network has 128 outputs: is the last block missing (affine, 10 features)?'
+    'mnist has 10 classes, but the network has 128 outputs: the last block, the readout, needs features: 10'
     """
     classes = known_classes(name)
     if classes is None:
@@ -137,8 +138,8 @@ def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
         return f"{name} has images of {list(IMAGE_SHAPE)}, but the network takes {list(shape)}"
     if n_outputs != n_classes:
         return (
-            f"{name} has {n_classes} classes, but the network has {n_outputs} outputs: is the last block missing "
-            f"(affine, {n_classes} features)?"
+            f"{name} has {counted(n_classes, 'class')}, but the network has {counted(n_outputs, 'output')}: the last "
+            f"block, the readout, needs features: {n_classes}"
         )
     return None
 

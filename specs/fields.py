@@ -7,6 +7,7 @@ from typing import Annotated
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, Strict
 
 __all__ = [
+    "PATTERNS",
     "VTH_MANT_MAX",
     "Decay",
     "Flag",
@@ -64,6 +65,10 @@ PositivePair = Annotated[
 ]
 Shape = tuple[int, ...]
 """`(features,)` or `(channels, height, width)`."""
+
+
+PATTERNS = {_NAME: "1 to 64 lower-case letters, digits, '.', '_' and '-', with a letter or digit first"}
+"""Description of patterns that fields have, for messages."""
 
 
 def is_name(text: str) -> bool:

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from specs.block import BlockSpec, SkipSpec
 from specs.errors import SpecError
-from specs.fields import StrictModel
+from specs.fields import PATTERNS, StrictModel
 from specs.files.given_file import check_given_file
 from specs.files.limits import DOCUMENT_VALUES, SPEC_BYTES, SPEC_DEPTH, SPEC_PROBLEMS
 from specs.files.whole_file import write_whole
@@ -27,6 +27,7 @@ __all__ = [
     "dump_document",
     "dump_spec",
     "json_schema",
+    "line_of",
     "load_document",
     "load_spec",
     "name_from",
@@ -63,8 +64,16 @@ class _Loader(yaml.SafeLoader):
         """Return the value of a node. A value that Python lacks, as 2020-13-45, is an error with its line."""
         try:
             return super().construct_object(node, deep)
-        except ValueError as error:
+        except (ValueError, OverflowError) as error:
             raise yaml.constructor.ConstructorError(None, None, str(error), node.start_mark) from None
+
+    def fetch_more_tokens(self) -> None:
+        """Read the next tokens. An escape beyond Unicode, as `\\U00110000`, is an error with its line."""
+        try:
+            super().fetch_more_tokens()
+        except (ValueError, OverflowError):
+            problem = "an escape that is not a Unicode character"
+            raise yaml.scanner.ScannerError(None, None, problem, self.get_mark()) from None
 
 
 class _Dumper(yaml.SafeDumper):
@@ -172,6 +181,21 @@ def parse_value(text: str, *, origin: str) -> Any:
     0.001
     """
     return _parse(text, origin, "value")[1]
+
+
+def line_of(source: str | Path, field: str) -> int | None:
+    """Return the line of a field in a file, such as `training.teacher`, or else that of the mapping it belongs to.
+
+    Returns None if `source` is not a file of YAML.
+    """
+    try:
+        lines = _lines(_parse(Path(source).read_text("utf-8"), str(source), "document")[0])
+    except (OSError, UnicodeDecodeError, SpecError):
+        return None
+    path: FieldPath = tuple(field.split("."))
+    while path and path not in lines:
+        path = path[:-1]
+    return lines.get(path)
 
 
 def dump_spec(spec: NetworkSpec, path: Path | None = None) -> str:
@@ -369,6 +393,9 @@ def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int
             value = None
         case "tuple_type":
             message = "must be a list"
+        case "string_pattern_mismatch":
+            pattern = problem["ctx"]["pattern"]
+            message = f"must be {PATTERNS.get(pattern, f'a text that matches {pattern}')}"
         case "less_than_equal" if isinstance(value, int) and 4 * value > HUGE_BYTES:
             message = f"{message.lower()}; a float for each would take {_gibibytes(4 * value)}"
         case "union_tag_not_found" | "union_tag_invalid":

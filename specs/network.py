@@ -25,6 +25,7 @@ from specs.files.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
 from specs.neuron import CubaSpec, Reset
 from specs.shapes import ShapeError
 from specs.training import TrainingSpec
+from specs.words import counted
 
 __all__ = ["SCHEMA_VERSION", "NetworkSpec"]
 
@@ -100,7 +101,8 @@ class NetworkSpec(StrictModel):
 
     @model_validator(mode="after")
     def _check(self) -> "NetworkSpec":
-        problems = list(chain(self._order_problems(), self._shape_problems(), self._arithmetic_problems()))
+        checks = self._order_problems(), self._shape_problems(), self._arithmetic_problems(), self._schedule_problems()
+        problems = list(chain(*checks))
         if problems:
             details: list[InitErrorDetails] = [
                 {"type": PydanticCustomError("network", "{message}", {"message": message}), "loc": path, "input": None}
@@ -192,14 +194,23 @@ class NetworkSpec(StrictModel):
             )
         return None
 
+    def _schedule_problems(self) -> Iterator[Problem]:
+        given = () if self.training is None else self.training.crossover_epochs
+        most = len(self.layers)
+        if len(given) > most:
+            yield (
+                ("training", "crossover_epochs"),
+                f"must have at most {most} epochs, one for the input and one for each block, got {len(given)}",
+            )
+
     def _arithmetic_problems(self) -> Iterator[Problem]:
         if self.blocks and self.input.encoding is Encoding.GRADED and self.blocks[0].role is not Role.LOGITS:
             mant = threshold_mant(self.neuron_of(self.blocks[0]).threshold, self.input.levels)
             if mant > VTH_MANT_MAX:
                 yield (
                     ("input", "bits"),
-                    f"{self.input.bits} bits scale the threshold of the first block to a mantissa of {mant}; the "
-                    f"hardware allows at most {VTH_MANT_MAX}: use fewer bits or a lower threshold",
+                    f"input of {counted(self.input.bits, 'bit')} scales the threshold of the first block to a mantissa "
+                    f"of {mant}; the hardware allows at most {VTH_MANT_MAX}: use fewer bits or a lower threshold",
                 )
         for i, block in enumerate(self.blocks):
             for field, message in block.problems(self.neuron_of(block)):

@@ -89,6 +89,7 @@ def predict_files(
     data: str | None = None,
     shape: Size | None = None,
     invert: bool | None = None,
+    time_steps: int | None = None,
     on_unreadable: Callable[[DataError], object] | None = None,
 ) -> list[Prediction]:
     """Classify image files, after fitting them to the network's input.
@@ -105,6 +106,7 @@ def predict_files(
         invert: whether to swap light and dark. By default this is decided for datasets of `FRAMINGS`, which are light
             on dark: an image is inverted if it goes farther below the brightness of its edge than above, as ink on
             paper does.
+        time_steps: T, by default the spec's.
         on_unreadable: called with the error of a file that cannot be read, which is left out; by default it is raised.
 
     Raises:
@@ -126,21 +128,21 @@ def predict_files(
         return []
     with torch.no_grad():
         images = torch.stack([image for _, image, _ in seen])
-        scores = torch.cat([network(some, Mode.SNN).softmax(1) for some in images.split(BATCH)])
+        scores = torch.cat([network(some, Mode.SNN, time_steps=time_steps).softmax(1) for some in images.split(BATCH)])
     return [
         Prediction(path, image, int(score.argmax()), score.tolist(), done)
         for (path, image, done), score in zip(seen, scores, strict=True)
     ]
 
 
-def animate_prediction(network: Network, prediction: Prediction, path: Path) -> Path:
+def animate_prediction(network: Network, prediction: Prediction, path: Path, *, time_steps: int | None = None) -> Path:
     """Write the spikes of the last spiking block as an animation, beside the grey image; return the path.
 
     Raises:
         SnnZooError: the network has no spiking block.
     """
     with torch.no_grad():
-        _, trace = network.run(prediction.image[None], Mode.SNN)
+        _, trace = network.run(prediction.image[None], Mode.SNN, time_steps=time_steps)
     spikes = [
         spikes
         for layer, spikes in zip(network.spec.layers, trace.spikes, strict=True)

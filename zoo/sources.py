@@ -130,9 +130,11 @@ def _read(path: Path) -> Model:
     except UnsupportedError:
         raise
     except ConversionError as error:
+        output = path.with_suffix(FileKind.SAFETENSORS)
+        output = output if output != path else path.with_stem(f"{path.stem}-model")
         raise ConversionError(
             f"{error}\nConvert it first, with options for the missing information: "
-            f"zoo convert {path} ... -o {path.with_suffix('.safetensors').name}"
+            f"zoo convert {path} ... -o {output.name}"
         ) from None
 
 

@@ -2,7 +2,7 @@
 
 Each plot has two functions: `draw_*` returns a matplotlib `Figure`, to show or to change; `plot_*` writes it as PNG and
 returns the path. Figures do not use pyplot, so drawing needs no display and leaves no global state. matplotlib comes
-with `pip install 'snnzoo[plot]'` and is imported by the first plot.
+with `pip install matplotlib` and is imported by the first plot.
 """
 
 import io
@@ -332,7 +332,7 @@ def _new_figure(figsize: tuple[float, float]) -> "Figure":
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise SnnZooError("drawing needs matplotlib: pip install 'snnzoo[plot]'") from error
+        raise SnnZooError("drawing needs matplotlib: pip install matplotlib") from error
     return Figure(figsize=figsize, layout="constrained")
 
 

@@ -154,7 +154,7 @@ def animate(
     try:
         from PIL import Image
     except ImportError as error:
-        raise SnnZooError("an animation needs Pillow: pip install 'snnzoo[plot]'") from error
+        raise SnnZooError("an animation needs Pillow: pip install pillow") from error
     if Path(path).suffix.lower() != ".gif":
         raise SnnZooError(f"cannot animate to {path}: animations are GIF, so the name must end in .gif")
     if not SLOWEST <= frames_per_second <= FASTEST:

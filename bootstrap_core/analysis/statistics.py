@@ -21,7 +21,7 @@ from specs.outline import few_lines
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-__all__ = ["STATES", "EpochRecord", "LearningStat", "LearningStats", "Measured"]
+__all__ = ["STATES", "EpochRecord", "LearningStat", "LearningStats", "Measured", "first_problem"]
 
 STATES = ("training", "testing", "snn")
 """Names of the states of `LearningStats`, in the order in which they are printed and drawn."""
@@ -156,7 +156,7 @@ class LearningStat:
         try:
             _StatState.model_validate(state).fill(self)
         except ValidationError as error:
-            raise IntegrityError(f"not the state of a LearningStat: {_where(error)}") from error
+            raise IntegrityError(f"not the state of a LearningStat: {first_problem(error)}") from error
 
 
 class LearningStats:
@@ -216,7 +216,7 @@ class LearningStats:
         try:
             self._fill(_StatsState.model_validate(state))
         except ValidationError as error:
-            raise IntegrityError(f"not the state of LearningStats: {_where(error)}") from error
+            raise IntegrityError(f"not the state of LearningStats: {first_problem(error)}") from error
 
     def save(self, path: str | Path) -> Path:
         """Write all three states as JSON and return the path; the file appears whole or not at all."""
@@ -232,7 +232,7 @@ class LearningStats:
         try:
             self._fill(_StatsState.model_validate_json(Path(path).read_bytes()))
         except ValidationError as error:
-            raise IntegrityError(f"{path} is not a learning statistics file: {_where(error)}") from error
+            raise IntegrityError(f"{path} is not a learning statistics file: {first_problem(error)}") from error
         except OSError as error:
             raise SnnZooError(f"cannot read learning statistics {path}: {error.strerror}") from error
 
@@ -325,6 +325,7 @@ def _best(value: float | None, spec: str) -> str:
     return "" if value is None else f" (best {value:{spec}})"
 
 
-def _where(error: ValidationError) -> str:
+def first_problem(error: ValidationError) -> str:
+    """Return field and message of the first problem, without its value."""
     first = error.errors(include_url=False, include_context=False, include_input=False)[0]
     return f"{'.'.join(map(str, first['loc'])) or 'the whole'}: {first['msg']}"

@@ -29,6 +29,7 @@ from specs.files.download import cache_folder, download, expand_user, fetch_whol
 from specs.files.given_file import check_given_file
 from specs.files.limits import DATASET_FILE_BYTES
 from specs.outline import few_lines
+from specs.words import counted
 
 __all__ = [
     "SAMPLE_NAME",
@@ -161,8 +162,8 @@ def check_split(split: object, n_classes: int) -> None:
     if least < 0 or most >= n_classes:
         wrong = most if 0 <= least < n_classes else least
         raise DataError(
-            f"label {wrong}: the network has {n_classes} classes, so labels must be from 0 to {n_classes - 1}"
-            f"{hint_from_one(least, most, n_classes)}"
+            f"label {wrong}: the network has {counted(n_classes, 'class')}, so labels must be from 0 to "
+            f"{n_classes - 1}{hint_from_one(least, most, n_classes)}"
         )
 
 

@@ -21,10 +21,11 @@ from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, 
 from specs.dataset_sources import check_class_names, check_npz
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.fields import Shape
-from specs.files.given_file import check_given_file
+from specs.files.given_file import check_given_file, real_path
 from specs.files.given_zip import open_zip
 from specs.files.limits import CLASS_NAMES_BYTES, IMAGE_CLASSES, IMAGE_PIXELS, IMAGES
 from specs.files.memory import refuse_beyond_memory
+from specs.words import counted
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -281,7 +282,8 @@ def _labels(path: Path, y: npt.NDArray[Any]) -> Tensor:
     wrong = ~((values >= 0) & (values < IMAGE_CLASSES) & (values % 1 == 0))
     if wrong.any():
         raise DataError(
-            f"{path}: labels must be class numbers from 0 to {IMAGE_CLASSES - 1}, got {float(values[wrong][0]):g}"
+            f"{path}: label {float(values[wrong][0]):g}: labels must be class numbers, whole numbers from 0 to "
+            f"{IMAGE_CLASSES - 1}"
         )
     return values.long()
 
@@ -314,15 +316,16 @@ def _as_images(path: Path, shape: Shape | None, x: Tensor) -> Tensor:
 def _as_bytes(path: Path, x: Tensor) -> Tensor:
     if x.dtype == torch.uint8:
         return x.contiguous()
-    wanted = "images must be uint8, or floats in 0..1"
     if not x.is_floating_point():
-        raise DataError(f"{path}: {wanted}, got {x.dtype}: if all are in 0..255, convert them to uint8")
-    least, most = map(float, x.aminmax())
-    if not (least >= 0 and most <= 1):
-        cure = (
-            "they are normalised: store them as they were before" if least < 0 else "divide them by their largest value"
-        )
-        raise DataError(f"{path}: {wanted}, got floats from {least:g} to {most:g}: {cure}")
+        raise DataError(f"{path}: images are {str(x.dtype).removeprefix('torch.')}; save them as uint8, from 0 to 255")
+    low, high = map(float, x.aminmax()) if x.numel() else (0.0, 0.0)
+    found = f"{path}: images as floats must be from 0 to 1, got"
+    if not math.isfinite(low + high):
+        raise DataError(f"{found} numbers that are not finite")
+    if low < 0:
+        raise DataError(f"{found} {low:g}: save the images before mean and std normalise them")
+    if high > 1:
+        raise DataError(f"{found} {high:g}: divide by 255, or save as uint8")
     return (x * 255).round().to(torch.uint8).contiguous()
 
 
@@ -353,7 +356,7 @@ def _from_folder(path: Path, shape: Shape | None, seed: int) -> Dataset:
 
 
 def _classes(path: Path) -> dict[str, list[Path]]:
-    inside = path.resolve()
+    inside = real_path(path)
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     found = {
         folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
@@ -365,7 +368,7 @@ def _classes(path: Path) -> dict[str, list[Path]]:
             "without labels in an .npz, as x alone)"
         )
     for file in chain(*found.values()):
-        if not file.resolve().is_relative_to(inside):
+        if not real_path(file).is_relative_to(inside):
             raise DataError(f"{file} is a link out of {path}: links are followed only within it")
     return found
 
@@ -483,7 +486,7 @@ def open_image(path: Path) -> Iterator["Image"]:
     try:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
-        raise SnnZooError("reading images needs Pillow: pip install 'snnzoo[plot]'") from None
+        raise SnnZooError("reading images needs Pillow: pip install pillow") from None
     check_given_file(path, error=DataError)
     try:
         with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:

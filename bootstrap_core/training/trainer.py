@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from pydantic import ValidationError
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import batches, evaluate, evaluate_exactly
-from bootstrap_core.analysis.statistics import LearningStats
+from bootstrap_core.analysis.statistics import LearningStats, first_problem
 from bootstrap_core.data.datasets import Split, check_split, train_validation_split
 from bootstrap_core.functional.dropout import masks_from
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
@@ -28,8 +29,10 @@ from bootstrap_core.training.averaging import MovingAverage
 from bootstrap_core.training.distributed import ALONE, Group, Share
 from bootstrap_core.training.initialization import initialize
 from bootstrap_core.training.schedule import LayerModes, Scheduler
-from specs.errors import SnnZooError
+from bootstrap_core.training.trainer_state import TrainerState, check_tensors, tensors_of_optimizer
+from specs.errors import IntegrityError, SnnZooError
 from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
+from specs.words import counted
 
 __all__ = ["EpochReport", "Teacher", "Trainer", "distillation_loss", "fit"]
 
@@ -154,7 +157,9 @@ class Trainer:
         """
         start, epoch = time.perf_counter(), self.epoch
         if epoch >= self.recipe.epochs:
-            raise SnnZooError(f"all {epoch} epochs of the recipe are done: raise training.epochs to train longer")
+            raise SnnZooError(
+                f"{counted(epoch, 'epoch')} done, as many as in the recipe: raise training.epochs to train longer"
+            )
         self.group.spread(self.network.state_dict().values())  # hosts may differ in the last bit
         if self.average is not None:
             self.group.spread(self.trained.state_dict().values())
@@ -323,25 +328,40 @@ class Trainer:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a `state_dict`.
 
-        Raises `SnnZooError` if recipes differ in more than the numbers of epochs and the path of the data.
+        Raises:
+            SnnZooError: recipes differ in more than the numbers of epochs and the path of the data; nothing has
+                changed.
+            IntegrityError: the state has another format, or is of another network.
         """
-        ours, theirs = (dict(recipe) for recipe in (self.recipe, TrainingSpec.model_validate(state["recipe"])))
+        try:
+            checked = TrainerState.model_validate(state)
+        except ValidationError as error:
+            raise IntegrityError(first_problem(error)) from None
+        ours, theirs = dict(self.recipe), dict(checked.recipe)
         changed = sorted(
             key for key in ours if key not in {"data", "epochs", "snn_epochs"} and ours[key] != theirs[key]
         )
         if changed:
             raise SnnZooError(f"the checkpoint was trained with another recipe (differs in: {', '.join(changed)})")
-        self.network.load_state_dict(state["network"])
-        self.optimizer.load_state_dict(deepcopy(state["optimizer"]))  # it would keep these very tensors
-        if self.average is not None:
-            self.average.load_state_dict(state["average"])
-        self.stats.load_state_dict(state["stats"])
-        self.epoch = state["epoch"]
-        # checkpoints of early versions have no "best"
-        self.best = tuple(state.get("best", (True, self.stats.snn.max_accuracy or -1.0)))
-        if state.get("as_ann") is not None:
+        own = self.network.state_dict()
+        check_tensors("network", checked.network, own)
+        optimizer = tensors_of_optimizer(self.optimizer, checked.optimizer.state)
+        if (checked.average is None) is not (self.average is None):
+            raise IntegrityError("average: must be there if the recipe has an ema_decay, else null")
+        if checked.average is not None:
+            check_tensors("average.network", checked.average.network, own)
+        if checked.as_ann is not None:
+            check_tensors("as_ann", checked.as_ann, own)
+        self.stats.load_state_dict(checked.stats)
+        self.network.load_state_dict(checked.network)
+        self.optimizer.load_state_dict(deepcopy(optimizer))  # it would keep these very tensors
+        if self.average is not None and checked.average is not None:
+            self.average.load_state_dict(dict(checked.average))
+        self.epoch = checked.epoch
+        self.best = checked.best or (True, self.stats.snn.max_accuracy or -1.0)
+        if checked.as_ann is not None:
             self.as_ann = self._frozen()
-            self.as_ann.load_state_dict(state["as_ann"])
+            self.as_ann.load_state_dict(checked.as_ann)
 
 
 def fit(

@@ -34,6 +34,7 @@ from specs.errors import UnsupportedError
 from specs.fields import threshold_mant
 from specs.io import name_from, spec_from_document
 from specs.neuron import CubaSpec
+from specs.words import counted
 
 __all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]
 
@@ -62,7 +63,7 @@ class InputForm:
     bits: int = 8
 
     def __str__(self) -> str:
-        return f"graded, {self.bits} bits" if self.encoding is Encoding.GRADED else "spikes"
+        return f"graded, {counted(self.bits, 'bit')}" if self.encoding is Encoding.GRADED else "spikes"
 
     @property
     def levels(self) -> int:

@@ -47,6 +47,7 @@ from specs.network import NetworkSpec
 from specs.outline import few_lines
 from specs.shapes import fit_input
 from specs.training import TrainingSpec
+from specs.words import counted
 
 __all__ = ["ImportCallbacks", "OnnxConversion", "ann_input", "drawn", "import_onnx"]
 
@@ -439,8 +440,8 @@ def _check(ann: Ann, dataset: Dataset, labelled: bool) -> list[str]:
         )
     if labelled and len(dataset.classes) < n_classes:
         return [
-            f"the ANN has {n_classes} classes, {dataset.name} has {len(dataset.classes)}: check that they belong "
-            "together; if a class is missing in the data, all classes after it have the wrong number"
+            f"the ANN has {counted(n_classes, 'class')}, {dataset.name} has {len(dataset.classes)}: check that they "
+            "belong together; if a class is missing in the data, all classes after it have the wrong number"
         ]
     return []
 

@@ -1,6 +1,8 @@
 """Behaviour of all commands: exit codes of errors, common options, notes and warnings, tables."""
 
 import errno
+import json
+import math
 import os
 import platform
 import re
@@ -9,7 +11,7 @@ import shutil
 import sys
 import textwrap
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,12 +37,16 @@ __all__ = [
     "command",
     "command_line",
     "describe_platform",
+    "echo",
+    "echo_over",
     "force_option",
     "is_quiet",
     "is_verbose",
     "json_option",
+    "json_text",
     "note_missing_library",
     "print_table",
+    "printable",
     "refuse_existing",
     "say",
     "say_notes",
@@ -56,7 +62,7 @@ CONTEXT_SETTINGS = {"help_option_names": ["-h", "--help"], "max_content_width": 
 ENVIRONMENT = {"GOMP_SPINCOUNT": "30000"}
 """Environment variables that a command sets, unless the user has, before it loads torch. Its threads then spin only
 briefly while they wait, because other programs may need the same cores."""
-SYSTEM_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP}
+SYSTEM_ERRORS = {errno.ENOSPC, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EEXIST}
 """Errors of the operating system that are never a bug of ours."""
 NO_LIBRARY = (
     "note: the native library is not installed, so this runs in torch, many times slower and with the same spikes; "
@@ -64,6 +70,7 @@ NO_LIBRARY = (
 )
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells."""
+OUT_OF_MEMORY = "out of memory: close other programs, or give less at once, such as a smaller training.batch_size"
 NARROWEST = 12
 """Smallest width to which a table column is folded, in characters."""
 F = TypeVar("F", bound=Callable[..., Any])
@@ -118,21 +125,74 @@ class Command(click.Command):
             return super().invoke(ctx)
         except SnnZooError as error:
             raise click.ClickException(_wrapped(str(error), after="Error: ")) from error
+        except click.ClickException as error:
+            error.message = printable(error.message)  # type: ignore[misc] # final for subclasses
+            raise
         except KeyboardInterrupt:
-            click.echo("Stopped", err=True)
+            echo("Stopped", err=True)
             raise SystemExit(INTERRUPTED) from None
         except OSError as error:
             if error.errno not in SYSTEM_ERRORS:
                 raise
             does = "write" if error.errno in {errno.ENOSPC, errno.EROFS} else "use"
-            raise click.ClickException(f"cannot {does} {error.filename or 'the output'}: {error.strerror}") from error
+            what = printable(str(error.filename or "the output"))
+            raise click.ClickException(f"cannot {does} {what}: {error.strerror}") from error
+        except (MemoryError, RuntimeError) as error:
+            if not _is_out_of_memory(error):
+                raise
+            raise click.ClickException(_wrapped(f"{OUT_OF_MEMORY} ({_first_line(error)})", after="Error: ")) from error
         finally:
             if is_verbose() and os.environ.get("RANK", "0") == "0":  # of several processes only the first prints
-                click.echo("\n".join([*describe_platform(), f"{time.perf_counter() - start:.1f} s"]), err=True)
+                echo("\n".join([*describe_platform(), f"{time.perf_counter() - start:.1f} s"]), err=True)
 
 
 command = partial(click.command, cls=Command, context_settings=CONTEXT_SETTINGS)
 """Decorator that makes a `Command`."""
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Return whether memory has run out: torch raises a RuntimeError on CPUs, and a subclass of it on GPUs."""
+    return isinstance(error, MemoryError) or any(words in str(error) for words in ("allocate memory", "out of memory"))
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def printable(text: str) -> str:
+    """Replace characters that could control the terminal; every text from a file or a server passes through here.
+
+    >>> printable("a\x1b[2Jb\u202e")
+    'a�[2Jb�'
+    """
+    return "".join(c if c.isprintable() or c in "\n\t" else "\N{REPLACEMENT CHARACTER}" for c in text)
+
+
+def echo(text: object = "", *, err: bool = False, nl: bool = True) -> None:
+    """Print a text to stdout, or to stderr if `err`, as `printable` returns it; `nl` ends the line."""
+    click.echo(printable(str(text)), err=err, nl=nl)
+
+
+def echo_over(text: str) -> None:
+    """Print a text of our own to stderr over the last line of the terminal, which is not ended."""
+    click.echo(f"\r{text}", err=True, nl=False)
+
+
+def json_text(value: object) -> str:
+    """Return a value as JSON text; numbers that are not finite, which JSON lacks, become null.
+
+    >>> json_text({"loss": float("nan")})
+    '{"loss": null}'
+    """
+    return json.dumps(_finite(value), allow_nan=False)
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, Mapping):
+        return {name: _finite(one) for name, one in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(one) for one in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def command_line() -> str:
@@ -204,12 +264,12 @@ def shows_progress() -> bool:
 def say(text: str) -> None:
     """Print a note to stderr, unless `--quiet` was given; on a terminal, wrap it between words."""
     if not is_quiet():
-        click.echo(_wrapped(text), err=True)
+        echo(_wrapped(text), err=True)
 
 
 def warn(text: str) -> None:
     """Print a warning to stderr, even with `--quiet`; on a terminal, wrap it between words."""
-    click.echo(_wrapped(f"warning: {text}"), err=True)
+    echo(_wrapped(f"warning: {text}"), err=True)
 
 
 def _wrapped(text: str, *, after: str = "") -> str:
@@ -217,6 +277,7 @@ def _wrapped(text: str, *, after: str = "") -> str:
 
     Each line of the text is wrapped alone, so that a command on its own line can be copied.
     """
+    text = printable(text)
     if not sys.stderr.isatty():
         return text
     fill = partial(textwrap.fill, width=shutil.get_terminal_size().columns, break_long_words=False)
@@ -251,7 +312,7 @@ def byte_bar(label: str) -> Iterator[Callable[[int, int | None], object]]:
     if not shows_progress():
         yield lambda done, total: None
         return
-    with click.progressbar(length=1, label=label, file=sys.stderr) as bar:
+    with click.progressbar(length=1, label=printable(label), file=sys.stderr) as bar:
 
         def progress(done: int, total: int | None) -> None:
             bar.length = total or done
@@ -269,6 +330,7 @@ def print_table(header: list[str], rows: list[list[str]], *, words: bool = False
     On a terminal, or with $COLUMNS set, the cells of the widest columns are folded over several lines until the table
     fits. The first column, which has names, is folded last. In a file or a pipe each row is one line.
     """
+    rows = [[printable(cell) for cell in row] for row in rows]
     widths = [max(len(line[i]) for line in (header, *rows)) for i in range(len(header))]
     screen = shutil.get_terminal_size(fallback=(0, 0)).columns
     while screen and sum(widths) + 2 * (len(widths) - 1) > screen and max(widths) > NARROWEST:
@@ -280,7 +342,7 @@ def print_table(header: list[str], rows: list[list[str]], *, words: bool = False
                 cell.ljust(width) if i == 0 or words else cell.rjust(width)
                 for i, (cell, width) in enumerate(zip(line, widths, strict=True))
             )
-            click.echo("  ".join([first, *others]).rstrip())
+            echo("  ".join([first, *others]).rstrip())
 
 
 def _folded(cell: str, width: int) -> list[str]:

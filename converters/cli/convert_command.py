@@ -1,6 +1,5 @@
 """The command `convert`: write a model in another format, and turn an ANN in ONNX into a spiking network."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from functools import partial, wraps
@@ -15,8 +14,10 @@ from converters.cli.console import (
     KnownModels,
     command,
     command_line,
+    echo,
     force_option,
     json_option,
+    json_text,
     note_missing_library,
     print_table,
     refuse_existing,
@@ -220,11 +221,12 @@ def convert(
     """
     from converters.formats.file_kind import FileKind, kind_of_file
     from converters.formats.model_files import check_writable_format, file_entry, format_notes, write_model
+    from specs.files.given_file import real_path
 
     for output in outputs:
         check_writable_format(output)
         refuse_existing(output, force)
-    if len({output.resolve() for output in outputs}) < len(outputs):
+    if len(set(map(real_path, outputs))) < len(outputs):
         raise click.UsageError("several -o name the same file")
     if onnx.report is not None:
         if onnx.report.suffix != ".html":
@@ -260,14 +262,14 @@ def convert(
         _write_report(onnx.report, conversion, source.name, written, figures["layers"])
         written.append(file_entry(onnx.report))
     if as_json:
-        click.echo(json.dumps({"source": given, **figures, "outputs": written}))
+        echo(json_text({"source": given, **figures, "outputs": written}))
         return
     if conversion is not None:
         _print_conversion(conversion)
     elif not written:
         say(f"note: {given} was read, but nothing was written: name a file with -o, as in -o model.safetensors")
     for entry in written:
-        click.echo(entry["path"])
+        echo(entry["path"])
 
 
 def _write_report(
@@ -388,18 +390,18 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
         [[node["name"], node["op"], node["became"], node["reason"]] for node in conversion.nodes],
         words=True,
     )
-    click.echo(f"\nimport: differs from the ONNX reference by at most {conversion.imported.max_abs_error:.2g}")
+    echo(f"\nimport: differs from the ONNX reference by at most {conversion.imported.max_abs_error:.2g}")
     agreement = percent(conversion.candidate.agreement)
     candidate = conversion.candidate
     judged = "images held out of calibration" if candidate.held_out else "all images (too few to hold some out)"
     where = f"{judged}, before tuning" if conversion.dataset else "noise images"
     pooling = f"; max pools: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
-    click.echo(f"images: {conversion.normalization}")
-    click.echo(f"input: {candidate.input_form}{pooling}; agrees with the ANN on {agreement} of {where}")
+    echo(f"images: {conversion.normalization}")
+    echo(f"input: {candidate.input_form}{pooling}; agrees with the ANN on {agreement} of {where}")
     if conversion.ann is not None:
         rows = [["ANN", "", percent(conversion.ann)]]
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):
             rows += [[stage, f"T={t}", "overflows" if a is None else percent(a)] for t, a in accuracies.items()]
-        click.echo()
+        echo()
         print_table(["", "", "accuracy"], rows)
-    click.echo(f"took {conversion.seconds:.0f} s")
+    echo(f"took {conversion.seconds:.0f} s")

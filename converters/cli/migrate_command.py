@@ -1,15 +1,26 @@
 """The command `migrate`: rewrite weight norm in a state dict file in another style."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.console import byte_bar, command, force_option, json_option, print_table, refuse_existing, say, warn
+from converters.cli.console import (
+    byte_bar,
+    command,
+    echo,
+    force_option,
+    json_option,
+    json_text,
+    print_table,
+    refuse_existing,
+    say,
+    warn,
+)
 
 if TYPE_CHECKING:
     from converters.weight_norm.file_migration import MigrationReport
+from specs.words import counted
 
 __all__ = ["migrate"]
 
@@ -113,7 +124,7 @@ def migrate(
         )
     written = None if dry_run else output
     if as_json:
-        click.echo(json.dumps(_as_json(report, to, written)))
+        echo(json_text(_as_json(report, to, written)))
     else:
         _print_report(report, to, written)
 
@@ -151,9 +162,9 @@ def _print_report(report: "MigrationReport", to: str, output: Path | None) -> No
             words=True,
         )
     if len(shown) < len(renamed):
-        click.echo(f"... and {len(renamed) - len(shown)} more")
-    click.echo(
-        f"{report.plan.found} -> {to}: {len(report.plan.outputs)} tensors, {len(renamed)} renamed, "
+        echo(f"... and {len(renamed) - len(shown)} more")
+    echo(
+        f"{report.plan.found} -> {to}: {counted(len(report.plan.outputs), 'tensor')}, {len(renamed)} renamed, "
         f"weights differ by at most {report.max_abs_diff:.3g}"
     )
-    click.echo("nothing written" if output is None else f"wrote {output}")
+    echo("nothing written" if output is None else f"wrote {output}")

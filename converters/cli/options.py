@@ -36,6 +36,7 @@ __all__ = [
     "places_options",
     "run_options",
     "say_sample",
+    "set_option",
     "use_threads",
 ]
 
@@ -253,6 +254,17 @@ def run_options(command: Callable[..., Any]) -> Callable[..., Any]:
         default="cpu",
         show_default=True,
         help="Device to run on; auto: CUDA if there is one.",
+    )(command)
+
+
+def set_option(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Add the option `--set`, which the command takes as `assignments`."""
+    return click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Replace a field of the spec, as in training.epochs=5 or blocks.0.features=64. May be repeated.",
     )(command)
 
 

@@ -4,12 +4,12 @@ from enum import StrEnum
 from pathlib import Path
 
 from converters.formats.hdf5_node import open_hdf5
-from specs.errors import IntegrityError, SnnZooError
+from specs.errors import IntegrityError, SnnZooError, UnsupportedError
 from specs.files.given_file import HEAD_BYTES, check_given_file
 from specs.files.given_zip import open_zip
 from specs.imposter import refuse_imposter
 
-__all__ = ["USES", "FileKind", "kind_of_file"]
+__all__ = ["EXPORT_ADVICE", "USES", "FileKind", "kind_of_file"]
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -40,12 +40,23 @@ USES = {
 """Description of each kind of file, with the commands that take it."""
 
 
+EXPORT_ADVICE = (
+    "To convert an ANN, export it in the program that made it, then convert the ONNX file:\n"
+    'torch.onnx.export(model, example_images, "model.onnx")\n'
+    "zoo convert model.onnx --data DATA -o model.safetensors"
+)
+"""Advice on a file of PyTorch that holds an ANN, or only its weights."""
+PT2_ENTRIES = {"archive_format", "serialized_exported_program.json"}
+"""Names that one of the entries has in a file of `torch.export.save`."""
+
+
 def kind_of_file(path: Path) -> FileKind:
     """Return the kind of a model file.
 
     Raises:
         SnnZooError: the file cannot be read.
         IntegrityError: the file is not a model; the message says what it is, if known.
+        UnsupportedError: the file holds a program of torch.export.
     """
     check_given_file(path)
     try:
@@ -86,6 +97,8 @@ def _kind_of_zip(path: Path) -> FileKind:
         names = archive.namelist()
     if any(name.rpartition("/")[2] == "data.pkl" for name in names):
         return FileKind.TORCH
+    if any(name.rpartition("/")[2] in PT2_ENTRIES for name in names):
+        raise UnsupportedError(f"{path} is a program of torch.export, not a model that snnzoo reads.\n{EXPORT_ADVICE}")
     inside = [name for name in names if Path(name).suffix in {*FileKind, ".pth"}]
     if any(name.endswith(".npy") for name in names):
         what = "a NumPy archive, not a model; if it holds images as x, give it as --data"

@@ -11,6 +11,7 @@ import yaml
 from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE
+from converters.formats.file_kind import EXPORT_ADVICE
 from converters.weight_norm.norm_styles import all_finite, has_no_direction
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 
@@ -60,8 +61,9 @@ def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
     """Return the blocks that have tensors, in order; a flatten has none.
 
     Raises:
-        ConversionError: the state dict is not one of lava-dl blocks.
-        UnsupportedError: blocks that snnzoo does not have; the message lists all of them.
+        UnsupportedError: not a state dict of lava-dl blocks, or blocks that snnzoo does not have; the message lists all
+            of them.
+        ConversionError: no block has synapses.
         IntegrityError: damaged tensors.
     """
     lists: set[str] = set()
@@ -70,9 +72,7 @@ def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
     for key, tensor in state.items():
         match = KEY.fullmatch(key)
         if match is None:
-            raise ConversionError(
-                f"{origin} is not a lava-dl checkpoint: it has a tensor {key} (for other networks: zoo migrate)"
-            )
+            raise _foreign(origin, f"it has a tensor {key}")
         lists.add(match["blocks"])
         index, name = int(match["index"]), OTHER_NAMES.get(match["name"], match["name"])
         foreign = next((what for start, what in FOREIGN.items() if name.startswith(start)), None)
@@ -80,9 +80,7 @@ def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
             problems.setdefault(index, foreign or f"a tensor {match['name']}, which CUBA blocks do not have")
         found.setdefault(index, {})[name] = tensor
     if len(lists) != 1 or not any(name in tensors for tensors in found.values() for name in DECAYS):
-        raise ConversionError(
-            f"{origin} is not a lava-dl checkpoint: no list of blocks has neurons (for other networks: zoo migrate)"
-        )
+        raise _foreign(origin, "no list of blocks has neurons")
     if problems:
         told = "; ".join(f"block {index}: {problem}" for index, problem in sorted(problems.items()))
         raise UnsupportedError(f"{origin} is not a network of CUBA blocks: {told}")
@@ -92,6 +90,13 @@ def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
     if all(block.weight is None for block in blocks):
         raise ConversionError(f"{origin} is not a lava-dl checkpoint of a network: no block has synapses")
     return blocks
+
+
+def _foreign(origin: str, why: str) -> UnsupportedError:
+    return UnsupportedError(
+        f"{origin} is not a lava-dl checkpoint: {why}. zoo migrate changes the weight norms of any state dict.\n"
+        f"{EXPORT_ADVICE}"
+    )
 
 
 def _damage(block: LavaBlock) -> Iterator[str]:

@@ -30,6 +30,7 @@ from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpe
 from specs.errors import ConversionError, IntegrityError, SpecError
 from specs.io import name_from, spec_from_document
 from specs.network import NetworkSpec
+from specs.words import counted
 
 __all__ = ["model_of_checkpoint", "read_checkpoint"]
 
@@ -169,7 +170,8 @@ def _layers_with_tensors(document: dict[str, Any], blocks: list[LavaBlock], orig
 
 
 def _counted(kinds: list[str]) -> str:
-    return f"{'an' if 'input' in kinds else 'no'} input block and {kinds.count('synapses')} blocks with synapses"
+    n_synapses = counted(kinds.count("synapses"), "block")
+    return f"{'an' if 'input' in kinds else 'no'} input block and {n_synapses} with synapses"
 
 
 def _settle(layer: dict[str, Any], default: dict[str, Any], block: LavaBlock, origin: str) -> None:

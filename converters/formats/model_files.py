@@ -17,7 +17,7 @@ from converters.formats.nir.nir_neurons import TimeConstants
 from converters.formats.nir.nir_reader import read_nir
 from converters.formats.nir.nir_writer import write_nir
 from converters.formats.safetensors_file import describes_itself, read_safetensors, write_safetensors
-from converters.model import Model
+from converters.model import Model, check_card
 from specs.block import Encoding
 from specs.dataset_sources import found_data, stored_data
 from specs.errors import ConversionError, UnsupportedError
@@ -156,6 +156,7 @@ def write_model(model: Model | Network, path: str | Path) -> Path:
     Raises:
         ConversionError: `model` is neither.
         UnsupportedError: no writer for the suffix, or a network that the format cannot express.
+        IntegrityError: a card that the file cannot hold; see `check_card`.
     """
     path = Path(path)
     check_writable_format(path)
@@ -164,6 +165,7 @@ def write_model(model: Model | Network, path: str | Path) -> Path:
     if not isinstance(model, Model):
         hint = ": pass its .model" if isinstance(getattr(model, "model", None), Model) else ""
         raise ConversionError(f"write_model takes a Model or a Network, not a {type(model).__name__}{hint}")
+    check_card(dict(model.card), f"cannot write {path}")
     return WRITERS[path.suffix](model.with_data(partial(stored_data, folder=path.parent)), path)
 
 

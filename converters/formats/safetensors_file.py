@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import safetensors.torch
+from torch import Tensor
 
 from converters.formats.safetensors_header import read_header
 from converters.formats.state_dict_file import open_safetensors
@@ -56,7 +57,7 @@ def read_safetensors(path: Path) -> Model:
         check_fit(spec, sum(value.numel() for value in file.tensors.values()), origin=str(path))
         n_bytes = sum(value.numel() * value.dtype.itemsize for value in file.tensors.values())
         refuse_beyond_memory(n_bytes, f"{path}: reading its tensors")
-        tensors = {name: file.whole(name) for name in file.tensors}
+        tensors = {name: _as_in_networks(file.whole(name)) for name in file.tensors}
     for name, tensor in tensors.items():
         if tensor.is_floating_point() and not all_finite(tensor):
             raise IntegrityError(f"{path}: tensor {name} holds values that are not finite")
@@ -65,6 +66,11 @@ def read_safetensors(path: Path) -> Model:
         if name.endswith(DIRECTION) and has_no_direction(tensor):
             raise IntegrityError(f"{path}: tensor {name} has a channel of zeros, for which weight norm returns NaN")
     return Model(spec, tensors, check_card(metadata.get("card", {}), str(path)), origin=str(path))
+
+
+def _as_in_networks(tensor: Tensor) -> Tensor:
+    """Return a tensor with numbers of fewer than 32 bits, which NumPy and norms partly lack, as float32."""
+    return tensor.float() if tensor.is_floating_point() and tensor.dtype.itemsize < 4 else tensor
 
 
 def describes_itself(path: Path) -> bool:

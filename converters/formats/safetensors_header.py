@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn
@@ -11,10 +11,10 @@ import torch
 
 from specs.errors import IntegrityError, UnsupportedError
 from specs.files.given_file import check_given_file
-from specs.files.limits import SAFETENSORS_HEADER_BYTES
+from specs.files.limits import SAFETENSORS_HEADER_BYTES, unpacked_bytes
 from specs.files.strict_json import unique_keys
 
-__all__ = ["DTYPES", "Header", "Place", "read_header"]
+__all__ = ["DTYPES", "Header", "Place", "claimed_bytes", "read_header"]
 
 DTYPES = {
     "F64": torch.float64,
@@ -59,6 +59,15 @@ class Header:
     metadata: Mapping[str, str]
 
 
+def claimed_bytes(shape: Sequence[int], dtype: torch.dtype) -> int:
+    """Return the bytes of a tensor, with sides of 0 counted as 1: its norms, for example, may have all other sides.
+
+    >>> claimed_bytes((1 << 40, 0), torch.float32) >> 40
+    4
+    """
+    return math.prod(max(side, 1) for side in shape) * dtype.itemsize
+
+
 def read_header(path: Path) -> Header:
     """Read and check a header; the tensors are not read.
 
@@ -93,6 +102,9 @@ def read_header(path: Path) -> Header:
         end += place.n_bytes
     if end != size:
         _refuse(path, f"the tensors end at byte {end:,}, but the file ends at {size:,}")
+    for name, place in places.items():
+        if claimed_bytes(place.shape, place.dtype) > unpacked_bytes(size):
+            _refuse(path, f"tensor {name!r} has sides {list(place.shape)}, too many for the size of the file")
     return Header(places, metadata)
 
 

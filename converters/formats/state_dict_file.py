@@ -15,10 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from converters.formats.file_kind import FileKind, kind_of_file
+from converters.formats.file_kind import EXPORT_ADVICE, FileKind, kind_of_file
 from converters.formats.pickle_objects import allowed_objects
 from converters.formats.pickle_scan import pickle_problem
-from converters.formats.safetensors_header import DTYPES, read_header
+from converters.formats.safetensors_header import DTYPES, claimed_bytes, read_header
 from converters.weight_norm.migration_plan import TensorSpec
 from converters.weight_norm.nesting import Keys, find_state_dicts, holds_tensors
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
@@ -30,6 +30,7 @@ from specs.files.whole_file import whole_file
 
 __all__ = [
     "StateDictFile",
+    "check_pickle",
     "check_writable",
     "open_safetensors",
     "open_state_dict",
@@ -92,7 +93,8 @@ def open_state_dict(path: Path, *, key: str | None = None) -> Iterator[StateDict
     Raises:
         SnnZooError: the file cannot be read.
         IntegrityError: the file is not a state dict file, or is damaged.
-        ConversionError: the file holds Python objects, no state dict, or several.
+        UnsupportedError: the file holds Python objects, or a program.
+        ConversionError: the file holds no state dict, or several.
     """
     kind = kind_of_file(path)
     if kind is FileKind.SAFETENSORS:
@@ -200,6 +202,7 @@ def check_writable(path: Path) -> None:
 
 def _load_torch(path: Path, key: str | None) -> StateDictFile:
     checkpoint, others = _unpickle(path), list[str]()
+    _refuse_hidden_methods(checkpoint, path)
     found = find_state_dicts(checkpoint)
     candidates = {".".join(keys): keys for keys in found}
     if key is None:
@@ -223,7 +226,9 @@ def _load_torch(path: Path, key: str | None) -> StateDictFile:
     for name, value in state.items():
         if isinstance(value, Tensor) and value.is_meta:
             raise IntegrityError(f"{path}: {name} was saved from the meta device and has no values")
-    n_bytes = sum(value.numel() * value.dtype.itemsize for value in state.values() if isinstance(value, Tensor))
+        if isinstance(value, Tensor) and value.is_nested:
+            raise UnsupportedError(f"{path}: {name} is a nested tensor, which is not supported")
+    n_bytes = sum(claimed_bytes(value.shape, value.dtype) for value in state.values() if isinstance(value, Tensor))
     if n_bytes > unpacked_bytes(path.stat().st_size):
         raise IntegrityError(f"{path}: its tensors claim {n_bytes:,} bytes, too many for the size of the file")
     refuse_beyond_memory(n_bytes, f"{path}: reading its tensors")
@@ -233,10 +238,18 @@ def _load_torch(path: Path, key: str | None) -> StateDictFile:
         return value.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)[start:stop]
 
     modules = getattr(state, "_metadata", None)
+    if not isinstance(modules, Mapping | None):
+        raise IntegrityError(f"{path}: the versions of its modules (_metadata) are not a mapping: {modules!r:.80}")
     return StateDictFile(state, read, modules=modules, checkpoint=checkpoint, keys=keys, others=others)
 
 
-def _unpickle(path: Path) -> Any:
+def check_pickle(path: Path) -> bool:
+    """Check a file of torch before it is loaded; return whether it is a zip archive.
+
+    Raises:
+        SnnZooError: the file cannot be read, or is larger than the free memory.
+        IntegrityError: loading it would take forever, or all memory.
+    """
     size = check_given_file(path)
     with path.open("rb") as file:
         head = file.read(TORCH_PICKLE_BYTES)
@@ -247,6 +260,11 @@ def _unpickle(path: Path) -> Any:
         refuse_beyond_memory(size, f"reading {path}")
     if problem := pickle_problem(head, n_pickles=1 if is_zip else LEGACY_PICKLES):
         raise IntegrityError(f"{path}: not a file of torch.save, or a damaged one: {problem}")
+    return is_zip
+
+
+def _unpickle(path: Path) -> Any:
+    is_zip = check_pickle(path)
     try:
         with warnings.catch_warnings(), allowed_objects():
             warnings.simplefilter("ignore")
@@ -255,9 +273,10 @@ def _unpickle(path: Path) -> Any:
         text = str(error)
         if blocked := re.search(r"GLOBAL (\S+)", text):
             name = blocked[1].removeprefix("builtins.")
-            raise ConversionError(
+            raise UnsupportedError(
                 f"{path} holds Python objects ({name}), not only tensors, and loading them would run its code; save "
-                'only the tensors in the program that made it: torch.save(model.state_dict(), "model.pt")'
+                'only the tensors in the program that made it: torch.save(model.state_dict(), "model.pt")\n'
+                f"{EXPORT_ADVICE}"
             ) from None
         # Keep torch's finding, without its advice to load with weights_only=False.
         found = re.search(r"WeightsUnpickler error:\s*(.+)", text) or re.match("(.+)", text)
@@ -269,7 +288,10 @@ def _pickle_of_zip(path: Path) -> bytes:
     """Return the pickle of a checkpoint. Compressed entries could be bombs and are refused; torch.save writes none."""
     with open_zip(path) as archive:
         if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
-            raise ConversionError(f"{path} is TorchScript; save torch.jit.load(...).state_dict() first")
+            raise UnsupportedError(
+                f"{path} is TorchScript, a program; its weights alone are torch.jit.load(...).state_dict().\n"
+                f"{EXPORT_ADVICE}"
+            )
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
                 raise IntegrityError(
@@ -279,6 +301,18 @@ def _pickle_of_zip(path: Path) -> bytes:
         if found.file_size > TORCH_PICKLE_BYTES:
             raise IntegrityError(f"{path}: a pickle of {found.file_size:,} bytes, more than {TORCH_PICKLE_BYTES:,}")
         return archive.read(found)
+
+
+def _refuse_hidden_methods(state: object, path: Path) -> None:
+    """Refuse mappings whose methods a pickle has replaced: it may set any attribute of an OrderedDict, as `items`."""
+    left, seen = [state], set[int]()
+    while left:
+        value = left.pop()
+        if isinstance(value, dict) and id(value) not in seen:
+            seen.add(id(value))
+            if hidden := getattr(value, "__dict__", {}).keys() & set(dir(dict)):
+                raise IntegrityError(f"{path}: a mapping in it has an attribute {min(hidden)!r} instead of its method")
+            left += dict.values(value)
 
 
 def _check_names(state: Mapping[Any, Any], path: Path) -> None:

@@ -6,6 +6,10 @@ from typing import Any
 __all__ = ["card_rows"]
 
 
+TEXT_LENGTH = 1000
+"""Largest number of characters of a fact."""
+
+
 def card_rows(card: Mapping[str, Any]) -> list[tuple[str, str, str]]:
     """Return topic, key and value of each fact of a card, as text; epochs count from 1.
 
@@ -24,4 +28,5 @@ def _text(key: str, value: Any, facts: Mapping[str, Any]) -> str:
         return f"{value + 1} (of {facts['epochs']})"
     if isinstance(value, Mapping):
         return ", ".join(f"{name} {fact}" for name, fact in value.items() if fact is not None)
-    return ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    text = ", ".join(map(str, value)) if isinstance(value, list) else str(value)
+    return text if len(text) <= TEXT_LENGTH else f"{text[:TEXT_LENGTH]}..."

@@ -24,6 +24,7 @@ from converters.report.network_graph import draw, graph_of_model
 from converters.report.rendering import render
 from specs.errors import DataError
 from specs.io import dump_spec
+from specs.words import counted
 
 __all__ = ["GalleryFigures", "gallery_page", "measure_gallery"]
 
@@ -68,7 +69,9 @@ def measure_gallery(model: Model, dataset: Dataset, *, limit: int) -> GalleryFig
     if dataset.classes == (UNLABELLED,):
         raise DataError(f"a gallery scores answers, which needs labels; {dataset.source} has no labels")
     if len(dataset.classes) > model.spec.n_classes:
-        raise DataError(f"{dataset.name} has {len(dataset.classes)} classes, the model has only {model.spec.n_classes}")
+        raise DataError(
+            f"{dataset.name} has {counted(len(dataset.classes), 'class')}, the model has only {model.spec.n_classes}"
+        )
     start = time.perf_counter()
     network = model.build()
     exact = IntegerNetwork(network)

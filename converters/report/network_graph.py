@@ -19,6 +19,7 @@ from specs.fields import VTH_MANT_MAX, Shape
 from specs.network import NetworkSpec
 from specs.neuron import Reset
 from specs.summary import summarize
+from specs.words import counted
 
 __all__ = [
     "Box",
@@ -156,7 +157,7 @@ def _facts(layer: NetxLayer, *, trained: bool) -> Iterator[str]:
 def _spec_facts(spec: NetworkSpec, layer: LayerSpec, skips: list[IntArray]) -> Iterator[str]:
     """Yield the facts that a netx layer has no field for."""
     if isinstance(layer, InputSpec) and layer.encoding is Encoding.GRADED:
-        yield f"graded, {layer.bits} bits"
+        yield f"graded, {counted(layer.bits, 'bit')}"
         return
     if isinstance(layer, InputSpec) and (layer.mean, layer.std) != (0, 1):
         yield f"x = (pixel - {layer.mean:g}) / {layer.std:g}"

@@ -32,6 +32,7 @@ from converters.weight_norm.norm_styles import (
     zero_rows,
 )
 from specs.errors import ConversionError, UnsupportedError
+from specs.words import counted
 
 __all__ = ["Findings", "Plan", "Step", "TensorSpec", "migrate_state_dict", "plan_migration"]
 
@@ -213,7 +214,7 @@ class Findings:
     def warnings(self) -> list[str]:
         """Return a line for each weight that needs attention."""
         return [
-            *(f"{base}: {n} rows are zero; their magnitude is 0" for base, n in self.zero_rows.items() if n),
+            *(f"{base}: {counted(n, 'row')} of zeros, with magnitude 0" for base, n in self.zero_rows.items() if n),
             *(f"{base} {what}" for base, what in self.not_finite.items()),
         ]
 
@@ -333,7 +334,9 @@ def plan_migration(
     notes = [] if normed or chosen else ["no weight norms are found or added: every tensor stays as it is"]
     if chosen:
         axis = "none" if dim is None else dim
-        notes.append(f"{len(chosen)} plain weights get a norm of dim {axis} (see `only`, `dim`): {_listed(chosen)}")
+        notes.append(
+            f"norm of dim {axis} for {counted(len(chosen), 'plain weight')} (see `only`, `dim`): {_listed(chosen)}"
+        )
     styles = sorted({style for found in normed.values() for style in found if style is not Style.PLAIN})
     found = "mixed" if len(styles) > 1 else str(styles[0] if styles else Style.PLAIN)
     return Plan(found, tuple(steps), tuple(warnings), tuple(notes))
@@ -377,7 +380,7 @@ def _is_pair(state: Mapping[str, Tensor], base: str, style: Style, warnings: lis
         if style is Style.LEGACY and (not is_weight or f"{base}_orig" in state):
             return False
         missing = names[1 - names.index(here[0])]
-        raise ConversionError(f"{here[0]} is half a weight norm: {missing} is missing; is the file complete?")
+        raise ConversionError(f"{here[0]} is a part of a weight norm; the other part, {missing}, is missing")
     g, v = (state[name] for name in names)
     # w_g and w_v of the same shape are gates or projections, not a norm, unless "weight" is in their names.
     alike = style is Style.LEGACY and not is_weight and g.shape == v.shape

@@ -9,7 +9,7 @@ from pathlib import Path
 from specs.errors import SnnZooError
 from specs.suggestion import suggest
 
-__all__ = ["check_given_file", "is_text", "suggest_file"]
+__all__ = ["check_given_file", "is_text", "real_path", "suggest_file"]
 
 HEAD_BYTES = 512
 MOST_NAMES = 1000
@@ -43,6 +43,11 @@ def check_given_file(
     if limit is not None and found.st_size > limit:
         raise error(f"cannot read {what}{path}: {found.st_size:,} bytes; the limit is {limit:,}")
     return found.st_size
+
+
+def real_path(path: Path) -> Path:
+    """Return a path without links; a loop of links stays, for which `Path.resolve` raises errors of several types."""
+    return Path(os.path.realpath(path))
 
 
 def suggest_file(path: Path) -> str:

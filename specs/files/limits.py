@@ -1,6 +1,7 @@
 """Limits on files from strangers: sizes, counts and depths that readers check before they allocate memory."""
 
 __all__ = [
+    "CARD_BYTES",
     "CARD_IMAGE_BYTES",
     "CLASS_NAMES_BYTES",
     "DATASET_FILE_BYTES",
@@ -53,6 +54,8 @@ DOCUMENT_VALUES = 1 << 18
 
 INDEX_BYTES = 1 << 24
 """Largest index.json in bytes; `DOCUMENT_VALUES` is reached first, at about 14,000 revisions."""
+CARD_BYTES = 1 << 20
+"""Largest card in a model file, in bytes of JSON; a card has some hundreds, or some thousands with many classes."""
 CARD_IMAGE_BYTES = 1 << 24
 """Largest size of the golden images in a card, in bytes, unpacked."""
 

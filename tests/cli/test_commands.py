@@ -405,3 +405,25 @@ def test_a_full_disk_is_told_in_a_line() -> None:
     assert result.returncode == 1
     assert result.stderr.startswith("Error: cannot write")
     assert "Traceback" not in result.stderr
+
+
+def test_predict_runs_for_other_numbers_of_steps(tmp_path, run) -> None:
+    Image.fromarray(load_dataset("mnist-sample").test.images[0, 0].numpy()).save(tmp_path / "a.png")
+
+    def scores(*options: object) -> list[float]:
+        found = run("predict", "mnist-dense", tmp_path / "a.png", "--json", *options)
+        return json.loads(found.stdout)["predictions"][0]["scores"]
+
+    assert scores() == scores("--time-steps", 16) != scores("--time-steps", 2)
+
+
+def test_eval_asks_for_normalisation_where_a_converted_network_scores_near_chance(tmp_path, run) -> None:
+    spec = spec_from_document({
+        "name": "plain", "time_steps": 4, "input": {"shape": [784]}, "blocks": [{"kind": "affine", "features": 10}]
+    })  # fmt: skip
+    fresh = Model.of(build_network(spec, seed=0), {"conversion": {"source": "a.pt"}})
+    write_model(fresh, tmp_path / "a.safetensors")
+    limit = ("--data", "mnist-sample", "--limit", 200)
+    assert "near chance (10%)" in run("eval", tmp_path / "a.safetensors", *limit).stderr
+    write_model(Model(fresh.spec, fresh.tensors), tmp_path / "b.safetensors")
+    assert "near chance" not in run("eval", tmp_path / "b.safetensors", *limit).stderr

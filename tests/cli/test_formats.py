@@ -4,12 +4,15 @@ import hashlib
 import json
 import re
 import shutil
+import zipfile
 from pathlib import Path
 
 import h5py
 import numpy as np
 import onnx
 import pytest
+import safetensors.torch
+import torch
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.ann_to_snn.tuning import LEARNING_RATES
@@ -326,3 +329,36 @@ def test_a_report_is_a_page_of_an_onnx_file(ann, folder, run) -> None:
     ).stderr
     assert "leave out --report" in " ".join(refused.split())
     assert not (folder / "x.html").exists()
+
+
+def pytorch_files(folder: Path) -> None:
+    ann = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(784, 10))
+    torch.save(ann, folder / "module.pt")
+    torch.save(ann.state_dict(), folder / "plain.pt")
+    torch.save({"model": ann.state_dict(), "epoch": 3}, folder / "checkpoint.pth")
+    safetensors.torch.save_file(ann.state_dict(), folder / "plain.safetensors")
+    for name, entry in {"script.pt": "constants.pkl", "program.pt2": "archive_format"}.items():
+        with zipfile.ZipFile(folder / name, "w") as archive:
+            archive.writestr(f"model/{entry}", b"pt2")
+            archive.writestr("model/data.pkl" if entry == "constants.pkl" else "model/data/weights/weight_0.pt", b"")
+
+
+FOREIGN = "module.pt", "plain.pt", "checkpoint.pth", "plain.safetensors", "script.pt", "program.pt2"
+
+
+@pytest.mark.parametrize("name", FOREIGN)
+@pytest.mark.parametrize("command", ["convert", "show", "eval"])
+def test_anns_of_pytorch_are_to_be_exported_to_onnx(name, command, run, tmp_path) -> None:
+    pytorch_files(tmp_path)
+    output = ("-o", tmp_path / "out.safetensors") if command == "convert" else ()
+    error = run(command, tmp_path / name, *output, code=1).stderr
+    assert 'torch.onnx.export(model, example_images, "model.onnx")\nzoo convert model.onnx' in error
+    assert f"-o {name}" not in error
+
+
+def test_no_advice_overwrites_the_file_that_it_is_about(run, tmp_path) -> None:
+    layers = {"synapse.weight": torch.ones(4, 9, 1, 1, 1), "neuron.current_decay": torch.ones(1)}
+    state = {f"blocks.0.{name}": value for name, value in (layers | {"neuron.voltage_decay": torch.ones(1)}).items()}
+    safetensors.torch.save_file(state, tmp_path / "lava.safetensors")
+    error = run("show", tmp_path / "lava.safetensors", code=1).stderr
+    assert f"zoo convert {tmp_path / 'lava.safetensors'} ... -o lava-model.safetensors" in error

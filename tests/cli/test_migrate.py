@@ -79,7 +79,7 @@ def test_a_dry_run_shows_all_and_writes_nothing(run, tmp_path) -> None:
     result = run("migrate", tmp_path / "old.pt", "--to", "legacy", "--dry-run")
     assert len(result.stdout.splitlines()) == 1 + 40 + 2
     assert result.stdout.splitlines()[1].split() == ["0.weight", "0.weight_g", "split", "[2,", "1]"]
-    assert "note: 20 plain weights get a norm of dim 0 (see `only`, `dim`): 0.weight" in result.stderr
+    assert "note: norm of dim 0 for 20 plain weights (see `only`, `dim`): 0.weight" in result.stderr
     result = run("migrate", tmp_path / "old.pt", "--to", "legacy", "--dry-run", "--json", "-o", tmp_path / "old.pt")
     assert json.loads(result.stdout)["output"] is None
     assert [path.name for path in tmp_path.iterdir()] == ["old.pt"]
@@ -96,7 +96,7 @@ def test_a_dry_run_finds_what_would_fail(run, tmp_path) -> None:
 def test_warnings_are_on_stderr(run, tmp_path) -> None:
     torch.save({"weight": torch.zeros(3, 2)}, tmp_path / "old.pt")
     result = run("migrate", tmp_path / "old.pt", "--to", "legacy", "--dry-run")
-    assert "warning: weight: 3 rows are zero; their magnitude is 0\n" in result.stderr
+    assert "warning: weight: 3 rows of zeros, with magnitude 0\n" in result.stderr
 
 
 def test_the_options_reach_the_library(run, tmp_path) -> None:

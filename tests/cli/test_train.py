@@ -1,4 +1,7 @@
 import json
+import math
+import os
+import re
 import shutil
 from dataclasses import replace
 from pathlib import Path
@@ -447,3 +450,71 @@ def test_the_name_of_a_pulled_model_is_trained_afresh_by_its_recipe(trained, run
     run("pull", "tiny", "--from", tmp_path / "index")
     run("train", "tiny", "-o", tmp_path / "run", "-q")
     assert (tmp_path / "run/model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()
+
+
+def put(*path: str, value: object):
+    """Return a function that sets a field of a checkpoint, or removes it if the value is `...`."""
+
+    def change(state) -> None:
+        *parents, last = path
+        for part in parents:
+            state = state[part]
+        if value is ...:
+            del state[last]
+        else:
+            state[last] = value
+
+    return change
+
+
+WRONG = (None, 5, -1, "x", [1], {"a": 1}, torch.zeros(3), math.nan, 2**70, ...)
+FIELDS = ("spec", "reports", "epoch", "recipe", "network", "optimizer", "stats")
+CHANGES = {
+    **{f"{field}, {str(value)[:9]}": put(field, value=value) for field in FIELDS for value in WRONG},
+    **{f"{name}, 5": put(name, value=5) for name in ("start_revision", "start_changes", "teacher_revision", "best")},
+    "an average": put("average", value={"network": {}, "n_updates": 1}),
+    "an ANN": put("as_ann", value={"a": torch.ones(1)}),
+    "no best epoch": put("reports", value=[{"epoch": 0, "best": False}]),
+    "a shape": put("network", "blocks.1.bias", value=torch.zeros(3)),
+    "a dtype": put("network", "blocks.1.bias", value=torch.zeros(16, dtype=torch.complex64)),
+    "no numbers": put("network", "blocks.1.bias", value=torch.zeros(16).to_sparse()),
+    "an unknown tensor": put("network", "other", value=torch.zeros(3)),
+    "a parameter": put("optimizer", "state", 99, value={"step": torch.ones(())}),
+    "a moment": put("optimizer", "state", 0, "exp_avg", value=torch.zeros(3)),
+    "no moment": put("optimizer", "state", 0, "exp_avg", value=...),
+    "statistics": put("stats", "snn", "loss_log", value=["x"]),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_checkpoint_with_another_field_is_refused(name, trained, run, tmp_path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    checkpoint = tmp_path / "run/checkpoint.pt"
+    state = torch.load(checkpoint, weights_only=True)
+    try:
+        CHANGES[name](state)
+    except KeyError:
+        pytest.skip("this recipe has no such field")
+    torch.save(state, checkpoint)
+    before = checkpoint.read_bytes()
+    result = run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", "--epochs", 3, code=1)
+    assert "checkpoint.pt is not a checkpoint of snnzoo: " in result.stderr
+    assert checkpoint.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("make", "reason"),
+    [
+        (Path.mkdir, "Is a directory"),
+        (os.mkfifo, "a pipe or a device"),
+        (lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
+        (lambda path: path.symlink_to(path.name), "nothing to resume|Too many levels"),
+    ],
+    ids=["folder", "pipe", "device", "loop"],
+)
+def test_a_checkpoint_that_is_not_a_file_is_refused(make, reason, trained, run, tmp_path) -> None:
+    shutil.copytree(trained, tmp_path / "run")
+    (tmp_path / "run/checkpoint.pt").unlink()
+    make(tmp_path / "run/checkpoint.pt")
+    result = run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", "--epochs", 3, code=1)
+    assert re.search(reason, result.stderr)

@@ -1,13 +1,16 @@
 """Mistakes of new users: the error names the mistake and the remedy."""
 
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
+from converters.cli import console
 from converters.formats.file_kind import FileKind, kind_of_file
 from specs.errors import SnnZooError
 from zoo.cli import main
@@ -329,7 +332,7 @@ def test_a_data_folder_that_is_not_there_is_wrong_use(run, tmp_path) -> None:
 def test_outputs_that_are_not_the_classes_are_doubted(run, tmp_path) -> None:
     text = "name: mine\ntime_steps: 4\ninput: {shape: [784]}\nblocks: [{kind: dense, features: 128}]\n"
     (tmp_path / "mine.yaml").write_text(f"{text}training: {{data: mnist-sample, epochs: 1, validation: 500}}\n")
-    assert "128 outputs: is the last block missing" in run("check", tmp_path / "mine.yaml").stderr
+    assert "128 outputs: the last block, the readout, needs features: 10" in run("check", tmp_path / "mine.yaml").stderr
     assert "128 outputs" in run("train", tmp_path / "mine.yaml", "-o", tmp_path / "run").stderr
 
 
@@ -344,3 +347,38 @@ def test_fields_that_do_nothing_are_told(run, tmp_path) -> None:
     assert run("check", tmp_path / "mine.yaml").stderr == said
     assert said in run("train", tmp_path / "mine.yaml", "-o", tmp_path / "run", "-q").stderr
     assert run("check", "mnist-dense").stderr == ""
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "reason"),
+    [
+        ("mnist-sample, ", "mnist, validation: 60000, ", ":9: training.validation: must be below"),
+        ("epochs: 2", "epochs: 2, teacher: mnist-dens", ":9: training.teacher: no model"),
+        ("epochs: 2", "epochs: 2, snn_epochs: 2, self_distillation: 0.5", ":9: training.self_distillation: "),
+        ("epochs: 2", "epochs: 2, crossover_epochs: [1, 1]", ":9: .*crossover_epochs: must be in ascending order"),
+        ("epochs: 2", "epochs: 2, crossover_epochs: [2]", r":9: .*crossover_epochs: must be below .* \(2\)"),
+        ("epochs: 2", "epochs: 9, crossover_epochs: [1, 2, 3, 4]", ":9: .*crossover_epochs: .* at most 3 epochs"),
+        ("mnist-sample", "no/such", ":9: training.data: "),
+    ],
+)
+def test_check_gives_the_line_of_an_error_in_the_recipe(old, new, reason, spec_file, run) -> None:
+    text = spec_file.read_text().replace("validation: 500, ", "" if "validation" in new else "validation: 500, ")
+    spec_file.write_text(text.replace(old, new))
+    assert re.search(re.escape(f"Error: {spec_file}") + reason, run("check", spec_file, code=1).stderr)
+
+
+def test_check_takes_the_same_changes_as_train(spec_file, run) -> None:
+    assert "28" in run("check", spec_file, "--set", "blocks.0.features=28").stdout.splitlines()[2]
+    changes = ("--set", "training.data=mnist", "--set", "training.validation=60000")
+    error = run("check", spec_file, *changes, code=1).stderr
+    assert error.startswith("Error: training.validation: must be below the number of training images (60,000), got")
+    assert "training.data" in run("check", spec_file, "--set", "training.data=no/such", code=1).stderr
+
+
+@pytest.mark.parametrize("allocate", [lambda: torch.empty(1 << 50), lambda: np.empty(1 << 50), lambda: bytes(1 << 60)])
+def test_memory_that_runs_out_is_an_error_and_other_bugs_are_not(allocate) -> None:
+    result = CliRunner().invoke(console.command("hungry")(allocate))
+    assert result.exit_code == 1
+    assert result.stderr.startswith("Error: out of memory: close other programs")
+    bug = CliRunner().invoke(console.command("buggy")(lambda: torch.ones(2) @ torch.ones(3)))
+    assert isinstance(bug.exception, RuntimeError)

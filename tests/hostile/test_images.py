@@ -123,6 +123,11 @@ def folder(**files: bytes):
     return make
 
 
+def looped(path: Path) -> None:
+    folder()(path)
+    (path / "cat" / "loop.png").symlink_to("loop.png")
+
+
 def linked_out(path: Path) -> None:
     folder()(path)
     (path.parent / "private.png").write_bytes(image())
@@ -172,13 +177,13 @@ TABLE = {
         "texts": (npz(x=np.array(["boom"])), "x holds str128, not numbers"),
         "times": (npz(x=np.array(["2026-01-01"], "M8[D]")), r"x holds datetime64\[D\], not numbers"),
         "complex numbers": (npz(x=np.zeros((4, 4), complex)), "x holds complex128, not numbers"),
-        "NaN": (npz(x=np.full((4, 784), np.nan), y=Y[:4]), "floats in 0..1"),
-        "infinity": (npz(x=np.full((4, 784), np.inf), y=Y[:4]), "floats in 0..1"),
+        "NaN": (npz(x=np.full((4, 784), np.nan), y=Y[:4]), "from 0 to 1, got numbers that are not finite"),
+        "infinity": (npz(x=np.full((4, 784), np.inf), y=Y[:4]), "from 0 to 1, got numbers that are not finite"),
         "one number": (npz(x=np.array(0.5)), r"images of shape \[\]"),
         "no images": (npz(x=np.zeros((0, 784), np.uint8), y=Y[:0]), r"array of images is empty: \[0, 784\]"),
         "images of no size": (npz(x=np.zeros((20, 1, 0, 28), np.uint8), y=Y), r"images is empty: \[20, 1, 0, 28\]"),
-        "labels of 2^62": (npz(x=X, y=np.full(20, 1 << 62)), "class numbers from 0 to 65535"),
-        "labels of NaN": (npz(x=X, y=np.full(20, np.nan)), "class numbers from 0 to 65535, got nan"),
+        "labels of 2^62": (npz(x=X, y=np.full(20, 1 << 62)), r"label 4\.61169e\+18: labels must be class numbers"),
+        "labels of NaN": (npz(x=X, y=np.full(20, np.nan)), "label nan: labels must be class numbers"),
         "labels of many rows": (packed(x=X, y=(250_000_000,)), "20 images and 250,000,000 labels"),
         "one-hot labels of many columns": (packed(x=X, y=(20, 12_500_000)), "labels of 12,500,000 classes"),
         "images and labels of many rows": (
@@ -200,6 +205,7 @@ TABLE = {
         "an array alone": (member(X), "is a NumPy array, not a dataset"),
         "a pipe": (os.mkfifo, "a pipe or a device"),
         "a folder with a link out of it": (linked_out, "a link out of"),
+        "a loop of links": (looped, "Too many levels of symbolic links"),
         "a folder with a pipe": (piped, "/cat/pipe.png: a pipe or a device"),
         "a folder with an image of 10^9 pixels": (folder(z=png(40_000, 25_000)), "1000000000 pixels"),
         "a large folder that starts with a broken image": (

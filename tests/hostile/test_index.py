@@ -62,7 +62,7 @@ def of_a_gibibyte(path: Path) -> None:
 
 
 NEWEST = r"models\.tiny\[1\]"
-NO_MATCH = "String should match pattern"
+NO_MATCH = "must be (1 to 64 lower-case letters|a text that matches)"
 NESTED = '{"a": ' * 400 + "1" + "}" * 400
 INDEX: dict[str, tuple[Any, str]] = {
     **{f"a path {path[:20]!r}": (index(card__path=path), rf"{NEWEST}\.card\.path: {NO_MATCH}") for path in PATHS},

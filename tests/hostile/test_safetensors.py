@@ -12,6 +12,7 @@ import safetensors.torch
 import torch
 from valid_files import SPEC, model, safetensors_of, safetensors_parts, safetensors_state
 
+from converters.formats.model_files import read_model, write_model
 from converters.formats.safetensors_file import METADATA_KEY
 
 MODEL = model(SPEC)
@@ -248,6 +249,29 @@ CASES = {
         "a header of 107,374,182,400 bytes",
     ),
     "a folder": ("safetensors", lambda path: path.mkdir(), "Is a directory"),
+    "sides without numbers": (
+        "safetensors",
+        safetensors_of('{"a": {"dtype": "F32", "shape": [1099511627776, 0], "data_offsets": [0, 0]}}', b""),
+        r"tensor 'a' has sides \[1099511627776, 0\], too many for the size of the file",
+    ),
+    "sides without numbers that wrap": (
+        "state-dict",
+        safetensors_of(f'{{"a": {{"dtype": "F32", "shape": [{1 << 62}, {1 << 62}, 0], "data_offsets": [0, 0]}}}}', b""),
+        "too many for the size of the file",
+    ),
+    "a card of 15 MB": (
+        "safetensors",
+        file(json.dumps({"format": 1, "spec": SPEC, "card": {"training": {"data": "a" * 15_000_000}}})),
+        "the card has 15,000,026 bytes; the limit is 1,048,576",
+    ),
+    **{
+        f"a card with {number}": (
+            "safetensors",
+            file(f'{{"format": 1, "spec": {json.dumps(SPEC)}, "card": {{"test": {number}}}}}'),
+            "the card holds a number that is not finite",
+        )
+        for number in ("NaN", "-Infinity", "1e999")
+    },
     "a pipe": ("safetensors", os.mkfifo, "a pipe or a device"),
     "a device without end": ("safetensors", lambda path: path.symlink_to("/dev/zero"), "a pipe or a device"),
 }
@@ -287,3 +311,19 @@ def test_every_truncation_of_the_header(attempt, tmp_path) -> None:
         path.write_bytes(content[:end])
         with pytest.raises(IntegrityError, match=r"cut\.safetensors: not a safetensors file"):
             read_header(path)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize("suffix", [".safetensors", ".nir"])
+def test_numbers_of_few_bits_are_read_as_float32_and_written_in_any_format(dtype, suffix, tmp_path) -> None:
+    narrow = {name: value.to(dtype) for name, value in MODEL.tensors.items() if value.dtype == torch.float32}
+    (tmp_path / "narrow.safetensors").write_bytes(file(**narrow))
+    read = read_model(tmp_path / "narrow.safetensors")
+    assert all(torch.equal(read.tensors[name], value.float()) for name, value in narrow.items())
+    write_model(read, tmp_path / f"again{suffix}")
+
+
+def test_the_longest_card_is_shown_in_time(attempt) -> None:
+    card = {"training": {"note": "a" * 1_048_000}}
+    content = file(json.dumps({"format": 1, "spec": SPEC, "card": card}))
+    assert attempt("safetensors", content, command="show FILE").kind == "read"

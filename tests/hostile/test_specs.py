@@ -137,6 +137,9 @@ def test_an_alias_to_itself_is_refused() -> None:
         ("neuron: 2020-13-45", ":6: not YAML: month must be in 1..12"),
         ("neuron: {threshold: !!int one}", ":6: YAML tags (!!int) are not allowed"),
         ("neuron: {threshold: !!float one}", ":6: YAML tags (!!float) are not allowed"),
+        ("neuron: {threshold: 1" + ":59" * 200 + ".5}", ":6: not YAML: int too large to convert to float"),
+        ('description: "\\U00110000"', ":6: not YAML: an escape that is not a Unicode character"),
+        ('description: "\\UFFFFFFFF"', ":6: not YAML: an escape that is not a Unicode character"),
         ("neuron: {threshold: 0x_}", ":6: not YAML: invalid literal for int() with base 16: ''"),
         ("neuron: {threshold: " + "9" * 5000 + "}", ":6: not YAML: Exceeds the limit (4300 digits)"),
         (

@@ -4,6 +4,7 @@ import io
 import math
 import os
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -47,6 +48,19 @@ def key_of_tuples() -> bytes:
     """Return a pickle of `{t: 1}`, where t is a pair of equal pairs, 60 deep: 2^60 steps to hash."""
     levels = b"".join(bytes([ord("q"), i, ord("h"), i, 0x86]) for i in range(60))
     return b"\x80\x02})" + levels + b"K\x01s."
+
+
+def with_attributes(**attributes: object) -> bytes:
+    """Return a checkpoint whose state dict gets attributes when it is unpickled."""
+    pickled = entries(saved(OrderedDict(state_dict())))["archive/data.pkl"]
+    return with_pickle(pickled[:-1] + pickle.dumps(attributes, protocol=2)[2:-1] + b"b.")
+
+
+def nested_decay(path: Path) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nested tensors are a prototype in torch
+        decay = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
+    path.write_bytes(saved({**state_dict(), "blocks.1.neuron.current_decay": decay}))
 
 
 def tensors_that_claim(n: int) -> bytes:
@@ -146,6 +160,10 @@ CASES = {
             ),
             r"the weight has shape \[\]",
         ),
+        ("sides without numbers", saved({**state_dict(), "a": torch.ones(1 << 40, 0)}), "claim 4,398,"),
+        ("a method that is a number", with_attributes(items=5), "an attribute 'items' instead of its method"),
+        ("versions that are a number", with_attributes(_metadata=5), r"its modules \(_metadata\) are not a mapping: 5"),
+        ("nested tensors", nested_decay, r"blocks\.1\.neuron\.current_decay is a nested tensor|nested_tensor"),
         ("no tensors", saved({"epoch": 3}), "holds no state dict: .*, got dict"),
         ("a list", saved([torch.ones(1)]), "holds no state dict: .*, got list"),
         ("cut short", saved(state_dict())[:-40], "a damaged zip archive, perhaps cut short"),

@@ -5,7 +5,14 @@ from pathlib import Path
 
 import click
 
-from converters.cli.console import CONTEXT_SETTINGS, KnownModels, describe_platform, is_verbose, talk_options
+from converters.cli.console import (
+    CONTEXT_SETTINGS,
+    KnownModels,
+    describe_platform,
+    echo,
+    is_verbose,
+    talk_options,
+)
 from converters.cli.convert_command import convert
 from converters.cli.migrate_command import migrate
 from specs.errors import SnnZooError
@@ -50,14 +57,14 @@ def zoo(context: click.Context, version: bool) -> None:
     Example: zoo demo
     """
     if version:
-        click.echo(f"zoo, version {distribution_version('snnzoo')}")
+        echo(f"zoo, version {distribution_version('snnzoo')}")
         if is_verbose():
             import torch  # noqa: F401 - describe_platform describes it if it is loaded
 
-            click.echo("\n".join(describe_platform()))
+            echo("\n".join(describe_platform()))
         context.exit()
     if context.invoked_subcommand is None:
-        click.echo(context.get_help(), err=True)
+        echo(context.get_help(), err=True)
         context.exit(2)
 
 
@@ -74,7 +81,7 @@ def main() -> None:
     try:
         _check_clash()
     except SnnZooError as error:
-        click.echo(f"Error: {error}", err=True)
+        echo(f"Error: {error}", err=True)
         raise SystemExit(1) from None
     zoo(prog_name="zoo")
 

@@ -1,13 +1,21 @@
 """The command `card`: measure a trained model and write its card."""
 
-import json
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.console import command, force_option, json_option, print_table, refuse_existing, say
+from converters.cli.console import (
+    command,
+    echo,
+    force_option,
+    json_option,
+    json_text,
+    print_table,
+    refuse_existing,
+    say,
+)
 from converters.cli.options import (
     THREADS_HELP,
     DataPlaces,
@@ -19,6 +27,7 @@ from converters.cli.options import (
     use_threads,
 )
 from specs.errors import ConversionError, SnnZooError
+from specs.words import counted
 
 if TYPE_CHECKING:
     from zoo.runs.card import Card
@@ -116,9 +125,9 @@ def card(
         return
     text = dump_card(found, output)
     if as_json:
-        click.echo(json.dumps(found.model_dump(mode="json")))
+        echo(json_text(found.model_dump(mode="json")))
     else:
-        click.echo(text if output is None else f"{output}\n", nl=False)
+        echo(text if output is None else f"{output}\n", nl=False)
 
 
 def _measure(
@@ -177,15 +186,17 @@ def _compare(before: Path | None, found: "Card", as_json: bool) -> None:
     rows = [[one.field, _short(one.stored), _short(one.found)] for one in different]
     if as_json:
         fields = [dict(zip(("field", "card", "measured"), row, strict=True)) for row in rows]
-        click.echo(json.dumps({"name": found.name, "differences": fields}))
+        echo(json_text({"name": found.name, "differences": fields}))
     elif different:
         print_table(["field", "card", "measured"], rows, words=True)
     else:
-        click.echo(f"{found.name}: the card agrees with the measurements")
+        echo(f"{found.name}: the card agrees with the measurements")
     if not different:
         return
     n = len(different)
-    raise SnnZooError(f"{before} differs from the measurements in {n} fields: write it anew with -o {before} --force")
+    raise SnnZooError(
+        f"{before} differs from the measurements in {counted(n, 'field')}: write it anew with -o {before} --force"
+    )
 
 
 def _short(value: object) -> str:

@@ -3,7 +3,10 @@
 import click
 from click.shell_completion import get_completion_class
 
-from converters.cli.console import command
+from converters.cli.console import (
+    command,
+    echo,
+)
 
 __all__ = ["completion"]
 
@@ -28,4 +31,4 @@ def completion(shell: str) -> None:
     found = get_completion_class(shell)
     assert found is not None
     root = click.get_current_context().find_root()
-    click.echo(found(root.command, {}, "zoo", VARIABLE).source())
+    echo(found(root.command, {}, "zoo", VARIABLE).source())

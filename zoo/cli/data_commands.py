@@ -1,11 +1,17 @@
 """The commands `data list` and `data pull`."""
 
-import json
 from pathlib import Path
 
 import click
 
-from converters.cli.console import CONTEXT_SETTINGS, Command, json_option, talk_options
+from converters.cli.console import (
+    CONTEXT_SETTINGS,
+    Command,
+    echo,
+    json_option,
+    json_text,
+    talk_options,
+)
 from converters.cli.options import DataPlaces, cache_option, complete_data, places_options
 
 __all__ = ["data"]
@@ -34,10 +40,10 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
 
     found = {name: find_dataset(name, data_dir=places.data_dir, cache_dir=places.cache_dir) for name in dataset_names()}
     if as_json:
-        click.echo(json.dumps({name: None if path is None else str(path) for name, path in found.items()}))
+        echo(json_text({name: None if path is None else str(path) for name, path in found.items()}))
         return
     for name, path in found.items():
-        click.echo(f"{name:<16}{path or 'missing (zoo data pull ' + name + ')'}")
+        echo(f"{name:<16}{path or 'missing (zoo data pull ' + name + ')'}")
 
 
 @data.command("pull", cls=Command)
@@ -54,4 +60,4 @@ def data_pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
     from bootstrap_core.data.datasets import pull_dataset
 
     folder = pull_dataset(name, cache_dir=cache_dir)
-    click.echo(json.dumps({"name": name, "path": str(folder)}) if as_json else folder)
+    echo(json_text({"name": name, "path": str(folder)}) if as_json else folder)

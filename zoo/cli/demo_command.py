@@ -1,12 +1,20 @@
 """The command `demo`."""
 
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.console import command, force_option, json_option, print_table, refuse_existing, say
+from converters.cli.console import (
+    command,
+    echo,
+    force_option,
+    json_option,
+    json_text,
+    print_table,
+    refuse_existing,
+    say,
+)
 from converters.cli.options import PathArgument, percent
 
 if TYPE_CHECKING:
@@ -48,11 +56,11 @@ def demo(folder: Path, force: bool, as_json: bool) -> None:
     if as_json:
         score = {"time_steps": found.score.time_steps, "accuracy": found.score.accuracy}
         outputs = [file_entry(folder / name) for name in FILES]
-        click.echo(json.dumps({MODEL: score, "conversion": found.conversion.report, "outputs": outputs}))
+        echo(json_text({MODEL: score, "conversion": found.conversion.report, "outputs": outputs}))
         return
     say("")
     _print_demo(found)
-    click.echo()
+    echo()
     print_table(["file", "what it is"], [[str(folder / name), what] for name, what in FILES.items()], words=True)
 
 

@@ -5,7 +5,15 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.console import command, command_line, force_option, json_option, refuse_existing
+from converters.cli.console import (
+    command,
+    command_line,
+    echo,
+    force_option,
+    json_option,
+    json_text,
+    refuse_existing,
+)
 from converters.cli.options import (
     THREADS_HELP,
     DataPlaces,
@@ -57,7 +65,6 @@ def gallery(
 
     Example: zoo gallery mnist-dense -o page.html
     """
-    import json
 
     from converters.report.gallery import gallery_page, measure_gallery
     from specs.files.whole_file import write_whole
@@ -74,7 +81,7 @@ def gallery(
     page = gallery_page(model, figures, source=source, command=command_line(), reports=_reports(source))
     write_whole(output, page.encode())
     if as_json:
-        click.echo(json.dumps({
+        echo(json_text({
             "model": source,
             "output": str(output),
             "data": dataset.name,
@@ -83,7 +90,7 @@ def gallery(
             "seconds": figures.seconds,
         }))  # fmt: skip
     else:
-        click.echo(output)
+        echo(output)
 
 
 def _reports(source: str) -> "list[EpochReport]":

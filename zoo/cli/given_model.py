@@ -12,6 +12,7 @@ from converters.cli.console import print_table, say, say_notes, warn
 from converters.cli.options import complete_from
 from specs.dataset_sources import dataset_names, doubts
 from specs.errors import DataError, SnnZooError
+from specs.words import counted
 
 if TYPE_CHECKING:
     from converters.model import Model
@@ -60,7 +61,7 @@ def print_layers(network: "NetworkSpec") -> None:
     from specs.summary import summarize
 
     rows, graded = summarize(network), network.input.encoding is Encoding.GRADED
-    bits = f", {network.input.bits} bits" if graded else ""
+    bits = f", {counted(network.input.bits, 'bit')}" if graded else ""
     total = [
         "total",
         "",

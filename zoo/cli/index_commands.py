@@ -1,13 +1,21 @@
 """The commands `list`, `pull` and `publish`, which work with indexes of models."""
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
-from converters.cli.console import byte_bar, command, force_option, json_option, print_table, say
+from converters.cli.console import (
+    byte_bar,
+    command,
+    echo,
+    force_option,
+    json_option,
+    json_text,
+    print_table,
+    say,
+)
 from converters.cli.options import PathArgument, cache_option, complete_models, percent
 from zoo.model_format import ModelFormat
 
@@ -62,7 +70,7 @@ def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: P
             "pulled": local,
         })  # fmt: skip
     if as_json:
-        click.echo(json.dumps({"models": rows}))
+        echo(json_text({"models": rows}))
         return
     print_table(
         ["name", "revision", "data", "T", "accuracy", "MB", "index"],
@@ -142,9 +150,9 @@ def pull(
         })  # fmt: skip
         if not as_json:
             for path in paths:
-                click.echo(path)
+                echo(path)
     if as_json:
-        click.echo(json.dumps({"models": pulled}))
+        echo(json_text({"models": pulled}))
 
 
 @command("publish")
@@ -175,4 +183,4 @@ def publish_model(file: Path, card: Path, url: str, own_data: bool, as_json: boo
     from zoo.hub.publish import publish
 
     reference = publish(file, card, url, own_data=own_data)
-    click.echo(json.dumps({"published": reference, "index": url}) if as_json else reference)
+    echo(json_text({"published": reference, "index": url}) if as_json else reference)

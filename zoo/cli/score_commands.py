@@ -1,6 +1,5 @@
 """The commands `eval` and `predict`, which run a model."""
 
-import json
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -12,8 +11,10 @@ from click.core import ParameterSource
 
 from converters.cli.console import (
     command,
+    echo,
     force_option,
     json_option,
+    json_text,
     note_missing_library,
     print_table,
     refuse_existing,
@@ -41,6 +42,7 @@ if TYPE_CHECKING:
     from bootstrap_core.analysis.evaluation import Evaluation, Runnable
     from bootstrap_core.data.datasets import Dataset, Split
     from bootstrap_core.network.mode import Mode
+    from converters.model import Model
     from specs.network import NetworkSpec
 
 __all__ = ["evaluate_model", "predict"]
@@ -130,12 +132,11 @@ def evaluate_model(
         runnable = IntegerNetwork(network)
     scores, beyond = _score_each(runnable, test, Mode(mode), steps)
     if scores and as_json:
-        click.echo(json.dumps(_scores_as_json(source, model.card, dataset, engine, scores)))
+        echo(json_text(_scores_as_json(source, model.card, dataset, engine, scores)))
     elif scores:
         say_fresh(trained)
         say_sample(dataset)
-        if trained and dataset.name not in dataset_names():
-            _say_chance(max(score.accuracy for score in scores), model.spec.n_classes)
+        _say_chance(model, max(score.accuracy for score in scores), own_images=dataset.name not in dataset_names())
         _print_scores(model.spec, scores, engine)
         if mode == "ann" and model.told("conversion"):
             say("note: ANN means this network with its fitted activations, not the ANN that it was converted from")
@@ -159,6 +160,7 @@ def evaluate_model(
     help="Invert brightness, or do not. [default: invert if the object is darker than the background, for models of "
     "MNIST and Fashion-MNIST]",
 )
+@click.option(STEPS, type=click.IntRange(1, 4096), help="Number of time steps. [default: as in the spec]")
 @click.option(
     "--animate", type=PathArgument, help="Also write the output spikes for the first image as a GIF, FILE.gif."
 )
@@ -169,6 +171,7 @@ def predict(
     source: str,
     images: tuple[Path, ...],
     invert: bool | None,
+    time_steps: int | None,
     animate: Path | None,
     classes: tuple[str, ...],
     force: bool,
@@ -193,7 +196,13 @@ def predict(
     network, names = model.build(), classes or model.classes
     unreadable = list[DataError]()
     predictions = predict_files(
-        network, images, data=model.data, shape=model.image_shape, invert=invert, on_unreadable=unreadable.append
+        network,
+        images,
+        data=model.data,
+        shape=model.image_shape,
+        invert=invert,
+        time_steps=time_steps,
+        on_unreadable=unreadable.append,
     )
     for p in predictions:
         say(f"{p.path}: {p.done}")
@@ -211,7 +220,7 @@ def predict(
             }
             for p in predictions
         ]
-        click.echo(json.dumps({"predictions": rows}))
+        echo(json_text({"predictions": rows}))
     elif predictions:
         print_table(
             ["image", "class", "probability", "next class", "probability"],
@@ -221,7 +230,7 @@ def predict(
             ],
         )
     if predictions and animate is not None:
-        say(str(animate_prediction(network, predictions[0], animate)))
+        say(str(animate_prediction(network, predictions[0], animate, time_steps=time_steps)))
     if unreadable:
         raise DataError("\n".join(map(str, unreadable)))
 
@@ -269,13 +278,21 @@ def _image_bar(n_images: int) -> Iterator[Callable[[int], object]]:
         yield bar.update
 
 
-def _say_chance(accuracy: float, n_classes: int) -> None:
-    """Print a note if an accuracy is near chance: less than `NEAR_CHANCE` of the way from chance to 1."""
-    chance = 1 / n_classes
-    if accuracy < chance + NEAR_CHANCE * (1 - chance):
+def _say_chance(model: "Model", accuracy: float, *, own_images: bool) -> None:
+    """Print what may be wrong if a trained model is less than `NEAR_CHANCE` of the way from chance to 1."""
+    from specs.block import Encoding
+
+    chance, entering = 1 / model.spec.n_classes, model.spec.input
+    if accuracy >= chance + NEAR_CHANCE * (1 - chance):
+        return
+    near = f"note: {percent(accuracy)} is near chance ({percent(chance)})"
+    normalises = entering.encoding is Encoding.GRADED or (entering.mean, entering.std) != (0, 1)
+    if model.told("conversion") and not normalises:
+        say(f"{near}: if the training normalised its images, convert again with its --mean and --std")
+    elif own_images and (model.told("conversion") or model.told("training")):
         say(
-            f"note: {percent(accuracy)} is near chance ({percent(chance)}): the data may number the classes in another "
-            "order than the model (name them in the model's order with --classes)"
+            f"{near}: the data may number the classes in another order than the model (name them in the model's order "
+            "with --classes)"
         )
 
 
@@ -305,7 +322,7 @@ def _print_scores(spec: "NetworkSpec", scores: "list[Evaluation]", engine: str) 
     )
 
     last = scores[-1]
-    click.echo()
+    echo()
     print_table(
         [f"layer, T={last.time_steps}" if last.mode.spiking else "layer", "rate", "synops/image"],
         [

@@ -9,7 +9,16 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.console import command, force_option, json_option, print_table, refuse_existing, say
+from converters.cli.console import (
+    command,
+    echo,
+    force_option,
+    json_option,
+    json_text,
+    print_table,
+    refuse_existing,
+    say,
+)
 from converters.cli.options import PathArgument, complete_models
 from specs.errors import IntegrityError, SnnZooError
 from zoo.cli.given_model import own_card, print_layers, read_and_say, say_fresh
@@ -72,7 +81,7 @@ def show(
     if markdown:
         from zoo.runs.card_text import as_markdown
 
-        click.echo(_printable(as_markdown(_needed(card, source))), nl=False)
+        echo(as_markdown(_needed(card, source)), nl=False)
     elif other is not None:
         _show_difference(layers_of(source), layers_of(other), as_json)
     elif is_netx(source):
@@ -115,7 +124,7 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
             print_table(["check" if source else name, "result", "found"], rows, words=True)
     passed = all(report["passed"] for report in reports)
     if as_json:
-        click.echo(json.dumps({"passed": passed, "models": reports} if source is None else reports[0]))
+        echo(json_text({"passed": passed, "models": reports} if source is None else reports[0]))
     if not passed:
         raise click.exceptions.Exit(1)
 
@@ -135,7 +144,7 @@ def _draw(source: str, path: Path, force: bool, as_json: bool) -> None:
         graph = graph_of_model(model, trained=trained)
     drawn = graph_svg(graph) if path.suffix == ".svg" else graph_page(graph)
     write_whole(path, drawn.encode())
-    click.echo(json.dumps({"model": source, "output": str(path)}) if as_json else path)
+    echo(json_text({"model": source, "output": str(path)}) if as_json else path)
 
 
 def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
@@ -143,18 +152,18 @@ def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
 
     if as_json:
         measured = None if card is None else card.model_dump(mode="json")
-        click.echo(json.dumps({"spec": model.spec.model_dump(mode="json"), "card": model.card, "measured": measured}))
+        echo(json_text({"spec": model.spec.model_dump(mode="json"), "card": model.card, "measured": measured}))
         return
     if card is not None:
         _show_card(card)
         return
-    click.echo(_printable(f"{model.spec.name}: {model.spec.description}".rstrip(": ")))
-    click.echo(f"T = {model.spec.time_steps}")
+    echo(f"{model.spec.name}: {model.spec.description}".rstrip(": "))
+    echo(f"T = {model.spec.time_steps}")
     print_layers(model.spec)
     for topic, facts in groupby(card_rows(model.card), key=itemgetter(0)):
-        click.echo(_printable(f"\n{topic}"))
+        echo(f"\n{topic}")
         for _, key, value in facts:
-            click.echo(click.wrap_text(_printable(": ".join(filter(None, (key, value)))), WIDTH, "  ", "    "))
+            echo(click.wrap_text(": ".join(filter(None, (key, value))), WIDTH, "  ", "    "))
 
 
 def _needed(card: "Card | None", source: str) -> "Card":
@@ -174,17 +183,17 @@ def _needed(card: "Card | None", source: str) -> "Card":
 def _show_card(card: "Card") -> None:
     from zoo.runs.card_text import sections
 
-    click.echo(click.wrap_text(_printable(f"{card.name}: {card.description}".rstrip(": ")), WIDTH))
+    echo(click.wrap_text(f"{card.name}: {card.description}".rstrip(": "), WIDTH))
     for section in sections(card):
-        click.echo(f"\n{section.title}")
+        echo(f"\n{section.title}")
         if section.words:
             width = 2 + max(len(name) for name, _ in section.rows)
             for name, text in section.rows:
-                click.echo(click.wrap_text(_printable(text), WIDTH, f"  {name:<{width}}", " " * (width + 2)))
+                echo(click.wrap_text(text, WIDTH, f"  {name:<{width}}", " " * (width + 2)))
         else:
-            print_table(list(section.header), [[*map(_printable, row)] for row in section.rows])
+            print_table(list(section.header), [list(row) for row in section.rows])
         if section.note:
-            click.echo(click.wrap_text(_printable(section.note), WIDTH))
+            echo(click.wrap_text(section.note, WIDTH))
 
 
 def _plot_curves(card: "Card", path: Path) -> Path:
@@ -209,11 +218,6 @@ def _plot_curves(card: "Card", path: Path) -> Path:
     )
 
 
-def _printable(text: str) -> str:
-    """Replace characters of a foreign text that could control the terminal."""
-    return "".join(letter if letter.isprintable() or letter == "\n" else "\N{REPLACEMENT CHARACTER}" for letter in text)
-
-
 def _show_netx(source: str, as_json: bool) -> None:
     from converters.formats.netx.netx_report import describe_layer, layer_header, layer_row, neuron_header, neuron_rows
     from zoo.sources import layers_of
@@ -225,14 +229,14 @@ def _show_netx(source: str, as_json: bool) -> None:
             spec = None if file.spec is None else json.loads(file.spec)
         except (ValueError, RecursionError) as error:
             raise IntegrityError(f"{source}: the spec in it is not JSON: {error}") from None
-        click.echo(json.dumps({"time_steps": file.time_steps, "spec": spec, "layers": layers}))
+        echo(json_text({"time_steps": file.time_steps, "spec": spec, "layers": layers}))
         return
     print_table(layer_header(), [layer_row(i, layer) for i, layer in enumerate(file.layers)])
-    click.echo()
+    echo()
     print_table(neuron_header(), neuron_rows(file), words=True)
-    click.echo(f"\ntime steps: {file.time_steps or 'not in the file'}")
+    echo(f"\ntime steps: {file.time_steps or 'not in the file'}")
     if file.problems:
-        click.echo(f"not a network of CUBA blocks: {'; '.join(file.problems)}")
+        echo(f"not a network of CUBA blocks: {'; '.join(file.problems)}")
 
 
 def _show_difference(a: "NetxFile", b: "NetxFile", as_json: bool) -> None:
@@ -240,7 +244,7 @@ def _show_difference(a: "NetxFile", b: "NetxFile", as_json: bool) -> None:
 
     found = list(differences(a, b))
     if as_json:
-        click.echo(json.dumps({"same": not found, "differences": [asdict(one) for one in found]}))
+        echo(json_text({"same": not found, "differences": [asdict(one) for one in found]}))
     elif found:
         print_table(
             ["layer", "what", "difference"],
@@ -248,7 +252,7 @@ def _show_difference(a: "NetxFile", b: "NetxFile", as_json: bool) -> None:
             words=True,
         )
     else:
-        click.echo("all layers are the same")
+        echo("all layers are the same")
 
 
 def _kind(a: "NetxFile", b: "NetxFile", index: int) -> str:

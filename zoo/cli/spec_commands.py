@@ -7,10 +7,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from converters.cli.console import command, force_option, json_option, refuse_existing
-from converters.cli.options import PathArgument, Seed
-from specs.dataset_sources import TRAINING_IMAGES
-from specs.errors import SpecError
+from converters.cli.console import (
+    command,
+    echo,
+    force_option,
+    json_option,
+    json_text,
+    refuse_existing,
+)
+from converters.cli.options import PathArgument, Seed, set_option
+from specs.dataset_sources import TRAINING_IMAGES, find_user_data
+from specs.errors import DataError, SnnZooError, SpecError
 from specs.files.given_file import is_text
 from zoo.cli.given_model import complete_specs, print_layers, say_doubts
 
@@ -29,13 +36,14 @@ def schema() -> None:
     """
     from specs.io import json_schema
 
-    click.echo(json.dumps(json_schema(), indent=2))
+    echo(json.dumps(json_schema(), indent=2))
 
 
 @command()
 @click.argument("spec", shell_complete=complete_specs)
+@set_option
 @json_option
-def check(spec: str, as_json: bool) -> None:
+def check(spec: str, assignments: tuple[str, ...], as_json: bool) -> None:
     """Validate SPEC, a YAML file or a name, and print its layers.
 
     Also checks that zoo train would accept the recipe: its data and its teacher must have a known name or exist here.
@@ -46,20 +54,39 @@ def check(spec: str, as_json: bool) -> None:
     """
     from specs.summary import summarize
 
-    network = _load_spec(spec, find_data=True)
+    network = _load_spec(spec, find_data=not assignments)
+    if assignments:
+        from zoo.sources import override_spec
+
+        network = override_spec(network, assignments)
     if network.training:
-        _check_recipe(network, network.training)
+        try:
+            _check_recipe(network, network.training)
+        except SnnZooError as error:
+            raise type(error)(f"{_place(spec, str(error).partition(':')[0], assignments)}{error}") from None
     if as_json:
         layers = [asdict(row) for row in summarize(network)]
-        click.echo(json.dumps({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
+        echo(json_text({"name": network.name, "time_steps": network.time_steps, "layers": layers}))
     else:
         print_layers(network)
     if network.training:
         say_doubts(network, network.training)
 
 
+def _place(spec: str, field: str, assignments: tuple[str, ...]) -> str:
+    """Return file and line of a field as the begin of a message; empty if the field may come from an assignment."""
+    from specs.io import line_of
+
+    line = None if assignments else line_of(spec, field)
+    return "" if line is None else f"{spec}:{line}: "
+
+
 def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
-    """Raise the errors that `zoo train` would raise for a recipe."""
+    """Raise the errors that `zoo train` would raise for a recipe; each begins with the field."""
+    try:
+        find_user_data(recipe.data)
+    except DataError as error:
+        raise DataError(f"training.data: {error}") from None
     if n_images := TRAINING_IMAGES.get(recipe.data):
         recipe.check_images(n_images)
     recipe.check_own_teacher(fitted=recipe.snn_epochs < recipe.epochs)  # ANN epochs fit the activations
@@ -92,7 +119,7 @@ def build(spec: str, output: Path, seed: int, force: bool, as_json: bool) -> Non
     refuse_existing(output, force)
     model = Model.of(build_network(_load_spec(spec), seed=seed))
     written = write_model(model, output)
-    click.echo(json.dumps(file_entry(written)) if as_json else written)
+    echo(json_text(file_entry(written)) if as_json else written)
 
 
 def _load_spec(source: str, *, find_data: bool = False) -> "NetworkSpec":

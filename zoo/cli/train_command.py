@@ -1,6 +1,5 @@
 """The command `train`."""
 
-import json
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -11,9 +10,12 @@ import click
 from converters.cli.console import (
     INTERRUPTED,
     command,
+    echo,
+    echo_over,
     force_option,
     is_quiet,
     json_option,
+    json_text,
     note_missing_library,
     print_table,
     refuse_existing,
@@ -31,10 +33,12 @@ from converters.cli.options import (
     percent,
     run_options,
     say_sample,
+    set_option,
     use_threads,
 )
 from specs.dataset_sources import check_class_names, found_data
 from specs.errors import SnnZooError
+from specs.words import counted
 from zoo.cli.given_model import check_named_data, complete_specs, say_doubts
 
 if TYPE_CHECKING:
@@ -67,13 +71,7 @@ BAR_WIDTH = 79
     help="Number type of matrix products; auto: bfloat16 where the CPU is faster with it. Same as --set "
     "training.precision=NAME.",
 )
-@click.option(
-    "--set",
-    "assignments",
-    multiple=True,
-    metavar="KEY=VALUE",
-    help="Replace a field of the spec, as in training.epochs=5 or blocks.0.features=64. May be repeated.",
-)
+@set_option
 @click.option("--resume", is_flag=True, help="Continue from the checkpoint in the folder.")
 @click.option(
     "--timeout",
@@ -188,8 +186,8 @@ def _start_run(
     )
     if group.leads and run.planned_epochs is not None:
         warn(
-            f"up to epoch {len(run.reports)} the learning rate was planned for {run.planned_epochs} epochs: a run of "
-            f"{recipe.epochs} epochs without a break would end with other weights"
+            f"up to epoch {len(run.reports)} the learning rate was planned for {counted(run.planned_epochs, 'epoch')}: "
+            f"a run of {counted(recipe.epochs, 'epoch')} without a break would end with other weights"
         )
     if group.leads and recipe.teacher is not None:
         _say_of_teacher(spec, run, recipe.teacher)
@@ -244,14 +242,14 @@ def _train(run: "TrainingRun") -> None:
     run.score_start()
     if not (quiet or run.finished):
         if run.start_accuracy is not None:
-            click.echo(f"before training: SNN accuracy {run.start_accuracy:.2%} on the validation images", err=True)
-        click.echo(f"*: best SNN accuracy on the validation images so far, saved as {run.model_path.name}", err=True)
-        click.echo(_columns(EPOCH_HEADER, run.recipe.epochs), err=True)
+            echo(f"before training: SNN accuracy {run.start_accuracy:.2%} on the validation images", err=True)
+        echo(f"*: best SNN accuracy on the validation images so far, saved as {run.model_path.name}", err=True)
+        echo(_columns(EPOCH_HEADER, run.recipe.epochs), err=True)
     try:
         while not run.finished:
             report = run.run_epoch(_EpochBar(run.trainer.epoch) if bar else lambda done, total: None)
             if not quiet:
-                click.echo(_epoch_line(report, run.recipe.epochs), err=True)
+                echo(_epoch_line(report, run.recipe.epochs), err=True)
                 if report.overflow and not explained:
                     say("!: a state leaves the chip's 24 bits on validation images; epochs without ! are preferred")
                 explained = explained or report.overflow is not None
@@ -259,8 +257,8 @@ def _train(run: "TrainingRun") -> None:
         if not run.group.leads:
             raise SystemExit(INTERRUPTED) from None
         what = "best model so far is" if run.trainer.epoch else "first epoch has not ended; its weights are in"
-        click.echo(f"\nStopped; the {what} {run.model_path}", err=True)
-        click.echo("Continue with the same command and --resume", err=True)
+        echo(f"\nStopped; the {what} {run.model_path}", err=True)
+        echo("Continue with the same command and --resume", err=True)
         raise SystemExit(INTERRUPTED) from None
 
 
@@ -275,9 +273,9 @@ class _EpochBar:
         filled = "#" * (20 * done // total)
         rate, left = done / seconds, seconds / done * (total - done)
         line = f"epoch {self.epoch + 1}  [{filled:<20}] {done}/{total}  {rate:.0f} batches/s  {left:.0f} s left"
-        click.echo(f"\r{line:<{BAR_WIDTH}}", err=True, nl=False)
+        echo_over(f"{line:<{BAR_WIDTH}}")
         if done == total:
-            click.echo("\r" + " " * BAR_WIDTH + "\r", err=True, nl=False)
+            echo_over(" " * BAR_WIDTH + "\r")
 
 
 def _epoch_line(report: "EpochReport", epochs: int) -> str:
@@ -321,7 +319,7 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
         cure = "use a smaller learning rate" if run.recipe.initialize else scaling
         warn(f"no neuron of block {silent} ever spikes: {cure}, or train longer")
     if as_json:
-        click.echo(json.dumps({
+        echo(json_text({
             "model": str(run.model_path),
             "epoch": best.epoch,
             "validation": {"snn": best.validation_snn_accuracy},
@@ -340,4 +338,4 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
             ["test, ANN", percent(ann.accuracy), f"{ann.n_images:,}"],
         ],
     )
-    click.echo(run.model_path)
+    echo(run.model_path)

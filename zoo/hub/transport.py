@@ -152,7 +152,7 @@ class HubTransport(WebTransport):
             from huggingface_hub import hf_hub_url
             from huggingface_hub.utils import build_hf_headers
         except ImportError:
-            raise SnnZooError(f"{url} needs huggingface_hub: pip install 'snnzoo[hub]'") from None
+            raise SnnZooError(f"{url} needs huggingface_hub: pip install huggingface_hub") from None
         self.repository, self.revision, self.folder = found[1], found[2] or "main", found[3] or ""
         address = hf_hub_url(self.repository, "-", subfolder=self.folder or None, revision=self.revision)
         headers = {name: value for name, value in build_hf_headers().items() if name == "authorization"}
@@ -166,7 +166,7 @@ class FsspecTransport:
         try:
             from fsspec.core import url_to_fs
         except ImportError:
-            raise SnnZooError(f"{url} needs fsspec: pip install 'snnzoo[hub]'") from None
+            raise SnnZooError(f"{url} needs fsspec: pip install fsspec") from None
         self.url = url
         self._files, self._root = url_to_fs(url)
 

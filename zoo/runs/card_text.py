@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from statistics import mean
 
 from specs.training import TrainingSpec
+from specs.words import counted
 from zoo.model_format import ModelFormat
 from zoo.runs.card import Card, OperationsOf, Versions, seed_accuracies
 
@@ -185,7 +186,7 @@ def _input_words(card: Card) -> str:
     spec = card.input
     shape = "x".join(map(str, spec.shape))
     if spec.levels > 1:
-        return f"{shape}, pixels in 0..1, as integers of {spec.bits} bits"
+        return f"{shape}, pixels in 0..1, as integers of {counted(spec.bits, 'bit')}"
     return f"{shape}, pixels in 0..1, normalised by (x - {spec.mean:g}) / {spec.std:g}, as spikes"
 
 

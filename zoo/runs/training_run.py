@@ -18,10 +18,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Json, TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, evaluate, evaluate_exactly
+from bootstrap_core.analysis.statistics import first_problem
 from bootstrap_core.data.datasets import Dataset, check_split
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
@@ -30,6 +31,7 @@ from bootstrap_core.training.distributed import ALONE, Group
 from bootstrap_core.training.trainer import EpochReport, Teacher, Trainer
 from converters.formats.model_files import write_model
 from converters.formats.safetensors_file import read_safetensors
+from converters.formats.state_dict_file import check_pickle
 from converters.model import Model
 from specs.errors import IntegrityError, SnnZooError
 from specs.files.file_digest import sha256_of
@@ -38,6 +40,7 @@ from specs.io import dump_spec
 from specs.network import NetworkSpec
 from specs.shapes import fit_input
 from specs.training import LearningRateSchedule, TrainingSpec
+from specs.words import counted
 from zoo.runs.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 
@@ -217,28 +220,36 @@ class TrainingRun:
         }
 
     def _identity(self) -> NetworkSpec:
-        """Return the spec with what a resumed run may change: numbers of epochs, and the folder of its data."""
-        recipe = self.recipe.model_copy(update={"epochs": 1, "snn_epochs": 0, "data": Path(self.recipe.data).name})
+        """Return the spec with what a resumed run may change: numbers of epochs, and the folder of its data.
+
+        The trainer's state holds the whole recipe.
+        """
+        changes = {"epochs": 1, "snn_epochs": 0, "crossover_epochs": (), "data": Path(self.recipe.data).name}
+        recipe = self.recipe.model_copy(update=changes)
         return self.spec.model_copy(update={"training": recipe})
 
     def _resume(self) -> None:
         path = self.folder / CHECKPOINT
-        if self.group.leads and not path.exists():
-            raise SnnZooError(f"nothing to resume: {path} does not exist")
-        data = self.group.spread_bytes(path.read_bytes() if self.group.leads else b"")
+        data = self.group.spread_bytes(_read_checked(path) if self.group.leads else b"")
         try:
             state = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
-            spec, self.reports = NetworkSpec.model_validate_json(state["spec"]), state["reports"]
+            known = _Checkpoint.model_validate(state)
+        except ValidationError as error:
+            raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {first_problem(error)}") from None
         except Exception as error:  # torch.load raises many types for damaged files
             raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {error}") from None
-        if differing := _differing(spec.model_dump(), self._identity().model_dump()):
+        self.reports = [asdict(report) for report in known.reports]
+        if differing := _differing(known.spec.model_dump(), self._identity().model_dump()):
             raise SnnZooError(
                 f"{path} has another spec (differs in: {', '.join(differing)}): resume with the spec.yaml beside it"
             )
-        self.trainer.load_state_dict(state)
+        try:
+            self.trainer.load_state_dict(state)
+        except IntegrityError as error:
+            raise IntegrityError(f"{path} is not a checkpoint of snnzoo: {error}") from None
         if self.trainer.epoch > self.recipe.epochs:
             raise SnnZooError(
-                f"{path} has {self.trainer.epoch} epochs, more than the {self.recipe.epochs} of the recipe: "
+                f"{path} has {counted(self.trainer.epoch, 'epoch')}, more than the {self.recipe.epochs} of the recipe: "
                 f"resume with at least {self.trainer.epoch}, or train anew with --force"
             )
         taught_by = state.get("teacher_revision", self.teacher_revision)
@@ -257,6 +268,34 @@ class TrainingRun:
         falls = self.recipe.learning_rate_schedule is LearningRateSchedule.COSINE
         if falls and self.reports and before.epochs != self.recipe.epochs:
             self.planned_epochs = before.epochs
+
+
+class _Checkpoint(BaseModel):
+    """Fields of a checkpoint, besides the trainer's state; early versions lack the fields with a default."""
+
+    model_config = ConfigDict(revalidate_instances="always")
+    spec: Json[NetworkSpec]
+    reports: list[EpochReport]
+    start_revision: str | None = None
+    start_changes: list[str] = []
+    teacher_revision: str | None = None
+    epoch: int
+
+    @model_validator(mode="after")
+    def _check(self) -> "_Checkpoint":
+        if [report.epoch for report in self.reports] != list(range(self.epoch)):
+            raise ValueError("reports: there must be one for each epoch, in order")
+        if self.reports and not any(report.best for report in self.reports):
+            raise ValueError("reports: none is the best")
+        return self
+
+
+def _read_checked(path: Path) -> bytes:
+    """Read a checkpoint, as a file from elsewhere: no pipe, no device, nothing that unpacks without end."""
+    if not path.exists():
+        raise SnnZooError(f"nothing to resume: {path} does not exist")
+    check_pickle(path)
+    return path.read_bytes()
 
 
 def _differing(ours: Any, theirs: Any, name: str = "") -> list[str]:
@@ -292,7 +331,7 @@ def load_teacher(spec: NetworkSpec, device: str = "cpu") -> Teacher | None:
         sizes = f"{list(model.spec.input.shape)}, but {spec.name} takes {list(spec.input.shape)}"
         raise SnnZooError(f"training.teacher: {source!r} takes images of {sizes}")
     if model.spec.n_classes != spec.n_classes:
-        classes = f"{model.spec.n_classes} classes, but {spec.name} has {spec.n_classes}"
+        classes = f"{counted(model.spec.n_classes, 'class')}, but {spec.name} has {spec.n_classes}"
         raise SnnZooError(f"training.teacher: {source!r} has {classes}")
     return partial(network, mode=Mode.ANN)
 

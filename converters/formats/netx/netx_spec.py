@@ -14,6 +14,7 @@ from specs.errors import ConversionError, IntegrityError, SpecError, Unsupported
 from specs.fields import VTH_MANT_MAX, Shape
 from specs.io import name_from, spec_from_document
 from specs.network import NetworkSpec
+from specs.words import counted
 
 __all__ = ["spec_of_netx"]
 
@@ -69,7 +70,8 @@ def _inferred(file: NetxFile, path: Path, input_bits: int, notes: list[str]) -> 
         entering = {"encoding": "graded", "bits": input_bits}
         levels = 2**input_bits - 1
         notes.append(
-            f"the file has no input neurons: pixels in 0..1 enter the first synapse as integers of {input_bits} bits"
+            f"the file has no input neurons: pixels in 0..1 enter the first synapse as integers of "
+            f"{counted(input_bits, 'bit')}"
         )
         if layers[0].kind == "flatten":
             shape = (prod(shape),)

@@ -20,6 +20,7 @@ from converters.model import Model
 from specs.errors import SpecError, UnsupportedError
 from specs.io import spec_from_document
 from specs.neuron import LearnDecays, Reset
+from specs.words import counted
 
 __all__ = ["model_of"]
 
@@ -222,7 +223,7 @@ def _input_notes(network: Network) -> list[str]:
     if isinstance(entering, InputBlock):
         grid = "truncated to 1/64" if entering.spec.exact_input else "rounded to 2/64"
         return [f"input: the graph begins with neurons, so the input is their current, {grid}"]
-    notes = [f"input: images in 0..1, rounded to {network.spec.input.bits} bits, the same in each step"]
+    notes = [f"input: images in 0..1, rounded to {counted(network.spec.input.bits, 'bit')}, the same in each step"]
     assert isinstance(block, SpikingBlock | AffineBlock)
     weight = block.quantized_weight().double().flatten(1)
     worst = max(_largest(weight.clamp_min(0)), _largest((-weight).clamp_min(0))) * block.levels * STATE

@@ -11,7 +11,7 @@ from google.protobuf.message import DecodeError, Message  # type: ignore[import-
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
-from specs.files.given_file import check_given_file
+from specs.files.given_file import check_given_file, real_path
 from specs.files.limits import ONNX_BYTES, ONNX_ELEMENTS, ONNX_NODES
 from specs.files.memory import refuse_beyond_memory
 from specs.imposter import refuse_imposter
@@ -155,10 +155,10 @@ def _read_external(tensor: TensorProto, path: Path, where: str, left: int) -> by
     absolute = PurePosixPath(location).is_absolute() or PureWindowsPath(location).anchor
     if not location or "\0" in location or absolute or ".." in parts:
         raise IntegrityError(f"{where}: its data are in {location!r}; only files in the model's folder are read")
-    folder = path.parent.resolve()
+    folder = real_path(path.parent)
     file = folder.joinpath(*PurePosixPath(location).parts)
     try:
-        inside = file.resolve().is_relative_to(folder) and not _has_links(file, folder)
+        inside = real_path(file).is_relative_to(folder) and not _has_links(file, folder)
         if not inside:
             raise IntegrityError(f"{where}: its data are in {location!r}, behind a link; links are not followed")
         if not file.is_file():

@@ -251,7 +251,7 @@ def test_other_suffixes_are_refused(tmp_path) -> None:
 
 def test_without_matplotlib_the_extra_is_named(monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
-    with pytest.raises(SnnZooError, match=r"pip install 'snnzoo\[plot\]'"):
+    with pytest.raises(SnnZooError, match=r"needs matplotlib: pip install matplotlib"):
         plots.draw_raster(torch.ones(2, 2))
 
 

@@ -241,7 +241,7 @@ def test_what_cannot_be_animated_is_refused(tmp_path, spikes, name, options, mes
 
 def test_without_pillow_the_extra_is_named(tmp_path, monkeypatch) -> None:
     monkeypatch.setitem(sys.modules, "PIL", None)
-    with pytest.raises(SnnZooError, match=r"pip install 'snnzoo\[plot\]'"):
+    with pytest.raises(SnnZooError, match=r"needs Pillow: pip install pillow"):
         animate(ONES, tmp_path / "a.gif")
 
 

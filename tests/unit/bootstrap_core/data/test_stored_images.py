@@ -61,7 +61,7 @@ def test_stored_images_are_taken_as_tensors_are(tmp_path) -> None:
 
 
 @pytest.mark.usefixtures("_all_stored")
-@pytest.mark.parametrize(("x", "message"), [(PIXELS * 2.0, "floats in 0..1"), (PIXELS[..., None], "images of shape")])
+@pytest.mark.parametrize(("x", "message"), [(PIXELS * 2.0, "divide by 255"), (PIXELS[..., None], "images of shape")])
 def test_stored_images_are_checked_as_loaded_ones_are(x, message, tmp_path) -> None:
     np.savez(tmp_path / "a.npz", x=x, y=LABELS)
     with pytest.raises(DataError, match=message):

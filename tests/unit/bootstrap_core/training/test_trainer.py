@@ -119,7 +119,7 @@ def test_labels_beyond_the_classes_are_refused(split: Split, shift: int, told: i
 def test_epochs_beyond_the_recipe_are_refused(split: Split) -> None:
     trainer = Trainer(network(), split, recipe(epochs=1))
     trainer.run_epoch()
-    with pytest.raises(SnnZooError, match="all 1 epochs of the recipe are done"):
+    with pytest.raises(SnnZooError, match="1 epoch done, as many as in the recipe"):
         trainer.run_epoch()
 
 

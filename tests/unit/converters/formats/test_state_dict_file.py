@@ -4,6 +4,7 @@ import json
 import signal
 import subprocess
 import sys
+import warnings
 from argparse import Namespace
 from collections import OrderedDict
 from pickle import UnpicklingError
@@ -190,7 +191,8 @@ def test_views_of_conjugates_are_written_and_nested_tensors_refused(tmp_path) ->
     imaginary = torch.tensor([1 + 2j, 3 - 4j]).conj().imag
     path = saved(tmp_path / "a.pt", {"w": imaginary})
     assert migrated(path, tmp_path / "b.safetensors")[0]["w"].tolist() == [-2, 4]
-    with pytest.warns(UserWarning, match="nested"):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # nested tensors are a prototype in torch, which warns once
         nested = torch.nested.nested_tensor([torch.ones(2), torch.ones(3)])
     with pytest.raises(
         SnnZooError, match=r"w is a nested tensor|nested_tensor"

@@ -131,7 +131,7 @@ def test_by_default_all_matrices_named_weight_do() -> None:
     state = {**network().state_dict(), "table": torch.ones(2, 2), "codes.weight": torch.ones(2, 2, dtype=torch.int8)}
     plan = plan_migration(state, to="parametrized")
     assert {old.name for old, _, _ in plan.renamed} == {"0.weight", "2.weight"}
-    assert plan.notes == ("2 plain weights get a norm of dim 0 (see `only`, `dim`): 0.weight, 2.weight",)
+    assert plan.notes == ("norm of dim 0 for 2 plain weights (see `only`, `dim`): 0.weight, 2.weight",)
 
 
 def test_beside_a_norm_none_does() -> None:
@@ -173,7 +173,7 @@ def test_a_choice_that_cannot_be_is_told(options, message) -> None:
 def test_half_a_norm_is_refused_by_name(name) -> None:
     whole = LEGACY if name in LEGACY else PARAMETRIZED
     missing = next(other for other in whole if other != name)
-    with pytest.raises(ConversionError, match=f"{name} is half a weight norm: {missing} is missing"):
+    with pytest.raises(ConversionError, match=f"{name} is a part of a weight norm.* {missing}, is missing"):
         migrate_state_dict({name: whole[name]}, to="plain")
 
 
@@ -273,7 +273,7 @@ def test_a_name_that_is_taken_is_refused() -> None:
 def test_a_zero_row_gets_ones_and_a_magnitude_of_zero(dim, dtype) -> None:
     weight = torch.tensor([[3.0, 4.0], [0.0, 0.0]], dtype=dtype)
     weight = {0: weight, 1: weight.T.contiguous(), None: weight * 0}[dim]
-    with pytest.warns(UserWarning, match="weight: 1 rows are zero; their magnitude is 0"):
+    with pytest.warns(UserWarning, match="weight: 1 row of zeros, with magnitude 0"):
         found = migrate_state_dict({"weight": weight}, to="legacy", dim=dim)
     g, v = found["weight_g"], found["weight_v"]
     assert g.reshape(-1)[-1] == 0
@@ -291,7 +291,7 @@ def test_a_row_whose_squares_vanish_keeps_its_values(dtype) -> None:
 
 def test_a_direction_of_zeros_with_no_magnitude_is_zero() -> None:
     state = {"weight_g": torch.tensor([[0.0], [2.0]]), "weight_v": torch.tensor([[0.0, 0.0], [3.0, 0.0]])}
-    with pytest.warns(UserWarning, match="weight: 1 rows are zero"):
+    with pytest.warns(UserWarning, match="weight: 1 row of zeros"):
         found = migrate_state_dict(state, to="plain")
     assert same(found, {"weight": torch.tensor([[0.0, 0.0], [2.0, 0.0]])})
 

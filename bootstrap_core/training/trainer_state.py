@@ -1,0 +1,80 @@
+"""Schema of the state of a trainer, as a checkpoint holds it: a file from elsewhere may hold anything."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import torch
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from torch import Tensor
+from torch.optim import Optimizer
+
+from specs.errors import IntegrityError
+from specs.fields import Integer
+from specs.training import TrainingSpec
+
+__all__ = ["TrainerState", "check_tensors", "tensors_of_optimizer"]
+
+
+def _plain(tensor: Tensor) -> Tensor:
+    if tensor.is_nested or tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_meta:
+        raise ValueError("must be a dense tensor with values")
+    return tensor
+
+
+_Tensors = dict[str, Annotated[Tensor, AfterValidator(_plain)]]
+
+
+class _OptimizerState(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    state: dict[Integer, _Tensors]
+
+
+class _AverageState(BaseModel):
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    network: _Tensors
+    n_updates: Annotated[Integer, Field(ge=0)]
+
+
+class TrainerState(BaseModel):
+    """State that `Trainer.state_dict` returns; checkpoints of early versions lack the fields with a default."""
+
+    model_config = ConfigDict(arbitrary_types_allowed=True)
+    epoch: Annotated[Integer, Field(ge=0)]
+    recipe: TrainingSpec
+    network: _Tensors
+    optimizer: _OptimizerState
+    as_ann: _Tensors | None = None
+    average: _AverageState | None = None
+    stats: dict[str, Any]
+    best: tuple[bool, float] | None = None
+
+
+def check_tensors(what: str, found: Mapping[str, Tensor], wanted: Mapping[str, Tensor]) -> None:
+    """Raise `IntegrityError` unless two dicts have the same names, and tensors of the same dtype and shape.
+
+    Args:
+        what: name of the dict, for the message.
+        found: dict of the checkpoint.
+        wanted: dict of the network or optimiser that it is for.
+    """
+    if names := found.keys() ^ wanted.keys():
+        raise IntegrityError(f"{what}: {min(names)} is {'unknown' if min(names) in found else 'missing'}")
+    for name, tensor in wanted.items():
+        ours, theirs = ([str(one.dtype).removeprefix("torch."), *one.shape] for one in (tensor, found[name]))
+        if ours != theirs:
+            raise IntegrityError(f"{what}: {name} must be {ours}, got {theirs}")
+
+
+def tensors_of_optimizer(optimizer: Optimizer, state: Mapping[int, Mapping[str, Tensor]]) -> dict[str, Any]:
+    """Return a state for `Optimizer.load_state_dict` with checked tensors and the settings of `optimizer` itself.
+
+    Raises:
+        IntegrityError: the tensors are not those of AdamW for the parameters of `optimizer`.
+    """
+    parameters = [parameter for group in optimizer.param_groups for parameter in group["params"]]
+    for index, found in state.items():
+        if not 0 <= index < len(parameters):
+            raise IntegrityError(f"optimizer.state: parameter {index} is unknown; there are {len(parameters)}")
+        like = parameters[index]
+        check_tensors(f"optimizer.state.{index}", found, {"step": torch.zeros(()), "exp_avg": like, "exp_avg_sq": like})
+    return {"state": dict(state), "param_groups": optimizer.state_dict()["param_groups"]}
