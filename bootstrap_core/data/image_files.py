@@ -229,7 +229,8 @@ def _check_shape(path: Path, name: str, headers: Mapping[str, Header]) -> None:
     if name in IMAGES_OF:
         n_images, n_columns = _n_rows(headers[IMAGES_OF[name]].shape), math.prod(header.shape[1:])
         if n_labels != n_images:
-            raise DataError(f"{path}: {n_images:,} images and {n_labels:,} labels: each image needs one label")
+            found = f"{counted(n_images, 'image')} and {counted(n_labels, 'label')}"
+            raise DataError(f"{path}: {found}: each image needs one label")
         if n_columns > IMAGE_CLASSES:
             raise DataError(f"{path}: labels of {n_columns:,} classes, more than the limit of {IMAGE_CLASSES:,}")
     elif name == CLASSES:

@@ -1,5 +1,6 @@
 """The command `train`."""
 
+import json
 import time
 from dataclasses import replace
 from pathlib import Path
