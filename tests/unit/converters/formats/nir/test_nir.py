@@ -85,6 +85,16 @@ def test_the_nir_package_reads_a_chain_of_every_block(tmp_path) -> None:
     assert nodes["block3_flatten"].input_type["input"].tolist() == [4, 2, 2]
 
 
+@pytest.mark.parametrize("bits", [1, 2, 4, 8, 12, 16])
+@pytest.mark.parametrize("mantissa", [131_001, 131_065, 131_070, 131_071])
+def test_nodes_keep_thresholds_up_to_the_largest(mantissa, bits, tmp_path) -> None:
+    """The nearest float32 is below some of them."""
+    first = {**CONV, "bias": False, "neuron": {"threshold": mantissa / 64 / (2**bits - 1)}}
+    net = network(first, input={**GRADED, "bits": bits})
+    found = read_nir(write_nir(Model.of(net), tmp_path / "a.nir"), nodes_only=True).build()
+    assert found.blocks[1].neuron.threshold_mant == net.blocks[1].neuron.threshold_mant
+
+
 def test_names_sort_as_the_chain_goes(tmp_path) -> None:
     """nirtorch, snnTorch's reader, runs nodes in the order of the file, which is the order of their names."""
     path = write_nir(Model.of(network(CONV, POOL)), tmp_path / "a.nir")
