@@ -18,7 +18,7 @@ from specs.files.memory import refuse_beyond_memory
 if TYPE_CHECKING:
     from converters.formats.hdf5_file import BoundedFile
 
-__all__ = ["Hdf5Node", "IntArray", "open_hdf5"]
+__all__ = ["Budget", "Hdf5Node", "IntArray", "open_hdf5"]
 
 EXACT_IN_FLOAT = 2.0**53
 COPIES = 8
