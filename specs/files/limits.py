@@ -7,7 +7,10 @@ __all__ = [
     "DATASET_FILE_BYTES",
     "DOCUMENT_VALUES",
     "HDF5_DEPTH",
+    "HDF5_HEADER_BYTES",
+    "HDF5_NAME_BYTES",
     "HDF5_OBJECTS",
+    "HDF5_STRUCTURE_BYTES",
     "HDF5_TEXTS",
     "IMAGES",
     "IMAGE_CLASSES",
@@ -87,7 +90,12 @@ HDF5_DEPTH = 16
 HDF5_OBJECTS = 20_000
 """Largest number of groups and datasets in a file."""
 HDF5_TEXTS = 100_000
-"""Largest number of strings in one dataset."""
+"""Largest number of strings in one dataset, and of values in one attribute."""
+HDF5_HEADER_BYTES = 1 << 16
+"""Largest header of a group or dataset in bytes."""
+HDF5_NAME_BYTES = 1 << 10
+HDF5_STRUCTURE_BYTES = 1 << 23
+"""Most bytes of a file that are read besides numbers: headers, names, texts, indices of chunks; 4 s of reading."""
 
 ONNX_BYTES = (1 << 31) - 1
 """Largest size in bytes of a protobuf file, which protobuf itself sets; and of all external data together."""

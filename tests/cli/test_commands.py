@@ -22,7 +22,7 @@ from zoo.packaged_files import packaged_path
 
 
 def test_help_imports_neither_torch_nor_h5py() -> None:
-    code = "import sys, zoo.cli; sys.exit(bool({'torch', 'h5py', 'onnx'} & set(sys.modules)))"
+    code = "import sys, zoo.cli; sys.exit(bool({'torch', 'h5py', 'pyfive', 'onnx'} & set(sys.modules)))"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import re
 import struct
 import zlib
 from collections.abc import Callable
@@ -159,7 +160,7 @@ def state_dict(draw: Draw, content: bytes) -> bytes:
 
 
 def hdf5(draw: Draw, content: bytes) -> bytes:
-    """Change datasets, links, types and attributes of an HDF5 file."""
+    """Change datasets, links, types and attributes of an HDF5 file, and numbers in its headers and indices."""
     data = io.BytesIO(content)
     with h5py.File(data, "a") as file:
         names: list[str] = []
@@ -190,7 +191,30 @@ def hdf5(draw: Draw, content: bytes) -> bytes:
                     array = odd_array(draw, value if isinstance(value, np.ndarray) and value.dtype != object else None)
                     packed = {"compression": "gzip"} if array.ndim and array.size and draw(st.booleans()) else {}
                     file.create_dataset(name, data=array, **packed)
-    return data.getvalue()
+    return changed_structure(draw, data.getvalue())
+
+
+def changed_structure(draw: Draw, content: bytes) -> bytes:
+    """Change numbers in the structure of an HDF5 file: object headers, trees, heaps and tables of names."""
+    changed_bytes = bytearray(content)
+    starts = [place.start() for place in re.finditer(rb"TREE|SNOD|HEAP|GCOL|\x01\0[\x01-\x20]\0\x01\0\0\0", content)]
+    for _ in range(draw(st.integers(0, 3))):
+        place = draw(st.sampled_from(starts)) + draw(st.integers(0, 300))
+        size = draw(st.sampled_from([1, 2, 4, 8]))
+        others = [
+            0,
+            1,
+            8,
+            255,
+            1 << 16,
+            1 << 31,
+            (1 << 64) - 1,
+            draw(st.sampled_from(starts)),
+            draw(st.integers(0, 255)),
+        ]
+        number = draw(st.sampled_from(others)) % (1 << 8 * size)
+        changed_bytes[place : place + size] = number.to_bytes(size, "little")
+    return bytes(changed_bytes)
 
 
 def onnx_model(draw: Draw, content: bytes) -> bytes:

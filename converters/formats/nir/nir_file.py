@@ -9,7 +9,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -122,7 +122,7 @@ class _Tree:
 
     def __init__(self) -> None:
         self.n_objects = 0
-        self.seen: set[int] = set()
+        self.seen: set[int | str] = set()
 
     def read(self, node: Hdf5Node, depth: int = 0) -> dict[str, Any]:
         """Return a group as a mapping of mappings, arrays, and texts as `str`."""
@@ -135,17 +135,12 @@ class _Tree:
             raise IntegrityError(f"{node.where}: more than {HDF5_OBJECTS} objects in the file")
         for name in names:
             where = f"{node.where}/{name}"
-            item = node.find(name)
-            if item is None:
-                raise IntegrityError(f"{where}: the name refers to no object")
-            address = h5py.h5o.get_info(item.id).addr
+            address = node.address(name)
             if address in self.seen:
                 raise IntegrityError(f"{where}: the object has another name in the file, too")
             self.seen.add(address)
-            if isinstance(item, h5py.Group):
-                found[name] = self.read(replace(node, group=item, where=where), depth + 1)
-            else:
-                found[name] = self._value(node, name)
+            group = node.child(name)
+            found[name] = self._value(node, name) if group is None else self.read(group, depth + 1)
         return found
 
     def _value(self, node: Hdf5Node, name: str) -> Field:
@@ -160,7 +155,7 @@ class _Tree:
 
 def _as_node(mapping: Mapping[str, Any], place: str) -> "Node | Graph":
     kind = mapping.get("type")
-    if not isinstance(kind, str):
+    if not isinstance(kind, str) or not kind.isprintable():
         raise IntegrityError(f"{place} has no type")
     if kind != "NIRGraph":
         fields = {name: value for name, value in mapping.items() if name not in {"type", "metadata"}}

@@ -122,7 +122,7 @@ def neuron_node(
     """
     tau_syn, tau_mem = (_steps(decay) for decay in (current_decay, voltage_decay))
     leak = torch.zeros(1, dtype=torch.float64) if bias is None else bias.double() * tau_mem
-    fields = {"r": tau_mem, "v_leak": leak, "v_threshold": torch.full((1,), threshold, dtype=torch.float64)}
+    fields = {"r": tau_mem, "v_leak": leak, "v_threshold": torch.from_numpy(_at_least(threshold))}
     if bool((current_decay < 1).any()):
         fields |= {"tau_syn": tau_syn * dt, "tau_mem": tau_mem * dt, "w_in": tau_syn}
         kind = "CubaLIF"
@@ -133,6 +133,12 @@ def neuron_node(
         fields = {"r": torch.ones(1), "v_threshold": fields["v_threshold"]}
         kind = "IF"
     return Node(kind, {name: _filled(value, shape) for name, value in fields.items()})
+
+
+def _at_least(threshold: float) -> npt.NDArray[np.float32]:
+    """Return the smallest float32 from `threshold` on: a lower one would let voltages fire that equal the threshold."""
+    near = np.array([threshold], np.float32)
+    return near if float(near[0]) >= threshold else np.nextafter(near, np.float32(np.inf))
 
 
 def _steps(decay: Tensor) -> Tensor:
