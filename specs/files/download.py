@@ -119,7 +119,7 @@ def download(
         url: `http://` or `https://`; redirections are followed within the same scheme and to https.
         file: open for appending, or in memory.
         size: size of the whole in bytes, if known.
-        limit: largest size in bytes; None for any.
+        limit: largest size in bytes if `size` is None; None for any.
         headers: headers of the requests.
         progress: called after each chunk.
 
@@ -243,14 +243,12 @@ def _receive(
             raise BrokenOffError(f"expected bytes from {start} on, the server sends bytes from {first} on")
         if None not in (size, announced) and size != announced:
             raise IntegrityError(f"{url}: expected {size} bytes, the server announces {announced}")
+        total, limit = (announced, limit) if size is None else (size, size)
         if limit is not None and announced is not None and announced > limit:
             raise IntegrityError(f"{url}: {announced} bytes, more than the limit of {limit}")
-        total = announced if size is None else size
         try:
             # read1 returns the bytes that have arrived; read waits for a whole chunk and loses them on a break
-            done = copy_rest(
-                response.read1, file, limit=limit if size is None else size, total=total, what=url, progress=progress
-            )
+            done = copy_rest(response.read1, file, limit=limit, total=total, what=url, progress=progress)
         except (OSError, ValueError, HTTPException) as error:
             raise BrokenOffError(_reason(error)) from None
     if total is not None and done < total:
