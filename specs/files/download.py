@@ -350,7 +350,10 @@ def _announced(response: "httpx.Response") -> tuple[int, int | None]:
 
 
 def _reason(error: BaseException) -> str:
-    """Return the message of the error that caused `error`; the type's name if it is empty."""
-    while inner := error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__:
-        error = inner
+    """Return the message of the system's error that caused `error`; if there is none, that of `error` or its type."""
+    inner: BaseException | None = error
+    while inner:
+        if isinstance(inner, OSError) and inner.errno:
+            return str(inner)
+        inner = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else inner.__cause__ or inner.__context__
     return str(error) or type(error).__name__

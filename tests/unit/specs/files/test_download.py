@@ -328,6 +328,11 @@ def test_a_secret_goes_to_no_other_host(web, url) -> None:
         assert ["authorization" in headers for headers in web.headers] == [True, kept]
 
 
+def test_a_connection_that_fails_is_told_with_the_system_s_reason(port: int) -> None:
+    with pytest.raises(TransferError, match=rf"Connect call failed .*; tried {ATTEMPTS} times$"):
+        fetch(f"http://127.0.0.1:{port}/file")
+
+
 @pytest.mark.parametrize("bad", ["no-scheme", "file:///etc/hostname", "http://", "http://[", "http://127.0.0.1:1"])
 def test_a_url_that_cannot_be_is_named(bad: str) -> None:
     with pytest.raises(TransferError) as caught:
