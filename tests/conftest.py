@@ -86,7 +86,7 @@ class WebServer:
     """Serves a folder, with ranges.
 
     Attributes:
-        requests: path and Range header (or None) of each request; `headers` has all headers.
+        requests: path and Range header (or None) of each request; `headers` has all headers, named in lower case.
         script: faulty answers by path, one for each request in turn; later requests are answered correctly.
     """
 
@@ -105,7 +105,7 @@ class WebServer:
 
             def do_GET(self) -> None:
                 server.requests.append((self.path, self.headers["Range"]))
-                server.headers.append(dict(self.headers))
+                server.headers.append({name.lower(): value for name, value in self.headers.items()})
                 file = server.folder / self.path.lstrip("/")
                 data = file.read_bytes() if file.is_file() else b""
                 if script := server.script.get(self.path):

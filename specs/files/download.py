@@ -1,21 +1,18 @@
 """Downloads that resume where they broke off, are checked, and appear under their name whole or not at all."""
 
-import io
 import os
 import random
 import re
-import socket
 import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from http.client import HTTPConnection, HTTPException, HTTPResponse, InvalidURL
+from contextlib import aclosing, suppress
 from pathlib import Path
-from typing import IO, Any, BinaryIO
-from urllib.parse import urlsplit
+from typing import TYPE_CHECKING, BinaryIO
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
+
+if TYPE_CHECKING:
+    import httpx
 
 __all__ = [
     "BrokenOffError",
@@ -29,15 +26,18 @@ __all__ = [
 ]
 
 TIMEOUT_S = 30.0
-"""Seconds without a byte after which a transfer has broken off."""
+"""Seconds without a byte after which an attempt has broken off."""
 LOWEST_RATE = 1 << 10
-"""Bytes per second; a transfer that stays below it for `RATE_WINDOW_S` of waiting has broken off."""
+"""Bytes of the file per second; an attempt that stays below it for `RATE_WINDOW_S` of waiting has broken off."""
 RATE_WINDOW_S = 60.0
 ATTEMPTS = 4
-"""Number of attempts in a row, each with less than `CHUNK_BYTES` of new data, after which a transfer fails."""
+"""Number of attempts in a row without new data after which a transfer fails. It also fails if all its attempts together
+take longer than `ATTEMPTS * RATE_WINDOW_S` and the time that its bytes need at `LOWEST_RATE`."""
 BACKOFF_S = 0.5
 """Longest pause after the first failure, in seconds; it doubles with each further one."""
 CHUNK_BYTES = 1 << 18
+REDIRECTIONS = 10
+"""Largest number of redirections of a request."""
 TRANSIENT = {408, 425, 429, 500, 502, 503, 504}
 """HTTP status codes after which another attempt may succeed."""
 
@@ -119,35 +119,44 @@ def download(
         url: `http://` or `https://`; redirections are followed within the same scheme and to https.
         file: open for appending, or in memory.
         size: size of the whole in bytes, if known.
-        limit: largest size in bytes; None for any.
+        limit: largest size in bytes if `size` is None; None for any.
         headers: headers of the requests.
         progress: called after each chunk.
 
     Raises:
-        TransferError: the server refuses, or the transfer broke off `ATTEMPTS` times in a row.
+        TransferError: the server refuses, is too slow, or the transfer broke off `ATTEMPTS` times in a row.
         IntegrityError: the server sends something else: a web page, or a file of another size.
         SnnZooError: the file cannot be written; it is then emptied.
     """
-    persist(lambda: _receive(url, file, size, limit, headers or {}, progress), file, what=url)
+    from anyio.from_thread import start_blocking_portal
+
+    # An event loop, as only there can a deadline end whatever waits; in a thread, as the caller's may have one, too.
+    with start_blocking_portal() as portal:
+        persist(lambda: portal.call(_receive, url, file, size, limit, headers or {}, progress), file, what=url)
 
 
 def persist(attempt: Callable[[], object], file: BinaryIO, *, what: str) -> None:
     """Call `attempt`, which appends to `file`; repeat it after each `BrokenOffError`, with growing pauses.
 
     Raises:
-        TransferError: it broke off `ATTEMPTS` times in a row; the message begins with `what`.
+        TransferError: `ATTEMPTS` attempts in a row brought nothing new, or all took too long for what they brought; the
+            message begins with `what`.
     """
-    furthest, failures = file.seek(0, os.SEEK_END), 0
+    began, start = time.monotonic(), file.seek(0, os.SEEK_END)
+    furthest, failures = start, 0
     while True:
         try:
             attempt()
             return
         except BrokenOffError as error:
             end = file.seek(0, os.SEEK_END)
-            failures = 1 if end >= furthest + CHUNK_BYTES else failures + 1
+            failures = 1 if end > furthest else failures + 1
             furthest = max(furthest, end)
+            gained, taken_s = furthest - start, time.monotonic() - began
             if failures >= ATTEMPTS:
                 raise TransferError(f"{what}: {error}; tried {ATTEMPTS} times") from None
+            if taken_s > ATTEMPTS * RATE_WINDOW_S + gained / LOWEST_RATE:
+                raise TransferError(f"{what}: {error}; given up after {gained} bytes in {taken_s:.0f} s") from None
             time.sleep(BACKOFF_S * 2 ** (failures - 1) * random.uniform(0.5, 1))
 
 
@@ -159,8 +168,8 @@ def copy_rest(
     total: int | None,
     what: str,
     progress: Progress = lambda done, total: None,
-) -> int:
-    """Append the rest of a source to `file`; return the size of the file in bytes.
+) -> None:
+    """Append the rest of a source to `file`.
 
     Args:
         read: called with a number of bytes; returns at most that many, and none at the end.
@@ -174,18 +183,16 @@ def copy_rest(
         IntegrityError: the file would exceed `limit`; it is emptied, since its bytes are not the expected ones.
         SnnZooError: the file cannot be written; it is emptied, to free the disk.
     """
-    done = file.seek(0, os.SEEK_END)
     while chunk := read(CHUNK_BYTES):
-        done += len(chunk)
-        if limit is not None and done > limit:
-            file.truncate(0)
-            raise IntegrityError(f"{what}: more than the limit of {limit} bytes")
-        _write(file, chunk)
-        progress(done, total)
-    return done
+        progress(_append(file, chunk, limit=limit, what=what), total)
 
 
-def _write(file: BinaryIO, chunk: bytes) -> None:
+def _append(file: BinaryIO, chunk: bytes, *, limit: int | None, what: str) -> int:
+    """Append a chunk to `file` and return its new size. Raises as `copy_rest`."""
+    size = file.seek(0, os.SEEK_END) + len(chunk)
+    if limit is not None and size > limit:
+        file.truncate(0)
+        raise IntegrityError(f"{what}: more than the limit of {limit} bytes")
     rest = memoryview(chunk)
     try:
         while rest:
@@ -193,6 +200,7 @@ def _write(file: BinaryIO, chunk: bytes) -> None:
     except OSError as error:
         file.truncate(0)
         raise SnnZooError(f"cannot write {file.name}: {error.strerror or error}") from error
+    return size
 
 
 def _is_in_order(path: Path, check: Callable[[Path], object]) -> bool:
@@ -224,62 +232,114 @@ def _fetch_checked(part: Path, fetch: Callable[[BinaryIO], object], check: Calla
             raise
 
 
-def _receive(
+async def _receive(
     url: str, file: BinaryIO, size: int | None, limit: int | None, headers: Mapping[str, str], progress: Progress
 ) -> None:
     """Request the bytes that `file` lacks and append them. Raises `BrokenOffError` if another attempt may help."""
+    import anyio
+    import httpx
+
     start = file.seek(0, os.SEEK_END)
     if size is not None and start > size:
         start = file.truncate(0)
     if start == size:
         return
-    with _request(url, headers, start) as response:
-        if response.headers.get_content_type() == "text/html":
-            raise IntegrityError(f"{url}: the server sends a web page, not the file")
-        first, announced = _extent(response)
-        if first != start:  # the server does not support ranges, or sends another one
-            file.truncate(0)
-        if first not in (start, 0):
-            raise BrokenOffError(f"expected bytes from {start} on, the server sends bytes from {first} on")
-        if None not in (size, announced) and size != announced:
-            raise IntegrityError(f"{url}: expected {size} bytes, the server announces {announced}")
-        if limit is not None and announced is not None and announced > limit:
-            raise IntegrityError(f"{url}: {announced} bytes, more than the limit of {limit}")
-        total = announced if size is None else size
-        try:
-            # read1 returns the bytes that have arrived; read waits for a whole chunk and loses them on a break
-            done = copy_rest(
-                response.read1, file, limit=limit if size is None else size, total=total, what=url, progress=progress
-            )
-        except (OSError, ValueError, HTTPException) as error:
-            raise BrokenOffError(_reason(error)) from None
+    began, received = anyio.current_time(), 0
+    try:
+        # httpx limits the time of each read, but a server may send for ever what is not the file
+        with anyio.fail_after(RATE_WINDOW_S) as patience:
+            async with _client() as client, aclosing(await _request(client, url, headers, start)) as response:
+                first, total = _extent(url, response, size, limit)
+                if first != start:  # the server does not support ranges, or sends another one
+                    file.truncate(0)
+                if first not in (start, 0):
+                    raise BrokenOffError(f"expected bytes from {start} on, the server sends bytes from {first} on")
+                done = first
+                async for chunk in response.aiter_raw():
+                    left_s = patience.deadline - anyio.current_time() + len(chunk) / LOWEST_RATE
+                    done = _append(file, chunk, limit=limit if size is None else size, what=url)
+                    progress(done, total)
+                    received += len(chunk)
+                    patience.deadline = anyio.current_time() + min(left_s, RATE_WINDOW_S)
+    except httpx.TimeoutException:
+        raise BrokenOffError(f"no byte for {TIMEOUT_S:g} s") from None
+    except TimeoutError:
+        raise BrokenOffError(f"too slow: {received} bytes in {anyio.current_time() - began:.0f} s") from None
+    except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
+        raise TransferError(f"{url}: {error}") from None
+    except httpx.HTTPError as error:
+        raise BrokenOffError(_reason(error)) from None
     if total is not None and done < total:
         raise BrokenOffError(f"the server sent {done} of {total} bytes")
 
 
-def _request(url: str, headers: Mapping[str, str], start: int) -> HTTPResponse:
+def _client() -> "httpx.AsyncClient":
+    """Return a client that uses the proxies of the environment, and the certificates that the system trusts."""
+    import ssl
+
+    import httpx
+
+    try:
+        return httpx.AsyncClient(timeout=TIMEOUT_S, verify=ssl.create_default_context())
+    except (ValueError, ImportError, httpx.InvalidURL) as error:  # httpx[socks] is missing, or the URL is invalid
+        raise TransferError(f"the proxy of the environment cannot be used: {error}") from None
+
+
+async def _request(client: "httpx.AsyncClient", url: str, headers: Mapping[str, str], start: int) -> "httpx.Response":
+    """Return the answer to a request, its body unread; follow redirections within the same scheme and to https.
+
+    httpx follows them too, but to any scheme, and would read the bodies of redirections, which may be endless.
+    """
     headers = {"User-Agent": "snnzoo", "Accept-Encoding": "identity", **headers}
     if start:
         headers["Range"] = f"bytes={start}-"
-    try:
-        answer: HTTPResponse = _opener().open(urllib.request.Request(url, headers=headers), timeout=TIMEOUT_S)
-    except urllib.error.HTTPError as error:
-        with error:
-            if error.code in TRANSIENT:
-                raise BrokenOffError(str(error)) from None
-            if error.code == 416 and start:  # the file on the server ends before `start`
-                raise IntegrityError(f"{url}: the file is shorter than the {start} bytes fetched before") from None
-            raise TransferError(f"{url}: {error}") from None
-    except (ValueError, InvalidURL) as error:
-        raise TransferError(f"{url}: {error}") from None
-    except (OSError, HTTPException) as error:
-        raise BrokenOffError(_reason(error)) from None
-    return answer
+    request = client.build_request("GET", url, headers=headers)
+    for _ in range(REDIRECTIONS + 1):
+        response = await client.send(request, stream=True)
+        if response.next_request is None:
+            _check_status(url, response.status_code, start)
+            return response
+        await response.aclose()
+        if response.next_request.url.scheme not in (request.url.scheme, "https"):
+            raise TransferError(f"{url}: a redirection to {response.next_request.url} is not followed")
+        request = response.next_request
+    raise TransferError(f"{url}: more than {REDIRECTIONS} redirections")
 
 
-def _extent(response: HTTPResponse) -> tuple[int, int | None]:
-    """Return the position of the first byte sent, and the size of the whole in bytes, or None if not announced."""
-    if response.status == 206:
+def _check_status(url: str, code: int, start: int) -> None:
+    """Raise an error unless the request succeeded. The server's own words are not shown: they may be anything."""
+    import httpx
+
+    if httpx.codes.is_success(code):
+        return
+    told = f"HTTP Error {code}: {httpx.codes.get_reason_phrase(code) or 'unknown'}"
+    if code in TRANSIENT:
+        raise BrokenOffError(told)
+    if code == 416 and start:  # the file on the server ends before `start`
+        raise IntegrityError(f"{url}: the file is shorter than the {start} bytes fetched before")
+    raise TransferError(f"{url}: {told}")
+
+
+def _extent(url: str, response: "httpx.Response", size: int | None, limit: int | None) -> tuple[int, int | None]:
+    """Return the position of the first byte sent, and the size of the whole in bytes, or None if unknown.
+
+    Raises `IntegrityError` if the answer is not the file.
+    """
+    if response.headers.get("Content-Type", "").partition(";")[0].strip().lower() == "text/html":
+        raise IntegrityError(f"{url}: the server sends a web page, not the file")
+    first, announced = _announced(response)
+    if size is not None:
+        if announced not in (size, None):
+            raise IntegrityError(f"{url}: expected {size} bytes, the server announces {announced}")
+        return first, size
+    if limit is not None and announced is not None and announced > limit:
+        raise IntegrityError(f"{url}: {announced} bytes, more than the limit of {limit}")
+    return first, announced
+
+
+def _announced(response: "httpx.Response") -> tuple[int, int | None]:
+    """Return position and size as the server announces them."""
+    if response.status_code == 206:
         found = re.fullmatch(r"bytes (\d{1,18})-\d{1,18}/(\d{1,18}|\*)", response.headers.get("Content-Range", ""))
         if found is None:
             raise BrokenOffError("the server does not say which range it sends")
@@ -289,91 +349,11 @@ def _extent(response: HTTPResponse) -> tuple[int, int | None]:
     return 0, int(length) if re.fullmatch(r"\d{1,18}", length) else None
 
 
-def _reason(error: Exception) -> str:
-    """Return the message of an error; of a URLError, that of the error in it; the type's name if it is empty."""
-    inner = getattr(error, "reason", error)
-    return str(inner) or type(inner).__name__
-
-
-def _opener() -> urllib.request.OpenerDirector:
-    """Return an opener for http and https alone, not for files, ftp or data; it uses the environment's proxies."""
-    opener = urllib.request.OpenerDirector()
-    for handler in (
-        urllib.request.ProxyHandler(),
-        _PacedHTTPHandler(),
-        _PacedHTTPSHandler(),
-        urllib.request.HTTPDefaultErrorHandler(),
-        urllib.request.HTTPErrorProcessor(),
-        urllib.request.UnknownHandler(),
-        _SafeRedirect(),
-    ):
-        opener.add_handler(handler)
-    return opener
-
-
-class _Paced(io.RawIOBase):
-    """Stream from a server, headers and file, that fails when it stays slower than `LOWEST_RATE`."""
-
-    def __init__(self, raw: io.RawIOBase) -> None:
-        self._raw, self._received, self._waited = raw, 0, 0.0
-
-    def readable(self) -> bool:
-        return True
-
-    def readinto(self, buffer: memoryview) -> int | None:  # type: ignore[override]
-        """Read like any raw stream. Raises `TimeoutError` if the server is too slow."""
-        start = time.monotonic()
-        n_bytes = self._raw.readinto(buffer)
-        self._waited += time.monotonic() - start
-        self._received += n_bytes or 0
-        if self._waited >= RATE_WINDOW_S:
-            if self._received < LOWEST_RATE * self._waited:
-                raise TimeoutError(f"too slow: the server sent {self._received} bytes in {self._waited:.0f} s")
-            self._received, self._waited = 0, 0.0
-        return n_bytes
-
-    def close(self) -> None:
-        self._raw.close()
-        super().close()
-
-
-class _PacedResponse(HTTPResponse):
-    def __init__(self, sock: socket.socket, *args: Any, **options: Any) -> None:
-        super().__init__(sock, *args, **options)
-        self.fp = io.BufferedReader(_Paced(self.fp.detach()))
-
-
-class _PacedHandler(urllib.request.AbstractHTTPHandler):
-    def do_open(self, http_class: Any, req: urllib.request.Request, **options: Any) -> HTTPResponse:
-        """Send a request over a new connection and return the answer."""
-
-        def connection(host: str, **options: Any) -> HTTPConnection:
-            made: HTTPConnection = http_class(host, **options)
-            made.response_class = _PacedResponse
-            return made
-
-        return super().do_open(connection, req, **options)  # type: ignore[arg-type]
-
-
-class _PacedHTTPHandler(_PacedHandler, urllib.request.HTTPHandler):
-    pass
-
-
-class _PacedHTTPSHandler(_PacedHandler, urllib.request.HTTPSHandler):
-    pass
-
-
-class _SafeRedirect(urllib.request.HTTPRedirectHandler):
-    """Redirections within the same scheme or to https, without secrets for other hosts."""
-
-    def redirect_request(
-        self, req: urllib.request.Request, fp: IO[bytes], code: int, msg: str, headers: object, newurl: str
-    ) -> urllib.request.Request | None:
-        """Return the request for the new address."""
-        old, new = urlsplit(req.full_url), urlsplit(newurl)
-        if new.scheme not in (old.scheme, "https"):
-            raise urllib.error.HTTPError(req.full_url, code, f"redirection to {newurl} is not followed", headers, fp)  # type: ignore[arg-type]
-        request = super().redirect_request(req, fp, code, msg, headers, newurl)  # type: ignore[arg-type]
-        if request is not None and new.netloc != old.netloc:
-            request.remove_header("Authorization")
-        return request
+def _reason(error: BaseException) -> str:
+    """Return the message of the system's error that caused `error`; if there is none, that of `error` or its type."""
+    inner: BaseException | None = error
+    while inner:
+        if isinstance(inner, OSError) and inner.errno:
+            return str(inner)
+        inner = inner.exceptions[0] if isinstance(inner, BaseExceptionGroup) else inner.__cause__ or inner.__context__
+    return str(error) or type(error).__name__

@@ -43,6 +43,55 @@ def test_list_shows_a_revision_that_is_asked_for(run, index) -> None:
     assert f"there are {older.reference[5:]}" in run("list", "tiny@000000000000", "--from", url, code=1).stderr
 
 
+def test_list_shows_all_revisions_of_a_name(run, index) -> None:
+    url, models = index
+    run("pull", models[0].reference, "--from", url)
+
+    def listed(pattern: str, *options: str) -> list[tuple[str, bool]]:
+        found = json.loads(run("list", pattern, *options, "--json").stdout)["models"]
+        return [(f"{row['name']}@{row['revision']}", row["pulled"]) for row in found]
+
+    both = [(models[0].reference, True), (models[1].reference, False)]
+    assert listed("tiny@*", "--from", url) == listed("t*@*", "--from", url, "--from", url) == both
+    assert listed(f"{models[0].reference[:8]}*", "--from", url) == listed("tiny@*") == both[:1]
+    packaged = [name.partition("@")[0] for name, _ in listed("*@*")]
+    assert packaged == sorted([*zoo.model_names(), "tiny"])
+
+
+@pytest.mark.parametrize("command", ["list", "pull", "show"])
+def test_a_revision_that_is_too_short_is_told_with_those_that_exist(run, index, command: str) -> None:
+    url, (older, _) = index
+    run("pull", older.reference, "--from", url)
+    told = run(command, older.reference[:9], code=1).stderr
+    expected = f"{older.reference[:9]}: a revision needs at least 12 digits, got 4; there are {older.reference[5:]}"
+    assert expected in " ".join(told.split())
+
+
+def test_pulled_revisions_need_no_index(run, index, port: int) -> None:
+    url, (older, newer) = index
+    run("pull", older.reference, "--from", url)
+    dead = f"http://127.0.0.1:{port}"
+    pulled = run("pull", older.reference, "--from", dead)
+    assert Path(pulled.stdout.strip()).read_bytes() == older.file.read_bytes()
+    told = " ".join(pulled.stderr.split())
+    assert told.startswith(f"warning: {dead}/index.json: ")
+    assert told.endswith("tried 4 times; searching the models pulled before in its place")
+    error = run("pull", newer.reference, "--from", dead, code=1).stderr
+    assert f"Error: tiny has no revision '{newer.reference[5:]}' in cache; there are {older.reference[5:]}\n" in error
+    for references in (["tiny"], [older.reference, "tiny"]):  # a name alone means the newest, which the cache may lack
+        assert run("pull", *references, "--from", dead, code=1).stderr.startswith(f"Error: {dead}/index.json: ")
+    assert run("list", "--from", dead, code=1).stderr.startswith(f"Error: {dead}/index.json: ")
+
+
+def test_an_index_of_the_environment_that_cannot_be_read_is_passed_over(run, index, port: int, monkeypatch) -> None:
+    url, (_, newer) = index
+    monkeypatch.setenv("ZOO_INDEX", f"http://127.0.0.1:{port} {url}")
+    for command in ("list", "pull"):
+        done = run(command, "tiny")
+        assert newer.sha256[:12] in done.stdout
+        assert done.stderr.startswith(f"warning: http://127.0.0.1:{port}/index.json: ")
+
+
 def test_offline_touches_no_index_beyond_this_machine(run, index, monkeypatch) -> None:
     url, (_, newer) = index
     run("pull", "tiny", "--from", url)

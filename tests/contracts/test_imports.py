@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 PACKAGES = ["specs", "bootstrap_core", "converters", "zoo"]
 FILES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
-HEAVY = {"torch", "numpy", "h5py", "pyfive", "onnx", "click", "safetensors", "matplotlib", "tqdm", "nir"}
+HEAVY = {"torch", "numpy", "h5py", "pyfive", "httpx", "onnx", "click", "safetensors", "matplotlib", "tqdm", "nir"}
 
 
 def name_of(path: Path) -> str:

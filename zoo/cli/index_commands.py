@@ -15,8 +15,10 @@ from converters.cli.console import (
     json_text,
     print_table,
     say,
+    warn,
 )
 from converters.cli.options import PathArgument, cache_option, complete_models, percent
+from specs.errors import SnnZooError
 from zoo.model_format import ModelFormat
 
 __all__ = ["list_models", "publish_model", "pull"]
@@ -37,6 +39,10 @@ def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
     )(command)
 
 
+def _warn_of_failure(error: SnnZooError) -> None:
+    warn(f"{error}; searching the models pulled before in its place")
+
+
 @command("list")
 @click.argument("pattern", default="*", shell_complete=complete_models)
 @_index_options
@@ -45,15 +51,17 @@ def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
 def list_models(pattern: str, urls: tuple[str, ...], offline: bool, cache_dir: Path | None, as_json: bool) -> None:
     """List the models whose names match PATTERN.
 
-    PATTERN is NAME or NAME@REVISION; in NAME, * stands for any letters and ? for one. Accuracy is the SNN's on the test
-    images of the dataset, from the model's card. MB is the size of the model file.
+    PATTERN is NAME or NAME@REVISION; in both, * stands for any letters and ? for one. NAME shows one revision, NAME@*
+    all. Accuracy is the SNN's on the test images of the dataset, from the model's card. MB is the size of the model
+    file.
 
     Example: zoo list 'mnist-*'
     """
     from zoo.hub.catalog import CACHE, PACKAGE, cached_models, no_model, open_catalogs, search
 
     cached = cached_models(cache_dir)
-    catalogs = open_catalogs(urls, cache_dir=cache_dir, offline=offline)
+    on_failure = None if urls else _warn_of_failure
+    catalogs = open_catalogs(urls, cache_dir=cache_dir, offline=offline, on_failure=on_failure)
     rows = []
     matching = search(pattern, catalogs)
     if not matching and pattern != "*":
@@ -127,7 +135,9 @@ def pull(
     from zoo.hub import fetch
     from zoo.hub.catalog import find_models, open_catalogs, packaged_models
 
-    catalogs = open_catalogs(urls, cache_dir=cache_dir, offline=offline)
+    # a revision means the same bytes in each index, so pulled ones do; a name alone could get another model's weights
+    on_failure = None if urls and not all("@" in reference for reference in references) else _warn_of_failure
+    catalogs = open_catalogs(urls, cache_dir=cache_dir, offline=offline, on_failure=on_failure)
     pulled, packaged = [], packaged_models()
     for found in find_models(references, catalogs):
         with byte_bar(found.name) as progress:

@@ -1,7 +1,8 @@
 """Catalogs of models: the package, the cache of pulled models, and any index; search by name."""
 
 import os
-from collections.abc import Sequence
+import re
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from importlib import resources
@@ -14,6 +15,7 @@ from specs.suggestion import suggest
 from zoo.hub.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
 from zoo.hub.publish import read_index
 from zoo.hub.transport import FolderTransport, Transport, is_remote, open_transport
+from zoo.runs.card import REVISION_DIGITS
 
 __all__ = [
     "CACHE",
@@ -87,27 +89,41 @@ def local_catalogs(cache_dir: Path | None = None) -> list[Catalog]:
     return [packaged_models(), cached_models(cache_dir)]
 
 
-def open_catalogs(urls: Sequence[str] = (), *, cache_dir: Path | None = None, offline: bool = False) -> list[Catalog]:
+def open_catalogs(
+    urls: Sequence[str] = (),
+    *,
+    cache_dir: Path | None = None,
+    offline: bool = False,
+    on_failure: Callable[[TransferError], object] | None = None,
+) -> list[Catalog]:
     """Return the catalogs to search; earlier ones take precedence.
 
     Args:
         urls: URLs of indexes; by default those in $ZOO_INDEX, separated by spaces, then the package, then the cache.
         cache_dir: as in `cache_folder`.
         offline: read the cache instead of each index on another machine.
+        on_failure: called with the error of each index that cannot be read; the cache is then read instead.
 
     Raises:
-        TransferError: an index cannot be read; it is not skipped, since a later one would take its place.
+        TransferError: without `on_failure`, an index cannot be read.
         IntegrityError: an index is damaged.
     """
+
+    def opened(url: str) -> Catalog:
+        if offline and is_remote(url):
+            return cached_models(cache_dir)
+        try:
+            return _read_catalog(open_transport(url))
+        except TransferError as error:
+            if on_failure is None:
+                raise
+            on_failure(error)
+            return cached_models(cache_dir)
+
     if urls:
-        return [_open_catalog(url, cache_dir, offline) for url in urls]
-    try:
-        catalogs = [_open_catalog(url, cache_dir, offline) for url in os.environ.get("ZOO_INDEX", "").split()]
-    except TransferError as error:
-        raise TransferError(
-            f"{error}\nThis index comes from ZOO_INDEX; --offline skips indexes on other machines"
-        ) from None
-    return [*catalogs, packaged_models(), cached_models(cache_dir)]
+        return [opened(url) for url in urls]
+    named = [opened(url) for url in os.environ.get("ZOO_INDEX", "").split()]
+    return [*named, packaged_models(), cached_models(cache_dir)]
 
 
 def find_model(reference: str, catalogs: Sequence[Catalog]) -> Found | None:
@@ -133,32 +149,45 @@ def no_model(reference: str, catalogs: Sequence[Catalog], *, otherwise: str = ""
     """
     name, revision = parse_reference(reference)
     where = ", ".join(dict.fromkeys(catalog.name for catalog in catalogs))
-    revisions = [model.revision for catalog in catalogs for model in catalog.index.models.get(name, ())]
-    if revisions:
-        return SnnZooError(
-            f"{name} has no revision {revision!r} in {where}; there are {', '.join(revisions)}{otherwise}"
-        )
+    if revisions := [found.model.revision for found in _revisions(name, catalogs)]:
+        problem = f"{name} has no revision {revision!r} in {where}"
+        if revision is not None and re.fullmatch(rf"[0-9a-fA-F]{{0,{REVISION_DIGITS - 1}}}", revision):
+            problem = f"{reference}: a revision needs at least {REVISION_DIGITS} digits, got {len(revision)}"
+        return SnnZooError(f"{problem}; there are {', '.join(revisions)}{otherwise}")
     names = _names(catalogs)
     meant = suggest(name, names) or f"; there are {', '.join(names) or 'none'}{otherwise}"
     return SnnZooError(f"no model {name!r} in {where}{meant}")
 
 
 def search(pattern: str, catalogs: Sequence[Catalog]) -> list[Found]:
-    """Return the models whose names match `pattern`, each once, as `find_model` finds it.
+    """Return the models that match `pattern`, sorted by name.
 
-    `pattern` may contain `*`, `?` and `[...]`, and end in `@REVISION`.
+    `pattern` is NAME, for each name that matches the revision that `find_model` finds; or NAME@REVISION, for all
+    revisions that match. Both parts may contain `*`, `?` and `[...]`.
     """
-    pattern, at, revision = pattern.partition("@")
+    pattern, revision = parse_reference(pattern)
     names = [name for name in _names(catalogs) if fnmatchcase(name, pattern)]
-    return [found for name in names if (found := find_model(f"{name}{at}{revision}", catalogs))]
+    if revision is None:
+        return [found for name in names if (found := find_model(name, catalogs))]
+    return [
+        found
+        for name in names
+        for found in _revisions(name, catalogs)
+        if found.model.is_revision(revision) or fnmatchcase(found.model.revision, revision)
+    ]
+
+
+def _revisions(name: str, catalogs: Sequence[Catalog]) -> list[Found]:
+    """Return all revisions of a model, each from the first catalog that has it."""
+    found: dict[str, Found] = {}
+    for catalog in catalogs:
+        for model in catalog.index.models.get(name, ()):
+            found.setdefault(model.revision, Found(name, model, catalog))
+    return list(found.values())
 
 
 def _names(catalogs: Sequence[Catalog]) -> list[str]:
     return sorted({name for catalog in catalogs for name in catalog.index.models})
-
-
-def _open_catalog(url: str, cache_dir: Path | None, offline: bool) -> Catalog:
-    return cached_models(cache_dir) if offline and is_remote(url) else _read_catalog(open_transport(url))
 
 
 def _read_catalog(transport: Transport, *, name: str = "") -> Catalog:

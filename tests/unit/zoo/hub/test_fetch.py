@@ -206,10 +206,14 @@ def test_an_index_that_cannot_be_read_is_not_passed_over(tmp_path, web, made) ->
         open_catalogs([f"{web.url}/none", web.url])
 
 
-def test_of_an_index_of_the_environment_it_is_told_what_to_do(monkeypatch, web, made) -> None:
-    monkeypatch.setenv("ZOO_INDEX", f"{web.url}/none")
-    with pytest.raises(TransferError, match="This index comes from ZOO_INDEX; --offline skips"):
-        open_catalogs()
+def test_the_cache_takes_the_place_of_an_index_that_cannot_be_read_where_this_is_asked_for(web, made) -> None:
+    failures = []
+    catalogs = open_catalogs([f"{web.url}/none", web.url], on_failure=failures.append)
+    assert [catalog.name for catalog in catalogs] == ["cache", web.url]
+    assert [str(failure).partition(": ")[0] for failure in failures] == [f"{web.url}/none/index.json"]
+    (web.folder / "index.json").write_text("{damaged")
+    with pytest.raises(IntegrityError, match=r"index\.json"):
+        open_catalogs([web.url], on_failure=failures.append)
 
 
 def replace_card(web, text: bytes) -> None:

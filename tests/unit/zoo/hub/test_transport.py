@@ -3,6 +3,7 @@ import io
 import pytest
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
+from specs.files.limits import INDEX_BYTES
 from zoo.hub.transport import FolderTransport, FsspecTransport, HubTransport, WebTransport, is_remote, open_transport
 
 
@@ -32,6 +33,15 @@ def test_each_way_gives_what_is_missing(web, folder, form: str, start: bytes) ->
     assert fetch(url, start, 10) == b"0123456789"
     with pytest.raises(IntegrityError, match=r"more than the limit of 9|expected 9"):
         fetch(url, start, 9)
+
+
+def test_a_model_may_be_larger_than_an_index(web, folder) -> None:
+    size = INDEX_BYTES + (1 << 20)
+    with (folder / "models" / "a.bin").open("wb") as file:
+        file.truncate(size)
+    assert len(fetch(web.url, size=size)) == size
+    with pytest.raises(IntegrityError, match=f"{size} bytes, more than the limit of {INDEX_BYTES}"):
+        fetch(web.url)
 
 
 @pytest.mark.parametrize("form", ["{folder}/none", "{web}/none", "memory://none"])
