@@ -102,8 +102,7 @@ def model_of_checkpoint(
     A state dict does not contain threshold, time steps and the geometry of convolutions. They come from `spec`. Without
     a spec, a dense network with an input block needs only `time_steps` and `threshold`; it then runs as lava-dl's
     blocks do: an empty step after each block, pixels rounded to 2/64, and an affine readout as last block, which a note
-    says. Norms and decays are always read from the state dict. Messages call the spec `spec_from`, if it was read from a
-    file.
+    says. Norms and decays are always read from the state dict. Messages call the spec `spec_from`, if that is given.
 
     Raises:
         ConversionError: not a lava-dl checkpoint, or values are missing; then with a draft of the spec to fill in.

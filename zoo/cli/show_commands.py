@@ -215,7 +215,9 @@ def _printable(text: str) -> str:
 
 
 def _show_netx(source: str, as_json: bool) -> None:
+    from converters.formats.netx.lava_limits import how_lava_runs, limit_problems
     from converters.formats.netx.netx_report import describe_layer, layer_header, layer_row, neuron_header, neuron_rows
+    from converters.formats.netx.netx_spec import carried_spec
     from zoo.sources import layers_of
 
     file = layers_of(source)
@@ -233,6 +235,11 @@ def _show_netx(source: str, as_json: bool) -> None:
     click.echo(f"\ntime steps: {file.time_steps or 'not in the file'}")
     if file.problems:
         click.echo(f"not a network of CUBA blocks: {'; '.join(file.problems)}")
+    for problem in limit_problems(file):
+        click.echo(f"limit of Lava: {problem}")
+    if file.spec is not None:
+        for note in how_lava_runs(carried_spec(file, Path(source))):
+            click.echo(click.wrap_text(f"note: {note}", WIDTH))
 
 
 def _show_difference(a: "NetxFile", b: "NetxFile", as_json: bool) -> None:
