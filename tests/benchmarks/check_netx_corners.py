@@ -123,7 +123,7 @@ def main() -> int:
             continue
         problems = limit_problems(netx_of(network))
         try:
-            n, different = compare(network, pixels, options.lava_python, write=_write, timeout_s=120)
+            n, different = compare(network, pixels, options.lava_python, write=_write, timeout_s=300)
             found = f"{n:,} places, {different} differ"
         except LavaError as error:
             n, different, found = 0, 1, str(error).splitlines()[-1].strip()

@@ -94,7 +94,8 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
 
     Both engines must give the same spikes. Bytes, spec, and output on the golden images must agree with the card, to
     the last bit. Other model files of the same name beside SOURCE must hold the same integers, such as network.pt
-    beside network.net, or model.net beside model.safetensors. The exit code is 1 if a check fails.
+    beside network.net, or model.net beside model.safetensors. A netx file must hold only what Lava runs with the same
+    integers. The exit code is 1 if a check fails.
 
     Example: zoo verify mnist-dense
     """

@@ -76,9 +76,8 @@ def _problems(layer: LayerSpec, block: torch.nn.Module) -> Iterator[str]:
     """Yield the features of a block that netx cannot express."""
     if skips_of(layer):
         yield "skips (a .net is a chain of layers)"
-    neuron = getattr(block, "neuron", None)
-    fires = isinstance(neuron, CubaNeuron) and not isinstance(block, AffineBlock)
-    if fires and neuron.spec.reset is Reset.SUBTRACT:
+    neuron = None if isinstance(block, AffineBlock) else getattr(block, "neuron", None)  # an affine readout never fires
+    if isinstance(neuron, CubaNeuron) and neuron.spec.reset is Reset.SUBTRACT:
         yield "reset by subtraction (train with neuron.reset: zero)"
     if isinstance(block, SpikingBlock | AffineBlock) and (bias := block.quantized_bias()) is not None:
         mant = (bias * MANT).round()
