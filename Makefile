@@ -123,8 +123,9 @@ check-engines: install  ## Compare every spike of both engines on the full test 
 	$(BIN)/python tests/benchmarks/check_engines.py
 	$(BIN)/python tests/make_readme_tables.py --print engines
 
-check-netx: install  ## Export the packaged models, run them in Lava, compare every spike: make check-netx LAVA_PYTHON=...
+check-netx: install  ## Export the packaged models and random corner cases, compare every spike with Lava: make check-netx LAVA_PYTHON=...
 	$(BIN)/python tests/benchmarks/check_export.py --lava-python "$(LAVA_PYTHON)" $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')
+	$(BIN)/python tests/benchmarks/check_netx_corners.py --lava-python "$(LAVA_PYTHON)" $(BENCH_OPTIONS)
 
 check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHON=(sinabs, norse) SNNTORCH_PYTHON=...
 	$(BIN)/python tests/benchmarks/check_nir.py --peer-python "$(PEER_PYTHON)" --snntorch-python "$(SNNTORCH_PYTHON)"

@@ -18,6 +18,9 @@ from specs.errors import ConversionError, IntegrityError, UnsupportedError
 __all__ = ["DECAYS", "DIRECTION", "MAGNITUDE", "MEAN", "PLAIN", "LavaBlock", "infer_document", "lava_blocks"]
 
 DECAYS = ("neuron.current_decay", "neuron.voltage_decay")
+NEURONS = (*DECAYS, "neuron.sin_decay", "neuron.delta.threshold")
+"""Tensors by which lava-dl's blocks are known: of CUBA, resonate-and-fire and sigma-delta neurons."""
+DELAY = "delay.delay"
 MEAN = "neuron.norm.running_mean"
 PLAIN, MAGNITUDE, DIRECTION = "synapse.weight", "synapse.weight_g", "synapse.weight_v"
 OTHER_NAMES = {
@@ -27,12 +30,19 @@ OTHER_NAMES = {
 KNOWN = {"weight", "bias", *DECAYS, MEAN, PLAIN, MAGNITUDE, DIRECTION}
 FOREIGN = {
     "neuron.norm.running_var": "a batch norm that scales the output of rounded weights",
-    "delay.delay": "axonal delays",
+    DELAY: "axonal delays",
     "input_synapse": "recurrent synapses",
     "recurrent_synapse": "recurrent synapses",
     "synapse.real": "complex synapses",
     "synapse.imag": "complex synapses",
+    "neuron.sin_decay": "resonate-and-fire neurons",
+    "neuron.cos_decay": "resonate-and-fire neurons",
+    "neuron.threshold_decay": "neurons with adaptive thresholds",
+    "neuron.refractory_decay": "neurons with adaptive thresholds",
+    "neuron.bias": "sigma-delta neurons",
+    "neuron.delta.threshold": "sigma-delta neurons",
 }
+"""Tensors that CUBA blocks do not have, by the beginning of their names within a block."""
 KEY = re.compile(r"(?P<blocks>[A-Za-z_][\w.]*?)\.(?P<index>\d{1,6})\.(?P<name>.+)")
 UNKNOWN = "?"
 NOTHING = torch.zeros(0)
@@ -75,11 +85,13 @@ def lava_blocks(state: Mapping[str, Tensor], origin: str) -> list[LavaBlock]:
             raise _foreign(origin, f"it has a tensor {key}")
         lists.add(match["blocks"])
         index, name = int(match["index"]), OTHER_NAMES.get(match["name"], match["name"])
+        if name == DELAY and tensor.layout is torch.strided and not tensor.is_quantized and not tensor.any():
+            continue  # as without delays
         foreign = next((what for start, what in FOREIGN.items() if name.startswith(start)), None)
         if foreign or name not in KNOWN:
             problems.setdefault(index, foreign or f"a tensor {match['name']}, which CUBA blocks do not have")
         found.setdefault(index, {})[name] = tensor
-    if len(lists) != 1 or not any(name in tensors for tensors in found.values() for name in DECAYS):
+    if len(lists) != 1 or not any(name in tensors for tensors in found.values() for name in NEURONS):
         raise _foreign(origin, "no list of blocks has neurons")
     if problems:
         told = "; ".join(f"block {index}: {problem}" for index, problem in sorted(problems.items()))

@@ -80,7 +80,10 @@ def read_checkpoint(
         exported = read_netx(beside, time_steps=time_steps, input_bits=input_bits, mean=mean, std=std)
         notes = (f"{taken} are those of {beside.name} beside it", *exported.notes)
         known = _as_lava_runs(exported.spec)
-    model = model_of_checkpoint(state, origin=str(path), spec=known, time_steps=time_steps, threshold=threshold)
+    spec_from = "" if known is spec else f"{beside.name} beside it"
+    model = model_of_checkpoint(
+        state, origin=str(path), spec=known, spec_from=spec_from, time_steps=time_steps, threshold=threshold
+    )
     model = replace(model, notes=(*model.notes, *notes))
     is_told = known is not None if spec is None else mean is None and std is None
     return model if is_told else model.normalizing(mean, std)
@@ -91,6 +94,7 @@ def model_of_checkpoint(
     *,
     origin: str,
     spec: NetworkSpec | None = None,
+    spec_from: str = "",
     time_steps: int | None = None,
     threshold: float | None = None,
 ) -> Model:
@@ -99,7 +103,7 @@ def model_of_checkpoint(
     A state dict does not contain threshold, time steps and the geometry of convolutions. They come from `spec`. Without
     a spec, a dense network with an input block needs only `time_steps` and `threshold`; it then runs as lava-dl's
     blocks do: an empty step after each block, pixels rounded to 2/64, and an affine readout as last block, which a note
-    says. Norms and decays are always read from the state dict.
+    says. Norms and decays are always read from the state dict. Messages call the spec `spec_from`, if that is given.
 
     Raises:
         ConversionError: not a lava-dl checkpoint, or values are missing; then with a draft of the spec to fill in.
@@ -122,7 +126,9 @@ def model_of_checkpoint(
         document = spec.model_dump(mode="json")
     if time_steps is not None:
         document["time_steps"] = time_steps
-    for layer, block in zip(_layers_with_tensors(document, blocks, origin).values(), blocks, strict=True):
+    spec_from = spec_from or f"the spec of {document['name']}"
+    layers = _layers_with_tensors(document, blocks, origin, spec_from)
+    for layer, block in zip(layers.values(), blocks, strict=True):
         _settle(layer, document["neuron"], block, origin)
     try:
         settled = spec_from_document(document, origin=origin)
@@ -131,7 +137,7 @@ def model_of_checkpoint(
 
     tensors = build_network(settled, seed=0).state_dict()
     problems = []
-    for (place, layer), block in zip(_layers_with_tensors(document, blocks, origin).items(), blocks, strict=True):
+    for (place, layer), block in zip(layers.items(), blocks, strict=True):
         for name, value in _our_tensors(block).items():
             if _is_pool(layer) and name == OUR_NAMES[PLAIN]:
                 continue  # in the spec, as the gain of the pool
@@ -143,7 +149,7 @@ def model_of_checkpoint(
             else:
                 tensors[key] = value.reshape(tensors[key].shape)
     if problems:
-        raise IntegrityError(f"{origin} does not fit the spec of {settled.name}: {'; '.join(problems)}")
+        raise IntegrityError(f"{origin} does not fit {spec_from}: {'; '.join(problems)}")
     return Model(settled, tensors, notes=notes)
 
 
@@ -155,7 +161,9 @@ def _as_lava_runs(spec: NetworkSpec) -> NetworkSpec:
     return spec_from_document(document)
 
 
-def _layers_with_tensors(document: dict[str, Any], blocks: list[LavaBlock], origin: str) -> dict[int, dict[str, Any]]:
+def _layers_with_tensors(
+    document: dict[str, Any], blocks: list[LavaBlock], origin: str, spec_from: str
+) -> dict[int, dict[str, Any]]:
     """Return the layers of a spec that have tensors in a checkpoint, by their index in the network."""
     layers = [document["input"], *document["blocks"]]
     found = {i: layer for i, layer in enumerate(layers) if layer.get("kind", "input") not in {"flatten"}}
@@ -165,7 +173,7 @@ def _layers_with_tensors(document: dict[str, Any], blocks: list[LavaBlock], orig
     wanted = ["input" if i == 0 else "synapses" for i in found]
     if kinds != wanted:
         encodings = "; without an input block, input.encoding must be graded" if "input" not in kinds else ""
-        raise IntegrityError(f"{origin} has {_counted(kinds)}; the spec has {_counted(wanted)}{encodings}")
+        raise IntegrityError(f"{origin} has {_counted(kinds)}; {spec_from} has {_counted(wanted)}{encodings}")
     return found
 
 

@@ -12,13 +12,13 @@ from typing import Any
 from bootstrap_core.network.network import Network
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.lava_checkpoint import read_checkpoint
+from converters.formats.netx.lava_limits import how_lava_runs
 from converters.formats.netx.netx_model import read_netx, write_netx
 from converters.formats.nir.nir_neurons import TimeConstants
 from converters.formats.nir.nir_reader import read_nir
 from converters.formats.nir.nir_writer import write_nir
 from converters.formats.safetensors_file import describes_itself, read_safetensors, write_safetensors
 from converters.model import Model, check_card
-from specs.block import Encoding
 from specs.dataset_sources import found_data, stored_data
 from specs.errors import ConversionError, UnsupportedError
 from specs.files.file_digest import sha256_of
@@ -183,13 +183,7 @@ def file_entry(path: Path) -> dict[str, str]:
 
 def format_notes(spec: NetworkSpec, suffix: str) -> list[str]:
     """Return notes on how a network in a file of this suffix differs from the network itself."""
-    truncates = suffix in CHAINS and spec.input.encoding is Encoding.SPIKE and not spec.input.exact_input
-    if not truncates:
-        return []
-    return [
-        "input.exact_input is false, as in lava-dl: the chip truncates the input's currents to 1/64, so its spikes may "
-        "differ"
-    ]
+    return how_lava_runs(spec) if suffix in CHAINS else []
 
 
 def check_writable(model: Model, suffix: str) -> None:

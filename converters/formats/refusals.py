@@ -13,7 +13,7 @@ def problems_by_place(noun: str, found: Iterable[Iterable[str]]) -> list[str]:
     """Return each problem once with its places, as in `layers 0, 2: no weights`; `found` has the problems by place."""
     places_with: dict[str, list[str]] = {}
     for i, problems in enumerate(found):
-        for problem in problems:
+        for problem in dict.fromkeys(problems):
             places_with.setdefault(problem, []).append(str(i))
     return [
         f"{noun}{'s' * (len(places) > 1)} {', '.join(places)}: {problem}" for problem, places in places_with.items()

@@ -10,6 +10,7 @@ import argparse
 import os
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
 from bootstrap_core.fixed_point import MANT
-from bootstrap_core.network.blocks import FlattenBlock, GradedInputBlock, InputBlock
+from bootstrap_core.network.blocks import FlattenBlock, GradedInputBlock
 from converters import write_netx
 from zoo.cli.given_model import usual_data
 from zoo.sources import read_source
@@ -30,21 +31,37 @@ def to_netx(array: np.ndarray) -> np.ndarray:
     return array.swapaxes(-1, -3) if array.ndim >= 4 else array
 
 
-def compare(network: Network, images: Tensor, lava_python: str) -> tuple[int, int]:
-    """Return how many spikes and final readout voltages were compared, and how many of them differ."""
-    n_images, steps = len(images), network.spec.time_steps
-    shape = network.spec.input.shape
-    first, pixels = network.blocks[0], images.reshape(n_images, *shape)
+def compare(
+    network: Network,
+    images: Tensor,
+    lava_python: str,
+    *,
+    write: Callable[[Network, Path], Path] = write_netx,
+    timeout_s: float = 900,
+) -> tuple[int, int]:
+    """Return how many spikes and final readout voltages were compared, and how many of them differ.
+
+    The images follow each other with `reset_interval=T`. With `delay_shift`, each runs from rest for T steps, or one
+    more with graded input, and Lava's spikes are those of the next step.
+    """
+    n_images, steps, spec = len(images), network.spec.time_steps, network.spec
+    first, pixels = network.blocks[0], images.reshape(n_images, *spec.input.shape)
+    graded = isinstance(first, GradedInputBlock)
     with torch.no_grad():
-        if isinstance(first, InputBlock):
-            style, entering = "spike", (first.current(pixels) * MANT).round()
-        else:
-            style, entering = "graded", first(pixels, Mode.SNN, steps)[0]
+        entering = first(pixels, Mode.ANN, steps) if graded else first.current(pixels) * MANT
     _, trace = IntegerNetwork(network).run(images)
+    lag = int(graded and spec.delay_shift)
     with tempfile.TemporaryDirectory() as folder:
-        path = write_netx(network, Path(folder) / "model.net")
-        integers, bits = to_netx(entering.int().numpy()), network.spec.input.bits
-        found = run_netx(lava_python, path, integers, steps, style, reset_interval=steps, message_bits=bits)
+        found = run_netx(
+            lava_python,
+            write(network, Path(folder) / "model.net"),
+            to_netx(entering.round().int().numpy()),
+            steps + lag,
+            "graded" if graded else "spike",
+            reset_interval=None if spec.delay_shift else steps,
+            message_bits=spec.input.bits,
+            timeout_s=timeout_s,
+        )
     expected = [
         to_netx(spikes.numpy())
         for spikes, block in zip(trace.spikes[:-1], network.blocks[:-1], strict=True)
@@ -53,8 +70,8 @@ def compare(network: Network, images: Tensor, lava_python: str) -> tuple[int, in
     n, different = 0, 0
     for image in range(n_images):
         for layer, spikes in enumerate(expected):
-            ours = np.moveaxis(spikes[:, image], 0, -1)  # time last
-            theirs = found[f"{image}/spikes/{layer}"]
+            ours = np.moveaxis(spikes[:, image], 0, -1)[..., int(spec.delay_shift) :]  # time last
+            theirs = found[f"{image}/spikes/{layer}"][..., lag:][..., : ours.shape[-1]]
             n += ours.size
             different += int((ours != theirs).sum()) if ours.shape == theirs.shape else ours.size
         voltage = trace.readout_voltage[-1, image].numpy()

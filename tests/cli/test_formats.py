@@ -47,6 +47,8 @@ def test_a_checkpoint_becomes_a_model_and_a_net_in_one_go(folder, run) -> None:
     exact = json.loads(run("convert", "mnist-dense-shallow", "-o", folder / "z.net", "--json").stdout)
     assert (alone["notes"], exact["notes"]) == ([], [])
     assert run("show", folder / "network.net", "--diff", outputs[1]).stdout == "all layers are the same\n"
+    for told in (run("show", outputs[1]).stdout, run("verify", outputs[1]).stdout, " ".join(document["notes"])):
+        assert "run each image from rest for 16 steps" in " ".join(told.split())
 
 
 def test_a_lone_checkpoint_is_asked_for_what_is_missing(folder, run) -> None:

@@ -103,7 +103,8 @@ def verify(source: str | None, against: Path | None, as_json: bool) -> None:
 
     Both engines must give the same spikes. Bytes, spec, and output on the golden images must agree with the card, to
     the last bit. Other model files of the same name beside SOURCE must hold the same integers, such as network.pt
-    beside network.net, or model.net beside model.safetensors. The exit code is 1 if a check fails.
+    beside network.net, or model.net beside model.safetensors. A netx file must hold only what Lava runs with the same
+    integers. The exit code is 1 if a check fails.
 
     Example: zoo verify mnist-dense
     """
@@ -219,7 +220,9 @@ def _plot_curves(card: "Card", path: Path) -> Path:
 
 
 def _show_netx(source: str, as_json: bool) -> None:
+    from converters.formats.netx.lava_limits import how_lava_runs, limit_problems
     from converters.formats.netx.netx_report import describe_layer, layer_header, layer_row, neuron_header, neuron_rows
+    from converters.formats.netx.netx_spec import carried_spec
     from zoo.sources import layers_of
 
     file = layers_of(source)
@@ -237,6 +240,11 @@ def _show_netx(source: str, as_json: bool) -> None:
     echo(f"\ntime steps: {file.time_steps or 'not in the file'}")
     if file.problems:
         echo(f"not a network of CUBA blocks: {'; '.join(file.problems)}")
+    for problem in limit_problems(file):
+        echo(f"limit of Lava: {problem}")
+    if file.spec is not None:
+        for note in how_lava_runs(carried_spec(file, Path(source))):
+            echo(click.wrap_text(f"note: {note}", WIDTH))
 
 
 def _show_difference(a: "NetxFile", b: "NetxFile", as_json: bool) -> None:

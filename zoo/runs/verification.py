@@ -10,6 +10,7 @@ from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network, Trace
 from converters.formats.file_kind import FileKind, kind_of_file
 from converters.formats.model_files import MODEL_SUFFIXES, Hints, read_model
+from converters.formats.netx.lava_limits import how_lava_runs, limit_problems
 from converters.formats.netx.netx_layers import NetxFile
 from converters.formats.netx.netx_model import netx_of
 from converters.formats.netx.netx_report import differences
@@ -20,7 +21,7 @@ from zoo.model_format import ModelFormat
 from zoo.runs.card import Card, FileFacts, is_card, load_card, revision_of, spec_digest
 from zoo.runs.card_files import card_of
 from zoo.runs.golden import golden_differences
-from zoo.sources import layers_of, model_path, read_source
+from zoo.sources import is_netx, layers_of, model_path, read_source
 
 __all__ = ["Check", "verify_model"]
 
@@ -61,6 +62,7 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
             f"{network.spec.name}, {len(network.blocks)} blocks, T = {network.spec.time_steps}",
         ),
         _check_engines(network),
+        *([_check_in_lava(source, network.spec)] if is_netx(source) else []),
         *([] if card is None else _check_card(card, model_path(source), network)),
     ]
     path = Path(source)
@@ -83,6 +85,13 @@ def _check_engines(network: Network) -> Check:
     except StateOverflowError as error:
         return Check(name, False, str(error))
     return _compare_spikes(name, expected, found)
+
+
+def _check_in_lava(source: str, spec: NetworkSpec) -> Check:
+    """Check a netx file against the limits of Lava; `found` also says how to run it there."""
+    problems = limit_problems(layers_of(source))
+    runs = "; ".join(how_lava_runs(spec)) or f"the same integers; run it with reset_interval={spec.time_steps}"
+    return Check("limits of Lava", not problems, "; ".join(problems) or runs)
 
 
 def _random_images(network: Network) -> Tensor:

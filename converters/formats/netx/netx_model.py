@@ -16,13 +16,8 @@ from bootstrap_core.network.network import Network
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.synapse import PoolSynapse
 from converters.formats.hdf5_node import IntArray
-from converters.formats.netx.netx_layers import (
-    INTEGRATOR,
-    ConvGeometry,
-    NetxFile,
-    NetxLayer,
-    NetxNeuron,
-)
+from converters.formats.netx.lava_limits import limit_problems, merge_groups, split_groups
+from converters.formats.netx.netx_layers import INTEGRATOR, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
 from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE, load_netx
 from converters.formats.netx.netx_spec import spec_of_netx
 from converters.formats.netx.netx_writer import save_netx
@@ -43,14 +38,18 @@ KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
 def write_netx(network: Network, path: Path) -> Path:
     """Write a network as a netx file: the weights, biases, thresholds and decays that the integer engine runs on.
 
-    The network is not changed. Average pools become grouped convolutions; an affine readout becomes a dense layer that
-    never fires. In Lava, feed `(x - mean) / std` to a network with `spike` input; load one with `graded` input with
-    `input_message_bits` of at least the bits of the input.
+    The network is not changed. Average pools become grouped convolutions; more groups than Lava holds become fewer,
+    with zeros between. An affine readout becomes a dense layer that never fires. In Lava, feed `(x - mean) / std` to a
+    network with `spike` input; load one with `graded` input with `input_message_bits` of at least the bits of the
+    input.
 
     Raises:
-        UnsupportedError: features that netx cannot express, all of them in one message.
+        UnsupportedError: features that netx cannot express or Lava would change, all of them in one message.
     """
-    return save_netx(netx_of(network), path)
+    file = netx_of(network)
+    if problems := limit_problems(file):
+        raise UnsupportedError(f"{path}: Lava cannot run {'; '.join(problems)}")
+    return save_netx(file, path)
 
 
 @torch.no_grad()
@@ -60,7 +59,7 @@ def netx_of(network: Network) -> NetxFile:
     shapes = (network.spec.input.shape, *network.spec.shapes)
     layers = (layer_of_block(block, *shapes[i : i + 2]) for i, block in enumerate(network.blocks))
     return NetxFile(
-        layers=tuple(layer for layer in layers if layer is not None),
+        layers=tuple(merge_groups(layer) for layer in layers if layer is not None),
         time_steps=network.spec.time_steps,
         spec=network.spec.model_dump_json(exclude={"training"}),
     )
@@ -77,7 +76,7 @@ def _problems(layer: LayerSpec, block: torch.nn.Module) -> Iterator[str]:
     """Yield the features of a block that netx cannot express."""
     if skips_of(layer):
         yield "skips (a .net is a chain of layers)"
-    neuron = getattr(block, "neuron", None)
+    neuron = None if isinstance(block, AffineBlock) else getattr(block, "neuron", None)  # an affine readout never fires
     if isinstance(neuron, CubaNeuron) and neuron.spec.reset is Reset.SUBTRACT:
         yield "reset by subtraction (train with neuron.reset: zero)"
     if isinstance(block, SpikingBlock | AffineBlock) and (bias := block.quantized_bias()) is not None:
@@ -166,7 +165,8 @@ def read_netx(
     check_fit(spec, held, origin=str(path))
     network = build_network(spec, seed=0)
     state, problems = network.state_dict(), []
-    for i, layer in _layers_by_block(spec, file, path).items():
+    for i, stored in _layers_by_block(spec, file, path).items():
+        layer = split_groups(stored, _groups(network.blocks[i]))
         problems += [f"layer of block {i}: {problem}" for problem in _disagreements(spec, i, network.blocks[i], layer)]
         for name, value in _tensors(layer, network.blocks[i]).items():
             key = f"blocks.{i}.{name}"
@@ -178,6 +178,12 @@ def read_netx(
     model = Model(spec, state, notes=tuple(notes))
     says_it = file.spec is not None or spec.input.encoding is Encoding.GRADED
     return model if says_it and mean is None and std is None else model.normalizing(mean, std)
+
+
+def _groups(block: torch.nn.Module) -> int:
+    """Return the groups of a block's convolution or pool; 1 for other blocks."""
+    spec = block.synapse.spec if isinstance(block, SpikingBlock) else None
+    return 1 if spec is None else spec.groups
 
 
 def _layers_by_block(spec: NetworkSpec, file: NetxFile, path: Path) -> dict[int, NetxLayer]:

@@ -175,8 +175,9 @@ def _read_neuron(node: Hdf5Node, shape: Shape, problems: list[str]) -> NetxNeuro
         problems.append(f"{kind[:40] or 'unnamed'} neurons")
     if any(flag is not None and flag.any() for flag in map(neuron.array, ("gradedSpike", "messageBits"))):
         problems.append("graded spikes")
-    if neuron.integer("wgtExp"):
-        problems.append(f"a weight exponent of {neuron.integer('wgtExp')}")
+    for exponent in map(neuron.array, ("wgtExp", "weight_exp")):
+        if exponent is not None and exponent.any():
+            problems.append(f"a weight exponent of {float(exponent.max()):g}")
     if neuron.integer("refDelay") not in (None, 1):
         problems.append(f"a refractory delay of {neuron.integer('refDelay')} steps")
     thresholds = neuron.integers("vThMant")

@@ -16,7 +16,7 @@ from specs.io import name_from, spec_from_document
 from specs.network import NetworkSpec
 from specs.words import counted
 
-__all__ = ["spec_of_netx"]
+__all__ = ["carried_spec", "spec_of_netx"]
 
 TIME_STEPS = 16
 """T for a file that does not contain it."""
@@ -45,12 +45,16 @@ def spec_of_netx(
         raise ConversionError(str(error)) from None
 
 
-def _carried(file: NetxFile, path: Path) -> dict[str, Any]:
+def carried_spec(file: NetxFile, path: Path) -> NetworkSpec:
+    """Return the spec that snnzoo wrote into a file. Raises `IntegrityError` if it is damaged or missing."""
     try:
-        spec = spec_from_document(json.loads(file.spec or ""), origin="spec")
+        return spec_from_document(json.loads(file.spec or ""), origin="spec")
     except (ValueError, RecursionError, SpecError) as error:
         raise IntegrityError(f"{path}: attribute {SPEC_ATTRIBUTE}: {error}") from None
-    document = spec.model_dump(mode="json")
+
+
+def _carried(file: NetxFile, path: Path) -> dict[str, Any]:
+    document = carried_spec(file, path).model_dump(mode="json")
     synaptic = [block for block in document["blocks"] if block["kind"] != "flatten"]
     for block, layer in zip(synaptic, file.synaptic, strict=False):  # `read_netx` refuses other numbers of layers
         settled = {"weight_norm": False, "norm": "none", "bias": layer.bias is not None}

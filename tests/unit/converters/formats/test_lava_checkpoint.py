@@ -269,7 +269,8 @@ FOREIGN = {
     "blocks.2.delay.delay": (torch.ones(24), "block 2: axonal delays"),
     "blocks.1.recurrent_synapse.weight": (torch.ones(32, 32), "block 1: recurrent synapses"),
     "blocks.1.synapse.imag.weight": (torch.ones(32, 49), "block 1: complex synapses"),
-    "blocks.3.neuron.sin_decay": (torch.ones(1), "block 3: a tensor neuron.sin_decay, which CUBA blocks do not have"),
+    "blocks.3.neuron.sin_decay": (torch.ones(1), "block 3: resonate-and-fire neurons"),
+    "blocks.3.neuron.mu": (torch.ones(1), "block 3: a tensor neuron.mu, which CUBA blocks do not have"),
 }
 
 
@@ -278,6 +279,43 @@ def test_foreign_blocks_are_refused_by_name(key) -> None:
     tensor, message = FOREIGN[key]
     with pytest.raises(UnsupportedError, match=message):
         model_of_checkpoint(checkpoint("dense") | {key: tensor}, origin="a.pt")
+
+
+def test_delays_of_zero_steps_are_none() -> None:
+    zero = {f"blocks.{i}.delay.delay": torch.zeros(1) for i in (1, 2)}
+    given = {"origin": "a.pt", "time_steps": 16, "threshold": 1.25}
+    model = model_of_checkpoint(checkpoint("dense") | zero, **given)
+    assert model.spec == model_of_checkpoint(checkpoint("dense"), **given).spec
+
+
+@pytest.mark.parametrize(
+    ("names", "what"),
+    [
+        (("neuron.bias", "neuron.delta.threshold", "synapse.weight"), "sigma-delta neurons"),
+        (("neuron.sin_decay", "neuron.cos_decay", "synapse.real.weight"), "resonate-and-fire neurons"),
+    ],
+)
+def test_a_checkpoint_of_other_neurons_is_one_of_lava_dl(names, what) -> None:
+    state = {f"blocks.{i}.{name}": torch.ones(3, 3) for i in (0, 1) for name in names}
+    with pytest.raises(UnsupportedError, match=f"block 0: {what}; block 1: {what}"):
+        model_of_checkpoint(state, origin="a.pt")
+
+
+def test_a_wrong_net_beside_a_checkpoint_is_named(tmp_path) -> None:
+    path = save(tmp_path / "network.pt", checkpoint("dense"))
+    for other, message in (("conv", "network.net beside it has"), ("dense", "not fit network.net beside it")):
+        shutil.copy(GOLDEN / other / "network.net", tmp_path / "network.net")
+        if other == "dense":
+            with h5py.File(tmp_path / "network.net", "a") as file:
+                layer = file["layer/3"]
+                for name in ("weight", "bias"):
+                    if name in layer:
+                        kept = layer[name][:-1]
+                        del layer[name]
+                        layer[name] = kept
+                layer["shape"][...] = len(kept)
+        with pytest.raises(IntegrityError, match=message):
+            read_checkpoint(path)
 
 
 @pytest.mark.parametrize(

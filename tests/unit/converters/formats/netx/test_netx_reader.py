@@ -283,6 +283,7 @@ FOREIGN = {
     "a layer of type 'mystery'": {"type": "mystery", "shape": [4]},
     "a refractory delay of 3 steps": DENSE | {"neuron": CUBA | {"refDelay": 3}},
     "a weight exponent of 2": DENSE | {"neuron": LOIHI | {"wgtExp": 2}},
+    "a weight exponent of 3": DENSE | {"neuron": CUBA | {"weight_exp": np.array([0, 3])}},
     "thresholds that differ between neurons": DENSE | {"neuron": CUBA | {"vThMant": np.array([80, 80, 81, 80])}},
     "1 of 24 weight mantissas off": DENSE | {"weight": np.where(np.arange(24).reshape(4, 6) == 7, 3.0, even(4, 6))},
     "24 of 24 weight mantissas off": DENSE | {"weight": even(4, 6) + 0.5},
@@ -312,6 +313,13 @@ def test_all_problems_are_told_at_once_each_with_its_layers(tmp_path) -> None:
     sigma = DENSE | {"weight": even(4, 4), "neuron": {"type": b"SDNN", "vThMant": 3}}
     path = save(tmp_path / "a.net", INPUT, delayed, sigma, sigma, READOUT)
     with pytest.raises(UnsupportedError, match=r"layer 1: axonal delays.*; layers 2, 3: SDNN neurons$"):
+        read_netx(path)
+
+
+def test_a_layer_is_named_once_for_a_problem_that_it_shows_twice(tmp_path) -> None:
+    recurrent = DENSE | {"type": "dense_rec", "weight_rec": even(4, 4)}
+    path = save(tmp_path / "a.net", recurrent, READOUT)
+    with pytest.raises(UnsupportedError, match=r"layer 0: recurrent synapses$"):
         read_netx(path)
 
 

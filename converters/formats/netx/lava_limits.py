@@ -1,0 +1,102 @@
+"""Limits of Lava: layers that its netx loads with other integers than the file holds, and how a file runs there.
+
+Source: lava-dl 0.6.0 and lava-nc 0.10.0. `tests/benchmarks/check_netx_corners.py` runs networks at these limits there.
+"""
+
+from collections.abc import Iterator
+from dataclasses import asdict, replace
+
+import numpy as np
+
+from converters.formats.hdf5_node import IntArray
+from converters.formats.netx.netx_layers import NetxFile, NetxLayer
+from converters.formats.refusals import problems_by_place
+from specs.block import Encoding
+from specs.network import NetworkSpec
+
+__all__ = ["how_lava_runs", "limit_problems", "merge_groups", "split_groups"]
+
+GEOMETRY_MAX = 127
+"""Largest number of groups, kernel side, stride, padding and dilation: lava/proc/conv/models.py has them as int8."""
+
+
+def limit_problems(file: NetxFile) -> list[str]:
+    """Return what Lava would load with other integers or not at all, each with its layers and what to do."""
+    return problems_by_place("layer", map(_problems, file.layers))
+
+
+def _problems(layer: NetxLayer) -> Iterator[str]:
+    if layer.geometry is not None:
+        for name, value in asdict(layer.geometry).items():
+            if np.max(value) > GEOMETRY_MAX:
+                remedy = "write the file again with zoo convert" if name == "groups" else "use a smaller one"
+                yield f"{name} {np.max(value)} (Lava holds at most {GEOMETRY_MAX}: {remedy})"
+    if layer.kind != "dense" or layer.weight is None:
+        return
+    lowest, highest = -int(layer.weight.min()), int(layer.weight.max())
+    if lowest == highest == 0:
+        yield "all weights are 0 (Lava cannot load such a dense layer: remove the block, or train the network further)"
+    elif highest <= 0 and lowest & (lowest - 1) == 0:
+        # netx/utils.py scales the lowest weight to -256, which proc/dense/models.py clips to -255 and truncates.
+        yield (
+            f"no weight is positive, and the lowest mantissa is {-lowest} (Lava changes weights of such a dense layer "
+            "if the lowest is minus a power of two: train the network further, or change one weight)"
+        )
+
+
+def merge_groups(layer: NetxLayer) -> NetxLayer:
+    """Return a convolution with as few groups as Lava holds, by zeros between the groups that become one."""
+    if layer.geometry is None or layer.weight is None or layer.geometry.groups <= GEOMETRY_MAX:
+        return layer
+    groups = layer.geometry.groups
+    fewer = max(n for n in range(1, GEOMETRY_MAX + 1) if groups % n == 0)
+    weight = _merged(layer.weight, groups, fewer)
+    return replace(layer, weight=weight, geometry=replace(layer.geometry, groups=fewer))
+
+
+def split_groups(layer: NetxLayer, groups: int) -> NetxLayer:
+    """Invert `merge_groups` into `groups` groups; return the layer itself if it is not such a merged one."""
+    if layer.geometry is None or layer.weight is None or layer.geometry.groups < 1:
+        return layer
+    fewer, (outputs, inputs, *kernel) = layer.geometry.groups, layer.weight.shape
+    factor = groups // fewer
+    if factor < 2 or groups % fewer or outputs % groups or inputs % factor:
+        return layer
+    parts = layer.weight.reshape(groups, outputs // groups, factor, inputs // factor, *kernel)
+    numbers = np.arange(groups)
+    weight = parts[numbers, :, numbers % factor].reshape(outputs, inputs // factor, *kernel)
+    if not np.array_equal(_merged(weight, groups, fewer), layer.weight):
+        return layer
+    return replace(layer, weight=weight, geometry=replace(layer.geometry, groups=groups))
+
+
+def _merged(weight: IntArray, groups: int, fewer: int) -> IntArray:
+    """Return the kernels `[out, in / groups, height, width]` of a convolution for `fewer` groups."""
+    (outputs, inputs, *kernel), factor = weight.shape, groups // fewer
+    merged = np.zeros((groups, outputs // groups, factor, inputs, *kernel), weight.dtype)
+    numbers = np.arange(groups)
+    merged[numbers, :, numbers % factor] = weight.reshape(groups, outputs // groups, inputs, *kernel)
+    return merged.reshape(outputs, factor * inputs, *kernel)
+
+
+def how_lava_runs(spec: NetworkSpec) -> list[str]:
+    """Return notes on how a network runs in Lava, if `reset_interval=T` does not give the same spikes there."""
+    notes, steps = [], spec.time_steps
+    shifts = {spec.delay_shift_of(layer) for layer in spec.layers if layer.has_neurons}
+    graded = spec.input.encoding is Encoding.GRADED
+    if shifts == {True}:
+        notes.append(
+            f"delay_shift is true, as in lava-dl: in Lava, run each image from rest for {steps + graded} steps, without"
+            f" reset_interval{' (the same spikes only without biases)' * graded}; with reset_interval={steps} the"
+            " spikes differ"
+        )
+    elif len(shifts) > 1:
+        notes.append(
+            "delay_shift differs between blocks: no run in Lava gives the same spikes; give all blocks the same value"
+        )
+    if not graded and not spec.input.exact_input:
+        notes.append(
+            "input.exact_input is false, as in lava-dl: the chip truncates the input's currents to 1/64, so its spikes "
+            "may differ; a network with exact_input: true runs there with the same spikes"
+        )
+    return notes
