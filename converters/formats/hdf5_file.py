@@ -6,6 +6,7 @@ adds it.
 """
 
 import math
+import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 from pyfive import Dataset, File, Group, check_string_dtype
 from pyfive.btree import FLETCH32_FILTER, GZIP_DEFLATE_FILTER, SHUFFLE_FILTER, BTreeV1Groups, BTreeV1RawDataChunks
-from pyfive.dataobjects import EXTERNAL_DATA_FILES_MSG_TYPE, DataObjects
+from pyfive.dataobjects import DATATYPE_MSG_TYPE, EXTERNAL_DATA_FILES_MSG_TYPE, DataObjects
 from pyfive.misc_low_level import Heap, SymbolTable
 from pyfive.p5t import P5SequenceType
 
@@ -34,6 +35,9 @@ LONG_TEXT = np.dtype("V16")
 """Place of a text of variable length; the text itself lies in a global heap."""
 FILTERS = {GZIP_DEFLATE_FILTER, SHUFFLE_FILTER, FLETCH32_FILTER}
 EXTERNAL_LINK = 64
+INTEGER, FLOAT = 0, 1
+IEEE = {2: (10, 5, 0, 10, 15), 4: (23, 8, 0, 23, 127), 8: (52, 11, 0, 52, 1023)}
+"""Place and size of exponent and mantissa, and the exponent's bias, by the bytes of a float."""
 
 
 class BoundedFile:
@@ -99,6 +103,18 @@ class _Objects(DataObjects):  # type: ignore[misc]
             raise IntegrityError("values outside the file are not read")
         if self.is_dataset and self.shape is None:
             raise IntegrityError("the dataset is empty")
+        for message in self.find_msg_type(DATATYPE_MSG_TYPE):
+            self._refuse_odd_numbers(message["offset_to_message"])
+
+    def _refuse_odd_numbers(self, start: int) -> None:
+        """Refuse integers with unused bits, and floats such as bfloat16: pyfive would take them for plain ones."""
+        kind, n_bytes = struct.unpack_from("<B3xI", self.msg_data, start)
+        if kind & 15 not in (INTEGER, FLOAT):
+            return
+        bits = struct.unpack_from("<HH", self.msg_data, start + 8)
+        form = struct.unpack_from("<BBBBI", self.msg_data, start + 12) if kind & 15 == FLOAT else IEEE.get(n_bytes)
+        if bits != (0, 8 * n_bytes) or form != IEEE.get(n_bytes):
+            raise UnsupportedError(f"numbers of {n_bytes} bytes in an unusual form; write them as IEEE floats")
 
     def get_attributes(self) -> dict[str, Any]:
         return {} if self.is_dataset else dict(super().get_attributes())

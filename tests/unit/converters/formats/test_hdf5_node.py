@@ -111,3 +111,13 @@ def test_forms_of_newer_versions_are_read_or_named(options, tmp_path) -> None:
         if options == {"libver": "latest"}:
             with pytest.raises(IntegrityError, match=r"/chunks: damaged or unsupported HDF5: .*layout class 4"):
                 file.find("chunks")
+
+
+def test_floats_of_another_form_are_refused(tmp_path) -> None:
+    with h5py.File(tmp_path / "a.h5", "w") as file:
+        bfloat16 = h5py.h5t.IEEE_F16LE.copy()
+        bfloat16.set_fields(15, 7, 8, 0, 7)
+        bfloat16.set_ebias(127)
+        h5py.h5d.create(file.id, b"a", bfloat16, h5py.h5s.create_simple((3,)))
+    with open_hdf5(tmp_path / "a.h5") as file, pytest.raises(UnsupportedError, match="/a: numbers of 2 bytes in an"):
+        file.array("a")
