@@ -247,7 +247,7 @@ async def _receive(
     began, received = anyio.current_time(), 0
     try:
         # httpx limits the time of each read, but a server may send for ever what is not the file
-        with anyio.fail_after(RATE_WINDOW_S) as patience:
+        with anyio.CancelScope(deadline=began + RATE_WINDOW_S) as patience:
             async with _client() as client, aclosing(await _request(client, url, headers, start)) as response:
                 first, total = _extent(url, response, size, limit)
                 if first != start:  # the server does not support ranges, or sends another one
@@ -261,16 +261,16 @@ async def _receive(
                     progress(done, total)
                     received += len(chunk)
                     patience.deadline = anyio.current_time() + min(left_s, RATE_WINDOW_S)
+                if total is not None and done < total:
+                    raise BrokenOffError(f"the server sent {done} of {total} bytes")
+                return
     except httpx.TimeoutException:
         raise BrokenOffError(f"no byte for {TIMEOUT_S:g} s") from None
-    except TimeoutError:
-        raise BrokenOffError(f"too slow: {received} bytes in {anyio.current_time() - began:.0f} s") from None
     except (httpx.InvalidURL, httpx.UnsupportedProtocol, httpx.LocalProtocolError) as error:
         raise TransferError(f"{url}: {error}") from None
     except httpx.HTTPError as error:
         raise BrokenOffError(_reason(error)) from None
-    if total is not None and done < total:
-        raise BrokenOffError(f"the server sent {done} of {total} bytes")
+    raise BrokenOffError(f"too slow: {received} bytes in {anyio.current_time() - began:.0f} s")  # the deadline passed
 
 
 def _client() -> "httpx.AsyncClient":
