@@ -222,7 +222,7 @@ def test_a_run_is_resumed_with_the_model_that_it_began_with_alone(trained, run, 
     other = run("train", tmp_path / "on/model.safetensors", "-o", tmp_path / "on", "--resume", "--epochs", 2, code=1)
     assert f"started from {sha256_of(model)[:12]}" in other.stderr
     again = run("train", model, "-o", tmp_path / "on", "--resume", "--epochs", 2)
-    assert "up to epoch 1 the learning rate was planned for 1 epochs: a run of 2 epochs without a break" in again.stderr
+    assert "up to epoch 1 the learning rate was planned for 1 epoch: a run of 2 epochs without a break" in again.stderr
 
 
 def test_validation_images_that_a_model_has_learnt_from_are_told(trained, run, spec_file, tmp_path) -> None:

@@ -1,3 +1,5 @@
+import re
+
 import pytest
 from pydantic import ValidationError
 
@@ -18,7 +20,7 @@ def test_all_epochs_may_be_snn_epochs() -> None:
 
 def test_crossover_epochs_rise(refusal) -> None:
     assert refusal(NETWORK + "training: {crossover_epochs: [1, 3, 2]}\n") == (
-        "net.yaml:6: training.crossover_epochs: must be in ascending order (got [1, 3, 2])"
+        "net.yaml:6: training.crossover_epochs: must be in ascending order, each epoch once (got [1, 3, 2])"
     )
 
 
@@ -27,8 +29,17 @@ def test_crossover_epochs_are_a_list(refusal) -> None:
     assert found == "net.yaml:6: training.crossover_epochs: must be a list (got 1)"
 
 
-def test_two_blocks_may_cross_over_in_one_epoch() -> None:
-    assert TrainingSpec(crossover_epochs=(3, 3)).crossover_epochs == (3, 3)
+@pytest.mark.parametrize(
+    ("epochs", "reason"),
+    [
+        ("[3, 3]", "must be in ascending order, each epoch once"),
+        ("[3, 50]", r"must be below training.epochs \(50\), since epochs count from 0"),
+        (str(list(range(9))), "must have at most . epochs, one for the input and one for each block, got 9"),
+    ],
+)
+def test_crossover_epochs_that_cannot_be_are_refused(epochs, reason, refusal) -> None:
+    found = refusal(NETWORK + f"training: {{crossover_epochs: {epochs}}}\n")
+    assert re.search(f"net.yaml:[56]: training.crossover_epochs: {reason}", found), found
 
 
 def test_the_scale_of_augmentation_runs_from_smallest_to_largest(refusal) -> None:
