@@ -51,4 +51,4 @@ ALLOWED = (
     (_number, "numpy.core.multiarray.scalar"),  # NumPy 1
     (_number, "numpy._core.multiarray.scalar"),
 )
-"""What is made for each name in a pickle."""
+"""Classes and functions that stand for names in a pickle."""
