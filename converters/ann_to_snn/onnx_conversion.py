@@ -30,7 +30,7 @@ from converters.ann_to_snn.ann import Ann, run_ann
 from converters.ann_to_snn.best_candidate import EVERY_FORM, Candidate, SpikingForms, best_candidate, images_wanted
 from converters.ann_to_snn.image_normalization import Normalization, usual_normalizations
 from converters.ann_to_snn.linear_fold import Conv
-from converters.ann_to_snn.readout import refit_readout
+from converters.ann_to_snn.readout import calibrate_logits, refit_readout
 from converters.ann_to_snn.tuning import neuron_steps, tune
 from converters.model import Model
 from converters.onnx.ann_builder import LAYER
@@ -47,6 +47,8 @@ __all__ = ["ImportCallbacks", "OnnxConversion", "ann_input", "drawn", "import_on
 BATCH = 250
 READOUT_STEPS = 1 << 31
 """Largest product of images, neurons and time steps for the fit of a readout: 10 to 20 s."""
+LOGIT_IMAGES = 1000
+"""Number of training images on which the logits are brought to the size of the ANN's."""
 FEWEST_TO_TUNE = 2
 """Least number of training images for tuning: one to learn from, one to judge by."""
 SHRUNK = 0.05
@@ -314,6 +316,7 @@ def _learn(
     steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
     if refit_readout(network, drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), teacher):
         notes.append("the readout was refitted to the ANN's answers")
+    calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), teacher)
     converted, score = _scored(network, test, steps)
     tuned = dict[int, float | None]()
     if epochs and len(dataset.train) < FEWEST_TO_TUNE:
@@ -321,6 +324,7 @@ def _learn(
     elif epochs and (tuning := tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)):
         if tuning.part < 1:
             notes.append(f"{tuning.part:.0%} of the change by tuning was kept: this is best on held-out images")
+        calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), teacher)
         tuned, score = _scored(network, test, steps)
     elif epochs:
         moved = ", slightly shifted and rotated" if are_pictures(dataset.train.images.shape) else ""
