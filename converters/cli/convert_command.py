@@ -356,6 +356,7 @@ def _convert_onnx(
         forms=forms,
         seed=onnx.seed,
         callbacks=ImportCallbacks(
+            on_step=say,
             on_imported=check_branches,
             on_doubt=lambda note: say(f"note: {note}"),
             on_calibrated=check_outputs,
@@ -392,5 +393,6 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):
             rows += [[stage, f"T={t}", "overflows" if a is None else percent(a)] for t, a in accuracies.items()]
         click.echo()
-        print_table(["", "", "accuracy"], rows)
+        n_images = 0 if conversion.score is None else conversion.score.n_images
+        print_table(["", "", f"accuracy on {n_images:,} test image{'s' if n_images != 1 else ''}"], rows)
     click.echo(f"took {conversion.seconds:.0f} s")
