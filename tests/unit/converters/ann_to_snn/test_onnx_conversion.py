@@ -262,7 +262,7 @@ def test_an_ann_that_errs_too_much_makes_one_doubt_its_images(mlp, digits) -> No
     assert mistaken.ann < 0.5
     assert ["; with --mean" in note for note in mistaken.notes] == [True, False]
     told = import_onnx(mlp, mean=MEAN, std=STD, **options).notes
-    assert told == ("the readout was refitted to the ANN's answers",)
+    assert [note for note in told if "accuracy falls" not in note] == ["the readout was refitted to the ANN's answers"]
 
 
 def test_a_conversion_that_loses_much_is_told(mlp, digits, monkeypatch) -> None:
