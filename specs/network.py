@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator
 from itertools import chain
-from typing import Annotated, Final, Literal
+from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationError, model_serializer, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from specs.block import (
@@ -20,7 +20,7 @@ from specs.block import (
     kind_of,
     skips_of,
 )
-from specs.fields import VTH_MANT_MAX, Flag, Name, Shape, StrictModel, TimeSteps, threshold_mant
+from specs.fields import VTH_MANT_MAX, Flag, Name, Number, Shape, StrictModel, TimeSteps, threshold_mant
 from specs.files.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
 from specs.neuron import CubaSpec, Reset
 from specs.shapes import ShapeError
@@ -62,6 +62,9 @@ class NetworkSpec(StrictModel):
     blocks: Annotated[tuple[BlockSpec, ...], Field(max_length=NETWORK_BLOCKS)]
     """Blocks after the input, in order; `kind` selects the type. The last block is the readout: `affine`, or a block
     with neurons, whose rates are then the logits."""
+    logit_scale: Annotated[Number, Field(gt=0)] = 1.0
+    """Factor on the logits in probabilities and in the loss of a test: a converted network has other logits than its
+    ANN. The class is the same."""
     training: TrainingSpec | None = None
     """Training recipe for `zoo train`; the default values apply if it is omitted."""
 
@@ -98,6 +101,14 @@ class NetworkSpec(StrictModel):
             return False
         own = getattr(layer, "delay_shift", None)
         return self.delay_shift if own is None else own
+
+    @model_serializer(mode="wrap")
+    def _without_scale_of_one(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out a `logit_scale` of 1, so that files of networks that are not converted stay as they were."""
+        document: dict[str, Any] = dump(self)
+        if self.logit_scale == 1:
+            document.pop("logit_scale", None)
+        return document
 
     @model_validator(mode="after")
     def _check(self) -> "NetworkSpec":

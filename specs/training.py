@@ -122,7 +122,8 @@ class TrainingSpec(StrictModel):
     """Number of batches that run as SNN to sample the neurons, at the start of such an epoch."""
     crossover_epochs: tuple[NonNegative, ...] = ()
     """Hybrid training: epochs below `epochs`, counted from 0, in ascending order. From the first of them on the input
-    runs as SNN, from the second also the first block, and so on; the other blocks run as ANN."""
+    runs as SNN, from the second also the first block, and so on; the other blocks run as ANN. An epoch may occur
+    several times."""
     snn_epochs: NonNegative = 0
     """Number of epochs at the end, at most `epochs`, that train the whole network as SNN."""
     snn_learning_rate: Annotated[Number, Field(gt=0)] = 2e-4
@@ -160,8 +161,8 @@ class TrainingSpec(StrictModel):
     @field_validator("crossover_epochs")
     @classmethod
     def _check_crossover_epochs(cls, crossover_epochs: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        if list(crossover_epochs) != sorted(set(crossover_epochs)):
-            raise ValueError("must be in ascending order, each epoch once")
+        if list(crossover_epochs) != sorted(crossover_epochs):
+            raise ValueError("must be in ascending order")
         epochs = info.data.get("epochs")
         if crossover_epochs and epochs is not None and crossover_epochs[-1] >= epochs:
             raise ValueError(f"must be below training.epochs ({epochs}), since epochs count from 0")

@@ -62,7 +62,7 @@ class Prediction:
         path: path of the file.
         image: the image as the network saw it, `[C, H, W]` in 0..1.
         label: index of the class.
-        scores: softmax of the logits.
+        scores: probability of each class, the softmax of the logits times the `logit_scale` of the spec.
         done: size of the file and changes made to the image, for people.
     """
 
@@ -128,7 +128,10 @@ def predict_files(
         return []
     with torch.no_grad():
         images = torch.stack([image for _, image, _ in seen])
-        scores = torch.cat([network(some, Mode.SNN, time_steps=time_steps).softmax(1) for some in images.split(BATCH)])
+        scale = network.spec.logit_scale
+        scores = torch.cat(
+            [(scale * network(some, Mode.SNN, time_steps=time_steps)).softmax(1) for some in images.split(BATCH)]
+        )
     return [
         Prediction(path, image, int(score.argmax()), score.tolist(), done)
         for (path, image, done), score in zip(seen, scores, strict=True)

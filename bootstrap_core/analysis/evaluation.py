@@ -68,7 +68,7 @@ class Evaluation:
         time_steps: T.
         n_images: number of images.
         n_correct: number of images classified correctly.
-        loss: mean cross-entropy.
+        loss: mean cross-entropy of the logits times the `logit_scale` of the spec.
         rates: mean rate of each layer with neurons, None for others; input first.
         synops: mean synaptic operations per image in each layer, input first; None in ANN mode.
         seconds: time spent in the network alone.
@@ -170,7 +170,7 @@ def evaluate(
             seconds += time.perf_counter() - start
             for i, earlier in enumerate(tally.earlier):
                 correct_after[i] += int((earlier.argmax(1) == labels).sum())
-            loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+            loss += float(torch.nn.functional.cross_entropy(logits * spec.logit_scale, labels, reduction="sum"))
             rates += torch.tensor(tally.rates, dtype=torch.float64) * len(images)
             if mode.spiking:
                 synops += torch.tensor(count_synops(spec, tally), dtype=torch.float64)

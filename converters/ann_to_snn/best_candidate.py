@@ -124,6 +124,7 @@ def best_candidate(
     forms: SpikingForms = EVERY_FORM,
     normalization: Normalization = AS_THEY_ARE,
     balanced: bool = True,
+    on_form: Callable[[str], object] = lambda text: None,
 ) -> Candidate:
     """Calibrate the ANN in each form, and return the one that agrees most with it.
 
@@ -138,6 +139,7 @@ def best_candidate(
         forms: forms to choose from; graded input gets the number of bits with the smallest error of the first layer.
         normalization: normalization of the images that the ANN takes.
         balanced: see `calibrate`.
+        on_form: called before each form is calibrated, with a text for people.
 
     Raises:
         UnsupportedError: no form works; the message has the reasons.
@@ -166,7 +168,9 @@ def best_candidate(
         except UnsupportedError as error:
             problems.append(str(error))
             continue
+        pools = f", max pools: {pooling}" if has_maxima(ann) else ""
         for encoding in forms.encodings:
+            on_form(f"calibrating on {len(calibrating):,} images; input: {encoding}{pools}")
             try:
                 form = _form(fit, layers, encoding)
                 model, calibrations = fit(layers, input_form=form)

@@ -30,11 +30,18 @@ from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.training.augmentation import are_pictures
 from bootstrap_core.training.trainer import EpochReport, Teacher
 from converters.ann_to_snn.ann import Ann, run_ann
-from converters.ann_to_snn.best_candidate import EVERY_FORM, Candidate, SpikingForms, best_candidate, images_wanted
+from converters.ann_to_snn.best_candidate import (
+    EVERY_FORM,
+    Candidate,
+    SpikingForms,
+    best_candidate,
+    has_maxima,
+    images_wanted,
+)
 from converters.ann_to_snn.image_normalization import Normalization, usual_normalizations
 from converters.ann_to_snn.linear_fold import Conv
-from converters.ann_to_snn.readout import refit_readout
-from converters.ann_to_snn.tuning import neuron_steps, tune
+from converters.ann_to_snn.readout import calibrate_logits, refit_readout
+from converters.ann_to_snn.tuning import Tuning, epoch_size, neuron_steps, tune
 from converters.model import Model
 from converters.onnx.ann_builder import LAYER
 from converters.onnx.import_ann import OnnxImport, import_ann
@@ -54,14 +61,18 @@ __all__ = ["ImportCallbacks", "OnnxConversion", "ann_input", "drawn", "import_on
 BATCH = 250
 READOUT_STEPS = 1 << 31
 """Largest product of images, neurons and time steps for the fit of a readout: 10 to 20 s."""
+LOGIT_IMAGES = 1000
+"""Number of training images on which the logits are brought to the size of the ANN's."""
 FEWEST_TO_TUNE = 2
 """Least number of training images for tuning: one to learn from, one to judge by."""
 SHRUNK = 0.05
 """Part of its grid below which a layer's weights are noted: six levels of either sign."""
 DOUBTFUL = 0.5
 """Accuracy of the ANN below which a note asks whether it takes other images."""
-MUCH = 0.05
+MUCH = 0.005
 """Loss of accuracy above which a note suggests more time steps or epochs."""
+FEWEST_TO_SCORE = 100
+"""Number of test images below which a note says how far the accuracy may be off."""
 DOUBT_IMAGES = 1000
 """Number of training images on which several normalizations are compared."""
 STANDARD_ERRORS = 3
@@ -77,6 +88,7 @@ class ImportCallbacks:
     """Functions that `import_onnx` calls with intermediate results; an exception from one ends the conversion.
 
     Attributes:
+        on_step: called with the text of each step before it begins, for people, with an estimate of a long one's time.
         on_imported: called with the ANN as soon as it is imported.
         on_doubt: called with a note if the images seem to need another normalization, before any step that takes long.
         on_calibrated: called with the network before the readout is fitted and before tuning; only its tensors change
@@ -84,6 +96,7 @@ class ImportCallbacks:
         on_epoch: called with the report of each epoch of tuning.
     """
 
+    on_step: Callable[[str], object] = _ignore
     on_imported: Callable[[Ann], object] = _ignore
     on_doubt: Callable[[str], object] = _ignore
     on_calibrated: Callable[[Model], object] = _ignore
@@ -159,6 +172,8 @@ class OnnxConversion:
         blocks, layers = self.candidate.blocks_of(self.imported.ann), self.model.spec.layers
         words = {i: f"block {i}, {layer.kind}" for i, layer in enumerate(layers)}
         for i, layer in zip(self.candidate.blocks, self.candidate.layers, strict=True):
+            if layer.is_any:
+                words[i] += ", spikes when any neuron of its window does"
             if layer.population is not None:
                 words[i] += f", {layer.population.drive.shape[1]} neurons for each unit"
         return [
@@ -178,6 +193,7 @@ class OnnxConversion:
             "normalization": self.normalization.as_json(),
             "input": str(self.candidate.input_form.encoding),
             "input_bits": self.model.spec.input.bits if self.model.spec.input.encoding is Encoding.GRADED else None,
+            "max_pool": str(self.candidate.max_pooling) if has_maxima(self.imported.ann) else None,
             "agreement": self.candidate.agreement,
             "accuracy": {
                 "ann": self.ann,
@@ -238,6 +254,7 @@ def import_onnx(
     document_as({"time_steps": time_steps, "epochs": epochs, "seed": seed}, _Numbers, origin="import_onnx")
     start = time.perf_counter()
     keep_freed_memory()
+    callbacks.on_step("importing the ANN, and comparing it with the ONNX reference")
     path, imported = _imported(path)
     ann, notes = imported.ann, list(imported.notes)
     if prod(ann.nodes[-1].shape) == 1:
@@ -269,19 +286,20 @@ def import_onnx(
         forms=forms,
         normalization=normalization,
         balanced=dataset is not None,
+        on_form=callbacks.on_step,
     )
     notes += _shrunk(candidate, time_steps) + _padded(candidate, ann.normalization.after(normalization))
     callbacks.on_calibrated(candidate.model)
     network, done = candidate.model.build(), _Learnt()
     if dataset is not None:
-        done = _learn(network, teacher, dataset, time_steps, epochs, seed, callbacks.on_epoch)
+        done = _learn(network, teacher, dataset, time_steps, epochs, seed, callbacks)
         if done.ann is not None and done.ann < DOUBTFUL and not doubt:
             right = f"{100 * done.ann:.1f} %"
             notes.append(
                 f"the ANN itself has an accuracy of only {right}; it may take other images, another normalization "
                 "(--mean, --std, --raw), or have its classes in another order (--classes)"
             )
-        notes += _lost(done, time_steps, epochs)
+        notes += [*_lost(done, time_steps, epochs), *_scored_on_few(dataset.test)]
     notes += done.notes
     told = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
     for option, choices in (("input", forms.encodings), ("max_pool", forms.max_pooling)):
@@ -356,6 +374,15 @@ def _lost(done: _Learnt, time_steps: int, epochs: int) -> list[str]:
     ]
 
 
+def _scored_on_few(test: Split) -> list[str]:
+    """Return a note if an accuracy on so few test images says little."""
+    n = len(test)
+    if n >= FEWEST_TO_SCORE:
+        return []
+    images = "one test image" if n == 1 else f"{n} test images"
+    return [f"scored on only {images}: each is {100 / n:.3g} points of the accuracy; use at least {FEWEST_TO_SCORE}"]
+
+
 def _learn(
     network: Network,
     teacher: Teacher,
@@ -363,20 +390,25 @@ def _learn(
     time_steps: int,
     epochs: int,
     seed: int,
-    on_epoch: Callable[[EpochReport], object],
+    callbacks: ImportCallbacks,
 ) -> _Learnt:
     """Fit the readout, tune, and score the network before and after; `teacher` is the ANN."""
     notes, tuning, test = list[str](), None, dataset.test
     steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
+    callbacks.on_step("fitting the readout to the ANN's answers")
     if refit_readout(network, drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), teacher):
         notes.append("the readout was refitted to the ANN's answers")
+    calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), teacher)
+    callbacks.on_step(f"scoring on {len(test):,} test images")
     converted, score = _scored(network, test, steps)
     tuned = dict[int, float | None]()
     if epochs and len(dataset.train) < FEWEST_TO_TUNE:
         notes.append(f"not tuned: needs at least {FEWEST_TO_TUNE} training images, got {len(dataset.train)}")
-    elif epochs and (tuning := tune(network, dataset.train, teacher, epochs, seed=seed, on_epoch=on_epoch)):
+    elif epochs and (tuning := _tuned(network, dataset.train, teacher, epochs, seed, callbacks)):
         if tuning.part < 1:
             notes.append(f"{tuning.part:.0%} of the change by tuning was kept: this is best on held-out images")
+        calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), teacher)
+        callbacks.on_step(f"scoring on {len(test):,} test images")
         tuned, score = _scored(network, test, steps)
     elif epochs:
         moved = ", slightly shifted and rotated" if are_pictures(dataset.train.images.shape) else ""
@@ -393,6 +425,15 @@ def _learn(
         recipe=None if tuning is None else tuning.recipe.model_copy(update={"data": dataset.name}),
         notes=tuple(notes),
     )
+
+
+def _tuned(
+    network: Network, train: Split, teacher: Teacher, epochs: int, seed: int, callbacks: ImportCallbacks
+) -> Tuning | None:
+    """Tune the network; see `tune`."""
+    n_images, seconds = epoch_size(network.spec, len(train))
+    callbacks.on_step(f"tuning: {epochs} epochs of {n_images:,} images, about {seconds:.0f} s each")
+    return tune(network, train, teacher, epochs, seed=seed, on_epoch=callbacks.on_epoch)
 
 
 def _as_model(

@@ -14,19 +14,22 @@ from torch import Tensor
 
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.blocks import AffineBlock
+from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.synapse import DenseSynapse
 from bootstrap_core.training.trainer import Teacher
 from converters.ann_to_snn.calibrate import shrink_for
 from specs.errors import StateOverflowError
 
-__all__ = ["logit_scale", "refit_readout"]
+__all__ = ["calibrate_logits", "logit_scale", "refit_readout"]
 
 STRENGTHS = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """Penalties to try on a change of the weights, relative to the mean square of the weights."""
 ITERATIONS = 100
 FEWEST, BATCH = 100, 50
 """Least number of images for a fit, and number of images to run at a time."""
+SCALES, BISECTIONS = (1e-3, 1e3), 24
+"""Range of the scale of the logits, and number of bisections to find it: to one part in a million."""
 MOST_PRODUCTS = 1 << 30
 """Largest number of products in one step of a fit; a large readout is fitted on fewer images."""
 
@@ -76,6 +79,29 @@ def refit_readout(network: Network, images: Tensor, teacher: Teacher) -> bool:
     weight.copy_(changed * shrink)
     bias.copy_(offset * shrink)
     return True
+
+
+@torch.no_grad()
+def calibrate_logits(network: Network, images: Tensor, teacher: Teacher) -> None:
+    """Set `logit_scale` in the network's spec so that its probabilities are as sharp as the teacher's.
+
+    The Kullback-Leibler divergence of the probabilities from the teacher's is least, over the images, where the mean
+    logit is the same under both; this is found by bisection.
+
+    Args:
+        network: its spec is replaced; weights and spikes stay.
+        images: `[N, ...]`, uint8.
+        teacher: the ANN.
+    """
+    parts = images.split(BATCH)
+    ours = torch.cat([network(part.float() / 255, Mode.SNN) for part in parts]).double()
+    theirs = torch.cat([teacher(part.float() / 255) for part in parts]).double().softmax(1)
+    low, high = SCALES
+    for _ in range(BISECTIONS):
+        scale = (low * high) ** 0.5
+        too_sharp = (((scale * ours).softmax(1) - theirs) * ours).sum() > 0
+        low, high = (low, scale) if too_sharp else (scale, high)
+    network.spec = network.spec.model_copy(update={"logit_scale": float(f"{scale:.4g}")})
 
 
 def logit_scale(ours: Tensor, theirs: Tensor) -> float:

@@ -25,7 +25,7 @@ from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import AugmentSpec, SnnGradient, TrainingSpec
 
-__all__ = ["Tuning", "epoch_work", "image_work", "neuron_steps", "tune"]
+__all__ = ["Tuning", "epoch_size", "epoch_work", "image_work", "neuron_steps", "tune"]
 
 LEARNING_RATES = 1.5e-3, 5e-4
 """Learning rates to try, in this order, until the loss on held-out images does not rise.
@@ -58,6 +58,8 @@ LAYER_WORK, LEAST_WORK = 1 << 30, 16 << 30
 
 It grows with the layers, as a deep network has more errors to correct. The least takes about half a minute.
 """
+SECONDS = 30
+"""Duration of an epoch of `LEAST_WORK` on two cores; for estimates only."""
 PRODUCTS = 12
 """Number of the ANN's weights that are multiplied, forward and backward, in the time of one step of a neuron."""
 N_SCALED = 1000
@@ -96,7 +98,7 @@ def tune(
         seed: seed of everything random.
         on_epoch: called with the report of each epoch.
     """
-    per_epoch = max(BATCH, min(len(split), epoch_work(network.spec) // image_work(network.spec)))
+    per_epoch, _ = epoch_size(network.spec, len(split))
     judged = max(min(per_epoch, FEWEST_VALIDATION), per_epoch // EPOCH_PART)
     n_validation = min(LARGEST_VALIDATION, max(1, len(split) // VALIDATION_PART), judged)
     some = split.images[:N_SCALED]
@@ -137,6 +139,12 @@ def image_work(spec: NetworkSpec) -> int:
 def epoch_work(spec: NetworkSpec) -> int:
     """Return the largest cost of an epoch of tuning, in time steps of a neuron."""
     return max(LEAST_WORK, LAYER_WORK * len(spec.layers))
+
+
+def epoch_size(spec: NetworkSpec, n_images: int) -> tuple[int, float]:
+    """Return the number of images in an epoch, of `n_images` in all, and an estimate of its seconds."""
+    per_epoch = max(BATCH, min(n_images, epoch_work(spec) // image_work(spec)))
+    return per_epoch, SECONDS * per_epoch * image_work(spec) / LEAST_WORK
 
 
 class _Judge:

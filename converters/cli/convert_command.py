@@ -36,6 +36,7 @@ from converters.cli.options import (
     percent,
     use_threads,
 )
+from specs.words import counted
 
 if TYPE_CHECKING:
     from bootstrap_core.training.trainer import EpochReport
@@ -367,6 +368,7 @@ def _convert_onnx(
         forms=forms,
         seed=onnx.seed,
         callbacks=ImportCallbacks(
+            on_step=say,
             on_imported=check_ann,
             on_doubt=lambda note: say(f"note: {note}"),
             on_calibrated=check_outputs,
@@ -403,5 +405,6 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):
             rows += [[stage, f"T={t}", "overflows" if a is None else percent(a)] for t, a in accuracies.items()]
         echo()
-        print_table(["", "", "accuracy"], rows)
+        n_images = 0 if conversion.score is None else conversion.score.n_images
+        print_table(["", "", f"accuracy on {counted(n_images, 'test image')}"], rows)
     echo(f"took {conversion.seconds:.0f} s")

@@ -6,7 +6,7 @@ import pydantic
 import pytest
 import yaml
 
-from specs import CubaSpec, LayerSpec, NetworkSpec, parse_spec
+from specs import CubaSpec, LayerSpec, NetworkSpec, dump_spec, parse_spec
 
 READOUT = {"kind": "affine", "features": 2}
 FLATTEN = {"kind": "flatten"}
@@ -286,6 +286,14 @@ def test_classes_are_the_features_of_the_readout() -> None:
 def test_a_layer_has_its_own_neuron_or_the_networks() -> None:
     spec = spec_of_all_kinds(neuron={"threshold": 3.0})
     assert [spec.neuron_of(layer).threshold for layer in spec.layers] == [3, 3, 3, 3, 3, 7, 3]
+
+
+def test_a_scale_of_the_logits_is_written_unless_it_is_one() -> None:
+    assert "logit_scale" not in spec_of_all_kinds().model_dump(mode="json")
+    assert "logit_scale" not in spec_of_all_kinds().model_dump_json()
+    spec = spec_of_all_kinds(logit_scale=0.25)
+    assert NetworkSpec.model_validate_json(spec.model_dump_json(exclude={"training"})).logit_scale == 0.25
+    assert parse_spec(dump_spec(spec)).logit_scale == 0.25
 
 
 def test_a_block_has_its_own_delay_shift_or_the_networks() -> None:

@@ -206,3 +206,15 @@ def test_inputs_that_are_no_images_are_refused(saved, shape: list[int]) -> None:
     network = build_network(spec_from_document(document, origin="a test"), seed=0)
     with pytest.raises(SnnZooError, match=r"is not a grey or three-colour image"):
         predict_files(network, [saved(np.zeros((8, 8), np.uint8))])
+
+
+def test_the_scale_of_the_spec_calibrates_probabilities(network, saved) -> None:
+    path, spec = saved(DIGITS.images[0, 0].numpy()), network.spec
+    (plain,) = predict_files(network, [path])
+    network.spec = spec.model_copy(update={"logit_scale": 0.5})
+    try:
+        (soft,) = predict_files(network, [path])
+    finally:
+        network.spec = spec
+    root = torch.tensor(plain.scores).sqrt()
+    assert soft.scores == pytest.approx((root / root.sum()).tolist(), rel=1e-4)

@@ -129,6 +129,13 @@ def test_the_beginning_of_a_run_is_the_shorter_run(readout: dict[str, Any], nati
                 assert torch.equal(earlier, runnable.tally(images, Mode.SNN, time_steps=t)[0])
 
 
+def test_the_scale_of_the_spec_counts_in_the_loss() -> None:
+    network = Oracle()
+    network.spec = network.spec.model_copy(update={"logit_scale": 3.0})
+    wrong = evaluate(network, marked_split([1], [0]), mode=Mode.SNN).loss
+    assert wrong - evaluate(network, marked_split([0], [0]), mode=Mode.SNN).loss == pytest.approx(3)
+
+
 @pytest.mark.parametrize("batch_size", [1, 2, 5, 100])
 def test_loss_is_the_mean_over_images_whatever_the_batch(batch_size: int) -> None:
     score = evaluate(Oracle(), SPLIT, batch_size=batch_size)

@@ -7,7 +7,7 @@ from torch import Tensor
 from bootstrap_core import IntegerNetwork, build_network
 from bootstrap_core.network.network import Network
 from converters.ann_to_snn import readout
-from converters.ann_to_snn.readout import logit_scale, refit_readout
+from converters.ann_to_snn.readout import calibrate_logits, logit_scale, refit_readout
 from specs.errors import StateOverflowError
 from specs.network import NetworkSpec
 
@@ -110,6 +110,14 @@ def test_logits_are_brought_to_the_size_of_the_teacher_s() -> None:
     ours = torch.randn(20, 5, generator=torch.Generator().manual_seed(4))
     assert logit_scale(ours, 7 * ours + 3) == pytest.approx(7)
     assert logit_scale(torch.zeros(20, 5), ours) == 1e-3
+
+
+@pytest.mark.parametrize("scale", [0.2, 1.0, 30.0])
+def test_probabilities_are_as_sharp_as_those_of_the_teacher(scale: float) -> None:
+    network = network_of(HIDDEN, READOUT)
+    teacher = answers_of(network, scale)
+    calibrate_logits(network, images_of(200), lambda images: teacher(images) + 3)
+    assert network.spec.logit_scale == pytest.approx(scale, rel=1e-3)
 
 
 def test_a_large_readout_is_fitted_on_fewer_images(monkeypatch) -> None:
