@@ -217,7 +217,7 @@ def test_a_server_that_always_sends_half_of_the_whole_is_given_up(web, url) -> N
     assert len(web.requests) == ATTEMPTS
 
 
-@pytest.mark.parametrize("n_bytes", [20_000, 400_000])
+@pytest.mark.parametrize("n_bytes", [100_000, 400_000])
 def test_tries_that_bring_something_are_not_counted(web, url, n_bytes: int) -> None:
     web.script["/file"] = [partial(web.give, sent=n_bytes)] * (len(DATA) // n_bytes)
     web.script["/file"][1:1] = [web.status(503)] * (ATTEMPTS - 2)
