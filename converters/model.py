@@ -47,7 +47,7 @@ class Model:
     def __repr__(self) -> str:
         return outline("Model", self.spec)
 
-    def told(self, topic: str) -> Mapping[str, Any]:
+    def card_entry(self, topic: str) -> Mapping[str, Any]:
         """Return the card's entry for a topic, such as "training"; empty if it is missing or not a mapping."""
         facts = self.card.get(topic)
         return facts if isinstance(facts, Mapping) else {}
@@ -58,7 +58,7 @@ class Model:
 
         The float engine does not notice such an overflow.
         """
-        snn = self.told("test").get("snn")
+        snn = self.card_entry("test").get("snn")
         told = snn.get("overflow") if isinstance(snn, Mapping) else None
         return told if isinstance(told, str) and told.isprintable() else None
 
@@ -66,13 +66,13 @@ class Model:
     def data(self) -> str | None:
         """Dataset that the network was trained on or converted with; None if neither card nor recipe names one."""
         recipe = self.spec.training
-        found = self.told("training").get("data", recipe and recipe.data)
-        found = self.told("conversion").get("data") if found is None else found
+        found = self.card_entry("training").get("data", recipe and recipe.data)
+        found = self.card_entry("conversion").get("data") if found is None else found
         return None if found is None else str(found)
 
     def with_data(self, change: Callable[[str], str]) -> "Model":
         """Return the model with `change` applied to each name of a dataset in its card and its recipe."""
-        topics = {topic: self.told(topic) for topic in ("training", "conversion")}
+        topics = {topic: self.card_entry(topic) for topic in ("training", "conversion")}
         named = {
             topic: {**told, "data": change(told["data"])}
             for topic, told in topics.items()
@@ -134,7 +134,7 @@ class Model:
         If the card has an entry "conversion", that gets `fold: true`: `--fold` reproduces the model.
         """
         tensors = migrate_state_dict(self.tensors, to=Style.PLAIN)
-        told = self.told("conversion")
+        told = self.card_entry("conversion")
         card = {**self.card, "conversion": {**told, "fold": True}} if told else self.card
         return replace(self, spec=without_weight_norm(self.spec), tensors=tensors, card=card)
 

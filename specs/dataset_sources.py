@@ -10,8 +10,7 @@ from pathlib import Path
 from specs.errors import DataError
 from specs.files.given_file import HEAD_BYTES, check_given_file
 from specs.imposter import refuse_imposter
-from specs.suggestion import suggest
-from specs.words import counted
+from specs.words import counted, suggest
 
 __all__ = [
     "SAMPLE_NAME",

@@ -19,8 +19,8 @@ from specs.files.given_file import check_given_file
 from specs.files.limits import DOCUMENT_VALUES, SPEC_BYTES, SPEC_DEPTH, SPEC_PROBLEMS
 from specs.files.whole_file import write_whole
 from specs.network import SCHEMA_VERSION, NetworkSpec
-from specs.suggestion import nearest, suggest
 from specs.training import FIND_DATA
+from specs.words import nearest, suggest
 
 __all__ = [
     "document_as",

@@ -1,6 +1,28 @@
-"""Words of messages that depend on a number."""
+"""Words of messages: plurals, and suggestions for mistyped words."""
 
-__all__ = ["counted"]
+import difflib
+from collections.abc import Iterable
+
+__all__ = ["counted", "nearest", "suggest"]
+
+LIKENESS = 0.7
+"""Smallest similarity of a suggestion, as the ratio of `difflib`."""
+
+
+def suggest(word: object, known: Iterable[str]) -> str:
+    """Return a hint with the most similar known word; empty if `word` is known, or no known word is similar.
+
+    >>> suggest("mnist-dens", ["mnist-conv", "mnist-dense"])
+    '; did you mean mnist-dense?'
+    """
+    found = nearest(word, known)
+    return f"; did you mean {found}?" if found and found != word else ""
+
+
+def nearest(word: object, known: Iterable[str]) -> str | None:
+    """Return the known word that is most similar to `word`; None if no word is similar."""
+    close = difflib.get_close_matches(word[:64], list(known), n=1, cutoff=LIKENESS) if isinstance(word, str) else []
+    return close[0] if close else None
 
 
 def counted(n: int, noun: str) -> str:

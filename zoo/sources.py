@@ -16,8 +16,8 @@ from specs.errors import ConversionError, SnnZooError, SpecError, UnsupportedErr
 from specs.files.given_file import is_text, suggest_file
 from specs.io import load_spec, network_names, parse_value, spec_from_document
 from specs.network import NetworkSpec
-from specs.suggestion import nearest, suggest
 from specs.training import TrainingSpec
+from specs.words import nearest, suggest
 from zoo.factory import local_model, model_names, unknown_model
 
 __all__ = [

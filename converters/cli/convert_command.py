@@ -243,7 +243,7 @@ def convert(
         conversion = _convert_onnx(source, outputs, onnx, places, hints)
         model, figures = conversion.model, conversion.report
         if places.classes:
-            told = {**model.told("conversion"), "classes": list(places.classes)}
+            told = {**model.card_entry("conversion"), "classes": list(places.classes)}
             model = replace(model, card={**model.card, "conversion": told})
     else:
         _refuse_onnx_options(source)

@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 
 from specs.errors import SnnZooError
-from specs.suggestion import suggest
+from specs.words import suggest
 
 __all__ = ["check_given_file", "is_text", "real_path", "suggest_file"]
 

@@ -424,6 +424,6 @@ def test_eval_asks_for_normalisation_where_a_converted_network_scores_near_chanc
     fresh = Model.of(build_network(spec, seed=0), {"conversion": {"source": "a.pt"}})
     write_model(fresh, tmp_path / "a.safetensors")
     limit = ("--data", "mnist-sample", "--limit", 200)
-    assert "near chance (10%)" in run("eval", tmp_path / "a.safetensors", *limit).stderr
+    assert "near chance (10.00 %): if the training normalised" in run("eval", tmp_path / "a.safetensors", *limit).stderr
     write_model(Model(fresh.spec, fresh.tensors), tmp_path / "b.safetensors")
     assert "near chance" not in run("eval", tmp_path / "b.safetensors", *limit).stderr

@@ -355,7 +355,7 @@ def test_fields_that_do_nothing_are_told(run, tmp_path) -> None:
         ("mnist-sample, ", "mnist, validation: 60000, ", ":9: training.validation: must be below"),
         ("epochs: 2", "epochs: 2, teacher: mnist-dens", ":9: training.teacher: no model"),
         ("epochs: 2", "epochs: 2, snn_epochs: 2, self_distillation: 0.5", ":9: training.self_distillation: "),
-        ("epochs: 2", "epochs: 2, crossover_epochs: [1, 1]", ":9: .*crossover_epochs: must be in ascending order"),
+        ("epochs: 2", "epochs: 2, crossover_epochs: [1, 0]", ":9: .*crossover_epochs: must be in ascending order"),
         ("epochs: 2", "epochs: 2, crossover_epochs: [2]", r":9: .*crossover_epochs: must be below .* \(2\)"),
         ("epochs: 2", "epochs: 9, crossover_epochs: [1, 2, 3, 4]", ":9: .*crossover_epochs: .* at most 3 epochs"),
         ("mnist-sample", "no/such", ":9: training.data: "),

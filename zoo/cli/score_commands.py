@@ -138,7 +138,7 @@ def evaluate_model(
         say_sample(dataset)
         _say_chance(model, max(score.accuracy for score in scores), own_images=dataset.name not in dataset_names())
         _print_scores(model.spec, scores, engine)
-        if mode == "ann" and model.told("conversion"):
+        if mode == "ann" and model.card_entry("conversion"):
             say("note: ANN means this network with its fitted activations, not the ANN that it was converted from")
         chosen = click.get_current_context().get_parameter_source("engine") is ParameterSource.COMMANDLINE
         if mode == "snn" and network.device.type == "cpu" and not chosen and model.overflow is None:
@@ -287,9 +287,9 @@ def _say_chance(model: "Model", accuracy: float, *, own_images: bool) -> None:
         return
     near = f"note: {percent(accuracy)} is near chance ({percent(chance)})"
     normalises = entering.encoding is Encoding.GRADED or (entering.mean, entering.std) != (0, 1)
-    if model.told("conversion") and not normalises:
+    if model.card_entry("conversion") and not normalises:
         say(f"{near}: if the training normalised its images, convert again with its --mean and --std")
-    elif own_images and (model.told("conversion") or model.told("training")):
+    elif own_images and (model.card_entry("conversion") or model.card_entry("training")):
         say(
             f"{near}: the data may number the classes in another order than the model (name them in the model's order "
             "with --classes)"

@@ -215,8 +215,8 @@ def _say_learnt_validation(who: str, model: "Model", recipe: "TrainingSpec") -> 
     """Warn if a model has learnt from images that `recipe` validates on."""
     from specs.training import TrainingSpec
 
-    before = model.spec.training or (TrainingSpec() if model.told("training") else None)
-    has_learnt = model.told("training") or model.told("conversion")
+    before = model.spec.training or (TrainingSpec() if model.card_entry("training") else None)
+    has_learnt = model.card_entry("training") or model.card_entry("conversion")
     if before and has_learnt and (remedy := recipe.learnt_validation(before)):
         warn(f"{who} has learnt from some of the validation images, so their accuracy will be too high: {remedy}")
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from specs.errors import IntegrityError, SnnZooError, TransferError
 from specs.files.download import cache_folder
-from specs.suggestion import suggest
+from specs.words import suggest
 from zoo.hub.index import INDEX_NAME, IndexedModel, ZooIndex, parse_index, parse_reference
 from zoo.hub.publish import read_index
 from zoo.hub.transport import FolderTransport, Transport, is_remote, open_transport

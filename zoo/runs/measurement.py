@@ -193,7 +193,7 @@ def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
         other.spec.model_copy(update={"training": recipe.model_copy(update={"seed": own.seed})}), model.spec
     ):
         raise SnnZooError(f"{path} differs from {model.spec.name} in more than the seed")
-    teachers = [one.told("training").get("teacher_revision") for one in (other, model)]
+    teachers = [one.card_entry("training").get("teacher_revision") for one in (other, model)]
     if None not in teachers and teachers[0] != teachers[1]:
         theirs, ours = (f"{recipe.teacher}@{revision}" for revision in teachers)
         raise SnnZooError(f"{path} was taught by {theirs}, but {model.spec.name} by {ours}")
@@ -201,8 +201,8 @@ def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
         path,
         SeedScore,
         seed=recipe.seed,
-        epoch=other.told("training").get("epoch"),
-        validation_accuracy=other.told("training").get("validation_snn_accuracy"),
+        epoch=other.card_entry("training").get("epoch"),
+        validation_accuracy=other.card_entry("training").get("validation_snn_accuracy"),
         accuracy=evaluate(IntegerNetwork(other.build()), dataset.test).accuracy,
     )
 
@@ -212,7 +212,7 @@ def made_by(model: Model, spec: NetworkSpec) -> bool:
 
     The recipe is not compared if the training started from another model.
     """
-    if model.told("training").get("start_revision") is None:
+    if model.card_entry("training").get("start_revision") is None:
         return same_network(model.spec, spec)
     ignored = {"training": spec.training, "description": spec.description}
     return same_network(model.spec.model_copy(update=ignored), spec)
@@ -257,7 +257,7 @@ def differences(stored: Card, found: Card) -> list[Difference]:
 def _training(
     path: Path, model: Model, recipe: TrainingSpec | None, curves: Curves | None, other_seeds: tuple[SeedScore, ...]
 ) -> Training:
-    facts = model.told("training")
+    facts = model.card_entry("training")
     return _believed(
         path,
         Training,
@@ -306,7 +306,7 @@ def energy_of(spec: NetworkSpec, synops: Sequence[float], ann: OperationsOf | No
 
 
 def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, training: Training, data: str) -> Commands:
-    start, changes, conversion = training.start_revision, training.start_changes, model.told("conversion")
+    start, changes, conversion = training.start_revision, training.start_changes, model.card_entry("conversion")
     train = None
     if start is not None:
         options = "".join(f" --set {shlex.quote(change)}" for change in changes)

@@ -210,7 +210,7 @@ def test_bits_of_pixels_may_be_said_for_a_net_beside_without_input_neurons(tmp_p
         file.move("new", "layer")
     path = save(tmp_path / "network.pt", state)
     assert read_model(path, Hints(input_bits=4)).spec.input.bits == 4
-    assert any("integers of 1 bits" in note for note in read_model(path).notes)
+    assert any("integers of 1 bit" in note for note in read_model(path).notes)
 
 
 def test_of_a_lone_checkpoint_the_last_block_is_said_to_be_taken_for_a_readout(tmp_path) -> None:
