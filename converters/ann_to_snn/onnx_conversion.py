@@ -75,6 +75,8 @@ FEWEST_TO_SCORE = 100
 """Number of test images below which a note says how far the accuracy may be off."""
 DOUBT_IMAGES = 1000
 """Number of training images on which several normalizations are compared."""
+LEAST_ESTIMATE_S = 5
+"""Seconds of an epoch from which on its estimated time is shown."""
 STANDARD_ERRORS = 3
 """Required margin between two normalizations, in standard errors."""
 
@@ -432,7 +434,8 @@ def _tuned(
 ) -> Tuning | None:
     """Tune the network; see `tune`."""
     n_images, seconds = epoch_size(network.spec, len(train))
-    callbacks.on_step(f"tuning: {epochs} epochs of {n_images:,} images, about {seconds:.0f} s each")
+    estimate = f", about {seconds:.0f} s each" if seconds >= LEAST_ESTIMATE_S else ""
+    callbacks.on_step(f"tuning: {counted(epochs, 'epoch')} of {counted(n_images, 'image')}{estimate}")
     return tune(network, train, teacher, epochs, seed=seed, on_epoch=callbacks.on_epoch)
 
 
