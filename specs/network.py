@@ -63,8 +63,8 @@ class NetworkSpec(StrictModel):
     """Blocks after the input, in order; `kind` selects the type. The last block is the readout: `affine`, or a block
     with neurons, whose rates are then the logits."""
     logit_scale: Annotated[Number, Field(gt=0)] = 1.0
-    """Factor on the logits in probabilities and in the loss of a test: a converted network has other logits than its
-    ANN. The class is the same."""
+    """Factor on the logits in probabilities and in the loss of an evaluation; it does not change the class. Conversions
+    fit it to the ANN, so that probabilities mean the same."""
     training: TrainingSpec | None = None
     """Training recipe for `zoo train`; the default values apply if it is omitted."""
 

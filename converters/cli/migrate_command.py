@@ -17,10 +17,10 @@ from converters.cli.console import (
     say,
     warn,
 )
+from specs.words import counted
 
 if TYPE_CHECKING:
     from converters.weight_norm.file_migration import MigrationReport
-from specs.words import counted
 
 __all__ = ["migrate"]
 

@@ -75,7 +75,7 @@ def test_pulled_revisions_need_no_index(run, index, port: int) -> None:
     assert Path(pulled.stdout.strip()).read_bytes() == older.file.read_bytes()
     told = " ".join(pulled.stderr.split())
     assert told.startswith(f"warning: {dead}/index.json: ")
-    assert told.endswith("tried 4 times; searching the models pulled before in its place")
+    assert told.endswith("tried 4 times; using the models in the cache instead")
     error = run("pull", newer.reference, "--from", dead, code=1).stderr
     assert f"Error: tiny has no revision '{newer.reference[5:]}' in cache; there are {older.reference[5:]}\n" in error
     for references in (["tiny"], [older.reference, "tiny"]):  # a name alone means the newest, which the cache may lack

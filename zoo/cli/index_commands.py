@@ -40,7 +40,7 @@ def _index_options(command: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def _warn_of_failure(error: SnnZooError) -> None:
-    warn(f"{error}; searching the models pulled before in its place")
+    warn(f"{error}; using the models in the cache instead")
 
 
 @command("list")

@@ -74,7 +74,7 @@ def check(spec: str, assignments: tuple[str, ...], as_json: bool) -> None:
 
 
 def _place(spec: str, field: str, assignments: tuple[str, ...]) -> str:
-    """Return file and line of a field as the begin of a message; empty if the field may come from an assignment."""
+    """Return file and line of a field as the beginning of a message; empty if the field may come from an assignment."""
     from specs.io import line_of
 
     line = None if assignments else line_of(spec, field)

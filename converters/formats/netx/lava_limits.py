@@ -85,10 +85,10 @@ def how_lava_runs(spec: NetworkSpec) -> list[str]:
     shifts = {spec.delay_shift_of(layer) for layer in spec.layers if layer.has_neurons}
     graded = spec.input.encoding is Encoding.GRADED
     if shifts == {True}:
+        but = " (the same spikes only without biases)" if graded else ""
         notes.append(
             f"delay_shift is true, as in lava-dl: in Lava, run each image from rest for {steps + graded} steps, without"
-            f" reset_interval{' (the same spikes only without biases)' * graded}; with reset_interval={steps} the"
-            " spikes differ"
+            f" reset_interval{but}; with reset_interval={steps} the spikes differ"
         )
     elif len(shifts) > 1:
         notes.append(

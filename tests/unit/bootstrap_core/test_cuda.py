@@ -1,4 +1,4 @@
-"""On a GPU: the same spikes as on the CPU, close gradients, and a training from SAMPLE to SNN."""
+"""Networks on a GPU: the spikes of the CPU, close gradients, and a training from SAMPLE to SNN."""
 
 from copy import deepcopy
 

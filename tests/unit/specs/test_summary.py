@@ -59,7 +59,7 @@ GEOMETRIES = [
 
 @pytest.mark.parametrize("geometry", GEOMETRIES)
 def test_synops_of_a_conv_are_its_connections(geometry: dict) -> None:
-    """With weights and inputs of 1, each output is its number of connections, without those to the padding."""
+    """Each output, for weights and inputs of 1, is its number of connections, without those to the padding."""
     spec = network({"kind": "conv", "channels": 4, **geometry}, {"kind": "flatten"}, {"kind": "affine", "features": 2})
     assert summarize(spec)[1].synops == _connections(spec.blocks[0], (2, 9, 8))
 

@@ -171,7 +171,7 @@ def best_kind() -> int:
 def test_each_library_that_this_cpu_runs_gives_the_same(
     name, native, folder, drawn_spikes, drawn_weight, hold_close, monkeypatch
 ) -> None:
-    """Of the libraries in the folder, the best one for this CPU is loaded, and gives the same results."""
+    """The best library in the folder for this CPU is loaded, and returns the same results as the others."""
     if not (FOLDER / name).exists():
         pytest.skip("not built on this kind of machine")
     if KINDS[name] > best_kind():

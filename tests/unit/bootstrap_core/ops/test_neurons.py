@@ -89,7 +89,7 @@ def test_the_table_of_neurons_fires_and_rests() -> None:
 
 
 def test_currents_and_voltages_leak_toward_zero_and_spikes_set_the_voltage_to_zero() -> None:
-    """By hand in units of 1/4096: a step keeps 3/4 of the current and 1/2 of the voltage; the threshold is 1/64."""
+    """Values by hand in units of 1/4096: a step keeps 3/4 of the current, 1/2 of the voltage; threshold 1/64."""
     decays = torch.tensor([0.25]), torch.tensor([0.5])
     neurons = NeuronConstants(*decays, threshold=1 / 64)
     z = torch.tensor([-3.0, 0.0, 0.0, 66.0, 0.0, 0.0]).div(STATE).view(-1, 1, 1)

@@ -83,7 +83,7 @@ def test_sums_of_graded_messages_are_exact_in_float64(drawn_weight) -> None:
 
 
 def test_sums_of_many_spikes_are_exact(in_both) -> None:
-    """With 66,001 inputs, more than a layer's 32-bit states allow, the sum is 8.4 million steps of a weight."""
+    """The sum of 66,001 inputs is 8.4 million steps of a weight, more than the 32-bit states of a layer allow."""
     x = torch.ones(2, 1, 66_001)
     for z in in_both(lambda: weigh(Spikes.of(x).packed(), Connection(torch.full((1, 66_001), 127 / 32)))):
         assert (z * 32).flatten().tolist() == [127 * 66_001] * 2

@@ -46,7 +46,7 @@ def test_a_kernel_of_one_place_keeps_the_others_dilation() -> None:
 
 
 def test_padding_after_a_pool_that_leaves_inputs_out_is_refused() -> None:
-    """Of nine inputs in windows of two the ninth is in no window, but a folded kernel would read it in the padding."""
+    """Windows of two leave out the last of nine inputs; a folded kernel with padding would read it."""
     halves = pool(torch.ones(2), (2, 2), (2, 2), (0, 0))
     with pytest.raises(UnsupportedError, match=r"windows of 2 over 9.*padding by 1"):
         fold_conv(halves, conv(2, padding=(1, 1)), SHAPE)

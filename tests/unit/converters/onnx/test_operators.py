@@ -643,7 +643,7 @@ def versions_of(key: tuple[str, str]) -> list[int]:
 
 @pytest.mark.parametrize("key", sorted(OPERATIONS.operators))
 def test_every_version_that_onnx_has_is_read(key) -> None:
-    """If this fails, a new opset changed an operator: read its changes, then add the version to the table."""
+    """A failure means that a new opset changed an operator: read its changes, then add the version to the table."""
     history = versions_of(key)
     in_force = {v for v, after in zip(history, [*history[1:], 1 << 30], strict=True) if after > OLDEST_OPSET}
     assert in_force <= set(OPERATIONS.operators[key].versions)

@@ -330,7 +330,7 @@ def test_weights_are_folded_in_64_bits(classify) -> None:
 
 
 def test_normalisation_of_each_number_by_itself(classify) -> None:
-    """With `spatial=0`, until opset 8, statistics have the shape of a feature map."""
+    """Statistics with `spatial=0`, until opset 8, have the shape of a feature map."""
     shape = (4, 4, 4)
     weights = {name: numbers(*shape, seed=i) for i, name in enumerate("stm")} | {"v": np.full(shape, 0.5, np.float32)}
     found = classify(

@@ -355,7 +355,7 @@ def test_a_proxy_that_cannot_be_used_is_told(monkeypatch) -> None:
 
 
 def test_it_works_below_a_running_event_loop(url) -> None:
-    """As in a notebook."""
+    """Notebooks run such a loop."""
 
     async def cell() -> bytes:
         return fetch(url)
