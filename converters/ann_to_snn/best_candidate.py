@@ -1,4 +1,4 @@
-"""Choice of the spiking form: the encoding of the input, and the replacement of max pooling.
+"""Choice of the spiking form: the encoding of the input, the replacement of max pooling, and the reset.
 
 Inputs are an ANN and images. Each form is calibrated on some of the images, and judged on others by its agreement: the
 part of images to which the network gives the ANN's answer. The result is the `Candidate` with the largest agreement.
@@ -22,6 +22,7 @@ from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activ
 from converters.model import Model
 from specs.block import Encoding, Role
 from specs.errors import StateOverflowError, UnsupportedError
+from specs.neuron import Reset
 
 __all__ = [
     "EVERY_FORM",
@@ -38,17 +39,15 @@ FEWEST, MOST = 256, 4096
 """Bounds of the number of calibration images; fewer for large networks."""
 NUMBERS = 1 << 22
 """Number of activations, over all images, that is enough for calibration; large networks need fewer images."""
-FEWEST_TO_JUDGE, N_JUDGING = 500, 4000
-"""Bounds of the number of images to judge by; fewer if they are large."""
-PIXELS = 1 << 27
-"""Number of pixels, over all images, that is enough to judge by: half a gigabyte."""
+FEWEST_TO_JUDGE, N_JUDGING, JUDGED = 500, 4000, 2
+"""Bounds of the number of images to judge by, and their ratio to those that calibrate."""
 MOST_IMAGES = MOST + N_JUDGING
 """Largest number of images that a conversion uses."""
 BATCH = 250
 GRADED_BITS = (8, 7, 6, 5, 4, 3)
 
 Fit = Callable[..., tuple[Model, list[Calibration]]]
-"""Type of `calibrate` with all arguments bound but `layers` and `input_form`."""
+"""Type of `calibrate` with all arguments bound but `layers`, `input_form` and perhaps `reset`."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,10 +58,13 @@ class SpikingForms:
         encodings: encodings of the input to try; by default spikes and graded pixels.
         max_pooling: replacements of max pooling to try; by default neurons that fire when any neuron of their window
             does, and the average.
+        resets: resets of the voltage after a spike to try; by default subtraction, and zero. The other forms are
+            chosen with the first.
     """
 
     encodings: Sequence[Encoding] = tuple(Encoding)
     max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE)
+    resets: Sequence[Reset] = (Reset.SUBTRACT, Reset.ZERO)
 
 
 EVERY_FORM = SpikingForms()
@@ -78,6 +80,7 @@ class Candidate:
         layers: layers that it was made from; each is one block. Input and flattening are further blocks.
         input_form: form of the input.
         max_pooling: replacement of max pooling.
+        reset: reset of the voltage after a spike.
         agreement: part of the judged images that get the ANN's answer, 0..1.
         held_out: True if the network was calibrated without these images.
     """
@@ -87,6 +90,7 @@ class Candidate:
     layers: Sequence[SpikingLayer] = field(repr=False)
     input_form: InputForm
     max_pooling: MaxPooling
+    reset: Reset
     agreement: float
     held_out: bool
 
@@ -108,7 +112,8 @@ class Candidate:
 
 def images_wanted(ann: Ann) -> int:
     """Return the number of images that `best_candidate` can use."""
-    return _n_calibrating(activations_first(ann)) + min(N_JUDGING, max(FEWEST_TO_JUDGE, PIXELS // prod(ann.shape)))
+    n = _n_calibrating(activations_first(ann))
+    return n + min(N_JUDGING, JUDGED * n)
 
 
 def _n_calibrating(ann: Ann) -> int:
@@ -161,25 +166,34 @@ def best_candidate(
         normalization=normalization,
         balanced=balanced,
     )
-    found, problems = [], []
+    found, problems = list[Candidate](), list[str]()
+
+    def try_form(layers: Sequence[SpikingLayer], pooling: MaxPooling, encoding: Encoding, reset: Reset) -> None:
+        pools = f", max pools: {pooling}" if has_maxima(ann) else ""
+        on_form(f"calibrating on {len(calibrating):,} images; input: {encoding}{pools}, reset: {reset}")
+        fit_reset = partial(fit, reset=reset)
+        try:
+            form = _form(fit_reset, layers, encoding)
+            model, calibrations = fit_reset(layers, input_form=form)
+            agreement = _agreement(model, judged, answers)
+            found.append(Candidate(model, calibrations, layers, form, pooling, reset, agreement, held_out))
+        except (UnsupportedError, StateOverflowError) as error:
+            problems.append(f"{encoding} input, reset {reset}: {error}")
+
+    first, *others = forms.resets
     for pooling in forms.max_pooling if has_maxima(ann) else forms.max_pooling[:1]:
         try:
             layers = spiking_layers(ann, pooling)
         except UnsupportedError as error:
             problems.append(str(error))
             continue
-        pools = f", max pools: {pooling}" if has_maxima(ann) else ""
         for encoding in forms.encodings:
-            on_form(f"calibrating on {len(calibrating):,} images; input: {encoding}{pools}")
-            try:
-                form = _form(fit, layers, encoding)
-                model, calibrations = fit(layers, input_form=form)
-                agreement = _agreement(model, judged, answers)
-                found.append(Candidate(model, calibrations, layers, form, pooling, agreement, held_out))
-            except (UnsupportedError, StateOverflowError) as error:
-                problems.append(f"{encoding} input: {error}")
+            try_form(layers, pooling, encoding, first)
     if not found:
         raise UnsupportedError(f"{name}: no spiking form works: {'; '.join(dict.fromkeys(problems))}")
+    best = max(found, key=lambda candidate: candidate.agreement)
+    for reset in others:
+        try_form(best.layers, best.max_pooling, best.input_form.encoding, reset)
     return max(found, key=lambda candidate: candidate.agreement)
 
 

@@ -9,6 +9,7 @@ measured, each layer makes up for part of the error of the layers before it.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from math import prod
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -17,11 +18,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.fixed_point import EXACT_IN_FLOAT, MANT, STATE, STATE_MAX, WEIGHT_INT_MIN, WEIGHT_STEP
+from bootstrap_core.fixed_point import MANT, STATE, STATE_MAX, WEIGHT_STEP
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.ops.neurons import fire
+from bootstrap_core.ops.spike_counts import count
+from bootstrap_core.ops.spikes import Spikes
+from bootstrap_core.ops.synapses import Connection
+from bootstrap_core.ops.weighted_input import weigh
 from converters.ann_to_snn.ann import Ann, run_ann
 from converters.ann_to_snn.grid_fit import fit_to_grid
 from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
@@ -29,17 +34,18 @@ from converters.ann_to_snn.linear_fold import Conv, Dense, scale_inputs, scale_o
 from converters.ann_to_snn.refit import Reading, refit
 from converters.ann_to_snn.spiking_layers import SpikingLayer, SpikingSkip
 from converters.model import Model
-from specs.block import Encoding
+from specs.block import ConvSpec, Encoding
 from specs.errors import UnsupportedError
 from specs.fields import threshold_mant
 from specs.io import name_from, spec_from_document
-from specs.neuron import CubaSpec
+from specs.neuron import CubaSpec, Reset
 from specs.words import counted
 
 __all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]
 
 PARTS = tuple(torch.linspace(0.05, 1.0, 24).tolist())
 """Thresholds to try for a layer, ascending, relative to its largest activation."""
+OFFSETS = (0.0, 0.5)
 SLACK = 0.05
 """Tolerance of the error, relative to the least: the smallest threshold within it is chosen.
 
@@ -47,7 +53,7 @@ Neurons with a lower threshold fire sooner. With few time steps, every layer los
 """
 HIGH, MOST_GAIN = 0.999, 8.0
 """Quantile of the activations that is made equal for all channels of a layer, and the largest factor for that."""
-N_SAMPLED = 1 << 16
+N_SAMPLED = 1 << 14
 """Largest number of activations on which thresholds are tried, drawn from all neurons and images."""
 TAU_GRAD = 0.005
 """Width of the surrogate gradient, which makes it half a threshold. Much wider or narrower ones train worse."""
@@ -83,6 +89,8 @@ class Calibration:
         error: root mean square of the difference between rates and activations, relative to that of the activations;
             channels are brought to one size first.
         saturated: part of the activations that are above the scale, 0..1.
+        offset: voltage that the bias adds over all steps so that rates are rounded and not truncated, relative to the
+            threshold.
         shrink: factor below the whole grid on the weights, so that voltages stay in the hardware's range; 1 if they do.
     """
 
@@ -92,6 +100,7 @@ class Calibration:
     threshold: float
     error: float
     saturated: float
+    offset: float = 0.0
     shrink: float = 1.0
 
 
@@ -100,13 +109,13 @@ class _Synapses(NamedTuple):
 
     Attributes:
         linear: weights and bias, for inputs in units of the ANN.
-        spikes: `[T or 1, N, ...]`, the input.
+        spikes: the input.
         scale: `[C]`, activation that an input of 1 stands for, for each channel.
         document: spec of a skip; empty for the layer's own synapses.
     """
 
     linear: Dense | Conv
-    spikes: Tensor
+    spikes: Spikes
     scale: Tensor
     document: Mapping[str, Any] = MappingProxyType({})
 
@@ -122,7 +131,7 @@ class _Synapses(NamedTuple):
     @property
     def means(self) -> Tensor:
         """Activations that the spikes stand for, `[N, ...]`."""
-        mean = self.spikes.mean(0, dtype=torch.float64)
+        mean = count(self.spikes).double() / self.spikes.steps
         return mean * _over_places(self.scale.repeat_interleave(mean.shape[1] // len(self.scale)), mean)
 
 
@@ -136,6 +145,7 @@ def calibrate(
     input_form: InputForm,
     normalization: Normalization = AS_THEY_ARE,
     balanced: bool = True,
+    reset: Reset = Reset.ZERO,
 ) -> tuple[Model, list[Calibration]]:
     """Make a spiking network of the layers; return it with the calibrations of its layers of neurons, in order.
 
@@ -156,7 +166,7 @@ def calibrate(
     Raises:
         UnsupportedError: a layer does not fit the hardware's ranges or this form of input, or is active for no image.
     """
-    return _Calibrator(ann, images, time_steps, input_form, normalization, balanced).network(layers, name)
+    return _Calibrator(ann, images, time_steps, input_form, normalization, balanced, reset).network(layers, name)
 
 
 def shrink_for(reach: float) -> float:
@@ -175,8 +185,10 @@ class _Calibrator:
         form: InputForm,
         normalization: Normalization,
         balanced: bool,
+        reset: Reset,
     ) -> None:
         self.images, self.time_steps, self.form, self.balanced = images, time_steps, form, balanced
+        self.reset = reset
         # this height makes the gradient of a rate 1 / threshold, as for a neuron that loses none of its input
         self.surrogate = {"tau_grad": TAU_GRAD, "scale_grad": 4000 * TAU_GRAD / (time_steps + 1)}
         self.normalization = ann.normalization.after(normalization)
@@ -191,14 +203,14 @@ class _Calibrator:
         document: dict[str, Any] = {
             "name": name_from(name),
             "time_steps": self.time_steps,
-            "neuron": {"current_decay": 1.0, "voltage_decay": 0.0, **self.surrogate},
+            "neuron": self._neuron(1.0),
             "input": {"shape": list(layers[0].before), "encoding": self.form.encoding.value},
             "blocks": [],
         }
         spikes, scale, found = self._enter(document["input"], layers[0])
         tensors: dict[str, Tensor] = {}
         last_reader = {skip.source: i for i, layer in enumerate(layers) for skip in layer.skips}
-        kept: dict[int, tuple[int, Tensor, Tensor]] = {}  # layer -> its block, spikes and scale, up to its last skip
+        kept: dict[int, tuple[int, Spikes, Tensor]] = {}  # layer -> its block, spikes and scale, up to its last skip
         for i, layer in enumerate(layers):
             if i in last_reader:
                 kept[i] = len(document["blocks"]), spikes, scale
@@ -211,7 +223,7 @@ class _Calibrator:
                     document["input"]["shape"] = [prod(layer.before)]
                 else:
                     document["blocks"].append({"kind": "flatten"})
-                spikes = spikes.flatten(2)
+                spikes = spikes.flatten()
             if layer.is_any:
                 block, spikes = self._any(layer, spikes)
             else:
@@ -224,22 +236,23 @@ class _Calibrator:
         state = build_network(spec, seed=0).state_dict()
         return Model(spec, state | tensors), found
 
-    def _enter(self, entering: dict[str, Any], first: SpikingLayer) -> tuple[Tensor, Tensor, list[Calibration]]:
-        """Return the input of the first synapse, `[T or 1, N, ...]`, its scale in pixels of 0..1, and its calibration.
+    def _enter(self, entering: dict[str, Any], first: SpikingLayer) -> tuple[Spikes, Tensor, list[Calibration]]:
+        """Return the input of the first synapse, its scale in pixels of 0..1, and its calibration.
 
         Only input neurons have a calibration. The form of the input is added to `entering`, the spec of the input.
         """
         pixels = self.images.reshape(len(self.images), *first.before)
         if self.form.encoding is Encoding.GRADED:
             entering["bits"] = self.form.bits
-            return torch.round(pixels.double() * self.form.levels)[None], torch.ones(pixels.shape[1]).double(), []
+            levels = torch.round(pixels.double() * self.form.levels)
+            return Spikes.of(levels.expand(self.time_steps, *levels.shape)), torch.ones(pixels.shape[1]).double(), []
         current = torch.trunc(pixels.double() * MANT) / MANT
         z = current.float().expand(self.time_steps, *current.shape)
         chosen = self._choose(z, None, pixels, 1.0, 1, block=0, target="input")
-        entering["neuron"] = {"threshold": chosen.threshold, "current_decay": 1.0, "voltage_decay": 0.0}
-        return _fire(z, None, int(MANT * chosen.threshold)), chosen.scale, [chosen]
+        entering["neuron"] = self._neuron(chosen.threshold)
+        return self._fire(z, None, int(MANT * chosen.threshold)), chosen.scale, [chosen]
 
-    def _skip(self, layer: SpikingLayer, skip: SpikingSkip, block: int, spikes: Tensor, scale: Tensor) -> _Synapses:
+    def _skip(self, layer: SpikingLayer, skip: SpikingSkip, block: int, spikes: Spikes, scale: Tensor) -> _Synapses:
         """Return the synapses of a skip from `block`, whose output is `spikes`."""
         linear = skip.linear
         if skip.source == 0:
@@ -268,8 +281,11 @@ class _Calibrator:
         levels: int,
         index: int,
         found: list[Calibration],
-    ) -> tuple[dict[str, Any], dict[str, Tensor], Tensor, Tensor]:
-        """Calibrate a layer; return its block, tensors, spikes and scale. Its own synapses come first, then skips."""
+    ) -> tuple[dict[str, Any], dict[str, Tensor], Spikes, Tensor]:
+        """Calibrate a layer; return its block, tensors, spikes and scale. Its own synapses come first, then skips.
+
+        The readout's spikes are never used: they are its weighted input.
+        """
         if levels == 1:  # graded pixels have no error to make up for
             synapses = self._mended(layer, synapses)
         wanted, gains = layer.wanted(self.outputs[layer.target]), None
@@ -295,7 +311,7 @@ class _Calibrator:
 
         def driven(weight: Tensor, bias: Tensor) -> tuple[Tensor, Tensor]:
             """Return weighted input and bias after quantisation."""
-            return _weigh(synapses, quantize_weight(weight.float()).double()), quantize_bias(bias.float() * levels)
+            return _weigh(synapses, quantize_weight(weight.float())), quantize_bias(bias.float() * levels)
 
         z, bias = driven(fit.weight, fit.bias)
         shrink = shrink_for(self._reach(z, bias))
@@ -304,18 +320,27 @@ class _Calibrator:
             z, bias = driven(weight, offset)
         tensors = {"bias": offset, **_named(synapses, weight)}
         if gains is None:
-            return block, tensors, z, scale
+            return block, tensors, Spikes.of(z), scale
         z = z.expand(self.time_steps, *z.shape[1:])
         chosen = self._choose(z, bias, wanted, factor, levels, block=index, target=layer.target)
         chosen = replace(chosen, scale=chosen.scale / gains, shrink=shrink)
         found.append(chosen)
-        block["neuron"] = {
-            "threshold": chosen.threshold,
-            "current_decay": 1.0,
-            "voltage_decay": 0.0,
+        block["neuron"] = self._neuron(chosen.threshold)
+        mant = threshold_mant(chosen.threshold, levels)
+        offset += chosen.offset * chosen.threshold / self.time_steps
+        return block, tensors, self._fire(z, quantize_bias(offset.float() * levels), mant), chosen.scale
+
+    def _neuron(self, threshold: float) -> dict[str, Any]:
+        """Return the spec of a layer's neurons."""
+        return {
+            "threshold": threshold, "current_decay": 1.0, "voltage_decay": 0.0, "reset": self.reset.value,
             **self.surrogate,
-        }
-        return block, tensors, _fire(z, bias, threshold_mant(chosen.threshold, levels)), chosen.scale
+        }  # fmt: skip
+
+    def _fire(self, z: Tensor, bias: Tensor | None, mant: int) -> Spikes:
+        """Return the spikes of neurons with threshold `mant / 64`; `z` is `[T, N, C, ...]`."""
+        neuron = CubaNeuron(CubaSpec(**self._neuron(mant / MANT)), channels=1)
+        return fire(z, neuron.constants(bias), len(z))
 
     def _mended(self, layer: SpikingLayer, synapses: Sequence[_Synapses]) -> list[_Synapses]:
         """Return the synapses with weights refitted to make up for the error of the layers before."""
@@ -340,7 +365,8 @@ class _Calibrator:
     def _reach(self, z: Tensor, bias: Tensor) -> float:
         """Return the largest magnitude of a voltage: of an inhibited neuron after T steps, of others after one step."""
         total = self.time_steps * (z.mean(0) + _over_places(bias, z[0]))
-        return max(float(-total.min()), float(z.abs().max()))
+        low, high = z.aminmax()
+        return max(float(-total.min()), float(-low), float(high))
 
     def _choose(
         self, z: Tensor, bias: Tensor | None, wanted: Tensor, factor: float, levels: int, *, block: int, target: str
@@ -362,18 +388,20 @@ class _Calibrator:
             sampled = sampled + _over_places(bias, wanted).expand(wanted.shape).flatten()[picked]
         largest = float(goal.max()) * factor
         tried = list[Calibration]()
-        for part in PARTS:
+        offsets = OFFSETS if bias is not None else (0.0,)
+        for part, offset in product(PARTS, offsets):
             mant = max(int(MANT * part * largest * levels), levels)
-            rates = _fire(sampled[:, None], None, mant)[:, 0].sum(0).double() / self.time_steps
+            raised = sampled + round(offset * mant / self.time_steps) / MANT
+            rates = count(self._fire(raised[:, None], None, mant))[0].double() / self.time_steps
             scale = goal @ rates / (rates @ rates).clamp_min(1e-12)
             error = float((goal - scale * rates).square().mean().sqrt() / goal.square().mean().sqrt().clamp_min(1e-12))
             threshold = (mant + (0.5 if levels > 1 else 0)) / MANT / levels
             saturated = float((goal > scale).double().mean())
-            tried.append(Calibration(block, target, scale.expand(wanted.shape[1]), threshold, error, saturated))
+            tried.append(Calibration(block, target, scale.expand(wanted.shape[1]), threshold, error, saturated, offset))
         enough = (1 + SLACK) * min(calibration.error for calibration in tried)
         return next(calibration for calibration in tried if calibration.error <= enough)
 
-    def _any(self, layer: SpikingLayer, spikes: Tensor) -> tuple[dict[str, Any], Tensor]:
+    def _any(self, layer: SpikingLayer, spikes: Spikes) -> tuple[dict[str, Any], Spikes]:
         """Return the block of an `any` pool, and its spikes."""
         linear = layer.linear
         assert isinstance(linear, Conv)
@@ -383,14 +411,8 @@ class _Calibrator:
             "padding": list(linear.padding), "gain": one * prod(linear.kernel),
             "neuron": {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0, **self.surrogate},
         }  # fmt: skip
-        fired = F.max_pool2d(spikes.flatten(0, 1), linear.kernel, linear.stride, linear.padding)
-        return block, fired.reshape(*spikes.shape[:2], *fired.shape[1:])
-
-
-def _fire(z: Tensor, bias: Tensor | None, mant: int) -> Tensor:
-    """Return the spikes of integrate-and-fire neurons, in the shape of `z`, `[T, N, C, ...]`; threshold `mant / 64`."""
-    neuron = CubaNeuron(CubaSpec(threshold=mant / MANT, current_decay=1.0, voltage_decay=0.0), channels=1)
-    return fire(z, neuron.constants(bias), len(z)).tensor()
+        fired = F.max_pool2d(spikes.tensor().flatten(0, 1), linear.kernel, linear.stride, linear.padding)
+        return block, Spikes.of(fired.reshape(*spikes.shape[:2], *fired.shape[1:])).packed()
 
 
 def _document(layer: SpikingLayer, synapses: Sequence[_Synapses]) -> dict[str, Any]:
@@ -430,22 +452,14 @@ def _over_places(factors: Tensor, x: Tensor) -> Tensor:
 
 
 def _weigh(synapses: Sequence[_Synapses], weight: Tensor) -> Tensor:
-    """Return the weighted input of each step, `[T, N, ...]`, of all synapses together; `weight` is flat.
-
-    Sums are exact: computed in float32 where it can hold them, otherwise in float64.
-    """
-    largest = sum(int(each.spikes.max()) * each.linear.weight[0].numel() * -WEIGHT_INT_MIN for each in synapses)
-    dtype = torch.float32 if largest < EXACT_IN_FLOAT else torch.float64
-    first, *others = (
-        _weigh_one(each.linear, part.to(dtype), each.spikes.to(dtype))
-        for each, part in zip(synapses, _weights(synapses, weight), strict=True)
-    )
+    """Return the weighted input of each step, `[T or 1, N, ...]`, of all synapses together; `weight` is flat."""
+    each_weight = zip(synapses, _weights(synapses, weight), strict=True)
+    first, *others = (weigh(each.spikes, Connection(part, _as_spec(each.linear))) for each, part in each_weight)
     return sum(others, first)
 
 
-def _weigh_one(linear: Dense | Conv, weight: Tensor, x: Tensor) -> Tensor:
+def _as_spec(linear: Dense | Conv) -> ConvSpec | None:
+    """Return the geometry of a convolution; None for a dense map."""
     if isinstance(linear, Dense):
-        return F.linear(x.flatten(2), weight)
-    flat = x.flatten(0, 1)
-    z = F.conv2d(flat, weight, None, linear.stride, linear.padding, linear.dilation, linear.groups)
-    return z.reshape(*x.shape[:2], *z.shape[1:])
+        return None
+    return ConvSpec(channels=len(linear.weight), groups=linear.groups, **_geometry(linear))

@@ -195,6 +195,7 @@ class OnnxConversion:
             "normalization": self.normalization.as_json(),
             "input": str(self.candidate.input_form.encoding),
             "input_bits": self.model.spec.input.bits if self.model.spec.input.encoding is Encoding.GRADED else None,
+            "reset": str(self.candidate.reset),
             "max_pool": str(self.candidate.max_pooling) if has_maxima(self.imported.ann) else None,
             "agreement": self.candidate.agreement,
             "accuracy": {
@@ -243,7 +244,7 @@ def import_onnx(
             one for each channel.
         time_steps: T.
         epochs: number of epochs of tuning; 0 for none.
-        forms: forms of the input and of max pooling to choose from, by measured agreement.
+        forms: forms of the input, of max pooling and of the reset to choose from, by measured agreement.
         seed: seed of everything random.
         callbacks: functions to call with intermediate results.
 
@@ -304,7 +305,7 @@ def import_onnx(
         notes += [*_lost(done, time_steps, epochs), *_scored_on_few(dataset.test)]
     notes += done.notes
     told = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
-    for option, choices in (("input", forms.encodings), ("max_pool", forms.max_pooling)):
+    for option, choices in (("input", forms.encodings), ("max_pool", forms.max_pooling), ("reset", forms.resets)):
         if len(choices) == 1:  # of several, converting again chooses again
             told[option] = str(choices[0])
     return OnnxConversion(

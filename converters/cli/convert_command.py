@@ -106,7 +106,7 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--reset",
-                type=click.Choice(["zero", "subtract"]),
+                type=click.Choice(["auto", "zero", "subtract"]),
                 help="Reset in a NIR graph after a spike. zero: the voltage becomes 0, subtract: it falls by the "
                 "threshold. [default: zero]",
             ),
@@ -311,6 +311,8 @@ def _read(source: Path, hints: dict[str, Any]) -> "Model":
     for name in ("mean", "std"):
         if isinstance(hints[name], tuple):
             raise click.UsageError(f"--{name}: must be one number; only ONNX files take one for each channel")
+    if hints["reset"] == "auto":
+        raise click.UsageError("--reset auto: only for ONNX files; a NIR graph needs zero or subtract")
     for name, kind in (("time_constants", TimeConstants), ("reset", Reset), ("spec", load_spec)):
         if hints[name] is not None:
             hints[name] = kind(hints[name])
@@ -331,8 +333,9 @@ def _convert_onnx(
     from specs.block import Encoding
     from specs.dataset_sources import found_data
     from specs.errors import UnsupportedError
+    from specs.neuron import Reset
 
-    mean, std, time_steps = (hints.pop(name) for name in ("mean", "std", "time_steps"))
+    mean, std, time_steps, reset = (hints.pop(name) for name in ("mean", "std", "time_steps", "reset"))
     useless = [option_name(name) for name, value in hints.items() if value is not None]
     if useless:
         raise click.UsageError(f"{source} is an ONNX file: leave out {', '.join(useless)}")
@@ -344,10 +347,14 @@ def _convert_onnx(
         forms = replace(forms, encodings=(Encoding(onnx.entering),))
     if onnx.max_pool != "auto":
         forms = replace(forms, max_pooling=(MaxPooling(onnx.max_pool),))
+    chains = [str(output) for output in outputs if output.suffix in CHAINS]
+    if reset in {None, "auto"}:
+        forms = replace(forms, resets=(Reset.ZERO,)) if chains else forms
+    else:
+        forms = replace(forms, resets=(Reset(reset),))
 
     def check_ann(ann: "Ann") -> None:
         places.check_classes(prod(ann.nodes[-1].shape))
-        chains = [str(output) for output in outputs if output.suffix in CHAINS]
         if chains and has_skips(ann, forms.max_pooling):
             raise UnsupportedError(
                 f"{source} has branches that are added, and netx cannot express them: write .safetensors or .nir "
@@ -399,7 +406,7 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
     where = f"{judged}, before tuning" if conversion.dataset else "noise images"
     pooling = f"; max pools: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
     echo(f"images: {conversion.normalization}")
-    echo(f"input: {candidate.input_form}{pooling}; agrees with the ANN on {agreement} of {where}")
+    echo(f"input: {candidate.input_form}{pooling}; reset: {candidate.reset}; agrees with the ANN on {agreement} of {where}")
     if conversion.ann is not None:
         rows = [["ANN", "", percent(conversion.ann)]]
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):
