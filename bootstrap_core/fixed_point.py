@@ -13,7 +13,6 @@ __all__ = [
     "READOUT_THRESHOLD_MANT",
     "STATE",
     "STATE_MAX",
-    "STATE_MIN",
     "STATE_PER_MANT",
     "STATE_PER_WEIGHT",
     "WEIGHT_INT_MAX",
@@ -45,8 +44,10 @@ WEIGHT_INT_MIN, WEIGHT_INT_MAX = -128, 127
 BIAS_MANT_MIN, BIAS_MANT_MAX = -(1 << 12), (1 << 12) - 1
 """Range of a 13-bit signed bias mantissa, in units of 1/64."""
 
-STATE_MIN, STATE_MAX = -(1 << 23), (1 << 23) - 1
-"""Range of the hardware's 24-bit current and voltage, in state units."""
+STATE_MAX = (1 << 23) - 1
+"""Largest magnitude of the hardware's 24-bit current and voltage, in state units.
+
+Lava turns a current of -2^23 into 2^23 and clips a voltage of -2^23 to -2^23 + 1: lava/proc/lif/models.py."""
 
 READOUT_THRESHOLD_MANT = (1 << 18) - 1
 """Threshold mantissa of readout neurons in netx files, too high for them to spike."""

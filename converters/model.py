@@ -9,11 +9,11 @@ from torch import Tensor
 
 from bootstrap_core.data.image_files import Size, image_shape
 from bootstrap_core.network.build import build_network
-from bootstrap_core.network.network import Network
+from bootstrap_core.network.network import Network, check_network
 from converters.weight_norm.migration_plan import migrate_state_dict
 from converters.weight_norm.norm_styles import Style
 from specs.dataset_sources import check_class_names, known_classes
-from specs.errors import DataError, IntegrityError
+from specs.errors import ConversionError, DataError, IntegrityError
 from specs.files.limits import CARD_BYTES, SPARE_WEIGHTS
 from specs.io import spec_from_document
 from specs.network import NetworkSpec
@@ -111,6 +111,7 @@ class Model:
     @classmethod
     def of(cls, network: Network, card: Mapping[str, Any] | None = None) -> "Model":
         """Return a copy of the network's current state; the network is not changed."""
+        check_network(network, "Model.of", ConversionError)
         tensors = {name: tensor.detach().cpu().clone() for name, tensor in network.state_dict().items()}
         return cls(network.spec, tensors, card or {})
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from specs.errors import DataError
 from specs.files.given_file import HEAD_BYTES, check_given_file
-from specs.imposter import refuse_imposter
+from specs.files.imposter import refuse_imposter
 from specs.words import counted, suggest
 
 __all__ = [

@@ -1,6 +1,7 @@
 """Read and write specs and other typed documents as YAML. Errors name file, line, field, value and bound."""
 
 import json
+import os
 import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
@@ -12,6 +13,7 @@ from typing import Any, TypeVar, get_args
 import yaml
 from pydantic import ValidationError
 
+from specs.arguments import check_spec, check_type
 from specs.block import BlockSpec, SkipSpec
 from specs.errors import SpecError
 from specs.fields import PATTERNS, StrictModel
@@ -106,6 +108,7 @@ def load_spec(source: str | Path, *, find_data: bool = False) -> NetworkSpec:
     >>> load_spec("mnist-dense").n_classes
     10
     """
+    check_type(source, (str, os.PathLike), "load_spec takes the name of a spec or the path of a file", error=SpecError)
     path = Path(source)
     if str(source) in network_names() and not path.is_file():
         return parse_spec((resources.files("specs.networks") / f"{source}.yaml").read_text("utf-8"), origin=str(source))
@@ -120,6 +123,7 @@ def load_spec(source: str | Path, *, find_data: bool = False) -> NetworkSpec:
 
 def parse_spec(text: str, *, origin: str = "spec") -> NetworkSpec:
     """Read a network spec from YAML (or JSON) text; `origin` names it in errors. Raises `SpecError`."""
+    check_type(text, str, "parse_spec takes text", advice="load_spec reads a file", error=SpecError)
     return parse_document(text, NetworkSpec, origin=origin)
 
 
@@ -200,6 +204,7 @@ def line_of(source: str | Path, field: str) -> int | None:
 
 def dump_spec(spec: NetworkSpec, path: Path | None = None) -> str:
     """Return the spec as YAML text, with defaults written out; also write it to `path` if given."""
+    check_spec(spec, "dump_spec")
     return dump_document(spec, path)
 
 

@@ -64,7 +64,7 @@ class NetworkSpec(StrictModel):
     with neurons, whose rates are then the logits."""
     logit_scale: Annotated[Number, Field(gt=0)] = 1.0
     """Factor on the logits in probabilities and in the loss of an evaluation; it does not change the class. Conversions
-    fit it to the ANN, so that probabilities mean the same."""
+    fit it to the ANN, so that probabilities mean the same. Training does not use it: see `training.logit_scale`."""
     training: TrainingSpec | None = None
     """Training recipe for `zoo train`; the default values apply if it is omitted."""
 

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, replace
 
+from specs.arguments import check_spec
 from specs.block import LayerSpec, skips_of
 from specs.fields import Shape
 from specs.network import NetworkSpec
@@ -36,6 +37,7 @@ def summarize(spec: NetworkSpec) -> list[LayerSummary]:
 
     A synaptic operation (synop) is one spike that reaches one weight; padding has no spikes.
     """
+    check_spec(spec, "summarize")
     shapes = spec.shapes
     before = (spec.input.shape, *shapes)
     rows = [_summary(spec, layer, before[i], shapes[i]) for i, layer in enumerate(spec.layers)]

@@ -97,7 +97,8 @@ class TrainingSpec(StrictModel):
     label_smoothing: Annotated[Number, Field(ge=0, lt=1)] = 0.0
     """Label smoothing, as in `torch.nn.CrossEntropyLoss`: fraction of each label that is spread over all classes."""
     logit_scale: Annotated[Number, Field(gt=0)] = 1.0
-    """Factor on the logits in the training loss; the network's own `logit_scale` is the one for probabilities."""
+    """Factor on the logits in the training loss only. Probabilities and the loss of an evaluation, also on validation
+    images, take the `logit_scale` of the network instead."""
     teacher: str | None = None
     """Teacher for distillation: name or model file of a trained network with the same classes."""
     distillation: Annotated[Number, Field(ge=0, le=1)] = 0.5

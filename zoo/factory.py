@@ -5,6 +5,7 @@ from pathlib import Path
 from bootstrap_core.network.network import Network
 from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model
+from specs.arguments import check_type
 from specs.errors import SnnZooError
 from zoo.hub.catalog import find_model, local_catalogs, no_model
 from zoo.hub.fetch import local_file
@@ -20,12 +21,13 @@ def create_model(reference: str) -> Network:
     """Return the trained network `NAME` or `NAME@REVISION`, in eval mode, from the package, else from the cache.
 
     Raises:
-        SnnZooError: the model is not on this machine; the message says how to get it.
+        SnnZooError: the model is not on this machine, and the message says how to get it; or `reference` is not a name.
 
     >>> import torch
     >>> create_model("mnist-dense")(torch.zeros(1, 1, 28, 28)).shape
     torch.Size([1, 10])
     """
+    check_type(reference, str, "create_model takes the name of a model", advice="zoo.model_names lists them")
     path = local_model(reference)
     if path is None:
         raise unknown_model(reference)

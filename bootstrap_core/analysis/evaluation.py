@@ -6,7 +6,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import reduce
 from operator import mul
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,7 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.training.distributed import ALONE, Group
+from specs.arguments import check_type
 from specs.block import Layer, has_neurons, skips_of
 from specs.errors import DataError, SnnZooError, StateOverflowError
 from specs.fields import Shape
@@ -34,6 +35,7 @@ __all__ = [
 ]
 
 
+@runtime_checkable
 class Runnable(Protocol):
     """Network that `evaluate` can score: a `Network` or an `IntegerNetwork`."""
 
@@ -152,7 +154,12 @@ def evaluate(
 
     Raises:
         DataError: `split` is not a `Split`, is empty, or has labels beyond the classes.
+        SnnZooError: `network` is not a network, or `mode` not a mode.
     """
+    check_type(
+        network, Runnable, "evaluate takes a Network or an IntegerNetwork", advice="build_network makes one from a spec"
+    )
+    mode = Mode(mode)
     check_split(split, network.spec.n_classes)
     if len(split) == 0:
         raise DataError("no images to score: the split is empty")

@@ -23,6 +23,7 @@ from torch import Tensor
 
 from bootstrap_core.data.stored_images import StoredImages
 from bootstrap_core.pictures import figure, image_uri
+from specs.arguments import check_type
 from specs.dataset_sources import SAMPLE_NAME, SOURCES, DatasetSource, dataset_names, unknown_dataset
 from specs.errors import DataError, IntegrityError, TransferError
 from specs.files.download import cache_folder, download, expand_user, fetch_whole
@@ -73,8 +74,8 @@ class Split:
 
     def __post_init__(self) -> None:
         for name, value in (("images", self.images), ("labels", self.labels)):
-            if not isinstance(value, Tensor | StoredImages):
-                raise DataError(f"{name} must be a tensor, not {type(value).__name__}: convert with torch.as_tensor")
+            wanted, advice = f"{name} must be a tensor", "convert with torch.as_tensor"
+            check_type(value, (Tensor, StoredImages), wanted, advice=advice, error=DataError)
         found = f"{self.images.dtype} {list(self.images.shape)}"
         if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
             raise DataError(f"images must be uint8 [{len(self.labels)}, C, H, W], not {found}")
@@ -155,9 +156,9 @@ class Dataset:
 
 def check_split(split: object, n_classes: int) -> None:
     """Raise `DataError` unless `split` is a `Split` and its labels are from 0 to `n_classes` - 1."""
-    if not isinstance(split, Split):
-        hint = ": pass its train or its test" if isinstance(split, Dataset) else ""
-        raise DataError(f"images and labels must be a Split, not {type(split).__name__}{hint}")
+    advice = "pass its train or its test" if isinstance(split, Dataset) else ""
+    check_type(split, Split, "images and labels must be a Split", advice=advice, error=DataError)
+    assert isinstance(split, Split)
     least, most = map(int, split.labels.aminmax()) if len(split) else (0, 0)
     if least < 0 or most >= n_classes:
         wrong = most if 0 <= least < n_classes else least

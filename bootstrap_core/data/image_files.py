@@ -18,6 +18,7 @@ from torch import Tensor
 
 from bootstrap_core.data.datasets import Dataset, Split
 from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
+from specs.arguments import check_path
 from specs.dataset_sources import check_class_names, check_npz
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.fields import Shape
@@ -83,7 +84,7 @@ def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) 
     Raises:
         DataError: the files cannot be read, or are not such an `.npz` or folder.
     """
-    path = Path(path)
+    path = check_path(path, "load_images takes the path of an .npz file or of a folder", error=DataError)
     return _from_folder(path, shape, seed) if path.is_dir() else _from_npz(path, shape, seed)
 
 

@@ -14,7 +14,7 @@ from bootstrap_core.network.base_block import Signals
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import Network, Tally, Trace, as_input, as_logits, count_steps
+from bootstrap_core.network.network import Network, Tally, Trace, as_input, as_logits, check_network, count_steps
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import SnnZooError
@@ -57,11 +57,7 @@ class IntegerNetwork:
     device = torch.device("cpu")
 
     def __init__(self, network: Network) -> None:
-        if not isinstance(network, Network):
-            raise SnnZooError(
-                f"IntegerNetwork takes a Network, not a {type(network).__name__}: build_network makes one from a spec, "
-                "zoo.create_model from the name of a model"
-            )
+        check_network(network, "IntegerNetwork")
         self._network = deepcopy(network).to(self.device).eval().requires_grad_(False)
         self.spec: NetworkSpec = network.spec
         for name, tensor in self._network.state_dict().items():

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import STATE_MAX, STATE_MIN
+from bootstrap_core.fixed_point import STATE_MAX
 from bootstrap_core.functional.cuba import cuba_states, per_channel
 from bootstrap_core.network.base_block import Signals
 from bootstrap_core.network.network import Network
@@ -34,10 +34,10 @@ def _raise_first(index: int, z: Tensor, neurons: NeuronConstants) -> None:
     for step, (current, voltage, _) in enumerate(states):
         for name, state in (("current", current), ("voltage", voltage)):
             low, high = (int(bound) for bound in torch.aminmax(state))
-            if low < STATE_MIN or high > STATE_MAX:
+            if max(-low, high) > STATE_MAX:
                 worst = low if -low > high else high
                 raise StateOverflowError(
                     f"the {name} of block {index} reaches {worst} at step {step}; the hardware holds "
-                    f"{STATE_MIN} to {STATE_MAX} (24 bits): lower the weights, the threshold or input.bits, or run "
+                    f"{-STATE_MAX} to {STATE_MAX} (24 bits): lower the weights, the threshold or input.bits, or run "
                     "fewer steps"
                 )

@@ -5,6 +5,7 @@ import torch
 from bootstrap_core.network.base_block import Place
 from bootstrap_core.network.blocks import BUILDERS
 from bootstrap_core.network.network import Network
+from specs.arguments import check_spec
 from specs.files.memory import refuse_beyond_memory
 from specs.network import NetworkSpec
 from specs.summary import summarize
@@ -24,6 +25,7 @@ def build_network(spec: NetworkSpec, *, seed: int | None = None) -> Network:
         seed: seed of the weights; torch's global generator is not used. None draws from the global generator.
 
     Raises:
+        SpecError: `spec` is not a `NetworkSpec`.
         SnnZooError: the weights take more memory than is free.
 
     >>> from specs import load_spec
@@ -31,6 +33,7 @@ def build_network(spec: NetworkSpec, *, seed: int | None = None) -> Network:
     >>> net(torch.zeros(2, 1, 28, 28)).shape
     torch.Size([2, 10])
     """
+    check_spec(spec, "build_network")
     n_weights = sum(row.parameters for row in summarize(spec))
     refuse_beyond_memory(COPIES * FLOAT_BYTES * n_weights, f"a network of {n_weights:,} weights, {spec.name},")
     generator = None if seed is None else torch.Generator().manual_seed(seed)

@@ -22,12 +22,13 @@ from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.pictures import figure, raster_uri
 from bootstrap_core.training.schedule import LayerModes
+from specs.arguments import check_type
 from specs.errors import DataError, SnnZooError
 from specs.network import NetworkSpec
 from specs.outline import MOST_LINES, few_lines, outline
 from specs.shapes import fit_input
 
-__all__ = ["Network", "Tally", "Trace", "as_input", "as_logits", "check_earlier", "count_steps"]
+__all__ = ["Network", "Tally", "Trace", "as_input", "as_logits", "check_earlier", "check_network", "count_steps"]
 
 SHOWN_NEURONS, SHOWN_WIDTH = 256, 128
 """Number of neurons of a block in a notebook's picture, and its width there in pixels."""
@@ -296,6 +297,12 @@ def _count(spikes: Spikes) -> Tensor:
     return spikes.tensor().count_nonzero(dim=(0, 1))
 
 
+def check_network(value: object, function: str, error: type[SnnZooError] = SnnZooError) -> None:
+    """Raise `error` unless the argument of a function is a `Network`."""
+    advice = "build_network makes one from a spec, zoo.create_model from the name of a model, .build() from a Model"
+    check_type(value, Network, f"{function} takes a Network", advice=advice, error=error)
+
+
 def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:
     """Return T of a run: `time_steps`, or the spec's. Raises `SnnZooError` unless it is an integer of at least 1."""
     steps = spec.time_steps if time_steps is None else time_steps
@@ -319,8 +326,7 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
     """
     shape = spec.input.shape
     wanted = f"{spec.name} takes images as a tensor [N, {', '.join(map(str, shape))}], floats in 0..1 or uint8"
-    if not isinstance(images, Tensor):
-        raise DataError(f"{wanted}, not a {type(images).__name__}")
+    check_type(images, Tensor, wanted, error=DataError)
     if not images.is_floating_point() and images.dtype != torch.uint8:
         raise DataError(f"{wanted}, not {images.dtype}")
     if images.dim() == 0 or (len(images) and not fit_input(tuple(images.shape[1:]), shape)):

@@ -111,7 +111,7 @@ def _reached(out: CubaOutput) -> int:
     if not out.voltage.numel() or torch.compiler.is_compiling():
         return 0
     bounds = [bound.double() * STATE for x in (out.current, out.voltage) for bound in torch.aminmax(x)]
-    largest = max(float(bound) if bound >= 0 else float(-bound - 1) for bound in bounds)
+    largest = max(abs(float(bound)) for bound in bounds)
     return int(min(largest, float(1 << 62))) if largest == largest else 0
 
 

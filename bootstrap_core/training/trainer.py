@@ -20,7 +20,7 @@ from bootstrap_core.data.datasets import Split, check_split, train_validation_sp
 from bootstrap_core.functional.dropout import masks_from
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import Network
+from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.sampler import RateSampler, mix_seed
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.ops.precision import product_dtype, products_in
@@ -30,6 +30,7 @@ from bootstrap_core.training.distributed import ALONE, Group, Share
 from bootstrap_core.training.initialization import initialize
 from bootstrap_core.training.schedule import LayerModes, Scheduler
 from bootstrap_core.training.trainer_state import TrainerState, check_tensors, tensors_of_optimizer
+from specs.arguments import check_type
 from specs.errors import IntegrityError, SnnZooError
 from specs.training import LearningRateSchedule, SnnGradient, TrainingSpec
 from specs.words import counted
@@ -95,7 +96,8 @@ class Trainer:
 
     Raises:
         DataError: `split` is not a `Split`, has no images left for training, or has labels beyond the classes.
-        SnnZooError: the recipe names a teacher, but `teacher` is missing.
+        SnnZooError: `network` is not a `Network`, `recipe` not a `TrainingSpec`, or `teacher` is missing although the
+            recipe names one.
         LostProcessError: another process has ended or does not answer.
     """
 
@@ -108,7 +110,10 @@ class Trainer:
         teacher: Teacher | None = None,
         group: Group = ALONE,
     ) -> None:
+        check_network(network, "training")
         check_split(split, network.spec.n_classes)
+        if recipe is not None:
+            check_type(recipe, TrainingSpec, "recipe must be a TrainingSpec", advice="TrainingSpec(**fields) makes one")
         recipe = recipe or network.spec.training or TrainingSpec()
         recipe.check_images(len(split))
         if recipe.teacher is not None and teacher is None:

@@ -45,6 +45,7 @@ from converters.ann_to_snn.tuning import Tuning, epoch_size, neuron_steps, tune
 from converters.model import Model
 from converters.onnx.ann_builder import LAYER
 from converters.onnx.import_ann import OnnxImport, import_ann
+from specs.arguments import check_path, check_type
 from specs.block import Encoding
 from specs.dataset_sources import find_user_data
 from specs.errors import ConversionError, DataError, StateOverflowError, UnsupportedError
@@ -331,12 +332,10 @@ def _imported(model: object) -> tuple[Path, OnnxImport]:
             path = Path(folder) / "model.onnx"
             path.write_bytes(model.SerializeToString())
             return path, import_ann(path)
-    if not isinstance(model, str | Path):
-        raise ConversionError(
-            f"import_onnx takes the path of an ONNX file or an onnx.ModelProto, not a {type(model).__name__}; "
-            "torch.onnx.export writes a torch module as an ONNX file"
-        )
-    return Path(model), import_ann(Path(model))
+    wanted = "import_onnx takes the path of an ONNX file or an onnx.ModelProto"
+    advice = "torch.onnx.export writes a torch module as an ONNX file"
+    path = check_path(model, wanted, advice=advice, error=ConversionError)
+    return path, import_ann(path)
 
 
 def _loaded(dataset: object, shape: Shape) -> Dataset | None:
@@ -347,12 +346,12 @@ def _loaded(dataset: object, shape: Shape) -> Dataset | None:
         return load_dataset(name) if path is None else replace(load_images(path, shape=shape), name=name)
     if callable(dataset):
         dataset = dataset(shape)
-    if dataset is None or isinstance(dataset, Dataset):
-        return dataset
-    raise DataError(
-        f"dataset must be a Dataset, the name of one, or the path of an .npz file or a folder, not a "
-        f"{type(dataset).__name__}"
-    )
+    if dataset is None:
+        return None
+    wanted = "dataset must be a Dataset, the name of one, or the path of an .npz file or a folder"
+    check_type(dataset, Dataset, wanted, error=DataError)
+    assert isinstance(dataset, Dataset)
+    return dataset
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ from converters.formats.hdf5_node import open_hdf5
 from specs.errors import IntegrityError, SnnZooError, UnsupportedError
 from specs.files.given_file import HEAD_BYTES, check_given_file
 from specs.files.given_zip import open_zip
-from specs.imposter import refuse_imposter
+from specs.files.imposter import refuse_imposter
 
 __all__ = ["EXPORT_ADVICE", "USES", "FileKind", "kind_of_file"]
 

@@ -19,6 +19,7 @@ from converters.formats.nir.nir_reader import read_nir
 from converters.formats.nir.nir_writer import write_nir
 from converters.formats.safetensors_file import describes_itself, read_safetensors, write_safetensors
 from converters.model import Model, check_card
+from specs.arguments import check_path, check_type
 from specs.dataset_sources import found_data, stored_data
 from specs.errors import ConversionError, UnsupportedError
 from specs.files.file_digest import sha256_of
@@ -121,10 +122,11 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
 
     Raises:
         UnsupportedError: no reader for this kind of file, or a network that snnzoo cannot represent.
-        ConversionError: a hint is missing, or is not used for this kind of file.
+        ConversionError: a hint is missing, or is not used for this kind of file; an argument has the wrong type.
         IntegrityError: the file is damaged or not a model; the message says what it is.
     """
-    path = Path(path)
+    path = check_path(path, "read_model takes the path of a file", error=ConversionError)
+    check_type(hints, Hints, "hints must be a Hints", advice="Hints(time_steps=4) makes one", error=ConversionError)
     kind = kind_of_file(path)
     if kind not in READERS:
         raise UnsupportedError(
@@ -154,17 +156,16 @@ def write_model(model: Model | Network, path: str | Path) -> Path:
     The path of data in the file's folder is written relative to it, so that both can be moved together.
 
     Raises:
-        ConversionError: `model` is neither.
+        ConversionError: an argument has the wrong type.
         UnsupportedError: no writer for the suffix, or a network that the format cannot express.
         IntegrityError: a card that the file cannot hold; see `check_card`.
     """
-    path = Path(path)
+    path = check_path(path, "write_model takes the path of a file", error=ConversionError)
     check_writable_format(path)
     if isinstance(model, Network):
         model = Model.of(model)
-    if not isinstance(model, Model):
-        hint = ": pass its .model" if isinstance(getattr(model, "model", None), Model) else ""
-        raise ConversionError(f"write_model takes a Model or a Network, not a {type(model).__name__}{hint}")
+    advice = "pass its .model" if isinstance(getattr(model, "model", None), Model) else ""
+    check_type(model, Model, "write_model takes a Model or a Network", advice=advice, error=ConversionError)
     check_card(dict(model.card), f"cannot write {path}")
     return WRITERS[path.suffix](model.with_data(partial(stored_data, folder=path.parent)), path)
 

@@ -31,6 +31,7 @@ from converters.weight_norm.norm_styles import (
     split,
     zero_rows,
 )
+from specs.arguments import check_type
 from specs.errors import ConversionError, UnsupportedError
 from specs.words import counted
 
@@ -280,7 +281,8 @@ def migrate_state_dict(
         dim: Axis that a new norm keeps; None for one norm over all axes.
 
     Raises:
-        ConversionError: half of a weight norm is missing, two forms of a weight differ, or a new name is taken.
+        ConversionError: half of a weight norm is missing, two forms of a weight differ, or a new name is taken; `state`
+            is not a mapping.
 
     Warns:
         UserWarning: a weight is stored twice, has rows of zeros, or is not finite.
@@ -288,6 +290,13 @@ def migrate_state_dict(
     >>> migrate_state_dict({"weight_g": torch.tensor([[10.0]]), "weight_v": torch.tensor([[3.0, 4.0]])}, to="plain")
     {'weight': tensor([[6., 8.]])}
     """
+    check_type(
+        state,
+        Mapping,
+        "migrate_state_dict takes a state dict",
+        advice="torch.load or load_file of safetensors reads one",
+        error=ConversionError,
+    )
     if not holds_tensors(state) and (found := find_state_dicts(state)):
         checkpoint = dict(state)
         for keys in found:

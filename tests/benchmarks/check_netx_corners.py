@@ -1,6 +1,6 @@
 """Run random networks at the limits of netx in Lava, and compare every spike with the integer engine.
 
-    python tests/benchmarks/check_netx_corners.py --lava-python PY [--networks N] [--seed S]
+    python tests/benchmarks/check_netx_corners.py --lava-python PY [--networks N] [--seed S] [--seconds S]
 
 Groups around 128, layers without a positive weight or of extreme weights, decays for each channel, graded input of few
 and many bits, delay shifts. A network that `write_netx` refuses for its weights is run all the same, to see whether
@@ -109,6 +109,7 @@ def main() -> int:
     parser.add_argument("--lava-python", default=os.environ.get("LAVA_PYTHON"), help="default: $LAVA_PYTHON")
     parser.add_argument("--networks", type=int, default=24)
     parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--seconds", type=float, default=300, help="limit of each simulation; default: 300")
     options = parser.parse_args()
     if not options.lava_python:
         parser.error("no Python with lava-dl: name one with --lava-python or $LAVA_PYTHON")
@@ -123,7 +124,7 @@ def main() -> int:
             continue
         problems = limit_problems(netx_of(network))
         try:
-            n, different = compare(network, pixels, options.lava_python, write=_write, timeout_s=300)
+            n, different = compare(network, pixels, options.lava_python, write=_write, timeout_s=options.seconds)
             found = f"{n:,} places, {different} differ"
         except LavaError as error:
             n, different, found = 0, 1, str(error).splitlines()[-1].strip()

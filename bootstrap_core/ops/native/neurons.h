@@ -27,8 +27,8 @@ inline ints leak(ints state, ints keep) {
     return (state >> STATE_SHIFT) * keep + ((below * keep + upward) >> STATE_SHIFT);
 }
 
-// Returns the bits of a state without its sign: a state fits in 24 bits if its magnitude fits in 23.
-inline ints magnitude(ints state) { return state ^ (state >> 31); }
+// Returns a state without its sign. A state fits in the chip's 24 bits if its magnitude fits in 23: -2^23 does not.
+inline ints magnitude(ints state) { return state < 0 ? -state : state; }
 
 // State of 16 neurons between steps.
 struct NeuronState {

@@ -12,7 +12,7 @@ from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, DECAY_ONE, 
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.build import build_network
-from bootstrap_core.network.network import Network
+from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.synapse import PoolSynapse
 from converters.formats.hdf5_node import IntArray
@@ -23,8 +23,9 @@ from converters.formats.netx.netx_spec import spec_of_netx
 from converters.formats.netx.netx_writer import save_netx
 from converters.formats.refusals import problems_by_place, refuse_unknown_kinds, unknown_kinds
 from converters.model import Model, check_fit
+from specs.arguments import check_path
 from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, LayerSpec, skips_of
-from specs.errors import IntegrityError, UnsupportedError
+from specs.errors import ConversionError, IntegrityError, UnsupportedError
 from specs.fields import Shape
 from specs.network import NetworkSpec
 from specs.neuron import LearnDecays, Reset
@@ -35,7 +36,7 @@ KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
 """Kinds of blocks that a .net can hold."""
 
 
-def write_netx(network: Network, path: Path) -> Path:
+def write_netx(network: Network, path: str | Path) -> Path:
     """Write a network as a netx file: the weights, biases, thresholds and decays that the integer engine runs on.
 
     The network is not changed. Average pools become grouped convolutions; more groups than Lava holds become fewer,
@@ -44,8 +45,11 @@ def write_netx(network: Network, path: Path) -> Path:
     input.
 
     Raises:
+        ConversionError: an argument has the wrong type.
         UnsupportedError: features that netx cannot express or Lava would change, all of them in one message.
     """
+    check_network(network, "write_netx", error=ConversionError)
+    path = check_path(path, "write_netx takes the path of a file", error=ConversionError)
     file = netx_of(network)
     if problems := limit_problems(file):
         raise UnsupportedError(f"{path}: Lava cannot run {'; '.join(problems)}")

@@ -16,6 +16,7 @@ from converters.formats.nir.nir_model import model_of
 from converters.formats.nir.nir_neurons import TimeConstants
 from converters.formats.nir.nir_writer import METADATA_FORMAT, METADATA_KEY, TENSORS_KEY
 from converters.model import Model, check_card
+from specs.arguments import check_path
 from specs.block import Encoding
 from specs.errors import ConversionError, IntegrityError, SpecError
 from specs.io import spec_from_document
@@ -28,7 +29,7 @@ TIMED_TYPES = ("CubaLIF", "LIF", "CubaLI", "LI", "Delay")
 
 
 def read_nir(
-    path: Path,
+    path: str | Path,
     *,
     dt: float | None = None,
     time_constants: TimeConstants = TimeConstants.EULER,
@@ -66,9 +67,10 @@ def read_nir(
         SnnZooError: the file cannot be read.
         IntegrityError: the file is not a NIR file, or is damaged.
         UnsupportedError: features that snnzoo does not have; the message lists all of them.
-        ConversionError: dt is missing or contradicts the file, input_bits is out of range, or the nodes of a file of
-            snnzoo were changed.
+        ConversionError: dt is missing or contradicts the file, input_bits is out of range, the nodes of a file of
+            snnzoo were changed, or `path` is not a path.
     """
+    path = check_path(path, "read_nir takes the path of a file", error=ConversionError)
     if input_bits is not None and not 1 <= input_bits <= 16:
         raise ConversionError(f"input_bits must be from 1 to 16, got {input_bits}")
     graph = read_graph(path)

@@ -20,6 +20,7 @@ from converters.formats.nir.nir_file import Graph, Node, edges_digest, graph_byt
 from converters.formats.nir.nir_neurons import neuron_node
 from converters.formats.refusals import refuse_unknown_kinds
 from converters.model import Model
+from specs.arguments import check_path, check_type
 from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, skips_of
 from specs.errors import ConversionError
 from specs.fields import Shape
@@ -51,7 +52,7 @@ RESETS = {
 }
 
 
-def write_nir(model: Model, path: Path, *, dt: float = DEFAULT_DT) -> Path:
+def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path:
     """Write a model as a NIR file; the same model gives the same bytes.
 
     The nodes form a chain, except for skips, whose synapses join it at the neurons of their block. Weights and biases
@@ -76,9 +77,12 @@ def write_nir(model: Model, path: Path, *, dt: float = DEFAULT_DT) -> Path:
         dt: length of a time step in seconds.
 
     Raises:
-        ConversionError: dt is out of range.
+        ConversionError: dt is out of range, or an argument has the wrong type.
         UnsupportedError: kinds of blocks that NIR cannot express, all of them in one message.
     """
+    advice = "Model.of makes one from a network"
+    check_type(model, Model, "write_nir takes a Model", advice=advice, error=ConversionError)
+    path = check_path(path, "write_nir takes the path of a file", error=ConversionError)
     if not MIN_DT <= dt <= MAX_DT:
         raise ConversionError(f"dt must be from {MIN_DT} to {MAX_DT} seconds, got {dt}")
     refuse_unknown_kinds(model.spec, KINDS, "NIR")

@@ -12,9 +12,9 @@ from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
 from specs.files.given_file import check_given_file, real_path
+from specs.files.imposter import refuse_imposter
 from specs.files.limits import ONNX_BYTES, ONNX_ELEMENTS, ONNX_NODES
 from specs.files.memory import refuse_beyond_memory
-from specs.imposter import refuse_imposter
 
 __all__ = [
     "DEFAULT_DOMAINS",

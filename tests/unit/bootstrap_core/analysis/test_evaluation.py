@@ -372,7 +372,7 @@ def test_the_first_silent_block_is_told() -> None:
 
 
 def test_a_pair_of_tensors_is_told_to_be_no_split() -> None:
-    with pytest.raises(DataError, match="images and labels must be a Split, not tuple"):
+    with pytest.raises(DataError, match="images and labels must be a Split, not a tuple"):
         evaluate(Oracle(), (SPLIT.images, SPLIT.labels))  # type: ignore[arg-type]
 
 
@@ -383,5 +383,5 @@ def test_a_label_that_no_class_has_is_told() -> None:
 
 def test_a_dataset_has_two_splits_to_choose_from() -> None:
     dataset = load_dataset("mnist-sample")
-    with pytest.raises(DataError, match="must be a Split, not Dataset: pass its train or its test"):
+    with pytest.raises(DataError, match="must be a Split, not a Dataset: pass its train or its test"):
         evaluate(build_network(load_spec("mnist-dense-shallow"), seed=0), dataset)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import STATE
+from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.functional import cuba
 from bootstrap_core.ops.library import LANES, is_installed
 from bootstrap_core.ops.neurons import MOST_REACHED, NeuronConstants, by_image, by_step, fire, map_of
@@ -212,9 +212,8 @@ def test_what_is_not_finite_is_left_to_the_definition(value: float, constant: bo
 @pytest.mark.parametrize("sign", [-1, 1])
 @pytest.mark.parametrize(("excess", "leaves"), [(0, False), (1, True)])
 def test_the_states_tell_whether_they_left_24_bits(excess: int, leaves: bool, sign: int, in_both) -> None:
-    """The range of 24 bits is -2^23 to 2^23 - 1."""
-    largest = (1 << 23) - 1 if sign > 0 else 1 << 23
-    z = torch.tensor([[[sign * (largest + excess) / STATE]]], dtype=torch.float64)
+    """The largest magnitude of 24 bits is 2^23 - 1, of either sign."""
+    z = torch.tensor([[[sign * (STATE_MAX + excess) / STATE]]], dtype=torch.float64)
     for found in in_both(lambda: fire(z, NeuronConstants(*GRID, threshold=1.0), 1)):
         assert (found.reached >= 1 << 23) == leaves
         assert found.tensor().item() == (sign > 0)
@@ -360,7 +359,7 @@ def test_the_definition_is_run_with_every_constant() -> None:
     grads: list[Any] = [torch.autograd.grad(x.spikes.sum(), leaves_of(neurons)) for x in (found, expected)]
     assert all(torch.equal(a, b) for a, b in zip(*grads, strict=True))
     states = torch.stack([expected.current, expected.voltage]) * STATE
-    largest = max(int(states.max()), -int(states.min()) - 1)
+    largest = max(int(states.max()), -int(states.min()))
     assert neurons.fire_definition(z).reached == largest
 
 

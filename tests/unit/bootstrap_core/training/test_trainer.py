@@ -106,7 +106,7 @@ def test_more_validation_images_than_there_are_images_are_refused(validation: in
 
 
 def test_images_without_labels_are_no_split(split: Split) -> None:
-    with pytest.raises(DataError, match="images and labels must be a Split, not Tensor"):
+    with pytest.raises(DataError, match="images and labels must be a Split, not a Tensor"):
         Trainer(network(), split.images, recipe())
 
 
