@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.fixed_point import EXACT_IN_FLOAT, MANT, STATE, STATE_MAX, WEIGHT_INT_MIN, WEIGHT_STEP
+from bootstrap_core.functional.convolution import conv2d, padded
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.neuron import CubaNeuron
@@ -383,7 +384,7 @@ class _Calibrator:
             "padding": list(linear.padding), "gain": one * prod(linear.kernel),
             "neuron": {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0, **self.surrogate},
         }  # fmt: skip
-        fired = F.max_pool2d(spikes.flatten(0, 1), linear.kernel, linear.stride, linear.padding)
+        fired = F.max_pool2d(padded(spikes.flatten(0, 1), linear.padding), linear.kernel, linear.stride)
         return block, fired.reshape(*spikes.shape[:2], *fired.shape[1:])
 
 
@@ -446,6 +447,5 @@ def _weigh(synapses: Sequence[_Synapses], weight: Tensor) -> Tensor:
 def _weigh_one(linear: Dense | Conv, weight: Tensor, x: Tensor) -> Tensor:
     if isinstance(linear, Dense):
         return F.linear(x.flatten(2), weight)
-    flat = x.flatten(0, 1)
-    z = F.conv2d(flat, weight, None, linear.stride, linear.padding, linear.dilation, linear.groups)
+    z = conv2d(x.flatten(0, 1), weight, linear)
     return z.reshape(*x.shape[:2], *z.shape[1:])

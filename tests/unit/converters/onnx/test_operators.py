@@ -8,7 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from converters.ann_to_snn.ann import AvgPool, Clip, Conv, Dense, LeakyRelu, MaxPool, PRelu, Relu, run_ann
+from converters.ann_to_snn.ann import (
+    AvgPool,
+    Clip,
+    Conv,
+    Dense,
+    LeakyRelu,
+    MaxPool,
+    PRelu,
+    Relu,
+    apply_operation,
+    run_ann,
+)
 from converters.ann_to_snn.spiking_layers import activations_first
 from converters.onnx.import_ann import import_ann
 from converters.onnx.operators import OPERATIONS
@@ -152,9 +163,11 @@ def test_convolutions(classify, opset, options) -> None:
     assert kinds(found) == ["Conv", "Flatten", "Dense"]
 
 
-def test_padding_of_one_side_only_moves_the_kernel(classify) -> None:
+def test_padding_of_one_side_only_keeps_the_kernel(classify) -> None:
     (conv,) = operations(classify("h = Conv<pads=[1,0,0,0]>(x, k)", {"k": K}), Conv)
-    found = F.conv2d(IMAGES, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation)
+    assert conv.padding == (1, 0, 0, 0)
+    assert torch.equal(conv.weight, torch.from_numpy(K))
+    found = apply_operation(conv, IMAGES)
     assert torch.allclose(found, F.conv2d(F.pad(IMAGES, (0, 0, 1, 0)), torch.from_numpy(K)), atol=1e-6)
 
 
