@@ -340,7 +340,8 @@ UNEVEN = (
 def test_uneven_padding_is_written_as_zeros_in_the_kernel(tmp_path) -> None:
     net = network(*UNEVEN, input={**GRADED, "shape": [2, 8, 8]}, neuron={"threshold": 0.25})
     path = write_nir(Model.of(net), tmp_path / "a.nir")
-    convs = [n for n in nir.read(path).nodes.values() if isinstance(n, nir.Conv2d)]
+    graph = nir.read(path, type_check=False)  # nir 1.0.8 leaves groups out of a convolution's type
+    convs = [n for n in graph.nodes.values() if isinstance(n, nir.Conv2d)]
     assert [n.weight.shape[2:] for n in convs] == [(4, 4), (3, 3), (3, 3)]
     assert [tuple(n.padding) for n in convs] == [(1, 1), (1, 1), (2, 2)]
     images, again = torch.rand(4, 2, 8, 8), read_nir(path)
@@ -574,6 +575,7 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("case", CASES)
 def test_a_graph_gives_the_spikes_of_nirs_equations(case, tmp_path) -> None:
     nodes, shape = CASES[case]
