@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, ValidationInfo, field_validator
 
-from specs.fields import Flag, Integer, Number, Pair, Positive, PositivePair, Shape, StrictModel
+from specs.fields import Flag, Integer, Number, Padding, Positive, PositivePair, Shape, StrictModel
 from specs.neuron import CubaSpec
-from specs.shapes import ShapeError, axis_connections, axis_fanout, axis_output
+from specs.shapes import ShapeError, axes_of
 
 __all__ = [
     "BLOCK_KINDS",
@@ -240,8 +240,8 @@ class ConvSkip(_Skip):
     """Kernel size, one number or `[height, width]`."""
     stride: PositivePair = (1, 1)
     """Stride, one number or `[height, width]`."""
-    padding: Pair = (0, 0)
-    """Rows and columns of zeros at each edge, one number or `[height, width]`."""
+    padding: Padding = (0, 0)
+    """Rows and columns of zeros at the edges: one number, `[height, width]`, or `[top, left, bottom, right]`."""
     dilation: PositivePair = (1, 1)
     """Dilation, as in `torch.nn.Conv2d`, one number or `[height, width]`."""
     groups: Positive = 1
@@ -324,8 +324,8 @@ class ConvSpec(_Hidden):
     """Kernel size, one number or `[height, width]`."""
     stride: PositivePair = (1, 1)
     """Stride, one number or `[height, width]`."""
-    padding: Pair = (0, 0)
-    """Rows and columns of zeros at each edge, one number or `[height, width]`."""
+    padding: Padding = (0, 0)
+    """Rows and columns of zeros at the edges: one number, `[height, width]`, or `[top, left, bottom, right]`."""
     dilation: PositivePair = (1, 1)
     """Dilation, as in `torch.nn.Conv2d`, one number or `[height, width]`."""
     groups: Positive = 1
@@ -342,14 +342,13 @@ class ConvSpec(_Hidden):
             raise ShapeError(
                 "groups", f"{self.groups} groups must divide the {channels} input and {self.channels} output channels"
             )
-        outputs = [axis_output(size[axis], **self._along(axis)) for axis in range(2)]
-        for axis, n in enumerate(outputs):
+        outputs = [axis.output(side) for axis, side in zip(axes_of(self), size, strict=True)]
+        for name, axis, side, n in zip(("height", "width"), axes_of(self), size, outputs, strict=True):
             if n < 1:
-                reach = self.dilation[axis] * (self.kernel[axis] - 1) + 1
                 raise ShapeError(
                     "kernel",
-                    f"covers {reach} pixels along the {('height', 'width')[axis]}, more than the padded input has "
-                    f"({size[axis] + 2 * self.padding[axis]})",
+                    f"covers {axis.reach} pixels along the {name}, more than the padded input has "
+                    f"({side + axis.start + axis.end})",
                 )
         return (self.channels, *outputs)
 
@@ -363,16 +362,13 @@ class ConvSpec(_Hidden):
 
     def n_synops(self, before: Shape) -> int:
         """See `Layer`. Weights that read only padding are not counted."""
-        height, width = (axis_connections(before[1 + axis], **self._along(axis)) for axis in range(2))
+        height, width = (axis.connections(side) for axis, side in zip(axes_of(self), before[1:], strict=True))
         return height * width * self.channels * (before[0] // self.groups)
 
     def fan_out(self, before: Shape) -> tuple[Sequence[int], ...]:
         """See `Layer`."""
-        height, width = (axis_fanout(before[1 + axis], **self._along(axis)) for axis in range(2))
+        height, width = (axis.fanout(side) for axis, side in zip(axes_of(self), before[1:], strict=True))
         return [self.channels // self.groups], height, width
-
-    def _along(self, axis: int) -> dict[str, int]:
-        return {name: getattr(self, name)[axis] for name in ("kernel", "stride", "padding", "dilation")}
 
 
 class AvgPoolSpec(Layer):
@@ -383,8 +379,9 @@ class AvgPoolSpec(Layer):
     """Kernel size, one number or `[height, width]`."""
     stride: PositivePair | None = None
     """Stride, one number or `[height, width]`; the default is the kernel size."""
-    padding: Pair = (0, 0)
-    """Rows and columns of zeros at each edge, one number or `[height, width]`; at most half the kernel."""
+    padding: Padding = (0, 0)
+    """Rows and columns of zeros at the edges: one number, `[height, width]`, or `[top, left, bottom, right]`; each
+    must be smaller than the kernel."""
     gain: Annotated[Number, Field(gt=0)] | None = None
     """Sum of the weights of one pool. The default is the smallest with which a neuron spikes if all inputs spike."""
     neuron: CubaSpec | None = None
@@ -394,10 +391,10 @@ class AvgPoolSpec(Layer):
 
     @field_validator("padding")
     @classmethod
-    def _check_padding(cls, padding: tuple[int, int], info: ValidationInfo) -> tuple[int, int]:
-        most = tuple(side // 2 for side in info.data.get("kernel", ()))
-        if any(side > half for side, half in zip(padding, most, strict=False)):
-            raise ValueError(f"must be at most half the kernel, {list(most)}")
+    def _check_padding(cls, padding: Padding, info: ValidationInfo) -> Padding:
+        kernel = info.data.get("kernel", ())
+        if any(pad >= side for pad, side in zip(padding, (*kernel, *kernel), strict=False)):
+            raise ValueError(f"must be smaller than the kernel, {list(kernel)}")
         return padding
 
     def as_conv(self, channels: int) -> ConvSpec:

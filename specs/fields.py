@@ -14,7 +14,7 @@ __all__ = [
     "Integer",
     "Name",
     "Number",
-    "Pair",
+    "Padding",
     "Positive",
     "PositivePair",
     "Shape",
@@ -44,6 +44,15 @@ def _as_pair(value: object) -> object:
     return (value, value)
 
 
+def _as_padding(value: object) -> object:
+    """Return the sides of a padding, two if opposite ones are equal: `1` and `[1, 1, 1, 1]` are `[1, 1]`."""
+    if not isinstance(value, list | tuple):
+        return (value, value)
+    if len(value) not in {2, 4}:
+        raise ValueError("must be one number, [height, width], or [top, left, bottom, right]")
+    return value[:2] if value[:2] == value[2:] else value
+
+
 Integer = Annotated[int, Strict()]
 """Integer; `true` and `"1"` are refused."""
 Flag = Annotated[bool, Strict()]
@@ -58,7 +67,13 @@ Threshold = Annotated[Number, Field(ge=1 / 64, le=VTH_MANT_MAX / 64)]
 Positive = Annotated[Integer, Field(ge=1, le=1 << 24)]
 _Side = Annotated[Integer, Field(ge=0, le=4096)]
 _PositiveSide = Annotated[Integer, Field(ge=1, le=4096)]
-Pair = Annotated[tuple[_Side, _Side], BeforeValidator(_as_pair, json_schema_input_type=_Side | tuple[_Side, _Side])]
+Padding = Annotated[
+    tuple[_Side, ...],
+    BeforeValidator(
+        _as_padding, json_schema_input_type=_Side | tuple[_Side, _Side] | tuple[_Side, _Side, _Side, _Side]
+    ),
+]
+"""Padding `(height, width)`, or `(top, left, bottom, right)` where opposite sides differ."""
 PositivePair = Annotated[
     tuple[_PositiveSide, _PositiveSide],
     BeforeValidator(_as_pair, json_schema_input_type=_PositiveSide | tuple[_PositiveSide, _PositiveSide]),

@@ -1,11 +1,15 @@
-"""Shape arithmetic: kernels along one axis, and the images that fit an input."""
+"""Shape arithmetic: windows of convolutions and pools along an axis, and the images that fit an input."""
 
 import math
 from collections.abc import Iterator
+from typing import NamedTuple, Protocol
 
-from specs.fields import Shape
+from specs.fields import Padding, Shape
 
-__all__ = ["ShapeError", "axis_connections", "axis_fanout", "axis_output", "fit_input"]
+__all__ = ["Axis", "Geometry", "Pads", "ShapeError", "axes_of", "fewest_sides", "fit_input", "pads_of"]
+
+Pads = tuple[int, int, int, int]
+"""Padding of each side, `(top, left, bottom, right)`."""
 
 
 class ShapeError(ValueError):
@@ -28,41 +32,104 @@ def fit_input(images: Shape, shape: Shape) -> bool:
     return ours == theirs or (math.prod(ours) == math.prod(theirs) and min(len(ours), len(theirs)) < 2)
 
 
-def axis_output(size: int, *, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Return the output size along one axis, `floor((size + 2 padding - dilation (kernel - 1) - 1) / stride) + 1`.
+def pads_of(padding: Padding) -> Pads:
+    """Return the padding of each side.
 
-    >>> axis_output(28, kernel=3, stride=2, padding=1, dilation=1)
-    14
+    >>> pads_of((1, 2)), pads_of((0, 0, 1, 1))
+    ((1, 2, 1, 2), (0, 0, 1, 1))
     """
-    return (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    top, left, bottom, right = (*padding, *padding)[:4]
+    return top, left, bottom, right
 
 
-def axis_fanout(size: int, *, kernel: int, stride: int, padding: int, dilation: int) -> list[int]:
-    """Return for each input position along one axis the number of output positions that read it.
+def fewest_sides(padding: Padding) -> Padding:
+    """Return a padding as `(height, width)` if opposite sides are equal, otherwise as four sides.
 
-    >>> axis_fanout(4, kernel=3, stride=1, padding=0, dilation=1)
-    [1, 2, 2, 1]
+    >>> fewest_sides((1, 2, 1, 2)), fewest_sides((0, 0, 1, 1))
+    ((1, 2), (0, 0, 1, 1))
     """
-    fanout = [0] * size
-    for positions in _positions_read(size, kernel, stride, padding, dilation):
-        for position in positions:
-            fanout[position] += 1
-    return fanout
+    return padding[:2] if padding[:2] == padding[2:] else padding
 
 
-def axis_connections(size: int, *, kernel: int, stride: int, padding: int, dilation: int) -> int:
-    """Return the sum of `axis_fanout`, without building the list.
+class Axis(NamedTuple):
+    """Windows along one axis: `start` and `end` are the padding of its two ends, the rest as in `torch.nn.Conv2d`."""
 
-    >>> axis_connections(4, kernel=3, stride=1, padding=0, dilation=1)
-    6
-    """
-    return sum(map(len, _positions_read(size, kernel, stride, padding, dilation)))
+    kernel: int
+    stride: int = 1
+    start: int = 0
+    end: int = 0
+    dilation: int = 1
+
+    @property
+    def reach(self) -> int:
+        """Extent of a window, with the gaps of its dilation."""
+        return self.dilation * (self.kernel - 1) + 1
+
+    def output(self, size: int) -> int:
+        """Return the number of windows, `floor((size + start + end - reach) / stride) + 1`; 0 or less if none fits.
+
+        >>> Axis(kernel=3, stride=2, end=1).output(28)
+        14
+        """
+        return (size + self.start + self.end - self.reach) // self.stride + 1
+
+    def fanout(self, size: int) -> list[int]:
+        """Return for each input position the number of output positions that read it.
+
+        >>> Axis(kernel=3).fanout(4)
+        [1, 2, 2, 1]
+        """
+        fanout = [0] * size
+        for positions in self._positions_read(size):
+            for position in positions:
+                fanout[position] += 1
+        return fanout
+
+    def connections(self, size: int) -> int:
+        """Return the sum of `fanout`, without building the list.
+
+        >>> Axis(kernel=3).connections(4)
+        6
+        """
+        return sum(map(len, self._positions_read(size)))
+
+    def _positions_read(self, size: int) -> Iterator[range]:
+        """Yield for each tap of the kernel the input positions that it reads, without those in the padding."""
+        n_outputs = self.output(size)
+        for tap in range(self.kernel):
+            first = tap * self.dilation - self.start  # of output 0; below 0 in the padding
+            start = first if first >= 0 else first % self.stride
+            yield range(start, min(size, first + n_outputs * self.stride), self.stride)
 
 
-def _positions_read(size: int, kernel: int, stride: int, padding: int, dilation: int) -> Iterator[range]:
-    """Yield for each tap of the kernel the input positions that it reads, without those in the padding."""
-    n_outputs = axis_output(size, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
-    for tap in range(kernel):
-        first = tap * dilation - padding  # of output 0; below 0 in the padding
-        start = first if first >= 0 else first % stride
-        yield range(start, min(size, first + n_outputs * stride), stride)
+class Geometry(Protocol):
+    """Geometry of a convolution, as blocks, skips and layers have it; pairs are `(height, width)`."""
+
+    @property
+    def kernel(self) -> tuple[int, int]:
+        """Size of a window, in inputs."""
+
+    @property
+    def stride(self) -> tuple[int, int]:
+        """Distance of windows."""
+
+    @property
+    def padding(self) -> Padding:
+        """Rows and columns of zeros at the edges."""
+
+    @property
+    def dilation(self) -> tuple[int, int]:
+        """Distance of the inputs of a window."""
+
+    @property
+    def groups(self) -> int:
+        """Number of groups of channels."""
+
+
+def axes_of(geometry: Geometry) -> tuple[Axis, Axis]:
+    """Return the windows along height and width."""
+    pads = pads_of(geometry.padding)
+    down, across = (
+        Axis(geometry.kernel[i], geometry.stride[i], pads[i], pads[i + 2], geometry.dilation[i]) for i in range(2)
+    )
+    return down, across

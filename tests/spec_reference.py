@@ -63,6 +63,8 @@ def _takes(part: Schema, models: Schema) -> str:
             return " or ".join(f"`{value}`" for value in model["enum"]) if "enum" in model else _link(ref)
         case {"anyOf": [one, {"prefixItems": [like_it, _]}]} if one == like_it:
             return f"{_takes(one, models)}, or two"
+        case {"anyOf": [one, {"prefixItems": [like_it, _]}, {"prefixItems": [*four]}]} if [one] * 5 == [like_it, *four]:
+            return f"{_takes(one, models)}, or two or four"
         case {"anyOf": choices}:
             return " or ".join(_takes(choice, models) for choice in choices if choice.get("type") != "null")
         case {"const": value}:

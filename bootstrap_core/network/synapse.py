@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from bootstrap_core.functional.convolution import conv2d, padded
 from bootstrap_core.ops.products import convolve, linear
 from bootstrap_core.ops.synapses import Connection
 from bootstrap_core.ops.weight_grid import quantize_weight
@@ -96,7 +97,7 @@ class ConvSynapse(Synapse):
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
         """See `Synapse`."""
-        return _conv_sums(x, weight, self.spec)
+        return conv2d(x[None], weight, self.spec)[0]
 
 
 class PoolSynapse(Synapse):
@@ -120,12 +121,13 @@ class PoolSynapse(Synapse):
 
     def forward(self, x: Tensor, scale: Tensor | float = 1.0) -> Tensor:
         """Return the weighted input of rates: the sum under the kernel times the weight."""
-        total = F.avg_pool2d(x, self.spec.kernel, self.spec.stride, self.spec.padding, divisor_override=1)
+        # padding before: avg_pool2d takes at most half the kernel
+        total = F.avg_pool2d(padded(x, self.spec.padding), self.spec.kernel, self.spec.stride, divisor_override=1)
         return total * self.weight[0, 0, 0, 0].to(x.dtype)
 
     def sums(self, x: Tensor, weight: Tensor) -> Tensor:
         """See `Synapse`."""
-        return _conv_sums(x, weight, self.spec)
+        return conv2d(x[None], weight, self.spec)[0]
 
 
 class IdentitySynapse(Synapse):
@@ -153,7 +155,3 @@ class IdentitySynapse(Synapse):
 def _initial_weight(shape: tuple[int, ...], generator: torch.Generator | None) -> nn.Parameter:
     """Draw a weight as `nn.Linear` and `nn.Conv2d` do, which take no generator."""
     return nn.Parameter(nn.init.kaiming_uniform_(torch.empty(shape), a=math.sqrt(5), generator=generator))
-
-
-def _conv_sums(x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
-    return F.conv2d(x[None], weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)[0]

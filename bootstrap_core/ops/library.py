@@ -64,7 +64,7 @@ class Synapse(Structure):
         *((name, c_void_p) for name in ("trains", "weight", "taps")),
         *((name, c_int32) for name in ("n_taps", "height", "width", "channels")),
         *((name, c_int32) for name in ("out_height", "out_width", "out_channels")),
-        *((name, c_int32 * 2) for name in ("kernel", "stride", "padding", "dilation")),
+        *((name, c_int32 * n) for name, n in (("kernel", 2), ("stride", 2), ("padding", 4), ("dilation", 2))),
     ]
 
 

@@ -1,4 +1,4 @@
-"""Products of rates with weights. Definition: `F.linear` and `F.conv2d`.
+"""Products of rates with weights. Definition: `F.linear` and `functional.convolution.conv2d`.
 
 Gradients may be computed in bfloat16; see `precision`.
 """
@@ -9,10 +9,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bootstrap_core.functional.convolution import conv2d, evenly_padded
 from bootstrap_core.ops.library import runs_native
 from bootstrap_core.ops.precision import gradient_dtype
 from bootstrap_core.ops.synapses import fold, sources_of_places
 from specs.block import ConvSpec
+from specs.shapes import axes_of
 
 __all__ = ["convolve", "linear"]
 
@@ -30,7 +32,7 @@ def convolve(x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
         return _Convolve.apply(x, weight, spec)  # type: ignore[no-any-return, no-untyped-call]
     if x.device.type == "cpu" and torch.is_autocast_enabled("cpu"):  # oneDNN is faster with channels last
         x, weight = (y.contiguous(memory_format=torch.channels_last) for y in (x, weight))
-    return F.conv2d(x, weight, None, spec.stride, spec.padding, spec.dilation, spec.groups)
+    return conv2d(x, weight, spec)
 
 
 def _trains(x: Tensor) -> bool:
@@ -40,12 +42,12 @@ def _trains(x: Tensor) -> bool:
 
 
 class _Convolve(torch.autograd.Function):
-    """`F.conv2d`; the gradient of its input is a product and a fold, faster than torch's for few channels."""
+    """`conv2d`; the gradient of its input is a product and a fold, faster than torch's for few channels."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, spec: ConvSpec) -> Tensor:
         ctx.save_for_backward(x, weight)
-        z = F.conv2d(x, weight, None, spec.stride, spec.padding, spec.dilation)
+        z = conv2d(x, weight, spec)
         ctx.spec, ctx.dtype = spec, gradient_dtype(z.numel() * weight[0].numel())
         return z
 
@@ -55,13 +57,14 @@ class _Convolve(torch.autograd.Function):
         of_x = of_weight = None
         if ctx.needs_input_grad[0]:
             n, channels, *size = x.shape
-            sources = sources_of_places((size[0], size[1]), (spec.kernel, spec.stride, spec.padding, spec.dilation))
+            sources = sources_of_places((size[0], size[1]), axes_of(spec))
             by_place = weight.detach().permute(0, 2, 3, 1).flatten(1).to(ctx.dtype)
             given = grad.movedim(1, -1).flatten(1, 2).to(ctx.dtype).contiguous()
             folded = fold(given, by_place, sources, size[0] * size[1]).to(x.dtype)
             of_x = folded.view(n, *size, channels).movedim(-1, 1)
         if ctx.needs_input_grad[1]:
-            geometry = spec.stride, spec.padding, spec.dilation, False, (0, 0), 1, (False, True, False)
+            x, padding = evenly_padded(x, spec.padding)
+            geometry = spec.stride, padding, spec.dilation, False, (0, 0), 1, (False, True, False)
             _, of_weight, _ = torch.ops.aten.convolution_backward(grad, x, weight, None, *geometry)
         return of_x, of_weight, None
 

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
+from bootstrap_core.functional.convolution import conv2d, evenly_padded
 from bootstrap_core.ops.input_neurons import input_gradients
 from bootstrap_core.ops.library import LANES, Fold, Prepared, SteadyGradient, Synapse, WeightGradient, call, pointer
 from bootstrap_core.ops.neurons import by_step, map_of
@@ -19,7 +20,7 @@ from bootstrap_core.ops.precision import gradient_dtype
 from bootstrap_core.ops.spikes import Spikes
 from specs.block import ConvSpec
 from specs.fields import Shape
-from specs.shapes import axis_output
+from specs.shapes import Axis, axes_of, pads_of
 
 __all__ = ["Connection", "as_columns", "fold", "sources_of_places"]
 
@@ -52,7 +53,7 @@ class Connection(Prepared):
         if geometry is None:
             return F.linear(x.flatten(2), weight)
         maps = x.reshape(-1, *(*x.shape[2:], 1, 1)[:3])
-        z = F.conv2d(maps, weight, None, geometry.stride, geometry.padding, geometry.dilation, geometry.groups)
+        z = conv2d(maps, weight, geometry)
         return z.reshape(*x.shape[:2], *(z.shape[1:] if x.dim() > 3 else z.shape[1:2]))
 
     def out_shape(self, before: Shape) -> Shape:
@@ -61,16 +62,8 @@ class Connection(Prepared):
             return (len(self.weight),)
         if len(before) == 1:
             return before
-        axes = zip(before[1:], *self._axes, strict=True)
-        sizes = (axis_output(size, kernel=k, stride=s, padding=p, dilation=d) for size, k, s, p, d in axes)
-        return (len(self.weight), *sizes)
-
-    @property
-    def _axes(self) -> tuple[tuple[int, int], ...]:
-        """Kernel, stride, padding and dilation, each for rows and columns."""
-        assert self.geometry is not None
-        geometry = self.geometry
-        return geometry.kernel, geometry.stride, geometry.padding, geometry.dilation
+        axes = zip(axes_of(self.geometry), before[1:], strict=True)
+        return (len(self.weight), *(axis.output(size) for axis, size in axes))
 
     @property
     def _kind(self) -> int:
@@ -105,21 +98,17 @@ class Connection(Prepared):
         if self._kind == DEPTHWISE:
             by_tap = (weight.flatten(1).t() / WEIGHT_STEP).round().to(torch.int8)
             return by_tap.contiguous(), torch.zeros(1, dtype=torch.int32)
-        groups = 1 if self.geometry is None else self.geometry.groups
-        source, taps = _sources_of_weight(before) if self.geometry is None else _taps(before, self._numbers)
+        if self.geometry is None:
+            groups, (source, taps) = 1, _sources_of_weight(before)
+        else:
+            groups = self.geometry.groups
+            source, taps = _taps(before, axes_of(self.geometry), groups)
         outputs, row = len(weight) // groups, weight[0].numel()
         out = torch.empty(groups, -(-outputs // LANES) * LANES * len(source), dtype=torch.int8)
         for of_group, packed in zip(weight.flatten(1).split(outputs), out, strict=True):
             sizes = outputs, row, pointer(source), len(source), 1 / WEIGHT_STEP
             call("snn_pack_weight", pointer(of_group), *sizes, pointer(packed))
         return out, taps
-
-    @property
-    def _numbers(self) -> tuple[int, ...]:
-        """Kernel, padding, dilation and groups: a key of caches."""
-        assert self.geometry is not None
-        kernel, _, padding, dilation = self._axes
-        return *kernel, *padding, *dilation, self.geometry.groups
 
     def record(self, spikes: Spikes) -> Synapse:
         """Return the synapses for the native library; the record points into these spikes' words and into `packed`."""
@@ -128,10 +117,11 @@ class Connection(Prepared):
             weight, taps = self.packed(before)
             height, width, channels = (1, 1, prod(before)) if self.geometry is None else map_of(before)
             out_height, out_width, out_channels = map_of(self.out_shape(before))
-            axes = ((1, 1), (1, 1), (0, 0), (1, 1)) if self.geometry is None else self._axes
-            groups = 1 if self.geometry is None else self.geometry.groups
+            geometry = self.geometry or ConvSpec(channels=1, kernel=(1, 1))
+            axes = geometry.kernel, geometry.stride, pads_of(geometry.padding), geometry.dilation
             sizes = taps.shape[-1], height, width, channels, out_height, out_width, out_channels
-            self._records[before] = Synapse(self._kind, groups, None, pointer(weight), pointer(taps), *sizes, *axes)
+            arrays = pointer(weight), pointer(taps)
+            self._records[before] = Synapse(self._kind, geometry.groups, None, *arrays, *sizes, *axes)
         record = Synapse.from_buffer_copy(self._records[before])
         record.trains = pointer(spikes.words)
         return record
@@ -174,7 +164,7 @@ class Connection(Prepared):
         """Return the pixel that each tap of each place sees; dense synapses see one pixel with all channels."""
         if self.geometry is None:
             return torch.zeros(1, 1, dtype=torch.int32)
-        return sources_of_places(map_of(spikes.map_shape)[:2], self._axes)
+        return sources_of_places(map_of(spikes.map_shape)[:2], axes_of(self.geometry))
 
     def weight_gradient(self, grad: Tensor, spikes: Spikes) -> Tensor:
         """Return the gradient of the weight from that of the weighted input, `[N, T, H, W, O]`.
@@ -240,13 +230,18 @@ class Connection(Prepared):
         x = torch.empty(len(maps), *shape, dtype=torch.float32)
         if not of_source:
             x = spikes.tensor().detach().transpose(0, 1).reshape(len(maps), *shape)
-        _, stride, padding, dilation = self._axes
+        geometry = self.geometry
+        wide, padding = evenly_padded(x, geometry.padding)
         gradients = torch.ops.aten.convolution_backward(
-            maps, x, self.weight.detach(), None, stride, padding, dilation, False, (0, 0), self.geometry.groups,
-            (of_source, not of_source, False),
+            maps, wide, self.weight.detach(), None, geometry.stride, padding, geometry.dilation, False, (0, 0),
+            geometry.groups, (of_source, not of_source, False),
         )  # fmt: skip
-        found: Tensor = gradients[0] if of_source else gradients[1]
-        return found.view(spikes.n, spikes.steps, *spikes.map_shape).transpose(0, 1) if of_source else found
+        if not of_source:
+            of_weight: Tensor = gradients[1]
+            return of_weight
+        top, left, *_ = pads_of(geometry.padding) if wide is not x else (0, 0)
+        found: Tensor = gradients[0][..., top : top + shape[1], left : left + shape[2]]
+        return found.reshape(spikes.n, spikes.steps, *spikes.map_shape).transpose(0, 1)
 
 
 def as_columns(spikes: Spikes) -> Tensor:
@@ -305,35 +300,35 @@ def _sources_of_weight(shape: Shape) -> tuple[Tensor, Tensor]:
 
 
 @lru_cache(maxsize=64)
-def _taps(shape: Shape, numbers: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def _taps(shape: Shape, axes: tuple[Axis, Axis], groups: int) -> tuple[Tensor, Tensor]:
     """Return for a convolution the index of the weight at each byte of a window, and the offset of each four bytes.
 
     A window is read in runs of contiguous bytes: a whole row of the kernel if neither dilation nor groups part it.
     """
-    kernel_height, kernel_width, _, pad, dilation, spread, groups = numbers
+    down, across = axes
     channels, _, width = shape
-    line = (width + 2 * pad) * channels
+    line = (across.start + width + across.end) * channels
     of_group = channels // groups
-    run = kernel_width if spread == 1 and groups == 1 else 1  # columns of a run
+    run = across.kernel if across.dilation == 1 and groups == 1 else 1  # columns of a run
     source, taps = list[int](), list[int]()
-    for a in range(kernel_height):
-        for b in range(0, kernel_width, run):
-            places = [(b + k) + kernel_width * (a + kernel_height * c) for k in range(run) for c in range(of_group)]
+    for a in range(down.kernel):
+        for b in range(0, across.kernel, run):
+            places = [(b + k) + across.kernel * (a + down.kernel * c) for k in range(run) for c in range(of_group)]
             places += [-1] * (-len(places) % FOUR)
             source += places
-            first = a * dilation * line + b * spread * channels
+            first = a * down.dilation * line + b * across.dilation * channels
             taps += range(first, first + len(places), FOUR)
     of_groups = torch.tensor(taps, dtype=torch.int32) + of_group * torch.arange(groups, dtype=torch.int32)[:, None]
     return torch.tensor(source, dtype=torch.int32), of_groups.contiguous()
 
 
 @lru_cache(maxsize=64)
-def sources_of_places(size: tuple[int, int], axes: tuple[tuple[int, int], ...]) -> Tensor:
+def sources_of_places(size: tuple[int, int], axes: tuple[Axis, Axis]) -> Tensor:
     """Return the pixel that each tap of each place of a convolution sees, `[places, taps]`, int32; -1 for padding."""
     seen = []
-    for extent, kernel, stride, padding, dilation in zip(size, *axes, strict=True):
-        n = axis_output(extent, kernel=kernel, stride=stride, padding=padding, dilation=dilation)
-        at = torch.arange(n)[:, None] * stride - padding + torch.arange(kernel) * dilation
+    for extent, axis in zip(size, axes, strict=True):
+        firsts = torch.arange(axis.output(extent))[:, None] * axis.stride - axis.start
+        at = firsts + torch.arange(axis.kernel) * axis.dilation
         seen.append(torch.where((at >= 0) & (at < extent), at, -1))
     rows, columns = seen[0][:, None, :, None], seen[1][None, :, None, :]
     pixels = torch.where((rows >= 0) & (columns >= 0), rows * size[1] + columns, -1)

@@ -11,9 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bootstrap_core.functional.convolution import conv2d, padded
 from converters.ann_to_snn.image_normalization import AS_THEY_ARE, Normalization
 from converters.ann_to_snn.linear_fold import Conv, Dense, Pair
-from specs.fields import Shape
+from specs.fields import Padding, Shape
 
 __all__ = [
     "Add",
@@ -40,17 +41,16 @@ class AvgPool:
 
     kernel: Pair
     stride: Pair
-    padding: Pair = (0, 0)
+    padding: Padding = (0, 0)
 
 
 @dataclass(frozen=True)
 class MaxPool:
-    """Max pooling; padded places are never the maximum. `extra` is further padding at the bottom and on the right."""
+    """Max pooling; padded places are never the maximum."""
 
     kernel: Pair
     stride: Pair
-    padding: Pair = (0, 0)
-    extra: Pair = (0, 0)
+    padding: Padding = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -154,15 +154,12 @@ def apply_operation(operation: Operation, *inputs: Tensor) -> Tensor:
         case Conv():
             o, last = operation, torch.channels_last  # up to twice as fast, also a pool after it
             weight = o.weight.contiguous(memory_format=last)
-            found = F.conv2d(x, weight, o.bias, o.stride, o.padding, o.dilation, o.groups)
+            found = conv2d(x, weight, o, o.bias)
             return found.contiguous(memory_format=last)
         case AvgPool(kernel, stride, padding):
-            return F.avg_pool2d(x, kernel, stride, padding)
-        case MaxPool(kernel, stride, padding, extra):
-            top, left, bottom, right = *padding, padding[0] + extra[0], padding[1] + extra[1]
-            if any((left, right, top, bottom)):
-                x = F.pad(x, (left, right, top, bottom), value=-math.inf)
-            return F.max_pool2d(x, kernel, stride)
+            return F.avg_pool2d(padded(x, padding), kernel, stride)
+        case MaxPool(kernel, stride, padding):
+            return F.max_pool2d(padded(x, padding, -math.inf), kernel, stride)
         case Relu():
             return torch.relu(x)
         case Clip(high):

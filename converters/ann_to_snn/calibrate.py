@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.fixed_point import MANT, STATE, STATE_MAX, WEIGHT_STEP
+from bootstrap_core.functional.convolution import padded
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.neuron import CubaNeuron
@@ -411,7 +412,7 @@ class _Calibrator:
             "padding": list(linear.padding), "gain": one * prod(linear.kernel),
             "neuron": {"threshold": 1.0, "current_decay": 1.0, "voltage_decay": 1.0, **self.surrogate},
         }  # fmt: skip
-        fired = F.max_pool2d(spikes.tensor().flatten(0, 1), linear.kernel, linear.stride, linear.padding)
+        fired = F.max_pool2d(padded(spikes.tensor().flatten(0, 1), linear.padding), linear.kernel, linear.stride)
         return block, Spikes.of(fired.reshape(*spikes.shape[:2], *fired.shape[1:])).packed()
 
 

@@ -13,8 +13,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from specs.errors import UnsupportedError
-from specs.fields import Shape
-from specs.shapes import axis_output
+from specs.fields import Padding, Shape
+from specs.shapes import axes_of, fewest_sides, pads_of
 
 __all__ = [
     "Conv",
@@ -55,7 +55,8 @@ class Conv:
     Attributes:
         weight: `[channels, in channels / groups, height, width]`.
         bias: `[channels]`.
-        stride, padding, dilation: `(height, width)`.
+        stride, dilation: `(height, width)`.
+        padding: `(height, width)`, or `(top, left, bottom, right)` where opposite sides differ.
         groups: number of groups.
         is_pool: True for a pool or a scaling: depthwise, with one weight for all places of a channel's kernel.
     """
@@ -63,7 +64,7 @@ class Conv:
     weight: Tensor
     bias: Tensor
     stride: Pair = (1, 1)
-    padding: Pair = (0, 0)
+    padding: Padding = (0, 0)
     dilation: Pair = (1, 1)
     groups: int = 1
     is_pool: bool = False
@@ -80,16 +81,7 @@ class Conv:
 
     def output_shape(self, shape: Shape) -> Shape:
         """Return the output shape for inputs of `[C, H, W]`; a side is 0 or less if the kernel does not fit."""
-        sides = [
-            axis_output(
-                shape[1 + i],
-                kernel=self.kernel[i],
-                stride=self.stride[i],
-                padding=self.padding[i],
-                dilation=self.dilation[i],
-            )
-            for i in range(2)
-        ]
+        sides = (axis.output(side) for axis, side in zip(axes_of(self), shape[1:], strict=True))
         return (int(self.weight.shape[0]), *sides)
 
 
@@ -108,7 +100,7 @@ def scale_outputs(linear: Dense | Conv, factors: Tensor) -> Dense | Conv:
     return replace(linear, weight=linear.weight * each, bias=linear.bias * factors)
 
 
-def pool(weight: Tensor, kernel: Pair, stride: Pair, padding: Pair) -> Conv:
+def pool(weight: Tensor, kernel: Pair, stride: Pair, padding: Padding) -> Conv:
     """Return the convolution that sums over windows, times a factor for each channel: `weight` `[channels]`.
 
     Raises:
@@ -129,7 +121,7 @@ def fold_conv(first: Conv, second: Conv, shape: Shape) -> Conv:
 
     One of the two must be depthwise. With stride s, padding p and dilation d of each, output i of `second` reads output
     `j = i s2 - p2 + a d2` of `first`, which reads the input at `j s1 - p1 + b d1`. So the joint stride is `s1 s2`, the
-    joint padding `p2 s1 + p1`, and weights a and b meet at place `a d2 s1 + b d1` of the joint kernel.
+    joint padding of each side `p2 s1 + p1`, and weights a and b meet at place `a d2 s1 + b d1` of the joint kernel.
 
     Raises:
         UnsupportedError: neither is depthwise; `second` pads with zeros where `first`, continued beyond its edge, is
@@ -145,12 +137,13 @@ def fold_conv(first: Conv, second: Conv, shape: Shape) -> Conv:
     _check_padding(first, second, shape)
     axes = [_joint_axis(first, second, i) for i in range(2)]
     weight, groups = _joint_weight(first, second, axes)
-    (s1, s2), (p1, p2) = (first.stride, second.stride), (first.padding, second.padding)
+    s1, s2 = first.stride, second.stride
+    sides = zip(pads_of(first.padding), pads_of(second.padding), (*s1, *s1), strict=True)
     return Conv(
         weight,
         second.bias + _weighted(first.bias, second),
         stride=(s1[0] * s2[0], s1[1] * s2[1]),
-        padding=(p2[0] * s1[0] + p1[0], p2[1] * s1[1] + p1[1]),
+        padding=fewest_sides(tuple(p2 * step + p1 for p1, p2, step in sides)),
         dilation=(axes[0].dilation, axes[1].dilation),
         groups=groups,
         is_pool=first.is_pool and second.is_pool,
@@ -182,24 +175,16 @@ def unrolled(maps: Tensor, conv: Conv, shape: Shape) -> Tensor:
         conv: the convolution.
         shape: `[C, H, W]` of its input.
     """
-    left = [
-        shape[1 + i]
-        + 2 * conv.padding[i]
-        - conv.dilation[i] * (conv.kernel[i] - 1)
-        - 1
-        - (maps.shape[2 + i] - 1) * conv.stride[i]
-        for i in range(2)
+    axes = axes_of(conv)
+    unread = [
+        axis.start + side + axis.end - axis.reach - (n - 1) * axis.stride
+        for axis, side, n in zip(axes, shape[1:], maps.shape[2:], strict=True)
     ]
     whole = F.conv_transpose2d(
-        maps,
-        conv.weight,
-        stride=conv.stride,
-        padding=conv.padding,
-        output_padding=left,
-        groups=conv.groups,
-        dilation=conv.dilation,
+        maps, conv.weight, stride=conv.stride, output_padding=unread, groups=conv.groups, dilation=conv.dilation
     )
-    return whole.flatten(1)
+    top, left = (axis.start for axis in axes)
+    return whole[:, :, top : top + shape[1], left : left + shape[2]].flatten(1)
 
 
 def follow(first: Dense | Tensor | None, second: Dense | Tensor) -> Dense | Tensor:
@@ -226,17 +211,14 @@ def _check_padding(first: Conv, second: Conv, shape: Shape) -> None:
     after = first.output_shape(shape)
     if any(second.padding) and bool(first.bias.any()):
         raise UnsupportedError("cannot fold a layer with bias into one with padding after it: give the first neurons")
-    for i in range(2):
-        if not second.padding[i]:
-            continue
-        reach = (first.kernel[i] - 1) * first.dilation[i]
-        before = reach - first.stride[i] - first.padding[i] < 0
-        beyond = after[1 + i] * first.stride[i] - first.padding[i] >= shape[1 + i]
-        if not (before and beyond):
+    for windows, padded, side, n in zip(axes_of(first), axes_of(second), shape[1:], after[1:], strict=True):
+        before = windows.reach - 1 - windows.stride - windows.start < 0
+        beyond = n * windows.stride - windows.start >= side
+        if (padded.start and not before) or (padded.end and not beyond):
             raise UnsupportedError(
-                f"cannot fold windows of {first.kernel[i]} over {shape[1 + i]} inputs, stride {first.stride[i]}, into "
-                f"a layer with padding by {second.padding[i]}: one convolution would read inputs at the edge that the "
-                "windows leave out; give the pool neurons, or an input size that its stride divides"
+                f"cannot fold windows of {windows.kernel} over {side} inputs, stride {windows.stride}, into a layer "
+                f"with padding by {max(padded.start, padded.end)}: one convolution would read inputs at the edge that "
+                "the windows leave out; give the pool neurons, or an input size that its stride divides"
             )
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bootstrap_core.functional.convolution import conv2d, padded
 from converters.ann_to_snn.linear_fold import Conv, Dense
 
 __all__ = ["Reading", "refit"]
@@ -90,9 +91,7 @@ def refit(
 def _weighted(linear: Dense | Conv, x: Tensor) -> Tensor:
     if isinstance(linear, Dense):
         return F.linear(x.flatten(1).double(), linear.weight, linear.bias)
-    return F.conv2d(
-        x.double(), linear.weight, linear.bias, linear.stride, linear.padding, linear.dilation, linear.groups
-    )
+    return conv2d(x.double(), linear.weight, linear, linear.bias)
 
 
 def _rows(readings: Sequence[Reading], missing: Tensor, groups: int, part: slice, generator: torch.Generator) -> _Rows:
@@ -111,8 +110,8 @@ def _read(linear: Dense | Conv, x: Tensor, groups: int, drawn: Tensor) -> Tensor
     if isinstance(linear, Dense):
         return x.flatten(1)[:, None, :, None]
     columns = [
-        F.unfold(image[None].float(), linear.kernel, linear.dilation, linear.padding, linear.stride)[0, :, places]
-        for image, places in zip(x, drawn, strict=True)
+        F.unfold(image[None].float(), linear.kernel, linear.dilation, 0, linear.stride)[0, :, places]
+        for image, places in zip(padded(x, linear.padding), drawn, strict=True)
     ]
     return torch.stack(columns).reshape(len(x), groups, -1, drawn.shape[1])
 

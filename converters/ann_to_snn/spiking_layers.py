@@ -14,11 +14,12 @@ from math import ceil, prod
 import torch
 from torch import Tensor
 
+from bootstrap_core.functional.convolution import conv2d
 from converters.ann_to_snn import ann as nets
 from converters.ann_to_snn.ann import Ann, Node
 from converters.ann_to_snn.linear_fold import Conv, Dense, Pair, fold_conv, pool, spread, unrolled
 from specs.errors import UnsupportedError
-from specs.fields import Shape
+from specs.fields import Padding, Shape
 
 __all__ = ["MaxPooling", "Population", "SpikingLayer", "SpikingSkip", "activations_first", "spiking_layers"]
 
@@ -249,7 +250,7 @@ class _Branch:
                 linear = spread(self.average, dense, self.units) if self.average else dense
         return replace(self, linear=linear, average=None)
 
-    def averaged(self, node: str, kernel: Pair, stride: Pair, padding: Pair) -> "_Branch":
+    def averaged(self, node: str, kernel: Pair, stride: Pair, padding: Padding) -> "_Branch":
         """Return the branch with average pooling after it; `node` is named in errors."""
         if isinstance(self.linear, Dense):
             raise UnsupportedError(f"{node}: average pooling of the outputs of a dense layer is not supported")
@@ -306,10 +307,6 @@ class _Lowering:
                 return tuple(branch.weighed(dense) for branch, dense in zip(value, layers, strict=True))
             case nets.AvgPool(kernel, stride, padding):
                 return tuple(branch.averaged(node.name, kernel, stride, padding) for branch in value)
-            case nets.MaxPool(extra=extra) if any(extra):
-                raise UnsupportedError(
-                    f"{node.name}: max pooling with {extra} more padding at the bottom and right is not supported"
-                )
             case nets.MaxPool(kernel, stride, padding) if self.max_pooling is MaxPooling.AVERAGE:
                 return tuple(branch.averaged(node.name, kernel, stride, padding) for branch in value)
             case nets.MaxPool(kernel, stride, padding):
@@ -319,11 +316,6 @@ class _Lowering:
                 if len(value) > 1 or not branch.is_output:
                     raise UnsupportedError(
                         f"{node.name}: max pooling needs an activation just before it, and not a leaky one"
-                    )
-                if any(2 * side > extent for side, extent in zip(padding, kernel, strict=True)):
-                    raise UnsupportedError(
-                        f"{node.name}: max pooling with kernel {kernel} is padded by {padding}; at most half of the "
-                        "kernel is supported"
                     )
                 windows = pool(torch.ones(branch.before[0]), kernel, stride, padding)
                 return self._close(node, (replace(branch, linear=windows),), nets.Relu(), is_any=True)
@@ -413,6 +405,5 @@ def _as_dense(conv: Conv, shape: Shape) -> Dense:
         weight = unrolled(torch.eye(n_outputs, dtype=torch.float64).reshape(n_outputs, *after), conv, shape)
     else:
         columns = torch.eye(n_inputs, dtype=torch.float64).reshape(n_inputs, *shape)
-        geometry = conv.stride, conv.padding, conv.dilation, conv.groups
-        weight = torch.nn.functional.conv2d(columns, conv.weight, None, *geometry).flatten(1).T.contiguous()
+        weight = conv2d(columns, conv.weight, conv).flatten(1).T.contiguous()
     return Dense(weight, conv.bias.repeat_interleave(prod(after[1:])))

@@ -38,10 +38,11 @@ from converters.onnx.scale_folding import (
     tensor_of,
 )
 from converters.onnx.tensor_layout import Data, Floats, Maps, Refused, is_upright, maps_of, rows_of, turned
-from converters.onnx.windows import Windows, symmetric
+from converters.onnx.windows import Windows
 from specs.errors import IntegrityError, UnsupportedError
 from specs.fields import Shape
 from specs.files.limits import ONNX_ELEMENTS, ONNX_TENSOR, ONNX_WINDOWS
+from specs.shapes import Pads, fewest_sides
 
 __all__ = ["BETWEEN", "INPUT", "LAYER", "PRODUCT_OF_TENSORS", "TENSOR_WORK", "AnnBuilder", "Budget"]
 
@@ -187,7 +188,6 @@ class AnnBuilder:
             weight = weight * each.reshape(groups, 1, per_group, 1, 1).repeat(channels // groups, 1).reshape(
                 channels, per_group, 1, 1
             )
-        weight, dilation, padding = symmetric(weight, windows.dilation, pads)
         if weight.size > ONNX_ELEMENTS:
             raise UnsupportedError(f"has {weight.size:,} weights; at most {ONNX_ELEMENTS:,} are supported")
         self.budget.spend(WEIGHT_WORK * weight.size)
@@ -196,8 +196,8 @@ class AnnBuilder:
             tensor_of(weight),
             tensor_of(np.zeros(channels) if bias is None else bias),
             windows.stride,
-            padding,
-            dilation,
+            fewest_sides(pads),
+            windows.dilation,
             groups,
         )
         name = self._add(operation, (data.source,), shape)
@@ -218,14 +218,12 @@ class AnnBuilder:
             data = self.materialised(data)
         ones = np.full((channels, 1, *windows.kernel), 1 / math.prod(windows.kernel))
         shift = self._shift_map(data, ones, replace(windows, pads=pads), channels)
-        plain = pads[:2] == pads[2:] and windows.dilation == (1, 1)
-        if plain and 2 * pads[0] <= windows.kernel[0] and 2 * pads[1] <= windows.kernel[1]:
-            operation: Operation = AvgPool(windows.kernel, windows.stride, pads[:2])
+        padding = fewest_sides(pads)
+        if windows.dilation == (1, 1):
+            operation: Operation = AvgPool(windows.kernel, windows.stride, padding)
         else:
-            weight, dilation, padding = symmetric(ones, windows.dilation, pads)
-            operation = Conv(
-                tensor_of(weight), tensor_of(np.zeros(channels)), windows.stride, padding, dilation, groups=channels
-            )
+            zeros = tensor_of(np.zeros(channels))
+            operation = Conv(tensor_of(ones), zeros, windows.stride, padding, windows.dilation, groups=channels)
         name = self._add(operation, (data.source,), shape, self._range(data.source, with_zero=any(pads)))
         return self._passed(data, name, shape, maps, shift)
 
@@ -248,7 +246,7 @@ class AnnBuilder:
         if any(pads[i] >= windows.kernel[i % 2] for i in range(4)):
             raise UnsupportedError(f"padding {list(pads)} must be smaller than the windows {list(windows.kernel)}")
         shape = self._map_shape(data.shape[0], data, windows, pads)
-        operation = MaxPool(windows.kernel, windows.stride, pads[:2], (pads[2] - pads[0], pads[3] - pads[1]))
+        operation = MaxPool(windows.kernel, windows.stride, fewest_sides(pads))
         name = self._add(operation, (data.source,), shape, self._range(data.source))
         shift = None if data.shift is None else np.broadcast_to(data.shift[:, :1, :1], shape)
         return self._passed(data, name, shape, maps, shift)
@@ -464,9 +462,7 @@ class AnnBuilder:
         low, high = self.ranges.get(source, EVERYTHING)
         return (min(low, 0.0), max(high, 0.0)) if with_zero else (low, high)
 
-    def _map_shape(
-        self, channels: int, data: Data, windows: Windows, pads: tuple[int, int, int, int], *, per_output: int = 1
-    ) -> Shape:
+    def _map_shape(self, channels: int, data: Data, windows: Windows, pads: Pads, *, per_output: int = 1) -> Shape:
         """Return the output shape of windows on maps, once their sizes and work are within the limits.
 
         Args:
@@ -582,6 +578,6 @@ class AnnBuilder:
         return replace(data, shape=shape, scale=scale, shift=None), np.concatenate([weight, seen], axis=1)
 
 
-def _sum(first: tuple[int, int, int, int], second: tuple[int, int, int, int]) -> tuple[int, int, int, int]:
+def _sum(first: Pads, second: Pads) -> Pads:
     """Return the sum of two paddings."""
     return first[0] + second[0], first[1] + second[1], first[2] + second[2], first[3] + second[3]

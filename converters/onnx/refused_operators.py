@@ -11,6 +11,14 @@ FUNCTION = "not supported on values that depend on the image: use Conv, Gemm, Ma
 REDUCTION = "a sum over axes is not supported: use ReduceMean over height and width, or MatMul"
 CONTROL = "control flow, whose branches are not read: export the model without it"
 INTEGER = "an integer operator, which is not supported: export with QuantizeLinear and DequantizeLinear instead (QDQ)"
+DYNAMIC = (
+    "quantises by the range of each image, which fixed weights cannot do: quantise statically, with QuantizeLinear and "
+    "DequantizeLinear (QDQ)"
+)
+QONNX = (
+    "quantisation of QONNX, which is not supported: export with QuantizeLinear and DequantizeLinear instead (in "
+    "Brevitas: QCDQ)"
+)
 RANDOM = "draws random numbers, which a converted network cannot do: export the model in eval mode"
 JOIN = "joins, splits or repeats tensors, which is not supported: join branches by Add"
 SAMPLING = "resamples, sorts or selects values, which is not supported: use Conv or pooling, or resize the images"
@@ -31,12 +39,17 @@ _REASONS = {
     ),
     REDUCTION: "ReduceSum",
     CONTROL: "If Loop Scan SequenceMap",
-    INTEGER: "ConvInteger DynamicQuantizeLinear MatMulInteger QLinearConv QLinearMatMul",
+    DYNAMIC: "DynamicQuantizeLinear",
+    INTEGER: "ConvInteger MatMulInteger QLinearConv QLinearMatMul",
     RANDOM: "Bernoulli Multinomial RandomNormal RandomNormalLike RandomUniform RandomUniformLike",
     JOIN: "Concat Mean Split Tile",
     SAMPLING: "DeformConv GridSample MaxRoiPool MaxUnpool NonMaxSuppression Resize RoiAlign TopK Upsample Where",
     TRANSPOSED: "ConvTranspose",
 }
 
-REFUSED = {("", name): reason for reason, names in _REASONS.items() for name in names.split()}
+_QONNX_DOMAINS = ("qonnx.custom_op.general", "onnx.brevitas")
+
+REFUSED = {("", name): reason for reason, names in _REASONS.items() for name in names.split()} | {
+    (domain, name): QONNX for domain in _QONNX_DOMAINS for name in ("Quant", "BipolarQuant", "Trunc")
+}
 """Reason, with advice, by `(domain, operator)`."""

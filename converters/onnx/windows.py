@@ -1,22 +1,14 @@
 """Windows of convolutions and pools: their places along each axis, from the attributes of an ONNX node."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from converters.ann_to_snn.linear_fold import Pair
-from converters.onnx.tensor_layout import Floats
 from specs.errors import IntegrityError, UnsupportedError
-from specs.files.limits import ONNX_ELEMENTS
-from specs.shapes import axis_output
+from specs.shapes import Axis, Pads
 
-__all__ = ["MAX_SIDE", "Pads", "Windows", "symmetric", "windows_of"]
-
-Pads = tuple[int, int, int, int]
-"""Padding, `(top, left, bottom, right)`."""
+__all__ = ["MAX_SIDE", "Windows", "windows_of"]
 
 MAX_SIDE = 1 << 14
 """Largest side of a kernel, stride, dilation or padding; guards against small files that ask for huge maps."""
@@ -52,15 +44,10 @@ class Windows:
 
     def output(self, height: int, width: int) -> Pair:
         """Return the number of windows along height and width; 0 or less if none fits."""
+        pads = self.pads
         down, across = (
-            axis_output(
-                side + self.pads[axis] + self.pads[axis + 2],
-                kernel=self.kernel[axis],
-                stride=self.stride[axis],
-                padding=0,
-                dilation=self.dilation[axis],
-            )
-            for axis, side in enumerate((height, width))
+            Axis(self.kernel[i], self.stride[i], pads[i], pads[i + 2], self.dilation[i]).output(side)
+            for i, side in enumerate((height, width))
         )
         return down, across
 
@@ -115,43 +102,6 @@ def windows_of(attributes: Mapping[str, Any], kernel: tuple[int, ...], sides: tu
         (dilation[0], dilation[1]),
         (pads[0], pads[1], pads[2], pads[3]),
     )
-
-
-def symmetric(weight: Floats, dilation: Pair, pads: Pads) -> tuple[Floats, Pair, Pair]:
-    """Return weight, dilation and padding of the same convolution, with equal padding on opposite sides.
-
-    The smaller padding of two sides is raised to the larger one, and the kernel gets zeros on the same side. If the
-    difference is not a multiple of the dilation, the gaps in the kernel are written out as zeros first.
-
-    >>> weight, dilation, padding = symmetric(np.ones((1, 1, 2, 1)), (1, 1), (0, 0, 1, 0))
-    >>> weight.ravel().tolist(), dilation, padding  # the zero meets the added row of padding
-    ([0.0, 1.0, 1.0], (1, 1), (1, 0))
-    """
-    steps, padding = list(dilation), []
-    for axis in range(2):
-        start, end = pads[axis], pads[axis + 2]
-        padding.append(max(start, end))
-        extra = abs(end - start)
-        if extra % steps[axis]:
-            weight = _written_out(weight, axis + 2, steps[axis])
-            steps[axis] = 1
-        zeros = [(0, 0)] * 4
-        zeros[axis + 2] = (extra // steps[axis], 0) if end > start else (0, extra // steps[axis])
-        weight = np.pad(weight, zeros)
-    return weight, (steps[0], steps[1]), (padding[0], padding[1])
-
-
-def _written_out(weight: Floats, axis: int, dilation: int) -> Floats:
-    """Return a weight whose gaps along an axis are written out as zeros."""
-    shape = list(weight.shape)
-    shape[axis] = dilation * (shape[axis] - 1) + 1
-    if math.prod(shape) > ONNX_ELEMENTS:
-        raise UnsupportedError(f"needs {math.prod(shape):,} weights; at most {ONNX_ELEMENTS:,} are supported")
-    wide = np.zeros(shape)
-    place: list[slice] = [slice(None)] * 4
-    place[axis] = slice(None, None, dilation)
-    wide[tuple(place)] = weight
-    return wide
 
 
 def _sides(attributes: Mapping[str, Any], name: str, n: int, default: int) -> tuple[int, ...]:

@@ -62,7 +62,7 @@ def convolutions(draw: st.DrawFn, channels: int) -> dict[str, Any]:
         "channels": groups * draw(st.integers(1, 3)),
         "kernel": draw(pairs(1, 3)),
         "stride": draw(pairs(1, 2)),
-        "padding": draw(pairs(1, 2)),
+        "padding": draw(pairs(1, 2) | st.lists(st.integers(0, 3), min_size=4, max_size=4)),
         "dilation": draw(pairs(1, 2)),
         "groups": groups,
         **options,
@@ -71,11 +71,12 @@ def convolutions(draw: st.DrawFn, channels: int) -> dict[str, Any]:
 
 @st.composite
 def pools(draw: st.DrawFn) -> dict[str, Any]:
+    kernel = draw(pairs(1, 2))
     return {
         "kind": "avg_pool",
-        "kernel": draw(pairs(1, 2)),
+        "kernel": kernel,
         "stride": draw(st.none() | pairs(1, 2)),
-        "padding": [0, 0],
+        "padding": draw(st.sampled_from([[0, 0], [0, 0, *(side - 1 for side in kernel)]])),
         "gain": draw(st.floats(0.5, 3.0)),
         "neuron": draw(st.none() | neurons()),
         "delay_shift": draw(st.sampled_from([None, False, True])),
@@ -103,7 +104,8 @@ def skips(draw: st.DrawFn, spec: NetworkSpec, index: int) -> list[dict[str, Any]
             if all(b >= a for b, a in sides):
                 kinds.append({"kind": "conv", "kernel": [b - a + 1 for b, a in sides]})
             if all(b <= 2 * a for b, a in sides):
-                kinds.append({"kind": "conv", "stride": 2, "padding": [(2 * a - b) // 2 for b, a in sides]})
+                ends = [max(0, 2 * a - b - 1) for b, a in sides]
+                kinds.append({"kind": "conv", "stride": 2, "padding": [0, 0, *ends]})
         if kinds and draw(st.booleans()):
             found.append({"source": source, **draw(st.sampled_from(kinds))})
     return found

@@ -15,8 +15,8 @@ Arriving::Arriving(const Synapse& synapse, int64_t steps) : synapse(synapse), li
         which.resize(fours);
         taps.resize(fours);
     } else if (synapse.kind == CONVOLUTION) {
-        line = int64_t(synapse.width + 2 * synapse.padding[1]) * synapse.channels;
-        map = (synapse.height + 2 * synapse.padding[0]) * line;
+        line = int64_t(synapse.padding[1] + synapse.width + synapse.padding[3]) * synapse.channels;
+        map = (synapse.padding[0] + synapse.height + synapse.padding[2]) * line;
         spikes.assign(steps * map + FOUR, 0);  // the last four inputs may reach beyond the map, where weights are 0
         for (int32_t k = 0; k < synapse.n_taps; ++k) which.push_back(k);
     }

@@ -21,7 +21,9 @@ struct Synapse {
     int32_t n_taps;
     int32_t height, width, channels;
     int32_t out_height, out_width, out_channels;
-    int32_t kernel[2], stride[2], padding[2], dilation[2];
+    int32_t kernel[2], stride[2];
+    int32_t padding[4];  // top, left, bottom, right
+    int32_t dilation[2];
 
     int64_t n_inputs() const { return int64_t(height) * width * channels; }
 };

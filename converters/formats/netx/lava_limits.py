@@ -8,13 +8,14 @@ from dataclasses import asdict, replace
 
 import numpy as np
 
+from converters.formats.even_padding import evened, unevened
 from converters.formats.hdf5_node import IntArray
-from converters.formats.netx.netx_layers import NetxFile, NetxLayer
+from converters.formats.netx.netx_layers import ConvGeometry, NetxFile, NetxLayer
 from converters.formats.refusals import problems_by_place
-from specs.block import Encoding
+from specs.block import ConvSpec, Encoding
 from specs.network import NetworkSpec
 
-__all__ = ["how_lava_runs", "limit_problems", "merge_groups", "split_groups"]
+__all__ = ["enlarge_kernel", "how_lava_runs", "limit_problems", "merge_groups", "restore_kernel", "split_groups"]
 
 GEOMETRY_MAX = 127
 """Largest number of groups, kernel side, stride, padding and dilation: lava/proc/conv/models.py has them as int8."""
@@ -42,6 +43,27 @@ def _problems(layer: NetxLayer) -> Iterator[str]:
             f"no weight is positive, and the lowest mantissa is {-lowest} (Lava changes weights of such a dense layer "
             "if the lowest is minus a power of two: train the network further, or change one weight)"
         )
+
+
+def enlarge_kernel(layer: NetxLayer) -> NetxLayer:
+    """Return a convolution with the same padding on opposite sides, by zeros in the kernel."""
+    geometry = layer.geometry
+    if geometry is None or layer.weight is None or len(geometry.padding) == 2:
+        return layer
+    weight, dilation, padding = evened(layer.weight, geometry.dilation, geometry.padding)
+    kernel = weight.shape[2], weight.shape[3]
+    return replace(layer, weight=weight, geometry=replace(geometry, kernel=kernel, dilation=dilation, padding=padding))
+
+
+def restore_kernel(layer: NetxLayer, spec: ConvSpec) -> NetxLayer:
+    """Invert `enlarge_kernel` for a convolution of this spec; return the layer itself if it is not such a one."""
+    if layer.geometry is None or layer.weight is None or len(spec.padding) == 2:
+        return layer
+    weight = unevened(layer.weight, spec)
+    enlarged = None if weight is None else enlarge_kernel(replace(layer, weight=weight, geometry=ConvGeometry.of(spec)))
+    if weight is None or enlarged is None or enlarged.geometry != layer.geometry:
+        return layer
+    return replace(layer, weight=weight, geometry=ConvGeometry.of(spec))
 
 
 def merge_groups(layer: NetxLayer) -> NetxLayer:

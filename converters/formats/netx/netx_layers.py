@@ -8,7 +8,7 @@ from bootstrap_core.fixed_point import DECAY_ONE, READOUT_THRESHOLD_MANT
 from converters.formats.hdf5_node import IntArray
 from converters.formats.refusals import problems_by_place
 from specs.block import ConvSpec
-from specs.fields import Shape
+from specs.fields import Padding, Shape
 
 __all__ = ["CUBA_NAMES", "INTEGRATOR", "ConvGeometry", "NetxFile", "NetxLayer", "NetxNeuron"]
 
@@ -32,11 +32,11 @@ INTEGRATOR = NetxNeuron(READOUT_THRESHOLD_MANT, np.array([0]), np.array([DECAY_O
 
 @dataclass(frozen=True)
 class ConvGeometry:
-    """Geometry of a convolution; each pair is `(height, width)`."""
+    """Geometry of a convolution; each pair is `(height, width)`. Padding in a file is a pair."""
 
     kernel: tuple[int, int]
     stride: tuple[int, int]
-    padding: tuple[int, int]
+    padding: Padding
     dilation: tuple[int, int]
     groups: int
 

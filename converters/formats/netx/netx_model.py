@@ -16,7 +16,13 @@ from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.synapse import PoolSynapse
 from converters.formats.hdf5_node import IntArray
-from converters.formats.netx.lava_limits import limit_problems, merge_groups, split_groups
+from converters.formats.netx.lava_limits import (
+    enlarge_kernel,
+    limit_problems,
+    merge_groups,
+    restore_kernel,
+    split_groups,
+)
 from converters.formats.netx.netx_layers import INTEGRATOR, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
 from converters.formats.netx.netx_reader import SPEC_ATTRIBUTE, load_netx
 from converters.formats.netx.netx_spec import spec_of_netx
@@ -40,9 +46,9 @@ def write_netx(network: Network, path: str | Path) -> Path:
     """Write a network as a netx file: the weights, biases, thresholds and decays that the integer engine runs on.
 
     The network is not changed. Average pools become grouped convolutions; more groups than Lava holds become fewer,
-    with zeros between. An affine readout becomes a dense layer that never fires. In Lava, feed `(x - mean) / std` to a
-    network with `spike` input; load one with `graded` input with `input_message_bits` of at least the bits of the
-    input.
+    with zeros between. Where padding differs between opposite sides, the kernel gets zeros instead. An affine readout
+    becomes a dense layer that never fires. In Lava, feed `(x - mean) / std` to a network with `spike` input; load one
+    with `graded` input with `input_message_bits` of at least the bits of the input.
 
     Raises:
         ConversionError: an argument has the wrong type.
@@ -63,7 +69,7 @@ def netx_of(network: Network) -> NetxFile:
     shapes = (network.spec.input.shape, *network.spec.shapes)
     layers = (layer_of_block(block, *shapes[i : i + 2]) for i, block in enumerate(network.blocks))
     return NetxFile(
-        layers=tuple(merge_groups(layer) for layer in layers if layer is not None),
+        layers=tuple(merge_groups(enlarge_kernel(layer)) for layer in layers if layer is not None),
         time_steps=network.spec.time_steps,
         spec=network.spec.model_dump_json(exclude={"training"}),
     )
@@ -170,7 +176,7 @@ def read_netx(
     network = build_network(spec, seed=0)
     state, problems = network.state_dict(), []
     for i, stored in _layers_by_block(spec, file, path).items():
-        layer = split_groups(stored, _groups(network.blocks[i]))
+        layer = _as_in_spec(stored, network.blocks[i])
         problems += [f"layer of block {i}: {problem}" for problem in _disagreements(spec, i, network.blocks[i], layer)]
         for name, value in _tensors(layer, network.blocks[i]).items():
             key = f"blocks.{i}.{name}"
@@ -184,10 +190,10 @@ def read_netx(
     return model if says_it and mean is None and std is None else model.normalizing(mean, std)
 
 
-def _groups(block: torch.nn.Module) -> int:
-    """Return the groups of a block's convolution or pool; 1 for other blocks."""
+def _as_in_spec(layer: NetxLayer, block: torch.nn.Module) -> NetxLayer:
+    """Return a layer with the groups and the kernel of the block's convolution or pool, if it was written from it."""
     spec = block.synapse.spec if isinstance(block, SpikingBlock) else None
-    return 1 if spec is None else spec.groups
+    return layer if spec is None else restore_kernel(split_groups(layer, spec.groups), spec)
 
 
 def _layers_by_block(spec: NetworkSpec, file: NetxFile, path: Path) -> dict[int, NetxLayer]:

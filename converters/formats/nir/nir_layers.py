@@ -21,7 +21,8 @@ from converters.formats.nir.nir_neurons import (
     neurons_of,
 )
 from specs.errors import IntegrityError, UnsupportedError
-from specs.fields import Shape
+from specs.fields import Padding, Shape
+from specs.shapes import fewest_sides
 
 __all__ = ["Layer", "layers_of"]
 
@@ -295,7 +296,7 @@ def _checked(conv: Conv, shape: Shape) -> Conv:
     return conv
 
 
-def _padding(node: Node, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
+def _padding(node: Node, kernel: Pair, stride: Pair, dilation: Pair) -> Padding:
     given = node.fields.get("padding")
     if not isinstance(given, str):
         return _pair(node, "padding", 0)
@@ -306,9 +307,8 @@ def _padding(node: Node, kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
         raise UnsupportedError(f"padding {given!r}; expected 'valid', 'same' or numbers")
     if stride != (1, 1):
         raise UnsupportedError(f"padding 'same' with stride {list(stride)}; expected stride 1")
-    if reach[0] % 2 or reach[1] % 2:
-        raise UnsupportedError("padding 'same' of an even kernel, which pads one end more than the other")
-    return (reach[0] // 2, reach[1] // 2)
+    # an odd row goes to the end, as in torch.nn.Conv2d
+    return fewest_sides((reach[0] // 2, reach[1] // 2, reach[0] - reach[0] // 2, reach[1] - reach[1] // 2))
 
 
 def _array(node: Node, name: str) -> Any:

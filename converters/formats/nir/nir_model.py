@@ -180,7 +180,7 @@ def _pool_gain(synapse: Conv, fit: GridFit) -> float | None:
     """Return the gain of the average pool that equals a convolution; None if no pool does."""
     weight = float(fit.weight.flatten()[0])
     uniform = bool(((fit.weight - weight).abs() <= 1e-9 * abs(weight)).all())
-    small_padding = all(2 * pad <= side for pad, side in zip(synapse.padding, synapse.kernel, strict=True))
+    small_padding = all(pad < side for pad, side in zip(synapse.padding, synapse.kernel * 2, strict=False))
     whole = synapse.is_pool and synapse.dilation == (1, 1)
     if not (whole and uniform and small_padding and 1 / MANT < weight <= MAX_POOL_WEIGHT):
         return None

@@ -16,6 +16,7 @@ from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, PoolSynapse
+from converters.formats.even_padding import evened
 from converters.formats.nir.nir_file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.formats.nir.nir_neurons import neuron_node
 from converters.formats.refusals import refuse_unknown_kinds
@@ -61,7 +62,8 @@ def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path
 
     - Input: for `spike` encoding, the current of each pixel, `weight (x - mean) / std + bias`, truncated as in the
       network; for `graded`, the pixel rounded to its bits, in 0..1. The metadata describe it in words.
-    - `dense` and `affine` become Affine, `conv` becomes Conv2d, `avg_pool` SumPool2d and Scale, `flatten` Flatten. In
+    - `dense` and `affine` become Affine, `conv` becomes Conv2d, `avg_pool` SumPool2d and Scale, `flatten` Flatten.
+      Where padding differs between opposite sides, the kernel gets zeros instead, and `avg_pool` becomes Conv2d. In
       skips, `identity` becomes Scale, `conv` Conv2d, and `dense` Linear, with a Flatten before it for feature maps.
     - Neurons become IF, LIF or CubaLIF (see `neuron_node`). A bias becomes that of the synapse if currents last one
       step only, otherwise `v_leak`, since it must enter the voltage.
@@ -146,7 +148,7 @@ def _labelled_nodes(network: Network, dt: float) -> Iterator[tuple[str, Node]]:
                 yield f"{name}_neuron", _neuron(block, after, dt, current_decay=direct)
             case FlattenBlock() if len(before) > 1:
                 yield f"{name}_flatten", _flatten(before)
-            case SpikingBlock() if isinstance(block.synapse, PoolSynapse):
+            case SpikingBlock() if isinstance(block.synapse, PoolSynapse) and _is_sum_pool(block.synapse.spec):
                 yield f"{name}_pool", _pool(block.synapse.spec)
                 yield f"{name}_scale", Node("Scale", {"scale": _full(after, block.synapse.weight[0, 0, 0, 0])})
                 yield f"{name}_neuron", _neuron(block, after, dt)
@@ -212,12 +214,18 @@ def _synapse(block: SpikingBlock | AffineBlock, before: Shape, after: Shape, wit
 
 
 def _conv(spec: ConvSpec, weight: Tensor, bias: Tensor, before: Shape) -> Node:
-    arrays = {"weight": _array(weight), "bias": _array(bias)}
-    geometry = {"stride": spec.stride, "padding": spec.padding, "dilation": spec.dilation, "input_shape": before[1:]}
+    kernels, dilation, padding = evened(_array(weight), spec.dilation, spec.padding)
+    arrays = {"weight": kernels, "bias": _array(bias)}
+    geometry = {"stride": spec.stride, "padding": padding, "dilation": dilation, "input_shape": before[1:]}
     return Node(
         "Conv2d",
         {**arrays, **{name: np.array(pair) for name, pair in geometry.items()}, "groups": np.array(spec.groups)},
     )
+
+
+def _is_sum_pool(spec: ConvSpec) -> bool:
+    """Return whether SumPool2d can express a pool: equal padding on opposite sides, at most half the kernel."""
+    return len(spec.padding) == 2 and all(2 * pad <= side for pad, side in zip(spec.padding, spec.kernel, strict=True))
 
 
 def _pool(spec: ConvSpec) -> Node:

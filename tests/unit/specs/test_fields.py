@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import yaml
 
-from specs import json_schema, parse_spec
+from specs import AvgPoolSpec, ConvSkip, ConvSpec, json_schema, parse_spec
 
 DOCUMENT: dict[str, Any] = {
     "name": "every-field",
@@ -300,7 +300,19 @@ def test_an_axis_too_many_or_too_few_is_refused(field: str, value: list[int], re
     """Three numbers may come from a 5-D kernel of lava-dl."""
     text = _with(f"blocks[0].{field}", value)
     line = _line(f"blocks[0].{field}")
-    assert refusal(text) == (f"net.yaml:{line}: blocks[0].{field}: must be one number or [height, width] (got {value})")
+    expected = "one number or [height, width]"
+    if field == "padding":
+        expected = "one number, [height, width], or [top, left, bottom, right]"
+    assert refusal(text) == (f"net.yaml:{line}: blocks[0].{field}: must be {expected} (got {value})")
+
+
+@pytest.mark.parametrize(
+    ("given", "sides"), [(2, (2, 2)), ([1, 2], (1, 2)), ([1, 2, 1, 2], (1, 2)), ([0, 0, 1, 1], (0, 0, 1, 1))]
+)
+def test_padding_has_four_sides_only_if_opposite_ones_differ(given: Any, sides: tuple[int, ...]) -> None:
+    assert ConvSpec(channels=1, kernel=1, padding=given).padding == sides
+    assert ConvSkip(source=1, padding=given).padding == sides
+    assert AvgPoolSpec(kernel=3, padding=given).padding == sides
 
 
 @pytest.mark.parametrize("path", ["neuron.reset", "neuron.learn_decays", "input.encoding", "blocks[0].norm"])

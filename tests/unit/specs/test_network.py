@@ -223,8 +223,10 @@ def test_a_pool_whose_inputs_all_fire_fires(threshold: float, kernel: int) -> No
     assert spikes.mean() == 1
 
 
-def test_a_pool_with_more_padding_than_half_its_kernel_is_refused(refusal) -> None:
-    assert "blocks[0].padding" in refusal(text({**POOL, "padding": 2}, FLATTEN, READOUT, shape=(1, 8, 8)))
+@pytest.mark.parametrize("padding", [2, [0, 0, 0, 2]])
+def test_a_pool_with_as_much_padding_as_its_kernel_is_refused(padding, refusal) -> None:
+    message = refusal(text({**POOL, "padding": padding}, FLATTEN, READOUT, shape=(1, 8, 8)))
+    assert "blocks[0].padding: must be smaller than the kernel, [2, 2]" in message
 
 
 # --- norm, delay

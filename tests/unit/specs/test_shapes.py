@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specs import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, InputSpec
-from specs.shapes import ShapeError, axis_fanout, axis_output
+from specs.shapes import Axis, ShapeError
 
 axis = st.fixed_dictionaries(
     {
         "kernel": st.integers(1, 5),
         "stride": st.integers(1, 4),
-        "padding": st.integers(0, 4),
+        "start": st.integers(0, 4),
+        "end": st.integers(0, 4),
         "dilation": st.integers(1, 3),
     }
 )
@@ -23,12 +24,14 @@ size = st.integers(1, 12)
 @settings(max_examples=200)
 @given(height=axis, width=axis, image=st.tuples(size, size), groups=st.integers(1, 3))
 def test_a_conv_has_the_shape_of_torchs_or_neither_exists(height, width, image, groups) -> None:
-    geometry = {key: (height[key], width[key]) for key in height}
-    conv = ConvSpec(channels=2 * groups, groups=groups, **geometry)
+    geometry = {key: (height[key], width[key]) for key in ("kernel", "stride", "dilation")}
+    padding = height["start"], width["start"], height["end"], width["end"]
+    conv = ConvSpec(channels=2 * groups, groups=groups, padding=padding, **geometry)
     x = torch.zeros(1, 3 * groups, *image)
     weight = torch.zeros(2 * groups, 3, *conv.kernel)
+    around = F.pad(x, (width["start"], width["end"], height["start"], height["end"]))
     try:
-        expected = F.conv2d(x, weight, None, conv.stride, conv.padding, conv.dilation, groups).shape[1:]
+        expected = F.conv2d(around, weight, None, conv.stride, 0, conv.dilation, groups).shape[1:]
     except RuntimeError:
         with pytest.raises(ShapeError, match="more than the padded input has"):
             conv.output_shape(tuple(x.shape[1:]))
@@ -59,19 +62,20 @@ def test_a_pool_has_the_shape_of_torchs_or_neither_exists(kernel, stride, part, 
 @settings(max_examples=200)
 @given(size=size, axis=axis)
 def test_fanout_is_the_number_of_outputs_that_an_input_changes(size, axis) -> None:
-    outputs = axis_output(size, **axis)
+    outputs = Axis(**axis).output(size)
     if outputs < 1:
-        assert axis_fanout(size, **axis) == [0] * size
+        assert Axis(**axis).fanout(size) == [0] * size
         return
     one_hot = torch.eye(size)[:, None]  # [N, 1, L]: one input position lit in each row
     kernel = torch.ones(1, 1, axis["kernel"])
-    lit = F.conv1d(one_hot, kernel, None, axis["stride"], axis["padding"], axis["dilation"])
+    around = F.pad(one_hot, (axis["start"], axis["end"]))
+    lit = F.conv1d(around, kernel, None, axis["stride"], 0, axis["dilation"])
     assert lit.shape[-1] == outputs
-    assert axis_fanout(size, **axis) == lit.sum((1, 2)).int().tolist()
+    assert Axis(**axis).fanout(size) == lit.sum((1, 2)).int().tolist()
 
 
 def test_a_last_step_that_does_not_fit_is_dropped() -> None:
-    assert axis_output(8, kernel=3, stride=2, padding=0, dilation=1) == 3
+    assert Axis(kernel=3, stride=2).output(8) == 3
 
 
 def test_height_and_width_are_not_mixed_up() -> None:

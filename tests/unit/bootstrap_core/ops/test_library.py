@@ -45,7 +45,7 @@ KINDS = {
 }
 DENSE, CONV, POOL = (
     None,
-    ConvSpec(channels=20, kernel=(3, 2), stride=(2, 1), padding=(1, 1), dilation=(1, 2)),
+    ConvSpec(channels=20, kernel=(3, 2), stride=(2, 1), padding=(1, 0, 2, 1), dilation=(1, 2)),
     ConvSpec(channels=3, kernel=(2, 2), stride=(2, 2), groups=3),
 )
 
@@ -301,9 +301,9 @@ def fields_of(text: str, struct: str) -> list[tuple[str, Any]]:
             of = C_TYPES.get(kind)
             if name.startswith("*") or names.startswith("*"):
                 of = ctypes.c_void_p
-            elif name.endswith("[2]"):
-                of = of * 2
-            fields.append((name.strip("* ").removesuffix("[2]"), of))
+            elif array := re.fullmatch(r"(\w+)\[(\d)\]", name):
+                name, of = array[1], of * int(array[2])
+            fields.append((name.strip("* "), of))
     return fields
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from bootstrap_core.functional.convolution import conv2d
 from bootstrap_core.ops import precision
 from bootstrap_core.ops.precision import products_in
 from bootstrap_core.ops.products import convolve, linear
@@ -64,6 +65,7 @@ CONVOLUTIONS = {
     "stride": ConvSpec(channels=5, kernel=(2, 3), stride=(3, 2)),
     "padding": ConvSpec(channels=5, kernel=(3, 3), padding=(4, 1)),
     "all": ConvSpec(channels=6, kernel=(3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2)),
+    "uneven padding": ConvSpec(channels=5, kernel=(3, 3), stride=(2, 2), padding=(0, 2, 1, 0)),
     "groups": ConvSpec(channels=6, kernel=(3, 3), padding=(1, 1), groups=2),
     "depthwise": ConvSpec(channels=4, kernel=(5, 5), padding=(2, 2), groups=4),
 }
@@ -75,8 +77,7 @@ CONVOLUTIONS = {
 def test_convolutions_are_torchs(name, wanted, n, in_both, hold_close) -> None:
     spec = CONVOLUTIONS[name]
     x, weight = torch.randn(n, 4, 9, 8), torch.randn(spec.channels, 4 // spec.groups, *spec.kernel)
-    numbers = spec.stride, spec.padding, spec.dilation, spec.groups
-    z, expected = learn(lambda x, w: F.conv2d(x, w, None, *numbers), x, weight, wanted)
+    z, expected = learn(lambda x, w: conv2d(x, w, spec), x, weight, wanted)
     for again, found in in_both(lambda: learn(lambda x, w: convolve(x, w, spec), x, weight, wanted)):
         hold_close([again, *found], [z, *expected])
 

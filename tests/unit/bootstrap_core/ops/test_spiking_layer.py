@@ -33,6 +33,9 @@ LAYERS: dict[str, list[tuple[Shape, bool, Shape, ConvSpec | None]]] = {
     "two dense": [((45,), False, (33, 45), None), ((3, 4, 5), True, (33, 60), None)],
     "skip in a row": [((6,), False, (6, 6), None), ((6,), False, (6, 1, 1, 1), IDENTITY)],
     "conv": [((3, 6, 5), False, (20, 3, 3, 3), ConvSpec(channels=20, kernel=(3, 3), padding=(1, 1)))],
+    "uneven padding": [
+        ((3, 6, 5), False, (20, 3, 3, 3), ConvSpec(channels=20, kernel=(3, 3), stride=(2, 2), padding=(0, 0, 1, 2)))
+    ],
     "kernel of rows": [((1, 7, 5), False, (3, 1, 1, 4), ConvSpec(channels=3, kernel=(1, 4), padding=(0, 2)))],
     "stride": [((2, 9, 8), False, (6, 2, 3, 2), ConvSpec(channels=6, kernel=(3, 2), stride=(2, 3)))],
     "dilation": [
@@ -46,6 +49,9 @@ LAYERS: dict[str, list[tuple[Shape, bool, Shape, ConvSpec | None]]] = {
     "pool": [((20, 6, 4), False, (20, 1, 2, 2), ConvSpec(channels=20, kernel=(2, 2), stride=(2, 2), groups=20))],
     "wide pool": [
         ((3, 7, 8), False, (3, 1, 3, 3), ConvSpec(channels=3, kernel=(3, 3), stride=(2, 2), padding=(1, 1), groups=3))
+    ],
+    "uneven pool": [
+        ((3, 7, 8), False, (3, 1, 3, 2), ConvSpec(channels=3, kernel=(3, 2), padding=(0, 1, 1, 0), groups=3))
     ],
     "skips": [
         ((6, 5, 4), False, (6, 6, 3, 3), SAME),

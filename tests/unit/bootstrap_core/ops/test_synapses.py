@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.fixed_point import WEIGHT_STEP
+from bootstrap_core.functional.convolution import conv2d
 from bootstrap_core.ops import precision
 from bootstrap_core.ops.library import LANES
 from bootstrap_core.ops.precision import products_in
@@ -21,6 +21,7 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
     "kernel 1": ((5, 4, 3), {"channels": 20}),
     "one channel": ((1, 6, 5), {"channels": 7, "kernel": (3, 3)}),
     "padding": ((3, 6, 7), {"channels": 33, "kernel": (3, 3), "padding": (1, 1)}),
+    "uneven padding": ((3, 6, 7), {"channels": 5, "kernel": (3, 2), "stride": (2, 2), "padding": (0, 2, 1, 0)}),
     "wide padding": ((2, 3, 4), {"channels": 3, "kernel": (3, 2), "padding": (4, 5)}),
     "stride": ((2, 9, 8), {"channels": 6, "kernel": (3, 2), "stride": (2, 3)}),
     "dilation": ((4, 9, 11), {"channels": 5, "kernel": (3, 2), "dilation": (2, 3), "padding": (1, 0)}),
@@ -29,6 +30,8 @@ CONVOLUTIONS: dict[str, tuple[tuple[int, int, int], dict[str, Any]]] = {
     "groups": ((4, 6, 5), {"channels": 6, "kernel": (3, 3), "padding": (1, 1), "groups": 2}),
     "uneven groups": ((6, 5, 6), {"channels": 51, "kernel": (2, 3), "stride": (1, 2), "groups": 3}),
     "two for each channel": ((3, 5, 4), {"channels": 6, "kernel": (2, 2), "groups": 3}),
+    "uneven padding of groups": ((4, 6, 5), {"channels": 6, "kernel": (3, 3), "padding": (0, 1, 2, 0), "groups": 2}),
+    "uneven pool": ((20, 7, 6), {"channels": 20, "kernel": (3, 2), "padding": (0, 1, 2, 0), "groups": 20}),
     "depthwise": ((20, 7, 6), {"channels": 20, "kernel": (3, 2), "stride": (2, 1), "padding": (1, 0), "groups": 20}),
     "dilated depthwise": ((5, 9, 8), {"channels": 5, "kernel": (3, 3), "dilation": (2, 3), "groups": 5}),
     "identity": ((17, 3, 4), {"channels": 17, "groups": 17}),
@@ -62,8 +65,7 @@ def by_torch(x: Tensor, connection: Connection) -> Tensor:
         return torch.stack([step.flatten(1) @ weight.T for step in x])
     if x.dim() == 3:
         return x * weight.flatten()
-    numbers = geometry.stride, geometry.padding, geometry.dilation, geometry.groups
-    return torch.stack([F.conv2d(step, weight, None, *numbers) for step in x])
+    return torch.stack([conv2d(step, weight, geometry) for step in x])
 
 
 def to_record(grad: Tensor) -> Tensor:

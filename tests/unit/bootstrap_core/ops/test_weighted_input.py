@@ -18,7 +18,7 @@ CASES = {
     "maps": ((3, 4, 5), (20, 60), None),
     "conv": (
         (3, 7, 6), (5, 3, 3, 2),
-        ConvSpec(channels=5, kernel=(3, 2), stride=(2, 1), padding=(1, 2), dilation=(1, 2)),
+        ConvSpec(channels=5, kernel=(3, 2), stride=(2, 1), padding=(1, 2, 0, 1), dilation=(1, 2)),
     ),
     "groups": ((4, 6, 5), (34, 2, 3, 3), ConvSpec(channels=34, kernel=(3, 3), padding=(1, 1), groups=2)),
     "pool": ((20, 6, 4), (20, 1, 2, 2), ConvSpec(channels=20, kernel=(2, 2), stride=(2, 2), groups=20)),

@@ -1,7 +1,7 @@
 import pytest
 import torch
-import torch.nn.functional as F
 
+from bootstrap_core.functional.convolution import conv2d
 from converters.ann_to_snn.linear_fold import Conv, Dense, fold_conv, follow, pool, spread
 from specs import UnsupportedError
 
@@ -9,7 +9,7 @@ SHAPE = (2, 9, 10)
 
 
 def run(conv: Conv, x: torch.Tensor) -> torch.Tensor:
-    return F.conv2d(x, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    return conv2d(x, conv.weight, conv, conv.bias)
 
 
 def conv(seed, channels=2, outputs=4, kernel=(3, 2), groups=1, bias=True, **geometry) -> Conv:
@@ -26,6 +26,8 @@ PAIRS = [
     (depthwise(1, 2, stride=(2, 1)), conv(2, stride=(1, 2))),
     (depthwise(1, 2, kernel=(2, 3), dilation=(1, 2), padding=(1, 1)), conv(2, groups=2, dilation=(2, 1))),
     (conv(3, groups=2, stride=(1, 2), padding=(2, 0)), depthwise(4, 4, kernel=(2, 2), stride=(2, 2))),
+    (depthwise(1, 2, padding=(0, 2, 1, 0), bias=False, kernel=(4, 3)), conv(2, stride=(2, 1), padding=(0, 1, 0, 0))),
+    (conv(3, stride=(2, 1), padding=(0, 0, 1, 1)), depthwise(4, 4, kernel=(2, 2), stride=(2, 2))),
     (conv(3, dilation=(1, 2)), depthwise(4, 4, kernel=(1, 1))),
     (depthwise(1, 2, kernel=(1, 1), bias=False), conv(2, padding=(1, 1), dilation=(2, 2))),
     (pool(torch.tensor([0.25, 0.5]), (3, 2), (3, 2), (0, 0)), conv(5, padding=(1, 1), kernel=(2, 3))),
@@ -51,6 +53,7 @@ def test_padding_after_a_pool_that_leaves_inputs_out_is_refused() -> None:
     with pytest.raises(UnsupportedError, match=r"windows of 2 over 9.*padding by 1"):
         fold_conv(halves, conv(2, padding=(1, 1)), SHAPE)
     fold_conv(halves, conv(2, padding=(0, 1)), SHAPE)  # 10 is a multiple of 2
+    fold_conv(halves, conv(2, padding=(1, 0, 0, 0)), SHAPE)  # the last input is at the other end
 
 
 def test_padding_after_a_bias_is_refused() -> None:

@@ -5,11 +5,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from bootstrap_core.functional.convolution import conv2d
 from converters.ann_to_snn import ann as nets
 from converters.ann_to_snn.ann import Ann, Node, run_ann
 from converters.ann_to_snn.linear_fold import Conv, Dense
 from converters.ann_to_snn.spiking_layers import MaxPooling, SpikingLayer, activations_first, spiking_layers
-from specs import UnsupportedError
+from specs import ConvSpec, UnsupportedError
 
 GENERATOR = torch.Generator().manual_seed(0)
 
@@ -45,9 +46,7 @@ def graph(shape: tuple[int, ...], *nodes: tuple[str, nets.Operation, str]) -> An
 def weigh(linear: Dense | Conv, x: Tensor) -> Tensor:
     if isinstance(linear, Dense):
         return F.linear(x.flatten(1), linear.weight, linear.bias)
-    return F.conv2d(
-        x, linear.weight, linear.bias, linear.stride, linear.padding, linear.dilation, linear.groups
-    )  # fmt: skip
+    return conv2d(x, linear.weight, linear, linear.bias)
 
 
 def forward(layers: list[SpikingLayer], x: Tensor) -> Tensor:
@@ -57,7 +56,10 @@ def forward(layers: list[SpikingLayer], x: Tensor) -> Tensor:
         assert tuple(x.shape[1:]) == layer.before
         assert layer.flattens == (isinstance(layer.linear, Dense) and len(layer.before) > 1)
         linear = layer.linear
-        x = F.max_pool2d(x, linear.kernel, linear.stride, linear.padding) if layer.is_any else weigh(linear, x)
+        if layer.is_any:
+            x = nets.apply_operation(nets.MaxPool(linear.kernel, linear.stride, linear.padding), x)
+        else:
+            x = weigh(linear, x)
         for skip in layer.skips:
             source = outputs[skip.source]
             assert tuple(source.shape[1:]) == skip.before
@@ -78,6 +80,12 @@ AVERAGED = {
     "dense": ((6,), dense(5, 6), nets.Relu(), dense(3, 5)),
     "dense on maps": ((2, 3, 3), nets.Flatten(), dense(5, 18), nets.Relu(), dense(3, 5)),
     "conv": ((2, 6, 6), conv(3, 2, stride=(2, 1), padding=(1, 0)), nets.Relu(), nets.Flatten(), dense(4, 36)),
+    "uneven conv": ((2, 6, 7), conv(3, 2, stride=(2, 1), padding=(0, 1, 1, 0)), nets.Relu(), nets.Flatten(),
+                    dense(4, 54)),
+    "uneven average": ((1, 7, 7), conv(2, 1), nets.Relu(), nets.AvgPool((2, 2), (2, 2), (0, 0, 1, 1)), nets.Flatten(),
+                       dense(4, 18)),
+    "uneven conv as logits": ((1, 6, 6), conv(2, 1), nets.Relu(), conv(4, 2, stride=(2, 2), padding=(0, 0, 1, 2)),
+                              nets.Flatten()),
     "average into conv": ((1, 8, 8), conv(2, 1), nets.Relu(), nets.AvgPool((2, 2), (2, 2)), conv(3, 2), nets.Relu(),
                           nets.Flatten(), dense(4, 3)),
     "average into dense": ((1, 8, 8), conv(2, 1), nets.Relu(), nets.AvgPool((3, 3), (3, 3)), nets.Flatten(),
@@ -112,6 +120,23 @@ def test_with_ideal_neurons_the_layers_are_the_ann(name) -> None:
     wanted, _ = run_ann(ann, x)
     torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
     assert [layer.activation is None for layer in layers] == [False] * (len(layers) - 1) + [True]
+
+
+@pytest.mark.parametrize("padding", [(0, 0, 1, 1), (2, 0, 0, 1), (2, 2)], ids=str)
+@pytest.mark.parametrize("max_pooling", [MaxPooling.ANY, MaxPooling.AVERAGE])
+def test_any_padding_of_a_maximum(padding, max_pooling) -> None:
+    size = ConvSpec(channels=2, kernel=3, stride=2, padding=padding).output_shape((2, 6, 6))
+    first, second, last = conv(2, 1), conv(3, 2, 1), dense(4, 3 * size[1] * size[2])
+    windows = (3, 3), (2, 2), padding
+
+    def ann(pool: nets.Operation) -> Ann:
+        return chain((1, 8, 8), first, nets.Relu(), pool, second, nets.Relu(), nets.Flatten(), last)
+
+    layers = spiking_layers(ann(nets.MaxPool(*windows)), max_pooling)
+    replacement = nets.MaxPool(*windows) if max_pooling is MaxPooling.ANY else nets.AvgPool(*windows)
+    x = torch.randn(7, 1, 8, 8, generator=GENERATOR)
+    wanted, _ = run_ann(ann(replacement), x)
+    torch.testing.assert_close(forward(layers, x).float(), wanted, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("first", ["activation", "maximum"])
@@ -344,13 +369,6 @@ def test_a_maximum_stays_before_an_activation_that_falls() -> None:
     falling = nets.PRelu(torch.tensor([0.25, -0.5]))
     ann = chain((1, 9, 9), conv(2, 1), nets.MaxPool((2, 2), (2, 2)), falling, nets.Flatten(), dense(4, 18))
     assert activations_first(ann) == ann
-
-
-def test_a_maximum_padded_by_more_than_half_its_window_is_averaged_or_refused() -> None:
-    ann = chain((1, 9, 9), conv(2, 1), nets.Relu(), nets.MaxPool((3, 3), (3, 3), (2, 2)), nets.Flatten(), dense(4, 18))
-    assert len(spiking_layers(ann, MaxPooling.AVERAGE)) == 2
-    with pytest.raises(UnsupportedError, match=r"with kernel \(3, 3\) is padded by \(2, 2\); at most half"):
-        spiking_layers(ann, MaxPooling.ANY)
 
 
 def test_a_maximum_of_the_image_is_averaged_or_refused() -> None:

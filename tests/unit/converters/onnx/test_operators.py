@@ -8,7 +8,18 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from converters.ann_to_snn.ann import AvgPool, Clip, Conv, Dense, LeakyRelu, MaxPool, PRelu, Relu, run_ann
+from converters.ann_to_snn.ann import (
+    AvgPool,
+    Clip,
+    Conv,
+    Dense,
+    LeakyRelu,
+    MaxPool,
+    PRelu,
+    Relu,
+    apply_operation,
+    run_ann,
+)
 from converters.ann_to_snn.spiking_layers import activations_first
 from converters.onnx.import_ann import import_ann
 from converters.onnx.operators import OPERATIONS
@@ -152,9 +163,11 @@ def test_convolutions(classify, opset, options) -> None:
     assert kinds(found) == ["Conv", "Flatten", "Dense"]
 
 
-def test_padding_of_one_side_only_moves_the_kernel(classify) -> None:
+def test_padding_of_one_side_only_keeps_the_kernel(classify) -> None:
     (conv,) = operations(classify("h = Conv<pads=[1,0,0,0]>(x, k)", {"k": K}), Conv)
-    found = F.conv2d(IMAGES, conv.weight, conv.bias, conv.stride, conv.padding, conv.dilation)
+    assert conv.padding == (1, 0, 0, 0)
+    assert torch.equal(conv.weight, torch.from_numpy(K))
+    found = apply_operation(conv, IMAGES)
     assert torch.allclose(found, F.conv2d(F.pad(IMAGES, (0, 0, 1, 0)), torch.from_numpy(K)), atol=1e-6)
 
 
@@ -227,7 +240,7 @@ def test_ceil_mode(write) -> None:
     assert torch.allclose(
         run_ann(found.ann, IMAGES)[0], F.max_pool2d(IMAGES, 3, 2, ceil_mode=True).mean((2, 3)), atol=1e-6
     )
-    assert operations(found, MaxPool)[0].extra == (1, 1)
+    assert operations(found, MaxPool)[0].padding == (0, 0, 1, 1)
 
 
 def test_ceil_mode_without_effect(classify) -> None:
@@ -283,9 +296,9 @@ def test_a_layer_of_which_only_the_shape_is_read_is_unused(write) -> None:
     assert "Conv" not in kinds(found)
 
 
-def test_average_pool_padded_on_one_side_is_a_convolution(classify) -> None:
+def test_average_pool_padded_on_one_side(classify) -> None:
     found = classify("h = AveragePool<kernel_shape=[2,2], pads=[0,0,1,1], count_include_pad=1>(x)")
-    assert kinds(found) == ["Conv", "Flatten", "Dense"]
+    assert operations(found, AvgPool) == [AvgPool((2, 2), (1, 1), (0, 0, 1, 1))]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """Scales and shifts between layers: folded exactly where possible, otherwise refused."""
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -319,6 +320,28 @@ def test_integer_operators_are_refused(write) -> None:
     nodes = "q = QuantizeLinear(x, s, z) m = MatMulInteger(q, w) y = Cast<to=1>(m)"
     path = write(nodes, {"s": SCALE, "z": np.array(0, np.uint8), "w": np.ones((6, 3), np.int8)}, shape="1,6")
     with pytest.raises(UnsupportedError, match=r"m \(MatMulInteger\): an integer operator"):
+        import_ann(path)
+
+
+def test_dynamic_quantisation_is_refused_with_advice(write) -> None:
+    nodes = "q, s, z = DynamicQuantizeLinear(x) d = DequantizeLinear(q, s, z) y = MatMul(d, w)"
+    path = write(nodes, {"w": np.ones((6, 3), np.float32)}, shape="1,6")
+    with pytest.raises(UnsupportedError, match=r"q \(DynamicQuantizeLinear\): .* quantise statically, with Quant"):
+        import_ann(path)
+
+
+@pytest.mark.parametrize("domain", ["qonnx.custom_op.general", "onnx.brevitas"])
+def test_quantisation_of_qonnx_is_refused_with_advice(write, domain) -> None:
+    path = write("q = Identity(x) y = MatMul(q, w)", {"w": np.ones((6, 3), np.float32)}, shape="1,6")
+    model = onnx.load(path)
+    node = model.graph.node[0]
+    node.domain, node.op_type = domain, "Quant"
+    node.input.extend(["s", "z", "b"])
+    values = (("s", 0.1), ("z", 0.0), ("b", 8.0))
+    model.graph.initializer.extend(onnx.numpy_helper.from_array(np.float32(v), name) for name, v in values)
+    model.opset_import.append(onnx.helper.make_opsetid(domain, 1))
+    onnx.save(model, path)
+    with pytest.raises(UnsupportedError, match=rf"q \({domain}\.Quant\): quantisation of QONNX.*Brevitas: QCDQ"):
         import_ann(path)
 
 

@@ -78,6 +78,41 @@ def test_merged_groups_come_back_as_they_were(tmp_path) -> None:
     assert torch.equal(IntegerNetwork(inferred)(images), IntegerNetwork(net)(images))
 
 
+UNEVEN = (
+    {"kind": "conv", "channels": 128, "kernel": 3, "stride": 2, "padding": [0, 0, 1, 1], "groups": 128, "bias": True},
+    {"kind": "conv", "channels": 4, "kernel": [3, 2], "padding": [0, 1, 1, 0], "dilation": [2, 1]},
+    {"kind": "avg_pool", "kernel": 2, "padding": [0, 0, 1, 1]},
+)
+
+
+def test_uneven_padding_becomes_zeros_in_the_kernel_and_comes_back(tmp_path) -> None:
+    net = network(*UNEVEN, FLATTEN, READOUT, shape=(128, 8, 8), neuron={"threshold": 0.1})
+    path = write_netx(net, tmp_path / "a.net")
+    conv, dilated, pool = (layer.geometry for layer in load_netx(path).synaptic[:3])
+    assert (conv.kernel, conv.padding, conv.groups) == ((4, 4), (1, 1), 64)
+    assert (dilated.kernel, dilated.padding, dilated.dilation) == ((6, 3), (1, 1), (1, 1))
+    assert (pool.kernel, pool.padding) == ((3, 3), (1, 1))
+    again = read_netx(path)
+    assert [block.padding for block in again.spec.blocks[:3]] == [(0, 0, 1, 1), (0, 1, 1, 0), (0, 0, 1, 1)]
+    assert torch.equal(again.tensors["blocks.1.synapse.weight"], net.blocks[1].quantized_weight())
+    assert write_netx(again.build(), tmp_path / "b.net").read_bytes() == path.read_bytes()
+    assert not list(differences(netx_of(net), load_netx(path)))
+    with h5py.File(path, "a") as file:
+        del file.attrs["snnzoo_spec"]
+    images = torch.rand(2, 128, 8, 8)
+    logits = IntegerNetwork(net)(images)
+    assert logits.any()
+    assert torch.equal(IntegerNetwork(read_netx(path).build())(images), logits)
+
+
+def test_a_weight_in_place_of_the_zeros_is_told(tmp_path) -> None:
+    path = write_netx(network(*UNEVEN, FLATTEN, READOUT, shape=(128, 8, 8)), tmp_path / "a.net")
+    with h5py.File(path, "a") as file:
+        file["layer/2/weight"][0, 0, 0, 0] = 2
+    with pytest.raises(Exception, match=r"kernel is \(6, 3\), expected \(3, 2\) from the spec"):
+        read_netx(path)
+
+
 def test_a_weight_between_merged_groups_is_told(tmp_path) -> None:
     net = network({"kind": "avg_pool", "kernel": 2}, FLATTEN, READOUT, shape=(128, 4, 4))
     path = write_netx(net, tmp_path / "a.net")

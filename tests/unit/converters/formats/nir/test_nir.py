@@ -330,6 +330,27 @@ def test_our_own_files_run_as_many_steps_as_asked_for(tmp_path) -> None:
     assert [read_nir(path, time_steps=steps).spec.time_steps for steps in (None, 3)] == [6, 3]
 
 
+UNEVEN = (
+    {"kind": "conv", "channels": 4, "kernel": 3, "stride": 2, "padding": [0, 0, 1, 1], "bias": True},
+    {"kind": "avg_pool", "kernel": 2, "stride": 1, "padding": [0, 1, 1, 0], "gain": 1.5},
+    {"kind": "avg_pool", "kernel": 3, "stride": 1, "padding": 2, "gain": 1.5},  # more than half the kernel
+)
+
+
+def test_uneven_padding_is_written_as_zeros_in_the_kernel(tmp_path) -> None:
+    net = network(*UNEVEN, input={**GRADED, "shape": [2, 8, 8]}, neuron={"threshold": 0.25})
+    path = write_nir(Model.of(net), tmp_path / "a.nir")
+    graph = nir.read(path, type_check=False)  # nir 1.0.8 leaves groups out of a convolution's type
+    convs = [n for n in graph.nodes.values() if isinstance(n, nir.Conv2d)]
+    assert [n.weight.shape[2:] for n in convs] == [(4, 4), (3, 3), (3, 3)]
+    assert [tuple(n.padding) for n in convs] == [(1, 1), (1, 1), (2, 2)]
+    images, again = torch.rand(4, 2, 8, 8), read_nir(path)
+    logits = IntegerNetwork(net)(images)
+    assert logits.std(0).any()
+    assert again.spec == net.spec
+    assert torch.equal(IntegerNetwork(read_nir(path, nodes_only=True, input_bits=4).build())(images), logits)
+
+
 def test_another_time_step_than_the_files_is_refused(tmp_path) -> None:
     path = write_nir(Model.of(network(CONV)), tmp_path / "a.nir", dt=DT)
     assert read_nir(path, dt=DT).spec.name == "tiny"
@@ -484,6 +505,7 @@ CASES = {
         IMAGE,
     ),
     "same": ((conv(3, 2, (3, 5), padding="same"), neuron("IF")), IMAGE),
+    "even same": ((conv(3, 2, (2, 4), padding="same"), neuron("IF")), IMAGE),
     "valid": ((conv(3, 2, (2, 5), padding="valid"), neuron("IF")), IMAGE),
     "average pool to conv": (
         (
@@ -553,6 +575,7 @@ CASES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Using padding='same' with even kernel")
 @pytest.mark.parametrize("case", CASES)
 def test_a_graph_gives_the_spikes_of_nirs_equations(case, tmp_path) -> None:
     nodes, shape = CASES[case]
@@ -775,7 +798,6 @@ REFUSED_IMAGES = {
     "a missing flatten": ((affine(6, 128), neuron()), "a Flatten is missing"),
     "half a flatten": ((conv(3, 2), neuron(), node("Flatten", start_dim=0, end_dim=1)), "flattens axes 0 to 1"),
     "a convolution at the end": ((conv(3, 2),), "a readout without neurons must be Affine"),
-    "even same": ((conv(3, 2, (2, 3), padding="same"), neuron()), "'same' of an even kernel"),
     "same with a stride": ((conv(3, 2, padding="same", stride=2), neuron()), "'same' with stride"),
     "padding after a pool that leaves inputs out": (
         (
