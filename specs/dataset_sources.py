@@ -142,7 +142,7 @@ SOURCES: Mapping[str, DatasetSource] = {
                 {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
             ),
         ),
-        advice="cifar-10-python.tar.gz or cifar-10-binary.tar.gz, or the folder that is in it,",
+        advice="cifar-10-python.tar.gz or cifar-10-binary.tar.gz, or what is in it,",
     ),
     "cifar-10-jpeg": DatasetSource(
         name="cifar-10-jpeg",
@@ -156,7 +156,7 @@ SOURCES: Mapping[str, DatasetSource] = {
                 {"cifar-10-jpeg.tar": "1ad627445b8629ff82b88551943f1ac202800b46e74b28ce7626d12a2b8d051d"},
             ),
         ),
-        advice="cifar-10-jpeg.tar, which nobody offers for download (zoo/README.md says how to make it),",
+        advice="cifar-10-jpeg.tar (zoo/README.md says how to make it)",
     ),
     "fashion-mnist": DatasetSource(
         name="fashion-mnist",

@@ -123,7 +123,7 @@ def _pull(source: DatasetSource, cache_dir: Path | None, mirrors: Sequence[str] 
     """Download the form of a dataset that has mirrors; return it with its folder."""
     files = next((files for files in source.forms if files.mirrors), None)
     if files is None:
-        raise DataError(f"{source.name} cannot be downloaded")
+        raise DataError(f"{source.name} cannot be downloaded; zoo/README.md says where it comes from")
     folder = _cached(source, cache_dir)
     urls = files.mirrors if mirrors is None else mirrors
     for file, sha256 in files.sha256.items():

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from bootstrap_core.data.stored_images import StoredImages
 from bootstrap_core.pictures import figure, image_uri
+from specs.dataset_sources import dataset_title
 from specs.errors import DataError
 from specs.outline import few_lines
 from specs.words import counted
@@ -108,6 +109,11 @@ class Dataset:
     source: str
     is_sample: bool = False
     is_drawn: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name of the dataset for people."""
+        return dataset_title(self.name)
 
     def __repr__(self) -> str:
         lines = [f"{len(self.classes)} classes: {reprlib.repr(self.classes)}", f"train: {self.train}"]
