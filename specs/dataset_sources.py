@@ -267,6 +267,8 @@ def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
 
     >>> doubts("mnist", [784], 128)
     'mnist has 10 classes, but the network has 128 outputs: the last block, the readout, needs features: 10'
+    >>> doubts("cifar-10", [1, 28, 28], 10)
+    'cifar-10 has images of [3, 32, 32], but the network takes [1, 28, 28]'
     """
     if name not in SOURCES:
         return None

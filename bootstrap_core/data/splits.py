@@ -146,6 +146,7 @@ def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tup
     remainders). The choice within a class depends on `seed` alone. Raises `DataError` unless
     0 < n_validation < len(split).
 
+    >>> from bootstrap_core import load_dataset
     >>> train, validation = train_validation_split(load_dataset("mnist-sample").train, n_validation=200, seed=0)
     >>> len(train), validation.labels.bincount().unique().tolist()
     (1800, [20])
