@@ -49,11 +49,15 @@ def film_uri(frames: Tensor) -> str:
     return _uri(frames.transpose(0, 1).flatten(1, 2))  # [H, T * W, 3]
 
 
-def figure(uri: str, caption: str, *, width: int) -> str:
-    """Return HTML of a picture, `width` pixels wide on the screen, with a caption below it, for a notebook."""
+def figure(uri: str, caption: str, *, width: int, height: int | None = None) -> str:
+    """Return HTML of a picture with a caption below it, for a notebook.
+
+    Its width and height are in pixels of the screen; by default the height keeps the picture's proportions.
+    """
+    size = f"width: {width}px" + ("" if height is None else f"; height: {height}px")
     return (
         '<figure style="display: inline-block; margin: 4px; vertical-align: top">'
-        f'<img src="{uri}" style="width: {width}px; image-rendering: pixelated; border: 1px solid #ccc">'
+        f'<img src="{uri}" style="{size}; image-rendering: pixelated; border: 1px solid #ccc">'
         f"<figcaption>{escape(caption)}</figcaption></figure>"
     )
 

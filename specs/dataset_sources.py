@@ -4,22 +4,26 @@ import os
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from enum import StrEnum
 from math import prod
 from pathlib import Path
 
 from specs.errors import DataError
 from specs.files.given_file import HEAD_BYTES, check_given_file
+from specs.files.given_tar import is_tar
 from specs.files.imposter import refuse_imposter
 from specs.words import counted, suggest
 
 __all__ = [
     "SAMPLE_NAME",
     "SOURCES",
-    "TRAINING_IMAGES",
+    "DatasetFiles",
     "DatasetSource",
+    "FileFormat",
     "check_class_names",
-    "check_npz",
+    "check_data_file",
     "dataset_names",
+    "dataset_title",
     "doubts",
     "find_user_data",
     "found_data",
@@ -29,77 +33,212 @@ __all__ = [
 ]
 
 SAMPLE_NAME = "mnist-sample"
-IMAGE_SHAPE = (1, 28, 28)
-"""Shape `(C, H, W)` of the images of all named datasets."""
-TRAINING_IMAGES = {"fashion-mnist": 60_000, "mnist": 60_000, SAMPLE_NAME: 2_000}
-"""Number of training images of each named dataset."""
+DATA_SUFFIXES = {".npz", ".tar"}
+"""Suffixes by which a missing file is known to be meant, and not the name of a dataset."""
+
+
+class FileFormat(StrEnum):
+    """Format of the files of a dataset."""
+
+    IDX = "idx"
+    """Four idx files: images and labels for training, images and labels for testing; plain or gzipped."""
+    CIFAR_PYTHON = "CIFAR batches as pickles"
+    """Five training batches and a test batch, or a `.tar.gz` of them."""
+    CIFAR_BINARY = "CIFAR batches as bytes"
+    """The same batches, as records of a label and the pixels."""
+    CLASS_FOLDERS = "tar of class folders"
+    """A `.tar` with the folders `train` and `test`, which have a folder of image files for each class."""
+
+
+@dataclass(frozen=True)
+class DatasetFiles:
+    """Files of a dataset, in one of the forms in which people have it.
+
+    Attributes:
+        format: format of the files.
+        sha256: digest of each file by its name; of idx files, without .gz, the digest of their plain bytes.
+        folder: folder that usually has the files, within the data folder; empty if there is none.
+        mirrors: URLs of folders that hold the files; idx files are gzipped there.
+    """
+
+    format: FileFormat
+    sha256: Mapping[str, str]
+    folder: str = ""
+    mirrors: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class DatasetSource:
-    """Download addresses, digests and classes of a dataset.
+    """Facts about a named dataset.
 
-    `sha256` maps each file's name, without .gz, to the digest of its decompressed bytes. `mirrors` are URLs of folders
-    that hold the gzipped files. `torchvision_folder` is the dataset's folder in torchvision (`<root>/<name>/raw`).
+    Attributes:
+        name: name in commands and specs.
+        title: name in texts for people.
+        classes: names of the classes, in the order of the labels.
+        image_shape: shape `(C, H, W)` of an image.
+        n_train: number of training images.
+        forms: forms of its files, the preferred first; none if the package contains the images.
+        advice: end of the message that the dataset was not found, after "Put ".
     """
 
     name: str
-    torchvision_folder: str
+    title: str
     classes: tuple[str, ...]
-    mirrors: tuple[str, ...]
-    sha256: Mapping[str, str]
+    image_shape: tuple[int, int, int]
+    n_train: int
+    forms: tuple[DatasetFiles, ...] = ()
+    advice: str = ""
 
+    @property
+    def is_downloadable(self) -> bool:
+        """True if a mirror has one of the forms."""
+        return any(files.mirrors for files in self.forms)
+
+
+_DIGITS = tuple("0123456789")
+_THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+_IDX_ADVICE = "its four idx files (plain or .gz)"
+_TORONTO = ("https://www.cs.toronto.edu/~kriz", "https://cave.cs.toronto.edu/kriz")
 
 SOURCES: Mapping[str, DatasetSource] = {
+    "cifar-10": DatasetSource(
+        name="cifar-10",
+        title="CIFAR-10",
+        classes=_THINGS,
+        image_shape=(3, 32, 32),
+        n_train=50_000,
+        forms=(
+            DatasetFiles(
+                FileFormat.CIFAR_BINARY,
+                {
+                    "data_batch_1.bin": "cee916563c9f80d84e3cc88e17fdc0941787f1244f00a67874d45b261883ada5",
+                    "data_batch_2.bin": "a591ca11fa1708a91ee40f54b3da4784ccd871ecf2137de63f51ada8b3fa57ed",
+                    "data_batch_3.bin": "bbe8596564c0f86427f876058170b84dac6670ddf06d79402899d93ceea26f67",
+                    "data_batch_4.bin": "014e562d6e23c72197cc727519169a60359f5eccd8945ad5a09d710285ff4e48",
+                    "data_batch_5.bin": "755304fc0b379caeae8c14f0dac912fbc7d6cd469eb67a1029a08a39453a9add",
+                    "test_batch.bin": "8e2eb146ae340b09e24670f29cabc6326dba54da8789dab6768acf480273f65b",
+                },
+                folder="cifar-10-batches-bin",
+            ),
+            DatasetFiles(
+                FileFormat.CIFAR_PYTHON,
+                {
+                    "data_batch_1": "54636561a3ce25bd3e19253c6b0d8538147b0ae398331ac4a2d86c6d987368cd",
+                    "data_batch_2": "766b2cef9fbc745cf056b3152224f7cf77163b330ea9a15f9392beb8b89bc5a8",
+                    "data_batch_3": "0f00d98ebfb30b3ec0ad19f9756dc2630b89003e10525f5e148445e82aa6a1f9",
+                    "data_batch_4": "3f7bb240661948b8f4d53e36ec720d8306f5668bd0071dcb4e6c947f78e9682b",
+                    "data_batch_5": "d91802434d8376bbaeeadf58a737e3a1b12ac839077e931237e0dcd43adcb154",
+                    "test_batch": "f53d8d457504f7cff4ea9e021afcf0e0ad8e24a91f3fc42091b8adef61157831",
+                },
+                folder="cifar-10-batches-py",
+            ),
+            DatasetFiles(
+                FileFormat.CIFAR_BINARY,
+                {"cifar-10-binary.tar.gz": "c4a38c50a1bc5f3a1c5537f2155ab9d68f9f25eb1ed8d9ddda3db29a59bca1dd"},
+                mirrors=_TORONTO,
+            ),
+            DatasetFiles(
+                FileFormat.CIFAR_PYTHON,
+                {"cifar-10-python.tar.gz": "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce"},
+            ),
+        ),
+        advice="cifar-10-python.tar.gz or cifar-10-binary.tar.gz, or what is in it,",
+    ),
+    "cifar-10-jpeg": DatasetSource(
+        name="cifar-10-jpeg",
+        title="CIFAR-10 (JPEG copies)",
+        classes=_THINGS,
+        image_shape=(3, 32, 32),
+        n_train=50_000,
+        forms=(
+            DatasetFiles(
+                FileFormat.CLASS_FOLDERS,
+                {"cifar-10-jpeg.tar": "1ad627445b8629ff82b88551943f1ac202800b46e74b28ce7626d12a2b8d051d"},
+            ),
+        ),
+        advice="cifar-10-jpeg.tar (zoo/README.md says how to make it)",
+    ),
     "fashion-mnist": DatasetSource(
         name="fashion-mnist",
-        torchvision_folder="FashionMNIST",
+        title="Fashion-MNIST",
         classes=(
             *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
             *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
         ),
-        mirrors=(
-            "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
-            "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
-            "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # as in torchvision; has no HTTPS
+        image_shape=(1, 28, 28),
+        n_train=60_000,
+        forms=(
+            DatasetFiles(
+                FileFormat.IDX,
+                {
+                    "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
+                    "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
+                    "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
+                    "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
+                },
+                folder="FashionMNIST/raw",
+                mirrors=(
+                    "https://storage.googleapis.com/tensorflow/tf-keras-datasets",
+                    "https://raw.githubusercontent.com/zalandoresearch/fashion-mnist/master/data/fashion",
+                    "http://fashion-mnist.s3-website.eu-central-1.amazonaws.com",  # as in torchvision; has no HTTPS
+                ),
+            ),
         ),
-        sha256={
-            "train-images-idx3-ubyte": "c59f468a2f672dc815687fe0f83887768d799fd8a3f3276145d20f83aa44d888",
-            "train-labels-idx1-ubyte": "bad3541b69d912435c50bb6ba87bec294ff4f6a2e1246121d8633921760443d9",
-            "t10k-images-idx3-ubyte": "5b4141f0afbad91edebe8549f8fcffe087ea10ca49f1dbef5c9a5cd8815ce37b",
-            "t10k-labels-idx1-ubyte": "0402a96d92fd2663957122ceb108a494c5af83dab82d92729df917d7dec38c34",
-        },
+        advice=_IDX_ADVICE,
     ),
     "mnist": DatasetSource(
         name="mnist",
-        torchvision_folder="MNIST",
-        classes=tuple("0123456789"),
-        mirrors=(
-            "https://ossci-datasets.s3.amazonaws.com/mnist",
-            "https://storage.googleapis.com/cvdf-datasets/mnist",
+        title="MNIST",
+        classes=_DIGITS,
+        image_shape=(1, 28, 28),
+        n_train=60_000,
+        forms=(
+            DatasetFiles(
+                FileFormat.IDX,
+                {
+                    "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
+                    "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
+                    "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
+                    "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
+                },
+                folder="MNIST/raw",
+                mirrors=(
+                    "https://ossci-datasets.s3.amazonaws.com/mnist",
+                    "https://storage.googleapis.com/cvdf-datasets/mnist",
+                ),
+            ),
         ),
-        sha256={
-            "train-images-idx3-ubyte": "ba891046e6505d7aadcbbe25680a0738ad16aec93bde7f9b65e87a2fc25776db",
-            "train-labels-idx1-ubyte": "65a50cbbf4e906d70832878ad85ccda5333a97f0f4c3dd2ef09a8a9eef7101c5",
-            "t10k-images-idx3-ubyte": "0fa7898d509279e482958e8ce81c8e77db3f2f8254e26661ceb7762c4d494ce7",
-            "t10k-labels-idx1-ubyte": "ff7bcfd416de33731a308c3f266cc351222c34898ecbeaf847f06e48f7ec33f2",
-        },
+        advice=_IDX_ADVICE,
+    ),
+    SAMPLE_NAME: DatasetSource(
+        name=SAMPLE_NAME, title="sample of MNIST", classes=_DIGITS, image_shape=(1, 28, 28), n_train=2_000
     ),
 }
+"""Named datasets. Digests of CIFAR-10's archives have the MD5 that its page states, those of its batches that of
+torchvision's."""
 
 
 def dataset_names() -> tuple[str, ...]:
     """Return the names of the datasets that `load_dataset` knows.
 
     >>> dataset_names()
-    ('fashion-mnist', 'mnist', 'mnist-sample')
+    ('cifar-10', 'cifar-10-jpeg', 'fashion-mnist', 'mnist', 'mnist-sample')
     """
-    return tuple(sorted([*SOURCES, SAMPLE_NAME]))
+    return tuple(sorted(SOURCES))
+
+
+def dataset_title(name: str) -> str:
+    """Return the name of a dataset for people; `name` itself for other data.
+
+    >>> dataset_title("cifar-10-jpeg"), dataset_title("fruit.npz")
+    ('CIFAR-10 (JPEG copies)', 'fruit.npz')
+    """
+    return SOURCES[name].title if name in SOURCES else name
 
 
 def known_classes(name: str) -> tuple[str, ...] | None:
     """Return the class names of a dataset that `load_dataset` knows; None for other names."""
-    return SOURCES.get(name, SOURCES["mnist"]).classes if name in dataset_names() else None
+    return SOURCES[name].classes if name in SOURCES else None
 
 
 def check_class_names(names: Iterable[object], where: str) -> tuple[str, ...]:
@@ -128,13 +267,15 @@ def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
 
     >>> doubts("mnist", [784], 128)
     'mnist has 10 classes, but the network has 128 outputs: the last block, the readout, needs features: 10'
+    >>> doubts("cifar-10", [1, 28, 28], 10)
+    'cifar-10 has images of [3, 32, 32], but the network takes [1, 28, 28]'
     """
-    classes = known_classes(name)
-    if classes is None:
+    if name not in SOURCES:
         return None
-    n_classes = len(classes)
-    if prod(shape) != prod(IMAGE_SHAPE):
-        return f"{name} has images of {list(IMAGE_SHAPE)}, but the network takes {list(shape)}"
+    source = SOURCES[name]
+    n_classes = len(source.classes)
+    if prod(shape) != prod(source.image_shape):
+        return f"{name} has images of {list(source.image_shape)}, but the network takes {list(shape)}"
     if n_outputs != n_classes:
         return (
             f"{name} has {counted(n_classes, 'class')}, but the network has {counted(n_outputs, 'output')}: the last "
@@ -154,9 +295,10 @@ def find_user_data(name: str) -> Path | None:
     path = Path(name)
     if name in dataset_names():
         return None
-    if path.suffix == ".npz" or len(path.parts) > 1 or os.path.exists(name):  # noqa: PTH110 - False for an invalid name
+    is_there = os.path.exists(name)  # noqa: PTH110 - False for an invalid name
+    if path.suffix in DATA_SUFFIXES or len(path.parts) > 1 or is_there:
         if not os.path.isdir(name):  # noqa: PTH112 - for the same reason
-            check_npz(path)
+            check_data_file(path)
         return path
     raise unknown_dataset(name, dataset_names())
 
@@ -181,15 +323,21 @@ def stored_data(name: str, folder: Path) -> str:
     return path.relative_to(inside).as_posix() if path.is_relative_to(inside) else name
 
 
-def check_npz(path: Path) -> None:
-    """Raise `DataError` for a file that is not a zip archive, as an .npz is; the message says what it is, if known."""
+def check_data_file(path: Path) -> bool:
+    """Return whether a data file is a tar archive; otherwise it is a zip archive, as an .npz is.
+
+    Raises `DataError` for other files; the message says what the file is, if known.
+    """
     check_given_file(path, error=DataError)
     with path.open("rb") as file:
         head = file.read(HEAD_BYTES)
     refuse_imposter(head, path, wanted="dataset", error=DataError)
-    if not head.startswith(b"PK"):
+    if not (is_tar(head) or head.startswith(b"PK")):
         known = ", ".join(dataset_names())
-        raise DataError(f"{path} is not a dataset: expected an .npz, a folder of class folders, or a name ({known})")
+        raise DataError(
+            f"{path} is not a dataset: expected an .npz, a folder or a .tar of class folders, or a name ({known})"
+        )
+    return is_tar(head)
 
 
 def unknown_dataset(name: str, known: Iterable[str]) -> DataError:

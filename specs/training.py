@@ -55,6 +55,9 @@ class AugmentSpec(StrictModel):
     """Smallest and largest zoom factor."""
     shear: Annotated[Number, Field(ge=0, lt=90)] = 5.0
     """Maximum shear, in degrees, in either direction."""
+    shift: Annotated[Integer, Field(ge=0, le=64)] = 0
+    """Maximum shift along each axis, in whole pixels, with black beyond the edges; as `RandomCrop` with this padding in
+    torchvision. The image is not resampled."""
     flip: Flag = False
     """Mirror images left to right, with probability 1/2."""
     elastic: Annotated[Number, Field(ge=0, le=1)] = 0.0
@@ -80,8 +83,8 @@ class TrainingSpec(StrictModel):
     """
 
     data: str = "mnist"
-    """Dataset: a name from `zoo data list`, an `.npz` file, or a folder that has a folder of images for each class; see
-    "Images" in `converters/README.md`. A relative path starts at the working folder."""
+    """Dataset: a name from `zoo data list`, an `.npz` file, or a folder or `.tar` that has a folder of images for each
+    class; see "Images" in `converters/README.md`. A relative path starts at the working folder."""
     initialize: Flag = False
     """Scale initial weights layer by layer so that all layers spike on the training images. Deep networks need it."""
     epochs: Positive = 50

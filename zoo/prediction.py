@@ -139,7 +139,7 @@ def predict_files(
 
 
 def animate_prediction(network: Network, prediction: Prediction, path: Path, *, time_steps: int | None = None) -> Path:
-    """Write the spikes of the last spiking block as an animation, beside the grey image; return the path.
+    """Write the spikes of the last spiking block as an animation, beside the image; return the path.
 
     Raises:
         SnnZooError: the network has no spiking block.
@@ -153,7 +153,7 @@ def animate_prediction(network: Network, prediction: Prediction, path: Path, *, 
     ]
     if not spikes:
         raise SnnZooError(f"{network.spec.name} has no spiking block to animate")
-    return animate(spikes[-1][:, 0], path, image=prediction.image.mean(0))
+    return animate(spikes[-1][:, 0], path, image=prediction.image)
 
 
 def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool | None) -> tuple[Tensor, str]:

@@ -139,7 +139,8 @@ def animate(
     Args:
         spikes: `[T, C]`, a dense layer, laid out row by row; or `[T, C, H, W]`, whose C maps are laid out side by side.
         path: path of the GIF, ending in .gif; the file appears whole or not at all.
-        image: input image in 0..1, `[H, W]` or `[1, H, W]`, shown on the left in grey.
+        image: input image in 0..1, shown on the left: grey, `[H, W]` or `[1, H, W]`, or RGB, `[3, H, W]`, for which
+            the GIF has room for 125 colours.
         frames_per_second: from 1/600 to 50; GIF rounds the time of a frame to 1/100 s.
         width: number of squares in a row of a dense layer; by default the layout is nearly square, and has no empty
             places if possible.
@@ -161,13 +162,13 @@ def animate(
         raise SnnZooError(f"frames_per_second = {frames_per_second} must be from {SLOWEST} to {FASTEST}")
 
     cells = _lay_out(_colours(spikes), width=width, height=height)  # [T, rows, columns] of palette indices
-    layer = _enlarge(cells)
+    layer, palette = _enlarge(cells), _palette()
     if image is not None:
-        picture = _picture(image, layer.shape[1])
+        picture, colours = _picture(image, layer.shape[1])
+        palette[3 * _IMAGE : 3 * _IMAGE + len(colours)] = colours
         layer = _side_by_side(np.broadcast_to(picture, (len(layer), *picture.shape)), layer)
     frames = _add_time_line(layer)
 
-    palette = _palette()
     pictures = []
     for frame in frames:
         picture_of_step = Image.frombytes("P", (frame.shape[1], frame.shape[0]), frame.tobytes())
@@ -265,18 +266,26 @@ def _enlarge(cells: _Pixels) -> _Pixels:
     return pixels
 
 
-def _picture(image: torch.Tensor, height: int) -> _Pixels:
-    """Return an image in 0..1 as palette indices, enlarged to about the height of the layer."""
-    grey = image.detach().cpu().double().numpy()
-    if grey.ndim == 3 and grey.shape[0] == 1:
-        grey = grey[0]
-    if grey.ndim != 2 or not grey.size:
-        raise SnnZooError(f"image {list(image.shape)} must be [H, W] or [1, H, W]")
-    if not ((grey >= 0) & (grey <= 1)).all():
-        raise SnnZooError(f"image values from {grey.min():g} to {grey.max():g} must lie in 0..1")
-    scale = max(1, height // max(grey.shape))
-    indices: _Pixels = (_IMAGE + np.rint(grey * (_LEVELS - 1))).astype(np.uint8)
-    return indices.repeat(scale, axis=0).repeat(scale, axis=1)
+def _picture(image: torch.Tensor, height: int) -> tuple[_Pixels, list[int]]:
+    """Return an image in 0..1 as palette indices, enlarged to about the height of the layer, and its own colours."""
+    from PIL import Image
+
+    pixels = image.detach().cpu().double().numpy()
+    if pixels.ndim == 3 and pixels.shape[0] == 1:
+        pixels = pixels[0]
+    if not (pixels.ndim == 2 or (pixels.ndim == 3 and pixels.shape[0] == 3)) or not pixels.size:
+        raise SnnZooError(f"image {list(image.shape)} must be [H, W], [1, H, W] or [3, H, W]")
+    if not ((pixels >= 0) & (pixels <= 1)).all():
+        raise SnnZooError(f"image values from {pixels.min():g} to {pixels.max():g} must lie in 0..1")
+    colours: list[int] = []  # grey has a ramp in the palette
+    if pixels.ndim == 2:
+        indices: _Pixels = np.rint(pixels * (_LEVELS - 1)).astype(np.uint8)
+    else:
+        rgb = np.ascontiguousarray(np.rint(pixels * 255).astype(np.uint8).transpose(1, 2, 0))  # [H, W, 3]
+        reduced = Image.fromarray(rgb).quantize(256 - _IMAGE)
+        indices, colours = np.asarray(reduced), reduced.getpalette() or []
+    scale = max(1, height // max(indices.shape))
+    return (_IMAGE + indices).repeat(scale, axis=0).repeat(scale, axis=1), colours
 
 
 def _side_by_side(left: _Pixels, right: _Pixels) -> _Pixels:

@@ -1,17 +1,12 @@
-"""MNIST and Fashion-MNIST, found on disk or downloaded, and a sample of MNIST that ships with the package.
+"""Named datasets, found on disk or downloaded, and a sample of MNIST that ships with the package.
 
-A dataset is four idx files (http://yann.lecun.com/exdb/mnist, "file formats"), plain or gzipped. They are verified by
-the sha256 of their plain bytes. `load_dataset` looks in the folder that is passed to it, then in $ZOO_DATA_DIR, then in
-the cache; if downloads are allowed, it finally downloads into the cache.
+A dataset has one or more forms (`DatasetFiles`), and every file is verified by its sha256. `load_dataset` looks in the
+folder that is passed to it, then in $ZOO_DATA_DIR, then in the cache; if downloads are allowed, it finally downloads
+into the cache.
 """
 
-import hashlib
-import math
 import os
-import reprlib
-import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -21,16 +16,22 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.stored_images import StoredImages
-from bootstrap_core.pictures import figure, image_uri
-from specs.arguments import check_type
-from specs.dataset_sources import SAMPLE_NAME, SOURCES, DatasetSource, dataset_names, unknown_dataset
+from bootstrap_core.data.cifar_files import open_verified, read_batches
+from bootstrap_core.data.idx_files import read_idx, read_plain
+from bootstrap_core.data.image_files import load_images
+from bootstrap_core.data.splits import Dataset, Split, check_split, train_validation_split
+from specs.dataset_sources import (
+    SAMPLE_NAME,
+    SOURCES,
+    DatasetFiles,
+    DatasetSource,
+    FileFormat,
+    dataset_names,
+    unknown_dataset,
+)
 from specs.errors import DataError, IntegrityError, TransferError
 from specs.files.download import cache_folder, download, expand_user, fetch_whole
-from specs.files.given_file import check_given_file
-from specs.files.limits import DATASET_FILE_BYTES
-from specs.outline import few_lines
-from specs.words import counted
+from specs.files.limits import DATASET_ARCHIVE_BYTES, DATASET_FILE_BYTES
 
 __all__ = [
     "SAMPLE_NAME",
@@ -41,167 +42,13 @@ __all__ = [
     "check_split",
     "dataset_names",
     "find_dataset",
-    "hint_from_one",
     "load_dataset",
-    "parse_idx",
     "pull_dataset",
-    "read_idx",
     "train_validation_split",
 ]
 
-IMAGE_SHAPE = (28, 28)
-SHOWN_IMAGES, SHOWN_WIDTH = 20, 56
-"""Number of images that a notebook shows of a split, and their width there in pixels."""
-
-TRAIN_FILES = ("train-images-idx3-ubyte", "train-labels-idx1-ubyte")
-TEST_FILES = ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte")
-
-
-# --- Datasets
-
-
-@dataclass(frozen=True, eq=False)
-class Split:
-    """Images uint8 [N, C, H, W], 0 black to 255 white, and their class numbers, int64 [N].
-
-    Images larger than memory stay in their file; `images[...]` returns a tensor in both cases.
-
-    Raises `DataError` for other shapes or dtypes, or for NumPy arrays.
-    """
-
-    images: Tensor | StoredImages
-    labels: Tensor
-
-    def __post_init__(self) -> None:
-        for name, value in (("images", self.images), ("labels", self.labels)):
-            wanted, advice = f"{name} must be a tensor", "convert with torch.as_tensor"
-            check_type(value, (Tensor, StoredImages), wanted, advice=advice, error=DataError)
-        found = f"{self.images.dtype} {list(self.images.shape)}"
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
-            raise DataError(f"images must be uint8 [{len(self.labels)}, C, H, W], not {found}")
-        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
-            raise DataError(f"labels must be int64 [N], not {self.labels.dtype} {list(self.labels.shape)}")
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def __repr__(self) -> str:
-        of = f", labels {int(self.labels.min())} to {int(self.labels.max())}" if len(self) else ""
-        return f"Split of {len(self):,} images, uint8 {list(self.images.shape[1:])}{of}"
-
-    def _repr_html_(self) -> str:
-        """Return pictures of the first images with their class numbers, for a notebook."""
-        return "".join(
-            figure(image_uri(image), str(int(label)), width=SHOWN_WIDTH)
-            for image, label in zip(*self[:SHOWN_IMAGES], strict=True)
-        )
-
-    def __getitem__(self, index: int | slice | list[int] | Tensor) -> tuple[Tensor, Tensor]:
-        """Return an image, uint8 `[C, H, W]`, and its class number, as torch's `DataLoader` expects.
-
-        For a slice, a list or a tensor, return images `[n, C, H, W]` and class numbers `[n]`.
-
-        >>> images, labels = load_dataset("mnist-sample").test[:3]
-        >>> images.shape, labels.shape
-        (torch.Size([3, 1, 28, 28]), torch.Size([3]))
-        """
-        labels = self.labels[index]
-        images = self.images[index if labels.ndim else [int(index)]]  # type: ignore[index,arg-type]
-        return (images if labels.ndim else images[0]), labels
-
-    def pixels(self, indices: Tensor) -> Tensor:
-        """Return images uint8 `[n, C, H, W]` for indices int64 `[n]`; faster than `images[indices]`."""
-        images = self.images
-        return images[indices] if isinstance(images, StoredImages) else images.index_select(0, indices)
-
-    def take(self, indices: Tensor | list[int] | slice) -> "Split":
-        """Return the images and labels at `indices`, in this order.
-
-        A slice shares memory. Indices copy the images, unless these are stored in a file: then only indices are kept.
-
-        >>> len(load_dataset("mnist-sample").test.take(slice(0, 10)))
-        10
-        """
-        images = self.images
-        return Split(
-            images.take(indices) if isinstance(images, StoredImages) else images[indices], self.labels[indices]
-        )
-
-
-@dataclass(frozen=True, eq=False)
-class Dataset:
-    """Training and test images of a named dataset.
-
-    Attributes:
-        name: name of the dataset, or its path.
-        train, test: training and test images.
-        classes: names of the classes.
-        source: where the data came from, for people.
-        is_sample: True for a small part of the real dataset; results on it must say so.
-        is_drawn: True if the test images were drawn at random from all images.
-    """
-
-    name: str
-    train: Split
-    test: Split
-    classes: tuple[str, ...]
-    source: str
-    is_sample: bool = False
-    is_drawn: bool = False
-
-    def __repr__(self) -> str:
-        lines = [f"{len(self.classes)} classes: {reprlib.repr(self.classes)}", f"train: {self.train}"]
-        return few_lines(f"Dataset {self.name!r}", [*lines, f"test: {self.test}"])
-
-
-def check_split(split: object, n_classes: int) -> None:
-    """Raise `DataError` unless `split` is a `Split` and its labels are from 0 to `n_classes` - 1."""
-    advice = "pass its train or its test" if isinstance(split, Dataset) else ""
-    check_type(split, Split, "images and labels must be a Split", advice=advice, error=DataError)
-    assert isinstance(split, Split)
-    least, most = map(int, split.labels.aminmax()) if len(split) else (0, 0)
-    if least < 0 or most >= n_classes:
-        wrong = most if 0 <= least < n_classes else least
-        raise DataError(
-            f"label {wrong}: the network has {counted(n_classes, 'class')}, so labels must be from 0 to "
-            f"{n_classes - 1}{hint_from_one(least, most, n_classes)}"
-        )
-
-
-def hint_from_one(least: int, most: int, n_classes: int) -> str:
-    """Return the end of a message on labels beyond the classes: advice if they seem to count from 1."""
-    return "; if the labels count from 1, subtract 1" if least == 1 and most == n_classes else ""
-
-
-def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tuple[Split, Split]:
-    """Set aside `n_validation` images; return (train, validation), each in the original order.
-
-    Stratified: each class contributes its share of `n_validation`, rounded so that the total is exact (largest
-    remainders). The choice within a class depends on `seed` alone. Raises `DataError` unless
-    0 < n_validation < len(split).
-
-    >>> train, validation = train_validation_split(load_dataset("mnist-sample").train, n_validation=200, seed=0)
-    >>> len(train), validation.labels.bincount().unique().tolist()
-    (1800, [20])
-    """
-    if not 0 < n_validation < len(split):
-        raise DataError(
-            f"n_validation = {n_validation} must be from 1 to {len(split) - 1}, as there are {len(split)} images"
-        )
-    class_sizes = split.labels.bincount()
-    whole, remainders = (n_validation * class_sizes) // len(split), (n_validation * class_sizes) % len(split)
-    by_remainder = remainders.argsort(descending=True, stable=True)
-    whole[by_remainder[: n_validation - int(whole.sum())]] += 1
-
-    generator = torch.Generator().manual_seed(seed)
-    is_validation = torch.zeros(len(split), dtype=torch.bool)
-    for label, n_taken in enumerate(whole.tolist()):
-        members = (split.labels == label).nonzero().flatten()
-        is_validation[members[torch.randperm(len(members), generator=generator)[:n_taken]]] = True
-    return split.take(~is_validation), split.take(is_validation)
-
-
-# --- Finding and loading
+Found = tuple[Path, DatasetFiles]
+"""Folder that has a dataset, and the form in which it has it."""
 
 
 def load_dataset(
@@ -215,10 +62,10 @@ def load_dataset(
 ) -> Dataset:
     """Load a dataset from the first place that has it: `data_dir`, $ZOO_DATA_DIR, the cache, a download into the cache.
 
-    In `data_dir` and $ZOO_DATA_DIR the files, plain or gzipped, may lie in `<dir>/<name>`, in `<dir>/MNIST/raw`
-    (`FashionMNIST`), as torchvision leaves them, or in `<dir>`. `offline` forbids the download; `mirrors` replaces the
-    URLs of the download; `registry` replaces the table of known datasets. "mnist-sample" ships with the package and
-    ignores these options.
+    In `data_dir` and $ZOO_DATA_DIR the files may lie in the folder itself, in a folder with the dataset's name, or in
+    either as torchvision leaves them, in `MNIST/raw` or `cifar-10-batches-py`. `offline` forbids the download;
+    `mirrors` replaces the URLs of the download; `registry` replaces the table of known datasets. "mnist-sample" ships
+    with the package and ignores these options.
 
     Raises `DataError` for an unknown name, or when no place has the data; the message lists the places and the reasons.
     Raises `IntegrityError` when a file has the wrong sha256 or a wrong format.
@@ -230,16 +77,10 @@ def load_dataset(
     if name == SAMPLE_NAME:
         return _load_sample()
     source = _get_source(name, registry)
-    folder = find_dataset(name, data_dir=data_dir, cache_dir=cache_dir, registry=registry)
-    if folder is None:
-        folder = _pull_or_explain(source, data_dir, cache_dir, offline, mirrors, registry)
-    return Dataset(
-        name=name,
-        train=_load_split(folder, TRAIN_FILES, source),
-        test=_load_split(folder, TEST_FILES, source),
-        classes=source.classes,
-        source=f"{name} from {folder}",
-    )
+    found = _find(source, _places(source, data_dir, cache_dir), registry)
+    folder, files = found or _pull_or_explain(source, data_dir, cache_dir, offline, mirrors)
+    train, test = READERS[files.format](source, _paths(folder, files))
+    return Dataset(name=name, train=train, test=test, classes=source.classes, source=f"{source.name} from {folder}")
 
 
 def find_dataset(
@@ -256,8 +97,8 @@ def find_dataset(
     if name == SAMPLE_NAME:
         return Path(str(_sample_file()))
     source = _get_source(name, registry)
-    places = _places(source, data_dir, cache_dir)
-    return next((folder for folder in places if _has_files(folder, source, registry)), None)
+    found = _find(source, _places(source, data_dir, cache_dir), registry)
+    return found and found[0]
 
 
 def pull_dataset(
@@ -275,19 +116,28 @@ def pull_dataset(
     """
     if name == SAMPLE_NAME:
         return Path(str(_sample_file()))
-    source = _get_source(name, registry)
+    return _pull(_get_source(name, registry), cache_dir, mirrors)[0]
+
+
+def _pull(source: DatasetSource, cache_dir: Path | None, mirrors: Sequence[str] | None) -> Found:
+    """Download the form of a dataset that has mirrors; return it with its folder."""
+    files = next((files for files in source.forms if files.mirrors), None)
+    if files is None:
+        raise DataError(f"{source.name} cannot be downloaded; zoo/README.md says where it comes from")
     folder = _cached(source, cache_dir)
-    urls = source.mirrors if mirrors is None else mirrors
-    for file, sha256 in source.sha256.items():
-        if not _is_intact(_find_file(folder, file), sha256):
-            _download(folder / f"{file}.gz", sha256, urls)
-            (folder / file).unlink(missing_ok=True)  # a damaged plain copy would come first
-    return folder
+    urls = files.mirrors if mirrors is None else mirrors
+    for file, sha256 in files.sha256.items():
+        if not _is_intact(_find_file(folder, files, file), files, sha256):
+            target = folder / (f"{file}.gz" if files.format is FileFormat.IDX else file)
+            _download(target, files, sha256, urls)
+            if target.name != file:
+                (folder / file).unlink(missing_ok=True)  # a damaged plain copy would come first
+    return folder, files
 
 
 def _get_source(name: str, registry: Mapping[str, DatasetSource]) -> DatasetSource:
     if name not in registry:
-        raise unknown_dataset(name, [*registry, SAMPLE_NAME])
+        raise unknown_dataset(name, {*registry, SAMPLE_NAME})
     return registry[name]
 
 
@@ -295,31 +145,51 @@ def _cached(source: DatasetSource, cache_dir: Path | None) -> Path:
     return cache_folder(cache_dir) / "data" / source.name
 
 
-def _places(source: DatasetSource, data_dir: Path | None, cache_dir: Path | None) -> Iterator[Path]:
-    """Yield every folder where the files may lie, in the order of the search."""
+def _places(source: DatasetSource, data_dir: Path | None, cache_dir: Path | None) -> list[Path]:
+    """Return every folder where files may lie, in the order of the search."""
     roots = [] if data_dir is None else [Path(data_dir)]
     if from_environment := os.environ.get("ZOO_DATA_DIR"):
         roots.append(expand_user(from_environment))
-    for root in roots:
-        yield from (root / source.name, root / source.torchvision_folder / "raw", root)
-    yield _cached(source, cache_dir)
+    bases = [place for root in roots for place in (root / source.name, root)]
+    folders = dict.fromkeys([*(files.folder for files in source.forms), ""])
+    places = [base / folder for base in (*bases, _cached(source, cache_dir)) for folder in folders]
+    return list(dict.fromkeys(places))
 
 
-def _find_file(folder: Path, file: str) -> Path | None:
-    return next((path for path in (folder / file, folder / f"{file}.gz") if path.is_file()), None)
+def _find(source: DatasetSource, places: Sequence[Path], registry: Mapping[str, DatasetSource]) -> Found | None:
+    """Return the first place that has a form of a dataset, and that form."""
+    found = ((folder, files) for folder in places for files in source.forms)
+    return next((each for each in found if _has_files(*each, source, registry)), None)
 
 
-def _missing_files(folder: Path, source: DatasetSource) -> list[str]:
-    return [file for file in source.sha256 if _find_file(folder, file) is None]
+def _find_file(folder: Path, files: DatasetFiles, file: str) -> Path | None:
+    names = (file, f"{file}.gz") if files.format is FileFormat.IDX else (file,)
+    return next((path for name in names if (path := folder / name).is_file()), None)
 
 
-def _has_files(folder: Path, source: DatasetSource, registry: Mapping[str, DatasetSource]) -> bool:
-    """Return whether `folder` has the files of this dataset, and not those of another, which have the same names."""
-    if _missing_files(folder, source):
+def _missing_files(folder: Path, files: DatasetFiles) -> list[str]:
+    return [file for file in files.sha256 if _find_file(folder, files, file) is None]
+
+
+def _has_files(folder: Path, files: DatasetFiles, source: DatasetSource, registry: Mapping[str, DatasetSource]) -> bool:
+    """Return whether `folder` has these files, and not those of another dataset, which may have the same names."""
+    if _missing_files(folder, files):
         return False
-    _, labels = TEST_FILES
-    others = [other.sha256.get(labels) for other in registry.values() if other != source]
-    return not any(sha256 is not None and _is_intact(_find_file(folder, labels), sha256) for sha256 in others)
+    last = list(files.sha256)[-1]  # of idx files the test labels, which are short
+    others = [form.sha256.get(last) for other in registry.values() if other != source for form in other.forms]
+    path = _find_file(folder, files, last)
+    return not any(sha256 is not None and _is_intact(path, files, sha256) for sha256 in others)
+
+
+def _paths(folder: Path, files: DatasetFiles) -> dict[Path, str]:
+    """Return the sha256 of each file by its path."""
+    found = {}
+    for file, sha256 in files.sha256.items():
+        path = _find_file(folder, files, file)
+        if path is None:
+            raise DataError(f"{folder / file}: the file was removed while the dataset was loaded")
+        found[path] = sha256
+    return found
 
 
 def _pull_or_explain(
@@ -328,42 +198,106 @@ def _pull_or_explain(
     cache_dir: Path | None,
     offline: bool,
     mirrors: Sequence[str] | None,
-    registry: Mapping[str, DatasetSource],
-) -> Path:
+) -> Found:
     failure = "downloads are switched off (offline)"
     if not offline:
         try:
-            return pull_dataset(source.name, cache_dir=cache_dir, mirrors=mirrors, registry=registry)
+            return _pull(source, cache_dir, mirrors)
         except DataError as error:
             failure = str(error)
-    tried = [
-        f"{f}: {'lacks ' + ', '.join(lacking) if (lacking := _missing_files(f, source)) else 'has another dataset'}"
-        for f in _places(source, data_dir, cache_dir)
-    ]
+    tried = []
+    for place in _places(source, data_dir, cache_dir):
+        lacking = min((_missing_files(place, files) for files in source.forms), key=len)
+        tried.append(f"{place}: {'lacks ' + ', '.join(lacking) if lacking else 'has another dataset'}")
     raise DataError(
         f"dataset {source.name!r} not found. Tried:\n"
         + "".join(f"  {line}\n" for line in [*tried, *failure.splitlines()])
-        + "Put its four idx files (plain or .gz) in a folder and pass the folder with --data-dir\n"
+        + f"Put {source.advice} in a folder and pass the folder with --data-dir\n"
         "(in Python data_dir=) or $ZOO_DATA_DIR. Commands with an option --data also take\n"
         f"{SAMPLE_NAME}, which comes with the package."
     )
 
 
-def _load_split(folder: Path, files: tuple[str, str], source: DatasetSource) -> Split:
-    images, labels = (_read_known(folder, file, source) for file in files)
-    if images.shape != (len(labels), *IMAGE_SHAPE) or labels.ndim != 1 or labels.max() >= len(source.classes):
-        raise IntegrityError(
-            f"{folder}: expected N images of {IMAGE_SHAPE} and N labels below {len(source.classes)}, got {files[0]} "
-            f"{list(images.shape)} and {files[1]} {list(labels.shape)}"
-        )
-    return Split(images[:, None], labels.long())  # [N, 28, 28] -> [N, 1, 28, 28]
-
-
-def _read_known(folder: Path, file: str, source: DatasetSource) -> Tensor:
-    path = _find_file(folder, file)
+def _is_intact(path: Path | None, files: DatasetFiles, sha256: str) -> bool:
     if path is None:
-        raise DataError(f"{folder / file}: the file was removed while the dataset was loaded")
-    return read_idx(path, sha256=source.sha256[file])
+        return False
+    try:
+        _verify(path, files, sha256)
+    except (IntegrityError, DataError):
+        return False
+    return True
+
+
+def _verify(path: Path, files: DatasetFiles, sha256: str, what: str = "") -> None:
+    if files.format is FileFormat.IDX:
+        read_plain(path, sha256, what=what)
+    else:
+        with open_verified(path, sha256, what=what):
+            pass
+
+
+def _download(target: Path, files: DatasetFiles, sha256: str, mirrors: Sequence[str]) -> None:
+    """Download one file from the first mirror that has it intact."""
+    limit = DATASET_FILE_BYTES if files.format is FileFormat.IDX else DATASET_ARCHIVE_BYTES
+    failures = []
+    for mirror in mirrors:
+        url = f"{mirror.rstrip('/')}/{target.name}"
+        try:
+            fetch_whole(
+                target, partial(download, url, limit=limit), partial(_verify, files=files, sha256=sha256, what=url)
+            )
+            return
+        except (TransferError, IntegrityError) as error:
+            failures.append(str(error))
+    raise DataError("\n".join([f"{target.name}: no mirror has it intact", *failures]))
+
+
+# --- Reading
+
+
+def _read_idx_files(source: DatasetSource, files: Mapping[Path, str]) -> tuple[Split, Split]:
+    train_images, train_labels, *test = (read_idx(path, sha256=sha256) for path, sha256 in files.items())
+    folder, shape = next(iter(files)).parent, source.image_shape[1:]
+    for images, labels in ((train_images, train_labels), test):
+        if images.shape != (len(labels), *shape) or labels.ndim != 1:
+            raise IntegrityError(
+                f"{folder}: expected N images of {shape} and N labels, got {list(images.shape)} and "
+                f"{list(labels.shape)}"
+            )
+    return _splits(source, folder, ((train_images[:, None], train_labels), (test[0][:, None], test[1])))
+
+
+def _read_cifar(source: DatasetSource, files: Mapping[Path, str]) -> tuple[Split, Split]:
+    return _splits(source, next(iter(files)).parent, read_batches(files, source.image_shape))
+
+
+def _read_class_folders(source: DatasetSource, files: Mapping[Path, str]) -> tuple[Split, Split]:
+    ((path, sha256),) = files.items()
+    with open_verified(path, sha256):
+        found = load_images(path, shape=source.image_shape)
+    if found.classes != source.classes or found.is_drawn:
+        raise IntegrityError(f"{path}: expected folders train and test of the classes {', '.join(source.classes)}")
+    return found.train, found.test
+
+
+def _splits(
+    source: DatasetSource, folder: Path, parts: tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Split, Split]:
+    """Return splits of images `[N, C, H, W]` and labels uint8 `[N]`. Raise `IntegrityError` for unknown labels."""
+    for _, labels in parts:
+        if labels.max() >= len(source.classes):
+            raise IntegrityError(f"{folder}: expected labels below {len(source.classes)}, got {int(labels.max())}")
+    train, test = (Split(images, labels.long()) for images, labels in parts)
+    return train, test
+
+
+READERS: Mapping[FileFormat, Callable[[DatasetSource, Mapping[Path, str]], tuple[Split, Split]]] = {
+    FileFormat.IDX: _read_idx_files,
+    FileFormat.CIFAR_BINARY: _read_cifar,
+    FileFormat.CIFAR_PYTHON: _read_cifar,
+    FileFormat.CLASS_FOLDERS: _read_class_folders,
+}
+"""Readers of each format: they take the sha256 of each file by its path, and return training and test images."""
 
 
 def _sample_file() -> Traversable:
@@ -387,107 +321,3 @@ def _load_sample() -> Dataset:
         source=f"the embedded sample of MNIST: {len(test):,} of its 10,000 test digits",
         is_sample=True,
     )
-
-
-# --- Files
-
-
-def read_idx(path: Path, *, sha256: str | None = None) -> Tensor:
-    """Read an idx file of unsigned bytes, plain or gzipped, into a uint8 tensor of the shape that its header states.
-
-    `sha256` is the expected digest of the plain bytes. Raises `IntegrityError` for another digest or a malformed file,
-    `DataError` for a file that cannot be read.
-    """
-    return parse_idx(_read_plain(path, sha256), what=str(path))
-
-
-def parse_idx(data: bytes, *, what: str = "idx data") -> Tensor:
-    """Parse the plain bytes of an idx file of unsigned bytes; `what` names it in errors.
-
-    The format: 00 00, 08 for unsigned bytes, the number of dimensions, each dimension as a big-endian uint32, the data.
-    Raises `IntegrityError` unless the data is exactly as long as the header says.
-
-    >>> parse_idx(bytes([0, 0, 8, 1, 0, 0, 0, 3, 7, 8, 9]))
-    tensor([7, 8, 9], dtype=torch.uint8)
-    """
-    if data[:3] != b"\0\0\x08" or len(data) < 4:
-        raise IntegrityError(f"{what}: not an idx file of unsigned bytes: starts with {data[:4].hex(' ') or 'nothing'}")
-    n_dims = data[3]
-    header_size = 4 + 4 * n_dims
-    if not 1 <= n_dims <= 3 or len(data) < header_size:
-        raise IntegrityError(f"{what}: {n_dims} dimensions (1 to 3 expected) in {len(data)} bytes: damaged idx header")
-    shape = [int.from_bytes(data[i : i + 4], "big") for i in range(4, header_size, 4)]
-    expected_size = header_size + math.prod(shape)  # Python integers: a hostile header cannot make them overflow
-    if 0 in shape:
-        raise IntegrityError(f"{what}: shape {shape} is empty")
-    if len(data) != expected_size:
-        raise IntegrityError(f"{what}: shape {shape} takes {expected_size} bytes, the file has {len(data)}")
-    values = np.frombuffer(data, dtype=np.uint8, offset=header_size).reshape(shape)
-    return torch.from_numpy(values.copy())
-
-
-def _read_plain(path: Path, sha256: str | None, *, what: str = "") -> bytes:
-    what = what or str(path)
-    size = check_given_file(path, error=DataError)
-    if size > DATASET_FILE_BYTES:
-        raise IntegrityError(f"{what}: {size} bytes, more than the limit of {DATASET_FILE_BYTES}")
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise DataError(f"cannot read {path}: {error.strerror or error}") from error
-    return _verify(_gunzip(data, what), sha256, what)
-
-
-def _gunzip(data: bytes, what: str) -> bytes:
-    """Decompress gzipped data, to at most DATASET_FILE_BYTES; return other data unchanged."""
-    if not data.startswith(b"\x1f\x8b"):
-        return data
-    decompressor = zlib.decompressobj(wbits=31)  # 31: gzip, with its checksum
-    try:
-        plain = decompressor.decompress(data, DATASET_FILE_BYTES + 1)
-    except zlib.error as error:
-        raise IntegrityError(f"{what}: damaged gzip file: {error}") from error
-    if len(plain) > DATASET_FILE_BYTES:
-        raise IntegrityError(f"{what}: decompresses to more than the limit of {DATASET_FILE_BYTES} bytes")
-    if not decompressor.eof:
-        raise IntegrityError(f"{what}: truncated gzip file, {len(data)} bytes")
-    if decompressor.unused_data:
-        raise IntegrityError(f"{what}: {len(decompressor.unused_data)} bytes follow the end of the gzip file")
-    return plain
-
-
-def _verify(plain: bytes, sha256: str | None, what: str) -> bytes:
-    found = hashlib.sha256(plain).hexdigest()
-    if sha256 not in (None, found):
-        raise IntegrityError(
-            f"{what}: sha256 of its plain bytes is {found}, expected {sha256}: "
-            "the file is damaged or belongs to another dataset; replace or remove it"
-        )
-    return plain
-
-
-def _is_intact(path: Path | None, sha256: str) -> bool:
-    if path is None:
-        return False
-    try:
-        _read_plain(path, sha256)
-    except (IntegrityError, DataError):
-        return False
-    return True
-
-
-def _download(target: Path, sha256: str, mirrors: Sequence[str]) -> None:
-    """Download one gzipped file from the first mirror that has it intact."""
-    failures = []
-    for mirror in mirrors:
-        url = f"{mirror.rstrip('/')}/{target.name}"
-        try:
-            fetch_whole(
-                target,
-                partial(download, url, limit=DATASET_FILE_BYTES),
-                partial(_read_plain, sha256=sha256, what=url),
-            )
-            return
-        except (TransferError, IntegrityError) as error:
-            failures.append(str(error))
-    raise DataError("\n".join([f"{target.name}: no mirror has it intact", *failures]))

@@ -1,5 +1,6 @@
-"""Datasets of users' own images: an `.npz` of arrays, or a folder of class folders."""
+"""Datasets of users' own images: an `.npz` of arrays, or a folder or `.tar` of class folders."""
 
+import io
 import math
 import reprlib
 import warnings
@@ -7,7 +8,6 @@ import zipfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from itertools import chain
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -16,13 +16,14 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.data.class_folders import ClassFolders, ImageFile, class_folders
+from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
 from specs.arguments import check_path
-from specs.dataset_sources import check_class_names, check_npz
+from specs.dataset_sources import check_class_names, check_data_file
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.fields import Shape
-from specs.files.given_file import check_given_file, real_path
+from specs.files.given_file import check_given_file
 from specs.files.given_zip import open_zip
 from specs.files.limits import CLASS_NAMES_BYTES, IMAGE_CLASSES, IMAGE_PIXELS, IMAGES
 from specs.files.memory import refuse_beyond_memory
@@ -50,7 +51,6 @@ UNLABELLED = "unlabelled"
 """Name of the only class of a dataset without labels."""
 TEST_PART = 5
 """Every fifth image is for testing if the files have no test set."""
-IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 ORIENTATION, SIDEWAYS = 0x0112, {5, 6, 7, 8}
 """Exif tag for the orientation of the camera, and its values for images that are stored on their side."""
 PAPERS, MORE = ("white", "black"), 2
@@ -69,23 +69,26 @@ def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) 
     `train_images` and so on. `classes` has the names of the classes. Images that `np.savez` wrote, uncompressed, may be
     larger than memory: they stay in the file and are read when they are used.
 
-    A folder has a folder of image files for each class, sorted by name; or `train` and `test` with such folders in
-    them. If their pixels take more than `STORED_FROM` bytes, images are decoded when they are used.
+    A folder, or a `.tar` of it, has a folder of image files for each class, sorted by name; or `train` and `test` with
+    such folders in them. A `.tar` is not unpacked. If their pixels take more than `STORED_FROM` bytes, images are
+    decoded when they are used.
 
     Without a test set, a fifth of the images is for testing, drawn by `seed`.
 
     Args:
-        path: an `.npz`, or a folder.
+        path: an `.npz`, a folder, or a `.tar`.
         shape: input shape of the network. Rows of as many features become images of this shape. Image files are
             converted to grey or RGB and resized to it. By default, or if the shape is flat and the first image has as
             many values, all image files get the size of the first.
         seed: seed for drawing the test images.
 
     Raises:
-        DataError: the files cannot be read, or are not such an `.npz` or folder.
+        DataError: the files cannot be read, or are not such an `.npz`, folder or `.tar`.
+        IntegrityError: the `.tar` is damaged.
     """
-    path = check_path(path, "load_images takes the path of an .npz file or of a folder", error=DataError)
-    return _from_folder(path, shape, seed) if path.is_dir() else _from_npz(path, shape, seed)
+    path = check_path(path, "load_images takes the path of an .npz file, a folder or a .tar", error=DataError)
+    is_folders = path.is_dir() or check_data_file(path)
+    return _from_folders(path, shape, seed) if is_folders else _from_npz(path, shape, seed)
 
 
 def image_shape(shape: Shape) -> Size | None:
@@ -153,7 +156,6 @@ def _class_names(path: Path, names: Array | None, n_classes: int) -> tuple[str, 
 
 def _arrays(path: Path) -> dict[str, Array]:
     """Return the arrays of an .npz that make up a dataset, by their names in `KEYS`."""
-    check_npz(path)
     entries, headers, others = dict[str, zipfile.ZipInfo](), dict[str, Header](), list[str]()
     try:
         with open_zip(path) as archive:
@@ -339,47 +341,24 @@ def _drawn(split: Split, seed: int) -> tuple[Split, Split]:
     return split.take(order[n_test:]), split.take(order[:n_test])
 
 
-def _from_folder(path: Path, shape: Shape | None, seed: int) -> Dataset:
-    is_drawn = not ((path / "train").is_dir() and (path / "test").is_dir())
-    if not is_drawn:
-        classes = _classes(path / "train")
-        size = _size_for(shape, classes)
-        train = _read_classes(classes, size, classes)
-        of_test = _classes(path / "test")
-        if unknown := sorted(of_test.keys() - classes.keys()):
-            raise DataError(f"{path / 'test'} has classes that are missing in {path / 'train'}: {', '.join(unknown)}")
-        test = _read_classes(of_test, size, classes)
-    else:
-        classes = _classes(path)
-        train, test = _drawn(_read_classes(classes, _size_for(shape, classes), classes), seed)
-    if len(classes) == 1:
-        raise DataError(f"{path} has one class, {next(iter(classes))}: at least two are needed")
-    return Dataset(f"{path}", train, test, tuple(classes), f"{path}", is_drawn=is_drawn)
+def _from_folders(path: Path, shape: Shape | None, seed: int) -> Dataset:
+    first, *others = class_folders(path)
+    names, size = tuple(first.classes), _size_for(shape, first.files[0])
+    if len(names) == 1:
+        raise DataError(f"{path} has one class, {names[0]}: at least two are needed")
+    for other in others:
+        if unknown := sorted(other.classes.keys() - first.classes.keys()):
+            raise DataError(f"{other.place} has classes that are missing in {first.place}: {', '.join(unknown)}")
+    splits = [_read_classes(folders, size, names) for folders in (first, *others)]
+    train, test = splits if others else _drawn(splits[0], seed)
+    return Dataset(f"{path}", train, test, names, f"{path}", is_drawn=not others)
 
 
-def _classes(path: Path) -> dict[str, list[Path]]:
-    inside = real_path(path)
-    folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
-    found = {
-        folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
-        for folder in folders
-    }
-    if not found or not all(found.values()):
-        raise DataError(
-            f"{path} must contain class folders with images in each; it has {', '.join(found) or 'none'} (store images "
-            "without labels in an .npz, as x alone)"
-        )
-    for file in chain(*found.values()):
-        if not real_path(file).is_relative_to(inside):
-            raise DataError(f"{file} is a link out of {path}: links are followed only within it")
-    return found
-
-
-def _size_for(shape: Shape | None, classes: Mapping[str, list[Path]]) -> Size:
-    """Return the size that all image files are converted to."""
+def _size_for(shape: Shape | None, file: ImageFile) -> Size:
+    """Return the size that all image files are converted to; `file` is the first of them."""
     if shape is not None and len(shape) == 3 and shape[0] in CHANNELS:
         return shape[0], shape[1], shape[2]
-    with open_image(next(iter(classes.values()))[0]) as image:
+    with open_image(file) as image:
         first = (1 if image.mode in {"1", "L", "LA", "I", "F", "I;16"} else 3, *upright_size(image))
     if shape is None or math.prod(shape) == math.prod(first):
         return first
@@ -393,11 +372,11 @@ def upright_size(image: "Image") -> tuple[int, int]:
     return (image.width, image.height) if sideways else (image.height, image.width)
 
 
-def _read_classes(classes: Mapping[str, list[Path]], size: Size, names: Iterable[str]) -> Split:
+def _read_classes(folders: ClassFolders, size: Size, names: Iterable[str]) -> Split:
     """Read the images of class folders; a label is the index of the class in `names`."""
     numbers = {name: number for number, name in enumerate(names)}
-    files = _ImageFiles(tuple(chain(*classes.values())), size)
-    labels = torch.tensor([numbers[name] for name, members in classes.items() for _ in members])
+    files = _ImageFiles(folders.place, folders.files, size)
+    labels = torch.tensor([numbers[name] for name, members in folders.classes.items() for _ in members])
     if math.prod(files.shape) < STORED_FROM:
         return Split(torch.from_numpy(files.read(torch.arange(len(labels)))), labels)
     for file in files.files:
@@ -410,7 +389,8 @@ def _read_classes(classes: Mapping[str, list[Path]], size: Size, names: Iterable
 class _ImageFiles:
     """Image files as an array `[N, C, H, W]`, whose rows are decoded when they are read."""
 
-    files: tuple[Path, ...]
+    place: str
+    files: tuple[ImageFile, ...]
     size: Size
     dtype: np.dtype[np.uint8] = np.dtype(np.uint8)  # noqa: RUF009 - immutable
 
@@ -420,9 +400,9 @@ class _ImageFiles:
 
     def read(self, rows: Tensor) -> npt.NDArray[np.uint8]:
         channels, height, width = self.size
-        folder, n_images = self.files[0].parents[1], len(rows)
+        n_images = len(rows)
         refuse_beyond_memory(
-            2 * n_images * math.prod(self.size), f"{folder}: {n_images:,} images of {height} x {width} pixels"
+            2 * n_images * math.prod(self.size), f"{self.place}: {n_images:,} images of {height} x {width} pixels"
         )
         found = np.empty((n_images, *self.size), self.dtype)
         for place, row in enumerate(rows.tolist()):
@@ -430,20 +410,20 @@ class _ImageFiles:
         return found
 
 
-def read_pixels(path: Path, *, channels: int, height: int, width: int) -> Tensor:
+def read_pixels(file: ImageFile, *, channels: int, height: int, width: int) -> Tensor:
     """Read an image file as uint8 `[C, height, width]`, converted to grey or RGB and resized.
 
     Raises:
         DataError: it cannot be read as an image, or is too large.
         SnnZooError: Pillow is missing.
     """
-    with open_image(path) as image:
-        plain = plain_image(path, image)
+    with open_image(file) as image:
+        plain = plain_image(file, image)
         pixels = np.asarray(_of_bytes(plain).convert("L" if channels == 1 else "RGB").resize((width, height)))
     return torch.from_numpy(pixels.copy()).reshape(height, width, channels).permute(2, 0, 1)
 
 
-def plain_image(path: Path, image: "Image") -> "Image":
+def plain_image(file: ImageFile, image: "Image") -> "Image":
     """Return an open image upright and opaque: on white, or on black if that gives much more contrast.
 
     Opaque images of 16 bits keep them (mode `I` or `I;16`). Raises `DataError` for floats and 32 bits.
@@ -451,7 +431,7 @@ def plain_image(path: Path, image: "Image") -> "Image":
     from PIL import Image, ImageOps
 
     if image.mode == "F" or (image.mode == "I" and image.format not in DEEP_FORMATS):
-        raise DataError(f"{path}: pixels of floats or 32 bits have no defined white: save the image in 8 or 16 bits")
+        raise DataError(f"{file}: pixels of floats or 32 bits have no defined white: save the image in 8 or 16 bits")
     upright = ImageOps.exif_transpose(image)
     if not upright.has_transparency_data:
         return upright
@@ -478,7 +458,7 @@ def _contrast(image: "Image") -> int:
 
 
 @contextmanager
-def open_image(path: Path) -> Iterator["Image"]:
+def open_image(file: ImageFile) -> Iterator["Image"]:
     """Open an image file in Pillow.
 
     Raises:
@@ -489,17 +469,19 @@ def open_image(path: Path) -> Iterator["Image"]:
         from PIL import Image, UnidentifiedImageError
     except ImportError:
         raise SnnZooError("reading images needs Pillow: pip install pillow") from None
-    check_given_file(path, error=DataError)
     try:
-        with warnings.catch_warnings(action="ignore"), Image.open(path, formats=FORMATS) as image:
+        source = file if isinstance(file, Path) else io.BytesIO(file.read())
+        if isinstance(file, Path):
+            check_given_file(file, error=DataError)
+        with warnings.catch_warnings(action="ignore"), Image.open(source, formats=FORMATS) as image:
             n_pixels = image.width * image.height
             if n_pixels > IMAGE_PIXELS:
-                raise DataError(f"{path} has {n_pixels:,} pixels, more than the limit of {IMAGE_PIXELS:,}")
+                raise DataError(f"{file} has {n_pixels:,} pixels, more than the limit of {IMAGE_PIXELS:,}")
             yield image
     except SnnZooError:
         raise
     except UnidentifiedImageError:
-        raise DataError(f"cannot read {path} as an image; supported formats: {', '.join(FORMATS)}") from None
+        raise DataError(f"cannot read {file} as an image; supported formats: {', '.join(FORMATS)}") from None
     except Exception as error:  # Pillow's plugins raise errors of all kinds on malformed files
         reason = " ".join(str(getattr(error, "strerror", None) or error).split())[:200] or type(error).__name__
-        raise DataError(f"cannot read {path} as an image: {reason}") from None
+        raise DataError(f"cannot read {file} as an image: {reason}") from None

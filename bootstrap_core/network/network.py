@@ -30,8 +30,8 @@ from specs.shapes import fit_input
 
 __all__ = ["Network", "Tally", "Trace", "as_input", "as_logits", "check_earlier", "check_network", "count_steps"]
 
-SHOWN_NEURONS, SHOWN_WIDTH = 256, 128
-"""Number of neurons of a block in a notebook's picture, and its width there in pixels."""
+SHOWN_NEURONS, SHOWN_WIDTH, LEAST_HEIGHT = 256, 128, 40
+"""Number of neurons of a block in a notebook's picture; its width there in pixels, and its least height."""
 UNSCALED = 16.0
 """Pixel value above which images are taken as not divided by 255; normalised images of lava-dl stay below it."""
 
@@ -57,10 +57,14 @@ class Trace:
 
     def _repr_html_(self) -> str:
         """Return pictures of the first image's spikes, for a notebook: a row for each neuron, time to the right."""
-        return "".join(
-            figure(raster_uri(x[:, 0].detach().cpu().flatten(1)[:, :SHOWN_NEURONS]), f"block {i}", width=SHOWN_WIDTH)
+        rows = [
+            (i, x[:, 0].detach().cpu().flatten(1)[:, :SHOWN_NEURONS])
             for i, x in enumerate(self.spikes[:MOST_LINES])
             if x is not None and x.shape[1]
+        ]
+        return "".join(
+            figure(raster_uri(x), f"block {i}", width=SHOWN_WIDTH, height=max(LEAST_HEIGHT, x.shape[1]))
+            for i, x in rows
         )
 
     def logits_after(self, steps: Sequence[int]) -> tuple[Tensor, ...]:

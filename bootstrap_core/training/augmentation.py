@@ -1,11 +1,11 @@
-"""Random augmentation of images: rotation, shift, zoom, shear, mirroring, bending and erasing, drawn for each image.
+"""Random augmentation of images: affine transforms, shifts, mirroring, bending and erasing, drawn for each image.
 
 The conventions are those of `torchvision.transforms.RandomAffine`: about the image centre, a point at offset p moves to
 
     scale * R(angle) @ K(shear) @ p + translation,    R = [[cos, -sin], [sin, cos]],    K = [[1, -tan(shear)], [0, 1]]
 
-with x to the right and y down, so that a positive angle turns clockwise. Images are resampled, so the code works with
-the inverse: the place in the input from which each output pixel comes.
+with x to the right and y down, so that a positive angle turns clockwise. Affine transforms resample images, so the
+code works with the inverse: the place in the input from which each output pixel comes.
 
 If several processes share a batch (`share`), each draws random numbers for all rows and resamples its own rows, so that
 the images are the same as with a single process.
@@ -32,6 +32,7 @@ __all__ = [
     "erase",
     "flip",
     "inverse_affine",
+    "shift",
     "warp_affine",
 ]
 
@@ -69,6 +70,8 @@ def augmentation(spec: AugmentSpec) -> Augmentation:
         images = affine(images, generator, share)
         if not are_pictures(images.shape):
             return images
+        if spec.shift:
+            images = shift(images, spec.shift, generator, share)
         if spec.flip:
             images = flip(images, generator, share)
         if spec.elastic:
@@ -171,6 +174,16 @@ def warp_affine(images: Tensor, inverse: Tensor) -> Tensor:
     from_x, from_y, offset = inverse[..., None, None].unbind(dim=2)  # each [N, 2, 1, 1]
     # The sum of a part for columns and one for rows: many times faster than the matrix products of F.affine_grid
     return _resample(images, from_x * x + (from_y * y[:, None] + offset))  # [N, 2, 1, W] + [N, 2, H, 1]
+
+
+def shift(images: Tensor, most: int, generator: torch.Generator, share: Share | None = None) -> Tensor:
+    """Shift each float image [N, C, H, W] by up to `most` whole pixels along each axis; zero outside."""
+    share = share or _whole(images)
+    height, width = images.shape[-2:]
+    drawn = torch.randint(2 * most + 1, (2, share.n_rows), generator=generator, device=generator.device)
+    top, left = drawn[:, share.rows].to(images.device)
+    windows = F.pad(images, (most,) * 4).unfold(2, height, 1).unfold(3, width, 1)
+    return windows[torch.arange(len(images), device=images.device), :, top, left]  # [N, C, top, left, H, W]
 
 
 def flip(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:

@@ -22,8 +22,9 @@ from pydantic import Field
 from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, batches, evaluate, evaluate_exactly
-from bootstrap_core.data.datasets import Dataset, Split, hint_from_one, load_dataset
+from bootstrap_core.data.datasets import Dataset, Split, load_dataset
 from bootstrap_core.data.image_files import UNLABELLED, load_images
+from bootstrap_core.data.splits import hint_from_one
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.heap import keep_freed_memory

@@ -134,8 +134,9 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--data",
                 shell_complete=complete_data,
-                help="ONNX: images to calibrate, tune and score with: mnist, fashion-mnist, mnist-sample (embedded), "
-                "an .npz with x and, if there are labels, y, or a folder with a folder of images for each class.",
+                help="ONNX: images to calibrate, tune and score with: a name of zoo data list, such as mnist-sample "
+                "(embedded), an .npz with x and, if there are labels, y, or a folder or .tar with a folder of images "
+                "for each class.",
             ),
             click.option("--raw", is_flag=True, help="ONNX: the ANN takes pixels in 0..255."),
             click.option(

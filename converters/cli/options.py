@@ -83,10 +83,10 @@ class DataPlaces:
     classes: tuple[str, ...] = ()
 
     def load(self, name: str, shape: "Shape | None" = None, classes: Sequence[str] = ()) -> "Dataset":
-        """Load a dataset by name, or a user's .npz file or folder; download a missing dataset unless `offline`.
+        """Load a dataset by name, or a user's .npz, folder or .tar; download a missing dataset unless `offline`.
 
         Args:
-            name: name of a dataset, or path of an .npz file or of a folder with a folder of images for each class.
+            name: name of a dataset, or path of an .npz, or of a folder or .tar with a folder of images for each class.
             shape: input shape of the network; images of a folder are resized to it.
             classes: class names of the network, if known. Labels are numbered as there, or as in `self.classes`.
 
@@ -234,7 +234,7 @@ def places_options(command: Callable[..., Any]) -> Callable[..., Any]:
     @click.option(
         "--data-dir",
         type=click.Path(exists=True, file_okay=False, path_type=Path),
-        help="Folder with the idx files of mnist and fashion-mnist. [default: $ZOO_DATA_DIR]",
+        help="Folder with the files of named datasets. [default: $ZOO_DATA_DIR]",
     )
     @cache_option
     @click.option("--offline", is_flag=True, help="Do not download datasets.")

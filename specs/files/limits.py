@@ -4,6 +4,7 @@ __all__ = [
     "CARD_BYTES",
     "CARD_IMAGE_BYTES",
     "CLASS_NAMES_BYTES",
+    "DATASET_ARCHIVE_BYTES",
     "DATASET_FILE_BYTES",
     "DOCUMENT_VALUES",
     "HDF5_DEPTH",
@@ -14,6 +15,7 @@ __all__ = [
     "HDF5_TEXTS",
     "IMAGES",
     "IMAGE_CLASSES",
+    "IMAGE_FILE_BYTES",
     "IMAGE_PIXELS",
     "INDEX_BYTES",
     "NETWORK_BLOCKS",
@@ -32,6 +34,8 @@ __all__ = [
     "SPEC_DEPTH",
     "SPEC_PROBLEMS",
     "STATE_DICT_DEPTH",
+    "TAR_ENTRIES",
+    "TAR_HEADER_BYTES",
     "TORCH_PICKLE_BYTES",
     "TORCH_PICKLE_OPERATIONS",
     "TUPLE_ITEMS",
@@ -115,6 +119,13 @@ ONNX_OUTPUTS = 64
 
 DATASET_FILE_BYTES = 64 << 20
 """Largest idx file in bytes, plain or gzipped; the training images of MNIST have 47 MB."""
+DATASET_ARCHIVE_BYTES = 256 << 20
+"""Largest archive of a named dataset in bytes; those of CIFAR-10 have 170 MB."""
+TAR_ENTRIES = 1 << 18
+TAR_HEADER_BYTES = 1 << 16
+"""Largest header of a file in a tar beyond its 512 bytes: a long name, for example."""
+IMAGE_FILE_BYTES = 1 << 28
+"""Largest image file within a tar, in bytes."""
 IMAGE_PIXELS = 1 << 26
 """Largest number of pixels in an image file: 8192 x 8192."""
 IMAGES = 1 << 24

@@ -93,11 +93,13 @@ def test_check_names_line_field_and_value(run, tmp_path) -> None:
 
 def test_a_dataset_is_pulled_once_and_found(run, web, monkeypatch) -> None:
     mnist = SOURCES["mnist"]
-    contents = {file: file.encode() for file in mnist.sha256}
+    contents = {file: file.encode() for file in mnist.forms[0].sha256}
     for file, data in contents.items():
         (web.folder / f"{file}.gz").write_bytes(gzip.compress(data))
     sha256 = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
-    monkeypatch.setitem(SOURCES, "mnist", replace(mnist, mirrors=(web.url,), sha256=sha256))
+    monkeypatch.setitem(
+        SOURCES, "mnist", replace(mnist, forms=(replace(mnist.forms[0], mirrors=(web.url,), sha256=sha256),))
+    )
     folder = json.loads(run("data", "pull", "mnist", "--json").stdout)["path"]
     assert run("data", "pull", "mnist").stdout == f"{folder}\n"
     assert json.loads(run("data", "list", "--json").stdout)["mnist"] == folder

@@ -1,5 +1,6 @@
 """Objects show themselves at a prompt in a few lines, and in notebooks as pictures where these help."""
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,8 @@ def test_a_split_shows_its_first_images_and_their_labels() -> None:
 def test_a_trace_shows_the_spikes_of_its_blocks_of_the_first_image(shown) -> None:
     assert shown["trace"]._repr_html_().count("<img") == MOST_LINES
     assert "block 3</figcaption>" in shown["exact trace"]._repr_html_()
+    heights = map(int, re.findall(r"height: (\d+)px", shown["trace"]._repr_html_()))
+    assert 40 <= max(heights) <= 256  # whatever T is
     network = shown["network"]
     for mode in (Mode.SAMPLE, Mode.FIT):
         network(DIGITS.test.images[:5], mode)

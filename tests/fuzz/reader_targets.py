@@ -43,7 +43,7 @@ def _spec(path: Path) -> None:
 
 
 def _idx(path: Path) -> None:
-    from bootstrap_core.data.datasets import read_idx
+    from bootstrap_core.data.idx_files import read_idx
 
     read_idx(path)
 

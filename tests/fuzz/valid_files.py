@@ -4,6 +4,7 @@ import base64
 import gzip
 import io
 import json
+import tarfile
 import zipfile
 import zlib
 from itertools import pairwise
@@ -134,6 +135,37 @@ def idx(shape: tuple[int, ...] = (3, 4, 4)) -> bytes:
     """Return an IDX file of bytes."""
     header = b"\0\0\x08" + bytes([len(shape)]) + b"".join(side.to_bytes(4, "big") for side in shape)
     return header + bytes(range(int(np.prod(shape))))
+
+
+def cifar_pickle(
+    labels: list[int], pixels: np.ndarray, *, function: bytes = b"numpy.core.multiarray\n_reconstruct\n"
+) -> bytes:
+    """Return a batch of CIFAR-10 as Python 2 and NumPy 1 pickled it, for pixels uint8 `[N, C * H * W]`."""
+
+    def text(value: bytes) -> bytes:
+        return b"T" + len(value).to_bytes(4, "little") + value
+
+    def number(value: int) -> bytes:
+        return b"J" + value.to_bytes(4, "little", signed=True)
+
+    shape = number(pixels.shape[0]) + number(pixels.shape[1]) + b"\x86"
+    kind = b"cnumpy\ndtype\n" + text(b"u1") + number(0) + number(1) + b"\x87R"
+    kind += b"(" + number(3) + text(b"|") + b"NNN" + number(-1) + number(-1) + number(0) + b"tb"
+    array = b"c" + function + b"cnumpy\nndarray\n" + number(0) + b"\x85" + text(b"b") + b"\x87R"
+    array += b"(" + number(1) + shape + kind + b"\x89" + text(pixels.tobytes()) + b"tb"
+    entries = text(b"labels") + b"](" + b"".join(map(number, labels)) + b"e" + text(b"data") + array
+    return b"\x80\x02}(" + text(b"batch_label") + text(b"a batch") + entries + b"u."
+
+
+def tar(files: dict[str, bytes], **options: Any) -> bytes:
+    """Return a tar archive of files; `options` are those of `tarfile.open`."""
+    data = io.BytesIO()
+    with tarfile.open(fileobj=data, **({"mode": "w"} | options)) as archive:
+        for name, content in files.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
+    return data.getvalue()
 
 
 def npz(compressed: bool = False, **arrays: Any) -> bytes:

@@ -4,6 +4,7 @@ import gzip
 import io
 import os
 import struct
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from valid_files import idx, image, npz, zipped
+from valid_files import idx, image, npz, tar, zipped
 
 X = np.zeros((20, 1, 28, 28), np.uint8)
 Y = np.arange(20) % 3
@@ -157,6 +158,22 @@ def sparse_gzip(path: Path) -> None:
     os.truncate(path, 100 << 30)
 
 
+def linked_tar() -> bytes:
+    """Return a tar archive of two classes, one of whose images is a link to a file of the system."""
+    link = tarfile.TarInfo("dog/a.png")
+    link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+    return link.tobuf() + tar({"cat/a.png": image()})
+
+
+def large_tar(path: Path) -> None:
+    """Write a tar archive with an image of 300 MiB, which takes no place on disk."""
+    member = tarfile.TarInfo("cat/a.png")
+    member.size = 300 << 20
+    with path.open("wb") as file:
+        file.write(member.tobuf())
+        file.truncate(member.size + 2048)
+
+
 TABLE = {
     "npz": {
         "objects": (objects(), "x holds object, not numbers"),
@@ -219,6 +236,15 @@ TABLE = {
         ),
         "a folder with a program": (folder(z=EPS), "/cat/z.png as an image; supported formats: PNG"),
         "an empty folder": (lambda path: path.mkdir(), "must contain class folders"),
+        "a tar with an image of 10^9 pixels": (
+            tar({"cat/a.png": image(), "dog/a.png": png(40_000, 25_000)}),
+            ": dog/a.png as an image: .*1000000000 pixels",
+        ),
+        "a tar with a program": (tar({"cat/a.png": image(), "dog/a.png": EPS}), ": dog/a.png as an image; supported"),
+        "a tar with a link out of it": (linked_tar(), "'dog/a.png' is not a plain file: links and devices"),
+        "a tar with 300 MiB of nothing": (large_tar, "cat/a.png has 314,572,800 bytes, more than the limit"),
+        "a tar cut short": (tar({"cat/a.png": image(), "dog/a.png": image()})[:1600], "is cut short"),
+        "a tar without images": (tar({"cat/a.txt": b"", "../../a.png": image()}), "must contain class folders"),
     },
     "image": {
         "10^9 pixels": (png(40_000, 25_000), "1000000000 pixels"),
@@ -290,11 +316,12 @@ def test_an_idx_file_of_another_digest_is_refused_by_a_command(attempt, tmp_path
         ("npz", packed(x=(1 << 24, 1), y=(1 << 24,))),
         ("npz", folder()),
         ("npz", large_folder),
+        ("npz", tar({f"{name}/a.png": image() for name in ("cat", "dog")})),
         ("image", image()),
         ("image", image("GIF", "L")),
         ("idx", idx()),
     ],
-    ids=["npz", "one-hot by truth values", "the most images", "folder", "large folder", "png", "gif", "idx"],
+    ids=["npz", "one-hot by truth values", "the most images", "folder", "large folder", "tar", "png", "gif", "idx"],
 )
 def test_the_file_itself_is_read(attempt, target, content) -> None:
     assert attempt(target, content).kind == "read"

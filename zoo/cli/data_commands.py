@@ -36,14 +36,15 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
 
     Example: zoo data list
     """
-    from bootstrap_core.data.datasets import dataset_names, find_dataset
+    from bootstrap_core.data.datasets import SOURCES, dataset_names, find_dataset
 
     found = {name: find_dataset(name, data_dir=places.data_dir, cache_dir=places.cache_dir) for name in dataset_names()}
     if as_json:
         echo(json_text({name: None if path is None else str(path) for name, path in found.items()}))
         return
     for name, path in found.items():
-        echo(f"{name:<16}{path or 'missing (zoo data pull ' + name + ')'}")
+        source = f"zoo data pull {name}" if SOURCES[name].is_downloadable else "no download: see zoo/README.md"
+        echo(f"{name:<16}{path or f'missing ({source})'}")
 
 
 @data.command("pull", cls=Command)

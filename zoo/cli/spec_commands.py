@@ -16,7 +16,7 @@ from converters.cli.console import (
     refuse_existing,
 )
 from converters.cli.options import PathArgument, Seed, set_option
-from specs.dataset_sources import TRAINING_IMAGES, find_user_data
+from specs.dataset_sources import SOURCES, find_user_data
 from specs.errors import DataError, SnnZooError, SpecError
 from specs.files.given_file import is_text
 from zoo.cli.given_model import complete_specs, print_layers, say_doubts
@@ -87,8 +87,8 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
         find_user_data(recipe.data)
     except DataError as error:
         raise DataError(f"training.data: {error}") from None
-    if n_images := TRAINING_IMAGES.get(recipe.data):
-        recipe.check_images(n_images)
+    if recipe.data in SOURCES:
+        recipe.check_images(SOURCES[recipe.data].n_train)
     recipe.check_own_teacher(fitted=recipe.snn_epochs < recipe.epochs)  # ANN epochs fit the activations
     if recipe.teacher is not None:
         from zoo.runs.training_run import load_teacher

@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from statistics import mean
 
+from specs.dataset_sources import dataset_title
 from specs.training import TrainingSpec
 from specs.words import counted
 from zoo.model_format import ModelFormat
@@ -46,11 +47,12 @@ def sections(card: Card) -> list[Section]:
         "measured": f"{card.date}; {_versions(card.versions)}",
     }
     data, training = card.data, card.training
-    how = {"data": data.name}
+    title = dataset_title(data.name)
+    how = {"data": title}
     if (recipe := training.recipe) is not None:
         epoch = "" if training.epoch is None else f"epoch {training.epoch + 1} of {recipe.epochs}, "
         how = {
-            "data": f"{data.name}: {data.training_images:,} training, {data.validation_images:,} validation images",
+            "data": f"{title}: {data.training_images:,} training, {data.validation_images:,} validation images",
             "split": f"{data.validation_rule} {data.validation_seed}",
             "kept": f"{epoch}{percent(training.validation_accuracy)} on the validation images",
             "recipe": _recipe_words(recipe, training.teacher_revision),
@@ -65,7 +67,7 @@ def sections(card: Card) -> list[Section]:
     return [
         Section("Model", ("", ""), tuple(facts.items()), words=True),
         Section(
-            f"Accuracy on {data.test_images:,} test images, {card.test.engine} engine",
+            f"Accuracy on {data.test_images:,} test images of {title}, {card.test.engine} engine",
             ("T", *map(str, card.test.by_steps), "as ANN"),
             (("%", *(_number(accuracy) for accuracy in (*card.test.by_steps.values(), card.test.ann))),),
         ),

@@ -194,6 +194,16 @@ def test_the_image_stands_to_the_left(tmp_path) -> None:
     assert with_channel.read_bytes() == (tmp_path / "a.gif").read_bytes()
 
 
+def test_a_colour_image_stays_in_colour(tmp_path) -> None:
+    image = torch.tensor([[[1.0, 0.0], [0.0, 0.2]], [[0.0, 1.0], [0.0, 0.4]], [[0.0, 0.0], [1.0, 0.6]]])
+    frame = read_frames(animate(torch.ones(2, 4), tmp_path / "a.gif", image=image))[0]
+    assert squares(frame, 2, 2) == [[(255, 0, 0), (0, 255, 0)], [(0, 0, 255), (51, 102, 153)]]
+    assert squares(frame, 2, 2, left=12 + 256 + 12) == [[AMBER, AMBER], [AMBER, AMBER]]
+    noise = torch.rand(3, 32, 32, generator=torch.Generator().manual_seed(0))
+    shown = read_frames(animate(torch.ones(2, 4), tmp_path / "b.gif", image=noise))[0][12:268:8, 12:268:8]
+    assert abs(shown / 255 - noise.permute(1, 2, 0).numpy()).mean() < 0.1
+
+
 def test_the_bytes_are_deterministic_and_the_animation_loops(tmp_path) -> None:
     spikes = (torch.arange(60).view(6, 10) % 7 == 0).float()
     first = animate(spikes, tmp_path / "a.gif").read_bytes()
@@ -228,7 +238,7 @@ ONES = torch.ones(2, 6)
         (torch.ones(2, 3, 4), "a.gif", {}, "must be one sample"),
         (torch.ones(0, 3), "a.gif", {}, "are empty"),
         (ONES * torch.nan, "a.gif", {}, "not finite"),
-        (ONES, "a.gif", {"image": torch.ones(3, 2, 2)}, r"image \[3, 2, 2\] must be \[H, W\]"),
+        (ONES, "a.gif", {"image": torch.ones(4, 2, 2)}, r"image \[4, 2, 2\] must be \[H, W\]"),
         (ONES, "a.gif", {"image": torch.full((2, 2), 255.0)}, "must lie in 0..1"),
         (ONES, "a.gif", {"image": torch.full((2, 2), torch.nan)}, "must lie in 0..1"),
     ],

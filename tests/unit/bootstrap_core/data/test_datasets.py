@@ -1,4 +1,4 @@
-"""Datasets: search, downloads from a loopback server, the IDX parser and hostile files, the sample, the split."""
+"""Datasets: search, downloads from a loopback server, the formats of files, the sample."""
 
 import gzip
 import hashlib
@@ -10,23 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch.utils.data import DataLoader
+from valid_files import cifar_pickle, image, tar
 
-from bootstrap_core.data import datasets
-from bootstrap_core.data.datasets import (
-    SOURCES,
-    DatasetSource,
-    Split,
-    check_split,
-    dataset_names,
-    find_dataset,
-    load_dataset,
-    parse_idx,
-    pull_dataset,
-    read_idx,
-    train_validation_split,
-)
-from specs.dataset_sources import TRAINING_IMAGES
+from bootstrap_core.data import datasets, idx_files
+from bootstrap_core.data.datasets import SOURCES, dataset_names, find_dataset, load_dataset, pull_dataset
+from specs.dataset_sources import DatasetFiles, DatasetSource, FileFormat
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.files.download import cache_folder
 
@@ -49,7 +37,8 @@ def make_contents(n_train: int = 6, n_test: int = 4) -> dict[str, bytes]:
 
 def make_registry(contents: dict[str, bytes]) -> dict[str, DatasetSource]:
     sha256 = {file: hashlib.sha256(data).hexdigest() for file, data in contents.items()}
-    return {"tiny": DatasetSource("tiny", "Tiny", ("a", "b", "c"), ("http://mirror.invalid",), sha256)}
+    files = DatasetFiles(FileFormat.IDX, sha256, folder="Tiny/raw", mirrors=("http://mirror.invalid",))
+    return {"tiny": DatasetSource("tiny", "Tiny", ("a", "b", "c"), (1, 28, 28), 6, (files,), "its four idx files")}
 
 
 CONTENTS = make_contents()
@@ -84,14 +73,14 @@ def server(web):
 
 
 def test_names() -> None:
-    assert dataset_names() == ("fashion-mnist", "mnist", "mnist-sample") == tuple(TRAINING_IMAGES)
-    assert len(load_dataset("mnist-sample").train) == TRAINING_IMAGES["mnist-sample"]
+    assert dataset_names() == ("cifar-10", "cifar-10-jpeg", "fashion-mnist", "mnist", "mnist-sample")
+    assert len(load_dataset("mnist-sample").train) == SOURCES["mnist-sample"].n_train
 
 
 def test_unknown_name_lists_the_known() -> None:
     for function in (load_dataset, find_dataset, pull_dataset):
-        with pytest.raises(DataError, match="unknown dataset 'cifar'; known: fashion-mnist, mnist, mnist-sample"):
-            function("cifar")
+        with pytest.raises(DataError, match=r"unknown dataset 'cifar10'; known: cifar-10, .*, mnist-sample; did"):
+            function("cifar10")
 
 
 @pytest.mark.parametrize("place", ["tiny", "Tiny/raw", "."])
@@ -161,7 +150,7 @@ def test_not_found_names_every_place_and_the_way_out(tmp_path: Path, monkeypatch
 def test_a_folder_of_another_dataset_s_files_is_passed_over(tmp_path) -> None:
     """Files of different datasets have the same names."""
     other = make_contents(n_test=5)
-    registry = {**REGISTRY, "other": replace(make_registry(other)["tiny"], name="other", torchvision_folder="Other")}
+    registry = {**REGISTRY, "other": replace(make_registry(other)["tiny"], name="other")}
     flat, cache = write(tmp_path / "flat"), tmp_path / "cache"
     found = {name: partial(find_dataset, name, data_dir=flat, cache_dir=cache, registry=registry) for name in registry}
     assert (found["tiny"](), found["other"]()) == (flat, None)
@@ -178,7 +167,7 @@ def test_other_bytes_name_the_file_and_both_digests(tmp_path: Path, gz: bool) ->
     write(tmp_path, changed, gz=gz)
     with pytest.raises(IntegrityError) as caught:
         load_dataset("tiny", data_dir=tmp_path, registry=REGISTRY)
-    for words in (FILES[2], REGISTRY["tiny"].sha256[FILES[2]], hashlib.sha256(changed[FILES[2]]).hexdigest()):
+    for words in (FILES[2], REGISTRY["tiny"].forms[0].sha256[FILES[2]], hashlib.sha256(changed[FILES[2]]).hexdigest()):
         assert words in str(caught.value)
 
 
@@ -194,7 +183,7 @@ def test_other_bytes_name_the_file_and_both_digests(tmp_path: Path, gz: bool) ->
 def test_splits_that_do_not_fit_together_are_refused(tmp_path: Path, file: str, values: np.ndarray) -> None:
     contents = CONTENTS | {file: idx(values)}
     write(tmp_path, contents)
-    with pytest.raises(IntegrityError, match="expected N images"):
+    with pytest.raises(IntegrityError, match=r"expected (N images|labels below 3)"):
         load_dataset("tiny", data_dir=tmp_path, registry=make_registry(contents))
 
 
@@ -214,7 +203,8 @@ def test_download_fills_the_cache_once(tmp_path: Path, server) -> None:
 
 
 def test_the_dataset_s_own_mirrors_are_the_default(tmp_path: Path, server) -> None:
-    registry = {"tiny": replace(REGISTRY["tiny"], mirrors=(f"{server.url}/tiny",))}
+    tiny = REGISTRY["tiny"]
+    registry = {"tiny": replace(tiny, forms=(replace(tiny.forms[0], mirrors=(f"{server.url}/tiny",)),))}
     assert pull_dataset("tiny", cache_dir=tmp_path, registry=registry) == tmp_path / "data" / "tiny"
     with pytest.raises(DataError, match="no mirror has it"):  # an empty list is not "the default"
         pull_dataset("tiny", cache_dir=tmp_path / "other", mirrors=[], registry=registry)
@@ -246,6 +236,7 @@ def test_damaged_download_leaves_nothing_and_the_next_mirror_serves(
     tmp_path: Path, server, monkeypatch: pytest.MonkeyPatch, damage: object, words: str
 ) -> None:
     assert callable(damage)
+    monkeypatch.setattr(idx_files, "DATASET_FILE_BYTES", 2**17)
     monkeypatch.setattr(datasets, "DATASET_FILE_BYTES", 2**17)
     bad = write(server.folder / "bad") / f"{FILES[0]}.gz"
     bad.write_bytes(damage(bad.read_bytes()))
@@ -294,80 +285,100 @@ def test_a_cache_that_cannot_be_written_is_named(tmp_path: Path, server) -> None
 def test_shipped_sources_are_complete() -> None:
     for name, source in SOURCES.items():
         assert source.name == name
-        assert tuple(source.sha256) == FILES
-        assert all(len(bytes.fromhex(digest)) == 32 for digest in source.sha256.values())
         assert len(set(source.classes)) == 10
-        assert source.mirrors[0].startswith("https://")
+        for files in source.forms:
+            assert all(len(bytes.fromhex(digest)) == 32 for digest in files.sha256.values())
+            assert all(mirror.startswith("https://") for mirror in files.mirrors[:1])
+            assert files.format is not FileFormat.IDX or tuple(files.sha256) == FILES
+    assert [name for name, source in SOURCES.items() if not source.is_downloadable] == ["cifar-10-jpeg", "mnist-sample"]
 
 
-# --- idx files
+# --- CIFAR-10
+
+PIXELS = np.random.default_rng(1).integers(0, 256, (12, 3 * 4 * 5), np.uint8)
+LABELS = np.arange(12) % 3
+BATCHES = (*(f"data_batch_{i}" for i in range(1, 6)), "test_batch")
+BINARY = {
+    f"{name}.bin": b"".join(bytes([LABELS[i], *PIXELS[i]]) for i in (2 * n, 2 * n + 1))
+    for n, name in enumerate(BATCHES)
+}
+PICKLED = {
+    name: cifar_pickle(LABELS[2 * n : 2 * n + 2].tolist(), PIXELS[2 * n : 2 * n + 2]) for n, name in enumerate(BATCHES)
+}
+FORMS = {
+    "cifar-10-batches-bin": BINARY,
+    "cifar-10-batches-py": PICKLED,
+    "tiny-binary.tar.gz": tar({f"cifar-10-batches-bin/{name}": data for name, data in BINARY.items()}, mode="w:gz"),
+    "tiny-python.tar.gz": tar({f"cifar-10-batches-py/{name}": data for name, data in PICKLED.items()}, mode="w:gz"),
+}
 
 
-def test_reads_dimensions_in_order(tmp_path: Path) -> None:
-    values = np.arange(24, dtype=np.uint8).reshape(2, 3, 4)
-    (tmp_path / "file").write_bytes(gzip.compress(idx(values)))  # recognised by content, not by name
-    np.testing.assert_array_equal(read_idx(tmp_path / "file").numpy(), values)
+def cifar(forms: dict[str, dict[str, bytes] | bytes] = FORMS, mirror: str = "") -> dict[str, DatasetSource]:
+    """Return a registry of a tiny dataset in the forms of CIFAR-10."""
+    found = []
+    for name, content in forms.items():
+        files = {name: content} if isinstance(content, bytes) else content
+        format = FileFormat.CIFAR_BINARY if "bin" in name else FileFormat.CIFAR_PYTHON
+        sha256 = {file: hashlib.sha256(data).hexdigest() for file, data in files.items()}
+        mirrors = (mirror,) if mirror and name == "tiny-binary.tar.gz" else ()
+        found.append(DatasetFiles(format, sha256, "" if isinstance(content, bytes) else name, mirrors))
+    return {"tiny": DatasetSource("tiny", "Tiny", ("a", "b", "c"), (3, 4, 5), 10, tuple(found), "its archive")}
 
 
-GOOD = idx(np.arange(6, dtype=np.uint8).reshape(2, 3))
+@pytest.mark.parametrize("place", ["", "tiny"])
+@pytest.mark.parametrize("form", FORMS)
+def test_cifar_is_the_same_in_all_its_forms(tmp_path: Path, form: str, place: str) -> None:
+    content, folder = FORMS[form], tmp_path / place
+    for file, data in ({form: content} if isinstance(content, bytes) else content).items():
+        path = folder / file if isinstance(content, bytes) else folder / form / file
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(data)
+    dataset = load_dataset("tiny", data_dir=tmp_path, offline=True, registry=cifar())
+    images = torch.from_numpy(PIXELS).reshape(12, 3, 4, 5)
+    assert torch.equal(dataset.train.images, images[:10])
+    assert torch.equal(dataset.test.images, images[10:])
+    assert dataset.train.labels.tolist() + dataset.test.labels.tolist() == LABELS.tolist()
 
 
-@pytest.mark.parametrize(
-    ("data", "words"),
-    [
-        (b"", "nothing"),
-        (GOOD[:3], "not an idx file"),
-        (b"\x01" + GOOD[1:], "not an idx file"),
-        (GOOD[:2] + b"\x0d" + GOOD[3:], "00 00 0d"),  # floats
-        (GOOD[:3] + b"\x00" + GOOD[4:], "0 dimensions"),
-        (GOOD[:3] + b"\xff" + GOOD[4:], "255 dimensions"),
-        (GOOD[:7], "damaged idx header"),
-        (GOOD[:-1], "takes 18 bytes, the file has 17"),
-        (GOOD + b"\0", "takes 18 bytes, the file has 19"),
-        (bytes([0, 0, 8, 3]) + b"\xff" * 12 + bytes(100), "4294967295, 4294967295, 4294967295"),
-        (bytes([0, 0, 8, 3]) + struct.pack(">3I", 2**31, 2**31, 4), "the file has 16"),  # 2**64 bytes: 0 after a wrap
-        (bytes([0, 0, 8, 3]) + struct.pack(">3I", 0, 28, 28), r"shape \[0, 28, 28\]"),
-        (b"\x1f\x8b" + bytes(20), "damaged gzip"),
-        (gzip.compress(GOOD, mtime=0)[:-1], "truncated gzip"),
-        (gzip.compress(GOOD, mtime=0) + b"x", "1 bytes follow"),
-        (gzip.compress(GOOD, mtime=0)[:-8] + bytes(8), "damaged gzip"),  # checksum
-    ],
-)
-def test_hostile_file_is_refused_by_name(tmp_path: Path, data: bytes, words: str) -> None:
-    path = tmp_path / "hostile-idx"
-    path.write_bytes(data)
-    with pytest.raises(IntegrityError, match=words) as caught:
-        read_idx(path)
-    assert str(path) in str(caught.value)
+def test_cifar_is_downloaded_as_an_archive_and_verified(tmp_path: Path, web) -> None:
+    archive = FORMS["tiny-binary.tar.gz"]
+    (web.folder / "tiny-binary.tar.gz").write_bytes(archive[:-20] + bytes(20))
+    load = partial(load_dataset, "tiny", cache_dir=tmp_path / "cache", registry=cifar(mirror=web.url))
+    with pytest.raises(DataError, match=r"no mirror has it intact\n.*tiny-binary.tar.gz: sha256 is"):
+        load()
+    (web.folder / "tiny-binary.tar.gz").write_bytes(archive)
+    assert len(load().train) == 10
+    assert (tmp_path / "cache" / "data" / "tiny" / "tiny-binary.tar.gz").read_bytes() == archive
+    load(offline=True)
 
 
-def test_gzip_bomb_is_refused_without_unpacking_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(datasets, "DATASET_FILE_BYTES", 10_000)
-    path = tmp_path / "bomb.gz"
-    path.write_bytes(gzip.compress(idx(np.zeros(10_000, np.uint8))))
-    assert path.stat().st_size < 200
-    with pytest.raises(IntegrityError, match="decompresses to more than the limit of 10000"):
-        read_idx(path)
-    path.write_bytes(gzip.compress(idx(np.zeros(10_000 - 8, np.uint8))))  # exactly the limit
-    assert len(read_idx(path)) == 9992
+def test_a_dataset_without_a_mirror_says_where_it_comes_from(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"lacks cifar-10-jpeg\.tar\n(.|\n)*Put cifar-10-jpeg\.tar \(zoo/README"):
+        load_dataset("cifar-10-jpeg", cache_dir=tmp_path)
+    with pytest.raises(DataError, match=r"cifar-10-jpeg cannot be downloaded; zoo/README\.md says"):
+        pull_dataset("cifar-10-jpeg", cache_dir=tmp_path)
 
 
-def test_large_plain_file_is_refused_before_it_is_read(tmp_path: Path) -> None:
-    path = tmp_path / "large"
-    with path.open("wb") as file:
-        file.truncate(datasets.DATASET_FILE_BYTES + 1)  # sparse
-    with pytest.raises(IntegrityError, match="more than the limit"):
-        read_idx(path)
+# --- Tar archives of class folders
 
 
-def test_a_file_that_cannot_be_read_is_a_data_error(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read"):
-        read_idx(tmp_path)
+def class_tar(classes: str = "abc") -> bytes:
+    names = (f"{part}/{name}/{i}.png" for part in ("train", "test") for name in classes for i in range(2))
+    return tar({name: image(size=(4, 5)) for name in names})
 
 
-def test_parse_names_what_it_parses() -> None:
-    with pytest.raises(IntegrityError, match=r"^labels: "):
-        parse_idx(b"", what="labels")
+def test_a_named_tar_of_class_folders_is_verified(tmp_path: Path) -> None:
+    files = DatasetFiles(FileFormat.CLASS_FOLDERS, {"tiny.tar": hashlib.sha256(class_tar()).hexdigest()})
+    source = DatasetSource("tiny", "Tiny", ("a", "b", "c"), (3, 5, 4), 6, (files,))
+    load = partial(load_dataset, "tiny", data_dir=tmp_path, offline=True)
+    (tmp_path / "tiny.tar").write_bytes(class_tar())
+    dataset = load(registry={"tiny": source})
+    assert (dataset.train.images.shape, dataset.test.labels.tolist()) == ((6, 3, 5, 4), [0, 0, 1, 1, 2, 2])
+    with pytest.raises(IntegrityError, match="expected folders train and test of the classes a, c, b"):
+        load(registry={"tiny": replace(source, classes=("a", "c", "b"))})
+    (tmp_path / "tiny.tar").write_bytes(class_tar("abd"))
+    with pytest.raises(IntegrityError, match="sha256 is"):
+        load(registry={"tiny": source})
 
 
 # --- The embedded sample
@@ -405,117 +416,3 @@ def test_sample_is_found_and_needs_no_pull() -> None:
     assert found is not None
     assert found.is_file()
     assert pull_dataset("mnist-sample", mirrors=[]) == found
-
-
-# --- Splits
-
-
-def make_split(class_sizes: list[int]) -> Split:
-    """Return a split whose images contain their own numbers, so that a wrong pairing shows."""
-    labels = torch.cat([torch.full((n,), label) for label, n in enumerate(class_sizes)])
-    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
-    numbers = torch.arange(len(labels), dtype=torch.uint8)
-    return Split(numbers[:, None, None, None].expand(-1, 1, 28, 28), labels)
-
-
-def numbers(split: Split) -> list[int]:
-    return split.images[:, 0, 0, 0].tolist()
-
-
-def test_a_split_is_a_dataset_of_torch() -> None:
-    split = load_dataset("mnist-sample").train.take(slice(0, 7))
-    batches = list(DataLoader(split, batch_size=4))
-    assert [len(labels) for _, labels in batches] == [4, 3]
-    assert torch.equal(torch.cat([images for images, _ in batches]), split.images)
-    assert torch.equal(torch.cat([labels for _, labels in batches]), split.labels)
-    assert sum(1 for _ in split) == 7
-
-
-def test_labels_that_count_from_1_are_explained() -> None:
-    split = make_split([3, 4])
-    with pytest.raises(DataError, match=r"label 2: the network has 2 classes.* 0 to 1; if the labels count from 1"):
-        check_split(replace(split, labels=split.labels + 1), 2)
-    with pytest.raises(DataError, match=r"0 to 0$"):
-        check_split(split, 1)
-
-
-@pytest.mark.parametrize("chosen", [slice(2, 5), [5, 0, 2], torch.tensor([5, 0, 2]), torch.arange(7) % 3 == 1, []])
-def test_an_index_of_several_returns_matching_images_and_labels(chosen) -> None:
-    split = make_split([3, 4])
-    images, labels = split[chosen]
-    assert torch.equal(images, split.images[chosen])
-    assert torch.equal(labels, split.labels[chosen])
-
-
-@pytest.mark.parametrize("chosen", [2, -5, np.int64(2), torch.tensor(2)])
-def test_an_index_of_one_returns_an_image_and_its_label(chosen) -> None:
-    split = make_split([3, 4])
-    image, label = split[chosen]
-    assert torch.equal(image, split.images[2])
-    assert label == split.labels[2]
-
-
-def test_take_keeps_the_order_and_the_pairs() -> None:
-    split = make_split([3, 4])
-    for indices in ([5, 0, 2], torch.tensor([5, 0, 2])):
-        taken = split.take(indices)
-        assert numbers(taken) == [5, 0, 2]
-        assert taken.labels.tolist() == split.labels[[5, 0, 2]].tolist()
-    assert numbers(split.take(slice(2, 4))) == [2, 3]
-
-
-def test_validation_split_is_stratified_and_disjoint() -> None:
-    split = make_split([40, 20, 60])
-    train, validation = train_validation_split(split, n_validation=30, seed=0)
-    assert validation.labels.bincount().tolist() == [10, 5, 15]
-    assert train.labels.bincount().tolist() == [30, 15, 45]
-    assert sorted(numbers(train) + numbers(validation)) == list(range(120))
-    for part in (train, validation):
-        assert numbers(part) == sorted(numbers(part))
-        assert part.labels.tolist() == split.labels[numbers(part)].tolist()
-
-
-@pytest.mark.parametrize(("n_validation", "expected"), [(1, [1, 0, 0]), (4, [2, 1, 1]), (9, [4, 3, 2])])
-def test_validation_shares_round_by_largest_remainder(n_validation: int, expected: list[int]) -> None:
-    # Exact shares: 0.4 0.4 0.2; 1.6 1.6 0.8; 3.6 3.6 1.8. Of equal remainders, the lower class is rounded up
-    _, validation = train_validation_split(make_split([4, 4, 2]), n_validation=n_validation, seed=0)
-    assert validation.labels.bincount(minlength=3).tolist() == expected
-
-
-def test_validation_split_depends_on_the_seed_alone() -> None:
-    split = make_split([50, 50])
-    before = torch.get_rng_state()
-    first, again, other = (numbers(train_validation_split(split, n_validation=20, seed=s)[1]) for s in (3, 3, 4))
-    assert first == again
-    assert first != other
-    assert torch.equal(before, torch.get_rng_state())
-
-
-@pytest.mark.parametrize("n_validation", [-1, 0, 10, 11])
-def test_validation_split_refuses_to_leave_a_part_empty(n_validation: int) -> None:
-    with pytest.raises(DataError, match=f"n_validation = {n_validation} must be from 1 to 9"):
-        train_validation_split(make_split([10]), n_validation=n_validation, seed=0)
-
-
-@pytest.mark.parametrize(
-    ("images", "labels"),
-    [
-        (torch.zeros(2, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64)),
-        (torch.zeros(2, 1, 28, 28), torch.zeros(2, dtype=torch.int64)),
-        (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64)),
-        (torch.zeros(2, 1, 28, 28, dtype=torch.uint8), torch.zeros(2, dtype=torch.uint8)),
-    ],
-)
-def test_split_refuses_other_shapes_and_dtypes(images: torch.Tensor, labels: torch.Tensor) -> None:
-    with pytest.raises(DataError, match="must be"):
-        Split(images, labels)
-
-
-@pytest.mark.parametrize("arrays", [{"images"}, {"labels"}])
-def test_split_refuses_arrays_and_tells_what_makes_tensors_of_them(arrays: set[str]) -> None:
-    numbers = {"images": torch.zeros(2, 1, 28, 28, dtype=torch.uint8), "labels": torch.zeros(2, dtype=torch.int64)}
-    given = {name: tensor.numpy() if name in arrays else tensor for name, tensor in numbers.items()}
-    with pytest.raises(
-        DataError, match=f"{arrays.pop()} must be a tensor, not a ndarray: convert with torch.as_tensor"
-    ):
-        Split(**given)

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from valid_files import tar
 
 from bootstrap_core.data import image_files
 from bootstrap_core.data.image_files import UNLABELLED, load_images
@@ -195,6 +196,59 @@ def test_folders_that_are_none_are_told(tmp_path) -> None:
     (broken / "dark" / "0.png").write_bytes(b"no image")
     with pytest.raises(DataError, match=r"0\.png as an image"):
         load_images(broken)
+
+
+def packed(path: Path, files: dict[str, Path]) -> Path:
+    path.write_bytes(tar({name: file.read_bytes() for name, file in files.items()}))
+    return path
+
+
+def in_folder(path: Path, before: str = "") -> dict[str, Path]:
+    return {f"{before}{file.relative_to(path).as_posix()}": file for file in path.rglob("*.png")}
+
+
+@pytest.mark.parametrize("before", ["", "./", "outer/inner/"])
+def test_a_tar_is_read_like_the_folder_that_is_in_it(before, tmp_path) -> None:
+    folder(tmp_path / "own" / "train")
+    folder(tmp_path / "own" / "test")
+    for path in (tmp_path / "own", tmp_path / "own" / "train"):
+        files = (
+            in_folder(path, before) | {f"{before}notes.txt": path / "dark" / "0.png"} if path.name == "train" else {}
+        )
+        made = packed(tmp_path / f"{path.name}.tar", files or in_folder(path, before))
+        of_folder, of_tar = load_images(path, shape=(3, 4, 4)), load_images(made, shape=(3, 4, 4))
+        assert (of_tar.classes, of_tar.is_drawn) == (of_folder.classes, of_folder.is_drawn)
+        for ours, theirs in ((of_tar.train, of_folder.train), (of_tar.test, of_folder.test)):
+            assert torch.equal(ours.images[:], theirs.images[:])
+            assert torch.equal(ours.labels, theirs.labels)
+
+
+def test_a_large_tar_is_decoded_as_it_is_used(tmp_path, monkeypatch) -> None:
+    files = in_folder(patterns(tmp_path / "own"))
+    expected = load_images(tmp_path / "own").train.images
+    monkeypatch.setattr("bootstrap_core.data.image_files.STORED_FROM", 0)
+    images = load_images(packed(tmp_path / "a.tar", files)).train.images
+    assert isinstance(images, StoredImages)
+    assert torch.equal(images[:], expected)
+
+
+def test_a_tar_without_class_folders_is_refused(tmp_path, monkeypatch) -> None:
+    picture = folder(tmp_path / "own") / "dark" / "0.png"
+    for files in ({}, {"0.png": picture}, {".hidden/0.png": picture}, {"a/0.txt": picture}):
+        with pytest.raises(DataError, match=r"a\.tar must contain class folders with images in each; it has none"):
+            load_images(packed(tmp_path / "a.tar", {"text": picture} | files))
+    with pytest.raises(DataError, match=r"a\.tar has one class, a"):
+        load_images(packed(tmp_path / "a.tar", {"a/0.png": picture}))
+    monkeypatch.setattr("bootstrap_core.data.class_folders.IMAGE_FILE_BYTES", 10)
+    with pytest.raises(DataError, match=r"a\.tar: a/0\.png has .* more than the limit of 10"):
+        load_images(packed(tmp_path / "a.tar", {"a/0.png": picture, "b/0.png": picture}))
+
+
+def test_a_damaged_image_in_a_tar_is_named(tmp_path) -> None:
+    files = in_folder(folder(tmp_path / "own"))
+    files["light/2.png"].write_bytes(b"no image")
+    with pytest.raises(DataError, match=r"cannot read .*a\.tar: light/2\.png as an image"):
+        load_images(packed(tmp_path / "a.tar", files))
 
 
 def patterns(path: Path) -> Path:

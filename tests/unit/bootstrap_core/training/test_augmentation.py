@@ -17,6 +17,7 @@ from bootstrap_core.training.augmentation import (
     erase,
     flip,
     inverse_affine,
+    shift,
     warp_affine,
 )
 from bootstrap_core.training.distributed import Group
@@ -197,7 +198,7 @@ def test_a_parameter_outside_its_range_names_itself(name: str, value: object) ->
 @pytest.mark.parametrize("shape", [(4, 1, 1, 30), (4, 1, 30, 1)])
 def test_numbers_in_a_row_are_no_picture_to_turn(shape: tuple[int, ...]) -> None:
     images = torch.rand(shape)
-    for spec in (AugmentSpec(), AugmentSpec(elastic=0.1, flip=True, erase=0.5)):
+    for spec in (AugmentSpec(), AugmentSpec(elastic=0.1, shift=2, flip=True, erase=0.5)):
         assert torch.equal(augmentation(spec)(images, torch.Generator().manual_seed(0)), images)
 
 
@@ -214,6 +215,19 @@ def test_integer_or_unbatched_images_are_refused(images: Tensor) -> None:
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def test_images_are_shifted_by_whole_pixels_into_zeros() -> None:
+    images = torch.rand(2000, 3, 4, 5) + 1
+    found, seen = shift(images, 2, seeded()), set()
+    for image, moved in zip(images, found, strict=True):
+        padded = F.pad(image, (2, 2, 2, 2))
+        windows = {(y, x): padded[:, y : y + 4, x : x + 5] for y in range(5) for x in range(5)}
+        seen |= {offset for offset, window in windows.items() if torch.equal(window, moved)}
+    assert len(seen) == 25
+    assert ((found == 0).flatten(1).all(1)).sum() == 0
+    centre = (found == images).flatten(1).all(1).float().mean()
+    assert 1 / 25 - 0.02 < centre < 1 / 25 + 0.02
 
 
 def test_half_of_the_images_are_flipped_left_to_right() -> None:
@@ -265,6 +279,7 @@ def test_all_that_is_asked_for_is_done_and_nothing_else() -> None:
     assert augmentation(AugmentSpec(**plain))(images, seeded()) is images
     for one, function in (
         ({"degrees": 10}, lambda x, g: RandomAffine(10, 0, (1, 1), 0)(x, g)),
+        ({"shift": 3}, lambda x, g: shift(x, 3, g)),
         ({"flip": True}, flip),
         ({"elastic": 0.05}, lambda x, g: bend(x, 0.05, g)),
         ({"erase": 0.25}, lambda x, g: erase(x, 0.25, g)),
@@ -272,7 +287,7 @@ def test_all_that_is_asked_for_is_done_and_nothing_else() -> None:
         assert torch.equal(augmentation(AugmentSpec(**plain | one))(images, seeded()), function(images, seeded()))
 
 
-@pytest.mark.parametrize("options", [{}, {"flip": True}, {"elastic": 0.05}, {"erase": 0.25}])
+@pytest.mark.parametrize("options", [{}, {"shift": 3}, {"flip": True}, {"elastic": 0.05}, {"erase": 0.25}])
 def test_processes_that_share_a_batch_make_its_images(options) -> None:
     augment = augmentation(AugmentSpec(**options))
     images = torch.rand(7, 1, 8, 9, generator=torch.Generator().manual_seed(0))

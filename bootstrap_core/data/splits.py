@@ -1,0 +1,169 @@
+"""Images with their class numbers: splits, datasets of a training and a test split, and validation splits."""
+
+import reprlib
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.data.stored_images import StoredImages
+from bootstrap_core.pictures import figure, image_uri
+from specs.dataset_sources import dataset_title
+from specs.arguments import check_type
+from specs.errors import DataError
+from specs.outline import few_lines
+from specs.words import counted
+
+__all__ = ["Dataset", "Split", "check_split", "hint_from_one", "train_validation_split"]
+
+SHOWN_IMAGES, SHOWN_WIDTH = 20, 56
+"""Number of images that a notebook shows of a split, and their width there in pixels."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Images uint8 [N, C, H, W], 0 black to 255 white, and their class numbers, int64 [N].
+
+    Images larger than memory stay in their file; `images[...]` returns a tensor in both cases.
+
+    Raises `DataError` for other shapes or dtypes, or for NumPy arrays.
+    """
+
+    images: Tensor | StoredImages
+    labels: Tensor
+
+    def __post_init__(self) -> None:
+        for name, value in (("images", self.images), ("labels", self.labels)):
+            wanted, advice = f"{name} must be a tensor", "convert with torch.as_tensor"
+            check_type(value, (Tensor, StoredImages), wanted, advice=advice, error=DataError)
+        found = f"{self.images.dtype} {list(self.images.shape)}"
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
+            raise DataError(f"images must be uint8 [{len(self.labels)}, C, H, W], not {found}")
+        if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
+            raise DataError(f"labels must be int64 [N], not {self.labels.dtype} {list(self.labels.shape)}")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __repr__(self) -> str:
+        of = f", labels {int(self.labels.min())} to {int(self.labels.max())}" if len(self) else ""
+        return f"Split of {len(self):,} images, uint8 {list(self.images.shape[1:])}{of}"
+
+    def _repr_html_(self) -> str:
+        """Return pictures of the first images with their class numbers, for a notebook."""
+        return "".join(
+            figure(image_uri(image), str(int(label)), width=SHOWN_WIDTH)
+            for image, label in zip(*self[:SHOWN_IMAGES], strict=True)
+        )
+
+    def __getitem__(self, index: int | slice | list[int] | Tensor) -> tuple[Tensor, Tensor]:
+        """Return an image, uint8 `[C, H, W]`, and its class number, as torch's `DataLoader` expects.
+
+        For a slice, a list or a tensor, return images `[n, C, H, W]` and class numbers `[n]`.
+
+        >>> from bootstrap_core import load_dataset
+        >>> images, labels = load_dataset("mnist-sample").test[:3]
+        >>> images.shape, labels.shape
+        (torch.Size([3, 1, 28, 28]), torch.Size([3]))
+        """
+        labels = self.labels[index]
+        images = self.images[index if labels.ndim else [int(index)]]  # type: ignore[index,arg-type]
+        return (images if labels.ndim else images[0]), labels
+
+    def pixels(self, indices: Tensor) -> Tensor:
+        """Return images uint8 `[n, C, H, W]` for indices int64 `[n]`; faster than `images[indices]`."""
+        images = self.images
+        return images[indices] if isinstance(images, StoredImages) else images.index_select(0, indices)
+
+    def take(self, indices: Tensor | list[int] | slice) -> "Split":
+        """Return the images and labels at `indices`, in this order.
+
+        A slice shares memory. Indices copy the images, unless these are stored in a file: then only indices are kept.
+
+        >>> from bootstrap_core import load_dataset
+        >>> len(load_dataset("mnist-sample").test.take(slice(0, 10)))
+        10
+        """
+        images = self.images
+        return Split(
+            images.take(indices) if isinstance(images, StoredImages) else images[indices], self.labels[indices]
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Training and test images of a named dataset.
+
+    Attributes:
+        name: name of the dataset, or its path.
+        train, test: training and test images.
+        classes: names of the classes.
+        source: where the data came from, for people.
+        is_sample: True for a small part of the real dataset; results on it must say so.
+        is_drawn: True if the test images were drawn at random from all images.
+    """
+
+    name: str
+    train: Split
+    test: Split
+    classes: tuple[str, ...]
+    source: str
+    is_sample: bool = False
+    is_drawn: bool = False
+
+    @property
+    def title(self) -> str:
+        """Name of the dataset for people."""
+        return dataset_title(self.name)
+
+    def __repr__(self) -> str:
+        lines = [f"{len(self.classes)} classes: {reprlib.repr(self.classes)}", f"train: {self.train}"]
+        return few_lines(f"Dataset {self.name!r}", [*lines, f"test: {self.test}"])
+
+
+def check_split(split: object, n_classes: int) -> None:
+    """Raise `DataError` unless `split` is a `Split` and its labels are from 0 to `n_classes` - 1."""
+    advice = "pass its train or its test" if isinstance(split, Dataset) else ""
+    check_type(split, Split, "images and labels must be a Split", advice=advice, error=DataError)
+    assert isinstance(split, Split)
+    least, most = map(int, split.labels.aminmax()) if len(split) else (0, 0)
+    if least < 0 or most >= n_classes:
+        wrong = most if 0 <= least < n_classes else least
+        raise DataError(
+            f"label {wrong}: the network has {counted(n_classes, 'class')}, so labels must be from 0 to "
+            f"{n_classes - 1}{hint_from_one(least, most, n_classes)}"
+        )
+
+
+def hint_from_one(least: int, most: int, n_classes: int) -> str:
+    """Return the end of a message on labels beyond the classes: advice if they seem to count from 1."""
+    return "; if the labels count from 1, subtract 1" if least == 1 and most == n_classes else ""
+
+
+def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tuple[Split, Split]:
+    """Set aside `n_validation` images; return (train, validation), each in the original order.
+
+    Stratified: each class contributes its share of `n_validation`, rounded so that the total is exact (largest
+    remainders). The choice within a class depends on `seed` alone. Raises `DataError` unless
+    0 < n_validation < len(split).
+
+    >>> from bootstrap_core import load_dataset
+    >>> train, validation = train_validation_split(load_dataset("mnist-sample").train, n_validation=200, seed=0)
+    >>> len(train), validation.labels.bincount().unique().tolist()
+    (1800, [20])
+    """
+    if not 0 < n_validation < len(split):
+        raise DataError(
+            f"n_validation = {n_validation} must be from 1 to {len(split) - 1}, as there are {len(split)} images"
+        )
+    class_sizes = split.labels.bincount()
+    whole, remainders = (n_validation * class_sizes) // len(split), (n_validation * class_sizes) % len(split)
+    by_remainder = remainders.argsort(descending=True, stable=True)
+    whole[by_remainder[: n_validation - int(whole.sum())]] += 1
+
+    generator = torch.Generator().manual_seed(seed)
+    is_validation = torch.zeros(len(split), dtype=torch.bool)
+    for label, n_taken in enumerate(whole.tolist()):
+        members = (split.labels == label).nonzero().flatten()
+        is_validation[members[torch.randperm(len(members), generator=generator)[:n_taken]]] = True
+    return split.take(~is_validation), split.take(is_validation)
