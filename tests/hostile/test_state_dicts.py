@@ -7,7 +7,7 @@ import pytest
 import safetensors.torch
 import torch
 
-from converters.formats.file_kind import EXPORT_ADVICE
+from converters.formats.export_advice import EXPORT_ADVICE
 from converters.weight_norm.file_migration import migrate_file
 from specs import ConversionError, IntegrityError
 

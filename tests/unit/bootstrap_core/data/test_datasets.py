@@ -15,6 +15,7 @@ from torch.utils.data import DataLoader
 from bootstrap_core.data import datasets
 from bootstrap_core.data.datasets import (
     SOURCES,
+    Dataset,
     DatasetSource,
     Split,
     check_split,
@@ -489,6 +490,18 @@ def test_validation_split_depends_on_the_seed_alone() -> None:
     assert first == again
     assert first != other
     assert torch.equal(before, torch.get_rng_state())
+
+
+def test_a_limited_dataset_has_each_class_with_its_share() -> None:
+    dataset = Dataset("a", make_split([6]), make_split([40, 20, 60]), ("x", "y", "z"), "here")
+    some = dataset.limited(30)
+    assert some.test.labels.bincount().tolist() == [10, 5, 15]
+    assert some.test.labels.tolist() == dataset.test.labels[numbers(some.test)].tolist()
+    assert numbers(some.test) == numbers(dataset.limited(30).test) != list(range(30))
+    assert some.train is dataset.train
+    assert (some.drawn_from, dataset.limited(120).drawn_from, dataset.limited(None).drawn_from) == (120, None, None)
+    assert some.limit_note == "scored on 30 of the 120 test images, each class with its share"
+    assert dataset.limit_note is None
 
 
 @pytest.mark.parametrize("n_validation", [-1, 0, 10, 11])
