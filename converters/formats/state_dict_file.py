@@ -43,6 +43,7 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 
 LEGACY_PICKLES = 4
 """Pickles before the tensors in a file of torch 1.5 or older: magic number, version, system, state dict."""
+TENSORS_ALONE = 'save only the tensors in the program that made it: torch.save(model.state_dict(), "model.pt")'
 MODULE_ATTRIBUTES = (b"_parameters", b"_buffers", b"_modules")
 """Attributes of every torch module, by which a pickle of one is told from one of another object."""
 
@@ -290,11 +291,10 @@ def _unpickle(path: Path) -> Any:
             if is_outer and all(attribute in pickle.content for attribute in MODULE_ATTRIBUTES):
                 needs_script = b"__main__" in pickle.content
                 kind = ForeignModel.MODULE_OF_SCRIPT if needs_script else ForeignModel.MODULE
-                raise UnsupportedError(export_advice(kind, path, detail=f" ({name})")) from None
+                raise UnsupportedError(export_advice(kind, path, detail=f" ({name}; {TENSORS_ALONE})")) from None
             raise UnsupportedError(
-                f"{path} holds Python objects ({name}), not only tensors, and loading them would run its code; save "
-                'only the tensors in the program that made it: torch.save(model.state_dict(), "model.pt")\n'
-                f"{EXPORT_ADVICE}"
+                f"{path} holds Python objects ({name}), not only tensors, and loading them would run its code; "
+                f"{TENSORS_ALONE}\n{EXPORT_ADVICE}"
             ) from None
         # Keep torch's finding, without its advice to load with weights_only=False.
         found = re.search(r"WeightsUnpickler error:\s*(.+)", text) or re.match("(.+)", text)
