@@ -100,11 +100,11 @@ def kind_of_file(path: Path) -> FileKind:
 def _kind_of_hdf5(path: Path) -> FileKind:
     with open_hdf5(path) as root:
         names = root.names
+        if "layer" in names:
+            return FileKind.NETX
+        if "node" in names:
+            return FileKind.NIR
         version = root.attribute("keras_version")
-    if "layer" in names:
-        return FileKind.NETX
-    if "node" in names:
-        return FileKind.NIR
     if "model_weights" in names:
         raise UnsupportedError(export_advice(_keras_of(version or ""), path))
     if version is not None or {"layers", "vars"} <= set(names):
