@@ -11,11 +11,12 @@ BENCH_OPTIONS ?=
 FORMAT ?=
 EXECUTIONS ?= 20000
 SECONDS ?= 600
+TF_PYTHON ?=
 PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-engines check-migrate check-netx check-nir check-onnx check-kills train notebook docs docs-api wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-engines check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -132,6 +133,9 @@ check-nir: install  ## Exchange NIR files with others: make check-nir PEER_PYTHO
 
 check-onnx: install  ## Import a folder of ONNX files, score them on MNIST: make check-onnx ONNX_FOLDER=... DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_onnx.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)")
+
+check-exporters: install  ## Run the commands that convert advises for files of other programs: make check-exporters TF_PYTHON=...
+	$(BIN)/python tests/benchmarks/check_exporters.py $(if $(TF_PYTHON),--tensorflow "$(TF_PYTHON)")
 
 check-kills: install  ## kill -9 at 100 random moments of zoo pull, publish and train, and of convert
 	$(BIN)/python tests/benchmarks/check_kills.py $(BENCH_OPTIONS)

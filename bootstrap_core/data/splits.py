@@ -1,15 +1,15 @@
 """Images with their class numbers: splits, datasets of a training and a test split, and validation splits."""
 
 import reprlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from bootstrap_core.data.stored_images import StoredImages
 from bootstrap_core.pictures import figure, image_uri
-from specs.dataset_sources import dataset_title
 from specs.arguments import check_type
+from specs.dataset_sources import dataset_title
 from specs.errors import DataError
 from specs.outline import few_lines
 from specs.words import counted
@@ -101,6 +101,7 @@ class Dataset:
         source: where the data came from, for people.
         is_sample: True for a small part of the real dataset; results on it must say so.
         is_drawn: True if the test images were drawn at random from all images.
+        drawn_from: number of test images before `limited` drew some of them; None if `test` has all.
     """
 
     name: str
@@ -110,11 +111,33 @@ class Dataset:
     source: str
     is_sample: bool = False
     is_drawn: bool = False
+    drawn_from: int | None = None
 
     @property
     def title(self) -> str:
         """Name of the dataset for people."""
         return dataset_title(self.name)
+
+    def limited(self, n_test: int | None) -> "Dataset":
+        """Return the dataset with at most `n_test` test images, each class with its share; None keeps all.
+
+        The same images are drawn each time.
+
+        >>> from bootstrap_core import load_dataset
+        >>> load_dataset("mnist-sample").limited(50).test.labels.bincount().tolist()
+        [5, 5, 5, 5, 5, 5, 5, 5, 5, 5]
+        """
+        if n_test is None or n_test >= len(self.test):
+            return self
+        test = self.test.take(_stratified(self.test, n_test, seed=0))
+        return replace(self, test=test, drawn_from=len(self.test))
+
+    @property
+    def limit_note(self) -> str | None:
+        """Note for people that scores are of some of the test images; None if `test` has all."""
+        if self.drawn_from is None:
+            return None
+        return f"scored on {len(self.test):,} of the {self.drawn_from:,} test images, each class with its share"
 
     def __repr__(self) -> str:
         lines = [f"{len(self.classes)} classes: {reprlib.repr(self.classes)}", f"train: {self.train}"]
@@ -156,14 +179,20 @@ def train_validation_split(split: Split, *, n_validation: int, seed: int) -> tup
         raise DataError(
             f"n_validation = {n_validation} must be from 1 to {len(split) - 1}, as there are {len(split)} images"
         )
+    is_validation = _stratified(split, n_validation, seed=seed)
+    return split.take(~is_validation), split.take(is_validation)
+
+
+def _stratified(split: Split, n: int, *, seed: int) -> Tensor:
+    """Draw `n` images, each class with its share; return a mask, bool `[N]`. See `train_validation_split`."""
     class_sizes = split.labels.bincount()
-    whole, remainders = (n_validation * class_sizes) // len(split), (n_validation * class_sizes) % len(split)
+    whole, remainders = (n * class_sizes) // len(split), (n * class_sizes) % len(split)
     by_remainder = remainders.argsort(descending=True, stable=True)
-    whole[by_remainder[: n_validation - int(whole.sum())]] += 1
+    whole[by_remainder[: n - int(whole.sum())]] += 1
 
     generator = torch.Generator().manual_seed(seed)
-    is_validation = torch.zeros(len(split), dtype=torch.bool)
+    is_taken = torch.zeros(len(split), dtype=torch.bool)
     for label, n_taken in enumerate(whole.tolist()):
         members = (split.labels == label).nonzero().flatten()
-        is_validation[members[torch.randperm(len(members), generator=generator)[:n_taken]]] = True
-    return split.take(~is_validation), split.take(is_validation)
+        is_taken[members[torch.randperm(len(members), generator=generator)[:n_taken]]] = True
+    return is_taken

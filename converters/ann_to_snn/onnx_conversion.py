@@ -305,6 +305,7 @@ def import_onnx(
                 "(--mean, --std, --raw), or have its classes in another order (--classes)"
             )
         notes += [*_lost(done, time_steps, epochs), *_scored_on_few(dataset.test)]
+        notes += [note] if (note := dataset.limit_note) else []
     notes += done.notes
     told = {"source": path.name, "epochs": epochs, "seed": seed, **normalization.as_json()}
     for option, choices in (("input", forms.encodings), ("max_pool", forms.max_pooling), ("reset", forms.resets)):

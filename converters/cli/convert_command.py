@@ -33,16 +33,19 @@ from converters.cli.options import (
     complete_data,
     complete_models,
     data_options,
+    limit_option,
     percent,
     use_threads,
 )
 from specs.words import counted
 
 if TYPE_CHECKING:
+    from bootstrap_core.data.datasets import Dataset
     from bootstrap_core.training.trainer import EpochReport
     from converters.ann_to_snn.ann import Ann
     from converters.ann_to_snn.onnx_conversion import OnnxConversion
     from converters.model import Model
+    from specs.fields import Shape
 
 __all__ = ["convert"]
 
@@ -55,6 +58,7 @@ class _OnnxOptions:
     """Options that only apply to ONNX files."""
 
     data: str | None
+    limit: int | None
     raw: bool
     epochs: int
     entering: str
@@ -138,6 +142,7 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 "(embedded), an .npz with x and, if there are labels, y, or a folder or .tar with a folder of images "
                 "for each class.",
             ),
+            partial(limit_option, prefix="ONNX: "),
             click.option("--raw", is_flag=True, help="ONNX: the ANN takes pixels in 0..255."),
             click.option(
                 "--epochs",
@@ -247,8 +252,8 @@ def convert(
             told = {**model.card_entry("conversion"), "classes": list(places.classes)}
             model = replace(model, card={**model.card, "conversion": told})
     else:
+        model = _read(source, hints)  # first, as it says what the file is
         _refuse_onnx_options(source)
-        model = _read(source, hints)
         conversion, figures = None, {"notes": model.notes}
         places.check_classes(model.spec.n_classes)
     if places.classes:
@@ -342,6 +347,8 @@ def _convert_onnx(
         raise click.UsageError(f"{source} is an ONNX file: leave out {', '.join(useless)}")
     if onnx.raw and (mean is not None or std is not None):
         raise click.UsageError("--raw means --mean 0 --std 0.00392 (1/255): give either --raw, or --mean and --std")
+    if onnx.limit is not None and onnx.data is None:
+        raise click.UsageError("--limit: without --data nothing is scored; give --data, or leave out --limit")
 
     forms = EVERY_FORM
     if onnx.entering != "auto":
@@ -368,7 +375,7 @@ def _convert_onnx(
 
     return import_onnx(
         source,
-        dataset=partial(places.load, found_data(onnx.data)) if onnx.data else None,
+        dataset=partial(_load, places, found_data(onnx.data), onnx.limit) if onnx.data else None,
         mean=mean or 0.0,
         std=1 / 255 if onnx.raw else (std or 1.0),
         time_steps=time_steps or 16,
@@ -383,6 +390,10 @@ def _convert_onnx(
             on_epoch=_say_epoch,
         ),
     )
+
+
+def _load(places: DataPlaces, name: str, limit: int | None, shape: "Shape") -> "Dataset":
+    return places.load(name, shape).limited(limit)
 
 
 def _say_epoch(report: "EpochReport") -> None:

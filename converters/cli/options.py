@@ -32,6 +32,7 @@ __all__ = [
     "complete_from",
     "complete_models",
     "data_options",
+    "limit_option",
     "percent",
     "places_options",
     "run_options",
@@ -228,6 +229,16 @@ def data_options(command: Callable[..., Any]) -> Callable[..., Any]:
     return places_options(classes_option(with_classes))
 
 
+def limit_option(command: Callable[..., Any], *, prefix: str = "") -> Callable[..., Any]:
+    """Add the option `--limit`; its help begins with `prefix`."""
+    return click.option(
+        "--limit",
+        type=click.IntRange(1),
+        help=f"{prefix}Number of test images to score, drawn at random, each class with its share; the same ones each "
+        "time. [default: all]",
+    )(command)
+
+
 def places_options(command: Callable[..., Any]) -> Callable[..., Any]:
     """Add `--data-dir`, `--cache-dir` and `--offline`; the command takes them as `places`."""
 
@@ -273,11 +284,14 @@ def say_sample(dataset: "Dataset") -> None:
     if dataset.is_sample:
         say(f"note: scored on {dataset.source}")
     if dataset.is_drawn:
-        n_test, n = len(dataset.test), len(dataset.train) + len(dataset.test)
+        n_test = dataset.drawn_from or len(dataset.test)
+        n = len(dataset.train) + n_test
         say(
             f"note: scored on {n_test:,} of the {n:,} images of {dataset.source}, drawn at random, because it has no "
             "separate test images (folders train and test, or arrays x_train and x_test)"
         )
+    if note := dataset.limit_note:
+        say(f"note: {note}")
 
 
 def percent(part: float | None) -> str:

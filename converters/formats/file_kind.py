@@ -1,15 +1,19 @@
 """Kinds of model files, detected from the content: suffixes can be wrong."""
 
+import re
+import zipfile
+from collections.abc import Iterable
 from enum import StrEnum
 from pathlib import Path
 
+from converters.formats.export_advice import ForeignModel, export_advice
 from converters.formats.hdf5_node import open_hdf5
 from specs.errors import IntegrityError, SnnZooError, UnsupportedError
 from specs.files.given_file import HEAD_BYTES, check_given_file
 from specs.files.given_zip import open_zip
 from specs.files.imposter import refuse_imposter
 
-__all__ = ["EXPORT_ADVICE", "USES", "FileKind", "kind_of_file"]
+__all__ = ["USES", "FileKind", "is_torchscript", "kind_of_file"]
 
 HDF5 = b"\x89HDF\r\n\x1a\n"
 PICKLES = tuple(bytes([0x80, protocol]) for protocol in range(2, 6))
@@ -40,14 +44,20 @@ USES = {
 """Description of each kind of file, with the commands that take it."""
 
 
-EXPORT_ADVICE = (
-    "To convert an ANN, export it in the program that made it, then convert the ONNX file:\n"
-    'torch.onnx.export(model, example_images, "model.onnx")\n'
-    "zoo convert model.onnx --data DATA -o model.safetensors"
-)
-"""Advice on a file of PyTorch that holds an ANN, or only its weights."""
 PT2_ENTRIES = {"archive_format", "serialized_exported_program.json"}
 """Names that one of the entries has in a file of `torch.export.save`."""
+KERAS_ENTRIES = {"metadata.json", "config.json", "model.weights.h5"}
+"""Names of the entries of a file of Keras."""
+KERAS_VERSION = re.compile(rb'"keras_version": *"([0-9.]+)')
+METADATA_BYTES = 1024
+TFLITE = b"TFL3"
+"""Bytes 4 to 7 of a model of TensorFlow Lite, the identifier of the flatbuffer."""
+SAVED_MODEL = "saved_model.pb"
+SAVED_MODEL_HEAD = re.compile(rb"\x08[\x00-\x7f]\x12[\x80-\xff]*[\x00-\x7f]\x0a", re.DOTALL)
+"""Begin of that file: version, then a MetaGraphDef whose first field is a message; an ONNX file has text there, the
+producer's name (sources: saved_model.proto, onnx.proto)."""
+ARCHIVED = {*FileKind, ".pth", ".keras", ".h5", ".tflite", ".pb"}
+"""Suffixes of models that zip archives contain."""
 
 
 def kind_of_file(path: Path) -> FileKind:
@@ -56,8 +66,10 @@ def kind_of_file(path: Path) -> FileKind:
     Raises:
         SnnZooError: the file cannot be read.
         IntegrityError: the file is not a model; the message says what it is, if known.
-        UnsupportedError: the file holds a program of torch.export.
+        UnsupportedError: it is an ANN in a format of another program; the message has commands that make ONNX of it.
     """
+    if path.is_dir() and (path / SAVED_MODEL).is_file():
+        raise UnsupportedError(export_advice(ForeignModel.SAVED_MODEL, path))
     check_given_file(path)
     try:
         with path.open("rb") as file:
@@ -69,6 +81,10 @@ def kind_of_file(path: Path) -> FileKind:
         return _kind_of_hdf5(path)
     if head.startswith(ZIP):
         return _kind_of_zip(path)
+    if head[4:8] == TFLITE:
+        raise UnsupportedError(export_advice(ForeignModel.TFLITE, path))
+    if SAVED_MODEL_HEAD.match(head):
+        raise UnsupportedError(export_advice(ForeignModel.SAVED_MODEL, path.parent))
     if path.suffix == FileKind.SAFETENSORS or head[5:9] == SAFETENSORS:
         return FileKind.SAFETENSORS
     if head.startswith(PICKLES):
@@ -84,22 +100,36 @@ def kind_of_file(path: Path) -> FileKind:
 def _kind_of_hdf5(path: Path) -> FileKind:
     with open_hdf5(path) as root:
         names = root.names
-    if "layer" in names:
-        return FileKind.NETX
-    if "node" in names:
-        return FileKind.NIR
-    what = "of Keras (export it to ONNX)" if "model_weights" in names else "of neither netx nor NIR"
-    raise IntegrityError(f"{path} is an HDF5 file {what}; it holds {', '.join(names[:8]) or 'nothing'}")
+        if "layer" in names:
+            return FileKind.NETX
+        if "node" in names:
+            return FileKind.NIR
+        version = root.attribute("keras_version")
+    if "model_weights" in names:
+        raise UnsupportedError(export_advice(_keras_of(version or ""), path))
+    if version is not None or {"layers", "vars"} <= set(names):
+        raise UnsupportedError(
+            f"{path} holds the weights of a Keras model, but not its layers. In the program that made it, build the "
+            f'model, call model.load_weights({str(path)!r}) and model.save("model.keras"), then:\n'
+            "zoo convert model.keras"
+        )
+    there = ", ".join(names[:8]) or "nothing"
+    raise IntegrityError(f"{path} is an HDF5 file of neither netx nor NIR; it holds {there}")
 
 
 def _kind_of_zip(path: Path) -> FileKind:
     with open_zip(path) as archive:
         names = archive.namelist()
-    if any(name.rpartition("/")[2] == "data.pkl" for name in names):
+        if set(names) >= KERAS_ENTRIES:
+            raise UnsupportedError(export_advice(_keras_of(_metadata_version(archive)), path))
+    last = {name.rpartition("/")[2] for name in names}
+    if is_torchscript(names):
+        raise UnsupportedError(export_advice(ForeignModel.TORCHSCRIPT, path))
+    if "data.pkl" in last:
         return FileKind.TORCH
-    if any(name.rpartition("/")[2] in PT2_ENTRIES for name in names):
-        raise UnsupportedError(f"{path} is a program of torch.export, not a model that snnzoo reads.\n{EXPORT_ADVICE}")
-    inside = [name for name in names if Path(name).suffix in {*FileKind, ".pth"}]
+    if last & PT2_ENTRIES:
+        raise UnsupportedError(export_advice(ForeignModel.TORCH_PROGRAM, path))
+    inside = [name for name in names if Path(name).suffix in ARCHIVED]
     if any(name.endswith(".npy") for name in names):
         what = "a NumPy archive, not a model; if it holds images as x, give it as --data"
     elif inside:
@@ -107,3 +137,19 @@ def _kind_of_zip(path: Path) -> FileKind:
     else:
         what = f"a zip archive, not a model; it holds {', '.join(names[:4]) or 'nothing'}"
     raise IntegrityError(f"{path} is {what}")
+
+
+def is_torchscript(names: Iterable[str]) -> bool:
+    """Return whether a zip archive with entries of these names is TorchScript, a program that torch would run."""
+    return {"data.pkl", "constants.pkl"} <= {name.rpartition("/")[2] for name in names}
+
+
+def _metadata_version(archive: zipfile.ZipFile) -> str:
+    """Return the version of Keras that wrote an archive; empty if it does not say."""
+    with archive.open("metadata.json") as metadata:
+        found = KERAS_VERSION.search(metadata.read(METADATA_BYTES))
+    return found[1].decode() if found else ""
+
+
+def _keras_of(version: str) -> ForeignModel:
+    return ForeignModel.KERAS_2 if version.startswith("2.") else ForeignModel.KERAS

@@ -11,7 +11,7 @@ import yaml
 from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE
-from converters.formats.file_kind import EXPORT_ADVICE
+from converters.formats.export_advice import EXPORT_ADVICE
 from converters.weight_norm.norm_styles import all_finite, has_no_direction
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 

@@ -7,10 +7,12 @@ from typing import Any
 
 from specs.files.limits import TORCH_PICKLE_OPERATIONS, TUPLE_ITEMS
 
-__all__ = ["pickle_problem"]
+__all__ = ["outer_class", "pickle_problem"]
 
 TUPLES = {"TUPLE", "TUPLE1", "TUPLE2", "TUPLE3", "EMPTY_TUPLE"}
 MARK = -1
+OUTER_OPERATIONS = 8
+"""Operations of a pickle among which the class of its object is."""
 
 
 def pickle_problem(pickled: bytes, *, n_pickles: int = 1) -> str:
@@ -35,6 +37,27 @@ def pickle_problem(pickled: bytes, *, n_pickles: int = 1) -> str:
         except (ValueError, IndexError, KeyError):
             break  # torch stops here, too, with an error of its own
         left -= n
+    return ""
+
+
+def outer_class(pickled: bytes, *, n_pickles: int = 1) -> str:
+    """Return the class of the object in the last of `n_pickles` pickles, as in `torch.nn.modules.linear.Linear`.
+
+    Empty if the object is a dict or a list, or the pickle is damaged or of another protocol than torch's. No object is
+    made.
+    """
+    text = io.BytesIO(pickled)
+    try:
+        for _ in range(n_pickles - 1):
+            for _ in pickletools.genops(text):
+                pass
+        for operation, argument, _ in islice(pickletools.genops(text), OUTER_OPERATIONS):
+            if operation.name == "GLOBAL":
+                return str(argument).replace(" ", ".").removeprefix("__builtin__.")
+            if operation.name in ("EMPTY_DICT", "EMPTY_LIST"):
+                break
+    except (ValueError, IndexError, KeyError):
+        pass
     return ""
 
 

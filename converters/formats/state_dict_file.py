@@ -15,9 +15,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from converters.formats.file_kind import EXPORT_ADVICE, FileKind, kind_of_file
+from converters.formats.export_advice import EXPORT_ADVICE, ForeignModel, export_advice
+from converters.formats.file_kind import FileKind, is_torchscript, kind_of_file
 from converters.formats.pickle_objects import allowed_objects
-from converters.formats.pickle_scan import pickle_problem
+from converters.formats.pickle_scan import outer_class, pickle_problem
 from converters.formats.safetensors_header import DTYPES, claimed_bytes, read_header
 from converters.weight_norm.migration_plan import TensorSpec
 from converters.weight_norm.nesting import Keys, find_state_dicts, holds_tensors
@@ -42,6 +43,9 @@ TORCH_SUFFIXES = (".pt", ".pth", ".bin")
 
 LEGACY_PICKLES = 4
 """Pickles before the tensors in a file of torch 1.5 or older: magic number, version, system, state dict."""
+TENSORS_ALONE = 'save only the tensors in the program that made it: torch.save(model.state_dict(), "model.pt")'
+MODULE_ATTRIBUTES = (b"_parameters", b"_buffers", b"_modules")
+"""Attributes of every torch module, by which a pickle of one is told from one of another object."""
 
 Read = Callable[[str, int, int], Tensor]
 Write = Callable[[str, int, Tensor], None]
@@ -243,8 +247,17 @@ def _load_torch(path: Path, key: str | None) -> StateDictFile:
     return StateDictFile(state, read, modules=modules, checkpoint=checkpoint, keys=keys, others=others)
 
 
-def check_pickle(path: Path) -> bool:
-    """Check a file of torch before it is loaded; return whether it is a zip archive.
+@dataclass(frozen=True)
+class _Pickle:
+    """Pickled part of a file of torch: its bytes, how many pickles they are, and whether the file is a zip archive."""
+
+    content: bytes = field(repr=False)
+    n_pickles: int
+    is_zip: bool
+
+
+def check_pickle(path: Path) -> _Pickle:
+    """Check a file of torch before it is loaded; return its pickle.
 
     Raises:
         SnnZooError: the file cannot be read, or is larger than the free memory.
@@ -258,25 +271,30 @@ def check_pickle(path: Path) -> bool:
         head = _pickle_of_zip(path)
     else:
         refuse_beyond_memory(size, f"reading {path}")
-    if problem := pickle_problem(head, n_pickles=1 if is_zip else LEGACY_PICKLES):
+    found = _Pickle(head, 1 if is_zip else LEGACY_PICKLES, is_zip)
+    if problem := pickle_problem(found.content, n_pickles=found.n_pickles):
         raise IntegrityError(f"{path}: not a file of torch.save, or a damaged one: {problem}")
-    return is_zip
+    return found
 
 
 def _unpickle(path: Path) -> Any:
-    is_zip = check_pickle(path)
+    pickle = check_pickle(path)
     try:
         with warnings.catch_warnings(), allowed_objects():
             warnings.simplefilter("ignore")
-            return torch.load(path, map_location="cpu", weights_only=True, mmap=is_zip or None)
+            return torch.load(path, map_location="cpu", weights_only=True, mmap=pickle.is_zip or None)
     except Exception as error:  # An untrusted pickle can raise anything.
         text = str(error)
         if blocked := re.search(r"GLOBAL (\S+)", text):
             name = blocked[1].removeprefix("builtins.")
+            is_outer = outer_class(pickle.content, n_pickles=pickle.n_pickles) == name
+            if is_outer and all(attribute in pickle.content for attribute in MODULE_ATTRIBUTES):
+                needs_script = b"__main__" in pickle.content
+                kind = ForeignModel.MODULE_OF_SCRIPT if needs_script else ForeignModel.MODULE
+                raise UnsupportedError(export_advice(kind, path, detail=f" ({name}; {TENSORS_ALONE})")) from None
             raise UnsupportedError(
-                f"{path} holds Python objects ({name}), not only tensors, and loading them would run its code; save "
-                'only the tensors in the program that made it: torch.save(model.state_dict(), "model.pt")\n'
-                f"{EXPORT_ADVICE}"
+                f"{path} holds Python objects ({name}), not only tensors, and loading them would run its code; "
+                f"{TENSORS_ALONE}\n{EXPORT_ADVICE}"
             ) from None
         # Keep torch's finding, without its advice to load with weights_only=False.
         found = re.search(r"WeightsUnpickler error:\s*(.+)", text) or re.match("(.+)", text)
@@ -287,11 +305,8 @@ def _unpickle(path: Path) -> Any:
 def _pickle_of_zip(path: Path) -> bytes:
     """Return the pickle of a checkpoint. Compressed entries could be bombs and are refused; torch.save writes none."""
     with open_zip(path) as archive:
-        if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
-            raise UnsupportedError(
-                f"{path} is TorchScript, a program; its weights alone are torch.jit.load(...).state_dict().\n"
-                f"{EXPORT_ADVICE}"
-            )
+        if is_torchscript(archive.namelist()):
+            raise UnsupportedError(export_advice(ForeignModel.TORCHSCRIPT, path))
         for entry in archive.infolist():
             if entry.compress_type != zipfile.ZIP_STORED or entry.file_size != entry.compress_size:
                 raise IntegrityError(

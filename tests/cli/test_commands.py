@@ -142,6 +142,15 @@ def test_eval_agrees_with_the_card(run, trained) -> None:
     assert rows[0]["accuracy"] == read_model(trained / "model.safetensors").card["test"]["snn"]["accuracy"]
 
 
+def test_eval_says_when_it_scores_some_test_images(run) -> None:
+    command = "eval", "mnist-dense-shallow", "--data", "mnist-sample", "--limit"
+    note = "scored on 50 of the 1,000 test images, each class with its share"
+    assert note in run(*command, 50).stderr
+    assert "of the 1,000 test images" not in run(*command, 1000).stderr
+    found = json.loads(run(*command, 50, "--json").stdout)
+    assert (found["drawn_from"], found["results"][0]["images"]) == (1000, 50)
+
+
 def test_eval_says_when_it_scores_the_sample(run, trained) -> None:
     assert "embedded sample" in run("eval", trained / "model.safetensors", "--limit", 20).stderr
 

@@ -291,6 +291,22 @@ def test_what_a_bare_nir_graph_does_not_say_is_what_it_is_told(golden_nir, tmp_p
     assert (spec.input.bits, spec.time_steps) == (4, 7)
 
 
+def test_a_conversion_is_scored_on_some_test_images_and_says_so(ann, tmp_path, run) -> None:
+    out = tmp_path / "x.safetensors"
+    command = "convert", ann, "--data", "mnist-sample", "--epochs", 0, "--limit", 200, "-o", out
+    found = json.loads(run(*command, "--json").stdout)
+    note = "scored on 200 of the 1,000 test images, each class with its share"
+    assert found["samples"] == 200
+    assert note in found["notes"]
+    done = run(*command, "--force")
+    assert "accuracy on 200 test images" in done.stdout
+    assert note in done.stderr
+    scored = run("eval", out, "--data", "mnist-sample", "--engine", "integer", "--limit", 200, "--json").stdout
+    assert json.loads(scored)["results"][0]["accuracy"] == found["accuracy"]["converted"]["16"]
+    assert "--limit" in run("convert", ann, "--limit", 200, code=2).stderr
+    assert "leave out --limit" in run("convert", out, "--limit", 200, code=2).stderr
+
+
 def test_a_conversion_is_reported_as_a_page(ann, tmp_path, run) -> None:
     out, page = tmp_path / "x.net", tmp_path / "pages" / "x.html"
     command = ["convert", ann, "--data", "mnist-sample", "--epochs", 0, "-o", out, "--report", page]
@@ -352,9 +368,10 @@ FOREIGN = "module.pt", "plain.pt", "checkpoint.pth", "plain.safetensors", "scrip
 @pytest.mark.parametrize("command", ["convert", "show", "eval"])
 def test_anns_of_pytorch_are_to_be_exported_to_onnx(name, command, run, tmp_path) -> None:
     pytorch_files(tmp_path)
-    output = ("-o", tmp_path / "out.safetensors") if command == "convert" else ()
-    error = run(command, tmp_path / name, *output, code=1).stderr
-    assert 'torch.onnx.export(model, example_images, "model.onnx")\nzoo convert model.onnx' in error
+    more = ("-o", tmp_path / "out.safetensors", "--data", "mnist-sample") if command == "convert" else ()
+    error = run(command, tmp_path / name, *more, code=1).stderr
+    assert "torch.onnx.export(" in error
+    assert "\nzoo convert model.onnx --data DATA -o model.safetensors\n" in error
     assert f"-o {name}" not in error
 
 

@@ -7,9 +7,9 @@ import pytest
 import safetensors.torch
 import torch
 
-from converters.formats.file_kind import EXPORT_ADVICE
+from converters.formats.export_advice import EXPORT_ADVICE
 from converters.weight_norm.file_migration import migrate_file
-from specs import ConversionError, IntegrityError
+from specs import ConversionError, IntegrityError, UnsupportedError
 
 G = torch.tensor([[5.0], [2.0]])
 LEGACY = {"a.weight_g": G, "a.weight_v": torch.tensor([[3.0, 4.0], [0.0, 1.0]])}
@@ -35,11 +35,6 @@ def scripted() -> bytes:
 SAFE = safetensors.torch.save(LEGACY)
 HOSTILE = {
     "bomb.pt": (lambda: pickled({"a": Bomb()}), ConversionError, r"holds Python objects \(print\)"),
-    "module.pt": (
-        lambda: pickled(torch.nn.Linear(2, 2)),
-        ConversionError,
-        r"Linear.*save only the tensors .*model\.state_dict\(\)",
-    ),
     "bare.pt": (lambda: pickle.dumps({"a": Bomb()}, protocol=2), ConversionError, r"holds Python objects \(print\)"),
     "huge.pt": (
         lambda: b"\x80\x02c__builtin__\nbytearray\n\x8a\x06\x00\x00\x00\x00\x00\x7f\x85R.",
@@ -73,6 +68,13 @@ def test_what_is_no_state_dict_is_told_in_a_line(tmp_path, capfd, name) -> None:
     assert "\n" not in str(error.value).removesuffix(f"\n{EXPORT_ADVICE}")
     assert capfd.readouterr().out == ""
     assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_a_pickled_module_is_told(tmp_path) -> None:
+    torch.save(torch.nn.Linear(2, 2), tmp_path / "a.pt")
+    with pytest.raises(UnsupportedError, match=r"Linear; save only the tensors .*model\.state_dict\(\)"):
+        migrate_file(tmp_path / "a.pt", tmp_path / "out.pt", to="plain")
+    assert not (tmp_path / "out.pt").exists()
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")

@@ -90,7 +90,7 @@ CASES = {
         (
             "a module",
             saved(torch.nn.Linear(2, 2)),
-            r"holds Python objects \(torch\..*Linear\).*; save only the tensors .*model\.state_dict",
+            r"is a pickled torch module \(torch\..*Linear; save only the tensors .*model\.state_dict",
         ),
         (
             "memory by the terabyte",

@@ -29,6 +29,7 @@ from converters.cli.options import (
     complete_data,
     complete_models,
     data_options,
+    limit_option,
     percent,
     run_options,
     say_sample,
@@ -78,7 +79,7 @@ WARM_UP = 256
     help="snn: spikes over time. ann: the fitted activations, without time.",
 )
 @click.option(STEPS, metavar="T[,T...]", help="Numbers of time steps to score. [default: as in the spec]")
-@click.option("--limit", type=click.IntRange(1), help="Number of images to score, the first ones. [default: all]")
+@limit_option
 @click.option(
     "--plot", type=PathArgument, help="Also draw accuracy by number of time steps, and as ANN, into FILE.png."
 )
@@ -123,8 +124,8 @@ def evaluate_model(
         refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)
-    dataset = places.load_labelled(data or usual_data(model), input_shape(model), model.classes)
-    test = dataset.test.take(slice(0, limit)) if limit else dataset.test
+    dataset = places.load_labelled(data or usual_data(model), input_shape(model), model.classes).limited(limit)
+    test = dataset.test
     network = model.build().to(resolve_device(device))
     note_missing_library(network.device.type)
     runnable: Runnable = network
@@ -343,6 +344,7 @@ def _scores_as_json(
         "model": source,
         "data": dataset.name,
         "sample": dataset.is_sample,
+        "drawn_from": dataset.drawn_from,
         "engine": engine,
         "seed": card.get("training", {}).get("seed"),
         "results": [

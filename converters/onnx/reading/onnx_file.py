@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import numpy as np
@@ -10,6 +11,7 @@ import onnx
 from google.protobuf.message import DecodeError, Message  # type: ignore[import-untyped]
 from onnx import ModelProto, NodeProto, TensorProto, numpy_helper
 
+from converters.formats.file_kind import kind_of_file
 from specs.errors import ConversionError, IntegrityError, SnnZooError, UnsupportedError
 from specs.files.given_file import check_given_file, real_path
 from specs.files.imposter import refuse_imposter
@@ -42,7 +44,7 @@ def load_onnx(path: Path) -> ModelProto:
     Raises:
         SnnZooError: the file, or a file with its external data, cannot be read.
         IntegrityError: the file is not an ONNX model, is damaged or too large, or names data outside its folder.
-        UnsupportedError: its opset is older than `OLDEST_OPSET`.
+        UnsupportedError: its opset is older than `OLDEST_OPSET`, or it is an ANN in a format of another program.
         ConversionError: its opset is newer than the installed onnx package supports.
     """
     size = check_given_file(path)
@@ -58,8 +60,10 @@ def load_onnx(path: Path) -> ModelProto:
     try:
         model.ParseFromString(content)
     except (DecodeError, RecursionError, ValueError):
+        _refuse_foreign(path)
         raise IntegrityError(f"{path} is not an ONNX model, or it is truncated or damaged") from None
     if not model.HasField("graph") or not model.graph.node:
+        _refuse_foreign(path)
         raise IntegrityError(f"{path} is not an ONNX model: it has no graph with nodes")
     if len(model.graph.node) > ONNX_NODES:
         raise IntegrityError(f"{path} has {len(model.graph.node):,} nodes; at most {ONNX_NODES:,} are supported")
@@ -68,6 +72,12 @@ def load_onnx(path: Path) -> ModelProto:
     opset_of(model, path)
     _embed_external_data(model, path)
     return model
+
+
+def _refuse_foreign(path: Path) -> None:
+    """Raise `UnsupportedError` with the commands that make ONNX of a file, if it is an ANN of another program."""
+    with suppress(IntegrityError):
+        kind_of_file(path)
 
 
 def opset_of(model: ModelProto, path: Path) -> int:

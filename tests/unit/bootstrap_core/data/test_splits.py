@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from bootstrap_core.data.datasets import load_dataset
-from bootstrap_core.data.splits import Split, check_split, train_validation_split
+from bootstrap_core.data.splits import Dataset, Split, check_split, train_validation_split
 from specs.errors import DataError
 
 
@@ -119,3 +119,15 @@ def test_split_refuses_arrays_and_tells_what_makes_tensors_of_them(arrays: set[s
     given = {name: tensor.numpy() if name in arrays else tensor for name, tensor in numbers.items()}
     with pytest.raises(DataError, match=f"{arrays.pop()} must be a tensor, not a ndarray: convert with torch.as_tensor"):
         Split(**given)
+
+
+def test_a_limited_dataset_has_each_class_with_its_share() -> None:
+    dataset = Dataset("a", make_split([6]), make_split([40, 20, 60]), ("x", "y", "z"), "here")
+    some = dataset.limited(30)
+    assert some.test.labels.bincount().tolist() == [10, 5, 15]
+    assert some.test.labels.tolist() == dataset.test.labels[numbers(some.test)].tolist()
+    assert numbers(some.test) == numbers(dataset.limited(30).test) != list(range(30))
+    assert some.train is dataset.train
+    assert (some.drawn_from, dataset.limited(120).drawn_from, dataset.limited(None).drawn_from) == (120, None, None)
+    assert some.limit_note == "scored on 30 of the 120 test images, each class with its share"
+    assert dataset.limit_note is None

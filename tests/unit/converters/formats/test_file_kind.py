@@ -12,7 +12,8 @@ import safetensors.torch
 import torch
 
 from converters.formats.file_kind import FileKind, kind_of_file
-from specs import IntegrityError, SnnZooError
+from converters.onnx.reading.onnx_file import load_onnx
+from specs import IntegrityError, SnnZooError, UnsupportedError
 
 
 def save(path: Path, data: bytes) -> Path:
@@ -26,19 +27,21 @@ def torch_bytes(**options) -> bytes:
     return buffer.getvalue()
 
 
-def hdf5_bytes(*groups: str) -> bytes:
+def hdf5_bytes(*groups: str, **attributes: str) -> bytes:
     buffer = io.BytesIO()
     with h5py.File(buffer, "w") as file:
+        for name, value in attributes.items():
+            file.attrs[name] = value.encode()
         for group in groups:
             file.create_group(group)
     return buffer.getvalue()
 
 
-def zip_bytes(*names: str) -> bytes:
+def zip_bytes(*names: str, **contents: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for name in names:
-            archive.writestr(name, "x")
+            archive.writestr(name, contents.get(name.partition(".")[0], "x"))
     return buffer.getvalue()
 
 
@@ -100,7 +103,7 @@ IMPOSTERS = {
     "a zip archive that holds model.onnx: unpack it first": zip_bytes("model.onnx", "README"),
     "a zip archive, not a model; it holds a.txt": zip_bytes("a.txt"),
     "damaged zip": torch_bytes()[:200],
-    "an HDF5 file of Keras": hdf5_bytes("model_weights", "optimizer_weights"),
+    "a zip archive that holds a.tflite: unpack it first": zip_bytes("a.tflite"),
     "of neither netx nor NIR; it holds other": hdf5_bytes("other"),
     "is text, not a model": b"name: net\ntime_steps: 4\n",
     "not a model file of a known kind": bytes(range(64, 255)),
@@ -121,3 +124,54 @@ def test_files_that_cannot_be_read_are_told(tmp_path) -> None:
         kind_of_file(tmp_path)
     with pytest.raises(SnnZooError, match="cannot read"):
         kind_of_file(Path("a\0b"))
+
+
+KERAS_ENTRIES = "metadata.json", "config.json", "model.weights.h5"
+SAVED_MODEL = b"\x08\x01\x12\xc6\xb6\x04\x0a\xfd\x19\x12\xcd\x19"
+FOREIGN = {
+    "a model of Keras 3;": [
+        zip_bytes(*KERAS_ENTRIES, metadata='{"keras_version": "3.15.1"}'),
+        hdf5_bytes("model_weights", "optimizer_weights", keras_version="3.15.1"),
+        zip_bytes(*KERAS_ENTRIES),
+        hdf5_bytes("model_weights"),
+    ],
+    "a model of Keras 2;": [
+        zip_bytes(*KERAS_ENTRIES, metadata='{"keras_version": "2.15.0"}'),
+        hdf5_bytes("model_weights", keras_version="2.15.0"),
+    ],
+    "a model of TensorFlow Lite;": [b"\x1c\0\0\0TFL3\x14\0\x20\0"],
+    "a SavedModel of TensorFlow;": [SAVED_MODEL],
+    "TorchScript, a program": [zip_bytes("m/data.pkl", "m/constants.pkl", "m/code/__torch__.py")],
+    "a program of torch.export;": [
+        zip_bytes("m/archive_format", "m/models/model.json", "m/data/weights/weight_0"),
+        zip_bytes("serialized_exported_program.json", "serialized_state_dict.pt"),
+    ],
+    "holds the weights of a Keras model": [hdf5_bytes("layers", "vars"), hdf5_bytes("dense", keras_version="2.15.0")],
+}
+
+
+@pytest.mark.parametrize("suffix", [".keras", ".safetensors", ".onnx", ""])
+@pytest.mark.parametrize("what", FOREIGN)
+def test_anns_of_other_programs_are_named_with_the_way_to_onnx(what, suffix, tmp_path) -> None:
+    for data in FOREIGN[what]:
+        path = save(tmp_path / f"a{suffix}", data)
+        for read in (kind_of_file, load_onnx):
+            with pytest.raises(UnsupportedError, match=what) as error:
+                read(path)
+            assert "\nzoo convert model." in str(error.value)
+
+
+def test_a_saved_model_is_known_as_folder_and_by_its_file(tmp_path) -> None:
+    folder = tmp_path / "my model"
+    folder.mkdir()
+    path = save(folder / "saved_model.pb", SAVED_MODEL)
+    for given in (folder, path):
+        with pytest.raises(UnsupportedError, match="is a SavedModel") as error:
+            kind_of_file(given)
+        assert f"--saved-model '{folder}' --output model.onnx\n" in str(error.value)
+
+
+def test_an_onnx_file_with_a_producer_is_no_saved_model(tmp_path) -> None:
+    graph = onnx.helper.make_graph([], "g", [], [])
+    model = onnx.helper.make_model(graph, producer_name="x" * 300)
+    assert kind_of_file(save(tmp_path / "a", model.SerializeToString())) is FileKind.ONNX

@@ -436,3 +436,49 @@ def test_memory_stays_small_however_large_the_file(tmp_path) -> None:
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         peaks.append(int(done.stdout) / 1024)
     assert peaks[1] - peaks[0] < 60
+
+
+# --- pickled modules
+
+
+class Stranger(torch.nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = torch.nn.Linear(2, 1)
+
+
+@pytest.fixture
+def stranger(monkeypatch):
+    """Return a module whose class a pickle places in `__main__`, as one of a script that was run."""
+    monkeypatch.setattr(Stranger, "__module__", "__main__")
+    monkeypatch.setattr(sys.modules["__main__"], "Stranger", Stranger, raising=False)
+    return Stranger()
+
+
+def refusal(path) -> str:
+    with pytest.raises(UnsupportedError) as error, open_state_dict(path):
+        pass
+    return str(error.value)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_pickled_modules_are_told_with_the_way_to_onnx(tmp_path, stranger, zipped) -> None:
+    options = {"_use_new_zipfile_serialization": zipped}
+    told = refusal(saved(tmp_path / "a.pt", torch.nn.Sequential(torch.nn.Linear(2, 1)), **options))
+    assert "a pickled torch module (torch.nn.modules.container.Sequential;" in told
+    assert "SCRIPT" not in told
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that a source in a test cannot be found
+        path = saved(tmp_path / "b.pt", stranger, **options)
+    told = refusal(path)
+    assert "(__main__.Stranger;" in told
+    assert 'python -c "from SCRIPT import *; import sys, torch; ' in told
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        path = saved(tmp_path / "c.pt", torch.nn.Sequential(stranger), **options)
+    assert "from SCRIPT import *" in refusal(path)
+
+
+def test_checkpoints_with_objects_are_no_pickled_modules(tmp_path, stranger) -> None:
+    told = refusal(saved(tmp_path / "a.pt", {"epoch": 1, "model": stranger}))
+    assert "holds Python objects (__main__.Stranger), not only tensors" in told
