@@ -73,13 +73,14 @@ def server(web):
 
 
 def test_names() -> None:
-    assert dataset_names() == ("cifar-10", "cifar-10-jpeg", "fashion-mnist", "mnist", "mnist-sample")
+    images = ("cifar-10", "cifar-10-jpeg", "fashion-mnist", "mnist", "mnist-sample")
+    assert dataset_names() == (*images, "spoken-digits")
     assert len(load_dataset("mnist-sample").train) == SOURCES["mnist-sample"].n_train
 
 
 def test_unknown_name_lists_the_known() -> None:
     for function in (load_dataset, find_dataset, pull_dataset):
-        with pytest.raises(DataError, match=r"unknown dataset 'cifar10'; known: cifar-10, .*, mnist-sample; did"):
+        with pytest.raises(DataError, match=r"unknown dataset 'cifar10'; known: cifar-10, .*, spoken-digits; did"):
             function("cifar10")
 
 
