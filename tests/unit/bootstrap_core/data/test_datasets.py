@@ -291,7 +291,11 @@ def test_shipped_sources_are_complete() -> None:
             assert all(len(bytes.fromhex(digest)) == 32 for digest in files.sha256.values())
             assert all(mirror.startswith("https://") for mirror in files.mirrors[:1])
             assert files.format is not FileFormat.IDX or tuple(files.sha256) == FILES
-    assert [name for name, source in SOURCES.items() if not source.is_downloadable] == ["cifar-10-jpeg", "mnist-sample"]
+    assert [name for name, source in SOURCES.items() if not source.is_downloadable] == [
+        "cifar-10-jpeg",
+        "mnist-sample",
+        "spoken-digits",
+    ]
 
 
 # --- CIFAR-10
