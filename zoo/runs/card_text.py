@@ -44,7 +44,7 @@ def sections(card: Card) -> list[Section]:
         "size": f"{file.bytes:,} bytes; {card.parameters:,} parameters, {card.weight_bytes:,} bytes of 8-bit weights",
         "input": _input_words(card),
         "licence": card.licence,
-        "golden images": _golden_words(card),
+        "golden": _golden_words(card),
         "measured": f"{card.date}; {_versions(card.versions)}",
     }
     data, training = card.data, card.training
@@ -62,7 +62,7 @@ def sections(card: Card) -> list[Section]:
     if training.start_revision is not None:
         how["start"] = f"model {training.start_revision}"
     if data.credit is not None:
-        how["origin of the data"] = data.credit
+        how["origin"] = data.credit
     how |= {
         "duration": "not recorded" if training.curves is None else f"{sum(training.curves.seconds) / 60:.0f} minutes",
         "versions": "not recorded" if training.versions is None else _versions(training.versions),
