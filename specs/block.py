@@ -9,11 +9,11 @@ from collections.abc import Iterator, Sequence
 from enum import Enum, StrEnum, auto
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
 from specs.fields import Flag, Integer, Number, Padding, Positive, PositivePair, Shape, StrictModel
 from specs.neuron import CubaSpec
-from specs.shapes import ShapeError, axes_of
+from specs.shapes import ShapeError, axes_of, fit_input
 
 __all__ = [
     "BLOCK_KINDS",
@@ -30,6 +30,7 @@ __all__ = [
     "InputSpec",
     "Layer",
     "LayerSpec",
+    "LogMelSpec",
     "Norm",
     "Role",
     "SkipSpec",
@@ -111,6 +112,45 @@ class Layer(StrictModel):
         yield from ()
 
 
+class LogMelSpec(StrictModel):
+    """Log-mel spectrogram: the picture of a recording that a network of sounds takes, `[1, bands, frames]`.
+
+    Rows are frequency bands, equally wide on the mel scale, the highest first; columns are moments. A pixel is the
+    power in decibels below the strongest pixel of the recording, so loudness does not count. The picture is centred on
+    the recording's centre of power: what is outside is cut off, and what is missing is 0.
+    """
+
+    sample_rate: Annotated[Integer, Field(ge=1000, le=192_000)] = 8000
+    """Samples per second. Recordings at a higher rate are resampled; those at a lower rate are refused."""
+    window: Annotated[Integer, Field(ge=16, le=1 << 14)] = 256
+    """Length of the Hann window of a Fourier transform, in samples."""
+    hop: Annotated[Integer, Field(ge=1, le=1 << 14)] = 128
+    """Distance from one column to the next, in samples."""
+    bands: Annotated[Integer, Field(ge=2, le=512)] = 40
+    """Number of bands, the rows of the picture."""
+    frames: Annotated[Integer, Field(ge=2, le=4096)] = 48
+    """Number of columns of the picture."""
+    low_hz: Annotated[Number, Field(ge=0)] = 60.0
+    """Lower end of the lowest band, in hertz."""
+    high_hz: Annotated[Number, Field(gt=0, validate_default=True)] = 4000.0
+    """Upper end of the highest band, in hertz; at most half the `sample_rate`."""
+    range_db: Annotated[Number, Field(gt=0, le=200)] = 60.0
+    """Decibels from black to white: a pixel this far below the strongest one, or farther, is 0."""
+
+    @field_validator("high_hz")
+    @classmethod
+    def _check_high(cls, high_hz: float, info: ValidationInfo) -> float:
+        rate, low = info.data.get("sample_rate", math.inf), info.data.get("low_hz", 0.0)
+        if not low < high_hz <= rate / 2:
+            raise ValueError(f"must be above low_hz ({low:g}) and at most half the sample_rate ({rate / 2:g})")
+        return high_hz
+
+    @property
+    def picture(self) -> Shape:
+        """Shape of the picture, `(1, bands, frames)`."""
+        return 1, self.bands, self.frames
+
+
 class InputSpec(Layer):
     """Input of the network: images with pixels from 0 to 1.
 
@@ -140,6 +180,25 @@ class InputSpec(Layer):
     rounds the pixel to a multiple of 2/64 instead, as lava-dl does."""
     neuron: CubaSpec | None = None
     """Neurons of the input; by default the network's `neuron`, which this replaces as a whole."""
+    log_mel: LogMelSpec | None = None
+    """For sounds: how a recording becomes the image; `{}` for the defaults. `shape` is then `[1, bands, frames]`. A
+    training on recordings adds it."""
+
+    @model_serializer(mode="wrap")
+    def _without_no_sound(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out `log_mel` if there is none, so that files of networks of images stay as they were."""
+        document: dict[str, Any] = dump(self)
+        if self.log_mel is None:
+            document.pop("log_mel", None)
+        return document
+
+    @field_validator("log_mel")
+    @classmethod
+    def _check_picture(cls, log_mel: LogMelSpec | None, info: ValidationInfo) -> LogMelSpec | None:
+        shape = info.data.get("shape")
+        if log_mel is not None and shape is not None and not fit_input(log_mel.picture, shape):
+            raise ValueError(f"makes images of {list(log_mel.picture)}, but input.shape is {list(shape)}")
+        return log_mel
 
     @field_validator("shape")
     @classmethod

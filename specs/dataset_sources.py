@@ -48,6 +48,8 @@ class FileFormat(StrEnum):
     """The same batches, as records of a label and the pixels."""
     CLASS_FOLDERS = "tar of class folders"
     """A `.tar` with the folders `train` and `test`, which have a folder of image files for each class."""
+    RECORDINGS = "recordings of digits"
+    """A folder, or a `.tar`, of WAV files `{digit}_{speaker}_{index}.wav`."""
 
 
 @dataclass(frozen=True)
@@ -56,7 +58,8 @@ class DatasetFiles:
 
     Attributes:
         format: format of the files.
-        sha256: digest of each file by its name; of idx files, without .gz, the digest of their plain bytes.
+        sha256: digest of each file by its name; of idx files, without .gz, the digest of their plain bytes; of a
+            folder or `.tar` of recordings that of what `sha256sum *.wav` prints, with the names in the order of bytes.
         folder: folder that usually has the files, within the data folder; empty if there is none.
         mirrors: URLs of folders that hold the files; idx files are gzipped there.
     """
@@ -75,10 +78,12 @@ class DatasetSource:
         name: name in commands and specs.
         title: name in texts for people.
         classes: names of the classes, in the order of the labels.
-        image_shape: shape `(C, H, W)` of an image.
+        image_shape: shape `(C, H, W)` of an image; of recordings that of the default `log_mel`.
         n_train: number of training images.
         forms: forms of its files, the preferred first; none if the package contains the images.
         advice: end of the message that the dataset was not found, after "Put ".
+        credit: origin and terms of the data, for cards.
+        in_cards: False if cards must not contain its images.
     """
 
     name: str
@@ -88,6 +93,13 @@ class DatasetSource:
     n_train: int
     forms: tuple[DatasetFiles, ...] = ()
     advice: str = ""
+    credit: str | None = None
+    in_cards: bool = True
+
+    @property
+    def has_sounds(self) -> bool:
+        """True if it has recordings, whose images are as a network's `log_mel` says."""
+        return any(files.format is FileFormat.RECORDINGS for files in self.forms)
 
     @property
     def is_downloadable(self) -> bool:
@@ -98,6 +110,8 @@ class DatasetSource:
 _DIGITS = tuple("0123456789")
 _THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _IDX_ADVICE = "its four idx files (plain or .gz)"
+_RECORDINGS_SHA256 = "1801eae019c063377d98f831d3f93574f259475df7332bb0e3d1b080fb5e6959"
+_KRIZHEVSKY = "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
 _TORONTO = ("https://www.cs.toronto.edu/~kriz", "https://cave.cs.toronto.edu/kriz")
 
 SOURCES: Mapping[str, DatasetSource] = {
@@ -143,6 +157,8 @@ SOURCES: Mapping[str, DatasetSource] = {
             ),
         ),
         advice="cifar-10-python.tar.gz or cifar-10-binary.tar.gz, or what is in it,",
+        credit=_KRIZHEVSKY,
+        in_cards=False,
     ),
     "cifar-10-jpeg": DatasetSource(
         name="cifar-10-jpeg",
@@ -157,6 +173,8 @@ SOURCES: Mapping[str, DatasetSource] = {
             ),
         ),
         advice="cifar-10-jpeg.tar (zoo/README.md says how to make it)",
+        credit=_KRIZHEVSKY,
+        in_cards=False,
     ),
     "fashion-mnist": DatasetSource(
         name="fashion-mnist",
@@ -213,6 +231,20 @@ SOURCES: Mapping[str, DatasetSource] = {
     SAMPLE_NAME: DatasetSource(
         name=SAMPLE_NAME, title="sample of MNIST", classes=_DIGITS, image_shape=(1, 28, 28), n_train=2_000
     ),
+    "spoken-digits": DatasetSource(
+        name="spoken-digits",
+        title="Free Spoken Digit Dataset",
+        classes=_DIGITS,
+        image_shape=(1, 40, 48),
+        n_train=2_700,
+        forms=(
+            DatasetFiles(FileFormat.RECORDINGS, {"fsdd.tar": _RECORDINGS_SHA256}),
+            DatasetFiles(FileFormat.RECORDINGS, {"recordings": _RECORDINGS_SHA256}, folder="free-spoken-digit-dataset"),
+        ),
+        advice="a clone of github.com/Jakobovski/free-spoken-digit-dataset, or its folder recordings,",
+        credit="Free Spoken Digit Dataset, https://github.com/Jakobovski/free-spoken-digit-dataset, CC BY-SA 4.0",
+        in_cards=False,
+    ),
 }
 """Named datasets. Digests of CIFAR-10's archives have the MD5 that its page states, those of its batches that of
 torchvision's."""
@@ -222,7 +254,7 @@ def dataset_names() -> tuple[str, ...]:
     """Return the names of the datasets that `load_dataset` knows.
 
     >>> dataset_names()
-    ('cifar-10', 'cifar-10-jpeg', 'fashion-mnist', 'mnist', 'mnist-sample')
+    ('cifar-10', 'cifar-10-jpeg', 'fashion-mnist', 'mnist', 'mnist-sample', 'spoken-digits')
     """
     return tuple(sorted(SOURCES))
 
@@ -274,7 +306,7 @@ def doubts(name: str, shape: Iterable[int], n_outputs: int) -> str | None:
         return None
     source = SOURCES[name]
     n_classes = len(source.classes)
-    if prod(shape) != prod(source.image_shape):
+    if not source.has_sounds and prod(shape) != prod(source.image_shape):
         return f"{name} has images of {list(source.image_shape)}, but the network takes {list(shape)}"
     if n_outputs != n_classes:
         return (

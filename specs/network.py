@@ -15,6 +15,7 @@ from specs.block import (
     InputSpec,
     Layer,
     LayerSpec,
+    LogMelSpec,
     Role,
     SkipSpec,
     kind_of,
@@ -101,6 +102,12 @@ class NetworkSpec(StrictModel):
             return False
         own = getattr(layer, "delay_shift", None)
         return self.delay_shift if own is None else own
+
+    def with_log_mel(self, log_mel: LogMelSpec | None) -> "NetworkSpec":
+        """Return the spec of a network whose data are recordings that `log_mel` made images of; unchanged for None."""
+        if log_mel is None:
+            return self
+        return self.model_copy(update={"input": self.input.model_copy(update={"log_mel": log_mel})})
 
     @model_serializer(mode="wrap")
     def _without_scale_of_one(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:

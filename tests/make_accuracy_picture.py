@@ -10,6 +10,8 @@ from zoo.runs.card_files import card_names, packaged_card
 PICTURE = Path(__file__).parent / "pictures" / "accuracy.png"
 COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#666666")
 """Colours that colour-blind people can distinguish (source: Okabe and Ito, "Color Universal Design", 2008)."""
+LEAST_IMAGES = 1000
+"""Number of test images below which a model is left out: one image would be more than 0.1 %."""
 
 
 def main() -> None:
@@ -17,10 +19,12 @@ def main() -> None:
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()
     all_steps: set[int] = set()
-    for name, colour in zip(card_names(), COLOURS, strict=False):
-        card = packaged_card(name)
+    cards = [card for card in map(packaged_card, card_names()) if card.data.test_images >= LEAST_IMAGES]
+    for card, colour in zip(cards, COLOURS, strict=False):
         errors = {t: 100 - 100 * accuracy for t, accuracy in card.test.by_steps.items() if accuracy is not None}
-        axes.plot(list(errors), list(errors.values()), color=colour, marker=".", label=f"{name}, T = {card.time_steps}")
+        axes.plot(
+            list(errors), list(errors.values()), color=colour, marker=".", label=f"{card.name}, T = {card.time_steps}"
+        )
         axes.plot(card.time_steps, errors[card.time_steps], color=colour, marker="o", markersize=9)
         all_steps |= errors.keys()
     axes.set_xscale("log", base=2)

@@ -15,6 +15,7 @@ Schema = Mapping[str, Any]
 TITLES = {
     "NetworkSpec": "The network",
     "InputSpec": "`input`",
+    "LogMelSpec": "`log_mel`, of `input`",
     "CubaSpec": "`neuron`",
     **{model.__name__: f"`kind: {kind_of(model)}`, of `blocks`" for model in BLOCK_KINDS},
     "IdentitySkip": "`kind: identity`, of `skips`",

@@ -1,8 +1,10 @@
-"""Classify image files of any size, framed like the images that the network was trained on."""
+"""Classify images of any size, framed like those that the network was trained on; or recordings."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from heapq import nlargest
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,10 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.analysis.spike_events import animate
+from bootstrap_core.data.class_folders import IMAGE_SUFFIXES, SOUND_SUFFIX
 from bootstrap_core.data.image_files import Size, image_shape, open_image, plain_image, read_pixels, upright_size
+from bootstrap_core.data.sound_files import read_sound, sound_picture
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
-from specs.block import has_neurons
+from specs.block import LogMelSpec, has_neurons
 from specs.errors import DataError, SnnZooError
 
 if TYPE_CHECKING:
@@ -56,14 +60,14 @@ FRAMINGS["mnist-sample"] = FRAMINGS["mnist"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Classification of one image file.
+    """Classification of one image file, or of one recording.
 
     Attributes:
         path: path of the file.
         image: the image as the network saw it, `[C, H, W]` in 0..1.
         label: index of the class.
         scores: probability of each class, the softmax of the logits times the `logit_scale` of the spec.
-        done: size of the file and changes made to the image, for people.
+        done: size or length of the file, and changes made to the image, for people.
     """
 
     path: Path
@@ -92,7 +96,7 @@ def predict_files(
     time_steps: int | None = None,
     on_unreadable: Callable[[DataError], object] | None = None,
 ) -> list[Prediction]:
-    """Classify image files, after fitting them to the network's input.
+    """Classify image files, after fitting them to the network's input; or recordings, if that has a `log_mel`.
 
     Files are read like a user's own training images: turned upright, converted to grey or three colours, and resized.
     If the network was trained on a dataset of `FRAMINGS`, files of another size are framed like it instead: their
@@ -100,7 +104,7 @@ def predict_files(
 
     Args:
         network: network to run as SNN.
-        paths: image files that Pillow can read.
+        paths: image files that Pillow can read; for a network of sounds WAV files. A folder stands for those in it.
         data: name of the dataset that the network was trained on.
         shape: `(C, H, W)` of its images; by default the shape of the network's input, or a square if that is flat.
         invert: whether to swap light and dark. By default this is decided for datasets of `FRAMINGS`, which are light
@@ -110,16 +114,25 @@ def predict_files(
         on_unreadable: called with the error of a file that cannot be read, which is left out; by default it is raised.
 
     Raises:
-        DataError: a file cannot be read as an image.
+        DataError: a file cannot be read, or a folder has none.
         SnnZooError: Pillow is missing, or the network's input is not a grey or coloured image.
     """
+    log_mel = network.spec.input.log_mel
     shape = shape or image_shape(network.spec.input.shape)
-    if shape is None:
+    read: Callable[[Path], tuple[Tensor, str]]
+    if log_mel is not None:
+        read, suffixes = partial(_read_sound, log_mel=log_mel), {SOUND_SUFFIX}
+    elif shape is not None:
+        framing = FRAMINGS.get(data or "")
+        read, suffixes = partial(_read_image, shape=shape, framing=framing, invert=invert), IMAGE_SUFFIXES
+    else:
         raise SnnZooError(f"the network's input {list(network.spec.input.shape)} is not a grey or three-colour image")
     seen = []
-    for path in paths:
+    for path in chain.from_iterable(_files_in(path, suffixes) for path in paths):
         try:
-            seen.append((path, *_read_image(path, shape, FRAMINGS.get(data or ""), invert)))
+            if path.is_dir():
+                raise DataError(f"{path} is a folder without {', '.join(sorted(suffixes))} files")
+            seen.append((path, *read(path)))
         except DataError as error:
             if on_unreadable is None:
                 raise
@@ -156,10 +169,29 @@ def animate_prediction(network: Network, prediction: Prediction, path: Path, *, 
     return animate(spikes[-1][:, 0], path, image=prediction.image)
 
 
+def _files_in(path: Path, suffixes: set[str]) -> list[Path]:
+    """Return the files with these suffixes in a folder, sorted; `path` itself if it is none or has none."""
+    files = path.iterdir() if path.is_dir() else []
+    return sorted(file for file in files if file.suffix.lower() in suffixes and file.name[0] != ".") or [path]
+
+
+def _read_sound(path: Path, log_mel: LogMelSpec) -> tuple[Tensor, str]:
+    """Return the picture of a recording `[1, bands, frames]` in 0..1, and the changes made to it, for people."""
+    samples, rate = read_sound(path)
+    done = [f"{len(samples) / rate:.2f} s"]
+    if rate != log_mel.sample_rate:
+        done.append(f"resampled from {rate:,} to {log_mel.sample_rate:,} samples per second")
+    shown = log_mel.frames * log_mel.hop / log_mel.sample_rate
+    if len(samples) / rate > shown:
+        done.append(f"cut to {shown:.2f} s around its centre of power")
+    picture = sound_picture(path, log_mel).float() / 255
+    if float(picture.max()) < LEAST_CONTRAST:
+        done.append(BLANK)
+    return picture, ", ".join(done)
+
+
 def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool | None) -> tuple[Tensor, str]:
     """Return an image `[C, H, W]` in 0..1, and the changes made to it, for people."""
-    if path.is_dir():
-        raise DataError(f"{path} is a folder: name the images in it, as {path / '*.png'}")
     channels, height, width = shape
     if framing is not None and channels == 1:
         return _read_framed(path, framing, height, width, invert)

@@ -1,4 +1,4 @@
-"""Folders with a folder of image files for each class, on disk or in a tar archive."""
+"""Folders with a folder of image files, or of recordings, for each class, on disk or in a tar archive."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,11 +10,13 @@ from specs.files.given_file import real_path
 from specs.files.given_tar import TarMember, tar_members
 from specs.files.limits import IMAGE_FILE_BYTES
 
-__all__ = ["ClassFolders", "ImageFile", "class_folders"]
+__all__ = ["IMAGE_SUFFIXES", "SOUND_SUFFIX", "ClassFolders", "ImageFile", "class_folders"]
 
 ImageFile = Path | TarMember
-"""Image file on disk or in a tar archive."""
+"""Image file or recording, on disk or in a tar archive."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
+SOUND_SUFFIX = ".wav"
+SUFFIXES = {*IMAGE_SUFFIXES, SOUND_SUFFIX}
 PARTS = ("train", "test")
 """Folders of class folders for training and testing."""
 
@@ -34,7 +36,7 @@ class ClassFolders:
     def __post_init__(self) -> None:
         if not self.classes or not all(self.classes.values()):
             raise DataError(
-                f"{self.place} must contain class folders with images in each; it has "
+                f"{self.place} must contain class folders with images or WAV files in each; it has "
                 f"{', '.join(self.classes)[:200] or 'none'} (store images without labels in an .npz, as x alone)"
             )
 
@@ -42,6 +44,16 @@ class ClassFolders:
     def files(self) -> tuple[ImageFile, ...]:
         """All image files, class by class."""
         return tuple(chain(*self.classes.values()))
+
+    @property
+    def are_sounds(self) -> bool:
+        """True if the files are recordings. Raises `DataError` if only some of them are."""
+        sounds, images = list[ImageFile](), list[ImageFile]()
+        for file in self.files:
+            (sounds if file.name.lower().endswith(SOUND_SUFFIX) else images).append(file)
+        if sounds and images:
+            raise DataError(f"{sounds[0]} is a recording and {images[0]} an image: all files must be of one kind")
+        return bool(sounds)
 
 
 def class_folders(path: Path) -> list[ClassFolders]:
@@ -66,7 +78,7 @@ def _on_disk(path: Path) -> ClassFolders:
     found = ClassFolders(
         str(path),
         {
-            folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in IMAGE_SUFFIXES)
+            folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
             for folder in folders
         },
     )
@@ -80,7 +92,7 @@ def _in_tar(path: Path) -> Iterator[ClassFolders]:
     images = {
         parts: member
         for member in tar_members(path)
-        if len(parts := _parts(member.name)) > 1 and PurePosixPath(parts[-1]).suffix.lower() in IMAGE_SUFFIXES
+        if len(parts := _parts(member.name)) > 1 and PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES
     }
     if large := next((member for member in images.values() if member.n_bytes > IMAGE_FILE_BYTES), None):
         raise DataError(f"{large} has {large.n_bytes:,} bytes, more than the limit of {IMAGE_FILE_BYTES:,}")

@@ -20,6 +20,8 @@ from bootstrap_core.data.cifar_files import open_verified, read_batches
 from bootstrap_core.data.idx_files import read_idx, read_plain
 from bootstrap_core.data.image_files import load_images
 from bootstrap_core.data.splits import Dataset, Split, check_split, train_validation_split
+from bootstrap_core.data.spoken_digits import read_recordings
+from specs.block import LogMelSpec
 from specs.dataset_sources import (
     SAMPLE_NAME,
     SOURCES,
@@ -59,13 +61,15 @@ def load_dataset(
     offline: bool = False,
     mirrors: Sequence[str] | None = None,
     registry: Mapping[str, DatasetSource] = SOURCES,
+    log_mel: LogMelSpec | None = None,
 ) -> Dataset:
     """Load a dataset from the first place that has it: `data_dir`, $ZOO_DATA_DIR, the cache, a download into the cache.
 
     In `data_dir` and $ZOO_DATA_DIR the files may lie in the folder itself, in a folder with the dataset's name, or in
     either as torchvision leaves them, in `MNIST/raw` or `cifar-10-batches-py`. `offline` forbids the download;
     `mirrors` replaces the URLs of the download; `registry` replaces the table of known datasets. "mnist-sample" ships
-    with the package and ignores these options.
+    with the package and ignores these options. `log_mel` says how recordings become images, by default as
+    `LogMelSpec()`.
 
     Raises `DataError` for an unknown name, or when no place has the data; the message lists the places and the reasons.
     Raises `IntegrityError` when a file has the wrong sha256 or a wrong format.
@@ -79,8 +83,23 @@ def load_dataset(
     source = _get_source(name, registry)
     found = _find(source, _places(source, data_dir, cache_dir), registry)
     folder, files = found or _pull_or_explain(source, data_dir, cache_dir, offline, mirrors)
-    train, test = READERS[files.format](source, _paths(folder, files))
-    return Dataset(name=name, train=train, test=test, classes=source.classes, source=f"{source.name} from {folder}")
+    paths = _paths(folder, files)
+    if source.has_sounds:
+        log_mel = log_mel or LogMelSpec()
+        train, test = read_recordings(paths, log_mel)
+    else:
+        log_mel = None
+        train, test = READERS[files.format](source, paths)
+    return Dataset(
+        name=name,
+        train=train,
+        test=test,
+        classes=source.classes,
+        source=f"{source.name} from {folder}",
+        log_mel=log_mel,
+        credit=source.credit,
+        in_cards=source.in_cards,
+    )
 
 
 def find_dataset(
@@ -164,7 +183,8 @@ def _find(source: DatasetSource, places: Sequence[Path], registry: Mapping[str, 
 
 def _find_file(folder: Path, files: DatasetFiles, file: str) -> Path | None:
     names = (file, f"{file}.gz") if files.format is FileFormat.IDX else (file,)
-    return next((path for name in names if (path := folder / name).is_file()), None)
+    is_there = Path.exists if files.format is FileFormat.RECORDINGS else Path.is_file
+    return next((path for name in names if is_there(path := folder / name)), None)
 
 
 def _missing_files(folder: Path, files: DatasetFiles) -> list[str]:
@@ -297,7 +317,7 @@ READERS: Mapping[FileFormat, Callable[[DatasetSource, Mapping[Path, str]], tuple
     FileFormat.CIFAR_PYTHON: _read_cifar,
     FileFormat.CLASS_FOLDERS: _read_class_folders,
 }
-"""Readers of each format: they take the sha256 of each file by its path, and return training and test images."""
+"""Readers of images by format: they take the sha256 of each file by its path, and return training and test images."""
 
 
 def _sample_file() -> Traversable:

@@ -17,9 +17,11 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.data.class_folders import ClassFolders, ImageFile, class_folders
+from bootstrap_core.data.sound_files import sound_picture
 from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
 from specs.arguments import check_path
+from specs.block import LogMelSpec
 from specs.dataset_sources import check_class_names, check_data_file
 from specs.errors import DataError, IntegrityError, SnnZooError
 from specs.fields import Shape
@@ -61,8 +63,10 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 """Formats that are read. Other formats of Pillow run programs, as EPS does, or read further files."""
 
 
-def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) -> Dataset:
-    """Read a user's images.
+def load_images(
+    path: str | Path, *, shape: Shape | None = None, seed: int = 0, log_mel: LogMelSpec | None = None
+) -> Dataset:
+    """Read a user's images, or recordings.
 
     An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
     if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. The names `images` and `labels` mean the same, and
@@ -71,7 +75,8 @@ def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) 
 
     A folder, or a `.tar` of it, has a folder of image files for each class, sorted by name; or `train` and `test` with
     such folders in them. A `.tar` is not unpacked. If their pixels take more than `STORED_FROM` bytes, images are
-    decoded when they are used.
+    decoded when they are used. Instead of images the folders may have WAV files, which become pictures as `log_mel`
+    says.
 
     Without a test set, a fifth of the images is for testing, drawn by `seed`.
 
@@ -81,6 +86,7 @@ def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) 
             converted to grey or RGB and resized to it. By default, or if the shape is flat and the first image has as
             many values, all image files get the size of the first.
         seed: seed for drawing the test images.
+        log_mel: how recordings become pictures; by default as `LogMelSpec()`.
 
     Raises:
         DataError: the files cannot be read, or are not such an `.npz`, folder or `.tar`.
@@ -88,7 +94,7 @@ def load_images(path: str | Path, *, shape: Shape | None = None, seed: int = 0) 
     """
     path = check_path(path, "load_images takes the path of an .npz file, a folder or a .tar", error=DataError)
     is_folders = path.is_dir() or check_data_file(path)
-    return _from_folders(path, shape, seed) if is_folders else _from_npz(path, shape, seed)
+    return _from_folders(path, shape, seed, log_mel or LogMelSpec()) if is_folders else _from_npz(path, shape, seed)
 
 
 def image_shape(shape: Shape) -> Size | None:
@@ -341,17 +347,20 @@ def _drawn(split: Split, seed: int) -> tuple[Split, Split]:
     return split.take(order[n_test:]), split.take(order[:n_test])
 
 
-def _from_folders(path: Path, shape: Shape | None, seed: int) -> Dataset:
+def _from_folders(path: Path, shape: Shape | None, seed: int, log_mel: LogMelSpec) -> Dataset:
+    """Read class folders; `shape` is for images, `log_mel` for recordings."""
     first, *others = class_folders(path)
-    names, size = tuple(first.classes), _size_for(shape, first.files[0])
+    form = log_mel if first.are_sounds else _size_for(shape, first.files[0])
+    names = tuple(first.classes)
     if len(names) == 1:
         raise DataError(f"{path} has one class, {names[0]}: at least two are needed")
     for other in others:
         if unknown := sorted(other.classes.keys() - first.classes.keys()):
             raise DataError(f"{other.place} has classes that are missing in {first.place}: {', '.join(unknown)}")
-    splits = [_read_classes(folders, size, names) for folders in (first, *others)]
+    splits = [_read_classes(folders, form, names) for folders in (first, *others)]
     train, test = splits if others else _drawn(splits[0], seed)
-    return Dataset(f"{path}", train, test, names, f"{path}", is_drawn=not others)
+    told = form if isinstance(form, LogMelSpec) else None
+    return Dataset(f"{path}", train, test, names, f"{path}", is_drawn=not others, log_mel=told)
 
 
 def _size_for(shape: Shape | None, file: ImageFile) -> Size:
@@ -372,11 +381,13 @@ def upright_size(image: "Image") -> tuple[int, int]:
     return (image.width, image.height) if sideways else (image.height, image.width)
 
 
-def _read_classes(folders: ClassFolders, size: Size, names: Iterable[str]) -> Split:
-    """Read the images of class folders; a label is the index of the class in `names`."""
+def _read_classes(folders: ClassFolders, form: Size | LogMelSpec, names: Iterable[str]) -> Split:
+    """Read class folders as images of a size, or as recordings; a label is the index of the class in `names`."""
     numbers = {name: number for number, name in enumerate(names)}
-    files = _ImageFiles(folders.place, folders.files, size)
     labels = torch.tensor([numbers[name] for name, members in folders.classes.items() for _ in members])
+    if isinstance(form, LogMelSpec):
+        return Split(torch.stack([sound_picture(file, form) for file in folders.files]), labels)
+    files = _ImageFiles(folders.place, folders.files, form)
     if math.prod(files.shape) < STORED_FROM:
         return Split(torch.from_numpy(files.read(torch.arange(len(labels)))), labels)
     for file in files.files:

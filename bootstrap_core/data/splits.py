@@ -9,6 +9,7 @@ from torch import Tensor
 from bootstrap_core.data.stored_images import StoredImages
 from bootstrap_core.pictures import figure, image_uri
 from specs.arguments import check_type
+from specs.block import LogMelSpec
 from specs.dataset_sources import dataset_title
 from specs.errors import DataError
 from specs.outline import few_lines
@@ -102,6 +103,9 @@ class Dataset:
         is_sample: True for a small part of the real dataset; results on it must say so.
         is_drawn: True if the test images were drawn at random from all images.
         drawn_from: number of test images before `limited` drew some of them; None if `test` has all.
+        log_mel: how recordings became these images; None for images.
+        credit: origin and terms of the data, for cards.
+        in_cards: False if cards must not contain these images.
     """
 
     name: str
@@ -112,6 +116,9 @@ class Dataset:
     is_sample: bool = False
     is_drawn: bool = False
     drawn_from: int | None = None
+    log_mel: LogMelSpec | None = None
+    credit: str | None = None
+    in_cards: bool = True
 
     @property
     def title(self) -> str:

@@ -452,7 +452,8 @@ def _as_model(
             card["classes"] = list(dataset.classes)
         card["image_shape"] = list(dataset.test.images.shape[1:])
     model = Model.of(network, card)
-    return replace(model, spec=model.spec.model_copy(update={"training": recipe}))
+    spec = model.spec.model_copy(update={"training": recipe})
+    return replace(model, spec=spec.with_log_mel(None if dataset is None else dataset.log_mel))
 
 
 def _shrunk(candidate: Candidate, time_steps: int) -> list[str]:

@@ -18,6 +18,7 @@ from specs.errors import DataError
 
 if TYPE_CHECKING:
     from bootstrap_core.data.datasets import Dataset
+    from specs.block import LogMelSpec
     from specs.fields import Shape
 
 __all__ = [
@@ -83,13 +84,20 @@ class DataPlaces:
     offline: bool = False
     classes: tuple[str, ...] = ()
 
-    def load(self, name: str, shape: "Shape | None" = None, classes: Sequence[str] = ()) -> "Dataset":
+    def load(
+        self,
+        name: str,
+        shape: "Shape | None" = None,
+        classes: Sequence[str] = (),
+        log_mel: "LogMelSpec | None" = None,
+    ) -> "Dataset":
         """Load a dataset by name, or a user's .npz, folder or .tar; download a missing dataset unless `offline`.
 
         Args:
             name: name of a dataset, or path of an .npz, or of a folder or .tar with a folder of images for each class.
             shape: input shape of the network; images of a folder are resized to it.
             classes: class names of the network, if known. Labels are numbered as there, or as in `self.classes`.
+            log_mel: how recordings become images; by default as `LogMelSpec()`.
 
         Raises:
             DataError: the data are missing or malformed, or have names that are not classes of the network.
@@ -100,7 +108,8 @@ class DataPlaces:
         if self.classes and classes:
             self.check_classes(len(classes))
         if path := find_user_data(name):
-            dataset = replace(load_images(path, shape=shape), name=name)  # the name by which it is found again
+            dataset = load_images(path, shape=shape, log_mel=log_mel)
+            dataset = replace(dataset, name=name)  # the name by which it is found again
             if path.is_file() and min(int(split.labels.min()) for split in (dataset.train, dataset.test)) == 1:
                 say(f"note: {name} has no label 0: labels count from 0; if these count from 1, subtract 1")
             dataset = _numbered(dataset, self.classes or tuple(classes))
@@ -108,7 +117,9 @@ class DataPlaces:
             if untested := [known for label, known in enumerate(dataset.classes) if label not in seen]:
                 say(f"note: {name} has no test images of {_listed(untested)}")
             return dataset
-        dataset = load_dataset(name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline)
+        dataset = load_dataset(
+            name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline, log_mel=log_mel
+        )
         return _numbered(dataset, self.classes)
 
     def check_classes(self, n_classes: int) -> None:
@@ -116,11 +127,17 @@ class DataPlaces:
         if self.classes and len(self.classes) != n_classes:
             raise DataError(f"--classes: must name the network's {n_classes} classes, got {len(self.classes)} names")
 
-    def load_labelled(self, name: str, shape: "Shape | None" = None, classes: Sequence[str] = ()) -> "Dataset":
+    def load_labelled(
+        self,
+        name: str,
+        shape: "Shape | None" = None,
+        classes: Sequence[str] = (),
+        log_mel: "LogMelSpec | None" = None,
+    ) -> "Dataset":
         """Load a dataset as `load` does; raise `DataError` for images without labels."""
         from bootstrap_core.data.image_files import UNLABELLED
 
-        dataset = self.load(name, shape, classes)
+        dataset = self.load(name, shape, classes, log_mel)
         if dataset.classes == (UNLABELLED,):
             raise DataError(f"{name} has no labels, which training and scoring need: add an array y")
         return dataset

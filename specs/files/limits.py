@@ -29,6 +29,7 @@ __all__ = [
     "ONNX_TENSOR",
     "ONNX_WINDOWS",
     "SAFETENSORS_HEADER_BYTES",
+    "SOUND_BYTES",
     "SPARE_WEIGHTS",
     "SPEC_BYTES",
     "SPEC_DEPTH",
@@ -128,6 +129,8 @@ IMAGE_FILE_BYTES = 1 << 28
 """Largest image file within a tar, in bytes."""
 IMAGE_PIXELS = 1 << 26
 """Largest number of pixels in an image file: 8192 x 8192."""
+SOUND_BYTES = 1 << 24
+"""Largest sound file in bytes: three minutes at 44,100 samples per second, mono."""
 IMAGES = 1 << 24
 """Largest number of images in one array; ImageNet has 14 million."""
 IMAGE_CLASSES = 1 << 16

@@ -39,7 +39,7 @@ def compare(source: str, data: str | None, data_dir: Path | None) -> dict[str, A
     model, _ = read_source(source)
     network = model.build()
     exact = IntegerNetwork(network)
-    dataset = load_dataset(data or usual_data(model), data_dir=data_dir)
+    dataset = load_dataset(data or usual_data(model), data_dir=data_dir, log_mel=model.spec.input.log_mel)
     found = {"spikes": 0, "places": 0, "different": 0}
     n_correct = 0
     for images, labels in batches(dataset.test, 250):

@@ -94,7 +94,9 @@ def main() -> int:
     failed = False
     for name in options.models:
         model, _ = read_source(name)
-        dataset = load_dataset(options.data or usual_data(model), data_dir=options.data_dir)
+        dataset = load_dataset(
+            options.data or usual_data(model), data_dir=options.data_dir, log_mel=model.spec.input.log_mel
+        )
         try:
             n, different = compare(
                 model.build(), dataset.test.images[: options.images].float() / 255, options.lava_python

@@ -1,5 +1,6 @@
 """Mistakes of new users: the error names the mistake and the remedy."""
 
+import json
 import re
 from pathlib import Path
 
@@ -77,7 +78,10 @@ def test_a_mistyped_word_gets_a_suggestion(run, here, line, meant) -> None:
         ("mnits", "did you mean mnist?"),
         ("nowhere/a.npz", "No such file"),
         ("a.npy", "a NumPy array, not a dataset: save images as x in an .npz"),
-        ("a.txt", "a.txt is not a dataset: expected an .npz, a folder of class folders, or a name (fashion-mnist, "),
+        (
+            "a.txt",
+            "a.txt is not a dataset: expected an .npz, a folder or a .tar of class folders, or a name (cifar-10, ",
+        ),
     ],
 )
 def test_data_of_a_spec_that_is_nowhere_is_a_mistake_in_its_line(run, here, spec_file, data, told) -> None:
@@ -200,9 +204,13 @@ def test_a_folder_tells_the_model_in_it(run, here, trained) -> None:
         assert "not a model; the folder of a training run would have a model" in run(*command.split(), code=1).stderr
 
 
-def test_a_folder_of_images_is_no_image(run, here) -> None:
+def test_a_folder_stands_for_the_images_in_it(run, here) -> None:
     (here / "pictures").mkdir()
-    assert "name the images in it, as pictures/*.png" in run("predict", "mnist-dense", "pictures", code=1).stderr
+    assert "pictures is a folder without .bmp, .gif," in run("predict", "mnist-dense", "pictures", code=1).stderr
+    for name in ("b.png", "a.PNG", ".hidden.png", "c.txt"):
+        Image.fromarray(np.arange(784, dtype=np.uint8).reshape(28, 28)).save(here / "pictures" / name, format="png")
+    rows = json.loads(run("predict", "mnist-dense", "pictures", "--json").stdout)["predictions"]
+    assert [Path(row["image"]).name for row in rows] == ["a.PNG", "b.png"]
 
 
 @pytest.mark.parametrize(

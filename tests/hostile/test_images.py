@@ -13,10 +13,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sounds import tone, wav
 from valid_files import idx, image, npz, tar, zipped
 
 X = np.zeros((20, 1, 28, 28), np.uint8)
 Y = np.arange(20) % 3
+WAV = wav(tone(700))
 
 
 class Run:
@@ -165,9 +167,14 @@ def linked_tar() -> bytes:
     return link.tobuf() + tar({"cat/a.png": image()})
 
 
-def large_tar(path: Path) -> None:
-    """Write a tar archive with an image of 300 MiB, which takes no place on disk."""
-    member = tarfile.TarInfo("cat/a.png")
+def sounds(second: bytes) -> dict[str, bytes]:
+    """Return recordings of two classes."""
+    return {"cat/a.wav": WAV, "dog/a.wav": second}
+
+
+def large_tar(path: Path, *, name: str = "cat/a.png") -> None:
+    """Write a tar archive with a file of 300 MiB, which takes no place on disk."""
+    member = tarfile.TarInfo(name)
     member.size = 300 << 20
     with path.open("wb") as file:
         file.write(member.tobuf())
@@ -244,6 +251,17 @@ TABLE = {
         "a tar with a link out of it": (linked_tar(), "'dog/a.png' is not a plain file: links and devices"),
         "a tar with 300 MiB of nothing": (large_tar, "cat/a.png has 314,572,800 bytes, more than the limit"),
         "a tar cut short": (tar({"cat/a.png": image(), "dog/a.png": image()})[:1600], "is cut short"),
+        "a recording cut short": (tar(sounds(WAV[:30])), ": dog/a.wav as a WAV file: it is cut short"),
+        "a recording of no channels": (
+            tar(sounds(WAV[:22] + b"\0\0" + WAV[24:])),
+            "dog/a.wav as a WAV file: bad # of ch",
+        ),
+        "a recording of no time": (
+            tar(sounds(WAV[:24] + bytes(4) + WAV[28:])),
+            "dog/a.wav has no sound: .* 0 per second",
+        ),
+        "a recording of 300 MiB": (partial(large_tar, name="cat/a.wav"), "cat/a.wav has 314,572,800 bytes, more than"),
+        "a recording and an image": (tar(sounds(WAV) | {"cat/b.png": image()}), "all files must be of one kind"),
         "a tar without images": (tar({"cat/a.txt": b"", "../../a.png": image()}), "must contain class folders"),
     },
     "image": {

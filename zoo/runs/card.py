@@ -97,10 +97,12 @@ class Versions(StrictModel):
 class Data(StrictModel):
     """Dataset of a model, and its split into images for training, for the choice of the epoch, and for the scores.
 
-    `training_images` and the `validation_*` fields are None if the model file has no recipe.
+    `training_images` and the `validation_*` fields are None if the model file has no recipe. `credit` is origin and
+    licence of the data, where they have to be named.
     """
 
     name: str
+    credit: str | None = None
     classes: tuple[str, ...]
     training_images: Count | None
     validation_images: Count | None
@@ -246,13 +248,15 @@ class Golden(StrictModel):
     """Golden images: test images, and the output of the integer engine for them at the network's T.
 
     Attributes:
+        seed: seed from which the images were drawn, for data whose images cards must not contain; None for test images.
         images: pixels, uint8 of `shape`, compressed by zlib, in base64.
         shape: `[N, C, H, W]`.
-        labels: classes of the images, `[N]`.
+        labels: classes of the images, `[N]`; of drawn images the network's answers.
         logits: exact logits, `[N, classes]`.
         spikes: number of spikes in each layer that has neurons, input first, `[N, layers]`.
     """
 
+    seed: Count | None = None
     images: Annotated[str, Field(max_length=GOLDEN_LETTERS)]
     shape: tuple[Count, Count, Count, Count]
     labels: tuple[Count, ...]

@@ -44,6 +44,7 @@ def sections(card: Card) -> list[Section]:
         "size": f"{file.bytes:,} bytes; {card.parameters:,} parameters, {card.weight_bytes:,} bytes of 8-bit weights",
         "input": _input_words(card),
         "licence": card.licence,
+        "golden": _golden_words(card),
         "measured": f"{card.date}; {_versions(card.versions)}",
     }
     data, training = card.data, card.training
@@ -60,6 +61,8 @@ def sections(card: Card) -> list[Section]:
         }
     if training.start_revision is not None:
         how["start"] = f"model {training.start_revision}"
+    if data.credit is not None:
+        how["origin"] = data.credit
     how |= {
         "duration": "not recorded" if training.curves is None else f"{sum(training.curves.seconds) / 60:.0f} minutes",
         "versions": "not recorded" if training.versions is None else _versions(training.versions),
@@ -187,9 +190,19 @@ def _versions(versions: Versions) -> str:
 def _input_words(card: Card) -> str:
     spec = card.input
     shape = "x".join(map(str, spec.shape))
+    if spec.log_mel is not None:
+        shape += f", log-mel pictures of recordings at {spec.log_mel.sample_rate:,} samples per second"
     if spec.levels > 1:
         return f"{shape}, pixels in 0..1, as integers of {counted(spec.bits, 'bit')}"
     return f"{shape}, pixels in 0..1, normalised by (x - {spec.mean:g}) / {spec.std:g}, as spikes"
+
+
+def _golden_words(card: Card) -> str:
+    """Return what the golden images are: test images, or drawn at random."""
+    golden = card.golden
+    if golden.seed is None:
+        return counted(golden.shape[0], "test image")
+    return f"{counted(golden.shape[0], 'image')}, drawn at random from the seed {golden.seed}; none is of the data"
 
 
 def _row(cells: tuple[str, ...]) -> str:

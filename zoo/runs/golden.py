@@ -1,4 +1,4 @@
-"""Golden images: a few test images, with the output of the integer engine from when the card was written."""
+"""Golden images: a few images, with the output of the integer engine from when the card was written."""
 
 import base64
 import zlib
@@ -19,25 +19,35 @@ LOGITS = 2000
 """Largest number of logits in a card, over all golden images."""
 
 
-def golden_of(exact: IntegerNetwork, split: Split) -> Golden:
+def golden_of(exact: IntegerNetwork, split: Split, *, seed: int | None = None) -> Golden:
     """Run the first images of a split, as many as fit into a card, at the network's T.
+
+    Args:
+        exact: the network.
+        split: the images.
+        seed: seed for drawing random images of the same shape instead, for images that cards must not contain.
 
     Raises:
         StateOverflowError: a state leaves the hardware's 24 bits on one of them.
         SnnZooError: not even one image fits.
     """
     n = max(1, min(len(split), LOGITS // exact.spec.n_classes))
-    while len(text := _packed(images := split.images[:n])) > GOLDEN_LETTERS and n > 1:
+    source = split.images[:n]
+    if seed is not None:
+        source = torch.randint(256, source.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+    while len(text := _packed(images := source[:n])) > GOLDEN_LETTERS and n > 1:
         n //= 2
     if len(text) > GOLDEN_LETTERS:
         raise SnnZooError(
             f"a test image takes {len(text):,} characters as text, but a card holds at most {GOLDEN_LETTERS:,}"
         )
     logits, spikes = _run(exact, images)
+    labels = split.labels[:n] if seed is None else logits.argmax(1)
     return Golden(
+        seed=seed,
         images=text,
         shape=_four(images),
-        labels=tuple(split.labels[:n].tolist()),
+        labels=tuple(labels.tolist()),
         logits=_rows(logits),
         spikes=_rows(spikes),
     )

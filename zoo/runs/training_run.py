@@ -88,7 +88,8 @@ class TrainingRun:
     ) -> None:
         self.recipe = spec.training or TrainingSpec()
         recipe = self.recipe if weights is None else self.recipe.model_copy(update={"initialize": False})
-        self.spec, self.dataset, self.folder = spec.model_copy(update={"training": self.recipe}), dataset, folder
+        self.spec = spec.model_copy(update={"training": self.recipe}).with_log_mel(dataset.log_mel)
+        self.dataset, self.folder = dataset, folder
         if weights is None:
             network = build_network(self.spec, seed=self.recipe.seed)
         else:

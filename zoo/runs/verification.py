@@ -126,7 +126,8 @@ def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
         differing = golden_differences(IntegerNetwork(network), card.golden)
     except SnnZooError as error:
         differing = [_first_line(error)]
-    found = "; ".join(differing) or f"the same on {len(card.golden.labels)} images"
+    drawn = "" if card.golden.seed is None else "random "
+    found = "; ".join(differing) or f"the same on {len(card.golden.labels)} {drawn}images"
     return [*checks, Check("golden output, integer engine", not differing, found)]
 
 

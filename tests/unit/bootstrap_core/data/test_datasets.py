@@ -73,13 +73,14 @@ def server(web):
 
 
 def test_names() -> None:
-    assert dataset_names() == ("cifar-10", "cifar-10-jpeg", "fashion-mnist", "mnist", "mnist-sample")
+    images = ("cifar-10", "cifar-10-jpeg", "fashion-mnist", "mnist", "mnist-sample")
+    assert dataset_names() == (*images, "spoken-digits")
     assert len(load_dataset("mnist-sample").train) == SOURCES["mnist-sample"].n_train
 
 
 def test_unknown_name_lists_the_known() -> None:
     for function in (load_dataset, find_dataset, pull_dataset):
-        with pytest.raises(DataError, match=r"unknown dataset 'cifar10'; known: cifar-10, .*, mnist-sample; did"):
+        with pytest.raises(DataError, match=r"unknown dataset 'cifar10'; known: cifar-10, .*, spoken-digits; did"):
             function("cifar10")
 
 
@@ -290,7 +291,11 @@ def test_shipped_sources_are_complete() -> None:
             assert all(len(bytes.fromhex(digest)) == 32 for digest in files.sha256.values())
             assert all(mirror.startswith("https://") for mirror in files.mirrors[:1])
             assert files.format is not FileFormat.IDX or tuple(files.sha256) == FILES
-    assert [name for name, source in SOURCES.items() if not source.is_downloadable] == ["cifar-10-jpeg", "mnist-sample"]
+    assert [name for name, source in SOURCES.items() if not source.is_downloadable] == [
+        "cifar-10-jpeg",
+        "mnist-sample",
+        "spoken-digits",
+    ]
 
 
 # --- CIFAR-10

@@ -44,6 +44,18 @@ def test_of_large_images_or_many_classes_a_card_holds_fewer() -> None:
         held(200)
 
 
+def test_images_that_a_card_must_not_contain_are_drawn_instead(exact, dataset) -> None:
+    golden = golden_of(exact, dataset.test.take([3, 5]), seed=0)
+    drawn = golden_images(golden)
+    assert drawn.shape == (2, *dataset.test.images.shape[1:])
+    assert torch.equal(drawn, golden_images(golden_of(exact, dataset.train.take([1, 2]), seed=0)))
+    assert not torch.equal(drawn, golden_images(golden_of(exact, dataset.test.take([3, 5]), seed=1)))
+    assert 100 < float(drawn.float().mean()) < 155
+    assert golden.seed == 0
+    assert golden.labels == tuple(exact(drawn).argmax(1).tolist())
+    assert golden_differences(exact, golden) == []
+
+
 def test_the_output_is_that_of_the_integer_engine(exact, dataset) -> None:
     split = dataset.test.take([3, 5, 7])
     golden = golden_of(exact, split)

@@ -1,0 +1,60 @@
+"""Recordings of the Free Spoken Digit Dataset, `{digit}_{speaker}_{index}.wav`, as pictures.
+
+The split is the dataset's own: of each speaker and digit the recordings 0 to 4 are for testing. The speakers are the
+same in both parts, so the accuracy says nothing about a new speaker.
+"""
+
+import hashlib
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+
+import torch
+
+from bootstrap_core.data.class_folders import SOUND_SUFFIX, ImageFile
+from bootstrap_core.data.sound_files import sound_picture
+from bootstrap_core.data.splits import Split
+from specs.block import LogMelSpec
+from specs.errors import DataError, IntegrityError
+from specs.files.given_file import check_given_file
+from specs.files.given_tar import tar_members
+from specs.files.limits import SOUND_BYTES
+
+__all__ = ["read_recordings"]
+
+NAME = re.compile(r"([0-9])_[a-z]+_([0-9]+)\.wav")
+TEST_INDICES = 5
+
+
+def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec) -> tuple[Split, Split]:
+    """Return the training and the test recordings of a folder or a tar, as pictures.
+
+    Args:
+        places: digest of the recordings by the path of the folder or tar, one of them; see `DatasetFiles.sha256`.
+        log_mel: how a recording becomes a picture.
+
+    Raises:
+        IntegrityError: these are not the recordings of the dataset, or the tar is damaged.
+        DataError: they cannot be read.
+    """
+    ((place, sha256),) = places.items()
+    members: list[ImageFile] = [*place.glob(f"*{SOUND_SUFFIX}")] if place.is_dir() else [*tar_members(place)]
+    files = {name: file for file in members if (name := PurePosixPath(file.name).name).endswith(SOUND_SUFFIX)}
+    listing = "".join(f"{_sha256_of(files[name])}  {name}\n" for name in sorted(files))
+    if hashlib.sha256(listing.encode()).hexdigest() != sha256:
+        raise IntegrityError(
+            f"{place}: its {len(files):,} WAV files are not those of the dataset (zoo/README.md names the version): "
+            "replace or remove it"
+        )
+    found = [match for name in sorted(files) if (match := NAME.fullmatch(name))]
+    pictures = torch.stack([sound_picture(files[match[0]], log_mel) for match in found])
+    labels, indices = (torch.tensor([int(match[i]) for match in found]) for i in (1, 2))
+    train, test = (Split(pictures[part], labels[part]) for part in (indices >= TEST_INDICES, indices < TEST_INDICES))
+    return train, test
+
+
+def _sha256_of(file: ImageFile) -> str:
+    n_bytes = check_given_file(file, error=DataError) if isinstance(file, Path) else file.n_bytes
+    if n_bytes > SOUND_BYTES:
+        raise DataError(f"{file} has {n_bytes:,} bytes, more than the limit of {SOUND_BYTES:,}")
+    return hashlib.sha256(file.read_bytes() if isinstance(file, Path) else file.read()).hexdigest()

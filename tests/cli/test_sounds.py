@@ -1,0 +1,100 @@
+"""Networks of sounds, from a folder of recordings to the name of a class."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+from sounds import save_wav, tone
+
+from converters.formats.model_files import read_model
+
+TONES = {"high": 2500, "low": 300, "middle": 900}
+SPEC = """
+name: tones
+time_steps: 4
+neuron: {threshold: 1.0, voltage_decay: 0.03, tau_grad: 0.1}
+input: {shape: [1, 12, 10], encoding: graded, log_mel: {bands: 12, frames: 10, range_db: 30}}
+blocks:
+  - {kind: conv, channels: 8, kernel: 5, stride: 2, padding: 2, weight_norm: true}
+  - {kind: flatten}
+  - {kind: affine, features: 3, weight_norm: true}
+training: {data: DATA, epochs: 8, batch_size: 8, validation: 12, learning_rate: 0.02, sample_iterations: 3}
+"""
+
+
+@pytest.fixture(scope="module")
+def tones(tmp_path_factory):
+    """A folder with a folder of recordings for each class: noisy tones of slightly different pitch."""
+    folder, generator = tmp_path_factory.mktemp("sounds") / "tones", np.random.default_rng(0)
+    for name, hertz in TONES.items():
+        for i in range(30):
+            clean = tone(hertz * generator.uniform(0.9, 1.1), seconds=0.2)
+            noisy = clean + generator.normal(0, 0.02, clean.shape)
+            save_wav(folder / name / f"{i:02}.wav", noisy)
+    return folder
+
+
+@pytest.fixture
+def spec(tones, tmp_path):
+    (tmp_path / "tones.yaml").write_text(SPEC.replace("DATA", str(tones)))
+    return tmp_path / "tones.yaml"
+
+
+def test_recordings_train_a_network_that_names_others(run, spec, tones, tmp_path) -> None:
+    found = json.loads(run("train", spec, "-o", tmp_path / "run", "--json").stdout)
+    model = tmp_path / "run" / "model.safetensors"
+    assert found["test"]["snn"] > 0.9
+    scored = json.loads(run("eval", model, "--data", tones, "--engine", "integer", "--json").stdout)
+    assert scored["results"][0]["accuracy"] == found["test"]["snn"]
+
+    new = [save_wav(tmp_path / "new" / f"{i}.wav", tone(hertz)) for i, hertz in enumerate(TONES.values())]
+    new.append(save_wav(tmp_path / "new" / "3.wav", tone(900, seconds=1, rate=16_000), rate=16_000))
+    told = run("predict", model, *new, "--json")
+    rows = json.loads(told.stdout)["predictions"]
+    assert [row["name"] for row in rows] == [*TONES, "middle"]
+    assert "0.wav: 0.40 s, cut to 0.16 s around its centre of power\n" in told.stderr
+    assert "3.wav: 1.00 s, resampled from 16,000 to 8,000 samples per second, cut to" in told.stderr
+    assert json.loads(run("predict", model, tmp_path / "new", "--json").stdout)["predictions"] == rows
+    run("predict", model, new[0], "--animate", tmp_path / "a.gif")
+
+    card = run("card", model, "--data", tones).stdout
+    assert "log_mel: {sample_rate: 8000, window: 256, hop: 128, bands: 12, frames: 10" in card
+    run("gallery", model, "--data", tones, "-o", tmp_path / "a.html")
+
+
+def test_what_is_no_recording_is_told(run, spec, tmp_path) -> None:
+    (tmp_path / "a.wav").write_bytes(b"hello")
+    silent = save_wav(tmp_path / "b.wav", np.zeros(800))
+    (tmp_path / "empty").mkdir()
+    told = run("predict", spec, tmp_path / "a.wav", silent, tmp_path / "empty", tmp_path / "c.wav", code=1)
+    assert "b.wav" in told.stdout
+    stderr = " ".join(told.stderr.split())
+    assert "b.wav is blank for the network" in stderr
+    assert "a.wav as a WAV file: " in stderr
+    assert "empty is a folder without .wav files" in stderr
+    assert "c.wav: No such file or directory" in stderr
+    run("predict", "mnist-dense-shallow", silent, code=1)
+
+
+def test_a_spec_without_log_mel_gets_the_defaults(run, spec, tones, tmp_path) -> None:
+    text = spec.read_text().replace("shape: [1, 12, 10]", "shape: [1, 40, 48]")
+    spec.write_text(text.replace(", log_mel: {bands: 12, frames: 10, range_db: 30}", ""))
+    options = ["--set", "training.epochs=1"]
+    run("train", spec, "-o", tmp_path / "run", *options)
+    entering = read_model(tmp_path / "run" / "model.safetensors").spec.input
+    assert entering.log_mel is not None
+    assert entering.log_mel.picture == (1, 40, 48)
+    run("train", spec, "-o", tmp_path / "run", *options, "--epochs", 2, "--resume")
+    spec.write_text(spec.read_text().replace("[1, 40, 48]", "[1, 40, 47]"))
+    told = run("train", spec, "-o", tmp_path / "other", *options, code=1).stderr
+    assert "images of [1, 1, 40, 48] do not fit: tones takes images as a tensor [N, 1, 40, 47]" in told
+
+
+def test_a_folder_of_images_and_recordings_is_refused(run, spec, tones, tmp_path) -> None:
+    mixed = tmp_path / "mixed"
+    shutil.copytree(tones, mixed)
+    (mixed / "low" / "a.png").write_bytes(b"")
+    told = run("train", spec, "-o", tmp_path / "run", "--data", mixed, code=1).stderr
+    assert "00.wav is a recording and" in told
+    assert "a.png an image: all files must be of one kind" in " ".join(told.split())

@@ -1,0 +1,73 @@
+"""WAV files: samples, refusals, and pictures."""
+
+import numpy as np
+import pytest
+import torch
+from sounds import save_wav, tone, wav
+from valid_files import tar
+
+from bootstrap_core.data import sound_files
+from bootstrap_core.data.sound_files import read_sound, sound_picture
+from specs.block import LogMelSpec
+from specs.errors import DataError
+from specs.files.given_tar import tar_members
+
+
+def test_samples_are_those_of_the_file(tmp_path) -> None:
+    samples = tone(700)
+    found, rate = read_sound(save_wav(tmp_path / "a.wav", samples, rate=11_025))
+    assert rate == 11_025
+    assert np.abs(found.numpy() - samples * 32767 / 32768).max() <= 0.5 / 32768 + 1e-12
+
+
+def test_channels_are_averaged(tmp_path) -> None:
+    path = save_wav(tmp_path / "a.wav", np.stack([np.full(9, 0.5), np.full(9, -0.25)], 1))
+    assert read_sound(path)[0].numpy() == pytest.approx(np.full(9, 0.125), abs=1e-4)
+
+
+def test_a_picture_hardly_depends_on_the_rate_of_the_file(tmp_path) -> None:
+    slow = sound_picture(save_wav(tmp_path / "a.wav", tone(700)), LogMelSpec())
+    fast = sound_picture(save_wav(tmp_path / "b.wav", tone(700, rate=48_000), rate=48_000), LogMelSpec())
+    loud = slow > 100
+    assert loud.any()
+    assert int((slow[loud].int() - fast[loud].int()).abs().max()) <= 8
+
+
+def test_a_file_in_a_tar_gives_the_same_picture(tmp_path) -> None:
+    path = save_wav(tmp_path / "a.wav", tone(700))
+    (tmp_path / "a.tar").write_bytes(tar({"x/a.wav": path.read_bytes()}))
+    (member,) = tar_members(tmp_path / "a.tar")
+    assert torch.equal(sound_picture(member, LogMelSpec()), sound_picture(path, LogMelSpec()))
+
+
+def with_rate(rate: int) -> bytes:
+    data = bytearray(wav(tone(700)))
+    data[24:28] = rate.to_bytes(4, "little")
+    return bytes(data)
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", "as a WAV file: it is cut short"),
+        (b"RIFF....hello", "as a WAV file: not a WAVE file; convert it, as with: ffmpeg"),
+        (wav(tone(700))[:30], "as a WAV file: it is cut short"),
+        (wav(np.zeros(0)), "has no sound: 0 samples"),
+        (wav(tone(700), width=1), "samples of 8 bits, 16 are needed: convert it"),
+        (wav(tone(700), width=3), "samples of 24 bits, 16 are needed: convert it"),
+        (with_rate(0), "has no sound: 3200 samples, 0 per second"),
+        (with_rate(4000), "4,000 samples per second are too few"),
+    ],
+)
+def test_other_files_are_refused(content: bytes, reason: str, tmp_path) -> None:
+    path = tmp_path / "a.wav"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=reason) as told:
+        sound_picture(path, LogMelSpec())
+    assert str(path) in str(told.value)
+
+
+def test_a_longer_file_than_the_limit_is_refused(tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(sound_files, "SOUND_BYTES", 1000)
+    with pytest.raises(DataError, match="6,444 bytes, more than the limit of 1,000"):
+        read_sound(save_wav(tmp_path / "a.wav", tone(700)))
