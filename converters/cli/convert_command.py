@@ -111,8 +111,9 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--reset",
                 type=click.Choice(["auto", "zero", "subtract"]),
-                help="Reset in a NIR graph after a spike. zero: the voltage becomes 0, subtract: it falls by the "
-                "threshold. [default: zero]",
+                help="ONNX, NIR: reset after a spike. zero: the voltage becomes 0, subtract: it falls by the threshold, "
+                "which netx cannot express. auto, for ONNX: zero if a netx file is written, else the one that scores "
+                "better. [default: auto for ONNX, zero for NIR]",
             ),
             click.option(
                 "--nodes-only",
@@ -418,7 +419,8 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
     where = f"{judged}, before tuning" if conversion.dataset else "noise images"
     pooling = f"; max pools: {candidate.max_pooling}" if has_maxima(conversion.imported.ann) else ""
     echo(f"images: {conversion.normalization}")
-    echo(f"input: {candidate.input_form}{pooling}; reset: {candidate.reset}; agrees with the ANN on {agreement} of {where}")
+    form = f"input: {candidate.input_form}{pooling}; reset: {candidate.reset}"
+    echo(f"{form}; agrees with the ANN on {agreement} of {where}")
     if conversion.ann is not None:
         rows = [["ANN", "", percent(conversion.ann)]]
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):

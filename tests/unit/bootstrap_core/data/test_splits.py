@@ -117,7 +117,9 @@ def test_split_refuses_other_shapes_and_dtypes(images: torch.Tensor, labels: tor
 def test_split_refuses_arrays_and_tells_what_makes_tensors_of_them(arrays: set[str]) -> None:
     numbers = {"images": torch.zeros(2, 1, 28, 28, dtype=torch.uint8), "labels": torch.zeros(2, dtype=torch.int64)}
     given = {name: tensor.numpy() if name in arrays else tensor for name, tensor in numbers.items()}
-    with pytest.raises(DataError, match=f"{arrays.pop()} must be a tensor, not a ndarray: convert with torch.as_tensor"):
+    with pytest.raises(
+        DataError, match=f"{arrays.pop()} must be a tensor, not a ndarray: convert with torch.as_tensor"
+    ):
         Split(**given)
 
 
