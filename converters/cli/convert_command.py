@@ -111,9 +111,9 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--reset",
                 type=click.Choice(["auto", "zero", "subtract"]),
-                help="ONNX, NIR: reset after a spike. zero: the voltage becomes 0, subtract: it falls by the threshold, "
-                "which netx cannot express. auto, for ONNX: zero if a netx file is written, else the one that scores "
-                "better. [default: auto for ONNX, zero for NIR]",
+                help="ONNX, NIR: reset after a spike. zero: the voltage becomes 0, subtract: it falls by the "
+                "threshold, which netx cannot express. auto, for ONNX: zero if a netx file is written, else "
+                "the one that scores better. [default: auto for ONNX, zero for NIR]",
             ),
             click.option(
                 "--nodes-only",
