@@ -134,7 +134,7 @@ class LogMelSpec(StrictModel):
     """Lower end of the lowest band, in hertz."""
     high_hz: Annotated[Number, Field(gt=0, validate_default=True)] = 4000.0
     """Upper end of the highest band, in hertz; at most half the `sample_rate`."""
-    range_db: Annotated[Number, Field(gt=0, le=200)] = 60.0
+    range_db: Annotated[Number, Field(gt=0, le=200)] = 40.0
     """Decibels from black to white: a pixel this far below the strongest one, or farther, is 0."""
 
     @field_validator("high_hz")
