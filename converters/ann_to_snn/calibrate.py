@@ -3,8 +3,8 @@
 Inputs are an ANN, its spiking layers and some hundreds of images; the result is a `Model`, and a `Calibration` for each
 layer of neurons. Layers are taken in order, each on the spikes that the layers before it really send: its weights are
 refitted to them (`refit`) and scaled onto the hardware's grid (`grid_fit`), then it gets the smallest threshold whose
-rates come close to the ANN's activations. With few time steps, rates are coarse and saturate; as real spikes are
-measured, each layer makes up for part of the error of the layers before it.
+rates come close to the ANN's activations, and perhaps a bias that rounds them. With few time steps, rates are coarse
+and saturate; as real spikes are measured, each layer makes up for part of the error of the layers before it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,6 +47,10 @@ __all__ = ["Calibration", "InputForm", "calibrate", "shrink_for"]
 PARTS = tuple(torch.linspace(0.05, 1.0, 24).tolist())
 """Thresholds to try for a layer, ascending, relative to its largest activation."""
 OFFSETS = (0.0, 0.5)
+"""Voltages to try that the bias adds over all steps, relative to the threshold.
+
+With half a threshold, rates are rounded to the nearest number of spikes; without it, to the one below.
+"""
 SLACK = 0.05
 """Tolerance of the error, relative to the least: the smallest threshold within it is chosen.
 
@@ -163,6 +167,7 @@ def calibrate(
         input_form: form of the input.
         normalization: normalization of the images that the ANN takes; folded into the first layer.
         balanced: True to raise channels that are weakly active on these images; False if the images are noise.
+        reset: reset of the voltage after a spike.
 
     Raises:
         UnsupportedError: a layer does not fit the hardware's ranges or this form of input, or is active for no image.

@@ -53,10 +53,11 @@ N_MOVES = 2
 Most of the error of the loss is noise of the spikes, which differs from change to change. So two changes say nearly as
 much as twice the images.
 """
-LAYER_WORK, LEAST_WORK = 1 << 30, 16 << 30
+LAYER_WORK, LEAST_WORK = 5 << 30, 16 << 30
 """Largest cost of an epoch for each layer, and the least of it for any network, in time steps of a neuron.
 
-It grows with the layers, as a deep network has more errors to correct. The least takes about half a minute.
+It grows with the layers, as a deep network has more errors to correct: by about ten seconds for each. The least takes
+about half a minute.
 """
 SECONDS = 30
 """Duration of an epoch of `LEAST_WORK` on two cores; for estimates only."""

@@ -232,6 +232,23 @@ def test_tuning_tells_each_epoch_and_by_what_steps(ann, tmp_path, run) -> None:
     assert again in run("card", tmp_path / "net.safetensors").stdout.replace("\n   ", "")
 
 
+@pytest.mark.parametrize(("reset", "outputs"), [("zero", [".net"]), ("subtract", [".nir"]), (None, [".net", ".nir"])])
+def test_neurons_of_an_ann_reset_as_told_and_as_the_files_can_hold(ann, tmp_path, run, reset, outputs) -> None:
+    options = [] if reset is None else ["--reset", reset]
+    names = [part for suffix in (".safetensors", *outputs) for part in ("-o", tmp_path / f"net{suffix}")]
+    found = run("convert", ann, "--data", "mnist-sample", "--epochs", 0, "--input", "spike", *options, *names, "--json")
+    assert json.loads(found.stdout)["reset"] == (reset or "zero")
+    assert f"--reset={reset or 'zero'} " in run("card", tmp_path / "net.safetensors").stdout.replace("\n   ", "")
+
+
+def test_a_reset_that_a_file_cannot_hold_is_refused(ann, folder, tmp_path, run) -> None:
+    command = "convert", ann, "--data", "mnist-sample", "--reset", "subtract", "-o", tmp_path / "net.net"
+    assert "netx cannot express" in run(*command, code=1).stderr
+    assert (
+        "--reset auto: only for ONNX files" in run("convert", folder / "network.net", "--reset", "auto", code=2).stderr
+    )
+
+
 def test_a_card_tells_how_images_and_maxima_were_chosen_to_enter(ann, tmp_path, run) -> None:
     chosen = "--input", "spike", "--max-pool", "average", "--fold"
     run("convert", ann, "--data", "mnist-sample", "--epochs", 0, *chosen, "-o", tmp_path / "net.safetensors")
