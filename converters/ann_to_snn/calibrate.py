@@ -324,17 +324,18 @@ class _Calibrator:
         weight, offset, factor = fit.weight * shrink, fit.bias * shrink, fit.factor * shrink
         if shrink < 1:
             z, bias = driven(weight, offset)
-        tensors = {"bias": offset, **_named(synapses, weight)}
+        tensors = _named(synapses, weight)
         if gains is None:
-            return block, tensors, Spikes.of(z), scale
+            return block, {"bias": offset, **tensors}, Spikes.of(z), scale
         z = z.expand(self.time_steps, *z.shape[1:])
         chosen = self._choose(z, bias, wanted, factor, levels, block=index, target=layer.target)
         chosen = replace(chosen, scale=chosen.scale / gains, shrink=shrink)
         found.append(chosen)
         block["neuron"] = self._neuron(chosen.threshold)
         mant = threshold_mant(chosen.threshold, levels)
-        offset += chosen.offset * chosen.threshold / self.time_steps
-        return block, tensors, self._fire(z, quantize_bias(offset.float() * levels), mant), chosen.scale
+        raised = offset + chosen.offset * chosen.threshold / self.time_steps
+        spikes = self._fire(z, quantize_bias(raised.float() * levels), mant)
+        return block, {"bias": raised, **tensors}, spikes, chosen.scale
 
     def _neuron(self, threshold: float) -> dict[str, Any]:
         """Return the spec of a layer's neurons."""
