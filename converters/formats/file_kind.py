@@ -7,7 +7,7 @@ from enum import StrEnum
 from pathlib import Path
 
 from converters.formats.export_advice import ForeignModel, export_advice
-from converters.formats.hdf5_node import open_hdf5
+from converters.formats.hdf5.hdf5_node import open_hdf5
 from specs.errors import IntegrityError, SnnZooError, UnsupportedError
 from specs.files.given_file import HEAD_BYTES, check_given_file
 from specs.files.given_zip import open_zip

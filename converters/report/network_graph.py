@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bootstrap_core.fixed_point import MANT
-from converters.formats.hdf5_node import IntArray
+from converters.formats.hdf5.hdf5_node import IntArray
 from converters.formats.netx.netx_layers import NetxFile, NetxLayer
 from converters.formats.netx.netx_model import layer_of_block
 from converters.formats.netx.netx_report import decay_text, geometry_text, histogram, threshold_text

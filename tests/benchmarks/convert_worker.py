@@ -20,8 +20,10 @@ from bootstrap_core import IntegerNetwork
 from bootstrap_core.analysis.evaluation import batches
 from bootstrap_core.data.datasets import load_dataset
 from converters import read_model, write_model
+from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.onnx_conversion import import_onnx
 from specs import SnnZooError
+from specs.neuron import Reset
 
 BATCH = 250
 
@@ -37,6 +39,7 @@ def convert(request):
             std=request["std"],
             time_steps=request["time_steps"],
             epochs=request["epochs"],
+            forms=SpikingForms(resets=[Reset.ZERO]),  # as netx can hold it
         )
     except SnnZooError as error:
         return {"error": f"{type(error).__name__}: {error}".replace(str(path), path.name)}

@@ -35,7 +35,7 @@ CALLS: dict[str, Callable[[], object]] = {
     "load_spec takes the name of a spec or the path of a file, not an int": lambda: specs.load_spec(NUMBER),
     "parse_spec takes text, not an int: load_spec reads a file": lambda: specs.parse_spec(NUMBER),
     f"IntegerNetwork takes a Network, not a str: {NETWORK}": lambda: IntegerNetwork(NAME),
-    "load_images takes the path of an .npz file or of a folder, not an int": lambda: load_images(NUMBER),
+    "load_images takes the path of an .npz file, a folder or a .tar, not an int": lambda: load_images(NUMBER),
     "read_model takes the path of a file, not an int": lambda: converters.read_model(NUMBER),
     "read_model takes the path of a file, not None": lambda: converters.read_model(None),  # type: ignore[arg-type]
     "read_nir takes the path of a file, not an int": lambda: converters.read_nir(NUMBER),

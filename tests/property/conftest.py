@@ -62,7 +62,7 @@ def convolutions(draw: st.DrawFn, channels: int) -> dict[str, Any]:
         "channels": groups * draw(st.integers(1, 3)),
         "kernel": draw(pairs(1, 3)),
         "stride": draw(pairs(1, 2)),
-        "padding": draw(pairs(1, 2) | st.lists(st.integers(0, 3), min_size=4, max_size=4)),
+        "padding": draw(pairs(1, 2) | st.lists(st.integers(1, 3), min_size=4, max_size=4)),
         "dilation": draw(pairs(1, 2)),
         "groups": groups,
         **options,

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import numpy as np
 
 from converters.formats.even_padding import evened, unevened
-from converters.formats.hdf5_node import IntArray
+from converters.formats.hdf5.hdf5_node import IntArray
 from converters.formats.netx.netx_layers import ConvGeometry, NetxFile, NetxLayer
 from converters.formats.refusals import problems_by_place
 from specs.block import ConvSpec, Encoding

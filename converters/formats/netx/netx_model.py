@@ -15,7 +15,7 @@ from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.synapse import PoolSynapse
-from converters.formats.hdf5_node import IntArray
+from converters.formats.hdf5.hdf5_node import IntArray
 from converters.formats.netx.lava_limits import (
     enlarge_kernel,
     limit_problems,

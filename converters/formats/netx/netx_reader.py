@@ -14,7 +14,7 @@ from bootstrap_core.fixed_point import (
     WEIGHT_INT_MAX,
     WEIGHT_INT_MIN,
 )
-from converters.formats.hdf5_node import Hdf5Node, IntArray, open_hdf5
+from converters.formats.hdf5.hdf5_node import Hdf5Node, IntArray, open_hdf5
 from converters.formats.netx.netx_layers import CUBA_NAMES, ConvGeometry, NetxFile, NetxLayer, NetxNeuron
 from specs.errors import IntegrityError
 from specs.fields import Shape

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, MANT_PER_WEIGHT
-from converters.formats.hdf5_node import IntArray
+from converters.formats.hdf5.hdf5_node import IntArray
 from converters.formats.netx.netx_layers import INTEGRATOR, NetxFile, NetxLayer, NetxNeuron
 from specs.fields import VTH_MANT_MAX
 

@@ -18,7 +18,7 @@ import h5py
 import numpy as np
 import numpy.typing as npt
 
-from converters.formats.hdf5_node import Hdf5Node, open_hdf5
+from converters.formats.hdf5.hdf5_node import Hdf5Node, open_hdf5
 from specs.errors import IntegrityError
 from specs.files.limits import HDF5_DEPTH, HDF5_OBJECTS
 

@@ -514,5 +514,5 @@ def test_a_model_in_memory_gives_the_network_of_its_file(mlp) -> None:
 
 
 def test_a_torch_module_is_referred_to_its_export() -> None:
-    with pytest.raises(ConversionError, match=r"not a Linear; torch\.onnx\.export writes"):
+    with pytest.raises(ConversionError, match=r"not a Linear: torch\.onnx\.export writes"):
         import_onnx(nn.Linear(2, 2))

@@ -16,7 +16,7 @@ from specs.files.limits import HDF5_TEXTS, unpacked_bytes
 from specs.files.memory import refuse_beyond_memory
 
 if TYPE_CHECKING:
-    from converters.formats.hdf5_file import BoundedFile
+    from converters.formats.hdf5.hdf5_file import BoundedFile
 
 __all__ = ["Budget", "Hdf5Node", "IntArray", "open_hdf5"]
 
@@ -82,7 +82,7 @@ class Hdf5Node:
 
     def array(self, name: str) -> npt.NDArray[Any] | None:
         """Return the numbers of a dataset, or None. Raises `IntegrityError` unless all are finite numbers."""
-        from converters.formats.hdf5_file import Dataset, read_numbers, stored_bytes
+        from converters.formats.hdf5.hdf5_file import Dataset, read_numbers, stored_bytes
 
         found = self.find(name)
         if not isinstance(found, Dataset):
@@ -116,7 +116,7 @@ class Hdf5Node:
 
     def texts(self, name: str) -> str | npt.NDArray[Any] | None:
         """Return a string or an array of strings; None if there is no such dataset of strings."""
-        from converters.formats.hdf5_file import Dataset, check_string_dtype, read_texts, stored_bytes
+        from converters.formats.hdf5.hdf5_file import Dataset, check_string_dtype, read_texts, stored_bytes
 
         found = self.find(name)
         if not isinstance(found, Dataset):
@@ -162,7 +162,7 @@ def open_hdf5(path: Path) -> Iterator[Hdf5Node]:
         IntegrityError: the file is not HDF5, is damaged, or has a form of HDF5 that is not supported.
     """
     budget = Budget(unpacked_bytes(check_given_file(path)))
-    from converters.formats.hdf5_file import BoundedFile, open_group
+    from converters.formats.hdf5.hdf5_file import BoundedFile, open_group
 
     with path.open("rb") as raw:
         file = BoundedFile(raw)

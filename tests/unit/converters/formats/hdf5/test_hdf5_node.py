@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from converters.formats.hdf5_node import open_hdf5
+from converters.formats.hdf5.hdf5_node import open_hdf5
 from specs.errors import IntegrityError, UnsupportedError
 
 NUMBERS = np.random.default_rng(0).integers(-100, 100, (37, 11))
