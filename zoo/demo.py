@@ -8,6 +8,7 @@ from bootstrap_core.analysis.evaluation import Evaluation, evaluate
 from bootstrap_core.data.datasets import SAMPLE_NAME, load_dataset
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.pictures import png
+from converters.ann_to_snn.best_candidate import SpikingForms
 from converters.ann_to_snn.onnx_conversion import OnnxConversion, import_onnx
 from converters.formats.model_files import file_entry, write_model
 from converters.formats.safetensors_file import read_safetensors
@@ -15,6 +16,7 @@ from converters.report.comparison import measure_conversion
 from converters.report.conversion_page import conversion_page
 from converters.report.gallery import gallery_page, measure_gallery
 from specs.files.whole_file import write_whole
+from specs.neuron import Reset
 from zoo.hub.catalog import find_models, packaged_models
 from zoo.hub.fetch import pull
 from zoo.model_format import ModelFormat
@@ -80,7 +82,8 @@ def run_demo(folder: Path, *, force: bool = False, say: Callable[[str], object] 
     write_whole(folder / PAGE, gallery_page(model, figures, source=MODEL, command=COMMAND, reports=reports).encode())
 
     say(f"Converting the ANN in {ANN} to a spiking network of {TIME_STEPS} time steps.")
-    conversion = import_onnx(ann, dataset=digits, time_steps=TIME_STEPS, epochs=EPOCHS)
+    forms = SpikingForms(resets=[Reset.ZERO])  # as netx can hold it
+    conversion = import_onnx(ann, dataset=digits, time_steps=TIME_STEPS, epochs=EPOCHS, forms=forms)
     write_model(conversion.model, spiking)
     written = conversion_page(
         conversion, measure_conversion(conversion), source=ANN, command=COMMAND, outputs=[file_entry(spiking)]

@@ -88,7 +88,7 @@ def _problems(layer: LayerSpec, block: torch.nn.Module) -> Iterator[str]:
         yield "skips (a .net is a chain of layers)"
     neuron = None if isinstance(block, AffineBlock) else getattr(block, "neuron", None)  # an affine readout never fires
     if isinstance(neuron, CubaNeuron) and neuron.spec.reset is Reset.SUBTRACT:
-        yield "reset by subtraction (train with neuron.reset: zero)"
+        yield "reset by subtraction (convert with --reset zero, or train with neuron.reset: zero)"
     if isinstance(block, SpikingBlock | AffineBlock) and (bias := block.quantized_bias()) is not None:
         mant = (bias * MANT).round()
         if bool(((mant < BIAS_MANT_MIN) | (mant > BIAS_MANT_MAX)).any()):
