@@ -97,17 +97,17 @@ def test_nesting_that_yaml_can_read_is_refused_as_a_spec(depth: int) -> None:
 
 
 def test_deep_nesting_is_refused_in_little_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(SpecError, match="nested too deeply"):
         parse_spec("[" * (1 << 16))
-    assert time.perf_counter() - start < 5
+    assert time.process_time() - start < 5
 
 
 def test_the_longest_text_is_refused_in_little_time() -> None:
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(SpecError, match="spec:1: a: no such key"):
         parse_spec("a: [" + "{}," * (((1 << 16) - 5) // 3) + "]")
-    assert time.perf_counter() - start < 10
+    assert time.process_time() - start < 10
 
 
 def test_a_billion_laughs_are_refused_before_they_are_told() -> None:
@@ -196,7 +196,7 @@ def test_a_key_cannot_write_to_the_terminal() -> None:
 )
 def test_a_layer_that_no_machine_holds_is_refused_without_being_made(shape: list[int], block: str) -> None:
     """Each size is within its bound, but not their product; the check computes the product without memory."""
-    start = time.perf_counter()
+    start = time.process_time()
     with pytest.raises(
         SpecError,
         match=r"\[0\]: .* at most 2,147,483,648 weights; .* \(.* GiB as float32\)|shape: may have .* neurons.* GiB",
@@ -205,7 +205,7 @@ def test_a_layer_that_no_machine_holds_is_refused_without_being_made(shape: list
             f"name: big\ntime_steps: 4\ninput: {{shape: {shape}}}\nblocks:\n"
             f"  - {block}\n  - {{kind: flatten}}\n  - {{kind: affine, features: 2}}\n"
         )
-    assert time.perf_counter() - start < 1
+    assert time.process_time() - start < 1
 
 
 def test_the_weights_of_all_layers_count_together() -> None:
