@@ -423,8 +423,12 @@ def _print_conversion(conversion: "OnnxConversion") -> None:
     echo(f"{form}; agrees with the ANN on {agreement} of {where}")
     if conversion.ann is not None:
         rows = [["ANN", "", percent(conversion.ann)]]
+        steps = conversion.spec.time_steps
         for stage, accuracies in (("converted", conversion.converted), ("tuned", conversion.tuned)):
-            rows += [[stage, f"T={t}", "overflows" if a is None else percent(a)] for t, a in accuracies.items()]
+            rows += [
+                [stage, f"T={t}" if t == steps else f"its first {t}", "overflows" if a is None else percent(a)]
+                for t, a in accuracies.items()
+            ]
         echo()
         n_images = 0 if conversion.score is None else conversion.score.n_images
         print_table(["", "", f"accuracy on {counted(n_images, 'test image')}"], rows)

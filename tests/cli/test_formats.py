@@ -224,7 +224,11 @@ def test_an_ann_in_onnx_becomes_a_spiking_network(ann, tmp_path, run) -> None:
 
 
 def test_tuning_tells_each_epoch_and_by_what_steps(ann, tmp_path, run) -> None:
-    said = run("convert", ann, "--data", "mnist-sample", "--epochs", 1, "-o", tmp_path / "net.safetensors").stderr
+    result = run("convert", ann, "--data", "mnist-sample", "--epochs", 1, "-o", tmp_path / "net.safetensors")
+    said = result.stderr
+    assert re.findall(r"^(?:converted|tuned) +(T=\d+|its first \d+) ", result.stdout, re.MULTILINE) == [
+        "T=16", "its first 8", "its first 4", "T=16", "its first 8", "its first 4"
+    ]  # fmt: skip
     rates = re.findall(r"^tuning, epoch 1, learning rate (\S+): SNN .* held-out images", said, re.MULTILINE)
     assert rates
     assert [float(rate) for rate in rates] == list(LEARNING_RATES[: len(rates)])
