@@ -108,7 +108,8 @@ class TrainingSpec(StrictModel):
     """Weight of the distillation loss, from 0 (labels only) to 1 (teacher only); needs a `teacher`."""
     augment: AugmentSpec | None = None
     """Augmentation of training images. `{}` enables it with the default rotations, shifts, zooms and shears; `null`
-    disables it."""
+    disables it. For crops and mirroring alone, as is usual for CIFAR-10, set the defaults to zero:
+    `{degrees: 0, translate: 0, scale: [1, 1], shear: 0, shift: 4, flip: true}`."""
     mixup: Annotated[Number, Field(ge=0, le=100)] = 0.0
     """Mixup: each image and its label are mixed with another of the batch, in proportions drawn from
     Beta(mixup, mixup); the image itself always gets the larger share. Usual values are 0.2 to 0.4; 0 disables it."""

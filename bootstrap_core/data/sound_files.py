@@ -38,7 +38,7 @@ def read_sound(file: ImageFile) -> tuple[Tensor, int]:
     """Read a WAV file of 16 bits: return the samples, float64 `[n]` in -1..1, and the number of samples per second.
 
     Several channels are averaged. Raises `DataError` if the file cannot be read, is not a WAV file of 16 bits, or is
-    empty or too long.
+    empty, too long or cut short.
     """
     n_bytes = check_given_file(file, error=DataError) if isinstance(file, Path) else file.n_bytes
     if n_bytes > SOUND_BYTES:
@@ -47,12 +47,14 @@ def read_sound(file: ImageFile) -> tuple[Tensor, int]:
     try:
         with wave.open(io.BytesIO(data)) as sound:
             rate, channels, width = sound.getframerate(), sound.getnchannels(), sound.getsampwidth()
-            samples = sound.readframes(sound.getnframes())
+            samples, wanted = sound.readframes(sound.getnframes()), sound.getnframes() * channels * width
     except Exception as error:  # wave raises errors of several types on malformed files
         reason = " ".join(str(error).split())[:200] or "it is cut short"
         raise DataError(f"cannot read {file} as a WAV file: {reason}; {REMEDY}") from None
     if width != SAMPLE_BYTES:
         raise DataError(f"{file} has samples of {8 * width} bits, 16 are needed: {REMEDY}")
+    if len(samples) < wanted:
+        raise DataError(f"{file} is cut short: it has {len(samples):,} of {wanted:,} bytes of sound")
     whole = len(samples) // (channels * SAMPLE_BYTES)
     if whole == 0 or rate == 0:
         raise DataError(f"{file} has no sound: {whole} samples, {rate} per second")

@@ -361,6 +361,9 @@ def _convert_onnx(
         forms = replace(forms, resets=(Reset.ZERO,)) if chains else forms
     else:
         forms = replace(forms, resets=(Reset(reset),))
+    if chains and forms.resets != (Reset.ZERO,):
+        left_out = " and ".join(chains)
+        raise click.UsageError(f"--reset {reset}: netx cannot express it; use zero, or leave out {left_out}")
 
     def check_ann(ann: "Ann") -> None:
         places.check_classes(prod(ann.nodes[-1].shape))

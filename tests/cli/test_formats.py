@@ -247,7 +247,9 @@ def test_neurons_of_an_ann_reset_as_told_and_as_the_files_can_hold(ann, tmp_path
 
 def test_a_reset_that_a_file_cannot_hold_is_refused(ann, folder, tmp_path, run) -> None:
     command = "convert", ann, "--data", "mnist-sample", "--reset", "subtract", "-o", tmp_path / "net.net"
-    assert "netx cannot express" in run(*command, code=1).stderr
+    refused = run(*command, code=2).stderr
+    assert "--reset subtract: netx cannot express it; use zero, or leave out" in refused.replace("\n", " ")
+    assert "calibrating" not in refused
     assert (
         "--reset auto: only for ONNX files" in run("convert", folder / "network.net", "--reset", "auto", code=2).stderr
     )

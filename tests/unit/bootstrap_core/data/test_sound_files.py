@@ -52,6 +52,7 @@ def with_rate(rate: int) -> bytes:
         (b"", "as a WAV file: it is cut short"),
         (b"RIFF....hello", "as a WAV file: not a WAVE file; convert it, as with: ffmpeg"),
         (wav(tone(700))[:30], "as a WAV file: it is cut short"),
+        (wav(tone(700))[:2044], "is cut short: it has 2,000 of 6,400 bytes of sound"),
         (wav(np.zeros(0)), "has no sound: 0 samples"),
         (wav(tone(700), width=1), "samples of 8 bits, 16 are needed: convert it"),
         (wav(tone(700), width=3), "samples of 24 bits, 16 are needed: convert it"),
