@@ -29,7 +29,7 @@ __all__ = ["FRAMINGS", "Framing", "Prediction", "animate_prediction", "predict_f
 
 CONTENT = 0.2
 """Brightness above which a pixel is content, from 0 for the background to 1 for the brightest pixel."""
-BLANK = "blank"
+BLANK, SHORT = "blank", "too short"
 BATCH = 250
 """Number of images classified at once."""
 LEAST_CONTRAST = 0.1
@@ -85,6 +85,11 @@ class Prediction:
         """True if the image has too little contrast, or all classes have the same score."""
         return BLANK in self.done or min(self.scores) == max(self.scores)
 
+    @property
+    def doubt(self) -> str | None:
+        """Reason why the class means nothing, as the end of a sentence that begins with the file; None without one."""
+        return "is blank for the network" if self.is_blank else f"is {SHORT}" if SHORT in self.done else None
+
 
 def predict_files(
     network: Network,
@@ -95,6 +100,7 @@ def predict_files(
     invert: bool | None = None,
     time_steps: int | None = None,
     on_unreadable: Callable[[DataError], object] | None = None,
+    on_skipped: Callable[[str], object] = lambda note: None,
 ) -> list[Prediction]:
     """Classify image files, after fitting them to the network's input; or recordings, if that has a `log_mel`.
 
@@ -112,6 +118,7 @@ def predict_files(
             paper does.
         time_steps: T, by default the spec's.
         on_unreadable: called with the error of a file that cannot be read, which is left out; by default it is raised.
+        on_skipped: called with a note if a folder also has other files, which are left out.
 
     Raises:
         DataError: a file cannot be read, or a folder has none.
@@ -121,17 +128,21 @@ def predict_files(
     shape = shape or image_shape(network.spec.input.shape)
     read: Callable[[Path], tuple[Tensor, str]]
     if log_mel is not None:
-        read, suffixes = partial(_read_sound, log_mel=log_mel), {SOUND_SUFFIX}
+        read, suffixes, others = partial(_read_sound, log_mel=log_mel), {SOUND_SUFFIX}, IMAGE_SUFFIXES
+        takes = "recordings, as WAV files of 16 bits"
     elif shape is not None:
         framing = FRAMINGS.get(data or "")
         read, suffixes = partial(_read_image, shape=shape, framing=framing, invert=invert), IMAGE_SUFFIXES
+        others, takes = {SOUND_SUFFIX}, "images, not recordings"
     else:
         raise SnnZooError(f"the network's input {list(network.spec.input.shape)} is not a grey or three-colour image")
     seen = []
-    for path in chain.from_iterable(_files_in(path, suffixes) for path in paths):
+    for path in chain.from_iterable(_files_in(path, suffixes, on_skipped) for path in paths):
         try:
             if path.is_dir():
                 raise DataError(f"{path} is a folder without {', '.join(sorted(suffixes))} files")
+            if path.suffix.lower() in others:
+                raise DataError(f"{path}: {network.spec.name} takes {takes}")
             seen.append((path, *read(path)))
         except DataError as error:
             if on_unreadable is None:
@@ -169,10 +180,13 @@ def animate_prediction(network: Network, prediction: Prediction, path: Path, *, 
     return animate(spikes[-1][:, 0], path, image=prediction.image)
 
 
-def _files_in(path: Path, suffixes: set[str]) -> list[Path]:
+def _files_in(path: Path, suffixes: set[str], on_skipped: Callable[[str], object]) -> list[Path]:
     """Return the files with these suffixes in a folder, sorted; `path` itself if it is none or has none."""
-    files = path.iterdir() if path.is_dir() else []
-    return sorted(file for file in files if file.suffix.lower() in suffixes and file.name[0] != ".") or [path]
+    files = [file for file in path.iterdir() if file.name[0] != "."] if path.is_dir() else []
+    found = sorted(file for file in files if file.suffix.lower() in suffixes)
+    if found and len(found) < len(files):
+        on_skipped(f"{path}: {len(files) - len(found):,} without {', '.join(sorted(suffixes))} skipped")
+    return found or [path]
 
 
 def _read_sound(path: Path, log_mel: LogMelSpec) -> tuple[Tensor, str]:
@@ -181,6 +195,9 @@ def _read_sound(path: Path, log_mel: LogMelSpec) -> tuple[Tensor, str]:
     done = [f"{len(samples) / rate:.2f} s"]
     if rate != log_mel.sample_rate:
         done.append(f"resampled from {rate:,} to {log_mel.sample_rate:,} samples per second")
+    window = log_mel.window / log_mel.sample_rate
+    if len(samples) / rate < window:
+        done.append(f"{SHORT}: less than one Fourier window of {window:.3g} s")
     shown = log_mel.frames * log_mel.hop / log_mel.sample_rate
     if len(samples) / rate > shown:
         done.append(f"cut to {shown:.2f} s around its centre of power")

@@ -29,6 +29,7 @@ from specs.files.given_file import check_given_file
 from specs.files.given_zip import open_zip
 from specs.files.limits import CLASS_NAMES_BYTES, IMAGE_CLASSES, IMAGE_PIXELS, IMAGES
 from specs.files.memory import refuse_beyond_memory
+from specs.shapes import fit_input
 from specs.words import counted
 
 if TYPE_CHECKING:
@@ -86,15 +87,16 @@ def load_images(
             converted to grey or RGB and resized to it. By default, or if the shape is flat and the first image has as
             many values, all image files get the size of the first.
         seed: seed for drawing the test images.
-        log_mel: how recordings become pictures; by default as `LogMelSpec()`.
+        log_mel: how recordings become pictures, by default as `LogMelSpec()`; if it is given, images are refused.
 
     Raises:
-        DataError: the files cannot be read, or are not such an `.npz`, folder or `.tar`.
+        DataError: the files cannot be read, or are not such an `.npz`, folder or `.tar`; or the network takes
+            recordings and they are images, or the other way round.
         IntegrityError: the `.tar` is damaged.
     """
     path = check_path(path, "load_images takes the path of an .npz file, a folder or a .tar", error=DataError)
     is_folders = path.is_dir() or check_data_file(path)
-    return _from_folders(path, shape, seed, log_mel or LogMelSpec()) if is_folders else _from_npz(path, shape, seed)
+    return _from_folders(path, shape, seed, log_mel) if is_folders else _from_npz(path, shape, seed)
 
 
 def image_shape(shape: Shape) -> Size | None:
@@ -347,10 +349,19 @@ def _drawn(split: Split, seed: int) -> tuple[Split, Split]:
     return split.take(order[n_test:]), split.take(order[:n_test])
 
 
-def _from_folders(path: Path, shape: Shape | None, seed: int, log_mel: LogMelSpec) -> Dataset:
-    """Read class folders; `shape` is for images, `log_mel` for recordings."""
+def _from_folders(path: Path, shape: Shape | None, seed: int, log_mel: LogMelSpec | None) -> Dataset:
+    """Read class folders; `log_mel` is for recordings."""
     first, *others = class_folders(path)
-    form = log_mel if first.are_sounds else _size_for(shape, first.files[0])
+    form: Size | LogMelSpec
+    if first.are_sounds:
+        form = log_mel or LogMelSpec()
+        if shape is not None and not fit_input(form.picture, shape):
+            made = f"recordings, which become pictures {list(form.picture)}"
+            raise DataError(f"{path} has {made}; the network takes images {list(shape)}")
+    elif log_mel is None:
+        form = _size_for(shape, first.files[0])
+    else:
+        raise DataError(f"{path} has images; the network takes recordings, as WAV files (input.log_mel)")
     names = tuple(first.classes)
     if len(names) == 1:
         raise DataError(f"{path} has one class, {names[0]}: at least two are needed")

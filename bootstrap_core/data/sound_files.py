@@ -1,7 +1,6 @@
 """Recordings in WAV files, as the log-mel pictures that networks of sounds take."""
 
-import io
-import wave
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +16,14 @@ from specs.files.limits import SOUND_BYTES
 
 __all__ = ["read_sound", "sound_picture"]
 
-SAMPLE_BYTES, FULL_SCALE = 2, 1 << 15
+BITS, FULL_SCALE = 16, 1 << 15
 """Size of a sample, and its value for the full amplitude."""
+PCM, FLOATS, EXTENSIBLE = 1, 3, 0xFFFE
+"""Codes of formats: integers, floats, and that the code follows in the extension of the header."""
+HEADER = struct.Struct("<HHIIHH")
+"""Format, channels, samples per second, bytes per second, bytes of all channels' samples, bits of a sample."""
+EXTENSION = struct.Struct("<HHIH")
+"""Size of the extension, bits that count, places of the channels, format."""
 REMEDY = "convert it, as with: ffmpeg -i IN -ac 1 -c:a pcm_s16le OUT.wav"
 
 
@@ -39,24 +44,42 @@ def read_sound(file: ImageFile) -> tuple[Tensor, int]:
 
     Several channels are averaged. Raises `DataError` if the file cannot be read, is not a WAV file of 16 bits, or is
     empty, too long or cut short.
+
+    Source: Microsoft and IBM, Multimedia Programming Interface and Data Specifications 1.0, 1991, "Waveform Audio File
+    Format"; Microsoft, WAVEFORMATEXTENSIBLE.
     """
     n_bytes = check_given_file(file, error=DataError) if isinstance(file, Path) else file.n_bytes
     if n_bytes > SOUND_BYTES:
         raise DataError(f"{file} has {n_bytes:,} bytes, more than the limit of {SOUND_BYTES:,}")
     data = file.read_bytes() if isinstance(file, Path) else file.read()
-    try:
-        with wave.open(io.BytesIO(data)) as sound:
-            rate, channels, width = sound.getframerate(), sound.getnchannels(), sound.getsampwidth()
-            samples, wanted = sound.readframes(sound.getnframes()), sound.getnframes() * channels * width
-    except Exception as error:  # wave raises errors of several types on malformed files
-        reason = " ".join(str(error).split())[:200] or "it is cut short"
-        raise DataError(f"cannot read {file} as a WAV file: {reason}; {REMEDY}") from None
-    if width != SAMPLE_BYTES:
-        raise DataError(f"{file} has samples of {8 * width} bits, 16 are needed: {REMEDY}")
-    if len(samples) < wanted:
-        raise DataError(f"{file} is cut short: it has {len(samples):,} of {wanted:,} bytes of sound")
-    whole = len(samples) // (channels * SAMPLE_BYTES)
+    if data[:4] != b"RIFF" or data[8:12] != b"WAVE":
+        raise DataError(f"{file} is not a WAV file: {REMEDY}" if data else f"{file} is empty")
+    header = _chunk(file, data, b"fmt ", "header")
+    if len(header) < HEADER.size:
+        raise DataError(f"{file} is a damaged WAV file: its header has only {len(header)} bytes; {REMEDY}")
+    form, channels, rate, _, _, bits = HEADER.unpack_from(header)
+    if form == EXTENSIBLE and len(header) >= HEADER.size + EXTENSION.size:
+        *_, form = EXTENSION.unpack_from(header, HEADER.size)
+    if form != PCM or bits != BITS:
+        kind = {PCM: "integers", FLOATS: "floats"}.get(form, f"of the format {form}")
+        raise DataError(f"{file} has samples of {bits} bits, {kind}; {BITS} bits, integers, are needed: {REMEDY}")
+    samples = _chunk(file, data, b"data", "sound")
+    whole = len(samples) // (channels * BITS // 8) if channels else 0
     if whole == 0 or rate == 0:
         raise DataError(f"{file} has no sound: {whole} samples, {rate} per second")
     found = np.frombuffer(samples, "<i2", whole * channels).reshape(whole, channels)
     return torch.from_numpy(found.mean(1) / FULL_SCALE), rate
+
+
+def _chunk(file: ImageFile, data: bytes, name: bytes, what: str) -> bytes:
+    """Return the content of the first chunk called `name` in a WAV file; raise `DataError` if it is not whole."""
+    start = 12
+    while start + 8 <= len(data):
+        n_bytes, is_it = int.from_bytes(data[start + 4 : start + 8], "little"), data[start : start + 4] == name
+        start += 8
+        if is_it and start + n_bytes <= len(data):
+            return data[start : start + n_bytes]
+        if is_it:
+            raise DataError(f"{file} is cut short: it has {len(data) - start:,} of {n_bytes:,} bytes of {what}")
+        start += n_bytes + n_bytes % 2
+    raise DataError(f"{file} is cut short: it ends before its {what}")

@@ -144,7 +144,9 @@ class Dataset:
         """Note for people that scores are of some of the test images; None if `test` has all."""
         if self.drawn_from is None:
             return None
-        return f"scored on {len(self.test):,} of the {self.drawn_from:,} test images, each class with its share"
+        tested, known = len(self.test.labels.unique()), len(self.classes)
+        which = "each class with its share" if tested == known else f"of only {tested} of the {known} classes"
+        return f"scored on {len(self.test):,} of the {self.drawn_from:,} test images, {which}"
 
     def __repr__(self) -> str:
         lines = [f"{len(self.classes)} classes: {reprlib.repr(self.classes)}", f"train: {self.train}"]

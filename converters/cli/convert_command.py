@@ -397,7 +397,7 @@ def _convert_onnx(
 
 
 def _load(places: DataPlaces, name: str, limit: int | None, shape: "Shape") -> "Dataset":
-    return places.load(name, shape).limited(limit)
+    return places.load(name, shape, labelled=False).limited(limit)
 
 
 def _say_epoch(report: "EpochReport") -> None:

@@ -90,6 +90,8 @@ class DataPlaces:
         shape: "Shape | None" = None,
         classes: Sequence[str] = (),
         log_mel: "LogMelSpec | None" = None,
+        *,
+        labelled: bool = True,
     ) -> "Dataset":
         """Load a dataset by name, or a user's .npz, folder or .tar; download a missing dataset unless `offline`.
 
@@ -97,18 +99,22 @@ class DataPlaces:
             name: name of a dataset, or path of an .npz, or of a folder or .tar with a folder of images for each class.
             shape: input shape of the network; images of a folder are resized to it.
             classes: class names of the network, if known. Labels are numbered as there, or as in `self.classes`.
-            log_mel: how recordings become images; by default as `LogMelSpec()`.
+            log_mel: how recordings become images; None if the network takes no recordings, or its spec may get this.
+            labelled: False if the images may be without labels.
 
         Raises:
-            DataError: the data are missing or malformed, or have names that are not classes of the network.
+            DataError: the data are missing or malformed, lack labels, or have names that are not classes of the
+                network.
         """
         from bootstrap_core.data.datasets import load_dataset
-        from bootstrap_core.data.image_files import load_images
+        from bootstrap_core.data.image_files import UNLABELLED, load_images
 
         if self.classes and classes:
             self.check_classes(len(classes))
         if path := find_user_data(name):
             dataset = load_images(path, shape=shape, log_mel=log_mel)
+            if labelled and dataset.classes == (UNLABELLED,):
+                raise DataError(f"{name} has no labels, which training and scoring need: add an array y")
             dataset = replace(dataset, name=name)  # the name by which it is found again
             if path.is_file() and min(int(split.labels.min()) for split in (dataset.train, dataset.test)) == 1:
                 say(f"note: {name} has no label 0: labels count from 0; if these count from 1, subtract 1")
@@ -126,21 +132,6 @@ class DataPlaces:
         """Raise `DataError` if `--classes` was given, and not with a name for each class of the network."""
         if self.classes and len(self.classes) != n_classes:
             raise DataError(f"--classes: must name the network's {n_classes} classes, got {len(self.classes)} names")
-
-    def load_labelled(
-        self,
-        name: str,
-        shape: "Shape | None" = None,
-        classes: Sequence[str] = (),
-        log_mel: "LogMelSpec | None" = None,
-    ) -> "Dataset":
-        """Load a dataset as `load` does; raise `DataError` for images without labels."""
-        from bootstrap_core.data.image_files import UNLABELLED
-
-        dataset = self.load(name, shape, classes, log_mel)
-        if dataset.classes == (UNLABELLED,):
-            raise DataError(f"{name} has no labels, which training and scoring need: add an array y")
-        return dataset
 
 
 def _numbered(dataset: "Dataset", classes: tuple[str, ...]) -> "Dataset":

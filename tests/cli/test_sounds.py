@@ -5,6 +5,7 @@ import shutil
 
 import numpy as np
 import pytest
+from PIL import Image
 from sounds import save_wav, tone
 
 from converters.formats.model_files import read_model
@@ -71,10 +72,21 @@ def test_what_is_no_recording_is_told(run, spec, tmp_path) -> None:
     assert "b.wav" in told.stdout
     stderr = " ".join(told.stderr.split())
     assert "b.wav is blank for the network" in stderr
-    assert "a.wav as a WAV file: " in stderr
+    assert "a.wav is not a WAV file: " in stderr
     assert "empty is a folder without .wav files" in stderr
     assert "c.wav: No such file or directory" in stderr
-    run("predict", "mnist-dense-shallow", silent, code=1)
+    told = run("predict", "mnist-dense-shallow", silent, code=1).stderr
+    assert "b.wav: mnist-dense-shallow takes images, not recordings" in " ".join(told.split())
+
+
+def test_files_beside_recordings_and_a_short_recording_are_told(run, spec, tmp_path) -> None:
+    folder = save_wav(tmp_path / "new" / "a.wav", tone(900, seconds=10 / 8000)).parent
+    (folder / "a.png").write_bytes(b"")
+    stderr = " ".join(run("predict", spec, folder).stderr.split())
+    assert "new: 1 without .wav skipped" in stderr
+    assert "warning: " + str(folder / "a.wav") + " is too short: its class means nothing" in stderr
+    told = run("predict", spec, folder / "a.png", code=1).stderr
+    assert "a.png: tones takes recordings, as WAV files of 16 bits" in " ".join(told.split())
 
 
 def test_a_spec_without_log_mel_gets_the_defaults(run, spec, tones, tmp_path) -> None:
@@ -88,7 +100,17 @@ def test_a_spec_without_log_mel_gets_the_defaults(run, spec, tones, tmp_path) ->
     run("train", spec, "-o", tmp_path / "run", *options, "--epochs", 2, "--resume")
     spec.write_text(spec.read_text().replace("[1, 40, 48]", "[1, 40, 47]"))
     told = run("train", spec, "-o", tmp_path / "other", *options, code=1).stderr
-    assert "images of [1, 1, 40, 48] do not fit: tones takes images as a tensor [N, 1, 40, 47]" in told
+    assert "tones has recordings, which become pictures [1, 40, 48]; the network takes images [1, 40, 47]" in told
+
+
+def test_data_of_the_other_kind_are_refused(run, spec, tones, tmp_path) -> None:
+    for name in ("a", "b"):
+        (tmp_path / "pictures" / name).mkdir(parents=True)
+        Image.new("L", (10, 12)).save(tmp_path / "pictures" / name / "1.png")
+    told = run("train", spec, "-o", tmp_path / "run", "--data", tmp_path / "pictures", code=1).stderr
+    assert "pictures has images; the network takes recordings, as WAV files" in " ".join(told.split())
+    told = run("eval", "mnist-dense-shallow", "--data", tones, code=1).stderr
+    assert "become pictures [1, 40, 48]; the network takes images [1, 28, 28]" in " ".join(told.split())
 
 
 def test_a_folder_of_images_and_recordings_is_refused(run, spec, tones, tmp_path) -> None:

@@ -124,7 +124,7 @@ def evaluate_model(
         refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)
-    dataset = places.load_labelled(
+    dataset = places.load(
         data or usual_data(model), input_shape(model), model.classes, model.spec.input.log_mel
     ).limited(limit)
     test = dataset.test
@@ -207,11 +207,12 @@ def predict(
         invert=invert,
         time_steps=time_steps,
         on_unreadable=unreadable.append,
+        on_skipped=lambda note: say(f"note: {note}"),
     )
     for p in predictions:
         say(f"{p.path}: {p.done}")
-        if p.is_blank:
-            warn(f"{p.path} is blank for the network: its class means nothing")
+        if p.doubt:
+            warn(f"{p.path} {p.doubt}: its class means nothing")
     if predictions and as_json:
         rows = [
             {

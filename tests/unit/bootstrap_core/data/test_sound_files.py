@@ -40,24 +40,43 @@ def test_a_file_in_a_tar_gives_the_same_picture(tmp_path) -> None:
     assert torch.equal(sound_picture(member, LogMelSpec()), sound_picture(path, LogMelSpec()))
 
 
-def with_rate(rate: int) -> bytes:
+def with_header(place: int, value: int, size: int = 2) -> bytes:
     data = bytearray(wav(tone(700)))
-    data[24:28] = rate.to_bytes(4, "little")
+    data[place : place + size] = value.to_bytes(size, "little")
     return bytes(data)
+
+
+def test_an_extended_header_and_other_chunks_are_read(tmp_path) -> None:
+    plain, code = wav(tone(700)), (1).to_bytes(2, "little")
+    extension = (22).to_bytes(2, "little") + bytes(6) + code + bytes.fromhex("000000001000800000aa00389b71")
+    header = (0xFFFE).to_bytes(2, "little") + plain[22:36] + extension
+    other = b"LIST" + (3).to_bytes(4, "little") + bytes(4)  # an odd chunk is followed by a byte
+    (tmp_path / "a.wav").write_bytes(plain)
+    (tmp_path / "b.wav").write_bytes(plain[:16] + len(header).to_bytes(4, "little") + header + other + plain[36:])
+    samples, rate = read_sound(tmp_path / "b.wav")
+    assert rate == 8000
+    assert torch.equal(samples, read_sound(tmp_path / "a.wav")[0])
 
 
 @pytest.mark.parametrize(
     ("content", "reason"),
     [
-        (b"", "as a WAV file: it is cut short"),
-        (b"RIFF....hello", "as a WAV file: not a WAVE file; convert it, as with: ffmpeg"),
-        (wav(tone(700))[:30], "as a WAV file: it is cut short"),
+        (b"", "is empty"),
+        (b"RIFF....hello", "is not a WAV file: convert it, as with: ffmpeg"),
+        (wav(tone(700))[:18], "is cut short: it ends before its header"),
+        (wav(tone(700))[:30], "is cut short: it has 10 of 16 bytes of header"),
+        (wav(tone(700))[:36], "is cut short: it ends before its sound"),
         (wav(tone(700))[:2044], "is cut short: it has 2,000 of 6,400 bytes of sound"),
         (wav(np.zeros(0)), "has no sound: 0 samples"),
-        (wav(tone(700), width=1), "samples of 8 bits, 16 are needed: convert it"),
-        (wav(tone(700), width=3), "samples of 24 bits, 16 are needed: convert it"),
-        (with_rate(0), "has no sound: 3200 samples, 0 per second"),
-        (with_rate(4000), "4,000 samples per second are too few"),
+        (wav(tone(700), width=1), "samples of 8 bits, integers; 16 bits, integers, are needed: convert it"),
+        (wav(tone(700), width=3), "samples of 24 bits, integers; "),
+        (with_header(20, 3), "samples of 16 bits, floats; "),
+        (with_header(20, 7), "samples of 16 bits, of the format 7; "),
+        (with_header(20, 0xFFFE), "samples of 16 bits, of the format 65534; "),
+        (with_header(16, 8), "is a damaged WAV file: its header has only 8 bytes"),
+        (with_header(22, 0), "has no sound: 0 samples"),
+        (with_header(24, 0), "has no sound: 3200 samples, 0 per second"),
+        (with_header(24, 4000), "4,000 samples per second are too few"),
     ],
 )
 def test_other_files_are_refused(content: bytes, reason: str, tmp_path) -> None:
