@@ -452,8 +452,9 @@ class AvgPoolSpec(Layer):
     @classmethod
     def _check_padding(cls, padding: Padding, info: ValidationInfo) -> Padding:
         kernel = info.data.get("kernel", ())
-        if any(pad >= side for pad, side in zip(padding, (*kernel, *kernel), strict=False)):
-            raise ValueError(f"must be smaller than the kernel, {list(kernel)}")
+        for pad, side, axis in zip(padding, (*kernel, *kernel), ("height", "width") * 2, strict=False):
+            if pad >= side:
+                raise ValueError(f"must be smaller than the kernel, which has a {axis} of {side}")
         return padding
 
     def as_conv(self, channels: int) -> ConvSpec:

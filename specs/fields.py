@@ -28,6 +28,9 @@ __all__ = [
 VTH_MANT_MAX = (1 << 17) - 1
 """Largest threshold mantissa of the hardware: 17 bits, in units of 1/64."""
 
+SIDE_MAX = 4096
+"""Largest kernel, stride, dilation or padding along an axis, in pixels."""
+
 
 class StrictModel(BaseModel):
     """Base of all specs: immutable; an unknown key is an error. The string below a field is its description."""
@@ -37,20 +40,23 @@ class StrictModel(BaseModel):
 
 def _as_pair(value: object) -> object:
     """Return a pair of sizes, where one number stands for both axes: `3` is `[3, 3]`."""
-    if isinstance(value, list | tuple):
-        if len(value) != 2:
-            raise ValueError("must be one number or [height, width]")
-        return value
-    return (value, value)
+    sides = value if isinstance(value, list | tuple) else (value, value)
+    if len(sides) != 2 or not _are_sides(sides, 1):
+        raise ValueError(f"must be one whole number from 1 to {SIDE_MAX}, or [height, width]")
+    return sides
 
 
 def _as_padding(value: object) -> object:
     """Return the sides of a padding, two if opposite ones are equal: `1` and `[1, 1, 1, 1]` are `[1, 1]`."""
-    if not isinstance(value, list | tuple):
-        return (value, value)
-    if len(value) not in {2, 4}:
-        raise ValueError("must be one number, [height, width], or [top, left, bottom, right]")
-    return value[:2] if value[:2] == value[2:] else value
+    sides = value if isinstance(value, list | tuple) else (value, value)
+    if len(sides) not in {2, 4} or not _are_sides(sides, 0):
+        wanted = f"one whole number from 0 to {SIDE_MAX}, [height, width], or [top, left, bottom, right]"
+        raise ValueError(f"must be {wanted}")
+    return sides[:2] if sides[:2] == sides[2:] else sides
+
+
+def _are_sides(values: list[object] | tuple[object, ...], least: int) -> bool:
+    return all(type(side) is int and least <= side <= SIDE_MAX for side in values)
 
 
 Integer = Annotated[int, Strict()]
@@ -65,8 +71,8 @@ TimeSteps = Annotated[Integer, Field(ge=1, le=4096)]
 Decay = Annotated[Number, Field(ge=0, le=1)]
 Threshold = Annotated[Number, Field(ge=1 / 64, le=VTH_MANT_MAX / 64)]
 Positive = Annotated[Integer, Field(ge=1, le=1 << 24)]
-_Side = Annotated[Integer, Field(ge=0, le=4096)]
-_PositiveSide = Annotated[Integer, Field(ge=1, le=4096)]
+_Side = Annotated[Integer, Field(ge=0, le=SIDE_MAX)]
+_PositiveSide = Annotated[Integer, Field(ge=1, le=SIDE_MAX)]
 Padding = Annotated[
     tuple[_Side, ...],
     BeforeValidator(

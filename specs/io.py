@@ -5,7 +5,7 @@ import os
 import re
 import reprlib
 from collections.abc import Callable, Iterator, Mapping
-from functools import lru_cache
+from functools import lru_cache, reduce
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar, get_args
@@ -388,21 +388,39 @@ def _upgrade(document: dict[str, Any], origin: str) -> dict[str, Any]:
     return document
 
 
+PLAIN = {
+    "Field required": "is missing",
+    "Input should be": "must be",
+    "greater than or equal to": "at least",
+    "greater than": "above",
+    "less than or equal to": "at most",
+    "less than": "below",
+    "a valid integer": "a whole number",
+    "a valid number": "a number",
+    "a valid string": "text",
+    "a valid boolean": "true or false",
+    "a valid tuple": "a list",
+    "a valid dictionary": "a mapping",
+}
+"""Plain words for those in Pydantic's messages."""
+
+
 def _describe(problem: Any, model: type[StrictModel], lines: dict[FieldPath, int], origin: str) -> str:
     """Return one of Pydantic's problems as `file:line: field: message (got value)`."""
-    path, message, value = _without_kind(problem["loc"]), problem["msg"].removeprefix("Value error, "), problem["input"]
+    path, value = _without_kind(problem["loc"]), problem["input"]
+    message = problem["msg"].removeprefix("Value error, ").partition(" or instance of ")[0]
+    if problem["type"] != "value_error":  # those are ours
+        message = reduce(lambda text, words: text.replace(*words), PLAIN.items(), message)
     match problem["type"]:
         case "extra_forbidden":
             message = f"no such key{_suggest_size(problem['loc']) or _suggest_key(path, model)}"
         case "missing":
             value = None
-        case "tuple_type":
-            message = "must be a list"
         case "string_pattern_mismatch":
             pattern = problem["ctx"]["pattern"]
             message = f"must be {PATTERNS.get(pattern, f'a text that matches {pattern}')}"
         case "less_than_equal" if isinstance(value, int) and 4 * value > HUGE_BYTES:
-            message = f"{message.lower()}; a float for each would take {_gibibytes(4 * value)}"
+            message = f"{message}; a float for each would take {_gibibytes(4 * value)}"
         case "union_tag_not_found" | "union_tag_invalid":
             kinds = list(SKIPS if "skips" in path else BLOCKS)
             path, value = (*path, "kind"), value.get("kind")

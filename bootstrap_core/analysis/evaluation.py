@@ -26,13 +26,22 @@ from specs.outline import few_lines
 
 __all__ = [
     "Evaluation",
+    "Progress",
     "Runnable",
     "accuracy_by_steps",
     "batches",
     "count_synops",
     "evaluate",
     "evaluate_exactly",
+    "ignore",
 ]
+
+Progress = Callable[[int, int], object]
+"""Function that is called with the numbers of images, or of batches, done and in all."""
+
+
+def ignore(done: int, total: int) -> None:
+    """Do nothing."""
 
 
 @runtime_checkable
@@ -136,7 +145,7 @@ def evaluate(
     time_steps: int | None = None,
     also_after: Sequence[int] = (),
     batch_size: int = 250,
-    progress: Callable[[int], object] = lambda n: None,
+    progress: Progress = ignore,
     group: Group = ALONE,
 ) -> Evaluation:
     """Score `network` on all images of `split`, in eval mode; afterwards it is in the same mode as before.
@@ -149,7 +158,7 @@ def evaluate(
         also_after: numbers of steps below T to score as well: such a run is the beginning of this one, so that it takes
             little extra time.
         batch_size: number of images that run at once; affects only the speed.
-        progress: called with the number of images done since the last call.
+        progress: called after each batch with the number of images done and of all images.
         group: processes that score a part each; all return the result for the whole split.
 
     Raises:
@@ -168,8 +177,10 @@ def evaluate(
     n_correct, correct_after, loss, seconds = 0, [0] * len(also_after), 0.0, 0.0
     rates = torch.zeros(len(spec.layers), dtype=torch.float64)
     synops = torch.zeros(len(spec.layers), dtype=torch.float64)
+    part = split.take(group.part(len(split)))
+    n_done = 0
     with _evaluating(network):
-        for images, labels in batches(split.take(group.part(len(split))), batch_size):
+        for images, labels in batches(part, batch_size):
             images, labels = images.to(network.device), labels.to(network.device)
             start = time.perf_counter()
             logits, tally = network.tally(images, mode, time_steps=time_steps, also_after=also_after)
@@ -181,7 +192,8 @@ def evaluate(
             rates += torch.tensor(tally.rates, dtype=torch.float64) * len(images)
             if mode.spiking:
                 synops += torch.tensor(count_synops(spec, tally), dtype=torch.float64)
-            progress(len(images))
+            n_done += len(images)
+            progress(n_done, len(part))
     n_images, n_layers = len(split), len(spec.layers)
     correct, loss, *sums = group.add([n_correct, loss, *rates.tolist(), *synops.tolist(), *correct_after])
     rates, synops, after = torch.tensor(sums, dtype=torch.float64).split([n_layers, n_layers, len(also_after)])
@@ -234,7 +246,7 @@ class _Exact:
 
 
 def evaluate_exactly(
-    network: Network, split: Split, *, progress: Callable[[int], object] = lambda n: None, group: Group = ALONE
+    network: Network, split: Split, *, progress: Progress = ignore, group: Group = ALONE
 ) -> tuple[Evaluation, str | None]:
     """Score `network` as SNN in integers; also return the message of a state overflow, or None.
 

@@ -1,6 +1,8 @@
 """Folders with a folder of image files, or of recordings, for each class, on disk or in a tar archive."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path, PurePosixPath
@@ -10,7 +12,15 @@ from specs.files.given_file import real_path
 from specs.files.given_tar import TarMember, tar_members
 from specs.files.limits import IMAGE_FILE_BYTES
 
-__all__ = ["IMAGE_SUFFIXES", "SOUND_SUFFIX", "ClassFolders", "ImageFile", "class_folders"]
+__all__ = [
+    "IMAGE_SUFFIXES",
+    "SOUND_SUFFIX",
+    "ClassFolders",
+    "ImageFile",
+    "class_folders",
+    "each_file",
+    "file_progress",
+]
 
 ImageFile = Path | TarMember
 """Image file or recording, on disk or in a tar archive."""
@@ -19,6 +29,28 @@ SOUND_SUFFIX = ".wav"
 SUFFIXES = {*IMAGE_SUFFIXES, SOUND_SUFFIX}
 PARTS = ("train", "test")
 """Folders of class folders for training and testing."""
+
+Progress = Callable[[int, int], object]
+"""Function that is called with the number of files read and of all files."""
+_progress = ContextVar[Progress]("progress", default=lambda done, total: None)
+
+
+@contextmanager
+def file_progress(progress: Progress) -> Iterator[None]:
+    """Call `progress` after each image file or recording that is read in the `with` block."""
+    token = _progress.set(progress)
+    try:
+        yield
+    finally:
+        _progress.reset(token)
+
+
+def each_file(files: Sequence[ImageFile]) -> Iterator[ImageFile]:
+    """Yield the files, and report to `file_progress` when the loop comes back from each."""
+    progress = _progress.get()
+    for done, file in enumerate(files, 1):
+        yield file
+        progress(done, len(files))
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.class_folders import ClassFolders, ImageFile, class_folders
+from bootstrap_core.data.class_folders import ClassFolders, ImageFile, class_folders, each_file
 from bootstrap_core.data.sound_files import sound_picture
 from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
@@ -397,11 +397,11 @@ def _read_classes(folders: ClassFolders, form: Size | LogMelSpec, names: Iterabl
     numbers = {name: number for number, name in enumerate(names)}
     labels = torch.tensor([numbers[name] for name, members in folders.classes.items() for _ in members])
     if isinstance(form, LogMelSpec):
-        return Split(torch.stack([sound_picture(file, form) for file in folders.files]), labels)
+        return Split(torch.stack([sound_picture(file, form) for file in each_file(folders.files)]), labels)
     files = _ImageFiles(folders.place, folders.files, form)
     if math.prod(files.shape) < STORED_FROM:
         return Split(torch.from_numpy(files.read(torch.arange(len(labels)))), labels)
-    for file in files.files:
+    for file in each_file(files.files):
         with open_image(file):  # reads the header and checks the limits
             pass
     return Split(StoredImages.of(files, torch.from_numpy), labels)
@@ -427,8 +427,8 @@ class _ImageFiles:
             2 * n_images * math.prod(self.size), f"{self.place}: {n_images:,} images of {height} x {width} pixels"
         )
         found = np.empty((n_images, *self.size), self.dtype)
-        for place, row in enumerate(rows.tolist()):
-            found[place] = read_pixels(self.files[row], channels=channels, height=height, width=width)
+        for place, file in enumerate(each_file([self.files[row] for row in rows.tolist()])):
+            found[place] = read_pixels(file, channels=channels, height=height, width=width)
         return found
 
 

@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from bootstrap_core.data.class_folders import SOUND_SUFFIX, ImageFile
+from bootstrap_core.data.class_folders import SOUND_SUFFIX, ImageFile, each_file
 from bootstrap_core.data.sound_files import sound_picture
 from bootstrap_core.data.splits import Split
 from specs.block import LogMelSpec
@@ -47,7 +47,7 @@ def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec) -> tuple[Sp
             "replace or remove it"
         )
     found = [match for name in sorted(files) if (match := NAME.fullmatch(name))]
-    pictures = torch.stack([sound_picture(files[match[0]], log_mel) for match in found])
+    pictures = torch.stack([sound_picture(file, log_mel) for file in each_file([files[match[0]] for match in found])])
     labels, indices = (torch.tensor([int(match[i]) for match in found]) for i in (1, 2))
     train, test = (Split(pictures[part], labels[part]) for part in (indices >= TEST_INDICES, indices < TEST_INDICES))
     return train, test

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import batches, evaluate, evaluate_exactly
+from bootstrap_core.analysis.evaluation import Progress, batches, evaluate, evaluate_exactly, ignore
 from bootstrap_core.analysis.statistics import LearningStats, first_problem
 from bootstrap_core.data.datasets import Split, check_split, train_validation_split
 from bootstrap_core.functional.dropout import masks_from
@@ -151,11 +151,12 @@ class Trainer:
         """Network that is scored and saved: the trained one or, with `ema_decay`, the moving average of its weights."""
         return self.network if self.average is None else self.average.network
 
-    def run_epoch(self, on_batch: Callable[[int, int], object] = lambda done, total: None) -> EpochReport:
+    def run_epoch(self, on_batch: Progress = ignore, on_scored: Progress = ignore) -> EpochReport:
         """Train one epoch and score the validation images as ANN and as SNN.
 
         Args:
             on_batch: called after each batch with the number of batches done and their total.
+            on_scored: called with the number of validation images done and of all, first as ANN and then as SNN.
 
         Raises:
             SnnZooError: all epochs of the recipe are done, or the loss or a weight is not finite.
@@ -174,8 +175,8 @@ class Trainer:
         self._fit_activations(self.network, sampling=epoch >= self.n_ann_epochs)
         if self.average is not None:
             self._fit_activations(self.trained, sampling=True)
-        as_ann = evaluate(self.trained, self.validation, mode=Mode.ANN, group=self.group)
-        as_snn, overflow = evaluate_exactly(self.trained, self.validation, group=self.group)
+        as_ann = evaluate(self.trained, self.validation, mode=Mode.ANN, progress=on_scored, group=self.group)
+        as_snn, overflow = evaluate_exactly(self.trained, self.validation, progress=on_scored, group=self.group)
         for stat, score in ((self.stats.testing, as_ann), (self.stats.snn, as_snn)):
             stat.add(score.loss, score.n_correct, score.n_images)
         self.stats.update()
@@ -198,7 +199,7 @@ class Trainer:
             precision=str(self._product_dtype()).removeprefix("torch."),
         )
 
-    def _train(self, epoch: int, on_batch: Callable[[int, int], object]) -> None:
+    def _train(self, epoch: int, on_batch: Progress) -> None:
         if epoch < self.n_ann_epochs or not self.recipe.self_distillation:
             self.as_ann = None
         elif self.as_ann is None:

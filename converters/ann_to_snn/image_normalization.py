@@ -84,9 +84,11 @@ class Normalization:
 
     def __str__(self) -> str:
         if self == AS_THEY_ARE:
-            return "in 0..1, as they are"
+            return "pixels from 0 to 1"
+        if self == RAW:
+            return "pixels from 0 to 255"
         mean, std = (",".join(f"{x:.4g}" for x in numbers) for numbers in (self.mean, self.std))
-        return f"in 0..1, minus {mean}, divided by {std}"
+        return f"pixels from 0 to 1, minus {mean}, divided by {std}"
 
     @property
     def option(self) -> str:

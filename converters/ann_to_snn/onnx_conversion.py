@@ -372,9 +372,10 @@ def _lost(done: _Learnt, time_steps: int, epochs: int) -> list[str]:
     """Return a note if the SNN is much less accurate than the ANN."""
     if done.ann is None or done.score is None or done.ann - done.score.accuracy <= MUCH:
         return []
+    tuning = f"more epochs of tuning than {epochs}" if epochs else "tuning"
     return [
-        f"accuracy falls from {done.ann:.1%} (ANN) to {done.score.accuracy:.1%} (SNN): more than --time-steps "
-        f"{time_steps}, or more than --epochs {epochs} of tuning, may help"
+        f"accuracy falls from {done.ann:.1%} (ANN) to {done.score.accuracy:.1%} (SNN): more time steps than "
+        f"{time_steps} (--time-steps) or {tuning} (--epochs) may help"
     ]
 
 
@@ -399,9 +400,9 @@ def _learn(
     """Fit the readout, tune, and score the network before and after; `teacher` is the ANN."""
     notes, tuning, test = list[str](), None, dataset.test
     steps = sorted({time_steps, max(1, time_steps // 2), max(1, time_steps // 4)}, reverse=True)
-    callbacks.on_step("fitting the readout to the ANN's answers")
+    callbacks.on_step("fitting the last layer to the ANN's outputs")
     if refit_readout(network, drawn(dataset.train, READOUT_STEPS // neuron_steps(network.spec), seed), teacher):
-        notes.append("the readout was refitted to the ANN's answers")
+        notes.append("the weights of the last layer were fitted once more, so that its outputs are close to the ANN's")
     calibrate_logits(network, drawn(dataset.train, LOGIT_IMAGES, seed), teacher)
     callbacks.on_step(f"scoring on {len(test):,} test images")
     converted, score = _scored(network, test, steps)

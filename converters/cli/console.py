@@ -33,6 +33,7 @@ __all__ = [
     "INTERRUPTED",
     "Command",
     "KnownModels",
+    "ProgressLine",
     "byte_bar",
     "command",
     "command_line",
@@ -71,6 +72,8 @@ NO_LIBRARY = (
 INTERRUPTED = 130
 """Exit code after Ctrl-C, as in shells."""
 OUT_OF_MEMORY = "out of memory: close other programs, or give less at once, such as a smaller training.batch_size"
+BAR_WIDTH, REFRESH_S, ESTIMATE_S = 79, 0.1, 2
+"""Width of a progress line, seconds between two of them, and the seconds after which a time is estimated in a file."""
 NARROWEST = 12
 """Smallest width to which a table column is folded, in characters."""
 F = TypeVar("F", bound=Callable[..., Any])
@@ -142,7 +145,7 @@ class Command(click.Command):
                 raise
             raise click.ClickException(_wrapped(f"{OUT_OF_MEMORY} ({_first_line(error)})", after="Error: ")) from error
         finally:
-            if is_verbose() and os.environ.get("RANK", "0") == "0":  # of several processes only the first prints
+            if is_verbose() and _is_first_process():
                 echo("\n".join([*describe_platform(), f"{time.perf_counter() - start:.1f} s"]), err=True)
 
 
@@ -242,8 +245,12 @@ def describe_platform() -> list[str]:
 
 
 def is_quiet() -> bool:
-    """Return whether `--quiet` was given."""
-    return _is_remembered(QUIET)
+    """Return whether to print no notes: `--quiet` was given, or another of several processes prints them."""
+    return _is_remembered(QUIET) or not _is_first_process()
+
+
+def _is_first_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"
 
 
 def is_verbose() -> bool:
@@ -322,6 +329,38 @@ def byte_bar(label: str) -> Iterator[Callable[[int, int | None], object]]:
 
         yield progress
         progress(1, 1)
+
+
+class ProgressLine:
+    """Progress with an estimate of the time left; call it with the numbers of things done and of all.
+
+    On a terminal it is its last line, which disappears at the end. Elsewhere the estimate is printed once, if the work
+    takes long.
+    """
+
+    def __init__(self, label: str, unit: str) -> None:
+        self.label, self.unit, self.shows, self.has_said = label, unit, shows_progress(), is_quiet()
+        self._restart()
+
+    def _restart(self) -> None:
+        self.start = self.shown = time.perf_counter()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Show how far the work is; after the last thing the object is ready for further work."""
+        now = time.perf_counter()
+        left = (now - self.start) / done * (total - done)
+        if done == total:
+            if self.shows and self.shown > self.start:
+                echo_over(" " * BAR_WIDTH + "\r")
+            self._restart()
+        elif self.shows and now - self.shown >= REFRESH_S:
+            filled, rate = "#" * (20 * done // total), done / (now - self.start)
+            line = f"{self.label}  [{filled:<20}] {done:,}/{total:,}  {rate:.0f} {self.unit}/s  {left:.0f} s left"
+            echo_over(line[:BAR_WIDTH].ljust(BAR_WIDTH))
+            self.shown = now
+        elif not self.has_said and now - self.start >= ESTIMATE_S:
+            say(f"{self.label}: {total:,} {self.unit}, about {left:.0f} s left")
+            self.has_said = True
 
 
 def print_table(header: list[str], rows: list[list[str]], *, words: bool = False) -> None:

@@ -37,6 +37,8 @@ from converters.cli.options import (
     percent,
     use_threads,
 )
+from specs.errors import SnnZooError
+from specs.fields import is_name
 from specs.words import counted
 
 if TYPE_CHECKING:
@@ -241,9 +243,7 @@ def convert(
             raise click.UsageError(f"--report: must be FILE.html, got {onnx.report}")
         refuse_existing(onnx.report, force)
     given = str(source)
-    known = click.get_current_context().obj  # `zoo convert` finds models by name, `convert` does not
-    if isinstance(known, KnownModels) and not source.exists():
-        source = known.find(given) or source
+    source = _find(source)
     if kind_of_file(source) is FileKind.ONNX:
         use_threads(onnx.threads)
         note_missing_library()
@@ -278,6 +278,27 @@ def convert(
         say(f"note: {given} was read, but nothing was written: name a file with -o, as in -o model.safetensors")
     for entry in written:
         echo(entry["path"])
+
+
+def _find(source: Path) -> Path:
+    """Return the file of the model that has this name; any other path as it is.
+
+    Raises `SnnZooError` for a missing file that may mean a model.
+    """
+    if source.exists():
+        return source
+    name, known = source.stem, click.get_current_context().obj  # `zoo convert` finds models by name, `convert` does not
+    if isinstance(known, KnownModels):
+        if found := known.find(str(source)):
+            return found
+        is_meant = source.name == str(source) and name in known.names()
+    else:
+        is_meant = is_name(str(source)) and not source.suffix
+    if is_meant:
+        raise SnnZooError(
+            f"no such file: {source}; if you mean the model {name}: zoo convert {name}; zoo pull {name} copies it here"
+        )
+    return source
 
 
 def _write_report(

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
-from converters.cli.console import KnownModels, say
+from converters.cli.console import KnownModels, ProgressLine, say
 from specs.dataset_sources import check_class_names, dataset_names, find_user_data
 from specs.errors import DataError
 
@@ -106,13 +106,15 @@ class DataPlaces:
             DataError: the data are missing or malformed, lack labels, or have names that are not classes of the
                 network.
         """
+        from bootstrap_core.data.class_folders import file_progress
         from bootstrap_core.data.datasets import load_dataset
         from bootstrap_core.data.image_files import UNLABELLED, load_images
 
         if self.classes and classes:
             self.check_classes(len(classes))
         if path := find_user_data(name):
-            dataset = load_images(path, shape=shape, log_mel=log_mel)
+            with file_progress(ProgressLine("reading", "files")):
+                dataset = load_images(path, shape=shape, log_mel=log_mel)
             if labelled and dataset.classes == (UNLABELLED,):
                 raise DataError(f"{name} has no labels, which training and scoring need: add an array y")
             dataset = replace(dataset, name=name)  # the name by which it is found again
@@ -123,9 +125,10 @@ class DataPlaces:
             if untested := [known for label, known in enumerate(dataset.classes) if label not in seen]:
                 say(f"note: {name} has no test images of {_listed(untested)}")
             return dataset
-        dataset = load_dataset(
-            name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline, log_mel=log_mel
-        )
+        with file_progress(ProgressLine("reading", "files")):
+            dataset = load_dataset(
+                name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline, log_mel=log_mel
+            )
         return _numbered(dataset, self.classes)
 
     def check_classes(self, n_classes: int) -> None:

@@ -1,17 +1,20 @@
 """Convolutions with the same padding on opposite sides, for formats that hold no other."""
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from specs.block import ConvSpec
+from converters.formats.refusals import problems_by_place
+from specs.block import AvgPoolSpec, ConvSpec, LayerSpec
 from specs.errors import UnsupportedError
 from specs.fields import Padding
+from specs.network import NetworkSpec
 from specs.shapes import pads_of
 
-__all__ = ["evened", "unevened"]
+__all__ = ["enlarged_kernels", "evened", "unevened"]
 
 MAX_WEIGHTS = 1 << 26
 """Largest number of weights of an enlarged kernel; writing out a large dilation could ask for terabytes."""
@@ -61,6 +64,21 @@ def unevened(weight: Array, spec: ConvSpec) -> Array | None:
         place.append(slice(first, first + (kernel - 1) * apart + 1, apart))
     found = weight[tuple(place)]
     return found if np.array_equal(evened(found, spec.dilation, spec.padding)[0], weight) else None
+
+
+def enlarged_kernels(spec: NetworkSpec) -> list[str]:
+    """Return notes on the blocks of a network whose kernels `evened` enlarges, each once with its blocks."""
+
+    def notes(layer: LayerSpec) -> Iterator[str]:
+        if isinstance(layer, ConvSpec | AvgPoolSpec) and len(layer.padding) == 4:
+            dilation, pads = getattr(layer, "dilation", (1, 1)), layer.padding
+            sides = [_enlarged(layer.kernel[i], dilation[i], pads[i], pads[i + 2])[2] for i in range(2)]
+            yield (
+                f"the file has a kernel {sides} with zeros, because the padding {list(pads)} differs between opposite "
+                "sides; the spikes are the same"
+            )
+
+    return problems_by_place("block", map(notes, spec.layers))
 
 
 def _enlarged(kernel: int, dilation: int, start: int, end: int) -> tuple[int, int, int]:

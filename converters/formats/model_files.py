@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bootstrap_core.network.network import Network
+from converters.formats.even_padding import enlarged_kernels
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.lava_checkpoint import read_checkpoint
 from converters.formats.netx.lava_limits import how_lava_runs
@@ -184,7 +185,8 @@ def file_entry(path: Path) -> dict[str, str]:
 
 def format_notes(spec: NetworkSpec, suffix: str) -> list[str]:
     """Return notes on how a network in a file of this suffix differs from the network itself."""
-    return how_lava_runs(spec) if suffix in CHAINS else []
+    notes = how_lava_runs(spec) if suffix in CHAINS else []
+    return notes if suffix == FileKind.SAFETENSORS else [*notes, *enlarged_kernels(spec)]
 
 
 def check_writable(model: Model, suffix: str) -> None:

@@ -180,9 +180,10 @@ def _notes(graph: Graph, walk: "_Walk", output: str) -> Iterator[str]:
     if walk.builder.quantised:
         yield "the rounding of activations is left out; the check compares with the file without this rounding"
     if walk.layout.shape != graph.input.shape[1:]:
-        yield f"the file takes images {list(graph.input.shape[1:])}; the ANN takes {list(walk.layout.shape)}"
+        theirs, ours = list(graph.input.shape[1:]), list(walk.layout.shape)
+        yield f"the file takes images {theirs}, the SNN {ours}, channels first; --data may have either"
     if graph.input.gain != 1:
-        yield f"the file takes images of bytes; the ANN takes 0..1, where 1 stands for {graph.input.gain:g}"
+        yield f"the file takes pixels as bytes; the SNN takes them from 0 to 1, where 1 stands for {graph.input.gain:g}"
 
 
 def _notes_on_slopes(ann: Ann) -> Iterator[str]:

@@ -68,7 +68,7 @@ def test_an_ann_of_coloured_images_becomes_a_network_that_names_them(run, fruit,
 
     assert run("show", out).stdout.count("cherry, lemon, plum") == 1
     shown = run("convert", ann, *options[:-1], 0, "-o", out, "--force").stdout
-    assert "images: in 0..1, minus 0.7,0.4,0.3, divided by 0.2,0.3,0.2\n" in shown
+    assert "images: pixels from 0 to 1, minus 0.7,0.4,0.3, divided by 0.2,0.3,0.2\n" in shown
 
     refused = run("convert", ann, *options[:2], "--mean", "0.5,0.5", "-o", out, "--force", code=1).stderr
     assert "got 2 means for images of [3, 9, 10]" in refused

@@ -14,10 +14,11 @@ from bootstrap_core import load_dataset
 from bootstrap_core.ops.precision import product_dtype
 from bootstrap_core.training.trainer import Trainer
 from converters import read_model, write_model
+from converters.cli import console
+from converters.cli.console import ProgressLine
 from specs.files.file_digest import sha256_of
 from specs.io import dump_spec, load_spec
 from specs.training import TrainingSpec
-from zoo.cli.train_command import _EpochBar
 from zoo.runs.card_files import packaged_card
 from zoo.runs.training_run import read_metrics
 from zoo.sources import override_spec
@@ -54,9 +55,27 @@ def test_epochs_are_a_table_of_80_columns_that_says_what_its_star_is(trained, ru
     assert "epoch" not in run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume").stderr  # trained
 
 
-def test_the_bar_of_an_epoch_stays_on_a_line_of_80_columns(capsys) -> None:
-    _EpochBar(4095)(1, 10_000)
-    assert len(capsys.readouterr().err.lstrip("\r")) < 80
+def test_the_progress_of_an_epoch_stays_on_a_line_of_80_columns_that_disappears(capsys, monkeypatch) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True)
+    monkeypatch.setattr(console, "REFRESH_S", 0)
+    line = ProgressLine("epoch 4095, validation", "images")
+    for done in range(1, 10_001, 3333):
+        line(done, 10_000)
+    first, second, third, *blank = capsys.readouterr().err.lstrip("\r").split("\r")
+    assert max(map(len, (first, second, third))) < 80
+    assert [text.split("]")[1].split()[0] for text in (first, second, third)] == [
+        "1/10,000",
+        "3,334/10,000",
+        "6,667/10,000",
+    ]
+    assert "".join(blank).strip() == ""
+
+
+def test_long_work_is_estimated_once_in_a_file(run, trained, tmp_path, monkeypatch) -> None:
+    monkeypatch.setattr(console, "ESTIMATE_S", 0)
+    told = run("train", trained / "spec.yaml", "-o", tmp_path / "run").stderr
+    assert told.count("scoring the best model: 1,000 images, about ") == 1
+    assert "scoring" not in run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", "-q").stderr
 
 
 def test_the_same_seed_gives_the_same_bytes(trained, run, tmp_path) -> None:

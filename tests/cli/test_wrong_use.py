@@ -11,10 +11,10 @@ from click.testing import CliRunner
 from PIL import Image
 from safetensors.torch import save_file
 
-from converters.cli import console
+from converters.cli import console, convert
 from converters.formats.file_kind import FileKind, kind_of_file
 from specs.errors import SnnZooError
-from zoo.cli import main
+from zoo.cli import main, zoo
 from zoo.packaged_files import packaged_path
 from zoo.sources import resolve_device
 
@@ -128,6 +128,15 @@ def test_who_takes_one_kind_of_file_says_what_another_is(run, here, command) -> 
         error = run(*command.format(name).split(), code=1).stderr
         assert word in error
         assert "zoo convert" in error
+
+
+@pytest.mark.parametrize(
+    ("program", "name"), [(zoo, "mnist-dense.pt"), (zoo, "mnist-dense.net"), (convert, "mnist-dense")]
+)
+def test_a_file_that_may_mean_a_model_is_told_what_takes_models(program, name) -> None:
+    command = [*(["convert"] if program is zoo else []), name, "-o", "a.nir"]
+    told = CliRunner().invoke(program, command).stderr
+    assert f"no such file: {name}; if you mean the model mnist-dense: zoo convert mnist-dense; zoo pull" in told
 
 
 @pytest.mark.parametrize("place", ["seven.png", "pictures/seven"])

@@ -144,7 +144,7 @@ def test_an_alias_to_itself_is_refused() -> None:
         ("neuron: {threshold: " + "9" * 5000 + "}", ":6: not YAML: Exceeds the limit (4300 digits)"),
         (
             "neuron: {threshold: 0x" + "f" * 5000 + "}",
-            ":6: neuron.threshold: Input should be a valid number (got a huge integer)",
+            ":6: neuron.threshold: must be a number (got a huge integer)",
         ),
         ("neuron: !!bool maybe", ":6: YAML tags (!!bool) are not allowed"),
         ("neuron: !!timestamp soon", ":6: YAML tags (!!timestamp) are not allowed"),
@@ -159,8 +159,8 @@ def test_an_alias_to_itself_is_refused() -> None:
         ("~: nothing", ":6: the key '~' is read as null: put it in quotes"),
         ("yes: no", ":6: the key 'yes' is read as bool: put it in quotes"),
         ("=: 1", ":6: =: no such key (got 1)"),
-        ("neuron: 2020-01-01", ":6: neuron: Input should be a valid dictionary"),
-        ("neuron: {threshold: " + "9" * 4000 + "}", ":6: neuron.threshold: Input should be a valid number (got 9999"),
+        ("neuron: 2020-01-01", ":6: neuron: must be a mapping"),
+        ("neuron: {threshold: " + "9" * 4000 + "}", ":6: neuron.threshold: must be a number (got 9999"),
     ],
     ids=lambda text: text[:24],
 )

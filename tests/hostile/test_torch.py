@@ -175,7 +175,7 @@ CASES = {
         (
             "decays of 1e9",
             saved({**state_dict(), "blocks.1.neuron.voltage_decay": torch.tensor([1e9])}),
-            r"voltage_decay: .* less than or equal to 1 \(got 244140\.625\)",
+            r"voltage_decay: .* at most 1 \(got 244140\.625\)",
         ),
         (
             "decays of NaN",

@@ -1,8 +1,6 @@
 """The commands `eval` and `predict`, which run a model."""
 
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +8,7 @@ import click
 from click.core import ParameterSource
 
 from converters.cli.console import (
+    ProgressLine,
     command,
     echo,
     force_option,
@@ -19,7 +18,6 @@ from converters.cli.console import (
     print_table,
     refuse_existing,
     say,
-    shows_progress,
     warn,
 )
 from converters.cli.options import (
@@ -266,21 +264,11 @@ def _score_each(
     scores, beyond = [], list[str]()
     for t in steps:
         try:
-            with _image_bar(len(test)) as progress:
-                scores.append(evaluate(network, test, mode=mode, time_steps=t, progress=progress))
+            progress = ProgressLine("scoring", "images")
+            scores.append(evaluate(network, test, mode=mode, time_steps=t, progress=progress))
         except StateOverflowError as error:
             beyond.append(f"T = {t or network.spec.time_steps}: {error}")
     return scores, beyond
-
-
-@contextmanager
-def _image_bar(n_images: int) -> Iterator[Callable[[int], object]]:
-    """Show a progress bar on stderr if that is a terminal; yield the function to call with a number of new images."""
-    if not shows_progress():
-        yield lambda n: None
-        return
-    with click.progressbar(length=n_images, label="images", file=sys.stderr, show_pos=True) as bar:
-        yield bar.update
 
 
 def _say_chance(model: "Model", accuracy: float, *, own_images: bool) -> None:

@@ -1,7 +1,6 @@
 """The command `train`."""
 
 import json
-import time
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,9 +9,9 @@ import click
 
 from converters.cli.console import (
     INTERRUPTED,
+    ProgressLine,
     command,
     echo,
-    echo_over,
     force_option,
     is_quiet,
     json_option,
@@ -52,7 +51,6 @@ if TYPE_CHECKING:
 __all__ = ["train"]
 
 EPOCH_HEADER = ("", "training loss", "accuracy", "validation ANN", "      SNN   ", "seconds")
-BAR_WIDTH = 79
 
 
 @command()
@@ -240,7 +238,7 @@ def _train(run: "TrainingRun") -> None:
     """Train all epochs; print a line for each, and on a terminal a progress bar."""
     quiet, explained = is_quiet() or not run.group.leads, False
     bar = shows_progress() and not quiet
-    run.score_start()
+    run.score_start(ProgressLine("scoring the start model", "images"))
     if not (quiet or run.finished):
         if run.start_accuracy is not None:
             echo(f"before training: SNN accuracy {run.start_accuracy:.2%} on the validation images", err=True)
@@ -248,7 +246,9 @@ def _train(run: "TrainingRun") -> None:
         echo(_columns(EPOCH_HEADER, run.recipe.epochs), err=True)
     try:
         while not run.finished:
-            report = run.run_epoch(_EpochBar(run.trainer.epoch) if bar else lambda done, total: None)
+            label = f"epoch {run.trainer.epoch + 1}"
+            lines = (ProgressLine(label, "batches"), ProgressLine(f"{label}, validation", "images")) if bar else ()
+            report = run.run_epoch(*lines)
             if not quiet:
                 echo(_epoch_line(report, run.recipe.epochs), err=True)
                 if report.overflow and not explained:
@@ -261,22 +261,6 @@ def _train(run: "TrainingRun") -> None:
         echo(f"\nStopped; the {what} {run.model_path}", err=True)
         echo("Continue with the same command and --resume", err=True)
         raise SystemExit(INTERRUPTED) from None
-
-
-class _EpochBar:
-    """Progress bar of one epoch on the last line of the terminal: batches, speed, time left."""
-
-    def __init__(self, epoch: int) -> None:
-        self.epoch, self.start = epoch, time.perf_counter()
-
-    def __call__(self, done: int, total: int) -> None:
-        seconds = time.perf_counter() - self.start
-        filled = "#" * (20 * done // total)
-        rate, left = done / seconds, seconds / done * (total - done)
-        line = f"epoch {self.epoch + 1}  [{filled:<20}] {done}/{total}  {rate:.0f} batches/s  {left:.0f} s left"
-        echo_over(f"{line:<{BAR_WIDTH}}")
-        if done == total:
-            echo_over(" " * BAR_WIDTH + "\r")
 
 
 def _epoch_line(report: "EpochReport", epochs: int) -> str:
@@ -300,7 +284,7 @@ def _columns(cells: tuple[str, ...], epochs: int) -> str:
 def _report_run(run: "TrainingRun", as_json: bool) -> None:
     from bootstrap_core.network.mode import Mode
 
-    scores = run.score()
+    scores = run.score(ProgressLine("scoring the best model", "images"))
     if not run.group.leads:
         return
     best = run.best

@@ -11,7 +11,7 @@ If several processes train together, only the first one reads and writes the fol
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Json, TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, evaluate, evaluate_exactly
+from bootstrap_core.analysis.evaluation import Evaluation, Progress, evaluate, evaluate_exactly, ignore
 from bootstrap_core.analysis.statistics import first_problem
 from bootstrap_core.data.datasets import Dataset, check_split
 from bootstrap_core.network.build import build_network
@@ -131,21 +131,23 @@ class TrainingRun:
         """Report of the epoch whose network is kept."""
         return next(EpochReport(**report) for report in reversed(self.reports) if report["best"])
 
-    def score_start(self) -> None:
+    def score_start(self, progress: Progress = ignore) -> None:
         """Set `start_accuracy` if the run starts from a model; call it before the first epoch."""
         if self.start_revision is not None and not self.reports:
-            self.start_accuracy = evaluate_exactly(self.network, self.trainer.validation, group=self.group)[0].accuracy
+            split = self.trainer.validation
+            score, _ = evaluate_exactly(self.network, split, progress=progress, group=self.group)
+            self.start_accuracy = score.accuracy
 
-    def run_epoch(self, on_batch: Callable[[int, int], object] = lambda done, total: None) -> EpochReport:
+    def run_epoch(self, on_batch: Progress = ignore, on_scored: Progress = ignore) -> EpochReport:
         """Train one epoch, and write model, metrics and checkpoint.
 
         If Ctrl-C stops the first epoch, the model file gets the weights so far.
 
         Args:
-            on_batch: called after each batch with the number of batches done and of all batches in the epoch.
+            on_batch, on_scored: see `Trainer.run_epoch`.
         """
         try:
-            report = self.trainer.run_epoch(on_batch)
+            report = self.trainer.run_epoch(on_batch, on_scored)
         except KeyboardInterrupt:
             if self.group.leads and not self.model_path.exists():
                 write_model(Model.of(self.trainer.trained, self._card(None)), self.model_path)
@@ -164,13 +166,14 @@ class TrainingRun:
         """True if all epochs of the recipe are done."""
         return self.trainer.epoch >= self.recipe.epochs
 
-    def score(self, progress: Callable[[int], object] = lambda n: None) -> dict[Mode, Evaluation]:
+    def score(self, progress: Progress = ignore) -> dict[Mode, Evaluation]:
         """Score the best model on the test images, as SNN and as ANN, and write the scores into the model file.
 
         `overflow` is then a message if a state leaves the hardware's 24 bits on a test image, else None.
 
         Args:
-            progress: called with the number of images after each batch.
+            progress: called after each batch with the number of images done and of all images, first as SNN and then
+                as ANN.
         """
         group = self.group
         model = read_safetensors(self.model_path) if group.leads else Model.of(self.network)

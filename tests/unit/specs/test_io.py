@@ -113,7 +113,7 @@ def test_a_key_like_no_other_gets_no_hint(refusal) -> None:
 
 
 def test_a_missing_key_is_named_at_the_mapping_that_lacks_it(refusal) -> None:
-    assert refusal(TINY.replace("    features: 5\n", "")) == "net.yaml:5: blocks[0].features: Field required"
+    assert refusal(TINY.replace("    features: 5\n", "")) == "net.yaml:5: blocks[0].features: is missing"
 
 
 def test_every_problem_of_a_field_is_told_each_on_its_line(refusal) -> None:

@@ -154,10 +154,10 @@ def test_images_go_in_order_and_the_last_batch_is_the_rest() -> None:
     assert [len(images) for images, _ in batches(SPLIT, 2)] == [2, 2, 1]
 
 
-def test_progress_is_told_the_images_done_since_the_last_call() -> None:
-    done: list[int] = []
-    evaluate(Oracle(), SPLIT, batch_size=2, progress=done.append)
-    assert done == [2, 2, 1]
+def test_progress_is_told_the_images_done_and_all() -> None:
+    done: list[tuple[int, ...]] = []
+    evaluate(Oracle(), SPLIT, batch_size=2, progress=lambda *far: done.append(far))
+    assert done == [(2, 5), (4, 5), (5, 5)]
 
 
 def test_the_default_is_snn_for_the_spec_s_time_steps() -> None:

@@ -10,6 +10,7 @@ from PIL import Image
 from valid_files import tar
 
 from bootstrap_core.data import image_files
+from bootstrap_core.data.class_folders import file_progress
 from bootstrap_core.data.image_files import UNLABELLED, load_images
 from bootstrap_core.data.stored_images import StoredImages
 from specs.errors import DataError, SnnZooError
@@ -162,6 +163,14 @@ def test_a_folder_of_class_folders(tmp_path) -> None:
     assert dataset.train.images.shape == (8, 1, 6, 8)
     for split in (dataset.train, dataset.test):
         assert torch.equal(split.labels, (split.images.float().mean((1, 2, 3)) > 128).long())
+
+
+def test_each_file_that_is_read_is_reported(tmp_path) -> None:
+    far = []
+    with file_progress(lambda *done: far.append(done)):
+        load_images(folder(tmp_path / "own"))
+    load_images(tmp_path / "own")
+    assert far == [(done, 10) for done in range(1, 11)]
 
 
 def test_a_folder_with_train_and_test(tmp_path) -> None:

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, evaluate
+from bootstrap_core.analysis.evaluation import Evaluation, Progress, evaluate
 from bootstrap_core.data.datasets import Split, load_dataset
 from bootstrap_core.functional.dropout import dropout_mask
 from bootstrap_core.network import base_block
@@ -698,7 +698,7 @@ def script(monkeypatch) -> Callable[..., None]:
     """
     right = {Mode.ANN: iter([1, 2, 9, 4]), Mode.SNN: iter([3, 6, 5, 6])}
 
-    def score(network: Network, split: Split, *, mode: Mode, group: Group) -> Evaluation:
+    def score(network: Network, split: Split, *, mode: Mode, progress: Progress, group: Group) -> Evaluation:
         return Evaluation(
             mode=mode,
             time_steps=4,
@@ -713,8 +713,12 @@ def script(monkeypatch) -> Callable[..., None]:
     def set_script(beyond: Sequence[bool] = (False,) * 4) -> None:
         overflows = iter(beyond)
 
-        def score_exactly(network: Network, split: Split, *, group: Group) -> tuple[Evaluation, str | None]:
-            return score(network, split, mode=Mode.SNN, group=group), "a state" if next(overflows) else None
+        def score_exactly(
+            network: Network, split: Split, *, progress: Progress, group: Group
+        ) -> tuple[Evaluation, str | None]:
+            return score(network, split, mode=Mode.SNN, progress=progress, group=group), "a state" if next(
+                overflows
+            ) else None
 
         monkeypatch.setattr("bootstrap_core.training.trainer.evaluate", score)
         monkeypatch.setattr("bootstrap_core.training.trainer.evaluate_exactly", score_exactly)

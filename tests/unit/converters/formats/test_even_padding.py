@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootstrap_core.functional.convolution import conv2d
-from converters.formats.even_padding import evened, unevened
-from specs import ConvSpec, UnsupportedError
+from converters.formats.even_padding import enlarged_kernels, evened, unevened
+from specs import ConvSpec, UnsupportedError, parse_spec
 
 PADS = st.lists(st.integers(0, 4), min_size=4, max_size=4)
 PAIR = st.tuples(st.integers(1, 3), st.integers(1, 3))
@@ -26,6 +26,20 @@ def test_an_enlarged_kernel_computes_the_same_and_comes_back(kernel, stride, dil
     wanted = conv2d(x, torch.from_numpy(weight).double(), spec)
     assert torch.equal(conv2d(x, torch.from_numpy(wide).double(), enlarged), wanted)
     assert np.array_equal(unevened(wide, spec), weight)
+
+
+def test_blocks_with_an_enlarged_kernel_are_named() -> None:
+    wide = "{kind: conv, channels: 2, kernel: 3, dilation: 2, padding: [0, 1, 2, 1]}"
+    even, pool = (
+        "{kind: conv, channels: 2, kernel: 3, padding: 1}",
+        "{kind: avg_pool, kernel: 2, padding: [0, 0, 1, 0]}",
+    )
+    blocks = f"[{wide}, {even}, {wide}, {pool}, {{kind: flatten}}, {{kind: affine, features: 2}}]"
+    spec = parse_spec(f"{{name: a, time_steps: 4, input: {{shape: [1, 16, 16]}}, blocks: {blocks}}}")
+    assert [note.partition(", because")[0] for note in enlarged_kernels(spec)] == [
+        "blocks 1, 3: the file has a kernel [4, 3] with zeros",
+        "block 4: the file has a kernel [3, 2] with zeros",
+    ]
 
 
 def test_a_weight_where_zeros_should_be_is_no_enlarged_kernel() -> None:
