@@ -11,9 +11,9 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
 
-from specs.fields import Flag, Integer, Number, Padding, Positive, PositivePair, Shape, StrictModel
+from specs.fields import Flag, Integer, Levels, Number, Padding, Positive, PositivePair, Shape, StrictModel
 from specs.neuron import CubaSpec
-from specs.shapes import ShapeError, axes_of, fit_input
+from specs.shapes import ShapeError, axes_of, fit_input, pads_of
 
 __all__ = [
     "BLOCK_KINDS",
@@ -167,6 +167,12 @@ class InputSpec(Layer):
     the first synapses directly, as a graded spike of Loihi 2."""
     bits: Annotated[Integer, Field(ge=1, le=16)] = 8
     """Number of bits of a pixel with `encoding: graded`; without effect otherwise."""
+    padding: Padding = (0, 0)
+    """Rows and columns that are added to each image: one number, `[height, width]`, or `[top, left, bottom, right]`.
+    The first convolution then needs no padding. Their pixels are `border`."""
+    border: Levels = (0.0,)
+    """Pixel from 0 to 1 that `padding` adds, one number or one for each channel: the mean, for an ANN that pads images
+    after it has normalised them."""
     mean: Number = 0.0
     """Mean that is subtracted from each pixel; only with `encoding: spike`, like all fields below."""
     std: Annotated[Number, Field(gt=0)] = 1.0
@@ -185,12 +191,23 @@ class InputSpec(Layer):
     training on recordings adds it."""
 
     @model_serializer(mode="wrap")
-    def _without_no_sound(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Leave out `log_mel` if there is none, so that files of networks of images stay as they were."""
+    def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out newer fields that have their default, so that files of networks without them stay as they were."""
         document: dict[str, Any] = dump(self)
-        if self.log_mel is None:
-            document.pop("log_mel", None)
+        for name in ("padding", "border", "log_mel"):
+            if getattr(self, name) == InputSpec.model_fields[name].default:
+                document.pop(name, None)
         return document
+
+    @field_validator("padding", "border")
+    @classmethod
+    def _check_border(cls, value: Any, info: ValidationInfo) -> Any:
+        shape = info.data.get("shape", (0, 0, 0))
+        if info.field_name == "padding" and any(value) and len(shape) != 3:
+            raise ValueError("needs an input.shape of [channels, height, width]")
+        if info.field_name == "border" and len(value) not in {1, shape[0]}:
+            raise ValueError(f"must be one number, or one for each of the {shape[0]} channels")
+        return value
 
     @field_validator("log_mel")
     @classmethod
@@ -225,8 +242,12 @@ class InputSpec(Layer):
         >>> InputSpec(shape=(4,), bits=3).idle
         ['input.bits has no effect with input.encoding=spike: set input.encoding=graded']
         """
-        idle = self.encoding is Encoding.SPIKE and self.bits != InputSpec.model_fields["bits"].default
-        return ["input.bits has no effect with input.encoding=spike: set input.encoding=graded"] if idle else []
+        found = []
+        if self.encoding is Encoding.SPIKE and self.bits != InputSpec.model_fields["bits"].default:
+            found.append("input.bits has no effect with input.encoding=spike: set input.encoding=graded")
+        if any(self.border) and not any(self.padding):
+            found.append("input.border has no effect without input.padding")
+        return found
 
     @property
     def has_neurons(self) -> bool:
@@ -234,8 +255,11 @@ class InputSpec(Layer):
         return self.encoding is Encoding.SPIKE
 
     def output_shape(self, before: Shape) -> Shape:
-        """Return the shape of the images."""
-        return self.shape
+        """Return the shape of the images with their `padding`."""
+        if not any(self.padding):
+            return self.shape
+        (channels, height, width), (top, left, bottom, right) = self.shape, pads_of(self.padding)
+        return channels, height + top + bottom, width + left + right
 
     def n_parameters(self, before: Shape) -> int:
         """Return 2, the weight and the bias of the input neurons; 0 for graded input."""

@@ -12,6 +12,7 @@ __all__ = [
     "Decay",
     "Flag",
     "Integer",
+    "Levels",
     "Name",
     "Number",
     "Padding",
@@ -55,6 +56,14 @@ def _as_padding(value: object) -> object:
     return sides[:2] if sides[:2] == sides[2:] else sides
 
 
+def _as_levels(value: object) -> object:
+    """Return pixels of channels; one number stands for all: `0.5` is `[0.5]`."""
+    levels = value if isinstance(value, list | tuple) else (value,)
+    if not (levels and all(type(level) in {int, float} and 0 <= level <= 1 for level in levels)):
+        raise ValueError("must be one number from 0 to 1, or one for each channel")
+    return levels
+
+
 def _are_sides(values: list[object] | tuple[object, ...], least: int) -> bool:
     return all(type(side) is int and least <= side <= SIDE_MAX for side in values)
 
@@ -80,6 +89,9 @@ Padding = Annotated[
     ),
 ]
 """Padding `(height, width)`, or `(top, left, bottom, right)` where opposite sides differ."""
+_Level = Annotated[Number, Field(ge=0, le=1)]
+Levels = Annotated[tuple[float, ...], BeforeValidator(_as_levels, json_schema_input_type=_Level | tuple[_Level, ...])]
+"""Pixels from 0 to 1, one for all channels or one for each."""
 PositivePair = Annotated[
     tuple[_PositiveSide, _PositiveSide],
     BeforeValidator(_as_pair, json_schema_input_type=_PositiveSide | tuple[_PositiveSide, _PositiveSide]),

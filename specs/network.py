@@ -77,7 +77,7 @@ class NetworkSpec(StrictModel):
     @property
     def shapes(self) -> tuple[Shape, ...]:
         """Output shape of each of `layers`."""
-        shapes = [self.input.shape]
+        shapes = [self.input.output_shape(self.input.shape)]
         for block in self.blocks:
             shapes.append(block.output_shape(shapes[-1]))
         return tuple(shapes)
@@ -157,9 +157,9 @@ class NetworkSpec(StrictModel):
             )
 
     def _shape_problems(self) -> Iterator[Problem]:
-        shapes, total = [self.input.shape], 0
-        if math.prod(self.input.shape) > NETWORK_NEURONS:
-            yield ("input", "shape"), _too_many_neurons(self.input.shape)
+        shapes, total = [self.input.output_shape(self.input.shape)], 0
+        if math.prod(shapes[0]) > NETWORK_NEURONS:
+            yield ("input", "shape"), _too_many_neurons(shapes[0])
             return
         for i, block in enumerate(self.blocks):
             before = shapes[-1]

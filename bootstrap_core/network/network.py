@@ -12,6 +12,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
+from bootstrap_core.functional.convolution import bordered
 from bootstrap_core.functional.dropout import same_masks_again
 from bootstrap_core.functional.quantize import straight_through
 from bootstrap_core.network.base_block import Block, Signals
@@ -324,7 +325,7 @@ def check_earlier(steps: int, also_after: Sequence[int]) -> list[int]:
 
 
 def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
-    """Return images `[N, ...]` in the input's shape, uint8 scaled to 0..1.
+    """Return images `[N, ...]` in the input's shape, uint8 scaled to 0..1, with the input's padding around them.
 
     Raises `DataError` if they do not fit; warns of floats that seem not to be divided by 255.
     """
@@ -339,11 +340,12 @@ def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
         raise DataError(f"images of {list(images.shape)} do not fit: {wanted}{hint}")
     x = images.reshape(len(images), *shape)
     if x.dtype == torch.uint8:
-        return x.float() / 255
+        return bordered(x.float() / 255, spec.input.padding, spec.input.border)
     if not torch.compiler.is_compiling() and x.numel():
         highest = float(x.detach().max())
         if math.isnan(highest):
             raise DataError(f"images have pixels that are NaN: {wanted}")
         if highest > UNSCALED:
             warnings.warn(f"images have values up to {highest:g}: {wanted}; only uint8 is divided by 255", stacklevel=2)
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return bordered(x, spec.input.padding, spec.input.border)

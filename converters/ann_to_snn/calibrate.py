@@ -19,7 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.fixed_point import MANT, STATE, STATE_MAX, WEIGHT_STEP
-from bootstrap_core.functional.convolution import padded
+from bootstrap_core.functional.convolution import bordered, padded
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.neuron import CubaNeuron
@@ -213,6 +213,11 @@ class _Calibrator:
             "input": {"shape": list(layers[0].before), "encoding": self.form.encoding.value},
             "blocks": [],
         }
+        if border := self._border(layers):
+            first = layers[0].linear
+            assert isinstance(first, Conv)
+            document["input"] |= {"padding": list(first.padding), "border": border}
+            layers = [replace(layers[0], linear=replace(first, padding=(0, 0))), *layers[1:]]
         spikes, scale, found = self._enter(document["input"], layers[0])
         tensors: dict[str, Tensor] = {}
         last_reader = {skip.source: i for i, layer in enumerate(layers) for skip in layer.skips}
@@ -242,12 +247,25 @@ class _Calibrator:
         state = build_network(spec, seed=0).state_dict()
         return Model(spec, state | tensors), found
 
+    def _border(self, layers: Sequence[SpikingLayer]) -> list[float]:
+        """Return the pixel of each channel with which the ANN pads its images; empty if they are to be black.
+
+        An ANN pads normalised images with zeros, which are pixels of the mean. A skip from the image has no padding.
+        """
+        first = layers[0].linear
+        if not isinstance(first, Conv) or not any(first.padding) or not any(self.normalization.mean):
+            return []
+        mean, _ = self.normalization.each(layers[0].before[0])
+        reads_image = any(skip.source == 0 for layer in layers for skip in layer.skips)
+        return [] if reads_image or mean.min() < 0 or mean.max() > 1 else mean.tolist()
+
     def _enter(self, entering: dict[str, Any], first: SpikingLayer) -> tuple[Spikes, Tensor, list[Calibration]]:
         """Return the input of the first synapse, its scale in pixels of 0..1, and its calibration.
 
         Only input neurons have a calibration. The form of the input is added to `entering`, the spec of the input.
         """
         pixels = self.images.reshape(len(self.images), *first.before)
+        pixels = bordered(pixels, entering.get("padding", ()), entering.get("border", ()))
         if self.form.encoding is Encoding.GRADED:
             entering["bits"] = self.form.bits
             levels = torch.round(pixels.double() * self.form.levels)

@@ -469,8 +469,8 @@ def _shrunk(candidate: Candidate, time_steps: int) -> list[str]:
 
 def _padded(candidate: Candidate, normalization: Normalization) -> list[str]:
     """Return a note if the ANN pads normalised images, which the network cannot do exactly."""
-    first = candidate.layers[0].linear
-    if not isinstance(first, Conv) or not any(first.padding) or not any(normalization.mean):
+    first, is_bordered = candidate.layers[0].linear, any(candidate.model.spec.input.padding)
+    if is_bordered or not isinstance(first, Conv) or not any(first.padding) or not any(normalization.mean):
         return []
     return ["the ANN pads images with their mean, the network pads them with black: near edges they differ"]
 

@@ -26,6 +26,7 @@ from specs.errors import ConversionError, UnsupportedError
 from specs.files.file_digest import sha256_of
 from specs.network import NetworkSpec
 from specs.neuron import Reset
+from specs.shapes import pads_of
 
 __all__ = [
     "CHAINS",
@@ -186,7 +187,16 @@ def file_entry(path: Path) -> dict[str, str]:
 def format_notes(spec: NetworkSpec, suffix: str) -> list[str]:
     """Return notes on how a network in a file of this suffix differs from the network itself."""
     notes = how_lava_runs(spec) if suffix in CHAINS else []
-    return notes if suffix == FileKind.SAFETENSORS else [*notes, *enlarged_kernels(spec)]
+    if suffix == FileKind.SAFETENSORS:
+        return notes
+    notes += enlarged_kernels(spec)
+    if any(spec.input.padding):
+        pads, border = list(pads_of(spec.input.padding)), ", ".join(f"{level:.4g}" for level in spec.input.border)
+        notes.append(
+            f"snnzoo pads the images for this file by {pads} (top, left, bottom, right) with pixels of {border}, where 1 "
+            "is white; in another program, pad them yourself"
+        )
+    return notes
 
 
 def check_writable(model: Model, suffix: str) -> None:

@@ -147,6 +147,8 @@ def specs(
             "neuron": draw(st.none() | neurons()),
         }
     )
+    if not flat and draw(st.booleans()):
+        entering |= {"padding": draw(st.lists(st.integers(0, 2), min_size=4, max_size=4)), "border": 0.3}
     chain = NetworkSpec.model_validate(
         {
             "name": draw(st.from_regex(r"[a-z0-9][a-z0-9._-]{0,63}", fullmatch=True)),

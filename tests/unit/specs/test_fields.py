@@ -16,6 +16,8 @@ DOCUMENT: dict[str, Any] = {
     "input": {
         "shape": [1, 16, 16],
         "bits": 8,
+        "padding": [0, 0],
+        "border": 0.5,
         "mean": 0.0,
         "std": 1.0,
         "weight": 1.0,
@@ -98,6 +100,7 @@ OUTSIDE = [
     ("input.shape[2]", MOST + 1, AT_MOST, MOST),
     ("input.bits", 0, AT_LEAST, 1),
     ("input.bits", 17, AT_MOST, 16),
+    ("input.border", 1.5, "must be one number from 0 to", "1, or one for each channel"),
     ("input.std", 0, ABOVE, 0),
     ("input.log_mel.sample_rate", 999, AT_LEAST, 1000),
     ("input.log_mel.sample_rate", 192_001, AT_MOST, 192_000),

@@ -466,3 +466,40 @@ def test_weights_of_skips_count_in_the_largest_network(refusal) -> None:
         "net.yaml:6: blocks[1]: the network may have at most 2,147,483,648 weights; up to this block it has "
         "2,700,270,000 (10 GiB as float32)"
     )
+
+
+# --- padding of images
+
+FIRST = {"kind": "conv", "channels": 2, "kernel": 3}
+
+
+def padded(**entering) -> str:
+    """Return a spec with more fields in its input."""
+    document = yaml.safe_load(text(FIRST, FLATTEN, READOUT, shape=(2, 6, 7)))
+    return yaml.safe_dump({**document, "input": {**document["input"], **entering}})
+
+
+def test_padding_enlarges_what_the_blocks_take_and_not_what_the_network_takes() -> None:
+    spec = parse_spec(padded(padding=[1, 2, 0, 1], border=[0.25, 0.5]))
+    assert (spec.input.shape, spec.shapes[:2]) == ((2, 6, 7), ((2, 7, 10), (2, 5, 8)))
+    assert parse_spec(dump_spec(spec)) == spec
+
+
+def test_a_spec_without_padding_is_written_as_before() -> None:
+    assert {"padding", "border", "log_mel"} & yaml.safe_load(dump_spec(parse_spec(padded())))["input"].keys() == set()
+
+
+@pytest.mark.parametrize(
+    ("entering", "told"),
+    [
+        ({"padding": 1, "border": [0.1, 0.2, 0.3]}, "input.border: must be one number, or one for each of the 2 chan"),
+        (
+            {"padding": 1, "border": 1.5},
+            "input.border: must be one number from 0 to 1, or one for each channel (got 1.5)",
+        ),
+        ({"padding": 1, "shape": [10]}, "input.padding: needs an input.shape of [channels, height, width]"),
+        ({"padding": 4096, "shape": [1, 4096, 4096]}, "neurons"),
+    ],
+)
+def test_padding_that_fits_no_image_is_refused(entering, told, refusal) -> None:
+    assert told in refusal(padded(**entering))

@@ -716,9 +716,8 @@ def script(monkeypatch) -> Callable[..., None]:
         def score_exactly(
             network: Network, split: Split, *, progress: Progress, group: Group
         ) -> tuple[Evaluation, str | None]:
-            return score(network, split, mode=Mode.SNN, progress=progress, group=group), "a state" if next(
-                overflows
-            ) else None
+            found = score(network, split, mode=Mode.SNN, progress=progress, group=group)
+            return found, "a state" if next(overflows) else None
 
         monkeypatch.setattr("bootstrap_core.training.trainer.evaluate", score)
         monkeypatch.setattr("bootstrap_core.training.trainer.evaluate_exactly", score_exactly)

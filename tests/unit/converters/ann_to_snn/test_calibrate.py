@@ -67,6 +67,7 @@ FROM_IMAGE = graph(
     ("c0", conv(4, 1, 1), "x"), *STEM[1:3], ("p", conv(4, 1, 1), "x"), ("s", ADD, "c1 p"), ("r1", RELU, "s"),
     ("f", nets.Flatten(), "r1"), ("logits", dense(5, 256), "f"),
 )  # fmt: skip
+PADDED = graph(*STEM[:2], ("f", nets.Flatten(), "r0"), ("logits", dense(5, 256), "f"))
 
 
 def in_pixels(linear: Dense | Conv, source: int) -> Dense | Conv:
@@ -247,3 +248,25 @@ def test_the_smallest_threshold_is_taken_that_errs_as_little(monkeypatch) -> Non
     least, near, any_at_all = (first_layer(slack) for slack in (0.0, 0.2, 1e9))
     assert any_at_all.threshold < near.threshold < least.threshold
     assert least.error < near.error <= 1.2 * least.error < any_at_all.error
+
+
+@pytest.mark.parametrize("form", [InputForm(Encoding.GRADED, 8), InputForm(Encoding.SPIKE)])
+@torch.no_grad()
+def test_an_image_padded_with_its_mean_is_padded_with_that_pixel(form: InputForm) -> None:
+    """The same network differs much more from the ANN with a black border."""
+    images = torch.rand(60, 1, 8, 8, generator=torch.Generator().manual_seed(1))
+    normal = Normalization.of(0.6, STD)
+    layers = spiking_layers(PADDED, MaxPooling.ERROR)
+    model, _ = calibrate(PADDED, layers, images, name="a", time_steps=64, input_form=form, normalization=normal)
+    assert (model.spec.input.padding, model.spec.blocks[0].padding) == ((1, 1), (0, 0))
+    assert model.spec.input.border == (0.6,)
+    wanted = run_ann(PADDED, normal(images))[0]
+    entering = model.spec.input.model_copy(update={"border": (0.0,)})
+    black = replace(model, spec=model.spec.model_copy(update={"input": entering}))
+
+    def error(logits: torch.Tensor) -> float:
+        scale = float((logits * wanted).sum() / logits.square().sum())
+        return float((scale * logits - wanted).norm() / wanted.norm())
+
+    right, wrong = (error(IntegerNetwork(each.build())(images)) for each in (model, black))
+    assert right < 0.6 * wrong

@@ -30,10 +30,8 @@ def test_an_enlarged_kernel_computes_the_same_and_comes_back(kernel, stride, dil
 
 def test_blocks_with_an_enlarged_kernel_are_named() -> None:
     wide = "{kind: conv, channels: 2, kernel: 3, dilation: 2, padding: [0, 1, 2, 1]}"
-    even, pool = (
-        "{kind: conv, channels: 2, kernel: 3, padding: 1}",
-        "{kind: avg_pool, kernel: 2, padding: [0, 0, 1, 0]}",
-    )
+    even = "{kind: conv, channels: 2, kernel: 3, padding: 1}"
+    pool = "{kind: avg_pool, kernel: 2, padding: [0, 0, 1, 0]}"
     blocks = f"[{wide}, {even}, {wide}, {pool}, {{kind: flatten}}, {{kind: affine, features: 2}}]"
     spec = parse_spec(f"{{name: a, time_steps: 4, input: {{shape: [1, 16, 16]}}, blocks: {blocks}}}")
     assert [note.partition(", because")[0] for note in enlarged_kernels(spec)] == [

@@ -4,10 +4,11 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
+import torch
 
-from bootstrap_core import build_network
+from bootstrap_core import IntegerNetwork, build_network
 from converters import Model, read_model, write_model
-from converters.formats.model_files import Hints
+from converters.formats.model_files import Hints, format_notes
 from specs import ConversionError, IntegrityError, NetworkSpec, UnsupportedError
 
 SPEC = NetworkSpec.model_validate(
@@ -65,3 +66,28 @@ def test_what_is_no_model_is_refused_before_anything_is_written(model, tmp_path)
     with pytest.raises(ConversionError, match=r"not a SimpleNamespace: pass its \.model"):
         write_model(SimpleNamespace(model=model), tmp_path / "a.net")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("encoding", ["spike", "graded"])
+def test_padded_images_are_the_same_in_both_engines_and_in_every_format(encoding, tmp_path) -> None:
+    """The network computes what it computes on images that were padded before."""
+    blocks = [{"kind": "conv", "channels": 4, "kernel": 3, "stride": 2}, {"kind": "flatten"}, SPEC.blocks[0]]
+    entering = {"shape": [2, 6, 7], "encoding": encoding, "padding": [1, 2, 0, 1], "border": [0.25, 0.5]}
+    network = build_network(SPEC.model_validate({**dict(SPEC), "input": entering, "blocks": blocks}), seed=0)
+    images = torch.rand(5, 2, 6, 7, generator=torch.Generator().manual_seed(0))
+    wide = torch.tensor([0.25, 0.5]).reshape(2, 1, 1).repeat(5, 1, 7, 10)
+    wide[:, :, 1:, 2:9] = images
+    plain = SPEC.model_validate({**dict(SPEC), "input": {"shape": [2, 7, 10], "encoding": encoding}, "blocks": blocks})
+    already_padded = build_network(plain, seed=0)
+    already_padded.load_state_dict(network.state_dict())
+    wanted = already_padded(wide)
+    assert wanted.any()
+    assert torch.equal(network(images), wanted)
+    assert torch.equal(IntegerNetwork(network)(images), wanted)
+    for suffix in (".safetensors", ".net", ".nir"):
+        path = write_model(network, tmp_path / f"a{suffix}")
+        assert torch.equal(read_model(path).build()(images), wanted)
+        notes = format_notes(network.spec, suffix)
+        assert any("pads the images for this file by [1, 2, 0, 1]" in note for note in notes) == (
+            suffix != ".safetensors"
+        )
