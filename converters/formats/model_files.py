@@ -193,8 +193,8 @@ def format_notes(spec: NetworkSpec, suffix: str) -> list[str]:
     if any(spec.input.padding):
         pads, border = list(pads_of(spec.input.padding)), ", ".join(f"{level:.4g}" for level in spec.input.border)
         notes.append(
-            f"snnzoo pads the images for this file by {pads} (top, left, bottom, right) with pixels of {border}, where 1 "
-            "is white; in another program, pad them yourself"
+            f"snnzoo pads the images for this file by {pads} (top, left, bottom, right) with pixels of {border}, where "
+            "1 is white; in another program, pad them yourself"
         )
     return notes
 
