@@ -38,7 +38,6 @@ from converters.cli.options import (
     use_threads,
 )
 from specs.errors import SnnZooError
-from specs.fields import is_name
 from specs.words import counted
 
 if TYPE_CHECKING:
@@ -285,6 +284,8 @@ def _find(source: Path) -> Path:
 
     Raises `SnnZooError` for a missing file that may mean a model.
     """
+    from specs.fields import is_name
+
     if source.exists():
         return source
     name, known = source.stem, click.get_current_context().obj  # `zoo convert` finds models by name, `convert` does not
