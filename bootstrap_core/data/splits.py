@@ -25,7 +25,8 @@ SHOWN_IMAGES, SHOWN_WIDTH = 20, 56
 class Split:
     """Images uint8 [N, C, H, W], 0 black to 255 white, and their class numbers, int64 [N].
 
-    Images larger than memory stay in their file; `images[...]` returns a tensor in both cases.
+    Images larger than memory stay in their file; `images[...]` returns a tensor in both cases. Recordings of event
+    cameras are images [N, T, C, H, W]: the number of events in each time step.
 
     Raises `DataError` for other shapes or dtypes, or for NumPy arrays.
     """
@@ -38,8 +39,9 @@ class Split:
             wanted, advice = f"{name} must be a tensor", "convert with torch.as_tensor"
             check_type(value, (Tensor, StoredImages), wanted, advice=advice, error=DataError)
         found = f"{self.images.dtype} {list(self.images.shape)}"
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
-            raise DataError(f"images must be uint8 [{len(self.labels)}, C, H, W], not {found}")
+        if self.images.dtype != torch.uint8 or self.images.ndim not in {4, 5} or len(self.images) != len(self.labels):
+            n = len(self.labels)
+            raise DataError(f"images must be uint8 [{n}, C, H, W], or events uint8 [{n}, T, C, H, W], not {found}")
         if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
             raise DataError(f"labels must be int64 [N], not {self.labels.dtype} {list(self.labels.shape)}")
 
