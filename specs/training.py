@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from specs.dataset_sources import find_user_data
-from specs.errors import DataError, SnnZooError
+from specs.errors import DataError, SnnZooError, SpecError
 from specs.fields import Flag, Integer, Number, Positive, StrictModel
 
 __all__ = ["FIND_DATA", "AugmentSpec", "LearningRateSchedule", "Precision", "SnnGradient", "TrainingSpec"]
@@ -181,6 +181,12 @@ class TrainingSpec(StrictModel):
                 f"training.validation: must be below the number of training images ({n_images:,}), got "
                 f"{self.validation:,}: " + (fewer if n_images > 1 else "provide more images")
             )
+
+    def check_events(self) -> None:
+        """Raise `SpecError` for fields that apply to images and not to events."""
+        for name in ("augment", "mixup"):
+            if getattr(self, name):
+                raise SpecError(f"training.{name}: applies to images, not to events: remove it")
 
     def check_own_teacher(self, *, fitted: bool) -> None:
         """Raise `SnnZooError` if `self_distillation` is set and the activations are not fitted (`fitted` is False)."""
