@@ -202,6 +202,12 @@ class TrainingSpec(StrictModel):
                 f"{self.validation:,}: " + (fewer if n_images > 1 else "provide more images")
             )
 
+    def check_events(self) -> None:
+        """Raise `SpecError` for fields that apply to images and not to events."""
+        for name in ("augment", "mixup"):
+            if getattr(self, name):
+                raise SpecError(f"training.{name}: applies to images, not to events: remove it")
+
     def check_own_teacher(self, *, fitted: bool) -> None:
         """Raise `SnnZooError` if `self_distillation` is set and the activations are not fitted (`fitted` is False)."""
         if self.self_distillation and not fitted:

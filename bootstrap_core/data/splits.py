@@ -15,7 +15,7 @@ from specs.errors import DataError
 from specs.outline import few_lines
 from specs.words import counted
 
-__all__ = ["Dataset", "Split", "check_split", "hint_from_one", "train_validation_split"]
+__all__ = ["Dataset", "Split", "check_split", "hint_from_one", "time_first", "train_validation_split"]
 
 SHOWN_IMAGES, SHOWN_WIDTH = 20, 56
 """Number of images that a notebook shows of a split, and their width there in pixels."""
@@ -23,7 +23,7 @@ SHOWN_IMAGES, SHOWN_WIDTH = 20, 56
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 [N, C, H, W], 0 black to 255 white, and their class numbers, int64 [N].
+    """Images uint8 [N, C, H, W], 0 black to 255 white, or events uint8 [N, T, C, H, W], and class numbers, int64 [N].
 
     Images larger than memory stay in their file; `images[...]` returns a tensor in both cases. Recordings of event
     cameras are images [N, T, C, H, W]: the number of events in each time step.
@@ -48,9 +48,15 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def has_events(self) -> bool:
+        """True if the inputs differ from step to step: `images` is `[N, T, C, H, W]`."""
+        return self.images.ndim == 5
+
     def __repr__(self) -> str:
         of = f", labels {int(self.labels.min())} to {int(self.labels.max())}" if len(self) else ""
-        return f"Split of {len(self):,} images, uint8 {list(self.images.shape[1:])}{of}"
+        what = "recordings" if self.has_events else "images"
+        return f"Split of {len(self):,} {what}, uint8 {list(self.images.shape[1:])}{of}"
 
     def _repr_html_(self) -> str:
         """Return pictures of the first images with their class numbers, for a notebook."""
@@ -76,7 +82,11 @@ class Split:
     def pixels(self, indices: Tensor) -> Tensor:
         """Return images uint8 `[n, C, H, W]` for indices int64 `[n]`; faster than `images[indices]`."""
         images = self.images
-        return images[indices] if isinstance(images, StoredImages) else images.index_select(0, indices)
+        return images.index_select(0, indices) if isinstance(images, Tensor) else images[indices]
+
+    def inputs(self, index: slice | Tensor) -> Tensor:
+        """Return inputs as networks take them: images `[n, C, H, W]`, or events time first, `[T, n, C, H, W]`."""
+        return time_first(self.images[index])
 
     def take(self, indices: Tensor | list[int] | slice) -> "Split":
         """Return the images and labels at `indices`, in this order.
@@ -91,6 +101,11 @@ class Split:
         return Split(
             images.take(indices) if isinstance(images, StoredImages) else images[indices], self.labels[indices]
         )
+
+
+def time_first(images: Tensor) -> Tensor:
+    """Return stored events `[n, T, C, H, W]` as networks take them, `[T, n, C, H, W]`; images are unchanged."""
+    return images.transpose(0, 1) if images.dim() == 5 else images
 
 
 @dataclass(frozen=True, eq=False)

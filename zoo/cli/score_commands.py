@@ -284,13 +284,11 @@ def _image_bar(n_images: int) -> Iterator[Callable[[int], object]]:
 
 def _say_chance(model: "Model", accuracy: float, *, own_images: bool) -> None:
     """Print what may be wrong if a trained model is less than `NEAR_CHANCE` of the way from chance to 1."""
-    from specs.block import Encoding
-
     chance, entering = 1 / model.spec.n_classes, model.spec.input
     if accuracy >= chance + NEAR_CHANCE * (1 - chance):
         return
     near = f"note: {percent(accuracy)} is near chance ({percent(chance)})"
-    normalises = entering.encoding is Encoding.GRADED or (entering.mean, entering.std) != (0, 1)
+    normalises = not entering.has_neurons or (entering.mean, entering.std) != (0, 1)
     if model.card_entry("conversion") and not normalises:
         say(f"{near}: if the training normalised its images, convert again with its --mean and --std")
     elif own_images and (model.card_entry("conversion") or model.card_entry("training")):

@@ -16,6 +16,7 @@ DOCUMENT: dict[str, Any] = {
     "input": {
         "shape": [1, 16, 16],
         "bits": 8,
+        "bin_us": 10_000,
         "mean": 0.0,
         "std": 1.0,
         "weight": 1.0,
@@ -99,6 +100,7 @@ OUTSIDE = [
     ("input.shape[2]", MOST + 1, AT_MOST, MOST),
     ("input.bits", 0, AT_LEAST, 1),
     ("input.bits", 17, AT_MOST, 16),
+    ("input.bin_us", 0, AT_LEAST, 1),
     ("input.std", 0, ABOVE, 0),
     ("input.log_mel.sample_rate", 999, AT_LEAST, 1000),
     ("input.log_mel.sample_rate", 192_001, AT_MOST, 192_000),
@@ -193,6 +195,7 @@ INSIDE = [
     ("input.shape[0]", 1),
     ("input.bits", 1),
     ("input.bits", 16),
+    ("input.bin_us", 1),
     ("input.mean", -3.5),
     ("input.std", 1e-9),
     ("input.log_mel.window", 16_384),
