@@ -45,7 +45,7 @@ class SnnGradient(StrEnum):
 
 
 class AugmentSpec(StrictModel):
-    """Random augmentation of each training image; `shift`, `flip`, `drop` and `jitter` apply to recordings of events."""
+    """Random augmentation of each training image. To recordings of events `shift`, `flip`, `drop`, `jitter` apply."""
 
     degrees: Annotated[Number, Field(ge=0, le=180)] = 10.0
     """Maximum rotation, in degrees, in either direction."""
@@ -202,11 +202,12 @@ class TrainingSpec(StrictModel):
                 f"{self.validation:,}: " + (fewer if n_images > 1 else "provide more images")
             )
 
-    def check_events(self) -> None:
-        """Raise `SpecError` for fields that apply to images and not to events."""
-        for name in ("augment", "mixup"):
-            if getattr(self, name):
-                raise SpecError(f"training.{name}: applies to images, not to events: remove it")
+    def check_kind(self, *, events: bool) -> None:
+        """Raise `SpecError` for fields that do not apply to events, or to images."""
+        if self.augment is not None:
+            self.augment.check(events=events)
+        if events and self.mixup:
+            raise SpecError("training.mixup: applies to images, not to events: remove it")
 
     def check_own_teacher(self, *, fitted: bool) -> None:
         """Raise `SnnZooError` if `self_distillation` is set and the activations are not fitted (`fitted` is False)."""

@@ -7,6 +7,7 @@ into the cache.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -94,7 +95,7 @@ def load_dataset(
             mirrors=mirrors,
             registry=registry,
         )
-        return simulated(still, name, events or EventBins())
+        return simulated(still, name, _bins(source, events))
     found = _find(source, _places(source, data_dir, cache_dir), registry)
     folder, files = found or _pull_or_explain(source, data_dir, cache_dir, offline, mirrors)
     paths = _paths(folder, files)
@@ -103,7 +104,7 @@ def load_dataset(
         train, test = read_recordings(paths, log_mel)
     elif source.has_events:
         read = read_event_folders if files.format is FileFormat.EVENT_FOLDERS else read_listed_events
-        train, test = read(source, paths, events or EventBins())
+        train, test = read(source, paths, _bins(source, events))
     else:
         train, test = READERS[files.format](source, paths)
     return Dataset(
@@ -322,6 +323,12 @@ def _read_class_folders(source: DatasetSource, files: Mapping[Path, str]) -> tup
     if found.classes != source.classes or found.is_drawn:
         raise IntegrityError(f"{path}: expected folders train and test of the classes {', '.join(source.classes)}")
     return found.train, found.test
+
+
+def _bins(source: DatasetSource, events: EventBins | None) -> EventBins:
+    """Return how recordings become frames; a flat input takes the frames of the dataset's camera."""
+    bins = events or EventBins()
+    return bins if len(bins.shape) == 3 else replace(bins, shape=source.image_shape)
 
 
 def _splits(

@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from bootstrap_core.data.events.binning import BinnedRecordings
 from bootstrap_core.data.stored_images import StoredImages
 from bootstrap_core.pictures import figure, image_uri
 from specs.arguments import check_type
@@ -26,7 +27,7 @@ class Split:
     """Images uint8 [N, C, H, W], 0 black to 255 white, or events uint8 [N, T, C, H, W], and class numbers, int64 [N].
 
     Images larger than memory stay in their file; `images[...]` returns a tensor in both cases. Recordings of event
-    cameras are images [N, T, C, H, W]: the number of events in each time step.
+    cameras have the number of events in each time step, and are read when they are first used.
 
     Raises `DataError` for other shapes or dtypes, or for NumPy arrays.
     """
@@ -52,6 +53,12 @@ class Split:
     def has_events(self) -> bool:
         """True if the inputs differ from step to step: `images` is `[N, T, C, H, W]`."""
         return self.images.ndim == 5
+
+    @property
+    def left_out(self) -> str | None:
+        """Note for people on events after the last time step; None if there are none. Reads all recordings."""
+        array = self.images.array if isinstance(self.images, StoredImages) else None
+        return array.left_out if isinstance(array, BinnedRecordings) else None
 
     def __repr__(self) -> str:
         of = f", labels {int(self.labels.min())} to {int(self.labels.max())}" if len(self) else ""

@@ -118,8 +118,7 @@ class Trainer:
             check_type(recipe, TrainingSpec, "recipe must be a TrainingSpec", advice="TrainingSpec(**fields) makes one")
         recipe = recipe or network.spec.training or TrainingSpec()
         recipe.check_images(len(split))
-        if split.has_events:
-            recipe.check_events()
+        recipe.check_kind(events=split.has_events)
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
                 f"the recipe's teacher is {recipe.teacher!r}: pass a function that returns its logits as teacher=, or "

@@ -97,4 +97,4 @@ def test_a_folder_of_images_and_recordings_is_refused(run, spec, tones, tmp_path
     (mixed / "low" / "a.png").write_bytes(b"")
     told = run("train", spec, "-o", tmp_path / "run", "--data", mixed, code=1).stderr
     assert "00.wav is a sound and" in told
-    assert "a.png an image: all files must be of one kind" in " ".join(told.split())
+    assert "a.png is an image: all files must be of one kind" in " ".join(told.split())

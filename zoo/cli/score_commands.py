@@ -124,9 +124,9 @@ def evaluate_model(
         refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)
-    dataset = places.load_labelled(
-        data or usual_data(model), input_shape(model), model.classes, model.spec.input.log_mel
-    ).limited(limit)
+    dataset = places.load_labelled(data or usual_data(model), input_shape(model), model.classes, model.spec).limited(
+        limit
+    )
     test = dataset.test
     network = model.build().to(resolve_device(device))
     note_missing_library(network.device.type)
@@ -180,11 +180,11 @@ def predict(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Classify image files of any size, or recordings.
+    """Classify image files of any size, sounds, or recordings of event cameras.
 
     Prints the two likeliest classes of each file; --json has the scores of all classes. A folder stands for the files
-    in it. Models of sounds take WAV files of 16 bits. Images are made grey or coloured, and resized, as the network
-    needs. For models of MNIST and Fashion-MNIST the object is also cut out, made light on dark, and centred as in these
+    in it. Models of sounds take WAV files of 16 bits, models of events .bin, .bs1, .bs2, .npz and .npy. Images are made
+    grey or coloured, and resized, as the network needs. For models of MNIST and Fashion-MNIST the object is also cut out, made light on dark, and centred as in these
     datasets. stderr says what was done to each file.
 
     Example: zoo predict mnist-dense seven.png --animate seven.gif

@@ -217,7 +217,7 @@ class TrainingRun:
                 "versions": Versions.here().model_dump(),
             },
             "classes": list(self.dataset.classes),
-            "image_shape": list(self.dataset.test.images.shape[1:]),
+            "image_shape": list(self.dataset.test.images.shape[-3:]),
         }
 
     def _identity(self) -> NetworkSpec:

@@ -19,6 +19,7 @@ from bootstrap_core.data.stored_images import STORED_FROM
 from specs.errors import DataError
 from specs.fields import Shape
 from specs.files.memory import refuse_beyond_memory
+from specs.network import NetworkSpec
 
 __all__ = ["BinnedRecordings", "EventBins", "bin_events", "recorded_files"]
 
@@ -57,6 +58,19 @@ class EventBins:
                 f"bits = {self.bits}, bin_us = {self.bin_us} and time_steps = {self.time_steps} must be from 1 to "
                 f"{MOST_BITS}, at least 1, and from 1 to {MOST_BINS}"
             )
+
+    @classmethod
+    def of(cls, spec: NetworkSpec, shape: Shape | None = None) -> "EventBins | None":
+        """Return the bins that a network takes; None for a network of images.
+
+        Args:
+            spec: the network.
+            shape: shape of a frame, if the network's input is flat; by default that of the input.
+        """
+        entering = spec.input
+        if not entering.is_events:
+            return None
+        return cls(shape or entering.shape, spec.time_steps, entering.bin_us, min(entering.bits, MOST_BITS))
 
     @property
     def frame(self) -> tuple[int, int, int]:
@@ -162,7 +176,7 @@ class BinnedRecordings:
             flat[place, counts["cell"]] = counts["count"]
         return found
 
-    @property
+    @cached_property
     def left_out(self) -> str | None:
         """Note for people on events after the last bin; None if there are none. Reads all recordings."""
         late = self._kept.n_after

@@ -9,6 +9,7 @@ from bootstrap_core.data.events import binning
 from bootstrap_core.data.events.binning import BinnedRecordings, EventBins, bin_events
 from bootstrap_core.data.events.recordings import Events
 from specs.errors import DataError
+from specs.network import NetworkSpec
 
 
 def events(*rows: tuple[int, int, int, int]) -> Events:
@@ -99,6 +100,17 @@ def test_rows_are_the_frames_of_the_recordings(in_memory: bool, monkeypatch: pyt
 def test_nothing_is_said_if_nothing_is_left_out() -> None:
     recordings = BinnedRecordings("here", 1, lambda: [("a", SOME)], EventBins((2, 4, 3), 4, 100))
     assert recordings.left_out is None
+
+
+def test_bins_are_those_of_the_spec() -> None:
+    spec = {"name": "x", "time_steps": 7, "blocks": [{"kind": "flatten"}, {"kind": "affine", "features": 3}]}
+    of_events = {"shape": [2, 4, 6], "encoding": "events", "bits": 3, "bin_us": 500}
+    bins = EventBins.of(NetworkSpec.model_validate({**spec, "input": of_events}))
+    assert bins == EventBins((2, 4, 6), time_steps=7, bin_us=500, bits=3)
+    flat = NetworkSpec.model_validate({**spec, "input": {**of_events, "shape": [48], "bits": 12}})
+    assert EventBins.of(flat) == EventBins((48,), time_steps=7, bin_us=500, bits=8)
+    assert EventBins.of(flat, (2, 4, 6)) == EventBins((2, 4, 6), time_steps=7, bin_us=500, bits=8)
+    assert EventBins.of(NetworkSpec.model_validate({**spec, "input": {"shape": [48]}})) is None
 
 
 def test_a_dataset_needs_one_t() -> None:
