@@ -102,8 +102,9 @@ class TrainingSpec(StrictModel):
     """
 
     data: str = "mnist"
-    """Dataset: a name from `zoo data list`, an `.npz` file, or a folder or `.tar` that has a folder of images, or of
-    WAV files, for each class; see "Images" in `converters/README.md`. A relative path starts at the working folder."""
+    """Dataset: a name from `zoo data list`, an `.npz` file, or a folder or `.tar` that has a folder of images, WAV
+    files or recordings of events for each class; see "Images" in `converters/README.md`. A relative path starts at the
+    working folder."""
     initialize: Flag = False
     """Scale initial weights layer by layer so that all layers spike on the training images. Deep networks need it."""
     epochs: Positive = 50

@@ -183,9 +183,9 @@ def predict(
     """Classify image files of any size, sounds, or recordings of event cameras.
 
     Prints the two likeliest classes of each file; --json has the scores of all classes. A folder stands for the files
-    in it. Models of sounds take WAV files of 16 bits, models of events .bin, .bs1, .bs2, .npz and .npy. Images are made
-    grey or coloured, and resized, as the network needs. For models of MNIST and Fashion-MNIST the object is also cut out, made light on dark, and centred as in these
-    datasets. stderr says what was done to each file.
+    in it. Models of sounds take WAV files of 16 bits; models of events .bin, .bs1, .bs2, .npz and .npy. Images are made
+    grey or coloured, and resized, as the network needs. For models of MNIST and Fashion-MNIST the object is also cut
+    out, made light on dark, and centred as in these datasets. stderr says what was done to each file.
 
     Example: zoo predict mnist-dense seven.png --animate seven.gif
     """

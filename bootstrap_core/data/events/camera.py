@@ -79,7 +79,7 @@ class Camera:
     blur: float = 0.46
     darkest: float = 0.15
     lag_ms: float = 4.5
-    threshold: float = 0.213
+    threshold: float = 0.2
     spread: float = 0.05
     noise_hz: float = 0.33
     step_ms: float = 2.5
