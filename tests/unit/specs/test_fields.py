@@ -66,6 +66,8 @@ DOCUMENT: dict[str, Any] = {
             "shift": 2,
             "elastic": 0.1,
             "erase": 0.1,
+            "drop": 0.1,
+            "jitter": 1,
         },
         "validation": 4,
         "sample_period": 2,
