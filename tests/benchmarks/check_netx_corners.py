@@ -3,8 +3,9 @@
     python tests/benchmarks/check_netx_corners.py --lava-python PY [--networks N] [--seed S] [--seconds S]
 
 Groups around 128, layers without a positive weight or of extreme weights, decays for each channel, graded input and
-events of few and many bits, delay shifts. A network that `write_netx` refuses for its weights is run all the same, to see whether
-Lava fails or differs; it need not, as a layer may be silent. Exits with 1 if a network that is not refused differs.
+events of few and many bits, delay shifts. A network that `write_netx` refuses for its weights is run all the same, to
+see whether Lava fails or differs; it need not, as a layer may be silent. Exits with 1 if a network that is not refused
+differs.
 """
 
 import argparse
