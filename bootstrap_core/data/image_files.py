@@ -49,7 +49,7 @@ __all__ = [
 Size = tuple[int, int, int]
 """Size of an image, `(C, H, W)`."""
 Form = Size | LogMelSpec | EventBins
-"""What files become: images of a size, or what is made of sounds or of events."""
+"""Form that files get: the size of images, or how sounds become pictures or recordings frames."""
 CHANNELS = 1, 3
 """Numbers of channels of an image: grey, or RGB."""
 UNLABELLED = "unlabelled"

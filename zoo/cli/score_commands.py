@@ -180,7 +180,7 @@ def predict(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Classify image files of any size, sounds, or recordings of event cameras.
+    """Classify images of any size, sounds, or events.
 
     Prints the two likeliest classes of each file; --json has the scores of all classes. A folder stands for the files
     in it. Models of sounds take WAV files of 16 bits; models of events .bin, .bs1, .bs2, .npz and .npy. Images are made

@@ -32,7 +32,7 @@ COUNT = np.dtype([("cell", "<u4"), ("count", "u1")])
 
 @dataclass(frozen=True)
 class EventBins:
-    """How a recording becomes frames: the number of events of each polarity and pixel in each time step.
+    """Bins of a recording: frames with the number of events of each polarity and pixel in each time step.
 
     Attributes:
         shape: `(2, H, W)` with OFF as channel 0 and ON as channel 1; `(1, H, W)` with both in one; `(features,)` for
