@@ -14,6 +14,7 @@ from converters.weight_norm.migration_plan import migrate_state_dict
 from converters.weight_norm.norm_styles import Style
 from specs.dataset_sources import check_class_names, known_classes
 from specs.errors import ConversionError, DataError, IntegrityError
+from specs.fields import Shape
 from specs.files.limits import CARD_BYTES, SPARE_WEIGHTS
 from specs.io import spec_from_document
 from specs.network import NetworkSpec
@@ -98,14 +99,20 @@ class Model:
 
     @property
     def image_shape(self) -> Size | None:
-        """Shape `(C, H, W)` of the input images, C = 1 or 3; None if the input is not an image.
+        """Shape `(C, H, W)` of the input images, C = 1 or 3, or of frames of events; None if the input is neither.
 
         A flat input has the shape in the card if it fits, otherwise that of a square image.
         """
         told, shape = self.card.get("image_shape"), self.spec.input.shape
+        known: Shape = ()
         if isinstance(told, list) and [type(side) for side in told] == [int, int, int] and min(told[1:]) > 1:
-            known = image_shape(tuple(told))
-            return known if len(shape) == 1 and known and fit_input(known, shape) else image_shape(shape)
+            known = tuple(told)
+        if self.spec.input.is_events:
+            frame = shape if len(shape) == 3 else known
+            return (frame[0], frame[1], frame[2]) if frame and fit_input(frame, shape) else None
+        if known:
+            own = image_shape(known)
+            return own if len(shape) == 1 and own and fit_input(own, shape) else image_shape(shape)
         return image_shape(shape)
 
     @classmethod

@@ -9,11 +9,19 @@ from collections.abc import Iterator, Sequence
 from enum import Enum, StrEnum, auto
 from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import Field, SerializerFunctionWrapHandler, ValidationInfo, field_validator, model_serializer
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from specs.fields import Flag, Integer, Levels, Number, Padding, Positive, PositivePair, Shape, StrictModel
 from specs.neuron import CubaSpec
 from specs.shapes import ShapeError, axes_of, fit_input, pads_of
+from specs.words import counted
 
 __all__ = [
     "BLOCK_KINDS",
@@ -41,10 +49,11 @@ __all__ = [
 
 
 class Encoding(StrEnum):
-    """Encoding of a pixel."""
+    """Encoding of the input."""
 
     SPIKE = "spike"
     GRADED = "graded"
+    EVENTS = "events"
 
 
 class Norm(StrEnum):
@@ -152,21 +161,30 @@ class LogMelSpec(StrictModel):
 
 
 class InputSpec(Layer):
-    """Input of the network: images with pixels from 0 to 1.
+    """Input of the network: images with pixels from 0 to 1, or events.
 
     With `encoding: spike`, each pixel drives an input neuron with the same current at each time step. With `encoding:
     graded`, each pixel enters the first synapses as an integer of `bits` bits, at each time step. Threshold and bias of
     the first block are multiplied by `2**bits - 1` when the network is built: write `threshold` for pixels from 0 to 1.
+
+    With `encoding: events`, the input differs from step to step: numbers of events, 0 to `2**bits - 1`, which enter the
+    first synapses as they are, so that one event counts as one spike. Networks take them as `[T, N, *shape]`, time
+    first, and run for the T steps of the tensor.
     """
 
     kind: Literal["input"] = "input"
     shape: Annotated[tuple[Positive, ...], Field(json_schema_extra={"minItems": 1, "maxItems": 3})]
-    """Shape of an image, `[features]` or `[channels, height, width]`."""
+    """Shape of an image, or of the events of one step: `[features]` or `[channels, height, width]`."""
     encoding: Encoding = Encoding.SPIKE
-    """Encoding of a pixel: `spike` makes it the current of an input neuron; `graded` makes it an integer that enters
-    the first synapses directly, as a graded spike of Loihi 2."""
+    """Encoding of the input: `spike` makes a pixel the current of an input neuron; `graded` makes it an integer that
+    enters the first synapses directly, as a graded spike of Loihi 2; `events` takes such integers that differ from step
+    to step."""
     bits: Annotated[Integer, Field(ge=1, le=16)] = 8
-    """Number of bits of a pixel with `encoding: graded`; without effect otherwise."""
+    """Number of bits of a pixel with `encoding: graded`, by default 8, or of the number of events of a step with
+    `encoding: events`, by default 1; without effect otherwise."""
+    bin_us: Positive = 10_000
+    """Duration of a step in microseconds, with `encoding: events`: readers of recordings count the events of each such
+    bin; without effect otherwise."""
     padding: Padding = (0, 0)
     """Rows and columns that are added to each image: one number, `[height, width]`, or `[top, left, bottom, right]`.
     The first convolution then needs no padding. Their pixels are `border`."""
@@ -174,7 +192,7 @@ class InputSpec(Layer):
     """Pixel from 0 to 1 that `padding` adds, one number or one for each channel: the mean, for an ANN that pads images
     after it has normalised them."""
     mean: Number = 0.0
-    """Mean that is subtracted from each pixel; only with `encoding: spike`, like all fields below."""
+    """Mean that is subtracted from each pixel; only with `encoding: spike`, like all fields below but `log_mel`."""
     std: Annotated[Number, Field(gt=0)] = 1.0
     """Standard deviation by which each pixel is divided, after `mean` is subtracted."""
     weight: Number = 1.0
@@ -190,6 +208,14 @@ class InputSpec(Layer):
     """For sounds: how a recording becomes the image; `{}` for the defaults. `shape` is then `[1, bands, frames]`. A
     training on recordings adds it."""
 
+    @model_validator(mode="before")
+    @classmethod
+    def _count_single_events(cls, document: Any) -> Any:
+        """Give events a default of one bit."""
+        if isinstance(document, dict) and document.get("encoding") == Encoding.EVENTS:
+            return {"bits": 1, **document}
+        return document
+
     @model_serializer(mode="wrap")
     def _as_before(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         """Leave out newer fields that have their default, so that files of networks without them stay as they were."""
@@ -197,12 +223,16 @@ class InputSpec(Layer):
         for name in ("padding", "border", "log_mel"):
             if getattr(self, name) == InputSpec.model_fields[name].default:
                 document.pop(name, None)
+        if not self.is_events:
+            document.pop("bin_us", None)
         return document
 
     @field_validator("padding", "border")
     @classmethod
     def _check_border(cls, value: Any, info: ValidationInfo) -> Any:
         shape = info.data.get("shape", (0, 0, 0))
+        if any(value) and info.data.get("encoding") is Encoding.EVENTS:
+            raise ValueError("does not apply to encoding: events: remove it; the first convolution has a padding")
         if info.field_name == "padding" and any(value) and len(shape) != 3:
             raise ValueError("needs an input.shape of [channels, height, width]")
         if info.field_name == "border" and len(value) not in {1, shape[0]}:
@@ -213,6 +243,8 @@ class InputSpec(Layer):
     @classmethod
     def _check_picture(cls, log_mel: LogMelSpec | None, info: ValidationInfo) -> LogMelSpec | None:
         shape = info.data.get("shape")
+        if log_mel is not None and info.data.get("encoding") is Encoding.EVENTS:
+            raise ValueError("makes images, which encoding: events does not take: remove one of them")
         if log_mel is not None and shape is not None and not fit_input(log_mel.picture, shape):
             raise ValueError(f"makes images of {list(log_mel.picture)}, but input.shape is {list(shape)}")
         return log_mel
@@ -227,11 +259,11 @@ class InputSpec(Layer):
     @field_validator("mean", "std", "weight", "bias", "exact_input", "neuron")
     @classmethod
     def _check_graded(cls, value: Any, info: ValidationInfo) -> Any:
-        graded = info.data.get("encoding") is Encoding.GRADED
-        if graded and value != cls.model_fields[str(info.field_name)].default:
+        encoding = info.data.get("encoding", Encoding.SPIKE)
+        if encoding is not Encoding.SPIKE and value != cls.model_fields[str(info.field_name)].default:
             raise ValueError(
-                "does not apply to encoding: graded, which has no input neurons: remove it (mean and std can be folded "
-                "into the first weights)"
+                f"does not apply to encoding: {encoding}, which has no input neurons: remove it (mean and std can be "
+                "folded into the first weights)"
             )
         return value
 
@@ -242,33 +274,63 @@ class InputSpec(Layer):
         >>> InputSpec(shape=(4,), bits=3).idle
         ['input.bits has no effect with input.encoding=spike: set input.encoding=graded']
         """
-        found = []
-        if self.encoding is Encoding.SPIKE and self.bits != InputSpec.model_fields["bits"].default:
-            found.append("input.bits has no effect with input.encoding=spike: set input.encoding=graded")
+        idle = {
+            "bits": (self.encoding is Encoding.SPIKE, Encoding.GRADED),
+            "bin_us": (not self.is_events, Encoding.EVENTS),
+        }
+        found = [
+            f"input.{name} has no effect with input.encoding={self.encoding}: set input.encoding={needed}"
+            for name, (has_none, needed) in idle.items()
+            if has_none and getattr(self, name) != InputSpec.model_fields[name].default
+        ]
         if any(self.border) and not any(self.padding):
             found.append("input.border has no effect without input.padding")
         return found
 
     @property
+    def is_events(self) -> bool:
+        """True if the input differs from step to step, and inputs are tensors `[T, N, *shape]`."""
+        return self.encoding is Encoding.EVENTS
+
+    @property
+    def is_graded(self) -> bool:
+        """True if synapses multiply the input: graded pixels, and events of more than one bit."""
+        return self.encoding is Encoding.GRADED or (self.is_events and self.bits > 1)
+
+    @property
+    def form(self) -> str:
+        """Form in which the input enters the first synapses, in words.
+
+        >>> InputSpec(shape=(4,), encoding="graded", bits=3).form, InputSpec(shape=(4,)).form
+        ('graded, 3 bits', 'spikes')
+        """
+        return "spikes" if self.has_neurons else f"{self.encoding}, {counted(self.bits, 'bit')}"
+
+    @property
     def has_neurons(self) -> bool:
-        """True if pixels enter through input neurons; graded pixels do not."""
+        """True if pixels enter through input neurons; graded pixels and events do not."""
         return self.encoding is Encoding.SPIKE
 
     def output_shape(self, before: Shape) -> Shape:
-        """Return the shape of the images with their `padding`."""
+        """Return the shape of an image with its `padding`, or of the events of one step."""
         if not any(self.padding):
             return self.shape
         (channels, height, width), (top, left, bottom, right) = self.shape, pads_of(self.padding)
         return channels, height + top + bottom, width + left + right
 
     def n_parameters(self, before: Shape) -> int:
-        """Return 2, the weight and the bias of the input neurons; 0 for graded input."""
+        """Return 2, the weight and the bias of the input neurons; 0 if there are none."""
         return 2 if self.has_neurons else 0
 
     @property
     def levels(self) -> int:
-        """Largest value of a graded pixel, `2**bits - 1`; 1 for `spike`."""
-        return (1 << self.bits) - 1 if self.encoding is Encoding.GRADED else 1
+        """Factor of the input's units: `2**bits - 1` for graded pixels; 1 for `spike`, and for events, which count."""
+        return self.largest if self.encoding is Encoding.GRADED else 1
+
+    @property
+    def largest(self) -> int:
+        """Largest value that enters the first synapses, `2**bits - 1`; 1 for `spike`."""
+        return 1 if self.has_neurons else (1 << self.bits) - 1
 
 
 class _Skip(StrictModel):
@@ -587,7 +649,7 @@ def kind_of(model: type[Layer]) -> str:
 
 
 def has_neurons(layer: LayerSpec) -> bool:
-    """Return whether a layer's outputs are spikes. Those of a graded input, a flatten and an affine readout are not."""
+    """Return whether a layer has neurons. A graded input, events, a flatten and an affine readout have none."""
     return layer.has_neurons
 
 

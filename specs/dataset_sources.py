@@ -48,6 +48,10 @@ class FileFormat(StrEnum):
     """The same batches, as records of a label and the pixels."""
     CLASS_FOLDERS = "tar of class folders"
     """A `.tar` with the folders `train` and `test`, which have a folder of image files for each class."""
+    EVENT_FOLDERS = "class folders of events"
+    """The folders `Train` and `Test`, which have a folder of recordings of events for each class."""
+    LISTED_EVENTS = "tar of listed events"
+    """A `.tar` of recordings of events `train/{number}.bs2` and `test/{number}.bs2`, with lists of their labels."""
     RECORDINGS = "recordings of digits"
     """A folder, or a `.tar`, of WAV files `{digit}_{speaker}_{index}.wav`."""
 
@@ -59,7 +63,8 @@ class DatasetFiles:
     Attributes:
         format: format of the files.
         sha256: digest of each file by its name; of idx files, without .gz, the digest of their plain bytes; of a
-            folder or `.tar` of recordings that of what `sha256sum *.wav` prints, with the names in the order of bytes.
+            folder or `.tar` of recordings that of what `sha256sum *.wav` prints, with the names in the order of bytes;
+            of class folders of events empty: nobody publishes one, and their files are counted instead.
         folder: folder that usually has the files, within the data folder; empty if there is none.
         mirrors: URLs of folders that hold the files; idx files are gzipped there.
     """
@@ -78,12 +83,15 @@ class DatasetSource:
         name: name in commands and specs.
         title: name in texts for people.
         classes: names of the classes, in the order of the labels.
-        image_shape: shape `(C, H, W)` of an image; of recordings that of the default `log_mel`.
+        image_shape: shape `(C, H, W)` of an image, or of a time step of events; of sounds that of the default
+            `log_mel`.
         n_train: number of training images.
         forms: forms of its files, the preferred first; none if the package contains the images.
         advice: end of the message that the dataset was not found, after "Put ".
         credit: origin and terms of the data, for cards.
         in_cards: False if cards must not contain its images.
+        n_test: number of test images, where it is checked.
+        simulated_from: name of the dataset whose images a simulated event camera looks at; None for others.
     """
 
     name: str
@@ -95,11 +103,19 @@ class DatasetSource:
     advice: str = ""
     credit: str | None = None
     in_cards: bool = True
+    n_test: int | None = None
+    simulated_from: str | None = None
 
     @property
     def has_sounds(self) -> bool:
         """True if it has recordings, whose images are as a network's `log_mel` says."""
         return any(files.format is FileFormat.RECORDINGS for files in self.forms)
+
+    @property
+    def has_events(self) -> bool:
+        """True if it has recordings of an event camera, whose frames are as a network's `input` says."""
+        formats = {FileFormat.EVENT_FOLDERS, FileFormat.LISTED_EVENTS}
+        return self.simulated_from is not None or any(files.format in formats for files in self.forms)
 
     @property
     def is_downloadable(self) -> bool:
@@ -111,6 +127,10 @@ _DIGITS = tuple("0123456789")
 _THINGS = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 _IDX_ADVICE = "its four idx files (plain or .gz)"
 _RECORDINGS_SHA256 = "1801eae019c063377d98f831d3f93574f259475df7332bb0e3d1b080fb5e6959"
+_ORCHARD = (
+    "N-MNIST: G. Orchard, A. Jayawant, G. Cohen, N. Thakor, Converting Static Image Datasets to Spiking Neuromorphic "
+    "Datasets Using Saccades, 2015, CC BY-SA 4.0"
+)
 _KRIZHEVSKY = "A. Krizhevsky, Learning Multiple Layers of Features from Tiny Images, 2009"
 _TORONTO = ("https://www.cs.toronto.edu/~kriz", "https://cave.cs.toronto.edu/kriz")
 
@@ -231,6 +251,51 @@ SOURCES: Mapping[str, DatasetSource] = {
     SAMPLE_NAME: DatasetSource(
         name=SAMPLE_NAME, title="sample of MNIST", classes=_DIGITS, image_shape=(1, 28, 28), n_train=2_000
     ),
+    "nmnist": DatasetSource(
+        name="nmnist",
+        title="N-MNIST",
+        classes=_DIGITS,
+        image_shape=(2, 34, 34),
+        n_train=60_000,
+        n_test=10_000,
+        forms=(DatasetFiles(FileFormat.EVENT_FOLDERS, {"Train": "", "Test": ""}, folder="NMNIST"),),
+        advice="its folders Train and Test",
+        credit=_ORCHARD,
+        in_cards=False,
+    ),
+    "nmnist-simulated": DatasetSource(
+        name="nmnist-simulated",
+        title="simulated N-MNIST",
+        classes=_DIGITS,
+        image_shape=(2, 34, 34),
+        n_train=60_000,
+        simulated_from="mnist",
+    ),
+    "nmnist-simulated-sample": DatasetSource(
+        name="nmnist-simulated-sample",
+        title="sample of simulated N-MNIST",
+        classes=_DIGITS,
+        image_shape=(2, 34, 34),
+        n_train=2_000,
+        simulated_from=SAMPLE_NAME,
+    ),
+    "nmnist-small": DatasetSource(
+        name="nmnist-small",
+        title="first 1,100 recordings of N-MNIST",
+        classes=_DIGITS,
+        image_shape=(2, 34, 34),
+        n_train=1_000,
+        n_test=100,
+        forms=(
+            DatasetFiles(
+                FileFormat.LISTED_EVENTS,
+                {"nmnist-small.tar": "500bca8c249673b7ee6c7883ce71c5eca50152122845fd220248747e9eb8206a"},
+            ),
+        ),
+        advice="nmnist-small.tar (zoo/README.md says how to make it)",
+        credit=_ORCHARD,
+        in_cards=False,
+    ),
     "spoken-digits": DatasetSource(
         name="spoken-digits",
         title="Free Spoken Digit Dataset",
@@ -254,7 +319,8 @@ def dataset_names() -> tuple[str, ...]:
     """Return the names of the datasets that `load_dataset` knows.
 
     >>> dataset_names()
-    ('cifar-10', 'cifar-10-jpeg', 'fashion-mnist', 'mnist', 'mnist-sample', 'spoken-digits')
+    ('cifar-10', 'cifar-10-jpeg', 'fashion-mnist', 'mnist', 'mnist-sample', 'nmnist', 'nmnist-simulated', \
+'nmnist-simulated-sample', 'nmnist-small', 'spoken-digits')
     """
     return tuple(sorted(SOURCES))
 

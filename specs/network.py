@@ -52,14 +52,15 @@ class NetworkSpec(StrictModel):
     description: str = ""
     """One-line description, shown in listings and cards."""
     time_steps: TimeSteps
-    """Number of time steps (T) for which each image is presented."""
+    """Number of time steps (T) for which each image is presented; of a recording of events, the number of steps that
+    readers make of it."""
     neuron: CubaSpec = CubaSpec()
     """Neurons of the input and of all blocks that do not define their own `neuron`."""
     delay_shift: Flag = False
     """Delay of one time step after the input neurons and each block with neurons, as in lava-dl: the first of the T
     steps is silent, and spikes of the last are lost. Blocks can override it. Meant for lava-dl checkpoints."""
     input: InputSpec
-    """Shape and encoding of the images."""
+    """Shape and encoding of the images or events."""
     blocks: Annotated[tuple[BlockSpec, ...], Field(max_length=NETWORK_BLOCKS)]
     """Blocks after the input, in order; `kind` selects the type. The last block is the readout: `affine`, or a block
     with neurons, whose rates are then the logits."""

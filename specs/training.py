@@ -6,7 +6,7 @@ from typing import Annotated
 from pydantic import Field, ValidationInfo, field_validator
 
 from specs.dataset_sources import find_user_data
-from specs.errors import DataError, SnnZooError
+from specs.errors import DataError, SnnZooError, SpecError
 from specs.fields import Flag, Integer, Number, Positive, StrictModel
 
 __all__ = ["FIND_DATA", "AugmentSpec", "LearningRateSchedule", "Precision", "SnnGradient", "TrainingSpec"]
@@ -45,7 +45,7 @@ class SnnGradient(StrEnum):
 
 
 class AugmentSpec(StrictModel):
-    """Random augmentation of each training image."""
+    """Random augmentation of each training image. To recordings of events `shift`, `flip`, `drop`, `jitter` apply."""
 
     degrees: Annotated[Number, Field(ge=0, le=180)] = 10.0
     """Maximum rotation, in degrees, in either direction."""
@@ -64,6 +64,18 @@ class AugmentSpec(StrictModel):
     """Standard deviation of a smooth random displacement of pixels, as a fraction of the image size; 0 disables it."""
     erase: Annotated[Number, Field(ge=0, le=1)] = 0.0
     """Side of a square that is set to 0 at a random place, as a fraction of the image size; 0 disables it."""
+    drop: Annotated[Number, Field(ge=0, le=1)] = 0.0
+    """Largest part of the events that are left out of a recording; the part is drawn for each recording."""
+    jitter: Annotated[Integer, Field(ge=0, le=64)] = 0
+    """Maximum shift of each event in time, in time steps, either way. Events that leave the recording are lost."""
+
+    def check(self, *, events: bool) -> None:
+        """Raise `SpecError` for fields that are set and do not apply to events, or to images."""
+        for name, of_events in _APPLY.items():
+            value = getattr(self, name)
+            if of_events != events and value != type(self).model_fields[name].default:
+                what, others = ("events", "images") if events else ("images", "events")
+                raise SpecError(f"training.augment.{name}: applies to {others}, not to {what}: remove it")
 
     @field_validator("scale")
     @classmethod
@@ -71,6 +83,13 @@ class AugmentSpec(StrictModel):
         if scale[0] > scale[1]:
             raise ValueError("must be [smallest, largest]")
         return scale
+
+
+_APPLY = {
+    **dict.fromkeys(("degrees", "translate", "scale", "shear", "elastic", "erase"), False),
+    **dict.fromkeys(("drop", "jitter"), True),
+}
+"""Fields that apply only to images (False) or only to events (True)."""
 
 
 class TrainingSpec(StrictModel):
@@ -83,8 +102,9 @@ class TrainingSpec(StrictModel):
     """
 
     data: str = "mnist"
-    """Dataset: a name from `zoo data list`, an `.npz` file, or a folder or `.tar` that has a folder of images, or of
-    WAV files, for each class; see "Images" in `converters/README.md`. A relative path starts at the working folder."""
+    """Dataset: a name from `zoo data list`, an `.npz` file, or a folder or `.tar` that has a folder of images, WAV
+    files or recordings of events for each class; see "Images" in `converters/README.md`. A relative path starts at the
+    working folder."""
     initialize: Flag = False
     """Scale initial weights layer by layer so that all layers spike on the training images. Deep networks need it."""
     epochs: Positive = 50
@@ -109,7 +129,8 @@ class TrainingSpec(StrictModel):
     augment: AugmentSpec | None = None
     """Augmentation of training images. `{}` enables it with the default rotations, shifts, zooms and shears; `null`
     disables it. For crops and mirroring alone, as is usual for CIFAR-10, set the defaults to zero:
-    `{degrees: 0, translate: 0, scale: [1, 1], shear: 0, shift: 4, flip: true}`."""
+    `{degrees: 0, translate: 0, scale: [1, 1], shear: 0, shift: 4, flip: true}`. For events, rotations, zooms and the
+    like have no effect: set what applies, as in `{shift: 2, drop: 0.3, jitter: 1}`."""
     mixup: Annotated[Number, Field(ge=0, le=100)] = 0.0
     """Mixup: each image and its label are mixed with another of the batch, in proportions drawn from
     Beta(mixup, mixup); the image itself always gets the larger share. Usual values are 0.2 to 0.4; 0 disables it."""
@@ -181,6 +202,13 @@ class TrainingSpec(StrictModel):
                 f"training.validation: must be below the number of training images ({n_images:,}), got "
                 f"{self.validation:,}: " + (fewer if n_images > 1 else "provide more images")
             )
+
+    def check_kind(self, *, events: bool) -> None:
+        """Raise `SpecError` for fields that do not apply to events, or to images."""
+        if self.augment is not None:
+            self.augment.check(events=events)
+        if events and self.mixup:
+            raise SpecError("training.mixup: applies to images, not to events: remove it")
 
     def check_own_teacher(self, *, fitted: bool) -> None:
         """Raise `SnnZooError` if `self_distillation` is set and the activations are not fitted (`fitted` is False)."""

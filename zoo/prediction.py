@@ -1,7 +1,7 @@
-"""Classify images of any size, framed like those that the network was trained on; or recordings."""
+"""Classify images of any size, framed like those that the network was trained on; or sounds; or events of a camera."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from heapq import nlargest
 from itertools import chain
@@ -14,9 +14,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from bootstrap_core.analysis.spike_events import animate
-from bootstrap_core.data.class_folders import IMAGE_SUFFIXES, SOUND_SUFFIX
+from bootstrap_core.data.class_folders import EVENT_SUFFIXES, IMAGE_SUFFIXES, SOUND_SUFFIX, Content, content_of
+from bootstrap_core.data.events.binning import EventBins, bin_events
+from bootstrap_core.data.events.recordings import read_events
 from bootstrap_core.data.image_files import Size, image_shape, open_image, plain_image, read_pixels, upright_size
 from bootstrap_core.data.sound_files import read_sound, sound_picture
+from bootstrap_core.data.splits import time_first
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from specs.block import LogMelSpec, has_neurons
@@ -60,11 +63,11 @@ FRAMINGS["mnist-sample"] = FRAMINGS["mnist"]
 
 @dataclass(frozen=True)
 class Prediction:
-    """Classification of one image file, or of one recording.
+    """Classification of one image file, sound, or recording of events.
 
     Attributes:
         path: path of the file.
-        image: the image as the network saw it, `[C, H, W]` in 0..1.
+        image: the image as the network saw it, `[C, H, W]` in 0..1; of events the number in each step, `[T, C, H, W]`.
         label: index of the class.
         scores: probability of each class, the softmax of the logits times the `logit_scale` of the spec.
         done: size or length of the file, and changes made to the image, for people.
@@ -102,7 +105,7 @@ def predict_files(
     on_unreadable: Callable[[DataError], object] | None = None,
     on_skipped: Callable[[str], object] = lambda note: None,
 ) -> list[Prediction]:
-    """Classify image files, after fitting them to the network's input; or recordings, if that has a `log_mel`.
+    """Classify image files, after fitting them to the network's input; or sounds, if that has a `log_mel`; or events.
 
     Files are read like a user's own training images: turned upright, converted to grey or three colours, and resized.
     If the network was trained on a dataset of `FRAMINGS`, files of another size are framed like it instead: their
@@ -110,13 +113,15 @@ def predict_files(
 
     Args:
         network: network to run as SNN.
-        paths: image files that Pillow can read; for a network of sounds WAV files. A folder stands for those in it.
+        paths: image files that Pillow can read; for a network of sounds WAV files, for one of events recordings that
+            `read_events` reads. A folder stands for those in it.
         data: name of the dataset that the network was trained on.
-        shape: `(C, H, W)` of its images; by default the shape of the network's input, or a square if that is flat.
+        shape: `(C, H, W)` of its images or frames; by default the shape of the network's input, or for images a square
+            if that is flat.
         invert: whether to swap light and dark. By default this is decided for datasets of `FRAMINGS`, which are light
             on dark: an image is inverted if it goes farther below the brightness of its edge than above, as ink on
             paper does.
-        time_steps: T, by default the spec's.
+        time_steps: T, by default the spec's; of recordings of events as many steps are read.
         on_unreadable: called with the error of a file that cannot be read, which is left out; by default it is raised.
         on_skipped: called with a note if a folder also has other files, which are left out.
 
@@ -124,16 +129,18 @@ def predict_files(
         DataError: a file cannot be read, or a folder has none.
         SnnZooError: Pillow is missing, or the network's input is not a grey or coloured image.
     """
-    log_mel = network.spec.input.log_mel
+    log_mel, bins = network.spec.input.log_mel, EventBins.of(network.spec, shape)
     shape = shape or image_shape(network.spec.input.shape)
     read: Callable[[Path], tuple[Tensor, str]]
-    if log_mel is not None:
-        read, suffixes, others = partial(_read_sound, log_mel=log_mel), {SOUND_SUFFIX}, IMAGE_SUFFIXES
-        takes = "recordings, as WAV files of 16 bits"
+    if bins is not None:
+        bins = replace(bins, time_steps=time_steps or bins.time_steps)
+        read, suffixes, taken = partial(_read_events, bins=bins), EVENT_SUFFIXES, Content.EVENTS
+    elif log_mel is not None:
+        read, suffixes, taken = partial(_read_sound, log_mel=log_mel), {SOUND_SUFFIX}, Content.SOUNDS
     elif shape is not None:
         framing = FRAMINGS.get(data or "")
-        read, suffixes = partial(_read_image, shape=shape, framing=framing, invert=invert), IMAGE_SUFFIXES
-        others, takes = {SOUND_SUFFIX}, "images, not recordings"
+        read = partial(_read_image, shape=shape, framing=framing, invert=invert)
+        suffixes, taken = IMAGE_SUFFIXES, Content.IMAGES
     else:
         raise SnnZooError(f"the network's input {list(network.spec.input.shape)} is not a grey or three-colour image")
     seen = []
@@ -141,8 +148,8 @@ def predict_files(
         try:
             if path.is_dir():
                 raise DataError(f"{path} is a folder without {', '.join(sorted(suffixes))} files")
-            if path.suffix.lower() in others:
-                raise DataError(f"{path}: {network.spec.name} takes {takes}")
+            if content_of(path.name) not in {None, taken}:
+                raise DataError(f"{path}: {network.spec.name} takes {taken}, not {content_of(path.name)}")
             seen.append((path, *read(path)))
         except DataError as error:
             if on_unreadable is None:
@@ -154,7 +161,10 @@ def predict_files(
         images = torch.stack([image for _, image, _ in seen])
         scale = network.spec.logit_scale
         scores = torch.cat(
-            [(scale * network(some, Mode.SNN, time_steps=time_steps)).softmax(1) for some in images.split(BATCH)]
+            [
+                (scale * network(time_first(some), Mode.SNN, time_steps=time_steps)).softmax(1)
+                for some in images.split(BATCH)
+            ]
         )
     return [
         Prediction(path, image, int(score.argmax()), score.tolist(), done)
@@ -163,13 +173,13 @@ def predict_files(
 
 
 def animate_prediction(network: Network, prediction: Prediction, path: Path, *, time_steps: int | None = None) -> Path:
-    """Write the spikes of the last spiking block as an animation, beside the image; return the path.
+    """Write the spikes of the last spiking block as an animation, beside the image or the events; return the path.
 
     Raises:
         SnnZooError: the network has no spiking block.
     """
     with torch.no_grad():
-        _, trace = network.run(prediction.image[None], Mode.SNN, time_steps=time_steps)
+        _, trace = network.run(time_first(prediction.image[None]), Mode.SNN, time_steps=time_steps)
     spikes = [
         spikes
         for layer, spikes in zip(network.spec.layers, trace.spikes, strict=True)
@@ -205,6 +215,19 @@ def _read_sound(path: Path, log_mel: LogMelSpec) -> tuple[Tensor, str]:
     if float(picture.max()) < LEAST_CONTRAST:
         done.append(BLANK)
     return picture, ", ".join(done)
+
+
+def _read_events(path: Path, bins: EventBins) -> tuple[Tensor, str]:
+    """Return the frames of a recording `[T, C, H, W]`, and what was left out, for people."""
+    events = read_events(path)
+    frames, n_after = bin_events(events, bins, str(path))
+    done = [f"{len(events):,} events in {events.t[-1] / 1000:,.1f} ms"]
+    if n_after:
+        end = len(frames) * bins.bin_us / 1000
+        done.append(f"{n_after:,} after {end:,.0f} ms, the last time step, left out")
+    if not frames.any():
+        done.append(BLANK)
+    return frames.float(), ", ".join(done)
 
 
 def _read_image(path: Path, shape: Size, framing: Framing | None, invert: bool | None) -> tuple[Tensor, str]:

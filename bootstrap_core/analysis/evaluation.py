@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from bootstrap_core.data.datasets import Split, check_split
 from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.inputs import count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
 from bootstrap_core.ops.heap import keep_freed_memory
@@ -129,11 +130,12 @@ class Evaluation:
 
 
 def batches(split: Split, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield images (uint8) and labels in order, `size` at a time. Raises `SnnZooError` for a size below 1."""
+    """Yield inputs (uint8; events time first) and labels, `size` at a time. Raises `SnnZooError` for a size below 1."""
     if size < 1:
         raise SnnZooError(f"batch_size must be at least 1, not {size}")
     for start in range(0, len(split), size):
-        yield split.images[start : start + size], split.labels[start : start + size]
+        some = slice(start, start + size)
+        yield split.inputs(some), split.labels[some]
 
 
 @torch.no_grad()
@@ -154,7 +156,7 @@ def evaluate(
         network: a `Network`, or an `IntegerNetwork` (SNN only).
         split: images and labels.
         mode: SNN or ANN.
-        time_steps: T, by default the spec's.
+        time_steps: T, by default the spec's; of events, by default all of their steps.
         also_after: numbers of steps below T to score as well: such a run is the beginning of this one, so that it takes
             little extra time.
         batch_size: number of images that run at once; affects only the speed.
@@ -174,6 +176,7 @@ def evaluate(
         raise DataError("no images to score: the split is empty")
     keep_freed_memory()
     spec = network.spec
+    steps = count_steps(spec, time_steps, split.inputs(slice(0, 1)))
     n_correct, correct_after, loss, seconds = 0, [0] * len(also_after), 0.0, 0.0
     rates = torch.zeros(len(spec.layers), dtype=torch.float64)
     synops = torch.zeros(len(spec.layers), dtype=torch.float64)
@@ -189,17 +192,17 @@ def evaluate(
             for i, earlier in enumerate(tally.earlier):
                 correct_after[i] += int((earlier.argmax(1) == labels).sum())
             loss += float(torch.nn.functional.cross_entropy(logits * spec.logit_scale, labels, reduction="sum"))
-            rates += torch.tensor(tally.rates, dtype=torch.float64) * len(images)
+            rates += torch.tensor(tally.rates, dtype=torch.float64) * len(labels)
             if mode.spiking:
                 synops += torch.tensor(count_synops(spec, tally), dtype=torch.float64)
-            n_done += len(images)
+            n_done += len(labels)
             progress(n_done, len(part))
     n_images, n_layers = len(split), len(spec.layers)
     correct, loss, *sums = group.add([n_correct, loss, *rates.tolist(), *synops.tolist(), *correct_after])
     rates, synops, after = torch.tensor(sums, dtype=torch.float64).split([n_layers, n_layers, len(also_after)])
     return Evaluation(
         mode=mode,
-        time_steps=time_steps or spec.time_steps,
+        time_steps=steps,
         n_images=n_images,
         n_correct=int(correct),
         loss=loss / n_images,

@@ -17,7 +17,7 @@ import torch
 from specs.errors import SnnZooError
 from specs.files.whole_file import write_whole
 
-__all__ = ["Events", "animate", "film", "to_events", "to_tensor"]
+__all__ = ["Events", "animate", "film", "signed_events", "to_events", "to_tensor"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -140,7 +140,7 @@ def animate(
         spikes: `[T, C]`, a dense layer, laid out row by row; or `[T, C, H, W]`, whose C maps are laid out side by side.
         path: path of the GIF, ending in .gif; the file appears whole or not at all.
         image: input image in 0..1, shown on the left: grey, `[H, W]` or `[1, H, W]`, or RGB, `[3, H, W]`, for which
-            the GIF has room for 125 colours.
+            the GIF has room for 125 colours. Events `[T, C, H, W]` are shown as they arrive, see `signed_events`.
         frames_per_second: from 1/600 to 50; GIF rounds the time of a frame to 1/100 s.
         width: number of squares in a row of a dense layer; by default the layout is nearly square, and has no empty
             places if possible.
@@ -164,9 +164,13 @@ def animate(
     cells = _lay_out(_colours(spikes), width=width, height=height)  # [T, rows, columns] of palette indices
     layer, palette = _enlarge(cells), _palette()
     if image is not None:
-        picture, colours = _picture(image, layer.shape[1])
-        palette[3 * _IMAGE : 3 * _IMAGE + len(colours)] = colours
-        layer = _side_by_side(np.broadcast_to(picture, (len(layer), *picture.shape)), layer)
+        if image.dim() == 4:
+            left = _enlarge(_lay_out(_colours(signed_events(image[: len(layer)])), width=None, height=None))
+        else:
+            picture, colours = _picture(image, layer.shape[1])
+            palette[3 * _IMAGE : 3 * _IMAGE + len(colours)] = colours
+            left = np.broadcast_to(picture, (len(layer), *picture.shape))
+        layer = _side_by_side(left, layer)
     frames = _add_time_line(layer)
 
     pictures = []
@@ -180,6 +184,22 @@ def animate(
         buffer, "GIF", save_all=True, append_images=pictures[1:], duration=milliseconds, loop=0, optimize=False
     )
     return write_whole(path, buffer.getvalue())
+
+
+def signed_events(events: torch.Tensor) -> torch.Tensor:
+    """Return events of a camera for a drawing, int16 `[T, 1, H, W]`: ON above 0, OFF below, the more frequent one.
+
+    Args:
+        events: numbers of events, `[T, 2, H, W]` with OFF first; with another number of channels, their sum is drawn.
+
+    >>> signed_events(torch.tensor([[[[0, 2, 1]], [[3, 1, 1]]]])).tolist()
+    [[[[3, -2, 1]]]]
+    """
+    counts = events.to(torch.int16)
+    if counts.shape[1] != 2:
+        return counts.sum(1, keepdim=True, dtype=torch.int16)
+    off, on = counts.split(1, dim=1)
+    return torch.where(on >= off, on, -off)
 
 
 def film(spikes: torch.Tensor) -> torch.Tensor:

@@ -1,9 +1,10 @@
-"""Folders with a folder of image files, or of recordings, for each class, on disk or in a tar archive."""
+"""Folders with a folder of image files, sounds or events for each class, on disk or in a tar archive."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from enum import StrEnum
 from itertools import chain
 from pathlib import Path, PurePosixPath
 
@@ -13,11 +14,16 @@ from specs.files.given_tar import TarMember, tar_members
 from specs.files.limits import IMAGE_FILE_BYTES
 
 __all__ = [
+    "EVENT_SUFFIXES",
     "IMAGE_SUFFIXES",
     "SOUND_SUFFIX",
     "ClassFolders",
+    "Content",
     "ImageFile",
+    "Progress",
     "class_folders",
+    "content_of",
+    "current_progress",
     "each_file",
     "file_progress",
 ]
@@ -26,9 +32,25 @@ ImageFile = Path | TarMember
 """Image file or recording, on disk or in a tar archive."""
 IMAGE_SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".pgm", ".ppm"}
 SOUND_SUFFIX = ".wav"
-SUFFIXES = {*IMAGE_SUFFIXES, SOUND_SUFFIX}
+EVENT_SUFFIXES = {".bin", ".bs1", ".bs2", ".npy", ".npz"}
 PARTS = ("train", "test")
-"""Folders of class folders for training and testing."""
+"""Folders of class folders for training and testing; N-MNIST writes them with a capital letter."""
+
+
+class Content(StrEnum):
+    """Kind of the files in class folders."""
+
+    IMAGES = "images"
+    SOUNDS = "WAV files"
+    EVENTS = "recordings of events"
+
+
+CONTENTS = {
+    **dict.fromkeys(IMAGE_SUFFIXES, Content.IMAGES),
+    SOUND_SUFFIX: Content.SOUNDS,
+    **dict.fromkeys(EVENT_SUFFIXES, Content.EVENTS),
+}
+"""Kind of a file by its suffix, in lower case; other files are ignored."""
 
 Progress = Callable[[int, int], object]
 """Function that is called with the number of files read and of all files."""
@@ -37,7 +59,10 @@ _progress = ContextVar[Progress]("progress", default=lambda done, total: None)
 
 @contextmanager
 def file_progress(progress: Progress) -> Iterator[None]:
-    """Call `progress` after each image file or recording that is read in the `with` block."""
+    """Call `progress` after each image file or sound that is read in the `with` block.
+
+    Recordings of events are read when they are first used: those of datasets made in the block report then.
+    """
     token = _progress.set(progress)
     try:
         yield
@@ -45,9 +70,14 @@ def file_progress(progress: Progress) -> Iterator[None]:
         _progress.reset(token)
 
 
+def current_progress() -> Progress:
+    """Return the function that `file_progress` was given; one that does nothing outside its `with` block."""
+    return _progress.get()
+
+
 def each_file(files: Sequence[ImageFile]) -> Iterator[ImageFile]:
     """Yield the files, and report to `file_progress` when the loop comes back from each."""
-    progress = _progress.get()
+    progress = current_progress()
     for done, file in enumerate(files, 1):
         yield file
         progress(done, len(files))
@@ -68,8 +98,8 @@ class ClassFolders:
     def __post_init__(self) -> None:
         if not self.classes or not all(self.classes.values()):
             raise DataError(
-                f"{self.place} must contain class folders with images or WAV files in each; it has "
-                f"{', '.join(self.classes)[:200] or 'none'} (store images without labels in an .npz, as x alone)"
+                f"{self.place} must contain class folders with images, WAV files or recordings of events in each; it "
+                f"has {', '.join(self.classes)[:200] or 'none'} (store images without labels in an .npz, as x alone)"
             )
 
     @property
@@ -78,14 +108,17 @@ class ClassFolders:
         return tuple(chain(*self.classes.values()))
 
     @property
-    def are_sounds(self) -> bool:
-        """True if the files are recordings. Raises `DataError` if only some of them are."""
-        sounds, images = list[ImageFile](), list[ImageFile]()
-        for file in self.files:
-            (sounds if file.name.lower().endswith(SOUND_SUFFIX) else images).append(file)
-        if sounds and images:
-            raise DataError(f"{sounds[0]} is a recording and {images[0]} an image: all files must be of one kind")
-        return bool(sounds)
+    def content(self) -> Content:
+        """Kind of all files. Raises `DataError` if they are of several kinds."""
+        found = {content_of(file.name): file for file in reversed(self.files)}
+        if len(found) > 1:
+            (one, first), (other, second) = list(found.items())[:2]
+            raise DataError(
+                f"{self.place} has {one} ({first.name}) and {other} ({second.name}): all files must be of one kind"
+            )
+        (content,) = found
+        assert content is not None  # others are not listed
+        return content
 
 
 def class_folders(path: Path) -> list[ClassFolders]:
@@ -99,9 +132,19 @@ def class_folders(path: Path) -> list[ClassFolders]:
     """
     if not path.is_dir():
         return list(_in_tar(path))
-    if all((path / part).is_dir() for part in PARTS):
-        return [_on_disk(path / part) for part in PARTS]
+    folders = {folder.name.lower(): folder for folder in path.iterdir() if folder.is_dir()}
+    if folders.keys() >= {*PARTS}:
+        return [_on_disk(folders[part]) for part in PARTS]
     return [_on_disk(path)]
+
+
+def content_of(name: str) -> Content | None:
+    """Return the kind of a file by the suffix of its name; None for files that are ignored.
+
+    >>> content_of("7.PNG"), content_of("README")
+    (<Content.IMAGES: 'images'>, None)
+    """
+    return CONTENTS.get(PurePosixPath(name).suffix.lower())
 
 
 def _on_disk(path: Path) -> ClassFolders:
@@ -109,10 +152,7 @@ def _on_disk(path: Path) -> ClassFolders:
     folders = sorted(folder for folder in path.iterdir() if folder.is_dir() and not folder.name.startswith("."))
     found = ClassFolders(
         str(path),
-        {
-            folder.name: sorted(file for file in folder.iterdir() if file.suffix.lower() in SUFFIXES)
-            for folder in folders
-        },
+        {folder.name: sorted(file for file in folder.iterdir() if content_of(file.name)) for folder in folders},
     )
     for file in found.files:
         if isinstance(file, Path) and not real_path(file).is_relative_to(inside):
@@ -122,9 +162,7 @@ def _on_disk(path: Path) -> ClassFolders:
 
 def _in_tar(path: Path) -> Iterator[ClassFolders]:
     images = {
-        parts: member
-        for member in tar_members(path)
-        if len(parts := _parts(member.name)) > 1 and PurePosixPath(parts[-1]).suffix.lower() in SUFFIXES
+        parts: member for member in tar_members(path) if len(parts := _parts(member.name)) > 1 and content_of(parts[-1])
     }
     if large := next((member for member in images.values() if member.n_bytes > IMAGE_FILE_BYTES), None):
         raise DataError(f"{large} has {large.n_bytes:,} bytes, more than the limit of {IMAGE_FILE_BYTES:,}")
@@ -134,7 +172,9 @@ def _in_tar(path: Path) -> Iterator[ClassFolders]:
         by_folder.setdefault(parts[outer:-1], []).append(images[parts])
     whole = {folder[0]: files for folder, files in by_folder.items() if len(folder) == 1}
     halves = {
-        part: {folder[1]: files for folder, files in by_folder.items() if len(folder) == 2 and folder[0] == part}
+        part: {
+            folder[1]: files for folder, files in by_folder.items() if len(folder) == 2 and folder[0].lower() == part
+        }
         for part in PARTS
     }
     if all(halves.values()):

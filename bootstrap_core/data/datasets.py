@@ -7,6 +7,7 @@ into the cache.
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -17,6 +18,8 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.data.cifar_files import open_verified, read_batches
+from bootstrap_core.data.events.binning import EventBins
+from bootstrap_core.data.events.nmnist import read_event_folders, read_listed_events, simulated
 from bootstrap_core.data.idx_files import read_idx, read_plain
 from bootstrap_core.data.image_files import load_images
 from bootstrap_core.data.splits import Dataset, Split, check_split, train_validation_split
@@ -62,14 +65,16 @@ def load_dataset(
     mirrors: Sequence[str] | None = None,
     registry: Mapping[str, DatasetSource] = SOURCES,
     log_mel: LogMelSpec | None = None,
+    events: EventBins | None = None,
 ) -> Dataset:
     """Load a dataset from the first place that has it: `data_dir`, $ZOO_DATA_DIR, the cache, a download into the cache.
 
     In `data_dir` and $ZOO_DATA_DIR the files may lie in the folder itself, in a folder with the dataset's name, or in
     either as torchvision leaves them, in `MNIST/raw` or `cifar-10-batches-py`. `offline` forbids the download;
     `mirrors` replaces the URLs of the download; `registry` replaces the table of known datasets. "mnist-sample" ships
-    with the package and ignores these options. `log_mel` says how recordings become images, by default as
-    `LogMelSpec()`.
+    with the package and ignores these options. `log_mel` says how sounds become images, by default as `LogMelSpec()`;
+    `events` how recordings of an event camera become frames, by default as `EventBins()`. Recordings are read, or
+    simulated, when they are first used.
 
     Raises `DataError` for an unknown name, or when no place has the data; the message lists the places and the reasons.
     Raises `IntegrityError` when a file has the wrong sha256 or a wrong format.
@@ -81,14 +86,26 @@ def load_dataset(
     if name == SAMPLE_NAME:
         return _load_sample()
     source = _get_source(name, registry)
+    if source.simulated_from is not None:
+        still = load_dataset(
+            source.simulated_from,
+            data_dir=data_dir,
+            cache_dir=cache_dir,
+            offline=offline,
+            mirrors=mirrors,
+            registry=registry,
+        )
+        return simulated(still, name, _bins(source, events))
     found = _find(source, _places(source, data_dir, cache_dir), registry)
     folder, files = found or _pull_or_explain(source, data_dir, cache_dir, offline, mirrors)
     paths = _paths(folder, files)
     if source.has_sounds:
         log_mel = log_mel or LogMelSpec()
         train, test = read_recordings(paths, log_mel)
+    elif source.has_events:
+        read = read_event_folders if files.format is FileFormat.EVENT_FOLDERS else read_listed_events
+        train, test = read(source, paths, _bins(source, events))
     else:
-        log_mel = None
         train, test = READERS[files.format](source, paths)
     return Dataset(
         name=name,
@@ -96,7 +113,7 @@ def load_dataset(
         test=test,
         classes=source.classes,
         source=f"{source.name} from {folder}",
-        log_mel=log_mel,
+        log_mel=log_mel if source.has_sounds else None,
         credit=source.credit,
         in_cards=source.in_cards,
     )
@@ -111,11 +128,15 @@ def find_dataset(
 ) -> Path | None:
     """Return the folder that `load_dataset` would read without a download, or None. Images are not opened.
 
-    For "mnist-sample", return the embedded file. Raises `DataError` for an unknown name.
+    For "mnist-sample", return the embedded file; for simulated recordings, the place of their images.
+
+    Raises `DataError` for an unknown name.
     """
     if name == SAMPLE_NAME:
         return Path(str(_sample_file()))
     source = _get_source(name, registry)
+    if source.simulated_from is not None:
+        return find_dataset(source.simulated_from, data_dir=data_dir, cache_dir=cache_dir, registry=registry)
     found = _find(source, _places(source, data_dir, cache_dir), registry)
     return found and found[0]
 
@@ -135,7 +156,10 @@ def pull_dataset(
     """
     if name == SAMPLE_NAME:
         return Path(str(_sample_file()))
-    return _pull(_get_source(name, registry), cache_dir, mirrors)[0]
+    source = _get_source(name, registry)
+    if source.simulated_from is not None:
+        return pull_dataset(source.simulated_from, cache_dir=cache_dir, mirrors=mirrors, registry=registry)
+    return _pull(source, cache_dir, mirrors)[0]
 
 
 def _pull(source: DatasetSource, cache_dir: Path | None, mirrors: Sequence[str] | None) -> Found:
@@ -183,7 +207,8 @@ def _find(source: DatasetSource, places: Sequence[Path], registry: Mapping[str, 
 
 def _find_file(folder: Path, files: DatasetFiles, file: str) -> Path | None:
     names = (file, f"{file}.gz") if files.format is FileFormat.IDX else (file,)
-    is_there = Path.exists if files.format is FileFormat.RECORDINGS else Path.is_file
+    folders = {FileFormat.RECORDINGS, FileFormat.EVENT_FOLDERS}
+    is_there = Path.exists if files.format in folders else Path.is_file
     return next((path for name in names if is_there(path := folder / name)), None)
 
 
@@ -298,6 +323,12 @@ def _read_class_folders(source: DatasetSource, files: Mapping[Path, str]) -> tup
     if found.classes != source.classes or found.is_drawn:
         raise IntegrityError(f"{path}: expected folders train and test of the classes {', '.join(source.classes)}")
     return found.train, found.test
+
+
+def _bins(source: DatasetSource, events: EventBins | None) -> EventBins:
+    """Return how recordings become frames; a flat input takes the frames of the dataset's camera."""
+    bins = events or EventBins()
+    return bins if len(bins.shape) == 3 else replace(bins, shape=source.image_shape)
 
 
 def _splits(

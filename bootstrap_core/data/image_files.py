@@ -1,11 +1,11 @@
-"""Datasets of users' own images: an `.npz` of arrays, or a folder or `.tar` of class folders."""
+"""Datasets of users' own images, sounds or events: an `.npz` of arrays, or a folder or `.tar` of class folders."""
 
 import io
 import math
 import reprlib
 import warnings
 import zipfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +16,8 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.class_folders import ClassFolders, ImageFile, class_folders, each_file
+from bootstrap_core.data.class_folders import ClassFolders, Content, ImageFile, class_folders, each_file
+from bootstrap_core.data.events.binning import EventBins, recorded_files
 from bootstrap_core.data.sound_files import sound_picture
 from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
@@ -48,6 +49,8 @@ __all__ = [
 
 Size = tuple[int, int, int]
 """Size of an image, `(C, H, W)`."""
+Form = Size | LogMelSpec | EventBins
+"""Form that files get: the size of images, or how sounds become pictures or recordings frames."""
 CHANNELS = 1, 3
 """Numbers of channels of an image: grey, or RGB."""
 UNLABELLED = "unlabelled"
@@ -65,9 +68,14 @@ FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM")
 
 
 def load_images(
-    path: str | Path, *, shape: Shape | None = None, seed: int = 0, log_mel: LogMelSpec | None = None
+    path: str | Path,
+    *,
+    shape: Shape | None = None,
+    seed: int = 0,
+    log_mel: LogMelSpec | None = None,
+    events: EventBins | None = None,
 ) -> Dataset:
-    """Read a user's images, or recordings.
+    """Read a user's images, sounds, or recordings of an event camera.
 
     An `.npz` has `x` `[N, C, H, W]`, `[N, H, W, C]`, `[N, H, W]` or `[N, features]`, uint8 or floats in 0..1, and `y`
     if there are labels; or `x_train`, `y_train`, `x_test`, `y_test`. The names `images` and `labels` mean the same, and
@@ -77,7 +85,8 @@ def load_images(
     A folder, or a `.tar` of it, has a folder of image files for each class, sorted by name; or `train` and `test` with
     such folders in them. A `.tar` is not unpacked. If their pixels take more than `STORED_FROM` bytes, images are
     decoded when they are used. Instead of images the folders may have WAV files, which become pictures as `log_mel`
-    says.
+    says; or recordings of events (`.bin`, `.bs1`, `.bs2`, `.npz`, `.npy`), which become frames uint8 `[N, T, C, H, W]`
+    as `events` says. `train` and `test` may then begin with a capital letter.
 
     Without a test set, a fifth of the images is for testing, drawn by `seed`.
 
@@ -87,16 +96,21 @@ def load_images(
             converted to grey or RGB and resized to it. By default, or if the shape is flat and the first image has as
             many values, all image files get the size of the first.
         seed: seed for drawing the test images.
-        log_mel: how recordings become pictures, by default as `LogMelSpec()`; if it is given, images are refused.
+        log_mel: how sounds become pictures, by default as `LogMelSpec()`; if it is given, other files are refused.
+        events: how recordings of events become frames, by default as `EventBins()`; if it is given, other files are
+            refused.
 
     Raises:
-        DataError: the files cannot be read, or are not such an `.npz`, folder or `.tar`; or the network takes
-            recordings and they are images, or the other way round.
+        DataError: the files cannot be read, are not such an `.npz`, folder or `.tar`, or are not what the network
+            takes.
         IntegrityError: the `.tar` is damaged.
     """
     path = check_path(path, "load_images takes the path of an .npz file, a folder or a .tar", error=DataError)
     is_folders = path.is_dir() or check_data_file(path)
-    return _from_folders(path, shape, seed, log_mel) if is_folders else _from_npz(path, shape, seed)
+    if not is_folders:
+        return _from_npz(path, shape, seed)
+    first, *others = class_folders(path)
+    return _from_folders(path, first, others, _form_of(path, first, shape, log_mel, events), seed)
 
 
 def image_shape(shape: Shape) -> Size | None:
@@ -349,19 +363,29 @@ def _drawn(split: Split, seed: int) -> tuple[Split, Split]:
     return split.take(order[n_test:]), split.take(order[:n_test])
 
 
-def _from_folders(path: Path, shape: Shape | None, seed: int, log_mel: LogMelSpec | None) -> Dataset:
-    """Read class folders; `log_mel` is for recordings."""
-    first, *others = class_folders(path)
-    form: Size | LogMelSpec
-    if first.are_sounds:
-        form = log_mel or LogMelSpec()
-        if shape is not None and not fit_input(form.picture, shape):
-            made = f"recordings, which become pictures {list(form.picture)}"
-            raise DataError(f"{path} has {made}; the network takes images {list(shape)}")
-    elif log_mel is None:
-        form = _size_for(shape, first.files[0])
-    else:
-        raise DataError(f"{path} has images; the network takes recordings, as WAV files (input.log_mel)")
+def _form_of(
+    path: Path, folders: ClassFolders, shape: Shape | None, log_mel: LogMelSpec | None, events: EventBins | None
+) -> Form:
+    """Return the form that the files of class folders get. Raises `DataError` if the network does not take them."""
+    found, taken = folders.content, Content.SOUNDS if log_mel else Content.EVENTS if events else Content.IMAGES
+    fits = found is taken or (taken is Content.IMAGES and (shape is None or found is Content.SOUNDS))
+    if not fits:  # sounds may train a network that takes images of their size
+        raise DataError(f"{path} has {found}; the network takes {taken}")
+    match found:
+        case Content.SOUNDS:
+            form = log_mel or LogMelSpec()
+            if shape is not None and not fit_input(form.picture, shape):
+                made = f"{found}, which become pictures {list(form.picture)}"
+                raise DataError(f"{path} has {made}; the network takes images {list(shape)}")
+            return form
+        case Content.EVENTS:
+            return events or EventBins()
+        case _:
+            return _size_for(shape, folders.files[0])
+
+
+def _from_folders(path: Path, first: ClassFolders, others: Sequence[ClassFolders], form: Form, seed: int) -> Dataset:
+    """Read class folders of images of a size, of sounds, or of events."""
     names = tuple(first.classes)
     if len(names) == 1:
         raise DataError(f"{path} has one class, {names[0]}: at least two are needed")
@@ -392,12 +416,14 @@ def upright_size(image: "Image") -> tuple[int, int]:
     return (image.width, image.height) if sideways else (image.height, image.width)
 
 
-def _read_classes(folders: ClassFolders, form: Size | LogMelSpec, names: Iterable[str]) -> Split:
-    """Read class folders as images of a size, or as recordings; a label is the index of the class in `names`."""
+def _read_classes(folders: ClassFolders, form: Form, names: Iterable[str]) -> Split:
+    """Read class folders; a label is the index of the class in `names`."""
     numbers = {name: number for number, name in enumerate(names)}
     labels = torch.tensor([numbers[name] for name, members in folders.classes.items() for _ in members])
     if isinstance(form, LogMelSpec):
         return Split(torch.stack([sound_picture(file, form) for file in each_file(folders.files)]), labels)
+    if isinstance(form, EventBins):
+        return Split(StoredImages.of(recorded_files(folders.place, folders.files, form), torch.from_numpy), labels)
     files = _ImageFiles(folders.place, folders.files, form)
     if math.prod(files.shape) < STORED_FROM:
         return Split(torch.from_numpy(files.read(torch.arange(len(labels)))), labels)

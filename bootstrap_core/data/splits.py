@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
+from bootstrap_core.data.events.binning import BinnedRecordings
 from bootstrap_core.data.stored_images import StoredImages
 from bootstrap_core.pictures import figure, image_uri
 from specs.arguments import check_type
@@ -15,7 +16,7 @@ from specs.errors import DataError
 from specs.outline import few_lines
 from specs.words import counted
 
-__all__ = ["Dataset", "Split", "check_split", "hint_from_one", "train_validation_split"]
+__all__ = ["Dataset", "Split", "check_split", "hint_from_one", "time_first", "train_validation_split"]
 
 SHOWN_IMAGES, SHOWN_WIDTH = 20, 56
 """Number of images that a notebook shows of a split, and their width there in pixels."""
@@ -23,9 +24,10 @@ SHOWN_IMAGES, SHOWN_WIDTH = 20, 56
 
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Images uint8 [N, C, H, W], 0 black to 255 white, and their class numbers, int64 [N].
+    """Images uint8 [N, C, H, W], 0 black to 255 white, or events uint8 [N, T, C, H, W], and class numbers, int64 [N].
 
-    Images larger than memory stay in their file; `images[...]` returns a tensor in both cases.
+    Images larger than memory stay in their file; `images[...]` returns a tensor in both cases. Recordings of event
+    cameras have the number of events in each time step, and are read when they are first used.
 
     Raises `DataError` for other shapes or dtypes, or for NumPy arrays.
     """
@@ -38,17 +40,30 @@ class Split:
             wanted, advice = f"{name} must be a tensor", "convert with torch.as_tensor"
             check_type(value, (Tensor, StoredImages), wanted, advice=advice, error=DataError)
         found = f"{self.images.dtype} {list(self.images.shape)}"
-        if self.images.dtype != torch.uint8 or self.images.ndim != 4 or len(self.images) != len(self.labels):
-            raise DataError(f"images must be uint8 [{len(self.labels)}, C, H, W], not {found}")
+        if self.images.dtype != torch.uint8 or self.images.ndim not in {4, 5} or len(self.images) != len(self.labels):
+            n = len(self.labels)
+            raise DataError(f"images must be uint8 [{n}, C, H, W], or events uint8 [{n}, T, C, H, W], not {found}")
         if self.labels.dtype != torch.int64 or self.labels.ndim != 1:
             raise DataError(f"labels must be int64 [N], not {self.labels.dtype} {list(self.labels.shape)}")
 
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def has_events(self) -> bool:
+        """True if the inputs differ from step to step: `images` is `[N, T, C, H, W]`."""
+        return self.images.ndim == 5
+
+    @property
+    def left_out(self) -> str | None:
+        """Note for people on events after the last time step; None if there are none. Reads all recordings."""
+        array = self.images.array if isinstance(self.images, StoredImages) else None
+        return array.left_out if isinstance(array, BinnedRecordings) else None
+
     def __repr__(self) -> str:
         of = f", labels {int(self.labels.min())} to {int(self.labels.max())}" if len(self) else ""
-        return f"Split of {len(self):,} images, uint8 {list(self.images.shape[1:])}{of}"
+        what = "recordings" if self.has_events else "images"
+        return f"Split of {len(self):,} {what}, uint8 {list(self.images.shape[1:])}{of}"
 
     def _repr_html_(self) -> str:
         """Return pictures of the first images with their class numbers, for a notebook."""
@@ -74,7 +89,11 @@ class Split:
     def pixels(self, indices: Tensor) -> Tensor:
         """Return images uint8 `[n, C, H, W]` for indices int64 `[n]`; faster than `images[indices]`."""
         images = self.images
-        return images[indices] if isinstance(images, StoredImages) else images.index_select(0, indices)
+        return images.index_select(0, indices) if isinstance(images, Tensor) else images[indices]
+
+    def inputs(self, index: slice | Tensor) -> Tensor:
+        """Return inputs as networks take them: images `[n, C, H, W]`, or events time first, `[T, n, C, H, W]`."""
+        return time_first(self.images[index])
 
     def take(self, indices: Tensor | list[int] | slice) -> "Split":
         """Return the images and labels at `indices`, in this order.
@@ -89,6 +108,11 @@ class Split:
         return Split(
             images.take(indices) if isinstance(images, StoredImages) else images[indices], self.labels[indices]
         )
+
+
+def time_first(images: Tensor) -> Tensor:
+    """Return stored events `[n, T, C, H, W]` as networks take them, `[T, n, C, H, W]`; images are unchanged."""
+    return images.transpose(0, 1) if images.dim() == 5 else images
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,4 +1,4 @@
-"""Images that stay in their files, for datasets larger than memory: rows are read when they are used."""
+"""Images and recordings that stay in their files, for datasets larger than memory: rows are read when they are used."""
 
 import io
 import math
@@ -125,11 +125,13 @@ def stored_array(path: Path, archive: zipfile.ZipFile, entry: zipfile.ZipInfo) -
 class StoredImages:
     """Images uint8 `[N, C, H, W]` that stay in their files; an index `images[...]` reads those that it selects.
 
+    Recordings of event cameras are `[N, T, C, H, W]`.
+
     Args:
         array: array in the files.
         convert: function that converts rows of the array to images, uint8 `[n, C, H, W]`.
         rows: rows of the array that are the images, in this order.
-        image_shape: shape of an image, `(C, H, W)`.
+        image_shape: shape of an image, `(C, H, W)`, or of a recording, `(T, C, H, W)`.
     """
 
     array: Rows
@@ -158,7 +160,7 @@ class StoredImages:
 
     @property
     def shape(self) -> torch.Size:
-        """Shape `[N, C, H, W]`."""
+        """Shape `[N, C, H, W]`, or `[N, T, C, H, W]`."""
         return torch.Size([len(self), *self.image_shape])
 
     @property
@@ -168,5 +170,5 @@ class StoredImages:
 
     @property
     def ndim(self) -> int:
-        """Number of axes, 4."""
+        """Number of axes, 4, or 5 for recordings."""
         return len(self.shape)

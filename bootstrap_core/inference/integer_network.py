@@ -13,8 +13,9 @@ from bootstrap_core.inference.overflow import explain_overflow
 from bootstrap_core.network.base_block import Signals
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import sources_of, walk
+from bootstrap_core.network.inputs import as_input, count_steps
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import Network, Tally, Trace, as_input, as_logits, check_network, count_steps
+from bootstrap_core.network.network import Network, Tally, Trace, as_logits, check_network
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from specs.errors import SnnZooError
@@ -75,7 +76,10 @@ class IntegerNetwork:
         return _rebuild, (self.spec, self._network.state_dict())
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
-        """Return logits `[N, classes]`, float32, for images `[N, ...]` in 0..1. Raises as `run` does."""
+        """Return logits `[N, classes]`, float32, for images `[N, ...]` in 0..1 or events `[T, N, ...]`.
+
+        Raises as `run` does.
+        """
         last: Signals = images
         for read, output in self._outputs(images, time_steps):
             read.clear()  # frees outputs that no later block reads
@@ -120,7 +124,7 @@ class IntegerNetwork:
         also_after: Sequence[int] = (),
     ) -> tuple[Tensor, Tally]:
         """Run like `__call__` and count spikes; see `Network.tally`."""
-        outputs, steps = self._outputs(images, time_steps, mode), count_steps(self.spec, time_steps)
+        outputs, steps = self._outputs(images, time_steps, mode), count_steps(self.spec, time_steps, images)
         with torch.no_grad():
             return self._network.tally_of(outputs, steps, also_after)
 
@@ -131,7 +135,8 @@ class IntegerNetwork:
         """Yield the inputs and the output of each block, after a check of its states."""
         if mode not in (None, Mode.SNN):
             raise SnnZooError(f"the integer engine runs only Mode.SNN, not {mode}")
-        steps, read = count_steps(self.spec, time_steps), list[Signals]()
+        inputs, read = as_input(images.cpu() if isinstance(images, Tensor) else images, self.spec), list[Signals]()
+        steps = count_steps(self.spec, time_steps, inputs)
 
         def run(i: int, arriving: list[Signals]) -> Signals:
             read[:] = arriving
@@ -140,7 +145,7 @@ class IntegerNetwork:
                 explain_overflow(self._network, i, arriving, steps)
             return output
 
-        given: Signals = as_input(images.cpu() if isinstance(images, Tensor) else images, self.spec)
+        given: Signals = inputs
         for output in walk(sources_of(self.spec), given, run):
             yield list(read), output
 

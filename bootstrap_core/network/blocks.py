@@ -19,6 +19,7 @@ from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, PoolSynapse, Synapse
 from bootstrap_core.ops.input_neurons import InputCurrent, input_current, input_rates, input_spikes
+from bootstrap_core.ops.library import runs_native
 from bootstrap_core.ops.neurons import NeuronConstants, fire
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
@@ -29,6 +30,7 @@ __all__ = [
     "BUILDERS",
     "AffineBlock",
     "Block",
+    "EventInputBlock",
     "FlattenBlock",
     "GradedInputBlock",
     "InputBlock",
@@ -123,6 +125,24 @@ class GradedInputBlock(Block):
         pixels = straight_through(levels, torch.round(levels))
         # float64: a sum of many large pixels times weights must stay an exact integer.
         return Spikes.of(pixels.expand(time_steps, *pixels.shape)) if mode.spiking else pixels.float()
+
+
+class EventInputBlock(Block):
+    """Input of events: spikes, or small integers, that differ from step to step; as ANN, their mean over time."""
+
+    def __init__(self, spec: InputSpec) -> None:
+        super().__init__()
+        self.spec = spec
+
+    def forward(self, x: Tensor, mode: Mode, time_steps: int) -> Signals:
+        """See `Block`; `x` is `[T, N, ...]`, of which the first `time_steps` are taken."""
+        x = x[:time_steps]
+        if not mode.spiking:
+            return x.float().mean(0)
+        if self.spec.is_graded:
+            return Spikes.of(x.double())  # float64: see `GradedInputBlock`
+        spikes = Spikes.of(x.float())
+        return spikes.packed() if runs_native(x) else spikes
 
 
 class FlattenBlock(Block):
@@ -267,6 +287,8 @@ class AffineBlock(SynapticBlock):
 def _build_input(layer: InputSpec, place: Place) -> Block:
     if layer.encoding is Encoding.GRADED:
         return GradedInputBlock(layer)
+    if layer.is_events:
+        return EventInputBlock(layer)
     return InputBlock(layer, place.neuron(), delay_shift=place.delay_shift)
 
 

@@ -1,22 +1,19 @@
 """A network of bootstrap blocks."""
 
-import math
-import warnings
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from numbers import Integral
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from bootstrap_core.functional.convolution import bordered
 from bootstrap_core.functional.dropout import same_masks_again
 from bootstrap_core.functional.quantize import straight_through
 from bootstrap_core.network.base_block import Block, Signals
 from bootstrap_core.network.graph import sources_of, walk
+from bootstrap_core.network.inputs import as_input, check_earlier, count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.sampler import RateSampler
 from bootstrap_core.ops.spike_counts import count
@@ -24,17 +21,14 @@ from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.pictures import figure, raster_uri
 from bootstrap_core.training.schedule import LayerModes
 from specs.arguments import check_type
-from specs.errors import DataError, SnnZooError
+from specs.errors import SnnZooError
 from specs.network import NetworkSpec
 from specs.outline import MOST_LINES, few_lines, outline
-from specs.shapes import fit_input
 
-__all__ = ["Network", "Tally", "Trace", "as_input", "as_logits", "check_earlier", "check_network", "count_steps"]
+__all__ = ["Network", "Tally", "Trace", "as_logits", "check_network"]
 
 SHOWN_NEURONS, SHOWN_WIDTH, LEAST_HEIGHT = 256, 128, 40
 """Number of neurons of a block in a notebook's picture; its width there in pixels, and its least height."""
-UNSCALED = 16.0
-"""Pixel value above which images are taken as not divided by 255; normalised images of lava-dl stay below it."""
 
 
 @dataclass(frozen=True)
@@ -100,7 +94,8 @@ class Tally:
 class Network(nn.Module):
     """Bootstrap blocks in a row, with skips. Made by `build_network` from `spec`.
 
-    Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255); it returns logits `[N, classes]`.
+    Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255), or if the spec says `input.encoding: events`, with
+    events `[T, N, C, H, W]`; it returns logits `[N, classes]`.
     """
 
     def __init__(self, spec: NetworkSpec, blocks: list[Block]) -> None:
@@ -118,9 +113,9 @@ class Network(nn.Module):
         """Return logits `[N, classes]`: the mean output of the readout over time, for a spiking readout its rates.
 
         Args:
-            images: `[N, ...]` of the spec's input size, in 0..1.
+            images: `[N, ...]` of the spec's input size, in 0..1; for a network of events `[T, N, ...]`, integers.
             mode: one mode, or one for each block; by default SNN in eval, ANN in training.
-            time_steps: T, by default the spec's.
+            time_steps: T, by default the spec's; of events, the number of first steps to run, by default all.
         """
         last: Signals = images
         for read, output in self.outputs(images, mode, time_steps=time_steps):
@@ -135,7 +130,8 @@ class Network(nn.Module):
 
         Arguments are those of `forward`.
         """
-        modes, steps = self._layer_modes(mode), count_steps(self.spec, time_steps)
+        modes, given = self._layer_modes(mode), as_input(images, self.spec)
+        steps = count_steps(self.spec, time_steps, given)
         read: list[Signals] = []
         uncast = self._uncast(modes)
 
@@ -145,8 +141,8 @@ class Network(nn.Module):
             with uncast:
                 return self.block(i)(x, modes[i], steps, *skipped)
 
-        given: Signals = as_input(images, self.spec)
-        for output in walk(self._sources, given, run):
+        first: Signals = given
+        for output in walk(self._sources, first, run):
             yield list(read), output
 
     def tandem(self, images: Tensor) -> Tensor:
@@ -155,7 +151,8 @@ class Network(nn.Module):
         Each block runs on spikes, without a gradient, and then as ANN on the rates of these spikes, with the same
         dropout mask; norms learn from both. `images` as in `forward`. Source: see `specs.training.SnnGradient`.
         """
-        steps, device = self.spec.time_steps, self.device.type
+        images, device = as_input(images, self.spec), self.device.type
+        steps = count_steps(self.spec, None, images)
 
         def run(i: int, arriving: list[tuple[Signals, Tensor]]) -> tuple[Signals, Tensor]:
             block, ((spikes, rates), *skipped) = self.block(i), arriving
@@ -167,7 +164,6 @@ class Network(nn.Module):
             assert isinstance(of_spikes, Tensor)
             return spikes, straight_through(ann, of_spikes.to(ann.dtype))
 
-        images = as_input(images, self.spec)
         given: tuple[Signals, Tensor] = images, images
         _, rates = deque(walk(self._sources, given, run), maxlen=1).pop()
         return rates.flatten(1)
@@ -203,7 +199,7 @@ class Network(nn.Module):
         `also_after` are numbers of steps up to T, whose logits are `earlier`.
         """
         outputs = self.outputs(images, mode, time_steps=time_steps)
-        return self.tally_of(outputs, count_steps(self.spec, time_steps), also_after)
+        return self.tally_of(outputs, count_steps(self.spec, time_steps, images), also_after)
 
     def tally_of(
         self, outputs: Iterable[tuple[list[Signals], Signals]], steps: int, also_after: Sequence[int]
@@ -306,46 +302,3 @@ def check_network(value: object, function: str, error: type[SnnZooError] = SnnZo
     """Raise `error` unless the argument of a function is a `Network`."""
     advice = "build_network makes one from a spec, zoo.create_model from the name of a model, .build() from a Model"
     check_type(value, Network, f"{function} takes a Network", advice=advice, error=error)
-
-
-def count_steps(spec: NetworkSpec, time_steps: int | None) -> int:
-    """Return T of a run: `time_steps`, or the spec's. Raises `SnnZooError` unless it is an integer of at least 1."""
-    steps = spec.time_steps if time_steps is None else time_steps
-    if not (isinstance(steps, Integral) and steps >= 1):
-        raise SnnZooError(f"time_steps must be a whole number, at least 1, not {steps!r}")
-    return int(steps)
-
-
-def check_earlier(steps: int, also_after: Sequence[int]) -> list[int]:
-    """Return `also_after` as a list; raises `SnnZooError` unless all lie in 1 to `steps`."""
-    for t in also_after:
-        if not (isinstance(t, Integral) and 1 <= t <= steps):
-            raise SnnZooError(f"also_after takes whole numbers from 1 to {steps}, the steps of this run, not {t!r}")
-    return [int(t) for t in also_after]
-
-
-def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
-    """Return images `[N, ...]` in the input's shape, uint8 scaled to 0..1, with the input's padding around them.
-
-    Raises `DataError` if they do not fit; warns of floats that seem not to be divided by 255.
-    """
-    shape = spec.input.shape
-    wanted = f"{spec.name} takes images as a tensor [N, {', '.join(map(str, shape))}], floats in 0..1 or uint8"
-    check_type(images, Tensor, wanted, error=DataError)
-    if not images.is_floating_point() and images.dtype != torch.uint8:
-        raise DataError(f"{wanted}, not {images.dtype}")
-    if images.dim() == 0 or (len(images) and not fit_input(tuple(images.shape[1:]), shape)):
-        single = images.numel() == torch.Size(shape).numel()
-        hint = "; one image is a batch of one: images[None]" if single else ""
-        raise DataError(f"images of {list(images.shape)} do not fit: {wanted}{hint}")
-    x = images.reshape(len(images), *shape)
-    if x.dtype == torch.uint8:
-        return bordered(x.float() / 255, spec.input.padding, spec.input.border)
-    if not torch.compiler.is_compiling() and x.numel():
-        highest = float(x.detach().max())
-        if math.isnan(highest):
-            raise DataError(f"images have pixels that are NaN: {wanted}")
-        if highest > UNSCALED:
-            warnings.warn(f"images have values up to {highest:g}: {wanted}; only uint8 is divided by 255", stacklevel=2)
-    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    return bordered(x, spec.input.padding, spec.input.border)

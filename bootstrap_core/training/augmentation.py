@@ -1,4 +1,6 @@
-"""Random augmentation of images: affine transforms, shifts, mirroring, bending and erasing, drawn for each image.
+"""Random augmentation, drawn for each image: affine transforms, shifts, mirroring, bending and erasing.
+
+Recordings of events, `[N, T, C, H, W]`, are shifted and mirrored too; events are left out and moved in time.
 
 The conventions are those of `torchvision.transforms.RandomAffine`: about the image centre, a point at offset p moves to
 
@@ -11,6 +13,7 @@ If several processes share a batch (`share`), each draws random numbers for all 
 the images are the same as with a single process.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -32,19 +35,25 @@ __all__ = [
     "erase",
     "flip",
     "inverse_affine",
+    "scatter_events",
     "shift",
     "warp_affine",
 ]
 
+EVENT_AXES = 5
+"""Number of axes of recordings, `[N, T, C, H, W]`."""
 ELASTIC_POINTS = 5
 """Number of points along each axis at which `bend` draws a displacement; between them it is interpolated."""
 
 
 class Augmentation(Protocol):
-    """Function that changes images at random."""
+    """Function that changes images, or recordings of events, at random."""
 
     def __call__(self, images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
-        """Return changed images for float images `[N, C, H, W]`: the rows `share` of a batch, by default all."""
+        """Return changed images for float images `[N, C, H, W]`: the rows `share` of a batch, by default all.
+
+        Recordings are `[N, T, C, H, W]`, uint8 or floats, and keep their type.
+        """
         ...
 
 
@@ -60,6 +69,8 @@ def are_pictures(shape: Sequence[int]) -> bool:
 def augmentation(spec: AugmentSpec) -> Augmentation:
     """Return a function that applies all augmentations of `spec` in turn; features stay as they are (`are_pictures`).
 
+    Recordings get those that apply to events.
+
     >>> augment = augmentation(AugmentSpec(flip=True, elastic=0.05, erase=0.25))
     >>> augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0)).shape
     torch.Size([8, 1, 28, 28])
@@ -67,6 +78,8 @@ def augmentation(spec: AugmentSpec) -> Augmentation:
     affine = RandomAffine(spec.degrees, spec.translate, spec.scale, spec.shear)
 
     def augment(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
+        if images.dim() == EVENT_AXES:
+            return _augment_events(images, spec, generator, share)
         images = affine(images, generator, share)
         if not are_pictures(images.shape):
             return images
@@ -81,6 +94,16 @@ def augmentation(spec: AugmentSpec) -> Augmentation:
         return images
 
     return augment
+
+
+def _augment_events(frames: Tensor, spec: AugmentSpec, generator: torch.Generator, share: Share | None) -> Tensor:
+    still = frames.flatten(1, 2)  # [N, T, C, H, W] -> [N, T * C, H, W]
+    if are_pictures(frames.shape) and spec.shift:
+        still = shift(still, spec.shift, generator, share)
+    if are_pictures(frames.shape) and spec.flip:
+        still = flip(still, generator, share)
+    frames = still.view_as(frames)
+    return scatter_events(frames, spec.drop, spec.jitter, generator, share) if spec.drop or spec.jitter else frames
 
 
 @dataclass(frozen=True)
@@ -177,7 +200,7 @@ def warp_affine(images: Tensor, inverse: Tensor) -> Tensor:
 
 
 def shift(images: Tensor, most: int, generator: torch.Generator, share: Share | None = None) -> Tensor:
-    """Shift each float image [N, C, H, W] by up to `most` whole pixels along each axis; zero outside."""
+    """Shift each image [N, C, H, W] by up to `most` whole pixels along each axis; zero outside."""
     share = share or _whole(images)
     height, width = images.shape[-2:]
     drawn = torch.randint(2 * most + 1, (2, share.n_rows), generator=generator, device=generator.device)
@@ -187,10 +210,44 @@ def shift(images: Tensor, most: int, generator: torch.Generator, share: Share | 
 
 
 def flip(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
-    """Mirror each float image [N, C, H, W] left to right with probability 1/2."""
+    """Mirror each image [N, C, H, W] left to right with probability 1/2."""
     share = share or _whole(images)
     drawn = torch.rand(share.n_rows, generator=generator, device=generator.device)[share.rows]
     return torch.where(drawn.to(images.device)[:, None, None, None] < 0.5, images.flip(-1), images)
+
+
+def scatter_events(
+    frames: Tensor, most_dropped: float, jitter: int, generator: torch.Generator, share: Share | None = None
+) -> Tensor:
+    """Leave out events of recordings, and move the others in time; each event is drawn for itself.
+
+    Counts stay at most as large as the largest of `frames`.
+
+    Args:
+        frames: numbers of events `[N, T, C, H, W]`, of any type.
+        most_dropped: largest part of the events that is left out; the part is uniform between 0 and this.
+        jitter: maximum shift in time steps, either way; events that leave the recording are lost.
+        generator: source of all randomness.
+        share: rows of a batch that the recordings are; by default all.
+    """
+    share = share or _whole(frames)
+    dropped = most_dropped * torch.rand(share.n_rows, generator=generator, device=generator.device)[share.rows]
+    seeds = torch.randint(1 << 62, (share.n_rows,), generator=generator, device=generator.device)[share.rows]
+    n_steps, size = frames.shape[1], math.prod(frames.shape[2:])
+    places = frames.flatten().nonzero().flatten()
+    events = places.repeat_interleave(frames.flatten()[places].long())
+    row, place = events // (n_steps * size), events % size
+    # each recording has a generator of its own, so that it does not matter which process has the others
+    uniform = torch.cat([
+        torch.rand(2, n, generator=torch.Generator().manual_seed(seed))
+        for n, seed in zip(row.bincount(minlength=len(frames)).tolist(), seeds.tolist(), strict=True)
+    ], dim=1).to(frames.device)  # fmt: skip
+    step = events // size % n_steps + (uniform[0] * (2 * jitter + 1)).long() - jitter
+    kept = (uniform[1] >= dropped.to(frames.device)[row]) & (step >= 0) & (step < n_steps)
+    moved = ((row * n_steps + step) * size + place)[kept]
+    found = torch.zeros(frames.numel(), dtype=torch.int16, device=frames.device)
+    found.index_add_(0, moved, torch.ones_like(moved, dtype=torch.int16))
+    return found.clamp(max=int(frames.max())).to(frames.dtype).view_as(frames)
 
 
 def bend(images: Tensor, amount: float, generator: torch.Generator, share: Share | None = None) -> Tensor:

@@ -17,6 +17,7 @@ from torch import Tensor
 from bootstrap_core.analysis.evaluation import Progress, batches, evaluate, evaluate_exactly, ignore
 from bootstrap_core.analysis.statistics import LearningStats, first_problem
 from bootstrap_core.data.datasets import Split, check_split, train_validation_split
+from bootstrap_core.data.splits import time_first
 from bootstrap_core.functional.dropout import masks_from
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
 from bootstrap_core.network.mode import Mode
@@ -44,7 +45,7 @@ RANK_STRIDE = 1 << 16
 """Distance between the seed counters of two ranks; larger than any number of epochs, so that no seed occurs twice."""
 
 Teacher = Callable[[Tensor], Tensor]
-"""Function that returns logits `[N, classes]` for images `[N, C, H, W]` in 0..1."""
+"""Function that returns logits `[N, classes]` for images `[N, C, H, W]` in 0..1, or for events `[T, N, C, H, W]`."""
 
 
 @dataclass(frozen=True)
@@ -89,7 +90,8 @@ class Trainer:
 
     Args:
         network: network to train, in place.
-        split: training images; validation images are taken from them, balanced by class, as the seed decides.
+        split: training images, or recordings of events; validation images are taken from them, balanced by class, as
+            the seed decides.
         recipe: training recipe; by default the spec's `training`.
         teacher: function whose logits the network learns besides the labels; see `Teacher`.
         group: processes that train together.
@@ -116,6 +118,7 @@ class Trainer:
             check_type(recipe, TrainingSpec, "recipe must be a TrainingSpec", advice="TrainingSpec(**fields) makes one")
         recipe = recipe or network.spec.training or TrainingSpec()
         recipe.check_images(len(split))
+        recipe.check_kind(events=split.has_events)
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
                 f"the recipe's teacher is {recipe.teacher!r}: pass a function that returns its logits as teacher=, or "
@@ -133,7 +136,7 @@ class Trainer:
             network.parameters(), lr=recipe.learning_rate, weight_decay=recipe.weight_decay, fused=True
         )
         if recipe.initialize and not network.fitted:
-            initialize(network, self.training.images[:N_INITIALIZING].to(network.device))
+            initialize(network, self.training.inputs(slice(0, N_INITIALIZING)).to(network.device))
         for module in network.modules():
             if isinstance(module, RateSampler | MeanOnly | WeightScale):
                 module.group = group
@@ -275,21 +278,25 @@ class Trainer:
             targets = torch.lerp(classes[other_labels], classes[labels], kept[:, None])
         if self.augment is not None:
             images = self.augment(images, generator, share)
-        return images, labels, targets
+        return time_first(images), labels, targets
 
     def _examples(self, indices: Tensor) -> tuple[Tensor, Tensor]:
-        """Return images in 0..1 and labels, on the network's device."""
+        """Return images in 0..1, or stored events `[n, T, C, H, W]`, and labels, on the network's device."""
         device = self.network.device
-        return self.training.pixels(indices).to(device).float().div_(255), self.training.labels[indices].to(device)
+        images = self.training.pixels(indices).to(device)
+        if not self.training.has_events:
+            images = images.float().div_(255)
+        return images, self.training.labels[indices].to(device)
 
     @torch.no_grad()
     def _fit_activations(self, network: Network, *, sampling: bool) -> None:
         """Fit all activations that have samples; with `sampling`, first run some training batches in SAMPLE mode."""
         samplers = [module for module in network.modules() if isinstance(module, RateSampler)]
         if sampling:
-            for images, _ in islice(batches(self.training, self.recipe.batch_size), self.recipe.sample_iterations):
-                rows = self.group.share(len(images)).rows
-                network(images[rows].to(network.device), Mode.SAMPLE)
+            for images, labels in islice(batches(self.training, self.recipe.batch_size), self.recipe.sample_iterations):
+                rows = self.group.share(len(labels)).rows
+                some = images[:, rows] if self.training.has_events else images[rows]
+                network(some.to(network.device), Mode.SAMPLE)
         for sampler in samplers:
             sampler.fit()
             sampler.clear()

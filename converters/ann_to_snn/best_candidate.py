@@ -62,7 +62,7 @@ class SpikingForms:
             chosen with the first.
     """
 
-    encodings: Sequence[Encoding] = tuple(Encoding)
+    encodings: Sequence[Encoding] = (Encoding.SPIKE, Encoding.GRADED)
     max_pooling: Sequence[MaxPooling] = (MaxPooling.ANY, MaxPooling.AVERAGE)
     resets: Sequence[Reset] = (Reset.SUBTRACT, Reset.ZERO)
 

@@ -18,8 +18,8 @@ from specs.errors import DataError
 
 if TYPE_CHECKING:
     from bootstrap_core.data.datasets import Dataset
-    from specs.block import LogMelSpec
     from specs.fields import Shape
+    from specs.network import NetworkSpec
 
 __all__ = [
     "THREADS_HELP",
@@ -89,7 +89,7 @@ class DataPlaces:
         name: str,
         shape: "Shape | None" = None,
         classes: Sequence[str] = (),
-        log_mel: "LogMelSpec | None" = None,
+        spec: "NetworkSpec | None" = None,
         *,
         labelled: bool = True,
     ) -> "Dataset":
@@ -99,7 +99,7 @@ class DataPlaces:
             name: name of a dataset, or path of an .npz, or of a folder or .tar with a folder of images for each class.
             shape: input shape of the network; images of a folder are resized to it.
             classes: class names of the network, if known. Labels are numbered as there, or as in `self.classes`.
-            log_mel: how recordings become images; None if the network takes no recordings, or its spec may get this.
+            spec: network for which sounds and recordings of events are read; None if it takes images.
             labelled: False if the images may be without labels.
 
         Raises:
@@ -108,13 +108,17 @@ class DataPlaces:
         """
         from bootstrap_core.data.class_folders import file_progress
         from bootstrap_core.data.datasets import load_dataset
+        from bootstrap_core.data.events.binning import EventBins
         from bootstrap_core.data.image_files import UNLABELLED, load_images
 
+        log_mel = None if spec is None else spec.input.log_mel
+        events = None if spec is None else EventBins.of(spec, shape)
+        progress = ProgressLine("reading", "files")
         if self.classes and classes:
             self.check_classes(len(classes))
         if path := find_user_data(name):
-            with file_progress(ProgressLine("reading", "files")):
-                dataset = load_images(path, shape=shape, log_mel=log_mel)
+            with file_progress(progress):
+                dataset = load_images(path, shape=shape, log_mel=log_mel, events=events)
             if labelled and dataset.classes == (UNLABELLED,):
                 raise DataError(f"{name} has no labels, which training and scoring need: add an array y")
             dataset = replace(dataset, name=name)  # the name by which it is found again
@@ -124,17 +128,29 @@ class DataPlaces:
             seen = set(dataset.test.labels.tolist())
             if untested := [known for label, known in enumerate(dataset.classes) if label not in seen]:
                 say(f"note: {name} has no test images of {_listed(untested)}")
-            return dataset
-        with file_progress(ProgressLine("reading", "files")):
+            return _said_left_out(dataset)
+        with file_progress(progress):
             dataset = load_dataset(
-                name, data_dir=self.data_dir, cache_dir=self.cache_dir, offline=self.offline, log_mel=log_mel
+                name,
+                data_dir=self.data_dir,
+                cache_dir=self.cache_dir,
+                offline=self.offline,
+                log_mel=log_mel,
+                events=events,
             )
-        return _numbered(dataset, self.classes)
+        return _said_left_out(_numbered(dataset, self.classes))
 
     def check_classes(self, n_classes: int) -> None:
         """Raise `DataError` if `--classes` was given, and not with a name for each class of the network."""
         if self.classes and len(self.classes) != n_classes:
             raise DataError(f"--classes: must name the network's {n_classes} classes, got {len(self.classes)} names")
+
+
+def _said_left_out(dataset: "Dataset") -> "Dataset":
+    """Print which events of the test recordings come after the last time step; return the dataset."""
+    if left_out := dataset.test.left_out:
+        say(f"note: {left_out}")
+    return dataset
 
 
 def _numbered(dataset: "Dataset", classes: tuple[str, ...]) -> "Dataset":

@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from specs.block import Encoding
 from specs.network import NetworkSpec
 
 __all__ = ["CAVEAT", "COSTS", "EnergyCost", "EnergyEstimate", "estimate_energy"]
@@ -63,7 +62,7 @@ def estimate_energy(
         effective_macs: those of `macs` in which no factor is 0.
     """
     adds = sum(synops)
-    multiplies = synops[1] if spec.input.encoding is Encoding.GRADED else 0
+    multiplies = synops[1] if spec.input.is_graded else 0
     anns = [(n, how) for n, how in ((macs, ""), (effective_macs, ", zeros skipped")) if n is not None]
     return [
         *(EnergyEstimate(f"ANN, 32-bit floats{how}", ((n, FLOAT_ADD), (n, FLOAT_MULTIPLY))) for n, how in anns),

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bootstrap_core.analysis.evaluation import Evaluation, accuracy_by_steps, batches
 from bootstrap_core.data.datasets import Dataset, Split
+from bootstrap_core.data.splits import time_first
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from specs.block import has_neurons
 from specs.fields import Shape
@@ -98,7 +99,7 @@ class Example:
     """Image with the response of the network.
 
     Attributes:
-        image: uint8 `[C, H, W]`.
+        image: uint8 `[C, H, W]`, or the events of each step `[T, C, H, W]`.
         label: index of the true class.
         over_time: mean output up to each step, `[T, classes]`; the last row is the logits.
         rasters: spikes of each layer of neurons.
@@ -151,10 +152,11 @@ def measure_network(exact: IntegerNetwork, dataset: Dataset, score: Evaluation) 
     scored, watched = spread_out(dataset.test, N_SCORED), spread_out(dataset.test, N_WATCHED)
     logits = torch.cat([exact(images) for images, _ in batches(scored, BATCH)])
     assert score.synops is not None
+    longest = scored.images.shape[1] if scored.has_events else max(TIME_STEPS)
     rows = zip(exact.spec.layers, exact.spec.shapes, score.rates, score.synops, dead_units(exact, watched), strict=True)
     return NetworkFigures(
         classes=class_names(dataset, logits.shape[1]),
-        by_steps=accuracy_by_steps(exact, scored, TIME_STEPS, batch_size=BATCH),
+        by_steps=accuracy_by_steps(exact, scored, [t for t in TIME_STEPS if t <= longest], batch_size=BATCH),
         confusion=count_confusions(scored.labels, logits.argmax(1), logits.shape[1]),
         logits=logits,
         scored=scored,
@@ -231,7 +233,7 @@ def run_examples(exact: IntegerNetwork, split: Split, indices: Sequence[int]) ->
     """Run the network on some images; return its outputs and spikes step by step."""
     chosen = split.take(list(indices))
     images = chosen.images[:]
-    _, trace = exact.run(images)
+    _, trace = exact.run(time_first(images))
     output = trace.spikes[-1]
     assert output is not None
     steps = torch.arange(1, len(output) + 1, dtype=torch.float64)

@@ -14,12 +14,11 @@ from converters.formats.netx.netx_model import layer_of_block
 from converters.formats.netx.netx_report import decay_text, geometry_text, histogram, threshold_text
 from converters.model import Model
 from converters.report.rendering import render
-from specs.block import Encoding, InputSpec, LayerSpec, has_neurons, skips_of
+from specs.block import InputSpec, LayerSpec, has_neurons, skips_of
 from specs.fields import VTH_MANT_MAX, Shape
 from specs.network import NetworkSpec
 from specs.neuron import Reset
 from specs.summary import summarize
-from specs.words import counted
 
 __all__ = [
     "Box",
@@ -156,8 +155,8 @@ def _facts(layer: NetxLayer, *, trained: bool) -> Iterator[str]:
 
 def _spec_facts(spec: NetworkSpec, layer: LayerSpec, skips: list[IntArray]) -> Iterator[str]:
     """Yield the facts that a netx layer has no field for."""
-    if isinstance(layer, InputSpec) and layer.encoding is Encoding.GRADED:
-        yield f"graded, {counted(layer.bits, 'bit')}"
+    if isinstance(layer, InputSpec) and not layer.has_neurons:
+        yield layer.form
         return
     if isinstance(layer, InputSpec) and (layer.mean, layer.std) != (0, 1):
         yield f"x = (pixel - {layer.mean:g}) / {layer.std:g}"

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from importlib import resources
 from typing import Any
 
-from bootstrap_core.analysis.spike_events import film
+from bootstrap_core.analysis.spike_events import film, signed_events
 from bootstrap_core.pictures import film_uri, image_uri, raster_uri
 from converters.report.charts import HEIGHT, LEARNERS, WIDTH, accuracy_chart, learning_charts, output_chart
 from converters.report.network_figures import Example
@@ -56,8 +56,10 @@ def render(template: str, **names: Any) -> str:
         "graph_key": GRAPH_KEY,
         "image_uri": image_uri,
         "raster_uri": raster_uri,
+        "signed_events": signed_events,
         "chart_width": WIDTH,
         "chart_height": HEIGHT,
+        "max_frames": MAX_FRAMES,
         "max_matrix": MAX_MATRIX,
     }
     return environment.get_template(template).render(**names)

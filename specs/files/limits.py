@@ -7,6 +7,7 @@ __all__ = [
     "DATASET_ARCHIVE_BYTES",
     "DATASET_FILE_BYTES",
     "DOCUMENT_VALUES",
+    "EVENT_FILE_BYTES",
     "HDF5_DEPTH",
     "HDF5_HEADER_BYTES",
     "HDF5_NAME_BYTES",
@@ -131,6 +132,8 @@ IMAGE_PIXELS = 1 << 26
 """Largest number of pixels in an image file: 8192 x 8192."""
 SOUND_BYTES = 1 << 24
 """Largest sound file in bytes: three minutes at 44,100 samples per second, mono."""
+EVENT_FILE_BYTES = 1 << 26
+"""Largest recording of events in bytes, and largest array in it; 13 million events of five bytes."""
 IMAGES = 1 << 24
 """Largest number of images in one array; ImageNet has 14 million."""
 IMAGE_CLASSES = 1 << 16

@@ -20,7 +20,8 @@ from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
 from bootstrap_core.fixed_point import MANT
-from bootstrap_core.network.blocks import FlattenBlock, GradedInputBlock
+from bootstrap_core.network.blocks import EventInputBlock, FlattenBlock, GradedInputBlock
+from bootstrap_core.network.inputs import as_input, count_steps
 from converters import write_netx
 from zoo.cli.given_model import usual_data
 from zoo.sources import read_source
@@ -41,23 +42,34 @@ def compare(
 ) -> tuple[int, int]:
     """Return how many spikes and final readout voltages were compared, and how many of them differ.
 
-    The images follow each other with `reset_interval=T`. With `delay_shift`, each runs from rest for T steps, or one
-    more with graded input, and Lava's spikes are those of the next step.
+    `images` are images `[N, ...]`, or events `[T, N, ...]`. They follow each other with `reset_interval=T`. With
+    `delay_shift`, each runs from rest for T steps, or one more if it is injected, and Lava's spikes are those of the
+    next step.
     """
-    n_images, steps, spec = len(images), network.spec.time_steps, network.spec
-    first, pixels = network.blocks[0], images.reshape(n_images, *spec.input.shape)
-    graded = isinstance(first, GradedInputBlock)
+    spec, first = network.spec, network.blocks[0]
+    steps = count_steps(spec, None, images)
+    pixels = as_input(images, spec)
+    style = spec.input.encoding
     with torch.no_grad():
-        entering = first(pixels, Mode.ANN, steps) if graded else first.current(pixels) * MANT
+        if isinstance(first, EventInputBlock):
+            flat = spec.blocks[0].kind == "flatten"  # Lava takes the input of a first flatten flat, in C order
+            entering = pixels.flatten(2) if flat else pixels
+        elif isinstance(first, GradedInputBlock):
+            entering = first(pixels, Mode.ANN, steps)
+        else:
+            entering = first.current(pixels) * MANT
+    given = to_netx(entering.double().round().int().numpy())
+    given = np.moveaxis(given, 0, -1) if spec.input.is_events else given  # time last
+    n_images = len(given)
     _, trace = IntegerNetwork(network).run(images)
-    lag = int(graded and spec.delay_shift)
+    lag = int(style != "spike" and spec.delay_shift)
     with tempfile.TemporaryDirectory() as folder:
         found = run_netx(
             lava_python,
             write(network, Path(folder) / "model.net"),
-            to_netx(entering.round().int().numpy()),
+            given,
             steps + lag,
-            "graded" if graded else "spike",
+            style,
             reset_interval=None if spec.delay_shift else steps,
             message_bits=spec.input.bits,
             timeout_s=timeout_s,
@@ -65,7 +77,7 @@ def compare(
     expected = [
         to_netx(spikes.numpy())
         for spikes, block in zip(trace.spikes[:-1], network.blocks[:-1], strict=True)
-        if not isinstance(block, FlattenBlock | GradedInputBlock)
+        if not isinstance(block, FlattenBlock | GradedInputBlock | EventInputBlock)
     ]
     n, different = 0, 0
     for image in range(n_images):

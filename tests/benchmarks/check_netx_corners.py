@@ -2,9 +2,10 @@
 
     python tests/benchmarks/check_netx_corners.py --lava-python PY [--networks N] [--seed S] [--seconds S]
 
-Groups around 128, layers without a positive weight or of extreme weights, decays for each channel, graded input of few
-and many bits, delay shifts. A network that `write_netx` refuses for its weights is run all the same, to see whether
-Lava fails or differs; it need not, as a layer may be silent. Exits with 1 if a network that is not refused differs.
+Groups around 128, layers without a positive weight or of extreme weights, decays for each channel, graded input and
+events of few and many bits, delay shifts. A network that `write_netx` refuses for its weights is run all the same, to
+see whether Lava fails or differs; it need not, as a layer may be silent. Exits with 1 if a network that is not refused
+differs.
 """
 
 import argparse
@@ -51,6 +52,14 @@ def draw_network(draw: random.Random) -> Network:
     return network
 
 
+def draw_inputs(spec: NetworkSpec, generator: torch.Generator) -> torch.Tensor:
+    """Return random images `[N, ...]`, or events `[T, N, ...]`."""
+    if spec.input.is_events:
+        shape = spec.time_steps, N_IMAGES, *spec.input.shape
+        return torch.randint(1 + spec.input.largest, shape, generator=generator)
+    return torch.rand(N_IMAGES, *spec.input.shape, generator=generator)
+
+
 def _draw_document(draw: random.Random) -> dict[str, Any]:
     neuron = {
         "threshold": draw.choice((1 / 64, 0.5, 2.0)),
@@ -59,6 +68,7 @@ def _draw_document(draw: random.Random) -> dict[str, Any]:
         "learn_decays": draw.choice(("none", "per_channel")),
     }
     bits = draw.choice((None, None, 1, 4, 8, 10))
+    encoding = draw.choice(("graded", "events"))
     shifted = draw.random() < 0.25
     bias = not (shifted and bits)  # such a network runs with the same spikes only without biases
     channels = draw.choice(CHANNELS)
@@ -84,7 +94,7 @@ def _draw_document(draw: random.Random) -> dict[str, Any]:
         "time_steps": draw.choice((1, 4, 9)),
         "delay_shift": shifted,
         "neuron": neuron,
-        "input": entering | ({"encoding": "graded", "bits": bits} if bits else {"bias": draw.choice((0.0, 0.5))}),
+        "input": entering | ({"encoding": encoding, "bits": bits} if bits else {"bias": draw.choice((0.0, 0.5))}),
         "blocks": blocks,
     }
 
@@ -98,9 +108,8 @@ def describe(network: Network) -> str:
     """Return a line on a network: its input, and the kinds and groups of its blocks."""
     spec = network.spec
     blocks = ", ".join(b.kind + (f" g{b.groups}" if b.kind == "conv" else "") for b in spec.blocks)
-    entering = f"{spec.input.bits} bits" if spec.input.levels > 1 or spec.input.encoding == "graded" else "spikes"
     shifted = ", delay shift" * spec.delay_shift
-    return f"{'x'.join(map(str, spec.input.shape))} {entering}, {blocks}, T = {spec.time_steps}{shifted}"
+    return f"{'x'.join(map(str, spec.input.shape))} {spec.input.form}, {blocks}, T = {spec.time_steps}{shifted}"
 
 
 def main() -> int:
@@ -117,7 +126,7 @@ def main() -> int:
     n_networks = n_refused = n_needed = n_failed = n_places = 0
     while n_networks < options.networks:
         network = draw_network(draw)
-        pixels = torch.rand(N_IMAGES, *network.spec.input.shape, generator=images)
+        pixels = draw_inputs(network.spec, images)
         try:
             IntegerNetwork(network)(pixels)
         except StateOverflowError:  # refused by our engine too

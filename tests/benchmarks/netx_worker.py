@@ -2,18 +2,19 @@
 
 `check_netx.py` starts it under a Python that has lava-nc and lava-dl.
 
-    python netx_worker.py FILE.net IMAGES.npy OUT.npz --steps S [--style spike|graded] [--reset-interval T]
+    python netx_worker.py FILE.net IMAGES.npy OUT.npz --steps S [--style spike|graded|events] [--reset-interval T]
 
 IMAGES is an integer array `[n, ...]`, each image in netx's axis order (`[C]`, or `[W, H, C]`):
 
 - `spike`: the file begins with an input layer that has neurons; the integers are their bias mantissas.
 - `graded`: the file begins with dense or conv; the integers are injected at every step, unsigned, of `--message-bits`.
+- `events`: the same, but each image has the integers of all S steps, time last.
 
 OUT contains for image n: `n/spikes/k`, the spikes of layer k, int8, time last; `n/readout_voltage`, the last layer's
 voltage after the last step; `n/voltage`, the same after every step.
 
 - Without `--reset-interval` each image runs from rest for S steps in a separate simulation. The arrays have all S
-  steps, so layer k lags by k steps (`graded`: k + 1, since the way from the source is a synapse too).
+  steps, so layer k lags by k steps (injected: k + 1, since the way from the source is a synapse too).
 - With it the images follow each other in one simulation, S must equal the interval, and netx clears each layer at the
   start of its window. The arrays have each layer's own window of S steps, without lag.
 """
@@ -30,7 +31,7 @@ def load_network(path, style, message_bits, reset_interval):
     """Load the netx process and check that its first layer suits `style`."""
     from lava.lib.dl.netx import hdf5
 
-    graded = style == "graded"
+    graded = style != "spike"
     network = hdf5.Network(
         net_config=path,
         input_message_bits=message_bits if graded else 0,
@@ -65,7 +66,10 @@ def simulate(network, images, style, steps_each, n_steps):
     monitor.probe(readout.v, n_steps)
     bias = network.in_layer.neuron.bias_mant if style == "spike" else None
     if bias is None:
-        repeated = np.repeat(images, steps_each, axis=0)  # [n * steps_each, ...]
+        if style == "events":
+            repeated = np.concatenate([np.moveaxis(image, -1, 0) for image in images])  # [n * steps_each, ...]
+        else:
+            repeated = np.repeat(images, steps_each, axis=0)
         missing = n_steps - len(repeated)
         repeated = np.concatenate([repeated, np.repeat(repeated[-1:], missing, axis=0)])
         injector = source.RingBuffer(data=np.moveaxis(repeated, 0, -1).astype(np.int32))
@@ -100,7 +104,7 @@ def record(path, images, *, steps, style, message_bits, reset_interval):
             runs.append(simulate(network, image[None], style, steps, steps))
     else:
         network = load_network(path, style, message_bits, reset_interval)
-        lag, n_layers = int(style == "graded"), len(network.layers)
+        lag, n_layers = int(style != "spike"), len(network.layers)
         n_steps = len(images) * steps + n_layers - 1 + lag
         spikes, voltage = simulate(network, images, style, steps, n_steps)
         runs = []
@@ -123,7 +127,7 @@ def main():
     parser.add_argument("images")
     parser.add_argument("out")
     parser.add_argument("--steps", type=int, required=True)
-    parser.add_argument("--style", choices=("spike", "graded"), default="spike")
+    parser.add_argument("--style", choices=("spike", "graded", "events"), default="spike")
     parser.add_argument("--reset-interval", type=int)
     parser.add_argument("--message-bits", type=int, default=8)
     options = parser.parse_args()

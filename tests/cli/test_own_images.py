@@ -269,6 +269,22 @@ def test_a_model_of_rows_remembers_its_images(entering: list, told: object, want
     assert Model(spec, {}, {"image_shape": told}).image_shape == wanted
 
 
+@pytest.mark.parametrize(
+    ("entering", "told", "wanted"),
+    [
+        ([2312], [2, 34, 34], (2, 34, 34)),
+        ([2312], None, None),
+        ([2312], [2, 30, 34], None),
+        ([2, 34, 34], None, (2, 34, 34)),
+    ],
+)
+def test_a_model_of_events_remembers_its_frames(entering: list, told: object, wanted: object) -> None:
+    document = {"name": "a", "time_steps": 2, "input": {"shape": entering, "encoding": "events"}}
+    document["blocks"] = [{"kind": "flatten"}, {"kind": "affine", "features": 4}][len(entering) == 1 :]
+    spec = spec_from_document(document, origin="a test")
+    assert Model(spec, {}, {"image_shape": told}).image_shape == wanted
+
+
 def test_known_data_names_the_classes_of_a_model_whose_card_does_not(run, tmp_path) -> None:
     assert Model(load_spec("fashion-mnist-dense"), {}).classes[-1] == "Ankle boot"
 

@@ -172,6 +172,25 @@ def sounds(second: bytes) -> dict[str, bytes]:
     return {"cat/a.wav": WAV, "dog/a.wav": second}
 
 
+def recorded(name: str, content: bytes | int) -> Callable[[Path], object]:
+    """Return a function that makes class folders of recordings of events, one with this content, or of zeros."""
+
+    def make(path: Path) -> None:
+        for folder in ("cat", "dog"):
+            (path / folder).mkdir(parents=True)
+            (path / folder / "a.bin").write_bytes(bytes([1, 2, 128, 0, 9]))
+        (path / "dog" / name).write_bytes(b"" if isinstance(content, int) else content)
+        if isinstance(content, int):
+            os.truncate(path / "dog" / name, content)
+
+    return make
+
+
+def events(**changed: object) -> bytes:
+    """Return an .npz of three events, with other arrays."""
+    return npz(**{"x": np.arange(3), "y": np.arange(3), "p": np.arange(3) % 2, "t": np.arange(3), **changed})
+
+
 def large_tar(path: Path, *, name: str = "cat/a.png") -> None:
     """Write a tar archive with a file of 300 MiB, which takes no place on disk."""
     member = tarfile.TarInfo(name)
@@ -183,6 +202,21 @@ def large_tar(path: Path, *, name: str = "cat/a.png") -> None:
 
 TABLE = {
     "npz": {
+        "events of 300 MiB": (recorded("b.bin", 300 << 20), "314,572,800 bytes, more than the limit of 67,108,864"),
+        "half an event": (recorded("b.bs2", b"12345678"), "8 bytes are not a whole number of events"),
+        "events as objects": (recorded("b.npz", npz(t=np.array([Run()], dtype=object))), "not an array of events"),
+        "events as a pickle": (recorded("b.npy", member(np.zeros(9), descr="|O")), "not an array of events"),
+        "a bomb of events": (recorded("b.npz", bomb()), "bytes that unpack to"),
+        "events of 2^40": (
+            recorded("b.npz", archive(t=member(np.zeros(4, int), shape=(1 << 40,)))),
+            "not an array of events: shape .* but",
+        ),
+        "events of many fields": (recorded("b.npy", npz(x=X)), "not an array of events"),
+        "events in a far column": (recorded("b.npz", events(x=np.full(3, 1 << 40))), "outside the sensor of 34 rows"),
+        "events in a column of 2^63": (recorded("b.npz", events(x=np.full(3, 1 << 63, "u8"))), "x must be at most"),
+        "events at the end of time": (recorded("b.npz", events(t=np.full(3, 1 << 53))), "after the last of 30 bins"),
+        "events at no time": (recorded("b.npz", events(t=np.full(3, np.nan))), "t must be whole numbers"),
+        "recordings and images": (recorded("b.png", image()), "all files must be of one kind"),
         "objects": (objects(), "x holds object, not numbers"),
         "a bomb": (bomb(), "bytes that unpack to"),
         "a shape of 2^40": (archive(x=member(X, shape=(1 << 40,))), "but has"),

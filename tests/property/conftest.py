@@ -8,12 +8,14 @@ import pytest
 import torch
 from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
+from torch import Tensor
 
 from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
 from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.neuron import CubaNeuron
+from specs.block import Encoding
 from specs.network import NetworkSpec
 
 POSITIVE_DECAYS = st.sampled_from([0.1, 0.25, 0.37, 0.5, 1.0])
@@ -113,10 +115,10 @@ def skips(draw: st.DrawFn, spec: NetworkSpec, index: int) -> list[dict[str, Any]
 
 @st.composite
 def specs(
-    draw: st.DrawFn, *, flat: bool | None = None, graded: bool | None = None, skipping: bool | None = None
+    draw: st.DrawFn, *, flat: bool | None = None, encoding: str | None = None, skipping: bool | None = None
 ) -> NetworkSpec:
     flat = draw(st.booleans()) if flat is None else flat
-    graded = draw(st.booleans()) if graded is None else graded
+    encoding = draw(st.sampled_from(Encoding)) if encoding is None else encoding
     channels = draw(st.integers(1, 2))
     shape = (
         [draw(st.integers(2, 20))] if flat else [channels, *draw(pairs(11, 13))]
@@ -136,8 +138,8 @@ def specs(
     readout = {name: draw(strategy) for name, strategy in options.items()}
     blocks.append({"kind": kind, "features": draw(st.integers(1, 5)), **readout})
     entering = (
-        {"encoding": "graded", "bits": draw(st.integers(1, 4))}
-        if graded
+        {"encoding": encoding, "bits": draw(st.integers(1, 4))}
+        if encoding != "spike"
         else {
             "mean": draw(st.floats(-0.5, 0.5)),
             "std": draw(st.floats(0.5, 2.0)),
@@ -147,7 +149,7 @@ def specs(
             "neuron": draw(st.none() | neurons()),
         }
     )
-    if not flat and draw(st.booleans()):
+    if not flat and encoding != "events" and draw(st.booleans()):
         entering |= {"padding": draw(st.lists(st.integers(0, 2), min_size=4, max_size=4)), "border": 0.3}
     chain = NetworkSpec.model_validate(
         {
@@ -184,6 +186,16 @@ def draw_weight(block: SpikingBlock | AffineBlock, generator: torch.Generator) -
         skip.weight.uniform_(-spread, spread, generator=generator)
 
 
+def inputs_of(spec: NetworkSpec, seed: int, n: int = 3) -> Tensor:
+    """Return random images `[n, ...]`, or events `[T, n, ...]`, of which a third of the places have some."""
+    generator = torch.Generator().manual_seed(seed)
+    if not spec.input.is_events:
+        return torch.rand(n, *spec.input.shape, generator=generator)
+    shape = spec.time_steps, n, *spec.input.shape
+    events = torch.randint(1, 1 + spec.input.largest, shape, generator=generator)
+    return events * (torch.rand(shape, generator=generator) < 1 / 3)
+
+
 @torch.no_grad()
 def trained(spec: NetworkSpec, seed: int) -> Network:
     """Return a network that fires, and whose tensors differ from their initial values as after training."""
@@ -207,8 +219,14 @@ def trained(spec: NetworkSpec, seed: int) -> Network:
 
 @pytest.fixture(scope="session")
 def network_specs() -> Callable[..., SearchStrategy[NetworkSpec]]:
-    """`network_specs(flat=..., graded=..., skipping=...)`: a strategy; omitted arguments are drawn."""
+    """`network_specs(flat=..., encoding=..., skipping=...)`: a strategy; omitted arguments are drawn."""
     return specs
+
+
+@pytest.fixture(scope="session")
+def draw_inputs() -> Callable[..., Tensor]:
+    """`draw_inputs(spec, seed, n=3)`: images or events for a network of this spec."""
+    return inputs_of
 
 
 @pytest.fixture(scope="session")

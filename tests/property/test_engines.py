@@ -21,10 +21,6 @@ SEEDS = st.integers(0, 2**16)
 few = settings(max_examples=25)
 
 
-def draw_images(network: Network, seed: int, n: int = 3) -> Tensor:
-    return torch.rand(n, *network.spec.input.shape, generator=torch.Generator().manual_seed(seed))
-
-
 def n_hidden_spikes(network: Network, spikes: tuple[Tensor, ...]) -> int:
     """Return the number of spikes of all blocks with neurons except the input and the readout."""
     return sum(
@@ -54,20 +50,20 @@ def leaves_24_bits(network: Network, images: Tensor) -> bool:
 
 
 @pytest.mark.parametrize("skipping", [False, True])
-@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("encoding", ["spike", "graded", "events"])
 @pytest.mark.parametrize("flat", [False, True])
 @torch.no_grad()
 def test_both_engines_give_the_same_spikes_and_logits(
-    flat: bool, graded: bool, skipping: bool, network_specs: Callable, make_trained: Callable
+    flat: bool, encoding: str, skipping: bool, network_specs: Callable, make_trained: Callable, draw_inputs: Callable
 ) -> None:
     n_fired: list[bool] = []
     n_examples = 50 if skipping else 100
 
     @settings(max_examples=n_examples)
-    @given(spec=network_specs(flat=flat, graded=graded, skipping=skipping), seed=SEEDS)
+    @given(spec=network_specs(flat=flat, encoding=encoding, skipping=skipping), seed=SEEDS)
     def check(spec, seed: int) -> None:
         network = make_trained(spec, seed)
-        images = draw_images(network, seed)
+        images = draw_inputs(network.spec, seed)
         try:
             logits, trace = IntegerNetwork(network).run(images)
         except StateOverflowError:
@@ -102,12 +98,15 @@ def test_both_engines_give_the_same_spikes_and_logits(
 @few
 @given(data=st.data(), seed=SEEDS)
 @torch.no_grad()
-def test_an_image_gives_the_same_spikes_alone_and_in_a_batch(data, seed: int, network_specs, make_trained) -> None:
+def test_an_image_gives_the_same_spikes_alone_and_in_a_batch(
+    data, seed: int, network_specs, make_trained, draw_inputs
+) -> None:
     network = make_trained(data.draw(network_specs()), seed)
-    images = draw_images(network, seed)
+    images = draw_inputs(network.spec, seed)
     logits, trace = network.run(images, Mode.SNN)
-    for n in range(len(images)):
-        alone, alone_trace = network.run(images[n : n + 1], Mode.SNN)
+    for n in range(len(logits)):
+        one = images[:, n : n + 1] if network.spec.input.is_events else images[n : n + 1]
+        alone, alone_trace = network.run(one, Mode.SNN)
         assert torch.equal(alone[0], logits[n])
         for spikes, alone_spikes in zip(trace.spikes, alone_trace.spikes, strict=True):
             assert torch.equal(alone_spikes[:, 0], spikes[:, n])
@@ -116,23 +115,24 @@ def test_an_image_gives_the_same_spikes_alone_and_in_a_batch(data, seed: int, ne
 @few
 @given(data=st.data(), seed=SEEDS)
 @torch.no_grad()
-def test_fewer_steps_give_the_first_spikes_of_more(data, seed: int, network_specs, make_trained) -> None:
+def test_fewer_steps_give_the_first_spikes_of_more(data, seed: int, network_specs, make_trained, draw_inputs) -> None:
     network = make_trained(data.draw(network_specs()), seed)
-    images = draw_images(network, seed)
-    _, trace = network.run(images, Mode.SNN, time_steps=6)
-    _, short = network.run(images, Mode.SNN, time_steps=4)
+    images = draw_inputs(network.spec, seed)
+    _, trace = network.run(images, Mode.SNN)
+    fewer = network.spec.time_steps - 2
+    _, short = network.run(images, Mode.SNN, time_steps=fewer)
     for spikes, short_spikes in zip(trace.spikes, short.spikes, strict=True):
-        assert torch.equal(short_spikes, spikes[:4])
+        assert torch.equal(short_spikes, spikes[:fewer])
 
 
 @few
 @given(data=st.data(), seed=SEEDS)
 @torch.no_grad()
 def test_reordering_hidden_neurons_reorders_their_spikes_and_nothing_else(
-    data, seed: int, network_specs, make_trained
+    data, seed: int, network_specs, make_trained, draw_inputs
 ) -> None:
     network = make_trained(data.draw(network_specs(flat=True, skipping=False)), seed)
-    images = draw_images(network, seed)
+    images = draw_inputs(network.spec, seed)
     logits, trace = network.run(images, Mode.SNN)
 
     order = torch.randperm(network.spec.shapes[1][0], generator=torch.Generator().manual_seed(seed))

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from bootstrap_core import Mode, Network
+from bootstrap_core.network.inputs import as_input
 from converters import Model
 from converters.formats.nir.nir_reader import read_nir
 from converters.formats.nir.nir_writer import write_nir
@@ -37,19 +38,23 @@ def sayable(spec: NetworkSpec, reset: str) -> NetworkSpec:
 
 
 def what_the_nodes_are_fed(network: Network, images: torch.Tensor) -> torch.Tensor:
-    block, x = network.blocks[0], images.reshape(len(images), *network.spec.input.shape)
+    block, x = network.blocks[0], as_input(images, network.spec)
     return block.current(x).detach() if hasattr(block, "current") else x
 
 
-@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("encoding", ["spike", "graded", "events"])
 def test_a_model_comes_back_as_it_was(
-    graded: bool, network_specs: Callable[..., Any], make_trained: Callable[..., Network], tmp_path: Path
+    encoding: str,
+    network_specs: Callable[..., Any],
+    make_trained: Callable[..., Network],
+    draw_inputs: Callable[..., torch.Tensor],
+    tmp_path: Path,
 ) -> None:
     @few
-    @given(network_specs(graded=graded), SEEDS)
+    @given(network_specs(encoding=encoding), SEEDS)
     def check(spec: NetworkSpec, seed: int) -> None:
         network = make_trained(spec, seed)
-        images = torch.rand(4, *spec.input.shape, generator=torch.Generator().manual_seed(seed))
+        images = draw_inputs(spec, seed)
         with torch.no_grad():
             network(images, Mode.SAMPLE)
             network(images, Mode.FIT)
@@ -67,14 +72,14 @@ def test_a_model_comes_back_as_it_was(
     check()
 
 
-@pytest.mark.parametrize("graded", [False, True])
+@pytest.mark.parametrize("encoding", ["spike", "graded"])
 def test_the_nodes_alone_give_the_same_spikes(
-    graded: bool, network_specs: Callable[..., Any], make_trained: Callable[..., Network], tmp_path: Path
+    encoding: str, network_specs: Callable[..., Any], make_trained: Callable[..., Network], tmp_path: Path
 ) -> None:
     n_spikes = 0
 
     @few
-    @given(network_specs(graded=graded, skipping=False), SEEDS, st.sampled_from(["zero", "subtract"]))
+    @given(network_specs(encoding=encoding, skipping=False), SEEDS, st.sampled_from(["zero", "subtract"]))
     def check(spec: NetworkSpec, seed: int, reset: str) -> None:
         nonlocal n_spikes
         network = make_trained(sayable(spec, reset), seed)

@@ -149,7 +149,7 @@ def _measure(
     from zoo.sources import TRAINED
 
     model = read_safetensors(path).with_data(partial(found_data, folder=path.parent))
-    dataset = places.load(data or usual_data(model), input_shape(model), model.classes, model.spec.input.log_mel)
+    dataset = places.load(data or usual_data(model), input_shape(model), model.classes, model.spec)
     say_sample(dataset)
     old = None if before is None else load_card(before)
     licence = licence or (NO_LICENCE if old is None else old.licence)

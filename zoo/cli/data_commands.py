@@ -43,8 +43,9 @@ def data_list(places: DataPlaces, as_json: bool) -> None:
         echo(json_text({name: None if path is None else str(path) for name, path in found.items()}))
         return
     for name, path in found.items():
-        source = f"zoo data pull {name}" if SOURCES[name].is_downloadable else "no download: see zoo/README.md"
-        echo(f"{name:<16}{path or f'missing ({source})'}")
+        is_downloadable = SOURCES[SOURCES[name].simulated_from or name].is_downloadable
+        source = f"zoo data pull {name}" if is_downloadable else "no download: see zoo/README.md"
+        echo(f"{name:<25}{path or f'missing ({source})'}")
 
 
 @data.command("pull", cls=Command)

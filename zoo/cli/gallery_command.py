@@ -75,9 +75,7 @@ def gallery(
     model, trained = read_and_say(source)
     say_fresh(trained)
     use_threads(threads)
-    dataset = places.load(
-        data or _found(usual_data(model), places), input_shape(model), model.classes, model.spec.input.log_mel
-    )
+    dataset = places.load(data or _found(usual_data(model), places), input_shape(model), model.classes, model.spec)
     say_sample(dataset)
     figures = measure_gallery(model, dataset, limit=limit)
     page = gallery_page(model, figures, source=source, command=command_line(), reports=_reports(source))

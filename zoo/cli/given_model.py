@@ -12,7 +12,6 @@ from converters.cli.console import print_table, say, say_notes, warn
 from converters.cli.options import complete_from
 from specs.dataset_sources import dataset_names, doubts
 from specs.errors import DataError, SnnZooError
-from specs.words import counted
 
 if TYPE_CHECKING:
     from converters.model import Model
@@ -55,13 +54,12 @@ def complete_specs(context: click.Context, parameter: click.Parameter, incomplet
 def print_layers(network: "NetworkSpec") -> None:
     """Print the layer table of a spec.
 
-    `5 conv + 2` is layer 5 with a skip from layer 2; `0 input, 3 bits` takes pixels as integers of 3 bits.
+    `5 conv + 2` is layer 5 with a skip from layer 2; `0 input, graded, 3 bits` takes pixels as integers of 3 bits.
     """
-    from specs.block import Encoding
     from specs.summary import summarize
 
-    rows, graded = summarize(network), network.input.encoding is Encoding.GRADED
-    bits = f", {counted(network.input.bits, 'bit')}" if graded else ""
+    rows, entering = summarize(network), network.input
+    form = "" if entering.has_neurons else f", {entering.form}"
     total = [
         "total",
         "",
@@ -71,7 +69,7 @@ def print_layers(network: "NetworkSpec") -> None:
         ["layer", "shape", "parameters", "weight bytes", "synops/step"],
         [
             [
-                " + ".join([f"{i} {row.kind}{'' if i else bits}", *map(str, row.skips)]),
+                " + ".join([f"{i} {row.kind}{'' if i else form}", *map(str, row.skips)]),
                 "x".join(map(str, row.shape)),
                 f"{row.parameters:,}",
                 f"{row.weight_bytes:,}",

@@ -122,9 +122,7 @@ def evaluate_model(
         refuse_existing(plot, force)
     model, trained = read_and_say(source)
     use_threads(threads)
-    dataset = places.load(
-        data or usual_data(model), input_shape(model), model.classes, model.spec.input.log_mel
-    ).limited(limit)
+    dataset = places.load(data or usual_data(model), input_shape(model), model.classes, model.spec).limited(limit)
     test = dataset.test
     network = model.build().to(resolve_device(device))
     note_missing_library(network.device.type)
@@ -178,12 +176,12 @@ def predict(
     force: bool,
     as_json: bool,
 ) -> None:
-    """Classify image files of any size, or recordings.
+    """Classify images of any size, sounds, or events.
 
     Prints the two likeliest classes of each file; --json has the scores of all classes. A folder stands for the files
-    in it. Models of sounds take WAV files of 16 bits. Images are made grey or coloured, and resized, as the network
-    needs. For models of MNIST and Fashion-MNIST the object is also cut out, made light on dark, and centred as in these
-    datasets. stderr says what was done to each file.
+    in it. Models of sounds take WAV files of 16 bits; models of events .bin, .bs1, .bs2, .npz and .npy. Images are made
+    grey or coloured, and resized, as the network needs. For models of MNIST and Fashion-MNIST the object is also cut
+    out, made light on dark, and centred as in these datasets. stderr says what was done to each file.
 
     Example: zoo predict mnist-dense seven.png --animate seven.gif
     """
@@ -273,13 +271,11 @@ def _score_each(
 
 def _say_chance(model: "Model", accuracy: float, *, own_images: bool) -> None:
     """Print what may be wrong if a trained model is less than `NEAR_CHANCE` of the way from chance to 1."""
-    from specs.block import Encoding
-
     chance, entering = 1 / model.spec.n_classes, model.spec.input
     if accuracy >= chance + NEAR_CHANCE * (1 - chance):
         return
     near = f"note: {percent(accuracy)} is near chance ({percent(chance)})"
-    normalises = entering.encoding is Encoding.GRADED or (entering.mean, entering.std) != (0, 1)
+    normalises = not entering.has_neurons or (entering.mean, entering.std) != (0, 1)
     if model.card_entry("conversion") and not normalises:
         say(f"{near}: if the training normalised its images, convert again with its --mean and --std")
     elif own_images and (model.card_entry("conversion") or model.card_entry("training")):

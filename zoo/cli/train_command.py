@@ -171,7 +171,7 @@ def _start_run(
     classes = () if model is None else model.classes
     if resume and (known := _classes_of_run(folder, places, group)):
         places, classes = replace(places, classes=known), ()
-    dataset = places.load(recipe.data, network.input.shape, classes, network.input.log_mel)
+    dataset = places.load(recipe.data, network.input.shape, classes, network)
     run = TrainingRun(
         network,
         dataset,

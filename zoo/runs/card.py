@@ -250,7 +250,7 @@ class Golden(StrictModel):
     Attributes:
         seed: seed from which the images were drawn, for data whose images cards must not contain; None for test images.
         images: pixels, uint8 of `shape`, compressed by zlib, in base64.
-        shape: `[N, C, H, W]`.
+        shape: `[N, C, H, W]`, or `[N, T, C, H, W]` of events.
         labels: classes of the images, `[N]`; of drawn images the network's answers.
         logits: exact logits, `[N, classes]`.
         spikes: number of spikes in each layer that has neurons, input first, `[N, layers]`.
@@ -258,7 +258,7 @@ class Golden(StrictModel):
 
     seed: Count | None = None
     images: Annotated[str, Field(max_length=GOLDEN_LETTERS)]
-    shape: tuple[Count, Count, Count, Count]
+    shape: tuple[Count, Count, Count, Count] | tuple[Count, Count, Count, Count, Count]
     labels: tuple[Count, ...]
     logits: tuple[tuple[Number, ...], ...]
     spikes: tuple[tuple[Count, ...], ...]

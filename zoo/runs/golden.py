@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.data.datasets import Split
+from bootstrap_core.data.splits import time_first
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from specs.block import has_neurons
 from specs.errors import IntegrityError, SnnZooError
@@ -34,7 +35,10 @@ def golden_of(exact: IntegerNetwork, split: Split, *, seed: int | None = None) -
     n = max(1, min(len(split), LOGITS // exact.spec.n_classes))
     source = split.images[:n]
     if seed is not None:
-        source = torch.randint(256, source.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed))
+        bound = exact.spec.input.largest + 1 if split.has_events else 256
+        source = torch.randint(
+            min(bound, 256), source.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
+        )
     while len(text := _packed(images := source[:n])) > GOLDEN_LETTERS and n > 1:
         n //= 2
     if len(text) > GOLDEN_LETTERS:
@@ -46,7 +50,7 @@ def golden_of(exact: IntegerNetwork, split: Split, *, seed: int | None = None) -
     return Golden(
         seed=seed,
         images=text,
-        shape=_four(images),
+        shape=tuple(images.shape),
         labels=tuple(labels.tolist()),
         logits=_rows(logits),
         spikes=_rows(spikes),
@@ -58,7 +62,7 @@ def _packed(images: Tensor) -> str:
 
 
 def golden_images(golden: Golden) -> Tensor:
-    """Unpack the images, uint8 `[N, C, H, W]`. Raises `IntegrityError` if their text is damaged."""
+    """Unpack the images, uint8 of `golden.shape`. Raises `IntegrityError` if their text is damaged."""
     size = prod(golden.shape)
     try:
         unpacked = zlib.decompressobj().decompress(base64.b64decode(golden.images, validate=True), size + 1)
@@ -86,7 +90,7 @@ def golden_differences(exact: IntegerNetwork, golden: Golden) -> list[str]:
 
 def _run(exact: IntegerNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
     """Return logits `[N, classes]`, and the number of spikes in each layer that has neurons, `[N, layers]`."""
-    logits, trace = exact.run(images)
+    logits, trace = exact.run(time_first(images))
     counts = [
         spikes.flatten(2).sum((0, 2), dtype=torch.int64)  # [T, N, ...] -> [N]
         for layer, spikes in zip(exact.spec.layers, trace.spikes, strict=True)
@@ -97,8 +101,3 @@ def _run(exact: IntegerNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
 
 def _rows(table: Tensor) -> tuple[tuple[float, ...], ...]:
     return tuple(tuple(row) for row in table.tolist())
-
-
-def _four(images: Tensor) -> tuple[int, int, int, int]:
-    n, channels, height, width = images.shape
-    return n, channels, height, width

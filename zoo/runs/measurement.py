@@ -21,7 +21,6 @@ from converters.formats.safetensors_file import read_safetensors
 from converters.model import Model, without_weight_norm
 from converters.report.energy import CAVEAT, COSTS, estimate_energy
 from converters.report.network_figures import spread_out
-from specs.block import Encoding
 from specs.dataset_sources import dataset_names
 from specs.errors import IntegrityError, SnnZooError
 from specs.io import load_spec, network_names
@@ -121,7 +120,8 @@ def measure_card(
     progress(f"T = {spec.time_steps}")
     own = evaluate(as_snn, dataset.test, also_after=[t for t in STEPS if t < spec.time_steps])
     progress(f"T up to {max(STEPS)}")
-    longer = accuracy_by_steps(exact, dataset.test, [t for t in STEPS if t > spec.time_steps])
+    longest = own.time_steps if spec.input.is_events else max(STEPS)  # a recording has no further steps
+    longer = accuracy_by_steps(exact, dataset.test, [t for t in STEPS if spec.time_steps < t <= longest])
     by_steps = {**own.by_steps, **longer}
     progress("ANN")
     ann = evaluate(as_ann, dataset.test, mode=Mode.ANN) if network.fitted else None
@@ -288,8 +288,7 @@ def _believed(path: Path, kind: type[Typed], **facts: object) -> Typed:
 def _operations(network: Network, counter: ActivityCounter, n_images: int, *, steps: int | None = None) -> OperationsOf:
     """Return the operations per image, as SNN of `steps` time steps, or as ANN if `steps` is None."""
     found = effective_operations(network, counter.counts)
-    graded = network.spec.input.encoding is Encoding.GRADED
-    macs = sum(found) if steps is None else found[1] if graded else 0.0
+    macs = sum(found) if steps is None else found[1] if network.spec.input.is_graded else 0.0
     return OperationsOf(
         dense=(steps or 1) * sum(row.synops for row in summarize(network.spec)),
         effective_macs=macs / n_images,

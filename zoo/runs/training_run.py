@@ -25,8 +25,8 @@ from bootstrap_core.analysis.evaluation import Evaluation, Progress, evaluate, e
 from bootstrap_core.analysis.statistics import first_problem
 from bootstrap_core.data.datasets import Dataset, check_split
 from bootstrap_core.network.build import build_network
+from bootstrap_core.network.inputs import as_input
 from bootstrap_core.network.mode import Mode
-from bootstrap_core.network.network import as_input
 from bootstrap_core.training.distributed import ALONE, Group
 from bootstrap_core.training.trainer import EpochReport, Teacher, Trainer
 from converters.formats.model_files import write_model
@@ -98,7 +98,7 @@ class TrainingRun:
         teacher = load_teacher(self.spec, device)
         for split in (dataset.train, dataset.test):
             check_split(split, spec.n_classes)
-            as_input(split.images[:1], spec)
+            as_input(split.inputs(slice(0, 1)), spec)
         self.start_revision, self.start_changes = start_revision, start_changes
         self.teacher_revision = teacher and revision_of(sha256_of(model_path(str(self.recipe.teacher))))
         self.trainer = Trainer(self.network, dataset.train, recipe, teacher=teacher, group=group)
@@ -220,7 +220,7 @@ class TrainingRun:
                 "versions": Versions.here().model_dump(),
             },
             "classes": list(self.dataset.classes),
-            "image_shape": list(self.dataset.test.images.shape[1:]),
+            "image_shape": list(self.dataset.test.images.shape[-3:]),
         }
 
     def _identity(self) -> NetworkSpec:

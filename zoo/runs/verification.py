@@ -77,11 +77,11 @@ def verify_model(source: str, against: Path | None = None) -> list[Check]:
 
 
 def _check_engines(network: Network) -> Check:
-    name, images = "float and integer engine", _random_images(network)
+    name, inputs = "float and integer engine", _random_inputs(network.spec)
     with torch.no_grad():
-        _, expected = network.run(images)
+        _, expected = network.run(inputs)
     try:
-        _, found = IntegerNetwork(network).run(images)
+        _, found = IntegerNetwork(network).run(inputs)
     except StateOverflowError as error:
         return Check(name, False, str(error))
     return _compare_spikes(name, expected, found)
@@ -94,8 +94,12 @@ def _check_in_lava(source: str, spec: NetworkSpec) -> Check:
     return Check("limits of Lava", not problems, "; ".join(problems) or runs)
 
 
-def _random_images(network: Network) -> Tensor:
-    return torch.rand(N_IMAGES, *network.spec.input.shape, generator=torch.Generator().manual_seed(0))
+def _random_inputs(spec: NetworkSpec) -> Tensor:
+    entering, generator = spec.input, torch.Generator().manual_seed(0)
+    if entering.is_events:
+        size = (spec.time_steps, N_IMAGES, *entering.shape)
+        return torch.randint(entering.largest + 1, size, generator=generator)
+    return torch.rand(N_IMAGES, *entering.shape, generator=generator)
 
 
 def _compare_spikes(name: str, expected: Trace, found: Trace) -> Check:
@@ -156,8 +160,8 @@ def _check_same_spikes(source: str, other: Path, spec: NetworkSpec, *, asked: bo
         ours, theirs = read_source(source)[0].build(), _network_beside(other, spec)
         if ours.spec.shapes != theirs.spec.shapes:
             return Check(name, False, "the layers have other shapes")
-        images, steps = _random_images(ours), ours.spec.time_steps
-        traces = [IntegerNetwork(network).run(images, time_steps=steps)[1] for network in (ours, theirs)]
+        inputs, steps = _random_inputs(ours.spec), ours.spec.time_steps
+        traces = [IntegerNetwork(network).run(inputs, time_steps=steps)[1] for network in (ours, theirs)]
     except IntegrityError as error:
         return Check(name, False, _first_line(error))
     except SnnZooError as error:

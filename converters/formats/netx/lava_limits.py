@@ -105,7 +105,7 @@ def how_lava_runs(spec: NetworkSpec) -> list[str]:
     """Return notes on how a network runs in Lava, if `reset_interval=T` does not give the same spikes there."""
     notes, steps = [], spec.time_steps
     shifts = {spec.delay_shift_of(layer) for layer in spec.layers if layer.has_neurons}
-    graded = spec.input.encoding is Encoding.GRADED
+    graded = spec.input.encoding is not Encoding.SPIKE
     if shifts == {True}:
         but = " (the same spikes only without biases)" if graded else ""
         notes.append(

@@ -10,7 +10,14 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, DECAY_ONE, MANT, READOUT_THRESHOLD_MANT
 from bootstrap_core.functional.quantize import quantize_weight
-from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.blocks import (
+    AffineBlock,
+    EventInputBlock,
+    FlattenBlock,
+    GradedInputBlock,
+    InputBlock,
+    SpikingBlock,
+)
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.neuron import CubaNeuron
@@ -48,7 +55,7 @@ def write_netx(network: Network, path: str | Path) -> Path:
     The network is not changed. Average pools become grouped convolutions; more groups than Lava holds become fewer,
     with zeros between. Where padding differs between opposite sides, the kernel gets zeros instead. An affine readout
     becomes a dense layer that never fires. In Lava, feed `(x - mean) / std` to a network with `spike` input; load one
-    with `graded` input with `input_message_bits` of at least the bits of the input.
+    with `graded` input or `events` with `input_message_bits` of at least the bits of the input (0 for events of 1 bit).
 
     Raises:
         ConversionError: an argument has the wrong type.
@@ -97,7 +104,7 @@ def _problems(layer: LayerSpec, block: torch.nn.Module) -> Iterator[str]:
 
 @torch.no_grad()
 def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxLayer | None:
-    """Return a block as a netx layer, without its skips; None for flat graded input and a flatten of flat data.
+    """Return a block as a netx layer, without its skips; None for a flatten of flat data or its input without neurons.
 
     Args:
         block: block of a network.
@@ -108,7 +115,7 @@ def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxL
         case InputBlock():
             weight, offset = quantize_weight(block.weight), quantize_weight(block.bias)
             return NetxLayer("input", after, _mants(weight), _mants(offset), _neuron(block.neuron))
-        case GradedInputBlock() if len(after) > 1:
+        case GradedInputBlock() | EventInputBlock() if len(after) > 1:
             return NetxLayer("input", after)  # netx cannot infer the size of maps
         case FlattenBlock() if len(before) > 1:
             return NetxLayer("flatten", (*after, 1, 1))
@@ -186,7 +193,7 @@ def read_netx(
     if problems:
         raise IntegrityError(f"{path}: {'; '.join(problems)}")
     model = Model(spec, state, notes=tuple(notes))
-    says_it = file.spec is not None or spec.input.encoding is Encoding.GRADED
+    says_it = file.spec is not None or spec.input.encoding is not Encoding.SPIKE
     return model if says_it and mean is None and std is None else model.normalizing(mean, std)
 
 

@@ -13,7 +13,14 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import MANT
 from bootstrap_core.functional.quantize import quantize_weight
-from bootstrap_core.network.blocks import AffineBlock, FlattenBlock, GradedInputBlock, InputBlock, SpikingBlock
+from bootstrap_core.network.blocks import (
+    AffineBlock,
+    EventInputBlock,
+    FlattenBlock,
+    GradedInputBlock,
+    InputBlock,
+    SpikingBlock,
+)
 from bootstrap_core.network.network import Network
 from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySynapse, PoolSynapse
 from converters.formats.even_padding import evened
@@ -61,7 +68,8 @@ def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path
     truncation of our states to 1/4096:
 
     - Input: for `spike` encoding, the current of each pixel, `weight (x - mean) / std + bias`, truncated as in the
-      network; for `graded`, the pixel rounded to its bits, in 0..1. The metadata describe it in words.
+      network; for `graded`, the pixel rounded to its bits, in 0..1; for `events`, the events of the step. The metadata
+      describe it in words.
     - `dense` and `affine` become Affine, `conv` becomes Conv2d, `avg_pool` SumPool2d and Scale, `flatten` Flatten.
       Where padding differs between opposite sides, the kernel gets zeros instead, and `avg_pool` becomes Conv2d. In
       skips, `identity` becomes Scale, `conv` Conv2d, and `dense` Linear, with a Flatten before it for feature maps.
@@ -129,8 +137,9 @@ def _edges(network: Network, labels: list[str]) -> Iterator[tuple[str, str]]:
     ends = {label.partition("_")[0]: label for label in chain}  # last node of each block
     for i, layer in enumerate(network.spec.layers):
         for k, skip in enumerate(skips_of(layer)):
-            # A flatten of flat data has no node.
-            source = next(ends[f"block{j}"] for j in range(skip.source, -1, -1) if f"block{j}" in ends)
+            # A flatten of flat data has no node, and an input without neurons only that of the graph.
+            sources = (ends[f"block{j}"] for j in range(skip.source, -1, -1) if f"block{j}" in ends)
+            source = next(sources, chain[0])
             own = [label for label in labels if label.startswith(f"block{i}_{SKIP}{k}_")]
             meeting = chain[chain.index(f"block{i}_synapse") + 1]
             yield from pairwise([source, *own, meeting])
@@ -253,18 +262,20 @@ def _in_words(network: Network) -> Mapping[str, str]:
     reset = "some subtract it (see neuron.reset in the spec)" if others else RESETS[first]
     return {
         "name": spec.name,
-        "feed": f"in each time step {_feed(network.blocks[0])}, for pixels x in 0..1",
+        "feed": f"in each time step {_feed(network.blocks[0])}",
         "read": "the logits are the mean of the output over all time steps, from states of 0",
         "reset": f"where a spike is above the threshold, {reset}",
     }
 
 
 def _feed(block: torch.nn.Module) -> str:
+    if isinstance(block, EventInputBlock):
+        return "its events, integers"
     if isinstance(block, GradedInputBlock):
-        return f"round({block.spec.levels} x) / {block.spec.levels}"
+        return f"round({block.spec.levels} x) / {block.spec.levels}, for pixels x in 0..1"
     assert isinstance(block, InputBlock)
     weight, bias = (quantize_weight(parameter).item() for parameter in (block.weight, block.bias))
     x = f"(x - {block.spec.mean}) / {block.spec.std}"
     if block.spec.exact_input:
-        return f"trunc(64 ({weight} {x} + {bias})) / 64"
-    return f"{weight} round(32 {x}) / 32 + {bias}"
+        return f"trunc(64 ({weight} {x} + {bias})) / 64, for pixels x in 0..1"
+    return f"{weight} round(32 {x}) / 32 + {bias}, for pixels x in 0..1"

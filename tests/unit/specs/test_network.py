@@ -6,12 +6,13 @@ import pydantic
 import pytest
 import yaml
 
-from specs import CubaSpec, LayerSpec, NetworkSpec, dump_spec, parse_spec
+from specs import CubaSpec, Encoding, InputSpec, LayerSpec, NetworkSpec, dump_spec, parse_spec
 
 READOUT = {"kind": "affine", "features": 2}
 FLATTEN = {"kind": "flatten"}
 DENSE = {"kind": "dense", "features": 5}
 POOL = {"kind": "avg_pool", "kernel": 2}
+CONV = {"kind": "conv", "channels": 3, "kernel": 3}
 
 
 def document(*blocks: dict[str, Any], shape: tuple[int, ...] = (9,), **more: Any) -> dict[str, Any]:
@@ -94,6 +95,55 @@ def test_groups_divide_input_and_output_channels(groups: int, channels: int, ref
 def test_groups_that_divide_are_allowed() -> None:
     conv = {"kind": "conv", "channels": 6, "kernel": 1, "groups": 3}
     assert parse_spec(text(conv, FLATTEN, READOUT, shape=(3, 2, 2))).shapes[1] == (6, 2, 2)
+
+
+# --- events
+
+EVENTS = {"shape": [2, 8, 8], "encoding": "events"}
+
+
+def test_events_have_one_bit_and_bins_of_ten_milliseconds_unless_the_spec_says_more() -> None:
+    spec = parse_spec(text(FLATTEN, READOUT, input=EVENTS)).input
+    assert (spec.bits, spec.bin_us, spec.largest, spec.is_graded, spec.has_neurons) == (1, 10_000, 1, False, False)
+    spec = parse_spec(text(FLATTEN, READOUT, input=EVENTS | {"bits": 3, "bin_us": 500})).input
+    assert (spec.bits, spec.bin_us, spec.largest, spec.is_graded) == (3, 500, 7, True)
+
+
+@pytest.mark.parametrize("bits", [1, 8])
+def test_an_event_counts_as_one_spike(bits: int) -> None:
+    assert InputSpec.model_validate(EVENTS | {"bits": bits}).levels == 1
+
+
+@pytest.mark.parametrize("block", [FLATTEN, POOL, CONV], ids=["flatten", "avg_pool", "conv"])
+def test_events_enter_any_block_and_skips_read_them(block: dict[str, Any]) -> None:
+    blocks = [block, READOUT] if block is FLATTEN else [block, FLATTEN, READOUT]
+    blocks[-1] = {**READOUT, "skips": [{"kind": "dense", "source": 0}]}
+    parse_spec(text(*blocks, input=EVENTS))
+
+
+@pytest.mark.parametrize("field", ["mean", "std", "weight", "bias"])
+def test_events_have_no_input_neurons(field: str, refusal) -> None:
+    assert f"input.{field}: does not apply to encoding: events" in refusal(
+        text(FLATTEN, READOUT, input=EVENTS | {field: 0.5})
+    )
+
+
+def test_events_are_no_spectrogram(refusal) -> None:
+    told = refusal(text(FLATTEN, READOUT, input={"shape": [1, 40, 48], "encoding": "events", "log_mel": {}}))
+    assert "input.log_mel: makes images, which encoding: events does not take" in told
+
+
+@pytest.mark.parametrize(("encoding", "written"), [("events", True), ("spike", False), ("graded", False)])
+def test_only_events_write_the_width_of_their_bins(encoding: str, written: bool) -> None:
+    spec = InputSpec(shape=(9,), encoding=Encoding(encoding))
+    assert ("bin_us" in spec.model_dump()) is written
+    assert InputSpec.model_validate(spec.model_dump(mode="json")) == spec
+
+
+def test_bins_of_images_have_no_effect() -> None:
+    assert InputSpec(shape=(9,), bin_us=5).idle == [
+        "input.bin_us has no effect with input.encoding=spike: set input.encoding=events"
+    ]
 
 
 # --- graded input
@@ -497,6 +547,7 @@ def test_a_spec_without_padding_is_written_as_before() -> None:
             {"padding": 1, "border": 1.5},
             "input.border: must be one number from 0 to 1, or one for each channel (got 1.5)",
         ),
+        ({"padding": 1, "encoding": "events"}, "input.padding: does not apply to encoding: events"),
         ({"padding": 1, "shape": [10]}, "input.padding: needs an input.shape of [channels, height, width]"),
         ({"padding": 4096, "shape": [1, 4096, 4096]}, "neurons"),
     ],

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from bootstrap_core.analysis.spike_events import Events, animate, film, to_events, to_tensor
+from bootstrap_core.analysis.spike_events import Events, animate, film, signed_events, to_events, to_tensor
 from specs.errors import SnnZooError
 
 SHAPES = st.one_of(st.tuples(*[st.integers(0, 5)] * 2), st.tuples(*[st.integers(0, 4)] * 4))
@@ -192,6 +192,26 @@ def test_the_image_stands_to_the_left(tmp_path) -> None:
         assert squares(frame, 2, 2, left=12 + 256 + 12) == [[AMBER, AMBER], [AMBER, AMBER]]
     with_channel = animate(torch.ones(2, 4), tmp_path / "b.gif", image=image.unsqueeze(0))
     assert with_channel.read_bytes() == (tmp_path / "a.gif").read_bytes()
+
+
+def test_events_of_a_camera_are_shown_as_they_arrive(tmp_path) -> None:
+    events = torch.zeros(2, 2, 2, 2)
+    events[0, 1, 0, 1] = 1  # ON, right at the top
+    events[1, 0, 1, 0] = 1  # OFF, left at the bottom
+    frames = read_frames(animate(torch.ones(2, 4), tmp_path / "a.gif", image=events))
+    assert frames[0][12:268].shape == frames[1][12:268].shape
+    side = 256 // 3  # two pixels and the gap behind maps
+    for frame, row, column, colour in ((frames[0], 0, 1, AMBER), (frames[1], 1, 0, BLUE)):
+        seen = frame[12 : 12 + 256, 12 : 12 + 256]
+        middle = [[tuple(seen[side * r + side // 2, side * c + side // 2]) for c in range(2)] for r in range(2)]
+        assert middle[row][column] == colour
+        assert sum(shade == SILENT for line in middle for shade in line) == 3
+
+
+def test_the_more_frequent_polarity_is_drawn() -> None:
+    events = torch.tensor([[[[0, 2, 1, 0]], [[3, 1, 1, 0]]]], dtype=torch.uint8)
+    assert signed_events(events).tolist() == [[[[3, -2, 1, 0]]]]
+    assert signed_events(events[:, :1]).tolist() == [[[[0, 2, 1, 0]]]]
 
 
 def test_a_colour_image_stays_in_colour(tmp_path) -> None:

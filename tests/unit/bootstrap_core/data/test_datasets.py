@@ -74,7 +74,8 @@ def server(web):
 
 def test_names() -> None:
     images = ("cifar-10", "cifar-10-jpeg", "fashion-mnist", "mnist", "mnist-sample")
-    assert dataset_names() == (*images, "spoken-digits")
+    events = ("nmnist", "nmnist-simulated", "nmnist-simulated-sample", "nmnist-small")
+    assert dataset_names() == (*images, *events, "spoken-digits")
     assert len(load_dataset("mnist-sample").train) == SOURCES["mnist-sample"].n_train
 
 
@@ -288,12 +289,17 @@ def test_shipped_sources_are_complete() -> None:
         assert source.name == name
         assert len(set(source.classes)) == 10
         for files in source.forms:
-            assert all(len(bytes.fromhex(digest)) == 32 for digest in files.sha256.values())
+            n_bytes = 0 if files.format is FileFormat.EVENT_FOLDERS else 32
+            assert all(len(bytes.fromhex(digest)) == n_bytes for digest in files.sha256.values())
             assert all(mirror.startswith("https://") for mirror in files.mirrors[:1])
             assert files.format is not FileFormat.IDX or tuple(files.sha256) == FILES
     assert [name for name, source in SOURCES.items() if not source.is_downloadable] == [
         "cifar-10-jpeg",
         "mnist-sample",
+        "nmnist",
+        "nmnist-simulated",
+        "nmnist-simulated-sample",
+        "nmnist-small",
         "spoken-digits",
     ]
 

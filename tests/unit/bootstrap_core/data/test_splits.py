@@ -113,6 +113,22 @@ def test_split_refuses_other_shapes_and_dtypes(images: torch.Tensor, labels: tor
         Split(images, labels)
 
 
+def test_a_split_holds_recordings_and_gives_them_time_first() -> None:
+    events = torch.randint(0, 2, (4, 7, 2, 5, 6), dtype=torch.uint8)
+    split = Split(events, torch.tensor([0, 1, 2, 1]))
+    assert split.has_events
+    assert repr(split) == "Split of 4 recordings, uint8 [7, 2, 5, 6], labels 0 to 2"
+    assert torch.equal(split.inputs(torch.tensor([3, 1]))[6, 0], events[3, 6])
+    assert split.inputs(slice(1, 3)).shape == (7, 2, 2, 5, 6)
+    assert split.take([2]).inputs(slice(None)).shape == (7, 1, 2, 5, 6)
+
+
+def test_images_are_given_as_they_are() -> None:
+    split = make_split([2, 2])
+    assert not split.has_events
+    assert torch.equal(split.inputs(torch.tensor([3, 0])), split.images[[3, 0]])
+
+
 @pytest.mark.parametrize("arrays", [{"images"}, {"labels"}])
 def test_split_refuses_arrays_and_tells_what_makes_tensors_of_them(arrays: set[str]) -> None:
     numbers = {"images": torch.zeros(2, 1, 28, 28, dtype=torch.uint8), "labels": torch.zeros(2, dtype=torch.int64)}

@@ -17,6 +17,7 @@ from bootstrap_core.training.augmentation import (
     erase,
     flip,
     inverse_affine,
+    scatter_events,
     shift,
     warp_affine,
 )
@@ -294,4 +295,93 @@ def test_processes_that_share_a_batch_make_its_images(options) -> None:
     whole = augment(images, torch.Generator().manual_seed(1))
     shares = [Group(rank, 3).share(7) for rank in range(3)]
     parts = [augment(images[share.rows], torch.Generator().manual_seed(1), share) for share in shares]
+    assert torch.equal(torch.cat(parts), whole)
+
+
+# --- Events
+
+
+def recordings(n: int = 6, most: int = 1) -> Tensor:
+    """Return recordings, uint8 `[n, 9, 2, 6, 7]`."""
+    drawn = torch.rand(n, 9, 2, 6, 7, generator=generator(1)) < 0.3
+    return (drawn * torch.randint(1, most + 1, drawn.shape, generator=generator(2))).byte()
+
+
+def generator(seed: int = 0) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def test_all_steps_of_a_recording_are_shifted_alike() -> None:
+    frames = recordings(40)
+    found = augmentation(AugmentSpec(shift=2))(frames, generator())
+    assert (found.dtype, found.shape) == (torch.uint8, frames.shape)
+    as_images = shift(frames.flatten(1, 2), 2, generator()).view_as(frames)
+    assert torch.equal(found, as_images)
+    assert not torch.equal(found, frames)
+
+
+def test_recordings_are_mirrored_along_their_columns() -> None:
+    frames = recordings(40)
+    found = augmentation(AugmentSpec(flip=True))(frames, generator())
+    is_flipped = [torch.equal(a, b.flip(-1)) for a, b in zip(found, frames, strict=True)]
+    assert 8 < sum(is_flipped) < 32
+    assert all(torch.equal(a, b) for a, b, flipped in zip(found, frames, is_flipped, strict=True) if not flipped)
+
+
+def test_the_part_that_is_dropped_is_drawn_for_each_recording() -> None:
+    frames = torch.full((200, 5, 2, 8, 8), 2, dtype=torch.uint8)
+    left = scatter_events(frames, 0.5, 0, generator()).sum((1, 2, 3, 4)) / frames[0].sum()
+    assert left.min() > 0.45
+    assert left.max() == pytest.approx(1, abs=0.02)
+    assert left.mean() == pytest.approx(0.75, abs=0.03)
+    assert left.std() == pytest.approx(0.5 / 12**0.5, abs=0.02)
+
+
+def test_dropping_only_lowers_counts() -> None:
+    frames = recordings(most=3)
+    found = scatter_events(frames, 0.9, 0, generator())
+    assert (found <= frames).all()
+    assert 0 < found.sum() < frames.sum()
+
+
+def test_events_move_in_time_and_nowhere_else() -> None:
+    frames = torch.zeros(300, 9, 2, 6, 7, dtype=torch.uint8)
+    frames[:, 4, 1, 2, 3] = 1
+    moved = scatter_events(frames, 0.0, 2, generator())
+    assert moved.sum() == 300
+    assert moved[:, :, 1, 2, 3].sum() == 300
+    assert moved.sum((0, 2, 3, 4)).tolist()[2:7] == pytest.approx([60] * 5, abs=25)
+    at_the_edge = scatter_events(frames.roll(-4, 1), 0.0, 2, generator())  # step 0: two of five offsets leave
+    assert at_the_edge.sum() == pytest.approx(180, abs=30)
+
+
+def test_counts_saturate_where_events_meet() -> None:
+    found = scatter_events(torch.ones(3, 9, 1, 2, 2, dtype=torch.uint8), 0.0, 3, generator())
+    assert int(found.max()) == 1
+    many = scatter_events(recordings(most=3), 0.0, 3, generator())
+    assert int(many.max()) == 3
+
+
+def test_what_does_not_apply_to_events_is_left_out_or_refused() -> None:
+    frames = recordings()
+    assert torch.equal(augmentation(AugmentSpec())(frames, generator()), frames)
+    AugmentSpec(shift=2, flip=True, drop=0.5, jitter=1).check(events=True)
+    for field, value in (("degrees", 3.0), ("scale", (1.0, 1.0)), ("erase", 0.1)):
+        with pytest.raises(
+            SpecError, match=rf"training\.augment\.{field}: applies to images, not to events: remove it"
+        ):
+            AugmentSpec(**{field: value}).check(events=True)
+    for field, value in (("drop", 0.1), ("jitter", 1)):
+        with pytest.raises(SpecError, match=rf"training\.augment\.{field}: applies to events, not to images"):
+            AugmentSpec(**{field: value}).check(events=False)
+    AugmentSpec(degrees=3.0).check(events=False)
+
+
+def test_processes_that_share_a_batch_make_its_recordings() -> None:
+    frames, spec = recordings(7, most=3), AugmentSpec(shift=1, flip=True, drop=0.5, jitter=2)
+    whole = augmentation(spec)(frames, generator(5))
+    parts = []
+    for rank in range(3):
+        share = Group(rank=rank, size=3).share(7)
+        parts.append(augmentation(spec)(frames[share.rows], generator(5), share))
     assert torch.equal(torch.cat(parts), whole)

@@ -784,3 +784,58 @@ def test_fit_runs_all_epochs_and_gives_their_statistics(split: Split) -> None:
     stats = fit(network(), split, recipe(epochs=3), on_epoch=lambda report: epochs.append(report.epoch))
     assert epochs == [0, 1, 2]
     assert [len(stat.accuracy_log) for stat in (stats.training, stats.testing, stats.snn)] == [3, 3, 3]
+
+
+# --- events
+
+
+@pytest.fixture(scope="module")
+def recordings() -> Split:
+    """Events of three classes: an edge that moves to the right, to the left, or stands still and flickers."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(120) % 3
+    images = torch.zeros(120, 10, 2, 6, 10, dtype=torch.uint8)
+    for i, label in enumerate(labels.tolist()):
+        for t in range(10):
+            column = (t, 9 - t, int(torch.randint(10, (), generator=generator)))[label]
+            images[i, t, t % 2, :, column] = 1
+    noise = torch.rand(images.shape, generator=generator) < 0.02
+    return Split(images | noise.byte(), labels)
+
+
+def moving(**training: Any) -> Network:
+    spec = {
+        "name": "moving",
+        "time_steps": 10,
+        "neuron": {"threshold": 0.5, "voltage_decay": 0.2, "tau_grad": 0.05},
+        "input": {"shape": [2, 6, 10], "encoding": "events"},
+        "blocks": [
+            {"kind": "conv", "channels": 6, "kernel": 3, "stride": 2, "norm": "mean_only"},
+            {"kind": "flatten"},
+            {"kind": "dense", "features": 24, "dropout": 0.1},
+            {"kind": "affine", "features": 3},
+        ],
+        "training": {"epochs": 8, "batch_size": 20, "validation": 30, "learning_rate": 0.01, "sample_iterations": 1}
+        | {"sample_period": 2, "snn_learning_rate": 0.01, "initialize": True, **training},
+    }
+    return build_network(NetworkSpec.model_validate(spec), seed=0)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"snn_epochs": 6}, {"snn_epochs": 6, "snn_gradient": "tandem"}, {"crossover_epochs": [1, 2], "ema_decay": 0.5}],
+    ids=["surrogate", "tandem", "hybrid"],
+)
+def test_a_network_learns_from_events(options: dict[str, Any], recordings: Split) -> None:
+    net = moving(**options)
+    stats = fit(net, recordings)
+    assert stats.snn.max_accuracy > (0.6 if "snn_epochs" in options else 0.4)
+    score = evaluate(net, recordings)
+    assert (score.time_steps, score.n_images) == (10, 120)
+    assert evaluate(net, recordings, time_steps=3).time_steps == 3
+
+
+@pytest.mark.parametrize("options", [{"augment": {}}, {"mixup": 0.2}])
+def test_events_are_not_changed_as_images_are(options: dict[str, Any], recordings: Split) -> None:
+    with pytest.raises(SnnZooError, match=r"training\.(augment|mixup): applies to images, not to events"):
+        Trainer(moving(**options), recordings)

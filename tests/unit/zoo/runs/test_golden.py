@@ -56,6 +56,23 @@ def test_images_that_a_card_must_not_contain_are_drawn_instead(exact, dataset) -
     assert golden_differences(exact, golden) == []
 
 
+def test_recordings_of_events_come_back_and_drawn_ones_keep_their_bits() -> None:
+    spec = {
+        "name": "x",
+        "time_steps": 6,
+        "input": {"shape": [2, 4, 4], "encoding": "events", "bits": 2},
+        "blocks": [{"kind": "flatten"}, {"kind": "dense", "features": 5}, {"kind": "affine", "features": 3}],
+    }
+    network = IntegerNetwork(build_network(spec_from_document(spec), seed=0))
+    frames = torch.randint(4, (3, 6, 2, 4, 4), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    split = Split(frames, torch.tensor([0, 1, 2]))
+    golden = golden_of(network, split)
+    assert torch.equal(golden_images(golden), frames)
+    assert golden_differences(network, golden) == []
+    assert len(golden.logits) == 3
+    assert sorted(golden_images(golden_of(network, split, seed=0)).unique().tolist()) == [0, 1, 2, 3]
+
+
 def test_the_output_is_that_of_the_integer_engine(exact, dataset) -> None:
     split = dataset.test.take([3, 5, 7])
     golden = golden_of(exact, split)

@@ -1,0 +1,1 @@
+"""Recordings of event cameras: readers, bins, and a simulated camera."""

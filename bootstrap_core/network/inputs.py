@@ -1,0 +1,112 @@
+"""Inputs of a network: still images `[N, ...]`, or events `[T, N, ...]`, which differ from step to step."""
+
+import math
+import warnings
+from collections.abc import Sequence
+from numbers import Integral
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.functional.convolution import bordered
+from specs.arguments import check_type
+from specs.errors import DataError, SnnZooError
+from specs.fields import Shape
+from specs.network import NetworkSpec
+from specs.shapes import fit_input
+
+__all__ = ["as_input", "check_earlier", "count_steps"]
+
+UNSCALED = 16.0
+"""Pixel value above which images are taken as not divided by 255; normalised images of lava-dl stay below it."""
+
+
+def count_steps(spec: NetworkSpec, time_steps: int | None, inputs: Tensor | None = None) -> int:
+    """Return T of a run: `time_steps`, or the spec's; for events, by default all steps of `inputs`.
+
+    Raises `SnnZooError` unless it is an integer of at least 1, and of events not more than there are.
+    """
+    events = inputs if spec.input.is_events and isinstance(inputs, Tensor) and inputs.dim() and len(inputs) else None
+    steps = time_steps if time_steps is not None else spec.time_steps if events is None else len(events)
+    if not (isinstance(steps, Integral) and steps >= 1):
+        raise SnnZooError(f"time_steps must be a whole number, at least 1, not {steps!r}")
+    if events is not None and steps > len(events):
+        raise SnnZooError(f"time_steps must be at most {len(events)}, the steps of these events, not {steps}")
+    return int(steps)
+
+
+def check_earlier(steps: int, also_after: Sequence[int]) -> list[int]:
+    """Return `also_after` as a list; raises `SnnZooError` unless all lie in 1 to `steps`."""
+    for t in also_after:
+        if not (isinstance(t, Integral) and 1 <= t <= steps):
+            raise SnnZooError(f"also_after takes whole numbers from 1 to {steps}, the steps of this run, not {t!r}")
+    return [int(t) for t in also_after]
+
+
+def as_input(images: Tensor, spec: NetworkSpec) -> Tensor:
+    """Return images `[N, ...]` in the input's shape, uint8 scaled to 0..1, with the input's padding around them.
+
+    Events `[T, N, ...]` are returned as they are.
+
+    Raises `DataError` if they do not fit; warns of floats that seem not to be divided by 255.
+    """
+    if spec.input.is_events:
+        return _as_events(images, spec)
+    shape = spec.input.shape
+    wanted = f"{spec.name} takes images as a tensor [N, {', '.join(map(str, shape))}], floats in 0..1 or uint8"
+    check_type(images, Tensor, wanted, error=DataError)
+    if not images.is_floating_point() and images.dtype != torch.uint8:
+        raise DataError(f"{wanted}, not {images.dtype}")
+    if images.dim() == 0 or (len(images) and not fit_input(tuple(images.shape[1:]), shape)):
+        single = images.numel() == torch.Size(shape).numel()
+        hint = "; one image is a batch of one: images[None]" if single else ""
+        raise DataError(f"images of {list(images.shape)} do not fit: {wanted}{hint}")
+    if images.dim() == len(shape) + 2:
+        raise DataError(
+            f"{list(images.shape)} could be {len(images)} images, or {len(images)} time steps of one input: {wanted}; "
+            "for images, leave out the axis of size 1; inputs that differ from step to step need input.encoding: events"
+        )
+    x = images.reshape(len(images), *shape)
+    if x.dtype == torch.uint8:
+        return bordered(x.float() / 255, spec.input.padding, spec.input.border)
+    if not torch.compiler.is_compiling() and x.numel():
+        highest = float(x.detach().max())
+        if math.isnan(highest):
+            raise DataError(f"images have pixels that are NaN: {wanted}")
+        if highest > UNSCALED:
+            warnings.warn(f"images have values up to {highest:g}: {wanted}; only uint8 is divided by 255", stacklevel=2)
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    return bordered(x, spec.input.padding, spec.input.border)
+
+
+def _as_events(events: Tensor, spec: NetworkSpec) -> Tensor:
+    """Return events `[T, N, *shape]`, in their type. Raises `DataError` for other shapes and values."""
+    shape, largest = spec.input.shape, spec.input.largest
+    wanted = (
+        f"{spec.name} takes events as a tensor [T, N, {', '.join(map(str, shape))}], time first, integers in "
+        f"0..{largest}"
+    )
+    check_type(events, Tensor, wanted, error=DataError)
+    of_step = tuple(events.shape[2:])
+    if len(of_step) not in {1, 3} or not fit_input(of_step, shape) or not len(events):
+        raise DataError(f"events of {list(events.shape)} do not fit: {wanted}{_readings(events, shape)}")
+    if events.is_complex():
+        raise DataError(f"{wanted}, not {events.dtype}")
+    if not torch.compiler.is_compiling() and events.numel():
+        low, high = (float(bound) for bound in torch.aminmax(events.detach()))
+        if not (low >= 0 and high <= largest) or (
+            events.is_floating_point() and bool((events != events.detach().round()).any())
+        ):
+            found = f"from {low:g} to {high:g}" if not (low >= 0 and high <= largest) else "that are not whole numbers"
+            raise DataError(f"events with values {found}: {wanted}; clamp them, or raise input.bits")
+    return events.reshape(*events.shape[:2], *shape)
+
+
+def _readings(events: Tensor, shape: Shape) -> str:
+    """Return the end of a message on events that lack an axis: what they may be, and what to do."""
+    if not fit_input(tuple(events.shape[1:]), shape):
+        return ""
+    return (
+        f"; they could be {len(events)} time steps of one recording (add its axis: events[:, None]), or {len(events)} "
+        "still images, which this network does not take"
+    )
