@@ -185,14 +185,15 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "outputs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="File to write; the suffix names the format: .safetensors, .net, .hdf5, .nir. May be repeated. Without it "
-    "no model is written.",
+    help="File to write; the suffix names the format: .safetensors, .net, .hdf5, .nir, .c. May be repeated. Without "
+    "it no model is written.",
 )
 @click.option(
     "--fold",
     is_flag=True,
     help="Multiply weight norm into the weights. Spikes stay the same; the file is for running, not for training.",
 )
+@click.option("--c-prefix", default="snn", show_default=True, help="C: beginning of all names of the source.")
 @_hint_options
 @_onnx_options
 @data_options
@@ -202,6 +203,7 @@ def convert(
     source: Path,
     outputs: tuple[Path, ...],
     fold: bool,
+    c_prefix: str,
     onnx: _OnnxOptions,
     places: DataPlaces,
     force: bool,
@@ -228,12 +230,21 @@ def convert(
     Example: zoo convert network.pt -o network.safetensors -o network.nir
     """
     from converters.formats.file_kind import FileKind, kind_of_file
-    from converters.formats.model_files import check_writable_format, file_entry, format_notes, write_model
+    from converters.formats.model_files import (
+        C_SOURCE,
+        COptions,
+        check_writable_format,
+        file_entry,
+        files_of,
+        format_notes,
+        write_model,
+    )
     from specs.files.given_file import real_path
 
     for output in outputs:
         check_writable_format(output)
-        refuse_existing(output, force)
+        for file in files_of(output):
+            refuse_existing(file, force)
     if len(set(map(real_path, outputs))) < len(outputs):
         raise click.UsageError("several -o name the same file")
     if onnx.report is not None:
@@ -242,7 +253,8 @@ def convert(
         refuse_existing(onnx.report, force)
     given = str(source)
     known = click.get_current_context().obj  # `zoo convert` finds models by name, `convert` does not
-    if isinstance(known, KnownModels) and not source.exists():
+    known = known if isinstance(known, KnownModels) else None
+    if known and not source.exists():
         source = known.find(given) or source
     if kind_of_file(source) is FileKind.ONNX:
         use_threads(onnx.threads)
@@ -265,7 +277,9 @@ def convert(
     model = replace(model, notes=(*model.notes, *more))
     figures["notes"] = [*figures["notes"], *more]
     say_notes(model, said=None if conversion is None else conversion.doubt)
-    written = [file_entry(write_model(model, output)) for output in outputs]
+    images = known.golden_images(given) if known and any(output.suffix == C_SOURCE for output in outputs) else None
+    c_options = COptions(c_prefix, images)
+    written = [file_entry(file) for output in outputs for file in files_of(write_model(model, output, c=c_options))]
     if onnx.report is not None and conversion is not None:
         _write_report(onnx.report, conversion, source.name, written, figures["layers"])
         written.append(file_entry(onnx.report))

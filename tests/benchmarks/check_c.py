@@ -1,0 +1,176 @@
+"""Compile the C source of models, score whole test sets with it, and compare with the integer engine.
+
+    python tests/benchmarks/check_c.py [MODEL...] [--few N] [--data-dir DIR] [--output FILE]
+
+MODEL is an argument as for `zoo eval`; default: all packaged models. Each model is compiled by gcc and clang, those
+that are there: with -O2 for all test images, and with -O0 and with sanitizers for the first N. Times are those of one
+image with one thread, of the program and of the native library. With arm-none-eabi-gcc and qemu-system-arm, models that
+fit also run their self-test on a Cortex-M4, where memory is measured and instructions are counted. Exits with 1 if a
+single answer differs.
+"""
+
+import argparse
+import json
+import re
+import resource
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from programs import RESULTS, cpu_model, stamp
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from c_programs import answers, compile_c
+
+from bootstrap_core import IntegerNetwork, load_dataset
+from converters import Model
+from converters.formats.c.c_numbers import integer_logits
+from converters.formats.c.c_plan import c_costs, plan_of
+from converters.formats.c.c_writer import COptions, write_c
+from zoo.cli.given_model import usual_data
+from zoo.factory import model_names
+from zoo.runs.card_files import card_of
+from zoo.runs.golden import golden_images
+from zoo.sources import read_source
+
+BUILDS = {
+    "-O2": ("-O2",),
+    "-O0": ("-O0",),
+    "sanitizers": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
+}
+FASTEST = ("-O3", "-march=native")
+TIMED = 500
+"""Number of images that are timed one by one."""
+BOARD = Path(__file__).parent / "cortex_m4"
+ARM = ("arm-none-eabi-gcc", "-std=c99", "-O2", "-mcpu=cortex-m4", "-mthumb")
+QEMU = ("qemu-system-arm", "-M", "mps2-an386", "-nographic", "-icount", "shift=0", "-semihosting-config")
+
+
+def expected_of(exact: IntegerNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
+    """Return classes `[N]` and logits `[N, classes]` of the integer engine, as the C source gives them."""
+    plan = plan_of(exact.spec)
+    parts = images.split(250)
+    logits = torch.cat([integer_logits(exact, part, plan) for part in parts])
+    return torch.cat([exact(part).argmax(1) for part in parts]), logits
+
+
+def n_different(program: Path, images: Tensor, expected: tuple[Tensor, Tensor]) -> int:
+    """Return the number of images whose class or logits differ."""
+    classes, logits = map(torch.from_numpy, answers(program, images))
+    return int(((classes != expected[0]) | (logits != expected[1]).any(1)).sum())
+
+
+def milliseconds(program: Path, images: Tensor) -> float:
+    """Return the processor time of an image."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime
+    answers(program, images)
+    return (resource.getrusage(resource.RUSAGE_CHILDREN).ru_utime - before) / len(images) * 1e3
+
+
+def native_milliseconds(exact: IntegerNetwork, images: Tensor) -> float:
+    """Return the processor time of an image in the integer engine, one by one."""
+    torch.set_num_threads(1)
+    exact(images[:1])
+    before = time.process_time()
+    for i in range(len(images)):
+        exact(images[i : i + 1])
+    return (time.process_time() - before) / len(images) * 1e3
+
+
+def on_cortex_m4(source: Path) -> dict[str, Any]:
+    """Run a source's self-test in qemu; return what it says, the sizes of its parts, and its instructions."""
+    program, compiled = source.with_suffix(".elf"), source.with_suffix(".o")
+    include = f'-DMODEL="{source.name}"'
+    board = [
+        "--specs=rdimon.specs",
+        "-T",
+        str(BOARD / "mps2.ld"),
+        str(BOARD / "startup.c"),
+        str(BOARD / "instructions.c"),
+    ]
+    subprocess.run([*ARM, "-c", str(source), "-o", str(compiled)], check=True)
+    subprocess.run([*ARM, include, f"-I{source.parent}", *board, "-o", str(program)], check=True)
+    text, data, _ = (
+        subprocess.run(["arm-none-eabi-size", str(compiled)], check=True, capture_output=True, text=True)
+        .stdout.splitlines()[1]
+        .split()[:3]
+    )
+    command = [*QEMU, "enable=on,target=native", "-kernel", str(program)]
+    said = subprocess.run(command, check=False, capture_output=True, text=True, timeout=500).stdout.splitlines()
+    show, step = re.findall(r"(\d+) (?:instructions to show|for each)", said[-1])
+    return {
+        "self_test": said[0],
+        "flash_bytes": int(text) + int(data),
+        "instructions_show": int(show),
+        "instructions_step": int(step),
+    }
+
+
+def compare(source: str, few: int, data_dir: Path | None, folder: Path) -> dict[str, Any]:
+    """Compare C with the integer engine on one model; return its row of the report."""
+    model: Model = read_source(source)[0]
+    card = card_of(source)
+    written = write_c(model, folder / "model.c", COptions(images=None if card is None else golden_images(card.golden)))
+    exact = IntegerNetwork(model.build())
+    data = load_dataset(usual_data(model), data_dir=data_dir, log_mel=model.spec.input.log_mel)
+    images = data.test.images
+    expected = expected_of(exact, images)
+    costs = c_costs(model.spec)
+    row: dict[str, Any] = {
+        "data": data.name,
+        "images": len(images),
+        "few": min(few, len(images)),
+        "different": {},
+        "accuracy": float((expected[0] == data.test.labels).float().mean()),
+        "constants_bytes": costs.flash_bytes,
+        "ram_bytes": costs.ram_bytes,
+        "native_ms": native_milliseconds(exact, images[:TIMED]),
+        "c_ms": {},
+    }
+    for compiler in filter(shutil.which, ("gcc", "clang")):
+        for name, flags in BUILDS.items():
+            n = len(images) if name == "-O2" else row["few"]
+            program = compile_c(written, "-DSNN_STDIN", *flags, compiler=compiler)
+            different = n_different(program, images[:n], (expected[0][:n], expected[1][:n]))
+            row["different"][f"{compiler} {name}"] = different
+            if name == "-O2":
+                row["c_ms"][f"{compiler} -O2"] = milliseconds(program, images[:TIMED])
+        program = compile_c(written, "-DSNN_STDIN", *FASTEST, compiler=compiler)
+        row["c_ms"][f"{compiler} {' '.join(FASTEST)}"] = milliseconds(program, images[:TIMED])
+    if shutil.which(ARM[0]) and shutil.which(QEMU[0]):
+        row["cortex_m4"] = on_cortex_m4(written)
+    return row
+
+
+def main() -> None:
+    """Compare each model."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", nargs="*", help="default: all packaged models; only then the results are written")
+    parser.add_argument("--few", type=int, default=300, help="images for slow builds; default: 300")
+    parser.add_argument("--data-dir", type=Path)
+    parser.add_argument("--output", type=Path, default=RESULTS / "c.json", help="results of all packaged models")
+    options = parser.parse_args()
+    rows = {}
+    for name in options.models or model_names():
+        with TemporaryDirectory() as folder:
+            rows[name] = row = compare(name, options.few, options.data_dir, Path(folder))
+        print(f"{name}: {json.dumps(row)}", flush=True)
+    if not options.models:
+        options.output.write_text(json.dumps({**stamp(), "cpu": cpu_model(), "models": rows}, indent=1) + "\n", "utf-8")
+    wrong = [
+        row
+        for row in rows.values()
+        if any(row["different"].values()) or row.get("cortex_m4", {}).get("self_test", "ok") != "ok"
+    ]
+    sys.exit(bool(wrong))
+
+
+if __name__ == "__main__":
+    main()
