@@ -1,12 +1,12 @@
 """Compile the C source of models, score whole test sets with it, and compare with the integer engine.
 
-    python tests/benchmarks/check_c.py [MODEL...] [--few N] [--data-dir DIR] [--output FILE]
+    python tests/benchmarks/check_c.py [MODEL...] [--few N] [--whole BUILD...] [--data-dir DIR] [--output FILE]
 
-MODEL is an argument as for `zoo eval`; default: all packaged models. Each model is compiled by gcc and clang, those
-that are there: with -O2 for all test images, and with -O0 and with sanitizers for the first N. Times are those of one
-image with one thread, of the program and of the native library. With arm-none-eabi-gcc and qemu-system-arm, models that
-fit also run their self-test on a Cortex-M4, where memory is measured and instructions are counted. Exits with 1 if a
-single answer differs.
+MODEL is an argument as for `zoo eval`; default: all packaged models. Each model is compiled by gcc and clang, if they
+are there: with -O2 for all test images, and with -O0 and with sanitizers for the first N. BUILD, such as "gcc -O2",
+names other builds for all test images. Times are those of one image with one thread, of the program and of the native
+library. With arm-none-eabi-gcc and qemu-system-arm, models also run their self-test on a Cortex-M4, where memory is
+measured and instructions are counted. Exits with 1 if a single answer differs.
 """
 
 import argparse
@@ -31,7 +31,6 @@ from c_programs import answers, compile_c
 
 from bootstrap_core import IntegerNetwork, load_dataset
 from converters import Model
-from converters.formats.c.c_numbers import integer_logits
 from converters.formats.c.c_plan import c_costs, plan_of
 from converters.formats.c.c_writer import COptions, write_c
 from zoo.cli.given_model import usual_data
@@ -46,6 +45,8 @@ BUILDS = {
     "sanitizers": ("-O1", "-fsanitize=address,undefined", "-fno-sanitize-recover=all"),
 }
 FASTEST = ("-O3", "-march=native")
+EXACT = 1 << 22
+"""Bound on logits in integer units below which the rounding of float32 logits does not reach the next integer."""
 TIMED = 500
 """Number of images that are timed one by one."""
 BOARD = Path(__file__).parent / "cortex_m4"
@@ -54,11 +55,11 @@ QEMU = ("qemu-system-arm", "-M", "mps2-an386", "-nographic", "-icount", "shift=0
 
 
 def expected_of(exact: IntegerNetwork, images: Tensor) -> tuple[Tensor, Tensor]:
-    """Return classes `[N]` and logits `[N, classes]` of the integer engine, as the C source gives them."""
-    plan = plan_of(exact.spec)
-    parts = images.split(250)
-    logits = torch.cat([integer_logits(exact, part, plan) for part in parts])
-    return torch.cat([exact(part).argmax(1) for part in parts]), logits
+    """Return classes `[N]` and logits `[N, classes]` of the integer engine, in the units of the C source."""
+    logits = torch.cat([exact(part) for part in images.split(250)])
+    in_units = (logits.double() * plan_of(exact.spec).logit_unit).round().long()
+    assert in_units.abs().max() < EXACT, "float32 logits do not tell one integer from the next"
+    return logits.argmax(1), in_units
 
 
 def n_different(program: Path, images: Tensor, expected: tuple[Tensor, Tensor]) -> int:
@@ -113,7 +114,7 @@ def on_cortex_m4(source: Path) -> dict[str, Any]:
     }
 
 
-def compare(source: str, few: int, data_dir: Path | None, folder: Path) -> dict[str, Any]:
+def compare(source: str, few: int, whole: list[str], data_dir: Path | None, folder: Path) -> dict[str, Any]:
     """Compare C with the integer engine on one model; return its row of the report."""
     model: Model = read_source(source)[0]
     card = card_of(source)
@@ -126,8 +127,7 @@ def compare(source: str, few: int, data_dir: Path | None, folder: Path) -> dict[
     row: dict[str, Any] = {
         "data": data.name,
         "images": len(images),
-        "few": min(few, len(images)),
-        "different": {},
+        "builds": {},
         "accuracy": float((expected[0] == data.test.labels).float().mean()),
         "constants_bytes": costs.flash_bytes,
         "ram_bytes": costs.ram_bytes,
@@ -136,10 +136,11 @@ def compare(source: str, few: int, data_dir: Path | None, folder: Path) -> dict[
     }
     for compiler in filter(shutil.which, ("gcc", "clang")):
         for name, flags in BUILDS.items():
-            n = len(images) if name == "-O2" else row["few"]
+            build = f"{compiler} {name}"
+            n = len(images) if build in whole else min(few, len(images))
             program = compile_c(written, "-DSNN_STDIN", *flags, compiler=compiler)
             different = n_different(program, images[:n], (expected[0][:n], expected[1][:n]))
-            row["different"][f"{compiler} {name}"] = different
+            row["builds"][build] = {"images": n, "different": different}
             if name == "-O2":
                 row["c_ms"][f"{compiler} -O2"] = milliseconds(program, images[:TIMED])
         program = compile_c(written, "-DSNN_STDIN", *FASTEST, compiler=compiler)
@@ -152,24 +153,31 @@ def compare(source: str, few: int, data_dir: Path | None, folder: Path) -> dict[
 def main() -> None:
     """Compare each model."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="*", help="default: all packaged models; only then the results are written")
-    parser.add_argument("--few", type=int, default=300, help="images for slow builds; default: 300")
+    parser.add_argument("models", nargs="*", help="default: all packaged models")
+    parser.add_argument("--few", type=int, default=300, help="images for other builds; default: 300")
+    parser.add_argument("--whole", nargs="*", default=["gcc -O2", "clang -O2"], help="builds that score the whole set")
     parser.add_argument("--data-dir", type=Path)
-    parser.add_argument("--output", type=Path, default=RESULTS / "c.json", help="results of all packaged models")
+    parser.add_argument(
+        "--output", type=Path, default=RESULTS / "c.json", help="file of results, which keeps other models"
+    )
     options = parser.parse_args()
-    rows = {}
+    rows: dict[str, Any] = {}
     for name in options.models or model_names():
         with TemporaryDirectory() as folder:
-            rows[name] = row = compare(name, options.few, options.data_dir, Path(folder))
+            rows[name] = row = compare(name, options.few, options.whole, options.data_dir, Path(folder))
         print(f"{name}: {json.dumps(row)}", flush=True)
-    if not options.models:
-        options.output.write_text(json.dumps({**stamp(), "cpu": cpu_model(), "models": rows}, indent=1) + "\n", "utf-8")
-    wrong = [
-        row
-        for row in rows.values()
-        if any(row["different"].values()) or row.get("cortex_m4", {}).get("self_test", "ok") != "ok"
-    ]
-    sys.exit(bool(wrong))
+    known = json.loads(options.output.read_text("utf-8"))["models"] if options.output.exists() else {}
+    report = {**stamp(), "cpu": cpu_model(), "models": dict(sorted((known | rows).items()))}
+    options.output.write_text(json.dumps(report, indent=1) + "\n", "utf-8")
+    sys.exit(any(map(is_wrong, rows.values())))
+
+
+def is_wrong(row: dict[str, Any]) -> bool:
+    """Return whether an answer of a row differs, or the self-test failed."""
+    return (
+        any(build["different"] for build in row["builds"].values())
+        or row.get("cortex_m4", {}).get("self_test", "ok") != "ok"
+    )
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 from c_programs import answers, compile_c, needs_compiler
-from hypothesis import HealthCheck, given, reject, settings
+from hypothesis import given, reject, settings
 from hypothesis import strategies as st
 
 from bootstrap_core import IntegerNetwork
@@ -29,9 +29,9 @@ FLAGS = ("-fsanitize=address,undefined", "-fno-sanitize-recover=all") if THOROUG
 def test_random_networks_give_the_same_answers_in_c(
     network_specs: Callable, make_trained: Callable, tmp_path: Path
 ) -> None:
-    spiking: list[bool] = []
+    answering: list[bool] = []
 
-    @settings(max_examples=N_NETWORKS, suppress_health_check=[HealthCheck.filter_too_much])
+    @settings(max_examples=N_NETWORKS)
     @given(spec=network_specs(), seed=st.integers(0, 2**16))
     def check(spec, seed: int) -> None:
         network = make_trained(spec, seed)
@@ -49,7 +49,8 @@ def test_random_networks_give_the_same_answers_in_c(
         classes, logits = answers(compile_c(source, "-DSNN_STDIN", *FLAGS), images)
         assert (logits == expected.numpy()).all()
         assert (classes == exact(images).argmax(1).numpy()).all()
-        spiking.append(bool((logits != logits[0]).any()))
+        answering.append(bool(logits.any()))
 
     check()
-    assert sum(spiking) > 0.5 * len(spiking) > 0.4 * N_NETWORKS
+    assert sum(answering) > 0.7 * len(answering)
+    assert len(answering) >= 0.8 * N_NETWORKS

@@ -130,7 +130,7 @@ class Synapses:
         parts = [f"conv {spec.kernel[0]}x{spec.kernel[1]} of {self.source.name}"]
         for name, default in (("stride", (1, 1)), ("padding", (0, 0)), ("dilation", (1, 1))):
             if (value := getattr(spec, name)) != default:
-                parts.append(f"{name} {'x'.join(map(str, value))}")
+                parts.append(f"{name} {'x '[len(value) > 2].join(map(str, value))}")
         return ", ".join([*parts, *([f"{spec.groups} groups"] if spec.groups > 1 else [])])
 
 

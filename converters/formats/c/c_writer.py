@@ -35,7 +35,7 @@ from specs.network import NetworkSpec
 from specs.neuron import LearnDecays
 from specs.words import counted
 
-__all__ = ["COptions", "check_c_name", "header_of", "write_c"]
+__all__ = ["COptions", "check_c_name", "header_of", "spec_problems", "write_c"]
 
 KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
 """Kinds of blocks that the source can compute."""
@@ -96,10 +96,11 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
     path = check_path(path, "write_c takes the path of a file", error=ConversionError)
     if not IDENTIFIER.fullmatch(options.prefix):
         raise ConversionError(
-            f"the prefix of C names must be up to 32 letters, digits and _, a letter first, got {options.prefix!r}"
+            "the prefix of C names (--c-prefix) must be up to 32 letters, digits and _, a letter first, got "
+            f"{options.prefix!r}"
         )
     check_c_name(path)
-    _refuse(_spec_problems(model.spec))
+    _refuse(spec_problems(model.spec))
     network, plan = model.build(), plan_of(model.spec)
     with torch.no_grad():
         _refuse(tensor_problems(network, plan))
@@ -125,8 +126,8 @@ def _refuse(problems: Iterator[str]) -> None:
         raise UnsupportedError(f"C source cannot express {'; '.join(found)}")
 
 
-def _spec_problems(spec: NetworkSpec) -> Iterator[str]:
-    """Yield what the source cannot express."""
+def spec_problems(spec: NetworkSpec) -> Iterator[str]:
+    """Yield what C source cannot express of a network."""
     if spec.input.encoding not in ENCODINGS:
         yield f"input.encoding: {spec.input.encoding}"
     yield from unknown_kinds(spec, KINDS)
@@ -171,6 +172,7 @@ def _functions(plan: Plan) -> set[str]:
     found |= {"identity"} if any(each.identity and not each.flattened for each in every) else set()
     found |= {"conv"} if any(each.convolution for each in every) else set()
     found |= {"dense"} if any(each.is_dense for each in every[plan.is_graded :]) else set()
+    found |= {"clear"} if any(not stage.is_affine for stage in plan.stages[plan.is_graded :]) else set()
     return found | ({"add"} if found & {"conv", "dense"} or plan.is_graded else set())
 
 

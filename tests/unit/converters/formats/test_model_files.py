@@ -7,7 +7,14 @@ import pytest
 
 from bootstrap_core import build_network
 from converters import Model, read_model, write_model
-from converters.formats.model_files import Hints
+from converters.formats.model_files import (
+    C_SOURCE,
+    MODEL_SUFFIXES,
+    COptions,
+    Hints,
+    check_writable_format,
+    files_of,
+)
 from specs import ConversionError, IntegrityError, NetworkSpec, UnsupportedError
 
 SPEC = NetworkSpec.model_validate(
@@ -65,3 +72,14 @@ def test_what_is_no_model_is_refused_before_anything_is_written(model, tmp_path)
     with pytest.raises(ConversionError, match=r"not a SimpleNamespace: pass its \.model"):
         write_model(SimpleNamespace(model=model), tmp_path / "a.net")
     assert not list(tmp_path.iterdir())
+
+
+def test_c_source_has_a_header_and_no_reader(model, tmp_path) -> None:
+    path = write_model(model, tmp_path / "a.c", c=COptions(prefix="tiny"))
+    assert files_of(path) == [path, tmp_path / "a.h"]
+    assert "int32_t tiny_run(" in (tmp_path / "a.h").read_text()
+    assert C_SOURCE not in MODEL_SUFFIXES
+    with pytest.raises(UnsupportedError, match="C source, which nothing reads back"):
+        read_model(path)
+    with pytest.raises(ConversionError, match="must consist of letters"):
+        check_writable_format(tmp_path / "a b.c")
