@@ -6,7 +6,8 @@ MODEL is an argument as for `zoo eval`; default: all packaged models. Each model
 are there: with -O2 for all test images, and with -O0 and with sanitizers for the first N. BUILD, such as "gcc -O2",
 names other builds for all test images. Times are those of one image with one thread, of the program and of the native
 library. With arm-none-eabi-gcc and qemu-system-arm, models also run their self-test on a Cortex-M4, where memory is
-measured and instructions are counted. Exits with 1 if a single answer differs.
+measured and instructions are counted; with riscv64-linux-gnu-gcc and qemu-riscv64, on a RISC-V processor. Exits with 1
+if a single answer differs.
 """
 
 import argparse
@@ -51,6 +52,7 @@ TIMED = 500
 """Number of images that are timed one by one."""
 BOARD = Path(__file__).parent / "cortex_m4"
 ARM = ("arm-none-eabi-gcc", "-std=c99", "-O2", "-mcpu=cortex-m4", "-mthumb")
+RISCV64 = ("riscv64-linux-gnu-gcc", "qemu-riscv64")
 QEMU = ("qemu-system-arm", "-M", "mps2-an386", "-nographic", "-icount", "shift=0", "-semihosting-config")
 
 
@@ -114,6 +116,14 @@ def on_cortex_m4(source: Path) -> dict[str, Any]:
     }
 
 
+def on_riscv64(source: Path) -> str:
+    """Run a source's self-test in qemu on a 64-bit RISC-V processor; return what it says."""
+    program = source.with_suffix(".riscv64")
+    command = [RISCV64[0], "-std=c99", "-O2", "-static", "-DSNN_SELFTEST", str(source), "-o", str(program)]
+    subprocess.run(command, check=True)
+    return subprocess.run([RISCV64[1], program], check=False, capture_output=True, text=True).stdout.strip()
+
+
 def compare(source: str, few: int, whole: list[str], data_dir: Path | None, folder: Path) -> dict[str, Any]:
     """Compare C with the integer engine on one model; return its row of the report."""
     model: Model = read_source(source)[0]
@@ -147,6 +157,8 @@ def compare(source: str, few: int, whole: list[str], data_dir: Path | None, fold
         row["c_ms"][f"{compiler} {' '.join(FASTEST)}"] = milliseconds(program, images[:TIMED])
     if shutil.which(ARM[0]) and shutil.which(QEMU[0]):
         row["cortex_m4"] = on_cortex_m4(written)
+    if all(map(shutil.which, RISCV64)):
+        row["riscv64"] = on_riscv64(written)
     return row
 
 

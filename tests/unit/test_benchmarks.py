@@ -370,7 +370,7 @@ def test_c_source_is_compared_by_model_and_build(tables) -> None:
     report = {"date": "2026-01-02", "commit": "abc", "cpu": "a CPU", "models": {"tiny": row}}
     assert tables.render_c(report).splitlines()[-1] == "| `tiny` | 0 of 10,000 | 1 of 300 | 0.50 | 0.25 |"
     report["models"]["tiny"]["cortex_m4"] = board
-    assert tables.render_c(report).splitlines()[-1] == "| `tiny` | ok | 408,792 | 7,220 | 340,000 | 35,775 |"
+    assert tables.render_c(report).splitlines()[-1] == "| `tiny` | ok | - | 408,792 | 7,220 | 340,000 | 35,775 |"
 
 
 def test_kills_are_counted_by_command(tables) -> None:

@@ -157,8 +157,8 @@ def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
     if as_json:
         measured = None if card is None else card.model_dump(mode="json")
         costs = costs_in_c(model.spec, card)
-        facts = {"card": model.card, "measured": measured, "c": None if costs is None else asdict(costs)}
-        echo(json_text({"spec": model.spec.model_dump(mode="json"), **facts}))
+        found = {"card": model.card, "measured": measured, "c": None if costs is None else asdict(costs)}
+        echo(json_text({"spec": model.spec.model_dump(mode="json"), **found}))
         return
     if card is not None:
         echo(click.wrap_text(f"{card.name}: {card.description}".rstrip(": "), WIDTH))

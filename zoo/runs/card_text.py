@@ -130,7 +130,7 @@ def costs_in_c(spec: NetworkSpec, card: Card | None = None) -> CCosts | None:
     """
     if any(spec_problems(spec)):
         return None
-    return c_costs(spec, card and [layer.synops / card.time_steps for layer in card.layers])
+    return c_costs(spec, None if card is None else [layer.synops / card.time_steps for layer in card.layers])
 
 
 def c_section(spec: NetworkSpec, card: Card | None = None) -> list[Section]:
