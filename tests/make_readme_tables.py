@@ -625,8 +625,8 @@ def render_c(report: dict[str, Any]) -> str:
     if on_board:
         lines += [
             "",
-            "Self-tests in qemu, with the images of the card, compiled with -O2. Flash, RAM and instructions are those of "
-            "the Cortex-M4, for the first of these images.",
+            "Self-tests in qemu, with the images of the card, compiled with -O2. Flash, RAM and instructions are those "
+            "of the Cortex-M4, for the first of these images.",
             "",
             "| model | Cortex-M4 | RISC-V | flash | RAM | instructions to show | a step |",
             "|---" * 7 + "|",

@@ -245,6 +245,9 @@ def convert(
         check_writable_format(output)
         for file in files_of(output):
             refuse_existing(file, force)
+    to_c = any(output.suffix == C_SOURCE for output in outputs)
+    if click.get_current_context().get_parameter_source("c_prefix") is ParameterSource.COMMANDLINE and not to_c:
+        raise click.UsageError("--c-prefix: no -o FILE.c is given; add one, or leave it out")
     if len(set(map(real_path, outputs))) < len(outputs):
         raise click.UsageError("several -o name the same file")
     if onnx.report is not None:
@@ -277,7 +280,7 @@ def convert(
     model = replace(model, notes=(*model.notes, *more))
     figures["notes"] = [*figures["notes"], *more]
     say_notes(model, said=None if conversion is None else conversion.doubt)
-    images = known.golden_images(given) if known and any(output.suffix == C_SOURCE for output in outputs) else None
+    images = known.golden_images(given) if known and to_c else None
     c_options = COptions(c_prefix, images)
     written = [file_entry(file) for output in outputs for file in files_of(write_model(model, output, c=c_options))]
     if onnx.report is not None and conversion is not None:

@@ -1,6 +1,7 @@
 """Integers of a network in the order of its C source, and the answers for its self-test."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 import numpy as np
@@ -177,24 +178,30 @@ class Picture:
     logits: list[int]
 
 
-def pictures_of(network: Network, plan: Plan, images: Tensor | None) -> list[Picture]:
+def pictures_of(exact: IntegerNetwork, plan: Plan, images: Tensor | None) -> list[Picture]:
     """Return the pictures of the self-test: the first of `images`, or noise if they are None or do not fit.
 
-    Pictures on which a state leaves 24 bits are left out.
+    Those on which a state leaves 24 bits are left out; if none is left, a black one is taken.
+
+    Raises:
+        StateOverflowError: a state leaves 24 bits even then.
     """
-    exact, size = IntegerNetwork(network), plan.input.size
+    size = plan.input.size
     n = max(1, min(PICTURES, PICTURE_BYTES // size))
     if images is None or images[0].numel() != size:
         noise = torch.randint(256, (n, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
         images = noise >> torch.arange(n, dtype=torch.uint8)[:, None]  # each half as bright as the one before
+    shape = (-1, 1, *plan.spec.input.shape)
     found = []
-    for pixels in images[:n].reshape(-1, 1, *plan.spec.input.shape):
-        try:
-            logits = integer_logits(exact, pixels, plan)
-        except StateOverflowError:
-            continue
-        found.append(Picture(pixels.flatten().tolist(), logits.flatten().tolist()))
-    return found
+    for pixels in images[:n].reshape(shape):
+        with suppress(StateOverflowError):
+            found.append(_picture(exact, plan, pixels))
+    return found or [_picture(exact, plan, torch.zeros(shape[1:], dtype=torch.uint8))]
+
+
+def _picture(exact: IntegerNetwork, plan: Plan, pixels: Tensor) -> Picture:
+    logits = integer_logits(exact, pixels, plan)
+    return Picture(pixels.flatten().tolist(), logits.flatten().tolist())
 
 
 def integer_logits(exact: IntegerNetwork, images: Tensor, plan: Plan) -> Tensor:

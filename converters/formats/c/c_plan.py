@@ -25,13 +25,13 @@ from specs.network import NetworkSpec
 from specs.neuron import LearnDecays
 from specs.summary import summarize
 
-__all__ = ["CCosts", "Plan", "Population", "Stage", "Synapses", "c_costs", "has_bias", "plan_of"]
+__all__ = ["CCosts", "Plan", "Population", "Stage", "Synapses", "c_costs", "plan_of"]
 
 GREY_LEVELS = 256
 """Values of a pixel, one byte."""
 WORD = 4
 """Bytes of an int32_t, to which the state is aligned."""
-CONV_NUMBERS = 14
+CONV_NUMBERS = 15
 """Numbers in the C record of a convolution, `conv_shape`."""
 LAYER_NUMBERS = 9
 """Numbers and pointers in the C record of a layer's neurons, `layer`, on a 32-bit processor."""
@@ -320,7 +320,7 @@ def _flash_bytes(plan: Plan) -> int:
     for stage in plan.stages:
         total += sum(each.n_weights for each in stage.synapses)
         total += sum(WORD * CONV_NUMBERS for each in stage.synapses if each.convolution)
-        if has_bias(stage.layer):
+        if _has_bias(stage.layer):
             total += 2 * stage.outputs.channels
     for each in plan.spiking:
         total += WORD * LAYER_NUMBERS
@@ -329,6 +329,6 @@ def _flash_bytes(plan: Plan) -> int:
     return total
 
 
-def has_bias(layer: Layer) -> bool:
+def _has_bias(layer: Layer) -> bool:
     """Return whether a block has a bias on the hardware: its own, or that of a mean-only norm."""
     return bool(getattr(layer, "bias", False)) or getattr(layer, "norm", None) is Norm.MEAN_ONLY

@@ -5,6 +5,7 @@ import textwrap
 from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib import resources
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX
+from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.network import Network
 from converters.formats.c.c_numbers import (
     Array,
@@ -27,7 +29,7 @@ from converters.formats.c.c_plan import Plan, c_costs, plan_of
 from converters.formats.refusals import problems_by_place, unknown_kinds
 from converters.model import Model
 from specs.arguments import check_path, check_type
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, skips_of
 from specs.errors import ConversionError, UnsupportedError
 from specs.fields import StrictModel, threshold_mant
 from specs.files.whole_file import write_whole
@@ -41,12 +43,13 @@ KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
 """Kinds of blocks that the source can compute."""
 ENCODINGS = (Encoding.SPIKE, Encoding.GRADED)
 KNOWN_FIELDS = {
-    "kind", "shape", "encoding", "bits", "mean", "std", "weight", "bias", "exact_input", "log_mel", "neuron",
+    "schema_version", "name", "description", "time_steps", "input", "blocks", "logit_scale", "training", "kind",
+    "shape", "encoding", "bits", "mean", "std", "weight", "bias", "exact_input", "log_mel", "neuron",
     "features", "channels", "kernel", "stride", "padding", "dilation", "groups", "gain", "skips", "source",
     "weight_norm", "dropout", "norm", "delay_shift", "threshold", "current_decay", "voltage_decay", "tau_grad",
     "scale_grad", "reset", "learn_decays",
 }  # fmt: skip
-"""Fields of layers, skips and neurons that the source knows; a value in any other field is refused."""
+"""Fields of specs that the source knows; a value in any other field is refused."""
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
 WIDTH = 118
@@ -91,9 +94,11 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
     Raises:
         ConversionError: an argument has the wrong type, or the prefix or the name of the file is not one for C.
         UnsupportedError: features that the source cannot compute, all of them in one message.
+        SnnZooError: tensors that are not finite, or states that leave 24 bits without any light.
     """
     check_type(model, Model, "write_c takes a Model", advice="Model.of makes one from a network", error=ConversionError)
     path = check_path(path, "write_c takes the path of a file", error=ConversionError)
+    check_type(options, COptions, "options must be a COptions", error=ConversionError)
     if not IDENTIFIER.fullmatch(options.prefix):
         raise ConversionError(
             "the prefix of C names (--c-prefix) must be up to 32 letters, digits and _, a letter first, got "
@@ -102,9 +107,10 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
     check_c_name(path)
     _refuse(spec_problems(model.spec))
     network, plan = model.build(), plan_of(model.spec)
+    exact = IntegerNetwork(network)  # refuses tensors that are not finite
     with torch.no_grad():
         _refuse(tensor_problems(network, plan))
-        names = _numbers(network, plan) | {"golden": pictures_of(network, plan, options.images)}
+        names = _numbers(network, plan) | {"golden": pictures_of(exact, plan, options.images)}
     names |= {
         "plan": plan,
         "file": path.stem,
@@ -131,20 +137,18 @@ def spec_problems(spec: NetworkSpec) -> Iterator[str]:
     if spec.input.encoding not in ENCODINGS:
         yield f"input.encoding: {spec.input.encoding}"
     yield from unknown_kinds(spec, KINDS)
-    yield from problems_by_place("block", map(_unknown_fields, (spec.input, *spec.blocks)))
+    yield from _unknown_fields(spec)
+    records = ((layer, spec.neuron_of(layer), *skips_of(layer)) for layer in spec.layers)
+    yield from problems_by_place("block", (chain.from_iterable(map(_unknown_fields, each)) for each in records))
     kinds = {str(neuron.kind) for neuron in map(spec.neuron_of, spec.layers)}
     yield from (f"neuron.kind: {kind}" for kind in sorted(kinds - {"cuba"}))
 
 
 def _unknown_fields(record: StrictModel) -> Iterator[str]:
-    """Yield the fields of a layer, and of its skips and neurons, that are set and not known here."""
+    """Yield the fields of a record of a spec that are set and not known here."""
     for name, field in type(record).model_fields.items():
-        value = getattr(record, name)
-        if name not in KNOWN_FIELDS and value != field.get_default(call_default_factory=True):
+        if name not in KNOWN_FIELDS and getattr(record, name) != field.get_default(call_default_factory=True):
             yield f"the field {name}"
-        if name in {"neuron", "skips"}:
-            for inner in value if isinstance(value, tuple) else (value,):
-                yield from _unknown_fields(inner) if inner else ()
 
 
 def _numbers(network: Network, plan: Plan) -> dict[str, Any]:
@@ -176,12 +180,13 @@ def _functions(plan: Plan) -> set[str]:
     return found | ({"add"} if found & {"conv", "dense"} or plan.is_graded else set())
 
 
-def _class_names(model: Model) -> str:
-    """Return the names of the classes for a comment; empty if they are numbers."""
+def _class_names(model: Model) -> list[str]:
+    """Return the names of the classes as lines of a comment; none if they are numbers."""
     names = model.classes
     if names == tuple(map(str, range(len(names)))):
-        return ""
-    return ", ".join(re.sub(r"[^A-Za-z0-9 _.,()+-]", "?", name) for name in names)
+        return []
+    plain = (re.sub(r"[^A-Za-z0-9 _.,()+-]", "?", name) for name in names)
+    return textwrap.wrap(f"Classes, from 0: {', '.join(plain)}.", WIDTH - 3, subsequent_indent="    ")
 
 
 def _table(plan: Plan) -> list[str]:

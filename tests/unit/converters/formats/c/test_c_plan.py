@@ -28,7 +28,7 @@ def test_a_flatten_has_no_memory_of_its_own() -> None:
 def test_costs_of_a_network() -> None:
     costs = c_costs(MAPS)
     weights, biases, decays = 24 + 2 * 288 + 12, 3 + 6, 2 * 3 + 1
-    assert costs.flash_bytes == weights + 2 * (biases + decays + 256) + 4 * (14 + 2 * 9)
+    assert costs.flash_bytes == weights + 2 * (biases + decays + 256) + 4 * (15 + 2 * 9)
     sums, drive, readout, spikes = 48, 48, 2, (48 + 6) * 2 // 4
     assert costs.ram_bytes == 4 * (2 + sums + drive + readout + (1 + 2 * 48) + (1 + 6) + spikes)
     assert costs.neurons == 48 + 6

@@ -15,7 +15,7 @@ from converters.formats.c import c_writer
 from converters.formats.c.c_numbers import integer_logits
 from converters.formats.c.c_plan import plan_of
 from converters.formats.c.c_writer import COptions, write_c
-from specs import ConversionError, NetworkSpec, StateOverflowError, UnsupportedError
+from specs import ConversionError, NetworkSpec, SnnZooError, StateOverflowError, UnsupportedError
 
 LEAKY = {"threshold": 0.8, "current_decay": 0.4, "voltage_decay": 0.2, "learn_decays": "per_channel"}
 SUBTRACTING = {"threshold": 0.7, "voltage_decay": 0.03, "reset": "subtract"}
@@ -105,7 +105,7 @@ def test_the_self_test_finds_a_changed_weight(tmp_path: Path) -> None:
     source = write(network, tmp_path, images=bytes_for(network, 3))
     done = run(compile_c(source, "-DSNN_SELFTEST"))
     assert (done.returncode, done.stdout) == (0, b"ok\n")
-    assert "compares 3 pictures" in source.read_text()
+    assert "compares 3 pictures " in source.read_text()
     head, weights = source.read_text().split("block6_weights[72] = {\n    ")
     source.write_text(f"{head}block6_weights[72] = {{\n    1{weights}")  # -7 would become 1-7
     done = run(compile_c(source, "-DSNN_SELFTEST"))
@@ -125,6 +125,24 @@ def test_states_beyond_24_bits_are_counted(tmp_path: Path) -> None:
     done = run(compile_c(write(network, tmp_path), "-DSNN_STDIN", "-fsanitize=undefined"), images.numpy().tobytes())
     assert done.returncode == 1
     assert done.stderr.startswith(b"4 states left 24 bits")  # currents of 2 neurons in 2 steps
+
+
+@needs_compiler
+def test_pictures_of_the_self_test_do_not_overflow(tmp_path: Path) -> None:
+    network = make({"shape": [40], "encoding": "graded", "bits": 10}, [{"kind": "dense", "features": 2}])
+    with torch.no_grad():
+        network.block(1).synapse.weight.fill_(3.9)
+    source = write(network, tmp_path, images=torch.full((2, 40), 255, dtype=torch.uint8))
+    assert "compares 1 picture " in source.read_text()  # a black one
+    assert run(compile_c(source, "-DSNN_SELFTEST")).stdout == b"ok\n"
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    network = make(*NETWORKS["graded readout"])
+    with torch.no_grad():
+        network.block(1).synapse.weight[0, 0] = torch.nan
+    with pytest.raises(SnnZooError, match="not finite"):
+        write(network, tmp_path)
 
 
 @needs_compiler
