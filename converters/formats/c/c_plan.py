@@ -72,7 +72,7 @@ class Population:
 
     @property
     def in_pixel_order(self) -> bool:
-        """Whether the places are also those in the order channel, row, column."""
+        """True if the places are also those in the order channel, row, column."""
         return self.channels == 1 or self.plane == 1
 
     @property
@@ -263,7 +263,7 @@ def _synapses(name: str, source: Population, layer: Layer, before: Shape, *, ide
 
 @dataclass(frozen=True)
 class CCosts:
-    """What the C source of a network costs on a 32-bit processor.
+    """Costs of the C source of a network on a 32-bit processor.
 
     Attributes:
         flash_bytes: weights and other constants, without code.
