@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from converters.ann_to_snn.best_candidate import SpikingForms
     from converters.ann_to_snn.onnx_conversion import ImportCallbacks, import_onnx
+    from converters.formats.c.c_writer import COptions, write_c
     from converters.formats.model_files import read_model, write_model
     from converters.formats.netx.netx_model import write_netx
     from converters.formats.nir.nir_reader import read_nir
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from converters.weight_norm.migration_plan import migrate_state_dict
 
 __all__ = [
+    "COptions",
     "ImportCallbacks",
     "Model",
     "SpikingForms",
@@ -33,12 +35,14 @@ __all__ = [
     "migrate_state_dict",
     "read_model",
     "read_nir",
+    "write_c",
     "write_model",
     "write_netx",
     "write_nir",
 ]
 
 _HOMES = {
+    "COptions": "converters.formats.c.c_writer",
     "ImportCallbacks": "converters.ann_to_snn.onnx_conversion",
     "Model": "converters.model",
     "SpikingForms": "converters.ann_to_snn.best_candidate",
@@ -47,6 +51,7 @@ _HOMES = {
     "read_model": "converters.formats.model_files",
     "write_model": "converters.formats.model_files",
     "read_nir": "converters.formats.nir.nir_reader",
+    "write_c": "converters.formats.c.c_writer",
     "write_netx": "converters.formats.netx.netx_model",
     "write_nir": "converters.formats.nir.nir_writer",
 }

@@ -391,7 +391,11 @@ def demo_output() -> str:
 
 
 OTHERS = {
-    "snnzoo": ("8-bit weights, integer states, hard reset", "netx, NIR, ONNX, lava-dl's state dicts", "YAML, Python"),
+    "snnzoo": (
+        "8-bit weights, integer states, hard reset",
+        "netx, NIR, ONNX, lava-dl's state dicts; writes C",
+        "YAML, Python",
+    ),
     "lava-dl": ("8-bit weights, hard reset, in floats", "netx; its own state dicts", "Python up to 3.10; archived"),
     "spikingjelly": ("float weights; 8 bits by `lava_exchange`", "NIR, lava-dl; from PyTorch modules", "Python"),
     "sinabs": ("float weights; 8 bits for its own chips", "NIR; from PyTorch modules", "Python"),
@@ -594,6 +598,47 @@ def render_engines(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def c_table() -> str:
+    """Return what C source was compared, and how fast and how large it is."""
+    path = RESULTS / "c.json"
+    return render_c(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
+
+
+def render_c(report: dict[str, Any]) -> str:
+    """Return the tables of a report by `check_c.py`."""
+    first = next(iter(report["models"].values()))
+    builds, timed = list(first["builds"]), list(first["c_ms"])
+    lines = [
+        f"{report['cpu']}; {dated(report)}. By build: images that differ, of those compared. Times are of one image, "
+        "with one thread.",
+        "",
+        f"| model | {' | '.join(builds)} | native, ms | {' | '.join(f'{name}, ms' for name in timed)} |",
+        "|---" * (2 + len(builds) + len(timed)) + "|",
+    ]
+    for name, row in report["models"].items():
+        cells = [f"{row['builds'][build]['different']} of {row['builds'][build]['images']:,}" for build in builds]
+        cells += [
+            f"{milliseconds:.2f}" for milliseconds in (row["native_ms"], *(row["c_ms"][build] for build in timed))
+        ]
+        lines.append(f"| `{name}` | {' | '.join(cells)} |")
+    on_board = {name: row["cortex_m4"] for name, row in report["models"].items() if "cortex_m4" in row}
+    if on_board:
+        lines += [
+            "",
+            "Self-tests in qemu, with the images of the card, compiled with -O2. Flash, RAM and instructions are those "
+            "of the Cortex-M4, for the first of these images.",
+            "",
+            "| model | Cortex-M4 | RISC-V | flash | RAM | instructions to show | a step |",
+            "|---" * 7 + "|",
+        ]
+    for name, row in on_board.items():
+        sizes = f"{row['flash_bytes']:,} | {report['models'][name]['ram_bytes']:,}"
+        counts = f"{row['instructions_show']:,} | {row['instructions_step']:,}"
+        said = f"{row['self_test']} | {report['models'][name].get('riscv64', '-')}"
+        lines.append(f"| `{name}` | {said} | {sizes} | {counts} |")
+    return "\n".join(lines)
+
+
 SMALL = 0.05
 """Fraction of the time below which an operator does not get its own row."""
 
@@ -643,6 +688,7 @@ TABLES = {
     "estimate": estimate_table,
     "kills": kills_table,
     "engines": engines_table,
+    "c": c_table,
     "profile": profile_table,
     "spec": spec_reference,
 }

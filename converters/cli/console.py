@@ -26,6 +26,8 @@ from specs.errors import SnnZooError
 from specs.files.whole_file import refuse_file_as_folder
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from converters.model import Model
 
 __all__ = [
@@ -83,11 +85,13 @@ F = TypeVar("F", bound=Callable[..., Any])
 class KnownModels:
     """Models that a program knows by name, kept as the object of its click context.
 
-    `find` returns the file of a model, or None for an unknown name; `names` returns all names, for completion.
+    `find` returns the file of a model, or None for an unknown name; `names` returns all names, for completion;
+    `golden_images` takes a name or a path and returns the images in the model's card, or None if it has no card.
     """
 
     find: Callable[[str], Path | None]
     names: Callable[[], list[str]]
+    golden_images: Callable[[str], "Tensor | None"]
 
 
 def _remembered(key: str, *names: str, help: str) -> click.Option:

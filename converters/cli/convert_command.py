@@ -186,14 +186,15 @@ def _onnx_options(command: Callable[..., Any]) -> Callable[..., Any]:
     "outputs",
     multiple=True,
     type=click.Path(path_type=Path),
-    help="File to write; the suffix names the format: .safetensors, .net, .hdf5, .nir. May be repeated. Without it "
-    "no model is written.",
+    help="File to write; the suffix names the format: .safetensors, .net, .hdf5, .nir, .c. May be repeated. Without "
+    "it no model is written.",
 )
 @click.option(
     "--fold",
     is_flag=True,
     help="Multiply weight norm into the weights. Spikes stay the same; the file is for running, not for training.",
 )
+@click.option("--c-prefix", default="snn", show_default=True, help="C: beginning of all names of the source.")
 @_hint_options
 @_onnx_options
 @data_options
@@ -203,6 +204,7 @@ def convert(
     source: Path,
     outputs: tuple[Path, ...],
     fold: bool,
+    c_prefix: str,
     onnx: _OnnxOptions,
     places: DataPlaces,
     force: bool,
@@ -229,12 +231,24 @@ def convert(
     Example: zoo convert network.pt -o network.safetensors -o network.nir
     """
     from converters.formats.file_kind import FileKind, kind_of_file
-    from converters.formats.model_files import check_writable_format, file_entry, format_notes, write_model
+    from converters.formats.model_files import (
+        C_SOURCE,
+        COptions,
+        check_writable_format,
+        file_entry,
+        files_of,
+        format_notes,
+        write_model,
+    )
     from specs.files.given_file import real_path
 
     for output in outputs:
         check_writable_format(output)
-        refuse_existing(output, force)
+        for file in files_of(output):
+            refuse_existing(file, force)
+    to_c = any(output.suffix == C_SOURCE for output in outputs)
+    if click.get_current_context().get_parameter_source("c_prefix") is ParameterSource.COMMANDLINE and not to_c:
+        raise click.UsageError("--c-prefix: no -o FILE.c is given; add one, or leave it out")
     if len(set(map(real_path, outputs))) < len(outputs):
         raise click.UsageError("several -o name the same file")
     if onnx.report is not None:
@@ -264,7 +278,10 @@ def convert(
     model = replace(model, notes=(*model.notes, *more))
     figures["notes"] = [*figures["notes"], *more]
     say_notes(model, said=None if conversion is None else conversion.doubt)
-    written = [file_entry(write_model(model, output)) for output in outputs]
+    known = click.get_current_context().obj
+    images = known.golden_images(given) if isinstance(known, KnownModels) and to_c else None
+    c_options = COptions(c_prefix, images)
+    written = [file_entry(file) for output in outputs for file in files_of(write_model(model, output, c=c_options))]
     if onnx.report is not None and conversion is not None:
         _write_report(onnx.report, conversion, source.name, written, figures["layers"])
         written.append(file_entry(onnx.report))

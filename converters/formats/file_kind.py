@@ -92,6 +92,8 @@ def kind_of_file(path: Path) -> FileKind:
     if len(head) > 2 and head[0] == 0x08 and head[2] in ONNX_FIELDS:
         return FileKind.ONNX
     kinds = ", ".join(FileKind)
+    if head.startswith(b"/*") and b"by snnzoo" in head:
+        raise UnsupportedError(f"{path} is C source, which nothing reads back: give the model that it was written from")
     if head.isascii() and b"\0" not in head:
         raise IntegrityError(f"{path} is text, not a model ({kinds}); if it is a spec, zoo build makes a model from it")
     raise IntegrityError(f"{path} is not a model file of a known kind ({kinds})")

@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 from bootstrap_core.network.network import Network
+from converters.formats.c.c_writer import COptions, check_c_name, header_of, write_c
 from converters.formats.even_padding import enlarged_kernels
 from converters.formats.file_kind import USES, FileKind, kind_of_file
 from converters.formats.lava_checkpoint import read_checkpoint
@@ -30,11 +31,14 @@ from specs.shapes import pads_of
 
 __all__ = [
     "CHAINS",
+    "C_SOURCE",
     "MODEL_SUFFIXES",
+    "COptions",
     "Hints",
     "check_writable",
     "check_writable_format",
     "file_entry",
+    "files_of",
     "format_notes",
     "option_name",
     "read_model",
@@ -103,18 +107,22 @@ def _write_netx(model: Model, path: Path) -> Path:
     return write_netx(model.build(), path)
 
 
+C_SOURCE = ".c"
+"""Suffix of C source, which is written and never read."""
+
 WRITERS: dict[str, Callable[[Model, Path], Path]] = {
     ".safetensors": write_safetensors,
     ".net": _write_netx,
     ".hdf5": _write_netx,
     ".nir": write_nir,
+    C_SOURCE: write_c,
 }
 
 CHAINS = {suffix for suffix, write in WRITERS.items() if write is _write_netx}
 """Suffixes of formats that cannot hold skips."""
 
-MODEL_SUFFIXES = {*FileKind, *WRITERS, ".pth", ".h5"}
-"""Suffixes that mark a name as that of a model file."""
+MODEL_SUFFIXES = {*FileKind, *WRITERS, ".pth", ".h5"} - {C_SOURCE}
+"""Suffixes that mark a name as that of a model file; C source is none, as nothing reads it back."""
 
 
 def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
@@ -152,10 +160,15 @@ def read_model(path: str | Path, hints: Hints = Hints()) -> Model:
     return replace(model.with_data(partial(found_data, folder=path.parent)), origin=str(path))
 
 
-def write_model(model: Model | Network, path: str | Path) -> Path:
+def write_model(model: Model | Network, path: str | Path, *, c: COptions | None = None) -> Path:
     """Write a model, or a network without a card, to a file in the format of its suffix; overwrites.
 
     The path of data in the file's folder is written relative to it, so that both can be moved together.
+
+    Args:
+        model: the model; it is not changed.
+        path: file to write; for C source, `NAME.c`, also its header `NAME.h`.
+        c: options of C source; without effect for other formats.
 
     Raises:
         ConversionError: an argument has the wrong type.
@@ -169,14 +182,25 @@ def write_model(model: Model | Network, path: str | Path) -> Path:
     advice = "pass its .model" if isinstance(getattr(model, "model", None), Model) else ""
     check_type(model, Model, "write_model takes a Model or a Network", advice=advice, error=ConversionError)
     check_card(dict(model.card), f"cannot write {path}")
-    return WRITERS[path.suffix](model.with_data(partial(stored_data, folder=path.parent)), path)
+    write = partial(write_c, options=c) if c is not None and path.suffix == C_SOURCE else WRITERS[path.suffix]
+    return write(model.with_data(partial(stored_data, folder=path.parent)), path)
+
+
+def files_of(path: Path) -> list[Path]:
+    """Return the files that `write_model` writes for a path: for C source, its header, too."""
+    return [path, header_of(path)] if path.suffix == C_SOURCE else [path]
 
 
 def check_writable_format(path: Path) -> None:
-    """Raise `UnsupportedError` if there is no writer for the suffix; call it before long work."""
+    """Raise `UnsupportedError` if there is no writer for the suffix; call it before long work.
+
+    Raises `ConversionError` for a name that C source cannot have.
+    """
     if path.suffix not in WRITERS:
         raise UnsupportedError(f"cannot write {path}: no writer for {path.suffix or 'a file with no suffix'} "
                                f"(known: {', '.join(WRITERS)})")  # fmt: skip
+    if path.suffix == C_SOURCE:
+        check_c_name(path)
 
 
 def file_entry(path: Path) -> dict[str, str]:
@@ -187,7 +211,7 @@ def file_entry(path: Path) -> dict[str, str]:
 def format_notes(spec: NetworkSpec, suffix: str) -> list[str]:
     """Return notes on how a network in a file of this suffix differs from the network itself."""
     notes = how_lava_runs(spec) if suffix in CHAINS else []
-    if suffix == FileKind.SAFETENSORS:
+    if suffix in {FileKind.SAFETENSORS, C_SOURCE}:
         return notes
     notes += enlarged_kernels(spec)
     if any(spec.input.padding):

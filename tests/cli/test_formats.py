@@ -4,6 +4,7 @@ import hashlib
 import json
 import re
 import shutil
+import subprocess
 import zipfile
 from pathlib import Path
 
@@ -13,12 +14,15 @@ import onnx
 import pytest
 import safetensors.torch
 import torch
+from c_programs import compile_c, needs_compiler
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.ann_to_snn.tuning import LEARNING_RATES
 from converters.formats.model_files import read_model
 from specs.block import has_neurons
 from specs.neuron import Reset
+from zoo.runs.card_files import packaged_card
+from zoo.runs.golden import golden_images
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 
@@ -49,6 +53,31 @@ def test_a_checkpoint_becomes_a_model_and_a_net_in_one_go(folder, run) -> None:
     assert run("show", folder / "network.net", "--diff", outputs[1]).stdout == "all layers are the same\n"
     for told in (run("show", outputs[1]).stdout, run("verify", outputs[1]).stdout, " ".join(document["notes"])):
         assert "run each image from rest for 16 steps" in " ".join(told.split())
+
+
+@needs_compiler
+def test_a_model_becomes_c_source_with_the_golden_images_of_its_card(tmp_path, run) -> None:
+    source, header = tmp_path / "digits.c", tmp_path / "digits.h"
+    told = run("convert", "mnist-dense-shallow", "-o", source, "--c-prefix", "digits", "--json").stdout
+    assert [entry["path"] for entry in json.loads(told)["outputs"]] == [str(source), str(header)]
+    program = compile_c(source, "-DDIGITS_SELFTEST")
+    assert subprocess.run([program], capture_output=True, check=True).stdout == b"ok\n"
+    first = golden_images(packaged_card("mnist-dense-shallow").golden)[0]
+    numbers = source.read_text().split("pictures[4][DIGITS_INPUTS] = {\n{")[1].split("}")[0]
+    assert list(map(int, numbers.split(","))) == first.flatten().tolist()
+    source.unlink()
+    assert f"{header} exists" in run("convert", "mnist-dense-shallow", "-o", source, code=1).stderr
+    assert (
+        "--c-prefix" in run("convert", "mnist-dense-shallow", "-o", source, "--c-prefix", "7", "--force", code=1).stderr
+    )
+
+
+def test_show_prints_what_c_source_costs(run) -> None:
+    shown = run("show", "mnist-dense-shallow").stdout
+    assert "RAM     7,220 bytes, and the stack" in shown
+    assert "512 neurons, 1,384 synops, and 72,279 once for a picture" in " ".join(shown.split())
+    assert json.loads(run("show", "mnist-dense-shallow", "--json").stdout)["c"]["flash_bytes"] == 408102
+    assert "| RAM | 7,220 bytes, and the stack |" in run("show", "mnist-dense-shallow", "--markdown").stdout
 
 
 def test_a_lone_checkpoint_is_asked_for_what_is_missing(folder, run) -> None:

@@ -41,6 +41,9 @@ CALLS: dict[str, Callable[[], object]] = {
     "read_nir takes the path of a file, not an int": lambda: converters.read_nir(NUMBER),
     "write_model takes a Model or a Network, not an int": lambda: converters.write_model(NUMBER, "m.net"),
     f"write_netx takes a Network, not a str: {NETWORK}": lambda: converters.write_netx(NAME, Path("m.net")),
+    "write_c takes a Model, not a str: Model.of makes one from a network": lambda: converters.write_c(
+        NAME, Path("m.c")
+    ),
     "write_nir takes a Model, not a str: Model.of makes one from a network": (
         lambda: converters.write_nir(NAME, Path("m.nir"))
     ),
@@ -67,6 +70,7 @@ def test_a_wrong_path_is_refused_before_a_model_is_written(network) -> None:
         (converters.write_model, network),
         (converters.write_netx, network),
         (converters.write_nir, converters.Model.of(network)),
+        (converters.write_c, converters.Model.of(network)),
     ):
         with pytest.raises(SnnZooError, match=rf"^{write.__name__} takes the path of a file, not an int$"):
             write(model, NUMBER)

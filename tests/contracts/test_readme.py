@@ -64,7 +64,15 @@ def test_the_stories_run(tmp_path, monkeypatch) -> None:
     for line in ["zoo demo", *lines]:
         result = CliRunner().invoke(zoo, shlex.split(line)[1:])
         assert result.exit_code == 0, f"{line}\n{result.output}"
-    made = ("models/mnist-dense.safetensors", "seven.gif", "relu.net", "relu.html", "network.svg", "run/model.nir")
+    made = (
+        "models/mnist-dense.safetensors",
+        "seven.gif",
+        "relu.net",
+        "relu.html",
+        "network.svg",
+        "run/model.nir",
+        "run/model.h",
+    )
     assert all((tmp_path / name).stat().st_size > 1000 for name in made)
 
 

@@ -363,6 +363,16 @@ def test_engines_are_compared_by_model(tables) -> None:
     assert tables.render_engines(report).splitlines()[-1] == "| `tiny` | 10,000 of mnist | 8 | 1,234 | 98,765 | 0 |"
 
 
+def test_c_source_is_compared_by_model_and_build(tables) -> None:
+    builds = {"gcc -O2": {"images": 10000, "different": 0}, "gcc -O0": {"images": 300, "different": 1}}
+    row = {"builds": builds, "native_ms": 0.5, "c_ms": {"gcc -O2": 0.25}, "ram_bytes": 7220}
+    board = {"self_test": "ok", "flash_bytes": 408792, "instructions_show": 340000, "instructions_step": 35775}
+    report = {"date": "2026-01-02", "commit": "abc", "cpu": "a CPU", "models": {"tiny": row}}
+    assert tables.render_c(report).splitlines()[-1] == "| `tiny` | 0 of 10,000 | 1 of 300 | 0.50 | 0.25 |"
+    report["models"]["tiny"]["cortex_m4"] = board
+    assert tables.render_c(report).splitlines()[-1] == "| `tiny` | ok | - | 408,792 | 7,220 | 340,000 | 35,775 |"
+
+
 def test_kills_are_counted_by_command(tables) -> None:
     counts = {"tries": 9, "killed": 7, "temporaries": 1, "lost": 0}
     assert "| convert | 9 | 7 | - | 1 | 0 | - |" in tables.render_kills({"convert": counts})

@@ -2,6 +2,7 @@
 
 from importlib.metadata import version as distribution_version
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -28,6 +29,9 @@ from zoo.cli.show_commands import show, verify
 from zoo.cli.spec_commands import build, check, schema
 from zoo.cli.train_command import train
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 __all__ = ["main", "zoo"]
 
 
@@ -44,9 +48,19 @@ def _local_model(name: str) -> Path | None:
     return path
 
 
-@click.group(
-    context_settings={**CONTEXT_SETTINGS, "obj": KnownModels(_local_model, local_names)}, invoke_without_command=True
-)
+def _golden_images(source: str) -> "Tensor | None":
+    """Return the golden images in a model's card, uint8 `[N, C, H, W]`; None if it has no card."""
+    from zoo.runs.card_files import card_of
+    from zoo.runs.golden import golden_images
+
+    card = card_of(source)
+    return None if card is None else golden_images(card.golden)
+
+
+KNOWN_MODELS = KnownModels(_local_model, local_names, _golden_images)
+
+
+@click.group(context_settings={**CONTEXT_SETTINGS, "obj": KNOWN_MODELS}, invoke_without_command=True)
 @click.option("--version", is_flag=True, help="Print the version; with -v, also the versions of Python and torch.")
 @click.pass_context
 def zoo(context: click.Context, version: bool) -> None:

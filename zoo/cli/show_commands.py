@@ -1,6 +1,7 @@
 """The commands `show` and `verify`, which describe and check a model."""
 
 import json
+from collections.abc import Iterable
 from dataclasses import asdict
 from itertools import groupby
 from operator import itemgetter
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from converters.formats.netx.netx_layers import NetxFile
     from converters.model import Model
     from zoo.runs.card import Card
+    from zoo.runs.card_text import Section
 
 __all__ = ["show", "verify"]
 
@@ -81,7 +83,7 @@ def show(
     if markdown:
         from zoo.runs.card_text import as_markdown
 
-        echo(as_markdown(_needed(card, source)), nl=False)
+        echo(as_markdown(_needed(card, source), read_and_say(source)[0].spec), nl=False)
     elif other is not None:
         _show_difference(layers_of(source), layers_of(other), as_json)
     elif is_netx(source):
@@ -150,17 +152,22 @@ def _draw(source: str, path: Path, force: bool, as_json: bool) -> None:
 
 def _show_model(model: "Model", card: "Card | None", as_json: bool) -> None:
     from converters.report.card_rows import card_rows
+    from zoo.runs.card_text import c_section, costs_in_c, sections
 
     if as_json:
         measured = None if card is None else card.model_dump(mode="json")
-        echo(json_text({"spec": model.spec.model_dump(mode="json"), "card": model.card, "measured": measured}))
+        costs = costs_in_c(model.spec, card)
+        found = {"card": model.card, "measured": measured, "c": None if costs is None else asdict(costs)}
+        echo(json_text({"spec": model.spec.model_dump(mode="json"), **found}))
         return
     if card is not None:
-        _show_card(card)
+        echo(click.wrap_text(f"{card.name}: {card.description}".rstrip(": "), WIDTH))
+        _show_sections(sections(card, model.spec))
         return
     echo(f"{model.spec.name}: {model.spec.description}".rstrip(": "))
     echo(f"T = {model.spec.time_steps}")
     print_layers(model.spec)
+    _show_sections(c_section(model.spec))
     for topic, facts in groupby(card_rows(model.card), key=itemgetter(0)):
         echo(f"\n{topic}")
         for _, key, value in facts:
@@ -181,11 +188,8 @@ def _needed(card: "Card | None", source: str) -> "Card":
     return card
 
 
-def _show_card(card: "Card") -> None:
-    from zoo.runs.card_text import sections
-
-    echo(click.wrap_text(f"{card.name}: {card.description}".rstrip(": "), WIDTH))
-    for section in sections(card):
+def _show_sections(sections: "Iterable[Section]") -> None:
+    for section in sections:
         echo(f"\n{section.title}")
         if section.words:
             width = 2 + max(len(name) for name, _ in section.rows)

@@ -3,13 +3,16 @@
 from dataclasses import dataclass
 from statistics import mean
 
+from converters.formats.c.c_plan import CCosts, c_costs
+from converters.formats.c.c_writer import spec_problems
 from specs.dataset_sources import dataset_title
+from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from specs.words import counted
 from zoo.model_format import ModelFormat
 from zoo.runs.card import Card, OperationsOf, Versions, seed_accuracies
 
-__all__ = ["Section", "as_markdown", "percent", "rate_words", "sections", "seed_words"]
+__all__ = ["Section", "as_markdown", "c_section", "costs_in_c", "percent", "rate_words", "sections", "seed_words"]
 
 
 SAME_LAYERS = (
@@ -18,6 +21,7 @@ SAME_LAYERS = (
 )
 
 
+CYCLES = "Cycles: a rough estimate for a Cortex-M4 whose memory never waits."
 COMMANDS = "Commands that reproduce it"
 
 
@@ -35,8 +39,11 @@ class Section:
     words: bool = False
 
 
-def sections(card: Card) -> list[Section]:
-    """Return the sections of a card, the most important first; without learning curves and golden images."""
+def sections(card: Card, spec: NetworkSpec | None = None) -> list[Section]:
+    """Return the sections of a card, the most important first; without learning curves and golden images.
+
+    With the spec of the network, one of them is `c_section`.
+    """
     file = card.files[ModelFormat.SAFETENSORS]
     facts = {
         "revision": card.revision,
@@ -104,6 +111,7 @@ def sections(card: Card) -> list[Section]:
             tuple((program, f"{value:,.0f}") for program, value in card.energy.nanojoules.items()),
             note=card.energy.caveat,
         ),
+        *([] if spec is None else c_section(spec, card)),
         Section("Training", ("", ""), tuple(how.items()), words=True),
         Section(
             COMMANDS,
@@ -115,10 +123,35 @@ def sections(card: Card) -> list[Section]:
     ]
 
 
-def as_markdown(card: Card) -> str:
-    """Return the card as a page of Markdown."""
+def costs_in_c(spec: NetworkSpec, card: Card | None = None) -> CCosts | None:
+    """Return the costs of the network as C source; None if C source cannot express it.
+
+    With a card, operations are those measured on the test images; otherwise, those if every input spikes.
+    """
+    if any(spec_problems(spec)):
+        return None
+    return c_costs(spec, None if card is None else [layer.synops / card.time_steps for layer in card.layers])
+
+
+def c_section(spec: NetworkSpec, card: Card | None = None) -> list[Section]:
+    """Return a section with the costs of the network as C source; see `costs_in_c`."""
+    costs = costs_in_c(spec, card)
+    if costs is None:
+        return []
+    once = f", and {costs.picture_synops:,.0f} once for a picture" if costs.picture_synops else ""
+    rows = {
+        "flash": f"{costs.flash_bytes:,} bytes of weights and constants, and 1 to 2 KB of code",
+        "RAM": f"{costs.ram_bytes:,} bytes, and the stack",
+        "a step": f"{costs.neurons:,} neurons, {'' if card else 'at most '}{costs.step_synops:,.0f} synops{once}",
+        "cycles": f"about {costs.step_cycles:,.0f} a step, {costs.picture_cycles:,.0f} a picture",
+    }
+    return [Section("As C source, by zoo convert -o FILE.c", ("", ""), tuple(rows.items()), note=CYCLES, words=True)]
+
+
+def as_markdown(card: Card, spec: NetworkSpec | None = None) -> str:
+    """Return the card as a page of Markdown; `spec` as for `sections`."""
     lines = [f"# {card.name}", "", card.description]
-    for section in sections(card):
+    for section in sections(card, spec):
         lines += ["", f"## {section.title}", ""]
         lines += [
             _row(section.header),

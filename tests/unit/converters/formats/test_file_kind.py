@@ -175,3 +175,9 @@ def test_an_onnx_file_with_a_producer_is_no_saved_model(tmp_path) -> None:
     graph = onnx.helper.make_graph([], "g", [], [])
     model = onnx.helper.make_model(graph, producer_name="x" * 300)
     assert kind_of_file(save(tmp_path / "a", model.SerializeToString())) is FileKind.ONNX
+
+
+def test_c_source_is_told_from_other_text(tmp_path) -> None:
+    path = save(tmp_path / "a.c", b"/* a: a spiking network in exact integers, written by snnzoo.\n */\n")
+    with pytest.raises(UnsupportedError, match="is C source, which nothing reads back"):
+        kind_of_file(path)

@@ -8,7 +8,15 @@ import torch
 
 from bootstrap_core import IntegerNetwork, build_network
 from converters import Model, read_model, write_model
-from converters.formats.model_files import Hints, format_notes
+from converters.formats.model_files import (
+    C_SOURCE,
+    MODEL_SUFFIXES,
+    COptions,
+    Hints,
+    check_writable_format,
+    files_of,
+    format_notes,
+)
 from specs import ConversionError, IntegrityError, NetworkSpec, UnsupportedError
 
 SPEC = NetworkSpec.model_validate(
@@ -91,3 +99,14 @@ def test_padded_images_are_the_same_in_both_engines_and_in_every_format(encoding
         assert any("pads the images for this file by [1, 2, 0, 1]" in note for note in notes) == (
             suffix != ".safetensors"
         )
+
+
+def test_c_source_has_a_header_and_no_reader(model, tmp_path) -> None:
+    path = write_model(model, tmp_path / "a.c", c=COptions(prefix="tiny"))
+    assert files_of(path) == [path, tmp_path / "a.h"]
+    assert "int32_t tiny_run(" in (tmp_path / "a.h").read_text()
+    assert C_SOURCE not in MODEL_SUFFIXES
+    with pytest.raises(UnsupportedError, match="C source, which nothing reads back"):
+        read_model(path)
+    with pytest.raises(ConversionError, match="must consist of letters"):
+        check_writable_format(tmp_path / "a b.c")

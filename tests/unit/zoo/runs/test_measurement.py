@@ -8,11 +8,12 @@ import pytest
 
 from bootstrap_core import IntegerNetwork, build_network, evaluate
 from converters import Model, read_model, write_model
+from converters.formats.c import c_writer
 from specs import IntegrityError, SnnZooError, load_spec, summarize
 from specs.io import spec_from_document
 from specs.training import Precision
 from zoo.runs.card import SeedScore, Versions, dump_card, load_card, seed_accuracies
-from zoo.runs.card_text import as_markdown, seed_words
+from zoo.runs.card_text import as_markdown, c_section, costs_in_c, seed_words
 from zoo.runs.measurement import STEPS, differences, made_by, measure_card, measure_seed, same_network
 
 
@@ -69,6 +70,16 @@ def test_graded_pixels_are_multiplied(spec, dataset, tmp_path) -> None:
         write_model(Model.of(net, {"training": {}}), tmp_path / "a.safetensors"), dataset, licence="MIT"
     ).operations.snn
     assert found.effective_macs > found.effective_acs > 0
+
+
+def test_costs_in_c_are_of_the_operations_that_were_measured(card, spec, monkeypatch) -> None:
+    costs = costs_in_c(spec, card)
+    synops = sum(layer.synops for layer in card.layers) / card.time_steps
+    assert costs.step_synops + costs.picture_synops == pytest.approx(synops)
+    assert costs_in_c(spec).step_synops > costs.step_synops
+    assert "## As C source" in as_markdown(card, spec)
+    monkeypatch.setattr(c_writer, "ENCODINGS", ())
+    assert (costs_in_c(spec, card), c_section(spec, card)) == (None, [])
 
 
 def test_measured_again_a_card_is_the_same(card, model_file, dataset) -> None:

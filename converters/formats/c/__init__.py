@@ -1,0 +1,1 @@
+"""Write networks as C99 source: exact integers, for microcontrollers and anything else with a C compiler."""

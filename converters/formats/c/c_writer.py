@@ -1,0 +1,258 @@
+"""Write a network as C99: one source file and its header, which compute what the integer engine computes."""
+
+import re
+import textwrap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from importlib import resources
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bootstrap_core.fixed_point import DECAY_ONE, STATE_MAX
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.network.network import Network
+from converters.formats.c.c_numbers import (
+    Array,
+    border_values,
+    conv_numbers,
+    input_table,
+    layer_record,
+    pictures_of,
+    readout_bias,
+    tensor_problems,
+    weights_of,
+)
+from converters.formats.c.c_plan import Plan, c_costs, plan_of
+from converters.formats.refusals import problems_by_place, unknown_kinds
+from converters.model import Model
+from specs.arguments import check_path, check_type
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, skips_of
+from specs.errors import ConversionError, UnsupportedError
+from specs.fields import StrictModel, threshold_mant
+from specs.files.whole_file import write_whole
+from specs.network import NetworkSpec
+from specs.neuron import LearnDecays
+from specs.shapes import pads_of
+from specs.words import counted
+
+__all__ = ["COptions", "check_c_name", "header_of", "spec_problems", "write_c"]
+
+KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
+"""Kinds of blocks that the source can compute."""
+ENCODINGS = (Encoding.SPIKE, Encoding.GRADED)
+KNOWN_FIELDS = {
+    "schema_version", "name", "description", "time_steps", "input", "blocks", "logit_scale", "training", "kind",
+    "shape", "encoding", "bits", "border", "mean", "std", "weight", "bias", "exact_input", "log_mel", "neuron",
+    "features", "channels", "kernel", "stride", "padding", "dilation", "groups", "gain", "skips", "source",
+    "weight_norm", "dropout", "norm", "delay_shift", "threshold", "current_decay", "voltage_decay", "tau_grad",
+    "scale_grad", "reset", "learn_decays",
+}  # fmt: skip
+"""Fields of specs that the source knows; a value in any other field is refused."""
+IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
+FILE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
+WIDTH = 118
+
+
+@dataclass(frozen=True, eq=False)
+class COptions:
+    """Options of the C source.
+
+    Attributes:
+        prefix: beginning of all public names; macros have it in capitals.
+        images: pictures for the self-test, uint8 `[N, ...]`; by default noise, the same each time.
+    """
+
+    prefix: str = "snn"
+    images: Tensor | None = None
+
+
+def header_of(path: Path) -> Path:
+    """Return the path of the header that is written beside a C source."""
+    return path.with_suffix(".h")
+
+
+def check_c_name(path: Path) -> None:
+    """Raise `ConversionError` if a C source cannot have this name, which stands in its `#include`."""
+    if not FILE_NAME.fullmatch(path.stem):
+        raise ConversionError(f"{path}: the name of a C file must consist of letters, digits and any of _ . + -")
+
+
+def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> Path:
+    """Write a model as a C99 source file, and its header beside it; the same model gives the same bytes.
+
+    The source needs stdint.h and string.h only, allocates nothing and has no floats. Its spikes and logits are those of
+    the integer engine on images of bytes. States are kept within the 24 bits of the chip; where one would leave them,
+    the integer engine refuses to go on, and the source counts it in `overflows`.
+
+    Args:
+        model: the model; it is not changed.
+        path: file to write, `NAME.c`; it and `NAME.h` are overwritten.
+        options: prefix of names, and pictures of the self-test.
+
+    Raises:
+        ConversionError: an argument has the wrong type, or the prefix or the name of the file is not one for C.
+        UnsupportedError: features that the source cannot compute, all of them in one message.
+        SnnZooError: tensors that are not finite, or states that leave 24 bits without any light.
+    """
+    check_type(model, Model, "write_c takes a Model", advice="Model.of makes one from a network", error=ConversionError)
+    path = check_path(path, "write_c takes the path of a file", error=ConversionError)
+    check_type(options, COptions, "options must be a COptions", error=ConversionError)
+    if not IDENTIFIER.fullmatch(options.prefix):
+        raise ConversionError(
+            "the prefix of C names (--c-prefix) must be up to 32 letters, digits and _, a letter first, got "
+            f"{options.prefix!r}"
+        )
+    check_c_name(path)
+    _refuse(spec_problems(model.spec))
+    network, plan = model.build(), plan_of(model.spec)
+    exact = IntegerNetwork(network)  # refuses tensors that are not finite
+    with torch.no_grad():
+        _refuse(tensor_problems(network, plan))
+        names = _numbers(network, plan) | {"golden": pictures_of(exact, plan, options.images)}
+    names |= {
+        "plan": plan,
+        "file": path.stem,
+        "p": options.prefix,
+        "P": options.prefix.upper(),
+        "classes": _class_names(model),
+        "guard": re.sub(r"\W", "_", f"{options.prefix}_{path.stem}_h".upper()),
+        "table": _table(plan),
+        "costs": c_costs(model.spec),
+        "uses": _functions(plan),
+        "STATE_MAX": STATE_MAX,
+    }
+    write_whole(header_of(path), _render("network.h.jinja", names))
+    return write_whole(path, _render("network.c.jinja", names))
+
+
+def _refuse(problems: Iterator[str]) -> None:
+    if found := list(problems):
+        raise UnsupportedError(f"C source cannot express {'; '.join(found)}")
+
+
+def spec_problems(spec: NetworkSpec) -> Iterator[str]:
+    """Yield what C source cannot express of a network."""
+    if spec.input.encoding not in ENCODINGS:
+        yield f"input.encoding: {spec.input.encoding}"
+    yield from unknown_kinds(spec, KINDS)
+    yield from _unknown_fields(spec)
+    records = ((layer, spec.neuron_of(layer), *skips_of(layer)) for layer in spec.layers)
+    yield from problems_by_place("block", (chain.from_iterable(map(_unknown_fields, each)) for each in records))
+    kinds = {str(neuron.kind) for neuron in map(spec.neuron_of, spec.layers)}
+    yield from (f"neuron.kind: {kind}" for kind in sorted(kinds - {"cuba"}))
+
+
+def _unknown_fields(record: StrictModel) -> Iterator[str]:
+    """Yield the fields of a record of a spec that are set and not known here."""
+    for name, field in type(record).model_fields.items():
+        if name not in KNOWN_FIELDS and getattr(record, name) != field.get_default(call_default_factory=True):
+            yield f"the field {name}"
+
+
+def _numbers(network: Network, plan: Plan) -> dict[str, Any]:
+    """Return all arrays and records of the source."""
+    arrays, shapes = list[Array](), list[dict[str, Any]]()
+    for stage in plan.stages:
+        own = network.block(stage.outputs.index).synapses()
+        for synapses, (_, weight) in zip(stage.synapses, own, strict=True):
+            arrays.append(weights_of(synapses, weight))
+            if synapses.convolution:
+                shapes.append({"name": synapses.shape_name, "numbers": conv_numbers(synapses, stage.outputs)})
+    layers = [layer_record(network, each) for each in plan.spiking]
+    arrays += [array for layer in layers for array in layer.arrays.values() if array]
+    bias = readout_bias(network) if plan.readout.is_affine else None
+    arrays += [] if bias is None else [bias]
+    return {
+        "arrays": arrays,
+        "bias": bias,
+        "shapes": shapes,
+        "layers": layers,
+        "input_values": input_table(network),
+        "border_values": border_values(network) if plan.is_padded else [],
+        "pads": pads_of(plan.spec.input.padding),
+    }
+
+
+def _functions(plan: Plan) -> set[str]:
+    """Return the kinds of work of a network: each has a function in the source."""
+    every = [each for stage in plan.stages for each in stage.synapses]
+    flat = any(each.identity and each.flattened for each in every)
+    found = {"identity_flat"} if flat else set()
+    found |= {"flat"} if flat or (plan.readout.outputs.plane > 1) else set()
+    found |= {"identity"} if any(each.identity and not each.flattened for each in every) else set()
+    found |= {"conv"} if any(each.convolution for each in every) else set()
+    found |= {"dense"} if any(each.is_dense for each in every[plan.is_graded :]) else set()
+    found |= {"clear"} if any(not stage.is_affine for stage in plan.stages[plan.is_graded :]) else set()
+    return found | ({"add"} if found & {"conv", "dense"} or plan.is_graded else set())
+
+
+def _class_names(model: Model) -> list[str]:
+    """Return the names of the classes as lines of a comment; none if they are numbers."""
+    names = model.classes
+    if names == tuple(map(str, range(len(names)))):
+        return []
+    plain = (re.sub(r"[^A-Za-z0-9 _.,()+-]", "?", name) for name in names)
+    return textwrap.wrap(f"Classes, from 0: {', '.join(plain)}.", WIDTH - 3, subsequent_indent="    ")
+
+
+def _table(plan: Plan) -> list[str]:
+    """Return the table of layers, for a comment."""
+    spec = plan.spec
+    synapses = {stage.outputs.index: stage.synapses for stage in plan.stages}
+    rows = [("layer", "shape", "weights", "threshold", "decays", "reset", "reads")]
+    for i, (layer, shape) in enumerate(zip(spec.layers, spec.shapes, strict=True)):
+        own = synapses.get(i, ())
+        n_weights = f"{sum(each.n_weights for each in own):,}" if own else ""
+        reads = " + ".join(each.words for each in own) or ("the same in another order" if i else _input_words(plan))
+        rows.append((f"{i} {layer.kind}", "x".join(map(str, shape)), n_weights, *_neuron_words(plan, i), reads))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return [part for line in lines for part in textwrap.wrap(line, WIDTH - 3, subsequent_indent=" " * 8)]
+
+
+def _input_words(plan: Plan) -> str:
+    return f"pixels as integers of {counted(plan.spec.input.bits, 'bit')}" if plan.is_graded else "pixels as currents"
+
+
+def _neuron_words(plan: Plan, index: int) -> tuple[str, str, str]:
+    """Return threshold, decays of current and voltage, and reset of a layer's neurons, as cells of the table."""
+    spec, layer = plan.spec, plan.spec.layers[index]
+    if not layer.has_neurons:
+        return "", "", ""
+    neuron = spec.neuron_of(layer)
+    threshold = threshold_mant(neuron.threshold, spec.input.levels if index == 1 else 1)
+    decays = f"{round(DECAY_ONE * neuron.current_decay)} {round(DECAY_ONE * neuron.voltage_decay)}"
+    late = ", a step late" if spec.delay_shift_of(layer) else ""
+    return (
+        f"{threshold}",
+        "trained" if neuron.learn_decays is not LearnDecays.NONE else decays,
+        f"{neuron.reset}{late}",
+    )
+
+
+def _render(template: str, names: dict[str, Any]) -> bytes:
+    from jinja2 import Environment, FunctionLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FunctionLoader(lambda name: (resources.files(__package__) / name).read_text("utf-8")),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters["numbers"] = _braced
+    return environment.get_template(template).render(names).encode("ascii")
+
+
+def _braced(numbers: list[int]) -> str:
+    """Return numbers in braces, as indented lines with equally many in each but the last, or as one line."""
+    texts = list(map(str, numbers))
+    n = (WIDTH - 4) // (max(map(len, texts)) + 2)
+    if len(texts) <= n // 2:
+        return f"{{{', '.join(texts)}}}"
+    lines = (", ".join(texts[i : i + n]) for i in range(0, len(texts), n))
+    return "{\n    " + ",\n    ".join(lines) + "\n}"

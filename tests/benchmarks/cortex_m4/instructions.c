@@ -1,0 +1,37 @@
+/* Instructions of a network on a Cortex-M4: its self-test, and then counts for one picture. MODEL names its source.
+ * With qemu's -icount shift=0 an instruction takes 1 ns, and the timer counts every 40 ns. */
+#define SNN_SELFTEST
+#define main selftest
+#include MODEL
+#undef main
+
+#define TIMER ((volatile uint32_t *)0xE000E010)
+#define NS_PER_COUNT 40
+
+static uint32_t now(void)
+{
+    return 0xFFFFFF - TIMER[2];
+}
+
+int main(void)
+{
+    int32_t logits[SNN_CLASSES];
+    uint32_t begin, shown, done;
+    if (selftest() != 0) {
+        return 1;
+    }
+    TIMER[1] = 0xFFFFFF;
+    TIMER[2] = 0;
+    TIMER[0] = 5; /* count the processor's clock */
+    begin = now();
+    snn_show(&state, pictures[0]);
+    shown = now();
+    for (int t = 0; t < SNN_TIME_STEPS; ++t) {
+        snn_step(&state);
+    }
+    done = now();
+    snn_logits(&state, logits);
+    printf("%lu instructions to show, %lu for each of %d steps\n", (unsigned long)((shown - begin) & 0xFFFFFF) * NS_PER_COUNT,
+           (unsigned long)((done - shown) & 0xFFFFFF) * NS_PER_COUNT / SNN_TIME_STEPS, SNN_TIME_STEPS);
+    return 0;
+}

@@ -1,0 +1,52 @@
+"""Plan and costs of C source follow from the spec alone."""
+
+from converters.formats.c.c_plan import c_costs, plan_of
+from specs import NetworkSpec, load_spec
+
+MAPS = NetworkSpec.model_validate(
+    {
+        "name": "tiny", "time_steps": 4, "input": {"shape": [2, 5, 5], "encoding": "graded", "bits": 2},
+        "blocks": [
+            {"kind": "conv", "channels": 3, "kernel": 2, "bias": True, "neuron": {"learn_decays": "per_channel"}},
+            {"kind": "flatten"},
+            {"kind": "dense", "features": 6, "norm": "mean_only", "skips": [{"kind": "dense", "source": 1}]},
+            {"kind": "affine", "features": 2},
+        ],
+    }
+)  # fmt: skip
+
+
+def test_a_flatten_has_no_memory_of_its_own() -> None:
+    plan = plan_of(MAPS)
+    assert [stage.outputs.index for stage in plan.stages] == [1, 3, 4]
+    own, skip = plan.stages[1].synapses
+    assert own.source is skip.source is plan.stages[0].outputs
+    assert (own.flattened, skip.flattened) == (True, False)
+    assert (own.n_weights, skip.n_weights) == (48 * 6, 48 * 6)
+
+
+def test_costs_of_a_network() -> None:
+    costs = c_costs(MAPS)
+    weights, biases, decays = 24 + 2 * 288 + 12, 3 + 6, 2 * 3 + 1
+    assert costs.flash_bytes == weights + 2 * (biases + decays + 256) + 4 * (15 + 2 * 9)
+    sums, drive, readout, spikes = 48, 48, 2, (48 + 6) * 2 // 4
+    assert costs.ram_bytes == 4 * (2 + sums + drive + readout + (1 + 2 * 48) + (1 + 6) + spikes)
+    assert costs.neurons == 48 + 6
+    assert (costs.picture_synops, costs.step_synops) == (16 * 24, 2 * 288 + 12)
+
+
+def test_measured_operations_lower_the_estimate() -> None:
+    spec = load_spec("mnist-dense")
+    every, some = c_costs(spec), c_costs(spec, [0, 40_000, 40_000, 1000])
+    assert (some.step_synops, some.picture_synops) == (81_000, 0)
+    assert every.step_cycles - some.step_cycles == 4.5 * (every.step_synops - 81_000)
+    assert some.picture_cycles == 16 * some.step_cycles
+
+
+def test_places_take_two_bytes_where_they_fit() -> None:
+    def index_bytes(side: int) -> int:
+        blocks = [{"kind": "conv", "channels": 1, "kernel": 1}]
+        document = {"name": "a", "time_steps": 1, "input": {"shape": [1, side, 256]}, "blocks": blocks}
+        return plan_of(NetworkSpec.model_validate(document)).index_bytes
+
+    assert (index_bytes(256), index_bytes(257)) == (2, 4)

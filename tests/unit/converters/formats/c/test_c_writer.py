@@ -1,0 +1,235 @@
+"""C source computes what the integer engine computes; what it cannot compute is refused."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from c_programs import answers, compile_c, needs_compiler, run
+
+from bootstrap_core import IntegerNetwork, build_network
+from bootstrap_core.network.network import Network
+from converters import Model
+from converters.formats.c import c_writer
+from converters.formats.c.c_numbers import integer_logits
+from converters.formats.c.c_plan import plan_of
+from converters.formats.c.c_writer import COptions, write_c
+from specs import ConversionError, NetworkSpec, SnnZooError, StateOverflowError, UnsupportedError
+
+LEAKY = {"threshold": 0.8, "current_decay": 0.4, "voltage_decay": 0.2, "learn_decays": "per_channel"}
+SUBTRACTING = {"threshold": 0.7, "voltage_decay": 0.03, "reset": "subtract"}
+MAPS = [
+    {
+        "kind": "conv", "channels": 4, "kernel": [3, 2], "stride": [2, 1], "padding": [1, 0, 2, 1], "dilation": [1, 2],
+        "groups": 2, "bias": True, "neuron": LEAKY,
+    },
+    {"kind": "avg_pool", "kernel": 2, "padding": [0, 0, 1, 1], "delay_shift": True},
+    {"kind": "conv", "channels": 4, "kernel": 1, "norm": "mean_only", "skips": [{"kind": "identity", "source": 2}]},
+    {"kind": "flatten"},
+    {"kind": "dense", "features": 24, "norm": "weight_scale", "neuron": SUBTRACTING, "skips": [
+        {"kind": "identity", "source": 4}, {"kind": "dense", "source": 1},
+    ]},
+]  # fmt: skip
+SPIKES = {"shape": [2, 7, 6], "mean": 0.4, "std": 0.5, "weight": 1.3, "bias": 0.3}
+GRADED = {"shape": [2, 7, 6], "encoding": "graded", "bits": 3}
+FLAT = {"shape": [5], "encoding": "graded", "bits": 5}
+READOUT = {"kind": "affine", "features": 3, "bias": True, "skips": [{"kind": "dense", "source": 3}]}
+NETWORKS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
+    "spikes": (SPIKES, [*MAPS, READOUT]),
+    "graded": (GRADED, [*MAPS, READOUT]),
+    "as lava-dl": ({**SPIKES, "exact_input": False, "neuron": LEAKY}, [*MAPS, READOUT]),
+    "spiking readout": (SPIKES, [*MAPS, {"kind": "dense", "features": 3, "delay_shift": True}]),
+    "maps as readout": (GRADED, [MAPS[0], {"kind": "conv", "channels": 3, "kernel": 2}]),
+    "skip from the input": (SPIKES, [
+        {"kind": "conv", "channels": 2, "kernel": 3, "padding": 1, "skips": [
+            {"kind": "identity", "source": 0},
+            {"kind": "conv", "source": 0, "kernel": 3, "padding": 2, "dilation": 2, "groups": 2},
+        ]},
+    ]),
+    "padded spikes": ({**SPIKES, "shape": [2, 6, 3], "padding": [1, 2, 0, 1], "border": [0.3, 0.7]}, [*MAPS, READOUT]),
+    "padded grey": ({"shape": [1, 7, 6], "padding": 1, "border": 0.4}, [*MAPS[3:4], {**READOUT, "skips": []}]),
+    "padded integers": ({**GRADED, "shape": [2, 5, 5], "padding": [0, 1, 2, 0], "border": 0.5}, [*MAPS, READOUT]),
+    "graded readout": (FLAT, [{"kind": "affine", "features": 4, "bias": True}]),
+    "graded dense": (FLAT, [{"kind": "dense", "features": 9}, {**READOUT, "skips": []}]),
+}  # fmt: skip
+
+
+def make(entering: dict[str, Any], blocks: list[dict[str, Any]], **fields: Any) -> Network:
+    """Return a network with weights of both signs, biases, norms and decays as after training."""
+    document = {"name": "tiny", "time_steps": 6, "input": entering, "blocks": blocks, **fields}
+    network = build_network(NetworkSpec.model_validate(document), seed=1)
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, tensor in network.state_dict().items():
+            if name.endswith("weight") and tensor.dim() > 1:
+                tensor.mul_(3).add_(0.05)
+            elif name.endswith("bias") or "running_mean" in name or ("decay" in name and len(tensor) > 1):
+                tensor.add_(torch.empty_like(tensor).uniform_(-0.1, 0.1, generator=generator))
+    return network
+
+
+def write(network: Network, folder: Path, **options: Any) -> Path:
+    return write_c(Model.of(network), folder / "tiny.c", COptions(**options))
+
+
+def bytes_for(network: Network, n: int = 20) -> torch.Tensor:
+    shape = (n, *network.spec.input.shape)
+    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", NETWORKS)
+def test_the_source_gives_the_logits_of_the_integer_engine(name: str, tmp_path: Path) -> None:
+    network = make(*NETWORKS[name])
+    images, plan = bytes_for(network), plan_of(network.spec)
+    classes, logits = answers(compile_c(write(network, tmp_path), "-DSNN_STDIN"), images)
+    exact = IntegerNetwork(network)
+    assert (logits == integer_logits(exact, images, plan).numpy()).all()
+    assert torch.equal(torch.from_numpy(logits / plan.logit_unit).float(), exact(images))
+    assert (classes == exact(images).argmax(1).numpy()).all()
+    assert len({tuple(row) for row in logits}) > 3  # not all alike
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", ["spikes", "graded", "as lava-dl", "spiking readout", "graded readout"])
+def test_the_size_of_the_state_is_known_beforehand(name: str, tmp_path: Path) -> None:
+    network = make(*NETWORKS[name])
+    source = write(network, tmp_path)
+    size = tmp_path / "size.c"
+    size.write_text('#include "tiny.h"\n#include <stdio.h>\nint main(void) { printf("%d", (int)sizeof(snn_state)); }\n')
+    assert int(run(compile_c(size)).stdout) == plan_of(network.spec).state_bytes
+    assert f"State: {plan_of(network.spec).state_bytes:,} bytes" in source.read_text()
+
+
+@needs_compiler
+def test_the_self_test_finds_a_changed_weight(tmp_path: Path) -> None:
+    network = make(*NETWORKS["spikes"])
+    source = write(network, tmp_path, images=bytes_for(network, 3))
+    done = run(compile_c(source, "-DSNN_SELFTEST"))
+    assert (done.returncode, done.stdout) == (0, b"ok\n")
+    assert "compares 3 pictures " in source.read_text()
+    head, weights = source.read_text().split("block6_weights[72] = {\n    ")
+    source.write_text(f"{head}block6_weights[72] = {{\n    1{weights}")  # -7 would become 1-7
+    done = run(compile_c(source, "-DSNN_SELFTEST"))
+    assert done.returncode == 1
+    assert re.match(rb"picture 0, class 0: -?\d+, expected -?\d+; 0 overflows\n", done.stdout)
+
+
+@needs_compiler
+def test_states_beyond_24_bits_are_counted(tmp_path: Path) -> None:
+    entering = {"shape": [40], "encoding": "graded", "bits": 10}
+    network = make(entering, [{"kind": "dense", "features": 2}, {"kind": "affine", "features": 2}], time_steps=2)
+    with torch.no_grad():
+        network.block(1).synapse.weight.fill_(3.9)
+    images = torch.full((1, 40), 255, dtype=torch.uint8)
+    with pytest.raises(StateOverflowError):
+        IntegerNetwork(network)(images)
+    done = run(compile_c(write(network, tmp_path), "-DSNN_STDIN", "-fsanitize=undefined"), images.numpy().tobytes())
+    assert done.returncode == 1
+    assert done.stderr.startswith(b"4 states left 24 bits")  # currents of 2 neurons in 2 steps
+
+
+@needs_compiler
+def test_pictures_of_the_self_test_do_not_overflow(tmp_path: Path) -> None:
+    network = make({"shape": [40], "encoding": "graded", "bits": 10}, [{"kind": "dense", "features": 2}])
+    with torch.no_grad():
+        network.block(1).synapse.weight.fill_(3.9)
+    source = write(network, tmp_path, images=torch.full((2, 40), 255, dtype=torch.uint8))
+    assert "compares 1 picture " in source.read_text()  # a black one
+    assert run(compile_c(source, "-DSNN_SELFTEST")).stdout == b"ok\n"
+
+
+def test_weights_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    network = make(*NETWORKS["graded readout"])
+    with torch.no_grad():
+        network.block(1).synapse.weight[0, 0] = torch.nan
+    with pytest.raises(SnnZooError, match="not finite"):
+        write(network, tmp_path)
+
+
+@needs_compiler
+def test_an_image_that_is_cut_short_is_told(tmp_path: Path) -> None:
+    network = make(*NETWORKS["graded readout"])
+    done = run(compile_c(write(network, tmp_path), "-DSNN_STDIN"), bytes(8))
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+    assert done.stderr == b"the last image has 3 of 5 bytes\n"
+
+
+@needs_compiler
+def test_two_networks_fit_into_one_program(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        write_c(Model.of(make(*NETWORKS["spikes"])), tmp_path / f"{name}.c", COptions(prefix=name))
+    both = tmp_path / "both.c"
+    both.write_text('#include "one.h"\n#include "two.h"\nint main(void) { static one_state a; static two_state b; '
+                    "one_init(&a); two_init(&b); return TWO_CLASSES - ONE_CLASSES; }\n")  # fmt: skip
+    done = run(compile_c(both, str(tmp_path / "one.c"), str(tmp_path / "two.c")))
+    assert done.returncode == 0
+
+
+def test_the_source_has_a_table_of_layers_and_neither_floats_nor_allocation(tmp_path: Path) -> None:
+    text = write(make(*NETWORKS["spikes"]), tmp_path).read_text()
+    table = {line[3:9]: re.split(r"  +", line[3:]) for line in text.replace("\n *         ", " ").splitlines()[2:10]}
+    assert table["0 inpu"] == ["0 input", "2x7x6", "64", "4096 0", "zero", "pixels as currents"]
+    assert table["2 avg_"] == ["2 avg_pool", "4x2x3", "16", "64", "4096 0", "zero, a step late",
+                               "conv 2x2 of block1, stride 2x2, padding 0 0 1 1, 4 groups"]  # fmt: skip
+    assert table["5 dens"] == ["5 dense", "24", "2,520", "44", "4096 123", "subtract",
+                               "dense of block3 + identity of block3 + dense of block1"]  # fmt: skip
+    assert not re.search(r"\b(float|double|malloc|free|>>)\b", text)
+    assert set(re.findall(r"#include (\S+)", text)) == {'"tiny.h"', "<string.h>", "<stdio.h>"}
+    assert max(map(len, text.splitlines())) <= 120
+
+
+def test_the_same_model_gives_the_same_bytes(tmp_path: Path) -> None:
+    model = Model.of(make(*NETWORKS["graded"]))
+    written = [write_c(model, tmp_path / str(i) / "a.c") for i in range(2)]
+    for suffix in (".c", ".h"):
+        assert len({path.with_suffix(suffix).read_bytes() for path in written}) == 1
+
+
+def test_names_of_classes_cannot_end_the_comment(tmp_path: Path) -> None:
+    model = Model.of(make(*NETWORKS["spikes"]), {"classes": ["*/ int", "a\\", "zwei \N{GREEK SMALL LETTER ALPHA}"]})
+    write_c(model, tmp_path / "a.c")
+    assert "Classes, from 0: ?? int, a?, zwei ?." in (tmp_path / "a.h").read_text()
+
+
+@pytest.mark.parametrize("prefix", ["", "7", "a b", "_a", "a" * 33, "snn\n"])
+def test_prefixes_that_are_no_names_are_refused(prefix: str, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match=r"prefix of C names \(--c-prefix\) must be"):
+        write(make(*NETWORKS["graded readout"]), tmp_path, prefix=prefix)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_file_name_that_cannot_be_included_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="must consist of letters"):
+        write_c(Model.of(make(*NETWORKS["graded readout"])), tmp_path / 'a"b.c')
+
+
+def test_decays_that_the_spec_does_not_have_are_refused(tmp_path: Path) -> None:
+    network = make(*NETWORKS["graded"])
+    with torch.no_grad():
+        network.block(3).neuron.current_decay.fill_(0.5)
+    with pytest.raises(UnsupportedError, match=r"block 3: a current decay in the tensors, 0\.5, other"):
+        write(network, tmp_path)
+
+
+def test_sums_that_could_leave_32_bits_are_refused(tmp_path: Path) -> None:
+    entering = {"shape": [600], "encoding": "graded", "bits": 16}
+    network = make(
+        entering, [{"kind": "dense", "features": 2, "neuron": {"threshold": 0.02}}, {**READOUT, "skips": []}]
+    )
+    with torch.no_grad():
+        network.block(1).synapse.weight.fill_(3.9)
+    with pytest.raises(UnsupportedError, match=r"block 1: sums of up to 4,915,125,000, which leave 32 bits"):
+        write(network, tmp_path)
+
+
+def test_what_the_source_does_not_know_is_refused_by_name(tmp_path: Path, monkeypatch) -> None:
+    monkeypatch.setattr(c_writer, "KNOWN_FIELDS", c_writer.KNOWN_FIELDS - {"norm", "reset"})
+    monkeypatch.setattr(c_writer, "ENCODINGS", ())
+    monkeypatch.setattr(c_writer, "KINDS", c_writer.KINDS[1:])
+    with pytest.raises(UnsupportedError) as refused:
+        write(make(*NETWORKS["spikes"]), tmp_path)
+    told = str(refused.value)
+    assert told.startswith("C source cannot express input.encoding: spike; block 5: kind dense")
+    assert "blocks 3, 5: the field norm; block 5: the field reset" in told
