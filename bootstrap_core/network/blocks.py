@@ -56,7 +56,7 @@ class InputBlock(Block):
         self.spec, self.neuron, self.delay_shift = spec, neuron, delay_shift
         self.weight = nn.Parameter(torch.tensor([spec.weight]))
         self.bias = nn.Parameter(torch.tensor([spec.bias]))
-        self.sampler = RateSampler(by_rank=neuron.spec.reset is Reset.SUBTRACT)
+        self.sampler = RateSampler(subtracts=neuron.spec.reset is Reset.SUBTRACT)
         self._frozen: tuple[NeuronConstants, InputCurrent] | None = None
 
     def current(self, images: Tensor) -> Tensor:
@@ -165,7 +165,7 @@ class SpikingBlock(SynapticBlock):
     ) -> None:
         super().__init__(synapse, neuron, channels=channels, **shared)
         self.norm, self.delay_shift = norm, delay_shift
-        self.sampler = RateSampler(by_rank=neuron.spec.reset is Reset.SUBTRACT)
+        self.sampler = RateSampler(subtracts=neuron.spec.reset is Reset.SUBTRACT)
 
     def quantized_bias(self) -> Tensor | None:
         """See `SynapticBlock`; a norm of the mean adds its own."""
