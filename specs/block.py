@@ -327,8 +327,9 @@ class _Synapse(Layer):
     neuron: CubaSpec | None = None
     """Neurons of this block; by default the network's `neuron`, which this replaces as a whole."""
     skips: tuple[SkipSpec, ...] = ()
-    """Synapses from earlier blocks (skip connections). Their weighted inputs are added to the block's own, before bias,
-    neurons and norm, except that `norm: batch` does not include them. Where shapes differ, use `kind: conv` with a stride. netx cannot express them."""
+    """Synapses from earlier blocks (skip connections). Their weighted inputs are added to the block's own, before norm,
+    bias and neurons; a norm `batch` leaves them out. Where shapes differ, use `kind: conv` with a stride. netx cannot
+    express them."""
 
     def n_parameters(self, before: Shape) -> int:
         """Return the number of weights, biases and lengths of weight norm."""

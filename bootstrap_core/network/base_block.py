@@ -164,7 +164,7 @@ class SynapticBlock(Block):
         """Return the weighted input of the block's own synapses, `[N, ...]`, after a norm that is not folded."""
         return z
 
-    def _scale(self, synapse: Synapse) -> Tensor | float:
+    def _scale(self, synapse: nn.Module) -> Tensor | float:
         """Return the factor that the norm puts on weights before they are quantised; it broadcasts with them."""
         return 1.0
 
