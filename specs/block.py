@@ -61,6 +61,7 @@ class Norm(StrEnum):
 
     NONE = "none"
     MEAN_ONLY = "mean_only"
+    BATCH = "batch"
     WEIGHT_SCALE = "weight_scale"
 
 
@@ -412,8 +413,9 @@ class _Synapse(Layer):
     neuron: CubaSpec | None = None
     """Neurons of this block; by default the network's `neuron`, which this replaces as a whole."""
     skips: tuple[SkipSpec, ...] = ()
-    """Synapses from earlier blocks (skip connections). Their weighted inputs are added to the block's own, before batch
-    norm, bias and neurons. Where shapes differ, use `kind: conv` with a stride. netx cannot express them."""
+    """Synapses from earlier blocks (skip connections). Their weighted inputs are added to the block's own, before norm,
+    bias and neurons; a norm `batch` leaves them out. Where shapes differ, use `kind: conv` with a stride. netx cannot
+    express them."""
 
     def n_parameters(self, before: Shape) -> int:
         """Return the number of weights, biases and lengths of weight norm."""
@@ -424,17 +426,23 @@ class _Hidden(_Synapse):
     norm: Norm = Norm.NONE
     """Batch norm of the weighted input: `none`; `mean_only` subtracts a running mean for each channel, which becomes a
     bias; `weight_scale` divides the weights of the block by a power of two near the standard deviation of the
-    weighted input. Neither costs anything on the hardware."""
+    weighted input; `batch` is the usual batch norm of each channel, with a trainable gain (set `bias: true` for its
+    offset), which deep networks need. SNN epochs keep its mean and deviation as they are. No norm costs anything on
+    the hardware: all are folded into weights and biases."""
     delay_shift: Flag | None = None
     """Delay of the output spikes by one time step; those of step T are lost. The default is the network's."""
     takes_graded_input = True
 
+    def n_parameters(self, before: Shape) -> int:
+        """See `_Synapse`; a batch norm adds a gain for each channel."""
+        return super().n_parameters(before) + self.output_shape(before)[0] * (self.norm is Norm.BATCH)
+
     def problems(self, neuron: CubaSpec) -> Iterator[tuple[str, str]]:
         """See `Layer`."""
-        if self.norm is Norm.MEAN_ONLY and round(4096 * neuron.current_decay) == 0:  # the grid of decays
+        if self.norm in (Norm.MEAN_ONLY, Norm.BATCH) and round(4096 * neuron.current_decay) == 0:  # the grid of decays
             yield (
                 "norm",
-                "mean_only needs a current_decay of at least 1/4096: the mean is exported as the bias "
+                f"{self.norm} needs a current_decay of at least 1/4096: the mean is exported as the bias "
                 "mean / current_decay",
             )
 

@@ -123,11 +123,11 @@ class SynapticBlock(Block):
 
     def synapses(self) -> list[tuple[Synapse, Tensor]]:
         """See `Block`."""
-        return [(synapse, synapse.quantized_weight(self._scale())) for synapse in (self.synapse, *self.skips)]
+        return [(each, each.quantized_weight(self._scale(each))) for each in (self.synapse, *self.skips)]
 
     def quantized_weight(self) -> Tensor:
         """Return the weights of the block's own synapses that the hardware holds: scaled by the norm, on their grid."""
-        return self.synapse.quantized_weight(self._scale())
+        return self.synapse.quantized_weight(self._scale(self.synapse))
 
     def quantized_bias(self) -> Tensor | None:
         """Return the bias that the hardware holds, `[channels]` on the grid of 1/64, in units of the input's levels."""
@@ -137,7 +137,7 @@ class SynapticBlock(Block):
         """Return the block's own synapses, then those of its skips, as operators take them."""
         if self._frozen is not None:
             return self._frozen.connections
-        return tuple(synapse.connection(self._scale()) for synapse in (self.synapse, *self.skips))
+        return tuple(each.connection(self._scale(each)) for each in (self.synapse, *self.skips))
 
     def weigh(self, x: Signals, *skipped: Signals) -> Tensor:
         """Return the weighted input of all synapses together.
@@ -154,14 +154,18 @@ class SynapticBlock(Block):
 
     def weigh_rates(self, x: Tensor, skipped: Sequence[Signals]) -> Tensor:
         """Return the weighted input of all synapses together, for rates or spike counts `[N, ...]`."""
-        mask, scale = self._mask(x.shape, x.device), self._scale()
-        z: Tensor = self.synapse(x if mask is None else x * mask, scale)
+        mask = self._mask(x.shape, x.device)
+        z = self._normalized(self.synapse(x if mask is None else x * mask, self._scale(self.synapse)))
         for skip, source in zip(self.skips, skipped, strict=True):
-            z = z + skip(source, scale)
+            z = z + skip(source, self._scale(skip))
         return z
 
-    def _scale(self) -> Tensor | float:
-        """Return the factor that the norm puts on the weights before they are quantised."""
+    def _normalized(self, z: Tensor) -> Tensor:
+        """Return the weighted input of the block's own synapses, `[N, ...]`, after a norm that is not folded."""
+        return z
+
+    def _scale(self, synapse: nn.Module) -> Tensor | float:
+        """Return the factor that the norm puts on weights before they are quantised; it broadcasts with them."""
         return 1.0
 
     @property
@@ -228,7 +232,7 @@ class Place:
 
     def _build_skip(self, skip: SkipSpec, before: Shape, after: Shape) -> Synapse:
         if isinstance(skip, IdentitySkip):
-            return IdentitySynapse(before)
+            return IdentitySynapse(before, self.network.neuron_of(self.layer).threshold)
         layer, seen = skip.as_layer(before, after)
         if isinstance(layer, ConvSpec):
             return ConvSynapse(layer, seen[0], normalize=False, generator=self.generator)

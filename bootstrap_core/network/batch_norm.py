@@ -1,16 +1,23 @@
-"""Batch norms that the hardware can represent: as a bias, or as a power of two in the weights."""
+"""Batch norms that the hardware can represent: as a bias, as a power of two in the weights, or folded into both."""
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from bootstrap_core.training.distributed import ALONE, Group
 from specs.block import Norm
 
-__all__ = ["MeanOnly", "WeightScale", "build_norm"]
+__all__ = ["SPREAD", "BatchNorm", "MeanOnly", "WeightScale", "build_norm"]
 
 MOMENTUM = 0.1
+SPREAD = 0.5
+"""Initial standard deviation of a channel's weighted input, in units of threshold times current decay."""
 MAX_SHIFT = 3
 """Largest exponent of a weight scale, which is 2**-3 to 2**3."""
+EPSILON = 1e-5
+"""Number added to a variance, as in torch's batch norm."""
+LEAST_GAIN = 1e-3
+"""Least gain, so that a weight times its scale says what the weight is."""
 
 
 class MeanOnly(nn.Module):
@@ -30,6 +37,10 @@ class MeanOnly(nn.Module):
         super().__init__()
         self.register_buffer("running_mean", torch.zeros(channels))
         self.group: Group = ALONE
+
+    def mean(self) -> Tensor:
+        """Return the mean weighted input of each channel, `[C]`."""
+        return self.running_mean
 
     def update(self, z: Tensor, channel_axis: int) -> None:
         """Move the running mean toward the mean of `z` over all axes but the channel's."""
@@ -79,6 +90,60 @@ class WeightScale(nn.Module):
         self.running_variance.lerp_(variance / self.scale().square(), MOMENTUM)
 
 
+class BatchNorm(nn.Module):
+    """Batch norm of each channel, as `nn.BatchNorm2d`, of the weighted input of a block's own synapses, without skips.
+
+    In training as ANN, `normalize` takes mean and variance of the batch. Everywhere else the running ones are folded
+    into the numbers that the hardware holds: weights are multiplied by `scale`, and the bias is lowered by `mean`. In
+    eval mode of this module the network trains with the folded norm; SNN epochs do, since spikes have no other.
+
+    Attributes:
+        gain: `[C]`, trainable; deviation of the result, in units of an input of 1.
+        group: processes that train together. Running statistics are those of their whole batch; each process
+            normalises by its own part.
+    """
+
+    running_mean: Tensor
+    running_variance: Tensor
+
+    def __init__(self, channels: int, gain: float) -> None:
+        super().__init__()
+        self.gain = nn.Parameter(torch.full((channels,), gain))
+        self.register_buffer("running_mean", torch.zeros(channels))
+        self.register_buffer("running_variance", torch.ones(channels))
+        self.group: Group = ALONE
+
+    def scale(self) -> Tensor:
+        """Return the factor on the weights of each channel, `[C]`."""
+        return self._gain() / (self.running_variance + EPSILON).sqrt()
+
+    def mean(self) -> Tensor:
+        """Return the mean weighted input of each channel, `[C]`, with scaled weights."""
+        return self.running_mean * self.scale()
+
+    def normalize(self, z: Tensor, levels: int) -> Tensor:
+        """Return the normalised weighted input, and move the running statistics toward those of the batch.
+
+        Args:
+            z: `[N, C, ...]`, with weights that were multiplied by `scale`. The result does not depend on their scale.
+            levels: largest value of the input.
+        """
+        unit = self.scale().detach() * levels
+        mean, variance = torch.zeros_like(unit), torch.ones_like(unit)
+        epsilon = EPSILON * float(unit.square().mean())
+        normed = F.batch_norm(z, mean, variance, self._gain() * levels, training=True, momentum=1.0, eps=epsilon)
+        n = z.numel() // len(unit)
+        with torch.no_grad():
+            square = self.group.mean(variance + mean.square(), n)
+            mean = self.group.mean(mean, n)
+            self.running_mean.lerp_(mean / unit, MOMENTUM)
+            self.running_variance.lerp_((square - mean.square()) / unit.square(), MOMENTUM)
+        return normed
+
+    def _gain(self) -> Tensor:
+        return self.gain.clamp_min(LEAST_GAIN)
+
+
 def _variance(z: Tensor, n: int, group: Group) -> Tensor:
     """Return the variance of the `n` numbers of all processes in the group; `z` has those of this one."""
     mean, square = group.mean(torch.stack([z.mean(dtype=torch.float64), z.double().square().mean()]), z.numel())
@@ -86,12 +151,14 @@ def _variance(z: Tensor, n: int, group: Group) -> Tensor:
     return variance.float()
 
 
-def build_norm(norm: Norm, channels: int) -> MeanOnly | WeightScale | None:
-    """Return the module of a norm, or None for `Norm.NONE`."""
+def build_norm(norm: Norm, channels: int, *, gain: float) -> MeanOnly | WeightScale | BatchNorm | None:
+    """Return the module of a norm, or None for `Norm.NONE`; `gain` is the initial one of `Norm.BATCH`."""
     match norm:
         case Norm.MEAN_ONLY:
             return MeanOnly(channels)
         case Norm.WEIGHT_SCALE:
             return WeightScale()
+        case Norm.BATCH:
+            return BatchNorm(channels, gain)
         case Norm.NONE:
             return None

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, READOUT_THRESHOLD_MANT, WEIGHT_STEP
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight, straight_through
 from bootstrap_core.network.base_block import Block, Place, Signals, SynapticBlock, as_spikes, fitted, is_graded
-from bootstrap_core.network.batch_norm import MeanOnly, WeightScale, build_norm
+from bootstrap_core.network.batch_norm import SPREAD, BatchNorm, MeanOnly, WeightScale, build_norm
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sampler import RateSampler
@@ -25,6 +25,7 @@ from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import spiking_layer
 from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, InputSpec, Layer
+from specs.neuron import Reset
 
 __all__ = [
     "BUILDERS",
@@ -57,7 +58,7 @@ class InputBlock(Block):
         self.spec, self.neuron, self.delay_shift = spec, neuron, delay_shift
         self.weight = nn.Parameter(torch.tensor([spec.weight]))
         self.bias = nn.Parameter(torch.tensor([spec.bias]))
-        self.sampler = RateSampler()
+        self.sampler = RateSampler(subtracts=neuron.spec.reset is Reset.SUBTRACT)
         self._frozen: tuple[NeuronConstants, InputCurrent] | None = None
 
     def current(self, images: Tensor) -> Tensor:
@@ -178,20 +179,20 @@ class SpikingBlock(SynapticBlock):
         neuron: CubaNeuron,
         *,
         channels: int,
-        norm: MeanOnly | WeightScale | None = None,
+        norm: MeanOnly | WeightScale | BatchNorm | None = None,
         delay_shift: bool = False,
         **shared: Any,
     ) -> None:
         super().__init__(synapse, neuron, channels=channels, **shared)
         self.norm, self.delay_shift = norm, delay_shift
-        self.sampler = RateSampler()
+        self.sampler = RateSampler(subtracts=neuron.spec.reset is Reset.SUBTRACT)
 
     def quantized_bias(self) -> Tensor | None:
-        """See `SynapticBlock`; a mean-only norm adds its own."""
+        """See `SynapticBlock`; a norm of the mean adds its own."""
         total = super().quantized_bias()
-        if isinstance(self.norm, MeanOnly):
+        if isinstance(self.norm, MeanOnly | BatchNorm):
             current_decay, _ = self.neuron.quantized_decays()
-            mean = self.norm.running_mean * self.levels / current_decay.clamp_min(1 / DECAY_ONE)
+            mean = self.norm.mean() * self.levels / current_decay.clamp_min(1 / DECAY_ONE)
             mean = straight_through(mean, torch.round(mean / WEIGHT_STEP) * WEIGHT_STEP)
             total = quantize_bias(-mean if total is None else total - mean)
         return total
@@ -204,10 +205,11 @@ class SpikingBlock(SynapticBlock):
         """See `Block`. SAMPLE mode also records pairs of drive and rate for the activation."""
         if not mode.spiking:
             z = self._normed(self.weigh(x, *skipped), channel_axis=1)
-            rates: Tensor = fitted(self.sampler, mode)(self._drive(z, self.quantized_bias()))
+            bias = super().quantized_bias() if self._takes_batch else self.quantized_bias()
+            rates: Tensor = fitted(self.sampler, mode)(self._drive(z, bias))
             return rates
         sources, weighed = [as_spikes(each) for each in (x, *skipped)], None
-        learns_norm = self.training and self.norm is not None
+        learns_norm = self.training and isinstance(self.norm, MeanOnly | WeightScale)
         if self._drops or learns_norm or any(is_graded(source) for source in sources):
             z = self._normed(self.weigh(*sources), channel_axis=2)
             constants = self.constants()  # after the norm was updated, since it changes the bias
@@ -226,13 +228,24 @@ class SpikingBlock(SynapticBlock):
 
     def _normed(self, z: Tensor, channel_axis: int) -> Tensor:
         """Update the statistics of the norm in training; return the weighted input."""
-        if self.training and self.norm is not None:
+        if self.training and isinstance(self.norm, MeanOnly | WeightScale):
             self.norm.update(z / self.levels, channel_axis)
             if isinstance(self.norm, MeanOnly):
                 self.norm.centre_gradient(z, channel_axis)
         return z
 
-    def _scale(self) -> Tensor | float:
+    @property
+    def _takes_batch(self) -> bool:
+        """True if the norm takes the statistics of the batch in ANN mode."""
+        return isinstance(self.norm, BatchNorm) and self.norm.training
+
+    def _normalized(self, z: Tensor) -> Tensor:
+        return self.norm.normalize(z, self.levels) if isinstance(self.norm, BatchNorm) and self._takes_batch else z
+
+    def _scale(self, synapse: nn.Module) -> Tensor | float:
+        if isinstance(self.norm, BatchNorm) and synapse is self.synapse:
+            scale = self.norm.scale()
+            return (scale.detach() if self._takes_batch else scale).reshape(-1, *[1] * (self.synapse.weight.dim() - 1))
         return self.norm.scale() if isinstance(self.norm, WeightScale) else 1.0
 
     def _drive(self, z: Tensor, bias: Tensor | None) -> Tensor:
@@ -323,7 +336,7 @@ def _build_spiking(layer: DenseSpec | ConvSpec, place: Place, synapse: Synapse) 
         skips=place.skips(),
         bias=layer.bias,
         dropout=layer.dropout,
-        norm=build_norm(layer.norm, place.channels),
+        norm=build_norm(layer.norm, place.channels, gain=SPREAD * place.network.neuron_of(layer).threshold),
         delay_shift=place.delay_shift,
         levels=place.levels,
     )

@@ -37,6 +37,9 @@ class RateSampler(nn.Module):
     Args:
         seed: seed of the keys; samplers that will be merged need different seeds.
         capacity: largest number of pairs that are kept.
+        subtracts: whether the neurons reset by subtraction. Their rates are z plus noise, and those of weakly driven
+            neurons are mostly noise. So the curve then joins the smallest z to the smallest a and so on, not the two of
+            a pair, and its gradient is its slope. Otherwise both follow lava-dl.
 
     Attributes:
         group: processes that sample together: each adds its share of a batch, and all keep the sample of the whole.
@@ -46,12 +49,12 @@ class RateSampler(nn.Module):
     slopes: Tensor
     n_centers: Tensor
 
-    def __init__(self, *, seed: int = 0, capacity: int = CAPACITY) -> None:
+    def __init__(self, *, seed: int = 0, capacity: int = CAPACITY, subtracts: bool = False) -> None:
         super().__init__()
         self.register_buffer("centers", torch.zeros(BINS + 2, 2, dtype=torch.float64))
         self.register_buffer("slopes", torch.zeros(BINS + 1, dtype=torch.float64))
         self.register_buffer("n_centers", torch.zeros((), dtype=torch.int64))
-        self.seed, self.capacity = seed, capacity
+        self.seed, self.capacity, self.subtracts = seed, capacity, subtracts
         self.group: Group = ALONE
         self.clear()
 
@@ -143,6 +146,8 @@ class RateSampler(nn.Module):
         if len(pairs) == 0:
             return
         z, a = pairs.double().T
+        if self.subtracts:
+            z, a = z.sort().values, a.sort().values
         maximum = max(a[a > 0.9 * a.max()].mean().item(), 0.8) if a.max() > 0 else 0.8
         edges = torch.linspace(0.1 * maximum, 0.9 * maximum, BINS + 1, dtype=torch.float64)
         previous = self.centers[: int(self.n_centers)].cpu().double()
@@ -176,7 +181,7 @@ class RateSampler(nn.Module):
 
     def forward(self, z: Tensor) -> Tensor:
         """Return the rate `f(z)`, any shape. Raises `SnnZooError` before the first fit."""
-        return activate(z, *self.curve)
+        return activate(z, *self.curve, 1.0 if self.subtracts else None)
 
 
 def _keys_below(limit: float, n: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.parametrizations import weight_norm
 
+from bootstrap_core.fixed_point import WEIGHT_INT_MAX, WEIGHT_STEP
 from bootstrap_core.functional.convolution import conv2d, padded
 from bootstrap_core.ops.products import convolve, linear
 from bootstrap_core.ops.synapses import Connection
@@ -131,13 +132,16 @@ class PoolSynapse(Synapse):
 
 
 class IdentitySynapse(Synapse):
-    """Synapses from each neuron to the one at the same place, `[N, C]` or `[N, C, H, W]`; `weight` is `[C]`."""
+    """Synapses from each neuron to the one at the same place, `[N, C]` or `[N, C, H, W]`; `weight` is `[C]`.
 
-    def __init__(self, shape: Shape) -> None:
+    The initial weight is the threshold of the neurons behind, so that a rate is passed on as it is.
+    """
+
+    def __init__(self, shape: Shape, threshold: float) -> None:
         super().__init__()
         self.broadcast = (shape[0], *[1] * (len(shape) - 1))
         self.spec = ConvSpec(channels=shape[0], kernel=(1, 1), groups=shape[0])
-        self.weight = nn.Parameter(torch.ones(shape[0]))
+        self.weight = nn.Parameter(torch.full((shape[0],), min(threshold, WEIGHT_INT_MAX * WEIGHT_STEP)))
 
     def connection(self, scale: Tensor | float = 1.0) -> Connection:
         """Return the synapses as operators take them: a convolution of kernel 1 with a group for each channel."""

@@ -6,15 +6,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils.parametrize import is_parametrized
 
-from bootstrap_core.network.batch_norm import MeanOnly
+from bootstrap_core.network.base_block import as_spikes
+from bootstrap_core.network.batch_norm import SPREAD, BatchNorm, MeanOnly
 from bootstrap_core.network.blocks import SpikingBlock
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
+from bootstrap_core.ops.weighted_input import weigh
 
 __all__ = ["SPREAD", "initialize"]
 
-SPREAD = 0.5
-"""Target for the standard deviation of a channel's weighted input, in units of threshold times current decay."""
 N_ROUNDS = 2
 """Number of scalings: weights are rounded to their grid after each, and the second corrects for the rounding."""
 
@@ -26,7 +26,8 @@ def initialize(network: Network, images: Tensor) -> None:
     The usual random weights suit ReLU, which has no threshold: with them, neurons of deep layers never spike, and so do
     not learn. Here images run through the network as spikes, and each block is scaled to the spikes that reach it.
     Weights are scaled to a standard deviation of the weighted input; in blocks without a bias or a mean-only norm,
-    which cannot be centred, to a root mean square. Pools and the readout keep their weights.
+    which cannot be centred, to a root mean square. Batch norms take their first statistics from these images instead.
+    Pools and the readout keep their weights.
 
     Args:
         network: newly built network; changed in place.
@@ -58,6 +59,14 @@ def _scale_to_input(block: nn.Module, arguments: tuple[Any, ...]) -> None:
     x, _, time_steps, *skipped = arguments
     current_decay, _ = block.neuron.quantized_decays()
     current_decay = current_decay.clamp_min(1 / time_steps)  # without decay, the current is the sum of all steps
+    if isinstance(block.norm, BatchNorm):
+        block.norm.gain.copy_(SPREAD * block.neuron.spec.threshold * current_decay)
+        for _ in range(N_ROUNDS):
+            scale = block.norm.scale() * block.levels
+            mean, square = _moments(weigh(as_spikes(x), block.connections()[0]))
+            block.norm.running_mean.copy_(mean / scale)
+            block.norm.running_variance.copy_((square - mean.square()) / scale.square())
+        return
     centred = block.bias is not None or isinstance(block.norm, MeanOnly)
     for _ in range(N_ROUNDS):
         mean, square = _moments(block.weigh(x, *skipped) / block.levels)

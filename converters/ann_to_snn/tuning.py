@@ -25,13 +25,13 @@ from specs.network import NetworkSpec
 from specs.summary import summarize
 from specs.training import AugmentSpec, SnnGradient, TrainingSpec
 
-__all__ = ["Tuning", "epoch_size", "epoch_work", "image_work", "neuron_steps", "tune"]
+__all__ = ["Tuning", "epoch_size", "epoch_work", "image_work", "learning_rates", "neuron_steps", "tune"]
 
-LEARNING_RATES = 1.5e-3, 5e-4
-"""Learning rates to try, in this order, until the loss on held-out images does not rise.
+LEARNING_RATES = 3e-3, 1e-3
+"""Learning rates of one layer to try, in this order, until the loss on held-out images does not rise.
 
-Calibrated weights fill the range of 8 bits, so a step must be a noticeable part of their grid. Such steps cost a deep
-network more than it can learn again in a few epochs; it then needs the smaller ones.
+They are divided by the square root of the number of layers. Calibrated weights fill the range of 8 bits, so a step must
+be a noticeable part of their grid; but what such steps cost in the first batches adds up over the layers.
 """
 PARTS = 1.0, 0.75, 0.5, 0.25
 """Parts of the change by tuning to try, in this order, until the loss on held-out images rises.
@@ -89,7 +89,7 @@ def tune(
     layer, than tuning has to correct. Gradients follow the slopes of these curves (tandem): surrogates take longer, and
     left deep networks with a larger loss. All images are changed at random, as the ANN was trained on the unchanged
     ones. Of the change of the weights, the part with the least loss on held-out images is kept. The first of
-    `LEARNING_RATES` by which that loss does not rise is taken; if there is none, the network stays as it was.
+    `learning_rates` by which that loss does not rise is taken; if there is none, the network stays as it was.
 
     Args:
         network: network to tune.
@@ -117,7 +117,7 @@ def tune(
     judge = _Judge(train_validation_split(split, n_validation=n_validation, seed=seed)[1], teacher, recipe)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     untuned = judge.score(network)
-    for rate in LEARNING_RATES:
+    for rate in learning_rates(network.spec):
         recipe = recipe.model_copy(update={"snn_learning_rate": rate})
         fit(network, split, recipe, teacher=teacher, on_epoch=on_epoch)
         part, loss = _keep_best_part(network, before, judge)
@@ -125,6 +125,11 @@ def tune(
             return Tuning(recipe, part)
         network.load_state_dict(before)
     return None
+
+
+def learning_rates(spec: NetworkSpec) -> list[float]:
+    """Return the initial learning rates to try, in this order."""
+    return [rate / math.sqrt(len(spec.blocks)) for rate in LEARNING_RATES]
 
 
 def neuron_steps(spec: NetworkSpec) -> int:

@@ -17,7 +17,7 @@ import torch
 from c_programs import compile_c, needs_compiler
 from onnx import TensorProto, helper, numpy_helper
 
-from converters.ann_to_snn.tuning import LEARNING_RATES
+from converters.ann_to_snn.tuning import learning_rates
 from converters.formats.model_files import read_model
 from specs.block import has_neurons
 from specs.neuron import Reset
@@ -260,7 +260,8 @@ def test_tuning_tells_each_epoch_and_by_what_steps(ann, tmp_path, run) -> None:
     ]  # fmt: skip
     rates = re.findall(r"^tuning, epoch 1, learning rate (\S+): SNN .* held-out images", said, re.MULTILINE)
     assert rates
-    assert [float(rate) for rate in rates] == list(LEARNING_RATES[: len(rates)])
+    tried = learning_rates(read_model(tmp_path / "net.safetensors").spec)
+    assert rates == [f"{rate:.2g}" for rate in tried[: len(rates)]]
     again = f"zoo convert {ann.name} --data=mnist-sample --time-steps=16 --epochs=1 --seed=0 --mean=0.0 --std=1.0 -o"
     assert again in run("card", tmp_path / "net.safetensors").stdout.replace("\n   ", "")
 

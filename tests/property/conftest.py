@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import SearchStrategy
 from torch import Tensor
 
-from bootstrap_core.network.batch_norm import MeanOnly, WeightScale
+from bootstrap_core.network.batch_norm import BatchNorm, MeanOnly, WeightScale
 from bootstrap_core.network.blocks import AffineBlock, SpikingBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.network import Network
@@ -46,7 +46,7 @@ def synapse_options() -> dict[str, SearchStrategy[Any]]:
 
 def hidden_options() -> dict[str, SearchStrategy[Any]]:
     return synapse_options() | {
-        "norm": st.sampled_from(["none", "mean_only", "weight_scale"]),
+        "norm": st.sampled_from(["none", "mean_only", "weight_scale", "batch"]),
         "delay_shift": st.sampled_from([None, False, True]),
     }
 
@@ -209,6 +209,9 @@ def trained(spec: NetworkSpec, seed: int) -> Network:
         for module in block.modules():
             if isinstance(module, MeanOnly):
                 module.running_mean.uniform_(-0.3, 0.2, generator=generator)
+            if isinstance(module, BatchNorm):
+                module.running_mean.uniform_(-0.3, 0.2, generator=generator)
+                module.running_variance.uniform_(0.2, 2.0, generator=generator)
             if isinstance(module, WeightScale):
                 module.running_variance.fill_(4.0 ** int(torch.randint(-1, 2, (), generator=generator)))
             if isinstance(module, CubaNeuron):

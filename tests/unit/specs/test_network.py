@@ -282,10 +282,11 @@ def test_a_pool_with_as_much_padding_as_its_kernel_is_refused(padding, axis, ref
 # --- norm, delay
 
 
-def test_mean_only_needs_a_current_decay(refusal) -> None:
-    dense = {**DENSE, "norm": "mean_only", "neuron": {"current_decay": 0}}
+@pytest.mark.parametrize("norm", ["mean_only", "batch"])
+def test_norms_of_the_mean_need_a_current_decay(norm: str, refusal) -> None:
+    dense = {**DENSE, "norm": norm, "neuron": {"current_decay": 0}}
     assert refusal(text(dense, READOUT)).startswith(
-        "net.yaml:5: blocks[0].norm: mean_only needs a current_decay of at least 1/4096"
+        f"net.yaml:5: blocks[0].norm: {norm} needs a current_decay of at least 1/4096"
     )
 
 

@@ -1,14 +1,15 @@
 import pytest
 import torch
 
-from bootstrap_core.network.batch_norm import MeanOnly, WeightScale, build_norm
+from bootstrap_core.network.batch_norm import BatchNorm, MeanOnly, WeightScale, build_norm
 from specs.block import Norm
 
 
 def test_a_norm_is_built_by_its_name() -> None:
-    assert build_norm(Norm.NONE, 3) is None
-    assert isinstance(build_norm(Norm.MEAN_ONLY, 3), MeanOnly)
-    assert isinstance(build_norm(Norm.WEIGHT_SCALE, 3), WeightScale)
+    assert build_norm(Norm.NONE, 3, gain=1.0) is None
+    assert isinstance(build_norm(Norm.MEAN_ONLY, 3, gain=1.0), MeanOnly)
+    assert isinstance(build_norm(Norm.WEIGHT_SCALE, 3, gain=1.0), WeightScale)
+    assert isinstance(build_norm(Norm.BATCH, 3, gain=1.0), BatchNorm)
 
 
 @pytest.mark.parametrize(("shape", "axis"), [((5, 3), 1), ((5, 3, 2, 2), 1), ((4, 5, 3), 2), ((4, 5, 3, 2, 2), 2)])
@@ -83,3 +84,56 @@ def test_a_batch_of_one_number_leaves_the_running_variance() -> None:
     norm = WeightScale()
     norm.update(torch.ones(1, 1), 1)
     assert norm.running_variance == 1
+
+
+# --- batch
+
+
+GAIN = torch.tensor([0.5, 1.0, 2.0])
+
+
+def batch_norms() -> tuple[BatchNorm, torch.nn.BatchNorm2d]:
+    """Return our norm and torch's, with the same statistics and gain."""
+    ours, theirs = BatchNorm(3, 1.0), torch.nn.BatchNorm2d(3)
+    with torch.no_grad():
+        ours.gain.copy_(GAIN)
+        theirs.weight.copy_(GAIN)
+        for name, same in (("running_mean", ours.running_mean), ("running_var", ours.running_variance)):
+            values = torch.tensor([0.5, 2.0, 1.0]) if name == "running_var" else torch.tensor([1.0, -1.0, 0.0])
+            same.copy_(values)
+            getattr(theirs, name).copy_(values)
+    return ours, theirs
+
+
+@pytest.mark.parametrize("levels", [1, 31])
+def test_in_training_the_batch_norm_is_torchs_whatever_the_scale_of_the_weights(levels: int) -> None:
+    generator = torch.Generator().manual_seed(0)
+    given = (torch.randn(8, 3, 4, 4, generator=generator) * 3 + 1).requires_grad_()
+    weights = torch.randn(8, 3, 4, 4, generator=generator)
+    ours, theirs = batch_norms()
+    wanted = theirs(given)
+    (wanted.tanh() * weights).sum().backward()
+    expected, given.grad = given.grad, None
+    scale = (ours.scale().detach() * levels).reshape(-1, 1, 1)
+    found = ours.normalize(given * scale, levels) / levels
+    (found.tanh() * weights).sum().backward()
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(given.grad, expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.gain.grad, theirs.weight.grad, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(ours.running_mean, theirs.running_mean)
+    torch.testing.assert_close(ours.running_variance, theirs.running_var, rtol=1e-2, atol=0)  # ours is of the batch
+
+
+def test_folded_the_batch_norm_is_torchs_with_running_statistics() -> None:
+    z = torch.randn(8, 3, 4, 4, generator=torch.Generator().manual_seed(0))
+    ours, theirs = batch_norms()
+    folded = z * ours.scale().reshape(-1, 1, 1) - ours.mean().reshape(-1, 1, 1)
+    torch.testing.assert_close(folded, theirs.eval()(z))
+
+
+def test_a_gain_of_zero_still_learns() -> None:
+    norm = BatchNorm(2, 0.0)
+    z = torch.randn(8, 2, generator=torch.Generator().manual_seed(0)) * norm.scale().detach()
+    found = norm.normalize(z, 1)
+    assert found.isfinite().all()
+    assert found.any()

@@ -516,3 +516,35 @@ def test_the_readout_of_graded_input_is_in_units_of_an_input_of_one() -> None:
     for z in (block(x, Mode.SNN, T), block.over_time(Spikes.of(x))[0]):
         assert z.dtype == torch.float32
         torch.testing.assert_close(z[0], expected)
+
+
+def test_a_batch_norm_is_folded_into_the_blocks_own_weights_and_its_bias() -> None:
+    block = block_of(norm="batch", bias=True, neuron={"threshold": 2.0})
+    with torch.no_grad():
+        block.norm.running_mean.copy_(torch.tensor([0.5, -0.5, 0.0, 1.0]))
+        block.norm.running_variance.copy_(torch.tensor([1.0, 4.0, 0.25, 1.0]))
+        block.bias.fill_(0.25)
+    scale = block.norm.scale()
+    torch.testing.assert_close(scale, torch.tensor([1.0, 0.5, 2.0, 1.0]), rtol=1e-4, atol=0)
+    torch.testing.assert_close(block.quantized_weight(), block.synapse.weight * scale[:, None], rtol=0, atol=1 / 64)
+    assert block.quantized_bias().tolist() == [-0.25, 0.5, 0.25, -0.75]
+
+
+def test_a_batch_norm_leaves_skips_as_they_are() -> None:
+    skips = [{"source": 0, "kind": "identity"}]
+    block = make({"kind": "dense", "features": 6, "norm": "batch", "skips": skips}, neuron={"threshold": 3.0}).blocks[1]
+    (_, own), (_, skipped) = block.synapses()
+    assert not torch.equal(own, block.synapse.quantized_weight())
+    assert skipped.tolist() == [3.0] * 6, "a skip passes a rate of 1 as the threshold"
+
+
+def test_a_batch_norm_takes_the_batch_in_training_only_while_it_learns() -> None:
+    block = block_of(norm="batch").train()
+    rates = torch.rand(50, 6, generator=torch.Generator().manual_seed(0))
+    of_batch = block.weigh(rates)
+    torch.testing.assert_close(of_batch.mean(0), torch.zeros(4), rtol=0, atol=1e-5)
+    block.norm.eval()
+    before = block.norm.running_mean.clone()
+    folded = block.weigh(rates)
+    assert folded.mean(0).abs().max() > 0.1
+    assert torch.equal(block.norm.running_mean, before)

@@ -115,6 +115,32 @@ def test_without_any_pairs_a_fit_leaves_it_unfitted() -> None:
     assert not sampler.fitted
 
 
+def test_noise_of_neurons_that_subtract_does_not_lift_their_curve() -> None:
+    """Noise makes weakly driven neurons fire, so the median z of pairs with low rates is too low."""
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(8000, generator=generator) * 0.3 - 0.2
+    noisy = z + 0.2 * torch.randn(8000, generator=generator)
+    rates = (noisy * 8).round().clamp(0, 8) / 8
+    curves = []
+    for subtracts in (False, True):
+        sampler = RateSampler(subtracts=subtracts)
+        sampler.add(z, rates)
+        sampler.fit()
+        curves.append(sampler(z).mean())
+    assert curves[1] == pytest.approx(rates.mean().item(), rel=0.15)
+    assert curves[0] > 1.2 * rates.mean(), "the curve through pairs, as lava-dl fits it"
+
+
+@pytest.mark.parametrize(("subtracts", "gradient"), [(False, 1.0), (True, 0.5)])
+def test_the_gradient_of_neurons_that_subtract_is_the_slope(subtracts: bool, gradient: float) -> None:
+    sampler = RateSampler(subtracts=subtracts)
+    sampler.add(*line())
+    sampler.fit()
+    z = torch.tensor([1.0], requires_grad=True)
+    sampler(z).sum().backward()
+    assert z.grad.item() == pytest.approx(gradient, rel=0.02)
+
+
 def test_pairs_of_a_silent_layer_still_give_a_curve() -> None:
     sampler = RateSampler()
     sampler.add(torch.linspace(-1, 0, 10), torch.zeros(10))

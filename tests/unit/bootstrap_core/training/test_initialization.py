@@ -61,7 +61,13 @@ def test_neurons_whose_current_never_decays_start_with_weights_too(options) -> N
 @pytest.mark.parametrize("current_decay", [1.0, 0.5])
 @pytest.mark.parametrize("encoding", ["spike", "graded"])
 @pytest.mark.parametrize(
-    "options", [{"bias": True}, {"bias": True, "weight_norm": True}, {"norm": "mean_only", "weight_norm": True}]
+    "options",
+    [
+        {"bias": True},
+        {"bias": True, "weight_norm": True},
+        {"norm": "mean_only", "weight_norm": True},
+        {"norm": "batch", "bias": True},
+    ],
 )
 def test_drives_are_centred_and_spread_over_the_neurons_reach(options, encoding, current_decay) -> None:
     net = network(options, encoding=encoding, current_decay=current_decay)

@@ -779,6 +779,20 @@ def test_an_epoch_that_the_hardware_can_hold_beats_any_that_it_cannot(
     assert found == best
 
 
+def test_snn_epochs_keep_the_statistics_of_batch_norms(split: Split) -> None:
+    document = network().spec.model_dump(mode="json")
+    hidden, *others = document["blocks"]
+    document["blocks"] = [{**hidden, "norm": "batch"}, *others]
+    net = build_network(NetworkSpec.model_validate(document), seed=0)
+    trainer = Trainer(net, split, recipe(epochs=2, snn_epochs=1))
+    means = [net.blocks[1].norm.running_mean.clone()]
+    for _ in range(2):
+        trainer.run_epoch()
+        means.append(net.blocks[1].norm.running_mean.clone())
+    assert not torch.equal(means[0], means[1])
+    assert torch.equal(means[1], means[2])
+
+
 def test_fit_runs_all_epochs_and_gives_their_statistics(split: Split) -> None:
     epochs: list[int] = []
     stats = fit(network(), split, recipe(epochs=3), on_epoch=lambda report: epochs.append(report.epoch))

@@ -77,6 +77,17 @@ def test_a_damaged_network_is_mended(trained: Network, digits: Dataset) -> None:
     assert evaluate(IntegerNetwork(damaged), digits.test).accuracy > before + 0.05
 
 
+def test_the_steps_of_deeper_networks_are_smaller() -> None:
+    dense, readout = {"kind": "dense", "features": 4}, {"kind": "affine", "features": 2}
+    few, many = (
+        NetworkSpec.model_validate(
+            {"name": "deep", "time_steps": 4, "input": {"shape": [4]}, "blocks": [*[dense] * n_hidden, readout]}
+        )
+        for n_hidden in (3, 15)
+    )
+    assert tuning.learning_rates(few) == [2 * rate for rate in tuning.learning_rates(many)]
+
+
 def test_what_answers_worse_is_taken_back(trained: Network, digits: Dataset, monkeypatch) -> None:
     monkeypatch.setattr(tuning, "LEARNING_RATES", (5.0, 5.0))
     network = copied(trained)
@@ -90,8 +101,9 @@ def test_smaller_steps_follow_on_those_that_made_it_worse(trained: Network, digi
     network, seen = copied(trained), []
     tuned = tune(network, digits.train, by(trained), 1, on_epoch=seen.append)
     assert tuned is not None
-    assert tuned.recipe.snn_learning_rate == 1e-12
-    assert [report.learning_rate for report in seen] == [5.0, 1e-12]
+    rates = tuning.learning_rates(network.spec)
+    assert tuned.recipe.snn_learning_rate == rates[1]
+    assert [report.learning_rate for report in seen] == rates[:2]
 
 
 @pytest.mark.parametrize("best", tuning.PARTS)
