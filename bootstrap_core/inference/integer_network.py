@@ -10,7 +10,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.inference.overflow import explain_overflow
-from bootstrap_core.network.base_block import Signals
+from bootstrap_core.network.base_block import Signals, SynapticBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.inputs import as_input, count_steps
@@ -29,10 +29,11 @@ __all__ = ["IntegerNetwork", "IntegerTrace"]
 class IntegerTrace(Trace):
     """A `Trace` with the voltage of the readout's neurons before reset, `[T, N, ...]` in state units of 1/4096.
 
-    The neurons of an exported affine readout never spike; their voltage is read from the chip as its output.
+    The neurons of an exported affine readout never spike; their voltage is read from the chip as its output. It is None
+    for a readout without neurons.
     """
 
-    readout_voltage: Tensor
+    readout_voltage: Tensor | None
 
 
 class IntegerNetwork:
@@ -149,8 +150,10 @@ class IntegerNetwork:
         for output in walk(sources_of(self.spec), given, run):
             yield list(read), output
 
-    def _voltage(self, read: list[Signals]) -> Tensor:
-        """Return the voltage of the readout's neurons, `[T, N, ...]`, int32 in state units."""
+    def _voltage(self, read: list[Signals]) -> Tensor | None:
+        """Return the voltage of the readout's neurons, `[T, N, ...]`, int32 in state units; None without neurons."""
+        if not isinstance(self._network.readout, SynapticBlock):
+            return None
         z, neurons = self._network.readout.driven_by(*read)
         steps = next(x.steps for x in read if isinstance(x, Spikes))
         voltage = neurons.define(z.expand(steps, *z.shape[1:])).voltage

@@ -30,7 +30,7 @@ def _raise_first(index: int, z: Tensor, neurons: NeuronConstants) -> None:
     """Raise an error for the first state that leaves 24 bits."""
     decays = per_channel(neurons.current_decay, z), per_channel(neurons.voltage_decay, z)
     bias = None if neurons.bias is None else per_channel(neurons.bias, z)
-    states = cuba_states(z, decays[0], decays[1], bias, neurons.threshold, neurons.subtract)
+    states = cuba_states(z, decays[0], decays[1], bias, neurons.threshold, neurons.subtract, neurons.recurrent)
     for step, (current, voltage, _) in enumerate(states):
         for name, state in (("current", current), ("voltage", voltage)):
             low, high = (int(bound) for bound in torch.aminmax(state))

@@ -285,7 +285,7 @@ def _epoch_line(report: "EpochReport", epochs: int) -> str:
         f"epoch {report.epoch + 1:>{len(str(epochs))}}/{epochs}",
         f"{report.training_loss:.4f}",
         percent(report.training_accuracy),
-        percent(report.validation_ann_accuracy),
+        "-" if report.validation_ann_accuracy is None else percent(report.validation_ann_accuracy),
         f"{percent(report.validation_snn_accuracy)} {mark:<2}",
         f"{report.seconds:.1f}",
     )
