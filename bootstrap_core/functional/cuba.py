@@ -1,6 +1,6 @@
 """Definition of the CUBA neuron: exact fixed-point dynamics forward, a surrogate gradient backward."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
@@ -85,7 +85,7 @@ def cuba_forward(
 
 
 def cuba_states(
-    z: Tensor,
+    z: Iterable[Tensor],
     current_decay: Tensor,
     voltage_decay: Tensor,
     bias: Tensor | None,
@@ -93,7 +93,7 @@ def cuba_states(
     subtract: bool,
     recurrent: Tensor | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield for each step the current, the voltage before the reset, and a mask of the neurons that spike.
+    """Yield for each step of `z` the current, the voltage before the reset, and a mask of the neurons that spike.
 
     States are in units of 1/4096. Decays and bias broadcast against one step `[N, C, ...]`. Everything is float64, in
     which integers below 2**53 and their truncated products are exact. The next step overwrites the yielded tensors.
@@ -101,11 +101,12 @@ def cuba_states(
     keep_u, keep_v = (1 - decay.double() for decay in (current_decay, voltage_decay))
     offset = 0.0 if bias is None else bias.double() * STATE
     limit = threshold * STATE
-    u, v = (torch.zeros(z.shape[1:], dtype=torch.float64, device=z.device) for _ in range(2))
     own = None if recurrent is None else recurrent.double().t() * STATE
-    fired = torch.zeros_like(u)
+    u: Tensor | None = None
     for step in z:
         drive = step.mul(STATE).double().trunc_()
+        if u is None:
+            u, v, fired = (torch.zeros_like(drive) for _ in range(3))
         if own is not None:
             drive.add_(fired.double() @ own)
         u = _leak(u, keep_u).add_(drive)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.inference.overflow import explain_overflow
+from bootstrap_core.inference.stream import Stream
 from bootstrap_core.network.base_block import Signals, SynapticBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import sources_of, walk
@@ -107,6 +108,19 @@ class IntegerNetwork:
                 readout_voltage=self._voltage(read),
             )
         return as_logits(output), trace
+
+    def stream(self) -> Stream:
+        """Return this network as a stream, whose `step` takes one time step of the input at a time.
+
+        >>> from bootstrap_core import build_network
+        >>> from specs import load_spec
+        >>> exact, image = IntegerNetwork(build_network(load_spec("mnist-dense"), seed=0)), torch.rand(1, 1, 28, 28)
+        >>> stream = exact.stream()
+        >>> logits = [stream.step(image) for _ in range(3)]
+        >>> torch.equal(logits[2], exact(image, time_steps=3))
+        True
+        """
+        return Stream(self._network)
 
     def rates(self, images: Tensor, *, time_steps: int | None = None) -> tuple[Tensor, ...]:
         """Return the mean output of each block over time, float32 `[N, ...]`; of an affine readout, the logits.

@@ -10,7 +10,7 @@ from bootstrap_core.network.network import Network
 from bootstrap_core.ops.neurons import NeuronConstants
 from specs.errors import StateOverflowError
 
-__all__ = ["explain_overflow"]
+__all__ = ["check_states", "explain_overflow"]
 
 
 def explain_overflow(network: Network, index: int, read: list[Signals], steps: int) -> None:
@@ -32,12 +32,17 @@ def _raise_first(index: int, z: Tensor, neurons: NeuronConstants) -> None:
     bias = None if neurons.bias is None else per_channel(neurons.bias, z)
     states = cuba_states(z, decays[0], decays[1], bias, neurons.threshold, neurons.subtract, neurons.recurrent)
     for step, (current, voltage, _) in enumerate(states):
-        for name, state in (("current", current), ("voltage", voltage)):
-            low, high = (int(bound) for bound in torch.aminmax(state))
-            if max(-low, high) > STATE_MAX:
-                worst = low if -low > high else high
-                raise StateOverflowError(
-                    f"the {name} of block {index} reaches {worst} at step {step}; the hardware holds "
-                    f"{-STATE_MAX} to {STATE_MAX} (24 bits): lower the weights, the threshold or input.bits, or run "
-                    "fewer steps"
-                )
+        check_states(index, step, current, voltage)
+
+
+def check_states(index: int, step: int, current: Tensor, voltage: Tensor) -> None:
+    """Raise `StateOverflowError` if a state of block `index` leaves 24 bits at this step; in units of 1/4096."""
+    for name, state in (("current", current), ("voltage", voltage)):
+        low, high = (int(bound) for bound in torch.aminmax(state))
+        if max(-low, high) > STATE_MAX:
+            worst = low if -low > high else high
+            raise StateOverflowError(
+                f"the {name} of block {index} reaches {worst} at step {step}; the hardware holds "
+                f"{-STATE_MAX} to {STATE_MAX} (24 bits): lower the weights, the threshold or input.bits, or run "
+                "fewer steps"
+            )

@@ -366,16 +366,15 @@ class AverageBlock(Block):
         """See `Block`."""
         rates = count(as_spikes(x)) / time_steps if mode.spiking else x
         assert isinstance(rates, Tensor)
-        means: Tensor = self._mean(rates).float()
-        return means
+        return self.groups(rates)
 
     def over_time(self, *sources: Spikes) -> Tensor:
         """See `Block`."""
-        return self._mean(sources[0].tensor())
+        return self.groups(sources[0].tensor())
 
-    def _mean(self, x: Tensor) -> Tensor:
-        """Return the mean of each group, `[..., features]`."""
-        return x.reshape(*x.shape[:-1], self.features, -1).mean(-1)
+    def groups(self, x: Tensor) -> Tensor:
+        """Return the mean of each group of rates or spikes, `[..., features]`, float32."""
+        return x.reshape(*x.shape[:-1], self.features, -1).mean(-1).float()
 
 
 def _dense_synapse(layer: DenseSpec | AffineSpec, place: Place) -> DenseSynapse:

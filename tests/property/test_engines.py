@@ -158,3 +158,21 @@ def test_reordering_hidden_neurons_reorders_their_spikes_and_nothing_else(
     for ours, theirs in zip(reordered.spikes[2:], trace.spikes[2:], strict=True):
         assert torch.equal(ours, theirs)
     assert torch.equal(reordered_logits, logits)
+
+
+@few
+@given(data=st.data(), seed=SEEDS)
+@torch.no_grad()
+def test_a_stream_gives_the_logits_of_one_run(data, seed: int, network_specs, make_trained, draw_inputs) -> None:
+    network = make_trained(data.draw(network_specs(timed=True)), seed)
+    inputs, exact = draw_inputs(network.spec, seed), IntegerNetwork(network)
+    stream = exact.stream()
+    for t in range(network.spec.time_steps):
+        step = inputs[t] if network.spec.input.is_events else inputs
+        try:
+            expected = exact(inputs, time_steps=t + 1)
+        except StateOverflowError:
+            with pytest.raises(StateOverflowError):
+                stream.step(step)
+            reject()
+        assert torch.equal(stream.step(step), expected)
