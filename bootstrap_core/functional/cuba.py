@@ -6,10 +6,34 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import STATE
+from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.functional.surrogate import exponential_surrogate
 
-__all__ = ["CubaOutput", "cuba", "cuba_forward", "cuba_states", "per_channel"]
+__all__ = ["CubaOutput", "StateLimits", "cuba", "cuba_forward", "cuba_states", "per_channel"]
+
+
+class StateLimits:
+    """Limits of the chip's states, 24 bits with sign: a current beyond them wraps around, a voltage is clipped.
+
+    Source: Lava's `fixed_pt` simulation, lava/proc/lif/models.py.
+
+    Attributes:
+        n: number of states so far that were changed.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def wrap(self, current: Tensor) -> None:
+        """Change currents in place, in units of 1/4096."""
+        above, below = current > STATE_MAX + 1, current <= -STATE_MAX - 1
+        self.n += int(above.sum() + below.sum())
+        current.add_((below.double() - above.double()) * 2 * (STATE_MAX + 1))
+
+    def clip(self, voltage: Tensor) -> None:
+        """Change voltages in place, in units of 1/4096."""
+        self.n += int((voltage.abs() > STATE_MAX).sum())
+        voltage.clamp_(-STATE_MAX, STATE_MAX)
 
 
 class CubaOutput(NamedTuple):
@@ -92,11 +116,13 @@ def cuba_states(
     threshold: float,
     subtract: bool,
     recurrent: Tensor | None = None,
+    limits: StateLimits | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield for each step of `z` the current, the voltage before the reset, and a mask of the neurons that spike.
 
     States are in units of 1/4096. Decays and bias broadcast against one step `[N, C, ...]`. Everything is float64, in
     which integers below 2**53 and their truncated products are exact. The next step overwrites the yielded tensors.
+    States have no limits unless `limits` are given.
     """
     keep_u, keep_v = (1 - decay.double() for decay in (current_decay, voltage_decay))
     offset = 0.0 if bias is None else bias.double() * STATE
@@ -110,7 +136,11 @@ def cuba_states(
         if own is not None:
             drive.add_(fired.double() @ own)
         u = _leak(u, keep_u).add_(drive)
+        if limits is not None:
+            limits.wrap(u)
         v = _leak(v, keep_v).add_(u).add_(offset)
+        if limits is not None:
+            limits.clip(v)
         fired = v > limit
         yield u, v, fired
         v = v.sub_(fired * limit) if subtract else v.masked_fill_(fired, 0.0)

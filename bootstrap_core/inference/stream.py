@@ -1,6 +1,6 @@
 """Streaming: exact inference one time step at a time, with states that are kept between the steps."""
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
@@ -8,8 +8,8 @@ from operator import add
 import torch
 from torch import Tensor
 
-from bootstrap_core.functional.cuba import cuba_states, per_channel
-from bootstrap_core.inference.overflow import check_states
+from bootstrap_core.functional.cuba import StateLimits, cuba_states, per_channel
+from bootstrap_core.inference.overflow import Overflow, check_states
 from bootstrap_core.network.base_block import Block, Signals, SynapticBlock
 from bootstrap_core.network.blocks import AffineBlock, AverageBlock, InputBlock, SpikingBlock
 from bootstrap_core.network.graph import sources_of, walk
@@ -29,13 +29,15 @@ class Stream:
 
     Args:
         network: frozen network.
+        overflow: what happens where a state leaves 24 bits.
+        overflows: counter to which such states are added, by block.
 
     Attributes:
         steps: number of steps since the start.
     """
 
-    def __init__(self, network: Network) -> None:
-        self._network = network
+    def __init__(self, network: Network, overflow: Overflow, overflows: Counter[int]) -> None:
+        self._network, self._overflow, self._overflows = network, overflow, overflows
         self._sources = sources_of(network.spec)
         self.reset()
 
@@ -44,7 +46,10 @@ class Stream:
         self.steps = 0
         self._n: int | None = None
         self._spikes: Tensor | float = 0.0  # of a spiking readout, summed over the steps
-        self._layers = [_Layer(self._network.block(i), i) for i in range(len(self._network.blocks))]
+        self._layers = [
+            _Layer(self._network.block(i), i, None if self._overflow is Overflow.REFUSE else StateLimits())
+            for i in range(len(self._network.blocks))
+        ]
 
     @torch.no_grad()
     def step(self, inputs: Tensor) -> Tensor:
@@ -55,7 +60,7 @@ class Stream:
 
         Raises:
             DataError: the input does not fit the network, or has another N than before.
-            StateOverflowError: a current or voltage leaves the hardware's 24 bits.
+            StateOverflowError: a current or voltage leaves the hardware's 24 bits, and this is to be refused.
         """
         spec = self._network.spec
         if isinstance(inputs, Tensor):
@@ -69,6 +74,10 @@ class Stream:
         given: Signals = arriving
         output = deque(walk(self._sources, given, lambda i, read: self._layers[i].run(read, step)), maxlen=1).pop()
         self.steps += 1
+        for layer in self._layers:
+            if layer.limits is not None:
+                self._overflows[layer.index] += layer.limits.n
+                layer.limits.n = 0
         if isinstance(output, Spikes):  # a spiking readout: its rates
             self._spikes = self._spikes + output.tensor()[0]
             output = (self._spikes / self.steps).float()
@@ -78,8 +87,8 @@ class Stream:
 class _Layer:
     """A block with the states of its neurons, and what arrived in the last steps if its synapses have delays."""
 
-    def __init__(self, block: Block, index: int) -> None:
-        self.block, self.index = block, index
+    def __init__(self, block: Block, index: int, limits: StateLimits | None) -> None:
+        self.block, self.index, self.limits = block, index, limits
         self.drive: deque[Tensor] = deque()
         self.states: Iterator[tuple[Tensor, Tensor, Tensor]] | None = None
         self.held: Tensor | None = None  # spikes that leave in the next step
@@ -124,9 +133,12 @@ class _Layer:
             decays = per_channel(neurons.current_decay, z[None]), per_channel(neurons.voltage_decay, z[None])
             bias = None if neurons.bias is None else per_channel(neurons.bias, z[None])
             steps = iter(self.drive.popleft, None)  # of what arrives, as it comes
-            self.states = cuba_states(steps, *decays, bias, neurons.threshold, neurons.subtract, neurons.recurrent)
+            self.states = cuba_states(
+                steps, *decays, bias, neurons.threshold, neurons.subtract, neurons.recurrent, self.limits
+            )
         current, voltage, fired = next(self.states)
-        check_states(self.index, step, current, voltage)
+        if self.limits is None:
+            check_states(self.index, step, current, voltage)
         spikes = fired.float()[None]
         if neurons.shift:
             spikes, self.held = torch.zeros_like(spikes) if self.held is None else self.held, spikes

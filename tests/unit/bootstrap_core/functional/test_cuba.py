@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.functional import CubaOutput, cuba
+from bootstrap_core.functional.cuba import StateLimits, cuba_states
 
 STATE = 1 / 4096
 
@@ -194,3 +195,38 @@ def test_the_gradient_goes_back_through_the_recurrent_synapses() -> None:
         torch.autograd.grad(found, (z, own), grad), torch.autograd.grad(expected, (z, own), grad), strict=True
     ):
         assert torch.allclose(a, b, rtol=5e-3, atol=1e-5)  # states are truncated
+
+
+# --- limits of the chip
+
+
+def held(z: list[float], *, current_decay: float = 0.0, voltage_decay: float = 0.0) -> tuple[list[int], list[int], int]:
+    """Return currents and voltages of a neuron that never spikes, in units of 1/4096, and the number of overflows."""
+    limits = StateLimits()
+    decays = torch.tensor(current_decay), torch.tensor(voltage_decay)
+    steps = torch.tensor(z, dtype=torch.float64).reshape(-1, 1, 1) * STATE
+    states = [(int(u), int(v)) for u, v, _ in cuba_states(steps, *decays, None, math.inf, False, None, limits)]
+    return [u for u, _ in states], [v for _, v in states], limits.n
+
+
+MOST = 2**23
+
+
+@pytest.mark.parametrize(
+    ("drive", "current"),
+    [(MOST, MOST), (MOST + 1, 1 - MOST), (1 - MOST, 1 - MOST), (-MOST, MOST), (-MOST - 5, MOST - 5)],
+)
+def test_a_current_wraps_around_as_lava_has_it(drive: int, current: int) -> None:
+    currents, _, n = held([drive], voltage_decay=1.0)
+    assert currents == [current]
+    assert n == int(current != drive) + int(abs(current) == MOST)  # a voltage of 2^23 is clipped
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_voltage_is_clipped(sign: int) -> None:
+    _, voltages, n = held([sign * (MOST - 1), sign * 3, 0], current_decay=1.0)
+    assert voltages == [sign * (MOST - 1)] * 3
+    assert n == 1
+    _, voltages, n = held([sign * (MOST - 1), -sign * 3], current_decay=1.0)
+    assert voltages == [sign * (MOST - 1), sign * (MOST - 4)]
+    assert n == 0

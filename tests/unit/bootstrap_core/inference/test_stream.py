@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
 from specs.errors import DataError, StateOverflowError
 from specs.network import NetworkSpec
@@ -33,7 +34,12 @@ T = 15
 
 
 def make(
-    *blocks: dict[str, Any], encoding: str = "events", bits: int = 1, raised: float = 0.1, **more: Any
+    *blocks: dict[str, Any],
+    encoding: str = "events",
+    bits: int = 1,
+    raised: float = 0.1,
+    overflow: Overflow = Overflow.REFUSE,
+    **more: Any,
 ) -> IntegerNetwork:
     document = {
         "name": "sensed",
@@ -48,7 +54,7 @@ def make(
         for name, parameter in network.named_parameters():
             if name.endswith("synapse.weight"):
                 parameter.add_(raised)
-    return IntegerNetwork(network)
+    return IntegerNetwork(network, overflow=overflow)
 
 
 def events(bits: int = 1) -> Tensor:
@@ -104,3 +110,16 @@ def test_a_state_that_leaves_24_bits_stops_a_stream() -> None:
         stream.step(ones)
     with pytest.raises(StateOverflowError, match="the current of block 2 reaches 9338880 at step 7"):
         deque((stream.step(ones) for _ in range(60)), maxlen=0)
+
+
+def test_a_stream_may_overflow_as_the_chip_does() -> None:
+    kept = {"threshold": 1000.0, "current_decay": 0.0}
+    chain = ({"kind": "flatten"}, {**DENSE, "neuron": kept}, *READOUTS["dense"])
+    exact, x = make(*chain, raised=4.0, overflow=Overflow.CHIP), events()
+    expected = exact(x)
+    counted = +exact.overflows
+    assert counted[2] > 0
+    exact.overflows.clear()
+    stream = exact.stream()
+    assert torch.equal([stream.step(step) for step in x][-1], expected)
+    assert +exact.overflows == counted
