@@ -54,6 +54,20 @@ def test_epochs_are_a_table_of_80_columns_that_says_what_its_star_is(trained, ru
     assert "epoch" not in run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume").stderr  # trained
 
 
+def test_a_recurrent_network_trains_and_scores_without_an_ann(run, tmp_path) -> None:
+    recurrent = "{kind: dense, features: 8, recurrent: true}, {kind: affine, features: 10}"
+    recipe = "{data: mnist-sample, epochs: 1, snn_epochs: 1, images_per_epoch: 100, batch_size: 50, validation: 100}"
+    spec = f"name: fed-back\ntime_steps: 3\ninput: {{shape: [784]}}\nblocks: [{recurrent}]\ntraining: {recipe}\n"
+    (tmp_path / "spec.yaml").write_text(spec)
+    told = run("train", tmp_path / "spec.yaml", "-o", tmp_path / "run")
+    assert "test, SNN, T=3" in told.stdout
+    assert "test, ANN" not in told.stdout
+    (report,) = read_metrics(tmp_path / "run")
+    assert (report.validation_ann_loss, report.validation_ann_accuracy) == (None, None)
+    assert set(read_model(tmp_path / "run" / "model.safetensors").card["test"]) == {"snn"}
+    assert run("eval", tmp_path / "run" / "model.safetensors", "--data", "mnist-sample", "--limit", "50").stdout
+
+
 def test_the_bar_of_an_epoch_stays_on_a_line_of_80_columns(capsys) -> None:
     _EpochBar(4095)(1, 10_000)
     assert len(capsys.readouterr().err.lstrip("\r")) < 80

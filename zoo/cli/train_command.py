@@ -330,13 +330,13 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
         return
     say_sample(run.dataset)
     validation = f"{len(run.trainer.validation):,}"
-    snn, ann = scores[Mode.SNN], scores[Mode.ANN]
+    snn, ann = scores[Mode.SNN], scores.get(Mode.ANN)
     print_table(
         ["", "accuracy", "images"],
         [
             [f"validation, SNN, epoch {best.epoch + 1}", percent(best.validation_snn_accuracy), validation],
             [f"test, SNN, T={snn.time_steps}", percent(snn.accuracy), f"{snn.n_images:,}"],
-            ["test, ANN", percent(ann.accuracy), f"{ann.n_images:,}"],
+            *([] if ann is None else [["test, ANN", percent(ann.accuracy), f"{ann.n_images:,}"]]),
         ],
     )
     echo(run.model_path)
