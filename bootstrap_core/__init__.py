@@ -20,6 +20,7 @@ from bootstrap_core.analysis.statistics import LearningStats
 from bootstrap_core.data.datasets import Dataset, Split, dataset_names, load_dataset
 from bootstrap_core.data.image_files import load_images
 from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Trace
@@ -35,6 +36,7 @@ __all__ = [
     "LearningStats",
     "Mode",
     "Network",
+    "Overflow",
     "Scheduler",
     "Split",
     "Trace",

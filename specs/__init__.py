@@ -19,10 +19,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from specs.block import (
         AffineSpec,
+        AverageSpec,
         AvgPoolSpec,
         BlockSpec,
         ConvSkip,
         ConvSpec,
+        DelaySpec,
+        DelayTarget,
         DenseSkip,
         DenseSpec,
         Encoding,
@@ -54,6 +57,7 @@ if TYPE_CHECKING:
 __all__ = [
     "AffineSpec",
     "AugmentSpec",
+    "AverageSpec",
     "AvgPoolSpec",
     "BlockSpec",
     "ConvSkip",
@@ -61,6 +65,8 @@ __all__ = [
     "ConversionError",
     "CubaSpec",
     "DataError",
+    "DelaySpec",
+    "DelayTarget",
     "DenseSkip",
     "DenseSpec",
     "Encoding",

@@ -26,10 +26,13 @@ from specs.words import counted
 __all__ = [
     "BLOCK_KINDS",
     "AffineSpec",
+    "AverageSpec",
     "AvgPoolSpec",
     "BlockSpec",
     "ConvSkip",
     "ConvSpec",
+    "DelaySpec",
+    "DelayTarget",
     "DenseSkip",
     "DenseSpec",
     "Encoding",
@@ -106,6 +109,16 @@ class Layer(StrictModel):
     def n_synops(self, before: Shape) -> int:
         """Return the synaptic operations of a time step if every input spikes; by default, one for each weight."""
         return self.n_weights(before)
+
+    @property
+    def own_fan_out(self) -> int:
+        """Number of weights that each spike of the layer reaches in the layer itself; 0 unless it is recurrent."""
+        return 0
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """Names of features that few formats hold, such as `recurrent`; empty for most blocks."""
+        return ()
 
     def fan_out(self, before: Shape) -> tuple[Sequence[int], ...]:
         """Return the number of weights that each input reaches, as a list of factors for each axis of `before`.
@@ -422,6 +435,23 @@ class _Synapse(Layer):
         return self.n_weights(before) + self.output_shape(before)[0] * (self.bias + self.weight_norm)
 
 
+class DelayTarget(StrEnum):
+    """Place of delays."""
+
+    NEURON = "neuron"
+    SYNAPSE = "synapse"
+
+
+class DelaySpec(StrictModel):
+    """Delays of the synapses of a block, in whole time steps; fixed, drawn at random when the network is built."""
+
+    per: DelayTarget = DelayTarget.NEURON
+    """Place of delays: `neuron` delays all inputs of a neuron alike, in a `conv` block those of a channel; `synapse`
+    has a delay for each weight, only in `dense` blocks."""
+    longest: Annotated[Integer, Field(ge=0, le=62)] = 62
+    """Longest delay that is drawn, in time steps; the hardware holds at most 62."""
+
+
 class _Hidden(_Synapse):
     norm: Norm = Norm.NONE
     """Batch norm of the weighted input: `none`; `mean_only` subtracts a running mean for each channel, which becomes a
@@ -431,11 +461,28 @@ class _Hidden(_Synapse):
     the hardware: all are folded into weights and biases."""
     delay_shift: Flag | None = None
     """Delay of the output spikes by one time step; those of step T are lost. The default is the network's."""
+    delays: DelaySpec | None = None
+    """Delays of the block's own synapses, not of its skips: an input reaches the neurons some steps later. Rates, and
+    so the ANN, do not depend on them. `{}` for the defaults."""
     takes_graded_input = True
 
     def n_parameters(self, before: Shape) -> int:
         """See `_Synapse`; a batch norm adds a gain for each channel."""
         return super().n_parameters(before) + self.output_shape(before)[0] * (self.norm is Norm.BATCH)
+
+    @model_serializer(mode="wrap")
+    def _without_what_most_lack(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Leave out delays and recurrence where there are none, so that files of other networks stay as they were."""
+        document: dict[str, Any] = dump(self)
+        for name in ("recurrent", "delays"):
+            if not document.get(name):
+                document.pop(name, None)
+        return document
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """See `Layer`."""
+        return tuple(name for name in ("recurrent", "delays") if getattr(self, name, None))
 
     def problems(self, neuron: CubaSpec) -> Iterator[tuple[str, str]]:
         """See `Layer`."""
@@ -453,6 +500,14 @@ class DenseSpec(_Hidden):
     kind: Literal["dense"] = "dense"
     features: Positive
     """Number of neurons."""
+    recurrent: Flag = False
+    """Recurrent synapses: spikes of a step reach all neurons of the block in the next step, by further weights of
+    `features` x `features`. Such networks have no ANN: they are trained as SNN alone, by surrogate gradients."""
+
+    @property
+    def own_fan_out(self) -> int:
+        """See `Layer`."""
+        return self.features if self.recurrent else 0
 
     def output_shape(self, before: Shape) -> Shape:
         """See `Layer`."""
@@ -460,7 +515,7 @@ class DenseSpec(_Hidden):
 
     def n_weights(self, before: Shape) -> int:
         """See `Layer`."""
-        return before[0] * self.features
+        return (before[0] + self.own_fan_out) * self.features
 
     def fan_out(self, before: Shape) -> tuple[Sequence[int], ...]:
         """See `Layer`."""
@@ -522,6 +577,12 @@ class ConvSpec(_Hidden):
         """See `Layer`."""
         height, width = (axis.fanout(side) for axis, side in zip(axes_of(self), before[1:], strict=True))
         return [self.channels // self.groups], height, width
+
+    def problems(self, neuron: CubaSpec) -> Iterator[tuple[str, str]]:
+        """See `Layer`."""
+        yield from super().problems(neuron)
+        if self.delays is not None and self.delays.per is DelayTarget.SYNAPSE:
+            yield "delays", "per: synapse is for dense blocks; a conv block has one delay for each channel: per: neuron"
 
 
 class AvgPoolSpec(Layer):
@@ -640,7 +701,24 @@ class AffineSpec(_Synapse):
         return ([self.features],)
 
 
-_AnyBlock = DenseSpec | ConvSpec | AvgPoolSpec | FlattenSpec | AffineSpec
+class AverageSpec(Layer):
+    """Readout: the mean rate of groups of neurons. Each class has equally many consecutive neurons of a flat input."""
+
+    kind: Literal["average"] = "average"
+    features: Positive
+    """Number of classes; must divide the number of inputs."""
+    role = Role.LOGITS
+
+    def output_shape(self, before: Shape) -> Shape:
+        """See `Layer`."""
+        if len(before) != 1:
+            raise ShapeError("", f"average needs a flat input, got {list(before)}: put a flatten block before it")
+        if before[0] % self.features:
+            raise ShapeError("features", f"{self.features} classes must divide the {before[0]} inputs")
+        return (self.features,)
+
+
+_AnyBlock = DenseSpec | ConvSpec | AvgPoolSpec | FlattenSpec | AffineSpec | AverageSpec
 """Union of all kinds of blocks; schema, tables and builders follow from it."""
 BlockSpec = Annotated[_AnyBlock, Field(discriminator="kind")]
 LayerSpec = InputSpec | _AnyBlock

@@ -25,7 +25,7 @@ from specs.fields import VTH_MANT_MAX, Flag, Name, Number, Shape, StrictModel, T
 from specs.files.limits import NETWORK_BLOCKS, NETWORK_NEURONS, NETWORK_WEIGHTS
 from specs.neuron import CubaSpec, Reset
 from specs.shapes import ShapeError
-from specs.training import TrainingSpec
+from specs.training import SnnGradient, TrainingSpec
 from specs.words import counted
 
 __all__ = ["SCHEMA_VERSION", "NetworkSpec"]
@@ -91,6 +91,26 @@ class NetworkSpec(StrictModel):
     def neuron_of(self, layer: LayerSpec) -> CubaSpec:
         """Return the neuron spec of a layer: its own, or the network's."""
         return getattr(layer, "neuron", None) or self.neuron
+
+    @property
+    def has_ann(self) -> bool:
+        """True if the network also runs as ANN, on rates; recurrent networks do not."""
+        return not any(layer.own_fan_out for layer in self.layers)
+
+    def recipe_problem(self, recipe: TrainingSpec) -> tuple[str, str] | None:
+        """Return the field of a recipe that does not fit this network, and the message; None if it fits."""
+        if self.has_ann:
+            return None
+        if recipe.snn_epochs < recipe.epochs:
+            return "snn_epochs", (
+                f"a recurrent network has no ANN, so all epochs must be SNN epochs: set it to {recipe.epochs}, the "
+                f"epochs, got {recipe.snn_epochs}"
+            )
+        if recipe.snn_gradient is not SnnGradient.SURROGATE:
+            return "snn_gradient", "must be surrogate, as a recurrent network has no ANN"
+        if recipe.self_distillation:
+            return "self_distillation", "must be 0, as a recurrent network has no ANN to teach it"
+        return None
 
     @property
     def resets(self) -> set[Reset]:
@@ -214,6 +234,10 @@ class NetworkSpec(StrictModel):
         return None
 
     def _schedule_problems(self) -> Iterator[Problem]:
+        problem = None if self.training is None else self.recipe_problem(self.training)
+        if problem:
+            field, message = problem
+            yield ("training", field), message
         given = () if self.training is None else self.training.crossover_epochs
         most = len(self.layers)
         if len(given) > most:

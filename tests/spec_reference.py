@@ -17,6 +17,7 @@ TITLES = {
     "InputSpec": "`input`",
     "LogMelSpec": "`log_mel`, of `input`",
     "CubaSpec": "`neuron`",
+    "DelaySpec": "`delays`, of `kind: dense` and `kind: conv`",
     **{model.__name__: f"`kind: {kind_of(model)}`, of `blocks`" for model in BLOCK_KINDS},
     "IdentitySkip": "`kind: identity`, of `skips`",
     "DenseSkip": "`kind: dense`, of `skips`",

@@ -299,7 +299,8 @@ def count_synops(spec: NetworkSpec, tally: Tally) -> list[float]:
         for skip in skips_of(layer):
             as_layer, seen = skip.as_layer(shapes[skip.source], shapes[i])
             count += reached(as_layer, skip.source, seen)
-        counts.append(count)
+        own = tally.counts[i]
+        counts.append(count + (layer.own_fan_out * float(own.sum()) if own is not None else 0.0))
     return counts
 
 

@@ -76,7 +76,7 @@ def effective_operations(network: Network, counts: Sequence[Tensor]) -> list[flo
     """
     found = [0.0]
     for i, skips in enumerate(sources_of(network.spec)[1:], 1):
-        sources = [i - 1, *skips]
+        sources = [i - 1, *skips, *([i] if network.spec.layers[i].own_fan_out else [])]
         synapses = network.block(i).synapses()
         met = (
             float(synapse.sums(counts[source].double(), (weight != 0).double().cpu()).sum())  # exact in float64

@@ -1,15 +1,39 @@
 """Definition of the CUBA neuron: exact fixed-point dynamics forward, a surrogate gradient backward."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import STATE
+from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.functional.surrogate import exponential_surrogate
 
-__all__ = ["CubaOutput", "cuba", "cuba_forward", "cuba_states", "per_channel"]
+__all__ = ["CubaOutput", "StateLimits", "cuba", "cuba_forward", "cuba_states", "per_channel"]
+
+
+class StateLimits:
+    """Limits of the chip's states, 24 bits with sign: a current beyond them wraps around, a voltage is clipped.
+
+    Source: Lava's `fixed_pt` simulation, lava/proc/lif/models.py.
+
+    Attributes:
+        n: number of states so far that were changed.
+    """
+
+    def __init__(self) -> None:
+        self.n = 0
+
+    def wrap(self, current: Tensor) -> None:
+        """Change currents in place, in units of 1/4096."""
+        above, below = current > STATE_MAX + 1, current <= -STATE_MAX - 1
+        self.n += int(above.sum() + below.sum())
+        current.add_((below.double() - above.double()) * 2 * (STATE_MAX + 1))
+
+    def clip(self, voltage: Tensor) -> None:
+        """Change voltages in place, in units of 1/4096."""
+        self.n += int((voltage.abs() > STATE_MAX).sum())
+        voltage.clamp_(-STATE_MAX, STATE_MAX)
 
 
 class CubaOutput(NamedTuple):
@@ -33,12 +57,13 @@ def cuba(
     tau_grad: float = 1.0,
     scale_grad: float = 1.0,
     subtract: bool = False,
+    recurrent: Tensor | None = None,
 ) -> CubaOutput:
     """Run CUBA neurons over time, from rest.
 
     ::
 
-        u[t] = (1 - current_decay) u[t-1] + z[t]
+        u[t] = (1 - current_decay) u[t-1] + z[t] + recurrent s[t-1]
         v[t] = (1 - voltage_decay) v[t-1] + u[t] + bias
         s[t] = v[t] > threshold;  v[t] = 0 where s[t]   (`subtract`: v[t] - threshold)
 
@@ -52,6 +77,7 @@ def cuba(
         bias: added to the voltage at each step, `[C]`, on the grid of 1/64.
         tau_grad, scale_grad: width and height of the surrogate gradient.
         subtract: whether a spike subtracts the threshold instead of setting the voltage to zero.
+        recurrent: weights from the neurons to themselves, `[C, C]`, on the grid of 2/64; z is then `[T, N, C]`.
 
     >>> one = torch.ones(1)
     >>> out = cuba(torch.full((4, 1, 1), 0.75), current_decay=one, voltage_decay=0 * one, threshold=1.0)
@@ -60,15 +86,22 @@ def cuba(
     """
     decays = per_channel(current_decay, z), per_channel(voltage_decay, z)
     offset = None if bias is None else per_channel(bias, z)
-    return CubaOutput(*_Cuba.apply(z, *decays, offset, threshold, tau_grad, scale_grad, subtract))  # type: ignore[no-untyped-call]
+    return CubaOutput(*_Cuba.apply(z, *decays, offset, recurrent, threshold, tau_grad, scale_grad, subtract))  # type: ignore[no-untyped-call]
 
 
 def cuba_forward(
-    z: Tensor, current_decay: Tensor, voltage_decay: Tensor, bias: Tensor | None, threshold: float, subtract: bool
+    z: Tensor,
+    current_decay: Tensor,
+    voltage_decay: Tensor,
+    bias: Tensor | None,
+    threshold: float,
+    subtract: bool,
+    recurrent: Tensor | None = None,
 ) -> CubaOutput:
     """Run the forward pass of `cuba`, without gradients; arguments as of `cuba_states`."""
     spikes, current, voltage = (torch.empty(z.shape, dtype=torch.float32, device=z.device) for _ in range(3))
-    for t, (u, v, fired) in enumerate(cuba_states(z, current_decay, voltage_decay, bias, threshold, subtract)):
+    states = cuba_states(z, current_decay, voltage_decay, bias, threshold, subtract, recurrent)
+    for t, (u, v, fired) in enumerate(states):
         spikes[t] = fired
         torch.div(u, STATE, out=current[t])
         torch.div(v, STATE, out=voltage[t])
@@ -76,21 +109,38 @@ def cuba_forward(
 
 
 def cuba_states(
-    z: Tensor, current_decay: Tensor, voltage_decay: Tensor, bias: Tensor | None, threshold: float, subtract: bool
+    z: Iterable[Tensor],
+    current_decay: Tensor,
+    voltage_decay: Tensor,
+    bias: Tensor | None,
+    threshold: float,
+    subtract: bool,
+    recurrent: Tensor | None = None,
+    limits: StateLimits | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield for each step the current, the voltage before the reset, and a mask of the neurons that spike.
+    """Yield for each step of `z` the current, the voltage before the reset, and a mask of the neurons that spike.
 
     States are in units of 1/4096. Decays and bias broadcast against one step `[N, C, ...]`. Everything is float64, in
     which integers below 2**53 and their truncated products are exact. The next step overwrites the yielded tensors.
+    States have no limits unless `limits` are given.
     """
     keep_u, keep_v = (1 - decay.double() for decay in (current_decay, voltage_decay))
     offset = 0.0 if bias is None else bias.double() * STATE
     limit = threshold * STATE
-    u, v = (torch.zeros(z.shape[1:], dtype=torch.float64, device=z.device) for _ in range(2))
+    own = None if recurrent is None else recurrent.double().t() * STATE
+    u: Tensor | None = None
     for step in z:
         drive = step.mul(STATE).double().trunc_()
+        if u is None:
+            u, v, fired = (torch.zeros_like(drive) for _ in range(3))
+        if own is not None:
+            drive.add_(fired.double() @ own)
         u = _leak(u, keep_u).add_(drive)
+        if limits is not None:
+            limits.wrap(u)
         v = _leak(v, keep_v).add_(u).add_(offset)
+        if limits is not None:
+            limits.clip(v)
         fired = v > limit
         yield u, v, fired
         v = v.sub_(fired * limit) if subtract else v.masked_fill_(fired, 0.0)
@@ -114,6 +164,20 @@ def _filter_back(grad: Tensor, keep: Tensor) -> Tensor:
     return out
 
 
+def _recur_back(
+    grad: Tensor, surrogate: Tensor, keep_v: Tensor, keep_u: Tensor, recurrent: Tensor
+) -> tuple[Tensor, Tensor]:
+    """Return the gradients of voltage and current, `[T, N, C]`, where spikes of a step also drive the next one."""
+    grad_v, grad_u = torch.zeros_like(surrogate), torch.zeros_like(surrogate)
+    of_v, of_u = grad_v[0], grad_u[0]
+    for t in range(len(grad) - 1, -1, -1):
+        of_spikes = grad[t] + of_u @ recurrent
+        of_v = surrogate[t] * of_spikes + keep_v * of_v
+        of_u = of_v + keep_u * of_u
+        grad_v[t], grad_u[t] = of_v, of_u
+    return grad_v, grad_u
+
+
 def _sum_to(grad: Tensor, like: Tensor) -> Tensor:
     return grad.sum_to_size(like.shape) if grad.shape != like.shape else grad
 
@@ -126,28 +190,32 @@ class _Cuba(torch.autograd.Function):
         current_decay: Tensor,
         voltage_decay: Tensor,
         bias: Tensor | None,
+        recurrent: Tensor | None,
         threshold: float,
         tau_grad: float,
         scale_grad: float,
         subtract: bool,
     ) -> CubaOutput:
-        out = cuba_forward(z, current_decay, voltage_decay, bias, threshold, subtract)
+        out = cuba_forward(z, current_decay, voltage_decay, bias, threshold, subtract, recurrent)
         ctx.mark_non_differentiable(out.current, out.voltage)
         learns = ctx.needs_input_grad[1] or ctx.needs_input_grad[2]
-        state = (out.current, out.spikes) if learns else (None, None)
-        ctx.save_for_backward(current_decay, voltage_decay, bias, out.voltage, *state)
+        state = out.current if learns else None, out.spikes if learns or recurrent is not None else None
+        ctx.save_for_backward(current_decay, voltage_decay, bias, recurrent, out.voltage, *state)
         ctx.constants = threshold, tau_grad, scale_grad, subtract
         return out
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
-        current_decay, voltage_decay, bias, voltage, current, spikes = ctx.saved_tensors
+        current_decay, voltage_decay, bias, recurrent, voltage, current, spikes = ctx.saved_tensors
         threshold, tau_grad, scale_grad, subtract = ctx.constants
         surrogate = exponential_surrogate(voltage, threshold=threshold, tau_grad=tau_grad, scale_grad=scale_grad)
-        grad_v = _filter_back(surrogate.mul_(grads[0]), 1 - voltage_decay)
-        grad_u = _filter_back(grad_v, 1 - current_decay)
-
-        grad_current_decay = grad_voltage_decay = grad_bias = None
+        grad_current_decay = grad_voltage_decay = grad_bias = grad_recurrent = None
+        if recurrent is None:
+            grad_v = _filter_back(surrogate.mul_(grads[0]), 1 - voltage_decay)
+            grad_u = _filter_back(grad_v, 1 - current_decay)
+        else:
+            grad_v, grad_u = _recur_back(grads[0], surrogate, 1 - voltage_decay, 1 - current_decay, recurrent)
+            grad_recurrent = torch.einsum("tno,tni->oi", grad_u[1:], spikes[:-1])
         if ctx.needs_input_grad[1]:
             grad_current_decay = _sum_to((-grad_u[1:] * current[:-1]).sum(0), current_decay)
         if ctx.needs_input_grad[2]:
@@ -155,4 +223,4 @@ class _Cuba(torch.autograd.Function):
             grad_voltage_decay = _sum_to((-grad_v[1:] * kept[:-1]).sum(0), voltage_decay)
         if ctx.needs_input_grad[3]:
             grad_bias = _sum_to(grad_v.sum(0), bias)
-        return grad_u, grad_current_decay, grad_voltage_decay, grad_bias, None, None, None, None
+        return grad_u, grad_current_decay, grad_voltage_decay, grad_bias, grad_recurrent, None, None, None, None

@@ -1,5 +1,6 @@
 """Exact integer inference: the arithmetic of the hardware, with its limits checked."""
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
@@ -8,9 +9,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import STATE, STATE_MAX
-from bootstrap_core.inference.overflow import explain_overflow
-from bootstrap_core.network.base_block import Signals
+from bootstrap_core.fixed_point import STATE_MAX
+from bootstrap_core.functional.cuba import StateLimits
+from bootstrap_core.inference.overflow import Overflow, explain_overflow, run_on_chip
+from bootstrap_core.inference.stream import Stream
+from bootstrap_core.network.base_block import Signals, SynapticBlock
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.graph import sources_of, walk
 from bootstrap_core.network.inputs import as_input, count_steps
@@ -29,10 +32,11 @@ __all__ = ["IntegerNetwork", "IntegerTrace"]
 class IntegerTrace(Trace):
     """A `Trace` with the voltage of the readout's neurons before reset, `[T, N, ...]` in state units of 1/4096.
 
-    The neurons of an exported affine readout never spike; their voltage is read from the chip as its output.
+    The neurons of an exported affine readout never spike; their voltage is read from the chip as its output. It is None
+    for a readout without neurons.
     """
 
-    readout_voltage: Tensor
+    readout_voltage: Tensor | None
 
 
 class IntegerNetwork:
@@ -43,6 +47,11 @@ class IntegerNetwork:
 
     Args:
         network: the float network.
+        overflow: what happens where a state leaves 24 bits: `Overflow.REFUSE` raises an error, `Overflow.CHIP`
+            continues as the chip does and counts these states.
+
+    Attributes:
+        overflows: number of states that left 24 bits and were changed, by block, of all runs so far.
 
     Raises:
         SnnZooError: `network` is not a `Network`, or its tensors are not finite.
@@ -57,8 +66,10 @@ class IntegerNetwork:
 
     device = torch.device("cpu")
 
-    def __init__(self, network: Network) -> None:
+    def __init__(self, network: Network, *, overflow: Overflow = Overflow.REFUSE) -> None:
         check_network(network, "IntegerNetwork")
+        self._overflow = Overflow(overflow)
+        self.overflows: Counter[int] = Counter()
         self._network = deepcopy(network).to(self.device).eval().requires_grad_(False)
         self.spec: NetworkSpec = network.spec
         for name, tensor in self._network.state_dict().items():
@@ -73,7 +84,7 @@ class IntegerNetwork:
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Copy and pickle the spec and the tensors only, since torch cannot pickle modules with a weight norm."""
-        return _rebuild, (self.spec, self._network.state_dict())
+        return _rebuild, (self.spec, self._network.state_dict(), self._overflow)
 
     def __call__(self, images: Tensor, *, time_steps: int | None = None) -> Tensor:
         """Return logits `[N, classes]`, float32, for images `[N, ...]` in 0..1 or events `[T, N, ...]`.
@@ -92,7 +103,8 @@ class IntegerNetwork:
         """Return logits, and the output of each block in a trace; that of an affine readout is its weighted input.
 
         Raises:
-            StateOverflowError: a current or voltage leaves the hardware's 24 bits; the message names block and step.
+            StateOverflowError: a current or voltage leaves the hardware's 24 bits, and `overflow` is `REFUSE`; the
+                message names block and step.
         """
         spikes = list[Tensor]()
         outputs = self._outputs(images, time_steps, mode)
@@ -106,6 +118,19 @@ class IntegerNetwork:
                 readout_voltage=self._voltage(read),
             )
         return as_logits(output), trace
+
+    def stream(self) -> Stream:
+        """Return this network as a stream, whose `step` takes one time step of the input at a time.
+
+        >>> from bootstrap_core import build_network
+        >>> from specs import load_spec
+        >>> exact, image = IntegerNetwork(build_network(load_spec("mnist-dense"), seed=0)), torch.rand(1, 1, 28, 28)
+        >>> stream = exact.stream()
+        >>> logits = [stream.step(image) for _ in range(3)]
+        >>> torch.equal(logits[2], exact(image, time_steps=3))
+        True
+        """
+        return Stream(self._network, self._overflow, self.overflows)
 
     def rates(self, images: Tensor, *, time_steps: int | None = None) -> tuple[Tensor, ...]:
         """Return the mean output of each block over time, float32 `[N, ...]`; of an affine readout, the logits.
@@ -141,27 +166,37 @@ class IntegerNetwork:
         def run(i: int, arriving: list[Signals]) -> Signals:
             read[:] = arriving
             output, reached = self._network.block(i).run_checked(arriving, steps)
-            if reached > STATE_MAX:
-                explain_overflow(self._network, i, arriving, steps)
-            return output
+            return output if reached <= STATE_MAX else self._beyond(i, arriving, output, steps)
 
         given: Signals = inputs
         for output in walk(sources_of(self.spec), given, run):
             yield list(read), output
 
-    def _voltage(self, read: list[Signals]) -> Tensor:
-        """Return the voltage of the readout's neurons, `[T, N, ...]`, int32 in state units."""
+    def _beyond(self, i: int, arriving: list[Signals], output: Signals, steps: int) -> Signals:
+        """Return the output of a block whose states left 24 bits, as on the chip; or raise `StateOverflowError`."""
+        if self._overflow is Overflow.REFUSE:
+            explain_overflow(self._network, i, arriving, steps)
+        z, neurons = self._network.block(i).driven_by(*arriving)
+        limits = StateLimits()
+        spikes, _ = run_on_chip(z.expand(steps, *z.shape[1:]), neurons, limits)
+        self.overflows[i] += limits.n
+        return spikes if isinstance(output, Spikes) else output  # logits do not depend on the readout's states
+
+    def _voltage(self, read: list[Signals]) -> Tensor | None:
+        """Return the voltage of the readout's neurons, `[T, N, ...]`, int32 in state units; None without neurons."""
+        if not isinstance(self._network.readout, SynapticBlock):
+            return None
         z, neurons = self._network.readout.driven_by(*read)
         steps = next(x.steps for x in read if isinstance(x, Spikes))
-        voltage = neurons.define(z.expand(steps, *z.shape[1:])).voltage
-        return (voltage.double() * STATE).round().int()
+        _, voltage = run_on_chip(z.expand(steps, *z.shape[1:]), neurons, StateLimits())
+        return voltage.int()
 
 
-def _rebuild(spec: NetworkSpec, tensors: dict[str, Tensor]) -> IntegerNetwork:
+def _rebuild(spec: NetworkSpec, tensors: dict[str, Tensor], overflow: Overflow) -> IntegerNetwork:
     """Build the engine anew from a spec and the tensors of its network."""
     network = build_network(spec, seed=0)
     network.load_state_dict(tensors)
-    return IntegerNetwork(network)
+    return IntegerNetwork(network, overflow=overflow)
 
 
 def _as_integers(shown: Tensor, output: Signals) -> Tensor:

@@ -148,9 +148,13 @@ class SynapticBlock(Block):
             return self.weigh_rates(x, skipped)
         own, *others = self.connections()
         mask = self._mask(x.shape[1:], x.device)
-        z = weigh(x, own) if mask is None else weigh(x.masked(mask != 0), own) / (1 - self.dropout)
+        z = self.weigh_own(x, own) if mask is None else self.weigh_own(x.masked(mask != 0), own) / (1 - self.dropout)
         sources = (source for source in skipped if isinstance(source, Spikes))
         return reduce(add, (weigh(*pair) for pair in zip(sources, others, strict=True)), z)
+
+    def weigh_own(self, x: Spikes, connection: Connection) -> Tensor:
+        """Return the weighted input of the block's own synapses; see `weigh`."""
+        return weigh(x, connection)
 
     def weigh_rates(self, x: Tensor, skipped: Sequence[Signals]) -> Tensor:
         """Return the weighted input of all synapses together, for rates or spike counts `[N, ...]`."""

@@ -24,12 +24,27 @@ from bootstrap_core.ops.neurons import NeuronConstants, fire
 from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import spiking_layer
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, InputSpec, Layer
+from bootstrap_core.ops.synapses import Connection
+from bootstrap_core.ops.weighted_input import weigh_delayed
+from specs.block import (
+    AffineSpec,
+    AverageSpec,
+    AvgPoolSpec,
+    ConvSpec,
+    DelayTarget,
+    DenseSpec,
+    Encoding,
+    FlattenSpec,
+    InputSpec,
+    Layer,
+)
+from specs.errors import SnnZooError
 from specs.neuron import Reset
 
 __all__ = [
     "BUILDERS",
     "AffineBlock",
+    "AverageBlock",
     "Block",
     "EventInputBlock",
     "FlattenBlock",
@@ -167,11 +182,21 @@ class SpikingBlock(SynapticBlock):
     The bias, and a mean-only norm, enter the voltage as the hardware's bias does; as ANN they count for
     `current_decay` times as much, since a steady weighted input z gives the current z / current_decay.
 
+    With `recurrent` synapses, spikes of a step also drive the block's own neurons in the next one. Such a block has no
+    ANN mode: no activation of its input gives its rates.
+
     Args:
         synapse, neuron, channels, skips, bias, dropout, levels: see `SynapticBlock`.
         norm: norm of the weighted input, or None.
         delay_shift: whether spikes leave a step later.
+
+    Attributes:
+        recurrent: synapses from the block's neurons to themselves, or None.
+        delay: delays of the block's own synapses, whole steps `[channels]` or `[outputs, inputs]`, or None.
     """
+
+    recurrent: DenseSynapse | None
+    delay: Tensor | None
 
     def __init__(
         self,
@@ -184,7 +209,8 @@ class SpikingBlock(SynapticBlock):
         **shared: Any,
     ) -> None:
         super().__init__(synapse, neuron, channels=channels, **shared)
-        self.norm, self.delay_shift = norm, delay_shift
+        self.norm, self.delay_shift, self.recurrent = norm, delay_shift, None
+        self.register_buffer("delay", None)
         self.sampler = RateSampler(subtracts=neuron.spec.reset is Reset.SUBTRACT)
 
     def quantized_bias(self) -> Tensor | None:
@@ -199,10 +225,28 @@ class SpikingBlock(SynapticBlock):
 
     def constants(self) -> NeuronConstants:
         """See `SynapticBlock`."""
-        return self.neuron.constants(self.quantized_bias(), shift=self.delay_shift)
+        if self._frozen is not None:
+            return self._frozen.neurons
+        recurrent = None if self.recurrent is None else self.recurrent.quantized_weight()
+        return self.neuron.constants(self.quantized_bias(), shift=self.delay_shift, recurrent=recurrent)
+
+    def weigh_own(self, x: Spikes, connection: Connection) -> Tensor:
+        """See `SynapticBlock`; each input arrives after its delay."""
+        if self.delay is None:
+            return super().weigh_own(x, connection)
+        return weigh_delayed(x, connection, self.delay)
+
+    def synapses(self) -> list[tuple[Synapse, Tensor]]:
+        """See `Block`."""
+        own = [] if self.recurrent is None else [(self.recurrent, self.recurrent.quantized_weight())]
+        return [*super().synapses(), *own]
 
     def forward(self, x: Signals, mode: Mode, time_steps: int, *skipped: Signals) -> Signals:
         """See `Block`. SAMPLE mode also records pairs of drive and rate for the activation."""
+        if self.recurrent is not None and mode is not Mode.SNN:
+            raise SnnZooError(
+                "a recurrent network runs only in Mode.SNN: no activation gives the rates of recurrent neurons"
+            )
         if not mode.spiking:
             z = self._normed(self.weigh(x, *skipped), channel_axis=1)
             bias = super().quantized_bias() if self._takes_batch else self.quantized_bias()
@@ -210,7 +254,8 @@ class SpikingBlock(SynapticBlock):
             return rates
         sources, weighed = [as_spikes(each) for each in (x, *skipped)], None
         learns_norm = self.training and isinstance(self.norm, MeanOnly | WeightScale)
-        if self._drops or learns_norm or any(is_graded(source) for source in sources):
+        in_steps = self.recurrent is not None or self.delay is not None or any(map(is_graded, sources))
+        if self._drops or learns_norm or in_steps:
             z = self._normed(self.weigh(*sources), channel_axis=2)
             constants = self.constants()  # after the norm was updated, since it changes the bias
             spikes = fire(z, constants, time_steps)
@@ -316,7 +361,33 @@ def _build_pool(layer: AvgPoolSpec, place: Place) -> Block:
 
 
 def _build_dense(layer: DenseSpec, place: Place) -> Block:
-    return _build_spiking(layer, place, _dense_synapse(layer, place))
+    block = _build_spiking(layer, place, _dense_synapse(layer, place))
+    if layer.recurrent:
+        n = place.channels
+        block.recurrent = DenseSynapse(n, n, normalize=False, generator=place.generator)
+    return block
+
+
+class AverageBlock(Block):
+    """Readout of rates: the mean over groups of consecutive neurons, and over time."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.features = features
+
+    def forward(self, x: Signals, mode: Mode, time_steps: int) -> Tensor:
+        """See `Block`."""
+        rates = count(as_spikes(x)) / time_steps if mode.spiking else x
+        assert isinstance(rates, Tensor)
+        return self.groups(rates)
+
+    def over_time(self, *sources: Spikes) -> Tensor:
+        """See `Block`."""
+        return self.groups(sources[0].tensor())
+
+    def groups(self, x: Tensor) -> Tensor:
+        """Return the mean of each group of rates or spikes, `[..., features]`, float32."""
+        return x.reshape(*x.shape[:-1], self.features, -1).mean(-1).float()
 
 
 def _dense_synapse(layer: DenseSpec | AffineSpec, place: Place) -> DenseSynapse:
@@ -328,8 +399,8 @@ def _build_conv(layer: ConvSpec, place: Place) -> Block:
     return _build_spiking(layer, place, synapse)
 
 
-def _build_spiking(layer: DenseSpec | ConvSpec, place: Place, synapse: Synapse) -> Block:
-    return SpikingBlock(
+def _build_spiking(layer: DenseSpec | ConvSpec, place: Place, synapse: Synapse) -> SpikingBlock:
+    block = SpikingBlock(
         synapse,
         place.neuron(),
         channels=place.channels,
@@ -340,6 +411,14 @@ def _build_spiking(layer: DenseSpec | ConvSpec, place: Place, synapse: Synapse) 
         delay_shift=place.delay_shift,
         levels=place.levels,
     )
+    if layer.delays is not None:
+        shape = synapse.weight.shape if layer.delays.per is DelayTarget.SYNAPSE else (place.channels,)
+        block.delay = torch.randint(layer.delays.longest + 1, shape, generator=place.generator).float()
+    return block
+
+
+def _build_average(layer: AverageSpec, place: Place) -> Block:
+    return AverageBlock(layer.features)
 
 
 def _build_affine(layer: AffineSpec, place: Place) -> Block:
@@ -361,5 +440,6 @@ BUILDERS: Mapping[type[Layer], Callable[[Any, Place], Block]] = {
     AvgPoolSpec: _build_pool,
     FlattenSpec: _build_flatten,
     AffineSpec: _build_affine,
+    AverageSpec: _build_average,
 }
 """Builder of each kind of block, called with its spec and its place in the network."""

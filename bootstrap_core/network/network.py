@@ -271,7 +271,7 @@ class Network(nn.Module):
     @property
     def fitted(self) -> bool:
         """True if every activation has been fitted, so that ANN mode is defined."""
-        return all(module.fitted for module in self.modules() if isinstance(module, RateSampler))
+        return self.spec.has_ann and all(module.fitted for module in self.modules() if isinstance(module, RateSampler))
 
 
 def _seen_by(mode: Mode, x: Signals) -> Signals:

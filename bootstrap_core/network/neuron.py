@@ -44,13 +44,21 @@ class CubaNeuron(nn.Module):
         """Return current and voltage decay on the grid of 1/4096."""
         return quantize_decay(self.current_decay), quantize_decay(self.voltage_decay)
 
-    def constants(self, bias: Tensor | None = None, *, shift: bool = False, direct: bool = False) -> NeuronConstants:
+    def constants(
+        self,
+        bias: Tensor | None = None,
+        *,
+        shift: bool = False,
+        direct: bool = False,
+        recurrent: Tensor | None = None,
+    ) -> NeuronConstants:
         """Return the constants as operators take them.
 
         Args:
             bias: `[C]`, on the grid of 1/64.
             shift: whether spikes leave a step later.
             direct: whether the weighted input bypasses the current and enters the voltage, as the hardware's bias does.
+            recurrent: weights from the neurons to themselves, `[C, C]`, on their grid.
         """
         current_decay, voltage_decay = self.quantized_decays()
         return NeuronConstants(
@@ -62,6 +70,7 @@ class CubaNeuron(nn.Module):
             subtract=self.spec.reset is Reset.SUBTRACT,
             shift=shift,
             bias=bias,
+            recurrent=recurrent,
         )
 
     def forward(self, z: Tensor, bias: Tensor | None = None) -> CubaOutput:

@@ -154,6 +154,7 @@ class Prepared:
 _SIGNATURES: dict[str, list[Any]] = {
     "snn_layer": [POINTER(Layer), POINTER(Neurons), POINTER(Synapse), c_int64],
     "snn_neurons": [POINTER(Layer), POINTER(Neurons), c_void_p, c_int],
+    "snn_recurrent": [POINTER(Layer), POINTER(Neurons), c_void_p, c_void_p],
     "snn_weigh": [POINTER(Layer), POINTER(Synapse), c_int64, c_float, c_void_p],
     "snn_neurons_backward": [POINTER(Backward)],
     "snn_weight_gradient": [POINTER(WeightGradient)],

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootstrap_core.fixed_point import DECAY_ONE, MANT, STATE, STATE_PER_MANT
+from bootstrap_core.fixed_point import DECAY_ONE, MANT, STATE, STATE_PER_MANT, WEIGHT_STEP
 from bootstrap_core.functional.cuba import CubaOutput, cuba
 from bootstrap_core.functional.surrogate import surrogate_shape
 from bootstrap_core.ops.library import Backward, Layer, Neurons, Prepared, call, pad_lanes, pointer, runs_native
@@ -35,6 +35,7 @@ class NeuronConstants(Prepared):
         subtract: whether a spike subtracts the threshold instead of setting the voltage to zero.
         shift: whether spikes leave a step later.
         bias: `[C]`, on the grid of 1/64, or None.
+        recurrent: weights from the neurons to themselves, `[C, C]`, on the grid of 2/64, or None.
     """
 
     current_decay: Tensor
@@ -45,6 +46,7 @@ class NeuronConstants(Prepared):
     subtract: bool = False
     shift: bool = False
     bias: Tensor | None = None
+    recurrent: Tensor | None = None
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
@@ -72,6 +74,13 @@ class NeuronConstants(Prepared):
         return {}
 
     @cached_property
+    def own(self) -> Tensor:
+        """Recurrent weights by source, in weight steps, int32 `[C, C]` with its rows padded, for the native library."""
+        assert self.recurrent is not None
+        weight = (self.recurrent.detach().t() / WEIGHT_STEP).round().int()
+        return torch.stack([pad_lanes(row, len(weight)) for row in weight])
+
+    @cached_property
     def _record(self) -> dict[int, tuple[Neurons, list[Tensor]]]:
         return {}
 
@@ -97,6 +106,7 @@ class NeuronConstants(Prepared):
             tau_grad=self.tau_grad,
             scale_grad=self.scale_grad,
             subtract=self.subtract,
+            recurrent=self.recurrent,
         )
 
     def fire_definition(self, z: Tensor) -> Spikes:
@@ -124,7 +134,18 @@ def fire(z: Tensor, neurons: NeuronConstants, steps: int) -> Spikes:
         steps: T.
     """
     constant = len(z) == 1 or z.stride(0) == 0
-    if runs_native(z) and z.numel() and _is_single(z):
+    native = runs_native(z) and z.numel() > 0 and _is_single(z)
+    if neurons.recurrent is not None:
+        z = z.expand(steps, *z.shape[1:]) if constant else z
+        learns = any(x is not None and x.requires_grad for x in (z, *neurons.tensors, neurons.recurrent))
+        if native and not (torch.is_grad_enabled() and learns) and bool(neurons.recurrent.isfinite().all()):
+            run = LayerRun(neurons, (z.shape[1], 1, 1, z.shape[2]), steps)
+            given, layer = by_image(z).float(), run.layer(trains=False)
+            run.reached = call("snn_recurrent", layer, neurons.record(z.shape[2]), pointer(given), pointer(neurons.own))
+            if run.reached < MOST_REACHED:
+                return run.spikes(tuple(z.shape[2:]), None)
+        return neurons.fire_definition(z)
+    if native:
         given = z[:1] if constant else z
         run = LayerRun(neurons, (given.shape[1], *map_of(given.shape[2:])), steps)
         link = _Fire.apply(given, *neurons.tensors, run)  # type: ignore[no-untyped-call]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -13,7 +14,7 @@ from bootstrap_core.ops.neurons import by_step, map_of
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.synapses import Connection
 
-__all__ = ["weigh"]
+__all__ = ["weigh", "weigh_delayed"]
 
 
 def weigh(spikes: Spikes, connection: Connection) -> Tensor:
@@ -27,6 +28,35 @@ def weigh(spikes: Spikes, connection: Connection) -> Tensor:
         spikes = connection.laid(spikes)
         return _Weigh.apply(connection, spikes, connection.weight, spikes.link)  # type: ignore[no-any-return, no-untyped-call]
     return connection.weigh(spikes.tensor())
+
+
+def weigh_delayed(spikes: Spikes, connection: Connection, delay: Tensor) -> Tensor:
+    """Return the weighted input of synapses with delays, `[T, N, O]` or `[T, N, O, H, W]`; see `weigh`.
+
+    Args:
+        spikes: spikes or graded messages.
+        connection: the synapses.
+        delay: whole steps, `[O]` for all inputs of a neuron or channel, or `[O, I]` for each weight of dense synapses.
+    """
+    if delay.dim() == 1:
+        z = weigh(spikes, connection)
+        return _late(z.expand(spikes.steps, *z.shape[1:]), delay)
+    total: Tensor | None = None
+    for steps in delay.unique().tolist():
+        some = replace(connection, weight=connection.weight * (delay == steps))
+        z = weigh(spikes, some)
+        late = _late(z.expand(spikes.steps, *z.shape[1:]), torch.full((z.shape[2],), steps))
+        total = late if total is None else total + late
+    assert total is not None
+    return total
+
+
+def _late(z: Tensor, delay: Tensor) -> Tensor:
+    """Return a weighted input `[T, N, O, ...]`, for each of its outputs `delay` steps later; the first steps are 0."""
+    steps = torch.arange(len(z), device=z.device)[:, None] - delay.to(z.device).long()
+    at = steps.clamp_min(0).view(len(z), 1, -1, *[1] * (z.dim() - 3))
+    late = z.gather(0, at.expand(z.shape))
+    return late * (steps >= 0).view(at.shape)
 
 
 class _Weigh(torch.autograd.Function):

@@ -59,7 +59,7 @@ class EpochReport:
         training_loss, training_accuracy: on augmented training images, in the modes of the schedule, while the weights
             change.
         validation_ann_loss, validation_ann_accuracy, validation_snn_loss, validation_snn_accuracy: on the validation
-            images after the epoch.
+            images after the epoch; those of the ANN are None for a recurrent network, which has none.
         best: True if `validation_snn_accuracy` is higher than in all epochs before; an epoch without an overflow is
             better than any with one.
         overflow: message that says which state left the hardware's 24 bits on the validation images, or None.
@@ -71,8 +71,8 @@ class EpochReport:
     learning_rate: float
     training_loss: float
     training_accuracy: float
-    validation_ann_loss: float
-    validation_ann_accuracy: float
+    validation_ann_loss: float | None
+    validation_ann_accuracy: float | None
     validation_snn_loss: float
     validation_snn_accuracy: float
     best: bool
@@ -119,6 +119,8 @@ class Trainer:
         recipe = recipe or network.spec.training or TrainingSpec()
         recipe.check_images(len(split))
         recipe.check_kind(events=split.has_events)
+        if problem := network.spec.recipe_problem(recipe):
+            raise SnnZooError(f"training.{problem[0]}: {problem[1]}")
         if recipe.teacher is not None and teacher is None:
             raise SnnZooError(
                 f"the recipe's teacher is {recipe.teacher!r}: pass a function that returns its logits as teacher=, or "
@@ -175,13 +177,14 @@ class Trainer:
         masks = torch.Generator().manual_seed(mix_seed(self.recipe.seed, epoch + self.group.rank * RANK_STRIDE))
         with masks_from(masks):
             self._train(epoch, on_batch)
-        self._fit_activations(self.network, sampling=epoch >= self.n_ann_epochs)
-        if self.average is not None:
-            self._fit_activations(self.trained, sampling=True)
-        as_ann = evaluate(self.trained, self.validation, mode=Mode.ANN, progress=on_scored, group=self.group)
+        if self.network.spec.has_ann:
+            self._fit_activations(self.network, sampling=epoch >= self.n_ann_epochs)
+            if self.average is not None:
+                self._fit_activations(self.trained, sampling=True)
+            as_ann = evaluate(self.trained, self.validation, mode=Mode.ANN, progress=on_scored, group=self.group)
+            self.stats.testing.add(as_ann.loss, as_ann.n_correct, as_ann.n_images)
         as_snn, overflow = evaluate_exactly(self.trained, self.validation, progress=on_scored, group=self.group)
-        for stat, score in ((self.stats.testing, as_ann), (self.stats.snn, as_snn)):
-            stat.add(score.loss, score.n_correct, score.n_images)
+        self.stats.snn.add(as_snn.loss, as_snn.n_correct, as_snn.n_images)
         self.stats.update()
         before, reached = self.best, (overflow is None, as_snn.accuracy)
         self.best = max(before, reached)
@@ -193,8 +196,8 @@ class Trainer:
             learning_rate=self._learning_rate(epoch * self.n_batches),
             training_loss=_last(training.loss_log),
             training_accuracy=_last(training.accuracy_log),
-            validation_ann_loss=_last(testing.loss_log),
-            validation_ann_accuracy=_last(testing.accuracy_log),
+            validation_ann_loss=testing.loss_log[-1],
+            validation_ann_accuracy=testing.accuracy_log[-1],
             validation_snn_loss=_last(snn.loss_log),
             validation_snn_accuracy=_last(snn.accuracy_log),
             best=reached > before,

@@ -20,20 +20,26 @@ def problems_by_place(noun: str, found: Iterable[Iterable[str]]) -> list[str]:
     ]
 
 
-def unknown_kinds(spec: NetworkSpec, known: Collection[type[Layer]]) -> list[str]:
-    """Return a problem for each kind of block that is not among `known`: the blocks, the kind, and what to do.
+def unknown_kinds(spec: NetworkSpec, known: Collection[type[Layer]], extras: Collection[str] = ()) -> list[str]:
+    """Return a problem for each kind of block not among `known`, and each of a block's `Layer.extras` not in `extras`.
+
+    A problem has the blocks, the kind or extra, and what to do.
 
     >>> from specs import DenseSpec, load_spec
     >>> unknown_kinds(load_spec("mnist-dense-shallow"), [DenseSpec])
     ['block 2: kind affine (only dense; replace the block, or write a .safetensors, which holds every kind)']
     """
-    hint = f"only {', '.join(map(kind_of, known))}; replace the block, or write a .safetensors, which holds every kind"
+    whole = "write a .safetensors, which holds every kind"
+    hint = f"only {', '.join(map(kind_of, known))}; replace the block, or {whole}"
     unknown = ([] if type(layer) in known else [f"kind {layer.kind} ({hint})"] for layer in spec.blocks)
-    return problems_by_place("block", [[], *unknown])
+    beyond = ([f"{extra} ({whole})" for extra in layer.extras if extra not in extras] for layer in spec.blocks)
+    return problems_by_place("block", [[], *(a + b for a, b in zip(unknown, beyond, strict=True))])
 
 
-def refuse_unknown_kinds(spec: NetworkSpec, known: Collection[type[Layer]], format_name: str) -> None:
-    """Raise `UnsupportedError` if a block is of a kind that is not among `known`, the kinds that a format can hold."""
-    problems = unknown_kinds(spec, known)
+def refuse_unknown_kinds(
+    spec: NetworkSpec, known: Collection[type[Layer]], format_name: str, extras: Collection[str] = ()
+) -> None:
+    """Raise `UnsupportedError` if a block has a kind or an extra that a format cannot hold; see `unknown_kinds`."""
+    problems = unknown_kinds(spec, known, extras)
     if problems:
         raise UnsupportedError(f"{format_name} cannot express {'; '.join(problems)}")

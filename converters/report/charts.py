@@ -116,10 +116,11 @@ def learning_charts(reports: Sequence[EpochReport]) -> tuple[LineChart, LineChar
         reports,
         "accuracy",
         f"Best validation accuracy of the SNN: {_percent(best.validation_snn_accuracy)}, in epoch {best.epoch + 1} of "
-        f"{len(reports)}. Last epoch: SNN {_percent(last.validation_snn_accuracy)}, ANN "
-        f"{_percent(last.validation_ann_accuracy)}.",
+        f"{len(reports)}. Last epoch: SNN {_percent(last.validation_snn_accuracy)}"
+        f"{'' if last.validation_ann_accuracy is None else f', ANN {_percent(last.validation_ann_accuracy)}'}.",
     )
-    losses = ", ".join(f"{name} {getattr(last, f'{field}_loss'):.4f}" for name, _, field in LEARNERS)
+    known = ((name, getattr(last, f"{field}_loss")) for name, _, field in LEARNERS)
+    losses = ", ".join(f"{name} {loss:.4f}" for name, loss in known if loss is not None)
     return accuracy, _learning_chart(reports, "loss", f"After the last epoch: {losses}.")
 
 
@@ -202,8 +203,8 @@ def _whole_marks(n: int) -> list[int]:
     return [i for i in range(1, n + 1) if i == 1 or i % max(1, -(-n // 8)) == 0]
 
 
-def _finite(value: float) -> float | None:
-    return value if math.isfinite(value) else None
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
 
 
 def _labelled(axis: Axis, marks: Sequence[tuple[float, str]]) -> Axis:

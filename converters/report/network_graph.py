@@ -101,7 +101,7 @@ def graph_of_model(model: Model, *, trained: bool = True) -> NetworkGraph:
         with torch.no_grad():
             mants = [(weight * MANT).round().long().numpy() for _, weight in block.synapses()]
         facts = [] if netx is None else list(_facts(netx, trained=trained))
-        facts += _spec_facts(spec, layer, mants[1:])
+        facts += _spec_facts(spec, layer, mants[1 : 1 + len(skips_of(layer))])
         sources = tuple(skip.source for skip in skips_of(layer))
         weights = _histogram(mants) if trained else None
         layers.append(GraphLayer(f"{i} {layer.kind}", shapes[i + 1], tuple(facts), sources, weights))
@@ -144,6 +144,11 @@ def _facts(layer: NetxLayer, *, trained: bool) -> Iterator[str]:
         yield f"{layer.weight.size:,} weights{values if trained else ''}"
         if layer.bias is not None:
             yield f"{layer.bias.size:,} biases" + (f", {layer.bias.min()} to {layer.bias.max()}" if trained else "")
+    if layer.recurrent is not None:
+        values = f", {layer.recurrent.min()} to {layer.recurrent.max()}" if trained else ""
+        yield f"{layer.recurrent.size:,} recurrent weights{values}"
+    if layer.delay is not None:
+        yield f"delays {layer.delay.min()} to {layer.delay.max()}"
     if layer.neuron is not None:
         if layer.neuron.threshold_mant >= VTH_MANT_MAX:
             yield "readout, never fires"

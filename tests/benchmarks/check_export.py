@@ -44,7 +44,7 @@ def compare(
 
     `images` are images `[N, ...]`, or events `[T, N, ...]`. They follow each other with `reset_interval=T`. With
     `delay_shift`, each runs from rest for T steps, or one more if it is injected, and Lava's spikes are those of the
-    next step.
+    next step. Recurrent networks, and those with delays, run from rest too; there layer k acts k steps late.
     """
     spec, first = network.spec, network.blocks[0]
     steps = count_steps(spec, None, images)
@@ -62,28 +62,32 @@ def compare(
     given = np.moveaxis(given, 0, -1) if spec.input.is_events else given  # time last
     n_images = len(given)
     _, trace = IntegerNetwork(network).run(images)
-    lag = int(style != "spike" and spec.delay_shift)
-    with tempfile.TemporaryDirectory() as folder:
-        found = run_netx(
-            lava_python,
-            write(network, Path(folder) / "model.net"),
-            given,
-            steps + lag,
-            style,
-            reset_interval=None if spec.delay_shift else steps,
-            message_bits=spec.input.bits,
-            timeout_s=timeout_s,
-        )
     expected = [
         to_netx(spikes.numpy())
         for spikes, block in zip(trace.spikes[:-1], network.blocks[:-1], strict=True)
         if not isinstance(block, FlattenBlock | GradedInputBlock | EventInputBlock)
     ]
+    late = any(layer.extras for layer in spec.blocks)  # layer k acts k steps late
+    lag = int(style != "spike" and (spec.delay_shift or late))
+    extra = lag + late * len(expected)
+    if late and spec.input.is_events:
+        given = np.concatenate([given, np.zeros((*given.shape[:-1], extra), given.dtype)], axis=-1)
+    with tempfile.TemporaryDirectory() as folder:
+        found = run_netx(
+            lava_python,
+            write(network, Path(folder) / "model.net"),
+            given,
+            steps + extra,
+            style,
+            reset_interval=None if spec.delay_shift or late else steps,
+            message_bits=spec.input.bits,
+            timeout_s=timeout_s,
+        )
     n, different = 0, 0
     for image in range(n_images):
         for layer, spikes in enumerate(expected):
             ours = np.moveaxis(spikes[:, image], 0, -1)[..., int(spec.delay_shift) :]  # time last
-            theirs = found[f"{image}/spikes/{layer}"][..., lag:][..., : ours.shape[-1]]
+            theirs = found[f"{image}/spikes/{layer}"][..., lag + late * layer :][..., : ours.shape[-1]]
             n += ours.size
             different += int((ours != theirs).sum()) if ours.shape == theirs.shape else ours.size
         voltage = trace.readout_voltage[-1, image].numpy()

@@ -3,9 +3,9 @@
     python tests/benchmarks/check_netx_corners.py --lava-python PY [--networks N] [--seed S] [--seconds S]
 
 Groups around 128, layers without a positive weight or of extreme weights, decays for each channel, graded input and
-events of few and many bits, delay shifts. A network that `write_netx` refuses for its weights is run all the same, to
-see whether Lava fails or differs; it need not, as a layer may be silent. Exits with 1 if a network that is not refused
-differs.
+events of few and many bits, delay shifts, recurrence and delays. A network that `write_netx` refuses for its weights is
+run all the same, to see whether Lava fails or differs; it need not, as a layer may be silent. Exits with 1 if a network
+that is not refused differs.
 """
 
 import argparse
@@ -71,6 +71,8 @@ def _draw_document(draw: random.Random) -> dict[str, Any]:
     encoding = draw.choice(("graded", "events"))
     shifted = draw.random() < 0.25
     bias = not (shifted and bits)  # such a network runs with the same spikes only without biases
+    timed = not shifted and draw.random() < 0.3
+    bias = bias and not timed
     channels = draw.choice(CHANNELS)
     maps = draw.random() < 0.7
     blocks: list[dict[str, Any]] = []
@@ -86,7 +88,10 @@ def _draw_document(draw: random.Random) -> dict[str, Any]:
         blocks += [depthwise] if bits or draw.random() < 0.5 else [{"kind": "avg_pool", "kernel": [2, 1]}]
         blocks.append({"kind": "flatten"})
     if bits is None or maps or draw.random() < 0.7:
-        blocks.append({"kind": "dense", "features": draw.choice((1, 5, 40)), "bias": bias})
+        dense: dict[str, Any] = {"kind": "dense", "features": draw.choice((1, 5, 40)), "bias": bias}
+        per = draw.choice(("neuron", "synapse"))
+        delayed = {"delays": {"per": per, "longest": draw.choice((1, 62))}}
+        blocks.append(dense | (draw.choice(({"recurrent": True}, delayed)) if timed else {}))
     blocks.append({"kind": "affine", "features": 4, "bias": bias})
     entering: dict[str, Any] = {"shape": [channels, 3, 2] if maps else [channels]}
     return {
@@ -107,7 +112,9 @@ def _fill(tensor: torch.Tensor, values: Any, draw: random.Random) -> None:
 def describe(network: Network) -> str:
     """Return a line on a network: its input, and the kinds and groups of its blocks."""
     spec = network.spec
-    blocks = ", ".join(b.kind + (f" g{b.groups}" if b.kind == "conv" else "") for b in spec.blocks)
+    blocks = ", ".join(
+        " ".join([b.kind, *([f"g{b.groups}"] if b.kind == "conv" else []), *b.extras]) for b in spec.blocks
+    )
     shifted = ", delay shift" * spec.delay_shift
     return f"{'x'.join(map(str, spec.input.shape))} {spec.input.form}, {blocks}, T = {spec.time_steps}{shifted}"
 

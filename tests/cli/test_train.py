@@ -78,6 +78,20 @@ def test_long_work_is_estimated_once_in_a_file(run, trained, tmp_path, monkeypat
     assert "scoring" not in run("train", trained / "spec.yaml", "-o", tmp_path / "run", "--resume", "-q").stderr
 
 
+def test_a_recurrent_network_trains_and_scores_without_an_ann(run, tmp_path) -> None:
+    recurrent = "{kind: dense, features: 8, recurrent: true}, {kind: affine, features: 10}"
+    recipe = "{data: mnist-sample, epochs: 1, snn_epochs: 1, images_per_epoch: 100, batch_size: 50, validation: 100}"
+    spec = f"name: fed-back\ntime_steps: 3\ninput: {{shape: [784]}}\nblocks: [{recurrent}]\ntraining: {recipe}\n"
+    (tmp_path / "spec.yaml").write_text(spec)
+    told = run("train", tmp_path / "spec.yaml", "-o", tmp_path / "run")
+    assert "test, SNN, T=3" in told.stdout
+    assert "test, ANN" not in told.stdout
+    (report,) = read_metrics(tmp_path / "run")
+    assert (report.validation_ann_loss, report.validation_ann_accuracy) == (None, None)
+    assert set(read_model(tmp_path / "run" / "model.safetensors").card["test"]) == {"snn"}
+    assert run("eval", tmp_path / "run" / "model.safetensors", "--data", "mnist-sample", "--limit", "50").stdout
+
+
 def test_the_same_seed_gives_the_same_bytes(trained, run, tmp_path) -> None:
     run("train", trained / "spec.yaml", "-o", tmp_path / "again", "-q")
     assert (tmp_path / "again/model.safetensors").read_bytes() == (trained / "model.safetensors").read_bytes()

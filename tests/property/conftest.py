@@ -92,6 +92,14 @@ def dense_layers(draw: st.DrawFn) -> dict[str, Any]:
 
 
 @st.composite
+def time_options(draw: st.DrawFn, kind: str) -> dict[str, Any]:
+    """Draw delays and, for a dense block, recurrent synapses; often neither."""
+    per = draw(st.sampled_from(["none", "neuron", *(["synapse"] if kind == "dense" else [])]))
+    options: dict[str, Any] = {} if per == "none" else {"delays": {"per": per, "longest": draw(st.integers(0, 4))}}
+    return options | ({"recurrent": draw(st.booleans())} if kind == "dense" else {})
+
+
+@st.composite
 def skips(draw: st.DrawFn, spec: NetworkSpec, index: int) -> list[dict[str, Any]]:
     """Draw skips to layer `index` from earlier spiking layers, of every kind that fits their shapes."""
     after, found = spec.shapes[index], []
@@ -115,7 +123,12 @@ def skips(draw: st.DrawFn, spec: NetworkSpec, index: int) -> list[dict[str, Any]
 
 @st.composite
 def specs(
-    draw: st.DrawFn, *, flat: bool | None = None, encoding: str | None = None, skipping: bool | None = None
+    draw: st.DrawFn,
+    *,
+    flat: bool | None = None,
+    encoding: str | None = None,
+    skipping: bool | None = None,
+    timed: bool = False,
 ) -> NetworkSpec:
     flat = draw(st.booleans()) if flat is None else flat
     encoding = draw(st.sampled_from(Encoding)) if encoding is None else encoding
@@ -137,6 +150,9 @@ def specs(
     options = synapse_options() if kind == "affine" else hidden_options()
     readout = {name: draw(strategy) for name, strategy in options.items()}
     blocks.append({"kind": kind, "features": draw(st.integers(1, 5)), **readout})
+    for block in blocks:
+        if timed and block["kind"] in {"dense", "conv"}:
+            block |= draw(time_options(block["kind"]))
     entering = (
         {"encoding": encoding, "bits": draw(st.integers(1, 4))}
         if encoding != "spike"
@@ -181,6 +197,9 @@ def draw_weight(block: SpikingBlock | AffineBlock, generator: torch.Generator) -
     elif isinstance(synapse.weight, torch.nn.Parameter):
         spread = 4 * threshold / math.sqrt(synapse.weight[0].numel())
         synapse.weight.uniform_(-0.4 * spread, spread, generator=generator)
+    if getattr(block, "recurrent", None) is not None:
+        spread = 2 * threshold / math.sqrt(len(block.recurrent.weight))
+        block.recurrent.weight.uniform_(-spread, spread, generator=generator)
     for skip in block.skips:
         spread = threshold / math.sqrt(skip.weight[0].numel())
         skip.weight.uniform_(-spread, spread, generator=generator)
@@ -222,7 +241,10 @@ def trained(spec: NetworkSpec, seed: int) -> Network:
 
 @pytest.fixture(scope="session")
 def network_specs() -> Callable[..., SearchStrategy[NetworkSpec]]:
-    """`network_specs(flat=..., encoding=..., skipping=...)`: a strategy; omitted arguments are drawn."""
+    """`network_specs(flat=..., encoding=..., skipping=...)`: a strategy; omitted arguments are drawn.
+
+    With `timed=True`, blocks may have recurrent synapses and delays.
+    """
     return specs
 
 

@@ -44,23 +44,31 @@ def leaves_24_bits(network: Network, images: Tensor) -> bool:
                 outputs.append(cuba_forward(z, *decays, bias, threshold=math.inf, subtract=False))
             elif isinstance(block, SpikingBlock):
                 z = block.weigh(*read)
-                outputs.append(block.neuron(z.expand(output.steps, *z.shape[1:]), block.quantized_bias()))
+                outputs.append(block.constants().define(z.expand(output.steps, *z.shape[1:])))
     states = [state * 4096 for output in outputs for state in (output.current, output.voltage)]
     return any(bool((state.abs() > 2**23 - 1).any()) for state in states)
 
 
-@pytest.mark.parametrize("skipping", [False, True])
+@pytest.mark.parametrize(
+    ("skipping", "timed"), [(False, False), (True, False), (False, True)], ids=["chain", "skips", "timed"]
+)
 @pytest.mark.parametrize("encoding", ["spike", "graded", "events"])
 @pytest.mark.parametrize("flat", [False, True])
 @torch.no_grad()
 def test_both_engines_give_the_same_spikes_and_logits(
-    flat: bool, encoding: str, skipping: bool, network_specs: Callable, make_trained: Callable, draw_inputs: Callable
+    flat: bool,
+    encoding: str,
+    skipping: bool,
+    timed: bool,
+    network_specs: Callable,
+    make_trained: Callable,
+    draw_inputs: Callable,
 ) -> None:
     n_fired: list[bool] = []
-    n_examples = 50 if skipping else 100
+    n_examples = 50 if skipping or timed else 100
 
     @settings(max_examples=n_examples)
-    @given(spec=network_specs(flat=flat, encoding=encoding, skipping=skipping), seed=SEEDS)
+    @given(spec=network_specs(flat=flat, encoding=encoding, skipping=skipping, timed=timed), seed=SEEDS)
     def check(spec, seed: int) -> None:
         network = make_trained(spec, seed)
         images = draw_inputs(network.spec, seed)
@@ -101,7 +109,7 @@ def test_both_engines_give_the_same_spikes_and_logits(
 def test_an_image_gives_the_same_spikes_alone_and_in_a_batch(
     data, seed: int, network_specs, make_trained, draw_inputs
 ) -> None:
-    network = make_trained(data.draw(network_specs()), seed)
+    network = make_trained(data.draw(network_specs(timed=True)), seed)
     images = draw_inputs(network.spec, seed)
     logits, trace = network.run(images, Mode.SNN)
     for n in range(len(logits)):
@@ -116,7 +124,7 @@ def test_an_image_gives_the_same_spikes_alone_and_in_a_batch(
 @given(data=st.data(), seed=SEEDS)
 @torch.no_grad()
 def test_fewer_steps_give_the_first_spikes_of_more(data, seed: int, network_specs, make_trained, draw_inputs) -> None:
-    network = make_trained(data.draw(network_specs()), seed)
+    network = make_trained(data.draw(network_specs(timed=True)), seed)
     images = draw_inputs(network.spec, seed)
     _, trace = network.run(images, Mode.SNN)
     fewer = network.spec.time_steps - 2
@@ -150,3 +158,21 @@ def test_reordering_hidden_neurons_reorders_their_spikes_and_nothing_else(
     for ours, theirs in zip(reordered.spikes[2:], trace.spikes[2:], strict=True):
         assert torch.equal(ours, theirs)
     assert torch.equal(reordered_logits, logits)
+
+
+@few
+@given(data=st.data(), seed=SEEDS)
+@torch.no_grad()
+def test_a_stream_gives_the_logits_of_one_run(data, seed: int, network_specs, make_trained, draw_inputs) -> None:
+    network = make_trained(data.draw(network_specs(timed=True)), seed)
+    inputs, exact = draw_inputs(network.spec, seed), IntegerNetwork(network)
+    stream = exact.stream()
+    for t in range(network.spec.time_steps):
+        step = inputs[t] if network.spec.input.is_events else inputs
+        try:
+            expected = exact(inputs, time_steps=t + 1)
+        except StateOverflowError:
+            with pytest.raises(StateOverflowError):
+                stream.step(step)
+            reject()
+        assert torch.equal(stream.step(step), expected)

@@ -269,7 +269,7 @@ def _epoch_line(report: "EpochReport", epochs: int) -> str:
         f"epoch {report.epoch + 1:>{len(str(epochs))}}/{epochs}",
         f"{report.training_loss:.4f}",
         percent(report.training_accuracy),
-        percent(report.validation_ann_accuracy),
+        "-" if report.validation_ann_accuracy is None else percent(report.validation_ann_accuracy),
         f"{percent(report.validation_snn_accuracy)} {mark:<2}",
         f"{report.seconds:.1f}",
     )
@@ -314,13 +314,13 @@ def _report_run(run: "TrainingRun", as_json: bool) -> None:
         return
     say_sample(run.dataset)
     validation = f"{len(run.trainer.validation):,}"
-    snn, ann = scores[Mode.SNN], scores[Mode.ANN]
+    snn, ann = scores[Mode.SNN], scores.get(Mode.ANN)
     print_table(
         ["", "accuracy", "images"],
         [
             [f"validation, SNN, epoch {best.epoch + 1}", percent(best.validation_snn_accuracy), validation],
             [f"test, SNN, T={snn.time_steps}", percent(snn.accuracy), f"{snn.n_images:,}"],
-            ["test, ANN", percent(ann.accuracy), f"{ann.n_images:,}"],
+            *([] if ann is None else [["test, ANN", percent(ann.accuracy), f"{ann.n_images:,}"]]),
         ],
     )
     echo(run.model_path)

@@ -121,8 +121,8 @@ class Curves(StrictModel):
     learning_rate: tuple[Amount, ...]
     training_loss: tuple[Amount, ...]
     training_accuracy: tuple[Part, ...]
-    validation_ann_loss: tuple[Amount, ...]
-    validation_ann_accuracy: tuple[Part, ...]
+    validation_ann_loss: tuple[Amount | None, ...]
+    validation_ann_accuracy: tuple[Part | None, ...]
     validation_snn_loss: tuple[Amount, ...]
     validation_snn_accuracy: tuple[Part, ...]
 

@@ -167,7 +167,7 @@ class TrainingRun:
         return self.trainer.epoch >= self.recipe.epochs
 
     def score(self, progress: Progress = ignore) -> dict[Mode, Evaluation]:
-        """Score the best model on the test images, as SNN and as ANN, and write the scores into the model file.
+        """Score the best model on the test images, as SNN and, if it has one, as ANN; write this into the model file.
 
         `overflow` is then a message if a state leaves the hardware's 24 bits on a test image, else None.
 
@@ -181,8 +181,9 @@ class TrainingRun:
         group.spread(network.state_dict().values())
         test = self.dataset.test
         as_snn, self.overflow = evaluate_exactly(network, test, progress=progress, group=group)
-        as_ann = evaluate(network, test, mode=Mode.ANN, progress=progress, group=group)
-        scores = {Mode.SNN: as_snn, Mode.ANN: as_ann}
+        scores = {Mode.SNN: as_snn}
+        if network.spec.has_ann:
+            scores[Mode.ANN] = evaluate(network, test, mode=Mode.ANN, progress=progress, group=group)
         if not group.leads:
             return scores
         figures = {mode.value: _score_card(self.dataset, score) for mode, score in scores.items()}

@@ -100,6 +100,10 @@ int64_t snn_layer(const Layer*, const snn::Neurons*, const snn::Synapse*, int64_
 // Runs neurons on a weighted input `z` in float units: [images, steps, n], or [images, n] if it is `constant`.
 int64_t snn_neurons(const Layer*, const snn::Neurons*, const float* z, int constant, int threads);
 
+// Runs neurons whose spikes also drive them in the next step. `z` as of `snn_neurons`, not constant; the layer is flat.
+// `own` has the weights by source, in weight steps: [channels, padded(channels)].
+int64_t snn_recurrent(const Layer*, const snn::Neurons*, const float* z, const int32_t* own, int threads);
+
 // Writes the weighted input, in weight steps, times `unit` to `out` [images, steps, n].
 int64_t snn_weigh(const Layer*, const snn::Synapse*, int64_t n_synapses, float unit, float* out, int threads);
 

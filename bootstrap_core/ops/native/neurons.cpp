@@ -223,6 +223,43 @@ class Given {
     std::vector<int32_t> z_of_row;
 };
 
+// Runs one image of a layer whose spikes also drive it in the next step.
+void run_recurrent(const Neurons& neurons, const Layer& layer, int64_t image, const float* z, const int32_t* own,
+                   ints& reached) {
+    const int64_t n = layer.channels, width = padded(n), first = image * layer.steps;
+    std::vector<int32_t> sums(width), current(width), voltage(width);
+    std::vector<int64_t> before, now;  // neurons that spiked in the last step, and in this one
+    for (int64_t word = 0; word * WORD_STEPS < layer.steps; ++word)
+        std::fill_n(layer.trains + (word * layer.images + image) * n, n, 0);
+    for (int64_t t = 0; t < layer.steps; ++t, std::swap(before, now), now.clear()) {
+        std::fill(sums.begin(), sums.end(), 0);
+        for (const int64_t source : before)
+            for (int64_t c = 0; c < width; c += LANES)
+                store(&sums[c], load<ints>(&sums[c]) + load<ints>(own + source * width + c));
+        for (int64_t c = 0; c < n; c += LANES) {
+            const int some = static_cast<int>(std::min<int64_t>(LANES, n - c));
+            const floats units = load_floats(z + (first + t) * n + c, some) * STATE;
+            const ints fits = (units > -float(TOO_LARGE)) & (units < float(TOO_LARGE));
+            reached |= ~fits & TOO_LARGE;
+            const ints arriving = __builtin_convertvector(fits ? units : floats{}, ints);
+            NeuronState state;
+            state.current = load<ints>(&current[c]);
+            state.voltage = load<ints>(&voltage[c]);
+            const ints fired = NeuronLanes(neurons, c).step<false>(arriving + (load<ints>(&sums[c]) << WEIGHT_SHIFT), state);
+            reached |= state.reached;
+            store(&current[c], state.current);
+            store(&voltage[c], state.voltage);
+            const int64_t seen = t + (neurons.shift != 0);  // the step at which these spikes leave
+            for (int i = 0; i < some; ++i)
+                if (fired[i]) {
+                    now.push_back(c + i);
+                    if (seen < layer.steps)
+                        layer.trains[(seen / WORD_STEPS * layer.images + image) * n + c + i] |= 1u << seen % WORD_STEPS;
+                }
+        }
+    }
+}
+
 // Runs the backward pass of one image's neurons, from the last step to the first.
 template <typename In, typename Out>
 void run_back(const Backward& back, int64_t image, float* bias, float* decays) {
@@ -285,6 +322,14 @@ int64_t snn_layer(const Layer* layer, const Neurons* neurons, const Synapse* syn
 int64_t snn_neurons(const Layer* layer, const Neurons* neurons, const float* z, int constant, int threads) {
     return run_layer(*neurons, *layer, threads,
                      [&] { return std::make_unique<Given>(*neurons, *layer, z, constant != 0); });
+}
+
+int64_t snn_recurrent(const Layer* layer, const Neurons* neurons, const float* z, const int32_t* own, int threads) {
+    std::vector<ints> reached(std::max(threads, 1));
+    const bool done = for_each(layer->images, threads, [&](int64_t image, int worker) {
+        run_recurrent(*neurons, *layer, image, z, own, reached[worker]);
+    });
+    return done ? largest(reached) : OUT_OF_MEMORY;
 }
 
 int64_t snn_weigh(const Layer* layer, const Synapse* synapses, int64_t n_synapses, float unit, float* out, int threads) {

@@ -30,7 +30,7 @@ from converters.formats.c.c_plan import Plan, c_costs, plan_of
 from converters.formats.refusals import problems_by_place, unknown_kinds
 from converters.model import Model
 from specs.arguments import check_path, check_type
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, skips_of
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, Layer, skips_of
 from specs.errors import ConversionError, UnsupportedError
 from specs.fields import StrictModel, threshold_mant
 from specs.files.whole_file import write_whole
@@ -147,9 +147,10 @@ def spec_problems(spec: NetworkSpec) -> Iterator[str]:
 
 
 def _unknown_fields(record: StrictModel) -> Iterator[str]:
-    """Yield the fields of a record of a spec that are set and not known here."""
+    """Yield the fields of a record of a spec that are set and not known here, but those that `unknown_kinds` names."""
+    known = {*KNOWN_FIELDS, *(record.extras if isinstance(record, Layer) else ())}
     for name, field in type(record).model_fields.items():
-        if name not in KNOWN_FIELDS and getattr(record, name) != field.get_default(call_default_factory=True):
+        if name not in known and getattr(record, name) != field.get_default(call_default_factory=True):
             yield f"the field {name}"
 
 

@@ -12,7 +12,7 @@ from converters.formats.even_padding import evened, unevened
 from converters.formats.hdf5.hdf5_node import IntArray
 from converters.formats.netx.netx_layers import ConvGeometry, NetxFile, NetxLayer
 from converters.formats.refusals import problems_by_place
-from specs.block import ConvSpec, Encoding
+from specs.block import AverageSpec, ConvSpec, Encoding
 from specs.network import NetworkSpec
 
 __all__ = ["enlarge_kernel", "how_lava_runs", "limit_problems", "merge_groups", "restore_kernel", "split_groups"]
@@ -27,6 +27,9 @@ def limit_problems(file: NetxFile) -> list[str]:
 
 
 def _problems(layer: NetxLayer) -> Iterator[str]:
+    if layer.recurrent is not None and layer.weight is not None:
+        yield from _problems(replace(layer, weight=np.hstack([layer.weight, layer.recurrent]), recurrent=None))
+        return
     if layer.geometry is not None:
         for name, value in asdict(layer.geometry).items():
             if np.max(value) > GEOMETRY_MAX:
@@ -104,6 +107,14 @@ def _merged(weight: IntArray, groups: int, fewer: int) -> IntArray:
 def how_lava_runs(spec: NetworkSpec) -> list[str]:
     """Return notes on how a network runs in Lava, if `reset_interval=T` does not give the same spikes there."""
     notes, steps = [], spec.time_steps
+    if any(layer.extras for layer in spec.blocks):
+        notes.append(
+            "recurrent synapses and delays carry spikes beyond a reset: in Lava, run each input from rest, without "
+            "reset_interval; layer k then acts k steps late (the same spikes only without biases behind the first "
+            "layer)"
+        )
+    if any(isinstance(layer, AverageSpec) for layer in spec.blocks):
+        notes.append("Lava has no average layer and refuses to load it: take the spikes of the layer before it")
     shifts = {spec.delay_shift_of(layer) for layer in spec.layers if layer.has_neurons}
     graded = spec.input.encoding is not Encoding.SPIKE
     if shifts == {True}:

@@ -51,13 +51,15 @@ class NetxLayer:
     """Layer of a netx file.
 
     Attributes:
-        kind: `input`, `flatten`, `dense`, `conv`, or any other type in the file.
+        kind: `input`, `flatten`, `dense` (also a recurrent one), `conv`, `average`, or any other type in the file.
         shape: shape of the output, as in the file.
         weight: dense `[out, in]`, conv `[out, in / groups, kernel height, kernel width]`, input `[1]`; units of 1/64.
         bias: `[out]`, input `[1]`; units of 1/64.
         neuron: None if the file has none.
         geometry: geometry of a conv layer, otherwise None.
         problems: features of the layer that CUBA blocks do not have.
+        recurrent: weights of a dense layer from its outputs to itself, `[out, out]`; units of 1/64.
+        delay: delays of a dense layer in steps, `[out]` or `[out, in]`.
     """
 
     kind: str
@@ -67,6 +69,8 @@ class NetxLayer:
     neuron: NetxNeuron | None = None
     geometry: ConvGeometry | None = None
     problems: tuple[str, ...] = ()
+    recurrent: IntArray | None = None
+    delay: IntArray | None = None
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from bootstrap_core.fixed_point import BIAS_MANT_MAX, BIAS_MANT_MIN, DECAY_ONE, 
 from bootstrap_core.functional.quantize import quantize_weight
 from bootstrap_core.network.blocks import (
     AffineBlock,
+    AverageBlock,
     EventInputBlock,
     FlattenBlock,
     GradedInputBlock,
@@ -37,7 +38,17 @@ from converters.formats.netx.netx_writer import save_netx
 from converters.formats.refusals import problems_by_place, refuse_unknown_kinds, unknown_kinds
 from converters.model import Model, check_fit
 from specs.arguments import check_path
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, LayerSpec, skips_of
+from specs.block import (
+    AffineSpec,
+    AverageSpec,
+    AvgPoolSpec,
+    ConvSpec,
+    DenseSpec,
+    Encoding,
+    FlattenSpec,
+    LayerSpec,
+    skips_of,
+)
 from specs.errors import ConversionError, IntegrityError, UnsupportedError
 from specs.fields import Shape
 from specs.network import NetworkSpec
@@ -45,8 +56,9 @@ from specs.neuron import LearnDecays, Reset
 
 __all__ = ["layer_of_block", "netx_of", "read_netx", "write_netx"]
 
-KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
-"""Kinds of blocks that a .net can hold."""
+KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec, AverageSpec)
+EXTRAS = ("recurrent", "delays")
+"""Kinds of blocks that a .net can hold, and their extras."""
 
 
 def write_netx(network: Network, path: str | Path) -> Path:
@@ -83,7 +95,7 @@ def netx_of(network: Network) -> NetxFile:
 
 
 def _refuse(network: Network) -> None:
-    problems = unknown_kinds(network.spec, KINDS)
+    problems = unknown_kinds(network.spec, KINDS, EXTRAS)
     problems += problems_by_place("block", map(_problems, network.spec.layers, network.blocks))
     if problems:
         raise UnsupportedError("netx cannot express " + "; ".join(problems))
@@ -93,6 +105,10 @@ def _problems(layer: LayerSpec, block: torch.nn.Module) -> Iterator[str]:
     """Yield the features of a block that netx cannot express."""
     if skips_of(layer):
         yield "skips (a .net is a chain of layers)"
+    if isinstance(layer, ConvSpec) and layer.delays:
+        yield "delays of a convolution (Lava ignores them)"
+    if isinstance(layer, DenseSpec) and layer.delays and layer.recurrent:
+        yield "delays of a recurrent block (Lava would also delay its recurrent synapses)"
     neuron = None if isinstance(block, AffineBlock) else getattr(block, "neuron", None)  # an affine readout never fires
     if isinstance(neuron, CubaNeuron) and neuron.spec.reset is Reset.SUBTRACT:
         yield "reset by subtraction (convert with --reset zero, or train with neuron.reset: zero)"
@@ -123,6 +139,7 @@ def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxL
             synapse, bias = block.synapse, block.quantized_bias()
             geometry = None if synapse.spec is None else ConvGeometry.of(synapse.spec)
             neuron = _neuron(block.neuron)
+            recurrent, delay = (getattr(block, name, None) for name in ("recurrent", "delay"))
             return NetxLayer(
                 kind="conv" if geometry else "dense",
                 shape=after,
@@ -132,7 +149,11 @@ def layer_of_block(block: torch.nn.Module, before: Shape, after: Shape) -> NetxL
                 if isinstance(block, AffineBlock)
                 else neuron,
                 geometry=geometry,
+                recurrent=_mants(recurrent.quantized_weight()) if recurrent is not None else None,
+                delay=delay.cpu().long().numpy() if delay is not None else None,
             )
+        case AverageBlock():
+            return NetxLayer("average", (*after, 1, 1))
         case _:
             return None
 
@@ -154,7 +175,7 @@ def read_netx(
     path: Path,
     *,
     time_steps: int | None = None,
-    input_bits: int = 1,
+    input_bits: int | None = None,
     mean: float | None = None,
     std: float | None = None,
 ) -> Model:
@@ -164,9 +185,9 @@ def read_netx(
     no neurons or a threshold that no voltage reaches; otherwise its spikes are counted.
 
     Args:
-        path: the file; CUBA neurons (`LOIHI` in old files), no delays, no recurrence.
+        path: the file; CUBA neurons (`LOIHI` in old files).
         time_steps: T, if the file does not contain it or to replace it.
-        input_bits: bits of a pixel, for a file without input neurons.
+        input_bits: bits of a pixel of still images, for a file without input neurons; by default it takes events.
         mean, std: normalisation of the training images, if the file does not contain it.
 
     Raises:
@@ -177,7 +198,7 @@ def read_netx(
     if file.problems:
         raise UnsupportedError(f"{path} is not a network of CUBA blocks: {'; '.join(file.problems)}")
     spec, notes = spec_of_netx(file, path, time_steps=time_steps, input_bits=input_bits)
-    refuse_unknown_kinds(spec, KINDS, f"{path}: netx")
+    refuse_unknown_kinds(spec, KINDS, f"{path}: netx", EXTRAS)
     held = sum(array.size for layer in file.layers for array in (layer.weight, layer.bias) if array is not None)
     check_fit(spec, held, origin=str(path))
     network = build_network(spec, seed=0)
@@ -187,7 +208,9 @@ def read_netx(
         problems += [f"layer of block {i}: {problem}" for problem in _disagreements(spec, i, network.blocks[i], layer)]
         for name, value in _tensors(layer, network.blocks[i]).items():
             key = f"blocks.{i}.{name}"
-            if value.shape != state[key].shape:
+            if key not in state:
+                problems.append(f"{key} belongs to no block of the spec")
+            elif value.shape != state[key].shape:
                 problems.append(f"{key} has shape {list(value.shape)}, expected {list(state[key].shape)}")
             state[key] = value
     if problems:
@@ -205,7 +228,7 @@ def _as_in_spec(layer: NetxLayer, block: torch.nn.Module) -> NetxLayer:
 
 def _layers_by_block(spec: NetworkSpec, file: NetxFile, path: Path) -> dict[int, NetxLayer]:
     """Return the layer of each block that has tensors in the file."""
-    blocks = [i for i, layer in enumerate(spec.layers) if i > 0 and not isinstance(layer, FlattenSpec)]
+    blocks = [i for i, layer in enumerate(spec.layers) if i > 0 and not isinstance(layer, FlattenSpec | AverageSpec)]
     inputs = [layer for layer in file.layers[:1] if layer.kind == "input" and layer.neuron is not None]
     if len(blocks) != len(file.synaptic) or len(inputs) != (spec.input.encoding is Encoding.SPIKE):
         raise IntegrityError(f"{path}: the layers do not match the spec in the attribute {SPEC_ATTRIBUTE}")
@@ -219,6 +242,10 @@ def _tensors(layer: NetxLayer, block: torch.nn.Module) -> dict[str, Tensor]:
         tensors["weight"] = _unit(layer.weight)
     elif isinstance(block, SpikingBlock | AffineBlock) and not isinstance(block.synapse, PoolSynapse):
         tensors["synapse.weight"] = _unit(layer.weight)
+    if layer.recurrent is not None:
+        tensors["recurrent.weight"] = _unit(layer.recurrent)
+    if layer.delay is not None:
+        tensors["delay"] = torch.from_numpy(layer.delay).float()
     if layer.bias is not None:
         tensors["bias"] = _unit(layer.bias) / getattr(block, "levels", 1)
     neuron = layer.neuron or INTEGRATOR
@@ -231,6 +258,8 @@ def _tensors(layer: NetxLayer, block: torch.nn.Module) -> dict[str, Tensor]:
 def _disagreements(spec: NetworkSpec, index: int, block: torch.nn.Module, layer: NetxLayer) -> Iterator[str]:
     """Yield the differences between a layer and its spec, as an edited file has them."""
     own, neuron = spec.layers[index], layer.neuron or INTEGRATOR
+    if "recurrent" in own.extras and layer.recurrent is None:
+        yield "the spec has recurrent synapses, the layer has none"
     if skips_of(own):
         yield "the spec has skips, which a .net cannot hold"
     assert isinstance(block, InputBlock | SpikingBlock | AffineBlock)

@@ -33,16 +33,17 @@ BIAS_GRID = range(BIAS_MANT_MIN, BIAS_MANT_MAX + 1)
 MOST_SIDES = 8
 """Most sides of a layer's shape: channels, rows and columns, and sides of 1 that some files add."""
 
+RECURRENT = {"dense_rec": "weight_rec", "recurrent": "recWeight"}
+"""Types of recurrent layers, that of netx and that of older files, and their datasets of recurrent weights."""
+LONGEST_DELAY = 62
 FOREIGN_KINDS = {
-    "dense_rec": "recurrent synapses",
     "dense_comp": "complex synapses",
-    "average": "an average over output populations",
     "concat": "a branch",
     "pool": "a pool, which netx cannot load either",
     "convT": "a transposed convolution",
     "unpool": "an unpooling",
 }
-FOREIGN_DATASETS = {"weight_rec": "recurrent synapses", "weight/imag": "complex weights"}
+FOREIGN_DATASETS = {"weight/imag": "complex weights"}
 
 
 def load_netx(path: Path) -> NetxFile:
@@ -72,14 +73,15 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
     if node is None or not kind:
         raise IntegrityError(f"{layers.where}/{name}: the layer has no type")
     problems = [what for dataset, what in FOREIGN_DATASETS.items() if node.find(dataset) is not None]
-    if kind not in {"input", "flatten", "dense", "conv"}:
+    recurrent = _mants(node, RECURRENT[kind], WEIGHT_GRID, problems) if kind in RECURRENT else None
+    if kind in RECURRENT:
+        if recurrent is None:
+            raise IntegrityError(f"{node.where}: the recurrent layer has no {RECURRENT[kind]}")
+        kind = "dense"
+    if kind not in {"input", "flatten", "dense", "conv", "average"}:
         problems.append(FOREIGN_KINDS.get(kind, f"a layer of type {kind[:40]!r}"))
     if kind == "input" and name != "0":
         problems.append("an input layer after other layers")
-    delay = node.array("delay")
-    if delay is not None and delay.any():
-        problems.append(f"axonal delays of up to {delay.max():g} steps")
-
     weight = _mants(node, "weight", WEIGHT_GRID, problems)
     bias = _mants(node, "bias", WEIGHT_GRID if kind == "input" else BIAS_GRID, problems)  # grids of our blocks
     declared = node.integers("shape")
@@ -105,11 +107,43 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
             raise IntegrityError(f"{node.where}: expected a shape of channels, rows and columns, got {list(shape)}")
         weight = _kernels(node, weight, shape[0])
         geometry = _read_geometry(node, weight)
+    if recurrent is not None and recurrent.size != prod(shape) ** 2:
+        raise IntegrityError(
+            f"{node.where}: recurrent weights of shape {list(recurrent.shape)} for {prod(shape)} outputs"
+        )
+    delay = _read_delay(node, kind, weight, problems)
+    if delay is not None and recurrent is not None:
+        problems.append("recurrent synapses with delays")
     if kind in {"dense", "conv"} and weight is None and not problems:
         raise IntegrityError(f"{node.where}: the {kind} layer has no weights")
     if bias is not None and weight is not None and bias.size != len(weight):
         raise IntegrityError(f"{node.where}: {bias.size} biases for {len(weight)} outputs")
-    return NetxLayer(kind, shape, weight, bias, neuron, geometry, tuple(problems))
+    recurrent = None if recurrent is None else recurrent.reshape(prod(shape), -1)
+    return NetxLayer(kind, shape, weight, bias, neuron, geometry, tuple(problems), recurrent, delay)
+
+
+def _read_delay(node: Hdf5Node, kind: str, weight: IntArray | None, problems: list[str]) -> IntArray | None:
+    """Return delays in steps, `[out]` or `[out, in]`, as Lava reads them; None if there are none."""
+    delay = node.array("delay")
+    if delay is None or not delay.any():
+        return None
+    steps: IntArray = np.clip(np.nan_to_num(delay), -FARTHEST, FARTHEST).astype(np.int64)
+    if kind != "dense" or weight is None:
+        problems.append(f"delays of up to {delay.max():g} steps in a {kind} layer, which Lava ignores")
+        return None
+    if (steps != delay).any() or steps.min() < 0 or steps.max() > LONGEST_DELAY:
+        problems.append(f"delays that are not whole steps from 0 to {LONGEST_DELAY}, such as {delay.flat[0]:g}")
+        return None
+    outputs, inputs = weight.shape
+    if steps.size == 1:
+        return np.full(outputs, steps.item())
+    if steps.ndim == 1 and steps.size == outputs:  # netx asks for the outputs first
+        return steps
+    if steps.ndim == 1 and steps.size == inputs:
+        return np.repeat(steps[None], outputs, axis=0)
+    if steps.shape != weight.shape:
+        raise IntegrityError(f"{node.where}/delay: delays of shape {list(delay.shape)} for {outputs}x{inputs} weights")
+    return steps
 
 
 def _mants(node: Hdf5Node, name: str, grid: range, problems: list[str]) -> IntArray | None:

@@ -61,7 +61,7 @@ def describe_layer(layer: NetxLayer) -> dict[str, Any]:
     facts: dict[str, Any] = {"kind": layer.kind, "shape": list(layer.shape)}
     if layer.geometry is not None:
         facts["geometry"] = dict(vars(layer.geometry))
-    for name in ("weight", "bias"):
+    for name in ("weight", "recurrent", "delay", "bias"):
         mants = getattr(layer, name)
         if mants is not None:
             facts[name] = _numbers(mants)
@@ -102,12 +102,18 @@ def layer_row(index: int, layer: NetxLayer) -> list[str]:
     """Return one row of the table of layers."""
     weight, bias = layer.weight, layer.bias
     return [
-        f"{index} {layer.kind}",
+        f"{index} {_kind_text(layer)}",
         "x".join(map(str, layer.shape)),
         geometry_text(layer),
         *(["", "", "", ""] if weight is None else _weight_cells(weight)),
         "" if bias is None else f"{bias.min()}..{bias.max()}",
     ]
+
+
+def _kind_text(layer: NetxLayer) -> str:
+    """Return the kind of a layer with its extras, such as `dense, recurrent`."""
+    delays = "" if layer.delay is None else f", delays up to {layer.delay.max()}"
+    return layer.kind + (", recurrent" if layer.recurrent is not None else "") + delays
 
 
 def neuron_header() -> list[str]:
@@ -198,6 +204,8 @@ def _layer_differences(i: int, a: NetxLayer, b: NetxLayer) -> Iterator[LayerDiff
         yield LayerDifference(i, "geometry", f"{geometry_text(a)} and {geometry_text(b)}")
     yield from _number_differences(i, "weight", a.weight, b.weight)
     yield from _number_differences(i, "bias", a.bias, b.bias)
+    yield from _number_differences(i, "recurrent weight", a.recurrent, b.recurrent)
+    yield from _number_differences(i, "delay", a.delay, b.delay)
     if a.neuron is None and b.neuron is None:
         return
     left, right = a.neuron or INTEGRATOR, b.neuron or INTEGRATOR

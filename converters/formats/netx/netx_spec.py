@@ -23,7 +23,7 @@ TIME_STEPS = 16
 
 
 def spec_of_netx(
-    file: NetxFile, path: Path, *, time_steps: int | None, input_bits: int
+    file: NetxFile, path: Path, *, time_steps: int | None, input_bits: int | None
 ) -> tuple[NetworkSpec, list[str]]:
     """Return a spec that fits the layers of the file, and notes on what was assumed.
 
@@ -55,14 +55,14 @@ def carried_spec(file: NetxFile, path: Path) -> NetworkSpec:
 
 def _carried(file: NetxFile, path: Path) -> dict[str, Any]:
     document = carried_spec(file, path).model_dump(mode="json")
-    synaptic = [block for block in document["blocks"] if block["kind"] != "flatten"]
+    synaptic = [block for block in document["blocks"] if block["kind"] not in {"flatten", "average"}]
     for block, layer in zip(synaptic, file.synaptic, strict=False):  # `read_netx` refuses other numbers of layers
         settled = {"weight_norm": False, "norm": "none", "bias": layer.bias is not None}
         block |= {name: value for name, value in settled.items() if name in block}
     return document
 
 
-def _inferred(file: NetxFile, path: Path, input_bits: int, notes: list[str]) -> dict[str, Any]:
+def _inferred(file: NetxFile, path: Path, input_bits: int | None, notes: list[str]) -> dict[str, Any]:
     layers = list(file.layers)
     if not file.synaptic:
         raise UnsupportedError(f"{path} has no layer with synapses")
@@ -71,12 +71,19 @@ def _inferred(file: NetxFile, path: Path, input_bits: int, notes: list[str]) -> 
     entering: dict[str, Any] = {"encoding": "spike"}
     levels = 1
     if first is None or first.neuron is None:
-        entering = {"encoding": "graded", "bits": input_bits}
-        levels = 2**input_bits - 1
-        notes.append(
-            f"the file has no input neurons: pixels in 0..1 enter the first synapse as integers of "
-            f"{counted(input_bits, 'bit')}"
-        )
+        if input_bits is None:
+            entering = {"encoding": "events"}
+            notes.append(
+                "the file has no input neurons: spikes that differ from step to step (events) enter the first synapse; "
+                "for still images, give the bits of a pixel (--input-bits)"
+            )
+        else:
+            entering = {"encoding": "graded", "bits": input_bits}
+            levels = 2**input_bits - 1
+            notes.append(
+                f"the file has no input neurons: pixels in 0..1 enter the first synapse as integers of "
+                f"{counted(input_bits, 'bit')}"
+            )
         if layers[0].kind == "flatten":
             shape = (prod(shape),)
     else:
@@ -88,7 +95,9 @@ def _inferred(file: NetxFile, path: Path, input_bits: int, notes: list[str]) -> 
         if len(before) > 1 and (layer.kind == "flatten" or (layer.kind == "dense" and prod(before[1:]) == 1)):
             blocks.append({"kind": "flatten"})
             before = (prod(before),)
-        if layer.kind != "flatten":
+        if layer.kind == "average":
+            blocks.append({"kind": "average", "features": prod(layer.shape)})
+        elif layer.kind != "flatten":
             blocks.append(_block(layer, levels, is_last=layer is file.synaptic[-1]))
             before, levels = layer.shape if layer.kind == "conv" else (prod(layer.shape),), 1
     return {
@@ -126,7 +135,12 @@ def _block(layer: NetxLayer, levels: int, *, is_last: bool) -> dict[str, Any]:
     block: dict[str, Any] = {"kind": layer.kind, "bias": layer.bias is not None, "neuron": _neuron(neuron, levels)}
     if layer.geometry is not None:
         return block | {"channels": len(layer.weight), **asdict(layer.geometry)}
-    if is_last and neuron.threshold_mant >= VTH_MANT_MAX:
+    if layer.recurrent is not None:
+        block["recurrent"] = True
+    if layer.delay is not None:
+        per = "neuron" if layer.delay.ndim == 1 else "synapse"
+        block["delays"] = {"per": per, "longest": int(layer.delay.max())}
+    if is_last and layer.recurrent is None and layer.delay is None and neuron.threshold_mant >= VTH_MANT_MAX:
         del block["neuron"]["threshold"]  # an affine readout has none
         block["kind"] = "affine"
     return block | {"features": len(layer.weight)}

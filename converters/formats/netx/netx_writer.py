@@ -30,12 +30,17 @@ def save_netx(network: NetxFile, path: Path) -> Path:
 
 
 def _save_layer(group: h5py.Group, layer: NetxLayer) -> None:
-    group["type"] = np.array([layer.kind.encode()], "S10")
+    kind = layer.kind if layer.recurrent is None else "dense_rec"
+    group["type"] = np.array([kind.encode()], "S10")
     group["shape"] = np.array(layer.shape, np.int64)
     if layer.weight is not None:
         group["weight"] = layer.weight.astype(np.float32)
     if layer.bias is not None:
         group["bias"] = layer.bias.astype(np.float32)
+    if layer.recurrent is not None:
+        group["weight_rec"] = layer.recurrent.astype(np.float32)
+    if layer.delay is not None:
+        group["delay"] = layer.delay.astype(np.float32)
     if layer.kind == "dense" and layer.weight is not None:
         group["outFeatures"], group["inFeatures"] = (np.int64(side) for side in layer.weight.shape)
     if layer.geometry is not None and layer.weight is not None:

@@ -3,13 +3,14 @@ from math import prod
 import pytest
 from pydantic import ValidationError
 
-from specs import AffineSpec, AvgPoolSpec, ConvSpec, CubaSpec, DenseSpec, FlattenSpec, InputSpec
+from specs import AffineSpec, AverageSpec, AvgPoolSpec, ConvSpec, CubaSpec, DenseSpec, FlattenSpec, InputSpec
 from specs.block import BLOCK_KINDS, Layer, LogMelSpec, Role
 
 MAPS, FLAT = (4, 9, 8), (6,)
 LAYERS = [
     (DenseSpec(features=5), FLAT),
     (AffineSpec(features=3), FLAT),
+    (AverageSpec(features=3), FLAT),
     (FlattenSpec(), MAPS),
     (ConvSpec(channels=6, kernel=(3, 2), stride=(2, 1), padding=(1, 1), groups=2), MAPS),
     (ConvSpec(channels=8, kernel=3, dilation=2), MAPS),

@@ -42,8 +42,8 @@ def test_affine_in_the_middle_is_refused(refusal) -> None:
 
 def test_the_last_block_must_give_logits(refusal) -> None:
     assert refusal(text(DENSE, FLATTEN)) == (
-        "net.yaml:6: blocks[1].kind: flatten cannot be the last block, the readout: use affine, or dense, "
-        "conv or avg_pool to classify by rates"
+        "net.yaml:6: blocks[1].kind: flatten cannot be the last block, the readout: use affine or average, or "
+        "dense, conv or avg_pool to classify by rates"
     )
 
 
@@ -144,6 +144,58 @@ def test_bins_of_images_have_no_effect() -> None:
     assert InputSpec(shape=(9,), bin_us=5).idle == [
         "input.bin_us has no effect with input.encoding=spike: set input.encoding=events"
     ]
+
+
+# --- recurrence and delays
+
+RECURRENT = {**DENSE, "recurrent": True}
+
+
+def test_recurrent_weights_count_and_a_network_with_them_has_no_ann() -> None:
+    spec = parse_spec(text(RECURRENT, READOUT))
+    assert (spec.has_ann, parse_spec(text(DENSE, READOUT)).has_ann) == (False, True)
+    assert spec.blocks[0].n_weights((9,)) == 9 * 5 + 5 * 5
+    assert (spec.blocks[0].own_fan_out, spec.blocks[0].extras) == (5, ("recurrent",))
+
+
+@pytest.mark.parametrize(
+    ("training", "told"),
+    [
+        ({"epochs": 5}, "snn_epochs: a recurrent network has no ANN, so all epochs must be SNN epochs: set it to 5"),
+        ({"epochs": 5, "snn_epochs": 5, "snn_gradient": "tandem"}, "snn_gradient: must be surrogate"),
+        ({"epochs": 5, "snn_epochs": 5, "self_distillation": 0.5}, "self_distillation: must be 0"),
+    ],
+)
+def test_a_recipe_of_a_recurrent_network_trains_it_as_snn(training: dict[str, Any], told: str, refusal) -> None:
+    assert f"training.{told}" in refusal(text(RECURRENT, READOUT, training=training))
+    parse_spec(text(RECURRENT, READOUT, training={"epochs": 5, "snn_epochs": 5}))
+
+
+def test_only_dense_blocks_have_a_delay_for_each_synapse(refusal) -> None:
+    parse_spec(text({**DENSE, "delays": {"per": "synapse"}}, READOUT))
+    parse_spec(text({**CONV, "delays": {"longest": 3}}, FLATTEN, READOUT, shape=(2, 8, 8)))
+    told = refusal(text({**CONV, "delays": {"per": "synapse"}}, FLATTEN, READOUT, shape=(2, 8, 8)))
+    assert "blocks[0].delays: per: synapse is for dense blocks" in told
+
+
+def test_specs_without_recurrence_and_delays_are_written_as_before() -> None:
+    block = parse_spec(text(DENSE, READOUT)).model_dump()["blocks"][0]
+    assert not {"recurrent", "delays"} & block.keys()
+    timed = {**RECURRENT, "delays": {"per": "synapse", "longest": 4}}
+    spec = parse_spec(text(timed, READOUT))
+    assert parse_spec(dump_spec(spec)) == spec
+
+
+@pytest.mark.parametrize(
+    ("blocks", "told"),
+    [
+        ([{**DENSE, "features": 6}, {"kind": "average", "features": 4}], "4 classes must divide the 6 inputs"),
+        ([{**CONV}, {"kind": "average", "features": 2}], "average needs a flat input"),
+        ([{"kind": "average", "features": 3}, READOUT], "average is a readout and must be the last block"),
+    ],
+)
+def test_an_average_has_equally_many_neurons_for_each_class(blocks: list[dict[str, Any]], told: str, refusal) -> None:
+    assert told in refusal(text(*blocks, shape=(2, 8, 8) if blocks[0]["kind"] == "conv" else (9,)))
 
 
 # --- graded input

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.functional import CubaOutput, cuba
+from bootstrap_core.functional.cuba import StateLimits, cuba_states
 
 STATE = 1 / 4096
 
@@ -141,3 +142,91 @@ def test_gradient_flows_back_in_time_through_both_leaks_and_not_forward() -> Non
     earlier, now, later = values(z.grad)
     assert later == 0
     assert earlier / now == pytest.approx(0.75 + 0.5)
+
+
+# --- recurrence
+
+
+def test_spikes_of_a_step_drive_the_next_one_by_the_recurrent_weights() -> None:
+    own = torch.tensor([[0.0, 0.5], [-0.25, 0.0]])  # from neuron 1 to 0, and from 0 to 1
+    z = torch.tensor([[2.0, 0.0], [0.0, 0.0], [0.0, 3.0], [0.0, 0.0]]).unsqueeze(1)
+    one = torch.ones(1)
+    out = cuba(z, current_decay=one, voltage_decay=one, threshold=1.0, recurrent=own)
+    assert out.spikes[:, 0].tolist() == [[1, 0], [0, 0], [0, 1], [0, 0]]
+    assert out.current[:, 0].tolist() == [[2, 0], [0, -0.25], [0, 3], [0.5, 0]]
+
+
+def test_recurrent_weights_of_zero_change_neither_spikes_nor_gradients() -> None:
+    generator = torch.Generator().manual_seed(0)
+    z = torch.randn(12, 3, 4, generator=generator).mul(2).requires_grad_()
+    decays = {"current_decay": torch.full((4,), 0.25), "voltage_decay": torch.full((1,), 0.125)}
+    leaves = [z, *(x.requires_grad_() for x in decays.values())]
+    grad = torch.randn(12, 3, 4, generator=generator)
+    plain = cuba(z, **decays, threshold=1.0, tau_grad=0.01).spikes
+    again = cuba(z, **decays, threshold=1.0, tau_grad=0.01, recurrent=torch.zeros(4, 4)).spikes
+    assert torch.equal(plain, again)
+    assert 0 < plain.mean() < 1
+    for a, b in zip(torch.autograd.grad(plain, leaves, grad), torch.autograd.grad(again, leaves, grad), strict=True):
+        assert torch.allclose(a, b, atol=1e-6)
+
+
+def test_the_gradient_goes_back_through_the_recurrent_synapses() -> None:
+    """Against the chain rule written out step by step, in torch's autograd with the surrogate as its only rule."""
+    generator = torch.Generator().manual_seed(1)
+    z = torch.randn(9, 2, 5, generator=generator).mul(32).round().div(16).requires_grad_()
+    own = torch.randn(5, 5, generator=generator).mul(16).round().div(32).requires_grad_()
+    tau, keep_u, keep_v = 0.01, 0.75, 0.5
+    u = v = torch.zeros(2, 5)
+    s, spikes = torch.zeros(2, 5), []
+    for step in z:
+        u = keep_u * u + step + s @ own.t()
+        v = keep_v * v + u
+        slope = torch.exp(-(v.detach() - 1).abs() / (100 * tau)) * 0.1 / (200 * tau)
+        fired = (v.detach() > 1).float()
+        s = fired + slope * (v - v.detach())
+        v = v + (0 - v).detach() * fired  # the reset is not differentiated
+        spikes.append(s)
+    expected = torch.stack(spikes)
+    decays = {"current_decay": torch.tensor([1 - keep_u]), "voltage_decay": torch.tensor([1 - keep_v])}
+    found = cuba(z, **decays, threshold=1.0, tau_grad=tau, recurrent=own).spikes
+    grad = torch.randn(9, 2, 5, generator=generator)
+    assert torch.equal(found, expected.detach())
+    for a, b in zip(
+        torch.autograd.grad(found, (z, own), grad), torch.autograd.grad(expected, (z, own), grad), strict=True
+    ):
+        assert torch.allclose(a, b, rtol=5e-3, atol=1e-5)  # states are truncated
+
+
+# --- limits of the chip
+
+
+def held(z: list[float], *, current_decay: float = 0.0, voltage_decay: float = 0.0) -> tuple[list[int], list[int], int]:
+    """Return currents and voltages of a neuron that never spikes, in units of 1/4096, and the number of overflows."""
+    limits = StateLimits()
+    decays = torch.tensor(current_decay), torch.tensor(voltage_decay)
+    steps = torch.tensor(z, dtype=torch.float64).reshape(-1, 1, 1) * STATE
+    states = [(int(u), int(v)) for u, v, _ in cuba_states(steps, *decays, None, math.inf, False, None, limits)]
+    return [u for u, _ in states], [v for _, v in states], limits.n
+
+
+MOST = 2**23
+
+
+@pytest.mark.parametrize(
+    ("drive", "current"),
+    [(MOST, MOST), (MOST + 1, 1 - MOST), (1 - MOST, 1 - MOST), (-MOST, MOST), (-MOST - 5, MOST - 5)],
+)
+def test_a_current_wraps_around_as_lava_has_it(drive: int, current: int) -> None:
+    currents, _, n = held([drive], voltage_decay=1.0)
+    assert currents == [current]
+    assert n == int(current != drive) + int(abs(current) == MOST)  # a voltage of 2^23 is clipped
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_a_voltage_is_clipped(sign: int) -> None:
+    _, voltages, n = held([sign * (MOST - 1), sign * 3, 0], current_decay=1.0)
+    assert voltages == [sign * (MOST - 1)] * 3
+    assert n == 1
+    _, voltages, n = held([sign * (MOST - 1), -sign * 3], current_decay=1.0)
+    assert voltages == [sign * (MOST - 1), sign * (MOST - 4)]
+    assert n == 0

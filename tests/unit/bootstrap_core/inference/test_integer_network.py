@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
@@ -358,3 +359,27 @@ def test_the_network_goes_on_as_it_was() -> None:
 def test_a_name_is_no_network() -> None:
     with pytest.raises(SnnZooError, match=r"takes a Network, not a str: .* zoo\.create_model from the name"):
         IntegerNetwork("mnist-dense")
+
+
+def test_states_that_leave_24_bits_go_on_as_on_the_chip_where_that_is_wanted() -> None:
+    spec = {
+        "name": "loud",
+        "time_steps": 30,
+        "neuron": {"threshold": 1500.0, "current_decay": 0.0},
+        "input": {"shape": [40], "encoding": "events"},
+        "blocks": [{"kind": "dense", "features": 5}, {"kind": "affine", "features": 2}],
+    }
+    network = build_network(NetworkSpec.model_validate(spec), seed=0)
+    with torch.no_grad():
+        network.block(1).synapse.weight.fill_(4.0)
+    events = torch.ones(30, 1, 40)
+    with pytest.raises(StateOverflowError):
+        IntegerNetwork(network)(events)
+    exact = IntegerNetwork(network, overflow=Overflow.CHIP)
+    _, trace = exact.run(events)
+    assert exact.overflows[1] > 0
+    assert not torch.equal(trace.spikes[1], network.run(events)[1].spikes[1].char())
+    assert torch.equal(pickle.loads(pickle.dumps(exact))(events), exact(events))
+    quiet = IntegerNetwork(network, overflow=Overflow.CHIP)
+    assert torch.equal(quiet(events[:3]), network(events[:3]))
+    assert not +quiet.overflows

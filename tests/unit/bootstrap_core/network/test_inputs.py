@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from bootstrap_core.analysis.evaluation import count_synops
+from bootstrap_core.analysis.synaptic_operations import effective_operations
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.inputs import as_input, count_steps
@@ -135,3 +137,48 @@ def test_steps_of_one_input_are_not_taken_for_images(shape: tuple[int, ...]) -> 
     with pytest.raises(DataError, match=r"could be 9 images, or 9 time steps of one input: seen takes images"):
         network(torch.zeros(shape))
     assert as_input(torch.zeros(9, *shape[2:]), network.spec).shape == (9, *shape[2:])
+
+
+# --- recurrence
+
+
+def test_a_recurrent_block_runs_only_as_snn() -> None:
+    network, x = make((7,), recurrent=True), events(9, 3, 7)
+    assert not network.fitted
+    for mode in (Mode.ANN, Mode.SAMPLE, Mode.FIT):
+        with pytest.raises(SnnZooError, match=r"a recurrent network runs only in Mode\.SNN"):
+            network(x, mode)
+    with pytest.raises(SnnZooError, match="runs only in"):
+        network.tandem(x)
+
+
+def test_recurrent_spikes_count_as_synaptic_operations() -> None:
+    network, x = make((7,), recurrent=True), events(9, 3, 7)
+    plain = make((7,))
+    _, tally = network.tally(x)
+    synops, spikes = count_synops(network.spec, tally), int(tally.counts[1].sum())
+    assert spikes > 0
+    assert synops[1] == 8 * int(x.sum()) + 8 * spikes
+    assert count_synops(plain.spec, plain.tally(x)[1])[1] == 8 * int(x.sum())
+    dense = [torch.full_like(count, 1) for count in tally.counts[:2]]
+    assert effective_operations(network, [*dense, torch.zeros(3)])[1] <= 8 * 7 + 8 * 8
+
+
+def test_recurrent_weights_move_the_spikes_and_get_a_gradient() -> None:
+    network, x = make((7,), recurrent=True), events(30, 3, 7)
+    network(x).square().sum().backward()
+    own = network.block(1).recurrent.weight
+    assert own.grad.abs().max() > 0
+    before = network(x).detach()
+    with torch.no_grad():
+        own.add_(0.5)
+    assert not torch.equal(network(x), before)
+
+
+def test_delays_are_drawn_by_the_seed_and_belong_to_the_state() -> None:
+    network = make((7,), delays={"longest": 5})
+    delay = network.state_dict()["blocks.1.delay"]
+    assert delay.shape == (8,)
+    assert set(delay.tolist()) <= {0, 1, 2, 3, 4, 5}
+    assert torch.equal(make((7,), delays={"longest": 5}).block(1).delay, delay)
+    assert make((7,), delays={"per": "synapse"}).block(1).delay.shape == (8, 7)

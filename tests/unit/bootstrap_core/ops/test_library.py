@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +76,8 @@ def run_all(drawn_spikes: Callable[..., Tensor], drawn_weight: Callable[..., Ten
             take(weigh(spikes, connection), leaf, learnt)
     z = torch.randn(40, 3, 33, generator=torch.Generator().manual_seed(4)).requires_grad_()
     take(fire(z, neurons, 40).tensor(), z)
+    own = torch.randn(33, 33, generator=torch.Generator().manual_seed(8)).mul(16).round().div(32)
+    exact.append(fire(z.detach(), replace(neurons, recurrent=own), 40).tensor())
     numbers = torch.tensor([1.5], requires_grad=True), torch.tensor([0.25], requires_grad=True)
     images = torch.rand(3, 50, generator=torch.Generator().manual_seed(5))
     inputs = NeuronConstants(torch.ones(1), torch.tensor([0.125]), 1.25, tau_grad=0.1)

@@ -8,7 +8,7 @@ from bootstrap_core.ops.library import is_installed
 from bootstrap_core.ops.precision import products_in
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.synapses import Connection
-from bootstrap_core.ops.weighted_input import weigh
+from bootstrap_core.ops.weighted_input import weigh, weigh_delayed
 from specs.block import ConvSpec
 from specs.training import Precision
 
@@ -136,3 +136,38 @@ def test_only_gradients_that_are_wanted_are_made(drawn_spikes, drawn_weight) -> 
     assert torch.equal(learnt.grad, x.sum((0, 1)).expand(33, -1))
     weigh(Spikes.of(leaf).packed(), Connection(weight)).sum().backward()
     torch.testing.assert_close(leaf.grad, weight.sum(0).expand(9, 3, -1))
+
+
+@pytest.mark.parametrize("shape", [(5,), (5, 7)])
+def test_delayed_synapses_weigh_what_came_some_steps_before(shape: tuple[int, ...]) -> None:
+    generator = torch.Generator().manual_seed(0)
+    x = (torch.rand(11, 2, 7, generator=generator) < 0.4).float()
+    weight = torch.randint(-9, 9, (5, 7), generator=generator) / 32
+    delay = torch.randint(0, 13, shape, generator=generator).float()
+    late = delay.expand(5, 7) if len(shape) == 2 else delay[:, None].expand(5, 7)
+    expected = torch.zeros(11, 2, 5)
+    for t in range(11):
+        for o in range(5):
+            for i in range(7):
+                before = t - int(late[o, i])
+                expected[t, :, o] += weight[o, i] * x[before, :, i] if before >= 0 else 0
+    for spikes in (Spikes.of(x), Spikes.of(x).packed(), Spikes.of(x.double())):
+        assert torch.equal(weigh_delayed(spikes, Connection(weight), delay).float(), expected)
+
+
+def test_a_channel_of_a_convolution_is_late_as_a_whole() -> None:
+    x = (torch.rand(6, 2, 3, 5, 5, generator=torch.Generator().manual_seed(0)) < 0.4).float()
+    connection = Connection(torch.randint(-9, 9, (4, 3, 3, 3)) / 32, ConvSpec(channels=4, kernel=(3, 3)))
+    z = connection.weigh(x)
+    late = weigh_delayed(Spikes.of(x).packed(), connection, torch.tensor([0.0, 1.0, 5.0, 9.0]))
+    assert torch.equal(late[:, :, 0], z[:, :, 0])
+    assert torch.equal(late[1:, :, 1], z[:-1, :, 1])
+    assert torch.equal(late[5:, :, 2], z[:1, :, 2])
+    assert not late[:5, :, 2].any()
+    assert not late[:, :, 3].any()
+
+
+def test_a_steady_input_is_late_too() -> None:
+    pixels = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
+    z = weigh_delayed(Spikes.of(pixels.expand(4, 1, 2)), Connection(torch.ones(2, 2)), torch.tensor([0.0, 2.0]))
+    assert z[:, 0].tolist() == [[4, 0], [4, 0], [4, 4], [4, 4]]

@@ -849,6 +849,18 @@ def test_a_network_learns_from_events(options: dict[str, Any], recordings: Split
     assert evaluate(net, recordings, time_steps=3).time_steps == 3
 
 
+def test_a_recurrent_network_learns_as_snn_alone(recordings: Split) -> None:
+    document = moving(snn_epochs=8).spec.model_dump(mode="json")
+    document["blocks"][2] |= {"recurrent": True, "delays": {"longest": 2}}
+    net = build_network(NetworkSpec.model_validate(document), seed=0)
+    trainer = Trainer(net, recordings)
+    report = trainer.run_epoch()
+    assert (report.validation_ann_loss, report.validation_ann_accuracy) == (None, None)
+    assert fit(net, recordings).snn.max_accuracy > 0.6
+    with pytest.raises(SnnZooError, match=r"training\.snn_epochs: a recurrent network has no ANN"):
+        Trainer(net, recordings, net.spec.training.model_copy(update={"snn_epochs": 3}))
+
+
 @pytest.mark.parametrize("options", [{"augment": {}}, {"mixup": 0.2}])
 def test_events_are_not_changed_as_images_are(options: dict[str, Any], recordings: Split) -> None:
     with pytest.raises(SnnZooError, match=r"training\.(augment|mixup): applies to images, not to events"):

@@ -2,7 +2,7 @@
 
 from importlib.resources import files
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 
@@ -41,7 +41,9 @@ def test_netx_refuses_it(spec: NetworkSpec) -> None:
     network.spec = spec
     with pytest.raises(UnsupportedError) as caught:
         netx_of(network)
-    assert str(caught.value).startswith(f"netx cannot express blocks 1, 2: kind gate {KNOWN}")
+    assert str(caught.value).startswith(
+        f"netx cannot express blocks 1, 2: kind gate {KNOWN.replace('affine', 'affine, average')}"
+    )
 
 
 def test_nir_refuses_it(spec: NetworkSpec, tmp_path: Path) -> None:
@@ -56,3 +58,14 @@ def test_a_checkpoint_of_lava_dl_refuses_it(spec: NetworkSpec) -> None:
     path = files("zoo.examples") / "network.pt"
     with pytest.raises(UnsupportedError, match="a lava-dl checkpoint cannot express blocks 1, 2: kind gate"):
         read_checkpoint(Path(str(path)), spec=spec)
+
+
+@pytest.mark.parametrize("extra", [{"recurrent": True}, {"delays": {}}], ids=["recurrent", "delays"])
+def test_formats_that_cannot_hold_an_extra_refuse_it_by_name(extra: dict[str, Any], tmp_path: Path) -> None:
+    spec = load_spec("mnist-dense-shallow")
+    block = spec.blocks[0].model_validate(spec.blocks[0].model_dump(mode="json") | extra)
+    network = build_network(spec.model_copy(update={"blocks": (block, *spec.blocks[1:])}), seed=0)
+    told = f"NIR cannot express block 1: {next(iter(extra))} \\(write a .safetensors, which holds every kind\\)"
+    with pytest.raises(UnsupportedError, match=told):
+        write_nir(Model.of(network), tmp_path / "a.nir")
+    netx_of(network)

@@ -197,3 +197,19 @@ def test_the_svg_stands_alone_in_light_and_dark_and_says_it_in_words(graph) -> N
     assert "http" not in svg.replace('xmlns="http://www.w3.org/2000/svg"', "")
     assert "url(" not in svg
     assert {element.tag for element in root.iter()} & {f"{SVG}script", f"{SVG}image", f"{SVG}use"} == set()
+
+
+def test_recurrence_and_delays_are_named() -> None:
+    spec = parse_spec("""
+name: timed
+time_steps: 6
+input: {shape: [5], encoding: events}
+blocks:
+  - {kind: dense, features: 4, recurrent: true, skips: [{source: 0, kind: dense}]}
+  - {kind: dense, features: 3, delays: {longest: 0}}
+""")
+    graph = graph_of_model(Model.of(build_network(spec, seed=0)))
+    assert graph.layers[0].facts == ("events, 1 bit",)
+    assert "16 recurrent weights" in " ".join(graph.layers[1].facts)
+    assert "skip from 0: dense, 20 weights" in graph.layers[1].facts
+    assert "delays 0 to 0" in graph.layers[2].facts

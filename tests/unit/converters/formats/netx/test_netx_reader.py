@@ -59,6 +59,8 @@ def same_spikes(path: Path, **options: Any) -> None:
     model = read_netx(path, **options)
     network = model.build()
     images = torch.rand(4, *model.spec.input.shape)
+    if model.spec.input.is_events:
+        images = (torch.rand(9, *images.shape) > 0.5).float()
     logits = network(images)
     assert torch.equal(IntegerNetwork(network)(images), logits)
     again = read_netx(write_netx(network, path.with_suffix(".hdf5")))
@@ -216,15 +218,16 @@ def test_without_input_neurons_pixels_enter_the_first_synapse(first, tmp_path) -
         layers.append({"type": "flatten", "shape": [6, 1, 1]})
     path = save(tmp_path / "a.net", *layers, DENSE, READOUT, tSample=5)
     model = read_netx(path)
-    assert model.spec.input.encoding == "graded"
+    assert model.spec.input.encoding == "events"
     assert any("no input neurons" in note for note in model.notes)
-    spikes = (torch.rand(8, 6) > 0.5).float()
+    spikes = (torch.rand(5, 8, 6) > 0.5).float()
     _, trace = model.build().run(spikes)
-    z = spikes @ torch.from_numpy(DENSE["weight"]).T / 64
+    z = spikes[0] @ torch.from_numpy(DENSE["weight"]).T / 64
     assert torch.equal(trace.spikes[1][0], (z > 80 / 64).float())
     same_spikes(path)
     same_spikes(path, input_bits=4)
-    assert read_netx(path, input_bits=4).spec.input.bits == 4
+    still = read_netx(path, input_bits=4).spec.input
+    assert (still.encoding, still.bits) == ("graded", 4)
 
 
 def test_graded_thresholds_keep_their_mantissa(tmp_path) -> None:
@@ -263,21 +266,83 @@ def test_mean_and_std_that_the_file_does_not_say(tmp_path) -> None:
     assert (model.spec.input.mean, model.spec.input.std, model.notes) == (0.5, 0.25, ())
 
 
+# --- what differs from step to step
+
+
+@pytest.mark.parametrize(("kind", "name"), [("dense_rec", "weight_rec"), ("recurrent", "recWeight")])
+def test_recurrent_layers_of_both_dialects_run_and_are_written_as_netx_reads_them(kind, name, tmp_path) -> None:
+    own = even(4, 4, seed=3)
+    path = save(tmp_path / "a.net", DENSE | {"type": kind, name: own}, READOUT, tSample=5)
+    same_spikes(path)
+    network = read_netx(path).build()
+    assert network.spec.blocks[0].recurrent
+    assert torch.equal(network.blocks[1].recurrent.weight * 64, torch.from_numpy(own))
+    written = datasets(write_netx(network, tmp_path / "b.net"))
+    assert written["layer/0/type"] == [b"dense_rec"]
+    assert np.array_equal(written["layer/0/weight_rec"], own)
+
+
+@pytest.mark.parametrize(
+    ("delay", "held"),
+    [
+        (np.array([0.0, 7.0, 1.0, 62.0]), np.array([0, 7, 1, 62])),
+        (3.0, np.array([3, 3, 3, 3])),
+        (np.arange(6.0), np.tile(np.arange(6), (4, 1))),
+        (np.arange(24.0).reshape(4, 6), np.arange(24).reshape(4, 6)),
+    ],
+    ids=["outputs", "one", "inputs", "synapses"],
+)
+def test_delays_are_those_of_neurons_inputs_or_synapses(delay, held, tmp_path) -> None:
+    path = save(tmp_path / "a.net", DENSE | {"delay": delay}, READOUT, tSample=40)
+    same_spikes(path)
+    network = read_netx(path).build()
+    assert np.array_equal(network.blocks[1].delay.numpy(), held)
+    assert np.array_equal(datasets(write_netx(network, tmp_path / "b.net"))["layer/0/delay"], held)
+
+
+def test_delays_of_zero_are_none(tmp_path) -> None:
+    path = save(tmp_path / "a.net", DENSE | {"delay": np.zeros(4)}, READOUT, tSample=5)
+    assert read_netx(path).spec.blocks[0].delays is None
+
+
+def test_an_average_is_the_mean_rate_of_consecutive_neurons(tmp_path) -> None:
+    path = save(tmp_path / "a.net", DENSE, {"type": "average", "shape": [2, 1, 1]}, tSample=5)
+    same_spikes(path)
+    network = read_netx(path).build()
+    events = (torch.rand(9, 3, 6) > 0.5).float()
+    logits, trace = network.run(events)
+    assert torch.equal(logits, trace.rates[1].reshape(3, 2, 2).mean(2))
+    assert datasets(write_netx(network, tmp_path / "b.net"))["layer/1/type"] == [b"average"]
+
+
+@pytest.mark.parametrize(
+    ("layer", "problem"),
+    [
+        (DENSE | {"type": "dense_rec"}, "the recurrent layer has no weight_rec"),
+        (DENSE | {"type": "dense_rec", "weight_rec": even(4, 3)}, r"recurrent weights of shape \[4, 3\] for 4 outputs"),
+        (DENSE | {"delay": np.ones((3, 3))}, r"delays of shape \[3, 3\] for 4x6 weights"),
+        (DENSE | {"delay": np.ones(5)}, r"delays of shape \[5\] for 4x6 weights"),
+    ],
+)
+def test_recurrence_and_delays_of_other_sizes_are_damage(layer, problem, tmp_path) -> None:
+    with pytest.raises(IntegrityError, match=problem):
+        read_netx(save(tmp_path / "a.net", layer, READOUT, tSample=5))
+
+
 # --- refused
 
 
 FOREIGN = {
-    "recurrent synapses": DENSE | {"type": "dense_rec"},
-    "recurrent synapses ": DENSE | {"weight_rec": even(4, 4)},
+    "recurrent synapses with delays": DENSE | {"type": "dense_rec", "weight_rec": even(4, 4), "delay": np.ones(4)},
     "complex weights": {k: v for k, v in DENSE.items() if k != "weight"}
     | {"weight": {"real": even(4, 6), "imag": even(4, 6)}},
     "SDNN neurons": DENSE | {"neuron": {"type": b"SDNN", "vThMant": 3, "activation": b"relu"}},
     "RF neurons": DENSE | {"neuron": {"type": b"RF", "vThMant": 3, "sinDecay": 5, "cosDecay": 6}},
     "graded spikes": DENSE | {"neuron": CUBA | {"gradedSpike": True}},
     "graded spikes ": DENSE | {"neuron": CUBA | {"messageBits": 8}},
-    "axonal delays of up to 7 steps": DENSE | {"delay": np.array([0.0, 7.0, 1.0, 0.0])},
+    "delays that are not whole steps from 0 to 62, such as 63": DENSE | {"delay": np.array([63.0, 7.0, 1.0, 0.0])},
+    "delays that are not whole steps from 0 to 62, such as 0.5": DENSE | {"delay": np.array([0.5, 7.0, 1.0, 0.0])},
     "a pool": {"type": "pool", "shape": [4]},
-    "an average over output populations": {"type": "average", "shape": [4]},
     "an input layer after other layers": INPUT,
     "such as 1e+300": DENSE | {"weight": np.where(np.arange(24).reshape(4, 6) == 7, 1e300, even(4, 6).astype(float))},
     "a layer of type 'mystery'": {"type": "mystery", "shape": [4]},
@@ -309,17 +374,17 @@ def test_what_is_no_cuba_block_is_refused_by_name(problem, tmp_path) -> None:
 
 
 def test_all_problems_are_told_at_once_each_with_its_layers(tmp_path) -> None:
-    delayed = DENSE | {"delay": np.array([0.0, 7.0, 1.0, 0.0])}
+    delayed = DENSE | {"delay": np.array([0.0, 70.0, 1.0, 0.0])}
     sigma = DENSE | {"weight": even(4, 4), "neuron": {"type": b"SDNN", "vThMant": 3}}
     path = save(tmp_path / "a.net", INPUT, delayed, sigma, sigma, READOUT)
-    with pytest.raises(UnsupportedError, match=r"layer 1: axonal delays.*; layers 2, 3: SDNN neurons$"):
+    with pytest.raises(UnsupportedError, match=r"layer 1: delays that are not.*; layers 2, 3: SDNN neurons$"):
         read_netx(path)
 
 
 def test_a_layer_is_named_once_for_a_problem_that_it_shows_twice(tmp_path) -> None:
-    recurrent = DENSE | {"type": "dense_rec", "weight_rec": even(4, 4)}
-    path = save(tmp_path / "a.net", recurrent, READOUT)
-    with pytest.raises(UnsupportedError, match=r"layer 0: recurrent synapses$"):
+    graded = DENSE | {"neuron": CUBA | {"gradedSpike": True, "messageBits": 8}}
+    path = save(tmp_path / "a.net", graded, READOUT)
+    with pytest.raises(UnsupportedError, match=r"layer 0: graded spikes$"):
         read_netx(path)
 
 

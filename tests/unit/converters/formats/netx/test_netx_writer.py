@@ -38,6 +38,19 @@ def test_export_leaves_the_network_as_it_was(tmp_path) -> None:
     assert all(torch.equal(before[name], tensor) for name, tensor in net.state_dict().items())
 
 
+@pytest.mark.parametrize(
+    ("block", "problem"),
+    [
+        (CONV | {"delays": {}}, r"block 1: delays of a convolution \(Lava ignores them\)"),
+        ({"kind": "flatten"}, None),
+    ],
+)
+def test_delays_that_lava_would_ignore_are_refused(block, problem, tmp_path) -> None:
+    recurrent = {"kind": "dense", "features": 5, "recurrent": True, "delays": {}}
+    with pytest.raises(UnsupportedError, match=problem or "block 3: delays of a recurrent block"):
+        write_netx(network(block, {"kind": "flatten"}, recurrent), tmp_path / "a.net")
+
+
 def test_export_load_export_gives_identical_bytes(tmp_path) -> None:
     """The export leaves weight norm in the network; lava-dl's strips it, so that its next load_state_dict fails."""
     net = network(CONV)

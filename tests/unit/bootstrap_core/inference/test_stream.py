@@ -1,0 +1,125 @@
+"""Streams: the same logits as one run, step by step."""
+
+from collections import deque
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from bootstrap_core.inference.integer_network import IntegerNetwork
+from bootstrap_core.inference.overflow import Overflow
+from bootstrap_core.network.build import build_network
+from specs.errors import DataError, StateOverflowError
+from specs.network import NetworkSpec
+
+DENSE = {"kind": "dense", "features": 8}
+READOUTS: dict[str, list[dict[str, Any]]] = {
+    "affine": [{"kind": "affine", "features": 4, "bias": True}],
+    "dense": [{"kind": "dense", "features": 4}],
+    "average": [DENSE, {"kind": "average", "features": 4}],
+}
+BLOCKS: dict[str, list[dict[str, Any]]] = {
+    "plain": [{"kind": "flatten"}, DENSE],
+    "recurrent": [{"kind": "flatten"}, {**DENSE, "recurrent": True}],
+    "delays": [{"kind": "flatten"}, {**DENSE, "delays": {"per": "synapse", "longest": 6}}],
+    "skips": [
+        {"kind": "conv", "channels": 3, "kernel": 3, "delays": {"longest": 3}},
+        {"kind": "conv", "channels": 3, "kernel": 1, "skips": [{"kind": "identity", "source": 1}]},
+        {"kind": "avg_pool", "kernel": 2},
+        {"kind": "flatten"},
+    ],
+}
+T = 15
+
+
+def make(
+    *blocks: dict[str, Any],
+    encoding: str = "events",
+    bits: int = 1,
+    raised: float = 0.1,
+    overflow: Overflow = Overflow.REFUSE,
+    **more: Any,
+) -> IntegerNetwork:
+    document = {
+        "name": "sensed",
+        "time_steps": T,
+        "neuron": {"threshold": 0.5, "voltage_decay": 0.1, "current_decay": 0.5},
+        "input": {"shape": [2, 6, 6], "encoding": encoding, "bits": bits},
+        "blocks": list(blocks),
+        **more,
+    }
+    network = build_network(NetworkSpec.model_validate(document), seed=0)
+    with torch.no_grad():
+        for name, parameter in network.named_parameters():
+            if name.endswith("synapse.weight"):
+                parameter.add_(raised)
+    return IntegerNetwork(network, overflow=overflow)
+
+
+def events(bits: int = 1) -> Tensor:
+    return torch.randint(0, 1 << bits, (T, 3, 2, 6, 6), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+@pytest.mark.parametrize("kind", BLOCKS)
+@pytest.mark.parametrize("more", [{}, {"delay_shift": True}, {"bits": 3}], ids=["plain", "shift", "bits"])
+def test_a_stream_gives_the_logits_of_one_run(kind: str, readout: str, more: dict[str, Any]) -> None:
+    exact, x = make(*BLOCKS[kind], *READOUTS[readout], **more), events(more.get("bits", 1))
+    stream = exact.stream()
+    for t in range(T):
+        assert torch.equal(stream.step(x[t]), exact(x, time_steps=t + 1))
+    assert stream.steps == T
+
+
+@pytest.mark.parametrize("encoding", ["spike", "graded"])
+def test_a_stream_of_a_still_image_sees_it_at_each_step(encoding: str) -> None:
+    first = {"kind": "conv", "channels": 3, "kernel": 3}
+    exact = make(first, {"kind": "flatten"}, *READOUTS["affine"], encoding=encoding, bits=3)
+    images = torch.rand(3, 2, 6, 6, generator=torch.Generator().manual_seed(0))
+    stream = exact.stream()
+    for t in range(5):
+        assert torch.equal(stream.step(images), exact(images, time_steps=t + 1))
+
+
+def test_streams_are_apart_and_start_again_from_rest() -> None:
+    exact, x = make(*BLOCKS["recurrent"], *READOUTS["affine"]), events()
+    one, other = exact.stream(), exact.stream()
+    first = [one.step(step) for step in x]
+    other.step(x[3])
+    one.reset()
+    assert one.steps == 0
+    again = [one.step(step) for step in x]
+    assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+def test_a_stream_keeps_its_number_of_inputs() -> None:
+    stream = make(*BLOCKS["plain"], *READOUTS["affine"]).stream()
+    stream.step(events()[0])
+    with pytest.raises(DataError, match="a stream of 3 inputs got 2"):
+        stream.step(events()[0, :2])
+    with pytest.raises(DataError, match="sensed takes events"):
+        stream.step(torch.zeros(2, 6, 6))
+
+
+def test_a_state_that_leaves_24_bits_stops_a_stream() -> None:
+    kept = {"threshold": 1000.0, "current_decay": 0.0}
+    exact = make({"kind": "flatten"}, {**DENSE, "neuron": kept}, *READOUTS["affine"], raised=4.0)
+    stream, ones = exact.stream(), torch.ones(1, 2, 6, 6)
+    for _ in range(5):
+        stream.step(ones)
+    with pytest.raises(StateOverflowError, match="the current of block 2 reaches 9338880 at step 7"):
+        deque((stream.step(ones) for _ in range(60)), maxlen=0)
+
+
+def test_a_stream_may_overflow_as_the_chip_does() -> None:
+    kept = {"threshold": 1000.0, "current_decay": 0.0}
+    chain = ({"kind": "flatten"}, {**DENSE, "neuron": kept}, *READOUTS["dense"])
+    exact, x = make(*chain, raised=4.0, overflow=Overflow.CHIP), events()
+    expected = exact(x)
+    counted = +exact.overflows
+    assert counted[2] > 0
+    exact.overflows.clear()
+    stream = exact.stream()
+    assert torch.equal([stream.step(step) for step in x][-1], expected)
+    assert +exact.overflows == counted
