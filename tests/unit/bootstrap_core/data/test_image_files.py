@@ -11,8 +11,10 @@ from valid_files import tar
 
 from bootstrap_core.data import image_files
 from bootstrap_core.data.class_folders import file_progress
+from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.image_files import UNLABELLED, load_images
 from bootstrap_core.data.stored_images import StoredImages
+from specs.block import LogMelSpec
 from specs.errors import DataError, SnnZooError
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (20, 1, 6, 5), dtype=np.uint8)
@@ -163,6 +165,29 @@ def test_a_folder_of_class_folders(tmp_path) -> None:
     assert dataset.train.images.shape == (8, 1, 6, 8)
     for split in (dataset.train, dataset.test):
         assert torch.equal(split.labels, (split.images.float().mean((1, 2, 3)) > 128).long())
+
+
+@pytest.mark.parametrize(
+    ("suffix", "taken", "reason"),
+    [
+        (".png", {"log_mel": LogMelSpec()}, "has images; the network takes WAV files"),
+        (".png", {"events": EventBins()}, "has images; the network takes recordings of events"),
+        (".wav", {"events": EventBins()}, "has WAV files; the network takes recordings of events"),
+        (
+            ".wav",
+            {"shape": (1, 40, 47)},
+            r"has WAV files, which become pictures \[1, 40, 48\]; the network takes images",
+        ),
+        (".bin", {"log_mel": LogMelSpec()}, "has recordings of events; the network takes WAV files"),
+        (".bin", {"shape": (2, 34, 34)}, "has recordings of events; the network takes images"),
+    ],
+)
+def test_files_that_the_network_does_not_take_are_refused(tmp_path, suffix, taken, reason) -> None:
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / f"0{suffix}").write_bytes(b"")
+    with pytest.raises(DataError, match=reason):
+        load_images(tmp_path, **taken)
 
 
 def test_each_file_that_is_read_is_reported(tmp_path) -> None:

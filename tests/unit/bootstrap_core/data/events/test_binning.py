@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from bootstrap_core.data import stored_images
+from bootstrap_core.data.class_folders import file_progress
 from bootstrap_core.data.events import binning
 from bootstrap_core.data.events.binning import BinnedRecordings, EventBins, bin_events
 from bootstrap_core.data.events.recordings import Events
@@ -100,6 +101,16 @@ def test_rows_are_the_frames_of_the_recordings(in_memory: bool, monkeypatch: pyt
 def test_nothing_is_said_if_nothing_is_left_out() -> None:
     recordings = BinnedRecordings("here", 1, lambda: [("a", SOME)], EventBins((2, 4, 3), 4, 100))
     assert recordings.left_out is None
+
+
+def test_progress_is_told_when_recordings_are_read_even_later() -> None:
+    far: list[tuple[int, int]] = []
+    with file_progress(lambda *done: far.append(done)):
+        recordings = BinnedRecordings("here", 2, lambda: [("a", SOME), ("b", SOME)], EventBins((2, 4, 3), 4, 100))
+    assert far == []
+    recordings.read(torch.tensor([1]))
+    recordings.read(torch.tensor([0]))
+    assert far == [(1, 2), (2, 2)]
 
 
 def test_bins_are_those_of_the_spec() -> None:

@@ -224,6 +224,17 @@ def test_sums_that_could_leave_32_bits_are_refused(tmp_path: Path) -> None:
         write(network, tmp_path)
 
 
+def test_time_within_blocks_is_refused_by_name(tmp_path: Path) -> None:
+    hidden = {"kind": "dense", "features": 6, "recurrent": True, "delays": {}}
+    network = make(FLAT, [hidden, {"kind": "average", "features": 3}])
+    with pytest.raises(UnsupportedError) as refused:
+        write(network, tmp_path)
+    told = str(refused.value)
+    for what in ("block 1: recurrent (", "block 1: delays (", "block 2: kind average ("):
+        assert told.count(what) == 1
+    assert "the field" not in told
+
+
 def test_what_the_source_does_not_know_is_refused_by_name(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.setattr(c_writer, "KNOWN_FIELDS", c_writer.KNOWN_FIELDS - {"norm", "reset"})
     monkeypatch.setattr(c_writer, "ENCODINGS", ())
