@@ -350,7 +350,10 @@ class ProgressLine:
         self.start = self.shown = time.perf_counter()
 
     def __call__(self, done: int, total: int) -> None:
-        """Show how far the work is; after the last thing the object is ready for further work."""
+        """Show how far the work is; 0 done begins it, and after the last thing the object is ready for further work."""
+        if not done:
+            self._restart()
+            return
         now = time.perf_counter()
         left = (now - self.start) / done * (total - done)
         if done == total:

@@ -59,6 +59,9 @@ def test_the_progress_of_an_epoch_stays_on_a_line_of_80_columns_that_disappears(
     monkeypatch.setattr("sys.stderr.isatty", lambda: True)
     monkeypatch.setattr(console, "REFRESH_S", 0)
     line = ProgressLine("epoch 4095, validation", "images")
+    line.start = 0
+    line(0, 10_000)
+    assert line.start > 0
     for done in range(1, 10_001, 3333):
         line(done, 10_000)
     first, second, third, *blank = capsys.readouterr().err.lstrip("\r").split("\r")

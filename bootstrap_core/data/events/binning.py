@@ -197,6 +197,7 @@ class BinnedRecordings:
         file: IO[bytes] = SpooledTemporaryFile(max_size=STORED_FROM)  # noqa: SIM115 - open as long as this is in use
         weakref.finalize(self, file.close)
         ends, after, n_events = [0], [], 0
+        self.progress(0, self.n_recordings)  # the estimate is from here, not from when this was made
         for where, events in self.read_all():
             counts, n_after = self.bins.counts(events, where)
             file.write(counts.tobytes())

@@ -861,7 +861,7 @@ def test_a_recurrent_network_learns_as_snn_alone(recordings: Split) -> None:
         Trainer(net, recordings, net.spec.training.model_copy(update={"snn_epochs": 3}))
 
 
-@pytest.mark.parametrize("options", [{"augment": {}}, {"mixup": 0.2}])
+@pytest.mark.parametrize("options", [{"augment": {"degrees": 5}}, {"mixup": 0.2}])
 def test_events_are_not_changed_as_images_are(options: dict[str, Any], recordings: Split) -> None:
-    with pytest.raises(SnnZooError, match=r"training\.(augment|mixup): applies to images, not to events"):
+    with pytest.raises(SnnZooError, match=r"training\.(augment\.degrees|mixup): applies to images, not to events"):
         Trainer(moving(**options), recordings)

@@ -110,7 +110,7 @@ def test_progress_is_told_when_recordings_are_read_even_later() -> None:
     assert far == []
     recordings.read(torch.tensor([1]))
     recordings.read(torch.tensor([0]))
-    assert far == [(1, 2), (2, 2)]
+    assert far == [(0, 2), (1, 2), (2, 2)]
 
 
 def test_bins_are_those_of_the_spec() -> None:
