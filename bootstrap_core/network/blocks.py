@@ -387,7 +387,7 @@ class AverageBlock(Block):
 
     def groups(self, x: Tensor) -> Tensor:
         """Return the mean of each group of rates or spikes, `[..., features]`, float32."""
-        return x.reshape(*x.shape[:-1], self.features, -1).mean(-1).float()
+        return x.reshape(*x.shape[:-1], self.features, x.shape[-1] // self.features).mean(-1).float()
 
 
 def _dense_synapse(layer: DenseSpec | AffineSpec, place: Place) -> DenseSynapse:

@@ -97,8 +97,15 @@ def _as_events(events: Tensor, spec: NetworkSpec) -> Tensor:
         if not (low >= 0 and high <= largest) or (
             events.is_floating_point() and bool((events != events.detach().round()).any())
         ):
-            found = f"from {low:g} to {high:g}" if not (low >= 0 and high <= largest) else "that are not whole numbers"
-            raise DataError(f"events with values {found}: {wanted}; clamp them, or raise input.bits")
+            is_more = low >= 0 and high > largest
+            found = f"up to {high:g}" if is_more else "that are not whole numbers from 0 on"
+            raise DataError(f"events with values {found}: {wanted}{'; clamp them, or raise input.bits' * is_more}")
+    steps = spec.time_steps
+    if events.shape[1] == steps != len(events) > 1:
+        taken = f"{list(events.shape)} is taken as {len(events)} time steps of {steps} recordings"
+        warnings.warn(
+            f"{taken}; if it has recordings first, as datasets have, pass events.transpose(0, 1)", stacklevel=3
+        )
     return events.reshape(*events.shape[:2], *shape)
 
 

@@ -179,9 +179,10 @@ def _of_fields(arrays: Arrays, where: str) -> Events:
         arrays = {name: only[name] for name in only.dtype.names} if only.dtype.names else arrays
     own = {name.lower(): array for name, array in arrays.items()}
     found = {name: own[given] for name, names in NAMES.items() for given in reversed(names) if given in own}
-    if not found.keys() >= {"x", "t"}:
+    if found.keys() not in ({"x", "t"}, {"x", "y", "p", "t"}):
         has = ", ".join(map(repr, own))[:200] or "none"
-        raise DataError(f"{where} must have arrays or fields x, y, p and t in microseconds; it has {has}")
+        wanted = "arrays or fields x, y, p and t in microseconds, or x and t alone"
+        raise DataError(f"{where} must have {wanted}; it has {has}")
     return Events.of(found, where)
 
 

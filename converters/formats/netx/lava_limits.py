@@ -114,7 +114,9 @@ def how_lava_runs(spec: NetworkSpec) -> list[str]:
             "layer)"
         )
     if any(isinstance(layer, AverageSpec) for layer in spec.blocks):
-        notes.append("Lava has no average layer and refuses to load it: take the spikes of the layer before it")
+        notes.append(
+            "Lava has no average layer: load the file there without it, and average the spikes of the layer before it"
+        )
     shifts = {spec.delay_shift_of(layer) for layer in spec.layers if layer.has_neurons}
     graded = spec.input.encoding is not Encoding.SPIKE
     if shifts == {True}:

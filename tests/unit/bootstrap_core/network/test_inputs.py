@@ -106,9 +106,9 @@ TWO_READINGS = (
         (torch.zeros(3, 2, 4, 4, 9), rf"events of \[3, 2, 4, 4, 9\] do not fit: {WANTED}$"),
         (torch.zeros(0, 3, 2, 4, 4), rf"events of \[0, 3, 2, 4, 4\] do not fit: {WANTED}$"),
         (torch.tensor(1.0), rf"events of \[\] do not fit: {WANTED}$"),
-        (torch.full((5, 3, 2, 4, 4), 2), rf"events with values from 2 to 2: {WANTED}; clamp them, or raise input.bits"),
-        (torch.full((5, 3, 2, 4, 4), -1), "events with values from -1 to -1"),
-        (torch.full((5, 3, 2, 4, 4), torch.nan), "events with values from nan to nan"),
+        (torch.full((5, 3, 2, 4, 4), 2), rf"events with values up to 2: {WANTED}; clamp them, or raise input.bits"),
+        (torch.full((5, 3, 2, 4, 4), -1), "events with values that are not whole numbers from 0 on"),
+        (torch.full((5, 3, 2, 4, 4), torch.nan), "events with values that are not whole numbers from 0 on"),
         (torch.full((5, 3, 2, 4, 4), 0.5), "events with values that are not whole numbers"),
         (torch.zeros(5, 3, 2, 4, 4, dtype=torch.complex64), f"{WANTED}, not torch.complex64"),
         ([1], f"{WANTED}, not a list"),
@@ -119,6 +119,17 @@ def test_what_are_no_events_is_told_by_both_engines(x: Any, told: str) -> None:
         for run in (runnable, runnable.run, runnable.tally):
             with pytest.raises(DataError, match=told):
                 run(x)
+
+
+def test_recordings_first_as_in_datasets_are_warned_of() -> None:
+    network = make()
+    steps = network.spec.time_steps
+    with pytest.warns(UserWarning, match=rf"is taken as 3 time steps of {steps} recordings.*transpose\(0, 1\)"):
+        network(events(3, steps, 2, 4, 4))
+
+
+def test_no_recordings_give_no_logits() -> None:
+    assert make()(events(3, 0, 2, 4, 4)).shape == (0, 3)
 
 
 def test_flat_events_have_time_first() -> None:
