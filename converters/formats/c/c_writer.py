@@ -54,6 +54,8 @@ KNOWN_FIELDS = {
 """Fields of specs that the source knows; a value in any other field is refused."""
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
 FILE_NAME = re.compile(r"[A-Za-z0-9_.+-]+")
+INCLUDED = {"stdint", "stdio", "string"}
+"""Headers that the source includes; its own header must have another name."""
 WIDTH = 118
 
 
@@ -79,6 +81,8 @@ def check_c_name(path: Path) -> None:
     """Raise `ConversionError` if a C source cannot have this name, which stands in its `#include`."""
     if not FILE_NAME.fullmatch(path.stem):
         raise ConversionError(f"{path}: the name of a C file must consist of letters, digits and any of _ . + -")
+    if path.stem.lower() in INCLUDED:
+        raise ConversionError(f"{path}: its header would hide {path.stem}.h of the C library: choose another name")
 
 
 def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> Path:

@@ -1,6 +1,7 @@
 """C source computes what the integer engine computes; what it cannot compute is refused."""
 
 import re
+import subprocess
 from pathlib import Path
 from typing import Any
 
@@ -191,6 +192,19 @@ def test_names_of_classes_cannot_end_the_comment(tmp_path: Path) -> None:
     model = Model.of(make(*NETWORKS["spikes"]), {"classes": ["*/ int", "a\\", "zwei \N{GREEK SMALL LETTER ALPHA}"]})
     write_c(model, tmp_path / "a.c")
     assert "Classes, from 0: ?? int, a?, zwei ?." in (tmp_path / "a.h").read_text()
+
+
+@pytest.mark.parametrize("name", ["stdint", "String"])
+def test_names_of_the_headers_that_it_includes_are_refused(name: str, tmp_path: Path) -> None:
+    with pytest.raises(ConversionError, match="its header would hide"):
+        write_c(Model.of(make(*NETWORKS["spikes"])), tmp_path / f"{name}.c")
+
+
+@needs_compiler
+def test_the_source_has_one_main(tmp_path: Path) -> None:
+    source = write(make(*NETWORKS["spikes"]), tmp_path)
+    with pytest.raises(subprocess.CalledProcessError):
+        compile_c(source, "-DSNN_SELFTEST", "-DSNN_STDIN")
 
 
 @pytest.mark.parametrize("prefix", ["", "7", "a b", "_a", "a" * 33, "snn\n"])
