@@ -143,7 +143,7 @@ def test_numbers_that_are_no_channels_are_refused() -> None:
 # --- conversions
 
 
-@pytest.mark.parametrize("encoding", list(Encoding))
+@pytest.mark.parametrize("encoding", SpikingForms().encodings)
 @pytest.mark.parametrize("flat", [False, True], ids=["convolution that pads", "dense"])
 def test_a_conversion_answers_like_the_ann(digits, tmp_path, flat, encoding) -> None:
     network = trained(digits, flat=flat)
@@ -159,7 +159,9 @@ def test_a_conversion_answers_like_the_ann(digits, tmp_path, flat, encoding) -> 
     assert found.ann == accuracy(network, digits.test) > 0.8
     assert found.converted[8] > found.ann - 0.04
     assert found.model.card["conversion"]["mean"] == list(COLOURS.mean)
-    assert any("pads" in note for note in found.notes) is not flat
+    entering = found.model.spec.input
+    assert (any(entering.padding), entering.border == pytest.approx(COLOURS.mean)) == (not flat, not flat)
+    assert not any("pads" in note for note in found.notes)  # nothing differs near edges
 
 
 @pytest.mark.parametrize("channels_last", [False, True])

@@ -210,7 +210,7 @@ def test_sums_of_branches_become_skips_that_answer_like_the_ann(residual, digits
     assert all(torch.equal(a.double(), b.double()) for a, b in zip(trace.spikes, exact.spikes, strict=True))
 
 
-@pytest.mark.parametrize("entering", list(Encoding))
+@pytest.mark.parametrize("entering", SpikingForms().encodings)
 @pytest.mark.parametrize("which", ["mlp", "cnn"])
 def test_untuned_accuracy_stays_near_the_anns(which, entering, digits, request) -> None:
     path = request.getfixturevalue(which)
