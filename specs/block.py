@@ -502,7 +502,8 @@ class DenseSpec(_Hidden):
     """Number of neurons."""
     recurrent: Flag = False
     """Recurrent synapses: spikes of a step reach all neurons of the block in the next step, by further weights of
-    `features` x `features`. Such networks have no ANN: they are trained as SNN alone, by surrogate gradients."""
+    `features` x `features`. Such networks have no ANN: set `snn_epochs` to `epochs`, to train them as SNN
+    alone, by surrogate gradients."""
 
     @property
     def own_fan_out(self) -> int:
