@@ -98,7 +98,7 @@ def test_an_image_with_channels_last(write) -> None:
     path = write(nodes, {"k": KERNEL, "b": numbers(4), "W": numbers(48, 3)}, shape="N,5,6,2")
     found = import_ann(path)
     assert found.ann.shape == (2, 5, 6)
-    assert any("takes images [5, 6, 2]; the ANN takes [2, 5, 6]" in note for note in found.notes)
+    assert any("takes images [5, 6, 2], the SNN [2, 5, 6], channels first" in note for note in found.notes)
     images = torch.rand(3, 2, 5, 6)
     wanted = found.reference.evaluator.run(
         None, {**found.reference.constants, "x": images[:1].permute(0, 2, 3, 1).numpy()}
