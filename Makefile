@@ -16,7 +16,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-c check-engines check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-c check-camera check-engines check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -128,6 +128,10 @@ check-c: install  ## Compile the C source of the packaged models and of 1,000 ra
 	$(BIN)/python tests/benchmarks/check_c.py $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(BENCH_OPTIONS)
 	SNNZOO_THOROUGH=1 $(BIN)/python -m pytest tests/property/test_c_source.py
 	$(BIN)/python tests/make_readme_tables.py --print c
+
+check-camera: install  ## Compare the simulated event camera with recordings of N-MNIST: make check-camera DATA_DIR=...
+	$(BIN)/python tests/benchmarks/check_camera.py $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")
+	$(BIN)/python tests/make_readme_tables.py --print camera
 
 check-netx: install  ## Export the packaged models and random corner cases, compare every spike with Lava: make check-netx LAVA_PYTHON=...
 	$(BIN)/python tests/benchmarks/check_export.py --lava-python "$(LAVA_PYTHON)" $$($(BIN)/python -c 'import zoo; print(*zoo.model_names())')

@@ -578,6 +578,32 @@ def render_kills(report: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def camera_table() -> str:
+    """Return the comparison of the simulated event camera with N-MNIST's."""
+    path = RESULTS / "camera.json"
+    return render_camera(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
+
+
+def render_camera(report: dict[str, Any]) -> str:
+    """Return the table of a report by `check_camera.py`."""
+    rows = {
+        "events per recording, mean and standard deviation": "{events:,.0f} and {deviation:,.0f}",
+        "ON events": "{on:.1%}",
+        "events in the first, second and third 100 ms": "{saccades[0]:.0%}, {saccades[1]:.0%}, {saccades[2]:.0%}",
+        "pixels with events": "{pixels:,.0f}",
+    }
+    lines = [f"On the first {report['images']:,} training images:", "", "| | simulated | real |", "|---|---|---|"]
+    for name, form in rows.items():
+        lines.append(f"| {name} | {form.format(**report['simulated'])} | {form.format(**report['real'])} |")
+    lines += [
+        "",
+        f"The numbers of events of single images correlate by {report['correlation']:.2f}; of the events, "
+        f"{report['profile_distance']:.0%} come in another step of 10 ms. An image takes "
+        f"{report['cpu_ms_per_image']:.1f} ms of CPU.",
+    ]
+    return "\n".join(lines)
+
+
 def engines_table() -> str:
     """Return the comparison of both engines on whole test sets."""
     path = RESULTS / "engines.json"
@@ -689,6 +715,7 @@ TABLES = {
     "kills": kills_table,
     "engines": engines_table,
     "c": c_table,
+    "camera": camera_table,
     "profile": profile_table,
     "spec": spec_reference,
 }

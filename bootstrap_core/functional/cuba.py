@@ -84,8 +84,8 @@ def cuba(
     >>> out.spikes.flatten().tolist(), out.voltage.flatten().tolist()
     ([0.0, 1.0, 0.0, 1.0], [0.75, 1.5, 0.75, 1.5])
     """
-    decays = per_channel(current_decay, z), per_channel(voltage_decay, z)
-    offset = None if bias is None else per_channel(bias, z)
+    decays = per_channel(current_decay, z.dim() - 1), per_channel(voltage_decay, z.dim() - 1)
+    offset = None if bias is None else per_channel(bias, z.dim() - 1)
     return CubaOutput(*_Cuba.apply(z, *decays, offset, recurrent, threshold, tau_grad, scale_grad, subtract))  # type: ignore[no-untyped-call]
 
 
@@ -151,9 +151,9 @@ def _leak(x: Tensor, keep: Tensor) -> Tensor:
     return x.mul_(keep).trunc_()
 
 
-def per_channel(x: Tensor, z: Tensor) -> Tensor:
-    """Reshape `[1]` or `[C]` so that it broadcasts against one step `[N, C, ...]` of `z`."""
-    return x.reshape(-1, *[1] * (z.dim() - 3))
+def per_channel(x: Tensor, n_axes: int) -> Tensor:
+    """Reshape `[1]` or `[C]` so that it broadcasts against one step `[N, C, ...]` of `n_axes` axes."""
+    return x.reshape(-1, *[1] * (n_axes - 2))
 
 
 def _filter_back(grad: Tensor, keep: Tensor) -> Tensor:

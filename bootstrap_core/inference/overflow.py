@@ -1,13 +1,12 @@
 """States that leave the hardware's 24 bits: an error that names state and step, or what the chip does with them."""
 
-from collections.abc import Iterator
 from enum import Enum
 
 import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import STATE_MAX
-from bootstrap_core.functional.cuba import StateLimits, cuba_states, per_channel
+from bootstrap_core.functional.cuba import StateLimits
 from bootstrap_core.network.base_block import Signals
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.neurons import NeuronConstants
@@ -38,19 +37,10 @@ def run_on_chip(z: Tensor, neurons: NeuronConstants, limits: StateLimits) -> tup
     Returns:
         The spikes, and the voltage before the reset, `[T, N, C, ...]` float64 in units of 1/4096.
     """
-    pairs = [(fired.float(), voltage.clone()) for _, voltage, fired in _states(z, neurons, limits)]
+    pairs = [(fired.float(), voltage.clone()) for _, voltage, fired in neurons.states(z, z.dim() - 1, limits)]
     spikes, voltages = (torch.stack(each) for each in zip(*pairs, strict=True))
     out = Spikes.of(spikes)
     return (out.delayed() if neurons.shift else out), voltages
-
-
-def _states(
-    z: Tensor, neurons: NeuronConstants, limits: StateLimits | None = None
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """Yield the states of each step; see `cuba_states`."""
-    decays = per_channel(neurons.current_decay, z), per_channel(neurons.voltage_decay, z)
-    bias = None if neurons.bias is None else per_channel(neurons.bias, z)
-    return cuba_states(z, *decays, bias, neurons.threshold, neurons.subtract, neurons.recurrent, limits)
 
 
 def explain_overflow(network: Network, index: int, read: list[Signals], steps: int) -> None:
@@ -68,12 +58,14 @@ def explain_overflow(network: Network, index: int, read: list[Signals], steps: i
 
 def _raise_first(index: int, z: Tensor, neurons: NeuronConstants) -> None:
     """Raise an error for the first state that leaves 24 bits."""
-    for step, (current, voltage, _) in enumerate(_states(z, neurons)):
+    for step, (current, voltage, _) in enumerate(neurons.states(z, z.dim() - 1)):
         check_states(index, step, current, voltage)
 
 
 def check_states(index: int, step: int, current: Tensor, voltage: Tensor) -> None:
     """Raise `StateOverflowError` if a state of block `index` leaves 24 bits at this step; in units of 1/4096."""
+    if not voltage.numel():
+        return
     for name, state in (("current", current), ("voltage", voltage)):
         low, high = (int(bound) for bound in torch.aminmax(state))
         if max(-low, high) > STATE_MAX:

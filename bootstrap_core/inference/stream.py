@@ -8,7 +8,7 @@ from operator import add
 import torch
 from torch import Tensor
 
-from bootstrap_core.functional.cuba import StateLimits, cuba_states, per_channel
+from bootstrap_core.functional.cuba import StateLimits
 from bootstrap_core.inference.overflow import Overflow, check_states
 from bootstrap_core.network.base_block import Block, Signals, SynapticBlock
 from bootstrap_core.network.blocks import AffineBlock, AverageBlock, InputBlock, SpikingBlock
@@ -20,6 +20,8 @@ from bootstrap_core.ops.neurons import NeuronConstants
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.weighted_input import weigh
 from specs.errors import DataError
+from specs.network import NetworkSpec
+from specs.shapes import fit_input
 
 __all__ = ["Stream"]
 
@@ -64,10 +66,13 @@ class Stream:
         """
         spec = self._network.spec
         if isinstance(inputs, Tensor):
-            inputs = inputs.cpu()[None] if spec.input.is_events else inputs.cpu()
+            if spec.input.is_events:
+                _check_step(inputs, spec)
+                inputs = inputs[None]
+            inputs = inputs.cpu()
         arriving = as_input(inputs, spec)
         n = arriving.shape[int(spec.input.is_events)]
-        if n != (self._n or n):
+        if self._n not in {None, n}:
             raise DataError(f"a stream of {self._n} inputs got {n}: keep their number, or call reset()")
         self._n = n
         step = self.steps
@@ -84,12 +89,22 @@ class Stream:
         return output.flatten(1)
 
 
+def _check_step(events: Tensor, spec: NetworkSpec) -> None:
+    """Raise `DataError` unless these are the events of one step, `[N, ...]`."""
+    shape = spec.input.shape
+    if events.dim() and fit_input(tuple(events.shape[1:]), shape):
+        return
+    hint = "; of one recording, its step is events[None]" if fit_input(tuple(events.shape), shape) else ""
+    wanted = f"a step of {spec.name} takes events as a tensor [N, {', '.join(map(str, shape))}]"
+    raise DataError(f"events of {list(events.shape)} do not fit: {wanted}{hint}")
+
+
 class _Layer:
     """A block with the states of its neurons, and what arrived in the last steps if its synapses have delays."""
 
     def __init__(self, block: Block, index: int, limits: StateLimits | None) -> None:
         self.block, self.index, self.limits = block, index, limits
-        self.drive: deque[Tensor] = deque()
+        self.drive = torch.empty(0)  # weighted input of the present step
         self.states: Iterator[tuple[Tensor, Tensor, Tensor]] | None = None
         self.held: Tensor | None = None  # spikes that leave in the next step
         self.total: Tensor | float = 0.0  # of a readout: its weighted input or spikes, summed over the steps
@@ -126,16 +141,16 @@ class _Layer:
         z = block.weigh_own(first, own)[-1]
         return reduce(add, (weigh(*pair)[0] for pair in zip(skipped, others, strict=True)), z)
 
+    def _drives(self) -> Iterator[Tensor]:
+        """Yield the weighted input of each step, when it is asked for."""
+        while True:
+            yield self.drive
+
     def _fire(self, z: Tensor, neurons: NeuronConstants, step: int) -> Spikes:
         """Return the spikes of this step that leave the block."""
-        self.drive.append(z)
+        self.drive = z
         if self.states is None:
-            decays = per_channel(neurons.current_decay, z[None]), per_channel(neurons.voltage_decay, z[None])
-            bias = None if neurons.bias is None else per_channel(neurons.bias, z[None])
-            steps = iter(self.drive.popleft, None)  # of what arrives, as it comes
-            self.states = cuba_states(
-                steps, *decays, bias, neurons.threshold, neurons.subtract, neurons.recurrent, self.limits
-            )
+            self.states = neurons.states(self._drives(), z.dim(), self.limits)
         current, voltage, fired = next(self.states)
         if self.limits is None:
             check_states(self.index, step, current, voltage)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from bootstrap_core.training.distributed import ALONE, Group
 from specs.block import Norm
 
-__all__ = ["SPREAD", "BatchNorm", "MeanOnly", "WeightScale", "build_norm"]
+__all__ = ["SPREAD", "BatchNorm", "MeanOnly", "NormModule", "WeightScale", "build_norm"]
 
 MOMENTUM = 0.1
 SPREAD = 0.5
@@ -124,13 +124,17 @@ class BatchNorm(nn.Module):
     def normalize(self, z: Tensor, levels: int) -> Tensor:
         """Return the normalised weighted input, and move the running statistics toward those of the batch.
 
+        A channel with a single number has no variance: it is normalised by the running statistics.
+
         Args:
             z: `[N, C, ...]`, with weights that were multiplied by `scale`. The result does not depend on their scale.
             levels: largest value of the input.
         """
-        unit = self.scale().detach() * levels
+        if z.numel() == z.shape[1]:
+            return z - (self.mean() * levels).to(z.dtype).reshape(z.shape)
+        unit = self.scale().detach() * levels  # z of a weighted input of 1 with unscaled weights
         mean, variance = torch.zeros_like(unit), torch.ones_like(unit)
-        epsilon = EPSILON * float(unit.square().mean())
+        epsilon = EPSILON * float(unit.square().mean())  # torch takes one number for all channels
         normed = F.batch_norm(z, mean, variance, self._gain() * levels, training=True, momentum=1.0, eps=epsilon)
         n = z.numel() // len(unit)
         with torch.no_grad():
@@ -151,7 +155,10 @@ def _variance(z: Tensor, n: int, group: Group) -> Tensor:
     return variance.float()
 
 
-def build_norm(norm: Norm, channels: int, *, gain: float) -> MeanOnly | WeightScale | BatchNorm | None:
+NormModule = MeanOnly | WeightScale | BatchNorm
+
+
+def build_norm(norm: Norm, channels: int, *, gain: float) -> NormModule | None:
     """Return the module of a norm, or None for `Norm.NONE`; `gain` is the initial one of `Norm.BATCH`."""
     match norm:
         case Norm.MEAN_ONLY:

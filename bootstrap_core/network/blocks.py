@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, READOUT_THRESHOLD_MANT, WEIGHT_STEP
 from bootstrap_core.functional.quantize import quantize_bias, quantize_weight, straight_through
 from bootstrap_core.network.base_block import Block, Place, Signals, SynapticBlock, as_spikes, fitted, is_graded
-from bootstrap_core.network.batch_norm import SPREAD, BatchNorm, MeanOnly, WeightScale, build_norm
+from bootstrap_core.network.batch_norm import SPREAD, BatchNorm, MeanOnly, NormModule, WeightScale, build_norm
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.neuron import CubaNeuron
 from bootstrap_core.network.sampler import RateSampler
@@ -204,7 +204,7 @@ class SpikingBlock(SynapticBlock):
         neuron: CubaNeuron,
         *,
         channels: int,
-        norm: MeanOnly | WeightScale | BatchNorm | None = None,
+        norm: NormModule | None = None,
         delay_shift: bool = False,
         **shared: Any,
     ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -10,7 +11,7 @@ import torch
 from torch import Tensor
 
 from bootstrap_core.fixed_point import DECAY_ONE, MANT, STATE, STATE_PER_MANT, WEIGHT_STEP
-from bootstrap_core.functional.cuba import CubaOutput, cuba
+from bootstrap_core.functional.cuba import CubaOutput, StateLimits, cuba, cuba_states, per_channel
 from bootstrap_core.functional.surrogate import surrogate_shape
 from bootstrap_core.ops.library import Backward, Layer, Neurons, Prepared, call, pad_lanes, pointer, runs_native
 from bootstrap_core.ops.spikes import Spikes, empty_link, n_words
@@ -108,6 +109,20 @@ class NeuronConstants(Prepared):
             subtract=self.subtract,
             recurrent=self.recurrent,
         )
+
+    def states(
+        self, steps: Iterable[Tensor], n_axes: int, limits: StateLimits | None = None
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Yield current, voltage and spikes of each step, without the shift; see `cuba_states`.
+
+        Args:
+            steps: weighted input of each step, `[N, C, ...]`.
+            n_axes: number of its axes.
+            limits: limits of the states, or None.
+        """
+        decays = per_channel(self.current_decay, n_axes), per_channel(self.voltage_decay, n_axes)
+        bias = None if self.bias is None else per_channel(self.bias, n_axes)
+        return cuba_states(steps, *decays, bias, self.threshold, self.subtract, self.recurrent, limits)
 
     def fire_definition(self, z: Tensor) -> Spikes:
         """Return the spikes of the definition, a step later if `shift` is set."""

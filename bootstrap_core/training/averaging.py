@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bootstrap_core.network.batch_norm import BatchNorm, MeanOnly, WeightScale
+from bootstrap_core.network.batch_norm import NormModule
 from bootstrap_core.network.network import Network
 
 __all__ = ["MovingAverage"]
@@ -55,5 +55,5 @@ class MovingAverage:
 def _averaged(network: Network) -> Iterator[Tensor]:
     yield from network.parameters()
     for module in network.modules():
-        if isinstance(module, MeanOnly | WeightScale | BatchNorm):
+        if isinstance(module, NormModule):
             yield from module.buffers()

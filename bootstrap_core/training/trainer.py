@@ -19,7 +19,7 @@ from bootstrap_core.analysis.statistics import LearningStats, first_problem
 from bootstrap_core.data.datasets import Split, check_split, train_validation_split
 from bootstrap_core.data.splits import time_first
 from bootstrap_core.functional.dropout import masks_from
-from bootstrap_core.network.batch_norm import BatchNorm, MeanOnly, WeightScale
+from bootstrap_core.network.batch_norm import BatchNorm, NormModule
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.sampler import RateSampler, mix_seed
@@ -140,7 +140,7 @@ class Trainer:
         if recipe.initialize and not network.fitted:
             initialize(network, self.training.inputs(slice(0, N_INITIALIZING)).to(network.device))
         for module in network.modules():
-            if isinstance(module, RateSampler | MeanOnly | WeightScale | BatchNorm):
+            if isinstance(module, RateSampler | NormModule):
                 module.group = group
         self.augment = None if recipe.augment is None else augmentation(recipe.augment)
         self.n_ann_epochs = recipe.epochs - recipe.snn_epochs
@@ -215,7 +215,7 @@ class Trainer:
         network, recipe = self.network.train(), self.recipe
         for module in network.modules():
             if isinstance(module, BatchNorm) and epoch >= self.n_ann_epochs:
-                module.eval()
+                module.eval()  # SNN epochs train with the folded norm
         generator = torch.Generator().manual_seed(mix_seed(recipe.seed, epoch))
         order = torch.randperm(len(self.training), generator=generator)[: self.n_images]
         for iteration, indices in enumerate(order.split(recipe.batch_size)):

@@ -28,10 +28,10 @@ from specs.training import AugmentSpec, SnnGradient, TrainingSpec
 __all__ = ["Tuning", "epoch_size", "epoch_work", "image_work", "learning_rates", "neuron_steps", "tune"]
 
 LEARNING_RATES = 3e-3, 1e-3
-"""Learning rates of one layer to try, in this order, until the loss on held-out images does not rise.
+"""Learning rates to try for a network of one block, in this order, until the loss on held-out images does not rise.
 
-They are divided by the square root of the number of layers. Calibrated weights fill the range of 8 bits, so a step must
-be a noticeable part of their grid; but what such steps cost in the first batches adds up over the layers.
+For more blocks they are divided by the square root of their number. Calibrated weights fill the range of 8 bits, so a
+step must be a noticeable part of their grid; but what such steps cost in the first batches adds up over the blocks.
 """
 PARTS = 1.0, 0.75, 0.5, 0.25
 """Parts of the change by tuning to try, in this order, until the loss on held-out images rises.

@@ -138,6 +138,9 @@ class DataPlaces:
                 log_mel=log_mel,
                 events=events,
             )
+        if dataset.test.has_events != (events is not None):
+            has, takes = ("recordings of events", "images") if events is None else ("images", "recordings of events")
+            raise DataError(f"{name} has {has}; the network takes {takes}")
         return _said_left_out(_numbered(dataset, self.classes))
 
     def check_classes(self, n_classes: int) -> None:

@@ -1,7 +1,8 @@
 """Recordings of MNIST: N-MNIST as its authors publish it, a small part of it, and simulated ones."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,6 +11,7 @@ from bootstrap_core.data.cifar_files import open_verified
 from bootstrap_core.data.class_folders import ImageFile, class_folders
 from bootstrap_core.data.events.binning import BinnedRecordings, EventBins, recorded_files
 from bootstrap_core.data.events.camera import simulate
+from bootstrap_core.data.events.recordings import Events
 from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.data.stored_images import StoredImages
 from specs.dataset_sources import DatasetSource
@@ -72,20 +74,18 @@ def simulated(seen: Dataset, name: str, bins: EventBins) -> Dataset:
     """
     train, test = (
         _split(
-            BinnedRecordings(
-                f"{name}: {part}",
-                len(split),
-                lambda split=split, seed=seed, part=part: (  # type: ignore[misc]
-                    (f"{name}: {part}, recording {i}", events)
-                    for i, events in enumerate(simulate(split.images[:], seed=seed))
-                ),
-                bins,
-            ),
+            BinnedRecordings(f"{name}: {part}", len(split), partial(_watch, split, f"{name}: {part}", seed), bins),
             split.labels.tolist(),
         )
         for seed, (part, split) in enumerate((("train", seen.train), ("test", seen.test)))
     )
     return replace(seen, name=name, train=train, test=test, source=f"{seen.source}, seen by a simulated event camera")
+
+
+def _watch(split: Split, name: str, seed: int) -> Iterator[tuple[str, Events]]:
+    """Yield the simulated recording of each image, with its name."""
+    for i, events in enumerate(simulate(split.images[:], seed=seed)):
+        yield f"{name}, recording {i}", events
 
 
 def _split(recordings: BinnedRecordings, labels: list[int]) -> Split:

@@ -1,5 +1,6 @@
 """Streams: the same logits as one run, step by step."""
 
+import re
 from collections import deque
 from typing import Any
 
@@ -123,3 +124,21 @@ def test_a_stream_may_overflow_as_the_chip_does() -> None:
     stream = exact.stream()
     assert torch.equal([stream.step(step) for step in x][-1], expected)
     assert +exact.overflows == counted
+
+
+@pytest.mark.parametrize("readout", READOUTS)
+def test_a_stream_of_no_inputs_gives_no_logits(readout: str) -> None:
+    exact = make({"kind": "flatten"}, *READOUTS[readout])
+    assert exact.stream().step(events()[0][:0]).shape == (0, 4)
+    assert exact(events()[:, :0]).shape == (0, 4)
+
+
+@pytest.mark.parametrize(
+    ("shape", "hint"), [((2, 6, 6), r"; of one recording, its step is events\[None\]$"), ((3, 2, 5, 6), r"6, 6\]$")]
+)
+def test_what_is_no_step_is_told(shape: tuple[int, ...], hint: str) -> None:
+    stream = make({"kind": "flatten"}, *READOUTS["affine"]).stream()
+    with pytest.raises(DataError, match=r"a step of sensed takes events as a tensor \[N, 2, 6, 6\]") as told:
+        stream.step(torch.zeros(shape))
+    assert re.search(hint, str(told.value))
+    assert stream.steps == 0

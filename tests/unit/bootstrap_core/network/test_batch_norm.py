@@ -137,3 +137,12 @@ def test_a_gain_of_zero_still_learns() -> None:
     found = norm.normalize(z, 1)
     assert found.isfinite().all()
     assert found.any()
+
+
+@pytest.mark.parametrize("shape", [(1, 3), (1, 3, 1, 1)])
+def test_a_batch_of_one_number_is_normalised_by_the_running_statistics(shape: tuple[int, ...]) -> None:
+    ours, theirs = batch_norms()
+    x = torch.tensor([4.0, -2.0, 1.0])
+    found = ours.normalize((x * ours.scale().detach()).reshape(shape), 1)
+    torch.testing.assert_close(found.flatten(), theirs.eval()(x.reshape(1, 3, 1, 1)).flatten())
+    assert ours.running_mean.tolist() == [1.0, -1.0, 0.0]
