@@ -598,10 +598,10 @@ def render_camera(report: dict[str, Any]) -> str:
     lines += [
         "",
         f"The numbers of events of single images correlate by {report['correlation']:.2f}; of the events, "
-        f"{report['profile_distance']:.0%} come in another step of 10 ms. An image takes "
+        f"{report['profile_distance']:.0%} come in another step of 10 ms. An image takes",
         f"{report['cpu_ms_per_image']:.1f} ms of CPU.",
     ]
-    return "\n".join(lines)
+    return "\n".join(lines).replace("%", " %")
 
 
 def engines_table() -> str:

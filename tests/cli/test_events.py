@@ -112,6 +112,10 @@ def test_networks_and_data_of_other_kinds_are_refused(run, spec, moves, tmp_path
     names = ["--classes", "down,left,right"]
     told = run("eval", tmp_path / "still.yaml", "--data", moves, *names, code=1).stderr
     assert "moves has recordings of events; the network takes images" in " ".join(told.split())
+    told = run("eval", tmp_path / "still.yaml", "--data", "nmnist-simulated-sample", code=1).stderr
+    assert "nmnist-simulated-sample has recordings of events; the network takes images" in " ".join(told.split())
+    told = run("eval", spec, "--data", "mnist-sample", code=1).stderr
+    assert "mnist-sample has images; the network takes recordings of events" in " ".join(told.split())
     np.savez(tmp_path / "still.npz", x=np.zeros((10, 2, 8, 8), np.uint8), y=np.arange(10) % 3)
     assert "do not fit" in run("eval", spec, "--data", tmp_path / "still.npz", code=1).stderr
     told = run("train", spec, "-o", tmp_path / "run", "--set", "training.augment.degrees=5", code=1).stderr

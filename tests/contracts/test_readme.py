@@ -58,7 +58,8 @@ def test_specs_are_valid(document) -> None:
 def test_the_stories_run(tmp_path, monkeypatch) -> None:
     """All `sh` blocks of the main README run in order, in the folder of the demo, without a network or other data."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "mine.yaml").write_text(blocks(DOCUMENTS[0], "yaml")[0])
+    for spec in blocks(DOCUMENTS[0], "yaml"):
+        (tmp_path / f"{parse_spec(spec).name}.yaml").write_text(spec)
     lines = [line.partition("#")[0] for block in blocks(DOCUMENTS[0], "sh") for line in block.splitlines()]
     assert len(lines) > 15
     for line in ["zoo demo", *lines]:
@@ -72,6 +73,7 @@ def test_the_stories_run(tmp_path, monkeypatch) -> None:
         "network.svg",
         "run/model.nir",
         "run/model.h",
+        "seen.html",
     )
     assert all((tmp_path / name).stat().st_size > 1000 for name in made)
 
