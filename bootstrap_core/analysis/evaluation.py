@@ -1,7 +1,7 @@
 """Scores of a network: accuracy, loss, rates, synaptic operations, speed."""
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import reduce
@@ -17,6 +17,7 @@ from bootstrap_core.network.inputs import count_steps
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network, Tally
 from bootstrap_core.ops.heap import keep_freed_memory
+from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.training.distributed import ALONE, Group
 from specs.arguments import check_type
 from specs.block import Layer, has_neurons, skips_of
@@ -27,22 +28,13 @@ from specs.outline import few_lines
 
 __all__ = [
     "Evaluation",
-    "Progress",
     "Runnable",
     "accuracy_by_steps",
     "batches",
     "count_synops",
     "evaluate",
     "evaluate_exactly",
-    "ignore",
 ]
-
-Progress = Callable[[int, int], object]
-"""Function that is called with the numbers of images, or of batches, done and in all."""
-
-
-def ignore(done: int, total: int) -> None:
-    """Do nothing."""
 
 
 @runtime_checkable
@@ -147,7 +139,7 @@ def evaluate(
     time_steps: int | None = None,
     also_after: Sequence[int] = (),
     batch_size: int = 250,
-    progress: Progress = ignore,
+    progress: Progress = no_progress,
     group: Group = ALONE,
 ) -> Evaluation:
     """Score `network` on all images of `split`, in eval mode; afterwards it is in the same mode as before.
@@ -249,7 +241,7 @@ class _Exact:
 
 
 def evaluate_exactly(
-    network: Network, split: Split, *, progress: Progress = ignore, group: Group = ALONE
+    network: Network, split: Split, *, progress: Progress = no_progress, group: Group = ALONE
 ) -> tuple[Evaluation, str | None]:
     """Score `network` as SNN in integers; also return the message of a state overflow, or None.
 

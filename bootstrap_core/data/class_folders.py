@@ -1,8 +1,6 @@
 """Folders with a folder of image files, sounds or events for each class, on disk or in a tar archive."""
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from contextvars import ContextVar
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from itertools import chain
@@ -20,12 +18,8 @@ __all__ = [
     "ClassFolders",
     "Content",
     "ImageFile",
-    "Progress",
     "class_folders",
     "content_of",
-    "current_progress",
-    "each_file",
-    "file_progress",
 ]
 
 ImageFile = Path | TarMember
@@ -51,36 +45,6 @@ CONTENTS = {
     **dict.fromkeys(EVENT_SUFFIXES, Content.EVENTS),
 }
 """Kind of a file by its suffix, in lower case; other files are ignored."""
-
-Progress = Callable[[int, int], object]
-"""Function that is called with the number of files read and of all files."""
-_progress = ContextVar[Progress]("progress", default=lambda done, total: None)
-
-
-@contextmanager
-def file_progress(progress: Progress) -> Iterator[None]:
-    """Call `progress` after each image file or sound that is read in the `with` block.
-
-    Recordings of events are read when they are first used: those of datasets made in the block report then.
-    """
-    token = _progress.set(progress)
-    try:
-        yield
-    finally:
-        _progress.reset(token)
-
-
-def current_progress() -> Progress:
-    """Return the function that `file_progress` was given; one that does nothing outside its `with` block."""
-    return _progress.get()
-
-
-def each_file(files: Sequence[ImageFile]) -> Iterator[ImageFile]:
-    """Yield the files, and report to `file_progress` when the loop comes back from each."""
-    progress = current_progress()
-    for done, file in enumerate(files, 1):
-        yield file
-        progress(done, len(files))
 
 
 @dataclass(frozen=True)

@@ -16,11 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.class_folders import ClassFolders, Content, ImageFile, class_folders, each_file
+from bootstrap_core.data.class_folders import ClassFolders, Content, ImageFile, class_folders
 from bootstrap_core.data.events.binning import EventBins, recorded_files
 from bootstrap_core.data.sound_files import sound_picture
 from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
+from bootstrap_core.progress import each_file
 from specs.arguments import check_path
 from specs.block import LogMelSpec
 from specs.dataset_sources import check_class_names, check_data_file

@@ -11,9 +11,10 @@ from pathlib import Path, PurePosixPath
 
 import torch
 
-from bootstrap_core.data.class_folders import SOUND_SUFFIX, ImageFile, each_file
+from bootstrap_core.data.class_folders import SOUND_SUFFIX, ImageFile
 from bootstrap_core.data.sound_files import sound_picture
 from bootstrap_core.data.splits import Split
+from bootstrap_core.progress import each_file
 from specs.block import LogMelSpec
 from specs.errors import DataError, IntegrityError
 from specs.files.given_file import check_given_file

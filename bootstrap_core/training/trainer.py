@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import ValidationError
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Progress, batches, evaluate, evaluate_exactly, ignore
+from bootstrap_core.analysis.evaluation import batches, evaluate, evaluate_exactly
 from bootstrap_core.analysis.statistics import LearningStats, first_problem
 from bootstrap_core.data.datasets import Split, check_split, train_validation_split
 from bootstrap_core.data.splits import time_first
@@ -25,6 +25,7 @@ from bootstrap_core.network.network import Network, check_network
 from bootstrap_core.network.sampler import RateSampler, mix_seed
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.ops.precision import product_dtype, products_in
+from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.training.augmentation import augmentation
 from bootstrap_core.training.averaging import MovingAverage
 from bootstrap_core.training.distributed import ALONE, Group, Share
@@ -156,7 +157,7 @@ class Trainer:
         """Network that is scored and saved: the trained one or, with `ema_decay`, the moving average of its weights."""
         return self.network if self.average is None else self.average.network
 
-    def run_epoch(self, on_batch: Progress = ignore, on_scored: Progress = ignore) -> EpochReport:
+    def run_epoch(self, on_batch: Progress = no_progress, on_scored: Progress = no_progress) -> EpochReport:
         """Train one epoch and score the validation images as ANN and as SNN.
 
         Args:

@@ -106,10 +106,10 @@ class DataPlaces:
             DataError: the data are missing or malformed, lack labels, or have names that are not classes of the
                 network.
         """
-        from bootstrap_core.data.class_folders import file_progress
         from bootstrap_core.data.datasets import load_dataset
         from bootstrap_core.data.events.binning import EventBins
         from bootstrap_core.data.image_files import UNLABELLED, load_images
+        from bootstrap_core.progress import file_progress
 
         log_mel = None if spec is None else spec.input.log_mel
         events = None if spec is None else EventBins.of(spec, shape)

@@ -21,12 +21,13 @@ import torch
 from pydantic import BaseModel, ConfigDict, Json, TypeAdapter, ValidationError, model_validator
 from torch import Tensor
 
-from bootstrap_core.analysis.evaluation import Evaluation, Progress, evaluate, evaluate_exactly, ignore
+from bootstrap_core.analysis.evaluation import Evaluation, evaluate, evaluate_exactly
 from bootstrap_core.analysis.statistics import first_problem
 from bootstrap_core.data.datasets import Dataset, check_split
 from bootstrap_core.network.build import build_network
 from bootstrap_core.network.inputs import as_input
 from bootstrap_core.network.mode import Mode
+from bootstrap_core.progress import Progress, no_progress
 from bootstrap_core.training.distributed import ALONE, Group
 from bootstrap_core.training.trainer import EpochReport, Teacher, Trainer
 from converters.formats.model_files import write_model
@@ -131,14 +132,14 @@ class TrainingRun:
         """Report of the epoch whose network is kept."""
         return next(EpochReport(**report) for report in reversed(self.reports) if report["best"])
 
-    def score_start(self, progress: Progress = ignore) -> None:
+    def score_start(self, progress: Progress = no_progress) -> None:
         """Set `start_accuracy` if the run starts from a model; call it before the first epoch."""
         if self.start_revision is not None and not self.reports:
             split = self.trainer.validation
             score, _ = evaluate_exactly(self.network, split, progress=progress, group=self.group)
             self.start_accuracy = score.accuracy
 
-    def run_epoch(self, on_batch: Progress = ignore, on_scored: Progress = ignore) -> EpochReport:
+    def run_epoch(self, on_batch: Progress = no_progress, on_scored: Progress = no_progress) -> EpochReport:
         """Train one epoch, and write model, metrics and checkpoint.
 
         If Ctrl-C stops the first epoch, the model file gets the weights so far.
@@ -166,7 +167,7 @@ class TrainingRun:
         """True if all epochs of the recipe are done."""
         return self.trainer.epoch >= self.recipe.epochs
 
-    def score(self, progress: Progress = ignore) -> dict[Mode, Evaluation]:
+    def score(self, progress: Progress = no_progress) -> dict[Mode, Evaluation]:
         """Score the best model on the test images, as SNN and, if it has one, as ANN; write this into the model file.
 
         `overflow` is then a message if a state leaves the hardware's 24 bits on a test image, else None.

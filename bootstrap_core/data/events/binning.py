@@ -13,9 +13,10 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from bootstrap_core.data.class_folders import ImageFile, Progress, current_progress
+from bootstrap_core.data.class_folders import ImageFile
 from bootstrap_core.data.events.recordings import Events, read_events
 from bootstrap_core.data.stored_images import STORED_FROM
+from bootstrap_core.progress import Progress, current_progress
 from specs.errors import DataError
 from specs.fields import Shape
 from specs.files.memory import refuse_beyond_memory

@@ -10,10 +10,10 @@ from PIL import Image
 from valid_files import tar
 
 from bootstrap_core.data import image_files
-from bootstrap_core.data.class_folders import file_progress
 from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.data.image_files import UNLABELLED, load_images
 from bootstrap_core.data.stored_images import StoredImages
+from bootstrap_core.progress import file_progress
 from specs.block import LogMelSpec
 from specs.errors import DataError, SnnZooError
 

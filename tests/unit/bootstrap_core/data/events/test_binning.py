@@ -5,10 +5,10 @@ import pytest
 import torch
 
 from bootstrap_core.data import stored_images
-from bootstrap_core.data.class_folders import file_progress
 from bootstrap_core.data.events import binning
 from bootstrap_core.data.events.binning import BinnedRecordings, EventBins, bin_events
 from bootstrap_core.data.events.recordings import Events
+from bootstrap_core.progress import file_progress
 from specs.errors import DataError
 from specs.network import NetworkSpec
 
