@@ -1,6 +1,7 @@
 import gzip
 import hashlib
 import json
+import re
 import subprocess
 import sys
 from dataclasses import replace
@@ -33,6 +34,16 @@ def test_every_command_has_help_with_an_example(run) -> None:
         for line in [[name], *([name, sub] for sub in getattr(command, "commands", {}))]:
             text = run(*line, "-h").output
             assert (hasattr(command, "commands") and len(line) == 1) or "Example:" in text, line
+
+
+def test_check_names_what_is_special_about_a_layer(run, tmp_path) -> None:
+    (tmp_path / "heard.yaml").write_text(
+        "{name: heard, time_steps: 4, input: {shape: [6], encoding: events}, blocks: "
+        "[{kind: dense, features: 5, recurrent: true, delays: {}}, {kind: affine, features: 2}]}"
+    )
+    table = run("check", tmp_path / "heard.yaml").stdout
+    assert re.search(r"^0 input, events, 1 bit +6 ", table, re.MULTILINE)
+    assert re.search(r"^1 dense, recurrent, delays +5 +55 ", table, re.MULTILINE)
 
 
 def test_check_prints_the_layer_table(run, spec_file) -> None:

@@ -54,12 +54,13 @@ def complete_specs(context: click.Context, parameter: click.Parameter, incomplet
 def print_layers(network: "NetworkSpec") -> None:
     """Print the layer table of a spec.
 
-    `5 conv + 2` is layer 5 with a skip from layer 2; `0 input, graded, 3 bits` takes pixels as integers of 3 bits.
+    `5 conv + 2` is layer 5 with a skip from layer 2; `0 input, graded, 3 bits` takes pixels as integers of 3 bits; `1
+    dense, recurrent` has synapses to itself.
     """
     from specs.summary import summarize
 
     rows, entering = summarize(network), network.input
-    form = "" if entering.has_neurons else f", {entering.form}"
+    special = [() if entering.has_neurons else (entering.form,), *(block.extras for block in network.blocks)]
     total = [
         "total",
         "",
@@ -69,7 +70,7 @@ def print_layers(network: "NetworkSpec") -> None:
         ["layer", "shape", "parameters", "weight bytes", "synops/step"],
         [
             [
-                " + ".join([f"{i} {row.kind}{'' if i else form}", *map(str, row.skips)]),
+                " + ".join([", ".join((f"{i} {row.kind}", *special[i])), *map(str, row.skips)]),
                 "x".join(map(str, row.shape)),
                 f"{row.parameters:,}",
                 f"{row.weight_bytes:,}",
