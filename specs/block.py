@@ -302,6 +302,11 @@ class InputSpec(Layer):
         return found
 
     @property
+    def sample(self) -> str:
+        """Word for what the network takes at a time: `image` or `recording`."""
+        return "recording" if self.is_events else "image"
+
+    @property
     def is_events(self) -> bool:
         """True if the input differs from step to step, and inputs are tensors `[T, N, *shape]`."""
         return self.encoding is Encoding.EVENTS

@@ -107,6 +107,9 @@ class TrainingSpec(StrictModel):
     working folder."""
     initialize: Flag = False
     """Scale initial weights layer by layer so that all layers spike on the training images. Deep networks need it."""
+    start: str | None = None
+    """Name or file of a trained model with the same layers, from whose weights `zoo train` starts; the default is fresh
+    weights. In Python, `fit` starts from the weights of the network that it is given."""
     epochs: Positive = 50
     """Total number of epochs, ANN and SNN together."""
     batch_size: Positive = 128

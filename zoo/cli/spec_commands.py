@@ -46,7 +46,7 @@ def schema() -> None:
 def check(spec: str, assignments: tuple[str, ...], as_json: bool) -> None:
     """Validate SPEC, a YAML file or a name, and print its layers.
 
-    Also checks that zoo train would accept the recipe: its data and its teacher must have a known name or exist here.
+    Also checks that zoo train would accept the recipe: its data, teacher and start model must have a known name or exist here.
     Weight bytes are for weights of 8 bits. Synops/step are the synaptic operations of a time step in which every input
     spikes.
 
@@ -90,9 +90,10 @@ def _check_recipe(network: "NetworkSpec", recipe: "TrainingSpec") -> None:
     if recipe.data in SOURCES:
         recipe.check_images(SOURCES[recipe.data].n_train)
     recipe.check_own_teacher(fitted=recipe.snn_epochs < recipe.epochs)  # ANN epochs fit the activations
-    if recipe.teacher is not None:
-        from zoo.runs.training_run import load_teacher
+    if recipe.teacher is not None or recipe.start is not None:
+        from zoo.runs.training_run import load_start, load_teacher
 
+        load_start(network)
         load_teacher(network)
 
 

@@ -101,8 +101,8 @@ def train(
 ) -> None:
     """Train a network by bootstrap training.
 
-    SPEC is a YAML file, or the name of a network or model: it is trained from fresh weights. SPEC can also be a model
-    file: its training continues, with the recipe in it.
+    SPEC is a YAML file, or the name of a network or model: it is trained from fresh weights, or from the model that its
+    recipe names as training.start. SPEC can also be a model file: its training continues, with the recipe in it.
 
     The folder gets model.safetensors, checkpoint.pt, metrics.jsonl and curves.png. The model comes from the epoch with
     the best SNN accuracy on validation images, which are cut from the training set. At the end it is scored on the test
@@ -141,7 +141,7 @@ def _start_run(
     from specs.files.file_digest import sha256_of
     from specs.training import TrainingSpec
     from zoo.runs.card import revision_of
-    from zoo.runs.training_run import CHECKPOINT, FILES, TrainingRun
+    from zoo.runs.training_run import CHECKPOINT, FILES, TrainingRun, load_start
     from zoo.sources import is_spec, model_path, override_spec, read_start, resolve_device
 
     if not resume and group.leads:
@@ -162,11 +162,13 @@ def _start_run(
         check_named_data(recipe.data, model_path(spec), start.name)
     use_threads(threads)
     device = local_device(resolve_device(device))
+    begins_with = None if model is None else (model, revision_of(sha256_of(Path(spec))))
+    begins_with = begins_with or load_start(network)
     if group.leads:
         note_missing_library(device)
         say_doubts(network, recipe)
-        if model is not None:
-            _say_learnt_validation(spec, model, recipe)
+        if begins_with is not None:
+            _say_learnt_validation(spec if model else f"the start model {recipe.start}", begins_with[0], recipe)
     places.check_classes(network.n_classes)
     classes = () if model is None else model.classes
     if resume and (known := _classes_of_run(folder, places, group)):
@@ -176,8 +178,8 @@ def _start_run(
         network,
         dataset,
         folder,
-        weights=None if model is None else model.build().state_dict(),
-        start_revision=None if model is None else revision_of(sha256_of(Path(spec))),
+        weights=None if begins_with is None else begins_with[0].build().state_dict(),
+        start_revision=None if begins_with is None else begins_with[1],
         start_changes=() if model is None else assignments,
         device=device,
         resume=resume,

@@ -166,11 +166,13 @@ def _check_card(file: Path, card_file: Path, card: Card) -> ModelFormat:
 
 def _check_no_own_data(card: Card) -> None:
     recipe = card.training.recipe
-    if recipe is not None and recipe.teacher is not None and _is_path(recipe.teacher):
-        raise SnnZooError(
-            f"everyone who pulls {card.name} sees the path of its teacher, {recipe.teacher}, which nobody else can "
-            "train from; allow this with --own-data"
-        )
+    models = {} if recipe is None else {"teacher": recipe.teacher, "start model": recipe.start}
+    for what, model in models.items():
+        if model is not None and _is_path(model):
+            raise SnnZooError(
+                f"everyone who pulls {card.name} sees the path of its {what}, {model}, which nobody else can train "
+                "from; allow this with --own-data"
+            )
     for data in (card.data.name, card.data.name if recipe is None else recipe.data):
         if data not in dataset_names():
             raise SnnZooError(

@@ -10,7 +10,7 @@ from specs.network import NetworkSpec
 from specs.training import TrainingSpec
 from specs.words import counted
 from zoo.model_format import ModelFormat
-from zoo.runs.card import Card, OperationsOf, Versions, seed_accuracies
+from zoo.runs.card import Card, OperationsOf, Training, Versions, seed_accuracies
 
 __all__ = ["Section", "as_markdown", "c_section", "costs_in_c", "percent", "rate_words", "sections", "seed_words"]
 
@@ -55,18 +55,18 @@ def sections(card: Card, spec: NetworkSpec | None = None) -> list[Section]:
         "measured": f"{card.date}; {_versions(card.versions)}",
     }
     data, training = card.data, card.training
-    title = dataset_title(data.name)
+    title, sample = dataset_title(data.name), card.input.sample
     how = {"data": title}
     if (recipe := training.recipe) is not None:
         epoch = "" if training.epoch is None else f"epoch {training.epoch + 1} of {recipe.epochs}, "
         how = {
-            "data": f"{title}: {data.training_images:,} training, {data.validation_images:,} validation images",
+            "data": f"{title}: {data.training_images:,} training, {data.validation_images:,} validation {sample}s",
             "split": f"{data.validation_rule} {data.validation_seed}",
-            "kept": f"{epoch}{percent(training.validation_accuracy)} on the validation images",
-            "recipe": _recipe_words(recipe, training.teacher_revision),
+            "kept": f"{epoch}{percent(training.validation_accuracy)} on the validation {sample}s",
+            "recipe": _recipe_words(recipe, training),
             "seeds": seed_words(card),
         }
-    if training.start_revision is not None:
+    if training.start_revision is not None and (recipe is None or recipe.start is None):
         how["start"] = f"model {training.start_revision}"
     if data.credit is not None:
         how["origin"] = data.credit
@@ -77,13 +77,16 @@ def sections(card: Card, spec: NetworkSpec | None = None) -> list[Section]:
     return [
         Section("Model", ("", ""), tuple(facts.items()), words=True),
         Section(
-            f"Accuracy on {data.test_images:,} test images of {title}, {card.test.engine} engine",
+            f"Accuracy on {data.test_images:,} test {sample}s of {title}, {card.test.engine} engine",
             ("T", *map(str, card.test.by_steps), "as ANN"),
-            (("%", *(_number(accuracy) for accuracy in (*card.test.by_steps.values(), card.test.ann))),),
+            (
+                *_milliseconds(card),
+                ("%", *(_number(accuracy) for accuracy in (*card.test.by_steps.values(), card.test.ann))),
+            ),
         ),
         Section(
             f"Layers, at T = {card.time_steps}",
-            ("layer", "shape", "parameters", "rate", "synops/image"),
+            ("layer", "shape", "parameters", "rate", f"synops/{sample}"),
             tuple(
                 (
                     f"{i} {layer.kind}",
@@ -96,7 +99,7 @@ def sections(card: Card, spec: NetworkSpec | None = None) -> list[Section]:
             ),
         ),
         Section(
-            "Synaptic operations per image, as NeuroBench counts them",
+            f"Synaptic operations per {sample}, as NeuroBench counts them",
             ("", "dense", "effective MACs", "effective ACs"),
             tuple(
                 (name, *_operations(found))
@@ -106,7 +109,7 @@ def sections(card: Card, spec: NetworkSpec | None = None) -> list[Section]:
             note=SAME_LAYERS,
         ),
         Section(
-            "Estimated energy per image",
+            f"Estimated energy per {sample}",
             ("", "nJ"),
             tuple((program, f"{value:,.0f}") for program, value in card.energy.nanojoules.items()),
             note=card.energy.caveat,
@@ -171,11 +174,12 @@ def rate_words(rate: float | None) -> str:
     return "no neurons" if rate is None else f"{rate:.4f}"
 
 
-def _recipe_words(recipe: TrainingSpec, teacher_revision: str | None) -> str:
+def _recipe_words(recipe: TrainingSpec, training: Training) -> str:
     """Return the fields of a recipe that differ from their defaults, as text."""
     fields = recipe.model_dump(mode="json", exclude_defaults=True)
-    if "teacher" in fields and teacher_revision is not None:
-        fields["teacher"] += f"@{teacher_revision}"
+    for name, revision in (("start", training.start_revision), ("teacher", training.teacher_revision)):
+        if name in fields and revision is not None:
+            fields[name] += f"@{revision}"
     if recipe.augment is not None:
         fields["augment"] = " ".join(f"{key} {value}" for key, value in fields["augment"].items()) or "default"
     return ", ".join(f"{key} {value}" for key, value in fields.items()) or "defaults"
@@ -230,12 +234,22 @@ def _input_words(card: Card) -> str:
     return f"{shape}, pixels in 0..1, normalised by (x - {spec.mean:g}) / {spec.std:g}, as spikes"
 
 
+def _milliseconds(card: Card) -> list[tuple[str, ...]]:
+    """Return a row with the part of a recording that the network has seen after each T; no row for images."""
+    entering, steps = card.input, card.test.by_steps
+    if not entering.is_events:
+        return []
+    sound = entering.log_mel
+    step_ms = entering.bin_us / 1000 if sound is None else 1000 * sound.hop / sound.sample_rate
+    return [("ms seen", *(f"{t * step_ms:,.0f}" for t in steps), "all")]
+
+
 def _golden_words(card: Card) -> str:
     """Return what the golden images are: test images, or drawn at random."""
-    golden = card.golden
+    golden, sample = card.golden, card.input.sample
     if golden.seed is None:
-        return counted(golden.shape[0], "test image")
-    return f"{counted(golden.shape[0], 'image')}, drawn at random from the seed {golden.seed}; none is of the data"
+        return counted(golden.shape[0], f"test {sample}")
+    return f"{counted(golden.shape[0], sample)}, drawn at random from the seed {golden.seed}; none is of the data"
 
 
 def _row(cells: tuple[str, ...]) -> str:

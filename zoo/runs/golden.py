@@ -16,6 +16,8 @@ from zoo.runs.card import GOLDEN_LETTERS, Golden
 
 __all__ = ["golden_differences", "golden_images", "golden_of"]
 
+EVENT_PART = 1 / 16
+"""Part of the numbers in a drawn recording that are events; recordings of N-MNIST have 6 %."""
 LOGITS = 2000
 """Largest number of logits in a card, over all golden images."""
 
@@ -35,10 +37,11 @@ def golden_of(exact: IntegerNetwork, split: Split, *, seed: int | None = None) -
     n = max(1, min(len(split), LOGITS // exact.spec.n_classes))
     source = split.images[:n]
     if seed is not None:
-        bound = exact.spec.input.largest + 1 if split.has_events else 256
-        source = torch.randint(
-            min(bound, 256), source.shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(seed)
-        )
+        generator = torch.Generator().manual_seed(seed)
+        least, bound = (1, exact.spec.input.largest + 1) if split.has_events else (0, 256)
+        source = torch.randint(least, min(bound, 256), source.shape, dtype=torch.uint8, generator=generator)
+        if split.has_events and exact.spec.input.log_mel is None:
+            source *= torch.rand(source.shape, generator=generator) < EVENT_PART
     while len(text := _packed(images := source[:n])) > GOLDEN_LETTERS and n > 1:
         n //= 2
     if len(text) > GOLDEN_LETTERS:

@@ -212,9 +212,9 @@ def measure_seed(path: Path, model: Model, dataset: Dataset) -> SeedScore:
 def made_by(model: Model, spec: NetworkSpec) -> bool:
     """Return whether a model has the network of `spec` and its recipe.
 
-    The recipe is not compared if the training started from another model.
+    The recipe is not compared if the training continued that of a model file.
     """
-    if model.card_entry("training").get("start_revision") is None:
+    if model.card_entry("training").get("start_revision") is None or (spec.training and spec.training.start):
         return same_network(model.spec, spec)
     ignored = {"training": spec.training, "description": spec.description}
     return same_network(model.spec.model_copy(update=ignored), spec)
@@ -309,7 +309,7 @@ def energy_of(spec: NetworkSpec, synops: Sequence[float], ann: OperationsOf | No
 def _commands(name: str, by_steps: Mapping[int, float | None], model: Model, training: Training, data: str) -> Commands:
     start, changes, conversion = training.start_revision, training.start_changes, model.card_entry("conversion")
     train = None
-    if start is not None:
+    if start is not None and (training.recipe is None or training.recipe.start is None):
         options = "".join(f" --set {shlex.quote(change)}" for change in changes)
         train = f"zoo train START.safetensors -o run/{name}{options} # START is the file whose sha256 begins {start}"
     elif conversion:

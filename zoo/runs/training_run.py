@@ -45,7 +45,7 @@ from specs.words import counted
 from zoo.runs.card import Versions, revision_of
 from zoo.sources import TRAINED, model_path, read_source
 
-__all__ = ["CHECKPOINT", "FILES", "METRICS", "TrainingRun", "load_teacher", "read_metrics"]
+__all__ = ["CHECKPOINT", "FILES", "METRICS", "TrainingRun", "load_start", "load_teacher", "read_metrics"]
 
 SPEC, CHECKPOINT = "spec.yaml", "checkpoint.pt"
 OUTCOMES = MODEL, METRICS, CURVES = TRAINED, "metrics.jsonl", "curves.png"
@@ -311,6 +311,25 @@ def _differing(ours: Any, theirs: Any, name: str = "") -> list[str]:
     if isinstance(ours, dict) and isinstance(theirs, dict) and ours.keys() == theirs.keys():
         return [found for key in ours for found in _differing(ours[key], theirs[key], f"{name}.{key}".lstrip("."))]
     return [name]
+
+
+def load_start(spec: NetworkSpec) -> tuple[Model, str] | None:
+    """Load the model that the recipe of `spec` starts from, and return it with its revision; None without one.
+
+    Raises:
+        SnnZooError: there is no such model, or it has other layers.
+    """
+    if spec.training is None or spec.training.start is None:
+        return None
+    source = spec.training.start
+    try:
+        model, trained = read_source(source)
+        if not trained:
+            raise SnnZooError(f"must be a trained model; {source!r} is a spec, whose weights are fresh")
+        Model(spec, model.tensors).build()
+    except SnnZooError as error:
+        raise type(error)(f"training.start: {error}") from None
+    return model, revision_of(sha256_of(model_path(source)))
 
 
 def load_teacher(spec: NetworkSpec, device: str = "cpu") -> Teacher | None:

@@ -84,7 +84,7 @@ def _check_engines(network: Network) -> Check:
         _, found = IntegerNetwork(network).run(inputs)
     except StateOverflowError as error:
         return Check(name, False, str(error))
-    return _compare_spikes(name, expected, found)
+    return _compare_spikes(name, expected, found, network.spec)
 
 
 def _check_in_lava(source: str, spec: NetworkSpec) -> Check:
@@ -102,13 +102,13 @@ def _random_inputs(spec: NetworkSpec) -> Tensor:
     return torch.rand(N_IMAGES, *entering.shape, generator=generator)
 
 
-def _compare_spikes(name: str, expected: Trace, found: Trace) -> Check:
+def _compare_spikes(name: str, expected: Trace, found: Trace, spec: NetworkSpec) -> Check:
     n_outputs = n_differing = 0
     for a, b in zip(expected.spikes, found.spikes, strict=True):
         assert a is not None
         assert b is not None
         n_outputs, n_differing = n_outputs + a.numel(), n_differing + int((a != b).sum())
-    return Check(name, n_differing == 0, f"{n_differing} of {n_outputs:,} outputs differ, on {N_IMAGES} random images")
+    return Check(name, n_differing == 0, f"{n_differing} of {n_outputs:,} outputs differ, on {N_IMAGES} random {spec.input.sample}s")
 
 
 def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
@@ -131,7 +131,7 @@ def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
     except SnnZooError as error:
         differing = [_first_line(error)]
     drawn = "" if card.golden.seed is None else "random "
-    found = "; ".join(differing) or f"the same on {len(card.golden.labels)} {drawn}images"
+    found = "; ".join(differing) or f"the same on {len(card.golden.labels)} {drawn}{card.input.sample}s"
     return [*checks, Check("golden output, integer engine", not differing, found)]
 
 
@@ -166,7 +166,7 @@ def _check_same_spikes(source: str, other: Path, spec: NetworkSpec, *, asked: bo
         return Check(name, False, _first_line(error))
     except SnnZooError as error:
         return _not_compared(name, error, asked)
-    return _compare_spikes(name, *traces)
+    return _compare_spikes(name, *traces, spec)
 
 
 def _not_compared(name: str, error: SnnZooError, asked: bool) -> Check:
