@@ -19,7 +19,11 @@ def main() -> None:
     figure = Figure(figsize=(7.2, 4.0), layout="constrained")
     axes = figure.subplots()
     all_steps: set[int] = set()
-    cards = [card for card in map(packaged_card, card_names()) if card.data.test_images >= LEAST_IMAGES]
+    cards = [
+        card
+        for card in map(packaged_card, card_names())
+        if card.data.test_images >= LEAST_IMAGES and not card.input.is_events  # whose T is time of the recording
+    ]
     for card, colour in zip(cards, COLOURS, strict=False):
         errors = {t: 100 - 100 * accuracy for t, accuracy in card.test.by_steps.items() if accuracy is not None}
         axes.plot(

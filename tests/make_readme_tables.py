@@ -39,6 +39,10 @@ SHORT = ("model", "layers", "T", "test accuracy", "as ANN", "synops/image", "siz
 """Columns of the table of models in the main README."""
 
 
+MANY = 1000
+"""Number of test images below which it is told beside the accuracy."""
+
+
 def models_table(columns: Sequence[str] = ()) -> str:
     """Return a row for each packaged model, from its card; of all columns, or of those given."""
     models = [model_cells(packaged_card(name)) for name in card_names()]
@@ -50,12 +54,13 @@ def models_table(columns: Sequence[str] = ()) -> str:
 
 def model_cells(card: Card) -> dict[str, str]:
     """Return the cells of a model, by column."""
-    training = card.training
+    training, n = card.training, card.data.test_images
+    few = f" of {n}" if n < MANY else ""
     return {
         "model": f"`{card.name}`",
         "layers": "-".join("x".join(map(str, layer.shape)) for layer in card.layers),
         "T": str(card.time_steps),
-        "test accuracy": f"{percent(card.test.accuracy)} %",
+        "test accuracy": f"{percent(card.test.accuracy)} %{few}",
         "over seeds": over_seeds(card),
         "as ANN": f"{percent(card.test.ann)} %",
         "rates": " ".join(f"{layer.rate:.2f}" for layer in card.layers if layer.rate is not None),

@@ -19,7 +19,9 @@ from converters.cli.console import ProgressLine
 from specs.files.file_digest import sha256_of
 from specs.io import dump_spec, load_spec
 from specs.training import TrainingSpec
+from zoo.runs.card import load_card
 from zoo.runs.card_files import packaged_card
+from zoo.runs.card_text import as_markdown
 from zoo.runs.training_run import read_metrics
 from zoo.sources import override_spec
 
@@ -336,6 +338,39 @@ def test_a_tuned_conversion_that_learnt_from_validation_images_is_told(trained, 
     for own, expected in ((seed, False), (seed + 1, True)):
         told = run("train", tuned, "-o", tmp_path / "run", "--epochs", 1, "--seed", own, "-q", "--force")
         assert ("has learnt from some of the validation images" in told.stderr) == expected
+
+
+def test_a_recipe_starts_from_the_model_that_it_names(trained, run, spec_file, tmp_path) -> None:
+    source = trained / "model.safetensors"
+    started = "--set", f"training.start={source}", "--set", "training.learning_rate=1e-9"
+    result = run("train", spec_file, "-o", tmp_path / "run", "--epochs", 1, *started)
+    before, after = read_model(source), read_model(tmp_path / "run/model.safetensors")
+    facts = after.card["training"]
+    assert sha256_of(source).startswith(facts["start_revision"])
+    assert facts["start_changes"] == []
+    for name in (name for name in before.tensors if "weight" in name):
+        torch.testing.assert_close(after.tensors[name], before.tensors[name], rtol=1e-4, atol=1e-5)
+    assert "before training: SNN accuracy" in result.stderr
+    run("card", tmp_path / "run", "--licence", "MIT", "-o", tmp_path / "card.yaml")
+    card = load_card(tmp_path / "card.yaml")
+    assert card.commands.train == "zoo train tiny -o run/tiny"
+    assert f"start {source}@{facts['start_revision']}" in as_markdown(card)
+
+
+@pytest.mark.parametrize(
+    ("start", "problem"),
+    [
+        ("mnist-demo", "must be a trained model; 'mnist-demo' is a spec"),
+        ("mnist-dense", "training.start: "),
+        ("nowhere.safetensors", "training.start: no such file: nowhere.safetensors"),
+    ],
+)
+@pytest.mark.parametrize("command", ["train", "check"])
+def test_a_start_that_is_no_model_of_these_layers_is_refused(command, start, problem, run, spec_file, tmp_path) -> None:
+    output = ["-o", tmp_path / "run"] if command == "train" else []
+    result = run(command, spec_file, *output, "--set", f"training.start={start}", code=1)
+    assert problem in " ".join(result.stderr.split())
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_trained_model_teaches(trained, run, tmp_path) -> None:

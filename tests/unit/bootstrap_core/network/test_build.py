@@ -77,7 +77,8 @@ def test_every_network_in_the_package_builds_and_gives_its_logits(name: str) -> 
     spec = load_spec(name)
     network = build_network(spec, seed=0)
     with torch.no_grad():
-        assert network(torch.zeros(1, *spec.input.shape), time_steps=1).shape == (1, spec.n_classes)
+        silence = torch.zeros(*([1] * spec.input.is_events), 1, *spec.input.shape)
+        assert network(silence, time_steps=1).shape == (1, spec.n_classes)
 
 
 def test_a_fresh_network_is_in_eval_mode() -> None:

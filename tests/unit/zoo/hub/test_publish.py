@@ -50,21 +50,22 @@ def test_images_of_ones_own_are_published_if_all_may_see_them(carded, tmp_path) 
     assert publish(made.file, made.card_file, str(tmp_path / "index"), own_data=True) == made.reference
 
 
-def test_a_teacher_that_nobody_else_has_is_published_if_all_may_see_its_path(carded, tmp_path) -> None:
+@pytest.mark.parametrize(("field", "what"), [("teacher", "teacher"), ("start", "start model")])
+def test_a_model_that_nobody_else_has_is_named_if_all_may_see_its_path(field, what, carded, tmp_path) -> None:
     made = carded()
     card = load_card(made.card_file)
-    for teacher, goes in (
+    for source, goes in (
         ("mnist-conv@a7ba9add2ae6", True),
         ("run/model.safetensors", False),
         ("a.safetensors", False),
     ):
-        recipe = card.training.recipe.model_copy(update={"teacher": teacher})
+        recipe = card.training.recipe.model_copy(update={field: source})
         facts = {"training": card.training.model_copy(update={"recipe": recipe})}
         dump_card(card.model_copy(update=facts), made.card_file)
         if goes:
             publish(made.file, made.card_file, str(tmp_path / "named"))
         else:
-            with pytest.raises(SnnZooError, match=f"sees the path of its teacher, {teacher}"):
+            with pytest.raises(SnnZooError, match=f"sees the path of its {what}, {source}"):
                 publish(made.file, made.card_file, str(tmp_path / "index"))
 
 
