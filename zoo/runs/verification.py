@@ -108,7 +108,8 @@ def _compare_spikes(name: str, expected: Trace, found: Trace, spec: NetworkSpec)
         assert a is not None
         assert b is not None
         n_outputs, n_differing = n_outputs + a.numel(), n_differing + int((a != b).sum())
-    return Check(name, n_differing == 0, f"{n_differing} of {n_outputs:,} outputs differ, on {N_IMAGES} random {spec.input.sample}s")
+    found = f"{n_differing} of {n_outputs:,} outputs differ, on {N_IMAGES} random {spec.input.sample}s"
+    return Check(name, n_differing == 0, found)
 
 
 def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
