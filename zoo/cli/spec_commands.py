@@ -47,8 +47,8 @@ def check(spec: str, assignments: tuple[str, ...], as_json: bool) -> None:
     """Validate SPEC, a YAML file or a name, and print its layers.
 
     Also checks that zoo train would accept the recipe: its data, teacher and start model must have a known name or
-    exist here. Weight bytes are for weights of 8 bits. Synops/step are the synaptic operations of a time step in which every input
-    spikes.
+    exist here. Weight bytes are for weights of 8 bits. Synops/step are the synaptic operations of a time step in which
+    every input spikes.
 
     Example: zoo check mnist-dense
     """

@@ -84,7 +84,7 @@ def _check_engines(network: Network) -> Check:
         _, found = IntegerNetwork(network).run(inputs)
     except StateOverflowError as error:
         return Check(name, False, str(error))
-    return _compare_spikes(name, expected, found, network.spec)
+    return _compare_spikes(name, network.spec, expected, found)
 
 
 def _check_in_lava(source: str, spec: NetworkSpec) -> Check:
@@ -102,14 +102,14 @@ def _random_inputs(spec: NetworkSpec) -> Tensor:
     return torch.rand(N_IMAGES, *entering.shape, generator=generator)
 
 
-def _compare_spikes(name: str, expected: Trace, found: Trace, spec: NetworkSpec) -> Check:
+def _compare_spikes(name: str, spec: NetworkSpec, expected: Trace, found: Trace) -> Check:
     n_outputs = n_differing = 0
     for a, b in zip(expected.spikes, found.spikes, strict=True):
         assert a is not None
         assert b is not None
         n_outputs, n_differing = n_outputs + a.numel(), n_differing + int((a != b).sum())
-    found = f"{n_differing} of {n_outputs:,} outputs differ, on {N_IMAGES} random {spec.input.sample}s"
-    return Check(name, n_differing == 0, found)
+    outcome = f"{n_differing} of {n_outputs:,} outputs differ, on {N_IMAGES} random {spec.input.sample}s"
+    return Check(name, n_differing == 0, outcome)
 
 
 def _check_card(card: Card, path: Path, network: Network) -> list[Check]:
@@ -167,7 +167,7 @@ def _check_same_spikes(source: str, other: Path, spec: NetworkSpec, *, asked: bo
         return Check(name, False, _first_line(error))
     except SnnZooError as error:
         return _not_compared(name, error, asked)
-    return _compare_spikes(name, *traces, spec)
+    return _compare_spikes(name, spec, *traces)
 
 
 def _not_compared(name: str, error: SnnZooError, asked: bool) -> Check:
