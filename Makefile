@@ -16,7 +16,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-c check-camera check-engines check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-c check-camera check-engines check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -87,6 +87,10 @@ bench-convert: install $(OTHERS)  ## Convert a folder of ONNX files beside Spiki
 	$(BIN)/python tests/benchmarks/bench_convert.py --folder "$(ONNX_FOLDER)" $(if $(DATA_DIR),--data "$(DATA_DIR)") $(BENCH_OPTIONS)
 	$(BIN)/python tests/make_readme_tables.py --print convert
 	$(BIN)/python tests/make_readme_tables.py --print convert-notes
+
+bench-deep: install  ## Convert a deep network of colour images for several T: make bench-deep ONNX=... DATA_DIR=... BENCH_OPTIONS="-- --raw"
+	$(BIN)/python tests/benchmarks/bench_deep.py "$(ONNX)" $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(BENCH_OPTIONS)
+	$(BIN)/python tests/make_readme_tables.py --print deep
 
 bench-scaling: install $(OTHERS)  ## Plot time against T, width and batch, ten minutes
 	$(BIN)/python tests/benchmarks/bench_scaling.py $(BENCH_OPTIONS)

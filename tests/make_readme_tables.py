@@ -18,6 +18,8 @@ from typing import Any
 
 from spec_reference import spec_reference
 
+from specs.dataset_sources import dataset_title
+from specs.words import counted
 from zoo.model_format import ModelFormat
 from zoo.runs.card import Card, seed_accuracies
 from zoo.runs.card_files import card_names, packaged_card
@@ -583,6 +585,29 @@ def render_kills(report: dict[str, dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def deep_table() -> str:
+    """Return the accuracy of deep networks that were converted with default options."""
+    path = RESULTS / "deep.json"
+    return render_deep(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
+
+
+def render_deep(report: dict[str, Any]) -> str:
+    """Return the table of a report by `bench_deep.py`."""
+    columns = "file", "data", "test images", "T", "ANN", "untuned", "tuned", "CPU, s", "memory, GiB"
+    lines = [f"| {' | '.join(columns)} |", "|---" * len(columns) + "|"]
+    for row in report["rows"]:
+        cells = [f"`{row['file']}`", dataset_title(row["data"]), f"{row['images']:,}", str(row["time_steps"])]
+        cells += [percent(row[stage]) for stage in ("ann", "untuned", "tuned")]
+        cells += [f"{row['cpu_s']:.0f}", f"{row['memory_gib']:.1f}"]
+        lines.append(f"| {' | '.join(cells)} |")
+    made = {
+        f"- {found['cpu']}, {counted(found['threads'], 'thread')}; {found['date']}, commit {found['commit']}"
+        for found in (row["conditions"] for row in report["rows"])
+    }
+    lines += ["", *sorted(made)]
+    return "\n".join(lines)
+
+
 def camera_table() -> str:
     """Return the comparison of the simulated event camera with N-MNIST's."""
     path = RESULTS / "camera.json"
@@ -721,6 +746,7 @@ TABLES = {
     "engines": engines_table,
     "c": c_table,
     "camera": camera_table,
+    "deep": deep_table,
     "profile": profile_table,
     "spec": spec_reference,
 }

@@ -373,6 +373,15 @@ def test_c_source_is_compared_by_model_and_build(tables) -> None:
     assert tables.render_c(report).splitlines()[-1] == "| `tiny` | ok | - | 408,792 | 7,220 | 340,000 | 35,775 |"
 
 
+def test_a_deep_network_has_a_row_for_each_number_of_steps(tables) -> None:
+    measured = {"ann": 0.75, "untuned": None, "tuned": 0.7712, "images": 10_000, "cpu_s": 396.6, "memory_gib": 1.84}
+    made = {"cpu": "A CPU", "threads": 1, "date": "2026-12-01", "commit": "abc"}
+    row = {"file": "net.onnx", "data": "cifar-10-jpeg", "time_steps": 16, "conditions": made, **measured}
+    lines = tables.render_deep({"rows": [row, {**row, "time_steps": 8}]}).splitlines()
+    titled = "| `net.onnx` | CIFAR-10 (JPEG copies) | 10,000 | 16 | 75.00 | - | 77.12 | 397 | 1.8 |"
+    assert lines[2:] == [titled, titled.replace("| 16 |", "| 8 |"), "", "- A CPU, 1 thread; 2026-12-01, commit abc"]
+
+
 def test_kills_are_counted_by_command(tables) -> None:
     counts = {"tries": 9, "killed": 7, "temporaries": 1, "lost": 0}
     assert "| convert | 9 | 7 | - | 1 | 0 | - |" in tables.render_kills({"convert": counts})

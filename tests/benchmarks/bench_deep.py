@@ -1,0 +1,69 @@
+"""Convert a deep network with the default options of `zoo convert`, and record accuracy, time and memory for each T.
+
+    python tests/benchmarks/bench_deep.py FILE.onnx --data cifar-10-jpeg --data-dir DIR [-- --raw]
+
+What follows `--` is passed to `zoo convert`. All test images are scored, in the integer engine. `results/deep.json` is
+written after each T, and keeps the rows of other files.
+"""
+
+import argparse
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from programs import RESULTS, busy_cores, cpu_model, environment, stamp
+
+TIME_STEPS = [16, 8, 4]
+GIB = 1 << 30
+
+
+def convert(path: Path, steps: int, data: str, options: list[str], threads: int) -> dict[str, Any]:
+    """Run a conversion in a process of its own; return accuracies from 0 to 1, seconds of CPU, and GiB of memory."""
+    command = [sys.executable, "-W", "ignore", "-m", "zoo", "convert", str(path), "--data", data]
+    command += ["--time-steps", str(steps), "--threads", str(threads), "--json", *options]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment(threads))
+    assert process.stdout is not None
+    answer = process.stdout.read()
+    _, status, used = os.wait4(process.pid, 0)
+    if status:
+        raise SystemExit(f"Error: zoo convert {path} failed")
+    found = json.loads(answer)
+    accuracy = found["accuracy"]
+    return {
+        "time_steps": steps,
+        "ann": accuracy["ann"],
+        "untuned": accuracy["converted"][str(steps)],
+        "tuned": accuracy["tuned"].get(str(steps)),
+        "images": found["samples"],
+        "cpu_s": used.ru_utime + used.ru_stime,
+        "memory_gib": used.ru_maxrss * (1 if sys.platform == "darwin" else 1024) / GIB,
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path)
+    parser.add_argument("--data", default="cifar-10-jpeg")
+    parser.add_argument("--data-dir", type=Path, help="folder with the data; default: as `zoo` finds it")
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--time-steps", type=int, nargs="+", default=TIME_STEPS)
+    parser.add_argument("--output", type=Path, default=RESULTS / "deep.json")
+    parser.add_argument("options", nargs="*")
+    given = parser.parse_args()
+    options = given.options + ([] if given.data_dir is None else ["--data-dir", str(given.data_dir)])
+    rows = json.loads(given.output.read_text("utf-8"))["rows"] if given.output.exists() else []
+    for steps in given.time_steps:
+        conditions = {**stamp(), "cpu": cpu_model(), "threads": given.threads, "busy_cores": round(busy_cores(), 2)}
+        row = {"file": given.file.name, "data": given.data, "conditions": conditions}
+        row |= convert(given.file, steps, given.data, options, given.threads)
+        rows = [one for one in rows if (one["file"], one["time_steps"]) != (given.file.name, steps)] + [row]
+        rows.sort(key=lambda one: (one["file"], -one["time_steps"]))
+        given.output.write_text(json.dumps({"rows": rows}, indent=1) + "\n", "utf-8")
+        print(json.dumps(row), file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
