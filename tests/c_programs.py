@@ -32,7 +32,7 @@ def run(program: Path, given: bytes = b"", *arguments: str) -> subprocess.Comple
 
 
 def as_bytes(images: torch.Tensor) -> bytes:
-    """Return images `[N, ...]` or recordings `[N, T, ...]` as a program reads them: counts above 255 as 2 bytes."""
+    """Return images `[N, ...]` or recordings `[N, T, ...]` as a program reads them."""
     return images.contiguous().numpy().tobytes()
 
 
@@ -90,7 +90,9 @@ int main(void)
 """Program that prints class and logits after each step, of each image or recording."""
 
 
-def answers_by_step(source: Path, inputs: torch.Tensor, steps: int, *flags: str) -> tuple[Ints, Ints]:
+def answers_by_step(
+    source: Path, inputs: torch.Tensor, steps: int, *flags: str, compiler: str | None = None
+) -> tuple[Ints, Ints]:
     """Return classes `[T, N]` and logits `[T, N, classes]` after each of `steps` steps, from the source of a network.
 
     `inputs` are images `[N, ...]`, or events `[N, T, ...]`, as uint8 or, if they have more than 8 bits, uint16.
@@ -98,7 +100,7 @@ def answers_by_step(source: Path, inputs: torch.Tensor, steps: int, *flags: str)
     main = source.with_name("by_step.c")
     of_type = "uint16_t" if inputs.dtype == torch.uint16 else "uint8_t"
     main.write_text(BY_STEP.format(name=source.name, type=of_type, steps=steps))
-    rows = _rows(run(compile_c(main, *flags), as_bytes(inputs)))
+    rows = _rows(run(compile_c(main, *flags, compiler=compiler), as_bytes(inputs)))
     table = rows.reshape(len(inputs), steps, -1).swapaxes(0, 1)
     return table[..., 0], table[..., 1:]
 

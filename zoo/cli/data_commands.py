@@ -85,8 +85,8 @@ def data_pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
     "--data",
     "name",
     shell_complete=complete_data,
-    help="Dataset, .npz file, or folder with a folder of images for each class. [default: the dataset that the model was "
-    "trained on]",
+    help="Dataset, .npz file, or folder with a folder of images for each class. [default: the dataset that the model "
+    "was trained on]",
 )
 @limit_option
 @data_options

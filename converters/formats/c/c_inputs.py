@@ -40,7 +40,9 @@ def write_inputs(split: Split, spec: NetworkSpec, path: Path) -> Path:
     frame = tuple(split.images.shape[-3:])
     if split.has_events != spec.input.is_events or not fit_input(frame, spec.input.shape):
         kind = "recordings of events" if spec.input.is_events else "images"
-        raise DataError(f"{spec.name} takes {kind} of {list(spec.input.shape)}, not uint8 {list(split.images.shape[1:])}")
+        raise DataError(
+            f"{spec.name} takes {kind} of {list(spec.input.shape)}, not uint8 {list(split.images.shape[1:])}"
+        )
     number = torch.uint16 if spec.input.is_events and spec.input.bits > 8 else torch.uint8
     with whole_file(path) as file:
         for first in range(0, len(split), BATCH):

@@ -22,8 +22,8 @@ from specs.shapes import pads_of
 
 __all__ = [
     "Array",
-    "LayerRecord",
     "Example",
+    "LayerRecord",
     "border_values",
     "conv_numbers",
     "delays_of",
@@ -177,7 +177,8 @@ def delays_of(stage: Stage, delay: Tensor) -> Array:
     """Return the delays of a stage's own synapses, in steps: one for each channel, or for each of its weights."""
     steps: Ints = np.array(_ints(delay)).reshape(delay.shape)
     steps, what = (_by_input(stage.own, steps), "weight") if stage.delays_each_weight else (steps, "channel")
-    return Array(f"{stage.outputs.name}_delays", "uint8_t", steps.reshape(-1).tolist(), f"delay of each {what}, in steps")
+    note = f"delay of each {what}, in steps"
+    return Array(f"{stage.outputs.name}_delays", "uint8_t", steps.reshape(-1).tolist(), note)
 
 
 def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
@@ -198,7 +199,8 @@ def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
         if (most := _most_weighed(network, stage, plan)) > MOST:
             yield f"block {i}: sums of up to {most:,}, which leave 32 bits (use fewer bits)"
     if (most := most_steps(network, plan)) < plan.spec.time_steps:
-        yield f"time_steps: {plan.spec.time_steps}, as logits could leave 32 bits after {most} (use fewer bits or steps)"
+        steps = plan.spec.time_steps
+        yield f"time_steps: {steps}, as logits could leave 32 bits after {most} (use fewer bits or time steps)"
 
 
 def most_steps(network: Network, plan: Plan) -> int:
@@ -210,11 +212,11 @@ def most_steps(network: Network, plan: Plan) -> int:
 
 def _most_weighed(network: Network, stage: Stage, plan: Plan) -> int:
     """Return a bound on the weighted input of a stage in one step, in weight steps."""
-    total = 0.0
+    of_channels = []
     for synapses, (_, weight) in zip(stage.synapses, network.block(stage.outputs.index).synapses(), strict=True):
-        largest = plan.most_events if synapses.source is plan.input else 1
-        total = total + largest * (weight.double().abs() / WEIGHT_STEP).reshape(len(weight), -1).sum(1)
-    return int(torch.as_tensor(total).max())
+        largest = plan.spec.input.largest if synapses.source is plan.input else 1
+        of_channels.append(largest * (weight.double().abs() / WEIGHT_STEP).reshape(len(weight), -1).sum(1))
+    return int(torch.stack(of_channels).sum(0).max())
 
 
 @dataclass(frozen=True)

@@ -416,18 +416,19 @@ def c_costs(spec: NetworkSpec, synops: Sequence[float] | None = None) -> CCosts:
     (408102, 7220, 5120.0)
     """
     plan = plan_of(spec)
-    of_layers = [row.synops for row in summarize(spec)] if synops is None else synops
+    of_layers: Sequence[float] = [row.synops for row in summarize(spec)] if synops is None else synops
     neurons = sum(each.size for each in plan.neurons)
     picture_synops = 0.0
     step_cycles = float(CYCLES_OF_NEURON * neurons)
     for stage in plan.stages:
-        synops = of_layers[stage.outputs.index]
+        # We do not know how many synops of a layer are those of its own synapses, and take their part of the weights.
+        part = stage.own.n_weights / sum(each.n_weights for each in stage.synapses)
+        own, others = part * of_layers[stage.outputs.index], (1 - part) * of_layers[stage.outputs.index]
+        cycles = CYCLES_OF_DENSE if all(each.is_dense for each in stage.synapses) else CYCLES_OF_CONV
         if plan.is_driven(stage):
-            picture_synops = synops * stage.own.n_weights / sum(each.n_weights for each in stage.synapses)
-            synops -= picture_synops  # recurrent ones, of which we take as large a part as of the weights
-        is_dense = all(each.is_dense for each in stage.synapses)
-        slow = CYCLES_OF_DELAYED if stage.delays_each_weight else CYCLES_OF_DENSE if is_dense else CYCLES_OF_CONV
-        step_cycles += slow * synops + CYCLES_OF_DELAY * stage.outputs.size * bool(stage.delays)
+            picture_synops, own = own, 0.0
+        step_cycles += (CYCLES_OF_DELAYED if stage.delays_each_weight else cycles) * own + cycles * others
+        step_cycles += CYCLES_OF_DELAY * stage.outputs.size * bool(stage.delays)
     return CCosts(
         flash_bytes=_flash_bytes(plan),
         ram_bytes=plan.state_bytes,

@@ -60,7 +60,8 @@ EXTRAS = ("recurrent", "delays")
 ENCODINGS = (Encoding.SPIKE, Encoding.GRADED, Encoding.EVENTS)
 KNOWN_FIELDS = {
     "schema_version", "name", "description", "time_steps", "input", "blocks", "logit_scale", "training", "kind",
-    "shape", "encoding", "bits", "bin_us", "border", "mean", "std", "weight", "bias", "exact_input", "log_mel", "neuron",
+    "shape", "encoding", "bits", "bin_us", "border", "mean", "std", "weight", "bias", "exact_input", "log_mel",
+    "neuron",
     "features", "channels", "kernel", "stride", "padding", "dilation", "groups", "gain", "skips", "source",
     "weight_norm", "dropout", "norm", "delay_shift", "threshold", "current_decay", "voltage_decay", "tau_grad",
     "scale_grad", "reset", "learn_decays", "recurrent", "delays", "per", "longest",
@@ -104,8 +105,8 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
     """Write a model as a C99 source file, and its header beside it; the same model gives the same bytes.
 
     The source needs stdint.h and string.h only, allocates nothing and has no floats. Its spikes and logits are those of
-    the integer engine, on images of bytes or on events, step by step. States are kept within the 24 bits of the chip; where one would leave them,
-    the integer engine refuses to go on, and the source counts it in `overflows`.
+    the integer engine, on images of bytes or on events, step by step. States are kept within the 24 bits of the chip;
+    where one would leave them, the integer engine refuses to go on, and the source counts it in `overflows`.
 
     Args:
         model: the model; it is not changed.
@@ -213,7 +214,9 @@ def _functions(plan: Plan) -> set[str]:
     late = [stage.own for stage in plan.stages if stage.delays_each_weight]
     found = {"conv" for each in every if each.convolution} | ({"dense_late"} if late else set())
     found |= {"identity_flat" if each.flattened else "identity" for each in every if each.identity}
-    found |= {"add" if plan.has_counts(each.source) else "dense" for each in every if each.is_dense and each not in late}
+    found |= {
+        "add" if plan.has_counts(each.source) else "dense" for each in every if each.is_dense and each not in late
+    }
     found |= {"postpone" for stage in plan.stages if stage.delays and not stage.delays_each_weight}
     found |= {"clear" for stage in plan.stages if not (stage.is_affine or plan.is_driven(stage))}
     found |= {"flat"} if "identity_flat" in found or (not plan.affine and plan.last.plane > 1) else set()

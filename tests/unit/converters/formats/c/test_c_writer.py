@@ -65,7 +65,9 @@ NETWORKS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "graded dense": (FLAT, [{"kind": "dense", "features": 9}, {**READOUT, "skips": []}]),
     "events": (EVENTS, [*MAPS, READOUT]),
     "counts of events": (COUNTS, [*MAPS, READOUT]),
-    "many events": ({**COUNTS, "shape": [2, 3, 2], "bits": 9}, [MAPS[3], {**READOUT, "skips": [{"kind": "dense", "source": 0}], "neuron": {"voltage_decay": 1.0}}]),
+    "many events": ({**COUNTS, "shape": [2, 3, 2], "bits": 9}, [
+        MAPS[3], {**READOUT, "skips": [{"kind": "dense", "source": 0}], "neuron": {"voltage_decay": 1.0}},
+    ]),
     "a byte of events": ({**FLAT_EVENTS, "bits": 8}, [LATE, LATE_BY_WEIGHT, SHIFTED, {**READOUT, "skips": []}]),
     "skips from counts": (COUNTS, NETWORK_OF_SKIPS),
     "late events": (EVENTS, [*LATE_MAPS, READOUT]),
