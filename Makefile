@@ -128,10 +128,12 @@ check-engines: install  ## Compare every spike of both engines on the full test 
 	$(BIN)/python tests/benchmarks/check_engines.py
 	$(BIN)/python tests/make_readme_tables.py --print engines
 
-check-c: install  ## Compile the C source of the packaged models and of 1,000 random networks, compare all answers: DATA_DIR=...
+check-c: install  ## Compile the C source of the packaged models, of networks of events and of 1,000 random ones, compare all answers: DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_c.py $(if $(DATA_DIR),--data-dir "$(DATA_DIR)") $(BENCH_OPTIONS)
+	$(BIN)/python tests/benchmarks/check_c_events.py
 	SNNZOO_THOROUGH=1 $(BIN)/python -m pytest tests/property/test_c_source.py
 	$(BIN)/python tests/make_readme_tables.py --print c
+	$(BIN)/python tests/make_readme_tables.py --print c_events
 
 check-camera: install  ## Compare the simulated event camera with recordings of N-MNIST: make check-camera DATA_DIR=...
 	$(BIN)/python tests/benchmarks/check_camera.py $(if $(DATA_DIR),--data-dir "$(DATA_DIR)")

@@ -9,7 +9,7 @@ import numpy.typing as npt
 import pytest
 import torch
 
-__all__ = ["COMPILER", "answers", "compile_c", "needs_compiler", "run"]
+__all__ = ["COMPILER", "answers", "answers_by_step", "as_bytes", "compile_c", "needs_compiler", "run"]
 
 COMPILER = next(filter(None, map(shutil.which, ("cc", "gcc", "clang"))), None)
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="needs a C compiler: cc, gcc or clang")
@@ -26,18 +26,85 @@ def compile_c(source: Path, *flags: str, compiler: str | None = None) -> Path:
     return program
 
 
-def run(program: Path, given: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+def run(program: Path, given: bytes = b"", *arguments: str) -> subprocess.CompletedProcess[bytes]:
     """Run a program with standard input."""
-    return subprocess.run([program], input=given, capture_output=True, check=False)
+    return subprocess.run([program, *arguments], input=given, capture_output=True, check=False)
 
 
-def answers(program: Path, images: torch.Tensor) -> tuple[Ints, Ints]:
-    """Return classes `[N]` and logits `[N, classes]` of images of bytes, from a program made with -DSNN_STDIN.
+def as_bytes(images: torch.Tensor) -> bytes:
+    """Return images `[N, ...]` or recordings `[N, T, ...]` as a program reads them."""
+    return images.contiguous().numpy().tobytes()
+
+
+def answers(program: Path, images: torch.Tensor, *arguments: str) -> tuple[Ints, Ints]:
+    """Return classes `[N]` and logits `[N, classes]` of images or recordings, from a program made with -DSNN_STDIN.
 
     Raises `AssertionError` if the program failed, counted an overflow, or has another number of answers.
     """
-    done = run(program, images.contiguous().numpy().tobytes())
-    assert done.returncode == 0, done.stderr.decode()
-    rows = np.array([list(map(int, line.split())) for line in done.stdout.splitlines()], np.int64)
+    rows = _rows(run(program, as_bytes(images), *arguments))
     assert len(rows) == len(images)
     return rows[:, 0], rows[:, 1:]
+
+
+BY_STEP = """
+#include "{name}"
+#include <stdio.h>
+
+static snn_state state;
+static {type} inputs[SNN_INPUTS];
+
+int main(void)
+{{
+    int32_t logits[SNN_CLASSES];
+    for (;;) {{
+        for (int t = 0; t < {steps}; ++t) {{
+#ifdef SNN_STEP_UNIT
+            if (fread(inputs, sizeof *inputs, SNN_INPUTS, stdin) != SNN_INPUTS) {{
+                return 0;
+            }}
+            if (t == 0) {{
+                snn_init(&state);
+            }}
+            snn_step(&state, inputs);
+#else
+            if (t == 0) {{
+                if (fread(inputs, sizeof *inputs, SNN_INPUTS, stdin) != SNN_INPUTS) {{
+                    return 0;
+                }}
+                snn_show(&state, inputs);
+            }}
+            snn_step(&state);
+#endif
+            printf("%ld", (long)snn_logits(&state, logits));
+            for (int c = 0; c < SNN_CLASSES; ++c) {{
+                printf(" %ld", (long)logits[c]);
+            }}
+            putchar('\\n');
+            if (state.overflows) {{
+                return 1;
+            }}
+        }}
+    }}
+}}
+"""
+"""Program that prints class and logits after each step, of each image or recording."""
+
+
+def answers_by_step(
+    source: Path, inputs: torch.Tensor, steps: int, *flags: str, compiler: str | None = None
+) -> tuple[Ints, Ints]:
+    """Return classes `[T, N]` and logits `[T, N, classes]` after each of `steps` steps, from the source of a network.
+
+    `inputs` are images `[N, ...]`, or events `[N, T, ...]`, as uint8 or, if they have more than 8 bits, uint16.
+    """
+    main = source.with_name("by_step.c")
+    of_type = "uint16_t" if inputs.dtype == torch.uint16 else "uint8_t"
+    main.write_text(BY_STEP.format(name=source.name, type=of_type, steps=steps))
+    rows = _rows(run(compile_c(main, *flags, compiler=compiler), as_bytes(inputs)))
+    table = rows.reshape(len(inputs), steps, -1).swapaxes(0, 1)
+    return table[..., 0], table[..., 1:]
+
+
+def _rows(done: subprocess.CompletedProcess[bytes]) -> Ints:
+    assert done.returncode == 0, done.stderr.decode()
+    return np.array([list(map(int, line.split())) for line in done.stdout.splitlines()], np.int64)

@@ -695,6 +695,38 @@ def render_c(report: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
+def c_events_table() -> str:
+    """Return what C source of networks that have time was compared, and how fast and how large it is."""
+    path = RESULTS / "c_events.json"
+    return render_c_events(json.loads(path.read_text("utf-8"))) if path.exists() else NOT_MEASURED
+
+
+def render_c_events(report: dict[str, Any]) -> str:
+    """Return the table of a report by `check_c_events.py`."""
+    rows = report["networks"]
+    first = next(iter(rows.values()))
+    builds, timed = ", ".join(first["builds"]), list(first["c_us"])
+    lines = [
+        f"{report['cpu']}; {dated(report)}. {first['recordings']} recordings of {first['steps']} steps, builds: "
+        f"{builds}. Different: answers after a step in which a class or a logit differs, in all builds together. Times "
+        "are of one step, with one thread; flash, RAM and instructions are those of the Cortex-M4, compiled with -O2.",
+        "",
+        f"| network | logits compared | different | native, us | {' | '.join(f'{name}, us' for name in timed)} | "
+        "Cortex-M4 | RISC-V | flash | RAM | instructions a step |",
+        "|---" * (9 + len(timed)) + "|",
+    ]
+    for name, row in rows.items():
+        board = row.get("cortex_m4", {})
+        compared = f"{row['answers'] * len(row['builds']):,} | {sum(row['builds'].values())}"
+        times = " | ".join(f"{us:.1f}" for us in (row["native_us"], *(row["c_us"][build] for build in timed)))
+        measured = [f"{board[key]:,}" if board else "-" for key in ("flash_bytes", "instructions_step")]
+        boards = f"{board.get('self_test', '-')} | {row.get('riscv64', '-')}"
+        lines.append(
+            f"| {name} | {compared} | {times} | {boards} | {measured[0]} | {row['ram_bytes']:,} | {measured[1]} |"
+        )
+    return "\n".join(lines)
+
+
 SMALL = 0.05
 """Fraction of the time below which an operator does not get its own row."""
 
@@ -745,6 +777,7 @@ TABLES = {
     "kills": kills_table,
     "engines": engines_table,
     "c": c_table,
+    "c_events": c_events_table,
     "camera": camera_table,
     "deep": deep_table,
     "profile": profile_table,

@@ -5,6 +5,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from c_programs import compile_c, needs_compiler
+from c_programs import run as run_program
 
 from bootstrap_core.data.events.recordings import Events, write_bs2
 
@@ -91,6 +93,21 @@ def test_recordings_train_a_network_that_names_others(run, spec, moves, tmp_path
     page = tmp_path / "a.html"
     run("gallery", model, "--data", moves, "-o", page)
     assert "animation of the events of a test recording of class down, ON amber and OFF blue" in page.read_text()
+
+
+@needs_compiler
+def test_recordings_are_scored_in_c(run, spec, moves, tmp_path) -> None:
+    model, source, raw = (tmp_path / name for name in ("moves.safetensors", "moves.c", "moves.raw"))
+    run("build", spec, "-o", model)
+    run("convert", model, "-o", source)
+    data = "--data", moves, "--classes", "down,left,right"
+    assert f"{raw}: 24 recordings of 5 steps, 640 bytes each" in run("data", "export", model, *data, "-o", raw).stdout
+    lines = run_program(compile_c(source, "-DSNN_STDIN"), raw.read_bytes()).stdout.splitlines()
+    labels = raw.with_suffix(".labels").read_text().split()
+    right = sum(line.split()[0].decode() == label for line, label in zip(lines, labels, strict=True))
+    scored = json.loads(run("eval", model, *data, "--engine", "integer", "--json").stdout)["results"][0]
+    assert right / 24 == scored["accuracy"]
+    assert "recording" in run("show", model).stdout.split("As C source")[1]
 
 
 def test_what_is_no_recording_is_told(run, spec, tmp_path) -> None:

@@ -15,6 +15,7 @@ import pytest
 import safetensors.torch
 import torch
 from c_programs import compile_c, needs_compiler
+from c_programs import run as run_program
 from onnx import TensorProto, helper, numpy_helper
 
 from converters.ann_to_snn.tuning import learning_rates
@@ -70,6 +71,24 @@ def test_a_model_becomes_c_source_with_the_golden_images_of_its_card(tmp_path, r
     assert (
         "--c-prefix" in run("convert", "mnist-dense-shallow", "-o", source, "--c-prefix", "7", "--force", code=1).stderr
     )
+
+
+@needs_compiler
+def test_test_images_are_exported_and_scored_in_c(tmp_path, run) -> None:
+    source, raw = tmp_path / "digits.c", tmp_path / "images.raw"
+    run("convert", "mnist-dense-shallow", "-o", source)
+    options = "mnist-dense-shallow", "--data", "mnist-sample", "--limit", 50
+    found = json.loads(run("data", "export", *options, "-o", raw, "--json").stdout)
+    assert (found["inputs"], found["bytes"], found["time_steps"]) == (50, 50 * 784, None)
+    lines = run_program(compile_c(source, "-DSNN_STDIN"), raw.read_bytes()).stdout.splitlines()
+    labels = Path(found["labels"]).read_text().split()
+    right = sum(line.split()[0].decode() == label for line, label in zip(lines, labels, strict=True))
+    scored = json.loads(run("eval", *options, "--engine", "integer", "--json").stdout)["results"][0]
+    assert right / 50 == scored["accuracy"]
+    assert f"{raw} exists" in run("data", "export", *options, "-o", raw, code=1).stderr
+    raw.unlink()
+    assert "images.labels exists" in " ".join(run("data", "export", *options, "-o", raw, code=1).stderr.split())
+    assert "another suffix" in run("data", "export", *options, "-o", tmp_path / "a.labels", code=2).stderr
 
 
 def test_show_prints_what_c_source_costs(run) -> None:

@@ -146,10 +146,14 @@ def specs(
             blocks.append(draw(pools()))
         blocks.append({"kind": "flatten"})
     blocks += draw(st.lists(dense_layers(), min_size=1 if flat else 0, max_size=2))
-    kind = draw(st.sampled_from(["affine", "dense"]))
+    kind = draw(st.sampled_from(["affine", "dense", *(["average"] if timed else [])]))
     options = synapse_options() if kind == "affine" else hidden_options()
     readout = {name: draw(strategy) for name, strategy in options.items()}
-    blocks.append({"kind": kind, "features": draw(st.integers(1, 5)), **readout})
+    features = draw(st.integers(1, 5))
+    if kind == "average":
+        blocks.append({"kind": "dense", "features": features * draw(st.integers(1, 3)), **readout})
+        readout = {}
+    blocks.append({"kind": kind, "features": features, **readout})
     for block in blocks:
         if timed and block["kind"] in {"dense", "conv"}:
             block |= draw(time_options(block["kind"]))
@@ -243,7 +247,7 @@ def trained(spec: NetworkSpec, seed: int) -> Network:
 def network_specs() -> Callable[..., SearchStrategy[NetworkSpec]]:
     """`network_specs(flat=..., encoding=..., skipping=...)`: a strategy; omitted arguments are drawn.
 
-    With `timed=True`, blocks may have recurrent synapses and delays.
+    With `timed=True`, blocks may have recurrent synapses and delays, and the readout may average.
     """
     return specs
 

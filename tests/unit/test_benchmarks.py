@@ -382,6 +382,19 @@ def test_a_deep_network_has_a_row_for_each_number_of_steps(tables) -> None:
     assert lines[2:] == [titled, titled.replace("| 16 |", "| 8 |"), "", "- A CPU, 1 thread; 2026-12-01, commit abc"]
 
 
+def test_c_source_of_events_is_compared_by_network(tables) -> None:
+    row = {
+        "recordings": 20, "steps": 100, "answers": 22000, "builds": {"gcc -O2": 0, "gcc -O0": 3}, "ram_bytes": 1980,
+        "native_us": 18.12, "c_us": {"gcc -O2": 10.28},
+    }  # fmt: skip
+    report = {"date": "2026-01-02", "commit": "abc", "cpu": "a CPU", "networks": {"loop": row}}
+    assert tables.render_c_events(report).splitlines()[-1] == (
+        "| loop | 44,000 | 3 | 18.1 | 10.3 | - | - | - | 1,980 | - |"
+    )
+    row |= {"cortex_m4": {"self_test": "ok", "flash_bytes": 26792, "instructions_step": 62808}, "riscv64": "ok"}
+    assert tables.render_c_events(report).splitlines()[-1].endswith("| ok | ok | 26,792 | 1,980 | 62,808 |")
+
+
 def test_kills_are_counted_by_command(tables) -> None:
     counts = {"tries": 9, "killed": 7, "temporaries": 1, "lost": 0}
     assert "| convert | 9 | 7 | - | 1 | 0 | - |" in tables.render_kills({"convert": counts})

@@ -1,4 +1,4 @@
-"""The commands `data list` and `data pull`."""
+"""The commands `data list`, `data pull` and `data export`."""
 
 from pathlib import Path
 
@@ -8,18 +8,31 @@ from converters.cli.console import (
     CONTEXT_SETTINGS,
     Command,
     echo,
+    force_option,
     json_option,
     json_text,
+    refuse_existing,
+    say,
     talk_options,
 )
-from converters.cli.options import DataPlaces, cache_option, complete_data, places_options
+from converters.cli.options import (
+    DataPlaces,
+    PathArgument,
+    cache_option,
+    complete_data,
+    complete_models,
+    data_options,
+    limit_option,
+    places_options,
+)
+from zoo.cli.given_model import input_shape, read_and_say, usual_data
 
 __all__ = ["data"]
 
 
 @click.group(context_settings=CONTEXT_SETTINGS)
 def data() -> None:
-    """List and download datasets.
+    """List and download datasets, and write them for programs in C.
 
     Example: zoo data list
     """
@@ -63,3 +76,56 @@ def data_pull(name: str, cache_dir: Path | None, as_json: bool) -> None:
 
     folder = pull_dataset(name, cache_dir=cache_dir)
     echo(json_text({"name": name, "path": str(folder)}) if as_json else folder)
+
+
+@data.command("export", cls=Command)
+@click.argument("source", shell_complete=complete_models)
+@click.option("--output", "-o", type=PathArgument, required=True, help="File to write; its labels go to NAME.labels.")
+@click.option(
+    "--data",
+    "name",
+    shell_complete=complete_data,
+    help="Dataset, .npz file, or folder with a folder of images for each class. [default: the dataset that the model "
+    "was trained on]",
+)
+@limit_option
+@data_options
+@force_option
+@json_option
+def data_export(
+    source: str,
+    output: Path,
+    name: str | None,
+    limit: int | None,
+    places: DataPlaces,
+    force: bool,
+    as_json: bool,
+) -> None:
+    """Write test images as raw bytes, as the C source of a model reads them.
+
+    SOURCE is a model file or the name of a model. Images are resized, sounds become pictures, and events are counted,
+    as the model needs it. The labels are a text file beside it, a number a line.
+
+    Example: zoo data export mnist-dense-shallow --data mnist-sample -o images.raw
+    """
+    from converters.formats.c.c_inputs import labels_path, write_inputs
+
+    labels = labels_path(output)
+    if labels == output:
+        raise click.UsageError(f"--output: must have another suffix than {labels.suffix}, which the labels get")
+    for path in (output, labels):
+        refuse_existing(path, force)
+    model = read_and_say(source)[0]
+    dataset = places.load(name or usual_data(model), input_shape(model), model.classes, model.spec).limited(limit)
+    if dataset.limit_note:
+        say(f"note: {dataset.limit_note}")
+    test = dataset.test
+    write_inputs(test, model.spec, output)
+    steps = test.images.shape[1] if test.has_events else None
+    if as_json:
+        found = {"path": str(output), "labels": str(labels), "inputs": len(test), "time_steps": steps}
+        echo(json_text({**found, "bytes": output.stat().st_size}))
+        return
+    what = "images" if steps is None else f"recordings of {steps} steps"
+    echo(f"{output}: {len(test):,} {what}, {output.stat().st_size // max(1, len(test)):,} bytes each")
+    echo(f"{labels}: their classes")

@@ -142,11 +142,12 @@ def c_section(spec: NetworkSpec, card: Card | None = None) -> list[Section]:
     if costs is None:
         return []
     once = f", and {costs.picture_synops:,.0f} once for a picture" if costs.picture_synops else ""
+    whole = f"a recording of {spec.time_steps} steps" if spec.input.is_events else "a picture"
     rows = {
         "flash": f"{costs.flash_bytes:,} bytes of weights and constants, and 1 to 2 KB of code",
         "RAM": f"{costs.ram_bytes:,} bytes, and the stack",
         "a step": f"{costs.neurons:,} neurons, {'' if card else 'at most '}{costs.step_synops:,.0f} synops{once}",
-        "cycles": f"about {costs.step_cycles:,.0f} a step, {costs.picture_cycles:,.0f} a picture",
+        "cycles": f"about {costs.step_cycles:,.0f} a step, {costs.picture_cycles:,.0f} {whole}",
     }
     return [Section("As C source, by zoo convert -o FILE.c", ("", ""), tuple(rows.items()), note=CYCLES, words=True)]
 

@@ -16,20 +16,23 @@ from bootstrap_core.network.blocks import GradedInputBlock, InputBlock, SpikingB
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.neurons import NeuronConstants
-from converters.formats.c.c_plan import GREY_LEVELS, Plan, Population, Synapses
+from converters.formats.c.c_plan import GREY_LEVELS, Plan, Population, Stage, Synapses
 from specs.errors import StateOverflowError
 from specs.shapes import pads_of
 
 __all__ = [
     "Array",
+    "Example",
     "LayerRecord",
-    "Picture",
     "border_values",
     "conv_numbers",
+    "delays_of",
+    "examples_of",
     "input_table",
     "integer_logits",
     "layer_record",
-    "pictures_of",
+    "logits_over_time",
+    "most_steps",
     "readout_bias",
     "tensor_problems",
     "weights_of",
@@ -37,8 +40,12 @@ __all__ = [
 
 Ints = npt.NDArray[np.int64]
 
-PICTURES, PICTURE_BYTES = 4, 1 << 16
-"""Number of pictures of the self-test, and the bytes that several of them may take together."""
+EXAMPLES, EXAMPLE_BYTES = 4, 1 << 16
+"""Number of pictures or recordings of the self-test, and the bytes that several of them may take together."""
+BIAS = 1 << 12
+"""Largest magnitude of a bias in 1/64."""
+MOST = (1 << 31) - 1
+"""Largest number of 32 bits."""
 
 
 @dataclass(frozen=True)
@@ -142,13 +149,19 @@ def weights_of(synapses: Synapses, weight: Tensor) -> Array:
     if synapses.identity:
         note = "weight of each channel"
     elif spec is None:
-        maps = steps.reshape(-1, source.channels, source.height, source.width)
-        steps, note = maps.transpose(2, 3, 1, 0), f"{source.size} inputs x {len(maps)} outputs"
+        steps, note = _by_input(synapses, steps), f"{source.size} inputs x {len(steps)} outputs"
     else:
         grouped = steps.reshape(spec.groups, -1, *steps.shape[1:])  # [groups, outputs, inputs, height, width]
         steps = grouped.transpose(0, 2, 3, 4, 1)
         note = f"{source.channels} channels x {spec.kernel[0]}x{spec.kernel[1]} x {grouped.shape[1]} outputs"
     return Array(synapses.name, "int8_t", steps.reshape(-1).tolist(), f"{note}, in 2/64", is_weights=True)
+
+
+def _by_input(synapses: Synapses, dense: Ints) -> Ints:
+    """Return numbers of dense synapses `[outputs, inputs]` as a row of outputs for each place of the source."""
+    source = synapses.source
+    maps = dense.reshape(-1, source.channels, source.height, source.width)
+    return maps.transpose(2, 3, 1, 0)
 
 
 def conv_numbers(synapses: Synapses, outputs: Population) -> list[int]:
@@ -160,71 +173,125 @@ def conv_numbers(synapses: Synapses, outputs: Population) -> list[int]:
     return [*sizes, *spec.kernel, *spec.stride, top, left, *spec.dilation, spec.groups]
 
 
-def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
-    """Yield the blocks whose current the plan does not store, but that have one; then those with too large sums.
+def delays_of(stage: Stage, delay: Tensor) -> Array:
+    """Return the delays of a stage's own synapses, in steps: one for each channel, or for each of its weights."""
+    steps: Ints = np.array(_ints(delay)).reshape(delay.shape)
+    steps, what = (_by_input(stage.own, steps), "weight") if stage.delays_each_weight else (steps, "channel")
+    note = f"delay of each {what}, in steps"
+    return Array(f"{stage.outputs.name}_delays", "uint8_t", steps.reshape(-1).tolist(), note)
 
-    Those are weighted inputs, or logits, that could leave 32 bits for some image.
+
+def tensor_problems(network: Network, plan: Plan) -> Iterator[str]:
+    """Yield the blocks whose tensors are other than the plan says, or have too large sums.
+
+    Those have a current that the plan does not store, delays beyond the longest, or weighted inputs that could leave 32
+    bits for some input; likewise logits within the T steps of the spec.
     """
-    for each in plan.spiking:
+    for each in plan.neurons:
         decay = _constants(network, each).current_decay
         if not each.has_current and (found := float(decay.min())) != 1:
             yield f"block {each.index}: a current decay in the tensors, {found:g}, other than in the spec"
     for stage in plan.stages:
         i = stage.outputs.index
-        weights = [weight.double().abs() / WEIGHT_STEP for _, weight in network.block(i).synapses()]
-        of_channels = torch.stack([weight.reshape(len(weight), -1).sum(1) for weight in weights]).sum(0)
-        most = int(of_channels.max()) * (plan.spec.input.levels if i == 1 else 1)
-        if stage.is_affine:
-            most = plan.spec.time_steps * (2 * most + (1 << 12))
-        if most >= 1 << 31:
-            yield f"block {i}: sums of up to {most:,}, which leave 32 bits (use fewer bits or time steps)"
+        delay = getattr(network.block(i), "delay", None)
+        if delay is not None and float(delay.max()) >= stage.rows:
+            yield f"block {i}: a delay in the tensors, {int(delay.max())}, beyond the longest in the spec"
+        if (most := _most_weighed(network, stage, plan)) > MOST:
+            yield f"block {i}: sums of up to {most:,}, which leave 32 bits (use fewer bits)"
+    if (most := most_steps(network, plan)) < plan.spec.time_steps:
+        steps = plan.spec.time_steps
+        yield f"time_steps: {steps}, as logits could leave 32 bits after {most} (use fewer bits or time steps)"
+
+
+def most_steps(network: Network, plan: Plan) -> int:
+    """Return the number of steps after which logits could leave 32 bits for some input."""
+    if plan.affine:
+        return MOST // (2 * _most_weighed(network, plan.affine, plan) + BIAS)
+    return MOST // (plan.group * (plan.most_events if plan.last is plan.input else 1))
+
+
+def _most_weighed(network: Network, stage: Stage, plan: Plan) -> int:
+    """Return a bound on the weighted input of a stage in one step, in weight steps."""
+    of_channels = []
+    for synapses, (_, weight) in zip(stage.synapses, network.block(stage.outputs.index).synapses(), strict=True):
+        largest = plan.spec.input.largest if synapses.source is plan.input else 1
+        of_channels.append(largest * (weight.double().abs() / WEIGHT_STEP).reshape(len(weight), -1).sum(1))
+    return int(torch.stack(of_channels).sum(0).max())
 
 
 @dataclass(frozen=True)
-class Picture:
-    """Picture of the self-test: its pixels, and the logits that the source must give."""
+class Example:
+    """Picture or recording of the self-test: its pixels or numbers of events, and the logits of the source."""
 
-    pixels: list[int]
+    inputs: list[int]
     logits: list[int]
 
 
-def pictures_of(exact: IntegerNetwork, plan: Plan, images: Tensor | None) -> list[Picture]:
-    """Return the pictures of the self-test: the first of `images`, or noise if they are None or do not fit.
+def examples_of(exact: IntegerNetwork, plan: Plan, images: Tensor | None) -> list[Example]:
+    """Return the examples of the self-test: the first of `images`, or noise if they are None or do not fit.
 
-    Those on which a state leaves 24 bits are left out; if none is left, a black one is taken.
+    Recordings are cut to as many steps as fit. Examples on which a state leaves 24 bits are left out; if none is left,
+    a black one is taken.
+
+    Args:
+        exact: the network.
+        plan: its plan.
+        images: uint8 `[N, ...]`; recordings of events `[N, T, ...]`.
 
     Raises:
         StateOverflowError: a state leaves 24 bits even then.
     """
-    size = plan.n_pixels
-    n = max(1, min(PICTURES, PICTURE_BYTES // size))
-    if images is None or images[0].numel() != size:
-        noise = torch.randint(256, (n, size), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
-        images = noise >> torch.arange(n, dtype=torch.uint8)[:, None]  # each half as bright as the one before
-    shape = (-1, 1, *plan.spec.input.shape)
+    spec, size = plan.spec, plan.n_inputs
+    steps = max(1, min(spec.time_steps, EXAMPLE_BYTES // size)) if plan.is_events else 1
+    n = max(1, min(EXAMPLES, EXAMPLE_BYTES // (size * steps)))
+    if images is not None and images[0].numel() == size * (images.shape[1] if plan.is_events else 1):
+        images = images.reshape(len(images), -1, *spec.input.shape)[:n, :steps]
+    else:
+        images = _noise(plan, n, steps)
     found = []
-    for pixels in images[:n].reshape(shape):
+    for inputs in images:
         with suppress(StateOverflowError):
-            found.append(_picture(exact, plan, pixels))
-    return found or [_picture(exact, plan, torch.zeros(shape[1:], dtype=torch.uint8))]
+            found.append(_example(exact, plan, inputs))
+    return found or [_example(exact, plan, torch.zeros_like(images[0]))]
 
 
-def _picture(exact: IntegerNetwork, plan: Plan, pixels: Tensor) -> Picture:
-    logits = integer_logits(exact, pixels, plan)
-    return Picture(pixels.flatten().tolist(), logits.flatten().tolist())
+def _noise(plan: Plan, n: int, steps: int) -> Tensor:
+    """Return uint8 `[n, steps, ...]`: each picture half as bright, each recording half as busy as the one before."""
+    generator = torch.Generator().manual_seed(0)
+    shape = (n, steps, *plan.spec.input.shape)
+    half = torch.arange(n, dtype=torch.uint8).reshape(-1, *[1] * (len(shape) - 1))
+    if not plan.is_events:
+        return torch.randint(256, shape, dtype=torch.uint8, generator=generator) >> half
+    events = torch.randint(1, 1 + min(plan.most_events, 255), shape, dtype=torch.uint8, generator=generator)
+    return events * (torch.rand(shape, generator=generator) < 0.5 ** (1 + half))
 
 
-def integer_logits(exact: IntegerNetwork, images: Tensor, plan: Plan) -> Tensor:
-    """Return the logits of images as the source computes them, int64 `[N, classes]`, in units of 1/`logit_unit`.
+def _example(exact: IntegerNetwork, plan: Plan, inputs: Tensor) -> Example:
+    """Return the example of one picture `[1, ...]`, or of one recording `[T, ...]`."""
+    logits = integer_logits(exact, inputs[:, None] if plan.is_events else inputs, plan)
+    return Example(inputs.flatten().tolist(), logits.flatten().tolist())
+
+
+def integer_logits(exact: IntegerNetwork, inputs: Tensor, plan: Plan) -> Tensor:
+    """Return logits as the source computes them, int64 `[N, classes]`, in units of 1/(`step_unit` x steps).
+
+    Args:
+        exact: the network.
+        inputs: images `[N, ...]`, or events `[T, N, ...]`.
+        plan: its plan.
 
     Raises:
         StateOverflowError: a state leaves the hardware's 24 bits.
     """
-    _, trace = exact.run(images)
+    return logits_over_time(exact, inputs, plan)[-1]
+
+
+def logits_over_time(exact: IntegerNetwork, inputs: Tensor, plan: Plan) -> Tensor:
+    """Return the logits after each step, int64 `[T, N, classes]`; see `integer_logits`."""
+    _, trace = exact.run(inputs)
     outputs = trace.spikes[-1]
     assert outputs is not None
-    of_step = plan.logit_unit // plan.spec.time_steps
-    return (outputs.double() * of_step).round().long().sum(0).flatten(1)  # [T, N, ...] -> [N, classes]
+    return (outputs.double() * plan.step_unit).round().long().flatten(2).cumsum(0)
 
 
 def _ints(x: Tensor) -> list[int]:

@@ -8,8 +8,11 @@ from functools import cached_property
 from bootstrap_core.fixed_point import DECAY_ONE, MANT
 from specs.block import (
     AffineSpec,
+    AverageSpec,
     AvgPoolSpec,
     ConvSpec,
+    DelaySpec,
+    DelayTarget,
     DenseSpec,
     Encoding,
     FlattenSpec,
@@ -38,6 +41,8 @@ LAYER_NUMBERS = 9
 CYCLES_OF_NEURON, CYCLES_OF_DENSE, CYCLES_OF_CONV, CYCLES_OF_GRADED = 80, 4.5, 10, 8
 """Rough cycles of a Cortex-M4 for a step of a neuron, and for a synaptic operation: of spikes in a dense layer and in a
 convolution, and of a graded pixel. `make check-c` counts the instructions of gcc -O2, about a quarter less."""
+CYCLES_OF_DELAYED, CYCLES_OF_DELAY = 20, 20
+"""The same for a synaptic operation with a delay of its own, and for a step of a neuron whose input has a delay."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,8 @@ class Population:
 class Synapses:
     """Synapses from a population to the neurons of a stage.
 
+    Those of a recurrent block to itself have its own neurons as source.
+
     Attributes:
         name: name of the weights in the C source.
         source: the population that they read.
@@ -92,6 +99,7 @@ class Synapses:
         n_weights: number of weights.
         identity: whether they go from each neuron to the one at the same place.
         flattened: whether maps are read as a flat layer, in the order channel, row, column.
+        recurrent: whether they read what the neurons themselves did in the step before.
     """
 
     name: str
@@ -100,6 +108,7 @@ class Synapses:
     n_weights: int
     identity: bool = False
     flattened: bool = False
+    recurrent: bool = False
 
     @property
     def convolution(self) -> ConvSpec | None:
@@ -125,6 +134,8 @@ class Synapses:
         'conv 3x3 of input, stride 2x2, padding 1x1'
         """
         spec = self.convolution
+        if self.recurrent:
+            return "itself, a step late"
         if spec is None:
             return f"{'identity' if self.identity else 'dense'} of {self.source.name}"
         parts = [f"conv {spec.kernel[0]}x{spec.kernel[1]} of {self.source.name}"]
@@ -136,11 +147,40 @@ class Synapses:
 
 @dataclass(frozen=True)
 class Stage:
-    """Block with synapses. `outputs` are its neurons; those of an affine readout stand for its sums."""
+    """Block with synapses: its own, those of its skips, and those of a recurrent block to itself.
+
+    `outputs` are its neurons; those of an affine readout stand for its sums.
+    """
 
     layer: LayerSpec
     outputs: Population
     synapses: tuple[Synapses, ...]
+
+    @property
+    def own(self) -> Synapses:
+        """Synapses from the block before, which delays apply to."""
+        return self.synapses[0]
+
+    @property
+    def others(self) -> tuple[Synapses, ...]:
+        """Synapses of skips, and of a recurrent block to itself."""
+        return self.synapses[1:]
+
+    @property
+    def delays(self) -> DelaySpec | None:
+        """Delays of its own synapses; None if there are none, or none longer than 0."""
+        delays: DelaySpec | None = getattr(self.layer, "delays", None)
+        return delays if delays is not None and delays.longest else None
+
+    @property
+    def delays_each_weight(self) -> bool:
+        """True if each weight has a delay of its own."""
+        return self.delays is not None and self.delays.per is DelayTarget.SYNAPSE
+
+    @property
+    def rows(self) -> int:
+        """Number of steps, this one included, in which what arrives now can reach the neurons."""
+        return 1 + (self.delays.longest if self.delays else 0)
 
     @property
     def is_affine(self) -> bool:
@@ -154,13 +194,15 @@ class Plan:
 
     Attributes:
         spec: spec of the network.
-        input: the pixels with their padding, as maps with their channels last.
-        stages: blocks with synapses, in order; the last is the readout.
+        input: the pixels with their padding, or the events, as maps with their channels last.
+        stages: blocks with synapses, in order.
+        last: population that the readout reads, or of an affine readout its sums.
     """
 
     spec: NetworkSpec
     input: Population
     stages: tuple[Stage, ...]
+    last: Population
 
     @property
     def is_graded(self) -> bool:
@@ -168,25 +210,72 @@ class Plan:
         return self.spec.input.encoding is Encoding.GRADED
 
     @property
+    def is_events(self) -> bool:
+        """True if the input differs from step to step."""
+        return self.spec.input.is_events
+
+    @property
+    def counts_events(self) -> bool:
+        """True if an input may have several events in a step."""
+        return self.is_events and self.spec.input.is_graded
+
+    def has_counts(self, source: Population) -> bool:
+        """Return whether weights of a source are multiplied: graded pixels, and several events at once."""
+        return source is self.input and (self.is_graded or self.counts_events)
+
+    @property
+    def most_events(self) -> int:
+        """Largest number of events of an input in a step."""
+        return self.spec.input.largest
+
+    @property
+    def input_bytes(self) -> int:
+        """Bytes of a pixel, or of a number of events."""
+        return 2 if self.is_events and self.spec.input.bits > 8 else 1
+
+    @property
     def is_padded(self) -> bool:
         """True if the input has pixels that the images do not have."""
         return any(self.spec.input.padding)
 
     @property
-    def n_pixels(self) -> int:
-        """Number of bytes of an image."""
+    def n_inputs(self) -> int:
+        """Number of pixels of an image, or of inputs that have events."""
         return math.prod(self.spec.input.shape)
 
     @property
-    def readout(self) -> Stage:
-        """Last stage."""
-        return self.stages[-1]
+    def n_classes(self) -> int:
+        """Number of logits."""
+        return self.spec.n_classes
+
+    @property
+    def affine(self) -> Stage | None:
+        """Last stage if it is an affine readout; None if the readout counts spikes."""
+        return self.stages[-1] if self.stages and self.stages[-1].is_affine else None
+
+    @property
+    def group(self) -> int:
+        """Number of neurons whose spikes are the logit of a class: above 1 for a readout that averages."""
+        return self.last.size // self.n_classes
 
     @property
     def spiking(self) -> list[Population]:
-        """Populations of neurons, input first."""
+        """Populations whose spikes are listed, input first."""
         inputs = [] if self.is_graded else [self.input]
         return [*inputs, *(stage.outputs for stage in self.stages if not stage.is_affine)]
+
+    @property
+    def neurons(self) -> list[Population]:
+        """Populations of neurons, input first."""
+        return self.spiking[self.is_events :]
+
+    def stage_of(self, neurons: Population) -> Stage | None:
+        """Return the stage of a population; None for the input."""
+        return next((stage for stage in self.stages if stage.outputs is neurons), None)
+
+    def is_driven(self, stage: Stage) -> bool:
+        """Return whether a stage's own synapses weigh graded pixels, once for a picture."""
+        return self.is_graded and stage is self.stages[0]
 
     @property
     def index_bytes(self) -> int:
@@ -196,27 +285,42 @@ class Plan:
     @property
     def largest(self) -> int:
         """Number of neurons of the largest population, whose weighted inputs are summed together; 0 without one."""
-        return max((each.size for each in self.spiking), default=0)
+        return max((each.size for each in self.neurons), default=0)
+
+    @property
+    def step_unit(self) -> int:
+        """Divisor of the C source's logits that gives those of the network, after one step."""
+        return MANT * (self.spec.input.levels if self.affine.outputs.index == 1 else 1) if self.affine else self.group
 
     @property
     def logit_unit(self) -> int:
-        """Divisor of the C source's logits that gives those of the network after T steps."""
-        levels = self.spec.input.levels if self.readout.outputs.index == 1 else 1
-        return self.spec.time_steps * (MANT * levels if self.readout.is_affine else 1)
+        """Divisor of the C source's logits that gives those of the network, after T steps."""
+        return self.spec.time_steps * self.step_unit
 
     @cached_property
     def state_bytes(self) -> int:
         """Size of the state in RAM, without the stack."""
-        total = 2 * WORD + WORD * self.largest + WORD * self.readout.outputs.size
-        total += WORD * self.stages[0].outputs.size if self.is_graded else _aligned(self.n_pixels)
+        total = 2 * WORD + WORD * self.largest + WORD * self.n_classes
+        if self.is_graded:
+            total += WORD * self.stages[0].outputs.size
+        elif not self.is_events:
+            total += _aligned(self.n_inputs)
         for each in self.spiking:
-            total += WORD * (1 + each.shift) + WORD * each.size * (1 + each.has_current)
-            total += _aligned(self.index_bytes * each.size * (1 + each.shift))
-        return total
+            lists = self.index_bytes * each.size * (1 + each.shift)
+            if each is self.input and self.counts_events:
+                lists = _padded(lists, self.input_bytes) + self.input_bytes * each.size
+            total += WORD * (1 + each.shift) + _aligned(lists)
+        for each in self.neurons:
+            total += WORD * each.size * (1 + each.has_current)
+        return total + sum(WORD * stage.rows * stage.outputs.size for stage in self.stages if stage.delays)
 
 
 def _aligned(n_bytes: int) -> int:
-    return -(-n_bytes // WORD) * WORD
+    return _padded(n_bytes, WORD)
+
+
+def _padded(n_bytes: int, unit: int) -> int:
+    return -(-n_bytes // unit) * unit
 
 
 def plan_of(spec: NetworkSpec) -> Plan:
@@ -227,6 +331,8 @@ def plan_of(spec: NetworkSpec) -> Plan:
         if isinstance(layer, FlattenSpec):
             held.append(held[-1])
             continue
+        if isinstance(layer, AverageSpec):
+            continue  # it averages the spikes of the last population
         outputs = _population(spec, i, layer, shape)
         if i:
             before = spec.shapes[i - 1]
@@ -241,15 +347,17 @@ def plan_of(spec: NetworkSpec) -> Plan:
                 )
                 for k, skip in enumerate(skips_of(layer))
             )
-            stages.append(Stage(layer, outputs, (own, *skips)))
+            n = layer.own_fan_out  # of a recurrent block, the number of its neurons
+            recurrent = Synapses(f"block{i}_recurrent_weights", outputs, layer, n * n, recurrent=True)
+            stages.append(Stage(layer, outputs, (own, *skips, *([recurrent] if n else []))))
         held.append(outputs)
-    return Plan(spec, held[0], tuple(stages))
+    return Plan(spec, held[0], tuple(stages), held[-1])
 
 
 def _population(spec: NetworkSpec, index: int, layer: LayerSpec, shape: Shape) -> Population:
     channels, height, width = (*shape, 1, 1)[:3]
     neuron = spec.neuron_of(layer)
-    direct = isinstance(layer, InputSpec) and layer.exact_input
+    direct = isinstance(layer, InputSpec) and (layer.exact_input or not layer.has_neurons)
     forgets = round(DECAY_ONE * neuron.current_decay) == DECAY_ONE and neuron.learn_decays is LearnDecays.NONE
     return Population(
         index,
@@ -267,7 +375,7 @@ def _as_layer(layer: LayerSpec, before: Shape) -> Layer:
 
 def _synapses(name: str, source: Population, layer: Layer, before: Shape, *, identity: bool = False) -> Synapses:
     seen = (math.prod(before),) if isinstance(layer, DenseSpec | AffineSpec) else (*before, 1, 1)[:3]
-    n_weights = before[0] if identity else layer.n_weights(seen)
+    n_weights = before[0] if identity else layer.n_weights(seen) - layer.own_fan_out**2
     return Synapses(name, source, layer, n_weights, identity, flattened=len(before) == 1 and source.plane > 1)
 
 
@@ -281,7 +389,8 @@ class CCosts:
         neurons: neurons that are updated in each step.
         step_synops: synaptic operations of a step.
         picture_synops: those done once for a picture: graded pixels, whose sums are the same at each step.
-        step_cycles, picture_cycles: rough cycles of a Cortex-M4 of a step, and of a picture with all its steps.
+        step_cycles, picture_cycles: rough cycles of a Cortex-M4 of a step, and of all T steps of a picture or of a
+            recording.
     """
 
     flash_bytes: int
@@ -307,13 +416,19 @@ def c_costs(spec: NetworkSpec, synops: Sequence[float] | None = None) -> CCosts:
     (408102, 7220, 5120.0)
     """
     plan = plan_of(spec)
-    of_layers = [row.synops for row in summarize(spec)] if synops is None else synops
-    neurons = sum(each.size for each in plan.spiking)
-    picture_synops = float(of_layers[1]) if plan.is_graded else 0.0
+    of_layers: Sequence[float] = [row.synops for row in summarize(spec)] if synops is None else synops
+    neurons = sum(each.size for each in plan.neurons)
+    picture_synops = 0.0
     step_cycles = float(CYCLES_OF_NEURON * neurons)
-    for stage in plan.stages[plan.is_graded :]:
+    for stage in plan.stages:
+        # We do not know how many synops of a layer are those of its own synapses, and take their part of the weights.
+        part = stage.own.n_weights / sum(each.n_weights for each in stage.synapses)
+        own, others = part * of_layers[stage.outputs.index], (1 - part) * of_layers[stage.outputs.index]
         cycles = CYCLES_OF_DENSE if all(each.is_dense for each in stage.synapses) else CYCLES_OF_CONV
-        step_cycles += cycles * of_layers[stage.outputs.index]
+        if plan.is_driven(stage):
+            picture_synops, own = own, 0.0
+        step_cycles += (CYCLES_OF_DELAYED if stage.delays_each_weight else cycles) * own + cycles * others
+        step_cycles += CYCLES_OF_DELAY * stage.outputs.size * bool(stage.delays)
     return CCosts(
         flash_bytes=_flash_bytes(plan),
         ram_bytes=plan.state_bytes,
@@ -326,13 +441,16 @@ def c_costs(spec: NetworkSpec, synops: Sequence[float] | None = None) -> CCosts:
 
 
 def _flash_bytes(plan: Plan) -> int:
-    total = (GREY_LEVELS + plan.is_padded * plan.input.channels) * (2 if plan.is_graded else WORD)
+    levels = 0 if plan.is_events else GREY_LEVELS + plan.is_padded * plan.input.channels
+    total = levels * (2 if plan.is_graded else WORD)
     for stage in plan.stages:
         total += sum(each.n_weights for each in stage.synapses)
         total += sum(WORD * CONV_NUMBERS for each in stage.synapses if each.convolution)
         if _has_bias(stage.layer):
             total += 2 * stage.outputs.channels
-    for each in plan.spiking:
+        if stage.delays:
+            total += stage.own.n_weights if stage.delays_each_weight else stage.outputs.channels
+    for each in plan.neurons:
         total += WORD * LAYER_NUMBERS
         per_channel = plan.spec.neuron_of(plan.spec.layers[each.index]).learn_decays is LearnDecays.PER_CHANNEL
         total += 2 * (1 + each.has_current) * (each.channels if per_channel else 1)
@@ -340,5 +458,5 @@ def _flash_bytes(plan: Plan) -> int:
 
 
 def _has_bias(layer: Layer) -> bool:
-    """Return whether a block has a bias on the hardware: its own, or that of a mean-only norm."""
-    return bool(getattr(layer, "bias", False)) or getattr(layer, "norm", None) is Norm.MEAN_ONLY
+    """Return whether a block has a bias on the hardware: its own, or that of a norm."""
+    return bool(getattr(layer, "bias", False)) or getattr(layer, "norm", None) in {Norm.MEAN_ONLY, Norm.BATCH}

@@ -19,18 +19,31 @@ from converters.formats.c.c_numbers import (
     Array,
     border_values,
     conv_numbers,
+    delays_of,
+    examples_of,
     input_table,
     layer_record,
-    pictures_of,
+    most_steps,
     readout_bias,
     tensor_problems,
     weights_of,
 )
-from converters.formats.c.c_plan import Plan, c_costs, plan_of
+from converters.formats.c.c_plan import Plan, Stage, c_costs, plan_of
 from converters.formats.refusals import problems_by_place, unknown_kinds
 from converters.model import Model
 from specs.arguments import check_path, check_type
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, Encoding, FlattenSpec, Layer, skips_of
+from specs.block import (
+    AffineSpec,
+    AverageSpec,
+    AvgPoolSpec,
+    ConvSpec,
+    DelaySpec,
+    DenseSpec,
+    Encoding,
+    FlattenSpec,
+    Layer,
+    skips_of,
+)
 from specs.errors import ConversionError, UnsupportedError
 from specs.fields import StrictModel, threshold_mant
 from specs.files.whole_file import write_whole
@@ -41,15 +54,17 @@ from specs.words import counted
 
 __all__ = ["COptions", "check_c_name", "header_of", "spec_problems", "write_c"]
 
-KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
-"""Kinds of blocks that the source can compute."""
-ENCODINGS = (Encoding.SPIKE, Encoding.GRADED)
+KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec, AverageSpec)
+EXTRAS = ("recurrent", "delays")
+"""Kinds of blocks that the source can compute, and their extras."""
+ENCODINGS = (Encoding.SPIKE, Encoding.GRADED, Encoding.EVENTS)
 KNOWN_FIELDS = {
     "schema_version", "name", "description", "time_steps", "input", "blocks", "logit_scale", "training", "kind",
-    "shape", "encoding", "bits", "border", "mean", "std", "weight", "bias", "exact_input", "log_mel", "neuron",
+    "shape", "encoding", "bits", "bin_us", "border", "mean", "std", "weight", "bias", "exact_input", "log_mel",
+    "neuron",
     "features", "channels", "kernel", "stride", "padding", "dilation", "groups", "gain", "skips", "source",
     "weight_norm", "dropout", "norm", "delay_shift", "threshold", "current_decay", "voltage_decay", "tau_grad",
-    "scale_grad", "reset", "learn_decays",
+    "scale_grad", "reset", "learn_decays", "recurrent", "delays", "per", "longest",
 }  # fmt: skip
 """Fields of specs that the source knows; a value in any other field is refused."""
 IDENTIFIER = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,31}")
@@ -65,7 +80,8 @@ class COptions:
 
     Attributes:
         prefix: beginning of all public names; macros have it in capitals.
-        images: pictures for the self-test, uint8 `[N, ...]`; by default noise, the same each time.
+        images: pictures for the self-test, uint8 `[N, ...]`, or recordings of events `[N, T, ...]`; by default noise,
+            the same each time.
     """
 
     prefix: str = "snn"
@@ -89,8 +105,8 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
     """Write a model as a C99 source file, and its header beside it; the same model gives the same bytes.
 
     The source needs stdint.h and string.h only, allocates nothing and has no floats. Its spikes and logits are those of
-    the integer engine on images of bytes. States are kept within the 24 bits of the chip; where one would leave them,
-    the integer engine refuses to go on, and the source counts it in `overflows`.
+    the integer engine, on images of bytes or on events, step by step. States are kept within the 24 bits of the chip;
+    where one would leave them, the integer engine refuses to go on, and the source counts it in `overflows`.
 
     Args:
         model: the model; it is not changed.
@@ -116,7 +132,7 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
     exact = IntegerNetwork(network)  # refuses tensors that are not finite
     with torch.no_grad():
         _refuse(tensor_problems(network, plan))
-        names = _numbers(network, plan) | {"golden": pictures_of(exact, plan, options.images)}
+        names = _numbers(network, plan) | {"examples": examples_of(exact, plan, options.images)}
     names |= {
         "plan": plan,
         "file": path.stem,
@@ -128,6 +144,7 @@ def write_c(model: Model, path: str | Path, options: COptions = COptions()) -> P
         "costs": c_costs(model.spec),
         "uses": _functions(plan),
         "STATE_MAX": STATE_MAX,
+        "events_type": f"uint{8 * plan.input_bytes}_t",
     }
     write_whole(header_of(path), _render("network.h.jinja", names))
     return write_whole(path, _render("network.c.jinja", names))
@@ -142,12 +159,17 @@ def spec_problems(spec: NetworkSpec) -> Iterator[str]:
     """Yield what C source cannot express of a network."""
     if spec.input.encoding not in ENCODINGS:
         yield f"input.encoding: {spec.input.encoding}"
-    yield from unknown_kinds(spec, KINDS)
+    yield from unknown_kinds(spec, KINDS, EXTRAS)
     yield from _unknown_fields(spec)
-    records = ((layer, spec.neuron_of(layer), *skips_of(layer)) for layer in spec.layers)
+    records = ((layer, spec.neuron_of(layer), *skips_of(layer), *_delays_of(layer)) for layer in spec.layers)
     yield from problems_by_place("block", (chain.from_iterable(map(_unknown_fields, each)) for each in records))
     kinds = {str(neuron.kind) for neuron in map(spec.neuron_of, spec.layers)}
     yield from (f"neuron.kind: {kind}" for kind in sorted(kinds - {"cuba"}))
+
+
+def _delays_of(layer: Layer) -> tuple[DelaySpec, ...]:
+    delays = getattr(layer, "delays", None)
+    return () if delays is None else (delays,)
 
 
 def _unknown_fields(record: StrictModel) -> Iterator[str]:
@@ -162,37 +184,43 @@ def _numbers(network: Network, plan: Plan) -> dict[str, Any]:
     """Return all arrays and records of the source."""
     arrays, shapes = list[Array](), list[dict[str, Any]]()
     for stage in plan.stages:
-        own = network.block(stage.outputs.index).synapses()
-        for synapses, (_, weight) in zip(stage.synapses, own, strict=True):
+        block = network.block(stage.outputs.index)
+        for synapses, (_, weight) in zip(stage.synapses, block.synapses(), strict=True):
             arrays.append(weights_of(synapses, weight))
             if synapses.convolution:
                 shapes.append({"name": synapses.shape_name, "numbers": conv_numbers(synapses, stage.outputs)})
-    layers = [layer_record(network, each) for each in plan.spiking]
+        if stage.delays:
+            assert isinstance(block.delay, Tensor)
+            arrays.append(delays_of(stage, block.delay))
+    layers = [layer_record(network, each) for each in plan.neurons]
     arrays += [array for layer in layers for array in layer.arrays.values() if array]
-    bias = readout_bias(network) if plan.readout.is_affine else None
+    bias = readout_bias(network) if plan.affine else None
     arrays += [] if bias is None else [bias]
     return {
         "arrays": arrays,
         "bias": bias,
         "shapes": shapes,
         "layers": layers,
-        "input_values": input_table(network),
+        "input_values": [] if plan.is_events else input_table(network),
         "border_values": border_values(network) if plan.is_padded else [],
         "pads": pads_of(plan.spec.input.padding),
+        "most_steps": most_steps(network, plan),
     }
 
 
 def _functions(plan: Plan) -> set[str]:
     """Return the kinds of work of a network: each has a function in the source."""
     every = [each for stage in plan.stages for each in stage.synapses]
-    flat = any(each.identity and each.flattened for each in every)
-    found = {"identity_flat"} if flat else set()
-    found |= {"flat"} if flat or (plan.readout.outputs.plane > 1) else set()
-    found |= {"identity"} if any(each.identity and not each.flattened for each in every) else set()
-    found |= {"conv"} if any(each.convolution for each in every) else set()
-    found |= {"dense"} if any(each.is_dense for each in every[plan.is_graded :]) else set()
-    found |= {"clear"} if any(not stage.is_affine for stage in plan.stages[plan.is_graded :]) else set()
-    return found | ({"add"} if found & {"conv", "dense"} or plan.is_graded else set())
+    late = [stage.own for stage in plan.stages if stage.delays_each_weight]
+    found = {"conv" for each in every if each.convolution} | ({"dense_late"} if late else set())
+    found |= {"identity_flat" if each.flattened else "identity" for each in every if each.identity}
+    found |= {
+        "add" if plan.has_counts(each.source) else "dense" for each in every if each.is_dense and each not in late
+    }
+    found |= {"postpone" for stage in plan.stages if stage.delays and not stage.delays_each_weight}
+    found |= {"clear" for stage in plan.stages if not (stage.is_affine or plan.is_driven(stage))}
+    found |= {"flat"} if "identity_flat" in found or (not plan.affine and plan.last.plane > 1) else set()
+    return found | ({"add"} if found & {"conv", "dense"} else set())
 
 
 def _class_names(model: Model) -> list[str]:
@@ -207,19 +235,32 @@ def _class_names(model: Model) -> list[str]:
 def _table(plan: Plan) -> list[str]:
     """Return the table of layers, for a comment."""
     spec = plan.spec
-    synapses = {stage.outputs.index: stage.synapses for stage in plan.stages}
+    stages = {stage.outputs.index: stage for stage in plan.stages}
     rows = [("layer", "shape", "weights", "threshold", "decays", "reset", "reads")]
     for i, (layer, shape) in enumerate(zip(spec.layers, spec.shapes, strict=True)):
-        own = synapses.get(i, ())
-        n_weights = f"{sum(each.n_weights for each in own):,}" if own else ""
-        reads = " + ".join(each.words for each in own) or ("the same in another order" if i else _input_words(plan))
+        stage = stages.get(i)
+        n_weights = f"{sum(each.n_weights for each in stage.synapses):,}" if stage else ""
+        reads = _reading_words(stage) if stage else _input_words(plan)
+        if i and not stage:
+            averages = isinstance(layer, AverageSpec)
+            reads = f"spikes of {plan.group} neurons to a class" if averages else "the same in another order"
         rows.append((f"{i} {layer.kind}", "x".join(map(str, shape)), n_weights, *_neuron_words(plan, i), reads))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join(f"{cell:<{width}}" for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows)
     return [part for line in lines for part in textwrap.wrap(line, WIDTH - 3, subsequent_indent=" " * 8)]
 
 
+def _reading_words(stage: Stage) -> str:
+    """Return what a stage reads, as a cell of the table."""
+    own = stage.own.words
+    if stage.delays:
+        own += f", 0 to {stage.delays.longest} steps late by {'weight' if stage.delays_each_weight else 'channel'}"
+    return " + ".join([own, *(each.words for each in stage.others)])
+
+
 def _input_words(plan: Plan) -> str:
+    if plan.is_events:
+        return f"events, {plan.most_events} at most" if plan.counts_events else "events"
     return f"pixels as integers of {counted(plan.spec.input.bits, 'bit')}" if plan.is_graded else "pixels as currents"
 
 

@@ -50,3 +50,37 @@ def test_places_take_two_bytes_where_they_fit() -> None:
         return plan_of(NetworkSpec.model_validate(document)).index_bytes
 
     assert (index_bytes(256), index_bytes(257)) == (2, 4)
+
+
+RECURRENT = NetworkSpec.model_validate(
+    {
+        "name": "tiny", "time_steps": 9, "input": {"shape": [2, 3, 5], "encoding": "events", "bits": 2},
+        "blocks": [
+            {"kind": "flatten"},
+            {"kind": "dense", "features": 8, "recurrent": True, "delays": {"longest": 4}, "bias": True},
+            {"kind": "dense", "features": 6, "delays": {"per": "synapse", "longest": 3}, "delay_shift": True},
+            {"kind": "average", "features": 3},
+        ],
+    }
+)  # fmt: skip
+
+
+def test_a_network_that_has_time_of_its_own() -> None:
+    plan = plan_of(RECURRENT)
+    own, recurrent = plan.stages[0].synapses
+    assert (own.n_weights, recurrent.n_weights, recurrent.source) == (30 * 8, 8 * 8, plan.stages[0].outputs)
+    assert (plan.stages[0].rows, plan.stages[1].rows, plan.stages[1].delays_each_weight) == (5, 4, True)
+    assert (plan.group, plan.step_unit, plan.logit_unit, plan.last) == (2, 2, 18, plan.stages[1].outputs)
+    costs = c_costs(RECURRENT)
+    weights, delays, biases, decays = 240 + 64 + 48, 8 + 48, 8, 1 + 1
+    assert costs.flash_bytes == weights + delays + 2 * (biases + decays) + 4 * 2 * 9
+    events, late, lists = 4 + 30 * 2 + 30 + 2, 5 * 8 + 4 * 6, 8 * 2 + 6 * 2 * 2
+    assert costs.ram_bytes == 4 * (2 + 8 + 3) + events + 4 * (late + 1 + 8 + 2 + 6) + lists
+    assert (costs.neurons, costs.picture_synops, costs.step_synops) == (14, 0, 352)
+
+
+def test_pixels_of_a_recurrent_block_are_weighed_once_and_its_own_spikes_in_each_step() -> None:
+    blocks = [{"kind": "dense", "features": 6, "recurrent": True}, {"kind": "affine", "features": 2}]
+    document = {"name": "a", "time_steps": 4, "input": {"shape": [5], "encoding": "graded"}, "blocks": blocks}
+    costs = c_costs(NetworkSpec.model_validate(document))
+    assert (costs.picture_synops, costs.step_synops) == (30, 36 + 12)

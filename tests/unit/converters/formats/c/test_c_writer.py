@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from c_programs import answers, compile_c, needs_compiler, run
+from c_programs import answers, answers_by_step, compile_c, needs_compiler, run
 
 from bootstrap_core import IntegerNetwork, build_network
 from bootstrap_core.network.network import Network
 from converters import Model
 from converters.formats.c import c_writer
-from converters.formats.c.c_numbers import integer_logits
+from converters.formats.c.c_numbers import integer_logits, logits_over_time
 from converters.formats.c.c_plan import plan_of
 from converters.formats.c.c_writer import COptions, write_c
 from specs import ConversionError, NetworkSpec, SnnZooError, StateOverflowError, UnsupportedError
@@ -35,24 +35,54 @@ MAPS = [
 SPIKES = {"shape": [2, 7, 6], "mean": 0.4, "std": 0.5, "weight": 1.3, "bias": 0.3}
 GRADED = {"shape": [2, 7, 6], "encoding": "graded", "bits": 3}
 FLAT = {"shape": [5], "encoding": "graded", "bits": 5}
+EVENTS = {"shape": [2, 7, 6], "encoding": "events"}
+COUNTS = {**EVENTS, "bits": 2}
+FLAT_EVENTS = {"shape": [5], "encoding": "events"}
+LATE = {"kind": "dense", "features": 9, "bias": True, "neuron": LEAKY, "delays": {"longest": 3}}
+LATE_BY_WEIGHT = {**LATE, "delays": {"per": "synapse", "longest": 2}}
+RECURRENT = {"kind": "dense", "features": 7, "recurrent": True, "neuron": SUBTRACTING}
+SHIFTED = {**RECURRENT, "delay_shift": True, "skips": [{"kind": "dense", "source": 0}]}
+LATE_MAPS = [{**MAPS[0], "delays": {"longest": 2}}, *MAPS[1:4], LATE_BY_WEIGHT]
+AVERAGE = {"kind": "average", "features": 3}
 READOUT = {"kind": "affine", "features": 3, "bias": True, "skips": [{"kind": "dense", "source": 3}]}
+NETWORK_OF_SKIPS = [
+    {"kind": "conv", "channels": 2, "kernel": 3, "padding": 1, "skips": [
+        {"kind": "identity", "source": 0},
+        {"kind": "conv", "source": 0, "kernel": 3, "padding": 2, "dilation": 2, "groups": 2},
+    ]},
+]  # fmt: skip
 NETWORKS: dict[str, tuple[dict[str, Any], list[dict[str, Any]]]] = {
     "spikes": (SPIKES, [*MAPS, READOUT]),
     "graded": (GRADED, [*MAPS, READOUT]),
     "as lava-dl": ({**SPIKES, "exact_input": False, "neuron": LEAKY}, [*MAPS, READOUT]),
     "spiking readout": (SPIKES, [*MAPS, {"kind": "dense", "features": 3, "delay_shift": True}]),
     "maps as readout": (GRADED, [MAPS[0], {"kind": "conv", "channels": 3, "kernel": 2}]),
-    "skip from the input": (SPIKES, [
-        {"kind": "conv", "channels": 2, "kernel": 3, "padding": 1, "skips": [
-            {"kind": "identity", "source": 0},
-            {"kind": "conv", "source": 0, "kernel": 3, "padding": 2, "dilation": 2, "groups": 2},
-        ]},
-    ]),
+    "skip from the input": (SPIKES, NETWORK_OF_SKIPS),
     "padded spikes": ({**SPIKES, "shape": [2, 6, 3], "padding": [1, 2, 0, 1], "border": [0.3, 0.7]}, [*MAPS, READOUT]),
     "padded grey": ({"shape": [1, 7, 6], "padding": 1, "border": 0.4}, [*MAPS[3:4], {**READOUT, "skips": []}]),
     "padded integers": ({**GRADED, "shape": [2, 5, 5], "padding": [0, 1, 2, 0], "border": 0.5}, [*MAPS, READOUT]),
     "graded readout": (FLAT, [{"kind": "affine", "features": 4, "bias": True}]),
     "graded dense": (FLAT, [{"kind": "dense", "features": 9}, {**READOUT, "skips": []}]),
+    "events": (EVENTS, [*MAPS, READOUT]),
+    "counts of events": (COUNTS, [*MAPS, READOUT]),
+    "many events": ({**COUNTS, "shape": [2, 3, 2], "bits": 9}, [
+        MAPS[3], {**READOUT, "skips": [{"kind": "dense", "source": 0}], "neuron": {"voltage_decay": 1.0}},
+    ]),
+    "a byte of events": ({**FLAT_EVENTS, "bits": 8}, [LATE, LATE_BY_WEIGHT, SHIFTED, {**READOUT, "skips": []}]),
+    "skips from counts": (COUNTS, NETWORK_OF_SKIPS),
+    "late events": (EVENTS, [*LATE_MAPS, READOUT]),
+    "late counts": (COUNTS, [*LATE_MAPS, READOUT]),
+    "late pixels": (GRADED, [*LATE_MAPS, READOUT]),
+    "late spikes": (SPIKES, [*LATE_MAPS, READOUT]),
+    "pixels late by weight": (FLAT, [LATE_BY_WEIGHT, {**READOUT, "skips": []}]),
+    "recurrent": (FLAT_EVENTS, [RECURRENT, SHIFTED, LATE, {**READOUT, "skips": []}]),
+    "recurrent pixels": (FLAT, [{**RECURRENT, "delays": {"longest": 2}}, {**RECURRENT, "features": 3}]),
+    "recurrent pixels late by weight": (FLAT, [{**RECURRENT, **LATE_BY_WEIGHT}, {**RECURRENT, "features": 3}]),
+    "average": (FLAT_EVENTS, [RECURRENT, {"kind": "dense", "features": 6}, AVERAGE]),
+    "average of maps": (COUNTS, [*MAPS[:4], AVERAGE]),
+    "average of events": ({**COUNTS, "shape": [6]}, [AVERAGE]),
+    "average of pixels": ({"shape": [6]}, [AVERAGE]),
+    "maps of events as readout": (EVENTS, [MAPS[0], {"kind": "conv", "channels": 3, "kernel": 2}]),
 }  # fmt: skip
 
 
@@ -75,25 +105,96 @@ def write(network: Network, folder: Path, **options: Any) -> Path:
 
 
 def bytes_for(network: Network, n: int = 20) -> torch.Tensor:
-    shape = (n, *network.spec.input.shape)
-    return torch.randint(256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(2))
+    """Return images `[N, ...]`, or recordings of events `[N, T, ...]`."""
+    entering, generator = network.spec.input, torch.Generator().manual_seed(2)
+    if not entering.is_events:
+        return torch.randint(256, (n, *entering.shape), dtype=torch.uint8, generator=generator)
+    shape = (n, network.spec.time_steps, *entering.shape)
+    events = torch.randint(1, 1 + entering.largest, shape, generator=generator)
+    events *= torch.rand(shape, generator=generator) < 0.4
+    return events.to(torch.uint8 if entering.bits <= 8 else torch.uint16)
+
+
+def as_given(network: Network, images: torch.Tensor) -> torch.Tensor:
+    """Return what the integer engine takes: events with time first."""
+    return images.int().transpose(0, 1) if network.spec.input.is_events else images
+
+
+def in_units(logits: torch.Tensor, unit: int) -> Any:
+    """Return logits of the integer engine in the units of the source, int64."""
+    found = logits.double() * unit
+    assert (found - found.round()).abs().max() < 0.1  # float32 rounds
+    return found.round().long().numpy()
 
 
 @needs_compiler
 @pytest.mark.parametrize("name", NETWORKS)
-def test_the_source_gives_the_logits_of_the_integer_engine(name: str, tmp_path: Path) -> None:
+def test_the_source_gives_the_logits_of_the_integer_engine_after_each_step(name: str, tmp_path: Path) -> None:
     network = make(*NETWORKS[name])
-    images, plan = bytes_for(network), plan_of(network.spec)
-    classes, logits = answers(compile_c(write(network, tmp_path), "-DSNN_STDIN"), images)
-    exact = IntegerNetwork(network)
-    assert (logits == integer_logits(exact, images, plan).numpy()).all()
-    assert torch.equal(torch.from_numpy(logits / plan.logit_unit).float(), exact(images))
-    assert (classes == exact(images).argmax(1).numpy()).all()
+    images, plan, steps = bytes_for(network), plan_of(network.spec), network.spec.time_steps
+    given, exact = as_given(network, images), IntegerNetwork(network)
+    source = write(network, tmp_path)
+    classes, logits = answers(compile_c(source, "-DSNN_STDIN"), images)
+    assert (logits == in_units(exact(given), plan.logit_unit)).all()
+    assert (classes == logits.argmax(1)).all()
     assert len({tuple(row) for row in logits}) > 3  # not all alike
+    classes_by_step, logits_by_step = answers_by_step(source, images, steps, "-fsanitize=undefined")
+    assert (logits_by_step == logits_over_time(exact, given, plan).numpy()).all()
+    assert (classes_by_step[-1] == classes).all()
+    for t in range(steps):
+        assert (logits_by_step[t] == in_units(exact(given, time_steps=t + 1), plan.step_unit * (t + 1))).all()
 
 
 @needs_compiler
-@pytest.mark.parametrize("name", ["spikes", "graded", "as lava-dl", "spiking readout", "graded readout"])
+@pytest.mark.parametrize("name", ["events", "counts of events", "recurrent", "late counts"])
+def test_the_self_test_of_events_passes_with_recordings_and_with_noise(name: str, tmp_path: Path) -> None:
+    network = make(*NETWORKS[name])
+    for images in (None, bytes_for(network, 3)):
+        source = write(network, tmp_path, images=images)
+        assert run(compile_c(source, "-DSNN_SELFTEST")).stdout == b"ok\n"
+        assert f"compares {3 if images is not None else 4} recordings " in source.read_text()
+
+
+@needs_compiler
+def test_a_recording_may_have_any_number_of_steps(tmp_path: Path) -> None:
+    network = make(*NETWORKS["recurrent"])
+    recordings, exact = bytes_for(network, 4), IntegerNetwork(network)
+    program = compile_c(write(network, tmp_path), "-DSNN_STDIN")
+    _, logits = answers(program, recordings.reshape(2, 12, 5), "12")
+    expected = integer_logits(exact, recordings.reshape(2, 12, 5).transpose(0, 1), plan_of(network.spec))
+    assert (logits == expected.numpy()).all()
+    for wrong in ("0", "two", "3x", "1000000000000"):
+        done = run(program, b"", wrong)
+        assert (done.returncode, done.stderr.split(b" [STEPS], ")[-1]) == (2, b"1 to 484103\n")
+    done = run(program, bytes(5 * 6 + 5 * 2 + 3))
+    assert (done.returncode, len(done.stdout.splitlines())) == (1, 1)
+    assert done.stderr == b"the last recording has 2 of 6 steps, and 3 counts\n"
+
+
+@needs_compiler
+@pytest.mark.parametrize(("name", "most"), [("events", 1), ("counts of events", 3)])
+def test_more_events_than_fit_count_as_the_most(name: str, most: int, tmp_path: Path) -> None:
+    network = make(*NETWORKS[name])
+    program, recordings = compile_c(write(network, tmp_path), "-DSNN_STDIN"), bytes_for(network)
+    expected = answers(program, recordings)[1]
+    assert (answers(program, recordings + 200 * (recordings == most).byte())[1] == expected).all()
+
+
+@needs_compiler
+def test_a_stream_stops_where_logits_could_leave_32_bits(tmp_path: Path) -> None:
+    network = make(*NETWORKS["recurrent"])
+    source = write(network, tmp_path)
+    header = source.with_suffix(".h")
+    header.write_text(re.sub("MOST_STEPS [0-9]+", "MOST_STEPS 8", header.read_text()))
+    main = tmp_path / "main.c"
+    main.write_text('#include "tiny.c"\n#include <stdio.h>\nint main(void) { static snn_state s; uint8_t x[5] = {0}; '
+                    "snn_init(&s); for (int t = 0; t < 10; ++t) { snn_step(&s, x); } "
+                    'printf("%d %d", (int)s.steps, (int)s.overflows); }\n')  # fmt: skip
+    assert run(compile_c(main)).stdout == b"8 2"
+
+
+@needs_compiler
+@pytest.mark.parametrize("name", NETWORKS)
 def test_the_size_of_the_state_is_known_beforehand(name: str, tmp_path: Path) -> None:
     network = make(*NETWORKS[name])
     source = write(network, tmp_path)
@@ -238,23 +339,31 @@ def test_sums_that_could_leave_32_bits_are_refused(tmp_path: Path) -> None:
         write(network, tmp_path)
 
 
-def test_time_within_blocks_is_refused_by_name(tmp_path: Path) -> None:
-    hidden = {"kind": "dense", "features": 6, "recurrent": True, "delays": {}}
-    network = make(FLAT, [hidden, {"kind": "average", "features": 3}])
-    with pytest.raises(UnsupportedError) as refused:
+def test_delays_beyond_those_of_the_spec_are_refused(tmp_path: Path) -> None:
+    network = make(*NETWORKS["recurrent"])
+    network.block(3).delay[4] = 4
+    with pytest.raises(UnsupportedError, match="block 3: a delay in the tensors, 4, beyond the longest in the spec"):
         write(network, tmp_path)
-    told = str(refused.value)
-    for what in ("block 1: recurrent (", "block 1: delays (", "block 2: kind average ("):
-        assert told.count(what) == 1
-    assert "the field" not in told
+
+
+def test_time_steps_after_which_logits_could_leave_32_bits_are_refused(tmp_path: Path) -> None:
+    entering = {"shape": [600], "encoding": "events", "bits": 14}
+    network = make(entering, [{**READOUT, "skips": []}], time_steps=6)
+    with torch.no_grad():
+        network.block(1).synapse.weight.fill_(3.9)
+    with pytest.raises(UnsupportedError, match="time_steps: 6, as logits could leave 32 bits after 0 "):
+        write(network, tmp_path)
 
 
 def test_what_the_source_does_not_know_is_refused_by_name(tmp_path: Path, monkeypatch) -> None:
-    monkeypatch.setattr(c_writer, "KNOWN_FIELDS", c_writer.KNOWN_FIELDS - {"norm", "reset"})
+    monkeypatch.setattr(c_writer, "KNOWN_FIELDS", c_writer.KNOWN_FIELDS - {"norm", "reset", "longest"})
     monkeypatch.setattr(c_writer, "ENCODINGS", ())
     monkeypatch.setattr(c_writer, "KINDS", c_writer.KINDS[1:])
+    monkeypatch.setattr(c_writer, "EXTRAS", ("delays",))
     with pytest.raises(UnsupportedError) as refused:
         write(make(*NETWORKS["spikes"]), tmp_path)
     told = str(refused.value)
     assert told.startswith("C source cannot express input.encoding: spike; block 5: kind dense")
     assert "blocks 3, 5: the field norm; block 5: the field reset" in told
+    with pytest.raises(UnsupportedError, match=r"blocks 1, 2: recurrent \(.*; block 3: the field longest"):
+        write(make(*NETWORKS["recurrent"]), tmp_path)

@@ -1,0 +1,51 @@
+"""Write images and recordings as the programs of C sources read them: raw numbers, one input after the other."""
+
+from pathlib import Path
+
+import torch
+
+from bootstrap_core.data.splits import Split
+from specs.errors import DataError
+from specs.files.whole_file import whole_file, write_whole
+from specs.network import NetworkSpec
+from specs.shapes import fit_input
+
+__all__ = ["labels_path", "write_inputs"]
+
+BATCH = 256
+
+
+def labels_path(path: Path) -> Path:
+    """Return the path of the labels that are written beside inputs."""
+    return path.with_suffix(".labels")
+
+
+def write_inputs(split: Split, spec: NetworkSpec, path: Path) -> Path:
+    """Write the inputs of a split for a program made with -DSNN_STDIN, and their labels beside them.
+
+    Images are bytes in the order channel, row, column; recordings have such a frame for each step. Counts of events of
+    more than 8 bits are numbers of 16 bits, in the order of this machine. Labels are a text file, a number a line.
+
+    Args:
+        split: images or recordings, with labels.
+        spec: the network that takes them.
+        path: file to write; it and the file of labels are overwritten.
+
+    Returns:
+        `path`.
+
+    Raises:
+        DataError: the network takes inputs of another kind or shape.
+    """
+    frame = tuple(split.images.shape[-3:])
+    if split.has_events != spec.input.is_events or not fit_input(frame, spec.input.shape):
+        kind = "recordings of events" if spec.input.is_events else "images"
+        raise DataError(
+            f"{spec.name} takes {kind} of {list(spec.input.shape)}, not uint8 {list(split.images.shape[1:])}"
+        )
+    number = torch.uint16 if spec.input.is_events and spec.input.bits > 8 else torch.uint8
+    with whole_file(path) as file:
+        for first in range(0, len(split), BATCH):
+            file.write(split.images[first : first + BATCH].to(number).contiguous().numpy().tobytes())
+    write_whole(labels_path(path), "".join(f"{label}\n" for label in split.labels.tolist()).encode())
+    return path
