@@ -4,6 +4,7 @@ from collections import Counter, deque
 from collections.abc import Iterator
 from functools import reduce
 from operator import add
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -26,7 +27,7 @@ from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from bootstrap_core.ops.neurons import OneStep, map_of, one_step
 from bootstrap_core.ops.spikes import Spikes
-from bootstrap_core.ops.spiking_layer import in_units, one_step_of_layer
+from bootstrap_core.ops.spiking_layer import WEIGHT_UNIT, one_step_of_layer
 from bootstrap_core.ops.weighted_input import weigh
 from specs.errors import DataError
 from specs.fields import Shape
@@ -62,7 +63,6 @@ class Stream:
         self._input: _Input | None = None
         self._layers: list[_Layer | _Average] = []
 
-    @torch.no_grad()
     def step(self, inputs: Tensor) -> Tensor:
         """Advance one step; return the logits so far, `[N, classes]`, float32: those of a run of `steps` steps.
 
@@ -75,16 +75,21 @@ class Stream:
                 stream must then be reset.
         """
         if self._input is None or not self._input.takes(inputs):
-            given = _checked(inputs, self._network.spec)
-            if self._input is None:  # plan
-                self._input = _Input(self._network.block(0), inputs, given)
-                self._plan(self._input)
-            self._input.take(inputs, given)
+            self._take(inputs)
         for layer in self._layers:
             layer.run(self.steps)
         self.steps += 1
         self._count.fill_(self.steps)
         return self._layers[-1].logits(self._count).flatten(1)
+
+    @torch.no_grad()
+    def _take(self, inputs: Tensor) -> None:
+        """Check an input and take it; with the first one, plan the steps."""
+        given = _checked(inputs, self._network.spec)
+        if self._input is None:
+            self._input = _Input(self._network.block(0), inputs, given)
+            self._plan(self._input)
+        self._input.take(inputs, given)
 
     def _plan(self, given: "_Input") -> None:
         """Make the layers, each with the arrays that it reads and writes."""
@@ -155,9 +160,10 @@ class _Input:
             return False
         if self.is_still:
             return self.changes > 0 and torch.equal(inputs, last)
-        if self.is_graded or inputs.shape != self.held.shape or not torch.equal(inputs * inputs, inputs):
+        spikes = inputs.detach()
+        if self.is_graded or spikes.shape != self.held.shape or not torch.equal(spikes * spikes, spikes):
             return False
-        self.held.copy_(inputs)
+        self.held.copy_(spikes)
         return True
 
     def take(self, inputs: Tensor, given: Tensor) -> None:
@@ -169,7 +175,7 @@ class _Input:
             given = self.block(given, Mode.SNN, 1).tensor()
         self.held.copy_(given if isinstance(self.block, InputBlock) else given[0])
         self.changes += 1
-        self._last = inputs.clone()
+        self._last = inputs.detach().clone()
 
 
 def _step_of(spikes: Spikes) -> Tensor:
@@ -320,18 +326,23 @@ class _Affine(_Layer):
 
     block: AffineBlock
 
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        totals = None if self.native is None else self.native.run.totals
+        self.weighed = None if totals is None else totals.view(self.total.shape)  # summed over the steps, natively
+
     def logits(self, steps: Tensor) -> Tensor:
         """Return the logits: the mean over all steps of the weighted input, and the bias."""
-        if self.native is not None and self.native.run.totals is not None:
-            return self.block.logits_of(in_units(self.native.run.totals, self.spikes.map_shape), steps)
+        if self.weighed is not None:
+            return self.block.logits_of(self.weighed * WEIGHT_UNIT, steps)
         self.total += self.drive
         return self.block.logits_of(self.total.to(self.drive.dtype), steps)
 
     def _leave(self, native: OneStep) -> None:
         """See `_Layer`."""
         super()._leave(native)
-        if native.run.totals is not None:  # with this step, which `logits` adds
-            self.total = native.run.totals.view(self.total.shape).double() * WEIGHT_STEP - self.drive.double()
+        if self.weighed is not None:  # with this step, which `logits` adds
+            self.total, self.weighed = self.weighed.double() * WEIGHT_STEP - self.drive.double(), None
 
 
 class _Average:

@@ -20,11 +20,10 @@ from bootstrap_core.ops.neurons import MOST_REACHED, LayerRun, NeuronConstants, 
 from bootstrap_core.ops.precision import link_dtype
 from bootstrap_core.ops.spikes import Spikes, empty_link
 from bootstrap_core.ops.synapses import Connection
-from specs.fields import Shape
 
-__all__ = ["Fired", "Operands", "in_units", "one_step_of_layer", "spiking_layer"]
+__all__ = ["WEIGHT_UNIT", "Fired", "Operands", "one_step_of_layer", "spiking_layer"]
 
-UNIT = torch.tensor(WEIGHT_STEP, dtype=torch.float32, device="cpu")
+WEIGHT_UNIT = torch.tensor(WEIGHT_STEP, dtype=torch.float32, device="cpu")
 """Step of the weight grid. A product with a tensor takes half the time of one with a number."""
 
 
@@ -69,7 +68,7 @@ def spiking_layer(sources: Sequence[Spikes], operands: Operands, *, weighed: boo
             link = None
             run.reached = call("snn_layer", *_arguments(operands, packed, run.layer(trains=False)))
         if run.reached < MOST_REACHED:
-            total = None if run.totals is None else in_units(run.totals, shape)
+            total = None if run.totals is None else _in_units(run.totals, len(shape))
             return Fired(run.spikes(shape, link), total)
     z = reduce(add, (each.weigh(x.tensor()) for each, x in zip(operands.connections, sources, strict=True)))
     return Fired(operands.neurons.fire_definition(z), z.detach().sum(0) if weighed else None)
@@ -103,10 +102,10 @@ def one_step_of_layer(sources: Sequence[Spikes], operands: Operands, *, weighed:
     return OneStep(run, shape, "snn_layer", *arguments, reads=(packed, operands))
 
 
-def in_units(totals: Tensor, shape: Shape) -> Tensor:
-    """Return sums `[N, H, W, C]`, in steps of the weight grid, as `[N, *shape]` in float units, float32."""
-    weighed = totals * UNIT
-    return weighed[:, 0, 0] if len(shape) == 1 else weighed.movedim(-1, 1)
+def _in_units(totals: Tensor, n_axes: int) -> Tensor:
+    """Return sums `[N, H, W, C]`, in steps of the weight grid, as `[N, C]` or `[N, C, H, W]` in float units."""
+    weighed = totals * WEIGHT_UNIT
+    return weighed.flatten(1) if n_axes == 1 else weighed.movedim(-1, 1)
 
 
 def _differentiable(spikes: Spikes) -> tuple[Tensor | None, Tensor | None, Tensor | None]:

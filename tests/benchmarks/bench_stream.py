@@ -19,16 +19,21 @@ from programs import RESULTS, WorkerError, busy_cores, commands, header, make_we
 
 TARGET = {"seconds": 50e-6}
 OTHERS = ("norse", "snntorch")
+INPUTS = {
+    "an image": {},
+    "an image, graded input of 4 bits": {"encoding": "graded", "bits": 4},
+    "events": {"encoding": "events", "bits": 1},
+}
 ROWS = [
     Row(
         f"784-512-512-10: one step of a stream, {what}",
         "step",
         "dense",
-        ("snnzoo", *(() if encoding else OTHERS)),
-        {**TARGET, **({} if encoding else {"peer": 8.0})},
-        options={"batch": 1, "warm_up": 200, **({"encoding": encoding} if encoding else {})},
+        ("snnzoo", *(() if options else OTHERS)),
+        {**TARGET, **({} if options else {"peer": 8.0})},
+        options={"batch": 1, "warm_up": 200, **options},
     )
-    for encoding, what in ((None, "an image"), ("graded", "an image as graded input"), ("events", "events"))
+    for what, options in INPUTS.items()
 ]
 
 
