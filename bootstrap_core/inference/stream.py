@@ -12,7 +12,7 @@ from torch import Tensor
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.functional.cuba import CubaState, StateLimits
 from bootstrap_core.inference.overflow import Overflow, check_states
-from bootstrap_core.network.base_block import Block, Signals, SynapticBlock, is_graded
+from bootstrap_core.network.base_block import Block, Signals, SynapticBlock, as_spikes, is_graded
 from bootstrap_core.network.blocks import (
     AffineBlock,
     AverageBlock,
@@ -160,8 +160,8 @@ class _Input:
             return False
         if self.is_still:
             return self.changes > 0 and torch.equal(inputs, last)
-        spikes = inputs.detach()
-        if self.is_graded or spikes.shape != self.held.shape or not torch.equal(spikes * spikes, spikes):
+        spikes = inputs.detach().bool()
+        if self.is_graded or spikes.shape != self.held.shape or not torch.equal(spikes.to(inputs.dtype), inputs):
             return False
         self.held.copy_(spikes)
         return True
@@ -172,7 +172,7 @@ class _Input:
         if n != self.n:
             raise DataError(f"a stream of {self.n} inputs got {n}: keep their number, or call reset()")
         if self.is_still and self.is_graded:
-            given = self.block(given, Mode.SNN, 1).tensor()
+            given = as_spikes(self.block(given, Mode.SNN, 1)).tensor()
         self.held.copy_(given if isinstance(self.block, InputBlock) else given[0])
         self.changes += 1
         self._last = inputs.detach().clone()

@@ -127,12 +127,6 @@ class NeuronConstants(Prepared):
             self._record[channels] = record, [*arrays, own]  # the record points into the arrays
         return self._record[channels][0]
 
-    @property
-    def definition(self) -> CubaConstants:
-        """Constants of the definition, for neurons without a map."""
-        threshold, tau_grad, scale_grad = self.threshold, self.tau_grad, self.scale_grad
-        return CubaConstants(*(x if x is None else x.detach() for x in self.tensors), threshold, tau_grad, scale_grad, self.subtract)
-
     def define(self, z: Tensor) -> CubaOutput:
         """Run the definition on a weighted input `[T, N, C, ...]`, without the shift."""
         return cuba(
@@ -329,13 +323,16 @@ class LayerRun:
         neurons = self.neurons
         if neurons.shift:
             grad = torch.cat([grad[1:], torch.zeros_like(grad[:1])])
-        states = [None if x is None else by_step(x[:, :, 0, 0]).float().div_(STATE) for x in (voltage, current)]
-        fired = (by_step(voltage[:, :, 0, 0]) > neurons.threshold * STATE).float()
-        assert states[0] is not None
-        of_z, *others = cuba_backward(grad.float(), neurons.definition, states[0], states[1], fired)
+        v = by_step(voltage[:, :, 0, 0]).float().div_(STATE)
+        u = None if current is None else by_step(current[:, :, 0, 0]).float().div_(STATE)
+        fired = (by_step(voltage[:, :, 0, 0]).double() > neurons.threshold * STATE).float()
+        decays = neurons.current_decay.detach(), neurons.voltage_decay.detach()
+        weights = neurons.bias, neurons.recurrent
+        shape = neurons.threshold, neurons.tau_grad, neurons.scale_grad, neurons.subtract
+        of_z, *others = cuba_backward(grad.float(), CubaConstants(*decays, *weights, *shape), v, u, fired)
         of_z = of_z.sum(0, keepdim=True) if constant else of_z
         lying = by_image(of_z)[:, :, None, None].to(dtype)
-        return lying[:, 0] if constant else lying, *others
+        return lying[:, 0] if constant else lying, *others  # type: ignore[return-value]
 
 
 class OneStep:
@@ -367,7 +364,7 @@ class OneStep:
         return True
 
     def state(self) -> CubaState:
-        """Return the states after the last step that succeeded."""
+        """Return the states after the last step that succeeded; a current that each step forgets is 0."""
         assert self.run.before is not None
         shape, n = self.spikes.map_shape, self.run.size[0]
         states = self.run.before[..., : self.run.size[3]].reshape(n, 3, *map_of(shape)).double()
@@ -401,9 +398,7 @@ def _to_shape(grad: Tensor, like: Tensor | None) -> Tensor:
 
 class _Fire(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, *constants: Any
-    ) -> Tensor:
+    def forward(ctx: Any, z: Tensor, *constants: Any) -> Tensor:
         run: LayerRun = constants[-1]
         trains = any(ctx.needs_input_grad)
         given, constant = by_image(z).float(), len(z) == 1

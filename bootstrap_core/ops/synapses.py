@@ -14,7 +14,17 @@ from torch import Tensor
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.functional.convolution import conv2d, evenly_padded
 from bootstrap_core.ops.input_neurons import input_gradients
-from bootstrap_core.ops.library import FOUR, LANES, Fold, Prepared, SteadyGradient, Synapse, WeightGradient, call, pointer
+from bootstrap_core.ops.library import (
+    FOUR,
+    LANES,
+    Fold,
+    Prepared,
+    SteadyGradient,
+    Synapse,
+    WeightGradient,
+    call,
+    pointer,
+)
 from bootstrap_core.ops.neurons import by_step, map_of
 from bootstrap_core.ops.precision import gradient_dtype
 from bootstrap_core.ops.spikes import Spikes

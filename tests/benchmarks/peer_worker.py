@@ -77,7 +77,6 @@ class SpikingNetwork(nn.Module):
 
     def rest(self, neuron):
         """Return the state of neurons at rest, for programs whose neurons are called with z and state."""
-        return None
 
     def layers(self, z):
         """Return the mean of the readout over time, for currents `[T, N, ...]`."""

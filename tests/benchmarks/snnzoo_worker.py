@@ -30,7 +30,11 @@ def make_spec(request):
         if kind == "dense" and blocks and blocks[-1]["kind"] == "conv":
             blocks.append({"kind": "flatten"})
         blocks.append({"kind": kind, "weight_norm": True, **dict(zip(KINDS[kind], values, strict=True))})
-    given = {"encoding": request["encoding"], "bits": request["bits"]} if "encoding" in request else {"mean": 0.5, "std": 0.5}
+    given = (
+        {"encoding": request["encoding"], "bits": request["bits"]}
+        if "encoding" in request
+        else {"mean": 0.5, "std": 0.5}
+    )
     neuron = {"threshold": THRESHOLD, "current_decay": 1.0, "voltage_decay": VOLTAGE_DECAY, "tau_grad": 0.1}
     return {
         "name": "bench",

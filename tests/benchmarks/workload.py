@@ -8,7 +8,7 @@ Needs only torch and numpy, so that it runs under the Python of any program. A w
 - `train(on)`: switch training mode on or off;
 - `logits(images, mode)`: `[N, 10]` for images in 0..1; mode is "snn" or, optionally, "ann", "sample", "fit";
 - `inference()` (optional): a function from images to logits for SNN runs, faster than `logits`;
-- `stepper(images)` (optional): a function that runs the next time step on the same images and returns the logits so far;
+- `stepper(images)` (optional): a function that runs the next time step on these images, with the logits so far;
 - `work(name, images)` (optional): a function that does other work, and the number of units of work in a call.
 
 The driver writes requests to the worker's stdin, one JSON object a line, and reads an answer to each:

@@ -169,5 +169,7 @@ def test_a_channel_of_a_convolution_is_late_as_a_whole() -> None:
 
 def test_a_steady_input_is_late_too() -> None:
     pixels = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
-    z = weigh_delayed(Spikes.of(pixels.expand(4, 1, 2)), part_by_delay(Connection(torch.ones(2, 2)), torch.tensor([0.0, 2.0])))
+    z = weigh_delayed(
+        Spikes.of(pixels.expand(4, 1, 2)), part_by_delay(Connection(torch.ones(2, 2)), torch.tensor([0.0, 2.0]))
+    )
     assert z[:, 0].tolist() == [[4, 0], [4, 0], [4, 4], [4, 4]]
