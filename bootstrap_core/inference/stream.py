@@ -83,6 +83,7 @@ class Stream:
         return self._layers[-1].logits(self._count).flatten(1)
 
     @torch.no_grad()
+    @torch.inference_mode(False)  # other steps may be outside of it, where its tensors cannot be changed
     def _take(self, inputs: Tensor) -> None:
         """Check an input and take it; with the first one, plan the steps."""
         given = _checked(inputs, self._network.spec)
@@ -216,7 +217,10 @@ class _Layer:
     ) -> None:
         self.block, self.index, self.given, self.sources, self.overflows = block, index, given, sources, overflows
         self.neurons = block.constants() if isinstance(block, InputBlock) else block.operands().neurons
-        self.delayed = _Delayed(block) if isinstance(block, SpikingBlock) and block.delay is not None else None
+        self.delayed: _Delayed | None = None
+        if isinstance(block, SpikingBlock) and block.delay is not None:
+            dtype = torch.float64 if is_graded(sources[0]) else torch.float32
+            self.delayed = _Delayed(block, block.delay, (given.n, *shape), dtype)
         self.is_steady = given.is_still and self.delayed is None and all(x is given.passed_on for x in sources)
         self.drive = torch.empty(0)  # weighted input, `[N, ...]`
         self.changes = 0  # of the input when the drive was computed; 0: never
@@ -299,19 +303,20 @@ class _Delayed:
 
     Args:
         block: block with delays.
+        delay: its delays.
+        size: N, and shape of the block's output.
+        dtype: type of the weighted input.
     """
 
-    def __init__(self, block: SpikingBlock) -> None:
-        assert block.delay is not None
-        self.block, self.step, self.longest = block, 0, int(block.delay.max())
-        self.coming = torch.empty(0)  # `[longest + 1, N, O, ...]`; step t arrives at t modulo its length
+    def __init__(self, block: SpikingBlock, delay: Tensor, size: tuple[int, ...], dtype: torch.dtype) -> None:
+        self.block, self.step = block, 0
+        # `[longest + 1, N, O, ...]`; what arrives in step t is at t modulo its length
+        self.coming = torch.zeros(int(delay.max()) + 1, *size, dtype=dtype)
 
     def weigh(self, source: Spikes, *skipped: Spikes) -> Tensor:
         """Take the spikes of a step; return the weighted input that arrives in it, `[N, O, ...]`."""
         for delay, connection in self.block.parts:
             z = weigh(source, connection)[0]
-            if not len(self.coming):
-                self.coming = z.new_zeros(self.longest + 1, *z.shape)
             at = (delay + self.step) % len(self.coming)
             self.coming[at, :, torch.arange(len(at))] += z.transpose(0, 1)
         now = self.coming[self.step % len(self.coming)]

@@ -326,10 +326,17 @@ class LayerRun:
         v = by_step(voltage[:, :, 0, 0]).float().div_(STATE)
         u = None if current is None else by_step(current[:, :, 0, 0]).float().div_(STATE)
         fired = (by_step(voltage[:, :, 0, 0]).double() > neurons.threshold * STATE).float()
-        decays = neurons.current_decay.detach(), neurons.voltage_decay.detach()
-        weights = neurons.bias, neurons.recurrent
-        shape = neurons.threshold, neurons.tau_grad, neurons.scale_grad, neurons.subtract
-        of_z, *others = cuba_backward(grad.float(), CubaConstants(*decays, *weights, *shape), v, u, fired)
+        constants = CubaConstants(
+            neurons.current_decay.detach(),
+            neurons.voltage_decay.detach(),
+            neurons.bias,
+            neurons.recurrent,
+            neurons.threshold,
+            neurons.tau_grad,
+            neurons.scale_grad,
+            neurons.subtract,
+        )
+        of_z, *others = cuba_backward(grad.float(), constants, v, u, fired)
         of_z = of_z.sum(0, keepdim=True) if constant else of_z
         lying = by_image(of_z)[:, :, None, None].to(dtype)
         return lying[:, 0] if constant else lying, *others  # type: ignore[return-value]

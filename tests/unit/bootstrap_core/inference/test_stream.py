@@ -126,6 +126,16 @@ def test_events_are_checked_at_each_step(value: float) -> None:
     assert torch.equal(stream.step(x.int()), again.step(x.bool()))
 
 
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_steps_may_be_in_inference_mode_or_not(kind: str) -> None:
+    exact, x = make(*BLOCKS[kind], *READOUTS["affine"]), events()
+    stream = exact.stream()
+    for t in range(5):
+        with torch.inference_mode(t < 2):
+            found = stream.step(x[t])
+    assert torch.equal(found, exact(x, time_steps=5))
+
+
 def test_streams_of_one_network_run_at_once() -> None:
     exact, x = make(*BLOCKS["recurrent"], *READOUTS["affine"]), events()
 
