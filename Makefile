@@ -16,7 +16,7 @@ PEERS ?= $(VENV)/peers
 SNNTORCH_PYTHON ?= $(PEER_PYTHON)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-scaling bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-c check-camera check-engines check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
+.PHONY: help install demo test test-oldest lint format types cards bench bench-accuracy bench-convert bench-deep bench-scaling bench-stream bench-migrate bench-readers bench-cluster estimate-cluster fuzz profile check-c check-camera check-engines check-migrate check-netx check-nir check-onnx check-exporters check-kills train notebook docs docs-api wheel clean
 
 help:  ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "%-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -72,7 +72,7 @@ $(PEERS)/.installed: pyproject.toml
 	touch $@
 
 OTHERS := $(if $(PEER_PYTHON),,$(PEERS)/.installed)
-bench bench-convert bench-scaling: export PEER_PYTHON := $(or $(PEER_PYTHON),$(PEERS)/bin/python)
+bench bench-convert bench-scaling bench-stream: export PEER_PYTHON := $(or $(PEER_PYTHON),$(PEERS)/bin/python)
 bench bench-accuracy: export LAVA_PYTHON := $(LAVA_PYTHON)
 
 bench: install $(OTHERS)  ## Time inference and training beside the other programs: make bench LAVA_PYTHON=...
@@ -94,6 +94,10 @@ bench-deep: install  ## Convert a deep network of colour images for several T: m
 
 bench-scaling: install $(OTHERS)  ## Plot time against T, width and batch, ten minutes
 	$(BIN)/python tests/benchmarks/bench_scaling.py $(BENCH_OPTIONS)
+
+bench-stream: install $(OTHERS)  ## Time one step of a stream beside norse and snnTorch, a minute
+	$(BIN)/python tests/benchmarks/bench_stream.py $(BENCH_OPTIONS)
+	$(BIN)/python tests/make_readme_tables.py --print stream
 
 profile: install  ## Where the time of a training step and of an inference goes
 	$(BIN)/python tests/benchmarks/profile_steps.py

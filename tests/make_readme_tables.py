@@ -766,6 +766,7 @@ TABLES = {
     "models-short": partial(models_table, SHORT),
     "expect": expectation,
     "bench": partial(benchmark_table, BENCHMARK),
+    "stream": partial(benchmark_table, RESULTS / "stream.json"),
     "accuracy": partial(benchmark_table, ACCURACY),
     "convert": conversion_table,
     "convert-notes": conversion_conditions,

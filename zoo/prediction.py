@@ -20,6 +20,7 @@ from bootstrap_core.data.events.recordings import read_events
 from bootstrap_core.data.image_files import Size, image_shape, open_image, plain_image, read_pixels, upright_size
 from bootstrap_core.data.sound_files import read_sound, sound_picture
 from bootstrap_core.data.splits import time_first
+from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
 from bootstrap_core.network.network import Network
 from specs.block import LogMelSpec, has_neurons
@@ -95,7 +96,7 @@ class Prediction:
 
 
 def predict_files(
-    network: Network,
+    network: Network | IntegerNetwork,
     paths: Sequence[Path],
     *,
     data: str | None = None,
@@ -112,7 +113,7 @@ def predict_files(
     content is cut out, scaled, and centred.
 
     Args:
-        network: network to run as SNN.
+        network: network to run as SNN; an `IntegerNetwork` keeps to the chip's limits.
         paths: image files that Pillow can read; for a network of sounds WAV files, for one of events recordings that
             `read_events` reads. A folder stands for those in it.
         data: name of the dataset that the network was trained on.
@@ -162,7 +163,7 @@ def predict_files(
         scale = network.spec.logit_scale
         scores = torch.cat(
             [
-                (scale * network(time_first(some), Mode.SNN, time_steps=time_steps)).softmax(1)
+                (scale * network.tally(time_first(some), Mode.SNN, time_steps=time_steps)[0]).softmax(1)
                 for some in images.split(BATCH)
             ]
         )
@@ -172,7 +173,9 @@ def predict_files(
     ]
 
 
-def animate_prediction(network: Network, prediction: Prediction, path: Path, *, time_steps: int | None = None) -> Path:
+def animate_prediction(
+    network: Network | IntegerNetwork, prediction: Prediction, path: Path, *, time_steps: int | None = None
+) -> Path:
     """Write the spikes of the last spiking block as an animation, beside the image or the events; return the path.
 
     Raises:

@@ -1,6 +1,7 @@
 """Scores of a network: accuracy, loss, rates, synaptic operations, speed."""
 
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -77,6 +78,8 @@ class Evaluation:
         synops: mean synaptic operations per image in each layer, input first; None in ANN mode.
         seconds: time spent in the network alone.
         correct_after: number of images that shorter runs classify correctly, by their number of steps.
+        overflows: number of states that left 24 bits and were changed as on the chip, by block; empty unless the
+            network is an `IntegerNetwork` that allows it.
     """
 
     mode: Mode
@@ -88,6 +91,7 @@ class Evaluation:
     synops: tuple[float, ...] | None
     seconds: float
     correct_after: dict[int, int] = field(default_factory=dict)
+    overflows: dict[int, int] = field(default_factory=dict)
 
     def __repr__(self) -> str:
         first = f"Evaluation: {self.accuracy:.2%} of {self.n_images:,} images are right, loss {self.loss:.4g}"
@@ -96,6 +100,7 @@ class Evaluation:
         for i, (rate, n) in enumerate(zip(self.rates, synops, strict=True)):
             found = [] if rate is None else [f"rate {rate:.3g}"]
             found += [f"{n:,.0f} synops per image"] if n else []
+            found += [f"{self.overflows[i]:,} states beyond 24 bits"] if i in self.overflows else []
             lines += [f"block {i}: {', '.join(found)}"] if found else []
         return few_lines(f"{first} ({f'SNN, T = {self.time_steps}' if self.mode.spiking else 'ANN'})", lines)
 
@@ -173,7 +178,7 @@ def evaluate(
     rates = torch.zeros(len(spec.layers), dtype=torch.float64)
     synops = torch.zeros(len(spec.layers), dtype=torch.float64)
     part = split.take(group.part(len(split)))
-    n_done = 0
+    n_done, overflows = 0, Counter[int](getattr(network, "overflows", None))
     with _evaluating(network):
         for images, labels in batches(part, batch_size):
             images, labels = images.to(network.device), labels.to(network.device)
@@ -190,8 +195,10 @@ def evaluate(
             n_done += len(labels)
             progress(n_done, len(part))
     n_images, n_layers = len(split), len(spec.layers)
-    correct, loss, *sums = group.add([n_correct, loss, *rates.tolist(), *synops.tolist(), *correct_after])
-    rates, synops, after = torch.tensor(sums, dtype=torch.float64).split([n_layers, n_layers, len(also_after)])
+    overflows = Counter[int](getattr(network, "overflows", None)) - overflows
+    beyond = [overflows[i] for i in range(n_layers)]
+    correct, loss, *sums = group.add([n_correct, loss, *rates.tolist(), *synops.tolist(), *beyond, *correct_after])
+    rates, synops, changed, after = torch.tensor(sums, dtype=torch.float64).split([*[n_layers] * 3, len(also_after)])
     return Evaluation(
         mode=mode,
         time_steps=steps,
@@ -205,6 +212,7 @@ def evaluate(
         synops=tuple((synops / n_images).tolist()) if mode.spiking else None,
         seconds=seconds,
         correct_after=dict(zip(also_after, map(int, after), strict=True)),
+        overflows={i: int(n) for i, n in enumerate(changed) if n},
     )
 
 

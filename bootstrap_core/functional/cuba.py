@@ -9,7 +9,17 @@ from torch import Tensor
 from bootstrap_core.fixed_point import STATE, STATE_MAX
 from bootstrap_core.functional.surrogate import exponential_surrogate
 
-__all__ = ["CubaOutput", "StateLimits", "cuba", "cuba_forward", "cuba_states", "per_channel"]
+__all__ = [
+    "CubaConstants",
+    "CubaOutput",
+    "CubaState",
+    "StateLimits",
+    "cuba",
+    "cuba_backward",
+    "cuba_forward",
+    "cuba_states",
+    "per_channel",
+]
 
 
 class StateLimits:
@@ -45,6 +55,30 @@ class CubaOutput(NamedTuple):
     spikes: Tensor
     current: Tensor
     voltage: Tensor
+
+
+class CubaState(NamedTuple):
+    """States between two steps, each `[N, C, ...]`, float64: current and voltage after the reset in units of 1/4096.
+
+    `spikes` are 1 for neurons that spiked in the last step.
+    """
+
+    current: Tensor
+    voltage: Tensor
+    spikes: Tensor
+
+
+class CubaConstants(NamedTuple):
+    """Constants of `cuba`, which describes them; decays and bias broadcast against one step `[N, C, ...]`."""
+
+    current_decay: Tensor
+    voltage_decay: Tensor
+    bias: Tensor | None
+    recurrent: Tensor | None
+    threshold: float
+    tau_grad: float
+    scale_grad: float
+    subtract: bool
 
 
 def cuba(
@@ -117,22 +151,22 @@ def cuba_states(
     subtract: bool,
     recurrent: Tensor | None = None,
     limits: StateLimits | None = None,
+    start: CubaState | None = None,
 ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
     """Yield for each step of `z` the current, the voltage before the reset, and a mask of the neurons that spike.
 
     States are in units of 1/4096. Decays and bias broadcast against one step `[N, C, ...]`. Everything is float64, in
     which integers below 2**53 and their truncated products are exact. The next step overwrites the yielded tensors.
-    States have no limits unless `limits` are given.
+    States have no limits unless `limits` are given. Neurons start from rest unless states at the `start` are given.
     """
     keep_u, keep_v = (1 - decay.double() for decay in (current_decay, voltage_decay))
     offset = 0.0 if bias is None else bias.double() * STATE
     limit = threshold * STATE
     own = None if recurrent is None else recurrent.double().t() * STATE
-    u: Tensor | None = None
+    state = None if start is None else [x.clone() for x in start]
     for step in z:
         drive = step.mul(STATE).double().trunc_()
-        if u is None:
-            u, v, fired = (torch.zeros_like(drive) for _ in range(3))
+        u, v, fired = state or [torch.zeros_like(drive) for _ in range(3)]
         if own is not None:
             drive.add_(fired.double() @ own)
         u = _leak(u, keep_u).add_(drive)
@@ -143,7 +177,7 @@ def cuba_states(
             limits.clip(v)
         fired = v > limit
         yield u, v, fired
-        v = v.sub_(fired * limit) if subtract else v.masked_fill_(fired, 0.0)
+        state = [u, v.sub_(fired * limit) if subtract else v.masked_fill_(fired, 0.0), fired]
 
 
 def _leak(x: Tensor, keep: Tensor) -> Tensor:
@@ -182,6 +216,36 @@ def _sum_to(grad: Tensor, like: Tensor) -> Tensor:
     return grad.sum_to_size(like.shape) if grad.shape != like.shape else grad
 
 
+def cuba_backward(
+    grad: Tensor, constants: CubaConstants, voltage: Tensor, current: Tensor | None, spikes: Tensor | None
+) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients of the weighted input, both decays, the bias and the recurrent weights of `cuba`.
+
+    Args:
+        grad: gradient of the spikes, `[T, N, C, ...]`.
+        constants: constants of the neurons.
+        voltage, current, spikes: output of `cuba`. Without `current` there are no gradients of the decays; only these
+            and recurrent weights need `spikes`.
+    """
+    current_decay, voltage_decay, bias, recurrent, threshold, tau_grad, scale_grad, subtract = constants
+    surrogate = exponential_surrogate(voltage, threshold=threshold, tau_grad=tau_grad, scale_grad=scale_grad)
+    of_current_decay = of_voltage_decay = of_recurrent = None
+    if recurrent is None:
+        grad_v = _filter_back(surrogate.mul_(grad), 1 - voltage_decay)
+        grad_u = _filter_back(grad_v, 1 - current_decay)
+    else:
+        assert spikes is not None
+        grad_v, grad_u = _recur_back(grad, surrogate, 1 - voltage_decay, 1 - current_decay, recurrent)
+        of_recurrent = grad_u[1:].flatten(0, 1).t() @ spikes[:-1].flatten(0, 1)
+    if current is not None:
+        assert spikes is not None
+        kept = voltage - threshold * spikes if subtract else voltage * (1 - spikes)
+        of_current_decay = _sum_to((-grad_u[1:] * current[:-1]).sum(0), current_decay)
+        of_voltage_decay = _sum_to((-grad_v[1:] * kept[:-1]).sum(0), voltage_decay)
+    of_bias = None if bias is None else _sum_to(grad_v.sum(0), bias)
+    return grad_u, of_current_decay, of_voltage_decay, of_bias, of_recurrent
+
+
 class _Cuba(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -207,20 +271,6 @@ class _Cuba(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor | None, ...]:
         current_decay, voltage_decay, bias, recurrent, voltage, current, spikes = ctx.saved_tensors
-        threshold, tau_grad, scale_grad, subtract = ctx.constants
-        surrogate = exponential_surrogate(voltage, threshold=threshold, tau_grad=tau_grad, scale_grad=scale_grad)
-        grad_current_decay = grad_voltage_decay = grad_bias = grad_recurrent = None
-        if recurrent is None:
-            grad_v = _filter_back(surrogate.mul_(grads[0]), 1 - voltage_decay)
-            grad_u = _filter_back(grad_v, 1 - current_decay)
-        else:
-            grad_v, grad_u = _recur_back(grads[0], surrogate, 1 - voltage_decay, 1 - current_decay, recurrent)
-            grad_recurrent = torch.einsum("tno,tni->oi", grad_u[1:], spikes[:-1])
-        if ctx.needs_input_grad[1]:
-            grad_current_decay = _sum_to((-grad_u[1:] * current[:-1]).sum(0), current_decay)
-        if ctx.needs_input_grad[2]:
-            kept = voltage - threshold * spikes if subtract else voltage * (1 - spikes)
-            grad_voltage_decay = _sum_to((-grad_v[1:] * kept[:-1]).sum(0), voltage_decay)
-        if ctx.needs_input_grad[3]:
-            grad_bias = _sum_to(grad_v.sum(0), bias)
-        return grad_u, grad_current_decay, grad_voltage_decay, grad_bias, grad_recurrent, None, None, None, None
+        constants = CubaConstants(current_decay, voltage_decay, bias, recurrent, *ctx.constants)
+        found = cuba_backward(grads[0], constants, voltage, current, spikes)
+        return *found, None, None, None, None

@@ -25,7 +25,7 @@ from bootstrap_core.ops.spike_counts import count
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.spiking_layer import spiking_layer
 from bootstrap_core.ops.synapses import Connection
-from bootstrap_core.ops.weighted_input import weigh_delayed
+from bootstrap_core.ops.weighted_input import part_by_delay, weigh_delayed
 from specs.block import (
     AffineSpec,
     AverageSpec,
@@ -192,6 +192,7 @@ class SpikingBlock(SynapticBlock):
 
     Attributes:
         recurrent: synapses from the block's neurons to themselves, or None.
+        parts: of a frozen block with delays, its own synapses; see `part_by_delay`.
         delay: delays of the block's own synapses, whole steps `[channels]` or `[outputs, inputs]`, or None.
     """
 
@@ -211,7 +212,14 @@ class SpikingBlock(SynapticBlock):
         super().__init__(synapse, neuron, channels=channels, **shared)
         self.norm, self.delay_shift, self.recurrent = norm, delay_shift, None
         self.register_buffer("delay", None)
+        self.parts: list[tuple[Tensor, Connection]] = []
         self.sampler = RateSampler(subtracts=neuron.spec.reset is Reset.SUBTRACT)
+
+    def freeze(self) -> None:
+        """See `Block`."""
+        super().freeze()
+        if self.delay is not None:
+            self.parts = part_by_delay(self.connections()[0], self.delay)
 
     def quantized_bias(self) -> Tensor | None:
         """See `SynapticBlock`; a norm of the mean adds its own."""
@@ -234,7 +242,7 @@ class SpikingBlock(SynapticBlock):
         """See `SynapticBlock`; each input arrives after its delay."""
         if self.delay is None:
             return super().weigh_own(x, connection)
-        return weigh_delayed(x, connection, self.delay)
+        return weigh_delayed(x, self.parts or part_by_delay(connection, self.delay))
 
     def synapses(self) -> list[tuple[Synapse, Tensor]]:
         """See `Block`."""
@@ -254,7 +262,7 @@ class SpikingBlock(SynapticBlock):
             return rates
         sources, weighed = [as_spikes(each) for each in (x, *skipped)], None
         learns_norm = self.training and isinstance(self.norm, MeanOnly | WeightScale)
-        in_steps = self.recurrent is not None or self.delay is not None or any(map(is_graded, sources))
+        in_steps = self.delay is not None or any(map(is_graded, sources))
         if self._drops or learns_norm or in_steps:
             z = self._normed(self.weigh(*sources), channel_axis=2)
             constants = self.constants()  # after the norm was updated, since it changes the bias
@@ -334,11 +342,11 @@ class AffineBlock(SynapticBlock):
         z = self.logits_of(self.weigh(*sources), 1)
         return z.expand(steps, *z.shape[1:])
 
-    def logits_of(self, z: Tensor, time_steps: int) -> Tensor:
+    def logits_of(self, z: Tensor, time_steps: int | Tensor) -> Tensor:
         """Add the bias to a weighted input summed over `time_steps` steps; return the mean as logits `[N, classes]`."""
-        bias = self.quantized_bias()
+        bias = self.quantized_bias() if self._frozen is None else self._frozen.neurons.bias
         z = z if bias is None else z + bias * time_steps
-        z = z / time_steps if time_steps != 1 else z
+        z = z / time_steps
         return (z / self.levels if self.levels != 1 else z).float()
 
 

@@ -7,7 +7,7 @@ for C++.
 
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from ctypes import POINTER, Structure, byref, c_double, c_float, c_int, c_int32, c_int64, c_void_p
 from functools import cache
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "FOUR",
     "LANES",
     "Backward",
     "Curve",
@@ -29,6 +30,7 @@ __all__ = [
     "SteadyGradient",
     "Synapse",
     "WeightGradient",
+    "bind",
     "call",
     "describe",
     "is_installed",
@@ -39,6 +41,8 @@ __all__ = [
     "without_native",
 ]
 
+FOUR = 4
+"""Inputs that one 8-bit dot-product instruction takes."""
 LANES = 16
 """Length of a vector in the library; arrays of channels are padded to a multiple of it."""
 
@@ -50,7 +54,7 @@ class Neurons(Structure):
     """Constants of a layer's neurons."""
 
     _fields_ = [
-        *((name, c_void_p) for name in ("keep_current", "keep_voltage", "bias")),
+        *((name, c_void_p) for name in ("keep_current", "keep_voltage", "bias", "own")),
         *((name, c_int32) for name in ("threshold", "forgets", "subtract", "shift")),
     ]
 
@@ -73,7 +77,7 @@ class Layer(Structure):
 
     _fields_ = [
         *((name, c_int64) for name in ("images", "steps", "height", "width", "channels")),
-        *((name, c_void_p) for name in ("trains", "voltage", "current", "totals")),
+        *((name, c_void_p) for name in ("trains", "voltage", "current", "totals", "before", "after")),
     ]
 
 
@@ -154,7 +158,6 @@ class Prepared:
 _SIGNATURES: dict[str, list[Any]] = {
     "snn_layer": [POINTER(Layer), POINTER(Neurons), POINTER(Synapse), c_int64],
     "snn_neurons": [POINTER(Layer), POINTER(Neurons), c_void_p, c_int],
-    "snn_recurrent": [POINTER(Layer), POINTER(Neurons), c_void_p, c_void_p],
     "snn_weigh": [POINTER(Layer), POINTER(Synapse), c_int64, c_float, c_void_p],
     "snn_neurons_backward": [POINTER(Backward)],
     "snn_weight_gradient": [POINTER(WeightGradient)],
@@ -266,15 +269,25 @@ def pad_lanes(x: Tensor, n: int) -> Tensor:
     return out
 
 
-def call(name: str, *arguments: Any) -> int:
-    """Call a function of the library with torch's threads. Raises `MemoryError` if a thread gets no memory.
+def bind(name: str, *arguments: Any) -> Callable[[], int]:
+    """Return a function of the library with its arguments, to be called again and again.
 
-    Structures among the arguments are passed by reference.
+    Structures among the arguments are passed by reference. The calls raise `MemoryError` if a thread gets no memory.
     """
     library = _library()
     assert library is not None
+    function = getattr(library, name)
     given = [byref(x) if isinstance(x, Structure) else x for x in arguments]
-    result: int = getattr(library, name)(*given, n_threads())
-    if result < 0:
-        raise MemoryError(f"{name} ran out of memory")
-    return result
+
+    def run() -> int:
+        result: int = function(*given, n_threads())
+        if result < 0:
+            raise MemoryError(f"{name} ran out of memory")
+        return result
+
+    return run
+
+
+def call(name: str, *arguments: Any) -> int:
+    """Call a function of the library with torch's threads; see `bind`."""
+    return bind(name, *arguments)()

@@ -8,16 +8,48 @@ from functools import cached_property
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
-from bootstrap_core.fixed_point import DECAY_ONE, MANT, STATE, STATE_PER_MANT, WEIGHT_STEP
-from bootstrap_core.functional.cuba import CubaOutput, StateLimits, cuba, cuba_states, per_channel
+from bootstrap_core.fixed_point import DECAY_ONE, MANT, STATE, STATE_MAX, STATE_PER_MANT, WEIGHT_STEP
+from bootstrap_core.functional.cuba import (
+    CubaConstants,
+    CubaOutput,
+    CubaState,
+    StateLimits,
+    cuba,
+    cuba_backward,
+    cuba_states,
+    per_channel,
+)
 from bootstrap_core.functional.surrogate import surrogate_shape
-from bootstrap_core.ops.library import Backward, Layer, Neurons, Prepared, call, pad_lanes, pointer, runs_native
+from bootstrap_core.ops.library import (
+    FOUR,
+    LANES,
+    Backward,
+    Layer,
+    Neurons,
+    Prepared,
+    bind,
+    call,
+    pad_lanes,
+    pointer,
+    runs_native,
+)
 from bootstrap_core.ops.spikes import Spikes, empty_link, n_words
 from specs.fields import Shape
 
-__all__ = ["MOST_REACHED", "LayerRun", "NeuronConstants", "by_image", "by_step", "fire", "map_of"]
+__all__ = [
+    "MOST_REACHED",
+    "LayerRun",
+    "NeuronConstants",
+    "OneStep",
+    "by_image",
+    "by_step",
+    "fire",
+    "map_of",
+    "one_step",
+]
 
 PARTS = 16
 """Groups of images; gradients are summed within each and then over all, so that sums do not depend on threads."""
@@ -50,9 +82,9 @@ class NeuronConstants(Prepared):
     recurrent: Tensor | None = None
 
     @property
-    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Tensors that may need a gradient: both decays and the bias."""
-        return self.current_decay, self.voltage_decay, self.bias
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None]:
+        """Tensors that may need a gradient: both decays, the bias and the recurrent weights."""
+        return self.current_decay, self.voltage_decay, self.bias, self.recurrent
 
     @property
     def learns_decays(self) -> bool:
@@ -75,14 +107,12 @@ class NeuronConstants(Prepared):
         return {}
 
     @cached_property
-    def own(self) -> Tensor:
-        """Recurrent weights by source, in weight steps, int32 `[C, C]` with its rows padded, for the native library."""
-        assert self.recurrent is not None
-        weight = (self.recurrent.detach().t() / WEIGHT_STEP).round().int()
-        return torch.stack([pad_lanes(row, len(weight)) for row in weight])
+    def is_finite(self) -> bool:
+        """True if the recurrent weights, if any, are finite, so that integers can hold them."""
+        return self.recurrent is None or bool(self.recurrent.detach().isfinite().all())
 
     @cached_property
-    def _record(self) -> dict[int, tuple[Neurons, list[Tensor]]]:
+    def _record(self) -> dict[int, tuple[Neurons, list[Tensor | None]]]:
         return {}
 
     def record(self, channels: int) -> Neurons:
@@ -91,9 +121,10 @@ class NeuronConstants(Prepared):
             bias = torch.zeros(1, dtype=torch.float32) if self.bias is None else self.bias.detach() * MANT
             numbers = *(keep.round().int() for keep in self.keeps), bias.round().int() * STATE_PER_MANT
             arrays = [pad_lanes(x, channels) for x in numbers]
+            own = None if self.recurrent is None else _pack_own(self.recurrent.detach())
             threshold = min(round(self.threshold * STATE), (1 << 31) - 1)
-            record = Neurons(*map(pointer, arrays), threshold, self.forgets, self.subtract, self.shift)
-            self._record[channels] = record, arrays  # the record points into the arrays
+            record = Neurons(*map(pointer, (*arrays, own)), threshold, self.forgets, self.subtract, self.shift)
+            self._record[channels] = record, [*arrays, own]  # the record points into the arrays
         return self._record[channels][0]
 
     def define(self, z: Tensor) -> CubaOutput:
@@ -111,7 +142,7 @@ class NeuronConstants(Prepared):
         )
 
     def states(
-        self, steps: Iterable[Tensor], n_axes: int, limits: StateLimits | None = None
+        self, steps: Iterable[Tensor], n_axes: int, limits: StateLimits | None = None, start: CubaState | None = None
     ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
         """Yield current, voltage and spikes of each step, without the shift; see `cuba_states`.
 
@@ -119,16 +150,26 @@ class NeuronConstants(Prepared):
             steps: weighted input of each step, `[N, C, ...]`.
             n_axes: number of its axes.
             limits: limits of the states, or None.
+            start: states at the start; None for neurons at rest.
         """
         decays = per_channel(self.current_decay, n_axes), per_channel(self.voltage_decay, n_axes)
         bias = None if self.bias is None else per_channel(self.bias, n_axes)
-        return cuba_states(steps, *decays, bias, self.threshold, self.subtract, self.recurrent, limits)
+        return cuba_states(steps, *decays, bias, self.threshold, self.subtract, self.recurrent, limits, start)
 
     def fire_definition(self, z: Tensor) -> Spikes:
         """Return the spikes of the definition, a step later if `shift` is set."""
         out = self.define(z)
         spikes = Spikes.of(out.spikes, reached=_reached(out))
         return spikes.delayed() if self.shift else spikes
+
+
+def _pack_own(recurrent: Tensor) -> Tensor:
+    """Return recurrent weights as the native library takes those of dense synapses, int8."""
+    n, weight = len(recurrent), recurrent.float().contiguous()
+    source = F.pad(torch.arange(n, dtype=torch.int32), (0, -n % FOUR), value=-1)
+    own = torch.empty((n + -n % LANES) * len(source), dtype=torch.int8)
+    call("snn_pack_weight", pointer(weight), n, n, pointer(source), len(source), 1 / WEIGHT_STEP, pointer(own))
+    return own
 
 
 def _reached(out: CubaOutput) -> int:
@@ -149,18 +190,7 @@ def fire(z: Tensor, neurons: NeuronConstants, steps: int) -> Spikes:
         steps: T.
     """
     constant = len(z) == 1 or z.stride(0) == 0
-    native = runs_native(z) and z.numel() > 0 and _is_single(z)
-    if neurons.recurrent is not None:
-        z = z.expand(steps, *z.shape[1:]) if constant else z
-        learns = any(x is not None and x.requires_grad for x in (z, *neurons.tensors, neurons.recurrent))
-        if native and not (torch.is_grad_enabled() and learns) and bool(neurons.recurrent.isfinite().all()):
-            run = LayerRun(neurons, (z.shape[1], 1, 1, z.shape[2]), steps)
-            given, layer = by_image(z).float(), run.layer(trains=False)
-            run.reached = call("snn_recurrent", layer, neurons.record(z.shape[2]), pointer(given), pointer(neurons.own))
-            if run.reached < MOST_REACHED:
-                return run.spikes(tuple(z.shape[2:]), None)
-        return neurons.fire_definition(z)
-    if native:
+    if runs_native(z) and z.numel() > 0 and _is_single(z) and neurons.is_finite:
         given = z[:1] if constant else z
         run = LayerRun(neurons, (given.shape[1], *map_of(given.shape[2:])), steps)
         link = _Fire.apply(given, *neurons.tensors, run)  # type: ignore[no-untyped-call]
@@ -200,10 +230,21 @@ class LayerRun:
         size: images, height, width, channels.
         steps: T.
         weighed: whether to sum the weighted input over time.
+        goes_on: whether to keep the states of the neurons for the next run.
+
+    Attributes:
+        before, after: states at the start and at the end of the run, int32 `[N, 3, H, W, C]` with padded channels:
+            voltage after the reset, current, spikes of the last step; None unless the run goes on.
     """
 
     def __init__(
-        self, neurons: NeuronConstants, size: tuple[int, int, int, int], steps: int, *, weighed: bool = False
+        self,
+        neurons: NeuronConstants,
+        size: tuple[int, int, int, int],
+        steps: int,
+        *,
+        weighed: bool = False,
+        goes_on: bool = False,
     ) -> None:
         self.neurons, self.size, self.steps = neurons, size, steps
         images, *lying = size
@@ -211,7 +252,10 @@ class LayerRun:
         self.words = torch.empty(n_words(steps), images, *lying, dtype=torch.int32)
         self.voltage: Tensor | None = None
         self.current: Tensor | None = None
-        self.totals = torch.zeros(size, dtype=torch.int32) if weighed else None
+        self.totals = torch.zeros(size, dtype=torch.int64) if weighed else None
+        height, width, channels = lying
+        padded = (images, 3, height, width, channels + -channels % LANES)
+        self.before, self.after = (torch.zeros(padded, dtype=torch.int32) if goes_on else None for _ in range(2))
         self.reached = 0
 
     def layer(self, *, trains: bool) -> Layer:
@@ -220,18 +264,18 @@ class LayerRun:
         if trains:
             self.voltage = torch.empty(images, self.steps, *lying, dtype=torch.int32)
             self.current = torch.empty_like(self.voltage) if self.decays else None
-        outputs = self.words, self.voltage, self.current, self.totals
+        outputs = self.words, self.voltage, self.current, self.totals, self.before, self.after
         return Layer(images, self.steps, *lying, *map(pointer, outputs))
 
     def spikes(self, shape: Shape, link: Tensor | None) -> Spikes:
         """Return the spikes of the run; `shape` is that of the population, `(C,)` or `(C, H, W)`."""
-        words = self.words.view(*self.words.shape[:2], shape[0]) if len(shape) == 1 else self.words
+        words = self.words.view(*self.words.shape[:2], *(shape if len(shape) == 1 else map_of(shape)))
         return Spikes(self.steps, shape, words=words, link=link, reached=self.reached)
 
     def backward(
         self, grad: Tensor, voltage: Tensor, current: Tensor | None, dtype: torch.dtype, *, constant: bool = False
-    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        """Return the gradients of the weighted input, of both decays and of the bias.
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of the weighted input, of both decays, of the bias and of the recurrent weights.
 
         Args:
             grad: gradient of the spikes, `[T, N, ...]`.
@@ -240,6 +284,8 @@ class LayerRun:
             constant: whether the weighted input was the same at all steps; its gradient is then `[N, H, W, C]` and
                 not `[N, T, H, W, C]`.
         """
+        if self.neurons.recurrent is not None:
+            return self._recurrent_gradients(grad, voltage, current, dtype, constant)
         images, height, width, channels = self.size
         neurons, parts = self.neurons, min(images, PARTS)
         n = height * width * channels
@@ -267,7 +313,88 @@ class LayerRun:
             out,
             *(None if x is None else _to_shape(x, like) for x, like in zip(of_decays, neurons.tensors, strict=False)),
             None if bias is None else bias.sum(0)[:channels],
+            None,
         )  # type: ignore[return-value]
+
+    def _recurrent_gradients(
+        self, grad: Tensor, voltage: Tensor, current: Tensor | None, dtype: torch.dtype, constant: bool
+    ) -> tuple[Tensor, Tensor | None, Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients of `backward` for recurrent neurons, by the definition: their spikes are its too."""
+        neurons = self.neurons
+        if neurons.shift:
+            grad = torch.cat([grad[1:], torch.zeros_like(grad[:1])])
+        v = by_step(voltage[:, :, 0, 0]).float().div_(STATE)
+        u = None if current is None else by_step(current[:, :, 0, 0]).float().div_(STATE)
+        fired = (by_step(voltage[:, :, 0, 0]).double() > neurons.threshold * STATE).float()
+        constants = CubaConstants(
+            neurons.current_decay.detach(),
+            neurons.voltage_decay.detach(),
+            neurons.bias,
+            neurons.recurrent,
+            neurons.threshold,
+            neurons.tau_grad,
+            neurons.scale_grad,
+            neurons.subtract,
+        )
+        of_z, *others = cuba_backward(grad.float(), constants, v, u, fired)
+        of_z = of_z.sum(0, keepdim=True) if constant else of_z
+        lying = by_image(of_z)[:, :, None, None].to(dtype)
+        return lying[:, 0] if constant else lying, *others  # type: ignore[return-value]
+
+
+class OneStep:
+    """Layer of the native library that runs one step at a time: its arguments are bound once, its states are kept.
+
+    Args:
+        run: run of one step that goes on; its arrays are overwritten by each step.
+        shape: shape of the population.
+        name: function of the library.
+        arguments: its arguments, without the output arrays.
+        reads: what owns the arrays that the arguments point into.
+
+    Attributes:
+        spikes: spikes of the present step.
+    """
+
+    def __init__(self, run: LayerRun, shape: Shape, name: str, *arguments: Any, reads: Any) -> None:
+        self.run, self.spikes = run, run.spikes(shape, None)
+        self._layer, self._reads = run.layer(trains=False), reads
+        self._call = bind(name, self._layer, *arguments)
+
+    def advance(self) -> bool:
+        """Run one step. Return False, and stay at the states before it, if a state left the hardware's 24 bits."""
+        if self._call() > STATE_MAX:
+            return False
+        run, layer = self.run, self._layer
+        run.before, run.after = run.after, run.before
+        layer.before, layer.after = layer.after, layer.before
+        return True
+
+    def state(self) -> CubaState:
+        """Return the states after the last step that succeeded; a current that each step forgets is 0."""
+        assert self.run.before is not None
+        shape, n = self.spikes.map_shape, self.run.size[0]
+        states = self.run.before[..., : self.run.size[3]].reshape(n, 3, *map_of(shape)).double()
+        by_channel = states[:, :, 0, 0] if len(shape) == 1 else states.movedim(-1, 2)
+        voltage, current, spikes = by_channel.unbind(1)
+        return CubaState(current, voltage, spikes)
+
+
+def one_step(z: Tensor, shape: Shape, neurons: NeuronConstants) -> OneStep | None:
+    """Return neurons that run one step at a time on the weighted input in `z`; None if they do not run natively.
+
+    Args:
+        z: `[N, H, W, C]` in float units, float32; its values are read at each step.
+        shape: shape of the population, `(C,)` or `(C, H, W)`.
+        neurons: constants of the neurons.
+    """
+    if not (runs_native(z) and z.numel() and neurons.is_finite):
+        return None
+    height, width, channels = map_of(shape)
+    if all(x is None or len(x) == 1 for x in neurons.tensors):  # alike: a flat layer, which has whole vectors
+        height, width, channels = 1, 1, z[0].numel()
+    run = LayerRun(neurons, (len(z), height, width, channels), 1, goes_on=True)
+    return OneStep(run, shape, "snn_neurons", neurons.record(channels), pointer(z), True, reads=z)
 
 
 def _to_shape(grad: Tensor, like: Tensor | None) -> Tensor:
@@ -278,9 +405,8 @@ def _to_shape(grad: Tensor, like: Tensor | None) -> Tensor:
 
 class _Fire(torch.autograd.Function):
     @staticmethod
-    def forward(
-        ctx: Any, z: Tensor, current_decay: Tensor, voltage_decay: Tensor, bias: Tensor | None, run: LayerRun
-    ) -> Tensor:
+    def forward(ctx: Any, z: Tensor, *constants: Any) -> Tensor:
+        run: LayerRun = constants[-1]
         trains = any(ctx.needs_input_grad)
         given, constant = by_image(z).float(), len(z) == 1
         layer = run.layer(trains=trains)
@@ -294,7 +420,7 @@ class _Fire(torch.autograd.Function):
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         (grad,) = grads
         if grad is None:
-            return (None,) * 5
+            return (None,) * 6
         out, *others = ctx.run.backward(grad, *ctx.saved_tensors, torch.float32, constant=ctx.constant)
         if out.shape[-3:-1] == (1, 1) and grad.dim() == 3:
             out = out.flatten(-3)

@@ -14,7 +14,17 @@ from torch import Tensor
 from bootstrap_core.fixed_point import WEIGHT_STEP
 from bootstrap_core.functional.convolution import conv2d, evenly_padded
 from bootstrap_core.ops.input_neurons import input_gradients
-from bootstrap_core.ops.library import LANES, Fold, Prepared, SteadyGradient, Synapse, WeightGradient, call, pointer
+from bootstrap_core.ops.library import (
+    FOUR,
+    LANES,
+    Fold,
+    Prepared,
+    SteadyGradient,
+    Synapse,
+    WeightGradient,
+    call,
+    pointer,
+)
 from bootstrap_core.ops.neurons import by_step, map_of
 from bootstrap_core.ops.precision import gradient_dtype
 from bootstrap_core.ops.spikes import Spikes
@@ -24,8 +34,6 @@ from specs.shapes import Axis, axes_of, pads_of
 
 __all__ = ["Connection", "as_columns", "fold", "sources_of_places"]
 
-FOUR = 4
-"""Inputs that one 8-bit dot-product instruction takes."""
 DENSE, CONVOLUTION, DEPTHWISE = range(3)
 APART = 32
 """Padding between the rows of a matrix, in numbers: a cache line."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import reduce
+from operator import add
 from typing import Any
 
 import torch
@@ -14,7 +16,7 @@ from bootstrap_core.ops.neurons import by_step, map_of
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.synapses import Connection
 
-__all__ = ["weigh", "weigh_delayed"]
+__all__ = ["part_by_delay", "weigh", "weigh_delayed"]
 
 
 def weigh(spikes: Spikes, connection: Connection) -> Tensor:
@@ -30,30 +32,35 @@ def weigh(spikes: Spikes, connection: Connection) -> Tensor:
     return connection.weigh(spikes.tensor())
 
 
-def weigh_delayed(spikes: Spikes, connection: Connection, delay: Tensor) -> Tensor:
-    """Return the weighted input of synapses with delays, `[T, N, O]` or `[T, N, O, H, W]`; see `weigh`.
+def part_by_delay(connection: Connection, delay: Tensor) -> list[tuple[Tensor, Connection]]:
+    """Return connections, each with the delays of its outputs, `[O]`, int64; together they are the given synapses.
 
     Args:
-        spikes: spikes or graded messages.
         connection: the synapses.
         delay: whole steps, `[O]` for all inputs of a neuron or channel, or `[O, I]` for each weight of dense synapses.
     """
     if delay.dim() == 1:
-        z = weigh(spikes, connection)
-        return _late(z.expand(spikes.steps, *z.shape[1:]), delay)
-    total: Tensor | None = None
-    for steps in delay.unique().tolist():
-        some = replace(connection, weight=connection.weight * (delay == steps))
-        z = weigh(spikes, some)
-        late = _late(z.expand(spikes.steps, *z.shape[1:]), torch.full((z.shape[2],), steps))
-        total = late if total is None else total + late
-    assert total is not None
-    return total
+        return [(delay.long(), connection)]
+    return [
+        (torch.full((len(delay),), int(steps)), replace(connection, weight=connection.weight * (delay == steps)))
+        for steps in delay.unique()
+    ]
+
+
+def weigh_delayed(spikes: Spikes, parts: list[tuple[Tensor, Connection]]) -> Tensor:
+    """Return the weighted input of synapses with delays, `[T, N, O]` or `[T, N, O, H, W]`; see `weigh`.
+
+    Args:
+        spikes: spikes or graded messages.
+        parts: the synapses, see `part_by_delay`.
+    """
+    weighed = ((delay, weigh(spikes, connection)) for delay, connection in parts)
+    return reduce(add, (_late(z.expand(spikes.steps, *z.shape[1:]), delay) for delay, z in weighed))
 
 
 def _late(z: Tensor, delay: Tensor) -> Tensor:
     """Return a weighted input `[T, N, O, ...]`, for each of its outputs `delay` steps later; the first steps are 0."""
-    steps = torch.arange(len(z), device=z.device)[:, None] - delay.to(z.device).long()
+    steps = torch.arange(len(z), device=z.device)[:, None] - delay.to(z.device)
     at = steps.clamp_min(0).view(len(z), 1, -1, *[1] * (z.dim() - 3))
     late = z.gather(0, at.expand(z.shape))
     return late * (steps >= 0).view(at.shape)

@@ -60,6 +60,24 @@ class SpikingNetwork(nn.Module):
             return sum(self.layers(current[None]) for _ in range(self.steps)) / self.steps
         return self.layers(current.expand(self.steps, *current.shape))
 
+    def stepper(self, images):
+        current, total, steps = self.gain * ((images - 0.5) / 0.5) + self.offset, 0, 0
+        states = [self.rest(neuron) for neuron in self.neurons]
+
+        def step():
+            nonlocal total, steps
+            z = current
+            for i, (neuron, synapse) in enumerate(zip(self.neurons, self.synapses, strict=True)):
+                spikes, states[i] = neuron(z, states[i])
+                z = synapse(spikes)
+            total, steps = total + z, steps + 1
+            return total / steps
+
+        return step
+
+    def rest(self, neuron):
+        """Return the state of neurons at rest, for programs whose neurons are called with z and state."""
+
     def layers(self, z):
         """Return the mean of the readout over time, for currents `[T, N, ...]`."""
         for neuron, synapse in zip(self.neurons, self.synapses, strict=True):
@@ -82,8 +100,11 @@ def snntorch_network():
         def make_neuron(self):
             return snntorch.Leaky(beta=1 - VOLTAGE_DECAY, threshold=THRESHOLD, reset_mechanism="zero")
 
+        def rest(self, neuron):
+            return neuron.reset_mem()
+
         def fire(self, neuron, z):
-            spikes, voltage = [], neuron.reset_mem()
+            spikes, voltage = [], self.rest(neuron)
             for step in z:
                 spike, voltage = neuron(step, voltage)
                 spikes.append(spike)

@@ -1,7 +1,7 @@
 """Run snnzoo for the benchmarks, which start this file as a worker."""
 
 from importlib.metadata import version
-from itertools import islice
+from itertools import cycle, islice
 
 import numpy as np
 import torch
@@ -19,6 +19,7 @@ from specs.training import AugmentSpec, TrainingSpec
 
 RECIPE = TrainingSpec(epochs=50, batch_size=256, learning_rate=4e-3, augment=AugmentSpec())
 """Recipe like the tutorial's; without the teacher and the long training with which `mnist-dense.yaml` gains tenths."""
+EVENT_STEPS = 64
 KINDS = {"conv": ("channels", "kernel", "stride"), "dense": ("features",), "affine": ("features",)}
 
 
@@ -29,12 +30,17 @@ def make_spec(request):
         if kind == "dense" and blocks and blocks[-1]["kind"] == "conv":
             blocks.append({"kind": "flatten"})
         blocks.append({"kind": kind, "weight_norm": True, **dict(zip(KINDS[kind], values, strict=True))})
+    given = (
+        {"encoding": request["encoding"], "bits": request["bits"]}
+        if "encoding" in request
+        else {"mean": 0.5, "std": 0.5}
+    )
     neuron = {"threshold": THRESHOLD, "current_decay": 1.0, "voltage_decay": VOLTAGE_DECAY, "tau_grad": 0.1}
     return {
         "name": "bench",
         "time_steps": request["time_steps"],
         "neuron": neuron,
-        "input": {"shape": input_shape(request["layers"]), "mean": 0.5, "std": 0.5},
+        "input": {"shape": input_shape(request["layers"]), **given},
         "blocks": blocks,
     }
 
@@ -51,9 +57,9 @@ class Program:
         blocks = synaptic(self.network)
         with torch.no_grad():
             first = self.network.blocks[0]
-            assert isinstance(first, InputBlock)
-            first.weight.fill_(gain)
-            first.bias.fill_(offset)
+            if isinstance(first, InputBlock):
+                first.weight.fill_(gain)
+                first.bias.fill_(offset)
             for weight, block in zip(weights or [], blocks, strict=bool(weights)):
                 block.synapse.weight = weight
 
@@ -62,6 +68,13 @@ class Program:
 
     def inference(self):
         return IntegerNetwork(self.network)
+
+    def stepper(self, images):
+        stream = IntegerNetwork(self.network).stream()
+        if not self.network.spec.input.is_events:
+            return lambda: stream.step(images)
+        events = cycle(torch.rand(EVENT_STEPS, *images.shape) < images / 2)  # spikes, more often for bright pixels
+        return lambda: stream.step(next(events))
 
     def optimizer(self):
         return Trainer(self.network, some_images(10), TrainingSpec(validation=1)).optimizer

@@ -8,6 +8,7 @@ Needs only torch and numpy, so that it runs under the Python of any program. A w
 - `train(on)`: switch training mode on or off;
 - `logits(images, mode)`: `[N, 10]` for images in 0..1; mode is "snn" or, optionally, "ann", "sample", "fit";
 - `inference()` (optional): a function from images to logits for SNN runs, faster than `logits`;
+- `stepper(images)` (optional): a function that runs the next time step on these images, with the logits so far;
 - `work(name, images)` (optional): a function that does other work, and the number of units of work in a call.
 
 The driver writes requests to the worker's stdin, one JSON object a line, and reads an answer to each:
@@ -125,6 +126,9 @@ def prepare(program, request):
         if work == "one":  # from call to class
             return torch.inference_mode()(lambda: int(run(images[:1]).argmax())), 1
         return torch.inference_mode()(lambda: run(images)), 1
+    if work == "step":
+        program.train(False)
+        return torch.inference_mode()(program.stepper(images)), 1
     program.train(True)
     if work in ("snn_step", "ann_step"):
         mode = work[:3]

@@ -138,7 +138,7 @@ def test_eval_scores_both_engines_alike(run, trained) -> None:
         )
         for engine in ("torch", "integer")
     }
-    drop = {"images_per_second"}
+    drop = {"images_per_second", "overflows"}
     torch_rows, integer_rows = (
         [{key: value for key, value in row.items() if key not in drop} for row in result["results"]]
         for result in results.values()
@@ -164,6 +164,13 @@ def test_eval_says_when_it_scores_some_test_images(run) -> None:
 
 def test_eval_says_when_it_scores_the_sample(run, trained) -> None:
     assert "embedded sample" in run("eval", trained / "model.safetensors", "--limit", 20).stderr
+
+
+def test_overflow_is_of_the_integers(run, trained) -> None:
+    command = "eval", trained / "model.safetensors", "--limit", 20, "--overflow", "chip"
+    assert json.loads(run(*command, "--json").stdout)["engine"] == "integer"
+    assert "--overflow needs the chip's integers" in run(*command, "--engine", "torch", code=2).stderr
+    assert json.loads(run(*command[:-2], "--json").stdout)["results"][0]["overflows"] is None
 
 
 def test_eval_tells_of_the_other_engine_unless_one_is_chosen(run, trained) -> None:

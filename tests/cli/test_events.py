@@ -71,6 +71,11 @@ def test_recordings_train_a_network_that_names_others(run, spec, moves, tmp_path
     assert scored["results"][0]["accuracy"] == found["test"]["snn"]
     few = json.loads(run("eval", model, "--data", moves, "--time-steps", "1,5", "--json").stdout)["results"]
     assert few[0]["accuracy"] < few[1]["accuracy"] == found["test"]["snn"]
+    longer = run("eval", model, "--data", moves, "--time-steps", "1,9,5,6", "--json")
+    assert [row["accuracy"] for row in json.loads(longer.stdout)["results"]] == [row["accuracy"] for row in few]
+    assert "--time-steps 9, 6: left out, as the recordings have 5 time steps" in " ".join(longer.stderr.split())
+    told = run("eval", model, "--data", moves, "--time-steps", 6, code=1).stderr
+    assert "time_steps must be at most 5" in " ".join(told.split())
 
     rng, new = np.random.default_rng(9), tmp_path / "new"
     new.mkdir()

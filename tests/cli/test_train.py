@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from bootstrap_core import load_dataset
 from bootstrap_core.ops.precision import product_dtype
@@ -476,6 +477,21 @@ def test_a_network_that_24_bits_do_not_hold_is_told(run, tmp_path, bits) -> None
     assert (warning in run("convert", model, "-o", tmp_path / "loud.net").stderr) == warned
     said = run("eval", model, "--data", "mnist-sample", "--limit", "50").stderr
     assert (warning in said, "computes the same spikes" in said) == (warned, not warned)
+    scored = run("eval", model, "--limit", 50, "--overflow", "refuse", "--json", code=int(warned))
+    assert ("24 bits" in scored.stderr) == warned
+    scored = run("eval", model, "--limit", 50, "--overflow", "chip", "--time-steps", "1,16", "--json")
+    results = json.loads(scored.stdout)["results"]
+    assert results[0]["overflows"] == {}
+    assert bool(results[1]["overflows"]) == warned
+    assert all(n > 0 for n in results[1]["overflows"].values())
+    told = run("eval", model, "--limit", 50, "--overflow", "chip").stderr
+    assert ("T = 16: states left the chip's 24 bits, and were changed as on the chip: " in told) == warned
+    image = tmp_path / "white.png"
+    Image.new("L", (28, 28), 255).save(image)
+    predicted = run("predict", model, image, "--overflow", "chip", "--json")
+    assert bool(json.loads(predicted.stdout)["overflows"]) == warned
+    assert ("changed as on the chip" in run("predict", model, image, "--overflow", "chip").stderr) == warned
+    assert ("24 bits" in run("predict", model, image, "--overflow", "refuse", code=int(warned)).stderr) == warned
 
 
 @pytest.mark.parametrize(

@@ -166,7 +166,7 @@ def test_reordering_hidden_neurons_reorders_their_spikes_and_nothing_else(
 def test_a_stream_gives_the_logits_of_one_run(data, seed: int, network_specs, make_trained, draw_inputs) -> None:
     network = make_trained(data.draw(network_specs(timed=True)), seed)
     inputs, exact = draw_inputs(network.spec, seed), IntegerNetwork(network)
-    stream = exact.stream()
+    stream, defined = exact.stream(), exact.stream()
     for t in range(network.spec.time_steps):
         step = inputs[t] if network.spec.input.is_events else inputs
         try:
@@ -176,3 +176,5 @@ def test_a_stream_gives_the_logits_of_one_run(data, seed: int, network_specs, ma
                 stream.step(step)
             reject()
         assert torch.equal(stream.step(step), expected)
+        with without_native():
+            assert torch.equal(defined.step(step), expected)

@@ -90,7 +90,11 @@ def test_a_busy_machine_is_told(tables) -> None:
 @pytest.mark.parametrize(
     ("worker", "program", "works"),
     [
-        ("snnzoo_worker", "Program", ["infer", "one", "snn_step", "ann_step", "forward", "sample_forward", "fit"]),
+        (
+            "snnzoo_worker",
+            "Program",
+            ["infer", "one", "step", "snn_step", "ann_step", "forward", "sample_forward", "fit"],
+        ),
         ("peer_worker", "ReluNetwork", ["ann_step"]),
         ("peer_worker", "Products", ["infer", "train_step"]),
     ],

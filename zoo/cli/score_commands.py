@@ -1,5 +1,6 @@
 """The commands `eval` and `predict`, which run a model."""
 
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["evaluate_model", "predict"]
 
 STEPS = "--time-steps"
+OVERFLOW = "--overflow"
 NEAR_CHANCE = 0.25
 """Accuracy below which a note asks for the order of the classes, as a part of the way from chance to 1."""
 WARM_UP = 256
@@ -70,6 +72,12 @@ WARM_UP = 256
     "leaves the chip's 24 bits.",
 )
 @click.option(
+    OVERFLOW,
+    type=click.Choice(["refuse", "chip"]),
+    help="Where a state leaves the chip's 24 bits: stop with an error, or go on as the chip does and count such states "
+    "(currents wrap around, voltages are clipped). Means --engine integer. [default: refuse]",
+)
+@click.option(
     "--mode",
     type=click.Choice(["snn", "ann"]),
     default="snn",
@@ -89,6 +97,7 @@ def evaluate_model(
     source: str,
     data: str | None,
     engine: str,
+    overflow: str | None,
     mode: str,
     time_steps: str | None,
     limit: int | None,
@@ -107,9 +116,15 @@ def evaluate_model(
     Example: zoo eval mnist-dense --data mnist-sample --time-steps 1,4,16
     """
     from bootstrap_core import IntegerNetwork, Mode, evaluate
+    from bootstrap_core.inference.overflow import Overflow
     from zoo.sources import resolve_device
 
     steps = _parse_steps(time_steps)
+    chosen = click.get_current_context().get_parameter_source("engine") is ParameterSource.COMMANDLINE
+    if overflow is not None:
+        if chosen and engine == "torch":
+            raise click.UsageError(f"{OVERFLOW} needs the chip's integers: leave out --engine torch")
+        engine = "integer"
     if engine == "integer" and (mode == "ann" or device == "cuda"):
         raise click.UsageError("--engine integer runs spikes on the CPU: leave out --mode ann and --device cuda")
     if mode == "ann" and time_steps is not None:
@@ -128,7 +143,8 @@ def evaluate_model(
     note_missing_library(network.device.type)
     runnable: Runnable = network
     if engine == "integer":
-        runnable = IntegerNetwork(network)
+        runnable = IntegerNetwork(network, overflow=Overflow(overflow or Overflow.REFUSE))
+    steps = _recorded(steps, test)
     scores, beyond = _score_each(runnable, test, Mode(mode), steps)
     if scores and as_json:
         echo(json_text(_scores_as_json(source, model.card, dataset, engine, scores)))
@@ -139,7 +155,7 @@ def evaluate_model(
         _print_scores(model.spec, scores, engine)
         if mode == "ann" and model.card_entry("conversion"):
             say("note: ANN means this network with its fitted activations, not the ANN that it was converted from")
-        chosen = click.get_current_context().get_parameter_source("engine") is ParameterSource.COMMANDLINE
+        _say_overflows([(f"T = {score.time_steps}: ", score.overflows) for score in scores])
         if mode == "snn" and network.device.type == "cpu" and not chosen and model.overflow is None:
             say("note: --engine integer computes the same spikes, mostly faster")
         if mode == "snn" and engine == "torch" and any(t and t > model.spec.time_steps for t in steps):
@@ -161,6 +177,12 @@ def evaluate_model(
 )
 @click.option(STEPS, type=click.IntRange(1, 4096), help="Number of time steps. [default: as in the spec]")
 @click.option(
+    OVERFLOW,
+    type=click.Choice(["refuse", "chip"]),
+    help="Run in the chip's integers. Where a state leaves their 24 bits: stop with an error, or go on as the chip "
+    "does and count such states. [default: run in floats, without these limits]",
+)
+@click.option(
     "--animate", type=PathArgument, help="Also write the output spikes for the first image as a GIF, FILE.gif."
 )
 @classes_option
@@ -171,6 +193,7 @@ def predict(
     images: tuple[Path, ...],
     invert: bool | None,
     time_steps: int | None,
+    overflow: str | None,
     animate: Path | None,
     classes: tuple[str, ...],
     force: bool,
@@ -185,6 +208,8 @@ def predict(
 
     Example: zoo predict mnist-dense seven.png --animate seven.gif
     """
+    from bootstrap_core import IntegerNetwork
+    from bootstrap_core.inference.overflow import Overflow
     from zoo.prediction import animate_prediction, predict_files
 
     if animate is not None:
@@ -195,8 +220,9 @@ def predict(
     DataPlaces(classes=classes).check_classes(model.spec.n_classes)
     network, names = model.build(), classes or model.classes
     unreadable = list[DataError]()
+    exact = None if overflow is None else IntegerNetwork(network, overflow=Overflow(overflow))
     predictions = predict_files(
-        network,
+        exact or network,
         images,
         data=model.data,
         shape=model.image_shape,
@@ -205,6 +231,7 @@ def predict(
         on_unreadable=unreadable.append,
         on_skipped=lambda note: say(f"note: {note}"),
     )
+    overflows = None if exact is None else dict(+exact.overflows)
     for p in predictions:
         say(f"{p.path}: {p.done}")
         if p.doubt:
@@ -221,7 +248,7 @@ def predict(
             }
             for p in predictions
         ]
-        echo(json_text({"predictions": rows}))
+        echo(json_text({"predictions": rows, "overflows": overflows}))
     elif predictions:
         print_table(
             ["image", "class", "probability", "next class", "probability"],
@@ -230,8 +257,9 @@ def predict(
                 for p in predictions
             ],
         )
+    _say_overflows([("", overflows or {})])
     if predictions and animate is not None:
-        say(str(animate_prediction(network, predictions[0], animate, time_steps=time_steps)))
+        say(str(animate_prediction(exact or network, predictions[0], animate, time_steps=time_steps)))
     if unreadable:
         raise DataError("\n".join(map(str, unreadable)))
 
@@ -246,6 +274,25 @@ def _parse_steps(text: str | None) -> list[int | None]:
     if any(t is not None and not 1 <= t <= 4096 for t in steps):
         raise click.BadParameter(f"must be 1 to 4096, got {text!r}", param_hint=STEPS)
     return steps
+
+
+def _recorded(steps: list[int | None], test: "Split") -> list[int | None]:
+    """Return the numbers of time steps that recordings have, with a warning about others; images have any number."""
+    longest = test.images.shape[1] if test.has_events else None
+    too_many = [t for t in steps if t is not None and longest is not None and t > longest]
+    if not too_many or len(too_many) == len(steps):  # with none left, the run says what is wrong
+        return steps
+    left_out = ", ".join(map(str, too_many))
+    warn(f"{STEPS} {left_out}: left out, as the recordings have {longest} time steps")
+    return [t for t in steps if t not in too_many]
+
+
+def _say_overflows(found: Sequence[tuple[str, Mapping[int, int]]]) -> None:
+    """Print for each run how many states left 24 bits; nothing for runs without such states."""
+    for run, overflows in found:
+        if overflows:
+            blocks = ", ".join(f"{n:,} in block {i}" for i, n in sorted(overflows.items()))
+            warn(f"{run}states left the chip's 24 bits, and were changed as on the chip: {blocks}")
 
 
 def _score_each(
@@ -345,6 +392,7 @@ def _scores_as_json(
                 "rates": score.rates,
                 "synops": score.synops,
                 "images_per_second": score.images_per_second,
+                "overflows": score.overflows if engine == "integer" else None,
             }
             for score in scores
         ],

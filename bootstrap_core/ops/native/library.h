@@ -14,12 +14,18 @@
 constexpr int64_t OUT_OF_MEMORY = -1;
 
 // Output of a layer of n = height * width * channels neurons. All pointers but `trains` may be null.
+//
+// States are [images, 3, height, width, padded(channels)]: voltage, current, and 1 for neurons that spiked in the last
+// step. The voltage is that after the reset. A run of T steps can be cut anywhere: each part begins with the states
+// that the last one left.
 struct Layer {
     int64_t images, steps, height, width, channels;
     uint32_t* trains;  // [words, images, n]
     int32_t* voltage;  // [images, steps, n], before the reset, in state units
     int32_t* current;  // [images, steps, n]
-    int32_t* totals;   // [images, n], weighted input summed over time, in weight steps
+    int64_t* totals;   // [images, n], weighted input summed over time, in weight steps; added to what is there
+    const int32_t* before;  // states at the start; null: the neurons start from rest
+    int32_t* after;         // states at the end, another array than `before`; null: they are lost
 };
 
 // Backward pass of a layer's neurons: from the gradient of their spikes to those of their input and constants.
@@ -93,16 +99,12 @@ int snn_best_kind();
 // See `threads.h`.
 void snn_set_parallel_region(void* gomp_parallel);
 
-// Runs synapses and their neurons from rest. Returns the bitwise or of all magnitudes of states. From 2^30 on, states
+// Runs synapses and their neurons. Returns the bitwise or of all magnitudes of states. From 2^30 on, states
 // may have wrapped around, and the results are invalid.
 int64_t snn_layer(const Layer*, const snn::Neurons*, const snn::Synapse*, int64_t n_synapses, int threads);
 
 // Runs neurons on a weighted input `z` in float units: [images, steps, n], or [images, n] if it is `constant`.
 int64_t snn_neurons(const Layer*, const snn::Neurons*, const float* z, int constant, int threads);
-
-// Runs neurons whose spikes also drive them in the next step. `z` as of `snn_neurons`, not constant; the layer is flat.
-// `own` has the weights by source, in weight steps: [channels, padded(channels)].
-int64_t snn_recurrent(const Layer*, const snn::Neurons*, const float* z, const int32_t* own, int threads);
 
 // Writes the weighted input, in weight steps, times `unit` to `out` [images, steps, n].
 int64_t snn_weigh(const Layer*, const snn::Synapse*, int64_t n_synapses, float unit, float* out, int threads);

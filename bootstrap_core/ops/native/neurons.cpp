@@ -16,10 +16,9 @@ constexpr int TOO_LARGE = 1 << 30;  // magnitude from which 32 bits could wrap a
 
 namespace {
 
-// Memory of a thread that runs one image.
-struct Scratch {
-    std::vector<int32_t> z, current, voltage;
-    std::vector<uint32_t> held;  // spikes of the last step, for neurons that spike a step later
+// States of an image's neurons between words; see `Layer`. `held` is kept only where a later step needs it.
+struct States {
+    int32_t *voltage, *current, *held;
 };
 
 // Weighted input of a row of neurons: [steps, columns, padded(channels)].
@@ -30,11 +29,11 @@ struct RowInput {
 };
 
 // Runs G vectors of 16 neurons for the steps of one word. Two vectors run interleaved, since each step of a neuron
-// waits for its last one. The neurons lie from `place` on in the scratch and from `at` on in the outputs. Without ALL,
+// waits for its last one. The neurons lie from `place` on in the states and from `at` on in the outputs. Without ALL,
 // the vector has fewer than 16 neurons.
 template <bool FORGETS, int G, bool ALL>
 void run_lanes(const Neurons& neurons, const Layer& layer, int64_t image, int64_t word, int64_t steps,
-               const RowInput& input, int64_t from, int64_t channel, int64_t place, int64_t at, Scratch& scratch,
+               const RowInput& input, int64_t from, int64_t channel, int64_t place, int64_t at, const States& states,
                ints& reached) {
     const int64_t n = layer.height * layer.width * layer.channels;
     const int some = ALL ? LANES : static_cast<int>(layer.channels - channel);
@@ -49,8 +48,8 @@ void run_lanes(const Neurons& neurons, const Layer& layer, int64_t image, int64_
     ints train[G] = {}, total[G] = {};
     for (int g = 0; g < G; ++g) {
         lanes[g] = NeuronLanes(neurons, (channel + g * LANES) % padded(layer.channels));
-        state[g].voltage = load<ints>(&scratch.voltage[place + g * LANES]);
-        if (!FORGETS) state[g].current = load<ints>(&scratch.current[place + g * LANES]);
+        state[g].voltage = load<ints>(&states.voltage[place + g * LANES]);
+        if (!FORGETS) state[g].current = load<ints>(&states.current[place + g * LANES]);
     }
     const int64_t first = (image * layer.steps + word * WORD_STEPS) * n + at;
     int32_t* voltage = layer.voltage ? layer.voltage + first : nullptr;
@@ -69,26 +68,63 @@ void run_lanes(const Neurons& neurons, const Layer& layer, int64_t image, int64_
     }
     for (int g = 0; g < G; ++g) {
         reached |= state[g].reached;
-        store(&scratch.voltage[place + g * LANES], state[g].voltage);
-        if (!FORGETS) store(&scratch.current[place + g * LANES], state[g].current);
+        store(&states.voltage[place + g * LANES], state[g].voltage);
+        if (!FORGETS) store(&states.current[place + g * LANES], state[g].current);
         if (neurons.shift) {
-            const ints before = load<ints>(&scratch.held[place + g * LANES]);
-            store(&scratch.held[place + g * LANES], (words)train[g] >> static_cast<int>(steps - 1) & 1);
+            const ints before = load<ints>(&states.held[place + g * LANES]);
+            store(&states.held[place + g * LANES], (words)train[g] >> static_cast<int>(steps - 1) & 1);
             train[g] = train[g] << 1 | before;
             if (steps < WORD_STEPS) train[g] &= (1 << steps) - 1;
         }
         write(layer.trains + (word * layer.images + image) * n + at + g * LANES, (words)train[g]);
-        if (layer.totals) {
-            int32_t* sum = layer.totals + image * n + at + g * LANES;
-            write(sum, load_some<ints>(sum, some) + total[g]);
+        if (layer.totals)
+            for (int j = 0; j < some; ++j) layer.totals[image * n + at + g * LANES + j] += total[g][j];
+    }
+}
+
+// Runs the neurons of one image for the steps of one word, where spikes of a step also drive the next one.
+void run_recurrent(const Neurons& neurons, const Layer& layer, int64_t image, int64_t word, int64_t steps,
+                   const RowInput& input, const States& states, ints& reached) {
+    const int64_t n = layer.channels, width = padded(n), first = image * layer.steps + word * WORD_STEPS;
+    const int32_t inputs = static_cast<int32_t>(n);
+    const Synapse own = {DENSE, 1, nullptr, neurons.own, nullptr, (inputs + 3) / 4, 1, 1, inputs, 1, 1, inputs};
+    Arriving spikes(own, 1);
+    std::vector<int32_t> sums(width);
+    uint32_t* trains = layer.trains + (word * layer.images + image) * n;
+    std::fill_n(trains, n, 0);
+    for (int64_t t = 0; t < steps; ++t) {
+        const int32_t* z = input.z + t * input.step_stride;
+        std::fill(sums.begin(), sums.end(), 0);
+        spikes.take(reinterpret_cast<const uint32_t*>(states.held), 1);
+        spikes.add_row(0, 1, sums.data());
+        for (int64_t c = 0; c < n; c += LANES) {
+            const int some = static_cast<int>(std::min<int64_t>(LANES, n - c));
+            const ints given = load<ints>(z + c), before = load<ints>(&states.held[c]);
+            NeuronState state;
+            state.current = load<ints>(&states.current[c]);
+            state.voltage = load<ints>(&states.voltage[c]);
+            const ints drive = (given << input.shift) + (load<ints>(&sums[c]) << WEIGHT_SHIFT);
+            const ints fired = NeuronLanes(neurons, c).step<false>(drive, state) & 1;
+            reached |= state.reached;
+            store(&states.current[c], state.current);
+            store(&states.voltage[c], state.voltage);
+            store(&states.held[c], fired);
+            const words leaving = (words)(neurons.shift ? before : fired) << static_cast<uint32_t>(t);
+            store_some(trains + c, load_some<words>(trains + c, some) | leaving, some);
+            const int64_t at = (first + t) * n + c;
+            if (layer.voltage) store_some(layer.voltage + at, state.voltage_before_reset, some);
+            if (layer.current) store_some(layer.current + at, state.current, some);
+            if (layer.totals)
+                for (int j = 0; j < some; ++j) layer.totals[image * n + c + j] += given[j];
         }
     }
 }
 
 // Runs the neurons of one row of an image for the steps of one word.
 template <bool FORGETS>
-void run_row(const Neurons& neurons, const Layer& layer, int64_t image, int64_t word, int64_t y, int64_t steps,
-             const RowInput& input, Scratch& scratch, ints& reached) {
+void run_lanes_of_row(const Neurons& neurons, const Layer& layer, int64_t image, int64_t word, int64_t y,
+                      int64_t steps,
+                      const RowInput& input, const States& states, ints& reached) {
     const int64_t channels = layer.channels, width = padded(channels);
     const int64_t row = layer.width * width, place = y * row;
     for (int64_t i = 0; i < row;) {
@@ -97,24 +133,16 @@ void run_row(const Neurons& neurons, const Layer& layer, int64_t image, int64_t 
         const auto run = two                               ? run_lanes<FORGETS, 2, true>
                          : whole || c + LANES <= channels ? run_lanes<FORGETS, 1, true>
                                                            : run_lanes<FORGETS, 1, false>;
-        run(neurons, layer, image, word, steps, input, i, c, place + i, at, scratch, reached);
+        run(neurons, layer, image, word, steps, input, i, c, place + i, at, states, reached);
         i += two ? 2 * LANES : LANES;
     }
 }
 
-Scratch make_scratch(const Neurons& neurons, const Layer& layer) {
-    const int64_t n = layer.height * layer.width * padded(layer.channels);
-    Scratch scratch;
-    scratch.voltage.resize(n);
-    if (!neurons.forgets) scratch.current.resize(n);
-    if (neurons.shift) scratch.held.resize(n);
-    return scratch;
-}
-
-void rest(Scratch& scratch) {
-    std::fill(scratch.voltage.begin(), scratch.voltage.end(), 0);
-    std::fill(scratch.current.begin(), scratch.current.end(), 0);
-    std::fill(scratch.held.begin(), scratch.held.end(), 0);
+void run_row(const Neurons& neurons, const Layer& layer, int64_t image, int64_t word, int64_t y, int64_t steps,
+             const RowInput& input, const States& states, ints& reached) {
+    if (neurons.own) return run_recurrent(neurons, layer, image, word, steps, input, states, reached);
+    const auto run = neurons.forgets ? run_lanes_of_row<true> : run_lanes_of_row<false>;
+    run(neurons, layer, image, word, y, steps, input, states, reached);
 }
 
 int64_t largest(const std::vector<ints>& reached) {
@@ -124,24 +152,29 @@ int64_t largest(const std::vector<ints>& reached) {
     return all;
 }
 
-// Runs every row of every word of every image, with a worker and a scratch for each thread.
+// Runs every row of every word of every image, with a worker and memory for states for each thread.
 template <typename MakeWorker>
 int64_t run_layer(const Neurons& neurons, const Layer& layer, int threads, const MakeWorker& make_worker) {
+    const int64_t n = layer.height * layer.width * padded(layer.channels);
     std::vector<ints> reached(std::max(threads, 1));
     std::vector<decltype(make_worker())> workers(std::max(threads, 1));
-    std::vector<Scratch> scratches(std::max(threads, 1));
+    std::vector<std::vector<int32_t>> memory(std::max(threads, 1));
     const bool done = for_each(layer.images, threads, [&](int64_t image, int worker) {
-        Scratch& scratch = scratches[worker];
-        if (scratch.voltage.empty()) {
-            scratch = make_scratch(neurons, layer);
+        if (!workers[worker]) {
             workers[worker] = make_worker();
+            if (!layer.after) memory[worker].resize(3 * n);
         }
-        rest(scratch);
+        int32_t* kept = layer.after ? layer.after + image * 3 * n : memory[worker].data();
+        if (layer.before)
+            std::copy_n(layer.before + image * 3 * n, 3 * n, kept);
+        else
+            std::fill_n(kept, 3 * n, 0);
+        const States states = {kept, kept + n, kept + 2 * n};
         for (int64_t first = 0; first < layer.steps; first += WORD_STEPS) {
             const int64_t steps = std::min<int64_t>(WORD_STEPS, layer.steps - first), word = first / WORD_STEPS;
             workers[worker]->take(image, word, steps);
             for (int64_t y = 0; y < layer.height; ++y)
-                workers[worker]->run(scratch, image, word, y, steps, reached[worker]);
+                workers[worker]->run(states, image, word, y, steps, reached[worker]);
         }
     });
     return done ? largest(reached) : OUT_OF_MEMORY;
@@ -167,11 +200,10 @@ class Weighing {
         for (Arriving& each : arriving) each.add_row(y, steps, z.data());
     }
 
-    void run(Scratch& scratch, int64_t image, int64_t word, int64_t y, int64_t steps, ints& reached) {
+    void run(const States& states, int64_t image, int64_t word, int64_t y, int64_t steps, ints& reached) {
         add_row(y, steps);
-        const auto run_row = neurons.forgets ? snn::run_row<true> : snn::run_row<false>;
         run_row(neurons, layer, image, word, y, steps, {z.data(), layer.width * padded(layer.channels), WEIGHT_SHIFT},
-                scratch, reached);
+                states, reached);
     }
 
     std::vector<int32_t> z;
@@ -193,7 +225,7 @@ class Given {
 
     void take(int64_t, int64_t, int64_t) {}
 
-    void run(Scratch& scratch, int64_t image, int64_t word, int64_t y, int64_t steps, ints& reached) {
+    void run(const States& states, int64_t image, int64_t word, int64_t y, int64_t steps, ints& reached) {
         const int64_t n = layer.height * layer.width * layer.channels, different = constant ? 1 : steps;
         for (int64_t t = 0; t < different; ++t)
             for (int64_t x = 0; x < layer.width; ++x) {
@@ -208,8 +240,7 @@ class Given {
                     store(to + c, __builtin_convertvector(fits ? units : floats{}, ints));
                 }
             }
-        const auto run_row = neurons.forgets ? snn::run_row<true> : snn::run_row<false>;
-        run_row(neurons, layer, image, word, y, steps, {z_of_row.data(), constant ? 0 : row_width(), 0}, scratch,
+        run_row(neurons, layer, image, word, y, steps, {z_of_row.data(), constant ? 0 : row_width(), 0}, states,
                 reached);
     }
 
@@ -222,43 +253,6 @@ class Given {
     bool constant;
     std::vector<int32_t> z_of_row;
 };
-
-// Runs one image of a layer whose spikes also drive it in the next step.
-void run_recurrent(const Neurons& neurons, const Layer& layer, int64_t image, const float* z, const int32_t* own,
-                   ints& reached) {
-    const int64_t n = layer.channels, width = padded(n), first = image * layer.steps;
-    std::vector<int32_t> sums(width), current(width), voltage(width);
-    std::vector<int64_t> before, now;  // neurons that spiked in the last step, and in this one
-    for (int64_t word = 0; word * WORD_STEPS < layer.steps; ++word)
-        std::fill_n(layer.trains + (word * layer.images + image) * n, n, 0);
-    for (int64_t t = 0; t < layer.steps; ++t, std::swap(before, now), now.clear()) {
-        std::fill(sums.begin(), sums.end(), 0);
-        for (const int64_t source : before)
-            for (int64_t c = 0; c < width; c += LANES)
-                store(&sums[c], load<ints>(&sums[c]) + load<ints>(own + source * width + c));
-        for (int64_t c = 0; c < n; c += LANES) {
-            const int some = static_cast<int>(std::min<int64_t>(LANES, n - c));
-            const floats units = load_floats(z + (first + t) * n + c, some) * STATE;
-            const ints fits = (units > -float(TOO_LARGE)) & (units < float(TOO_LARGE));
-            reached |= ~fits & TOO_LARGE;
-            const ints arriving = __builtin_convertvector(fits ? units : floats{}, ints);
-            NeuronState state;
-            state.current = load<ints>(&current[c]);
-            state.voltage = load<ints>(&voltage[c]);
-            const ints fired = NeuronLanes(neurons, c).step<false>(arriving + (load<ints>(&sums[c]) << WEIGHT_SHIFT), state);
-            reached |= state.reached;
-            store(&current[c], state.current);
-            store(&voltage[c], state.voltage);
-            const int64_t seen = t + (neurons.shift != 0);  // the step at which these spikes leave
-            for (int i = 0; i < some; ++i)
-                if (fired[i]) {
-                    now.push_back(c + i);
-                    if (seen < layer.steps)
-                        layer.trains[(seen / WORD_STEPS * layer.images + image) * n + c + i] |= 1u << seen % WORD_STEPS;
-                }
-        }
-    }
-}
 
 // Runs the backward pass of one image's neurons, from the last step to the first.
 template <typename In, typename Out>
@@ -322,14 +316,6 @@ int64_t snn_layer(const Layer* layer, const Neurons* neurons, const Synapse* syn
 int64_t snn_neurons(const Layer* layer, const Neurons* neurons, const float* z, int constant, int threads) {
     return run_layer(*neurons, *layer, threads,
                      [&] { return std::make_unique<Given>(*neurons, *layer, z, constant != 0); });
-}
-
-int64_t snn_recurrent(const Layer* layer, const Neurons* neurons, const float* z, const int32_t* own, int threads) {
-    std::vector<ints> reached(std::max(threads, 1));
-    const bool done = for_each(layer->images, threads, [&](int64_t image, int worker) {
-        run_recurrent(*neurons, *layer, image, z, own, reached[worker]);
-    });
-    return done ? largest(reached) : OUT_OF_MEMORY;
 }
 
 int64_t snn_weigh(const Layer* layer, const Synapse* synapses, int64_t n_synapses, float unit, float* out, int threads) {

@@ -14,6 +14,7 @@ struct Neurons {
     const int32_t* keep_current;  // 4096 - decay
     const int32_t* keep_voltage;
     const int32_t* bias;  // in state units
+    const int8_t* own;    // weights from the neurons of a flat layer to themselves, as of a DENSE `Synapse`; or null
     int32_t threshold;    // in state units
     int32_t forgets;      // the current of all neurons is lost at each step
     int32_t subtract;     // a spike subtracts the threshold; otherwise it sets the voltage to 0

@@ -40,7 +40,8 @@ void Arriving::take_fours(const uint32_t* trains, int64_t steps) {
         std::memcpy(of_four, trains + four * FOUR, std::min<int64_t>(FOUR, inputs - four * FOUR) * sizeof(uint32_t));
         if (!(of_four[0] | of_four[1] | of_four[2] | of_four[3])) continue;
         uint8_t* out = spikes.data() + n * steps * FOUR;
-        for (int64_t t = 0; t < steps; t += LANES) {
+        for (int k = 0; steps == 1 && k < FOUR; ++k) out[k] = of_four[k] & 1;
+        for (int64_t t = 0; steps > 1 && t < steps; t += LANES) {
             const words at = step_of_lane + static_cast<uint32_t>(t);
             words bytes = ((words{} + of_four[0]) >> at) & 1;
             for (int k = 1; k < FOUR; ++k) bytes |= (((words{} + of_four[k]) >> at) & 1) << (8 * k);
@@ -65,8 +66,8 @@ void Arriving::take_maps(const uint32_t* trains, int64_t steps) {
     }
 }
 
-// Makes a row of the product for each step and column of outputs. Rows are filled up to a multiple of ROWS: the extra
-// rows read from place 0 and write behind the outputs.
+// Makes a row of the product for each step and column of outputs. More than one are filled up to a multiple of ROWS:
+// the extra rows read from place 0 and write behind the outputs.
 void Arriving::place_rows(int64_t steps) {
     const int64_t columns = synapse.out_width, width = padded(synapse.out_channels);
     reads.clear();
@@ -76,21 +77,21 @@ void Arriving::place_rows(int64_t steps) {
             reads.push_back(synapse.kind == DENSE ? t * FOUR : t * map + x * synapse.stride[1] * synapse.channels);
             writes.push_back((t * columns + x) * width);
         }
-    while (reads.size() % ROWS) {
+    while (reads.size() > 1 && reads.size() % ROWS) {
         reads.push_back(0);
         writes.push_back(steps * columns * width);
     }
     rows_for = steps;
 }
 
-template <int N>
+template <int R, int N>
 static void add_products(const uint8_t* spikes, const int64_t* reads, const int64_t* writes, const int32_t* taps,
                          const int32_t* which, int64_t n_taps, const int8_t* weight, int64_t apart, int32_t* z) {
-    const uint8_t* read[ROWS];
-    for (int r = 0; r < ROWS; ++r) read[r] = spikes + reads[r];
+    const uint8_t* read[R];
+    for (int r = 0; r < R; ++r) read[r] = spikes + reads[r];
     for (int64_t begin = 0; begin < n_taps; begin += MOST_TAPS) {
         const int64_t end = std::min<int64_t>(n_taps, begin + MOST_TAPS);
-        ByteSums sums[ROWS][N];
+        ByteSums sums[R][N];
         for (int64_t k = begin; k < end; ++k) {
             const int8_t* of_tap = weight + int64_t(which[k]) * BYTES_OF_TAP;
             const int32_t tap = taps[k];
@@ -98,15 +99,20 @@ static void add_products(const uint8_t* spikes, const int64_t* reads, const int6
             for (int j = 0; j < N; ++j) {
                 const ByteSums::Weights weights(of_tap + j * apart);
 #pragma GCC unroll 8
-                for (int r = 0; r < ROWS; ++r) sums[r][j].add(load<uint32_t>(read[r] + tap), weights);
+                for (int r = 0; r < R; ++r) sums[r][j].add(load<uint32_t>(read[r] + tap), weights);
             }
         }
-        for (int r = 0; r < ROWS; ++r)
+        for (int r = 0; r < R; ++r)
             for (int j = 0; j < N; ++j) {
                 int32_t* to = z + writes[r] + j * LANES;
                 store(to, load<ints>(to) + sums[r][j].total());
             }
     }
+}
+
+template <int N>
+static auto adder(size_t rows) {
+    return rows == 1 ? add_products<1, N> : add_products<ROWS, N>;
 }
 
 // Multiplies all rows by the weights of the outputs of one group.
@@ -118,7 +124,7 @@ void Arriving::multiply(int64_t first, const int32_t* read, int64_t n_read, cons
         const int8_t* of_block = weight + v * apart;
         int32_t* out = z + to + v * LANES;
         for (size_t row = 0; row < reads.size(); row += ROWS) {
-            const auto add = n == 1 ? add_products<1> : n == 2 ? add_products<2> : add_products<3>;
+            const auto add = n == 1 ? adder<1>(reads.size()) : n == 2 ? adder<2>(reads.size()) : adder<3>(reads.size());
             add(spikes.data() + first, &reads[row], &writes[row], read, which.data(), n_read, of_block, apart, out);
         }
     }

@@ -1,7 +1,10 @@
 """Streams: the same logits as one run, step by step."""
 
+import math
 import re
 from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -11,6 +14,7 @@ from torch import Tensor
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.inference.overflow import Overflow
 from bootstrap_core.network.build import build_network
+from bootstrap_core.ops.library import without_native
 from specs.errors import DataError, StateOverflowError
 from specs.network import NetworkSpec
 
@@ -24,6 +28,12 @@ BLOCKS: dict[str, list[dict[str, Any]]] = {
     "plain": [{"kind": "flatten"}, DENSE],
     "recurrent": [{"kind": "flatten"}, {**DENSE, "recurrent": True}],
     "delays": [{"kind": "flatten"}, {**DENSE, "delays": {"per": "synapse", "longest": 6}}],
+    "flat skips": [
+        {"kind": "conv", "channels": 3, "kernel": 3},
+        {"kind": "flatten"},
+        {"kind": "dense", "features": 48},
+        {"kind": "dense", "features": 48, "skips": [{"kind": "identity", "source": 2}]},
+    ],
     "skips": [
         {"kind": "conv", "channels": 3, "kernel": 3, "delays": {"longest": 3}},
         {"kind": "conv", "channels": 3, "kernel": 1, "skips": [{"kind": "identity", "source": 1}]},
@@ -62,14 +72,17 @@ def events(bits: int = 1) -> Tensor:
     return torch.randint(0, 1 << bits, (T, 3, 2, 6, 6), generator=torch.Generator().manual_seed(0))
 
 
+@pytest.mark.parametrize("engine", [nullcontext, without_native])
 @pytest.mark.parametrize("readout", READOUTS)
 @pytest.mark.parametrize("kind", BLOCKS)
 @pytest.mark.parametrize("more", [{}, {"delay_shift": True}, {"bits": 3}], ids=["plain", "shift", "bits"])
-def test_a_stream_gives_the_logits_of_one_run(kind: str, readout: str, more: dict[str, Any]) -> None:
+def test_a_stream_gives_the_logits_of_one_run(kind: str, readout: str, more: dict[str, Any], engine) -> None:
     exact, x = make(*BLOCKS[kind], *READOUTS[readout], **more), events(more.get("bits", 1))
     stream = exact.stream()
     for t in range(T):
-        assert torch.equal(stream.step(x[t]), exact(x, time_steps=t + 1))
+        with engine():
+            found = stream.step(x[t])
+        assert torch.equal(found, exact(x, time_steps=t + 1))
     assert stream.steps == T
 
 
@@ -81,6 +94,60 @@ def test_a_stream_of_a_still_image_sees_it_at_each_step(encoding: str) -> None:
     stream = exact.stream()
     for t in range(5):
         assert torch.equal(stream.step(images), exact(images, time_steps=t + 1))
+
+
+@pytest.mark.parametrize("encoding", ["spike", "graded"])
+def test_the_image_of_a_stream_may_change_also_in_place(encoding: str) -> None:
+    exact = make(
+        {"kind": "conv", "channels": 3, "kernel": 3}, {"kind": "flatten"}, *READOUTS["affine"], encoding=encoding
+    )
+    stream, defined, pair = exact.stream(), exact.stream(), torch.rand(2, 2, 6, 6)
+    for t in range(9):
+        if t > 5:
+            pair.mul_(0.5)
+        seen = pair.flip(0) if t in {2, 3} else pair
+        with without_native():
+            expected = defined.step(seen)
+        assert torch.equal(stream.step(seen), expected)
+
+
+@pytest.mark.parametrize("value", [2.0, -1.0, 0.5, math.nan, math.inf])
+def test_events_are_checked_at_each_step(value: float) -> None:
+    stream, x = make(*BLOCKS["plain"], *READOUTS["affine"]).stream(), events()[0].float()
+    before = stream.step(x)
+    wrong = x.clone()
+    wrong[1, 0, 2, 2] = value
+    with pytest.raises(DataError, match="events with values"):
+        stream.step(wrong)
+    assert stream.steps == 1
+    again = make(*BLOCKS["plain"], *READOUTS["affine"]).stream()
+    assert torch.equal(before, again.step(x))
+    assert torch.equal(stream.step(x), again.step(x.requires_grad_()))
+    assert torch.equal(stream.step(x.int()), again.step(x.bool()))
+
+
+@pytest.mark.parametrize("kind", BLOCKS)
+def test_steps_may_be_in_inference_mode_or_not(kind: str) -> None:
+    exact, x = make(*BLOCKS[kind], *READOUTS["affine"]), events()
+    stream = exact.stream()
+    for t in range(5):
+        with torch.inference_mode(t < 2):
+            found = stream.step(x[t])
+    assert torch.equal(found, exact(x, time_steps=5))
+
+
+def test_streams_of_one_network_run_at_once() -> None:
+    exact, x = make(*BLOCKS["recurrent"], *READOUTS["affine"]), events()
+
+    def run(recording: Tensor) -> list[Tensor]:
+        stream = exact.stream()
+        return [stream.step(step) for step in recording for _ in range(20)]
+
+    recordings = [x, x.flip(0), 1 - x, x.flip(1)]
+    with ThreadPoolExecutor(4) as pool:
+        at_once = list(pool.map(run, recordings))
+    for found, expected in zip(at_once, map(run, recordings), strict=True):
+        assert all(map(torch.equal, found, expected))
 
 
 def test_streams_are_apart_and_start_again_from_rest() -> None:
@@ -124,6 +191,25 @@ def test_a_stream_may_overflow_as_the_chip_does() -> None:
     stream = exact.stream()
     assert torch.equal([stream.step(step) for step in x][-1], expected)
     assert +exact.overflows == counted
+
+
+@pytest.mark.parametrize("kind", ["plain", "recurrent"])
+@pytest.mark.parametrize("more", [{}, {"delay_shift": True}, {"bits": 4}], ids=["plain", "shift", "bits"])
+def test_states_may_leave_24_bits_in_the_middle_of_a_stream(kind: str, more: dict[str, Any]) -> None:
+    """Also those of the readout's neurons, whose logits do not depend on them."""
+    kept, steps = {"threshold": 900.0, "current_decay": 0.01, "voltage_decay": 0.0}, 40
+    chain = ({"kind": "flatten"}, {**DENSE, "neuron": kept, **BLOCKS[kind][1]}, *READOUTS["affine"])
+    exact = make(*chain, raised=1.5, overflow=Overflow.CHIP, neuron=kept, **more)
+    x = torch.randint(0, 1 << more.get("bits", 1), (steps, 3, 2, 6, 6), generator=torch.Generator().manual_seed(0))
+    stream, first = exact.stream(), None
+    for t in range(steps):
+        found = stream.step(x[t])
+        first = t if first is None and +exact.overflows else first
+    counted = +exact.overflows
+    exact.overflows.clear()
+    assert torch.equal(exact(x), found)
+    assert +exact.overflows == counted
+    assert first
 
 
 @pytest.mark.parametrize("readout", READOUTS)

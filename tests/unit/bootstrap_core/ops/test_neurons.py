@@ -329,7 +329,7 @@ def test_constants_tell_what_is_kept() -> None:
     some = NeuronConstants(torch.tensor([1.0, 0.75]), torch.tensor([0.0, 1.0]), 1.0)
     assert not some.forgets
     assert [keep.tolist() for keep in some.keeps] == [[0.0, 1024.0], [4096.0, 0.0]]
-    assert some.tensors == (some.current_decay, some.voltage_decay, None)
+    assert all(a is b for a, b in zip(some.tensors, (some.current_decay, some.voltage_decay, None, None), strict=True))
 
 
 def test_the_record_of_neurons_is_in_units_of_states_and_padded_with_zeros() -> None:

@@ -10,13 +10,14 @@ import pytest
 import torch
 from torch import Tensor
 
+from bootstrap_core.functional.cuba import CubaState
 from bootstrap_core.ops import precision
 from bootstrap_core.ops.input_neurons import InputCurrent, input_spikes
-from bootstrap_core.ops.library import is_installed
+from bootstrap_core.ops.library import is_installed, without_native
 from bootstrap_core.ops.neurons import MOST_REACHED, NeuronConstants
 from bootstrap_core.ops.precision import products_in
 from bootstrap_core.ops.spikes import Spikes
-from bootstrap_core.ops.spiking_layer import Fired, Operands, spiking_layer
+from bootstrap_core.ops.spiking_layer import Fired, Operands, one_step_of_layer, spiking_layer
 from bootstrap_core.ops.synapses import Connection
 from specs.block import ConvSpec
 from specs.fields import Shape
@@ -76,10 +77,17 @@ KINDS: dict[str, dict[str, Any]] = {
     },
 }
 
+RECURRENT: dict[str, dict[str, Any]] = {
+    f"recurrent, {name}": {"recurrent": True, **given} for name, given in KINDS.items()
+}
+
 
 def make_neurons(kind: str, channels: int) -> NeuronConstants:
-    given = dict(KINDS[kind])
+    given = dict((KINDS | RECURRENT)[kind])
     learns, of_channels, biased = (given.pop(name, False) for name in ("learns", "channels", "bias"))
+    if given.pop("recurrent", False):
+        whole = torch.randint(-128, 128, (channels, channels), generator=torch.Generator().manual_seed(3))
+        given["recurrent"] = (whole / 32).requires_grad_()
     decays = {"current_decay": torch.ones(1), "voltage_decay": torch.tensor([128 / 4096])}
     for name in decays:
         decay = given.pop(name, decays[name])
@@ -161,6 +169,98 @@ def test_neurons_of_every_kind_equal_the_definition(name, steps, kind, drawn, in
     (fired, gradients), (expected, wanted) = in_both(lambda: learn(name, x, weights, kind))
     hold_equal(fired, expected)
     hold_close(gradients, wanted, 2e-5)
+
+
+@pytest.mark.parametrize("kind", RECURRENT)
+@pytest.mark.parametrize("steps", [1, 9, 40])
+@pytest.mark.parametrize("name", ["dense", "one neuron", "two dense"])
+def test_recurrent_neurons_equal_the_definition(name, steps, kind, drawn, in_both, hold_close) -> None:
+    x, weights = drawn(name, steps)
+    (fired, gradients), (expected, wanted) = in_both(lambda: learn(name, x, weights, kind))
+    assert (fired.spikes.words is not None) == is_installed()
+    hold_equal(fired, expected)
+    hold_close(gradients, wanted, 2e-5)
+
+
+def test_recurrent_weights_move_spikes_and_have_a_gradient(drawn) -> None:
+    x, weights = drawn("dense", 40)
+    (fired, gradients), (without, _) = (learn("dense", x, weights, kind) for kind in ("recurrent, shift", "shift"))
+    assert gradients[-1].any()
+    assert not torch.equal(fired.spikes.tensor(), without.spikes.tensor())
+
+
+def eighth(weight: Tensor) -> Tensor:
+    """Return weights on their grid that keep the states within 24 bits."""
+    return (weight * 4).round() / 32
+
+
+@pytest.mark.parametrize(
+    "kind", ["plain", "leaky", "subtract", "shift", "biased", "recurrent, shift", "recurrent, leaky"]
+)
+@pytest.mark.parametrize("name", ["dense", "two dense", "conv", "pool", "skips"])
+@torch.no_grad()
+def test_steps_one_at_a_time_are_one_run(name: str, kind: str, native: None, drawn) -> None:
+    if kind in RECURRENT and "dense" not in name:
+        pytest.skip("recurrent layers are dense")
+    x, weights = drawn(name, 40)
+    geometries = [spec for *_, spec in LAYERS[name]]
+    operands = tuple(Connection(eighth(weight), spec) for weight, spec in zip(weights, geometries, strict=True))
+    neurons = make_neurons(kind, len(weights[0]))
+    neurons = replace(neurons, recurrent=None if neurons.recurrent is None else eighth(neurons.recurrent))
+    flat = [flattened for _, flattened, _, _ in LAYERS[name]]
+
+    def sources(steps: slice) -> list[Spikes]:
+        given = [Spikes.of(each[steps]).packed() for each in x]
+        return [spikes.flatten() if flattened else spikes for spikes, flattened in zip(given, flat, strict=True)]
+
+    whole = spiking_layer(sources(slice(None)), Operands(operands, neurons), weighed=True)
+    bound = sources(slice(0, 1))
+    step = one_step_of_layer(bound, Operands(operands, neurons), weighed=True)
+    assert step is not None
+    for t, expected in enumerate(whole.spikes.tensor()):
+        for held, now in zip(bound, sources(slice(t, t + 1)), strict=True):
+            assert held.words is not None
+            held.words.copy_(now.words)
+        assert step.advance()
+        assert torch.equal(step.spikes.tensor()[0], expected)
+    assert whole.weighed is not None
+    assert step.run.totals is not None
+    totals = step.run.totals.movedim(-1, 1).reshape(whole.weighed.shape) / 32
+    torch.testing.assert_close(totals, whole.weighed)
+
+    z = sum(each.weigh(given.tensor()) for each, given in zip(operands, sources(slice(None)), strict=True))
+    kept, start = step.state(), 0 * step.state().current
+    states = neurons.states(z, z.dim() - 1, start=CubaState(start, start, start))
+    current, voltage, fired = [tuple(each.clone() for each in state) for state in states][-1]
+    assert torch.equal(
+        voltage - voltage * fired if not neurons.subtract else voltage - 2.5 * 4096 * fired, kept.voltage
+    )
+    assert torch.equal(current, kept.current) or (neurons.forgets and neurons.recurrent is None)
+    assert not (neurons.shift or neurons.recurrent is not None) or torch.equal(fired.double(), kept.spikes)
+
+
+@torch.no_grad()
+def test_a_step_beyond_24_bits_leaves_the_states_as_they_were(native: None) -> None:
+    spikes = Spikes.of(torch.ones(1, 2, 3)).packed()
+    neurons = NeuronConstants(torch.zeros(1), torch.ones(1), 10000.0)
+    step = one_step_of_layer([spikes], Operands((Connection(torch.full((5, 3), 3.0)),), neurons))
+    assert step is not None
+    n = next(t for t in range(1000) if not step.advance())
+    assert n == (2**23 - 1) // (9 * 4096)
+    assert not step.advance()
+    assert step.state().current.unique().tolist() == [9 * 4096 * n]
+
+
+def test_what_the_library_does_not_run_has_no_single_steps(native: None) -> None:
+    words, neurons = Spikes.of(torch.ones(1, 2, 3)).packed(), NeuronConstants(torch.ones(1), torch.ones(1), 1.0)
+    operands = Operands((Connection(torch.ones(5, 3)),), neurons)
+    assert one_step_of_layer([words], operands) is not None
+    assert one_step_of_layer([Spikes.of(torch.ones(1, 2, 3))], operands) is None
+    assert one_step_of_layer([words], Operands((Connection(torch.full((5, 3), torch.nan)),), neurons)) is None
+    own = torch.full((5, 5), torch.inf)
+    assert one_step_of_layer([words], Operands(operands.connections, replace(neurons, recurrent=own))) is None
+    with without_native():
+        assert one_step_of_layer([words], operands) is None
 
 
 @pytest.mark.parametrize("name", ["dense", "maps in a row", "conv"])

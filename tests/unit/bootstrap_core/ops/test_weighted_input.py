@@ -8,7 +8,7 @@ from bootstrap_core.ops.library import is_installed
 from bootstrap_core.ops.precision import products_in
 from bootstrap_core.ops.spikes import Spikes
 from bootstrap_core.ops.synapses import Connection
-from bootstrap_core.ops.weighted_input import weigh, weigh_delayed
+from bootstrap_core.ops.weighted_input import part_by_delay, weigh, weigh_delayed
 from specs.block import ConvSpec
 from specs.training import Precision
 
@@ -152,14 +152,14 @@ def test_delayed_synapses_weigh_what_came_some_steps_before(shape: tuple[int, ..
                 before = t - int(late[o, i])
                 expected[t, :, o] += weight[o, i] * x[before, :, i] if before >= 0 else 0
     for spikes in (Spikes.of(x), Spikes.of(x).packed(), Spikes.of(x.double())):
-        assert torch.equal(weigh_delayed(spikes, Connection(weight), delay).float(), expected)
+        assert torch.equal(weigh_delayed(spikes, part_by_delay(Connection(weight), delay)).float(), expected)
 
 
 def test_a_channel_of_a_convolution_is_late_as_a_whole() -> None:
     x = (torch.rand(6, 2, 3, 5, 5, generator=torch.Generator().manual_seed(0)) < 0.4).float()
     connection = Connection(torch.randint(-9, 9, (4, 3, 3, 3)) / 32, ConvSpec(channels=4, kernel=(3, 3)))
     z = connection.weigh(x)
-    late = weigh_delayed(Spikes.of(x).packed(), connection, torch.tensor([0.0, 1.0, 5.0, 9.0]))
+    late = weigh_delayed(Spikes.of(x).packed(), part_by_delay(connection, torch.tensor([0.0, 1.0, 5.0, 9.0])))
     assert torch.equal(late[:, :, 0], z[:, :, 0])
     assert torch.equal(late[1:, :, 1], z[:-1, :, 1])
     assert torch.equal(late[5:, :, 2], z[:1, :, 2])
@@ -169,5 +169,7 @@ def test_a_channel_of_a_convolution_is_late_as_a_whole() -> None:
 
 def test_a_steady_input_is_late_too() -> None:
     pixels = torch.tensor([[3.0, 1.0]], dtype=torch.float64)
-    z = weigh_delayed(Spikes.of(pixels.expand(4, 1, 2)), Connection(torch.ones(2, 2)), torch.tensor([0.0, 2.0]))
+    z = weigh_delayed(
+        Spikes.of(pixels.expand(4, 1, 2)), part_by_delay(Connection(torch.ones(2, 2)), torch.tensor([0.0, 2.0]))
+    )
     assert z[:, 0].tolist() == [[4, 0], [4, 0], [4, 4], [4, 4]]
