@@ -176,8 +176,12 @@ def test_a_recurrent_network_hears_recordings_step_by_step(run, sweeps, tmp_path
         logits = stream.step(step)
     assert logits.softmax(1).flatten().tolist() == pytest.approx([p for row in rows for p in row["scores"]])
 
-    card = run("card", model, "--data", sweeps).stdout
-    assert "log_mel: {sample_rate: 8000, window: 256, hop: 128, bands: 12, frames: 16" in card
+    card = tmp_path / "run" / "model.yaml"
+    run("card", tmp_path / "run", "--data", sweeps, "-o", card)
+    assert "log_mel: {sample_rate: 8000, window: 256, hop: 128, bands: 12, frames: 16" in card.read_text()
+    told = " ".join(run("show", model).stdout.split())
+    assert "columns of log-mel pictures of recordings at 8,000 samples per second, integers of 2 bits in each" in told
+    assert "FAILED" not in run("verify", model).stdout
     run("gallery", model, "--data", sweeps, "-o", tmp_path / "a.html")
     assert "animation of the spectrogram of a test recording of class rising, in 16 steps" in (
         (tmp_path / "a.html").read_text()
