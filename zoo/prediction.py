@@ -134,7 +134,7 @@ def predict_files(
     shape = shape or image_shape(network.spec.input.shape)
     read: Callable[[Path], tuple[Tensor, str]]
     if log_mel is not None:
-        bits = bins and bins.bits
+        bits = None if bins is None else bins.bits
         read, suffixes, taken = partial(_read_sound, log_mel=log_mel, bits=bits), {SOUND_SUFFIX}, Content.SOUNDS
     elif bins is not None:
         bins = replace(bins, time_steps=time_steps or bins.time_steps)

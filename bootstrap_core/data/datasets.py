@@ -102,7 +102,7 @@ def load_dataset(
     paths = _paths(folder, files)
     if source.has_sounds:
         log_mel = log_mel or LogMelSpec()
-        train, test = read_recordings(paths, log_mel, events and events.bits)
+        train, test = read_recordings(paths, log_mel, None if events is None else events.bits)
     elif source.has_events:
         read = read_event_folders if files.format is FileFormat.EVENT_FOLDERS else read_listed_events
         train, test = read(source, paths, _bins(source, events))

@@ -113,7 +113,7 @@ def load_images(
         return _from_npz(path, shape, seed)
     first, *others = class_folders(path)
     form = _form_of(path, first, shape, log_mel, events)
-    return _from_folders(path, first, others, form, seed, bits=events and events.bits)
+    return _from_folders(path, first, others, form, seed, bits=None if events is None else events.bits)
 
 
 def image_shape(shape: Shape) -> Size | None:

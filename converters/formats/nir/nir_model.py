@@ -90,13 +90,13 @@ def model_of(
             if block.layer is not None and block.fit is not None:
                 _fill(module, block, block.layer, block.fit)
         told = [*notes, *_input_notes(network)]
-    loops = [f"block {i} ({block.layer.names[-1]})" for i, block in enumerate(blocks) if block.recurrent is not None]
-    entries = []
+    entries, loops = [], []
     for i, block in enumerate(blocks):
         if block.layer is not None and block.fit is not None:
             names, fit = list(block.layer.names), block.fit
             entries.append({"block": i, "nodes": names, "factor": fit.factor, "weight_error": fit.weight_error})
             told += [_told(i, names, fit)] if fit.factor != 1 or fit.weight_error > 0 else []
+            loops += [] if block.recurrent is None else [f"block {i} ({names[-1]})"]
     told += [f"{', '.join(loops)}: {LOOP_NOTE}"] if loops else []
     card = {"nir": {**facts, "layers": entries, "notes": told}}
     model = Model.of(network, card)
@@ -237,9 +237,9 @@ def _fill(module: torch.nn.Module, block: _Block, layer: Layer, fit: GridFit) ->
             assert fit.bias is not None
             module.bias.copy_(fit.bias)
     if isinstance(module, SpikingBlock):
-        if module.recurrent is not None:
+        if module.recurrent is not None and block.recurrent is not None:
             module.recurrent.weight.copy_(block.recurrent)
-        if module.delay is not None:
+        if module.delay is not None and layer.delays is not None:
             module.delay.copy_(layer.delays)
     if isinstance(module, SpikingBlock | InputBlock) and layer.neurons is not None:
         module.neuron.current_decay.copy_(layer.neurons.current_decay)
