@@ -138,6 +138,8 @@ class Layer(StrictModel):
 class LogMelSpec(StrictModel):
     """Log-mel spectrogram: the picture of a recording that a network of sounds takes, `[1, bands, frames]`.
 
+    With `encoding: events` the network takes it column by column, one in each time step, as integers of `bits` bits.
+
     Rows are frequency bands, equally wide on the mel scale, the highest first; columns are moments. A pixel is the
     power in decibels below the strongest pixel of the recording, so loudness does not count. The picture is centred on
     the recording's centre of power: what is outside is cut off, and what is missing is 0.
@@ -173,6 +175,11 @@ class LogMelSpec(StrictModel):
         """Shape of the picture, `(1, bands, frames)`."""
         return 1, self.bands, self.frames
 
+    @property
+    def column(self) -> Shape:
+        """Shape of a column of the picture, `(1, bands, 1)`."""
+        return 1, self.bands, 1
+
 
 class InputSpec(Layer):
     """Input of the network: images with pixels from 0 to 1, or events.
@@ -183,7 +190,7 @@ class InputSpec(Layer):
 
     With `encoding: events`, the input differs from step to step: numbers of events, 0 to `2**bits - 1`, which enter the
     first synapses as they are, so that one event counts as one spike. Networks take them as `[T, N, *shape]`, time
-    first, and run for the T steps of the tensor.
+    first, and run for the T steps of the tensor. With a `log_mel`, the steps are the columns of a sound's spectrogram.
     """
 
     kind: Literal["input"] = "input"
@@ -219,8 +226,9 @@ class InputSpec(Layer):
     neuron: CubaSpec | None = None
     """Neurons of the input; by default the network's `neuron`, which this replaces as a whole."""
     log_mel: LogMelSpec | None = None
-    """For sounds: how a recording becomes the image; `{}` for the defaults. `shape` is then `[1, bands, frames]`. A
-    training on recordings adds it."""
+    """For sounds: how a recording becomes the image; `{}` for the defaults. `shape` is then `[1, bands, frames]`, or
+    with `encoding: events`, which takes a column in each time step, `[bands]` or `[1, bands, 1]`. Training on WAV files
+    adds it, except with `encoding: events`."""
 
     @model_validator(mode="before")
     @classmethod
@@ -237,7 +245,7 @@ class InputSpec(Layer):
         for name in ("padding", "border", "log_mel"):
             if getattr(self, name) == InputSpec.model_fields[name].default:
                 document.pop(name, None)
-        if not self.is_events:
+        if not self.is_events or self.log_mel is not None:
             document.pop("bin_us", None)
         return document
 
@@ -256,11 +264,12 @@ class InputSpec(Layer):
     @field_validator("log_mel")
     @classmethod
     def _check_picture(cls, log_mel: LogMelSpec | None, info: ValidationInfo) -> LogMelSpec | None:
-        shape = info.data.get("shape")
-        if log_mel is not None and info.data.get("encoding") is Encoding.EVENTS:
-            raise ValueError("makes images, which encoding: events does not take: remove one of them")
-        if log_mel is not None and shape is not None and not fit_input(log_mel.picture, shape):
-            raise ValueError(f"makes images of {list(log_mel.picture)}, but input.shape is {list(shape)}")
+        shape, steps = info.data.get("shape"), info.data.get("encoding") is Encoding.EVENTS
+        if log_mel is None or shape is None:
+            return log_mel
+        what, made = ("time steps", log_mel.column) if steps else ("images", log_mel.picture)
+        if not fit_input(made, shape):
+            raise ValueError(f"makes {what} of {list(made)}, but input.shape is {list(shape)}")
         return log_mel
 
     @field_validator("shape")

@@ -53,7 +53,7 @@ class NetworkSpec(StrictModel):
     """One-line description, shown in listings and cards."""
     time_steps: TimeSteps
     """Number of time steps (T) for which each image is presented; of a recording of events, the number of steps that
-    readers make of it."""
+    readers make of it; of a sound with `encoding: events`, the `frames` of its `log_mel`."""
     neuron: CubaSpec = CubaSpec()
     """Neurons of the input and of all blocks that do not define their own `neuron`."""
     delay_shift: Flag = False
@@ -247,6 +247,9 @@ class NetworkSpec(StrictModel):
             )
 
     def _arithmetic_problems(self) -> Iterator[Problem]:
+        log_mel = self.input.log_mel
+        if log_mel is not None and self.input.is_events and log_mel.frames != self.time_steps:
+            yield ("time_steps",), f"must be {log_mel.frames}, input.log_mel.frames, got {self.time_steps}"
         if self.blocks and self.input.encoding is Encoding.GRADED and self.blocks[0].role is not Role.LOGITS:
             mant = threshold_mant(self.neuron_of(self.blocks[0]).threshold, self.input.levels)
             if mant > VTH_MANT_MAX:

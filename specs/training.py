@@ -45,7 +45,8 @@ class SnnGradient(StrEnum):
 
 
 class AugmentSpec(StrictModel):
-    """Random augmentation of each training image. To recordings of events `shift`, `flip`, `drop`, `jitter` apply."""
+    """Random augmentation of each training image. To recordings of events `shift`, `flip`, `drop`, `jitter` apply, to
+    sounds in time steps what applies to the picture of all steps."""
 
     degrees: Annotated[Number, Field(ge=0, le=180)] = 10.0
     """Maximum rotation, in degrees, in either direction."""
@@ -206,10 +207,10 @@ class TrainingSpec(StrictModel):
                 f"{self.validation:,}: " + (fewer if n_images > 1 else "provide more images")
             )
 
-    def check_kind(self, *, events: bool) -> None:
-        """Raise `SpecError` for fields that do not apply to events, or to images."""
+    def check_kind(self, *, events: bool, columns: bool = False) -> None:
+        """Raise `SpecError` for fields that do not apply to events, or to images, or to pictures in `columns`."""
         if self.augment is not None:
-            self.augment.check(events=events)
+            self.augment.check(events=events and not columns)
         if events and self.mixup:
             raise SpecError("training.mixup: applies to images, not to events: remove it")
 

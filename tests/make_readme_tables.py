@@ -64,7 +64,7 @@ def model_cells(card: Card) -> dict[str, str]:
         "T": str(card.time_steps),
         "test accuracy": f"{percent(card.test.accuracy)} %{few}",
         "over seeds": over_seeds(card),
-        "as ANN": f"{percent(card.test.ann)} %",
+        "as ANN": "-" if card.test.ann is None else f"{percent(card.test.ann)} %",
         "rates": " ".join(f"{layer.rate:.2f}" for layer in card.layers if layer.rate is not None),
         "synops/image": f"{sum(layer.synops for layer in card.layers):,.0f}",
         "parameters": f"{card.parameters:,}",

@@ -18,7 +18,7 @@ from bootstrap_core.data.class_folders import EVENT_SUFFIXES, IMAGE_SUFFIXES, SO
 from bootstrap_core.data.events.binning import EventBins, bin_events
 from bootstrap_core.data.events.recordings import read_events
 from bootstrap_core.data.image_files import Size, image_shape, open_image, plain_image, read_pixels, upright_size
-from bootstrap_core.data.sound_files import read_sound, sound_picture
+from bootstrap_core.data.sound_files import picture_columns, read_sound, sound_picture
 from bootstrap_core.data.splits import time_first
 from bootstrap_core.inference.integer_network import IntegerNetwork
 from bootstrap_core.network.mode import Mode
@@ -68,7 +68,8 @@ class Prediction:
 
     Attributes:
         path: path of the file.
-        image: the image as the network saw it, `[C, H, W]` in 0..1; of events the number in each step, `[T, C, H, W]`.
+        image: the image as the network saw it, `[C, H, W]` in 0..1; of events the number in each step, `[T, C, H, W]`;
+            of a sound in time steps the columns of its picture, `[T, 1, bands, 1]`.
         label: index of the class.
         scores: probability of each class, the softmax of the logits times the `logit_scale` of the spec.
         done: size or length of the file, and changes made to the image, for people.
@@ -133,11 +134,12 @@ def predict_files(
     log_mel, bins = network.spec.input.log_mel, EventBins.of(network.spec, shape)
     shape = shape or image_shape(network.spec.input.shape)
     read: Callable[[Path], tuple[Tensor, str]]
-    if bins is not None:
+    if log_mel is not None:
+        bits = None if bins is None else bins.bits
+        read, suffixes, taken = partial(_read_sound, log_mel=log_mel, bits=bits), {SOUND_SUFFIX}, Content.SOUNDS
+    elif bins is not None:
         bins = replace(bins, time_steps=time_steps or bins.time_steps)
         read, suffixes, taken = partial(_read_events, bins=bins), EVENT_SUFFIXES, Content.EVENTS
-    elif log_mel is not None:
-        read, suffixes, taken = partial(_read_sound, log_mel=log_mel), {SOUND_SUFFIX}, Content.SOUNDS
     elif shape is not None:
         framing = FRAMINGS.get(data or "")
         read = partial(_read_image, shape=shape, framing=framing, invert=invert)
@@ -202,8 +204,11 @@ def _files_in(path: Path, suffixes: set[str], on_skipped: Callable[[str], object
     return found or [path]
 
 
-def _read_sound(path: Path, log_mel: LogMelSpec) -> tuple[Tensor, str]:
-    """Return the picture of a recording `[1, bands, frames]` in 0..1, and the changes made to it, for people."""
+def _read_sound(path: Path, log_mel: LogMelSpec, bits: int | None) -> tuple[Tensor, str]:
+    """Return the picture of a recording `[1, bands, frames]` in 0..1, and the changes made to it, for people.
+
+    With `bits`, return the columns of the picture instead, `[frames, 1, bands, 1]`; see `picture_columns`.
+    """
     samples, rate = read_sound(path)
     done = [f"{len(samples) / rate:.2f} s"]
     if rate != log_mel.sample_rate:
@@ -214,10 +219,10 @@ def _read_sound(path: Path, log_mel: LogMelSpec) -> tuple[Tensor, str]:
     shown = log_mel.frames * log_mel.hop / log_mel.sample_rate
     if len(samples) / rate > shown:
         done.append(f"cut to {shown:.2f} s around its centre of power")
-    picture = sound_picture(path, log_mel).float() / 255
-    if float(picture.max()) < LEAST_CONTRAST:
+    picture = sound_picture(path, log_mel)
+    if int(picture.max()) < 255 * LEAST_CONTRAST:
         done.append(BLANK)
-    return picture, ", ".join(done)
+    return picture.float() / 255 if bits is None else picture_columns(picture, bits).float(), ", ".join(done)
 
 
 def _read_events(path: Path, bins: EventBins) -> tuple[Tensor, str]:

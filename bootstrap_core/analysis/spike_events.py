@@ -191,11 +191,15 @@ def signed_events(events: torch.Tensor) -> torch.Tensor:
 
     Args:
         events: numbers of events, `[T, 2, H, W]` with OFF first; with another number of channels, their sum is drawn.
+            Columns of a picture, `[T, C, H, 1]`, appear from left to right and stay: the drawing is `[T, 1, H, T]`.
 
     >>> signed_events(torch.tensor([[[[0, 2, 1]], [[3, 1, 1]]]])).tolist()
     [[[[3, -2, 1]]]]
     """
     counts = events.to(torch.int16)
+    if counts.shape[-1] == 1 < counts.shape[-2]:
+        arrived = torch.ones(len(counts), len(counts), dtype=torch.int16).tril()  # [step, column]
+        counts = counts[..., 0].permute(1, 2, 0) * arrived[:, None, None]  # [C, H, column] -> [step, C, H, column]
     if counts.shape[1] != 2:
         return counts.sum(1, keepdim=True, dtype=torch.int16)
     off, on = counts.split(1, dim=1)

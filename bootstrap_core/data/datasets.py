@@ -74,7 +74,8 @@ def load_dataset(
     `mirrors` replaces the URLs of the download; `registry` replaces the table of known datasets. "mnist-sample" ships
     with the package and ignores these options. `log_mel` says how sounds become images, by default as `LogMelSpec()`;
     `events` how recordings of an event camera become frames, by default as `EventBins()`. Recordings are read, or
-    simulated, when they are first used.
+    simulated, when they are first used. If both are given, sounds become time steps, the columns of these images, of
+    `events.bits` bits.
 
     Raises `DataError` for an unknown name, or when no place has the data; the message lists the places and the reasons.
     Raises `IntegrityError` when a file has the wrong sha256 or a wrong format.
@@ -101,7 +102,7 @@ def load_dataset(
     paths = _paths(folder, files)
     if source.has_sounds:
         log_mel = log_mel or LogMelSpec()
-        train, test = read_recordings(paths, log_mel)
+        train, test = read_recordings(paths, log_mel, None if events is None else events.bits)
     elif source.has_events:
         read = read_event_folders if files.format is FileFormat.EVENT_FOLDERS else read_listed_events
         train, test = read(source, paths, _bins(source, events))

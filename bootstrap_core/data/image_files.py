@@ -18,7 +18,7 @@ from torch import Tensor
 
 from bootstrap_core.data.class_folders import ClassFolders, Content, ImageFile, class_folders
 from bootstrap_core.data.events.binning import EventBins, recorded_files
-from bootstrap_core.data.sound_files import sound_picture
+from bootstrap_core.data.sound_files import sound_inputs
 from bootstrap_core.data.splits import Dataset, Split
 from bootstrap_core.data.stored_images import STORED_FROM, Header, StoredArray, StoredImages, read_header, stored_array
 from bootstrap_core.progress import each_file
@@ -99,7 +99,8 @@ def load_images(
         seed: seed for drawing the test images.
         log_mel: how sounds become pictures, by default as `LogMelSpec()`; if it is given, other files are refused.
         events: how recordings of events become frames, by default as `EventBins()`; if it is given, other files are
-            refused.
+            refused. With `log_mel`, sounds become the columns of their pictures, uint8 `[N, T, 1, bands, 1]`, of
+            `events.bits` bits.
 
     Raises:
         DataError: the files cannot be read, are not such an `.npz`, folder or `.tar`, or are not what the network
@@ -111,7 +112,8 @@ def load_images(
     if not is_folders:
         return _from_npz(path, shape, seed)
     first, *others = class_folders(path)
-    return _from_folders(path, first, others, _form_of(path, first, shape, log_mel, events), seed)
+    form = _form_of(path, first, shape, log_mel, events)
+    return _from_folders(path, first, others, form, seed, bits=None if events is None else events.bits)
 
 
 def image_shape(shape: Shape) -> Size | None:
@@ -375,7 +377,7 @@ def _form_of(
     match found:
         case Content.SOUNDS:
             form = log_mel or LogMelSpec()
-            if shape is not None and not fit_input(form.picture, shape):
+            if events is None and shape is not None and not fit_input(form.picture, shape):
                 made = f"{found}, which become pictures {list(form.picture)}"
                 raise DataError(f"{path} has {made}; the network takes images {list(shape)}")
             return form
@@ -385,15 +387,17 @@ def _form_of(
             return _size_for(shape, folders.files[0])
 
 
-def _from_folders(path: Path, first: ClassFolders, others: Sequence[ClassFolders], form: Form, seed: int) -> Dataset:
-    """Read class folders of images of a size, of sounds, or of events."""
+def _from_folders(
+    path: Path, first: ClassFolders, others: Sequence[ClassFolders], form: Form, seed: int, *, bits: int | None
+) -> Dataset:
+    """Read class folders of images of a size, of sounds, or of events; `bits` as in `sound_inputs`."""
     names = tuple(first.classes)
     if len(names) == 1:
         raise DataError(f"{path} has one class, {names[0]}: at least two are needed")
     for other in others:
         if unknown := sorted(other.classes.keys() - first.classes.keys()):
             raise DataError(f"{other.place} has classes that are missing in {first.place}: {', '.join(unknown)}")
-    splits = [_read_classes(folders, form, names) for folders in (first, *others)]
+    splits = [_read_classes(folders, form, names, bits) for folders in (first, *others)]
     train, test = splits if others else _drawn(splits[0], seed)
     told = form if isinstance(form, LogMelSpec) else None
     return Dataset(f"{path}", train, test, names, f"{path}", is_drawn=not others, log_mel=told)
@@ -417,12 +421,12 @@ def upright_size(image: "Image") -> tuple[int, int]:
     return (image.width, image.height) if sideways else (image.height, image.width)
 
 
-def _read_classes(folders: ClassFolders, form: Form, names: Iterable[str]) -> Split:
+def _read_classes(folders: ClassFolders, form: Form, names: Iterable[str], bits: int | None) -> Split:
     """Read class folders; a label is the index of the class in `names`."""
     numbers = {name: number for number, name in enumerate(names)}
     labels = torch.tensor([numbers[name] for name, members in folders.classes.items() for _ in members])
     if isinstance(form, LogMelSpec):
-        return Split(torch.stack([sound_picture(file, form) for file in each_file(folders.files)]), labels)
+        return Split(sound_inputs(folders.files, form, bits), labels)
     if isinstance(form, EventBins):
         return Split(StoredImages.of(recorded_files(folders.place, folders.files, form), torch.from_numpy), labels)
     files = _ImageFiles(folders.place, folders.files, form)

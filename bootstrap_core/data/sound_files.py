@@ -1,6 +1,7 @@
-"""Recordings in WAV files, as the log-mel pictures that networks of sounds take."""
+"""Recordings in WAV files, as the log-mel pictures that networks of sounds take, whole or column by column."""
 
 import struct
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -9,12 +10,13 @@ from torch import Tensor
 
 from bootstrap_core.data.class_folders import ImageFile
 from bootstrap_core.data.log_mel import log_mel, resample
+from bootstrap_core.progress import each_file
 from specs.block import LogMelSpec
 from specs.errors import DataError, SnnZooError
 from specs.files.given_file import check_given_file
 from specs.files.limits import SOUND_BYTES
 
-__all__ = ["read_sound", "sound_picture"]
+__all__ = ["picture_columns", "read_sound", "sound_inputs", "sound_picture"]
 
 BITS, FULL_SCALE = 16, 1 << 15
 """Size of a sample, and its value for the full amplitude."""
@@ -27,6 +29,12 @@ EXTENSION = struct.Struct("<HHIH")
 REMEDY = "convert it, as with: ffmpeg -i IN -ac 1 -c:a pcm_s16le OUT.wav"
 
 
+def sound_inputs(files: Sequence[ImageFile], spec: LogMelSpec, bits: int | None = None) -> Tensor:
+    """Return WAV files as pictures, uint8 `[N, 1, bands, frames]`; with `bits`, as `picture_columns` makes of them."""
+    pictures = torch.stack([sound_picture(file, spec) for file in each_file(files)])
+    return pictures if bits is None else picture_columns(pictures, bits)
+
+
 def sound_picture(file: ImageFile, spec: LogMelSpec) -> Tensor:
     """Return the picture of a WAV file, uint8 `[1, bands, frames]`. Errors are those of `read_sound`.
 
@@ -37,6 +45,23 @@ def sound_picture(file: ImageFile, spec: LogMelSpec) -> Tensor:
         return log_mel(resample(samples, rate, spec.sample_rate), spec)
     except SnnZooError as error:
         raise type(error)(f"{file}: {error}") from None
+
+
+def picture_columns(pictures: Tensor, bits: int) -> Tensor:
+    """Return the columns of pictures as time steps, with fewer grey levels.
+
+    Args:
+        pictures: uint8 `[..., 1, bands, frames]`.
+        bits: number of bits of a pixel, at most 8.
+
+    Returns:
+        Integers from 0 to `2**bits - 1`, uint8 `[..., frames, 1, bands, 1]`.
+
+    >>> picture_columns(torch.tensor([[[0, 255], [255, 100]]], dtype=torch.uint8), bits=2).flatten(1).tolist()
+    [[0, 3], [3, 1]]
+    """
+    levels = torch.round(pictures * ((2**bits - 1) / 255)).to(torch.uint8)
+    return levels.movedim(-1, -3)[..., None]
 
 
 def read_sound(file: ImageFile) -> tuple[Tensor, int]:

@@ -1,4 +1,4 @@
-"""Recordings of the Free Spoken Digit Dataset, `{digit}_{speaker}_{index}.wav`, as pictures.
+"""Recordings of the Free Spoken Digit Dataset, `{digit}_{speaker}_{index}.wav`, as pictures or their columns.
 
 The split is the dataset's own: of each speaker and digit the recordings 0 to 4 are for testing. The speakers are the
 same in both parts, so the accuracy says nothing about a new speaker.
@@ -12,9 +12,8 @@ from pathlib import Path, PurePosixPath
 import torch
 
 from bootstrap_core.data.class_folders import SOUND_SUFFIX, ImageFile
-from bootstrap_core.data.sound_files import sound_picture
+from bootstrap_core.data.sound_files import sound_inputs
 from bootstrap_core.data.splits import Split
-from bootstrap_core.progress import each_file
 from specs.block import LogMelSpec
 from specs.errors import DataError, IntegrityError
 from specs.files.given_file import check_given_file
@@ -27,12 +26,13 @@ NAME = re.compile(r"([0-9])_[a-z]+_([0-9]+)\.wav")
 TEST_INDICES = 5
 
 
-def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec) -> tuple[Split, Split]:
+def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec, bits: int | None = None) -> tuple[Split, Split]:
     """Return the training and the test recordings of a folder or a tar, as pictures.
 
     Args:
         places: digest of the recordings by the path of the folder or tar, one of them; see `DatasetFiles.sha256`.
         log_mel: how a recording becomes a picture.
+        bits: number of bits of a pixel, for pictures in columns, see `picture_columns`; None for whole pictures.
 
     Raises:
         IntegrityError: these are not the recordings of the dataset, or the tar is damaged.
@@ -48,7 +48,7 @@ def read_recordings(places: Mapping[Path, str], log_mel: LogMelSpec) -> tuple[Sp
             "replace or remove it"
         )
     found = [match for name in sorted(files) if (match := NAME.fullmatch(name))]
-    pictures = torch.stack([sound_picture(file, log_mel) for file in each_file([files[match[0]] for match in found])])
+    pictures = sound_inputs([files[match[0]] for match in found], log_mel, bits)
     labels, indices = (torch.tensor([int(match[i]) for match in found]) for i in (1, 2))
     train, test = (Split(pictures[part], labels[part]) for part in (indices >= TEST_INDICES, indices < TEST_INDICES))
     return train, test

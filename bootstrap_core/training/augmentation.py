@@ -1,6 +1,7 @@
 """Random augmentation, drawn for each image: affine transforms, shifts, mirroring, bending and erasing.
 
-Recordings of events, `[N, T, C, H, W]`, are shifted and mirrored too; events are left out and moved in time.
+Recordings of events, `[N, T, C, H, W]`, are shifted and mirrored too; events are left out and moved in time. Sounds in
+columns, `[N, T, 1, bands, 1]`, change as the pictures that their columns are of.
 
 The conventions are those of `torchvision.transforms.RandomAffine`: about the image centre, a point at offset p moves to
 
@@ -29,6 +30,7 @@ from specs.training import AugmentSpec
 __all__ = [
     "Augmentation",
     "RandomAffine",
+    "are_columns",
     "are_pictures",
     "augmentation",
     "bend",
@@ -66,10 +68,19 @@ def are_pictures(shape: Sequence[int]) -> bool:
     return 1 not in shape[-2:]
 
 
+def are_columns(shape: Sequence[int]) -> bool:
+    """Return whether inputs of this shape are pictures in columns, `[N, T, C, H, 1]`; see `picture_columns`.
+
+    >>> are_columns((10, 48, 1, 40, 1)), are_columns((10, 30, 1, 1, 700)), are_columns((10, 1, 40, 1))
+    (True, False, False)
+    """
+    return len(shape) == EVENT_AXES and shape[-1] == 1 < shape[-2]
+
+
 def augmentation(spec: AugmentSpec) -> Augmentation:
     """Return a function that applies all augmentations of `spec` in turn; features stay as they are (`are_pictures`).
 
-    Recordings get those that apply to events.
+    Recordings get those that apply to events, pictures in columns those that apply to images.
 
     >>> augment = augmentation(AugmentSpec(flip=True, elastic=0.05, erase=0.25))
     >>> augment(torch.rand(8, 1, 28, 28), torch.Generator().manual_seed(0)).shape
@@ -78,6 +89,10 @@ def augmentation(spec: AugmentSpec) -> Augmentation:
     affine = RandomAffine(spec.degrees, spec.translate, spec.scale, spec.shear)
 
     def augment(images: Tensor, generator: torch.Generator, share: Share | None = None) -> Tensor:
+        if are_columns(images.shape):
+            picture = images[..., 0].permute(0, 2, 3, 1)  # [N, T, C, H] -> [N, C, H, T]
+            changed = augment(picture.float(), generator, share).round().to(images.dtype)
+            return changed.permute(0, 3, 1, 2)[..., None]
         if images.dim() == EVENT_AXES:
             return _augment_events(images, spec, generator, share)
         images = affine(images, generator, share)

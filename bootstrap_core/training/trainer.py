@@ -26,7 +26,7 @@ from bootstrap_core.network.sampler import RateSampler, mix_seed
 from bootstrap_core.ops.heap import keep_freed_memory
 from bootstrap_core.ops.precision import product_dtype, products_in
 from bootstrap_core.progress import Progress, no_progress
-from bootstrap_core.training.augmentation import augmentation
+from bootstrap_core.training.augmentation import are_columns, augmentation
 from bootstrap_core.training.averaging import MovingAverage
 from bootstrap_core.training.distributed import ALONE, Group, Share
 from bootstrap_core.training.initialization import initialize
@@ -119,7 +119,7 @@ class Trainer:
             check_type(recipe, TrainingSpec, "recipe must be a TrainingSpec", advice="TrainingSpec(**fields) makes one")
         recipe = recipe or network.spec.training or TrainingSpec()
         recipe.check_images(len(split))
-        recipe.check_kind(events=split.has_events)
+        recipe.check_kind(events=split.has_events, columns=are_columns(split.images.shape))
         if problem := network.spec.recipe_problem(recipe):
             raise SnnZooError(f"training.{problem[0]}: {problem[1]}")
         if recipe.teacher is not None and teacher is None:

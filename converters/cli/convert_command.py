@@ -88,7 +88,7 @@ def _hint_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option(
                 "--input-bits",
                 type=click.IntRange(1, 16),
-                help="Bits of a pixel, for networks without input neurons. [default: 8 for NIR, else 1]",
+                help="Bits of a pixel of still images, for networks without input neurons. [default: they take events]",
             ),
             click.option(
                 "--mean",

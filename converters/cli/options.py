@@ -138,9 +138,11 @@ class DataPlaces:
                 log_mel=log_mel,
                 events=events,
             )
-        if dataset.test.has_events != (events is not None):
-            has, takes = ("recordings of events", "images") if events is None else ("images", "recordings of events")
-            raise DataError(f"{name} has {has}; the network takes {takes}")
+        found = "sounds" if dataset.log_mel else "recordings of events" if dataset.test.has_events else "images"
+        taken = "images" if events is None else "recordings of events" if log_mel is None else "sounds"
+        if found != taken and (found, taken) != ("sounds", "images"):
+            advice = ", which it gets by input.log_mel" if found == "sounds" else ""
+            raise DataError(f"{name} has {found}{advice}; the network takes {taken}")
         return _said_left_out(_numbered(dataset, self.classes))
 
     def check_classes(self, n_classes: int) -> None:

@@ -2,8 +2,8 @@
 
     python tests/benchmarks/check_export.py --lava-python PY MODEL... [--images N] [--data NAME] [--data-dir DIR]
 
-MODEL is an argument as for `zoo eval`. Runs the first images of its test set, one window of T steps after another with
-`reset_interval=T`. Exits with 1 if anything differs.
+MODEL is an argument as for `zoo eval`. Runs images or recordings, evenly spaced in its test set, one window of T steps
+after another with `reset_interval=T`. Exits with 1 if anything differs.
 """
 
 import argparse
@@ -19,10 +19,12 @@ from check_netx import LavaError, run_netx
 from torch import Tensor
 
 from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
+from bootstrap_core.data.events.binning import EventBins
 from bootstrap_core.fixed_point import MANT
 from bootstrap_core.network.blocks import EventInputBlock, FlattenBlock, GradedInputBlock
 from bootstrap_core.network.inputs import as_input, count_steps
 from converters import write_netx
+from converters.report.network_figures import spread_out
 from zoo.cli.given_model import usual_data
 from zoo.sources import read_source
 
@@ -42,9 +44,10 @@ def compare(
 ) -> tuple[int, int]:
     """Return how many spikes and final readout voltages were compared, and how many of them differ.
 
-    `images` are images `[N, ...]`, or events `[T, N, ...]`. They follow each other with `reset_interval=T`. With
-    `delay_shift`, each runs from rest for T steps, or one more if it is injected, and Lava's spikes are those of the
-    next step. Recurrent networks, and those with delays, run from rest too; there layer k acts k steps late.
+    `images` are images `[N, ...]`, or events `[T, N, ...]`. They follow each other with `reset_interval=T`; through
+    recurrent networks and those with delays, each in a simulation of its own. With `delay_shift`, each runs from rest
+    for T steps, or one more if it is injected, and Lava's spikes are those of the next step; layer k of a recurrent or
+    delayed network then acts k steps late.
     """
     spec, first = network.spec, network.blocks[0]
     steps = count_steps(spec, None, images)
@@ -67,32 +70,39 @@ def compare(
         for spikes, block in zip(trace.spikes[:-1], network.blocks[:-1], strict=True)
         if not isinstance(block, FlattenBlock | GradedInputBlock | EventInputBlock)
     ]
-    late = any(layer.extras for layer in spec.blocks)  # layer k acts k steps late
-    lag = int(style != "spike" and (spec.delay_shift or late))
+    carries = any(layer.extras for layer in spec.blocks)  # spikes beyond a reset
+    late = carries and spec.delay_shift  # layer k acts k steps late
+    lag = int(style != "spike" and spec.delay_shift)
     extra = lag + late * len(expected)
     if late and spec.input.is_events:
         given = np.concatenate([given, np.zeros((*given.shape[:-1], extra), given.dtype)], axis=-1)
     with tempfile.TemporaryDirectory() as folder:
-        found = run_netx(
-            lava_python,
-            write(network, Path(folder) / "model.net"),
-            given,
-            steps + extra,
-            style,
-            reset_interval=None if spec.delay_shift or late else steps,
-            message_bits=spec.input.bits,
-            timeout_s=timeout_s,
-        )
+        file = write(network, Path(folder) / "model.net")
+        apart = carries and not spec.delay_shift
+        runs = [
+            run_netx(
+                lava_python,
+                file,
+                inputs,
+                steps + extra,
+                style,
+                reset_interval=None if spec.delay_shift else steps,
+                message_bits=spec.input.bits,
+                timeout_s=timeout_s,
+            )
+            for inputs in (np.split(given, n_images) if apart else [given])
+        ]
     n, different = 0, 0
     for image in range(n_images):
+        found, number = (runs[image], 0) if apart else (runs[0], image)
         for layer, spikes in enumerate(expected):
             ours = np.moveaxis(spikes[:, image], 0, -1)[..., int(spec.delay_shift) :]  # time last
-            theirs = found[f"{image}/spikes/{layer}"][..., lag + late * layer :][..., : ours.shape[-1]]
+            theirs = found[f"{number}/spikes/{layer}"][..., lag + late * layer :][..., : ours.shape[-1]]
             n += ours.size
             different += int((ours != theirs).sum()) if ours.shape == theirs.shape else ours.size
         voltage = trace.readout_voltage[-1, image].numpy()
         n += voltage.size
-        different += int((voltage != found[f"{image}/readout_voltage"]).sum())
+        different += int((voltage != found[f"{number}/readout_voltage"]).sum())
     return n, different
 
 
@@ -110,13 +120,12 @@ def main() -> int:
     failed = False
     for name in options.models:
         model, _ = read_source(name)
-        dataset = load_dataset(
-            options.data or usual_data(model), data_dir=options.data_dir, log_mel=model.spec.input.log_mel
-        )
+        log_mel, bins = model.spec.input.log_mel, EventBins.of(model.spec, model.image_shape)
+        data = options.data or usual_data(model)
+        dataset = load_dataset(data, data_dir=options.data_dir, log_mel=log_mel, events=bins)
         try:
-            n, different = compare(
-                model.build(), dataset.test.images[: options.images].float() / 255, options.lava_python
-            )
+            inputs = spread_out(dataset.test, options.images).inputs(slice(None))
+            n, different = compare(model.build(), inputs, options.lava_python)
         except LavaError as error:
             print(f"Error: {error}", file=sys.stderr)
             return 1

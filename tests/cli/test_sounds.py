@@ -8,6 +8,8 @@ import pytest
 from PIL import Image
 from sounds import save_wav, tone
 
+from bootstrap_core import IntegerNetwork
+from bootstrap_core.data.sound_files import sound_inputs
 from converters.formats.model_files import read_model
 
 TONES = {"high": 2500, "low": 300, "middle": 900}
@@ -122,3 +124,67 @@ def test_a_folder_of_images_and_recordings_is_refused(run, spec, tones, tmp_path
     told = run("train", spec, "-o", tmp_path / "run", "--data", mixed, code=1).stderr
     told = " ".join(told.split())
     assert "mixed has WAV files (00.wav) and images (a.png): all files must be of one kind" in told
+
+
+STEPS = """
+name: sweeps
+time_steps: 16
+neuron: {threshold: 1.0, voltage_decay: 0.06, tau_grad: 0.005}
+input: {shape: [12], encoding: events, bits: 2, log_mel: {bands: 12, frames: 16, range_db: 30}}
+blocks:
+  - {kind: dense, features: 48, neuron: {threshold: 4.0, voltage_decay: 0.1, tau_grad: 0.005}}
+  - {kind: dense, features: 32, recurrent: true}
+  - {kind: affine, features: 3}
+training:
+  {data: DATA, epochs: 12, snn_epochs: 12, batch_size: 8, validation: 12, snn_learning_rate: 0.01, initialize: true,
+  augment: {degrees: 0, translate: 0.05, shear: 0}}
+"""
+SWEEPS = {"falling": (2500, 400), "flat": (1000, 1000), "rising": (400, 2500)}
+
+
+@pytest.fixture(scope="module")
+def sweeps(tmp_path_factory):
+    """A folder with a folder of recordings for each class: pairs of tones, whose order in time is the class."""
+    folder, generator = tmp_path_factory.mktemp("sounds") / "sweeps", np.random.default_rng(0)
+    for name, pair in SWEEPS.items():
+        for i in range(24):
+            save_wav(folder / name / f"{i:02}.wav", sweep(pair, generator))
+    return folder
+
+
+def sweep(pair, generator):
+    clean = np.concatenate([tone(hertz * generator.uniform(0.9, 1.1), seconds=0.12) for hertz in pair])
+    return clean + generator.normal(0, 0.02, clean.shape)
+
+
+def test_a_recurrent_network_hears_recordings_step_by_step(run, sweeps, tmp_path) -> None:
+    spec, model = tmp_path / "sweeps.yaml", tmp_path / "run" / "model.safetensors"
+    spec.write_text(STEPS.replace("DATA", str(sweeps)))
+    found = json.loads(run("train", spec, "-o", tmp_path / "run", "--json").stdout)
+    assert found["test"]["snn"] > 0.9
+    scored = json.loads(run("eval", model, "--data", sweeps, "--engine", "integer", "--json").stdout)
+    assert scored["results"][0]["accuracy"] == found["test"]["snn"]
+
+    generator = np.random.default_rng(1)
+    new = [save_wav(tmp_path / "new" / f"{i}.wav", sweep(pair, generator)) for i, pair in enumerate(SWEEPS.values())]
+    told = run("predict", model, *new, "--json", "--animate", tmp_path / "a.gif")
+    rows = json.loads(told.stdout)["predictions"]
+    assert [row["name"] for row in rows] == [*SWEEPS]
+    network = read_model(model).build()
+    stream, columns = IntegerNetwork(network).stream(), sound_inputs(new, network.spec.input.log_mel, bits=2)
+    for step in columns.transpose(0, 1):
+        logits = stream.step(step)
+    assert logits.softmax(1).flatten().tolist() == pytest.approx([p for row in rows for p in row["scores"]])
+
+    card = tmp_path / "run" / "model.yaml"
+    run("card", tmp_path / "run", "--data", sweeps, "-o", card)
+    assert "log_mel: {sample_rate: 8000, window: 256, hop: 128, bands: 12, frames: 16" in card.read_text()
+    told = " ".join(run("show", model).stdout.split())
+    assert "columns of log-mel pictures of recordings at 8,000 samples per second, integers of 2 bits in each" in told
+    assert "FAILED" not in run("verify", model).stdout
+    run("gallery", model, "--data", sweeps, "-o", tmp_path / "a.html")
+    assert "animation of the spectrogram of a test recording of class rising, in 16 steps" in (
+        (tmp_path / "a.html").read_text()
+    )
+    told = run("eval", model, "--data", "nmnist-simulated-sample", code=1).stderr
+    assert "nmnist-simulated-sample has recordings of events; the network takes sounds" in " ".join(told.split())

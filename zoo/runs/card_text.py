@@ -229,7 +229,10 @@ def _input_words(card: Card) -> str:
     spec = card.input
     shape = "x".join(map(str, spec.shape))
     if spec.log_mel is not None:
-        shape += f", log-mel pictures of recordings at {spec.log_mel.sample_rate:,} samples per second"
+        what = "columns of log-mel pictures" if spec.is_events else "log-mel pictures"
+        shape += f", {what} of recordings at {spec.log_mel.sample_rate:,} samples per second"
+    if spec.is_events:
+        return f"{shape}, integers of {counted(spec.bits, 'bit')} in each time step"
     if spec.levels > 1:
         return f"{shape}, pixels in 0..1, as integers of {counted(spec.bits, 'bit')}"
     return f"{shape}, pixels in 0..1, normalised by (x - {spec.mean:g}) / {spec.std:g}, as spikes"

@@ -47,5 +47,5 @@ def reports_of(training: Training) -> list[EpochReport]:
     ]
 
 
-def _rounded(value: float) -> float:
-    return float(f"{value:.{DIGITS}g}")
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else float(f"{value:.{DIGITS}g}")

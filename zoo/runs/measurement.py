@@ -298,7 +298,9 @@ def _operations(network: Network, counter: ActivityCounter, n_images: int, *, st
 
 def energy_of(spec: NetworkSpec, synops: Sequence[float], ann: OperationsOf | None) -> Energy:
     """Estimate the energy per image from synaptic operations per layer, and from the ANN's operations if counted."""
-    macs, effective = sum(row.synops for row in summarize(spec)), None if ann is None else ann.effective_macs
+    macs, effective = None, None if ann is None else ann.effective_macs
+    if spec.has_ann:
+        macs = sum(row.synops for row in summarize(spec))
     return Energy(
         nanojoules={one.program: one.nanojoules for one in estimate_energy(spec, synops, macs, effective)},
         constants=tuple(EnergyConstant(**asdict(cost)) for cost in COSTS),

@@ -107,17 +107,19 @@ def _merged(weight: IntArray, groups: int, fewer: int) -> IntArray:
 def how_lava_runs(spec: NetworkSpec) -> list[str]:
     """Return notes on how a network runs in Lava, if `reset_interval=T` does not give the same spikes there."""
     notes, steps = [], spec.time_steps
+    shifts = {spec.delay_shift_of(layer) for layer in spec.layers if layer.has_neurons}
     if any(layer.extras for layer in spec.blocks):
+        beyond = "recurrent synapses and delays carry spikes beyond a reset: in Lava, "
         notes.append(
-            "recurrent synapses and delays carry spikes beyond a reset: in Lava, run each input from rest, without "
-            "reset_interval; layer k then acts k steps late (the same spikes only without biases behind the first "
-            "layer)"
+            f"{beyond}layer k acts k steps late (the same spikes only without biases behind the first layer)"
+            if True in shifts
+            else f"{beyond}run each input in a simulation of its own, with reset_interval={steps} (the same spikes "
+            "unless a bias alone makes neurons spike before their input arrives)"
         )
     if any(isinstance(layer, AverageSpec) for layer in spec.blocks):
         notes.append(
             "Lava has no average layer: load the file there without it, and average the spikes of the layer before it"
         )
-    shifts = {spec.delay_shift_of(layer) for layer in spec.layers if layer.has_neurons}
     graded = spec.input.encoding is not Encoding.SPIKE
     if shifts == {True}:
         but = " (the same spikes only without biases)" if graded else ""

@@ -1,7 +1,8 @@
-"""Order the nodes of a NIR graph as a chain; refuse other graphs, with all reasons in one message."""
+"""Order the nodes of a NIR graph as a chain with loops; refuse other graphs, with all reasons in one message."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 
 from converters.formats.nir.nir_file import Graph, Node
 from converters.formats.nir.nir_neurons import NEURON_TYPES, SILENT_TYPES
@@ -18,32 +19,37 @@ REASONS = {
     "Threshold": "thresholds without a neuron are not supported",
 }
 
+LOOP_TYPES = ("Affine", "Linear")
+"""Types of nodes that may lead from neurons back to the same neurons."""
+
 Named = tuple[str, Node]
 """Name and node; a node in a subgraph is named `subgraph.node`."""
 
 
-def chain_of(graph: Graph, *, origin: str) -> list[Named]:
-    """Return the nodes from Input to Output in the order of the edges, with subgraphs unfolded.
+def chain_of(graph: Graph, *, origin: str) -> tuple[list[Named], Mapping[str, Named]]:
+    """Return the nodes from Input to Output in the order of the edges, with subgraphs unfolded, and the loops.
+
+    A loop is a node of `LOOP_TYPES` from neurons back to themselves; loops are by the name of their neurons.
 
     Raises:
-        UnsupportedError: unsupported node types, branches, merges, cycles or unconnected nodes; lists all of them.
+        UnsupportedError: unsupported node types, branches, merges, other cycles or unconnected nodes; lists all of
+            them.
     """
     problems: list[str] = []
-    chain = _walk(graph, "", problems)
+    loops: dict[str, Named] = {}
+    chain = _walk(graph, "", problems, loops)
     for name, node in chain[1:-1]:
         if node.type in SILENT_TYPES and name != chain[-2][0]:
             problems.append(f"{name} ({node.type}): neurons without spikes are supported only as the last node")
     if problems:
         raise UnsupportedError(f"{origin} cannot be read as a snnzoo network: {'; '.join(problems)}")
-    return chain
+    return chain, loops
 
 
-def _walk(graph: Graph, prefix: str, problems: list[str]) -> list[Named]:
-    """Return the chain of a graph as far as it goes; append what is not a chain to `problems`."""
-    after, before = defaultdict(list), defaultdict(list)
-    for source, target in dict.fromkeys(graph.edges):
-        after[source].append(target)
-        before[target].append(source)
+def _walk(graph: Graph, prefix: str, problems: list[str], loops: dict[str, Named]) -> list[Named]:
+    """Return the chain of a graph as far as it goes; add what is not a chain to `problems`, and its `loops`."""
+    graph = _opened(graph, prefix, loops)
+    after, before = _neighbours(graph)
     faults = list(_faults(graph, prefix, after, before))
     problems += faults
     start = [name for name, node in graph.nodes.items() if isinstance(node, Node) and node.type == "Input"]
@@ -53,7 +59,7 @@ def _walk(graph: Graph, prefix: str, problems: list[str]) -> list[Named]:
         seen.add(name)
         node = graph.nodes[name]
         if isinstance(node, Graph):
-            chain += _walk(node, f"{prefix}{name}.", problems)[1:-1]
+            chain += _walk(node, f"{prefix}{name}.", problems, loops)[1:-1]
         else:
             chain.append((prefix + name, node))
         following = after[name]
@@ -65,8 +71,33 @@ def _walk(graph: Graph, prefix: str, problems: list[str]) -> list[Named]:
     else:  # report the faults of subgraphs that the path did not reach, too
         for loose, node in graph.nodes.items():
             if isinstance(node, Graph) and loose not in seen:
-                _walk(node, f"{prefix}{loose}.", problems)
+                _walk(node, f"{prefix}{loose}.", problems, loops)
     return chain
+
+
+def _neighbours(graph: Graph) -> tuple[dict[str, list[str]], dict[str, list[str]]]:
+    """Return the nodes after each node, and those before it."""
+    after, before = defaultdict(list), defaultdict(list)
+    for source, target in dict.fromkeys(graph.edges):
+        after[source].append(target)
+        before[target].append(source)
+    return after, before
+
+
+def _opened(graph: Graph, prefix: str, loops: dict[str, Named]) -> Graph:
+    """Return a graph without its loops, which are added to `loops`; only one loop of the same neurons is taken."""
+    after, before = _neighbours(graph)
+    taken = set[str]()
+    for name, node in graph.nodes.items():
+        around = after[name] + before[name]
+        if not (isinstance(node, Node) and node.type in LOOP_TYPES and len(around) == 2 and len(set(around)) == 1):
+            continue
+        neurons = graph.nodes[around[0]]
+        if isinstance(neurons, Node) and neurons.type in NEURON_TYPES and prefix + around[0] not in loops:
+            loops[prefix + around[0]] = prefix + name, node
+            taken.add(name)
+    left = {name: node for name, node in graph.nodes.items() if name not in taken}
+    return replace(graph, nodes=left, edges=tuple(edge for edge in graph.edges if not taken & {*edge}))
 
 
 def _faults(graph: Graph, prefix: str, after: dict[str, list[str]], before: dict[str, list[str]]) -> Iterator[str]:
@@ -83,7 +114,7 @@ def _faults(graph: Graph, prefix: str, after: dict[str, list[str]], before: dict
         if kind not in KNOWN and kind != "NIRGraph":
             yield f"{place}: {REASONS.get(kind, 'this node type is not supported')}"
         if name in looping:
-            yield f"{place}: part of a cycle; recurrent networks are not supported"
+            yield f"{place}: part of a cycle; supported is one {' or '.join(LOOP_TYPES)} from neurons to themselves"
             continue
         if len(after[name]) > 1:
             yield f"{place}: feeds several nodes{_listed(after[name])}"

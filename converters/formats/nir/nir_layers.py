@@ -1,6 +1,7 @@
 """Turn a chain of NIR nodes into layers: linear nodes between two layers of neurons become one synapse."""
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
@@ -28,6 +29,8 @@ __all__ = ["Layer", "layers_of"]
 
 MAX_FEATURES = 1 << 24
 MAX_SIDE = 4096
+MAX_DELAY = 62
+"""Longest delay of synapses in time steps, as in `specs.block.DelaySpec`."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,8 @@ class Layer:
         neurons: gain 1, bias 0, and one threshold for all channels; None for a last layer without neurons.
         before, after: shapes of input and output; if the next layer's `before` differs, there is a flatten between.
         delayed: True if an empty step follows.
+        recurrent: weights from the neurons to themselves, times the gain, `[channels, channels]`, or None.
+        delays: delays of the synapses in time steps, `[1]`, `[channels]` or `[channels, inputs]`, or None.
     """
 
     names: tuple[str, ...]
@@ -50,15 +55,18 @@ class Layer:
     before: Shape
     after: Shape
     delayed: bool = False
+    recurrent: Tensor | None = None
+    delays: Tensor | None = None
 
 
 def layers_of(
-    chain: Sequence[Named], *, dt: float, time_constants: TimeConstants, origin: str
+    chain: Sequence[Named], loops: Mapping[str, Named], *, dt: float, time_constants: TimeConstants, origin: str
 ) -> tuple[list[Layer], list[str]]:
     """Return the layers of a chain from Input to Output, and notes for people.
 
     Args:
         chain: nodes with their names, in order.
+        loops: nodes from neurons to themselves, by the name of the neurons.
         dt: length of a time step in seconds.
         time_constants: conversion of time constants to decays.
         origin: path of the file, for error messages.
@@ -67,7 +75,7 @@ def layers_of(
         IntegrityError: a node does not follow NIR's definition.
         UnsupportedError: features that layers do not have; lists all, up to a node whose output shape is unknown.
     """
-    stack = _Stack(dt, time_constants)
+    stack = _Stack(dt, time_constants, loops)
     problems: list[str] = []
     for name, node in chain:
         place = f"{name} ({node.type})"
@@ -88,8 +96,8 @@ def layers_of(
 class _Stack:
     """Layers made so far, and the linear nodes since the last neurons."""
 
-    def __init__(self, dt: float, time_constants: TimeConstants) -> None:
-        self.dt, self.time_constants = dt, time_constants
+    def __init__(self, dt: float, time_constants: TimeConstants, loops: Mapping[str, Named]) -> None:
+        self.dt, self.time_constants, self.loops = dt, time_constants, loops
         self.layers: list[Layer] = []
         self.notes: list[str] = []
         self.shape: Shape = ()
@@ -101,6 +109,7 @@ class _Stack:
         self.before = self.maps = self.shape  # `maps` is the shape before flattening
         self.conv: Conv | None = None
         self.flat: Dense | Tensor | None = None
+        self.arriving = self.weighed = torch.zeros(1)  # delays in steps, by input channel and by output channel
 
     def add(self, name: str, node: Node) -> None:
         """Add the next node of the chain."""
@@ -139,6 +148,7 @@ class _Stack:
         self.start(name)
 
     def _dense(self, node: Node) -> None:
+        self._check_undelayed()
         weight = _array(node, "weight")
         if weight.ndim != 2 or not weight.size:
             raise UnsupportedError(f"weights of shape {list(weight.shape)}; expected [outputs, inputs]")
@@ -151,7 +161,12 @@ class _Stack:
         self.flat = follow(self.flat, Dense(torch.from_numpy(weight), bias))
         self.shape = (weight.shape[0],)
 
+    def _check_undelayed(self) -> None:
+        if self.weighed.any():
+            raise UnsupportedError("weights after a delay of weights need neurons between them")
+
     def _convolve(self, conv: Conv) -> None:
+        self._check_undelayed()
         self.conv = conv if self.conv is None else fold_conv(self.conv, conv, self.before)
         self.shape = self.maps = conv.output_shape(self.shape)
 
@@ -177,11 +192,21 @@ class _Stack:
         delay = channel_values(node, "delay", self.shape)
         if not delay.any():
             return
-        if not self.layers or self.conv is not None or self.flat is not None:
-            raise UnsupportedError("a delay is supported only directly after neurons")
-        if len(delay) > 1 or self.layers[-1].delayed or abs(delay[0] / self.dt - 1) > 1e-3:
-            raise UnsupportedError(f"a delay of {delay.max():g} s; only one time step of {self.dt:g} s is supported")
-        self.layers[-1] = replace(self.layers[-1], delayed=True)
+        steps = delay / self.dt
+        if (np.abs(steps - np.round(steps)) > 1e-3).any() or (steps < 0).any() or (steps > MAX_DELAY).any():
+            raise UnsupportedError(
+                f"a delay of {delay.max():g} s; only whole time steps of {self.dt:g} s are supported, 0 to {MAX_DELAY}"
+            )
+        found = torch.from_numpy(np.round(steps))
+        weights = [each for each in (self.conv, self.flat) if isinstance(each, Conv | Dense)]
+        if weights:
+            if any(bool(each.bias.any()) for each in weights):
+                raise UnsupportedError("a delay of weights with a bias, which it would hold back in the first steps")
+            self.weighed = _added(self.weighed, found)
+        elif self.layers and not self.layers[-1].delayed and bool((found == 1).all()):
+            self.layers[-1] = replace(self.layers[-1], delayed=True)
+        else:
+            self.arriving = _added(self.arriving, found)
 
     def _neurons(self, name: str, node: Node) -> None:
         shape = self.maps if self.flat is None else self.shape
@@ -199,20 +224,71 @@ class _Stack:
                     "in which v_leak would count for more than in the voltage"
                 )
         synapse = self._synapse()
+        recurrent, of_loop = self._loop(name, synapse)
         if not isinstance(synapse, float):
-            if bool(synapse.bias.any()) and bool((neurons.current_decay < 1).any()):
-                raise UnsupportedError(
-                    "the weights before it have a bias that enters a decaying current; only a bias that enters the "
-                    "voltage is supported (write it as v_leak, or set tau_syn = dt)"
-                )
-            bias = bias + synapse.bias * gain
+            synapse = replace(synapse, bias=synapse.bias + of_loop)
+            bias = bias + self._lasting(name, synapse.bias, neurons) * gain
             synapse = scale_outputs(synapse, gain)
         elif len(gain) > 1:
             raise UnsupportedError("parameters that differ between channels need weights before the neurons")
         else:
             synapse *= float(gain)
+        recurrent = None if recurrent is None else recurrent * gain.reshape(-1, 1)
         neurons = replace(neurons, gain=torch.ones(1), bias=torch.zeros(1))
+        delays = self._delays(synapse, neurons)
         self._close(name, synapse, bias, neurons, shape)
+        self.layers[-1] = replace(self.layers[-1], recurrent=recurrent, delays=delays)
+
+    def _lasting(self, name: str, bias: Tensor, neurons: Neurons) -> Tensor:
+        """Return the bias of the voltage that stands for a bias of the current: what it adds to once it is steady."""
+        decay = neurons.current_decay
+        if not bool(bias.any()) or bool((decay == 1).all()):
+            return bias
+        if neurons.threshold is None or not bool(decay.all()):
+            raise UnsupportedError(
+                "the weights before it have a bias that enters a decaying current; in a readout, or without a decay, "
+                "only a bias that enters the voltage is supported (write it as v_leak, or set tau_syn = dt)"
+            )
+        steps = math.ceil(math.log(0.01) / math.log1p(-max(float(decay[decay < 1].min()), 1e-9)))
+        self.notes.append(
+            f"{name}: the bias before it enters the current, which decays; here bias / current_decay enters the "
+            f"voltage, which is the same to 1 % after {steps} steps and more before"
+        )
+        return bias / decay
+
+    def _loop(self, name: str, synapse: Conv | Dense | float) -> tuple[Tensor | None, Tensor | float]:
+        """Return the weights and the bias from neurons to themselves; None and 0 without a loop."""
+        if name not in self.loops:
+            return None, 0.0
+        own, node = self.loops[name]
+        self.names.append(own)
+        if not isinstance(synapse, Dense):
+            raise UnsupportedError("recurrent neurons need an Affine or Linear before them")
+        weight, n = _array(node, "weight"), len(synapse.weight)
+        if weight.shape != (n, n):
+            raise IntegrityError(
+                f"{own}: weights of shape {list(weight.shape)} do not lead from {n} neurons to themselves"
+            )
+        return torch.from_numpy(weight), _bias(node, n)
+
+    def _delays(self, synapse: Conv | Dense | float, neurons: Neurons | None) -> Tensor | None:
+        """Return the delays of a layer's synapses, see `Layer`."""
+        if not self.arriving.any() and not self.weighed.any():
+            return None
+        if isinstance(synapse, float) or neurons is None or neurons.threshold is None:
+            raise UnsupportedError("a delay needs weights and then spiking neurons after it")
+        n_each = len(self.arriving), len(self.weighed)
+        if isinstance(synapse, Conv) and not (n_each[0] == 1 and n_each[1] in {1, len(synapse.weight)}):
+            raise UnsupportedError("a delay that differs between the inputs of a convolution, or within its channels")
+        if n_each[0] == 1 or isinstance(synapse, Conv):
+            delays = self.arriving + self.weighed
+        else:
+            n_outputs, n_inputs = synapse.weight.shape
+            delays = self.arriving.repeat_interleave(n_inputs // len(self.arriving)) + self.weighed[:, None]
+            delays = delays.expand(n_outputs, n_inputs)
+        if delays.max() > MAX_DELAY:
+            raise UnsupportedError(f"delays of together {int(delays.max())} time steps, more than {MAX_DELAY}")
+        return delays
 
     def _synapse(self) -> Conv | Dense | float:
         """Return the linear nodes since the last neurons as one synapse."""
@@ -256,7 +332,14 @@ class _Stack:
         synapse = self._synapse() if isinstance(self.flat, Dense) else None
         if not isinstance(synapse, Dense):
             raise UnsupportedError("a readout without neurons must be Affine or Linear, after a Flatten")
+        self._delays(synapse, None)
         self._close("", synapse, synapse.bias, None, self.shape)
+
+
+def _added(delays: Tensor, more: Tensor) -> Tensor:
+    """Return the sum of delays by channel, some of which may be for all channels, or for all pixels of a channel."""
+    n = max(len(delays), len(more))
+    return delays.repeat_interleave(n // len(delays)) + more.repeat_interleave(n // len(more))
 
 
 def _conv_of(node: Node, shape: Shape) -> Conv:

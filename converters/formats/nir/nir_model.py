@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import prod
 from typing import Any
 
@@ -17,6 +17,7 @@ from converters.ann_to_snn.grid_fit import GridFit, fit_to_grid
 from converters.ann_to_snn.linear_fold import Conv
 from converters.formats.nir.nir_layers import Layer
 from converters.model import Model
+from specs.block import InputSpec
 from specs.errors import SpecError, UnsupportedError
 from specs.io import spec_from_document
 from specs.neuron import LearnDecays, Reset
@@ -25,15 +26,23 @@ from specs.words import counted
 __all__ = ["model_of"]
 
 MAX_POOL_WEIGHT = 254 / MANT
+LOOP_NOTE = (
+    "the file does not say in which order a step goes: here spikes enter the current of their own neurons one step "
+    "later, then the current enters the voltage, then neurons spike"
+)
 
 
 @dataclass(frozen=True)
 class _Block:
-    """Block of the spec as a document, with its layer and its fitted numbers; a flatten has neither."""
+    """Block of the spec as a document, with its layer and its fitted numbers; a flatten has neither.
+
+    `recurrent` has the fitted weights from the neurons to themselves, or None.
+    """
 
     document: dict[str, Any]
     layer: Layer | None = None
     fit: GridFit | None = None
+    recurrent: Tensor | None = None
 
 
 def model_of(
@@ -42,7 +51,7 @@ def model_of(
     name: str,
     reset: Reset,
     time_steps: int,
-    input_bits: int,
+    entering: Mapping[str, Any],
     facts: Mapping[str, Any],
     notes: Sequence[str],
     origin: str,
@@ -53,7 +62,7 @@ def model_of(
         layers: layers in order; a first layer without weights holds the input neurons.
         name, time_steps: name and T of the spec.
         reset: reset of all neurons.
-        input_bits: bits of a pixel, if images enter weights directly.
+        entering: encoding and bits of an input that enters weights directly.
         facts: entries of `card["nir"]` beside `layers` and `notes`, which are added.
         notes: notes for people; more are added.
         origin: path of the file, for error messages.
@@ -61,7 +70,7 @@ def model_of(
     Raises:
         UnsupportedError: layers that do not fit the hardware's ranges or a spec; lists all of them.
     """
-    blocks, problems = _blocks(layers, reset, input_bits, time_steps)
+    blocks, problems = _blocks(layers, reset, entering, time_steps)
     if problems:
         raise UnsupportedError(f"{origin} cannot be read as a snnzoo network: {'; '.join(problems)}")
     document = {
@@ -79,14 +88,16 @@ def model_of(
     with torch.no_grad():
         for block, module in zip(blocks, network.blocks, strict=True):
             if block.layer is not None and block.fit is not None:
-                _fill(module, block.layer, block.fit)
+                _fill(module, block, block.layer, block.fit)
         told = [*notes, *_input_notes(network)]
-    entries = []
+    entries, loops = [], []
     for i, block in enumerate(blocks):
         if block.layer is not None and block.fit is not None:
             names, fit = list(block.layer.names), block.fit
             entries.append({"block": i, "nodes": names, "factor": fit.factor, "weight_error": fit.weight_error})
             told += [_told(i, names, fit)] if fit.factor != 1 or fit.weight_error > 0 else []
+            loops += [] if block.recurrent is None else [f"block {i} ({names[-1]})"]
+    told += [f"{', '.join(loops)}: {LOOP_NOTE}"] if loops else []
     card = {"nir": {**facts, "layers": entries, "notes": told}}
     model = Model.of(network, card)
     return Model(model.spec, model.tensors, card, tuple(told))
@@ -97,16 +108,17 @@ def _told(index: int, names: Sequence[str], fit: GridFit) -> str:
     return f"block {index} ({', '.join(names)}): scaled by {fit.factor:.6g}{rounding}"
 
 
-def _blocks(layers: Sequence[Layer], reset: Reset, input_bits: int, time_steps: int) -> tuple[list[_Block], list[str]]:
+def _blocks(
+    layers: Sequence[Layer], reset: Reset, encoding: Mapping[str, Any], time_steps: int
+) -> tuple[list[_Block], list[str]]:
     """Return the input and the blocks, and the problems of layers that no block can represent."""
     problems: list[str] = []
     entering, *rest = layers
     if isinstance(entering.synapse, float):
         blocks, levels = [_try(_neuron_input, problems, entering, reset)], 1
     else:
-        shape = list(entering.before)
-        blocks = [_Block({"kind": "input", "shape": shape, "encoding": "graded", "bits": input_bits})]
-        levels, rest = (1 << input_bits) - 1, list(layers)
+        blocks = [_Block({"kind": "input", "shape": list(entering.before), **encoding})]
+        levels, rest = InputSpec.model_validate(blocks[0].document).levels, list(layers)
     before = entering.after if isinstance(entering.synapse, float) else entering.before
     for layer in rest:
         if layer.before != before:
@@ -147,13 +159,25 @@ def _weighted_block(layer: Layer, reset: Reset, levels: int, time_steps: int) ->
     threshold = None if layer.neurons is None or layer.neurons.threshold is None else float(layer.neurons.threshold)
     bias = layer.bias.expand(len(synapse.weight)) if bool(layer.bias.any()) else None
     most = math.inf if levels == 1 else _roomy_factor(layer, levels, time_steps)
-    fit = fit_to_grid(synapse.weight, bias, threshold, levels=levels, most=most)
+    weight, recurrent = synapse.weight, layer.recurrent
+    if recurrent is not None:  # all weights of a neuron have the same scale; those to itself do not multiply pixels
+        weight = torch.cat([weight, recurrent * levels], 1)
+    fit = fit_to_grid(weight, bias, threshold, levels=levels, most=most)
+    if threshold is not None and fit.threshold is not None and fit.weight_error:
+        # slightly smaller weights, so that only they are rounded and not the threshold
+        fit = fit_to_grid(weight, bias, threshold, levels=levels, most=fit.threshold / threshold)
+    if recurrent is not None:
+        own, recurrent = fit.weight.split([synapse.weight.shape[1], len(recurrent)], 1)
+        fit = replace(fit, weight=own)
     neuron = {"neuron": _neuron(layer, fit, reset)}
-    spiking = {**neuron, "delay_shift": layer.delayed}
+    spiking: dict[str, Any] = {**neuron, "delay_shift": layer.delayed}
+    if layer.delays is not None:
+        per = "synapse" if layer.delays.dim() > 1 else "neuron"
+        spiking["delays"] = {"per": per, "longest": int(layer.delays.max())}
     if isinstance(synapse, Conv):
         if threshold is None:
             raise UnsupportedError("a readout without spikes must be dense")
-        if bias is None and levels == 1 and (gain := _pool_gain(synapse, fit)) is not None:
+        if bias is None and levels == 1 and layer.delays is None and (gain := _pool_gain(synapse, fit)) is not None:
             window = {name: list(getattr(synapse, name)) for name in ("kernel", "stride", "padding")}
             return _Block({"kind": "avg_pool", "gain": gain, **window, **spiking}, layer, fit)
         geometry = {name: list(getattr(synapse, name)) for name in ("kernel", "stride", "padding", "dilation")}
@@ -162,7 +186,7 @@ def _weighted_block(layer: Layer, reset: Reset, levels: int, time_steps: int) ->
     features = {"features": prod(layer.after), "bias": bias is not None}
     if threshold is None:
         return _Block({"kind": "affine", **features, **neuron}, layer, fit)
-    return _Block({"kind": "dense", **features, **spiking}, layer, fit)
+    return _Block({"kind": "dense", **features, **spiking, "recurrent": recurrent is not None}, layer, fit, recurrent)
 
 
 def _roomy_factor(layer: Layer, levels: int, time_steps: int) -> float:
@@ -204,7 +228,7 @@ def _neuron(layer: Layer, fit: GridFit, reset: Reset) -> dict[str, Any] | None:
     return neuron if fit.threshold is None else {"threshold": fit.threshold, **neuron}
 
 
-def _fill(module: torch.nn.Module, layer: Layer, fit: GridFit) -> None:
+def _fill(module: torch.nn.Module, block: _Block, layer: Layer, fit: GridFit) -> None:
     """Copy the numbers that a spec does not contain into a block."""
     if isinstance(module, SpikingBlock | AffineBlock):
         if isinstance(module.synapse.weight, torch.nn.Parameter):  # a pool's weight follows from its spec
@@ -212,6 +236,11 @@ def _fill(module: torch.nn.Module, layer: Layer, fit: GridFit) -> None:
         if module.bias is not None:
             assert fit.bias is not None
             module.bias.copy_(fit.bias)
+    if isinstance(module, SpikingBlock):
+        if module.recurrent is not None and block.recurrent is not None:
+            module.recurrent.weight.copy_(block.recurrent)
+        if module.delay is not None and layer.delays is not None:
+            module.delay.copy_(layer.delays)
     if isinstance(module, SpikingBlock | InputBlock) and layer.neurons is not None:
         module.neuron.current_decay.copy_(layer.neurons.current_decay)
         module.neuron.voltage_decay.copy_(layer.neurons.voltage_decay)
@@ -223,6 +252,12 @@ def _input_notes(network: Network) -> list[str]:
     if isinstance(entering, InputBlock):
         grid = "truncated to 1/64" if entering.spec.exact_input else "rounded to 2/64"
         return [f"input: the graph begins with neurons, so the input is their current, {grid}"]
+    if network.spec.input.is_events:
+        form = "spikes" if network.spec.input.bits == 1 else f"integers of {counted(network.spec.input.bits, 'bit')}"
+        return [
+            f"input: {form} that differ from step to step (events); for still images, give the bits of a pixel "
+            "(--input-bits)"
+        ]
     notes = [f"input: images in 0..1, rounded to {counted(network.spec.input.bits, 'bit')}, the same in each step"]
     assert isinstance(block, SpikingBlock | AffineBlock)
     weight = block.quantized_weight().double().flatten(1)

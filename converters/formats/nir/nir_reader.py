@@ -5,6 +5,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,7 +25,7 @@ from specs.neuron import Reset
 
 __all__ = ["read_nir"]
 
-DEFAULT_TIME_STEPS, DEFAULT_INPUT_BITS = 16, 8
+DEFAULT_TIME_STEPS = 16
 TIMED_TYPES = ("CubaLIF", "LIF", "CubaLI", "LI", "Delay")
 
 
@@ -41,15 +42,16 @@ def read_nir(
     """Read a NIR file.
 
     A file of `write_nir` returns the model that was written, with other `time_steps` if given. A graph of another
-    program is read from its nodes: a chain of Affine, Linear, Conv2d, pools, Scale, Flatten, one-step Delay, and
-    CubaLIF, LIF or IF neurons. Pools and scalings without neurons are folded into the weights beside them, exactly.
-    Each layer is scaled to the hardware's ranges (see `fit_to_grid`), which does not change spikes. LI or CubaLI at the
-    end become the neurons of an affine readout: logits are still the mean of its weighted input;
-    `IntegerTrace.readout_voltage` is their membrane voltage. `card["nir"]` describes the conversion of each layer,
-    `notes` list the assumptions.
+    program is read from its nodes: a chain of Affine, Linear, Conv2d, pools, Scale, Flatten, Delay, and CubaLIF, LIF or
+    IF neurons, where an Affine or Linear may lead from neurons back to themselves (`recurrent`). Pools and scalings
+    without neurons are folded into the weights beside them, exactly. Each layer is scaled to the hardware's ranges (see
+    `fit_to_grid`), which does not change spikes. LI or CubaLI at the end become the neurons of an affine readout:
+    logits are still the mean of its weighted input; `IntegerTrace.readout_voltage` is their membrane voltage.
+    `card["nir"]` describes the conversion of each layer, `notes` list the assumptions.
 
-    If the graph begins with neurons, its input is their current (`spike` encoding). If it begins with weights, its
-    input is an image in 0..1, rounded to `input_bits` bits, the same in each step (`graded`).
+    If the graph begins with neurons, its input is their current (`spike` encoding). If it begins with weights, spikes
+    that differ from step to step enter it (`events`); with `input_bits`, an image in 0..1, rounded to so many bits, the
+    same in each step (`graded`).
 
     Args:
         path: the file.
@@ -59,9 +61,9 @@ def read_nir(
         time_constants: conversion to decays: `euler` (snnTorch, norse), `exact` (sinabs).
         reset: effect of a spike on the voltage, which NIR cannot express; by default `zero`, with a note.
         time_steps: T of the model; by default from the file, or 16.
-        input_bits: bits of an image that enters weights directly, 1 for spikes; by default 8.
+        input_bits: bits of a still image that enters weights directly; by default spikes enter, step by step.
         nodes_only: read files of snnzoo from their nodes, too, for instance after someone changed them. By default,
-            reset and input bits, which nodes do not contain, then come from the spec in the file.
+            reset and form of the input, which nodes do not contain, then come from the spec in the file.
 
     Raises:
         SnnZooError: the file cannot be read.
@@ -79,11 +81,12 @@ def read_nir(
         if dt is not None and said is not None and abs(dt - said) > 1e-6 * said:
             raise ConversionError(f"{path} was written for time steps of {said:g} s, not {dt:g} s: leave out --dt")
         return _own_model(graph, path, time_steps)
-    chain = chain_of(graph, origin=str(path))
+    chain, loops = chain_of(graph, origin=str(path))
     chosen = _time_step(chain, said if dt is None else dt, path)
-    layers, notes = layers_of(chain, dt=chosen or 1.0, time_constants=time_constants, origin=str(path))
+    layers, notes = layers_of(chain, loops, dt=chosen or 1.0, time_constants=time_constants, origin=str(path))
     told = time_steps or int(_number(graph.metadata.get("time_steps")) or 0)
-    own_reset, own_bits = _told_inside(graph)
+    own_reset, own_input = _told_inside(graph)
+    graded = {"encoding": Encoding.GRADED, "bits": input_bits}
     steps, does = told or DEFAULT_TIME_STEPS, Reset(reset or own_reset or Reset.ZERO)
     unsaid = [] if reset or own_reset else [f"reset {does} (--reset)"]
     unsaid += [] if told else [f"T = {steps} (--time-steps)"]
@@ -92,7 +95,7 @@ def read_nir(
         name=_name(path),
         reset=does,
         time_steps=steps,
-        input_bits=input_bits or own_bits or DEFAULT_INPUT_BITS,
+        entering=graded if input_bits else own_input or {"encoding": Encoding.EVENTS},
         facts={"dt": chosen, "time_constants": str(time_constants), "reset": str(does)},
         notes=[*notes, *_fed(graph)],
         origin=str(path),
@@ -100,14 +103,18 @@ def read_nir(
     return replace(model, notes=(*model.notes, f"assumed, not in the file: {', '.join(unsaid)}")) if unsaid else model
 
 
-def _told_inside(graph: Graph) -> tuple[Reset | None, int | None]:
-    """Return the reset of all neurons and the bits of graded input from the spec in a file of snnzoo, else None."""
+def _told_inside(graph: Graph) -> tuple[Reset | None, dict[str, Any] | None]:
+    """Return the reset of all neurons, and encoding and bits of the input, from the spec in a file of snnzoo.
+
+    What is not there is None, as is the input if it has neurons.
+    """
     try:
         spec = spec_from_document(json.loads(graph.metadata[METADATA_KEY])["spec"], origin="spec")
     except (SpecError, ValueError, TypeError, KeyError, RecursionError):  # written by another program, or damaged
         return None, None
     reset, *others = spec.resets
-    return None if others else reset, spec.input.bits if spec.input.encoding is Encoding.GRADED else None
+    entering = None if spec.input.has_neurons else spec.input.model_dump(include={"encoding", "bits"})
+    return None if others else reset, entering
 
 
 def _fed(graph: Graph) -> list[str]:

@@ -26,13 +26,14 @@ from bootstrap_core.network.synapse import ConvSynapse, DenseSynapse, IdentitySy
 from converters.formats.even_padding import evened
 from converters.formats.nir.nir_file import Graph, Node, edges_digest, graph_bytes, node_digest
 from converters.formats.nir.nir_neurons import neuron_node
-from converters.formats.refusals import refuse_unknown_kinds
+from converters.formats.refusals import problems_by_place, refuse_unknown_kinds
 from converters.model import Model
 from specs.arguments import check_path, check_type
-from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DenseSpec, FlattenSpec, skips_of
-from specs.errors import ConversionError
+from specs.block import AffineSpec, AvgPoolSpec, ConvSpec, DelayTarget, DenseSpec, FlattenSpec, skips_of
+from specs.errors import ConversionError, UnsupportedError
 from specs.fields import Shape
 from specs.files.whole_file import write_whole
+from specs.network import NetworkSpec
 from specs.neuron import Reset
 
 __all__ = ["DEFAULT_DT", "METADATA_FORMAT", "METADATA_KEY", "TENSORS_KEY", "graph_of", "write_nir"]
@@ -51,8 +52,11 @@ METADATA_FORMAT = 1
 KINDS = (DenseSpec, ConvSpec, AvgPoolSpec, FlattenSpec, AffineSpec)
 """Kinds of blocks that the nodes of a graph can express."""
 
-SKIP = "skip"
-"""Part of the labels of nodes that are not on the chain."""
+EXTRAS = ("recurrent", "delays")
+"""Extras of these blocks that a graph can express; see `Layer.extras`."""
+
+SKIP, LOOP, DELAYS = "skip", "recurrent", "delays"
+"""Parts of the labels of nodes: of a skip and of a loop, which are not on the chain, and of a synapse's delays."""
 
 RESETS = {
     Reset.ZERO: "the voltage becomes 0",
@@ -63,7 +67,8 @@ RESETS = {
 def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path:
     """Write a model as a NIR file; the same model gives the same bytes.
 
-    The nodes form a chain, except for skips, whose synapses join it at the neurons of their block. Weights and biases
+    The nodes form a chain, except for skips, whose synapses join it at the neurons of their block, and for recurrent
+    weights, which lead from neurons back to themselves; spikes enter there one step later. Weights and biases
     are quantised, in float units. Neurons in Euler steps of `dt`, with every gain 1, compute what ours do, without the
     truncation of our states to 1/4096:
 
@@ -75,7 +80,8 @@ def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path
       skips, `identity` becomes Scale, `conv` Conv2d, and `dense` Linear, with a Flatten before it for feature maps.
     - Neurons become IF, LIF or CubaLIF (see `neuron_node`). A bias becomes that of the synapse if currents last one
       step only, otherwise `v_leak`, since it must enter the voltage.
-    - An empty step (`delay_shift`) becomes a Delay of `dt`.
+    - An empty step (`delay_shift`) becomes a Delay of `dt`, the `delays` of a block a Delay between its weights and
+      its neurons, whose bias then is `v_leak`.
     - Output: the readout's spikes or weighted input in each step; logits are the mean over time.
 
     NIR cannot express that a spike subtracts the threshold. Other programs choose the reset themselves (snnTorch: to
@@ -88,14 +94,15 @@ def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path
 
     Raises:
         ConversionError: dt is out of range, or an argument has the wrong type.
-        UnsupportedError: kinds of blocks that NIR cannot express, all of them in one message.
+        UnsupportedError: kinds of blocks or of delays that NIR cannot express, all of them in one message.
     """
     advice = "Model.of makes one from a network"
     check_type(model, Model, "write_nir takes a Model", advice=advice, error=ConversionError)
     path = check_path(path, "write_nir takes the path of a file", error=ConversionError)
     if not MIN_DT <= dt <= MAX_DT:
         raise ConversionError(f"dt must be from {MIN_DT} to {MAX_DT} seconds, got {dt}")
-    refuse_unknown_kinds(model.spec, KINDS, "NIR")
+    refuse_unknown_kinds(model.spec, KINDS, "NIR", EXTRAS)
+    _refuse_delays_of_weights(model.spec)
     network = model.build()
     with torch.no_grad():
         nodes, edges = graph_of(network, dt=dt)
@@ -117,6 +124,14 @@ def write_nir(model: Model, path: str | Path, *, dt: float = DEFAULT_DT) -> Path
     return write_whole(path, graph_bytes(Graph(nodes, edges, metadata)))
 
 
+def _refuse_delays_of_weights(spec: NetworkSpec) -> None:
+    found = [getattr(layer, "delays", None) for layer in spec.layers]
+    problem = "delays per synapse (Delay nodes hold back whole signals; write a .safetensors or a .net)"
+    places = [[problem] if delays is not None and delays.per is DelayTarget.SYNAPSE else [] for delays in found]
+    if problems := problems_by_place("block", places):
+        raise UnsupportedError(f"NIR cannot express {'; '.join(problems)}")
+
+
 def graph_of(network: Network, *, dt: float) -> tuple[dict[str, Node], tuple[tuple[str, str], ...]]:
     """Return the nodes by name, each after its inputs, and the edges.
 
@@ -131,9 +146,13 @@ def graph_of(network: Network, *, dt: float) -> tuple[dict[str, Node], tuple[tup
 
 
 def _edges(network: Network, labels: list[str]) -> Iterator[tuple[str, str]]:
-    """Yield the edges of the chain, and of each skip, from its source through its own nodes back to the chain."""
-    chain = [label for label in labels if SKIP not in label]
+    """Yield the edges of the chain, of loops, and of each skip, from its source through its nodes to the chain."""
+    chain = [label for label in labels if SKIP not in label and not label.endswith(LOOP)]
     yield from pairwise(chain)
+    for label in labels:
+        if label.endswith(LOOP):
+            neurons = f"{label.removesuffix(LOOP)}neuron"
+            yield from ((neurons, label), (label, neurons))
     ends = {label.partition("_")[0]: label for label in chain}  # last node of each block
     for i, layer in enumerate(network.spec.layers):
         for k, skip in enumerate(skips_of(layer)):
@@ -141,7 +160,8 @@ def _edges(network: Network, labels: list[str]) -> Iterator[tuple[str, str]]:
             sources = (ends[f"block{j}"] for j in range(skip.source, -1, -1) if f"block{j}" in ends)
             source = next(sources, chain[0])
             own = [label for label in labels if label.startswith(f"block{i}_{SKIP}{k}_")]
-            meeting = chain[chain.index(f"block{i}_synapse") + 1]
+            behind = chain[chain.index(f"block{i}_synapse") + 1 :]
+            meeting = next(label for label in behind if not label.endswith(DELAYS))
             yield from pairwise([source, *own, meeting])
 
 
@@ -162,9 +182,14 @@ def _labelled_nodes(network: Network, dt: float) -> Iterator[tuple[str, Node]]:
                 yield f"{name}_scale", Node("Scale", {"scale": _full(after, block.synapse.weight[0, 0, 0, 0])})
                 yield f"{name}_neuron", _neuron(block, after, dt)
             case SpikingBlock():
-                yield f"{name}_synapse", _synapse(block, before, after, _has_direct_current(block))
+                yield f"{name}_synapse", _synapse(block, before, after, _has_direct_bias(block))
+                if block.delay is not None:
+                    yield f"{name}_{DELAYS}", Node("Delay", {"delay": _per_channel(block.delay * dt, after)})
                 yield from _skip_nodes(network, i, block)
                 yield f"{name}_neuron", _neuron(block, after, dt)
+                if block.recurrent is not None:
+                    weight = block.recurrent.quantized_weight() / block.levels
+                    yield f"{name}_{LOOP}", Node("Linear", {"weight": _array(weight)})
             case AffineBlock():
                 yield f"{name}_synapse", _synapse(block, before, after, True)
                 yield from _skip_nodes(network, i, block)
@@ -175,8 +200,8 @@ def _labelled_nodes(network: Network, dt: float) -> Iterator[tuple[str, Node]]:
 
 def _skip_nodes(network: Network, index: int, block: SpikingBlock | AffineBlock) -> Iterator[tuple[str, Node]]:
     spec = network.spec
-    skips = zip(skips_of(spec.layers[index]), block.synapses()[1:], strict=True)
-    for k, (skip, (synapse, weight)) in enumerate(skips):
+    own = block.synapses()[1 : 1 + len(block.skips)]  # recurrent synapses come last
+    for k, (skip, (synapse, weight)) in enumerate(zip(skips_of(spec.layers[index]), own, strict=True)):
         name, before = f"block{index}_{SKIP}{k}", spec.shapes[skip.source]
         match synapse:
             case IdentitySynapse():
@@ -190,10 +215,10 @@ def _skip_nodes(network: Network, index: int, block: SpikingBlock | AffineBlock)
                 yield f"{name}_synapse", _conv(synapse.spec, weight, torch.zeros(len(weight)), before)
 
 
-def _has_direct_current(block: SpikingBlock) -> bool:
-    """Return whether currents last one step only, so that a bias of the synapse enters the voltage as it is."""
+def _has_direct_bias(block: SpikingBlock) -> bool:
+    """Return whether a bias of the synapse enters the voltage as it is: nothing delays it, nor makes it last."""
     current_decay, _ = block.neuron.quantized_decays()
-    return bool((current_decay == 1).all())
+    return block.delay is None and bool((current_decay == 1).all())
 
 
 def _neuron(block: InputBlock | SpikingBlock, shape: Shape, dt: float, *, current_decay: Tensor | None = None) -> Node:
@@ -201,7 +226,7 @@ def _neuron(block: InputBlock | SpikingBlock, shape: Shape, dt: float, *, curren
     bias, levels = None, 1
     if isinstance(block, SpikingBlock):
         levels = block.levels
-        bias = None if _has_direct_current(block) else block.quantized_bias()
+        bias = None if _has_direct_bias(block) else block.quantized_bias()
     return neuron_node(
         own_current_decay if current_decay is None else current_decay,
         voltage_decay,
@@ -249,6 +274,10 @@ def _flatten(before: Shape) -> Node:
 
 def _full(shape: Shape, value: Tensor | float) -> npt.NDArray[np.float32]:
     return np.full(shape, float(value), np.float32)
+
+
+def _per_channel(values: Tensor, shape: Shape) -> npt.NDArray[Any]:
+    return _array(values.reshape(-1, *[1] * (len(shape) - 1)).expand(shape))
 
 
 def _array(x: Tensor) -> npt.NDArray[Any]:

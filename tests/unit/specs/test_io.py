@@ -343,7 +343,7 @@ def test_a_key_in_the_wrong_place_is_told_the_right_one(refusal, key, place) -> 
 
 
 def test_the_name_of_a_missing_spec_is_guessed() -> None:
-    with pytest.raises(SpecError, match=r"spoken-digits\); did you mean mnist-dense\?"):
+    with pytest.raises(SpecError, match=r"spoken-digits-recurrent\); did you mean mnist-dense\?"):
         load_spec("mnist-dens")
 
 

@@ -7,6 +7,7 @@ import pytest
 import yaml
 
 from specs import CubaSpec, Encoding, InputSpec, LayerSpec, NetworkSpec, dump_spec, parse_spec
+from specs.block import LogMelSpec
 
 READOUT = {"kind": "affine", "features": 2}
 FLATTEN = {"kind": "flatten"}
@@ -128,9 +129,20 @@ def test_events_have_no_input_neurons(field: str, refusal) -> None:
     )
 
 
-def test_events_are_no_spectrogram(refusal) -> None:
-    told = refusal(text(FLATTEN, READOUT, input={"shape": [1, 40, 48], "encoding": "events", "log_mel": {}}))
-    assert "input.log_mel: makes images, which encoding: events does not take" in told
+@pytest.mark.parametrize("shape", [[40], [1, 40, 1]], ids=str)
+def test_a_spectrogram_enters_column_by_column(shape: list[int]) -> None:
+    heard = {"shape": shape, "encoding": "events", "bits": 4, "log_mel": {}}
+    blocks = [READOUT] if len(shape) == 1 else [FLATTEN, READOUT]
+    spec = parse_spec(text(*blocks, input=heard, time_steps=48))
+    assert (spec.input.log_mel, spec.input.form) == (LogMelSpec(), "events, 4 bits")
+    assert "bin_us" not in spec.input.model_dump()
+
+
+def test_the_columns_of_a_spectrogram_are_the_time_steps(refusal) -> None:
+    heard = {"shape": [40], "encoding": "events", "log_mel": {"frames": 20}}
+    assert "time_steps: must be 20, input.log_mel.frames, got 48" in refusal(text(READOUT, input=heard, time_steps=48))
+    told = refusal(text(FLATTEN, READOUT, input=heard | {"shape": [1, 40, 20]}, time_steps=20))
+    assert "input.log_mel: makes time steps of [1, 40, 1], but input.shape is [1, 40, 20]" in told
 
 
 @pytest.mark.parametrize(("encoding", "written"), [("events", True), ("spike", False), ("graded", False)])

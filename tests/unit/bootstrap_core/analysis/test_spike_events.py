@@ -51,6 +51,12 @@ def test_events_come_by_rising_time_and_return_in_any_order() -> None:
     assert torch.equal(to_tensor(shuffled, (2, 2)), spikes)
 
 
+def test_columns_of_a_picture_appear_from_left_to_right() -> None:
+    picture = torch.tensor([[1, 2, 3], [4, 5, 6]])  # [bands, columns]
+    drawn = signed_events(picture.t()[:, None, :, None])
+    assert drawn.tolist() == [[[[1, 0, 0], [4, 0, 0]]], [[[1, 2, 0], [4, 5, 0]]], [[[1, 2, 3], [4, 5, 6]]]]
+
+
 def test_events_carry_no_gradient() -> None:
     assert not to_events(torch.ones(1, 1, requires_grad=True)).payload.requires_grad
 

@@ -11,7 +11,8 @@ from sounds import save_wav, tone
 from valid_files import tar
 
 from bootstrap_core.data.datasets import SOURCES, DatasetSource, find_dataset, load_dataset, pull_dataset
-from bootstrap_core.data.sound_files import sound_picture
+from bootstrap_core.data.events.binning import EventBins
+from bootstrap_core.data.sound_files import picture_columns, sound_picture
 from specs.block import LogMelSpec
 from specs.dataset_sources import doubts
 from specs.errors import DataError, IntegrityError
@@ -59,6 +60,13 @@ def test_the_split_is_that_of_the_dataset_in_a_tar_and_in_a_folder(recordings, r
         assert (dataset.log_mel, dataset.in_cards, dataset.title) == (SPEC, False, "Free Spoken Digit Dataset")
         assert "CC BY-SA 4.0" in str(dataset.credit)
     assert load_dataset(NAME, data_dir=recordings.parent, registry=registry).log_mel == LogMelSpec()
+
+
+def test_recordings_in_time_steps_are_the_columns_of_their_pictures(recordings, registry) -> None:
+    options = {"data_dir": recordings.parent, "registry": registry, "log_mel": SPEC}
+    pictures, steps = load_dataset(NAME, **options), load_dataset(NAME, **options, events=EventBins((8,), bits=4))
+    assert torch.equal(steps.test.images, picture_columns(pictures.test.images, bits=4))
+    assert (steps.log_mel, steps.test.has_events, pictures.test.has_events) == (SPEC, True, False)
 
 
 def test_other_recordings_are_refused(recordings, registry) -> None:

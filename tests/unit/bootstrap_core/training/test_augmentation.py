@@ -362,6 +362,18 @@ def test_counts_saturate_where_events_meet() -> None:
     assert int(many.max()) == 3
 
 
+def test_pictures_in_columns_change_as_pictures_do() -> None:
+    pictures = torch.randint(16, (6, 1, 12, 10), generator=generator(), dtype=torch.uint8)  # [N, C, bands, T]
+    columns = pictures.permute(0, 3, 1, 2)[..., None]
+    for fields in ({"translate": 0.2, "erase": 0.3}, {"shift": 2, "degrees": 0, "translate": 0}):
+        augment = augmentation(AugmentSpec(**fields))
+        found = augment(columns, generator(1))
+        wanted = augment(pictures.float(), generator(1)).round().to(torch.uint8)
+        assert found.dtype == torch.uint8
+        assert not torch.equal(found, columns)
+        assert torch.equal(found[..., 0].permute(0, 2, 3, 1), wanted)
+
+
 def test_what_does_not_apply_to_events_is_left_out_or_refused() -> None:
     frames = recordings()
     assert torch.equal(augmentation(AugmentSpec())(frames, generator()), frames)

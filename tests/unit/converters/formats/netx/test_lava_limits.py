@@ -188,6 +188,11 @@ def test_verify_tells_what_lava_would_change(tmp_path) -> None:
             ["from rest for 4 steps", "input.exact_input is false"],
         ),
         ({"blocks": [DENSE | {"delay_shift": True}, READOUT]}, ["delay_shift differs between blocks"]),
+        ({"blocks": [DENSE | {"recurrent": True}, READOUT]}, ["in a simulation of its own, with reset_interval=4"]),
+        (
+            {"delay_shift": True, "blocks": [DENSE | {"delays": {}}, READOUT]},
+            ["layer k acts k steps late", "from rest for 4 steps"],
+        ),
     ],
 )
 def test_it_is_told_how_a_network_runs_in_lava(fields, words, tmp_path) -> None:
