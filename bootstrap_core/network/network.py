@@ -25,7 +25,7 @@ from specs.errors import SnnZooError
 from specs.network import NetworkSpec
 from specs.outline import MOST_LINES, few_lines, outline
 
-__all__ = ["Network", "Tally", "Trace", "as_logits", "check_network"]
+__all__ = ["Network", "Tally", "Trace", "as_logits", "check_network", "rates_of"]
 
 SHOWN_NEURONS, SHOWN_WIDTH, LEAST_HEIGHT = 256, 128, 40
 """Number of neurons of a block in a notebook's picture; its width there in pixels, and its least height."""
@@ -37,6 +37,9 @@ class Trace:
 
     `spikes[i]` is `[T, N, ...]` where block i ran as SNN (for the readout: its weighted input of each step), and None
     where it ran as ANN; `rates[i]` is `[N, ...]`, the mean over time, or the ANN rates.
+
+    Of a sigma-delta network, spikes are messages, integers in units of 1/4096, those of an affine readout its value
+    after each step; rates are the activations at the end.
     """
 
     spikes: tuple[Tensor | None, ...]
@@ -94,8 +97,9 @@ class Tally:
 class Network(nn.Module):
     """Bootstrap blocks in a row, with skips. Made by `build_network` from `spec`.
 
-    Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255), or if the spec says `input.encoding: events`, with
-    events `[T, N, C, H, W]`; it returns logits `[N, classes]`.
+    Call it with images `[N, C, H, W]` in 0..1 (or uint8, 0..255), or if the spec says `input.encoding: events` or
+    `frames`, with events or frames `[T, N, C, H, W]`. It returns logits `[N, classes]`; a network of sigma-delta
+    neurons returns the values after the last step, `[N, values]`.
     """
 
     def __init__(self, spec: NetworkSpec, blocks: list[Block]) -> None:
@@ -113,9 +117,9 @@ class Network(nn.Module):
         """Return logits `[N, classes]`: the mean output of the readout over time, for a spiking readout its rates.
 
         Args:
-            images: `[N, ...]` of the spec's input size, in 0..1; for a network of events `[T, N, ...]`, integers.
+            images: `[N, ...]` of the spec's input size, in 0..1; of events or frames `[T, N, ...]`, integers.
             mode: one mode, or one for each block; by default SNN in eval, ANN in training.
-            time_steps: T, by default the spec's; of events, the number of first steps to run, by default all.
+            time_steps: T, by default the spec's; of events or frames, the number of first steps to run, by default all.
         """
         last: Signals = images
         for read, output in self.outputs(images, mode, time_steps=time_steps):
@@ -177,7 +181,8 @@ class Network(nn.Module):
         for i, (read, output) in enumerate(self.outputs(images, modes, time_steps=time_steps)):
             shown = self.shown(i, read, output) if modes[i].spiking else None
             spikes.append(shown)
-            rates.append(_rates_of(output) if shown is None else shown.mean(0, dtype=torch.float32))
+            mean = rates_of(output) if shown is None or self.spec.gives_values else shown.mean(0, dtype=torch.float32)
+            rates.append(mean)
         return as_logits(output), Trace(tuple(spikes), tuple(rates))
 
     def shown(self, i: int, read: list[Signals], output: Signals) -> Tensor:
@@ -276,17 +281,22 @@ class Network(nn.Module):
 
 def _seen_by(mode: Mode, x: Signals) -> Signals:
     """Return an output as a block in `mode` reads it: spikes become their mean rate where an ANN block follows."""
-    return _rates_of(x) if isinstance(x, Spikes) and not mode.spiking else x
+    return rates_of(x) if isinstance(x, Spikes) and not mode.spiking else x
 
 
-def _rates_of(x: Signals) -> Tensor:
-    """Return the mean of spikes over time; rates stay as they are."""
-    return (count(x) / x.steps).float() if isinstance(x, Spikes) else x
+def rates_of(x: Signals) -> Tensor:
+    """Return the mean of spikes over time, float32, or the activation that messages add up to; rates stay as they are.
+
+    Activations that go on to an ANN block are float64, see `MessageBlock`.
+    """
+    if not isinstance(x, Spikes):
+        return x
+    return (count(x) / x.steps).float() if x.unit is None else count(x) * x.unit
 
 
 def as_logits(output: Signals) -> Tensor:
-    """Return the output of the readout as logits `[N, classes]`."""
-    return _rates_of(output).flatten(1)
+    """Return the output of the readout as logits or values, `[N, classes]`, float32."""
+    return rates_of(output).flatten(1).float()
 
 
 def _count(spikes: Spikes) -> Tensor:

@@ -248,7 +248,7 @@ def plan_of(spec: NetworkSpec) -> Plan:
 
 def _population(spec: NetworkSpec, index: int, layer: LayerSpec, shape: Shape) -> Population:
     channels, height, width = (*shape, 1, 1)[:3]
-    neuron = spec.neuron_of(layer)
+    neuron = spec.cuba_of(layer)
     direct = isinstance(layer, InputSpec) and layer.exact_input
     forgets = round(DECAY_ONE * neuron.current_decay) == DECAY_ONE and neuron.learn_decays is LearnDecays.NONE
     return Population(
@@ -334,7 +334,7 @@ def _flash_bytes(plan: Plan) -> int:
             total += 2 * stage.outputs.channels
     for each in plan.spiking:
         total += WORD * LAYER_NUMBERS
-        per_channel = plan.spec.neuron_of(plan.spec.layers[each.index]).learn_decays is LearnDecays.PER_CHANNEL
+        per_channel = plan.spec.cuba_of(plan.spec.layers[each.index]).learn_decays is LearnDecays.PER_CHANNEL
         total += 2 * (1 + each.has_current) * (each.channels if per_channel else 1)
     return total
 
