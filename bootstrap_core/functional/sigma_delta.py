@@ -78,5 +78,6 @@ def sigma_delta(
             activation = activation.clamp_min(0)
         change = activation - before + residue
         is_sent = change.abs() >= threshold
-        before, residue = activation, change * ~is_sent
-        yield SigmaDeltaStates(drive, sigma, activation, change, (change / STATE_PER_MESSAGE).floor() * is_sent)
+        before, residue = activation, change.masked_fill(is_sent, 0.0)
+        message = (change / STATE_PER_MESSAGE).floor().masked_fill(~is_sent, 0.0)
+        yield SigmaDeltaStates(drive, sigma, activation, change, message)

@@ -118,7 +118,12 @@ class IntegerNetwork:
                 spikes.append(_as_integers(shown, output))
                 is_mean = not self.spec.gives_values
                 rates.append(spikes[-1].mean(0, dtype=torch.float32) if is_mean else rates_of(output).float())
-            trace = IntegerTrace(spikes=tuple(spikes), rates=tuple(rates), readout_voltage=self._voltage(read))
+            trace = IntegerTrace(
+                spikes=tuple(spikes),
+                rates=tuple(rates),
+                readout_voltage=self._voltage(read),
+                values=self._network.values(spikes[-1], output),
+            )
         return as_logits(output), trace
 
     def stream(self) -> Stream:

@@ -3,7 +3,8 @@
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from itertools import chain
 from typing import Self
 
 import torch
@@ -39,11 +40,12 @@ class Trace:
     where it ran as ANN; `rates[i]` is `[N, ...]`, the mean over time, or the ANN rates.
 
     Of a sigma-delta network, spikes are messages, integers in units of 1/4096, those of an affine readout its value
-    after each step; rates are the activations at the end.
+    after each step; rates are the activations at the end, and `values` `[T, N, ...]` the output after each step.
     """
 
     spikes: tuple[Tensor | None, ...]
     rates: tuple[Tensor, ...]
+    values: Tensor | None = field(default=None, kw_only=True)
 
     def __repr__(self) -> str:
         lines = [
@@ -67,6 +69,8 @@ class Trace:
 
     def logits_after(self, steps: Sequence[int]) -> tuple[Tensor, ...]:
         """Return the logits `[N, classes]` of shorter runs: the mean output of the readout over the first steps."""
+        if self.values is not None:
+            return tuple(self.values[t - 1].flatten(1) for t in steps)
         x = self.spikes[-1]
         if x is None:
             raise SnnZooError("the readout ran as ANN, which has no time steps: run it in Mode.SNN")
@@ -183,7 +187,14 @@ class Network(nn.Module):
             spikes.append(shown)
             mean = rates_of(output) if shown is None or self.spec.gives_values else shown.mean(0, dtype=torch.float32)
             rates.append(mean)
-        return as_logits(output), Trace(tuple(spikes), tuple(rates))
+        return as_logits(output), Trace(tuple(spikes), tuple(rates), values=self.values(spikes[-1], output))
+
+    def values(self, shown: Tensor | None, output: Signals) -> Tensor | None:
+        """Return the values after each step, float32 `[T, N, ...]`; None for classes, and for a readout as ANN."""
+        if shown is None or not self.spec.gives_values:
+            return None
+        unit = output.unit if isinstance(output, Spikes) else None
+        return shown if unit is None else (shown.double().cumsum(0) * unit).float()
 
     def shown(self, i: int, read: list[Signals], output: Signals) -> Tensor:
         """Return the output of block i at each step, `[T, N, ...]`; of an affine readout, its weighted input."""
@@ -266,7 +277,7 @@ class Network(nn.Module):
     @property
     def device(self) -> torch.device:
         """Device of the weights."""
-        return next(self.parameters()).device
+        return next(chain(self.parameters(), self.buffers())).device
 
     @property
     def readout(self) -> Block:

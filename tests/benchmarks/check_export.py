@@ -22,6 +22,7 @@ from bootstrap_core import IntegerNetwork, Mode, Network, load_dataset
 from bootstrap_core.fixed_point import MANT
 from bootstrap_core.network.blocks import EventInputBlock, FlattenBlock, GradedInputBlock
 from bootstrap_core.network.inputs import as_input, count_steps
+from bootstrap_core.network.sigma_delta import DeltaInputBlock
 from converters import write_netx
 from zoo.cli.given_model import usual_data
 from zoo.sources import read_source
@@ -42,16 +43,19 @@ def compare(
 ) -> tuple[int, int]:
     """Return how many spikes and final readout voltages were compared, and how many of them differ.
 
-    `images` are images `[N, ...]`, or events `[T, N, ...]`. They follow each other with `reset_interval=T`. With
-    `delay_shift`, each runs from rest for T steps, or one more if it is injected, and Lava's spikes are those of the
-    next step. Recurrent networks, and those with delays, run from rest too; there layer k acts k steps late.
+    `images` are images `[N, ...]`, or events or frames `[T, N, ...]`. They follow each other with `reset_interval=T`.
+    With `delay_shift`, each runs from rest for T steps, or one more if it is injected, and Lava's spikes are those of
+    the next step. Recurrent networks, and those with delays, run from rest too; there layer k acts k steps late. Of
+    sigma-delta networks, messages and all sigmas of the readout are compared.
     """
     spec, first = network.spec, network.blocks[0]
     steps = count_steps(spec, None, images)
     pixels = as_input(images, spec)
     style = spec.input.encoding
     with torch.no_grad():
-        if isinstance(first, EventInputBlock):
+        if isinstance(first, DeltaInputBlock):
+            entering = pixels
+        elif isinstance(first, EventInputBlock):
             flat = spec.blocks[0].kind == "flatten"  # Lava takes the input of a first flatten flat, in C order
             entering = pixels.flatten(2) if flat else pixels
         elif isinstance(first, GradedInputBlock):
@@ -59,7 +63,7 @@ def compare(
         else:
             entering = first.current(pixels) * MANT
     given = to_netx(entering.double().round().int().numpy())
-    given = np.moveaxis(given, 0, -1) if spec.input.is_events else given  # time last
+    given = np.moveaxis(given, 0, -1) if spec.input.is_timed else given  # time last
     n_images = len(given)
     _, trace = IntegerNetwork(network).run(images)
     expected = [
@@ -68,7 +72,7 @@ def compare(
         if not isinstance(block, FlattenBlock | GradedInputBlock | EventInputBlock)
     ]
     late = any(layer.extras for layer in spec.blocks)  # layer k acts k steps late
-    lag = int(style != "spike" and (spec.delay_shift or late))
+    lag = int(not spec.input.has_neurons and (spec.delay_shift or late))
     extra = lag + late * len(expected)
     if late and spec.input.is_events:
         given = np.concatenate([given, np.zeros((*given.shape[:-1], extra), given.dtype)], axis=-1)
@@ -90,9 +94,11 @@ def compare(
             theirs = found[f"{image}/spikes/{layer}"][..., lag + late * layer :][..., : ours.shape[-1]]
             n += ours.size
             different += int((ours != theirs).sum()) if ours.shape == theirs.shape else ours.size
-        voltage = trace.readout_voltage[-1, image].numpy()
+        voltage, name = trace.readout_voltage[-1, image].numpy(), "readout_voltage"
+        if spec.gives_values:
+            voltage, name = np.moveaxis(to_netx(trace.readout_voltage[:, image].numpy()), 0, -1), "voltage"
         n += voltage.size
-        different += int((voltage != found[f"{image}/readout_voltage"]).sum())
+        different += int((voltage != found[f"{image}/{name}"]).sum())
     return n, different
 
 
