@@ -102,6 +102,12 @@ class NetxFile:
     spec: str | None
 
     @property
+    def is_sigma_delta(self) -> bool:
+        """True if frames enter by sigma-delta neurons."""
+        first = self.layers[0]
+        return first.kind == "input" and first.neuron is not None and first.neuron.is_sigma_delta
+
+    @property
     def synaptic(self) -> list[NetxLayer]:
         """Layers with synapses."""
         return [layer for layer in self.layers if layer.kind in {"dense", "conv"}]
@@ -113,9 +119,11 @@ class NetxFile:
 
     def _problems(self, index: int, layer: NetxLayer) -> Iterator[str]:
         yield from layer.problems
-        first = self.layers[0]
-        enters = first.kind == "input" and first.neuron is not None and first.neuron.is_sigma_delta
-        if layer.neuron is not None and layer.neuron.is_sigma_delta and not enters:
+        if layer.neuron is not None and layer.neuron.is_sigma_delta and not self.is_sigma_delta:
             yield "sigma-delta neurons behind another input"
-        if enters and layer.kind != "flatten" and not (layer.neuron is not None and layer.neuron.is_sigma_delta):
+        if (
+            self.is_sigma_delta
+            and layer.kind != "flatten"
+            and not (layer.neuron is not None and layer.neuron.is_sigma_delta)
+        ):
             yield "other neurons in a network of sigma-delta neurons"

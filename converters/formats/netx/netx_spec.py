@@ -73,7 +73,7 @@ def _inferred(file: NetxFile, path: Path, input_bits: int | None, notes: list[st
     entering: dict[str, Any] = {"encoding": "spike"}
     levels = 1
     own = None if first is None else first.neuron
-    if own is not None and own.is_sigma_delta:
+    if own is not None and file.is_sigma_delta:
         entering = {"encoding": "frames", "bits": input_bits or FRAME_BITS, "neuron": _neuron(own)}
         if input_bits is None:
             notes.append(
@@ -113,7 +113,7 @@ def _inferred(file: NetxFile, path: Path, input_bits: int | None, notes: list[st
     return {
         "name": name_from(path.stem),
         # with sigma-delta neurons, each layer of Lava receives what the one before sent in the last step
-        "delay_shift": own is not None and own.is_sigma_delta,
+        "delay_shift": file.is_sigma_delta,
         **_with_common_neuron({"shape": list(shape), **entering}, blocks),
     }
 
