@@ -71,7 +71,7 @@ class MessageBlock(Block):
         """See `Block`; states are in units of 1/2^18."""
         reached, messages = 0.0, list[Tensor]()
         for state in self.states(self.drive(arriving[0])[:time_steps]):
-            reached = max(reached, *map(largest, state[:4]))
+            reached = max(reached, *map(_largest, state[:4]))
             messages.append(state.message)
         sent = Spikes.of(torch.stack(messages), reached=int(reached), unit=1 / MESSAGE)
         return sent.delayed() if self.delay_shift else sent, int(reached)
@@ -154,7 +154,7 @@ class ValueBlock(SigmaDeltaBlock):
     def run_checked(self, arriving: Sequence[Signals], time_steps: int) -> tuple[Signals, int]:
         """See `MessageBlock`."""
         states = list(self.states(self.drive(arriving[0])))
-        return self.value(states[-1]), int(max(largest(x) for state in states for x in state[:4]))
+        return self.value(states[-1]), int(max(_largest(x) for state in states for x in state[:4]))
 
     def over_time(self, *sources: Spikes) -> Tensor:
         """Return the value after each step, `[T, N, values]`, float32."""
@@ -165,6 +165,6 @@ class ValueBlock(SigmaDeltaBlock):
         return (state.activation / SIGMA).float()
 
 
-def largest(x: Tensor) -> float:
+def _largest(x: Tensor) -> float:
     """Return the largest magnitude of a tensor; 0 if it is empty."""
     return float(x.abs().max()) if x.numel() else 0.0

@@ -39,7 +39,7 @@ def test_eval_prints_errors_messages_and_synops(run, frames, tmp_path) -> None:
     assert score["messages"][0] > score["messages"][-2] > 0
     assert sum(score["synops_per_step"]) > 0
     told = run("eval", NET, "--data", frames, "--time-steps", "4,12")
-    assert "has no values y, so there is no error to show" in told.stderr
+    assert "lacks values y, with which the outputs would be compared" in told.stderr
     for words in ("SNN, T=4, torch", "SNN, T=12, torch", "messages/neuron/step", "MACs of the ANN"):
         assert words in told.stdout
     assert "accuracy" not in told.stdout

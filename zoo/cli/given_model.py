@@ -10,7 +10,6 @@ from click.shell_completion import CompletionItem
 
 from converters.cli.console import echo, print_table, say, say_notes, warn
 from converters.cli.options import complete_from
-from specs.block import Encoding
 from specs.dataset_sources import dataset_names, doubts
 from specs.errors import DataError, SnnZooError
 from specs.words import counted
@@ -59,6 +58,7 @@ def print_layers(network: "NetworkSpec") -> None:
     `5 conv + 2` is layer 5 with a skip from layer 2; `0 input, graded, 3 bits` takes pixels as integers of 3 bits; `1
     dense, recurrent` has synapses to itself.
     """
+    from specs.block import Encoding
     from specs.summary import summarize
 
     rows, entering = summarize(network), network.input

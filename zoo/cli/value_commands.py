@@ -1,11 +1,10 @@
-"""What `eval` and `predict` do with a model that gives values, such as a sigma-delta network."""
+"""The commands `eval` and `predict` for a model that gives values, such as a sigma-delta network."""
 
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from converters.cli.console import ProgressLine, echo, json_text, print_table, say
-from specs.summary import summarize
 
 if TYPE_CHECKING:
     from bootstrap_core.analysis.values import ValueScore
@@ -63,7 +62,7 @@ def evaluate_values(
         echo(json_text({"model": source, "data": str(data), "engine": engine, "results": results}))
         return
     if frames.wanted is None:
-        say(f"note: {data} has no values y, so there is no error to show")
+        say(f"note: {data} lacks values y, with which the outputs would be compared")
     _print_scores(model.spec, scores, len(frames), engine)
 
 
@@ -81,6 +80,8 @@ def _print_scores(spec: "NetworkSpec", scores: "list[ValueScore]", n: int, engin
             for score in scores
         ],
     )
+    from specs.summary import summarize
+
     last, rows = scores[-1], summarize(spec)
     if last.synops is None:
         return

@@ -107,6 +107,8 @@ def _read_layer(layers: Hdf5Node, name: str) -> NetxLayer:
     if kind == "input" and neuron is not None and neuron.is_sigma_delta:
         if weight is not None or bias is not None:
             problems.append("a weight or a bias of the input of sigma-delta neurons, which Lava ignores")
+    elif neuron is not None and neuron.sigma_output and kind != "dense":
+        problems.append(f"a sigma output of a layer of type {kind[:40]}")
     elif kind == "input" and neuron is not None:
         weight = np.array([MANT]) if weight is None else weight.ravel()
         bias = np.array([0]) if bias is None else bias

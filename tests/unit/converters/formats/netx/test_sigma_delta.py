@@ -116,6 +116,7 @@ def test_lava_integers_give_the_value(tmp_path) -> None:
 PROBLEMS: dict[str, list[Layer]] = {
     "layer 1: the activation tanh of sigma-delta": [INPUT, CONV | {"neuron": neuron(3) | {"activation": b"tanh"}}],
     "layer 1: thresholds that differ": [INPUT, CONV | {"neuron": neuron(3) | {"vThMant": [1, 2, 3]}}],
+    "layer 1: a sigma output of a layer of type conv": [INPUT, CONV | {"neuron": neuron(3, sigma_output=True)}],
     "layer 0: a weight or a bias of the input": [INPUT | {"weight": [64.0]}, CONV],
     "layer 1: other neurons in a network of sigma-delta": [INPUT, CONV | {"neuron": CUBA}],
     "layers 0, 2: sigma-delta neurons behind another input": [CONV, FLATTEN, DENSE],
